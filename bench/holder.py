@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from gatepass.clock import SystemClock
 from gatepass.observability.redaction import Redactor
-from gatepass.tokens import Token, TokenHolder
+from gatepass.tokens import Token, TokenHolder, WaitBudget
 from gatepass.types import Secret
 
 BATCHES, BATCH = 40, 20_000
@@ -51,16 +51,16 @@ def _without_yield(holder: TokenHolder) -> Token:
     except StopIteration as done:
         token: Token = done.value
         return token
-    raise AssertionError("token() yielded although a fresh token is held")
+    raise AssertionError("token() yielded although a valid token is held")
 
 
 async def main() -> None:
     clock = SystemClock()
-    holder = TokenHolder("bench", OneToken(clock), clock, Redactor(), budget_s=1.0)
+    holder = TokenHolder("bench", OneToken(clock), clock, Redactor(), WaitBudget(1.0))
     holder.start()
     await holder.token()
     empty_ns = least_ns(lambda: None)
-    for name, work in (("fresh()", holder.fresh), ("token(), no yield", lambda: _without_yield(holder))):
+    for name, work in (("current()", holder.current), ("token(), no yield", lambda: _without_yield(holder))):
         print(f"{name:18} {least_ns(work) - empty_ns:6.0f} ns")
     await holder.aclose()
 

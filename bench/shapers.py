@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from gatepass.sse.aggregate import Aggregator
-from gatepass.sse.choice_repair import Wishes
-from gatepass.sse.chunk import Object, Origin, event
+from gatepass.sse.aggregate import CompletionAggregator
+from gatepass.sse.choice_repair import RepairOptions
+from gatepass.sse.chunk import EnvelopeDefaults, Object, encode_event
 from gatepass.sse.event import DONE
 from gatepass.sse.event_stream import EventStream
-from gatepass.sse.repair import Repair
+from gatepass.sse.repair import StreamRepair
 from gatepass.sse.synthesize import synthesise
-from gatepass.types import Complaint
+from gatepass.types import UpstreamErrorBody
 
 EVENTS = 512
 BURST = 32
@@ -31,7 +31,7 @@ BAR_US = 5.0
 CLEAN_BAR_US = 0.6
 LIMIT_BYTES = 1 << 26
 
-ORIGIN = Origin(lambda prefix: prefix + "0" * 24, 1_790_000_000, "bench")
+ORIGIN = EnvelopeDefaults(lambda prefix: prefix + "0" * 24, 1_790_000_000, "bench")
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 CUMULATIVE = "The answer so far, which every event of such a stream repeats from its start. " * 7
 
@@ -61,7 +61,7 @@ def _chunk(delta: Object, reason: str | None = None, **more: Any) -> Object:
 def _stream(middle: Callable[[int], Object]) -> list[bytes]:
     """A role, `EVENTS` chunks, the end."""
     first, last = _chunk({"role": "assistant", "content": ""}), _chunk({}, "stop")
-    return [*map(event, [first, *map(middle, range(EVENTS)), last]), DONE]
+    return [*map(encode_event, [first, *map(middle, range(EVENTS)), last]), DONE]
 
 
 def _text(number: int) -> Object:
@@ -82,7 +82,7 @@ BROKEN: dict[str, Callable[[int], Object]] = {
 }
 
 
-def _read_error(_: Any) -> Complaint | None:
+def _read_error(_: Any) -> UpstreamErrorBody | None:
     return None
 
 
@@ -92,15 +92,15 @@ def _judge(blocks: list[bytes]) -> None:
         stream.feed(block)
 
 
-def _repair(wishes: Wishes, blocks: list[bytes]) -> Repair:
-    repair = Repair(wishes, ORIGIN)
+def _repair(wishes: RepairOptions, blocks: list[bytes]) -> StreamRepair:
+    repair = StreamRepair(wishes, ORIGIN)
     for block in blocks:
         repair.feed(block)
     return repair
 
 
 def _aggregate(blocks: list[bytes]) -> bytes:
-    aggregator = Aggregator("bench", LIMIT_BYTES, _read_error, ORIGIN)
+    aggregator = CompletionAggregator("bench", LIMIT_BYTES, _read_error, ORIGIN)
     for block in blocks:
         aggregator.feed(block)
     return aggregator.finish()
@@ -113,17 +113,17 @@ def _synthesise(document: Object) -> int:
 def _repairs() -> Iterator[Task]:
     clean = _stream(_text)
     burst = [*clean[:2], *(b"".join(clean[at : at + BURST]) for at in range(2, EVENTS - BURST, BURST))]
-    if _repair(Wishes(), clean).adapted:
+    if _repair(RepairOptions(), clean).adapted:
         raise AssertionError("a clean stream was repaired")
-    yield Task("repair, clean", partial(_repair, Wishes(), clean), len(clean), CLEAN_BAR_US)
-    yield Task("repair, clean, in bursts", partial(_repair, Wishes(), burst), len(clean), CLEAN_BAR_US)
+    yield Task("repair, clean", partial(_repair, RepairOptions(), clean), len(clean), CLEAN_BAR_US)
+    yield Task("repair, clean, in bursts", partial(_repair, RepairOptions(), burst), len(clean), CLEAN_BAR_US)
     for name, middle in BROKEN.items():
         blocks = _stream(middle)
-        if not _repair(Wishes(), blocks).adapted:
+        if not _repair(RepairOptions(), blocks).adapted:
             raise AssertionError(f"{name}: nothing was repaired")
-        yield Task(f"repair, {name}", partial(_repair, Wishes(), blocks), len(blocks), BAR_US)
+        yield Task(f"repair, {name}", partial(_repair, RepairOptions(), blocks), len(blocks), BAR_US)
     growing = _stream(lambda number: _chunk({"content": CUMULATIVE[: number + 1]}))
-    wishes = Wishes(cumulative=True)
+    wishes = RepairOptions(cumulative=True)
     yield Task("repair, cumulative texts", partial(_repair, wishes, growing), len(growing))
     yield Task("repair, clean, cumulative ones looked for", partial(_repair, wishes, clean), len(clean), CLEAN_BAR_US)
 

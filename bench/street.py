@@ -26,12 +26,12 @@ from bench.workloads import CHAT, EMBEDDINGS, write_bodies
 from gatepass.auth.api_keys import hash_key
 from gatepass.config.model import Config
 from gatepass.http_client.connection import Connection
-from gatepass.http_client.message_head import Place
-from gatepass.http_client.pool import LeanTransport
+from gatepass.http_client.message_head import Destination
+from gatepass.http_client.pool import Http1Transport
 from gatepass.observability.log import configure
-from gatepass.proxy.app_state import Gate, build_gate
+from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.server.app import build_app
-from gatepass.server.connection import ClientConnection, Reception
+from gatepass.server.connection import ClientConnection, ConnectionContext
 from gatepass.server.process import reception_of
 
 BATCHES, BATCH = 12, 150
@@ -100,7 +100,7 @@ class Upstream:
         head = HEAD % b"text/event-stream" + b"transfer-encoding: chunked\r\n\r\n"
         self.reply = (head + chunks[0], *chunks[1:-1], chunks[-1] + b"0\r\n\r\n")
 
-    async def dial(self, _: Place, __: ssl.SSLContext, connection: Connection, ___: float) -> None:
+    async def dial(self, _: Destination, __: ssl.SSLContext, connection: Connection, ___: float) -> None:
         connection.connection_made(Wire(lambda _: self._answer(connection, 0)))
 
     def _answer(self, connection: Connection, at: int) -> None:
@@ -119,7 +119,7 @@ class Upstream:
 class Client:
     """One kept connection to gatepass."""
 
-    def __init__(self, reception: Reception, config: ServerConfig) -> None:
+    def __init__(self, reception: ConnectionContext, config: ServerConfig) -> None:
         self._connection = ClientConnection(reception, config=config, server_state=ServerState(), app_state={})
         self._connection.connection_made(Wire(self._hear))
         self._done: asyncio.Future[None] | None = None
@@ -148,7 +148,7 @@ class Client:
         await self._done
 
 
-def complete_gate(upstream: Upstream) -> Gate:
+def complete_gate(upstream: Upstream) -> AppState:
     """A Gate with a key by hash, a rename and a token, as in the benchmark."""
     models = ("bench-chat", "bench-burst-200", "bench-embed")
     config = Config.model_validate(
@@ -159,9 +159,9 @@ def complete_gate(upstream: Upstream) -> Gate:
             "access": {"keys": [{"name": "load", "hash": hash_key(CLIENT_KEY)}]},
         }
     )
-    gate = build_gate(config)
-    transport = LeanTransport(100, ssl.create_default_context(), upstream.dial)
-    return replace(gate, hops={"mock": replace(gate.hops["mock"], transport=transport)})
+    gate = create_app_state(config)
+    transport = Http1Transport(100, ssl.create_default_context(), upstream.dial)
+    return replace(gate, upstreams={"mock": replace(gate.upstreams["mock"], transport=transport)})
 
 
 def request(name: str, path: str = CHAT) -> bytes:
@@ -184,7 +184,7 @@ async def least_us(client: Client, asked: bytes, batch: int) -> float:
     return best_s * US_PER_S
 
 
-async def opened(log: TextIO) -> tuple[Gate, Upstream, Client]:
+async def opened(log: TextIO) -> tuple[AppState, Upstream, Client]:
     """gatepass between an upstream and a client."""
     upstream = Upstream()
     gate = complete_gate(upstream)

@@ -24,9 +24,9 @@ from typing import IO, cast
 import trustme
 import uvloop
 
-from gatepass.http_client.pool import LeanTransport
+from gatepass.http_client.pool import Http1Transport
 from gatepass.http_client.response_body import read_whole
-from gatepass.types import Request
+from gatepass.types import OutboundRequest
 
 CONNECTIONS = 64
 REQUESTS = 4_000
@@ -48,7 +48,7 @@ HEADERS = (
 )
 BODY = b'{"model":"m","messages":[{"role":"user","content":"%b"}]}' % (b"h" * 900)
 
-Work = Callable[[LeanTransport, str], Awaitable[int]]
+Work = Callable[[Http1Transport, str], Awaitable[int]]
 
 
 class Upstream(asyncio.Protocol):
@@ -91,15 +91,15 @@ async def serve(certificate: str | None) -> None:
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)  # ends with the one that started it
 
 
-async def ask(transport: LeanTransport, url: str) -> int:
-    response = await transport.send(Request("POST", url, HEADERS, BODY))
+async def ask(transport: Http1Transport, url: str) -> int:
+    response = await transport.send(OutboundRequest("POST", url, HEADERS, BODY))
     try:
         return len(await read_whole(response, 1 << 30))
     finally:
         await response.aclose()
 
 
-async def small(transport: LeanTransport, url: str) -> int:
+async def small(transport: Http1Transport, url: str) -> int:
     async def client() -> None:
         for _ in range(REQUESTS // CONNECTIONS):
             await ask(transport, f"{url}/small")
@@ -108,24 +108,24 @@ async def small(transport: LeanTransport, url: str) -> int:
     return REQUESTS
 
 
-async def one_at_a_time(transport: LeanTransport, url: str) -> int:
+async def one_at_a_time(transport: Http1Transport, url: str) -> int:
     for _ in range(REQUESTS // 4):
         await ask(transport, f"{url}/small")
     return REQUESTS // 4
 
 
-async def large(transport: LeanTransport, url: str) -> int:
+async def large(transport: Http1Transport, url: str) -> int:
     for _ in range(200):
         await ask(transport, f"{url}/large")
     return 200
 
 
-async def paced(transport: LeanTransport, url: str) -> int:
+async def paced(transport: Http1Transport, url: str) -> int:
     await asyncio.gather(*(ask(transport, f"{url}/paced") for _ in range(STREAMS)))
     return STREAMS * EVENTS
 
 
-async def burst(transport: LeanTransport, url: str) -> int:
+async def burst(transport: Http1Transport, url: str) -> int:
     await ask(transport, f"{url}/burst")
     return BURST_EVENTS
 
@@ -139,14 +139,14 @@ WORKS: dict[str, Work] = {
 }
 
 
-async def cost_us(work: Work, transport: LeanTransport, url: str) -> float:
+async def cost_us(work: Work, transport: Http1Transport, url: str) -> float:
     began_s = time.process_time()
     units = await work(transport, url)
     return (time.process_time() - began_s) / units * 1e6
 
 
 async def measure(url: str, context: ssl.SSLContext, rounds: int) -> None:
-    transport = LeanTransport(CONNECTIONS * 2, context)
+    transport = Http1Transport(CONNECTIONS * 2, context)
     print("CPU µs per")
     for name, work in WORKS.items():
         found = [await cost_us(work, transport, url) for _ in range(rounds)]

@@ -12,7 +12,7 @@ from gatepass.clock import Clock
 T = TypeVar("T")
 
 
-class Leash:
+class CancelScope:
     """Lets somebody else end the work of one task, with a reason.
 
     Inside `with leash:` the owner's task runs; `leash.pull(reason)` from elsewhere cancels it at
@@ -30,7 +30,7 @@ class Leash:
     def reason(self) -> BaseException | None:
         return self._reason
 
-    def pull(self, reason: BaseException) -> None:
+    def cancel(self, reason: BaseException) -> None:
         """End the task with `reason`; the first reason wins, and a finished block is left alone."""
         if self._reason is None and self._task is not None:
             self._reason = reason
@@ -55,9 +55,9 @@ class Leash:
 
 async def timeout(clock: Clock, delay_s: float, work: Awaitable[T], reason: BaseException) -> T:
     """Await `work` for at most `delay_s` seconds of `clock`, then raise `reason`."""
-    leash = Leash()
-    with leash:
-        timer = clock.call_later(delay_s, lambda: leash.pull(reason))
+    cancel_scope = CancelScope()
+    with cancel_scope:
+        timer = clock.call_later(delay_s, lambda: cancel_scope.cancel(reason))
         try:
             return await work
         finally:

@@ -55,13 +55,13 @@ async def sleep(clock: Clock, delay_s: float) -> None:
         timer.cancel()
 
 
-class Watched(Protocol):
-    def look(self) -> None:
+class Checkable(Protocol):
+    def check(self) -> None:
         """What is to be done from time to time; it does not raise and does not wait."""
         ...
 
 
-class Rounds:
+class PeriodicChecks:
     """Looks at each of its members every `every_s`, from one timer however many they are, and from none without any.
 
     To join and to leave costs 0.1 µs; a timer for each request, which nearly none waits long enough to see, 1.2.
@@ -72,18 +72,18 @@ class Rounds:
     def __init__(self, clock: Clock, every_s: float) -> None:
         self._clock = clock
         self._every_s = every_s
-        self._members: set[Watched] = set()
+        self._members: set[Checkable] = set()
         self._is_set = False
 
     def __len__(self) -> int:
         return len(self._members)
 
-    def join(self, member: Watched) -> None:
+    def add(self, member: Checkable) -> None:
         self._members.add(member)
         if not self._is_set:
             self._set()
 
-    def leave(self, member: Watched) -> None:
+    def remove(self, member: Checkable) -> None:
         self._members.discard(member)
 
     def _set(self) -> None:
@@ -95,7 +95,7 @@ class Rounds:
         if self._members:
             self._set()
             for member in tuple(self._members):
-                member.look()
+                member.check()
 
 
 class Deadline:

@@ -41,7 +41,7 @@
         ├── UpstreamRedirect        502 upstream_redirect
         ├── UpstreamTimeout         504 upstream_timeout_{connect,first_byte,idle,total}
         ├── UpstreamAuth            the upstream's status, upstream_auth
-        └── UpstreamRefusal         the upstream's status, its own code and text
+        └── UpstreamErrorReply         the upstream's status, its own code and text
 
     TransportFault                  what the HTTP client raises; each hop turns it into its own error
     ClientGone                      the client left: nobody is there to be told
@@ -305,11 +305,11 @@ class UpstreamTimeout(UpstreamError):
         return f"{self.code}_{self.phase}"
 
 
-class UpstreamRefusal(UpstreamError):
+class UpstreamErrorReply(UpstreamError):
     """The upstream's own error, with its status, its text and what else it said of it.
 
     `fields` are the members of the client-visible error object that the upstream chose (`type`,
-    `param`, `code`), `raw` what it said in a shape of its own, size-capped. `complaint` is the Complaint that
+    `param`, `code`), `raw` what it said in a shape of its own, size-capped. `error_body` is the Complaint that
     it was read from, before anything was added to its words: what lessons are learned from.
     """
 
@@ -326,10 +326,10 @@ class UpstreamRefusal(UpstreamError):
         param: str | None = None,
         retry_after_s: float | None = None,
         raw: Any = None,
-        complaint: Any = None,
+        error_body: Any = None,
     ) -> None:
         super().__init__(message, upstream=upstream, param=param, retry_after_s=retry_after_s)
-        self.complaint = complaint
+        self.error_body = error_body
         self.upstream_status = status
         self.kind = kind
         self.upstream_code = upstream_code
@@ -344,7 +344,7 @@ class UpstreamRefusal(UpstreamError):
         return self.upstream_code or self.code
 
 
-class UpstreamAuth(UpstreamRefusal):
+class UpstreamAuth(UpstreamErrorReply):
     """The upstream refuses our token even when it is new: a client's retry cannot mend it."""
 
     code, retryable = "upstream_auth", False

@@ -112,7 +112,7 @@ class TooManySteps(InvalidRequest):
 
 
 @dataclass(slots=True)
-class Walk:
+class JsonScanner:
     """Steps over the values of `text`, and gives up where that would take too long.
 
     A step costs a fraction of a microsecond, and requests take thousands of them at most; a body of
@@ -371,9 +371,9 @@ def value_span(text: bytes, quoted: bytes) -> tuple[int, int]:
         if span is not None:
             return span.span(1)
         value = _skip(_COLON, text, at + len(quoted))
-        return value, Walk(text).value_end(value)
+        return value, JsonScanner(text).value_end(value)
     name = string(quoted)
-    spans = [(member.value, member.end) for member in Walk(text).members() if member.name == name]
+    spans = [(member.value, member.end) for member in JsonScanner(text).members() if member.name == name]
     return spans[-1]
 
 

@@ -66,7 +66,7 @@ class Secret:
         raise TypeError("a Secret does not leave the process")
 
 
-class Surface(str):
+class ClientProtocol(str):
     """The client's protocol: how its body is read and how it is told of an error. Compared by identity.
 
     It is no Enum: CPython 3.11 takes 40 to 100 ns to name a member of one, and a request names twelve.
@@ -74,16 +74,24 @@ class Surface(str):
 
     __slots__ = ()
 
-    CHAT: ClassVar[Surface]
-    EMBEDDINGS: ClassVar[Surface]
-    RERANK: ClassVar[Surface]
-    RESPONSES: ClassVar[Surface]
-    MODELS: ClassVar[Surface]
-    RAW: ClassVar[Surface]
+    CHAT: ClassVar[ClientProtocol]
+    EMBEDDINGS: ClassVar[ClientProtocol]
+    RERANK: ClassVar[ClientProtocol]
+    RESPONSES: ClassVar[ClientProtocol]
+    MODELS: ClassVar[ClientProtocol]
+    RAW: ClassVar[ClientProtocol]
 
 
-Surface.CHAT, Surface.EMBEDDINGS, Surface.RERANK = Surface("chat"), Surface("embeddings"), Surface("rerank")
-Surface.RESPONSES, Surface.MODELS, Surface.RAW = Surface("responses"), Surface("models"), Surface("raw")
+ClientProtocol.CHAT, ClientProtocol.EMBEDDINGS, ClientProtocol.RERANK = (
+    ClientProtocol("chat"),
+    ClientProtocol("embeddings"),
+    ClientProtocol("rerank"),
+)
+ClientProtocol.RESPONSES, ClientProtocol.MODELS, ClientProtocol.RAW = (
+    ClientProtocol("responses"),
+    ClientProtocol("models"),
+    ClientProtocol("raw"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +101,7 @@ class Operation:
     name: str
     method: str
     path: str
-    surface: Surface
+    protocol: ClientProtocol
     summary: str
     takes_form: bool = False
     """Its body may be a multipart form, which passes through as it comes."""
@@ -103,7 +111,7 @@ class Operation:
     """Its reply is a file, whatever its content type says: nothing in it is judged."""
 
 
-class Inbound(msgspec.Struct, frozen=True, gc=False):
+class ClientRequest(msgspec.Struct, frozen=True, gc=False):
     """What is known of a request before its body is read: enough to decide who may go on."""
 
     id: str
@@ -131,12 +139,12 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     adapted: tuple[str, ...] = ()
     max_inputs: int | None = None
     """At most so many inputs of an embeddings call in one request; None: as they came."""
-    asked: Asked | None = None
+    embeddings: EmbeddingsOptions | None = None
     """See `wishes`: known where the pass over the client's body could tell it too."""
 
-    def wishes(self) -> Asked:
+    def embeddings_options(self) -> EmbeddingsOptions:
         """What an embeddings call asks for. It is the client's own: no rule has changed its body."""
-        return self.asked or Asked.of(self.body)
+        return self.embeddings or EmbeddingsOptions.from_body(self.body)
 
     def with_body(self, body: bytes, *entries: str) -> Call:
         """The same call with another body; `entries` join `adapted`."""
@@ -151,7 +159,7 @@ class Call(msgspec.Struct, frozen=True, gc=False):
             self.choices,
             (*self.adapted, *entries),
             self.max_inputs,
-            self.asked,
+            self.embeddings,
         )
 
 
@@ -188,12 +196,12 @@ class Upload(Protocol):
     @property
     def length_bytes(self) -> int | None: ...
     def __aiter__(self) -> AsyncIterator[bytes]: ...
-    def again(self) -> bool:
+    def can_restart(self) -> bool:
         """Whether it can be read from its beginning once more; the next `aiter` does."""
         ...
 
 
-class Request(msgspec.Struct, frozen=True, gc=False):
+class OutboundRequest(msgspec.Struct, frozen=True, gc=False):
     """What goes over the second hop (or to an issuer). `upload` stands in the place of `body`."""
 
     method: str
@@ -201,16 +209,16 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     headers: Headers = ()
     body: bytes = b""
     timeouts: Timeouts = Timeouts()
-    fresh: bool = False
+    new_connection: bool = False
     """Wants a new connection: for the one repeat after a kept one turned out to be dead."""
     upload: Upload | None = None
-    anew: Callable[[], Request | None] | None = None
+    reauthorize: Callable[[], OutboundRequest | None] | None = None
     """Asked by whoever had to wait for a connection, before the first byte: the same request with the credential
     of this moment, None where it is still the same. What it raises keeps the request from being sent."""
 
 
 @dataclass(frozen=True, slots=True)
-class Complaint:
+class UpstreamErrorBody:
     """What an upstream said when it refused, read out of whatever shape it said it in.
 
     `status` is the HTTP status its words imply (an error inside a 200 has one too), `kind` and
@@ -233,8 +241,8 @@ class Response(Protocol):
     Whoever holds it closes it, in every case: `aclose` frees the connection, or kills it where the
     body was not read to its end. Reading raises TransportFault.
 
-    `pour` hands each piece to `take` in the moment in which it is here, without waking the task that
-    waits where the transport can. It returns False when `take` did, which then wants no more for now,
+    `pour` hands each piece to `write` in the moment in which it is here, without waking the task that
+    waits where the transport can. It returns False when `write` did, which then wants no more for now,
     and True at the body's end.
 
     `ended`: the body is known to have no more than what is here already.
@@ -247,7 +255,7 @@ class Response(Protocol):
     @property
     def ended(self) -> bool: ...
     def __aiter__(self) -> AsyncIterator[bytes]: ...
-    def pour(self, take: Callable[[bytes], bool]) -> Awaitable[bool]: ...
+    def stream_to(self, write: Callable[[bytes], bool]) -> Awaitable[bool]: ...
     def aclose(self) -> Awaitable[None]: ...
 
 
@@ -264,7 +272,7 @@ _BODY = msgspec.json.Decoder(_Body)
 _LIST: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-class Asked(msgspec.Struct, frozen=True, gc=False):
+class EmbeddingsOptions(msgspec.Struct, frozen=True, gc=False):
     """What a client's own embeddings request asks for: how many vectors, in base64 or numbers, how long (None: any)."""
 
     count: int
@@ -272,18 +280,18 @@ class Asked(msgspec.Struct, frozen=True, gc=False):
     dimensions: int | None = None
 
     @classmethod
-    def of(cls, body: bytes) -> Self:
+    def from_body(cls, body: bytes) -> Self:
         """`body` is a JSON object."""
         found = _BODY.decode(body)
-        return cls.told(_count(found.input), found.encoding_format, found.dimensions)
+        return cls.from_members(_count(found.input), found.encoding_format, found.dimensions)
 
     @classmethod
-    def told(cls, count: int, encoding_format: msgspec.Raw, dimensions: msgspec.Raw) -> Self:
+    def from_members(cls, count: int, encoding_format: msgspec.Raw, dimensions: msgspec.Raw) -> Self:
         """By the members of a request's body, as they are written."""
         return cls(count, bytes(encoding_format) == b'"base64"', whole(bytes(dimensions)))
 
 
-def count_of(inputs: Sequence[msgspec.Raw]) -> int:
+def count_inputs(inputs: Sequence[msgspec.Raw]) -> int:
     """The number of inputs that a list is: one of ids is a single one."""
     if not inputs:
         return 0
@@ -292,7 +300,7 @@ def count_of(inputs: Sequence[msgspec.Raw]) -> int:
 
 def _count(inputs: msgspec.Raw) -> int:
     """The number of inputs: a string is one."""
-    return count_of(_LIST.decode(inputs)) if bytes(memoryview(inputs)[:1]) == b"[" else 1
+    return count_inputs(_LIST.decode(inputs)) if bytes(memoryview(inputs)[:1]) == b"[" else 1
 
 
 _DIGITS = frozenset({b"-", *(b"%d" % digit for digit in range(10))})

@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from gatepass import Config, create_app
-from gatepass.auth.authenticator import Doors
-from gatepass.auth.model_access import DESTINATIONS, MODELS, NESTED, may_use, permit_members, permit_part
+from gatepass.auth.authenticator import Authenticator
+from gatepass.auth.model_access import DESTINATIONS, MODELS, NESTED, check_body_access, may_use, permit_part
 from gatepass.config.access import AccessKey
 from gatepass.config.block import is_loopback
 from gatepass.config.checks import open_doors
 from gatepass.errors import ForbiddenHost, ForbiddenOrigin, GatepassError
 from gatepass.json_scan import FOLDED, TooManySteps
-from gatepass.operations.request import ROUTING, Document
-from gatepass.proxy.uploads import FormScan
-from gatepass.types import Inbound
+from gatepass.operations.request import ROUTING, RequestBody
+from gatepass.proxy.uploads import MultipartScan
+from gatepass.types import ClientRequest
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
 
@@ -66,7 +66,7 @@ def two_readings(draw: st.DrawFn) -> bytes:
 def routed_by(body: bytes) -> bool:
     """Whether gatepass routes `body`: it is not refused."""
     try:
-        Document.read(body)
+        RequestBody.read(body)
     except GatepassError:
         return False
     return True
@@ -132,8 +132,8 @@ def naming(draw: st.DrawFn) -> bytes:
 
 def permitted(body: bytes, caller: AccessKey = LIMITED) -> bool:
     try:
-        document = Document.read(body)
-        permit_members(caller, body, names_model=document.model is not None)
+        document = RequestBody.read(body)
+        check_body_access(caller, body, names_model=document.model is not None)
     except GatepassError:
         return False
     return True
@@ -179,9 +179,9 @@ def test_kept_bodies_name_no_other_model_or_server(attack: Attack, body: bytes) 
 
 def test_tools_are_walked_over_only_where_one_may_name_a_model() -> None:
     tools = b'"tools":[' + b",".join([b'{"type":"function","function":{"name":"f"}}'] * 10) + b"]"
-    permit_members(LIMITED, b'{"model":"gpt-a",%b}' % tools, 1, names_model=True)
+    check_body_access(LIMITED, b'{"model":"gpt-a",%b}' % tools, 1, names_model=True)
     with pytest.raises(TooManySteps):
-        permit_members(LIMITED, b'{"model":"gpt-a",%b}' % tools.replace(b'"f"', b'"Model"'), 1, names_model=True)
+        check_body_access(LIMITED, b'{"model":"gpt-a",%b}' % tools.replace(b'"f"', b'"Model"'), 1, names_model=True)
 
 
 FORM_NAMES = sorted(MODELS | DESTINATIONS | NESTED)
@@ -199,7 +199,7 @@ KEPT_PARTS = (
 def reads_form(name: str, caller: AccessKey = LIMITED) -> bool:
     """Whether a form with a part `name` goes up."""
     head = '--b\r\nContent-Disposition: form-data; name="{}"\r\n\r\n{}\r\n'
-    scan = FormScan(b"b", partial(permit_part, caller))
+    scan = MultipartScan(b"b", partial(permit_part, caller))
     try:
         scan.feed(f"{head.format('model', 'gpt-a')}{head.format(name, 'x')}--b--\r\n".encode())
     except GatepassError:
@@ -299,9 +299,9 @@ def heads(draw: st.DrawFn) -> tuple[list[tuple[bytes, bytes]], bool]:
     return [(name.encode(), value.encode()) for name, value in draw(st.permutations(named))], is_foreign
 
 
-def answers(doors: Doors, headers: list[tuple[bytes, bytes]], peer: str = "127.0.0.1") -> bool:
+def answers(doors: Authenticator, headers: list[tuple[bytes, bytes]], peer: str = "127.0.0.1") -> bool:
     try:
-        doors.check_page(Inbound("id", "GET", "/status", tuple(headers), peer, 0.0), from_anywhere=True)
+        doors.check_page(ClientRequest("id", "GET", "/status", tuple(headers), peer, 0.0), from_anywhere=True)
     except (ForbiddenHost, ForbiddenOrigin):
         return False
     return True
@@ -314,17 +314,17 @@ def test_a_foreign_page_gets_no_answer(attack: Attack, head: tuple[list[tuple[by
     attack.cases += 1
     headers, is_foreign = head
     with attack.on_loop():
-        answered = answers(Doors(CONFIG), headers)
+        answered = answers(Authenticator(CONFIG), headers)
     attack.check(answered is not is_foreign, head)
 
 
 def test_doors_with_a_key_let_foreign_pages_ask() -> None:
     keyed = CONFIG.model_copy(update={"access": CONFIG.access.model_copy(update={"keys": [LIMITED]})})
-    assert answers(Doors(keyed), [(b"host", b"evil.example"), (b"origin", b"null")])
+    assert answers(Authenticator(keyed), [(b"host", b"evil.example"), (b"origin", b"null")])
 
 
 def test_a_probe_names_this_machine_by_its_address() -> None:
-    doors = Doors(CONFIG)
+    doors = Authenticator(CONFIG)
     assert answers(doors, [(b"host", b"10.0.0.5:8080")], peer="10.0.0.1")
     assert not answers(doors, [(b"host", b"10.0.0.5:8080")])
     assert not answers(doors, [(b"host", b"evil.example")], peer="10.0.0.1")

@@ -14,9 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from gatepass.errors import ClientGone, Fault, Overloaded, TransportFault
 from gatepass.http_client.response_body import read_whole
-from gatepass.proxy import in_flight
-from gatepass.proxy.caller_limits import SMALL_BYTES, HeldBytes, Holding
-from gatepass.server.cycle import Line, Turn
+from gatepass.proxy import caller_limits, in_flight
+from gatepass.proxy.caller_limits import SMALL_BYTES, MemoryBudget, RequestMemory
+from gatepass.server.cycle import CycleConnection, HttpRequestCycle
 from gatepass.types import Response
 from tests.attacks.conftest import Attack
 from tests.integration.gateway import HELLO, gateway
@@ -50,7 +50,7 @@ class Upstream:
         self.ended = not self.left
         self._more.set()
 
-    async def pour(self, take: Callable[[bytes], bool]) -> bool:
+    async def stream_to(self, take: Callable[[bytes], bool]) -> bool:
         while True:
             while self._here:
                 self._here -= 1
@@ -65,20 +65,20 @@ class Upstream:
 class Conversation:
     """One request: its body comes in pieces, its reply too, and its client reads when the test says."""
 
-    def __init__(self, held: HeldBytes, caller: str, body_pieces: int, reply_pieces: int) -> None:
-        self.holding = Holding(held, caller)
-        self.turn = Turn(cast(Line, None), "POST", "/", b"/", "1.1", (), "")
+    def __init__(self, held: MemoryBudget, caller: str, body_pieces: int, reply_pieces: int) -> None:
+        self.holding = RequestMemory(held, caller)
+        self.turn = HttpRequestCycle(cast(CycleConnection, None), "POST", "/", b"/", "1.1", (), "")
         self.body_pieces = body_pieces
         self.upstream = Upstream(reply_pieces)
-        self.refused_beside: Holding | None = None
+        self.refused_beside: RequestMemory | None = None
         self._is_read = asyncio.Event()
         self._held = held
         self.task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
         try:
-            await self.turn.body(BODY_BYTES, self.holding.claim)
-            await read_whole(cast(Response, self.upstream), REPLY_BYTES, held=self.holding)
+            await self.turn.read_body(BODY_BYTES, self.holding.claim)
+            await read_whole(cast(Response, self.upstream), REPLY_BYTES, memory=self.holding)
             await self._is_read.wait()
         except Overloaded:
             self.refused_beside = self._held.firsts.get(self.holding.caller)
@@ -94,7 +94,7 @@ class Conversation:
             self.turn.complete()
 
     def leave(self) -> None:
-        self.turn.depart()
+        self.turn.disconnect()
         self.task.cancel()
 
     def read(self) -> None:
@@ -109,7 +109,7 @@ class HeldBytesMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.held = HeldBytes(LIMIT_BYTES, CALLERS)
+        self.held = MemoryBudget(LIMIT_BYTES, CALLERS)
         self.talks = list[Conversation]()
 
     def settle(self, turns: int) -> None:
@@ -194,7 +194,8 @@ class HeldBytesMachine(RuleBasedStateMachine):
 
 
 def run_machine(attack: Attack | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(in_flight, "SMALL_BYTES", SMALLEST_BYTES)
+    for module in (caller_limits, in_flight):
+        monkeypatch.setattr(module, "SMALL_BYTES", SMALLEST_BYTES)
     monkeypatch.setattr(HeldBytesMachine, "attack", attack)
     phases = [Phase.generate] if attack is None else [*Phase]  # what is planted is not shrunk
     wanted = settings(deadline=None, stateful_step_count=40, phases=phases, report_multiple_bugs=False)
@@ -214,20 +215,20 @@ def never(*_: object) -> bool:
 def test_a_count_that_stops_nobody_or_is_not_given_back_is_found(
     weakened: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Holding, weakened, never)
+    monkeypatch.setattr(RequestMemory, weakened, never)
     with pytest.raises(AssertionError):
         run_machine(None, monkeypatch)
 
 
 async def test_a_reply_waits_for_room_and_a_body_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(in_flight, "SMALL_BYTES", 0)
-    held = HeldBytes(100)
-    first, second, third = Holding(held), Holding(held), Holding(held)
+    monkeypatch.setattr(caller_limits, "SMALL_BYTES", 0)
+    held = MemoryBudget(100)
+    first, second, third = RequestMemory(held), RequestMemory(held), RequestMemory(held)
     first.claim(150)
     with pytest.raises(Overloaded, match=r"limits\.held_bytes"):
         second.claim(1)
     third.add(1)
-    waiting = asyncio.create_task(third.room())
+    waiting = asyncio.create_task(third.wait_for_room())
     await asyncio.sleep(0)
     assert (third.is_full, waiting.done()) == (True, False)
     first.release()
@@ -239,8 +240,8 @@ async def test_a_reply_waits_for_room_and_a_body_that_does_not_fit_is_refused(mo
 
 
 def test_a_caller_that_fills_its_share_leaves_the_last_tenth_to_others() -> None:
-    held = HeldBytes(10 * MIB, 2)
-    first, hog, other, another = (Holding(held, caller) for caller in ("hog", "hog", "other", "other"))
+    held = MemoryBudget(10 * MIB, 2)
+    first, hog, other, another = (RequestMemory(held, caller) for caller in ("hog", "hog", "other", "other"))
     first.claim(MIB)
     hog.claim(8 * MIB)
     with pytest.raises(Overloaded, match=f"{9 * MIB} of them for this caller"):
@@ -253,8 +254,8 @@ def test_a_caller_that_fills_its_share_leaves_the_last_tenth_to_others() -> None
 
 
 def test_a_small_request_is_served_however_much_is_held() -> None:
-    held = HeldBytes(100)
-    large, small = Holding(held), Holding(held)
+    held = MemoryBudget(100)
+    large, small = RequestMemory(held), RequestMemory(held)
     large.claim(1_000_000)
     small.claim(SMALL_BYTES)
     assert not small.is_full
@@ -278,16 +279,16 @@ async def test_silent_requests_that_announce_bodies_take_nothing_from_others(att
             writer.write(ANNOUNCED + b"content-length: %d\r\n\r\n{" % MIB)
             writers.append(writer)
         async with asyncio.timeout(20):
-            while served.gate.live.busy < 16:
+            while served.gate.in_flight.busy < 16:
                 await asyncio.sleep(0.01)
         attack.cases += 16
-        attack.peak_bytes, attack.allowed_bytes = served.gate.live.held.total_bytes, 16
+        attack.peak_bytes, attack.allowed_bytes = served.gate.in_flight.held.total_bytes, 16
         answer = await served.ask(large, "/v1/moderations").answer()
         attack.check(answer.status == 200, answer.body[:200])
         for writer in writers:
             writer.close()
         async with asyncio.timeout(20):
-            while served.gate.live.held.total_bytes:
+            while served.gate.in_flight.held.total_bytes:
                 await asyncio.sleep(0.01)
 
 
@@ -315,7 +316,7 @@ async def test_a_body_that_does_not_fit_as_it_arrives_is_refused_and_its_connect
             )
         answer = done.pop().result()
         attack.cases += 1
-        attack.peak_bytes, attack.allowed_bytes = served.gate.live.held.total_bytes, MIB
+        attack.peak_bytes, attack.allowed_bytes = served.gate.in_flight.held.total_bytes, MIB
         attack.check(answer.startswith(b"HTTP/1.1 503"), answer)
         attack.check(b"\r\nretry-after: 1\r\n" in answer and b"\r\nconnection: close\r\n" in answer, answer)
         attack.check(len(others) == 1 and not upstream.received, len(others))
@@ -325,12 +326,12 @@ async def test_a_body_that_does_not_fit_as_it_arrives_is_refused_and_its_connect
 
 
 async def test_a_reply_above_its_limit_is_an_error_however_much_is_held() -> None:
-    held = HeldBytes(10)
+    held = MemoryBudget(10)
     upstream = Upstream(20)
     for _ in range(20):
         upstream.send()
     with pytest.raises(TransportFault) as caught:
-        await read_whole(upstream, 5 * PIECE_BYTES, held=Holding(held))  # type: ignore[arg-type]
+        await read_whole(upstream, 5 * PIECE_BYTES, memory=RequestMemory(held))  # type: ignore[arg-type]
     assert caught.value.fault is Fault.TOO_LARGE
 
 
@@ -342,7 +343,7 @@ async def test_slow_readers_of_large_replies_are_bounded_and_served(attack: Atta
         Scripted(*[[Send(reply(body))]] * readers, [Send(reply({"ok": True}))]) as upstream,
         gateway(upstream=upstream.url, limits=limits) as served,
     ):
-        held, most_bytes = served.gate.live.held, 0
+        held, most_bytes = served.gate.in_flight.held, 0
         asks = [served.ask({**HELLO, "input": "x"}, "/v1/moderations") for _ in range(readers)]
 
         async def watch() -> None:

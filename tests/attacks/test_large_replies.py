@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gatepass.dialects import content as form
 from gatepass.proxy.large_body import scanned
 from gatepass.sse import whole_reply
-from gatepass.sse.chunk import Origin
+from gatepass.sse.chunk import EnvelopeDefaults
 from gatepass.sse.event import read_json
 from gatepass.sse.synthesize import synthesise
 from gatepass.sse.whole_reply import mended_whole, read_around_large
@@ -24,7 +24,7 @@ from tests.integration.gateway import HELLO, gateway
 from tests.integration.scripted import Scripted, Send, reply
 
 MIB = 1 << 20
-ORIGIN = Origin(lambda prefix: f"{prefix}x", 1, "m")
+ORIGIN = EnvelopeDefaults(lambda prefix: f"{prefix}x", 1, "m")
 
 
 def chat(tokens: int, text: bytes = b"word", number: bytes = b"-0.0123") -> bytes:

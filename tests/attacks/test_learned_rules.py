@@ -15,13 +15,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from gatepass.dialects.error_body import read_complaint
+from gatepass.dialects.error_body import read_error_body
 from gatepass.learning import matchers as rejection_parser
 from gatepass.learning import rejection
-from gatepass.learning.learned_rule import OPT_IN, Allowance, Lesson, Subject
-from gatepass.learning.matchers import steps, taught
+from gatepass.learning.learned_rule import OPT_IN, LearnedRule, LearningPolicy, RuleScope
+from gatepass.learning.matchers import next_rules, suggested_rules
 from gatepass.learning.memory import Memory
-from gatepass.learning.rejection import TAUGHT_CODES, ZOD_CODE, Heard, Quoted
+from gatepass.learning.rejection import TAUGHT_CODES, ZOD_CODE, Quoted, UpstreamRejection
 from gatepass.learning.session import Learner
 from gatepass.types import Call
 from tests.attacks import generated
@@ -30,8 +30,8 @@ from tests.unit.learning.rejections import ROWS
 from tests.unit.learning.upstreams import Refusal, Upstream, ask
 from tests.unit.normalize.calls import CHAT, EMBEDDINGS, a_call
 
-DROP = Lesson("drop", "seed")
-EVERYTHING = Allowance(OPT_IN | {"user"})
+DROP = LearnedRule("drop", "seed")
+EVERYTHING = LearningPolicy(OPT_IN | {"user"})
 MEMBERS: dict[str, Any] = {
     "model": "gpt-a",
     "messages": [{"role": "developer", "content": "x"}, {"role": "assistant", "content": None, "name": "n"}],
@@ -168,17 +168,17 @@ def harmless(text: str) -> str:
 Quotation = Callable[[str], str]
 
 
-def reading(body: dict[str, Any], document: Any) -> tuple[Heard | None, Call]:
+def reading(body: dict[str, Any], document: Any) -> tuple[UpstreamRejection | None, Call]:
     """The refusal `document` as the matchers read it, and the request that it refuses."""
     operation = EMBEDDINGS if "input" in body else CHAT
     sent = a_call(json.dumps(body).encode(), operation, stream=bool(body.get("stream")))
-    return Heard.of(operation.surface, 400, read_complaint(document, refused=True), sent.body), sent
+    return UpstreamRejection.of(operation.protocol, 400, read_error_body(document, refused=True), sent.body), sent
 
 
-def rules(body: dict[str, Any], document: Any) -> tuple[Lesson, ...]:
+def rules(body: dict[str, Any], document: Any) -> tuple[LearnedRule, ...]:
     """What the refusal `document` of the request `body` teaches."""
     heard, sent = reading(body, document)
-    return () if heard is None else taught(heard, sent, EVERYTHING, lambda _: False)
+    return () if heard is None else next_rules(heard, sent, EVERYTHING, lambda _: False)
 
 
 def holds(text: str, place: Placed, spell: Quotation, template: Callable[[str], Any]) -> bool:
@@ -186,7 +186,9 @@ def holds(text: str, place: Placed, spell: Quotation, template: Callable[[str], 
     other = harmless(text)
     for members in (MEMBERS, TEXTS):
         heard, _ = reading({**members, **place(other)}, template(spell(other)))
-        honest = () if heard is None else {lesson for step in steps(heard, EVERYTHING.also) for lesson in step}
+        honest = (
+            () if heard is None else {lesson for step in suggested_rules(heard, EVERYTHING.also) for lesson in step}
+        )
         if not set(honest).issuperset(rules({**members, **place(text)}, template(spell(text)))):
             return False
     return True
@@ -300,7 +302,7 @@ def test_each_value_of_a_repeated_member_is_a_value(attack: Attack, members: str
 def test_a_structured_error_teaches_where_the_body_is_too_long_to_compare() -> None:
     long = {**MEMBERS, "user": "a b " * (rejection.BODY_BYTES // 4)}
     refusal = openai("Unsupported parameter: 'seed'", code="unsupported_parameter", param="seed")
-    assert rules(long, refusal) == (Lesson("drop", "seed"),)
+    assert rules(long, refusal) == (LearnedRule("drop", "seed"),)
     assert rules(long, openai("Unsupported parameter: 'seed'")) == ()
 
 
@@ -333,10 +335,10 @@ def test_an_honest_sentence_beside_a_quoted_value_is_learned() -> None:
 @pytest.mark.parametrize("text", ["a" * 2000, "Unsupported parameter: 'seed' " * 66, "&lt;" * 500, "%41" * 660])
 def test_a_comparison_is_short(attack: Attack, values: list[Any], text: str) -> None:
     body = json.dumps({**MEMBERS, "metadata": values}, ensure_ascii=False, separators=(",", ":")).encode()
-    complaint = read_complaint(openai(text), refused=True)
+    complaint = read_error_body(openai(text), refused=True)
     attack.cases += 1
     with attack.on_loop():
-        Heard.of(CHAT.surface, 400, complaint, body)
+        UpstreamRejection.of(CHAT.protocol, 400, complaint, body)
 
 
 @example("'" * 2000, "\\" * 1000)
@@ -360,10 +362,10 @@ class Known(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.memory = Memory(limit=LIMIT)
-        self.configured: set[Subject] = set()
-        self.answered: dict[Subject, int] = {}
+        self.configured: set[RuleScope] = set()
+        self.answered: dict[RuleScope, int] = {}
 
-    def learn(self, subject: Subject, *, is_configured: bool = False) -> None:
+    def learn(self, subject: RuleScope, *, is_configured: bool = False) -> None:
         key = (subject, DROP.key)
         self.memory.commit(key, DROP, "", 0.0, is_configured=is_configured)
         self.memory.used(key)
@@ -373,19 +375,19 @@ class Known(RuleBasedStateMachine):
 
     @rule(upstream=st.sampled_from("ab"), at=st.integers(0, LIMIT - 3))
     def a_configured_model_learns(self, upstream: str, at: int) -> None:
-        subject = Subject(upstream, f"configured-{at}", "chat")
+        subject = RuleScope(upstream, f"configured-{at}", "chat")
         self.configured.add(subject)
         self.learn(subject, is_configured=True)
 
     @rule(upstream=st.sampled_from("ab"), at=st.integers(0, 3))
     def a_model_answers(self, upstream: str, at: int) -> None:
-        self.learn(Subject(upstream, f"real-{at}", "chat"))
+        self.learn(RuleScope(upstream, f"real-{at}", "chat"))
 
     @rule(upstream=st.sampled_from("ab"), names=st.integers(1, 3 * LIMIT), first=st.integers(0, 4000))
     def models_are_invented(self, upstream: str, names: int, first: int) -> None:
         answered = {subject for subject, times in self.answered.items() if times >= 2}
         for at in range(first, first + names):
-            self.learn(Subject(upstream, f"invented-{first}-{at}", "chat"))
+            self.learn(RuleScope(upstream, f"invented-{first}-{at}", "chat"))
         assert all(map(self.memory.knows, answered)), "a model that has answered was evicted by an invented one"
 
     @invariant()
@@ -394,7 +396,7 @@ class Known(RuleBasedStateMachine):
 
     @invariant()
     def each_upstream_is_bounded(self) -> None:
-        held = Counter(one.subject.upstream for one in self.memory.learned(0.0, 0.0))
+        held = Counter(one.scope.upstream for one in self.memory.learned(0.0, 0.0))
         assert max(held.values(), default=0) <= LIMIT
 
 
@@ -414,14 +416,14 @@ def test_a_memory_that_knows_no_model_loses_rules_to_invented_ones(monkeypatch: 
 @pytest.mark.attack("learning: invented models")
 def test_four_thousand_invented_models_leave_what_was_learned(attack: Attack) -> None:
     memory = Memory()
-    configured, answered = Subject("chat", "configured", "chat"), Subject("chat", "answered", "chat")
+    configured, answered = RuleScope("chat", "configured", "chat"), RuleScope("chat", "answered", "chat")
     memory.commit((configured, DROP.key), DROP, "", 0.0, is_configured=True)
     memory.commit((answered, DROP.key), DROP, "", 0.0)
     for _ in range(2):
         memory.used((answered, DROP.key))
     for at in range(4_000):
         attack.cases += 1
-        invented = (Subject("chat", f"invented-{at}", "chat"), DROP.key)
+        invented = (RuleScope("chat", f"invented-{at}", "chat"), DROP.key)
         with attack.on_loop():
             memory.commit(invented, DROP, "", 0.0)
             memory.used(invented)

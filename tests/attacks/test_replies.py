@@ -16,7 +16,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gatepass.dialects.reply_check import Reply, judge_document
+from gatepass.dialects.reply_check import ReceivedReply, judge_document
 from gatepass.errors import GatepassError, UpstreamInvalid
 from gatepass.json_scan import has_slow_numbers, json_value
 from gatepass.normalize import embeddings_reply
@@ -24,12 +24,12 @@ from gatepass.normalize.embeddings_reply import VECTOR_BYTES, answered, next_ste
 from gatepass.proxy import response
 from gatepass.server.process import COLLECT_AFTER
 from gatepass.sse import event, synthesize
-from gatepass.sse.chunk import MOST_PIECES, Origin
+from gatepass.sse.chunk import MOST_PIECES, EnvelopeDefaults
 from gatepass.sse.event import read_json
 from gatepass.sse.responses_api import synthesise_response
 from gatepass.sse.synthesize import synthesise
 from gatepass.sse.whole_reply import BUILT_BYTES, ONE_PASS_BYTES, mended_whole, read_good
-from gatepass.types import Asked, Surface
+from gatepass.types import ClientProtocol, EmbeddingsOptions
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
 from tests.integration.gateway import HELLO, gateway
@@ -74,8 +74,8 @@ def passes(body: bytes) -> float:
     longest_s = 0.0
     passes = (
         lambda: read_good(body),
-        lambda: judge_document(Reply("chat", 200, JSON, body), Surface.CHAT),
-        lambda: mended_whole(body, lambda: Origin(lambda prefix: f"{prefix}x", 1, "m")),
+        lambda: judge_document(ReceivedReply("chat", 200, JSON, body), ClientProtocol.CHAT),
+        lambda: mended_whole(body, lambda: EnvelopeDefaults(lambda prefix: f"{prefix}x", 1, "m")),
         lambda: read_json(body),
     )
     for one in passes:
@@ -163,13 +163,15 @@ def test_a_reply_whose_numbers_take_long_is_found(monkeypatch: pytest.MonkeyPatc
     assert passes(Body(b"1e300", 256 * 1024 - 300).raw) > 0.1
 
 
-def synthesised(document: bytes, surface: Surface) -> tuple[float, bool]:
+def synthesised(document: bytes, surface: ClientProtocol) -> tuple[float, bool]:
     """How long it took to make a stream of `document`, and whether that was refused."""
-    origin, is_refused = Origin(lambda prefix: f"{prefix}x", 1, "m"), False
+    origin, is_refused = EnvelopeDefaults(lambda prefix: f"{prefix}x", 1, "m"), False
     began_s = time.thread_time()
     try:
         said = read_json(document)
-        for _ in synthesise_response(said, origin) if surface is Surface.RESPONSES else synthesise(said, True, origin):
+        for _ in (
+            synthesise_response(said, origin) if surface is ClientProtocol.RESPONSES else synthesise(said, True, origin)
+        ):
             pass
     except ValueError:
         is_refused = True
@@ -195,15 +197,15 @@ WIDE = {
 @example(count=80_000)
 def test_a_stream_is_made_of_a_bounded_number_of_pieces(attack: Attack, kind: str, count: int) -> None:
     attack.cases += 1
-    surface = Surface.RESPONSES if kind in ("items", "parts") else Surface.CHAT
+    surface = ClientProtocol.RESPONSES if kind in ("items", "parts") else ClientProtocol.CHAT
     took_s, is_refused = synthesised(listed(*WIDE[kind], min(count, 240 * 1024 // len(WIDE[kind][1]))), surface)
     attack.loop_s = max(attack.loop_s, took_s)
     attack.check(is_refused or count <= MOST_PIECES, (kind, count))
 
 
 def test_a_stream_made_of_any_number_of_pieces_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(synthesize, "has_too_many_pieces", lambda _: False)
-    took_s, is_refused = synthesised(listed(*WIDE["calls"], 80_000), Surface.CHAT)
+    monkeypatch.setattr(synthesize, "has_too_many_entries", lambda _: False)
+    took_s, is_refused = synthesised(listed(*WIDE["calls"], 80_000), ClientProtocol.CHAT)
     assert took_s > 0.1
     assert not is_refused
 
@@ -232,8 +234,8 @@ class Vectors:
         return b'{"object":"list","data":[%b],"model":"m"}' % b",".join(entries)
 
     @property
-    def asked(self) -> Asked:
-        return Asked(self.count, self.wants_base64)
+    def asked(self) -> EmbeddingsOptions:
+        return EmbeddingsOptions(self.count, self.wants_base64)
 
     def allowed_bytes(self) -> int:
         """The documented formula: four copies of the reply, and three of the vectors that are written."""

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from gatepass.config.model import Limits
 from gatepass.errors import BodyTooComplex, GatepassError
-from gatepass.json_scan import Walk
-from gatepass.operations.request import MAX_DEPTH, Document
+from gatepass.json_scan import JsonScanner
+from gatepass.operations.request import MAX_DEPTH, RequestBody
 from gatepass.proxy import large_body
 from gatepass.proxy.handler import AT_ONCE_BYTES, MOST_AT_ONCE_BYTES
 from gatepass.proxy.large_body import LARGE_BYTES, LARGEST_FRAGMENT_BYTES, MOST_VALUES, Scan
 from gatepass.server import parser as reader_module
-from gatepass.server.cycle import COALESCED_BYTES, Turn
-from gatepass.server.parser import HEAD_BYTES, HEADER_FIELDS, Reader
+from gatepass.server.cycle import COALESCED_BYTES, HttpRequestCycle
+from gatepass.server.parser import HEAD_BYTES, HEADER_FIELDS, RequestParser
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
 from tests.integration.answers import COMPLETION
@@ -110,7 +110,7 @@ heads = st.builds(
 
 
 def status_by_reader(raw: bytes, cut: int) -> int:
-    reader = Reader(Desk())
+    reader = RequestParser(Desk())
     try:
         reader.feed(raw[:cut])
         reader.feed(raw[cut:])
@@ -156,13 +156,13 @@ def test_an_empty_host_behind_an_empty_one_is_refused_where_the_target_names_one
 
 
 def test_a_reader_that_accepts_any_value_of_host_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Reader, "_check_host", lambda *_: None)
+    monkeypatch.setattr(RequestParser, "_check_host", lambda *_: None)
     head = Head("1.1", 1, (), BAD_HOSTS[0])
     assert status_by_reader(head.raw, 0) != head.status
 
 
 def test_a_reader_that_accepts_any_host_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Reader, "_check_version", lambda *_: None)
+    monkeypatch.setattr(RequestParser, "_check_version", lambda *_: None)
     head = Head("1.1", 2, ())
     assert status_by_reader(head.raw, 0) != head.status
 
@@ -199,10 +199,10 @@ async def test_a_server_refuses_such_a_head_and_closes(raw: bytes, status: int) 
 CHUNKED = asked(b"", "Transfer-Encoding: chunked", length=False)
 
 
-def fed(raw: bytes, step: int) -> tuple[int, str, Turn | None]:
+def fed(raw: bytes, step: int) -> tuple[int, str, HttpRequestCycle | None]:
     """Feed `raw` in pieces of `step` bytes: how much was read, the error's code, and the request."""
     desk = Desk()
-    reader = Reader(desk)
+    reader = RequestParser(desk)
     reader.feed(CHUNKED)
     desk.turns[0]._limit_bytes = 1 << 40  # nobody waits for the body yet
     for at in range(0, len(raw), step):
@@ -250,13 +250,13 @@ def test_a_reader_without_a_bound_on_trailer_fields_is_found(monkeypatch: pytest
 
 async def test_trailer_fields_are_not_relayed_and_the_next_request_is_served() -> None:
     desk = Desk()
-    reader = Reader(desk)
+    reader = RequestParser(desk)
     reader.feed(CHUNKED + b"2\r\nhi\r\n0\r\nHost: evil\r\nExpect: 100-continue\r\n\r\n" + asked(b"2"))
     assert [turn.headers for turn in desk.turns] == [
         ((b"host", b"h"), (b"transfer-encoding", b"chunked")),
         ((b"host", b"h"), (b"content-length", b"1")),
     ]
-    assert [await turn.body(100) for turn in desk.turns] == [b"hi", b"2"]
+    assert [await turn.read_body(100) for turn in desk.turns] == [b"hi", b"2"]
 
 
 @dataclass(frozen=True)
@@ -288,7 +288,7 @@ def chunked_bodies(draw: st.DrawFn) -> Chunks:
 async def whole_body(raw: bytes, step: int) -> bytes | str:
     _, code, turn = fed(raw, step)
     assert turn is not None
-    return code or await turn.body(1 << 40)
+    return code or await turn.read_body(1 << 40)
 
 
 def is_right(chunks: Chunks, found: bytes | str, step: int) -> bool:
@@ -380,8 +380,8 @@ def slices(body: bytes) -> tuple[float, str]:
             now_s = time.thread_time()
             longest_s, began_s = max(longest_s, now_s - began_s), now_s
         found = scan.result()
-        Document.read(found)
-        list(Walk(found).members())
+        RequestBody.read(found)
+        list(JsonScanner(found).members())
     except GatepassError as error:
         code = error.code
     return max(longest_s, time.thread_time() - began_s), code
@@ -490,9 +490,9 @@ async def is_late(sends: Sends) -> tuple[bool, bool]:
     """Whether the form was given up, and whether it was to be: after a pause, or below the least rate in total."""
     failed: list[str] = []
 
-    async def take_all(turn: Turn) -> None:
+    async def take_all(turn: HttpRequestCycle) -> None:
         try:
-            while await turn.piece(FORM_BYTES):
+            while await turn.read_piece(FORM_BYTES):
                 pass
         except GatepassError as error:
             failed.append(error.code)
@@ -533,5 +533,5 @@ def test_a_form_is_given_up_exactly_when_it_is_late(attack: Attack, sends: Sends
 
 
 def test_a_form_without_a_least_rate_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Turn, "ahead_s", lambda *_: 0.0)
+    monkeypatch.setattr(HttpRequestCycle, "ahead_s", lambda *_: 0.0)
     assert in_driven_time([(1, 19.1)] * 5) == (False, True)

@@ -18,26 +18,26 @@ from gatepass.normalize.built_in import BUILT_IN
 from gatepass.normalize.embeddings_request import SplitInputs, split
 from gatepass.normalize.messages import EmptyContent, MergedRoles, Replayed, SystemIntoUser, TextContent, ToolIds
 from gatepass.normalize.profiles import PlainTools
-from gatepass.normalize.rerank import Asked, Shaped
-from gatepass.normalize.rule import Revision, Rule
+from gatepass.normalize.rerank import RerankOptions, Shaped
+from gatepass.normalize.rule import ChangeRule, Rule
 from gatepass.proxy import large_body
-from gatepass.proxy.attempt import adapted_apart
-from gatepass.proxy.large_body import LARGE_BYTES, apart, needs_scan, reread, scanned
-from gatepass.types import Call, Operation, Surface, Target
+from gatepass.proxy.attempt import normalize_in_slices
+from gatepass.proxy.large_body import LARGE_BYTES, needs_scan, reread, run_off_loop, scanned
+from gatepass.types import Call, ClientProtocol, Operation, Target
 from tests.attacks.conftest import Attack
 
 TARGET = Target("up", "other")
 OPERATIONS = {
-    "messages": Operation("chat", "POST", "/chat/completions", Surface.CHAT, ""),
-    "tools": Operation("chat", "POST", "/chat/completions", Surface.CHAT, ""),
-    "input": Operation("embeddings", "POST", "/embeddings", Surface.EMBEDDINGS, ""),
-    "documents": Operation("rerank", "POST", "/rerank", Surface.RERANK, ""),
+    "messages": Operation("chat", "POST", "/chat/completions", ClientProtocol.CHAT, ""),
+    "tools": Operation("chat", "POST", "/chat/completions", ClientProtocol.CHAT, ""),
+    "input": Operation("embeddings", "POST", "/embeddings", ClientProtocol.EMBEDDINGS, ""),
+    "documents": Operation("rerank", "POST", "/rerank", ClientProtocol.RERANK, ""),
 }
 CHANGES = (
     *(TextContent(), EmptyContent(), Replayed(), SystemIntoUser(), MergedRoles(), ToolIds(), PlainTools()),
     *(SplitInputs(2), Shaped("cohere")),
 )
-RULES: tuple[Sequence[Rule], ...] = ((Revision("rules", CHANGES), *BUILT_IN), (RagflowBody("drop"),))
+RULES: tuple[Sequence[Rule], ...] = ((ChangeRule("rules", CHANGES), *BUILT_IN), (RagflowBody("drop"),))
 
 USER = '{"role":"user","content":"hi"}'
 UNITS = {
@@ -65,12 +65,12 @@ async def changed(name: str, raw: bytes, rules: Sequence[Rule]) -> str:
     """What the rules did, or the code of the error."""
     try:
         found = await scanned(raw) if needs_scan(raw, has_inputs=name == "input") else raw
-        call = await adapted_apart(Call("id", OPERATIONS[name], "me", "m", found, ()), TARGET, rules)
+        call = await normalize_in_slices(Call("id", OPERATIONS[name], "me", "m", found, ()), TARGET, rules)
         if name == "input":
             call = await reread(call)
-            await apart(call.body, partial(split, call))
+            await run_off_loop(call.body, partial(split, call))
         if name == "documents":
-            await apart(found, partial(Asked.of, found))
+            await run_off_loop(found, partial(RerankOptions.of, found))
     except GatepassError as error:
         return error.code
     return ",".join(call.adapted)
@@ -113,5 +113,5 @@ def test_rules_that_run_on_the_loop_are_found(monkeypatch: pytest.MonkeyPatch) -
 async def test_neighbours_of_a_long_chat_are_merged_in_linear_time() -> None:
     raw = body("messages", '{"role":"user","content":"' + "x" * 2_000 + '"}', 16 << 20)
     began_s = time.process_time()
-    assert await changed("messages", raw, (Revision("rules", (MergedRoles(),)),)) == "roles=merged"
+    assert await changed("messages", raw, (ChangeRule("rules", (MergedRoles(),)),)) == "roles=merged"
     assert time.process_time() - began_s < 10

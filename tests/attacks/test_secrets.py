@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from gatepass.dialects.base import RELAYED, RELAYED_PREFIXES, ResponseHeaders
 from gatepass.observability import redaction
 from gatepass.observability.redaction import MASK, Redactor
-from gatepass.tokens.issuer_error import Reply, folded
+from gatepass.tokens.issuer_error import TokenResponse, one_line
 from gatepass.types import NEVER_RELAYED, NEVER_RELAYED_PREFIXES
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
@@ -206,7 +206,7 @@ def test_no_beginning_of_a_secret_stands_before_a_cut(
     output = redactor.beginning(f"{before}{spelled} and so on", max(0, limit))
     found = shown(output, certain(name, spelled, secret), before, " and so on")
     attack.check(found is None, (secret, name, limit, output, found))
-    folded_output = folded(f"{'.' * (200 - limit)}{spelled}", redactor.mask)
+    folded_output = one_line(f"{'.' * (200 - limit)}{spelled}", redactor.mask)
     attack.check(shown(folded_output, certain(name, spelled, secret), "....", "") is None, (secret, name, limit))
 
 
@@ -236,7 +236,7 @@ def test_no_header_carries_a_credential(
     unknown = [(name, b"of-a-user") for name in CREDENTIAL_FIELDS]
     chosen = ResponseHeaders(settings, knowing(secret).holds)
     with attack.on_loop():
-        relayed = chosen.relayed((*known, *unknown))
+        relayed = chosen.select((*known, *unknown))
     is_spelled = secret.isascii()  # other values are no header's: what replaces them says nothing
     through = [field for field in relayed if field[0] in CREDENTIAL_FIELDS or (is_spelled and field in known)]
     attack.check(not through, (through, settings, secret))
@@ -244,7 +244,7 @@ def test_no_header_carries_a_credential(
 
 def test_a_choice_that_holds_no_secret_lets_an_echo_through() -> None:
     field = (b"openai-version", b"a-secret-token-of-ours")
-    assert ResponseHeaders().relayed((field,)) == [field]
+    assert ResponseHeaders().select((field,)) == [field]
 
 
 HOSTILE: Mapping[str, tuple[str, str]] = {
@@ -280,10 +280,10 @@ def test_an_issuer_that_quotes_the_secret_in_its_page_shows_nothing(attack: Atta
     secret = "s3cr/et&value<of>us"
     page = f"<html><head><title>{'.' * 390}{html.escape(secret)}</title></head></html>"
     attack.cases += 1
-    from gatepass.tokens.issuer_error import refusal
+    from gatepass.tokens.issuer_error import error_response_failure
 
-    reply = Reply(400, ((b"content-type", b"text/html"),), page.encode())
-    reason = refusal(reply, 0.0, "sso.example", knowing(secret).mask).reason
+    reply = TokenResponse(400, ((b"content-type", b"text/html"),), page.encode())
+    reason = error_response_failure(reply, 0.0, "sso.example", knowing(secret).mask).reason
     attack.check("s3cr" not in reason, reason)
 
 

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from gatepass.http_client.pool import BUFFER_BYTES
 from gatepass.sse import event_stream as stream_module
-from gatepass.sse.aggregate import Aggregator
-from gatepass.sse.choice_repair import Wishes
-from gatepass.sse.chunk import MOST_PIECES, Origin
+from gatepass.sse.aggregate import CompletionAggregator
+from gatepass.sse.choice_repair import RepairOptions
+from gatepass.sse.chunk import MOST_PIECES, EnvelopeDefaults
 from gatepass.sse.client_transforms import PlainEvents, WithoutComments
 from gatepass.sse.event import MOST_LINES
 from gatepass.sse.event_stream import EventStream
-from gatepass.sse.repair import Repair
-from gatepass.sse.transform import Chain
+from gatepass.sse.repair import StreamRepair
+from gatepass.sse.transform import TransformChain
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
 from tests.integration.answers import EVENTS
@@ -60,9 +60,9 @@ class Flood:
 
 
 def new_stream() -> EventStream:
-    repair = Repair(Wishes(None, "keep"), Origin(lambda prefix: f"{prefix}x", 1, "m"))
-    after = Chain([PlainEvents(), WithoutComments()])
-    return EventStream("chat", EVENT_LIMIT_BYTES, read_error, repair=repair, after=after)
+    repair = StreamRepair(RepairOptions(None, "keep"), EnvelopeDefaults(lambda prefix: f"{prefix}x", 1, "m"))
+    after = TransformChain([PlainEvents(), WithoutComments()])
+    return EventStream("chat", EVENT_LIMIT_BYTES, read_error, repair=repair, client_transform=after)
 
 
 def turned(raw: bytes, step_bytes: int) -> tuple[float, int, EventStream]:
@@ -152,9 +152,9 @@ def wide(opening: bytes, unit: bytes, closing: bytes, count: int) -> bytes:
 
 def judged(raw: bytes) -> tuple[float, bool, bool]:
     """How long one event took, whether the stream failed, and whether it fails as well where it becomes one reply."""
-    origin = Origin(lambda prefix: f"{prefix}x", 1, "m")
-    stream = EventStream("chat", 256 * KIB, read_error, repair=Repair(Wishes(None, "keep"), origin))
-    aggregator = Aggregator("chat", 256 * KIB, read_error, origin)
+    origin = EnvelopeDefaults(lambda prefix: f"{prefix}x", 1, "m")
+    stream = EventStream("chat", 256 * KIB, read_error, repair=StreamRepair(RepairOptions(None, "keep"), origin))
+    aggregator = CompletionAggregator("chat", 256 * KIB, read_error, origin)
     began_s = time.thread_time()
     stream.feed(raw)
     took_s, began_s = time.thread_time() - began_s, time.thread_time()
@@ -177,7 +177,7 @@ def test_an_event_has_a_limit_of_choices_and_calls(
 
 
 def test_a_stream_that_relays_any_number_of_choices_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_module, "has_too_many_pieces", lambda _: False)
+    monkeypatch.setattr(stream_module, "has_too_many_entries", lambda _: False)
     assert judged(wide(*WIDE[0], 80_000))[0] > 0.1
 
 

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gatepass.errors import UpstreamRefusal
+from gatepass.errors import UpstreamErrorReply
 from gatepass.operations.error_objects import error_headers
 from gatepass.sse import choice_repair as repairs
-from gatepass.sse.choice_repair import MAX_ARGUMENT_BYTES, Wishes
+from gatepass.sse.choice_repair import MAX_ARGUMENT_BYTES, RepairOptions
 from gatepass.sse.event_stream import EventStream
-from gatepass.sse.fast_path import Template
-from gatepass.sse.repair import Repair, UsageRepair
-from gatepass.sse.tool_calls import is_whole
+from gatepass.sse.fast_path import FastPath
+from gatepass.sse.repair import StreamRepair, UsageRepair
+from gatepass.sse.tool_calls import is_complete_json
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
 from tests.unit.sse.documents import origin
@@ -101,7 +101,7 @@ class Case:
         return bool(self.seen) and all(choice.reason for choice in self.seen)
 
 
-class Never(Template):
+class Never(FastPath):
     """The slow path: no event is like another."""
 
     def count(self, run: bytes) -> int:
@@ -110,7 +110,7 @@ class Never(Template):
 
 
 def stream_of(case: Case, *, is_slow: bool = False) -> EventStream:
-    repair = Repair(Wishes(include_usage=case.asks_usage), origin())
+    repair = StreamRepair(RepairOptions(include_usage=case.asks_usage), origin())
     stream = EventStream("chat", LIMIT_BYTES, read_error, choices=len(case.choices), repair=repair)
     if is_slow:
         stream._template = repair._template = Never()
@@ -248,8 +248,8 @@ def test_the_kept_streams_hold(attack: Attack) -> None:
 @pytest.mark.parametrize(
     ("owner", "name", "weakened"),
     [
-        (Repair, "end_choices", lambda self: True),
-        (repairs, "is_whole", lambda text: True),
+        (StreamRepair, "end_choices", lambda self: True),
+        (repairs, "is_complete_json", lambda text: True),
         (repairs, "has_content", lambda said: True),
         (repairs, "_may_not_hold", lambda said, delta: True),
         (UsageRepair, "mend_beside_choices", lambda self, said, is_complete, note: None),
@@ -286,7 +286,7 @@ def test_whether_arguments_are_whole_is_known_fast(attack: Attack, unit: str) ->
     for text, expected in ((arguments, True), (arguments[:-1], False)):
         attack.cases += 1
         with attack.on_loop():
-            found = is_whole(text)
+            found = is_complete_json(text)
         attack.check(found is expected, (unit, expected))
 
 
@@ -298,7 +298,7 @@ CALL_STATE_BYTES = 1_024
 
 
 def told(status: int, should_retry: bool | None, after_s: float | None, code: str | None) -> bytes | None:
-    error = UpstreamRefusal("no", upstream="chat", status=status, upstream_code=code, retry_after_s=after_s)
+    error = UpstreamErrorReply("no", upstream="chat", status=status, upstream_code=code, retry_after_s=after_s)
     error.should_retry = should_retry
     return dict(error_headers(error)).get(b"x-should-retry")
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gatepass.server.listening import Acceptor, Seats, listen
+from gatepass.server.listening import Acceptor, ConnectionCounts, listen
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
 from tests.waiting import until
@@ -61,7 +61,9 @@ class Worker:
     acceptor: Acceptor | None = None
 
     def start(self, listening: socket.socket, file: Path, kind: type[Acceptor]) -> None:
-        self.acceptor = kind(listening.dup(), lambda: _Open(self.held), lambda: len(self.held), Seats(file, self.seat))
+        self.acceptor = kind(
+            listening.dup(), lambda: _Open(self.held), lambda: len(self.held), ConnectionCounts(file, self.seat)
+        )
 
     async def close(self) -> None:
         assert self.acceptor is not None
@@ -132,7 +134,7 @@ async def change(kind: str, workers: list[Worker], file: Path) -> None:
         assert first.acceptor is not None
         await first.acceptor.close()
         first.acceptor.publish()  # a count that nobody takes away but the supervisor
-        Seats(file).clear(first.seat)
+        ConnectionCounts(file).clear(first.seat)
     first.drop()
     workers[0] = Worker(len(workers) + 1)
 

@@ -13,7 +13,7 @@ from gatepass.config.credential.base import HttpReply
 from gatepass.config.credential.http_json import HttpJsonCredential
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.environment import read_environment
-from gatepass.config.model import Config, Server
+from gatepass.config.model import Config, ServerConfig
 from tests.e2e.container import compose
 
 IMAGE_FACTS = (compose.DEPLOY.parent / "Dockerfile").read_text()
@@ -58,7 +58,7 @@ def test_service_runs_without_rights() -> None:
 
 
 def test_stop_grace_is_longer_than_the_drain() -> None:
-    assert seconds(service()["stop_grace_period"]) >= Server().drain_timeout_s + 5
+    assert seconds(service()["stop_grace_period"]) >= ServerConfig().drain_timeout_s + 5
 
 
 def test_service_is_reachable_by_name_in_the_network_of_ragflow() -> None:

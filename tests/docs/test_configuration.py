@@ -7,7 +7,7 @@ from pathlib import Path
 from gatepass.auth.model_access import DESTINATIONS, MODELS, NESTED
 from gatepass.config.checks import PLANNED
 from gatepass.config.references import NAMES, SECRETS
-from gatepass.config.wording import Setting, all_settings
+from gatepass.config.wording import SettingInfo, all_settings
 from gatepass.dialects.base import FORWARDED, RELAYED, RELAYED_PREFIXES
 from gatepass.operations.table import OPERATIONS
 
@@ -17,7 +17,7 @@ VARIABLES = set(re.findall(r"^\| `GATEPASS_([A-Z_]+)` \|", TEXT, re.MULTILINE))
 SHARED_BLOCKS = ("network", "timeouts", "carry", "rules")
 
 
-def name(setting: Setting) -> str:
+def name(setting: SettingInfo) -> str:
     """The setting as people write it: `access.keys[].hash`, and once for all under blocks that many have."""
     pattern = setting.pattern
     for block in SHARED_BLOCKS:
@@ -31,7 +31,7 @@ def name(setting: Setting) -> str:
     return ".".join(parts).replace(".[]", "[]")
 
 
-def default(setting: Setting) -> str:
+def default(setting: SettingInfo) -> str:
     if setting.required:
         return "required"
     value = setting.default

@@ -7,19 +7,19 @@ from typing import get_args
 import pytest
 
 from gatepass.config.load import load
-from gatepass.config.upstream import Azure, DialectName, Ragflow, Upstream
+from gatepass.config.upstream import AzureConfig, DialectName, RagflowConfig, UpstreamConfig
 from gatepass.dialects.error_body import RAGFLOW_STATUS, ragflow_status
 from gatepass.dialects.hints import with_hint
 from gatepass.dialects.ragflow import LIFTED
 from gatepass.proxy.app_state import dialect_of
 from gatepass.proxy.routing import RouteTable
 from gatepass.sse import dialect_transforms as replies
-from gatepass.types import Call, Operation, Surface
+from gatepass.types import Call, ClientProtocol, Operation
 
 TEXT = (Path(__file__).parents[2] / "docs/dialects.md").read_text()
 BLOCKS = re.findall(r"^```yaml\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 ENVIRONMENT = {"AZURE_KEY": "k-azure-0123456789", "RAGFLOW_KEY": "ragflow-0123456789"}
-CHAT = Operation("chat", "POST", "/chat/completions", Surface.CHAT, "")
+CHAT = Operation("chat", "POST", "/chat/completions", ClientProtocol.CHAT, "")
 AZURE = "https://RESOURCE.openai.azure.com/openai"
 RAGFLOW = "http://ragflow.corp.example:9380/api/v1"
 
@@ -56,10 +56,10 @@ def test_every_dialect_has_its_row():
 
 
 def test_every_setting_of_a_dialect_is_named():
-    for name, block in (("azure", Azure), ("ragflow", Ragflow)):
+    for name, block in (("azure", AzureConfig), ("ragflow", RagflowConfig)):
         section = TEXT.partition(f"\n## {name}\n")[2]
         assert [field for field in block.model_fields if f"{field}:" not in section] == []
-    assert Upstream.model_fields["dialect"].default == "openai"
+    assert UpstreamConfig.model_fields["dialect"].default == "openai"
 
 
 def test_every_code_has_its_status():

@@ -17,7 +17,7 @@ def tree(base):
 
 
 BRANCHES = {errors.CallerError, errors.GatewayError, errors.UpstreamError}
-OF_THE_UPSTREAM = {errors.UpstreamRefusal, errors.UpstreamAuth, errors.UpstreamHtml}
+OF_THE_UPSTREAM = {errors.UpstreamErrorReply, errors.UpstreamAuth, errors.UpstreamHtml}
 """Their status is the upstream's own."""
 
 

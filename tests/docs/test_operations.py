@@ -28,7 +28,7 @@ def test_every_field_of_the_access_line_is_documented():
 def test_every_event_of_the_log_is_documented():
     sources = "".join(file.read_text() for file in SOURCES.rglob("*.py"))
     events = set(re.findall(r"\.(?:debug|info|warning|error|exception)\(\s*\"([a-z_]+)\"", sources))
-    assert {"token_fetched", "request_failed", "worker_died"} <= events
+    assert {"token_fetched", "request_failed", "worker_exited"} <= events
     assert {event for event in events if f"`{event}`" not in TEXT} == set()
 
 

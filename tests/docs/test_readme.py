@@ -11,7 +11,7 @@ import pytest
 
 from gatepass.cli import COMMANDS
 from gatepass.config.load import load
-from gatepass.tokens.issuer_error import Reply, denial, document_of
+from gatepass.tokens.issuer_error import TokenResponse, denial, parse_json_object
 from gatepass.tokens.secrets import next_secret
 from gatepass.types import Secret
 
@@ -93,8 +93,8 @@ def test_the_error_of_the_readme_has_the_shape_that_gatepass_writes():
         *("token_unavailable", "credential:token"),
         "server_error",
     )
-    said = Reply(200, ((b"content-type", b"application/json"),), b'{"code": 1001, "msg": "wrong app secret"}')
-    failure = denial(document_of(said.text), said, 0.0, "portal.corp.example", str)
+    said = TokenResponse(200, ((b"content-type", b"application/json"),), b'{"code": 1001, "msg": "wrong app secret"}')
+    failure = denial(parse_json_object(said.text), said, 0.0, "portal.corp.example", str)
     assert failure is not None
     assert failure.unclear
     assert error.pop("message") == (

@@ -141,7 +141,7 @@ def test_a_store_that_is_killed_and_comes_back_empty_costs_no_request(tmp_path, 
         assert it.check.tally().refusals == []
         assert len(it.front.fetches) - alone <= 3
         assert "store_unavailable" in it.fleet.output
-        assert "store_back" in it.fleet.output
+        assert "store_available" in it.fleet.output
 
 
 def test_a_dump_of_the_store_gives_no_token(tmp_path, store):

@@ -13,18 +13,18 @@ from typing import Any
 
 from gatepass.config.document import ConfigError
 from gatepass.config.file import parse_json
-from gatepass.config.load import Loaded, load
+from gatepass.config.load import LoadedConfig, load
 from gatepass.config.yaml_file import parse_yaml
 from gatepass.errors import BodyTooComplex, GatepassError
-from gatepass.json_scan import ScannedBody, Walk
-from gatepass.operations.request import Document
+from gatepass.json_scan import JsonScanner, ScannedBody
+from gatepass.operations.request import RequestBody
 from gatepass.proxy import large_body
-from gatepass.proxy.uploads import FormScan, boundary_of
-from gatepass.server.parser import Reader
+from gatepass.proxy.uploads import MultipartScan, boundary_of
+from gatepass.server.parser import RequestParser
 from gatepass.sse.event import Framer, split_events
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.issuer_error import Reply
-from gatepass.tokens.token_reply import Minted, Terms, read
+from gatepass.tokens.issuer_error import TokenResponse
+from gatepass.tokens.token_reply import ParsedToken, TokenReplyFormat, read
 from tests.fuzz.pieces import pieces
 from tests.unit.server.desk import Desk
 
@@ -34,9 +34,9 @@ SENDABLE = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 SMALL = {"WINDOW_BYTES": 48, "FRAGMENT_BYTES": 40, "STRING_BYTES": 30, "KEPT_BYTES": 10}
 """Cuts a small body as a large one is cut."""
 TERMS = (
-    Terms("sso", 240.0, 3600.0, credential="corp"),
-    Terms("sso", 240.0, 3600.0, plain_text=True, by_login=True),
-    Terms("sso", 240.0, 3600.0, audience="https://llm.corp.example"),
+    TokenReplyFormat("sso", 240.0, 3600.0, credential="corp"),
+    TokenReplyFormat("sso", 240.0, 3600.0, plain_text=True, by_login=True),
+    TokenReplyFormat("sso", 240.0, 3600.0, audience="https://llm.corp.example"),
 )
 _DIFFERENT = re.compile(r"\\u[dD][89a-fA-F]|\d{300}")
 """Only JSON makes one character of two escapes, and a number of so many digits."""
@@ -51,7 +51,7 @@ def head_read_alike(body: bytes, random: Random) -> None:
 def _requests(parts: Iterable[bytes]) -> tuple[list[Any], bool]:
     """The requests in `parts`, and whether they are refused behind these: for which of two faults may differ."""
     desk, is_refused = Desk(), False
-    reader = Reader(desk)
+    reader = RequestParser(desk)
     try:
         for part in parts:
             reader.feed(part)
@@ -73,20 +73,20 @@ def body_scanned_alike(body: bytes, _: Random) -> None:
     with _small():
         try:
             sliced: ScannedBody | None = _scan(body)
-            found = Document.read(sliced or b"")
+            found = RequestBody.read(sliced or b"")
         except BodyTooComplex:
             return
         except GatepassError:
             sliced = None
     try:
-        whole = Document.read(body)
+        whole = RequestBody.read(body)
     except GatepassError:
         assert sliced is None
         return
     assert sliced is not None
     assert sliced == body
     assert (found.model, found.stream, found.n) == (whole.model, whole.stream, whole.n)
-    assert list(Walk(sliced).members()) == list(Walk(body).members())
+    assert list(JsonScanner(sliced).members()) == list(JsonScanner(body).members())
 
 
 @contextlib.contextmanager
@@ -124,7 +124,7 @@ def form_scanned_alike(body: bytes, random: Random) -> None:
 
 
 def _form(boundary: bytes, parts: Iterable[bytes]) -> tuple[str | None, tuple[int, int] | None, str | None]:
-    scan, refusal = FormScan(boundary), None
+    scan, refusal = MultipartScan(boundary), None
     try:
         for part in parts:
             scan.feed(part)
@@ -174,11 +174,11 @@ def token_read_alike(body: bytes, random: Random) -> None:
     status, _, kind = first.partition(b" ")
     headers = ((b"content-type", kind.rstrip(b"\r")),)
     terms = random.choice(TERMS)
-    reply = Reply(int(status) if re.fullmatch(rb"[1-5][0-9][0-9]", status) else 200, headers, rest)
+    reply = TokenResponse(int(status) if re.fullmatch(rb"[1-5][0-9][0-9]", status) else 200, headers, rest)
     found = _minted(reply, terms)
-    if isinstance(found, Minted):
+    if isinstance(found, ParsedToken):
         assert SENDABLE.fullmatch(found.text)
-        assert found.life_s is None or 0 < found.life_s <= WALL_S
+        assert found.lifetime_s is None or 0 < found.lifetime_s <= WALL_S
     else:
         assert 0 < len(found) <= LONGEST_REASON
         assert found.isprintable()
@@ -188,15 +188,15 @@ def token_read_alike(body: bytes, random: Random) -> None:
         document = json.loads(reply.text)
         if isinstance(document, dict):  # a number by itself is a token as it is written
             anew = json.dumps(document, allow_nan=False).encode()
-            assert _is_same(found, _minted(Reply(reply.status, headers, anew), terms)), (found, anew)
+            assert _is_same(found, _minted(TokenResponse(reply.status, headers, anew), terms)), (found, anew)
 
 
-def _is_same(one: Minted | str, other: Minted | str) -> bool:
+def _is_same(one: ParsedToken | str, other: ParsedToken | str) -> bool:
     """Reasons may quote the reply."""
-    return one == other if isinstance(one, Minted) else isinstance(other, str)
+    return one == other if isinstance(one, ParsedToken) else isinstance(other, str)
 
 
-def _minted(reply: Reply, terms: Terms) -> Minted | str:
+def _minted(reply: TokenResponse, terms: TokenReplyFormat) -> ParsedToken | str:
     try:
         return read(reply, terms, WALL_S, str)
     except FetchFailure as failure:
@@ -227,7 +227,7 @@ def _loaded(path: str | None, environment: dict[str, str]) -> None:
     if "GATEPASS_CONFIG" in environment:
         return
     try:
-        assert isinstance(load(path, environment), Loaded)
+        assert isinstance(load(path, environment), LoadedConfig)
     except ConfigError as error:
         _has_words(error)
 

@@ -10,11 +10,11 @@ from random import Random
 from typing import Any
 
 from gatepass.errors import GatepassError
-from gatepass.sse.aggregate import Aggregator
-from gatepass.sse.choice_repair import NAMES, Wishes
+from gatepass.sse.aggregate import CompletionAggregator
+from gatepass.sse.choice_repair import NAMES, RepairOptions
 from gatepass.sse.event import Framer, read_json, split_events
 from gatepass.sse.event_stream import EventStream
-from gatepass.sse.repair import Repair
+from gatepass.sse.repair import StreamRepair
 from gatepass.sse.synthesize import synthesise
 from tests.fuzz import parsers
 from tests.fuzz.mutation import VALUES, WORDS
@@ -28,10 +28,10 @@ KEPT_BYTES = 1 << 22
 """What a shaper may hold after `SOAKED_BYTES` of anything: a constant, whatever came."""
 
 WISHES = (
-    Wishes(include_usage=True),
-    Wishes(include_usage=False, without_choices="drop", splits_finish=True),
-    Wishes(include_usage=None, without_choices="keep", one_id=True),
-    Wishes(include_usage=True, cumulative=True, splits_finish=True),
+    RepairOptions(include_usage=True),
+    RepairOptions(include_usage=False, without_choices="drop", splits_finish=True),
+    RepairOptions(include_usage=None, without_choices="keep", one_id=True),
+    RepairOptions(include_usage=True, cumulative=True, splits_finish=True),
 )
 
 _LEFT_COMMENTS = re.compile(rb"(?:(?<![^\r\n]):[^\r\n]*(?:\r\n?|\n))+\Z")
@@ -41,9 +41,9 @@ Target = Callable[[bytes, Random], None]
 
 def judged_repaired_and_joined(body: bytes, random: Random) -> None:
     """The way of a stream: judge, repair, aggregation, in pieces of random sizes."""
-    repair = Repair(random.choice(WISHES), origin())
+    repair = StreamRepair(random.choice(WISHES), origin())
     stream = EventStream("chat", LIMIT_BYTES, read_error, repair=repair)
-    aggregator = Aggregator("chat", LIMIT_BYTES, read_error, origin())
+    aggregator = CompletionAggregator("chat", LIMIT_BYTES, read_error, origin())
     out = b""
     for piece in pieces(body, random):
         shaped = stream.feed(piece)
@@ -61,7 +61,7 @@ def repaired_alike(body: bytes, random: Random) -> None:
     """A repair alone gives the same bytes whatever runs its events come in, and nothing of a clean event changes."""
     blocks = split_events(Framer(LIMIT_BYTES).feed(body))
     wishes = random.choice(WISHES)
-    one, other = Repair(wishes, origin()), Repair(wishes, origin())
+    one, other = StreamRepair(wishes, origin()), StreamRepair(wishes, origin())
     single = b"".join([*(one.feed(block) for block in blocks), one.finish()])
     runs = list(_runs(blocks, random))
     assert b"".join([*(other.feed(run) for run in runs), other.finish()]) == single
@@ -75,7 +75,7 @@ def repaired_alike(body: bytes, random: Random) -> None:
 def joined_alike(body: bytes, random: Random) -> None:
     """An aggregation gives the same reply, or the same error, whatever runs its events come in."""
     blocks = split_events(Framer(LIMIT_BYTES).feed(body))
-    one, other = (Aggregator("chat", LIMIT_BYTES, read_error, origin()) for _ in range(2))
+    one, other = (CompletionAggregator("chat", LIMIT_BYTES, read_error, origin()) for _ in range(2))
     for block in blocks:
         one.feed(block)
     for run in _runs(blocks, random):
@@ -97,7 +97,7 @@ def synthesised(body: bytes, random: Random) -> None:
         return
     assert blocks[-1] == DONE
     _are_whole(b"".join(blocks))
-    aggregator = Aggregator("chat", 1 << 26, read_error, origin())
+    aggregator = CompletionAggregator("chat", 1 << 26, read_error, origin())
     for block in blocks:
         aggregator.feed(block)
     has_choices = len(blocks) > 2
@@ -108,7 +108,7 @@ def synthesised(body: bytes, random: Random) -> None:
 def soaked(body: bytes, random: Random) -> None:
     """What a repair holds does not grow with what it was fed."""
     run = Framer(LIMIT_BYTES).feed(body)
-    repair = Repair(random.choice(WISHES), origin())
+    repair = StreamRepair(random.choice(WISHES), origin())
     for number in range(SOAKED_BYTES // len(run) if run else 0):
         repair.feed(run.replace(b"call_", b"c%d_" % number).replace(b'"index":0', b'"index":%d' % number))
     assert kept_bytes(repair) < KEPT_BYTES
@@ -364,7 +364,7 @@ def _is_no_text(out: bytes) -> bool:
     return re.search(rb"[\x00-\x09\x0b\x0c\x0e-\x1f]", out) is not None
 
 
-def _finish(aggregator: Aggregator, *, may_fail: bool) -> None:
+def _finish(aggregator: CompletionAggregator, *, may_fail: bool) -> None:
     try:
         reply = read_json(aggregator.finish())
     except GatepassError:
@@ -374,7 +374,7 @@ def _finish(aggregator: Aggregator, *, may_fail: bool) -> None:
     assert all(isinstance(choice["finish_reason"], str) for choice in reply["choices"])
 
 
-def _outcome(aggregator: Aggregator) -> Any:
+def _outcome(aggregator: CompletionAggregator) -> Any:
     try:
         return aggregator.finish()
     except GatepassError as error:

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from gatepass.json_scan import ScannedBody
-from gatepass.proxy.uploads import FormScan
-from gatepass.server.parser import Reader
-from gatepass.sse.choice_repair import Wishes
+from gatepass.proxy.uploads import MultipartScan
+from gatepass.server.parser import RequestParser
+from gatepass.sse.choice_repair import RepairOptions
 from gatepass.sse.event import Framer
-from gatepass.sse.repair import Repair
-from gatepass.tokens.lifetime import Kind, ToldBy
-from gatepass.tokens.token_reply import Minted
+from gatepass.sse.repair import StreamRepair
+from gatepass.tokens.lifetime import LifetimeSource, TokenKind
+from gatepass.tokens.token_reply import ParsedToken
 from tests.fuzz import campaign, parsers
 from tests.fuzz.mutation import LONGEST_BYTES, mutated
 from tests.fuzz.targets import FAMILIES, Family, kept_bytes
@@ -70,20 +70,22 @@ def _drop_a_byte(self, piece):
 
 
 def _lower(self, data):
-    Reader.feed(self, data.lower() if self._target else data)
+    RequestParser.feed(self, data.lower() if self._target else data)
 
 
 WEAKENED: dict[str, tuple[str, Any]] = {
     "framing": ("Framer", type("Weak", (Framer,), {"feed": _drop_a_byte})),
-    "head": ("Reader", type("Weak", (Reader,), {"feed": _lower})),
+    "head": ("RequestParser", type("Weak", (RequestParser,), {"feed": _lower})),
     "body": ("_scan", lambda body: ScannedBody.made(body, [], {}, b"", may_spell=False)),
     "form": (
-        "FormScan",
+        "MultipartScan",
         type(
-            "Weak", (FormScan,), {"feed": lambda self, piece: FormScan.feed(self, piece if len(piece) > 99 else b"-")}
+            "Weak",
+            (MultipartScan,),
+            {"feed": lambda self, piece: MultipartScan.feed(self, piece if len(piece) > 99 else b"-")},
         ),
     ),
-    "token": ("read", lambda reply, *_: Minted("a\r\nb", 1.0, Kind.OPAQUE, ToldBy.REPLY)),
+    "token": ("read", lambda reply, *_: ParsedToken("a\r\nb", 1.0, TokenKind.OPAQUE, LifetimeSource.REPLY)),
     "config": ("load", lambda *_: dict[str, str]()["x"]),
 }
 
@@ -105,7 +107,7 @@ def test_mutations_are_the_same_for_one_seed_and_bounded():
 
 
 def test_memory_of_a_shaper_is_measured_to_its_ends():
-    repair = Repair(Wishes(), origin())
+    repair = StreamRepair(RepairOptions(), origin())
     before = kept_bytes(repair)
     repair._extras._held["x"] = {"deep": ["x" * 100_000]}
     assert 100_000 < kept_bytes(repair) - before < 102_000

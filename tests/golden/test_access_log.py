@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gatepass.auth.api_keys import hash_key
-from gatepass.observability.log import Line
+from gatepass.observability.log import LogFormatter
 from gatepass.observability.redaction import Redactor
 from tests.golden.golden import same
 from tests.integration.answers import COMPLETION, DONE, EVENTS
@@ -55,7 +55,7 @@ class _Lines(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
-        self._forms = [Line(Redactor(), style) for style in ("json", "text")]
+        self._forms = [LogFormatter(Redactor(), style) for style in ("json", "text")]
         self.said: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -151,7 +151,7 @@ async def unreachable_token() -> int:
         gateway(**corp(issuer, upstream)) as gate,
         gate.ask() as ask,
     ):
-        await until(lambda: gate.gate.live.busy == 1)
+        await until(lambda: gate.gate.in_flight.busy == 1)
         asked.set()
         assert (await ask.answer()).status == 503
     return 1
@@ -204,7 +204,7 @@ async def client_gone() -> int:
     async with Scripted([Hold()]) as upstream, gateway(upstream=upstream.url) as gate:
         async with gate.ask():
             await upstream.requested()
-        await until(lambda: not gate.gate.live.busy)
+        await until(lambda: not gate.gate.in_flight.busy)
     return 1
 
 

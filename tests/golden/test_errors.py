@@ -19,7 +19,7 @@ def one_of_each() -> Iterator[errors.GatepassError]:
         text = f"{kind.__name__} happened."
         if kind is errors.UpstreamTimeout:
             yield from (errors.UpstreamTimeout(text, upstream="chat", phase=phase) for phase in PHASES)
-        elif issubclass(kind, errors.UpstreamRefusal):
+        elif issubclass(kind, errors.UpstreamErrorReply):
             yield kind(text, upstream="chat", status=401, kind="its_type", upstream_code="its_code", raw={"its": "own"})
         elif kind is errors.MethodNotAllowed:
             yield errors.MethodNotAllowed(text, allow="POST")

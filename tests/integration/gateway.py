@@ -12,9 +12,9 @@ from typing import Any, Self
 
 from gatepass.clock import Clock
 from gatepass.config.model import Config
-from gatepass.proxy.app_state import Gate, build_gate
+from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.server.listening import listen
-from gatepass.server.process import Server
+from gatepass.server.process import DrainingServer
 
 BOUND_S = 30.0
 CHAT = "/v1/chat/completions"
@@ -22,7 +22,7 @@ HELLO: Mapping[str, Any] = {"model": "m", "messages": [{"role": "user", "content
 JSON = {"content-type": "application/json"}
 
 
-class _Guest(Server):
+class _Guest(DrainingServer):
     """Leaves the process's signals to the test runner, and ends without uvicorn's tenth of a second."""
 
     @contextmanager
@@ -37,8 +37,8 @@ class _Guest(Server):
 @dataclass(frozen=True, slots=True)
 class Gateway:
     port: int
-    gate: Gate
-    server: Server
+    gate: AppState
+    server: DrainingServer
 
     def ask(
         self, body: Any = HELLO, path: str = CHAT, *, method: str = "POST", headers: Mapping[str, str] = JSON
@@ -48,7 +48,7 @@ class Gateway:
         return Ask(self.port, method, path, dict(headers), data)
 
 
-def _as_built(gate: Gate) -> Gate:
+def _as_built(gate: AppState) -> AppState:
     return gate
 
 
@@ -57,7 +57,7 @@ async def gateway(
     *,
     upstream: str = "",
     clock: Clock | None = None,
-    change: Callable[[Gate], Gate] = _as_built,
+    change: Callable[[AppState], AppState] = _as_built,
     **blocks: Any,
 ) -> AsyncIterator[Gateway]:
     """Serve a configuration; `upstream` is short for one upstream `chat` at that root, without a credential.
@@ -67,7 +67,7 @@ async def gateway(
     if upstream:
         blocks.setdefault("upstreams", {"chat": {"base_url": f"{upstream}/v1"}})
     config = Config.model_validate({"server": {"drain_timeout_s": 0}, **blocks})
-    gate = change(build_gate(config, clock))
+    gate = change(create_app_state(config, clock))
     listening = listen("127.0.0.1", 0)
     ready = asyncio.Event()
     server = _Guest(gate, lambda _: ready.set())

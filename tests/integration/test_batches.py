@@ -119,7 +119,7 @@ async def test_one_part_that_fails_ends_all_and_nothing_of_it_is_answered(case):
             fail.set()
             answer = await ask.answer()
         await until(lambda: upstream.open <= 1)
-        assert gate.gate.live.busy == 0
+        assert gate.gate.in_flight.busy == 0
     assert (answer.status, answer.error["code"]) == (shown, code)
     if status == 429:
         assert answer.headers["retry-after"] == "7"

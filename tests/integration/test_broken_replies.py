@@ -26,7 +26,7 @@ async def test_a_token_in_what_broke_a_reply_is_masked_in_its_error(path: str, c
         credentials = {"corp": {"type": "static", "token": SECRET}}
         async with gateway(upstreams={"far": far}, credentials=credentials) as gp:
             await gp.ask({**HELLO, "stream": True, "input": "a"}, path).answer()
-    (fields,) = [record.__dict__["fields"] for record in caplog.records if record.getMessage() == "exchange"]
+    (fields,) = [record.__dict__["fields"] for record in caplog.records if record.getMessage() == "request"]
     assert (fields["code"], "invalid HTTP" in fields["reason"], SECRET in fields["reason"]) == (
         *("upstream_invalid", True, False),
     )

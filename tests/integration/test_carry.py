@@ -145,7 +145,7 @@ async def test_a_token_in_a_query_is_printed_nowhere_whoever_echoes_it(style):
                 bodies += (await gate.ask(None, "/v1/models", method="GET").answer()).body.decode()
                 for page in ("/metrics", "/status"):
                     bodies += (await gate.ask(None, page, method="GET").answer()).body.decode()
-                shown = repr(gate.gate) + repr(gate.gate.hops["chat"].carrier)
+                shown = repr(gate.gate) + repr(gate.gate.upstreams["chat"].injector)
     assert bodies.count("***") > 5
     assert "/v1/chat/completions" in bodies
     secrets = [TOKEN, quote(TOKEN, safe=""), quote(quote(TOKEN, safe=""), safe=""), SUBSCRIPTION]

@@ -194,7 +194,7 @@ async def test_a_kept_connection_that_closed_without_a_byte_is_tried_once_more_o
         async with gateway(upstreams={"far": {"base_url": upstream.url, **settings}}) as gate:
             assert (await gate.ask(body).answer()).status == 200
             answer = await gate.ask(body).answer()
-            counted = b'gatepass_stale_repeats_total{upstream="far"} 1.0' in gate.gate.metrics.exposition()
+            counted = b'gatepass_stale_connection_retries_total{upstream="far"} 1.0' in gate.gate.metrics.exposition()
         connections = [request.connection for request in upstream.received]
     if settings:
         assert (answer.status, answer.error["code"], connections) == (502, "upstream_closed", [1, 1])
@@ -298,7 +298,7 @@ async def test_a_target_that_was_not_reached_stands_in_the_access_line_and_in_th
         async with Scripted([GOOD]) as second, gateway(**two({"base_url": refuses}, second)) as gate:
             assert (await gate.ask().answer()).status == 200
             metrics = (await gate.ask(None, "/metrics", method="GET").answer()).body.decode()
-    (line,) = [record.__dict__["fields"] for record in caplog.records if record.getMessage() == "exchange"]
+    (line,) = [record.__dict__["fields"] for record in caplog.records if record.getMessage() == "request"]
     assert (line["upstream"], line["failover"], line["outcome"]) == ("second", ("first=upstream_connect",), "ok")
     assert 'gatepass_failovers_total{code="upstream_connect",upstream="first"} 1.0' in metrics
 
@@ -371,5 +371,5 @@ async def test_a_stale_target_whose_repeat_finds_no_connection_got_the_request_t
         await first.requested(2)
         await first.__aexit__(None)
         assert (await asking).status == 502
-        await until(lambda: not gate.gate.live.busy)
+        await until(lambda: not gate.gate.in_flight.busy)
         assert second.connections == 0

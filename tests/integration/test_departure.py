@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from gatepass.http_client.response_body import pour
-from gatepass.proxy.app_state import Gate
-from gatepass.types import Request
+from gatepass.proxy.app_state import AppState
+from gatepass.types import OutboundRequest
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import HELLO, descriptors, gateway
 from tests.integration.scripted import Dialogue, Hold, Scripted, Send, Wait, begin_stream, chunk, event, head, reply
@@ -54,7 +54,7 @@ async def test_leaving_closes_the_upstream_within_a_second(phase):
             left_s = time.monotonic()
         await upstream.left()
         assert time.monotonic() - left_s < WITHIN_S
-        await until(lambda: not gate.gate.live.busy)
+        await until(lambda: not gate.gate.in_flight.busy)
 
 
 async def test_leaving_while_a_token_is_awaited_sends_nothing_and_cancels_nobody():
@@ -74,9 +74,9 @@ async def test_leaving_while_a_token_is_awaited_sends_nothing_and_cancels_nobody
         async with gateway(**blocks) as gate:
             await issuer.requested()
             async with gate.ask() as leaver, gate.ask() as stayer:
-                await until(lambda: gate.gate.live.busy == 2)
+                await until(lambda: gate.gate.in_flight.busy == 2)
                 await leaver.__aexit__()
-                await until(lambda: gate.gate.live.busy == 1)
+                await until(lambda: gate.gate.in_flight.busy == 1)
                 release.set()
                 assert (await stayer.answer()).status == 200
             assert (len(issuer.received), len(upstream.received)) == (1, 1)
@@ -94,7 +94,7 @@ async def test_three_hundred_leavers_leave_no_file_descriptor_behind():
             for ask in asks:
                 await ask.__aexit__()
         await upstream.left()
-        await until(lambda: not gate.gate.live.busy)
+        await until(lambda: not gate.gate.in_flight.busy)
         assert descriptors() <= before + 15
 
 
@@ -109,10 +109,10 @@ async def test_after_a_storm_of_leavers_every_request_is_served():
                 asks = [gate.ask() for _ in range(60)]
                 for ask in asks:
                     await ask.__aenter__()
-                await until(lambda: gate.gate.live.busy >= 30)
+                await until(lambda: gate.gate.in_flight.busy >= 30)
                 for ask in asks:
                     await ask.__aexit__()
-            await until(lambda: not gate.gate.live.busy)
+            await until(lambda: not gate.gate.in_flight.busy)
             release.set()
             answers = await asyncio.gather(*(gate.ask().answer() for _ in range(50)))
     assert [answer.status for answer in answers] == [200] * 50
@@ -135,7 +135,7 @@ class Unfinished:
         self.read.set()
         await asyncio.Event().wait()
 
-    async def pour(self, take: Callable[[bytes], bool]) -> bool:
+    async def stream_to(self, take: Callable[[bytes], bool]) -> bool:
         return await pour(self, take)
 
     async def aclose(self) -> None:
@@ -148,7 +148,7 @@ class Wire:
     def __init__(self, response: Unfinished) -> None:
         self.response = response
 
-    async def send(self, request: Request) -> Unfinished:
+    async def send(self, request: OutboundRequest) -> Unfinished:
         return self.response
 
     async def aclose(self) -> None:
@@ -169,13 +169,13 @@ async def test_a_reply_is_closed_when_the_client_leaves_while_it_is_classified(c
     asked, status, kind, beginning = UNFINISHED[case]
     response = Unfinished(status, kind, beginning)
 
-    def on_wire(gate: Gate) -> Gate:
-        hop = gate.hops["chat"]
-        return replace(gate, hops={"chat": replace(hop, transport=Wire(response))})  # type: ignore[arg-type]  # a fake
+    def on_wire(gate: AppState) -> AppState:
+        hop = gate.upstreams["chat"]
+        return replace(gate, upstreams={"chat": replace(hop, transport=Wire(response))})  # type: ignore[arg-type]  # a fake
 
     async with gateway(upstream="http://127.0.0.1:9", change=on_wire) as gate:
         async with gate.ask(asked):
             await response.read.wait()
             assert not response.closed
-        await until(lambda: not gate.gate.live.busy)
+        await until(lambda: not gate.gate.in_flight.busy)
         assert response.closed

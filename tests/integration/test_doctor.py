@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from gatepass.cli import main
 from gatepass.cli.check import NOTHING, NOTHING_PROVEN
-from gatepass.cli.doctor import PROVE, Check, Outcome, Trial, diagnose
+from gatepass.cli.doctor import PROVE, Check, Outcome, ProbeCall, diagnose
 from gatepass.clock import Clock, SystemClock, Timer
 from gatepass.config.checks import ALONE
 from gatepass.config.model import Config
@@ -65,7 +65,7 @@ def one(upstream: Scripted | str, credentials: dict[str, Any] | None = None, **b
     return {"upstreams": {"chat": hop}, "credentials": credentials or {}, **blocks}
 
 
-async def found(blocks: dict[str, Any], trial: Trial | None = None, clock: Clock | None = None) -> list[Check]:
+async def found(blocks: dict[str, Any], trial: ProbeCall | None = None, clock: Clock | None = None) -> list[Check]:
     async with aclosing(diagnose(Config.model_validate(blocks), trial, clock)) as checks:
         return [check async for check in checks]
 
@@ -160,7 +160,7 @@ async def test_an_upstream_without_a_credential_is_asked_once():
     assert len(upstream.received) == 1
 
 
-@pytest.mark.parametrize("trial", [None, Trial("chat", "m")])
+@pytest.mark.parametrize("trial", [None, ProbeCall("chat", "m")])
 async def test_an_upstream_that_wants_a_credential_and_gets_none_is_told_what_to_set(trial):
     async with Scripted(REFUSED) as upstream:
         (hop,) = await found(one(upstream), trial)
@@ -271,7 +271,7 @@ def stored(responder: Responder, password: str = "password-of-the-store") -> dic
 async def test_a_store_that_answers_is_told_and_proves_no_upstream():
     async with Scripted(answer=strict) as upstream, responding(Responder(b"password-of-the-store")) as responder:
         checks = await found(one(upstream, static(), store=stored(responder)))
-        route = await found(one(upstream, static(), store=stored(responder)), Trial("chat", "m"))
+        route = await found(one(upstream, static(), store=stored(responder)), ProbeCall("chat", "m"))
     assert checks == [Check("store", WORKS, f"127.0.0.1:{responder.port} answers", proves=False), CONFIGURED, TAKEN]
     assert "store" not in [check.hop for check in route]
 
@@ -337,7 +337,7 @@ async def test_an_issuer_that_fails_again_and_again_is_told_with_its_own_reason(
 async def test_a_trial_is_one_tiny_call_as_the_street_would_send_it():
     async with Scripted(answer=without_list) as upstream:
         models = {"gpt": {"upstream": "chat", "name": "gpt-240806"}}
-        _, hop = await found(one(upstream, static(), models=models), Trial("chat", "gpt"))
+        _, hop = await found(one(upstream, static(), models=models), ProbeCall("chat", "gpt"))
     assert (hop.hop, hop.outcome) == ("upstream:chat", WORKS)
     assert re.fullmatch(r"chat with gpt-240806: 200 in \d+\.\d\d s", hop.finding)
     (asked,) = upstream.received
@@ -354,15 +354,15 @@ async def test_a_trial_goes_through_the_profile_of_the_caller_in_whose_name_it_i
     profiles = {"short": {"drop": ["max_tokens"]}}
     async with Scripted([Send(reply(COMPLETION))]) as upstream:
         plain, short = one(upstream), one(upstream, profiles=profiles)
-        assert [check.outcome for check in await found(plain, Trial("chat", "m"))] == [WORKS]
-        assert [check.outcome for check in await found(short, Trial("chat", "m", "short"))] == [WORKS]
+        assert [check.outcome for check in await found(plain, ProbeCall("chat", "m"))] == [WORKS]
+        assert [check.outcome for check in await found(short, ProbeCall("chat", "m", "short"))] == [WORKS]
     sent = {"model": "m", "messages": [{"role": "user", "content": "ping"}]}
     assert [request.json() for request in upstream.received] == [{**sent, "max_tokens": 1}, sent]
 
 
 async def test_a_trial_of_embeddings_is_one_word():
     async with Scripted(answer=strict) as upstream:
-        _, hop = await found(one(upstream, static()), Trial("embeddings", "bge-m3"))
+        _, hop = await found(one(upstream, static()), ProbeCall("embeddings", "bge-m3"))
     assert re.fullmatch(r"embeddings with bge-m3: 200 in \d+\.\d\d s", hop.finding)
     (asked,) = upstream.received
     assert (asked.target, asked.json()) == ("/v1/embeddings", {"model": "bge-m3", "input": "ping"})
@@ -370,7 +370,7 @@ async def test_a_trial_of_embeddings_is_one_word():
 
 async def test_a_trial_shows_the_wrong_token_that_an_open_list_hides():
     async with Scripted(answer=open_list) as upstream:
-        _, hop = await found(one(upstream, static("a-wrong-key-4711")), Trial("chat", "m"))
+        _, hop = await found(one(upstream, static("a-wrong-key-4711")), ProbeCall("chat", "m"))
     assert (hop.hop, hop.outcome) == ("upstream:chat", FAILS)
     assert re.match(r"chat with m: 401 upstream_auth after \d+\.\d\d s: .*bad token", hop.finding)
 
@@ -395,7 +395,7 @@ async def test_a_trial_of_a_reasoning_model_bounds_its_answer_in_its_own_way(lea
         return [Send(reply(COMPLETION) if bound >= least else reply({"error": {"message": NO_ROOM}}, 400))]
 
     async with Scripted(answer=reasoning) as upstream:
-        (hop,) = await found(one(upstream), Trial("chat", "o3"))
+        (hop,) = await found(one(upstream), ProbeCall("chat", "o3"))
     assert hop.outcome is WORKS
     assert [request.json().get("max_completion_tokens") for request in upstream.received] == bounds
     assert ("max_completion_tokens (learned" in hop.finding) == (least == 1)
@@ -418,7 +418,7 @@ def only_streams(request: Received) -> Dialogue:
 
 async def test_a_trial_learns_from_refusals_as_a_clients_request_does():
     async with Scripted(answer=only_streams) as upstream:
-        (hop,) = await found(one(upstream), Trial("chat", "m"))
+        (hop,) = await found(one(upstream), ProbeCall("chat", "m"))
     assert (hop.outcome, len(upstream.received)) == (WORKS, 2)
     learned = r"chat with m: 200 in \d+\.\d\d s; stream=aggregate \(learned from a refusal, as for any client\)"
     assert re.fullmatch(learned, hop.finding)
@@ -428,7 +428,7 @@ async def test_a_trial_where_nothing_is_to_be_learned_fails_with_the_setting_tha
     async with Scripted(answer=only_streams) as upstream:
         blocks = one(upstream)
         blocks["upstreams"]["chat"]["learn"] = "off"
-        (hop,) = await found(blocks, Trial("chat", "m"))
+        (hop,) = await found(blocks, ProbeCall("chat", "m"))
     assert (hop.outcome, len(upstream.received)) == (FAILS, 1)
     assert ONLY_STREAMS in hop.finding
     assert "upstreams.chat.learn" in hop.finding
@@ -449,7 +449,7 @@ async def test_a_trial_asks_each_operation_in_its_own_words(operation, shape, an
     async with Scripted([Send(reply(answer))]) as upstream:
         blocks = one(upstream)
         blocks["upstreams"]["chat"]["rerank_shape"] = shape
-        (hop,) = await found(blocks, Trial(operation, "m"))
+        (hop,) = await found(blocks, ProbeCall(operation, "m"))
     assert hop.outcome is WORKS
     assert upstream.received[0].json() == asked
 
@@ -468,7 +468,7 @@ async def test_a_trial_finds_what_a_client_would_be_told(operation, body):
         (sample, *_) = samples(operation, "m")
         asked = served.ask(json.loads(sample.body), f"/v1{sample.operation.path}")
         refused = (await asked.answer()).error
-        (hop,) = await found(one(upstream), Trial(operation, "m"))
+        (hop,) = await found(one(upstream), ProbeCall(operation, "m"))
     assert hop.outcome is FAILS
     assert f" {refused['code']} after " in hop.finding
     assert hop.finding.endswith(refused["message"])
@@ -483,14 +483,14 @@ async def test_a_trial_has_a_new_token_where_a_reply_is_its_rejection_as_a_clien
 
     minted = [[Send(reply({"access_token": f"minted-{number}", "expires_in": 300}))] for number in (1, 2)]
     async with Scripted(*minted) as issuer, Scripted(answer=forgetful) as upstream:
-        _, hop = await found(one(upstream, oauth2(issuer.url)), Trial("chat", "m"))
+        _, hop = await found(one(upstream, oauth2(issuer.url)), ProbeCall("chat", "m"))
     assert (hop.outcome, len(upstream.received)) == (WORKS, 2)
 
 
 @pytest.mark.parametrize(("status", "text"), [(400, "no such model"), (500, "max_tokens overflow")])
 async def test_a_trial_that_fails_for_another_reason_is_not_repeated(status, text):
     async with Scripted([Send(reply({"error": {"message": text}}, status))]) as upstream:
-        (hop,) = await found(one(upstream), Trial("chat", "m"))
+        (hop,) = await found(one(upstream), ProbeCall("chat", "m"))
     assert (hop.outcome, len(upstream.received)) == (FAILS, 1)
     assert f"chat with m: {status} upstream_error after" in hop.finding
 
@@ -508,7 +508,7 @@ async def test_a_trial_meets_every_target_of_its_route_and_nobody_else():
                 "best": {"targets": [{"upstream": "spare"}, {"upstream": "chat", "name": "a"}, {"upstream": "chat"}]}
             },
         }
-        checks = await found(blocks, Trial("chat", "best"))
+        checks = await found(blocks, ProbeCall("chat", "best"))
     told = [(check.hop, check.outcome, check.finding.partition(":")[0]) for check in checks]
     assert told == [
         ("credential:c", WORKS, "a key is configured; it does not expire"),
@@ -521,7 +521,7 @@ async def test_a_trial_meets_every_target_of_its_route_and_nobody_else():
 
 async def test_a_trial_of_a_silent_model_is_waited_for_thirty_seconds():
     async with Scripted([Hold()]) as upstream:
-        (hop,) = await found(one(upstream), Trial("chat", "m"), Hurried())
+        (hop,) = await found(one(upstream), ProbeCall("chat", "m"), Hurried())
     assert hop.outcome is FAILS
     assert re.match(r"chat with m: 504 upstream_timeout_total after 3\d\.\d\d s: .* within 30 s", hop.finding)
 
@@ -529,7 +529,7 @@ async def test_a_trial_of_a_silent_model_is_waited_for_thirty_seconds():
 async def test_a_trial_that_leads_nowhere_is_raised():
     async with Scripted(LIST) as upstream:
         with pytest.raises(ModelNotFound):
-            await found(one(upstream, models={"m": {"upstream": "chat"}}), Trial("chat", "n"))
+            await found(one(upstream, models={"m": {"upstream": "chat"}}), ProbeCall("chat", "n"))
 
 
 async def test_a_finding_is_there_before_the_next_hop_is_tried():

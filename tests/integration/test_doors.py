@@ -290,8 +290,8 @@ async def test_a_dribbled_head_does_not_buy_time(bounded):
 async def test_a_client_that_leaves_in_its_body_leaves_nothing_behind(bounded, upstream):
     before = len(upstream.received)
     async with bounded.ask(b"", headers={**JSON, "content-length": "99"}):
-        await until(lambda: bounded.gate.live.busy == 1)
-    await until(lambda: not bounded.gate.live.busy)
+        await until(lambda: bounded.gate.in_flight.busy == 1)
+    await until(lambda: not bounded.gate.in_flight.busy)
     assert len(upstream.received) == before
 
 
@@ -299,7 +299,7 @@ async def test_a_broken_chunk_is_told_at_once(bounded):
     fields = [("transfer-encoding", "chunked"), ("content-type", "application/json")]
     response = await spoken(bounded.port, request(fields=fields) + b'5\r\n{"mod\r\nzz\r\n')
     assert told(response) == (400, "invalid_request", "client")  # after the deadline it would be receive_timeout
-    await until(lambda: not bounded.gate.live.busy)
+    await until(lambda: not bounded.gate.in_flight.busy)
 
 
 BEHIND = {

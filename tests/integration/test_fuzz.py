@@ -182,7 +182,7 @@ async def test_no_mutated_request_makes_gatepass_fail(part, monkeypatch):
             places = asyncio.Semaphore(AT_ONCE)
             await asyncio.gather(*(play(gate.port, places, mutated(rng)) for _ in range(REQUESTS // 4)))
             assert failed == []
-            await until(lambda: not gate.gate.live.busy)
+            await until(lambda: not gate.gate.in_flight.busy)
             assert descriptors() <= before + AT_ONCE + 15
             assert (await gate.ask().answer()).json() == COMPLETION
     print(f"\nseed {SEED + part}: {dict(sorted(statuses.items()))}")

@@ -33,16 +33,16 @@ BURST, A_HANDFUL = 200, 5
 
 
 def lessons(gate):
-    return [one.lesson.entry for one in gate.gate.learner.memory.learned(0.0, 0.0) if one.state == "learned"]
+    return [one.rule.entry for one in gate.gate.learner.memory.learned(0.0, 0.0) if one.state == "learned"]
 
 
 def counted(gate, event):
     text = gate.gate.metrics.exposition().decode()
-    return f'gatepass_lessons_total{{event="{event}",upstream="chat"}} 1.0' in text
+    return f'gatepass_learned_rules_total{{event="{event}",upstream="chat"}} 1.0' in text
 
 
 async def test_a_refused_stream_comes_as_one_and_is_learned(caplog):
-    caplog.set_level(logging.INFO, "gatepass.lessons")
+    caplog.set_level(logging.INFO, "gatepass.learning")
     options = {**STREAMED, "stream_options": {"include_usage": True}}
     async with Scripted(answer=Refusing([no_stream()])) as upstream, gateway(upstream=upstream.url) as gate:
         answers = [await gate.ask(options).answer() for _ in range(2)]
@@ -61,7 +61,7 @@ async def test_a_refused_stream_comes_as_one_and_is_learned(caplog):
     sent = [request.json() for request in upstream.received]
     assert [body["stream"] for body in sent] == [True, False, False]
     assert ["stream_options" in body for body in sent] == [True, False, False]
-    (line,) = [record for record in caplog.records if record.getMessage() == "lesson_learned"]
+    (line,) = [record for record in caplog.records if record.getMessage() == "rule_learned"]
     assert NO_STREAM in str(line.__dict__)
 
 
@@ -175,7 +175,7 @@ async def test_what_helps_nothing_brings_the_first_error_and_costs_nothing_for_a
         assert "x-gatepass-tried" not in again.headers
         assert "stream=synth is not made again for 60 s" in again.error["message"]
         (row,) = [one for one in gate.gate.learner.memory.learned(clock.now(), clock.wall()) if one.state == "failed"]
-        assert (row.lesson.entry, round(row.expires_at - clock.wall())) == ("stream=synth", REFUTED_S)
+        assert (row.rule.entry, round(row.expires_at - clock.wall())) == ("stream=synth", REFUTED_S)
         upstream_of.refuses.pop()
         await clock.advance(REFUTED_S)
         assert (await gate.ask(STREAMED).answer()).status == 200

@@ -28,7 +28,7 @@ async def listed(gate: Gateway) -> tuple[int, Any]:
 
 async def refreshed(gate: Gateway) -> None:
     """Returns when no list is under way any more."""
-    await until(lambda: not gate.gate.live.tasks._running)
+    await until(lambda: not gate.gate.in_flight.tasks._running)
 
 
 def ids(found: tuple[int, Any]) -> list[str]:
@@ -208,7 +208,7 @@ async def test_a_list_that_is_late_is_waited_for_by_the_first_who_asks_alone():
             await clock.advance(4.1)
             assert ids(await asking) == ["own"]
             waiting = asyncio.create_task(listed(gate))
-            await until(lambda: gate.gate.live.busy == 1)
+            await until(lambda: gate.gate.in_flight.busy == 1)
             await clock.advance(0.01)
             assert ids(await waiting) == ["own"]
 
@@ -231,7 +231,7 @@ async def test_a_leaver_stops_nobody_elses_list():
         async with gate.ask(None, "/v1/models", method="GET"):
             await upstream.requested()
             staying = asyncio.create_task(listed(gate))
-            await until(lambda: gate.gate.live.busy == 2)
+            await until(lambda: gate.gate.in_flight.busy == 2)
         release.set()
         assert ids(await staying) == ["org/large", "small"]
     assert len(upstream.received) == 1

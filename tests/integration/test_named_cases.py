@@ -289,7 +289,7 @@ async def test_chat_and_embeddings_go_to_their_hosts_with_the_token_of_the_login
 
 async def until_held(gate, text):
     holder = gate.gate.holders["login"]
-    await until(lambda: (held := holder.fresh()) is not None and held.text == text)
+    await until(lambda: (held := holder.current()) is not None and held.text == text)
 
 
 async def test_a_stale_token_serves_while_the_next_one_is_fetched(corporation):
@@ -388,7 +388,7 @@ async def test_five_hundred_cold_requests_are_one_token_call(corporation):
     corporation.login_is = "slow"
     async with gateway(clock=corporation.clock, **corporation.blocks()) as gate:
         asking = [asyncio.create_task(gate.ask().answer()) for _ in range(MANY)]
-        await until(lambda: gate.gate.live.busy == MANY)
+        await until(lambda: gate.gate.in_flight.busy == MANY)
         assert corporation.chat.connections == 0
         corporation.release.set()
         answers = await asyncio.gather(*asking)

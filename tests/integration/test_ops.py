@@ -140,7 +140,7 @@ async def test_metrics_count_what_happened():
         "gatepass_requests_total{operation=chat,outcome=error}": 2,
         "gatepass_requests_total{operation=none,outcome=error}": 1,
         "gatepass_attempts_total{upstream=chat}": 5,
-        "gatepass_renewed_requests_total{upstream=chat}": 1,
+        "gatepass_token_retries_total{upstream=chat}": 1,
         "gatepass_errors_total{code=upstream_timeout_first_byte,hop=upstream:chat}": 1,
         "gatepass_errors_total{code=upstream_error,hop=upstream:chat}": 1,
         "gatepass_errors_total{code=unknown_path,hop=client}": 1,
@@ -150,7 +150,7 @@ async def test_metrics_count_what_happened():
         "gatepass_client_bytes_total{direction=out}": sum(len(answer.body) for answer in answers),
         "gatepass_requests_in_flight{}": 0,
         "gatepass_token_usable{credential=corp}": 1,
-        "gatepass_token_life_left_seconds{credential=corp}": 285,
+        "gatepass_token_expires_in_seconds{credential=corp}": 285,
         "gatepass_token_fetches_total{credential=corp}": 2,
         "gatepass_token_fetch_failures_total{credential=corp}": 0,
     }
@@ -162,7 +162,7 @@ async def test_requests_under_way_are_a_gauge():
         async with gate.ask(), gate.ask():
             await upstream.requested(2)
             assert (await measured(gate))["gatepass_requests_in_flight{}"] == 2
-        await until(lambda: not gate.gate.live.busy)
+        await until(lambda: not gate.gate.in_flight.busy)
         assert (await measured(gate))["gatepass_requests_total{operation=chat,outcome=client_gone}"] == 2
 
 
@@ -324,7 +324,7 @@ async def test_server_timing_tells_how_long_the_token_took():
         gateway(**corp(issuer, upstream)) as gate,
         gate.ask() as ask,
     ):
-        await until(lambda: gate.gate.live.busy == 1)
+        await until(lambda: gate.gate.in_flight.busy == 1)
         asyncio.get_running_loop().call_later(0.2, release.set)
         waited = await ask.answer()
         at_once = await gate.ask().answer()
@@ -353,7 +353,7 @@ async def test_a_stop_lets_a_stream_finish_and_takes_nothing_new():
         await ask.head()
         await ask.until(EVENTS[0])
         gate.server.should_exit = True
-        await until(lambda: gate.gate.live.refusing)
+        await until(lambda: gate.gate.in_flight.refusing)
         ready = await get(gate, "/readyz")
         alive = await get(gate, "/healthz")
         refused = await gate.ask().answer()
@@ -361,7 +361,7 @@ async def test_a_stop_lets_a_stream_finish_and_takes_nothing_new():
         go.set()
         rest = await ask.until(DONE)
         assert await ask.piece() == b""
-        await until(lambda: not gate.gate.live.busy)
+        await until(lambda: not gate.gate.in_flight.busy)
     assert time.monotonic() - began_s < 5, "the stop waits no longer than for what runs"
     assert (ready, alive) == ((503, {"ready": False}), (200, {"status": "ok"}))
     assert (refused.status, refused.error["code"], refused.error["hop"]) == (503, "draining", "gatepass")
@@ -411,7 +411,7 @@ async def test_a_second_signal_ends_at_once_what_still_runs():
         await ask.head()
         began_s = time.monotonic()
         gate.server.handle_exit(15, None)
-        await until(lambda: gate.gate.live.draining)
+        await until(lambda: gate.gate.in_flight.draining)
         gate.server.handle_exit(15, None)
         answer = await ask.answer()
         await upstream.left()
@@ -426,7 +426,7 @@ async def test_a_client_that_reads_nothing_does_not_hold_up_the_stop():
         async with gateway(upstream=upstream.url, server={"drain_timeout_s": 0.2}) as gate, gate.ask(STREAMED) as ask:
             await ask.head()
             gate.server.should_exit = True
-            await until(lambda: gate.gate.live.draining)
+            await until(lambda: gate.gate.in_flight.draining)
             await upstream.left()
     assert time.monotonic() - began_s < 15
 

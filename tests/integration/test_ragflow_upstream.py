@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import pytest
 
-from gatepass.cli.doctor import PROVE, Check, Outcome, Trial, diagnose
+from gatepass.cli.doctor import PROVE, Check, Outcome, ProbeCall, diagnose
 from gatepass.config.model import Config
 from tests.integration.gateway import Answer, gateway
 from tests.integration.ragflow_server import AGENT, ANSWER, BOOM, CHAT, CHUNK, KEY, THOUGHT, USAGE, Ragflow, Version
@@ -236,7 +236,7 @@ async def test_without_an_alias_the_model_is_the_id_and_leads_nowhere_else():
     assert len(upstream.received) == 2
 
 
-async def found(config: dict[str, Any], trial: Trial | None = None) -> list[Check]:
+async def found(config: dict[str, Any], trial: ProbeCall | None = None) -> list[Check]:
     async with aclosing(diagnose(Config.model_validate(config), trial)) as checks:
         return [check async for check in checks if check.hop.startswith("upstream:")]
 
@@ -265,9 +265,9 @@ async def test_a_check_of_what_is_no_ragflow_says_what_was_asked():
 async def test_a_check_with_a_model_asks_its_assistant():
     server = Ragflow()
     async with Scripted(answer=server.answer) as upstream:
-        (works,) = await found(blocks(upstream), Trial("chat", "handbook"))
-        (fails,) = await found(blocks(upstream), Trial("chat", "gone"))
-        (refused,) = await found(blocks(upstream), Trial("embeddings", "handbook"))
+        (works,) = await found(blocks(upstream), ProbeCall("chat", "handbook"))
+        (fails,) = await found(blocks(upstream), ProbeCall("chat", "gone"))
+        (refused,) = await found(blocks(upstream), ProbeCall("embeddings", "handbook"))
     assert [check.outcome for check in (works, fails, refused)] == [Outcome.WORKS, Outcome.FAILS, Outcome.FAILS]
     assert server.bodies[0]["model"] == "model"
     assert "answers chats and nothing else" in refused.finding

@@ -37,7 +37,7 @@ async def full(connections: int = 2):
     ):
         for _ in range(connections):
             await held.enter_async_context(gp.ask())
-        await until(lambda: gp.gate.live.busy == connections)
+        await until(lambda: gp.gate.in_flight.busy == connections)
         yield gp
 
 

@@ -347,7 +347,7 @@ async def test_a_token_that_ended_while_its_request_waited_for_a_connection_is_n
             assert (await asked(gate)).status == 200
             asking = [asyncio.create_task(asked(gate)) for _ in range(3)]
             await firm.chat.requested(2)
-            await until(lambda: gate.gate.live.busy == 3)
+            await until(lambda: gate.gate.in_flight.busy == 3)
             await firm.clock.advance(firm.life_s)
             go_on.set()
             assert [answer.status for answer in await asyncio.gather(*asking)] == [200] * 3

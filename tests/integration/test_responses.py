@@ -10,9 +10,9 @@ from openai import OpenAI
 
 from gatepass.dialects.base import passed_on
 from gatepass.operations.table import match
-from gatepass.sse.chunk import Origin
+from gatepass.sse.chunk import EnvelopeDefaults
 from gatepass.sse.responses_api import synthesise_response
-from gatepass.types import Request
+from gatepass.types import OutboundRequest
 from tests.integration.gateway import JSON, gateway
 from tests.integration.scripted import LAST_CHUNK, Scripted, Send, reply, stream
 from tests.integration.test_passage import ASKED, EVENTS, static
@@ -23,7 +23,7 @@ RESPONSE = response(reasoning("Hm"), message(part("Hi")), call())
 
 
 def streamed(document: Any) -> bytes:
-    return stream(*synthesise_response(document, Origin("{}1".format, 7, "m")), end=LAST_CHUNK)
+    return stream(*synthesise_response(document, EnvelopeDefaults("{}1".format, 7, "m")), end=LAST_CHUNK)
 
 
 async def test_a_whole_response_in_the_place_of_a_stream_becomes_all_of_its_events():
@@ -140,7 +140,9 @@ def test_all_that_the_sdk_asks_of_kept_responses_is_served():
     for method, path, query in asked:
         found = match(method, path).operation
         assert (found.name, f"/v1{found.path}", found.names_model) == ("responses", path, False)
-        up = passed_on(Request(method, "https://u.example"), (), query, None).url.removeprefix("https://u.example")
+        up = passed_on(OutboundRequest(method, "https://u.example"), (), query, None).url.removeprefix(
+            "https://u.example"
+        )
         assert up == (f"?{query.decode()}" if query else "")
     assert [method for method, _, _ in asked] == ["GET", "GET", "POST", "GET", "DELETE"]
 

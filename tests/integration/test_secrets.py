@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from gatepass.cli import main
 from gatepass.config.references import Reference
 from gatepass.observability.log import configure
-from gatepass.proxy.app_state import Gate
+from gatepass.proxy.app_state import AppState
 from gatepass.proxy.upstream_call import REFUSAL_BYTES
 from tests.integration.answers import COMPLETION, EVENTS, VECTORS, delta
 from tests.integration.gateway import HELLO, JSON, Answer, Gateway, gateway
@@ -42,7 +42,7 @@ CONFIGURED = (
 
 
 @contextmanager
-def logged(gate: Gate) -> Iterator[io.StringIO]:
+def logged(gate: AppState) -> Iterator[io.StringIO]:
     """All that the process logs, through the handler that `gatepass serve` sets up."""
     root, own = logging.getLogger(), logging.getLogger("gatepass")
     before = (list(root.handlers), root.level, own.level, logging._srcfile)
@@ -244,15 +244,15 @@ async def test_no_secret_is_printed_whoever_echoes_it(world, style):
         assert_silent(text, secrets, where)
 
 
-def _inner(gate: Gate) -> Iterator[Any]:
+def _inner(gate: AppState) -> Iterator[Any]:
     """All that somebody might print while hunting a fault."""
     config = gate.config
-    yield from (gate, config, config.model_dump(), config.model_dump_json(), dict(gate.hops), dict(gate.holders))
+    yield from (gate, config, config.model_dump(), config.model_dump_json(), dict(gate.upstreams), dict(gate.holders))
     for holder in gate.holders.values():
-        yield from (vars(holder), str(holder), holder.status(), holder.fresh())
-    for hop in gate.hops.values():
+        yield from (vars(holder), str(holder), holder.status(), holder.current())
+    for hop in gate.upstreams.values():
         yield from (hop.settings, vars(hop.transport) if hasattr(hop.transport, "__dict__") else hop.transport)
-    yield from (vars(gate.doors), gate.doors._ring._entries, gate.routes, gate.redactor)
+    yield from (vars(gate.authenticator), gate.authenticator._ring._entries, gate.routes, gate.redactor)
 
 
 async def test_a_secret_that_the_cut_of_a_logged_body_would_halve_is_masked_too(world):

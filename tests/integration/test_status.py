@@ -45,16 +45,16 @@ async def test_a_credential_is_told_with_its_state_and_its_upstreams():
     assert document == {
         "ready": True,
         "draining": False,
-        "under_way": 0,
+        "in_flight": 0,
         "credentials": {
             "corp": {
                 "type": "oauth2",
                 "upstreams": ["chat", "embed"],
                 "state": "fresh",
                 "kind": "opaque",
-                "told_by": "reply",
+                "lifetime_source": "reply",
                 "age_s": 100.0,
-                "left_s": 195.0,
+                "expires_in_s": 195.0,
                 "fetches": 1,
                 "failures": 0,
                 "last_error": None,
@@ -67,9 +67,9 @@ async def test_a_credential_is_told_with_its_state_and_its_upstreams():
                 "upstreams": [],
                 "state": "fresh",
                 "kind": "key",
-                "told_by": "nobody",
+                "lifetime_source": "none",
                 "age_s": 100.0,
-                "left_s": None,
+                "expires_in_s": None,
                 "fetches": 1,
                 "failures": 0,
                 "last_error": None,
@@ -87,8 +87,8 @@ async def test_a_failing_credential_tells_its_issuers_reason_without_the_secret(
     async with Scripted(REFUSED) as issuer, gateway(**blocks(issuer)) as gate:
         await until(lambda: gate.gate.holders["corp"].status().failing)
         corp = (await status(gate)).json()["credentials"]["corp"]
-    shown = {name: corp[name] for name in ("state", "kind", "age_s", "left_s", "failures", "failing")}
-    assert shown == {"state": "none", "kind": None, "age_s": None, "left_s": None, "failures": 1, "failing": True}
+    shown = {name: corp[name] for name in ("state", "kind", "age_s", "expires_in_s", "failures", "failing")}
+    assert shown == {"state": "none", "kind": None, "age_s": None, "expires_in_s": None, "failures": 1, "failing": True}
     assert corp["next_try_in_s"] > 0
     assert "client i with *** is unknown" in corp["last_error"]
     assert issuer.url.removeprefix("http://") in corp["last_error"]

@@ -34,7 +34,7 @@ async def test_a_tail_is_waited_for_behind_the_answer_and_closed_after_a_second(
     models = {"m": {"upstream": "chat", "stream": "aggregate"}}
     async with Scripted(ENDLESS) as upstream, gateway(upstream=upstream.url, models=models, clock=clock) as gate:
         answer = await gate.ask({**HELLO, "stream": is_stream}).answer()
-        await until(lambda: not gate.gate.live.busy)
+        await until(lambda: not gate.gate.in_flight.busy)
         assert (answer.status, answer.whole, upstream.open) == (200, True, 1)
         assert "tail of a stream" in [task.get_name() for task in asyncio.all_tasks()]
         await clock.advance(TAIL_S)

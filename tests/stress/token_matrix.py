@@ -149,7 +149,7 @@ class Trial:
     async def _age(self, it: Kept, age: float) -> None:
         """Let the first token get so old, without a refresh having come between."""
         await settle()
-        token = it.holder.fresh()
+        token = it.holder.current()
         assert token is not None
         self.issuer.otherwise = Hang()
         await self.clock.advance(self.row.life_s * age)
@@ -164,7 +164,7 @@ class Trial:
             self._reap()
 
     def _ask(self, it: Kept) -> None:
-        held = it.holder.fresh()
+        held = it.holder.current()
         for _ in range(self.row.load):
             self.row.requests += 1
             work = it.holder.token()

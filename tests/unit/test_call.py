@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gatepass.types import Asked, Call, Operation, Secret, Surface, header
+from gatepass.types import Call, ClientProtocol, EmbeddingsOptions, Operation, Secret, header
 
 
 def test_a_secret_prints_nowhere():
@@ -38,7 +38,7 @@ def test_header_gives_the_first_value_or_none():
 
 def test_a_call_with_another_body_is_the_same_call_in_everything_else():
     """Every field differs from its default, so that one that is forgotten shows."""
-    operation = Operation("chat", "POST", "/chat/completions", Surface.CHAT, "Answer")
+    operation = Operation("chat", "POST", "/chat/completions", ClientProtocol.CHAT, "Answer")
     values: dict[str, Any] = {
         "id": "1",
         "operation": operation,
@@ -50,7 +50,7 @@ def test_a_call_with_another_body_is_the_same_call_in_everything_else():
         "choices": 2,
         "adapted": ("a",),
         "max_inputs": 3,
-        "asked": Asked(2),
+        "embeddings": EmbeddingsOptions(2),
     }
     assert set(values) == set(Call.__struct_fields__)
     call = Call(**values)

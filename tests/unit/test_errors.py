@@ -29,7 +29,7 @@ def test_the_docstring_draws_every_leaf_with_its_code_and_status():
     drawn = errors.__doc__ or ""
     for kind in LEAVES:
         assert kind.__name__ in drawn
-        if kind not in (errors.UpstreamRefusal, errors.UpstreamAuth):
+        if kind not in (errors.UpstreamErrorReply, errors.UpstreamAuth):
             assert re.search(rf"{kind.__name__}\s+{kind.status} {kind.code}", drawn), kind.__name__
 
 
@@ -39,7 +39,7 @@ def test_a_timeout_names_its_phase_in_the_code():
 
 
 def test_a_refusal_keeps_the_status_and_code_of_the_upstream():
-    error = errors.UpstreamRefusal("no", upstream="chat", status=429, upstream_code="too_many")
+    error = errors.UpstreamErrorReply("no", upstream="chat", status=429, upstream_code="too_many")
     assert (error.public_code, error.http_status) == ("too_many", 429)
-    assert errors.UpstreamRefusal("no", upstream="chat", status=418).public_code == "upstream_error"
+    assert errors.UpstreamErrorReply("no", upstream="chat", status=418).public_code == "upstream_error"
     assert errors.UpstreamAuth("no", upstream="chat", status=401, upstream_code="x").public_code == "upstream_auth"

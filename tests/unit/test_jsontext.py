@@ -15,7 +15,7 @@ from gatepass.json_scan import (
     SMALL_BYTES,
     VALUES_BYTES,
     Edit,
-    Walk,
+    JsonScanner,
     any_of,
     at_most_once,
     count_fractions,
@@ -38,7 +38,7 @@ OBJECTS = st.dictionaries(STRINGS, VALUES, max_size=5)
 def test_members_are_the_objects_members_in_order(data):
     value = data.draw(OBJECTS)
     text = data.draw(written(value)).encode()
-    listed = list(Walk(text).members())
+    listed = list(JsonScanner(text).members())
     assert [(member.name, json.loads(text[member.value : member.end])) for member in listed] == list(value.items())
     assert [json.loads(b"{" + text[member.start : member.end] + b"}") for member in listed] == [
         {name: inner} for name, inner in value.items()
@@ -49,7 +49,7 @@ def test_members_are_the_objects_members_in_order(data):
 def test_elements_are_the_arrays_elements_in_order(data):
     value = data.draw(st.lists(VALUES, max_size=5))
     text = data.draw(written(value)).strip().encode()
-    assert [json.loads(text[start:end]) for start, end in Walk(text).elements(0)] == value
+    assert [json.loads(text[start:end]) for start, end in JsonScanner(text).elements(0)] == value
 
 
 @given(st.data())
@@ -57,7 +57,7 @@ def test_removing_members_is_removing_them_from_the_object(data):
     value = data.draw(OBJECTS)
     gone = data.draw(st.sets(st.sampled_from(sorted(value)))) if value else set()
     text = data.draw(written(value)).encode()
-    listed = list(Walk(text).members())
+    listed = list(JsonScanner(text).members())
     left = edited(text, removals(listed, [member for member in listed if member.name in gone]))
     assert list(json.loads(left).items()) == [pair for pair in value.items() if pair[0] not in gone]
     assert left == text or gone
@@ -105,7 +105,7 @@ def _names(value):
     ],
 )
 def test_a_member_goes_with_one_comma(text, left):
-    listed = list(Walk(text).members())
+    listed = list(JsonScanner(text).members())
     assert edited(text, removals(listed, [member for member in listed if member.name == "x"])) == left
 
 
@@ -140,7 +140,7 @@ def test_a_name_near_an_end_of_a_large_text_is_placed_as_a_walk_places_it(data):
     members = [*others, ("model", "m"), ("large", large + LARGE + large), ("inner", inner), ("tail", value)]
     text = data.draw(written(dict(data.draw(st.permutations(members))))).encode()
     at = place_of(text, b'"model"')
-    assert at in (-1, next(member.start for member in Walk(text).members() if member.name == "model"))
+    assert at in (-1, next(member.start for member in JsonScanner(text).members() if member.name == "model"))
     start, end = value_span(text, b'"model"')
     assert text[start:end] == b'"m"' or json.loads(text[start:end]) == "m"
 
@@ -243,14 +243,14 @@ def test_edits_are_made_in_order_of_place():
     ],
 )
 def test_a_walk_ends_where_it_would_take_too_long(text):
-    assert list(Walk(text).members())
+    assert list(JsonScanner(text).members())
     with pytest.raises(InvalidRequest, match="too many small values"):
-        list(Walk(text, steps_left=400).members())
+        list(JsonScanner(text, steps_left=400).members())
 
 
 def test_the_elements_of_an_array_count_as_steps():
     with pytest.raises(InvalidRequest):
-        list(Walk(b"[" + b"0," * 200 + b"0]", steps_left=400).elements(0))
+        list(JsonScanner(b"[" + b"0," * 200 + b"0]", steps_left=400).elements(0))
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_the_elements_of_an_array_count_as_steps():
 )
 def test_text_that_is_no_json_ends_the_walk(text):
     with pytest.raises((ValueError, IndexError)):
-        list(Walk(text).members())
+        list(JsonScanner(text).members())
 
 
 @given(st.text("ab,[{", max_size=200), st.integers(0, 50))

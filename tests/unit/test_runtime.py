@@ -2,8 +2,8 @@ import asyncio
 
 import pytest
 
-from gatepass.cancel import Leash, Tasks, timeout
-from gatepass.clock import Rounds, SystemClock, sleep
+from gatepass.cancel import CancelScope, Tasks, timeout
+from gatepass.clock import PeriodicChecks, SystemClock, sleep
 from tests.unit.clock import DrivenClock, settle
 
 
@@ -17,11 +17,11 @@ async def held(leash):
 
 
 async def test_a_pulled_leash_ends_the_block_with_its_reason():
-    leash = Leash()
+    leash = CancelScope()
     reason = Left()
     task = asyncio.create_task(held(leash))
     await settle()
-    leash.pull(reason)
+    leash.cancel(reason)
     with pytest.raises(Left) as caught:
         await task
     assert caught.value is reason
@@ -29,18 +29,18 @@ async def test_a_pulled_leash_ends_the_block_with_its_reason():
 
 
 async def test_the_first_reason_wins():
-    leash = Leash()
+    leash = CancelScope()
     task = asyncio.create_task(held(leash))
     await settle()
     first = Left("first")
-    leash.pull(first)
-    leash.pull(Left("second"))
+    leash.cancel(first)
+    leash.cancel(Left("second"))
     with pytest.raises(Left, match="first"):
         await task
 
 
 async def test_a_cancellation_from_outside_stays_a_cancellation():
-    leash = Leash()
+    leash = CancelScope()
     task = asyncio.create_task(held(leash))
     await settle()
     task.cancel()
@@ -49,16 +49,16 @@ async def test_a_cancellation_from_outside_stays_a_cancellation():
 
 
 async def test_a_leash_pulled_after_its_block_ends_nobody():
-    leash = Leash()
+    leash = CancelScope()
     with leash:
         pass
-    leash.pull(Left())
+    leash.cancel(Left())
     await settle()
     assert leash.reason is None
 
 
 async def test_cleanup_inside_the_block_can_await_after_the_pull():
-    leash = Leash()
+    leash = CancelScope()
     closed = []
 
     async def work():
@@ -71,7 +71,7 @@ async def test_cleanup_inside_the_block_can_await_after_the_pull():
 
     task = asyncio.create_task(work())
     await settle()
-    leash.pull(Left())
+    leash.cancel(Left())
     with pytest.raises(Left):
         await task
     assert closed == [True]
@@ -79,7 +79,7 @@ async def test_cleanup_inside_the_block_can_await_after_the_pull():
 
 def test_a_leash_outside_a_task_is_refused():
     with pytest.raises(RuntimeError):
-        Leash().__enter__()
+        CancelScope().__enter__()
 
 
 async def test_timeout_raises_its_reason_at_its_moment_and_not_before():
@@ -141,7 +141,7 @@ class Member:
     def __init__(self):
         self.looks = 0
 
-    def look(self):
+    def check(self):
         self.looks += 1
 
 
@@ -157,10 +157,10 @@ class Timers(DrivenClock):
 
 async def test_a_thousand_members_are_looked_at_in_every_round_from_one_timer():
     clock, members = Timers(), [Member() for _ in range(1000)]
-    rounds = Rounds(clock, 2)
+    rounds = PeriodicChecks(clock, 2)
     for member in members:
-        rounds.join(member)
-        rounds.join(member)
+        rounds.add(member)
+        rounds.add(member)
     assert (clock.count, len(rounds)) == (1, 1000)
     await clock.advance(7)
     assert {member.looks for member in members} == {3}
@@ -169,33 +169,33 @@ async def test_a_thousand_members_are_looked_at_in_every_round_from_one_timer():
 
 async def test_who_has_left_is_not_looked_at_and_without_members_no_round_is_made():
     clock, stays, leaves = Timers(), Member(), Member()
-    rounds = Rounds(clock, 2)
-    rounds.join(stays)
-    rounds.join(leaves)
-    rounds.leave(leaves)
-    rounds.leave(leaves)
+    rounds = PeriodicChecks(clock, 2)
+    rounds.add(stays)
+    rounds.add(leaves)
+    rounds.remove(leaves)
+    rounds.remove(leaves)
     await clock.advance(2)
-    rounds.leave(stays)
+    rounds.remove(stays)
     await clock.advance(100)
     assert (stays.looks, leaves.looks, clock.count, len(rounds)) == (1, 0, 2, 0)
-    rounds.join(stays)
+    rounds.add(stays)
     await clock.advance(2)
     assert (stays.looks, clock.count) == (2, 4)
 
 
 async def test_members_may_come_and_go_while_they_are_looked_at():
     clock, late = DrivenClock(), Member()
-    rounds = Rounds(clock, 2)
+    rounds = PeriodicChecks(clock, 2)
 
     class Leaving(Member):
-        def look(self):
-            super().look()
-            rounds.leave(self)
-            rounds.join(late)
+        def check(self):
+            super().check()
+            rounds.remove(self)
+            rounds.add(late)
 
     first, second = Leaving(), Leaving()
-    rounds.join(first)
-    rounds.join(second)
+    rounds.add(first)
+    rounds.add(second)
     await clock.advance(2)
     assert (first.looks, second.looks, late.looks) == (1, 1, 0)
     await clock.advance(2)

@@ -129,7 +129,7 @@ def _tell(entry: _Entry, trouble: _Trouble | None) -> None:
         return
     fields: dict[str, object] = {"key": entry.key.name}
     if trouble is None:
-        logger.info("keys_read_again", extra={"fields": fields})
+        logger.info("keys_reloaded", extra={"fields": fields})
     else:
         fields |= {"reason": trouble.reason, "keys_in_force": len(entry.digests)}
         logger.warning(trouble.event, extra={"fields": fields})

@@ -17,7 +17,7 @@ from gatepass.errors import (
     InvalidApiKey,
     UnsupportedMediaType,
 )
-from gatepass.types import Headers, Inbound, header
+from gatepass.types import ClientRequest, Headers, header
 
 _HOST = re.compile(rb"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9.-]+))(?::[0-9]{1,5})?")
 
@@ -28,7 +28,7 @@ LOCAL = AccessKey.model_construct(name="local", hash=None, key=None, models=None
 """The caller of a gatepass without keys, which serves this machine alone."""
 
 
-class Doors:
+class Authenticator:
     """The first hop's rules. With keys: a known one. Without: this machine, and no foreign page in its browser."""
 
     def __init__(self, config: Config) -> None:
@@ -36,29 +36,33 @@ class Doors:
         self._profiles = resolved(config.profiles)
         self.wants_key = bool(config.access.keys)
 
-    def admit(self, inbound: Inbound, in_path: str | None = None, *, takes_form: bool = False) -> AccessKey:
-        """The caller behind `inbound`; `in_path` is the profile that its path names, `takes_form` whether its
+    def authenticate(
+        self, client_request: ClientRequest, in_path: str | None = None, *, takes_form: bool = False
+    ) -> AccessKey:
+        """The caller behind `client_request`; `in_path` is the profile that its path names, `takes_form` whether its
         operation takes a multipart form.
 
         Raises InvalidApiKey, ForbiddenPeer, ForbiddenHost, ForbiddenOrigin, UnsupportedMediaType.
         """
         if not self.wants_key:
-            check_local(inbound, takes_form=takes_form)
+            check_local(client_request, takes_form=takes_form)
             return LOCAL
-        presented = presented_key(inbound.headers)
+        presented = presented_key(client_request.headers)
         if presented is None:
             raise InvalidApiKey("No API key came with the request. Send it as `Authorization: Bearer <key>`.")
-        caller = self._ring.find(presented, inbound.arrived_s) or self._wrapped(presented, inbound.arrived_s, in_path)
+        caller = self._ring.find(presented, client_request.arrived_s) or self._wrapped(
+            presented, client_request.arrived_s, in_path
+        )
         if caller is None:
             raise InvalidApiKey("This API key is not known to gatepass. Check the client's API key setting.")
         return caller
 
-    def check_page(self, inbound: Inbound, *, from_anywhere: bool = False) -> None:
+    def check_page(self, client_request: ClientRequest, *, from_anywhere: bool = False) -> None:
         """Raises ForbiddenHost and ForbiddenOrigin where no page of that origin may get any answer, with or without
         a key: a gatepass without keys opens to none by a profile. With `from_anywhere` other machines may ask (their
         probes name this one by its address); else raises ForbiddenPeer for them."""
         if not self.wants_key:
-            check_host_and_origin(inbound, from_anywhere=from_anywhere)
+            check_host_and_origin(client_request, from_anywhere=from_anywhere)
 
     def _wrapped(self, presented: str, now: float, in_path: str | None) -> AccessKey | None:
         """The caller whose key stands inside a JSON object, where its profile takes it out of there."""
@@ -70,39 +74,46 @@ class Doors:
         return caller if profile is not None and profile.unwraps_keys else None
 
 
-def check_local(inbound: Inbound, *, takes_form: bool = False) -> None:
+def check_local(client_request: ClientRequest, *, takes_form: bool = False) -> None:
     """Without keys a web page must not be able to use this gateway: not by another name of this
     machine (DNS rebinding, the class of CVE-2025-66416), not from a foreign origin, and not by the
     forms and plain-text posts that browsers send without asking first."""
-    check_host_and_origin(inbound)
-    kind = _media_type(inbound.headers)
-    if takes_form and kind == b"multipart/form-data" and header(inbound.headers, b"sec-fetch-site") in _OWN_PAGES:
+    check_host_and_origin(client_request)
+    kind = _media_type(client_request.headers)
+    if (
+        takes_form
+        and kind == b"multipart/form-data"
+        and header(client_request.headers, b"sec-fetch-site") in _OWN_PAGES
+    ):
         return  # no browser sends one for another page without saying so: its Origin was looked at
-    if inbound.method == "POST" and kind != b"application/json":
+    if client_request.method == "POST" and kind != b"application/json":
         raise UnsupportedMediaType("Send the body as `content-type: application/json`.")
 
 
-def check_host_and_origin(inbound: Inbound, *, from_anywhere: bool = False) -> None:
-    """Raises ForbiddenPeer, ForbiddenHost, ForbiddenOrigin; `from_anywhere` as in `Doors.check_page`."""
-    is_near = is_loopback(inbound.peer)
+def check_host_and_origin(client_request: ClientRequest, *, from_anywhere: bool = False) -> None:
+    """Raises ForbiddenPeer, ForbiddenHost, ForbiddenOrigin; `from_anywhere` as in `Authenticator.check_page`."""
+    is_near = is_loopback(client_request.peer)
     if not is_near and not from_anywhere:
         raise ForbiddenPeer(
-            f"Without keys gatepass serves clients on the same machine only, and this one is at"
-            f" {inbound.peer or 'an unknown address'}. Set access.keys (see `gatepass keys new`) to serve others."
+            f"Without keys gatepass serves clients on the same machine only. This client is at"
+            f" {client_request.peer or 'an unknown address'}."
+            " Set access.keys (see `gatepass keys new`) to serve others."
         )
-    hosts = [_host_of(value) for name, value in inbound.headers if name == b"host"]
+    hosts = [_host_of(value) for name, value in client_request.headers if name == b"host"]
     if len(hosts) != 1 or not (is_loopback(hosts[0]) or (not is_near and _is_address(hosts[0]))):
         raise ForbiddenHost(
             "Without keys gatepass answers to localhost only. Set access.keys (see `gatepass keys new`) to open it."
         )
-    origins = [value for name, value in inbound.headers if name == b"origin"]
+    origins = [value for name, value in client_request.headers if name == b"origin"]
     for value in origins:
         if not _is_local_page(value):
             raise ForbiddenOrigin(
                 "CORS: without keys gatepass serves no pages of other origins, and this one is of"
                 f" {shown_origin(value)}. Set access.keys, and add that origin to profiles.NAME.cors_origins."
             )
-    if not origins and any(name == b"sec-fetch-site" and value not in _OWN_PAGES for name, value in inbound.headers):
+    if not origins and any(
+        name == b"sec-fetch-site" and value not in _OWN_PAGES for name, value in client_request.headers
+    ):
         raise ForbiddenOrigin(
             "Without keys gatepass serves no pages of other sites, and the browser says (Sec-Fetch-Site) that one sent"
             " this request. Set access.keys (see `gatepass keys new`) to serve others."

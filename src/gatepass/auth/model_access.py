@@ -16,8 +16,8 @@ from gatepass.errors import (
 )
 from gatepass.json_scan import (
     MOST_STEPS,
+    JsonScanner,
     ScannedBody,
-    Walk,
     any_of,
     folded,
     may_name_in_any_case,
@@ -67,17 +67,19 @@ _MODELS, _DESTINATIONS, _NESTED, _PARTS = (
 )
 
 
-def permit_members(caller: AccessKey, body: bytes, most_steps: int = MOST_STEPS, *, names_model: bool = False) -> None:
+def check_body_access(
+    caller: AccessKey, body: bytes, most_steps: int = MOST_STEPS, *, names_model: bool = False
+) -> None:
     """Raises ModelNotAllowed where `body`, which a parser has accepted, names what the caller's key does not cover, and
     TooManySteps where that takes more than `most_steps` (see Walk).
 
-    `names_model`: its own `model` stands in it, once and in plain letters. That one is `permit`'s. Names count without
-    regard to case, `_` and `-`, and every repetition of one counts.
+    `names_model`: the object has exactly one `model` member of its own, in plain letters. `check_model_access` checks
+    that one. Names are compared without case, `_` and `-`. Every repetition of a name counts.
     """
     if caller.models is not None and (
         may_name_in_any_case(body, _ANY) or _may_name_in_tools(body, names_model=names_model)
     ):
-        _permit_object(caller, Walk(body, most_steps), 0, is_top=True)
+        _permit_object(caller, JsonScanner(body, most_steps), 0, is_top=True)
 
 
 def _may_name_in_tools(body: bytes, *, names_model: bool) -> bool:
@@ -101,8 +103,8 @@ def permit_part(caller: AccessKey, name: str) -> None:
             )
 
 
-def _permit_object(caller: AccessKey, walk: Walk, at: int, *, is_top: bool = False) -> None:
-    for member in walk.members(at):
+def _permit_object(caller: AccessKey, scanner: JsonScanner, at: int, *, is_top: bool = False) -> None:
+    for member in scanner.members(at):
         name = _joined(member.name)
         if name in _DESTINATIONS:
             raise ModelNotAllowed(
@@ -111,11 +113,11 @@ def _permit_object(caller: AccessKey, walk: Walk, at: int, *, is_top: bool = Fal
                 param=member.name,
             )
         if name in _MODELS or (name == _MODEL and not is_top):
-            _permit_all(caller, member.name, _models_in(caller, walk, member.value))
+            _permit_all(caller, member.name, _models_in(caller, scanner, member.value))
         elif name == _TOOLS:
-            _permit_all(caller, "tools", _models_of_tools(walk, member.value))
-        elif name in _NESTED and walk.text.startswith(b"{", member.value):
-            _permit_object(caller, walk, member.value)
+            _permit_all(caller, "tools", _models_of_tools(scanner, member.value))
+        elif name in _NESTED and scanner.text.startswith(b"{", member.value):
+            _permit_object(caller, scanner, member.value)
 
 
 def _permit_all(caller: AccessKey, member: str, models: Iterator[str]) -> None:
@@ -127,36 +129,36 @@ def _permit_all(caller: AccessKey, member: str, models: Iterator[str]) -> None:
             )
 
 
-def _models_in(caller: AccessKey, walk: Walk, at: int) -> Iterator[str]:
+def _models_in(caller: AccessKey, scanner: JsonScanner, at: int) -> Iterator[str]:
     """The models in the value at `at`: a name, a list of such values, or an object with a `model`, or with lists of
     models by any name. What else an object with a `model` names is checked on the way."""
-    sign = walk.text[at : at + 1]
+    sign = scanner.text[at : at + 1]
     if sign == b'"':
-        yield string(walk.text[at : walk.value_end(at)])
+        yield string(scanner.text[at : scanner.value_end(at)])
     elif sign == b"[":
-        for start, _ in walk.elements(at):
-            yield from _models_in(caller, walk, start)
+        for start, _ in scanner.elements(at):
+            yield from _models_in(caller, scanner, start)
     elif sign == b"{":
-        listed = list(walk.members(at))
+        listed = list(scanner.members(at))
         if any(folded(member.name) == _MODEL for member in listed):
-            _permit_object(caller, walk, at)
+            _permit_object(caller, scanner, at)
             return
         for member in listed:
-            yield from _models_in(caller, walk, member.value)
+            yield from _models_in(caller, scanner, member.value)
 
 
-def _models_of_tools(walk: Walk, at: int) -> Iterator[str]:
+def _models_of_tools(scanner: JsonScanner, at: int) -> Iterator[str]:
     """The `model` of each tool, as that of OpenAI's image_generation."""
-    if not walk.text.startswith(b"[", at):
+    if not scanner.text.startswith(b"[", at):
         return
-    for start, _ in walk.elements(at):
-        if walk.text.startswith(b"{", start):
-            for member in walk.members(start):
-                if folded(member.name) == _MODEL and walk.text.startswith(b'"', member.value):
-                    yield string(walk.text[member.value : member.end])
+    for start, _ in scanner.elements(at):
+        if scanner.text.startswith(b"{", start):
+            for member in scanner.members(start):
+                if folded(member.name) == _MODEL and scanner.text.startswith(b'"', member.value):
+                    yield string(scanner.text[member.value : member.end])
 
 
-def permit(caller: AccessKey, model: str) -> None:
+def check_model_access(caller: AccessKey, model: str) -> None:
     """Raises ModelNotAllowed where the caller's key does not cover `model`."""
     if not model and not may_use(caller, model):
         raise ModelNotAllowed(f"The caller {caller.name!r} may use some models only, and the request names none.")
@@ -164,7 +166,7 @@ def permit(caller: AccessKey, model: str) -> None:
         raise ModelNotAllowed(f"The caller {caller.name!r} may not use the model {model!r}.", param="model")
 
 
-def permit_operation(caller: AccessKey, operation: Operation) -> None:
+def check_operation_access(caller: AccessKey, operation: Operation) -> None:
     """Raises ModelNotAllowed where the caller's key covers some models only and `operation` may run any: a file of a
     batch names models of its own, and a model that its request names holds nothing back."""
     if caller.models is not None and not operation.names_model:

@@ -13,7 +13,7 @@ from gatepass import __version__
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CommandEntry:
     """Where a command is, and what the overview says of it without importing it."""
 
     module: str
@@ -21,22 +21,28 @@ class Entry:
     summary: str
 
 
-COMMANDS: Mapping[str, Entry] = {
-    "serve": Entry("gatepass.cli.serve", "serve", "Serve the OpenAI API in front of the configured upstreams."),
-    "check": Entry("gatepass.cli.check", "check", "Show the effective configuration, a route, or try every hop."),
-    "token": Entry("gatepass.cli.token", "token", "Mint a token, say what it is, watch it being kept fresh."),
-    "learned": Entry("gatepass.cli.learned", "learned", "List what a running gatepass learned of its upstreams."),
-    "keys": Entry("gatepass.cli.keys", "keys", "Make keys for clients."),
-    "schema": Entry("gatepass.cli.schema", "schema", "Print the JSON Schema of the configuration, for editors."),
-    "demo": Entry("gatepass.demo.command", "demo", "Play the main job on this machine, without a network."),
-    "healthcheck": Entry("gatepass.cli.healthcheck", "healthcheck", "Ask the gatepass of this machine if it lives."),
+COMMANDS: Mapping[str, CommandEntry] = {
+    "serve": CommandEntry("gatepass.cli.serve", "serve", "Serve the OpenAI API in front of the configured upstreams."),
+    "check": CommandEntry(
+        "gatepass.cli.check", "check", "Show the effective configuration, a route, or try every hop."
+    ),
+    "token": CommandEntry("gatepass.cli.token", "token", "Mint a token, say what it is, watch it being kept fresh."),
+    "learned": CommandEntry(
+        "gatepass.cli.learned", "learned", "List what a running gatepass learned of its upstreams."
+    ),
+    "keys": CommandEntry("gatepass.cli.keys", "keys", "Make keys for clients."),
+    "schema": CommandEntry("gatepass.cli.schema", "schema", "Print the JSON Schema of the configuration, for editors."),
+    "demo": CommandEntry("gatepass.demo.command", "demo", "Play the main job on this machine, without a network."),
+    "healthcheck": CommandEntry(
+        "gatepass.cli.healthcheck", "healthcheck", "Ask the gatepass of this machine if it lives."
+    ),
 }
 
 
 class Commands(click.Group):
     """A group whose overview imports no command, and in which a missing one harms no other."""
 
-    def __init__(self, entries: Mapping[str, Entry] = COMMANDS, **options: Any) -> None:
+    def __init__(self, entries: Mapping[str, CommandEntry] = COMMANDS, **options: Any) -> None:
         super().__init__(**options)
         self._entries = entries
 

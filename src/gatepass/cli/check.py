@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gatepass.cli.configuration import CHECK_FAILED, load_or_exit, refuse
+from gatepass.cli.configuration import CHECK_FAILED, exit_unusable, load_or_exit
 from gatepass.config.credential.http_json import PRESETS
-from gatepass.config.document import Path, children, lookup
-from gatepass.config.load import Loaded
+from gatepass.config.document import SettingPath, children, lookup
+from gatepass.config.load import LoadedConfig
 
 if TYPE_CHECKING:
-    from gatepass.cli.doctor import Trial
+    from gatepass.cli.doctor import ProbeCall
     from gatepass.config.access import AccessKey
     from gatepass.config.model import Config
 
@@ -87,7 +87,7 @@ def check(
     if model is not None:
         operation = operation or _operation_of(loaded.config, model)
         if live and operation not in TRIED:
-            refuse(NO_CALL.format(operation=operation))
+            exit_unusable(NO_CALL.format(operation=operation))
         sys.exit(_check_model(loaded.config, operation, model, key, live=live))
     if live:
         sys.exit(_try_hops(loaded.config, None))
@@ -121,42 +121,42 @@ def _operation_of(config: Config, model: str) -> str:
 
 def _check_model(config: Config, operation: str, model: str, key: AccessKey | None, *, live: bool) -> int:
     """Print the way of a request, and with `live` what its upstreams answer; the exit code."""
-    from gatepass.auth.model_access import permit
-    from gatepass.cli.doctor import Trial
+    from gatepass.auth.model_access import check_model_access
+    from gatepass.cli.doctor import ProbeCall
     from gatepass.cli.route import way
     from gatepass.errors import CallerError
 
     try:
         if key is not None:
-            permit(key, model)
+            check_model_access(key, model)
         found = way(config, operation, model, key)
     except CallerError as error:
         click.echo(f"refused: {error.status} {error.code}: {error.message}")
         return CHECK_FAILED
     click.echo("\n".join(found.lines))
     profile = (key.profile if key is not None else None) or "plain"
-    code = _try_hops(config, Trial(operation, model, profile)) if live else 0
+    code = _try_hops(config, ProbeCall(operation, model, profile)) if live else 0
     return code if found.fine else CHECK_FAILED
 
 
 def _caller(config: Config, name: str) -> AccessKey:
     names = [key.name for key in config.access.keys]
     if name not in names:
-        refuse(f"--key: {name!r} is not the name of a key; there is {', '.join(names) or 'none'}")
+        exit_unusable(f"--key: {name!r} is not the name of a key; there is {', '.join(names) or 'none'}")
     return config.access.keys[names.index(name)]
 
 
-def _try_hops(config: Config, trial: Trial | None) -> int:
+def _try_hops(config: Config, probe_call: ProbeCall | None) -> int:
     """Print what each hop answers as soon as it does; the exit code."""
     logging.getLogger("gatepass").addHandler(logging.NullHandler())  # or its warnings would stand between the findings
-    return asyncio.run(_print_findings(config, trial))
+    return asyncio.run(_print_findings(config, probe_call))
 
 
-async def _print_findings(config: Config, trial: Trial | None) -> int:
+async def _print_findings(config: Config, probe_call: ProbeCall | None) -> int:
     from gatepass.cli.doctor import Outcome, diagnose
 
     findings = []
-    async with aclosing(diagnose(config, trial)) as found:
+    async with aclosing(diagnose(config, probe_call)) as found:
         async for entry in found:
             click.echo(f"{entry.outcome:<4} {entry.hop}: {entry.finding}")
             findings.append(entry)
@@ -178,14 +178,14 @@ DEFAULT = "default"
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ConfigListing:
     """The configuration as text, and how many values were left out because nobody set them."""
 
     text: str
     left_out: int
 
 
-def effective(loaded: Loaded, *, every: bool = False) -> Shown:
+def effective(loaded: LoadedConfig, *, every: bool = False) -> ConfigListing:
     """YAML with a comment behind each value that was set: its line, its variable, its preset. A `type` comes first.
 
     With `every` those that nobody set are there too, marked `default`.
@@ -195,10 +195,10 @@ def effective(loaded: Loaded, *, every: bool = False) -> Shown:
     shown = {path for path, origin in origins.items() if every or origin != DEFAULT}
     blocks = {path[:end] for path in shown for end in range(len(path) + 1)}
     lines = _block(tree, (), {path: origins.get(path, "") for path in shown | blocks})
-    return Shown("\n".join(lines), len(origins) - len(shown))
+    return ConfigListing("\n".join(lines), len(origins) - len(shown))
 
 
-def origin_of(loaded: Loaded, tree: Any, path: Path) -> str:
+def origin_of(loaded: LoadedConfig, tree: Any, path: SettingPath) -> str:
     """Where the value at `path` comes from, what a preset filled in included."""
     origin = loaded.origin(path)
     if origin != DEFAULT or len(path) < 3 or path[0] != "credentials" or lookup(tree, path) is None:
@@ -208,7 +208,7 @@ def origin_of(loaded: Loaded, tree: Any, path: Path) -> str:
     return DEFAULT if filled is None else f"preset {name}"
 
 
-def _places(node: Any, path: Path) -> Iterator[Path]:
+def _places(node: Any, path: SettingPath) -> Iterator[SettingPath]:
     """Every value that is shown on a line: leaves, and blocks that hold nothing."""
     if not (isinstance(node, dict | list) and node):
         yield path
@@ -217,7 +217,7 @@ def _places(node: Any, path: Path) -> Iterator[Path]:
         yield from _places(value, (*path, key))
 
 
-def _block(node: Any, path: Path, origins: Mapping[Path, str]) -> Iterator[str]:
+def _block(node: Any, path: SettingPath, origins: Mapping[SettingPath, str]) -> Iterator[str]:
     """The members of `node` that have an origin; a block's is the empty text."""
     for key, value in sorted(children(node), key=lambda member: member[0] != "type"):
         if (place := (*path, key)) in origins:

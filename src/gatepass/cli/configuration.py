@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 if TYPE_CHECKING:
-    from gatepass.config.load import Loaded
+    from gatepass.config.load import LoadedConfig
 
 CHECK_FAILED = 1
 UNUSABLE = 2
 
 
-def load_or_exit(path: str | None, host: str | None = None, port: int | None = None) -> Loaded:
+def load_or_exit(path: str | None, host: str | None = None, port: int | None = None) -> LoadedConfig:
     """The configuration of this process, its warnings on stderr; exits with 2 where it cannot be used."""
     from gatepass.config.document import ConfigError
     from gatepass.config.load import load
@@ -23,13 +23,13 @@ def load_or_exit(path: str | None, host: str | None = None, port: int | None = N
     try:
         loaded = load(path, os.environ, host=host, port=port)
     except ConfigError as error:
-        refuse(str(error))
+        exit_unusable(str(error))
     for warning in loaded.warnings:
         click.echo(f"warning: {warning}", err=True)
     return loaded
 
 
-def refuse(text: str) -> NoReturn:
+def exit_unusable(text: str) -> NoReturn:
     """Say on stderr what cannot be used, and exit with 2."""
     click.echo(text, err=True)
     sys.exit(UNUSABLE)

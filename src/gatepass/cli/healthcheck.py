@@ -20,7 +20,7 @@ def reachable(listen_host: str) -> str:
     return _WILDCARDS.get(listen_host, listen_host)
 
 
-def complaint(host: str, port: int, timeout_s: float) -> str | None:
+def failure_of(host: str, port: int, timeout_s: float) -> str | None:
     """Why `GET /healthz` there is not a 200 within `timeout_s` of silence, or None where it is."""
     connection = HTTPConnection(host, port, timeout=timeout_s)
     try:
@@ -73,6 +73,6 @@ def healthcheck(path: str | None, host: str | None, port: int | None, timeout_s:
         host, port = host or said_host, port or said_port
     if port == 0:
         raise click.ClickException("server.port is 0, which picks a free one: name it by --port")
-    reason = complaint(reachable(host or HOST), port or PORT, timeout_s)
+    reason = failure_of(reachable(host or HOST), port or PORT, timeout_s)
     if reason is not None:
         raise click.ClickException(reason)

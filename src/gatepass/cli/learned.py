@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from gatepass.cli.configuration import refuse
+from gatepass.cli.configuration import exit_unusable
 from gatepass.cli.healthcheck import HOST, PORT, listening, reachable, variable
 
 TIMEOUT_S = 10.0
@@ -24,7 +24,7 @@ _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class LearnedPage:
     """Where the gatepass is that is asked, and the key that it is shown."""
 
     url: str
@@ -47,7 +47,7 @@ def learned(path: str | None, url: str | None, key_env: str, *, as_config: bool,
     """
     if as_config and as_json:
         raise click.UsageError("--as-config prints YAML: leave --json out.")
-    place = place_of(path or variable("CONFIG"), url, key_env)
+    place = learned_page(path or variable("CONFIG"), url, key_env)
     page = _asked(place, "/learned?as=config" if as_config else "/learned", key_env)
     if as_config:
         click.echo(_printable(page), nl=False)
@@ -56,7 +56,7 @@ def learned(path: str | None, url: str | None, key_env: str, *, as_config: bool,
     click.echo(json.dumps(lessons, indent=2) if as_json else "\n".join(table(lessons)))
 
 
-def place_of(path: str | None, url: str | None, key_env: str) -> Place:
+def learned_page(path: str | None, url: str | None, key_env: str) -> LearnedPage:
     """Where to ask, and with which key; exits with 2 where that cannot be told."""
     from gatepass.config.block import is_loopback
 
@@ -67,14 +67,14 @@ def place_of(path: str | None, url: str | None, key_env: str) -> Place:
         is_own = is_loopback(urlsplit(url).hostname or "")
     key = os.environ.get(key_env) or None
     if key is None and key_env != KEY:
-        refuse(f"--key-env: the environment variable {key_env} is not set")
+        exit_unusable(f"--key-env: the environment variable {key_env} is not set")
     if key is None and is_own:  # the first one that the configuration names by a reference that this shell can follow
         from gatepass.config.access import keys_in
 
         key = next((one for text in _key_texts(path, os.environ) for one in keys_in(text)), None)
     if key is not None and not (key.isascii() and key.isprintable()):
-        refuse("the key for it holds what no key holds: letters beyond ASCII, or a line break")
-    return Place(url, key)
+        exit_unusable("the key for it holds what no key holds: letters beyond ASCII, or a line break")
+    return LearnedPage(url, key)
 
 
 def _own_url(path: str | None) -> str:
@@ -85,10 +85,10 @@ def _own_url(path: str | None) -> str:
     try:
         said_host, said_port = (HOST, PORT) if path is None else listening(path, os.environ)
     except (ConfigError, ValueError) as error:
-        refuse(str(error))
+        exit_unusable(str(error))
     name, number = reachable(host or said_host), port or str(said_port)
     if number == "0":
-        refuse("server.port is 0, which picks a free one: name it by --url")
+        exit_unusable("server.port is 0, which picks a free one: name it by --url")
     return _checked(f"http://[{name}]:{number}" if ":" in name else f"http://{name}:{number}")
 
 
@@ -100,24 +100,24 @@ def _checked(url: str) -> str:
     except ValueError:
         is_one = False
     if not is_one or parts.username or parts.query or parts.fragment or not url.isascii() or not url.isprintable():
-        refuse(f"{url!r} is not the URL of a gatepass: expects http://HOST:PORT")
+        exit_unusable(f"{url!r} is not the URL of a gatepass: expects http://HOST:PORT")
     return url.rstrip("/").removesuffix("/v1")
 
 
 def _key_texts(path: str | None, environment: Mapping[str, str]) -> Iterator[str]:
     from gatepass.config.document import ConfigError, lookup
     from gatepass.config.file import read_document
-    from gatepass.config.references import UnresolvedReference, given, own_variables, resolve
+    from gatepass.config.references import UnresolvedReference, own_variables, resolve, variable_value
 
     if path is None:
-        found = given(own_variables(environment), "KEYS")
+        found = variable_value(own_variables(environment), "KEYS")
         if found is not None and found.fault is None:
             yield found.value.replace(",", " ")
         return
     try:
         entries = lookup(read_document(path).tree, ("access", "keys"))
     except ConfigError as error:
-        refuse(str(error))
+        exit_unusable(str(error))
     for entry in entries if isinstance(entries, list) else ():
         text = entry.get("key") if isinstance(entry, dict) else None
         try:
@@ -127,7 +127,7 @@ def _key_texts(path: str | None, environment: Mapping[str, str]) -> Iterator[str
             continue  # the secret of the machine that serves, perhaps
 
 
-def _asked(place: Place, page: str, key_env: str) -> str:
+def _asked(place: LearnedPage, page: str, key_env: str) -> str:
     """The page as text; says what is wrong and exits with 1 where there is none."""
     try:
         status, body = _fetched(place, page)
@@ -148,7 +148,7 @@ def _asked(place: Place, page: str, key_env: str) -> str:
     raise click.ClickException(said + hints.get(status, ""))
 
 
-def _fetched(place: Place, page: str) -> tuple[int, bytes]:
+def _fetched(place: LearnedPage, page: str) -> tuple[int, bytes]:
     parts = urlsplit(place.url)
     kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=TIMEOUT_S)
@@ -161,7 +161,7 @@ def _fetched(place: Place, page: str) -> tuple[int, bytes]:
         connection.close()
 
 
-def _lessons(place: Place, page: str) -> list[dict[str, Any]]:
+def _lessons(place: LearnedPage, page: str) -> list[dict[str, Any]]:
     try:
         lessons = json.loads(page)["lessons"]
         if all(isinstance(row, dict) for row in lessons):

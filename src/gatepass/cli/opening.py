@@ -5,28 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NoReturn
 
-from gatepass.cli.configuration import refuse
+from gatepass.cli.configuration import exit_unusable
 from gatepass.clock import SystemClock
-from gatepass.config.load import Loaded
+from gatepass.config.load import LoadedConfig
 from gatepass.config.references import UnresolvedReference
 from gatepass.observability.log import configure
-from gatepass.proxy.app_state import Gate, build_gate
-from gatepass.store.choice import Inheritance, open_store
+from gatepass.proxy.app_state import AppState, create_app_state
+from gatepass.store.choice import WorkerStore, open_store
 
 
-def gate_of(
-    loaded: Loaded,
-    refuse: Callable[[str], NoReturn] = refuse,
-    inheritance: Inheritance | None = None,
+def open_app_state(
+    loaded: LoadedConfig,
+    exit_unusable: Callable[[str], NoReturn] = exit_unusable,
+    worker_store: WorkerStore | None = None,
     worker: int | None = None,
-) -> Gate:
-    """The Gate of a configuration, and the log as that wants it; what cannot be used after all is for `refuse`."""
+) -> AppState:
+    """Open the AppState of a configuration and set up its log. Exit with `exit_unusable` if a secret is gone."""
     clock = SystemClock()
     try:
-        gate = build_gate(loaded.config, clock, open_store(loaded.config.store, inheritance, clock))
+        state = create_app_state(loaded.config, clock, open_store(loaded.config.store, worker_store, clock))
     except OSError as error:
-        refuse(f"a certificate of the configuration cannot be loaded: {error}")
+        exit_unusable(f"a certificate of the configuration cannot be loaded: {error}")
     except UnresolvedReference as error:
-        refuse(f"a secret of the configuration has gone since it was read: {error}")
-    configure(loaded.config.log.level, loaded.config.log.format, gate.redactor, worker=worker)
-    return gate
+        exit_unusable(f"a secret of the configuration has gone since it was read: {error}")
+    configure(loaded.config.log.level, loaded.config.log.format, state.redactor, worker=worker)
+    return state

@@ -10,14 +10,14 @@ from msgspec.structs import replace
 
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
-from gatepass.config.routes import of_operation
-from gatepass.config.upstream import Upstream
+from gatepass.config.routes import block_of_operation
+from gatepass.config.upstream import UpstreamConfig
 from gatepass.errors import CallerError
-from gatepass.normalize.built_in import BUILT_IN, STRAYS, ModelName, adapt
+from gatepass.normalize.built_in import BUILT_IN, STRAY_PARAMS, ModelName, normalize
 from gatepass.normalize.declared import Declared
 from gatepass.normalize.members import STREAMED, Clamp
-from gatepass.normalize.profiles import Prepared, prepared
-from gatepass.normalize.rule import Change, Revision
+from gatepass.normalize.profiles import ProfileRules, build_profiles
+from gatepass.normalize.rule import Change, ChangeRule
 from gatepass.operations.table import OPERATIONS, call_of, samples
 from gatepass.proxy.app_state import dialect_of
 from gatepass.proxy.routing import RouteTable
@@ -26,7 +26,7 @@ from gatepass.types import Operation, Target
 BUILT_IN_TELLS: Mapping[str, str] = MappingProxyType(
     {
         "images": "`images` beside the conversation go into it",
-        "strays": f"{' and '.join(STRAYS)} are left out",
+        "strays": f"{' and '.join(STRAY_PARAMS)} are left out",
         "stream_options": "left out where no stream is asked for",
         "vectors": "asked for as numbers; base64 is made of them here",
     }
@@ -60,17 +60,17 @@ STREAM_TELLS: Mapping[str, str] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class RouteReport:
     """In lines for people; not `fine` where a target would refuse such a request."""
 
     lines: tuple[str, ...]
     fine: bool
 
 
-def way(config: Config, operation: str, model: str, key: AccessKey | None) -> Way:
+def way(config: Config, operation: str, model: str, key: AccessKey | None) -> RouteReport:
     """Each target of `model` in the order in which they are tried, with all steps there. A path may name another
     profile than the caller's. Raises ModelNotFound where no target is."""
-    profile = prepared(config.profiles)[(key.profile if key is not None else None) or "plain"]
+    profile = build_profiles(config.profiles)[(key.profile if key is not None else None) or "plain"]
     lines, fine = [f"{operation} with the model {model}, as {'any caller' if key is None else key.name}"], True
     for number, target in enumerate(RouteTable.from_config(config).resolve(operation, model), 1):
         lines.append(f"{number}. to the upstream {target.upstream}, as {target.model or model}:")
@@ -81,10 +81,10 @@ def way(config: Config, operation: str, model: str, key: AccessKey | None) -> Wa
             steps.append(f"refused: {error.status} {error.code}: {error.message}")
             fine = False
         lines += [f"   - {step}" for step in steps]
-    return Way(tuple(lines), fine)
+    return RouteReport(tuple(lines), fine)
 
 
-def _steps(config: Config, operation: str, model: str, target: Target, profile: Prepared) -> Iterator[str]:
+def _steps(config: Config, operation: str, model: str, target: Target, profile: ProfileRules) -> Iterator[str]:
     dialect = config.upstreams[target.upstream].dialect
     if _is_form(operation):
         yield FORM
@@ -104,7 +104,7 @@ def _rows(operation: str) -> list[Operation]:
     return [row for row in OPERATIONS if row.name == operation and row.names_model]
 
 
-def _adapted(config: Config, operation: str, model: str, target: Target, profile: Prepared) -> Iterator[str]:
+def _adapted(config: Config, operation: str, model: str, target: Target, profile: ProfileRules) -> Iterator[str]:
     """What a request in JSON goes through before its dialect."""
     upstream = config.upstreams[target.upstream]
     entries = [change.entry for rule in profile.rules[upstream.dialect] for change in rule.changes]
@@ -131,18 +131,18 @@ def _declared(config: Config, operation: str, model: str) -> Iterator[str]:
     """What the model's entry declares and the operation's own block, as one."""
     declared = Declared(config)
     name, entry = declared.entry(operation, model), declared.model(operation, model)
-    if any(row.surface in STREAMED for row in _rows(operation)):
+    if any(row.protocol in STREAMED for row in _rows(operation)):
         stream = "auto" if entry is None else entry.stream
         yield f"stream: {stream}, {STREAM_TELLS[stream]}"
     names: list[str] = []
     for rule in declared.rules(operation, model):
-        names += [_told(change) for change in rule.changes] if isinstance(rule, Revision) else [NO_IDS]
+        names += [_told(change) for change in rule.changes] if isinstance(rule, ChangeRule) else [NO_IDS]
     if names := [name for name in names if not name.startswith("stream=")]:
         yield f"rules of {' and '.join(_places(config, operation, name))}: {', '.join(names)}"
 
 
 def _passed_over(config: Config, operation: str, model: str) -> Iterator[str]:
-    name, route = Declared(config).entry(operation, model), of_operation(config.operations, operation)
+    name, route = Declared(config).entry(operation, model), block_of_operation(config.operations, operation)
     if name is not None and route is not None and route.upstream is not None:
         yield f"operations.{operation}.upstream: not for this model, which models.{name} serves"
 
@@ -157,9 +157,9 @@ def _told(change: Change) -> str:
 
 def _places(config: Config, operation: str, name: str | None) -> Iterator[str]:
     """Where rules for this way stand, the most particular first."""
-    entry, route = None if name is None else config.models[name], of_operation(config.operations, operation)
+    entry, route = None if name is None else config.models[name], block_of_operation(config.operations, operation)
     if entry is not None:
-        own = of_operation(entry.operations, operation)
+        own = block_of_operation(entry.operations, operation)
         if own is not None and own.rules is not None:
             yield f"models.{name}.operations.{operation}"
         if entry.rules is not None or entry.capabilities.token_ids is False:
@@ -168,13 +168,13 @@ def _places(config: Config, operation: str, name: str | None) -> Iterator[str]:
         yield f"operations.{operation}"
 
 
-def _called(upstream: Upstream, operation: str, model: str, target: Target) -> Iterator[str]:
+def _called(upstream: UpstreamConfig, operation: str, model: str, target: Target) -> Iterator[str]:
     """Each URL of the operation. Raises CallerError where the dialect has no such request."""
     dialect = dialect_of(upstream)
     credential = "no credential" if upstream.credential is None else f"the credential {upstream.credential}"
     for row in _rows(operation):
         sample = call_of(row, model) if row.takes_form else replace(samples(row.name, model)[0], operation=row)
         rules = dialect.rules if row.takes_form else (ModelName(), *dialect.rules)
-        request = dialect.encode(adapt(sample, target, rules), target, upstream.base_url, upstream.timeouts.value())
+        request = dialect.encode(normalize(sample, target, rules), target, upstream.base_url, upstream.timeouts.value())
         form = f"; {FORM}" if row.takes_form and not _is_form(row.name) else ""
         yield f"{request.method} {request.url}, with {credential}{form}"

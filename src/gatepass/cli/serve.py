@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from gatepass import __version__
-from gatepass.cli.configuration import UNUSABLE, load_or_exit, refuse
+from gatepass.cli.configuration import UNUSABLE, exit_unusable, load_or_exit
 from gatepass.observability.log import configure
 from gatepass.observability.redaction import Redactor
 
 if TYPE_CHECKING:
-    from gatepass.config.load import Loaded
+    from gatepass.config.load import LoadedConfig
 
 
 CANNOT_BIND = 3
@@ -67,7 +67,7 @@ def serve(
     gc.disable()  # until the server stands: imports make 100,000 objects that stay, and a collection finds none to free
     try:
         if worker is not None and fds is not None and peers is not None:
-            work(Heritage(worker, fds, peers, seat, log_format), config_path, host, port)
+            work(WorkerOptions(worker, fds, peers, seat, log_format), config_path, host, port)
             return
         loaded = load_or_exit(config_path, host, port)
         listening = _listen(loaded)
@@ -93,13 +93,13 @@ def _keep_descriptors() -> None:
                 os.set_inheritable(descriptor, False)
 
 
-def _serve(loaded: Loaded, listening: socket.socket) -> None:
-    from gatepass.cli.opening import gate_of
-    from gatepass.server.process import Server
+def _serve(loaded: LoadedConfig, listening: socket.socket) -> None:
+    from gatepass.cli.opening import open_app_state
+    from gatepass.server.process import DrainingServer
 
-    gate = gate_of(loaded)
+    state = open_app_state(loaded)
     _announce(loaded)
-    Server(gate, _say_where).run(sockets=[listening])
+    DrainingServer(state, _say_where).run(sockets=[listening])
 
 
 def _worker_command(config_path: str | None, host: str | None, port: int | None) -> list[str]:
@@ -111,7 +111,7 @@ def _worker_command(config_path: str | None, host: str | None, port: int | None)
     return command
 
 
-def _supervise(loaded: Loaded, listening: socket.socket, count: int, command: list[str]) -> None:
+def _supervise(loaded: LoadedConfig, listening: socket.socket, count: int, command: list[str]) -> None:
     import asyncio
 
     from gatepass.observability.log import configure
@@ -128,10 +128,10 @@ def _supervise(loaded: Loaded, listening: socket.socket, count: int, command: li
     try:
         sys.exit(asyncio.run(supervisor.run()))
     except NoFolder as error:
-        refuse(str(error))
+        exit_unusable(str(error))
 
 
-def _listen(loaded: Loaded) -> socket.socket:
+def _listen(loaded: LoadedConfig) -> socket.socket:
     from gatepass.server.listening import listen
 
     server = loaded.config.server
@@ -146,7 +146,7 @@ def _say_where(url: str) -> None:
     click.echo(f"gatepass listening on {url}", err=True)
 
 
-def _announce(loaded: Loaded) -> None:
+def _announce(loaded: LoadedConfig) -> None:
     """Say at the start what counts, and what somebody should know before trusting it."""
     from gatepass.server.listening import descriptor_limit
 
@@ -182,7 +182,7 @@ LOG = logging.getLogger("gatepass.serve")
 
 
 @dataclass(frozen=True, slots=True)
-class Heritage:
+class WorkerOptions:
     """`number` is its own, `fds` are listening socket, lifeline and key of the store, `folder` is that of all workers.
     `seat` is where it publishes how many connections it has, see `listening.Seats`.
 
@@ -196,41 +196,41 @@ class Heritage:
     log_format: str
 
 
-def work(heritage: Heritage, config_path: str | None, host: str | None, port: int | None) -> None:
+def work(options: WorkerOptions, config_path: str | None, host: str | None, port: int | None) -> None:
     """Serve until the supervisor says stop, or is gone."""
-    configure("info", heritage.log_format, Redactor(), worker=heritage.number)
+    configure("info", options.log_format, Redactor(), worker=options.number)
     loaded = _loaded(config_path, host, port)
-    keyed = heritage.folder / KEYED
+    keyed = options.folder / KEYED
     if not loaded.config.access.keys and keyed.exists():
         _refuse(loaded.source, [NO_MORE_KEYS])
 
-    from gatepass.cli.opening import gate_of
-    from gatepass.server.listening import Seats
+    from gatepass.cli.opening import open_app_state
+    from gatepass.server.listening import ConnectionCounts
     from gatepass.server.pages import lessons_of, status_of
     from gatepass.server.peers import Peers
-    from gatepass.server.process import Server, Team
+    from gatepass.server.process import DrainingServer, Team
     from gatepass.server.supervisor import CONNECTIONS, STORE, name_of
-    from gatepass.store.choice import Inheritance
+    from gatepass.store.choice import WorkerStore
 
-    listening, lifeline, key = heritage.fds
+    listening, lifeline, key = options.fds
     with open(key, "rb") as pipe:
-        inheritance = Inheritance(heritage.folder / STORE, pipe.read())
-    shared = inheritance if inheritance.folder.is_dir() else None
+        worker_store = WorkerStore(options.folder / STORE, pipe.read())
+    shared = worker_store if worker_store.folder.is_dir() else None
 
-    def refuse(text: str) -> NoReturn:
+    def exit_unusable(text: str) -> NoReturn:
         _refuse(loaded.source, [text])
 
-    gate = gate_of(loaded, refuse, shared, heritage.number)
+    state = open_app_state(loaded, exit_unusable, shared, options.number)
     if loaded.config.access.keys:
         keyed.touch()
-    name = name_of(heritage.number)
-    peers = Peers(heritage.folder, name, gate.metrics.exposition, lambda: status_of(gate), lambda: lessons_of(gate))
-    team = Team(peers, socket.socket(fileno=lifeline), Seats(heritage.folder / CONNECTIONS, heritage.seat))
-    server = Server(gate, lambda _: None, team)
+    name = name_of(options.number)
+    peers = Peers(options.folder, name, state.metrics.exposition, lambda: status_of(state), lambda: lessons_of(state))
+    team = Team(peers, socket.socket(fileno=lifeline), ConnectionCounts(options.folder / CONNECTIONS, options.seat))
+    server = DrainingServer(state, lambda _: None, team)
     server.run(sockets=[socket.socket(fileno=listening)])
 
 
-def _loaded(path: str | None, host: str | None, port: int | None) -> Loaded:
+def _loaded(path: str | None, host: str | None, port: int | None) -> LoadedConfig:
     from gatepass.config.document import ConfigError
     from gatepass.config.load import load
     from gatepass.config.references import own_variables

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gatepass.cli.configuration import CHECK_FAILED, load_or_exit, refuse
+from gatepass.cli.configuration import CHECK_FAILED, exit_unusable, load_or_exit
 
 if TYPE_CHECKING:
     from gatepass.config.credential.kinds import AnyCredential
     from gatepass.config.model import Config
-    from gatepass.config.network import Carry
-    from gatepass.proxy.app_state import Gate
+    from gatepass.config.network import TokenPlacement
+    from gatepass.proxy.app_state import AppState
     from gatepass.tokens import Status, Token, TokenHolder
 
 LOOK_S = 0.1
@@ -73,19 +73,19 @@ def _named(config: Config, name: str | None) -> str:
     names = list(config.credentials)
     if name is None:
         if len(names) != 1:
-            refuse(f"which credential? there is {', '.join(names) or 'none'}")
+            exit_unusable(f"which credential? there is {', '.join(names) or 'none'}")
         return names[0]
     if name not in names:
-        refuse(f"{name!r} is not a name under credentials{did_you_mean(name, names)}")
+        exit_unusable(f"{name!r} is not a name under credentials{did_you_mean(name, names)}")
     return name
 
 
 def _leave_alone(config: Config, name: str) -> None:
     """Exit with 2 where a look at the token would cost the running gatepass its login."""
-    from gatepass.config.checks import ALONE, is_alone
+    from gatepass.config.checks import ALONE, has_unshared_refresh_token
 
-    if is_alone(config, name):
-        refuse(
+    if has_unshared_refresh_token(config, name):
+        exit_unusable(
             f"credentials.{name}: {ALONE}. Where no gatepass runs with it, --force uses it all the same, "
             "and what comes after it is lost."
         )
@@ -94,27 +94,27 @@ def _leave_alone(config: Config, name: str) -> None:
 async def _run(config: Config, name: str, *, watch: bool, reveal: bool) -> bool:
     """Whether a token was minted; with `watch` it only ends by being cancelled, and a failure is a line."""
     from gatepass.clock import SystemClock
-    from gatepass.proxy.app_state import build_gate
+    from gatepass.proxy.app_state import create_app_state
     from gatepass.store.choice import open_store
 
     clock = SystemClock()
-    gate = build_gate(config, clock, open_store(config.store, None, clock))
-    holder = gate.holders[name]
-    gate.snapshot.start()
+    state = create_app_state(config, clock, open_store(config.store, None, clock))
+    holder = state.holders[name]
+    state.store_cache.start()
     holder.start()
     try:
-        minted = await _show(gate, name, holder, reveal=reveal, watch=watch)
+        minted = await _show(state, name, holder, reveal=reveal, watch=watch)
         if watch:
-            await _watch(gate, holder)
+            await _watch(state, holder)
         return minted
     finally:
-        await gate.aclose()
+        await state.aclose()
 
 
-async def _show(gate: Gate, name: str, holder: TokenHolder, *, reveal: bool, watch: bool) -> bool:
+async def _show(state: AppState, name: str, holder: TokenHolder, *, reveal: bool, watch: bool) -> bool:
     from gatepass.errors import TokenUnavailable
 
-    began_s = gate.clock.now()
+    began_s = state.clock.now()
     try:
         minted = await holder.token()
     except TokenUnavailable as error:
@@ -125,22 +125,22 @@ async def _show(gate: Gate, name: str, holder: TokenHolder, *, reveal: bool, wat
         else:
             click.echo(f"FAIL credential:{name}: {reason}", err=True)
         return False
-    took_s = gate.clock.now() - began_s
-    look = Look(holder.status(), minted, gate.clock.now())
-    for label, text in report(gate.config, name, look, took_s, gate.clock.wall()):
+    took_s = state.clock.now() - began_s
+    view = CredentialView(holder.status(), minted, state.clock.now())
+    for label, text in report(state.config, name, view, took_s, state.clock.wall()):
         click.echo(f"{label:<{LABEL_CHARS}} {text}".rstrip())
     if reveal:
         click.echo(minted.text)
     return True
 
 
-async def _watch(gate: Gate, holder: TokenHolder) -> None:
+async def _watch(state: AppState, holder: TokenHolder) -> None:
     from gatepass.clock import sleep
 
-    story = Story(Look(holder.status(), holder.fresh(), gate.clock.now()))
+    watch_log = CredentialWatch(CredentialView(holder.status(), holder.current(), state.clock.now()))
     while True:
-        await sleep(gate.clock, LOOK_S)
-        for line in story.since(Look(holder.status(), holder.fresh(), gate.clock.now())):
+        await sleep(state.clock, LOOK_S)
+        for line in watch_log.since(CredentialView(holder.status(), holder.current(), state.clock.now())):
             _tell(line)
 
 
@@ -148,26 +148,26 @@ def _tell(line: str) -> None:
     click.echo(f"{time.strftime('%H:%M:%S')} {line}")
 
 
-def report(config: Config, name: str, look: Look, took_s: float, wall_s: float) -> Iterator[tuple[str, str]]:
+def report(config: Config, name: str, view: CredentialView, took_s: float, wall_s: float) -> Iterator[tuple[str, str]]:
     """What is known of a token, as labels and texts; the token itself is not among them."""
-    from gatepass.config.credential.kinds import place_of
+    from gatepass.config.credential.kinds import token_location
     from gatepass.tokens.lifetime import safe_claims
 
-    credential, status, token = config.credentials[name], look.status, look.token
+    credential, status, token = config.credentials[name], view.status, view.token
     if token is None:
         return
     yield "credential", f"{name} ({credential.type})"
     took = "" if credential.type in ASKS_NOBODY else f", in {took_s:.2f} s"
-    yield "from", f"{place_of(credential)}{took}"
+    yield "from", f"{token_location(credential)}{took}"
     # a text in a file is followed, whatever it is: only where nobody changes it is it a key
-    kind = "opaque" if credential.type == "file" and token.life_s is None else token.kind.value
+    kind = "opaque" if credential.type == "file" and token.lifetime_s is None else token.kind.value
     yield "token", f"{kind}, {len(token.text)} characters"
     if status.age_s is not None and status.age_s > took_s + FOUND_S:
         yield "age", f"{status.age_s:.0f} s: another gatepass minted it, the store had it"
     yield "life", _life(credential, token)
-    if status.left_s is not None and token.life_s is not None:
+    if status.expires_in_s is not None and token.lifetime_s is not None:
         kept_s = rounded(token.end_s - token.expires_s)
-        yield "sent for", f"{status.left_s:.0f} s more; not in its last {kept_s} s, or it might end on the way"
+        yield "sent for", f"{status.expires_in_s:.0f} s more; not in its last {kept_s} s, or it might end on the way"
     if status.next_try_in_s is not None:
         yield "refresh", f"in {status.next_try_in_s:.0f} s"
     yield from (("carried as", text) for text in _carried(config, name))
@@ -175,36 +175,36 @@ def report(config: Config, name: str, look: Look, took_s: float, wall_s: float) 
 
 
 def _life(credential: AnyCredential, token: Token) -> str:
-    from gatepass.tokens.lifetime import ToldBy
+    from gatepass.tokens.lifetime import LifetimeSource
 
-    if token.life_s is None:
+    if token.lifetime_s is None:
         is_file = credential.type == "file"
         return "until the file changes: nothing tells its end" if is_file else "for good: a key that does not expire"
     told_by = {
-        ToldBy.JWT: "told by the token itself",
-        ToldBy.REPLY: f"told by {TOLD_BY.get(credential.type, ISSUER)}",
-        ToldBy.DEFAULT: "default_ttl_s, for nothing tells it",
-        ToldBy.NOBODY: "told by nobody",
-    }[token.told_by]
-    return f"{rounded(token.life_s)} s, {told_by}"
+        LifetimeSource.JWT: "told by the token itself",
+        LifetimeSource.REPLY: f"told by {TOLD_BY.get(credential.type, ISSUER)}",
+        LifetimeSource.DEFAULT: "default_ttl_s, for nothing tells it",
+        LifetimeSource.NONE: "told by nobody",
+    }[token.lifetime_source]
+    return f"{rounded(token.lifetime_s)} s, {told_by}"
 
 
 def _carried(config: Config, name: str) -> Iterator[str]:
     """How it is shown to the upstreams of the credential, those that agree on one line."""
-    from gatepass.config.checks import carry_of
+    from gatepass.config.checks import placement_of
 
     ways: dict[str, list[str]] = {}
     for upstream, settings in config.upstreams.items():
         if settings.credential == name:
-            ways.setdefault(_way(carry_of(settings, config)), []).append(upstream)
+            ways.setdefault(_way(placement_of(settings, config)), []).append(upstream)
     if not ways:
-        yield f"{_way(config.credentials[name].carried)}; no upstream names it"
+        yield f"{_way(config.credentials[name].placement)}; no upstream names it"
     yield from (f"{way}, to {', '.join(upstreams)}" for way, upstreams in ways.items())
 
 
-def _way(carry: Carry) -> str:
-    fields = [f"{name}: {template}" for name, template in carry.templates.items()]
-    return " and ".join([*fields, *([f"?{carry.query}={{token}}"] if carry.query else [])])
+def _way(placement: TokenPlacement) -> str:
+    fields = [f"{name}: {template}" for name, template in placement.templates.items()]
+    return " and ".join([*fields, *([f"?{placement.query}={{token}}"] if placement.query else [])])
 
 
 WHOLE_FROM_S = 10.0
@@ -220,7 +220,7 @@ FOUND = "found: another gatepass fetched it"
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class CredentialView:
     """A credential at the moment `now` (Clock.now); `token` is the one that would be sent."""
 
     status: Status
@@ -228,40 +228,40 @@ class Look:
     now: float
 
 
-class Story:
+class CredentialWatch:
     """What happens to a credential while somebody watches: a short line for each change, and one a minute for a failure
     that goes on. It begins at `first`, of which everything has been told."""
 
-    def __init__(self, first: Look) -> None:
+    def __init__(self, first: CredentialView) -> None:
         self._before = first.status
         self._token = first.token
-        from gatepass.tokens.token_log import Repetitions
+        from gatepass.tokens.token_log import FailureDeduplicator
 
-        self._repetitions = Repetitions()
+        self._repetitions = FailureDeduplicator()
         if first.status.failing:
             self._repetitions.times(str(first.status.last_error), first.now)
 
-    def since(self, look: Look) -> Iterator[str]:
+    def since(self, view: CredentialView) -> Iterator[str]:
         """What has changed since the look before this one, in the order in which it happens."""
-        before, self._before = self._before, look.status
-        age_s, before_s = look.status.last_error_age_s, before.last_error_age_s
+        before, self._before = self._before, view.status
+        age_s, before_s = view.status.last_error_age_s, before.last_error_age_s
         # by the time of the last error: one that another gatepass was told is in no count of this one
         if age_s is not None and (before_s is None or age_s < before_s):
-            reason = str(look.status.last_error)
-            times = self._repetitions.times(reason, look.now)  # each at once, then once a minute, as in the log
+            reason = str(view.status.last_error)
+            times = self._repetitions.times(reason, view.now)  # each at once, then once a minute, as in the log
             if times is not None:
                 said = "failed" if times == 1 else f"failed {times} times more"
-                yield f"{said}: {reason}{next_try(look.status)}"
-        if look.token is not None and look.token is not self._token:
-            how = f"fetch {look.status.fetches}" if look.status.fetches > before.fetches else FOUND
-            life = "no end told" if look.token.life_s is None else f"lives {rounded(look.token.life_s)} s"
-            said = f"new token ({how}): {look.token.kind.value}, {life}"
-            if self._token is not None and look.token.text == self._token.text:
+                yield f"{said}: {reason}{next_try(view.status)}"
+        if view.token is not None and view.token is not self._token:
+            how = f"fetch {view.status.fetches}" if view.status.fetches > before.fetches else FOUND
+            life = "no end told" if view.token.lifetime_s is None else f"lives {rounded(view.token.lifetime_s)} s"
+            said = f"new token ({how}): {view.token.kind.value}, {life}"
+            if self._token is not None and view.token.text == self._token.text:
                 said = f"the same token again ({how})"
-            yield f"{said}{next_try(look.status)}"
-            self._token = look.token
+            yield f"{said}{next_try(view.status)}"
+            self._token = view.token
             self._repetitions.forget()
-        if before.left_s and look.status.left_s == 0:
+        if before.expires_in_s and view.status.expires_in_s == 0:
             yield "expired: requests wait for the next token, or fail"
 
 

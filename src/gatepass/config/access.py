@@ -17,7 +17,7 @@ from pydantic import Field, field_validator, model_validator
 
 from gatepass.config.block import HASH, Block, Name, SecretText
 from gatepass.config.references import Reference
-from gatepass.config.routes import Place
+from gatepass.config.routes import MemberPath
 
 BuiltIn = Literal[
     "plain",
@@ -33,11 +33,11 @@ BuiltIn = Literal[
     "opencode",
     "vscode",
 ]
-KeepAlive = Literal["comment", "empty-delta", "off"]
+KeepAliveMode = Literal["comment", "empty-delta", "off"]
 Dialect = Literal["openai", "azure", "ragflow"]
 ORIGIN = r"^(\*|[a-z][a-z0-9+.-]*://[a-z0-9.:\[\]-]+)$"
 """As a browser writes it: https://fetch.spec.whatwg.org/#origin-header."""
-Origin = Annotated[str, Field(pattern=ORIGIN)]
+CorsOrigin = Annotated[str, Field(pattern=ORIGIN)]
 
 THINKING = ["chat_template_kwargs", "enable_thinking", "thinking", "do_sample"]
 """RAGFlow and Dify put these beside the messages; vLLM wants the first, Azure refuses them all."""
@@ -48,15 +48,15 @@ class Profile(Block):
 
     like: BuiltIn | None = None
     """The built-in profile to begin with; None: the one of the same name, else plain."""
-    drop: list[Place] = []
+    drop: list[MemberPath] = []
     """Members to leave out of every request, beside drop_params and model_type, which nobody may send."""
-    drop_null: list[Place] = []
+    drop_null: list[MemberPath] = []
     """Members to leave out where they are null."""
-    drop_for: dict[Dialect, list[Place]] = {}
+    drop_for: dict[Dialect, list[MemberPath]] = {}
     """Members to leave out on the way to upstreams of a dialect."""
     plain_tools: bool = False
     """Send nothing in an entry of `tools` but `type` and `function`."""
-    keep_alive: KeepAlive = "comment"
+    keep_alive: KeepAliveMode = "comment"
     """What a stream that waits is kept alive with: a comment line, a chunk without text, or nothing. Only with the
     first do comments of the upstream's own pass."""
     whole_numbers: bool = False
@@ -88,7 +88,7 @@ class Profile(Block):
     """Take the key out of a JSON object that is sent in its place."""
     typed_ids: bool = False
     """List models under names that tell their type where their own does not."""
-    cors_origins: list[Origin] = []
+    cors_origins: list[CorsOrigin] = []
     """Pages that may call gatepass from a browser, such as https://chat.corp.example; `*` is every page."""
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from gatepass.config.credential.base import checked_extra
 from gatepass.config.credential.oauth2 import method_of
-from gatepass.config.document import Path, matches
+from gatepass.config.document import SettingPath, matches
 from gatepass.config.references import UnresolvedReference, read_file
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ FOREIGN_KEY = "holds no PEM private key that belongs to client_cert"
 TOO_WEAK = "is too weak for the TLS library of this machine: take one with a longer key or a newer signature"
 
 
-def unusable_files(tree: Any) -> Iterator[tuple[Path, str]]:
+def unusable_files(tree: Any) -> Iterator[tuple[SettingPath, str]]:
     """Each file with which no connection could be made or no token had, and why: found at load, not at the start."""
     for pattern in NETWORKS:
         for path, network in matches(tree, pattern):
@@ -179,7 +179,7 @@ UNWRITABLE = "stands in a directory that gatepass cannot write to: each new refr
 NO_DIRECTORY = "stands in a directory that does not exist"
 
 
-def unusable_oauth2_files(tree: Any) -> Iterator[tuple[Path, str]]:
+def unusable_oauth2_files(tree: Any) -> Iterator[tuple[SettingPath, str]]:
     """Each key, certificate and kept token with which no token could be had, and why.
 
     What is of a wrong type or in the wrong place is left to the model.

@@ -13,15 +13,15 @@ from urllib.parse import urlsplit
 from gatepass.config.access import BUILT_IN, keys_in
 from gatepass.config.block import crosses_network_in_plain, is_loopback
 from gatepass.config.credential.oauth2 import Oauth2Credential
-from gatepass.config.document import Path, Pattern, dotted, leaves, lookup, matches
-from gatepass.config.model import Config, Server
-from gatepass.config.network import BEARER, Carry
+from gatepass.config.document import SettingPath, SettingPattern, dotted, leaves, lookup, matches
+from gatepass.config.model import Config, ServerConfig
+from gatepass.config.network import BEARER_PLACEMENT, TokenPlacement
 from gatepass.config.references import Reference
-from gatepass.config.routes import Lead, Model
-from gatepass.config.upstream import Upstream, no_assistant
+from gatepass.config.routes import Model, TargetList
+from gatepass.config.upstream import UpstreamConfig, no_assistant
 from gatepass.config.wording import did_you_mean
 
-PLANNED: Mapping[Pattern, str] = {
+PLANNED: Mapping[SettingPattern, str] = {
     ("mcp",): "the MCP relay",
     ("operations", "messages"): "the operation messages",
     ("models", "*", "operations", "messages"): "the operation messages",
@@ -30,14 +30,14 @@ PLANNED: Mapping[Pattern, str] = {
 """Settings that will come."""
 
 
-def not_built_yet(tree: Any) -> Iterator[tuple[Path, str]]:
+def not_built_yet(tree: Any) -> Iterator[tuple[SettingPath, str]]:
     """Each place of `tree` that wants what is not there yet, with what to tell of it."""
     for pattern, what in PLANNED.items():
         for path, _ in matches(tree, pattern):
             yield path, f"not built yet: {what}; remove it"
 
 
-LINKS: tuple[tuple[Pattern, str], ...] = (
+LINKS: tuple[tuple[SettingPattern, str], ...] = (
     (("upstreams", "*", "credential"), "credentials"),
     (("operations", "*", "upstream"), "upstreams"),
     (("models", "*", "upstream"), "upstreams"),
@@ -62,7 +62,7 @@ _OPERATION = re.compile(
 NO_BASE = "ends in {path}, which gatepass puts behind it by itself: let it end before that, most often in /v1"
 
 
-def dead_ends(tree: Any) -> Iterator[tuple[Path, str]]:
+def dead_ends(tree: Any) -> Iterator[tuple[SettingPath, str]]:
     """Each place from which no request could get anywhere, with what to do about it."""
     for path, url in matches(tree, ("upstreams", "*", "base_url")):
         if isinstance(url, str) and (found := _OPERATION.search(url.rstrip("/").lower())):
@@ -78,7 +78,7 @@ def _has_own_upstream(tree: Any) -> bool:
     return any(lookup(tree, ("operations", name, "upstream")) is not None for name in WITH_MODELS)
 
 
-def dangling(tree: Any) -> Iterator[tuple[Path, str]]:
+def dangling(tree: Any) -> Iterator[tuple[SettingPath, str]]:
     """Each name that stands for nothing, with what to tell of it."""
     for pattern, block in LINKS:
         known = lookup(tree, (block,))
@@ -94,7 +94,7 @@ def dangling(tree: Any) -> Iterator[tuple[Path, str]]:
             yield path, _unknown(value, "profiles", profiles)
 
 
-def _suggested(tree: Any) -> Iterator[tuple[Path, str]]:
+def _suggested(tree: Any) -> Iterator[tuple[SettingPath, str]]:
     """Each model that is pointed at and that no request could reach."""
     models = lookup(tree, ("models",))
     names = [str(name) for name in models] if isinstance(models, dict) else []
@@ -136,10 +136,10 @@ CARRIES_SECRETS = (
 _VISIBLE = re.compile(r"[!-~]+\Z")
 
 
-def open_doors(tree: Any) -> Iterator[tuple[Path, str]]:
+def open_doors(tree: Any) -> Iterator[tuple[SettingPath, str]]:
     """Each place of `tree` that is unsafe, with what to tell of it. Values of a wrong type are not judged here."""
     host = lookup(tree, ("server", "host"))
-    host = Server().host if host is None else host
+    host = ServerConfig().host if host is None else host
     if isinstance(host, str) and not is_loopback(host) and not lookup(tree, ("access", "keys")):
         yield ("server", "host"), UNGUARDED
     yield from in_plain_sight(tree)
@@ -149,7 +149,7 @@ def open_doors(tree: Any) -> Iterator[tuple[Path, str]]:
     yield from _said_twice(tree)
 
 
-def in_plain_sight(tree: Any) -> Iterator[tuple[Path, str]]:
+def in_plain_sight(tree: Any) -> Iterator[tuple[SettingPath, str]]:
     """Each URL of `tree` to which a secret would cross the network in plain: to its host, or to a proxy before it."""
     for block, name in CARRIES_SECRETS:
         for path, url in matches(tree, (block, "*", name)):
@@ -162,7 +162,7 @@ def in_plain_sight(tree: Any) -> Iterator[tuple[Path, str]]:
                 yield path, IN_PLAIN_TO_PROXY.format(block=dotted(path[:2]))
 
 
-def _carries_secret(tree: Any, path: Path) -> bool:
+def _carries_secret(tree: Any, path: SettingPath) -> bool:
     """Whether what goes to the URL at `path` is secret, and the configuration does not allow plain HTTP for it."""
     block = lookup(tree, path[:-1])
     allowed = block.get("allow_plain_http") is True
@@ -177,7 +177,7 @@ def _is_readable(url: str, proxy: str | None = None) -> bool:
         return False
 
 
-SECRET_FILES: tuple[Pattern, ...] = (
+SECRET_FILES: tuple[SettingPattern, ...] = (
     ("credentials", "*", "path"),
     ("credentials", "*", "private_key_file"),
     ("credentials", "*", "refresh_token_file"),
@@ -228,7 +228,7 @@ def weakness(key: str) -> str | None:
     return None
 
 
-def _said_twice(tree: Any) -> Iterator[tuple[Path, str]]:
+def _said_twice(tree: Any) -> Iterator[tuple[SettingPath, str]]:
     for member, text in (("name", "is the name of an earlier key"), ("hash", "is the hash of an earlier key")):
         seen: set[str] = set()
         for path, value in matches(tree, ("access", "keys", "*", member)):
@@ -256,14 +256,14 @@ NO_LIST = "never counts: a list of models is asked for within bounds of its own,
 _AZURE = re.compile(r"\.(?:openai|cognitiveservices)\.azure\.(?:com|us|cn)\Z")
 
 
-def carry_of(upstream: Upstream, config: Config) -> Carry:
+def placement_of(upstream: UpstreamConfig, config: Config) -> TokenPlacement:
     """How `upstream` of `config` is shown its credential's tokens."""
     if upstream.carry is not None or upstream.credential is None:
-        return upstream.carry or BEARER
-    return config.credentials[upstream.credential].carried
+        return upstream.carry or BEARER_PLACEMENT
+    return config.credentials[upstream.credential].placement
 
 
-def clashes(config: Config) -> Iterator[tuple[Path, str]]:
+def clashes(config: Config) -> Iterator[tuple[SettingPath, str]]:
     """Each operation that RAGFlow does not know, each name that no assistant of it can have, what could never count
     beside `*` or at all, and each static header that carries the token too, with what to tell of it."""
     for operation, route in config.operations.items():
@@ -274,7 +274,7 @@ def clashes(config: Config) -> Iterator[tuple[Path, str]]:
         yield from _of_model(name, model, config)
     for name, upstream in config.upstreams.items():
         if upstream.credential is not None:
-            carried = {field.lower() for field in carry_of(upstream, config).templates}
+            carried = {field.lower() for field in placement_of(upstream, config).templates}
             for field in upstream.headers:
                 if field.lower() in carried:
                     yield ("upstreams", name, "headers", field), TWICE.format(field)
@@ -294,7 +294,7 @@ def _unasked(config: Config) -> Iterator[str]:
     """A warning of each upstream to which no request for a model could go."""
     if len(config.upstreams) == 1:
         return
-    asked = {target.upstream for model in config.models.values() for target in model.everywhere()}
+    asked = {target.upstream for model in config.models.values() for target in model.all_targets()}
     asked |= {route.upstream for name, route in config.operations.items() if name != "models" and route.upstream}
     listed = {route.upstream for name, route in config.operations.items() if name == "models"}
     for name in config.upstreams:
@@ -302,21 +302,21 @@ def _unasked(config: Config) -> Iterator[str]:
             yield (ONLY_LISTED if name in listed else UNASKED).format(name=name)
 
 
-def _of_model(name: str, model: Model, config: Config) -> Iterator[tuple[Path, str]]:
+def _of_model(name: str, model: Model, config: Config) -> Iterator[tuple[SettingPath, str]]:
     yield from _no_assistants(("models", name), name, model, config)
     for operation, own in model.operations.items():
-        block: Path = ("models", name, "operations", operation)
+        block: SettingPath = ("models", name, "operations", operation)
         yield from _idle(operation, block, own.model_fields_set)
         route = config.operations.get(operation)
         if name == "*" and route is not None and route.upstream is not None:
             yield block, NEVER.format(operation)
-        for number, target in enumerate(own.in_order()):
+        for number, target in enumerate(own.ordered_targets()):
             place = (*block, "upstream") if own.targets is None else (*block, "targets", number, "upstream")
             yield from _no_chat(operation, place, target.upstream, config)
         yield from _no_assistants(block, name, own, config)
 
 
-def _idle(operation: str, block: Path, given: Collection[str]) -> Iterator[tuple[Path, str]]:
+def _idle(operation: str, block: SettingPath, given: Collection[str]) -> Iterator[tuple[SettingPath, str]]:
     """What is `given` in `block` and could change nothing."""
     if operation in PASSED_ON and "rules" in given:
         yield (*block, "rules"), NO_RULES.format(operation)
@@ -324,18 +324,20 @@ def _idle(operation: str, block: Path, given: Collection[str]) -> Iterator[tuple
         yield from (((*block, name), NO_LIST) for name in ("rules", "model", "timeouts") if name in given)
 
 
-def _no_chat(operation: str, place: Path, upstream: str, config: Config) -> Iterator[tuple[Path, str]]:
+def _no_chat(operation: str, place: SettingPath, upstream: str, config: Config) -> Iterator[tuple[SettingPath, str]]:
     if operation not in ("chat", "models") and config.upstreams[upstream].dialect == "ragflow":
         yield place, f"{upstream} is RAGFlow, which answers chats and nothing else"
 
 
-def _no_assistants(block: Path, name: str, lead: Lead, config: Config) -> Iterator[tuple[Path, str]]:
-    for number, target in enumerate(lead.in_order()):
+def _no_assistants(
+    block: SettingPath, name: str, target_list: TargetList, config: Config
+) -> Iterator[tuple[SettingPath, str]]:
+    for number, target in enumerate(target_list.ordered_targets()):
         is_pattern = target.name is None and any(sign in name for sign in "*?[")
         if config.upstreams[target.upstream].dialect != "ragflow" or is_pattern:
             continue
         if (fault := no_assistant(target.name if target.name is not None else name)) is not None:
-            place = block if lead.targets is None else (*block, "targets", number)
+            place = block if target_list.targets is None else (*block, "targets", number)
             yield (*place, "name") if target.name is not None else place, fault
 
 
@@ -345,7 +347,7 @@ ALONE = (
 )
 
 
-def is_alone(config: Config, name: str) -> bool:
+def has_unshared_refresh_token(config: Config, name: str) -> bool:
     """Whether nobody but the gatepass that runs may use the refresh token of the credential `name`.
 
     Most issuers end it at its use, or all of its kin where it is used twice (RFC 9700 4.14.2), and without a common

@@ -6,17 +6,17 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-Path = tuple[str | int, ...]
+SettingPath = tuple[str | int, ...]
 """A way into the tree of a configuration: `("access", "keys", 0, "name")`."""
 
 
-def dotted(path: Path) -> str:
+def dotted(path: SettingPath) -> str:
     """`access.keys[0].name`: the form in which people name a setting."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Origin:
+class ValueOrigin:
     """Where a value came from: a line of a file, a variable of the environment, a flag."""
 
     source: str
@@ -27,12 +27,12 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class ConfigProblem:
     """One fault. `text` says what is wrong and what to do, and never quotes a referenced value."""
 
-    path: Path
+    path: SettingPath
     text: str
-    origin: Origin
+    origin: ValueOrigin
 
     def __str__(self) -> str:
         place = f"{self.origin}: {dotted(self.path)}" if self.path else str(self.origin)
@@ -42,7 +42,7 @@ class Problem:
 class ConfigError(Exception):
     """A configuration that cannot be used: every fault at once, in the order of the file."""
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
+    def __init__(self, problems: Iterable[ConfigProblem]) -> None:
         self.problems = tuple(sorted(problems, key=lambda problem: problem.origin))
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
@@ -54,7 +54,7 @@ MOST_VALUES = 20_000
 
 
 @dataclass(slots=True)
-class Document:
+class ConfigDocument:
     """A tree that its reader fills value by value. `problems` and `warnings` gather what is found on the way.
 
     `origins` is the only record of lines and variables: values carry none, and who reports a fault looks it up.
@@ -62,50 +62,50 @@ class Document:
 
     source: str
     tree: Any = field(default_factory=dict)
-    origins: dict[Path, Origin] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
+    origins: dict[SettingPath, ValueOrigin] = field(default_factory=dict)
+    problems: list[ConfigProblem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
-    def origin(self, path: Path) -> Origin:
+    def origin(self, path: SettingPath) -> ValueOrigin:
         """Where the value at `path` came from; for one that is missing, where its block stands."""
         for length in range(len(path), -1, -1):
             found = self.origins.get(path[:length])
             if found is not None:
                 return found
-        return Origin(self.source)
+        return ValueOrigin(self.source)
 
-    def put(self, path: Path, value: Any, origin: str) -> None:
+    def put(self, path: SettingPath, value: Any, origin: str) -> None:
         """Set the value at `path`, which came from `origin`."""
-        self.tree = replaced(self.tree, path, value)
-        self.origins[path] = Origin(origin)
+        self.tree = with_value(self.tree, path, value)
+        self.origins[path] = ValueOrigin(origin)
 
-    def refuse(self, path: Path, text: str) -> None:
+    def add_problem(self, path: SettingPath, text: str) -> None:
         """Note a fault of the value at `path`."""
-        self.problems.append(Problem(path, text, self.origin(path)))
+        self.problems.append(ConfigProblem(path, text, self.origin(path)))
 
-    def refuse_all(self, found: Iterable[tuple[Path, str]], known: Collection[Path]) -> None:
+    def refuse_all(self, found: Iterable[tuple[SettingPath, str]], known: Collection[SettingPath]) -> None:
         """Note each fault but those at places that are `known`: what follows from a fault is noise."""
         for path, text in found:
             if path not in known:
-                self.refuse(path, text)
+                self.add_problem(path, text)
 
-    def seen(self, path: Path, line: int) -> None:
+    def note_line(self, path: SettingPath, line: int) -> None:
         """Note the line of the value at `path`; raises ConfigError beyond the bounds."""
         if len(path) > DEEPEST:
             raise self.fault(line, f"is nested deeper than {DEEPEST} levels")
         if len(self.origins) >= MOST_VALUES:
             raise self.fault(line, f"holds more than {MOST_VALUES} values (each use of an alias counts)")
-        self.origins.setdefault(path, Origin(self.source, line))
+        self.origins.setdefault(path, ValueOrigin(self.source, line))
 
-    def twice(self, path: Path, line: int) -> None:
+    def duplicate_key(self, path: SettingPath, line: int) -> None:
         text = f"is written twice (first in line {self.origins[path].line}): keep one"
-        self.problems.append(Problem(path, text, Origin(self.source, line)))
+        self.problems.append(ConfigProblem(path, text, ValueOrigin(self.source, line)))
 
     def fault(self, line: int, text: str) -> ConfigError:
-        return ConfigError([Problem((), text, Origin(self.source, line))])
+        return ConfigError([ConfigProblem((), text, ValueOrigin(self.source, line))])
 
 
-Pattern = tuple[str, ...]
+SettingPattern = tuple[str, ...]
 """A path in which `*` stands for any name or index: `("upstreams", "*", "base_url")`."""
 
 
@@ -117,7 +117,7 @@ def children(node: Any) -> Iterator[tuple[str | int, Any]]:
         yield from enumerate(node)
 
 
-def matches(tree: Any, pattern: Pattern, prefix: Path = ()) -> Iterator[tuple[Path, Any]]:
+def matches(tree: Any, pattern: SettingPattern, prefix: SettingPath = ()) -> Iterator[tuple[SettingPath, Any]]:
     """Every place of `tree` that `pattern` names, with its value; none where shapes differ."""
     if not pattern:
         yield prefix, tree
@@ -127,7 +127,7 @@ def matches(tree: Any, pattern: Pattern, prefix: Path = ()) -> Iterator[tuple[Pa
             yield from matches(value, pattern[1:], (*prefix, key))
 
 
-def leaves(tree: Any, prefix: Path = ()) -> Iterator[tuple[Path, Any]]:
+def leaves(tree: Any, prefix: SettingPath = ()) -> Iterator[tuple[SettingPath, Any]]:
     """Every value that is neither a dict nor a list, with its path."""
     if not isinstance(tree, dict | list):
         yield prefix, tree
@@ -136,18 +136,18 @@ def leaves(tree: Any, prefix: Path = ()) -> Iterator[tuple[Path, Any]]:
         yield from leaves(value, (*prefix, key))
 
 
-def lookup(tree: Any, path: Path) -> Any:
+def lookup(tree: Any, path: SettingPath) -> Any:
     """The value at `path`, or None where there is nothing."""
     for key in path:
         tree = dict(children(tree)).get(key)
     return tree
 
 
-def replaced(tree: Any, path: Path, value: Any) -> Any:
+def with_value(tree: Any, path: SettingPath, value: Any) -> Any:
     """A copy of `tree` with `value` at `path`; blocks that are missing on the way are made."""
     if not path:
         return value
     if isinstance(tree, list):
-        return [replaced(old, path[1:], value) if index == path[0] else old for index, old in enumerate(tree)]
+        return [with_value(old, path[1:], value) if index == path[0] else old for index, old in enumerate(tree)]
     block = tree if isinstance(tree, dict) else {}
-    return {**block, path[0]: replaced(block.get(path[0]), path[1:], value)}
+    return {**block, path[0]: with_value(block.get(path[0]), path[1:], value)}

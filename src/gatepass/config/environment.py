@@ -20,7 +20,17 @@ from gatepass.config.credential.base import Credential
 from gatepass.config.credential.http_json import HttpJsonCredential
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.credential.vendor import AwsBedrockCredential, EntraCredential, GoogleCredential
-from gatepass.config.document import Document, Origin, Path, Problem, dotted, leaves, lookup, matches, replaced
+from gatepass.config.document import (
+    ConfigDocument,
+    ConfigProblem,
+    SettingPath,
+    ValueOrigin,
+    dotted,
+    leaves,
+    lookup,
+    matches,
+    with_value,
+)
 from gatepass.config.file import value_of
 from gatepass.config.model import Config
 from gatepass.config.references import (
@@ -32,18 +42,18 @@ from gatepass.config.references import (
     REQUIRED,
     SECRETS,
     TELLING,
-    Given,
     Reference,
     UnresolvedReference,
-    given,
+    VariableValue,
     is_moment,
     own_variables,
+    variable_value,
 )
-from gatepass.config.upstream import Upstream
+from gatepass.config.upstream import UpstreamConfig
 from gatepass.config.wording import OTHERWISE, all_settings, did_you_mean, named
 from gatepass.types import Secret
 
-Proxied = TypeVar("Proxied", Upstream, Credential)
+Proxied = TypeVar("Proxied", UpstreamConfig, Credential)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +150,7 @@ VARIABLE_OF = {
 """Names in a file, and of others, of what has a variable of another name."""
 
 
-def read_environment(environment: Mapping[str, str]) -> Document:
+def read_environment(environment: Mapping[str, str]) -> ConfigDocument:
     """The configuration that the GATEPASS_ variables stand for, with every problem found on the way."""
     reading = _Reading(own_variables(environment))
     reading.refuse_strangers()
@@ -152,12 +162,12 @@ def read_environment(environment: Mapping[str, str]) -> Document:
     return reading.document
 
 
-def strangers(values: Mapping[str, str]) -> Iterator[Problem]:
+def strangers(values: Mapping[str, str]) -> Iterator[ConfigProblem]:
     """Each of the own variables that gatepass does not have, with the nearest name that it has, or the setting of
     that name that a file has."""
     for name in values:
         if name not in NAMES and name not in ("CONFIG", ASKING):
-            yield Problem((), _strange(name), _origin(name))
+            yield ConfigProblem((), _strange(name), _origin(name))
 
 
 def _strange(name: str) -> str:
@@ -178,7 +188,7 @@ class _Reading:
 
     def __init__(self, values: Mapping[str, str]) -> None:
         self._values = values
-        self.document = Document(SOURCE)
+        self.document = ConfigDocument(SOURCE)
 
     def refuse_strangers(self) -> None:
         """Names that gatepass does not have, and secrets that are given twice."""
@@ -198,12 +208,12 @@ class _Reading:
         kind, teller = self._type()
         if not kind:
             return
-        block: Path = ("credentials", CREDENTIAL)
+        block: SettingPath = ("credentials", CREDENTIAL)
         self._set((*block, "type"), kind, teller)
         for name, place in OF_TYPE[kind].items():
             self._member(name, (*block, *place))
         for name in OF_TOKENS:
-            if name not in OF_TYPE[kind] and (foreign := given(self._values, name)):
+            if name not in OF_TYPE[kind] and (foreign := variable_value(self._values, name)):
                 self._problem((), f"says nothing to a credential of type {kind}: remove it", foreign.name)
         self._network(block)
         for upstream in self.document.tree["upstreams"]:
@@ -211,7 +221,7 @@ class _Reading:
 
     def keys(self) -> None:
         """One entry for each key and each hash; the keys of a file, which may change in number, share one."""
-        keys = given(self._values, "KEYS")
+        keys = variable_value(self._values, "KEYS")
         entries = self._keys(keys) if keys else []
         for entry in entries:
             self._entry(entry, keys.name if keys else "")
@@ -223,12 +233,12 @@ class _Reading:
     def _entry(self, entry: dict[str, Any], name: str) -> None:
         """`entry`, under the profile of all keys."""
         entries = lookup(self.document.tree, ("access", "keys")) or []
-        self.document.tree = replaced(self.document.tree, ("access", "keys"), [*entries, entry])
+        self.document.tree = with_value(self.document.tree, ("access", "keys"), [*entries, entry])
         self.document.origins["access", "keys", len(entries)] = _origin(name)
         if profile := self._values.get("PROFILE"):
             self._set(("access", "keys", len(entries), "profile"), profile, "PROFILE")
 
-    def _keys(self, keys: Given) -> list[dict[str, Any]]:
+    def _keys(self, keys: VariableValue) -> list[dict[str, Any]]:
         if keys.fault is not None:
             self._problem(("access", "keys", 0), keys.fault, keys.name)
             return [{"name": "keys-file"}]
@@ -246,7 +256,7 @@ class _Reading:
                 return stated, "TOKEN_TYPE"
             self._problem((), f"{stated!r} is not known here{did_you_mean(stated, list(OF_TYPE))}", "TOKEN_TYPE")
             return "", ""
-        telling = {kind: found.name for name, kind in TELLING.items() if (found := given(self._values, name))}
+        telling = {kind: found.name for name, kind in TELLING.items() if (found := variable_value(self._values, name))}
         if len(telling) == 1:
             return next(iter(telling.items()))
         if telling:
@@ -256,8 +266,8 @@ class _Reading:
             self._problem((), f"is missing: {' or '.join(OF_TYPE)}", "TOKEN_TYPE")
         return "", ""
 
-    def _member(self, name: str, path: Path) -> None:
-        found = given(self._values, name)
+    def _member(self, name: str, path: SettingPath) -> None:
+        found = variable_value(self._values, name)
         if found is None:
             if name in REQUIRED and not (name == "TOKEN_URL" and "ISSUER" in self._values):
                 also = f" (or {PREFIX}{name}_FILE)" if name in SECRETS else ""
@@ -271,15 +281,15 @@ class _Reading:
         else:
             self._set(path, found.value, found.name)
 
-    def _login(self, path: Path, found: Given) -> None:
+    def _login(self, path: SettingPath, found: VariableValue) -> None:
         """A JSON body, each text in it a Reference: none of them can be printed, and a file is read again."""
         try:
             body = value_of(found.value)
             for place, text in list(leaves(body)):
                 if isinstance(text, str) and found.file is None:
-                    body = replaced(body, place, Reference.to_variable(f"{PREFIX}{found.name}", text))
+                    body = with_value(body, place, Reference.to_variable(f"{PREFIX}{found.name}", text))
                 elif isinstance(text, str) and found.file is not None:
-                    body = replaced(body, place, Reference.to_file(found.file, partial(_text_at, place=place)))
+                    body = with_value(body, place, Reference.to_file(found.file, partial(_text_at, place=place)))
         except ValueError as error:
             self._problem(path, str(error), found.name)
         else:
@@ -289,13 +299,13 @@ class _Reading:
         self._set(("upstreams", upstream, "base_url"), self._values[name], name)
         self._network(("upstreams", upstream))
 
-    def _network(self, block: Path) -> None:
+    def _network(self, block: SettingPath) -> None:
         if "CA_FILE" in self._values:
             self._set((*block, "network", "ca_file"), self._values["CA_FILE"], "CA_FILE")
         if "PROXY" in self._values:
             self._proxy((*block, "network"))
 
-    def _proxy(self, network: Path) -> None:
+    def _proxy(self, network: SettingPath) -> None:
         """The proxy, and apart from it its user and password, which nothing may print."""
         try:
             proxy = parsed_proxy(self._values["PROXY"])
@@ -307,22 +317,22 @@ class _Reading:
             auth = Reference.to_variable(f"{PREFIX}PROXY", proxy.auth.reveal())
             self._set((*network, "proxy_auth"), auth, "PROXY")
 
-    def _set(self, path: Path, value: Any, name: str) -> None:
+    def _set(self, path: SettingPath, value: Any, name: str) -> None:
         self.document.put(path, value, f"{SOURCE} {PREFIX}{name}")
 
-    def _problem(self, path: Path, text: str, name: str = "") -> None:
-        self.document.problems.append(Problem(path, text, _origin(name) if name else Origin(SOURCE)))
+    def _problem(self, path: SettingPath, text: str, name: str = "") -> None:
+        self.document.problems.append(ConfigProblem(path, text, _origin(name) if name else ValueOrigin(SOURCE)))
 
 
-def _origin(name: str) -> Origin:
-    return Origin(f"{SOURCE} {PREFIX}{name}")
+def _origin(name: str) -> ValueOrigin:
+    return ValueOrigin(f"{SOURCE} {PREFIX}{name}")
 
 
 def _listed(text: str) -> list[str]:
     return [part for part in _SEPARATORS.split(text) if part]
 
 
-def _text_at(whole: str, place: Path) -> str:
+def _text_at(whole: str, place: SettingPath) -> str:
     """The text at `place` of a JSON file that may have changed; raises UnresolvedReference where it is gone."""
     try:
         text = lookup(value_of(whole), place)
@@ -338,15 +348,15 @@ _NAME = re.compile(r"[A-Z_][A-Z0-9_]*\Z")
 """As most are called. What looks otherwise may be the token itself, by mistake, and is not repeated."""
 
 
-def put_variables(document: Document, environment: Mapping[str, str]) -> None:
+def put_variables(document: ConfigDocument, environment: Mapping[str, str]) -> None:
     """Put the value behind each variable's name that a credential of type `env` gives into `document`."""
     for path, name in list(matches(document.tree, PLACE)):
         if lookup(document.tree, (*path[:-1], "type")) != "env" or not isinstance(name, str):
             continue
         if isinstance(name, Reference):  # its value is nobody's to read
-            document.refuse(path, "expects a variable's name alone, without ${…}")
+            document.add_problem(path, "expects a variable's name alone, without ${…}")
         elif environment.get(name):
-            document.tree = replaced(document.tree, path, Reference.to_variable(name, environment[name]))
+            document.tree = with_value(document.tree, path, Reference.to_variable(name, environment[name]))
         else:
             shown = f" {name}" if _NAME.match(name) else ""
-            document.refuse(path, f"the environment variable{shown} is not set, or is empty")
+            document.add_problem(path, f"the environment variable{shown} is not set, or is empty")

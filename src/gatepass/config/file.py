@@ -9,7 +9,15 @@ import re
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from gatepass.config.document import DEEPEST, ConfigError, Document, Origin, Path, Problem, lookup
+from gatepass.config.document import (
+    DEEPEST,
+    ConfigDocument,
+    ConfigError,
+    ConfigProblem,
+    SettingPath,
+    ValueOrigin,
+    lookup,
+)
 
 LARGEST_BYTES = 1024 * 1024
 
@@ -18,7 +26,7 @@ _HALF_ESCAPE = re.compile(r"\\(?:u|U0000)[dD][89a-fA-F]")
 """JSON makes one character of two of them, YAML does not."""
 
 
-def read_document(name: str) -> Document:
+def read_document(name: str) -> ConfigDocument:
     """The file `name`, by its suffix; raises ConfigError where it cannot be read or parsed."""
     text = _text(name)
     match pathlib.Path(name).suffix.lower():
@@ -37,7 +45,7 @@ def read_document(name: str) -> Document:
     return document
 
 
-def _refuse_halves(document: Document) -> None:
+def _refuse_halves(document: ConfigDocument) -> None:
     """Raise ConfigError for half of a surrogate pair: no error, log or header that quotes it could be written."""
     for path, origin in document.origins.items():
         for word in (*path[-1:], lookup(document.tree, path)):
@@ -62,7 +70,7 @@ def _text(name: str) -> str:
 
 
 def _unusable(name: str, text: str) -> ConfigError:
-    return ConfigError([Problem((), text, Origin(name))])
+    return ConfigError([ConfigProblem((), text, ValueOrigin(name))])
 
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\],:"]+')
@@ -71,9 +79,9 @@ Tokens = Iterator[tuple[str, int]]
 """Each token with its line."""
 
 
-def parse_json(source: str, text: str) -> Document:
+def parse_json(source: str, text: str) -> ConfigDocument:
     """The value of `text`; raises ConfigError with the line of the fault."""
-    document = Document(source)
+    document = ConfigDocument(source)
     try:
         document.tree = json.loads(text, parse_constant=_no_constant)
         sign, line = next(tokens := _tokens(text))
@@ -99,9 +107,9 @@ def _tokens(text: str) -> Tokens:
         yield sign[0], line
 
 
-def _walk(document: Document, tokens: Tokens, opening: str, line: int, path: Path) -> None:
+def _walk(document: ConfigDocument, tokens: Tokens, opening: str, line: int, path: SettingPath) -> None:
     """Note the lines of the value that begins with `opening`, whose JSON is known to be right."""
-    document.seen(path, line)
+    document.note_line(path, line)
     if opening not in ("{", "["):
         return
     seen: set[str | int] = set()
@@ -116,7 +124,7 @@ def _walk(document: Document, tokens: Tokens, opening: str, line: int, path: Pat
             next(tokens)  # the colon
             sign = next(tokens)[0]
         if key in seen:
-            document.twice((*path, key), place)
+            document.duplicate_key((*path, key), place)
         seen.add(key)
         _walk(document, tokens, sign, place, (*path, key))
 

@@ -21,7 +21,17 @@ from gatepass.config.checks import (
     not_built_yet,
     open_doors,
 )
-from gatepass.config.document import ConfigError, Document, Origin, Path, Problem, children, leaves, lookup, replaced
+from gatepass.config.document import (
+    ConfigDocument,
+    ConfigError,
+    ConfigProblem,
+    SettingPath,
+    ValueOrigin,
+    children,
+    leaves,
+    lookup,
+    with_value,
+)
 from gatepass.config.environment import put_variables, read_environment, strangers, with_environment_proxies
 from gatepass.config.file import read_document
 from gatepass.config.model import Config
@@ -36,11 +46,11 @@ _NUMBER = re.compile(r"-?[0-9]{1,300}\Z")
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedConfig:
     """A configuration that can be used. `warnings` are for the log of the start; they hold no secret."""
 
     config: Config
-    document: Document = field(repr=False)
+    document: ConfigDocument = field(repr=False)
     warnings: tuple[str, ...] = ()
 
     @property
@@ -48,7 +58,7 @@ class Loaded:
         """The file's name, or `environment`."""
         return self.document.source
 
-    def origin(self, path: Path) -> str:
+    def origin(self, path: SettingPath) -> str:
         """`gatepass.yaml:12`, `environment NAME`, `--port`, or `default`."""
         block = dict(children(lookup(self.document.tree, path[:-1])))
         if path[-1] not in block or isinstance(value := block[path[-1]], dict | list):
@@ -64,7 +74,7 @@ def load(
     *,
     host: str | None = None,
     port: int | None = None,
-) -> Loaded:
+) -> LoadedConfig:
     """The configuration of `path`, else of GATEPASS_CONFIG, else of the environment alone.
 
     `host` and `port` come from flags and win over GATEPASS_HOST and GATEPASS_PORT, which win over a
@@ -76,14 +86,18 @@ def load(
     try:
         config = with_environment_proxies(config, environment)
     except ValueError as error:
-        raise ConfigError([Problem((), f"the proxy for network.from_env {error}", Origin("environment"))]) from None
-    if problems := [Problem(place, text, document.origin(place)) for place, text in in_plain_sight(_plain(config))]:
+        raise ConfigError(
+            [ConfigProblem((), f"the proxy for network.from_env {error}", ValueOrigin("environment"))]
+        ) from None
+    if problems := [
+        ConfigProblem(place, text, document.origin(place)) for place, text in in_plain_sight(_plain(config))
+    ]:
         raise ConfigError(problems)
     warnings = (*document.warnings, *doubts(config), *_exposed(document, config), *_unused(document, environment))
-    return Loaded(config, document, (*warnings, *_unused_proxies(config, environment)))
+    return LoadedConfig(config, document, (*warnings, *_unused_proxies(config, environment)))
 
 
-def _document(path: str | None, environment: Mapping[str, str]) -> Document:
+def _document(path: str | None, environment: Mapping[str, str]) -> ConfigDocument:
     own = own_variables(environment)
     if name := path or own.get("CONFIG"):
         document = read_document(name)
@@ -93,10 +107,10 @@ def _document(path: str | None, environment: Mapping[str, str]) -> Document:
     if "UPSTREAM_URL" in own:
         return read_environment(environment)
     text = f"there is none: name a file by --config or {PREFIX}CONFIG, or set {PREFIX}UPSTREAM_URL"
-    raise ConfigError([Problem((), text, Origin("configuration")), *strangers(own)])
+    raise ConfigError([ConfigProblem((), text, ValueOrigin("configuration")), *strangers(own)])
 
 
-def _listen(document: Document, environment: Mapping[str, str], host: str | None, port: int | None) -> None:
+def _listen(document: ConfigDocument, environment: Mapping[str, str], host: str | None, port: int | None) -> None:
     """Put what flags and variables say of the address over what `document` says."""
     if not isinstance(lookup(document.tree, ("server",)) or {}, dict):
         return  # what stands there instead of a block will be refused
@@ -110,24 +124,24 @@ def _listen(document: Document, environment: Mapping[str, str], host: str | None
             document.put(("server", name), value, f"environment {PREFIX}{name.upper()}")
 
 
-def _resolve(document: Document, environment: Mapping[str, str]) -> None:
+def _resolve(document: ConfigDocument, environment: Mapping[str, str]) -> None:
     """Resolve each reference in the texts of `document`; one that cannot be stays as it was written."""
     for path, text in list(leaves(document.tree)):
         if not isinstance(text, str):
             continue
         if name := without_braces(text, environment):
             hint = f"looks like a reference: did you mean ${{{name}}}? ($$ is a plain dollar)"
-            document.warnings.append(str(Problem(path, hint, document.origin(path))))
+            document.warnings.append(str(ConfigProblem(path, hint, document.origin(path))))
         try:
             value = resolve(text, environment)
         except UnresolvedReference as error:
-            document.refuse(path, str(error))
+            document.add_problem(path, str(error))
         else:
             if value is not text:
-                document.tree = replaced(document.tree, path, value)
+                document.tree = with_value(document.tree, path, value)
 
 
-def _checked(document: Document) -> Config:
+def _checked(document: ConfigDocument) -> Config:
     """The Config of a resolved document; raises ConfigError."""
     tree = document.tree
     document.refuse_all(not_built_yet(tree), {problem.path for problem in document.problems})
@@ -153,7 +167,7 @@ def check(config: Config) -> None:
     """
     tree = _plain(config)
     found = (*not_built_yet(tree), *dangling(tree), *dead_ends(tree), *unusable_files(tree), *open_doors(tree))
-    if problems := [Problem(path, text, Origin("configuration")) for path, text in found or clashes(config)]:
+    if problems := [ConfigProblem(path, text, ValueOrigin("configuration")) for path, text in found or clashes(config)]:
         raise ConfigError(problems)
 
 
@@ -167,7 +181,7 @@ def _plain(value: Any) -> Any:
     return [_plain(member) for member in value] if isinstance(value, list | tuple) else value
 
 
-def _exposed(document: Document, config: Config) -> Iterator[str]:
+def _exposed(document: ConfigDocument, config: Config) -> Iterator[str]:
     """A warning of each file that every user of this machine can write, or can read a secret in."""
     if document.source != "environment":
         secrets = (path for path, value in leaves(_plain(config)) if isinstance(value, Secret))
@@ -177,7 +191,7 @@ def _exposed(document: Document, config: Config) -> Iterator[str]:
     yield from exposed_secrets(document.tree)
 
 
-def _unused(document: Document, environment: Mapping[str, str]) -> Iterator[str]:
+def _unused(document: ConfigDocument, environment: Mapping[str, str]) -> Iterator[str]:
     """A variable that would count without a file, and that no reference of the file names."""
     if document.source == "environment":
         return

@@ -21,7 +21,7 @@ from gatepass.config.credential.base import checked_extra
 from gatepass.config.credential.kinds import AnyCredential
 from gatepass.config.network import TlsFiles
 from gatepass.config.routes import Model, OperationName, OperationRoute
-from gatepass.config.upstream import Upstream
+from gatepass.config.upstream import UpstreamConfig
 from gatepass.types import Secret
 
 SCHEMES = ("valkey", "valkeys", "redis", "rediss")
@@ -122,10 +122,10 @@ def _network(text: str) -> str:
     return text
 
 
-Network = Annotated[str, AfterValidator(_network)]
+IpNetwork = Annotated[str, AfterValidator(_network)]
 
 
-class Server(Block):
+class ServerConfig(Block):
     host: str = "127.0.0.1"
     """The address to listen on. Anything wider than loopback wants keys under `access`."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
@@ -134,7 +134,7 @@ class Server(Block):
     """A prefix in front of every path, such as `/llm`."""
     workers: Annotated[int, Field(ge=1, le=64)] = 1
     """Processes that serve on one socket; they share tokens, see `store`."""
-    trusted_proxies: list[Network] = []
+    trusted_proxies: list[IpNetwork] = []
     """Addresses and networks of proxies whose X-Forwarded-For names the client, for limits per address."""
     drain_delay_s: Annotated[float, Field(ge=0)] = 0.0
     """Seconds after SIGTERM in which gatepass serves on while /readyz is red, for balancers that poll it."""
@@ -182,13 +182,13 @@ class Log(Block):
 class Config(Block):
     """The whole file."""
 
-    server: Server = Server()
+    server: ServerConfig = ServerConfig()
     """Where gatepass listens and how it stops."""
     limits: Limits = Limits()
     """Bounds on what one client or upstream may take."""
     credentials: dict[Name, AnyCredential] = {}
     """Where tokens come from, by name."""
-    upstreams: Annotated[dict[Name, Upstream], Field(min_length=1)]
+    upstreams: Annotated[dict[Name, UpstreamConfig], Field(min_length=1)]
     """The servers behind gatepass, by name; at least one."""
     operations: dict[OperationName, OperationRoute] = {}
     """What is different for one operation, and where models go in it that no entry of `models` names."""

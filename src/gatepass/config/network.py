@@ -15,14 +15,14 @@ FIELD_NAME = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
 """The name of a header field, a `token` of RFC 9110 5.6.2."""
 PARAMETER = r"^[A-Za-z0-9._~-]+$"
 """A query parameter whose name needs no escape (RFC 3986 2.3)."""
-PLACE = "{token}"
-OWN_FIELDS = frozenset(name.decode() for name in HOP_BY_HOP | MADE_ANEW)
+TOKEN_PLACEHOLDER = "{token}"  # noqa: S105 - where the token goes
+RESERVED_FIELDS = frozenset(name.decode() for name in HOP_BY_HOP | MADE_ANEW)
 """Request headers that belong to one hop, or that gatepass makes itself: nobody sets them."""
 
 _PLACEHOLDER = re.compile(r"\{[A-Za-z_ ]*\}")
 
 
-def unfit(text: str) -> str | None:
+def header_value_error(text: str) -> str | None:
     """Why `text` is not what a header can hold, or None."""
     if text == text.strip(" ") and all(" " <= c <= "~" for c in text):
         return None
@@ -30,40 +30,42 @@ def unfit(text: str) -> str | None:
 
 
 def _template(text: str) -> str:
-    if PLACE not in text:
-        raise ValueError(f"holds no {PLACE}: that is where the token goes; a fixed value belongs under upstreams")
-    if any(found != PLACE for found in _PLACEHOLDER.findall(text)):
-        raise ValueError(f"knows no placeholder but {PLACE}")
-    if fault := unfit(text):
+    if TOKEN_PLACEHOLDER not in text:
+        raise ValueError(
+            f"holds no {TOKEN_PLACEHOLDER}: that is where the token goes; a fixed value belongs under upstreams"
+        )
+    if any(found != TOKEN_PLACEHOLDER for found in _PLACEHOLDER.findall(text)):
+        raise ValueError(f"knows no placeholder but {TOKEN_PLACEHOLDER}")
+    if fault := header_value_error(text):
         raise ValueError(fault)
     return text
 
 
 FieldName = Annotated[str, Field(pattern=FIELD_NAME)]
-Template = Annotated[str, AfterValidator(_template)]
+HeaderTemplate = Annotated[str, AfterValidator(_template)]
 
 
 def checked_fields(names: Iterable[str]) -> None:
     """Raises ValueError where one of `names` is no header for a configuration to set, or stands there twice."""
     seen: set[str] = set()
     for name in map(str.lower, names):
-        if name in OWN_FIELDS or name.startswith("x-gatepass-"):
+        if name in RESERVED_FIELDS or name.startswith("x-gatepass-"):
             raise ValueError(f"{name} belongs to one hop or is gatepass's own: it cannot be set")
         if name in seen:
             raise ValueError(f"{name} stands there twice: header names have no case")
         seen.add(name)
 
 
-class Carry(Block):
+class TokenPlacement(Block):
     """Where a token stands in a request: in headers, in a query parameter, or in both."""
 
-    headers: dict[FieldName, Template] | None = None
+    headers: dict[FieldName, HeaderTemplate] | None = None
     """Headers and their templates; None and no `query`: `{Authorization: "Bearer {token}"}`."""
     query: Annotated[str, Field(pattern=PARAMETER)] | None = None
     """A query parameter to put the token into, percent-encoded: `access_token`."""
 
     @model_validator(mode="after")
-    def _settable(self) -> Carry:
+    def _settable(self) -> TokenPlacement:
         if not self.templates and self.query is None:
             raise ValueError("carries the token nowhere: name a header or a query parameter")
         checked_fields(self.headers or ())
@@ -73,11 +75,11 @@ class Carry(Block):
     def templates(self) -> dict[str, str]:
         """The headers that count."""
         if self.headers is None and self.query is None:
-            return {"Authorization": f"Bearer {PLACE}"}
+            return {"Authorization": f"Bearer {TOKEN_PLACEHOLDER}"}
         return dict(self.headers or {})
 
 
-BEARER = Carry()
+BEARER_PLACEMENT = TokenPlacement()
 """`Authorization: Bearer …` (RFC 6750 2.1)."""
 
 
@@ -123,7 +125,7 @@ class TimeoutSettings(Block):
     total_s: Seconds | None = None
     """Seconds over all attempts; None is no bound of its own."""
 
-    def upon(self, base: TimeoutSettings | None) -> TimeoutSettings:
+    def over(self, base: TimeoutSettings | None) -> TimeoutSettings:
         """These, and of `base` those that are not set here."""
         own = {name: getattr(self, name) for name in self.model_fields_set}
         return self if base is None else base.model_copy(update=own)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Self
 
-from gatepass.config.document import Path
+from gatepass.config.document import SettingPath
 
 _PIECE = re.compile(r"\$(?:\$|\{(?P<name>[^}]*)\})")
 LARGEST_BYTES = 64 * 1024
@@ -27,7 +27,7 @@ class UnresolvedReference(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ReferenceSource:
     """One `${…}`: an environment variable, or a file that is read again when it changes."""
 
     kind: str
@@ -45,10 +45,10 @@ class Reference(str):
     """
 
     template: str
-    places: tuple[Place, ...]
+    places: tuple[ReferenceSource, ...]
     read: Callable[[], str]
 
-    def __new__(cls, template: str, places: tuple[Place, ...], read: Callable[[], str]) -> Self:
+    def __new__(cls, template: str, places: tuple[ReferenceSource, ...], read: Callable[[], str]) -> Self:
         self = super().__new__(cls, read())
         self.template, self.places, self.read = template, places, read
         return self
@@ -56,12 +56,12 @@ class Reference(str):
     @classmethod
     def to_variable(cls, name: str, value: str) -> Self:
         """The environment's variable `name`, whose value is taken as it stands."""
-        return cls(f"${{{name}}}", (Place("environment", name),), lambda: value)
+        return cls(f"${{{name}}}", (ReferenceSource("environment", name),), lambda: value)
 
     @classmethod
     def to_file(cls, path: str, pick: Callable[[str], str] = str) -> Self:
         """What `pick` takes out of the text of the file at `path`, each time anew."""
-        return cls(f"${{file:{path}}}", (Place("file", path),), lambda: pick(read_file(path)))
+        return cls(f"${{file:{path}}}", (ReferenceSource("file", path),), lambda: pick(read_file(path)))
 
     @property
     def changes(self) -> bool:
@@ -107,14 +107,14 @@ def without_braces(text: str, environment: Mapping[str, str]) -> str | None:
     return name if _UPPER_NAME.match(name) or name in environment else None
 
 
-def _place(name: str, environment: Mapping[str, str]) -> Place:
+def _place(name: str, environment: Mapping[str, str]) -> ReferenceSource:
     if name.startswith("file:"):
-        return Place("file", name.removeprefix("file:"))
+        return ReferenceSource("file", name.removeprefix("file:"))
     if not _ENV_NAME.match(name):
         raise UnresolvedReference("${…} holds neither the NAME of an environment variable nor file:/path")
     if name not in environment:
         raise UnresolvedReference(f"the environment variable {name} is not set: set it, or write $$ for a plain dollar")
-    return Place("environment", name)
+    return ReferenceSource("environment", name)
 
 
 def read_file(path: str) -> str:
@@ -148,7 +148,7 @@ SHARED = (
     "HOST",
     "PORT",
 )
-OF_TYPE: Mapping[str, Mapping[str, Path]] = {
+OF_TYPE: Mapping[str, Mapping[str, SettingPath]] = {
     "oauth2": {
         "TOKEN_URL": ("token_url",),
         "ISSUER": ("issuer",),
@@ -207,7 +207,7 @@ def is_moment(path: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class VariableValue:
     """A value and the variable that gave it. A secret's value is a Reference; `fault` says why it has none."""
 
     name: str
@@ -216,14 +216,14 @@ class Given:
     fault: str | None = None
 
 
-def given(values: Mapping[str, str], name: str) -> Given | None:
+def variable_value(values: Mapping[str, str], name: str) -> VariableValue | None:
     """The value of the variable `name`, or of the file that `…_FILE` names in its place."""
     if name in SECRETS and (file := values.get(f"{name}_FILE")):
         try:
-            return Given(f"{name}_FILE", Reference.to_file(file), file)
+            return VariableValue(f"{name}_FILE", Reference.to_file(file), file)
         except UnresolvedReference as error:
-            return Given(f"{name}_FILE", "", file, str(error))
+            return VariableValue(f"{name}_FILE", "", file, str(error))
     value = values.get(name)
     if value is None:
         return None
-    return Given(name, Reference.to_variable(f"{PREFIX}{name}", value) if name in SECRETS else value)
+    return VariableValue(name, Reference.to_variable(f"{PREFIX}{name}", value) if name in SECRETS else value)

@@ -17,8 +17,8 @@ from gatepass.config.block import Block, Name
 from gatepass.config.network import TimeoutSettings
 from gatepass.config.references import Reference
 
-PLACE = re.compile(r"([A-Za-z_][A-Za-z0-9_-]{0,63}(\[\])?\.){0,8}[A-Za-z_][A-Za-z0-9_-]{0,63}\Z")
-NO_PLACE = "expects the name of a member, such as temperature, metadata.user or messages[].name"
+MEMBER_PATH = re.compile(r"([A-Za-z_][A-Za-z0-9_-]{0,63}(\[\])?\.){0,8}[A-Za-z_][A-Za-z0-9_-]{0,63}\Z")
+NOT_A_MEMBER_PATH = "expects the name of a member, such as temperature, metadata.user or messages[].name"
 NO_MEMBER = "expects the new name alone, in the same object: letters, digits and underscores"
 _MEMBER = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}\Z")
 
@@ -50,8 +50,8 @@ def _shown(value: Any) -> Any:
     return "(hidden)" if isinstance(value, Reference) else value
 
 
-Place = Annotated[str, AfterValidator(partial(_named, form=PLACE, otherwise=NO_PLACE))]
-Member = Annotated[str, AfterValidator(partial(_named, form=_MEMBER, otherwise=NO_MEMBER))]
+MemberPath = Annotated[str, AfterValidator(partial(_named, form=MEMBER_PATH, otherwise=NOT_A_MEMBER_PATH))]
+MemberName = Annotated[str, AfterValidator(partial(_named, form=_MEMBER, otherwise=NO_MEMBER))]
 Value = Annotated[Any, PlainSerializer(_shown)]
 
 NOT_LEARNED = frozenset(("model", "messages", "input", "stream", "role", "content"))
@@ -75,7 +75,7 @@ _ALIKE = 0.9
 
 
 def _learnable(text: str) -> str:
-    if PLACE.match(text) is None or text.rpartition(".")[2] in NOT_LEARNED:
+    if MEMBER_PATH.match(text) is None or text.rpartition(".")[2] in NOT_LEARNED:
         raise ValueError("is not to be learned: name a member that may go, or system_into_user, merge_roles")
     if text in NO_MEMBERS:
         raise ValueError(f"is not to be learned: {NO_MEMBERS[text]}")
@@ -122,24 +122,24 @@ OVER_RENAMED = ("drop", "set")
 """Those that run after `rename` and take away what it has moved; a `default` leaves it."""
 
 
-def _lies_in(place: str, whole: str) -> bool:
-    """Whether `place` is in the object, or in the objects of the list, at `whole`."""
-    return place.startswith((f"{whole}.", f"{whole}[]."))
+def _lies_in(path: str, whole: str) -> bool:
+    """Whether `path` is in the object, or in the objects of the list, at `whole`."""
+    return path.startswith((f"{whole}.", f"{whole}[]."))
 
 
 def _followed(limits: dict[str, Bounds], renames: dict[str, str]) -> dict[str, Bounds]:
     """Limits of places where these are after `renames`; of two that meet there that of the new name counts."""
-    moved = {place: _renamed(place, renames) for place in limits}
-    stay = {place: bounds for place, bounds in limits.items() if moved[place] == place}
-    return {**{moved[place]: bounds for place, bounds in limits.items()}, **stay}
+    moved = {path: _renamed(path, renames) for path in limits}
+    stay = {path: bounds for path, bounds in limits.items() if moved[path] == path}
+    return {**{moved[path]: bounds for path, bounds in limits.items()}, **stay}
 
 
-def _renamed(place: str, renames: dict[str, str]) -> str:
+def _renamed(path: str, renames: dict[str, str]) -> str:
     for old, name in renames.items():
-        if place == old or _lies_in(place, old):
+        if path == old or _lies_in(path, old):
             owner, dot, _ = old.rpartition(".")
-            place = f"{owner}{dot}{name}{place[len(old) :]}"
-    return place
+            path = f"{owner}{dot}{name}{path[len(old) :]}"
+    return path
 
 
 def _joined(below: Any, above: Any) -> Any:
@@ -152,15 +152,15 @@ def _joined(below: Any, above: Any) -> Any:
 class Rules(Block):
     """Changes on the way to a model, in this order. Places are dotted names: `messages[].name`."""
 
-    rename: dict[Place, Member] = {}
+    rename: dict[MemberPath, MemberName] = {}
     """Members to send under another name; where the other is there too, that one counts."""
-    drop: list[Place] = []
+    drop: list[MemberPath] = []
     """Members to leave out."""
-    default: dict[Place, Value] = {}
+    default: dict[MemberPath, Value] = {}
     """Members to add where the client sends none, with their values."""
-    set: dict[Place, Value] = {}
+    set: dict[MemberPath, Value] = {}
     """Members to send with these values, whatever the client sends."""
-    clamp: dict[Place, Bounds] = {}
+    clamp: dict[MemberPath, Bounds] = {}
     """Numbers to keep within bounds."""
     schema_in_words: bool = False
     """Put the schema of `response_format` into the system message and ask for some JSON."""
@@ -179,7 +179,7 @@ class Rules(Block):
     short_tool_ids: bool = False
     """Send tool call ids as Mistral wants them: nine letters and digits."""
 
-    def upon(self, base: Rules | None) -> Rules:
+    def over(self, base: Rules | None) -> Rules:
         """These, and of `base` what these leave open: its rules for places that these name nowhere, move nothing to and
         drop nothing around, its roles, and the settings that these do not set. A limit goes only where these limit the
         same place, and follows the renames of the other side: nobody loses one by a setting that does not speak of
@@ -198,20 +198,20 @@ class Rules(Block):
         """Of the map or list that `rule` is in `base`, the places that are not these rules' own: that they name
         nowhere, nor drop what they lie in, nor, where it would be lost there, rename anything to."""
         named: Any = getattr(base, rule)
-        own = {place for name in OF_PLACES for place in getattr(self, name)}
+        own = {path for name in OF_PLACES for path in getattr(self, name)}
         if rule in OVER_RENAMED:
             own.update(_renamed(old, self.rename) for old in self.rename)
-        left = [place for place in named if place not in own and not any(_lies_in(place, one) for one in self.drop)]
-        return {place: named[place] for place in left} if isinstance(named, dict) else left
+        left = [path for path in named if path not in own and not any(_lies_in(path, one) for one in self.drop)]
+        return {path: named[path] for path in left} if isinstance(named, dict) else left
 
 
-Kind = Literal["chat", "vision", "embedding", "rerank", "asr", "tts"]
+ModelKind = Literal["chat", "vision", "embedding", "rerank", "asr", "tts"]
 
 
 class Capabilities(Block):
     """What the model can do, for the model list; None says nothing."""
 
-    kind: Kind | None = None
+    kind: ModelKind | None = None
     """What it is for; vision is a chat model that also sees, asr writes down speech, tts speaks."""
     vision: bool | None = None
     """Reads images."""
@@ -252,7 +252,7 @@ T = TypeVar("T")
 Layer = TypeVar("Layer", TimeoutSettings, Rules)
 
 
-def of_operation(blocks: Mapping[Any, T], operation: str) -> T | None:
+def block_of_operation(blocks: Mapping[Any, T], operation: str) -> T | None:
     """The block of `operation`, where there is one."""
     return blocks.get(operation)
 
@@ -282,7 +282,7 @@ class ModelTarget(Block):
     """The model's name there; None sends the client's."""
 
 
-class Lead(Block):
+class TargetList(Block):
     """One upstream, or `targets` to try in order."""
 
     upstream: Name | None = None
@@ -305,13 +305,13 @@ class Lead(Block):
         """Whether it says where to go, and not only by which name."""
         return self.upstream is not None or self.targets is not None
 
-    def in_order(self) -> list[ModelTarget]:
+    def ordered_targets(self) -> list[ModelTarget]:
         if self.targets is not None:
             return self.targets
         return [] if self.upstream is None else [ModelTarget(upstream=self.upstream, name=self.name)]
 
 
-class ModelOperation(Lead):
+class ModelOperation(TargetList):
     """What is different for one operation of a model."""
 
     timeouts: TimeoutSettings | None = None
@@ -322,7 +322,7 @@ class ModelOperation(Lead):
     """What is changed in its requests, before what the model says."""
 
 
-class Model(Lead):
+class Model(TargetList):
     """A public model name (or a glob of them): one upstream, or `targets` to try in order."""
 
     timeouts: TimeoutSettings | None = None
@@ -347,27 +347,27 @@ class Model(Lead):
             raise ValueError("name of an operation wants its upstream or targets beside it, for the model has targets")
         return self
 
-    def at(self, operation: str, route: OperationRoute | None = None) -> Model:
+    def for_operation(self, operation: str, route: OperationRoute | None = None) -> Model:
         """This entry as it counts for `operation`: what it says of that operation comes first, then what it says of
         all, and then what `route`, the operation's own block, says of all models; of timeouts and rules one by one."""
-        own = of_operation(self.operations, operation)
+        own = block_of_operation(self.operations, operation)
         if own is None and route is None:
             return self
         own, route = own or _NOTHING_OWN, route or _NO_ROUTE
-        lead = own if own.leads else self
+        target_list = own if own.leads else self
         counts = {
-            "upstream": lead.upstream,
-            "name": own.name or lead.name,
-            "targets": lead.targets,
+            "upstream": target_list.upstream,
+            "name": own.name or target_list.name,
+            "targets": target_list.targets,
             "timeouts": _stacked(own.timeouts, self.timeouts, route.timeouts),
             "stream": own.stream or self.stream,
             "rules": _stacked(own.rules, self.rules, route.rules),
         }
         return self.model_copy(update=counts)
 
-    def everywhere(self) -> list[ModelTarget]:
+    def all_targets(self) -> list[ModelTarget]:
         """The targets of all operations."""
-        return [target for lead in (self, *self.operations.values()) for target in lead.in_order()]
+        return [target for target_list in (self, *self.operations.values()) for target in target_list.ordered_targets()]
 
 
 _NOTHING_OWN, _NO_ROUTE = ModelOperation(), OperationRoute.model_construct()
@@ -377,5 +377,5 @@ def _stacked(*layers: Layer | None) -> Layer | None:
     """One out of all that are there, the first on top."""
     found: Layer | None = None
     for layer in reversed(layers):
-        found = found if layer is None else layer.upon(found)
+        found = found if layer is None else layer.over(found)
     return found

@@ -10,11 +10,19 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator, model_validator
 
 from gatepass.config.block import HEADER_NAME, BaseUrl, Block, Name, SecretText
-from gatepass.config.network import OWN_FIELDS, Carry, FieldName, Network, TimeoutSettings, checked_fields, unfit
+from gatepass.config.network import (
+    RESERVED_FIELDS,
+    FieldName,
+    Network,
+    TimeoutSettings,
+    TokenPlacement,
+    checked_fields,
+    header_value_error,
+)
 from gatepass.config.routes import Learnable
 from gatepass.types import CREDENTIALS, Secret, never_relayed
 
-NEVER_FORWARDED = OWN_FIELDS - {"x-request-id"} | {name.decode() for name in CREDENTIALS}
+NEVER_FORWARDED = RESERVED_FIELDS - {"x-request-id"} | {name.decode() for name in CREDENTIALS}
 """Request headers that belong to one hop, to gatepass itself, or hold the client's key."""
 
 
@@ -37,7 +45,7 @@ Code = Annotated[
 HostGlob = Annotated[str, Field(pattern=HOST)]
 
 
-class Rejection(Block):
+class RejectionConfig(Block):
     """A 401, and an error whose own words say 401, always count; these do too.
 
     What counts drops the token, fetches one new token for all that wait, and sends the request once more.
@@ -60,7 +68,7 @@ RerankShape = Literal["cohere", "jina", "tei", "vllm", "xinference"]
 answers a bare list of `{index, score}`. `jina` is what most servers imitate."""
 
 
-class Repair(Block):
+class RepairConfig(Block):
     """For upstreams known to need it: what a look at the first events cannot tell for sure."""
 
     cumulative: bool = False
@@ -95,7 +103,7 @@ NAMES_ASSISTANT = (
 NOT_ITS_API = "base_url ends in /v1, where RAGFlow has no API: let it end at the host, or in /api/v1"
 
 
-class Azure(Block):
+class AzureConfig(Block):
     api_version: Annotated[str, Field(pattern=API_VERSION)] | None = None
     """A date is a version of the classic API, with deployments in its paths: `2024-10-21`. None is the v1 API, which
     also takes `preview`."""
@@ -105,14 +113,14 @@ class Azure(Block):
         return self.api_version is not None and _DATED.match(self.api_version) is not None
 
 
-class Ragflow(Block):
+class RagflowConfig(Block):
     paths: Literal["current", "old"] = "current"
     """`old`: the paths of v0.20 to v0.24, `/chats_openai/…` and `/agents_openai/…`."""
     images: Literal["refuse", "drop"] = "refuse"
     """RAGFlow reads no images: say so with a 400, or leave them out."""
 
 
-def misplaced(dialect: DialectName, base_url: str, azure: Azure | None) -> str | None:
+def misplaced(dialect: DialectName, base_url: str, azure: AzureConfig | None) -> str | None:
     """Why requests of that dialect cannot be sent below `base_url`, or None."""
     path = urlsplit(base_url).path
     if dialect == "azure" and _DEPLOYMENT.search(path) and not (azure and azure.is_classic):
@@ -135,22 +143,22 @@ def no_assistant(name: str) -> str | None:
     return None if rest else NO_ID.format("chat assistant" if kind == "chat" else "agent")
 
 
-class Upstream(Block):
+class UpstreamConfig(Block):
     base_url: BaseUrl
     """Up to and with the version, such as `https://llm.corp.example/v1`."""
     dialect: DialectName = "openai"
     """The protocol that the upstream speaks."""
-    azure: Azure | None = None
+    azure: AzureConfig | None = None
     """What only `dialect: azure` wants to know."""
-    ragflow: Ragflow | None = None
+    ragflow: RagflowConfig | None = None
     """What only `dialect: ragflow` wants to know."""
     credential: Name | None = None
     """A name under `credentials`; None sends no credential."""
-    carry: Carry | None = None
+    carry: TokenPlacement | None = None
     """How the token is shown to this upstream; None: as the credential says."""
     headers: dict[FieldName, SecretText] = {}
     """Headers to send with every request, beside the token; they replace a client's of the same name."""
-    rejection: Rejection = Rejection()
+    rejection: RejectionConfig = RejectionConfig()
     """How this upstream says, beside a 401, that it does not take the token."""
     network: Network = Network()
     """The way to this upstream."""
@@ -168,7 +176,7 @@ class Upstream(Block):
     """Whether its rejections teach what later requests go by."""
     learn_also: list[Learnable] = []
     """Changes to learn although they alter what is asked for: members that may go, system_into_user, merge_roles."""
-    repair: Repair = Repair()
+    repair: RepairConfig = RepairConfig()
     """What is mended in its streams, beside what is always."""
     repeat_stale: bool = True
     """Send a request again, once, when a reused or pre-opened connection closed without one byte of answer."""
@@ -215,6 +223,6 @@ class Upstream(Block):
     def _settable(cls, headers: dict[str, Secret]) -> dict[str, Secret]:
         checked_fields(headers)
         for name, value in headers.items():
-            if fault := unfit(value.reveal()):
+            if fault := header_value_error(value.reveal()):
                 raise ValueError(f"the value of {name} {fault}")
         return headers

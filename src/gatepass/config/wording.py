@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 from gatepass.config.access import ORIGIN
 from gatepass.config.block import BASE_PATH, HASH, HEADER_NAME, NAME
 from gatepass.config.credential.kinds import KINDS, VARIABLE
-from gatepass.config.document import Path, Pattern, dotted, lookup
+from gatepass.config.document import SettingPath, SettingPattern, dotted, lookup
 from gatepass.config.model import KEY_PREFIX, Config
 from gatepass.config.network import FIELD_NAME, PARAMETER
 from gatepass.config.references import Reference
@@ -36,39 +36,41 @@ OTHERWISE: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class SettingInfo:
     """One name of the file. `members`: the `type`s of credential that have it; empty is all."""
 
-    pattern: Pattern
+    pattern: SettingPattern
     required: bool
     default: Any
     is_block: bool
     members: frozenset[str] = frozenset()
 
 
-def all_settings() -> Mapping[Pattern, Setting]:
+def all_settings() -> Mapping[SettingPattern, SettingInfo]:
     """Every setting by its pattern: `("upstreams", "*", "base_url")`."""
-    found: dict[Pattern, Setting] = {}
+    found: dict[SettingPattern, SettingInfo] = {}
     for setting in _walk(Config, (), ""):
         known = found.get(setting.pattern)
         members = setting.members | (known.members if known else frozenset())
-        found[setting.pattern] = Setting(setting.pattern, setting.required, setting.default, setting.is_block, members)
+        found[setting.pattern] = SettingInfo(
+            setting.pattern, setting.required, setting.default, setting.is_block, members
+        )
     return found
 
 
-def _walk(block: type[BaseModel], prefix: Pattern, member: str) -> Iterator[Setting]:
+def _walk(block: type[BaseModel], prefix: SettingPattern, member: str) -> Iterator[SettingInfo]:
     for name, field in block.model_fields.items():
         pattern = (*prefix, field.alias or name)
         blocks = list(_blocks(field.annotation))
         members = frozenset({member} if member else ())
-        yield Setting(pattern, field.is_required(), field.default, bool(blocks), members)
+        yield SettingInfo(pattern, field.is_required(), field.default, bool(blocks), members)
         for suffix, inner in blocks:
             type_field = inner.model_fields.get("type")  # what a member of a union answers to
             inner_member = str(get_args(type_field.annotation)[0]) if type_field else member
             yield from _walk(inner, (*pattern, *suffix), inner_member)
 
 
-def _blocks(annotation: Any) -> Iterator[tuple[Pattern, type[BaseModel]]]:
+def _blocks(annotation: Any) -> Iterator[tuple[SettingPattern, type[BaseModel]]]:
     """The blocks inside a type, each with the way to it: `dict[str, Upstream]` has `("*",)`."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if isinstance(annotation, type) and origin is None and issubclass(annotation, BaseModel):
@@ -83,17 +85,17 @@ def _blocks(annotation: Any) -> Iterator[tuple[Pattern, type[BaseModel]]]:
             yield ("*", *suffix), block
 
 
-def pattern_of(path: Path, known: Mapping[Pattern, Setting]) -> Pattern:
+def pattern_of(path: SettingPath, known: Mapping[SettingPattern, SettingInfo]) -> SettingPattern:
     """`path` with `*` where the model has a name of the user's choice or an index."""
     prefixes = {pattern[:length] for pattern in known for length in range(len(pattern) + 1)}
-    found: Pattern = ()
+    found: SettingPattern = ()
     for part in path:
         is_free = (*found, str(part)) not in prefixes and (*found, "*") in prefixes
         found = (*found, "*" if is_free else str(part))
     return found
 
 
-def unknown_setting(path: Path, tree: Any) -> str:
+def unknown_setting(path: SettingPath, tree: Any) -> str:
     """What to tell somebody who wrote a name that this block does not have: its nearest one, or where that name is."""
     known = all_settings()
     *block, name = pattern_of(path, known)
@@ -126,7 +128,7 @@ def _nearest(name: str, usable: list[str]) -> str | None:
     return parts[0] if len(parts) == 1 else None
 
 
-def named(pattern: Pattern) -> Pattern:
+def named(pattern: SettingPattern) -> SettingPattern:
     """As people write it: `NAME` where the model has a name of the user's choice."""
     return tuple("NAME" if part == "*" else part for part in pattern)
 
@@ -196,14 +198,14 @@ _YAML_1_1 = frozenset(("yes", "no", "on", "off", "y", "n"))
 _EMPTY = "holds nothing: fill it, or remove the line"
 
 
-def refusals(error: ValidationError, tree: Any) -> Iterator[tuple[Path, str]]:
+def refusals(error: ValidationError, tree: Any) -> Iterator[tuple[SettingPath, str]]:
     """Each fault that pydantic found in `tree`, as the path a person wrote and a sentence."""
     for detail in error.errors(include_url=False, include_input=False):
         path = _path(detail)
         yield path, _sentence(detail, path, tree)
 
 
-def _path(detail: ErrorDetails) -> Path:
+def _path(detail: ErrorDetails) -> SettingPath:
     """The way as the file has it: without the tag of the union's member and the mark of a key."""
     loc = detail["loc"]
     if loc[-1:] == ("[key]",):
@@ -213,7 +215,7 @@ def _path(detail: ErrorDetails) -> Path:
     return loc[:2] + loc[3:] if loc[:1] == ("credentials",) else loc
 
 
-def _sentence(detail: ErrorDetails, path: Path, tree: Any) -> str:
+def _sentence(detail: ErrorDetails, path: SettingPath, tree: Any) -> str:
     kind, context = detail["type"], detail.get("ctx", {})
     value = lookup(tree, path)
     match kind:
@@ -239,7 +241,7 @@ def _right_origin(value: Any) -> str:
     return f"; did you mean {found[1] or 'https'}://{found[2]}?".lower() if found is not None else ""
 
 
-def _type(kind: str, value: Any, path: Path, otherwise: str) -> str:
+def _type(kind: str, value: Any, path: SettingPath, otherwise: str) -> str:
     """What is expected and what stands there; of a reference's value nothing is told, not even its look."""
     if kind not in _TYPES:
         return _OTHERS.get(kind, otherwise)
@@ -276,7 +278,7 @@ def _shape(kind: str, value: Any) -> str:
             return "a block"
 
 
-def _choice(value: Any, path: Path, detail: ErrorDetails, expected: list[str]) -> str:
+def _choice(value: Any, path: SettingPath, detail: ErrorDetails, expected: list[str]) -> str:
     """For a value outside a closed list; the word is a key of the file where the fault is in a key."""
     is_key = detail["loc"][-1:] == ("[key]",)
     word = str(path[-1]) if is_key else value

@@ -15,7 +15,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 from ruamel.yaml.tokens import BlockEndToken, BlockMappingStartToken, BlockSequenceStartToken
 
-from gatepass.config.document import DEEPEST, Document, Path
+from gatepass.config.document import DEEPEST, ConfigDocument, SettingPath
 
 _CORE = "tag:yaml.org,2002:"
 _TEXTS = frozenset(f"{_CORE}{kind}" for kind in ("str", "timestamp", "value", "merge"))
@@ -40,9 +40,9 @@ _DIGITS = 300
 """Longer numbers are nobody's setting, and int() refuses them past 4,300."""
 
 
-def parse_yaml(source: str, text: str) -> Document:
+def parse_yaml(source: str, text: str) -> ConfigDocument:
     """The one document of `text`; raises ConfigError with the line of the fault."""
-    document = Document(source)
+    document = ConfigDocument(source)
     yaml = YAML(typ="safe", pure=True)
     yaml.composer.warn_double_anchors = False  # YAML 1.2.2, 3.2.2.2: the latest anchor of a name counts
     try:
@@ -58,7 +58,7 @@ def parse_yaml(source: str, text: str) -> Document:
     except RecursionError:
         raise document.fault(1, f"is nested deeper than {DEEPEST} levels") from None
     if node is None:
-        document.seen((), 1)
+        document.note_line((), 1)
     else:
         document.tree = _value(document, node, (), node.start_mark.line + 1)
     return document
@@ -135,8 +135,8 @@ def _indent(line: str) -> int:
     return len(line) - len(line.lstrip(" "))
 
 
-def _value(document: Document, node: Node, path: Path, line: int) -> Any:
-    document.seen(path, line)
+def _value(document: ConfigDocument, node: Node, path: SettingPath, line: int) -> Any:
+    document.note_line(path, line)
     if isinstance(node, MappingNode):
         return _mapping(document, node, path)
     if isinstance(node, SequenceNode):
@@ -150,7 +150,7 @@ def _value(document: Document, node: Node, path: Path, line: int) -> Any:
     raise document.fault(node.start_mark.line + 1, f"the tag {node.tag} is not known: write plain values")
 
 
-def _mapping(document: Document, node: MappingNode, path: Path) -> dict[str, Any]:
+def _mapping(document: ConfigDocument, node: MappingNode, path: SettingPath) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
@@ -160,7 +160,7 @@ def _mapping(document: Document, node: MappingNode, path: Path) -> dict[str, Any
             raise document.fault(line, "`<<` is of YAML 1.1: use an alias for the whole block instead")
         key = str(key_node.value)
         if key in found:
-            document.twice((*path, key), line)
+            document.duplicate_key((*path, key), line)
             continue
         found[key] = _value(document, value_node, (*path, key), line)
     return found

@@ -21,17 +21,17 @@ import openai
 from openai import AsyncOpenAI
 
 from gatepass.config.credential.base import in_a_clone
-from gatepass.demo.issuer import Minted
+from gatepass.demo.issuer import IssuedToken
 from gatepass.demo.model_server import answer, vector
 from gatepass.demo.stage import (
     CHAT_MODEL,
     EMBEDDINGS_MODEL,
     LOG,
+    DemoServers,
     GatewayFailed,
-    Stage,
+    demo_servers,
     last_lines,
     secrets_in_files,
-    stage,
 )
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -45,27 +45,27 @@ class StepFailed(Exception):
     """A step did not see what it should have seen."""
 
 
-async def play(stage: Stage, say: Say) -> bool:
+async def play(demo_servers: DemoServers, print_line: Say) -> bool:
     """Play every step and print its verdict; return whether all were right. A failed step stops no later one."""
     failed = []
-    async with _client(f"{stage.gateway_url}/v1", stage.key) as client:
+    async with _client(f"{demo_servers.gateway_url}/v1", demo_servers.key) as client:
         for number, (name, (title, step)) in enumerate(STEPS.items(), start=1):
-            say(f"\n{number}. {title}")
+            print_line(f"\n{number}. {title}")
             try:
-                await step(stage, client, say)
+                await step(demo_servers, client, print_line)
             except (StepFailed, openai.OpenAIError) as error:
                 reason = str(error) if isinstance(error, StepFailed) else f"{type(error).__name__}: {error}"
-                say(f"   {name}: FAILED - {reason}")
+                print_line(f"   {name}: FAILED - {reason}")
                 failed.append(name)
             else:
-                say(f"   {name}: ok")
-    say(f"\nFAILED: {', '.join(failed)}" if failed else "\nAll steps were right.")
+                print_line(f"   {name}: ok")
+    print_line(f"\nFAILED: {', '.join(failed)}" if failed else "\nAll steps were right.")
     return not failed
 
 
-def _check(right: object, complaint: str) -> None:
+def _check(right: object, error_body: str) -> None:
     if not right:
-        raise StepFailed(complaint)
+        raise StepFailed(error_body)
 
 
 @asynccontextmanager
@@ -75,7 +75,7 @@ async def _client(base_url: str, key: str) -> AsyncIterator[AsyncOpenAI]:
         yield AsyncOpenAI(base_url=base_url, api_key=key, max_retries=0, timeout=30.0, http_client=http)
 
 
-async def streamed_chat(stage: Stage, client: AsyncOpenAI, say: Say) -> None:
+async def streamed_chat(demo_servers: DemoServers, client: AsyncOpenAI, print_line: Say) -> None:
     question = "Is anybody there?"
     started = time.monotonic()
     text, ends, usage, moments = "", [], None, []
@@ -89,86 +89,88 @@ async def streamed_chat(stage: Stage, client: AsyncOpenAI, say: Say) -> None:
             if choice.delta.content:
                 moments.append(time.monotonic() - started)
                 text += choice.delta.content
-                say(f"   {moments[-1]:5.2f} s  {choice.delta.content.strip()}")
+                print_line(f"   {moments[-1]:5.2f} s  {choice.delta.content.strip()}")
     _check(text == answer(question, []), f"the answer is not the model's: {text!r}")
     _check(ends == ["stop"], f"the stream did not end well: finish_reason {ends}")
     _check(usage is not None, "the usage that was asked for did not come")
-    spread, made_in = moments[-1] - moments[0], stage.chat.pace_s * (len(moments) - 1)
+    spread, made_in = moments[-1] - moments[0], demo_servers.chat.pace_s * (len(moments) - 1)
     _check(spread > made_in / 2, f"{len(moments)} chunks came within {spread:.2f} s, made in {made_in:.2f} s")
-    say(f"   {len(moments)} chunks, each as it was made")
+    print_line(f"   {len(moments)} chunks, each as it was made")
 
 
-async def stray_images(stage: Stage, client: AsyncOpenAI, say: Say) -> None:
+async def stray_images(demo_servers: DemoServers, client: AsyncOpenAI, print_line: Say) -> None:
     question, strays = _asking("What is on them?"), {"images": IMAGES}
     try:
-        await _directly(stage, _token(stage, -1), question, extra_body=strays)
+        await _directly(demo_servers, _token(demo_servers, -1), question, extra_body=strays)
     except openai.BadRequestError as error:
-        say(f"   the model server itself refuses `images`: {error.status_code} {_words(error)}")
+        print_line(f"   the model server itself refuses `images`: {error.status_code} {_words(error)}")
     else:
         raise StepFailed("the model server took a member that it does not know")
     raw = await client.chat.completions.with_raw_response.create(model=CHAT_MODEL, messages=question, extra_body=strays)
     text, adapted = raw.parse().choices[0].message.content, raw.headers.get("x-gatepass-adapted", "")
-    say(f"   through gatepass: x-gatepass-adapted: {adapted}")
-    say(f"   the model: {text}")
+    print_line(f"   through gatepass: x-gatepass-adapted: {adapted}")
+    print_line(f"   the model: {text}")
     expected = answer("What is on them?", ["image/png", "image/gif"])
     _check(text == expected, f"the model should have said: {expected}")
     _check("images" in adapted, "the reply does not tell that images were moved")
 
 
-async def embeddings(stage: Stage, client: AsyncOpenAI, say: Say) -> None:
+async def embeddings(demo_servers: DemoServers, client: AsyncOpenAI, print_line: Say) -> None:
     texts = ["the gate is open", "the cat sleeps"]
     expected = [vector(text) for text in texts]
     reply = await client.embeddings.create(model=EMBEDDINGS_MODEL, input=texts)
     _check([item.embedding for item in reply.data] == expected, "the vectors are not those of the texts")
-    token = stage.embeddings.fingerprints[-1]
-    others = {minted.fingerprint for minted in stage.issuer.minted if minted.audience == "chat"}
+    token = demo_servers.embeddings.fingerprints[-1]
+    others = {minted.fingerprint for minted in demo_servers.issuer.minted if minted.audience == "chat"}
     _check(token not in others, "the embeddings' host was shown the chat's token")
-    say(f"   {len(texts)} vectors of {len(expected[0])} numbers from {stage.embeddings_url}, by token {token}")
+    print_line(
+        f"   {len(texts)} vectors of {len(expected[0])} numbers from {demo_servers.embeddings_url}, by token {token}"
+    )
 
 
-async def renewal(stage: Stage, client: AsyncOpenAI, say: Say) -> None:
+async def renewal(demo_servers: DemoServers, client: AsyncOpenAI, print_line: Say) -> None:
     question = "Are you still there?"
-    first = _token(stage, 0)
-    say(f"   nothing is asked until the first token ({first.fingerprint}) is dead")
-    await _outlive(first, say)
+    first = _token(demo_servers, 0)
+    print_line(f"   nothing is asked until the first token ({first.fingerprint}) is dead")
+    await _outlive(first, print_line)
     reply = await client.chat.completions.create(model=CHAT_MODEL, messages=_asking(question))
     text = reply.choices[0].message.content
     _check(text == answer(question, []), f"the answer is not the model's: {text!r}")
-    used = stage.chat.fingerprints[-1]
+    used = demo_servers.chat.fingerprints[-1]
     _check(used != first.fingerprint, "the chat was answered on the dead token")
-    ahead = first.expires_at - _token(stage, 1).issued_at
+    ahead = first.expires_at - _token(demo_servers, 1).issued_at
     _check(ahead > 0, f"the second token was fetched {-ahead:.1f} s after the first had died")
-    _check(not stage.chat.refused, f"the model server refused tokens: {stage.chat.refused}")
-    say(f"   answered at once, by token {used}: the first was replaced {ahead:.1f} s before its end")
+    _check(not demo_servers.chat.refused, f"the model server refused tokens: {demo_servers.chat.refused}")
+    print_line(f"   answered at once, by token {used}: the first was replaced {ahead:.1f} s before its end")
 
 
-async def stale_check(stage: Stage, _: AsyncOpenAI, say: Say) -> None:
-    first = _token(stage, 0)
-    await _outlive(first, say)
+async def stale_check(demo_servers: DemoServers, _: AsyncOpenAI, print_line: Say) -> None:
+    first = _token(demo_servers, 0)
+    await _outlive(first, print_line)
     try:
-        await _directly(stage, first, _asking("Do you know me?"))
+        await _directly(demo_servers, first, _asking("Do you know me?"))
     except openai.AuthenticationError as error:
-        say(f"   shown directly, {first.fingerprint} is refused: {error.status_code} {_words(error)}")
+        print_line(f"   shown directly, {first.fingerprint} is refused: {error.status_code} {_words(error)}")
         _check(_words(error) == "The token has expired", "the model server did not refuse it for its age")
     else:
         raise StepFailed(f"the model server answered on the dead token {first.fingerprint}")
 
 
-async def _directly(stage: Stage, token: Minted, messages: list[Any], **more: Any) -> None:
+async def _directly(demo_servers: DemoServers, token: IssuedToken, messages: list[Any], **more: Any) -> None:
     """Ask the model server itself, past gatepass."""
-    async with _client(f"{stage.chat_url}/v1", token.token) as client:
+    async with _client(f"{demo_servers.chat_url}/v1", token.token) as client:
         await client.chat.completions.create(model=CHAT_MODEL, messages=messages, **more)
 
 
-async def _outlive(token: Minted, say: Say) -> None:
+async def _outlive(token: IssuedToken, print_line: Say) -> None:
     while (left := token.expires_at - time.time()) > 0:
-        say(f"   ... {left:4.1f} s left")
+        print_line(f"   ... {left:4.1f} s left")
         await asyncio.sleep(min(left + 0.05, 4.0))
 
 
-def _token(stage: Stage, index: int) -> Minted:
+def _token(demo_servers: DemoServers, index: int) -> IssuedToken:
     """One of the chat's tokens, in the order in which gatepass fetched them."""
-    minted = [minted for minted in stage.issuer.minted if minted.audience == "chat"]
+    minted = [minted for minted in demo_servers.issuer.minted if minted.audience == "chat"]
     _check(minted[index:], f"of the chat's tokens gatepass has fetched {len(minted)}, which is too few")
     return minted[index]
 
@@ -181,7 +183,7 @@ def _words(error: openai.APIStatusError) -> str:
     return str(error.body.get("message", error.message)) if isinstance(error.body, dict) else error.message
 
 
-STEPS: dict[str, tuple[str, Callable[[Stage, AsyncOpenAI, Say], Awaitable[None]]]] = {
+STEPS: dict[str, tuple[str, Callable[[DemoServers, AsyncOpenAI, Say], Awaitable[None]]]] = {
     "stream": ("A streamed chat: the chunks as they come", streamed_chat),
     "images": ("A chat with stray `images`, which the model server does not know", stray_images),
     "embeddings": ("Embeddings, from another host with another login", embeddings),
@@ -199,14 +201,14 @@ class Printer:
     def __init__(self, out: Callable[[str], object], secrets: set[str]) -> None:
         self._out = out
         self._secrets = secrets
-        self._last: dict[str, Minted] = {}
+        self._last: dict[str, IssuedToken] = {}
 
     def __call__(self, line: str) -> None:
         for secret in self._secrets:
             line = line.replace(secret, "(hidden)")
         self._out(line)
 
-    def minted(self, token: Minted) -> None:
+    def minted(self, token: IssuedToken) -> None:
         """Print the fingerprint of a new token, and how long before the end of the last one it came."""
         self._secrets.add(token.token)
         before, self._last[token.audience] = self._last.get(token.audience), token
@@ -218,7 +220,7 @@ class Printer:
             self(f"   * token refreshed {life}; {left_s:.1f} s before the end of {before.fingerprint}")
 
 
-async def show(out: Callable[[str], object], *, once: bool, life_s: float) -> int:
+async def show(out: Callable[[str], object], *, once: bool, lifetime_s: float) -> int:
     """Play the story; without `once` stay up afterwards until SIGINT, SIGTERM or SIGHUP.
 
     Returns the exit code: 0 if every step was right and gatepass started and stopped as it should, else 1.
@@ -229,8 +231,8 @@ async def show(out: Callable[[str], object], *, once: bool, life_s: float) -> in
 
         async def run() -> None:
             printer("Starting a token issuer, two model servers and gatepass, each on a free port of this machine.")
-            async with stage(folder, secret_of, printer.minted, life_s) as running:
-                printer(INTRODUCTION.format(running, life_s=life_s))
+            async with demo_servers(folder, secret_of, printer.minted, lifetime_s) as running:
+                printer(INTRODUCTION.format(running, lifetime_s=lifetime_s))
                 if await play(running, printer):
                     right.set()
                     if not once:
@@ -276,7 +278,7 @@ async def _ended_by_signal(work: Coroutine[Any, Any, None]) -> bool:
 
 
 INTRODUCTION = """
-   issuer         {0.issuer_url}   tokens live {life_s:.0f} s
+   issuer         {0.issuer_url}   tokens live {lifetime_s:.0f} s
    model server   {0.chat_url}   takes fresh tokens only, and no member that it does not know
    embeddings     {0.embeddings_url}   another host, another login
    gatepass       {0.gateway_url}   in front; its client has one URL and one key for all of it"""
@@ -294,11 +296,11 @@ Its configuration is {0.folder}/gatepass.yaml, its log gatepass.log beside it.
 
 @click.command()
 @click.option("--once", is_flag=True, help="End after the last step: exit code 0 only if every step was right.")
-@click.option("--life", "life_s", type=click.FloatRange(min=3), default=20, hidden=True)
-def demo(once: bool, life_s: float) -> None:
+@click.option("--life", "lifetime_s", type=click.FloatRange(min=3), default=20, hidden=True)
+def demo(once: bool, lifetime_s: float) -> None:
     """Play the main job on this machine: an issuer, two model servers, gatepass in front, a real client."""
     if importlib.util.find_spec("openai") is None:
         click.echo(f"The demo uses the openai client, which is not installed: {in_a_clone('demo')}", err=True)
         sys.exit(2)
 
-    sys.exit(asyncio.run(show(click.echo, once=once, life_s=life_s)))
+    sys.exit(asyncio.run(show(click.echo, once=once, lifetime_s=lifetime_s)))

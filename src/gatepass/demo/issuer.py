@@ -20,7 +20,7 @@ ALGORITHM = "HS256"
 
 
 @dataclass(frozen=True, slots=True)
-class Minted:
+class IssuedToken:
     """One token. `issued_at` and `expires_at` are seconds since the epoch."""
 
     audience: str
@@ -36,7 +36,7 @@ def fingerprint(token: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
+class DemoClient:
     """A client of the issuer, and the audience of its tokens."""
 
     id: str
@@ -44,25 +44,27 @@ class Client:
     audience: str
 
 
-class Issuer:
+class DemoIssuer:
     """Mint tokens at `/oauth/token` and `/login`, signed with `key`; `on_mint` is called with each."""
 
-    def __init__(self, clients: Iterable[Client], life_s: float, on_mint: Callable[[Minted], object]) -> None:
+    def __init__(
+        self, clients: Iterable[DemoClient], lifetime_s: float, on_mint: Callable[[IssuedToken], object]
+    ) -> None:
         self.key = secrets.token_bytes(32)
         self._clients = {client.id: client for client in clients}
-        self._life_s = life_s
+        self._life_s = lifetime_s
         self._on_mint = on_mint
-        self.minted: list[Minted] = []
+        self.minted: list[IssuedToken] = []
         routes = [Route("/oauth/token", self._oauth, methods=["POST"]), Route("/login", self._login, methods=["POST"])]
         self.app = Starlette(routes=routes)
 
-    def mint(self, client: Client) -> Minted:
-        """A token that lives at least the issuer's `life_s`; `exp` is in whole seconds (RFC 7519)."""
+    def mint(self, client: DemoClient) -> IssuedToken:
+        """A token that lives at least the issuer's `lifetime_s`; `exp` is in whole seconds (RFC 7519)."""
         now = time.time()
         expires_at = math.ceil(now + self._life_s)
         claims = {"aud": client.audience, "exp": expires_at, "jti": secrets.token_hex(8)}
         token = jwt.encode(claims, self.key, ALGORITHM)
-        minted = Minted(client.audience, token, now, expires_at, fingerprint(token))
+        minted = IssuedToken(client.audience, token, now, expires_at, fingerprint(token))
         self.minted.append(minted)
         self._on_mint(minted)
         return minted
@@ -74,8 +76,8 @@ class Issuer:
         if client is None:
             return JSONResponse({"error": "invalid_client"}, 401)
         minted = self.mint(client)
-        life_s = int(minted.expires_at - minted.issued_at)
-        return JSONResponse({"access_token": minted.token, "token_type": "Bearer", "expires_in": life_s})
+        lifetime_s = int(minted.expires_at - minted.issued_at)
+        return JSONResponse({"access_token": minted.token, "token_type": "Bearer", "expires_in": lifetime_s})
 
     async def _login(self, request: Request) -> Response:
         """An in-house portal's login: a wrong secret is HTTP 200 with a code of its own."""
@@ -86,6 +88,6 @@ class Issuer:
         minted = self.mint(client)
         return JSONResponse({"code": 0, "data": {"token": minted.token, "expireAt": minted.expires_at * 1000}})
 
-    def _known(self, name: str, secret: str = "") -> Client | None:
+    def _known(self, name: str, secret: str = "") -> DemoClient | None:
         client = self._clients.get(name)
         return client if client is not None and client.secret == secret else None

@@ -18,7 +18,7 @@ from pathlib import Path
 import uvicorn
 from starlette.types import ASGIApp
 
-from gatepass.demo.issuer import Client, Issuer, Minted
+from gatepass.demo.issuer import DemoClient, DemoIssuer, IssuedToken
 from gatepass.demo.model_server import ModelServer
 
 CHAT_MODEL = "demo-chat"
@@ -33,10 +33,10 @@ class GatewayFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class DemoServers:
     """The running servers. `folder` holds gatepass's configuration, its log, and one file for each secret."""
 
-    issuer: Issuer
+    issuer: DemoIssuer
     chat: ModelServer
     embeddings: ModelServer
     issuer_url: str
@@ -48,19 +48,21 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(
-    folder: Path, secret_of: dict[str, str], on_mint: Callable[[Minted], object], life_s: float
-) -> AsyncIterator[Stage]:
+async def demo_servers(
+    folder: Path, secret_of: dict[str, str], on_mint: Callable[[IssuedToken], object], lifetime_s: float
+) -> AsyncIterator[DemoServers]:
     """Run everything, and stop all of it at the end. Raises GatewayFailed."""
-    clients = [Client(name, secret_of[name], name.removeprefix("demo-")) for name in ("demo-chat", "demo-embeddings")]
-    issuer = Issuer(clients, life_s, on_mint)
+    clients = [
+        DemoClient(name, secret_of[name], name.removeprefix("demo-")) for name in ("demo-chat", "demo-embeddings")
+    ]
+    issuer = DemoIssuer(clients, lifetime_s, on_mint)
     chat = ModelServer(issuer.key, "chat", CHAT_MODEL)
     embeddings = ModelServer(issuer.key, "embeddings", EMBEDDINGS_MODEL)
     async with serving(issuer.app) as tokens, serving(chat.app) as chats, serving(embeddings.app) as vectors:
         text = CONFIG.format(issuer=tokens, chat=chats, embeddings=vectors, folder=folder)
         (folder / "gatepass.yaml").write_text(text)
         async with gateway(folder / "gatepass.yaml", folder / LOG) as url:
-            yield Stage(issuer, chat, embeddings, tokens, chats, vectors, url, folder, secret_of["key"])
+            yield DemoServers(issuer, chat, embeddings, tokens, chats, vectors, url, folder, secret_of["key"])
 
 
 @asynccontextmanager

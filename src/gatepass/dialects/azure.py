@@ -11,17 +11,17 @@ from urllib.parse import unquote, urlencode, urlsplit
 
 from msgspec.structs import replace
 
-from gatepass.config.upstream import Azure
-from gatepass.dialects.base import Dialect, segment, written
+from gatepass.config.upstream import AzureConfig
+from gatepass.dialects.base import Dialect, build_request, path_segment
 from gatepass.dialects.hints import AZURE_CLASSIC, AZURE_V1
-from gatepass.dialects.reply_check import Reply, judge_refusal
+from gatepass.dialects.reply_check import ReceivedReply, classify_error
 from gatepass.errors import UpstreamError
-from gatepass.types import Call, Request, Surface, Target, Timeouts
+from gatepass.types import Call, ClientProtocol, OutboundRequest, Target, Timeouts
 
 _TAIL = re.compile(r"(/openai)?(/v1|/deployments(?:/([^/]*))?)?\Z")
 
 
-def azure_url(base_url: str, deployment: str, path: str, azure: Azure) -> str:
+def azure_url(base_url: str, deployment: str, path: str, azure: AzureConfig) -> str:
     """The URL of `path` (`/chat/completions`) for `deployment`, of any form in which people write the base.
 
     The classic API names the deployment in the path, the v1 API reads it from the body.
@@ -35,7 +35,7 @@ def azure_url(base_url: str, deployment: str, path: str, azure: Azure) -> str:
     query = "" if azure.api_version is None else urlencode({"api-version": azure.api_version})
     if not azure.is_classic:
         return parts._replace(path=f"{root}/openai/v1{path}", query=query).geturl()
-    place = f"/deployments/{segment(deployment)}" if deployment else ""
+    place = f"/deployments/{path_segment(deployment)}" if deployment else ""
     return parts._replace(path=f"{root}/openai{place}{path}", query=query).geturl()
 
 
@@ -55,25 +55,25 @@ class AzureDialect(Dialect):
     """
 
     lists_models: ClassVar[bool] = False
-    settings: Azure = field(default_factory=Azure)
+    settings: AzureConfig = field(default_factory=AzureConfig)
     deployment: str = ""
     """What `base_url` names, for models without a `name`; "": the client's own word."""
 
     def encode(
         self, call: Call, target: Target, base_url: str, timeouts: Timeouts, forward_headers: Collection[str] = ()
-    ) -> Request:
+    ) -> OutboundRequest:
         """As Dialect's; raises ModelNotFound for a model that no deployment can be called by.
 
         Responses name their deployment in the body, in the classic API too (openai-python's lib/azure.py).
         """
         operation = call.operation
-        has_none = operation.surface in (Surface.MODELS, Surface.RESPONSES) or not operation.names_model
+        has_none = operation.protocol in (ClientProtocol.MODELS, ClientProtocol.RESPONSES) or not operation.names_model
         deployment = "" if has_none else target.model or self.deployment or call.model
-        return written(call, _url(base_url, deployment, operation.path, self.settings), timeouts, forward_headers)
+        return build_request(call, _url(base_url, deployment, operation.path, self.settings), timeouts, forward_headers)
 
-    def judge_refusal(self, reply: Reply) -> UpstreamError:
+    def judge_refusal(self, reply: ReceivedReply) -> UpstreamError:
         """As Dialect's, with advice for an upstream that has this dialect already."""
-        return judge_refusal(replace(reply, hints=AZURE_CLASSIC if self.settings.is_classic else AZURE_V1))
+        return classify_error(replace(reply, hints=AZURE_CLASSIC if self.settings.is_classic else AZURE_V1))
 
 
 _url = lru_cache(maxsize=1024)(azure_url)  # taking a URL apart costs 10 µs; a model has 512 characters at most

@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 from msgspec.structs import replace
 
 from gatepass.dialects import reply_check
-from gatepass.dialects.error_body import read_complaint
+from gatepass.dialects.error_body import read_error_body
 from gatepass.errors import ModelNotFound
 from gatepass.types import (
     KEEPS_ALIVE,
@@ -24,7 +24,7 @@ from gatepass.types import (
     NEVER_UP,
     Call,
     Headers,
-    Request,
+    OutboundRequest,
     Target,
     Timeouts,
     Upload,
@@ -108,7 +108,7 @@ class ResponseHeaders:
         self._prefixes = (*RELAYED_PREFIXES, *(name[:-1] for name in added if name.endswith(b"*")))
         self._goes_down = lru_cache(maxsize=1024)(self._is_listed)  # upstreams send the same few again and again
 
-    def relayed(self, headers: Headers) -> list[tuple[bytes, bytes]]:
+    def select(self, headers: Headers) -> list[tuple[bytes, bytes]]:
         """The fields of a reply that go down, with one content type.
 
         Of several content types the one that says event stream counts, else the first.
@@ -155,7 +155,7 @@ STEPS = (".", "..")
 """No names but steps through the path, however they are escaped (RFC 3986 5.2.4)."""
 
 
-def segment(name: str) -> str:
+def path_segment(name: str) -> str:
     """`name`, which a client may have chosen, as one segment of a path: it leads nowhere else.
 
     Raises ModelNotFound for what can be none.
@@ -165,7 +165,7 @@ def segment(name: str) -> str:
     return quote(name, safe="", errors="replace")
 
 
-class Constraint(Protocol):
+class DialectRule(Protocol):
     """A change that the protocol itself wants of a call: a Rule of adapt/, told by its shape."""
 
     @property
@@ -183,7 +183,7 @@ class Dialect:
 
     lists_models: ClassVar[bool] = True
     """Whether the upstream's own list holds the names by which its models are asked."""
-    rules: tuple[Constraint, ...] = ()
+    rules: tuple[DialectRule, ...] = ()
     """Changes that run after all others, for whatever these leave must fit."""
 
     def encode(
@@ -193,18 +193,18 @@ class Dialect:
         base_url: str,
         timeouts: Timeouts,
         forward_headers: Collection[str] = (),
-    ) -> Request:
+    ) -> OutboundRequest:
         """`call` as a request to `base_url`, without its credential (`authorize.Carrier` adds that)."""
-        return written(call, operation_url(base_url, call.operation.path), timeouts, forward_headers)
+        return build_request(call, operation_url(base_url, call.operation.path), timeouts, forward_headers)
 
-    read_complaint = staticmethod(read_complaint)
-    judge_head = staticmethod(reply_check.judge_head)
+    read_complaint = staticmethod(read_error_body)
+    classify_head = staticmethod(reply_check.judge_head)
     """Not asked of a 200, whose head says nothing yet."""
-    judge_refusal = staticmethod(reply_check.judge_refusal)
-    judge_document = staticmethod(reply_check.judge_document)
+    judge_refusal = staticmethod(reply_check.classify_error)
+    classify_document = staticmethod(reply_check.judge_document)
 
 
-def written(call: Call, url: str, timeouts: Timeouts, forward_headers: Collection[str]) -> Request:
+def build_request(call: Call, url: str, timeouts: Timeouts, forward_headers: Collection[str]) -> OutboundRequest:
     """`call` as a request to `url`.
 
     Only a call with a method that has a body sends one: RAGFlow's Go client puts `{}` into a GET.
@@ -212,7 +212,7 @@ def written(call: Call, url: str, timeouts: Timeouts, forward_headers: Collectio
     method = call.operation.method
     has_body = method != "GET"
     headers = _headers(call, forward_headers, _JSON_BODY if has_body else ())
-    return Request(method, url, headers, call.body if has_body else b"", timeouts)
+    return OutboundRequest(method, url, headers, call.body if has_body else b"", timeouts)
 
 
 @lru_cache(maxsize=1024)  # a hop has as many as it has operations, and taking a URL apart costs 4 µs
@@ -255,7 +255,7 @@ of a client's query goes up, a key in it least of all."""
 _PLAIN = re.compile(rb"[A-Za-z0-9%._~+\[\]-]{1,512}=[A-Za-z0-9%._~+,:-]{0,512}\Z")
 
 
-def passed_on(request: Request, headers: Headers, query: bytes, upload: Upload | None) -> Request:
+def passed_on(request: OutboundRequest, headers: Headers, query: bytes, upload: Upload | None) -> OutboundRequest:
     """`request` with what the client's own `headers` and `query` say; `upload` in the place of its body."""
     accept = header(headers, b"accept") or b"*/*"
     kind = header(headers, b"content-type") if upload is not None else None

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from gatepass.dialects import error_body
-from gatepass.json_scan import ScannedBody, Walk, json_value
+from gatepass.json_scan import JsonScanner, ScannedBody, json_value
 from gatepass.types import Headers
 
 BLANKS = b" \t\r\n"
@@ -71,7 +71,7 @@ def content_type(headers: Headers) -> str:
     return "text/event-stream" if "text/event-stream" in kinds else next(iter(kinds), "")
 
 
-def start_of(body: bytes) -> bytes:
+def first_bytes(body: bytes) -> bytes:
     """The first bytes that mean something: after a byte order mark and blanks."""
     return body[:WHOLE_BYTES].removeprefix(BOM).lstrip(BLANKS)[:1024]
 
@@ -83,7 +83,7 @@ def is_blank(body: bytes) -> bool:
 def is_html(headers: Headers, body: bytes) -> bool:
     """Whether `body` is a page. JSON labelled text/html (a habit of small forwarders) is none, and
     neither is XML or DashScope's `<400> InternalError…`."""
-    start, kind = start_of(body).lower(), content_type(headers)
+    start, kind = first_bytes(body).lower(), content_type(headers)
     if start[:1] in (b"{", b"["):
         return False
     if b"<html" in start or b"<!doctype html" in start:
@@ -103,7 +103,7 @@ def is_event_stream(headers: Headers, body: bytes) -> bool:
 
     A JSON document or a page is none even where the content type says so.
     """
-    start = start_of(body)
+    start = first_bytes(body)
     if start.startswith(FIELDS):
         return True
     return content_type(headers) == "text/event-stream" and start[:1] not in (b"{", b"[", b"<", b"")
@@ -140,7 +140,7 @@ def _parse_large(body: bytes) -> dict[str, Any]:
 
 
 def _parse_scanned(body: ScannedBody) -> dict[str, Any]:
-    walk, view = Walk(body), memoryview(body)
+    walk, view = JsonScanner(body), memoryview(body)
     spans = {member.name: member for member in walk.members()}
     document = _held({name: view[spans[name].value : spans[name].end] for name in MEMBERS if name in spans}, MEMBERS)
     choices = spans.get("choices")
@@ -209,7 +209,7 @@ _FIELD = re.compile(rb":|(?:data|event|id|retry)[:\r\n]")
 _FIELD_NAMES = (b"data", b"event", b"id", b"retry")
 
 
-class Kind(StrEnum):
+class ContentKind(StrEnum):
     """DOCUMENT is what a parser of JSON is to judge; HTML any markup."""
 
     UNDECIDED = "undecided"
@@ -218,7 +218,7 @@ class Kind(StrEnum):
     HTML = "html"
 
 
-class Opening:
+class ContentSniffer:
     """Takes pieces until they tell what the body is. `held` is all that was taken: it is read on from
     there, and is the very piece where the first one decided."""
 
@@ -226,38 +226,38 @@ class Opening:
 
     def __init__(self, content_type: bytes | None) -> None:
         self.held = b""
-        self.kind = Kind.UNDECIDED
+        self.kind = ContentKind.UNDECIDED
         self._label = _kind_of_label(content_type)
 
-    def feed(self, piece: bytes) -> Kind:
+    def feed(self, piece: bytes) -> ContentKind:
         """UNDECIDED asks for more; at most `MAX_BLANK_BYTES` and one piece are ever held for that."""
         self.held += piece
-        if self.kind is Kind.UNDECIDED:
+        if self.kind is ContentKind.UNDECIDED:
             self.kind = _decide(self.held) or self._label
         return self.kind
 
 
-def _decide(head: bytes) -> Kind | None:
+def _decide(head: bytes) -> ContentKind | None:
     """None: the label decides."""
     start = _start(head)
     if not start:
-        return Kind.UNDECIDED if len(head) <= MAX_BLANK_BYTES else None
+        return ContentKind.UNDECIDED if len(head) <= MAX_BLANK_BYTES else None
     if start[:1] in (b"{", b"["):
-        return Kind.DOCUMENT
+        return ContentKind.DOCUMENT
     if start[:1] == b"<":
-        return Kind.HTML
+        return ContentKind.HTML
     if _FIELD.match(start):
-        return Kind.STREAM
+        return ContentKind.STREAM
     may_become_field = any(name.startswith(start) for name in _FIELD_NAMES)
-    return Kind.UNDECIDED if may_become_field or _BOM.startswith(start) else None
+    return ContentKind.UNDECIDED if may_become_field or _BOM.startswith(start) else None
 
 
 def _start(head: bytes) -> bytes:
     return head[: MAX_BLANK_BYTES + 16].removeprefix(_BOM).lstrip()
 
 
-def _kind_of_label(content_type: bytes | None) -> Kind:
+def _kind_of_label(content_type: bytes | None) -> ContentKind:
     media_type = (content_type or b"").partition(b";")[0].strip().lower()
     if media_type == b"text/event-stream":
-        return Kind.STREAM
-    return Kind.HTML if media_type in (b"text/html", b"application/xhtml+xml") else Kind.DOCUMENT
+        return ContentKind.STREAM
+    return ContentKind.HTML if media_type in (b"text/html", b"application/xhtml+xml") else ContentKind.DOCUMENT

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any
 
 from gatepass.errors import OVER_QUOTA, REFUSED_CONTENT, TOO_LONG
-from gatepass.types import Complaint
+from gatepass.types import UpstreamErrorBody
 
 Object = Mapping[str, Any]
 
@@ -41,7 +41,7 @@ MEMBERS = (
     *("object", "error", "errors", "header", "success", "status", "type", "param", "error_type"),
     *(*_ENVELOPE_CODES, *_TEXTS),
 )
-"""The members of a document by which `read_complaint` tells an error, beside `choices` and `data`."""
+"""The members of a document by which `read_error_body` tells an error, beside `choices` and `data`."""
 _DEEPEST = 4
 MESSAGE_CHARS = 2000
 RAW_BYTES = 4096
@@ -117,7 +117,7 @@ def unmasked(text: str) -> str:
     return text
 
 
-def read_complaint(document: Any, *, refused: bool = False, mask: Mask = unmasked) -> Complaint | None:
+def read_error_body(document: Any, *, refused: bool = False, mask: Mask = unmasked) -> UpstreamErrorBody | None:
     """What `document` (parsed JSON) complains of, or None where it is no error.
 
     `refused` says that the HTTP status was an error already: then a mere `message` counts too.
@@ -129,7 +129,7 @@ def read_complaint(document: Any, *, refused: bool = False, mask: Mask = unmaske
     return _read(document, refused, mask, may_unwrap=True)
 
 
-def _read(document: Any, refused: bool, mask: Mask, *, may_unwrap: bool) -> Complaint | None:
+def _read(document: Any, refused: bool, mask: Mask, *, may_unwrap: bool) -> UpstreamErrorBody | None:
     found = find(document, refused)
     if found is None:
         return None
@@ -139,18 +139,18 @@ def _read(document: Any, refused: bool, mask: Mask, *, may_unwrap: bool) -> Comp
     else:
         text = text_of(found.own) or text_of(found.outer)
     inner = _inner(found, text, mask) if may_unwrap else None
-    complaint = _complaint(found, issue, text, mask)
-    return complaint if inner is None else _joined(complaint, inner)
+    error_body = _complaint(found, issue, text, mask)
+    return error_body if inner is None else _joined(error_body, inner)
 
 
-def _complaint(found: Found, issue: Object, text: str | None, mask: Mask) -> Complaint:
+def _complaint(found: Found, issue: Object, text: str | None, mask: Mask) -> UpstreamErrorBody:
     code = _code(found, issue)
     kind = _kind(found)
     status = _status(found, text or "", code, kind)
     words = text or code or compact(found.own) or ""
     param = found.own.get("param") if isinstance(found.own, dict) else None
     param = param.strip() or None if isinstance(param, str) else place_of(issue.get("loc"))
-    return Complaint(
+    return UpstreamErrorBody(
         message=clean(_REQUEST_ID.sub("", words), mask) or clean(words, mask) or "An error without words.",
         status=status,
         kind=_masked_label(kind, mask),
@@ -160,7 +160,7 @@ def _complaint(found: Found, issue: Object, text: str | None, mask: Mask) -> Com
     )
 
 
-def _joined(outer: Complaint, inner: Complaint) -> Complaint:
+def _joined(outer: UpstreamErrorBody, inner: UpstreamErrorBody) -> UpstreamErrorBody:
     """The inner error speaks, for it is the nearer one to the fault; what it leaves out the outer adds."""
     return replace(
         outer,
@@ -173,7 +173,7 @@ def _joined(outer: Complaint, inner: Complaint) -> Complaint:
     )
 
 
-def _inner(found: Found, text: str | None, mask: Mask) -> Complaint | None:
+def _inner(found: Found, text: str | None, mask: Mask) -> UpstreamErrorBody | None:
     """The error that a relay quotes as JSON inside a text: OpenRouter's `metadata.raw`, or the message.
 
     After other words the JSON must be an error by itself: it might quote the caller's own request.
@@ -188,9 +188,9 @@ def _inner(found: Found, text: str | None, mask: Mask) -> Complaint | None:
             document, end = json.JSONDecoder().raw_decode(begins.string, begins.start())  # whatever follows it
         except (ValueError, RecursionError):
             continue
-        complaint = _read(document, begins.start() == 0, mask, may_unwrap=False)
-        if complaint is not None:
-            return replace(complaint, inside=begins.string[begins.start() : end])
+        error_body = _read(document, begins.start() == 0, mask, may_unwrap=False)
+        if error_body is not None:
+            return replace(error_body, inside=begins.string[begins.start() : end])
     return None
 
 
@@ -279,7 +279,7 @@ def _raw(found: Found, mask: Mask) -> Any:
 
 
 def find(document: Any, refused: bool) -> Found | None:
-    """The error in `document`, or None; `refused` as in `read_complaint`."""
+    """The error in `document`, or None; `refused` as in `read_error_body`."""
     if isinstance(document, dict):
         own = _own(document, refused)
         return None if own is None else Found(own, document)

@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec.structs import replace
 
-from gatepass.dialects.base import Dialect, operation_url, segment, written
+from gatepass.dialects.base import Dialect, build_request, operation_url, path_segment
 from gatepass.errors import InvalidImage, ModelNotFound
-from gatepass.json_scan import Edit, Member, Walk, edited, removals
-from gatepass.types import Call, Request, Surface, Target, Timeouts
+from gatepass.json_scan import Edit, JsonScanner, Member, edited, removals
+from gatepass.types import Call, ClientProtocol, OutboundRequest, Target, Timeouts
 
 Paths = Literal["current", "old"]
 """`current`: `/openai/{chat_id}/…`, since v0.25, and agents by their id in the body. `old`: `/chats_openai/{chat_id}/…`
@@ -43,10 +43,12 @@ def chat_url(base_url: str, asked: Assistant, paths: Paths) -> str:
     """`base_url` may end in `/api/v1` or not. Raises ModelNotFound for an id that no path can name."""
     if asked.is_agent:
         path = (
-            "/agents/chat/completions" if paths == "current" else f"/agents_openai/{segment(asked.id)}/chat/completions"
+            "/agents/chat/completions"
+            if paths == "current"
+            else f"/agents_openai/{path_segment(asked.id)}/chat/completions"
         )
     else:
-        path = f"/{'openai' if paths == 'current' else 'chats_openai'}/{segment(asked.id)}/chat/completions"
+        path = f"/{'openai' if paths == 'current' else 'chats_openai'}/{path_segment(asked.id)}/chat/completions"
     return _below(base_url, path)
 
 
@@ -105,7 +107,7 @@ class RagflowBody:
         values = {"model": PLACEHOLDER, "stream": _TRUE if call.stream else _FALSE}
         if asked.is_agent and self.paths == "current":
             values |= {"agent_id": msgspec.json.encode(asked.id), "openai-compatible": _TRUE}
-        walk = Walk(call.body)
+        walk = JsonScanner(call.body)
         listed = list(walk.members())
         found = {member.name: member for member in listed}
         edits, entries = self._flatten(walk, found.get("messages"))
@@ -124,7 +126,7 @@ class RagflowBody:
         body = edited(call.body, [*edits, *removals(listed, gone)])
         return replace(call, body=body, adapted=(*call.adapted, *entries))
 
-    def _flatten(self, walk: Walk, messages: Member | None) -> tuple[list[Edit], list[str]]:
+    def _flatten(self, walk: JsonScanner, messages: Member | None) -> tuple[list[Edit], list[str]]:
         """The edits that make texts of all contents, and the entries for them."""
         if messages is None or not walk.text.startswith(b"[", messages.value):
             return [], []
@@ -141,7 +143,7 @@ class RagflowBody:
             dropped = dropped or has_others
         return edits, ["content=text", *(["drop=images"] if dropped else [])] if edits else []
 
-    def _text_of(self, walk: Walk, parts: int, where: str) -> tuple[bytes, bool]:
+    def _text_of(self, walk: JsonScanner, parts: int, where: str) -> tuple[bytes, bool]:
         """The texts of the parts as one JSON text, and whether an image was left out. No text is decoded."""
         texts, dropped = list[bytes](), False
         for index, (start, end) in enumerate(walk.elements(parts)):
@@ -162,7 +164,7 @@ class RagflowBody:
         return b'"%b"' % b"\\n".join(texts), dropped
 
 
-def _lift(walk: Walk, found: Mapping[str, Member]) -> tuple[list[str], bytes]:
+def _lift(walk: JsonScanner, found: Mapping[str, Member]) -> tuple[list[str], bytes]:
     """The names that go into `extra_body`, and what is to stand at its beginning: what stands there already wins."""
     names, extra = [name for name in LIFTED if name in found], found.get("extra_body")
     if not names or (extra is not None and not walk.text.startswith(b"{", extra.value)):
@@ -185,16 +187,16 @@ class RagflowDialect(Dialect):
 
     def encode(
         self, call: Call, target: Target, base_url: str, timeouts: Timeouts, forward_headers: Collection[str] = ()
-    ) -> Request:
+    ) -> OutboundRequest:
         """As Dialect's. The list of models is one of assistants: no client is shown it, but its reply
         tells whether RAGFlow takes the token."""
         if call.operation.name == "chat":
             url = _chat_url(base_url, target.model or call.model, self.paths)
-        elif call.operation.surface is Surface.MODELS:
+        elif call.operation.protocol is ClientProtocol.MODELS:
             url = list_url(base_url)
         else:
             url = operation_url(base_url, call.operation.path)
-        return written(call, url, timeouts, forward_headers)
+        return build_request(call, url, timeouts, forward_headers)
 
 
 @lru_cache(maxsize=1024)  # as in azure.py

@@ -21,19 +21,19 @@ import msgspec
 from msgspec.structs import replace
 
 from gatepass.dialects import content
-from gatepass.dialects.error_body import Mask, clean, is_http_error, kind_of, read_complaint, unmasked
+from gatepass.dialects.error_body import Mask, clean, is_http_error, kind_of, read_error_body, unmasked
 from gatepass.dialects.hints import HINTS, Hint, with_hint
 from gatepass.errors import (
     GatepassError,
     UpstreamAuth,
     UpstreamEmpty,
     UpstreamError,
+    UpstreamErrorReply,
     UpstreamHtml,
     UpstreamInvalid,
     UpstreamRedirect,
-    UpstreamRefusal,
 )
-from gatepass.types import Complaint, Headers, Surface, header
+from gatepass.types import ClientProtocol, Headers, UpstreamErrorBody, header
 
 _NUMBER = re.compile(r"\d{1,15}(?:\.\d{1,9})?\Z")
 _PART = (
@@ -125,7 +125,7 @@ EXCERPT_CHARS = 500
 TITLE_CHARS = 100
 
 
-class Reply(msgspec.Struct, frozen=True):
+class ReceivedReply(msgspec.Struct, frozen=True):
     """A reply held whole (`body` may be cut), who sent it, and when `wall_s` it came."""
 
     upstream: str
@@ -183,7 +183,7 @@ def judge_head(
     """
     if 200 <= status <= 299 or 400 <= status <= 599:
         return None
-    reply = Reply(upstream, status, headers, host=host)
+    reply = ReceivedReply(upstream, status, headers, host=host)
     if 300 <= status <= 399:
         location = header(headers, b"location")
         target = location.decode("latin-1").strip() if location is not None else None
@@ -207,52 +207,52 @@ def _place_of(target: str | None, mask: Mask) -> str:
     return clean(host, unmasked, TITLE_CHARS) if host else "another path of the same host"
 
 
-def judge_refusal(reply: Reply) -> UpstreamError:
+def classify_error(reply: ReceivedReply) -> UpstreamError:
     """The error behind a status of 400 or more, in the upstream's own words where it has any.
 
     Its body may be cut short (64 KiB are plenty). A 401 is UpstreamAuth; an HTML page keeps its status
     and has the code `upstream_html`; a status outside 400 to 599 becomes what the words imply, or 502.
     """
     if content.is_blank(reply.body):
-        return _refusal(reply, Complaint(f"{reply.answered} with an empty body."))
+        return _refusal(reply, UpstreamErrorBody(f"{reply.answered} with an empty body."))
     if content.is_html(reply.headers, reply.body):
-        return _refusal(reply, Complaint(f"{reply.answered} with {reply.page}.", code=UpstreamHtml.code))
-    complaint = read_complaint(_document(reply.body), refused=True, mask=reply.mask)
-    return _refusal(reply, complaint or Complaint(reply.excerpt))
+        return _refusal(reply, UpstreamErrorBody(f"{reply.answered} with {reply.page}.", code=UpstreamHtml.code))
+    error_body = read_error_body(_document(reply.body), refused=True, mask=reply.mask)
+    return _refusal(reply, error_body or UpstreamErrorBody(reply.excerpt))
 
 
 def _document(body: bytes) -> Any:
     """The JSON of an error; DashScope was seen to send it as an event in a plain 400."""
-    event = content.first_event(body) if content.start_of(body).startswith(content.FIELDS) else None
+    event = content.first_event(body) if content.first_bytes(body).startswith(content.FIELDS) else None
     try:
         return content.parse(event or body)
     except ValueError:
         return None
 
 
-def _refusal(reply: Reply, complaint: Complaint) -> UpstreamRefusal:
-    status = reply.status if is_http_error(reply.status) else complaint.status or 502
-    message = with_hint(complaint.message, reply.upstream, status, reply.hints)
-    kind = complaint.kind or kind_of(status)
+def _refusal(reply: ReceivedReply, error_body: UpstreamErrorBody) -> UpstreamErrorReply:
+    status = reply.status if is_http_error(reply.status) else error_body.status or 502
+    message = with_hint(error_body.message, reply.upstream, status, reply.hints)
+    kind = error_body.kind or kind_of(status)
     if status == 401:
         lacking = "wants a credential that gatepass does not send"
         refused = "does not accept the credential that gatepass sends"
         # of a key under `upstreams.NAME.headers` nothing is known: the one that is wanted is not sent there either
         message = f"{reply.sender} {refused if reply.has_credential else lacking}: {message}"
-    return (UpstreamAuth if status == 401 else UpstreamRefusal)(
+    return (UpstreamAuth if status == 401 else UpstreamErrorReply)(
         message,
         upstream=reply.upstream,
         status=status,
         kind=kind,
-        upstream_code=complaint.code,
-        param=complaint.param,
-        retry_after_s=retry_after_s(status, reply.headers, complaint.message, reply.wall_s),
-        raw=complaint.raw,
-        complaint=complaint,
+        upstream_code=error_body.code,
+        param=error_body.param,
+        retry_after_s=retry_after_s(status, reply.headers, error_body.message, reply.wall_s),
+        raw=error_body.raw,
+        error_body=error_body,
     )
 
 
-def judge_document(reply: Reply, surface: Surface) -> bytes | GatepassError:
+def judge_document(reply: ReceivedReply, protocol: ClientProtocol) -> bytes | GatepassError:
     """The document that a whole reply of status 200 to 299 is, or the error that it really is.
 
     The very same bytes come back, unless the answer was wrapped: then what was inside. Two fast paths answer this
@@ -270,45 +270,51 @@ def judge_document(reply: Reply, surface: Surface) -> bytes | GatepassError:
         return UpstreamHtml(message, upstream=reply.upstream)
     if content.is_event_stream(reply.headers, body):
         event = content.first_event(body)
-        complaint = None if event is None else read_complaint(_document(event), mask=reply.mask)
-        if complaint is not None:
-            return _refusal(reply, complaint)
+        error_body = None if event is None else read_error_body(_document(event), mask=reply.mask)
+        if error_body is not None:
+            return _refusal(reply, error_body)
         return _invalid(reply, "with a stream of events, which is no answer to this request")
-    return _judge_json(reply, surface)
+    return _judge_json(reply, protocol)
 
 
-def _judge_json(reply: Reply, surface: Surface, *, may_be_wrapped: bool = True) -> bytes | GatepassError:
+def _judge_json(
+    reply: ReceivedReply, protocol: ClientProtocol, *, may_be_wrapped: bool = True
+) -> bytes | GatepassError:
     try:
         document = content.parse(reply.body)
     except ValueError as error:
         reason = _AT_BYTE.sub("", str(error))
         return _invalid(reply, f"with what is no JSON, or was cut short ({reason})")
     # a response that was asked for by its id: an `error` in it is that of the request that made it, and what was wanted
-    is_kept = surface is Surface.RAW and isinstance(document, dict) and document.get("object") == "response"
-    complaint = None if is_kept else read_complaint(document, mask=reply.mask)
-    complaint = complaint or _complaint_of_choices(document, surface, reply.mask)
-    if complaint is not None:
-        return _refusal(reply, complaint)
-    if may_be_wrapped and (inside := _unwrapped(document, reply.body, surface)) is not None:
-        return _judge_json(replace(reply, body=inside), surface, may_be_wrapped=False)
-    fault = _fault_of_shape(document, surface, reply.mask)
-    if fault is None and surface is Surface.CHAT:
+    is_kept = protocol is ClientProtocol.RAW and isinstance(document, dict) and document.get("object") == "response"
+    error_body = None if is_kept else read_error_body(document, mask=reply.mask)
+    error_body = error_body or _complaint_of_choices(document, protocol, reply.mask)
+    if error_body is not None:
+        return _refusal(reply, error_body)
+    if may_be_wrapped and (inside := _unwrapped(document, reply.body, protocol)) is not None:
+        return _judge_json(replace(reply, body=inside), protocol, may_be_wrapped=False)
+    fault = _fault_of_shape(document, protocol, reply.mask)
+    if fault is None and protocol is ClientProtocol.CHAT:
         fault = _fault_of_choice(next(iter(document["choices"]), None))
     if fault is not None:
         return _invalid(reply, fault)
-    missing = _EMPTY.get(surface)
-    if missing is not None and not document[_WANTED[surface]]:
+    missing = _EMPTY.get(protocol)
+    if missing is not None and not document[_WANTED[protocol]]:
         return UpstreamEmpty(f"{reply.answered} without a {missing}.", upstream=reply.upstream)
     return reply.body
 
 
-_WANTED: Mapping[Surface, str] = MappingProxyType({Surface.CHAT: "choices", Surface.EMBEDDINGS: "data"})
-_EMPTY: Mapping[Surface, str] = MappingProxyType({Surface.CHAT: "choice", Surface.EMBEDDINGS: "vector"})
+_WANTED: Mapping[ClientProtocol, str] = MappingProxyType(
+    {ClientProtocol.CHAT: "choices", ClientProtocol.EMBEDDINGS: "data"}
+)
+_EMPTY: Mapping[ClientProtocol, str] = MappingProxyType(
+    {ClientProtocol.CHAT: "choice", ClientProtocol.EMBEDDINGS: "vector"}
+)
 
 
-def _unwrapped(document: Any, body: bytes, surface: Surface) -> bytes | None:
+def _unwrapped(document: Any, body: bytes, protocol: ClientProtocol) -> bytes | None:
     """The answer inside `{"code": 0, "data": {…}}`, in which corporate gateways put it; None where there is none."""
-    wanted = _WANTED.get(surface)
+    wanted = _WANTED.get(protocol)
     inside = document.get("data") if isinstance(document, dict) else None
     if wanted is None or not isinstance(inside, dict) or isinstance(document.get(wanted), list):
         return None
@@ -319,9 +325,9 @@ def _unwrapped(document: Any, body: bytes, surface: Surface) -> bytes | None:
     )
 
 
-def _fault_of_shape(document: Any, surface: Surface, mask: Mask) -> str | None:
-    wanted = _WANTED.get(surface)
-    if wanted is None and surface is not Surface.RESPONSES:
+def _fault_of_shape(document: Any, protocol: ClientProtocol, mask: Mask) -> str | None:
+    wanted = _WANTED.get(protocol)
+    if wanted is None and protocol is not ClientProtocol.RESPONSES:
         return None if isinstance(document, dict | list) else "with JSON that is neither an object nor a list"
     if not isinstance(document, dict):
         return "with JSON that is no object"
@@ -335,14 +341,14 @@ def _fault_of_shape(document: Any, surface: Surface, mask: Mask) -> str | None:
     return None if holds_objects else f'with a list "{wanted}" that holds no objects'
 
 
-def _complaint_of_choices(document: Any, surface: Surface, mask: Mask) -> Complaint | None:
+def _complaint_of_choices(document: Any, protocol: ClientProtocol, mask: Mask) -> UpstreamErrorBody | None:
     """The error in a chat's choices, where OpenRouter puts a provider's; of several choices one may be good."""
-    choices = document.get("choices") if surface is Surface.CHAT and isinstance(document, dict) else None
+    choices = document.get("choices") if protocol is ClientProtocol.CHAT and isinstance(document, dict) else None
     if not isinstance(choices, list) or not choices:
         return None
     if not all(isinstance(choice, dict) and choice.get("error") for choice in choices):
         return None
-    return read_complaint({"error": choices[0]["error"]}, mask=mask)
+    return read_error_body({"error": choices[0]["error"]}, mask=mask)
 
 
 def _fault_of_choice(choice: dict[str, Any] | None) -> str | None:
@@ -363,5 +369,5 @@ def _members(document: dict[Any, Any], mask: Mask) -> str:
     return "it has " + ", ".join(names) + (", …" if len(document) > MEMBERS else "")
 
 
-def _invalid(reply: Reply, what: str) -> UpstreamInvalid:
+def _invalid(reply: ReceivedReply, what: str) -> UpstreamInvalid:
     return UpstreamInvalid(f"{reply.answered} {what}.", upstream=reply.upstream)

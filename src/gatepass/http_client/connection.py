@@ -17,7 +17,7 @@ import httptools
 from gatepass.clock import Deadline
 from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.message_head import FIELDS, HEAD_BYTES, objection
-from gatepass.http_client.response_body import Incoming
+from gatepass.http_client.response_body import UpstreamResponse
 from gatepass.types import Timeouts, Upload
 
 AHEAD_BYTES = 256 * 1024
@@ -32,18 +32,18 @@ SLICE_BYTES = 256 * 1024
 CONTINUE, SWITCHING, OK = 100, 101, 200
 
 
-class Owner(Protocol):
+class ConnectionOwner(Protocol):
     """Who is told of what becomes of a connection."""
 
-    def freed(self, connection: Connection) -> None:
+    def on_idle(self, connection: Connection) -> None:
         """It is whole, and ready for another request."""
         ...
 
-    def lost(self, connection: Connection) -> None:
+    def on_lost(self, connection: Connection) -> None:
         """It is no more. Told once, whoever ended it."""
         ...
 
-    def holds(self, connection: Connection) -> bool:
+    def defers_write(self, connection: Connection) -> bool:
         """Whether it is told to flush when this iteration of the loop is over, and writes then and not now."""
         ...
 
@@ -55,7 +55,7 @@ class Connection(asyncio.BufferedProtocol):
     up before the next one begins. Of a large reply half the cost were fresh pages for every read.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, owner: Owner, buffer: memoryview) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, owner: ConnectionOwner, buffer: memoryview) -> None:
         self.deadline = Deadline(loop, self._late)
         self.made_s: float | None = None
         self._loop = loop
@@ -63,7 +63,7 @@ class Connection(asyncio.BufferedProtocol):
         self._buffer = buffer
         self._transport: asyncio.Transport | None = None
         self._parser: httptools.HttpResponseParser | None = None
-        self._reply: Incoming | None = None
+        self._reply: UpstreamResponse | None = None
         self.kept = False
         """It has lain idle: its server may have closed it meanwhile, and nobody is to blame."""
         self._killed = False
@@ -75,7 +75,7 @@ class Connection(asyncio.BufferedProtocol):
         self._fields: list[tuple[bytes, bytes]] = []
         self._problem: str | None = None
         self._held = b""
-        self._sending: Sending | None = None
+        self._sending: BodyWriter | None = None
         self._overhead_bytes = 0
         self._heard = self._whole = self._keeps = self._surplus = False
         self._until_close = self._to_head = self._is_cut = False
@@ -90,7 +90,9 @@ class Connection(asyncio.BufferedProtocol):
         """Whether it was never dialed."""
         return self.made_s is None and not self._killed
 
-    async def ask(self, head: bytes, body: bytes | Upload, bounds: Timeouts, *, to_head: bool = False) -> Incoming:
+    async def send_request(
+        self, head: bytes, body: bytes | Upload, bounds: Timeouts, *, to_head: bool = False
+    ) -> UpstreamResponse:
         """Send a request; returns when the head of its reply is here. Raises TransportFault.
 
         `to_head`: the method is HEAD, so there is no body, whatever length the reply claims. A reply
@@ -101,25 +103,25 @@ class Connection(asyncio.BufferedProtocol):
         if transport is None or not self.open:
             raise TransportFault(*self._why, sent=False, stale=self.kept)
         self._forget()
-        reply = self._reply = Incoming(self, self._loop, bounds.idle_s)
+        reply = self._reply = UpstreamResponse(self, self._loop, bounds.idle_s)
         self._to_head = to_head
         self.deadline.set(bounds.first_byte_s)
-        sending: Sending | None = None
+        sending: BodyWriter | None = None
         try:
             if isinstance(body, bytes) and len(body) <= JOINED_BYTES:
-                if self._owner.holds(self):
+                if self._owner.defers_write(self):
                     self._held = head + body
                 else:
                     transport.write(head + body)
             else:
-                sending = self._sending = Sending(self, transport, reply, bounds.first_byte_s)
+                sending = self._sending = BodyWriter(self, transport, reply, bounds.first_byte_s)
                 await (sending.write(head, body) if isinstance(body, bytes) else sending.pass_on(head, body))
             while not reply.status:
                 if reply.ended:
                     reply.check()
                 await reply.changed()
         except BaseException:
-            reply.abandon()
+            reply.discard()
             raise
         finally:
             if sending is not None:
@@ -130,7 +132,7 @@ class Connection(asyncio.BufferedProtocol):
             self.deadline.lift()
         return reply
 
-    def kill(self, fault: Fault = Fault.CLOSED, detail: str = "gatepass closed it", *, stale: bool = False) -> None:
+    def abort(self, fault: Fault = Fault.CLOSED, detail: str = "gatepass closed it", *, stale: bool = False) -> None:
         """End it at once, in whatever state; a reply that it is busy with breaks off by `fault`."""
         if not self._killed:
             self._killed, self._why = True, (fault, detail)
@@ -156,9 +158,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def _late(self) -> None:
         if self._reply is not None and self._reply.status:
-            self.kill(Fault.TIMEOUT_IDLE, "the reply stopped coming")
+            self.abort(Fault.TIMEOUT_IDLE, "the reply stopped coming")
         else:
-            self.kill(Fault.TIMEOUT_FIRST_BYTE, "no whole head came in time")
+            self.abort(Fault.TIMEOUT_FIRST_BYTE, "no whole head came in time")
 
     # asyncio calls these
 
@@ -181,7 +183,7 @@ class Connection(asyncio.BufferedProtocol):
         reply, parser = self._reply, self._parser
         if reply is None or parser is None or self._held:
             # a server that is tired of waiting says 408 to nobody: what is still held goes over another connection
-            self.kill(Fault.INVALID, "the server spoke before it was asked", stale=self._held != b"")
+            self.abort(Fault.INVALID, "the server spoke before it was asked", stale=self._held != b"")
             return
         self._heard = True
         self._overhead_bytes += nbytes
@@ -193,7 +195,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._whole:
             self._finish(reply)
         elif self._problem is not None:
-            self.kill(Fault.INVALID, self._problem)
+            self.abort(Fault.INVALID, self._problem)
         elif reply.size != size:
             self._overhead_bytes = 0
             if reply.size > AHEAD_BYTES and not self._reading_paused and self._transport is not None and self.open:
@@ -201,7 +203,7 @@ class Connection(asyncio.BufferedProtocol):
                 self._transport.pause_reading()
             reply.wake()
         elif self._overhead_bytes > HEAD_BYTES:  # an endless head, or trailers, or extensions of chunks
-            self.kill(Fault.INVALID, f"its fields are larger than {HEAD_BYTES} bytes")
+            self.abort(Fault.INVALID, f"its fields are larger than {HEAD_BYTES} bytes")
         elif reply.status != begun:
             reply.wake()
 
@@ -218,7 +220,7 @@ class Connection(asyncio.BufferedProtocol):
         self.broke_off(exc)
         self.deadline.close()
         self._parser = self._transport = None  # the parser holds this object's methods
-        self._owner.lost(self)
+        self._owner.on_lost(self)
 
     def pause_writing(self) -> None:
         self.is_full = True
@@ -231,12 +233,12 @@ class Connection(asyncio.BufferedProtocol):
     def broke_off(self, exc: Exception | None) -> None:
         """The server ended the connection, and with it what it was busy with."""
         if isinstance(exc, ssl.SSLError) and not (self.kept or self._heard):
-            self.kill(Fault.TLS, str(exc))  # in TLS 1.3 a client certificate is refused after the handshake
+            self.abort(Fault.TLS, str(exc))  # in TLS 1.3 a client certificate is refused after the handshake
             return
         where = "in the middle of its reply" if self._heard else "without an answer"
-        self.kill(Fault.CLOSED, str(exc or where), stale=self.kept and not self._heard)
+        self.abort(Fault.CLOSED, str(exc or where), stale=self.kept and not self._heard)
 
-    def _finish(self, reply: Incoming) -> None:
+    def _finish(self, reply: UpstreamResponse) -> None:
         """The reply is whole; the connection is free where nothing is left on either way."""
         self._reply = None
         self.deadline.lift()
@@ -245,9 +247,9 @@ class Connection(asyncio.BufferedProtocol):
             if self._reading_paused:
                 self.resume()
             self.kept = True
-            self._owner.freed(self)
+            self._owner.on_idle(self)
         else:
-            self.kill()
+            self.abort()
 
     def _is_written(self) -> bool:
         """Whether nothing of the request is left, and the next one can follow."""
@@ -303,7 +305,7 @@ class Connection(asyncio.BufferedProtocol):
             self._keeps = self._parser.should_keep_alive()
 
 
-class Sending:
+class BodyWriter:
     """A body that does not go out with its head: `is_out` when all of it does.
 
     A reply that comes meanwhile ends the sending: it is an error that wants no more of it. Each wait for the server is
@@ -312,7 +314,9 @@ class Sending:
 
     __slots__ = ("_bound_s", "_connection", "_handle", "_reply", "_transport", "_wait", "is_out")
 
-    def __init__(self, connection: Connection, transport: asyncio.Transport, reply: Incoming, bound_s: float) -> None:
+    def __init__(
+        self, connection: Connection, transport: asyncio.Transport, reply: UpstreamResponse, bound_s: float
+    ) -> None:
         self._connection = connection
         self._transport = transport
         self._reply = reply

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from gatepass.errors import Fault, TransportFault
-from gatepass.types import Headers, Request
+from gatepass.types import Headers, OutboundRequest
 
 HEAD_BYTES = 64 * 1024
 """The largest head of a reply, interim replies before it included."""
@@ -21,7 +21,7 @@ _BODIED = frozenset(("POST", "PUT", "PATCH"))
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Destination:
     """Where a URL leads: the server, the proxy on the way to it, and what to ask for."""
 
     secure: bool
@@ -41,16 +41,16 @@ class Place:
 class ProxyServer:
     """An HTTP proxy: where it is, and the value of `proxy-authorization` where it requires one."""
 
-    place: Place
+    place: Destination
     authorization: bytes | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, url: str, user_and_password: str | None) -> ProxyServer:
         """Raises TransportFault INVALID where `url` is not a plain http or https one."""
         if user_and_password is None:
-            return cls(place_of(url))
+            return cls(destination_of(url))
         colon = "" if ":" in user_and_password else ":"
-        return cls(place_of(url), b"Basic " + base64.b64encode(f"{user_and_password}{colon}".encode()))
+        return cls(destination_of(url), b"Basic " + base64.b64encode(f"{user_and_password}{colon}".encode()))
 
     def mask(self, text: str) -> str:
         """`text` of the proxy without the credentials that it may quote."""
@@ -62,7 +62,7 @@ class ProxyServer:
         return text
 
 
-def place_of(url: str, proxy: ProxyServer | None = None) -> Place:
+def destination_of(url: str, proxy: ProxyServer | None = None) -> Destination:
     """Where `url` leads through `proxy`. A proxy that gets the request itself is asked for the whole URL (RFC 9112
     3.2.2). Raises TransportFault INVALID, unsent, where `url` is none that could be asked for."""
     parts = urlsplit(url)
@@ -75,14 +75,14 @@ def place_of(url: str, proxy: ProxyServer | None = None) -> Place:
     secure = parts.scheme == "https"
     if proxy is not None and not secure:
         target = f"http://{host}:{port}{target}"
-    return Place(secure, parts.hostname, port, authority.encode(), target.encode(), proxy)
+    return Destination(secure, parts.hostname, port, authority.encode(), target.encode(), proxy)
 
 
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def request_fields(request: Request, place: Place) -> list[tuple[bytes, bytes]]:
+def request_fields(request: OutboundRequest, destination: Destination) -> list[tuple[bytes, bytes]]:
     """The header fields of `request` with those that HTTP/1.1 asks for.
 
     Raises TransportFault INVALID, unsent, where a field frames the body (that is done here) or could
@@ -92,23 +92,23 @@ def request_fields(request: Request, place: Place) -> list[tuple[bytes, bytes]]:
     names = dict(headers)
     if b"content-length" in names or b"transfer-encoding" in names:
         raise TransportFault(Fault.INVALID, "the request frames its own body", sent=False)
-    fields = [*headers] if b"host" in names else [(b"host", place.authority), *headers]
+    fields = [*headers] if b"host" in names else [(b"host", destination.authority), *headers]
     if request.upload is not None:
         size = request.upload.length_bytes
         framing = (b"transfer-encoding", b"chunked") if size is None else (b"content-length", b"%d" % size)
         fields.append(framing)
     elif request.body or request.method in _BODIED:
         fields.append((b"content-length", b"%d" % len(request.body)))
-    if place.proxy is not None and place.proxy.authorization is not None and not place.secure:
-        fields.append((b"proxy-authorization", place.proxy.authorization))
+    if destination.proxy is not None and destination.proxy.authorization is not None and not destination.secure:
+        fields.append((b"proxy-authorization", destination.proxy.authorization))
     return fields
 
 
-def request_head(request: Request, place: Place) -> bytes:
+def request_head(request: OutboundRequest, destination: Destination) -> bytes:
     """The bytes of the head, its empty line included. Raises as `request_fields` does."""
     lines = [
-        b"%b %b HTTP/1.1" % (request.method.encode(), place.target),
-        *map(b": ".join, request_fields(request, place)),
+        b"%b %b HTTP/1.1" % (request.method.encode(), destination.target),
+        *map(b": ".join, request_fields(request, destination)),
     ]
     if has_line_break(lines):
         raise TransportFault(Fault.INVALID, "a header field of the request holds a line break", sent=False)

@@ -24,10 +24,10 @@ from typing import Any, cast
 from gatepass.config.network import Network
 from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.connection import Connection
-from gatepass.http_client.message_head import HEAD_BYTES, Place, ProxyServer, place_of, request_head
+from gatepass.http_client.message_head import HEAD_BYTES, Destination, ProxyServer, destination_of, request_head
 from gatepass.http_client.response_body import decoded
-from gatepass.http_client.write_batcher import Outbox
-from gatepass.types import Request, Response
+from gatepass.http_client.write_batcher import WriteBatcher
+from gatepass.types import OutboundRequest, Response
 
 _HEAD = rb"HTTP/1\.[01] (%b)(?: ([^\r\n]*+))?\r?\n(?:[^\r\n]++\r?\n)*+\r?\n"
 _ANSWER = re.compile(b"(?:%b)*+%b" % (_HEAD % b"10[023]", _HEAD % b"[2-5][0-9]{2}"))
@@ -38,15 +38,15 @@ FAILS_IN_TLS = sys.version_info < (3, 11, 8) or (3, 12) <= sys.version_info < (3
 """asyncio raises TypeError where TLS inside TLS fails, and hides the reason (python/cpython#113214)."""
 
 
-async def dial(place: Place, context: ssl.SSLContext, connection: Connection, bound_s: float) -> None:
-    """Connect `connection` to the server of `place`; `bound_s` covers the proxy and every TLS handshake.
+async def dial(destination: Destination, context: ssl.SSLContext, connection: Connection, bound_s: float) -> None:
+    """Connect `connection` to the server of `destination`; `bound_s` covers the proxy and every TLS handshake.
 
     Raises TransportFault, unsent. asyncio's own bound of a handshake is put behind ours.
     """
     loop = asyncio.get_running_loop()
-    proxy = place.proxy
-    tunnel = None if proxy is None or not place.secure else _Tunnel(loop, place, proxy)
-    first, where = (place, "") if proxy is None else (proxy.place, f"proxy {proxy.place.authority.decode()}: ")
+    proxy = destination.proxy
+    tunnel = None if proxy is None or not destination.secure else _Tunnel(loop, destination, proxy)
+    first, where = (destination, "") if proxy is None else (proxy.place, f"proxy {proxy.place.authority.decode()}: ")
     tls: dict[str, Any] = {"ssl": context, "server_hostname": first.host, "ssl_handshake_timeout": bound_s + 1}
     try:
         async with asyncio.timeout(bound_s):
@@ -74,11 +74,11 @@ async def dial(place: Place, context: ssl.SSLContext, connection: Connection, bo
 
 
 class _Tunnel(asyncio.Protocol):
-    """A connection to a proxy that is asked by CONNECT to lead to the server of `place` (RFC 9110 9.3.6)."""
+    """A connection to a proxy that is asked by CONNECT to lead to the server of `destination` (RFC 9110 9.3.6)."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, place: Place, proxy: ProxyServer) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, destination: Destination, proxy: ProxyServer) -> None:
         self._loop = loop
-        self._place = place
+        self._place = destination
         self._proxy = proxy
         self._transport: asyncio.Transport | None = None
         self._received = b""
@@ -176,7 +176,7 @@ BUFFER_BYTES = 128 * 1024
 """What is read at once, at most."""
 
 
-class Pool:
+class ConnectionPool:
     """A Connection is a slot. It counts from before it is dialed until it is lost, which happens once.
 
     Whoever waits gets one in the order of coming: one that was freed, or a new one to dial in place of
@@ -190,7 +190,7 @@ class Pool:
         self._dials_ahead = dials_ahead
         self._loop = asyncio.get_running_loop()
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
-        self._outbox = Outbox()
+        self._outbox = WriteBatcher()
         self._slots: set[Connection] = set()
         self._idle: dict[Connection, float] = {}
         self._waiting: OrderedDict[asyncio.Future[Connection], None] = OrderedDict()
@@ -219,7 +219,7 @@ class Pool:
         """
         while (connection := self.idle()) is None or fresh:
             if connection is not None:  # a server that closed one of its kept connections has closed others
-                connection.kill()
+                connection.abort()
                 continue
             connection = self._slot() if len(self._slots) < self._limit else await self._turn(bound_s)
             if connection.new:
@@ -228,10 +228,10 @@ class Pool:
                 return await self._dialed(connection, bound_s)
             if connection.open and not fresh:  # what was freed for us may be lost by the time we wake up
                 return connection
-            connection.kill()
+            connection.abort()
         return connection
 
-    def freed(self, connection: Connection) -> None:
+    def on_idle(self, connection: Connection) -> None:
         self._is_kept_by_server = True
         self._have(connection)
 
@@ -239,7 +239,7 @@ class Pool:
         """It goes to who waits, or lies idle."""
         now_s = self._loop.time()
         if now_s > (connection.made_s or 0.0) + AGE_S:
-            connection.kill()
+            connection.abort()
         elif self._waiting and (waiter := self._next_waiter()) is not None:
             waiter.set_result(connection)
         else:
@@ -247,16 +247,16 @@ class Pool:
             if self._sweep is None:
                 self._sweep = self._loop.call_at(now_s + IDLE_S, self._drop_expired)
 
-    def lost(self, connection: Connection) -> None:
+    def on_lost(self, connection: Connection) -> None:
         self._idle.pop(connection, None)
         if connection in self._slots:
             self._slots.remove(connection)
             if (waiter := self._next_waiter()) is not None:
                 waiter.set_result(self._slot())
 
-    def holds(self, connection: Connection) -> bool:
+    def defers_write(self, connection: Connection) -> bool:
         """Those that are dialed ahead count as under way: there are more than a few then."""
-        return self._outbox.take(connection, len(self._slots) - len(self._idle), self._loop)
+        return self._outbox.defer(connection, len(self._slots) - len(self._idle), self._loop)
 
     def close(self) -> None:
         """Kill every connection, busy ones too."""
@@ -266,7 +266,7 @@ class Pool:
         while (waiter := self._next_waiter()) is not None:
             waiter.set_exception(_closed())
         for connection in list(self._slots):
-            connection.kill()
+            connection.abort()
 
     def _dial_ahead(self) -> None:
         """Have one made while nobody waits for it: where every connection is busy and one more had to be dialed, the
@@ -300,7 +300,7 @@ class Pool:
     def _drop_spare(self, connection: Connection) -> None:
         if connection is self._spare and self._idle.pop(connection, None) is not None:
             self._spare = None
-            connection.kill()
+            connection.abort()
 
     def _slot(self) -> Connection:
         if self._closed:
@@ -349,11 +349,11 @@ class Pool:
         if connection.new:
             self._drop(connection)
         elif connection.open:
-            self.freed(connection)
+            self.on_idle(connection)
 
     def _drop(self, connection: Connection) -> None:
-        connection.kill()
-        self.lost(connection)
+        connection.abort()
+        self.on_lost(connection)
 
     def _drop_expired(self) -> None:
         self._sweep = None
@@ -363,7 +363,7 @@ class Pool:
                 self._sweep = self._loop.call_at(since_s + IDLE_S, self._drop_expired)
                 break
             del self._idle[connection]
-            connection.kill()
+            connection.abort()
 
 
 def _closed() -> TransportFault:
@@ -374,10 +374,10 @@ WAYS = 256
 """How many URLs are remembered; a hop has as many as it has operations."""
 
 
-Dialer = Callable[[Place, ssl.SSLContext, Connection, float], Awaitable[None]]
+Dialer = Callable[[Destination, ssl.SSLContext, Connection, float], Awaitable[None]]
 
 
-class LeanTransport:
+class Http1Transport:
     """Sends requests over one hop's network: its CA, proxy and client certificate.
 
     There are up to `max_connections` to each server that is asked; a hop asks one.
@@ -390,25 +390,31 @@ class LeanTransport:
         self._context = context
         self._dial = dial
         self._proxy = proxy
-        self._pools: dict[tuple[bool, str, int], Pool] = {}
-        self._ways: dict[str, tuple[Place, Pool]] = {}
+        self._pools: dict[tuple[bool, str, int], ConnectionPool] = {}
+        self._ways: dict[str, tuple[Destination, ConnectionPool]] = {}
 
-    async def send(self, request: Request) -> Response:
+    async def send(self, request: OutboundRequest) -> Response:
         """Return when the reply's head is here. Raises TransportFault.
 
         It follows no redirect and repeats nothing, and one that is cancelled leaves no connection behind.
         """
-        place, pool = self._ways.get(request.url) or self._way(request.url)
-        head = request_head(request, place)
+        destination, pool = self._ways.get(request.url) or self._way(request.url)
+        head = request_head(request, destination)
         bounds = request.timeouts
-        connection = None if request.fresh else pool.idle()
+        connection = None if request.new_connection else pool.idle()
         if connection is None:
-            connection = await pool.take(bounds.connect_s, fresh=request.fresh)
-            if request.anew is not None:
-                head = self._head_anew(request.anew, pool, connection) or head
-        reply = await connection.ask(head, request.upload or request.body, bounds, to_head=request.method == "HEAD")
-        if place.proxy is not None and reply.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED and not place.secure:
-            reply.abandon()
+            connection = await pool.take(bounds.connect_s, fresh=request.new_connection)
+            if request.reauthorize is not None:
+                head = self._head_anew(request.reauthorize, pool, connection) or head
+        reply = await connection.send_request(
+            head, request.upload or request.body, bounds, to_head=request.method == "HEAD"
+        )
+        if (
+            destination.proxy is not None
+            and reply.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED
+            and not destination.secure
+        ):
+            reply.discard()
             raise TransportFault(Fault.PROXY, "407 Proxy Authentication Required")  # the request went to the proxy
         coding = reply.named.get(b"content-encoding")
         if coding is None:
@@ -416,7 +422,7 @@ class LeanTransport:
         try:
             return decoded(reply, coding)
         except TransportFault:
-            reply.abandon()
+            reply.discard()
             raise
 
     async def aclose(self) -> None:
@@ -425,36 +431,38 @@ class LeanTransport:
             pool.close()
         await asyncio.sleep(0)  # the loop closes the sockets in its next turn
 
-    def _head_anew(self, anew: Callable[[], Request | None], pool: Pool, connection: Connection) -> bytes | None:
+    def _head_anew(
+        self, anew: Callable[[], OutboundRequest | None], pool: ConnectionPool, connection: Connection
+    ) -> bytes | None:
         """The head as it is after the wait for `connection`, where it has changed."""
         try:
             request = anew()
             if request is None:
                 return None
-            place, _ = self._ways.get(request.url) or self._way(request.url)
-            return request_head(request, place)
+            destination, _ = self._ways.get(request.url) or self._way(request.url)
+            return request_head(request, destination)
         except BaseException:  # whatever it is, the slot keeps an owner
             pool.give_back(connection)
             raise
 
-    def _way(self, url: str) -> tuple[Place, Pool]:
-        place = place_of(url, self._proxy)
-        server = (place.secure, place.host, place.port)
+    def _way(self, url: str) -> tuple[Destination, ConnectionPool]:
+        destination = destination_of(url, self._proxy)
+        server = (destination.secure, destination.host, destination.port)
         if server not in self._pools:
-            self._pools[server] = Pool(
-                partial(self._dial, place, self._context),
+            self._pools[server] = ConnectionPool(
+                partial(self._dial, destination, self._context),
                 self._max_connections,
                 # wrong credentials are shown once for each request: shown more often, they lock an account
                 dials_ahead=self._proxy is None or self._proxy.authorization is None,
             )
         if len(self._ways) >= WAYS:
             self._ways.clear()
-        way = self._ways[url] = (place, self._pools[server])
+        way = self._ways[url] = (destination, self._pools[server])
         return way
 
 
-def open_transport(network: Network, max_connections: int, context: ssl.SSLContext) -> LeanTransport:
+def open_transport(network: Network, max_connections: int, context: ssl.SSLContext) -> Http1Transport:
     """The Transport of one hop. Opens nothing yet; `proxy_auth` counts as it is now."""
     auth = None if network.proxy_auth is None else network.proxy_auth.reveal()
     proxy = None if network.proxy is None else ProxyServer.of(network.proxy, auth)
-    return LeanTransport(max_connections, context, proxy=proxy)
+    return Http1Transport(max_connections, context, proxy=proxy)

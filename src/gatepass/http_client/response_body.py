@@ -36,16 +36,16 @@ CODING_BYTES = 40
 GZIP_WINDOW = 16 + zlib.MAX_WBITS
 
 
-class Source(Protocol):
+class ResponseConnection(Protocol):
     """The connection, as much of it as a reply may know."""
 
     deadline: Deadline
 
-    def kill(self) -> None: ...
+    def abort(self) -> None: ...
     def resume(self) -> None: ...
 
 
-class Incoming:
+class UpstreamResponse:
     """A Response. The connection fills `status`, `headers`, `pieces` (`size` bytes of them) and ends it.
 
     It lets go of its connection when its last byte is here, read or not; until then whoever holds it
@@ -57,14 +57,14 @@ class Incoming:
         *("_source", "_loop", "_idle_s", "_fault", "_waiter", "_take"),
     )
 
-    def __init__(self, source: Source, loop: asyncio.AbstractEventLoop, idle_s: float) -> None:
+    def __init__(self, source: ResponseConnection, loop: asyncio.AbstractEventLoop, idle_s: float) -> None:
         self.status = 0
         self.headers: Headers = ()
         self.named: dict[bytes, bytes] = {}
         self.pieces: list[bytes] = []
         self.size = 0
         self.ended = False
-        self._source: Source | None = source
+        self._source: ResponseConnection | None = source
         self._loop = loop
         self._idle_s = idle_s
         self._fault: TransportFault | None = None
@@ -83,10 +83,10 @@ class Incoming:
             await self._more()
         return self._taken()
 
-    async def pour(self, take: Callable[[bytes], bool]) -> bool:
-        """See `Response`. A piece goes to `take` where it is read: an event needs no turn of the loop for
+    async def stream_to(self, write: Callable[[bytes], bool]) -> bool:
+        """See `Response`. A piece goes to `write` where it is read: an event needs no turn of the loop for
         itself and no step of a task, which was a third of its cost."""
-        self._take = take
+        self._take = write
         try:
             while self._poured():
                 if self.ended:
@@ -99,12 +99,12 @@ class Incoming:
 
     async def aclose(self) -> None:
         if self._source is not None:
-            self.abandon()
+            self.discard()
 
-    def abandon(self) -> None:
+    def discard(self) -> None:
         """Kill the connection, where this reply still holds it."""
         if self._source is not None:
-            self._source.kill()
+            self._source.abort()
 
     def check(self) -> None:
         """Raises what this reply broke off by."""
@@ -143,10 +143,10 @@ class Incoming:
 
     def _poured(self) -> bool:
         """Hand on what is here; whether more is wanted."""
-        pieces, take = self.pieces, self._take
-        if len(pieces) == 1 and take is not None and self.size <= JOINED_BYTES:  # an event, of which there are many
+        pieces, write = self.pieces, self._take
+        if len(pieces) == 1 and write is not None and self.size <= JOINED_BYTES:  # an event, of which there are many
             self.size = 0
-            if not take(pieces.pop()):
+            if not write(pieces.pop()):
                 self._take = None
         while self.pieces and self._take is not None:
             if not self._take(self._taken()):
@@ -175,11 +175,11 @@ class Incoming:
         return taken
 
 
-async def pour(pieces: AsyncIterable[bytes], take: Callable[[bytes], bool]) -> bool:
+async def pour(pieces: AsyncIterable[bytes], write: Callable[[bytes], bool]) -> bool:
     """`Response.pour` for pieces that have to be awaited one by one."""
     size_bytes = 0
     async for piece in pieces:
-        if not take(piece):
+        if not write(piece):
             return False
         size_bytes += len(piece)
         if size_bytes > TURN_BYTES:  # a compressed body may be large though little was read
@@ -188,41 +188,43 @@ async def pour(pieces: AsyncIterable[bytes], take: Callable[[bytes], bool]) -> b
     return True
 
 
-class Held(Protocol):
+class BodyMemory(Protocol):
     """Counts what is held of a reply, and says when no more of it may be read for now."""
 
     @property
     def is_full(self) -> bool: ...
     def add(self, size_bytes: int) -> None: ...
-    async def room(self) -> None: ...
+    async def wait_for_room(self) -> None: ...
 
 
-async def read_whole(response: Response, limit_bytes: int, beginning: bytes = b"", held: Held | None = None) -> bytes:
+async def read_whole(
+    response: Response, limit_bytes: int, beginning: bytes = b"", memory: BodyMemory | None = None
+) -> bytes:
     """The whole body, `beginning` is what was read of it already; raises TransportFault TOO_LARGE past the limit.
 
-    The caller closes the response. Nothing more is read while `held` is full: then the upstream has to wait.
+    The caller closes the response. Nothing more is read while `memory` is full: then the upstream has to wait.
     """
     pieces = [beginning] if beginning else []
     left_bytes = limit_bytes - len(beginning)
-    if held is not None and beginning:
-        held.add(len(beginning))
+    if memory is not None and beginning:
+        memory.add(len(beginning))
 
-    def take(piece: bytes) -> bool:
+    def write(piece: bytes) -> bool:
         nonlocal left_bytes
         left_bytes -= len(piece)
         pieces.append(piece)
-        if held is None:
+        if memory is None:
             return left_bytes >= 0
-        held.add(len(piece))
-        return left_bytes >= 0 and not held.is_full
+        memory.add(len(piece))
+        return left_bytes >= 0 and not memory.is_full
 
     while left_bytes >= 0:
-        if await response.pour(take):
+        if await response.stream_to(write):
             if limit_bytes - left_bytes <= LARGE_BYTES:
                 return b"".join(pieces)
             return await asyncio.to_thread(b"".join, pieces)  # it lets go of the interpreter's lock
-        if left_bytes >= 0 and held is not None:
-            await held.room()
+        if left_bytes >= 0 and memory is not None:
+            await memory.wait_for_room()
     raise TransportFault(Fault.TOO_LARGE, f"the reply is larger than {limit_bytes} bytes")
 
 
@@ -296,8 +298,8 @@ class Decoded:
     def ended(self) -> bool:
         return self._response.ended
 
-    async def pour(self, take: Callable[[bytes], bool]) -> bool:
-        return await pour(self, take)
+    async def stream_to(self, write: Callable[[bytes], bool]) -> bool:
+        return await pour(self, write)
 
     def aclose(self) -> Awaitable[None]:
         return self._response.aclose()

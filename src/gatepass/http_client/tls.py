@@ -13,13 +13,13 @@ Mark = tuple[int, int, int, int]
 """By what a change of a file is seen: device, inode, size, mtime in nanoseconds."""
 
 
-class Trust:
+class TLSContexts:
     """One context for all hops whose files are the same: each holds the system's CAs anew, 2.5 MiB of them."""
 
     def __init__(self) -> None:
         self._contexts: dict[tuple[str | None, ...], ssl.SSLContext] = {}
 
-    def of(self, network: Network) -> ssl.SSLContext:
+    def context_for(self, network: Network) -> ssl.SSLContext:
         files = (network.ca_file, network.client_cert, network.client_key)
         if files not in self._contexts:
             self._contexts[files] = ssl_context(network)
@@ -33,7 +33,7 @@ def ssl_context(network: Network) -> ssl.SSLContext:
     """
     context = ssl.create_default_context()
     if network.client_cert:
-        presenting = PresentingContext(ssl.PROTOCOL_TLS_CLIENT)
+        presenting = ReloadingSSLContext(ssl.PROTOCOL_TLS_CLIENT)
         presenting.verify_flags = context.verify_flags
         presenting.load_default_certs()
         presenting.present(network.client_cert, network.client_key)
@@ -44,7 +44,7 @@ def ssl_context(network: Network) -> ssl.SSLContext:
     return context
 
 
-class PresentingContext(ssl.SSLContext):
+class ReloadingSSLContext(ssl.SSLContext):
     """Shows a certificate that is renewed on the disk: each new connection shows what stands there then.
 
     asyncio, uvloop and anyio begin every connection with `wrap_bio`.

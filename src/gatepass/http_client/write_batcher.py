@@ -15,7 +15,7 @@ and one alone would wait for nobody.
 """
 
 
-class Writer(Protocol):
+class BatchedWriter(Protocol):
     """One connection."""
 
     def flush(self) -> None:
@@ -23,16 +23,16 @@ class Writer(Protocol):
         ...
 
 
-class Outbox:
+class WriteBatcher:
     """Batches writes, of whole messages only: an event of a stream that is still coming goes the moment it is here."""
 
     __slots__ = ("_waiting",)
 
     def __init__(self) -> None:
-        self._waiting: list[Writer] = []
+        self._waiting: list[BatchedWriter] = []
 
-    def take(self, writer: Writer, under_way: int, loop: asyncio.AbstractEventLoop) -> bool:
-        """Whether `writer` is to wait, being one of so many `under_way`: it is told to flush when all that is ready
+    def defer(self, writer: BatchedWriter, under_way: int, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether `writer` is to wait, being one of so many `in_flight`: it is told to flush when all that is ready
         in this iteration of `loop` has run."""
         waiting = self._waiting
         if not waiting:

@@ -9,8 +9,8 @@ from types import MappingProxyType
 from typing import Any
 
 from gatepass.config.model import Config
-from gatepass.config.routes import Model, of_operation
-from gatepass.learning.learned_rule import Learned, Lesson
+from gatepass.config.routes import Model, block_of_operation
+from gatepass.learning.learned_rule import LearnedRule, LearnedRuleRecord
 from gatepass.normalize.declared import Declared, changes_of
 from gatepass.normalize.rule import Change
 
@@ -41,11 +41,13 @@ class _Pins:
     @property
     def is_one(self) -> bool:
         """Whether rules would hold for one model of one upstream."""
-        targets = self.model.everywhere() if self.model is not None else []
+        targets = self.model.all_targets() if self.model is not None else []
         return len({(target.upstream, target.name or self.name) for target in targets}) < 2
 
 
-def as_config(learned: Iterable[Learned], config: Config, may_see: Callable[[str], bool] = lambda _: True) -> str:
+def as_config(
+    learned: Iterable[LearnedRuleRecord], config: Config, may_see: Callable[[str], bool] = lambda _: True
+) -> str:
     """Return YAML to put under `models`, each change with the sentence it was learned from.
 
     The names are those by which `config` reaches the models; for models that only a glob leads to, the upstream's own
@@ -53,7 +55,7 @@ def as_config(learned: Iterable[Learned], config: Config, may_see: Callable[[str
     """
     pins: dict[str, _Pins] = {}
     declared = Declared(config)
-    for one in (one for one in learned if one.lesson.rule not in ALWAYS):
+    for one in (one for one in learned if one.rule.action not in ALWAYS):
         for public in filter(may_see, _public_names(one, config)):
             _pin(pins.setdefault(public, _entry(public, one, config, declared)), one)
     if not pins:
@@ -63,31 +65,31 @@ def as_config(learned: Iterable[Learned], config: Config, may_see: Callable[[str
     return "".join(line + "\n" for line in (head, *lines))
 
 
-def _entry(public: str, one: Learned, config: Config, declared: Declared) -> _Pins:
-    operation = one.subject.operation
+def _entry(public: str, one: LearnedRuleRecord, config: Config, declared: Declared) -> _Pins:
+    operation = one.scope.operation
     name = public if public in config.models else declared.entry(operation, public)
     model = _of_operation(operation, config) if name is None else config.models[name]
-    return _Pins(one.subject.upstream, public, model, is_there=public in config.models)
+    return _Pins(one.scope.upstream, public, model, is_there=public in config.models)
 
 
-def _public_names(one: Learned, config: Config) -> list[str]:
+def _public_names(one: LearnedRuleRecord, config: Config) -> list[str]:
     """The exact names of the configuration that lead to this model of this upstream."""
     found = [
         public
         for public, model in config.models.items()
-        for target in model.at(one.subject.operation).in_order()
-        if (target.upstream, target.name or public) == (one.subject.upstream, one.subject.model)
+        for target in model.for_operation(one.scope.operation).ordered_targets()
+        if (target.upstream, target.name or public) == (one.scope.upstream, one.scope.model)
     ]
-    return list(dict.fromkeys(found)) or [one.subject.model]
+    return list(dict.fromkeys(found)) or [one.scope.model]
 
 
-def _pin(pins: _Pins, one: Learned) -> None:
-    lesson = one.lesson
+def _pin(pins: _Pins, one: LearnedRuleRecord) -> None:
+    lesson = one.rule
     why_not = _why_not(pins, one)
     pins.reasons.append(f"{why_not}{lesson.entry}: {' '.join(one.evidence.split())}"[:_COMMENT_CHARS])
     if why_not:
         return
-    if lesson.rule == "stream":
+    if lesson.action == "stream":
         pins.stream = STREAM[lesson.field]
     else:
         _pin_rule(pins.rules, lesson)
@@ -95,21 +97,21 @@ def _pin(pins: _Pins, one: Learned) -> None:
 
 def _of_operation(operation: str, config: Config) -> Model | None:
     """What an entry would be that leads to the operation's own upstream; its rules and timeouts count there too."""
-    route = of_operation(config.operations, operation)
+    route = block_of_operation(config.operations, operation)
     return None if route is None or route.upstream is None else Model(upstream=route.upstream)
 
 
-def _why_not(pins: _Pins, one: Learned) -> str:
+def _why_not(pins: _Pins, one: LearnedRuleRecord) -> str:
     """What a pin would do that the lesson does not; "" where they are the same."""
-    if one.lesson.rule == "set":
+    if one.rule.action == "set":
         return "not pinned, for `set` adds it where it is missing: "
     if not pins.is_one:
-        return f"not pinned, for rules hold for all targets, and this for {one.subject.upstream} alone: "
+        return f"not pinned, for rules hold for all targets, and this for {one.scope.upstream} alone: "
     return ""
 
 
-def _pin_rule(rules: dict[str, Any], lesson: Lesson) -> None:
-    match lesson.rule:
+def _pin_rule(rules: dict[str, Any], lesson: LearnedRule) -> None:
+    match lesson.action:
         case "drop" if lesson.field in WHERE_EMPTY:
             rules["replayed"] = "drop_but_reasoning"
         case "drop":
@@ -198,7 +200,7 @@ _TAUGHT: Mapping[tuple[str, str], tuple[str, Any]] = MappingProxyType(
 """Of a lesson, by its rule and field: what it says of the model. One that takes no list of parts sees no picture."""
 
 
-def marks(entry: Model | None, learned: Sequence[Learned], wall_s: float) -> dict[str, Any]:
+def marks(entry: Model | None, learned: Sequence[LearnedRuleRecord], wall_s: float) -> dict[str, Any]:
     """Members to add to a model's entry of `/v1/models`; none where nothing is declared or learned.
 
     `gatepass.capabilities` has each name that is known, with `value` and `source`: `declared`, or `learned` (with its
@@ -236,7 +238,7 @@ def _rules(entry: Model | None) -> list[dict[str, Any]]:
     listed = [{"change": change, "source": "declared"} for change in _entries(everywhere)]
     for operation, own in entry.operations.items():
         if own.rules is not None or own.stream is not None:
-            different = [change for change in changes_of(entry.at(operation)) if change not in everywhere]
+            different = [change for change in changes_of(entry.for_operation(operation)) if change not in everywhere]
             listed += [
                 {"change": change, "source": "declared", "operation": operation} for change in _entries(different)
             ]
@@ -248,22 +250,22 @@ def _entries(changes: Iterable[Change]) -> Iterable[str]:
     return dict.fromkeys(change.entry for change in changes)
 
 
-def _lesson(one: Learned, wall_s: float) -> dict[str, Any]:
+def _lesson(one: LearnedRuleRecord, wall_s: float) -> dict[str, Any]:
     return {
-        "change": one.lesson.entry,
-        "upstream": one.subject.upstream,
-        "operation": one.subject.operation,
+        "change": one.rule.entry,
+        "upstream": one.scope.upstream,
+        "operation": one.scope.operation,
         **_source(one, wall_s),
         "expires_in_s": max(0, round(one.expires_at - wall_s)),
     }
 
 
-def _taught(learned: Sequence[Learned], wall_s: float) -> Iterable[tuple[str, Any]]:
+def _taught(learned: Sequence[LearnedRuleRecord], wall_s: float) -> Iterable[tuple[str, Any]]:
     """The first in `learned` counts, so the later ones come first here."""
     for one in reversed(learned):
-        if (told := _TAUGHT.get((one.lesson.rule, one.lesson.field))) is not None:
+        if (told := _TAUGHT.get((one.rule.action, one.rule.field))) is not None:
             yield told[0], {"value": told[1], **_source(one, wall_s)}
 
 
-def _source(one: Learned, wall_s: float) -> dict[str, Any]:
+def _source(one: LearnedRuleRecord, wall_s: float) -> dict[str, Any]:
     return {"source": "learned", "age_s": max(0, round(wall_s - one.learned_at)), "evidence": one.evidence}

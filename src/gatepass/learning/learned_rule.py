@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 
 from gatepass.config.routes import LEARN_ALSO
 from gatepass.normalize.embeddings_request import SplitInputs, SplitShare
-from gatepass.normalize.members import Clamp, Drop, OrphanedOptions, Place, Rename, Set, Streamed, Unstreamed
+from gatepass.normalize.members import Clamp, Drop, JsonMemberPath, OrphanedOptions, Rename, Set, Streamed, Unstreamed
 from gatepass.normalize.messages import (
     EmptyContent,
     MergedRoles,
@@ -24,7 +24,7 @@ from gatepass.normalize.messages import (
     ToolIds,
 )
 from gatepass.normalize.rule import Change
-from gatepass.types import Surface
+from gatepass.types import ClientProtocol
 
 SAFE = frozenset(
     (
@@ -67,7 +67,7 @@ _PART_OF: Mapping[str, str] = MappingProxyType({"tool_choice": "tools", "thinkin
 
 
 @dataclass(frozen=True, slots=True)
-class Allowance:
+class LearningPolicy:
     """`also` are the names of `learn_also`; `may_stream` is False where the operator has decided about streams;
     `is_configured`: the configuration names the model, so rules of other models do not evict its rules."""
 
@@ -75,10 +75,10 @@ class Allowance:
     may_stream: bool = True
     is_configured: bool = False
 
-    def allows(self, lesson: Lesson, surface: Surface) -> bool:
-        match lesson.rule:
+    def allows(self, lesson: LearnedRule, protocol: ClientProtocol) -> bool:
+        match lesson.action:
             case "drop":
-                return self._may_drop(lesson.field, surface)
+                return self._may_drop(lesson.field, protocol)
             case "rename":
                 return RENAMES.get(lesson.field) == lesson.to
             case "set":
@@ -90,13 +90,13 @@ class Allowance:
             case rule:
                 return rule not in _BY_WORD or _BY_WORD[rule] in self.also
 
-    def _may_drop(self, field: str, surface: Surface) -> bool:
+    def _may_drop(self, field: str, protocol: ClientProtocol) -> bool:
         top, _, inner = field.partition(".")
         if top == "messages[]":
             return field in SAFE_IN_MESSAGES or (inner not in NEVER and field in self.also)
         if top in NEVER or top.endswith("[]"):
             return False
-        return top in SAFE or self._names(field) or (field == "dimensions" and surface is Surface.EMBEDDINGS)
+        return top in SAFE or self._names(field) or (field == "dimensions" and protocol is ClientProtocol.EMBEDDINGS)
 
     def _names(self, field: str) -> bool:
         """Whether the operator allowed it; what belongs to it goes with it."""
@@ -175,14 +175,14 @@ _SCALAR = re.compile(r'true\Z|false\Z|-?[0-9]+\Z|"[A-Za-z0-9_-]*"\Z')
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class LearnedRule:
     """One change by its `rule`, the `field` that it is about, and what that becomes (`to`).
 
     It holds for `ttl_s` seconds; 0: for the one request that it was learned from. `by_credential`: it
     may be different for another credential. Raises ValueError where these make no change.
     """
 
-    rule: str
+    action: str
     field: str
     to: str | None = None
     ttl_s: float = HOUR_S
@@ -195,11 +195,11 @@ class Lesson:
     def key(self) -> tuple[str, str]:
         """Two lessons with one key are about the same thing: only one of them can hold."""
         about = {"stream": "", "role": f"{self.field}>{self.to}"}
-        return (self.rule, about.get(self.rule, self.field))
+        return (self.action, about.get(self.action, self.field))
 
     @property
     def rank(self) -> int:
-        return _ORDER.index(self.rule)
+        return _ORDER.index(self.action)
 
     @property
     def entry(self) -> str:
@@ -208,41 +208,41 @@ class Lesson:
 
     def change(self) -> Change:
         """The change itself."""
-        if (fixed := _FIXED.get((self.rule, self.field))) is not None:
+        if (fixed := _FIXED.get((self.action, self.field))) is not None:
             return fixed
-        if self.rule == "split" and (found := _SHARE.match(self.to or "")) is not None:
+        if self.action == "split" and (found := _SHARE.match(self.to or "")) is not None:
             return SplitShare(int(found[1])) if found[2] else SplitInputs(int(found[1]))
-        if self.rule == "role" and self.to is not None:
+        if self.action == "role" and self.to is not None:
             return SystemIntoUser() if self.to == "user" else Role(self.field, self.to)
         return _of_member(self)
 
-    def reverses(self, other: Lesson) -> bool:
+    def reverses(self, other: LearnedRule) -> bool:
         """Whether this one undoes `other`: together they would go round in a circle."""
-        if self.rule != other.rule:
+        if self.action != other.action:
             return False
-        if self.rule in ("rename", "role"):
+        if self.action in ("rename", "role"):
             return (self.field, self.to) == (other.to, other.field)
-        if self.rule == "stream":
+        if self.action == "stream":
             return _OPPOSITE.get(self.field) == other.field
-        return self.rule == "set" and self.field == other.field and _OPPOSITE.get(self.to or "") == other.to
+        return self.action == "set" and self.field == other.field and _OPPOSITE.get(self.to or "") == other.to
 
 
-def _of_member(lesson: Lesson) -> Change:
-    place = Place.parse(lesson.field)
-    match lesson.rule, lesson.to:
+def _of_member(lesson: LearnedRule) -> Change:
+    path = JsonMemberPath.parse(lesson.field)
+    match lesson.action, lesson.to:
         case "drop", None:
-            return Drop(place, ONLY.get(lesson.field, frozenset()))
+            return Drop(path, ONLY.get(lesson.field, frozenset()))
         case "rename", str(name):
-            return Rename(place, Place.parse(name).name)
+            return Rename(path, JsonMemberPath.parse(name).name)
         case "set", str(text) if _SCALAR.match(text):
             unstreamed = lesson.ttl_s > 0 and (lesson.field, text) in UNSTREAMED
-            return Set(place, text.encode(), only_there=True, is_shown=True, unstreamed=unstreamed)
+            return Set(path, text.encode(), only_there=True, is_shown=True, unstreamed=unstreamed)
         case "clamp", str(number):
-            return Clamp(place, most=float(number))
-    raise ValueError(f"there is no rule {lesson.rule}")
+            return Clamp(path, most=float(number))
+    raise ValueError(f"there is no rule {lesson.action}")
 
 
-class Subject(NamedTuple):
+class RuleScope(NamedTuple):
     """What a lesson is about. `credential` names the one in use, for the lessons that depend on it.
 
     A tuple, for every request is looked up by it: a dataclass takes four times as long to make and to hash.
@@ -253,29 +253,29 @@ class Subject(NamedTuple):
     operation: str
     credential: str = ""
 
-    def of(self, lesson: Lesson) -> Subject:
+    def of(self, lesson: LearnedRule) -> RuleScope:
         """The subject without what does not matter to `lesson`."""
         return self if lesson.by_credential else self.plain
 
     @property
-    def plain(self) -> Subject:
+    def plain(self) -> RuleScope:
         """The subject without its credential."""
         return self._replace(credential="") if self.credential else self
 
 
-Key = tuple[Subject, tuple[str, str]]
+Key = tuple[RuleScope, tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Learned:
+class LearnedRuleRecord:
     """One learned rule with its evidence, for people. Times are seconds since the epoch.
 
     `state` is `learned`, or `failed` if it was tried in vain and is not tried again before `expires_at`: then
     `evidence` is what came of it.
     """
 
-    subject: Subject
-    lesson: Lesson
+    scope: RuleScope
+    rule: LearnedRule
     state: str
     evidence: str
     learned_at: float
@@ -285,22 +285,22 @@ class Learned:
     def as_row(self) -> dict[str, Any]:
         """Plain JSON; the evidence is the upstream's own sentence, secrets masked, cut."""
         return {
-            "upstream": self.subject.upstream,
-            "model": self.subject.model,
-            "operation": self.subject.operation,
-            "credential": self.subject.credential,
-            "adapted": self.lesson.entry,
+            "upstream": self.scope.upstream,
+            "model": self.scope.model,
+            "operation": self.scope.operation,
+            "credential": self.scope.credential,
+            "adapted": self.rule.entry,
             "state": self.state,
             "evidence": self.evidence,
             "learned_at": self.learned_at,
             "expires_at": self.expires_at,
             "uses": self.uses,
-            "lesson": asdict(self.lesson),
+            "rule": asdict(self.rule),
         }
 
     @classmethod
     def of_row(cls, row: Mapping[str, Any]) -> Self:
         """Return what `as_row` wrote in another worker of the same supervisor."""
-        subject = Subject(*(row[name] for name in ("upstream", "model", "operation", "credential")))
+        subject = RuleScope(*(row[name] for name in ("upstream", "model", "operation", "credential")))
         told = {name: row[name] for name in ("state", "evidence", "learned_at", "expires_at", "uses")}
-        return cls(subject, Lesson(**row["lesson"]), **told)
+        return cls(subject, LearnedRule(**row["rule"]), **told)

@@ -10,95 +10,95 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from gatepass.learning.learned_rule import DAY_S, HOUR_S, NEVER, OPT_IN, QUARTER_S, RENAMES, Allowance, Lesson
-from gatepass.learning.rejection import TAUGHT_CODES, WORDS, ZOD_CODE, Heard, place_told
-from gatepass.normalize.members import STREAMED, Place
+from gatepass.learning.learned_rule import DAY_S, HOUR_S, NEVER, OPT_IN, QUARTER_S, RENAMES, LearnedRule, LearningPolicy
+from gatepass.learning.rejection import TAUGHT_CODES, WORDS, ZOD_CODE, UpstreamRejection, path_from_error
+from gatepass.normalize.members import STREAMED, JsonMemberPath
 from gatepass.normalize.rule import concerns
-from gatepass.types import Call, Surface
+from gatepass.types import Call, ClientProtocol
 
 _FIGURES = re.compile(r"[0-9]+")
 _LONG_NAME = 8
 """Letters of a name that is no everyday word: `temperature`, and not `user` or `stop`."""
 
 
-def steps(heard: Heard, also: Collection[str] = ()) -> Iterator[tuple[Lesson, ...]]:
-    """Everything that `heard` suggests, the likeliest first; the lessons of one step are taken together.
+def suggested_rules(rejection: UpstreamRejection, also: Collection[str] = ()) -> Iterator[tuple[LearnedRule, ...]]:
+    """Everything that `rejection` suggests, the likeliest first; the lessons of one step are taken together.
 
     Who knows the whole sentence comes first: `members` sees no more than a name.
     """
-    if heard.wants_reasoning:
+    if rejection.wants_reasoning:
         return
-    yield from streaming(heard)
-    yield from conversation(heard)
-    yield from batches(heard)
-    yield from choices(heard, also)
-    yield from members(heard)
+    yield from streaming(rejection)
+    yield from conversation(rejection)
+    yield from batches(rejection)
+    yield from choices(rejection, also)
+    yield from members(rejection)
 
 
-Concerned = Collection[Lesson]
+Concerned = Collection[LearnedRule]
 
 
-def concerned(heard: Heard, sent: Call) -> Concerned:
-    """All that `heard` suggests and that would change the body `sent`."""
-    suggested = {lesson for step in steps(heard, OPT_IN) for lesson in step}
-    return frozenset(lesson for lesson in suggested if concerns(lesson.change(), sent))
+def relevant_rules(rejection: UpstreamRejection, sent: Call) -> Concerned:
+    """All that `rejection` suggests and that would change the body `sent`."""
+    suggested = {rule for step in suggested_rules(rejection, OPT_IN) for rule in step}
+    return frozenset(rule for rule in suggested if concerns(rule.change(), sent))
 
 
-def taught(
-    heard: Heard,
+def next_rules(
+    rejection: UpstreamRejection,
     sent: Call,
-    allowance: Allowance,
-    barred: Callable[[Lesson], bool],
+    allowance: LearningPolicy,
+    barred: Callable[[LearnedRule], bool],
     known: Concerned | None = None,
-) -> tuple[Lesson, ...]:
+) -> tuple[LearnedRule, ...]:
     """The first step of which every lesson that concerns the body `sent` is allowed and not `barred`; only those.
 
     A step of which one part is not allowed is no step: the upstream would refuse the rest of it again. `known` is what
-    `concerned` found, if it was asked before.
+    `relevant_rules` found, if it was asked before.
     """
-    for step in steps(heard, allowance.also):
+    for step in suggested_rules(rejection, allowance.also):
         found = [one for one in step if (concerns(one.change(), sent) if known is None else one in known)]
-        fits = [allowance.allows(lesson, heard.surface) and not barred(lesson) for lesson in found]
+        fits = [allowance.allows(rule, rejection.protocol) and not barred(rule) for rule in found]
         if found and all(fits):
             return tuple(found)
     return ()
 
 
-def contradicts(heard: Heard, lesson: Lesson) -> bool:
-    """Whether the rejection is about what `lesson` made of the request."""
-    if heard.wants_reasoning:
-        return lesson.rule == "drop" and "reasoning" in lesson.field
-    return any(one.reverses(lesson) for step in steps(heard) for one in step)
+def contradicts(rejection: UpstreamRejection, rule: LearnedRule) -> bool:
+    """Whether the rejection is about what `rule` made of the request."""
+    if rejection.wants_reasoning:
+        return rule.action == "drop" and "reasoning" in rule.field
+    return any(one.reverses(rule) for step in suggested_rules(rejection) for one in step)
 
 
-def repeats(heard: Heard, lesson: Lesson, evidence: str) -> bool:
-    """Whether the rejection is again about what `lesson`, taken for the sentence `evidence`, was to mend.
+def is_same_rejection(rejection: UpstreamRejection, rule: LearnedRule, evidence: str) -> bool:
+    """Whether the rejection is again about what `rule`, taken for the sentence `evidence`, was to mend.
 
     Any other complaint shows that the upstream got past it.
     """
-    if _FIGURES.sub("0", heard.text) == _FIGURES.sub("0", evidence) or contradicts(heard, lesson):
+    if _FIGURES.sub("0", rejection.text) == _FIGURES.sub("0", evidence) or contradicts(rejection, rule):
         return True
-    if any(one.key == lesson.key for step in steps(heard, OPT_IN) for one in step):
+    if any(one.key == rule.key for step in suggested_rules(rejection, OPT_IN) for one in step):
         return True
-    return any(_names(heard, name) for name in _about(lesson))
+    return any(_names(rejection, name) for name in _about(rule))
 
 
-def _about(lesson: Lesson) -> tuple[str, ...]:
-    """The names by which an upstream would call the member that `lesson` is about."""
-    if lesson.rule in ("stream", "stream_options"):
-        return (lesson.rule,)
-    if lesson.rule == "rename":
-        return (lesson.field, lesson.to or "")
-    return (lesson.field.rpartition(".")[2],) if lesson.rule in ("drop", "set", "clamp") else ()
+def _about(rule: LearnedRule) -> tuple[str, ...]:
+    """The names by which an upstream would call the member that `rule` is about."""
+    if rule.action in ("stream", "stream_options"):
+        return (rule.action,)
+    if rule.action == "rename":
+        return (rule.field, rule.to or "")
+    return (rule.field.rpartition(".")[2],) if rule.action in ("drop", "set", "clamp") else ()
 
 
-def _names(heard: Heard, name: str) -> bool:
-    if heard.param is not None and name in re.split(r"[^A-Za-z0-9_]+", heard.param):
+def _names(rejection: UpstreamRejection, name: str) -> bool:
+    if rejection.param is not None and name in re.split(r"[^A-Za-z0-9_]+", rejection.param):
         return True
     is_plain = len(name) >= _LONG_NAME or "_" in name or name == "stream"
     quoted = rf"['\"`]{re.escape(name)}['\"`]"
     plain = rf"(?<![\w.]){re.escape(name)}(?:ing)?(?![\w])"
-    return re.search(f"{quoted}|{plain}" if is_plain else quoted, heard.text, re.IGNORECASE) is not None
+    return re.search(f"{quoted}|{plain}" if is_plain else quoted, rejection.text, re.IGNORECASE) is not None
 
 
 # streams
@@ -129,29 +129,29 @@ _ORPHANED = re.compile(
 )
 
 
-def streaming(heard: Heard) -> Iterator[tuple[Lesson, ...]]:
+def streaming(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
     tops = ("stream", "stream_options", "enable_thinking", "parameters")
-    if heard.surface not in STREAMED or heard.is_of_a_value or not heard.is_about(*tops):
+    if rejection.protocol not in STREAMED or rejection.is_of_a_value or not rejection.is_about(*tops):
         return
-    if heard.opens(_UNVERIFIED):
-        yield (Lesson("stream", "synth", ttl_s=QUARTER_S, by_credential=True),)
-    elif heard.opens(_ORPHANED):
-        yield (Lesson("stream_options", "orphaned"),)
-    elif heard.opens(_NEEDED):
-        yield (Lesson("stream", "aggregate"),)
-    elif (found := heard.opens(_REFUSED)) or (heard.code, heard.param) == (_VALUE_CODE, "stream"):
-        said = found.string[found.end() :] if found is not None else heard.text
-        yield (Lesson("stream", "synth", ttl_s=HOUR_S if _COMBINED.search(said) is None else 0.0),)
-    yield from _thinking(heard)
+    if rejection.opens(_UNVERIFIED):
+        yield (LearnedRule("stream", "synth", ttl_s=QUARTER_S, by_credential=True),)
+    elif rejection.opens(_ORPHANED):
+        yield (LearnedRule("stream_options", "orphaned"),)
+    elif rejection.opens(_NEEDED):
+        yield (LearnedRule("stream", "aggregate"),)
+    elif (found := rejection.opens(_REFUSED)) or (rejection.code, rejection.param) == (_VALUE_CODE, "stream"):
+        said = found.string[found.end() :] if found is not None else rejection.text
+        yield (LearnedRule("stream", "synth", ttl_s=HOUR_S if _COMBINED.search(said) is None else 0.0),)
+    yield from _thinking(rejection)
 
 
-def _thinking(heard: Heard) -> Iterator[tuple[Lesson, ...]]:
+def _thinking(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
     """DashScope: what it thinks of `enable_thinking` depends on the model and on the stream."""
-    if heard.opens(_NO_THINKING):
-        yield (Lesson("set", "enable_thinking", "false"),)
-    if heard.opens(_THINKING_ONLY):
-        yield (Lesson("drop", "enable_thinking"),)
-        yield (Lesson("set", "enable_thinking", "true"),)
+    if rejection.opens(_NO_THINKING):
+        yield (LearnedRule("set", "enable_thinking", "false"),)
+    if rejection.opens(_THINKING_ONLY):
+        yield (LearnedRule("drop", "enable_thinking"),)
+        yield (LearnedRule("set", "enable_thinking", "true"),)
 
 
 # messages
@@ -187,30 +187,30 @@ _NULL_REFUSED = (
 _TOOL_ID = re.compile(r"Tool call id was .{0,200}? but must be a-z, A-Z, 0-9, with a length of 9")
 
 
-def conversation(heard: Heard) -> Iterator[tuple[Lesson, ...]]:
-    if heard.surface is not Surface.CHAT or not heard.is_about("messages", "role", "content"):
+def conversation(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
+    if rejection.protocol is not ClientProtocol.CHAT or not rejection.is_about("messages", "role", "content"):
         return
-    yield from _roles(heard)
-    if heard.opens(*_NULL_REFUSED):
-        yield (Lesson("content", "empty"),)
-    if heard.opens(*_STRING_WANTED):
-        yield (Lesson("content", "text"),)
-        yield (Lesson("content", "empty"),)
-    if heard.opens(_TOOL_ID):
-        yield (Lesson("tool_ids", "short"),)
+    yield from _roles(rejection)
+    if rejection.opens(*_NULL_REFUSED):
+        yield (LearnedRule("content", "empty"),)
+    if rejection.opens(*_STRING_WANTED):
+        yield (LearnedRule("content", "text"),)
+        yield (LearnedRule("content", "empty"),)
+    if rejection.opens(_TOOL_ID):
+        yield (LearnedRule("tool_ids", "short"),)
 
 
-def _roles(heard: Heard) -> Iterator[tuple[Lesson, ...]]:
+def _roles(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
     """The second step for `system` is for those who refuse `developer` as well (o1-mini)."""
-    refuses_developer = heard.opens(_DEVELOPER) or heard.opens(_OTHER_ROLES)
+    refuses_developer = rejection.opens(_DEVELOPER) or rejection.opens(_OTHER_ROLES)
     if refuses_developer:
-        yield (Lesson("role", "developer", "system"),)
-    if heard.opens(_SYSTEM):
-        yield (Lesson("role", "system", "developer"),)
-    if refuses_developer or heard.opens(_SYSTEM) or heard.opens(_NO_SYSTEM):
-        yield (Lesson("role", "system", "user"),)
-    if heard.opens(_ALTERNATE):
-        yield (Lesson("roles", "merged"),)
+        yield (LearnedRule("role", "developer", "system"),)
+    if rejection.opens(_SYSTEM):
+        yield (LearnedRule("role", "system", "developer"),)
+    if refuses_developer or rejection.opens(_SYSTEM) or rejection.opens(_NO_SYSTEM):
+        yield (LearnedRule("role", "system", "user"),)
+    if rejection.opens(_ALTERNATE):
+        yield (LearnedRule("roles", "merged"),)
 
 
 # embeddings
@@ -230,20 +230,20 @@ FILL = 0.9
 """Of the tokens that fit: inputs differ in length."""
 
 
-def batches(heard: Heard) -> Iterator[tuple[Lesson, ...]]:
-    if heard.surface is not Surface.EMBEDDINGS:
+def batches(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
+    if rejection.protocol is not ClientProtocol.EMBEDDINGS:
         return
-    limits = [int(found[1][:9]) for pattern in _LIMITS if (found := heard.opens(pattern)) is not None]
+    limits = [int(found[1][:9]) for pattern in _LIMITS if (found := rejection.opens(pattern)) is not None]
     if limits and 0 < limits[0] <= LARGEST:
-        yield (Lesson("split", "input", str(limits[0]), ttl_s=DAY_S),)
-    if (over := heard.opens(_TOKENS)) is not None:
+        yield (LearnedRule("split", "input", str(limits[0]), ttl_s=DAY_S),)
+    if (over := rejection.opens(_TOKENS)) is not None:
         requested, most = (int(figure.replace(",", "")[:15]) for figure in over.groups())
         if 0 < most < requested:  # another request of as many inputs may fit as a whole
-            yield (Lesson("split", "input", f"{max(1, int(100 * FILL * most / requested))}%", ttl_s=0.0),)
-    if heard.code == "1214" and heard.opens(_STRING_ONLY):
-        yield (Lesson("split", "input", "1", ttl_s=DAY_S),)
-    if heard.opens(_NO_BASE64):
-        yield (Lesson("set", "encoding_format", '"float"'),)
+            yield (LearnedRule("split", "input", f"{max(1, int(100 * FILL * most / requested))}%", ttl_s=0.0),)
+    if rejection.code == "1214" and rejection.opens(_STRING_ONLY):
+        yield (LearnedRule("split", "input", "1", ttl_s=DAY_S),)
+    if rejection.opens(_NO_BASE64):
+        yield (LearnedRule("set", "encoding_format", '"float"'),)
 
 
 # what only some want changed
@@ -262,25 +262,25 @@ SPARE_TOKENS = 8
 """Left free below the context's length: counts differ by a few."""
 
 
-def choices(heard: Heard, also: Collection[str]) -> Iterator[tuple[Lesson, ...]]:
+def choices(rejection: UpstreamRejection, also: Collection[str]) -> Iterator[tuple[LearnedRule, ...]]:
     """Thinking and a forced tool are refused together, either of them alone is not: nothing of that is remembered."""
-    if heard.surface is not Surface.CHAT:
+    if rejection.protocol is not ClientProtocol.CHAT:
         return
-    if "tool_choice" in also and heard.opens(_TOOL_CHOICE):
-        yield (Lesson("set", "enable_thinking", "false", ttl_s=0.0),)
-        yield (Lesson("set", "thinking.type", '"disabled"', ttl_s=0.0),)
-        yield (Lesson("set", "tool_choice", '"auto"', ttl_s=0.0),)
-    if "response_format" in also and heard.opens(_OBJECT_REFUSED):
-        yield (Lesson("drop", "response_format"),)
-    if "response_format" in also and heard.opens(_FORMAT_REFUSED):
-        yield (Lesson("response_format", "json_object"),)
-    if "tools" in also and heard.opens(_NO_TOOLS):
-        yield tuple(Lesson("drop", name) for name in ("tools", "tool_choice", "parallel_tool_calls"))
-    if "max_tokens" in also and (found := heard.opens(_ROOM)) is not None:
+    if "tool_choice" in also and rejection.opens(_TOOL_CHOICE):
+        yield (LearnedRule("set", "enable_thinking", "false", ttl_s=0.0),)
+        yield (LearnedRule("set", "thinking.type", '"disabled"', ttl_s=0.0),)
+        yield (LearnedRule("set", "tool_choice", '"auto"', ttl_s=0.0),)
+    if "response_format" in also and rejection.opens(_OBJECT_REFUSED):
+        yield (LearnedRule("drop", "response_format"),)
+    if "response_format" in also and rejection.opens(_FORMAT_REFUSED):
+        yield (LearnedRule("response_format", "json_object"),)
+    if "tools" in also and rejection.opens(_NO_TOOLS):
+        yield tuple(LearnedRule("drop", name) for name in ("tools", "tool_choice", "parallel_tool_calls"))
+    if "max_tokens" in also and (found := rejection.opens(_ROOM)) is not None:
         left = int(found[1][:9]) - int(found[2][:9]) - SPARE_TOKENS  # beside this prompt, and no other
         if left > 0:
             for name in ("max_tokens", "max_completion_tokens"):
-                yield (Lesson("clamp", name, str(left), ttl_s=0.0),)
+                yield (LearnedRule("clamp", name, str(left), ttl_s=0.0),)
 
 
 # members
@@ -331,27 +331,29 @@ _HINT = re.compile(r"Use '([^']+)' instead")
 _NO_DIMENSIONS = re.compile(rf"{WORDS}(?:dimensions is currently not supported|does not support matryoshka)")
 
 
-def members(heard: Heard) -> Iterator[tuple[Lesson, ...]]:
+def members(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
     """For unknown members one step that deals with all of them: no request would do without one of the others.
 
     Where one of SAMPLING is refused as a matter of the model and not of its value's form, the others go along in
     this one request: nobody has refused them yet. So do those of THINKING where OpenAI's API does not know one.
     """
-    if heard.is_of_a_value:
+    if rejection.is_of_a_value:
         return
-    unknown = [place for place in _agreed(heard, _unknown(heard)) if place.partition("[")[0] != "stream"]
-    wrong = [place for place in _agreed(heard, _wrong_values(heard)) if place not in NEVER and place not in RENAMES]
-    ttl_s = 0.0 if _is_one_of_several(heard.text) else HOUR_S
+    unknown = [place for place in _agreed(rejection, _unknown(rejection)) if place.partition("[")[0] != "stream"]
+    wrong = [
+        place for place in _agreed(rejection, _wrong_values(rejection)) if place not in NEVER and place not in RENAMES
+    ]
+    ttl_s = 0.0 if _is_one_of_several(rejection.text) else HOUR_S
     refused = dict.fromkeys(unknown, HOUR_S) | dict.fromkeys(wrong, ttl_s)
-    if _NOT_HERE.search(heard.text) is not None and not _FAMILY.isdisjoint(refused):
-        yield tuple(Lesson("drop", place, ttl_s=refused.get(place, 0.0)) for place in SAMPLING)
+    if _NOT_HERE.search(rejection.text) is not None and not _FAMILY.isdisjoint(refused):
+        yield tuple(LearnedRule("drop", place, ttl_s=refused.get(place, 0.0)) for place in SAMPLING)
     if unknown:
-        hint = _HINT.search(heard.text)
+        hint = _HINT.search(rejection.text)
         named = [_of_unknown(place, hint[1] if hint is not None else None) for place in unknown[:MOST_NAMES]]
-        is_openai = any(_OPENAI.match(sentence) for sentence in heard.sentences)
+        is_openai = any(_OPENAI.match(sentence) for sentence in rejection.sentences)
         others = THINKING if is_openai and not set(THINKING).isdisjoint(unknown) else ()
-        yield (*named, *(Lesson("drop", place, ttl_s=0.0) for place in others if place not in unknown))
-    yield from ((Lesson("drop", place, ttl_s=ttl_s),) for place in wrong)
+        yield (*named, *(LearnedRule("drop", place, ttl_s=0.0) for place in others if place not in unknown))
+    yield from ((LearnedRule("drop", place, ttl_s=ttl_s),) for place in wrong)
 
 
 def _is_one_of_several(text: str) -> bool:
@@ -360,29 +362,29 @@ def _is_one_of_several(text: str) -> bool:
     return named is not None and len(re.split(r",| and | or |\|", named[1].partition(". ")[0])) > 1
 
 
-def _agreed(heard: Heard, places: Iterable[str]) -> list[str]:
+def _agreed(rejection: UpstreamRejection, places: Iterable[str]) -> list[str]:
     """The Places among them that are in accord with `param`, which of pydantic's details names the first alone.
 
     What an upstream names besides is nothing that a change could be about: `tools[0]` is an element, `2fast` no name.
     """
-    told = None if heard.code == "extra_forbidden" else heard.place
-    named = [place for place in dict.fromkeys(places) if Place.is_one(place)]
+    told = None if rejection.code == "extra_forbidden" else rejection.path
+    named = [place for place in dict.fromkeys(places) if JsonMemberPath.is_one(place)]
     return [place for place in named if told is None or f".{told}".endswith(f".{place}")]
 
 
-def _of_unknown(place: str, hint: str | None) -> Lesson:
+def _of_unknown(place: str, hint: str | None) -> LearnedRule:
     if place in RENAMES and hint in (None, RENAMES[place]):
-        return Lesson("rename", place, RENAMES[place])
+        return LearnedRule("rename", place, RENAMES[place])
     top = place.partition(".")[0]
-    return Lesson("drop", top if top in _WHOLE else place)
+    return LearnedRule("drop", top if top in _WHOLE else place)
 
 
-def _unknown(heard: Heard) -> Iterator[str]:
+def _unknown(rejection: UpstreamRejection) -> Iterator[str]:
     """The places that the upstream does not know, in its order."""
-    yield from _zod(heard.raw)
-    if heard.code in TAUGHT_CODES - {_VALUE_CODE} and heard.param:
-        yield place_told(heard.param)
-    for sentence in heard.sentences:
+    yield from _zod(rejection.raw)
+    if rejection.code in TAUGHT_CODES - {_VALUE_CODE} and rejection.param:
+        yield path_from_error(rejection.param)
+    for sentence in rejection.sentences:
         yield from _named(sentence)
 
 
@@ -390,14 +392,14 @@ def _named(sentence: str) -> Iterator[str]:
     """The names with which the sentence begins."""
     for pattern in _PLACES:
         if (found := pattern.match(sentence)) is not None:
-            yield place_told(found[1].replace(" -> ", "."))
+            yield path_from_error(found[1].replace(" -> ", "."))
     for pattern in _LISTS:
         if (found := pattern.match(sentence)) is not None:
             yield from _WORD.findall(found[1])
     if (found := _GEMINI.match(sentence)) is not None and found[2] in (None, "", found[1]):
-        yield place_told(found[1])
+        yield path_from_error(found[1])
     if (found := _PROPERTY.match(sentence)) is not None:
-        place = place_told(found[2])  # Groq names the message before it, Cerebras the whole way, twice
+        place = path_from_error(found[2])  # Groq names the message before it, Cerebras the whole way, twice
         in_messages = _IN_MESSAGES.match(found[1] or "") is not None and not place.startswith("messages[]")
         yield f"messages[].{place}" if in_messages else place
 
@@ -408,18 +410,21 @@ def _zod(raw: Any) -> Iterator[str]:
     for issue in issues if isinstance(issues, list) else ():
         if isinstance(issue, dict) and issue.get("code") == ZOD_CODE:
             path, keys = issue.get("path"), issue.get("keys")
-            steps = [str(step) for step in path] if isinstance(path, list) else []
-            yield from (place_told(".".join([*steps, str(key)])) for key in (keys if isinstance(keys, list) else ()))
+            suggested_rules = [str(step) for step in path] if isinstance(path, list) else []
+            yield from (
+                path_from_error(".".join([*suggested_rules, str(key)]))
+                for key in (keys if isinstance(keys, list) else ())
+            )
 
 
-def _wrong_values(heard: Heard) -> Iterator[str]:
+def _wrong_values(rejection: UpstreamRejection) -> Iterator[str]:
     """The members whose value the upstream does not take, where leaving them out is an answer to that."""
-    if heard.code == _VALUE_CODE and heard.param:
-        yield place_told(heard.param)
+    if rejection.code == _VALUE_CODE and rejection.param:
+        yield path_from_error(rejection.param)
     for pattern in _VALUES:
-        if (found := heard.opens(pattern)) is not None:
-            yield place_told(found[1])
-    if heard.surface is Surface.EMBEDDINGS and heard.opens(_NO_DIMENSIONS) is not None:
+        if (found := rejection.opens(pattern)) is not None:
+            yield path_from_error(found[1])
+    if rejection.protocol is ClientProtocol.EMBEDDINGS and rejection.opens(_NO_DIMENSIONS) is not None:
         yield "dimensions"
 
 
@@ -431,96 +436,103 @@ REASONING = (
 )
 _FOR_STREAM = {"synth": "emulate", "aggregate": "aggregate"}
 
-BlockedS = Callable[[Lesson], float]
+BlockedS = Callable[[LearnedRule], float]
 """For how many seconds a lesson that was tried in vain is not tried again; 0: it was not."""
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class LearningSettings:
     """How the model is configured: `learn` and `learn_also` of `upstream` (as `allowance`), `stream` and `suggest` of
     its own entry."""
 
     upstream: str
-    allowance: Allowance
+    policy: LearningPolicy
     learn: Literal["off", "on"] = "on"
     stream: str = "auto"
     suggest: str | None = None
 
 
 def advice(
-    heard: Heard,
+    rejection: UpstreamRejection,
     sent: Call,
-    setting: Setting,
+    setting: LearningSettings,
     blocked_s: BlockedS = lambda _: 0.0,
     known: Concerned | None = None,
 ) -> str:
     """Sentences to put behind the upstream's own, "" where there is nothing to say.
 
-    `heard` refused `sent`; `blocked_s` tells of what was tried in vain within the last minute, `known` as in `taught`.
+    `rejection` is the rejection of `sent`. `blocked_s` holds the rules that failed within the last minute. `known` is
+    as in `next_rules`.
     """
-    told = [_way(heard, sent, setting, blocked_s, known)]
-    if setting.suggest is not None and any(step for step in steps(heard, OPT_IN)):
+    told = [_way(rejection, sent, setting, blocked_s, known)]
+    if setting.suggest is not None and any(step for step in suggested_rules(rejection, OPT_IN)):
         told.append(f"The model {setting.suggest!r} may do what was asked for.")
     return " ".join(sentence for sentence in told if sentence)
 
 
-def _way(heard: Heard, sent: Call, setting: Setting, blocked_s: BlockedS, known: Concerned | None) -> str:
-    if heard.wants_reasoning:
+def _way(
+    rejection: UpstreamRejection, sent: Call, setting: LearningSettings, blocked_s: BlockedS, known: Concerned | None
+) -> str:
+    if rejection.wants_reasoning:
         return REASONING
-    for step in steps(heard, OPT_IN):
+    for step in suggested_rules(rejection, OPT_IN):
         wanted = [one for one in step if (concerns(one.change(), sent) if known is None else one in known)]
         if wanted:
-            return _setting(heard, wanted, setting, blocked_s)
-        if Lesson("content", "text") in step and any(name in sent.body for name in _PICTURES):
+            return _setting(rejection, wanted, setting, blocked_s)
+        if LearnedRule("content", "text") in step and any(name in sent.body for name in _PICTURES):
             return "This model reads text alone, and the request holds pictures."
     return ""
 
 
-def _setting(heard: Heard, wanted: list[Lesson], setting: Setting, blocked_s: BlockedS) -> str:
-    refused = [lesson for lesson in wanted if not setting.allowance.allows(lesson, heard.surface)]
-    stream = next((lesson for lesson in refused if lesson.rule == "stream"), None)
+def _setting(
+    rejection: UpstreamRejection, wanted: list[LearnedRule], setting: LearningSettings, blocked_s: BlockedS
+) -> str:
+    refused = [rule for rule in wanted if not setting.policy.allows(rule, rejection.protocol)]
+    stream = next((rule for rule in refused if rule.action == "stream"), None)
     if stream is not None:
         return f"The model's entry says stream: {setting.stream}: set it to {_WANTED[stream.field]}."
-    names = _setting_names(refused, heard)
+    names = _setting_names(refused, rejection)
     if names is None:
         return ""
     return _to_set(wanted, names, setting) if names or setting.learn != "on" else _why_not(wanted, blocked_s)
 
 
-def _to_set(wanted: list[Lesson], names: list[str], setting: Setting) -> str:
+def _to_set(wanted: list[LearnedRule], names: list[str], setting: LearningSettings) -> str:
     wants = [] if setting.learn == "on" else ["learn: on"]
     wants += [f"learn_also: [{', '.join(names)}]"] if names else []
     told = f"{_purpose(wanted)}: upstreams.{setting.upstream}.{' and '.join(wants)}"
-    if wanted[0].rule == "stream":
+    if wanted[0].action == "stream":
         return f"{told}, or stream: {_FOR_STREAM[wanted[0].field]} in the model's entry under models."
     return f"{told}."
 
 
-def _purpose(wanted: list[Lesson]) -> str:
-    if all(lesson.rule == "drop" for lesson in wanted):
-        return f"To have {_listed([lesson.field for lesson in wanted])} left out"
-    return f"To have such requests adapted ({', '.join(lesson.entry for lesson in wanted)})"
+def _purpose(wanted: list[LearnedRule]) -> str:
+    if all(rule.action == "drop" for rule in wanted):
+        return f"To have {_listed([rule.field for rule in wanted])} left out"
+    return f"To have such requests adapted ({', '.join(rule.entry for rule in wanted)})"
 
 
 def _listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _why_not(wanted: list[Lesson], blocked_s: BlockedS) -> str:
+def _why_not(wanted: list[LearnedRule], blocked_s: BlockedS) -> str:
     """Where a change is allowed, and was tried in vain."""
-    left_s, entry = max((blocked_s(lesson), lesson.entry) for lesson in wanted)
+    left_s, entry = max((blocked_s(rule), rule.entry) for rule in wanted)
     if left_s <= 0:
         return ""
     return f"{entry} is not made again for {max(1, round(left_s))} s, because it helped nothing when it was made last."
 
 
-def _setting_names(refused: list[Lesson], heard: Heard) -> list[str] | None:
+def _setting_names(refused: list[LearnedRule], rejection: UpstreamRejection) -> list[str] | None:
     """The names for `learn_also` that would allow all of `refused`, one where one does; None where nothing does."""
     found: list[str] = []
-    for lesson in refused:
-        if not any(Allowance(frozenset((name,))).allows(lesson, heard.surface) for name in found):
-            offered = (lesson.field, *sorted(OPT_IN))
-            name = next((one for one in offered if Allowance(frozenset((one,))).allows(lesson, heard.surface)), None)
+    for rule in refused:
+        if not any(LearningPolicy(frozenset((name,))).allows(rule, rejection.protocol) for name in found):
+            offered = (rule.field, *sorted(OPT_IN))
+            name = next(
+                (one for one in offered if LearningPolicy(frozenset((one,))).allows(rule, rejection.protocol)), None
+            )
             if name is None:
                 return None
             found.append(name)

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import unquote
 
-from gatepass.errors import FINAL_CODES, UpstreamError, UpstreamRefusal
-from gatepass.types import Complaint, Surface
+from gatepass.errors import FINAL_CODES, UpstreamError, UpstreamErrorReply
+from gatepass.types import ClientProtocol, UpstreamErrorBody
 
 BODY_BYTES = 3 << 19
 """A longer body cannot be compared within the event loop's 50 ms: no error text teaches anything then."""
@@ -280,16 +280,16 @@ _DETAIL = re.compile(r"body(?:\.| -> )")
 _NEXT_DETAIL = re.compile(r"; (?=body\.)")
 _LISTED = "Invalid JSON payload received. "
 _ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function"))
-_STEP = re.compile(r"[^.\[\]/\s]+")
+_INDEX_STEP = re.compile(r"[^.\[\]/\s]+")
 _INDEX = re.compile(r"[0-9]+\Z|\*\Z")
 _NAME = re.compile(r"[a-z_][a-z0-9_]*\Z")
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class UpstreamRejection:
     """`text` is the upstream's message, `code` and `kind` its own in lower case, `param` the place as it wrote it."""
 
-    surface: Surface
+    protocol: ClientProtocol
     text: str
     code: str = ""
     kind: str = ""
@@ -297,33 +297,39 @@ class Heard:
     raw: Any = None
 
     @classmethod
-    def of(cls, surface: Surface, status: int | None, complaint: Complaint | None, sent: bytes) -> Self | None:
+    def of(
+        cls, surface: ClientProtocol, status: int | None, error_body: UpstreamErrorBody | None, sent: bytes
+    ) -> Self | None:
         """Return None where nothing may be learned: any other status, no words, NEVER_CODES, or an error that the
         body `sent` may have written. Values of `sent` are cut out of the text."""
-        teaches = status in TEACHING or (status == OF_BATCHES and surface is Surface.EMBEDDINGS)
-        if complaint is None or not teaches:
+        teaches = status in TEACHING or (status == OF_BATCHES and surface is ClientProtocol.EMBEDDINGS)
+        if error_body is None or not teaches:
             return None
-        code, kind = (complaint.code or "").lower(), (complaint.kind or "").lower()
-        text = _with_quoted(complaint, str)
+        code, kind = (error_body.code or "").lower(), (error_body.kind or "").lower()
+        text = _with_quoted(error_body, str)
         if code in NEVER_CODES or kind in NEVER_CODES or _NEVER_TEXT.search(text) is not None:
             return None
         quoted = Quoted.of(sent, TAUGHT_CODES | {ZOD_CODE})
-        inside = complaint.inside
+        inside = error_body.inside
         if quoted is None or len(inside) > MOST_INSIDE_CHARS:
-            return None if inside else cls(surface, f"{code}: {complaint.param}", code, kind, complaint.param)
+            return None if inside else cls(surface, f"{code}: {error_body.param}", code, kind, error_body.param)
         if any(map(quoted.hold, TAUGHT_CODES & {code, kind})) or quoted.cut(inside) != inside:
             return None
-        raw = complaint.raw
+        raw = error_body.raw
         if (said := _quoted(raw)) is not None:
             raw = {"metadata": {"raw": quoted.cut(said)}}
         elif quoted.hold(ZOD_CODE):
             raw = None
-        return cls(surface, _with_quoted(complaint, quoted.cut), code, kind, complaint.param, raw)
+        return cls(surface, _with_quoted(error_body, quoted.cut), code, kind, error_body.param, raw)
 
     @classmethod
-    def in_error(cls, surface: Surface, error: UpstreamError, sent: bytes) -> Self | None:
+    def from_error(cls, surface: ClientProtocol, error: UpstreamError, sent: bytes) -> Self | None:
         """As `of`; None for an error that is not an upstream's refusal."""
-        return cls.of(surface, error.http_status, error.complaint, sent) if isinstance(error, UpstreamRefusal) else None
+        return (
+            cls.of(surface, error.http_status, error.error_body, sent)
+            if isinstance(error, UpstreamErrorReply)
+            else None
+        )
 
     @property
     def is_of_a_value(self) -> bool:
@@ -331,13 +337,13 @@ class Heard:
         return _OF_VALUES.fullmatch(self.code) is not None
 
     @property
-    def place(self) -> str | None:
+    def path(self) -> str | None:
         """The Place that `param` names; None where it names none."""
-        return None if (self.param or "").strip().lower() in _NO_PLACES else place_told(self.param or "") or None
+        return None if (self.param or "").strip().lower() in _NO_PLACES else path_from_error(self.param or "") or None
 
     def is_about(self, *tops: str) -> bool:
         """Whether it may be about one of these members of the top level: `param` does not say otherwise."""
-        return self.place is None or re.split(r"[.\[]", self.place, maxsplit=1)[0] in tops
+        return self.path is None or re.split(r"[.\[]", self.path, maxsplit=1)[0] in tops
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -364,17 +370,17 @@ class Heard:
 
 def is_too_long(error: UpstreamError) -> bool:
     """Whether the upstream says that the conversation does not fit into the model's context."""
-    complaint = error.complaint if isinstance(error, UpstreamRefusal) else None
-    if complaint is None:
+    error_body = error.error_body if isinstance(error, UpstreamErrorReply) else None
+    if error_body is None:
         return False
-    codes = {(complaint.code or "").lower(), (complaint.kind or "").lower()}
-    return not _TOO_LONG_CODES.isdisjoint(codes) or _TOO_LONG.search(complaint.message) is not None
+    codes = {(error_body.code or "").lower(), (error_body.kind or "").lower()}
+    return not _TOO_LONG_CODES.isdisjoint(codes) or _TOO_LONG.search(error_body.message) is not None
 
 
-def _with_quoted(complaint: Complaint, cut: Callable[[str], str]) -> str:
+def _with_quoted(error_body: UpstreamErrorBody, cut: Callable[[str], str]) -> str:
     """The message, and behind it what a relay quotes beside it without it being JSON (OpenRouter's `metadata.raw`)."""
-    quoted = _quoted(complaint.raw)
-    message = cut(complaint.message)
+    quoted = _quoted(error_body.raw)
+    message = cut(error_body.message)
     return message if quoted is None else f"{message}\n{cut(quoted)}"
 
 
@@ -400,12 +406,12 @@ def _bare(text: str) -> str:
     return text
 
 
-def place_told(path: str) -> str:
+def path_from_error(path: str) -> str:
     """The Place that an upstream means by `messages.[6].role`, `body.messages.2.assistant.name`, `/messages/*/content`.
 
     What stands behind a message's index and is no member (pydantic's name of the union's branch) is left out.
     """
-    steps = _STEP.findall(path)
+    steps = _INDEX_STEP.findall(path)
     if steps[:1] == ["body"]:
         steps = steps[1:]
     told: list[str] = []

@@ -25,27 +25,27 @@ from gatepass.errors import (
     UpstreamConnect,
     UpstreamDns,
     UpstreamError,
-    UpstreamRefusal,
+    UpstreamErrorReply,
     UpstreamTimeout,
     UpstreamTls,
 )
-from gatepass.learning.learned_rule import Allowance, Key, Learned, Lesson, Subject, evidence_of
-from gatepass.learning.matchers import Concerned, contradicts, repeats, taught
-from gatepass.learning.memory import Crowd, Memory, Way
-from gatepass.learning.rejection import TEACHING, Heard
-from gatepass.normalize.rule import revised
-from gatepass.types import Call, Surface
+from gatepass.learning.learned_rule import Key, LearnedRule, LearnedRuleRecord, LearningPolicy, RuleScope, evidence_of
+from gatepass.learning.matchers import Concerned, contradicts, is_same_rejection, next_rules
+from gatepass.learning.memory import Memory, SingleTrial, TrialKey
+from gatepass.learning.rejection import TEACHING, UpstreamRejection
+from gatepass.normalize.rule import apply_changes
+from gatepass.types import Call, ClientProtocol
 
 
 @dataclass(slots=True)
-class Applied:
+class AppliedRule:
     """A lesson that a request goes by.
 
     `proven`: a request has succeeded with it. `helped`: the upstream complained of something else with it.
     `is_own`: this request has taken it, for the error `answered`, which said `evidence`.
     """
 
-    lesson: Lesson
+    rule: LearnedRule
     proven: bool
     evidence: str = ""
     is_own: bool = False
@@ -54,55 +54,55 @@ class Applied:
 
 
 @dataclass(slots=True)
-class AppliedLessons:
+class AppliedRules:
     """The lessons of one request at one target, in the order in which it came to them.
 
     `used` are those that changed what was sent last, `done` those that it has taken or left out by itself: it
     tries none of them again.
     """
 
-    by_key: dict[Key, Applied] = field(default_factory=dict)
+    by_key: dict[Key, AppliedRule] = field(default_factory=dict)
     used: list[Key] = field(default_factory=list)
     done: set[Key] = field(default_factory=set)
 
     @property
-    def own(self) -> dict[Key, Applied]:
+    def own(self) -> dict[Key, AppliedRule]:
         """Those that the request has taken by itself."""
         return {key: one for key, one in self.by_key.items() if one.is_own}
 
     @property
-    def inherited(self) -> dict[Key, Applied]:
+    def inherited(self) -> dict[Key, AppliedRule]:
         """Those that others had learned, or have on trial."""
         return {key: one for key, one in self.by_key.items() if not one.is_own}
 
     def revise(self, call: Call) -> Call:
         """`call` with all of them made, the same object where none concerns it."""
-        in_order = sorted(self.by_key, key=lambda key: self.by_key[key].lesson.rank)
-        changes = {key: self.by_key[key].lesson.change() for key in in_order}
-        sent, made = revised(call, changes.values()) if changes else (call, [])
+        in_order = sorted(self.by_key, key=lambda key: self.by_key[key].rule.rank)
+        changes = {key: self.by_key[key].rule.change() for key in in_order}
+        sent, made = apply_changes(call, changes.values()) if changes else (call, [])
         self.used = [key for key, change in changes.items() if change in made]
         return sent
 
-    def bars(self, key: Key, lesson: Lesson) -> bool:
+    def bars(self, key: Key, lesson: LearnedRule) -> bool:
         """Whether `lesson` was tried already, is applied, or undoes what is."""
         known = self.by_key.get(key)
-        if key in self.done or (known is not None and known.lesson == lesson):
+        if key in self.done or (known is not None and known.rule == lesson):
             return True
-        return any(lesson.reverses(one.lesson) for one in self.by_key.values())
+        return any(lesson.reverses(one.rule) for one in self.by_key.values())
 
-    def weigh(self, heard: Heard) -> list[Key]:
-        """The request's own changes of which `heard` tells for the first time that they have helped: the upstream
+    def weigh(self, rejection: UpstreamRejection) -> list[Key]:
+        """The request's own changes of which `rejection` tells for the first time that they have helped: the upstream
         complains of something else after them."""
         helped = [
             key
             for key, one in self.own.items()
-            if key in self.used and not one.helped and not repeats(heard, one.lesson, one.evidence)
+            if key in self.used and not one.helped and not is_same_rejection(rejection, one.rule, one.evidence)
         ]
         for key in helped:
             self.by_key[key].helped = True
         return helped
 
-    def take(self, key: Key, one: Applied) -> None:
+    def take(self, key: Key, one: AppliedRule) -> None:
         """Go by `one` from now on, in the place of another about the same thing."""
         self.done.add(key)
         self.by_key.pop(key, None)
@@ -125,17 +125,17 @@ Mode = Literal["off", "on"]
 
 
 @dataclass(frozen=True, slots=True)
-class News:
+class LearningEvent:
     """What a log tells of: `event` is learned, healed or failed."""
 
     event: str
-    subject: Subject
+    scope: RuleScope
     adapted: str
     evidence: str = ""
 
 
 @dataclass(slots=True, eq=False)
-class Learning:
+class LearningSession:
     """One request at one target. Pure: no I/O, no clock.
 
     `news` grows by what the log should tell; `tried` names what was tried in vain, `changed` what had helped
@@ -143,21 +143,21 @@ class Learning:
     """
 
     memory: Memory
-    crowd: Crowd
-    subject: Subject
-    surface: Surface
+    trial: SingleTrial
+    scope: RuleScope
+    protocol: ClientProtocol
     mode: Mode
-    allowance: Allowance
-    news: list[News] = field(default_factory=list)
+    policy: LearningPolicy
+    events: list[LearningEvent] = field(default_factory=list)
     changed: tuple[str, ...] = ()
-    _applied: AppliedLessons = field(default_factory=AppliedLessons)
+    _applied: AppliedRules = field(default_factory=AppliedRules)
     _is_planned: bool = False
     _sent: Call | None = None
     _steps: int = 0
     _vain: tuple[str, ...] = ()
     _entered_s: float | None = None
     _stream: bool = False
-    _heard: list[tuple[UpstreamError, Heard | None]] = field(default_factory=list)
+    _heard: list[tuple[UpstreamError, UpstreamRejection | None]] = field(default_factory=list)
 
     @property
     def has_lessons(self) -> bool:
@@ -172,10 +172,10 @@ class Learning:
     @property
     def tried(self) -> tuple[str, ...]:
         """The changes of this request that have helped nothing, or of which nobody knows, for `x-gatepass-tried`."""
-        open_ones = (one.lesson.entry for one in self._applied.own.values() if not one.helped)
+        open_ones = (one.rule.entry for one in self._applied.own.values() if not one.helped)
         return tuple(dict.fromkeys((*self._vain, *open_ones)))
 
-    def refuted(self, lesson: Lesson, now_s: float) -> Learned | None:
+    def refuted(self, lesson: LearnedRule, now_s: float) -> LearnedRuleRecord | None:
         """`lesson` as it failed within the last minute; None where it did not."""
         return self.memory.refuted(self._key(lesson), now_s)
 
@@ -186,11 +186,11 @@ class Learning:
         self._stream = call.stream
         self._expire(now_s)
         self._entered_s = now_s if self._entered_s is None else self._entered_s
-        return self.crowd.wait_s(self, self._way, self._entered_s, now_s)
+        return self.trial.wait_s(self, self._way, self._entered_s, now_s)
 
     def listen(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Calls `callback` whenever `wait_s` may have another answer; gives what ends that."""
-        return self.crowd.listen(self.subject, callback)
+        return self.trial.listen(self.scope, callback)
 
     def plan(self, call: Call, now_s: float) -> Call:
         """`call` with the lessons that hold, the same object where none concerns it. Again after each `teach`."""
@@ -213,30 +213,30 @@ class Learning:
         """`call` went out as it is, for it `is_settled`: what `plan` would have noted."""
         self._stream, self._sent, self._is_planned = call.stream, call, True
 
-    def heard(self, error: UpstreamError) -> Heard | None:
+    def parse_error(self, error: UpstreamError) -> UpstreamRejection | None:
         """Return `error` as the matchers read it: without the values of the request as it was sent last."""
-        for known, heard in self._heard:
+        for known, rejection in self._heard:
             if known is error:
-                return heard
-        heard = Heard.in_error(self.surface, error, b"{}" if self._sent is None else self._sent.body)
-        self._heard.append((error, heard))
-        return heard
+                return rejection
+        rejection = UpstreamRejection.from_error(self.protocol, error, b"{}" if self._sent is None else self._sent.body)
+        self._heard.append((error, rejection))
+        return rejection
 
-    def teach(self, error: UpstreamError, now_s: float, concerned: Concerned | None = None) -> bool:
-        """Whether the request is worth another try, planned anew, after `error`. `concerned` as in `taught`."""
-        heard = self.heard(error)
-        if heard is None or self.mode == "off" or self._sent is None:
+    def learn_from(self, error: UpstreamError, now_s: float, concerned: Concerned | None = None) -> bool:
+        """Whether the request is worth another try, planned anew, after `error`. `concerned` as in `next_rules`."""
+        rejection = self.parse_error(error)
+        if rejection is None or self.mode == "off" or self._sent is None:
             return False
-        for key in self._applied.weigh(heard):
-            self.crowd.helped(key, now_s)
+        for key in self._applied.weigh(rejection):
+            self.trial.helped(key, now_s)
         if self._steps >= MOST_STEPS:
             return False
-        lessons = taught(heard, self._sent, self.allowance, lambda one: self._is_barred(one, now_s), concerned)
+        lessons = next_rules(rejection, self._sent, self.policy, lambda one: self._is_barred(one, now_s), concerned)
         self._steps += 1
         if not lessons:
-            return self._step_back(heard)
+            return self._step_back(rejection)
         for lesson in lessons:
-            self._take(lesson, heard, error, now_s)
+            self._take(lesson, rejection, error, now_s)
         return True
 
     def succeeded(self, now_s: float) -> None:
@@ -244,7 +244,7 @@ class Learning:
         for key in self._applied.used:
             self._confirm(key, self._applied.by_key[key], now_s)
         if self.mode == "on":
-            self.crowd.spoke(self, self._way, now_s)
+            self.trial.mark_known(self, self._way, now_s)
 
     def failed(self, error: UpstreamError, now_s: float) -> UpstreamError:
         """The error that the client is to see after `error`, for which `teach` had nothing.
@@ -254,28 +254,28 @@ class Learning:
         the same complaint came back or the answer is broken: the error before it is shown. What is not about the
         request's form (a token, a quota, a filter, a timeout) is passed on as it is, and what was tried stays on trial.
         """
-        heard, shown = self.heard(error), error
-        if not _is_elsewhere(error, heard):
-            shown = self._judged(heard, error, now_s)
-        if self.mode == "on" and heard is not None:
-            self.crowd.spoke(self, self._way, now_s)
-        self.crowd.leave(self, self._way)
+        rejection, shown = self.parse_error(error), error
+        if not _is_elsewhere(error, rejection):
+            shown = self._judged(rejection, error, now_s)
+        if self.mode == "on" and rejection is not None:
+            self.trial.mark_known(self, self._way, now_s)
+        self.trial.leave(self, self._way)
         return shown
 
-    def _judged(self, heard: Heard | None, error: UpstreamError, now_s: float) -> UpstreamError:
+    def _judged(self, rejection: UpstreamRejection | None, error: UpstreamError, now_s: float) -> UpstreamError:
         """Return the error from before the first of the request's own changes that failed, else the last, `error`;
-        refute what failed. `heard` is None where `error` is a broken answer."""
+        refute what failed. `rejection` is None where `error` is a broken answer."""
         own = self._applied.own
         vain = [
             key
             for key, one in own.items()
-            if not one.helped or (heard is not None and repeats(heard, one.lesson, one.evidence))
+            if not one.helped or (rejection is not None and is_same_rejection(rejection, one.rule, one.evidence))
         ]
         for key in vain:
             self._refute(key, own[key], error, now_s)
         helped = list(own)[: list(own).index(vain[0])] if vain else list(own)
-        self._vain = tuple(own[key].lesson.entry for key in vain)
-        self.changed = tuple(own[key].lesson.entry for key in helped)
+        self._vain = tuple(own[key].rule.entry for key in vain)
+        self.changed = tuple(own[key].rule.entry for key in helped)
         return (own[vain[0]].answered or error) if vain else error
 
     def __enter__(self) -> Self:
@@ -284,92 +284,92 @@ class Learning:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.crowd.leave(self, self._way)
+        self.trial.leave(self, self._way)
 
     @property
-    def _way(self) -> Way:
-        return (self.subject, self._stream)
+    def _way(self) -> TrialKey:
+        return (self.scope, self._stream)
 
-    def _key(self, lesson: Lesson) -> Key:
-        return (self.subject.of(lesson), lesson.key)
+    def _key(self, lesson: LearnedRule) -> Key:
+        return (self.scope.of(lesson), lesson.key)
 
     def _expire(self, now_s: float) -> None:
         """Forget what has expired: then the model is unknown, and one request alone meets the next rejection."""
-        if self.memory.expire(self.subject, now_s):
-            self.crowd.forget(self.subject)
+        if self.memory.expire(self.scope, now_s):
+            self.trial.forget(self.scope)
 
     def _recall(self, now_s: float) -> None:
         """Go by what holds and what is on trial."""
         self._expire(now_s)
-        known = {key: Applied(lesson, proven=True) for key, lesson in self.memory.of(self.subject)}
-        for key, trial in self.crowd.candidates(self.subject, now_s):
-            known.setdefault(key, Applied(trial.lesson, proven=False, evidence=trial.evidence, helped=trial.helped))
-        allows = self.allowance.allows
-        self._applied.by_key = {key: one for key, one in known.items() if allows(one.lesson, self.surface)}
+        known = {key: AppliedRule(lesson, proven=True) for key, lesson in self.memory.of(self.scope)}
+        for key, trial in self.trial.candidates(self.scope, now_s):
+            known.setdefault(key, AppliedRule(trial.rule, proven=False, evidence=trial.evidence, helped=trial.helped))
+        allows = self.policy.allows
+        self._applied.by_key = {key: one for key, one in known.items() if allows(one.rule, self.protocol)}
 
-    def _is_barred(self, lesson: Lesson, now_s: float) -> bool:
+    def _is_barred(self, lesson: LearnedRule, now_s: float) -> bool:
         """Whether it was tried here or failed lately, is applied already, or undoes what is applied."""
         key = self._key(lesson)
         return self._applied.bars(key, lesson) or self.memory.refuted(key, now_s) is not None
 
-    def _take(self, lesson: Lesson, heard: Heard, error: UpstreamError, now_s: float) -> None:
+    def _take(self, lesson: LearnedRule, rejection: UpstreamRejection, error: UpstreamError, now_s: float) -> None:
         """Go by `lesson` from now on."""
         key = self._key(lesson)
-        proven = self.memory.lesson(key) == lesson
-        self._applied.take(key, Applied(lesson, proven, heard.text, is_own=not proven, answered=error))
+        proven = self.memory.rule(key) == lesson
+        self._applied.take(key, AppliedRule(lesson, proven, rejection.text, is_own=not proven, answered=error))
         if not proven and lesson.ttl_s:
-            self.crowd.propose(key, lesson, heard.text, self, now_s)
+            self.trial.propose(key, lesson, rejection.text, self, now_s)
 
-    def _step_back(self, heard: Heard) -> bool:
+    def _step_back(self, rejection: UpstreamRejection) -> bool:
         """Whether one more try without what others have learned, or have on trial, is worth it."""
         inherited = self._applied.inherited
-        wrong = [key for key, one in inherited.items() if one.proven and contradicts(heard, one.lesson)]
+        wrong = [key for key, one in inherited.items() if one.proven and contradicts(rejection, one.rule)]
         for key in wrong:
             self.memory.forget(key)
-            self._tell("healed", inherited[key].lesson, heard.text)
+            self._tell("revoked", inherited[key].rule, rejection.text)
         if wrong:
             self._applied.leave_out(wrong)
             return True
-        doubtful = [key for key, one in inherited.items() if self._is_doubtful(key, one, heard)]
+        doubtful = [key for key, one in inherited.items() if self._is_doubtful(key, one, rejection)]
         for key in doubtful:
             one = self._applied.by_key.pop(key)
-            if repeats(heard, one.lesson, one.evidence):
+            if is_same_rejection(rejection, one.rule, one.evidence):
                 self._applied.done.add(key)  # else the next rejection may teach it again
         return bool(doubtful)
 
-    def _is_doubtful(self, key: Key, one: Applied, heard: Heard) -> bool:
+    def _is_doubtful(self, key: Key, one: AppliedRule, rejection: UpstreamRejection) -> bool:
         """Whether what others have on trial may be at fault: nobody has seen it help, or it does not any more."""
         if one.proven:
             return False
-        has_helped = one.helped or self.crowd.has_helped(key)
-        return not has_helped or repeats(heard, one.lesson, one.evidence)
+        has_helped = one.helped or self.trial.has_helped(key)
+        return not has_helped or is_same_rejection(rejection, one.rule, one.evidence)
 
-    def _confirm(self, key: Key, one: Applied, now_s: float) -> None:
+    def _confirm(self, key: Key, one: AppliedRule, now_s: float) -> None:
         """The lesson has helped."""
-        if not one.proven and one.lesson.ttl_s:
-            is_configured = self.allowance.is_configured
-            if self.memory.commit(key, one.lesson, one.evidence, now_s, is_configured=is_configured):
-                self._tell("learned", one.lesson, one.evidence)
-            self.crowd.settle(key)
+        if not one.proven and one.rule.ttl_s:
+            is_configured = self.policy.is_configured
+            if self.memory.commit(key, one.rule, one.evidence, now_s, is_configured=is_configured):
+                self._tell("learned", one.rule, one.evidence)
+            self.trial.settle(key)
         self.memory.used(key)
 
-    def _refute(self, key: Key, one: Applied, error: UpstreamError, now_s: float) -> None:
-        if one.lesson.ttl_s:
-            self.memory.refute(key, one.lesson, error.message, now_s)
-        self.crowd.settle(key)
-        self._tell("failed", one.lesson, one.evidence)
+    def _refute(self, key: Key, one: AppliedRule, error: UpstreamError, now_s: float) -> None:
+        if one.rule.ttl_s:
+            self.memory.refute(key, one.rule, error.message, now_s)
+        self.trial.settle(key)
+        self._tell("failed", one.rule, one.evidence)
 
-    def _tell(self, event: str, lesson: Lesson, evidence: str) -> None:
-        self.news.append(News(event, self.subject, lesson.entry, evidence_of(evidence)))
+    def _tell(self, event: str, lesson: LearnedRule, evidence: str) -> None:
+        self.events.append(LearningEvent(event, self.scope, lesson.entry, evidence_of(evidence)))
 
 
-def _is_elsewhere(error: UpstreamError, heard: Heard | None) -> bool:
+def _is_elsewhere(error: UpstreamError, rejection: UpstreamRejection | None) -> bool:
     """Whether an answer says nothing of the form of the request: a timeout, a token, a quota, a filter."""
     if isinstance(error, UNHEARD):
         return True
-    if heard is not None or not isinstance(error, UpstreamRefusal) or not 400 <= error.http_status < 500:
+    if rejection is not None or not isinstance(error, UpstreamErrorReply) or not 400 <= error.http_status < 500:
         return False
-    return error.http_status not in TEACHING or error.complaint is not None
+    return error.http_status not in TEACHING or error.error_body is not None
 
 
 class Learner:
@@ -377,19 +377,21 @@ class Learner:
 
     def __init__(self) -> None:
         self.memory = Memory()
-        self.crowd = Crowd()
+        self.trial = SingleTrial()
 
-    def is_settled(self, subject: Subject, stream: bool, now_s: float) -> bool:
+    def is_settled(self, subject: RuleScope, stream: bool, now_s: float) -> bool:
         """Whether a request to `subject` has nothing to go by and nobody to wait for: it goes as it is, and a
         Learning is of no use before it is refused."""
-        return self.crowd.is_calm((subject, stream), now_s) and not self.memory.knows(subject)
+        return self.trial.is_calm((subject, stream), now_s) and not self.memory.knows(subject)
 
-    def at(self, subject: Subject, surface: Surface, mode: Mode = "on", allowance: Allowance | None = None) -> Learning:
+    def session(
+        self, subject: RuleScope, surface: ClientProtocol, mode: Mode = "on", allowance: LearningPolicy | None = None
+    ) -> LearningSession:
         """What a request to `subject` learns; to be used as a context, which frees its places in every case."""
-        return Learning(self.memory, self.crowd, subject, surface, mode, allowance or Allowance())
+        return LearningSession(self.memory, self.trial, subject, surface, mode, allowance or LearningPolicy())
 
 
-async def my_turn(learning: Learning, call: Call, clock: Clock) -> None:
+async def wait_for_trial(learning: LearningSession, call: Call, clock: Clock) -> None:
     """Returns when `call` may be planned: at once, nearly always (see crowd.py). Waits MOST_WAIT_S at most."""
     while (left_s := learning.wait_s(call, clock.now())) > 0:
         news = asyncio.Event()

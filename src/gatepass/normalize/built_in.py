@@ -10,22 +10,22 @@ from types import MappingProxyType
 import msgspec
 from msgspec.structs import replace
 
-from gatepass.json_scan import Walk, any_of, edited, may_name, removals, replace_value
+from gatepass.json_scan import JsonScanner, any_of, edited, may_name, removals, replace_value
 from gatepass.normalize.embeddings_request import FloatVectors
 from gatepass.normalize.images import WORDS as IMAGES
 from gatepass.normalize.images import Images
 from gatepass.normalize.members import OrphanedOptions
-from gatepass.normalize.rule import Rule, revised
-from gatepass.types import Call, Surface, Target
+from gatepass.normalize.rule import Rule, apply_changes
+from gatepass.types import Call, ClientProtocol, Target
 
-STRAYS = ("drop_params", "model_type")
+STRAY_PARAMS = ("drop_params", "model_type")
 """RAGFlow sends the first with every embedding up to v0.27.0 (infiniflow/ragflow#18584) and let the
 second slip into chats (infiniflow/ragflow#15427). Azure answers: Unrecognized request argument."""
 
-_STRAYS = any_of(*STRAYS)
+_STRAYS = any_of(*STRAY_PARAMS)
 
 
-class Strays:
+class DropStrayParams:
     """Takes the members named in STRAYS out of the top level, always; entry `drop=NAME,NAME`."""
 
     name = "strays"
@@ -34,12 +34,12 @@ class Strays:
         del target
         if not may_name(call.body, _STRAYS):
             return call
-        listed = list(Walk(call.body).members())
-        gone = [member for member in listed if member.name in STRAYS]
+        listed = list(JsonScanner(call.body).members())
+        gone = [member for member in listed if member.name in STRAY_PARAMS]
         if not gone:
             return call
         found = {member.name for member in gone}
-        entry = "drop=" + ",".join(name for name in STRAYS if name in found)
+        entry = "drop=" + ",".join(name for name in STRAY_PARAMS if name in found)
         return replace(call, body=edited(call.body, removals(listed, gone)), adapted=(*call.adapted, entry))
 
 
@@ -55,9 +55,9 @@ class StreamOptions:
 
     def apply(self, call: Call, target: Target) -> Call:
         del target
-        if call.stream or call.operation.surface is not Surface.CHAT or not may_name(call.body, _OF_STREAMS):
+        if call.stream or call.operation.protocol is not ClientProtocol.CHAT or not may_name(call.body, _OF_STREAMS):
             return call
-        return revised(call, [OrphanedOptions()])[0]
+        return apply_changes(call, [OrphanedOptions()])[0]
 
 
 class Vectors:
@@ -68,9 +68,9 @@ class Vectors:
 
     def apply(self, call: Call, target: Target) -> Call:
         del target
-        if call.operation.surface is not Surface.EMBEDDINGS or not may_name(call.body, _OF_VECTORS):
+        if call.operation.protocol is not ClientProtocol.EMBEDDINGS or not may_name(call.body, _OF_VECTORS):
             return call
-        return revised(call, [FloatVectors()])[0]
+        return apply_changes(call, [FloatVectors()])[0]
 
 
 ADDED = "default=model"
@@ -116,19 +116,19 @@ def _where_it_may_stand(call: Call, model: str) -> Call:
     """`call`, of which nobody knows whether its body names a model, or whether it has one."""
     if not call.body:
         return call
-    if any(member.name == "model" for member in Walk(call.body).members()):
+    if any(member.name == "model" for member in JsonScanner(call.body).members()):
         return call.with_body(replace_value(call.body, MODEL, msgspec.json.encode(model)))
     return with_model(call, model) if call.operation.names_model else call
 
 
-BUILT_IN: tuple[Rule, ...] = (Images(), Strays(), StreamOptions(), Vectors(), ModelName())
+BUILT_IN: tuple[Rule, ...] = (Images(), DropStrayParams(), StreamOptions(), Vectors(), ModelName())
 NAMING: tuple[Rule, ...] = BUILT_IN[-1:]
 """The rules for a body in which no other finds its words. Where `model` stands once, they read no other value."""
 _WORDS = MappingProxyType(
     {
-        (Surface.CHAT, False): any_of(*STRAYS, *IMAGES, *OF_STREAMS),
-        (Surface.CHAT, True): any_of(*STRAYS, *IMAGES),
-        (Surface.EMBEDDINGS, False): any_of(*STRAYS, *OF_VECTORS),
+        (ClientProtocol.CHAT, False): any_of(*STRAY_PARAMS, *IMAGES, *OF_STREAMS),
+        (ClientProtocol.CHAT, True): any_of(*STRAY_PARAMS, *IMAGES),
+        (ClientProtocol.EMBEDDINGS, False): any_of(*STRAY_PARAMS, *OF_VECTORS),
     }
 )
 """Without one of these in a body, by its surface and whether it asks for a stream, no built-in rule but the last
@@ -137,7 +137,7 @@ LAST: tuple[Rule, ...] = (StreamOptions(),)
 """What follows the rules that the configuration declares: those may set what only a stream may have."""
 
 
-def adapt(call: Call, target: Target, rules: Sequence[Rule]) -> Call:
+def normalize(call: Call, target: Target, rules: Sequence[Rule]) -> Call:
     """`call` as `target` is to see it; the same object where no rule concerns it. Raises CallerError."""
     return applied(call, target, concerning(call, rules))
 
@@ -155,7 +155,7 @@ def concerning(call: Call, rules: Sequence[Rule]) -> Sequence[Rule]:
     One look at the body settles the built-in rules for the usual call: 2.7 µs in the place of 4.2 with one for each.
     """
     if rules is BUILT_IN:
-        words = _WORDS.get((call.operation.surface, call.stream))
+        words = _WORDS.get((call.operation.protocol, call.stream))
         if words is not None and not may_name(call.body, words):
             return NAMING
     return rules

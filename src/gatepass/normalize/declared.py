@@ -8,9 +8,9 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 
 from gatepass.config.model import Config
-from gatepass.config.routes import Model, Rules, of_operation
+from gatepass.config.routes import Model, Rules, block_of_operation
 from gatepass.normalize.embeddings_request import SplitInputs, TextsOnly
-from gatepass.normalize.members import Clamp, Default, Drop, Place, Rename, Set, Streamed, Unstreamed
+from gatepass.normalize.members import Clamp, Default, Drop, JsonMemberPath, Rename, Set, Streamed, Unstreamed
 from gatepass.normalize.messages import (
     EmptyContent,
     MergedRoles,
@@ -21,8 +21,8 @@ from gatepass.normalize.messages import (
     TextContent,
     ToolIds,
 )
-from gatepass.normalize.rule import Change, Revision, Rule
-from gatepass.types import Surface
+from gatepass.normalize.rule import Change, ChangeRule, Rule
+from gatepass.types import ClientProtocol
 
 NAME = "rules"
 ANY = "*"
@@ -46,7 +46,7 @@ class Declared:
 
     def entry(self, operation: str, model: str) -> str | None:
         """The name of the entry of `models` that serves `model`; None where none does."""
-        models, route = self._config.models, of_operation(self._config.operations, operation)
+        models, route = self._config.models, block_of_operation(self._config.operations, operation)
         if model in models and model not in self._globs and model != ANY:
             return model
         found = next((glob for glob in self._globs if fnmatchcase(model, glob)), None)
@@ -66,17 +66,17 @@ class Declared:
         return self._made(operation, self.entry(operation, model))
 
     def _choice_of(self, operation: str, name: str | None) -> Choice:
-        route = of_operation(self._config.operations, operation)
+        route = block_of_operation(self._config.operations, operation)
         if name is None:
             return None, _revision(_of_rules(None if route is None else route.rules))
-        entry = self._config.models[name].at(operation, route)
-        refuses_ids = operation == Surface.EMBEDDINGS and entry.capabilities.token_ids is False
+        entry = self._config.models[name].for_operation(operation, route)
+        refuses_ids = operation == ClientProtocol.EMBEDDINGS and entry.capabilities.token_ids is False
         return entry, (*((TextsOnly(),) if refuses_ids else ()), *_revision(changes_of(entry)))
 
 
 def _revision(changes: Iterable[Change]) -> tuple[Rule, ...]:
     found = tuple(changes)
-    return (Revision(NAME, found),) if found else ()
+    return (ChangeRule(NAME, found),) if found else ()
 
 
 def changes_of(model: Model) -> Iterator[Change]:
@@ -95,11 +95,11 @@ def _of_rules(rules: Rules | None) -> Iterator[Change]:
 
 
 def _of_members(rules: Rules) -> Iterator[Change]:
-    yield from (Rename(Place.parse(old), new) for old, new in rules.rename.items())
-    yield from (Drop(Place.parse(name)) for name in rules.drop)
-    yield from (Default(Place.parse(name), _json(value)) for name, value in rules.default.items())
-    yield from (Set(Place.parse(name), _json(value)) for name, value in rules.set.items())
-    yield from (Clamp(Place.parse(name), bounds.min, bounds.max) for name, bounds in rules.clamp.items())
+    yield from (Rename(JsonMemberPath.parse(old), new) for old, new in rules.rename.items())
+    yield from (Drop(JsonMemberPath.parse(name)) for name in rules.drop)
+    yield from (Default(JsonMemberPath.parse(name), _json(value)) for name, value in rules.default.items())
+    yield from (Set(JsonMemberPath.parse(name), _json(value)) for name, value in rules.set.items())
+    yield from (Clamp(JsonMemberPath.parse(name), bounds.min, bounds.max) for name, bounds in rules.clamp.items())
     if rules.schema_in_words:
         yield SchemaInWords()
     if rules.split is not None:

@@ -8,8 +8,8 @@ asked for, a vector that lacks so few numbers that its text is neither the longe
 would take three times as long as all of this. What writes such replies writes them throughout: a list without commas,
 or with another sign in their place, shows at its ends.
 
-`answer` is the slow path, all or nothing: a vector that is missing, of the wrong length or in the wrong place would
-poison an index without an error, so whatever does not fit raises. Vectors are not built where only their places matter.
+`merge_replies` is the slow path. It raises if a vector is missing, has the wrong length or is in the wrong place: such
+a vector would poison an index without an error. Vectors are not built where only their places matter.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import msgspec
 
 from gatepass.errors import UpstreamInvalid
 from gatepass.json_scan import has_slow_numbers
-from gatepass.types import Asked, whole
+from gatepass.types import EmbeddingsOptions, whole
 
 
 def encoded(value: Any) -> bytes:
@@ -71,26 +71,26 @@ _REPLY = msgspec.json.Decoder(_Reply)
 Span = tuple[int, int]
 
 
-def is_right(reply: bytes, asked: Asked) -> bool:
+def is_right(reply: bytes, options: EmbeddingsOptions) -> bool:
     """Whether `reply` is JSON without an error in it, and its vectors are lists of numbers as they were asked for, in
     order, as far as this module looks; False: look closer.
     """
-    if asked.base64:
+    if options.base64:
         return False
-    if asked.count < 2 and len(reply) > 2 * VECTOR_BYTES:
+    if options.count < 2 and len(reply) > 2 * VECTOR_BYTES:
         return False
-    rest, spans = _parted(reply, _end_bytes(reply, asked.count))
+    rest, spans = _parted(reply, _end_bytes(reply, options.count))
     try:
         found = _REPLY.decode(rest)
     except (ValueError, RecursionError):
         return False
     if bytes(found.error) != b"null" or bytes(found.object) == b'"error"':
         return False
-    if [entry.index for entry in found.data] != list(range(asked.count)) or len(spans) != asked.count:
+    if [entry.index for entry in found.data] != list(range(options.count)) or len(spans) != options.count:
         return False
     if not all(_is_flat_list(bytes(entry.embedding)) for entry in found.data):
         return False
-    return all(_holds_numbers(reply, *span) for span in spans) and _are_of_length(reply, spans, asked.dimensions)
+    return all(_holds_numbers(reply, *span) for span in spans) and _are_of_length(reply, spans, options.dimensions)
 
 
 def _end_bytes(reply: bytes, count: int) -> int:
@@ -185,11 +185,11 @@ class _Unfit(Exception):
     """What is wrong with a reply."""
 
 
-def answer(
-    replies: Sequence[bytes], counts: Sequence[int], asked: Asked, upstream: str
+def merge_replies(
+    replies: Sequence[bytes], counts: Sequence[int], options: EmbeddingsOptions, upstream: str
 ) -> tuple[bytes, tuple[str, ...]]:
     """As `answered`, at once."""
-    steps = answered(replies, counts, asked, upstream)
+    steps = answered(replies, counts, options, upstream)
     while (made := next_step(steps)) is None:
         pass
     return made
@@ -205,7 +205,7 @@ def next_step(steps: Slices) -> tuple[bytes, tuple[str, ...]] | None:
     return None
 
 
-def answered(replies: Sequence[bytes], counts: Sequence[int], asked: Asked, upstream: str) -> Slices:
+def answered(replies: Sequence[bytes], counts: Sequence[int], options: EmbeddingsOptions, upstream: str) -> Slices:
     """One reply out of `replies`, each of which is to hold as many vectors as `counts` says: in order, with their
     `index`, usage added up, in the encoding that was asked for; and those of NAMES that say what was wrong.
 
@@ -215,7 +215,7 @@ def answered(replies: Sequence[bytes], counts: Sequence[int], asked: Asked, upst
     float or is no UTF-8. Yields after SLICE_BYTES of vectors, where the caller may let the event loop run.
     """
     try:
-        return (yield from _answer(replies, counts, asked))
+        return (yield from _answer(replies, counts, options))
     except _Unfit as fault:
         told = f"The embeddings of the upstream {upstream!r} are invalid: {fault}."
         raise UpstreamInvalid(told, upstream=upstream) from None
@@ -239,7 +239,7 @@ def _length(written: bytes) -> int:
     return 0 if not written[1:-1].strip() else written.count(b",") + 1
 
 
-def _answer(replies: Sequence[bytes], counts: Sequence[int], asked: Asked) -> Slices:
+def _answer(replies: Sequence[bytes], counts: Sequence[int], options: EmbeddingsOptions) -> Slices:
     documents = list[Entry]()
     for reply in replies:
         documents.append(_document(reply))
@@ -254,7 +254,7 @@ def _answer(replies: Sequence[bytes], counts: Sequence[int], asked: Asked) -> Sl
         if _placed(ordered, len(entries)):
             wrong.add(INDEX)
         entries += ordered
-    are_written_anew = yield from _fit_all(entries, asked)
+    are_written_anew = yield from _fit_all(entries, options)
     names = tuple(name for name in NAMES if name in wrong)
     if wrong or are_written_anew or len(replies) != 1:
         return _written(documents, entries), names
@@ -308,11 +308,11 @@ def _placed(ordered: list[Entry], before: int) -> bool:
     return was_wrong
 
 
-def _fit_all(entries: list[Entry], asked: Asked) -> Generator[None, None, bool]:
+def _fit_all(entries: list[Entry], options: EmbeddingsOptions) -> Generator[None, None, bool]:
     """Check all vectors, and write them as they were asked for; whether that changed one."""
     fits, seen_bytes = list[tuple[int, bool]](), 0
     for entry in entries:
-        fits.append(_fit(entry, asked))
+        fits.append(_fit(entry, options))
         seen_bytes += ENTRY_BYTES + len(memoryview(entry["embedding"]))
         if seen_bytes > SLICE_BYTES:
             seen_bytes = 0
@@ -323,34 +323,34 @@ def _fit_all(entries: list[Entry], asked: Asked) -> Generator[None, None, bool]:
     return any(is_new for _, is_new in fits)
 
 
-def _fit(entry: Entry, asked: Asked) -> tuple[int, bool]:
+def _fit(entry: Entry, options: EmbeddingsOptions) -> tuple[int, bool]:
     """Check the vector, and write it as it was asked for; its length, and whether that changed it."""
     written = bytes(entry.get("embedding", b""))
     if len(written) > VECTOR_BYTES:
         raise _Unfit(f"a vector is longer than {VECTOR_BYTES} bytes")
     if written.startswith(b"["):
         length = _length(written)
-        _check_length(length, asked)
+        _check_length(length, options)
         if not _is_numbers(b"[" + written[1:].lstrip()):
             raise _Unfit("a vector holds what is no number")
-        if asked.base64:
+        if options.base64:
             entry["embedding"] = msgspec.Raw(_in_base64(written))
-        return length, asked.base64
+        return length, options.base64
     if not written.startswith(b'"'):
         raise _Unfit("one has no vector")
     numbers = _from_base64(written)
-    _check_length(len(numbers), asked)
-    if not asked.base64:
+    _check_length(len(numbers), options)
+    if not options.base64:
         entry["embedding"] = msgspec.Raw(msgspec.json.encode(numbers.tolist()))
-    return len(numbers), not asked.base64
+    return len(numbers), not options.base64
 
 
-def _check_length(length: int, asked: Asked) -> None:
+def _check_length(length: int, options: EmbeddingsOptions) -> None:
     if not length:
         raise _Unfit("one is an empty vector")
-    if asked.dimensions not in (None, length):
+    if options.dimensions not in (None, length):
         raise _Unfit(
-            f"the request asks for {asked.dimensions} dimensions and a vector has {length}: the model knows no"
+            f"the request asks for {options.dimensions} dimensions and a vector has {length}: the model knows no"
             " `dimensions`, so leave that out or ask for what it has"
         )
 

@@ -11,9 +11,9 @@ from typing import overload
 from msgspec.structs import replace
 
 from gatepass.errors import InvalidRequest
-from gatepass.json_scan import Edit, Member, ScannedBody, Walk, edited
-from gatepass.normalize.json_editor import Draft
-from gatepass.types import Asked, Call, Surface, Target
+from gatepass.json_scan import Edit, JsonScanner, Member, ScannedBody, edited
+from gatepass.normalize.json_editor import JsonEditor
+from gatepass.types import Call, ClientProtocol, EmbeddingsOptions, Target
 
 _IDS_FIRST = re.compile(rb"\[[ \t\r\n]*(?:\[[ \t\r\n]*)?[-0-9]")
 _MAYBE_IDS = re.compile(rb'"input"[ \t\r\n]*:[ \t\r\n]*' + _IDS_FIRST.pattern)
@@ -32,10 +32,10 @@ class FloatVectors:
 
     entry: str = "set=encoding_format>float"
 
-    def revise(self, draft: Draft) -> bool:
-        if draft.surface is not Surface.EMBEDDINGS or draft.top.string("encoding_format") != "base64":
+    def apply_to(self, editor: JsonEditor) -> bool:
+        if editor.protocol is not ClientProtocol.EMBEDDINGS or editor.top.string("encoding_format") != "base64":
             return False
-        return draft.top.set("encoding_format", b'"float"')
+        return editor.top.set("encoding_format", b'"float"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,8 @@ class SplitInputs:
     def entry(self) -> str:
         return f"split={self.limit}"
 
-    def revise(self, draft: Draft) -> bool:
-        return _limited(draft, self.limit)
+    def apply_to(self, editor: JsonEditor) -> bool:
+        return _limited(editor, self.limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +65,9 @@ class SplitShare:
     def entry(self) -> str:
         return f"split={self.percent}%"
 
-    def revise(self, draft: Draft) -> bool:
-        count = _count(draft)
-        return count > 1 and _limited(draft, max(1, count * self.percent // 100))
+    def apply_to(self, editor: JsonEditor) -> bool:
+        count = _count(editor)
+        return count > 1 and _limited(editor, max(1, count * self.percent // 100))
 
 
 class TextsOnly:
@@ -86,26 +86,26 @@ class TextsOnly:
 def has_token_ids(call: Call) -> bool:
     """Whether the `input` of an embeddings call is a list of numbers, or of such lists."""
     body = call.body
-    if call.operation.surface is not Surface.EMBEDDINGS:
+    if call.operation.protocol is not ClientProtocol.EMBEDDINGS:
         return False
     if type(body) is not ScannedBody and _MAYBE_IDS.search(body) is None:
         return False
-    inputs = [member.value for member in Walk(body).members() if member.name == "input"]
+    inputs = [member.value for member in JsonScanner(body).members() if member.name == "input"]
     return bool(inputs) and _IDS_FIRST.match(body, inputs[-1]) is not None
 
 
-def _limited(draft: Draft, limit: int) -> bool:
+def _limited(editor: JsonEditor, limit: int) -> bool:
     """Set the limit where it makes a difference: a list of one is worth a change only where a string is wanted."""
-    count = _count(draft)
-    if not count or (limit > 1 and count <= limit) or (draft.max_inputs is not None and draft.max_inputs <= limit):
+    count = _count(editor)
+    if not count or (limit > 1 and count <= limit) or (editor.max_inputs is not None and editor.max_inputs <= limit):
         return False
-    draft.max_inputs = limit
+    editor.max_inputs = limit
     return True
 
 
-def _count(draft: Draft) -> int:
+def _count(editor: JsonEditor) -> int:
     """How many inputs there are in a list; 0 for a lone one, be it a string or a list of ids."""
-    inputs = draft.top.array("input") if draft.surface is Surface.EMBEDDINGS else None
+    inputs = editor.top.array("input") if editor.protocol is ClientProtocol.EMBEDDINGS else None
     if inputs is None or (len(inputs) and inputs.kind(0) in "-0123456789"):
         return 0
     return len(inputs)
@@ -151,9 +151,9 @@ def split(call: Call) -> Sequence[Call]:
     return (call,) if not parts or (parts.total <= parts.limit and parts.limit > 1) else parts
 
 
-def _parts(call: Call, walk: Walk, member: Member, limit: int) -> Parts:
+def _parts(call: Call, scanner: JsonScanner, member: Member, limit: int) -> Parts:
     starts, ends, total = array("Q"), array("Q"), 0
-    for start, end in walk.elements(member.value):
+    for start, end in scanner.elements(member.value):
         if total % limit == 0:
             starts.append(start)
             ends.append(end)
@@ -162,19 +162,19 @@ def _parts(call: Call, walk: Walk, member: Member, limit: int) -> Parts:
     return Parts(call, member, limit, starts, ends, total)
 
 
-def counts_of(parts: Sequence[Call], asked: Asked) -> list[int]:
+def counts_of(parts: Sequence[Call], options: EmbeddingsOptions) -> list[int]:
     """How many vectors the answer to each of `parts` is to hold, which are what `split` made of a call."""
     if not isinstance(parts, Parts):
-        return [asked.count]
+        return [options.count]
     return [min(parts.limit, parts.total - at) for at in range(0, parts.total, parts.limit)]
 
 
-def _inputs(call: Call) -> tuple[Walk, Member] | None:
+def _inputs(call: Call) -> tuple[JsonScanner, Member] | None:
     """The list of inputs; None where there is one input only."""
-    walk = Walk(call.body)
-    found = [member for member in walk.members() if member.name == "input"]
+    scanner = JsonScanner(call.body)
+    found = [member for member in scanner.members() if member.name == "input"]
     if not found or not call.body.startswith(b"[", found[-1].value):
         return None
-    first = next(walk.elements(found[-1].value), None)
+    first = next(scanner.elements(found[-1].value), None)
     is_one = first is not None and call.body[first[0]] in b"-0123456789"
-    return None if is_one else (walk, found[-1])
+    return None if is_one else (scanner, found[-1])

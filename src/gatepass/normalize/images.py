@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from gatepass.errors import InvalidImage
-from gatepass.json_scan import Edit, Member, Piece, Walk, any_of, edited, may_name, pieces, removals, string
-from gatepass.types import Call, Surface, Target
+from gatepass.json_scan import Edit, JsonScanner, Member, Piece, any_of, edited, may_name, pieces, removals, string
+from gatepass.types import Call, ClientProtocol, Target
 
 HEAD_BYTES = 1024
 """As much as tells what form an image has."""
@@ -46,7 +46,7 @@ _KINDS = {"[": "an array", '"': "a string", "{": "an object", "t": "true", "f": 
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class ImageObject:
     """An object form of an image: the member that becomes `image_url`, its URL, and what that used up."""
 
     holder: Member
@@ -54,7 +54,7 @@ class Form:
     used: frozenset[str]
 
 
-def image_part(walk: Walk, start: int, end: int, where: str) -> tuple[Piece, ...]:
+def image_part(scanner: JsonScanner, start: int, end: int, where: str) -> tuple[Piece, ...]:
     """The part for the image that stands in `walk.text` from `start` to `end`, as pieces of JSON text.
 
     A string: an http(s) URL, a data URL, or bare base64, whose type its first bytes tell. An object:
@@ -62,11 +62,11 @@ def image_part(walk: Walk, start: int, end: int, where: str) -> tuple[Piece, ...
     `{source: {media_type, data}}`, `{blob|data, mime_type|media_type}`; `detail` goes where the API
     wants it and members that nobody knows stay. Raises InvalidImage with `where` and the reason.
     """
-    text = walk.text
+    text = scanner.text
     if text.startswith(b'"', start):
         return (b'{"type":"image_url","image_url":{"url":', *_url(text, start, end, where), b"}}")
     if text.startswith(b"{", start):
-        return _object_part(walk, start, end, where)
+        return _object_part(scanner, start, end, where)
     raise refused(where, f"is {kind_at(text, start)}")
 
 
@@ -79,22 +79,22 @@ def kind_at(text: bytes, at: int) -> str:
     return _KINDS.get(chr(text[at]), "a number")
 
 
-def _object_part(walk: Walk, start: int, end: int, where: str) -> tuple[Piece, ...]:
-    text, listed = walk.text, list(walk.members(start))
+def _object_part(scanner: JsonScanner, start: int, end: int, where: str) -> tuple[Piece, ...]:
+    text, listed = scanner.text, list(scanner.members(start))
     found = {member.name: member for member in listed}
     inner = found.get("image_url")
     if inner is not None and text.startswith(b"{", inner.value):
-        edits = _inner_edits(walk, inner, where)
+        edits = _inner_edits(scanner, inner, where)
     else:
-        edits = _form_edits(text, listed, _form(walk, found, where))
+        edits = _form_edits(text, listed, _form(scanner, found, where))
     return tuple(pieces(text, [*edits, *_type_edits(start, found.get("type"))], start, end))
 
 
-def _inner_edits(walk: Walk, inner: Member, where: str) -> list[Edit]:
-    url = {member.name: member for member in walk.members(inner.value)}.get("url")
+def _inner_edits(scanner: JsonScanner, inner: Member, where: str) -> list[Edit]:
+    url = {member.name: member for member in scanner.members(inner.value)}.get("url")
     if url is None:
         raise refused(where, "holds an image_url without url")
-    return [Edit(url.value, url.end, _string_url(walk.text, url, where))]
+    return [Edit(url.value, url.end, _string_url(scanner.text, url, where))]
 
 
 def _type_edits(start: int, kind: Member | None) -> list[Edit]:
@@ -103,7 +103,7 @@ def _type_edits(start: int, kind: Member | None) -> list[Edit]:
     return [Edit(kind.value, kind.end, (b'"image_url"',))]
 
 
-def _form_edits(text: bytes, listed: list[Member], form: Form) -> list[Edit]:
+def _form_edits(text: bytes, listed: list[Member], form: ImageObject) -> list[Edit]:
     details = [member for member in listed if member.name == "detail"]
     detail = (b',"detail":', memoryview(text)[details[-1].value : details[-1].end]) if details else ()
     new = Edit(form.holder.start, form.holder.end, (b'"image_url":{"url":', *form.url, *detail, b"}"))
@@ -111,19 +111,19 @@ def _form_edits(text: bytes, listed: list[Member], form: Form) -> list[Edit]:
     return [new, *removals(listed, [member for member in listed if member.name in used and member != form.holder])]
 
 
-def _form(walk: Walk, found: dict[str, Member], where: str) -> Form:
-    text = walk.text
+def _form(scanner: JsonScanner, found: dict[str, Member], where: str) -> ImageObject:
+    text = scanner.text
     for name in ("image_url", "url"):
         if (holder := found.get(name)) is not None:
-            return Form(holder, _string_url(text, holder, where), frozenset((name,)))
+            return ImageObject(holder, _string_url(text, holder, where), frozenset((name,)))
     for name in ("inline_data", "source"):
         if (holder := found.get(name)) is not None and text.startswith(b"{", holder.value):
-            inner = {member.name: member for member in walk.members(holder.value)}
-            return Form(holder, _form(walk, inner, where).url, frozenset((name,)))
+            inner = {member.name: member for member in scanner.members(holder.value)}
+            return ImageObject(holder, _form(scanner, inner, where).url, frozenset((name,)))
     for name in ("blob", "data"):
         if (holder := found.get(name)) is not None:
             url = _string_url(text, holder, where, _declared(text, found, where))
-            return Form(holder, url, frozenset((name, "mime_type", "media_type")))
+            return ImageObject(holder, url, frozenset((name, "mime_type", "media_type")))
     raise refused(where, "is an object without image_url, url, inline_data or data")
 
 
@@ -202,7 +202,7 @@ _WORDS = any_of(*WORDS)
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class ScannedMessage:
     """One message: where it stands, and its members in order."""
 
     where: str
@@ -228,7 +228,7 @@ class Images:
 
     def apply(self, call: Call, target: Target) -> Call:
         del target
-        if call.operation.surface is not Surface.CHAT or not may_name(call.body, _WORDS):
+        if call.operation.protocol is not ClientProtocol.CHAT or not may_name(call.body, _WORDS):
             return call
         count, edits = _moves(call.body)
         if not edits:
@@ -238,84 +238,84 @@ class Images:
 
 def _moves(body: bytes) -> tuple[int, list[Edit]]:
     """How many images move, and the edits that move them."""
-    walk = Walk(body)
-    top = Turn("", list(walk.members()))
-    turns = _turns(walk, top.last("messages"))
-    loose = _images(walk, top, "images")
+    scanner = JsonScanner(body)
+    top = ScannedMessage("", list(scanner.members()))
+    turns = _turns(scanner, top.last("messages"))
+    loose = _images(scanner, top, "images")
     host = _last_user(body, turns) if loose else None
     count, edits = len(loose), removals(top.listed, top.named("images"))
-    for turn in turns:
-        own = _own_images(walk, turn)
+    for message in turns:
+        own = _own_images(scanner, message)
         count += len(own)
-        edits += _turn_edits(walk, turn, [*own, *loose] if turn is host else own)
+        edits += _turn_edits(scanner, message, [*own, *loose] if message is host else own)
     return count, edits
 
 
-def _turns(walk: Walk, messages: Member | None) -> list[Turn]:
+def _turns(scanner: JsonScanner, messages: Member | None) -> list[ScannedMessage]:
     """The messages that are objects; what else stands there is the upstream's to refuse."""
-    if messages is None or not walk.text.startswith(b"[", messages.value):
+    if messages is None or not scanner.text.startswith(b"[", messages.value):
         return []
     return [
-        Turn(f"messages[{index}]", list(walk.members(start)))
-        for index, (start, _) in enumerate(walk.elements(messages.value))
-        if walk.text.startswith(b"{", start)
+        ScannedMessage(f"messages[{index}]", list(scanner.members(start)))
+        for index, (start, _) in enumerate(scanner.elements(messages.value))
+        if scanner.text.startswith(b"{", start)
     ]
 
 
-def _last_user(body: bytes, turns: Sequence[Turn]) -> Turn:
-    for turn in reversed(turns):
-        if _is_user(body, turn):
-            return turn
+def _last_user(body: bytes, turns: Sequence[ScannedMessage]) -> ScannedMessage:
+    for message in reversed(turns):
+        if _is_user(body, message):
+            return message
     raise InvalidImage("images has no user message to go to: `messages` holds none.", param="images")
 
 
-def _is_user(body: bytes, turn: Turn) -> bool:
-    role = turn.last("role")
+def _is_user(body: bytes, message: ScannedMessage) -> bool:
+    role = message.last("role")
     return role is not None and body.startswith(b'"', role.value) and string(body[role.value : role.end]) == "user"
 
 
-def _own_images(walk: Walk, turn: Turn) -> list[Part]:
-    where = f"{turn.where}.images"
-    own = _images(walk, turn, where)
-    if own and not _is_user(walk.text, turn):
+def _own_images(scanner: JsonScanner, message: ScannedMessage) -> list[Part]:
+    where = f"{message.where}.images"
+    own = _images(scanner, message, where)
+    if own and not _is_user(scanner.text, message):
         raise InvalidImage(f"{where} stands in a message whose role is not user; only those hold images.", param=where)
     return own
 
 
-def _images(walk: Walk, turn: Turn, where: str) -> list[Part]:
+def _images(scanner: JsonScanner, message: ScannedMessage, where: str) -> list[Part]:
     """The parts for the `images` of one object: a list, or one image alone; none for an empty value."""
-    images, body = turn.last("images"), walk.text
-    if images is None or _is_empty(walk, images):
+    images, body = message.last("images"), scanner.text
+    if images is None or _is_empty(scanner, images):
         return []
     if body.startswith(b"[", images.value):
-        spans = enumerate(walk.elements(images.value))
-        return [image_part(walk, start, end, f"{where}[{index}]") for index, (start, end) in spans]
+        spans = enumerate(scanner.elements(images.value))
+        return [image_part(scanner, start, end, f"{where}[{index}]") for index, (start, end) in spans]
     if not body.startswith((b'"', b"{"), images.value):
         raise refused(where, f"is {kind_at(body, images.value)}")
-    return [image_part(walk, images.value, images.end, where)]
+    return [image_part(scanner, images.value, images.end, where)]
 
 
-def _is_empty(walk: Walk, member: Member) -> bool:
-    if walk.text.startswith((b"null", b'""'), member.value):
+def _is_empty(scanner: JsonScanner, member: Member) -> bool:
+    if scanner.text.startswith((b"null", b'""'), member.value):
         return True
-    return walk.text.startswith(b"{", member.value) and next(walk.members(member.value), None) is None
+    return scanner.text.startswith(b"{", member.value) and next(scanner.members(member.value), None) is None
 
 
-def _turn_edits(walk: Walk, turn: Turn, parts: Sequence[Part]) -> list[Edit]:
-    own, content = turn.named("images"), turn.last("content")
+def _turn_edits(scanner: JsonScanner, message: ScannedMessage, parts: Sequence[Part]) -> list[Edit]:
+    own, content = message.named("images"), message.last("content")
     if not parts:
-        return removals(turn.listed, own)
+        return removals(message.listed, own)
     if content is not None:
-        return [*removals(turn.listed, own), _content_edit(walk, turn, content, parts)]
+        return [*removals(message.listed, own), _content_edit(scanner, message, content, parts)]
     if own:
         new = Edit(own[-1].start, own[-1].end, (b'"content":[', *_listed(parts), b"]"))
-        return [*removals(turn.listed, own[:-1]), new]
-    end = turn.listed[-1].end
+        return [*removals(message.listed, own[:-1]), new]
+    end = message.listed[-1].end
     return [Edit(end, end, (b',"content":[', *_listed(parts), b"]"))]
 
 
-def _content_edit(walk: Walk, turn: Turn, content: Member, parts: Sequence[Part]) -> Edit:
-    body = walk.text
+def _content_edit(scanner: JsonScanner, message: ScannedMessage, content: Member, parts: Sequence[Part]) -> Edit:
+    body = scanner.text
     if body.startswith((b"null", b'""'), content.value):
         return Edit(content.value, content.end, (b"[", *_listed(parts), b"]"))
     if body.startswith(b'"', content.value):
@@ -323,9 +323,9 @@ def _content_edit(walk: Walk, turn: Turn, content: Member, parts: Sequence[Part]
         text = (b'{"type":"text","text":', words, b"}")
         return Edit(content.value, content.end, (b"[", *_listed([text, *parts]), b"]"))
     if body.startswith(b"[", content.value):
-        has_parts = next(walk.elements(content.value), None) is not None
+        has_parts = next(scanner.elements(content.value), None) is not None
         return Edit(content.end - 1, content.end - 1, (b"," if has_parts else b"", *_listed(parts)))
-    where = f"{turn.where}.content"
+    where = f"{message.where}.content"
     raise InvalidImage(
         f"{where} is {kind_at(body, content.value)}; a message that is to hold images has a text or a list of parts.",
         param=where,

@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from gatepass.errors import InvalidRequest
-from gatepass.json_scan import Edit, Member, Walk, edited, json_value, pieces, removals, string
-from gatepass.types import Call, Surface
+from gatepass.json_scan import Edit, JsonScanner, Member, edited, json_value, pieces, removals, string
+from gatepass.types import Call, ClientProtocol
 
 
 @dataclass(slots=True)
@@ -24,7 +24,7 @@ class _Slot:
     name: str = ""
     member: Member | None = None
     text: bytes | None = None
-    inner: ObjectDraft | ListDraft | None = None
+    inner: JsonObjectEditor | JsonArrayEditor | None = None
     renamed: bool = False
     gone: bool = False
 
@@ -34,8 +34,8 @@ class _Container(ABC):
 
     __slots__ = ("_slots", "_start", "_walk")
 
-    def __init__(self, walk: Walk, start: int) -> None:
-        self._walk = walk
+    def __init__(self, scanner: JsonScanner, start: int) -> None:
+        self._walk = scanner
         self._start = start
         self._slots: list[_Slot] | None = None
 
@@ -68,15 +68,15 @@ class _Container(ABC):
     def _live(self) -> list[_Slot]:
         return [slot for slot in self._list() if not slot.gone]
 
-    def _source(self, slot: _Slot) -> tuple[Walk, int]:
+    def _source(self, slot: _Slot) -> tuple[JsonScanner, int]:
         """The text in which the slot's value stands, and where it begins there."""
         if slot.member is None or slot.text is not None:
-            return Walk(slot.text or b""), 0
+            return JsonScanner(slot.text or b""), 0
         return self._walk, slot.member.value
 
     def _kind(self, slot: _Slot) -> str:
-        walk, at = self._source(slot)
-        return chr(walk.text[at])
+        scanner, at = self._source(slot)
+        return chr(scanner.text[at])
 
     def _text(self, slot: _Slot) -> bytes:
         if slot.member is None or slot.text is not None:
@@ -84,18 +84,18 @@ class _Container(ABC):
         start, end = slot.member.value, slot.member.end
         return b"".join(pieces(self._walk.text, slot.inner.edits() if slot.inner is not None else (), start, end))
 
-    def _object(self, slot: _Slot) -> ObjectDraft | None:
+    def _object(self, slot: _Slot) -> JsonObjectEditor | None:
         if slot.inner is None and self._kind(slot) == "{":
-            slot.inner = ObjectDraft(*self._source(slot))
-        return slot.inner if isinstance(slot.inner, ObjectDraft) else None
+            slot.inner = JsonObjectEditor(*self._source(slot))
+        return slot.inner if isinstance(slot.inner, JsonObjectEditor) else None
 
-    def _array(self, slot: _Slot) -> ListDraft | None:
+    def _array(self, slot: _Slot) -> JsonArrayEditor | None:
         if slot.inner is None and self._kind(slot) == "[":
-            slot.inner = ListDraft(*self._source(slot))
-        return slot.inner if isinstance(slot.inner, ListDraft) else None
+            slot.inner = JsonArrayEditor(*self._source(slot))
+        return slot.inner if isinstance(slot.inner, JsonArrayEditor) else None
 
 
-class ObjectDraft(_Container):
+class JsonObjectEditor(_Container):
     """An object; of several members with one name the last one counts, as it does for every parser we met."""
 
     __slots__ = ()
@@ -131,11 +131,11 @@ class ObjectDraft(_Container):
         except msgspec.ValidationError:  # JSON knows no bounds, msgspec does
             raise InvalidRequest(f"`{name}` holds a number that is too large to be read.", param=name) from None
 
-    def object(self, name: str) -> ObjectDraft | None:
+    def object(self, name: str) -> JsonObjectEditor | None:
         slot = self._find(name)
         return None if slot is None else self._object(slot)
 
-    def array(self, name: str) -> ListDraft | None:
+    def array(self, name: str) -> JsonArrayEditor | None:
         slot = self._find(name)
         return None if slot is None else self._array(slot)
 
@@ -193,7 +193,7 @@ class ObjectDraft(_Container):
         return [Edit(at, at, (comma + text,))]
 
 
-class ListDraft(_Container):
+class JsonArrayEditor(_Container):
     """An array; positions count what is there now."""
 
     __slots__ = ()
@@ -208,14 +208,14 @@ class ListDraft(_Container):
     def text(self, index: int) -> bytes:
         return self._text(self._live()[index])
 
-    def object(self, index: int) -> ObjectDraft | None:
+    def object(self, index: int) -> JsonObjectEditor | None:
         return self._object(self._live()[index])
 
-    def objects(self) -> list[ObjectDraft]:
+    def objects(self) -> list[JsonObjectEditor]:
         """The elements that are objects."""
         return [inner for slot in self._live() if (inner := self._object(slot)) is not None]
 
-    def numbered(self) -> list[tuple[int, ObjectDraft]]:
+    def numbered(self) -> list[tuple[int, JsonObjectEditor]]:
         """The elements that are objects, with their positions."""
         found = ((index, self._object(slot)) for index, slot in enumerate(self._live()))
         return [(index, inner) for index, inner in found if inner is not None]
@@ -253,23 +253,23 @@ class ListDraft(_Container):
         return [Edit(at, at, (text + comma,))]
 
 
-class Draft:
+class JsonEditor:
     """A Call under revision. `stream` is what the upstream will be asked for, `max_inputs` how many at once."""
 
     __slots__ = ("_call", "max_inputs", "stream", "top")
 
     def __init__(self, call: Call) -> None:
         self._call = call
-        self.top = ObjectDraft(Walk(call.body), call.body.index(b"{"))
+        self.top = JsonObjectEditor(JsonScanner(call.body), call.body.index(b"{"))
         self.stream = call.stream
         self.max_inputs = call.max_inputs
 
     @property
-    def surface(self) -> Surface:
-        return self._call.operation.surface
+    def protocol(self) -> ClientProtocol:
+        return self._call.operation.protocol
 
     @property
-    def turns(self) -> list[ObjectDraft]:
+    def messages(self) -> list[JsonObjectEditor]:
         """The messages that are objects; what else stands among them is the upstream's to refuse."""
         messages = self.top.array("messages")
         return [] if messages is None else messages.objects()

@@ -13,13 +13,13 @@ from typing import Self
 
 import msgspec
 
-from gatepass.config.routes import NO_PLACE, PLACE
-from gatepass.normalize.json_editor import Draft, ObjectDraft
-from gatepass.types import Surface
+from gatepass.config.routes import MEMBER_PATH, NOT_A_MEMBER_PATH
+from gatepass.normalize.json_editor import JsonEditor, JsonObjectEditor
+from gatepass.types import ClientProtocol
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class JsonMemberPath:
     """`temperature`, `stream_options.include_usage`, `messages[].tool_calls[].index`: `[]` is each object of a list."""
 
     steps: tuple[tuple[str, bool], ...]
@@ -29,24 +29,24 @@ class Place:
     def parse(cls, text: str) -> Self:
         """Raises ValueError, with what is expected, for what is no such place."""
         if not cls.is_one(text):
-            raise ValueError(NO_PLACE)
+            raise ValueError(NOT_A_MEMBER_PATH)
         *steps, name = text.split(".")
         return cls(tuple((step.removesuffix("[]"), step.endswith("[]")) for step in steps), name)
 
     @staticmethod
     def is_one(text: str) -> bool:
         """Whether `parse` takes it."""
-        return PLACE.match(text) is not None
+        return MEMBER_PATH.match(text) is not None
 
     def __str__(self) -> str:
         return ".".join([*(f"{name}[]" if each else name for name, each in self.steps), self.name])
 
-    def owners(self, draft: Draft, *, make: bool = False) -> Iterator[ObjectDraft]:
+    def owners(self, editor: JsonEditor, *, make: bool = False) -> Iterator[JsonObjectEditor]:
         """The objects in which the last name stands or would stand; `make` adds plain ones that are missing."""
-        return _descend(draft.top, self.steps, make=make)
+        return _descend(editor.top, self.steps, make=make)
 
 
-def _descend(owner: ObjectDraft, steps: tuple[tuple[str, bool], ...], *, make: bool) -> Iterator[ObjectDraft]:
+def _descend(owner: JsonObjectEditor, steps: tuple[tuple[str, bool], ...], *, make: bool) -> Iterator[JsonObjectEditor]:
     if not steps:
         yield owner
         return
@@ -67,21 +67,21 @@ _NUMBER = re.compile(rb"-?[0-9]")
 class Drop:
     """The member goes; with `only`, where its value is one of these JSON texts. Entry `drop=PLACE`."""
 
-    place: Place
+    path: JsonMemberPath
     only: frozenset[bytes] = frozenset()
 
     @property
     def entry(self) -> str:
-        return f"drop={self.place}"
+        return f"drop={self.path}"
 
-    def revise(self, draft: Draft) -> bool:
-        owners = [owner for owner in self.place.owners(draft) if self._concerns(owner)]
-        return sum(owner.drop(self.place.name) for owner in owners) > 0
+    def apply_to(self, editor: JsonEditor) -> bool:
+        owners = [owner for owner in self.path.owners(editor) if self._concerns(owner)]
+        return sum(owner.drop(self.path.name) for owner in owners) > 0
 
-    def _concerns(self, owner: ObjectDraft) -> bool:
+    def _concerns(self, owner: JsonObjectEditor) -> bool:
         if not self.only:
-            return self.place.name in owner
-        text = owner.text(self.place.name)
+            return self.path.name in owner
+        text = owner.text(self.path.name)
         return text is not None and b"".join(text.split()) in self.only
 
 
@@ -92,15 +92,15 @@ class Rename:
     Entry `rename=PLACE>NAME`.
     """
 
-    place: Place
+    path: JsonMemberPath
     to: str
 
     @property
     def entry(self) -> str:
-        return f"rename={self.place}>{self.to}"
+        return f"rename={self.path}>{self.to}"
 
-    def revise(self, draft: Draft) -> bool:
-        return sum(owner.rename(self.place.name, self.to) for owner in self.place.owners(draft)) > 0
+    def apply_to(self, editor: JsonEditor) -> bool:
+        return sum(owner.rename(self.path.name, self.to) for owner in self.path.owners(editor)) > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class Set:
     `set=PLACE>VALUE` where the value `is_shown`: an operator's own may be nobody's to read. With `unstreamed`, where
     the upstream is not asked for a stream."""
 
-    place: Place
+    path: JsonMemberPath
     text: bytes
     only_there: bool = False
     is_shown: bool = False
@@ -117,68 +117,68 @@ class Set:
 
     @property
     def entry(self) -> str:
-        return f"set={self.place}>{self._shown}" if self.is_shown else f"set={self.place}"
+        return f"set={self.path}>{self._shown}" if self.is_shown else f"set={self.path}"
 
     @property
     def _shown(self) -> str:
         return self.text.decode().strip('"')
 
-    def revise(self, draft: Draft) -> bool:
-        if self.unstreamed and draft.stream:
+    def apply_to(self, editor: JsonEditor) -> bool:
+        if self.unstreamed and editor.stream:
             return False
-        owners = list(self.place.owners(draft, make=not self.only_there))
-        return sum(owner.set(self.place.name, self.text) for owner in owners if self._concerns(owner)) > 0
+        owners = list(self.path.owners(editor, make=not self.only_there))
+        return sum(owner.set(self.path.name, self.text) for owner in owners if self._concerns(owner)) > 0
 
-    def _concerns(self, owner: ObjectDraft) -> bool:
-        return self.place.name in owner or not self.only_there
+    def _concerns(self, owner: JsonObjectEditor) -> bool:
+        return self.path.name in owner or not self.only_there
 
 
 @dataclass(frozen=True, slots=True)
 class Default:
     """The member is `text`, JSON, where the client sends none. Entry `default=PLACE`."""
 
-    place: Place
+    path: JsonMemberPath
     text: bytes
 
     @property
     def entry(self) -> str:
-        return f"default={self.place}"
+        return f"default={self.path}"
 
-    def revise(self, draft: Draft) -> bool:
-        owners = [owner for owner in self.place.owners(draft, make=True) if self.place.name not in owner]
-        return sum(owner.set(self.place.name, self.text) for owner in owners) > 0
+    def apply_to(self, editor: JsonEditor) -> bool:
+        owners = [owner for owner in self.path.owners(editor, make=True) if self.path.name not in owner]
+        return sum(owner.set(self.path.name, self.text) for owner in owners) > 0
 
 
 @dataclass(frozen=True, slots=True)
 class Clamp:
     """A number beyond `least` or `most` becomes that bound; what is no number stays. Entry `clamp=PLACE`."""
 
-    place: Place
+    path: JsonMemberPath
     least: float | None = None
     most: float | None = None
 
     @property
     def entry(self) -> str:
-        return f"clamp={self.place}"
+        return f"clamp={self.path}"
 
-    def revise(self, draft: Draft) -> bool:
-        return sum(self._clamped(owner) for owner in self.place.owners(draft)) > 0
+    def apply_to(self, editor: JsonEditor) -> bool:
+        return sum(self._clamped(owner) for owner in self.path.owners(editor)) > 0
 
-    def _clamped(self, owner: ObjectDraft) -> bool:
-        text = owner.text(self.place.name)
+    def _clamped(self, owner: JsonObjectEditor) -> bool:
+        text = owner.text(self.path.name)
         if text is None or _NUMBER.match(text) is None:
             return False
         number = float(text)
         bound = self.least if self.least is not None and number < self.least else number
         bound = self.most if self.most is not None and bound > self.most else bound
-        return bound != number and owner.set(self.place.name, _written(bound))
+        return bound != number and owner.set(self.path.name, _written(bound))
 
 
 def _written(number: float) -> bytes:
     return msgspec.json.encode(int(number) if math.isfinite(number) and number == int(number) else number)
 
 
-STREAMED = (Surface.CHAT, Surface.RESPONSES)
+STREAMED = (ClientProtocol.CHAT, ClientProtocol.RESPONSES)
 """Surfaces with answers that come whole or as a stream, and are made of each other (verdict/)."""
 
 
@@ -188,12 +188,12 @@ class Unstreamed:
 
     entry: str = "stream=synth"
 
-    def revise(self, draft: Draft) -> bool:
-        if not draft.stream or draft.surface not in STREAMED:
+    def apply_to(self, editor: JsonEditor) -> bool:
+        if not editor.stream or editor.protocol not in STREAMED:
             return False
-        draft.top.set("stream", b"false")
-        draft.top.drop("stream_options")
-        draft.stream = False
+        editor.top.set("stream", b"false")
+        editor.top.drop("stream_options")
+        editor.stream = False
         return True
 
 
@@ -203,13 +203,13 @@ class Streamed:
 
     entry: str = "stream=aggregate"
 
-    def revise(self, draft: Draft) -> bool:
-        if draft.stream or draft.surface not in STREAMED:
+    def apply_to(self, editor: JsonEditor) -> bool:
+        if editor.stream or editor.protocol not in STREAMED:
             return False
-        draft.top.set("stream", b"true")
-        if draft.surface is Surface.CHAT:  # a response's last event has its usage anyway
-            draft.top.set("stream_options", b'{"include_usage":true}')
-        draft.stream = True
+        editor.top.set("stream", b"true")
+        if editor.protocol is ClientProtocol.CHAT:  # a response's last event has its usage anyway
+            editor.top.set("stream_options", b'{"include_usage":true}')
+        editor.stream = True
         return True
 
 
@@ -219,5 +219,5 @@ class OrphanedOptions:
 
     entry: str = "drop=stream_options"
 
-    def revise(self, draft: Draft) -> bool:
-        return not draft.stream and draft.top.drop("stream_options")
+    def apply_to(self, editor: JsonEditor) -> bool:
+        return not editor.stream and editor.top.drop("stream_options")

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from gatepass.json_scan import quoted
-from gatepass.normalize.json_editor import Draft, ListDraft, ObjectDraft
+from gatepass.normalize.json_editor import JsonArrayEditor, JsonEditor, JsonObjectEditor
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +22,8 @@ class TextContent:
 
     entry: str = "content=text"
 
-    def revise(self, draft: Draft) -> bool:
-        return sum(_flattened(turn) for turn in draft.turns if turn.kind("content") == "[") > 0
+    def apply_to(self, editor: JsonEditor) -> bool:
+        return sum(_flattened(message) for message in editor.messages if message.kind("content") == "[") > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,29 +32,29 @@ class EmptyContent:
 
     entry: str = "content=empty"
 
-    def revise(self, draft: Draft) -> bool:
-        return sum(turn.set("content", b'""') for turn in draft.turns if _says_nothing(turn)) > 0
+    def apply_to(self, editor: JsonEditor) -> bool:
+        return sum(message.set("content", b'""') for message in editor.messages if _says_nothing(message)) > 0
 
 
-def text_of(turn: ObjectDraft) -> str | None:
+def text_of(message: JsonObjectEditor) -> str | None:
     """What a message says, as one text; None where it holds more than text, or nothing."""
-    said = turn.string("content")
-    if said is not None or turn.kind("content") != "[":
+    said = message.string("content")
+    if said is not None or message.kind("content") != "[":
         return said
-    parts = turn.array("content")
+    parts = message.array("content")
     texts = [] if parts is None else [part.string("text") for part in parts.objects() if part.string("type") == "text"]
     said_of = [text for text in texts if text is not None]
     return "\n\n".join(said_of) if parts is not None and said_of and len(said_of) == len(parts) else None
 
 
-def _flattened(turn: ObjectDraft) -> bool:
-    text = text_of(turn)
-    return text is not None and turn.set("content", quoted(text))
+def _flattened(message: JsonObjectEditor) -> bool:
+    text = text_of(message)
+    return text is not None and message.set("content", quoted(text))
 
 
-def _says_nothing(turn: ObjectDraft) -> bool:
-    kind = turn.kind("content")
-    return kind == "n" or (kind is None and turn.string("role") == "assistant")
+def _says_nothing(message: JsonObjectEditor) -> bool:
+    kind = message.kind("content")
+    return kind == "n" or (kind is None and message.string("role") == "assistant")
 
 
 REASONING = ("reasoning_content", "reasoning", "reasoning_details")
@@ -74,13 +74,13 @@ class Replayed:
     keeps_reasoning: bool = False
     entry: str = "drop=replayed"
 
-    def revise(self, draft: Draft) -> bool:
-        return sum(self._stripped(turn) for turn in draft.turns if turn.string("role") == "assistant") > 0
+    def apply_to(self, editor: JsonEditor) -> bool:
+        return sum(self._stripped(message) for message in editor.messages if message.string("role") == "assistant") > 0
 
-    def _stripped(self, turn: ObjectDraft) -> bool:
+    def _stripped(self, message: JsonObjectEditor) -> bool:
         names = ANNOTATIONS if self.keeps_reasoning else (*REASONING, *ANNOTATIONS)
-        empty = [name for name in EMPTY if name in turn and not turn.value(name)]
-        return sum(turn.drop(name) for name in (*names, *empty)) > 0
+        empty = [name for name in EMPTY if name in message and not message.value(name)]
+        return sum(message.drop(name) for name in (*names, *empty)) > 0
 
 
 SYSTEM_ROLES = ("system", "developer")
@@ -99,9 +99,9 @@ class Role:
     def entry(self) -> str:
         return f"role={self.old}>{self.new}"
 
-    def revise(self, draft: Draft) -> bool:
-        found = [turn for turn in draft.turns if turn.string("role") == self.old]
-        return sum(turn.set("role", msgspec.json.encode(self.new)) for turn in found) > 0
+    def apply_to(self, editor: JsonEditor) -> bool:
+        found = [message for message in editor.messages if message.string("role") == self.old]
+        return sum(message.set("role", msgspec.json.encode(self.new)) for message in found) > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +114,14 @@ class SystemIntoUser:
 
     entry: str = "role=system>user"
 
-    def revise(self, draft: Draft) -> bool:
-        messages = draft.top.array("messages")
+    def apply_to(self, editor: JsonEditor) -> bool:
+        messages = editor.top.array("messages")
         if messages is None:
             return False
         turns = messages.numbered()
-        systems = {index: turn for index, turn in turns if turn.string("role") in SYSTEM_ROLES}
-        user = next((turn for _, turn in turns if turn.string("role") == "user"), None)
-        texts = [text_of(turn) for turn in systems.values()]
+        systems = {index: message for index, message in turns if message.string("role") in SYSTEM_ROLES}
+        user = next((message for _, message in turns if message.string("role") == "user"), None)
+        texts = [text_of(message) for message in systems.values()]
         said = [text for text in texts if text is not None]
         if not systems or user is None or len(said) < len(texts) or not _preceded(user, "\n\n".join(said)):
             return False
@@ -136,27 +136,29 @@ class MergedRoles:
 
     entry: str = "roles=merged"
 
-    def revise(self, draft: Draft) -> bool:
-        messages = draft.top.array("messages")
+    def apply_to(self, editor: JsonEditor) -> bool:
+        messages = editor.top.array("messages")
         return messages is not None and any([_gathered(messages), _merged(messages)])
 
 
-def _preceded(turn: ObjectDraft, text: str) -> bool:
-    """Put `text` before what `turn` says; False where that has no place for it."""
-    content = turn.text("content") or b""
+def _preceded(message: JsonObjectEditor, text: str) -> bool:
+    """Put `text` before what `message` says; False where that has no place for it."""
+    content = message.text("content") or b""
     if content.startswith(b'"'):
-        turn.set("content", quoted(text + "\n\n")[:-1] + content[1:])
+        message.set("content", quoted(text + "\n\n")[:-1] + content[1:])
     elif content.startswith(b"["):
         comma = b"" if content[1:].lstrip().startswith(b"]") else b","
-        turn.set("content", b"[" + b'{"type":"text","text":%b}' % quoted(text) + comma + content[1:])
+        message.set("content", b"[" + b'{"type":"text","text":%b}' % quoted(text) + comma + content[1:])
     else:
         return False
     return True
 
 
-def _gathered(messages: ListDraft) -> bool:
+def _gathered(messages: JsonArrayEditor) -> bool:
     """Every plain system message but the first, or all where another stands in front, into the first."""
-    systems = [(index, _plain_text(turn)) for index, turn in messages.numbered() if turn.string("role") == "system"]
+    systems = [
+        (index, _plain_text(message)) for index, message in messages.numbered() if message.string("role") == "system"
+    ]
     found = {index: text for index, text in systems if text}
     if not found or list(found) == [0]:
         return False
@@ -166,30 +168,30 @@ def _gathered(messages: ListDraft) -> bool:
     return True
 
 
-def _merged(messages: ListDraft) -> bool:
+def _merged(messages: JsonArrayEditor) -> bool:
     gone: list[int] = []
-    first: ObjectDraft | None = None
+    first: JsonObjectEditor | None = None
     role, texts = None, list[str]()  # of `first` and of its neighbours: joined once, or a long chat takes hours
-    for index, turn in messages.numbered():
-        said, text = turn.string("role"), _plain_text(turn)
+    for index, message in messages.numbered():
+        said, text = message.string("role"), _plain_text(message)
         if text is not None and said == role and said in ("user", "assistant"):
             gone.append(index)
             texts.append(text)
             continue
         _join(first, texts)
-        first, role, texts = turn, said if text is not None else None, [text or ""]
+        first, role, texts = message, said if text is not None else None, [text or ""]
     _join(first, texts)
     messages.drop(gone)
     return bool(gone)
 
 
-def _join(turn: ObjectDraft | None, texts: list[str]) -> None:
-    if turn is not None and len(texts) > 1:
-        turn.set("content", quoted("\n\n".join(texts)))
+def _join(message: JsonObjectEditor | None, texts: list[str]) -> None:
+    if message is not None and len(texts) > 1:
+        message.set("content", quoted("\n\n".join(texts)))
 
 
-def _plain_text(turn: ObjectDraft) -> str | None:
-    return text_of(turn) if PLAIN.issuperset(turn.names) else None
+def _plain_text(message: JsonObjectEditor) -> str | None:
+    return text_of(message) if PLAIN.issuperset(message.names) else None
 
 
 DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -206,8 +208,8 @@ class ToolIds:
 
     entry: str = "tool_ids=short"
 
-    def revise(self, draft: Draft) -> bool:
-        return sum(_shortened(turn) for turn in draft.turns) > 0
+    def apply_to(self, editor: JsonEditor) -> bool:
+        return sum(_shortened(message) for message in editor.messages) > 0
 
 
 def short_id(id_: str) -> str:
@@ -222,13 +224,13 @@ def short_id(id_: str) -> str:
     return "".join(reversed(digits))[:CHARS]
 
 
-def _shortened(turn: ObjectDraft) -> bool:
-    calls = turn.array("tool_calls")
-    places: list[tuple[ObjectDraft, str]] = [(call, "id") for call in calls.objects()] if calls is not None else []
-    return sum(_replaced(owner, name) for owner, name in (*places, (turn, "tool_call_id"))) > 0
+def _shortened(message: JsonObjectEditor) -> bool:
+    calls = message.array("tool_calls")
+    places: list[tuple[JsonObjectEditor, str]] = [(call, "id") for call in calls.objects()] if calls is not None else []
+    return sum(_replaced(owner, name) for owner, name in (*places, (message, "tool_call_id"))) > 0
 
 
-def _replaced(owner: ObjectDraft, name: str) -> bool:
+def _replaced(owner: JsonObjectEditor, name: str) -> bool:
     id_ = owner.string(name)
     return id_ is not None and owner.set(name, f'"{short_id(id_)}"'.encode())
 
@@ -243,12 +245,12 @@ class SchemaInWords:
 
     entry: str = "response_format=json_object"
 
-    def revise(self, draft: Draft) -> bool:
-        wanted = draft.top.value("response_format") if draft.top.kind("response_format") == "{" else {}
+    def apply_to(self, editor: JsonEditor) -> bool:
+        wanted = editor.top.value("response_format") if editor.top.kind("response_format") == "{" else {}
         schema = _schema(wanted)
-        if schema is None or not _told(draft, TELL + schema):
+        if schema is None or not _told(editor, TELL + schema):
             return False
-        return draft.top.set("response_format", b'{"type":"json_object"}')
+        return editor.top.set("response_format", b'{"type":"json_object"}')
 
 
 def _schema(wanted: dict[str, Any]) -> str | None:
@@ -258,12 +260,14 @@ def _schema(wanted: dict[str, Any]) -> str | None:
     return msgspec.json.encode(inner.get("schema", {})).decode()
 
 
-def _told(draft: Draft, text: str) -> bool:
+def _told(editor: JsonEditor, text: str) -> bool:
     """Say `text` in the system message, behind what stands there; where there is none, in a new one."""
-    messages = draft.top.array("messages")
+    messages = editor.top.array("messages")
     if messages is None:
         return False
-    system = next((turn for turn in messages.objects() if turn.string("role") in ("system", "developer")), None)
+    system = next(
+        (message for message in messages.objects() if message.string("role") in ("system", "developer")), None
+    )
     said = None if system is None else text_of(system)
     if system is None or said is None:
         messages.insert(b'{"role":"system","content":%b}' % quoted(text))

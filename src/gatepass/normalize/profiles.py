@@ -10,14 +10,14 @@ from typing import get_args
 import msgspec
 
 from gatepass.config.access import Dialect, Profile, resolved
-from gatepass.config.routes import Kind
-from gatepass.normalize.json_editor import Draft, ObjectDraft
-from gatepass.normalize.members import Drop, Place
-from gatepass.normalize.rule import Change, Revision
+from gatepass.config.routes import ModelKind
+from gatepass.normalize.json_editor import JsonEditor, JsonObjectEditor
+from gatepass.normalize.members import Drop, JsonMemberPath
+from gatepass.normalize.rule import Change, ChangeRule
 
 MARK = "___"
 
-_HINTS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
+_HINTS: tuple[tuple[ModelKind, tuple[str, ...]], ...] = (
     ("rerank", ("rerank",)),
     ("embedding", ("embed", "bge")),
     ("asr", ("asr", "stt", "transcribe", "whisper")),
@@ -30,13 +30,13 @@ _SUFFIXES = MappingProxyType(
 )
 
 
-def guessed(model: str) -> Kind:
+def guessed(model: str) -> ModelKind:
     """What RAGFlow takes `model` for; `vision` is a chat model that also sees."""
     lower = model.lower()
     return next((kind for kind, hints in _HINTS if any(hint in lower for hint in hints)), "chat")
 
 
-def typed(model: str, kind: Kind) -> str:
+def typed(model: str, kind: ModelKind) -> str:
     """`model` as it is to be listed for RAGFlow; itself where it is taken for what it is, or no suffix helps."""
     if guessed(model) == kind or kind not in _SUFFIXES:
         return model
@@ -56,11 +56,11 @@ class UntypedModel:
 
     entry: str = "model=untyped"
 
-    def revise(self, draft: Draft) -> bool:
-        model = draft.top.string("model")
+    def apply_to(self, editor: JsonEditor) -> bool:
+        model = editor.top.string("model")
         if model is None or untyped(model) == model:
             return False
-        return draft.top.set("model", msgspec.json.encode(untyped(model)))
+        return editor.top.set("model", msgspec.json.encode(untyped(model)))
 
 
 NAME = "profile"
@@ -77,46 +77,46 @@ class PlainTools:
 
     entry: str = "tools=plain"
 
-    def revise(self, draft: Draft) -> bool:
-        tools = draft.top.array("tools")
+    def apply_to(self, editor: JsonEditor) -> bool:
+        tools = editor.top.array("tools")
         found = [] if tools is None else [tool for tool in tools.objects() if tool.kind("function") == "{"]
         return sum(_stripped(tool) for tool in found) > 0
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class ProfileRules:
     """A profile ready for requests: the Rules that it makes for each dialect, made once."""
 
     name: str
     settings: Profile
-    rules: Mapping[Dialect, tuple[Revision, ...]]
+    rules: Mapping[Dialect, tuple[ChangeRule, ...]]
 
 
-def prepared(own: Mapping[str, Profile]) -> Mapping[str, Prepared]:
+def build_profiles(own: Mapping[str, Profile]) -> Mapping[str, ProfileRules]:
     """All profiles by name, the built-in ones and an operator's `own`."""
     return MappingProxyType(
         {
-            name: Prepared(name, profile, {dialect: rules_of(profile, dialect) for dialect in get_args(Dialect)})
+            name: ProfileRules(name, profile, {dialect: rules_of(profile, dialect) for dialect in get_args(Dialect)})
             for name, profile in resolved(own).items()
         }
     )
 
 
-def rules_of(profile: Profile, dialect: Dialect) -> tuple[Revision, ...]:
+def rules_of(profile: Profile, dialect: Dialect) -> tuple[ChangeRule, ...]:
     """The Rules for a client of `profile` on the way to an upstream of `dialect`; none where nothing is to be done."""
     changes = tuple(changes_of(profile, dialect))
-    return (Revision(NAME, changes),) if changes else ()
+    return (ChangeRule(NAME, changes),) if changes else ()
 
 
 def changes_of(profile: Profile, dialect: Dialect) -> Iterator[Change]:
     """Names first, then members, then what tools hold."""
     if profile.typed_ids:
         yield UntypedModel()
-    yield from (Drop(Place.parse(place)) for place in (*profile.drop, *profile.drop_for.get(dialect, ())))
-    yield from (Drop(Place.parse(place), NULL) for place in profile.drop_null)
+    yield from (Drop(JsonMemberPath.parse(path)) for path in (*profile.drop, *profile.drop_for.get(dialect, ())))
+    yield from (Drop(JsonMemberPath.parse(path), NULL) for path in profile.drop_null)
     if profile.plain_tools:
         yield PlainTools()
 
 
-def _stripped(tool: ObjectDraft) -> bool:
+def _stripped(tool: JsonObjectEditor) -> bool:
     return tool.keep(KNOWN)

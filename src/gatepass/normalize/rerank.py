@@ -12,16 +12,16 @@ import msgspec
 
 from gatepass.config.upstream import RerankShape
 from gatepass.errors import InvalidRequest
-from gatepass.json_scan import Member, Walk
+from gatepass.json_scan import JsonScanner, Member
 from gatepass.normalize.embeddings_reply import encoded
-from gatepass.normalize.json_editor import Draft, ObjectDraft
+from gatepass.normalize.json_editor import JsonEditor, JsonObjectEditor
 
 _FLAGS = MappingProxyType({b"true": True, b'"true"': True, b"false": False, b'"false"': False, b"null": False})
 """RAGFlow's Xinference class writes them as texts (its rag/llm/rerank_model.py)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RerankOptions:
     """What the answer is to be: at most `top_n` results (None: all) of `count` documents.
 
     `is_tei`: a bare list of `{index, score}`. `echoed` are the documents as JSON texts where the client wants them
@@ -37,11 +37,11 @@ class Asked:
     def of(cls, body: bytes) -> Self:
         """`body` is the client's own, a JSON object, before any rule. Raises InvalidRequest, which names the member,
         for one that is missing, is there in both shapes, or is of a wrong type."""
-        walk = Walk(body)
-        members = {member.name: member for member in walk.members()}
+        scanner = JsonScanner(body)
+        members = {member.name: member for member in scanner.members()}
         _check_query(body, members.get("query"))
         name = _list_name(members)
-        spans = _documents(walk, members[name], name)
+        spans = _documents(scanner, members[name], name)
         echoes = [_flag(body, members.get(flag), flag) for flag in ("return_documents", "return_text")]
         return cls(
             count=len(spans),
@@ -54,7 +54,7 @@ class Asked:
 def is_question(body: bytes) -> bool:
     """Whether `body`, a JSON object, is one for a reranker: RAGFlow's Go client posts it to the API's root, since its
     list of paths for this provider has none for rerank (internal/entity/models/openai_api_compatible.go)."""
-    names = {member.name for member in Walk(body).members()}
+    names = {member.name for member in JsonScanner(body).members()}
     return "query" in names and ("documents" in names or "texts" in names)
 
 
@@ -74,29 +74,29 @@ def _list_name(members: dict[str, Member]) -> str:
     return found[0]
 
 
-def _documents(walk: Walk, member: Member, name: str) -> list[tuple[int, int]]:
+def _documents(scanner: JsonScanner, member: Member, name: str) -> list[tuple[int, int]]:
     """Where each document stands."""
-    start = _list_start(walk, member)
+    start = _list_start(scanner, member)
     if start is None:
         raise InvalidRequest(f"`{name}` must be a list of texts.", param=name)
-    spans = list(walk.elements(start))
+    spans = list(scanner.elements(start))
     if not spans:
         raise InvalidRequest(f"`{name}` is empty: there is nothing to rank.", param=name)
     for index, (at, _) in enumerate(spans):
-        if not walk.text.startswith((b'"', b"{"), at):
+        if not scanner.text.startswith((b'"', b"{"), at):
             where = f"{name}[{index}]"
             raise InvalidRequest(f"`{where}` must be a text, or an object that holds one.", param=where)
     return spans
 
 
-def _list_start(walk: Walk, member: Member) -> int | None:
+def _list_start(scanner: JsonScanner, member: Member) -> int | None:
     """The list's bracket; vLLM takes pictures as `{"content": [part, …]}` in its place."""
-    if walk.text.startswith(b"[", member.value):
+    if scanner.text.startswith(b"[", member.value):
         return member.value
-    if not walk.text.startswith(b"{", member.value):
+    if not scanner.text.startswith(b"{", member.value):
         return None
-    inner = [part.value for part in walk.members(member.value) if part.name == "content"]
-    return inner[-1] if inner and walk.text.startswith(b"[", inner[-1]) else None
+    inner = [part.value for part in scanner.members(member.value) if part.name == "content"]
+    return inner[-1] if inner and scanner.text.startswith(b"[", inner[-1]) else None
 
 
 def _top_n(body: bytes, member: Member | None) -> int | None:
@@ -125,8 +125,8 @@ OF_OTHERS = ("top_n", "return_documents", "return_len", "rank_fields", "max_chun
 class Shaped:
     """The question as `shape` has it; entry `rerank=SHAPE`. Where the client's own is one already, nothing changes.
 
-    What gatepass can do itself is not asked for where the upstream may not know it: `answer` cuts at `top_n` and
-    puts the documents beside the results. `model` is added where the client names none, as TEI's clients do not.
+    gatepass does what the upstream may not support: `client_ranking` cuts at `top_n` and adds the documents to the
+    results. `model` is added where the client names none, as TEI's clients do not.
     Raises InvalidRequest for what the upstream has no way to do.
     """
 
@@ -137,9 +137,9 @@ class Shaped:
     def entry(self) -> str:
         return f"rerank={self.shape}"
 
-    def revise(self, draft: Draft) -> bool:
-        top = draft.top
-        steps: tuple[Callable[[ObjectDraft], bool], ...] = (
+    def apply_to(self, editor: JsonEditor) -> bool:
+        top = editor.top
+        steps: tuple[Callable[[JsonObjectEditor], bool], ...] = (
             _into_tei if self.shape == "tei" else _out_of_tei,
             self._plain_flags,
             self._plain_texts,
@@ -147,7 +147,7 @@ class Shaped:
         )
         return sum(step(top) for step in steps) > 0
 
-    def _plain_flags(self, top: ObjectDraft) -> bool:
+    def _plain_flags(self, top: JsonObjectEditor) -> bool:
         """`"true"` as true: only Xinference reads both, and only it knows `return_len`."""
         if self.shape == "xinference":
             return False
@@ -155,7 +155,7 @@ class Shaped:
         changed = said is not None and top.set("return_documents", said.lower().encode())
         return top.drop("return_len") or changed
 
-    def _plain_texts(self, top: ObjectDraft) -> bool:
+    def _plain_texts(self, top: JsonObjectEditor) -> bool:
         name = "texts" if self.shape == "tei" else "documents"
         if self._keeps_objects(top):
             return False
@@ -163,7 +163,7 @@ class Shaped:
         changed = query is not None and top.set("query", _text_member(query, "query"))
         return _set_texts(top, name) or changed
 
-    def _keeps_objects(self, top: ObjectDraft) -> bool:
+    def _keeps_objects(self, top: JsonObjectEditor) -> bool:
         """Jina takes objects; Cohere's v1 does with `rank_fields`, its v2 only texts, which both take. A list of
         vLLM's parts is its own."""
         has_fields = top.kind("rank_fields") == "["
@@ -177,11 +177,11 @@ class Shaped:
             )
         return self.shape == "jina" or has_fields or is_parts
 
-    def _named(self, top: ObjectDraft) -> bool:
+    def _named(self, top: JsonObjectEditor) -> bool:
         return self.model is not None and "model" not in top and top.set("model", _encoded(self.model))
 
 
-def _into_tei(top: ObjectDraft) -> bool:
+def _into_tei(top: JsonObjectEditor) -> bool:
     """`truncate`, since all others shorten a text that is too long and TEI refuses it (413) unless it is told to."""
     if "texts" in top:
         return False
@@ -195,7 +195,7 @@ def _into_tei(top: ObjectDraft) -> bool:
     return True
 
 
-def _out_of_tei(top: ObjectDraft) -> bool:
+def _out_of_tei(top: JsonObjectEditor) -> bool:
     if "texts" not in top:
         return False
     if top.text("raw_scores") == b"true":
@@ -207,7 +207,7 @@ def _out_of_tei(top: ObjectDraft) -> bool:
     return True
 
 
-def _set_texts(top: ObjectDraft, name: str) -> bool:
+def _set_texts(top: JsonObjectEditor, name: str) -> bool:
     """Make texts of the documents that are objects; a list of texts keeps its bytes."""
     documents = top.array(name)
     if documents is None or "{" not in documents.kinds():
@@ -221,7 +221,7 @@ def _set_texts(top: ObjectDraft, name: str) -> bool:
     return top.set(name, b"[%b]" % b",".join(texts))
 
 
-def _text_member(document: ObjectDraft, where: str) -> bytes:
+def _text_member(document: JsonObjectEditor, where: str) -> bytes:
     """The `text` of a document as it is written: by it Cohere's v1 ranks objects too."""
     text = document.text("text")
     if text is None or not text.startswith(b'"'):
@@ -246,7 +246,7 @@ _SCORES = ("relevance_score", "score")
 
 
 @dataclass(frozen=True, slots=True)
-class Unfit:
+class InvalidRanking:
     """Why a reply is no answer: the end of a sentence that begins with who sent it."""
 
     reason: str
@@ -266,8 +266,8 @@ class _Misfit(Exception):
     """What is wrong."""
 
 
-def answer(reply: bytes, asked: Asked) -> bytes | Unfit:
-    """`reply` as the client that asked for `asked` reads it; the same object where it is that already.
+def client_ranking(reply: bytes, options: RerankOptions) -> bytes | InvalidRanking:
+    """`reply` as the client that asked for `options` reads it; the same object where it is that already.
 
     It may come as `{"results": […]}`, `{"data": […]}` or a bare list, with `relevance_score` or `score`. At most
     `asked.top_n` results go on, the best ones; documents go with them where they were asked for and not otherwise.
@@ -275,19 +275,19 @@ def answer(reply: bytes, asked: Asked) -> bytes | Unfit:
     """
     try:
         document, name = _read(reply)
-        listed = [_result(entry, asked.count) for entry in _entries(document, name)]
-        _check(listed, asked)
+        listed = [_result(entry, options.count) for entry in _entries(document, name)]
+        _check(listed, options)
     except _Misfit as fault:
-        return Unfit(str(fault))
-    entries = [_written(result, asked) for result in _best(listed, asked.top_n)]
-    right_name = None if asked.is_tei else "results"
+        return InvalidRanking(str(fault))
+    entries = [_written(result, options) for result in _best(listed, options.top_n)]
+    right_name = None if options.is_tei else "results"
     if name == right_name and entries == [result.entry for result in listed]:
         return reply
     rest = {member: value for member, value in document.items() if member != (name or "")}
     try:
-        return encoded(entries if asked.is_tei else {**rest, "results": entries})
+        return encoded(entries if options.is_tei else {**rest, "results": entries})
     except ValueError:
-        return Unfit("the reply is no text in UTF-8")
+        return InvalidRanking("the reply is no text in UTF-8")
 
 
 def _read(reply: bytes) -> tuple[dict[str, Any], str | None]:
@@ -329,9 +329,9 @@ def _number(raw: msgspec.Raw | None) -> int | float | None:
     return value if type(value) in (int, float) and abs(value) <= float_info.max else None
 
 
-def _check(listed: list[_Result], asked: Asked) -> None:
+def _check(listed: list[_Result], options: RerankOptions) -> None:
     if not listed:
-        raise _Misfit(f"it ranks none of {asked.count} documents")
+        raise _Misfit(f"it ranks none of {options.count} documents")
     if len({result.index for result in listed}) < len(listed):
         raise _Misfit("it ranks a document twice")
 
@@ -342,16 +342,16 @@ def _best(listed: list[_Result], top_n: int | None) -> list[_Result]:
     return sorted(listed, key=lambda result: -result.score)[:top_n]
 
 
-def _written(result: _Result, asked: Asked) -> Entry:
+def _written(result: _Result, options: RerankOptions) -> Entry:
     """The entry in the client's words; the very same members where it was that already."""
-    score, other = ("score", "relevance_score") if asked.is_tei else ("relevance_score", "score")
-    echo, foreign = ("text", "document") if asked.is_tei else ("document", "text")
+    score, other = ("score", "relevance_score") if options.is_tei else ("relevance_score", "score")
+    echo, foreign = ("text", "document") if options.is_tei else ("document", "text")
     entry = {name: value for name, value in result.entry.items() if name not in (other, foreign)}
     entry[score] = result.written
-    if asked.echoed is None:
+    if options.echoed is None:
         entry.pop(echo, None)
-    elif not _is_echo(entry.get(echo), is_text=asked.is_tei):
-        entry[echo] = _echo(asked.echoed[result.index], is_text=asked.is_tei)
+    elif not _is_echo(entry.get(echo), is_text=options.is_tei):
+        entry[echo] = _echo(options.echoed[result.index], is_text=options.is_tei)
     return entry
 
 

@@ -9,8 +9,8 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from gatepass.errors import InvalidRequest
-from gatepass.normalize.json_editor import Draft
-from gatepass.types import Call, Surface, Target
+from gatepass.normalize.json_editor import JsonEditor
+from gatepass.types import Call, ClientProtocol, Target
 
 
 class Rule(Protocol):
@@ -37,11 +37,11 @@ class Change(Protocol):
     @property
     def entry(self) -> str: ...
 
-    def revise(self, draft: Draft) -> bool: ...
+    def apply_to(self, editor: JsonEditor) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Revision:
+class ChangeRule:
     """A Rule made of changes, in order: the body is copied once however many of them have something to do.
 
     The new Call's `stream` is what the upstream is asked for; the client's own Call keeps what the client asked.
@@ -52,32 +52,32 @@ class Revision:
 
     def apply(self, call: Call, target: Target) -> Call:
         del target
-        return revised(call, self.changes)[0]
+        return apply_changes(call, self.changes)[0]
 
 
 def concerns(change: Change, call: Call) -> bool:
     """Whether `change` would change `call`; nothing is written out."""
     try:
-        return call.operation.surface is not Surface.MODELS and change.revise(Draft(call))
+        return call.operation.protocol is not ClientProtocol.MODELS and change.apply_to(JsonEditor(call))
     except InvalidRequest:
         return False  # made of more values than gatepass looks at (jsontext.Walk)
 
 
-def revised(call: Call, changes: Iterable[Change]) -> tuple[Call, list[Change]]:
+def apply_changes(call: Call, changes: Iterable[Change]) -> tuple[Call, list[Change]]:
     """`call` after `changes`, the same object where none had anything to do; and those that had."""
-    if call.operation.surface is Surface.MODELS:
+    if call.operation.protocol is ClientProtocol.MODELS:
         return call, []
-    draft = Draft(call)
-    made = [change for change in changes if change.revise(draft)]
+    editor = JsonEditor(call)
+    made = [change for change in changes if change.apply_to(editor)]
     if not made:
         return call, []
     entries = dict.fromkeys(change.entry for change in made)
     return (
         replace(
             call,
-            body=draft.written(),
-            stream=draft.stream,
-            max_inputs=draft.max_inputs,
+            body=editor.written(),
+            stream=editor.stream,
+            max_inputs=editor.max_inputs,
             adapted=(*call.adapted, *entries),
         ),
         made,

@@ -72,7 +72,7 @@ _IN_JSON = _Style('{"ts":"', _json_head, _json_rest)
 _IN_TEXT = _Style("", _text_head, _text_rest)
 
 
-class Line(logging.Formatter):
+class LogFormatter(logging.Formatter):
     """One record as one line: `{"ts", "level", "event", …fields}` or `time level event key=value …`.
 
     `worker` is the number of this process where it is one of several: it stands in each line, before the fields.
@@ -90,7 +90,7 @@ class Line(logging.Formatter):
         fields |= getattr(record, "fields", {})
         if record.exc_info:
             fields["trace"] = self.formatException(record.exc_info)
-        return self.told(record.created, self.head(record.levelno, record.getMessage()), fields)
+        return self.format_event(record.created, self.head(record.levelno, record.getMessage()), fields)
 
     def masked(self, text: str) -> str:
         """`text` of somebody else's, with no secret in it that is known."""
@@ -101,7 +101,7 @@ class Line(logging.Formatter):
         named = _LEVELS.get(level) or logging.getLevelName(level).lower()
         return self._words_head(named, event, self._worker)
 
-    def told(self, created_s: float, head: str, fields: Fields) -> str:
+    def format_event(self, created_s: float, head: str, fields: Fields) -> str:
         """One event as its line."""
         return self._redactor.mask(f"{self._time(created_s)}{head}{self._words_rest(fields)}")
 
@@ -137,7 +137,7 @@ WRITE_BYTES = select.PIPE_BUF
 """A write of up to this size is never mixed with another process's, such as another worker's (pipe(7)): 4 KiB."""
 
 
-class Sink(logging.StreamHandler[TextIO]):
+class LogHandler(logging.StreamHandler[TextIO]):
     """A line of what goes well waits until the loop's turn is over; from `warning` up, and where no loop runs, all goes
     out at once. Lines stay in order. A process that is killed loses those of the turn that it is in.
     """
@@ -145,7 +145,7 @@ class Sink(logging.StreamHandler[TextIO]):
     lock: threading.RLock
     """Never None: `createLock` makes it."""
 
-    def __init__(self, stream: TextIO, line: Line) -> None:
+    def __init__(self, stream: TextIO, line: LogFormatter) -> None:
         super().__init__(stream)
         self.setFormatter(line)
         self._line = line
@@ -161,7 +161,7 @@ class Sink(logging.StreamHandler[TextIO]):
             self.emit(record)
         return True
 
-    def tell(self, level: int, event: str, fields: Fields) -> None:
+    def emit_event(self, level: int, event: str, fields: Fields) -> None:
         """Log one event. One that cannot be written out, and a stream that takes no line, fail no request: logging
         tells of them, as of any record.
 
@@ -172,7 +172,7 @@ class Sink(logging.StreamHandler[TextIO]):
             head = self._heads[level, event] = self._line.head(level, event)
         self.lock.acquire()  # no `with`: it takes 1,000 instructions more
         try:
-            self._waiting.append(self._line.told(time.time(), head, fields))
+            self._waiting.append(self._line.format_event(time.time(), head, fields))
             if level >= logging.WARNING or not self._is_due():
                 self._write()
         except ValueError:  # a number with too many digits for Python to write
@@ -248,7 +248,7 @@ def configure(
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)
-    root.addHandler(Sink(stream or sys.stderr, Line(redactor, style, worker)))
+    root.addHandler(LogHandler(stream or sys.stderr, LogFormatter(redactor, style, worker)))
     root.setLevel(FOREIGN_LEVEL)
     logging.getLogger(ROOT).setLevel(level.upper())
     # the standard library's own switches ("Optimization" in its logging HOWTO): nothing here shows these
@@ -265,8 +265,8 @@ def emit(logger: logging.Logger, level: int, event: str, fields: Fields) -> None
     if not logger.isEnabledFor(level):
         return
     handlers = logging.root.handlers
-    if len(handlers) == 1 and isinstance(sink := handlers[0], Sink) and not logger.handlers:
-        sink.tell(level, event, listed(fields) if isinstance(fields, dict) else fields)
+    if len(handlers) == 1 and isinstance(sink := handlers[0], LogHandler) and not logger.handlers:
+        sink.emit_event(level, event, listed(fields) if isinstance(fields, dict) else fields)
         return
     told = {"name": logger.name, "levelno": level, "levelname": logging.getLevelName(level), "msg": event}
     logger.handle(logging.makeLogRecord({**told, "fields": listed(fields)}))

@@ -19,10 +19,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.utils import floatToGoString
 
-from gatepass.errors import GatepassError, UpstreamRefusal
+from gatepass.errors import GatepassError, UpstreamErrorReply
 
 
-class Count:
+class Counter:
     """One number that goes up."""
 
     __slots__ = ("value",)
@@ -36,12 +36,12 @@ class Counts:
 
     def __init__(self, name: str, says: str, labels: Sequence[str]) -> None:
         self._name, self._says, self._labels = name, says, labels
-        self._counts: dict[tuple[str, ...], Count] = {}
+        self._counts: dict[tuple[str, ...], Counter] = {}
 
-    def of(self, labels: tuple[str, ...]) -> Count:
+    def of(self, labels: tuple[str, ...]) -> Counter:
         """The counter of these labels, to be kept by whoever adds to it often. It is shown from now on."""
         if (count := self._counts.get(labels)) is None:
-            count = self._counts[labels] = Count()
+            count = self._counts[labels] = Counter()
         return count
 
     def add(self, labels: tuple[str, ...]) -> None:
@@ -54,7 +54,7 @@ class Counts:
         yield family
 
 
-class Level:
+class Gauge:
     """A gauge without labels."""
 
     def __init__(self, name: str, says: str) -> None:
@@ -124,10 +124,10 @@ class CredentialSample:
 class Series(NamedTuple):
     """What the requests of one operation and one outcome add to."""
 
-    requests: Count
+    requests: Counter
     duration: Histogram
-    bytes_in: Count
-    bytes_out: Count
+    bytes_in: Counter
+    bytes_out: Counter
 
 
 class Metrics:
@@ -140,10 +140,10 @@ class Metrics:
         )
         self._attempts = Counts("gatepass_attempts_total", "Requests sent to an upstream", ("upstream",))
         self._renewals = Counts(
-            "gatepass_renewed_requests_total", "Requests sent again with a new token after a 401", ("upstream",)
+            "gatepass_token_retries_total", "Requests sent again with a new token after a 401", ("upstream",)
         )
         self._stale = Counts(
-            "gatepass_stale_repeats_total",
+            "gatepass_stale_connection_retries_total",
             "Requests sent again because a reused connection closed without an answer",
             ("upstream",),
         )
@@ -158,7 +158,7 @@ class Metrics:
             ("upstream", "code"),
         )
         self._lessons = Counts(
-            "gatepass_lessons_total",
+            "gatepass_learned_rules_total",
             "What rejections taught: learned, healed, failed",
             ("upstream", "event"),
         )
@@ -177,7 +177,7 @@ class Metrics:
         )
         self._bytes = Counts("gatepass_client_bytes_total", "Body bytes on the first hop", ("direction",))
         self._series: dict[tuple[str, str], Series] = {}
-        self._in_flight = Level("gatepass_requests_in_flight", "Requests under way")
+        self._in_flight = Gauge("gatepass_requests_in_flight", "Requests under way")
         counts = (
             *(self._requests, self._attempts, self._renewals, self._stale, self._failovers, self._lessons),
             *(self._errors, self._bytes, self._empty_answers),
@@ -185,10 +185,10 @@ class Metrics:
         for family in (*counts, self._duration, self._ttft, self._in_flight, _Credentials(credentials)):
             self._registry.register(family)
 
-    def opened(self) -> None:
+    def request_started(self) -> None:
         self._in_flight.value += 1
 
-    def closed(self, operation: str, outcome: str, duration_s: float, bytes_in: int, bytes_out: int) -> None:
+    def request_finished(self, operation: str, outcome: str, duration_s: float, bytes_in: int, bytes_out: int) -> None:
         """Count a finished request."""
         series = self._series.get((operation, outcome)) or self._new_series(operation, outcome)
         self._in_flight.value -= 1
@@ -211,7 +211,7 @@ class Metrics:
         )
         return series
 
-    def refused(self, error: GatepassError) -> None:
+    def error_sent(self, error: GatepassError) -> None:
         """Count an error that a client was sent."""
         self._errors.add((_code(error), error.hop))
 
@@ -231,7 +231,7 @@ class Metrics:
         """Count a target that `error` kept from being asked, while there was another."""
         self._failovers.add((upstream, _code(error)))
 
-    def lesson(self, upstream: str, event: str) -> None:
+    def learning_event(self, upstream: str, event: str) -> None:
         self._lessons.add((upstream, event))
 
     def exposition(self) -> bytes:
@@ -240,7 +240,7 @@ class Metrics:
 
 def _code(error: GatepassError) -> str:
     """The code of docs/errors.md. An upstream's own is none of a closed set, and would be a new series each."""
-    return error.code if isinstance(error, UpstreamRefusal) else error.public_code
+    return error.code if isinstance(error, UpstreamErrorReply) else error.public_code
 
 
 class _Credentials:
@@ -253,7 +253,7 @@ class _Credentials:
         return []
 
     def collect(self) -> Iterator[Metric]:
-        left = GaugeMetricFamily("gatepass_token_life_left_seconds", "Until the token expires", labels=["credential"])
+        left = GaugeMetricFamily("gatepass_token_expires_in_seconds", "Until the token expires", labels=["credential"])
         usable = GaugeMetricFamily("gatepass_token_usable", "1 while a valid token is held", labels=["credential"])
         fetches = CounterMetricFamily("gatepass_token_fetches", "Fetches tried, good and bad", labels=["credential"])
         failures = CounterMetricFamily("gatepass_token_fetch_failures", "Fetches that failed", labels=["credential"])
@@ -266,7 +266,7 @@ class _Credentials:
 
 
 MERGED_BY: Mapping[str, Callable[[float, float], float]] = MappingProxyType(
-    {"gatepass_token_life_left_seconds": min, "gatepass_token_usable": min}
+    {"gatepass_token_expires_in_seconds": min, "gatepass_token_usable": min}
 )
 """What is not added up: of these the worst process counts."""
 

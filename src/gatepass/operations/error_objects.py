@@ -8,7 +8,14 @@ import re
 from types import MappingProxyType
 from typing import Any
 
-from gatepass.errors import FINAL_CODES, GatepassError, InvalidApiKey, MethodNotAllowed, UpstreamAuth, UpstreamRefusal
+from gatepass.errors import (
+    FINAL_CODES,
+    GatepassError,
+    InvalidApiKey,
+    MethodNotAllowed,
+    UpstreamAuth,
+    UpstreamErrorReply,
+)
 
 REPLAYED = re.compile(
     r"rate limit|429|tpm limit|too many requests|requests per minute|server|503|502|504|500|unavailable"
@@ -113,7 +120,7 @@ def response_error(error: GatepassError, *, rewords: bool = False) -> bytes:
 
 def _reworded(error: GatepassError) -> dict[str, Any]:
     message, said = stream_message(error), _said_upstream(error)
-    if said is None and isinstance(error, UpstreamRefusal) and error.message not in ("", message):
+    if said is None and isinstance(error, UpstreamErrorReply) and error.message not in ("", message):
         said = _capped({"message": error.message})
     kind = _type(error)
     return _envelope(error, message, "stream_error" if REPLAYED.search(kind) else kind, said)
@@ -126,10 +133,10 @@ def stream_message(error: GatepassError) -> str:
     `error.message`), and RAGFlow searches what it shows for the words of REPLAYED, which a name
     may hold too. An upstream's own refusal keeps its words where none of them stands in it.
     """
-    if isinstance(error, UpstreamRefusal) and not isinstance(error, UpstreamAuth):
+    if isinstance(error, UpstreamErrorReply) and not isinstance(error, UpstreamAuth):
         if error.message and not REPLAYED.search(error.message.lower()):
             return error.message
-        return _ENDS + _STREAM_TEXTS[UpstreamRefusal.code]
+        return _ENDS + _STREAM_TEXTS[UpstreamErrorReply.code]
     return _ENDS + _STREAM_TEXTS.get(error.public_code, "the request could not be served.")
 
 
@@ -143,7 +150,7 @@ def _retry_after_s(error: GatepassError) -> int | None:
 def _is_final(error: GatepassError) -> bool:
     if isinstance(error, UpstreamAuth) or (error.http_status >= 500 and not error.retryable):
         return True
-    return isinstance(error, UpstreamRefusal) and _is_refused_for_good(error)
+    return isinstance(error, UpstreamErrorReply) and _is_refused_for_good(error)
 
 
 def _is_repeated(status: int) -> bool:
@@ -151,7 +158,7 @@ def _is_repeated(status: int) -> bool:
     return status >= 500 or status in _REPEATED
 
 
-def _is_refused_for_good(error: UpstreamRefusal) -> bool:
+def _is_refused_for_good(error: UpstreamErrorReply) -> bool:
     """By what the upstream says of it, whatever the status: its `code` and `type` (OpenAI's empty account is a 429,
     llama.cpp's full context was a 500); and 501, which is not implemented."""
     status, kind = error.http_status, (error.kind or "").lower()
@@ -169,14 +176,14 @@ def _envelope(error: GatepassError, message: str, kind: str, said: Any) -> dict[
 
 
 def _type(error: GatepassError) -> str:
-    if isinstance(error, UpstreamRefusal) and error.kind:
+    if isinstance(error, UpstreamErrorReply) and error.kind:
         return error.kind
     status = error.http_status
     return _TYPES.get(status) or ("server_error" if status >= 500 else "invalid_request_error")
 
 
 def _said_upstream(error: GatepassError) -> Any:
-    return _capped(error.raw) if isinstance(error, UpstreamRefusal) and error.raw is not None else None
+    return _capped(error.raw) if isinstance(error, UpstreamErrorReply) and error.raw is not None else None
 
 
 def _capped(raw: Any) -> Any:

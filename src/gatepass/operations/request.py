@@ -17,18 +17,18 @@ from typing import Self
 import msgspec
 
 from gatepass.errors import InvalidJson, InvalidRequest, UnsupportedEncoding
-from gatepass.json_scan import MOST_STEPS, Member, ScannedBody, Walk, folded, occurs_at_most, string
+from gatepass.json_scan import MOST_STEPS, JsonScanner, Member, ScannedBody, folded, occurs_at_most, string
 from gatepass.types import (
     CREDENTIALS,
     HOP_BY_HOP,
     KEEPS_ALIVE,
-    Asked,
     Call,
+    ClientProtocol,
+    ClientRequest,
+    EmbeddingsOptions,
     Headers,
-    Inbound,
     Operation,
-    Surface,
-    count_of,
+    count_inputs,
     named_by_connection,
 )
 
@@ -41,16 +41,20 @@ _COUNT = re.compile(rb"[1-9][0-9]{0,2}")
 _STREAM = {None: False, b"null": False, b"false": False, b"true": True}
 
 
-def decode(inbound: Inbound, operation: Operation, body: bytes, caller: str, most_steps: int = MOST_STEPS) -> Call:
-    """The Call that `inbound` and its whole `body` stand for. Its body is `body` itself.
+def decode(
+    client_request: ClientRequest, operation: Operation, body: bytes, caller: str, most_steps: int = MOST_STEPS
+) -> Call:
+    """The Call that `client_request` and its whole `body` stand for. Its body is `body` itself.
 
     Its headers are all that may go upstream at all (see `safe_headers`): whoever encodes the request
     for an upstream picks from them. `model` is "" where the body names none.
     Raises UnsupportedEncoding, InvalidJson and InvalidRequest, and TooManySteps where the body takes more than
     `most_steps` (see Walk).
     """
-    headers = safe_headers(inbound.headers, is_read=True)
-    document = Document.read(body, asks_vectors=operation.surface is Surface.EMBEDDINGS, most_steps=most_steps)
+    headers = safe_headers(client_request.headers, is_read=True)
+    document = RequestBody.read(
+        body, asks_vectors=operation.protocol is ClientProtocol.EMBEDDINGS, most_steps=most_steps
+    )
     model, choices = _model(document.model), 1
     stream = _STREAM.get(document.stream)
     if stream is None:
@@ -58,13 +62,15 @@ def decode(inbound: Inbound, operation: Operation, body: bytes, caller: str, mos
     n = document.n  # where it is no count, the upstream says so and not we
     if n is not None and _COUNT.fullmatch(n) is not None and int(n) <= MAX_CHOICES:
         choices = int(n)
-    return Call(inbound.id, operation, caller, model, body, headers, stream, choices, asked=document.asked)
+    return Call(
+        client_request.id, operation, caller, model, body, headers, stream, choices, embeddings=document.embeddings
+    )
 
 
-def without_body(inbound: Inbound, operation: Operation, caller: str, model: str) -> Call:
+def without_body(client_request: ClientRequest, operation: Operation, caller: str, model: str) -> Call:
     """The Call of a request whose body gatepass does not read; `model` is "" where there is none."""
-    headers = safe_headers(inbound.headers)
-    return Call(id=inbound.id, operation=operation, caller=caller, model=model, body=b"", headers=headers)
+    headers = safe_headers(client_request.headers)
+    return Call(id=client_request.id, operation=operation, caller=caller, model=model, body=b"", headers=headers)
 
 
 def _model(raw: bytes | None) -> str:
@@ -185,18 +191,18 @@ _HALF_PAIR_AT_END = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}[^\\]{0,16}\}[ \t
 _KINDS = {b"[": "an array", b'"': "a string", b"t": "true", b"f": "false", b"n": "null"}
 
 
-class Document(msgspec.Struct, frozen=True, gc=False):
+class RequestBody(msgspec.Struct, frozen=True, gc=False):
     """A request body, and the top-level members that gatepass reads: as they are written, None where absent."""
 
     body: bytes
     model: bytes | None
     stream: bytes | None
     n: bytes | None
-    asked: Asked | None = None
+    embeddings: EmbeddingsOptions | None = None
 
     @classmethod
     def read(cls, body: bytes, *, asks_vectors: bool = False, most_steps: int = MOST_STEPS) -> Self:
-        """`asks_vectors`: it is an embeddings request, so `asked` is read too where that costs nothing.
+        """`asks_vectors`: it is an embeddings request, so `options` is read too where that costs nothing.
         `most_steps`: see Walk.
 
         Raises InvalidJson for what is no JSON object in UTF-8, or nested deeper than 64, and
@@ -206,7 +212,7 @@ class Document(msgspec.Struct, frozen=True, gc=False):
             return cls._of_scanned(body)
         if not body.isascii():
             _check_utf8(body)
-        top, asked = _of_inputs(body) if asks_vectors else (top_level(body), None)
+        top, options = _of_inputs(body) if asks_vectors else (top_level(body), None)
         if is_deeper(body, MAX_DEPTH):
             raise too_deep()
         model, stream, n = top.model, top.stream, top.n
@@ -218,7 +224,7 @@ class Document(msgspec.Struct, frozen=True, gc=False):
             None if model is msgspec.UNSET else bytes(model),
             None if stream is msgspec.UNSET else bytes(stream),
             None if n is msgspec.UNSET else bytes(n),
-            asked,
+            options,
         )
 
     @classmethod
@@ -226,11 +232,11 @@ class Document(msgspec.Struct, frozen=True, gc=False):
         _check_routing_names(body)
         spans = {member.name: slice(member.value, member.end) for member in body.members}
         found = {name: body[spans[name]] for name in (*ROUTING, "encoding_format", "dimensions") if name in spans}
-        asked = None
+        options = None
         if body.inputs is not None:
             encoding, dimensions = (msgspec.Raw(found.get(name, b"")) for name in ("encoding_format", "dimensions"))
-            asked = Asked.told(body.inputs, encoding, dimensions)
-        return cls(body, found.get("model"), found.get("stream"), found.get("n"), asked)
+            options = EmbeddingsOptions.from_members(body.inputs, encoding, dimensions)
+        return cls(body, found.get("model"), found.get("stream"), found.get("n"), options)
 
 
 def _check_utf8(body: bytes) -> None:
@@ -251,12 +257,12 @@ def top_level(body: bytes) -> _Top:
         kind = _KINDS.get(body.lstrip()[:1], "a number")
         raise InvalidJson(f"The body is {kind} where a JSON object was expected.") from None
     except msgspec.DecodeError as error:
-        raise InvalidJson(complaint(body, str(error))) from None
+        raise InvalidJson(json_error(body, str(error))) from None
     except RecursionError:
         raise too_deep() from None
 
 
-def _of_inputs(body: bytes) -> tuple[_Top, Asked | None]:
+def _of_inputs(body: bytes) -> tuple[_Top, EmbeddingsOptions | None]:
     """What it asks for comes along where that is a list of texts, as most are; else a second pass tells, if there is an
     answer (see `Call.wishes`)."""
     if len(body) > LISTED_BYTES or _TEXTS.search(body, 0, BEGINNING_BYTES) is None:
@@ -265,10 +271,10 @@ def _of_inputs(body: bytes) -> tuple[_Top, Asked | None]:
         top = _TOP_OF_INPUTS.decode(body)
     except (msgspec.DecodeError, RecursionError):  # `input` stands twice, or this is no request at all
         return top_level(body), None
-    return top, Asked.told(count_of(top.input), top.encoding_format, top.dimensions)
+    return top, EmbeddingsOptions.from_members(count_inputs(top.input), top.encoding_format, top.dimensions)
 
 
-def complaint(body: bytes, said: str) -> str:
+def json_error(body: bytes, said: str) -> str:
     if not body or body.isspace():
         return "The body is empty where a JSON object was expected."
     if body.startswith(codecs.BOM_UTF8):
@@ -292,7 +298,7 @@ def too_deep() -> InvalidJson:
 
 def _check_routing_names(body: bytes, most_steps: int = MOST_STEPS) -> None:
     listed: dict[str, list[Member]] = {name: [] for name in ROUTING}
-    for member in Walk(body, most_steps).members():
+    for member in JsonScanner(body, most_steps).members():
         if (name := folded(member.name)) in listed:
             listed[name].append(member)
     for name, plain in zip(ROUTING, _PLAIN, strict=True):

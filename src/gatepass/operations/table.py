@@ -15,51 +15,58 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from gatepass.errors import MethodNotAllowed, UnknownPath
-from gatepass.types import Call, Headers, Operation, Surface, header
+from gatepass.types import Call, ClientProtocol, Headers, Operation, header
 
 _RAW = (
-    Operation("transcriptions", "POST", "/audio/transcriptions", Surface.RAW, "Write down speech", takes_form=True),
-    Operation("translations", "POST", "/audio/translations", Surface.RAW, "Translate speech", takes_form=True),
-    Operation("speech", "POST", "/audio/speech", Surface.RAW, "Speak a text"),
-    Operation("images", "POST", "/images/generations", Surface.RAW, "Draw a picture"),
-    Operation("images", "POST", "/images/edits", Surface.RAW, "Change a picture", takes_form=True),
-    Operation("images", "POST", "/images/variations", Surface.RAW, "Vary a picture", takes_form=True),
-    Operation("moderations", "POST", "/moderations", Surface.RAW, "Judge a text"),
-    Operation("files", "POST", "/files", Surface.RAW, "Store a file", takes_form=True, names_model=False),
-    Operation("files", "GET", "/files", Surface.RAW, "List the files", names_model=False),
-    Operation("files", "GET", "/files/{id}", Surface.RAW, "Describe one file", names_model=False),
-    Operation("files", "DELETE", "/files/{id}", Surface.RAW, "Delete one file", names_model=False),
     Operation(
-        "files", "GET", "/files/{id}/content", Surface.RAW, "Fetch one file", names_model=False, is_download=True
+        "transcriptions", "POST", "/audio/transcriptions", ClientProtocol.RAW, "Write down speech", takes_form=True
     ),
-    Operation("batches", "POST", "/batches", Surface.RAW, "Begin a batch", names_model=False),
-    Operation("batches", "GET", "/batches", Surface.RAW, "List the batches", names_model=False),
-    Operation("batches", "GET", "/batches/{id}", Surface.RAW, "Describe one batch", names_model=False),
-    Operation("batches", "POST", "/batches/{id}/cancel", Surface.RAW, "End one batch", names_model=False),
-    Operation("responses", "GET", "/responses/{id}", Surface.RAW, "Fetch one response", names_model=False),
-    Operation("responses", "DELETE", "/responses/{id}", Surface.RAW, "Delete one response", names_model=False),
-    Operation("responses", "POST", "/responses/{id}/cancel", Surface.RAW, "End one response", names_model=False),
+    Operation("translations", "POST", "/audio/translations", ClientProtocol.RAW, "Translate speech", takes_form=True),
+    Operation("speech", "POST", "/audio/speech", ClientProtocol.RAW, "Speak a text"),
+    Operation("images", "POST", "/images/generations", ClientProtocol.RAW, "Draw a picture"),
+    Operation("images", "POST", "/images/edits", ClientProtocol.RAW, "Change a picture", takes_form=True),
+    Operation("images", "POST", "/images/variations", ClientProtocol.RAW, "Vary a picture", takes_form=True),
+    Operation("moderations", "POST", "/moderations", ClientProtocol.RAW, "Judge a text"),
+    Operation("files", "POST", "/files", ClientProtocol.RAW, "Store a file", takes_form=True, names_model=False),
+    Operation("files", "GET", "/files", ClientProtocol.RAW, "List the files", names_model=False),
+    Operation("files", "GET", "/files/{id}", ClientProtocol.RAW, "Describe one file", names_model=False),
+    Operation("files", "DELETE", "/files/{id}", ClientProtocol.RAW, "Delete one file", names_model=False),
     Operation(
-        "responses", "GET", "/responses/{id}/input_items", Surface.RAW, "List one response's input", names_model=False
+        "files", "GET", "/files/{id}/content", ClientProtocol.RAW, "Fetch one file", names_model=False, is_download=True
+    ),
+    Operation("batches", "POST", "/batches", ClientProtocol.RAW, "Begin a batch", names_model=False),
+    Operation("batches", "GET", "/batches", ClientProtocol.RAW, "List the batches", names_model=False),
+    Operation("batches", "GET", "/batches/{id}", ClientProtocol.RAW, "Describe one batch", names_model=False),
+    Operation("batches", "POST", "/batches/{id}/cancel", ClientProtocol.RAW, "End one batch", names_model=False),
+    Operation("responses", "GET", "/responses/{id}", ClientProtocol.RAW, "Fetch one response", names_model=False),
+    Operation("responses", "DELETE", "/responses/{id}", ClientProtocol.RAW, "Delete one response", names_model=False),
+    Operation("responses", "POST", "/responses/{id}/cancel", ClientProtocol.RAW, "End one response", names_model=False),
+    Operation(
+        "responses",
+        "GET",
+        "/responses/{id}/input_items",
+        ClientProtocol.RAW,
+        "List one response's input",
+        names_model=False,
     ),
 )
 """What passes through as it is."""
 
 OPERATIONS = (
-    Operation("chat", "POST", "/chat/completions", Surface.CHAT, "Answer a conversation"),
-    Operation("completions", "POST", "/completions", Surface.CHAT, "Go on with a text"),
-    Operation("embeddings", "POST", "/embeddings", Surface.EMBEDDINGS, "Turn texts into vectors"),
-    Operation("rerank", "POST", "/rerank", Surface.RERANK, "Order documents by a question"),
-    Operation("responses", "POST", "/responses", Surface.RESPONSES, "Answer by the Responses API"),
+    Operation("chat", "POST", "/chat/completions", ClientProtocol.CHAT, "Answer a conversation"),
+    Operation("completions", "POST", "/completions", ClientProtocol.CHAT, "Go on with a text"),
+    Operation("embeddings", "POST", "/embeddings", ClientProtocol.EMBEDDINGS, "Turn texts into vectors"),
+    Operation("rerank", "POST", "/rerank", ClientProtocol.RERANK, "Order documents by a question"),
+    Operation("responses", "POST", "/responses", ClientProtocol.RESPONSES, "Answer by the Responses API"),
     *_RAW,
-    Operation("models", "GET", "/models", Surface.MODELS, "List the models"),
-    Operation("model", "GET", "/models/{model}", Surface.MODELS, "Describe one model"),
+    Operation("models", "GET", "/models", ClientProtocol.MODELS, "List the models"),
+    Operation("model", "GET", "/models/{model}", ClientProtocol.MODELS, "Describe one model"),
 )
 
 PREFIXES = ("/v1", "", "/v1/v1")
 """The API's root first. RAGFlow's versions join a base URL with and without `/v1`, and twice."""
 
-SHOWN_CHARS = 200
+PROFILE_SHOWN_CHARS = 200
 
 _MODEL, _ID = "{model}", "{id}"
 
@@ -87,7 +94,7 @@ def _fixed() -> Mapping[str, Mapping[str, Match]]:
         if "{" not in operation.path:
             for prefix in PREFIXES:
                 found.setdefault(prefix + operation.path, {})[operation.method] = Match(operation)
-        if operation.surface is Surface.RERANK:
+        if operation.protocol is ClientProtocol.RERANK:
             found[COHERE_V2] = {operation.method: Match(operation)}
     return MappingProxyType(found)
 
@@ -99,7 +106,7 @@ def _by_stem() -> tuple[tuple[str, Operation], ...]:
     )
 
 
-_RERANK = next(operation for operation in OPERATIONS if operation.surface is Surface.RERANK)
+_RERANK = next(operation for operation in OPERATIONS if operation.protocol is ClientProtocol.RERANK)
 _ROOTS = frozenset(("", *PREFIXES))
 _AT_ROOT = MappingProxyType({"POST": Match(_RERANK, at_root=True)})
 _BY_PATH = _fixed()
@@ -143,9 +150,9 @@ def nothing_at(path: str, base_path: str = "", base_url: str = "") -> UnknownPat
         if _ID not in operation.path
     )
     where = base_url or base_path + PREFIXES[0]
-    wrong = _wrong_base(path)[:SHOWN_CHARS]
+    wrong = _wrong_base(path)[:PROFILE_SHOWN_CHARS]
     told = f"The base URL is {where}{f'; the one of this client seems to end in {wrong}' if wrong else ''}."
-    return UnknownPath(f"There is nothing at {path[:SHOWN_CHARS]}. {told} gatepass serves {served}.")
+    return UnknownPath(f"There is nothing at {path[:PROFILE_SHOWN_CHARS]}. {told} gatepass serves {served}.")
 
 
 def _wrong_base(path: str) -> str:
@@ -207,7 +214,7 @@ def _not_allowed(method: str, path: str, operations: tuple[Operation, ...]) -> M
     methods = [operation.method for operation in operations]
     allow = ", ".join("GET, HEAD" if name == "GET" else name for name in methods)
     told = " or ".join(methods)
-    return MethodNotAllowed(f"{method[:20]} is not possible at {path[:SHOWN_CHARS]}; use {told}.", allow=allow)
+    return MethodNotAllowed(f"{method[:20]} is not possible at {path[:PROFILE_SHOWN_CHARS]}; use {told}.", allow=allow)
 
 
 def _openapi_operation(operation: Operation) -> dict[str, Any]:
@@ -229,7 +236,7 @@ def _openapi_operation(operation: Operation) -> dict[str, Any]:
 
 def _operation_id(operation: Operation) -> str:
     """Its name, where no other row of its surface has that."""
-    rows = [row for row in OPERATIONS if (row.name, row.surface) == (operation.name, operation.surface)]
+    rows = [row for row in OPERATIONS if (row.name, row.protocol) == (operation.name, operation.protocol)]
     if rows == [operation]:
         return operation.name
     return "_".join([operation.method.lower(), *re.findall(r"[a-z]+", operation.path)])
@@ -250,7 +257,7 @@ _REQUEST = {
 
 
 def _contents(operation: Operation) -> dict[str, Any]:
-    if operation.surface in (Surface.CHAT, Surface.RESPONSES):
+    if operation.protocol in (ClientProtocol.CHAT, ClientProtocol.RESPONSES):
         return {**_JSON, "text/event-stream": {"schema": {"type": "string"}}}
     return _JSON
 
@@ -277,14 +284,14 @@ def split_profile(path: str, base_path: str = "") -> tuple[str | None, str]:
 T = TypeVar("T")
 
 
-def chosen(profiles: Mapping[str, T], in_path: str | None, of_key: str | None) -> T:
+def select_profile(profiles: Mapping[str, T], in_path: str | None, of_key: str | None) -> T:
     """The profile of a request: the path's, else the key's, else `plain`. Raises UnknownPath for a path's name that
     is none; a key's is checked with the configuration."""
     name = in_path if in_path is not None else of_key or "plain"
     if name not in profiles:
         known = ", ".join(sorted(profiles))
         raise UnknownPath(
-            f"There is no profile {name[:SHOWN_CHARS]!r}. A base URL may end in {PREFIX}NAME/v1: {known}."
+            f"There is no profile {name[:PROFILE_SHOWN_CHARS]!r}. A base URL may end in {PREFIX}NAME/v1: {known}."
         )
     return profiles[name]
 

@@ -14,42 +14,42 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from gatepass.auth.api_keys import key_texts
-from gatepass.auth.authenticator import Doors
-from gatepass.clock import Clock, Rounds, SystemClock
-from gatepass.config.checks import carry_of
-from gatepass.config.credential.kinds import AnyCredential, place_of
+from gatepass.auth.authenticator import Authenticator
+from gatepass.clock import Clock, PeriodicChecks, SystemClock
+from gatepass.config.checks import placement_of
+from gatepass.config.credential.kinds import AnyCredential, token_location
 from gatepass.config.model import Config
-from gatepass.config.upstream import Azure, Ragflow, Upstream
+from gatepass.config.upstream import AzureConfig, RagflowConfig, UpstreamConfig
 from gatepass.dialects.azure import AzureDialect, deployment_of
 from gatepass.dialects.base import Dialect, ResponseHeaders
 from gatepass.dialects.ragflow import RagflowBody, RagflowDialect
-from gatepass.http_client.pool import LeanTransport, open_transport
-from gatepass.http_client.tls import Trust
+from gatepass.http_client.pool import Http1Transport, open_transport
+from gatepass.http_client.tls import TLSContexts
 from gatepass.learning.session import Learner
 from gatepass.normalize.built_in import BUILT_IN, LAST
 from gatepass.normalize.declared import Declared
-from gatepass.normalize.profiles import Prepared, prepared
+from gatepass.normalize.profiles import ProfileRules, build_profiles
 from gatepass.normalize.rule import Rule
 from gatepass.observability.metrics import CredentialSample, Metrics
 from gatepass.observability.redaction import Redactor
-from gatepass.proxy.in_flight import Live
+from gatepass.proxy.in_flight import InFlightRequests
 from gatepass.proxy.routing import RouteTable
-from gatepass.sse.dialect_transforms import Plain, Shaping, shaping_of
-from gatepass.store.base import Snapshot, Store, StoreUnavailable
+from gatepass.sse.dialect_transforms import DialectTransforms, NoTransforms, dialect_transforms
+from gatepass.store.base import Store, StoreCache, StoreUnavailable
 from gatepass.store.memory import MemoryStore
-from gatepass.tokens.credential_injector import Carrier
-from gatepass.tokens.holder import TokenHolder, Waits
-from gatepass.tokens.sharing import SharedSource, is_shareable, keepsake_for
+from gatepass.tokens.credential_injector import CredentialInjector
+from gatepass.tokens.holder import TokenHolder, WaitBudget
+from gatepass.tokens.sharing import SharedSource, is_shareable, shared_refresh_token_store
 from gatepass.tokens.source import build_source, open_client
 from gatepass.types import Call, Timeouts
 
 
-def dialect_of(settings: Upstream) -> Dialect:
+def dialect_of(settings: UpstreamConfig) -> Dialect:
     """The protocol that `settings` say an upstream speaks."""
     if settings.dialect == "azure":
-        return AzureDialect(settings=settings.azure or Azure(), deployment=deployment_of(settings.base_url))
+        return AzureDialect(settings=settings.azure or AzureConfig(), deployment=deployment_of(settings.base_url))
     if settings.dialect == "ragflow":
-        ragflow = settings.ragflow or Ragflow()
+        ragflow = settings.ragflow or RagflowConfig()
         return RagflowDialect((RagflowBody(ragflow.images, ragflow.paths),), paths=ragflow.paths)
     return Dialect()
 
@@ -62,17 +62,17 @@ ROUND_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Hop:
+class Upstream:
     """One upstream, ready to be used."""
 
     name: str
-    settings: Upstream
+    settings: UpstreamConfig
     dialect: Dialect
-    transport: LeanTransport
+    transport: Http1Transport
     holder: TokenHolder | None
     timeouts: Timeouts
-    carrier: Carrier = field(default_factory=Carrier)
-    shaping: Shaping = field(default_factory=Plain)
+    injector: CredentialInjector = field(default_factory=CredentialInjector)
+    transforms: DialectTransforms = field(default_factory=NoTransforms)
     response_headers: ResponseHeaders = field(default_factory=ResponseHeaders)
     host: str = field(init=False)
 
@@ -81,30 +81,30 @@ class Hop:
 
 
 @dataclass(frozen=True, slots=True)
-class Gate:
+class AppState:
     """Everything a request needs, by reference."""
 
     config: Config
     clock: Clock
     redactor: Redactor
-    doors: Doors
+    authenticator: Authenticator
     routes: RouteTable
     rules: tuple[Rule, ...]
     declared: Declared
-    profiles: Mapping[str, Prepared]
+    profiles: Mapping[str, ProfileRules]
     has_pages: bool
     """Whether a profile lets pages of other origins in."""
     keeps_bodies: bool
     """Whether the beginnings of bodies are captured (`log.bodies`)."""
     learner: Learner
-    hops: Mapping[str, Hop]
+    upstreams: Mapping[str, Upstream]
     holders: Mapping[str, TokenHolder]
-    transports: tuple[LeanTransport, ...]
+    transports: tuple[Http1Transport, ...]
     metrics: Metrics
-    live: Live
-    rounds: Rounds
+    in_flight: InFlightRequests
+    periodic_checks: PeriodicChecks
     store: Store
-    snapshot: Snapshot
+    store_cache: StoreCache
 
     def rules_for(self, call: Call) -> tuple[Rule, ...]:
         """The rules that `call` goes through before any lesson: the built-in ones, then its model's own."""
@@ -113,29 +113,29 @@ class Gate:
 
     def start(self) -> None:
         """Begin minting tokens, in the background: a dead issuer does not stop the start."""
-        self.snapshot.start()
+        self.store_cache.start()
         for holder in self.holders.values():
             holder.start()
 
     @property
     def ready(self) -> bool:
         """Whether a request could be served now: not draining, and a usable token for some upstream."""
-        if self.live.draining:
+        if self.in_flight.draining:
             return False
-        return any(hop.holder is None or hop.holder.usable for hop in self.hops.values())
+        return any(hop.holder is None or hop.holder.usable for hop in self.upstreams.values())
 
     async def aclose(self) -> None:
         for holder in self.holders.values():
             await holder.aclose()
-        await self.live.tasks.aclose()
+        await self.in_flight.tasks.aclose()
         for transport in self.transports:
             await transport.aclose()
-        await self.snapshot.aclose()
+        await self.store_cache.aclose()
         with suppress(StoreUnavailable):
             await self.store.aclose()
 
 
-def build_gate(config: Config, clock: Clock | None = None, store: Store | None = None) -> Gate:
+def create_app_state(config: Config, clock: Clock | None = None, store: Store | None = None) -> AppState:
     """Wire one configuration. Opens nothing; raises OSError where a CA or certificate cannot be loaded, and
     UnresolvedReference where the file of a secret is away that was there when the configuration was read.
 
@@ -143,10 +143,10 @@ def build_gate(config: Config, clock: Clock | None = None, store: Store | None =
     """
     clock = clock or SystemClock()
     store = store or MemoryStore(clock)
-    snapshot = Snapshot(store, clock)
+    snapshot = StoreCache(store, clock)
     learner = Learner()
     redactor = Redactor()
-    trust = Trust()
+    trust = TLSContexts()
     holders = {
         name: _holder(name, credential, _Shared(trust, clock, redactor, store, snapshot))
         for name, credential in config.credentials.items()
@@ -161,26 +161,26 @@ def build_gate(config: Config, clock: Clock | None = None, store: Store | None =
     for key in config.access.keys:
         for text in key_texts(key):
             redactor.learn(text)
-    return Gate(
+    return AppState(
         config=config,
         clock=clock,
         redactor=redactor,
-        doors=Doors(config),
+        authenticator=Authenticator(config),
         routes=RouteTable.from_config(config),
         rules=BUILT_IN,
         declared=Declared(config),
-        profiles=prepared(config.profiles),
+        profiles=build_profiles(config.profiles),
         has_pages=any(profile.cors_origins for profile in config.profiles.values()),
         keeps_bodies=config.log.bodies,
         learner=learner,
-        hops=hops,
+        upstreams=hops,
         holders=holders,
         transports=tuple(hop.transport for hop in hops.values()),
         metrics=Metrics(lambda: [_sample(name, holder) for name, holder in holders.items()]),
-        live=Live(config.limits.connections, config.access.callers, config.limits.held_bytes),
-        rounds=Rounds(clock, ROUND_S),
+        in_flight=InFlightRequests(config.limits.connections, config.access.callers, config.limits.held_bytes),
+        periodic_checks=PeriodicChecks(clock, ROUND_S),
         store=store,
-        snapshot=snapshot,
+        store_cache=snapshot,
     )
 
 
@@ -188,46 +188,48 @@ def build_gate(config: Config, clock: Clock | None = None, store: Store | None =
 class _Shared:
     """What all credentials of one process have in common."""
 
-    trust: Trust
+    tls_contexts: TLSContexts
     clock: Clock
     redactor: Redactor
     store: Store
-    snapshot: Snapshot
+    snapshot: StoreCache
 
 
 def _holder(name: str, settings: AnyCredential, own: _Shared) -> TokenHolder:
     clock, store = own.clock, own.store
-    waits = Waits(settings.timeout_s + FETCH_GRACE_S, place_of(settings))
-    client = open_client(settings, own.trust)
-    source = build_source(name, settings, client, clock, keepsake_for(settings, store, clock))
-    if not is_shareable(settings.type, store.reach):
+    waits = WaitBudget(settings.timeout_s + FETCH_GRACE_S, token_location(settings))
+    client = open_client(settings, own.tls_contexts)
+    source = build_source(name, settings, client, clock, shared_refresh_token_store(settings, store, clock))
+    if not is_shareable(settings.type, store.scope):
         return TokenHolder(name, source, clock, own.redactor, waits)
     shared = SharedSource(source, settings, store, clock)
     holder = TokenHolder(name, shared, clock, own.redactor, waits)
-    shared.join(own.snapshot, holder)
+    shared.attach(own.snapshot, holder)
     return holder
 
 
-def _hop(name: str, config: Config, holders: Mapping[str, TokenHolder], trust: Trust, redactor: Redactor) -> Hop:
+def _hop(
+    name: str, config: Config, holders: Mapping[str, TokenHolder], trust: TLSContexts, redactor: Redactor
+) -> Upstream:
     settings = config.upstreams[name]
-    return Hop(
+    return Upstream(
         name=name,
         settings=settings,
         dialect=dialect_of(settings),
         transport=open_transport(
-            settings.network, settings.max_connections or config.limits.connections, trust.of(settings.network)
+            settings.network, settings.max_connections or config.limits.connections, trust.context_for(settings.network)
         ),
         holder=holders[settings.credential] if settings.credential else None,
         timeouts=settings.timeouts.value(),
-        carrier=Carrier(carry_of(settings, config), settings.headers, redactor, name),
-        shaping=shaping_of(settings.dialect),
+        injector=CredentialInjector(placement_of(settings, config), settings.headers, redactor, name),
+        transforms=dialect_transforms(settings.dialect),
         response_headers=ResponseHeaders(settings.forward_response_headers, redactor.holds),
     )
 
 
 def _sample(name: str, holder: TokenHolder) -> CredentialSample:
     status = holder.status()
-    left_s = status.left_s if status.left_s is not None else (math.inf if holder.usable else 0.0)
+    left_s = status.expires_in_s if status.expires_in_s is not None else (math.inf if holder.usable else 0.0)
     return CredentialSample(
         name,
         usable=holder.usable,

@@ -10,14 +10,14 @@ from gatepass.errors import GatepassError
 from gatepass.normalize.embeddings_reply import PARALLEL, SLICE_BYTES, answered, next_step
 from gatepass.normalize.embeddings_request import counts_of, split
 from gatepass.proxy.context import Attempt
-from gatepass.proxy.large_body import apart, reread
-from gatepass.proxy.response import Answer, Whole
+from gatepass.proxy.large_body import reread, run_off_loop
+from gatepass.proxy.response import BufferedReply, ClassifiedReply
 from gatepass.types import Call
 
-Ask = Callable[[Attempt, Call], Awaitable[Answer]]
+Ask = Callable[[Attempt, Call], Awaitable[ClassifiedReply]]
 
 
-async def embedded(attempt: Attempt, adapted: Call, ask: Ask) -> Whole:
+async def send_embeddings(attempt: Attempt, adapted: Call, ask: Ask) -> BufferedReply:
     """The vectors that the client's own call asked for: all of them or an error.
 
     `adapted` goes out in as many requests as it has to, PARALLEL at a time; the first that fails ends the
@@ -26,33 +26,33 @@ async def embedded(attempt: Attempt, adapted: Call, ask: Ask) -> Whole:
     parts: Sequence[Call] = (adapted,)
     if adapted.max_inputs is not None:
         adapted = await reread(adapted)
-        parts = await apart(adapted.body, partial(split, adapted))
+        parts = await run_off_loop(adapted.body, partial(split, adapted))
     answers = [await ask(attempt, parts[0])] if len(parts) == 1 else await _all(attempt, parts, ask)
-    replies = [each for each in answers if isinstance(each, Whole)]
+    replies = [each for each in answers if isinstance(each, BufferedReply)]
     if len(replies) != len(answers):
         raise TypeError("only chats are streamed")
-    if len(replies) == 1 and replies[0].is_right:
+    if len(replies) == 1 and replies[0].is_validated:
         return replies[0]
-    asked = attempt.call.wishes()
-    steps = answered([reply.body for reply in replies], counts_of(parts, asked), asked, attempt.hop.name)
+    options = attempt.call.embeddings_options()
+    steps = answered([reply.body for reply in replies], counts_of(parts, options), options, attempt.upstream.name)
     is_large = sum(len(reply.body) for reply in replies) > SLICE_BYTES
     while (made := next_step(steps)) is None:
         if is_large:
             await asyncio.sleep(0)
     body, put_right = made
     done = dict.fromkeys((*(name for reply in replies for name in reply.adapted), *put_right))
-    return Whole(replies[0].status, replies[0].headers, body, tuple(done))
+    return BufferedReply(replies[0].status, replies[0].headers, body, tuple(done))
 
 
-async def _all(attempt: Attempt, parts: Sequence[Call], ask: Ask) -> list[Answer]:
+async def _all(attempt: Attempt, parts: Sequence[Call], ask: Ask) -> list[ClassifiedReply]:
     """The replies in the order of `parts`, each of which is made when its turn has come."""
-    answers: dict[int, Answer] = {}
+    answers: dict[int, ClassifiedReply] = {}
     turns = iter(range(len(parts)))
     attempt.upstream_request_id = None  # of a try before: here begin those of the parts
 
     async def worked() -> None:
         for at in turns:
-            part, failed = attempt.part(), False
+            part, failed = attempt.begin_part(), False
             try:
                 answers[at] = await ask(part, parts[at])
             except GatepassError:

@@ -69,7 +69,7 @@ class Concurrency:
             )
 
 
-class HeldBytes:
+class MemoryBudget:
     """What all requests hold in memory: their bodies, as far as they have arrived, and the replies that are held whole.
 
     A request that holds no more than SMALL_BYTES is not counted.
@@ -84,7 +84,7 @@ class HeldBytes:
         self.caller_limit_bytes = _limit_per_caller(limit_bytes, callers)
         self.total_bytes = 0
         self.by_caller: dict[str, int] = {}
-        self.firsts: dict[str, Holding] = {}
+        self.firsts: dict[str, RequestMemory] = {}
         """That of each caller's request that always fits, until it ends."""
         self.waits: dict[asyncio.Future[None], None] = {}
 
@@ -111,12 +111,12 @@ class HeldBytes:
                 wait.set_result(None)
 
 
-class Holding:
+class RequestMemory:
     """What one request holds. It counts for `caller`, which is set before anything is counted."""
 
     __slots__ = ("_all", "caller", "held_bytes")
 
-    def __init__(self, held: HeldBytes, caller: str = "") -> None:
+    def __init__(self, held: MemoryBudget, caller: str = "") -> None:
         self._all = held
         self.caller = caller
         self.held_bytes = 0
@@ -158,7 +158,7 @@ class Holding:
             return True
         return held.fits(self.caller, size_bytes if self.held_bytes > SMALL_BYTES else self.held_bytes + size_bytes)
 
-    async def room(self) -> None:
+    async def wait_for_room(self) -> None:
         """Wait until more of a reply may be read."""
         held = self._all
         while self.is_full:

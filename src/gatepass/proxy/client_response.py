@@ -8,7 +8,7 @@ from typing import Protocol
 from gatepass.errors import GatepassError
 from gatepass.operations.error_objects import error_body, error_headers, response_error, stream_error
 from gatepass.proxy.context import Attempt, RequestContext
-from gatepass.types import Surface
+from gatepass.types import ClientProtocol
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -29,30 +29,30 @@ NO_STORE = (b"cache-control", b"no-store")
 _STREAM_FIELDS = frozenset(name for name, _ in STREAM_HEADERS)
 
 
-class Reply:
+class ClientResponse:
     """The first hop's response under way: not begun, begun, ended, and out when the client's connection has it."""
 
-    def __init__(self, client: Client, context: RequestContext) -> None:
-        self.client = client
+    def __init__(self, cycle: RequestCycle, context: RequestContext) -> None:
+        self.cycle = cycle
         self._context = context
-        self._clock = context.gate.clock
+        self._clock = context.state.clock
         self._is_raw = False
         self.begun = False
         self.ended = False
         """Nothing is added any more."""
-        self.is_out = False
+        self.is_sent = False
         """The client's connection has taken all of it."""
 
     @property
-    def is_expected(self) -> bool:
-        return self.client.is_expected
+    def connected_before_drain(self) -> bool:
+        return self.cycle.connected_before_drain
 
     @property
     def sent_bytes(self) -> int:
         """Of the body so far."""
         return self._context.bytes_out
 
-    async def whole(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+    async def send(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
         """Send a complete response."""
         self._begin(status, (*headers, NO_STORE), len(body))
         context = self._context
@@ -61,8 +61,8 @@ class Reply:
         self.ended = True
         if len(body) > WHOLE_BYTES:
             body = await self._send_slices(body)
-        await self.client.write(body, last=True)
-        self.is_out = True
+        await self.cycle.write(body, last=True)
+        self.is_sent = True
 
     def begin_stream(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Write the head of a stream, unless comments of our own have brought it out already."""
@@ -76,16 +76,16 @@ class Reply:
         self._is_raw = True
         self._begin(status, (*headers, NO_STORE), length_bytes)
 
-    async def events(self, data: bytes, *, last: bool = False) -> None:
+    async def send_events(self, data: bytes, *, last: bool = False) -> None:
         """Send a run of whole events."""
         if data:
             self._mark_first_byte()
         self.ended = last
         await self._write(data, last=last)
 
-    def offer(self, data: bytes) -> bool:
+    def try_send_events(self, data: bytes) -> bool:
         """Send a run of whole events of a begun stream, if that can be done without waiting."""
-        if not self.client.offer(data):
+        if not self.cycle.try_write(data):
             return False
         context = self._context
         if context.first_byte_s is None:
@@ -95,10 +95,10 @@ class Reply:
 
     def comment(self, line: bytes) -> None:
         """Send a sign of life to a begun stream, where the client takes it at once: it is no part of an answer."""
-        if self.client.offer(line):
+        if self.cycle.try_write(line):
             self._context.bytes_out += len(line)
 
-    async def fail(self, error: GatepassError) -> None:
+    async def send_error(self, error: GatepassError) -> None:
         """Tell the client of `error`: as the response itself, or as the last event of a begun stream.
 
         A begun raw response stays unfinished, and the connection breaks off with it.
@@ -107,46 +107,46 @@ class Reply:
         if self.ended or self._is_raw:
             return
         if self.begun:
-            written = response_error if self._context.operation == Surface.RESPONSES else stream_error
+            written = response_error if self._context.operation == ClientProtocol.RESPONSES else stream_error
             rewords = self._context.profile.settings.rewords_errors
-            await self.events(written(error, rewords=rewords), last=True)
+            await self.send_events(written(error, rewords=rewords), last=True)
             return
         headers = [field for field in error_headers(error) if field != NO_STORE]  # `whole` adds it
-        await self.whole(error.http_status, [*headers, *error.relayed], error_body(error))
+        await self.send(error.http_status, [*headers, *error.relayed], error_body(error))
 
     def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]], length_bytes: int | None = None) -> None:
         self.begun = True
         context = self._context
         context.status = status
-        context.head_s = head_s = self._clock.now() - context.inbound.arrived_s
+        context.head_s = head_s = self._clock.now() - context.client_request.arrived_s
         timing = _server_timing(head_s, context.token_wait_s)
-        own = ((b"x-request-id", context.inbound.id.encode("latin-1")), (b"server-timing", timing))
+        own = ((b"x-request-id", context.client_request.id.encode("latin-1")), (b"server-timing", timing))
         fields = [*headers, *context.headers, *own]
         attempt = context.attempts[-1] if context.attempts else None
         if attempt is not None and (attempt.adapted or attempt.tried or attempt.requests > 1 or context.failover):
             _add_changes(fields, context, attempt)
-        self.client.start(status, fields, length_bytes)
+        self.cycle.start(status, fields, length_bytes)
 
     async def _write(self, data: bytes, *, last: bool) -> None:
         self._context.bytes_out += len(data)
         if len(data) > WHOLE_BYTES:
             data = await self._send_slices(data)
-        await self.client.write(data, last=last)
-        self.is_out = last
+        await self.cycle.write(data, last=last)
+        self.is_sent = last
 
     async def _send_slices(self, data: bytes) -> bytes:
         """Write `data` except its last slice, and return that: so a slow client leaves it here, where it counts as
         held."""
         at = 0
         while len(data) - at > SLICE_BYTES:
-            await self.client.write(data[at : at + SLICE_BYTES])
+            await self.cycle.write(data[at : at + SLICE_BYTES])
             at += SLICE_BYTES
         return data[at:]
 
     def _mark_first_byte(self) -> None:
         context = self._context
         if context.first_byte_s is None:
-            context.first_byte_s = self._clock.now() - context.inbound.arrived_s
+            context.first_byte_s = self._clock.now() - context.client_request.arrived_s
 
 
 def _add_changes(fields: Fields, context: RequestContext, attempt: Attempt) -> None:
@@ -167,7 +167,7 @@ def _server_timing(head_s: float, token_wait_s: float) -> bytes:
     return b"total;dur=%.1f, token;dur=%.1f" % (head_s * 1000, token_wait_s * 1000)
 
 
-class Client(Protocol):
+class RequestCycle(Protocol):
     """The client's side of one request. Implemented on HTTP/1.1 (`api.turn`) and on ASGI (`api.asgi`).
 
     One task calls `body` or `piece`, then `start`, then `write` and `offer` until one `write` with `last`. If that
@@ -176,15 +176,15 @@ class Client(Protocol):
     """
 
     @property
-    def is_expected(self) -> bool:
+    def connected_before_drain(self) -> bool:
         """Whether the request came on a connection that was open before new ones were refused."""
         ...
 
-    def authenticated(self, caller: str) -> None:
+    def set_caller(self, caller: str) -> None:
         """The request is `caller`'s, and is served: its connection counts for that caller from now on."""
         ...
 
-    async def body(self, limit_bytes: int, claim: Callable[[int], None] | None = None) -> bytes:
+    async def read_body(self, limit_bytes: int, claim: Callable[[int], None] | None = None) -> bytes:
         """Return the whole request body. It is not asked for (`100 Continue`) before this call.
 
         `claim` is called with the size of each piece when it arrives, and may raise Overloaded. Then the rest of the
@@ -193,7 +193,7 @@ class Client(Protocol):
         """
         ...
 
-    async def piece(self, limit_bytes: int) -> bytes:
+    async def read_piece(self, limit_bytes: int) -> bytes:
         """Return the next bytes of the request body, b"" at its end. For a body that is passed on, instead of `body`.
 
         Reads ahead a bounded number of bytes, so the client sends as fast as the pieces are taken. Raises as `body`.
@@ -211,11 +211,11 @@ class Client(Protocol):
         """Send `data` as soon as the client takes more. `last` ends the response, and returns when it is sent."""
         ...
 
-    def offer(self, data: bytes) -> bool:
+    def try_write(self, data: bytes) -> bool:
         """Send `data` without waiting, and return True; or return False and send none of it."""
         ...
 
-    def watch(self, left: Callable[[], None]) -> Callable[[], None]:
+    def on_disconnect(self, left: Callable[[], None]) -> Callable[[], None]:
         """Call `left` once when the client has gone, at once if it has. Return the function that ends the watch.
 
         Only after `body` or `piece`: nothing reads from the client before.

@@ -14,13 +14,13 @@ import msgspec
 
 from gatepass.config.access import PLAIN, AccessKey, Profile
 from gatepass.errors import GatepassError
-from gatepass.normalize.profiles import Prepared
-from gatepass.proxy.app_state import Gate, Hop
-from gatepass.proxy.caller_limits import Holding
-from gatepass.proxy.uploads import Form
+from gatepass.normalize.profiles import ProfileRules
+from gatepass.proxy.app_state import AppState, Upstream
+from gatepass.proxy.caller_limits import RequestMemory
+from gatepass.proxy.uploads import MultipartUpload
 from gatepass.sse.usage import Usage
-from gatepass.tokens import Token, User
-from gatepass.types import Call, Headers, Inbound, Target
+from gatepass.tokens import Token, TokenUser
+from gatepass.types import Call, ClientRequest, Headers, Target
 
 PATH_LOG_CHARS = 256
 
@@ -79,7 +79,7 @@ BODY_KEPT_CHARS = BODY_LOG_CHARS + 16 * 1024
 """More than is logged: a secret that begins before the cut is known by its value only where all of it is here."""
 IDS_LOG_CHARS = 1_000
 """Of the upstream's ids, where many requests were sent for one."""
-NOBODY = AccessKey.model_construct(name="", hash=None, key=None, models=[], profile=None)
+ANONYMOUS = AccessKey.model_construct(name="", hash=None, key=None, models=[], profile=None)
 """The caller until the request is authenticated: may use no model."""
 
 
@@ -90,8 +90,8 @@ class Attempt(msgspec.Struct, eq=False):
     once with another token, and once on a new connection.
     """
 
-    gate: Gate
-    hop: Hop
+    state: AppState
+    upstream: Upstream
     target: Target
     call: Call
     """As the client sent it."""
@@ -114,19 +114,19 @@ class Attempt(msgspec.Struct, eq=False):
     """What of `adapted` was done because of refusals, of this request or of others before it."""
     tried: tuple[str, ...] = ()
     """What was tried in vain to make the upstream take the request."""
-    holding: Holding | None = None
+    memory: RequestMemory | None = None
     """Counts the bytes of replies that are held whole; None where gatepass asks for itself."""
     reply_text: str | None = None
     """The beginning of the reply's body, where `log.bodies` asks for it."""
 
     @property
-    def user(self) -> User:
+    def user(self) -> TokenUser:
         """By whom the token is shown."""
-        return User(self.hop.name, self.target.model or self.call.model)
+        return TokenUser(self.upstream.name, self.target.model or self.call.model)
 
-    def keep_reply(self, data: bytes) -> None:
+    def capture_reply(self, data: bytes) -> None:
         """Capture the beginning of the reply's body, where `log.bodies` asks for it."""
-        if self.gate.keeps_bodies:
+        if self.state.keeps_bodies:
             self.reply_text = captured(self.reply_text, data)
 
     def add_changes(self, adapted: tuple[str, ...]) -> None:
@@ -134,9 +134,9 @@ class Attempt(msgspec.Struct, eq=False):
         if adapted:
             self.adapted = tuple(dict.fromkeys((*self.adapted, *adapted)))
 
-    def part(self) -> Attempt:
+    def begin_part(self) -> Attempt:
         """The state of one of several requests that this attempt goes out as; `take_back` ends it."""
-        return Attempt(self.gate, self.hop, self.target, self.call, self.profile, holding=self.holding)
+        return Attempt(self.state, self.upstream, self.target, self.call, self.profile, memory=self.memory)
 
     def take_back(self, part: Attempt, *, failed: bool) -> None:
         """Add what `part` did. The reply to one that failed stands first: no cut takes it away.
@@ -163,18 +163,18 @@ class RequestContext(msgspec.Struct, eq=False):
     Nothing that it holds refers back to it, so that a finished request needs no garbage collection.
     """
 
-    inbound: Inbound
-    gate: Gate
-    profile: Prepared
+    client_request: ClientRequest
+    state: AppState
+    profile: ProfileRules
     """What the client needs beyond the plain API: known when the caller is."""
     operation: str = "none"
-    caller: AccessKey = NOBODY
+    caller: AccessKey = ANONYMOUS
     call: Call | None = None
-    holding: Holding | None = None
+    memory: RequestMemory | None = None
     """What the request holds in memory."""
-    form: Form | None = None
+    upload: MultipartUpload | None = None
     """The body, where it is a multipart form, which passes through."""
-    upstream: str | None = None
+    upstream_name: str | None = None
     """That of the last attempt, or all whose lists of models were read."""
     attempts: list[Attempt] = []
     """One for each target that was tried."""
@@ -217,21 +217,23 @@ class RequestContext(msgspec.Struct, eq=False):
         return "error" if self.error is not None else "ok"
 
     @classmethod
-    def of_own(cls, gate: Gate, profile: Prepared) -> Self:
+    def of_own(cls, gate: AppState, profile: ProfileRules) -> Self:
         """For a request of gatepass's own that no client waits for and no access record describes."""
-        return cls(Inbound("", "", "", (), "", 0.0), gate, profile)
+        return cls(ClientRequest("", "", "", (), "", 0.0), gate, profile)
 
     def attempt(self, call: Call, target: Target) -> Attempt:
         """Begin an attempt at `target`."""
-        gate = self.gate
-        attempt = Attempt(gate, gate.hops[target.upstream], target, call, self.profile.settings, holding=self.holding)
+        gate = self.state
+        attempt = Attempt(
+            gate, gate.upstreams[target.upstream], target, call, self.profile.settings, memory=self.memory
+        )
         self.attempts.append(attempt)
-        self.upstream = target.upstream
+        self.upstream_name = target.upstream
         return attempt
 
-    def keep_request(self, data: bytes) -> None:
+    def capture_request(self, data: bytes) -> None:
         """Capture the beginning of the request's body, where `log.bodies` asks for it."""
-        if self.gate.keeps_bodies:
+        if self.state.keeps_bodies:
             self.request_text = captured(self.request_text, data)
 
     def record(self, outcome: str, duration_s: float) -> AccessRecord:
@@ -239,7 +241,7 @@ class RequestContext(msgspec.Struct, eq=False):
 
         The values are in the order of the fields: keywords take 1.5 µs more (CPython 3.11), 1 % of a small chat.
         """
-        inbound, call, error, attempts = self.inbound, self.call, self.error, self.attempts
+        inbound, call, error, attempts = self.client_request, self.call, self.error, self.attempts
         attempt = attempts[-1] if attempts else None
         if attempt is not None and len(attempts) == 1:  # nearly always
             requests, token_wait_s = attempt.requests, attempt.token_wait_s
@@ -252,7 +254,7 @@ class RequestContext(msgspec.Struct, eq=False):
             self.operation,
             self.caller.name,
             call.model if call is not None else "",
-            self.upstream,
+            self.upstream_name,
             attempt.target.model if attempt is not None else None,
             call.stream if call is not None else False,
             self.status,

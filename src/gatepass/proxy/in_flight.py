@@ -6,41 +6,41 @@ import asyncio
 from types import TracebackType
 from typing import Protocol, Self
 
-from gatepass.cancel import Leash, Tasks
+from gatepass.cancel import CancelScope, Tasks
 from gatepass.clock import Clock, sleep
 from gatepass.errors import Draining
-from gatepass.proxy.caller_limits import SMALL_BYTES, Concurrency, HeldBytes, Holding
+from gatepass.proxy.caller_limits import SMALL_BYTES, Concurrency, MemoryBudget, RequestMemory
 
-LAST_WORDS_S = 2.0
+ERROR_EVENT_S = 2.0
 """How long the streams that a drain ends may take to write their error event."""
 
 
-class Reply(Protocol):
+class InFlightResponse(Protocol):
     """What a request is under way for."""
 
     @property
-    def is_out(self) -> bool:
+    def is_sent(self) -> bool:
         """Whether the client's connection has taken all of it."""
         ...
 
     @property
-    def is_expected(self) -> bool:
+    def connected_before_drain(self) -> bool:
         """Whether the request came on a connection that was open before new ones were refused."""
         ...
 
 
-class Live:
+class InFlightRequests:
     """The requests under way in this process, and whether new ones may come."""
 
     def __init__(self, limit: int, callers: int = 1, held_bytes: int = 512 * 1024 * 1024) -> None:
         self.tasks = Tasks()
-        self.held = HeldBytes(held_bytes, callers)
+        self.held = MemoryBudget(held_bytes, callers)
         self.draining = False
         """Whether this process stops: /readyz is red, and each answer closes its connection."""
         self.refusing = False
         """Whether requests on new connections are refused; it follows `draining`."""
         self._concurrency = Concurrency(limit, callers)
-        self._places: set[Place] = set()
+        self._places: set[InFlightRequest] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         """That of all requests, known from the first one on: to ask for it costs each of them a system call."""
         self._idle = asyncio.Event()
@@ -52,23 +52,23 @@ class Live:
         """How many requests are under way."""
         return len(self._places)
 
-    def admit(self, reply: Reply) -> Place:
+    def admit(self, reply: InFlightResponse) -> InFlightRequest:
         """A place for one request, held by a `with` block; raises Draining where there is none.
 
-        It counts against no limit before `Place.claim`: until then nobody knows whose request it is.
+        It counts against no limit before `InFlightRequest.claim`: until then nobody knows whose request it is.
         """
-        if self.refusing and not reply.is_expected:
+        if self.refusing and not reply.connected_before_drain:
             raise Draining("gatepass is stopping. Send the request again: another instance takes it.", retry_after_s=1)
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
-        return Place(self, reply, self._concurrency, loop)
+        return InFlightRequest(self, reply, self._concurrency, loop)
 
-    def enter(self, place: Place) -> None:
-        self._places.add(place)
+    def enter(self, request: InFlightRequest) -> None:
+        self._places.add(request)
 
-    def leave(self, place: Place) -> None:
-        self._places.discard(place)
+    def remove(self, request: InFlightRequest) -> None:
+        self._places.discard(request)
         if self.draining and not self._places:
             self._idle.set()
 
@@ -88,13 +88,13 @@ class Live:
             self._idle.set()
         if await self._idle_within(clock, bound_s, self._hurried):
             return 0
-        rest = [place for place in self._places if not place.is_answered]
-        for place in rest:
-            place.pull(Draining("gatepass stopped before the answer was complete."))
-        await self._idle_within(clock, LAST_WORDS_S, asyncio.Event())
+        rest = [request for request in self._places if not request.is_answered]
+        for request in rest:
+            request.cancel(Draining("gatepass stopped before the answer was complete."))
+        await self._idle_within(clock, ERROR_EVENT_S, asyncio.Event())
         return len(rest)
 
-    def hurry(self) -> None:
+    def end_now(self) -> None:
         """A drain that is under way waits no longer."""
         self._hurried.set()
 
@@ -117,35 +117,41 @@ class Live:
                 wait.cancel()
 
 
-class Place(Leash):
+class InFlightRequest(CancelScope):
     """One of the requests under way, on its leash. Nothing ends it any more when its reply is out: neither the client
     that leaves with it, nor a deadline, nor a drain.
 
     Its base is named and not asked of `super()`, which makes an object each time."""
 
-    def __init__(self, live: Live, reply: Reply, concurrency: Concurrency, loop: asyncio.AbstractEventLoop) -> None:
-        self._live = live
+    def __init__(
+        self,
+        in_flight: InFlightRequests,
+        reply: InFlightResponse,
+        concurrency: Concurrency,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._live = in_flight
         self._loop = loop
         self._reply = reply
         self._concurrency = concurrency
         self._caller: str | None = None
-        self.holding = Holding(live.held)
+        self.memory = RequestMemory(in_flight.held)
 
     def claim(self, caller: str, max_concurrent: int | None) -> None:
         """Count the request for `caller` until it ends. Raises ConcurrencyLimited and Overloaded."""
         self._concurrency.claim(caller, max_concurrent)
-        self._caller = self.holding.caller = caller
+        self._caller = self.memory.caller = caller
 
     @property
     def is_answered(self) -> bool:
-        return self._reply.is_out
+        return self._reply.is_sent
 
-    def pull(self, reason: BaseException) -> None:
-        if not self._reply.is_out:
-            super().pull(reason)
+    def cancel(self, reason: BaseException) -> None:
+        if not self._reply.is_sent:
+            super().cancel(reason)
 
     def __enter__(self) -> Self:
-        Leash.__enter__(self)
+        CancelScope.__enter__(self)
         self._live.enter(self)
         return self
 
@@ -154,7 +160,7 @@ class Place(Leash):
     ) -> None:
         if self._caller is not None:
             self._concurrency.release(self._caller)
-        if self.holding.held_bytes > SMALL_BYTES:
-            self.holding.release()
-        self._live.leave(self)
-        Leash.__exit__(self, kind, error, trace)
+        if self.memory.held_bytes > SMALL_BYTES:
+            self.memory.release()
+        self._live.remove(self)
+        CancelScope.__exit__(self, kind, error, trace)

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from gatepass.clock import Clock, Rounds
+from gatepass.clock import Clock, PeriodicChecks
 from gatepass.config.access import Profile
-from gatepass.proxy.client_response import Reply
-from gatepass.sse.chunk import CHAT_CHUNK, LEGACY, Origin, event, silent_choice
-from gatepass.types import Call, Surface
+from gatepass.proxy.client_response import ClientResponse
+from gatepass.sse.chunk import CHAT_CHUNK, LEGACY, EnvelopeDefaults, empty_choice, encode_event
+from gatepass.types import Call, ClientProtocol
 
 COMMENT = b": keep-alive\n\n"
 """A block by itself: clients that cut a stream at its blank lines throw it away alone (Dify, RAGFlow's Go client)."""
@@ -21,7 +21,7 @@ COMMENT_AFTER_ID = b": keep-alive\n"
 """Behind an `id:` line a blank line more is an empty event to openai-python, and it dies (its issues 2722, 3833)."""
 
 
-class Events(Protocol):
+class KeepAliveState(Protocol):
     """The stream that a sign stands in, as far as it has gone out."""
 
     @property
@@ -30,7 +30,7 @@ class Events(Protocol):
         ...
 
     @property
-    def told(self) -> Mapping[str, Any]:
+    def envelope(self) -> Mapping[str, Any]:
         """What its chunks say of themselves (`id`, `created`, `model`), as far as that is known."""
         ...
 
@@ -40,11 +40,11 @@ class Events(Protocol):
         ...
 
 
-Sign = Callable[[Events | None], bytes]
+KeepAliveEncoder = Callable[[KeepAliveState | None], bytes]
 """The sign to write behind what has gone out of a stream, None where none has begun; b"" for none at this point."""
 
 
-def sign_of(profile: Profile, call: Call, wall: Callable[[], float]) -> Sign | None:
+def keep_alive_encoder(profile: Profile, call: Call, wall: Callable[[], float]) -> KeepAliveEncoder | None:
     """What keeps the stream that answers `call` alive for a client of `profile`, None for nothing. `wall` gives seconds
     since the epoch.
 
@@ -53,37 +53,37 @@ def sign_of(profile: Profile, call: Call, wall: Callable[[], float]) -> Sign | N
     is, openai-python takes no other (ResponseStreamState).
     """
     if profile.keep_alive == "comment":
-        return comment
-    if profile.keep_alive == "off" or call.operation.surface is not Surface.CHAT:
+        return comment_keep_alive
+    if profile.keep_alive == "off" or call.operation.protocol is not ClientProtocol.CHAT:
         return None
-    origin = Origin(lambda prefix: f"{prefix}{call.id}", int(wall()), call.model)
-    return EmptyDelta(origin, is_text=call.operation.name == "completions")
+    defaults = EnvelopeDefaults(lambda prefix: f"{prefix}{call.id}", int(wall()), call.model)
+    return EmptyDeltaKeepAlive(defaults, is_text=call.operation.name == "completions")
 
 
-def comment(events: Events | None) -> bytes:
+def comment_keep_alive(events: KeepAliveState | None) -> bytes:
     return COMMENT_AFTER_ID if events is not None and events.has_ids else COMMENT
 
 
 @dataclass(frozen=True, slots=True)
-class EmptyDelta:
+class EmptyDeltaKeepAlive:
     """For parsers that stumble over comments: a chunk without text. It bears the stream's own name as soon as that is
-    known, until then one of `origin`; behind a finish reason nothing may follow but the usage, and so no sign does.
+    known, until then one of `defaults`; behind a finish reason nothing may follow but the usage, and so no sign does.
     """
 
-    origin: Origin
+    origin: EnvelopeDefaults
     is_text: bool = False
 
-    def __call__(self, events: Events | None) -> bytes:
+    def __call__(self, events: KeepAliveState | None) -> bytes:
         index = 0 if events is None else events.open_choice
         if index is None:
             return b""
-        told = {} if events is None else events.told
-        return event({**self._head(), **told, "choices": [silent_choice(index, is_text=self.is_text)]})
+        told = {} if events is None else events.envelope
+        return encode_event({**self._head(), **told, "choices": [empty_choice(index, is_text=self.is_text)]})
 
     def _head(self) -> dict[str, Any]:
         kind, prefix = (LEGACY, "cmpl-") if self.is_text else (CHAT_CHUNK, "chatcmpl-")
-        origin = self.origin
-        return {"id": origin.new_id(prefix), "object": kind, "created": origin.created_s, "model": origin.model}
+        defaults = self.origin
+        return {"id": defaults.new_id(prefix), "object": kind, "created": defaults.created_s, "model": defaults.model}
 
 
 OK = 200
@@ -97,7 +97,7 @@ EVERY_S = 12.0
 """Proxies give up on a connection that is silent for 60 s, clients of few lines sooner (nginx: proxy_read_timeout)."""
 
 
-class Heartbeat:
+class KeepAlive:
     """Holds the head of a stream back for a while, so that an error that comes till then keeps its true status; then
     commits the 200 and writes a sign whenever nothing has gone out for EVERY_S, which resets the read timeouts on the
     way. So too in the middle of a stream that pauses.
@@ -109,40 +109,40 @@ class Heartbeat:
 
     __slots__ = ("_clock", "_events", "_hold_s", "_reply", "_rounds", "_seen_bytes", "_sign", "_since_s")
 
-    def __init__(self, reply: Reply, clock: Clock, rounds: Rounds) -> None:
-        self._reply = reply
+    def __init__(self, client_response: ClientResponse, clock: Clock, periodic_checks: PeriodicChecks) -> None:
+        self._reply = client_response
         self._clock = clock
-        self._rounds = rounds
-        self._sign: Sign | None = None
-        self._events: Events | None = None
+        self._rounds = periodic_checks
+        self._sign: KeepAliveEncoder | None = None
+        self._events: KeepAliveState | None = None
         self._hold_s = STREAM_HOLD_S
         self._since_s = 0.0
         self._seen_bytes = 0
 
-    def start(self, sign: Sign, hold_s: float) -> None:
+    def start(self, sign: KeepAliveEncoder, hold_s: float) -> None:
         """Begin to count; the wait is one over all attempts, so a second call can only shorten the hold."""
         if self._sign is None:
             self._sign, self._hold_s, self._since_s = sign, hold_s, self._clock.now()
-            self._rounds.join(self)
+            self._rounds.add(self)
         self._hold_s = min(hold_s, self._hold_s)
 
-    def follow(self, events: Events) -> None:
+    def watch_stream(self, events: KeepAliveState) -> None:
         """From here on the client gets `events`."""
         self._events = events
 
     def stop(self) -> None:
         if self._sign is not None:
-            self._rounds.leave(self)
+            self._rounds.remove(self)
 
-    def look(self) -> None:
-        reply, now = self._reply, self._clock.now()
-        if reply.ended:
+    def check(self) -> None:
+        client_response, now = self._reply, self._clock.now()
+        if client_response.ended:
             return
-        if reply.sent_bytes != self._seen_bytes:
-            self._seen_bytes, self._since_s = reply.sent_bytes, now
-        elif now - self._since_s >= (EVERY_S if reply.begun else self._hold_s):
-            if not reply.begun:
-                reply.begin_stream(OK, ())
-            if sign := (self._sign or comment)(self._events):
-                reply.comment(sign)
-            self._seen_bytes, self._since_s = reply.sent_bytes, now
+        if client_response.sent_bytes != self._seen_bytes:
+            self._seen_bytes, self._since_s = client_response.sent_bytes, now
+        elif now - self._since_s >= (EVERY_S if client_response.begun else self._hold_s):
+            if not client_response.begun:
+                client_response.begin_stream(OK, ())
+            if sign := (self._sign or comment_keep_alive)(self._events):
+                client_response.comment(sign)
+            self._seen_bytes, self._since_s = client_response.sent_bytes, now

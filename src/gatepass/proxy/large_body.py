@@ -19,9 +19,18 @@ import msgspec
 from msgspec.structs import replace
 
 from gatepass.errors import BodyTooComplex, GatepassError, InvalidJson
-from gatepass.json_scan import WHOLE_ESCAPES, Member, ScannedBody, Walk, has_more_values, may_spell, occurrences, string
-from gatepass.operations.request import HALF_PAIR, MAX_DEPTH, complaint, too_deep, top_level
-from gatepass.types import Call, Surface
+from gatepass.json_scan import (
+    WHOLE_ESCAPES,
+    JsonScanner,
+    Member,
+    ScannedBody,
+    has_more_values,
+    may_spell,
+    occurrences,
+    string,
+)
+from gatepass.operations.request import HALF_PAIR, MAX_DEPTH, json_error, too_deep, top_level
+from gatepass.types import Call, ClientProtocol
 
 LARGE_BYTES = 1024 * 1024
 """A smaller body is decoded in one piece: the worst one takes 35 ms, beside the loop."""
@@ -119,13 +128,13 @@ def _has_many_escapes(body: bytes) -> bool:
 
 async def reread(call: Call) -> Call:
     """`call` with a body that is scanned where it has to be: an edited one no longer is."""
-    has_inputs = call.operation.surface is Surface.EMBEDDINGS
+    has_inputs = call.operation.protocol is ClientProtocol.EMBEDDINGS
     if not needs_scan(call.body, has_inputs=has_inputs):
         return call
     return replace(call, body=await scanned(call.body))
 
 
-async def apart(body: bytes, work: Callable[[], Made]) -> Made:
+async def run_off_loop(body: bytes, work: Callable[[], Made]) -> Made:
     """Return what `work`, which looks into `body` and changes nothing that others see, returns.
 
     A heavy body is looked into in a thread. `work` is Python code, which leaves the lock to the loop in time; calls of
@@ -360,13 +369,13 @@ class Scan:
         if found is None and spans[-1][1] < len(self._body):  # the pass came no further
             return _too_complex(_UNREAD)
         if found is None:
-            return InvalidJson(complaint(self._body, said))
+            return InvalidJson(json_error(self._body, said))
         left = int(found[1]) - at
         for start, end in spans:
             if left <= end - start:
                 break
             left -= end - start + len(b'""')
-        return InvalidJson(complaint(self._body, f"{said[: found.start()]} (byte {start + left})"))
+        return InvalidJson(json_error(self._body, f"{said[: found.start()]} (byte {start + left})"))
 
     def _finish(self) -> None:
         """Validate the last fragment. Raise if the pass did not come to the body's end: it understood no more."""
@@ -381,7 +390,7 @@ class Scan:
         self._inputs = 1
         if value is None or self._body[value] != _ARRAY:
             return
-        count, walk = 0, Walk(self.result(), steps_left=100 * MOST_VALUES)
+        count, walk = 0, JsonScanner(self.result(), steps_left=100 * MOST_VALUES)
         for start, _ in walk.elements(value):
             if not count and self._body[start] in b"-0123456789":
                 return

@@ -20,17 +20,17 @@ from gatepass.auth.model_access import may_use
 from gatepass.cancel import timeout
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
-from gatepass.config.routes import Kind, Model
+from gatepass.config.routes import Model, ModelKind
 from gatepass.errors import GatepassError, ModelNotFound, UpstreamAuth, UpstreamInvalid, UpstreamTimeout
 from gatepass.json_scan import json_value
 from gatepass.learning.export import marks
-from gatepass.learning.learned_rule import Learned
+from gatepass.learning.learned_rule import LearnedRuleRecord
 from gatepass.normalize.profiles import typed, untyped
 from gatepass.operations.table import OPERATIONS
-from gatepass.proxy.app_state import Gate, Hop
+from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.context import Attempt, RequestContext
-from gatepass.proxy.upstream_call import explained, heard, refused, send, whole
-from gatepass.types import Call, Request, Surface, Target
+from gatepass.proxy.upstream_call import explain_rejection, read_body, read_error, received_reply, send
+from gatepass.types import Call, ClientProtocol, OutboundRequest, Target
 
 LOG = logging.getLogger("gatepass.catalog")
 
@@ -70,7 +70,7 @@ class _Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class _Flight:
+class _Fetch:
     """A list under way."""
 
     task: asyncio.Task[None]
@@ -85,11 +85,11 @@ class Catalog:
     """Lists models. One fetch per upstream however many ask. The last good list outlives a failing upstream, and is
     shown at once while a newer one is fetched."""
 
-    def __init__(self, gate: Gate) -> None:
-        self._gate = gate
-        self._kinds = Kinds(gate.config)
+    def __init__(self, state: AppState) -> None:
+        self._gate = state
+        self._kinds = Kinds(state.config)
         self._known: dict[str, _Known] = {}
-        self._flights: dict[str, _Flight] = {}
+        self._flights: dict[str, _Fetch] = {}
         self._failed: dict[str, _Failed] = {}
 
     async def listing(self, context: RequestContext) -> bytes:
@@ -129,13 +129,13 @@ class Catalog:
         """The upstreams whose own lists are shown; those whose list is old are asked, once for all who want it."""
         opened, now = self._gate.routes.listing().open_upstreams, self._gate.clock.now()
         # of Azure's deployments and RAGFlow's assistants there is no list: those are asked by their configured names
-        hops = self._gate.hops
+        hops = self._gate.upstreams
         wanted = list(dict.fromkeys(upstream for upstream, _ in opened if hops[upstream].dialect.lists_models))
         for upstream in wanted:
             if upstream not in self._flights and self._is_old(upstream, now):
-                task = self._gate.live.tasks.spawn(self._fetch(upstream), f"models of {upstream}")
-                self._flights[upstream] = _Flight(task, now)
-        context.upstream = ",".join(wanted) or None
+                task = self._gate.in_flight.tasks.spawn(self._fetch(upstream), f"models of {upstream}")
+                self._flights[upstream] = _Fetch(task, now)
+        context.upstream_name = ",".join(wanted) or None
         return wanted
 
     def _shown(self) -> Collection[Entry]:
@@ -161,13 +161,13 @@ class Catalog:
     def _marked(self, entries: Iterable[Entry]) -> list[Entry]:
         """The entries with what is declared and learned of each model."""
         wall_s = self._gate.clock.wall()
-        known: dict[tuple[str, str, str], list[Learned]] = {}
+        known: dict[tuple[str, str, str], list[LearnedRuleRecord]] = {}
         for one in self._gate.learner.memory.learned(self._gate.clock.now(), wall_s):
             if one.state == "learned":
-                known.setdefault((one.subject.operation, one.subject.upstream, one.subject.model), []).append(one)
+                known.setdefault((one.scope.operation, one.scope.upstream, one.scope.model), []).append(one)
         return [{**entry, **self._marks(entry["id"], known, wall_s)} for entry in entries]
 
-    def _marks(self, model: str, known: Mapping[tuple[str, str, str], list[Learned]], wall_s: float) -> Entry:
+    def _marks(self, model: str, known: Mapping[tuple[str, str, str], list[LearnedRuleRecord]], wall_s: float) -> Entry:
         declared, models = self._gate.declared, self._gate.config.models
         name = declared.entry("chat", model) or declared.entry("embeddings", model)
         learned = [
@@ -207,7 +207,7 @@ class Catalog:
             await timeout(self._gate.clock, max(0.0, left_s), landed, _Late())
 
     async def _fetch(self, upstream: str) -> None:
-        hop = self._gate.hops[upstream]
+        hop = self._gate.upstreams[upstream]
         try:
             late = UpstreamTimeout(
                 f"The model list did not come within {FETCH_S:g} s.", upstream=upstream, phase="total"
@@ -224,34 +224,34 @@ class Catalog:
             del self._flights[upstream]
 
 
-async def fetch_models(gate: Gate, hop: Hop) -> tuple[Entry, ...]:
+async def fetch_models(state: AppState, hop: Upstream) -> tuple[Entry, ...]:
     """The upstream's own list, entries as `_as_model` leaves them; raises TokenUnavailable and UpstreamError."""
-    attempt = Attempt(gate, hop, Target(hop.name), _model_list_call())
+    attempt = Attempt(state, hop, Target(hop.name), _model_list_call())
     try:
         return await _listed(attempt)
     except UpstreamAuth as refusal:
-        raise explained(attempt, refusal) from refusal.__cause__
+        raise explain_rejection(attempt, refusal) from refusal.__cause__
 
 
 async def _listed(attempt: Attempt) -> tuple[Entry, ...]:
-    hop = attempt.hop
+    hop = attempt.upstream
     response = await send(attempt, model_list_request(hop))
     try:
         if response.status != 200:
-            mask = attempt.gate.redactor.mask
-            error = hop.dialect.judge_head(hop.name, response.status, response.headers, mask=mask)
-            raise error or await refused(attempt, response)
+            mask = attempt.state.redactor.mask
+            error = hop.dialect.classify_head(hop.name, response.status, response.headers, mask=mask)
+            raise error or await read_error(attempt, response)
     finally:
         if response.status != 200:
             await response.aclose()
-    body = await whole(attempt, response, LIST_BYTES)
-    judged = hop.dialect.judge_document(heard(attempt, response, body), Surface.MODELS)
+    body = await read_body(attempt, response, LIST_BYTES)
+    judged = hop.dialect.classify_document(received_reply(attempt, response, body), ClientProtocol.MODELS)
     if isinstance(judged, GatepassError):
         raise judged
     return _entries(hop, judged)
 
 
-def model_list_request(hop: Hop) -> Request:
+def model_list_request(hop: Upstream) -> OutboundRequest:
     """What lists the upstream's models, or RAGFlow's assistants; it bills nothing, so it also serves to try a hop."""
     return hop.dialect.encode(_model_list_call(), Target(hop.name), hop.settings.base_url, hop.timeouts)
 
@@ -261,7 +261,7 @@ def _model_list_call() -> Call:
     return Call(id="gatepass", operation=models, caller="gatepass", model="", body=b"", headers=())
 
 
-def _entries(hop: Hop, body: bytes) -> tuple[Entry, ...]:
+def _entries(hop: Upstream, body: bytes) -> tuple[Entry, ...]:
     """`{"data":[{"id"…}]}`, or the bare list that some servers send."""
     try:
         document = json_value(body)
@@ -286,7 +286,7 @@ def _as_model(entry: Entry) -> Entry:
     }
 
 
-_OF_OPERATION: Mapping[str, Kind] = MappingProxyType(
+_OF_OPERATION: Mapping[str, ModelKind] = MappingProxyType(
     {"embeddings": "embedding", "rerank": "rerank", "transcriptions": "asr", "translations": "asr", "speech": "tts"}
 )
 
@@ -310,13 +310,13 @@ class Kinds:
             kind = kinds.pop() if len(kinds) == 1 else None
         return model if kind is None else typed(model, kind)
 
-    def of(self, model: str) -> Kind | None:
+    def of(self, model: str) -> ModelKind | None:
         """What `model` is declared for, or named for under `operations`; None where neither tells."""
         entry = self._models.get(model)
         return (None if entry is None else declared(entry)) or self._of_model.get(model)
 
 
-def declared(entry: Model) -> Kind | None:
+def declared(entry: Model) -> ModelKind | None:
     """What the models of one entry are for, by its `capabilities`."""
     if entry.capabilities.kind is not None:
         return entry.capabilities.kind
@@ -325,7 +325,7 @@ def declared(entry: Model) -> Kind | None:
     return "vision" if entry.capabilities.vision else None
 
 
-def _of_model(config: Config) -> Mapping[str, Kind]:
+def _of_model(config: Config) -> Mapping[str, ModelKind]:
     """By public name; one that operations of several kinds name has none by that."""
     named: dict[str, set[str]] = {}
     for operation, route in config.operations.items():
@@ -334,8 +334,8 @@ def _of_model(config: Config) -> Mapping[str, Kind]:
     return _of_one(named)
 
 
-def _of_upstream(config: Config) -> Mapping[str, Kind]:
-    led = {target.upstream for entry in config.models.values() for target in entry.everywhere()}
+def _of_upstream(config: Config) -> Mapping[str, ModelKind]:
+    led = {target.upstream for entry in config.models.values() for target in entry.all_targets()}
     if not config.models and len(config.upstreams) == 1:
         return {}  # everything goes there
     served: dict[str, set[str]] = {}
@@ -345,7 +345,7 @@ def _of_upstream(config: Config) -> Mapping[str, Kind]:
     return _of_one(served)
 
 
-def _of_one(operations: Mapping[str, set[str]]) -> dict[str, Kind]:
+def _of_one(operations: Mapping[str, set[str]]) -> dict[str, ModelKind]:
     """The kind of what operations of one kind alone have to do with."""
     kinds = {name: {_OF_OPERATION.get(operation) for operation in names} for name, names in operations.items()}
     return {name: kind for name, found in kinds.items() if len(found) == 1 and (kind := next(iter(found))) is not None}

@@ -20,23 +20,23 @@ from gatepass.cancel import Tasks, timeout
 from gatepass.clock import Clock
 from gatepass.config.access import Profile
 from gatepass.dialects import content as form
-from gatepass.dialects.content import Kind, Opening
+from gatepass.dialects.content import ContentKind, ContentSniffer
 from gatepass.dialects.error_body import is_error
 from gatepass.dialects.reply_check import should_retry
 from gatepass.errors import BodyTooComplex, GatepassError, InvalidJson, TransportFault, UpstreamError, UpstreamInvalid
 from gatepass.json_scan import ScannedBody, occurrences
 from gatepass.normalize.embeddings_reply import is_right
-from gatepass.proxy.app_state import Gate, Hop
+from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.context import Attempt
-from gatepass.proxy.large_body import apart, scanned
-from gatepass.proxy.upstream_call import broken, heard, named, refused, whole
-from gatepass.sse.aggregate import Aggregator, Assembly
-from gatepass.sse.choice_repair import Wishes
-from gatepass.sse.chunk import Origin
+from gatepass.proxy.large_body import run_off_loop, scanned
+from gatepass.proxy.upstream_call import connection_error, named, read_body, read_error, received_reply
+from gatepass.sse.aggregate import BodyAggregator, CompletionAggregator
+from gatepass.sse.choice_repair import RepairOptions
+from gatepass.sse.chunk import EnvelopeDefaults
 from gatepass.sse.client_transforms import after_of, mended_reply
 from gatepass.sse.event import read_json
 from gatepass.sse.event_stream import EventStream
-from gatepass.sse.repair import Repair
+from gatepass.sse.repair import StreamRepair
 from gatepass.sse.responses_api import LAST_EVENTS, ResponseAggregator, Unfinished, synthesise_response
 from gatepass.sse.synthesize import synthesise
 from gatepass.sse.usage import Usage, place_for_ragflow, usage_wish
@@ -48,17 +48,17 @@ from gatepass.sse.whole_reply import (
     read_around_large,
     read_good,
 )
-from gatepass.types import Call, Complaint, Headers, Response, Surface, header
+from gatepass.types import Call, ClientProtocol, Headers, Response, UpstreamErrorBody, header
 
 
-class Whole(msgspec.Struct, frozen=True):
+class BufferedReply(msgspec.Struct, frozen=True):
     """A plain reply, held whole and judged; `adapted` names what was done to it."""
 
     status: int
     headers: Headers
     body: bytes
     adapted: tuple[str, ...] = ()
-    is_right: bool = False
+    is_validated: bool = False
     """Its vectors are all that the client's own call asked for, in order: nobody has to look again."""
     usage: Usage | None = None
     """As `usage_of` finds it in `body`; None: not known, ask that."""
@@ -66,7 +66,7 @@ class Whole(msgspec.Struct, frozen=True):
     """It is a chat's answer that says nothing, for all that its finish reason is `stop`."""
 
 
-class Made(msgspec.Struct, frozen=True):
+class SynthesizedStream(msgspec.Struct, frozen=True):
     """A stream made of a whole reply: all of its events, `[DONE]` with them; `body` is what they were made of."""
 
     headers: Headers
@@ -76,27 +76,27 @@ class Made(msgspec.Struct, frozen=True):
     is_empty: bool = False
 
 
-class Begun(msgspec.Struct, frozen=True):
+class StreamingReply(msgspec.Struct, frozen=True):
     """A stream whose first event was judged; the holder closes `response`.
 
-    `ready` may be written now; `whole` says that the body has already ended.
+    `ready` may be written now; `read_body` says that the body has already ended.
     """
 
-    hop: Hop
+    upstream: Upstream
     response: Response
     events: EventStream
     ready: bytes
-    whole: bool = False
+    body_ended: bool = False
 
 
-class Passed(msgspec.Struct, frozen=True):
+class RawReply(msgspec.Struct, frozen=True):
     """A reply of which only the head was judged; the holder closes `response`."""
 
-    hop: Hop
+    upstream: Upstream
     response: Response
 
 
-Answer = Whole | Made | Begun | Passed
+ClassifiedReply = BufferedReply | SynthesizedStream | StreamingReply | RawReply
 
 
 NAME_BYTES = 12
@@ -123,57 +123,57 @@ class Ids:
         return f"{prefix}{self._name}" if self._made == 1 else f"{prefix}{self._name}-{self._made}"
 
 
-class Case(msgspec.Struct, frozen=True):
+class ReplyContext(msgspec.Struct, frozen=True):
     """One reply, the client's own `call` that it shall answer, and what the client needs beyond that."""
 
-    gate: Gate
+    state: AppState
     call: Call
-    hop: Hop
+    upstream: Upstream
     response: Response
     attempt: Attempt
     profile: Profile
 
     @property
     def is_chat(self) -> bool:
-        return self.call.operation.surface is Surface.CHAT
+        return self.call.operation.protocol is ClientProtocol.CHAT
 
     @property
     def is_response(self) -> bool:
-        return self.call.operation.surface is Surface.RESPONSES
+        return self.call.operation.protocol is ClientProtocol.RESPONSES
 
     @property
     def may_stream(self) -> bool:
         """Whether its answers come whole or as a stream, as the client asks, and each is made of the other."""
-        surface = self.call.operation.surface
-        return surface is Surface.CHAT or surface is Surface.RESPONSES
+        protocol = self.call.operation.protocol
+        return protocol is ClientProtocol.CHAT or protocol is ClientProtocol.RESPONSES
 
     def headers(self) -> Headers:
         """The reply's headers, as far as the client gets them."""
-        return tuple(self.hop.response_headers.relayed(self.response.headers))
+        return tuple(self.upstream.response_headers.select(self.response.headers))
 
-    def reader(self) -> partial[Complaint | None]:
+    def reader(self) -> partial[UpstreamErrorBody | None]:
         """Reads the complaint that an event may be, in the upstream's dialect."""
-        return partial(self.hop.dialect.read_complaint, mask=self.gate.redactor.mask)
+        return partial(self.upstream.dialect.read_complaint, mask=self.state.redactor.mask)
 
-    def origin(self) -> Origin:
+    def origin(self) -> EnvelopeDefaults:
         """What chunks that gatepass makes itself say of where they come from."""
-        return Origin(Ids(), int(self.gate.clock.wall()), self.call.model)
+        return EnvelopeDefaults(Ids(), int(self.state.clock.wall()), self.call.model)
 
 
 OK = 200
 
 
-async def judge(attempt: Attempt, response: Response) -> Answer:
+async def classify(attempt: Attempt, response: Response) -> ClassifiedReply:
     """Turn a reply into what the client's own call asked for; raises the error that it really is, and closes it then.
 
     A stream where none was asked for becomes one reply, a whole reply where a stream was becomes a stream.
     """
-    hop = attempt.hop
-    case = Case(attempt.gate, attempt.call, hop, response, attempt, attempt.profile)
+    hop = attempt.upstream
+    context = ReplyContext(attempt.state, attempt.call, hop, response, attempt, attempt.profile)
     try:
         if response.status != OK:
-            await _check(case)
-        return await _answer(case)
+            await _check(context)
+        return await _answer(context)
     except UpstreamError as error:
         await response.aclose()
         error.should_retry = should_retry(response.headers)
@@ -183,40 +183,46 @@ async def judge(attempt: Attempt, response: Response) -> Answer:
         raise
 
 
-async def _check(case: Case) -> None:
+async def _check(context: ReplyContext) -> None:
     """Raises the error that a status tells of."""
-    hop, response, mask = case.hop, case.response, case.gate.redactor.mask
-    error = hop.dialect.judge_head(hop.name, response.status, response.headers, host=hop.host, mask=mask)
+    hop, response, mask = context.upstream, context.response, context.state.redactor.mask
+    error = hop.dialect.classify_head(hop.name, response.status, response.headers, host=hop.host, mask=mask)
     if error is None and is_error(response.status):
-        error = await refused(case.attempt, response)
+        error = await read_error(context.attempt, response)
     if error is not None:
         raise error
 
 
-def _answer(case: Case) -> Awaitable[Answer]:
+def _answer(context: ReplyContext) -> Awaitable[ClassifiedReply]:
     """Reads it in the way that the call and the reply's content type ask for."""
-    if case.may_stream:
-        return begin(case) if case.call.stream else gather(case) if says_stream(case) else hold(case)
-    return _pass(case) if case.call.operation.surface is Surface.RAW else hold(case)
+    if context.may_stream:
+        return (
+            begin_stream(context)
+            if context.call.stream
+            else aggregate_reply(context)
+            if says_stream(context)
+            else buffer_reply(context)
+        )
+    return _pass(context) if context.call.operation.protocol is ClientProtocol.RAW else buffer_reply(context)
 
 
-async def _pass(case: Case) -> Answer:
+async def _pass(context: ReplyContext) -> ClassifiedReply:
     """JSON is held and judged, a page is an error, events are watched; whatever else passes as it comes."""
-    kind = form.content_type(case.response.headers)
-    if case.call.operation.is_download and kind != "text/html":
-        return Passed(case.hop, case.response)
+    kind = form.content_type(context.response.headers)
+    if context.call.operation.is_download and kind != "text/html":
+        return RawReply(context.upstream, context.response)
     if not kind:
-        return await pass_unlabelled(case)
+        return await classify_unlabelled(context)
     if kind == "text/html" or kind.endswith("json"):
-        return await hold(case)
-    return await begin(case) if kind == "text/event-stream" else Passed(case.hop, case.response)
+        return await buffer_reply(context)
+    return await begin_stream(context) if kind == "text/event-stream" else RawReply(context.upstream, context.response)
 
 
 TAIL_S = 1.0
 """How long an upstream may take to end its body after `[DONE]`, so that its connection can be used again."""
 
 
-async def let_go(response: Response, tasks: Tasks, clock: Clock) -> None:
+async def close_finished_stream(response: Response, tasks: Tasks, clock: Clock) -> None:
     """Be done with a stream of which the last event is here, and close it.
 
     Nothing but the body's own end is expected behind it, and a connection read to that can be used again: it is
@@ -231,7 +237,7 @@ async def let_go(response: Response, tasks: Tasks, clock: Clock) -> None:
 async def _read_out(response: Response, clock: Clock) -> None:
     try:
         with suppress(TimeoutError, TransportFault):  # then it is closed instead
-            await timeout(clock, TAIL_S, response.pour(lambda _: True), TimeoutError())
+            await timeout(clock, TAIL_S, response.stream_to(lambda _: True), TimeoutError())
     finally:
         await response.aclose()
 
@@ -243,19 +249,19 @@ _TEXT = re.compile(rb"""(?:\xef\xbb\xbf)?\s*+(?:\{\s*+["}]|\[\s*+[\[{"\]0-9tfn-]
 _MAY_BECOME = re.compile(rb"(?:\xef(?:\xbb\xbf?+)?+)?+\s*+(?:[{\[]\s*+|<)?+\Z")
 
 
-async def pass_unlabelled(case: Case) -> Answer:
+async def classify_unlabelled(context: ReplyContext) -> ClassifiedReply:
     """Sound and pictures pass; what begins like JSON or a page is held and judged, and so is what is empty."""
     beginning = b""
     try:
-        async for piece in case.response:
+        async for piece in context.response:
             beginning += piece
             if len(beginning) > OPENING_BYTES or _MAY_BECOME.match(beginning) is None:
                 break
     except TransportFault as fault:
-        raise broken(case.attempt, fault) from fault
+        raise connection_error(context.attempt, fault) from fault
     if not beginning.strip() or _TEXT.match(beginning) is not None:
-        return await hold(case, beginning)
-    return Passed(case.hop, _Resumed(case.response, beginning))
+        return await buffer_reply(context, beginning)
+    return RawReply(context.upstream, _Resumed(context.response, beginning))
 
 
 class _Resumed:
@@ -284,58 +290,58 @@ class _Resumed:
         async for piece in self._response:
             yield piece
 
-    async def pour(self, take: Callable[[bytes], bool]) -> bool:
+    async def stream_to(self, write: Callable[[bytes], bool]) -> bool:
         beginning, self._beginning = self._beginning, b""
-        if beginning and not take(beginning):
+        if beginning and not write(beginning):
             return False
-        return await self._response.pour(take)
+        return await self._response.stream_to(write)
 
     async def aclose(self) -> None:
         await self._response.aclose()
 
 
-MENDED = (Surface.CHAT, Surface.EMBEDDINGS)
+MENDED = (ClientProtocol.CHAT, ClientProtocol.EMBEDDINGS)
 """What may be changed of a plain reply, for a client's sake."""
 AGGREGATED, UNWRAPPED = "stream=aggregate", "unwrap=data"
 """What `x-gatepass-adapted` calls a reply made of a stream, and an answer out of its envelope."""
 
 
-async def hold(case: Case, beginning: bytes = b"") -> Whole:
+async def buffer_reply(context: ReplyContext, beginning: bytes = b"") -> BufferedReply:
     """The reply held whole, of which `beginning` was read already. Raises the error that it really is."""
-    body = await whole(case.attempt, case.response, case.gate.config.limits.reply_bytes, beginning)
-    case.attempt.keep_reply(body)
-    surface = case.call.operation.surface
-    is_plain_chat = surface is Surface.CHAT and case.hop.shaping.is_plain
-    may_be_good = is_plain_chat and (len(body) <= BUILT_BYTES or not case.call.stream)  # a stream is made in slices
+    body = await read_body(context.attempt, context.response, context.state.config.limits.reply_bytes, beginning)
+    context.attempt.capture_reply(body)
+    protocol = context.call.operation.protocol
+    is_plain_chat = protocol is ClientProtocol.CHAT and context.upstream.transforms.is_plain
+    may_be_good = is_plain_chat and (len(body) <= BUILT_BYTES or not context.call.stream)  # a stream is made in slices
     if may_be_good and (good := read_good(body)) is not None:  # no need to judge and to mend it
         if len(body) > SLICE_BYTES:
             await asyncio.sleep(0)
-        return _profiled(case, Whole(case.response.status, case.headers(), body, usage=good.usage))
-    most_bytes = BUILT_BYTES if surface is Surface.CHAT else ONE_PASS_BYTES
-    if surface is not Surface.EMBEDDINGS and len(body) > most_bytes and form.start_of(body)[:1] == b"{":
+        return _profiled(context, BufferedReply(context.response.status, context.headers(), body, usage=good.usage))
+    most_bytes = BUILT_BYTES if protocol is ClientProtocol.CHAT else ONE_PASS_BYTES
+    if protocol is not ClientProtocol.EMBEDDINGS and len(body) > most_bytes and form.first_bytes(body)[:1] == b"{":
         body = await _scanned(body)
     if len(body) > MOST_VALUES and type(body) is not ScannedBody:  # a value takes a byte at least
-        await _bound_values(case, body)
-    if _is_stream(case, body):
-        assembly = _assembly(case)
+        await _bound_values(context, body)
+    if _is_stream(context, body):
+        assembly = _assembly(context)
         await _fed(assembly, body)
-        return _aggregated(case, assembly)
+        return _aggregated(context, assembly)
     await _turn(body)
-    if surface is Surface.EMBEDDINGS and is_right(body, case.call.wishes()):
-        return _mended(case, Whole(case.response.status, case.headers(), body, is_right=True))
+    if protocol is ClientProtocol.EMBEDDINGS and is_right(body, context.call.embeddings_options()):
+        return _mended(context, BufferedReply(context.response.status, context.headers(), body, is_validated=True))
     adapted: tuple[str, ...] = ()
-    if surface is Surface.CHAT and not is_plain_chat:
-        body, adapted = case.hop.shaping.document(body, case.origin())
+    if protocol is ClientProtocol.CHAT and not is_plain_chat:
+        body, adapted = context.upstream.transforms.document(body, context.origin())
     await _turn(body)
-    reply = heard(case.attempt, case.response, body)
-    judged = case.hop.dialect.judge_document(reply, surface)
+    reply = received_reply(context.attempt, context.response, body)
+    judged = context.upstream.dialect.classify_document(reply, protocol)
     if isinstance(judged, GatepassError):
-        case.attempt.add_changes(adapted)
+        context.attempt.add_changes(adapted)
         raise judged
     if judged is not body:
         adapted = (*adapted, UNWRAPPED)
     await _turn(body)
-    return _mended(case, Whole(case.response.status, case.headers(), judged, adapted))
+    return _mended(context, BufferedReply(context.response.status, context.headers(), judged, adapted))
 
 
 SLICE_BYTES = 512 * 1024
@@ -355,7 +361,7 @@ async def _scanned(body: bytes) -> bytes:
         return body
 
 
-async def _bound_values(case: Case, body: bytes) -> None:
+async def _bound_values(context: ReplyContext, body: bytes) -> None:
     """Raise UpstreamInvalid if `body` has more values than can be read in one piece. Signs in its texts count too."""
     values = 0
     for at in range(0, len(body), SLICE_BYTES):
@@ -363,7 +369,8 @@ async def _bound_values(case: Case, body: bytes) -> None:
         values += part.count(b",") + occurrences(part, b"[{", MOST_VALUES)
         if values > MOST_VALUES:
             raise UpstreamInvalid(
-                f"The upstream's reply is invalid: it has more than {MOST_VALUES} values.", upstream=case.hop.name
+                f"The upstream's reply is invalid: it has more than {MOST_VALUES} values.",
+                upstream=context.upstream.name,
             )
         await asyncio.sleep(0)
 
@@ -374,80 +381,84 @@ async def _turn(body: bytes) -> None:
         await asyncio.sleep(0)
 
 
-async def gather(case: Case) -> Whole:
+async def aggregate_reply(context: ReplyContext) -> BufferedReply:
     """One reply out of a stream, read as far as it says something. A document that is only labelled so is held."""
-    opening, assembly = Opening(b"text/event-stream"), _assembly(case)
+    opening, assembly = ContentSniffer(b"text/event-stream"), _assembly(context)
     try:
-        async for piece in case.response:
-            if opening.kind is Kind.UNDECIDED and opening.feed(piece) is Kind.UNDECIDED:
+        async for piece in context.response:
+            if opening.kind is ContentKind.UNDECIDED and opening.feed(piece) is ContentKind.UNDECIDED:
                 continue
-            if opening.kind is not Kind.STREAM:
-                return await hold(case, opening.held)
+            if opening.kind is not ContentKind.STREAM:
+                return await buffer_reply(context, opening.held)
             opening.held, run = b"", opening.held or piece
-            case.attempt.keep_reply(run)
+            context.attempt.capture_reply(run)
             if not await _fed(assembly, run):
                 break
-            if (holding := case.attempt.holding) is not None:
-                holding.add(len(run))
-                await holding.room()
+            if (memory := context.attempt.memory) is not None:
+                memory.add(len(run))
+                await memory.wait_for_room()
     except TransportFault as fault:
-        raise broken(case.attempt, fault) from fault
+        raise connection_error(context.attempt, fault) from fault
     await _fed(assembly, opening.held)
-    reply = _aggregated(case, assembly)
-    await let_go(case.response, case.gate.live.tasks, case.gate.clock)
+    reply = _aggregated(context, assembly)
+    await close_finished_stream(context.response, context.state.in_flight.tasks, context.state.clock)
     return reply
 
 
-def says_stream(case: Case) -> bool:
+def says_stream(context: ReplyContext) -> bool:
     """Whether the head calls the body a stream of events."""
-    headers = case.response.headers
+    headers = context.response.headers
     for name, kind in headers:
         if name == b"content-type":
             return kind != b"application/json" and form.content_type(headers) == "text/event-stream"
     return False
 
 
-def _mended(case: Case, reply: Whole) -> Whole:
+def _mended(context: ReplyContext, reply: BufferedReply) -> BufferedReply:
     """`reply` as clients read it, and as the profile of this one wants it."""
-    if case.call.operation.surface not in MENDED:
+    if context.call.operation.protocol not in MENDED:
         return reply
-    if case.is_chat:
-        body, adapted = mended_whole(reply.body, case.origin)
+    if context.is_chat:
+        body, adapted = mended_whole(reply.body, context.origin)
         reply = _changed(reply, body, adapted) if adapted else reply
         reply = replace(reply, is_empty=True) if is_empty_answer(body) else reply
-    return _profiled(case, reply)
+    return _profiled(context, reply)
 
 
-def _profiled(case: Case, reply: Whole) -> Whole:
-    body, adapted = mended_reply(reply.body, case.profile, case.call.model)
+def _profiled(context: ReplyContext, reply: BufferedReply) -> BufferedReply:
+    body, adapted = mended_reply(reply.body, context.profile, context.call.model)
     return _changed(reply, body, adapted) if adapted else reply
 
 
-def _changed(reply: Whole, body: bytes, adapted: tuple[str, ...]) -> Whole:
+def _changed(reply: BufferedReply, body: bytes, adapted: tuple[str, ...]) -> BufferedReply:
     return replace(reply, body=body, adapted=tuple(dict.fromkeys((*reply.adapted, *adapted))), usage=None)
 
 
-def _is_stream(case: Case, body: bytes) -> bool:
-    return case.may_stream and body[:1] != b"{" and form.is_event_stream(case.response.headers, body)
+def _is_stream(context: ReplyContext, body: bytes) -> bool:
+    return context.may_stream and body[:1] != b"{" and form.is_event_stream(context.response.headers, body)
 
 
-def _assembly(case: Case) -> Assembly:
-    hop, origin, limits = case.hop, case.origin(), case.gate.config.limits
-    if case.is_response:
-        return Assembly(hop.name, ResponseAggregator(hop.name, limits.reply_bytes, case.reader()), limits.event_bytes)
-    shaper = hop.shaping.stream(origin, wants_usage=True)
-    shapers = [] if shaper is None else [shaper]
+def _assembly(context: ReplyContext) -> BodyAggregator:
+    hop, defaults, limits = context.upstream, context.origin(), context.state.config.limits
+    if context.is_response:
+        return BodyAggregator(
+            hop.name, ResponseAggregator(hop.name, limits.reply_bytes, context.reader()), limits.event_bytes
+        )
+    transform = hop.transforms.stream(defaults, wants_usage=True)
+    shapers = [] if transform is None else [transform]
     if hop.settings.repair.cumulative:  # the rest of what a repair mends is no matter to an aggregator
-        shapers.append(Repair(Wishes(None, "keep", cumulative=True), origin))
-    aggregator = Aggregator(hop.name, limits.reply_bytes, case.reader(), origin, choices=case.call.choices)
-    return Assembly(hop.name, aggregator, limits.event_bytes, shapers)
+        shapers.append(StreamRepair(RepairOptions(None, "keep", cumulative=True), defaults))
+    aggregator = CompletionAggregator(
+        hop.name, limits.reply_bytes, context.reader(), defaults, choices=context.call.choices
+    )
+    return BodyAggregator(hop.name, aggregator, limits.event_bytes, shapers)
 
 
 TURN_BYTES = 4 * 1024
 """As much of a stream is aggregated before the event loop runs: it may be blank lines, which take up to 6 µs each."""
 
 
-async def _fed(assembly: Assembly, run: bytes) -> bool:
+async def _fed(assembly: BodyAggregator, run: bytes) -> bool:
     """Feed `run` in pieces, between which the event loop runs. Return whether more is wanted."""
     wants_more = True
     for at in range(0, len(run), TURN_BYTES):
@@ -459,15 +470,15 @@ async def _fed(assembly: Assembly, run: bytes) -> bool:
     return wants_more
 
 
-def _aggregated(case: Case, assembly: Assembly) -> Whole:
+def _aggregated(context: ReplyContext, assembly: BodyAggregator) -> BufferedReply:
     try:
         body = assembly.finish()
     except GatepassError:
-        case.attempt.add_changes(assembly.adapted)
+        context.attempt.add_changes(assembly.adapted)
         raise
-    headers = tuple(field for field in case.headers() if field[0] != b"content-type")
+    headers = tuple(field for field in context.headers() if field[0] != b"content-type")
     headers = (*headers, (b"content-type", b"application/json"))
-    return _mended(case, Whole(case.response.status, headers, body, (AGGREGATED,)))
+    return _mended(context, BufferedReply(context.response.status, headers, body, (AGGREGATED,)))
 
 
 SYNTHESISED = "stream=synth"
@@ -477,34 +488,34 @@ HELD_BYTES = 4096
 """So long, and so much of them, an upstream's comments wait for the first event: the answer may yet be an error."""
 
 
-async def begin(case: Case) -> Answer:
+async def begin_stream(context: ReplyContext) -> ClassifiedReply:
     """Read until it is plain what came, and a stream until its first events can be written."""
-    opening = Opening(header(case.response.headers, b"content-type"))
-    events = _event_stream(case)
+    opening = ContentSniffer(header(context.response.headers, b"content-type"))
+    events = _event_stream(context)
     pieces: list[bytes] = []
-    held, held_until_s = b"", case.gate.clock.now() + HOLD_S
+    held, held_until_s = b"", context.state.clock.now() + HOLD_S
     try:
-        async for piece in case.response:
-            if opening.kind is Kind.UNDECIDED:
+        async for piece in context.response:
+            if opening.kind is ContentKind.UNDECIDED:
                 pieces.append(piece)
-                if opening.feed(piece) is Kind.UNDECIDED:
+                if opening.feed(piece) is ContentKind.UNDECIDED:
                     continue
                 piece = b"".join(pieces)
-            if opening.kind is not Kind.STREAM:
-                return await _made(case, await hold(case, piece))
-            held += _judged(case, piece, events.feed(piece), events)
-            while events.waiting and (not held or _may_wait(held, held_until_s - case.gate.clock.now())):
+            if opening.kind is not ContentKind.STREAM:
+                return await _made(context, await buffer_reply(context, piece))
+            held += _judged(context, piece, events.feed(piece), events)
+            while events.waiting and (not held or _may_wait(held, held_until_s - context.state.clock.now())):
                 await asyncio.sleep(0)
-                held += _judged(case, piece, events.feed(), events)
+                held += _judged(context, piece, events.feed(), events)
             is_over = events.done or events.failure is not None
-            if is_over or (held and not _may_wait(held, held_until_s - case.gate.clock.now())):
-                return Begun(case.hop, case.response, events, held)
+            if is_over or (held and not _may_wait(held, held_until_s - context.state.clock.now())):
+                return StreamingReply(context.upstream, context.response, events, held)
     except TransportFault as fault:
-        raise broken(case.attempt, fault) from fault
-    if opening.kind is not Kind.STREAM:
-        return await _made(case, await hold(case, b"".join(pieces)))
-    held += _judged(case, b"", events.finish(), events)
-    return Begun(case.hop, case.response, events, held, whole=True)
+        raise connection_error(context.attempt, fault) from fault
+    if opening.kind is not ContentKind.STREAM:
+        return await _made(context, await buffer_reply(context, b"".join(pieces)))
+    held += _judged(context, b"", events.finish(), events)
+    return StreamingReply(context.upstream, context.response, events, held, body_ended=True)
 
 
 def _may_wait(held: bytes, left_s: float) -> bool:
@@ -516,78 +527,80 @@ def _may_wait(held: bytes, left_s: float) -> bool:
     return is_short and all(not line or line.startswith(b":") for line in held.splitlines())
 
 
-async def _made(case: Case, reply: Whole) -> Answer:
-    if case.call.operation.surface is Surface.RAW:
+async def _made(context: ReplyContext, reply: BufferedReply) -> ClassifiedReply:
+    if context.call.operation.protocol is ClientProtocol.RAW:
         return reply
-    events = await apart(reply.body, partial(_synthesised, case, reply.body))
+    events = await run_off_loop(reply.body, partial(_synthesised, context, reply.body))
     adapted = reply.adapted
-    if case.is_chat and (after := after_of(case.profile)) is not None:
-        events, adapted = after.feed(events), (*adapted, *after.adapted)
+    if context.is_chat and (client_transform := after_of(context.profile)) is not None:
+        events, adapted = client_transform.feed(events), (*adapted, *client_transform.adapted)
     headers = tuple(field for field in reply.headers if field[0] != b"content-type")
-    return Made(headers, events, reply.body, (SYNTHESISED, *adapted), reply.is_empty)
+    return SynthesizedStream(headers, events, reply.body, (SYNTHESISED, *adapted), reply.is_empty)
 
 
-def _synthesised(case: Case, body: bytes) -> bytes:
+def _synthesised(context: ReplyContext, body: bytes) -> bytes:
     try:
-        if case.is_chat and isinstance(body, ScannedBody):
-            return b"".join(_events(case, read_around_large(body)))
-        return b"".join(_events(case, read_json(body)))
+        if context.is_chat and isinstance(body, ScannedBody):
+            return b"".join(_events(context, read_around_large(body)))
+        return b"".join(_events(context, read_json(body)))
     except Unfinished:
         unfinished = "The upstream answered with a response that is not finished and has no output."
-        raise UpstreamInvalid(unfinished, upstream=case.hop.name) from None
+        raise UpstreamInvalid(unfinished, upstream=context.upstream.name) from None
     except ValueError:  # UTF-8 that is none, a number of thousands of digits: a judge does not read so closely
-        raise UpstreamInvalid("The upstream answered with JSON that cannot be read.", upstream=case.hop.name) from None
+        raise UpstreamInvalid(
+            "The upstream answered with JSON that cannot be read.", upstream=context.upstream.name
+        ) from None
 
 
-def _events(case: Case, document: Any) -> Iterable[bytes]:
-    if case.is_response:
-        return synthesise_response(document, case.origin())
-    return synthesise(document, _usage_wish(case, usage_wish(case.call.body))[0] is not False, case.origin())
+def _events(context: ReplyContext, document: Any) -> Iterable[bytes]:
+    if context.is_response:
+        return synthesise_response(document, context.origin())
+    return synthesise(document, _usage_wish(context, usage_wish(context.call.body))[0] is not False, context.origin())
 
 
-def _event_stream(case: Case) -> EventStream:
-    if not case.is_chat:
-        return _stream_of_others(case)
-    origin, asked = case.origin(), usage_wish(case.call.body)
-    wish, drops_usage = _usage_wish(case, asked)
+def _event_stream(context: ReplyContext) -> EventStream:
+    if not context.is_chat:
+        return _stream_of_others(context)
+    defaults, asked = context.origin(), usage_wish(context.call.body)
+    wish, drops_usage = _usage_wish(context, asked)
     return EventStream(
-        case.hop.name,
-        case.gate.config.limits.event_bytes,
-        case.reader(),
-        choices=case.call.choices,
-        before=case.hop.shaping.stream(origin, wants_usage=bool(asked)),
-        repair=Repair(_wishes(case, wish, drops_usage=drops_usage), origin),
-        after=after_of(case.profile),
+        context.upstream.name,
+        context.state.config.limits.event_bytes,
+        context.reader(),
+        choices=context.call.choices,
+        dialect_transform=context.upstream.transforms.stream(defaults, wants_usage=bool(asked)),
+        repair=StreamRepair(_wishes(context, wish, drops_usage=drops_usage), defaults),
+        client_transform=after_of(context.profile),
     )
 
 
-def _stream_of_others(case: Case) -> EventStream:
+def _stream_of_others(context: ReplyContext) -> EventStream:
     """Of a response, or of what passes through."""
-    is_response = case.call.operation.name == Surface.RESPONSES  # or one that was kept
+    is_response = context.call.operation.name == ClientProtocol.RESPONSES  # or one that was kept
     return EventStream(
-        case.hop.name,
-        case.gate.config.limits.event_bytes,
-        case.reader(),
+        context.upstream.name,
+        context.state.config.limits.event_bytes,
+        context.reader(),
         done_is_required=False,
         last_types=LAST_EVENTS if is_response else frozenset(),
-        after=after_of(case.profile, is_chat=False),
+        client_transform=after_of(context.profile, is_chat=False),
     )
 
 
-def _usage_wish(case: Case, asked: bool | None) -> tuple[bool | None, bool]:
-    """What the client's stream is to have of usage: as `Wishes.include_usage`, and `Wishes.drops_usage`.
+def _usage_wish(context: ReplyContext, asked: bool | None) -> tuple[bool | None, bool]:
+    """What the client's stream is to have of usage: as `RepairOptions.include_usage`, and `RepairOptions.drops_usage`.
 
     `asked`: as `usage_wish` reads it.
     """
-    if asked is not False or not case.profile.places_usage:
+    if asked is not False or not context.profile.places_usage:
         return asked, False
-    place = place_for_ragflow(case.call.body)
+    place = place_for_ragflow(context.call.body)
     return place == "alone", place == "drop"
 
 
-def _wishes(case: Case, include_usage: bool | None, *, drops_usage: bool) -> Wishes:
-    wanted, profile = case.hop.settings.repair, case.profile
-    return Wishes(
+def _wishes(context: ReplyContext, include_usage: bool | None, *, drops_usage: bool) -> RepairOptions:
+    wanted, profile = context.upstream.settings.repair, context.profile
+    return RepairOptions(
         include_usage,
         wanted.without_choices if profile.without_choices == "move" else profile.without_choices,
         profile.splits_finish,
@@ -597,10 +610,10 @@ def _wishes(case: Case, include_usage: bool | None, *, drops_usage: bool) -> Wis
     )
 
 
-def _judged(case: Case, piece: bytes, ready: bytes, events: EventStream) -> bytes:
+def _judged(context: ReplyContext, piece: bytes, ready: bytes, events: EventStream) -> bytes:
     """`ready`, unless the stream failed before any event of an answer: the client still gets its true status."""
-    case.attempt.keep_reply(piece if events.failure is not None else b"")
+    context.attempt.capture_reply(piece if events.failure is not None else b"")
     if events.failure is not None and not events.has_answered:
-        case.attempt.add_changes(events.adapted)
+        context.attempt.add_changes(events.adapted)
         raise events.failure
     return ready

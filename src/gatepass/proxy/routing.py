@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from gatepass.config.model import Config
 from gatepass.config.network import TimeoutSettings
-from gatepass.config.routes import OperationRoute, of_operation
+from gatepass.config.routes import OperationRoute, block_of_operation
 from gatepass.errors import ModelNotFound
 from gatepass.types import Target
 
@@ -40,11 +40,13 @@ class _Ways:
 
     @classmethod
     def of(cls, operation: str, config: Config) -> _Ways:
-        route = of_operation(config.operations, operation)
+        route = block_of_operation(config.operations, operation)
         ways: dict[str, Targets] = {}
         for name, entry in config.models.items():
-            model = entry.at(operation, route)
-            ways[name] = tuple(_target(one.upstream, one.name, model.timeouts, config) for one in model.in_order())
+            model = entry.for_operation(operation, route)
+            ways[name] = tuple(
+                _target(one.upstream, one.name, model.timeouts, config) for one in model.ordered_targets()
+            )
         globs = sorted((name for name in ways if _is_glob(name) and name != ANY), key=lambda name: (-len(name), name))
         return cls(
             {name: targets for name, targets in ways.items() if not _is_glob(name)},
@@ -73,7 +75,7 @@ class RouteTable:
         unnamed = {str(name): route.model for name, route in config.operations.items() if route.model is not None}
         return cls(_Ways.of("", config), {str(name): _Ways.of(name, config) for name in dict.fromkeys(told)}, unnamed)
 
-    def model_without_name(self, operation: str) -> str:
+    def default_model(self, operation: str) -> str:
         """The model of a request of `operation` that names none; "" where it goes on without one."""
         return self._unnamed.get(operation, "")
 
@@ -138,5 +140,5 @@ def _rest(route: OperationRoute | None, config: Config) -> Targets:
 
 def _target(upstream: str, name: str | None, timeouts: TimeoutSettings | None, config: Config) -> Target:
     """`timeouts`, and what these leave open as the upstream says it."""
-    own = None if timeouts is None else timeouts.upon(config.upstreams[upstream].timeouts).value()
+    own = None if timeouts is None else timeouts.over(config.upstreams[upstream].timeouts).value()
     return Target(upstream, name, own)

@@ -32,12 +32,12 @@ Edit = tuple[int, int, bytes]
 class Sender(Protocol):
     """As much of a Client as a form is read from."""
 
-    async def piece(self, limit_bytes: int) -> bytes:
+    async def read_piece(self, limit_bytes: int) -> bytes:
         """As `Client.piece`."""
         ...
 
 
-class Form:
+class MultipartUpload:
     """The client's side: reads pieces as they are wanted. `model` is what the form names, as far as it was read.
 
     A form that is not longer than `limits.body_bytes` is held until its model is known, because many clients write
@@ -45,7 +45,7 @@ class Form:
     """
 
     def __init__(
-        self, sender: Sender, operation: Operation, limits: Limits, scan: FormScan, length_bytes: int | None
+        self, sender: Sender, operation: Operation, limits: Limits, scan: MultipartScan, length_bytes: int | None
     ) -> None:
         self.length_bytes = length_bytes
         self.bytes_in = 0
@@ -85,9 +85,9 @@ class Form:
             await self.read()
 
     async def read(self) -> bytes:
-        """The next piece; b"" at the end. Raises as `Client.piece` and FormScan do, and InvalidRequest for a model
+        """The next piece; b"" at the end. Raises as `Client.piece` and MultipartScan do, and InvalidRequest for a model
         that comes when the form, routed without it, is on its way."""
-        piece = await self._sender.piece(self._limit_bytes)
+        piece = await self._sender.read_piece(self._limit_bytes)
         self.is_whole = not piece
         self.bytes_in += len(piece)
         self._scan.feed(piece)
@@ -113,20 +113,20 @@ class Form:
         self._kept = [b"".join(self._kept)] if self._kept else []
         return self._kept[0] if self._kept else b""
 
-    def as_model(self, name: str | None) -> Outgoing:
+    def as_model(self, name: str | None) -> EditedUpload:
         """The form as an upload, with `name`, or the routed one, in the place of its model's; as its first part, under
         ADDED, where the form names none."""
         name = self.routed if name is None else name
         if not self._names_model:
-            return Outgoing(self)
+            return EditedUpload(self)
         if self._scan.span is not None:
             edits: list[Edit] = [] if self._scan.quoted is None else [(*self._scan.quoted, IN_QUOTES)]
             if name is not None and name != self.model:
                 edits.append((*self._scan.span, name.encode()))
-            return Outgoing(self, tuple(edits))
+            return EditedUpload(self, tuple(edits))
         if not name:
-            return Outgoing(self)
-        return Outgoing(self, ((self._scan.start, self._scan.start, self._scan.model_part(name)),), (ADDED,))
+            return EditedUpload(self)
+        return EditedUpload(self, ((self._scan.start, self._scan.start, self._scan.model_part(name)),), (ADDED,))
 
     def without_model(self) -> InvalidRequest:
         """The error for a form that is not whole yet, and has to lead somewhere by its model alone."""
@@ -142,32 +142,32 @@ class Form:
 
 
 @dataclass(frozen=True, slots=True)
-class Outgoing:
+class EditedUpload:
     """An Upload: what of the form was read, edited, and then what comes. `edits` stand in order; `adapted` names them,
     but for a name in the place of another."""
 
-    form: Form
+    upload: MultipartUpload
     edits: tuple[Edit, ...] = ()
     adapted: tuple[str, ...] = ()
 
     @property
     def length_bytes(self) -> int | None:
-        length_bytes = self.form.length_bytes
+        length_bytes = self.upload.length_bytes
         if length_bytes is None:
             return None
         return length_bytes + sum(len(text) - (end - start) for start, end, text in self.edits)
 
-    def again(self) -> bool:
-        return not self.form.has_begun or self.form.is_kept
+    def can_restart(self) -> bool:
+        return not self.upload.has_begun or self.upload.is_kept
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        head = self.form.taken()
+        head = self.upload.taken()
         for start, end, text in reversed(self.edits):
             head = head[:start] + text + head[end:]
         if head:
             yield head
-        while not self.form.is_whole:
-            if piece := await self.form.read():
+        while not self.upload.is_whole:
+            if piece := await self.upload.read():
                 yield piece
 
 
@@ -213,7 +213,7 @@ def boundary_of(headers: Headers) -> bytes | None:
     return boundary
 
 
-class FormScan:
+class MultipartScan:
     """Takes the pieces of a form and finds the member `model`; holds no more than a part's head.
 
     `start` is where the first delimiter begins, counted from the form's beginning: behind an empty line, if one comes

@@ -22,10 +22,10 @@ from urllib.parse import urlsplit
 from msgspec.structs import replace
 
 from gatepass.cancel import timeout
-from gatepass.config.upstream import Rejection
+from gatepass.config.upstream import RejectionConfig
 from gatepass.dialects.error_body import Mask, is_error, kind_of, unmasked
 from gatepass.dialects.hints import of_token, sentence
-from gatepass.dialects.reply_check import Reply
+from gatepass.dialects.reply_check import ReceivedReply
 from gatepass.errors import (
     Fault,
     GatepassError,
@@ -37,19 +37,19 @@ from gatepass.errors import (
     UpstreamConnect,
     UpstreamDns,
     UpstreamError,
+    UpstreamErrorReply,
     UpstreamHtml,
     UpstreamInvalid,
     UpstreamRedirect,
-    UpstreamRefusal,
     UpstreamTimeout,
     UpstreamTls,
 )
 from gatepass.http_client.response_body import read_whole
 from gatepass.observability.redaction import whole_words
-from gatepass.proxy.app_state import Gate, Hop
+from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.context import Attempt
 from gatepass.tokens import Token, TokenHolder, TokenReissued
-from gatepass.types import Headers, Request, Response
+from gatepass.types import Headers, OutboundRequest, Response
 
 UNAUTHORIZED = 401
 SERVER_ERROR = 500
@@ -60,25 +60,25 @@ _LOGIN = re.compile(
 """A segment of a path behind which people log in."""
 
 
-def is_rejection(error: GatepassError, told_by: Rejection, host: str) -> bool:
+def is_rejection(error: GatepassError, told_by: RejectionConfig, host: str) -> bool:
     """Whether `error`, from the upstream at `host` (`name:port`), says that it did not take the token."""
-    if isinstance(error, UpstreamRefusal):
+    if isinstance(error, UpstreamErrorReply):
         return says_so(error.upstream_status, told_by) or error.upstream_code in told_by.codes
     if isinstance(error, UpstreamRedirect):
         return told_by.login_page and leads_to_login(error.target, host, told_by.login_hosts)
     return isinstance(error, UpstreamHtml) and told_by.login_page
 
 
-def says_so(status: int, told_by: Rejection) -> bool:
+def says_so(status: int, told_by: RejectionConfig) -> bool:
     return status == UNAUTHORIZED or status in told_by.statuses
 
 
-def named(error: UpstreamError, told_by: Rejection) -> UpstreamError:
+def named(error: UpstreamError, told_by: RejectionConfig) -> UpstreamError:
     """`error`, or what a code of the configuration makes of it: a client's retry cannot mend it.
 
     In a 200 that code had no status of its own, so it got 502; now it has.
     """
-    if not isinstance(error, UpstreamRefusal) or isinstance(error, UpstreamAuth):
+    if not isinstance(error, UpstreamErrorReply) or isinstance(error, UpstreamAuth):
         return error
     if error.upstream_code is None or error.upstream_code not in told_by.codes:
         return error
@@ -210,17 +210,17 @@ REJECTION_S = 1.0
 """How long the body of a rejection is waited for: its status has said all, and others wait for the new token."""
 
 
-async def send(attempt: Attempt, request: Request) -> Response:
+async def send(attempt: Attempt, request: OutboundRequest) -> Response:
     """The reply to `request`, sent with the token of the moment in which it is written; whoever gets it closes it.
 
     A 401 (or what `rejection.statuses` adds) drops the token by its value, asks for one new token and
     sends once more: a second one is returned as it came. Raises TokenUnavailable and UpstreamError.
     """
-    hop = attempt.hop
+    hop = attempt.upstream
     response = await _sent(attempt, request)
     if hop.holder is None or attempt.token is None or attempt.renewed or not _is_rejected(hop, response):
         return response
-    refusal = await refused(attempt, response, within_s=REJECTION_S)
+    refusal = await read_error(attempt, response, within_s=REJECTION_S)
     if not await _has_newer(attempt, hop.holder, attempt.token):
         raise refusal
     if not _can_be_sent_again(request):
@@ -231,85 +231,85 @@ async def send(attempt: Attempt, request: Request) -> Response:
     return response
 
 
-async def renew(attempt: Attempt, error: UpstreamError, request: Request) -> None:
+async def renew_token(attempt: Attempt, error: UpstreamError, request: OutboundRequest) -> None:
     """Have another token for `request` after a judged reply turned out to be a rejection of the last one.
 
     Some gateways write it so: HTTP 200 with `{"code":401,"msg":"token expired"}`, or a login page.
     Raises `error` where it is none, the request has had its new token already, or there is none to be had: with what
     was tried, where it is a rejection.
     """
-    hop, token = attempt.hop, attempt.token
+    hop, token = attempt.upstream, attempt.token
     if not is_rejection(error, hop.settings.rejection, hop.host):
         raise error
     if hop.holder is None or token is None:
-        raise explained(attempt, error) if isinstance(error, UpstreamAuth) else error
+        raise explain_rejection(attempt, error) if isinstance(error, UpstreamAuth) else error
     if attempt.renewed:
         hop.holder.rejected_again(attempt.user)
-        raise explained(attempt, error)
+        raise explain_rejection(attempt, error)
     if not await _has_newer(attempt, hop.holder, token):
-        raise explained(attempt, error)
+        raise explain_rejection(attempt, error)
     if not _can_be_sent_again(request):
         raise _by_the_client_again(hop) from error
 
 
-def explained(attempt: Attempt, refusal: UpstreamError) -> UpstreamError:
+def explain_rejection(attempt: Attempt, refusal: UpstreamError) -> UpstreamError:
     """`refusal` of a token, in words that say what was tried with which credential, and what to do."""
-    hop, token = attempt.hop, attempt.token
-    age_s = None if token is None or token.life_s is None else attempt.gate.clock.now() - token.born_s
+    hop, token = attempt.upstream, attempt.token
+    age_s = None if token is None or token.lifetime_s is None else attempt.state.clock.now() - token.requested_s
     reason = hop.holder.not_renewed(attempt.user) if hop.holder is not None and not attempt.renewed else None
-    told = of_token(hop.name, hop.settings.credential, age_s, not_renewed=reason)
-    refusal.message = f"{sentence(refusal.message)} {told}"
+    hint = of_token(hop.name, hop.settings.credential, age_s, not_renewed=reason)
+    refusal.message = f"{sentence(refusal.message)} {hint}"
     return refusal
 
 
-def accepted(attempt: Attempt) -> None:
+def confirm_token(attempt: Attempt) -> None:
     """The upstream took the token: should it refuse it later, it is the token's end and not a wrong credential."""
-    if attempt.hop.holder is not None and attempt.token is not None:
-        attempt.hop.holder.confirm(attempt.token, attempt.user)
+    if attempt.upstream.holder is not None and attempt.token is not None:
+        attempt.upstream.holder.confirm(attempt.token, attempt.user)
 
 
-async def refused(attempt: Attempt, response: Response, within_s: float | None = None) -> GatepassError:
+async def read_error(attempt: Attempt, response: Response, within_s: float | None = None) -> GatepassError:
     """The error that a reply of 400 and above stands for, read from what came of it `within_s`; closes the reply."""
-    gate = attempt.gate
+    state = attempt.state
     try:
-        body = await _beginning(gate, response, within_s)
+        body = await _beginning(state, response, within_s)
     except TransportFault as fault:
-        return broken(attempt, fault)
+        return connection_error(attempt, fault)
     finally:
         await response.aclose()
-    attempt.keep_reply(body)
-    error = attempt.hop.dialect.judge_refusal(heard(attempt, response, body))
-    error.relayed = _limit_headers(response.headers, gate.redactor.mask)
+    attempt.capture_reply(body)
+    error = attempt.upstream.dialect.judge_refusal(received_reply(attempt, response, body))
+    error.relayed = _limit_headers(response.headers, state.redactor.mask)
     return error
 
 
-def heard(attempt: Attempt, response: Response, body: bytes) -> Reply:
+def received_reply(attempt: Attempt, response: Response, body: bytes) -> ReceivedReply:
     """What the upstream answered, as its dialect judges it; `body` is as much of it as was read."""
-    gate, hop = attempt.gate, attempt.hop
-    return Reply(
+    state, hop = attempt.state, attempt.upstream
+    return ReceivedReply(
         hop.name,
         response.status,
         response.headers,
         body,
         hop.host,
-        gate.clock.wall(),
-        gate.redactor.mask,
+        state.clock.wall(),
+        state.redactor.mask,
         has_credential=hop.holder is not None,
     )
 
 
-def broken(attempt: Attempt, fault: TransportFault) -> UpstreamError:
+def connection_error(attempt: Attempt, fault: TransportFault) -> UpstreamError:
     """The error that a fault of the connection is to the client."""
-    hop = attempt.hop
-    return upstream_error(fault, hop.name, hop.settings.base_url, attempt.gate.redactor.mask)
+    hop = attempt.upstream
+    return upstream_error(fault, hop.name, hop.settings.base_url, attempt.state.redactor.mask)
 
 
-async def whole(attempt: Attempt, response: Response, limit_bytes: int, beginning: bytes = b"") -> bytes:
+async def read_body(attempt: Attempt, response: Response, limit_bytes: int, beginning: bytes = b"") -> bytes:
     """The whole body of a reply, of which `beginning` was read already; closes it. Raises UpstreamError."""
     try:
-        return await read_whole(response, limit_bytes, beginning, attempt.holding)
+        return await read_whole(response, limit_bytes, beginning, attempt.memory)
     except TransportFault as fault:
-        raise broken(attempt, fault) from fault
+        raise connection_error(attempt, fault) from fault
     finally:
         await response.aclose()
 
@@ -318,17 +318,17 @@ class _Outdated(Exception):
     """The token ended while its request waited for a connection, and no other is here."""
 
 
-async def _sent(attempt: Attempt, request: Request) -> Response:
+async def _sent(attempt: Attempt, request: OutboundRequest) -> Response:
     """The reply to `request`, which waits for a token, and for a connection, until it has both at one moment.
 
     Once more, on a new connection, where a kept one turned out to be dead before anything came back.
     """
-    hop = attempt.hop
+    hop = attempt.upstream
     while True:
         if hop.holder is not None:
-            attempt.token = hop.holder.fresh() or await _waited(attempt, hop.holder)
+            attempt.token = hop.holder.current() or await _waited(attempt, hop.holder)
         attempt.requests += 1
-        attempt.gate.metrics.attempted(hop.name)
+        attempt.state.metrics.attempted(hop.name)
         try:
             response = await hop.transport.send(_authorized(attempt, request))
         except _Outdated:
@@ -340,25 +340,25 @@ async def _sent(attempt: Attempt, request: Request) -> Response:
             return response
 
 
-def _on_a_new_connection(attempt: Attempt, request: Request, fault: TransportFault) -> Request:
+def _on_a_new_connection(attempt: Attempt, request: OutboundRequest, fault: TransportFault) -> OutboundRequest:
     """`request` for the one repeat that `fault` allows; raises what it is to the client where it allows none."""
-    hop = attempt.hop
+    hop = attempt.upstream
     if fault.fault is Fault.TIMEOUT_POOL:
         raise _pool_busy(hop) from fault
     attempt.written = attempt.written or fault.sent
     is_final = attempt.repeated or not _can_be_sent_again(request)
     if is_final or not (fault.stale and hop.settings.repeat_stale):
-        raise broken(attempt, fault) from fault
+        raise connection_error(attempt, fault) from fault
     attempt.repeated = True
-    attempt.gate.metrics.repeated_stale(hop.name)
-    return replace(request, fresh=True)
+    attempt.state.metrics.repeated_stale(hop.name)
+    return replace(request, new_connection=True)
 
 
-def _can_be_sent_again(request: Request) -> bool:
-    return request.upload is None or request.upload.again()
+def _can_be_sent_again(request: OutboundRequest) -> bool:
+    return request.upload is None or request.upload.can_restart()
 
 
-def _by_the_client_again(hop: Hop) -> TokenUnavailable:
+def _by_the_client_again(hop: Upstream) -> TokenUnavailable:
     """The token is new, and the upload that went with the last one is not held: its sender has it."""
     error = TokenUnavailable(
         "The upstream refused the token during the upload. There is a new one now: send the request again.",
@@ -369,27 +369,27 @@ def _by_the_client_again(hop: Hop) -> TokenUnavailable:
     return error
 
 
-def _is_rejected(hop: Hop, response: Response) -> bool:
+def _is_rejected(hop: Upstream, response: Response) -> bool:
     return is_error(response.status) and says_so(response.status, hop.settings.rejection)
 
 
-def _authorized(attempt: Attempt, request: Request) -> Request:
-    hop, token = attempt.hop, attempt.token
+def _authorized(attempt: Attempt, request: OutboundRequest) -> OutboundRequest:
+    hop, token = attempt.upstream, attempt.token
     if hop.holder is None or token is None:
-        return hop.carrier.loaded(request, None, attempt.gate.clock.now())
+        return hop.injector.loaded(request, None, attempt.state.clock.now())
     anew = partial(_authorized_anew, attempt, hop.holder, request)
-    return hop.carrier.loaded(request, token.value, attempt.gate.clock.now(), anew)
+    return hop.injector.loaded(request, token.value, attempt.state.clock.now(), anew)
 
 
-def _authorized_anew(attempt: Attempt, holder: TokenHolder, request: Request) -> Request | None:
+def _authorized_anew(attempt: Attempt, holder: TokenHolder, request: OutboundRequest) -> OutboundRequest | None:
     """`request` with another token, where this moment has another; raises _Outdated where it has none."""
-    token = holder.fresh()
+    token = holder.current()
     if token is None:
         raise _Outdated
     if token is attempt.token:
         return None
     attempt.token = token
-    return attempt.hop.carrier.loaded(request, token.value, attempt.gate.clock.now())
+    return attempt.upstream.injector.loaded(request, token.value, attempt.state.clock.now())
 
 
 async def _has_newer(attempt: Attempt, holder: TokenHolder, token: Token) -> bool:
@@ -404,37 +404,37 @@ async def _has_newer(attempt: Attempt, holder: TokenHolder, token: Token) -> boo
     except TokenReissued:
         return False
     attempt.renewed = True
-    attempt.gate.metrics.renewed(attempt.hop.name)
+    attempt.state.metrics.renewed(attempt.upstream.name)
     return True
 
 
-async def _beginning(gate: Gate, response: Response, within_s: float | None) -> bytes:
+async def _beginning(state: AppState, response: Response, within_s: float | None) -> bytes:
     """As much of a body as is read of an error, and as has come `within_s`."""
     pieces: list[bytes] = []
     size_bytes = 0
 
-    def take(piece: bytes) -> bool:
+    def write(piece: bytes) -> bool:
         nonlocal size_bytes
         pieces.append(piece)
         size_bytes += len(piece)
         return size_bytes <= REFUSAL_BYTES
 
     with suppress(TimeoutError):
-        reading = response.pour(take)
-        await (reading if within_s is None else timeout(gate.clock, within_s, reading, TimeoutError()))
+        reading = response.stream_to(write)
+        await (reading if within_s is None else timeout(state.clock, within_s, reading, TimeoutError()))
     body = b"".join(pieces)[:REFUSAL_BYTES]
     return whole_words(body) if size_bytes > REFUSAL_BYTES else body
 
 
 async def _waited(attempt: Attempt, holder: TokenHolder, instead_of: str | None = None) -> Token:
-    began_s = attempt.gate.clock.now()
+    began_s = attempt.state.clock.now()
     try:
         return await holder.token(instead_of)
     finally:
-        attempt.token_wait_s += attempt.gate.clock.now() - began_s
+        attempt.token_wait_s += attempt.state.clock.now() - began_s
 
 
-def _pool_busy(hop: Hop) -> Overloaded:
+def _pool_busy(hop: Upstream) -> Overloaded:
     return Overloaded(
         f"Every connection to the upstream {hop.name!r} is in use (upstreams.{hop.name}.max_connections).",
         retry_after_s=1,

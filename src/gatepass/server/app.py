@@ -23,8 +23,8 @@ from gatepass.config.model import Config
 from gatepass.errors import GatepassError, InternalError, MethodNotAllowed, NotStarted
 from gatepass.operations.error_objects import error_body, error_headers
 from gatepass.operations.table import OPERATIONS, PREFIXES, openapi_paths
-from gatepass.proxy.app_state import Gate, build_gate
-from gatepass.server.asgi import Operations
+from gatepass.proxy.app_state import AppState, create_app_state
+from gatepass.server.asgi import ApiEndpoint
 from gatepass.server.pages import ops_routes
 from gatepass.store.choice import open_store
 
@@ -44,21 +44,21 @@ NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False, "operation_sp
 class Service:
     """What one application serves with, from the start of its lifespan to its end."""
 
-    def __init__(self, opened: Callable[[], Gate]) -> None:
+    def __init__(self, opened: Callable[[], AppState]) -> None:
         self._opened = opened
-        self._operations: Operations | None = None
+        self._operations: ApiEndpoint | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Task[int] | None = None
 
     @property
-    def gate(self) -> Gate:
-        return self._running().gate
+    def state(self) -> AppState:
+        return self._running().state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI endpoint of every API route. The operation table does the routing: 404, 405, CORS, profiles."""
         await self._running().serve_asgi(scope, receive, send)
 
-    def _running(self) -> Operations:
+    def _running(self) -> ApiEndpoint:
         """Raises NotStarted."""
         if self._operations is None:
             raise NotStarted(f"gatepass was not started: its lifespan is not running. {ENTER_LIFESPAN}")
@@ -71,7 +71,7 @@ class Service:
         if self._operations is not None:
             raise RuntimeError("the lifespan of this gatepass application is running already")
         gate = self._opened()
-        self._operations, self._loop = Operations(gate), asyncio.get_running_loop()
+        self._operations, self._loop = ApiEndpoint(gate), asyncio.get_running_loop()
         try:
             gate.start()
             yield
@@ -88,21 +88,21 @@ class Service:
     def _begin_drain(self) -> None:
         if self._operations is None:
             return
-        gate = self._operations.gate
+        gate = self._operations.state
         if self._draining is not None:
-            gate.live.hurry()
-        elif not gate.live.draining:
-            self._draining = gate.live.tasks.spawn(_drain(gate), "drain")
+            gate.in_flight.end_now()
+        elif not gate.in_flight.draining:
+            self._draining = gate.in_flight.tasks.spawn(_drain(gate), "drain")
 
-    async def _drained(self, gate: Gate) -> None:
+    async def _drained(self, gate: AppState) -> None:
         """End what is still under way: a server ends the lifespan when it waits for no request any more."""
         if self._draining is not None:
             await asyncio.wait((self._draining,))
-        elif gate.live.busy:
-            await gate.live.drain(gate.clock, 0)
+        elif gate.in_flight.busy:
+            await gate.in_flight.drain(gate.clock, 0)
 
 
-class OperationRoute(Route):
+class ApiRoute(Route):
     """Shows an API path in `app.routes`. It passes on every method: the operation table answers 405."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -121,9 +121,9 @@ def create_app(config: Config) -> FastAPI:
     """
     check(config)
 
-    def opened() -> Gate:
+    def opened() -> AppState:
         clock = SystemClock()
-        return build_gate(config, clock, open_store(config.store, None, clock))
+        return create_app_state(config, clock, open_store(config.store, None, clock))
 
     return _app(opened, config.server.base_path)
 
@@ -151,12 +151,12 @@ def drain(app: FastAPI) -> None:
     service.drain()
 
 
-def build_app(gate: Gate) -> FastAPI:
+def build_app(gate: AppState) -> FastAPI:
     """The application of one Gate that is open already."""
     return _app(lambda: gate, gate.config.server.base_path)
 
 
-def _app(opened: Callable[[], Gate], base_path: str) -> FastAPI:
+def _app(opened: Callable[[], AppState], base_path: str) -> FastAPI:
     from fastapi import FastAPI  # takes 0.1 s and 6 MB, and `gatepass serve` needs none of it
 
     service = Service(opened)
@@ -172,7 +172,7 @@ def _app(opened: Callable[[], Gate], base_path: str) -> FastAPI:
         exception_handlers=ERRORS,
     )
     app.state.gatepass = service
-    app.router.routes.extend(ops_routes(lambda: service.gate, base_path))
+    app.router.routes.extend(ops_routes(lambda: service.state, base_path))
     app.router.routes.extend(_operation_routes(service, base_path))
     not_http = app.router.default
 
@@ -184,29 +184,31 @@ def _app(opened: Callable[[], Gate], base_path: str) -> FastAPI:
     return app
 
 
-def _operation_routes(service: Service, base_path: str) -> list[OperationRoute]:
+def _operation_routes(service: Service, base_path: str) -> list[ApiRoute]:
     methods: dict[str, list[str]] = {}
     for operation in OPERATIONS:
         methods.setdefault(base_path + PREFIXES[0] + operation.path, []).append(operation.method)
-    return [OperationRoute(path, service, methods=methods[path], name=path) for path in methods]
+    return [ApiRoute(path, service, methods=methods[path], name=path) for path in methods]
 
 
-async def _drain(gate: Gate) -> int:
+async def _drain(gate: AppState) -> int:
     """Serve on for the delay, then let end what runs. Return how many streams had to be ended."""
     server = gate.config.server
     log_unready(gate)
-    await gate.live.delay(gate.clock, server.drain_delay_s)
+    await gate.in_flight.delay(gate.clock, server.drain_delay_s)
     log_draining(gate)
-    return await gate.live.drain(gate.clock, server.drain_timeout_s)
+    return await gate.in_flight.drain(gate.clock, server.drain_timeout_s)
 
 
-def log_unready(gate: Gate) -> None:
+def log_unready(gate: AppState) -> None:
     if delay_s := gate.config.server.drain_delay_s:
-        LOG.info("unready", extra={"fields": {"delay_s": delay_s, "under_way": gate.live.busy}})
+        LOG.info("unready", extra={"fields": {"delay_s": delay_s, "in_flight": gate.in_flight.busy}})
 
 
-def log_draining(gate: Gate) -> None:
-    LOG.info("draining", extra={"fields": {"bound_s": gate.config.server.drain_timeout_s, "under_way": gate.live.busy}})
+def log_draining(gate: AppState) -> None:
+    LOG.info(
+        "draining", extra={"fields": {"bound_s": gate.config.server.drain_timeout_s, "in_flight": gate.in_flight.busy}}
+    )
 
 
 def _openapi(app: FastAPI, base_path: str) -> dict[str, Any]:

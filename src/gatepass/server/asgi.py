@@ -22,12 +22,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gatepass.cancel import timeout
 from gatepass.errors import ClientGone, Overloaded
-from gatepass.proxy.app_state import Gate
+from gatepass.proxy.app_state import AppState
 from gatepass.proxy.handler import handle
 from gatepass.proxy.models import Catalog
-from gatepass.server.cycle import AHEAD_BYTES, BODILESS, Fields, Turn, add_piece, announced_bytes, too_large
+from gatepass.server.cycle import AHEAD_BYTES, BODILESS, Fields, HttpRequestCycle, add_piece, announced_bytes, too_large
 from gatepass.server.timeouts import slow_body, slow_upload
-from gatepass.types import Headers, Inbound, header
+from gatepass.types import ClientRequest, Headers, header
 
 RUN_BYTES = 64 * 1024
 """The largest run of events that waits behind the message that the server is taking. One event may be larger."""
@@ -35,7 +35,7 @@ RUN_BYTES = 64 * 1024
 _FORWARDED = frozenset((b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip"))
 
 
-class ReplyBrokenOff(Exception):
+class ResponseIncomplete(Exception):
     """A begun reply cannot be completed. The server must break the connection, and never end the body."""
 
     def __init__(self) -> None:
@@ -61,20 +61,20 @@ def peer_in(scope: Scope, *, only_direct: bool = False) -> str:
     return str(client[0]) if client else ""
 
 
-class AsgiClient:
+class AsgiRequestCycle:
     """The other end of one ASGI exchange (https://asgi.readthedocs.io/en/latest/specs/www.html)."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, gate: Gate) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, state: AppState) -> None:
         self.headers: Headers = tuple((bytes(name).lower(), bytes(value)) for name, value in scope["headers"])
         self._method: str = scope["method"]
         self._receive = receive
         self._send = send
-        self._clock = gate.clock
-        self._tasks = gate.live.tasks
-        self._live = gate.live
+        self._clock = state.clock
+        self._tasks = state.in_flight.tasks
+        self._live = state.in_flight
         self._can_close = scope.get("http_version", "1.1") in ("1.0", "1.1")
-        self._limits = gate.config.limits
-        self.is_gone = self.has_begun = self.has_ended = False
+        self._limits = state.config.limits
+        self.is_disconnected = self.has_begun = self.has_ended = False
         self._is_ending = False
         """The server is taking the last run: a disconnect that it tells of may be the end of the response."""
         self._left: Callable[[], None] | None = None
@@ -103,15 +103,15 @@ class AsgiClient:
     async def serve(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work`, which uses this object as its Client, to its end.
 
-        Raises what `work` and `send` raise, and ReplyBrokenOff.
+        Raises what `work` and `send` raise, and ResponseIncomplete.
         """
         handling = self._tasks.spawn(work, "request")
         is_broken = False
         try:
             await asyncio.wait((handling,))
-            while not self.is_gone and (self._is_sending or self._run):
+            while not self.is_disconnected and (self._is_sending or self._run):
                 await _next(self._sent)
-            is_broken = self.has_begun and not (self.has_ended or self.is_gone)
+            is_broken = self.has_begun and not (self.has_ended or self.is_disconnected)
         finally:
             handling.cancel()  # no effect unless the server cancelled this call
             helpers = [task for task in (self._receiver, self._sender) if task is not None]
@@ -122,19 +122,19 @@ class AsgiClient:
             if not task.cancelled() and (error := task.exception()) is not None:
                 raise error
         if is_broken:
-            raise ReplyBrokenOff
+            raise ResponseIncomplete
 
     # the pipeline calls these: call.Client
 
     @property
-    def is_expected(self) -> bool:
+    def connected_before_drain(self) -> bool:
         """The server knows its connections, not gatepass."""
         return False
 
-    def authenticated(self, caller: str) -> None:
+    def set_caller(self, caller: str) -> None:
         """The server counts connections, not gatepass."""
 
-    async def body(self, limit_bytes: int, claim: Callable[[int], None] | None = None) -> bytes:
+    async def read_body(self, limit_bytes: int, claim: Callable[[int], None] | None = None) -> bytes:
         if announced_bytes(self.headers) > limit_bytes:
             raise too_large(limit_bytes)
         self._claim = claim
@@ -153,7 +153,7 @@ class AsgiClient:
             raise ClientGone
         return self._take()
 
-    async def piece(self, limit_bytes: int) -> bytes:
+    async def read_piece(self, limit_bytes: int) -> bytes:
         if self._receiver is None and announced_bytes(self.headers) > limit_bytes:
             raise too_large(limit_bytes, "limits.upload_bytes")
         self._read(AHEAD_BYTES)
@@ -180,21 +180,21 @@ class AsgiClient:
         self._taken.set()  # the receiver reads on: see `_read_all`
 
     async def write(self, data: bytes, *, last: bool = False) -> None:
-        while self._run and not self.is_gone:
+        while self._run and not self.is_disconnected:
             await _next(self._sent)
         self._put(data, last=last)
-        while last and not (self.has_ended or self.is_gone):
+        while last and not (self.has_ended or self.is_disconnected):
             await _next(self._sent)
 
-    def offer(self, data: bytes) -> bool:
-        if self._run and self._run_bytes + len(data) > RUN_BYTES and not self.is_gone:
+    def try_write(self, data: bytes) -> bool:
+        if self._run and self._run_bytes + len(data) > RUN_BYTES and not self.is_disconnected:
             return False
         self._put(data)
         return True
 
-    def watch(self, left: Callable[[], None]) -> Callable[[], None]:
+    def on_disconnect(self, left: Callable[[], None]) -> Callable[[], None]:
         self._left = left
-        if self.is_gone:
+        if self.is_disconnected:
             left()
         return self._unwatch
 
@@ -248,7 +248,7 @@ class AsgiClient:
         return is_open and self._size_bytes - self._taken_bytes > self._ahead_bytes
 
     async def _until(self, has_come: Callable[[], bool]) -> None:
-        while not (has_come() or self.is_gone):
+        while not (has_come() or self.is_disconnected):
             await _next(self._arrived)
 
     def _take(self) -> bytes:
@@ -259,9 +259,9 @@ class AsgiClient:
 
     def _depart(self) -> None:
         """There is no client any more, or the response is complete."""
-        if self.is_gone or self.has_ended:
+        if self.is_disconnected or self.has_ended:
             return
-        self.is_gone = True
+        self.is_disconnected = True
         self._run.clear()
         for signal in (self._arrived, self._sent):
             signal.set()
@@ -271,7 +271,7 @@ class AsgiClient:
     # sending
 
     def _put(self, data: bytes, *, last: bool = False) -> None:
-        if self.is_gone or not (data or last or self._head):
+        if self.is_disconnected or not (data or last or self._head):
             return
         self._run.append(b"" if self._is_bodiless else data)
         self._run_bytes += len(data)
@@ -287,7 +287,7 @@ class AsgiClient:
                 while not self._run:
                     await _next(self._offered)
                 self._is_sending = True
-                await timeout(self._clock, self._limits.send_stall_s, self._send_run(), ReplyBrokenOff())
+                await timeout(self._clock, self._limits.send_stall_s, self._send_run(), ResponseIncomplete())
                 self._is_sending = False
                 self._sent.set()
         except OSError:
@@ -316,10 +316,10 @@ _FRAMING = frozenset((b"connection", b"content-length", b"keep-alive", b"transfe
 """What the connection says itself (RFC 9110 7.6.1); an event stream's library says `connection: keep-alive`."""
 
 
-async def show(app: ASGIApp, turn: Turn, limit_bytes: int) -> None:
-    """Have `app` answer `turn`; raises what it raises. `receive` tells it that the client has left."""
-    page = _Page(turn, limit_bytes)
-    unwatch = turn.watch(page.leave)
+async def show(app: ASGIApp, cycle: HttpRequestCycle, limit_bytes: int) -> None:
+    """Have `app` answer `cycle`; raises what it raises. `receive` tells it that the client has left."""
+    page = _Page(cycle, limit_bytes)
+    unwatch = cycle.on_disconnect(page.leave)
     try:
         await app(page.scope(), page.receive, page.send)
     finally:
@@ -329,27 +329,27 @@ async def show(app: ASGIApp, turn: Turn, limit_bytes: int) -> None:
 class _Page:
     """One exchange of ASGI 3 (https://asgi.readthedocs.io/en/latest/specs/www.html)."""
 
-    def __init__(self, turn: Turn, limit_bytes: int) -> None:
-        self._turn = turn
+    def __init__(self, cycle: HttpRequestCycle, limit_bytes: int) -> None:
+        self._turn = cycle
         self._limit_bytes = limit_bytes
         self._is_read = False
         self._left = asyncio.Event()
 
     def scope(self) -> MutableMapping[str, Any]:
-        turn = self._turn
-        raw_path, _, query = turn.target.partition(b"?")
+        cycle = self._turn
+        raw_path, _, query = cycle.target.partition(b"?")
         return {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": turn.version,
-            "method": turn.method,
+            "http_version": cycle.version,
+            "method": cycle.method,
             "scheme": "http",
-            "path": turn.path,
+            "path": cycle.path,
             "raw_path": raw_path,
             "query_string": query,
             "root_path": "",
-            "headers": list(turn.headers),
-            "client": (turn.peer, 0),
+            "headers": list(cycle.headers),
+            "client": (cycle.peer, 0),
             "server": None,
         }
 
@@ -359,7 +359,7 @@ class _Page:
     async def receive(self) -> Message:
         if not self._is_read:
             self._is_read = True
-            return {"type": "http.request", "body": await self._turn.body(self._limit_bytes), "more_body": False}
+            return {"type": "http.request", "body": await self._turn.read_body(self._limit_bytes), "more_body": False}
         await self._left.wait()
         return {"type": "http.disconnect"}
 
@@ -376,39 +376,41 @@ class _Page:
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 
 
-class Operations:
+class ApiEndpoint:
     """Serves what the operation table knows, from either front: our own HTTP/1.1 protocol, or any ASGI server.
 
     No FastAPI parameters, dependencies or body models: a request body's bytes are not ours to model, and a FastAPI
     endpoint costs 50 to 70 µs more than this.
     """
 
-    def __init__(self, gate: Gate) -> None:
-        self.gate = gate
-        self._catalog = Catalog(gate)
+    def __init__(self, state: AppState) -> None:
+        self.state = state
+        self._catalog = Catalog(state)
         self._ids = RequestIds()
 
-    def serve(self, turn: Turn) -> Awaitable[None]:
-        gate = self.gate
-        name = given_id(turn.headers) or self._ids.new()
-        query = turn.target.partition(b"?")[2]
-        inbound = Inbound(name, turn.method, turn.path, turn.headers, turn.peer, gate.clock.now(), query)
-        return handle(inbound, gate, self._catalog, turn)
+    def serve(self, cycle: HttpRequestCycle) -> Awaitable[None]:
+        state = self.state
+        name = given_id(cycle.headers) or self._ids.new()
+        query = cycle.target.partition(b"?")[2]
+        client_request = ClientRequest(
+            name, cycle.method, cycle.path, cycle.headers, cycle.peer, state.clock.now(), query
+        )
+        return handle(client_request, state, self._catalog, cycle)
 
     async def serve_asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
-        gate, client = self.gate, AsgiClient(scope, receive, send, self.gate)
+        state, client = self.state, AsgiRequestCycle(scope, receive, send, self.state)
         mounted_at, path = path_in(scope)
-        inbound = Inbound(
+        client_request = ClientRequest(
             given_id(client.headers) or self._ids.new(),
             scope["method"],
             path,
             client.headers,
-            peer_in(scope, only_direct=not gate.doors.wants_key),
-            gate.clock.now(),
+            peer_in(scope, only_direct=not state.authenticator.wants_key),
+            state.clock.now(),
             scope["query_string"],
             mounted_at,
         )
-        await client.serve(handle(inbound, gate, self._catalog, client))
+        await client.serve(handle(client_request, state, self._catalog, client))
 
 
 class RequestIds:

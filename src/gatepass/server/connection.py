@@ -1,7 +1,7 @@
 """One connection of a client: HTTP/1.1 on asyncio and httptools, under uvicorn's server.
 
 uvicorn's own protocol would do the same for 35 µs more a request, and bounds neither the time for receiving one
-(see `patience`) nor its head (see `reader`).
+(see `patience`) nor its head (see `parser`).
 
 asyncio calls the protocol's methods; none of them ever waits. Who waits is the task of a Turn.
 
@@ -23,16 +23,16 @@ from uvicorn.server import ServerState
 from gatepass.clock import Deadline
 from gatepass.config.model import Limits
 from gatepass.errors import GatepassError
-from gatepass.http_client.write_batcher import Outbox
-from gatepass.proxy.in_flight import Live
+from gatepass.http_client.write_batcher import WriteBatcher
+from gatepass.proxy.in_flight import InFlightRequests
 from gatepass.server.connection_shares import ConnectionShares, TrustedProxies
-from gatepass.server.cycle import Turn, header_lines
-from gatepass.server.parser import Reader
+from gatepass.server.cycle import HttpRequestCycle, header_lines
+from gatepass.server.parser import RequestParser
 from gatepass.server.timeouts import (
     BODY_GRACE_S,
     LINGER_S,
-    Awaited,
-    Patience,
+    AwaitedInput,
+    ReceiveTimeouts,
     evicted,
     given_up,
     response,
@@ -41,7 +41,7 @@ from gatepass.server.timeouts import (
     slow_upload,
 )
 
-Serve = Callable[[Turn], Awaitable[None]]
+Serve = Callable[[HttpRequestCycle], Awaitable[None]]
 
 Refused = Callable[[GatepassError, str], None]
 """Is told of an error that a client gets without a request having been served, and of the client's address."""
@@ -56,18 +56,18 @@ class Evictable(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Reception:
+class ConnectionContext:
     """Who serves a request, and with which bounds."""
 
     serve: Serve
-    refused: Refused
+    rejected: Refused
     limits: Limits
     keep_alive_s: float
     """How long a connection may wait for its next request."""
     proxies: TrustedProxies
     shares: ConnectionShares[Evictable]
-    live: Live
-    outbox: Outbox = field(default_factory=Outbox)
+    in_flight: InFlightRequests
+    write_batcher: WriteBatcher = field(default_factory=WriteBatcher)
 
 
 LOG = logging.getLogger("gatepass.serve")
@@ -78,8 +78,8 @@ class ClientConnection(asyncio.Protocol):
 
     __slots__ = (
         *(
-            "is_expected",
-            "is_full",
+            "connected_before_drain",
+            "is_write_paused",
             "_caller",
             "_date",
             "_dated",
@@ -95,27 +95,27 @@ class ClientConnection(asyncio.Protocol):
 
     def __init__(
         self,
-        reception: Reception,
+        context: ConnectionContext,
         *,
         config: Config,  # noqa: ARG002 - uvicorn's signature
         server_state: ServerState,
         app_state: dict[str, Any],  # noqa: ARG002 - uvicorn's signature
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        self._reception, self._serve, self._limits = reception, reception.serve, reception.limits
-        self._shares = reception.shares
+        self._reception, self._serve, self._limits = context, context.serve, context.limits
+        self._shares = context.shares
         self._state = server_state
         self._loop = _loop or asyncio.get_running_loop()
         self._transport = cast(asyncio.Transport, None)
-        self._reader = Reader(self)
+        self._reader = RequestParser(self)
         deadline = Deadline(self._loop, self._late)
-        self._patience = Patience(
-            deadline, self._limits.receive_s, reception.keep_alive_s, self._limits.upload_bytes_per_s
+        self._patience = ReceiveTimeouts(
+            deadline, self._limits.receive_s, context.keep_alive_s, self._limits.upload_bytes_per_s
         )
-        self._until_s = self._loop.time() + reception.keep_alive_s
+        self._until_s = self._loop.time() + context.keep_alive_s
         """How long the connection is kept for a client that never authenticates: each request would renew it."""
-        self._serving: Turn | None = None
-        self._queue: deque[Turn] = deque()
+        self._serving: HttpRequestCycle | None = None
+        self._queue: deque[HttpRequestCycle] = deque()
         self._is_deaf = self._reading_paused = False
         self._lingers_till_s = 0.0
         self._stall: asyncio.TimerHandle | None = None
@@ -123,19 +123,19 @@ class ClientConnection(asyncio.Protocol):
         self._dated: list[tuple[bytes, bytes]] | None = None
         self._caller = ""
         self._date = self._held = b""
-        self.is_full = self._is_ending = False
-        self.is_expected = True
+        self.is_write_paused = self._is_ending = False
+        self.connected_before_drain = True
 
     # asyncio and uvicorn call these
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._state.connections.add(self)  # type: ignore[arg-type]  # uvicorn names its own classes
-        live = self._reception.live
-        self._is_ending, self.is_expected = live.draining, not live.refusing
+        live = self._reception.in_flight
+        self._is_ending, self.connected_before_drain = live.draining, not live.refusing
         peer = transport.get_extra_info("peername")
         self._reader.peer = str(peer[0]) if isinstance(peer, tuple | list) else ""
-        self._patience.bound(self._reader, self._serving)
+        self._patience.update(self._reader, self._serving)
         address = self._reception.proxies.of_peer(self._reader.peer)
         for connection in self._shares.connect(self, address, self._loop.time()):
             connection.evict()
@@ -145,26 +145,26 @@ class ClientConnection(asyncio.Protocol):
         self._shares.disconnect(self)
         self._patience.close()
         self.resume_writing()
-        turns = (self._serving, self._reader.turn, *self._queue)
+        turns = (self._serving, self._reader.cycle, *self._queue)
         self._is_deaf = True
         self._reader.close()
         self._queue.clear()
-        for turn in turns:
-            if turn is not None:
-                turn.depart()
+        for cycle in turns:
+            if cycle is not None:
+                cycle.disconnect()
 
     def data_received(self, data: bytes) -> None:
         if self._is_deaf:
             if self._loop.time() < self._lingers_till_s:
                 self._patience.linger()
             return
-        reader = self._reader
+        parser = self._reader
         try:
-            reader.feed(data)
+            parser.feed(data)
         except GatepassError as error:
             self._refuse(error)
         else:
-            self._patience.bound(reader, self._serving)
+            self._patience.update(parser, self._serving)
 
     def eof_received(self) -> None:
         """uvloop closes the transport next, and may come to this before it runs what waits (see Outbox)."""
@@ -172,11 +172,11 @@ class ClientConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The client takes nothing: a bounded patience, at no cost for those that do take."""
-        self.is_full = True
+        self.is_write_paused = True
         self._stall = self._loop.call_later(self._limits.send_stall_s, self._transport.abort)
 
     def resume_writing(self) -> None:
-        self.is_full = False
+        self.is_write_paused = False
         if self._serving is None:
             self._shares.end(self, delivered=True)
         if self._stall is not None:
@@ -188,7 +188,7 @@ class ClientConnection(asyncio.Protocol):
 
     def evict(self) -> None:
         """Others need the room, and this connection waits for its client."""
-        self._reception.refused(evicted(), self._reader.peer)
+        self._reception.rejected(evicted(), self._reader.peer)
         self._close()
         if self._transport.get_write_buffer_size():
             self._loop.call_later(LINGER_S, self._transport.abort)
@@ -201,48 +201,48 @@ class ClientConnection(asyncio.Protocol):
         """Close as soon as the client has nothing under way, or with its next answer."""
         self._is_ending = True
         if not (self._is_deaf or self._transport.is_closing()):
-            self._patience.hasten(is_idle=self._is_idle())
+            self._patience.shorten(is_idle=self._is_idle())
 
     @property
     def may_ask(self) -> bool:
         """Whether a request on it would be served."""
-        return self.is_expected and not (self._is_deaf or self._transport.is_closing())
+        return self.connected_before_drain and not (self._is_deaf or self._transport.is_closing())
 
     def shutdown(self) -> None:
         """The server ends: what is served may end, and then this closes."""
         self._is_ending = True
         if self._serving is not None:
-            self.newest().persists = False
+            self.last_cycle().persists = False
         elif not self._is_deaf:
             self._linger()
 
     # the reader calls this
 
-    def take(self, turn: Turn) -> None:
-        """Have `turn` served, behind those that came before it."""
+    def begin_cycle(self, cycle: HttpRequestCycle) -> None:
+        """Have `cycle` served, behind those that came before it."""
         if self._serving is None:
-            self._serving = turn
+            self._serving = cycle
             if not self._shares.begin(self):
-                self._begin_unauthenticated(turn)
-            turn.task = self._loop.create_task(self._attend(turn))
-            self._state.tasks.add(turn.task)
+                self._begin_unauthenticated(cycle)
+            cycle.task = self._loop.create_task(self._attend(cycle))
+            self._state.tasks.add(cycle.task)
         else:
-            self._queue.append(turn)
+            self._queue.append(cycle)
             self._pause_reading()
 
-    def _begin_unauthenticated(self, turn: Turn) -> None:
+    def _begin_unauthenticated(self, cycle: HttpRequestCycle) -> None:
         now_s = self._loop.time()
         self._shares.begin_unauthenticated(self, now_s)
         if now_s > self._until_s:
-            turn.persists = False
+            cycle.persists = False
 
-    def newest(self) -> Turn:
-        return self._queue[-1] if self._queue else cast(Turn, self._serving)
+    def last_cycle(self) -> HttpRequestCycle:
+        return self._queue[-1] if self._queue else cast(HttpRequestCycle, self._serving)
 
     # a Turn calls these
 
     @property
-    def is_final(self) -> bool:
+    def closes_after_response(self) -> bool:
         return self._is_ending and not self._queue
 
     def common_fields(self) -> bytes:
@@ -251,18 +251,18 @@ class ClientConnection(asyncio.Protocol):
             self._dated, self._date = fields, header_lines(fields)
         return self._date
 
-    def go_on(self) -> None:
+    def send_continue(self) -> None:
         self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def hold(self) -> None:
+    def pause_reading(self) -> None:
         self._pause_reading()
-        self._patience.hold()
+        self._patience.suspend()
 
-    def flow(self) -> None:
+    def resume_reading(self) -> None:
         if self._reading_paused:
             self._resume_reading()
-            self._patience.rest()
-            self._patience.bound(self._reader, self._serving)
+            self._patience.clear()
+            self._patience.update(self._reader, self._serving)
 
     def send(self, data: bytes) -> None:
         transport = self._transport
@@ -276,10 +276,10 @@ class ClientConnection(asyncio.Protocol):
             self.flush()
             self._transport.writelines(pieces)
 
-    def send_whole(self, response: bytes) -> None:
+    def send_batched(self, response: bytes) -> None:
         if self._held:
             self.flush()
-        if self._reception.outbox.take(self, len(self._state.tasks), self._loop):
+        if self._reception.write_batcher.defer(self, len(self._state.tasks), self._loop):
             self._held = response
         else:
             self.send(response)
@@ -290,12 +290,12 @@ class ClientConnection(asyncio.Protocol):
         if held and not self._transport.is_closing():
             self._transport.write(held)
 
-    async def room(self) -> None:
-        while self.is_full:
+    async def wait_writable(self) -> None:
+        while self.is_write_paused:
             self._room = self._loop.create_future()
             await self._room
 
-    def authenticated(self, caller: str) -> None:
+    def set_caller(self, caller: str) -> None:
         if caller == self._caller:  # as with all requests but the first
             return
         self._caller = caller
@@ -303,24 +303,24 @@ class ClientConnection(asyncio.Protocol):
         for connection in self._shares.authenticate(self, caller):
             connection.evict()
 
-    def answered(self) -> None:
-        turn, self._serving = self._serving, None
+    def response_complete(self) -> None:
+        cycle, self._serving = self._serving, None
         if self._transport.is_closing():
             return
-        if turn is not None and not self._shares.end(self, delivered=not self.is_full):
-            self._count_unauthenticated(turn)
-        if turn is None or not turn.persists:
+        if cycle is not None and not self._shares.end(self, delivered=not self.is_write_paused):
+            self._count_unauthenticated(cycle)
+        if cycle is None or not cycle.persists:
             self._end()
             return
         if self._queue:
-            self.take(self._queue.popleft())
-            self._patience.rest()  # time begins anew for a body that could not come before
+            self.begin_cycle(self._queue.popleft())
+            self._patience.clear()  # time begins anew for a body that could not come before
         if self._reading_paused:
             self._resume_reading()
-        self._patience.bound(self._reader, self._serving)
+        self._patience.update(self._reader, self._serving)
 
-    def _count_unauthenticated(self, turn: Turn) -> None:
-        address = self._reception.proxies.of_request(turn.peer, turn.headers)
+    def _count_unauthenticated(self, cycle: HttpRequestCycle) -> None:
+        address = self._reception.proxies.of_request(cycle.peer, cycle.headers)
         now_s = self._loop.time()
         for connection in self._shares.end_unauthenticated(self, address, now_s):
             connection.evict()
@@ -329,24 +329,24 @@ class ClientConnection(asyncio.Protocol):
 
     # one turn after the other
 
-    async def _attend(self, turn: Turn) -> None:
-        """Have `turn` served; whatever becomes of that, its client is not left to wait."""
+    async def _attend(self, cycle: HttpRequestCycle) -> None:
+        """Have `cycle` served; whatever becomes of that, its client is not left to wait."""
         try:
-            await self._serve(turn)
+            await self._serve(cycle)
         except Exception:  # any fault: the street and Starlette raise what they answered, and nobody awaits this task
             LOG.exception("request_failed")
         finally:
-            self._state.tasks.discard(turn.task)
-            if not (turn.has_ended or turn.is_gone):
-                self._break_off(turn)
+            self._state.tasks.discard(cycle.task)
+            if not (cycle.has_ended or cycle.is_disconnected):
+                self._break_off(cycle)
 
-    def _break_off(self, turn: Turn) -> None:
-        turn.persists = False
-        if turn.has_begun or self._transport.is_closing():
+    def _break_off(self, cycle: HttpRequestCycle) -> None:
+        cycle.persists = False
+        if cycle.has_begun or self._transport.is_closing():
             self._close()
         else:
             self.send(response(given_up()))
-            self.answered()
+            self.response_complete()
 
     def _pause_reading(self) -> None:
         if not self._reading_paused:
@@ -361,38 +361,38 @@ class ClientConnection(asyncio.Protocol):
     # what ends a connection
 
     def _late(self) -> None:
-        awaited, receiving = self._patience.spent(), self._reader.turn
+        awaited, receiving = self._patience.expired(), self._reader.cycle
         if self._is_ending and not self._is_deaf and self._is_idle():
             self._linger()
-        elif awaited is Awaited.HEAD:
+        elif awaited is AwaitedInput.HEAD:
             self._refuse(slow_head())
-        elif awaited is Awaited.BODY and receiving is not None:
+        elif awaited is AwaitedInput.BODY and receiving is not None:
             if receiving is not self._serving and self._serving is not None:
-                self._patience.bound(self._reader, self._serving)  # it waits behind another one, unread
+                self._patience.update(self._reader, self._serving)  # it waits behind another one, unread
                 return
-            is_form = receiving.is_passed_on
+            is_form = receiving.is_streamed
             receiving.fail(slow_upload(self._limits) if is_form else slow_body(self._limits.receive_s))
-            self._patience.expect(Awaited.REST, BODY_GRACE_S)
-        elif awaited is Awaited.NEXT:
+            self._patience.start(AwaitedInput.REST, BODY_GRACE_S)
+        elif awaited is AwaitedInput.NEXT:
             self._close()
-        elif awaited is Awaited.CLOSE and self._transport.get_write_buffer_size():
-            self._patience.expect(Awaited.CLOSE, LINGER_S)  # the client still takes what was written; see `_stall`
+        elif awaited is AwaitedInput.CLOSE and self._transport.get_write_buffer_size():
+            self._patience.start(AwaitedInput.CLOSE, LINGER_S)  # the client still takes what was written; see `_stall`
         else:
             self._transport.abort()
 
     def _refuse(self, error: GatepassError) -> None:
         """Answer what never became a whole request, behind what is served, and read no other."""
         self._is_deaf = True
-        self._patience.rest()
+        self._patience.clear()
         if self._transport.is_closing():
             return
-        receiving = self._reader.turn
+        receiving = self._reader.cycle
         if receiving in self._queue:
             self._queue.pop()
         if self._is_next_to_answer():
             if receiving is not None:
-                receiving.depart()  # the street waits for the rest of its body: it has nobody to answer
-            self._reception.refused(error, self._reader.peer)
+                receiving.disconnect()  # the street waits for the rest of its body: it has nobody to answer
+            self._reception.rejected(error, self._reader.peer)
             self.send(response(error))
             self._linger()
         elif self._serving is None:
@@ -402,14 +402,14 @@ class ClientConnection(asyncio.Protocol):
 
     def _is_next_to_answer(self) -> bool:
         """Whether what is broken has no response yet and stands behind no other's."""
-        receiving = self._reader.turn
+        receiving = self._reader.cycle
         if receiving is not None:
             return receiving is self._serving and not receiving.has_begun
         return self._serving is None and self._reader.in_head
 
     def _end(self) -> None:
         """Close behind the last response, where nothing unread can reset it."""
-        if self._is_ending or self._reader.turn is not None:
+        if self._is_ending or self._reader.cycle is not None:
             self._linger()
         else:
             self._close()
@@ -432,6 +432,6 @@ class ClientConnection(asyncio.Protocol):
         if self._reading_paused:
             self._reading_paused = False
             self._transport.resume_reading()
-        if self._reader.turn is not None:
+        if self._reader.cycle is not None:
             self._lingers_till_s = self._loop.time() + self._limits.receive_s
-        self._patience.expect(Awaited.CLOSE, LINGER_S)
+        self._patience.start(AwaitedInput.CLOSE, LINGER_S)

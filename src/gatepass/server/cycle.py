@@ -38,22 +38,22 @@ _STATUS_LINES = MappingProxyType(
 )
 
 
-class Line(Protocol):
+class CycleConnection(Protocol):
     """The connection, as much of it as a turn may know."""
 
     def common_fields(self) -> bytes:
         """The header lines of every response, ended."""
         ...
 
-    def go_on(self) -> None:
+    def send_continue(self) -> None:
         """Tell the client that its body is wanted (RFC 9110 10.1.1)."""
         ...
 
-    def hold(self) -> None:
+    def pause_reading(self) -> None:
         """Read no more of the body for now."""
         ...
 
-    def flow(self) -> None:
+    def resume_reading(self) -> None:
         """Read on."""
         ...
 
@@ -61,39 +61,39 @@ class Line(Protocol):
 
     def send_all(self, pieces: list[bytes]) -> None: ...
 
-    def send_whole(self, response: bytes) -> None:
+    def send_batched(self, response: bytes) -> None:
         """Send a small response, head and body: with others of this moment, where there are many."""
         ...
 
     @property
-    def is_expected(self) -> bool:
+    def connected_before_drain(self) -> bool:
         """Whether it was open before new connections were refused."""
         ...
 
     @property
-    def is_final(self) -> bool:
+    def closes_after_response(self) -> bool:
         """Whether it closes behind the response that begins."""
         ...
 
     @property
-    def is_full(self) -> bool:
+    def is_write_paused(self) -> bool:
         """Whether the client has to take something before more is sent."""
         ...
 
-    async def room(self) -> None:
+    async def wait_writable(self) -> None:
         """Returns when it is not full, or when there is no client any more."""
         ...
 
-    def authenticated(self, caller: str) -> None:
+    def set_caller(self, caller: str) -> None:
         """The turn is `caller`'s, and is served."""
         ...
 
-    def answered(self) -> None:
+    def response_complete(self) -> None:
         """The response of the turn is complete."""
         ...
 
 
-class Turn:
+class HttpRequestCycle:
     """The connection fills in the body and tells of a departure; the street reads the one and writes the response.
 
     `persists`: the connection serves on when this response is out.
@@ -102,12 +102,12 @@ class Turn:
     __slots__ = (
         *("method", "path", "target", "version", "headers", "peer", "persists", "is_whole", "has_begun", "has_ended"),
         *("_line", "_pieces", "_size_bytes", "_limit_bytes", "_waiter", "_fault", "_head", "_left"),
-        *("_is_asked_for", "_is_chunked", "_is_bodiless", "is_gone", "task", "is_passed_on", "_taken_bytes"),
+        *("_is_asked_for", "_is_chunked", "_is_bodiless", "is_disconnected", "task", "is_streamed", "_taken_bytes"),
         *("_waited_s", "_waits_since_s", "_claim", "_is_dropping"),
     )
 
     def __init__(
-        self, line: Line, method: str, path: str, target: bytes, version: str, headers: Headers, peer: str
+        self, line: CycleConnection, method: str, path: str, target: bytes, version: str, headers: Headers, peer: str
     ) -> None:
         self.method = method
         self.path = path
@@ -127,7 +127,7 @@ class Turn:
         self._left: Callable[[], None] | None = None
         self.task: asyncio.Task[None] | None = None
         self._is_asked_for = True
-        self.is_gone = self._is_chunked = self._is_bodiless = self.is_passed_on = self._is_dropping = False
+        self.is_disconnected = self._is_chunked = self._is_bodiless = self.is_streamed = self._is_dropping = False
         self._taken_bytes = 0
         self._waited_s, self._waits_since_s = 0.0, NEVER_S
 
@@ -150,8 +150,8 @@ class Turn:
         if self._size_bytes > self._limit_bytes:
             if self._waiter is not None:
                 self._wake()
-            if self.is_passed_on and self._size_bytes - self._taken_bytes > AHEAD_BYTES:
-                self._line.hold()
+            if self.is_streamed and self._size_bytes - self._taken_bytes > AHEAD_BYTES:
+                self._line.pause_reading()
 
     def _has_room(self, claim: Callable[[int], None], size_bytes: int) -> bool:
         """Whether a piece of so many bytes may be held. If not, `body` raises, and nothing more is held."""
@@ -184,11 +184,11 @@ class Turn:
         self._fault = error
         self._wake()
 
-    def depart(self) -> None:
+    def disconnect(self) -> None:
         """There is no client any more."""
-        if self.is_gone:
+        if self.is_disconnected:
             return
-        self.is_gone = True
+        self.is_disconnected = True
         self._fault = self._fault or ClientGone()
         self._wake()
         if self._left is not None:
@@ -197,19 +197,19 @@ class Turn:
     # the street calls these: call.Client
 
     @property
-    def is_expected(self) -> bool:
-        return self._line.is_expected
+    def connected_before_drain(self) -> bool:
+        return self._line.connected_before_drain
 
-    def authenticated(self, caller: str) -> None:
-        if not self.is_gone:
-            self._line.authenticated(caller)
+    def set_caller(self, caller: str) -> None:
+        if not self.is_disconnected:
+            self._line.set_caller(caller)
 
-    async def body(self, limit_bytes: int, claim: Callable[[int], None] | None = None) -> bytes:
+    async def read_body(self, limit_bytes: int, claim: Callable[[int], None] | None = None) -> bytes:
         if not self.is_whole and announced_bytes(self.headers) > limit_bytes:
             raise too_large(limit_bytes)
         if not self._is_asked_for:
             self._is_asked_for = True
-            self._line.go_on()
+            self._line.send_continue()
         self._limit_bytes, self._claim = limit_bytes, claim
         try:
             if claim is not None and self._size_bytes:
@@ -233,11 +233,11 @@ class Turn:
             if self._pieces or not self.is_whole:
                 self._drop()
 
-    async def piece(self, limit_bytes: int) -> bytes:
-        if not self.is_passed_on:
+    async def read_piece(self, limit_bytes: int) -> bytes:
+        if not self.is_streamed:
             self._pass_on(limit_bytes)
         while not (self._pieces or self.is_whole) and self._fault is None:
-            self._line.flow()
+            self._line.resume_reading()
             loop = asyncio.get_running_loop()
             self._waiter, self._waits_since_s = loop.create_future(), loop.time()
             await self._waiter
@@ -260,16 +260,16 @@ class Turn:
         """The body is taken as it comes: every piece of it wakes who waits."""
         if announced_bytes(self.headers) > limit_bytes:
             raise too_large(limit_bytes, "limits.upload_bytes")
-        self.is_passed_on, self._limit_bytes = True, 0
+        self.is_streamed, self._limit_bytes = True, 0
         if not self._is_asked_for:
             self._is_asked_for = True
-            self._line.go_on()
+            self._line.send_continue()
 
     def start(self, status: int, headers: Fields, length_bytes: int | None = None) -> None:
         self.has_begun = True
-        if not self._is_asked_for or self._line.is_final:
+        if not self._is_asked_for or self._line.closes_after_response:
             self.persists = False  # whether the body that was never asked for comes all the same, nobody can know
-        if not self.is_whole and (self.is_passed_on or not self._rest_is_small()):
+        if not self.is_whole and (self.is_streamed or not self._rest_is_small()):
             self.persists = False  # nobody takes the rest of it
         line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
         framing = self._framed(status, length_bytes)
@@ -280,23 +280,23 @@ class Turn:
         return 0 < rest_bytes <= REST_BYTES  # a body in chunks announces nothing
 
     async def write(self, data: bytes, *, last: bool = False) -> None:
-        if self._line.is_full:
-            await self._line.room()
+        if self._line.is_write_paused:
+            await self._line.wait_writable()
         self._send(data, last)
 
-    def offer(self, data: bytes) -> bool:
+    def try_write(self, data: bytes) -> bool:
         line, size = self._line, len(data)
-        if line.is_full:
+        if line.is_write_paused:
             return False
-        if self._is_chunked and 0 < size <= JOINED_BYTES and not (self._head or self.is_gone):
+        if self._is_chunked and 0 < size <= JOINED_BYTES and not (self._head or self.is_disconnected):
             line.send(b"%x\r\n%b\r\n" % (size, data))  # an event behind the first: `_send` takes 0.35 µs more
         else:
             self._send(data, False)
         return True
 
-    def watch(self, left: Callable[[], None]) -> Callable[[], None]:
+    def on_disconnect(self, left: Callable[[], None]) -> Callable[[], None]:
         self._left = left
-        if self.is_gone:
+        if self.is_disconnected:
             left()
         return self._unwatch
 
@@ -322,7 +322,7 @@ class Turn:
 
     def _send(self, data: bytes, last: bool) -> None:
         """Send the next bytes of the response: the head where it is not out yet, and `data` in its frame."""
-        if self.is_gone:
+        if self.is_disconnected:
             return
         head, self._head, size = self._head, b"", len(data)
         is_whole = last and head != b""
@@ -335,14 +335,14 @@ class Turn:
         elif self._is_bodiless:
             data, size = b"", 0
         if size <= JOINED_BYTES:
-            send = self._line.send_whole if is_whole else self._line.send
+            send = self._line.send_batched if is_whole else self._line.send
             send(b"".join((head, data, tail)))
         else:
             self._line.send_all([piece for piece in (head, data, tail) if piece])
         if last:
             self.has_ended = True
             self._pieces.clear()
-            self._line.answered()
+            self._line.response_complete()
 
 
 def header_lines(fields: Fields) -> bytes:

@@ -92,7 +92,7 @@ FREELY_S = 5.0
 NO_DESCRIPTOR_S = 0.1
 
 
-class Seats:
+class ConnectionCounts:
     """How many connections each worker holds, in a file that all workers of a supervisor map into memory.
 
     A seat is a 32-bit number: 0 for no worker that accepts, else one more than its connections. `own` is this worker's.
@@ -134,7 +134,7 @@ class Acceptor:
         listening: socket.socket,
         make: Callable[[], asyncio.Protocol],
         count: Callable[[], int],
-        seats: Seats,
+        seats: ConnectionCounts,
     ) -> None:
         """`make` returns the protocol of a connection, and `count` how many of them are open."""
         self._loop = asyncio.get_running_loop()

@@ -21,15 +21,15 @@ from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.errors import GatepassError, ModelNotFound
 from gatepass.learning.export import as_config
-from gatepass.learning.learned_rule import Learned
+from gatepass.learning.learned_rule import LearnedRuleRecord
 from gatepass.observability.metrics import CONTENT_TYPE
 from gatepass.operations.error_objects import error_body, error_headers
-from gatepass.proxy.app_state import Gate
+from gatepass.proxy.app_state import AppState
 from gatepass.proxy.routing import RouteTable
 from gatepass.server.asgi import peer_in
 from gatepass.server.peers import Peers
 from gatepass.tokens import Status
-from gatepass.types import Inbound
+from gatepass.types import ClientRequest
 
 UNREADY = 503
 NO_STORE = (b"cache-control", b"no-store")
@@ -58,7 +58,7 @@ def page_paths(base_path: str) -> frozenset[str]:
     return frozenset(prefix + path for prefix in ("", base_path) for path in PATHS)
 
 
-def ops_routes(current: Callable[[], Gate], base_path: str, peers: Peers | None = None) -> list[PageRoute]:
+def ops_routes(current: Callable[[], AppState], base_path: str, peers: Peers | None = None) -> list[PageRoute]:
     """The routes of the pages, which tell of all `peers`. `current` returns the Gate, or raises NotStarted."""
 
     async def healthz(request: Request) -> Response:
@@ -67,38 +67,38 @@ def ops_routes(current: Callable[[], Gate], base_path: str, peers: Peers | None 
 
     async def readyz(request: Request) -> Response:
         """Says only ready or not: who asks need not be known, so nothing is told of the reason."""
-        gate = current()
-        _check_page(request, gate)
-        ready = gate.ready
+        state = current()
+        _check_page(request, state)
+        ready = state.ready
         return JSONResponse({"ready": ready}, status_code=200 if ready else UNREADY)
 
     async def metrics(request: Request) -> Response:
-        gate = current()
-        _check_page(request, gate)
-        if not gate.config.access.metrics_open and (refused := _refused(request, gate)):
+        state = current()
+        _check_page(request, state)
+        if not state.config.access.metrics_open and (refused := _refused(request, state)):
             return refused
-        shown = gate.metrics.exposition() if peers is None else await peers.exposition()
+        shown = state.metrics.exposition() if peers is None else await peers.exposition()
         return Response(shown, media_type=CONTENT_TYPE)
 
     async def status(request: Request) -> Response:
         """Wants a key wherever there are any: it quotes what issuers say."""
-        gate = current()
-        if refused := _refused(request, gate):
+        state = current()
+        if refused := _refused(request, state):
             return refused
-        return JSONResponse(status_of(gate) if peers is None else {"workers": await peers.statuses()})
+        return JSONResponse(status_of(state) if peers is None else {"workers": await peers.statuses()})
 
     async def learned(request: Request) -> Response:
         """Wants a key as well, and shows the models that it may use: it quotes what upstreams say. `?as=config` is the
         YAML that pins it."""
-        gate = current()
-        caller = _admitted(request, gate)
+        state = current()
+        caller = _admitted(request, state)
         if isinstance(caller, Response):
             return caller
-        known = merged([lessons_of(gate)] if peers is None else await peers.learned())
-        rows = visible(known, caller, gate.routes, gate.config)
+        known = merged([lessons_of(state)] if peers is None else await peers.learned())
+        rows = visible(known, caller, state.routes, state.config)
         if request.query_params.get("as") == "config":
-            return Response(pinned(rows, gate.config, caller), media_type="application/yaml")
-        return JSONResponse({"lessons": shown(rows, gate.clock.wall())})
+            return Response(pinned(rows, state.config, caller), media_type="application/yaml")
+        return JSONResponse({"lessons": shown(rows, state.clock.wall())})
 
     endpoints = dict(zip(PATHS, (healthz, readyz, metrics, status, learned), strict=True))
     prefixes = dict.fromkeys(("", base_path))
@@ -109,42 +109,47 @@ def ops_routes(current: Callable[[], Gate], base_path: str, peers: Peers | None 
     ]
 
 
-def _refused(request: Request, gate: Gate) -> Response | None:
+def _refused(request: Request, state: AppState) -> Response | None:
     """The answer to somebody without a known key; None lets them in."""
-    caller = _admitted(request, gate)
+    caller = _admitted(request, state)
     return caller if isinstance(caller, Response) else None
 
 
-def _admitted(request: Request, gate: Gate) -> AccessKey | Response:
+def _admitted(request: Request, state: AppState) -> AccessKey | Response:
     """Who asks, or the answer to somebody without a known key."""
     try:
-        return gate.doors.admit(_inbound(request, gate))
+        return state.authenticator.authenticate(_inbound(request, state))
     except GatepassError as error:
         shown = {name.decode(): value.decode() for name, value in error_headers(error)}
         return Response(error_body(error), error.http_status, shown)
 
 
-def _check_page(request: Request, gate: Gate) -> None:
+def _check_page(request: Request, state: AppState) -> None:
     """Raises ForbiddenHost and ForbiddenOrigin for a page of a foreign name or origin, where there are no keys."""
-    gate.doors.check_page(_inbound(request, gate), from_anywhere=True)
+    state.authenticator.check_page(_inbound(request, state), from_anywhere=True)
 
 
-def _inbound(request: Request, gate: Gate) -> Inbound:
-    peer = peer_in(request.scope, only_direct=not gate.doors.wants_key)
-    return Inbound("", "GET", request.url.path, tuple(request.headers.raw), peer, gate.clock.now())
+def _inbound(request: Request, state: AppState) -> ClientRequest:
+    peer = peer_in(request.scope, only_direct=not state.authenticator.wants_key)
+    return ClientRequest("", "GET", request.url.path, tuple(request.headers.raw), peer, state.clock.now())
 
 
-def status_of(gate: Gate) -> dict[str, Any]:
+def status_of(state: AppState) -> dict[str, Any]:
     """The state of one process, as plain JSON. Times are seconds; no token, key or secret is in it."""
-    credentials = {name: _credential(gate, name, holder.status()) for name, holder in gate.holders.items()}
-    live = gate.live
-    return {"ready": gate.ready, "draining": live.draining, "under_way": live.busy, "credentials": credentials}
+    credentials = {name: _credential(state, name, holder.status()) for name, holder in state.holders.items()}
+    in_flight = state.in_flight
+    return {
+        "ready": state.ready,
+        "draining": in_flight.draining,
+        "in_flight": in_flight.busy,
+        "credentials": credentials,
+    }
 
 
-def _credential(gate: Gate, name: str, status: Status) -> dict[str, Any]:
+def _credential(state: AppState, name: str, status: Status) -> dict[str, Any]:
     told = {field: _plain(value) for field, value in asdict(status).items() if field != "credential"}
-    users = [hop.name for hop in gate.hops.values() if hop.settings.credential == name]
-    return {"type": gate.config.credentials[name].type, "upstreams": users, **told}
+    users = [hop.name for hop in state.upstreams.values() if hop.settings.credential == name]
+    return {"type": state.config.credentials[name].type, "upstreams": users, **told}
 
 
 def _plain(value: Any) -> Any:
@@ -157,9 +162,9 @@ _SUBJECT = ("upstream", "model", "operation", "credential", "adapted", "state")
 """What tells two rows apart."""
 
 
-def lessons_of(gate: Gate) -> list[Row]:
-    """The rows of one process, plain JSON (`Learned.as_row`); moments are seconds since the epoch."""
-    return [one.as_row() for one in gate.learner.memory.learned(gate.clock.now(), gate.clock.wall())]
+def lessons_of(state: AppState) -> list[Row]:
+    """The rows of one process, plain JSON (`LearnedRuleRecord.as_row`); moments are seconds since the epoch."""
+    return [one.as_row() for one in state.learner.memory.learned(state.clock.now(), state.clock.wall())]
 
 
 def merged(pages: Iterable[Sequence[Row]]) -> list[Row]:
@@ -212,5 +217,5 @@ def shown(rows: Iterable[Row], wall_s: float) -> list[Row]:
 
 def pinned(rows: Iterable[Row], config: Config, caller: AccessKey) -> str:
     """Return YAML that makes the learned rules permanent, for the names that `caller` may use."""
-    learned = (Learned.of_row(row) for row in rows if row["state"] == "learned")
+    learned = (LearnedRuleRecord.of_row(row) for row in rows if row["state"] == "learned")
     return as_config(learned, config, lambda name: may_use(caller, name))

@@ -15,41 +15,41 @@ from urllib.parse import unquote
 import httptools
 
 from gatepass.errors import GatepassError, HeadTooLarge, InvalidRequest, UnsupportedTransferCoding, UnsupportedVersion
-from gatepass.server.cycle import Line, Turn
+from gatepass.server.cycle import CycleConnection, HttpRequestCycle
 
 _READ_HERE = frozenset((b"host", b"expect", b"transfer-encoding"))
 
 
-class Desk(Line, Protocol):
+class ParserConnection(CycleConnection, Protocol):
     """The connection, as much of it as its reader may know."""
 
-    def take(self, turn: Turn) -> None:
-        """The head of `turn` is whole."""
+    def begin_cycle(self, cycle: HttpRequestCycle) -> None:
+        """The head of `cycle` is whole."""
         ...
 
-    def newest(self) -> Turn:
+    def last_cycle(self) -> HttpRequestCycle:
         """The turn that was taken last, in the same moment: nobody has begun to serve it."""
         ...
 
 
-class Reader:
+class RequestParser:
     """httptools calls the methods that begin with `on_`; none of them ever waits.
 
-    `in_head`: the head of a request has begun, or the first one is awaited. `turn`: whose body is not whole yet.
+    `in_head`: the head of a request has begun, or the first one is awaited. `cycle`: whose body is not whole yet.
     """
 
     __slots__ = (
-        *("in_head", "peer", "turn", "_desk", "_expects", "_fields", "_first_bytes", "_framing_bytes", "_head_bytes"),
+        *("in_head", "peer", "cycle", "_desk", "_expects", "_fields", "_first_bytes", "_framing_bytes", "_head_bytes"),
         *("_host", "_hosts", "_is_chunked", "_parser", "_piece_bytes", "_refusal", "_take", "_target"),
     )
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: ParserConnection) -> None:
         self._desk = desk
-        self._take = desk.take
+        self._take = desk.begin_cycle
         self._parser = self._begin()
         self.in_head = True
         self.peer = ""
-        self.turn: Turn | None = None
+        self.cycle: HttpRequestCycle | None = None
         self._target = b""
         self._fields: list[tuple[bytes, bytes]] = []
         self._expects = self._is_chunked = False
@@ -60,7 +60,7 @@ class Reader:
     @property
     def is_idle(self) -> bool:
         """Whether nothing of a request is here that is not whole."""
-        return self.turn is None and not (self.in_head and self._first_bytes)
+        return self.cycle is None and not (self.in_head and self._first_bytes)
 
     def feed(self, data: bytes) -> None:
         """Parse the next bytes of the connection. Raise a GatepassError if no request can be read any more.
@@ -79,7 +79,7 @@ class Reader:
                 self._decline(memoryview(data)[offer.args[0] :])
         except httptools.HttpParserError as error:
             raise self._refusal or refused_by_parser(str(error)) from error
-        if self.in_head or self.turn is not None:
+        if self.in_head or self.cycle is not None:
             self._check_bounds()
 
     def _check_bounds(self) -> None:
@@ -93,7 +93,7 @@ class Reader:
 
     def close(self) -> None:
         """Nothing more is fed, and who holds this object in turn is let go: no cycle waits for the collector."""
-        self.turn = None
+        self.cycle = None
         del self._desk, self._parser, self._take
 
     def _begin(self) -> httptools.HttpRequestParser:
@@ -108,16 +108,16 @@ class Reader:
         is told the same head without it. Java's HTTP client offers h2c with every plain request.
         """
         while True:
-            turn = self._desk.newest()
-            if turn.method == "CONNECT":
+            cycle = self._desk.last_cycle()
+            if cycle.method == "CONNECT":
                 raise InvalidRequest("gatepass is no proxy: it opens no tunnel.")
-            fields = (field for field in turn.headers if field[0] != b"upgrade")
+            fields = (field for field in cycle.headers if field[0] != b"upgrade")
             self._parser, self._take = self._begin(), _let_go
-            self._parser.feed_data(head_of(turn.method, turn.target, turn.version, fields))
-            self._take = self._desk.take
-            if self.turn is not None:
-                self.turn = turn
-                turn.reopen()
+            self._parser.feed_data(head_of(cycle.method, cycle.target, cycle.version, fields))
+            self._take = self._desk.begin_cycle
+            if self.cycle is not None:
+                self.cycle = cycle
+                cycle.reopen()
             try:
                 self._parser.feed_data(rest)
             except httptools.HttpParserUpgrade as offer:
@@ -160,7 +160,7 @@ class Reader:
         is_plain = version == "1.1" and self._hosts == 1
         if not is_plain:
             self._check_version(version)
-        self.turn = turn = Turn(
+        self.cycle = cycle = HttpRequestCycle(
             self._desk,
             parser.get_method().decode("ascii"),
             path_of(target),
@@ -169,11 +169,11 @@ class Reader:
             tuple(self._fields),
             self.peer,
         )
-        turn.persists = is_plain and parser.should_keep_alive()  # HTTP/1.0 persists on no connection
+        cycle.persists = is_plain and parser.should_keep_alive()  # HTTP/1.0 persists on no connection
         if self._expects:
-            turn.expect()
+            cycle.expect()
         self.in_head = False
-        self._take(turn)
+        self._take(cycle)
 
     def _check_version(self, version: str) -> None:
         """RFC 9110 15.6.6 and RFC 9112 3.2. The parser also accepts 0.9 and 2.0."""
@@ -194,18 +194,18 @@ class Reader:
 
     def on_body(self, body: bytes) -> None:
         self._framing_bytes = 0
-        if self.turn is not None:
-            self.turn.feed(body)
+        if self.cycle is not None:
+            self.cycle.feed(body)
 
     def on_message_complete(self) -> None:
         if self._is_chunked and len(self._fields) > HEADER_FIELDS:
             self._refuse(many_fields())
-        turn, self.turn = self.turn, None
-        if turn is not None:
-            turn.complete()
+        cycle, self.cycle = self.cycle, None
+        if cycle is not None:
+            cycle.complete()
 
 
-def _let_go(turn: Turn) -> None:
+def _let_go(cycle: HttpRequestCycle) -> None:
     """A head that is told to a parser once more is no other request."""
 
 

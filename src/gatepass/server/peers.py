@@ -82,7 +82,7 @@ class Peers:
                 finally:
                     writer.close()
         except (OSError, TimeoutError) as error:
-            LOG.warning("worker_silent", extra={"fields": {"silent": path.stem, "reason": type(error).__name__}})
+            LOG.warning("worker_unresponsive", extra={"fields": {"silent": path.stem, "reason": type(error).__name__}})
             return None
 
     async def _tell(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

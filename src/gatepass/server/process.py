@@ -19,15 +19,22 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from gatepass.clock import SystemClock
-from gatepass.proxy.app_state import Gate
-from gatepass.server.asgi import Operations, show
-from gatepass.server.connection import ClientConnection, Evictable, Reception, Serve
+from gatepass.proxy.app_state import AppState
+from gatepass.server.asgi import ApiEndpoint, show
+from gatepass.server.connection import ClientConnection, ConnectionContext, Evictable, Serve
 from gatepass.server.connection_shares import ConnectionShares, TrustedProxies
-from gatepass.server.cycle import Turn
-from gatepass.server.listening import Acceptor, AcceptWatch, Seats, descriptor_limit, has_free_descriptor, url_of
+from gatepass.server.cycle import HttpRequestCycle
+from gatepass.server.listening import (
+    Acceptor,
+    AcceptWatch,
+    ConnectionCounts,
+    descriptor_limit,
+    has_free_descriptor,
+    url_of,
+)
 from gatepass.server.pages import ops_routes, page_paths
 from gatepass.server.peers import Peers
-from gatepass.server.timeouts import Refusals
+from gatepass.server.timeouts import RejectedRequests
 
 if TYPE_CHECKING:
     pass
@@ -79,32 +86,34 @@ def keep_freed_pages() -> bool:
     return bool(mallopt(_MMAP_THRESHOLD, HEAP_BODY_BYTES)) and bool(mallopt(_TRIM_THRESHOLD, KEPT_BYTES))
 
 
-def _pages(gate: Gate, peers: Peers | None) -> Starlette:
+def _pages(gate: AppState, peers: Peers | None) -> Starlette:
     """What `gatepass serve` hands to uvicorn: the lifespan and the pages. ClientConnection serves every other path."""
     service = Service(lambda: gate)
-    routes = ops_routes(lambda: service.gate, gate.config.server.base_path, peers)
+    routes = ops_routes(lambda: service.state, gate.config.server.base_path, peers)
     return Starlette(routes=routes, lifespan=service.lifespan, exception_handlers=ERRORS)
 
 
-def served_by(app: ASGIApp, gate: Gate) -> Serve:
+def served_by(app: ASGIApp, gate: AppState) -> Serve:
     """Pages by `app`, everything else by the pipeline."""
-    operations, pages = Operations(gate), page_paths(gate.config.server.base_path)
+    operations, pages = ApiEndpoint(gate), page_paths(gate.config.server.base_path)
     limit_bytes = gate.config.limits.body_bytes
 
-    def serve(turn: Turn) -> Awaitable[None]:
-        return show(app, turn, limit_bytes) if turn.path in pages else operations.serve(turn)
+    def serve(cycle: HttpRequestCycle) -> Awaitable[None]:
+        return show(app, cycle, limit_bytes) if cycle.path in pages else operations.serve(cycle)
 
     return serve
 
 
-def reception_of(app: ASGIApp, gate: Gate) -> Reception:
+def reception_of(app: ASGIApp, gate: AppState) -> ConnectionContext:
     """What the server's connections share."""
-    config, refused = gate.config, Refusals(gate.metrics.refused).note
+    config, refused = gate.config, RejectedRequests(gate.metrics.error_sent).note
     shares: ConnectionShares[Evictable] = ConnectionShares(
         config.limits.connections, config.limits.unauthenticated, config.access.callers
     )
     proxies = TrustedProxies(config.server.trusted_proxies)
-    return Reception(served_by(app, gate), refused, config.limits, KEEP_ALIVE_S, proxies, shares, gate.live)
+    return ConnectionContext(
+        served_by(app, gate), refused, config.limits, KEEP_ALIVE_S, proxies, shares, gate.in_flight
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,24 +122,24 @@ class Team:
 
     peers: Peers
     lifeline: socket.socket
-    seats: Seats
+    connection_counts: ConnectionCounts
 
 
-class Server(uvicorn.Server):
+class DrainingServer(uvicorn.Server):
     """uvicorn that drains: readiness turns red at once, streams may finish, the rest get an error event."""
 
     def __init__(
         self,
-        gate: Gate,
+        gate: AppState,
         announce: Callable[[str], None],
         team: Team | None = None,
     ) -> None:
         app = _pages(gate, team.peers if team is not None else None)
-        reception = reception_of(app, gate)
+        context = reception_of(app, gate)
         super().__init__(
             uvicorn.Config(
                 app,
-                http=partial(ClientConnection, reception),  # type: ignore[arg-type]  # uvicorn only calls it
+                http=partial(ClientConnection, context),  # type: ignore[arg-type]  # uvicorn only calls it
                 loop="uvloop",
                 ws="none",
                 lifespan="on",
@@ -142,7 +151,7 @@ class Server(uvicorn.Server):
             )
         )
         self._gate = gate
-        self._reception = reception
+        self._reception = context
         self._accept_watch = AcceptWatch()
         self._announce = announce
         self._team = team
@@ -178,7 +187,7 @@ class Server(uvicorn.Server):
             state, config = self.server_state, self.config
             return ClientConnection(self._reception, config=config, server_state=state, app_state=self.lifespan.state)
 
-        return Acceptor(listening, make, lambda: len(self.server_state.connections), team.seats)
+        return Acceptor(listening, make, lambda: len(self.server_state.connections), team.connection_counts)
 
     async def on_tick(self, counter: int) -> bool:
         now_s = asyncio.get_running_loop().time()
@@ -189,7 +198,9 @@ class Server(uvicorn.Server):
                 connection.evict()
             if (count := self._accept_watch.failed(now_s)) is not None:
                 limit, needed = descriptor_limit(), self._gate.config.descriptors
-                LOG.warning("accept_failing", extra={"fields": {"count": count, "limit": limit, "needed": needed}})
+                LOG.warning(
+                    "descriptors_exhausted", extra={"fields": {"count": count, "limit": limit, "needed": needed}}
+                )
         return await super().on_tick(counter)
 
     def _on_lifeline(self, loop: asyncio.AbstractEventLoop, lifeline: socket.socket) -> None:
@@ -202,9 +213,9 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Turn unready, serve on for the delay, then close each connection behind its answer or when it is idle."""
         gate, connections = self._gate, cast(set[ClientConnection], self.server_state.connections)
-        live, team, server = gate.live, self._team, gate.config.server
+        in_flight, team, server = gate.in_flight, self._team, gate.config.server
         delay_s = max(server.drain_delay_s, min(HANDOVER_S, server.drain_timeout_s))
-        live.draining = True
+        in_flight.draining = True
         for connection in connections:
             connection.retire()
         if team is not None and not self._is_end_of_all:
@@ -212,7 +223,7 @@ class Server(uvicorn.Server):
             await asyncio.gather(team.peers.aclose(), *(acceptor.close() for acceptor in self._acceptors))
         else:
             log_unready(gate)
-        await live.delay(SystemClock(), delay_s)
+        await in_flight.delay(SystemClock(), delay_s)
         log_draining(gate)
         for connection in connections:
             connection.leave()
@@ -224,13 +235,13 @@ class Server(uvicorn.Server):
 
     async def _drained(self, connections: Collection[ClientConnection]) -> int:
         """Wait until nothing is under way and no client can send more. Return how many streams had to be ended."""
-        live, clock, now = self._gate.live, self._gate.clock, asyncio.get_running_loop().time
+        in_flight, clock, now = self._gate.in_flight, self._gate.clock, asyncio.get_running_loop().time
         bound_s = self._gate.config.server.drain_timeout_s
         until_s = now() + bound_s
-        ended = await live.drain(clock, bound_s)
-        while now() < until_s and not live.is_hurried and any(each.may_ask for each in connections):
+        ended = await in_flight.drain(clock, bound_s)
+        while now() < until_s and not in_flight.is_hurried and any(each.may_ask for each in connections):
             await asyncio.sleep(LOOK_S)
-            ended += await live.drain(clock, until_s - now())
+            ended += await in_flight.drain(clock, until_s - now())
         return ended
 
     def handle_reload(self, _: int, __: FrameType | None) -> None:
@@ -244,7 +255,7 @@ class Server(uvicorn.Server):
         self.force_exit = self._is_hurried
         self._is_hurried = self.should_exit
         if self._is_hurried and self._loop is not None:
-            self._loop.call_soon_threadsafe(self._gate.live.hurry)
+            self._loop.call_soon_threadsafe(self._gate.in_flight.end_now)
         self.should_exit = True
 
 

@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Self
 
 from gatepass.cancel import Tasks
-from gatepass.server.listening import SEATS, Seats
+from gatepass.server.listening import SEATS, ConnectionCounts
 
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the folder in it is made by mkdtemp, mode 0700
 """A tmpfs: what lies in it never reaches a disk. Containers have one of their own, with a read-only root too."""
@@ -125,7 +125,7 @@ class Channel:
     listening: socket.socket
     lifeline: socket.socket
     lent: socket.socket
-    seats: Seats
+    connection_counts: ConnectionCounts
     key: bytes = field(repr=False)
 
     def tell_stop(self) -> None:
@@ -151,7 +151,7 @@ def channel(listening: socket.socket, shared_memory: str = SHARED_MEMORY) -> Ite
         lifeline, lent = socket.socketpair()
         with lifeline, lent:
             key = secrets.token_bytes(KEY_BYTES) if is_on_disk else b""
-            yield Channel(folder, listening, lifeline, lent, Seats(folder / CONNECTIONS), key)
+            yield Channel(folder, listening, lifeline, lent, ConnectionCounts(folder / CONNECTIONS), key)
 
 
 @contextmanager
@@ -179,7 +179,7 @@ class Worker:
     """It is ready when its socket is in the folder; `retired` is set when another takes its slot."""
 
     number: int
-    seat: int
+    index: int
     process: asyncio.subprocess.Process
     ready_at: Path
     began_s: float
@@ -222,7 +222,7 @@ class Worker:
             await asyncio.sleep(LOOK_S)
         return False
 
-    async def left(self, stopping: asyncio.Event) -> bool:
+    async def wait_until_left(self, stopping: asyncio.Event) -> bool:
         """Returns when it has died or is retired, then True; or at a stop, then False."""
         waits = [asyncio.create_task(event) for event in (self._exit(), self.retired.wait(), stopping.wait())]
         try:
@@ -336,16 +336,16 @@ class Supervisor:
         """One worker after another in this slot, until the stop."""
         pause_s = 0.0
         worker = await self._start(slot)
-        while await worker.left(self._stopping):
+        while await worker.wait_until_left(self._stopping):
             if not worker.retired.is_set():
                 if worker.process.returncode == self._unusable and not self._has_served:
                     self._give_up(self._unusable)
                     return
                 pause_s = worker.pause_s(pause_s)
                 fields = {"worker": worker.number, "code": worker.process.returncode, "again_in_s": pause_s}
-                LOG.error("worker_died", extra={"fields": fields})
+                LOG.error("worker_exited", extra={"fields": fields})
                 worker.ready_at.unlink(missing_ok=True)
-                self._channel.seats.clear(worker.seat)
+                self._channel.connection_counts.clear(worker.index)
                 if await self._stopped_within(pause_s):
                     return
             worker = self._workers[slot] if worker.retired.is_set() else await self._start(slot)
@@ -358,7 +358,7 @@ class Supervisor:
 
     async def _reap(self, worker: Worker) -> None:
         await worker.reaped(self._drain_s + KILL_GRACE_S)
-        self._channel.seats.clear(worker.seat)
+        self._channel.connection_counts.clear(worker.index)
 
     async def _stopped_within(self, pause_s: float) -> bool:
         try:
@@ -374,9 +374,9 @@ class Supervisor:
 
     async def _spawn(self) -> Worker:
         self._serial += 1
-        taken = self._seats_of_starting.union(worker.seat for worker in self._living())
+        taken = self._seats_of_starting.union(worker.index for worker in self._living())
         seat = next((seat for seat in range(SEATS) if seat not in taken), SEATS - 1)
-        self._channel.seats.clear(seat)
+        self._channel.connection_counts.clear(seat)
         self._seats_of_starting.add(seat)
         try:
             worker = await Worker.started(self._serial, seat, self._command, self._channel)
@@ -388,7 +388,7 @@ class Supervisor:
     async def _renew(self, renewals: asyncio.Queue[None]) -> None:
         while True:
             await renewals.get()
-            LOG.info("renewing", extra={"fields": {"workers": self._count}})
+            LOG.info("workers_reloading", extra={"fields": {"workers": self._count}})
             for slot in range(self._count):
                 if not await self._replace(slot):
                     break

@@ -18,17 +18,17 @@ from gatepass.config.model import Limits
 from gatepass.errors import GatepassError, InternalError, Overloaded, ReceiveTimeout
 from gatepass.observability.log import emit
 from gatepass.operations.error_objects import error_body, error_headers
-from gatepass.server.cycle import Fields, Turn, header_lines
-from gatepass.server.parser import Reader
+from gatepass.server.cycle import Fields, HttpRequestCycle, header_lines
+from gatepass.server.parser import RequestParser
 
 LOG = logging.getLogger("gatepass.access")
 SERVER_ERROR = 500
 
-QUIET_S = 1.0
+DRAIN_IDLE_S = 1.0
 """Refusals come by the thousand where they come at all: one line in this time for each code, which says how many."""
 
 
-class Refusals:
+class RejectedRequests:
     """Counts what was refused, and logs it: the first of a code at once, those that follow together."""
 
     __slots__ = ("_count", "_untold")
@@ -51,7 +51,7 @@ class Refusals:
         level = logging.WARNING if error.http_status >= SERVER_ERROR else logging.INFO
         emit(LOG, level, "refused", {**fields, "peer": peer, "count": count})
         self._untold[error.public_code] = (0, error, peer)
-        asyncio.get_running_loop().call_later(QUIET_S, self._tell_rest, error.public_code)
+        asyncio.get_running_loop().call_later(DRAIN_IDLE_S, self._tell_rest, error.public_code)
 
     def _tell_rest(self, code: str) -> None:
         untold = self._untold.pop(code)
@@ -100,12 +100,12 @@ LINGER_S = 1.0
 client would never read why (nginx has lingering_close)."""
 
 
-QUIET_S = 1.0
+DRAIN_IDLE_S = 1.0
 """A connection of a draining server closes when its client has sent nothing for this long. One that is in use is closed
 by an answer instead: a request that crosses a close is lost to its client."""
 
 
-class Awaited(StrEnum):
+class AwaitedInput(StrEnum):
     HEAD = "head"
     BODY = "body"
     REST = "rest of a body that came too late"
@@ -114,11 +114,11 @@ class Awaited(StrEnum):
     TAKER = "nothing of the client: what is here of a body has to be taken first"
 
 
-_HEAD, _NEXT = Awaited.HEAD, Awaited.NEXT
+_HEAD, _NEXT = AwaitedInput.HEAD, AwaitedInput.NEXT
 """Awaited with each request. To name a member of an Enum takes CPython 3.11 up to 100 ns."""
 
 
-class Patience:
+class ReceiveTimeouts:
     """One deadline, for one thing at a time; for none while a whole request is served."""
 
     __slots__ = ("_awaited", "_deadline", "_receive_s", "_upload_bytes_per_s", "keep_alive_s")
@@ -128,24 +128,26 @@ class Patience:
         self._receive_s = receive_s
         self._upload_bytes_per_s = upload_bytes_per_s
         self.keep_alive_s = keep_alive_s
-        self._awaited: Awaited | None = None
+        self._awaited: AwaitedInput | None = None
 
-    def bound(self, reader: Reader, serving: Turn | None) -> None:
+    def update(self, parser: RequestParser, serving: HttpRequestCycle | None) -> None:
         """A deadline for what is awaited next; it stays where it is while that is the same.
 
         A whole body has one. Of a body that is passed on each piece has its own, where the next one is wanted. All of
         them together have one too, which grows with the bytes that came.
         All in one frame: this is called for each piece that comes, and for each answer.
         """
-        turn, current = reader.turn, self._awaited
-        if reader.in_head:
+        cycle, current = parser.cycle, self._awaited
+        if parser.in_head:
             awaited, bound_s = _HEAD, self._receive_s
-        elif turn is not None:
-            if current is Awaited.REST or current is (Awaited.TAKER if turn.is_passed_on else Awaited.BODY):
+        elif cycle is not None:
+            if current is AwaitedInput.REST or current is (
+                AwaitedInput.TAKER if cycle.is_streamed else AwaitedInput.BODY
+            ):
                 return
-            awaited, bound_s, current = Awaited.BODY, self._receive_s, None
-            if turn.is_passed_on:
-                bound_s += min(0.0, turn.ahead_s(self._upload_bytes_per_s))
+            awaited, bound_s, current = AwaitedInput.BODY, self._receive_s, None
+            if cycle.is_streamed:
+                bound_s += min(0.0, cycle.ahead_s(self._upload_bytes_per_s))
         elif serving is None:
             awaited, bound_s = _NEXT, self.keep_alive_s
         else:
@@ -156,33 +158,33 @@ class Patience:
             self._awaited = awaited
             self._deadline.set(bound_s)
 
-    def expect(self, awaited: Awaited, bound_s: float) -> None:
+    def start(self, awaited: AwaitedInput, bound_s: float) -> None:
         if self._awaited is not awaited:
             self._awaited = awaited
             self._deadline.set(bound_s)
 
-    def rest(self) -> None:
+    def clear(self) -> None:
         """Nothing is awaited: what comes next has its time from the beginning."""
         self._awaited = None
         self._deadline.lift()
 
-    def hold(self) -> None:
+    def suspend(self) -> None:
         """No piece is wanted until `rest`: the client owes nothing."""
-        self._awaited = Awaited.TAKER
+        self._awaited = AwaitedInput.TAKER
         self._deadline.lift()
 
-    def hasten(self, *, is_idle: bool) -> None:
+    def shorten(self, *, is_idle: bool) -> None:
         """Wait only QUIET_S for each next request, from now on; where `is_idle`, for this one too."""
         if is_idle:
-            granted_s = self.keep_alive_s if self._awaited is Awaited.NEXT else self._receive_s
-            self._deadline.set(max(0.0, self._deadline.left_s() - granted_s + QUIET_S))
-        self.keep_alive_s = QUIET_S
+            granted_s = self.keep_alive_s if self._awaited is AwaitedInput.NEXT else self._receive_s
+            self._deadline.set(max(0.0, self._deadline.left_s() - granted_s + DRAIN_IDLE_S))
+        self.keep_alive_s = DRAIN_IDLE_S
 
     def linger(self) -> None:
         """There is still more of what is taken behind a refusal."""
         self._deadline.set(LINGER_S)
 
-    def spent(self) -> Awaited | None:
+    def expired(self) -> AwaitedInput | None:
         """What was awaited for too long; it is awaited no longer."""
         awaited, self._awaited = self._awaited, None
         return awaited

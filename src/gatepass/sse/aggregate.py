@@ -17,22 +17,22 @@ from gatepass.sse.chunk import (
     CHAT,
     ENVELOPE,
     LEGACY,
+    EnvelopeDefaults,
     Object,
-    Origin,
-    envelope,
+    complete_envelope,
     error_of,
     finish_reason,
     has_content,
-    has_too_many_pieces,
+    has_output,
+    has_too_many_entries,
     is_chunk,
     json_text,
-    says,
-    unwrapped,
+    unwrap,
 )
 from gatepass.sse.event import Framer, is_json, parse_event, read_json, single_line_data, split_events
-from gatepass.sse.tool_calls import Calls, ToolCall, is_whole
-from gatepass.sse.transform import Shaper
-from gatepass.types import Complaint
+from gatepass.sse.tool_calls import ToolCall, ToolCallTracker, is_complete_json
+from gatepass.sse.transform import EventTransform
+from gatepass.types import UpstreamErrorBody
 
 _CHOICE = frozenset({"index", "delta", "message", "text", "logprobs", "finish_reason"})
 _CHAT_CHOICE = frozenset({"index", "delta", "logprobs", "finish_reason"})
@@ -53,8 +53,8 @@ class Choice(Protocol):
         """Whether it lacks a finish reason, and content or the end of a call's arguments too."""
         ...
 
-    def add(self, said: Object) -> None: ...
-    def whole(self, index: int, origin: Origin, /) -> Object:
+    def add(self, payload: Object) -> None: ...
+    def whole(self, index: int, defaults: EnvelopeDefaults, /) -> Object:
         """The choice as a plain reply has it; without a finish reason it gets the one that its content suggests."""
         ...
 
@@ -67,7 +67,7 @@ class _Ends:
     def __init__(self) -> None:
         self.has_said = self._has_content = False
         self._reason = ""
-        self._logprobs: Gather | None = None
+        self._logprobs: MemberAggregator | None = None
         self._rest: Object = {}
 
     @property
@@ -78,17 +78,17 @@ class _Ends:
     def is_cut(self) -> bool:
         return not (self._reason or self._has_content)
 
-    def _add_ends(self, said: Object, known: frozenset[str]) -> None:
-        self.has_said = self.has_said or says(said)
-        self._has_content = self._has_content or has_content(said)
-        self._reason = finish_reason(said) or self._reason
-        logprobs = said.get("logprobs")
+    def _add_ends(self, payload: Object, known: frozenset[str]) -> None:
+        self.has_said = self.has_said or has_output(payload)
+        self._has_content = self._has_content or has_content(payload)
+        self._reason = finish_reason(payload) or self._reason
+        logprobs = payload.get("logprobs")
         if logprobs and isinstance(logprobs, dict):
-            self._logprobs = self._logprobs or Gather()
+            self._logprobs = self._logprobs or MemberAggregator()
             for name, value in logprobs.items():
                 self._logprobs.add(name, value)
-        if not said.keys() <= known:
-            for name, value in said.items():
+        if not payload.keys() <= known:
+            for name, value in payload.items():
                 if name not in _CHOICE:
                     keep_last(self._rest, name, value)
 
@@ -107,11 +107,11 @@ class ChatChoice(_Ends):
 
     def __init__(self) -> None:
         super().__init__()
-        self._message = Gather()
+        self._message = MemberAggregator()
         self._role = ""
-        self._tools: Tools | None = None
-        self._call: Gather | None = None
-        self._audio: Gather | None = None
+        self._tools: ToolCallAggregator | None = None
+        self._call: MemberAggregator | None = None
+        self._audio: MemberAggregator | None = None
         self._audio_data: list[str] = []
         self._has_deltas = False
 
@@ -121,16 +121,16 @@ class ChatChoice(_Ends):
             return False
         function = None if self._call is None else self._call.text("arguments") or ""
         calls_whole = self._tools is None or self._tools.are_whole
-        return not (self._has_content and calls_whole and (function is None or is_whole(function)))
+        return not (self._has_content and calls_whole and (function is None or is_complete_json(function)))
 
-    def add(self, said: Object) -> None:
-        delta = said.get("delta")
+    def add(self, payload: Object) -> None:
+        delta = payload.get("delta")
         if type(delta) is dict:
             self._has_deltas = True
             self._add_delta(delta)
-        elif not (self._has_deltas or self._reason) and isinstance(message := said.get("message"), dict):
+        elif not (self._has_deltas or self._reason) and isinstance(message := payload.get("message"), dict):
             self._add_delta(message)
-        self._add_ends(said, _CHAT_CHOICE)
+        self._add_ends(payload, _CHAT_CHOICE)
 
     def _add_delta(self, delta: Object) -> None:
         for name, value in delta.items():
@@ -139,7 +139,7 @@ class ChatChoice(_Ends):
             if name == "role":
                 self._role = self._role or (value if isinstance(value, str) else "")
             elif name == "tool_calls" and isinstance(value, list):
-                self._tools = self._tools or Tools()
+                self._tools = self._tools or ToolCallAggregator()
                 self._tools.add(value)
             elif name == "function_call" and isinstance(value, dict):
                 self._add_call(value)
@@ -148,25 +148,25 @@ class ChatChoice(_Ends):
             else:
                 self._message.add(name, value)
 
-    def _add_call(self, said: Object) -> None:
+    def _add_call(self, payload: Object) -> None:
         """The legacy way to call one function: its name counts once."""
-        call = self._call = self._call or Gather()
-        for name, value in said.items():
+        call = self._call = self._call or MemberAggregator()
+        for name, value in payload.items():
             if name != "name" or not call.text("name"):
                 call.add(name, value)
 
-    def _add_audio(self, said: Object) -> None:
-        audio = self._audio = self._audio or Gather()
-        for name, value in said.items():
+    def _add_audio(self, payload: Object) -> None:
+        audio = self._audio = self._audio or MemberAggregator()
+        for name, value in payload.items():
             if name == "data" and isinstance(value, str):
                 self._audio_data.append(value)
             elif name != "id" or not audio.text("id"):
                 audio.add(name, value)
 
-    def whole(self, index: int, origin: Origin) -> Object:
+    def whole(self, index: int, defaults: EnvelopeDefaults) -> Object:
         return {
             "index": index,
-            "message": self._whole_message(origin),
+            "message": self._whole_message(defaults),
             "logprobs": self._ends(("content", "refusal")),
             "finish_reason": self._whole_reason(),
             **self._rest,
@@ -178,12 +178,12 @@ class ChatChoice(_Ends):
             return "tool_calls"
         return reason or ("function_call" if self._call is not None else "stop")
 
-    def _whole_message(self, origin: Origin) -> Object:
+    def _whole_message(self, defaults: EnvelopeDefaults) -> Object:
         told = self._message.whole()
         message: Object = {"role": self._role or "assistant", "content": None, "refusal": told.get("refusal") or None}
         message.update({name: told[name] for name in _REASONING if name in told})
         if self._tools:
-            message["tool_calls"] = self._tools.whole(origin)
+            message["tool_calls"] = self._tools.whole(defaults)
         if self._call is not None:
             message["function_call"] = {"name": "", "arguments": "", **self._call.whole()}
         if self._audio is not None or self._audio_data:
@@ -207,13 +207,13 @@ class TextChoice(_Ends):
         super().__init__()
         self._texts: list[str] = []
 
-    def add(self, said: Object) -> None:
-        text = said.get("text")
+    def add(self, payload: Object) -> None:
+        text = payload.get("text")
         if isinstance(text, str):
             self._texts.append(text)
-        self._add_ends(said, _CHOICE)
+        self._add_ends(payload, _CHOICE)
 
-    def whole(self, index: int, _origin: Origin) -> Object:
+    def whole(self, index: int, _origin: EnvelopeDefaults) -> Object:
         return {
             "text": "".join(self._texts),
             "index": index,
@@ -223,16 +223,16 @@ class TextChoice(_Ends):
         }
 
 
-def new_choice(said: Any) -> ChatChoice | TextChoice:
+def new_choice(payload: Any) -> ChatChoice | TextChoice:
     """The kind that the first piece of a choice tells."""
-    is_text = "text" in said and "delta" not in said and "message" not in said
+    is_text = "text" in payload and "delta" not in payload and "message" not in payload
     return TextChoice() if is_text else ChatChoice()
 
 
 _BASE64_GROUP = 4
 
 
-class Gather:
+class MemberAggregator:
     """The members of one object that comes in pieces: texts are joined, lists are extended, of
     anything else the last value counts that says something."""
 
@@ -271,10 +271,10 @@ class Gather:
         return {**self._values, **texts, **parted}
 
 
-def keep_last(said: Object, name: str, value: Any) -> None:
+def keep_last(payload: Object, name: str, value: Any) -> None:
     """Remember `value` unless it says nothing and something was said before."""
-    if value is not None and (value not in ({}, []) or name not in said):
-        said[name] = value
+    if value is not None and (value not in ({}, []) or name not in payload):
+        payload[name] = value
 
 
 def joined_base64(pieces: Sequence[str]) -> str:
@@ -297,13 +297,13 @@ _KNOWN_OF_CHOICE = frozenset({"index", "id", "type", "function", "custom"})
 _NAMED = frozenset({"name", "arguments", "input"})
 
 
-class Tools:
+class ToolCallAggregator:
     """Puts tool deltas together; calls come out in the order of appearance, without `index`."""
 
     __slots__ = ("_calls", "_whole")
 
     def __init__(self) -> None:
-        self._calls = Calls()
+        self._calls = ToolCallTracker()
         self._whole: list[_Call] = []
 
     def __len__(self) -> int:
@@ -314,13 +314,13 @@ class Tools:
         return all(call.is_whole for call in self._whole)
 
     def add(self, entries: list[Any]) -> None:
-        for piece in self._calls.place(entries):
-            if piece.opens:
+        for piece in self._calls.assign(entries):
+            if piece.is_first:
                 self._whole.append(_Call(piece.call))
-            self._whole[piece.call.number].add(piece.said)
+            self._whole[piece.call.number].add(piece.entry)
 
-    def whole(self, origin: Origin) -> list[Object]:
-        return [call.whole(origin) for call in self._whole]
+    def whole(self, defaults: EnvelopeDefaults) -> list[Object]:
+        return [call.whole(defaults) for call in self._whole]
 
 
 class _Call:
@@ -336,26 +336,26 @@ class _Call:
         self._rest: Object = {}
         self._inner: Object = {}
 
-    def add(self, said: Object) -> None:
-        kind = said.get("type")
+    def add(self, payload: Object) -> None:
+        kind = payload.get("type")
         if isinstance(kind, str) and not self._type:
             self._type = kind
-        for name, value in said.items():
+        for name, value in payload.items():
             if name in ("function", "custom") and isinstance(value, dict):
                 self._kind = name
                 self._add_inner(value)
             elif name not in _KNOWN_OF_CHOICE:
                 keep_last(self._rest, name, value)
 
-    def _add_inner(self, said: Object) -> None:
-        name = said.get("name")
+    def _add_inner(self, payload: Object) -> None:
+        name = payload.get("name")
         if isinstance(name, str) and not self._name:
             self._name = name
-        arguments = said.get("arguments", said.get("input"))
+        arguments = payload.get("arguments", payload.get("input"))
         if arguments is not None:
             self._arguments.append(arguments if isinstance(arguments, str) else json_text(arguments).decode())
-        if said.keys() - _NAMED:
-            for key, value in said.items():
+        if payload.keys() - _NAMED:
+            for key, value in payload.items():
                 if key not in _NAMED:
                     keep_last(self._inner, key, value)
 
@@ -363,12 +363,12 @@ class _Call:
     def is_whole(self) -> bool:
         """Whether it has all that it is called with; whether a text is whole, no text tells."""
         arguments = "".join(self._arguments)
-        return arguments != "" if self._kind == "custom" else is_whole(arguments)
+        return arguments != "" if self._kind == "custom" else is_complete_json(arguments)
 
-    def whole(self, origin: Origin) -> Object:
+    def whole(self, defaults: EnvelopeDefaults) -> Object:
         text = "input" if self._kind == "custom" else "arguments"
         return {
-            "id": self._call.id or origin.new_id("call_"),
+            "id": self._call.id or defaults.new_id("call_"),
             "type": self._type or self._kind,
             self._kind: {"name": self._name, text: "".join(self._arguments), **self._inner},
             **self._rest,
@@ -382,7 +382,7 @@ _KNOWN = frozenset({*ENVELOPE, "choices", "usage", "obfuscation"})
 """`obfuscation` pads each event of OpenAI's by random letters; a plain reply has none."""
 
 
-class Aggregator:
+class CompletionAggregator:
     """Takes the events of one stream, gives the `chat.completion` (or `text_completion`) that they are.
 
     `failure` is set as soon as there will be no answer: the upstream's own error event in its own
@@ -413,8 +413,8 @@ class Aggregator:
         self,
         upstream: str,
         limit_bytes: int,
-        read_error: Callable[[Any], Complaint | None],
-        origin: Origin,
+        read_error: Callable[[Any], UpstreamErrorBody | None],
+        defaults: EnvelopeDefaults,
         *,
         choices: int = 1,
     ) -> None:
@@ -422,7 +422,7 @@ class Aggregator:
         self._upstream = upstream
         self._bytes_left = limit_bytes
         self._read_error = read_error
-        self._origin = origin
+        self._origin = defaults
         self._choices_wanted = choices
         self._choices: dict[int, Choice] = {}
         self._envelope: Object = {}
@@ -448,19 +448,19 @@ class Aggregator:
     def finish(self) -> bytes:
         """The reply as JSON; raises `failure`, or that there was no answer or only a part of one."""
         if self.failure is None and not self._choices:
-            self.failure = chunk.empty(self._upstream)
+            self.failure = chunk.stream_empty(self._upstream)
         elif self.failure is None and not self._is_complete:
-            self.failure = chunk.closed(self._upstream)
+            self.failure = chunk.stream_closed(self._upstream)
         elif self.failure is None and not any(choice.has_said for choice in self._choices.values()):
-            self.failure = chunk.empty(self._upstream)
+            self.failure = chunk.stream_empty(self._upstream)
         elif self.failure is None and any(choice.is_cut for choice in self._choices.values()):
-            self.failure = chunk.closed(self._upstream)
+            self.failure = chunk.stream_closed(self._upstream)
         if self.failure is not None:
             raise self.failure
         try:
             return json_text(self._document())
         except ValueError:
-            raise chunk.no_json(self._upstream) from None
+            raise chunk.event_not_json(self._upstream) from None
 
     @property
     def is_over(self) -> bool:
@@ -497,53 +497,53 @@ class Aggregator:
             self._is_done = self._is_over = True
             return
         try:
-            said = read_json(data)
+            payload = read_json(data)
         except ValueError:
             if name != b"error":
-                self.fail(chunk.no_json(self._upstream))
+                self.fail(chunk.event_not_json(self._upstream))
                 return
-            said = data.decode("utf-8", "replace")
-        self._add_said(said, name)
+            payload = data.decode("utf-8", "replace")
+        self._add_said(payload, name)
 
-    def _add_said(self, said: Any, name: bytes) -> None:
-        fields = said if isinstance(said, dict) else {}
+    def _add_said(self, payload: Any, name: bytes) -> None:
+        fields = payload if isinstance(payload, dict) else {}
         choices = fields.get("choices")
         if name == b"error" or not choices or fields.get("error") or fields.get("object") == "error":
-            complaint = self._read_error(said)
-            if complaint is None and name == b"error":
-                complaint = self._read_error({"error": said}) or chunk.UNREADABLE
-            if complaint is not None:
-                self.fail(chunk.refusal(self._upstream, complaint))
+            error_body = self._read_error(payload)
+            if error_body is None and name == b"error":
+                error_body = self._read_error({"error": payload}) or chunk.UNREADABLE
+            if error_body is not None:
+                self.fail(chunk.upstream_error_event(self._upstream, error_body))
                 return
-            fields = unwrapped(fields)
+            fields = unwrap(fields)
             choices = fields.get("choices")
             if not is_chunk(fields):
                 return
         elif (error := error_of(choices)) is not None:
-            complaint = self._read_error({"error": error}) or chunk.UNREADABLE
-            self.fail(chunk.refusal(self._upstream, complaint))
+            error_body = self._read_error({"error": error}) or chunk.UNREADABLE
+            self.fail(chunk.upstream_error_event(self._upstream, error_body))
             return
         if isinstance(choices, list):
-            if has_too_many_pieces(choices):
-                self.fail(chunk.too_many(self._upstream))
+            if has_too_many_entries(choices):
+                self.fail(chunk.too_many_choices(self._upstream))
                 return
             self._add_choices(choices)
         self._add_rest(fields)
 
     def _add_choices(self, choices: list[Any]) -> None:
-        for place, said in enumerate(choices):
-            if not isinstance(said, dict):
+        for place, payload in enumerate(choices):
+            if not isinstance(payload, dict):
                 continue
-            index = said.get("index")
+            index = payload.get("index")
             if type(index) is not int:
                 index = place
             choice = self._choices.get(index)
             if choice is None:
                 if len(self._choices) >= MAX_CHOICES:
-                    self.fail(chunk.too_many(self._upstream))
+                    self.fail(chunk.too_many_choices(self._upstream))
                     return
-                choice = self._choices[index] = new_choice(said)
-            choice.add(said)
+                choice = self._choices[index] = new_choice(payload)
+            choice.add(payload)
 
     def _add_rest(self, fields: Object) -> None:
         usage = fields.get("usage")
@@ -560,7 +560,9 @@ class Aggregator:
 
     def _document(self) -> Object:
         is_text = any(isinstance(choice, TextChoice) for choice in self._choices.values())
-        head = envelope(self._envelope, self._origin, LEGACY if is_text else CHAT, "cmpl-" if is_text else "chatcmpl-")
+        head = complete_envelope(
+            self._envelope, self._origin, LEGACY if is_text else CHAT, "cmpl-" if is_text else "chatcmpl-"
+        )
         found = sorted(self._choices.items(), key=itemgetter(0))
         choices = [choice.whole(index, self._origin) for index, choice in found]
         usage: Object = {} if self._usage is None else {"usage": self._usage}
@@ -574,7 +576,7 @@ def _too_large(upstream: str) -> GatepassError:
 _BOM = b"\xef\xbb\xbf"
 
 
-class Aggregating(Protocol):
+class StreamAggregator(Protocol):
     """What makes one reply of whole events: of a chat's (aggregator.py), or of a response's (relay/responses/)."""
 
     @property
@@ -584,7 +586,7 @@ class Aggregating(Protocol):
     def finish(self) -> bytes: ...
 
 
-class Assembly:
+class BodyAggregator:
     """Takes the pieces of a body, gives the reply: frames the events, shapes them, and adds them up.
 
     It wants no more after the last event or the first error. What is held is one event of `event_limit_bytes`, what
@@ -595,7 +597,11 @@ class Assembly:
     __slots__ = ("_aggregator", "_framer", "_has_begun", "_shapers", "_upstream")
 
     def __init__(
-        self, upstream: str, aggregator: Aggregating, event_limit_bytes: int, shapers: Sequence[Shaper] = ()
+        self,
+        upstream: str,
+        aggregator: StreamAggregator,
+        event_limit_bytes: int,
+        shapers: Sequence[EventTransform] = (),
     ) -> None:
         self._upstream = upstream
         self._aggregator = aggregator
@@ -606,14 +612,14 @@ class Assembly:
     @property
     def adapted(self) -> tuple[str, ...]:
         """What its shapers have changed so far."""
-        return tuple(dict.fromkeys(name for shaper in self._shapers for name in shaper.adapted))
+        return tuple(dict.fromkeys(name for transform in self._shapers for name in transform.adapted))
 
     def feed(self, piece: bytes) -> bool:
         """Whether more is wanted after `piece`."""
         if run := self._framer.feed(piece):
             self._add(run)
         if self._framer.overflowed:
-            self._aggregator.fail(chunk.too_large(self._upstream))
+            self._aggregator.fail(chunk.event_too_large(self._upstream))
         return not self._aggregator.is_over
 
     def finish(self) -> bytes:
@@ -622,8 +628,8 @@ class Assembly:
         data = (parse_event(tail + b"\n\n").data or b"").strip()
         if is_json(data) or data == b"[DONE]":
             self._add(tail + b"\n\n")
-        for at, shaper in enumerate(self._shapers):
-            self._shape(shaper.finish(), at + 1)
+        for at, transform in enumerate(self._shapers):
+            self._shape(transform.finish(), at + 1)
         return self._aggregator.finish()
 
     def _add(self, run: bytes) -> None:
@@ -633,8 +639,8 @@ class Assembly:
         self._shape(run, 0)
 
     def _shape(self, run: bytes, first: int) -> None:
-        for shaper in self._shapers[first:]:
+        for transform in self._shapers[first:]:
             if run:
-                run = shaper.feed(run)
+                run = transform.feed(run)
         if run:
             self._aggregator.feed(run)

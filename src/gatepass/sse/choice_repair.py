@@ -8,8 +8,8 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any, Literal
 
-from gatepass.sse.chunk import THOUGHTS, Object, Origin, finish_reason, has_content, json_text, says
-from gatepass.sse.tool_calls import KEY_CHARS, Calls, Piece, is_whole
+from gatepass.sse.chunk import THOUGHTS, EnvelopeDefaults, Object, finish_reason, has_content, has_output, json_text
+from gatepass.sse.tool_calls import KEY_CHARS, ToolCallDelta, ToolCallTracker, is_complete_json
 
 WRAPPED, MESSAGE, EMPTY_CHOICES = "repair=wrapped", "repair=message", "repair=choices"
 ENVELOPE, ONE_ID, DELTA = "repair=envelope", "repair=one-id", "repair=delta"
@@ -40,7 +40,7 @@ finish reason when `[DONE]` comes gets one in a chunk of its own (see `ChoiceRep
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class RepairOptions:
     """`include_usage` is what the client asked for; None leaves the usage as the upstream sends it, for a
     client that asked for more of it (vLLM's `continuous_usage_stats`).
 
@@ -85,27 +85,27 @@ _MEANT: Mapping[str, str] = MappingProxyType(
 is cut short: `stop` would call it whole. So would it many a word that is not known here, which stays as it is."""
 
 
-def chat_reason(said: Any, *, has_tools: bool, has_function: bool) -> str:
-    """What a chat's choice ends with that says `said`, and calls tools or the one function of old."""
-    if not (said and isinstance(said, str)):
+def chat_reason(payload: Any, *, has_tools: bool, has_function: bool) -> str:
+    """What a chat's choice ends with that says `payload`, and calls tools or the one function of old."""
+    if not (payload and isinstance(payload, str)):
         return "tool_calls" if has_tools else "function_call" if has_function else "stop"
-    reason = _MEANT.get(said.lower(), said)
+    reason = _MEANT.get(payload.lower(), payload)
     return "tool_calls" if has_tools and reason == "stop" else reason
 
 
-def text_reason(said: Any) -> str:
-    """What a choice of `/v1/completions` ends with that says `said`. A text calls nothing."""
-    reason = chat_reason(said, has_tools=False, has_function=False)
+def text_reason(payload: Any) -> str:
+    """What a choice of `/v1/completions` ends with that says `payload`. A text calls nothing."""
+    reason = chat_reason(payload, has_tools=False, has_function=False)
     return "stop" if reason in CHAT_REASONS and reason not in TEXT_REASONS else reason
 
 
-def native_of(said: Any, *, is_text: bool) -> str | None:
-    """The word `said` that no type of OpenAI's knows, where another one stands in its place."""
+def native_of(payload: Any, *, is_text: bool) -> str | None:
+    """The word `payload` that no type of OpenAI's knows, where another one stands in its place."""
     known = TEXT_REASONS if is_text else CHAT_REASONS
-    return said if said and isinstance(said, str) and said not in known else None
+    return payload if payload and isinstance(payload, str) and payload not in known else None
 
 
-Note = Callable[[str], None]
+OnRepair = Callable[[str], None]
 
 
 MAX_ARGUMENT_BYTES = 1_048_576
@@ -114,7 +114,7 @@ CALL_BYTES = 256
 """What holding one call costs beside its arguments."""
 
 
-class Arguments:
+class ArgumentBuffer:
     """What the calls of a stream's open choices are called with, by the numbers of the choice and of the call."""
 
     __slots__ = ("_held", "_left_bytes")
@@ -145,7 +145,7 @@ class Arguments:
     def are_whole(self, choice: int) -> bool:
         """Whether each call of the choice has arguments that are whole JSON."""
         texts = (held.decode("utf-8", "surrogatepass") for held in self._held.get(choice, {}).values())
-        return self._left_bytes >= 0 and all(map(is_whole, texts))
+        return self._left_bytes >= 0 and all(map(is_complete_json, texts))
 
     def drop(self, choice: int) -> None:
         """Forget the calls of a choice that has ended."""
@@ -158,11 +158,11 @@ class ToolRepair:
 
     __slots__ = ("_arguments", "_calls", "_choice", "_named", "_origin", "_silent")
 
-    def __init__(self, origin: Origin, arguments: Arguments, choice: int) -> None:
-        self._origin = origin
+    def __init__(self, defaults: EnvelopeDefaults, arguments: ArgumentBuffer, choice: int) -> None:
+        self._origin = defaults
         self._arguments = arguments
         self._choice = choice
-        self._calls = Calls()
+        self._calls = ToolCallTracker()
         self._named: set[int] = set()
         self._silent: set[int] = set()
         """Custom calls without input. What they are called with is text: whether it is whole, no text tells."""
@@ -175,51 +175,51 @@ class ToolRepair:
         """Whether all calls have what they are called with, as far as that can be known."""
         return not self._silent and self._arguments.are_whole(self._choice)
 
-    def mend(self, entries: list[Any], note: Note) -> None:
-        """Mend the entries of one delta in place, and tell `note` what was wrong with them."""
-        for piece in self._calls.place(entries):
-            said, number = piece.said, piece.call.number
-            if said.get("index") != number or type(said["index"]) is not int:
-                said["index"] = number
-                note(TOOL_INDEX)
-            if piece.opens:
-                self._open(piece, note)
-            elif said.get("id"):
-                del said["id"]
-                note(TOOL_ID)
-            inner = said.get("function")
+    def mend(self, entries: list[Any], on_repair: OnRepair) -> None:
+        """Mend the entries of one delta in place, and tell `on_repair` what was wrong with them."""
+        for piece in self._calls.assign(entries):
+            payload, number = piece.entry, piece.call.number
+            if payload.get("index") != number or type(payload["index"]) is not int:
+                payload["index"] = number
+                on_repair(TOOL_INDEX)
+            if piece.is_first:
+                self._open(piece, on_repair)
+            elif payload.get("id"):
+                del payload["id"]
+                on_repair(TOOL_ID)
+            inner = payload.get("function")
             if isinstance(inner, dict):
-                self._mend_function(inner, number, note)
-            elif isinstance(inner := said.get("custom"), dict):
+                self._mend_function(inner, number, on_repair)
+            elif isinstance(inner := payload.get("custom"), dict):
                 if inner.get("input"):
                     self._silent.discard(number)
-                elif piece.opens:
+                elif piece.is_first:
                     self._silent.add(number)
-            elif piece.opens:
+            elif piece.is_first:
                 self._arguments.add(self._choice, number, "")
 
-    def _open(self, piece: Piece, note: Note) -> None:
-        said, call = piece.said, piece.call
+    def _open(self, piece: ToolCallDelta, on_repair: OnRepair) -> None:
+        payload, call = piece.entry, piece.call
         if not call.id:
             call.id = self._origin.new_id("call_")
-        if said.get("id") != call.id:
-            said["id"] = call.id
-            note(TOOL_ID)
+        if payload.get("id") != call.id:
+            payload["id"] = call.id
+            on_repair(TOOL_ID)
         call.id = call.id[:KEY_CHARS]
-        if not said.get("type"):
-            said["type"] = "custom" if isinstance(said.get("custom"), dict) else "function"
-            note(TOOL_TYPE)
+        if not payload.get("type"):
+            payload["type"] = "custom" if isinstance(payload.get("custom"), dict) else "function"
+            on_repair(TOOL_TYPE)
 
-    def _mend_function(self, inner: Object, number: int, note: Note) -> None:
+    def _mend_function(self, inner: Object, number: int, on_repair: OnRepair) -> None:
         if inner.get("name"):
             if number in self._named:
                 del inner["name"]
-                note(TOOL_NAME)
+                on_repair(TOOL_NAME)
             self._named.add(number)
         arguments = inner.get("arguments")
         if arguments is not None and not isinstance(arguments, str):
             inner["arguments"] = arguments = json_text(arguments).decode()
-            note(TOOL_ARGUMENTS)
+            on_repair(TOOL_ARGUMENTS)
         self._arguments.add(self._choice, number, arguments or "")
 
 
@@ -238,14 +238,14 @@ how much of one text is remembered after it has once broken its own rule."""
 _FIELDS = ("content", "reasoning_content", "reasoning")
 
 
-class Kind(Enum):
+class TextKind(Enum):
     OPEN = "open"
     PLAIN = "plain"
     CUMULATIVE = "cumulative"
 
 
 @dataclass(slots=True)
-class Item:
+class PendingChunk:
     """One chunk on its way, and the event that it came in; `has_changed`: it is to be written anew."""
 
     block: bytes
@@ -259,35 +259,35 @@ class _Text:
 
     name: str
     so_far: str = ""
-    kind: Kind = Kind.OPEN
+    kind: TextKind = TextKind.OPEN
     matches: int = 0
-    waiting: list[tuple[Item, Object, str]] = field(default_factory=list)
+    waiting: list[tuple[PendingChunk, Object, str]] = field(default_factory=list)
     """Deltas that were not let go yet, each with what is new in it if the text is cumulative."""
 
-    def take(self, item: Item, delta: Object, value: str) -> bool:
+    def take(self, item: PendingChunk, delta: Object, value: str) -> bool:
         """Note the next piece, and cut it where the kind is known; whether anything was cut."""
-        if self.kind is Kind.CUMULATIVE:
+        if self.kind is TextKind.CUMULATIVE:
             return self._cut(item, delta, self._new_part(value))
         if self.so_far and not (len(value) > len(self.so_far) and value.startswith(self.so_far)):
-            return self.decide(Kind.PLAIN)
+            return self.decide(TextKind.PLAIN)
         if self.so_far:
             self.waiting.append((item, delta, value[len(self.so_far) :]))
             self.matches += len(self.so_far) >= MIN_CHARS
         self.so_far = value
-        return self.matches >= EVIDENCE and self.decide(Kind.CUMULATIVE)
+        return self.matches >= EVIDENCE and self.decide(TextKind.CUMULATIVE)
 
-    def decide(self, kind: Kind) -> bool:
+    def decide(self, kind: TextKind) -> bool:
         """Settle what the text is, and cut what waited if it is cumulative."""
         self.kind = kind
         waiting, self.waiting = self.waiting, []
-        if kind is Kind.PLAIN:
+        if kind is TextKind.PLAIN:
             self.so_far = ""
             return False
         for item, delta, part in waiting:
             self._cut(item, delta, part)
         return True
 
-    def _cut(self, item: Item, delta: Object, part: str) -> bool:
+    def _cut(self, item: PendingChunk, delta: Object, part: str) -> bool:
         item.has_changed = True
         delta[self.name] = part
         return True
@@ -302,11 +302,11 @@ class _Text:
             return ""
         self.so_far += value
         if len(self.so_far) > MAX_CHARS:
-            self.decide(Kind.PLAIN)
+            self.decide(TextKind.PLAIN)
         return value
 
 
-class Suffixes:
+class CumulativeTextRepair:
     """Cuts cumulative texts down to what is new, each text of each choice by itself.
 
     It begins only when there is evidence for it; until then a chunk that may be the second, third or
@@ -316,18 +316,18 @@ class Suffixes:
 
     __slots__ = ("_held", "_held_bytes", "_note", "_texts")
 
-    def __init__(self, note: Note) -> None:
-        self._note = note
+    def __init__(self, on_repair: OnRepair) -> None:
+        self._note = on_repair
         self._texts: dict[tuple[int, str], _Text] = {}
-        self._held: list[Item] = []
+        self._held: list[PendingChunk] = []
         self._held_bytes = 0
 
     @property
     def is_settled(self) -> bool:
         """Whether every text that has come is known to be a plain one."""
-        return all(text.kind is Kind.PLAIN for text in self._texts.values())
+        return all(text.kind is TextKind.PLAIN for text in self._texts.values())
 
-    def feed(self, item: Item) -> list[Item]:
+    def feed(self, item: PendingChunk) -> list[PendingChunk]:
         """The chunks that may go on now, in their order."""
         for index, delta, name in _texts(item.said):
             text = self._texts.get((index, name))
@@ -335,7 +335,7 @@ class Suffixes:
                 if len(self._texts) >= MAX_TEXTS:
                     continue
                 text = self._texts[index, name] = _Text(name)
-            if text.kind is not Kind.PLAIN and text.take(item, delta, delta[name]):
+            if text.kind is not TextKind.PLAIN and text.take(item, delta, delta[name]):
                 self._note(CUMULATIVE)
         self._held.append(item)
         self._held_bytes += len(item.block)
@@ -343,24 +343,24 @@ class Suffixes:
             self._settle(EVIDENCE)
         return [] if any(text.waiting for text in self._texts.values()) else self._release()
 
-    def finish(self) -> list[Item]:
+    def finish(self) -> list[PendingChunk]:
         """All that waits."""
         self._settle(evidence=1)
         return self._release()
 
     def _settle(self, evidence: int) -> None:
         for text in self._texts.values():
-            if text.waiting and text.decide(Kind.CUMULATIVE if text.matches >= evidence else Kind.PLAIN):
+            if text.waiting and text.decide(TextKind.CUMULATIVE if text.matches >= evidence else TextKind.PLAIN):
                 self._note(CUMULATIVE)
 
-    def _release(self) -> list[Item]:
+    def _release(self) -> list[PendingChunk]:
         held, self._held, self._held_bytes = self._held, [], 0
         return held
 
 
-def _texts(said: Object) -> Iterator[tuple[int, Object, str]]:
+def _texts(payload: Object) -> Iterator[tuple[int, Object, str]]:
     """The choice's index, the delta and the name of each text in a chunk that was mended before."""
-    for choice in said["choices"]:
+    for choice in payload["choices"]:
         delta = choice.get("delta") if isinstance(choice, dict) else None
         if isinstance(delta, dict):
             index = choice.get("index")
@@ -386,8 +386,8 @@ class ChoiceRepair:
         "has_finished",
     )
 
-    def __init__(self, origin: Origin, arguments: Arguments, index: int) -> None:
-        self._origin = origin
+    def __init__(self, defaults: EnvelopeDefaults, arguments: ArgumentBuffer, index: int) -> None:
+        self._origin = defaults
         self._arguments = arguments
         self._index = index
         self._tools: ToolRepair | None = None
@@ -399,10 +399,10 @@ class ChoiceRepair:
         """Whether it ended with `stop` and has no content."""
         return self._stopped and not self._has_content
 
-    def note_whole(self, said: Object) -> None:
+    def note_whole(self, payload: Object) -> None:
         """Note a piece of a choice that needs no repair, because gatepass wrote it."""
-        self._has_content = self._has_content or has_content(said)
-        self._note_end(finish_reason(said))
+        self._has_content = self._has_content or has_content(payload)
+        self._note_end(finish_reason(payload))
 
     def _note_end(self, reason: str) -> None:
         if reason:
@@ -421,71 +421,71 @@ class ChoiceRepair:
             return "tool_calls" if self._tools.are_whole else None
         return "function_call" if self._has_function else "stop"
 
-    def mend(self, said: Object, note: Note) -> bool:
+    def mend(self, payload: Object, on_repair: OnRepair) -> bool:
         """Mend one piece in place. True if nothing but the text of a piece like it could matter."""
-        delta, had_content = said.get("delta"), self._has_content
+        delta, had_content = payload.get("delta"), self._has_content
         if type(delta) is dict:
-            self._has_content = had_content or has_content(said)
-            self._has_deltas = self._has_deltas or (self._has_content and not had_content) or says(said)
+            self._has_content = had_content or has_content(payload)
+            self._has_deltas = self._has_deltas or (self._has_content and not had_content) or has_output(payload)
         else:
-            delta = self._delta(said, note)
-            self._has_content = had_content or has_content(said)
-        is_plain = delta is None or self._mend_delta(delta, note)
+            delta = self._delta(payload, on_repair)
+            self._has_content = had_content or has_content(payload)
+        is_plain = delta is None or self._mend_delta(delta, on_repair)
         if not self._has_content:
-            is_plain = is_plain and _may_not_hold(said, delta)
-        if said.get("finish_reason") == "":
-            said["finish_reason"] = None
-            note(FINISH)
-        elif reason := finish_reason(said):
+            is_plain = is_plain and _may_not_hold(payload, delta)
+        if payload.get("finish_reason") == "":
+            payload["finish_reason"] = None
+            on_repair(FINISH)
+        elif reason := finish_reason(payload):
             is_plain = False
             self._arguments.drop(self._index)
-            self._mend_reason(said, reason, note)
-            self._note_end(finish_reason(said))
+            self._mend_reason(payload, reason, on_repair)
+            self._note_end(finish_reason(payload))
         return is_plain
 
-    def _mend_reason(self, said: Object, reason: str, note: Note) -> None:
-        is_text = "text" in said and "delta" not in said
+    def _mend_reason(self, payload: Object, reason: str, on_repair: OnRepair) -> None:
+        is_text = "text" in payload and "delta" not in payload
         has_tools = self._tools is not None
         meant = text_reason(reason) if is_text else chat_reason(reason, has_tools=has_tools, has_function=False)
         if meant == reason:
             return
         if (native := native_of(reason, is_text=is_text)) is not None:
-            said.setdefault(NATIVE, native)
-        said["finish_reason"] = meant
-        note(FINISH)
+            payload.setdefault(NATIVE, native)
+        payload["finish_reason"] = meant
+        on_repair(FINISH)
 
-    def _delta(self, said: Object, note: Note) -> Object | None:
+    def _delta(self, payload: Object, on_repair: OnRepair) -> Object | None:
         """The delta of a piece that has none; None for a piece of `/v1/completions`, which needs none.
 
         A message after deltas, or after the end, repeats what was said: it says nothing new.
         """
-        message = said.pop("message", None)
+        message = payload.pop("message", None)
         if isinstance(message, dict):
-            note(MESSAGE)
+            on_repair(MESSAGE)
             delta = {} if self._has_deltas or self.has_finished else message
-        elif "text" in said:
+        elif "text" in payload:
             return None
         else:
-            note(DELTA)
+            on_repair(DELTA)
             delta = {}
-        said["delta"] = delta
+        payload["delta"] = delta
         return delta
 
-    def _mend_delta(self, delta: Object, note: Note) -> bool:
+    def _mend_delta(self, delta: Object, on_repair: OnRepair) -> bool:
         is_plain = True
         if "role" in delta:
-            is_plain = self._mend_role(delta, note)
+            is_plain = self._mend_role(delta, on_repair)
         if not self._has_begun and delta:
             self._has_begun = True
             if delta.keys() == {"role"}:
                 delta["content"] = ""
-                note(DELTA)
+                on_repair(DELTA)
         calls = delta.get("tool_calls")
         if calls and isinstance(calls, list):
             is_plain = False
             if self._tools is None:
                 self._tools = ToolRepair(self._origin, self._arguments, self._index)
-            self._tools.mend(calls, note)
+            self._tools.mend(calls, on_repair)
         function = delta.get("function_call")
         if not function:
             return is_plain
@@ -495,7 +495,7 @@ class ChoiceRepair:
             self._arguments.add(self._index, _FUNCTION, arguments if isinstance(arguments, str) else "")
         return False
 
-    def _mend_role(self, delta: Object, note: Note) -> bool:
+    def _mend_role(self, delta: Object, on_repair: OnRepair) -> bool:
         """openai-python's helper joins the roles of all deltas to `assistantassistant…`."""
         role = delta["role"]
         if role is None:
@@ -505,10 +505,10 @@ class ChoiceRepair:
         elif role == "" and not self._has_begun:
             self._has_role = True
             delta["role"] = "assistant"
-            note(ROLE)
+            on_repair(ROLE)
         else:
             del delta["role"]
-            note(ROLE)
+            on_repair(ROLE)
         return False
 
 
@@ -516,7 +516,7 @@ _FUNCTION = -1
 """The number of the one function of old among the calls of its choice."""
 
 
-def _may_not_hold(said: Object, delta: Object | None) -> bool:
+def _may_not_hold(payload: Object, delta: Object | None) -> bool:
     """Whether no piece that differs from this one, which has no content, in its texts alone has some."""
-    texts = [said.get("text")] if delta is None else [delta[name] for name in delta.keys() - THOUGHTS]
+    texts = [payload.get("text")] if delta is None else [delta[name] for name in delta.keys() - THOUGHTS]
     return not any(isinstance(text, str) for text in texts)

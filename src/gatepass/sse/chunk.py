@@ -14,8 +14,8 @@ from typing import Any
 
 import msgspec
 
-from gatepass.errors import GatepassError, UpstreamClosed, UpstreamEmpty, UpstreamInvalid, UpstreamRefusal
-from gatepass.types import Complaint
+from gatepass.errors import GatepassError, UpstreamClosed, UpstreamEmpty, UpstreamErrorReply, UpstreamInvalid
+from gatepass.types import UpstreamErrorBody
 
 Object = dict[str, Any]
 
@@ -27,7 +27,7 @@ ENVELOPE = ("id", "object", "created", "model", "system_fingerprint", "service_t
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class EnvelopeDefaults:
     """What stands in for what an upstream left out. `new_id("call_")` makes an id with that prefix, another one
     each time and in each reply: clients send those of tool calls back with the conversation. `created_s` is
     seconds since the epoch, `model` the name that the client asked for."""
@@ -37,35 +37,35 @@ class Origin:
     model: str
 
 
-def event(said: Any) -> bytes:
-    """`said` as one event of one data line; raises ValueError as `json_text` does."""
-    return b"data: %b\n\n" % json_text(said)
+def encode_event(payload: Any) -> bytes:
+    """`payload` as one event of one data line; raises ValueError as `json_text` does."""
+    return b"data: %b\n\n" % json_text(payload)
 
 
-def json_text(said: Any) -> bytes:
+def json_text(payload: Any) -> bytes:
     """Compact JSON in UTF-8 on one line; raises ValueError for what is nested too deep.
 
     Half a surrogate pair, which upstreams send where their tokens cut a character in two, stays the
     escape that it was: clients put the halves together.
     """
     try:
-        return msgspec.json.encode(said)
+        return msgspec.json.encode(payload)
     except UnicodeEncodeError:
-        return json.dumps(said, separators=(",", ":")).encode()
+        return json.dumps(payload, separators=(",", ":")).encode()
     except RecursionError:
         raise ValueError("nested too deep") from None
 
 
-def envelope(said: Object, origin: Origin, object_name: str, id_prefix: str) -> Object:
-    """The envelope of the answer `said`, complete: what SDKs require is filled in by `origin`."""
-    created = said.get("created")
+def complete_envelope(payload: Object, defaults: EnvelopeDefaults, object_name: str, id_prefix: str) -> Object:
+    """The envelope of the answer `payload`, complete: what SDKs require is filled in by `defaults`."""
+    created = payload.get("created")
     is_time = isinstance(created, int | float) and not isinstance(created, bool) and abs(created) < 1e15
-    told = {name: said[name] for name in ENVELOPE[4:] if name in said}
+    told = {name: payload[name] for name in ENVELOPE[4:] if name in payload}
     return {
-        "id": text_of_id(said.get("id")) or origin.new_id(id_prefix),
+        "id": text_of_id(payload.get("id")) or defaults.new_id(id_prefix),
         "object": object_name,
-        "created": int(created) if is_time and created else origin.created_s,
-        "model": said["model"] if isinstance(said.get("model"), str) and said["model"] else origin.model,
+        "created": int(created) if is_time and created else defaults.created_s,
+        "model": payload["model"] if isinstance(payload.get("model"), str) and payload["model"] else defaults.model,
         **told,
     }
 
@@ -77,14 +77,14 @@ def text_of_id(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def unwrapped(said: Object) -> Object:
-    """The chunk or completion inside `{"code": 0, "data": {…}}`, the form of corporate gateways; `said`
+def unwrap(payload: Object) -> Object:
+    """The chunk or completion inside `{"code": 0, "data": {…}}`, the form of corporate gateways; `payload`
     itself where there is none."""
-    if not said.get("choices"):
-        inside = said.get("data")
+    if not payload.get("choices"):
+        inside = payload.get("data")
         if isinstance(inside, dict) and "choices" in inside:
             return inside
-    return said
+    return payload
 
 
 def error_of(choices: Any) -> Any:
@@ -104,7 +104,7 @@ SMALLEST_PIECES_BYTES = 2 * MOST_PIECES
 """A text of fewer bytes cannot hold more."""
 
 
-def has_too_many_pieces(choices: Any) -> bool:
+def has_too_many_entries(choices: Any) -> bool:
     """Whether choices and their tool calls are more than MOST_PIECES: each takes up to 40 µs to relay."""
     if not isinstance(choices, list):
         return False
@@ -113,8 +113,8 @@ def has_too_many_pieces(choices: Any) -> bool:
         return True
     for choice in choices:
         for name in ("delta", "message"):
-            said = choice.get(name) if isinstance(choice, dict) else None
-            calls = said.get("tool_calls") if isinstance(said, dict) else None
+            payload = choice.get(name) if isinstance(choice, dict) else None
+            calls = payload.get("tool_calls") if isinstance(payload, dict) else None
             pieces += len(calls) if isinstance(calls, list) else 0
     return pieces > MOST_PIECES
 
@@ -126,7 +126,7 @@ def finish_reason(choice: Object) -> str:
     return reason if isinstance(reason, str) else ""
 
 
-def says(choice: Object) -> bool:
+def has_output(choice: Object) -> bool:
     """Whether a piece of a choice says something, be it that the choice is finished: a role alone does not.
 
     Nor does a number: it is no text, and one too large for a float (`1e400`) would be null in what is written anew.
@@ -165,31 +165,31 @@ def _has_said(piece: Any, but: Container[str]) -> bool:
     return False
 
 
-def is_chunk(said: Object) -> bool:
+def is_chunk(payload: Object) -> bool:
     """Whether this is a chunk, choices or not."""
-    name = said.get("object")
+    name = payload.get("object")
     is_named = isinstance(name, str) and name.startswith((CHAT, LEGACY))
-    return is_named or "choices" in said or isinstance(said.get("usage"), dict)
+    return is_named or "choices" in payload or isinstance(payload.get("usage"), dict)
 
 
-def silent_choice(index: int, *, is_text: bool) -> dict[str, Any]:
+def empty_choice(index: int, *, is_text: bool) -> dict[str, Any]:
     """A choice of a chunk that says nothing; `is_text`: in a stream of `/v1/completions`."""
-    said: dict[str, Any] = {"text": "", "logprobs": None} if is_text else {"delta": {"content": ""}}
-    return {"index": index, **said, "finish_reason": None}
+    payload: dict[str, Any] = {"text": "", "logprobs": None} if is_text else {"delta": {"content": ""}}
+    return {"index": index, **payload, "finish_reason": None}
 
 
-UNREADABLE = Complaint("The upstream sent an error event without a text.")
+UNREADABLE = UpstreamErrorBody("The upstream sent an error event without a text.")
 
 
-def closed(upstream: str) -> GatepassError:
+def stream_closed(upstream: str) -> GatepassError:
     return UpstreamClosed("The upstream ended its stream before the answer was complete.", upstream=upstream)
 
 
-def empty(upstream: str) -> GatepassError:
+def stream_empty(upstream: str) -> GatepassError:
     return UpstreamEmpty("The upstream's stream ended without an answer.", upstream=upstream)
 
 
-def too_large(upstream: str) -> GatepassError:
+def event_too_large(upstream: str) -> GatepassError:
     """Without the figure: its digits may read like a status."""
     return UpstreamInvalid(
         "The upstream sent an event that is larger than limits.event_bytes, or that has too many lines.",
@@ -198,19 +198,19 @@ def too_large(upstream: str) -> GatepassError:
 
 
 def idle(upstream: str) -> GatepassError:
-    """Without the figure, as `too_large`."""
+    """Without the figure, as `event_too_large`."""
     return UpstreamInvalid(
         "The upstream sent more comments and blank lines than limits.event_bytes, and no event.", upstream=upstream
     )
 
 
-def too_many(upstream: str) -> GatepassError:
+def too_many_choices(upstream: str) -> GatepassError:
     return UpstreamInvalid(
         "The upstream's answer has more choices and tool calls than any request asks for.", upstream=upstream
     )
 
 
-def no_json(upstream: str) -> GatepassError:
+def event_not_json(upstream: str) -> GatepassError:
     return UpstreamInvalid("The upstream sent an event that is not JSON.", upstream=upstream)
 
 
@@ -220,15 +220,15 @@ def strange(upstream: str) -> GatepassError:
     )
 
 
-def refusal(upstream: str, complaint: Complaint) -> GatepassError:
+def upstream_error_event(upstream: str, error_body: UpstreamErrorBody) -> GatepassError:
     """The upstream's own error, in its own words."""
-    return UpstreamRefusal(
-        complaint.message,
+    return UpstreamErrorReply(
+        error_body.message,
         upstream=upstream,
-        status=complaint.status or UpstreamRefusal.status,
-        kind=complaint.kind,
-        upstream_code=complaint.code,
-        param=complaint.param,
-        raw=complaint.raw,
-        complaint=complaint,
+        status=error_body.status or UpstreamErrorReply.status,
+        kind=error_body.kind,
+        upstream_code=error_body.code,
+        param=error_body.param,
+        raw=error_body.raw,
+        error_body=error_body,
     )

@@ -10,9 +10,9 @@ import msgspec
 
 from gatepass.config.access import Profile
 from gatepass.json_scan import json_value
-from gatepass.sse.chunk import CHAT, ENVELOPE, LEGACY, Object, event, json_text, silent_choice
+from gatepass.sse.chunk import CHAT, ENVELOPE, LEGACY, Object, empty_choice, encode_event, json_text
 from gatepass.sse.event import parse_event, read_json, single_line_data, split_comments, split_events, takes_long
-from gatepass.sse.transform import Chain, Shaper
+from gatepass.sse.transform import EventTransform, TransformChain
 
 LINE = "repair=line"
 BYTES_PER_CHAR = 6
@@ -53,30 +53,30 @@ class ShortLines:
 
     def _short(self, block: bytes) -> bytes:
         try:
-            said = read_json(parse_event(block).data or b"")
+            payload = read_json(parse_event(block).data or b"")
         except ValueError:
             return block
-        choices = said.get("choices") if isinstance(said, dict) else None
+        choices = payload.get("choices") if isinstance(payload, dict) else None
         if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
             return block
-        return self._cut(said, choices) or block
+        return self._cut(payload, choices) or block
 
-    def _cut(self, said: Object, choices: list[Object]) -> bytes:
+    def _cut(self, payload: Object, choices: list[Object]) -> bytes:
         """The chunks, b"" where there is nothing to cut."""
         later = [piece for choice in choices for piece in self._later(choice)]
         if not later:
             return b""
         self._has_cut = True
-        envelope = {name: said[name] for name in ENVELOPE if name in said}
+        envelope = {name: payload[name] for name in ENVELOPE if name in payload}
         ends = [_end(choice) for choice in choices if choice.get("finish_reason")]
-        first = {**said, "choices": [{**choice, "finish_reason": None} for choice in choices]}
+        first = {**payload, "choices": [{**choice, "finish_reason": None} for choice in choices]}
         last: Object = {**envelope, "choices": ends}
-        if "usage" in said:
-            first["usage"], last["usage"] = None, said["usage"]
+        if "usage" in payload:
+            first["usage"], last["usage"] = None, payload["usage"]
         parts = [first, *({**envelope, "choices": [piece]} for piece in later)]
-        if ends or said.get("usage"):
+        if ends or payload.get("usage"):
             parts.append(last)
-        return b"".join(map(event, parts))
+        return b"".join(map(encode_event, parts))
 
     def _later(self, choice: Object) -> Iterable[Object]:
         """What is cut off the choice's delta, as choices of later chunks; the delta keeps the beginnings."""
@@ -156,10 +156,12 @@ class OnlyChunks:
 def _is_foreign(data: bytes | None) -> bool:
     """Whether this is JSON, and neither a chunk nor an error."""
     try:
-        said = read_json(data or b"")
+        payload = read_json(data or b"")
     except ValueError:  # [DONE], a comment
         return False
-    return not (isinstance(said, dict) and ("choices" in said or said.get("error") or said.get("object") == "error"))
+    return not (
+        isinstance(payload, dict) and ("choices" in payload or payload.get("error") or payload.get("object") == "error")
+    )
 
 
 EMPTY_CHOICE = "repair=empty-choice"
@@ -192,13 +194,13 @@ class EmptyChoice:
         if not _NONE.search(block):
             return block
         try:
-            said = read_json(parse_event(block).data or b"")
+            payload = read_json(parse_event(block).data or b"")
         except ValueError:
             return block
-        if not isinstance(said, dict) or said.get("choices") != []:
+        if not isinstance(payload, dict) or payload.get("choices") != []:
             return block
         self._has_given = True
-        return event({**said, "choices": [silent_choice(0, is_text=said.get("object") == LEGACY)]})
+        return encode_event({**payload, "choices": [empty_choice(0, is_text=payload.get("object") == LEGACY)]})
 
 
 PLAIN = "sse=plain"
@@ -273,9 +275,9 @@ class WithoutComments:
         return b""
 
 
-def _cut(event: bytes) -> bytes:
-    kept = _COMMENT.sub(b"", event)
-    return b"" if len(kept) < len(event) and not kept.strip(b"\r\n") else kept
+def _cut(encode_event: bytes) -> bytes:
+    kept = _COMMENT.sub(b"", encode_event)
+    return b"" if len(kept) < len(encode_event) and not kept.strip(b"\r\n") else kept
 
 
 USAGE = "repair=usage"
@@ -308,14 +310,14 @@ class WholeUsage:
         if not _TELLS.search(block):
             return block
         try:
-            said = read_json(parse_event(block).data or b"")
+            payload = read_json(parse_event(block).data or b"")
         except ValueError:
             return block
-        usage = said.get("usage") if isinstance(said, dict) and "choices" in said else None
+        usage = payload.get("usage") if isinstance(payload, dict) and "choices" in payload else None
         if not isinstance(usage, dict) or is_same(whole := counted(usage, is_chat=True), usage):
             return block
         self._has_mended = True
-        return event({**said, "usage": whole})
+        return encode_event({**payload, "usage": whole})
 
 
 def counted(usage: Object, *, is_chat: bool) -> Object:
@@ -351,7 +353,7 @@ _SPOKEN = ("tool_calls", "function_call", "refusal", "audio")
 _UNNAMED = (msgspec.Raw(b"null"), msgspec.Raw(b'""'))
 
 
-def after_of(profile: Profile, *, is_chat: bool = True) -> Shaper | None:
+def after_of(profile: Profile, *, is_chat: bool = True) -> EventTransform | None:
     """A new shaper for one stream, to stand behind the repair of it: None for most clients.
 
     `is_chat`: the stream is one of chunks; of others only the framing is changed.
@@ -359,10 +361,10 @@ def after_of(profile: Profile, *, is_chat: bool = True) -> Shaper | None:
     shapers = list(_of_chunks(profile)) if is_chat else []
     if profile.keep_alive != "comment":
         shapers.append(WithoutComments())
-    return Chain(shapers) if shapers else None
+    return TransformChain(shapers) if shapers else None
 
 
-def _of_chunks(profile: Profile) -> Iterator[Shaper]:
+def _of_chunks(profile: Profile) -> Iterator[EventTransform]:
     """In the order of adaptation: the last one comes first."""
     if profile.plain_events:
         yield PlainEvents()
@@ -422,9 +424,9 @@ def _kind(top: dict[str, Any]) -> str:
 def _mend_usage(top: dict[str, Any], profile: Profile) -> bool:
     if not profile.whole_numbers or not ("choices" in top or "data" in top):
         return False
-    said: Any = json_value(bytes(top["usage"])) if "usage" in top else None
-    whole = counted(said if isinstance(said, dict) else {}, is_chat="choices" in top)
-    if is_same(whole, said):
+    payload: Any = json_value(bytes(top["usage"])) if "usage" in top else None
+    whole = counted(payload if isinstance(payload, dict) else {}, is_chat="choices" in top)
+    if is_same(whole, payload):
         return False
     top["usage"] = whole
     return True

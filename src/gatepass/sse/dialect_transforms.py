@@ -9,9 +9,9 @@ import re
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from gatepass.sse.chunk import CHAT_CHUNK, Object, Origin, event, json_text
+from gatepass.sse.chunk import CHAT_CHUNK, EnvelopeDefaults, Object, encode_event, json_text
 from gatepass.sse.event import parse_event, read_json, split_events
-from gatepass.sse.transform import Shaper
+from gatepass.sse.transform import EventTransform
 
 ONE_ID, ERROR_TOLD, REPEATED, FINISH, ESTIMATED = (
     *("ragflow=id", "ragflow=error", "ragflow=repeated", "ragflow=finish", "ragflow=estimated-usage"),
@@ -44,27 +44,27 @@ def as_error(text: str) -> Object | None:
     """The error object of RAGFlow that `text` stands for, None for an answer."""
     if not text.lstrip().startswith(ERROR):
         return None
-    said = text.lstrip().removeprefix(ERROR).strip()
-    code = 102 if any(words in said.lower() for words in _ABSENT) else 100
-    return {"code": code, "message": said or "RAGFlow failed without a word."}
+    payload = text.lstrip().removeprefix(ERROR).strip()
+    code = 102 if any(words in payload.lower() for words in _ABSENT) else 100
+    return {"code": code, "message": payload or "RAGFlow failed without a word."}
 
 
-def completion(body: bytes, origin: Origin) -> tuple[bytes, tuple[str, ...]]:
+def completion(body: bytes, defaults: EnvelopeDefaults) -> tuple[bytes, tuple[str, ...]]:
     """A completion with an id of its own, or the error that it really is; and the names of what changed.
 
     What is no completion comes back as it is, for the judge."""
     try:
-        said = read_json(body)
+        payload = read_json(body)
     except ValueError:
         return body, ()
-    if not isinstance(said, dict) or not isinstance(said.get("choices"), list):
+    if not isinstance(payload, dict) or not isinstance(payload.get("choices"), list):
         return body, ()
-    error = as_error(_text(said, "message"))
+    error = as_error(_text(payload, "message"))
     if error is not None:
         return json_text(error), (ERROR_TOLD,)
-    said["id"] = origin.new_id("chatcmpl-")
-    said["created"] = said.get("created") or origin.created_s
-    return json_text(said), (ONE_ID,)
+    payload["id"] = defaults.new_id("chatcmpl-")
+    payload["created"] = payload.get("created") or defaults.created_s
+    return json_text(payload), (ONE_ID,)
 
 
 class RagflowStream:
@@ -84,10 +84,10 @@ class RagflowStream:
         "_wants_usage",
     )
 
-    def __init__(self, origin: Origin, *, wants_usage: bool = False) -> None:
-        self._origin = origin
+    def __init__(self, defaults: EnvelopeDefaults, *, wants_usage: bool = False) -> None:
+        self._origin = defaults
         self._wants_usage = wants_usage
-        self._id = origin.new_id("chatcmpl-")
+        self._id = defaults.new_id("chatcmpl-")
         self._adapted: list[str] = []
         self._answer: list[str] = []
         self._length = 0
@@ -113,26 +113,26 @@ class RagflowStream:
         if data.strip() == b"[DONE]":
             return self._convicted() or self._release() + self._last_words() + block
         try:
-            said = read_json(data)
+            payload = read_json(data)
         except ValueError:
             return self._release() + block
-        if not isinstance(said, dict) or not isinstance(said.get("choices"), list):
+        if not isinstance(payload, dict) or not isinstance(payload.get("choices"), list):
             return self._release() + block
-        return self._chunk(said)
+        return self._chunk(payload)
 
-    def _chunk(self, said: Object) -> bytes:
-        text, before = _text(said, "delta"), b""
+    def _chunk(self, payload: Object) -> bytes:
+        text, before = _text(payload, "delta"), b""
         if len(self._suspects) >= MAX_SUSPECTS or not self._is_suspect(text):
             before = self._acquitted()
         if self._is_suspect(text):
-            return before + self._suspect(said, text)
-        before += self._drop_repeated(said)
-        self._own(said)
+            return before + self._suspect(payload, text)
+        before += self._drop_repeated(payload)
+        self._own(payload)
         if self._is_repeated(text):
-            self._held = said
+            self._held = payload
             return before
         self._remember(text)
-        return before + event(said)
+        return before + encode_event(payload)
 
     def _is_suspect(self, text: str) -> bool:
         """Whether `text`, after what is suspected already, may be the beginning of an exception or all of it.
@@ -145,11 +145,11 @@ class RagflowStream:
             return not self._length or not self._suspicion.lstrip().startswith(ERROR)
         return ERROR.startswith(whole) and (whole != "" or not self._length)
 
-    def _suspect(self, said: Object, text: str) -> bytes:
+    def _suspect(self, payload: Object, text: str) -> bytes:
         before = self._release() if self._held is not None else b""
-        self._suspects.append(said)
+        self._suspects.append(payload)
         self._suspicion += text
-        if _first(said).get("finish_reason"):
+        if _first(payload).get("finish_reason"):
             return before + (self._convicted() or self._acquitted())
         is_told = not self._length and self._suspicion.strip() != ERROR
         return before + (self._convicted() if is_told else b"")
@@ -162,22 +162,22 @@ class RagflowStream:
         self._suspects, self._suspicion = [], ""
         self._note(ERROR_TOLD)
         self._is_finished = True  # nothing follows an error
-        return event(error)
+        return encode_event(error)
 
     def _acquitted(self) -> bytes:
         suspects, self._suspects, self._suspicion = self._suspects, [], ""
-        for said in suspects:
-            self._own(said)
-            self._remember(_text(said, "delta"))
-        return b"".join([event(said) for said in suspects])
+        for payload in suspects:
+            self._own(payload)
+            self._remember(_text(payload, "delta"))
+        return b"".join([encode_event(payload) for payload in suspects])
 
-    def _own(self, said: Object) -> None:
+    def _own(self, payload: Object) -> None:
         self._note(ONE_ID)
-        said["id"] = self._id
-        said["object"] = CHAT_CHUNK
-        said["created"] = self._origin.created_s
-        said.setdefault("model", self._origin.model)
-        self._is_finished = self._is_finished or bool(_first(said).get("finish_reason"))
+        payload["id"] = self._id
+        payload["object"] = CHAT_CHUNK
+        payload["created"] = self._origin.created_s
+        payload.setdefault("model", self._origin.model)
+        self._is_finished = self._is_finished or bool(_first(payload).get("finish_reason"))
 
     def _drop_repeated(self, after: Object) -> bytes:
         """What was held: no more of it than is new where the chunk `after` it ends the answer."""
@@ -190,14 +190,14 @@ class RagflowStream:
             return b""
         _first(held)["delta"]["content"] = tail
         self._remember(tail)
-        return event(held)
+        return encode_event(held)
 
     def _release(self) -> bytes:
         held, self._held = self._held, None
         if held is None:
             return self._acquitted()
         self._remember(_text(held, "delta"))
-        return event(held) + self._acquitted()
+        return encode_event(held) + self._acquitted()
 
     def _is_repeated(self, text: str) -> bool:
         """Citation marks make at most half of an answer, so shorter texts are not even compared: looking at each
@@ -206,9 +206,9 @@ class RagflowStream:
             return False
         if not self._answer or self._length > LONGEST_REPEATED_CHARS:
             return False
-        said = "".join(self._answer)
-        self._answer = [said]
-        return text == said or _CITATION.sub("", text).startswith(_CITATION.sub("", said))
+        payload = "".join(self._answer)
+        self._answer = [payload]
+        return text == payload or _CITATION.sub("", text).startswith(_CITATION.sub("", payload))
 
     def _remember(self, text: str) -> None:
         self._length += len(text)
@@ -222,22 +222,22 @@ class RagflowStream:
         self._note(FINISH)
         self._is_finished = True
         whole = {"id": self._id, "object": CHAT_CHUNK, "created": self._origin.created_s, "model": self._origin.model}
-        end = event(whole | {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+        end = encode_event(whole | {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
         if not self._wants_usage:
             return end
         self._note(ESTIMATED)
         told = -(-self._length // CHARS_PER_TOKEN)
         usage = {"prompt_tokens": 0, "completion_tokens": told, "total_tokens": told}
-        return end + event(whole | {"choices": [], "usage": usage})
+        return end + encode_event(whole | {"choices": [], "usage": usage})
 
     def _note(self, name: str) -> None:
         if name not in self._adapted:
             self._adapted.append(name)
 
 
-def _tail(text: str, said: str) -> str:
-    """What `text`, which repeats all of `said`, says beyond it; citation marks alone say nothing."""
-    left, at = len(_CITATION.sub("", said)), 0
+def _tail(text: str, payload: str) -> str:
+    """What `text`, which repeats all of `payload`, says beyond it; citation marks alone say nothing."""
+    left, at = len(_CITATION.sub("", payload)), 0
     for mark in _CITATION.finditer(text):
         if mark.start() - at >= left:
             break
@@ -247,59 +247,59 @@ def _tail(text: str, said: str) -> str:
     return tail if _CITATION.sub("", tail).strip() else ""
 
 
-def _first(said: Object) -> Object:
-    choices = said["choices"]
+def _first(payload: Object) -> Object:
+    choices = payload["choices"]
     return choices[0] if choices and isinstance(choices[0], dict) else {}
 
 
-def _text(said: Object, place: str) -> str:
-    inner: Any = _first(said).get(place)
+def _text(payload: Object, place: str) -> str:
+    inner: Any = _first(payload).get(place)
     content = inner.get("content") if isinstance(inner, dict) else None
     return content if isinstance(content, str) else ""
 
 
-class Shaping(Protocol):
+class DialectTransforms(Protocol):
     @property
     def is_plain(self) -> bool:
         """Whether nothing needs anything: then neither of the two is worth asking."""
         ...
 
-    def stream(self, origin: Origin, *, wants_usage: bool) -> Shaper | None:
+    def stream(self, defaults: EnvelopeDefaults, *, wants_usage: bool) -> EventTransform | None:
         """A new shaper for one stream, None where its events are judged as they come."""
         ...
 
-    def document(self, body: bytes, origin: Origin) -> tuple[bytes, tuple[str, ...]]:
+    def document(self, body: bytes, defaults: EnvelopeDefaults) -> tuple[bytes, tuple[str, ...]]:
         """A whole reply, the same object where nothing changes, and the names of what did."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Plain:
+class NoTransforms:
     """OpenAI's own protocol, and Azure's: nothing."""
 
     is_plain: ClassVar[bool] = True
 
-    def stream(self, origin: Origin, *, wants_usage: bool) -> Shaper | None:
-        del origin, wants_usage
+    def stream(self, defaults: EnvelopeDefaults, *, wants_usage: bool) -> EventTransform | None:
+        del defaults, wants_usage
         return None
 
-    def document(self, body: bytes, origin: Origin) -> tuple[bytes, tuple[str, ...]]:
-        del origin
+    def document(self, body: bytes, defaults: EnvelopeDefaults) -> tuple[bytes, tuple[str, ...]]:
+        del defaults
         return body, ()
 
 
 @dataclass(frozen=True, slots=True)
-class Ragflow:
+class RagflowTransforms:
     """See sse/dialect_transforms.py."""
 
     is_plain: ClassVar[bool] = False
 
-    def stream(self, origin: Origin, *, wants_usage: bool) -> Shaper | None:
-        return RagflowStream(origin, wants_usage=wants_usage)
+    def stream(self, defaults: EnvelopeDefaults, *, wants_usage: bool) -> EventTransform | None:
+        return RagflowStream(defaults, wants_usage=wants_usage)
 
-    def document(self, body: bytes, origin: Origin) -> tuple[bytes, tuple[str, ...]]:
-        return completion(body, origin)
+    def document(self, body: bytes, defaults: EnvelopeDefaults) -> tuple[bytes, tuple[str, ...]]:
+        return completion(body, defaults)
 
 
-def shaping_of(dialect: str) -> Shaping:
-    return Ragflow() if dialect == "ragflow" else Plain()
+def dialect_transforms(dialect: str) -> DialectTransforms:
+    return RagflowTransforms() if dialect == "ragflow" else NoTransforms()

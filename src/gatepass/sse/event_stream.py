@@ -7,7 +7,7 @@ from typing import Any
 
 from gatepass.errors import GatepassError
 from gatepass.sse import chunk
-from gatepass.sse.chunk import SMALLEST_PIECES_BYTES, error_of, finish_reason, has_too_many_pieces, says, unwrapped
+from gatepass.sse.chunk import SMALLEST_PIECES_BYTES, error_of, finish_reason, has_output, has_too_many_entries, unwrap
 from gatepass.sse.event import (
     DONE,
     Event,
@@ -22,11 +22,11 @@ from gatepass.sse.event import (
     single_line_data,
     split_events,
 )
-from gatepass.sse.fast_path import Template
-from gatepass.sse.repair import Repair
-from gatepass.sse.transform import Shaper
+from gatepass.sse.fast_path import FastPath
+from gatepass.sse.repair import StreamRepair
+from gatepass.sse.transform import EventTransform
 from gatepass.sse.usage import Usage
-from gatepass.types import Complaint
+from gatepass.types import UpstreamErrorBody
 
 BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA = "sse=bom", "sse=id-comments", "sse=empty-data"
 LAST_EVENT, ADDED_DONE = "sse=last-event", "sse=done"
@@ -63,7 +63,7 @@ class EventStream:
     the call asked for. Without `done_is_required` a body that ended whole is finished as it is; where there
     are `last_types`, the values of `type` that end it, the first event of them ends it as `[DONE]` does.
 
-    `before` shapes what comes before it is judged, `after` what leaves, for the client's sake: it holds nothing back.
+    `dialect_transform` changes events before validation. `client_transform` changes events after it and delays none.
 
     `waiting` holds the whole events that are left when a turn's TURN_LINES are used up. The caller lets the event loop
     run, and calls `feed` without a piece. Events of a pattern that is known are not counted, because they cost little.
@@ -101,14 +101,14 @@ class EventStream:
         self,
         upstream: str,
         event_limit_bytes: int,
-        read_error: Callable[[Any], Complaint | None],
+        read_error: Callable[[Any], UpstreamErrorBody | None],
         done_is_required: bool = True,
         *,
         last_types: frozenset[str] = frozenset(),
         choices: int = 1,
-        before: Shaper | None = None,
-        repair: Repair | None = None,
-        after: Shaper | None = None,
+        dialect_transform: EventTransform | None = None,
+        repair: StreamRepair | None = None,
+        client_transform: EventTransform | None = None,
     ) -> None:
         self.failure: GatepassError | None = None
         self.done = self.has_answered = False
@@ -118,9 +118,9 @@ class EventStream:
         self._done_is_required = done_is_required
         self._choices = choices
         self._last_types = last_types
-        self._before = before
+        self._before = dialect_transform
         self._repair = repair
-        self._after = after
+        self._after = client_transform
         self._framer = Framer(event_limit_bytes)
         self._event_limit_bytes = event_limit_bytes
         self.waiting = b""
@@ -129,15 +129,15 @@ class EventStream:
         self._progress = Progress()
         self._adapted: list[str] = []
         self._is_over = self._has_begun = self._has_ids = False
-        self._template = Template()
+        self._template = FastPath()
 
     @property
     def adapted(self) -> tuple[str, ...]:
         """The names of what was changed, in the order in which it first was."""
         names = [*self._adapted]
-        for shaper in (self._before, self._repair, self._after):
-            if shaper is not None:
-                names += shaper.adapted
+        for transform in (self._before, self._repair, self._after):
+            if transform is not None:
+                names += transform.adapted
         return tuple(dict.fromkeys(names)) if names else ()
 
     @property
@@ -146,7 +146,7 @@ class EventStream:
         return self._has_ids
 
     @property
-    def told(self) -> Mapping[str, Any]:
+    def envelope(self) -> Mapping[str, Any]:
         """The envelope of its chunks, as the first ones told it; empty where it has no repair."""
         return {} if self._repair is None else self._repair.told
 
@@ -170,23 +170,23 @@ class EventStream:
         if self._is_over:
             self.waiting = b""
             return b""
-        run, before = self._framer.feed(piece), self._before
+        run, dialect_transform = self._framer.feed(piece), self._before
         if self.waiting:
             run, self.waiting, self._lines_left = self.waiting + run, b"", TURN_LINES
-        if before is not None and run:
+        if dialect_transform is not None and run:
             run = self._in_this_turn(run)
-            run = before.feed(run) if run else b""
-        if count := self._template.count(run):
+            run = dialect_transform.feed(run) if run else b""
+        if count := self._template.count_matching(run):
             self.events += count
-        elif run and before is None and self._lines_left > 1 and (data := single_line_data(run)) is not None:
+        elif run and dialect_transform is None and self._lines_left > 1 and (data := single_line_data(run)) is not None:
             self._lines_left -= 2  # most of those that are parsed come so: nothing has to be counted or split
             self._has_begun = True
             run = self._judge_data(run, data.strip(), b"")
         elif run:
-            run = run if before is not None else self._in_this_turn(run)
+            run = run if dialect_transform is not None else self._in_this_turn(run)
             run = self._judge_run(run) if run else b""
         if self._framer.overflowed and not self.waiting:
-            self._fail(chunk.too_large(self._upstream))
+            self._fail(chunk.event_too_large(self._upstream))
         return run if self._after is None or not run else self._after.feed(run)
 
     def finish(self) -> bytes:
@@ -222,7 +222,7 @@ class EventStream:
         lacks_last = bool(self._last_types)  # the last one would have ended the stream
         if self._done_is_required or was_cut or lacks_last or not self.events:
             is_empty = not (was_cut or self._progress.has_choices or (lacks_last and self.events))
-            self._fail((chunk.empty if is_empty else chunk.closed)(self._upstream))
+            self._fail((chunk.stream_empty if is_empty else chunk.stream_closed)(self._upstream))
         self._is_over = True
         return self._last_words()
 
@@ -282,7 +282,7 @@ class EventStream:
         return run[len(_BOM) :]
 
     def _judge(self, block: bytes) -> bytes:
-        if self._template.count(_behind_id(block) if self._has_ids else block):
+        if self._template.count_matching(_behind_id(block) if self._has_ids else block):
             self.events += 1
             return block
         data = single_line_data(block)
@@ -291,7 +291,7 @@ class EventStream:
         if block in _BLANK_LINES and not self._has_ids:
             return b"" if self._is_idle_too_long(block) else block
         if has_too_many_lines(block):
-            self._fail(chunk.too_large(self._upstream))
+            self._fail(chunk.event_too_large(self._upstream))
             return b""
         event = parse_event(block)
         if event.data is None:
@@ -326,23 +326,23 @@ class EventStream:
         if data == b"[DONE]":
             return self._judge_done(block)
         try:
-            said = read_json(data)
+            payload = read_json(data)
         except ValueError:
             if name == b"error":
                 return self._judge_error(data.decode("utf-8", "replace"), None)
-            self._fail(chunk.no_json(self._upstream))
+            self._fail(chunk.event_not_json(self._upstream))
             return b""
-        return self._judge_said(block, said, name)
+        return self._judge_said(block, payload, name)
 
     def _judge_done(self, block: bytes) -> bytes:
         if self._done_is_required and not self._progress.has_answer:
-            self._fail(chunk.empty(self._upstream))
+            self._fail(chunk.stream_empty(self._upstream))
             return b""
         if self._last_types:
-            self._fail((chunk.closed if self.events else chunk.empty)(self._upstream))
+            self._fail((chunk.stream_closed if self.events else chunk.stream_empty)(self._upstream))
             return b""
         if self._repair is not None and self._done_is_required and not self._repair.end_choices():
-            self._fail(chunk.closed(self._upstream))
+            self._fail(chunk.stream_closed(self._upstream))
             return self._last_words()
         self.done = self._is_over = True
         return self._last_words() + block
@@ -351,25 +351,25 @@ class EventStream:
         """What a repair had held back, such as the usage that the client asked for."""
         return b"" if self._repair is None else self._repair.finish()
 
-    def _judge_said(self, block: bytes, said: Any, name: bytes) -> bytes:
+    def _judge_said(self, block: bytes, payload: Any, name: bytes) -> bytes:
         """Judge one JSON value. What has no choices and is no error (a ping) goes on as it is."""
-        fields = said if isinstance(said, dict) else {}
+        fields = payload if isinstance(payload, dict) else {}
         choices = fields.get("choices")
         if name == b"error" or not choices or fields.get("error") or fields.get("object") == "error":
-            complaint = self._read_error(said)
-            if complaint is not None or name == b"error":
-                return self._judge_error(said, complaint)
+            error_body = self._read_error(payload)
+            if error_body is not None or name == b"error":
+                return self._judge_error(payload, error_body)
         elif (error := error_of(choices)) is not None:
-            return self._judge_error(said, self._read_error({"error": error}) or chunk.UNREADABLE)
-        return self._judge_chunk(block, said)
+            return self._judge_error(payload, self._read_error({"error": error}) or chunk.UNREADABLE)
+        return self._judge_chunk(block, payload)
 
-    def _judge_chunk(self, block: bytes, said: Any) -> bytes:
-        fields = unwrapped(said) if isinstance(said, dict) else {}
+    def _judge_chunk(self, block: bytes, payload: Any) -> bytes:
+        fields = unwrap(payload) if isinstance(payload, dict) else {}
         choices = fields.get("choices")
         if not isinstance(choices, list):
             choices = None
-        elif len(block) > SMALLEST_PIECES_BYTES and has_too_many_pieces(choices):
-            self._fail(chunk.too_many(self._upstream))
+        elif len(block) > SMALLEST_PIECES_BYTES and has_too_many_entries(choices):
+            self._fail(chunk.too_many_choices(self._upstream))
             return b""
         elif choices and self._repair is None and self._progress.is_strange(choices):
             self._fail(chunk.strange(self._upstream))
@@ -380,17 +380,17 @@ class EventStream:
         self.has_answered = self.has_answered or bool(choices)
         is_plain = self._progress.note(fields, choices or [])  # before the repair, which may move the usage
         shaped = block
-        if self._repair is not None and isinstance(said, dict):
-            shaped = self._repair.shape(block, said)
+        if self._repair is not None and isinstance(payload, dict):
+            shaped = self._repair.shape(block, payload)
         if is_plain and self._progress.has_answer and (self._repair is None or self._repair.is_idle):
-            self._template.learn(_behind_id(block), self.events)
+            self._template.set_pattern(_behind_id(block), self.events)
         return shaped
 
-    def _judge_error(self, said: Any, complaint: Complaint | None) -> bytes:
+    def _judge_error(self, payload: Any, error_body: UpstreamErrorBody | None) -> bytes:
         """End with the upstream's error. What only its name gives away as one is read as if it were
         `{"error": …}`: `read_error` masks what it reads, so nothing is quoted past it."""
-        complaint = complaint or self._read_error({"error": said}) or chunk.UNREADABLE
-        self._fail(chunk.refusal(self._upstream, complaint))
+        error_body = error_body or self._read_error({"error": payload}) or chunk.UNREADABLE
+        self._fail(chunk.upstream_error_event(self._upstream, error_body))
         return self._last_words()
 
 
@@ -454,7 +454,7 @@ class Progress:
             index = -1
         self._seen.add(index)
         self._has_deltas = self._has_deltas or "delta" in choice
-        self.has_answer = self.has_answer or says(choice)
+        self.has_answer = self.has_answer or has_output(choice)
         if finish_reason(choice):
             self._finished.add(index)
             return True

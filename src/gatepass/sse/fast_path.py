@@ -40,7 +40,7 @@ MAX_BYTES = 4096
 """A pattern is kept as long as the stream."""
 
 
-class Template:
+class FastPath:
     """The last event that told nothing but text, with holes where the text stood; at first none.
 
     It gives up after eight templates in a row that fitted no event: some upstreams give each event
@@ -68,7 +68,7 @@ class Template:
         self._head_bytes = self._tail_bytes = self._seam_bytes = len(_NO_EVENT)
         self._news: tuple[bytes, int] | None = None
 
-    def learn(self, block: bytes, events: int) -> None:
+    def set_pattern(self, block: bytes, events: int) -> None:
         """Take `block`, a whole event whose data is JSON, as the pattern of what will come; it is event
         number `events` of its stream. No pattern is made of an event without text, or of a large one.
 
@@ -102,7 +102,7 @@ class Template:
         has_edges = block.startswith(self._head) and block.endswith(self._tail)
         return has_edges and (not self._middles or all(middle in block for middle in self._middles))
 
-    def count(self, run: bytes) -> int:
+    def count_matching(self, run: bytes) -> int:
         """How many events `run` is, if each is like this one; 0 as soon as any is not, or may not be."""
         if self._news is not None:
             self._study(*self._news)

@@ -5,10 +5,28 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from gatepass.sse import choice_repair as names
-from gatepass.sse.choice_repair import USAGE, Arguments, ChoiceRepair, Item, Note, Suffixes, Wishes
-from gatepass.sse.chunk import CHAT_CHUNK, ENVELOPE, LEGACY, Object, Origin, event, finish_reason, is_chunk, unwrapped
+from gatepass.sse.choice_repair import (
+    USAGE,
+    ArgumentBuffer,
+    ChoiceRepair,
+    CumulativeTextRepair,
+    OnRepair,
+    PendingChunk,
+    RepairOptions,
+)
+from gatepass.sse.chunk import (
+    CHAT_CHUNK,
+    ENVELOPE,
+    LEGACY,
+    EnvelopeDefaults,
+    Object,
+    encode_event,
+    finish_reason,
+    is_chunk,
+    unwrap,
+)
 from gatepass.sse.event import parse_event, read_json, single_line_data, split_comments, split_events
-from gatepass.sse.fast_path import Template
+from gatepass.sse.fast_path import FastPath
 from gatepass.sse.synthesize import chunks
 
 MAX_CHOICES = 1024
@@ -17,7 +35,7 @@ _SHARED = -1
 """The index of that state."""
 
 
-class Repair:
+class StreamRepair:
     """Repairs what `choices.NAMES` lists. A clean stream passes byte for byte, each run the very same object.
 
     It takes runs that a judge of the stream let through: errors and what is no JSON pass untouched.
@@ -43,23 +61,23 @@ class Repair:
         "is_idle",
     )
 
-    def __init__(self, wishes: Wishes, origin: Origin) -> None:
+    def __init__(self, options: RepairOptions, defaults: EnvelopeDefaults) -> None:
         self.is_idle = False
         """Whether an event that differs from the last one in its text alone may pass unseen."""
-        self._wishes = wishes
-        self._origin = origin
+        self._wishes = options
+        self._origin = defaults
         self._adapted: list[str] = []
-        self._arguments = Arguments()
+        self._arguments = ArgumentBuffer()
         self._choices: dict[int, ChoiceRepair] = {}
         self._ends: list[Object] = []
-        self._envelope = Envelope(one_id=wishes.one_id)
-        self._extras = Extras(wishes.without_choices)
-        self._usage = UsageRepair(wishes.include_usage)
-        if wishes.drops_usage:
+        self._envelope = Envelope(one_id=options.one_id)
+        self._extras = DeferredMembers(options.without_choices)
+        self._usage = UsageRepair(options.include_usage)
+        if options.drops_usage:
             self._usage.close()
-        self._suffixes = Suffixes(self._note) if wishes.cumulative else None
+        self._suffixes = CumulativeTextRepair(self._note) if options.cumulative else None
         self._has_changed = False
-        self._template = Template()
+        self._template = FastPath()
         self._seen = 0
 
     @property
@@ -80,7 +98,7 @@ class Repair:
         return bool(self._choices)
 
     def feed(self, block: bytes) -> bytes:
-        if count := self._template.count(block):
+        if count := self._template.count_matching(block):
             self._seen += count
             return block
         data = single_line_data(block)
@@ -95,13 +113,13 @@ class Repair:
         items = self._suffixes.finish() if self._suffixes is not None else []
         if self._ends:
             ends, self._ends = self._ends, []
-            items += [Item(b"", end, has_changed=True) for end in ends]
+            items += [PendingChunk(b"", end, has_changed=True) for end in ends]
         last: Object = {"object": CHAT_CHUNK, **self._envelope.told, "choices": []}
         has_extras, usage = self._extras.join(last), self._usage.take()
         if usage is not None:
             last["usage"] = usage
         if has_extras or usage is not None:
-            items.append(Item(b"", last, has_changed=True))
+            items.append(PendingChunk(b"", last, has_changed=True))
         return _written(items)
 
     def end_choices(self) -> bool:
@@ -121,16 +139,16 @@ class Repair:
             self._note(names.ADDED_FINISH)
         return True
 
-    def shape(self, block: bytes, said: Object) -> bytes:
-        """What goes on in the place of `block`, the event whose data is `said`; may change `said`.
+    def shape(self, block: bytes, payload: Object) -> bytes:
+        """What goes on in the place of `block`, the event whose data is `payload`; may change `payload`.
 
         `block` itself comes back where nothing is to be repaired.
         """
         self.is_idle = self._has_changed = False
-        if said.get("error") or said.get("object") == "error":
+        if payload.get("error") or payload.get("object") == "error":
             return self.finish() + block
         try:
-            return self._shaped(block, said)
+            return self._shaped(block, payload)
         except ValueError:  # nested too deep to be written again
             return block
 
@@ -138,7 +156,7 @@ class Repair:
 
     def _shape_one(self, block: bytes) -> bytes:
         """One event of several."""
-        if count := self._template.count(block):
+        if count := self._template.count_matching(block):
             self._seen += count
             return block
         data = single_line_data(block)
@@ -149,15 +167,15 @@ class Repair:
         if data == b"[DONE]":
             return self.finish() + block
         try:
-            said = read_json(data)
+            payload = read_json(data)
         except ValueError:
             return block
-        if not isinstance(said, dict):
+        if not isinstance(payload, dict):
             return block
         self._seen += 1
-        shaped = self.shape(block, said)
+        shaped = self.shape(block, payload)
         if self.is_idle:
-            self._template.learn(block, self._seen)
+            self._template.set_pattern(block, self._seen)
         return shaped
 
     # --- values -----------------------------------------------------------------------------------
@@ -167,9 +185,9 @@ class Repair:
         if name not in self._adapted:
             self._adapted.append(name)
 
-    def _shaped(self, block: bytes, said: Object) -> bytes:
-        chunk = unwrapped(said)
-        if chunk is not said:
+    def _shaped(self, block: bytes, payload: Object) -> bytes:
+        chunk = unwrap(payload)
+        if chunk is not payload:
             self._note(names.WRAPPED)
         if not isinstance(chunk.get("choices"), list):
             if not is_chunk(chunk):
@@ -185,9 +203,9 @@ class Repair:
         self.is_idle = is_plain and shaped is block and (self._suffixes is None or self._suffixes.is_settled)
         return shaped
 
-    def _without_chunk(self, block: bytes, said: Object) -> bytes:
+    def _without_chunk(self, block: bytes, payload: Object) -> bytes:
         """What is no chunk is for a client that knows it, a ping for none."""
-        if not is_ping(said):
+        if not is_ping(payload):
             return block
         self._note(names.EMPTY_CHOICES)
         return b""
@@ -212,11 +230,11 @@ class Repair:
         if len(parts) > 1:
             self._note(names.SPLIT)
         if self._suffixes is None:
-            return b"".join([event(part) for part in parts]) if self._has_changed else block
+            return b"".join([encode_event(part) for part in parts]) if self._has_changed else block
         has_changed = self._has_changed
-        items: list[Item] = []
+        items: list[PendingChunk] = []
         for part in parts:
-            items += self._suffixes.feed(Item(block if part is parts[0] else b"", part, has_changed))
+            items += self._suffixes.feed(PendingChunk(block if part is parts[0] else b"", part, has_changed))
         return _written(items)
 
     def _streamed(self, document: Object) -> bytes:
@@ -228,7 +246,7 @@ class Repair:
             for choice in part["choices"]:
                 self._state(choice["index"]).note_whole(choice)
         self._usage.close()
-        return b"".join([event(part) for part in parts])
+        return b"".join([encode_event(part) for part in parts])
 
     def _mend(self, chunk: Object) -> bool:
         """Mend a chunk with choices in place. True if nothing but the text of one like it could matter."""
@@ -273,16 +291,16 @@ def _parted(run: bytes) -> tuple[list[bytes], bytes]:
     return split_events(run), rest
 
 
-def _written(items: list[Item]) -> bytes:
+def _written(items: list[PendingChunk]) -> bytes:
     return b"".join([_event(item) for item in items])
 
 
-def _event(item: Item) -> bytes:
+def _event(item: PendingChunk) -> bytes:
     """The event anew, or as it came where it is nested too deep to be written."""
     if not item.has_changed:
         return item.block
     try:
-        return event(item.said)
+        return encode_event(item.said)
     except ValueError:
         return item.block
 
@@ -306,18 +324,18 @@ class Envelope:
         self._has_one_id = one_id
         self._is_known = False
 
-    def fill(self, chunk: Object, note: Note) -> None:
+    def fill(self, chunk: Object, on_repair: OnRepair) -> None:
         """Give `chunk` the members that it lacks, and the stream's id where all chunks are to have one."""
         told = self.told
         for name in _REQUIRED:
             if not chunk.get(name) and name in told:
                 chunk[name] = told[name]
-                note(names.ENVELOPE)
+                on_repair(names.ENVELOPE)
         if not self._is_known:
             self.learn(chunk)
         if self._has_one_id and "id" in told and chunk.get("id") != told["id"]:
             chunk["id"] = told["id"]
-            note(names.ONE_ID)
+            on_repair(names.ONE_ID)
 
     def learn(self, chunk: Object) -> None:
         """Remember what `chunk` says of the envelope for the first time."""
@@ -328,7 +346,7 @@ class Envelope:
         self._is_known = told.keys() >= _SOUGHT
 
 
-class Extras:
+class DeferredMembers:
     """What came without choices and waits for a chunk that has some."""
 
     __slots__ = ("_held", "_held_bytes", "_wish")
@@ -341,12 +359,12 @@ class Extras:
     def stay(self, chunk: Object, size_bytes: int) -> bool:
         """Whether a chunk of `size_bytes` without choices goes on as it is; if not, what it says is held
         or dropped."""
-        said = {name: value for name, value in chunk.items() if name not in _BARE and value not in _SAYS_NOTHING}
-        if not said or self._wish == "drop":
+        payload = {name: value for name, value in chunk.items() if name not in _BARE and value not in _SAYS_NOTHING}
+        if not payload or self._wish == "drop":
             return False
         if self._wish == "keep" or self._held_bytes + size_bytes > MAX_MOVED_BYTES:
             return True
-        self._held |= said
+        self._held |= payload
         self._held_bytes += size_bytes
         return False
 
@@ -360,12 +378,12 @@ class Extras:
         return True
 
 
-def is_ping(said: Object) -> bool:
+def is_ping(payload: Object) -> bool:
     """Whether an event that is no chunk says nothing to anybody: a ping, or the empty envelope of a
     gateway that wraps its chunks, of success (a failure is an error, and no ping)."""
-    if "data" in said and said.get("code") in (0, "0", 200, "200"):
-        return said["data"] is True or said["data"] in _SAYS_NOTHING
-    return not said or "ping" in (said.get("type"), said.get("event"))
+    if "data" in payload and payload.get("code") in (0, "0", 200, "200"):
+        return payload["data"] is True or payload["data"] in _SAYS_NOTHING
+    return not payload or "ping" in (payload.get("type"), payload.get("event"))
 
 
 def is_whole(chunk: Object) -> bool:
@@ -430,21 +448,21 @@ class UsageRepair:
         self._held: Object | None = None
         self._has_told = False
 
-    def mend_beside_choices(self, said: Object, is_complete: bool, note: Note) -> None:
+    def mend_beside_choices(self, payload: Object, is_complete: bool, on_repair: OnRepair) -> None:
         """Take the usage out of a chunk with choices, unless it may stay there."""
         if self._wanted is None:
             return
         if self._wanted:
-            self._hold(said)
-            said["usage"] = None
+            self._hold(payload)
+            payload["usage"] = None
         elif is_complete and not self._has_told:
             self._has_told = True
             return
         else:
-            del said["usage"]
-        note(USAGE)
+            del payload["usage"]
+        on_repair(USAGE)
 
-    def passes_alone(self, said: Object, is_complete: bool, note: Note) -> bool:
+    def passes_alone(self, payload: Object, is_complete: bool, on_repair: OnRepair) -> bool:
         """Whether the usage of a chunk without choices goes on with it; if not it is taken out, and held
         where it is wanted later."""
         if self._wanted is None:
@@ -452,9 +470,9 @@ class UsageRepair:
         if self._wanted and is_complete and not self._has_told:
             self.close()
             return True
-        self._hold(said)
-        del said["usage"]
-        note(USAGE)
+        self._hold(payload)
+        del payload["usage"]
+        on_repair(USAGE)
         return False
 
     def close(self) -> None:
@@ -466,6 +484,6 @@ class UsageRepair:
         held, self._held = self._held, None
         return held
 
-    def _hold(self, said: Object) -> None:
+    def _hold(self, payload: Object) -> None:
         if self._wanted and not self._has_told:
-            self._held = said["usage"]
+            self._held = payload["usage"]

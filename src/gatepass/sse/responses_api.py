@@ -17,9 +17,9 @@ from typing import Any
 
 from gatepass.errors import GatepassError, UpstreamInvalid
 from gatepass.sse import chunk
-from gatepass.sse.chunk import MOST_PIECES, Object, Origin, json_text, text_of_id
+from gatepass.sse.chunk import MOST_PIECES, EnvelopeDefaults, Object, json_text, text_of_id
 from gatepass.sse.event import parse_event, read_json, split_events
-from gatepass.types import Complaint
+from gatepass.types import UpstreamErrorBody
 
 STATUSES = frozenset(("completed", "failed", "incomplete", "cancelled", "queued", "in_progress"))
 
@@ -34,7 +34,7 @@ _PREFIXES = MappingProxyType(
 _ARGUMENTS = MappingProxyType({"function_call": "arguments", "mcp_call": "arguments", "custom_tool_call": "input"})
 
 
-def response_of(document: Object, origin: Origin) -> Object:
+def response_of(document: Object, defaults: EnvelopeDefaults) -> Object:
     """`document` complete: ids, texts and lists are there and are what they should be, and its status is set.
 
     An output that is a text becomes the message that says it.
@@ -50,12 +50,12 @@ def response_of(document: Object, origin: Origin) -> Object:
     return {
         **document,
         **missing,
-        "id": text_of_id(document.get("id")) or origin.new_id("resp_"),
+        "id": text_of_id(document.get("id")) or defaults.new_id("resp_"),
         "object": "response",
-        "created_at": created if is_time else origin.created_s,
-        "model": model if isinstance(model, str) and model else origin.model,
+        "created_at": created if is_time else defaults.created_s,
+        "model": model if isinstance(model, str) and model else defaults.model,
         "status": status_of(document),
-        "output": [_document_item(item, origin) for item in items],
+        "output": [_document_item(item, defaults) for item in items],
     }
 
 
@@ -73,22 +73,22 @@ def status_of(document: Object) -> str:
     return "incomplete" if document.get("incomplete_details") else "completed"
 
 
-def kind_of(said: Object) -> str:
+def kind_of(payload: Object) -> str:
     """The `type` of an event, an item or a part; "" for what is none."""
-    kind = said.get("type")
+    kind = payload.get("type")
     return kind if isinstance(kind, str) else ""
 
 
-def _document_item(item: Object, origin: Origin) -> Object:
+def _document_item(item: Object, defaults: EnvelopeDefaults) -> Object:
     kind = kind_of(item)
-    whole = {**item, "id": text_of_id(item.get("id")) or origin.new_id(_PREFIXES.get(kind, "item_"))}
+    whole = {**item, "id": text_of_id(item.get("id")) or defaults.new_id(_PREFIXES.get(kind, "item_"))}
     if kind == "message":
         own = {"role": item.get("role") or "assistant", "status": item.get("status") or "completed"}
         return {**whole, **own, "content": _content(item.get("content"))}
     if kind == "reasoning":
         return _reasoning(whole)
     if kind in _ARGUMENTS:
-        return _call(whole, _ARGUMENTS[kind], origin)
+        return _call(whole, _ARGUMENTS[kind], defaults)
     return whole
 
 
@@ -118,11 +118,11 @@ def _reasoning(item: Object) -> Object:
     return {**whole, "content": _content(item["content"])} if isinstance(item.get("content"), list) else whole
 
 
-def _call(item: Object, name: str, origin: Origin) -> Object:
+def _call(item: Object, name: str, defaults: EnvelopeDefaults) -> Object:
     """A tool call with its arguments as the text that clients parse."""
     whole = {**item, "name": _text(item.get("name")), name: _text(item.get(name))}
     if item["type"] != "mcp_call":
-        whole["call_id"] = text_of_id(item.get("call_id")) or origin.new_id("call_")
+        whole["call_id"] = text_of_id(item.get("call_id")) or defaults.new_id("call_")
     return whole
 
 
@@ -166,7 +166,7 @@ class ResponseAggregator:
         "failure",
     )
 
-    def __init__(self, upstream: str, limit_bytes: int, read_error: Callable[[Any], Complaint | None]) -> None:
+    def __init__(self, upstream: str, limit_bytes: int, read_error: Callable[[Any], UpstreamErrorBody | None]) -> None:
         self.failure: GatepassError | None = None
         self._upstream = upstream
         self._bytes_left = limit_bytes
@@ -202,13 +202,13 @@ class ResponseAggregator:
     def finish(self) -> bytes:
         """The response as JSON; raises `failure`, or that there was none or only a part of one."""
         if self.failure is None and self._response is None:
-            self.failure = (chunk.closed if self._has_begun else chunk.empty)(self._upstream)
+            self.failure = (chunk.stream_closed if self._has_begun else chunk.stream_empty)(self._upstream)
         if self.failure is not None:
             raise self.failure
         try:
             return json_text(self._response)
         except ValueError:
-            raise chunk.no_json(self._upstream) from None
+            raise chunk.event_not_json(self._upstream) from None
 
     def _take(self, block: bytes) -> None:
         event = parse_event(block)
@@ -219,21 +219,21 @@ class ResponseAggregator:
             self._is_done = True
             return
         try:
-            said = read_json(data)
+            payload = read_json(data)
         except ValueError:
             if event.name != b"error":
-                self.fail(chunk.no_json(self._upstream))
+                self.fail(chunk.event_not_json(self._upstream))
                 return
-            said = data.decode("utf-8", "replace")
-        self._add(said, event.name)
+            payload = data.decode("utf-8", "replace")
+        self._add(payload, event.name)
 
-    def _add(self, said: Any, name: bytes) -> None:
-        fields = said if isinstance(said, dict) else {}
+    def _add(self, payload: Any, name: bytes) -> None:
+        fields = payload if isinstance(payload, dict) else {}
         kind = kind_of(fields)
         is_error = name == b"error" or kind == "error"
-        complaint = self._read_error(said) or (self._read_error({"error": said}) if is_error else None)
-        if complaint is not None or is_error:
-            self.fail(chunk.refusal(self._upstream, complaint or chunk.UNREADABLE))
+        error_body = self._read_error(payload) or (self._read_error({"error": payload}) if is_error else None)
+        if error_body is not None or is_error:
+            self.fail(chunk.upstream_error_event(self._upstream, error_body or chunk.UNREADABLE))
             return
         self._has_begun = True
         if kind == "response.output_item.done":
@@ -255,7 +255,9 @@ class ResponseAggregator:
     def _end(self, response: Object) -> None:
         error = response.get("error")
         if error:
-            self.fail(chunk.refusal(self._upstream, self._read_error({"error": error}) or chunk.UNREADABLE))
+            self.fail(
+                chunk.upstream_error_event(self._upstream, self._read_error({"error": error}) or chunk.UNREADABLE)
+            )
             return
         if not response.get("output"):
             if len(self._told - self._items.keys()) > len(self._unplaced):
@@ -298,22 +300,22 @@ class Unfinished(ValueError):
     """A response that is not finished, says nothing and does not go on in the background: its stream has no end."""
 
 
-def synthesise_response(document: Object, origin: Origin) -> Iterator[bytes]:
+def synthesise_response(document: Object, defaults: EnvelopeDefaults) -> Iterator[bytes]:
     """The events of a stream that says what `document`, a parsed and judged response, says.
 
     What strict clients require and `document` lacks is filled in. There is no `[DONE]`: the API has none. One that
     calls itself unfinished, without `background`, is completed if it has output: SDKs wait for a last event. Raises
     `Unfinished` if it has none, ValueError for what is nested too deep to be written or has more than MOST_PIECES.
     """
-    for number, said in enumerate(events(document, origin)):
-        yield b"event: %b\ndata: %b\n\n" % (said["type"].encode(), json_text({**said, "sequence_number": number}))
+    for number, payload in enumerate(events(document, defaults)):
+        yield b"event: %b\ndata: %b\n\n" % (payload["type"].encode(), json_text({**payload, "sequence_number": number}))
 
 
-def events(document: Object, origin: Origin) -> Iterator[Object]:
+def events(document: Object, defaults: EnvelopeDefaults) -> Iterator[Object]:
     """The events of that stream without their numbers."""
     if _size(document) > MOST_PIECES:
         raise ValueError("too many items, parts and annotations")
-    response = response_of(document, origin)
+    response = response_of(document, defaults)
     status = response["status"]
     if _is_unfinished(document) and status == "completed" and not response["output"]:
         raise Unfinished(document["status"])
@@ -327,9 +329,9 @@ def events(document: Object, origin: Origin) -> Iterator[Object]:
     yield {"type": _LAST.get(status, "response.completed"), "response": response}
 
 
-def _size(said: Any) -> int:
+def _size(payload: Any) -> int:
     """How many items, parts and annotations a response has."""
-    lists = (said.get(name) for name in _LISTS) if isinstance(said, dict) else ()
+    lists = (payload.get(name) for name in _LISTS) if isinstance(payload, dict) else ()
     return sum(len(found) + sum(map(_size, found)) for found in lists if isinstance(found, list))
 
 

@@ -14,11 +14,11 @@ from gatepass.sse.chunk import (
     CHAT_CHUNK,
     ENVELOPE,
     LEGACY,
+    EnvelopeDefaults,
     Object,
-    Origin,
-    envelope,
-    event,
-    has_too_many_pieces,
+    complete_envelope,
+    encode_event,
+    has_too_many_entries,
     json_text,
     text_of_id,
 )
@@ -36,7 +36,7 @@ _CONTENT = {"function": "arguments", "custom": "input"}
 
 
 def synthesise(
-    document: Object, include_usage: bool, origin: Origin, piece_chars: int = PIECE_CHARS
+    document: Object, include_usage: bool, defaults: EnvelopeDefaults, piece_chars: int = PIECE_CHARS
 ) -> Iterator[bytes]:
     """The events, `[DONE]` with them, of a stream that says what `document` says.
 
@@ -45,22 +45,26 @@ def synthesise(
     of the document in the first chunk. Raises ValueError for what is nested too deep to be written, and for too many
     choices or tool calls.
     """
-    for chunk in chunks(document, include_usage, origin, piece_chars):
-        yield event(chunk)
+    for chunk in chunks(document, include_usage, defaults, piece_chars):
+        yield encode_event(chunk)
     yield DONE
 
 
-def chunks(document: Object, include_usage: bool, origin: Origin, piece_chars: int = PIECE_CHARS) -> Iterator[Object]:
+def chunks(
+    document: Object, include_usage: bool, defaults: EnvelopeDefaults, piece_chars: int = PIECE_CHARS
+) -> Iterator[Object]:
     """The chunks of that stream, before they are written."""
-    if has_too_many_pieces(document.get("choices")):
+    if has_too_many_entries(document.get("choices")):
         raise ValueError("too many choices or tool calls")
     choices = _choices(document)
     is_legacy = any("text" in choice for _, choice in choices)
-    head = envelope(document, origin, LEGACY if is_legacy else CHAT_CHUNK, "cmpl-" if is_legacy else "chatcmpl-")
+    head = complete_envelope(
+        document, defaults, LEGACY if is_legacy else CHAT_CHUNK, "cmpl-" if is_legacy else "chatcmpl-"
+    )
     extras = _rest(document, _TOP)
     usage: Object = {"usage": None} if include_usage else {}
     make = _LegacyChoice if is_legacy else _ChatChoice
-    made = [make(index, choice, origin, piece_chars) for index, choice in choices]
+    made = [make(index, choice, defaults, piece_chars) for index, choice in choices]
     for steps in ([one.pieces() for one in made], [one.end() for one in made]):
         for pieces in steps:
             for piece in pieces:
@@ -80,8 +84,8 @@ def _choices(document: Object) -> list[tuple[int, Object]]:
     return sorted(((entry["index"], entry) for entry in entries), key=lambda pair: pair[0])
 
 
-def _rest(said: Object, known: frozenset[str]) -> Object:
-    return {name: value for name, value in said.items() if name not in known and value is not None}
+def _rest(payload: Object, known: frozenset[str]) -> Object:
+    return {name: value for name, value in payload.items() if name not in known and value is not None}
 
 
 def _counted(usage: Object) -> Object:
@@ -99,10 +103,10 @@ def _cut(text: str, piece_chars: int) -> Iterable[str]:
 class _ChatChoice:
     """The pieces of one choice of a chat."""
 
-    def __init__(self, index: int, choice: Object, origin: Origin, piece_chars: int) -> None:
+    def __init__(self, index: int, choice: Object, defaults: EnvelopeDefaults, piece_chars: int) -> None:
         self._index = index
         self._choice = choice
-        self._origin = origin
+        self._origin = defaults
         self._piece_chars = piece_chars
         message = choice.get("message")
         message = message if isinstance(message, dict) else choice.get("delta")
@@ -164,20 +168,20 @@ class _ChatChoice:
         return {key: value for key, value in self._logprobs.items() if key != name}
 
 
-def _called(said: Object) -> Object:
-    return {**said, "arguments": argument_text(said.get("arguments"))}
+def _called(payload: Object) -> Object:
+    return {**payload, "arguments": argument_text(payload.get("arguments"))}
 
 
-def _call_deltas(number: int, call: Object, origin: Origin, piece_chars: int) -> Iterator[Object]:
+def _call_deltas(number: int, call: Object, defaults: EnvelopeDefaults, piece_chars: int) -> Iterator[Object]:
     """The opener with the id, the name and whatever else is known of the call, then its arguments."""
     kind = "custom" if isinstance(call.get("custom"), dict) else "function"
-    said = call.get(kind)
-    inner: Object = said if isinstance(said, dict) else {}
+    payload = call.get(kind)
+    inner: Object = payload if isinstance(payload, dict) else {}
     arguments = _CONTENT[kind]
     yield {
         **_rest(call, frozenset({"index", "id", "type", kind})),
         "index": number,
-        "id": text_of_id(call.get("id")) or origin.new_id("call_"),
+        "id": text_of_id(call.get("id")) or defaults.new_id("call_"),
         "type": call.get("type") or kind,
         kind: {**inner, "name": inner.get("name") or "", arguments: ""},
     }
@@ -195,7 +199,7 @@ def argument_text(arguments: Any) -> str:
 class _LegacyChoice:
     """The pieces of one choice of `/v1/completions`."""
 
-    def __init__(self, index: int, choice: Object, _origin: Origin, piece_chars: int) -> None:
+    def __init__(self, index: int, choice: Object, _origin: EnvelopeDefaults, piece_chars: int) -> None:
         self._index = index
         self._choice = choice
         self._piece_chars = piece_chars

@@ -27,7 +27,7 @@ _HALF_PAIR = re.compile(rb"(?<!\\)((?:\\\\)*+)\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 """An escape of half a surrogate pair, which msgspec takes for no JSON."""
 
 
-def is_whole(arguments: str) -> bool:
+def is_complete_json(arguments: str) -> bool:
     """Whether the arguments of a call are JSON to their end: a cut call has none, or the beginning of some.
 
     Nothing of them is built: 1 MiB of small lists would take 90 ms.
@@ -50,15 +50,15 @@ class ToolCall:
     name: str = ""
 
 
-class Piece(NamedTuple):
+class ToolCallDelta(NamedTuple):
     """One entry of a `tool_calls` delta, and the call that it is of; `opens`: it is the first one."""
 
-    said: Object
+    entry: Object
     call: ToolCall
-    opens: bool
+    is_first: bool
 
 
-class Calls:
+class ToolCallTracker:
     """The calls of one choice."""
 
     __slots__ = ("_all", "_by_id", "_by_index")
@@ -71,36 +71,36 @@ class Calls:
     def __len__(self) -> int:
         return len(self._all)
 
-    def place(self, entries: list[Any]) -> list[Piece]:
+    def assign(self, entries: list[Any]) -> list[ToolCallDelta]:
         """The entries of one delta, each with its call; what is no object is left out."""
-        pieces: list[Piece] = []
-        for said in entries:
-            if isinstance(said, dict):
-                pieces.append(self._piece(said, pieces))
+        pieces: list[ToolCallDelta] = []
+        for payload in entries:
+            if isinstance(payload, dict):
+                pieces.append(self._piece(payload, pieces))
         return pieces
 
-    def _piece(self, said: Object, before: list[Piece]) -> Piece:
-        index, identity = said.get("index"), said.get("id")
+    def _piece(self, payload: Object, before: list[ToolCallDelta]) -> ToolCallDelta:
+        index, identity = payload.get("index"), payload.get("id")
         if type(index) is not int or index < 0:
             index = None
-        elif not identity and (call := self._by_index.get(index)) is not None and call.name and not _name(said):
-            return Piece(said, call, opens=False)  # what a flawless stream has most of
+        elif not identity and (call := self._by_index.get(index)) is not None and call.name and not _name(payload):
+            return ToolCallDelta(payload, call, is_first=False)  # what a flawless stream has most of
         if type(identity) is not str:
             identity = text_of_id(identity)
-        name, has_arguments = _name(said), _has_arguments(said)
+        name, has_arguments = _name(payload), _has_arguments(payload)
         call = self._known(index, identity, name, has_arguments=has_arguments)
         is_second = index is None and not identity and name != "" and any(piece.call is call for piece in before)
         if len(self._all) >= MAX_CALLS:
             call = call or self._all[-1]
         elif call is None or is_second:
-            return Piece(said, self._open(index, identity, name), opens=True)
+            return ToolCallDelta(payload, self._open(index, identity, name), is_first=True)
         if identity and not call.id:
             call.id = identity
             self._by_id.setdefault(identity[:KEY_CHARS], call)
         if index is not None and len(self._by_index) < MAX_CALLS:
             self._by_index.setdefault(index, call)
         call.name = call.name or name
-        return Piece(said, call, opens=False)
+        return ToolCallDelta(payload, call, is_first=False)
 
     def _known(self, index: int | None, identity: str, name: str, *, has_arguments: bool) -> ToolCall | None:
         """The call that a piece continues, None for the first of a new one.
@@ -133,21 +133,21 @@ class Calls:
         return call
 
 
-def _name(said: Object) -> str:
+def _name(payload: Object) -> str:
     """The name that a piece gives its call, "" for none; "?" for what is no text."""
-    name = _inner(said).get("name")
+    name = _inner(payload).get("name")
     if isinstance(name, str):
         return name[:KEY_CHARS]
     return "?" if name else ""
 
 
-def _has_arguments(said: Object) -> bool:
-    inner = _inner(said)
+def _has_arguments(payload: Object) -> bool:
+    inner = _inner(payload)
     return bool(inner.get("arguments") or inner.get("input"))
 
 
-def _inner(said: Object) -> Object:
-    inner = said.get("function")
+def _inner(payload: Object) -> Object:
+    inner = payload.get("function")
     if not isinstance(inner, dict):
-        inner = said.get("custom")
+        inner = payload.get("custom")
     return inner if isinstance(inner, dict) else {}

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 
-class Shaper(Protocol):
+class EventTransform(Protocol):
     """Changes what passes: takes runs of whole events, gives runs of whole events. Comment lines may
     stand at the end of a run without a blank line, as the judge of a stream leaves them.
 
@@ -28,29 +28,29 @@ class Shaper(Protocol):
         ...
 
 
-class Chain:
+class TransformChain:
     """Several shapers as one. They are given in the order of adaptation and run in the reverse one:
     the rule that changed the request last was nearest to the upstream, and is to the reply too."""
 
     __slots__ = ("_shapers",)
 
-    def __init__(self, shapers: Iterable[Shaper]) -> None:
+    def __init__(self, shapers: Iterable[EventTransform]) -> None:
         self._shapers = tuple(shapers)[::-1]
 
     @property
     def adapted(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(name for shaper in self._shapers for name in shaper.adapted))
+        return tuple(dict.fromkeys(name for transform in self._shapers for name in transform.adapted))
 
     def feed(self, block: bytes) -> bytes:
-        for shaper in self._shapers:
+        for transform in self._shapers:
             if not block:
                 return block
-            block = shaper.feed(block)
+            block = transform.feed(block)
         return block
 
     def finish(self) -> bytes:
         block = b""
-        for shaper in self._shapers:
-            fed = shaper.feed(block) if block else b""
-            block = fed + shaper.finish()
+        for transform in self._shapers:
+            fed = transform.feed(block) if block else b""
+            block = fed + transform.finish()
         return block

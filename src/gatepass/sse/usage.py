@@ -25,8 +25,8 @@ class Usage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     total_tokens: Count = None
 
     @classmethod
-    def read(cls, said: Mapping[str, Any]) -> Self:
-        get = said.get
+    def read(cls, payload: Mapping[str, Any]) -> Self:
+        get = payload.get
         return cls(_count(get("prompt_tokens")), _count(get("completion_tokens")), _count(get("total_tokens")))
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 import msgspec
 
 from gatepass.errors import InvalidRequest
-from gatepass.json_scan import LONG_BYTES, Edit, Member, ScannedBody, Walk, edited, string
+from gatepass.json_scan import LONG_BYTES, Edit, JsonScanner, Member, ScannedBody, edited, string
 from gatepass.sse.choice_repair import (
     ENVELOPE,
     FINISH,
@@ -27,12 +27,22 @@ from gatepass.sse.choice_repair import (
     TOOL_NAME,
     TOOL_TYPE,
     USAGE,
-    Note,
+    OnRepair,
     chat_reason,
     native_of,
     text_reason,
 )
-from gatepass.sse.chunk import CHAT, LEGACY, MOST_PIECES, Object, Origin, envelope, has_content, json_text, text_of_id
+from gatepass.sse.chunk import (
+    CHAT,
+    LEGACY,
+    MOST_PIECES,
+    EnvelopeDefaults,
+    Object,
+    complete_envelope,
+    has_content,
+    json_text,
+    text_of_id,
+)
 from gatepass.sse.client_transforms import counted
 from gatepass.sse.event import read_json
 from gatepass.sse.synthesize import argument_text
@@ -125,14 +135,14 @@ def is_strict(body: bytes) -> bool:
     return type(whole) is _Text or all(map(_ends_well, whole.choices))
 
 
-class Good(msgspec.Struct, frozen=True, gc=False):
+class GoodReply(msgspec.Struct, frozen=True, gc=False):
     """What one look told of a chat's reply in which nothing is to be mended."""
 
     usage: Usage | None = None
     """None: it stands where only `usage_of` finds it, or nowhere."""
 
 
-def read_good(body: bytes) -> Good | None:
+def read_good(body: bytes) -> GoodReply | None:
     """Read a chat's reply in which nothing is wrong, empty or to be repaired; None if it has to be looked at closely.
 
     Fast path of `judge_document`: the reply is strict, its first choice has a message or a text, and no error can be
@@ -154,13 +164,13 @@ def read_good(body: bytes) -> Good | None:
             content = memoryview(choice.message.content)
             if content[0] != _QUOTE or len(content) <= len(b'""'):
                 return None  # perhaps an empty answer
-    said = whole.usage
-    if said is None or not ends_with_usage(body):
+    payload = whole.usage
+    if payload is None or not ends_with_usage(body):
         return _GOOD
-    return Good(Usage(said.prompt_tokens, said.completion_tokens, said.total_tokens))
+    return GoodReply(Usage(payload.prompt_tokens, payload.completion_tokens, payload.total_tokens))
 
 
-_GOOD = Good()
+_GOOD = GoodReply()
 _QUOTE = ord('"')
 
 
@@ -204,7 +214,7 @@ def read_around_large(body: ScannedBody) -> Object:
     Long texts of messages are read in pieces. Raises ValueError as `read_json`.
     """
     try:
-        spans = _large(Walk(body))
+        spans = _large(JsonScanner(body))
     except InvalidRequest:
         raise ValueError("too many values") from None
     hidden = [Edit(span.value, span.end, (b"null",)) for _, _, span in spans]
@@ -222,7 +232,7 @@ def _value(written: bytes) -> str | msgspec.Raw:
     return msgspec.Raw(written)
 
 
-def _large(walk: Walk) -> list[tuple[int, str, Member]]:
+def _large(walk: JsonScanner) -> list[tuple[int, str, Member]]:
     """What is not read: the place of its choice, the name of its part, and where it stands."""
     found = list[tuple[int, str, Member]]()
     text = walk.text
@@ -239,7 +249,7 @@ def _large(walk: Walk) -> list[tuple[int, str, Member]]:
     return found
 
 
-def _last(walk: Walk, at: int) -> dict[str, Member]:
+def _last(walk: JsonScanner, at: int) -> dict[str, Member]:
     """The members of an object by name, of which the last one of a name counts."""
     return {member.name: member for member in walk.members(at)}
 
@@ -257,32 +267,32 @@ MOST_STEPS = 100_000
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 
-def mended_whole(body: bytes, origin: Callable[[], Origin]) -> tuple[bytes, tuple[str, ...]]:
+def mended_whole(body: bytes, defaults: Callable[[], EnvelopeDefaults]) -> tuple[bytes, tuple[str, ...]]:
     """The completion `body`, which is JSON that was judged, as clients read it; and what was repaired.
 
     The same object where nothing was. Elsewhere all keeps its bytes but what is mended. What would take too long to
-    walk through, or to write, stays as it came. `origin` is asked for only where something may be mended.
+    walk through, or to write, stays as it came. `defaults` is asked for only where something may be mended.
     """
     if type(body) is not ScannedBody and is_strict(body):
         return body, ()
     found: list[str] = []
     try:
-        edits = list(_Mending(origin(), found.append).edits(Walk(body, MOST_STEPS)))
+        edits = list(_Mending(defaults(), found.append).edits(JsonScanner(body, MOST_STEPS)))
     except (InvalidRequest, ValueError, IndexError):
         return body, ()  # made of too many small values, nested too deep, or JSON that only its judge reads
     return (edited(body, edits), tuple(dict.fromkeys(found))) if edits else (body, ())
 
 
 class _Mending:
-    """The edits of one reply; `note` is told the name of each repair."""
+    """The edits of one reply; `on_repair` is told the name of each repair."""
 
     __slots__ = ("_note", "_origin")
 
-    def __init__(self, origin: Origin, note: Note) -> None:
-        self._origin = origin
-        self._note = note
+    def __init__(self, defaults: EnvelopeDefaults, on_repair: OnRepair) -> None:
+        self._origin = defaults
+        self._note = on_repair
 
-    def edits(self, walk: Walk) -> Iterator[Edit]:
+    def edits(self, walk: JsonScanner) -> Iterator[Edit]:
         text = walk.text
         # DeepSeek sends empty lines before a reply that takes time
         start = text.start if type(text) is ScannedBody else len(text) - len(text.lstrip())
@@ -293,8 +303,8 @@ class _Mending:
         is_text = "text" in choices[0] and "message" not in choices[0]
         for place, choice in enumerate(choices):
             if is_text:
-                said = choice.value("finish_reason")
-                self._end(choice, said, text_reason(said), is_text=True)
+                payload = choice.value("finish_reason")
+                self._end(choice, payload, text_reason(payload), is_text=True)
             else:
                 yield from self._chat(choice)
             if type(choice.value("index")) is not int:
@@ -322,31 +332,31 @@ class _Mending:
         yield from message.edits()
         yield from call_edits(calls, self._origin, self._note)
         yield from function_edits(function, self._note)
-        said = choice.value("finish_reason")
-        reason = chat_reason(said, has_tools=bool(calls), has_function=function is not None)
-        self._end(choice, said, reason, is_text=False)
+        payload = choice.value("finish_reason")
+        reason = chat_reason(payload, has_tools=bool(calls), has_function=function is not None)
+        self._end(choice, payload, reason, is_text=False)
 
-    def _end(self, choice: Fields, said: object, reason: str, *, is_text: bool) -> None:
-        if said == reason:
+    def _end(self, choice: Fields, payload: object, reason: str, *, is_text: bool) -> None:
+        if payload == reason:
             return
         choice.put("finish_reason", reason)
         self._note(FINISH)
-        if (native := native_of(said, is_text=is_text)) is not None and NATIVE not in choice:
+        if (native := native_of(payload, is_text=is_text)) is not None and NATIVE not in choice:
             choice.put(NATIVE, native)
 
     def _mend_envelope(self, top: Fields, kind: str, id_prefix: str) -> None:
         told = {name: top.value(name) for name in _REQUIRED}
-        for name, value in envelope(told, self._origin, kind, id_prefix).items():
+        for name, value in complete_envelope(told, self._origin, kind, id_prefix).items():
             if (type(told[name]), told[name]) != (type(value), value):
                 top.put(name, value)
                 self._note(ENVELOPE)
 
     def _mend_usage(self, top: Fields) -> None:
         """Counts that are none are zero, or the sum of the rest; a usage that tells nothing is null."""
-        said = top.value("usage")
-        if said is None or (isinstance(said, dict) and all(type(said.get(name)) is int for name in _COUNTS)):
+        payload = top.value("usage")
+        if payload is None or (isinstance(payload, dict) and all(type(payload.get(name)) is int for name in _COUNTS)):
             return
-        top.put("usage", counted(said, is_chat=True) if isinstance(said, dict) and said else None)
+        top.put("usage", counted(payload, is_chat=True) if isinstance(payload, dict) and payload else None)
         self._note(USAGE)
 
 
@@ -355,7 +365,7 @@ class Fields:
 
     __slots__ = ("_at", "_known", "_names", "_put", "_walk")
 
-    def __init__(self, walk: Walk, at: int) -> None:
+    def __init__(self, walk: JsonScanner, at: int) -> None:
         self._walk = walk
         self._at = at
         self._known: dict[str, Member] = {member.name: member for member in walk.members(at)}
@@ -363,7 +373,7 @@ class Fields:
         self._put: dict[str, Any] = {}
 
     @classmethod
-    def at(cls, walk: Walk, at: int) -> Self | None:
+    def at(cls, walk: JsonScanner, at: int) -> Self | None:
         """The object that begins at `at`; None where it is none."""
         return cls(walk, at) if walk.text.startswith(b"{", at) else None
 
@@ -427,34 +437,34 @@ def function_of(message: Fields) -> Fields | None:
     return function if function is not None and function.value("name") else None
 
 
-def call_edits(calls: list[Fields], origin: Origin, note: Note) -> Iterator[Edit]:
-    """The edits that mend the tool calls of one choice; `note` is told what was wrong.
+def call_edits(calls: list[Fields], defaults: EnvelopeDefaults, on_repair: OnRepair) -> Iterator[Edit]:
+    """The edits that mend the tool calls of one choice; `on_repair` is told what was wrong.
 
     Each entry is one call, unlike a stream's: two that look alike are two.
     """
     ids: set[str] = set()
     for call in calls:
-        _identify(call, ids, origin, note)
+        _identify(call, ids, defaults, on_repair)
         kind = _kind_of(call)
         if call.value("type") != kind:
             call.put("type", kind)
-            note(TOOL_TYPE)
+            on_repair(TOOL_TYPE)
         yield from call.edits()
         if kind in _ARGUMENTS:
-            yield from function_edits(call.object(kind), note, _ARGUMENTS[kind])
+            yield from function_edits(call.object(kind), on_repair, _ARGUMENTS[kind])
 
 
-def function_edits(function: Fields | None, note: Note, arguments: str = "arguments") -> Iterator[Edit]:
+def function_edits(function: Fields | None, on_repair: OnRepair, arguments: str = "arguments") -> Iterator[Edit]:
     """The edits that mend the name of what is called, and what it is called with: the member `arguments`."""
     if function is None:
         return
     if not isinstance(function.value("name"), str):
         function.put("name", "")
-        note(TOOL_NAME)
+        on_repair(TOOL_NAME)
     told = function.value(arguments)
     if not isinstance(told, str):
         function.put(arguments, _as_text(function, arguments, told))
-        note(TOOL_ARGUMENTS)
+        on_repair(TOOL_ARGUMENTS)
     yield from function.edits()
 
 
@@ -468,17 +478,17 @@ def _as_text(function: Fields, name: str, told: Any) -> str:
 def _kind_of(call: Fields) -> str:
     """The type of a call by what it holds, else its own word: there may be kinds that we do not know."""
     held = next((kind for kind in ("custom", "function") if call.object(kind) is not None), None)
-    said = call.value("type")
-    return held or (said if said and isinstance(said, str) else "function")
+    payload = call.value("type")
+    return held or (payload if payload and isinstance(payload, str) else "function")
 
 
-def _identify(call: Fields, ids: set[str], origin: Origin, note: Note) -> None:
+def _identify(call: Fields, ids: set[str], defaults: EnvelopeDefaults, on_repair: OnRepair) -> None:
     """Give `call` an id as text that none of `ids` is, and add it to them."""
     told = call.value("id")
     known = text_of_id(told)
     if not known or known in ids:
-        known = origin.new_id("call_")
+        known = defaults.new_id("call_")
     if known != told:
         call.put("id", known)
-        note(TOOL_ID)
+        on_repair(TOOL_ID)
     ids.add(known)

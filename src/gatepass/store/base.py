@@ -22,7 +22,7 @@ class StoreUnavailable(Exception):
     """The store did not do what it was asked, or not in time: go on without it. The text holds no secret."""
 
 
-class Reach(IntEnum):
+class StoreScope(IntEnum):
     """How far a store goes."""
 
     PROCESS = 0
@@ -31,7 +31,7 @@ class Reach(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class StoreReading:
     """What a store held at one moment. `values` has no member for what is not there.
 
     Moments are told by the store's own clock, which all who share it see alike, whatever their own
@@ -57,9 +57,9 @@ class Store(Protocol):
     """Everything raises StoreUnavailable. A name, `kind/rest`, stands for a value, a counter or a lease."""
 
     @property
-    def reach(self) -> Reach: ...
+    def scope(self) -> StoreScope: ...
 
-    async def get(self, names: Collection[str]) -> Reading:
+    async def get(self, names: Collection[str]) -> StoreReading:
         """What is there of `names`, and the store's moment."""
         ...
 
@@ -92,17 +92,17 @@ class Store(Protocol):
 SYNC_S = 0.5
 """How old the news of another process may be. One small request for all names together."""
 
-Tell = Callable[[bytes, Reading], None]
+OnChange = Callable[[bytes, StoreReading], None]
 """Told of each new value, with the reading that brought it; on the event loop, so it neither waits nor raises."""
 
 
-class Snapshot:
+class StoreCache:
     """Follows names in the background, so that who wants to know asks no store: it is told."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._followed: dict[str, list[Tell]] = {}
+        self._followed: dict[str, list[OnChange]] = {}
         self._seen: dict[str, bytes] = {}
         self._tasks = Tasks()
 
@@ -113,15 +113,15 @@ class Snapshot:
     async def aclose(self) -> None:
         await self._tasks.aclose()
 
-    def follow(self, name: str, tell: Tell) -> Callable[[], None]:
-        """Have `tell` told of what is there under `name` and of what comes; the result ends that."""
-        self._followed.setdefault(name, []).append(tell)
+    def follow(self, name: str, on_change: OnChange) -> Callable[[], None]:
+        """Have `on_change` told of what is there under `name` and of what comes; the result ends that."""
+        self._followed.setdefault(name, []).append(on_change)
         self._seen.pop(name, None)
-        return lambda: self._leave(name, tell)
+        return lambda: self._leave(name, on_change)
 
-    def _leave(self, name: str, tell: Tell) -> None:
+    def _leave(self, name: str, on_change: OnChange) -> None:
         followers = self._followed[name]
-        followers.remove(tell)
+        followers.remove(on_change)
         if not followers:
             del self._followed[name]
             self._seen.pop(name, None)
@@ -136,9 +136,9 @@ class Snapshot:
                     continue
                 news = {name: value for name, value in reading.values.items() if value != self._seen.get(name)}
                 for name, value in news.items():
-                    for tell in tuple(self._followed.get(name, ())):
+                    for on_change in tuple(self._followed.get(name, ())):
                         self._seen[name] = value
-                        tell(value, reading)
+                        on_change(value, reading)
 
 
 LEASE_S = 2.0

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from gatepass.cancel import Leash
+from gatepass.cancel import CancelScope
 from gatepass.clock import Clock, Timer
 from gatepass.config.model import StoreSettings
-from gatepass.store.base import Reach, Reading, Store, StoreUnavailable
+from gatepass.store.base import Store, StoreReading, StoreScope, StoreUnavailable
 from gatepass.store.folder import FolderStore
 from gatepass.store.memory import MemoryStore
 
@@ -38,10 +38,10 @@ class GuardedStore:
         self._reason: str | None = None
 
     @property
-    def reach(self) -> Reach:
-        return self._store.reach
+    def scope(self) -> StoreScope:
+        return self._store.scope
 
-    async def get(self, names: Collection[str]) -> Reading:
+    async def get(self, names: Collection[str]) -> StoreReading:
         return await self._ask(lambda: self._store.get(names))
 
     async def put(self, name: str, value: bytes, ttl_s: float) -> None:
@@ -75,19 +75,19 @@ class GuardedStore:
             raise
         if self._reason is not None:
             self._reason = None
-            LOG.info("store_back", extra={"fields": {}})
+            LOG.info("store_available", extra={"fields": {}})
         return result
 
     async def _within_bound(self, work: Callable[[], Awaitable[T]]) -> T:
         """Two timers, one after the other: when our own loop stood still, a reply may lie there unread,
         and the second one leaves time to read it."""
-        leash, timers = Leash(), list[Timer]()
+        cancel_scope, timers = CancelScope(), list[Timer]()
         late = StoreUnavailable(f"no answer within {self._bound_s:g} s")
 
         def last_half() -> None:
-            timers.append(self._clock.call_later(self._bound_s / 2, lambda: leash.pull(late)))
+            timers.append(self._clock.call_later(self._bound_s / 2, lambda: cancel_scope.cancel(late)))
 
-        with leash:
+        with cancel_scope:
             timers.append(self._clock.call_later(self._bound_s / 2, last_half))
             try:
                 return await work()
@@ -101,14 +101,14 @@ FOLDER_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Inheritance:
+class WorkerStore:
     """The folder that a supervisor's workers share, and the key of its values; an empty key means in clear."""
 
     folder: Path
     key: bytes = field(repr=False)
 
 
-def open_store(settings: StoreSettings | None, inherited: Inheritance | None, clock: Clock) -> Store:
+def open_store(settings: StoreSettings | None, worker_store: WorkerStore | None, clock: Clock) -> Store:
     """The configured store, else the one of the supervisor's workers, else memory of this process's own.
 
     Asks nobody yet: a store that is down stops no start. Raises OSError where a file of TLS cannot be loaded.
@@ -120,11 +120,11 @@ def open_store(settings: StoreSettings | None, inherited: Inheritance | None, cl
 
         shared = EncryptedStore(ValkeyStore(settings, clock), settings.encryption_key.reveal().encode())
         return GuardedStore(shared, clock, settings.timeout_s)
-    if inherited is None:
+    if worker_store is None:
         return MemoryStore(clock)
-    store: Store = FolderStore(inherited.folder, clock)
-    if inherited.key:
+    store: Store = FolderStore(worker_store.folder, clock)
+    if worker_store.key:
         from gatepass.store.encrypted import EncryptedStore
 
-        store = EncryptedStore(store, inherited.key)
+        store = EncryptedStore(store, worker_store.key)
     return GuardedStore(store, clock, FOLDER_S)

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from gatepass.store.base import Reach, Reading, Store
+from gatepass.store.base import Store, StoreReading, StoreScope
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
@@ -38,10 +38,10 @@ class EncryptedStore:
         self._cipher = AESGCM(_derived(secret, b"gatepass store values"))
 
     @property
-    def reach(self) -> Reach:
-        return self._store.reach
+    def scope(self) -> StoreScope:
+        return self._store.scope
 
-    async def get(self, names: Collection[str]) -> Reading:
+    async def get(self, names: Collection[str]) -> StoreReading:
         codes = {name: self.code(name) for name in names}
         reading = await self._store.get(list(codes.values()))
         values: dict[str, bytes] = {}

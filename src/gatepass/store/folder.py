@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from gatepass.clock import Clock, sleep
-from gatepass.store.base import Reach, Reading, StoreUnavailable
+from gatepass.store.base import StoreReading, StoreScope, StoreUnavailable
 
 FILE_MODE = 0o600
 TURN_S = 0.005
@@ -24,14 +24,14 @@ _VALUE, _COUNTER, _LEASE = "value-", "counter-", "lease-"
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class FolderEntry:
     """What one file holds: `until_s` on a line of its own, then the content."""
 
     until_s: float
     content: bytes
 
     @classmethod
-    def of(cls, data: bytes) -> Entry:
+    def of(cls, data: bytes) -> FolderEntry:
         """What is no such file is one that is over."""
         until, _, content = data.partition(b"\n")
         try:
@@ -46,25 +46,25 @@ class Entry:
 class FolderStore:
     """`folder` is there, mode 0700. `clock.now()` is the same in all processes of a machine, so it is this store's."""
 
-    reach = Reach.MACHINE
+    scope = StoreScope.MACHINE
 
     def __init__(self, folder: Path, clock: Clock) -> None:
         self._folder = folder
         self._clock = clock
 
-    async def get(self, names: Collection[str]) -> Reading:
+    async def get(self, names: Collection[str]) -> StoreReading:
         now = self._clock.now()
         with _as_unavailable():
             found = {name: entry.content for name in names if (entry := self._read(_VALUE, name, now)) is not None}
-        return Reading(found, now, now, now)
+        return StoreReading(found, now, now, now)
 
     async def put(self, name: str, value: bytes, ttl_s: float) -> None:
         async with self._turn() as now:
             for kind in (_VALUE, _COUNTER, _LEASE):  # old names (of a replaced secret, say) do not stay for ever
                 for path in self._folder.glob(f"{kind}*"):
-                    if now >= Entry.of(path.read_bytes()).until_s:
+                    if now >= FolderEntry.of(path.read_bytes()).until_s:
                         path.unlink()
-            self._write(_VALUE, name, Entry(now + ttl_s, value))
+            self._write(_VALUE, name, FolderEntry(now + ttl_s, value))
 
     async def drop(self, name: str) -> None:
         async with self._turn():
@@ -73,9 +73,9 @@ class FolderStore:
 
     async def count(self, name: str, ttl_s: float) -> int:
         async with self._turn() as now:
-            before = self._read(_COUNTER, name, now) or Entry(now + ttl_s, b"0")
+            before = self._read(_COUNTER, name, now) or FolderEntry(now + ttl_s, b"0")
             count = int(before.content) + 1
-            self._write(_COUNTER, name, Entry(before.until_s, str(count).encode()))
+            self._write(_COUNTER, name, FolderEntry(before.until_s, str(count).encode()))
             return count
 
     async def lease(self, name: str, owner: str, ttl_s: float) -> bool:
@@ -83,7 +83,7 @@ class FolderStore:
             held = self._read(_LEASE, name, now)
             if held is not None and held.content != owner.encode():
                 return False
-            self._write(_LEASE, name, Entry(now + ttl_s, owner.encode()))
+            self._write(_LEASE, name, FolderEntry(now + ttl_s, owner.encode()))
             return True
 
     async def release(self, name: str, owner: str) -> None:
@@ -113,14 +113,14 @@ class FolderStore:
     def _path(self, kind: str, name: str) -> Path:
         return self._folder / (kind + quote(name, safe=""))
 
-    def _read(self, kind: str, name: str, now: float) -> Entry | None:
+    def _read(self, kind: str, name: str, now: float) -> FolderEntry | None:
         try:
-            entry = Entry.of(self._path(kind, name).read_bytes())
+            entry = FolderEntry.of(self._path(kind, name).read_bytes())
         except FileNotFoundError:
             return None
         return entry if now < entry.until_s else None
 
-    def _write(self, kind: str, name: str, entry: Entry) -> None:
+    def _write(self, kind: str, name: str, entry: FolderEntry) -> None:
         """Readers see the old file or the new one. What a writer that died left of `new` is overwritten."""
         new = self._folder / "new"
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE), "wb") as file:

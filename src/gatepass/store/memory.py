@@ -6,13 +6,13 @@ from collections.abc import Collection
 from typing import Generic, TypeVar
 
 from gatepass.clock import Clock
-from gatepass.store.base import Reach, Reading
+from gatepass.store.base import StoreReading, StoreScope
 
 V = TypeVar("V")
 
 
 class MemoryStore:
-    reach = Reach.PROCESS
+    scope = StoreScope.PROCESS
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -20,10 +20,10 @@ class MemoryStore:
         self._counters = _Shelf[int]()
         self._leases = _Shelf[str]()
 
-    async def get(self, names: Collection[str]) -> Reading:
+    async def get(self, names: Collection[str]) -> StoreReading:
         now = self._clock.now()
         found = {name: value for name in names if (value := self._values.get(name, now)) is not None}
-        return Reading(found, now, now, now)
+        return StoreReading(found, now, now, now)
 
     async def put(self, name: str, value: bytes, ttl_s: float) -> None:
         now = self._clock.now()

@@ -22,7 +22,7 @@ from valkey.exceptions import ValkeyError
 from gatepass.clock import Clock
 from gatepass.config.model import StoreSettings
 from gatepass.config.network import TlsFiles
-from gatepass.store.base import Reach, Reading, StoreUnavailable
+from gatepass.store.base import StoreReading, StoreScope, StoreUnavailable
 
 CONNECTIONS = 4
 CLOSING_S = 5.0
@@ -48,7 +48,7 @@ if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 class ValkeyStore:
     """Opens nothing before the first request. Raises OSError where a file of `network` cannot be loaded."""
 
-    reach = Reach.NETWORK
+    scope = StoreScope.NETWORK
 
     def __init__(self, settings: StoreSettings, clock: Clock) -> None:
         self._prefix = settings.key_prefix
@@ -57,7 +57,7 @@ class ValkeyStore:
         self._client = Valkey(connection_pool=self._pool)
         self._free = asyncio.Semaphore(CONNECTIONS)
 
-    async def get(self, names: Collection[str]) -> Reading:
+    async def get(self, names: Collection[str]) -> StoreReading:
         asked_s = self._clock.now()
         async with self._asking(), self._client.pipeline(transaction=False) as pipe:
             for name in names:
@@ -65,7 +65,7 @@ class ValkeyStore:
             pipe.time()
             *values, (whole, micro) = await pipe.execute()
         found = {name: value for name, value in zip(names, values, strict=True) if value is not None}
-        return Reading(found, int(whole) + int(micro) / 1e6, asked_s, self._clock.now())
+        return StoreReading(found, int(whole) + int(micro) / 1e6, asked_s, self._clock.now())
 
     async def put(self, name: str, value: bytes, ttl_s: float) -> None:
         async with self._asking():

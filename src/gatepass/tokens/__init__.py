@@ -4,7 +4,7 @@ Exports TokenHolder and what its callers name. Imports no web framework and noth
 """
 
 from gatepass.tokens.failure import FetchFailure, TokenReissued
-from gatepass.tokens.holder import Status, TokenHolder, User, Waits
+from gatepass.tokens.holder import Status, TokenHolder, TokenUser, WaitBudget
 from gatepass.tokens.lifetime import Token
 from gatepass.tokens.source import TokenSource, build_source
 
@@ -15,7 +15,7 @@ __all__ = [
     "TokenHolder",
     "TokenReissued",
     "TokenSource",
-    "User",
-    "Waits",
+    "TokenUser",
+    "WaitBudget",
     "build_source",
 ]

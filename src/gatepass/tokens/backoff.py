@@ -69,7 +69,7 @@ class SecretHistory:
 
 
 @dataclass(frozen=True, slots=True)
-class Setback:
+class FailureState:
     """What the failures since the last token mean for the next try.
 
     `definite`: the last one holds further tries back, as a refusal or as an unclear one that had its free tries.
@@ -87,15 +87,17 @@ def quick_wait_s(tries: int, failure: FetchFailure, jitter: float) -> float | No
 
     A failure that another process met costs the issuer nothing, so its `retry_after_s` delays no quick try.
     """
-    if failure.definite or not failure.quick or tries > len(QUICK_WAITS_S):
+    if failure.definite or not failure.retry_quickly or tries > len(QUICK_WAITS_S):
         return None
-    wished_s = 0.0 if failure.heard else failure.retry_after_s or 0.0
+    wished_s = 0.0 if failure.from_other_process else failure.retry_after_s or 0.0
     if wished_s > QUICK_WAITS_S[-1]:
         return None
     return max(wished_s, QUICK_WAITS_S[tries - 1] * (1 + QUICK_JITTER_SHARE * jitter))
 
 
-def setback(before: Setback | None, failure: FetchFailure, began_s: float, now: float, jitter: float) -> Setback:
+def next_failure_state(
+    before: FailureState | None, failure: FetchFailure, began_s: float, now: float, jitter: float
+) -> FailureState:
     """Return the state after one more failure, of a try that began at `began_s`.
 
     A try that hung until its timeout is followed by the next at once. A failure that another process met ends with
@@ -103,12 +105,12 @@ def setback(before: Setback | None, failure: FetchFailure, began_s: float, now: 
     """
     refusals = (before.refusals if before else 0) + (failure.definite or failure.unclear)
     holds = failure.definite or (failure.unclear and refusals > failure.free_tries)
-    wait_s = pause_s(failure, 0 if failure.heard else refusals)
-    probe_s = now if failure.heard else began_s + PROBE_S + PROBE_JITTER_S * jitter
-    return Setback(failure.reason, holds, refusals, max(probe_s, now + wait_s))
+    wait_s = pause_s(failure, 0 if failure.from_other_process else refusals)
+    probe_s = now if failure.from_other_process else began_s + PROBE_S + PROBE_JITTER_S * jitter
+    return FailureState(failure.reason, holds, refusals, max(probe_s, now + wait_s))
 
 
-def at_once(state: Setback, now: float) -> Setback:
+def at_once(state: FailureState, now: float) -> FailureState:
     """Return the state when what was refused has changed: a new secret deserves a try of its own."""
     return replace(state, refusals=0, next_try_s=now)
 

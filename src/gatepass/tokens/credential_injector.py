@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from urllib.parse import quote
 
-from gatepass.config.network import BEARER, PLACE, Carry, unfit
+from gatepass.config.network import BEARER_PLACEMENT, TOKEN_PLACEHOLDER, TokenPlacement, header_value_error
 from gatepass.config.references import UnresolvedReference
 from gatepass.observability.redaction import Redactor
-from gatepass.types import NEVER_UP, Headers, Request, Secret
+from gatepass.types import NEVER_UP, Headers, OutboundRequest, Secret
 
 MASKED_CHARS = 16
 """A static header this long is taken for a secret in texts; shorter ones are names, such as `default`."""
@@ -55,7 +55,7 @@ class StaticHeader:
 
     def _read(self) -> bytes:
         text = self._value.reveal()
-        if fault := unfit(text) if text else "is empty":
+        if fault := header_value_error(text) if text else "is empty":
             raise ValueError(fault)
         if len(text) >= MASKED_CHARS:
             self._redactor.learn(text, self._setting)
@@ -67,7 +67,7 @@ class StaticHeader:
         self._trouble = trouble
         fields: dict[str, object] = {"setting": self._setting}
         if trouble is None:
-            logger.info("header_read_again", extra={"fields": fields})
+            logger.info("header_reloaded", extra={"fields": fields})
         else:
             logger.warning("header_unreadable", extra={"fields": fields | {"reason": trouble}})
 
@@ -77,7 +77,7 @@ REREAD_S = 2.0
 NOTHING: Mapping[str, Secret] = MappingProxyType({})
 
 
-class Carrier:
+class CredentialInjector:
     """Puts a token into the requests to one upstream, and the upstream's static headers.
 
     What one token makes is made once and not once a request (25 µs for a long JWT). `headers` are
@@ -99,18 +99,18 @@ class Carrier:
 
     def __init__(
         self,
-        carry: Carry = BEARER,
+        placement: TokenPlacement = BEARER_PLACEMENT,
         headers: Mapping[str, Secret] = NOTHING,
         redactor: Redactor | None = None,
         upstream: str = "NAME",
     ) -> None:
         masking = redactor or Redactor()
-        self._templates = tuple((_name(name), template) for name, template in carry.templates.items())
+        self._templates = tuple((_name(name), template) for name, template in placement.templates.items())
         self._static = tuple(
             StaticHeader(_name(name), value, f"upstreams.{upstream}.headers.{name}", masking)
             for name, value in headers.items()
         )
-        self._carry = carry
+        self._carry = placement
         self._static_fields: Headers = tuple(header.field for header in self._static)
         self._replaced = frozenset(name for name, _ in (*self._templates, *self._static_fields)) - NEVER_UP
         self._token: Secret | None = None
@@ -122,8 +122,12 @@ class Carrier:
         return "Carrier(hidden)"
 
     def loaded(
-        self, request: Request, token: Secret | None, now: float, anew: Callable[[], Request | None] | None = None
-    ) -> Request:
+        self,
+        request: OutboundRequest,
+        token: Secret | None,
+        now: float,
+        anew: Callable[[], OutboundRequest | None] | None = None,
+    ) -> OutboundRequest:
         """`request` with `token`, where there is one, and the static headers, in place of its own of these names;
         `anew` as in Request.
 
@@ -140,13 +144,18 @@ class Carrier:
             kept = tuple(field for field in kept if field[0] not in self._replaced)
         url = f"{request.url}{'&' if '?' in request.url else '?'}{self._parameter}" if self._parameter else request.url
         fields = (*kept, *self._fields)
-        return Request(request.method, url, fields, request.body, request.timeouts, request.fresh, request.upload, anew)
+        return OutboundRequest(
+            request.method, url, fields, request.body, request.timeouts, request.new_connection, request.upload, anew
+        )
 
     def _prepare(self, token: Secret | None) -> None:
         fields, parameter = self._static_fields, ""
         if token is not None:
             text = sendable(token)
-            fields = (*fields, *((name, template.replace(PLACE, text).encode()) for name, template in self._templates))
+            fields = (
+                *fields,
+                *((name, template.replace(TOKEN_PLACEHOLDER, text).encode()) for name, template in self._templates),
+            )
             parameter = f"{self._carry.query}={quote(text, safe='')}" if self._carry.query is not None else ""
         self._fields, self._parameter, self._token = fields, parameter, token
 

@@ -44,12 +44,12 @@ class FetchFailure(Exception):
         self.reason = reason
         self.definite = definite
         self.unclear = unclear and not definite
-        self.quick = quick and not self.unclear
+        self.retry_quickly = quick and not self.unclear
         self.retry_after_s = retry_after_s
         self.free_tries = free_tries
-        self.heard = heard
+        self.from_other_process = heard
 
-    def worded(self, reason: str) -> FetchFailure:
+    def with_reason(self, reason: str) -> FetchFailure:
         """The same failure in other words."""
         other = copy(self)
         other.reason, other.args = reason, (reason,)
@@ -57,7 +57,7 @@ class FetchFailure(Exception):
 
     def masked(self, mask: Callable[[str], str]) -> FetchFailure:
         """The same failure with secrets taken out of its reason."""
-        return self.worded(mask(self.reason))
+        return self.with_reason(mask(self.reason))
 
 
 class TokenReissued(TokenUnavailable):
@@ -73,14 +73,14 @@ def setting(credential: str, name: str) -> str:
     return f"credentials.{credential}.{name}{f' ({variable})' if variable else ''}"
 
 
-def look_at(credential: str, name: str | None) -> str:
+def setting_hint(credential: str, name: str | None) -> str:
     """Where an address may be wrong; nothing where none was configured."""
     return "" if name is None else f"; check {setting(credential, name)}"
 
 
 def look_at_the_way_to(credential: str, name: str | None) -> str:
     """Where nothing answers: the address may be wrong, or a proxy be needed."""
-    return "" if name is None else f"{look_at(credential, name)} and its network.proxy"
+    return "" if name is None else f"{setting_hint(credential, name)} and its network.proxy"
 
 
 def names_its_place(credential: str) -> str:

@@ -20,14 +20,14 @@ from gatepass.cancel import Tasks
 from gatepass.clock import Clock, sleep
 from gatepass.errors import TokenUnavailable
 from gatepass.observability.redaction import Redactor
-from gatepass.tokens.backoff import SecretHistory, Setback, at_once, quick_wait_s, setback
+from gatepass.tokens.backoff import FailureState, SecretHistory, at_once, next_failure_state, quick_wait_s
 from gatepass.tokens.failure import FetchFailure, TokenReissued, setting
 from gatepass.tokens.lifetime import (
     SPACING_S,
     Freshness,
-    Kind,
+    LifetimeSource,
     Token,
-    ToldBy,
+    TokenKind,
     freshness,
     issued_again,
     no_longer_than,
@@ -35,7 +35,7 @@ from gatepass.tokens.lifetime import (
 )
 from gatepass.tokens.secrets import next_secret
 from gatepass.tokens.source import TokenSource
-from gatepass.tokens.token_log import Journal
+from gatepass.tokens.token_log import TokenLog
 
 RENEWALS = 20
 """In WINDOW_S, for all users of one credential together."""
@@ -51,17 +51,17 @@ USERS = 1024
 """How many users are remembered: a client may invent model names, which some upstreams answer."""
 
 
-class User(msgspec.Struct, frozen=True, gc=False):
+class TokenUser(msgspec.Struct, frozen=True, gc=False):
     """Whom a token is sent to: an upstream, and a model there, because one model may refuse what another accepts."""
 
     upstream: str = ""
     model: str = ""
 
 
-ANYBODY = User()
+ANYBODY = TokenUser()
 
 
-class Rejections:
+class RenewalLimiter:
     """Decides which rejections renew the token.
 
     A wrong credential is rejected with every request and must not cause a login with every request. A user that
@@ -72,10 +72,10 @@ class Rejections:
         self._renewals: deque[float] = deque(maxlen=RENEWALS)
         self._unproven: deque[float] = deque(maxlen=UNPROVEN_RENEWALS)
         self._proven_s = -math.inf
-        self._in_vain_s: dict[User, float] = {}
+        self._in_vain_s: dict[TokenUser, float] = {}
         self._token: Token | None = None
-        self._accepted_by: set[User] = set()
-        self._refused_by: set[User] = set()
+        self._accepted_by: set[TokenUser] = set()
+        self._refused_by: set[TokenUser] = set()
         self._rejected: Token | None = None
         self._rests_until_s = 0.0
 
@@ -97,14 +97,14 @@ class Rejections:
         self._rests_until_s = now + REST_S if is_reissued else 0.0
         self._token, self._accepted_by, self._refused_by = token, set(), set()
 
-    def accept(self, by: User) -> None:
+    def accept(self, by: TokenUser) -> None:
         """`by` accepted the current token."""
         if self._refused_by:
             self._refused_by.discard(by)
         if by not in self._accepted_by and len(self._accepted_by) < USERS:
             self._accepted_by.add(by)
 
-    def reject(self, by: User, now: float) -> bool:
+    def reject(self, by: TokenUser, now: float) -> bool:
         """Whether the current token, which `by` refused, is to be renewed."""
         has_worked = by in self._accepted_by
         was_in_vain = self._was_in_vain(by, now)
@@ -118,7 +118,7 @@ class Rejections:
             self._refused_by.add(by)
         return True
 
-    def reason(self, by: User, now: float) -> str:
+    def reason(self, by: TokenUser, now: float) -> str:
         """Why `reject` has just returned False, in words that end a sentence."""
         if now < self._rests_until_s:
             return "its issuer returned the same token again"
@@ -127,14 +127,14 @@ class Rejections:
             return f"it was not renewed, because this upstream and model refused a new token {rest}"
         return "it was not renewed, because rejections have used up the credential's rate of renewals"
 
-    def in_vain(self, by: User, now: float) -> None:
+    def in_vain(self, by: TokenUser, now: float) -> None:
         """`by` refused the renewed token too."""
         if len(self._in_vain_s) >= USERS:
             self._in_vain_s = {user: at_s for user, at_s in self._in_vain_s.items() if now < at_s + WINDOW_S}
         if len(self._in_vain_s) < USERS:
             self._in_vain_s[by] = now
 
-    def _was_in_vain(self, by: User, now: float) -> bool:
+    def _was_in_vain(self, by: TokenUser, now: float) -> bool:
         return by in self._in_vain_s and now < self._in_vain_s[by] + WINDOW_S
 
     def _spend(self, now: float, *, is_proven: bool) -> bool:
@@ -175,17 +175,17 @@ REPEATED_S = 3.0
 class Status:
     """One credential at one moment.
 
-    `left_s` runs until the token is not sent any more; None for a key that does not expire, and where no token is
+    `expires_in_s` runs until the token is not sent any more; None for a key that does not expire, and where no token is
     held. `fetches` counts the tries of this process that ended with a token or a failure. `last_error` stays after a
     recovery: `failing` says whether it is over.
     """
 
     credential: str
     state: Freshness | Literal["none"]
-    kind: Kind | None
-    told_by: ToldBy | None
+    kind: TokenKind | None
+    lifetime_source: LifetimeSource | None
     age_s: float | None
-    left_s: float | None
+    expires_in_s: float | None
     fetches: int
     failures: int
     last_error: str | None
@@ -196,7 +196,7 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
-class Waits:
+class WaitBudget:
     """`budget_s` is how long a request waits for a token at most; `place` names the issuer to it.
 
     `chance` returns 0 to 1 for jitter.
@@ -215,26 +215,28 @@ class TokenHolder:
     rejected token before it is renewed.
     """
 
-    def __init__(self, name: str, source: TokenSource, clock: Clock, redactor: Redactor, waits: Waits) -> None:
+    def __init__(
+        self, name: str, source: TokenSource, clock: Clock, redactor: Redactor, wait_budget: WaitBudget
+    ) -> None:
         self.name = name
         self._source = source
         self._clock = clock
-        self._journal = Journal(name, redactor)
-        self._waits = waits
+        self._log = TokenLog(name, redactor)
+        self._waits = wait_budget
         self.on_rejection: Callable[[str], object] = lambda _: None
-        self._rejections = Rejections()
+        self._rejections = RenewalLimiter()
         self._waiters = Waiters(clock)
         self._token: Token | None = None
         self._expires_s = self._refresh_s = self._floor_s = -math.inf
         self._began_s = self._tried_s = -math.inf
         self._jitter = 0.0
-        self._setback: Setback | None = None
+        self._failure_state: FailureState | None = None
         self._history = SecretHistory()
         self._fetch: asyncio.Task[Token] | None = None
         self._signed_in_with = 0
         self._next_secret = ""
         self._tasks: Tasks | None = None
-        self._keeper = Keeper(name, clock, self._tend, self._fail)
+        self._refresh_task = RefreshTask(name, clock, self._run_due, self._fail)
         self._closed = False
 
     def __repr__(self) -> str:
@@ -245,18 +247,18 @@ class TokenHolder:
         if self._tasks is not None:
             raise RuntimeError(f"{self!r} has been started already")
         self._tasks = Tasks()
-        self._keeper.start(self._tasks)
+        self._refresh_task.start(self._tasks)
 
     async def aclose(self) -> None:
         """End all tasks of this holder; waiting requests get TokenUnavailable."""
         self._closed = True
         self._fetch = None
-        self._keeper.stop()
+        self._refresh_task.stop()
         if self._tasks is not None:
             await self._tasks.aclose()
         self._waiters.wake()
 
-    def fresh(self) -> Token | None:
+    def current(self) -> Token | None:
         """Return the token if a valid one is held; never waits."""
         return None if self._clock.now() >= self._expires_s else self._token
 
@@ -278,7 +280,7 @@ class TokenHolder:
         """
         arrived_s = self._clock.now()
         while True:
-            if (token := self.fresh()) is not None:
+            if (token := self.current()) is not None:
                 if token.text != instead_of:
                     return token
                 if not self._rejections.is_rejected(token):
@@ -294,14 +296,14 @@ class TokenHolder:
         """Return until when a request may wait. A fetch that tries again after a slow failure exceeds its budget."""
         longest_s = self._waits.budget_s + GRACE_S
         least_s = arrived_s + min(longest_s, OUTAGE_WAIT_S)
-        return least_s if self._setback is not None else max(least_s, min(arrived_s, self._began_s) + longest_s)
+        return least_s if self._failure_state is not None else max(least_s, min(arrived_s, self._began_s) + longest_s)
 
-    def confirm(self, token: Token, by: User = ANYBODY) -> None:
+    def confirm(self, token: Token, by: TokenUser = ANYBODY) -> None:
         """`by` accepted `token`: if it rejects it later, the token has ended early."""
         if token is self._token:
             self._rejections.accept(by)
 
-    def reject(self, value: str, by: User = ANYBODY) -> bool:
+    def reject(self, value: str, by: TokenUser = ANYBODY) -> bool:
         """`by` refused the token `value`: renew it. Other requests keep it until its successor is here.
 
         True: call `token(instead_of=value)` for another one. False: none will come, because the issuer returned this
@@ -318,24 +320,24 @@ class TokenHolder:
             self.on_rejection(value)
             self._refresh_s = self._floor_s = -math.inf
             self._fetch_if_due(now)
-            self._keeper.rouse()
+            self._refresh_task.wake()
         return True
 
-    def not_renewed(self, by: User = ANYBODY) -> str:
+    def not_renewed(self, by: TokenUser = ANYBODY) -> str:
         """Why `reject` has just returned False, in words that end a sentence."""
         return self._rejections.reason(by, self._clock.now())
 
-    def rejected_again(self, by: User = ANYBODY) -> None:
+    def rejected_again(self, by: TokenUser = ANYBODY) -> None:
         """`by` refused the renewed token too: its next rejections renew nothing for a minute."""
         self._rejections.in_vain(by, self._clock.now())
 
     def offer(self, token: Token) -> bool:
         """Take `token`, which another process fetched, if it is valid and newer; return whether it was taken."""
         held = self._token
-        is_newer = held is None or (token.text != held.text and token.born_s > held.born_s)
+        is_newer = held is None or (token.text != held.text and token.requested_s > held.requested_s)
         if not is_newer or self._closed or self._clock.now() >= token.expires_s:
             return False
-        self._journal.found(token)
+        self._log.found(token)
         if self._fetch is not None:
             self._fetch.cancel()
             self._fetch = None
@@ -344,27 +346,27 @@ class TokenHolder:
 
     def weighed(self, failure: FetchFailure) -> FetchFailure:
         """Return `failure` with its free tries by the history of the secret. What another process met has its own."""
-        if not failure.heard:
-            failure = failure.masked(self._journal.redactor.mask)
+        if not failure.from_other_process:
+            failure = failure.masked(self._log.redactor.mask)
             earned = self._history.free_tries(self._signed_in_with, failure)
             failure.free_tries = max(failure.free_tries, earned)
         return failure
 
     def status(self) -> Status:
-        now, due_s, error_s = self._clock.now(), self._due_s(), self._journal.last_error_s
+        now, due_s, error_s = self._clock.now(), self._due_s(), self._log.last_error_s
         token = None if self._rejections.is_refused else self._token
         return Status(
             credential=self.name,
             state="none" if token is None else freshness(token, now, self._jitter),
             kind=None if token is None else token.kind,
-            told_by=None if token is None else token.told_by,
-            age_s=None if token is None else now - token.born_s,
-            left_s=None if token is None or token.life_s is None else max(0.0, token.expires_s - now),
-            fetches=self._journal.fetches,
-            failures=self._journal.failures,
-            last_error=self._journal.last_error,
+            lifetime_source=None if token is None else token.lifetime_source,
+            age_s=None if token is None else now - token.requested_s,
+            expires_in_s=None if token is None or token.lifetime_s is None else max(0.0, token.expires_s - now),
+            fetches=self._log.fetches,
+            failures=self._log.failures,
+            last_error=self._log.last_error,
             last_error_age_s=None if error_s is None else now - error_s,
-            failing=self._setback is not None,
+            failing=self._failure_state is not None,
             refreshing=self._fetch is not None,
             next_try_in_s=max(0.0, due_s - now) if math.isfinite(due_s) else None,
         )
@@ -373,7 +375,7 @@ class TokenHolder:
         """When the next fetch is to start."""
         if self._fetch is not None:
             return math.inf
-        return min(self._refresh_s, self._expires_s) if self._setback is None else self._setback.next_try_s
+        return min(self._refresh_s, self._expires_s) if self._failure_state is None else self._failure_state.next_try_s
 
     def _fetch_if_due(self, now: float) -> None:
         if self._closed or now < self._due_s():
@@ -381,7 +383,7 @@ class TokenHolder:
         if self._tasks is None:
             raise RuntimeError(f"{self!r} has not been started")
         self._began_s = max(now, self._floor_s)
-        self._fetch = self._tasks.spawn(self._fetched(quick=self._setback is None), f"fetch of {self.name}")
+        self._fetch = self._tasks.spawn(self._fetched(quick=self._failure_state is None), f"fetch of {self.name}")
         self._fetch.add_done_callback(self._ended)
 
     async def _fetched(self, *, quick: bool) -> Token:
@@ -411,13 +413,13 @@ class TokenHolder:
                     return token
                 wait_s = max(SPACING_S, token.end_s - now)
                 if now + wait_s >= min(began_s + self._waits.budget_s, token.end_s + REPEATED_S):
-                    raise self._journal.failed(_dead_on_arrival(token, now), now - token.born_s, now)
+                    raise self._log.failed(_dead_on_arrival(token, now), now - token.requested_s, now)
             await sleep(self._clock, wait_s)
 
     async def _tried(self) -> Token:
         self._tried_s = began_s = self._clock.now()
         secrets = self._source.secrets()
-        self._signed_in_with, self._next_secret = self._journal.learn(secrets), next_secret(secrets)
+        self._signed_in_with, self._next_secret = self._log.mask_secrets(secrets), next_secret(secrets)
         try:
             token = no_longer_than(await self._source.fetch(), self._token)
             now = self._clock.now()
@@ -425,11 +427,11 @@ class TokenHolder:
                 raise _dead_on_arrival(token, now)
         except FetchFailure as failure:
             now = self._clock.now()
-            failure = self.weighed(self._journal.failed(failure, now - began_s, now))
+            failure = self.weighed(self._log.failed(failure, now - began_s, now))
             self._history = self._history.after_failure(self._signed_in_with, failure)
             raise failure from None
         if now < token.expires_s:
-            self._journal.fetched(token, now - began_s)
+            self._log.fetched(token, now - began_s)
         return token
 
     def _ended(self, fetch: asyncio.Task[Token]) -> None:
@@ -446,13 +448,13 @@ class TokenHolder:
         now = self._clock.now()
         self._jitter = self._waits.chance()
         self._refresh_s = refresh_s(token, again=issued_again(token, self._token), now=now, jitter=self._jitter)
-        self._floor_s = token.born_s + SPACING_S
+        self._floor_s = token.requested_s + SPACING_S
         self._token, self._expires_s = token, token.expires_s
-        self._setback = None
+        self._failure_state = None
         self._history = self._history.after_token(self._signed_in_with)
         self._rejections.adopt(token, now)
         self._waiters.wake()
-        self._keeper.rouse()
+        self._refresh_task.wake()
 
     def _fail(self, error: BaseException) -> None:
         now = self._clock.now()
@@ -460,30 +462,30 @@ class TokenHolder:
             failure, began_s = error, self._tried_s
         else:
             failure = FetchFailure(f"the source broke ({type(error).__name__}): a bug", quick=False)
-            failure, began_s = self._journal.failed(failure, 0.0, now, bug=error), now
-        self._setback = setback(self._setback, failure, began_s, now, self._waits.chance())
+            failure, began_s = self._log.failed(failure, 0.0, now, bug=error), now
+        self._failure_state = next_failure_state(self._failure_state, failure, began_s, now, self._waits.chance())
         self._waiters.wake()
-        self._keeper.rouse()
+        self._refresh_task.wake()
 
     def _unavailable(self, now: float) -> TokenUnavailable:
         if self._closed:
             return TokenUnavailable(f"credential {self.name} is closed", credential=self.name)
-        if self._setback is None:
+        if self._failure_state is None:
             bound = f"{self._waits.budget_s:g} s ({setting(self.name, 'timeout_s')} and a moment more)"
             reason, retry_s = f"no answer from {self._waits.place} within {bound}", SHORTEST_RETRY_S
         else:
-            reason, retry_s = self._setback.reason, max(SHORTEST_RETRY_S, self._setback.next_try_s - now)
-            if self._setback.definite:
+            reason, retry_s = self._failure_state.reason, max(SHORTEST_RETRY_S, self._failure_state.next_try_s - now)
+            if self._failure_state.definite:
                 reason = f"{reason.rstrip('.')}; tried again in {math.ceil(retry_s)} s{self._next_secret}"
         message = f"no token for credential {self.name}: {reason}"
         return TokenUnavailable(message, credential=self.name, retry_after_s=retry_s)
 
-    def _tend(self) -> float:
+    def _run_due(self) -> float:
         """Do what is due; return the seconds until the next look."""
         now = self._clock.now()
-        if self._watches_secret() and self._journal.learn(self._source.secrets()) != self._signed_in_with:
+        if self._watches_secret() and self._log.mask_secrets(self._source.secrets()) != self._signed_in_with:
             self._refresh_s = now
-            self._setback = at_once(self._setback, now) if self._setback is not None else None
+            self._failure_state = at_once(self._failure_state, now) if self._failure_state is not None else None
         self._fetch_if_due(now)
         return min(WATCH_S if self._watches_secret() else math.inf, max(0.0, self._due_s() - now))
 
@@ -491,19 +493,19 @@ class TokenHolder:
         """Whether a change of the secret matters now: the issuer refused it, or the token came with the old one."""
         if self._fetch is not None:
             return False
-        return self._token is not None if self._setback is None else self._setback.definite
+        return self._token is not None if self._failure_state is None else self._failure_state.definite
 
 
 def _dead_on_arrival(token: Token, now: float) -> FetchFailure:
     return FetchFailure(
-        f"the token was dead on arrival: {max(0.0, token.end_s - token.born_s):.1f} s to live, "
-        f"and fetching it took {now - token.born_s:.1f} s",
+        f"the token was dead on arrival: {max(0.0, token.end_s - token.requested_s):.1f} s to live, "
+        f"and fetching it took {now - token.requested_s:.1f} s",
         quick=False,
-        heard=token.shared,
+        heard=token.from_store,
     )
 
 
-class Keeper:
+class RefreshTask:
     """The task that keeps a token ready, with traffic and without.
 
     Calls `tend` again and again: it does what is due, and returns the seconds until the next call. `broke` receives
@@ -515,7 +517,7 @@ class Keeper:
     ) -> None:
         self._name = name
         self._clock = clock
-        self._tend = tend
+        self._run_due = tend
         self._broke = broke
         self._wake = asyncio.Event()
         self._is_over = False
@@ -525,7 +527,7 @@ class Keeper:
         work = tasks.spawn(self._keep(pause_s), f"keeper of {self._name}")
         work.add_done_callback(partial(self._ended, tasks))
 
-    def rouse(self) -> None:
+    def wake(self) -> None:
         """Call `tend` now: something has changed."""
         self._wake.set()
 
@@ -543,7 +545,7 @@ class Keeper:
         if pause_s > 0:
             await self._nap(pause_s)
         while True:
-            await self._nap(min(NAP_S, self._tend()))
+            await self._nap(min(NAP_S, self._run_due()))
 
     async def _nap(self, nap_s: float) -> None:
         timer = self._clock.call_later(nap_s, self._wake.set)

@@ -28,7 +28,7 @@ Mask = Callable[[str], str]
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class TokenResponse:
     """A whole reply. Its headers and body may hold a token, so they are not printed."""
 
     status: int
@@ -49,7 +49,7 @@ class NotJson(ValueError):
     """The body is no JSON document."""
 
 
-def document_of(text: str) -> Any:
+def parse_json_object(text: str) -> Any:
     """The JSON document `text`; raises NotJson, for NaN and bottomless nesting too."""
     try:
         return json.loads(text, parse_constant=_refuse)
@@ -61,17 +61,17 @@ def _refuse(constant: str) -> Any:
     raise NotJson(constant)
 
 
-def is_html(reply: Reply) -> bool:
+def is_html(reply: TokenResponse) -> bool:
     return "html" in reply.content_type or reply.text.lstrip()[:200].lower().startswith(("<!doctype html", "<html"))
 
 
 def page_title(text: str) -> str | None:
-    """The whole title: `folded` cuts it, and masks it before."""
+    """The whole title: `one_line` cuts it, and masks it before."""
     found = _TITLE.search(text[:_TITLE_WITHIN])
     return text[found.end() :].partition("<")[0] or None if found else None
 
 
-def folded(text: str, mask: Mask) -> str:
+def one_line(text: str, mask: Mask) -> str:
     """`text` for one line of a log: secrets masked (before it is cut), white space folded, at most
     LONGEST_WORDS characters, all printable.
     """
@@ -119,7 +119,7 @@ _TOKENLIKE = re.compile(r"[A-Za-z0-9\-._~+/=]{24,}")
 
 
 @dataclass(frozen=True, slots=True)
-class Objection:
+class TokenErrorBody:
     """What an error object says: its code, its sentence, and the HTTP status that it names, as far as it has them."""
 
     code: str | None
@@ -127,7 +127,7 @@ class Objection:
     status: int | None = None
 
     @property
-    def words(self) -> str:
+    def message(self) -> str:
         said = dict.fromkeys(part for part in (self.code, self.text) if part)
         return ": ".join(said) or f"status {self.status}"
 
@@ -157,24 +157,24 @@ class Objection:
         return _status_in(self.code) or self.status
 
 
-def objection(document: Any) -> Objection | None:
+def token_error_body(document: Any) -> TokenErrorBody | None:
     """What `document` has to say against us, or None where it says nothing."""
     if isinstance(document, list):
-        return objection(document[0]) if document else None
+        return token_error_body(document[0]) if document else None
     if not isinstance(document, dict):
         return None
     for name in ("error", "errors"):
         inner = document.get(name)
-        if isinstance(inner, dict | list) and (found := objection(inner)):
+        if isinstance(inner, dict | list) and (found := token_error_body(inner)):
             return found
     code, text = _first(document, CODE_NAMES), _first(document, TEXT_NAMES)
     if code is not None and _FINE.match(code):
         return None
     status = _status_in(_first(document, STATUS_NAMES))
-    return Objection(code, text, status) if code or text or status else None
+    return TokenErrorBody(code, text, status) if code or text or status else None
 
 
-def denies(document: Any) -> bool:
+def is_error_reply(document: Any) -> bool:
     """Whether a reply with status 200 is an error beyond doubt, whatever else it holds."""
     if not isinstance(document, dict):
         return False
@@ -184,8 +184,8 @@ def denies(document: Any) -> bool:
     return (_status_in(_first(document, ("code", "errcode"))) or 0) >= 400
 
 
-def refusal(
-    reply: Reply, wall_s: float, issuer: str, mask: Mask, *, misdirected: bool = False, by_login: bool = False
+def error_response_failure(
+    reply: TokenResponse, wall_s: float, issuer: str, mask: Mask, *, misdirected: bool = False, by_login: bool = False
 ) -> FetchFailure:
     """Return the failure that a reply beyond 2xx stands for.
 
@@ -197,7 +197,7 @@ def refusal(
     if reply.status == WRONG_PROXY_AUTH:
         return FetchFailure(f"the proxy on the way to {issuer} refuses: 407", definite=True)
     found = _objection_in(reply)
-    words = folded(found.words if found else _excerpt(reply), mask)
+    words = one_line(found.message if found else _excerpt(reply), mask)
     definite = _is_definite(reply, found) or (misdirected and reply.status in MISDIRECTED)
     return FetchFailure(
         f"{REFUSED if definite else ''}{issuer} answered {reply.status}{': ' if words else ''}{words}",
@@ -208,9 +208,9 @@ def refusal(
     )
 
 
-def denial(document: Any, reply: Reply, wall_s: float, issuer: str, mask: Mask) -> FetchFailure | None:
+def denial(document: Any, reply: TokenResponse, wall_s: float, issuer: str, mask: Mask) -> FetchFailure | None:
     """The failure that an error object inside a 2xx reply stands for; None where it holds none."""
-    found = objection(document)
+    found = token_error_body(document)
     if found is None:
         return None
     return FetchFailure(
@@ -221,17 +221,17 @@ def denial(document: Any, reply: Reply, wall_s: float, issuer: str, mask: Mask) 
     )
 
 
-def quoted(found: Objection, mask: Mask) -> str:
+def quoted(found: TokenErrorBody, mask: Mask) -> str:
     """Its words, from a place where a token may stand: nothing that looks like one is quoted."""
-    return folded(without_tokens(mask(found.words)), mask)
+    return one_line(mask_token_like(mask(found.message)), mask)
 
 
-def without_tokens(words: str) -> str:
+def mask_token_like(words: str) -> str:
     """`words` from where a token may stand that nobody knows: what looks like one is masked, paths are not."""
     return _TOKENLIKE.sub(lambda found: found[0] if _PATH.fullmatch(found[0]) else MASK, words)
 
 
-def _is_definite(reply: Reply, found: Objection | None) -> bool:
+def _is_definite(reply: TokenResponse, found: TokenErrorBody | None) -> bool:
     """Whether the issuer itself refuses the client.
 
     A status alone does not say so: proxies and firewalls before the issuer send the same, with a page, a line of text
@@ -249,7 +249,7 @@ def _is_definite(reply: Reply, found: Objection | None) -> bool:
     return found.code in DEFINITE_CODES
 
 
-def _is_unclear(reply: Reply, found: Objection | None, *, by_login: bool) -> bool:
+def _is_unclear(reply: TokenResponse, found: TokenErrorBody | None, *, by_login: bool) -> bool:
     """Whether it may be a refusal: an error object with a code that nobody knows, or a 401 without a page."""
     if found is not None:
         may_be_one = reply.status in DEFINITE_STATUSES or (by_login and reply.status == SERVER_ERROR)
@@ -257,17 +257,17 @@ def _is_unclear(reply: Reply, found: Objection | None, *, by_login: bool) -> boo
     return reply.status == UNKNOWN_CLIENT and not is_html(reply)
 
 
-def _wish_s(reply: Reply, wall_s: float, *, is_long: bool = False) -> float | None:
+def _wish_s(reply: TokenResponse, wall_s: float, *, is_long: bool = False) -> float | None:
     """How long the issuer wants to be left alone. A server that is away for an hour is asked all the same:
     many write a number there that nobody has thought about, and the end of the outage is to be noticed."""
     wish_s = retry_after_s(reply.headers, wall_s)
     return wish_s if wish_s is None or is_long else min(wish_s, OUTAGE_WISH_S)
 
 
-def _objection_in(reply: Reply) -> Objection | None:
+def _objection_in(reply: TokenResponse) -> TokenErrorBody | None:
     """What the body says. A member that repeats the reply's own status (Spring, NestJS) is no word of the issuer."""
     try:
-        found = objection(document_of(reply.text))
+        found = token_error_body(parse_json_object(reply.text))
     except NotJson:
         return None
     if found is None or found.status != reply.status:
@@ -275,14 +275,14 @@ def _objection_in(reply: Reply) -> Objection | None:
     return replace(found, status=None) if found.code or found.text else None
 
 
-def _excerpt(reply: Reply) -> str:
+def _excerpt(reply: TokenResponse) -> str:
     if is_html(reply):
         title = page_title(reply.text)
         return f"an HTML page, {title}" if title else "an HTML page"
     return reply.text
 
 
-def _redirected(reply: Reply, issuer: str, mask: Mask) -> str:
+def _redirected(reply: TokenResponse, issuer: str, mask: Mask) -> str:
     where = mask((header(reply.headers, b"location") or b"").decode("latin-1"))  # `hostname` below is in lower case
     try:
         host = urlsplit(where).hostname

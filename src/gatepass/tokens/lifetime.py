@@ -35,19 +35,19 @@ SPACING_S = 1.0
 """Between the starts of two fetches that went well, however short the lives are."""
 
 
-class Kind(StrEnum):
+class TokenKind(StrEnum):
     JWT = "jwt"
     OPAQUE = "opaque"
     KEY = "key"
 
 
-class ToldBy(StrEnum):
+class LifetimeSource(StrEnum):
     """Who said how long a token lives."""
 
     JWT = "jwt"
     REPLY = "reply"
     DEFAULT = "default_ttl_s"
-    NOBODY = "nobody"
+    NONE = "none"
 
 
 class Freshness(StrEnum):
@@ -61,21 +61,21 @@ class Freshness(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Token:
     """A token and its life. `born_s` (Clock.now) is the start of its fetch: the issuer can only have
-    made it later, so `born_s + life_s` is never too late. `life_s` None is a key that does not expire.
-    `no_expiry_at` is the configured path that told no expiry, so that `life_s` is only assumed.
+    made it later, so `born_s + life_s` is never too late. `lifetime_s` None is a key that does not expire.
+    `no_expiry_at` is the configured path that told no expiry, so that `lifetime_s` is only assumed.
     `shared` says that another process minted it; `doubted_s` is an implausible lifetime that was told for it, and
     `unusual_type` an unusual `token_type`.
     """
 
     value: Secret
-    born_s: float
-    life_s: float | None
-    kind: Kind = Kind.OPAQUE
-    told_by: ToldBy = ToldBy.REPLY
-    no_expiry_at: str | None = None
-    shared: bool = False
-    doubted_s: float | None = None
-    unusual_type: str | None = None
+    requested_s: float
+    lifetime_s: float | None
+    kind: TokenKind = TokenKind.OPAQUE
+    lifetime_source: LifetimeSource = LifetimeSource.REPLY
+    missing_expiry_path: str | None = None
+    from_store: bool = False
+    implausible_lifetime_s: float | None = None
+    unexpected_type: str | None = None
 
     @property
     def text(self) -> str:
@@ -83,15 +83,15 @@ class Token:
 
     @property
     def end_s(self) -> float:
-        return math.inf if self.life_s is None else self.born_s + self.life_s
+        return math.inf if self.lifetime_s is None else self.requested_s + self.lifetime_s
 
     @property
     def expires_s(self) -> float:
         """The moment from which it is not sent any more."""
-        if self.life_s is None:
+        if self.lifetime_s is None:
             return math.inf
-        cut_s = cut_off_s(self.life_s) if self.told_by is ToldBy.JWT else 0.0
-        return self.end_s - cut_s - min(MARGIN_S, MARGIN_SHARE * self.life_s)
+        cut_s = cut_off_s(self.lifetime_s) if self.lifetime_source is LifetimeSource.JWT else 0.0
+        return self.end_s - cut_s - min(MARGIN_S, MARGIN_SHARE * self.lifetime_s)
 
 
 def cut_off_s(life_s: float) -> float:
@@ -101,10 +101,10 @@ def cut_off_s(life_s: float) -> float:
 
 def stale_s(token: Token, jitter: float) -> float:
     """The moment from which a newer one is wanted; `jitter` is 0 to 1."""
-    if token.life_s is None:
+    if token.lifetime_s is None:
         return math.inf
-    life_s = min(token.life_s, LONGEST_S) if token.told_by is ToldBy.JWT else token.life_s
-    return token.born_s + life_s * (STALE_SHARE - JITTER_SHARE * jitter)
+    life_s = min(token.lifetime_s, LONGEST_S) if token.lifetime_source is LifetimeSource.JWT else token.lifetime_s
+    return token.requested_s + life_s * (STALE_SHARE - JITTER_SHARE * jitter)
 
 
 def freshness(token: Token, now: float, jitter: float) -> Freshness:
@@ -123,9 +123,14 @@ def no_longer_than(token: Token, before: Token | None) -> Token:
 
     An issuer that hands out a JWT from its cache cannot have prolonged it; an opaque token it can.
     """
-    if before is None or token.life_s is None or token.told_by is not ToldBy.JWT or not issued_again(token, before):
+    if (
+        before is None
+        or token.lifetime_s is None
+        or token.lifetime_source is not LifetimeSource.JWT
+        or not issued_again(token, before)
+    ):
         return token
-    return replace(token, life_s=min(token.life_s, before.end_s - token.born_s))
+    return replace(token, lifetime_s=min(token.lifetime_s, before.end_s - token.requested_s))
 
 
 def refresh_s(token: Token, *, again: bool, now: float, jitter: float) -> float:
@@ -135,9 +140,9 @@ def refresh_s(token: Token, *, again: bool, now: float, jitter: float) -> float:
     shortly before its end (googleapis/google-auth-library-python#581, #862): half of what is left
     is waited, or a refresh would follow a refresh without end.
     """
-    if again and token.life_s is not None:
+    if again and token.lifetime_s is not None:
         return now + max(SPACING_S, (token.end_s - now) / 2)
-    return max(stale_s(token, jitter), token.born_s + SPACING_S)
+    return max(stale_s(token, jitter), token.requested_s + SPACING_S)
 
 
 EPOCH_S = 1e9
@@ -159,20 +164,20 @@ _HTTP_DATE = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
+class ExpiresIn:
     """Seconds from now on, as announced: zero and less are possible."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class ExpiresAt:
     """Seconds since the epoch, by the issuer's clock."""
 
     epoch_s: float
 
 
-def announced(value: Any, unit: Unit | None) -> Life | Moment | None:
+def announced(value: Any, unit: Unit | None) -> ExpiresIn | ExpiresAt | None:
     """What the member of a reply that tells the expiry says; None where it cannot be read.
 
     Numbers may be text. Without a `unit` the size decides: there are issuers that write
@@ -184,12 +189,12 @@ def announced(value: Any, unit: Unit | None) -> Life | Moment | None:
         if not _NUMBER.match(text):
             moment = http_date(text)
             moment = _iso_date(text) if moment is None else moment
-            return None if moment is None else Moment(moment)
+            return None if moment is None else ExpiresAt(moment)
         value = float(text)
     if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST < value < _LARGEST:
         return None
     seconds = _seconds(float(value), unit)
-    return Moment(seconds) if seconds >= EPOCH_S else Life(seconds)
+    return ExpiresAt(seconds) if seconds >= EPOCH_S else ExpiresIn(seconds)
 
 
 def _seconds(number: float, unit: Unit | None) -> float:
@@ -215,7 +220,7 @@ def _epoch_s(parse: Callable[[str], datetime], text: str) -> float | None:
         return None
 
 
-def date_of(headers: Headers) -> float | None:
+def issuer_time(headers: Headers) -> float | None:
     """The issuer's own clock: its `Date` header in epoch seconds."""
     text = header(headers, b"date")
     return None if text is None else http_date(text.decode("latin-1").strip())
@@ -226,15 +231,15 @@ def certain_s(end_s: float, date_s: float, lag_s: float = DATE_LAG_S) -> float:
 
     Of very short lives half is given up at most, for the whole lag would leave nothing.
     """
-    told_s = end_s - date_s
-    return told_s - min(lag_s, told_s / 2)
+    claimed_lifetime_s = end_s - date_s
+    return claimed_lifetime_s - min(lag_s, claimed_lifetime_s / 2)
 
 
 def is_jwt(text: str) -> bool:
     return claims_of(text) is not None
 
 
-def jwt_life_s(text: str, date_s: float | None, wall_s: float) -> float | None:
+def jwt_lifetime_s(text: str, date_s: float | None, wall_s: float) -> float | None:
     """The life that a JWT tells of itself, in seconds from now on; None where it tells none.
 
     `exp - iat` is free of every difference between clocks. Where the issuer's `Date` shows that
@@ -255,7 +260,7 @@ def jwt_life_s(text: str, date_s: float | None, wall_s: float) -> float | None:
 
 
 def _at_most(left_s: float, whole_s: float) -> float:
-    """`left_s` where it can be true of a token of `whole_s` that was given just now; else the whole."""
+    """`expires_in_s` where it can be true of a token of `whole_s` that was given just now; else the whole."""
     return left_s if 0 < left_s < whole_s else whole_s
 
 
@@ -276,7 +281,7 @@ def _usable_s(text: str, end_s: float) -> float | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class JwtTimes:
     """What a JWT tells of its own times, in epoch seconds by its issuer's clock. `is_guess`: it said something
     else, which can hardly have been meant."""
 
@@ -285,15 +290,15 @@ class Span:
     is_guess: bool = False
 
 
-def jwt_span(text: str) -> Span | None:
+def jwt_span(text: str) -> JwtTimes | None:
     """None where `text` is no JWT with an `exp`. A life that was counted in milliseconds is put right."""
     claims = claims_of(text) or {}
     end_s, made_s = _instant(claims.get("exp")), _instant(claims.get("iat"))
     if end_s is None:
         return None
     if made_s is None or not _counted_in_ms(end_s - made_s):
-        return Span(made_s, end_s)
-    return Span(made_s, made_s + (end_s - made_s) / 1000, is_guess=True)
+        return JwtTimes(made_s, end_s)
+    return JwtTimes(made_s, made_s + (end_s - made_s) / 1000, is_guess=True)
 
 
 def _counted_in_ms(life_s: float) -> bool:
@@ -344,7 +349,7 @@ def retry_after_s(headers: Headers, wall_s: float) -> float | None:
     text = value.decode("latin-1").strip()
     if _NUMBER.match(text):
         return max(0.0, float(text))
-    moment, date_s = http_date(text), date_of(headers)
+    moment, date_s = http_date(text), issuer_time(headers)
     if moment is None:
         return None
     return max(0.0, math.ceil(moment - (wall_s if date_s is None else date_s)))

@@ -57,7 +57,7 @@ def revealed(secret: Secret, setting: str) -> str:
     return value
 
 
-def readable(secrets: Iterable[Secret]) -> tuple[str | None, ...]:
+def secret_values(secrets: Iterable[Secret]) -> tuple[str | None, ...]:
     """The values now, None for what cannot be read."""
     return tuple(_value(secret) for secret in secrets)
 
@@ -112,7 +112,7 @@ _PLACES = frozenset({"refresh_token_file"})
 _FILES = frozenset({"client_cert", "client_key"})
 
 
-def recipe(settings: Credential) -> str:
+def credential_fingerprint(settings: Credential) -> str:
     """A digest of all that `settings` say as it stands now, files and references read again.
 
     Raises ValueError or OSError where a secret or a file cannot be read.
@@ -144,7 +144,7 @@ def _files(members: Mapping[str, Any]) -> Mapping[str, str]:
     return {name: sha256(Path(path).expanduser().read_bytes()).hexdigest() for name, path in named.items()}
 
 
-def recipe_of(settings: Oauth2Credential) -> str:
+def refresh_token_fingerprint(settings: Oauth2Credential) -> str:
     """Whose refresh tokens these are.
 
     Where a new login is a fetch like any other, the whole recipe tells it: a field of any name may choose the
@@ -154,14 +154,14 @@ def recipe_of(settings: Oauth2Credential) -> str:
     """
     if settings.grant_type == "refresh_token":
         first = settings.refresh_token
-        return _digest(account_of(settings), None if first is None else revealed(first, "refresh_token"))
+        return _digest(account_fingerprint(settings), None if first is None else revealed(first, "refresh_token"))
     try:
-        return recipe(settings)
+        return credential_fingerprint(settings)
     except (ValueError, OSError) as error:
         raise FetchFailure(f"a secret cannot be read: {error}", quick=False) from None
 
 
-def account_of(settings: Oauth2Credential) -> str:
+def account_fingerprint(settings: Oauth2Credential) -> str:
     """By which client, and of which issuer, a refresh token may be used."""
     return _digest(settings.endpoint, settings.client_id)
 

@@ -15,11 +15,11 @@ import msgspec
 from gatepass.clock import Clock, sleep
 from gatepass.config.credential.base import Credential
 from gatepass.config.credential.oauth2 import Oauth2Credential
-from gatepass.store.base import LEASE_S, Lease, Reach, Reading, Snapshot, Store, StoreUnavailable
+from gatepass.store.base import LEASE_S, Lease, Store, StoreCache, StoreReading, StoreScope, StoreUnavailable
 from gatepass.tokens.backoff import PROBE_S, pause_s
 from gatepass.tokens.failure import BUSY, FetchFailure
-from gatepass.tokens.lifetime import Kind, Token, ToldBy
-from gatepass.tokens.secrets import recipe, recipe_of
+from gatepass.tokens.lifetime import LifetimeSource, Token, TokenKind
+from gatepass.tokens.secrets import credential_fingerprint, refresh_token_fingerprint
 from gatepass.tokens.source import TokenSource
 from gatepass.types import Secret
 
@@ -45,15 +45,15 @@ REFRESH_TOKEN_KEPT_S = 180 * 86_400.0
 AWAY = "the refresh token is in the store, and the store is away: two uses of one token would end them all ({})"
 
 
-def is_shareable(kind: str, reach: Reach) -> bool:
+def is_shareable(kind: str, reach: StoreScope) -> bool:
     """Return whether tokens of `type: kind` may be shared as far as `reach`.
 
     Over a network only those are shared whose configuration says completely who signs in. What a program, a cloud's
     library or the machine's own identity adds differs from machine to machine.
     """
-    if reach is Reach.PROCESS or kind in _ASKS_NOBODY:
+    if reach is StoreScope.PROCESS or kind in _ASKS_NOBODY:
         return False
-    return reach is Reach.MACHINE or kind in _WHOLE_IN_CONFIGURATION
+    return reach is StoreScope.MACHINE or kind in _WHOLE_IN_CONFIGURATION
 
 
 class _Record:
@@ -75,21 +75,37 @@ class TokenRecord(_Record):
     """A token in the store. `born_s` is a moment of the store; `id` distinguishes two records of the same text."""
 
     text: str = field(repr=False)
-    born_s: float
-    life_s: float
-    kind: Kind
-    told_by: ToldBy
-    no_expiry_at: str | None
+    requested_s: float
+    lifetime_s: float
+    kind: TokenKind
+    lifetime_source: LifetimeSource
+    missing_expiry_path: str | None
     id: str
 
     @classmethod
     def of(cls, token: Token, life_s: float, born_s: float) -> Self:
-        return cls(token.text, born_s, life_s, token.kind, token.told_by, token.no_expiry_at, secrets.token_hex(8))
+        return cls(
+            token.text,
+            born_s,
+            life_s,
+            token.kind,
+            token.lifetime_source,
+            token.missing_expiry_path,
+            secrets.token_hex(8),
+        )
 
-    def token(self, reading: Reading) -> Token:
+    def token(self, reading: StoreReading) -> Token:
         """Return the token by this process's clock, its end never later than it really is."""
-        born_s = reading.here_s(self.born_s)
-        return Token(Secret(self.text), born_s, self.life_s, self.kind, self.told_by, self.no_expiry_at, shared=True)
+        born_s = reading.here_s(self.requested_s)
+        return Token(
+            Secret(self.text),
+            born_s,
+            self.lifetime_s,
+            self.kind,
+            self.lifetime_source,
+            self.missing_expiry_path,
+            from_store=True,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +115,7 @@ class FailureRecord(_Record):
     owner: str
     reason: str
     definite: bool
-    quick: bool
+    retry_quickly: bool
     until_s: float
     unclear: bool = False
     free_tries: int = 0
@@ -111,7 +127,9 @@ class FailureRecord(_Record):
         The pause after an outage's failure counts from the start of the fetch: after a fetch that hung there is none.
         """
         until_s = max(at_s + pause_s(failure, refusals), began_s + PROBE_S)
-        return cls(owner, failure.reason, failure.definite, failure.quick, until_s, failure.unclear, failure.free_tries)
+        return cls(
+            owner, failure.reason, failure.definite, failure.retry_quickly, until_s, failure.unclear, failure.free_tries
+        )
 
     def speaks_for(self, process: str, now_s: float) -> bool:
         """Return whether `process` has failed too, without asking: it would get the same answer."""
@@ -131,7 +149,7 @@ class FailureRecord(_Record):
             self.reason,
             definite=self.definite,
             unclear=self.unclear,
-            quick=self.quick,
+            quick=self.retry_quickly,
             retry_after_s=self.until_s - now_s,
             free_tries=self.free_tries,
             heard=True,
@@ -139,7 +157,7 @@ class FailureRecord(_Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class SharedTokenNames:
     """Where the entries of one recipe are in the store."""
 
     token: str
@@ -148,7 +166,7 @@ class Names:
     lease: str
 
     @classmethod
-    def of(cls, digest: str) -> Names:
+    def of(cls, digest: str) -> SharedTokenNames:
         return cls(*(f"{kind}/v1/{digest}" for kind in ("token", "token-failure", "token-refusals", "token-lease")))
 
 
@@ -166,8 +184,8 @@ class SharedSource:
         self._store = store
         self._clock = clock
         self._owner = secrets.token_hex(8)
-        self._names: Names | None = None
-        self._snapshot: Snapshot | None = None
+        self._names: SharedTokenNames | None = None
+        self._snapshot: StoreCache | None = None
         self._holder: TokenHolder | None = None
         self._leave: Callable[[], None] = lambda: None
         self._rejected = OrderedDict[str, float]()
@@ -180,9 +198,9 @@ class SharedSource:
     def secrets(self) -> tuple[Secret, ...]:
         return self._source.secrets()
 
-    def join(self, snapshot: Snapshot, holder: TokenHolder) -> None:
+    def attach(self, store_cache: StoreCache, holder: TokenHolder) -> None:
         """Offer `holder`, which fetches through this source, what other processes fetch, soon after they did."""
-        self._snapshot, self._holder = snapshot, holder
+        self._snapshot, self._holder = store_cache, holder
         holder.on_rejection = self.rejected
 
     def rejected(self, value: str) -> None:
@@ -202,13 +220,13 @@ class SharedSource:
         except StoreUnavailable:
             return self._note(await self._source.fetch(), None)
 
-    def _names_now(self) -> Names | None:
+    def _names_now(self) -> SharedTokenNames | None:
         try:
-            return Names.of(recipe(self._settings))
+            return SharedTokenNames.of(credential_fingerprint(self._settings))
         except (ValueError, OSError):
             return None
 
-    def _follow(self, names: Names) -> None:
+    def _follow(self, names: SharedTokenNames) -> None:
         if names == self._names:
             return
         self._leave()
@@ -216,12 +234,12 @@ class SharedSource:
         if self._snapshot is not None:
             self._leave = self._snapshot.follow(names.token, self._hear)
 
-    def _hear(self, value: bytes, reading: Reading) -> None:
+    def _hear(self, value: bytes, reading: StoreReading) -> None:
         found = self._newer(value, reading)
         if found is not None and self._holder is not None and self._holder.offer(found[1]):
             self._note(found[1], found[0].id)
 
-    async def _together(self, names: Names) -> Token:
+    async def _together(self, names: SharedTokenNames) -> Token:
         """Return what the store has, or gets while this process waits, or what this process fetches for all."""
         until_s, wait_s = self._clock.now() + self._settings.timeout_s, POLL_S
         while (token := await self._look(names)) is None:
@@ -231,7 +249,7 @@ class SharedSource:
             wait_s = min(wait_s * 1.5, POLL_LONGEST_S)
         return token
 
-    async def _look(self, names: Names) -> Token | None:
+    async def _look(self, names: SharedTokenNames) -> Token | None:
         """Return the token of the moment; None while another process is to fetch it."""
         reading = await self._store.get((names.token, names.failure))
         if (token := self._found(names, reading)) is not None:
@@ -247,7 +265,7 @@ class SharedSource:
             reading = await self._store.get((names.token, names.failure))  # another may have led since
             return self._found(names, reading) or await self._fetch_for_all(names, lease, reading)
 
-    def _found(self, names: Names, reading: Reading) -> Token | None:
+    def _found(self, names: SharedTokenNames, reading: StoreReading) -> Token | None:
         """Return the token in the store, if it is newer; raise the failure of another process."""
         if (found := self._newer(reading.values.get(names.token), reading)) is not None:
             return self._note(found[1], found[0].id)
@@ -256,7 +274,7 @@ class SharedSource:
             raise failed.failure(reading.at_s)
         return None
 
-    async def _fetch_for_all(self, names: Names, lease: Lease, reading: Reading) -> Token:
+    async def _fetch_for_all(self, names: SharedTokenNames, lease: Lease, reading: StoreReading) -> Token:
         began_s = self._clock.now()
         try:
             token = await self._source.fetch()
@@ -270,15 +288,15 @@ class SharedSource:
             await self._put_token(names, reading, token)
         return token
 
-    async def _put_token(self, names: Names, reading: Reading, token: Token) -> None:
+    async def _put_token(self, names: SharedTokenNames, reading: StoreReading, token: Token) -> None:
         """Share `token`, even if the lease has ended, but not over one that was asked for later, which may have ended
         this one. If a secret has changed meanwhile, the token belongs to another recipe."""
         left_s = token.expires_s - self._clock.now()
-        if token.life_s is None or left_s <= 0 or self._names_now() != names:
+        if token.lifetime_s is None or left_s <= 0 or self._names_now() != names:
             return
-        record = TokenRecord.of(token, token.life_s, reading.there_s(token.born_s))
+        record = TokenRecord.of(token, token.lifetime_s, reading.there_s(token.requested_s))
         kept = TokenRecord.decoded((await self._store.get((names.token,))).values.get(names.token))
-        if kept is not None and kept.born_s > record.born_s:
+        if kept is not None and kept.requested_s > record.requested_s:
             return
         self._note(token, record.id)
         await self._store.put(names.token, record.encoded(), left_s)
@@ -287,7 +305,7 @@ class SharedSource:
             await self._store.drop(names.refusals)
 
     async def _put_failure(
-        self, names: Names, lease: Lease, reading: Reading, failure: FetchFailure, began_s: float
+        self, names: SharedTokenNames, lease: Lease, reading: StoreReading, failure: FetchFailure, began_s: float
     ) -> None:
         if not await lease.take():  # another process leads by now, and may succeed
             return
@@ -297,29 +315,29 @@ class SharedSource:
         record = FailureRecord.of(failure, self._owner, reading.there_s(began_s), now_s, refusals)
         await self._store.put(names.failure, record.encoded(), record.until_s - now_s + FAILURE_KEPT_S)
 
-    def _newer(self, value: bytes | None, reading: Reading) -> tuple[TokenRecord, Token] | None:
+    def _newer(self, value: bytes | None, reading: StoreReading) -> tuple[TokenRecord, Token] | None:
         """Return what the store has if it is valid, newer than what was handed out, and not rejected since."""
         record = TokenRecord.decoded(value)
         if record is None or record.id == self._held:
             return None
         token = record.token(reading)
         known_s = max(self._born_s, self._rejected.get(token.text, -math.inf))
-        return (record, token) if token.born_s > known_s and self._clock.now() < token.expires_s else None
+        return (record, token) if token.requested_s > known_s and self._clock.now() < token.expires_s else None
 
     def _note(self, token: Token, mark: str | None) -> Token:
         """Remember what was handed out last."""
-        self._held, self._born_s = mark, token.born_s
+        self._held, self._born_s = mark, token.requested_s
         return token
 
 
-def keepsake_for(settings: Credential, store: Store, clock: Clock) -> StoreKeepsake | None:
+def shared_refresh_token_store(settings: Credential, store: Store, clock: Clock) -> SharedRefreshTokenStore | None:
     """Return where the refresh tokens of this credential are shared; None if it has none, or no store is shared."""
-    if store.reach is Reach.PROCESS or not isinstance(settings, Oauth2Credential) or not settings.refreshes:
+    if store.scope is StoreScope.PROCESS or not isinstance(settings, Oauth2Credential) or not settings.refreshes:
         return None
-    return StoreKeepsake(settings, store, clock)
+    return SharedRefreshTokenStore(settings, store, clock)
 
 
-class StoreKeepsake:
+class SharedRefreshTokenStore:
     """A Keepsake of all processes that share `store`.
 
     Without the store no refresh token is used: what a process remembers may have been used by another, and an issuer
@@ -332,12 +350,12 @@ class StoreKeepsake:
         self._clock = clock
 
     @property
-    def lasts(self) -> bool:
+    def is_persistent(self) -> bool:
         """The store of a supervisor's workers ends with it."""
-        return self._store.reach is Reach.NETWORK
+        return self._store.scope is StoreScope.NETWORK
 
     @asynccontextmanager
-    async def turn(self, within_s: float) -> AsyncIterator[None]:
+    async def exclusive(self, within_s: float) -> AsyncIterator[None]:
         lease = Lease(self._store, self._clock, self._name("refresh-turn"), secrets.token_hex(8))
         try:
             await self._wait_for(lease, self._clock.now() + within_s)
@@ -370,7 +388,7 @@ class StoreKeepsake:
             raise _away(error) from None
 
     def _name(self, kind: str) -> str:
-        return f"{kind}/v1/{recipe_of(self._settings)}"
+        return f"{kind}/v1/{refresh_token_fingerprint(self._settings)}"
 
 
 def _away(error: StoreUnavailable) -> FetchFailure:

@@ -16,17 +16,17 @@ from gatepass.config.credential.kinds import (
 )
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.credential.vendor import AwsBedrockCredential, EntraCredential, GoogleCredential
-from gatepass.http_client.tls import Trust
+from gatepass.http_client.tls import TLSContexts
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.lifetime import Kind, Token, ToldBy
+from gatepass.tokens.lifetime import LifetimeSource, Token, TokenKind
 from gatepass.tokens.secrets import revealed
-from gatepass.tokens.token_reply import Moments, bare, read_key
+from gatepass.tokens.token_reply import ReadTimes, bare, parse_token_text
 from gatepass.types import Secret
 
 if TYPE_CHECKING:
     import httpx2
 
-    from gatepass.tokens.sources.refresh_token import Keepsake
+    from gatepass.tokens.sources.refresh_token import RefreshTokenStore
 
 Local = StaticCredential | ApiKeyCredential | ExecCredential | FileCredential | EnvCredential
 """Credentials whose source asks nobody over a network."""
@@ -44,7 +44,7 @@ class TokenSource(Protocol):
         ...
 
 
-def open_client(settings: AnyCredential, trust: Trust) -> httpx2.AsyncClient | None:
+def open_client(settings: AnyCredential, tls_contexts: TLSContexts) -> httpx2.AsyncClient | None:
     """The HTTP client of one credential, None for a Local one: then no HTTP library is loaded.
 
     It holds no connection between requests, so it needs no closing. Raises OSError where a CA or a certificate cannot
@@ -54,7 +54,7 @@ def open_client(settings: AnyCredential, trust: Trust) -> httpx2.AsyncClient | N
         return None
     from gatepass.tokens.token_endpoint import issuer_client
 
-    return issuer_client(settings, trust.of(settings.network))
+    return issuer_client(settings, tls_contexts.context_for(settings.network))
 
 
 def build_source(
@@ -62,11 +62,11 @@ def build_source(
     settings: AnyCredential,
     client: httpx2.AsyncClient | None,
     clock: Clock,
-    keepsake: Keepsake | None = None,
+    refresh_token_store: RefreshTokenStore | None = None,
 ) -> TokenSource:
     """The source that `credentials.NAME` describes. `client` is what `open_client` returns.
 
-    `keepsake` keeps what must outlive this process (refresh tokens) where processes share a place for it.
+    `refresh_token_store` keeps what must outlive this process (refresh tokens) where processes share a place for it.
     A kind that nobody configured is not loaded, and no vendor's library with it.
     """
     if isinstance(settings, Local):
@@ -77,7 +77,7 @@ def build_source(
         case Oauth2Credential():
             from gatepass.tokens.sources.oauth2 import Oauth2Source
 
-            return Oauth2Source(name, settings, client, clock, keepsake)
+            return Oauth2Source(name, settings, client, clock, refresh_token_store)
         case HttpJsonCredential():
             from gatepass.tokens.sources.http_json import HttpJsonSource
 
@@ -140,7 +140,7 @@ class StaticSource:
             raise FetchFailure(
                 f"{self._setting} holds a space, a line break or a character beyond ASCII", definite=True
             )
-        return Token(Secret(text), self._clock.now(), None, Kind.KEY, ToldBy.NOBODY)
+        return Token(Secret(text), self._clock.now(), None, TokenKind.KEY, LifetimeSource.NONE)
 
 
 class EnvSource:
@@ -158,5 +158,5 @@ class EnvSource:
     async def fetch(self) -> Token:
         """The value; raises FetchFailure where no header could hold it, or it is a JWT that has expired."""
         issuer = f"the environment variable {self._variable.name}"
-        minted = read_key(self._variable.reveal(), issuer, Moments(self._clock.wall()))
+        minted = parse_token_text(self._variable.reveal(), issuer, ReadTimes(self._clock.wall()))
         return minted.token(self._clock.now())

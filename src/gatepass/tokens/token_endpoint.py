@@ -24,14 +24,14 @@ from gatepass.config.block import crosses_network_in_plain
 from gatepass.config.credential.base import Credential
 from gatepass.config.network import Network
 from gatepass.errors import Fault, TransportFault
-from gatepass.http_client.message_head import has_line_break, place_of
+from gatepass.http_client.message_head import destination_of, has_line_break
 from gatepass.observability.redaction import Redactor, whole_words
-from gatepass.tokens.failure import FetchFailure, look_at, look_at_the_way_to, setting
-from gatepass.tokens.issuer_error import REPLY_BYTES, Mask, Reply, folded
+from gatepass.tokens.failure import FetchFailure, look_at_the_way_to, setting, setting_hint
+from gatepass.tokens.issuer_error import REPLY_BYTES, Mask, TokenResponse, one_line
 from gatepass.tokens.lifetime import Token
-from gatepass.tokens.secrets import readable
-from gatepass.tokens.token_reply import Terms, read
-from gatepass.types import Request, Secret
+from gatepass.tokens.secrets import secret_values
+from gatepass.tokens.token_reply import TokenReplyFormat, read
+from gatepass.types import OutboundRequest, Secret
 
 CONNECT_S = 5.0
 HEADERS = (
@@ -62,35 +62,37 @@ WRONG_PROXY_AUTH = "407 "
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class TimedTokenResponse:
     """A reply and the moment in which it was asked for: Clock.now and Clock.wall. `mask` takes out of its
     words what it may echo."""
 
-    reply: Reply
-    born_s: float
+    response: TokenResponse
+    requested_s: float
     wall_s: float
     mask: Mask = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Issuer:
+class TokenEndpointClient:
     """The far end of a credential's fetches. `name` is the credential's, `terms` say how to read it."""
 
     name: str
     settings: Credential
-    terms: Terms
+    reply_format: TokenReplyFormat
     client: httpx2.AsyncClient
     clock: Clock
 
-    async def mint(self, request: Request, secrets: Iterable[Secret]) -> Token:
+    async def mint(self, request: OutboundRequest, secrets: Iterable[Secret]) -> Token:
         """Send `request` and read the token out of the reply; raises FetchFailure.
 
         All of it, the last byte of the body included, is bounded by `timeout_s`. What the issuer
         echoes of `secrets` is masked.
         """
-        return self.token(await self.ask(request, secrets))
+        return self.parse_token(await self.send(request, secrets))
 
-    async def ask(self, request: Request, secrets: Iterable[Secret], by_s: float | None = None) -> Heard:
+    async def send(
+        self, request: OutboundRequest, secrets: Iterable[Secret], by_s: float | None = None
+    ) -> TimedTokenResponse:
         """Send `request`; whatever is answered is heard. Raises FetchFailure where nothing is.
 
         `by_s` (Clock.now) bounds it where it is one step of several; without it `timeout_s` does.
@@ -99,33 +101,33 @@ class Issuer:
         if crosses_network_in_plain(request.url, proxy) and not self.settings.allow_plain_http:
             way = "" if crosses_network_in_plain(request.url) else " by a proxy on another machine"
             raise FetchFailure(
-                f"{self.terms.issuer} is asked over plain HTTP{way}, where the secret can be read on the way: "
+                f"{self.reply_format.issuer} is asked over plain HTTP{way}, where the secret can be read on the way: "
                 f"use https, or set credentials.{self.name}.allow_plain_http: true",
                 definite=True,
             )
         own = Redactor()
-        for value in readable(secrets):
+        for value in secret_values(secrets):
             own.learn(value or "")
         born_s, wall_s = self.clock.now(), self.clock.wall()
         limit_s = self.settings.timeout_s if by_s is None else by_s - born_s
-        return Heard(await self._answer(request, own.mask, limit_s), born_s, wall_s, own.mask)
+        return TimedTokenResponse(await self._answer(request, own.mask, limit_s), born_s, wall_s, own.mask)
 
-    def token(self, heard: Heard) -> Token:
+    def parse_token(self, timed_response: TimedTokenResponse) -> Token:
         """The token of a reply; raises FetchFailure with the issuer's own words where there is none."""
-        minted = read(heard.reply, self.terms, heard.wall_s, heard.mask)
-        return minted.token(heard.born_s)
+        minted = read(timed_response.response, self.reply_format, timed_response.wall_s, timed_response.mask)
+        return minted.token(timed_response.requested_s)
 
-    async def _answer(self, request: Request, mask: Mask, limit_s: float) -> Reply:
+    async def _answer(self, request: OutboundRequest, mask: Mask, limit_s: float) -> TokenResponse:
         bound_s, its_setting = self.settings.timeout_s, setting(self.name, "timeout_s")
-        late = FetchFailure(f"{self.terms.issuer} gave no whole answer within {bound_s:g} s ({its_setting})")
+        late = FetchFailure(f"{self.reply_format.issuer} gave no whole answer within {bound_s:g} s ({its_setting})")
         if limit_s <= 0:
             raise late
         try:
             return await timeout(self.clock, limit_s, exchange(self.client, request), late)
         except TransportFault as fault:
-            words = (_WORDS[fault.fault].format(host=self.terms.issuer), folded(fault.detail, mask))
+            words = (_WORDS[fault.fault].format(host=self.reply_format.issuer), one_line(fault.detail, mask))
             is_wrong_auth = fault.fault is Fault.PROXY and fault.detail.startswith(WRONG_PROXY_AUTH)
-            advice = look_at(self.name, "network.proxy_auth") if is_wrong_auth else self._advice(fault.fault)
+            advice = setting_hint(self.name, "network.proxy_auth") if is_wrong_auth else self._advice(fault.fault)
             raise FetchFailure(
                 ": ".join(filter(None, words)) + advice,
                 definite=is_wrong_auth,
@@ -135,8 +137,8 @@ class Issuer:
     def _advice(self, fault: Fault) -> str:
         """Which setting to look at."""
         if fault in _UNREACHABLE:
-            return look_at_the_way_to(self.terms.credential, self.terms.address)
-        return look_at(self.name, "timeout_s") if fault in _SLOW else ""
+            return look_at_the_way_to(self.reply_format.credential, self.reply_format.address)
+        return setting_hint(self.name, "timeout_s") if fault in _SLOW else ""
 
 
 def issuer_client(settings: Credential, context: ssl.SSLContext) -> httpx2.AsyncClient:
@@ -145,7 +147,7 @@ def issuer_client(settings: Credential, context: ssl.SSLContext) -> httpx2.Async
     It holds no connection between requests, so nobody has to close it. The timeouts bound each phase; the total is
     bounded by whoever awaits the request.
     """
-    hush("httpcore2")  # at DEBUG it logs the headers of replies, where a token may be
+    quiet_loggers("httpcore2")  # at DEBUG it logs the headers of replies, where a token may be
     limit_s = settings.timeout_s
     return httpx2.AsyncClient(
         transport=IssuerTransport(settings.network, context),
@@ -223,7 +225,7 @@ def _proxy(network: Network, context: ssl.SSLContext) -> httpx2.Proxy | None:
     )
 
 
-async def exchange(client: httpx2.AsyncClient, request: Request) -> Reply:
+async def exchange(client: httpx2.AsyncClient, request: OutboundRequest) -> TokenResponse:
     """Send `request` and return its reply; raises TransportFault.
 
     The body of a success is read whole, up to REPLY_BYTES. Of an error's body it is what arrives: the status is
@@ -250,12 +252,14 @@ async def exchange(client: httpx2.AsyncClient, request: Request) -> Reply:
         raise TransportFault(Fault.TOO_LARGE, f"the reply is larger than {REPLY_BYTES} bytes")
     headers = tuple((name.lower(), value) for name, value in response.headers.raw)
     is_cut = len(body) > REPLY_BYTES
-    return Reply(response.status_code, headers, whole_words(bytes(body[:REPLY_BYTES])) if is_cut else bytes(body))
+    return TokenResponse(
+        response.status_code, headers, whole_words(bytes(body[:REPLY_BYTES])) if is_cut else bytes(body)
+    )
 
 
-def _prepared(client: httpx2.AsyncClient, request: Request) -> httpx2.Request:
+def _prepared(client: httpx2.AsyncClient, request: OutboundRequest) -> httpx2.Request:
     """`request`, byte for byte. Its query travels in an extension, because httpx2 logs the URL."""
-    target = place_of(request.url).target
+    target = destination_of(request.url).target
     if has_line_break(value for _, value in request.headers):
         raise TransportFault(Fault.INVALID, "a header field of the request holds a line break", sent=False)
     return httpx2.Request(
@@ -306,7 +310,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def hush(*names: str) -> None:
+def quiet_loggers(*names: str) -> None:
     """Let these loggers and those below them log errors only, whatever the root's level is.
 
     At DEBUG and INFO libraries log requests, replies and what they sign. At WARNING they log a refusal in the
@@ -316,6 +320,6 @@ def hush(*names: str) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def host_of(url: str) -> str:
+def display_host(url: str) -> str:
     """`url` as people are told of it: its query may hold a secret, its path is noise."""
     return urlsplit(url).netloc

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from gatepass.observability.redaction import Redactor
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.lifetime import Token
-from gatepass.tokens.secrets import readable
+from gatepass.tokens.secrets import secret_values
 from gatepass.types import Secret
 
 logger = logging.getLogger("gatepass.tokens")
@@ -23,16 +23,16 @@ _VARYING = re.compile(r"[0-9a-f]{8,}|[0-9]+", re.IGNORECASE)
 
 
 @dataclass(slots=True)
-class Told:
+class RepeatedFailure:
     at_s: float
     silent: int = 0
 
 
 @dataclass(slots=True)
-class Repetitions:
+class FailureDeduplicator:
     """The failures of one credential since it last went well."""
 
-    _told: dict[str, Told] = field(default_factory=dict)
+    _told: dict[str, RepeatedFailure] = field(default_factory=dict)
 
     def times(self, reason: str, now: float) -> int | None:
         """For how many failures a line about `reason` stands that is written now; None: write none."""
@@ -43,7 +43,7 @@ class Repetitions:
         if told is not None and now < told.at_s + TELL_AGAIN_S:
             told.silent += 1
             return None
-        self._told[key] = Told(now)
+        self._told[key] = RepeatedFailure(now)
         return 1 if told is None else told.silent + 1
 
     def forget(self) -> None:
@@ -52,50 +52,58 @@ class Repetitions:
 
 
 @dataclass(slots=True)
-class Journal:
+class TokenLog:
     credential: str
     redactor: Redactor
     fetches: int = 0
     failures: int = 0
     last_error: str | None = None
     last_error_s: float | None = None
-    no_expiry_at: str | None = None
+    missing_expiry_path: str | None = None
     doubts: bool = False
     has_told_type: bool = False
-    repetitions: Repetitions = field(default_factory=Repetitions)
+    repetitions: FailureDeduplicator = field(default_factory=FailureDeduplicator)
 
-    def learn(self, secrets: tuple[Secret, ...]) -> int:
+    def mask_secrets(self, secrets: tuple[Secret, ...]) -> int:
         """Mask what a source signs in with, as it stands now; the result changes when it does."""
-        values = readable(secrets)
+        values = secret_values(secrets)
         for place, value in enumerate(values):
             self.redactor.learn(value or "", (self.credential, place))
         return hash(values)
 
     def fetched(self, token: Token, took_s: float) -> None:
         """Note a fetch that went well; one of another process is no call of this one."""
-        if token.shared:
+        if token.from_store:
             self.found(token)
             return
         self.fetches += 1
         self._learn(token)
         self.repetitions.forget()
-        fields = {"life_s": token.life_s, "kind": token.kind.value, "told_by": token.told_by.value}
+        fields = {
+            "lifetime_s": token.lifetime_s,
+            "kind": token.kind.value,
+            "lifetime_source": token.lifetime_source.value,
+        }
         logger.info("token_fetched", extra={"fields": self._fields(took_s) | fields})
         self._note_expiry(token)
-        if (token.doubted_s is not None) > self.doubts:
-            told = {"credential": self.credential, "told_s": round(token.doubted_s or 0.0), "life_s": token.life_s}
+        if (token.implausible_lifetime_s is not None) > self.doubts:
+            told = {
+                "credential": self.credential,
+                "claimed_lifetime_s": round(token.implausible_lifetime_s or 0.0),
+                "lifetime_s": token.lifetime_s,
+            }
             logger.warning("lifetime_implausible", extra={"fields": told})
-        self.doubts = token.doubted_s is not None
-        if token.unusual_type is not None and not self.has_told_type:
+        self.doubts = token.implausible_lifetime_s is not None
+        if token.unexpected_type is not None and not self.has_told_type:
             self.has_told_type = True
-            told = {"credential": self.credential, "token_type": token.unusual_type}
+            told = {"credential": self.credential, "token_type": token.unexpected_type}
             logger.warning("token_type_unusual", extra={"fields": told})
 
     def found(self, token: Token) -> None:
         """Another process minted it: no call of an issuer, and nothing to count."""
         self._learn(token)
         self.repetitions.forget()
-        logger.debug("token_found", extra={"fields": {"credential": self.credential, "life_s": token.life_s}})
+        logger.debug("token_shared", extra={"fields": {"credential": self.credential, "lifetime_s": token.lifetime_s}})
 
     def failed(
         self, failure: FetchFailure, took_s: float, now: float, bug: BaseException | None = None
@@ -107,9 +115,9 @@ class Journal:
         """
         failure = failure.masked(self.redactor.mask)
         self.last_error, self.last_error_s = failure.reason, now
-        if failure.heard:
+        if failure.from_other_process:
             told = {"credential": self.credential, "reason": failure.reason}
-            logger.debug("token_failure_found", extra={"fields": told})
+            logger.debug("token_failure_shared", extra={"fields": told})
             return failure
         self.fetches += bug is None
         self.failures += 1
@@ -124,15 +132,15 @@ class Journal:
 
     def _note_expiry(self, token: Token) -> None:
         """Say once that the configured path tells no expiry, and once that it does again."""
-        if token.no_expiry_at == self.no_expiry_at:
+        if token.missing_expiry_path == self.missing_expiry_path:
             return
-        self.no_expiry_at = token.no_expiry_at
+        self.missing_expiry_path = token.missing_expiry_path
         fields: dict[str, object] = {"credential": self.credential}
-        if token.no_expiry_at is None:
-            logger.info("expiry_found", extra={"fields": fields | {"life_s": token.life_s}})
+        if token.missing_expiry_path is None:
+            logger.info("expiry_present", extra={"fields": fields | {"lifetime_s": token.lifetime_s}})
             return
-        fields |= {"path": token.no_expiry_at, "assumed_life_s": token.life_s}
-        logger.warning("expiry_not_found", extra={"fields": fields})
+        fields |= {"path": token.missing_expiry_path, "assumed_lifetime_s": token.lifetime_s}
+        logger.warning("expiry_missing", extra={"fields": fields})
 
     def _fields(self, took_s: float) -> dict[str, object]:
         return {"credential": self.credential, "took_s": round(took_s, 3)}

@@ -8,39 +8,39 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gatepass.config.credential.base import ReplyPaths
-from gatepass.tokens.failure import FetchFailure, look_at, names_its_place, setting
+from gatepass.tokens.failure import FetchFailure, names_its_place, setting, setting_hint
 from gatepass.tokens.issuer_error import (
     MISDIRECTED,
     REFUSED,
     WRONG_PROXY_AUTH,
     Mask,
     NotJson,
-    Reply,
+    TokenResponse,
     denial,
-    denies,
-    document_of,
-    folded,
+    error_response_failure,
+    is_error_reply,
     is_html,
-    objection,
+    mask_token_like,
+    one_line,
     page_title,
+    parse_json_object,
     quoted,
-    refusal,
-    without_tokens,
+    token_error_body,
 )
 from gatepass.tokens.lifetime import (
-    Kind,
-    Life,
-    Moment,
+    ExpiresAt,
+    ExpiresIn,
+    LifetimeSource,
     Token,
-    ToldBy,
+    TokenKind,
     announced,
     certain_s,
     claims_of,
     cut_off_s,
-    date_of,
     is_jwt,
+    issuer_time,
     jwt_left_s,
-    jwt_life_s,
+    jwt_lifetime_s,
     jwt_span,
 )
 from gatepass.types import Secret, header
@@ -73,7 +73,7 @@ def bearer(found: str, issuer: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class TokenReplyFormat:
     """How the replies of one issuer are read. `issuer` is its name for people: a host, a program, a file.
 
     `header` names the response header that holds the token, where the body does not. `credential` and
@@ -95,61 +95,63 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Minted:
-    """What a good reply holds. `life_s` counts from the start of the fetch and is above zero; None is a
+class ParsedToken:
+    """What a good reply holds. `lifetime_s` counts from the start of the fetch and is above zero; None is a
     key that does not expire.
 
     `no_expiry_at` is the configured path that told no expiry where nothing else told one either. `doubted_s` is the
-    lifetime that was told, where it is implausible and `life_s` is another one. `unusual_type` is a `token_type`
+    lifetime that was told, where it is implausible and `lifetime_s` is another one. `unusual_type` is a `token_type`
     other than Bearer.
     """
 
     text: str = field(repr=False)
-    life_s: float | None
-    kind: Kind
-    told_by: ToldBy
-    no_expiry_at: str | None = None
-    doubted_s: float | None = None
-    unusual_type: str | None = None
+    lifetime_s: float | None
+    kind: TokenKind
+    lifetime_source: LifetimeSource
+    missing_expiry_path: str | None = None
+    implausible_lifetime_s: float | None = None
+    unexpected_type: str | None = None
 
-    def token(self, born_s: float) -> Token:
-        """Return it as the token of a fetch that began at `born_s` (Clock.now)."""
+    def token(self, requested_s: float) -> Token:
+        """Return it as the token of a fetch that began at `requested_s` (Clock.now)."""
         return Token(
             Secret(self.text),
-            born_s,
-            self.life_s,
+            requested_s,
+            self.lifetime_s,
             self.kind,
-            self.told_by,
-            self.no_expiry_at,
-            doubted_s=self.doubted_s,
-            unusual_type=self.unusual_type,
+            self.lifetime_source,
+            self.missing_expiry_path,
+            implausible_lifetime_s=self.implausible_lifetime_s,
+            unexpected_type=self.unexpected_type,
         )
 
 
-def read(reply: Reply, terms: Terms, wall_s: float, mask: Mask) -> Minted:
+def read(reply: TokenResponse, reply_format: TokenReplyFormat, wall_s: float, mask: Mask) -> ParsedToken:
     """The token of `reply`; raises FetchFailure with the issuer's own words.
 
     `wall_s` is Clock.wall at the start of the fetch. A 2xx reply is never quoted beyond the
     members of an error object: it might hold a token in a place where nobody looks for one.
     """
     if not 200 <= reply.status < 300:
-        raise _refused(reply, terms, wall_s, mask)
-    found, document, home = _found(reply, terms, mask)
-    if denies(document) and (failure := denial(document, reply, wall_s, terms.issuer, mask)):
+        raise _refused(reply, reply_format, wall_s, mask)
+    found, document, home = _found(reply, reply_format, mask)
+    if is_error_reply(document) and (failure := denial(document, reply, wall_s, reply_format.issuer, mask)):
         raise failure
     if not is_text(found):
-        failure = denial(document, reply, wall_s, terms.issuer, mask)
-        raise failure or FetchFailure(_no_token(document, found, terms), unclear=terms.by_login)
-    unusual_type = _unusual_type(document, home, terms, mask)
-    text = bearer(found, terms.issuer)
-    _check_audience(text, terms, mask)
-    told = told_life(document, home, terms.paths)
-    life_s, told_by, doubted_s = _life(text, told, reply, terms, wall_s)
-    unheard = expiry_path(terms.paths) if told is None and told_by is ToldBy.DEFAULT else None
-    return Minted(text, life_s, Kind.JWT if is_jwt(text) else Kind.OPAQUE, told_by, unheard, doubted_s, unusual_type)
+        failure = denial(document, reply, wall_s, reply_format.issuer, mask)
+        raise failure or FetchFailure(_no_token(document, found, reply_format), unclear=reply_format.by_login)
+    unusual_type = _unusual_type(document, home, reply_format, mask)
+    text = bearer(found, reply_format.issuer)
+    _check_audience(text, reply_format, mask)
+    told = told_life(document, home, reply_format.paths)
+    life_s, told_by, doubted_s = _life(text, told, reply, reply_format, wall_s)
+    unheard = expiry_path(reply_format.paths) if told is None and told_by is LifetimeSource.DEFAULT else None
+    return ParsedToken(
+        text, life_s, TokenKind.JWT if is_jwt(text) else TokenKind.OPAQUE, told_by, unheard, doubted_s, unusual_type
+    )
 
 
-def _unusual_type(document: Any, home: Any, terms: Terms, mask: Mask) -> str | None:
+def _unusual_type(document: Any, home: Any, reply_format: TokenReplyFormat, mask: Mask) -> str | None:
     """Return the token's type if it is unusual; None for `Bearer` and where none is told.
 
     Raises:
@@ -159,83 +161,88 @@ def _unusual_type(document: Any, home: Any, terms: Terms, mask: Mask) -> str | N
     told = next((box[name] for box in boxes for name in TYPE_NAMES if is_text(box.get(name))), "bearer").strip()
     if told.lower() in BOUND_TYPES:
         raise FetchFailure(
-            f"{terms.issuer} returned a token of type {told}, which needs a signed proof with each request. gatepass "
-            f"sends bearer tokens: configure this client at the issuer for Bearer tokens",
+            f"{reply_format.issuer} returned a token of type {told}, which needs a signed proof with each request. "
+            f"gatepass sends bearer tokens: configure this client at the issuer for Bearer tokens",
             definite=True,
         )
-    return None if told.lower() == "bearer" else folded(without_tokens(mask(told)), mask)
+    return None if told.lower() == "bearer" else one_line(mask_token_like(mask(told)), mask)
 
 
-def _check_audience(text: str, terms: Terms, mask: Mask) -> None:
+def _check_audience(text: str, reply_format: TokenReplyFormat, mask: Mask) -> None:
     """Raise FetchFailure if `text` is a JWT whose `aud` (RFC 7519 4.1.3) leaves the configured audience out."""
-    if terms.audience is None:
+    if reply_format.audience is None:
         return
     told = (claims_of(text) or {}).get("aud")
     named = [told] if isinstance(told, str) else told if isinstance(told, list) else []
     named = [name for name in named if isinstance(name, str)]
-    if named and terms.audience not in named:
+    if named and reply_format.audience not in named:
         raise FetchFailure(
-            f"{terms.issuer} returned a token for the audience {folded(', '.join(named), mask)}, and "
-            f"{setting(terms.credential, 'audience')} is {terms.audience}. Set it to the audience that the upstream "
-            f"requires, or remove it",
+            f"{reply_format.issuer} returned a token for the audience {one_line(', '.join(named), mask)}, and "
+            f"{setting(reply_format.credential, 'audience')} is {reply_format.audience}. Set it to the audience "
+            f"that the upstream requires, or remove it",
             definite=True,
         )
 
 
-def _refused(reply: Reply, terms: Terms, wall_s: float, mask: Mask) -> FetchFailure:
+def _refused(reply: TokenResponse, reply_format: TokenReplyFormat, wall_s: float, mask: Mask) -> FetchFailure:
     """Beyond 2xx: a URL of the configuration that nobody knows there will not be known a second later."""
-    misdirected = terms.address is not None and reply.status in MISDIRECTED
-    failure = refusal(reply, wall_s, terms.issuer, mask, misdirected=misdirected, by_login=terms.by_login)
-    if reply.status == WRONG_PROXY_AUTH and terms.credential:
-        return failure.worded(f"{failure.reason}{look_at(terms.credential, 'network.proxy_auth')}")
+    misdirected = reply_format.address is not None and reply.status in MISDIRECTED
+    failure = error_response_failure(
+        reply, wall_s, reply_format.issuer, mask, misdirected=misdirected, by_login=reply_format.by_login
+    )
+    if reply.status == WRONG_PROXY_AUTH and reply_format.credential:
+        return failure.with_reason(f"{failure.reason}{setting_hint(reply_format.credential, 'network.proxy_auth')}")
     if not misdirected and not is_html(reply):
         return failure
-    return failure.worded(f"{failure.reason}{look_at(terms.credential, terms.address)}")
+    return failure.with_reason(f"{failure.reason}{setting_hint(reply_format.credential, reply_format.address)}")
 
 
-def _found(reply: Reply, terms: Terms, mask: Mask) -> tuple[Any, Any, Any]:
+def _found(reply: TokenResponse, reply_format: TokenReplyFormat, mask: Mask) -> tuple[Any, Any, Any]:
     """What stands where the token is looked for, the document, and the object that the token is a member of."""
-    if terms.header is not None and (value := header(reply.headers, terms.header.lower().encode())) is not None:
+    if (
+        reply_format.header is not None
+        and (value := header(reply.headers, reply_format.header.lower().encode())) is not None
+    ):
         try:
-            return value.decode("latin-1"), document_of(reply.text), None
+            return value.decode("latin-1"), parse_json_object(reply.text), None
         except NotJson:  # beside a token in a header the body need not be a document
             return value.decode("latin-1"), None, None
     if not reply.body.strip():
-        raise FetchFailure(f"{terms.issuer} answered {reply.status} with an empty body")
-    document = _document(reply, terms, mask)
-    if terms.header is not None:
+        raise FetchFailure(f"{reply_format.issuer} answered {reply.status} with an empty body")
+    document = _document(reply, reply_format, mask)
+    if reply_format.header is not None:
         return None, document, None
-    found, home = found_token(document, terms.paths, plain_text=terms.plain_text)
+    found, home = found_token(document, reply_format.paths, plain_text=reply_format.plain_text)
     return found, document, home
 
 
-def _document(reply: Reply, terms: Terms, mask: Mask) -> Any:
+def _document(reply: TokenResponse, reply_format: TokenReplyFormat, mask: Mask) -> Any:
     """The JSON document, or the whole text where a plain one is a token."""
     text = reply.text
     says_json = "json" in reply.content_type
     if says_json or text.lstrip()[:1] in ("{", "[", '"'):
         try:
-            return document_of(text)
+            return parse_json_object(text)
         except NotJson:
-            raise FetchFailure(f"{terms.issuer} answered {reply.status} with a body that is not JSON") from None
+            raise FetchFailure(f"{reply_format.issuer} answered {reply.status} with a body that is not JSON") from None
     if is_html(reply):
         title = page_title(text)
-        named = f" ({folded(title, mask)})" if title else ""
-        page = f"{terms.issuer} answered {reply.status} with an HTML page{named} instead of a token"
-        raise FetchFailure(page + look_at(terms.credential, terms.address))
-    if not terms.plain_text:
-        raise FetchFailure(f"{terms.issuer} answered {reply.status} with a body that is not JSON")
+        named = f" ({one_line(title, mask)})" if title else ""
+        page = f"{reply_format.issuer} answered {reply.status} with an HTML page{named} instead of a token"
+        raise FetchFailure(page + setting_hint(reply_format.credential, reply_format.address))
+    if not reply_format.plain_text:
+        raise FetchFailure(f"{reply_format.issuer} answered {reply.status} with a body that is not JSON")
     return text
 
 
-def _no_token(document: Any, found: Any, terms: Terms) -> str:
-    if terms.header is not None:
-        return f"{terms.issuer} answered without a token in its header {terms.header}"
-    where = f" at {terms.paths.token}" if terms.paths.token else ""
+def _no_token(document: Any, found: Any, reply_format: TokenReplyFormat) -> str:
+    if reply_format.header is not None:
+        return f"{reply_format.issuer} answered without a token in its header {reply_format.header}"
+    where = f" at {reply_format.paths.token}" if reply_format.paths.token else ""
     if found is not None and not isinstance(found, str | dict | list):
-        return f"{terms.issuer} answered with a token{where} that is not text"
-    place = names_its_place(terms.credential) if terms.by_login else ""
-    return _with_names(f"{terms.issuer} answered without a token{where}", document, "the reply has", place)
+        return f"{reply_format.issuer} answered with a token{where} that is not text"
+    place = names_its_place(reply_format.credential) if reply_format.by_login else ""
+    return _with_names(f"{reply_format.issuer} answered without a token{where}", document, "the reply has", place)
 
 
 def _with_names(lacks: str, document: Any, has: str, place: str) -> str:
@@ -245,8 +252,8 @@ def _with_names(lacks: str, document: Any, has: str, place: str) -> str:
 
 
 def _life(
-    text: str, told: Life | Moment | None, reply: Reply, terms: Terms, wall_s: float
-) -> tuple[float, ToldBy, float | None]:
+    text: str, told: ExpiresIn | ExpiresAt | None, reply: TokenResponse, reply_format: TokenReplyFormat, wall_s: float
+) -> tuple[float, LifetimeSource, float | None]:
     """How long the token lives, who says so, and what was said where that is implausible.
 
     Of a JWT's own end and the reply's the earlier counts. The reply's alone is believed up to
@@ -254,39 +261,39 @@ def _life(
     on a token just made means that the clocks differ: then the default holds, and a 401 corrects.
     Where the issuer's `Date` frees a moment from that difference, only what is certain counts.
     """
-    date_s = date_of(reply.headers)
-    if isinstance(told, Life) and told.seconds <= 0:
+    date_s = issuer_time(reply.headers)
+    if isinstance(told, ExpiresIn) and told.seconds <= 0:
         raise FetchFailure(
-            f"{terms.issuer} gave a token that has expired already (its life is {told.seconds:g} s)", quick=False
+            f"{reply_format.issuer} gave a token that has expired already (its life is {told.seconds:g} s)", quick=False
         )
-    own_s = jwt_life_s(text, date_s, wall_s)
+    own_s = jwt_lifetime_s(text, date_s, wall_s)
     if own_s is not None:
         span = jwt_span(text)
         return *_earlier(text, own_s, told), own_s * 1000 if span is not None and span.is_guess else None
-    if isinstance(told, Moment):
-        told = Life(told.epoch_s - wall_s if date_s is None else certain_s(told.epoch_s, date_s))
+    if isinstance(told, ExpiresAt):
+        told = ExpiresIn(told.epoch_s - wall_s if date_s is None else certain_s(told.epoch_s, date_s))
     if told is None:
-        return terms.default_ttl_s, ToldBy.DEFAULT, None
+        return reply_format.default_ttl_s, LifetimeSource.DEFAULT, None
     if told.seconds <= 0:
-        return terms.default_ttl_s, ToldBy.DEFAULT, told.seconds
-    is_too_long = told.seconds > terms.max_ttl_s
-    return min(told.seconds, terms.max_ttl_s), ToldBy.REPLY, told.seconds if is_too_long else None
+        return reply_format.default_ttl_s, LifetimeSource.DEFAULT, told.seconds
+    is_too_long = told.seconds > reply_format.max_ttl_s
+    return min(told.seconds, reply_format.max_ttl_s), LifetimeSource.REPLY, told.seconds if is_too_long else None
 
 
-def _earlier(text: str, own_s: float, told: Life | Moment | None) -> tuple[float, ToldBy]:
+def _earlier(text: str, own_s: float, told: ExpiresIn | ExpiresAt | None) -> tuple[float, LifetimeSource]:
     """What is left of a JWT of which `own_s` is left by its own word, where its reply may have told an earlier end.
 
     A moment is compared with the JWT's own, both on the issuer's clock: no difference between clocks comes in.
     A life that is only guessed is not held against the JWT when it comes again (`no_longer_than`).
     """
-    span, told_s = jwt_span(text), None
-    if isinstance(told, Life):
-        told_s = told.seconds
+    span, claimed_lifetime_s = jwt_span(text), None
+    if isinstance(told, ExpiresIn):
+        claimed_lifetime_s = told.seconds
     elif told is not None and span is not None:
-        told_s = own_s - (span.end_s - told.epoch_s)
-    if told_s is not None and 0 < told_s < own_s - cut_off_s(own_s):
-        return told_s, ToldBy.REPLY
-    return own_s, ToldBy.REPLY if span is not None and span.is_guess else ToldBy.JWT
+        claimed_lifetime_s = own_s - (span.end_s - told.epoch_s)
+    if claimed_lifetime_s is not None and 0 < claimed_lifetime_s < own_s - cut_off_s(own_s):
+        return claimed_lifetime_s, LifetimeSource.REPLY
+    return own_s, LifetimeSource.REPLY if span is not None and span.is_guess else LifetimeSource.JWT
 
 
 EXEC_CREDENTIAL = ReplyPaths(token="status.token", expires_at="status.expirationTimestamp")  # noqa: S106 - a path
@@ -294,7 +301,7 @@ EXEC_CREDENTIAL = ReplyPaths(token="status.token", expires_at="status.expiration
 
 
 @dataclass(frozen=True, slots=True)
-class Moments:
+class ReadTimes:
     """Clock.wall at the reading; and when the text came to this machine, where a change of it is noticed.
 
     Such a text's token lasts until it changes where nothing tells its life, and one that has expired
@@ -309,26 +316,28 @@ class Moments:
         return self.written_s is not None
 
 
-def read_document(text: str, terms: Terms, at_s: Moments, mask: Mask) -> Minted:
+def parse_token_document(text: str, reply_format: TokenReplyFormat, at_s: ReadTimes, mask: Mask) -> ParsedToken:
     """The token of a JSON document, or of a text that is one; raises FetchFailure.
 
     Unlike an issuer's reply the text may be old: a life that has passed is over, whatever the clocks.
     """
-    document = _local_document(text, terms)
+    document = _local_document(text, reply_format)
     if at(document, "kind") == "ExecCredential":
-        terms = replace(terms, paths=EXEC_CREDENTIAL, credential="")
-    found, home = found_token(document, terms.paths, plain_text=True)
-    if denies(document) or not is_text(found):
-        raise _refusal(document, terms, mask) or FetchFailure(_no_local_token(document, found, terms))
-    token = bearer(found, terms.issuer)
-    told = told_life(document, home, terms.paths)
-    left_s, told_by = _left(token, told, terms, at_s)
-    unheard = expiry_path(terms.paths) if told_by is ToldBy.DEFAULT else None
-    kind = Kind.JWT if is_jwt(token) else Kind.OPAQUE
-    return Minted(token, left_s, kind, told_by, unheard, unusual_type=_unusual_type(document, home, terms, mask))
+        reply_format = replace(reply_format, paths=EXEC_CREDENTIAL, credential="")
+    found, home = found_token(document, reply_format.paths, plain_text=True)
+    if is_error_reply(document) or not is_text(found):
+        raise _refusal(document, reply_format, mask) or FetchFailure(_no_local_token(document, found, reply_format))
+    token = bearer(found, reply_format.issuer)
+    told = told_life(document, home, reply_format.paths)
+    left_s, told_by = _left(token, told, reply_format, at_s)
+    unheard = expiry_path(reply_format.paths) if told_by is LifetimeSource.DEFAULT else None
+    kind = TokenKind.JWT if is_jwt(token) else TokenKind.OPAQUE
+    return ParsedToken(
+        token, left_s, kind, told_by, unheard, unexpected_type=_unusual_type(document, home, reply_format, mask)
+    )
 
 
-def read_key(text: str, issuer: str, at_s: Moments) -> Minted:
+def parse_token_text(text: str, issuer: str, at_s: ReadTimes) -> ParsedToken:
     """A text that is a token as a whole: a JWT with its `exp`, or a key without an end; raises FetchFailure.
 
     Keys are no OAuth tokens: any visible ASCII goes (`1|abc` is a key).
@@ -340,10 +349,10 @@ def read_key(text: str, issuer: str, at_s: Moments) -> Minted:
         raise FetchFailure(f"{issuer} holds a space, a line break or a character beyond ASCII", definite=True)
     left_s = jwt_left_s(key, at_s.wall_s, at_s.written_s)
     if left_s is None:
-        return Minted(key, None, Kind.JWT if is_jwt(key) else Kind.KEY, ToldBy.NOBODY)
+        return ParsedToken(key, None, TokenKind.JWT if is_jwt(key) else TokenKind.KEY, LifetimeSource.NONE)
     if left_s <= 0:
         raise _expired(issuer, left_s, definite=True)
-    return Minted(key, left_s, Kind.JWT, ToldBy.JWT)
+    return ParsedToken(key, left_s, TokenKind.JWT, LifetimeSource.JWT)
 
 
 def is_document(text: str) -> bool:
@@ -351,57 +360,62 @@ def is_document(text: str) -> bool:
     return text.lstrip()[:1] in ("{", "[", '"')
 
 
-def _local_document(text: str, terms: Terms) -> Any:
+def _local_document(text: str, reply_format: TokenReplyFormat) -> Any:
     if not text.strip():
-        raise FetchFailure(f"{terms.issuer} is empty")
+        raise FetchFailure(f"{reply_format.issuer} is empty")
     if not is_document(text):
-        if terms.paths.token is not None:
-            raise FetchFailure(f"{terms.issuer} is no JSON, so nothing stands at {terms.paths.token}")
+        if reply_format.paths.token is not None:
+            raise FetchFailure(f"{reply_format.issuer} is no JSON, so nothing stands at {reply_format.paths.token}")
         return text
     try:
-        return document_of(text)
+        return parse_json_object(text)
     except NotJson:
-        raise FetchFailure(f"{terms.issuer} begins like JSON and is none") from None
+        raise FetchFailure(f"{reply_format.issuer} begins like JSON and is none") from None
 
 
-def _refusal(document: Any, terms: Terms, mask: Mask) -> FetchFailure | None:
-    found = objection(document)
+def _refusal(document: Any, reply_format: TokenReplyFormat, mask: Mask) -> FetchFailure | None:
+    found = token_error_body(document)
     if found is None:
         return None
     refused = REFUSED if found.definite else ""
-    words = f"{refused}{terms.issuer} holds an error: {quoted(found, mask)}"
+    words = f"{refused}{reply_format.issuer} holds an error: {quoted(found, mask)}"
     return FetchFailure(words, definite=found.definite, unclear=not found.passing)
 
 
-def _no_local_token(document: Any, found: Any, terms: Terms) -> str:
-    where = f" at {terms.paths.token}" if terms.paths.token else ""
+def _no_local_token(document: Any, found: Any, reply_format: TokenReplyFormat) -> str:
+    where = f" at {reply_format.paths.token}" if reply_format.paths.token else ""
     if found is not None and not isinstance(found, str | dict | list):
-        return f"{terms.issuer} holds a token{where} that is not text"
-    lacks = f"{terms.issuer} holds no token{where}"
-    return _with_names(lacks, document, "it has", names_its_place(terms.credential))
+        return f"{reply_format.issuer} holds a token{where} that is not text"
+    lacks = f"{reply_format.issuer} holds no token{where}"
+    return _with_names(lacks, document, "it has", names_its_place(reply_format.credential))
 
 
-def _left(token: str, told: Life | Moment | None, terms: Terms, at_s: Moments) -> tuple[float | None, ToldBy]:
+def _left(
+    token: str, told: ExpiresIn | ExpiresAt | None, reply_format: TokenReplyFormat, at_s: ReadTimes
+) -> tuple[float | None, LifetimeSource]:
     """How long the token lives from now on and who says so: the earlier end of a JWT's own and the document's,
     which alone is believed up to `max_ttl_s`.
     """
     own_s = jwt_left_s(token, at_s.wall_s, at_s.written_s)
-    told_s = None if told is None else _told_left_s(told, at_s)
-    if own_s is None and told_s is None:
-        if at_s.watched and expiry_path(terms.paths) is None:
-            return None, ToldBy.NOBODY
-        return terms.default_ttl_s, ToldBy.DEFAULT
-    left_s, told_by = own_s or 0.0, ToldBy.JWT
-    if told_s is not None and (own_s is None or told_s < own_s - cut_off_s(own_s)):
-        left_s, told_by = told_s if own_s is not None else min(told_s, terms.max_ttl_s), ToldBy.REPLY
+    claimed_lifetime_s = None if told is None else _told_left_s(told, at_s)
+    if own_s is None and claimed_lifetime_s is None:
+        if at_s.watched and expiry_path(reply_format.paths) is None:
+            return None, LifetimeSource.NONE
+        return reply_format.default_ttl_s, LifetimeSource.DEFAULT
+    left_s, told_by = own_s or 0.0, LifetimeSource.JWT
+    if claimed_lifetime_s is not None and (own_s is None or claimed_lifetime_s < own_s - cut_off_s(own_s)):
+        left_s, told_by = (
+            claimed_lifetime_s if own_s is not None else min(claimed_lifetime_s, reply_format.max_ttl_s),
+            LifetimeSource.REPLY,
+        )
     if left_s <= 0:
-        raise _expired(terms.issuer, left_s, definite=at_s.watched)
+        raise _expired(reply_format.issuer, left_s, definite=at_s.watched)
     return left_s, told_by
 
 
-def _told_left_s(told: Life | Moment, at_s: Moments) -> float:
+def _told_left_s(told: ExpiresIn | ExpiresAt, at_s: ReadTimes) -> float:
     """A moment is on our clock, for there is no other; a life began when the text was written."""
-    if isinstance(told, Moment):
+    if isinstance(told, ExpiresAt):
         return told.epoch_s - at_s.wall_s
     return told.seconds if at_s.written_s is None else told.seconds - max(0.0, at_s.wall_s - at_s.written_s)
 
@@ -453,7 +467,7 @@ def is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
-def told_life(document: Any, home: Any, paths: ReplyPaths) -> Life | Moment | None:
+def told_life(document: Any, home: Any, paths: ReplyPaths) -> ExpiresIn | ExpiresAt | None:
     """What the document says of the life: at the configured path alone, else by the usual names, those of
     the token's own object (`home`) first.
     """

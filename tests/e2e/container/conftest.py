@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from gatepass.demo.issuer import Client, Issuer
+from gatepass.demo.issuer import DemoClient, DemoIssuer
 from gatepass.demo.model_server import ModelServer
 from gatepass.demo.stage import serving
 from tests.e2e.container.compose import document
@@ -112,7 +112,7 @@ def harbour(engine: Engine, image: str) -> Iterator[Harbour]:
 class Corporation:
     """A portal that gives tokens for a JSON login, and two model servers that believe them."""
 
-    issuer: Issuer
+    issuer: DemoIssuer
     chat: ModelServer
     embeddings: ModelServer
     issuer_url: str
@@ -123,8 +123,8 @@ class Corporation:
 
 @pytest.fixture
 async def corporation(tmp_path: Path) -> AsyncIterator[Corporation]:
-    client = Client(id="ragflow", secret=secrets.token_urlsafe(24), audience=AUDIENCE)
-    issuer = Issuer([client], TOKEN_LIFE_S, lambda _: None)
+    client = DemoClient(id="ragflow", secret=secrets.token_urlsafe(24), audience=AUDIENCE)
+    issuer = DemoIssuer([client], TOKEN_LIFE_S, lambda _: None)
     chat = ModelServer(issuer.key, AUDIENCE, CHAT_MODEL, pace_s=0.2)
     embeddings = ModelServer(issuer.key, AUDIENCE, EMBEDDINGS_MODEL)
     login = tmp_path / "login"

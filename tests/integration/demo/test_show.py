@@ -25,7 +25,7 @@ from starlette.exceptions import HTTPException
 
 from gatepass.demo import model_server, stage
 from gatepass.demo.command import demo
-from gatepass.demo.issuer import Client, Issuer, Minted
+from gatepass.demo.issuer import DemoClient, DemoIssuer, IssuedToken
 from gatepass.demo.model_server import ModelServer, understood, vector
 
 BOUND_S = 60.0
@@ -51,10 +51,10 @@ class BurstServer(ModelServer):
         yield "".join(events)
 
 
-class FailingIssuer(Issuer):
+class FailingIssuer(DemoIssuer):
     """Fails once each of its clients has its first token."""
 
-    def mint(self, client: Client) -> Minted:
+    def mint(self, client: DemoClient) -> IssuedToken:
         if {minted.audience for minted in self.minted} == {"chat", "embeddings"}:
             raise HTTPException(503)
         return super().mint(client)
@@ -87,7 +87,7 @@ FAULTS = {
         *(model_server, "vector", lambda text: vector(text[::-1]), "embeddings"),
         "the vectors are not those of the texts",
     ),
-    "outage": Fault(stage, "Issuer", FailingIssuer, "renewal", "503"),
+    "outage": Fault(stage, "DemoIssuer", FailingIssuer, "renewal", "503"),
     "lenient": Fault(
         *(model_server, "jwt", SimpleNamespace(decode=believing, PyJWTError=jwt.PyJWTError), "stale-check"),
         "the model server answered on the dead token",

@@ -29,9 +29,9 @@ from starlette.testclient import TestClient
 
 from gatepass.clock import Clock
 from gatepass.config.model import Config
-from gatepass.proxy.app_state import Gate, build_gate
+from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.server.app import build_app
-from gatepass.server.asgi import ReplyBrokenOff
+from gatepass.server.asgi import ResponseIncomplete
 from gatepass.server.listening import listen
 from tests.integration.gateway import CHAT, HELLO, JSON, Answer, Ask, gateway
 
@@ -199,7 +199,7 @@ class AskedByTestClient(Asked):
         try:
             while await self.piece():
                 pass
-        except ReplyBrokenOff:
+        except ResponseIncomplete:
             return Answer(self.status, self.received, bytes(self.body), whole=False)
         return Answer(self.status, self.received, bytes(self.body))
 
@@ -210,7 +210,7 @@ class Served:
 
     name: str
     port: int
-    gate: Gate
+    gate: AppState
     prefix: str = ""
     by: Callable[..., Asked] = Asked
 
@@ -329,7 +329,7 @@ async def served(name: str, clock: Clock | None = None, **blocks: Any) -> AsyncI
             yield Served(name, fast.port, fast.gate)
         return
     config = Config.model_validate({"server": {"drain_timeout_s": 0}, **blocks})
-    gate = build_gate(config, None if name == TEST_CLIENT else clock)
+    gate = create_app_state(config, None if name == TEST_CLIENT else clock)
     app = build_app(gate)
     if name == TEST_CLIENT:
         client = TestClient(app, base_url="http://localhost", client=("127.0.0.1", 1))

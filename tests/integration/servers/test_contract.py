@@ -316,7 +316,7 @@ async def test_a_key_has_so_many_requests_under_way_and_no_more(name):
                 assert (refused.error["hop"], refused.headers["retry-after"]) == ("gatepass", "1")
                 stage.plays(Send(reply(COMPLETION)))
                 assert (await server.ask(HELLO, headers=KEYED).answer()).status == 200
-            await until(lambda: not server.gate.live.busy, LEFT_S)
+            await until(lambda: not server.gate.in_flight.busy, LEFT_S)
             assert (await server.ask(HELLO, headers=narrow).answer()).status == 200
 
 
@@ -330,7 +330,7 @@ async def test_a_client_that_leaves_before_the_head_ends_the_upstreams_request(s
     async with server.ask(asked, headers=KEYED):
         await stage.upstream.requested()
     await until(lambda: not stage.upstream.open, LEFT_S)
-    await until(lambda: not server.gate.live.busy, LEFT_S)
+    await until(lambda: not server.gate.in_flight.busy, LEFT_S)
 
 
 async def test_a_client_that_leaves_in_a_stream_ends_the_upstreams_request(server, stage):
@@ -339,7 +339,7 @@ async def test_a_client_that_leaves_in_a_stream_ends_the_upstreams_request(serve
         await ask.head()
         await ask.until(b"data:")
     await until(lambda: not stage.upstream.open, LEFT_S)
-    await until(lambda: not server.gate.live.busy, LEFT_S)
+    await until(lambda: not server.gate.in_flight.busy, LEFT_S)
 
 
 @pytest.mark.parametrize("name", ON_SOCKETS)
@@ -368,7 +368,7 @@ async def test_a_client_that_leaves_while_its_upload_is_not_taken_ends_the_upstr
                 assert await ask.head() == 200
                 await ask.until(b"x")
             await until(is_closed.is_set, LEFT_S)
-            await until(lambda: not server.gate.live.busy, LEFT_S)
+            await until(lambda: not server.gate.in_flight.busy, LEFT_S)
 
 
 async def test_a_client_that_reads_nothing_stops_the_upstream_and_gets_all_when_it_reads(server, stage):

@@ -7,7 +7,7 @@ import logging
 
 from gatepass.clock import SystemClock
 from gatepass.config.model import Config
-from gatepass.proxy.app_state import Gate, build_gate
+from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.store.choice import open_store
 from gatepass.store.memory import MemoryStore
 from tests.integration.gateway import gateway
@@ -19,7 +19,7 @@ KEY = "an-encryption-key-of-32-characters-and-more"
 PASSWORD = "password-of-the-store"
 
 
-def built(issuer: Minting, responder: Responder) -> Gate:
+def built(issuer: Minting, responder: Responder) -> AppState:
     store = {
         "url": f"valkey://127.0.0.1:{responder.port}",
         "password": PASSWORD,
@@ -28,7 +28,7 @@ def built(issuer: Minting, responder: Responder) -> Gate:
     }
     config = Config.model_validate(issuer.configuration(store=store))
     clock = SystemClock()
-    return build_gate(config, clock, open_store(config.store, None, clock))
+    return create_app_state(config, clock, open_store(config.store, None, clock))
 
 
 async def test_two_gates_make_one_call_and_close_what_they_opened():

@@ -11,7 +11,7 @@ import trustme
 
 from gatepass.clock import SystemClock
 from gatepass.config.model import StoreSettings
-from gatepass.store.base import Reach, Store, StoreUnavailable
+from gatepass.store.base import Store, StoreScope, StoreUnavailable
 from gatepass.store.choice import REST_S, open_store
 from gatepass.store.valkey import ValkeyStore
 from gatepass.types import Secret
@@ -77,7 +77,7 @@ async def test_a_dump_of_the_server_holds_no_value_and_no_name():
         assert b"the-token" not in responder.dump()
         assert b"the-recipe" not in responder.dump()
         assert b"the-token" not in repr(responder.heard).encode()
-        assert store.reach is Reach.NETWORK
+        assert store.scope is StoreScope.NETWORK
 
 
 async def test_it_signs_in_with_what_the_password_is_now_and_selects_its_database():

@@ -17,7 +17,7 @@ def form_of(request: Received) -> dict[str, str]:
 
 
 class StrictIssuer:
-    """`check` knows the clients. `first` is the refresh token that a person got; `life_s` that of access tokens.
+    """`check` knows the clients. `first` is the refresh token that a person got; `lifetime_s` that of access tokens.
 
     `reused` counts second uses of a refresh token, `minted` the access tokens in order.
     """

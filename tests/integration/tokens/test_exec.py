@@ -15,7 +15,7 @@ from gatepass.clock import SystemClock
 from gatepass.config.credential.kinds import ExecCredential
 from gatepass.config.load import load
 from gatepass.observability.redaction import Redactor
-from gatepass.tokens import FetchFailure, Token, TokenHolder, Waits
+from gatepass.tokens import FetchFailure, Token, TokenHolder, WaitBudget
 from gatepass.tokens.sources.exec import ExecSource
 from tests.integration.tokens.programs import LOOPS, children, lives, on, program
 from tests.waiting import until
@@ -53,7 +53,7 @@ def failure(loop: str, *command: str, **more: Any) -> FetchFailure:
 def test_a_program_prints_a_token(loop, tmp_path):
     assert fetched(loop, program(tmp_path, "print('abc')")).text == "abc"
     told = fetched(loop, program(tmp_path, 'print(\'{"accessToken": "abc", "expiresIn": 300}\')'))
-    assert (told.text, told.life_s) == ("abc", 300.0)
+    assert (told.text, told.lifetime_s) == ("abc", 300.0)
 
 
 def test_it_is_found_by_the_path_of_its_own_environment(loop, tmp_path, monkeypatch):
@@ -66,7 +66,7 @@ def test_it_is_found_by_the_path_of_its_own_environment(loop, tmp_path, monkeypa
 
 def test_a_plugin_of_kubectl_works_unchanged(loop, tmp_path):
     token = fetched(loop, program(tmp_path, KUBECTL), exec_credential="v1")
-    assert (token.text, token.life_s) == ("k8s-aws-v1.abc", 3600.0)
+    assert (token.text, token.lifetime_s) == ("k8s-aws-v1.abc", 3600.0)
 
 
 def test_a_failure_has_the_programs_last_words_without_secrets(loop, tmp_path):
@@ -102,7 +102,7 @@ def test_a_holder_that_closes_kills_the_program(loop, tmp_path):
     path = program(tmp_path, f"import os, time\nopen('{file}', 'w').write(str(os.getpid()))\ntime.sleep(60)")
 
     async def work() -> None:
-        holder = TokenHolder("corp", source(path), CLOCK, Redactor(), Waits(10.0))
+        holder = TokenHolder("corp", source(path), CLOCK, Redactor(), WaitBudget(10.0))
         holder.start()
         pids.append(int(await until(lambda: file.exists() and file.read_text())))
         await holder.aclose()
@@ -120,7 +120,7 @@ def test_five_hundred_requests_are_one_run(loop, tmp_path):
     )
 
     async def work() -> None:
-        holder = TokenHolder("corp", source(path), CLOCK, Redactor(), Waits(10.0))
+        holder = TokenHolder("corp", source(path), CLOCK, Redactor(), WaitBudget(10.0))
         holder.start()
         tokens = await asyncio.gather(*(holder.token() for _ in range(500)))
         assert {token.text for token in tokens} == {"abc"}
@@ -134,7 +134,7 @@ def test_a_program_that_is_mended_is_noticed_within_four_seconds(loop, tmp_path)
     path = program(tmp_path, "import sys\nsys.exit('no route to host')")
 
     async def work() -> float:
-        holder = TokenHolder("corp", source(path), CLOCK, Redactor(), Waits(10.0))
+        holder = TokenHolder("corp", source(path), CLOCK, Redactor(), WaitBudget(10.0))
         holder.start()
         await until(lambda: holder.status().failing)
         program(tmp_path, "print('abc')")

@@ -11,10 +11,10 @@ import pytest
 
 from gatepass.config.credential.kinds import FileCredential
 from gatepass.observability.redaction import KEPT, MASK, Redactor
-from gatepass.tokens import FetchFailure, Token, TokenHolder, TokenReissued, Waits
+from gatepass.tokens import FetchFailure, Token, TokenHolder, TokenReissued, WaitBudget
 from gatepass.tokens.holder import WATCH_S
-from gatepass.tokens.lifetime import STALE_SHARE, Kind, ToldBy
-from gatepass.tokens.sources.file import SETTLED_S, FileSource, WatchedFile, Written
+from gatepass.tokens.lifetime import STALE_SHARE, LifetimeSource, TokenKind
+from gatepass.tokens.sources.file import SETTLED_S, FileContent, FileSource, WatchedFile
 from tests.unit.clock import DrivenClock
 from tests.unit.tokens.scripted import signed
 
@@ -58,7 +58,7 @@ def source(writer: Writer, **more: Any) -> FileSource:
 
 
 def holder(writer: Writer, **more: Any) -> TokenHolder:
-    it = TokenHolder("pod", source(writer, **more), writer.clock, Redactor(), Waits(10.0, chance=lambda: 0.0))
+    it = TokenHolder("pod", source(writer, **more), writer.clock, Redactor(), WaitBudget(10.0, chance=lambda: 0.0))
     it.start()
     return it
 
@@ -69,21 +69,21 @@ async def failure(it: FileSource) -> FetchFailure:
     return caught.value
 
 
-def told(token: Token) -> tuple[str, float | None, Kind, ToldBy]:
-    return token.text, token.life_s, token.kind, token.told_by
+def told(token: Token) -> tuple[str, float | None, TokenKind, LifetimeSource]:
+    return token.text, token.lifetime_s, token.kind, token.lifetime_source
 
 
 async def test_a_jwt_has_what_is_left_of_its_life(writer):
     text = writer.jwt(600, age_s=200)
-    assert told(await source(writer).fetch()) == (text, 400.0, Kind.JWT, ToldBy.JWT)
+    assert told(await source(writer).fetch()) == (text, 400.0, TokenKind.JWT, LifetimeSource.JWT)
 
 
 async def test_a_plain_key_has_no_end_and_json_may_tell_one(writer):
     writer.write("1|abc\n")
-    assert told(await source(writer).fetch()) == ("1|abc", None, Kind.KEY, ToldBy.NOBODY)
+    assert told(await source(writer).fetch()) == ("1|abc", None, TokenKind.KEY, LifetimeSource.NONE)
     writer.write(json.dumps({"a": {"token": "abc"}, "left": 300}), age_s=100)
     it = source(writer, reply={"token": "a.token", "expires_in": "left"})
-    assert told(await it.fetch()) == ("abc", 200.0, Kind.OPAQUE, ToldBy.REPLY)
+    assert told(await it.fetch()) == ("abc", 200.0, TokenKind.OPAQUE, LifetimeSource.REPLY)
 
 
 async def test_what_is_wrong_with_the_file_is_told_by_its_name(writer, tmp_path):
@@ -107,9 +107,9 @@ async def test_what_is_wrong_with_the_file_is_told_by_its_name(writer, tmp_path)
 
 async def test_a_file_that_is_being_written_is_looked_at_again_at_once(writer):
     writer.write('{"token": "ab')
-    assert (await failure(source(writer))).quick
+    assert (await failure(source(writer))).retry_quickly
     writer.write("")
-    assert (await failure(source(writer))).quick
+    assert (await failure(source(writer))).retry_quickly
 
 
 def test_an_unchanged_file_is_opened_once(writer, monkeypatch):
@@ -124,7 +124,7 @@ def test_an_unchanged_file_is_opened_once(writer, monkeypatch):
     writer.write("abc", age_s=60)
     file = WatchedFile(str(writer.path), writer.clock.wall)
     for _ in range(100):
-        assert file.read() == Written("abc", writer.clock.wall() - 60)
+        assert file.read() == FileContent("abc", writer.clock.wall() - 60)
         assert file.changes() == 1
     assert opened.count(str(writer.path)) == 1
     writer.write("def", age_s=60)
@@ -260,7 +260,7 @@ async def test_a_rejected_token_is_read_again_and_found_the_same_or_another(writ
 
 async def test_tokens_that_have_passed_are_not_remembered_for_ever(writer, clock):
     redactor = Redactor()
-    it = TokenHolder("pod", source(writer), clock, redactor, Waits(10.0))
+    it = TokenHolder("pod", source(writer), clock, redactor, WaitBudget(10.0))
     texts = [writer.jwt(60)]
     it.start()
     for _ in range(100):
@@ -274,14 +274,14 @@ async def test_tokens_that_have_passed_are_not_remembered_for_ever(writer, clock
 
 async def test_keys_that_have_passed_are_not_remembered_for_ever(writer, clock):
     redactor = Redactor()
-    it = TokenHolder("pod", source(writer), clock, redactor, Waits(10.0))
+    it = TokenHolder("pod", source(writer), clock, redactor, WaitBudget(10.0))
     keys = [writer.write("a-key-of-the-pod-000")]
     it.start()
     for number in range(1, 30):
         await clock.advance(10.0)
         keys.append(writer.write(f"a-key-of-the-pod-{number:03}"))
     await clock.advance(10.0)
-    assert (await it.token()).life_s is None
+    assert (await it.token()).lifetime_s is None
     assert [redactor.mask(key) == MASK for key in keys] == [False] * (30 - KEPT) + [True] * KEPT
     await it.aclose()
 

@@ -21,12 +21,12 @@ from gatepass.clock import SystemClock
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.network import Network
 from gatepass.errors import Fault, TransportFault
-from gatepass.http_client.tls import Trust, ssl_context
+from gatepass.http_client.tls import TLSContexts, ssl_context
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer_error import REPLY_BYTES
 from gatepass.tokens.source import build_source, open_client
 from gatepass.tokens.token_endpoint import exchange, issuer_client
-from gatepass.types import Request, Secret
+from gatepass.types import OutboundRequest, Secret
 from tests.integration.gateway import descriptors
 from tests.integration.scripted import Dialogue, Fin, Hold, Rst, Scripted, Send, head, reply
 from tests.integration.transport.proxies import Tunnel
@@ -46,7 +46,7 @@ def oauth2(url: str, **settings: Any) -> Oauth2Credential:
 async def reply_of(url: str, context: ssl.SSLContext | None = None, **network: Any) -> Any:
     settings = oauth2(url, network=network)
     client = issuer_client(settings, context or ssl_context(settings.network))
-    return await exchange(client, Request("POST", url, ((b"accept-encoding", b"identity"),), b"x=1"))
+    return await exchange(client, OutboundRequest("POST", url, ((b"accept-encoding", b"identity"),), b"x=1"))
 
 
 async def fault_of(url: str, context: ssl.SSLContext | None = None, **network: Any) -> TransportFault:
@@ -58,7 +58,7 @@ async def fault_of(url: str, context: ssl.SSLContext | None = None, **network: A
 async def failure_of(url: str, **settings: Any) -> FetchFailure:
     own = oauth2(url, **settings)
     with pytest.raises(FetchFailure) as caught:
-        await build_source("corp", own, open_client(own, Trust()), SystemClock()).fetch()
+        await build_source("corp", own, open_client(own, TLSContexts()), SystemClock()).fetch()
     return caught.value
 
 
@@ -134,7 +134,7 @@ async def test_more_failed_handshakes_than_a_pool_holds_do_not_end_the_fetches()
     async with Scripted(TOKEN, tls=server_context()) as issuer, tunnel.open() as proxy:
         settings = oauth2(issuer.url, network={"proxy": proxy})
         trusting, unknowing = client_context(), ssl_context(Network())
-        request = Request("POST", issuer.url)
+        request = OutboundRequest("POST", issuer.url)
         for _ in range(12):
             with pytest.raises(TransportFault, match="certificate verify failed"):
                 await exchange(issuer_client(settings, unknowing), request)
@@ -146,9 +146,9 @@ async def test_clients_with_the_same_files_share_a_context():
     """A context takes 20 ms and 0.9 MiB."""
     made: list[ssl.SSLContext] = []
 
-    class Counting(Trust):
-        def of(self, network: Network) -> ssl.SSLContext:
-            made.append(super().of(network))
+    class Counting(TLSContexts):
+        def context_for(self, network: Network) -> ssl.SSLContext:
+            made.append(super().context_for(network))
             return made[-1]
 
     trust = Counting()
@@ -170,7 +170,7 @@ async def test_a_client_certificate_that_was_replaced_is_shown_by_the_next_fetch
     network = {"client_cert": str(cert), "client_key": str(key), "ca_file": str(ca)}
     async with Scripted(TOKEN, tls=server_context(asks=True)) as issuer:
         settings = oauth2(issuer.url, network=network)
-        source = build_source("corp", settings, open_client(settings, Trust()), SystemClock())
+        source = build_source("corp", settings, open_client(settings, TLSContexts()), SystemClock())
         with pytest.raises(FetchFailure, match=r"TLS connection|closed the connection"):
             await source.fetch()
         put(AUTHORITY)
@@ -233,7 +233,7 @@ async def test_a_request_arrives_byte_for_byte_and_its_connection_ends_with_the_
         url, headers = f'{server.url}/a/../token?a="|b&c=%7e', ((b"x-sign", b"a=b"), (b"accept-encoding", b"identity"))
         client = issuer_client(oauth2(url), ssl_context(Network()))
         for _ in range(2):
-            await exchange(client, Request("POST", url, headers, b"x=1"))
+            await exchange(client, OutboundRequest("POST", url, headers, b"x=1"))
         await server.left()
     asked = server.received[1]
     assert (asked.target, asked.body) == ('/a/../token?a="|b&c=%7e', b"x=1")
@@ -251,7 +251,8 @@ async def test_a_header_with_a_line_break_is_not_sent(value):
     async with Scripted(TOKEN) as server:
         with pytest.raises(TransportFault, match="line break"):
             await exchange(
-                issuer_client(oauth2(server.url), ssl_context(Network())), Request("GET", server.url, ((b"x", value),))
+                issuer_client(oauth2(server.url), ssl_context(Network())),
+                OutboundRequest("GET", server.url, ((b"x", value),)),
             )
     assert server.connections == 0
 

@@ -12,8 +12,8 @@ from gatepass.clock import SystemClock
 from gatepass.config.credential.kinds import AnyCredential
 from gatepass.config.load import load
 from gatepass.config.network import Network
-from gatepass.http_client.tls import Trust
-from gatepass.proxy.app_state import build_gate
+from gatepass.http_client.tls import TLSContexts
+from gatepass.proxy.app_state import create_app_state
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.source import TokenSource, build_source, open_client
 from tests.integration.scripted import Scripted, Send, reply
@@ -79,7 +79,7 @@ def named(tmp_path) -> dict[str, AnyCredential]:
 @asynccontextmanager
 async def minting(settings: AnyCredential, **network: str) -> AsyncIterator[TokenSource]:
     own = settings.model_copy(update={"network": Network.model_validate(network)})
-    yield build_source("corp", own, open_client(own, Trust()), SystemClock())
+    yield build_source("corp", own, open_client(own, TLSContexts()), SystemClock())
 
 
 def only_over(cloud: Cloud, wire: Wire) -> bool:
@@ -121,7 +121,7 @@ async def test_every_request_goes_through_the_hops_proxy_and_no_other_way(cloud,
     asked = OVER_TLS[name] if name in OVER_TLS else IN_PLAIN[name]
     assert cloud.asked == [asked] * 2, "each request has a connection of its own"
     assert len(cloud.received) == 2, "every fetch is one request, and none is answered from a cache"
-    assert all(token.life_s and token.life_s <= 3_600 for token in tokens)
+    assert all(token.lifetime_s and token.lifetime_s <= 3_600 for token in tokens)
     assert only_over(cloud, wire)
 
 
@@ -183,7 +183,7 @@ async def test_a_configuration_leads_there_too(cloud, wire, tmp_path):
     }
     path = tmp_path / "gatepass.json"
     path.write_text(json.dumps(document))
-    gate = build_gate(load(str(path), {"PROOF": SECRET}).config)
+    gate = create_app_state(load(str(path), {"PROOF": SECRET}).config)
     gate.start()
     try:
         assert (await gate.holders["azure"].token()).text == "token-1"

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from gatepass.errors import TransportFault
 from gatepass.http_client.message_head import ProxyServer
-from gatepass.http_client.pool import LeanTransport
+from gatepass.http_client.pool import Http1Transport
 from gatepass.http_client.response_body import read_whole
-from gatepass.types import Headers, Request, Response, Timeouts
+from gatepass.types import Headers, OutboundRequest, Response, Timeouts
 from tests.integration.transport.proxies import AUTHORITY, Tunnel, proxy_context
 
 BOUNDS = Timeouts(connect_s=5, first_byte_s=5, idle_s=5)
@@ -37,7 +37,7 @@ class Way:
             if self.proxy_scheme is not None:
                 tunnel = Tunnel(proxy_context() if self.proxy_scheme == "https" else None)
                 proxy = ProxyServer.of(await stack.enter_async_context(tunnel.open()), None)
-            transport = LeanTransport(max_connections, context, proxy=proxy)
+            transport = Http1Transport(max_connections, context, proxy=proxy)
             stack.push_async_callback(transport.aclose)
             yield Hand(transport)
 
@@ -56,12 +56,12 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Hand:
-    transport: LeanTransport
+    transport: Http1Transport
 
     async def send(
         self, url: str, body: bytes = b"{}", *, method: str = "POST", headers: Headers = (), bounds: Timeouts = BOUNDS
     ) -> Response:
-        return await self.transport.send(Request(method, url, headers, body, bounds))
+        return await self.transport.send(OutboundRequest(method, url, headers, body, bounds))
 
     async def ask(
         self, url: str, body: bytes = b"{}", *, method: str = "POST", headers: Headers = (), bounds: Timeouts = BOUNDS

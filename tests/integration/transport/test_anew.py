@@ -10,7 +10,7 @@ import pytest
 import trustme
 
 from gatepass.http_client.response_body import read_whole
-from gatepass.types import Request
+from gatepass.types import OutboundRequest
 from tests.integration.scripted import Received, Scripted, Send, Wait, reply
 from tests.integration.transport.hand import BOUNDS, DIRECT, Hand
 from tests.integration.transport.proxies import Tunnel
@@ -25,13 +25,20 @@ class _TooLate(Exception):
 
 
 def request(
-    url: str, token: str, anew: Callable[[], Request | None] | None = None, *, method: str = "POST", query: str = ""
-) -> Request:
+    url: str,
+    token: str,
+    anew: Callable[[], OutboundRequest | None] | None = None,
+    *,
+    method: str = "POST",
+    query: str = "",
+) -> OutboundRequest:
     fields = ((b"accept", b"a/b"), (b"authorization", token.encode()))
-    return Request(method, f"{url}/v1/x{query}", fields, b"{}" if method == "POST" else b"", BOUNDS, anew=anew)
+    return OutboundRequest(
+        method, f"{url}/v1/x{query}", fields, b"{}" if method == "POST" else b"", BOUNDS, reauthorize=anew
+    )
 
 
-async def whole(hand: Hand, sent: Request) -> bytes:
+async def whole(hand: Hand, sent: OutboundRequest) -> bytes:
     response = await hand.transport.send(sent)
     try:
         return await read_whole(response, 1000)
@@ -51,7 +58,7 @@ class Moment:
         self.token: str | None = "first"
         self.asked = 0
 
-    def anew(self) -> Request | None:
+    def anew(self) -> OutboundRequest | None:
         self.asked += 1
         if self.token is None:
             raise _TooLate

@@ -539,8 +539,8 @@ async def test_a_reply_tells_whether_its_body_has_ended(coding: str):
     begun = head(200, transfer_encoding="chunked", content_encoding=coding)
     async with Scripted([Send(begun + chunk(body)), Wait(go_on), Send(LAST_CHUNK)]) as upstream, DIRECT.open() as hand:
         response = await hand.send(upstream.url)
-        found = [(await response.pour(lambda _: False), response.ended)]
+        found = [(await response.stream_to(lambda _: False), response.ended)]
         go_on.set()
-        found.append((await response.pour(lambda _: True), response.ended))
+        found.append((await response.stream_to(lambda _: True), response.ended))
         await response.aclose()
     assert found == [(False, False), (True, True)]

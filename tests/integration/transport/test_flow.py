@@ -16,7 +16,7 @@ from typing import cast
 import pytest
 
 from gatepass.errors import Fault
-from gatepass.http_client.response_body import Incoming
+from gatepass.http_client.response_body import UpstreamResponse
 from gatepass.types import Timeouts
 from tests.integration.scripted import LAST_CHUNK, Dialogue, Fin, Move, Scripted, Send, chunk, head, reply, stream
 from tests.integration.transport.hand import DIRECT
@@ -197,7 +197,7 @@ async def test_a_reply_that_nobody_reads_leaves_nothing_to_the_garbage_collector
     async with Scripted([Send(reply(b"d" * MIB, connection="close")), Fin()]) as upstream, DIRECT.open() as hand:
 
         async def leave() -> None:
-            response = cast(Incoming, await hand.send(upstream.url, b"u" * MIB))
+            response = cast(UpstreamResponse, await hand.send(upstream.url, b"u" * MIB))
             await until(lambda: response.size > MIB // 8)
             await response.aclose()
 

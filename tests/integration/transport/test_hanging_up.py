@@ -13,7 +13,7 @@ import pytest
 
 from gatepass.errors import Fault
 from gatepass.http_client.response_body import read_whole
-from gatepass.types import Request
+from gatepass.types import OutboundRequest
 from tests.integration.scripted import reply
 from tests.integration.transport.hand import BOUND_S, BOUNDS, DIRECT, LIMIT_BYTES, Hand
 from tests.integration.transport.test_upload import Pieces
@@ -57,7 +57,7 @@ def open_files() -> int:
 async def uploaded(hand: Hand, url: str, body: bytes) -> tuple[int, bytes]:
     upload = Pieces(tuple(body[start : start + MIB] for start in range(0, len(body), MIB)), len(body))
     async with asyncio.timeout(BOUND_S):
-        response = await hand.transport.send(Request("POST", url, (), b"", BOUNDS, upload=upload))
+        response = await hand.transport.send(OutboundRequest("POST", url, (), b"", BOUNDS, upload=upload))
         try:
             return response.status, await read_whole(response, LIMIT_BYTES)
         finally:

@@ -11,7 +11,7 @@ import pytest
 
 from gatepass.errors import ClientGone, Fault, TransportFault
 from gatepass.http_client.response_body import read_whole
-from gatepass.types import Request, Timeouts
+from gatepass.types import OutboundRequest, Timeouts
 from tests.integration.scripted import Hold, Rst, Scripted, Send, reply
 from tests.integration.transport.hand import BOUNDS, DIRECT, LIMIT_BYTES, Hand
 from tests.waiting import at_rest, until
@@ -28,7 +28,7 @@ class Pieces:
     taken: int = 0
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def again(self) -> bool:
+    def can_restart(self) -> bool:
         return False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -63,7 +63,7 @@ class Deaf(asyncio.Protocol):
 
 async def ask(hand: Hand, url: str, upload: Pieces, bounds: Timeouts = BOUNDS) -> bytes:
     async with asyncio.timeout(20):
-        response = await hand.transport.send(Request("POST", url, (), b"", bounds, upload=upload))
+        response = await hand.transport.send(OutboundRequest("POST", url, (), b"", bounds, upload=upload))
         try:
             return await read_whole(response, LIMIT_BYTES)
         finally:

@@ -210,7 +210,7 @@ async def test_a_first_worker_that_cannot_use_the_configuration_ends_the_supervi
         kept.finish()
         assert await kept.ended() == UNUSABLE
         assert len(kept.logged("worker_started")) == 2
-        assert kept.logged("worker_died") == []
+        assert kept.logged("worker_exited") == []
 
 
 async def test_a_later_worker_that_cannot_use_the_configuration_is_started_again(keep, monkeypatch):
@@ -220,7 +220,7 @@ async def test_a_later_worker_that_cannot_use_the_configuration_is_started_again
         await kept.served()
         os.kill(kept.pids["worker-1"], signal.SIGKILL)
         await kept.up("worker-4")
-        died = [(fields["worker"], fields["code"]) for fields in kept.logged("worker_died")]
+        died = [(fields["worker"], fields["code"]) for fields in kept.logged("worker_exited")]
         assert died == [(1, -signal.SIGKILL), (3, UNUSABLE)]
 
 
@@ -230,9 +230,9 @@ async def test_a_worker_that_took_the_slot_of_a_dead_one_is_kept(keep, monkeypat
     async with keep() as kept:
         await kept.served()
         os.kill(kept.pids["worker-1"], signal.SIGKILL)
-        await until(lambda: kept.logged("worker_died"))
+        await until(lambda: kept.logged("worker_exited"))
         kept.signal(signal.SIGHUP)
         await until(lambda: kept.told("worker-2") == ["TERM"])
         os.kill(kept.pids["worker-3"], signal.SIGKILL)
         await kept.up("worker-5")
-        assert [fields["worker"] for fields in kept.logged("worker_died")] == [1, 3]
+        assert [fields["worker"] for fields in kept.logged("worker_exited")] == [1, 3]

@@ -58,7 +58,7 @@ async def test_host_and_port_of_the_command_line_count_for_the_workers_too(tmp_p
         running.process.send_signal(signal.SIGTERM)
         assert await running.ended() == 0
         await reading
-    assert not any("worker_died" in line for line in running.lines)
+    assert not any("worker_exited" in line for line in running.lines)
 
 
 async def test_workers_that_cannot_use_the_configuration_end_all_with_code_2(tmp_path):
@@ -72,7 +72,7 @@ async def test_workers_that_cannot_use_the_configuration_end_all_with_code_2(tmp
     )
     assert code == 2
     assert "cannot be used" in said
-    assert "worker_died" not in said
+    assert "worker_exited" not in said
 
 
 async def test_a_sigterm_before_anything_began_ends_at_once_whatever_catches_exceptions():
@@ -109,7 +109,7 @@ async def test_too_few_descriptors_are_a_warning_at_start_and_a_line_while_none_
     try:
         port = await running.port
         silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2 * soft)]
-        await until(lambda: logged(running.lines, "accept_failing"))
+        await until(lambda: logged(running.lines, "descriptors_exhausted"))
         await until_told(lambda: is_alive(port))
         for _, writer in silent:
             writer.close()
@@ -120,9 +120,9 @@ async def test_too_few_descriptors_are_a_warning_at_start_and_a_line_while_none_
     (short,) = logged(running.lines, "descriptors_short")
     assert "needs 9065 file descriptors" in short["warning"]
     assert f"the soft limit is {soft}" in short["warning"]
-    assert [(line["count"], line["limit"], line["needed"]) for line in logged(running.lines, "accept_failing")] == [
-        (1, soft, 9065)
-    ]
+    assert [
+        (line["count"], line["limit"], line["needed"]) for line in logged(running.lines, "descriptors_exhausted")
+    ] == [(1, soft, 9065)]
 
 
 def logged(lines: list[str], event: str) -> list[dict[str, Any]]:

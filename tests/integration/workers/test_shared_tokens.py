@@ -120,7 +120,7 @@ async def test_a_refresh_token_that_ends_with_the_workers_is_warned_of_once(tmp_
             assert set(await ask_for(port, 2.5)) == {200}
             assert len(issuer.calls) > 1
             assert issuer.refused == []
-    assert len([line for line in running.lines if "refresh_token_not_kept" in line]) == 1
+    assert len([line for line in running.lines if "refresh_token_not_stored" in line]) == 1
 
 
 async def test_the_workers_share_tokens_in_memory_in_files_of_their_user_alone(tmp_path):

@@ -109,13 +109,13 @@ async def test_two_workers_serve_one_socket_and_show_one_set_of_metrics_and_each
         status = await both_told(port)
         running.process.send_signal(signal.SIGTERM)
         assert await running.ended() == 0
-    one = {"ready": True, "draining": False, "under_way": 0, "credentials": {}}
+    one = {"ready": True, "draining": False, "in_flight": 0, "credentials": {}}
     assert status == {"workers": {"worker-1": one, "worker-2": one}}
     assert [answer.status for answer in answers] == [200] * 12
     assert 'gatepass_requests_total{operation="chat",outcome="ok"} 12.0' in metrics
     told = [json.loads(line) for line in running.lines if line.startswith("{")]
-    assert {line["event"] for line in told if "worker" in line} == {"worker_started", "exchange", "draining", "drained"}
-    assert {line["worker"] for line in told if line["event"] == "exchange"} <= {1, 2}
+    assert {line["event"] for line in told if "worker" in line} == {"worker_started", "request", "draining", "drained"}
+    assert {line["worker"] for line in told if line["event"] == "request"} <= {1, 2}
     assert sorted(line["worker"] for line in told if line["event"] == "drained") == [1, 2]
 
 
@@ -134,7 +134,7 @@ async def test_a_worker_that_dies_is_replaced_and_sighup_replaces_all_and_fails_
         port = await running.port
         first, _ = await running.pids()
         os.kill(first, signal.SIGKILL)
-        await running.said('"worker_died".*"code":-9')
+        await running.said('"worker_exited".*"code":-9')
         old = await running.pids(3)
         assert (await ask(port)).status == 200
         await both_told(port)
@@ -165,7 +165,7 @@ async def test_sighup_to_a_single_process_ends_nothing_and_says_what_reloads_and
         assert await stream.running.ended() == 0
     told = json.loads(warning[0])
     assert (told["level"], told["reason"]) == ("warning", RELOADS)
-    assert any('"exchange"' in line for line in stream.running.lines)
+    assert any('"request"' in line for line in stream.running.lines)
     assert not any('"worker"' in line for line in stream.running.lines)
 
 
@@ -178,7 +178,7 @@ async def test_sighup_to_a_worker_ends_no_stream(tmp_path):
         await stream.running.pids(4)
         await stream.finish()
         await gone(old)
-        assert not any("worker_died" in line for line in stream.running.lines)
+        assert not any("worker_exited" in line for line in stream.running.lines)
 
 
 async def test_a_configuration_that_is_broken_leaves_the_old_workers_and_is_told_in_the_form_of_the_log(tmp_path):
@@ -275,7 +275,7 @@ async def test_a_stop_that_the_workers_had_heard_themselves_is_no_second_signal(
     async with streaming(tmp_path) as stream:
         for pid in await stream.running.pids():
             os.kill(pid, signal.SIGTERM)
-        await stream.running.said('"draining".*"under_way":1')
+        await stream.running.said('"draining".*"in_flight":1')
         stream.running.process.send_signal(signal.SIGTERM)
         await at_rest(lambda: len(stream.running.lines))
         await stream.finish()
@@ -285,7 +285,7 @@ async def test_a_stop_that_the_workers_had_heard_themselves_is_no_second_signal(
 async def test_a_second_signal_ends_the_streams(tmp_path):
     async with streaming(tmp_path) as stream:
         stream.running.process.send_signal(signal.SIGTERM)
-        await stream.running.said('"draining".*"under_way":1')
+        await stream.running.said('"draining".*"in_flight":1')
         stream.running.process.send_signal(signal.SIGTERM)
         answer = await stream.asked.answer()
         assert answer.error["code"] == "draining"

@@ -5,12 +5,12 @@ from hashlib import sha256
 
 import pytest
 
-from gatepass.auth.authenticator import LOCAL, Doors
-from gatepass.auth.model_access import permit, permit_operation
+from gatepass.auth.authenticator import LOCAL, Authenticator
+from gatepass.auth.model_access import check_model_access, check_operation_access
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.errors import ForbiddenOrigin, InvalidApiKey, ModelNotAllowed, UnsupportedMediaType
-from gatepass.types import Inbound, Operation, Surface
+from gatepass.types import ClientProtocol, ClientRequest, Operation
 
 KEY = "gp-0123456789abcdef"
 FORM = (b"content-type", b"multipart/form-data; boundary=b")
@@ -18,7 +18,7 @@ HOST = (b"host", b"localhost:8080")
 
 
 def doors(**blocks):
-    return Doors(Config.model_validate({"upstreams": {"u": {"base_url": "https://u/v1"}}, **blocks}))
+    return Authenticator(Config.model_validate({"upstreams": {"u": {"base_url": "https://u/v1"}}, **blocks}))
 
 
 def keyed(profile=None, **blocks):
@@ -27,13 +27,13 @@ def keyed(profile=None, **blocks):
 
 
 def asked(*headers):
-    return Inbound("id", "POST", "/v1/files", headers, "127.0.0.1", 0.0)
+    return ClientRequest("id", "POST", "/v1/files", headers, "127.0.0.1", 0.0)
 
 
 @pytest.mark.parametrize("site", [None, b"none", b"same-origin"])
 def test_without_keys_an_operation_of_forms_takes_one_from_this_machine(site):
     more = () if site is None else ((b"sec-fetch-site", site),)
-    assert doors().admit(asked(HOST, FORM, *more), takes_form=True) is LOCAL
+    assert doors().authenticate(asked(HOST, FORM, *more), takes_form=True) is LOCAL
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_without_keys_an_operation_of_forms_takes_one_from_this_machine(site):
 )
 def test_without_keys_no_other_page_can_send_one(headers, takes_form, refusal):
     with pytest.raises(refusal):
-        doors().admit(asked(*headers), takes_form=takes_form)
+        doors().authenticate(asked(*headers), takes_form=takes_form)
 
 
 @pytest.mark.parametrize(
@@ -58,33 +58,33 @@ def test_without_keys_no_other_page_can_send_one(headers, takes_form, refusal):
 def test_a_key_in_a_json_object_is_taken_out_for_the_profile_that_wants_it(profile, in_path, opens):
     bearer = (b"authorization", b'Bearer {"api_key": "%b", "x": 1}' % KEY.encode())
     if opens:
-        assert keyed(profile).admit(asked(bearer), in_path).name == "a"
+        assert keyed(profile).authenticate(asked(bearer), in_path).name == "a"
         return
     with pytest.raises(InvalidApiKey):
-        keyed(profile).admit(asked(bearer), in_path)
+        keyed(profile).authenticate(asked(bearer), in_path)
 
 
 @pytest.mark.parametrize("profile", ["ragflow", "dify", None])
 def test_a_key_that_is_shown_plain_as_well_opens_for_any_profile(profile):
     bearer = (b"authorization", b'Bearer {"api_key": "%b", "x": 1}' % KEY.encode())
-    assert keyed(profile).admit(asked(bearer, (b"x-api-key", KEY.encode()))).name == "a"
+    assert keyed(profile).authenticate(asked(bearer, (b"x-api-key", KEY.encode()))).name == "a"
     with pytest.raises(InvalidApiKey, match="two API keys that differ"):
-        keyed(profile).admit(asked(bearer, (b"x-api-key", KEY.encode() + b"x")))
+        keyed(profile).authenticate(asked(bearer, (b"x-api-key", KEY.encode() + b"x")))
 
 
 def test_a_profile_that_is_none_opens_nothing():
     bearer = (b"authorization", b'Bearer {"api_key": "%b"}' % KEY.encode())
     with pytest.raises(InvalidApiKey):
-        keyed("ragflow").admit(asked(bearer), "nobody")
+        keyed("ragflow").authenticate(asked(bearer), "nobody")
 
 
 def test_who_may_use_some_models_names_one_of_them():
     key = AccessKey(name="a", hash="sha256:" + "0" * 64, models=["gpt-*"])
-    permit(key, "gpt-4o")
+    check_model_access(key, "gpt-4o")
     for model, told in (("o1", "'o1'"), ("", "names none")):
         with pytest.raises(ModelNotAllowed, match=told):
-            permit(key, model)
-    permit(key.model_copy(update={"models": ["*"]}), "")
+            check_model_access(key, model)
+    check_model_access(key.model_copy(update={"models": ["*"]}), "")
 
 
 def test_a_page_is_looked_at_where_there_are_no_keys():
@@ -100,6 +100,6 @@ def test_a_page_is_looked_at_where_there_are_no_keys():
 )
 def test_a_key_for_some_models_runs_nothing_that_names_its_models_elsewhere(models, names_model, passes):
     caller = AccessKey.model_construct(name="me", models=models, profile=None)
-    operation = Operation("batches", "POST", "/batches", Surface.RAW, "Begin a batch", names_model=names_model)
+    operation = Operation("batches", "POST", "/batches", ClientProtocol.RAW, "Begin a batch", names_model=names_model)
     with nullcontext() if passes else pytest.raises(ModelNotAllowed, match="may use some models only; batches"):
-        permit_operation(caller, operation)
+        check_operation_access(caller, operation)

@@ -142,7 +142,7 @@ def test_a_file_that_is_away_or_empty_is_told_once_per_change(tmp_path, caplog):
     file.write_text(TWO)
     for second in range(30, 40):
         ring.find(ONE, float(second))
-    assert told(caplog) == [("INFO", "keys_read_again", {"key": "rag"})]
+    assert told(caplog) == [("INFO", "keys_reloaded", {"key": "rag"})]
 
 
 @pytest.mark.parametrize(

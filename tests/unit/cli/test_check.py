@@ -8,8 +8,8 @@ from click.testing import CliRunner
 import gatepass.cli.doctor
 from gatepass.cli import main
 from gatepass.cli.check import OF_KIND, OPERATIONS, TRIED
-from gatepass.cli.doctor import Check, Outcome, Trial
-from gatepass.config.routes import Kind, OfModel
+from gatepass.cli.doctor import Check, Outcome, ProbeCall
+from gatepass.config.routes import ModelKind, OfModel
 
 HASH, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 FILE = f"""\
@@ -46,7 +46,7 @@ def doctor(monkeypatch):
     class Doctor:
         def __init__(self) -> None:
             self.findings: list[Check] = []
-            self.tried: list[Trial | None] = []
+            self.tried: list[ProbeCall | None] = []
 
         async def diagnose(self, config, trial):
             assert set(config.upstreams) == {"chat", "spare"}
@@ -149,7 +149,7 @@ def test_the_way_is_one_of_the_caller_and_the_operation(check):
 
 def test_every_operation_that_names_a_model_and_every_kind_has_a_way_to_be_shown():
     assert get_args(OfModel) == OPERATIONS
-    assert set(OF_KIND) == {None, *get_args(Kind)}
+    assert set(OF_KIND) == {None, *get_args(ModelKind)}
     assert set(TRIED) < set(OPERATIONS) >= set(OF_KIND.values())
 
 
@@ -222,7 +222,7 @@ def test_a_model_is_tried_for_real_where_its_route_is_fine(check, doctor):
     result = check("--live", "--model", "gpt-9")
     assert (result.exit_code, result.output.count("\n")) == (1, 1)
     assert result.output.startswith("refused: 404 model_not_found: ")
-    assert doctor.tried == [Trial("embeddings", "gpt-4o")]
+    assert doctor.tried == [ProbeCall("embeddings", "gpt-4o")]
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_a_model_is_tried_at_what_it_is_declared_for(tmp_path, doctor, models, b
     result = CliRunner().invoke(main, ["check", "--config", str(file), "--live", "--model", "m"])
     assert (result.exit_code, result.stdout.splitlines()[0]) == (0, f"{operation} with the model m, as any caller")
     CliRunner().invoke(main, ["check", "--config", str(file), "--live", "--model", "m", "--operation", "completions"])
-    assert doctor.tried == [Trial(operation, "m"), Trial("completions", "m")]
+    assert doctor.tried == [ProbeCall(operation, "m"), ProbeCall("completions", "m")]
 
 
 SPEAKING = """\
@@ -301,7 +301,7 @@ def test_a_model_is_tried_as_the_caller_whose_way_is_shown(tmp_path, doctor):
     doctor.findings.append(WORKING)
     for key in ("bot", "ragflow"):
         CliRunner().invoke(main, ["check", "--config", str(file), "--live", "--model", "gpt-4o", "--key", key])
-    assert doctor.tried == [Trial("chat", "gpt-4o", "dify")]
+    assert doctor.tried == [ProbeCall("chat", "gpt-4o", "dify")]
 
 
 CONFIGURED = Check("credential:c", Outcome.WORKS, "a key is configured", proves=False)

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from gatepass import __version__
-from gatepass.cli import COMMANDS, Commands, Entry, main
+from gatepass.cli import COMMANDS, CommandEntry, Commands, main
 
 HEAVY = ("pydantic", "fastapi", "starlette", "uvicorn", "httpx2", "ruamel", "msgspec", "prometheus_client", "ssl")
 
@@ -48,7 +48,7 @@ def test_an_unknown_command_is_a_usage_error():
 @pytest.mark.parametrize("module", ["gatepass.cli.nowhere", "gatepass.nowhere.command"])
 def test_a_missing_module_is_told_and_harms_no_other_command(module):
     group = Commands(
-        {"gone": Entry(module, "gone", "Not here."), "keys": Entry("gatepass.cli.keys", "keys", "Keys.")},
+        {"gone": CommandEntry(module, "gone", "Not here."), "keys": CommandEntry("gatepass.cli.keys", "keys", "Keys.")},
         name="gatepass",
     )
     assert "gone  Not here." in run("--help", group=group).output
@@ -61,7 +61,7 @@ def test_a_missing_module_is_told_and_harms_no_other_command(module):
 def test_a_library_that_is_missing_inside_a_command_is_not_hidden(tmp_path, monkeypatch):
     (tmp_path / "gatepass_probe.py").write_text("import gatepass_no_such_library\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    group = Commands({"probe": Entry("gatepass_probe", "probe", "")}, name="gatepass")
+    group = Commands({"probe": CommandEntry("gatepass_probe", "probe", "")}, name="gatepass")
     result = run("probe", group=group)
     assert isinstance(result.exception, ModuleNotFoundError)
     assert result.exception.name == "gatepass_no_such_library"

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from gatepass.cli.healthcheck import HOST, PORT, healthcheck, listening, reachable, variable
-from gatepass.config.model import Server
+from gatepass.config.model import ServerConfig
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_of_a_file_only_the_server_is_read(tmp_path: Path, text: str, place: tup
 
 
 def test_defaults_are_those_of_the_server() -> None:
-    assert (Server().host, Server().port) == (HOST, PORT)
+    assert (ServerConfig().host, ServerConfig().port) == (HOST, PORT)
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     def well(host: str, port: int, _: float) -> None:
         places.append((host, port))
 
-    monkeypatch.setattr("gatepass.cli.healthcheck.complaint", well)
+    monkeypatch.setattr("gatepass.cli.healthcheck.failure_of", well)
     for name in ("CONFIG", "HOST", "PORT"):
         monkeypatch.delenv(f"GATEPASS_{name}", raising=False)
     return places

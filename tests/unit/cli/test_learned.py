@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from gatepass.cli import main
-from gatepass.cli.learned import Place, place_of, span, table
+from gatepass.cli.learned import LearnedPage, learned_page, span, table
 
 KEY = "gp-a-key-that-opens-the-door"
 ROW = {
@@ -49,7 +49,7 @@ def test_what_failed_says_when_it_is_tried_again():
 
 
 def test_without_anything_it_asks_where_gatepass_listens_by_default():
-    assert place_of(None, None, "GATEPASS_KEY") == Place("http://127.0.0.1:8080", None)
+    assert learned_page(None, None, "GATEPASS_KEY") == LearnedPage("http://127.0.0.1:8080", None)
 
 
 @pytest.mark.parametrize(
@@ -62,17 +62,17 @@ def test_without_anything_it_asks_where_gatepass_listens_by_default():
     ],
 )
 def test_the_file_tells_where(tmp_path, text, url):
-    assert place_of(file(tmp_path, text), None, "GATEPASS_KEY").url == url
+    assert learned_page(file(tmp_path, text), None, "GATEPASS_KEY").url == url
 
 
 def test_the_environment_counts_before_the_file(tmp_path, monkeypatch):
     monkeypatch.setenv("GATEPASS_PORT", "7000")
-    assert place_of(file(tmp_path, "server: {port: 9000}"), None, "GATEPASS_KEY").url == "http://127.0.0.1:7000"
+    assert learned_page(file(tmp_path, "server: {port: 9000}"), None, "GATEPASS_KEY").url == "http://127.0.0.1:7000"
 
 
 @pytest.mark.parametrize("url", ["https://gw.example/llm", "https://gw.example/llm/", "https://gw.example/llm/v1/"])
 def test_a_clients_url_will_do(url):
-    assert place_of(None, url, "GATEPASS_KEY") == Place("https://gw.example/llm", None)
+    assert learned_page(None, url, "GATEPASS_KEY") == LearnedPage("https://gw.example/llm", None)
 
 
 @pytest.mark.parametrize(
@@ -98,30 +98,30 @@ def test_a_key_of_the_configuration_goes_to_its_own_gatepass_and_no_further(tmp_
     path = file(
         tmp_path, "access: {keys: [{name: a, hash: x}, {name: b, key: '${NOWHERE}'}, {name: c, key: '${DOOR}'}]}"
     )
-    assert place_of(path, None, "GATEPASS_KEY").key == KEY
-    assert place_of(path, "http://localhost:8080", "GATEPASS_KEY").key == KEY
-    assert place_of(path, "https://gw.example", "GATEPASS_KEY").key is None
+    assert learned_page(path, None, "GATEPASS_KEY").key == KEY
+    assert learned_page(path, "http://localhost:8080", "GATEPASS_KEY").key == KEY
+    assert learned_page(path, "https://gw.example", "GATEPASS_KEY").key is None
     monkeypatch.setenv("GATEPASS_KEY", "gp-the-key-of-the-shell")
-    assert place_of(path, "https://gw.example", "GATEPASS_KEY").key == "gp-the-key-of-the-shell"
+    assert learned_page(path, "https://gw.example", "GATEPASS_KEY").key == "gp-the-key-of-the-shell"
 
 
 def test_keys_of_the_environment_count_where_there_is_no_file(tmp_path, monkeypatch):
     (tmp_path / "keys").write_text(f"{KEY}\nanother\n")
     monkeypatch.setenv("GATEPASS_KEYS_FILE", str(tmp_path / "keys"))
-    assert place_of(None, None, "GATEPASS_KEY").key == KEY
+    assert learned_page(None, None, "GATEPASS_KEY").key == KEY
     monkeypatch.setenv("GATEPASS_KEYS_FILE", str(tmp_path / "absent"))
-    assert place_of(None, None, "GATEPASS_KEY").key is None
+    assert learned_page(None, None, "GATEPASS_KEY").key is None
 
 
 @pytest.mark.parametrize(
     "text", ["access: {keys: soon}", "access: {keys: [3, {name: a, key: 5}]}", "log: {level: info}"]
 )
 def test_a_file_without_a_key_has_none(tmp_path, text):
-    assert place_of(file(tmp_path, text), None, "GATEPASS_KEY").key is None
+    assert learned_page(file(tmp_path, text), None, "GATEPASS_KEY").key is None
 
 
 def test_a_key_is_no_part_of_a_place_that_is_printed():
-    assert KEY not in repr(Place("http://h", KEY))
+    assert KEY not in repr(LearnedPage("http://h", KEY))
 
 
 def test_what_cannot_be_used_is_told_and_exits_with_two(tmp_path, monkeypatch):

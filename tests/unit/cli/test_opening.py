@@ -1,6 +1,6 @@
 import pytest
 
-from gatepass.cli.opening import gate_of
+from gatepass.cli.opening import open_app_state
 from gatepass.config.load import load
 
 
@@ -13,7 +13,7 @@ def test_a_secret_that_goes_between_the_reading_and_the_start_is_named(tmp_path,
     loaded = load(str(config), {})
     key.unlink()
     with pytest.raises(SystemExit) as ended:
-        gate_of(loaded)
+        open_app_state(loaded)
     assert ended.value.code == 2
     assert capsys.readouterr().err == (
         "a secret of the configuration has gone since it was read: upstreams.chat.headers.X-Key: "

@@ -31,7 +31,7 @@ def test_a_pattern_takes_a_reference_too():
 
 
 def test_texts_say_that_they_take_references_and_numbers_do_not():
-    server = editor_schema()["$defs"]["Server"]["properties"]
+    server = editor_schema()["$defs"]["ServerConfig"]["properties"]
     assert server["host"]["description"].endswith("(references allowed)")
     assert "references" not in server["port"]["description"]
     assert "references" not in editor_schema()["$defs"]["Log"]["properties"]["format"]["description"]

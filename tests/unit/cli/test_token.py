@@ -10,10 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from gatepass.cli import main
-from gatepass.cli.token import Look, Story, report
+from gatepass.cli.token import CredentialView, CredentialWatch, report
 from gatepass.config.model import Config
 from gatepass.tokens import Status, Token
-from gatepass.tokens.lifetime import Freshness, Kind, ToldBy
+from gatepass.tokens.lifetime import Freshness, LifetimeSource, TokenKind
 from gatepass.types import Secret
 from tests.unit.tokens.statuses import FRESH
 
@@ -32,7 +32,7 @@ def config(**upstreams: Any) -> Config:
 
 
 def lines(token: Token, status: Status = FRESH, settings: Config | None = None) -> list[tuple[str, str]]:
-    return list(report(settings or config(), "corp", Look(status, token, 0.0), 0.123, NOW_S))
+    return list(report(settings or config(), "corp", CredentialView(status, token, 0.0), 0.123, NOW_S))
 
 
 def test_an_opaque_token_is_told_by_its_life():
@@ -49,7 +49,7 @@ def test_an_opaque_token_is_told_by_its_life():
 
 def test_a_jwt_shows_its_safe_claims_and_never_itself():
     text = jwt.encode({"iss": "https://sso", "email": "me@corp.example", "exp": NOW_S}, "k" * 32, algorithm="HS256")
-    told = lines(Token(Secret(text), 0.0, 300.0, Kind.JWT, ToldBy.JWT))
+    told = lines(Token(Secret(text), 0.0, 300.0, TokenKind.JWT, LifetimeSource.JWT))
     assert told[3] == ("life", "300 s, told by the token itself")
     assert told[-2:] == [("claim", "iss: https://sso"), ("claim", "exp: 2025-10-09 08:53:20Z (in 0 s)")]
     assert text not in str(told)
@@ -59,8 +59,11 @@ def test_a_jwt_shows_its_safe_claims_and_never_itself():
 @pytest.mark.parametrize(
     ("token", "said"),
     [
-        (Token(Secret("t"), 0.0, 240.0, told_by=ToldBy.DEFAULT), "240 s, default_ttl_s, for nothing tells it"),
-        (Token(Secret("t"), 0.0, None, Kind.KEY, ToldBy.NOBODY), "for good: a key that does not expire"),
+        (
+            Token(Secret("t"), 0.0, 240.0, lifetime_source=LifetimeSource.DEFAULT),
+            "240 s, default_ttl_s, for nothing tells it",
+        ),
+        (Token(Secret("t"), 0.0, None, TokenKind.KEY, LifetimeSource.NONE), "for good: a key that does not expire"),
     ],
 )
 def test_a_life_that_nobody_told_is_said_to_be_so(token, said):
@@ -87,7 +90,7 @@ def of_type(**settings: Any) -> Config:
         ),
         (
             {"type": "file", "path": "/t"},
-            Token(Secret("t"), 0.0, None, Kind.KEY, ToldBy.NOBODY),
+            Token(Secret("t"), 0.0, None, TokenKind.KEY, LifetimeSource.NONE),
             "until the file changes: nothing tells its end",
         ),
         (CORP, Token(Secret("t"), 0.0, 5.96), "5.9 s, told by the issuer's reply"),
@@ -98,7 +101,7 @@ def test_who_told_the_life_is_named_as_what_it_is(settings, token, said):
 
 
 def test_an_opaque_text_in_a_file_is_no_key():
-    key = Token(Secret("t"), 0.0, None, Kind.KEY, ToldBy.NOBODY)
+    key = Token(Secret("t"), 0.0, None, TokenKind.KEY, LifetimeSource.NONE)
     assert ("token", "opaque, 1 characters") in lines(key, settings=of_type(type="file", path="/t"))
     assert ("token", "key, 1 characters") in lines(key)
 
@@ -114,8 +117,8 @@ def test_a_token_out_of_the_store_is_said_to_be_so():
 
 
 def test_a_key_has_no_future_to_tell():
-    key = Token(Secret("t"), 0.0, None, Kind.KEY, ToldBy.NOBODY)
-    labels = [label for label, _ in lines(key, replace(FRESH, left_s=None, next_try_in_s=None))]
+    key = Token(Secret("t"), 0.0, None, TokenKind.KEY, LifetimeSource.NONE)
+    labels = [label for label, _ in lines(key, replace(FRESH, expires_in_s=None, next_try_in_s=None))]
     assert labels == ["credential", "from", "token", "life", "carried as"]
 
 
@@ -178,23 +181,34 @@ def test_without_a_name_the_only_credential_is_meant_and_of_several_the_names_ar
 
 
 FIRST = Token(Secret("token-1"), 0.0, 300.0)
-HELD = Look(FRESH, FIRST, 0.0)
-NOTHING = Look(
-    replace(FRESH, state="none", kind=None, told_by=None, age_s=None, left_s=None, fetches=0, next_try_in_s=None),
+HELD = CredentialView(FRESH, FIRST, 0.0)
+NOTHING = CredentialView(
+    replace(
+        FRESH,
+        state="none",
+        kind=None,
+        lifetime_source=None,
+        age_s=None,
+        expires_in_s=None,
+        fetches=0,
+        next_try_in_s=None,
+    ),
     None,
     0.0,
 )
 DOWN = "sso.corp.example answered 503"
 
 
-def told(*looks: Look) -> list[str]:
+def told(*looks: CredentialView) -> list[str]:
     """What is said of all looks after the first."""
     first, *others = looks
-    story = Story(first)
+    story = CredentialWatch(first)
     return [line for look in others for line in story.since(look)]
 
 
-def failed(look: Look, age_s: float, reason: str = DOWN, next_s: float | None = 2.6, now: float = 0.0) -> Look:
+def failed(
+    look: CredentialView, age_s: float, reason: str = DOWN, next_s: float | None = 2.6, now: float = 0.0
+) -> CredentialView:
     """`look`, `age_s` after an error."""
     failing = next_s is not None
     told = replace(look.status, failing=failing, last_error=reason, last_error_age_s=age_s, next_try_in_s=next_s)
@@ -202,31 +216,35 @@ def failed(look: Look, age_s: float, reason: str = DOWN, next_s: float | None = 
 
 
 def test_nothing_new_is_no_line():
-    later = replace(HELD, status=replace(FRESH, age_s=200.0, left_s=85.0, next_try_in_s=32.0))
+    later = replace(HELD, status=replace(FRESH, age_s=200.0, expires_in_s=85.0, next_try_in_s=32.0))
     assert told(HELD, HELD, later) == []
     assert told(NOTHING, NOTHING) == []
 
 
 def test_a_new_token_is_a_line_with_its_kind_its_life_and_the_number_of_its_fetch():
-    token = Token(Secret("token-2"), 240.0, 299.4, Kind.JWT, ToldBy.JWT)
-    newer = Look(replace(FRESH, kind=Kind.JWT, age_s=0.1, fetches=2, next_try_in_s=240.0), token, 240.1)
+    token = Token(Secret("token-2"), 240.0, 299.4, TokenKind.JWT, LifetimeSource.JWT)
+    newer = CredentialView(replace(FRESH, kind=TokenKind.JWT, age_s=0.1, fetches=2, next_try_in_s=240.0), token, 240.1)
     assert told(HELD, newer, newer) == ["new token (fetch 2): jwt, lives 299 s; next try in 240 s"]
     assert told(NOTHING, newer) == ["new token (fetch 2): jwt, lives 299 s; next try in 240 s"]
 
 
 def test_a_key_that_was_replaced_tells_no_life():
-    key = Token(Secret("key-2"), 1.0, None, Kind.KEY, ToldBy.NOBODY)
-    newer = Look(replace(FRESH, kind=Kind.KEY, left_s=None, fetches=2, next_try_in_s=None), key, 1.0)
+    key = Token(Secret("key-2"), 1.0, None, TokenKind.KEY, LifetimeSource.NONE)
+    newer = CredentialView(
+        replace(FRESH, kind=TokenKind.KEY, expires_in_s=None, fetches=2, next_try_in_s=None), key, 1.0
+    )
     assert told(HELD, newer) == ["new token (fetch 2): key, no end told"]
 
 
 def test_a_token_that_comes_again_is_called_the_same():
-    again = Look(replace(FRESH, fetches=2, next_try_in_s=30.0), replace(FIRST, born_s=100.0, life_s=200.0), 100.0)
+    again = CredentialView(
+        replace(FRESH, fetches=2, next_try_in_s=30.0), replace(FIRST, requested_s=100.0, lifetime_s=200.0), 100.0
+    )
     assert told(HELD, again) == ["the same token again (fetch 2); next try in 30 s"]
 
 
 def test_a_token_that_another_gatepass_fetched_is_no_fetch_of_this_one():
-    found = Look(FRESH, Token(Secret("token-2"), 240.0, 300.0, shared=True), 240.0)
+    found = CredentialView(FRESH, Token(Secret("token-2"), 240.0, 300.0, from_store=True), 240.0)
     assert told(HELD, found) == [
         "new token (found: another gatepass fetched it): opaque, lives 300 s; next try in 232 s"
     ]
@@ -254,7 +272,7 @@ def test_two_reasons_by_turns_are_told_once_each():
 @pytest.mark.parametrize("told_first", [True, False])
 def test_a_reason_that_was_told_before_the_watch_is_not_told_again_but_after_a_token(told_first):
     before = failed(NOTHING, 0.5) if told_first else NOTHING
-    recovered = failed(Look(replace(FRESH, fetches=3), FIRST, 1.0), 1.0, next_s=232.4)
+    recovered = failed(CredentialView(replace(FRESH, fetches=3), FIRST, 1.0), 1.0, next_s=232.4)
     recovered = replace(recovered, status=replace(recovered.status, failing=False))
     lines = told(before, failed(NOTHING, 0.1), recovered, failed(recovered, 0.1))
     assert lines[0 if told_first else 1 :] == [
@@ -266,10 +284,10 @@ def test_a_reason_that_was_told_before_the_watch_is_not_told_again_but_after_a_t
 
 def test_a_quick_failure_and_the_token_after_it_are_told_in_their_order():
     token = Token(Secret("token-2"), 240.0, 300.0)
-    both = failed(Look(replace(FRESH, age_s=0.0, fetches=3), token, 240.0), 0.05, next_s=None)
+    both = failed(CredentialView(replace(FRESH, age_s=0.0, fetches=3), token, 240.0), 0.05, next_s=None)
     assert told(HELD, both) == [f"failed: {DOWN}", "new token (fetch 3): opaque, lives 300 s"]
 
 
 def test_the_end_of_a_token_is_a_line_once():
-    ended = Look(replace(FRESH, state=Freshness.EXPIRED, left_s=0.0), None, 300.0)
+    ended = CredentialView(replace(FRESH, state=Freshness.EXPIRED, expires_in_s=0.0), None, 300.0)
     assert told(HELD, ended, ended) == ["expired: requests wait for the next token, or fail"]

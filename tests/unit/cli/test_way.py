@@ -4,8 +4,8 @@ from gatepass.cli.route import BUILT_IN_TELLS, FORM, way
 from gatepass.config.model import Config
 from gatepass.normalize.built_in import BUILT_IN
 from gatepass.operations.table import samples
-from gatepass.proxy.app_state import build_gate
-from gatepass.proxy.attempt import rules_at
+from gatepass.proxy.app_state import create_app_state
+from gatepass.proxy.attempt import rules_for
 
 URL = "https://llm.example/v1"
 DEPLOYED = "https://r.openai.azure.com/openai/deployments/prod-4o/chat/completions"
@@ -162,9 +162,9 @@ def test_the_steps_are_told_in_the_order_in_which_the_street_takes_them():
         "profiles": {"mine": {"drop": ["top_n"]}},
     }
     config = Config.model_validate(blocks)
-    gate = build_gate(config)
+    gate = create_app_state(config)
     call, (target,) = samples("rerank", "m")[0], gate.routes.resolve("rerank", "m")
-    rules = rules_at(gate, gate.hops["up"], call, target, gate.profiles["mine"])
+    rules = rules_for(gate, gate.upstreams["up"], call, target, gate.profiles["mine"])
     begins = [places.get(rule.name, f"built-in {rule.name}") for rule in rules]
     lines = [line.removeprefix("   - ") for line in way(config, "rerank", "m", None).lines[2:]]
     of_rules = [begin for line in lines for begin in begins if line.startswith(begin)]

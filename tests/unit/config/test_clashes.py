@@ -2,11 +2,21 @@ from typing import Any
 
 import pytest
 
-from gatepass.config.checks import NO_LIST, NO_RULES, NOT_AZURE, ONLY_LISTED, TWICE, UNASKED, carry_of, clashes, doubts
+from gatepass.config.checks import (
+    NO_LIST,
+    NO_RULES,
+    NOT_AZURE,
+    ONLY_LISTED,
+    TWICE,
+    UNASKED,
+    clashes,
+    doubts,
+    placement_of,
+)
 from gatepass.config.document import ConfigError, dotted
 from gatepass.config.load import load
 from gatepass.config.model import Config
-from gatepass.config.network import BEARER, Carry
+from gatepass.config.network import BEARER_PLACEMENT, TokenPlacement
 
 KEY = {"type": "static", "token": "abc"}
 
@@ -19,9 +29,11 @@ def config(upstream, credential=KEY):
 def test_upstream_says_how_a_token_is_carried_before_the_credential_does():
     said: dict[str, Any] = {"headers": {"X-Key": "{token}"}}
     own: dict[str, Any] = {"query": "key"}
-    assert carry_of((it := config({})).upstreams["chat"], it) is BEARER
-    assert carry_of((it := config({}, {**KEY, "carry": said})).upstreams["chat"], it) == Carry(**said)
-    assert carry_of((it := config({"carry": own}, {**KEY, "carry": said})).upstreams["chat"], it) == Carry(**own)
+    assert placement_of((it := config({})).upstreams["chat"], it) is BEARER_PLACEMENT
+    assert placement_of((it := config({}, {**KEY, "carry": said})).upstreams["chat"], it) == TokenPlacement(**said)
+    assert placement_of((it := config({"carry": own}, {**KEY, "carry": said})).upstreams["chat"], it) == TokenPlacement(
+        **own
+    )
 
 
 def test_static_header_beside_the_token_is_fine():

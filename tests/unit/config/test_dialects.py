@@ -1,10 +1,18 @@
 import pytest
 from pydantic import ValidationError
 
-from gatepass.config.upstream import NO_VERSION, NOT_ITS_API, Azure, Ragflow, Upstream, misplaced, no_assistant
+from gatepass.config.upstream import (
+    NO_VERSION,
+    NOT_ITS_API,
+    AzureConfig,
+    RagflowConfig,
+    UpstreamConfig,
+    misplaced,
+    no_assistant,
+)
 
 HOST = "https://h.example"
-CLASSIC = Azure(api_version="2024-10-21")
+CLASSIC = AzureConfig(api_version="2024-10-21")
 
 
 @pytest.mark.parametrize(
@@ -12,17 +20,17 @@ CLASSIC = Azure(api_version="2024-10-21")
     [(None, False), ("preview", False), ("v1", False), ("2024-10-21", True), ("2025-04-01-preview", True)],
 )
 def test_versions_of_the_classic_api_are_dates(version, is_classic):
-    assert Azure(api_version=version).is_classic == is_classic
+    assert AzureConfig(api_version=version).is_classic == is_classic
 
 
 @pytest.mark.parametrize("version", ["", "2024-10-21&x=y", "a b", "x" * 41])
 def test_a_version_is_a_word(version):
     with pytest.raises(ValidationError):
-        Azure(api_version=version)
+        AzureConfig(api_version=version)
 
 
 def test_defaults_are_todays_api_and_honesty():
-    assert (Azure().api_version, Ragflow().paths, Ragflow().images) == (None, "current", "refuse")
+    assert (AzureConfig().api_version, RagflowConfig().paths, RagflowConfig().images) == (None, "current", "refuse")
 
 
 @pytest.mark.parametrize("path", ["", "/openai", "/openai/v1", "/openai/deployments", "/team/openai"])
@@ -34,7 +42,7 @@ def test_azure_is_found_from_every_form_of_its_base(path):
 def test_a_deployment_in_the_base_wants_the_classic_api():
     base = f"{HOST}/openai/deployments/d"
     assert misplaced("azure", base, CLASSIC) is None
-    for azure in (None, Azure(), Azure(api_version="preview")):
+    for azure in (None, AzureConfig(), AzureConfig(api_version="preview")):
         assert misplaced("azure", base, azure) == NO_VERSION
 
 
@@ -70,13 +78,13 @@ def test_of_any_other_upstream_nothing_is_known(path):
 
 
 def upstream(**settings):
-    return Upstream.model_validate({"base_url": HOST, **settings})
+    return UpstreamConfig.model_validate({"base_url": HOST, **settings})
 
 
 def test_each_dialect_has_its_block():
     assert upstream().dialect == "openai"
     assert upstream(dialect="azure", azure={"api_version": "2024-10-21"}).azure == CLASSIC
-    assert upstream(dialect="ragflow", ragflow={"paths": "old"}).ragflow == Ragflow(paths="old")
+    assert upstream(dialect="ragflow", ragflow={"paths": "old"}).ragflow == RagflowConfig(paths="old")
     assert (upstream(dialect="azure").azure, upstream(dialect="ragflow", ragflow=None).ragflow) == (None, None)
 
 

@@ -1,8 +1,8 @@
-from gatepass.config.document import Document, Origin, leaves, lookup, matches, replaced
+from gatepass.config.document import ConfigDocument, ValueOrigin, leaves, lookup, matches, with_value
 
 
 def test_a_value_without_an_origin_belongs_to_its_block_or_its_source():
-    document = Document("f", {}, {("a",): Origin("f", 3)})
+    document = ConfigDocument("f", {}, {("a",): ValueOrigin("f", 3)})
     assert [str(document.origin(path)) for path in (("a", "b", "c"), ("b",))] == ["f:3", "f"]
 
 
@@ -28,7 +28,7 @@ def test_lookup_finds_a_value_or_nothing():
 
 def test_replacing_copies_and_makes_what_is_missing():
     tree = {"a": [{"n": 1}, {"n": 2}]}
-    assert replaced(tree, ("a", 1, "n"), 3) == {"a": [{"n": 1}, {"n": 3}]}
-    assert replaced(tree, ("b", "c"), 3) == {"a": [{"n": 1}, {"n": 2}], "b": {"c": 3}}
-    assert replaced(None, ("b",), 3) == {"b": 3}
+    assert with_value(tree, ("a", 1, "n"), 3) == {"a": [{"n": 1}, {"n": 3}]}
+    assert with_value(tree, ("b", "c"), 3) == {"a": [{"n": 1}, {"n": 2}], "b": {"c": 3}}
+    assert with_value(None, ("b",), 3) == {"b": 3}
     assert tree == {"a": [{"n": 1}, {"n": 2}]}

@@ -1,6 +1,6 @@
 import pytest
 
-from gatepass.config.document import ConfigError, Origin, Problem, dotted
+from gatepass.config.document import ConfigError, ConfigProblem, ValueOrigin, dotted
 from gatepass.config.file import LARGEST_BYTES, parse_json, read_document, value_of
 
 
@@ -11,7 +11,7 @@ def test_the_suffix_tells_the_format(tmp_path, name, text):
     (tmp_path / name).write_text(text, encoding="utf-8")
     document = read_document(str(tmp_path / name))
     assert document.tree == {"a": {"b": 1}}
-    assert document.origin(("a", "b")) == Origin(str(tmp_path / name), 1)
+    assert document.origin(("a", "b")) == ValueOrigin(str(tmp_path / name), 1)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_file_that_is_not_there_or_no_file_is_told_apart(tmp_path):
 
 
 def test_problems_come_in_the_order_of_the_file():
-    error = ConfigError([Problem(("b",), "y", Origin("f", 12)), Problem((), "z", Origin("f", 2))])
+    error = ConfigError([ConfigProblem(("b",), "y", ValueOrigin("f", 12)), ConfigProblem((), "z", ValueOrigin("f", 2))])
     assert str(error) == "f:2: z\nf:12: b: y"
     assert dotted(("access", "keys", 0, "name")) == "access.keys[0].name"
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gatepass.config.checks import is_alone
+from gatepass.config.checks import has_unshared_refresh_token
 from gatepass.config.model import Config
 
 CORP = {"type": "oauth2", "token_url": "https://sso.example/token", "client_id": "me", "client_secret": "s3cr3t-of-me"}
@@ -29,4 +29,4 @@ def test_a_refresh_token_is_alone_where_no_place_for_its_successors_is_named(
 ):
     upstreams = {"chat": {"base_url": "https://llm.example/v1", "credential": "corp"}}
     config = Config.model_validate({"credentials": {"corp": corp}, "upstreams": upstreams, **blocks})
-    assert is_alone(config, "corp") is alone
+    assert has_unshared_refresh_token(config, "corp") is alone

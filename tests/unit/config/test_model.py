@@ -66,9 +66,9 @@ def test_a_forwarded_header_is_any_other_one():
 
 
 def test_a_model_has_its_targets_in_order():
-    assert Model(upstream="u", name="x").in_order() == [ModelTarget(upstream="u", name="x")]
+    assert Model(upstream="u", name="x").ordered_targets() == [ModelTarget(upstream="u", name="x")]
     targets = [ModelTarget(upstream="u"), ModelTarget(upstream="v", name="y")]
-    assert Model(targets=targets).in_order() == targets
+    assert Model(targets=targets).ordered_targets() == targets
 
 
 def test_timeouts_become_the_shared_value():

@@ -18,7 +18,7 @@ def counts(entry: Model) -> dict[str, Any]:
 
 def test_an_entry_of_which_nothing_else_is_said_counts_as_it_is():
     entry = model(operations={"responses": {"upstream": "b"}})
-    assert entry.at("chat") is entry
+    assert entry.for_operation("chat") is entry
 
 
 def test_the_more_particular_counts_one_by_one():
@@ -37,20 +37,20 @@ def test_the_more_particular_counts_one_by_one():
     )
     below: dict[str, Any] = {"drop": ["user", "seed"], "merge_roles": True}
     empty: dict[str, Any] = {"rename": {}, "default": {}, "set": {}, "clamp": {}}
-    assert counts(entry.at("responses", route)) == {
+    assert counts(entry.for_operation("responses", route)) == {
         "upstream": "b",
         "timeouts": {"connect_s": 1, "idle_s": 2, "total_s": 9},
         "stream": "emulate",
         "rules": {**empty, **below, "split": 8},
     }
-    assert counts(entry.at("chat", route)) == {
+    assert counts(entry.for_operation("chat", route)) == {
         "upstream": "a",
         "name": "x",
         "timeouts": {"connect_s": 1, "idle_s": 2, "total_s": 3},
         "stream": "native",
         "rules": {**empty, **below, "split": 4},
     }
-    assert counts(entry.at("speech")) == {
+    assert counts(entry.for_operation("speech")) == {
         "upstream": "a",
         "name": "y",
         "timeouts": {"idle_s": 2, "total_s": 3},
@@ -78,7 +78,7 @@ def test_the_more_particular_counts_one_by_one():
     ],
 )  # fmt: skip
 def test_of_a_place_that_both_name_the_rules_above_say_all(above, below, found):
-    rules = Rules.model_validate(above).upon(Rules.model_validate(below))
+    rules = Rules.model_validate(above).over(Rules.model_validate(below))
     assert rules.model_dump(exclude_defaults=True) == found
 
 
@@ -96,13 +96,13 @@ MANY, RENAMED = "max_completion_tokens", {"max_tokens": "max_completion_tokens"}
     ],
 )
 def test_what_the_rules_above_rename_is_not_lost_to_rules_below_for_its_new_place(above, below, found):
-    rules = Rules.model_validate(above).upon(Rules.model_validate(below))
+    rules = Rules.model_validate(above).over(Rules.model_validate(below))
     assert rules.model_dump(exclude_defaults=True) == found
 
 
 def test_a_default_below_for_the_new_place_of_a_rename_stays_for_it_takes_nothing_away():
     below = Rules.model_validate({"default": {MANY: 9}, "rename": {MANY: "n"}})
-    rules = Rules.model_validate({"rename": RENAMED}).upon(below)
+    rules = Rules.model_validate({"rename": RENAMED}).over(below)
     assert rules.model_dump(exclude_defaults=True) == {"default": {MANY: 9}, "rename": {MANY: "n", **RENAMED}}
 
 
@@ -138,7 +138,7 @@ MOST, LESS = {"max": 100.0}, {"max": 10.0}
     ],
 )  # fmt: skip
 def test_a_limit_goes_only_where_the_rules_above_limit_the_same_place(above, below, found):
-    rules = Rules.model_validate(above).upon(Rules.model_validate(below))
+    rules = Rules.model_validate(above).over(Rules.model_validate(below))
     assert rules.model_dump(exclude_defaults=True) == found
 
 
@@ -148,7 +148,7 @@ def test_an_entry_leads_to_the_targets_of_all_its_operations():
         "chat": {"targets": [{"upstream": "c", "name": "z"}]},
         "speech": {"name": "y"},
     }
-    assert model(operations=own).everywhere() == [
+    assert model(operations=own).all_targets() == [
         ModelTarget(upstream="a"),
         ModelTarget(upstream="b"),
         ModelTarget(upstream="c", name="z"),

@@ -2,7 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 from gatepass.config.credential.kinds import StaticCredential
-from gatepass.config.network import BEARER, Carry
+from gatepass.config.network import BEARER_PLACEMENT, TokenPlacement
 
 FIXED = "holds no {token}: that is where the token goes; a fixed value belongs under upstreams"
 UNFIT = "begins or ends with a space, or holds a line break or a character beyond ASCII"
@@ -10,20 +10,20 @@ UNFIT = "begins or ends with a space, or holds a line break or a character beyon
 
 def refused(**settings):
     with pytest.raises(ValidationError) as caught:
-        Carry.model_validate(settings)
+        TokenPlacement.model_validate(settings)
     [detail] = caught.value.errors()
     return ".".join(map(str, detail["loc"])), str(detail.get("ctx", {}).get("error") or detail["type"])
 
 
 def test_token_is_a_bearer_where_nothing_is_said():
-    assert Carry() == BEARER
-    assert BEARER.templates == {"Authorization": "Bearer {token}"}
+    assert TokenPlacement() == BEARER_PLACEMENT
+    assert BEARER_PLACEMENT.templates == {"Authorization": "Bearer {token}"}
 
 
 def test_what_is_said_replaces_the_bearer():
-    assert Carry(headers={"api-key": "{token}"}).templates == {"api-key": "{token}"}
-    assert Carry(query="access_token").templates == {}
-    both = Carry(headers={"X_Token": "{token}"}, query="key")
+    assert TokenPlacement(headers={"api-key": "{token}"}).templates == {"api-key": "{token}"}
+    assert TokenPlacement(query="access_token").templates == {}
+    both = TokenPlacement(headers={"X_Token": "{token}"}, query="key")
     assert (both.templates, both.query) == ({"X_Token": "{token}"}, "key")
 
 
@@ -74,11 +74,11 @@ def test_credential_carries_as_it_says_or_as_its_kind_does():
     class Own(StaticCredential):
         @property
         def usual_carry(self):
-            return Carry(headers={"api-key": "{token}"})
+            return TokenPlacement(headers={"api-key": "{token}"})
 
-    said = Carry(query="key")
+    said = TokenPlacement(query="key")
     plain, own = ({"type": "static", "token": "abc"}, {"type": "static", "token": "abc", "carry": {"query": "key"}})
-    assert StaticCredential.model_validate(plain).carried is BEARER
-    assert StaticCredential.model_validate(own).carried == said
-    assert Own.model_validate(plain).carried == Carry(headers={"api-key": "{token}"})
-    assert Own.model_validate(own).carried == said
+    assert StaticCredential.model_validate(plain).placement is BEARER_PLACEMENT
+    assert StaticCredential.model_validate(own).placement == said
+    assert Own.model_validate(plain).placement == TokenPlacement(headers={"api-key": "{token}"})
+    assert Own.model_validate(own).placement == said

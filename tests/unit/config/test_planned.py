@@ -1,14 +1,14 @@
 import pytest
 
 from gatepass.config.checks import PLANNED, not_built_yet
-from gatepass.config.document import replaced
+from gatepass.config.document import with_value
 
 
 def test_what_is_planned_is_refused_by_name_wherever_it_stands():
     for pattern, what in PLANNED.items():
         path = tuple("NAME" if part == "*" else part for part in pattern)
         told = f"not built yet: {what}; remove it"
-        assert list(not_built_yet(replaced({}, path, "x"))) == [(path, told)]
+        assert list(not_built_yet(with_value({}, path, "x"))) == [(path, told)]
 
 
 @pytest.mark.parametrize(

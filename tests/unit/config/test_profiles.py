@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from gatepass.config.access import BUILT_IN, PLAIN, BuiltIn, Profile, resolved
-from gatepass.normalize.members import Place
+from gatepass.normalize.members import JsonMemberPath
 
 
 def test_every_built_in_name_has_its_profile_and_no_other():
@@ -16,7 +16,7 @@ def test_every_built_in_name_has_its_profile_and_no_other():
 def test_places_of_the_built_in_ones_are_places():
     for profile in BUILT_IN.values():
         for place in (*profile.drop, *profile.drop_null, *(each for one in profile.drop_for.values() for each in one)):
-            assert str(Place.parse(place)) == place
+            assert str(JsonMemberPath.parse(place)) == place
 
 
 def test_no_built_in_profile_opens_gatepass_to_pages():

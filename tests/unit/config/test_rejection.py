@@ -1,16 +1,16 @@
 import pytest
 from pydantic import ValidationError
 
-from gatepass.config.upstream import Rejection
+from gatepass.config.upstream import RejectionConfig
 
 
 def test_login_pages_count_and_nothing_else_beside_a_401():
-    usual = Rejection()
+    usual = RejectionConfig()
     assert (usual.statuses, usual.codes, usual.login_page, usual.login_hosts) == ([], [], True, None)
 
 
 def test_codes_are_texts_however_they_are_written():
-    assert Rejection.model_validate({"codes": ["A0230", 40101, "110"]}).codes == ["A0230", "40101", "110"]
+    assert RejectionConfig.model_validate({"codes": ["A0230", 40101, "110"]}).codes == ["A0230", "40101", "110"]
 
 
 @pytest.mark.parametrize(
@@ -30,4 +30,4 @@ def test_codes_are_texts_however_they_are_written():
 )
 def test_what_could_never_match_is_refused(bad):
     with pytest.raises(ValidationError):
-        Rejection.model_validate(bad)
+        RejectionConfig.model_validate(bad)

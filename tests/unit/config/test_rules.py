@@ -9,7 +9,7 @@ from gatepass.config.references import Reference
 from gatepass.config.routes import NOT_LEARNED
 from gatepass.config.wording import refusals
 from gatepass.learning.learned_rule import NEVER, OPT_IN, SAFE, SAFE_IN_MESSAGES
-from gatepass.normalize.members import Place
+from gatepass.normalize.members import JsonMemberPath
 
 BASE = {"upstreams": {"u": {"base_url": "https://x"}}}
 
@@ -89,7 +89,7 @@ def test_a_value_by_reference_is_sent_and_not_printed():
 
 @pytest.mark.parametrize("place", ["temperature", "a.b", "messages[].name", "messages[].tool_calls[].index", "X-y.z"])
 def test_what_is_a_place_here_is_one_there(place):
-    assert model(rules={"drop": [place]}).rules.drop == [str(Place.parse(place))]
+    assert model(rules={"drop": [place]}).rules.drop == [str(JsonMemberPath.parse(place))]
 
 
 def test_what_may_be_learned_besides_has_a_name():
@@ -124,7 +124,7 @@ def test_the_lists_of_what_may_be_learned_do_not_meet():
     assert not (SAFE | SAFE_IN_MESSAGES | OPT_IN) & NEVER
     assert not SAFE & OPT_IN
     for name in (*SAFE, *SAFE_IN_MESSAGES, *OPT_IN):
-        Place.parse(name)
+        JsonMemberPath.parse(name)
 
 
 def test_capabilities_are_said_or_unknown():

@@ -1,21 +1,21 @@
 import pytest
 from pydantic import ValidationError
 
-from gatepass.config.upstream import Upstream
+from gatepass.config.upstream import UpstreamConfig
 
 BASE = {"base_url": "https://llm.example/v1"}
 
 
 def refused(**settings):
     with pytest.raises(ValidationError) as caught:
-        Upstream.model_validate({**BASE, **settings})
+        UpstreamConfig.model_validate({**BASE, **settings})
     [detail] = caught.value.errors()
     return str(detail.get("ctx", {}).get("error") or detail["type"])
 
 
 def test_static_headers_may_be_any_but_those_of_one_hop():
     headers = {"AI-Resource-Group": "default", "api-key": "k", "Cookie": "a=b", "User-Agent": "two words", "X_Y": "v"}
-    upstream = Upstream.model_validate({**BASE, "headers": headers})
+    upstream = UpstreamConfig.model_validate({**BASE, "headers": headers})
     assert {name: value.reveal() for name, value in upstream.headers.items()} == headers
     assert "default" not in repr(upstream)
     assert upstream.model_dump()["headers"] == dict.fromkeys(headers, "(hidden)")

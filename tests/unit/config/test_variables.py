@@ -1,6 +1,6 @@
 import pytest
 
-from gatepass.config.references import Given, Reference, given, is_moment, own_variables
+from gatepass.config.references import Reference, VariableValue, is_moment, own_variables, variable_value
 
 
 def test_own_variables_lose_their_prefix_and_the_empty_ones():
@@ -55,28 +55,28 @@ def test_these_names_tell_a_life(name):
 
 
 def test_a_plain_variable_is_given_as_it_is():
-    found = given({"SCOPE": "a ${B}"}, "SCOPE")
-    assert found == Given("SCOPE", "a ${B}")
+    found = variable_value({"SCOPE": "a ${B}"}, "SCOPE")
+    assert found == VariableValue("SCOPE", "a ${B}")
     assert found is not None
     assert not isinstance(found.value, Reference)
-    assert given({}, "SCOPE") is None
-    assert given({"SCOPE_FILE": "/x"}, "SCOPE") is None
+    assert variable_value({}, "SCOPE") is None
+    assert variable_value({"SCOPE_FILE": "/x"}, "SCOPE") is None
 
 
 def test_a_secret_is_given_as_a_reference():
-    found = given({"TOKEN": "abc"}, "TOKEN")
+    found = variable_value({"TOKEN": "abc"}, "TOKEN")
     assert found is not None
-    assert repr(found) == "Given(name='TOKEN', value=Reference(${GATEPASS_TOKEN}), file=None, fault=None)"
+    assert repr(found) == "VariableValue(name='TOKEN', value=Reference(${GATEPASS_TOKEN}), file=None, fault=None)"
     assert found.value == "abc"
 
 
 def test_a_secret_may_stand_in_a_file(tmp_path):
     file = tmp_path / "token"
     file.write_text("abc\n")
-    found = given({"TOKEN_FILE": str(file)}, "TOKEN")
-    assert found == Given("TOKEN_FILE", "abc", str(file))
+    found = variable_value({"TOKEN_FILE": str(file)}, "TOKEN")
+    assert found == VariableValue("TOKEN_FILE", "abc", str(file))
     assert isinstance(found.value, Reference)
     file.unlink()
-    assert given({"TOKEN_FILE": str(file)}, "TOKEN") == Given(
+    assert variable_value({"TOKEN_FILE": str(file)}, "TOKEN") == VariableValue(
         "TOKEN_FILE", "", str(file), f"the file {file} cannot be read: No such file or directory"
     )

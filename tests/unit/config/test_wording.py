@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from gatepass.config.credential.kinds import KINDS
-from gatepass.config.document import dotted, replaced
+from gatepass.config.document import dotted, with_value
 from gatepass.config.model import Config
 from gatepass.config.references import Reference
 from gatepass.config.upstream import CODE
@@ -17,7 +17,7 @@ SECRET = Reference.to_variable("S", "topsecret")
 
 
 def said(path, value):
-    tree = replaced(BASE, path, value)
+    tree = with_value(BASE, path, value)
     with pytest.raises(ValidationError) as caught:
         Config.model_validate(tree)
     return {dotted(place): text for place, text in refusals(caught.value, tree)}

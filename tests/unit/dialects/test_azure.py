@@ -1,16 +1,16 @@
 import pytest
 
-from gatepass.config.upstream import Azure
+from gatepass.config.upstream import AzureConfig
 from gatepass.dialects.azure import AzureDialect, azure_url, deployment_of
 from gatepass.dialects.base import Dialect
 from gatepass.errors import ModelNotFound
-from gatepass.types import Call, Operation, Request, Surface, Target, Timeouts
+from gatepass.types import Call, ClientProtocol, Operation, OutboundRequest, Target, Timeouts
 
-CHAT = Operation("chat", "POST", "/chat/completions", Surface.CHAT, "")
-EMBEDDINGS = Operation("embeddings", "POST", "/embeddings", Surface.EMBEDDINGS, "")
-MODELS = Operation("models", "GET", "/models", Surface.MODELS, "")
+CHAT = Operation("chat", "POST", "/chat/completions", ClientProtocol.CHAT, "")
+EMBEDDINGS = Operation("embeddings", "POST", "/embeddings", ClientProtocol.EMBEDDINGS, "")
+MODELS = Operation("models", "GET", "/models", ClientProtocol.MODELS, "")
 BASE = "https://r.openai.azure.com"
-CLASSIC = Azure(api_version="2024-10-21")
+CLASSIC = AzureConfig(api_version="2024-10-21")
 TIMEOUTS = Timeouts(1.0, 2.0, 3.0, 4.0)
 
 
@@ -25,7 +25,7 @@ def url(settings=CLASSIC, operation=CHAT, target=None, deployment=""):
 
 def test_a_call_is_written_as_for_every_upstream_but_for_its_url():
     dialect: Dialect = AzureDialect(settings=CLASSIC)
-    assert dialect.encode(call(), Target("az", "prod"), BASE, TIMEOUTS, ["X-Y"]) == Request(
+    assert dialect.encode(call(), Target("az", "prod"), BASE, TIMEOUTS, ["X-Y"]) == OutboundRequest(
         "POST",
         "https://r.openai.azure.com/openai/deployments/prod/chat/completions?api-version=2024-10-21",
         (
@@ -50,13 +50,13 @@ def test_the_route_names_the_deployment_then_the_base_then_the_client(target, ba
 
 
 def test_the_v1_api_has_one_path_for_all_deployments():
-    assert url(Azure(), target="prod") == f"{BASE}/openai/v1/chat/completions"
-    assert url(Azure(), EMBEDDINGS) == f"{BASE}/openai/v1/embeddings"
+    assert url(AzureConfig(), target="prod") == f"{BASE}/openai/v1/chat/completions"
+    assert url(AzureConfig(), EMBEDDINGS) == f"{BASE}/openai/v1/embeddings"
 
 
 def test_the_list_names_no_deployment_and_is_not_shown():
     assert url(operation=MODELS, deployment="prod") == f"{BASE}/openai/models?api-version=2024-10-21"
-    assert url(Azure(), MODELS) == f"{BASE}/openai/v1/models"
+    assert url(AzureConfig(), MODELS) == f"{BASE}/openai/v1/models"
     assert not AzureDialect.lists_models
 
 
@@ -65,11 +65,11 @@ def test_nothing_more_is_changed_in_a_body():
 
 
 def test_what_names_no_model_names_no_deployment():
-    files = Operation("files", "GET", "/files", Surface.RAW, "", names_model=False)
+    files = Operation("files", "GET", "/files", ClientProtocol.RAW, "", names_model=False)
     assert url(operation=files, deployment="base") == f"{BASE}/openai/files?api-version=2024-10-21"
 
 
-DATED = Azure(api_version="2024-10-21")
+DATED = AzureConfig(api_version="2024-10-21")
 BASES = (
     "",
     "/",
@@ -85,7 +85,7 @@ BASES = (
 
 @pytest.mark.parametrize("base", BASES)
 def test_the_v1_api_from_every_form_of_the_base(base):
-    assert azure_url(f"https://r.example{base}", "gpt", "/chat/completions", Azure()) == (
+    assert azure_url(f"https://r.example{base}", "gpt", "/chat/completions", AzureConfig()) == (
         "https://r.example/openai/v1/chat/completions"
     )
 
@@ -111,13 +111,13 @@ def test_a_gateways_own_prefix_stays():
 
 @pytest.mark.parametrize("version", ["preview", "latest", "v1"])
 def test_a_version_that_is_no_date_belongs_to_the_v1_api(version):
-    assert azure_url("https://r.example", "d", "/chat/completions", Azure(api_version=version)) == (
+    assert azure_url("https://r.example", "d", "/chat/completions", AzureConfig(api_version=version)) == (
         f"https://r.example/openai/v1/chat/completions?api-version={version}"
     )
 
 
 def test_a_preview_of_the_classic_api_has_a_date():
-    found = azure_url("https://r.example", "d", "/embeddings", Azure(api_version="2025-01-01-preview"))
+    found = azure_url("https://r.example", "d", "/embeddings", AzureConfig(api_version="2025-01-01-preview"))
     assert found == "https://r.example/openai/deployments/d/embeddings?api-version=2025-01-01-preview"
 
 

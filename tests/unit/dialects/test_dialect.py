@@ -1,13 +1,13 @@
 import pytest
 
 from gatepass.dialects import reply_check
-from gatepass.dialects.base import Dialect, operation_url, passed_on, segment
-from gatepass.dialects.error_body import read_complaint
+from gatepass.dialects.base import Dialect, operation_url, passed_on, path_segment
+from gatepass.dialects.error_body import read_error_body
 from gatepass.errors import ModelNotFound
-from gatepass.types import Call, Complaint, Operation, Request, Surface, Target, Timeouts
+from gatepass.types import Call, ClientProtocol, Operation, OutboundRequest, Target, Timeouts, UpstreamErrorBody
 
-CHAT = Operation("chat", "POST", "/chat/completions", Surface.CHAT, "chat")
-MODELS = Operation("models", "GET", "/models", Surface.MODELS, "models")
+CHAT = Operation("chat", "POST", "/chat/completions", ClientProtocol.CHAT, "chat")
+MODELS = Operation("models", "GET", "/models", ClientProtocol.MODELS, "models")
 TIMEOUTS = Timeouts(1.0, 2.0, 3.0, 4.0)
 TARGET = Target("chat", "theirs")
 CLIENT = ((b"authorization", b"Bearer client"), (b"accept", b"application/json"), (b"user-agent", b"u"))
@@ -19,7 +19,7 @@ def call(operation=CHAT, *, stream=False, headers=CLIENT, body=b'{"model": "m"}'
 
 def test_call_is_written_for_its_upstream():
     dialect: Dialect = Dialect()
-    assert dialect.encode(call(), TARGET, "https://h/v1", TIMEOUTS) == Request(
+    assert dialect.encode(call(), TARGET, "https://h/v1", TIMEOUTS) == OutboundRequest(
         "POST",
         "https://h/v1/chat/completions",
         (
@@ -91,11 +91,11 @@ def test_model_and_body_of_the_client_never_choose_the_destination():
 
 def test_dialect_judges_as_the_modules_do():
     dialect = Dialect()
-    assert dialect.read_complaint({"message": "m"}, refused=True) == Complaint("m")
-    assert dialect.read_complaint is read_complaint
-    assert dialect.judge_head is reply_check.judge_head
-    assert dialect.judge_refusal is reply_check.judge_refusal
-    assert dialect.judge_document is reply_check.judge_document
+    assert dialect.read_complaint({"message": "m"}, refused=True) == UpstreamErrorBody("m")
+    assert dialect.read_complaint is read_error_body
+    assert dialect.classify_head is reply_check.judge_head
+    assert dialect.judge_refusal is reply_check.classify_error
+    assert dialect.classify_document is reply_check.judge_document
 
 
 def test_openai_wants_no_change_and_lists_its_models():
@@ -108,24 +108,24 @@ def test_openai_wants_no_change_and_lists_its_models():
     [("gpt-4o", "gpt-4o"), ("a/../b", "a%2F..%2Fb"), ("a?b#c d", "a%3Fb%23c%20d"), ("ä", "%C3%A4"), ("...", "...")],
 )
 def test_a_name_is_one_segment_whatever_it_holds(name, written):
-    assert segment(name) == written
+    assert path_segment(name) == written
 
 
 def test_half_a_surrogate_is_no_crash():
-    assert segment("a\ud800") == "a%3F"
+    assert path_segment("a\ud800") == "a%3F"
 
 
 @pytest.mark.parametrize("name", ["", ".", ".."])
 def test_what_can_be_no_segment_is_no_model(name):
     with pytest.raises(ModelNotFound) as caught:
-        segment(name)
+        path_segment(name)
     assert (caught.value.message, caught.value.param) == (
         f"The upstream can have no model of the name {name!r}.",
         "model",
     )
 
 
-OWN = Request("GET", "https://u.example/v1/files", ((b"accept", b"application/json"), (b"x-request-id", b"1")))
+OWN = OutboundRequest("GET", "https://u.example/v1/files", ((b"accept", b"application/json"), (b"x-request-id", b"1")))
 
 
 @pytest.mark.parametrize(
@@ -152,13 +152,13 @@ def test_only_known_parameters_in_plain_letters_go_up(query, asked):
 
 def test_they_stand_behind_the_dialects_own():
     url = "https://u.example/openai/files?api-version=2024-10-21"
-    assert passed_on(Request("GET", url), (), b"limit=2", None).url == url + "&limit=2"
+    assert passed_on(OutboundRequest("GET", url), (), b"limit=2", None).url == url + "&limit=2"
 
 
 class Nothing:
     length_bytes = 0
 
-    def again(self):
+    def can_restart(self):
         return True
 
     async def __aiter__(self):

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.dialects import error_body
-from gatepass.dialects.error_body import clean, compact, quotable, read_complaint, unmasked
-from gatepass.types import Complaint
+from gatepass.dialects.error_body import clean, compact, quotable, read_error_body, unmasked
+from gatepass.types import UpstreamErrorBody
 
 STREAM_TEXT = (
     "Unsupported value: 'stream' does not support true with this model. Only the default (false) value is supported."
@@ -129,11 +129,11 @@ ERRORS = {
                 "code": "unsupported_value",
             }
         },
-        Complaint(STREAM_TEXT, 400, "invalid_request_error", "unsupported_value", "stream"),
+        UpstreamErrorBody(STREAM_TEXT, 400, "invalid_request_error", "unsupported_value", "stream"),
     ),
     "vertex token expired": (
         EXPIRED,
-        Complaint(
+        UpstreamErrorBody(
             "Request had invalid authentication credentials.",
             401,
             "UNAUTHENTICATED",
@@ -144,12 +144,15 @@ ERRORS = {
     ),
     "chatgpt token expired": (
         {"detail": {"code": "token_expired"}},
-        Complaint("token_expired", 401, None, "token_expired", None, {"detail": {"code": "token_expired"}}),
+        UpstreamErrorBody("token_expired", 401, None, "token_expired", None, {"detail": {"code": "token_expired"}}),
     ),
-    "gateway token expired": ({"code": 401, "msg": "token expired"}, Complaint("token expired", 401, None, "401")),
+    "gateway token expired": (
+        {"code": 401, "msg": "token expired"},
+        UpstreamErrorBody("token expired", 401, None, "401"),
+    ),
     "baidu": (
         {"error_code": 110, "error_msg": "Access token invalid or no longer valid"},
-        Complaint(
+        UpstreamErrorBody(
             "Access token invalid or no longer valid",
             401,
             None,
@@ -160,41 +163,41 @@ ERRORS = {
     ),
     "ragflow": (
         {"code": 102, "message": "You have to provide messages."},
-        Complaint("You have to provide messages.", 400, None, "102"),
+        UpstreamErrorBody("You have to provide messages.", 400, None, "102"),
     ),
     "ragflow chat of somebody else": (
         {"code": 102, "message": "You don't own the chat 12ab"},
-        Complaint("You don't own the chat 12ab", 404, None, "102"),
+        UpstreamErrorBody("You don't own the chat 12ab", 404, None, "102"),
     ),
     "ragflow argument": (
         {"code": 101, "data": None, "message": "`llm_id` gpt-4 doesn't exist"},
-        Complaint("`llm_id` gpt-4 doesn't exist", 400, None, "101"),
+        UpstreamErrorBody("`llm_id` gpt-4 doesn't exist", 400, None, "101"),
     ),
     "ragflow exception": (
         {"code": 100, "data": None, "message": "TypeError(\"expected string or bytes-like object, got 'list'\")"},
-        Complaint("TypeError(\"expected string or bytes-like object, got 'list'\")", 502, None, "100"),
+        UpstreamErrorBody("TypeError(\"expected string or bytes-like object, got 'list'\")", 502, None, "100"),
     ),
-    "ragflow busy": ({"code": 106, "message": "running"}, Complaint("running", 503, None, "106")),
-    "ragflow forbidden": ({"code": 109, "message": "no"}, Complaint("no", 403, None, "109")),
+    "ragflow busy": ({"code": 106, "message": "running"}, UpstreamErrorBody("running", 503, None, "106")),
+    "ragflow forbidden": ({"code": 109, "message": "no"}, UpstreamErrorBody("no", 403, None, "109")),
     "ragflow bad api key": (
         {"code": 401, "data": None, "message": "<Unauthorized '401: Unauthorized'>"},
-        Complaint("<Unauthorized '401: Unauthorized'>", 401, None, "401"),
+        UpstreamErrorBody("<Unauthorized '401: Unauthorized'>", 401, None, "401"),
     ),
     "ragflow path": (
         {"code": 404, "data": None, "error": "Not Found", "message": "Not Found: /api/v1/openai/1/models"},
-        Complaint("Not Found: /api/v1/openai/1/models", 404, None, "404"),
+        UpstreamErrorBody("Not Found: /api/v1/openai/1/models", 404, None, "404"),
     ),
     "siliconflow": (
         {"code": 20042, "message": "input batch size 136 > maximum allowed batch size 64", "data": None},
-        Complaint("input batch size 136 > maximum allowed batch size 64", None, None, "20042"),
+        UpstreamErrorBody("input batch size 136 > maximum allowed batch size 64", None, None, "20042"),
     ),
     "openrouter in a 200": (
         {"error": {"code": 502, "message": "Upstream error"}},
-        Complaint("Upstream error", 502, None, "502"),
+        UpstreamErrorBody("Upstream error", 502, None, "502"),
     ),
     "openrouter verified organisation": (
         OPENROUTER_RAW,
-        Complaint(
+        UpstreamErrorBody(
             VERIFY_TEXT,
             400,
             "invalid_request_error",
@@ -205,20 +208,23 @@ ERRORS = {
     ),
     "content filter": (
         {"error": CONTENT_FILTER},
-        Complaint(FILTER_TEXT, 400, None, "content_filter", "prompt", CONTENT_FILTER),
+        UpstreamErrorBody(FILTER_TEXT, 400, None, "content_filter", "prompt", CONTENT_FILTER),
     ),
-    "gemini": (GEMINI, Complaint("Invalid value at 'n'", 400, "INVALID_ARGUMENT", "400", None, GEMINI[0]["error"])),
+    "gemini": (
+        GEMINI,
+        UpstreamErrorBody("Invalid value at 'n'", 400, "INVALID_ARGUMENT", "400", None, GEMINI[0]["error"]),
+    ),
     "vllm flat": (
         {"object": "error", "message": "too long", "type": "BadRequestError", "param": None, "code": 400},
-        Complaint("too long", 400, "BadRequestError", "400"),
+        UpstreamErrorBody("too long", 400, "BadRequestError", "400"),
     ),
     "sglang in a 200": (
         {"error": {"object": "error", "message": "m", "type": "BadRequestError", "param": None, "code": 400}},
-        Complaint("m", 400, "BadRequestError", "400"),
+        UpstreamErrorBody("m", 400, "BadRequestError", "400"),
     ),
     "mistral": (
         MISTRAL,
-        Complaint(
+        UpstreamErrorBody(
             "body.max_completion_tokens: Extra inputs are not permitted",
             400,
             "invalid_request_error",
@@ -235,7 +241,7 @@ ERRORS = {
             "param": None,
             "code": "3280",
         },
-        Complaint(
+        UpstreamErrorBody(
             "Tool call id was call_x but must be a-z, A-Z, 0-9, with a length of 9.",
             None,
             "invalid_function_call",
@@ -244,11 +250,11 @@ ERRORS = {
     ),
     "fastapi text": (
         {"detail": "Not authenticated"},
-        Complaint("Not authenticated", raw={"detail": "Not authenticated"}),
+        UpstreamErrorBody("Not authenticated", raw={"detail": "Not authenticated"}),
     ),
     "fastapi list": (
         FASTAPI_LIST,
-        Complaint(
+        UpstreamErrorBody(
             "body.messages.0.role: Input should be 'system','user'; body.model: Field required",
             None,
             None,
@@ -259,19 +265,19 @@ ERRORS = {
     ),
     "lm studio": (
         {"error": "'response_format.type' must be 'json_schema' or 'text'"},
-        Complaint("'response_format.type' must be 'json_schema' or 'text'"),
+        UpstreamErrorBody("'response_format.type' must be 'json_schema' or 'text'"),
     ),
     "lm studio in a stream": (
         {"error": {"message": "model crashed"}, "message": "model crashed"},
-        Complaint("model crashed"),
+        UpstreamErrorBody("model crashed"),
     ),
     "ollama": (
         {"error": {"message": "does not support tools", "type": "api_error", "param": None, "code": None}},
-        Complaint("does not support tools", None, "api_error"),
+        UpstreamErrorBody("does not support tools", None, "api_error"),
     ),
     "databricks": (
         {"error_code": "BAD_REQUEST", "message": "Multiple tool calls are not supported.\n"},
-        Complaint(
+        UpstreamErrorBody(
             "Multiple tool calls are not supported.",
             None,
             None,
@@ -282,7 +288,7 @@ ERRORS = {
     ),
     "apim": (
         {"statusCode": 401, "message": "Access denied due to missing subscription key."},
-        Complaint(
+        UpstreamErrorBody(
             "Access denied due to missing subscription key.",
             401,
             None,
@@ -291,10 +297,10 @@ ERRORS = {
             {"statusCode": 401, "message": "Access denied due to missing subscription key."},
         ),
     ),
-    "cloudflare": (CLOUDFLARE, Complaint("Could not route to /x", None, None, "7003", None, CLOUDFLARE)),
+    "cloudflare": (CLOUDFLARE, UpstreamErrorBody("Could not route to /x", None, None, "7003", None, CLOUDFLARE)),
     "cloudflare error list": (
         {"error": [{"code": 5006, "message": "Type mismatch of '/messages/*/content'"}]},
-        Complaint(
+        UpstreamErrorBody(
             "Type mismatch of '/messages/*/content'",
             None,
             None,
@@ -305,11 +311,13 @@ ERRORS = {
     ),
     "venice zod": (
         ZOD,
-        Complaint("Unrecognized key(s) in object: 'stream_options'", None, None, "unrecognized_keys", None, ZOD),
+        UpstreamErrorBody(
+            "Unrecognized key(s) in object: 'stream_options'", None, None, "unrecognized_keys", None, ZOD
+        ),
     ),
     "dashscope native": (
         {"code": "InvalidParameter", "message": "batch size is invalid", "request_id": "8f"},
-        Complaint(
+        UpstreamErrorBody(
             "batch size is invalid",
             400,
             None,
@@ -320,7 +328,7 @@ ERRORS = {
     ),
     "iflytek": (
         {"header": {"code": 11200, "message": "auth no license", "sid": "cht000"}},
-        Complaint(
+        UpstreamErrorBody(
             "auth no license",
             None,
             None,
@@ -331,7 +339,7 @@ ERRORS = {
     ),
     "llama.cpp": (
         LLAMA,
-        Complaint(
+        UpstreamErrorBody(
             "the request exceeds the available context size",
             400,
             "exceed_context_size_error",
@@ -342,7 +350,7 @@ ERRORS = {
     ),
     "tgi": (
         {"error": "Input validation error: `temperature` must be strictly positive", "error_type": "validation"},
-        Complaint(
+        UpstreamErrorBody(
             "Input validation error: `temperature` must be strictly positive",
             None,
             "validation",
@@ -353,7 +361,7 @@ ERRORS = {
     ),
     "sap": (
         {"errorMessage": "no such deployment", "errorCode": "D1", "statusCode": 404},
-        Complaint(
+        UpstreamErrorBody(
             "no such deployment",
             404,
             None,
@@ -364,7 +372,7 @@ ERRORS = {
     ),
     "rfc 6749": (
         {"error": "invalid_client", "error_description": "Client authentication failed"},
-        Complaint(
+        UpstreamErrorBody(
             "Client authentication failed",
             None,
             None,
@@ -375,7 +383,7 @@ ERRORS = {
     ),
     "rfc 6750 expired": (
         {"error": "invalid_token", "error_description": "The access token expired"},
-        Complaint(
+        UpstreamErrorBody(
             "The access token expired",
             401,
             None,
@@ -386,7 +394,7 @@ ERRORS = {
     ),
     "rfc 9457": (
         {"type": "about:blank", "title": "Forbidden", "status": 403, "detail": "Your plan ends here"},
-        Complaint(
+        UpstreamErrorBody(
             "Your plan ends here",
             403,
             None,
@@ -397,7 +405,7 @@ ERRORS = {
     ),
     "rfc 9457 by its title": (
         {"type": "https://example.com/probs/out", "title": "Out of funds", "status": 403},
-        Complaint(
+        UpstreamErrorBody(
             "Out of funds",
             403,
             None,
@@ -408,19 +416,19 @@ ERRORS = {
     ),
     "ray param object": (
         {"error": {"message": "m", "type": "t", "param": {"a": 1}, "code": 500}},
-        Complaint("m", 500, "t", "500", None, {"message": "m", "type": "t", "param": {"a": 1}, "code": 500}),
+        UpstreamErrorBody("m", 500, "t", "500", None, {"message": "m", "type": "t", "param": {"a": 1}, "code": 500}),
     ),
     "ctyun in a stream": (
         {"error": {"code": "500001", "type": "INVOKE_MODEL_ERROR", "message": "busy"}},
-        Complaint("busy", None, "INVOKE_MODEL_ERROR", "500001"),
+        UpstreamErrorBody("busy", None, "INVOKE_MODEL_ERROR", "500001"),
     ),
     "groq": (
         {"error": {"message": "property 'reasoning_content' is unsupported", "type": "invalid_request_error"}},
-        Complaint("property 'reasoning_content' is unsupported", 400, "invalid_request_error"),
+        UpstreamErrorBody("property 'reasoning_content' is unsupported", 400, "invalid_request_error"),
     ),
     "foundry wraps pydantic": (
         FOUNDRY,
-        Complaint(
+        UpstreamErrorBody(
             "body.stream_options.include_usage: Extra inputs are not permitted",
             422,
             None,
@@ -431,7 +439,7 @@ ERRORS = {
     ),
     "relay with a request id": (
         {"error": {"message": "upstream is busy (request id: 2026112008)", "type": "new_api_error", "code": "x"}},
-        Complaint("upstream is busy", None, "new_api_error", "x"),
+        UpstreamErrorBody("upstream is busy", None, "new_api_error", "x"),
     ),
     "relay that wraps with a request id": (
         {
@@ -441,11 +449,11 @@ ERRORS = {
                 "code": 400,
             }
         },
-        Complaint("inner", 400, "upstream_error", "unsupported_value", "stream"),
+        UpstreamErrorBody("inner", 400, "upstream_error", "unsupported_value", "stream"),
     ),
     "relay that keeps the status inside": (
         {"error": {"message": '{"error":{"message":"inner","code":404}}'}},
-        Complaint("inner", 404, None, "404"),
+        UpstreamErrorBody("inner", 404, None, "404"),
     ),
     "litellm": (
         {
@@ -456,18 +464,21 @@ ERRORS = {
                 "code": "400",
             }
         },
-        Complaint("inner", 400, None, "400", "n"),
+        UpstreamErrorBody("inner", 400, None, "400", "n"),
     ),
-    "flag": ({"error": True, "message": "no"}, Complaint("no")),
-    "number": ({"error": 401, "message": "no"}, Complaint("no", None, None, "401")),
-    "success false": ({"success": False, "message": "no"}, Complaint("no", raw={"success": False, "message": "no"})),
+    "flag": ({"error": True, "message": "no"}, UpstreamErrorBody("no")),
+    "number": ({"error": 401, "message": "no"}, UpstreamErrorBody("no", None, None, "401")),
+    "success false": (
+        {"success": False, "message": "no"},
+        UpstreamErrorBody("no", raw={"success": False, "message": "no"}),
+    ),
     "anthropic": (
         {"type": "error", "error": {"message": "Overloaded"}},
-        Complaint("Overloaded", raw={"type": "error", "error": {"message": "Overloaded"}}),
+        UpstreamErrorBody("Overloaded", raw={"type": "error", "error": {"message": "Overloaded"}}),
     ),
     "beside choices": (
         {"error": {"message": "m", "code": 502}, "choices": [{"delta": {}, "finish_reason": "error"}]},
-        Complaint(
+        UpstreamErrorBody(
             "m",
             502,
             None,
@@ -478,25 +489,25 @@ ERRORS = {
     ),
     "beside an empty list of choices": (
         {"choices": [], "code": 102, "message": "boom"},
-        Complaint("boom", 400, None, "102", None, {"choices": [], "code": 102, "message": "boom"}),
+        UpstreamErrorBody("boom", 400, None, "102", None, {"choices": [], "code": 102, "message": "boom"}),
     ),
     "beside an empty list of data": (
         {"data": [], "code": 102, "message": "boom"},
-        Complaint("boom", 400, None, "102", None, {"data": [], "code": 102, "message": "boom"}),
+        UpstreamErrorBody("boom", 400, None, "102", None, {"data": [], "code": 102, "message": "boom"}),
     ),
     "without words": (
         {"error": {"n": 1}},
-        Complaint('{"n":1}', raw={"n": 1}),
+        UpstreamErrorBody('{"n":1}', raw={"n": 1}),
     ),
 }
 
 # an error only beside an HTTP status that says so
 ONLY_WHEN_REFUSED = {
-    "kong": ({"message": "No API key found in request"}, Complaint("No API key found in request")),
-    "title": ({"title": "Bad"}, Complaint("Bad", raw={"title": "Bad"})),
-    "text": ("Unauthorized", Complaint("Unauthorized")),
-    "list of texts": (["a", "b"], Complaint("a; b", raw=["a", "b"])),
-    "code of success": ({"code": 0, "message": "no"}, Complaint("no", None, None, "0")),
+    "kong": ({"message": "No API key found in request"}, UpstreamErrorBody("No API key found in request")),
+    "title": ({"title": "Bad"}, UpstreamErrorBody("Bad", raw={"title": "Bad"})),
+    "text": ("Unauthorized", UpstreamErrorBody("Unauthorized")),
+    "list of texts": (["a", "b"], UpstreamErrorBody("a; b", raw=["a", "b"])),
+    "code of success": ({"code": 0, "message": "no"}, UpstreamErrorBody("no", None, None, "0")),
 }
 
 FINE = {
@@ -529,51 +540,51 @@ FINE = {
 
 @pytest.mark.parametrize(("document", "expected"), ERRORS.values(), ids=ERRORS)
 def test_error_is_read_whatever_the_status(document, expected):
-    assert read_complaint(document) == expected
-    assert read_complaint(document, refused=True) == expected
+    assert read_error_body(document) == expected
+    assert read_error_body(document, refused=True) == expected
 
 
 @pytest.mark.parametrize(("document", "expected"), ONLY_WHEN_REFUSED.values(), ids=ONLY_WHEN_REFUSED)
 def test_mere_text_is_an_error_only_beside_an_error_status(document, expected):
-    assert read_complaint(document) is None
-    assert read_complaint(document, refused=True) == expected
+    assert read_error_body(document) is None
+    assert read_error_body(document, refused=True) == expected
 
 
 @pytest.mark.parametrize("document", FINE.values(), ids=FINE)
 def test_success_is_no_error(document):
-    assert read_complaint(document) is None
+    assert read_error_body(document) is None
 
 
 def test_quoted_request_of_the_caller_is_not_taken_for_the_error():
     said = 'cannot parse {"message": "hello", "role": "user"}'
-    assert read_complaint({"error": {"message": said}}) == Complaint(said)
+    assert read_error_body({"error": {"message": said}}) == UpstreamErrorBody(said)
 
 
 def test_error_always_has_a_message():
     said = ["\x00", "(request id: 1)", {"code": "\x00"}]
-    messages = [complaint.message for one in said if (complaint := read_complaint({"error": one}))]
+    messages = [complaint.message for one in said if (complaint := read_error_body({"error": one}))]
     assert messages == ["An error without words.", "(request id: 1)", "An error without words."]
 
 
 def test_inner_json_is_parsed_once():
     inner = json.dumps({"error": {"message": json.dumps({"error": {"message": "deepest"}})}})
-    complaint = read_complaint({"error": {"message": inner}})
+    complaint = read_error_body({"error": {"message": inner}})
     assert complaint is not None
     assert complaint.message == '{"error": {"message": "deepest"}}'
 
 
 def test_text_that_only_looks_like_json_stays():
-    assert read_complaint({"error": {"message": "{broken"}}) == Complaint("{broken")
+    assert read_error_body({"error": {"message": "{broken"}}) == UpstreamErrorBody("{broken")
 
 
 def test_raw_metadata_that_is_no_json_leaves_the_message():
     error = {"message": "Provider returned error", "metadata": {"raw": "busy"}}
-    assert read_complaint({"error": error}) == Complaint("Provider returned error", raw=error)
+    assert read_error_body({"error": error}) == UpstreamErrorBody("Provider returned error", raw=error)
 
 
 def test_message_is_cut_after_masking():
     secret = "s3cret-token"
-    complaint = read_complaint(
+    complaint = read_error_body(
         {"error": {"message": "x" * 1995 + secret}}, mask=lambda text: text.replace(secret, "***")
     )
     assert complaint is not None
@@ -588,8 +599,8 @@ def test_every_part_is_masked():
         "param": "TOKEN-p",
         "TOKEN": ["TOKEN", {"k": 1}],
     }
-    complaint = read_complaint({"error": error}, mask=lambda text: text.replace("TOKEN", "***"))
-    assert complaint == Complaint(
+    complaint = read_error_body({"error": error}, mask=lambda text: text.replace("TOKEN", "***"))
+    assert complaint == UpstreamErrorBody(
         "a ***",
         None,
         "***-t",
@@ -601,29 +612,29 @@ def test_every_part_is_masked():
 
 def test_secret_inside_inner_json_is_masked():
     inner = '{"error":{"message":"bad \\u0054OKEN"}}'
-    complaint = read_complaint({"error": {"message": inner}}, mask=lambda text: text.replace("TOKEN", "***"))
-    assert complaint == Complaint("bad ***")
+    complaint = read_error_body({"error": {"message": inner}}, mask=lambda text: text.replace("TOKEN", "***"))
+    assert complaint == UpstreamErrorBody("bad ***")
 
 
 def test_large_object_is_not_kept():
-    complaint = read_complaint({"error": {"message": "m", "input": "x" * 5000}})
-    assert complaint == Complaint("m")
+    complaint = read_error_body({"error": {"message": "m", "input": "x" * 5000}})
+    assert complaint == UpstreamErrorBody("m")
 
 
 def test_object_that_json_cannot_hold_is_not_kept():
-    assert read_complaint({"error": {"message": "m", "odd": {1, 2}}}) == Complaint("m")
+    assert read_error_body({"error": {"message": "m", "odd": {1, 2}}}) == UpstreamErrorBody("m")
 
 
 def test_deep_object_is_no_crash():
     deep: list[object] = []
     for _ in range(100_000):
         deep = [deep]
-    assert read_complaint({"error": {"message": deep, "detail": "d"}}) == Complaint("d")
+    assert read_error_body({"error": {"message": deep, "detail": "d"}}) == UpstreamErrorBody("d")
 
 
 def test_entries_of_a_long_list_of_errors_are_quoted_to_a_number():
     document = {"detail": [{"loc": ["body", n], "msg": "bad", "type": "t"} for n in range(9)]}
-    complaint = read_complaint(document)
+    complaint = read_error_body(document)
     assert complaint is not None
     assert complaint.message == "; ".join(f"body.{n}: bad" for n in range(5))
 
@@ -667,7 +678,7 @@ ERROR_LIKE = st.recursive(
 
 @given(JSON | ERROR_LIKE, st.booleans())
 def test_any_json_is_read_without_a_crash(document, refused):
-    complaint = read_complaint(document, refused=refused)
+    complaint = read_error_body(document, refused=refused)
     if complaint is None:
         return
     assert 0 < len(complaint.message) <= 2000
@@ -679,8 +690,8 @@ def test_any_json_is_read_without_a_crash(document, refused):
 
 @given(JSON | ERROR_LIKE)
 def test_what_is_an_error_in_a_200_is_one_in_a_400(document):
-    if read_complaint(document) is not None:
-        assert read_complaint(document, refused=True) is not None
+    if read_error_body(document) is not None:
+        assert read_error_body(document, refused=True) is not None
 
 
 @given(st.dictionaries(st.one_of(NAMES, st.text(max_size=3)), ERROR_LIKE, max_size=6), st.booleans())
@@ -688,7 +699,7 @@ def test_the_members_that_a_large_document_is_read_by_are_all_that_count(documen
     """dialects/content.py reads no others of a document beyond its bound."""
     document.pop("loc", None)  # a place before the text: of pydantic's details, which are never the whole document
     members = {name: value for name, value in document.items() if name in (*error_body.MEMBERS, "choices", "data")}
-    whole, cut = (read_complaint(read, refused=refused) for read in (document, members))
+    whole, cut = (read_error_body(read, refused=refused) for read in (document, members))
     assert (whole is None) == (cut is None)
     if whole is not None and cut is not None:
         assert (cut.status, cut.kind, cut.code, cut.param) == (whole.status, whole.kind, whole.code, whole.param)
@@ -697,7 +708,7 @@ def test_the_members_that_a_large_document_is_read_by_are_all_that_count(documen
 @pytest.mark.parametrize("filler", [" ", "(request id:", "retry after ", "1s", "\n", "<title>", "{", "[{"])
 def test_hostile_text_is_read_in_time(filler):
     began = time.process_time()
-    read_complaint({"error": {"message": "a" + filler * (500_000 // len(filler)) + "b"}}, refused=True)
+    read_error_body({"error": {"message": "a" + filler * (500_000 // len(filler)) + "b"}}, refused=True)
     assert time.process_time() - began < 1.0
 
 
@@ -776,7 +787,7 @@ def test_each_status_has_a_kind():
 @pytest.mark.parametrize("code", ["InvalidParameter", "DataInspectionFailed", "data_inspection_failed"])
 def test_a_refused_request_inside_a_200_is_no_fault_of_the_server(code):
     assert error_body.STATUS_OF_CODE[code.lower()] == 400
-    complaint = read_complaint({"code": code, "message": "no", "request_id": "1"})
+    complaint = read_error_body({"code": code, "message": "no", "request_id": "1"})
     assert complaint is not None
     assert complaint.status == 400
 
@@ -839,6 +850,6 @@ def test_token_endpoints_are_read_by_the_same_function():
         {"code": "40101", "msg": "Wrong secret"},
         {"error": {"code": 7, "message": "Wrong secret"}},
     ]
-    read = [read_complaint(document, refused=True) for document in told]
+    read = [read_error_body(document, refused=True) for document in told]
     assert [complaint and complaint.message for complaint in read] == ["Wrong secret"] * 4
     assert [complaint and complaint.code for complaint in read] == ["invalid_client", "40001", "40101", "7"]

@@ -6,19 +6,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.dialects import content as form
-from gatepass.dialects.reply_check import Reply, judge_document, judge_head, judge_refusal
+from gatepass.dialects.reply_check import ReceivedReply, classify_error, judge_document, judge_head
 from gatepass.errors import (
     GatepassError,
     UpstreamAuth,
     UpstreamEmpty,
+    UpstreamErrorReply,
     UpstreamHtml,
     UpstreamInvalid,
     UpstreamRedirect,
-    UpstreamRefusal,
 )
-from gatepass.types import Surface
+from gatepass.types import ClientProtocol
 
-SURFACES = (Surface.CHAT, Surface.EMBEDDINGS, Surface.RERANK, Surface.RESPONSES, Surface.MODELS, Surface.RAW)
+SURFACES = (
+    ClientProtocol.CHAT,
+    ClientProtocol.EMBEDDINGS,
+    ClientProtocol.RERANK,
+    ClientProtocol.RESPONSES,
+    ClientProtocol.MODELS,
+    ClientProtocol.RAW,
+)
 JSON = ((b"content-type", b"application/json"),)
 HTML = ((b"content-type", b"text/html; charset=utf-8"),)
 EVENTS = ((b"content-type", b"text/event-stream"),)
@@ -51,7 +58,7 @@ def said(error):
     if error is None:
         return None
     told = {"class": type(error), "status": error.http_status, "code": error.public_code, "message": error.message}
-    if isinstance(error, UpstreamRefusal):
+    if isinstance(error, UpstreamErrorReply):
         more = {"kind": error.kind, "param": error.param, "retry_after_s": error.retry_after_s, "raw": error.raw}
         told |= {name: value for name, value in more.items() if value is not None}
     assert error.hop == "upstream:chat"
@@ -60,15 +67,15 @@ def said(error):
 
 def refusal(status, body, headers=JSON, **more):
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return said(judge_refusal(Reply("chat", status, headers, data, **more)))
+    return said(classify_error(ReceivedReply("chat", status, headers, data, **more)))
 
 
-def judged(body, headers=JSON, *, surface=Surface.CHAT, **more):
+def judged(body, headers=JSON, *, surface=ClientProtocol.CHAT, **more):
     """The document itself, or the error."""
-    return judge_document(Reply("chat", 200, headers, body, **more), surface)
+    return judge_document(ReceivedReply("chat", 200, headers, body, **more), surface)
 
 
-def document(body, headers=JSON, *, surface=Surface.CHAT, **more):
+def document(body, headers=JSON, *, surface=ClientProtocol.CHAT, **more):
     """What the error tells; None for a good reply, which is the same object then."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     found = judged(data, headers, surface=surface, **more)
@@ -155,7 +162,7 @@ def test_refused_stream_is_told_with_advice():
         }
     }
     assert refusal(400, error) == told(
-        UpstreamRefusal,
+        UpstreamErrorReply,
         400,
         "unsupported_value",
         STREAM_TEXT + NO_STREAM,
@@ -177,12 +184,14 @@ def test_rejected_token_keeps_the_upstreams_words():
 
 
 def test_upstream_that_wants_a_credential_and_got_none_is_not_said_to_have_refused_one():
-    error = judge_refusal(Reply("chat", 401, (), b'{"error": {"message": "who are you?"}}', has_credential=False))
+    error = classify_error(
+        ReceivedReply("chat", 401, (), b'{"error": {"message": "who are you?"}}', has_credential=False)
+    )
     assert error.message == 'The upstream "chat" wants a credential that gatepass does not send: who are you?'
 
 
 def test_rejected_token_is_not_to_be_tried_again():
-    assert judge_refusal(Reply("chat", 401, (), b"")).retryable is False
+    assert classify_error(ReceivedReply("chat", 401, (), b"")).retryable is False
 
 
 def test_missing_subscription_key_is_told_with_advice():
@@ -201,7 +210,7 @@ def test_missing_subscription_key_is_told_with_advice():
 
 def test_forbidden_is_a_plain_refusal():
     assert refusal(403, {"message": "not for you"}) == told(
-        UpstreamRefusal, 403, "upstream_error", "not for you", kind="permission_error"
+        UpstreamErrorReply, 403, "upstream_error", "not for you", kind="permission_error"
     )
 
 
@@ -215,7 +224,7 @@ def test_content_filter_passes_as_it_is():
         "innererror": {"code": "ResponsibleAIPolicyViolation"},
     }
     assert refusal(400, {"error": error}) == told(
-        UpstreamRefusal,
+        UpstreamErrorReply,
         400,
         "content_filter",
         "The response was filtered",
@@ -227,7 +236,7 @@ def test_content_filter_passes_as_it_is():
 
 def test_status_of_http_beats_the_one_in_the_words():
     assert refusal(500, {"error": {"code": 429, "message": "slow down"}}) == told(
-        UpstreamRefusal, 500, "429", "slow down", kind="server_error"
+        UpstreamErrorReply, 500, "429", "slow down", kind="server_error"
     )
 
 
@@ -239,7 +248,7 @@ def test_status_that_http_does_not_know_becomes_what_the_words_imply():
 def test_error_as_an_event_in_a_plain_400_is_read():
     body = b'data: {"error":{"message":"enable_thinking is restricted to True","code":"invalid_parameter_error"}}\n\n'
     assert refusal(400, body) == told(
-        UpstreamRefusal,
+        UpstreamErrorReply,
         400,
         "invalid_parameter_error",
         "enable_thinking is restricted to True",
@@ -263,7 +272,7 @@ def test_error_as_an_event_in_a_plain_400_is_read():
     ],
 )
 def test_other_text_is_quoted(body, headers, message):
-    assert refusal(503, body, headers) == told(UpstreamRefusal, 503, "upstream_error", message, kind="server_error")
+    assert refusal(503, body, headers) == told(UpstreamErrorReply, 503, "upstream_error", message, kind="server_error")
 
 
 @pytest.mark.parametrize(("status", "shown"), [(503, "503 Service Unavailable"), (529, "529"), (404, "404 Not Found")])
@@ -273,14 +282,14 @@ def test_empty_body_gets_a_sentence(status, shown):
 
 def test_page_keeps_its_status_and_is_never_shown():
     assert refusal(502, LOGIN, HTML, host="h") == told(
-        UpstreamRefusal,
+        UpstreamErrorReply,
         502,
         "upstream_html",
         'The upstream "chat" (h) answered 502 Bad Gateway with an HTML page titled "Sign in & go".',
         kind="server_error",
     )
     assert refusal(404, b"<h1>Nope</h1>", ()) == told(
-        UpstreamRefusal,
+        UpstreamErrorReply,
         404,
         "upstream_html",
         'The upstream "chat" answered 404 Not Found with an HTML page.',
@@ -326,31 +335,31 @@ def test_echoed_token_is_masked_in_every_kind_of_body():
 @pytest.mark.parametrize(
     ("body", "surface"),
     [
-        (COMPLETION, Surface.CHAT),
-        (b"\n\n \n" + json.dumps(COMPLETION).encode() + b"\n", Surface.CHAT),
-        (b"\xef\xbb\xbf" + json.dumps(COMPLETION).encode(), Surface.CHAT),
-        ({**COMPLETION, "error": None}, Surface.CHAT),
-        ({**COMPLETION, "error": {}, "code": 0, "message": "ok"}, Surface.CHAT),
-        (b'{"choices": [{"message": {"content": "\\ud83d"}}]}', Surface.CHAT),
-        (b'{"choices": [{"message": {"content": ""}, "logprobs": -Infinity}]}', Surface.CHAT),
-        (b'{"choices": [{"x": {"a": 1}, "message": {"role": "assistant", "content": ""}}]}', Surface.CHAT),
-        ({"choices": [{"text": "", "finish_reason": "stop"}]}, Surface.CHAT),
-        ({"choices": [{"x": {}, "text": ""}]}, Surface.CHAT),
-        ({"choices": [{"delta": {"content": "hi"}, "finish_reason": "stop"}]}, Surface.CHAT),
-        ({"choices": [{"message": {"content": "hi"}}, {"error": {"message": "boom"}}]}, Surface.CHAT),
-        ({"choices": [{"message": {"content": PAD}}]}, Surface.CHAT),
-        ({"choices": [{"x": {"a": 1}, "message": {"images": [{"image_url": {"url": PAD}}]}}]}, Surface.CHAT),
-        ({"choices": [{"x": PAD, "text": ""}]}, Surface.CHAT),
-        ({"choices": [{"delta": {"content": PAD}, "finish_reason": "stop"}]}, Surface.CHAT),
-        ({"choices": [{**SAID, "error": None}], "x": PAD}, Surface.CHAT),
-        ({"choices": [{**SAID, "error": {"message": "boom"}}, {"message": {"content": PAD}}]}, Surface.CHAT),
-        (VECTORS, Surface.EMBEDDINGS),
-        (form.BOM + json.dumps({**COMPLETION, "x": "x" * form.WHOLE_BYTES}).encode(), Surface.CHAT),
-        ({"data": []}, Surface.MODELS),
-        ({"object": "list", "data": [{"id": "m"}]}, Surface.MODELS),
-        ([{"id": "m"}], Surface.MODELS),
-        ({"models": ["m"]}, Surface.MODELS),
-        ({"id": "m", "object": "model"}, Surface.MODELS),
+        (COMPLETION, ClientProtocol.CHAT),
+        (b"\n\n \n" + json.dumps(COMPLETION).encode() + b"\n", ClientProtocol.CHAT),
+        (b"\xef\xbb\xbf" + json.dumps(COMPLETION).encode(), ClientProtocol.CHAT),
+        ({**COMPLETION, "error": None}, ClientProtocol.CHAT),
+        ({**COMPLETION, "error": {}, "code": 0, "message": "ok"}, ClientProtocol.CHAT),
+        (b'{"choices": [{"message": {"content": "\\ud83d"}}]}', ClientProtocol.CHAT),
+        (b'{"choices": [{"message": {"content": ""}, "logprobs": -Infinity}]}', ClientProtocol.CHAT),
+        (b'{"choices": [{"x": {"a": 1}, "message": {"role": "assistant", "content": ""}}]}', ClientProtocol.CHAT),
+        ({"choices": [{"text": "", "finish_reason": "stop"}]}, ClientProtocol.CHAT),
+        ({"choices": [{"x": {}, "text": ""}]}, ClientProtocol.CHAT),
+        ({"choices": [{"delta": {"content": "hi"}, "finish_reason": "stop"}]}, ClientProtocol.CHAT),
+        ({"choices": [{"message": {"content": "hi"}}, {"error": {"message": "boom"}}]}, ClientProtocol.CHAT),
+        ({"choices": [{"message": {"content": PAD}}]}, ClientProtocol.CHAT),
+        ({"choices": [{"x": {"a": 1}, "message": {"images": [{"image_url": {"url": PAD}}]}}]}, ClientProtocol.CHAT),
+        ({"choices": [{"x": PAD, "text": ""}]}, ClientProtocol.CHAT),
+        ({"choices": [{"delta": {"content": PAD}, "finish_reason": "stop"}]}, ClientProtocol.CHAT),
+        ({"choices": [{**SAID, "error": None}], "x": PAD}, ClientProtocol.CHAT),
+        ({"choices": [{**SAID, "error": {"message": "boom"}}, {"message": {"content": PAD}}]}, ClientProtocol.CHAT),
+        (VECTORS, ClientProtocol.EMBEDDINGS),
+        (form.BOM + json.dumps({**COMPLETION, "x": "x" * form.WHOLE_BYTES}).encode(), ClientProtocol.CHAT),
+        ({"data": []}, ClientProtocol.MODELS),
+        ({"object": "list", "data": [{"id": "m"}]}, ClientProtocol.MODELS),
+        ([{"id": "m"}], ClientProtocol.MODELS),
+        ({"models": ["m"]}, ClientProtocol.MODELS),
+        ({"id": "m", "object": "model"}, ClientProtocol.MODELS),
     ],
 )
 @pytest.mark.parametrize("headers", [JSON, HTML, ()])
@@ -380,23 +389,23 @@ def test_login_page_is_an_error(headers):
 LIES = {
     "ragflow": (
         {"code": 102, "message": "You have to provide messages."},
-        told(UpstreamRefusal, 400, "102", "You have to provide messages.", kind="invalid_request_error"),
+        told(UpstreamErrorReply, 400, "102", "You have to provide messages.", kind="invalid_request_error"),
     ),
     "ragflow of somebody else": (
         {"code": 102, "message": "You don't own the chat 1"},
-        told(UpstreamRefusal, 404, "102", f"You don't own the chat 1. {NO_ASSISTANT}", kind="invalid_request_error"),
+        told(UpstreamErrorReply, 404, "102", f"You don't own the chat 1. {NO_ASSISTANT}", kind="invalid_request_error"),
     ),
     "ragflow exception": (
         {"code": 100, "data": None, "message": "ValueError('x')"},
-        told(UpstreamRefusal, 502, "100", "ValueError('x')", kind="server_error"),
+        told(UpstreamErrorReply, 502, "100", "ValueError('x')", kind="server_error"),
     ),
     "siliconflow": (
         {"code": 20042, "message": "too many", "data": None},
-        told(UpstreamRefusal, 502, "20042", "too many", kind="server_error"),
+        told(UpstreamErrorReply, 502, "20042", "too many", kind="server_error"),
     ),
     "openrouter": (
         {"error": {"code": 429, "message": "slow down, try again in 2s"}},
-        told(UpstreamRefusal, 429, "429", "slow down, try again in 2s", kind="rate_limit_error", retry_after_s=2.0),
+        told(UpstreamErrorReply, 429, "429", "slow down, try again in 2s", kind="rate_limit_error", retry_after_s=2.0),
     ),
     "expired": (
         {"code": 401, "msg": "token expired"},
@@ -408,15 +417,15 @@ LIES = {
             kind="authentication_error",
         ),
     ),
-    "text": ({"error": "boom"}, told(UpstreamRefusal, 502, "upstream_error", "boom", kind="server_error")),
+    "text": ({"error": "boom"}, told(UpstreamErrorReply, 502, "upstream_error", "boom", kind="server_error")),
     "sglang": (
         {"object": "error", "message": "m", "type": "BadRequestError", "param": None, "code": 400},
-        told(UpstreamRefusal, 400, "400", "m", kind="BadRequestError"),
+        told(UpstreamErrorReply, 400, "400", "m", kind="BadRequestError"),
     ),
     "gemini": (
         [{"error": {"code": 400, "message": "m", "status": "INVALID_ARGUMENT"}}],
         told(
-            UpstreamRefusal,
+            UpstreamErrorReply,
             400,
             "400",
             "m",
@@ -426,16 +435,18 @@ LIES = {
     ),
     "beside choices": (
         {**COMPLETION, "error": "boom"},
-        told(UpstreamRefusal, 502, "upstream_error", "boom", kind="server_error", raw={**COMPLETION, "error": "boom"}),
+        told(
+            UpstreamErrorReply, 502, "upstream_error", "boom", kind="server_error", raw={**COMPLETION, "error": "boom"}
+        ),
     ),
     "event": (
         b': ping\n\ndata: {"error":{"message":"boom","code":503}}\n\n',
-        told(UpstreamRefusal, 503, "503", "boom", kind="server_error"),
+        told(UpstreamErrorReply, 503, "503", "boom", kind="server_error"),
     ),
     "large error beside choices": (
         {**COMPLETION, "error": {"message": "m" * form.WHOLE_BYTES}},
         told(
-            UpstreamRefusal,
+            UpstreamErrorReply,
             502,
             "upstream_error",
             "…",
@@ -446,7 +457,7 @@ LIES = {
     "large": (
         {"code": 102, "message": "no", "echo": "x" * form.WHOLE_BYTES},
         told(
-            UpstreamRefusal,
+            UpstreamErrorReply,
             400,
             "102",
             "no",
@@ -476,10 +487,10 @@ def test_events_are_no_document(headers):
 
 
 WRAPPED = [
-    (b' {"code": 0, "msg": "ok", "data" : %b , "trace": 1}', Surface.CHAT, COMPLETION),
-    (b'{"code":"200","message":"success","data":%b}', Surface.EMBEDDINGS, VECTORS),
-    (b'{"success":true,"data":%b}', Surface.CHAT, {**COMPLETION, "x": "x" * form.WHOLE_BYTES}),
-    (b'\xef\xbb\xbf{"data":%b}', Surface.CHAT, COMPLETION),
+    (b' {"code": 0, "msg": "ok", "data" : %b , "trace": 1}', ClientProtocol.CHAT, COMPLETION),
+    (b'{"code":"200","message":"success","data":%b}', ClientProtocol.EMBEDDINGS, VECTORS),
+    (b'{"success":true,"data":%b}', ClientProtocol.CHAT, {**COMPLETION, "x": "x" * form.WHOLE_BYTES}),
+    (b'\xef\xbb\xbf{"data":%b}', ClientProtocol.CHAT, COMPLETION),
 ]
 
 
@@ -492,14 +503,14 @@ def test_an_answer_is_taken_out_of_its_envelope_byte_for_byte(envelope, surface,
 @pytest.mark.parametrize(
     ("body", "surface", "expected"),
     [
-        ({"code": 0, "data": {"choices": []}}, Surface.CHAT, "upstream_empty"),
-        ({"code": 0, "data": {"data": []}}, Surface.EMBEDDINGS, "upstream_empty"),
-        ({"code": 0, "data": {"choices": [], "error": "boom"}}, Surface.CHAT, "upstream_error"),
-        ({"code": 0, "data": {"data": COMPLETION}}, Surface.CHAT, "upstream_invalid"),
-        ({"code": 0, "data": {"text": "hi"}}, Surface.CHAT, "upstream_invalid"),
-        ({"code": 0, "data": None}, Surface.CHAT, "upstream_invalid"),
-        ({"code": 500, "message": "boom", "data": COMPLETION}, Surface.CHAT, "500"),
-        ({"code": 0, "data": COMPLETION}, Surface.MODELS, None),
+        ({"code": 0, "data": {"choices": []}}, ClientProtocol.CHAT, "upstream_empty"),
+        ({"code": 0, "data": {"data": []}}, ClientProtocol.EMBEDDINGS, "upstream_empty"),
+        ({"code": 0, "data": {"choices": [], "error": "boom"}}, ClientProtocol.CHAT, "upstream_error"),
+        ({"code": 0, "data": {"data": COMPLETION}}, ClientProtocol.CHAT, "upstream_invalid"),
+        ({"code": 0, "data": {"text": "hi"}}, ClientProtocol.CHAT, "upstream_invalid"),
+        ({"code": 0, "data": None}, ClientProtocol.CHAT, "upstream_invalid"),
+        ({"code": 500, "message": "boom", "data": COMPLETION}, ClientProtocol.CHAT, "500"),
+        ({"code": 0, "data": COMPLETION}, ClientProtocol.MODELS, None),
     ],
 )
 def test_what_is_in_the_envelope_is_judged_too(body, surface, expected):
@@ -510,28 +521,28 @@ def test_what_is_in_the_envelope_is_judged_too(body, surface, expected):
 @pytest.mark.parametrize(
     ("body", "surface", "what"),
     [
-        ({"id": 1, "object": "x"}, Surface.CHAT, 'with JSON that has no list "choices" (it has id, object)'),
-        ({"choices": {}}, Surface.CHAT, 'with JSON that has no list "choices" (it has choices)'),
-        ({}, Surface.CHAT, 'with JSON that has no list "choices" (it is empty)'),
-        (VECTORS, Surface.CHAT, 'with JSON that has no list "choices" (it has object, data, model)'),
-        (COMPLETION, Surface.EMBEDDINGS, 'with JSON that has no list "data" (it has id, object, choices)'),
+        ({"id": 1, "object": "x"}, ClientProtocol.CHAT, 'with JSON that has no list "choices" (it has id, object)'),
+        ({"choices": {}}, ClientProtocol.CHAT, 'with JSON that has no list "choices" (it has choices)'),
+        ({}, ClientProtocol.CHAT, 'with JSON that has no list "choices" (it is empty)'),
+        (VECTORS, ClientProtocol.CHAT, 'with JSON that has no list "choices" (it has object, data, model)'),
+        (COMPLETION, ClientProtocol.EMBEDDINGS, 'with JSON that has no list "data" (it has id, object, choices)'),
         (
             {f"n{n}": 1 for n in range(9)},
-            Surface.EMBEDDINGS,
+            ClientProtocol.EMBEDDINGS,
             'with JSON that has no list "data" (it has n0, n1, n2, n3, n4, n5, n6, n7, …)',
         ),
-        ([1], Surface.CHAT, "with JSON that is no object"),
-        (b"7", Surface.EMBEDDINGS, "with JSON that is no object"),
-        (b"null", Surface.MODELS, "with JSON that is neither an object nor a list"),
-        (b"OK", Surface.CHAT, "with what is no JSON, or was cut short (JSON is malformed: invalid character)"),
+        ([1], ClientProtocol.CHAT, "with JSON that is no object"),
+        (b"7", ClientProtocol.EMBEDDINGS, "with JSON that is no object"),
+        (b"null", ClientProtocol.MODELS, "with JSON that is neither an object nor a list"),
+        (b"OK", ClientProtocol.CHAT, "with what is no JSON, or was cut short (JSON is malformed: invalid character)"),
         (
             b'{"choices": [',
-            Surface.CHAT,
+            ClientProtocol.CHAT,
             "with what is no JSON, or was cut short (Input data was truncated)",
         ),
         (
             b'{"choices": [' + b"[" * 100_000,
-            Surface.CHAT,
+            ClientProtocol.CHAT,
             "with what is no JSON, or was cut short (the JSON is nested too deeply)",
         ),
     ],
@@ -543,10 +554,10 @@ def test_reply_without_the_wanted_list_is_an_error(body, surface, what):
 @pytest.mark.parametrize(
     ("body", "surface", "expected"),
     [
-        ({"choices": []}, Surface.CHAT, "without a choice"),
-        ({"choices": [], "code": 0, "message": "success"}, Surface.CHAT, "without a choice"),
-        ({"data": []}, Surface.EMBEDDINGS, "without a vector"),
-        ({"object": "list", "data": [], "model": "m"}, Surface.EMBEDDINGS, "without a vector"),
+        ({"choices": []}, ClientProtocol.CHAT, "without a choice"),
+        ({"choices": [], "code": 0, "message": "success"}, ClientProtocol.CHAT, "without a choice"),
+        ({"data": []}, ClientProtocol.EMBEDDINGS, "without a vector"),
+        ({"object": "list", "data": [], "model": "m"}, ClientProtocol.EMBEDDINGS, "without a vector"),
     ],
 )
 def test_reply_whose_list_is_empty_is_an_empty_one(body, surface, expected):
@@ -555,7 +566,7 @@ def test_reply_whose_list_is_empty_is_an_empty_one(body, surface, expected):
     )
 
 
-@pytest.mark.parametrize(("surface", "wanted"), [(Surface.CHAT, "choices"), (Surface.EMBEDDINGS, "data")])
+@pytest.mark.parametrize(("surface", "wanted"), [(ClientProtocol.CHAT, "choices"), (ClientProtocol.EMBEDDINGS, "data")])
 @pytest.mark.parametrize("entries", [[None], [1], ["x" * form.WHOLE_BYTES]])
 def test_list_without_an_object_is_an_error(entries, surface, wanted):
     assert document({wanted: entries}, surface=surface) == invalid(
@@ -568,11 +579,11 @@ def test_list_without_an_object_is_an_error(entries, surface, wanted):
 def test_error_beside_an_empty_list_gets_its_true_status(wanted, surface):
     body = {wanted: [], "code": 102, "message": "boom"}
     assert document(body, surface=surface) == told(
-        UpstreamRefusal, 400, "102", "boom", kind="invalid_request_error", raw=body
+        UpstreamErrorReply, 400, "102", "boom", kind="invalid_request_error", raw=body
     )
 
 
-@pytest.mark.parametrize(("body", "surface"), [(COMPLETION, Surface.CHAT), (VECTORS, Surface.EMBEDDINGS)])
+@pytest.mark.parametrize(("body", "surface"), [(COMPLETION, ClientProtocol.CHAT), (VECTORS, ClientProtocol.EMBEDDINGS)])
 def test_reply_cut_anywhere_never_looks_finished(body, surface):
     whole = json.dumps(body).encode()
     assert [cut for cut in range(len(whole)) if document(whole[:cut], surface=surface) is None] == []
@@ -583,7 +594,7 @@ def test_any_bytes_are_judged_without_a_crash(body, headers):
     for surface in SURFACES:
         found = judged(body, headers, surface=surface)
         assert found is body or 400 <= found.http_status <= 599
-    refused = judge_refusal(Reply("chat", 400, headers, body))
+    refused = classify_error(ReceivedReply("chat", 400, headers, body))
     assert refused.http_status == 400
     assert refused.message
 
@@ -621,7 +632,7 @@ FRAGMENTS = st.sampled_from(
     st.lists(FRAGMENTS, max_size=12).map(b"".join), st.integers(400, 1100), st.sampled_from([JSON, HTML, EVENTS, ()])
 )
 def test_any_pieces_of_errors_are_judged_without_a_crash(body, status, headers):
-    error = judge_refusal(Reply("chat", status, headers, body))
+    error = classify_error(ReceivedReply("chat", status, headers, body))
     assert 400 <= error.http_status <= 599
     assert len(error.message) < 3000
     error.message.encode()
@@ -633,14 +644,14 @@ def test_texts_of_our_own_are_no_wrong_credential_to_ragflow():
     errors = [
         judge_head("chat", 302, ()),
         judge_head("chat", 999, ()),
-        judge_document(Reply("chat", 200, HTML, LOGIN), Surface.CHAT),
-        judge_document(Reply("chat", 200, JSON, b""), Surface.CHAT),
-        judge_document(Reply("chat", 200, EVENTS, b"data: {}\n\n"), Surface.CHAT),
-        judge_document(Reply("chat", 200, JSON, b"{}"), Surface.CHAT),
-        judge_document(Reply("chat", 200, JSON, b'{"choices":[]}'), Surface.CHAT),
-        judge_document(Reply("chat", 200, JSON, b'{"choices":[null]}'), Surface.CHAT),
-        judge_document(Reply("chat", 200, JSON, b'{"data":{"choices":[]}}'), Surface.CHAT),
-        judge_document(Reply("chat", 200, JSON, b"x"), Surface.CHAT),
+        judge_document(ReceivedReply("chat", 200, HTML, LOGIN), ClientProtocol.CHAT),
+        judge_document(ReceivedReply("chat", 200, JSON, b""), ClientProtocol.CHAT),
+        judge_document(ReceivedReply("chat", 200, EVENTS, b"data: {}\n\n"), ClientProtocol.CHAT),
+        judge_document(ReceivedReply("chat", 200, JSON, b"{}"), ClientProtocol.CHAT),
+        judge_document(ReceivedReply("chat", 200, JSON, b'{"choices":[]}'), ClientProtocol.CHAT),
+        judge_document(ReceivedReply("chat", 200, JSON, b'{"choices":[null]}'), ClientProtocol.CHAT),
+        judge_document(ReceivedReply("chat", 200, JSON, b'{"data":{"choices":[]}}'), ClientProtocol.CHAT),
+        judge_document(ReceivedReply("chat", 200, JSON, b"x"), ClientProtocol.CHAT),
     ]
     messages = [error.message for error in errors if isinstance(error, GatepassError)]
     assert len(messages) == len(errors)
@@ -658,7 +669,7 @@ def test_texts_of_our_own_are_no_wrong_credential_to_ragflow():
     ],
 )
 def test_a_response_is_one_by_its_name_or_its_output(said, is_one):
-    found = document(said, surface=Surface.RESPONSES)
+    found = document(said, surface=ClientProtocol.RESPONSES)
     assert (found is None) == is_one
 
 
@@ -669,7 +680,7 @@ IN_LARGE = [{}, {"x": PAD}]
 
 
 def _no_answer(body, code, what):
-    told = document(body, surface=Surface.CHAT)
+    told = document(body, surface=ClientProtocol.CHAT)
     assert told is not None
     assert told["code"] == code
     assert what in told["message"]
@@ -703,9 +714,9 @@ def test_a_piece_of_a_stream_is_no_whole_answer(text):
 def test_the_error_in_a_choice_is_the_upstreams(more, within):
     """As OpenRouter tells that a provider failed."""
     choice = {**more, **within, "error": {"code": 503, "message": "Provider is overloaded"}}
-    told = document({"choices": [choice]}, surface=Surface.CHAT)
+    told = document({"choices": [choice]}, surface=ClientProtocol.CHAT)
     assert told is not None
-    assert (told["class"], told["status"]) == (UpstreamRefusal, 503)
+    assert (told["class"], told["status"]) == (UpstreamErrorReply, 503)
     assert "Provider is overloaded" in told["message"]
 
 
@@ -718,21 +729,23 @@ LARGE_VECTORS = (
 def test_a_large_list_with_a_garbled_middle_is_no_success(damage):
     middle = LARGE_VECTORS.index(b"0.1", len(LARGE_VECTORS) // 2)
     garbled = LARGE_VECTORS[:middle] + damage + LARGE_VECTORS[middle + len(damage) :]
-    assert judge_document(Reply("chat", 200, JSON, LARGE_VECTORS), Surface.EMBEDDINGS) is LARGE_VECTORS
-    assert isinstance(judge_document(Reply("chat", 200, JSON, garbled), Surface.EMBEDDINGS), UpstreamInvalid)
+    assert judge_document(ReceivedReply("chat", 200, JSON, LARGE_VECTORS), ClientProtocol.EMBEDDINGS) is LARGE_VECTORS
+    assert isinstance(
+        judge_document(ReceivedReply("chat", 200, JSON, garbled), ClientProtocol.EMBEDDINGS), UpstreamInvalid
+    )
 
 
 def test_a_large_list_that_broke_off_is_no_success():
     for cut in range(1, 300):
-        reply = Reply("chat", 200, JSON, LARGE_VECTORS[:-cut])
-        assert isinstance(judge_document(reply, Surface.EMBEDDINGS), UpstreamInvalid), cut
+        reply = ReceivedReply("chat", 200, JSON, LARGE_VECTORS[:-cut])
+        assert isinstance(judge_document(reply, ClientProtocol.EMBEDDINGS), UpstreamInvalid), cut
 
 
 def test_a_list_is_no_response_whatever_its_entries_are():
-    reply = Reply("chat", 200, JSON, b'{"data":[{"embedding":[1]}]}')
-    assert isinstance(judge_document(reply, Surface.RESPONSES), UpstreamInvalid)
+    reply = ReceivedReply("chat", 200, JSON, b'{"data":[{"embedding":[1]}]}')
+    assert isinstance(judge_document(reply, ClientProtocol.RESPONSES), UpstreamInvalid)
 
 
 def test_a_reply_with_bytes_that_are_not_utf_8_is_relayed_as_it_came():
     body = b'{"choices":[{"message":{"role":"assistant","content":"a\xff"}}]}'
-    assert judge_document(Reply("chat", 200, JSON, body), Surface.CHAT) is body
+    assert judge_document(ReceivedReply("chat", 200, JSON, body), ClientProtocol.CHAT) is body

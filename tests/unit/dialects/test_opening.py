@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gatepass.dialects.content import MAX_BLANK_BYTES, Kind, Opening
+from gatepass.dialects.content import MAX_BLANK_BYTES, ContentKind, ContentSniffer
 
 LABELS = [None, b"", b"text/event-stream", b"Text/HTML; charset=utf-8", b"application/json", b"text/plain"]
 BOM = b"\xef\xbb\xbf"
@@ -12,73 +12,73 @@ BOM = b"\xef\xbb\xbf"
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        (b'data: {"a":1}\n\n', Kind.STREAM),
-        (b"data:{}\n\n", Kind.STREAM),
-        (b"data\n\n", Kind.STREAM),
-        (b"event: x\n", Kind.STREAM),
-        (b"id:1\n", Kind.STREAM),
-        (b"retry: 5\r", Kind.STREAM),
-        (b": OPENROUTER PROCESSING\n\n", Kind.STREAM),
-        (b"\n\r\n \tdata: x\n\n", Kind.STREAM),
-        (BOM + b"data: x\n\n", Kind.STREAM),
-        (b'{"object":"chat.completion"}', Kind.DOCUMENT),
-        (b"\n\n\n\n{}", Kind.DOCUMENT),
-        (b'[{"error":{}}]', Kind.DOCUMENT),
-        (BOM + b" {}", Kind.DOCUMENT),
-        (b"<!DOCTYPE html>", Kind.HTML),
-        (b"\r\n <html>", Kind.HTML),
+        (b'data: {"a":1}\n\n', ContentKind.STREAM),
+        (b"data:{}\n\n", ContentKind.STREAM),
+        (b"data\n\n", ContentKind.STREAM),
+        (b"event: x\n", ContentKind.STREAM),
+        (b"id:1\n", ContentKind.STREAM),
+        (b"retry: 5\r", ContentKind.STREAM),
+        (b": OPENROUTER PROCESSING\n\n", ContentKind.STREAM),
+        (b"\n\r\n \tdata: x\n\n", ContentKind.STREAM),
+        (BOM + b"data: x\n\n", ContentKind.STREAM),
+        (b'{"object":"chat.completion"}', ContentKind.DOCUMENT),
+        (b"\n\n\n\n{}", ContentKind.DOCUMENT),
+        (b'[{"error":{}}]', ContentKind.DOCUMENT),
+        (BOM + b" {}", ContentKind.DOCUMENT),
+        (b"<!DOCTYPE html>", ContentKind.HTML),
+        (b"\r\n <html>", ContentKind.HTML),
     ],
 )
 def test_first_bytes_win_over_the_label_at_every_split(label, body, expected):
     for at in range(len(body) + 1):
-        opening = Opening(label)
-        kinds = [opening.feed(piece) for piece in (body[:at], body[at:]) if opening.kind is Kind.UNDECIDED]
+        opening = ContentSniffer(label)
+        kinds = [opening.feed(piece) for piece in (body[:at], body[at:]) if opening.kind is ContentKind.UNDECIDED]
         assert kinds[-1] is expected
-        assert set(kinds) <= {Kind.UNDECIDED, expected}
+        assert set(kinds) <= {ContentKind.UNDECIDED, expected}
         assert body.startswith(opening.held)
 
 
 @pytest.mark.parametrize(
     ("label", "expected"),
     [
-        (b"text/event-stream; charset=utf-8", Kind.STREAM),
-        (b"text/html", Kind.HTML),
-        (b"application/xhtml+xml", Kind.HTML),
-        (b"application/json", Kind.DOCUMENT),
-        (b"text/plain", Kind.DOCUMENT),
-        (None, Kind.DOCUMENT),
+        (b"text/event-stream; charset=utf-8", ContentKind.STREAM),
+        (b"text/html", ContentKind.HTML),
+        (b"application/xhtml+xml", ContentKind.HTML),
+        (b"application/json", ContentKind.DOCUMENT),
+        (b"text/plain", ContentKind.DOCUMENT),
+        (None, ContentKind.DOCUMENT),
     ],
 )
 @pytest.mark.parametrize("body", [b"vendor: x\n\n", b"Service", b"datax", b"idle", b"null", b'"text"', b"\xef\xbb{"])
 def test_label_decides_where_the_bytes_tell_nothing(label, expected, body):
-    assert Opening(label).feed(body) is expected
+    assert ContentSniffer(label).feed(body) is expected
 
 
 @pytest.mark.parametrize(
     "part", [b"", b" \n", b"d", b"dat", b"event", b"i", b"re", b"\xef", b"\xef\xbb", BOM, BOM + b"\n"]
 )
 def test_what_may_still_become_a_stream_is_undecided(part):
-    opening = Opening(b"text/html")
-    assert opening.feed(part) is Kind.UNDECIDED
+    opening = ContentSniffer(b"text/html")
+    assert opening.feed(part) is ContentKind.UNDECIDED
     assert opening.held == part
 
 
 def test_decided_opening_stays_decided():
-    opening = Opening(None)
+    opening = ContentSniffer(None)
     opening.feed(b"data: x")
-    assert opening.feed(b"<html>") is Kind.STREAM
+    assert opening.feed(b"<html>") is ContentKind.STREAM
     assert opening.held == b"data: x<html>"
 
 
 def test_white_space_without_end_is_bounded():
-    opening = Opening(b"text/event-stream")
+    opening = ContentSniffer(b"text/event-stream")
     kinds = [opening.feed(b"\n") for _ in range(MAX_BLANK_BYTES + 1)]
-    assert set(kinds[:-1]) == {Kind.UNDECIDED}
-    assert kinds[-1] is Kind.STREAM
+    assert set(kinds[:-1]) == {ContentKind.UNDECIDED}
+    assert kinds[-1] is ContentKind.STREAM
     assert len(opening.held) == MAX_BLANK_BYTES + 1
 
 
 def test_first_piece_that_decides_is_held_as_the_same_object():
-    piece, opening = b"data: x\n\n", Opening(None)
+    piece, opening = b"data: x\n\n", ContentSniffer(None)
     opening.feed(piece)
     assert opening.held is piece

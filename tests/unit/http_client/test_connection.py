@@ -10,7 +10,7 @@ import pytest
 from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.connection import AHEAD_BYTES, JOINED_BYTES, SLICE_BYTES
 from gatepass.http_client.message_head import FIELDS, HEAD_BYTES
-from gatepass.http_client.response_body import Incoming
+from gatepass.http_client.response_body import UpstreamResponse
 from gatepass.types import Timeouts
 from tests.unit.http_client.loop import advance, rest
 from tests.unit.http_client.wire import FakeTransport, Wire
@@ -21,11 +21,11 @@ OK = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nfine"
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
-def asked(wire: Wire, body: bytes = b"", *, to_head: bool = False) -> asyncio.Task[Incoming]:
-    return asyncio.ensure_future(wire.connection.ask(HEAD, body, BOUNDS, to_head=to_head))
+def asked(wire: Wire, body: bytes = b"", *, to_head: bool = False) -> asyncio.Task[UpstreamResponse]:
+    return asyncio.ensure_future(wire.connection.send_request(HEAD, body, BOUNDS, to_head=to_head))
 
 
-async def begun(wire: Wire, data: bytes) -> Incoming:
+async def begun(wire: Wire, data: bytes) -> UpstreamResponse:
     """A request under way, whose reply begins with `data`."""
     asking = asked(wire)
     await rest()
@@ -33,11 +33,11 @@ async def begun(wire: Wire, data: bytes) -> Incoming:
     return await asking
 
 
-async def body_of(reply: Incoming) -> bytes:
+async def body_of(reply: UpstreamResponse) -> bytes:
     return b"".join([piece async for piece in reply])
 
 
-async def fault_of(work: asyncio.Future[Incoming]) -> TransportFault:
+async def fault_of(work: asyncio.Future[UpstreamResponse]) -> TransportFault:
     with pytest.raises(TransportFault) as caught:
         await body_of(await work)
     return caught.value
@@ -169,7 +169,7 @@ async def test_a_body_without_a_length_that_is_reset_broke_off():
 async def test_a_body_without_a_length_that_we_end_broke_off():
     wire = Wire()
     reply = await begun(wire, b"HTTP/1.1 200 OK\r\n\r\n")
-    wire.connection.kill()
+    wire.connection.abort()
     with pytest.raises(TransportFault, match="closed"):
         await anext(aiter(reply))
 
@@ -270,7 +270,7 @@ async def test_a_connection_killed_before_it_was_made_is_ended_when_it_is():
     wire = Wire()
     connection = type(wire.connection)(asyncio.get_running_loop(), wire, memoryview(bytearray(9)))
     assert (connection.new, connection.open) == (True, False)
-    connection.kill()
+    connection.abort()
     assert (connection.new, connection.open) == (False, False)
     transport = FakeTransport(connection)
     connection.connection_made(transport)
@@ -281,7 +281,7 @@ async def test_a_connection_killed_before_it_was_made_is_ended_when_it_is():
 # a request that waits for the end of the turn
 
 
-def waiting(body: bytes = b"body") -> tuple[Wire, asyncio.Task[Incoming]]:
+def waiting(body: bytes = b"body") -> tuple[Wire, asyncio.Task[UpstreamResponse]]:
     wire = Wire()
     wire.holding = True
     return wire, asked(wire, body)
@@ -311,7 +311,7 @@ async def test_a_request_that_is_given_up_while_it_is_held_is_never_written():
 async def test_nothing_is_written_to_a_connection_that_was_killed_in_the_same_turn():
     wire, asking = waiting()
     await rest()
-    wire.connection.kill()
+    wire.connection.abort()
     wire.connection.flush()
     assert wire.sent == b""
     assert (await fault_of(asking)).fault is Fault.CLOSED

@@ -9,7 +9,7 @@ import pytest
 
 from gatepass.errors import Fault, ReceiveTimeout, TransportFault
 from gatepass.http_client.connection import SLICE_BYTES
-from gatepass.http_client.response_body import Incoming
+from gatepass.http_client.response_body import UpstreamResponse
 from gatepass.types import Timeouts
 from tests.unit.http_client.loop import advance, rest
 from tests.unit.http_client.wire import HIGH_WATER_BYTES, Wire
@@ -34,7 +34,7 @@ class Sender:
         """b"" is the end."""
         self._pieces.put_nowait(piece)
 
-    def again(self) -> bool:
+    def can_restart(self) -> bool:
         return False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -45,22 +45,22 @@ class Sender:
             yield piece
 
 
-async def begun(sender: Sender, *, held_back: bool = False) -> tuple[Wire, asyncio.Task[Incoming]]:
+async def begun(sender: Sender, *, held_back: bool = False) -> tuple[Wire, asyncio.Task[UpstreamResponse]]:
     wire = Wire()
     wire.transport.held_back = held_back
-    asking = asyncio.create_task(wire.connection.ask(HEAD, sender, BOUNDS))
+    asking = asyncio.create_task(wire.connection.send_request(HEAD, sender, BOUNDS))
     await rest()
     return wire, asking
 
 
-async def at_once(asking: asyncio.Task[Incoming]) -> Incoming:
+async def at_once(asking: asyncio.Task[UpstreamResponse]) -> UpstreamResponse:
     """What is here without another piece, and without any time that passes."""
     await rest()
     assert asking.done()
     return asking.result()
 
 
-async def fault_of(asking: asyncio.Task[Incoming]) -> Fault:
+async def fault_of(asking: asyncio.Task[UpstreamResponse]) -> Fault:
     with pytest.raises(TransportFault) as caught:
         await asking
     return caught.value.fault
@@ -222,7 +222,7 @@ async def test_a_server_has_time_for_each_piece_that_it_takes_of_an_upload():
 async def test_a_server_has_time_for_each_slice_that_it_takes_of_a_large_body():
     wire = Wire()
     wire.transport.held_back = True
-    asking = asyncio.create_task(wire.connection.ask(HEAD, bytes(4 * SLICE_BYTES), BOUNDS))
+    asking = asyncio.create_task(wire.connection.send_request(HEAD, bytes(4 * SLICE_BYTES), BOUNDS))
     for _ in range(3):
         await rest()
         await advance(BOUNDS.first_byte_s - 1)

@@ -5,30 +5,30 @@ import pytest
 from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.message_head import (
     FIELDS,
-    Place,
+    Destination,
     ProxyServer,
+    destination_of,
     objection,
-    place_of,
     request_fields,
     request_head,
 )
-from gatepass.types import Headers, Request
+from gatepass.types import Headers, OutboundRequest
 
 
 @pytest.mark.parametrize(
     ("url", "place"),
     [
-        ("http://h", Place(False, "h", 80, b"h", b"/")),
-        ("https://h.example/v1/x?y=%20&z", Place(True, "h.example", 443, b"h.example", b"/v1/x?y=%20&z")),
-        ("https://h:8443/", Place(True, "h", 8443, b"h:8443", b"/")),
-        ("http://h:80?x", Place(False, "h", 80, b"h", b"/?x")),
-        ("http://H.Example:443/A", Place(False, "h.example", 443, b"h.example:443", b"/A")),
-        ("http://[::1]:9/", Place(False, "::1", 9, b"[::1]:9", b"/")),
-        ("https://[::1]/#part", Place(True, "::1", 443, b"[::1]", b"/")),
+        ("http://h", Destination(False, "h", 80, b"h", b"/")),
+        ("https://h.example/v1/x?y=%20&z", Destination(True, "h.example", 443, b"h.example", b"/v1/x?y=%20&z")),
+        ("https://h:8443/", Destination(True, "h", 8443, b"h:8443", b"/")),
+        ("http://h:80?x", Destination(False, "h", 80, b"h", b"/?x")),
+        ("http://H.Example:443/A", Destination(False, "h.example", 443, b"h.example:443", b"/A")),
+        ("http://[::1]:9/", Destination(False, "::1", 9, b"[::1]:9", b"/")),
+        ("https://[::1]/#part", Destination(True, "::1", 443, b"[::1]", b"/")),
     ],
 )
-def test_a_url_leads_to_a_place(url: str, place: Place):
-    assert place_of(url) == place
+def test_a_url_leads_to_a_place(url: str, place: Destination):
+    assert destination_of(url) == place
 
 
 @pytest.mark.parametrize(
@@ -36,15 +36,15 @@ def test_a_url_leads_to_a_place(url: str, place: Place):
 )
 def test_what_is_no_url_leads_nowhere(url: str):
     with pytest.raises(TransportFault) as caught:
-        place_of(url)
+        destination_of(url)
     assert (caught.value.fault, caught.value.sent) == (Fault.INVALID, False)
 
 
-PLACE = place_of("http://h/x")
+PLACE = destination_of("http://h/x")
 
 
 def head(method: str = "POST", headers: Headers = (), body: bytes = b"") -> bytes:
-    return request_head(Request(method, "http://h/x", headers, body), PLACE)
+    return request_head(OutboundRequest(method, "http://h/x", headers, body), PLACE)
 
 
 def test_a_head_has_its_host_and_its_length():
@@ -73,7 +73,7 @@ def test_no_field_ends_its_own_line(bad: bytes):
 @pytest.mark.parametrize("name", [b"content-length", b"transfer-encoding"])
 def test_a_request_does_not_frame_its_own_body(name: bytes):
     with pytest.raises(TransportFault, match="frames"):
-        request_fields(Request("POST", "http://h/", ((name, b"1"),)), PLACE)
+        request_fields(OutboundRequest("POST", "http://h/", ((name, b"1"),)), PLACE)
 
 
 @pytest.mark.parametrize(
@@ -110,22 +110,22 @@ PROXY = ProxyServer.of("http://proxy.example:3128", "user:pass word")
     ],
 )
 def test_a_proxy_gets_whole_urls_and_leads_to_a_host_and_port(url: str, target: bytes, host_and_port: bytes):
-    place = place_of(url, PROXY)
+    place = destination_of(url, PROXY)
     assert (place.target, place.host_and_port, place.proxy) == (target, host_and_port, PROXY)
 
 
 def test_only_a_request_that_the_proxy_itself_gets_shows_its_credentials():
-    request = Request("GET", "http://h/x")
-    assert request_head(request, place_of("http://h/x", PROXY)) == (
+    request = OutboundRequest("GET", "http://h/x")
+    assert request_head(request, destination_of("http://h/x", PROXY)) == (
         b"GET http://h:80/x HTTP/1.1\r\nhost: h\r\nproxy-authorization: Basic dXNlcjpwYXNzIHdvcmQ=\r\n\r\n"
     )
-    assert request_head(request, place_of("https://h/x", PROXY)) == b"GET /x HTTP/1.1\r\nhost: h\r\n\r\n"
+    assert request_head(request, destination_of("https://h/x", PROXY)) == b"GET /x HTTP/1.1\r\nhost: h\r\n\r\n"
     open_proxy = ProxyServer.of("http://proxy.example:3128", None)
-    assert b"proxy-authorization" not in request_head(request, place_of("http://h/x", open_proxy))
+    assert b"proxy-authorization" not in request_head(request, destination_of("http://h/x", open_proxy))
 
 
 def test_a_proxys_credentials_are_in_no_repr():
-    assert "dXNlcjpwYXNzIHdvcmQ" not in repr(place_of("http://h/x", PROXY))
+    assert "dXNlcjpwYXNzIHdvcmQ" not in repr(destination_of("http://h/x", PROXY))
 
 
 @pytest.mark.parametrize(("auth", "encoded"), [("user", b"dXNlcjo="), ("user:", b"dXNlcjo="), ("é:ü", b"w6k6w7w=")])

@@ -1,4 +1,4 @@
-"""What LeanTransport itself does: it remembers where URLs lead. The rest is in tests/integration/transport."""
+"""What Http1Transport itself does: it remembers where URLs lead. The rest is in tests/integration/transport."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import ssl
 import subprocess
 import sys
 
-from gatepass.http_client.pool import WAYS, LeanTransport
+from gatepass.http_client.pool import WAYS, Http1Transport
 
 
 async def test_urls_of_one_server_share_one_pool_and_no_more_of_them_are_kept_than_a_bound():
-    transport = LeanTransport(4, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+    transport = Http1Transport(4, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
     pools = {id(transport._way(f"http://h.example/{number}")[1]) for number in range(3 * WAYS)}
     assert len(pools) == 1
     assert len(transport._ways) <= WAYS

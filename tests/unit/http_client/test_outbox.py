@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from gatepass.http_client.write_batcher import MANY, Outbox
+from gatepass.http_client.write_batcher import MANY, WriteBatcher
 from tests.unit.http_client.loop import rest
 
 
@@ -18,8 +18,8 @@ class Pen:
 
 async def test_those_of_a_turn_are_told_in_their_order_when_it_is_over():
     told: list[str] = []
-    outbox, loop = Outbox(), asyncio.get_running_loop()
-    taken = [outbox.take(Pen(name, told), under_way, loop) for name, under_way in (("a", MANY), ("b", MANY), ("c", 1))]
+    outbox, loop = WriteBatcher(), asyncio.get_running_loop()
+    taken = [outbox.defer(Pen(name, told), under_way, loop) for name, under_way in (("a", MANY), ("b", MANY), ("c", 1))]
     assert (taken, told) == ([True, True, True], [])  # with two that wait already the last one waits too
     await rest()
     assert told == ["a", "b", "c"]
@@ -27,25 +27,25 @@ async def test_those_of_a_turn_are_told_in_their_order_when_it_is_over():
 
 async def test_who_has_few_beside_it_waits_for_nobody_in_the_next_turn_either():
     told: list[str] = []
-    outbox, loop = Outbox(), asyncio.get_running_loop()
-    assert not outbox.take(Pen("a", told), MANY - 1, loop)
-    assert outbox.take(Pen("b", told), MANY, loop)
+    outbox, loop = WriteBatcher(), asyncio.get_running_loop()
+    assert not outbox.defer(Pen("a", told), MANY - 1, loop)
+    assert outbox.defer(Pen("b", told), MANY, loop)
     await rest()
-    assert not outbox.take(Pen("c", told), MANY - 1, loop)
+    assert not outbox.defer(Pen("c", told), MANY - 1, loop)
     await rest()
     assert told == ["b"]
 
 
 async def test_what_a_flush_puts_in_waits_for_the_next_turn():
     told: list[str] = []
-    outbox, loop = Outbox(), asyncio.get_running_loop()
+    outbox, loop = WriteBatcher(), asyncio.get_running_loop()
 
     class Again(Pen):
         def flush(self) -> None:
             super().flush()
-            outbox.take(Pen("later", told), MANY, loop)
+            outbox.defer(Pen("later", told), MANY, loop)
 
-    outbox.take(Again("first", told), MANY, loop)
-    outbox.take(Pen("second", told), MANY, loop)
+    outbox.defer(Again("first", told), MANY, loop)
+    outbox.defer(Pen("second", told), MANY, loop)
     await rest()
     assert told == ["first", "second", "later"]

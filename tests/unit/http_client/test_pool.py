@@ -11,7 +11,7 @@ import pytest
 
 from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.connection import Connection
-from gatepass.http_client.pool import AGE_S, IDLE_S, SPARE_S, Pool
+from gatepass.http_client.pool import AGE_S, IDLE_S, SPARE_S, ConnectionPool
 from gatepass.types import Timeouts
 from tests.unit.http_client.loop import advance, driven, rest
 from tests.unit.http_client.wire import FakeTransport, feed
@@ -46,17 +46,17 @@ class Server:
 
 async def use(connection: Connection) -> None:
     """One request and its reply: the connection is free again."""
-    asking = asyncio.ensure_future(connection.ask(b"GET / HTTP/1.1\r\n\r\n", b"", BOUNDS))
+    asking = asyncio.ensure_future(connection.send_request(b"GET / HTTP/1.1\r\n\r\n", b"", BOUNDS))
     await rest()
     feed(connection, OK)
     await asking
 
 
-def taken(pool: Pool) -> asyncio.Task[Connection]:
+def taken(pool: ConnectionPool) -> asyncio.Task[Connection]:
     return asyncio.ensure_future(pool.take(BOUNDS.connect_s))
 
 
-async def proved_whole(pool: Pool, limit: int) -> None:
+async def proved_whole(pool: ConnectionPool, limit: int) -> None:
     """As many connections as there may be can be had, and not one more."""
     works = [taken(pool) for _ in range(limit + 1)]
     await rest()
@@ -69,7 +69,7 @@ async def proved_whole(pool: Pool, limit: int) -> None:
 
 async def test_a_free_connection_is_used_before_a_new_one_the_last_first():
     server = Server()
-    pool = Pool(server.dial, 2)
+    pool = ConnectionPool(server.dial, 2)
     first, second = await pool.take(5), await pool.take(5)
     await use(first)
     await use(second)
@@ -81,7 +81,7 @@ async def test_a_free_connection_is_used_before_a_new_one_the_last_first():
 
 async def test_a_fresh_connection_is_never_one_that_was_kept():
     server = Server()
-    pool = Pool(server.dial, 2)
+    pool = ConnectionPool(server.dial, 2)
     kept = [await pool.take(5), await pool.take(5)]
     for connection in kept:
         await use(connection)
@@ -93,7 +93,7 @@ async def test_a_fresh_connection_is_never_one_that_was_kept():
 
 async def test_a_fresh_connection_makes_room_where_the_limit_is_reached():
     server = Server()
-    pool = Pool(server.dial, 1)
+    pool = ConnectionPool(server.dial, 1)
     kept = await pool.take(5)
     await use(kept)
     assert await pool.take(5, fresh=True) is not kept
@@ -108,7 +108,7 @@ async def test_a_fresh_connection_makes_room_where_the_limit_is_reached():
 
 async def test_who_waits_is_served_in_the_order_of_coming_and_nobody_else_wakes():
     server = Server()
-    pool = Pool(server.dial, 1)
+    pool = ConnectionPool(server.dial, 1)
     connection = await pool.take(5)
     works = [taken(pool) for _ in range(5)]
     await rest()
@@ -122,7 +122,7 @@ async def test_who_waits_is_served_in_the_order_of_coming_and_nobody_else_wakes(
 
 
 async def test_a_newcomer_does_not_overtake_who_waits():
-    pool = Pool(Server().dial, 1)
+    pool = ConnectionPool(Server().dial, 1)
     connection = await pool.take(5)
     waiter = taken(pool)
     await rest()
@@ -135,11 +135,11 @@ async def test_a_newcomer_does_not_overtake_who_waits():
 
 async def test_who_waits_gets_the_slot_of_a_connection_that_was_lost():
     server = Server()
-    pool = Pool(server.dial, 1)
+    pool = ConnectionPool(server.dial, 1)
     connection = await pool.take(5)
     waiter = taken(pool)
     await rest()
-    connection.kill()
+    connection.abort()
     await rest()
     assert waiter.result() is server.dialed[1]
     await use(waiter.result())
@@ -149,7 +149,7 @@ async def test_who_waits_gets_the_slot_of_a_connection_that_was_lost():
 async def test_who_waits_gets_the_slot_of_a_dial_that_failed():
     server = Server()
     server.down = True
-    pool = Pool(server.dial, 2)
+    pool = ConnectionPool(server.dial, 2)
     works = [taken(pool) for _ in range(9)]
     outcomes = await asyncio.gather(*works, return_exceptions=True)
     assert [isinstance(outcome, TransportFault) and outcome.fault for outcome in outcomes] == [Fault.CONNECT] * 9
@@ -158,7 +158,7 @@ async def test_who_waits_gets_the_slot_of_a_dial_that_failed():
 
 
 async def test_a_wait_is_bounded():
-    pool = Pool(Server().dial, 1)
+    pool = ConnectionPool(Server().dial, 1)
     connection = await pool.take(5)
     waiter = taken(pool)
     await rest()
@@ -173,9 +173,9 @@ async def test_a_wait_is_bounded():
 
 
 async def test_a_connection_freed_in_the_moment_of_a_timeout_is_not_lost():
-    pool = Pool(Server().dial, 1)
+    pool = ConnectionPool(Server().dial, 1)
     connection = await pool.take(5)
-    asking = asyncio.ensure_future(connection.ask(b"", b"", BOUNDS))
+    asking = asyncio.ensure_future(connection.send_request(b"", b"", BOUNDS))
     waiter = taken(pool)
     await rest()
     feed(connection, OK)
@@ -188,9 +188,9 @@ async def test_a_connection_freed_in_the_moment_of_a_timeout_is_not_lost():
 
 async def test_a_connection_lost_on_its_way_to_who_waits_is_replaced():
     server = Server()
-    pool = Pool(server.dial, 1)
+    pool = ConnectionPool(server.dial, 1)
     connection = await pool.take(5)
-    asking = asyncio.ensure_future(connection.ask(b"", b"", BOUNDS))
+    asking = asyncio.ensure_future(connection.send_request(b"", b"", BOUNDS))
     waiter = taken(pool)
     await rest()
     feed(connection, OK)
@@ -203,7 +203,7 @@ async def test_a_connection_lost_on_its_way_to_who_waits_is_replaced():
 
 async def test_a_connection_that_died_idle_is_passed_over():
     server = Server()
-    pool = Pool(server.dial, 2)
+    pool = ConnectionPool(server.dial, 2)
     first, second = await pool.take(5), await pool.take(5)
     await use(first)
     await use(second)
@@ -218,7 +218,7 @@ async def test_a_connection_that_died_idle_is_passed_over():
 
 async def test_idle_connections_expire_each_in_its_time():
     server = Server()
-    pool = Pool(server.dial, 3)
+    pool = ConnectionPool(server.dial, 3)
     first, second = await pool.take(5), await pool.take(5)
     await use(first)
     await advance(IDLE_S / 2)
@@ -233,7 +233,7 @@ async def test_idle_connections_expire_each_in_its_time():
 
 
 async def test_a_connection_in_use_does_not_expire():
-    pool = Pool(Server().dial, 1)
+    pool = ConnectionPool(Server().dial, 1)
     connection = await pool.take(5)
     await use(connection)
     assert pool.idle() is connection
@@ -243,7 +243,7 @@ async def test_a_connection_in_use_does_not_expire():
 
 async def test_an_old_connection_takes_no_further_request():
     server = Server()
-    pool = Pool(server.dial, 1)
+    pool = ConnectionPool(server.dial, 1)
     connection = await pool.take(5)
     await advance(AGE_S - 1)
     await use(connection)
@@ -258,7 +258,7 @@ async def test_an_old_connection_takes_no_further_request():
 
 async def test_a_closed_pool_ends_everything_and_gives_nothing():
     server = Server()
-    pool = Pool(server.dial, 3)
+    pool = ConnectionPool(server.dial, 3)
     free, busy = await pool.take(5), await pool.take(5)
     await use(free)
     server.go_on.clear()
@@ -279,7 +279,7 @@ async def test_a_closed_pool_ends_everything_and_gives_nothing():
 
 
 async def test_a_pool_that_closes_sweeps_no_more():
-    pool = Pool(Server().dial, 1)
+    pool = ConnectionPool(Server().dial, 1)
     await use(await pool.take(5))
     pool.close()
     timers = driven().timers
@@ -290,7 +290,7 @@ async def test_a_pool_that_closes_sweeps_no_more():
 
 async def test_a_lost_connection_is_forgotten_without_the_garbage_collector():
     server = Server()
-    pool = Pool(server.dial, 2)
+    pool = ConnectionPool(server.dial, 2)
     first, second = await pool.take(5), await pool.take(5)
     await use(first)
     gone = [weakref.ref(first), weakref.ref(second)]
@@ -308,15 +308,15 @@ async def test_a_lost_connection_is_forgotten_without_the_garbage_collector():
 
 # cancellation
 
-Moment = Callable[[Pool, Server, Connection], None]
+Moment = Callable[[ConnectionPool, Server, Connection], None]
 
 
-def freed(pool: Pool, _: Server, connection: Connection) -> None:
-    pool.freed(connection)
+def freed(pool: ConnectionPool, _: Server, connection: Connection) -> None:
+    pool.on_idle(connection)
 
 
-def lost(_: Pool, __: Server, connection: Connection) -> None:
-    connection.kill()
+def lost(_: ConnectionPool, __: Server, connection: Connection) -> None:
+    connection.abort()
 
 
 @pytest.mark.parametrize("moment", [freed, lost])
@@ -325,7 +325,7 @@ async def test_a_waiter_cancelled_in_any_turn_leaves_its_slot_to_others(moment: 
     for before in range(3):
         for after in range(6):
             server = Server()
-            pool = Pool(server.dial, 1)
+            pool = ConnectionPool(server.dial, 1)
             connection = await pool.take(5)
             leaver, *others = [taken(pool) for _ in range(1 + behind)]
             for _ in range(before):
@@ -347,7 +347,7 @@ async def test_a_waiter_cancelled_in_any_turn_leaves_its_slot_to_others(moment: 
 async def test_a_dial_cancelled_in_any_turn_leaves_its_slot_to_others():
     for turns in range(6):
         server = Server()
-        pool = Pool(server.dial, 1)
+        pool = ConnectionPool(server.dial, 1)
         leaver, other = taken(pool), taken(pool)
         for _ in range(turns):
             await asyncio.sleep(0)
@@ -362,7 +362,7 @@ async def test_a_dial_cancelled_in_any_turn_leaves_its_slot_to_others():
 
 
 async def test_a_thousand_leavers_leave_no_trace():
-    pool = Pool(Server().dial, 1)
+    pool = ConnectionPool(Server().dial, 1)
     connection = await pool.take(5)
     works = [taken(pool) for _ in range(1000)]
     await rest()
@@ -380,9 +380,9 @@ async def test_a_thousand_leavers_leave_no_trace():
 # one made ahead of its request
 
 
-async def keeping(server: Server, limit: int = 9) -> Pool:
+async def keeping(server: Server, limit: int = 9) -> ConnectionPool:
     """A pool whose server is known to keep connections; one is idle."""
-    pool = Pool(server.dial, limit)
+    pool = ConnectionPool(server.dial, limit)
     await use(await pool.take(5))
     return pool
 
@@ -390,7 +390,7 @@ async def keeping(server: Server, limit: int = 9) -> Pool:
 async def test_a_server_that_never_kept_a_connection_is_sent_none_ahead():
     """One that serves a connection at a time would sit on it."""
     server = Server()
-    pool = Pool(server.dial, 9)
+    pool = ConnectionPool(server.dial, 9)
     for _ in range(3):
         await pool.take(5)
         await rest()
@@ -442,7 +442,7 @@ async def test_one_made_ahead_that_is_taken_beside_idle_ones_has_no_successor():
     assert len(server.dialed) == 4
 
 
-async def growing(server: Server) -> tuple[Pool, asyncio.Task[Connection]]:
+async def growing(server: Server) -> tuple[ConnectionPool, asyncio.Task[Connection]]:
     """A pool of three at most with one busy, and a second and one ahead of the third being dialed."""
     pool = await keeping(server, 3)
     await pool.take(5)
@@ -504,7 +504,7 @@ async def test_one_made_ahead_that_its_server_closed_meanwhile_is_nobodys_fault(
     await rest()
     ahead = pool.idle()
     assert ahead is not None
-    asking = asyncio.ensure_future(ahead.ask(b"", b"", BOUNDS))
+    asking = asyncio.ensure_future(ahead.send_request(b"", b"", BOUNDS))
     await rest()
     ahead.connection_lost(None)
     with pytest.raises(TransportFault) as caught:

@@ -8,7 +8,15 @@ from collections.abc import Callable
 import pytest
 
 from gatepass.errors import Fault, TransportFault
-from gatepass.http_client.response_body import GZIP_WINDOW, Decoded, Incoming, ZlibDecoder, decoded, pour, read_whole
+from gatepass.http_client.response_body import (
+    GZIP_WINDOW,
+    Decoded,
+    UpstreamResponse,
+    ZlibDecoder,
+    decoded,
+    pour,
+    read_whole,
+)
 from gatepass.types import Timeouts
 from tests.unit.http_client.loop import advance, rest
 from tests.unit.http_client.wire import Wire
@@ -34,9 +42,9 @@ class Taker:
         return piece not in self._enough
 
 
-async def begun(wire: Wire, data: bytes = b"") -> Incoming:
+async def begun(wire: Wire, data: bytes = b"") -> UpstreamResponse:
     bounds = Timeouts(connect_s=1, first_byte_s=10, idle_s=IDLE_S)
-    asking = asyncio.ensure_future(wire.connection.ask(b"GET / HTTP/1.1\r\n\r\n", b"", bounds))
+    asking = asyncio.ensure_future(wire.connection.send_request(b"GET / HTTP/1.1\r\n\r\n", b"", bounds))
     await rest()
     wire.feed(HEAD + data)
     return await asking
@@ -44,7 +52,7 @@ async def begun(wire: Wire, data: bytes = b"") -> Incoming:
 
 async def test_each_piece_is_taken_where_it_is_read_and_the_end_is_true():
     wire, taker = Wire(), Taker()
-    pouring = asyncio.ensure_future((await begun(wire, chunk(b"a"))).pour(taker))
+    pouring = asyncio.ensure_future((await begun(wire, chunk(b"a"))).stream_to(taker))
     await rest()
     for data in (b"b", b"c"):
         wire.feed(chunk(data))
@@ -58,18 +66,18 @@ async def test_each_piece_is_taken_where_it_is_read_and_the_end_is_true():
 async def test_pieces_that_came_with_the_end_are_taken_too():
     wire, taker = Wire(), Taker()
     reply = await begun(wire)
-    pouring = asyncio.ensure_future(reply.pour(taker))
+    pouring = asyncio.ensure_future(reply.stream_to(taker))
     await rest()
     wire.feed(chunk(b"a") + END)
     assert (await pouring, taker.taken) == (True, [b"a"])
-    assert await reply.pour(taker) is True
+    assert await reply.stream_to(taker) is True
 
 
 @pytest.mark.parametrize("at", ["before it waits", "while it waits", "with the end"])
 async def test_who_has_enough_gets_no_more_until_it_pours_again(at: str):
     wire, taker = Wire(), Taker(b"a")
     reply = await begun(wire, chunk(b"a") if at == "before it waits" else b"")
-    pouring = asyncio.ensure_future(reply.pour(taker))
+    pouring = asyncio.ensure_future(reply.stream_to(taker))
     await rest()
     if at != "before it waits":
         wire.feed(chunk(b"a") + (END if at == "with the end" else b""))
@@ -78,7 +86,7 @@ async def test_who_has_enough_gets_no_more_until_it_pours_again(at: str):
         wire.feed(chunk(b"b") + END)
     assert taker.taken == [b"a"]
     again = Taker()
-    assert await reply.pour(again) is True
+    assert await reply.stream_to(again) is True
     assert again.taken == ([] if at == "with the end" else [b"b"])
 
 
@@ -99,12 +107,12 @@ async def test_what_is_here_before_it_is_poured_goes_the_way_of_what_is_awaited(
         except TransportFault as fault:
             return taker.taken, fault.fault, reply.size
 
-    assert await found(Incoming.pour) == await found(pour)
+    assert await found(UpstreamResponse.stream_to) == await found(pour)
 
 
 async def test_what_breaks_off_is_raised_after_all_that_came():
     wire, taker = Wire(), Taker()
-    pouring = asyncio.ensure_future((await begun(wire)).pour(taker))
+    pouring = asyncio.ensure_future((await begun(wire)).stream_to(taker))
     await rest()
     wire.feed(chunk(b"a"))
     wire.end()
@@ -115,7 +123,7 @@ async def test_what_breaks_off_is_raised_after_all_that_came():
 
 async def test_silence_is_bounded_from_the_last_piece_on():
     wire, taker = Wire(), Taker()
-    pouring = asyncio.ensure_future((await begun(wire)).pour(taker))
+    pouring = asyncio.ensure_future((await begun(wire)).stream_to(taker))
     for _ in range(3):
         await advance(IDLE_S - 1)
         wire.feed(chunk(b"a"))
@@ -133,7 +141,7 @@ async def test_an_error_of_the_taker_is_the_pourers_and_not_the_connections():
 
     wire = Wire()
     reply = await begun(wire)
-    pouring = asyncio.ensure_future(reply.pour(broken))
+    pouring = asyncio.ensure_future(reply.stream_to(broken))
     await rest()
     wire.feed(chunk(b"a"))
     wire.feed(chunk(b"b"))
@@ -146,7 +154,7 @@ async def test_an_error_of_the_taker_is_the_pourers_and_not_the_connections():
 async def test_cancelled_it_takes_no_more_and_its_holder_kills_the_connection():
     wire, taker = Wire(), Taker()
     reply = await begun(wire)
-    pouring = asyncio.ensure_future(reply.pour(taker))
+    pouring = asyncio.ensure_future(reply.stream_to(taker))
     await rest()
     pouring.cancel()
     wire.feed(chunk(b"late"))
@@ -173,7 +181,7 @@ async def test_a_coded_reply_pours_what_it_decodes():
                 return piece
             raise StopAsyncIteration
 
-        async def pour(self, take):
+        async def stream_to(self, take):
             return await pour(self, take)
 
         async def aclose(self):
@@ -188,8 +196,8 @@ async def test_a_coded_reply_pours_what_it_decodes():
 
     assert decoded(Pieces(), None).status == 200
     reply, taker = Decoded(Pieces(), Plain(GZIP_WINDOW)), Taker(b"B")
-    assert (await reply.pour(taker), taker.taken) == (False, [b"A", b"B"])
-    assert (await reply.pour(taker), taker.taken) == (True, [b"A", b"B", b"C"])
+    assert (await reply.stream_to(taker), taker.taken) == (False, [b"A", b"B"])
+    assert (await reply.stream_to(taker), taker.taken) == (True, [b"A", b"B", b"C"])
 
 
 class Body:
@@ -208,7 +216,7 @@ class Body:
             return piece
         raise StopAsyncIteration
 
-    async def pour(self, take: Callable[[bytes], bool]) -> bool:
+    async def stream_to(self, take: Callable[[bytes], bool]) -> bool:
         return await pour(self, take)
 
     async def aclose(self) -> None:

@@ -8,7 +8,7 @@ import pytest
 import trustme
 
 from gatepass.config.network import Network
-from gatepass.http_client.tls import Trust, ssl_context
+from gatepass.http_client.tls import TLSContexts, ssl_context
 
 
 @pytest.fixture
@@ -113,6 +113,6 @@ def test_a_context_with_a_certificate_is_as_strict_as_one_without(files: dict[st
 
 
 def test_hops_with_the_same_files_share_one_context(files: dict[str, str]):
-    trust = Trust()
-    assert trust.of(Network()) is trust.of(Network(proxy="http://p.example"))
-    assert trust.of(Network(ca_file=files["ca_file"])) is not trust.of(Network())
+    trust = TLSContexts()
+    assert trust.context_for(Network()) is trust.context_for(Network(proxy="http://p.example"))
+    assert trust.context_for(Network(ca_file=files["ca_file"])) is not trust.context_for(Network())

@@ -69,15 +69,15 @@ class Wire:
         self.transport = FakeTransport(self.connection)
         self.connection.connection_made(self.transport)
 
-    def freed(self, connection: Connection) -> None:
+    def on_idle(self, connection: Connection) -> None:
         assert connection is self.connection
         self.told.append("freed")
 
-    def lost(self, connection: Connection) -> None:
+    def on_lost(self, connection: Connection) -> None:
         assert connection is self.connection
         self.told.append("lost")
 
-    def holds(self, connection: Connection) -> bool:
+    def defers_write(self, connection: Connection) -> bool:
         assert connection is self.connection
         return self.holding
 

@@ -9,8 +9,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from gatepass.dialects.error_body import read_complaint
-from gatepass.types import Call, Complaint
+from gatepass.dialects.error_body import read_error_body
+from gatepass.types import Call, UpstreamErrorBody
 from tests.unit.normalize.calls import CHAT, EMBEDDINGS, a_call
 
 USER = {"role": "user", "content": "hi"}
@@ -40,8 +40,8 @@ class Case:
         return a_call(json.dumps(whole).encode(), EMBEDDINGS if self.embeds else CHAT, stream=stream)
 
     @property
-    def complaint(self) -> Complaint:
-        complaint = read_complaint(self.body, refused=True)
+    def complaint(self) -> UpstreamErrorBody:
+        complaint = read_error_body(self.body, refused=True)
         assert complaint is not None
         return complaint
 

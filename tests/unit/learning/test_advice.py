@@ -2,9 +2,9 @@
 
 import pytest
 
-from gatepass.learning.learned_rule import Allowance, Lesson
-from gatepass.learning.matchers import REASONING, BlockedS, Setting, advice
-from gatepass.learning.rejection import Heard
+from gatepass.learning.learned_rule import LearnedRule, LearningPolicy
+from gatepass.learning.matchers import REASONING, BlockedS, LearningSettings, advice
+from gatepass.learning.rejection import UpstreamRejection
 from gatepass.learning.session import Mode
 from tests.unit.learning.rejections import CHOICE, PICTURE, ROWS, STREAM, Case, never, openai, turns, unsupported
 
@@ -18,10 +18,10 @@ def told(
     stream: str = "auto",
     blocked_s: BlockedS = lambda _: 0.0,
 ) -> str:
-    heard = Heard.of(case.call.operation.surface, case.status, case.complaint, case.call.body)
+    heard = UpstreamRejection.of(case.call.operation.protocol, case.status, case.complaint, case.call.body)
     assert heard is not None
-    allowance = Allowance(frozenset(also), may_stream=stream == "auto")
-    return advice(heard, case.call, Setting("chat", allowance, learn, stream, suggest), blocked_s)
+    allowance = LearningPolicy(frozenset(also), may_stream=stream == "auto")
+    return advice(heard, case.call, LearningSettings("chat", allowance, learn, stream, suggest), blocked_s)
 
 
 NO_STREAM = never("", openai(STREAM, "stream", "unsupported_value"))
@@ -50,7 +50,7 @@ def test_what_the_model_says_of_its_stream_is_named_as_what_to_change():
 
 
 def test_what_was_tried_in_vain_is_told_while_it_is_not_tried_again():
-    blocked = {Lesson("stream", "synth").key: 41.6}
+    blocked = {LearnedRule("stream", "synth").key: 41.6}
     assert told(NO_STREAM, blocked_s=lambda lesson: blocked.get(lesson.key, 0.0)) == (
         "stream=synth is not made again for 42 s, because it helped nothing when it was made last."
     )

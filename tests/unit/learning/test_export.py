@@ -10,12 +10,12 @@ from gatepass.config.model import Config
 from gatepass.config.routes import Model
 from gatepass.config.yaml_file import parse_yaml
 from gatepass.learning.export import NOTHING, as_config, marks
-from gatepass.learning.learned_rule import HOUR_S, Allowance, Learned, Lesson, Subject
-from gatepass.learning.matchers import taught
-from gatepass.learning.rejection import Heard
-from gatepass.normalize.built_in import adapt
+from gatepass.learning.learned_rule import HOUR_S, LearnedRule, LearnedRuleRecord, LearningPolicy, RuleScope
+from gatepass.learning.matchers import next_rules
+from gatepass.learning.rejection import UpstreamRejection
+from gatepass.normalize.built_in import normalize
 from gatepass.normalize.declared import Declared
-from gatepass.normalize.rule import revised
+from gatepass.normalize.rule import apply_changes
 from tests.unit.learning.rejections import ROWS, Case
 from tests.unit.learning.test_learned_rule import LESSONS
 from tests.unit.normalize.calls import TARGET
@@ -23,8 +23,10 @@ from tests.unit.normalize.calls import TARGET
 UPSTREAMS = {"upstreams": {"chat": {"base_url": "https://h/v1"}}}
 
 
-def learned(*lessons: Any, model: str = "o3-mini", evidence: str = "no") -> list[Learned]:
-    return [Learned(Subject("chat", model, "chat"), lesson, "learned", evidence, 0.0, 1.0) for lesson in lessons]
+def learned(*lessons: Any, model: str = "o3-mini", evidence: str = "no") -> list[LearnedRuleRecord]:
+    return [
+        LearnedRuleRecord(RuleScope("chat", model, "chat"), lesson, "learned", evidence, 0.0, 1.0) for lesson in lessons
+    ]
 
 
 def config(**models: Any) -> Config:
@@ -35,7 +37,7 @@ def read(text: str) -> Config:
     return Config.model_validate({**UPSTREAMS, **parse_yaml("pins", text).tree})
 
 
-def yaml(rows: list[Learned], known: Config | None = None) -> str:
+def yaml(rows: list[LearnedRuleRecord], known: Config | None = None) -> str:
     return as_config(rows, known or config())
 
 
@@ -82,13 +84,13 @@ def test_evidence_cannot_leave_its_comment():
 
 
 def lesson_of(case: Case) -> tuple[Any, ...]:
-    said = Heard.of(case.call.operation.surface, case.status, case.complaint, case.call.body)
+    said = UpstreamRejection.of(case.call.operation.protocol, case.status, case.complaint, case.call.body)
     assert said is not None
-    return taught(said, case.call, Allowance(frozenset(case.also)), lambda _: False)
+    return next_rules(said, case.call, LearningPolicy(frozenset(case.also)), lambda _: False)
 
 
 UNPINNED = ("stream_options", "set")
-PINNED = [case for case in ROWS if lesson_of(case)[0].ttl_s and lesson_of(case)[0].rule not in UNPINNED]
+PINNED = [case for case in ROWS if lesson_of(case)[0].ttl_s and lesson_of(case)[0].action not in UNPINNED]
 
 
 @pytest.mark.parametrize("case", PINNED, ids=lambda case: case.name)
@@ -96,8 +98,8 @@ def test_a_pin_does_what_its_lesson_does(case):
     lessons = lesson_of(case)
     pinned = read(yaml(learned(*lessons, model="m")))
     rules = Declared(pinned).rules(case.call.operation.name, "m")
-    by_lesson, _ = revised(case.call, [lesson.change() for lesson in lessons])
-    by_pin = adapt(case.call, TARGET, rules)
+    by_lesson, _ = apply_changes(case.call, [lesson.change() for lesson in lessons])
+    by_pin = normalize(case.call, TARGET, rules)
     assert json.loads(by_pin.body) == json.loads(by_lesson.body)
     assert (by_pin.stream, by_pin.max_inputs) == (by_lesson.stream, by_lesson.max_inputs)
 
@@ -185,9 +187,9 @@ def test_a_pin_takes_over_the_one_target_of_a_glob():
 
 
 WALL_S = 1_800_000_000.0
-LEARNED = Learned(
-    Subject("chat", "o3", "chat"),
-    Lesson("stream", "synth"),
+LEARNED = LearnedRuleRecord(
+    RuleScope("chat", "o3", "chat"),
+    LearnedRule("stream", "synth"),
     "learned",
     "no stream here",
     WALL_S - 12,
@@ -244,26 +246,26 @@ def test_what_is_learned_has_its_age_and_its_evidence():
 @pytest.mark.parametrize(
     ("lesson", "name", "value"),
     [
-        (Lesson("stream", "aggregate"), "stream", "aggregate"),
-        (Lesson("content", "text"), "vision", False),
-        (Lesson("drop", "tools"), "tools", False),
-        (Lesson("drop", "response_format"), "json_schema", False),
-        (Lesson("response_format", "json_object"), "json_schema", False),
+        (LearnedRule("stream", "aggregate"), "stream", "aggregate"),
+        (LearnedRule("content", "text"), "vision", False),
+        (LearnedRule("drop", "tools"), "tools", False),
+        (LearnedRule("drop", "response_format"), "json_schema", False),
+        (LearnedRule("response_format", "json_object"), "json_schema", False),
     ],
 )
 def test_a_lesson_says_what_the_model_cannot_do(lesson, name, value):
-    told = known(marks(entry(), [replace(LEARNED, lesson=lesson)], WALL_S))
+    told = known(marks(entry(), [replace(LEARNED, rule=lesson)], WALL_S))
     assert {name: one["value"] for name, one in told.items()} == {name: value}
 
 
 def test_a_lesson_about_nothing_that_has_a_name_is_a_change_alone():
-    found = marks(entry(), [replace(LEARNED, lesson=Lesson("drop", "temperature"))], WALL_S)
+    found = marks(entry(), [replace(LEARNED, rule=LearnedRule("drop", "temperature"))], WALL_S)
     assert known(found) == {}
     assert [change["change"] for change in found["gatepass"]["adapted"]] == ["drop=temperature"]
 
 
 def test_what_is_declared_counts_before_what_is_learned_and_the_first_target_before_the_next():
-    other = replace(LEARNED, subject=Subject("azure", "o3", "chat"), lesson=Lesson("stream", "aggregate"))
+    other = replace(LEARNED, scope=RuleScope("azure", "o3", "chat"), rule=LearnedRule("stream", "aggregate"))
     assert known(marks(entry(stream=True), [LEARNED], WALL_S))["stream"]["source"] == "declared"
     assert known(marks(None, [LEARNED, other], WALL_S))["stream"]["value"] == "emulate"
     assert known(marks(None, [other, LEARNED], WALL_S))["stream"]["value"] == "aggregate"

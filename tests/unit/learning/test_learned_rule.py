@@ -4,7 +4,15 @@ import json
 
 import pytest
 
-from gatepass.learning.learned_rule import EVIDENCE_CHARS, HOUR_S, QUOTED_CHARS, Learned, Lesson, Subject, evidence_of
+from gatepass.learning.learned_rule import (
+    EVIDENCE_CHARS,
+    HOUR_S,
+    QUOTED_CHARS,
+    LearnedRule,
+    LearnedRuleRecord,
+    RuleScope,
+    evidence_of,
+)
 from tests.unit.learning.rejections import ROWS
 
 WITHOUT_A_CHANGE = (
@@ -24,21 +32,21 @@ WITHOUT_A_CHANGE = (
 )
 
 LESSONS = (
-    Lesson("stream", "synth", ttl_s=900, by_credential=True),
-    Lesson("stream", "aggregate"),
-    Lesson("stream_options", "orphaned"),
-    Lesson("rename", "max_tokens", "max_completion_tokens"),
-    Lesson("drop", "messages[].name"),
-    Lesson("set", "enable_thinking", "false"),
-    Lesson("clamp", "max_tokens", "5"),
-    Lesson("response_format", "json_object"),
-    Lesson("role", "developer", "system"),
-    Lesson("role", "system", "user"),
-    Lesson("roles", "merged"),
-    Lesson("content", "text"),
-    Lesson("content", "empty"),
-    Lesson("tool_ids", "short"),
-    Lesson("split", "input", "16"),
+    LearnedRule("stream", "synth", ttl_s=900, by_credential=True),
+    LearnedRule("stream", "aggregate"),
+    LearnedRule("stream_options", "orphaned"),
+    LearnedRule("rename", "max_tokens", "max_completion_tokens"),
+    LearnedRule("drop", "messages[].name"),
+    LearnedRule("set", "enable_thinking", "false"),
+    LearnedRule("clamp", "max_tokens", "5"),
+    LearnedRule("response_format", "json_object"),
+    LearnedRule("role", "developer", "system"),
+    LearnedRule("role", "system", "user"),
+    LearnedRule("roles", "merged"),
+    LearnedRule("content", "text"),
+    LearnedRule("content", "empty"),
+    LearnedRule("tool_ids", "short"),
+    LearnedRule("split", "input", "16"),
 )
 
 
@@ -67,29 +75,29 @@ def test_the_entries_are_those_of_the_table():
         "tool_ids=short",
         "split=16",
     ]
-    assert Lesson("split", "input", "64%", ttl_s=0).entry == "split=64%"
+    assert LearnedRule("split", "input", "64%", ttl_s=0).entry == "split=64%"
 
 
 @pytest.mark.parametrize(("rule", "field", "to"), WITHOUT_A_CHANGE)
 def test_there_is_no_lesson_without_a_change(rule, field, to):
     with pytest.raises(ValueError, match=r"."):
-        Lesson(rule, field, to)
+        LearnedRule(rule, field, to)
 
 
 @pytest.mark.parametrize(
     ("one", "other", "is_reversed"),
     [
-        (Lesson("rename", "a", "b"), Lesson("rename", "b", "a"), True),
-        (Lesson("rename", "a", "b"), Lesson("rename", "a", "b"), False),
-        (Lesson("role", "developer", "system"), Lesson("role", "system", "developer"), True),
-        (Lesson("role", "developer", "system"), Lesson("role", "system", "user"), False),
-        (Lesson("stream", "synth"), Lesson("stream", "aggregate"), True),
-        (Lesson("stream", "synth"), Lesson("stream", "synth"), False),
-        (Lesson("set", "a", "true"), Lesson("set", "a", "false"), True),
-        (Lesson("set", "a", "true"), Lesson("set", "b", "false"), False),
-        (Lesson("set", "a", '"x"'), Lesson("set", "a", '"x"'), False),
-        (Lesson("drop", "a"), Lesson("set", "a", "true"), False),
-        (Lesson("content", "text"), Lesson("content", "empty"), False),
+        (LearnedRule("rename", "a", "b"), LearnedRule("rename", "b", "a"), True),
+        (LearnedRule("rename", "a", "b"), LearnedRule("rename", "a", "b"), False),
+        (LearnedRule("role", "developer", "system"), LearnedRule("role", "system", "developer"), True),
+        (LearnedRule("role", "developer", "system"), LearnedRule("role", "system", "user"), False),
+        (LearnedRule("stream", "synth"), LearnedRule("stream", "aggregate"), True),
+        (LearnedRule("stream", "synth"), LearnedRule("stream", "synth"), False),
+        (LearnedRule("set", "a", "true"), LearnedRule("set", "a", "false"), True),
+        (LearnedRule("set", "a", "true"), LearnedRule("set", "b", "false"), False),
+        (LearnedRule("set", "a", '"x"'), LearnedRule("set", "a", '"x"'), False),
+        (LearnedRule("drop", "a"), LearnedRule("set", "a", "true"), False),
+        (LearnedRule("content", "text"), LearnedRule("content", "empty"), False),
     ],
 )
 def test_lessons_that_undo_each_other_are_known(one, other, is_reversed):
@@ -98,15 +106,15 @@ def test_lessons_that_undo_each_other_are_known(one, other, is_reversed):
 
 
 def test_one_lesson_about_streams_takes_the_place_of_the_other():
-    assert Lesson("stream", "synth").key == Lesson("stream", "aggregate").key
-    assert Lesson("role", "system", "user").key != Lesson("role", "system", "developer").key
-    assert Lesson("split", "input", "5").key == Lesson("split", "input", "9").key
+    assert LearnedRule("stream", "synth").key == LearnedRule("stream", "aggregate").key
+    assert LearnedRule("role", "system", "user").key != LearnedRule("role", "system", "developer").key
+    assert LearnedRule("split", "input", "5").key == LearnedRule("split", "input", "9").key
 
 
-OURS = Subject("chat", "o3-mini", "chat", "corp")
-SYNTH = Lesson("stream", "synth")
+OURS = RuleScope("chat", "o3-mini", "chat", "corp")
+SYNTH = LearnedRule("stream", "synth")
 LEARNED_AT, EXPIRES_AT = 1_800_000_000.0, 1_800_003_600.0
-LEARNED = Learned(OURS.plain, SYNTH, "learned", "no stream", LEARNED_AT, EXPIRES_AT, uses=1)
+LEARNED = LearnedRuleRecord(OURS.plain, SYNTH, "learned", "no stream", LEARNED_AT, EXPIRES_AT, uses=1)
 ROW = {
     "upstream": "chat",
     "model": "o3-mini",
@@ -118,20 +126,20 @@ ROW = {
     "learned_at": LEARNED_AT,
     "expires_at": EXPIRES_AT,
     "uses": 1,
-    "lesson": {"rule": "stream", "field": "synth", "to": None, "ttl_s": HOUR_S, "by_credential": False},
+    "rule": {"action": "stream", "field": "synth", "to": None, "ttl_s": HOUR_S, "by_credential": False},
 }
 
 
 def test_a_subject_keeps_its_credential_only_where_that_matters():
-    assert OURS.plain == Subject("chat", "o3-mini", "chat")
+    assert OURS.plain == RuleScope("chat", "o3-mini", "chat")
     assert (plain := OURS.plain).plain is plain
     assert OURS.of(SYNTH) == OURS.plain
-    assert OURS.of(Lesson("stream", "synth", by_credential=True)) == OURS
+    assert OURS.of(LearnedRule("stream", "synth", by_credential=True)) == OURS
 
 
 def test_a_lesson_is_plain_json_for_people_and_processes():
     assert json.loads(json.dumps(LEARNED.as_row())) == ROW
-    assert Learned.of_row(ROW) == LEARNED
+    assert LearnedRuleRecord.of_row(ROW) == LEARNED
 
 
 PROMPT = "my neighbour's diagnosis is a secret that I tell to nobody"

@@ -1,21 +1,21 @@
 """The memory of learned rules: how long, and how many."""
 
-from gatepass.learning.learned_rule import HOUR_S, Key, Learned, Lesson, Subject
+from gatepass.learning.learned_rule import HOUR_S, Key, LearnedRule, LearnedRuleRecord, RuleScope
 from gatepass.learning.memory import LIMIT_OF_SUBJECT, REFUTED_S, Memory
 
-O3 = Subject("chat", "o3-mini", "chat")
-OURS = Subject("chat", "o3-mini", "chat", "corp")
-SYNTH = Lesson("stream", "synth")
-VERIFIED = Lesson("stream", "synth", ttl_s=900, by_credential=True)
-DROP = Lesson("drop", "temperature")
+O3 = RuleScope("chat", "o3-mini", "chat")
+OURS = RuleScope("chat", "o3-mini", "chat", "corp")
+SYNTH = LearnedRule("stream", "synth")
+VERIFIED = LearnedRule("stream", "synth", ttl_s=900, by_credential=True)
+DROP = LearnedRule("drop", "temperature")
 NOW_S, WALL_S = 1_000.0, 1_800_000_000.0
 
 
-def key(lesson: Lesson = SYNTH, subject: Subject = O3) -> Key:
+def key(lesson: LearnedRule = SYNTH, subject: RuleScope = O3) -> Key:
     return (subject.of(lesson), lesson.key)
 
 
-def known(memory: Memory, subject: Subject = OURS) -> list[Lesson]:
+def known(memory: Memory, subject: RuleScope = OURS) -> list[LearnedRule]:
     return [lesson for _, lesson in memory.of(subject)]
 
 
@@ -23,7 +23,11 @@ def test_a_lesson_is_known_for_its_subject_alone():
     memory = Memory()
     assert memory.commit(key(), SYNTH, "no stream", NOW_S)
     assert known(memory) == known(memory, O3) == [SYNTH]
-    for other in (Subject("azure", "o3-mini", "chat"), Subject("chat", "o3", "chat"), Subject("chat", "o3-mini", "x")):
+    for other in (
+        RuleScope("azure", "o3-mini", "chat"),
+        RuleScope("chat", "o3", "chat"),
+        RuleScope("chat", "o3-mini", "x"),
+    ):
         assert known(memory, other) == []
 
 
@@ -43,20 +47,20 @@ def test_a_lesson_about_an_account_is_known_for_its_credential_alone():
     memory = Memory()
     memory.commit(key(VERIFIED, OURS), VERIFIED, "verify", NOW_S)
     assert known(memory) == [VERIFIED]
-    assert known(memory, O3) == known(memory, Subject("chat", "o3-mini", "chat", "other")) == []
+    assert known(memory, O3) == known(memory, RuleScope("chat", "o3-mini", "chat", "other")) == []
 
 
 def test_a_lesson_is_news_once():
     memory = Memory()
     assert memory.commit(key(), SYNTH, "", NOW_S)
     assert not memory.commit(key(), SYNTH, "", NOW_S + 5)
-    assert memory.commit(key(), Lesson("stream", "aggregate"), "", NOW_S)
-    assert known(memory) == [Lesson("stream", "aggregate")]
+    assert memory.commit(key(), LearnedRule("stream", "aggregate"), "", NOW_S)
+    assert known(memory) == [LearnedRule("stream", "aggregate")]
 
 
 def test_what_undoes_a_lesson_takes_its_place():
     memory = Memory()
-    there, back = Lesson("rename", "a", "b"), Lesson("rename", "b", "a")
+    there, back = LearnedRule("rename", "a", "b"), LearnedRule("rename", "b", "a")
     memory.commit(key(there), there, "", NOW_S)
     memory.commit(key(back), back, "", NOW_S)
     assert known(memory) == [back]
@@ -70,7 +74,7 @@ def test_a_rule_that_has_expired_is_forgotten():
     assert not memory.expire(OURS, NOW_S + VERIFIED.ttl_s - 1)
     assert memory.expire(OURS, NOW_S + VERIFIED.ttl_s)
     assert known(memory) == [SYNTH]
-    assert [one.lesson for one in memory.learned(NOW_S + HOUR_S - 1, WALL_S)] == [SYNTH, DROP]
+    assert [one.rule for one in memory.learned(NOW_S + HOUR_S - 1, WALL_S)] == [SYNTH, DROP]
     assert memory.learned(NOW_S + HOUR_S, WALL_S) == []
     assert memory.expire(O3, NOW_S + HOUR_S)
     assert (memory.knows(OURS), known(memory)) == (False, [])
@@ -88,14 +92,14 @@ def test_what_failed_is_refuted_for_a_minute():
     assert not memory.refuted(key(), NOW_S)
 
 
-def drop(at: int) -> Lesson:
-    return Lesson("drop", f"field_{at}")
+def drop(at: int) -> LearnedRule:
+    return LearnedRule("drop", f"field_{at}")
 
 
 def test_of_one_upstream_the_least_recently_used_rule_goes_first():
     memory = Memory(limit=3)
-    subjects = [Subject("chat", f"m{at}", "chat") for at in range(4)]
-    other = Subject("other", "m", "chat")
+    subjects = [RuleScope("chat", f"m{at}", "chat") for at in range(4)]
+    other = RuleScope("other", "m", "chat")
     for subject in (other, *subjects[:3]):
         memory.commit(key(DROP, subject), DROP, "", NOW_S)
     memory.used(key(DROP, subjects[0]))
@@ -108,7 +112,7 @@ def test_a_rule_that_finds_no_room_is_no_news():
     memory.commit(key(), SYNTH, "", NOW_S)
     memory.used(key())
     memory.used(key())
-    unknown = Subject("chat", "invented", "chat")
+    unknown = RuleScope("chat", "invented", "chat")
     assert not memory.commit(key(DROP, unknown), DROP, "", NOW_S)
     assert known(memory) == [SYNTH]
     assert memory.commit(key(DROP, unknown), DROP, "", NOW_S, is_configured=True)
@@ -121,7 +125,7 @@ def test_lessons_without_end_about_one_model_take_the_place_of_none_that_is_used
         memory.commit(key(lesson), lesson, "", NOW_S)
         memory.used(key(lesson))
         memory.used(key(lesson))
-    other = Subject("chat", "other", "chat")
+    other = RuleScope("chat", "other", "chat")
     memory.commit(key(DROP, other), DROP, "", NOW_S)
     for at in range(1_010):
         memory.commit(key(drop(at)), drop(at), "", NOW_S)
@@ -137,7 +141,7 @@ def test_everything_else_is_bounded_too():
     for at in range(10):
         memory.refute(key(drop(at)), drop(at), "", NOW_S)
     assert [memory.refuted(key(drop(at)), NOW_S) is None for at in (6, 7, 8, 9)] == [True, False, False, False]
-    assert [(one.lesson, one.state) for one in memory.learned(NOW_S, WALL_S)] == [
+    assert [(one.rule, one.state) for one in memory.learned(NOW_S, WALL_S)] == [
         (drop(at), "failed") for at in (7, 8, 9)
     ]
 
@@ -145,9 +149,9 @@ def test_everything_else_is_bounded_too():
 def test_what_failed_is_shown_until_it_is_tried_again():
     memory = Memory()
     memory.refute(key(), SYNTH, "no", NOW_S)
-    shown = Learned(O3, SYNTH, "failed", "no", WALL_S, WALL_S + REFUTED_S)
+    shown = LearnedRuleRecord(O3, SYNTH, "failed", "no", WALL_S, WALL_S + REFUTED_S)
     assert memory.learned(NOW_S, WALL_S) == [shown]
-    assert memory.refuted(key(), NOW_S + 20.0) == Learned(O3, SYNTH, "failed", "no", NOW_S, NOW_S + REFUTED_S)
+    assert memory.refuted(key(), NOW_S + 20.0) == LearnedRuleRecord(O3, SYNTH, "failed", "no", NOW_S, NOW_S + REFUTED_S)
     assert memory.learned(NOW_S + REFUTED_S, WALL_S + REFUTED_S) == []
     assert memory.refuted(key(), NOW_S + REFUTED_S) is None
 

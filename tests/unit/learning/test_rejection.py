@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.learning.learned_rule import OPT_IN
-from gatepass.learning.matchers import steps
-from gatepass.learning.rejection import Heard, place_told
-from gatepass.types import Complaint, Surface
+from gatepass.learning.matchers import suggested_rules
+from gatepass.learning.rejection import UpstreamRejection, path_from_error
+from gatepass.types import ClientProtocol, UpstreamErrorBody
 from tests.unit.learning.rejections import ROWS
 from tests.unit.operations.json_texts import VALUES
 
@@ -34,20 +34,23 @@ from tests.unit.operations.json_texts import VALUES
     ],
 )
 def test_a_place_is_understood_however_it_is_written(path, place):
-    assert place_told(path) == place
+    assert path_from_error(path) == place
 
 
 @pytest.mark.parametrize("status", [200, 401, 413, 500, None])
 def test_other_statuses_are_not_heard(status):
-    assert Heard.of(Surface.CHAT, status, Complaint("Unknown parameter: 'seed'."), b"{}") is None
+    assert (
+        UpstreamRejection.of(ClientProtocol.CHAT, status, UpstreamErrorBody("Unknown parameter: 'seed'."), b"{}")
+        is None
+    )
 
 
 def test_without_words_there_is_nothing_to_hear():
-    assert Heard.of(Surface.CHAT, 400, None, b"{}") is None
+    assert UpstreamRejection.of(ClientProtocol.CHAT, 400, None, b"{}") is None
 
 
 def test_too_many_inputs_have_a_status_of_their_own():
-    assert Heard.of(Surface.EMBEDDINGS, 413, Complaint("x"), b"{}") is not None
+    assert UpstreamRejection.of(ClientProtocol.EMBEDDINGS, 413, UpstreamErrorBody("x"), b"{}") is not None
 
 
 WORDS = st.one_of(st.text(max_size=60), st.sampled_from([row.complaint.message for row in ROWS]))
@@ -58,12 +61,12 @@ WORDS = st.one_of(st.text(max_size=60), st.sampled_from([row.complaint.message f
     st.none() | WORDS,
     st.none() | st.sampled_from(["unsupported_parameter", "1214", "unsupported_value"]),
     VALUES | st.lists(st.fixed_dictionaries({"code": st.just("unrecognized_keys"), "keys": VALUES, "path": VALUES})),
-    st.sampled_from([Surface.CHAT, Surface.EMBEDDINGS]),
+    st.sampled_from([ClientProtocol.CHAT, ClientProtocol.EMBEDDINGS]),
 )
 def test_whatever_an_upstream_says_is_read(texts, param, code, raw, surface):
-    heard = Heard.of(surface, 400, Complaint(" ".join(texts), 400, None, code, param, raw), b"{}")
+    heard = UpstreamRejection.of(surface, 400, UpstreamErrorBody(" ".join(texts), 400, None, code, param, raw), b"{}")
     if heard is not None:
-        for step in steps(heard, OPT_IN):
+        for step in suggested_rules(heard, OPT_IN):
             for lesson in step:
                 assert lesson.rank >= 0
 
@@ -92,9 +95,11 @@ def test_whatever_an_upstream_says_is_read(texts, param, code, raw, surface):
 def test_long_texts_are_read_in_linear_time(unit):
     text = (unit * 20_000)[:20_000]
     began = time.perf_counter()
-    heard = Heard.of(Surface.CHAT, 400, Complaint(text, raw={"metadata": {"raw": text * 2}}, param=text[:100]), b"{}")
+    heard = UpstreamRejection.of(
+        ClientProtocol.CHAT, 400, UpstreamErrorBody(text, raw={"metadata": {"raw": text * 2}}, param=text[:100]), b"{}"
+    )
     assert heard is not None
-    list(steps(heard, OPT_IN))
+    list(suggested_rules(heard, OPT_IN))
     assert time.perf_counter() - began < 2.0
 
 
@@ -111,5 +116,5 @@ def test_long_texts_are_read_in_linear_time(unit):
 )
 def test_what_no_change_of_form_heals_is_not_heard(code):
     words = "Unsupported parameter: 'temperature' is not supported with this model."
-    assert Heard.of(Surface.CHAT, 400, Complaint(words, code=code), b"{}") is None
-    assert Heard.of(Surface.CHAT, 400, Complaint(words, kind=code), b"{}") is None
+    assert UpstreamRejection.of(ClientProtocol.CHAT, 400, UpstreamErrorBody(words, code=code), b"{}") is None
+    assert UpstreamRejection.of(ClientProtocol.CHAT, 400, UpstreamErrorBody(words, kind=code), b"{}") is None

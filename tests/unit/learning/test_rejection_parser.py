@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.learning.learned_rule import DAY_S, HOUR_S, OPT_IN, QUARTER_S, Allowance, Lesson
-from gatepass.learning.matchers import contradicts, repeats, steps, taught
-from gatepass.learning.rejection import Heard
-from gatepass.normalize.rule import Change, revised
-from gatepass.types import Surface
+from gatepass.learning.learned_rule import DAY_S, HOUR_S, OPT_IN, QUARTER_S, LearnedRule, LearningPolicy
+from gatepass.learning.matchers import contradicts, is_same_rejection, next_rules, suggested_rules
+from gatepass.learning.rejection import UpstreamRejection
+from gatepass.normalize.rule import Change, apply_changes
+from gatepass.types import ClientProtocol
 from tests.unit.learning.rejections import (
     CHOICE_ROWS,
     EMBEDDING_ROWS,
@@ -27,21 +27,21 @@ from tests.unit.learning.rejections import (
 from tests.unit.normalize.calls import CHAT, EMBEDDINGS
 
 
-def heard(case: Case) -> Heard | None:
-    return Heard.of(case.call.operation.surface, case.status, case.complaint, case.call.body)
+def heard(case: Case) -> UpstreamRejection | None:
+    return UpstreamRejection.of(case.call.operation.protocol, case.status, case.complaint, case.call.body)
 
 
-def lessons(case: Case, allowance: Allowance | None = None) -> tuple[Lesson, ...]:
+def lessons(case: Case, allowance: LearningPolicy | None = None) -> tuple[LearnedRule, ...]:
     said = heard(case)
     if said is None:
         return ()
-    return taught(said, case.call, allowance or Allowance(frozenset(case.also)), lambda lesson: False)
+    return next_rules(said, case.call, allowance or LearningPolicy(frozenset(case.also)), lambda lesson: False)
 
 
 @pytest.mark.parametrize("case", ROWS, ids=lambda case: case.name)
 def test_a_rejection_teaches_its_change(case):
     found = lessons(case)
-    changed, _ = revised(case.call, [lesson.change() for lesson in found])
+    changed, _ = apply_changes(case.call, [lesson.change() for lesson in found])
     assert json.loads(changed.body) == case.expected
     assert changed.adapted == case.adapted
     assert changed.max_inputs == case.max_inputs
@@ -50,10 +50,12 @@ def test_a_rejection_teaches_its_change(case):
 
 @pytest.mark.parametrize("case", ROWS, ids=lambda case: case.name)
 def test_a_changed_request_does_not_learn_the_same_again(case):
-    changed, _ = revised(case.call, [lesson.change() for lesson in lessons(case)])
+    changed, _ = apply_changes(case.call, [lesson.change() for lesson in lessons(case)])
     said = heard(case)
     assert said is not None
-    again = taught(said, changed, Allowance(frozenset(case.also)), lambda lesson: lesson.entry not in case.adapted)
+    again = next_rules(
+        said, changed, LearningPolicy(frozenset(case.also)), lambda lesson: lesson.entry not in case.adapted
+    )
     assert again == ()
 
 
@@ -64,14 +66,14 @@ def test_these_teach_nothing(case):
 
 @pytest.mark.parametrize("case", [case for case in ROWS if case.also], ids=lambda case: case.name)
 def test_without_leave_what_is_asked_for_is_not_altered(case):
-    assert lessons(case, Allowance()) == ()
+    assert lessons(case, LearningPolicy()) == ()
 
 
 @pytest.mark.parametrize(
     "case", [case for case in STREAM_ROWS if "stream=" in case.adapted[0]], ids=lambda case: case.name
 )
 def test_where_the_operator_decided_about_streams_nothing_is_learned_of_them(case):
-    assert "stream=" not in "".join(lesson.entry for lesson in lessons(case, Allowance(may_stream=False)))
+    assert "stream=" not in "".join(lesson.entry for lesson in lessons(case, LearningPolicy(may_stream=False)))
 
 
 def test_a_lesson_holds_as_long_as_its_kind_does():
@@ -89,15 +91,15 @@ def test_where_one_reading_is_barred_the_next_is_taken():
     (case,) = [case for case in STREAM_ROWS if case.name == "9 DashScope's thinking"]
     said = heard(case)
     assert said is not None
-    (second,) = taught(said, case.call, Allowance(), lambda lesson: lesson.rule == "stream")
+    (second,) = next_rules(said, case.call, LearningPolicy(), lambda lesson: lesson.action == "stream")
     assert second.entry == "set=enable_thinking>false"
 
 
 def test_a_stream_that_needs_a_verified_account_has_one_reading_only():
     said = heard(never("", openai(VERIFY, "stream", "unsupported_value")))
     assert said is not None
-    assert next([lesson.by_credential for lesson in step] for step in steps(said)) == [True]
-    assert all(lesson.rule != "stream" for step in list(steps(said))[1:] for lesson in step)
+    assert next([lesson.by_credential for lesson in step] for step in suggested_rules(said)) == [True]
+    assert all(lesson.action != "stream" for step in list(suggested_rules(said))[1:] for lesson in step)
 
 
 def test_dimensions_belong_to_embeddings_alone():
@@ -109,19 +111,19 @@ def test_names_beyond_a_handful_are_not_listened_to():
     names = ", ".join(f"n{at}" for at in range(40))
     said = heard(never("", openai(f"Unsupported parameter(s): {names}")))
     assert said is not None
-    (step,) = steps(said)
+    (step,) = suggested_rules(said)
     assert len(step) == 8
 
 
 @pytest.mark.parametrize(
     ("text", "lesson", "is_contradicted"),
     [
-        (unsupported("max_completion_tokens"), Lesson("rename", "max_tokens", "max_completion_tokens"), True),
-        (unsupported("temperature"), Lesson("rename", "max_tokens", "max_completion_tokens"), False),
-        ("This model only support stream mode", Lesson("stream", "synth"), True),
-        ("Unexpected message role.", Lesson("role", "system", "developer"), True),
-        ("Missing `reasoning_content` field", Lesson("drop", "messages[].reasoning_content"), True),
-        ("Missing `reasoning_content` field", Lesson("drop", "temperature"), False),
+        (unsupported("max_completion_tokens"), LearnedRule("rename", "max_tokens", "max_completion_tokens"), True),
+        (unsupported("temperature"), LearnedRule("rename", "max_tokens", "max_completion_tokens"), False),
+        ("This model only support stream mode", LearnedRule("stream", "synth"), True),
+        ("Unexpected message role.", LearnedRule("role", "system", "developer"), True),
+        ("Missing `reasoning_content` field", LearnedRule("drop", "messages[].reasoning_content"), True),
+        ("Missing `reasoning_content` field", LearnedRule("drop", "temperature"), False),
     ],
 )
 def test_a_rejection_of_what_a_lesson_made_contradicts_it(text, lesson, is_contradicted):
@@ -132,21 +134,21 @@ def test_a_rejection_of_what_a_lesson_made_contradicts_it(text, lesson, is_contr
 
 BATCH = "batch size is invalid, it should not be larger than 10.: input.contents"
 AGAIN = [
-    (Lesson("split", "input", "10"), BATCH, BATCH.replace("10", "5"), None, EMBEDDINGS),
-    (Lesson("drop", "temperature"), "a", "Temperature is required.", None, CHAT),
-    (Lesson("drop", "user"), "a", "'user' is required.", None, CHAT),
-    (Lesson("drop", "user"), "a", "A field is missing.", "user", CHAT),
-    (Lesson("rename", "max_tokens", "max_completion_tokens"), "a", "No max_completion_tokens here.", None, CHAT),
-    (Lesson("stream", "synth"), "a", "Streaming is off.", None, CHAT),
-    (Lesson("stream", "synth"), "a", "This model only support stream mode", None, CHAT),
-    (Lesson("content", "text"), "line 3 is wrong", "line 4 is wrong", None, CHAT),
+    (LearnedRule("split", "input", "10"), BATCH, BATCH.replace("10", "5"), None, EMBEDDINGS),
+    (LearnedRule("drop", "temperature"), "a", "Temperature is required.", None, CHAT),
+    (LearnedRule("drop", "user"), "a", "'user' is required.", None, CHAT),
+    (LearnedRule("drop", "user"), "a", "A field is missing.", "user", CHAT),
+    (LearnedRule("rename", "max_tokens", "max_completion_tokens"), "a", "No max_completion_tokens here.", None, CHAT),
+    (LearnedRule("stream", "synth"), "a", "Streaming is off.", None, CHAT),
+    (LearnedRule("stream", "synth"), "a", "This model only support stream mode", None, CHAT),
+    (LearnedRule("content", "text"), "line 3 is wrong", "line 4 is wrong", None, CHAT),
 ]
 ELSE = [
-    (Lesson("split", "input", "10"), BATCH, "Range of input length should be [1, 8192]", None, EMBEDDINGS),
-    (Lesson("drop", "user"), "a", "The last message is not the user's.", None, CHAT),
-    (Lesson("rename", "max_tokens", "max_completion_tokens"), "a", "Unsupported parameter: 'stop'", "stop", CHAT),
-    (Lesson("stream", "synth"), "a", "stream_options are unknown to the upstream", None, CHAT),
-    (Lesson("content", "text"), "a", "Nothing of the kind.", None, CHAT),
+    (LearnedRule("split", "input", "10"), BATCH, "Range of input length should be [1, 8192]", None, EMBEDDINGS),
+    (LearnedRule("drop", "user"), "a", "The last message is not the user's.", None, CHAT),
+    (LearnedRule("rename", "max_tokens", "max_completion_tokens"), "a", "Unsupported parameter: 'stop'", "stop", CHAT),
+    (LearnedRule("stream", "synth"), "a", "stream_options are unknown to the upstream", None, CHAT),
+    (LearnedRule("content", "text"), "a", "Nothing of the kind.", None, CHAT),
 ]
 
 
@@ -155,8 +157,8 @@ ELSE = [
     [*((*row, True) for row in AGAIN), *((*row, False) for row in ELSE)],
 )
 def test_a_complaint_is_the_same_again_or_another_one(lesson, evidence, text, param, operation, is_again):
-    heard = Heard(operation.surface, text, param=param)
-    assert repeats(heard, lesson, evidence) is is_again
+    heard = UpstreamRejection(operation.protocol, text, param=param)
+    assert is_same_rejection(heard, lesson, evidence) is is_again
 
 
 NAMES = st.one_of(
@@ -195,13 +197,13 @@ SENTENCES = st.sampled_from(
 
 
 @st.composite
-def rejections(draw: st.DrawFn) -> Heard:
+def rejections(draw: st.DrawFn) -> UpstreamRejection:
     sentence = draw(SENTENCES)
     text = sentence.format(*(draw(NAMES) for _ in range(sentence.count("{}"))))
     codes = ["", "unknown_parameter", "unsupported_parameter", "unsupported_value", "extra_forbidden", "1214"]
     issue = {"code": "unrecognized_keys", "path": draw(st.lists(NAMES, max_size=3)), "keys": [draw(NAMES)]}
-    return Heard(
-        draw(st.sampled_from([Surface.CHAT, Surface.EMBEDDINGS, Surface.RESPONSES])),
+    return UpstreamRejection(
+        draw(st.sampled_from([ClientProtocol.CHAT, ClientProtocol.EMBEDDINGS, ClientProtocol.RESPONSES])),
         text,
         code=draw(st.sampled_from(codes)),
         param=draw(st.none() | NAMES),
@@ -211,7 +213,7 @@ def rejections(draw: st.DrawFn) -> Heard:
 
 @given(rejections())
 def test_every_lesson_of_every_step_is_a_change_whatever_an_upstream_says(said):
-    for step in steps(said, OPT_IN):
+    for step in suggested_rules(said, OPT_IN):
         changes: list[Change] = [lesson.change() for lesson in step]
         assert [change.entry for change in changes] == [lesson.entry for lesson in step]
         assert all(lesson.change().entry == lesson.entry for lesson in step)

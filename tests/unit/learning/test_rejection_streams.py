@@ -2,23 +2,23 @@
 
 import pytest
 
-from gatepass.learning.learned_rule import HOUR_S, Allowance, Lesson
-from gatepass.learning.matchers import steps, taught
-from gatepass.learning.rejection import Heard
+from gatepass.learning.learned_rule import HOUR_S, LearnedRule, LearningPolicy
+from gatepass.learning.matchers import next_rules, suggested_rules
+from gatepass.learning.rejection import UpstreamRejection
 from gatepass.normalize.rule import concerns
 from tests.unit.learning.rejections import STREAM, STREAMS, TOOLS, Case, openai
 
 
 def said(body, request=STREAMS):
     case = Case("", body, request, {}, ())
-    heard = Heard.of(case.call.operation.surface, 400, case.complaint, case.call.body)
+    heard = UpstreamRejection.of(case.call.operation.protocol, 400, case.complaint, case.call.body)
     assert heard is not None
     return heard, case.call
 
 
 def lessons(body, request=STREAMS):
     heard, call = said(body, request)
-    return taught(heard, call, Allowance(), lambda lesson: False)
+    return next_rules(heard, call, LearningPolicy(), lambda lesson: False)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_quotation_teaches_no_whole_request_anything(text):
     ],
 )
 def test_a_combination_is_no_refusal_of_streams(text):
-    assert lessons(openai(text), STREAMS | TOOLS) == (Lesson("stream", "synth", ttl_s=0.0),)
+    assert lessons(openai(text), STREAMS | TOOLS) == (LearnedRule("stream", "synth", ttl_s=0.0),)
 
 
 @pytest.mark.parametrize(
@@ -69,13 +69,13 @@ def test_a_combination_is_no_refusal_of_streams(text):
     ],
 )
 def test_a_refusal_of_streams_is_remembered(text):
-    assert lessons(openai(text)) == (Lesson("stream", "synth", ttl_s=HOUR_S),)
+    assert lessons(openai(text)) == (LearnedRule("stream", "synth", ttl_s=HOUR_S),)
 
 
 def test_thinking_is_turned_off_in_whole_requests_alone():
     words = "parameter.enable_thinking must be set to false for non-streaming calls"
     heard, whole = said(openai(words, code="invalid_parameter_error"), {"enable_thinking": True})
     _, stream = said(openai(words), {"enable_thinking": True, "stream": True})
-    (lesson,) = (one for step in steps(heard) for one in step if one.rule == "set")
+    (lesson,) = (one for step in suggested_rules(heard) for one in step if one.action == "set")
     assert concerns(lesson.change(), whole)
     assert not concerns(lesson.change(), stream)

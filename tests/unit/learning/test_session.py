@@ -13,15 +13,15 @@ from gatepass.errors import (
     UpstreamConnect,
     UpstreamDns,
     UpstreamError,
-    UpstreamRefusal,
+    UpstreamErrorReply,
     UpstreamTimeout,
     UpstreamTls,
 )
-from gatepass.learning.learned_rule import DAY_S, HOUR_S, QUARTER_S, Allowance, Key, Lesson, Subject
+from gatepass.learning.learned_rule import DAY_S, HOUR_S, QUARTER_S, Key, LearnedRule, LearningPolicy, RuleScope
 from gatepass.learning.memory import REFUTED_S, WAIT_S
-from gatepass.learning.rejection import Heard
-from gatepass.learning.session import MOST_STEPS, Applied, AppliedLessons, Learner
-from gatepass.types import Call, Complaint
+from gatepass.learning.rejection import UpstreamRejection
+from gatepass.learning.session import MOST_STEPS, AppliedRule, AppliedRules, Learner
+from gatepass.types import Call, UpstreamErrorBody
 from tests.unit.learning.rejections import (
     FILTERED,
     NOTHING_ROWS,
@@ -53,7 +53,7 @@ def embed(*inputs: str, **members: Any) -> Call:
     return a_call(json.dumps({"model": "e", "input": inputs, **members}).encode(), EMBEDDINGS)
 
 
-def lessons(learner: Learner, subject: Subject = O3) -> list[str]:
+def lessons(learner: Learner, subject: RuleScope = O3) -> list[str]:
     return [lesson.entry for _, lesson in learner.memory.of(subject)]
 
 
@@ -65,8 +65,8 @@ def test_a_refused_stream_is_learned_and_gone_by():
     first = ask(learner, upstream, chat(stream=True))
     assert (first.error, first.call.stream, first.call.adapted) == (None, False, ("stream=synth",))
     assert first.told == [("learned", "stream=synth")]
-    assert first.learning.news[0].evidence == STREAM
-    assert learner.crowd.candidates(O3, 0.0) == []
+    assert first.learning.events[0].evidence == STREAM
+    assert learner.trial.candidates(O3, 0.0) == []
     second = ask(learner, upstream, chat(stream=True), 5.0)
     assert (second.error, second.call.adapted, second.told) == (None, ("stream=synth",), [])
     assert [body["stream"] for body in upstream.seen] == [True, False, False]
@@ -118,7 +118,11 @@ def test_several_members_of_one_sentence_are_one_step():
 def test_a_lesson_of_one_model_is_none_of_another():
     learner, upstream = Learner(), Upstream([NO_STREAM])
     ask(learner, upstream, chat(stream=True))
-    for other in (Subject("chat", "gpt", "chat"), Subject("azure", "o3-mini", "chat"), Subject("chat", "o3-mini", "x")):
+    for other in (
+        RuleScope("chat", "gpt", "chat"),
+        RuleScope("azure", "o3-mini", "chat"),
+        RuleScope("chat", "o3-mini", "x"),
+    ):
         assert lessons(learner, other) == []
 
 
@@ -127,7 +131,7 @@ def test_an_unverified_account_is_a_matter_of_its_credential_and_of_minutes():
     refusal = Refusal(NO_STREAM.concerns, openai(VERIFY, "stream", "unsupported_value"))
     ask(learner, Upstream([refusal]), chat(stream=True))
     assert lessons(learner) == ["stream=synth"]
-    assert lessons(learner, Subject("chat", "o3-mini", "chat", "other")) == []
+    assert lessons(learner, RuleScope("chat", "o3-mini", "chat", "other")) == []
     verified = Upstream()
     assert ask(learner, verified, chat(stream=True), QUARTER_S - 1).call.adapted == ("stream=synth",)
     assert ask(learner, verified, chat(stream=True), QUARTER_S).call.adapted == ()
@@ -157,7 +161,7 @@ def test_where_learning_is_off_nothing_happens():
 def test_what_the_operator_decided_about_streams_is_not_overruled():
     learner, upstream = Learner(), Upstream([NO_STREAM])
     ask(learner, upstream, chat(stream=True))
-    outcome = ask(learner, upstream, chat(stream=True), allowance=Allowance(may_stream=False))
+    outcome = ask(learner, upstream, chat(stream=True), allowance=LearningPolicy(may_stream=False))
     assert outcome.error is not None
     assert outcome.call.adapted == ()
 
@@ -231,11 +235,11 @@ def test_one_input_that_is_wrong_leaves_the_limit_of_a_batch_for_the_others():
     length = openai("Range of input length should be [1, 8192]")
     upstream = Upstream([Refusal(lambda body: body["input"].count("bad") > 0, length)])
     learner = Learner()
-    with learner.at(O3, EMBEDDINGS.surface) as learning:
+    with learner.session(O3, EMBEDDINGS.protocol) as learning:
         call = embed(*["good"] * 11, "bad")
         learning.plan(call, 0.0)
         first = refused(always(size))
-        assert learning.teach(first, 0.0)
+        assert learning.learn_from(first, 0.0)
         wrong = converse(learning, upstream, call, 0.0)
     assert wrong.error is not None
     assert wrong.error.message == "Range of input length should be [1, 8192]"
@@ -277,13 +281,13 @@ SILENT = [
 @pytest.mark.parametrize("silent", SILENT, ids=lambda error: error.public_code)
 def test_an_upstream_that_says_nothing_after_a_change_is_told_as_such_and_refutes_nothing(silent):
     learner = Learner()
-    with learner.at(O3, CHAT.surface) as learning:
+    with learner.session(O3, CHAT.protocol) as learning:
         learning.plan(chat(stream=True), 0.0)
-        assert learning.teach(refused(NO_STREAM), 0.0)
+        assert learning.learn_from(refused(NO_STREAM), 0.0)
         learning.plan(chat(stream=True), 0.0)
-        assert not learning.teach(silent, 0.0)
+        assert not learning.learn_from(silent, 0.0)
         assert learning.failed(silent, 0.0) is silent
-    assert learning.news == []
+    assert learning.events == []
     assert ask(learner, Upstream([NO_STREAM]), chat(stream=True), 5.0).call.adapted == ("stream=synth",)
 
 
@@ -299,12 +303,12 @@ def test_a_failure_of_the_server_after_a_change_brings_the_first_error_back(stat
 def test_a_connection_that_breaks_after_a_change_brings_the_first_error_back():
     learner = Learner()
     broken = UpstreamClosed("closed", upstream="chat")
-    with learner.at(O3, CHAT.surface) as learning:
+    with learner.session(O3, CHAT.protocol) as learning:
         learning.plan(chat(stream=True), 0.0)
         first = refused(NO_STREAM)
-        assert learning.teach(first, 0.0)
+        assert learning.learn_from(first, 0.0)
         learning.plan(chat(stream=True), 0.0)
-        assert not learning.teach(broken, 0.0)
+        assert not learning.learn_from(broken, 0.0)
         assert learning.failed(broken, 0.0) is first
 
 
@@ -384,7 +388,7 @@ def test_a_lesson_that_the_upstream_no_longer_takes_is_forgotten_at_once():
     changed = Upstream([without("max_completion_tokens")])
     outcome = ask(learner, changed, chat(max_tokens=5))
     assert (outcome.error, outcome.call.adapted) == (None, ())
-    assert outcome.told == [("healed", "rename=max_tokens>max_completion_tokens")]
+    assert outcome.told == [("revoked", "rename=max_tokens>max_completion_tokens")]
     assert lessons(learner) == []
 
 
@@ -424,7 +428,7 @@ def test_roles_go_one_step_further_where_the_operator_lets_them():
         for role in ("system", "developer")
     ]
     call = chat(messages=[{"role": "system", "content": "s"}, {"role": "user", "content": "u"}])
-    outcome = ask(Learner(), Upstream(refusals), call, allowance=Allowance(frozenset(["system_into_user"])))
+    outcome = ask(Learner(), Upstream(refusals), call, allowance=LearningPolicy(frozenset(["system_into_user"])))
     assert json.loads(outcome.call.body)["messages"] == [{"role": "user", "content": "s\n\nu"}]
     assert ask(Learner(), Upstream(refusals), call).error is not None
 
@@ -457,7 +461,7 @@ def test_after_a_rule_has_expired_one_request_goes_first():
     learner = Learner()
     for at_s in (0.0, HOUR_S / 2):  # the second one makes the model known for longer than its rule holds
         ask(learner, Upstream([NO_STREAM]), chat(stream=True), at_s)
-    with learner.at(O3, CHAT.surface) as first, learner.at(O3, CHAT.surface) as second:
+    with learner.session(O3, CHAT.protocol) as first, learner.session(O3, CHAT.protocol) as second:
         waits = [one.wait_s(chat(stream=True), HOUR_S) for one in (first, second)]
         assert waits == [0.0, WAIT_S]
         assert converse(first, Upstream([NO_STREAM]), chat(stream=True), HOUR_S).call.adapted == ("stream=synth",)
@@ -476,24 +480,24 @@ def test_after_a_rule_has_expired_one_request_goes_first():
 )
 def test_the_status_and_the_words_of_the_last_answer_say_whether_a_change_failed(status, body, shown):
     learner, first = Learner(), refused(NO_STREAM)
-    said = None if body is None else Complaint(STREAM if body == "no stream" else body)
+    said = None if body is None else UpstreamErrorBody(STREAM if body == "no stream" else body)
     last: UpstreamError = UpstreamClosed("last", upstream="chat")
     if status is not None:
-        last = UpstreamRefusal("last", upstream="chat", status=status, complaint=said)
-    with learner.at(O3, CHAT.surface) as learning:
+        last = UpstreamErrorReply("last", upstream="chat", status=status, error_body=said)
+    with learner.session(O3, CHAT.protocol) as learning:
         learning.plan(chat(stream=True), 0.0)
-        assert learning.teach(first, 0.0)
+        assert learning.learn_from(first, 0.0)
         learning.plan(chat(stream=True), 0.0)
         assert learning.failed(last, 0.0) is (first if shown == "first" else last)
 
 
 def test_a_request_in_flight_takes_over_what_was_learned_meanwhile():
     learner, upstream = Learner(), Upstream([NO_STREAM])
-    with learner.at(O3, CHAT.surface) as slow:
+    with learner.session(O3, CHAT.protocol) as slow:
         slow.plan(chat(stream=True), 0.0)
         ask(learner, upstream, chat(stream=True))
-        assert slow.teach(refused(NO_STREAM), 1.0)
-        assert learner.crowd.candidates(O3, 1.0) == []
+        assert slow.learn_from(refused(NO_STREAM), 1.0)
+        assert learner.trial.candidates(O3, 1.0) == []
         late = converse(slow, Upstream([always(openai("Wrong."))]), chat(stream=True), 1.0)
     assert late.error is not None
     assert late.error.message == "Wrong."
@@ -510,11 +514,11 @@ def limit(most: int) -> Upstream:
 
 def test_a_batch_limit_is_learned_for_a_day():
     learner = Learner()
-    with learner.at(O3, EMBEDDINGS.surface) as learning:
+    with learner.session(O3, EMBEDDINGS.protocol) as learning:
         call = embed("a", "b", "c", "d", "e")
         learning.plan(call, 0.0)
         refusal = limit(2).refusals[0]
-        assert learning.teach(refused(refusal), 0.0)
+        assert learning.learn_from(refused(refusal), 0.0)
         assert learning.plan(call, 0.0).max_inputs == 2
         learning.succeeded(0.0)
     assert ask(learner, Upstream(), embed("a", "b", "c"), DAY_S - 1).call.max_inputs == 2
@@ -524,10 +528,10 @@ def test_a_batch_limit_is_learned_for_a_day():
 def test_a_smaller_limit_takes_the_place_of_one_that_is_known():
     learner = Learner()
     for most in (4, 2):
-        with learner.at(O3, EMBEDDINGS.surface) as learning:
+        with learner.session(O3, EMBEDDINGS.protocol) as learning:
             learning.plan(embed("a", "b", "c", "d", "e"), 0.0)
             refusal = limit(most).refusals[0]
-            assert learning.teach(refused(refusal), 0.0)
+            assert learning.learn_from(refused(refusal), 0.0)
             assert learning.plan(embed("a", "b", "c", "d", "e"), 0.0).max_inputs == most
             learning.succeeded(0.0)
     assert lessons(learner) == ["split=2"]
@@ -538,11 +542,11 @@ def test_what_holds_for_one_request_alone_is_not_remembered():
     body = openai("Requested 600000 tokens, max 300000 tokens per request", code="max_tokens_per_request")
     refusal = Refusal(lambda _: True, body)
     for succeeds in (True, False):
-        with learner.at(O3, EMBEDDINGS.surface) as learning:
+        with learner.session(O3, EMBEDDINGS.protocol) as learning:
             call = embed("a", "b", "c", "d")
             learning.plan(call, 0.0)
             error = refused(refusal)
-            assert learning.teach(error, 0.0)
+            assert learning.learn_from(error, 0.0)
             assert learning.plan(call, 0.0).max_inputs == 1
             if succeeds:
                 learning.succeeded(0.0)
@@ -564,7 +568,7 @@ def test_no_sequence_of_answers_loops_or_touches_what_was_said(exchanges):
     for case, answers, pause_s in exchanges:
         now_s += pause_s
         call, sent = case.call, 0
-        with learner.at(O3, call.operation.surface) as learning:
+        with learner.session(O3, call.operation.protocol) as learning:
             for answer in answers:
                 planned = learning.plan(call, now_s)
                 sent += 1
@@ -573,7 +577,7 @@ def test_no_sequence_of_answers_loops_or_touches_what_was_said(exchanges):
                     learning.succeeded(now_s)
                     break
                 refusal = Refusal(lambda _: True, answer.body, answer.status)
-                if not learning.teach(refused(refusal), now_s):
+                if not learning.learn_from(refused(refusal), now_s):
                     learning.failed(refused(refusal), now_s)
                     break
         assert sent <= 1 + MOST_STEPS
@@ -599,33 +603,33 @@ def words(turn: dict[str, Any]) -> tuple[bool, str]:
 def test_lessons_that_two_processes_learned_against_each_other_make_no_circle():
     learner = Learner()
     for there, back in (("max_tokens", "max_completion_tokens"), ("max_completion_tokens", "max_tokens")):
-        lesson = Lesson("rename", there, back)
-        learner.memory.commit((Subject("chat", "o3-mini", "chat"), lesson.key), lesson, "", 0.0)
+        lesson = LearnedRule("rename", there, back)
+        learner.memory.commit((RuleScope("chat", "o3-mini", "chat"), lesson.key), lesson, "", 0.0)
     assert lessons(learner) == ["rename=max_completion_tokens>max_tokens"]
 
 
-PLAIN = Subject("chat", "o3-mini", "chat")
-SYNTH, TEMPERATURE = Lesson("stream", "synth"), Lesson("drop", "temperature")
-RENAME = Lesson("rename", "max_tokens", "max_completion_tokens")
+PLAIN = RuleScope("chat", "o3-mini", "chat")
+SYNTH, TEMPERATURE = LearnedRule("stream", "synth"), LearnedRule("drop", "temperature")
+RENAME = LearnedRule("rename", "max_tokens", "max_completion_tokens")
 CALL = a_call(b'{"model":"m","messages":[],"temperature":1,"stream":true}', CHAT, stream=True)
 
 
-def key(lesson: Lesson) -> Key:
+def key(lesson: LearnedRule) -> Key:
     return (PLAIN, lesson.key)
 
 
-def heard(text: str) -> Heard:
-    found = Heard.of(CHAT.surface, 400, Complaint(text), b"{}")
+def heard(text: str) -> UpstreamRejection:
+    found = UpstreamRejection.of(CHAT.protocol, 400, UpstreamErrorBody(text), b"{}")
     assert found is not None
     return found
 
 
-def going_by(*lessons: Lesson, is_own: bool = False) -> AppliedLessons:
-    return AppliedLessons({key(lesson): Applied(lesson, proven=False, is_own=is_own) for lesson in lessons})
+def going_by(*lessons: LearnedRule, is_own: bool = False) -> AppliedRules:
+    return AppliedRules({key(lesson): AppliedRule(lesson, proven=False, is_own=is_own) for lesson in lessons})
 
 
 def test_a_request_that_goes_by_nothing_is_sent_as_it_is():
-    assert AppliedLessons().revise(CALL) is CALL
+    assert AppliedRules().revise(CALL) is CALL
 
 
 def test_what_concerns_a_request_changes_it_in_the_order_of_the_rules():
@@ -636,7 +640,10 @@ def test_what_concerns_a_request_changes_it_in_the_order_of_the_rules():
 
 def test_a_lesson_is_barred_where_it_is_applied_was_tried_or_is_undone():
     applied = going_by(RENAME)
-    back, other = Lesson("rename", "max_completion_tokens", "max_tokens"), Lesson("rename", "max_tokens", "limit")
+    back, other = (
+        LearnedRule("rename", "max_completion_tokens", "max_tokens"),
+        LearnedRule("rename", "max_tokens", "limit"),
+    )
     assert [applied.bars(key(lesson), lesson) for lesson in (RENAME, back, other, SYNTH)] == [True, True, False, False]
     applied.leave_out([key(RENAME)])
     assert [applied.bars(key(lesson), lesson) for lesson in (RENAME, back, other, SYNTH)] == [True, False, True, False]
@@ -644,7 +651,7 @@ def test_a_lesson_is_barred_where_it_is_applied_was_tried_or_is_undone():
 
 def test_another_lesson_about_the_same_takes_the_place_behind_the_others():
     applied = going_by(SYNTH, TEMPERATURE)
-    other = Applied(Lesson("stream", "aggregate"), proven=False, is_own=True)
+    other = AppliedRule(LearnedRule("stream", "aggregate"), proven=False, is_own=True)
     applied.take(key(SYNTH), other)
     assert list(applied.by_key) == [key(TEMPERATURE), key(SYNTH)]
     assert (applied.own, list(applied.inherited)) == ({key(SYNTH): other}, [key(TEMPERATURE)])

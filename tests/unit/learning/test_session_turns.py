@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import pytest
 
 from gatepass.clock import sleep
-from gatepass.dialects.error_body import read_complaint
-from gatepass.errors import UpstreamRefusal
+from gatepass.dialects.error_body import read_error_body
+from gatepass.errors import UpstreamErrorReply
 from gatepass.learning.memory import MOST_WAIT_S, WAIT_S
-from gatepass.learning.session import Learner, my_turn
+from gatepass.learning.session import Learner, wait_for_trial
 from gatepass.types import Call
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.learning.rejections import USE, openai
@@ -39,9 +39,9 @@ class Street:
     waited_s: list[float] = field(default_factory=list)
 
     async def one(self) -> str:
-        with self.learner.at(O3, CHAT.surface) as learning:
+        with self.learner.session(O3, CHAT.protocol) as learning:
             entered_s = self.clock.now()
-            await my_turn(learning, self.call, self.clock)
+            await wait_for_trial(learning, self.call, self.clock)
             self.waited_s.append(self.clock.now() - entered_s)
             while True:
                 planned = learning.plan(self.call, self.clock.now())
@@ -51,9 +51,9 @@ class Street:
                 if refusal is None:
                     learning.succeeded(self.clock.now())
                     return ",".join(planned.adapted)
-                complaint = read_complaint(refusal.body, refused=True)
-                error = UpstreamRefusal("", upstream="chat", status=refusal.status, complaint=complaint)
-                if not learning.teach(error, self.clock.now()):
+                complaint = read_error_body(refusal.body, refused=True)
+                error = UpstreamErrorReply("", upstream="chat", status=refusal.status, error_body=complaint)
+                if not learning.learn_from(error, self.clock.now()):
                     learning.failed(error, self.clock.now())
                     return "refused"
 
@@ -166,8 +166,8 @@ async def test_who_leaves_while_it_waits_leaves_nothing_behind():
         await waiting
     await street.clock.advance(10.0)
     assert await scout == "stream=synth"
-    assert street.learner.crowd._listeners == {}
-    assert street.learner.crowd._scouts == {}
+    assert street.learner.trial._listeners == {}
+    assert street.learner.trial._scouts == {}
 
 
 async def test_where_each_is_refused_for_itself_nobody_waits_twice():

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from gatepass.dialects.error_body import read_complaint
-from gatepass.errors import GatepassError, UpstreamRefusal
-from gatepass.learning.learned_rule import Allowance, Subject
-from gatepass.learning.session import Learner, Learning, Mode
+from gatepass.dialects.error_body import read_error_body
+from gatepass.errors import GatepassError, UpstreamErrorReply
+from gatepass.learning.learned_rule import LearningPolicy, RuleScope
+from gatepass.learning.session import Learner, LearningSession, Mode
 from gatepass.types import Call
 from tests.unit.learning.rejections import STREAM, openai, unsupported
 
-O3 = Subject("chat", "o3-mini", "chat", "corp")
+O3 = RuleScope("chat", "o3-mini", "chat", "corp")
 Body = dict[str, Any]
 
 
@@ -51,11 +51,11 @@ def always(body: Any, status: int = 400) -> Refusal:
     return Refusal(lambda _: True, body, status)
 
 
-def refused(refusal: Refusal) -> UpstreamRefusal:
-    complaint = read_complaint(refusal.body, refused=True)
+def refused(refusal: Refusal) -> UpstreamErrorReply:
+    complaint = read_error_body(refusal.body, refused=True)
     assert complaint is not None
-    return UpstreamRefusal(
-        complaint.message, upstream="chat", status=refusal.status, upstream_code=complaint.code, complaint=complaint
+    return UpstreamErrorReply(
+        complaint.message, upstream="chat", status=refusal.status, upstream_code=complaint.code, error_body=complaint
     )
 
 
@@ -65,11 +65,11 @@ class Outcome:
 
     call: Call
     error: GatepassError | None
-    learning: Learning
+    learning: LearningSession
 
     @property
     def told(self) -> list[tuple[str, str]]:
-        return [(news.event, news.adapted) for news in self.learning.news]
+        return [(news.event, news.adapted) for news in self.learning.events]
 
 
 def ask(
@@ -79,14 +79,14 @@ def ask(
     now_s: float = 0.0,
     *,
     mode: Mode = "on",
-    allowance: Allowance | None = None,
-    subject: Subject = O3,
+    allowance: LearningPolicy | None = None,
+    subject: RuleScope = O3,
 ) -> Outcome:
-    with learner.at(subject, call.operation.surface, mode, allowance) as learning:
+    with learner.session(subject, call.operation.protocol, mode, allowance) as learning:
         return converse(learning, upstream, call, now_s)
 
 
-def converse(learning: Learning, upstream: Upstream, call: Call, now_s: float) -> Outcome:
+def converse(learning: LearningSession, upstream: Upstream, call: Call, now_s: float) -> Outcome:
     while True:
         planned = learning.plan(call, now_s)
         refusal = upstream.answer(planned)
@@ -94,5 +94,5 @@ def converse(learning: Learning, upstream: Upstream, call: Call, now_s: float) -
             learning.succeeded(now_s)
             return Outcome(planned, None, learning)
         error = refused(refusal)
-        if not learning.teach(error, now_s):
+        if not learning.learn_from(error, now_s):
             return Outcome(planned, learning.failed(error, now_s), learning)

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from gatepass.types import Call, Operation, Surface, Target
+from gatepass.types import Call, ClientProtocol, Operation, Target
 
-CHAT = Operation("chat", "POST", "/chat/completions", Surface.CHAT, "")
-EMBEDDINGS = Operation("embeddings", "POST", "/embeddings", Surface.EMBEDDINGS, "")
-RESPONSES = Operation("responses", "POST", "/responses", Surface.RESPONSES, "")
-MODELS = Operation("models", "GET", "/models", Surface.MODELS, "")
+CHAT = Operation("chat", "POST", "/chat/completions", ClientProtocol.CHAT, "")
+EMBEDDINGS = Operation("embeddings", "POST", "/embeddings", ClientProtocol.EMBEDDINGS, "")
+RESPONSES = Operation("responses", "POST", "/responses", ClientProtocol.RESPONSES, "")
+MODELS = Operation("models", "GET", "/models", ClientProtocol.MODELS, "")
 TARGET = Target("chat")
 
 

@@ -11,14 +11,22 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from gatepass.errors import InvalidImage
-from gatepass.normalize.built_in import BUILT_IN, ModelName, Strays, StreamOptions, Vectors, adapt, with_model
+from gatepass.normalize.built_in import (
+    BUILT_IN,
+    DropStrayParams,
+    ModelName,
+    StreamOptions,
+    Vectors,
+    normalize,
+    with_model,
+)
 from gatepass.operations.request import decode
 from gatepass.operations.table import match
-from gatepass.types import Call, Inbound, Target
+from gatepass.types import Call, ClientRequest, Target
 from tests.unit.normalize.calls import CHAT, EMBEDDINGS, MODELS, RESPONSES, TARGET, a_call
 from tests.unit.operations.json_texts import STRINGS, VALUES, written
 
-INBOUND = Inbound("id", "POST", "/v1/chat/completions", (), "127.0.0.1", 0.0)
+INBOUND = ClientRequest("id", "POST", "/v1/chat/completions", (), "127.0.0.1", 0.0)
 PNG = b64encode(b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 4).decode()
 
 
@@ -28,7 +36,7 @@ def test_the_rules_stand_in_their_order():
 
 def test_each_rule_sees_what_the_one_before_made():
     body = b'{"model":"m","drop_params":true,"images":"http://h","messages":[{"role":"user"}],"model_type":"chat"}'
-    adapted = adapt(a_call(body), Target("chat", "deployed"), BUILT_IN)
+    adapted = normalize(a_call(body), Target("chat", "deployed"), BUILT_IN)
     assert adapted.body == (
         b'{"model":"deployed","messages":[{"role":"user","content":'
         b'[{"type":"image_url","image_url":{"url":"http://h"}}]}]}'
@@ -38,12 +46,12 @@ def test_each_rule_sees_what_the_one_before_made():
 
 def test_no_rules_give_the_same_call():
     call = a_call(b'{"drop_params":1}')
-    assert adapt(call, TARGET, ()) is call
+    assert normalize(call, TARGET, ()) is call
 
 
 def test_a_refusal_of_a_rule_is_the_refusal():
     with pytest.raises(InvalidImage):
-        adapt(a_call(b'{"images":["file:x"],"messages":[{"role":"user"}]}'), TARGET, BUILT_IN)
+        normalize(a_call(b'{"images":["file:x"],"messages":[{"role":"user"}]}'), TARGET, BUILT_IN)
 
 
 NAMES = st.one_of(st.sampled_from(["temperature", "metadata", "tools", "user", '"images"', "é"]), st.text(max_size=4))
@@ -57,7 +65,7 @@ def test_an_unconcerned_request_is_not_changed_by_a_byte(data):
     body = data.draw(written({**value, "model": "m"}, escaped_names=False)).encode()
     operation = data.draw(st.sampled_from([CHAT, EMBEDDINGS]))
     call = decode(INBOUND, operation, body, "k")
-    assert adapt(call, TARGET, BUILT_IN) is call
+    assert normalize(call, TARGET, BUILT_IN) is call
     assert call.body is body
 
 
@@ -73,7 +81,7 @@ def test_decoding_and_rules_do_what_a_plain_model_does(data):
     body = data.draw(written(ordered, escaped_names=False)).encode()
 
     call = decode(INBOUND, CHAT, body, "k")
-    adapted = adapt(call, Target("chat", "deployed"), BUILT_IN)
+    adapted = normalize(call, Target("chat", "deployed"), BUILT_IN)
 
     assert (call.model, call.stream) == ("m", whole["stream"])
     expected = {name: value for name, value in json.loads(body).items() if name not in (*strays, "images")}
@@ -119,7 +127,7 @@ def test_the_look_at_any_body_agrees_with_the_rules_one_by_one(data):
 
 def outcome(call, target, rules):
     try:
-        adapted = adapt(call, target, rules)
+        adapted = normalize(call, target, rules)
     except InvalidImage as refusal:
         return refusal.message
     return adapted, adapted is call
@@ -134,7 +142,7 @@ def test_a_large_image_is_copied_once_and_never_decoded():
     image = PNG.rstrip("=") + "A" * 4_000_000
     call = large(image)
     tracemalloc.start()
-    adapted = adapt(call, TARGET, BUILT_IN)
+    adapted = normalize(call, TARGET, BUILT_IN)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     url = json.loads(adapted.body)["messages"][0]["content"][1]["image_url"]["url"]
@@ -178,7 +186,7 @@ RAGFLOW_EMBEDDING = (
 
 
 def apply(body: bytes, operation=EMBEDDINGS) -> Call:
-    return Strays().apply(a_call(body, operation), TARGET)
+    return DropStrayParams().apply(a_call(body, operation), TARGET)
 
 
 def test_ragflows_embedding_loses_drop_params_and_nothing_else():
@@ -203,7 +211,7 @@ def test_a_stray_in_escapes_goes_too():
 
 
 def test_what_was_adapted_before_stays_named():
-    adapted = Strays().apply(a_call(b'{"drop_params":1}', adapted=("images=1",)), TARGET)
+    adapted = DropStrayParams().apply(a_call(b'{"drop_params":1}', adapted=("images=1",)), TARGET)
     assert adapted.adapted == ("images=1", "drop=drop_params")
 
 
@@ -218,12 +226,12 @@ def test_what_was_adapted_before_stays_named():
 )
 def test_the_same_words_elsewhere_are_left_alone(body):
     call = a_call(body, EMBEDDINGS)
-    assert Strays().apply(call, TARGET) is call
+    assert DropStrayParams().apply(call, TARGET) is call
 
 
 def test_a_request_without_a_body_is_left_alone():
     call = a_call(b"", MODELS)
-    assert Strays().apply(call, TARGET) is call
+    assert DropStrayParams().apply(call, TARGET) is call
 
 
 @given(st.data())
@@ -232,7 +240,7 @@ def test_the_rule_is_removal_from_the_object(data):
     names = [*value, *data.draw(st.lists(st.sampled_from(["drop_params", "model_type"]), unique=True))]
     whole = {name: value.get(name, True) for name in data.draw(st.permutations(names))}
     call = a_call(data.draw(written(whole)).encode(), EMBEDDINGS)
-    adapted = Strays().apply(call, TARGET)
+    adapted = DropStrayParams().apply(call, TARGET)
     left = {name: inner for name, inner in whole.items() if name not in ("drop_params", "model_type")}
     assert list(json.loads(adapted.body).items()) == list(left.items())
     assert (adapted is call) == (left == whole)

@@ -9,9 +9,9 @@ import pytest
 from gatepass.config.model import Config
 from gatepass.config.routes import Model
 from gatepass.errors import InvalidRequest
-from gatepass.normalize.built_in import adapt
+from gatepass.normalize.built_in import normalize
 from gatepass.normalize.declared import NAMES, Declared, changes_of
-from gatepass.normalize.rule import Revision
+from gatepass.normalize.rule import ChangeRule
 from tests.unit.normalize.calls import EMBEDDINGS, TARGET, a_call
 
 
@@ -55,7 +55,7 @@ def test_rules_are_made_in_their_order_and_named():
             {"role": "assistant", "content": None, "reasoning": "r", "tool_calls": [{"id": "call_abc"}]},
         ],
     }
-    adapted = adapt(a_call(json.dumps(body).encode(), stream=True), TARGET, [revision])
+    adapted = normalize(a_call(json.dumps(body).encode(), stream=True), TARGET, [revision])
     words = "Answer with one JSON object that fits this JSON Schema, and with nothing else:\n{}"
     assert json.loads(adapted.body) == {
         "model": "m",
@@ -108,7 +108,7 @@ def test_the_entry_is_the_one_that_the_route_takes():
     declared = Declared(config(models=marks, operations={"embeddings": {"upstream": "chat"}}))
 
     def drops(operation: str, name: str) -> list[str]:
-        rules = [rule for rule in declared.rules(operation, name) if isinstance(rule, Revision)]
+        rules = [rule for rule in declared.rules(operation, name) if isinstance(rule, ChangeRule)]
         return [change.entry for rule in rules for change in rule.changes]
 
     assert drops("chat", "gpt") == ["drop=a"]
@@ -127,7 +127,7 @@ def test_token_ids_go_up_as_they_are(takes_ids):
     declared = Declared(config(models={"m": model(capabilities={"token_ids": takes_ids})}))
     call = a_call(b'{"model":"m","input":[1,2]}', EMBEDDINGS)
     for name in ("m", "other"):
-        assert adapt(call, TARGET, declared.rules("embeddings", name)) is call
+        assert normalize(call, TARGET, declared.rules("embeddings", name)) is call
 
 
 def test_token_ids_are_refused_where_the_model_is_declared_to_take_none():
@@ -135,8 +135,8 @@ def test_token_ids_are_refused_where_the_model_is_declared_to_take_none():
     declared = Declared(config(models={"m": entry, "*": model()}))
     call = a_call(b'{"model":"m","input":[1,2],"user":"u"}', EMBEDDINGS)
     with pytest.raises(InvalidRequest, match="token_ids: false"):
-        adapt(call, TARGET, declared.rules("embeddings", "m"))
-    assert adapt(call, TARGET, declared.rules("embeddings", "other")) is call
+        normalize(call, TARGET, declared.rules("embeddings", "m"))
+    assert normalize(call, TARGET, declared.rules("embeddings", "other")) is call
     assert [rule.name for rule in declared.rules("embeddings", "m")] == ["texts", "rules"]
     assert [rule.name for rule in declared.rules("chat", "m")] == ["rules"]
 
@@ -162,7 +162,7 @@ def test_a_model_without_rules_has_none():
 
 
 def entries(declared: Declared, operation: str, name: str) -> list[str]:
-    rules = [rule for rule in declared.rules(operation, name) if isinstance(rule, Revision)]
+    rules = [rule for rule in declared.rules(operation, name) if isinstance(rule, ChangeRule)]
     return [change.entry for rule in rules for change in rule.changes]
 
 

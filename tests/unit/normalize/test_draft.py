@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.errors import InvalidRequest
-from gatepass.normalize.json_editor import Draft
+from gatepass.normalize.json_editor import JsonEditor
 from tests.unit.normalize.calls import a_call
 from tests.unit.operations.json_texts import STRINGS, VALUES, written
 
 BODY = b'{ "a" : 1 ,\n "b":[ {"x": "\\u00e9"} , 2 ], "c" : {"d":null}, "e":"s" }'
 
 
-def draft(body: bytes = BODY) -> Draft:
-    return Draft(a_call(body))
+def draft(body: bytes = BODY) -> JsonEditor:
+    return JsonEditor(a_call(body))
 
 
 def test_an_untouched_body_is_the_same_object():
@@ -139,9 +139,9 @@ def test_elements_of_a_list_go_and_come():
 
 
 def test_messages_that_are_no_objects_are_left_to_the_upstream():
-    assert [turn.string("role") for turn in draft(b'{"messages":[1,{"role":"user"},"x"]}').turns] == ["user"]
-    assert draft(b'{"messages":"x"}').turns == []
-    assert draft(b"{}").turns == []
+    assert [turn.string("role") for turn in draft(b'{"messages":[1,{"role":"user"},"x"]}').messages] == ["user"]
+    assert draft(b'{"messages":"x"}').messages == []
+    assert draft(b"{}").messages == []
 
 
 ACTIONS = st.lists(st.tuples(st.sampled_from(["drop", "set", "rename"]), STRINGS, STRINGS, VALUES), max_size=6)
@@ -180,7 +180,7 @@ def test_many_changes_of_a_large_body_copy_it_once():
     under_way = draft(body)
     for at in range(20):
         under_way.top.drop(f"n{at}")
-    under_way.turns[0].set("role", b'"x"')
+    under_way.messages[0].set("role", b'"x"')
     result = under_way.written()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

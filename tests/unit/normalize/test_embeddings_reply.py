@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from gatepass.errors import UpstreamInvalid
 from gatepass.normalize.embeddings_reply import INDEX, NAMES, ORDER, encoded, is_right
-from gatepass.normalize.embeddings_reply import answer as put_right
+from gatepass.normalize.embeddings_reply import merge_replies as put_right
 from gatepass.normalize.embeddings_request import counts_of, split
-from gatepass.types import Asked, Call
+from gatepass.types import Call, EmbeddingsOptions
 from tests.unit.normalize.calls import EMBEDDINGS, a_call
 from tests.unit.operations.json_texts import STRINGS, written
 
-FLOATS = Asked(2)
+FLOATS = EmbeddingsOptions(2)
 ENTRY = {"object": "embedding", "index": 0, "embedding": [0.5, -1]}
 
 
@@ -40,18 +40,18 @@ def text(*numbers: float) -> str:
     return b64encode(struct.pack(f"<{len(numbers)}f", *numbers)).decode()
 
 
-def answer(replies: Sequence[bytes], counts: Sequence[int], asked: Asked, upstream: str) -> bytes:
+def answer(replies: Sequence[bytes], counts: Sequence[int], asked: EmbeddingsOptions, upstream: str) -> bytes:
     """What the client gets; `told` is what is said of it."""
     return put_right(replies, counts, asked, upstream)[0]
 
 
 def told(reply: bytes, count: int, **more: Any) -> tuple[str, ...]:
-    return put_right([reply], [count], Asked(count, **more), "embed")[1]
+    return put_right([reply], [count], EmbeddingsOptions(count, **more), "embed")[1]
 
 
-def fault(*replies: bytes, counts: Any = (1,), asked: Asked | None = None) -> str:
+def fault(*replies: bytes, counts: Any = (1,), asked: EmbeddingsOptions | None = None) -> str:
     with pytest.raises(UpstreamInvalid) as caught:
-        answer(replies, counts, asked or Asked(1), "embed")
+        answer(replies, counts, asked or EmbeddingsOptions(1), "embed")
     return caught.value.message
 
 
@@ -61,17 +61,17 @@ def fault(*replies: bytes, counts: Any = (1,), asked: Asked | None = None) -> st
 @pytest.mark.parametrize(
     ("body", "asked"),
     [
-        (b'{"input":"a"}', Asked(1)),
-        (b'{"input":["a","b"],"encoding_format": "base64"}', Asked(2, base64=True)),
-        (b'{"input":["a"],"encoding_format":"float","dimensions":256}', Asked(1, dimensions=256)),
-        (b'{"input":[1,2,3]}', Asked(1)),
-        (b'{"input":[[1],[2,3]],"dimensions":null}', Asked(2)),
-        (b'{"input":[],"dimensions":"256"}', Asked(0)),
-        (b"{}", Asked(1)),
+        (b'{"input":"a"}', EmbeddingsOptions(1)),
+        (b'{"input":["a","b"],"encoding_format": "base64"}', EmbeddingsOptions(2, base64=True)),
+        (b'{"input":["a"],"encoding_format":"float","dimensions":256}', EmbeddingsOptions(1, dimensions=256)),
+        (b'{"input":[1,2,3]}', EmbeddingsOptions(1)),
+        (b'{"input":[[1],[2,3]],"dimensions":null}', EmbeddingsOptions(2)),
+        (b'{"input":[],"dimensions":"256"}', EmbeddingsOptions(0)),
+        (b"{}", EmbeddingsOptions(1)),
     ],
 )
 def test_a_request_tells_what_its_answer_is_to_be(body, asked):
-    assert Asked.of(body) == asked
+    assert EmbeddingsOptions.from_body(body) == asked
 
 
 # splitting
@@ -117,14 +117,14 @@ def test_parts_take_no_room_before_their_turn():
         assert tracemalloc.get_traced_memory()[1] < len(whole.body)
     finally:
         tracemalloc.stop()
-    assert (len(parts), counts_of(parts, Asked(500))) == (500, [1] * 500)
+    assert (len(parts), counts_of(parts, EmbeddingsOptions(500))) == (500, [1] * 500)
 
 
 def test_parts_are_told_how_many_vectors_each_is_to_bring():
     whole = call(["a", "b", "c", "d", "e"], 2)
     parts = split(whole)
-    assert counts_of(parts, Asked(5)) == [2, 2, 1]
-    assert counts_of(split(call(["a", "b"], 2)), Asked(2)) == [2]
+    assert counts_of(parts, EmbeddingsOptions(5)) == [2, 2, 1]
+    assert counts_of(split(call(["a", "b"], 2)), EmbeddingsOptions(2)) == [2]
     assert inputs(parts[1:]) == [["c", "d"], ["e"]]
 
 
@@ -135,7 +135,7 @@ def test_parts_hold_all_inputs_once_and_none_too_many(data, texts, limit):
     listed = [part if isinstance(part, list) else [part] for part in inputs(parts)]
     assert [one for part in listed for one in part] == json.loads(body)["input"]
     assert max(len(part) for part in listed) <= limit
-    assert counts_of(parts, Asked(len(texts))) == [len(part) for part in listed]
+    assert counts_of(parts, EmbeddingsOptions(len(texts))) == [len(part) for part in listed]
     assert all(json.loads(part.body)["a"] == json.loads(body)["a"] for part in parts)
 
 
@@ -144,10 +144,10 @@ def test_parts_hold_all_inputs_once_and_none_too_many(data, texts, limit):
 
 def test_a_lone_answer_that_is_right_is_the_same_object():
     reply = vectors(entry(0), entry(1), usage={"prompt_tokens": 2})
-    assert answer([reply], [2], Asked(2), "embed") is reply
-    assert answer([reply], [2], Asked(2, dimensions=2), "embed") is reply
+    assert answer([reply], [2], EmbeddingsOptions(2), "embed") is reply
+    assert answer([reply], [2], EmbeddingsOptions(2, dimensions=2), "embed") is reply
     encoded = vectors(entry(0, text(0.5, -1)))
-    assert answer([encoded], [1], Asked(1, base64=True), "embed") is encoded
+    assert answer([encoded], [1], EmbeddingsOptions(1, base64=True), "embed") is encoded
 
 
 def test_answers_are_joined_in_order_with_their_places_and_the_sum_of_their_usage():
@@ -155,7 +155,7 @@ def test_answers_are_joined_in_order_with_their_places_and_the_sum_of_their_usag
         entry(0, [1]), entry(1, [2]), usage={"prompt_tokens": 3, "total_tokens": 3, "details": {"x": 1}}, id="one"
     )
     second = vectors(entry(0, [3], extra=True), usage={"prompt_tokens": 4, "total_tokens": 4.5, "details": {"x": 2}})
-    assert json.loads(answer([first, second], [2, 1], Asked(3), "embed")) == {
+    assert json.loads(answer([first, second], [2, 1], EmbeddingsOptions(3), "embed")) == {
         "object": "list",
         "data": [entry(0, [1]), entry(1, [2]), entry(2, [3], extra=True)],
         "model": "e",
@@ -166,40 +166,42 @@ def test_answers_are_joined_in_order_with_their_places_and_the_sum_of_their_usag
 
 def test_usage_that_is_none_is_no_sum():
     mixed = [vectors(entry(0), usage=None), vectors(entry(0), usage={"prompt_tokens": 2, "tier": "a", "b": True})]
-    joined = json.loads(answer(mixed, [1, 1], Asked(2), "embed"))
+    joined = json.loads(answer(mixed, [1, 1], EmbeddingsOptions(2), "embed"))
     assert joined["usage"] == {"prompt_tokens": 2, "tier": "a", "b": True}
-    assert json.loads(answer([vectors(entry(0), usage=None)] * 2, [1, 1], Asked(2), "embed"))["usage"] is None
-    assert "usage" not in json.loads(answer([vectors(entry(0))] * 2, [1, 1], Asked(2), "embed"))
+    assert (
+        json.loads(answer([vectors(entry(0), usage=None)] * 2, [1, 1], EmbeddingsOptions(2), "embed"))["usage"] is None
+    )
+    assert "usage" not in json.loads(answer([vectors(entry(0))] * 2, [1, 1], EmbeddingsOptions(2), "embed"))
 
 
 def test_vectors_out_of_order_are_put_in_order():
     reply = vectors(entry(2, [2]), entry(0, [0]), entry(1, [1]))
-    joined = json.loads(answer([reply], [3], Asked(3), "embed"))
+    joined = json.loads(answer([reply], [3], EmbeddingsOptions(3), "embed"))
     assert joined["data"] == [entry(0, [0]), entry(1, [1]), entry(2, [2])]
 
 
 @pytest.mark.parametrize("places", [(3, 2, 1), ("2", "1", "0"), (2.0, 1.0, 0.0), (7, 6, 5)])
 def test_places_from_any_number_on_and_in_any_form_say_the_order(places):
     reply = vectors(*(entry(place, [at]) for at, place in enumerate(places)))
-    joined = json.loads(answer([reply], [3], Asked(3), "embed"))
+    joined = json.loads(answer([reply], [3], EmbeddingsOptions(3), "embed"))
     assert joined["data"] == [entry(0, [2]), entry(1, [1]), entry(2, [0])]
 
 
 @pytest.mark.parametrize("places", [(1, 0, None), (9, 5, 1), (1, 1, 0)])
 def test_places_that_fall_and_name_no_order_are_told_so(places):
-    told = fault(vectors(*(entry(place) for place in places)), counts=[3], asked=Asked(3))
+    told = fault(vectors(*(entry(place) for place in places)), counts=[3], asked=EmbeddingsOptions(3))
     assert '"index" says neither' in told
 
 
 def test_places_that_are_texts_become_numbers():
     reply = vectors(entry("0", [0]), entry("1", [1]))
-    assert json.loads(answer([reply], [2], Asked(2), "embed"))["data"] == [entry(0, [0]), entry(1, [1])]
+    assert json.loads(answer([reply], [2], EmbeddingsOptions(2), "embed"))["data"] == [entry(0, [0]), entry(1, [1])]
 
 
 @pytest.mark.parametrize("places", [(None, None), (0, 0), (5, 6), (0, None), ("a", 1)])
 def test_places_that_are_none_are_counted(places):
     reply = vectors(*(entry(place, [at]) for at, place in enumerate(places)))
-    assert json.loads(answer([reply], [2], Asked(2), "embed"))["data"] == [entry(0, [0]), entry(1, [1])]
+    assert json.loads(answer([reply], [2], EmbeddingsOptions(2), "embed"))["data"] == [entry(0, [0]), entry(1, [1])]
 
 
 def test_another_order_is_named():
@@ -219,34 +221,34 @@ def test_what_is_right_but_for_its_encoding_is_not_named():
 
 def test_of_joined_answers_is_named_what_was_wrong_in_one_of_them_and_once():
     right, wrong, turned = vectors(entry(0), entry(1)), vectors(entry(), entry()), vectors(entry(1), entry(0))
-    assert put_right([right, right], [2, 2], Asked(4), "embed")[1] == ()
-    assert put_right([right, wrong, turned, wrong], [2] * 4, Asked(8), "embed")[1] == (ORDER, INDEX)
+    assert put_right([right, right], [2, 2], EmbeddingsOptions(4), "embed")[1] == ()
+    assert put_right([right, wrong, turned, wrong], [2] * 4, EmbeddingsOptions(8), "embed")[1] == (ORDER, INDEX)
     assert NAMES == ("embeddings=order", "embeddings=index")
 
 
 def test_numbers_become_base64_where_that_was_asked_for():
     reply = vectors(entry(0, [0.1, -2, 3e-5]))
-    joined = json.loads(answer([reply], [1], Asked(1, base64=True), "embed"))
+    joined = json.loads(answer([reply], [1], EmbeddingsOptions(1, base64=True), "embed"))
     assert joined["data"] == [entry(0, text(0.1, -2, 3e-5))]
 
 
 def test_base64_becomes_numbers_where_those_were_asked_for():
     reply = vectors(entry(0, text(0.5, -2)))
-    assert json.loads(answer([reply], [1], Asked(1), "embed"))["data"] == [entry(0, [0.5, -2])]
+    assert json.loads(answer([reply], [1], EmbeddingsOptions(1), "embed"))["data"] == [entry(0, [0.5, -2])]
 
 
 @pytest.mark.parametrize("byteorder", ["little", "big"])
 def test_bytes_are_swapped_on_a_machine_of_the_other_order(monkeypatch, byteorder):
     monkeypatch.setattr("gatepass.normalize.embeddings_reply.sys.byteorder", byteorder)
-    joined = json.loads(answer([vectors(entry(0, [0.5]))], [1], Asked(1, base64=True), "embed"))
+    joined = json.loads(answer([vectors(entry(0, [0.5]))], [1], EmbeddingsOptions(1, base64=True), "embed"))
     order = "<" if byteorder == "little" else ">"
     assert joined["data"][0]["embedding"] == b64encode(struct.pack(f"{order}f", 0.5)).decode()
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=20))
 def test_there_and_back_is_the_same_vector(numbers):
-    there = answer([vectors(entry(0, numbers))], [1], Asked(1, base64=True), "embed")
-    back = json.loads(answer([there], [1], Asked(1), "embed"))
+    there = answer([vectors(entry(0, numbers))], [1], EmbeddingsOptions(1, base64=True), "embed")
+    back = json.loads(answer([there], [1], EmbeddingsOptions(1), "embed"))
     assert back["data"][0]["embedding"] == numbers
 
 
@@ -261,7 +263,7 @@ def test_an_answer_with_too_few_vectors_is_none():
 
 def test_a_vector_of_another_length_than_was_asked_for_would_poison_an_index():
     for vector in ([0.5, 1], text(0.5, 1)):
-        told = fault(vectors(entry(0, vector)), asked=Asked(1, dimensions=256))
+        told = fault(vectors(entry(0, vector)), asked=EmbeddingsOptions(1, dimensions=256))
         assert "asks for 256 dimensions and a vector has 2" in told
 
 
@@ -296,8 +298,10 @@ REWRITTEN = b'{"data":[{"embedding":[0.5]%b}]%b}'
 @pytest.mark.parametrize("base64", [True, False])
 def test_usage_that_cannot_be_read_is_told_so(odd, base64):
     reply = REWRITTEN % (b"", b',"usage":%b' % odd)
-    assert 'its "usage" cannot be read' in fault(reply, asked=Asked(1, base64))
-    assert 'its "usage" cannot be read' in fault(reply, vectors(entry(0, [1])), counts=[1, 1], asked=Asked(2, base64))
+    assert 'its "usage" cannot be read' in fault(reply, asked=EmbeddingsOptions(1, base64))
+    assert 'its "usage" cannot be read' in fault(
+        reply, vectors(entry(0, [1])), counts=[1, 1], asked=EmbeddingsOptions(2, base64)
+    )
 
 
 @pytest.mark.parametrize(
@@ -310,7 +314,7 @@ def test_usage_that_cannot_be_added_up_is_told_so(one, other):
 
 @pytest.mark.parametrize(("inner", "outer"), [(b',"x":"\xff"', b""), (b"", b',"model":"\xff"')])
 def test_what_is_rewritten_is_text(inner, outer):
-    for asked in (Asked(1), Asked(1, base64=True)):
+    for asked in (EmbeddingsOptions(1), EmbeddingsOptions(1, base64=True)):
         assert "the reply is no text in UTF-8" in fault(REWRITTEN % (inner, outer), asked=asked)
 
 
@@ -318,11 +322,11 @@ def test_what_is_rewritten_is_text(inner, outer):
     ("vector", "told"), [([1, None], "no number"), ([1e39], "beyond float32"), ([-1e39], "beyond float32")]
 )
 def test_numbers_that_have_no_base64_are_told_so(vector, told):
-    assert told in fault(vectors(entry(0, vector)), asked=Asked(1, base64=True))
+    assert told in fault(vectors(entry(0, vector)), asked=EmbeddingsOptions(1, base64=True))
 
 
 def test_a_number_beyond_any_float_has_no_base64():
-    told = fault(b'{"data":[{"embedding":[1e999]}]}', asked=Asked(1, base64=True))
+    told = fault(b'{"data":[{"embedding":[1e999]}]}', asked=EmbeddingsOptions(1, base64=True))
     assert "a vector holds what is no number" in told
 
 
@@ -332,11 +336,11 @@ def test_a_number_beyond_any_float_has_no_base64():
 @pytest.mark.parametrize("indent", [None, 2])
 def test_a_vector_that_is_not_of_numbers_is_told_so(vector, indent):
     reply = json.dumps({"data": [entry(0, vector)]}, indent=indent).encode()
-    assert not is_right(reply, Asked(1))
+    assert not is_right(reply, EmbeddingsOptions(1))
     assert "what is no number" in fault(reply)
 
 
-@pytest.mark.parametrize("asked", [Asked(2), Asked(2, base64=True)])
+@pytest.mark.parametrize("asked", [EmbeddingsOptions(2), EmbeddingsOptions(2, base64=True)])
 def test_vectors_of_different_lengths_are_told_so(asked):
     for other in ([0.5], text(0.5)):
         reply = vectors(entry(0), entry(1, other))
@@ -349,7 +353,7 @@ def test_vectors_of_different_lengths_are_told_so(asked):
 
 @pytest.mark.parametrize("vector", [[1e-7, 2.5e10, -3], [1]])
 def test_numbers_in_every_form_are_right(vector):
-    assert is_right(vectors(entry(0, vector), entry(1, vector)), Asked(2))
+    assert is_right(vectors(entry(0, vector), entry(1, vector)), EmbeddingsOptions(2))
 
 
 def test_one_part_that_fails_fails_all():
@@ -359,20 +363,20 @@ def test_one_part_that_fails_fails_all():
 @pytest.mark.parametrize(
     ("listed", "asked", "expected"),
     [
-        ([entry(0), entry(1)], Asked(2), True),
-        ([entry(0, more=1), entry(1)], Asked(2, dimensions=2), True),
-        ([entry(0), entry(1)], Asked(2, dimensions=3), False),
-        ([entry(0), entry(1)], Asked(2, base64=True), False),
-        ([entry(0), entry(1)], Asked(3), False),
-        ([entry(1), entry(0)], Asked(2), False),
-        ([entry(0), entry(0)], Asked(2), False),
-        ([entry(0), entry()], Asked(2), False),
-        ([entry(0, [])], Asked(1), False),
-        ([entry(0, text(0.5))], Asked(1), False),
-        ([entry("0")], Asked(1), False),
-        ([{"index": 0}], Asked(1), False),
-        ([None], Asked(1), False),
-        ([], Asked(0), False),
+        ([entry(0), entry(1)], EmbeddingsOptions(2), True),
+        ([entry(0, more=1), entry(1)], EmbeddingsOptions(2, dimensions=2), True),
+        ([entry(0), entry(1)], EmbeddingsOptions(2, dimensions=3), False),
+        ([entry(0), entry(1)], EmbeddingsOptions(2, base64=True), False),
+        ([entry(0), entry(1)], EmbeddingsOptions(3), False),
+        ([entry(1), entry(0)], EmbeddingsOptions(2), False),
+        ([entry(0), entry(0)], EmbeddingsOptions(2), False),
+        ([entry(0), entry()], EmbeddingsOptions(2), False),
+        ([entry(0, [])], EmbeddingsOptions(1), False),
+        ([entry(0, text(0.5))], EmbeddingsOptions(1), False),
+        ([entry("0")], EmbeddingsOptions(1), False),
+        ([{"index": 0}], EmbeddingsOptions(1), False),
+        ([None], EmbeddingsOptions(1), False),
+        ([], EmbeddingsOptions(0), False),
     ],
 )
 def test_a_reply_that_is_right_is_told_in_one_pass(listed, asked, expected):
@@ -396,20 +400,20 @@ def test_a_reply_that_is_right_is_told_in_one_pass(listed, asked, expected):
     ],
 )
 def test_what_says_that_it_is_an_error_or_is_cut_is_not_right(reply):
-    assert not is_right(reply, Asked(1))
+    assert not is_right(reply, EmbeddingsOptions(1))
 
 
 def test_an_error_of_null_is_none():
-    assert is_right(vectors(entry(0), error=None), Asked(1))
+    assert is_right(vectors(entry(0), error=None), EmbeddingsOptions(1))
 
 
 @pytest.mark.parametrize("blank", [b"", b" ", b"\n" * 40])
 def test_a_vector_of_blanks_is_an_empty_one(blank):
     reply = b'{"data":[{"index":0,"embedding":[%b]}]}' % blank
     assert "empty vector" in fault(reply)
-    assert not is_right(reply, Asked(1))
+    assert not is_right(reply, EmbeddingsOptions(1))
     reply = b'{"data":[{"index":0,"embedding":[%b0.5]}]}' % blank
-    assert answer([reply], [1], Asked(1), "embed") is reply
+    assert answer([reply], [1], EmbeddingsOptions(1), "embed") is reply
 
 
 NUMBERS = st.one_of(st.integers(-3, 3), st.floats(-2, 2), st.sampled_from([1e-7, 2.5e10]))
@@ -427,7 +431,7 @@ MORE = st.dictionaries(st.sampled_from(["model", "error", "usage"]), VALUES, max
 @given(LISTED, MORE, st.booleans())
 def test_what_is_right_at_a_glance_is_right_when_looked_at_closely(listed, more, comes_last):
     members = {"data": listed, **more} if comes_last else {**more, "data": listed}
-    reply, asked = json.dumps(members).encode(), Asked(len(listed))
+    reply, asked = json.dumps(members).encode(), EmbeddingsOptions(len(listed))
     if is_right(reply, asked):
         assert answer([reply], [asked.count], asked, "embed") is reply
 

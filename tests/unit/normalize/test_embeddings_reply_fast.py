@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from gatepass.errors import UpstreamInvalid
-from gatepass.normalize.embeddings_reply import COUNTED_BYTES, LOOKED_BYTES, answer, is_right
-from gatepass.types import Asked
+from gatepass.normalize.embeddings_reply import COUNTED_BYTES, LOOKED_BYTES, is_right, merge_replies
+from gatepass.types import EmbeddingsOptions
 
 LONG = ", ".join(["-0.0123"] * 1536)
 
@@ -17,10 +17,10 @@ def reply(*vectors: str) -> bytes:
     return f'{{"object": "list", "data": [{listed}], "model": "e"}}'.encode()
 
 
-def check_refused(told: bytes, asked: Asked) -> None:
+def check_refused(told: bytes, asked: EmbeddingsOptions) -> None:
     assert not is_right(told, asked)
     with pytest.raises(UpstreamInvalid):
-        answer([told], [asked.count], asked, "embed")
+        merge_replies([told], [asked.count], asked, "embed")
 
 
 MALFORMED = ["1,,2", "1, ,2", "1 2", ",1", "1,", "1;2", "1.2.3", "--1", "+1", "01", ".5", "1.", "1e", "0x1", "1-2"]
@@ -31,42 +31,42 @@ MALFORMED = ["1,,2", "1, ,2", "1 2", ",1", "1,", "1;2", "1.2.3", "--1", "+1", "0
 def test_numbers_that_are_not_json_are_refused(numbers: str, at: int):
     vectors = ["[1, 2]"] * 3
     vectors[at] = f"[{numbers}]"
-    check_refused(reply(*vectors), Asked(3))
-    check_refused(reply(f"[{numbers}]"), Asked(1))
+    check_refused(reply(*vectors), EmbeddingsOptions(3))
+    check_refused(reply(f"[{numbers}]"), EmbeddingsOptions(1))
 
 
 @pytest.mark.parametrize("written", [f"[{{}}, {LONG}]", f"[{LONG}, {{}}]"])
 @pytest.mark.parametrize("numbers", MALFORMED)
 def test_they_are_seen_at_both_ends_of_each_long_vector(numbers: str, written: str):
     vectors = [written.format("1, 2")] * 18
-    assert is_right(reply(*vectors), Asked(18))
+    assert is_right(reply(*vectors), EmbeddingsOptions(18))
     vectors[9] = written.format(numbers)
-    check_refused(reply(*vectors), Asked(18))
+    check_refused(reply(*vectors), EmbeddingsOptions(18))
 
 
 @pytest.mark.parametrize("numbers", MALFORMED)
 def test_a_lone_vector_is_read_whole(numbers: str):
-    assert is_right(reply(f"[{LONG}, {LONG}]"), Asked(1))
-    check_refused(reply(f"[{LONG}, {numbers}, {LONG}]"), Asked(1))
+    assert is_right(reply(f"[{LONG}, {LONG}]"), EmbeddingsOptions(1))
+    check_refused(reply(f"[{LONG}, {numbers}, {LONG}]"), EmbeddingsOptions(1))
 
 
 @pytest.mark.parametrize("written", ["[{}]", "[ {} ]", "[\n{}\n]"])
 @pytest.mark.parametrize("sep", [" ", "  ", "\n", ";", " , , "])
 def test_a_list_without_commas_is_none_however_long(written: str, sep: str):
     vector = written.format(LONG.replace(", ", sep))
-    check_refused(reply(*[vector] * 18), Asked(18))
+    check_refused(reply(*[vector] * 18), EmbeddingsOptions(18))
 
 
 @pytest.mark.parametrize("odd", ["[0.123456789012]", "[1, 2, 3]"])
 def test_one_of_another_length_among_short_ones_is_refused_wherever_it_stands(odd: str):
     vectors = ["[0.5, 1]", odd, "[0.1234567890123456, 0.1234567890123456]"]
     for turned in range(3):
-        check_refused(reply(*vectors[turned:], *vectors[:turned]), Asked(3))
+        check_refused(reply(*vectors[turned:], *vectors[:turned]), EmbeddingsOptions(3))
 
 
-@pytest.mark.parametrize("asked", [Asked(18), Asked(18, dimensions=1536)])
+@pytest.mark.parametrize("asked", [EmbeddingsOptions(18), EmbeddingsOptions(18, dimensions=1536)])
 @pytest.mark.parametrize("odd", ["[0.5]", f"[{LONG}, {LONG}]"])
-def test_one_much_shorter_or_longer_is_refused_among_long_ones(odd: str, asked: Asked):
+def test_one_much_shorter_or_longer_is_refused_among_long_ones(odd: str, asked: EmbeddingsOptions):
     check_refused(reply(*[f"[{LONG}]"] * 9, odd, *[f"[{LONG}]"] * 8), asked)
 
 
@@ -77,13 +77,13 @@ def test_long_vectors_are_right_however_they_are_written(vector: Any, separators
     data = [{"embedding": vector, "index": at} for at in range(count)]
     told = json.dumps({"data": data, "usage": {"total_tokens": 1}}, separators=separators).encode()
     assert len(told) > max(LOOKED_BYTES, COUNTED_BYTES / 4)
-    assert is_right(told, Asked(count))
-    assert not is_right(told, Asked(count, dimensions=len(vector) + 1))
+    assert is_right(told, EmbeddingsOptions(count))
+    assert not is_right(told, EmbeddingsOptions(count, dimensions=len(vector) + 1))
 
 
 @pytest.mark.parametrize(
     "nothing", ["[]", "[ ]", "[" + " " * 9000 + "]", "[[]]", "[[1, 2]]", f"[[{LONG}]]", "1", "{}", "null"]
 )
 def test_what_is_no_list_of_numbers_is_refused(nothing: str):
-    assert not is_right(reply("[1, 2]", nothing, "[1, 2]"), Asked(3))
-    assert not is_right(reply(nothing), Asked(1))
+    assert not is_right(reply("[1, 2]", nothing, "[1, 2]"), EmbeddingsOptions(3))
+    assert not is_right(reply(nothing), EmbeddingsOptions(1))

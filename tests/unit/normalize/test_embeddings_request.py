@@ -6,22 +6,22 @@ import pytest
 
 from gatepass.errors import InvalidRequest
 from gatepass.normalize.embeddings_request import FloatVectors, SplitInputs, SplitShare, TextsOnly, has_token_ids
-from gatepass.normalize.rule import revised
+from gatepass.normalize.rule import apply_changes
 from tests.unit.normalize.calls import CHAT, EMBEDDINGS, TARGET, a_call
 
 
 def test_base64_is_asked_for_as_numbers():
     call = a_call(b'{"input":"a","encoding_format": "base64"}', EMBEDDINGS)
-    changed, _ = revised(call, [FloatVectors()])
+    changed, _ = apply_changes(call, [FloatVectors()])
     assert changed.body == b'{"input":"a","encoding_format": "float"}'
     assert changed.adapted == ("set=encoding_format>float",)
     for body, operation in ((b'{"encoding_format":"float"}', EMBEDDINGS), (b'{"encoding_format":"base64"}', CHAT)):
-        assert revised(a_call(body, operation), [FloatVectors()])[1] == []
+        assert apply_changes(a_call(body, operation), [FloatVectors()])[1] == []
 
 
 def limit(inputs: object, *changes: SplitInputs | SplitShare) -> int | None:
     call = a_call(json.dumps({"model": "m", "input": inputs}).encode(), EMBEDDINGS)
-    changed, _ = revised(call, changes)
+    changed, _ = apply_changes(call, changes)
     assert changed.body is call.body
     return changed.max_inputs
 
@@ -49,7 +49,7 @@ def test_one_input_is_not_split(inputs):
 
 
 def test_a_conversation_has_no_inputs():
-    assert revised(a_call(b'{"input":["a","b"]}', CHAT), [SplitInputs(1)])[1] == []
+    assert apply_changes(a_call(b'{"input":["a","b"]}', CHAT), [SplitInputs(1)])[1] == []
 
 
 @pytest.mark.parametrize(

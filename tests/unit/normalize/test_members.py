@@ -4,14 +4,14 @@ import json
 
 import pytest
 
-from gatepass.normalize.json_editor import Draft
-from gatepass.normalize.members import Clamp, Default, Drop, Place, Rename, Set
-from gatepass.normalize.rule import Change, Revision, concerns, revised
+from gatepass.normalize.json_editor import JsonEditor
+from gatepass.normalize.members import Clamp, Default, Drop, JsonMemberPath, Rename, Set
+from gatepass.normalize.rule import Change, ChangeRule, apply_changes, concerns
 from tests.unit.normalize.calls import MODELS, TARGET, a_call
 
 
-def at(written: str) -> Place:
-    return Place.parse(written)
+def at(written: str) -> JsonMemberPath:
+    return JsonMemberPath.parse(written)
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def at(written: str) -> Place:
     ],
 )
 def test_a_change_does_what_its_entry_says(change: Change, body, becomes, entry):
-    changed, made = revised(a_call(body), [change])
+    changed, made = apply_changes(a_call(body), [change])
     assert (changed.body, changed.adapted, made) == (becomes, (entry,), [change])
 
 
@@ -55,7 +55,7 @@ def test_a_change_does_what_its_entry_says(change: Change, body, becomes, entry)
 )
 def test_a_change_that_has_nothing_to_do_leaves_the_call_as_it_is(change: Change, body):
     call = a_call(body)
-    assert Revision("rules", (change,)).apply(call, TARGET) is call
+    assert ChangeRule("rules", (change,)).apply(call, TARGET) is call
 
 
 def test_what_is_for_whole_requests_leaves_streams_alone():
@@ -66,18 +66,18 @@ def test_what_is_for_whole_requests_leaves_streams_alone():
 
 def test_a_revision_makes_its_changes_in_order_and_names_each_once():
     changes = (Rename(at("a"), "b"), Drop(at("b")), Set(at("c"), b"1"), Drop(at("d")), Drop(at("d")))
-    adapted = Revision("rules", changes).apply(a_call(b'{"a":0,"x":"\\u00e9"}', adapted=("images=1",)), TARGET)
+    adapted = ChangeRule("rules", changes).apply(a_call(b'{"a":0,"x":"\\u00e9"}', adapted=("images=1",)), TARGET)
     assert adapted.body == b'{"x":"\\u00e9","c":1}'
     assert adapted.adapted == ("images=1", "rename=a>b", "drop=b", "set=c")
 
 
 def test_a_request_without_a_body_is_left_alone():
     call = a_call(b"", MODELS)
-    assert Revision("rules", (Set(at("a"), b"1"),)).apply(call, TARGET) is call
+    assert ChangeRule("rules", (Set(at("a"), b"1"),)).apply(call, TARGET) is call
 
 
 def test_an_operators_value_is_not_shown():
-    changed, _ = revised(a_call(b"{}"), [Set(at("extra"), json.dumps("topsecret").encode())])
+    changed, _ = apply_changes(a_call(b"{}"), [Set(at("extra"), json.dumps("topsecret").encode())])
     assert changed.adapted == ("set=extra",)
 
 
@@ -106,17 +106,17 @@ BODY = b'{"a":1,"o":{"p":{"q":2}},"l":[{"n":1,"m":[{"k":1},{"k":2}]},5,{"n":3}],
     ],
 )
 def test_a_place_leads_to_every_object_that_has_it(written, found):
-    place, draft = Place.parse(written), Draft(a_call(BODY))
+    place, draft = JsonMemberPath.parse(written), JsonEditor(a_call(BODY))
     assert [owner.text(place.name) for owner in place.owners(draft)] == found
     assert str(place) == written
-    assert Place.is_one(written)
+    assert JsonMemberPath.is_one(written)
 
 
 def test_objects_that_are_missing_on_the_way_are_made_where_asked():
-    draft = Draft(a_call(BODY))
+    draft = JsonEditor(a_call(BODY))
     for written in ("z.y.x", "l[].new.k", "none[].k"):
-        for owner in Place.parse(written).owners(draft, make=True):
-            owner.set(Place.parse(written).name, b"1")
+        for owner in JsonMemberPath.parse(written).owners(draft, make=True):
+            owner.set(JsonMemberPath.parse(written).name, b"1")
     assert draft.top.value("z") == {"y": {"x": 1}}
     assert draft.top.value("l")[2] == {"n": 3, "new": {"k": 1}}
     assert "none" not in draft.top
@@ -125,4 +125,4 @@ def test_objects_that_are_missing_on_the_way_are_made_where_asked():
 @pytest.mark.parametrize("written", ["", ".", "a.", ".a", "a[]", "a[0].b", "a b", "1a", "a..b", "a" * 65, "é", "a\n"])
 def test_what_is_no_place_is_refused(written):
     with pytest.raises(ValueError, match="expects the name of a member"):
-        Place.parse(written)
+        JsonMemberPath.parse(written)

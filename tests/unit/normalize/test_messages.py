@@ -17,7 +17,7 @@ from gatepass.normalize.messages import (
     ToolIds,
     short_id,
 )
-from gatepass.normalize.rule import Change, concerns, revised
+from gatepass.normalize.rule import Change, apply_changes, concerns
 from tests.unit.normalize.calls import EMBEDDINGS, a_call
 
 PICTURE = {"type": "image_url", "image_url": {"url": "https://h/a.png"}}
@@ -33,7 +33,7 @@ def turn(role: str, content: Any, **more: Any) -> dict[str, Any]:
 
 def after(change: Change, *turns: Any) -> Any:
     body = json.dumps({"model": "m", "messages": turns}).encode()
-    changed, made = revised(a_call(body), [change])
+    changed, made = apply_changes(a_call(body), [change])
     assert (changed.body == body) == (made == [])
     assert changed.adapted == ((change.entry,) if made else ())
     return json.loads(changed.body)["messages"]
@@ -170,7 +170,7 @@ TOLD = 'Answer with one JSON object that fits this JSON Schema, and with nothing
 )
 def test_a_schema_is_told_in_words(turns, becomes):
     body = json.dumps({"response_format": SCHEMA, "messages": turns}).encode()
-    changed, _ = revised(a_call(body), [SchemaInWords()])
+    changed, _ = apply_changes(a_call(body), [SchemaInWords()])
     assert json.loads(changed.body) == {"response_format": {"type": "json_object"}, "messages": becomes}
 
 
@@ -186,7 +186,7 @@ def test_a_schema_is_told_in_words(turns, becomes):
 )
 def test_without_a_schema_or_messages_nothing_is_told(document):
     call = a_call(json.dumps(document).encode())
-    assert revised(call, [SchemaInWords()]) == (call, [])
+    assert apply_changes(call, [SchemaInWords()]) == (call, [])
 
 
 @pytest.mark.parametrize("number", [b"1e999", b"-" + b"9" * 5000])
@@ -204,11 +204,11 @@ def test_without_a_schema_or_messages_nothing_is_told(document):
 def test_a_number_that_cannot_be_read_is_the_clients_to_mend(change, body, number):
     call = a_call(body % number)
     with pytest.raises(InvalidRequest, match="too large to be read"):
-        revised(call, [change])
+        apply_changes(call, [change])
     assert not concerns(change, call)
 
 
 def test_embeddings_have_no_messages_to_change():
     call = a_call(b'{"input":["a"]}', EMBEDDINGS)
     changes: list[Change] = [SystemIntoUser(), MergedRoles(), TextContent(), EmptyContent(), Replayed(), ToolIds()]
-    assert revised(call, changes) == (call, [])
+    assert apply_changes(call, changes) == (call, [])

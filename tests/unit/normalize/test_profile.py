@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.config.access import BUILT_IN, PLAIN, Profile
-from gatepass.config.routes import Kind
-from gatepass.normalize.built_in import adapt
+from gatepass.config.routes import ModelKind
+from gatepass.normalize.built_in import normalize
 from gatepass.normalize.profiles import PlainTools, UntypedModel, changes_of, guessed, rules_of, typed, untyped
-from gatepass.normalize.rule import revised
+from gatepass.normalize.rule import apply_changes
 from tests.unit.normalize.calls import EMBEDDINGS, TARGET, a_call
 
 ROUND = {
@@ -26,7 +26,7 @@ ROUND = {
 
 
 def sent(said, profile: Profile, dialect="openai"):
-    call = adapt(a_call(json.dumps(said).encode()), TARGET, rules_of(profile, dialect))
+    call = normalize(a_call(json.dumps(said).encode()), TARGET, rules_of(profile, dialect))
     return json.loads(call.body), call.adapted
 
 
@@ -75,7 +75,7 @@ def test_cherry_studios_tools_keep_what_the_api_knows():
 )
 def test_tools_of_another_form_stay_by_the_byte(said):
     call = a_call(json.dumps(said).encode())
-    assert adapt(call, TARGET, rules_of(BUILT_IN["cherry_studio"], "openai")) is call
+    assert normalize(call, TARGET, rules_of(BUILT_IN["cherry_studio"], "openai")) is call
 
 
 def test_a_clean_request_is_the_same_object_under_every_profile():
@@ -83,8 +83,8 @@ def test_a_clean_request_is_the_same_object_under_every_profile():
     vectors = a_call(b'{"model":"e","input":["a"],"encoding_format":"float"}', EMBEDDINGS)
     for profile in BUILT_IN.values():
         for dialect in ("openai", "azure", "ragflow"):
-            assert adapt(call, TARGET, rules_of(profile, dialect)) is call
-            assert adapt(vectors, TARGET, rules_of(profile, dialect)) is vectors
+            assert normalize(call, TARGET, rules_of(profile, dialect)) is call
+            assert normalize(vectors, TARGET, rules_of(profile, dialect)) is vectors
 
 
 def test_a_model_listed_with_its_type_is_asked_for_without_it():
@@ -134,7 +134,7 @@ def test_a_name_that_tells_nothing_gets_a_suffix_where_that_helps(model, kind, l
     assert typed(model, kind) == listed
 
 
-@given(st.text(min_size=1, max_size=20), st.sampled_from(get_args(Kind)))
+@given(st.text(min_size=1, max_size=20), st.sampled_from(get_args(ModelKind)))
 def test_what_is_listed_is_understood(model, kind):
     assert untyped(typed(model, kind)) == untyped(model)
 
@@ -147,4 +147,4 @@ def test_a_name_without_a_suffix_of_ours_stays(model):
 @pytest.mark.parametrize("body", [b'{"model":"m"}', b"{}", b'{"model":1}'])
 def test_a_body_without_such_a_name_is_the_same_object(body):
     call = a_call(body)
-    assert revised(call, [UntypedModel()])[0] is call
+    assert apply_changes(call, [UntypedModel()])[0] is call

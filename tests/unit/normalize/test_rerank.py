@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from gatepass.config.upstream import RerankShape
 from gatepass.errors import InvalidRequest
-from gatepass.normalize.rerank import Asked, Shaped, Unfit, answer, is_question
-from gatepass.normalize.rule import revised
-from gatepass.types import Operation, Surface
+from gatepass.normalize.rerank import InvalidRanking, RerankOptions, Shaped, client_ranking, is_question
+from gatepass.normalize.rule import apply_changes
+from gatepass.types import ClientProtocol, Operation
 from tests.unit.normalize.calls import a_call
 
 
@@ -22,20 +22,23 @@ def body(**members) -> bytes:
 @pytest.mark.parametrize(
     ("members", "asked"),
     [
-        ({"documents": ["a", "b"], "top_n": 1}, Asked(2, top_n=1)),
-        ({"documents": ["a"], "top_n": None, "return_documents": False}, Asked(1)),
-        ({"documents": ["a"], "top_n": 0}, Asked(1)),
-        ({"documents": ["a"], "return_documents": "false"}, Asked(1)),
-        ({"documents": ["a"], "return_documents": "true", "return_len": "true"}, Asked(1, echoed=(b'"a"',))),
-        ({"documents": [{"text": "a"}, "b"], "return_documents": True}, Asked(2, echoed=(b'{"text": "a"}', b'"b"'))),
-        ({"texts": ["a", "b"], "raw_scores": False, "truncate": True}, Asked(2, is_tei=True)),
-        ({"texts": ["a"], "return_text": True}, Asked(1, is_tei=True, echoed=(b'"a"',))),
-        ({"documents": {"content": [{"type": "text"}, {"type": "image_url"}]}}, Asked(2)),
-        ({"query": {"image": "…"}, "documents": [{"image": "…"}]}, Asked(1)),
+        ({"documents": ["a", "b"], "top_n": 1}, RerankOptions(2, top_n=1)),
+        ({"documents": ["a"], "top_n": None, "return_documents": False}, RerankOptions(1)),
+        ({"documents": ["a"], "top_n": 0}, RerankOptions(1)),
+        ({"documents": ["a"], "return_documents": "false"}, RerankOptions(1)),
+        ({"documents": ["a"], "return_documents": "true", "return_len": "true"}, RerankOptions(1, echoed=(b'"a"',))),
+        (
+            {"documents": [{"text": "a"}, "b"], "return_documents": True},
+            RerankOptions(2, echoed=(b'{"text": "a"}', b'"b"')),
+        ),
+        ({"texts": ["a", "b"], "raw_scores": False, "truncate": True}, RerankOptions(2, is_tei=True)),
+        ({"texts": ["a"], "return_text": True}, RerankOptions(1, is_tei=True, echoed=(b'"a"',))),
+        ({"documents": {"content": [{"type": "text"}, {"type": "image_url"}]}}, RerankOptions(2)),
+        ({"query": {"image": "…"}, "documents": [{"image": "…"}]}, RerankOptions(1)),
     ],
 )
 def test_a_request_tells_what_its_answer_is_to_be(members, asked):
-    assert Asked.of(body(**members)) == asked
+    assert RerankOptions.of(body(**members)) == asked
 
 
 @pytest.mark.parametrize(
@@ -59,20 +62,20 @@ def test_a_request_tells_what_its_answer_is_to_be(members, asked):
 )
 def test_a_bad_request_is_told_by_the_name_of_the_member(members, param, told):
     with pytest.raises(InvalidRequest) as caught:
-        Asked.of(body(**members))
+        RerankOptions.of(body(**members))
     assert caught.value.param == param
     assert told in caught.value.message
 
 
 def test_a_request_without_a_query_is_told_so():
     with pytest.raises(InvalidRequest, match="no `query`"):
-        Asked.of(b'{"model":"r","documents":["a"]}')
+        RerankOptions.of(b'{"model":"r","documents":["a"]}')
 
 
 @pytest.mark.parametrize("number", [b"1e999", b"1E400", b"-" + b"9" * 5000, b"9" * 5000, b"1.5"])
 def test_a_top_n_that_is_no_count_is_told_so(number):
     with pytest.raises(InvalidRequest, match="whole number") as caught:
-        Asked.of(b'{"model":"r","query":"q","documents":["a"],"top_n":%b}' % number)
+        RerankOptions.of(b'{"model":"r","query":"q","documents":["a"],"top_n":%b}' % number)
     assert caught.value.param == "top_n"
 
 
@@ -90,7 +93,7 @@ def test_a_question_is_known_at_the_root_by_its_members(text, is_one):
     assert is_question(text) is is_one
 
 
-RERANK = Operation("rerank", "POST", "/rerank", Surface.EMBEDDINGS, "")
+RERANK = Operation("rerank", "POST", "/rerank", ClientProtocol.EMBEDDINGS, "")
 SHAPES = get_args(RerankShape)
 
 RAGFLOW = b'{"model": "r", "query": "q", "documents": ["a", "b"], "top_n": 2}'
@@ -102,19 +105,19 @@ RAGFLOW_TEI = b'{"query":"q","texts":["a","b"],"raw_scores":false,"truncate":tru
 
 
 def sent(body: bytes, shape: RerankShape, model: str | None = None) -> bytes:
-    return revised(a_call(body, RERANK), [Shaped(shape, model)])[0].body
+    return apply_changes(a_call(body, RERANK), [Shaped(shape, model)])[0].body
 
 
 @pytest.mark.parametrize("body", [RAGFLOW, RAGFLOW_COHERE, b'{"model":"r","query":"q","documents":["a"],"new":{}}'])
 @pytest.mark.parametrize("shape", ["cohere", "jina", "vllm", "xinference"])
 def test_what_imitates_cohere_goes_on_by_the_byte(body, shape):
     whole = a_call(body, RERANK)
-    assert revised(whole, [Shaped(shape)])[0] is whole
+    assert apply_changes(whole, [Shaped(shape)])[0] is whole
 
 
 def test_tei_to_tei_goes_on_by_the_byte():
     whole = a_call(RAGFLOW_TEI, RERANK)
-    assert revised(whole, [Shaped("tei")])[0] is whole
+    assert apply_changes(whole, [Shaped("tei")])[0] is whole
 
 
 def test_booleans_written_as_texts_stay_for_xinference_alone():
@@ -203,17 +206,17 @@ def test_a_list_of_parts_is_vllms_own():
 @pytest.mark.parametrize("body", [RAGFLOW, RAGFLOW_COHERE, RAGFLOW_XINFERENCE, RAGFLOW_TEI, OBJECTS])
 def test_every_shape_is_a_question_for_the_same_documents_and_is_stable(body, shape):
     once = sent(body, shape)
-    assert Asked.of(once).count == 2
+    assert RerankOptions.of(once).count == 2
     assert sent(once, shape) == once
 
 
 def test_the_entry_names_the_shape():
-    call, made = revised(a_call(RAGFLOW, RERANK), [Shaped("tei")])
+    call, made = apply_changes(a_call(RAGFLOW, RERANK), [Shaped("tei")])
     assert call.adapted == ("rerank=tei",)
     assert made == [Shaped("tei")]
 
 
-PLAIN, TEI = Asked(3), Asked(3, is_tei=True)
+PLAIN, TEI = RerankOptions(3), RerankOptions(3, is_tei=True)
 TEXTS = (b'"a"', b'{"text":"b","title":"t"}', b'"\\u00e9"')
 
 COHERE = (
@@ -235,7 +238,7 @@ DIGITS, NESTED = b"9" * 400, b"[" * 400_000 + b"]" * 400_000
 REPLIES = [COHERE, TEI_REPLY, VLLM, XINFERENCE, SCORED]
 
 
-def read(reply: bytes | Unfit):
+def read(reply: bytes | InvalidRanking):
     assert isinstance(reply, bytes)
     return json.loads(reply)
 
@@ -250,46 +253,46 @@ def scores(document) -> list[tuple[int, float]]:
 @pytest.mark.parametrize("asked", [PLAIN, TEI])
 @pytest.mark.parametrize("reply", REPLIES)
 def test_every_reply_says_the_same_to_every_client(reply, asked):
-    told = read(answer(reply, asked))
+    told = read(client_ranking(reply, asked))
     assert isinstance(told, list) is asked.is_tei
     assert scores(told) == [(2, 0.9), (0, 0.001)]
 
 
-@pytest.mark.parametrize(("reply", "asked"), [(COHERE, PLAIN), (TEI_REPLY, TEI), (COHERE, Asked(3, top_n=2))])
+@pytest.mark.parametrize(("reply", "asked"), [(COHERE, PLAIN), (TEI_REPLY, TEI), (COHERE, RerankOptions(3, top_n=2))])
 def test_what_is_right_already_is_the_same_object(reply, asked):
-    assert answer(reply, asked) is reply
+    assert client_ranking(reply, asked) is reply
 
 
 def test_an_echo_that_was_asked_for_and_is_there_is_the_same_object():
-    asked = Asked(3, echoed=TEXTS)
+    asked = RerankOptions(3, echoed=TEXTS)
     reply = b'{"results":[{"index":0,"document":{"text":"a"},"relevance_score":1}]}'
-    assert answer(reply, asked) is reply
+    assert client_ranking(reply, asked) is reply
 
 
 @pytest.mark.parametrize("reply", REPLIES)
 def test_documents_come_only_where_they_were_asked_for(reply):
     for asked in (PLAIN, TEI):
-        told = read(answer(reply, asked))
+        told = read(client_ranking(reply, asked))
         results = told if asked.is_tei else told["results"]
         assert not any({"document", "text"} & result.keys() for result in results)
 
 
 def test_documents_that_were_asked_for_are_those_of_the_request():
     reply = b'[{"index":0,"score":3},{"index":1,"score":2},{"index":2,"score":1,"text":"mine"}]'
-    told = read(answer(reply, Asked(3, echoed=TEXTS)))
+    told = read(client_ranking(reply, RerankOptions(3, echoed=TEXTS)))
     documents = [result["document"] for result in told["results"]]
     assert documents == [{"text": "a"}, {"text": "b", "title": "t"}, {"text": "é"}]
-    plain = read(answer(reply, Asked(3, is_tei=True, echoed=(b'"a"', b'"b"', b'"c"'))))
+    plain = read(client_ranking(reply, RerankOptions(3, is_tei=True, echoed=(b'"a"', b'"b"', b'"c"'))))
     assert [result["text"] for result in plain] == ["a", "b", "mine"]
 
 
 def test_a_document_that_came_as_a_text_becomes_what_clients_read():
     reply = b'{"results":[{"index":0,"relevance_score":1,"document":"a"}]}'
-    assert read(answer(reply, Asked(1, echoed=(b'"a"',))))["results"][0]["document"] == {"text": "a"}
+    assert read(client_ranking(reply, RerankOptions(1, echoed=(b'"a"',))))["results"][0]["document"] == {"text": "a"}
 
 
 def test_members_that_nobody_knows_stay_by_the_byte():
-    told = answer(SCORED, PLAIN)
+    told = client_ranking(SCORED, PLAIN)
     assert told == (
         b'{"object":"list","model":"r","results":[{"index":2,"object":"score","relevance_score":0.9},'
         b'{"index":0,"relevance_score":1e-3}]}'
@@ -300,17 +303,17 @@ def test_members_that_nobody_knows_stay_by_the_byte():
     ("asked", "expected"),
     [
         (PLAIN, b'{"results":[{"index":2,"relevance_score":0.9},{"index":0,"relevance_score":1e-3}]}'),
-        (Asked(3, top_n=1), b'{"results":[{"index":2,"relevance_score":0.9}]}'),
+        (RerankOptions(3, top_n=1), b'{"results":[{"index":2,"relevance_score":0.9}]}'),
     ],
 )
 def test_a_bare_list_becomes_its_results_and_nothing_else(asked, expected):
-    assert answer(TEI_REPLY, asked) == expected
+    assert client_ranking(TEI_REPLY, asked) == expected
 
 
 def test_the_best_are_kept_where_the_upstream_knows_no_top_n():
     reply = b'[{"index":0,"score":-3},{"index":1,"score":-1},{"index":2,"score":-2}]'
-    assert scores(read(answer(reply, Asked(3, top_n=2)))) == [(1, -1), (2, -2)]
-    assert scores(read(answer(reply, Asked(3, top_n=3)))) == [(0, -3), (1, -1), (2, -2)]
+    assert scores(read(client_ranking(reply, RerankOptions(3, top_n=2)))) == [(1, -1), (2, -2)]
+    assert scores(read(client_ranking(reply, RerankOptions(3, top_n=3)))) == [(0, -3), (1, -1), (2, -2)]
 
 
 @pytest.mark.parametrize(
@@ -345,7 +348,7 @@ def test_the_best_are_kept_where_the_upstream_knows_no_top_n():
     ],
 )
 def test_what_would_be_read_as_zeros_is_refused_with_the_reason(reply, reason):
-    assert answer(reply, PLAIN) == Unfit(reason)
+    assert client_ranking(reply, PLAIN) == InvalidRanking(reason)
 
 
 @given(
@@ -357,9 +360,9 @@ def test_what_would_be_read_as_zeros_is_refused_with_the_reason(reply, reason):
 )
 def test_a_document_keeps_its_score_whatever_the_order_and_the_shape(drawn, is_tei, names):
     values, order, top_n = drawn
-    (name, score), asked = names, Asked(len(values), top_n=top_n, is_tei=is_tei)
+    (name, score), asked = names, RerankOptions(len(values), top_n=top_n, is_tei=is_tei)
     listed = [{"index": index, score: values[index]} for index in order]
-    told = scores(read(answer(json.dumps({name: listed} if name else listed).encode(), asked)))
+    told = scores(read(client_ranking(json.dumps({name: listed} if name else listed).encode(), asked)))
     assert len(told) == min(top_n, len(values))
     assert all(values[index] == value for index, value in told)
     assert sorted((value for _, value in told), reverse=True) == sorted(values, reverse=True)[:top_n]

@@ -5,45 +5,47 @@ import json
 import pytest
 
 from gatepass.normalize.members import OrphanedOptions, Streamed, Unstreamed
-from gatepass.normalize.rule import revised
+from gatepass.normalize.rule import apply_changes
 from tests.unit.normalize.calls import CHAT, EMBEDDINGS, RESPONSES, a_call
 
 
 def test_a_stream_is_asked_for_as_a_whole_reply():
     call = a_call(b'{"stream": true, "stream_options":{"include_usage":true},"n":1}', stream=True)
-    changed, _ = revised(call, [Unstreamed()])
+    changed, _ = apply_changes(call, [Unstreamed()])
     assert (changed.body, changed.stream, changed.adapted) == (b'{"stream": false,"n":1}', False, ("stream=synth",))
     assert call.stream
 
 
 @pytest.mark.parametrize("body", [b'{"n":1}', b'{"n":1,"stream":false}', b'{"n":1,"stream":null}'])
 def test_a_whole_reply_is_asked_for_as_a_stream_with_its_usage(body):
-    changed, _ = revised(a_call(body), [Streamed()])
+    changed, _ = apply_changes(a_call(body), [Streamed()])
     assert json.loads(changed.body) == {"n": 1, "stream": True, "stream_options": {"include_usage": True}}
     assert (changed.stream, changed.adapted) == (True, ("stream=aggregate",))
 
 
 def test_responses_stream_and_tell_their_usage_anyway():
-    whole, _ = revised(a_call(b'{"stream":true,"stream_options":{},"n":1}', RESPONSES, stream=True), [Unstreamed()])
-    stream, _ = revised(a_call(b'{"n":1}', RESPONSES), [Streamed()])
+    whole, _ = apply_changes(
+        a_call(b'{"stream":true,"stream_options":{},"n":1}', RESPONSES, stream=True), [Unstreamed()]
+    )
+    stream, _ = apply_changes(a_call(b'{"n":1}', RESPONSES), [Streamed()])
     assert (whole.body, whole.stream, whole.adapted) == (b'{"stream":false,"n":1}', False, ("stream=synth",))
     assert (json.loads(stream.body), stream.stream) == ({"n": 1, "stream": True}, True)
 
 
 def test_what_is_asked_for_already_is_left_alone():
     whole, stream = a_call(b'{"stream":false}'), a_call(b'{"stream":true,"stream_options":{}}', stream=True)
-    assert revised(whole, [Unstreamed()])[0] is whole
-    assert revised(stream, [Streamed(), OrphanedOptions()])[0] is stream
+    assert apply_changes(whole, [Unstreamed()])[0] is whole
+    assert apply_changes(stream, [Streamed(), OrphanedOptions()])[0] is stream
 
 
 def test_options_without_a_stream_go():
-    changed, _ = revised(a_call(b'{"stream":false,"stream_options":{}}'), [OrphanedOptions()])
+    changed, _ = apply_changes(a_call(b'{"stream":false,"stream_options":{}}'), [OrphanedOptions()])
     assert (changed.body, changed.adapted) == (b'{"stream":false}', ("drop=stream_options",))
-    assert revised(a_call(b'{"stream":false}'), [OrphanedOptions()])[1] == []
+    assert apply_changes(a_call(b'{"stream":false}'), [OrphanedOptions()])[1] == []
 
 
 @pytest.mark.parametrize("change", [Unstreamed(), Streamed()])
 def test_embeddings_have_no_stream(change):
     for stream in (False, True):
-        assert revised(a_call(b"{}", EMBEDDINGS, stream=stream), [change])[1] == []
-    assert revised(a_call(b"{}", CHAT, stream=isinstance(change, Unstreamed)), [change])[1] == [change]
+        assert apply_changes(a_call(b"{}", EMBEDDINGS, stream=stream), [change])[1] == []
+    assert apply_changes(a_call(b"{}", CHAT, stream=isinstance(change, Unstreamed)), [change])[1] == [change]

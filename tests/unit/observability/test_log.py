@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gatepass.observability.log import Fields, Line, Sink, configure, emit
+from gatepass.observability.log import Fields, LogFormatter, LogHandler, configure, emit
 from gatepass.observability.redaction import Redactor
 from gatepass.proxy.context import AccessRecord
 from gatepass.sse.usage import Usage
@@ -37,44 +37,44 @@ def logged():
 
 def test_a_line_is_one_json_object_with_the_event_first(logged):
     buffer = logged()
-    emit(logging.getLogger("gatepass.access"), logging.INFO, "exchange", {"id": "a", "model": 'm"\n', "code": None})
+    emit(logging.getLogger("gatepass.access"), logging.INFO, "request", {"id": "a", "model": 'm"\n', "code": None})
     line = json.loads(buffer.getvalue())
     assert list(line) == ["ts", "level", "event", "id", "model"]
-    assert (line["event"], line["model"]) == ("exchange", 'm"\n')
+    assert (line["event"], line["model"]) == ("request", 'm"\n')
     assert buffer.getvalue().count("\n") == 1
 
 
 def test_text_form_quotes_what_could_fake_a_field(logged):
     buffer = logged(style="text")
     fields = {"model": "a status=200\nfake", "n": 1, "up": ["a", "b"]}
-    emit(logging.getLogger("gatepass.access"), logging.INFO, "exchange", fields)
-    assert buffer.getvalue().endswith('exchange model="a status=200\\nfake" n=1 up=a,b\n')
+    emit(logging.getLogger("gatepass.access"), logging.INFO, "request", fields)
+    assert buffer.getvalue().endswith('request model="a status=200\\nfake" n=1 up=a,b\n')
 
 
 def test_text_form_quotes_a_name_that_could_fake_a_field(logged):
     buffer = logged(style="text")
-    emit(logging.getLogger("gatepass.access"), logging.INFO, "exchange", {"up": {"a status=200\nfake": {"b c": 1}}})
-    assert buffer.getvalue().endswith('exchange up."a status=200\\nfake"."b c"=1\n')
+    emit(logging.getLogger("gatepass.access"), logging.INFO, "request", {"up": {"a status=200\nfake": {"b c": 1}}})
+    assert buffer.getvalue().endswith('request up."a status=200\\nfake"."b c"=1\n')
 
 
 def test_text_form_names_what_a_field_holds(logged):
     buffer = logged(style="text")
     fields = {"id": "a", "usage": Usage(prompt_tokens=3, total_tokens=3), "up": {"one": "c", "none": None}}
-    emit(logging.getLogger("gatepass.access"), logging.INFO, "exchange", fields)
-    assert buffer.getvalue().endswith("exchange id=a usage.prompt_tokens=3 usage.total_tokens=3 up.one=c\n")
+    emit(logging.getLogger("gatepass.access"), logging.INFO, "request", fields)
+    assert buffer.getvalue().endswith("request id=a usage.prompt_tokens=3 usage.total_tokens=3 up.one=c\n")
 
 
 @pytest.mark.parametrize("fields", [{"id": "a"}, {}, {"id": "\ud83d"}], ids=["fields", "none", "half a surrogate pair"])
 def test_the_worker_of_several_stands_in_each_line_before_the_fields(logged, fields):
     buffer = logged(worker=3)
-    emit(logging.getLogger("gatepass.access"), logging.INFO, "exchange", fields)
+    emit(logging.getLogger("gatepass.access"), logging.INFO, "request", fields)
     logging.getLogger("gatepass.serve").info("drained", extra={"fields": fields})
     for line in map(json.loads, buffer.getvalue().splitlines()):
         assert list(line) == ["ts", "level", "event", "worker", *fields]
         assert line["worker"] == 3
     text = logged(style="text", worker=3)
-    emit(logging.getLogger("gatepass.access"), logging.INFO, "exchange", {"id": "a"})
-    assert text.getvalue().endswith("exchange worker=3 id=a\n")
+    emit(logging.getLogger("gatepass.access"), logging.INFO, "request", {"id": "a"})
+    assert text.getvalue().endswith("request worker=3 id=a\n")
 
 
 def test_a_known_secret_is_masked_in_every_field_and_in_traces(logged):
@@ -108,30 +108,30 @@ def test_whoever_else_listens_hears_every_event(logged, where):
     logger, listener = logging.getLogger("gatepass.access"), Listener()
     logging.getLogger(where).addHandler(listener)
     try:
-        emit(logger, logging.WARNING, "exchange", {"id": "a", "code": None, "usage": Usage(3)})
+        emit(logger, logging.WARNING, "request", {"id": "a", "code": None, "usage": Usage(3)})
     finally:
         logging.getLogger(where).removeHandler(listener)
-    assert heard == [("gatepass.access", "WARNING", "exchange", {"id": "a", "usage": {"prompt_tokens": 3}})]
+    assert heard == [("gatepass.access", "WARNING", "request", {"id": "a", "usage": {"prompt_tokens": 3}})]
     assert json.loads(buffer.getvalue())["level"] == "warning"
 
 
 def test_a_stream_that_takes_no_line_fails_nobody(logged, capsys):
     buffer = logged()
     buffer.close()
-    emit(logging.getLogger("gatepass.access"), logging.INFO, "exchange", {"id": "a"})
-    assert "exchange" in capsys.readouterr().err
+    emit(logging.getLogger("gatepass.access"), logging.INFO, "request", {"id": "a"})
+    assert "request" in capsys.readouterr().err
 
 
 def test_an_event_below_the_level_is_no_line(logged):
     buffer = logged(level="warning")
-    emit(logging.getLogger("gatepass.access"), logging.INFO, "exchange", {"id": "a"})
+    emit(logging.getLogger("gatepass.access"), logging.INFO, "request", {"id": "a"})
     assert buffer.getvalue() == ""
 
 
 def test_text_form_writes_nothing_that_a_terminal_obeys(logged):
     buffer = logged(style="text")
-    emit(logging.getLogger("gatepass.access"), logging.INFO, "exchange", {"path": "/\x1b[31m\x0b\x9b", "model": "日本"})
-    assert buffer.getvalue().endswith('exchange path="/\\u001b[31m\\u000b\\u009b" model=日本\n')
+    emit(logging.getLogger("gatepass.access"), logging.INFO, "request", {"path": "/\x1b[31m\x0b\x9b", "model": "日本"})
+    assert buffer.getvalue().endswith('request path="/\\u001b[31m\\u000b\\u009b" model=日本\n')
 
 
 TOLD: list[Fields] = [
@@ -153,7 +153,7 @@ def test_an_event_is_the_same_line_whether_somebody_else_listens_or_not(logged, 
 
     def lines():
         for fields in TOLD * 2:
-            emit(logger, level, "exchange", fields)
+            emit(logger, level, "request", fields)
         told = buffer.getvalue().splitlines()
         buffer.seek(buffer.truncate(0))
         return [line.partition("Z")[2] for line in told]
@@ -171,7 +171,7 @@ def test_an_event_is_the_same_line_whether_somebody_else_listens_or_not(logged, 
 def test_each_level_of_an_event_and_each_event_of_a_level_are_told_apart(logged):
     buffer = logged()
     logger = logging.getLogger("gatepass.access")
-    said = [(logging.INFO, "exchange"), (logging.WARNING, "exchange"), (logging.INFO, "bodies")] * 2
+    said = [(logging.INFO, "request"), (logging.WARNING, "request"), (logging.INFO, "bodies")] * 2
     for level, event in said:
         emit(logger, level, event, {})
     lines = [json.loads(line) for line in buffer.getvalue().splitlines()]
@@ -184,10 +184,10 @@ def test_each_level_of_an_event_and_each_event_of_a_level_are_told_apart(logged)
 @example([0.0, 0.9999999999999999, 1.0, 0.5])
 @example([1700000000.999, 1700000000.9999998, 1700000001.0, 1700000000.0])
 def test_a_line_tells_its_time_in_whole_milliseconds_that_have_passed(moments):
-    line = Line(Redactor(), "text")
+    line = LogFormatter(Redactor(), "text")
     for at_s in moments:
         second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(int(at_s)))
-        assert line.told(at_s, "", {}) == f"{second}.{int(at_s % 1 * 1000):03d}Z"
+        assert line.format_event(at_s, "", {}) == f"{second}.{int(at_s % 1 * 1000):03d}Z"
 
 
 class Pipe(io.RawIOBase):
@@ -227,13 +227,13 @@ def stream(pipe):
 def sink(pipe):
     redactor = Redactor()
     redactor.learn("planted-secret")
-    return Sink(stream(pipe), Line(redactor, "json"))
+    return LogHandler(stream(pipe), LogFormatter(redactor, "json"))
 
 
 @pytest.fixture
 def tell(sink):
     """Logs an event with a name."""
-    return lambda name, level=logging.INFO: sink.tell(level, "exchange", {"id": name})
+    return lambda name, level=logging.INFO: sink.emit_event(level, "request", {"id": name})
 
 
 def names(text):
@@ -335,8 +335,8 @@ def _fail_once(pipe, taken):
 
 
 def test_an_event_that_cannot_be_written_out_fails_nobody_and_is_told_of(pipe, sink, capsys):
-    sink.tell(logging.INFO, "exchange", {"n": 10**5_000})
-    sink.tell(logging.INFO, "exchange", {"id": "b"})
+    sink.emit_event(logging.INFO, "request", {"n": 10**5_000})
+    sink.emit_event(logging.INFO, "request", {"id": "b"})
     assert "ValueError" in capsys.readouterr().err
     assert names(pipe.text) == ["b"]
 
@@ -355,9 +355,9 @@ NAMES = st.builds(str.__mul__, st.sampled_from("aé日"), st.integers(0, select.
 @given(st.lists(NAMES, max_size=12), st.sampled_from(["utf-8", "latin-1"]))
 async def test_no_write_is_larger_than_what_a_pipe_keeps_apart_unless_its_only_line_is(told, encoding):
     pipe = Pipe(encoding)
-    sink = Sink(stream(pipe), Line(Redactor(), "json"))
+    sink = LogHandler(stream(pipe), LogFormatter(Redactor(), "json"))
     for name in told:
-        sink.tell(logging.INFO, "exchange", {"id": name})
+        sink.emit_event(logging.INFO, "request", {"id": name})
     sink.flush()
     assert names(pipe.text) == told
     sizes = [len(written.encode(encoding)) for written in pipe.writes]

@@ -4,9 +4,9 @@ from gatepass.observability.metrics import CredentialSample, Metrics, merged
 def one_worker(requests: int, life_left_s: float, *, usable: bool = True) -> bytes:
     metrics = Metrics(lambda: [CredentialSample("c", usable=usable, life_left_s=life_left_s, fetches=2, failures=0)])
     for _ in range(requests):
-        metrics.opened()
-        metrics.closed("chat", "ok", 0.2, bytes_in=0, bytes_out=0)
-    metrics.opened()
+        metrics.request_started()
+        metrics.request_finished("chat", "ok", 0.2, bytes_in=0, bytes_out=0)
+    metrics.request_started()
     return metrics.exposition()
 
 
@@ -25,7 +25,7 @@ def test_counters_histograms_and_gauges_are_added_up():
 
 def test_of_a_tokens_life_the_worst_worker_counts():
     lines = shown(merged([one_worker(0, 10.0), one_worker(0, 0.0, usable=False)]))
-    assert 'gatepass_token_life_left_seconds{credential="c"} 0.0' in lines
+    assert 'gatepass_token_expires_in_seconds{credential="c"} 0.0' in lines
     assert 'gatepass_token_usable{credential="c"} 0.0' in lines
 
 

@@ -1,7 +1,7 @@
 from prometheus_client import CollectorRegistry, generate_latest
 
-from gatepass.errors import TokenUnavailable, UpstreamRefusal, UpstreamTimeout
-from gatepass.observability.metrics import Counts, CredentialSample, Level, Metrics, Times
+from gatepass.errors import TokenUnavailable, UpstreamErrorReply, UpstreamTimeout
+from gatepass.observability.metrics import Counts, CredentialSample, Gauge, Metrics, Times
 
 
 def shown(metrics: Metrics) -> list[str]:
@@ -10,8 +10,8 @@ def shown(metrics: Metrics) -> list[str]:
 
 def test_a_request_is_counted_once_with_its_times_and_bytes():
     metrics = Metrics(list)
-    metrics.opened()
-    metrics.closed("chat", "ok", 0.2, bytes_in=10, bytes_out=20)
+    metrics.request_started()
+    metrics.request_finished("chat", "ok", 0.2, bytes_in=10, bytes_out=20)
     metrics.began_stream("chat", 0.03)
     lines = shown(metrics)
     assert 'gatepass_requests_total{operation="chat",outcome="ok"} 1.0' in lines
@@ -32,8 +32,8 @@ def test_outcomes_share_their_operations_times_and_everybodys_bytes():
         ("chat", "ok"),
         ("rerank", "ok"),
     ]:
-        metrics.opened()
-        metrics.closed(operation, outcome, 0.2, bytes_in=10, bytes_out=1)
+        metrics.request_started()
+        metrics.request_finished(operation, outcome, 0.2, bytes_in=10, bytes_out=1)
     lines = shown(metrics)
     for outcome, count in (("ok", 2), ("error", 1), ("client_gone", 1)):
         assert f'gatepass_requests_total{{operation="chat",outcome="{outcome}"}} {count}.0' in lines
@@ -47,13 +47,13 @@ def test_outcomes_share_their_operations_times_and_everybodys_bytes():
 
 def test_an_upstreams_own_code_is_no_label_value():
     metrics = Metrics(list)
-    metrics.refused(UpstreamRefusal("no", upstream="chat", status=400, upstream_code="made-up-by-the-upstream"))
+    metrics.error_sent(UpstreamErrorReply("no", upstream="chat", status=400, upstream_code="made-up-by-the-upstream"))
     assert 'gatepass_errors_total{code="upstream_error",hop="upstream:chat"} 1.0' in shown(metrics)
 
 
 def test_an_error_is_counted_by_the_code_that_the_documentation_has():
     metrics = Metrics(list)
-    metrics.refused(UpstreamTimeout("silence", upstream="chat", phase="idle"))
+    metrics.error_sent(UpstreamTimeout("silence", upstream="chat", phase="idle"))
     assert 'gatepass_errors_total{code="upstream_timeout_idle",hop="upstream:chat"} 1.0' in shown(metrics)
 
 
@@ -63,7 +63,7 @@ def test_attempts_and_repeats_are_counted_by_upstream():
     metrics.renewed("chat")
     metrics.repeated_stale("chat")
     lines = shown(metrics)
-    for name in ("attempts", "renewed_requests", "stale_repeats"):
+    for name in ("attempts", "token_retries", "stale_connection_retries"):
         assert f'gatepass_{name}_total{{upstream="chat"}} 1.0' in lines
 
 
@@ -80,7 +80,7 @@ def test_credentials_are_read_at_the_scrape():
     samples = [CredentialSample("corp", usable=True, life_left_s=12.5, fetches=3, failures=1)]
     metrics = Metrics(lambda: samples)
     lines = shown(metrics)
-    assert 'gatepass_token_life_left_seconds{credential="corp"} 12.5' in lines
+    assert 'gatepass_token_expires_in_seconds{credential="corp"} 12.5' in lines
     assert 'gatepass_token_usable{credential="corp"} 1.0' in lines
     assert 'gatepass_token_fetches_total{credential="corp"} 3.0' in lines
     samples.clear()
@@ -115,7 +115,7 @@ def test_a_counter_that_was_asked_for_is_one_and_the_same_and_shown_from_then_on
 
 
 def test_a_level_goes_up_and_down():
-    level = Level("gatepass_now", "Now")
+    level = Gauge("gatepass_now", "Now")
     level.value += 2
     level.value -= 1
     assert exposed(level)[-1] == "gatepass_now 1.0"

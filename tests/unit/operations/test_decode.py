@@ -5,14 +5,14 @@ import pytest
 from gatepass.errors import InvalidJson, InvalidRequest, UnsupportedEncoding
 from gatepass.operations.request import MAX_MODEL_CHARS, decode
 from gatepass.operations.table import OPERATIONS
-from gatepass.types import Call, Inbound
+from gatepass.types import Call, ClientRequest
 
 CHAT, EMBEDDINGS = OPERATIONS[:2]
 HEADERS = ((b"host", b"localhost"), (b"authorization", b"Bearer client"), (b"x-request-id", b"r"))
 
 
-def inbound(*headers: tuple[bytes, bytes]) -> Inbound:
-    return Inbound("id-1", "POST", "/v1/chat/completions", headers or HEADERS, "127.0.0.1", 0.0)
+def inbound(*headers: tuple[bytes, bytes]) -> ClientRequest:
+    return ClientRequest("id-1", "POST", "/v1/chat/completions", headers or HEADERS, "127.0.0.1", 0.0)
 
 
 def read(body: bytes) -> Call:

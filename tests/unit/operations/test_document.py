@@ -15,32 +15,35 @@ from gatepass.operations.request import (
     MAX_DEPTH,
     ROUTING,
     WINDOW_BYTES,
-    Document,
+    RequestBody,
     is_deeper,
 )
-from gatepass.types import Asked
+from gatepass.types import EmbeddingsOptions
 from tests.unit.operations.json_texts import VALUES, written
 
 
 def refusal(body: bytes) -> str:
     with pytest.raises(InvalidJson) as caught:
-        Document.read(body)
+        RequestBody.read(body)
     return caught.value.message
 
 
 def test_members_are_as_they_are_written():
     body = b' { "model" : "m\\u00e9" , "stream":true,"n": 2 ,"messages":[ ] } '
-    assert Document.read(body) == Document(body, b'"m\\u00e9"', b"true", b"2")
+    assert RequestBody.read(body) == RequestBody(body, b'"m\\u00e9"', b"true", b"2")
 
 
 @pytest.mark.parametrize(
     ("members", "asked"),
     [
-        ('"input":["a","b"],"dimensions":256,"encoding_format":"base64"', Asked(2, base64=True, dimensions=256)),
-        ('"dimensions":256,"input" : [ "a", [1] ]', Asked(2, dimensions=256)),
-        ('"input":["b"],"input":["b","c"]', Asked(2)),
+        (
+            '"input":["a","b"],"dimensions":256,"encoding_format":"base64"',
+            EmbeddingsOptions(2, base64=True, dimensions=256),
+        ),
+        ('"dimensions":256,"input" : [ "a", [1] ]', EmbeddingsOptions(2, dimensions=256)),
+        ('"input":["b"],"input":["b","c"]', EmbeddingsOptions(2)),
         ('"user":"\\"input\\":[\\"","input":[1,2,3]', None),
-        ('"user":{"input":["b","c"]},"input":[1,2,3]', Asked(1)),
+        ('"user":{"input":["b","c"]},"input":[1,2,3]', EmbeddingsOptions(1)),
         ('"input":["b","c"],"input":"a"', None),
         ('"input":[[1],[2],[3]]', None),
         ('"input":[1,2,3]', None),
@@ -52,21 +55,23 @@ def test_members_are_as_they_are_written():
         (f'"input":["{"a" * LISTED_BYTES}"]', None),
     ],
 )
-def test_what_an_embeddings_request_asks_for_is_read_along_where_it_lists_texts(members: str, asked: Asked | None):
+def test_what_an_embeddings_request_asks_for_is_read_along_where_it_lists_texts(
+    members: str, asked: EmbeddingsOptions | None
+):
     body = f'{{"model":"m",{members},"n":2}}'.encode()
-    assert Document.read(body, asks_vectors=True) == Document(body, b'"m"', None, b"2", asked)
-    assert asked is None or asked == Asked.of(body)
+    assert RequestBody.read(body, asks_vectors=True) == RequestBody(body, b'"m"', None, b"2", asked)
+    assert asked is None or asked == EmbeddingsOptions.from_body(body)
 
 
 @pytest.mark.parametrize("body", [b"[]", b"{", b'{"input":["a"],"input":[', b'{"input":' + b"[" * 100_000])
 def test_a_broken_embeddings_request_is_refused_as_any_other(body: bytes):
     with pytest.raises(InvalidJson) as caught:
-        Document.read(body, asks_vectors=True)
+        RequestBody.read(body, asks_vectors=True)
     assert caught.value.message == refusal(body)
 
 
 def test_absent_members_are_none():
-    assert Document.read(b"{}") == Document(b"{}", None, None, None)
+    assert RequestBody.read(b"{}") == RequestBody(b"{}", None, None, None)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +128,7 @@ def test_half_a_surrogate_pair_is_named(half, padding):
 @pytest.mark.parametrize("whole", [b"\\ud83d\\ude00", b"\\uD83D\\uDE00", "😀".encode(), b"\\\\ud83d"])
 def test_a_whole_pair_is_fine(whole):
     body = b'{"a":"' + whole + b'"}'
-    assert Document.read(body).body is body
+    assert RequestBody.read(body).body is body
 
 
 @pytest.mark.parametrize(
@@ -138,7 +143,7 @@ def test_what_is_not_utf8_is_told_with_its_place(wrong, at, before):
 @pytest.mark.parametrize("shift", range(6))
 def test_characters_across_a_window_are_whole(shift):
     body = b'{"a":"' + b"x" * shift + "😀€é".encode() * (WINDOW_BYTES // 4) + b'"}'
-    assert Document.read(body).body is body
+    assert RequestBody.read(body).body is body
 
 
 def test_utf16_is_refused():
@@ -148,12 +153,12 @@ def test_utf16_is_refused():
 @pytest.mark.parametrize("number", [b"1e999", b"9" * 5000, b"-0.0000000000000000001e-999"])
 def test_numbers_that_python_cannot_hold_are_the_upstreams_business(number):
     body = b'{"model":"m","a":' + number + b"}"
-    assert Document.read(body).body is body
+    assert RequestBody.read(body).body is body
 
 
 def test_64_levels_are_read():
     body = b'{"a":' + b"[" * (MAX_DEPTH - 1) + b"]" * (MAX_DEPTH - 1) + b"}"
-    assert Document.read(body).body is body
+    assert RequestBody.read(body).body is body
 
 
 @pytest.mark.parametrize("depth", [MAX_DEPTH, 999, 100_000])
@@ -165,26 +170,26 @@ def test_deeper_nesting_is_refused(depth, opened, closed):
 
 def test_brackets_in_strings_are_no_depth():
     body = json.dumps({"model": "m", "text": "[{" * 500, "list": ["{" * 70] * 3}).encode()
-    assert Document.read(body).model == b'"m"'
+    assert RequestBody.read(body).model == b'"m"'
 
 
 @pytest.mark.parametrize("name", ["model", "stream"])
 def test_a_routing_member_that_stands_twice_is_refused(name):
     with pytest.raises(InvalidRequest) as caught:
-        Document.read(f'{{"{name}":"m","a":1,"{name}":"m"}}'.encode())
+        RequestBody.read(f'{{"{name}":"m","a":1,"{name}":"m"}}'.encode())
     assert (caught.value.message, caught.value.param) == (f"The body holds `{name}` 2 times; send it once.", name)
 
 
 @pytest.mark.parametrize("body", [b'{"model":"m","\\u006dodel":"x"}', b'{"mode\\u006c":"x","model":"m"}'])
 def test_an_escaped_twin_of_a_routing_member_is_refused(body):
     with pytest.raises(InvalidRequest, match="2 times"):
-        Document.read(body)
+        RequestBody.read(body)
 
 
 @pytest.mark.parametrize(("body", "name"), [(b'{"mod\\u0065l":"x"}', "model"), (b'{"\\u0073tream":true}', "stream")])
 def test_a_routing_member_in_escapes_is_refused(body, name):
     with pytest.raises(InvalidRequest) as caught:
-        Document.read(body)
+        RequestBody.read(body)
     assert caught.value.param == name
     assert "with escapes" in caught.value.message
 
@@ -200,7 +205,7 @@ def test_a_routing_member_in_escapes_is_refused(body, name):
     ],
 )
 def test_the_same_names_elsewhere_are_no_twins(body):
-    assert Document.read(body).model is not None
+    assert RequestBody.read(body).model is not None
 
 
 def strict(text: str) -> object:
@@ -215,7 +220,7 @@ def test_every_json_object_is_read(data):
     names = st.text(max_size=5).filter(lambda name: folded(name) not in ROUTING)  # `N` alone is refused
     value = data.draw(st.dictionaries(names, VALUES, max_size=4))
     body = data.draw(written({**value, "model": "m", "stream": False}, escaped_names=False)).encode()
-    request = Document.read(body)
+    request = RequestBody.read(body)
     assert (json.loads(request.model or b""), request.stream) == ("m", b"false")
 
 
@@ -229,7 +234,7 @@ def test_a_body_is_read_or_refused_as_the_standard_parser_would(data):
     except ValueError:
         expected = False
     try:
-        Document.read(bytes(body))
+        RequestBody.read(bytes(body))
         was_read = True
     except InvalidRequest:
         was_read = expected

@@ -24,9 +24,9 @@ from gatepass.errors import (
     UpstreamAuth,
     UpstreamClosed,
     UpstreamError,
+    UpstreamErrorReply,
     UpstreamHtml,
     UpstreamInvalid,
-    UpstreamRefusal,
     UpstreamTimeout,
 )
 from gatepass.operations.error_objects import (
@@ -57,14 +57,14 @@ def ragflow_class(text: str) -> str | None:
     return next((name for name, pattern in RAGFLOW if re.search(pattern, text.lower())), None)
 
 
-def refusal(status: int = 422, message: str = "Unknown parameter: 'x'.", **said: Any) -> UpstreamRefusal:
-    return UpstreamRefusal(message, upstream="chat", status=status, **said)
+def refusal(status: int = 422, message: str = "Unknown parameter: 'x'.", **said: Any) -> UpstreamErrorReply:
+    return UpstreamErrorReply(message, upstream="chat", status=status, **said)
 
 
 MESSAGE = f"the server {DANGEROUS_NAME} said 429 too many requests, 503"
 
 WANTED: tuple[tuple[Any, dict[str, Any]], ...] = (
-    (UpstreamRefusal, {"upstream": DANGEROUS_NAME, "status": 503}),
+    (UpstreamErrorReply, {"upstream": DANGEROUS_NAME, "status": 503}),
     (UpstreamError, {"upstream": DANGEROUS_NAME}),
     (TokenUnavailable, {"credential": DANGEROUS_NAME}),
     (MethodNotAllowed, {"allow": "POST"}),

@@ -4,7 +4,7 @@ import pytest
 
 from gatepass.config.access import BUILT_IN, PLAIN
 from gatepass.errors import UnknownPath
-from gatepass.operations.table import base_url, chosen, split_profile
+from gatepass.operations.table import base_url, select_profile, split_profile
 
 
 @pytest.mark.parametrize(
@@ -32,15 +32,15 @@ def test_a_path_tells_its_profile_and_what_it_is_without_it(path, base_path, fou
 
 
 def test_the_path_wins_over_the_key_and_both_over_plain():
-    assert chosen(BUILT_IN, "dify", "ragflow") is BUILT_IN["dify"]
-    assert chosen(BUILT_IN, None, "ragflow") is BUILT_IN["ragflow"]
-    assert chosen(BUILT_IN, None, None) is PLAIN
+    assert select_profile(BUILT_IN, "dify", "ragflow") is BUILT_IN["dify"]
+    assert select_profile(BUILT_IN, None, "ragflow") is BUILT_IN["ragflow"]
+    assert select_profile(BUILT_IN, None, None) is PLAIN
 
 
 @pytest.mark.parametrize("name", ["", "rag", "x" * 5000])
 def test_a_profile_that_is_none_is_told_with_those_that_are(name):
     with pytest.raises(UnknownPath) as caught:
-        chosen(BUILT_IN, name, "ragflow")
+        select_profile(BUILT_IN, name, "ragflow")
     assert "ragflow" in caught.value.message
     assert len(caught.value.message) < 400
 

@@ -14,10 +14,10 @@ from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.errors import ModelNotFound
 from gatepass.http_client.response_body import pour
-from gatepass.proxy.app_state import build_gate
+from gatepass.proxy.app_state import create_app_state
 from gatepass.proxy.context import RequestContext
 from gatepass.proxy.models import FAILED_S, FRESH_S, Catalog
-from gatepass.types import Request, Response
+from gatepass.types import OutboundRequest, Response
 from tests.unit.clock import DrivenClock, settle
 
 ANYBODY = AccessKey(name="anybody", hash="sha256:" + "0" * 64)
@@ -38,7 +38,7 @@ class Listed:
     async def __aiter__(self) -> AsyncIterator[bytes]:
         yield self._body
 
-    async def pour(self, take: Callable[[bytes], bool]) -> bool:
+    async def stream_to(self, take: Callable[[bytes], bool]) -> bool:
         return await pour(self, take)
 
     async def aclose(self) -> None:
@@ -54,7 +54,7 @@ class Upstream:
         self.asked = 0
         self.free = asyncio.Event()
 
-    async def send(self, request: Request) -> Response:
+    async def send(self, request: OutboundRequest) -> Response:
         self.asked += 1
         if self.says is None:
             await self.free.wait()
@@ -69,13 +69,13 @@ class Upstream:
 
 def over(upstream: Upstream, clock: DrivenClock, **blocks: Any) -> Catalog:
     config = Config.model_validate({"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}}, **blocks})
-    gate = build_gate(config, clock)
-    return Catalog(replace(gate, hops={"chat": replace(gate.hops["chat"], transport=upstream)}))  # type: ignore[arg-type]
+    gate = create_app_state(config, clock)
+    return Catalog(replace(gate, upstreams={"chat": replace(gate.upstreams["chat"], transport=upstream)}))  # type: ignore[arg-type]
 
 
 def asking() -> RequestContext:
     """The request of a caller who may see every model."""
-    gate = build_gate(Config.model_validate({"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}}}))
+    gate = create_app_state(Config.model_validate({"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}}}))
     context = RequestContext.of_own(gate, gate.profiles["plain"])
     context.caller = ANYBODY
     return context

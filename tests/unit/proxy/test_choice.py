@@ -1,6 +1,6 @@
 import pytest
 
-from gatepass.config.upstream import Azure, Upstream
+from gatepass.config.upstream import AzureConfig, UpstreamConfig
 from gatepass.dialects.azure import AzureDialect
 from gatepass.dialects.base import Dialect
 from gatepass.dialects.ragflow import RagflowBody, RagflowDialect
@@ -15,10 +15,10 @@ CLASSIC = {"api_version": "2024-10-21"}
     [
         ({}, Dialect()),
         ({"dialect": "azure"}, AzureDialect()),
-        ({"dialect": "azure", "azure": CLASSIC}, AzureDialect(settings=Azure(api_version="2024-10-21"))),
+        ({"dialect": "azure", "azure": CLASSIC}, AzureDialect(settings=AzureConfig(api_version="2024-10-21"))),
         (
             {"dialect": "azure", "azure": CLASSIC, "base_url": f"{BASE}/openai/deployments/d"},
-            AzureDialect(settings=Azure(api_version="2024-10-21"), deployment="d"),
+            AzureDialect(settings=AzureConfig(api_version="2024-10-21"), deployment="d"),
         ),
         ({"dialect": "ragflow"}, RagflowDialect((RagflowBody(),))),
         (
@@ -28,4 +28,4 @@ CLASSIC = {"api_version": "2024-10-21"}
     ],
 )
 def test_the_dialect_is_what_the_upstream_says(settings, dialect):
-    assert dialect_of(Upstream.model_validate({"base_url": BASE, **settings})) == dialect
+    assert dialect_of(UpstreamConfig.model_validate({"base_url": BASE, **settings})) == dialect

@@ -10,11 +10,11 @@ import pytest
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.errors import UpstreamClosed
-from gatepass.proxy.app_state import build_gate
+from gatepass.proxy.app_state import create_app_state
 from gatepass.proxy.context import BODY_KEPT_CHARS, IDS_LOG_CHARS, PATH_LOG_CHARS, AccessRecord, Attempt, RequestContext
 from gatepass.sse.usage import Usage
 from gatepass.tokens import Token
-from gatepass.types import Inbound, Secret, Target
+from gatepass.types import ClientRequest, Secret, Target
 from tests.unit.normalize.calls import CHAT, a_call
 
 LOAD = AccessKey(name="load", hash="sha256:" + "0" * 64)
@@ -22,8 +22,8 @@ LOAD = AccessKey(name="load", hash="sha256:" + "0" * 64)
 
 def a_context(path: str = "/v1/chat/completions", *, bodies: bool = False) -> RequestContext:
     blocks = {"upstreams": {"mock": {"base_url": "http://h/v1"}}, "log": {"bodies": bodies}}
-    gate = build_gate(Config.model_validate(blocks))
-    inbound = Inbound("id-1", "POST", path, ((b"authorization", b"Bearer x"),), "127.0.0.1", 1.0)
+    gate = create_app_state(Config.model_validate(blocks))
+    inbound = ClientRequest("id-1", "POST", path, ((b"authorization", b"Bearer x"),), "127.0.0.1", 1.0)
     return RequestContext(inbound, gate, gate.profiles["plain"])
 
 
@@ -47,8 +47,8 @@ def test_outcomes_come_from_a_closed_set():
 
 def test_the_record_holds_no_header_and_no_body():
     context = a_context(bodies=True)
-    context.keep_request(b"a prompt")
-    an_attempt(context).keep_reply(b"an answer")
+    context.capture_request(b"a prompt")
+    an_attempt(context).capture_reply(b"an answer")
     assert not [word for word in ("Bearer", "prompt", "answer") if word in str(line(context))]
 
 
@@ -141,8 +141,8 @@ def test_a_wait_too_short_to_record_is_left_out():
 def test_a_captured_body_is_cut():
     context = a_context(bodies=True)
     for _ in range(BODY_KEPT_CHARS // 1_000 + 2):
-        context.keep_request(b"x" * 1_000)
-        an_attempt(context).keep_reply(b"x" * 100_000)
+        context.capture_request(b"x" * 1_000)
+        an_attempt(context).capture_reply(b"x" * 100_000)
     assert {which: len(text) for which, text in context.captured_bodies().items()} == {
         "request": BODY_KEPT_CHARS,
         "reply": BODY_KEPT_CHARS,
@@ -151,24 +151,24 @@ def test_a_captured_body_is_cut():
 
 def test_no_body_is_captured_unless_the_operator_asks_for_it():
     context = a_context()
-    context.keep_request(b"a prompt")
-    an_attempt(context).keep_reply(b"an answer")
+    context.capture_request(b"a prompt")
+    an_attempt(context).capture_reply(b"an answer")
     assert context.captured_bodies() == {}
 
 
 @pytest.mark.parametrize("data", [b"", b"{}"])
 def test_an_empty_body_is_captured_too(data):
     context = a_context(bodies=True)
-    context.keep_request(data)
+    context.capture_request(data)
     assert context.captured_bodies() == {"request": data.decode()}
 
 
 def test_what_many_parts_add_is_bounded():
     attempt = an_attempt(a_context(bodies=True))
     for number in range(1_000):
-        part = attempt.part()
+        part = attempt.begin_part()
         part.upstream_request_id = f"req-{number:06}"
-        part.keep_reply(b"x" * 1_000)
+        part.capture_reply(b"x" * 1_000)
         attempt.take_back(part, failed=False)
     assert (len(attempt.upstream_request_id or ""), len(attempt.reply_text or "")) == (IDS_LOG_CHARS, BODY_KEPT_CHARS)
 
@@ -177,7 +177,7 @@ def test_parts_wait_beside_each_other_and_the_last_token_is_that_of_the_whole():
     attempt = an_attempt(a_context())
     token = Token(Secret("t"), 0.0, 300.0)
     for wait_s in (0.5, 2.0, 1.0):
-        part = attempt.part()
+        part = attempt.begin_part()
         part.token, part.token_wait_s = token, wait_s
         attempt.take_back(part, failed=False)
     assert (attempt.token, attempt.token_wait_s) == (token, 2.0)
@@ -185,17 +185,17 @@ def test_parts_wait_beside_each_other_and_the_last_token_is_that_of_the_whole():
 
 def test_a_part_that_sent_nothing_changes_nothing():
     attempt = an_attempt(a_context())
-    first = attempt.part()
+    first = attempt.begin_part()
     first.upstream_request_id, first.requests = "req-1", 1
     attempt.take_back(first, failed=False)
-    attempt.take_back(attempt.part(), failed=False)
+    attempt.take_back(attempt.begin_part(), failed=False)
     assert (attempt.upstream_request_id, attempt.requests, attempt.reply_text) == ("req-1", 1, None)
 
 
 @pytest.mark.parametrize(("requests", "written"), [(0, False), (1, True)])
 def test_what_a_part_sent_counts_as_written(requests, written):
     attempt = an_attempt(a_context())
-    part = attempt.part()
+    part = attempt.begin_part()
     part.requests = requests
     attempt.take_back(part, failed=True)
     assert attempt.written is written

@@ -3,7 +3,7 @@
 import pytest
 
 from gatepass.errors import InvalidRequest
-from gatepass.proxy.uploads import HEAD_BYTES, IN_QUOTES, FormScan, boundary_of
+from gatepass.proxy.uploads import HEAD_BYTES, IN_QUOTES, MultipartScan, boundary_of
 
 BOUNDARY = b"b-1"
 
@@ -16,8 +16,8 @@ END = b"--b-1--\r\n"
 FILE = part(b"file", b'\0\r\nname="model"\r\n--b-2\r\n', b'; filename="a.wav"\r\nContent-Type: audio/wav')
 
 
-def scanned(form: bytes, size: int) -> FormScan:
-    scan = FormScan(BOUNDARY)
+def scanned(form: bytes, size: int) -> MultipartScan:
+    scan = MultipartScan(BOUNDARY)
     for at in range(0, len(form), size):
         scan.feed(form[at : at + size])
     return scan
@@ -73,7 +73,7 @@ def test_a_name_in_double_quotes_or_none_stays_as_it_is():
 
 @pytest.mark.parametrize("at", range(1, len(part(b"model", b"w-1") + FILE + END)))
 def test_one_cut_anywhere_changes_nothing(at):
-    form, scan = part(b"model", b"w-1") + FILE + END, FormScan(BOUNDARY)
+    form, scan = part(b"model", b"w-1") + FILE + END, MultipartScan(BOUNDARY)
     scan.feed(form[:at])
     scan.feed(form[at:])
     assert (scan.model, form[slice(*(scan.span or (0, 0)))]) == ("w-1", b"w-1")
@@ -179,7 +179,7 @@ def test_what_only_begins_like_a_delimiter_is_refused(size):
 
 
 def test_a_large_file_is_not_held():
-    scan = FormScan(BOUNDARY)
+    scan = MultipartScan(BOUNDARY)
     scan.feed(part(b"model", b"w-1") + FILE[:-20])
     for _ in range(100):
         scan.feed(b"\r\n" * 5000)

@@ -11,11 +11,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gatepass.errors import BodyTooComplex, GatepassError, InvalidJson
-from gatepass.json_scan import ScannedBody, Walk, any_of, may_name, value_span
-from gatepass.operations.request import Document
+from gatepass.json_scan import JsonScanner, ScannedBody, any_of, may_name, value_span
+from gatepass.operations.request import RequestBody
 from gatepass.proxy import large_body
 from gatepass.proxy.large_body import MOST_VALUES, Scan, scanned
-from gatepass.types import Asked
+from gatepass.types import EmbeddingsOptions
 from tests.unit.operations.json_texts import VALUES, written
 
 SIZES = {
@@ -41,22 +41,22 @@ def scan(body: bytes) -> ScannedBody:
     return made.result()
 
 
-def at_once(body: bytes) -> Document | str:
+def at_once(body: bytes) -> RequestBody | str:
     try:
-        return Document.read(body)
+        return RequestBody.read(body)
     except GatepassError as error:
         return error.message
 
 
-def in_slices(body: bytes) -> Document | str:
+def in_slices(body: bytes) -> RequestBody | str:
     try:
-        return Document.read(scan(body))
+        return RequestBody.read(scan(body))
     except GatepassError as error:
         return error.message
 
 
-def kind(found: Document | str) -> object:
-    return (found.model, found.stream, found.n) if isinstance(found, Document) else "refused"
+def kind(found: RequestBody | str) -> object:
+    return (found.model, found.stream, found.n) if isinstance(found, RequestBody) else "refused"
 
 
 OBJECTS = st.dictionaries(
@@ -79,9 +79,9 @@ def test_a_valid_body_has_the_same_members(body):
     if kind(at_once(body)) != "refused":
         sliced = scan(body)
         assert sliced == body
-        assert list(Walk(sliced).members()) == list(Walk(body).members())
-        for member in Walk(body).members():
-            assert Walk(sliced).value_end(member.value) == member.end
+        assert list(JsonScanner(sliced).members()) == list(JsonScanner(body).members())
+        for member in JsonScanner(body).members():
+            assert JsonScanner(sliced).value_end(member.value) == member.end
 
 
 MUTATIONS = [b"", b",", b"]", b"}", b"[", b"{", b'"', b"\\", b":", b"1", b"\n", b" "]
@@ -158,7 +158,7 @@ def test_the_span_of_a_value_is_the_last_ones():
 @pytest.mark.parametrize("inputs", [["a", "b" * 90] * 40, [1, 2] * 90, [[1, 2]] * 90, "a" * 100, []])
 async def test_the_inputs_of_an_embeddings_request_are_counted(inputs):
     body = body_of({"model": "m", "input": inputs, "encoding_format": "base64"})
-    assert Document.read(await scanned(body, counts_inputs=True)).asked == Asked.of(body)
+    assert RequestBody.read(await scanned(body, counts_inputs=True)).embeddings == EmbeddingsOptions.from_body(body)
 
 
 @pytest.mark.parametrize(

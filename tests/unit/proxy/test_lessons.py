@@ -10,25 +10,27 @@ import pytest
 
 from gatepass.auth.api_keys import hash_key
 from gatepass.config.model import Config
-from gatepass.errors import UpstreamClosed, UpstreamEmpty, UpstreamError, UpstreamRefusal, UpstreamTimeout
-from gatepass.learning.learned_rule import Lesson, Subject
+from gatepass.errors import UpstreamClosed, UpstreamEmpty, UpstreamError, UpstreamErrorReply, UpstreamTimeout
+from gatepass.learning.learned_rule import LearnedRule, RuleScope
 from gatepass.learning.memory import KNOWN_S
-from gatepass.proxy.app_state import Gate, build_gate
-from gatepass.proxy.attempt import Pupil
+from gatepass.proxy.app_state import AppState, create_app_state
+from gatepass.proxy.attempt import AttemptLearning
 from gatepass.proxy.context import Attempt
-from gatepass.types import Call, Complaint, Operation, Surface, Target
+from gatepass.types import Call, ClientProtocol, Operation, Target, UpstreamErrorBody
 from tests.unit.clock import DrivenClock
 from tests.unit.normalize.calls import CHAT, EMBEDDINGS, a_call
 
 NO_STREAM = "Unsupported value: 'stream' does not support true with this model. Supported values are: false."
 TARGET = Target("chat", "o1")
-RESPONSES = Operation("responses", "POST", "/responses", Surface.RESPONSES, "")
+RESPONSES = Operation("responses", "POST", "/responses", ClientProtocol.RESPONSES, "")
 
 
-def a_gate(access: Any = None, **settings: Any) -> Gate:
+def a_gate(access: Any = None, **settings: Any) -> AppState:
     model = {"upstream": "chat", "name": "o1", "suggest": "gpt-4o"}
     blocks = {"upstreams": {"chat": {"base_url": "https://h/v1", **settings}}, "models": {"m": model}}
-    return build_gate(Config.model_validate(blocks | ({} if access is None else {"access": access})), DrivenClock())
+    return create_app_state(
+        Config.model_validate(blocks | ({} if access is None else {"access": access})), DrivenClock()
+    )
 
 
 def a_chat(**members: Any) -> Call:
@@ -36,28 +38,28 @@ def a_chat(**members: Any) -> Call:
     return a_call(json.dumps(body).encode(), CHAT, stream=body["stream"])
 
 
-def refusal(message: str = NO_STREAM, status: int = 400, **more: Any) -> UpstreamRefusal:
-    said = Complaint(message, **more)
-    return UpstreamRefusal(message, upstream="chat", status=status, upstream_code=said.code, complaint=said)
+def refusal(message: str = NO_STREAM, status: int = 400, **more: Any) -> UpstreamErrorReply:
+    said = UpstreamErrorBody(message, **more)
+    return UpstreamErrorReply(message, upstream="chat", status=status, upstream_code=said.code, error_body=said)
 
 
 class Street:
     """Asks as the pipeline does, and remembers the attempt."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: AppState) -> None:
         self.gate = gate
         self.attempt = self._attempt(a_chat())
         self.sent: list[Call] = []
 
     def _attempt(self, call: Call) -> Attempt:
-        return Attempt(self.gate, self.gate.hops["chat"], TARGET, call)
+        return Attempt(self.gate, self.gate.upstreams["chat"], TARGET, call)
 
     async def ask(self, call: Call, *answers: UpstreamError | None) -> UpstreamError | None:
         """`answers` to one try after the other; what the client sees in the end."""
         self.attempt, self.sent = self._attempt(call), []
         said = iter(answers)
-        with Pupil(self.attempt, call) as pupil:
-            await pupil.my_turn()
+        with AttemptLearning(self.attempt, call) as pupil:
+            await pupil.wait_for_trial()
             while True:
                 self.sent.append(await pupil.plan())
                 self.attempt.adapted = self.sent[-1].adapted
@@ -65,8 +67,8 @@ class Street:
                 if error is None:
                     pupil.succeeded()
                     return None
-                if not await pupil.taught(error):
-                    return await pupil.given_up(self.sent[-1], error)
+                if not await pupil.learn_from(error):
+                    return await pupil.final_error(self.sent[-1], error)
 
 
 @pytest.fixture
@@ -75,13 +77,13 @@ def street() -> Street:
 
 
 def events(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name == "gatepass.lessons"]
+    return [record.getMessage() for record in caplog.records if record.name == "gatepass.learning"]
 
 
 async def test_a_known_model_without_a_lesson_costs_nothing_and_is_sent_as_it_is(street):
     call = a_chat()
     assert await street.ask(call, None) is None
-    subject = Subject("chat", "o1", "chat")
+    subject = RuleScope("chat", "o1", "chat")
     assert street.gate.learner.is_settled(subject, stream=True, now_s=street.gate.clock.now())
     assert not street.gate.learner.is_settled(subject, stream=False, now_s=street.gate.clock.now())
     assert await street.ask(call, None) is None
@@ -95,41 +97,41 @@ async def test_who_goes_on_asking_is_known_for_good(street):
         await street.ask(call, None)
         await clock.advance(KNOWN_S * 0.4)
         assert (
-            street.gate.learner.crowd.wait_s("somebody", (Subject("chat", "o1", "chat"), True), 0.0, clock.now()) == 0
+            street.gate.learner.trial.wait_s("somebody", (RuleScope("chat", "o1", "chat"), True), 0.0, clock.now()) == 0
         )
 
 
 async def test_a_known_model_that_begins_to_refuse_teaches_all_the_same(street, caplog):
-    caplog.set_level(logging.INFO, "gatepass.lessons")
+    caplog.set_level(logging.INFO, "gatepass.learning")
     await street.ask(a_chat(), None)
     assert await street.ask(a_chat(), refusal(), None) is None
     assert [call.adapted for call in street.sent] == [(), ("stream=synth",)]
-    assert events(caplog) == ["lesson_learned"]
+    assert events(caplog) == ["rule_learned"]
     assert street.attempt.tried == ()
-    assert b'gatepass_lessons_total{event="learned",upstream="chat"} 1.0' in street.gate.metrics.exposition()
+    assert b'gatepass_learned_rules_total{event="learned",upstream="chat"} 1.0' in street.gate.metrics.exposition()
     await street.ask(a_chat(), None)
     assert street.sent[0].adapted == ("stream=synth",)
 
 
 async def test_what_another_request_has_learned_meanwhile_is_taken_over(street, caplog):
-    caplog.set_level(logging.INFO, "gatepass.lessons")
+    caplog.set_level(logging.INFO, "gatepass.learning")
     await street.ask(a_chat(), None)
     call = a_chat()
-    with Pupil(street.attempt, call) as pupil:
+    with AttemptLearning(street.attempt, call) as pupil:
         assert await pupil.plan() is call
         await Street(street.gate).ask(a_chat(), refusal(), None)
-        assert await pupil.taught(refusal())
+        assert await pupil.learn_from(refusal())
         assert (await pupil.plan()).adapted == ("stream=synth",)
         pupil.succeeded()
-    assert events(caplog) == ["lesson_learned"]
+    assert events(caplog) == ["rule_learned"]
 
 
 async def test_the_first_error_is_shown_and_what_was_tried_in_vain(street, caplog):
-    caplog.set_level(logging.INFO, "gatepass.lessons")
+    caplog.set_level(logging.INFO, "gatepass.learning")
     first = refusal()
     assert await street.ask(a_chat(), first, UpstreamClosed("gone", upstream="chat")) is first
     assert (street.attempt.tried, street.attempt.adapted) == (("stream=synth",), ())
-    assert events(caplog) == ["lesson_failed"]
+    assert events(caplog) == ["rule_failed"]
 
 
 async def test_an_error_about_something_else_is_the_one_that_is_shown(street):
@@ -166,7 +168,7 @@ async def test_while_a_change_is_not_tried_again_the_refusal_says_so(street):
 
 
 async def test_a_timeout_after_a_change_is_told_as_a_timeout(street, caplog):
-    caplog.set_level(logging.INFO, "gatepass.lessons")
+    caplog.set_level(logging.INFO, "gatepass.learning")
     late = UpstreamTimeout("It said nothing for 60 s.", upstream="chat", phase="first_byte")
     assert await street.ask(a_chat(), refusal(), late) is late
     assert (late.message, events(caplog)) == ("It said nothing for 60 s.", [])
@@ -214,7 +216,7 @@ async def test_token_ids_that_are_refused_or_come_to_nothing_get_advice(street):
     assert await street.ask(call, error) is error
     assert "check_embedding_ctx_length=False" in error.message
     shown = await street.ask(call, UpstreamEmpty("It answered without a vector.", upstream="chat"))
-    assert isinstance(shown, UpstreamRefusal)
+    assert isinstance(shown, UpstreamErrorReply)
     assert (shown.http_status, shown.public_code, shown.param) == (400, "upstream_empty", "input")
     assert shown.message.startswith("It answered without a vector. The request holds token ids")
     closed = UpstreamClosed("gone", upstream="chat")
@@ -223,8 +225,8 @@ async def test_token_ids_that_are_refused_or_come_to_nothing_get_advice(street):
 
 
 async def test_a_lesson_that_does_not_concern_a_request_leaves_it_as_it_is(street):
-    lesson = Lesson("drop", "temperature")
-    street.gate.learner.memory.commit((Subject("chat", "o1", "chat"), lesson.key), lesson, "", 1_000.0)
+    lesson = LearnedRule("drop", "temperature")
+    street.gate.learner.memory.commit((RuleScope("chat", "o1", "chat"), lesson.key), lesson, "", 1_000.0)
     call = a_chat()
     await street.ask(call, None)
     assert street.sent[0] is call
@@ -256,8 +258,11 @@ async def test_a_refusal_of_streams_teaches_a_responses_call_as_it_does_a_chat(s
 )
 async def test_a_responses_call_that_the_upstream_does_not_know_is_told_which_way_to_go(street, status, said, shown):
     call = a_call(b'{"model":"m","input":"a","stream":true}', RESPONSES, stream=True)
-    hinted = UpstreamRefusal(
-        f"{said.removesuffix('.')}. The path may be wrong.", upstream="chat", status=status, complaint=Complaint(said)
+    hinted = UpstreamErrorReply(
+        f"{said.removesuffix('.')}. The path may be wrong.",
+        upstream="chat",
+        status=status,
+        error_body=UpstreamErrorBody(said),
     )
     error = await street.ask(call, hinted)
     assert error is not None

@@ -8,20 +8,20 @@ import pytest
 
 from gatepass.errors import ClientGone, ConcurrencyLimited, Draining, Overloaded
 from gatepass.proxy.caller_limits import Concurrency
-from gatepass.proxy.in_flight import Live
+from gatepass.proxy.in_flight import InFlightRequests
 from tests.unit.clock import DrivenClock, settle
 
 
 class Written:
     """A reply, out or not yet."""
 
-    is_expected = False
+    connected_before_drain = False
 
     def __init__(self, *, is_out: bool = False) -> None:
-        self.is_out = is_out
+        self.is_sent = is_out
 
 
-async def served(live: Live, reply: Written, go_on: asyncio.Event) -> str:
+async def served(live: InFlightRequests, reply: Written, go_on: asyncio.Event) -> str:
     try:
         with live.admit(reply):
             await go_on.wait()
@@ -31,7 +31,7 @@ async def served(live: Live, reply: Written, go_on: asyncio.Event) -> str:
 
 
 async def test_a_drain_ends_and_counts_only_those_whose_reply_is_not_out():
-    live, clock, go_on = Live(9), DrivenClock(), asyncio.Event()
+    live, clock, go_on = InFlightRequests(9), DrivenClock(), asyncio.Event()
     answered, waiting = (asyncio.create_task(served(live, Written(is_out=out), go_on)) for out in (True, False))
     await settle()
     draining = asyncio.create_task(live.drain(clock, 5.0))
@@ -42,25 +42,25 @@ async def test_a_drain_ends_and_counts_only_those_whose_reply_is_not_out():
 
 
 async def test_a_reply_that_is_out_is_told_of_no_reason_to_end():
-    live, reply = Live(9), Written()
+    live, reply = InFlightRequests(9), Written()
     with live.admit(reply) as place:
-        reply.is_out = True
-        place.pull(ClientGone())
+        reply.is_sent = True
+        place.cancel(ClientGone())
         await asyncio.sleep(0)
     assert place.reason is None
 
 
 async def test_a_reply_that_is_not_out_ends_with_the_reason():
-    live, go_on = Live(9), asyncio.Event()
+    live, go_on = InFlightRequests(9), asyncio.Event()
     waiting = asyncio.create_task(served(live, Written(), go_on))
     await settle()
     (place,) = live._places
-    place.pull(ClientGone())
+    place.cancel(ClientGone())
     assert (await waiting, live.busy) == ("ClientGone", 0)
 
 
 async def test_a_request_counts_for_its_caller_until_it_ends():
-    live = Live(1)
+    live = InFlightRequests(1)
     with live.admit(Written()) as place:
         place.claim("app", None)
         with live.admit(Written()) as second, pytest.raises(Overloaded):
@@ -70,7 +70,7 @@ async def test_a_request_counts_for_its_caller_until_it_ends():
 
 
 async def test_nothing_is_admitted_while_draining():
-    live = Live(1)
+    live = InFlightRequests(1)
     assert await live.drain(DrivenClock(), 5.0) == 0
     with pytest.raises(Draining):
         live.admit(Written())

@@ -13,11 +13,11 @@ from gatepass.config.model import Config
 from gatepass.errors import UpstreamClosed, UpstreamInvalid
 from gatepass.normalize.embeddings_reply import PARALLEL
 from gatepass.normalize.embeddings_request import SplitInputs
-from gatepass.normalize.rule import revised
-from gatepass.proxy.app_state import build_gate
-from gatepass.proxy.batches import Ask, embedded
+from gatepass.normalize.rule import apply_changes
+from gatepass.proxy.app_state import create_app_state
+from gatepass.proxy.batches import Ask, send_embeddings
 from gatepass.proxy.context import Attempt
-from gatepass.proxy.response import Made, Whole
+from gatepass.proxy.response import BufferedReply, SynthesizedStream
 from gatepass.types import Call, Target
 from tests.unit.clock import settle
 from tests.unit.normalize.calls import EMBEDDINGS, a_call
@@ -28,19 +28,19 @@ HEADERS = ((b"content-type", b"application/json"),)
 def a_request(count: int, limit: int) -> tuple[Call, Call]:
     """The client's call, and what it becomes where `limit` inputs fit."""
     wanted = a_call(json.dumps({"model": "e", "input": [str(at) for at in range(count)]}).encode(), EMBEDDINGS)
-    return wanted, revised(wanted, [SplitInputs(limit)])[0]
+    return wanted, apply_changes(wanted, [SplitInputs(limit)])[0]
 
 
 def an_attempt(wanted: Call, *, bodies: bool = False) -> Attempt:
     """At the upstream `chat`, for the client's own call."""
     blocks = {"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}}, "log": {"bodies": bodies}}
-    gate = build_gate(Config.model_validate(blocks))
-    return Attempt(gate, gate.hops["chat"], Target("chat"), wanted)
+    gate = create_app_state(Config.model_validate(blocks))
+    return Attempt(gate, gate.upstreams["chat"], Target("chat"), wanted)
 
 
-def asked(request: tuple[Call, Call], ask: Ask) -> Coroutine[Any, Any, Whole]:
+def asked(request: tuple[Call, Call], ask: Ask) -> Coroutine[Any, Any, BufferedReply]:
     wanted, adapted = request
-    return embedded(an_attempt(wanted), adapted, ask)
+    return send_embeddings(an_attempt(wanted), adapted, ask)
 
 
 class Upstream:
@@ -54,7 +54,7 @@ class Upstream:
         self.asked: list[list[str]] = []
         self.under_way = self.most = self.cancelled = 0
 
-    async def ask(self, attempt: Attempt, part: Call) -> Whole:
+    async def ask(self, attempt: Attempt, part: Call) -> BufferedReply:
         inputs = json.loads(part.body)["input"]
         self.asked.append(inputs)
         attempt.requests += 1
@@ -71,7 +71,7 @@ class Upstream:
         if inputs[0] in self.broken:
             raise UpstreamClosed(f"part {inputs[0]}", upstream="chat")
         data: list[Any] = [{"index": at, "embedding": [float(text)]} for at, text in enumerate(inputs)]
-        return Whole(200, HEADERS, json.dumps({"data": data, "usage": {"total_tokens": len(inputs)}}).encode())
+        return BufferedReply(200, HEADERS, json.dumps({"data": data, "usage": {"total_tokens": len(inputs)}}).encode())
 
 
 async def test_one_part_goes_as_it_is_and_comes_as_it_is():
@@ -79,7 +79,7 @@ async def test_one_part_goes_as_it_is_and_comes_as_it_is():
     wanted, adapted = a_request(2, 5)
     assert adapted is wanted
     attempt = an_attempt(wanted)
-    reply = await embedded(attempt, adapted, upstream.ask)
+    reply = await send_embeddings(attempt, adapted, upstream.ask)
     assert reply.body == (await upstream.ask(an_attempt(wanted), wanted)).body
     assert (upstream.asked[0], attempt.requests) == (["0", "1"], 1)
 
@@ -88,7 +88,7 @@ async def test_several_parts_are_one_answer_and_one_story():
     upstream = Upstream()
     wanted, adapted = a_request(10, 3)
     attempt = an_attempt(wanted)
-    reply = await embedded(attempt, adapted, upstream.ask)
+    reply = await send_embeddings(attempt, adapted, upstream.ask)
     document = json.loads(reply.body)
     assert [entry["embedding"] for entry in document["data"]] == [[float(at)] for at in range(10)]
     assert (document["usage"], reply.status, reply.headers) == ({"total_tokens": 10}, 200, HEADERS)
@@ -97,9 +97,9 @@ async def test_several_parts_are_one_answer_and_one_story():
 
 
 async def test_what_was_wrong_with_an_answer_is_named_beside_what_was_done_to_it():
-    async def ask(share: Attempt, part: Call) -> Whole:
+    async def ask(share: Attempt, part: Call) -> BufferedReply:
         data = [{"index": 1, "embedding": [1.0]}, {"index": 0, "embedding": [0.0]}]
-        return Whole(200, HEADERS, json.dumps({"data": data}).encode(), ("unwrap=data",))
+        return BufferedReply(200, HEADERS, json.dumps({"data": data}).encode(), ("unwrap=data",))
 
     reply = await asked(a_request(2, 2), ask)
     assert [entry["embedding"] for entry in json.loads(reply.body)["data"]] == [[0.0], [1.0]]
@@ -131,14 +131,14 @@ async def test_the_first_part_that_fails_ends_the_others_before_its_error_is_rai
     wanted, adapted = a_request(20, 2)
     attempt = an_attempt(wanted)
 
-    async def ask(share: Attempt, part: Call) -> Whole:
+    async def ask(share: Attempt, part: Call) -> BufferedReply:
         if json.loads(part.body)["input"] == ["2", "3"]:
             share.requests += 1
             raise UpstreamClosed("part 2", upstream="chat")
         return await upstream.ask(share, part)
 
     with pytest.raises(UpstreamClosed, match="part 2"):
-        await embedded(attempt, adapted, ask)
+        await send_embeddings(attempt, adapted, ask)
     assert upstream.under_way == 0
     assert upstream.cancelled == len(upstream.asked) < 10
     assert attempt.requests == len(upstream.asked) + 1
@@ -149,14 +149,14 @@ async def test_the_access_line_of_a_call_in_parts_tells_of_all_of_them():
     attempt = an_attempt(wanted, bodies=True)
     attempt.upstream_request_id = "of a try before"
 
-    async def ask(share: Attempt, part: Call) -> Whole:
+    async def ask(share: Attempt, part: Call) -> BufferedReply:
         first = json.loads(part.body)["input"][0]
         share.upstream_request_id = f"req-{first}"
-        share.keep_reply(f"reply {first}".encode())
+        share.capture_reply(f"reply {first}".encode())
         body = json.dumps({"data": [{"index": at, "embedding": [1.0]} for at in range(2)]}).encode()
-        return Whole(200, HEADERS, body, ("unwrap=data",) if first == "4" else ())
+        return BufferedReply(200, HEADERS, body, ("unwrap=data",) if first == "4" else ())
 
-    reply = await embedded(attempt, adapted, ask)
+    reply = await send_embeddings(attempt, adapted, ask)
     assert reply.adapted == ("unwrap=data",)
     assert attempt.upstream_request_id == "req-0,req-2,req-4"
     assert attempt.reply_text == "reply 0\nreply 2\nreply 4"
@@ -166,17 +166,17 @@ async def test_the_part_that_failed_tells_first_what_it_was_answered():
     wanted, adapted = a_request(4, 2)
     attempt = an_attempt(wanted, bodies=True)
 
-    async def ask(share: Attempt, part: Call) -> Whole:
+    async def ask(share: Attempt, part: Call) -> BufferedReply:
         first = json.loads(part.body)["input"][0]
         share.upstream_request_id = f"req-{first}"
-        share.keep_reply(f"reply {first}".encode())
+        share.capture_reply(f"reply {first}".encode())
         if first == "2":
             share.adapted = ("tried=this",)
             raise UpstreamClosed("part 2", upstream="chat")
-        return Whole(200, HEADERS, b"{}")
+        return BufferedReply(200, HEADERS, b"{}")
 
     with pytest.raises(UpstreamClosed):
-        await embedded(attempt, adapted, ask)
+        await send_embeddings(attempt, adapted, ask)
     assert (attempt.upstream_request_id, attempt.reply_text) == ("req-2,req-0", "reply 2\nreply 0")
     assert attempt.adapted == ("tried=this",)
 
@@ -191,7 +191,7 @@ async def test_a_cancelled_call_ends_every_part():
     upstream = Upstream(is_open=False)
     wanted, adapted = a_request(20, 2)
     attempt = an_attempt(wanted)
-    asking = asyncio.create_task(embedded(attempt, adapted, upstream.ask))
+    asking = asyncio.create_task(send_embeddings(attempt, adapted, upstream.ask))
     await settle()
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -200,8 +200,8 @@ async def test_a_cancelled_call_ends_every_part():
 
 
 async def test_a_vector_less_is_an_error_however_it_came():
-    async def ask(share: Attempt, part: Call) -> Whole:
-        return Whole(200, HEADERS, b'{"data":[{"index":0,"embedding":[1.0]}]}')
+    async def ask(share: Attempt, part: Call) -> BufferedReply:
+        return BufferedReply(200, HEADERS, b'{"data":[{"index":0,"embedding":[1.0]}]}')
 
     for limit in (2, 5):
         with pytest.raises(UpstreamInvalid, match="there are 1 for 2 inputs"):
@@ -209,8 +209,8 @@ async def test_a_vector_less_is_an_error_however_it_came():
 
 
 async def test_a_stream_is_no_answer_to_embeddings():
-    async def ask(share: Attempt, part: Call) -> Made:
-        return Made((), b"data: [DONE]\n\n", b"{}")
+    async def ask(share: Attempt, part: Call) -> SynthesizedStream:
+        return SynthesizedStream((), b"data: [DONE]\n\n", b"{}")
 
     with pytest.raises(TypeError):
         await asked(a_request(1, 5), ask)

@@ -1,23 +1,23 @@
 import pytest
 
-from gatepass.config.upstream import Rejection
+from gatepass.config.upstream import RejectionConfig
 from gatepass.errors import (
     UpstreamAuth,
     UpstreamConnect,
     UpstreamEmpty,
+    UpstreamErrorReply,
     UpstreamHtml,
     UpstreamInvalid,
     UpstreamRedirect,
-    UpstreamRefusal,
 )
 from gatepass.proxy.upstream_call import is_rejection, leads_to_login, named, says_so
 
 HOST = "llm.corp.example:8443"
-USUAL = Rejection()
+USUAL = RejectionConfig()
 
 
-def refusal(status: int, code: str | None = None, kind: str | None = None) -> UpstreamRefusal:
-    return UpstreamRefusal("no", upstream="chat", status=status, kind=kind, upstream_code=code)
+def refusal(status: int, code: str | None = None, kind: str | None = None) -> UpstreamErrorReply:
+    return UpstreamErrorReply("no", upstream="chat", status=status, kind=kind, upstream_code=code)
 
 
 def redirect(target: str | None) -> UpstreamRedirect:
@@ -32,13 +32,13 @@ def test_unauthorized_is_a_rejection_in_every_shape():
 @pytest.mark.parametrize("status", [400, 403, 404, 429, 500, 502])
 def test_other_statuses_are_none_unless_they_are_configured(status):
     assert not is_rejection(refusal(status), USUAL, HOST)
-    assert is_rejection(refusal(status), Rejection(statuses=[status]), HOST)
-    assert says_so(status, Rejection(statuses=[status]))
+    assert is_rejection(refusal(status), RejectionConfig(statuses=[status]), HOST)
+    assert says_so(status, RejectionConfig(statuses=[status]))
     assert not says_so(status, USUAL)
 
 
 def test_configured_code_is_a_rejection_whatever_its_status():
-    told_by = Rejection.model_validate({"codes": ["A0230", 40101]})
+    told_by = RejectionConfig.model_validate({"codes": ["A0230", 40101]})
     for status in (400, 403, 502):
         assert is_rejection(refusal(status, "A0230"), told_by, HOST)
         assert is_rejection(refusal(status, "40101"), told_by, HOST)
@@ -49,12 +49,14 @@ def test_configured_code_is_a_rejection_whatever_its_status():
 def test_page_and_redirect_to_a_login_are_rejections_unless_that_is_off():
     for error in (UpstreamHtml("a page", upstream="chat"), redirect("https://sso.corp.example/x")):
         assert is_rejection(error, USUAL, HOST)
-        assert not is_rejection(error, Rejection(login_page=False), HOST)
+        assert not is_rejection(error, RejectionConfig(login_page=False), HOST)
 
 
 @pytest.mark.parametrize("kind", [UpstreamConnect, UpstreamEmpty, UpstreamInvalid])
 def test_what_says_nothing_of_a_token_is_no_rejection(kind):
-    assert not is_rejection(kind("no", upstream="chat"), Rejection(statuses=[502], codes=["upstream_empty"]), HOST)
+    assert not is_rejection(
+        kind("no", upstream="chat"), RejectionConfig(statuses=[502], codes=["upstream_empty"]), HOST
+    )
 
 
 @pytest.mark.parametrize(
@@ -112,7 +114,7 @@ def test_configured_code_inside_a_success_becomes_a_401():
     error = refusal(502, "A0230", "server_error")
     error.relayed = ((b"x-ratelimit-limit", b"1"),)
     error.should_retry = False
-    auth = named(error, Rejection(codes=["A0230"]))
+    auth = named(error, RejectionConfig(codes=["A0230"]))
     assert isinstance(auth, UpstreamAuth)
     assert (auth.http_status, auth.public_code, auth.kind) == (401, "upstream_auth", "authentication_error")
     assert (auth.message, auth.hop, auth.upstream_code, auth.relayed) == ("no", "upstream:chat", "A0230", error.relayed)
@@ -120,7 +122,7 @@ def test_configured_code_inside_a_success_becomes_a_401():
 
 
 def test_configured_code_with_a_status_of_its_own_keeps_that():
-    auth = named(refusal(400, "A0230", "invalid_request_error"), Rejection(codes=["A0230"]))
+    auth = named(refusal(400, "A0230", "invalid_request_error"), RejectionConfig(codes=["A0230"]))
     assert isinstance(auth, UpstreamAuth)
     assert (auth.http_status, auth.kind) == (400, "invalid_request_error")
 
@@ -135,4 +137,4 @@ def test_configured_code_with_a_status_of_its_own_keeps_that():
     ],
 )
 def test_other_errors_keep_their_names(error):
-    assert named(error, Rejection(statuses=[403], codes=["A0230"])) is error
+    assert named(error, RejectionConfig(statuses=[403], codes=["A0230"])) is error

@@ -24,15 +24,15 @@ from gatepass.errors import (
     UpstreamError,
 )
 from gatepass.http_client.response_body import pour
-from gatepass.proxy.app_state import Gate, build_gate
-from gatepass.proxy.attempt import try_at
+from gatepass.proxy.app_state import AppState, create_app_state
+from gatepass.proxy.attempt import try_target
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.handler import handle
 from gatepass.proxy.models import Catalog
-from gatepass.proxy.response import Answer, Whole
+from gatepass.proxy.response import BufferedReply, ClassifiedReply
 from gatepass.proxy.upstream_call import send
-from gatepass.tokens import Token, TokenReissued, User
-from gatepass.types import Call, Inbound, Request, Response, Secret, Target, header
+from gatepass.tokens import Token, TokenReissued, TokenUser
+from gatepass.types import Call, ClientRequest, OutboundRequest, Response, Secret, Target, header
 from tests.integration.answers import COMPLETION
 from tests.unit.clock import DrivenClock
 from tests.unit.normalize.calls import CHAT, EMBEDDINGS, a_call
@@ -55,7 +55,7 @@ class Reply:
     async def __aiter__(self) -> AsyncIterator[bytes]:
         yield self._body
 
-    async def pour(self, take: Callable[[bytes], bool]) -> bool:
+    async def stream_to(self, take: Callable[[bytes], bool]) -> bool:
         return await pour(self, take)
 
     async def aclose(self) -> None: ...
@@ -67,15 +67,15 @@ class Upstream:
     def __init__(self, *turns: Response | TransportFault, takes: set[str] | None = None) -> None:
         self.turns = deque(turns)
         self.takes = takes
-        self.came: list[Request] = []
+        self.came: list[OutboundRequest] = []
         self.queue: asyncio.Event | None = None
         """Where it is set, a request waits for it as for a connection."""
 
-    async def send(self, request: Request) -> Response:
+    async def send(self, request: OutboundRequest) -> Response:
         if self.queue is not None:
             await self.queue.wait()
-            if request.anew is not None:
-                request = request.anew() or request
+            if request.reauthorize is not None:
+                request = request.reauthorize() or request
         self.came.append(request)
         await asyncio.sleep(0)
         if self.takes is not None and self.token_of(request) not in self.takes:
@@ -88,7 +88,7 @@ class Upstream:
     async def aclose(self) -> None: ...
 
     @staticmethod
-    def token_of(request: Request) -> str:
+    def token_of(request: OutboundRequest) -> str:
         return (header(request.headers, b"authorization") or b"").decode().removeprefix("Bearer ")
 
     @property
@@ -105,15 +105,15 @@ class Holder:
         self.held: Token | None = self._made(self._next.popleft())
         self.fetches = 0
         self.down = False
-        self.refusers: set[User] = set()
-        self.in_vain: list[User] = []
+        self.refusers: set[TokenUser] = set()
+        self.in_vain: list[TokenUser] = []
         self._landing: asyncio.Future[None] | None = None
 
     @staticmethod
     def _made(text: str | None) -> Token | None:
         return None if text is None else Token(Secret(text), 0.0, 1e9)
 
-    def fresh(self) -> Token | None:
+    def current(self) -> Token | None:
         return self.held
 
     async def token(self, instead_of: str | None) -> Token:
@@ -125,7 +125,7 @@ class Holder:
             raise TokenReissued("again", credential="corp")
         return self.held
 
-    def reject(self, value: str, by: User) -> bool:
+    def reject(self, value: str, by: TokenUser) -> bool:
         if self.held is None or self.held.text != value or by in self.refusers:
             return True
         if by in self.in_vain:
@@ -143,12 +143,12 @@ class Holder:
             self.held = self._made(text)
         self.refusers, self._landing = set(), None
 
-    def confirm(self, token: Token, by: User) -> None: ...
+    def confirm(self, token: Token, by: TokenUser) -> None: ...
 
-    def not_renewed(self, by: User) -> str:
+    def not_renewed(self, by: TokenUser) -> str:
         return "the reason"
 
-    def rejected_again(self, by: User) -> None:
+    def rejected_again(self, by: TokenUser) -> None:
         self.in_vain.append(by)
 
 
@@ -161,28 +161,28 @@ class Street:
             "upstreams": {name: {"base_url": f"http://{name}.example/v1", "learn": "off"} for name in names},
             "models": {"m": {"targets": [{"upstream": name} for name in names], **model}},
         }
-        gate = build_gate(Config.model_validate(blocks), DrivenClock())
-        hops = dict(gate.hops)
+        gate = create_app_state(Config.model_validate(blocks), DrivenClock())
+        hops = dict(gate.upstreams)
         for name, upstream in zip(names, upstreams, strict=True):
             held: Any = holder if name == "chat" else None
             settings = hops[name].settings.model_copy(update={"credential": held and "corp"})
             hops[name] = replace(hops[name], transport=upstream, holder=held, settings=settings)  # type: ignore[arg-type]
-        self.gate: Gate = replace(gate, hops=hops)
+        self.gate: AppState = replace(gate, upstreams=hops)
         self.context = RequestContext.of_own(self.gate, self.gate.profiles["plain"])
 
     @property
     def attempt(self) -> Attempt:
         return self.context.attempts[-1]
 
-    async def ask(self, call: Call | None = None) -> Answer:
+    async def ask(self, call: Call | None = None) -> ClassifiedReply:
         """The answer of the first target."""
-        return await try_at(self.context, call or a_call(BODY, CHAT), TARGET)
+        return await try_target(self.context, call or a_call(BODY, CHAT), TARGET)
 
     async def handled(self) -> Client:
         """What a client is sent that asks for `m`."""
         client = Client(BODY)
         headers = ((b"host", b"localhost"), (b"content-type", b"application/json"))
-        inbound = Inbound("id", "POST", "/v1/chat/completions", headers, "127.0.0.1", self.gate.clock.now())
+        inbound = ClientRequest("id", "POST", "/v1/chat/completions", headers, "127.0.0.1", self.gate.clock.now())
         await handle(inbound, self.gate, Catalog(self.gate), client)
         return client
 
@@ -190,7 +190,7 @@ class Street:
 class Client:
     """Sends one body and keeps what it is sent."""
 
-    is_expected = False
+    connected_before_drain = False
 
     def __init__(self, body: bytes) -> None:
         self._body = body
@@ -198,10 +198,10 @@ class Client:
         self.headers: dict[bytes, bytes] = {}
         self.data = b""
 
-    async def body(self, limit_bytes: int, claim: Callable[[int], None] | None = None) -> bytes:
+    async def read_body(self, limit_bytes: int, claim: Callable[[int], None] | None = None) -> bytes:
         return self._body
 
-    async def piece(self, limit_bytes: int) -> bytes:
+    async def read_piece(self, limit_bytes: int) -> bytes:
         raise NotImplementedError
 
     def start(self, status: int, headers: list[tuple[bytes, bytes]], length_bytes: int | None = None) -> None:
@@ -210,14 +210,14 @@ class Client:
     async def write(self, data: bytes, *, last: bool = False) -> None:
         self.data += data
 
-    def authenticated(self, caller: str) -> None:
+    def set_caller(self, caller: str) -> None:
         pass
 
-    def offer(self, data: bytes) -> bool:
+    def try_write(self, data: bytes) -> bool:
         self.data += data
         return True
 
-    def watch(self, left: Callable[[], None]) -> Callable[[], None]:
+    def on_disconnect(self, left: Callable[[], None]) -> Callable[[], None]:
         return lambda: None
 
 
@@ -232,11 +232,11 @@ class Upload:
     async def __aiter__(self) -> AsyncIterator[bytes]:
         yield b"form"
 
-    def again(self) -> bool:
+    def can_restart(self) -> bool:
         return self._held
 
 
-def good(request: Request) -> Any:
+def good(request: OutboundRequest) -> Any:
     asked = json.loads(request.body or b"{}").get("input")
     if asked is None:
         return COMPLETION
@@ -257,7 +257,7 @@ def unreached() -> TransportFault:
 async def test_a_401_is_renewed_once():
     upstream, holder = Upstream(takes={"new"}), Holder("old", "new")
     street = Street(upstream, holder=holder)
-    assert isinstance(await street.ask(), Whole)
+    assert isinstance(await street.ask(), BufferedReply)
     assert (upstream.tokens, holder.fetches) == (["old", "new"], 1)
     assert (street.attempt.renewed, street.attempt.requests) == (True, 2)
 
@@ -304,7 +304,7 @@ async def test_a_401_passes_through_where_there_is_no_credential():
 async def test_a_rejection_hidden_in_a_200_is_renewed_once():
     upstream, holder = Upstream(Reply(HIDDEN)), Holder("old", "new")
     street = Street(upstream, holder=holder)
-    assert isinstance(await street.ask(), Whole)
+    assert isinstance(await street.ask(), BufferedReply)
     assert (upstream.tokens, holder.fetches, street.attempt.renewed) == (["old", "new"], 1, True)
 
 
@@ -325,7 +325,7 @@ async def test_a_401_and_a_hidden_rejection_share_one_renewal():
 async def test_a_second_401_is_returned_as_it_came_and_the_holder_is_told_that_its_fetch_was_in_vain():
     upstream, holder = Upstream(takes=set()), Holder("old", "new")
     attempt = Street(upstream, holder=holder).context.attempt(a_call(b""), TARGET)
-    assert (await send(attempt, Request("GET", "http://chat.example/v1/models"))).status == 401
+    assert (await send(attempt, OutboundRequest("GET", "http://chat.example/v1/models"))).status == 401
     assert (upstream.tokens, holder.in_vain) == (["old", "new"], [attempt.user])
 
 
@@ -334,7 +334,7 @@ async def test_a_request_goes_out_again_once_though_the_holder_has_a_third_token
     class Rotating(Upstream):
         """The holder's token changes with every request."""
 
-        async def send(self, request: Request) -> Response:
+        async def send(self, request: OutboundRequest) -> Response:
             if self.came:
                 holder.held = Holder("third").held
             return await super().send(request)
@@ -349,7 +349,7 @@ async def test_a_request_goes_out_again_once_though_the_holder_has_a_third_token
 async def test_an_upload_goes_out_again_after_a_401_only_where_it_is_held(held):
     upstream, holder = Upstream(takes={"new"}), Holder("old", "new")
     attempt = Street(upstream, holder=holder).context.attempt(a_call(b""), TARGET)
-    sending = send(attempt, Request("POST", "http://chat.example/v1/x", upload=Upload(held=held)))
+    sending = send(attempt, OutboundRequest("POST", "http://chat.example/v1/x", upload=Upload(held=held)))
     if held:
         assert (await sending).status == 200
     else:
@@ -365,8 +365,8 @@ async def test_an_upload_goes_out_again_after_a_401_only_where_it_is_held(held):
 async def test_a_reused_connection_that_closed_without_an_answer_repeats_once_on_a_new_one():
     upstream = Upstream(stale())
     street = Street(upstream)
-    assert isinstance(await street.ask(), Whole)
-    assert [request.fresh for request in upstream.came] == [False, True]
+    assert isinstance(await street.ask(), BufferedReply)
+    assert [request.new_connection for request in upstream.came] == [False, True]
     assert (street.attempt.repeated, street.attempt.requests) == (True, 2)
 
 
@@ -388,7 +388,7 @@ async def test_a_connection_that_closed_and_was_not_reused_is_an_error():
 async def test_an_upload_is_repeated_on_a_new_connection_only_where_it_is_held(held):
     upstream = Upstream(stale())
     attempt = Street(upstream).context.attempt(a_call(b""), TARGET)
-    sending = send(attempt, Request("POST", "http://chat.example/v1/x", upload=Upload(held=held)))
+    sending = send(attempt, OutboundRequest("POST", "http://chat.example/v1/x", upload=Upload(held=held)))
     if held:
         assert (await sending).status == 200
     else:
@@ -509,7 +509,7 @@ async def test_parts_share_one_renewal_and_each_goes_out_again_once():
     upstream, holder = Upstream(takes={"new"}), Holder("old", "new", "third")
     street = Street(upstream, holder=holder, rules={"split": 1})
     answer = await street.ask(vectors(4))
-    assert isinstance(answer, Whole)
+    assert isinstance(answer, BufferedReply)
     assert [entry["embedding"] for entry in json.loads(answer.body)["data"]] == [[0.0], [1.0], [2.0], [3.0]]
     assert (sorted(upstream.tokens), holder.fetches) == (["new"] * 4 + ["old"] * 4, 1)
     assert (street.attempt.renewed, street.attempt.requests) == (True, 8)
@@ -530,7 +530,7 @@ class Revoking(Upstream):
         super().__init__()
         self._valid = deque(text for text in tokens for _ in range(times))
 
-    async def send(self, request: Request) -> Response:
+    async def send(self, request: OutboundRequest) -> Response:
         self.came.append(request)
         is_valid = bool(self._valid) and self._valid[0] == self.token_of(request)
         if is_valid:
@@ -543,7 +543,7 @@ async def test_a_token_that_ends_twice_during_a_call_is_renewed_for_the_parts_th
     upstream, holder = Revoking("new", "third", times=5), Holder("old", "new", "third")
     street = Street(upstream, holder=holder, rules={"split": 1})
     answer = await street.ask(vectors(10))
-    assert isinstance(answer, Whole)
+    assert isinstance(answer, BufferedReply)
     assert len(json.loads(answer.body)["data"]) == 10
     assert (holder.fetches, holder.in_vain) == (2, [])
     assert max(Counter(request.body for request in upstream.came).values()) == 2
@@ -570,7 +570,7 @@ async def test_a_401_says_why_the_token_was_not_renewed(status):
 async def test_each_part_repeats_its_own_stale_connection():
     upstream = Upstream(*(stale() for _ in range(4)))
     street = Street(upstream, rules={"split": 1})
-    assert isinstance(await street.ask(vectors(4)), Whole)
+    assert isinstance(await street.ask(vectors(4)), BufferedReply)
     assert (street.attempt.requests, street.attempt.repeated) == (8, True)
 
 

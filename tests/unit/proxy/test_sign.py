@@ -6,16 +6,22 @@ from typing import Any
 import pytest
 
 from gatepass.config.access import BUILT_IN, PLAIN, Profile
-from gatepass.proxy.keepalive import COMMENT, COMMENT_AFTER_ID, EmptyDelta, comment, sign_of
-from gatepass.sse.choice_repair import Wishes
-from gatepass.sse.chunk import Origin
-from gatepass.sse.repair import Repair
-from gatepass.types import Call, Operation, Surface
+from gatepass.proxy.keepalive import (
+    COMMENT,
+    COMMENT_AFTER_ID,
+    EmptyDeltaKeepAlive,
+    comment_keep_alive,
+    keep_alive_encoder,
+)
+from gatepass.sse.choice_repair import RepairOptions
+from gatepass.sse.chunk import EnvelopeDefaults
+from gatepass.sse.repair import StreamRepair
+from gatepass.types import Call, ClientProtocol, Operation
 from tests.unit.sse.documents import origin
 from tests.unit.sse.peer import chunks_of, helper_reads
 from tests.unit.sse.streams import DONE, REALISTIC, chunk, data, new_stream, text
 
-ORIGIN = Origin(lambda prefix: prefix + "1", 7, "m")
+ORIGIN = EnvelopeDefaults(lambda prefix: prefix + "1", 7, "m")
 SILENT = {"index": 0, "delta": {"content": ""}, "finish_reason": None}
 OWN = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 7, "model": "m"}
 STOP = data(chunk({}, finish="stop"))
@@ -28,14 +34,14 @@ def read(sign: bytes) -> Any:
 
 
 def begun(*events: bytes, **more: Any):
-    stream = new_stream(repair=Repair(Wishes(include_usage=True), origin()), **more)
+    stream = new_stream(repair=StreamRepair(RepairOptions(include_usage=True), origin()), **more)
     for one in events:
         stream.feed(one)
     return stream
 
 
 def call(name: str) -> Call:
-    surface = Surface.RESPONSES if name == "responses" else Surface.CHAT
+    surface = ClientProtocol.RESPONSES if name == "responses" else ClientProtocol.CHAT
     return Call("7", Operation(name, "POST", f"/{name}", surface, ""), "", "m", b"{}", ())
 
 
@@ -49,19 +55,19 @@ def call(name: str) -> Call:
     ],
 )
 def test_each_client_gets_the_form_that_it_reads_or_none(profile, name, sign):
-    found = sign_of(profile, call(name), lambda: 7.9)
+    found = keep_alive_encoder(profile, call(name), lambda: 7.9)
     assert (None if found is None else found(None)) == sign
 
 
 def test_a_chunk_without_text_has_a_name_of_its_own_before_the_stream_has_one():
-    sign = sign_of(BUILT_IN["dify"], call("chat"), lambda: 7.9)
+    sign = keep_alive_encoder(BUILT_IN["dify"], call("chat"), lambda: 7.9)
     assert sign is not None
     assert read(sign(None)) == {**OWN, "id": "chatcmpl-7", "choices": [SILENT]}
     assert sign(None) == sign(None) == sign(begun())
 
 
 def test_in_a_stream_of_completions_it_is_a_piece_of_text():
-    sign = sign_of(BUILT_IN["dify"], call("completions"), lambda: 7.9)
+    sign = keep_alive_encoder(BUILT_IN["dify"], call("completions"), lambda: 7.9)
     assert sign is not None
     said = read(sign(None))
     assert (said["object"], said["choices"]) == (
@@ -74,27 +80,27 @@ def test_in_a_stream_of_completions_it_is_a_piece_of_text():
 def test_then_it_has_the_streams(more):
     head = {name: value for name, value in {**chunk({}), **more}.items() if name != "choices"}
     stream = begun(text("a", **more), text("b", **more))
-    assert read(EmptyDelta(ORIGIN)(stream)) == {**head, "choices": [SILENT]}
+    assert read(EmptyDeltaKeepAlive(ORIGIN)(stream)) == {**head, "choices": [SILENT]}
 
 
 def test_what_a_stream_does_not_tell_is_made_up():
     stream = begun(data({"id": "x", "choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": None}]}))
-    assert read(EmptyDelta(ORIGIN)(stream)) == {**OWN, "id": "x", "choices": [SILENT]}
+    assert read(EmptyDeltaKeepAlive(ORIGIN)(stream)) == {**OWN, "id": "x", "choices": [SILENT]}
 
 
 def test_behind_a_finish_reason_and_the_usage_there_is_none():
-    assert EmptyDelta(ORIGIN)(begun(text("a"), STOP)) == b""
-    assert EmptyDelta(ORIGIN)(begun(text("a"), STOP, USAGE)) == b""
+    assert EmptyDeltaKeepAlive(ORIGIN)(begun(text("a"), STOP)) == b""
+    assert EmptyDeltaKeepAlive(ORIGIN)(begun(text("a"), STOP, USAGE)) == b""
 
 
 def test_of_several_choices_it_is_of_the_first_that_goes_on():
     events = [text("a"), STOP, data(chunk({"content": "b"}, index=1)), data(chunk({}, finish="stop", index=1))]
-    signs = [EmptyDelta(ORIGIN)(begun(*events[:count], choices=2)) for count in range(1, 5)]
+    signs = [EmptyDeltaKeepAlive(ORIGIN)(begun(*events[:count], choices=2)) for count in range(1, 5)]
     assert [read(sign)["choices"][0]["index"] if sign else None for sign in signs] == [0, 1, 1, None]
 
 
 def test_wherever_it_may_stand_it_changes_nothing_of_what_a_client_reads():
-    stream, sign, sent = begun(choices=2), EmptyDelta(ORIGIN), b""
+    stream, sign, sent = begun(choices=2), EmptyDeltaKeepAlive(ORIGIN), b""
     for one in REALISTIC:
         sent += stream.feed(one) + sign(stream)
     assert sent.count(b'"delta":{"content":""},"finish_reason":null') == 11
@@ -106,5 +112,5 @@ def test_wherever_it_may_stand_it_changes_nothing_of_what_a_client_reads():
 
 
 def test_a_comment_has_no_blank_line_of_its_own_behind_an_id():
-    assert comment(begun(text("a"))) == COMMENT
-    assert comment(begun(b"id: 1\n" + text("a"))) == COMMENT_AFTER_ID
+    assert comment_keep_alive(begun(text("a"))) == COMMENT
+    assert comment_keep_alive(begun(b"id: 1\n" + text("a"))) == COMMENT_AFTER_ID

@@ -138,7 +138,7 @@ def test_an_operation_without_an_upstream_leaves_the_one_upstream_its_models():
 
 def test_an_operation_may_say_the_model_of_requests_that_name_none():
     routes = table(operations={"rerank": {"upstream": "chat", "model": "rr"}, "files": {"upstream": "chat"}})
-    assert [routes.model_without_name(name) for name in ("rerank", "files", "chat")] == ["rr", "", ""]
+    assert [routes.default_model(name) for name in ("rerank", "files", "chat")] == ["rr", "", ""]
 
 
 def test_a_request_without_a_model_is_told_its_operation_what_to_write_and_what_to_name():

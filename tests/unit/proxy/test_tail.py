@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from gatepass.cancel import Tasks
 from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.response_body import pour
-from gatepass.proxy.response import TAIL_S, let_go
+from gatepass.proxy.response import TAIL_S, close_finished_stream
 from tests.unit.clock import DrivenClock, settle
 
 
@@ -32,7 +32,7 @@ class Body:
         self.ended = True
         self.story.append("ended")
 
-    async def pour(self, take: Callable[[bytes], bool]) -> bool:
+    async def stream_to(self, take: Callable[[bytes], bool]) -> bool:
         return await pour(self, take)
 
     async def aclose(self) -> None:
@@ -42,13 +42,13 @@ class Body:
 async def test_a_body_that_has_ended_is_closed_without_a_task():
     tasks, body = Tasks(), Body(ended=True)
     before = asyncio.all_tasks()
-    await let_go(body, tasks, DrivenClock())
+    await close_finished_stream(body, tasks, DrivenClock())
     assert (body.story, asyncio.all_tasks()) == (["closed"], before)
 
 
 async def test_nobody_waits_for_the_end_of_a_body():
     tasks, body = Tasks(), Body()
-    await let_go(body, tasks, DrivenClock())
+    await close_finished_stream(body, tasks, DrivenClock())
     assert body.story == []
     await settle()
     assert body.story == ["read"]
@@ -59,7 +59,7 @@ async def test_nobody_waits_for_the_end_of_a_body():
 
 async def test_a_body_that_does_not_end_is_closed_after_a_second():
     tasks, body, clock = Tasks(), Body(), DrivenClock()
-    await let_go(body, tasks, clock)
+    await close_finished_stream(body, tasks, clock)
     await clock.advance(TAIL_S - 0.01)
     assert body.story == ["read"]
     await clock.advance(0.01)
@@ -68,7 +68,7 @@ async def test_a_body_that_does_not_end_is_closed_after_a_second():
 
 async def test_a_body_that_breaks_off_is_closed_and_troubles_nobody():
     tasks, body = Tasks(), Body(fault=TransportFault(Fault.CLOSED, "gone"))
-    await let_go(body, tasks, DrivenClock())
+    await close_finished_stream(body, tasks, DrivenClock())
     body.end.set()
     await settle()
     assert body.story == ["read", "closed"]
@@ -76,7 +76,7 @@ async def test_a_body_that_breaks_off_is_closed_and_troubles_nobody():
 
 async def test_what_ends_with_its_gate_is_closed():
     tasks, body = Tasks(), Body()
-    await let_go(body, tasks, DrivenClock())
+    await close_finished_stream(body, tasks, DrivenClock())
     await settle()
     await tasks.aclose()
     assert body.story == ["read", "closed"]

@@ -4,8 +4,8 @@ import pytest
 
 from gatepass.config.model import Limits
 from gatepass.errors import InvalidRequest
-from gatepass.proxy.uploads import KEPT_BYTES, Form, FormScan
-from gatepass.types import Operation, Surface
+from gatepass.proxy.uploads import KEPT_BYTES, MultipartScan, MultipartUpload
+from gatepass.types import ClientProtocol, Operation
 
 PART = b'--b\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n'
 END = b"--b--\r\n"
@@ -18,7 +18,7 @@ class Sender:
     def __init__(self, *pieces):
         self.pieces = [*pieces]
 
-    async def piece(self, limit_bytes):
+    async def read_piece(self, limit_bytes):
         assert limit_bytes == 9
         return self.pieces.pop(0) if self.pieces else b""
 
@@ -28,8 +28,8 @@ def form(*pieces, operation="transcriptions"):
 
 
 def over(pieces, length, held=KEPT_BYTES, *, operation="transcriptions", names_model=True):
-    one = Operation(operation, "POST", "/x", Surface.RAW, "", takes_form=True, names_model=names_model)
-    return Form(Sender(*pieces), one, Limits(upload_bytes=9, body_bytes=held), FormScan(b"b"), length)
+    one = Operation(operation, "POST", "/x", ClientProtocol.RAW, "", takes_form=True, names_model=names_model)
+    return MultipartUpload(Sender(*pieces), one, Limits(upload_bytes=9, body_bytes=held), MultipartScan(b"b"), length)
 
 
 async def sent(upload):
@@ -74,9 +74,9 @@ async def test_what_was_kept_can_be_sent_again_in_the_middle_too():
     upload = one.as_model("v")
     async for _ in upload:
         break
-    assert upload.again()
+    assert upload.can_restart()
     first = await sent(upload)
-    assert upload.again()
+    assert upload.can_restart()
     assert (
         await sent(upload) == first == PART % (b"model", b"v") + PART % (b"file", b"x") + PART % (b"last", b"y") + END
     )
@@ -87,9 +87,9 @@ async def test_a_long_form_is_sent_once_and_let_go():
     one = form(*pieces)
     await one.begin()
     upload = one.as_model("v")
-    assert upload.again()
+    assert upload.can_restart()
     assert len(await sent(upload)) == upload.length_bytes == sum(map(len, pieces))
-    assert not upload.again()
+    assert not upload.can_restart()
     assert one._kept == []
 
 

@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-from gatepass.server.cycle import Turn
+from gatepass.server.cycle import HttpRequestCycle
 
 
 class Desk:
     """Serves nobody and writes nothing."""
 
-    is_full = is_final = False
-    is_expected = True
+    is_write_paused = closes_after_response = False
+    connected_before_drain = True
 
     def __init__(self) -> None:
-        self.turns: list[Turn] = []
+        self.turns: list[HttpRequestCycle] = []
         self.holds = 0
 
-    def take(self, turn: Turn) -> None:
+    def begin_cycle(self, turn: HttpRequestCycle) -> None:
         self.turns.append(turn)
 
-    def newest(self) -> Turn:
+    def last_cycle(self) -> HttpRequestCycle:
         return self.turns[-1]
 
-    def hold(self) -> None:
+    def pause_reading(self) -> None:
         self.holds += 1
 
     def common_fields(self) -> bytes:
         raise AssertionError("a reader writes nothing")
 
-    def go_on(self) -> None:
+    def send_continue(self) -> None:
         raise AssertionError("a reader writes nothing")
 
-    def flow(self) -> None:
+    def resume_reading(self) -> None:
         raise AssertionError("a reader is fed")
 
     def send(self, data: bytes) -> None:
@@ -39,14 +39,14 @@ class Desk:
     def send_all(self, pieces: list[bytes]) -> None:
         raise AssertionError(f"a reader writes nothing: {pieces!r}")
 
-    def send_whole(self, response: bytes) -> None:
+    def send_batched(self, response: bytes) -> None:
         raise AssertionError(f"a reader writes nothing: {response!r}")
 
-    async def room(self) -> None:
+    async def wait_writable(self) -> None:
         raise AssertionError("a reader writes nothing")
 
-    def authenticated(self, caller: str) -> None:
+    def set_caller(self, caller: str) -> None:
         raise NotImplementedError
 
-    def answered(self) -> None:
+    def response_complete(self) -> None:
         raise AssertionError("a reader answers nobody")

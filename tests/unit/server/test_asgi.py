@@ -10,8 +10,8 @@ import pytest
 
 from gatepass.config.model import Config
 from gatepass.errors import BodyTooLarge, ClientGone, Overloaded, ReceiveTimeout
-from gatepass.proxy.app_state import build_gate
-from gatepass.server.asgi import RUN_BYTES, AsgiClient, ReplyBrokenOff, path_in
+from gatepass.proxy.app_state import create_app_state
+from gatepass.server.asgi import RUN_BYTES, AsgiRequestCycle, ResponseIncomplete, path_in
 from gatepass.server.cycle import AHEAD_BYTES
 from tests.unit.clock import DrivenClock
 from tests.unit.http_client.loop import rest
@@ -27,7 +27,7 @@ class Server:
     def __init__(self, *told: Any, method: str = "POST", fields: tuple[tuple[bytes, bytes], ...] = ()) -> None:
         self.clock = DrivenClock()
         config = Config.model_validate({"upstreams": {"u": {"base_url": "http://127.0.0.1:9/v1"}}})
-        self.gate = build_gate(config, self.clock)
+        self.gate = create_app_state(config, self.clock)
         self.limits = config.limits
         self.told: asyncio.Queue[Any] = asyncio.Queue()
         for message in told:
@@ -37,7 +37,7 @@ class Server:
         self.takes = asyncio.Event()
         self.takes.set()
         self.fault: Exception | None = None
-        self.client = AsgiClient({"method": method, "headers": fields}, self._receive, self._send, self.gate)
+        self.client = AsgiRequestCycle({"method": method, "headers": fields}, self._receive, self._send, self.gate)
 
     async def _receive(self) -> Any:
         self.asked += 1
@@ -49,7 +49,7 @@ class Server:
         await self.takes.wait()
         self.sent.append(message)
 
-    def serve(self, work: Callable[[AsgiClient], Awaitable[None]]) -> asyncio.Task[None]:
+    def serve(self, work: Callable[[AsgiRequestCycle], Awaitable[None]]) -> asyncio.Task[None]:
         async def working() -> None:
             await work(self.client)
 
@@ -65,7 +65,7 @@ def body_of(*pieces: bytes) -> Iterator[Any]:
         yield {"type": "http.request", "body": piece, "more_body": number < len(pieces)}
 
 
-async def started(client: AsgiClient) -> None:
+async def started(client: AsgiRequestCycle) -> None:
     client.start(200, [(b"x-a", b"b")])
     await client.write(b"1")
 
@@ -73,9 +73,9 @@ async def started(client: AsgiClient) -> None:
 async def test_a_whole_reply_is_a_head_with_its_length_and_one_body():
     server = Server(*body_of(b"{", b"}"), fields=((b"Content-Type", b"a"),))
 
-    async def work(client: AsgiClient) -> None:
+    async def work(client: AsgiRequestCycle) -> None:
         assert client.headers == ((b"content-type", b"a"),)
-        assert await client.body(LIMIT_BYTES) == b"{}"
+        assert await client.read_body(LIMIT_BYTES) == b"{}"
         client.start(201, [(b"x-a", b"b")], 4)
         await client.write(b"done", last=True)
 
@@ -84,14 +84,14 @@ async def test_a_whole_reply_is_a_head_with_its_length_and_one_body():
         {"type": "http.response.start", "status": 201, "headers": [(b"content-length", b"4"), (b"x-a", b"b")]},
         {"type": "http.response.body", "body": b"done", "more_body": False},
     ]
-    assert len(server.gate.live.tasks._running) == 0
+    assert len(server.gate.in_flight.tasks._running) == 0
 
 
 async def test_nothing_is_received_before_the_body_is_asked_for():
     """The first `receive` makes a server send 100 Continue: who is refused never hears it."""
     server = Server(OPEN)
 
-    async def work(client: AsgiClient) -> None:
+    async def work(client: AsgiRequestCycle) -> None:
         await rest()
         client.start(401, [], 0)
         await client.write(b"", last=True)
@@ -104,7 +104,7 @@ async def test_nothing_is_received_before_the_body_is_asked_for():
 async def test_a_response_without_a_body_has_none(method, status):
     server = Server(method=method)
 
-    async def work(client: AsgiClient) -> None:
+    async def work(client: AsgiRequestCycle) -> None:
         client.start(status, [], None if status != 200 else 4)
         await client.write(b"body", last=True)
 
@@ -118,11 +118,11 @@ async def test_a_response_without_a_body_has_none(method, status):
 async def test_a_body_that_does_not_come_in_time_is_a_408():
     server = Server(OPEN)
 
-    async def work(client: AsgiClient) -> None:
+    async def work(client: AsgiRequestCycle) -> None:
         with pytest.raises(ReceiveTimeout, match=r"limits\.receive_s"):
-            await client.body(LIMIT_BYTES)
+            await client.read_body(LIMIT_BYTES)
         with pytest.raises(ReceiveTimeout):
-            await client.piece(LIMIT_BYTES)
+            await client.read_piece(LIMIT_BYTES)
 
     serving = server.serve(work)
     await rest()
@@ -134,10 +134,10 @@ async def test_a_body_that_does_not_come_in_time_is_a_408():
 async def test_a_form_that_comes_too_slowly_in_total_is_a_408():
     server = Server(OPEN)
 
-    async def work(client: AsgiClient) -> None:
+    async def work(client: AsgiRequestCycle) -> None:
         client._waited_s = server.limits.receive_s - 1
         with pytest.raises(ReceiveTimeout, match=r"limits\.upload_bytes_per_s"):
-            await client.piece(LIMIT_BYTES)
+            await client.read_piece(LIMIT_BYTES)
 
     serving = server.serve(work)
     await rest()
@@ -148,9 +148,9 @@ async def test_a_form_that_comes_too_slowly_in_total_is_a_408():
 async def test_a_body_beyond_its_limit_is_refused_and_no_more_of_it_is_read():
     server = Server(*body_of(b"x" * 600, b"x" * 600, b"x" * 600, b"x"))
 
-    async def work(client: AsgiClient) -> None:
+    async def work(client: AsgiRequestCycle) -> None:
         with pytest.raises(BodyTooLarge):
-            await client.body(LIMIT_BYTES)
+            await client.read_body(LIMIT_BYTES)
         await rest()
 
     await server.serve(work)
@@ -165,9 +165,9 @@ async def test_a_body_that_may_not_be_held_is_refused_when_a_piece_arrives_and_t
             raise Overloaded("full")
         claimed.append(size_bytes)
 
-    async def work(client: AsgiClient) -> None:
+    async def work(client: AsgiRequestCycle) -> None:
         with pytest.raises(Overloaded):
-            await client.body(LIMIT_BYTES, claim)
+            await client.read_body(LIMIT_BYTES, claim)
         client.start(503, [])
         await client.write(b"", last=True)
 
@@ -178,8 +178,8 @@ async def test_a_body_that_may_not_be_held_is_refused_when_a_piece_arrives_and_t
 async def test_a_body_that_announces_too_much_is_not_read():
     server = Server(OPEN, fields=((b"content-length", b"1001"),))
 
-    async def work(client: AsgiClient) -> None:
-        for read in (client.body, client.piece):
+    async def work(client: AsgiRequestCycle) -> None:
+        for read in (client.read_body, client.read_piece):
             with pytest.raises(BodyTooLarge):
                 await read(LIMIT_BYTES)
 
@@ -191,9 +191,9 @@ async def test_pieces_are_read_ahead_up_to_a_bound():
     piece = b"x" * (AHEAD_BYTES // 4)
     server = Server(*body_of(*[piece] * 20))
 
-    async def work(client: AsgiClient) -> None:
+    async def work(client: AsgiRequestCycle) -> None:
         taken = 0
-        while more := await client.piece(100 * AHEAD_BYTES):
+        while more := await client.read_piece(100 * AHEAD_BYTES):
             taken += len(more) // len(piece)
             await rest()
             assert min(server.asked, 20) - taken <= 5
@@ -208,9 +208,9 @@ async def test_a_client_that_leaves_is_noticed_behind_an_upload_that_nobody_take
     server = Server(*[{"type": "http.request", "body": piece, "more_body": True}] * 40, GONE)
     left: list[str] = []
 
-    async def work(client: AsgiClient) -> None:
-        assert await client.piece(100 * AHEAD_BYTES)
-        client.watch(lambda: left.append("left"))
+    async def work(client: AsgiRequestCycle) -> None:
+        assert await client.read_piece(100 * AHEAD_BYTES)
+        client.on_disconnect(lambda: left.append("left"))
         await rest()
         assert server.asked <= 10
         await started(client)
@@ -224,11 +224,11 @@ async def test_a_client_that_leaves_is_noticed_behind_an_upload_that_nobody_take
 async def test_a_client_that_leaves_ends_what_waits_for_its_body():
     server = Server(OPEN, GONE)
 
-    async def work(client: AsgiClient) -> None:
+    async def work(client: AsgiRequestCycle) -> None:
         with pytest.raises(ClientGone):
-            await client.body(LIMIT_BYTES)
+            await client.read_body(LIMIT_BYTES)
         with pytest.raises(ClientGone):
-            await client.piece(LIMIT_BYTES)
+            await client.read_piece(LIMIT_BYTES)
 
     await server.serve(work)
     assert server.sent == []
@@ -242,10 +242,10 @@ async def test_runs_wait_up_to_a_bound_behind_what_the_server_takes():
     server.takes.clear()
     event = b"e" * (RUN_BYTES // 4)
 
-    async def work(client: AsgiClient) -> None:
+    async def work(client: AsgiRequestCycle) -> None:
         await started(client)
         await rest()  # the server takes the first run
-        assert [client.offer(event) for _ in range(6)] == [True] * 4 + [False] * 2
+        assert [client.try_write(event) for _ in range(6)] == [True] * 4 + [False] * 2
         writing = asyncio.create_task(client.write(b"2", last=True))
         await rest()
         assert not writing.done()
@@ -261,11 +261,11 @@ async def test_one_event_may_be_larger_than_the_bound():
     server = Server()
     event = b"e" * (3 * RUN_BYTES)
 
-    async def work(client: AsgiClient) -> None:
+    async def work(client: AsgiRequestCycle) -> None:
         await started(client)
         await rest()
-        assert client.offer(event)
-        assert not client.offer(b"x")
+        assert client.try_write(event)
+        assert not client.try_write(b"x")
         await client.write(b"2", last=True)
 
     await server.serve(work)
@@ -276,21 +276,21 @@ async def test_a_client_that_takes_nothing_for_too_long_counts_as_gone_and_the_r
     server = Server()
     left: list[str] = []
 
-    async def work(client: AsgiClient) -> None:
-        client.watch(lambda: left.append("left"))
+    async def work(client: AsgiRequestCycle) -> None:
+        client.on_disconnect(lambda: left.append("left"))
         await started(client)
         await rest()
         server.takes.clear()
-        client.offer(b"2")
+        client.try_write(b"2")
         while not left:
             await asyncio.sleep(0)
-        assert client.offer(b"swallowed")
+        assert client.try_write(b"swallowed")
         await client.write(b"swallowed", last=True)
 
     serving = server.serve(work)
     await rest()
     await server.clock.advance(server.limits.send_stall_s + 1)
-    with pytest.raises(ReplyBrokenOff):
+    with pytest.raises(ResponseIncomplete):
         await serving
     assert server.body == b"1"
 
@@ -298,12 +298,12 @@ async def test_a_client_that_takes_nothing_for_too_long_counts_as_gone_and_the_r
 async def test_a_reply_that_is_not_completed_breaks_off_behind_what_was_offered():
     server = Server()
 
-    async def work(client: AsgiClient) -> None:
+    async def work(client: AsgiRequestCycle) -> None:
         await started(client)
-        client.offer(b"2")
-        client.offer(b"3")
+        client.try_write(b"2")
+        client.try_write(b"3")
 
-    with pytest.raises(ReplyBrokenOff):
+    with pytest.raises(ResponseIncomplete):
         await server.serve(work)
     assert server.body == b"123"
     assert all(message["more_body"] for message in server.sent[1:])
@@ -313,15 +313,15 @@ async def test_a_disconnect_is_told_to_who_watches_and_is_no_error_for_the_serve
     server = Server(*body_of(b"x"))
     left: list[str] = []
 
-    async def work(client: AsgiClient) -> None:
-        await client.body(LIMIT_BYTES)
-        unwatch = client.watch(lambda: left.append("left"))
+    async def work(client: AsgiRequestCycle) -> None:
+        await client.read_body(LIMIT_BYTES)
+        unwatch = client.on_disconnect(lambda: left.append("left"))
         await started(client)
         server.told.put_nowait(GONE)
         await rest()
         assert left == ["left"]
         unwatch()
-        client.watch(lambda: left.append("again"))
+        client.on_disconnect(lambda: left.append("again"))
         assert left == ["left", "again"]
         await client.write(b"2")
 
@@ -333,9 +333,9 @@ async def test_the_disconnect_at_the_end_of_a_response_is_no_departure():
     server = Server(*body_of(b"x"))
     left: list[str] = []
 
-    async def work(client: AsgiClient) -> None:
-        await client.body(LIMIT_BYTES)
-        client.watch(lambda: left.append("left"))
+    async def work(client: AsgiRequestCycle) -> None:
+        await client.read_body(LIMIT_BYTES)
+        client.on_disconnect(lambda: left.append("left"))
         await started(client)
         await rest()
         server.takes.clear()
@@ -355,9 +355,9 @@ async def test_a_client_that_leaves_while_the_server_takes_a_run_ends_the_reques
     server = Server(*body_of(b"x"))
     left: list[str] = []
 
-    async def work(client: AsgiClient) -> None:
-        await client.body(LIMIT_BYTES)
-        client.watch(lambda: left.append("left"))
+    async def work(client: AsgiRequestCycle) -> None:
+        await client.read_body(LIMIT_BYTES)
+        client.on_disconnect(lambda: left.append("left"))
         server.takes.clear()
         await started(client)
         await rest()
@@ -377,7 +377,7 @@ async def test_a_client_that_leaves_while_the_server_takes_a_run_ends_the_reques
     if raises:
         server.takes.set()
     await serving
-    assert len(server.gate.live.tasks._running) == 0
+    assert len(server.gate.in_flight.tasks._running) == 0
 
 
 @pytest.mark.parametrize(("fault", "raised"), [(OSError("gone"), None), (RuntimeError("bad head"), RuntimeError)])
@@ -386,8 +386,8 @@ async def test_what_send_raises_ends_the_request_and_only_a_departure_is_no_erro
     server.fault = fault
     left: list[str] = []
 
-    async def work(client: AsgiClient) -> None:
-        client.watch(lambda: left.append("left"))
+    async def work(client: AsgiRequestCycle) -> None:
+        client.on_disconnect(lambda: left.append("left"))
         await started(client)
         while not left:
             await asyncio.sleep(0)
@@ -403,7 +403,7 @@ async def test_what_send_raises_ends_the_request_and_only_a_departure_is_no_erro
 async def test_what_the_work_raises_reaches_the_server():
     server = Server()
 
-    async def work(_: AsgiClient) -> None:
+    async def work(_: AsgiRequestCycle) -> None:
         raise KeyError("a fault of our own")
 
     with pytest.raises(KeyError):
@@ -416,9 +416,9 @@ async def test_a_server_that_cancels_lets_the_request_clean_up(times):
     server = Server(OPEN)
     cleaned: list[str] = []
 
-    async def work(client: AsgiClient) -> None:
+    async def work(client: AsgiRequestCycle) -> None:
         try:
-            await client.body(LIMIT_BYTES)
+            await client.read_body(LIMIT_BYTES)
         finally:
             await asyncio.sleep(0)
             await asyncio.sleep(0)
@@ -433,7 +433,7 @@ async def test_a_server_that_cancels_lets_the_request_clean_up(times):
         await serving
     await rest()
     assert cleaned == ["up"]
-    assert len(server.gate.live.tasks._running) == 0
+    assert len(server.gate.in_flight.tasks._running) == 0
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ import pytest
 from gatepass.errors import ClientGone, GatepassError
 from gatepass.server.connection import ClientConnection
 from gatepass.server.connection_shares import ConnectionShares
-from gatepass.server.cycle import AHEAD_BYTES, REST_BYTES, Turn
+from gatepass.server.cycle import AHEAD_BYTES, REST_BYTES, HttpRequestCycle
 from gatepass.server.parser import HEAD_BYTES, HEADER_FIELDS
-from gatepass.server.timeouts import BODY_GRACE_S, LINGER_S, QUIET_S
+from gatepass.server.timeouts import BODY_GRACE_S, DRAIN_IDLE_S, LINGER_S
 from tests.unit.http_client.loop import advance, driven, one_turn, rest
 from tests.unit.server.visitor import DATE, KEEP_ALIVE_S, FakeTransport, Visitor, asked
 
@@ -29,8 +29,8 @@ RECEIVE_S = 20.0
 OK = b"HTTP/1.1 200 OK\r\ndate: " + DATE + b"\r\ncontent-length: %d\r\n\r\n%b"
 
 
-async def echo(turn: Turn) -> None:
-    body = await turn.body(LIMIT_BYTES)
+async def echo(turn: HttpRequestCycle) -> None:
+    body = await turn.read_body(LIMIT_BYTES)
     turn.start(200, [], len(body))
     await turn.write(body, last=True)
 
@@ -42,9 +42,9 @@ class Held:
         self.go = asyncio.Event()
         self.raised: list[BaseException] = []
 
-    async def __call__(self, turn: Turn) -> None:
+    async def __call__(self, turn: HttpRequestCycle) -> None:
         try:
-            body = await turn.body(LIMIT_BYTES)
+            body = await turn.read_body(LIMIT_BYTES)
             await self.go.wait()
             turn.start(200, [], len(body))
             await turn.write(body, last=True)
@@ -53,12 +53,12 @@ class Held:
             raise
 
 
-async def echo_known(turn: Turn) -> None:
-    turn.authenticated("a")
+async def echo_known(turn: HttpRequestCycle) -> None:
+    turn.set_caller("a")
     await echo(turn)
 
 
-async def refuse(turn: Turn) -> None:
+async def refuse(turn: HttpRequestCycle) -> None:
     turn.start(401, [], 2)
     await turn.write(b"no", last=True)
 
@@ -262,7 +262,7 @@ async def test_a_broken_body_behind_its_early_answer_closes():
 async def test_a_broken_body_puts_no_refusal_into_an_answer_that_has_begun():
     go = asyncio.Event()
 
-    async def early(turn: Turn) -> None:
+    async def early(turn: HttpRequestCycle) -> None:
         turn.start(200, [])
         await turn.write(b"1")
         await go.wait()
@@ -295,8 +295,8 @@ def shared(connections: int = 1, unauthenticated: int = 2) -> ConnectionShares[A
     return ConnectionShares(connections, unauthenticated, callers=1)
 
 
-async def served_for_a_caller(turn: Turn) -> None:
-    turn.authenticated("app")
+async def served_for_a_caller(turn: HttpRequestCycle) -> None:
+    turn.set_caller("app")
     await echo(turn)
 
 
@@ -376,9 +376,9 @@ async def test_a_head_that_is_late_is_told_to_the_reception_and_a_request_is_not
     assert (late.refused, fine.refused) == ([("receive_timeout", "192.0.2.7")], [])
 
 
-async def refuse_when_told(turn: Turn) -> None:
+async def refuse_when_told(turn: HttpRequestCycle) -> None:
     """As an upstream that takes nothing and then refuses: the first piece is taken, and reading stops."""
-    await turn.piece(10 * LIMIT_BYTES)
+    await turn.read_piece(10 * LIMIT_BYTES)
     await asyncio.sleep(0.5)
     turn.start(413, [], 5)
     await turn.write(b"large", last=True)
@@ -443,11 +443,11 @@ async def test_a_departure_reaches_whoever_watches_and_whoever_waits():
     left: list[str] = []
     go = asyncio.Event()
 
-    async def watching(turn: Turn) -> None:
-        await turn.body(LIMIT_BYTES)
-        turn.watch(lambda: left.append("watched"))
-        turn.watch(lambda: left.append("again"))()
-        turn.watch(lambda: left.append("once"))
+    async def watching(turn: HttpRequestCycle) -> None:
+        await turn.read_body(LIMIT_BYTES)
+        turn.on_disconnect(lambda: left.append("watched"))
+        turn.on_disconnect(lambda: left.append("again"))()
+        turn.on_disconnect(lambda: left.append("once"))
         await go.wait()
 
     held = Held()
@@ -459,7 +459,7 @@ async def test_a_departure_reaches_whoever_watches_and_whoever_waits():
         await rest()
     assert left == ["once"]
     assert [type(error) for error in held.raised] == [ClientGone]
-    watcher.turns[0].depart()
+    watcher.turns[0].disconnect()
     assert left == ["once"]
     go.set()
     await rest()
@@ -469,10 +469,10 @@ async def test_who_watches_too_late_is_told_at_once_and_writes_to_nobody():
     left: list[str] = []
     go = asyncio.Event()
 
-    async def late(turn: Turn) -> None:
-        await turn.body(LIMIT_BYTES)
+    async def late(turn: HttpRequestCycle) -> None:
+        await turn.read_body(LIMIT_BYTES)
         await go.wait()
-        turn.watch(lambda: left.append("left"))
+        turn.on_disconnect(lambda: left.append("left"))
         turn.start(200, [], 2)
         await turn.write(b"no", last=True)
 
@@ -488,16 +488,16 @@ async def test_who_watches_too_late_is_told_at_once_and_writes_to_nobody():
 async def test_a_client_that_takes_nothing_is_waited_for_and_at_last_cut_off():
     go = asyncio.Event()
 
-    async def stream(turn: Turn) -> None:
+    async def stream(turn: HttpRequestCycle) -> None:
         turn.start(200, [])
         await turn.write(b"1")
         await go.wait()
-        assert turn.offer(b"2")
+        assert turn.try_write(b"2")
 
     visitor = Visitor(stream, send_stall_s=3)
     visitor.connection.pause_writing()
     await visited(visitor, asked(b"x"))
-    assert (visitor.heard, visitor.turns[0].offer(b"lost")) == (b"", False)
+    assert (visitor.heard, visitor.turns[0].try_write(b"lost")) == (b"", False)
     await advance(2)
     visitor.connection.resume_writing()
     await advance(2)
@@ -518,7 +518,7 @@ async def test_a_client_that_takes_nothing_for_long_is_cut_off():
 
 
 async def test_a_wait_for_room_ends_with_the_connection():
-    async def stream(turn: Turn) -> None:
+    async def stream(turn: HttpRequestCycle) -> None:
         turn.start(200, [])
         await turn.write(b"1", last=True)
 
@@ -532,7 +532,7 @@ async def test_a_wait_for_room_ends_with_the_connection():
 
 @pytest.mark.parametrize("begun", [False, True])
 async def test_a_fault_of_the_street_is_logged_and_ends_the_connection(begun: bool, caplog: pytest.LogCaptureFixture):
-    async def broken(turn: Turn) -> None:
+    async def broken(turn: HttpRequestCycle) -> None:
         if begun:
             turn.start(200, [])
             await turn.write(b"1")
@@ -559,7 +559,7 @@ async def test_a_street_that_is_cancelled_leaves_no_client_waiting():
 
 @pytest.mark.parametrize("expects", [(), ("expect: 100-continue",)])
 async def test_nothing_is_written_behind_a_close_of_which_nobody_was_told_yet(expects: tuple[str, ...]):
-    async def cut(turn: Turn) -> None:
+    async def cut(turn: HttpRequestCycle) -> None:
         visitor.transport.abort()
         await echo(turn)
 
@@ -599,11 +599,11 @@ class Passing:
         self.raised: list[BaseException] = []
         self.wanted = asyncio.Semaphore(0)
 
-    async def __call__(self, turn: Turn) -> None:
+    async def __call__(self, turn: HttpRequestCycle) -> None:
         try:
             while True:
                 await self.wanted.acquire()
-                piece = await turn.piece(LIMIT_BYTES)
+                piece = await turn.read_piece(LIMIT_BYTES)
                 self.pieces.append(piece)
                 if not piece:
                     break
@@ -783,7 +783,7 @@ class AtOnce:
         self.seen: list[int] = []
         self.size = 2
 
-    async def __call__(self, turn: Turn) -> None:
+    async def __call__(self, turn: HttpRequestCycle) -> None:
         turn.start(200, [], self.size)
         await turn.write(b"x" * self.size, last=True)
         assert self.visitor is not None
@@ -883,15 +883,15 @@ async def test_a_connection_made_while_draining_closes_behind_its_answer():
     visitor.transport = late
     await visited(visitor, asked(b"1"))
     assert b"connection: close" in visitor.heard
-    assert visitor.turns[0].is_expected
+    assert visitor.turns[0].connected_before_drain
 
 
 async def test_a_connection_in_use_is_served_once_more_before_it_closes():
     visitor = Visitor(echo)
     await visited(visitor, asked(b"1"))
-    await advance(QUIET_S / 2)
+    await advance(DRAIN_IDLE_S / 2)
     visitor.connection.leave()
-    await advance(QUIET_S / 4)
+    await advance(DRAIN_IDLE_S / 4)
     await visited(visitor, asked(b"2"))
     assert (visitor.statuses, visitor.heard.count(b"connection: close")) == ([200, 200], 1)
     assert visitor.transport.ended
@@ -900,14 +900,14 @@ async def test_a_connection_in_use_is_served_once_more_before_it_closes():
 async def test_an_idle_connection_closes_after_a_quiet_second_and_at_once_where_that_is_over():
     fresh, old, silent, begun = Visitor(echo), Visitor(echo), Visitor(echo), Visitor(echo)
     await visited(old, asked(b"1"))
-    await advance(QUIET_S * 2)
+    await advance(DRAIN_IDLE_S * 2)
     await visited(fresh, asked(b"1"))
     await visited(begun, asked(b"1")[:10])
     for visitor in (fresh, old, silent, begun):
         visitor.connection.leave()
     await advance(0.01)
     assert [each.transport.ended for each in (fresh, old, silent, begun)] == [False, True, True, False]
-    await advance(QUIET_S)
+    await advance(DRAIN_IDLE_S)
     assert [each.transport.ended for each in (fresh, begun)] == [True, False]
     assert not fresh.connection.may_ask
     begun.say(asked(b"1")[10:])
@@ -923,12 +923,12 @@ async def test_an_answer_that_began_before_the_stop_leaves_a_second_for_the_next
     held.go.set()
     await rest()
     assert (visitor.transport.ended, b"connection: close" in visitor.heard) == (False, False)
-    await advance(QUIET_S)
+    await advance(DRAIN_IDLE_S)
     assert (visitor.transport.ended, visitor.transport.aborted) == (True, False)
 
 
 def begin_and_hold(held: Held) -> Any:
-    async def serve(turn: Turn) -> None:
+    async def serve(turn: HttpRequestCycle) -> None:
         turn.start(200, [], None)
         await turn.write(b"a")
         await held.go.wait()

@@ -5,19 +5,25 @@ from dataclasses import replace
 from gatepass.auth.authenticator import LOCAL
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
-from gatepass.learning.learned_rule import HOUR_S, Learned, Lesson, Subject
+from gatepass.learning.learned_rule import HOUR_S, LearnedRule, LearnedRuleRecord, RuleScope
 from gatepass.proxy.routing import RouteTable
 from gatepass.server.pages import merged, pinned, shown, visible
 
 WALL_S = 1_800_000_000.0
-ONE = Learned(
-    Subject("chat", "o3", "chat"), Lesson("stream", "synth"), "learned", "no stream", WALL_S - 100, WALL_S + HOUR_S, 4
+ONE = LearnedRuleRecord(
+    RuleScope("chat", "o3", "chat"),
+    LearnedRule("stream", "synth"),
+    "learned",
+    "no stream",
+    WALL_S - 100,
+    WALL_S + HOUR_S,
+    4,
 )
-FAILED = replace(ONE, state="failed", lesson=Lesson("drop", "seed"))
+FAILED = replace(ONE, state="failed", rule=LearnedRule("drop", "seed"))
 CONFIG = Config.model_validate({"upstreams": {"chat": {"base_url": "https://h/v1"}}})
 
 
-def rows(*learned: Learned):
+def rows(*learned: LearnedRuleRecord):
     return [one.as_row() for one in learned]
 
 
@@ -29,9 +35,9 @@ def test_one_lesson_of_two_processes_is_one_row_with_all_its_uses():
 
 def test_rows_about_something_else_stay_apart_in_the_order_of_their_models():
     others = [
-        replace(ONE, subject=ONE.subject._replace(upstream="azure")),
-        replace(ONE, subject=ONE.subject._replace(credential="corp")),
-        replace(ONE, subject=ONE.subject._replace(operation="completions")),
+        replace(ONE, scope=ONE.scope._replace(upstream="azure")),
+        replace(ONE, scope=ONE.scope._replace(credential="corp")),
+        replace(ONE, scope=ONE.scope._replace(operation="completions")),
         FAILED,
     ]
     found = merged([rows(*others), rows(ONE), []])
@@ -71,7 +77,7 @@ def key_for(*models: str) -> AccessKey:
 
 def seen_by(caller: AccessKey) -> list[str]:
     there = [("chat", "o3"), ("other", "gpt-5"), ("other", "the-one"), ("chat", "gpt-5"), ("chat", "")]
-    known = rows(*(replace(ONE, subject=Subject(upstream, model, "chat")) for upstream, model in there))
+    known = rows(*(replace(ONE, scope=RuleScope(upstream, model, "chat")) for upstream, model in there))
     shown_rows = visible(known, caller, RouteTable.from_config(ROUTED), ROUTED)
     return [f"{row['upstream']}/{row['model']}" for row in shown_rows]
 

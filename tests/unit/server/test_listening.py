@@ -19,7 +19,7 @@ from gatepass.server.listening import (
     PAUSE_S,
     Acceptor,
     AcceptWatch,
-    Seats,
+    ConnectionCounts,
     descriptor_limit,
     has_free_descriptor,
     listen,
@@ -93,7 +93,7 @@ def connections(listening: socket.socket, count: int) -> Iterator[None]:
         yield
 
 
-async def accepted(listening: socket.socket, seats: Seats, count: int) -> None:
+async def accepted(listening: socket.socket, seats: ConnectionCounts, count: int) -> None:
     """Return when an acceptor with `seats` has accepted `count` connections."""
     made: list[asyncio.BaseTransport] = []
     acceptor = Acceptor(listening, lambda: Counting(made), lambda: len(made), seats)
@@ -107,17 +107,17 @@ async def accepted(listening: socket.socket, seats: Seats, count: int) -> None:
 
 
 async def test_where_the_worker_with_the_fewest_connections_hangs_another_accepts(tmp_path: Path) -> None:
-    Seats(tmp_path / "seats", 1).publish(0)
+    ConnectionCounts(tmp_path / "seats", 1).publish(0)
     began_s = time.monotonic()
-    await accepted(listen("127.0.0.1", 0), Seats(tmp_path / "seats", 0), 30)
+    await accepted(listen("127.0.0.1", 0), ConnectionCounts(tmp_path / "seats", 0), 30)
     assert time.monotonic() - began_s >= PAUSE_S
 
 
 async def test_a_worker_that_ended_counts_no_more(tmp_path: Path) -> None:
-    first, second = (Seats(tmp_path / "seats", own) for own in (0, 1))
+    first, second = (ConnectionCounts(tmp_path / "seats", own) for own in (0, 1))
     first.publish(7)
     second.publish(3)
-    assert Seats(tmp_path / "seats").fewest() == 3
+    assert ConnectionCounts(tmp_path / "seats").fewest() == 3
     first.clear(1)
     assert second.fewest() == 7
     first.clear(0)
@@ -138,5 +138,5 @@ class OneFailure(socket.socket):
 
 async def test_a_connection_waits_while_no_descriptor_is_free(tmp_path: Path) -> None:
     listening = OneFailure(fileno=listen("127.0.0.1", 0).detach())
-    await accepted(listening, Seats(tmp_path / "seats", 0), 2)
+    await accepted(listening, ConnectionCounts(tmp_path / "seats", 0), 2)
     assert listening.failed

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from gatepass.server.asgi import show
-from gatepass.server.cycle import Turn
+from gatepass.server.cycle import HttpRequestCycle
 from tests.unit.http_client.loop import rest
 from tests.unit.server.visitor import DATE, Visitor, asked
 
@@ -80,7 +80,7 @@ async def test_receive_tells_of_a_departure_and_not_before():
             if heard[-1] == "http.disconnect":
                 return
 
-    async def serve(turn: Turn) -> None:
+    async def serve(turn: HttpRequestCycle) -> None:
         await show(waits, turn, 100)
 
     visitor = Visitor(serve)

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from gatepass.clock import Deadline
-from gatepass.server.cycle import Turn
-from gatepass.server.parser import Reader
-from gatepass.server.timeouts import BODY_GRACE_S, Awaited, Patience
+from gatepass.server.cycle import HttpRequestCycle
+from gatepass.server.parser import RequestParser
+from gatepass.server.timeouts import BODY_GRACE_S, AwaitedInput, ReceiveTimeouts
 from tests.unit.http_client.loop import advance, driven
 from tests.unit.server.desk import Desk
 from tests.unit.server.visitor import asked
@@ -26,18 +26,20 @@ class Wait:
     """A client that sends, and what it was too late with."""
 
     def __init__(self) -> None:
-        self.late: list[Awaited | None] = []
+        self.late: list[AwaitedInput | None] = []
         self.desk = Desk()
-        self.reader = Reader(self.desk)
-        self.patience = Patience(Deadline(asyncio.get_running_loop(), self._late), RECEIVE_S, KEEP_ALIVE_S, BYTES_PER_S)
-        self.serving: Turn | None = None
+        self.reader = RequestParser(self.desk)
+        self.patience = ReceiveTimeouts(
+            Deadline(asyncio.get_running_loop(), self._late), RECEIVE_S, KEEP_ALIVE_S, BYTES_PER_S
+        )
+        self.serving: HttpRequestCycle | None = None
         self.bound()
 
     def _late(self) -> None:
-        self.late.append(self.patience.spent())
+        self.late.append(self.patience.expired())
 
     def bound(self) -> None:
-        self.patience.bound(self.reader, self.serving)
+        self.patience.update(self.reader, self.serving)
 
     def say(self, data: bytes) -> None:
         self.reader.feed(data)
@@ -50,7 +52,7 @@ class Wait:
 
     def pass_on(self) -> None:
         """The street takes the body as it comes."""
-        self.desk.turns[0].is_passed_on = True
+        self.desk.turns[0].is_streamed = True
         self.bound()
 
 
@@ -65,7 +67,7 @@ async def test_a_head_has_one_time_however_it_is_dribbled():
     await dribble(wait, RAW[:16], RECEIVE_S - 4)
     assert wait.late == []
     await advance(4)
-    assert wait.late == [Awaited.HEAD]
+    assert wait.late == [AwaitedInput.HEAD]
 
 
 async def test_a_body_has_its_own_time_however_it_is_dribbled():
@@ -75,7 +77,7 @@ async def test_a_body_has_its_own_time_however_it_is_dribbled():
     await dribble(wait, RAW[-10:-1], RECEIVE_S - 2)
     assert wait.late == []
     await advance(2)
-    assert wait.late == [Awaited.BODY]
+    assert wait.late == [AwaitedInput.BODY]
 
 
 async def test_each_piece_of_a_body_that_is_passed_on_has_its_time():
@@ -85,31 +87,31 @@ async def test_each_piece_of_a_body_that_is_passed_on_has_its_time():
     await dribble(wait, RAW[-10:-1], 9 * (RECEIVE_S - 1))
     assert wait.late == []
     await advance(RECEIVE_S)
-    assert wait.late == [Awaited.BODY]
+    assert wait.late == [AwaitedInput.BODY]
 
 
 async def test_no_piece_is_awaited_while_nobody_takes_those_that_are_here():
     wait = Wait()
     wait.say(RAW[:-10])
     wait.pass_on()
-    wait.patience.hold()
+    wait.patience.suspend()
     wait.bound()
     await advance(10 * RECEIVE_S)
     assert wait.late == []
-    wait.patience.rest()
+    wait.patience.clear()
     wait.bound()
     await advance(RECEIVE_S)
-    assert wait.late == [Awaited.BODY]
+    assert wait.late == [AwaitedInput.BODY]
 
 
 async def test_a_body_behind_one_that_nobody_took_has_its_time():
     wait = Wait()
     wait.say(RAW[:-1])
     wait.pass_on()
-    wait.patience.hold()
+    wait.patience.suspend()
     wait.say(RAW[-1:] + RAW[:-1])
     await advance(RECEIVE_S)
-    assert wait.late == [Awaited.BODY]
+    assert wait.late == [AwaitedInput.BODY]
 
 
 @pytest.mark.parametrize("is_passed_on", [False, True])
@@ -119,11 +121,11 @@ async def test_the_rest_of_a_late_body_buys_no_time_with_its_pieces(is_passed_on
     if is_passed_on:
         wait.pass_on()
     await advance(RECEIVE_S)
-    wait.patience.expect(Awaited.REST, BODY_GRACE_S)
+    wait.patience.start(AwaitedInput.REST, BODY_GRACE_S)
     await dribble(wait, RAW[-10:-1], BODY_GRACE_S - 0.5)
-    assert wait.late == [Awaited.BODY]
+    assert wait.late == [AwaitedInput.BODY]
     await advance(0.5)
-    assert wait.late == [Awaited.BODY, Awaited.REST]
+    assert wait.late == [AwaitedInput.BODY, AwaitedInput.REST]
 
 
 async def test_nothing_is_awaited_while_a_whole_request_is_served_and_then_the_next():
@@ -135,7 +137,7 @@ async def test_nothing_is_awaited_while_a_whole_request_is_served_and_then_the_n
     wait.bound()
     assert wait.late == []
     await advance(1)
-    assert wait.late == [Awaited.NEXT]
+    assert wait.late == [AwaitedInput.NEXT]
 
 
 async def test_a_request_after_the_other_sets_no_timer():
@@ -151,23 +153,23 @@ async def test_a_request_after_the_other_sets_no_timer():
 
 async def test_what_is_expected_already_keeps_its_time():
     wait = Wait()
-    wait.patience.expect(Awaited.CLOSE, 2)
+    wait.patience.start(AwaitedInput.CLOSE, 2)
     await advance(1)
-    wait.patience.expect(Awaited.CLOSE, 2)
+    wait.patience.start(AwaitedInput.CLOSE, 2)
     await advance(1)
-    assert wait.late == [Awaited.CLOSE]
+    assert wait.late == [AwaitedInput.CLOSE]
 
 
 async def test_after_a_rest_the_same_has_its_time_anew():
     wait = Wait()
     await advance(RECEIVE_S - 1)
-    wait.patience.rest()
+    wait.patience.clear()
     await advance(2)
     wait.bound()
     await advance(RECEIVE_S - 1)
     assert wait.late == []
     await advance(1)
-    assert wait.late == [Awaited.HEAD]
+    assert wait.late == [AwaitedInput.HEAD]
 
 
 async def test_what_was_late_and_is_awaited_again_has_its_time_anew():
@@ -175,7 +177,7 @@ async def test_what_was_late_and_is_awaited_again_has_its_time_anew():
     await advance(RECEIVE_S)
     wait.bound()
     await advance(RECEIVE_S)
-    assert wait.late == [Awaited.HEAD, Awaited.HEAD]
+    assert wait.late == [AwaitedInput.HEAD, AwaitedInput.HEAD]
 
 
 async def test_nothing_is_late_when_it_is_closed():

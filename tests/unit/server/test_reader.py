@@ -5,17 +5,17 @@ from __future__ import annotations
 import pytest
 
 from gatepass.errors import GatepassError
-from gatepass.server.parser import HEAD_BYTES, HEADER_FIELDS, Reader
+from gatepass.server.parser import HEAD_BYTES, HEADER_FIELDS, RequestParser
 from tests.unit.server.desk import Desk
 from tests.unit.server.visitor import asked
 
 LIMIT_BYTES = 1_000_000
 
 
-def fed(*pieces: bytes) -> tuple[Desk, Reader]:
+def fed(*pieces: bytes) -> tuple[Desk, RequestParser]:
     """Whose turns they became, and who read `pieces`."""
     desk = Desk()
-    reader = Reader(desk)
+    reader = RequestParser(desk)
     reader.peer = "192.0.2.7"
     for piece in pieces:
         reader.feed(piece)
@@ -49,8 +49,8 @@ async def test_a_request_is_the_same_wherever_it_is_split(form: str):
         assert (turn.method, turn.path, turn.target, turn.version, turn.headers, turn.peer, turn.persists) == (
             *("POST", "/v1/x", whole.target, "1.1", whole.headers, "192.0.2.7", True),
         )
-        assert (turn.is_whole, await turn.body(LIMIT_BYTES)) == (True, b"hello"), cut
-        assert (reader.turn, reader.in_head) == (None, False)
+        assert (turn.is_whole, await turn.read_body(LIMIT_BYTES)) == (True, b"hello"), cut
+        assert (reader.cycle, reader.in_head) == (None, False)
 
 
 async def test_names_of_fields_are_lowered_and_their_values_kept():
@@ -73,32 +73,32 @@ async def test_an_offer_to_upgrade_is_ignored_and_the_body_kept_wherever_it_is_s
     (whole,) = fed(raw)[0].turns
     for cut in range(len(raw) + 1):
         desk, reader = fed(before + raw[:cut], raw[cut:], asked(b"behind"))
-        bodies = [await turn.body(LIMIT_BYTES) for turn in desk.turns if turn.is_whole]
+        bodies = [await turn.read_body(LIMIT_BYTES) for turn in desk.turns if turn.is_whole]
         assert bodies == [b"before", b"hello", b"behind"][0 if before else 1 :], cut
-        assert (desk.turns[-2].headers, desk.turns[-2].persists, reader.turn) == (whole.headers, True, None)
+        assert (desk.turns[-2].headers, desk.turns[-2].persists, reader.cycle) == (whole.headers, True, None)
 
 
 async def test_an_offer_byte_by_byte_is_ignored_as_well():
     for raw in OFFERS.values():
         desk, _ = fed(*(bytes([byte]) for byte in raw))
         (turn,) = desk.turns
-        assert (turn.is_whole, await turn.body(LIMIT_BYTES)) == (True, b"hello")
+        assert (turn.is_whole, await turn.read_body(LIMIT_BYTES)) == (True, b"hello")
 
 
 def test_a_body_behind_an_offer_is_waited_for():
     desk, reader = fed(OFFERS["length"][:-1])
-    assert (reader.turn, desk.turns[0].is_whole) == (desk.turns[0], False)
+    assert (reader.cycle, desk.turns[0].is_whole) == (desk.turns[0], False)
 
 
 async def test_offers_sent_ahead_are_all_ignored():
     many = 2_000
     desk, _ = fed(b"".join(asked(b"%d" % number, *OFFER) for number in range(many)))
-    assert [await turn.body(LIMIT_BYTES) for turn in desk.turns] == [b"%d" % number for number in range(many)]
+    assert [await turn.read_body(LIMIT_BYTES) for turn in desk.turns] == [b"%d" % number for number in range(many)]
 
 
 def test_an_offer_without_a_body_is_a_whole_request():
     desk, reader = fed(asked(b"", *OFFER, line="GET /v1/models HTTP/1.1"))
-    assert ([turn.is_whole for turn in desk.turns], reader.turn) == ([True], None)
+    assert ([turn.is_whole for turn in desk.turns], reader.cycle) == ([True], None)
 
 
 def test_what_is_broken_behind_an_offer_is_refused():
@@ -108,15 +108,15 @@ def test_what_is_broken_behind_an_offer_is_refused():
 def test_it_knows_what_it_waits_for():
     raw = asked(b"hello")
     desk, reader = fed()
-    assert (reader.in_head, reader.turn) == (True, None)
+    assert (reader.in_head, reader.cycle) == (True, None)
     reader.feed(raw[:10])
-    assert (reader.in_head, reader.turn) == (True, None)
+    assert (reader.in_head, reader.cycle) == (True, None)
     reader.feed(raw[10:-1])
-    assert (reader.in_head, reader.turn) == (False, desk.turns[0])
+    assert (reader.in_head, reader.cycle) == (False, desk.turns[0])
     reader.feed(raw[-1:])
-    assert (reader.in_head, reader.turn) == (False, None)
+    assert (reader.in_head, reader.cycle) == (False, None)
     reader.feed(raw[:10])
-    assert (reader.in_head, reader.turn) == (True, None)
+    assert (reader.in_head, reader.cycle) == (True, None)
 
 
 @pytest.mark.parametrize(
@@ -204,4 +204,4 @@ def test_a_large_body_in_the_piece_that_ends_its_head_is_none_of_the_head():
 async def test_what_is_closed_has_no_request_any_more():
     desk, reader = fed(asked(b"hello")[:-1])
     reader.close()
-    assert (reader.turn, desk.turns[0].is_whole) == (None, False)
+    assert (reader.cycle, desk.turns[0].is_whole) == (None, False)

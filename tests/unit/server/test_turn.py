@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 
 from gatepass.errors import GatepassError
-from gatepass.server.cycle import JOINED_BYTES, Turn, header_lines
+from gatepass.server.cycle import JOINED_BYTES, HttpRequestCycle, header_lines
 from tests.unit.http_client.loop import rest
 from tests.unit.server.visitor import DATE, Visitor, asked
 
@@ -22,9 +22,9 @@ class Reader:
     def __init__(self) -> None:
         self.read: list[bytes | str] = []
 
-    async def __call__(self, turn: Turn) -> None:
+    async def __call__(self, turn: HttpRequestCycle) -> None:
         try:
-            self.read.append(await turn.body(LIMIT_BYTES))
+            self.read.append(await turn.read_body(LIMIT_BYTES))
         except GatepassError as error:
             self.read.append(error.code)
         turn.start(200, [], 0)
@@ -79,7 +79,7 @@ async def test_a_body_that_was_never_asked_for_ends_the_connection():
 
 
 def answer_with(*pieces: bytes, status: int = 200, length_bytes: int | None = None):
-    async def answer(turn: Turn) -> None:
+    async def answer(turn: HttpRequestCycle) -> None:
         turn.start(status, [], length_bytes)
         for piece in pieces[:-1]:
             await turn.write(piece)
@@ -130,10 +130,10 @@ async def test_pieces_of_every_size_are_framed_alike_written_or_offered(line: st
     for sizes in product((0, 1, JOINED_BYTES, JOINED_BYTES + 1), repeat=3):
         pieces = [letter * size for letter, size in zip((b"a", b"b", b"c"), sizes, strict=True)]
 
-        async def answer(turn: Turn, pieces: list[bytes] = pieces) -> None:
+        async def answer(turn: HttpRequestCycle, pieces: list[bytes] = pieces) -> None:
             turn.start(200, [])
             await turn.write(pieces[0])
-            assert turn.offer(pieces[1])
+            assert turn.try_write(pieces[1])
             await turn.write(pieces[2], last=True)
 
         visitor = Visitor(answer)

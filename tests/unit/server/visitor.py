@@ -11,15 +11,15 @@ from uvicorn.server import ServerState
 
 from gatepass.config.model import Limits
 from gatepass.errors import GatepassError
-from gatepass.proxy.in_flight import Live
-from gatepass.server.connection import ClientConnection, Reception
+from gatepass.proxy.in_flight import InFlightRequests
+from gatepass.server.connection import ClientConnection, ConnectionContext
 from gatepass.server.connection_shares import ConnectionShares, TrustedProxies
-from gatepass.server.cycle import Turn
+from gatepass.server.cycle import HttpRequestCycle
 
 KEEP_ALIVE_S = 75.0
 DATE = b"Fri, 20 Nov 2026 11:00:00 GMT"
 
-Serve = Callable[[Turn], Awaitable[None]]
+Serve = Callable[[HttpRequestCycle], Awaitable[None]]
 
 
 class FakeTransport(asyncio.Transport):
@@ -86,22 +86,24 @@ class Visitor:
         shares: ConnectionShares[Any] | None = None,
         **limits: Any,
     ) -> None:
-        self.turns: list[Turn] = []
+        self.turns: list[HttpRequestCycle] = []
         self.state = state or ServerState()
         self.state.default_headers = [(b"date", DATE)]
         self._serve = serve
         self.refused: list[tuple[str, str]] = []
-        self.live = Live(limit=1)
+        self.live = InFlightRequests(limit=1)
         bounds = Limits(**limits)
         if shares is None:
             shares = ConnectionShares(bounds.connections, bounds.unauthenticated, callers=1)
-        reception = Reception(self._note, self._refuse, bounds, KEEP_ALIVE_S, TrustedProxies(()), shares, self.live)
+        reception = ConnectionContext(
+            self._note, self._refuse, bounds, KEEP_ALIVE_S, TrustedProxies(()), shares, self.live
+        )
         config = Config("nowhere:app")
         self.connection = made(reception, config=config, server_state=self.state, app_state={})
         self.transport = FakeTransport(self.connection)
         self.connection.connection_made(self.transport)
 
-    def _note(self, turn: Turn) -> Awaitable[None]:
+    def _note(self, turn: HttpRequestCycle) -> Awaitable[None]:
         self.turns.append(turn)
         return self._serve(turn)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from gatepass.sse.chunk import Origin
+from gatepass.sse.chunk import EnvelopeDefaults
 from tests.unit.sse.streams import DONE, data
 
 Chunk = dict[str, Any]
@@ -16,10 +16,10 @@ Chunk = dict[str, Any]
 CREATED_S = 1_790_000_000
 
 
-def origin() -> Origin:
+def origin() -> EnvelopeDefaults:
     """Ids that count up from the same number in every test."""
     numbers = itertools.count(1)
-    return Origin(lambda prefix: f"{prefix}{next(numbers):024x}", CREATED_S, "asked-for")
+    return EnvelopeDefaults(lambda prefix: f"{prefix}{next(numbers):024x}", CREATED_S, "asked-for")
 
 
 # --- what is meant --------------------------------------------------------------------------------

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from gatepass.sse.choice_repair import Wishes
+from gatepass.sse.choice_repair import RepairOptions
 from gatepass.sse.event import parse_event, read_json, split_events
-from gatepass.sse.repair import Repair
+from gatepass.sse.repair import StreamRepair
 from tests.unit.sse.documents import origin
 from tests.unit.sse.streams import DONE, chunk, data
 
@@ -16,8 +16,8 @@ ROLE = chunk({"role": "assistant", "content": ""})
 STOP = chunk({}, "stop")
 
 
-def new_repair(**wishes: Any) -> Repair:
-    return Repair(Wishes(**wishes), origin())
+def new_repair(**wishes: Any) -> StreamRepair:
+    return StreamRepair(RepairOptions(**wishes), origin())
 
 
 def said(stream: bytes) -> list[Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gatepass.sse.event_stream import EventStream
-from gatepass.types import Complaint
+from gatepass.types import UpstreamErrorBody
 
 LIMIT_BYTES = 1 << 20
 DONE = b"data: [DONE]\n\n"
@@ -63,7 +63,7 @@ def pieces(stream: bytes, size_bytes: int) -> Iterator[bytes]:
     return (stream[at : at + size_bytes] for at in range(0, len(stream), size_bytes))
 
 
-def read_error(said: Any) -> Complaint | None:
+def read_error(said: Any) -> UpstreamErrorBody | None:
     """Reads some shapes of errors, as gatepass.upstream does for many more; masks one secret."""
     if isinstance(said, list):
         return read_error(said[0]) if said else None
@@ -71,17 +71,17 @@ def read_error(said: Any) -> Complaint | None:
         return None
     error = said.get("error")
     if isinstance(error, str) and error:
-        return Complaint(_mask(error))
+        return UpstreamErrorBody(_mask(error))
     if isinstance(error, dict) and isinstance(error.get("message"), str):
         return _complaint(error)
     failed = said.get("object") == "error" or said.get("code") not in (None, 0, 200)
     return _complaint(said) if failed and isinstance(said.get("message"), str) else None
 
 
-def _complaint(error: dict[str, Any]) -> Complaint:
+def _complaint(error: dict[str, Any]) -> UpstreamErrorBody:
     status, kind, code, param = (error.get(name) for name in ("status", "type", "code", "param"))
     more = {name: value for name, value in error.items() if name not in ("message", "type", "code", "param")}
-    return Complaint(
+    return UpstreamErrorBody(
         _mask(error["message"]),
         status=status,
         kind=kind,

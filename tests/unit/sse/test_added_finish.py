@@ -5,10 +5,10 @@ import json
 import pytest
 
 from gatepass.config.access import BUILT_IN
-from gatepass.sse.choice_repair import CALL_BYTES, MAX_ARGUMENT_BYTES, Wishes
+from gatepass.sse.choice_repair import CALL_BYTES, MAX_ARGUMENT_BYTES, RepairOptions
 from gatepass.sse.client_transforms import after_of
 from gatepass.sse.event_stream import EventStream
-from gatepass.sse.repair import MAX_CHOICES, Repair
+from gatepass.sse.repair import MAX_CHOICES, StreamRepair
 from tests.unit.sse.documents import origin
 from tests.unit.sse.peer import chunks_of
 from tests.unit.sse.streams import DONE, LIMIT_BYTES, chunk, code, data, looks_finished, read_error, text
@@ -18,7 +18,7 @@ USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 
 
 def read(*blocks, include_usage=False):
-    stream = EventStream("chat", LIMIT_BYTES, read_error, repair=Repair(Wishes(include_usage), origin()))
+    stream = EventStream("chat", LIMIT_BYTES, read_error, repair=StreamRepair(RepairOptions(include_usage), origin()))
     return b"".join(map(stream.feed, blocks)) + stream.finish(), stream
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.errors import GatepassError, UpstreamClosed
-from gatepass.sse.aggregate import MAX_CHOICES, Aggregator
+from gatepass.sse.aggregate import MAX_CHOICES, CompletionAggregator
 from tests.unit.sse.documents import CREATED_S, clean_streams, completions, events, fed, meaning, origin
 from tests.unit.sse.peer import helper_reads, strictly, strictly_legacy
 from tests.unit.sse.streams import DONE, LIMIT_BYTES, REALISTIC, chunk, data, read_error, text, with_line_ends
@@ -17,8 +17,8 @@ USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 HEAD = {"id": "chatcmpl-7", "created": 1_700_000_000, "model": "gpt-4o-240806-deploy-gs"}
 
 
-def aggregator(limit_bytes: int = LIMIT_BYTES, **more: Any) -> Aggregator:
-    return Aggregator("chat", limit_bytes, read_error, origin(), **more)
+def aggregator(limit_bytes: int = LIMIT_BYTES, **more: Any) -> CompletionAggregator:
+    return CompletionAggregator("chat", limit_bytes, read_error, origin(), **more)
 
 
 def aggregated(*blocks: bytes, **more: Any) -> dict[str, Any]:

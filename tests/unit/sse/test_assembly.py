@@ -7,10 +7,10 @@ import json
 import pytest
 
 from gatepass.errors import GatepassError
-from gatepass.sse.aggregate import Aggregator, Assembly
-from gatepass.sse.choice_repair import Wishes
+from gatepass.sse.aggregate import BodyAggregator, CompletionAggregator
+from gatepass.sse.choice_repair import RepairOptions
 from gatepass.sse.dialect_transforms import RagflowStream
-from gatepass.sse.repair import Repair
+from gatepass.sse.repair import StreamRepair
 from tests.unit.sse.documents import origin
 from tests.unit.sse.streams import DONE, LIMIT_BYTES, chunk, data, read_error, text
 
@@ -18,11 +18,11 @@ STOP = data(chunk({}, finish="stop"))
 LINES = b"".join([b": hello\n\n", text("he"), text("llo"), STOP, DONE])
 
 
-def assembly(limit_bytes: int = LIMIT_BYTES, shapers=()) -> Assembly:
-    return Assembly("chat", Aggregator("chat", LIMIT_BYTES, read_error, origin()), limit_bytes, shapers)
+def assembly(limit_bytes: int = LIMIT_BYTES, shapers=()) -> BodyAggregator:
+    return BodyAggregator("chat", CompletionAggregator("chat", LIMIT_BYTES, read_error, origin()), limit_bytes, shapers)
 
 
-def content(one: Assembly) -> str:
+def content(one: BodyAggregator) -> str:
     said: str = json.loads(one.finish())["choices"][0]["message"]["content"]
     return said
 
@@ -92,7 +92,7 @@ TEXTS = ("The answer", "The answer is", "The answer is forty")
 
 @pytest.mark.parametrize("end", [DONE, b""])
 def test_shapers_give_out_what_they_hold(end):
-    repair = Repair(Wishes(None, "keep", cumulative=True), origin())
+    repair = StreamRepair(RepairOptions(None, "keep", cumulative=True), origin())
     one = assembly(shapers=[RagflowStream(origin(), wants_usage=True), repair])
     for said in TEXTS:
         assert one.feed(text(said))

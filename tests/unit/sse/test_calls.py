@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gatepass.sse.tool_calls import MAX_CALLS, Calls
+from gatepass.sse.tool_calls import MAX_CALLS, ToolCallTracker
 
 
 def entry(index: int | None = None, identity: Any = None, name: str | None = None, arguments: str | None = None):
@@ -21,8 +21,8 @@ def entry(index: int | None = None, identity: Any = None, name: str | None = Non
 
 
 def placed(*deltas: list[dict[str, Any]]) -> list[list[tuple[int, bool]]]:
-    calls = Calls()
-    return [[(piece.call.number, piece.opens) for piece in calls.place(delta)] for delta in deltas]
+    calls = ToolCallTracker()
+    return [[(piece.call.number, piece.is_first) for piece in calls.assign(delta)] for delta in deltas]
 
 
 @pytest.mark.parametrize(
@@ -130,24 +130,24 @@ def test_each_piece_finds_its_call(deltas, expected):
 
 
 def test_id_of_a_call_is_the_first_it_was_given_and_no_other_has_it():
-    calls = Calls()
+    calls = ToolCallTracker()
     for delta in ([entry(0, None, "f")], [entry(0, "a", None, "{")], [entry(1, "a", "g")], [entry(0, "b", None, "}")]):
-        pieces = calls.place(delta)
-    first, second = pieces[0].call, calls.place([entry(1)])[0].call
+        pieces = calls.assign(delta)
+    first, second = pieces[0].call, calls.assign([entry(1)])[0].call
     assert (first.id, second.id, len(calls)) == ("a", "", 2)
 
 
 def test_long_ids_are_kept_whole():
-    [piece] = Calls().place([entry(0, "x" * 3000, "f")])
+    [piece] = ToolCallTracker().assign([entry(0, "x" * 3000, "f")])
     assert piece.call.id == "x" * 3000
 
 
 def test_more_calls_than_any_answer_has_share_the_last_one():
-    calls = Calls()
+    calls = ToolCallTracker()
     for number in range(MAX_CALLS + 5):
-        [piece] = calls.place([entry(number, f"id-{number}", "f")])
+        [piece] = calls.assign([entry(number, f"id-{number}", "f")])
     for number in range(3 * MAX_CALLS):
-        calls.place([entry(10_000 + number, "id-1", None, "{")])
+        calls.assign([entry(10_000 + number, "id-1", None, "{")])
     assert (len(calls), piece.call.number) == (MAX_CALLS, MAX_CALLS - 1)
     assert len(calls._by_index) == MAX_CALLS
     assert len(calls._by_id) == MAX_CALLS

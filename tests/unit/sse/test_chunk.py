@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from gatepass.sse.chunk import envelope, event, json_text, text_of_id, unwrapped
+from gatepass.sse.chunk import complete_envelope, encode_event, json_text, text_of_id, unwrap
 from tests.unit.sse.documents import CREATED_S, origin
 
 
 def test_event_is_one_compact_line_in_utf_8():
-    assert event({"a": ["größer 東京 🚀", "two\nlines", 1.5, None]}) == (
+    assert encode_event({"a": ["größer 東京 🚀", "two\nlines", 1.5, None]}) == (
         'data: {"a":["größer 東京 🚀","two\\nlines",1.5,null]}\n\n'.encode()
     )
 
@@ -29,7 +29,7 @@ def test_nested_too_deep_is_a_value_error():
 
 def test_complete_envelope_is_kept():
     said = {"id": "a", "object": "x", "created": 7, "model": "m", "system_fingerprint": None, "service_tier": "t"}
-    assert envelope(said, origin(), "o", "p-") == said | {"object": "o"}
+    assert complete_envelope(said, origin(), "o", "p-") == said | {"object": "o"}
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_complete_envelope_is_kept():
     ],
 )
 def test_missing_envelope_comes_from_the_origin(said):
-    assert envelope(said, origin(), "o", "p-") == {
+    assert complete_envelope(said, origin(), "o", "p-") == {
         "id": "p-000000000000000000000001",
         "object": "o",
         "created": CREATED_S,
@@ -54,7 +54,7 @@ def test_missing_envelope_comes_from_the_origin(said):
 
 
 def test_time_with_a_fraction_becomes_whole_seconds():
-    assert envelope({"created": 12.9}, origin(), "o", "p-")["created"] == 12
+    assert complete_envelope({"created": 12.9}, origin(), "o", "p-")["created"] == 12
 
 
 @pytest.mark.parametrize(
@@ -79,4 +79,4 @@ CHUNK: dict[str, object] = {"choices": []}
     ],
 )
 def test_only_what_is_wrapped_is_unwrapped(said, inside):
-    assert unwrapped(said) is (said if inside is None else inside)
+    assert unwrap(said) is (said if inside is None else inside)

@@ -189,11 +189,11 @@ def test_no_more_texts_are_watched_than_may():
 
 
 def test_no_more_of_a_text_is_remembered_than_may_be():
-    from gatepass.sse.choice_repair import Kind, _Text
+    from gatepass.sse.choice_repair import TextKind, _Text
 
-    text = _Text("content", so_far="x" * MAX_CHARS, kind=Kind.CUMULATIVE)
+    text = _Text("content", so_far="x" * MAX_CHARS, kind=TextKind.CUMULATIVE)
     assert text._new_part("y") == "y"
-    assert (text.kind, text.so_far) == (Kind.PLAIN, "")
+    assert (text.kind, text.so_far) == (TextKind.PLAIN, "")
 
 
 @given(st.text(min_size=1, max_size=60), st.lists(st.integers(0, 60), min_size=3, max_size=8), st.booleans())

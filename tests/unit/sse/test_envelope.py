@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from gatepass.sse.choice_repair import Wishes
-from gatepass.sse.chunk import Origin
-from gatepass.sse.repair import MAX_MOVED_BYTES, Repair
+from gatepass.sse.choice_repair import RepairOptions
+from gatepass.sse.chunk import EnvelopeDefaults
+from gatepass.sse.repair import MAX_MOVED_BYTES, StreamRepair
 from tests.unit.sse.repair_streams import ROLE, STOP, USAGE, deltas, repaired
 from tests.unit.sse.streams import chunk
 
@@ -222,7 +222,7 @@ def test_messages_that_are_pieces_of_an_answer_are_its_deltas():
 
 
 def test_a_message_behind_a_mere_role_is_the_answer_and_no_repetition():
-    repair = Repair(Wishes(), Origin(lambda prefix: f"{prefix}x", 1, "m"))
+    repair = StreamRepair(RepairOptions(), EnvelopeDefaults(lambda prefix: f"{prefix}x", 1, "m"))
     repair.feed(b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n')
     said = repair.feed(b'data: {"choices":[{"index":0,"finish_reason":null,"message":{"content":"Hi"}}]}\n\n')
     assert b'"delta":{"content":"Hi"}' in said
@@ -230,7 +230,7 @@ def test_a_message_behind_a_mere_role_is_the_answer_and_no_repetition():
 
 def test_a_message_behind_a_number_for_a_finish_reason_is_the_answer_and_no_repetition():
     """Found by the fuzzer: only a text ends a choice, for every part that looks."""
-    repair = Repair(Wishes(), Origin(lambda prefix: f"{prefix}x", 1, "m"))
+    repair = StreamRepair(RepairOptions(), EnvelopeDefaults(lambda prefix: f"{prefix}x", 1, "m"))
     repair.feed(b'data: {"choices":[{"index":0,"delta":{},"finish_reason":123456789012345678901}]}\n\n')
     said = repair.feed(b'data: {"choices":[{"index":0,"finish_reason":null,"message":{"content":"Hi"}}]}\n\n')
     assert b'"delta":{"content":"Hi"}' in said

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from gatepass.errors import UpstreamRefusal
+from gatepass.errors import UpstreamErrorReply
 from gatepass.sse import chunk
-from gatepass.types import Complaint
+from gatepass.types import UpstreamErrorBody
 
 # What RAGFlow's chat_model.py looks for in an error before it decides what to do, in its own order.
 RAGFLOW_QUOTA = re.compile(r"quota|capacity|credit|billing|balance|欠费")
@@ -16,7 +16,9 @@ RAGFLOW_REPEATS = re.compile(
 RAGFLOW_AUTH = re.compile(r"auth|key|apikey|401|forbidden|permission")
 
 
-@pytest.mark.parametrize("make", [chunk.closed, chunk.empty, chunk.too_large, chunk.no_json, chunk.strange])
+@pytest.mark.parametrize(
+    "make", [chunk.stream_closed, chunk.stream_empty, chunk.event_too_large, chunk.event_not_json, chunk.strange]
+)
 def test_no_text_makes_ragflow_repeat_the_answer_or_blame_the_key(make):
     error = make("chat")
     assert error.hop == "upstream:chat"
@@ -25,9 +27,9 @@ def test_no_text_makes_ragflow_repeat_the_answer_or_blame_the_key(make):
 
 
 def test_refusal_is_the_complaint_with_a_status():
-    told = Complaint("slow down", status=429, kind="k", code="c", param="p", raw={"x": 1})
-    error = chunk.refusal("chat", told)
-    assert isinstance(error, UpstreamRefusal)
+    told = UpstreamErrorBody("slow down", status=429, kind="k", code="c", param="p", raw={"x": 1})
+    error = chunk.upstream_error_event("chat", told)
+    assert isinstance(error, UpstreamErrorReply)
     assert (error.message, error.http_status, error.kind, error.public_code, error.param, error.raw) == (
         "slow down",
         429,
@@ -36,4 +38,4 @@ def test_refusal_is_the_complaint_with_a_status():
         "p",
         {"x": 1},
     )
-    assert chunk.refusal("chat", Complaint("?")).http_status == 502
+    assert chunk.upstream_error_event("chat", UpstreamErrorBody("?")).http_status == 502

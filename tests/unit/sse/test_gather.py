@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.sse.aggregate import Gather, joined_base64, keep_last
+from gatepass.sse.aggregate import MemberAggregator, joined_base64, keep_last
 
 
 def gathered(*pieces):
-    gather = Gather()
+    gather = MemberAggregator()
     for name, value in pieces:
         gather.add(name, value)
     return gather

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from gatepass.dialects import content as form
-from gatepass.dialects.reply_check import Reply, judge_document
+from gatepass.dialects.reply_check import ReceivedReply, judge_document
 from gatepass.sse import whole_reply
-from gatepass.sse.chunk import Origin
+from gatepass.sse.chunk import EnvelopeDefaults
 from gatepass.sse.usage import usage_of
 from gatepass.sse.whole_reply import ONE_PASS_BYTES, is_empty_answer, read_good
-from gatepass.types import Surface
+from gatepass.types import ClientProtocol
 from tests.unit.sse.replies import CALL, CUSTOM, USAGE, chat, choice, text
 
 JSON = ((b"content-type", b"application/json"),)
@@ -113,7 +113,7 @@ def walked(body, monkeypatch):
     """The reply mended without a look before."""
     with monkeypatch.context() as patched:
         patched.setattr(whole_reply, "is_strict", lambda _: False)
-        return whole_reply.mended_whole(body, lambda: Origin(lambda prefix: f"{prefix}1", 9, "asked"))
+        return whole_reply.mended_whole(body, lambda: EnvelopeDefaults(lambda prefix: f"{prefix}1", 9, "asked"))
 
 
 def test_what_one_look_takes_is_a_success_that_nobody_mends_and_has_the_usage_that_was_found(monkeypatch):
@@ -124,7 +124,7 @@ def test_what_one_look_takes_is_a_success_that_nobody_mends_and_has_the_usage_th
         assert walked(body, monkeypatch) == (body, ()), body
         assert (good.usage or usage_of(body)) == usage_of(body), body
         told += good.usage is not None
-        assert judge_document(Reply("chat", 200, JSON, body), Surface.CHAT) is body, body
+        assert judge_document(ReceivedReply("chat", 200, JSON, body), ClientProtocol.CHAT) is body, body
     assert len(taken) > 500
     assert told > 100
 

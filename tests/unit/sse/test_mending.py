@@ -6,7 +6,7 @@ from itertools import count
 import pytest
 
 from gatepass import json_scan
-from gatepass.sse.chunk import Origin
+from gatepass.sse.chunk import EnvelopeDefaults
 from gatepass.sse.whole_reply import mended_whole
 from tests.unit.sse.replies import CALL, CUSTOM, USAGE, chat, choice, text
 
@@ -25,7 +25,7 @@ ID, TYPE, ARGUMENTS, NAME = "repair=tool-id", "repair=tool-type", "repair=tool-a
 
 def origin():
     numbers = count(1)
-    return Origin(lambda prefix: f"{prefix}{next(numbers)}", 9, "asked")
+    return EnvelopeDefaults(lambda prefix: f"{prefix}{next(numbers)}", 9, "asked")
 
 
 def never():

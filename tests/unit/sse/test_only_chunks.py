@@ -41,7 +41,10 @@ def test_chunks_errors_and_what_is_no_json_are_the_same_object(run):
 @pytest.mark.parametrize("name", ["dify", "cline"])
 def test_whoever_looks_for_choices_in_all_that_comes_finds_them(name):
     sent = REALISTIC[0] + FOREIGN + b"".join(REALISTIC[1:])
-    stream, plain = new_stream(after=after_of(BUILT_IN[name])), new_stream(after=after_of(BUILT_IN[name]))
+    stream, plain = (
+        new_stream(client_transform=after_of(BUILT_IN[name])),
+        new_stream(client_transform=after_of(BUILT_IN[name])),
+    )
     assert stream.feed(sent) + stream.finish() == plain.feed(CLEAN) + plain.finish()
     assert (stream.done, NO_CHUNK in stream.adapted, NO_CHUNK in plain.adapted) == (True, True, False)
 

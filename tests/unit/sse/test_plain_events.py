@@ -81,7 +81,7 @@ def test_data_of_several_lines_is_one_and_says_the_same():
 @pytest.mark.parametrize("gap", [b"", b" "])
 def test_dify_reads_the_whole_answer_of_any_stream(end, gap):
     sent = with_line_ends(b"".join(b"event: message\nid: 1\ndata:" + gap + one[6:] for one in REALISTIC), end)
-    plain = new_stream(after=after_of(BUILT_IN["dify"]))
+    plain = new_stream(client_transform=after_of(BUILT_IN["dify"]))
     out = plain.feed(sent) + plain.finish()
     assert dify_reads(out) == WANTED
     assert helper_reads(out) == helper_reads(CLEAN)

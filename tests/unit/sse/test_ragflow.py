@@ -1,6 +1,6 @@
 import json
 
-from gatepass.sse.chunk import Origin
+from gatepass.sse.chunk import EnvelopeDefaults
 from gatepass.sse.dialect_transforms import (
     CHARS_PER_TOKEN,
     ERROR_TOLD,
@@ -14,7 +14,7 @@ from gatepass.sse.dialect_transforms import (
     completion,
 )
 
-ORIGIN = Origin(lambda prefix: f"{prefix}own", 1_700_000_000, "my-bot")
+ORIGIN = EnvelopeDefaults(lambda prefix: f"{prefix}own", 1_700_000_000, "my-bot")
 ANSWER = "RAGFlow is an engine for retrieval."
 DONE = b"data:[DONE]\n\n"
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gatepass.sse.transform import Chain
+from gatepass.sse.transform import TransformChain
 
 
 class Letters:
@@ -34,24 +34,24 @@ class Swallow:
 
 
 def test_chain_runs_in_the_reverse_order_of_adaptation():
-    assert Chain([Letters(b"a"), Letters(b"b"), Letters(b"c")]).feed(b"event-") == b"event-cba"
+    assert TransformChain([Letters(b"a"), Letters(b"b"), Letters(b"c")]).feed(b"event-") == b"event-cba"
 
 
 def test_end_of_one_shaper_passes_through_the_next():
-    assert Chain([Letters(b"a"), Letters(b"b")]).finish() == b"end-ba" + b"end-a"
+    assert TransformChain([Letters(b"a"), Letters(b"b")]).finish() == b"end-ba" + b"end-a"
 
 
 def test_what_is_held_back_does_not_reach_the_next_shaper():
-    chain = Chain([Letters(b"a"), Swallow()])
+    chain = TransformChain([Letters(b"a"), Swallow()])
     assert (chain.feed(b"event"), chain.finish()) == (b"", b"latea" + b"end-a")
 
 
 def test_chain_names_each_change_once_and_the_nearest_to_the_upstream_first():
-    assert Chain([Letters(b"a"), Letters(b"b")]).adapted == ("letter=b", "letter", "letter=a")
+    assert TransformChain([Letters(b"a"), Letters(b"b")]).adapted == ("letter=b", "letter", "letter=a")
 
 
 @pytest.mark.parametrize("block", [b"", b"data: 1\n\n"])
 def test_empty_chain_gives_the_same_object_back(block):
-    chain = Chain([])
+    chain = TransformChain([])
     assert chain.feed(block) is block
     assert (chain.finish(), chain.adapted) == (b"", ())

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.sse.chunk import event
+from gatepass.sse.chunk import encode_event
 from gatepass.sse.client_transforms import BYTES_PER_CHAR, LINE, OVERHEAD_BYTES, ShortLines
 
 LIMIT = OVERHEAD_BYTES + 10 * BYTES_PER_CHAR
@@ -29,7 +29,7 @@ def text_of(chunks, name="content") -> str:
 
 
 def test_a_short_run_is_the_same_object():
-    block = event(chunk({"content": "a" * 100})) * 3
+    block = encode_event(chunk({"content": "a" * 100})) * 3
     shaper = ShortLines(LIMIT)
     assert shaper.feed(block) is block
     assert shaper.adapted == ()
@@ -37,7 +37,7 @@ def test_a_short_run_is_the_same_object():
 
 
 def test_many_short_events_of_a_long_run_are_the_same_object():
-    block = event(chunk({"content": "a" * 100})) * 100
+    block = encode_event(chunk({"content": "a" * 100})) * 100
     shaper = ShortLines(LIMIT)
     assert len(block) > LIMIT
     assert shaper.feed(block) is block
@@ -46,7 +46,7 @@ def test_many_short_events_of_a_long_run_are_the_same_object():
 def test_a_long_text_comes_in_pieces_and_ends_as_it_did():
     usage = {"total_tokens": 3}
     shaper = ShortLines(LIMIT)
-    block = event(chunk({"role": "assistant", "content": PAD}, "stop", usage=usage, extra={"a": 1}))
+    block = encode_event(chunk({"role": "assistant", "content": PAD}, "stop", usage=usage, extra={"a": 1}))
     parts = told(shaper.feed(block))
     assert text_of(parts) == PAD
     assert parts[0]["extra"] == {"a": 1}
@@ -59,7 +59,7 @@ def test_a_long_text_comes_in_pieces_and_ends_as_it_did():
 
 
 def test_a_text_without_an_end_has_no_chunk_more():
-    parts = told(ShortLines(LIMIT).feed(event(chunk({"content": PAD}))))
+    parts = told(ShortLines(LIMIT).feed(encode_event(chunk({"content": PAD}))))
     assert all(part["choices"][0]["delta"]["content"] for part in parts)
 
 
@@ -68,7 +68,7 @@ def test_arguments_of_tools_come_in_pieces_by_their_index():
         {"index": number, "id": f"c{number}", "type": "function", "function": {"name": "f", "arguments": PAD}}
         for number in range(2)
     ]
-    parts = told(ShortLines(LIMIT).feed(event(chunk({"tool_calls": calls}))))
+    parts = told(ShortLines(LIMIT).feed(encode_event(chunk({"tool_calls": calls}))))
     found = {0: "", 1: ""}
     for part in parts:
         for call in part["choices"][0]["delta"]["tool_calls"]:
@@ -81,8 +81,8 @@ def test_arguments_of_tools_come_in_pieces_by_their_index():
 
 
 def test_short_events_around_a_long_one_stay_by_the_byte():
-    small = event(chunk({"content": "é"}))
-    shaped = ShortLines(LIMIT).feed(small + event(chunk({"content": PAD})) + small + b": keep-alive\n")
+    small = encode_event(chunk({"content": "é"}))
+    shaped = ShortLines(LIMIT).feed(small + encode_event(chunk({"content": PAD})) + small + b": keep-alive\n")
     assert shaped.startswith(small)
     assert shaped.endswith(small + b": keep-alive\n")
     assert text_of(told(shaped)) == f"é{PAD}é"
@@ -110,7 +110,7 @@ def test_what_cannot_be_cut_passes_as_it_is(data):
 
 @given(st.text(max_size=400), st.text(max_size=400), st.integers(OVERHEAD_BYTES, OVERHEAD_BYTES + 300))
 def test_every_text_arrives_whole_and_every_line_is_short(content, reasoning, limit):
-    block = event(chunk({"content": content * 30, "reasoning_content": reasoning * 30}, "stop"))
+    block = encode_event(chunk({"content": content * 30, "reasoning_content": reasoning * 30}, "stop"))
     shaped = ShortLines(limit).feed(block)
     parts = told(shaped)
     assert text_of(parts) == content * 30

@@ -63,7 +63,7 @@ def test_at_every_split_point_the_events_are_all_that_is_left(end, size_bytes):
 
 def test_dify_loses_no_event_of_a_stream_with_comments():
     sent = b"".join(LINE + b"\n" + LINE + one for one in REALISTIC)
-    silenced, plain = new_stream(after=after_of(BUILT_IN["dify"])), new_stream()
+    silenced, plain = new_stream(client_transform=after_of(BUILT_IN["dify"])), new_stream()
     out, passed = silenced.feed(sent), plain.feed(sent)
     wanted = [one[5:].strip() for one in REALISTIC]
     assert dify_reads(out) == wanted

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.sse.choice_repair import Wishes
+from gatepass.sse.choice_repair import RepairOptions
 from gatepass.sse.event_stream import EventStream
-from gatepass.sse.repair import Repair
+from gatepass.sse.repair import StreamRepair
 from gatepass.sse.usage import Usage
 from tests.unit.sse.documents import clean_streams, events, fed, meaning, origin
 from tests.unit.sse.peer import helper_reads
@@ -26,7 +26,7 @@ WHOLE = {
 
 
 def repaired(blocks: list[bytes], draw: Any = None, **more: Any) -> tuple[bytes, EventStream]:
-    repair = Repair(Wishes(include_usage=True, cumulative=bool(more.pop("cumulative", False))), origin())
+    repair = StreamRepair(RepairOptions(include_usage=True, cumulative=bool(more.pop("cumulative", False))), origin())
     stream = EventStream("chat", LIMIT_BYTES, read_error, repair=repair, **more)
     return b"".join(fed(stream.feed, blocks, draw)) + stream.finish(), stream
 
@@ -56,14 +56,14 @@ def test_every_clean_stream_is_unchanged_in_pieces_of_any_size(draw):
 
 
 def test_event_that_was_known_by_heart_is_not_shown_to_the_repair():
-    class Counting(Repair):
+    class Counting(StreamRepair):
         shown = 0
 
         def shape(self, block, said):
             self.shown += 1
             return super().shape(block, said)
 
-    repair = Counting(Wishes(), origin())
+    repair = Counting(RepairOptions(), origin())
     stream = EventStream("chat", LIMIT_BYTES, read_error, repair=repair)
     for number in range(100):
         stream.feed(text(f"word {number}"))

@@ -4,13 +4,21 @@ import copy
 
 import pytest
 
-from gatepass.sse.choice_repair import TOOL_ARGUMENTS, TOOL_ID, TOOL_INDEX, TOOL_NAME, TOOL_TYPE, Arguments, ToolRepair
+from gatepass.sse.choice_repair import (
+    TOOL_ARGUMENTS,
+    TOOL_ID,
+    TOOL_INDEX,
+    TOOL_NAME,
+    TOOL_TYPE,
+    ArgumentBuffer,
+    ToolRepair,
+)
 from tests.unit.sse.documents import origin
 
 
 def mended(*entries):
     """Each entry comes in a delta of its own."""
-    repair, notes = ToolRepair(origin(), Arguments(), 0), list[str]()
+    repair, notes = ToolRepair(origin(), ArgumentBuffer(), 0), list[str]()
     for entry in entries:
         repair.mend([entry], notes.append)
     return list(entries), list(dict.fromkeys(notes))

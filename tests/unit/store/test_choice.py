@@ -4,8 +4,8 @@ import logging
 import pytest
 
 from gatepass.config.model import StoreSettings
-from gatepass.store.base import Reach, StoreUnavailable
-from gatepass.store.choice import REST_S, GuardedStore, Inheritance, open_store
+from gatepass.store.base import StoreScope, StoreUnavailable
+from gatepass.store.choice import REST_S, GuardedStore, WorkerStore, open_store
 from gatepass.store.memory import MemoryStore
 from gatepass.types import Secret
 from tests.unit.clock import DrivenClock, settle
@@ -16,7 +16,7 @@ SETTINGS = StoreSettings(url="valkey://127.0.0.1", encryption_key=Secret("k" * 3
 
 @pytest.fixture
 def inheritance(tmp_path):
-    return Inheritance(tmp_path, b"k" * 32)
+    return WorkerStore(tmp_path, b"k" * 32)
 
 
 class TestStoreOfWorkers(StoreContract):
@@ -33,7 +33,7 @@ async def test_a_folder_with_a_key_shows_nothing_without_it(tmp_path, inheritanc
     written = b"".join(str(file).encode() + file.read_bytes() for file in tmp_path.iterdir())
     assert b"the-token" not in written
     assert b"the-recipe" not in written
-    other = open_store(None, Inheritance(tmp_path, b"x" * 32), clock)
+    other = open_store(None, WorkerStore(tmp_path, b"x" * 32), clock)
     assert (await other.get(["token/the-recipe"])).values == {}
 
 
@@ -43,7 +43,7 @@ async def test_one_process_alone_has_memory():
 
 async def test_a_configured_server_is_for_workers_too_and_is_not_asked_yet(tmp_path, inheritance):
     store = open_store(SETTINGS, inheritance, DrivenClock())
-    assert store.reach is Reach.NETWORK
+    assert store.scope is StoreScope.NETWORK
     await store.aclose()
 
 
@@ -53,7 +53,7 @@ def test_an_inheritance_does_not_print_its_key(inheritance):
 
 async def test_a_folder_in_memory_has_no_key_and_is_shared_in_clear(tmp_path):
     clock = DrivenClock()
-    here, there = (open_store(None, Inheritance(tmp_path, b""), clock) for _ in range(2))
+    here, there = (open_store(None, WorkerStore(tmp_path, b""), clock) for _ in range(2))
     await here.put("token/x", b"the-token", 60.0)
     assert (await there.get(["token/x"])).values == {"token/x": b"the-token"}
     assert b"the-token" in b"".join(file.read_bytes() for file in tmp_path.iterdir())
@@ -153,7 +153,7 @@ async def test_the_log_tells_once_that_it_is_gone_and_once_that_it_is_back(clock
         await guarded.get([])
     assert [(record.message, record.fields) for record in caplog.records] == [
         ("store_unavailable", {"reason": "gone"}),
-        ("store_back", {}),
+        ("store_available", {}),
     ]
 
 

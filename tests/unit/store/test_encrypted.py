@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.store.base import Reach
+from gatepass.store.base import StoreScope
 from gatepass.store.encrypted import NONCE_BYTES, EncryptedStore
 from gatepass.store.memory import MemoryStore
 from tests.unit.clock import DrivenClock
@@ -112,7 +112,7 @@ def test_a_code_keeps_the_kind_and_differs_by_name_and_by_key(below):
 
 async def test_it_reaches_as_far_as_the_store_below_and_closes_it():
     class Far(MemoryStore):
-        reach = Reach.NETWORK
+        scope = StoreScope.NETWORK
         closed = False
 
         async def aclose(self) -> None:
@@ -120,6 +120,6 @@ async def test_it_reaches_as_far_as_the_store_below_and_closes_it():
 
     far = Far(DrivenClock())
     store = EncryptedStore(far, SECRET)
-    assert store.reach is Reach.NETWORK
+    assert store.scope is StoreScope.NETWORK
     await store.aclose()
     assert far.closed

@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from gatepass.store.base import Reach, StoreUnavailable
+from gatepass.store.base import StoreScope, StoreUnavailable
 from gatepass.store.folder import FolderStore
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.store.contract import Shared, StoreContract
@@ -130,5 +130,5 @@ async def test_a_file_that_cannot_be_read_is_a_store_that_is_away(folder, clock)
 
 async def test_it_reaches_the_machine_and_has_nothing_to_close(folder, clock):
     store = FolderStore(folder, clock)
-    assert store.reach is Reach.MACHINE
+    assert store.scope is StoreScope.MACHINE
     await store.aclose()

@@ -1,6 +1,6 @@
 import pytest
 
-from gatepass.store.base import Reach
+from gatepass.store.base import StoreScope
 from gatepass.store.memory import MemoryStore
 from tests.unit.clock import DrivenClock
 from tests.unit.store.contract import Shared, StoreContract
@@ -16,7 +16,7 @@ class TestMemoryStore(StoreContract):
 
 async def test_it_goes_no_farther_than_its_process_and_has_nothing_to_close():
     store = MemoryStore(DrivenClock())
-    assert store.reach is Reach.PROCESS
+    assert store.scope is StoreScope.PROCESS
     await store.aclose()
 
 

@@ -1,6 +1,6 @@
-from gatepass.store.base import Reading
+from gatepass.store.base import StoreReading
 
-READING = Reading({}, at_s=5000.0, asked_s=100.0, answered_s=100.5)
+READING = StoreReading({}, at_s=5000.0, asked_s=100.0, answered_s=100.5)
 
 
 def test_a_moment_of_the_store_is_never_put_too_late_on_our_clock():

@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 import pytest
 
-from gatepass.store.base import SYNC_S, Snapshot, StoreUnavailable
+from gatepass.store.base import SYNC_S, StoreCache, StoreUnavailable
 from gatepass.store.memory import MemoryStore
 from tests.unit.clock import DrivenClock
 
@@ -32,7 +32,7 @@ def store(clock):
 
 @pytest.fixture
 async def snapshot(store, clock):
-    following = Snapshot(store, clock)
+    following = StoreCache(store, clock)
     following.start()
     yield following
     await following.aclose()

@@ -12,7 +12,7 @@ import respx
 
 from gatepass.tokens import TokenSource, build_source
 from gatepass.tokens.token_endpoint import issuer_client
-from gatepass.types import Request
+from gatepass.types import OutboundRequest
 from tests.unit.clock import DrivenClock
 from tests.unit.tokens.scripted import Answer
 
@@ -34,7 +34,7 @@ class Endpoint:
         return build_source(name, settings, issuer_client(settings, CONTEXT), self.clock)
 
     @property
-    def requests(self) -> list[Request]:
+    def requests(self) -> list[OutboundRequest]:
         """Without what HTTP/1.1 asks for."""
         return [_request(call.request) for call in self._route.calls]
 
@@ -42,10 +42,10 @@ class Endpoint:
         return self._replies.pop(0) if len(self._replies) > 1 else self._replies[0]
 
 
-def _request(request: httpx2.Request) -> Request:
+def _request(request: httpx2.Request) -> OutboundRequest:
     own = [(name.lower(), value) for name, value in request.headers.raw]
     headers = tuple(field for field in own if field[0] not in (b"host", b"content-length"))
-    return Request(request.method, str(request.url), headers, request.content)
+    return OutboundRequest(request.method, str(request.url), headers, request.content)
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ import httpx2
 
 from gatepass.clock import sleep
 from gatepass.observability.redaction import Redactor
-from gatepass.store.base import Reach, Snapshot, StoreUnavailable
+from gatepass.store.base import StoreCache, StoreScope, StoreUnavailable
 from gatepass.store.choice import GuardedStore
 from gatepass.store.memory import MemoryStore
-from gatepass.tokens import Token, TokenHolder, Waits, build_source
+from gatepass.tokens import Token, TokenHolder, WaitBudget, build_source
 from gatepass.tokens.sharing import SharedSource
-from gatepass.types import Request
+from gatepass.types import OutboundRequest
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.scripted import Far, Reply, ScriptedIssuer, oauth2
 
@@ -45,7 +45,7 @@ class Wire:
     `at_request` is called with the number of each request before it goes out.
     """
 
-    reach = Reach.NETWORK
+    scope = StoreScope.NETWORK
 
     def __init__(self, store: MemoryStore, clock: OwnClock) -> None:
         self._store, self._clock = store, clock
@@ -104,7 +104,7 @@ class Road(httpx2.AsyncClient):
         self.open = True
         self.under_way = 0
 
-    async def play(self, request: Request) -> Reply:
+    async def play(self, request: OutboundRequest) -> Reply:
         self.under_way += 1
         try:
             if not self.open:
@@ -121,7 +121,7 @@ class Replica:
         self.clock = OwnClock(fleet.clock, ahead_s)
         self.wire = Wire(fleet.store, self.clock)
         self.store = GuardedStore(self.wire, self.clock, BOUND_S)
-        self.snapshot = Snapshot(self.store, self.clock)
+        self.snapshot = StoreCache(self.store, self.clock)
         self.redactor = Redactor()
         self.road = Road(fleet.issuer)
         source = build_source("corp", settings, self.road, self.clock)
@@ -131,9 +131,9 @@ class Replica:
             self.source,
             self.clock,
             self.redactor,
-            Waits(settings.timeout_s, chance=lambda: jitter),
+            WaitBudget(settings.timeout_s, chance=lambda: jitter),
         )
-        self.source.join(self.snapshot, self.holder)
+        self.source.attach(self.snapshot, self.holder)
 
     def start(self) -> None:
         self.snapshot.start()
@@ -155,7 +155,7 @@ class Replica:
 
     @property
     def text(self) -> str | None:
-        token = self.holder.fresh()
+        token = self.holder.current()
         return token.text if token else None
 
 

@@ -22,8 +22,8 @@ from gatepass.config.credential.kinds import StaticCredential
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.errors import Fault, TransportFault
 from gatepass.observability.redaction import Redactor
-from gatepass.tokens import FetchFailure, Token, TokenHolder, Waits, build_source
-from gatepass.types import Headers, Request, Secret
+from gatepass.tokens import FetchFailure, Token, TokenHolder, WaitBudget, build_source
+from gatepass.types import Headers, OutboundRequest, Secret
 from tests.unit.clock import DrivenClock, settle
 
 JSON: Headers = ((b"content-type", b"application/json"),)
@@ -97,7 +97,7 @@ class Reply(httpx2.AsyncByteStream):
 class Far(httpx2.AsyncBaseTransport):
     """The way to whom `play` plays."""
 
-    def __init__(self, play: Callable[[Request], Awaitable[Reply]]) -> None:
+    def __init__(self, play: Callable[[OutboundRequest], Awaitable[Reply]]) -> None:
         self._play = play
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
@@ -108,12 +108,12 @@ class Far(httpx2.AsyncBaseTransport):
         return httpx2.Response(reply.status, headers=list(reply.headers), stream=reply)
 
 
-def _request(request: httpx2.Request, body: bytes) -> Request:
+def _request(request: httpx2.Request, body: bytes) -> OutboundRequest:
     """`request` as a source made it, without what HTTP/1.1 asks for."""
     own = tuple((name.lower(), value) for name, value in request.headers.raw)
     headers = tuple(field for field in own if field[0] not in (b"host", b"content-length"))
     url = str(request.url.copy_with(raw_path=b"/")).removesuffix("/") + request.extensions["target"].decode()
-    return Request(request.method, url, headers, body)
+    return OutboundRequest(request.method, url, headers, body)
 
 
 def error_of(fault: TransportFault) -> httpx2.TransportError:
@@ -142,7 +142,7 @@ class ScriptedIssuer(httpx2.AsyncClient):
         self.turns = deque(turns)
         self.otherwise: Turn = otherwise or Mint()
         self.accepts: str | None = None
-        self.requests: list[Request] = []
+        self.requests: list[OutboundRequest] = []
         self.asked = asyncio.Event()
         self.started_s: list[float] = []
         self.minted: list[str] = []
@@ -154,14 +154,14 @@ class ScriptedIssuer(httpx2.AsyncClient):
     def calls(self) -> int:
         return len(self.requests)
 
-    async def play(self, request: Request) -> Reply:
+    async def play(self, request: OutboundRequest) -> Reply:
         self.under_way += 1
         try:
             return await self._played(request)
         finally:
             self.under_way -= 1
 
-    async def _played(self, request: Request) -> Reply:
+    async def _played(self, request: OutboundRequest) -> Reply:
         self.requests.append(request)
         self.asked.set()
         self.started_s.append(self.clock.now())
@@ -188,7 +188,7 @@ class ScriptedIssuer(httpx2.AsyncClient):
 class Stubborn(ScriptedIssuer):
     """Goes on with what nobody waits for any more, and each of its tokens ends the one before."""
 
-    async def play(self, request: Request) -> Reply:
+    async def play(self, request: OutboundRequest) -> Reply:
         work = asyncio.ensure_future(super().play(request))
         try:
             return await asyncio.shield(work)
@@ -251,7 +251,7 @@ class Kept:
             build_source(name, settings, issuer, clock),
             clock,
             self.redactor,
-            Waits(settings.timeout_s + grace_s, chance=lambda: jitter),
+            WaitBudget(settings.timeout_s + grace_s, chance=lambda: jitter),
         )
 
     async def __aenter__(self) -> Self:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from gatepass.tokens import Status
-from gatepass.tokens.lifetime import Freshness, Kind, ToldBy
+from gatepass.tokens.lifetime import Freshness, LifetimeSource, TokenKind
 
 FRESH = Status(
     credential="corp",
     state=Freshness.FRESH,
-    kind=Kind.OPAQUE,
-    told_by=ToldBy.REPLY,
+    kind=TokenKind.OPAQUE,
+    lifetime_source=LifetimeSource.REPLY,
     age_s=0.4,
-    left_s=284.6,
+    expires_in_s=284.6,
     fetches=1,
     failures=0,
     last_error=None,

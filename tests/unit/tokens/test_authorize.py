@@ -3,17 +3,19 @@ from pathlib import Path
 
 import pytest
 
-from gatepass.config.network import Carry
+from gatepass.config.network import TokenPlacement
 from gatepass.config.references import Reference, UnresolvedReference
 from gatepass.observability.redaction import KEPT, MASK, Redactor
-from gatepass.tokens.credential_injector import REREAD_S, Carrier, sendable
-from gatepass.types import Request, Secret
+from gatepass.tokens.credential_injector import REREAD_S, CredentialInjector, sendable
+from gatepass.types import OutboundRequest, Secret
 
-PLAIN = Request("POST", "https://llm.corp.example/v1/chat/completions", ((b"accept", b"application/json"),), b"{}")
+PLAIN = OutboundRequest(
+    "POST", "https://llm.corp.example/v1/chat/completions", ((b"accept", b"application/json"),), b"{}"
+)
 ACCEPT = PLAIN.headers[0]
 
 
-def added(carrier: Carrier, token: str | None = "abc", request: Request = PLAIN, now: float = 0.0):
+def added(carrier: CredentialInjector, token: str | None = "abc", request: OutboundRequest = PLAIN, now: float = 0.0):
     """What `carrier` made of `request`: its new headers, and what stands behind the URL."""
     loaded = carrier.loaded(request, None if token is None else Secret(token), now)
     assert (loaded.method, loaded.body, loaded.timeouts) == (request.method, request.body, request.timeouts)
@@ -26,47 +28,47 @@ def told(caplog):
 
 
 def test_token_is_a_bearer_where_nothing_else_is_said():
-    assert added(Carrier(), "ragflow-abc~.+/=") == ([(b"authorization", b"Bearer ragflow-abc~.+/=")], "")
+    assert added(CredentialInjector(), "ragflow-abc~.+/=") == ([(b"authorization", b"Bearer ragflow-abc~.+/=")], "")
 
 
 def test_request_without_token_and_headers_is_the_very_same():
-    assert Carrier().loaded(PLAIN, None, 0.0) is PLAIN
+    assert CredentialInjector().loaded(PLAIN, None, 0.0) is PLAIN
 
 
 def test_token_goes_into_every_header_that_is_named():
-    carry = Carry(headers={"X-Auth-Token": "{token}", "Authorization": "Token t={token};v=1"})
-    assert added(Carrier(carry)) == ([(b"x-auth-token", b"abc"), (b"authorization", b"Token t=abc;v=1")], "")
+    carry = TokenPlacement(headers={"X-Auth-Token": "{token}", "Authorization": "Token t={token};v=1"})
+    assert added(CredentialInjector(carry)) == ([(b"x-auth-token", b"abc"), (b"authorization", b"Token t=abc;v=1")], "")
 
 
 def test_token_in_a_query_is_escaped_and_in_no_header():
-    carrier = Carrier(Carry(query="access_token"))
+    carrier = CredentialInjector(TokenPlacement(query="access_token"))
     assert added(carrier, "24.a/b+c==") == ([], "?access_token=24.a%2Fb%2Bc%3D%3D")
 
 
 def test_token_in_a_query_goes_behind_the_one_that_is_there():
-    request = Request("GET", "https://azure.example/models?api-version=1", (ACCEPT,))
-    assert added(Carrier(Carry(query="key")), request=request) == ([], "&key=abc")
+    request = OutboundRequest("GET", "https://azure.example/models?api-version=1", (ACCEPT,))
+    assert added(CredentialInjector(TokenPlacement(query="key")), request=request) == ([], "&key=abc")
 
 
 def test_token_goes_into_a_header_and_the_query_where_both_are_named():
-    carry = Carry(headers={"api-key": "{token}"}, query="key")
-    assert added(Carrier(carry)) == ([(b"api-key", b"abc")], "?key=abc")
+    carry = TokenPlacement(headers={"api-key": "{token}"}, query="key")
+    assert added(CredentialInjector(carry)) == ([(b"api-key", b"abc")], "?key=abc")
 
 
 def test_token_with_the_placeholder_in_it_is_put_in_once():
-    assert added(Carrier(), "a{token}b") == ([(b"authorization", b"Bearer a{token}b")], "")
+    assert added(CredentialInjector(), "a{token}b") == ([(b"authorization", b"Bearer a{token}b")], "")
 
 
 def test_static_headers_go_beside_the_token_and_without_one():
-    carrier = Carrier(headers={"AI-Resource-Group": Secret("default")})
+    carrier = CredentialInjector(headers={"AI-Resource-Group": Secret("default")})
     group = (b"ai-resource-group", b"default")
     assert added(carrier) == ([group, (b"authorization", b"Bearer abc")], "")
     assert added(carrier, None) == ([group], "")
 
 
 def test_static_header_replaces_the_clients():
-    client = Request("POST", PLAIN.url, ((b"openai-organization", b"mine"), (b"user-agent", b"sdk")))
-    carrier = Carrier(headers={"OpenAI-Organization": Secret("ours")})
+    client = OutboundRequest("POST", PLAIN.url, ((b"openai-organization", b"mine"), (b"user-agent", b"sdk")))
+    carrier = CredentialInjector(headers={"OpenAI-Organization": Secret("ours")})
     assert carrier.loaded(client, None, 0.0).headers == ((b"user-agent", b"sdk"), (b"openai-organization", b"ours"))
 
 
@@ -78,7 +80,7 @@ def test_fields_of_a_token_are_made_once():
         return "abc"
 
     secret = Secret(value)
-    carrier = Carrier(Carry(headers={"api-key": "{token}"}, query="key"))
+    carrier = CredentialInjector(TokenPlacement(headers={"api-key": "{token}"}, query="key"))
     first, second = (carrier.loaded(PLAIN, secret, now) for now in (0.0, 100.0))
     assert first == second
     assert first.headers[-1] is second.headers[-1]
@@ -86,7 +88,7 @@ def test_fields_of_a_token_are_made_once():
 
 
 def test_next_token_has_fields_of_its_own():
-    carrier = Carrier()
+    carrier = CredentialInjector()
     assert [added(carrier, token)[0] for token in ("one", "two", "one")] == [
         [(b"authorization", b"Bearer one")],
         [(b"authorization", b"Bearer two")],
@@ -102,9 +104,9 @@ def test_token_that_no_field_can_hold_is_refused_without_being_told(value):
     assert raised.value.__cause__ is raised.value.__context__ is None
 
 
-@pytest.mark.parametrize("carry", [Carry(), Carry(query="access_token")])
+@pytest.mark.parametrize("carry", [TokenPlacement(), TokenPlacement(query="access_token")])
 def test_token_that_cannot_be_sent_leaves_no_other_one_in_its_place(carry):
-    carrier = Carrier(carry)
+    carrier = CredentialInjector(carry)
     carrier.loaded(PLAIN, Secret("first-token"), 0.0)
     for _ in range(2):
         with pytest.raises(ValueError):
@@ -114,7 +116,7 @@ def test_token_that_cannot_be_sent_leaves_no_other_one_in_its_place(carry):
 def test_static_header_in_a_file_is_read_again_soon(tmp_path: Path):
     file = tmp_path / "key"
     file.write_text("first")
-    carrier = Carrier(headers={"Ocp-Apim-Subscription-Key": Secret(file.read_text)})
+    carrier = CredentialInjector(headers={"Ocp-Apim-Subscription-Key": Secret(file.read_text)})
     shown = []
     for now in (0.0, REREAD_S - 0.1, REREAD_S):
         shown.append(added(carrier, now=now)[0][0][1])
@@ -127,7 +129,7 @@ def test_static_header_whose_file_is_away_at_the_first_request_is_sent_as_it_was
     file = tmp_path / "key"
     file.write_text("the-key-of-the-gateway")
     headers = {"X-Key": Secret(Reference.to_file(str(file)).read), "X-Group": Secret("default")}
-    carrier = Carrier(headers=headers, upstream="chat")
+    carrier = CredentialInjector(headers=headers, upstream="chat")
     file.unlink()
     shown = [added(carrier, now=now)[0][0][1] for now in (0.0, REREAD_S)]
     file.write_text("the-next-key-of-it")
@@ -135,14 +137,14 @@ def test_static_header_whose_file_is_away_at_the_first_request_is_sent_as_it_was
     assert shown == [b"the-key-of-the-gateway", b"the-key-of-the-gateway", b"the-next-key-of-it"]
     said = {"setting": "upstreams.chat.headers.X-Key"}
     gone = {"reason": f"the file {file} cannot be read: No such file or directory"}
-    assert told(caplog) == [("WARNING", "header_unreadable", said | gone), ("INFO", "header_read_again", said)]
+    assert told(caplog) == [("WARNING", "header_unreadable", said | gone), ("INFO", "header_reloaded", said)]
 
 
 @pytest.mark.parametrize("bad", ["two\nlines", " blank", "kéy", ""])
 def test_static_header_that_went_bad_stays_as_it_was_and_the_others_change(bad, caplog):
     values, others = iter(["good", "good", bad, bad, "better"]), iter("abcde")
     headers = {"X-Key": Secret(lambda: next(values)), "X-Other": Secret(lambda: next(others))}
-    carrier = Carrier(headers=headers)
+    carrier = CredentialInjector(headers=headers)
     moments = (0.0, REREAD_S, REREAD_S + 0.1, 2 * REREAD_S, 3 * REREAD_S)
     shown = [tuple(value for _, value in added(carrier, None, now=now)[0]) for now in moments]
     assert shown == [(b"good", b"b"), (b"good", b"c"), (b"good", b"c"), (b"good", b"d"), (b"better", b"e")]
@@ -153,7 +155,7 @@ def test_static_header_that_went_bad_stays_as_it_was_and_the_others_change(bad, 
 @pytest.mark.parametrize("bad", ["two\nlines", ""])
 def test_static_header_that_was_never_good_is_told_before_any_request(bad):
     with pytest.raises(UnresolvedReference, match=r"^upstreams\.chat\.headers\.X-Key: (begins|is empty)"):
-        Carrier(headers={"X-Key": Secret(bad)}, upstream="chat")
+        CredentialInjector(headers={"X-Key": Secret(bad)}, upstream="chat")
 
 
 def test_static_header_that_cannot_change_is_read_once():
@@ -163,7 +165,7 @@ def test_static_header_that_cannot_change_is_read_once():
         read.append("read")
         return "value"
 
-    carrier = Carrier(headers={"X-Key": Secret(value, changes=False)})
+    carrier = CredentialInjector(headers={"X-Key": Secret(value, changes=False)})
     assert [added(carrier, None, now=now) for now in (0.0, 100.0)] == [([(b"x-key", b"value")], "")] * 2
     assert read == ["read"]
 
@@ -171,7 +173,7 @@ def test_static_header_that_cannot_change_is_read_once():
 def test_static_header_that_is_rotated_for_months_is_remembered_by_its_last_values():
     redactor, keys = Redactor(), [f"a-key-of-the-gateway-{number:03}" for number in range(101)]
     values = iter(keys)
-    carrier = Carrier(headers={"X-Key": Secret(lambda: next(values))}, redactor=redactor)
+    carrier = CredentialInjector(headers={"X-Key": Secret(lambda: next(values))}, redactor=redactor)
     for number in range(100):
         carrier.loaded(PLAIN, None, number * REREAD_S)
     assert [redactor.mask(key) == MASK for key in keys] == [False] * (101 - KEPT) + [True] * KEPT
@@ -179,12 +181,12 @@ def test_static_header_that_is_rotated_for_months_is_remembered_by_its_last_valu
 
 def test_static_headers_that_may_be_secrets_are_masked_and_names_are_not():
     redactor = Redactor()
-    Carrier(headers={"X-Key": Secret("0123456789abcdef"), "X-Group": Secret("default")}, redactor=redactor)
+    CredentialInjector(headers={"X-Key": Secret("0123456789abcdef"), "X-Group": Secret("default")}, redactor=redactor)
     assert redactor.mask("key 0123456789abcdef of group default") == "key *** of group default"
 
 
 def test_carrier_tells_nothing_of_what_it_holds():
-    carrier = Carrier(headers={"X-Key": Secret("0123456789abcdef")})
+    carrier = CredentialInjector(headers={"X-Key": Secret("0123456789abcdef")})
     carrier.loaded(PLAIN, Secret("my-token"), 0.0)
     assert repr(carrier) == "Carrier(hidden)"
     assert repr(carrier._static) == "(StaticHeader(upstreams.NAME.headers.X-Key),)"

@@ -8,12 +8,12 @@ from gatepass.tokens.backoff import (
     OUTLIVED_KEPT,
     OUTLIVED_TRIES,
     WORKED_TRIES,
+    FailureState,
     SecretHistory,
-    Setback,
     at_once,
+    next_failure_state,
     pause_s,
     quick_wait_s,
-    setback,
 )
 from gatepass.tokens.failure import FetchFailure
 
@@ -42,18 +42,18 @@ def test_a_short_retry_after_is_waited_for():
 
 @pytest.mark.parametrize(("jitter", "next_s"), [(0.0, 12.0), (1.0, 13.0)])
 def test_tries_of_an_outage_are_2_to_3_seconds_apart(jitter, next_s):
-    assert setback(None, DOWN, 10.0, 10.5, jitter) == Setback("down", False, 0, next_s)
+    assert next_failure_state(None, DOWN, 10.0, 10.5, jitter) == FailureState("down", False, 0, next_s)
 
 
 @pytest.mark.parametrize("now", [12.5, 20.0])
 def test_a_try_that_took_longer_than_the_pause_is_followed_by_the_next_at_once(now):
-    assert setback(None, DOWN, 10.0, now, 0.0).next_try_s == now
+    assert next_failure_state(None, DOWN, 10.0, now, 0.0).next_try_s == now
 
 
 def test_refusals_back_off_30_seconds_doubling_to_5_minutes():
     state, now, waits = None, 0.0, []
     for _ in range(6):
-        state = setback(state, REFUSED, now, now, 1.0)
+        state = next_failure_state(state, REFUSED, now, now, 1.0)
         waits.append(state.next_try_s - now)
         now = state.next_try_s
     assert waits == [30, 60, 120, 240, 300, 300]
@@ -62,23 +62,23 @@ def test_refusals_back_off_30_seconds_doubling_to_5_minutes():
 
 
 def test_an_outage_after_refusals_is_probed_fast_and_forgets_none_of_them():
-    state = setback(setback(None, REFUSED, 0.0, 0.0, 0.0), DOWN, 30.0, 31.0, 0.0)
-    assert state == Setback("down", False, 1, 32.0)
-    assert setback(state, REFUSED, 33.0, 33.0, 0.0).next_try_s == 93.0
+    state = next_failure_state(next_failure_state(None, REFUSED, 0.0, 0.0, 0.0), DOWN, 30.0, 31.0, 0.0)
+    assert state == FailureState("down", False, 1, 32.0)
+    assert next_failure_state(state, REFUSED, 33.0, 33.0, 0.0).next_try_s == 93.0
 
 
 def test_a_changed_secret_is_tried_at_once_with_a_clean_slate():
-    state = setback(setback(None, REFUSED, 0.0, 0.0, 0.0), REFUSED, 30.0, 30.0, 0.0)
-    assert at_once(state, 35.0) == Setback("no", True, 0, 35.0)
+    state = next_failure_state(next_failure_state(None, REFUSED, 0.0, 0.0, 0.0), REFUSED, 30.0, 30.0, 0.0)
+    assert at_once(state, 35.0) == FailureState("no", True, 0, 35.0)
 
 
 @pytest.mark.parametrize(("wish_s", "next_s"), [(0.0, 12.0), (1.0, 12.0), (45.0, 55.0), (1e9, 3610.0)])
 def test_retry_after_is_obeyed_up_to_an_hour(wish_s, next_s):
-    assert setback(None, FetchFailure("busy", retry_after_s=wish_s), 10.0, 10.0, 0.0).next_try_s == next_s
+    assert next_failure_state(None, FetchFailure("busy", retry_after_s=wish_s), 10.0, 10.0, 0.0).next_try_s == next_s
 
 
 def test_refusals_without_end_do_not_overflow():
-    assert setback(Setback("no", True, 10**6, 0.0), REFUSED, 0.0, 0.0, 0.0).next_try_s == 300.0
+    assert next_failure_state(FailureState("no", True, 10**6, 0.0), REFUSED, 0.0, 0.0, 0.0).next_try_s == 300.0
 
 
 UNCLEAR = FetchFailure("?", unclear=True)
@@ -88,7 +88,7 @@ def waits_after(failure: FetchFailure, count: int) -> list[float]:
     """The pauses after so many of the same failure in a row."""
     state, now, waits = None, 0.0, []
     for _ in range(count):
-        state = setback(state, failure, now, now, 0.0)
+        state = next_failure_state(state, failure, now, now, 0.0)
         waits.append(state.next_try_s - now)
         now = state.next_try_s
     return waits
@@ -106,14 +106,16 @@ def test_an_unclear_error_is_no_quick_try():
 
 
 def test_an_outage_between_two_refusals_does_not_make_the_second_the_first():
-    state = setback(setback(None, UNCLEAR, 0.0, 0.0, 0.0), DOWN, 30.0, 30.0, 0.0)
+    state = next_failure_state(next_failure_state(None, UNCLEAR, 0.0, 0.0, 0.0), DOWN, 30.0, 30.0, 0.0)
     assert not state.definite
-    assert setback(state, UNCLEAR, 32.0, 32.0, 0.0).next_try_s == 92.0
+    assert next_failure_state(state, UNCLEAR, 32.0, 32.0, 0.0).next_try_s == 92.0
 
 
 def test_a_changed_secret_ends_the_count_of_unclear_refusals_too():
-    state = at_once(setback(setback(None, UNCLEAR, 0.0, 0.0, 0.0), UNCLEAR, 30.0, 30.0, 0.0), 35.0)
-    assert setback(state, UNCLEAR, 35.0, 35.0, 0.0).next_try_s == 65.0
+    state = at_once(
+        next_failure_state(next_failure_state(None, UNCLEAR, 0.0, 0.0, 0.0), UNCLEAR, 30.0, 30.0, 0.0), 35.0
+    )
+    assert next_failure_state(state, UNCLEAR, 35.0, 35.0, 0.0).next_try_s == 65.0
 
 
 OLD, NEW = 1, 2
@@ -184,10 +186,10 @@ def test_an_issuer_with_new_words_each_time_fills_no_memory():
 def test_however_refusals_mix_the_secret_is_refused_17_times_in_an_hour_at_most(has_worked, failures, jitter):
     known, state, now, refused, number = history(*[OLD] * has_worked), None, 0.0, 0, 0
     while now < 3600.0:
-        failure = failures[number % len(failures)].worded(failures[number % len(failures)].reason)
+        failure = failures[number % len(failures)].with_reason(failures[number % len(failures)].reason)
         failure.free_tries = known.free_tries(OLD, failure)
         known = known.after_failure(OLD, failure)
-        state = setback(state, failure, now, now, jitter)
+        state = next_failure_state(state, failure, now, now, jitter)
         now, number, refused = state.next_try_s, number + 1, refused + (failure.unclear or failure.definite)
     assert refused <= (17 if has_worked else 15)
 
@@ -198,7 +200,7 @@ def heard(**kind: bool) -> FetchFailure:
 
 @pytest.mark.parametrize("kind", ["definite", "unclear", "quick"])
 def test_a_failure_of_another_process_ends_with_that_processs_pause(kind):
-    assert setback(None, heard(**{kind: True}), 10.0, 10.2, 1.0).next_try_s == 12.0
+    assert next_failure_state(None, heard(**{kind: True}), 10.0, 10.2, 1.0).next_try_s == 12.0
 
 
 def test_a_failure_of_another_process_is_looked_at_again_quickly_where_it_may_pass():
@@ -218,7 +220,7 @@ def test_an_hour_of_no_is_as_many_tries_as_docs_tokens_md_says(failure, first_ho
     state, now, tries = None, 0.0, []
     while now < 7200.0:
         tries.append(now)
-        state = setback(state, failure, now, now, 0.0)
+        state = next_failure_state(state, failure, now, now, 0.0)
         now = state.next_try_s
     assert (sum(moment < 3600 for moment in tries), sum(moment >= 3600 for moment in tries)) == (first_hour, later)
 

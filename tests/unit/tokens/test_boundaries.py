@@ -26,10 +26,10 @@ def kept(*turns: Turn) -> Kept:
 async def test_a_token_is_not_used_from_the_very_moment_on_at_which_its_margin_begins():
     async with kept(Mint(life=LIFE_S)) as it:
         await it.clock.advance(LIFE_S - MARGIN_S - TICK_S)
-        assert it.holder.fresh() is not None
+        assert it.holder.current() is not None
         assert it.holder.usable
         await it.clock.advance(TICK_S)
-        assert it.holder.fresh() is None
+        assert it.holder.current() is None
         assert not it.holder.usable
 
 
@@ -57,18 +57,18 @@ async def test_a_fetch_is_over_where_its_next_try_would_begin_at_the_end_of_its_
 async def test_of_two_tokens_born_at_the_same_moment_the_one_that_is_held_stays():
     async with kept(Mint(life=LIFE_S)) as it:
         await it.clock.advance(1.0)
-        held = it.holder.fresh()
+        held = it.holder.current()
         assert held is not None
         other = replace(held, value=Secret("from-elsewhere"))
         assert not it.holder.offer(other)
-        assert it.holder.fresh() is held
-        assert it.holder.offer(replace(other, born_s=held.born_s + TICK_S))
+        assert it.holder.current() is held
+        assert it.holder.offer(replace(other, requested_s=held.requested_s + TICK_S))
 
 
-@pytest.mark.parametrize(("left_s", "taken"), [(TICK_S, True), (0.0, False)])
-async def test_an_offered_token_is_not_taken_from_the_moment_on_at_which_its_margin_begins(left_s, taken):
+@pytest.mark.parametrize(("expires_in_s", "taken"), [(TICK_S, True), (0.0, False)])
+async def test_an_offered_token_is_not_taken_from_the_moment_on_at_which_its_margin_begins(expires_in_s, taken):
     async with kept() as it:
-        born_s = it.clock.now() + left_s - (LIFE_S - MARGIN_S)
+        born_s = it.clock.now() + expires_in_s - (LIFE_S - MARGIN_S)
         assert it.holder.offer(Token(Secret("from-elsewhere"), born_s, LIFE_S)) is taken
 
 

@@ -10,9 +10,9 @@ import pytest
 from gatepass.clock import Clock, sleep
 from gatepass.config.credential.kinds import ExecCredential
 from gatepass.config.references import Reference, resolve
-from gatepass.tokens import Token, TokenHolder, Waits, build_source
+from gatepass.tokens import Token, TokenHolder, WaitBudget, build_source
 from gatepass.tokens.backoff import WORKED_TRIES
-from gatepass.tokens.lifetime import Kind, ToldBy
+from gatepass.tokens.lifetime import LifetimeSource, TokenKind
 from gatepass.tokens.sources.exec import ExecSource, Finished
 from gatepass.types import Secret
 from tests.unit.clock import DrivenClock, settle
@@ -76,7 +76,7 @@ async def fetched(output: Any, **more: Any) -> Token:
 
 async def test_bare_output_is_a_token():
     token = await fetched("abc\n")
-    assert (token.text, token.born_s, token.life_s, token.kind) == ("abc", 1000.0, 240.0, Kind.OPAQUE)
+    assert (token.text, token.requested_s, token.lifetime_s, token.kind) == ("abc", 1000.0, 240.0, TokenKind.OPAQUE)
 
 
 async def test_its_life_counts_from_the_start_of_the_run():
@@ -85,22 +85,22 @@ async def test_its_life_counts_from_the_start_of_the_run():
     fetch = asyncio.create_task(source(program, clock).fetch())
     await clock.advance(4.0)
     token = await fetch
-    assert (token.born_s, token.life_s, token.told_by) == (1000.0, 300.0, ToldBy.REPLY)
+    assert (token.requested_s, token.lifetime_s, token.lifetime_source) == (1000.0, 300.0, LifetimeSource.REPLY)
 
 
 async def test_json_by_paths_and_a_jwt_by_its_own_word():
-    assert (await fetched({"a": {"t": "abc"}, "u": 9}, reply={"token": "a.t", "expires_in": "u"})).life_s == 9.0
+    assert (await fetched({"a": {"t": "abc"}, "u": 9}, reply={"token": "a.t", "expires_in": "u"})).lifetime_s == 9.0
     now = DrivenClock().wall()
     text = signed(iat=now - 200, exp=now + 100)
     token = await fetched(text)
-    assert (token.text, token.life_s, token.kind) == (text, 100.0, Kind.JWT)
+    assert (token.text, token.lifetime_s, token.kind) == (text, 100.0, TokenKind.JWT)
 
 
 async def test_as_kubectl_does_it():
     status = {"token": "abc", "expirationTimestamp": "2027-01-15T08:10:00Z"}
     program = Program(printed({"kind": "ExecCredential", "status": status}))
     token = await source(program, exec_credential="v1beta1").fetch()
-    assert (token.text, token.life_s) == ("abc", 600.0)
+    assert (token.text, token.lifetime_s) == ("abc", 600.0)
     info = {
         "apiVersion": "client.authentication.k8s.io/v1beta1",
         "kind": "ExecCredential",
@@ -236,7 +236,11 @@ async def test_words_that_mean_an_outage_do_not(words):
 )
 async def test_a_program_that_does_not_start_says_why(error, reason, definite):
     failure = await failure_of(source(Program(error)).fetch())
-    assert (failure.reason, failure.definite, failure.quick) == (reason, definite, error.__class__ is ValueError)
+    assert (failure.reason, failure.definite, failure.retry_quickly) == (
+        reason,
+        definite,
+        error.__class__ is ValueError,
+    )
 
 
 async def test_the_whole_run_is_bounded():
@@ -251,7 +255,7 @@ async def test_the_whole_run_is_bounded():
         "get-token did not end within 3 s (credentials.corp.timeout_s), and was killed: "
         "open https://login.example/device and type A-B"
     )
-    assert not failure.quick
+    assert not failure.retry_quickly
     assert program.running == 0
 
 
@@ -312,4 +316,4 @@ async def test_a_refusal_is_not_repeated_every_two_seconds():
 def _holder(it: ExecSource, clock: DrivenClock) -> TokenHolder:
     from gatepass.observability.redaction import Redactor
 
-    return TokenHolder("corp", it, clock, Redactor(), Waits(10.0, chance=lambda: 0.0))
+    return TokenHolder("corp", it, clock, Redactor(), WaitBudget(10.0, chance=lambda: 0.0))

@@ -5,7 +5,7 @@ import pytest
 from gatepass.config.credential.kinds import EnvCredential
 from gatepass.config.references import Reference
 from gatepass.tokens import build_source
-from gatepass.tokens.lifetime import Kind, ToldBy
+from gatepass.tokens.lifetime import LifetimeSource, TokenKind
 from tests.unit.clock import DrivenClock
 from tests.unit.tokens.scripted import ScriptedIssuer, failure_of, signed
 
@@ -21,15 +21,18 @@ def source(value: str):
 @pytest.mark.parametrize(
     ("value", "told"),
     [
-        ("sk-abc", ("sk-abc", None, Kind.KEY, ToldBy.NOBODY)),
-        ("Bearer 1|abc\n", ("1|abc", None, Kind.KEY, ToldBy.NOBODY)),
-        (signed(iat=NOW - 60, exp=NOW + 240), (signed(iat=NOW - 60, exp=NOW + 240), 240.0, Kind.JWT, ToldBy.JWT)),
+        ("sk-abc", ("sk-abc", None, TokenKind.KEY, LifetimeSource.NONE)),
+        ("Bearer 1|abc\n", ("1|abc", None, TokenKind.KEY, LifetimeSource.NONE)),
+        (
+            signed(iat=NOW - 60, exp=NOW + 240),
+            (signed(iat=NOW - 60, exp=NOW + 240), 240.0, TokenKind.JWT, LifetimeSource.JWT),
+        ),
     ],
 )
 async def test_a_variable_holds_a_key_or_a_jwt_with_its_end(value, told):
     token = await source(value).fetch()
-    assert (token.text, token.life_s, token.kind, token.told_by) == told
-    assert token.born_s == 1000.0
+    assert (token.text, token.lifetime_s, token.kind, token.lifetime_source) == told
+    assert token.requested_s == 1000.0
 
 
 @pytest.mark.parametrize(

@@ -5,16 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.tokens.lifetime import (
-    Life,
-    Moment,
-    Span,
+    ExpiresAt,
+    ExpiresIn,
+    JwtTimes,
     announced,
     certain_s,
-    date_of,
     http_date,
     is_jwt,
+    issuer_time,
     jwt_left_s,
-    jwt_life_s,
+    jwt_lifetime_s,
     jwt_span,
     retry_after_s,
 )
@@ -26,30 +26,30 @@ NOW = 1_800_000_000.0
 @pytest.mark.parametrize(
     ("value", "unit", "told"),
     [
-        (300, None, Life(300)),
-        (299.5, None, Life(299.5)),
-        ("3599", None, Life(3599)),
-        (" 3599 ", None, Life(3599)),
-        ("300.25", None, Life(300.25)),
-        ("-1", None, Life(-1)),
-        (0, None, Life(0)),
-        (300_000, None, Life(300_000)),
-        (34_560_000, None, Life(34_560_000)),
-        (34_560_001, None, Life(34_560.001)),
-        (300_000, "ms", Life(300)),
-        (300, "s", Life(300)),
-        (1_800_000_300, None, Moment(1_800_000_300)),
-        ("1671217329", None, Moment(1_671_217_329)),
-        (1_800_000_300_000, None, Moment(1_800_000_300)),
-        ("1800000300000", None, Moment(1_800_000_300)),
-        (1_800_000_300_000, "ms", Moment(1_800_000_300)),
-        (1_800_000_300, "s", Moment(1_800_000_300)),
-        ("2027-01-15T08:00:00Z", None, Moment(NOW)),
-        ("2027-01-15T08:00:00.000000Z", None, Moment(NOW)),
-        ("2027-01-15 08:00:00", None, Moment(NOW)),
-        ("2027-01-15T09:00:00+01:00", None, Moment(NOW)),
-        ("Fri, 15 Jan 2027 08:00:00 GMT", None, Moment(NOW)),
-        ("Fri, 15 Jan 2027 08:00:00 -0000", "s", Moment(NOW)),
+        (300, None, ExpiresIn(300)),
+        (299.5, None, ExpiresIn(299.5)),
+        ("3599", None, ExpiresIn(3599)),
+        (" 3599 ", None, ExpiresIn(3599)),
+        ("300.25", None, ExpiresIn(300.25)),
+        ("-1", None, ExpiresIn(-1)),
+        (0, None, ExpiresIn(0)),
+        (300_000, None, ExpiresIn(300_000)),
+        (34_560_000, None, ExpiresIn(34_560_000)),
+        (34_560_001, None, ExpiresIn(34_560.001)),
+        (300_000, "ms", ExpiresIn(300)),
+        (300, "s", ExpiresIn(300)),
+        (1_800_000_300, None, ExpiresAt(1_800_000_300)),
+        ("1671217329", None, ExpiresAt(1_671_217_329)),
+        (1_800_000_300_000, None, ExpiresAt(1_800_000_300)),
+        ("1800000300000", None, ExpiresAt(1_800_000_300)),
+        (1_800_000_300_000, "ms", ExpiresAt(1_800_000_300)),
+        (1_800_000_300, "s", ExpiresAt(1_800_000_300)),
+        ("2027-01-15T08:00:00Z", None, ExpiresAt(NOW)),
+        ("2027-01-15T08:00:00.000000Z", None, ExpiresAt(NOW)),
+        ("2027-01-15 08:00:00", None, ExpiresAt(NOW)),
+        ("2027-01-15T09:00:00+01:00", None, ExpiresAt(NOW)),
+        ("Fri, 15 Jan 2027 08:00:00 GMT", None, ExpiresAt(NOW)),
+        ("Fri, 15 Jan 2027 08:00:00 -0000", "s", ExpiresAt(NOW)),
     ],
 )
 def test_every_form_of_an_expiry_is_read(value, unit, told):
@@ -75,13 +75,13 @@ def test_what_is_no_expiry_is_not_read(value):
 
 @given(st.text() | st.floats() | st.integers() | st.booleans() | st.none(), st.sampled_from([None, "s", "ms"]))
 def test_no_value_breaks_the_reading(value, unit):
-    assert isinstance(announced(value, unit), Life | Moment | None)
+    assert isinstance(announced(value, unit), ExpiresIn | ExpiresAt | None)
 
 
 @given(st.datetimes())
 def test_every_iso_date_is_a_moment_or_before_all_moments(moment):
     told = announced(moment.isoformat(sep=" "), None)
-    assert isinstance(told, Moment)
+    assert isinstance(told, ExpiresAt)
 
 
 @given(st.text(alphabet="Mon, 0123456789JanFeb:GMT+-"))
@@ -90,61 +90,61 @@ def test_no_text_breaks_the_date(text):
 
 
 def test_date_header_is_the_issuers_clock():
-    assert date_of((date(NOW),)) == NOW
-    assert date_of(((b"date", b"yesterday"),)) is None
-    assert date_of(()) is None
+    assert issuer_time((date(NOW),)) == NOW
+    assert issuer_time(((b"date", b"yesterday"),)) is None
+    assert issuer_time(()) is None
 
 
 @pytest.mark.parametrize(
-    ("told_s", "sure_s"), [(300.0, 298.0), (4.0, 2.0), (3.0, 1.5), (0.5, 0.25), (0.0, 0.0), (-60.0, -30.0)]
+    ("claimed_lifetime_s", "sure_s"), [(300.0, 298.0), (4.0, 2.0), (3.0, 1.5), (0.5, 0.25), (0.0, 0.0), (-60.0, -30.0)]
 )
-def test_what_a_date_leaves_uncertain_is_given_up(told_s, sure_s):
-    assert certain_s(NOW + told_s, NOW) == sure_s
+def test_what_a_date_leaves_uncertain_is_given_up(claimed_lifetime_s, sure_s):
+    assert certain_s(NOW + claimed_lifetime_s, NOW) == sure_s
 
 
 @pytest.mark.parametrize("skew_s", [-86_400.0, -120.0, 0.0, 120.0, 86_400.0])
 def test_a_jwts_life_is_free_of_our_clock(skew_s):
     text = signed(iat=NOW + skew_s, exp=NOW + skew_s + 300)
-    assert jwt_life_s(text, None, NOW) == 300.0
-    assert jwt_life_s(text, NOW + skew_s, NOW) == 300.0
+    assert jwt_lifetime_s(text, None, NOW) == 300.0
+    assert jwt_lifetime_s(text, NOW + skew_s, NOW) == 300.0
 
 
 def test_a_jwt_out_of_the_issuers_cache_has_only_its_rest():
-    assert jwt_life_s(signed(iat=NOW - 240, exp=NOW + 60), NOW, NOW) == 60.0
+    assert jwt_lifetime_s(signed(iat=NOW - 240, exp=NOW + 60), NOW, NOW) == 60.0
 
 
 @pytest.mark.parametrize("date_s", [NOW - 120, NOW + 301, NOW + 86_400])
 def test_a_date_that_contradicts_the_jwt_is_not_believed(date_s):
-    assert jwt_life_s(signed(iat=NOW, exp=NOW + 300), date_s, NOW) == 300.0
+    assert jwt_lifetime_s(signed(iat=NOW, exp=NOW + 300), date_s, NOW) == 300.0
 
 
 def test_a_jwt_without_iat_is_read_by_the_issuers_clock_or_ours():
     text = signed(exp=NOW + 300)
-    assert jwt_life_s(text, NOW + 100, NOW) == 199.0
-    assert jwt_life_s(text, None, NOW) == 300.0
-    assert jwt_life_s(text, None, NOW + 300) is None
+    assert jwt_lifetime_s(text, NOW + 100, NOW) == 199.0
+    assert jwt_lifetime_s(text, None, NOW) == 300.0
+    assert jwt_lifetime_s(text, None, NOW + 300) is None
 
 
 @pytest.mark.parametrize("skew_s", [-86_400.0, -120.0, 0.0])
 def test_a_jwt_without_iat_lives_no_longer_than_since_its_nbf_where_our_clock_is_behind(skew_s):
-    assert jwt_life_s(signed(nbf=NOW, exp=NOW + 300), None, NOW + skew_s) == 300.0
+    assert jwt_lifetime_s(signed(nbf=NOW, exp=NOW + 300), None, NOW + skew_s) == 300.0
 
 
 def test_a_jwt_without_iat_whose_nbf_is_earlier_than_it_was_made_is_read_by_our_clock():
     text = signed(nbf=NOW - 300, exp=NOW + 300)
-    assert jwt_life_s(text, None, NOW) == 300.0
-    assert jwt_life_s(text, None, NOW - 120) == 420.0
-    assert jwt_life_s(text, NOW, NOW - 120) == 299.0
+    assert jwt_lifetime_s(text, None, NOW) == 300.0
+    assert jwt_lifetime_s(text, None, NOW - 120) == 420.0
+    assert jwt_lifetime_s(text, NOW, NOW - 120) == 299.0
 
 
 @pytest.mark.parametrize("skew_s", [300.0, 400.0, 86_400.0])
 def test_a_jwt_without_iat_that_has_ended_by_our_clock_alone_has_its_life_since_nbf(skew_s):
-    assert jwt_life_s(signed(nbf=NOW, exp=NOW + 300), None, NOW + skew_s) == 300.0
+    assert jwt_lifetime_s(signed(nbf=NOW, exp=NOW + 300), None, NOW + skew_s) == 300.0
 
 
 @pytest.mark.parametrize("nbf", [NOW + 300, NOW + 400, "soon", True, -1])
 def test_an_nbf_that_says_nothing_is_let_be(nbf):
-    assert jwt_life_s(signed(nbf=nbf, exp=NOW + 300), None, NOW) == 300.0
+    assert jwt_lifetime_s(signed(nbf=nbf, exp=NOW + 300), None, NOW) == 300.0
 
 
 @pytest.mark.parametrize(
@@ -154,11 +154,11 @@ def test_an_nbf_that_says_nothing_is_let_be(nbf):
 def test_a_jwt_that_tells_no_life(claims):
     text = signed(**claims)
     assert is_jwt(text)
-    assert jwt_life_s(text, None, NOW) is None
+    assert jwt_lifetime_s(text, None, NOW) is None
 
 
 @pytest.mark.parametrize(
-    ("claims", "written_s", "left_s"),
+    ("claims", "written_s", "expires_in_s"),
     [
         ({"iat": NOW, "exp": NOW + 300}, None, 300.0),
         ({"iat": NOW - 500, "exp": NOW - 200}, None, -200.0),
@@ -177,8 +177,8 @@ def test_a_jwt_that_tells_no_life(claims):
         ({}, None, None),
     ],
 )
-def test_what_is_left_of_a_jwt_that_may_be_old(claims, written_s, left_s):
-    assert jwt_left_s(signed(**claims), NOW, written_s) == left_s
+def test_what_is_left_of_a_jwt_that_may_be_old(claims, written_s, expires_in_s):
+    assert jwt_left_s(signed(**claims), NOW, written_s) == expires_in_s
 
 
 @pytest.mark.parametrize(
@@ -191,24 +191,24 @@ def test_what_is_left_of_a_jwt_that_may_be_old(claims, written_s, left_s):
 )
 def test_a_jwts_life_that_can_only_be_milliseconds_is_put_right(said_s, meant_s):
     text = signed(iat=NOW, exp=NOW + said_s)
-    assert jwt_life_s(text, None, NOW) == meant_s
-    assert jwt_life_s(text, NOW + 60, NOW) == meant_s - 60
-    assert jwt_span(text) == Span(NOW, NOW + meant_s, is_guess=said_s != meant_s)
+    assert jwt_lifetime_s(text, None, NOW) == meant_s
+    assert jwt_lifetime_s(text, NOW + 60, NOW) == meant_s - 60
+    assert jwt_span(text) == JwtTimes(NOW, NOW + meant_s, is_guess=said_s != meant_s)
 
 
 def test_a_jwt_without_iat_is_no_guess():
-    assert jwt_span(signed(exp=NOW + 300_000)) == Span(None, NOW + 300_000)
+    assert jwt_span(signed(exp=NOW + 300_000)) == JwtTimes(None, NOW + 300_000)
     assert jwt_span(signed(iat=NOW)) is None
 
 
 @pytest.mark.parametrize("text", ["opaque", "a.b.c", "..", "a.b.c.d.e", "e30.e30.", "W10.W10.W10", "." * 20_000])
 def test_what_only_looks_like_a_jwt_tells_nothing(text):
-    assert jwt_life_s(text, None, NOW) is None
+    assert jwt_lifetime_s(text, None, NOW) is None
 
 
 @given(st.text(alphabet="abcdefghijklmnopqrstuvwxyzABCDEFGHIJ0123456789-_.", max_size=200))
 def test_no_token_breaks_the_jwt_reader(text):
-    jwt_life_s(text, None, NOW)
+    jwt_lifetime_s(text, None, NOW)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from gatepass.errors import TokenUnavailable
 from gatepass.observability.redaction import Redactor
 from gatepass.proxy.app_state import FETCH_GRACE_S
-from gatepass.tokens import Token, TokenHolder, Waits
+from gatepass.tokens import Token, TokenHolder, WaitBudget
 from gatepass.tokens.holder import GRACE_S, OUTAGE_WAIT_S
 from gatepass.tokens.sharing import POLL_LONGEST_S, YIELD_S
 from gatepass.types import Secret
@@ -163,7 +163,7 @@ class Odd:
 async def odd() -> AsyncIterator[Odd]:
     clock = DrivenClock()
     source = OnSignal(clock)
-    holder = TokenHolder("odd", source, clock, Redactor(), Waits(10.0, chance=lambda: 0.0))
+    holder = TokenHolder("odd", source, clock, Redactor(), WaitBudget(10.0, chance=lambda: 0.0))
     holder.start()
     yield Odd(clock, source, holder)
     await holder.aclose()
@@ -173,7 +173,7 @@ async def test_nothing_is_taken_by_a_closed_holder_though_its_fetch_succeeds(odd
     await odd.clock.advance(4.0)
     odd.source.signal.set()
     await odd.holder.aclose()
-    assert odd.holder.fresh() is None
+    assert odd.holder.current() is None
 
 
 async def test_a_source_that_knows_no_bound_is_named_when_its_time_is_over(odd):

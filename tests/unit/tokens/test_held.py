@@ -9,26 +9,26 @@ from hypothesis import strategies as st
 
 from gatepass.config.credential.base import ReplyPaths
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.lifetime import Kind, ToldBy
-from gatepass.tokens.token_reply import Minted, Moments, Terms, read_document, read_key
+from gatepass.tokens.lifetime import LifetimeSource, TokenKind
+from gatepass.tokens.token_reply import ParsedToken, ReadTimes, TokenReplyFormat, parse_token_document, parse_token_text
 from tests.unit.tokens.scripted import signed
 
 NOW = 1_800_000_000.0
-RUN = Moments(NOW)
-FILE = Moments(NOW, NOW - 60)
+RUN = ReadTimes(NOW)
+FILE = ReadTimes(NOW, NOW - 60)
 UNTIL = "2027-01-15T08:05:00Z"
 
 
-def terms(**paths: Any) -> Terms:
-    return Terms("the file t", 240.0, 3600.0, ReplyPaths(**paths), plain_text=True)
+def terms(**paths: Any) -> TokenReplyFormat:
+    return TokenReplyFormat("the file t", 240.0, 3600.0, ReplyPaths(**paths), plain_text=True)
 
 
-def read(document: Any, at_s: Moments = RUN, **paths: Any) -> Minted:
+def read(document: Any, at_s: ReadTimes = RUN, **paths: Any) -> ParsedToken:
     text = document if isinstance(document, str) else json.dumps(document)
-    return read_document(text, terms(**paths), at_s, str)
+    return parse_token_document(text, terms(**paths), at_s, str)
 
 
-def failure(document: Any, at_s: Moments = RUN, **paths: Any) -> FetchFailure:
+def failure(document: Any, at_s: ReadTimes = RUN, **paths: Any) -> FetchFailure:
     with pytest.raises(FetchFailure) as caught:
         read(document, at_s, **paths)
     return caught.value
@@ -37,19 +37,39 @@ def failure(document: Any, at_s: Moments = RUN, **paths: Any) -> FetchFailure:
 @pytest.mark.parametrize(
     ("document", "paths", "minted"),
     [
-        ("abc\n", {}, Minted("abc", 240.0, Kind.OPAQUE, ToldBy.DEFAULT)),
-        ("Bearer abc", {}, Minted("abc", 240.0, Kind.OPAQUE, ToldBy.DEFAULT)),
-        ('"abc"', {}, Minted("abc", 240.0, Kind.OPAQUE, ToldBy.DEFAULT)),
-        ({"access_token": "abc", "expires_in": 300}, {}, Minted("abc", 300.0, Kind.OPAQUE, ToldBy.REPLY)),
-        ({"accessToken": "abc", "expiresOn": UNTIL}, {}, Minted("abc", 300.0, Kind.OPAQUE, ToldBy.REPLY)),
+        ("abc\n", {}, ParsedToken("abc", 240.0, TokenKind.OPAQUE, LifetimeSource.DEFAULT)),
+        ("Bearer abc", {}, ParsedToken("abc", 240.0, TokenKind.OPAQUE, LifetimeSource.DEFAULT)),
+        ('"abc"', {}, ParsedToken("abc", 240.0, TokenKind.OPAQUE, LifetimeSource.DEFAULT)),
+        (
+            {"access_token": "abc", "expires_in": 300},
+            {},
+            ParsedToken("abc", 300.0, TokenKind.OPAQUE, LifetimeSource.REPLY),
+        ),
+        (
+            {"accessToken": "abc", "expiresOn": UNTIL},
+            {},
+            ParsedToken("abc", 300.0, TokenKind.OPAQUE, LifetimeSource.REPLY),
+        ),
         (
             {"a": {"b": "abc"}, "c": 9},
             {"token": "a.b", "expires_in": "c"},
-            Minted("abc", 9.0, Kind.OPAQUE, ToldBy.REPLY),
+            ParsedToken("abc", 9.0, TokenKind.OPAQUE, LifetimeSource.REPLY),
         ),
-        ({"token": "abc"}, {"expires_in": "c"}, Minted("abc", 240.0, Kind.OPAQUE, ToldBy.DEFAULT, "c")),
-        ({"token": "abc", "expires_in": 300_000}, {}, Minted("abc", 3600.0, Kind.OPAQUE, ToldBy.REPLY)),
-        ({"token": "abc", "expires_in": 300_000}, {"unit": "ms"}, Minted("abc", 300.0, Kind.OPAQUE, ToldBy.REPLY)),
+        (
+            {"token": "abc"},
+            {"expires_in": "c"},
+            ParsedToken("abc", 240.0, TokenKind.OPAQUE, LifetimeSource.DEFAULT, "c"),
+        ),
+        (
+            {"token": "abc", "expires_in": 300_000},
+            {},
+            ParsedToken("abc", 3600.0, TokenKind.OPAQUE, LifetimeSource.REPLY),
+        ),
+        (
+            {"token": "abc", "expires_in": 300_000},
+            {"unit": "ms"},
+            ParsedToken("abc", 300.0, TokenKind.OPAQUE, LifetimeSource.REPLY),
+        ),
     ],
 )
 def test_what_a_program_prints(document, paths, minted):
@@ -59,13 +79,15 @@ def test_what_a_program_prints(document, paths, minted):
 def test_kubectls_exec_credential_is_known_by_its_kind():
     status = {"token": "k8s-aws-v1.abc", "expirationTimestamp": UNTIL}
     document = {"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": status}
-    assert read(document) == Minted("k8s-aws-v1.abc", 300.0, Kind.OPAQUE, ToldBy.REPLY)
+    assert read(document) == ParsedToken("k8s-aws-v1.abc", 300.0, TokenKind.OPAQUE, LifetimeSource.REPLY)
     del status["expirationTimestamp"]
-    assert read(document) == Minted("k8s-aws-v1.abc", 240.0, Kind.OPAQUE, ToldBy.DEFAULT, "status.expirationTimestamp")
+    assert read(document) == ParsedToken(
+        "k8s-aws-v1.abc", 240.0, TokenKind.OPAQUE, LifetimeSource.DEFAULT, "status.expirationTimestamp"
+    )
 
 
 @pytest.mark.parametrize(
-    ("claims", "at_s", "left_s"),
+    ("claims", "at_s", "expires_in_s"),
     [
         ({"iat": NOW, "exp": NOW + 300}, RUN, 300.0),
         ({"iat": NOW - 240, "exp": NOW + 60}, RUN, 60.0),
@@ -78,11 +100,11 @@ def test_kubectls_exec_credential_is_known_by_its_kind():
         ({"iat": NOW + 6000, "exp": NOW + 6600}, FILE, 600.0),
     ],
 )
-def test_a_jwt_may_be_old_and_the_rest_of_its_life_counts(claims, at_s, left_s):
+def test_a_jwt_may_be_old_and_the_rest_of_its_life_counts(claims, at_s, expires_in_s):
     """With FILE, written a minute ago: by a clock that is right, two minutes slow, two fast, and dated back."""
-    assert read({"token": signed(**claims), "expires_in": 9999}, at_s).life_s == left_s
+    assert read({"token": signed(**claims), "expires_in": 9999}, at_s).lifetime_s == expires_in_s
     if at_s.watched:
-        assert read_key(signed(**claims), "it", at_s).life_s == left_s
+        assert parse_token_text(signed(**claims), "it", at_s).lifetime_s == expires_in_s
 
 
 @pytest.mark.parametrize("document", [{"token": "abc", "expires_in": 50}, {"token": "abc", "expires_at": NOW - 10}])
@@ -91,23 +113,23 @@ def test_a_life_in_a_file_began_when_the_file_was_written(document):
 
 
 def test_a_file_from_the_future_is_as_old_as_now():
-    assert read({"token": "abc", "expires_in": 50}, Moments(NOW, NOW + 500)).life_s == 50.0
+    assert read({"token": "abc", "expires_in": 50}, ReadTimes(NOW, NOW + 500)).lifetime_s == 50.0
 
 
 @pytest.mark.parametrize(
-    ("own_s", "told", "left_s", "told_by"),
+    ("own_s", "told", "expires_in_s", "lifetime_source"),
     [
-        (3600, {"expires_in": 300}, 300.0, ToldBy.REPLY),
-        (3600, {"expires_at": NOW + 300}, 300.0, ToldBy.REPLY),
-        (300, {"expires_in": 3600}, 300.0, ToldBy.JWT),
-        (300, {"expires_at": NOW + 300}, 300.0, ToldBy.JWT),
-        (300, {}, 300.0, ToldBy.JWT),
-        (9000, {"expires_in": 8000}, 8000.0, ToldBy.REPLY),
+        (3600, {"expires_in": 300}, 300.0, LifetimeSource.REPLY),
+        (3600, {"expires_at": NOW + 300}, 300.0, LifetimeSource.REPLY),
+        (300, {"expires_in": 3600}, 300.0, LifetimeSource.JWT),
+        (300, {"expires_at": NOW + 300}, 300.0, LifetimeSource.JWT),
+        (300, {}, 300.0, LifetimeSource.JWT),
+        (9000, {"expires_in": 8000}, 8000.0, LifetimeSource.REPLY),
     ],
 )
-def test_of_a_jwts_end_and_its_documents_the_earlier_counts(own_s, told, left_s, told_by):
+def test_of_a_jwts_end_and_its_documents_the_earlier_counts(own_s, told, expires_in_s, lifetime_source):
     text = signed(iat=NOW, exp=NOW + own_s)
-    assert read({"token": text, **told}) == Minted(text, left_s, Kind.JWT, told_by)
+    assert read({"token": text, **told}) == ParsedToken(text, expires_in_s, TokenKind.JWT, lifetime_source)
 
 
 def test_a_jwt_that_its_document_says_is_over_is_over():
@@ -116,15 +138,17 @@ def test_a_jwt_that_its_document_says_is_over_is_over():
 
 
 def test_a_file_without_a_told_life_counts_until_it_changes():
-    assert read({"token": "abc"}, FILE) == Minted("abc", None, Kind.OPAQUE, ToldBy.NOBODY)
-    assert read_key("abc\n", "it", FILE) == Minted("abc", None, Kind.KEY, ToldBy.NOBODY)
-    assert read({"token": "abc"}, FILE, expires_in="c") == Minted("abc", 240.0, Kind.OPAQUE, ToldBy.DEFAULT, "c")
+    assert read({"token": "abc"}, FILE) == ParsedToken("abc", None, TokenKind.OPAQUE, LifetimeSource.NONE)
+    assert parse_token_text("abc\n", "it", FILE) == ParsedToken("abc", None, TokenKind.KEY, LifetimeSource.NONE)
+    assert read({"token": "abc"}, FILE, expires_in="c") == ParsedToken(
+        "abc", 240.0, TokenKind.OPAQUE, LifetimeSource.DEFAULT, "c"
+    )
 
 
 @pytest.mark.parametrize(("at_s", "definite"), [(RUN, False), (FILE, True)])
 def test_an_expired_token_is_a_failure_and_final_where_a_change_is_noticed(at_s, definite):
     told = failure({"token": signed(iat=NOW - 400, exp=NOW - 100)}, at_s)
-    assert (told.reason, told.definite, told.quick) == (
+    assert (told.reason, told.definite, told.retry_quickly) == (
         "the file t holds a token that expired 100 s ago",
         definite,
         False,
@@ -173,14 +197,14 @@ def test_an_error_object_quotes_nothing_that_looks_like_a_token():
 )
 def test_what_is_no_key_is_told_in_words(text, reason, definite):
     with pytest.raises(FetchFailure) as caught:
-        read_key(text, "it", RUN)
+        parse_token_text(text, "it", RUN)
     assert (caught.value.reason, caught.value.definite) == (reason, definite)
 
 
 def test_a_key_may_hold_any_visible_ascii_and_a_jwt_without_an_end_has_none():
-    assert read_key(" 1|abc\n", "it", RUN) == Minted("1|abc", None, Kind.KEY, ToldBy.NOBODY)
+    assert parse_token_text(" 1|abc\n", "it", RUN) == ParsedToken("1|abc", None, TokenKind.KEY, LifetimeSource.NONE)
     text = signed(sub="me")
-    assert read_key(text, "it", RUN) == Minted(text, None, Kind.JWT, ToldBy.NOBODY)
+    assert parse_token_text(text, "it", RUN) == ParsedToken(text, None, TokenKind.JWT, LifetimeSource.NONE)
 
 
 def outcome(reading):
@@ -195,29 +219,29 @@ def outcome(reading):
     st.sampled_from([RUN, FILE]),
 )
 def test_no_text_breaks_the_reading(text, at_s):
-    for reading in (lambda: read(text, at_s), lambda: read_key(text, "it", at_s)):
+    for reading in (lambda: read(text, at_s), lambda: parse_token_text(text, "it", at_s)):
         it = outcome(reading)
         if isinstance(it, FetchFailure):
             assert it.reason.isprintable()
         else:
-            assert it.life_s is None or it.life_s > 0
+            assert it.lifetime_s is None or it.lifetime_s > 0
 
 
 @given(
     iat=st.integers(-5_000, 5_000),
-    life_s=st.integers(1, 10_000),
+    lifetime_s=st.integers(1, 10_000),
     skew_s=st.integers(-120, 120),
     late_s=st.integers(0, 200),
     age_s=st.integers(0, 12_000),
 )
-def test_no_skew_and_no_late_file_makes_a_token_outlive_itself(iat, life_s, skew_s, late_s, age_s):
+def test_no_skew_and_no_late_file_makes_a_token_outlive_itself(iat, lifetime_s, skew_s, late_s, age_s):
     """The issuer's clock is right; ours is `skew_s` off. The file was written `late_s` after the JWT was made."""
     made_s = NOW + iat
     written_s, wall_s = made_s + late_s + skew_s, made_s + late_s + skew_s + age_s
-    true_left_s = life_s - late_s - age_s
+    true_left_s = lifetime_s - late_s - age_s
     try:
-        found = read_key(signed(iat=made_s, exp=made_s + life_s), "it", Moments(wall_s, written_s))
+        found = parse_token_text(signed(iat=made_s, exp=made_s + lifetime_s), "it", ReadTimes(wall_s, written_s))
     except FetchFailure:
         return
-    assert found.life_s is not None
-    assert found.life_s <= max(true_left_s, 0) + min(late_s, -min(skew_s, 0))
+    assert found.lifetime_s is not None
+    assert found.lifetime_s <= max(true_left_s, 0) + min(late_s, -min(skew_s, 0))

@@ -9,8 +9,8 @@ import pytest
 from gatepass.config.references import Reference
 from gatepass.errors import TokenUnavailable
 from gatepass.observability.redaction import Redactor
-from gatepass.tokens import FetchFailure, Token, TokenHolder, TokenReissued, Waits
-from gatepass.tokens.lifetime import Freshness, Kind, ToldBy
+from gatepass.tokens import FetchFailure, Token, TokenHolder, TokenReissued, WaitBudget
+from gatepass.tokens.lifetime import Freshness, LifetimeSource, TokenKind
 from gatepass.types import Secret
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.scripted import (
@@ -61,12 +61,12 @@ class OddSource:
 
 
 def over(source: OddSource, clock: DrivenClock) -> TokenHolder:
-    return TokenHolder("odd", source, clock, Redactor(), Waits(10.0, chance=lambda: 0.0))
+    return TokenHolder("odd", source, clock, Redactor(), WaitBudget(10.0, chance=lambda: 0.0))
 
 
 async def test_nothing_runs_before_the_start():
     it = kept()
-    assert it.holder.fresh() is None
+    assert it.holder.current() is None
     assert not it.holder.usable
     assert it.holder.status().state == "none"
     assert it.holder.reject("abc")
@@ -85,7 +85,7 @@ async def test_a_token_is_minted_at_the_start_without_traffic():
     async with kept() as it:
         await settle()
         assert it.holder.usable
-        token = it.holder.fresh()
+        token = it.holder.current()
         assert token is not None
         assert token.text == "token-1"
         assert await it.holder.token() is token
@@ -349,10 +349,10 @@ async def test_each_waiter_gets_an_error_of_its_own():
 async def test_status_of_a_fresh_a_stale_and_an_expired_token():
     async with kept(Mint(), otherwise=Broken()) as it:
         await it.clock.advance(100.0)
-        assert it.holder.status() == replace(FRESH, age_s=100.0, left_s=195.0, next_try_in_s=140.0)
+        assert it.holder.status() == replace(FRESH, age_s=100.0, expires_in_s=195.0, next_try_in_s=140.0)
         await it.clock.advance(141.0)
         stale = it.holder.status()
-        assert (stale.state, stale.left_s, stale.failing, stale.failures) == (Freshness.STALE, 54.0, False, 3)
+        assert (stale.state, stale.expires_in_s, stale.failing, stale.failures) == (Freshness.STALE, 54.0, False, 3)
         assert (stale.refreshing, stale.next_try_in_s) == (True, None)
         await it.clock.advance(1.0)
         assert it.holder.status().failing
@@ -360,15 +360,20 @@ async def test_status_of_a_fresh_a_stale_and_an_expired_token():
         assert it.holder.status().last_error_age_s == pytest.approx(0.3)
         await it.clock.advance(60.0)
         expired = it.holder.status()
-        assert (expired.state, expired.left_s) == (Freshness.EXPIRED, 0.0)
+        assert (expired.state, expired.expires_in_s) == (Freshness.EXPIRED, 0.0)
 
 
 async def test_a_key_has_no_life_and_is_read_once():
     async with kept(settings=static()) as it:
         await it.clock.advance(3600.0)
         status = it.holder.status()
-        assert (status.state, status.kind, status.left_s, status.next_try_in_s) == ("fresh", Kind.KEY, None, None)
-        assert (status.fetches, status.told_by) == (1, ToldBy.NOBODY)
+        assert (status.state, status.kind, status.expires_in_s, status.next_try_in_s) == (
+            "fresh",
+            TokenKind.KEY,
+            None,
+            None,
+        )
+        assert (status.fetches, status.lifetime_source) == (1, LifetimeSource.NONE)
 
 
 async def test_a_key_in_a_file_is_replaced_within_5_seconds():
@@ -421,7 +426,7 @@ async def test_every_fetch_is_told_to_the_log(caplog):
         ),
         (
             *("gatepass.tokens", "INFO", "token_fetched"),
-            {"credential": "corp", "took_s": 1.5, "life_s": 300.0, "kind": "opaque", "told_by": "reply"},
+            {"credential": "corp", "took_s": 1.5, "lifetime_s": 300.0, "kind": "opaque", "lifetime_source": "reply"},
         ),
     ]
 
@@ -457,14 +462,14 @@ async def test_an_expiry_that_is_not_at_its_path_is_told_once_per_change(caplog)
     async with kept(*turns, settings=settings) as it:
         for seen in (1, 1, 2, 2, 3):
             await settle()
-            token = it.holder.fresh()
+            token = it.holder.current()
             assert token is not None
-            assert token.no_expiry_at == (None if seen == 2 else "until")
+            assert token.missing_expiry_path == (None if seen == 2 else "until")
             events = [(r.levelname, r.getMessage(), r.fields) for r in caplog.records if "expiry" in r.getMessage()]
             assert len(events) == seen
             await it.clock.advance(80.0)
-    missed = ("WARNING", "expiry_not_found", {"credential": "corp", "path": "until", "assumed_life_s": 100.0})
-    assert events == [missed, ("INFO", "expiry_found", {"credential": "corp", "life_s": 100.0}), missed]
+    missed = ("WARNING", "expiry_missing", {"credential": "corp", "path": "until", "assumed_lifetime_s": 100.0})
+    assert events == [missed, ("INFO", "expiry_present", {"credential": "corp", "lifetime_s": 100.0}), missed]
 
 
 @pytest.mark.parametrize("bug", [KeyError("x"), asyncio.CancelledError()])
@@ -529,7 +534,7 @@ async def test_a_keeper_that_meets_a_bug_while_its_holder_closes_does_not_begin_
     holder.start()
     await clock.advance(1.0)
     source.broken = True
-    holder._keeper.rouse()
+    holder._refresh_task.wake()
     await asyncio.sleep(0)  # the keeper has met the bug, and the holder has not been told yet
     await holder.aclose()
     await settle()
@@ -551,9 +556,9 @@ async def test_a_jwt_out_of_a_cache_is_not_believed_to_be_new():
     text = signed(iat=clock.wall(), exp=clock.wall() + 300)
     async with Kept(clock, ScriptedIssuer(clock, otherwise=Mint(None, text))) as it:
         await clock.advance(290.0)
-        assert it.holder.fresh() is not None
+        assert it.holder.current() is not None
         await clock.advance(15.0)
-        assert it.holder.fresh() is None
+        assert it.holder.current() is None
         assert "dead on arrival" in (it.holder.status().last_error or "")
 
 
@@ -566,8 +571,8 @@ async def test_secrets_and_tokens_are_learned_and_printed_nowhere(caplog):
         with pytest.raises(TokenUnavailable) as caught:
             await it.holder.token()
         seen = [
-            *(repr(it.holder), str(it.holder.status()), repr(it.holder._token), repr(it.holder._journal)),
-            *(str(caught.value), repr(caught.value), repr(it.holder._setback), caplog.text),
+            *(repr(it.holder), str(it.holder.status()), repr(it.holder._token), repr(it.holder._log)),
+            *(str(caught.value), repr(caught.value), repr(it.holder._failure_state), caplog.text),
             *(str(record.__dict__) for record in caplog.records),
         ]
         assert [text for text in seen if SECRET in text or "token-1-of-corp" in text] == []

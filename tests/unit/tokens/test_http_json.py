@@ -10,7 +10,7 @@ from gatepass.config.credential.http_json import HttpJsonCredential
 from gatepass.config.references import resolve
 from gatepass.errors import TokenUnavailable
 from gatepass.tokens.token_endpoint import HEADERS
-from gatepass.types import Request, Secret
+from gatepass.types import OutboundRequest, Secret
 from tests.unit.clock import DrivenClock
 from tests.unit.tokens.conftest import Endpoint
 from tests.unit.tokens.scripted import Answer, Kept, Mint, ScriptedIssuer, answer, failure_of, http_json
@@ -20,18 +20,18 @@ JSON_BODY = b"application/json"
 LOGIN = {"app_id": "bot", "n": [1, None, True]}
 
 
-def posted(url: str, kind: bytes | None, body: bytes, *headers: tuple[bytes, bytes]) -> Request:
+def posted(url: str, kind: bytes | None, body: bytes, *headers: tuple[bytes, bytes]) -> OutboundRequest:
     kinds = () if kind is None else ((b"content-type", kind),)
-    return Request("POST", url, (*HEADERS, *kinds, *headers), body)
+    return OutboundRequest("POST", url, (*HEADERS, *kinds, *headers), body)
 
 
-async def sent(endpoint: Endpoint, **settings: object) -> Request:
+async def sent(endpoint: Endpoint, **settings: object) -> OutboundRequest:
     await endpoint.source(http_json(**settings), "login").fetch()
     return endpoint.requests[0]
 
 
 async def test_a_json_login(endpoint: Endpoint):
-    assert await sent(endpoint, json=LOGIN) == Request(
+    assert await sent(endpoint, json=LOGIN) == OutboundRequest(
         "POST",
         "https://portal.example/login",
         (
@@ -118,13 +118,13 @@ async def test_token_and_expiry_by_path(endpoint: Endpoint):
     endpoint.answers(answer({"code": 0, "data": {"token": "abc", "expireAt": until_ms}}))
     reply = {"token": "data.token", "expires_at": "data.expireAt", "unit": "ms"}
     token = await endpoint.source(http_json(json=LOGIN, reply=reply), "login").fetch()
-    assert (token.text, token.life_s) == ("abc", 120.0)
+    assert (token.text, token.lifetime_s) == ("abc", 120.0)
 
 
 async def test_a_plain_text_reply_is_a_token(endpoint: Endpoint):
     endpoint.answers(Answer(body=b"abc\n", headers=((b"content-type", b"text/plain"),)))
     token = await endpoint.source(http_json(default_ttl_s=60.0), "login").fetch()
-    assert (token.text, token.life_s) == ("abc", 60.0)
+    assert (token.text, token.lifetime_s) == ("abc", 60.0)
 
 
 def test_its_secrets_come_from_all_parts_of_the_request(endpoint: Endpoint):
@@ -147,7 +147,7 @@ async def test_a_user_and_password_go_as_they_stand(endpoint: Endpoint):
     assert [secret.reveal() for secret in source.secrets()] == ["p-secret", b64encode(b"u:p-secret").decode()]
 
 
-PRESETS: dict[str, tuple[dict[str, str], Request, Answer, tuple[str, float]]] = {
+PRESETS: dict[str, tuple[dict[str, str], OutboundRequest, Answer, tuple[str, float]]] = {
     "ibm_iam": (
         {"apikey": "k&1"},
         posted(
@@ -222,7 +222,7 @@ async def test_each_preset_says_and_understands_what_its_issuer_does(endpoint: E
     endpoint.answers(reply)
     token = await endpoint.source(settings, preset).fetch()
     assert endpoint.requests == [request]
-    assert (token.text, token.life_s) == told
+    assert (token.text, token.lifetime_s) == told
 
 
 @pytest.mark.parametrize("preset", PRESETS)

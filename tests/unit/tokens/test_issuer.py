@@ -14,9 +14,9 @@ from gatepass.clock import SystemClock
 from gatepass.errors import Fault, TransportFault
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.source import build_source
-from gatepass.tokens.token_endpoint import Issuer, host_of, issuer_client
-from gatepass.tokens.token_reply import Terms
-from gatepass.types import Request, Secret
+from gatepass.tokens.token_endpoint import TokenEndpointClient, display_host, issuer_client
+from gatepass.tokens.token_reply import TokenReplyFormat
+from gatepass.types import OutboundRequest, Secret
 from tests.unit.clock import DrivenClock
 from tests.unit.tokens.scripted import (
     JSON,
@@ -34,19 +34,21 @@ from tests.unit.tokens.scripted import (
     oauth2,
 )
 
-REQUEST = Request("POST", "https://sso.example/token", body=b"client_secret=x")
+REQUEST = OutboundRequest("POST", "https://sso.example/token", body=b"client_secret=x")
 
 
-def over_http(**settings: object) -> Issuer:
+def over_http(**settings: object) -> TokenEndpointClient:
     """With a client as a credential has it."""
     own = oauth2(**settings)
     client = issuer_client(own, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
-    return Issuer("corp", own, Terms("sso.example", 240.0, 3600.0), client, SystemClock())
+    return TokenEndpointClient("corp", own, TokenReplyFormat("sso.example", 240.0, 3600.0), client, SystemClock())
 
 
-def at(clock: DrivenClock, *turns: Turn, **settings: object) -> tuple[Issuer, ScriptedIssuer]:
+def at(clock: DrivenClock, *turns: Turn, **settings: object) -> tuple[TokenEndpointClient, ScriptedIssuer]:
     far = ScriptedIssuer(clock, *turns)
-    return Issuer("corp", oauth2(**settings), Terms("sso.example", 240.0, 3600.0), far, clock), far
+    return TokenEndpointClient(
+        "corp", oauth2(**settings), TokenReplyFormat("sso.example", 240.0, 3600.0), far, clock
+    ), far
 
 
 async def test_a_token_is_born_when_its_fetch_starts():
@@ -57,7 +59,7 @@ async def test_a_token_is_born_when_its_fetch_starts():
     fetched = asyncio.create_task(task)
     await clock.advance(3.0)
     token = await fetched
-    assert (token.text, token.born_s, token.life_s) == ("token-1", 1000.0, 300.0)
+    assert (token.text, token.requested_s, token.lifetime_s) == ("token-1", 1000.0, 300.0)
 
 
 REFUSED, AWAY = OSError(111, "Connect call failed ('127.0.0.1', 9)"), OSError(101, "Connect call failed ('::1', 9)")
@@ -81,7 +83,9 @@ async def test_a_connection_that_fails_is_told_in_the_systems_words(cause, told)
         raise httpx2.ConnectError("[Errno -2] All connection attempts failed") from error
 
     client = httpx2.AsyncClient(transport=httpx2.MockTransport(fail))
-    issuer = Issuer("corp", oauth2(), Terms("sso.example", 240.0, 3600.0), client, SystemClock())
+    issuer = TokenEndpointClient(
+        "corp", oauth2(), TokenReplyFormat("sso.example", 240.0, 3600.0), client, SystemClock()
+    )
     assert (await failure_of(issuer.mint(REQUEST, ()))).reason.startswith(told)
 
 
@@ -120,14 +124,14 @@ WHOLE = "sso.example gave no whole answer within 7 s (credentials.corp.timeout_s
 async def test_every_fault_of_the_way_is_told_in_words(fault, reason, quick):
     issuer, _ = at(DrivenClock(), Broken(fault))
     failure = await failure_of(issuer.mint(REQUEST, ()))
-    assert (failure.reason, failure.quick, failure.definite) == (reason, quick, False)
+    assert (failure.reason, failure.retry_quickly, failure.definite) == (reason, quick, False)
 
 
 async def test_a_reply_that_stops_coming_is_told_in_words():
     stops = TransportFault(Fault.TIMEOUT_IDLE, "refused")
     issuer, _ = at(DrivenClock(), Answer(pieces=[b"{"], ends_with=stops))
     failure = await failure_of(issuer.mint(REQUEST, ()))
-    assert (failure.reason, failure.quick) == (
+    assert (failure.reason, failure.retry_quickly) == (
         f"sso.example stopped in the middle of its answer: refused{CHECK}",
         True,
     )
@@ -227,18 +231,18 @@ async def test_a_redirect_whose_body_does_not_end_is_told_as_a_redirect_at_once(
 async def test_a_step_of_several_ends_with_the_time_of_the_whole():
     clock = DrivenClock()
     issuer, far = at(clock, Hang(), timeout_s=7.0)
-    asked = asyncio.create_task(failure_of(issuer.ask(REQUEST, (), by_s=1002.0)))
+    asked = asyncio.create_task(failure_of(issuer.send(REQUEST, (), by_s=1002.0)))
     await clock.advance(1.9)
     assert not asked.done()
     await clock.advance(0.1)
     assert (await asked).reason == WHOLE
-    assert (await failure_of(issuer.ask(REQUEST, (), by_s=1002.0))).reason == (await asked).reason
+    assert (await failure_of(issuer.send(REQUEST, (), by_s=1002.0))).reason == (await asked).reason
     assert far.calls == 1
 
 
 @pytest.mark.parametrize("url", ["http://sso.example/token", "http://10.0.0.7:8080/token"])
 async def test_a_secret_does_not_go_over_plain_http_unless_told(url):
-    request = Request("POST", url)
+    request = OutboundRequest("POST", url)
     issuer, far = at(DrivenClock())
     failure = await failure_of(issuer.mint(request, ()))
     assert (failure.definite, far.calls) == (True, 0)
@@ -249,13 +253,13 @@ async def test_a_secret_does_not_go_over_plain_http_unless_told(url):
 
 async def test_loopback_may_be_plain():
     issuer, _ = at(DrivenClock())
-    assert (await issuer.mint(Request("POST", "http://127.0.0.1:9/token"), ())).text == "token-1"
+    assert (await issuer.mint(OutboundRequest("POST", "http://127.0.0.1:9/token"), ())).text == "token-1"
 
 
 @pytest.mark.parametrize(("proxy", "goes"), [("http://proxy.example:3128", False), ("http://[::1]:3128", True)])
 async def test_loopback_behind_a_proxy_elsewhere_may_not(proxy, goes):
     issuer, far = at(DrivenClock(), network={"proxy": proxy})
-    asked = issuer.mint(Request("POST", "http://127.0.0.1:9/token"), ())
+    asked = issuer.mint(OutboundRequest("POST", "http://127.0.0.1:9/token"), ())
     if goes:
         assert (await asked).text == "token-1"
     else:
@@ -285,7 +289,7 @@ async def test_what_the_issuer_echoes_of_a_secret_is_masked(turn):
 )
 async def test_a_cancelled_fetch_leaves_no_response_open_at_any_await(turn):
     far = ScriptedIssuer(DrivenClock(), otherwise=turn)
-    issuer = Issuer("corp", oauth2(), Terms("sso.example", 240.0, 3600.0), far, far.clock)
+    issuer = TokenEndpointClient("corp", oauth2(), TokenReplyFormat("sso.example", 240.0, 3600.0), far, far.clock)
 
     async def begin() -> None:
         with suppress(FetchFailure):
@@ -310,7 +314,7 @@ async def test_what_is_sent_is_what_the_source_made():
     )
     issuer, headers = over_http(), ((b"accept-encoding", b"identity"), (b"x-sign", b"a=b"))
     for _ in range(2):
-        await issuer.mint(Request("POST", "https://sso.example/token?a=|b", headers, b"x=1"), ())
+        await issuer.mint(OutboundRequest("POST", "https://sso.example/token?a=|b", headers, b"x=1"), ())
     sent = route.calls.last.request
     assert sent.url.raw_path == b"/token?a=|b"
     assert sent.headers.raw == [(b"Host", b"sso.example"), *headers, (b"Content-Length", b"3")]
@@ -321,22 +325,22 @@ async def test_what_is_sent_is_what_the_source_made():
 async def test_a_query_is_not_logged(caplog):
     respx.post(url__startswith="https://sso.example/token").respond(json={"access_token": "t-1234"})
     with caplog.at_level(logging.DEBUG):
-        await over_http().mint(Request("POST", "https://sso.example/token?client_secret=s3cret"), ())
+        await over_http().mint(OutboundRequest("POST", "https://sso.example/token?client_secret=s3cret"), ())
     assert "sso.example/token" in caplog.text
     assert "s3cret" not in caplog.text
     assert "t-1234" not in caplog.text
 
 
 def test_people_are_told_the_host_alone():
-    assert host_of("https://sso.example:8443/token?secret=1") == "sso.example:8443"
+    assert display_host("https://sso.example:8443/token?secret=1") == "sso.example:8443"
 
 
 @pytest.mark.parametrize(("name", "variable"), [("corp", ""), ("token", " (GATEPASS_PROXY)")])
 async def test_the_407_of_a_proxy_names_the_setting_of_its_password(name, variable):
-    terms = Terms("sso.example", 240.0, 3600.0, address="token_url", credential=name)
+    terms = TokenReplyFormat("sso.example", 240.0, 3600.0, address="token_url", credential=name)
     page = Answer(407, b"<html>", ((b"content-type", b"text/html"),))
     clock = DrivenClock()
-    issuer = Issuer(name, oauth2(), terms, ScriptedIssuer(clock, page), clock)
+    issuer = TokenEndpointClient(name, oauth2(), terms, ScriptedIssuer(clock, page), clock)
     failure = await failure_of(issuer.mint(REQUEST, ()))
     told = f"refuses: 407; check credentials.{name}.network.proxy_auth{variable}"
     assert failure.reason == f"the proxy on the way to sso.example {told}"

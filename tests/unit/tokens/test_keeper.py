@@ -5,7 +5,7 @@ import math
 import pytest
 
 from gatepass.cancel import Tasks
-from gatepass.tokens.holder import NAP_S, Keeper
+from gatepass.tokens.holder import NAP_S, RefreshTask
 from tests.unit.clock import DrivenClock, settle
 
 
@@ -17,7 +17,7 @@ class Tended:
         self.naps = list(naps)
         self.looks_s: list[float] = []
         self.errors: list[BaseException] = []
-        self.keeper = Keeper("corp", self.clock, self.tend, self.errors.append)
+        self.keeper = RefreshTask("corp", self.clock, self.tend, self.errors.append)
 
     def tend(self) -> float:
         self.looks_s.append(self.clock.now())
@@ -42,7 +42,7 @@ async def test_roused_it_looks_at_once():
     tended, tasks = Tended(), Tasks()
     tended.keeper.start(tasks)
     await tended.clock.advance(1.0)
-    tended.keeper.rouse()
+    tended.keeper.wake()
     await settle()
     assert tended.looks_s == [0, 1]
     await tasks.aclose()

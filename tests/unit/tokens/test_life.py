@@ -6,9 +6,9 @@ import pytest
 
 from gatepass.tokens.lifetime import (
     Freshness,
-    Kind,
+    LifetimeSource,
     Token,
-    ToldBy,
+    TokenKind,
     freshness,
     issued_again,
     no_longer_than,
@@ -18,24 +18,30 @@ from gatepass.tokens.lifetime import (
 from gatepass.types import Secret
 
 
-def token(life_s: float | None, *, born_s: float = 100.0, text: str = "abc", told_by: ToldBy = ToldBy.REPLY) -> Token:
-    return Token(Secret(text), born_s, life_s, Kind.OPAQUE, told_by)
+def token(
+    lifetime_s: float | None,
+    *,
+    born_s: float = 100.0,
+    text: str = "abc",
+    lifetime_source: LifetimeSource = LifetimeSource.REPLY,
+) -> Token:
+    return Token(Secret(text), born_s, lifetime_s, TokenKind.OPAQUE, lifetime_source)
 
 
 @pytest.mark.parametrize(
-    ("life_s", "stale_after_s", "expires_after_s"),
+    ("lifetime_s", "stale_after_s", "expires_after_s"),
     [(1, 0.8, 0.95), (5, 4, 4.75), (60, 48, 57), (100, 80, 95), (300, 240, 295), (3600, 2880, 3595)],
 )
-def test_stale_at_80_percent_and_expired_5_s_or_5_percent_before_the_end(life_s, stale_after_s, expires_after_s):
-    it = token(life_s, born_s=0.0)
-    ahead = 1e-9 * life_s
+def test_stale_at_80_percent_and_expired_5_s_or_5_percent_before_the_end(lifetime_s, stale_after_s, expires_after_s):
+    it = token(lifetime_s, born_s=0.0)
+    ahead = 1e-9 * lifetime_s
     moments = {
         0.0: Freshness.FRESH,
         stale_after_s - ahead: Freshness.FRESH,
         stale_after_s + ahead: Freshness.STALE,
         expires_after_s - ahead: Freshness.STALE,
         expires_after_s + ahead: Freshness.EXPIRED,
-        life_s * 10.0: Freshness.EXPIRED,
+        lifetime_s * 10.0: Freshness.EXPIRED,
     }
     assert {moment: freshness(it, moment, 0.0) for moment in moments} == moments
 
@@ -45,7 +51,7 @@ def test_jitter_makes_stale_earlier_by_5_percent_of_the_life_at_most():
 
 
 def test_a_newer_jwt_is_asked_for_after_a_day_however_long_it_says_to_live():
-    week = token(7 * 86_400, born_s=0.0, told_by=ToldBy.JWT)
+    week = token(7 * 86_400, born_s=0.0, lifetime_source=LifetimeSource.JWT)
     assert (stale_s(week, 0.0), week.expires_s) == (0.8 * 86_400, 7 * 86_400 - 6.0)
     assert refresh_s(week, again=False, now=0.0, jitter=0.0) == 0.8 * 86_400
     assert stale_s(token(7 * 86_400, born_s=0.0), 0.0) == 483_840.0
@@ -83,26 +89,26 @@ def test_same_is_told_by_value():
 
 
 def test_a_jwt_out_of_a_cache_ends_when_it_was_first_seen_to_end():
-    first = token(300, born_s=100, told_by=ToldBy.JWT)
-    again = token(300, born_s=340, told_by=ToldBy.JWT)
+    first = token(300, born_s=100, lifetime_source=LifetimeSource.JWT)
+    again = token(300, born_s=340, lifetime_source=LifetimeSource.JWT)
     assert no_longer_than(again, first).end_s == 400.0
 
 
 @pytest.mark.parametrize(
     "again",
     [
-        token(300, born_s=340, text="another", told_by=ToldBy.JWT),
+        token(300, born_s=340, text="another", lifetime_source=LifetimeSource.JWT),
         token(300, born_s=340),
-        token(300, born_s=340, told_by=ToldBy.DEFAULT),
+        token(300, born_s=340, lifetime_source=LifetimeSource.DEFAULT),
         token(None, born_s=340),
     ],
 )
 def test_others_keep_the_life_they_came_with(again):
-    assert no_longer_than(again, token(300, told_by=ToldBy.JWT)) is again
+    assert no_longer_than(again, token(300, lifetime_source=LifetimeSource.JWT)) is again
     assert no_longer_than(again, None) is again
 
 
-@pytest.mark.parametrize(("life_s", "expires_after_s"), [(1, 0.7), (4, 2.8), (10, 8.5), (300, 294)])
-def test_a_jwt_minted_late_in_a_second_is_not_sent_past_its_own_end(life_s, expires_after_s):
+@pytest.mark.parametrize(("lifetime_s", "expires_after_s"), [(1, 0.7), (4, 2.8), (10, 8.5), (300, 294)])
+def test_a_jwt_minted_late_in_a_second_is_not_sent_past_its_own_end(lifetime_s, expires_after_s):
     """Found by a real issuer with 10-second tokens: `iat` is cut to whole seconds, so `exp` comes early."""
-    assert token(life_s, born_s=0.0, told_by=ToldBy.JWT).expires_s == pytest.approx(expires_after_s)
+    assert token(lifetime_s, born_s=0.0, lifetime_source=LifetimeSource.JWT).expires_s == pytest.approx(expires_after_s)

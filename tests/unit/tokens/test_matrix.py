@@ -15,7 +15,7 @@ import pytest
 from gatepass.errors import Fault, TokenUnavailable
 from gatepass.tokens import Token
 from gatepass.tokens.issuer_error import REFUSED
-from gatepass.tokens.lifetime import ToldBy
+from gatepass.tokens.lifetime import LifetimeSource
 from gatepass.types import Secret
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.scripted import (
@@ -88,7 +88,7 @@ async def holding(
 
 
 def alive(it: Kept, token: Token) -> bool:
-    return token.born_s <= it.clock.now() < token.expires_s
+    return token.requested_s <= it.clock.now() < token.expires_s
 
 
 @everything
@@ -223,7 +223,7 @@ async def test_a_refusal_that_the_secret_has_outlived_is_an_outage_the_next_time
         assert it.holder.status().failures == 1
         it.issuer.otherwise = turn
         await it.clock.advance(300.0)
-        assert it.holder.fresh() is None
+        assert it.holder.current() is None
         it.issuer.otherwise = Mint(60)
         await it.clock.advance(4.0)
         assert it.holder.usable
@@ -299,21 +299,21 @@ async def test_t8_lives_of_seconds_work_at_one_call_per_four_fifths_of_a_life(li
 
 
 @pytest.mark.parametrize(
-    ("life", "left_s", "told_by"),
+    ("life", "expires_in_s", "lifetime_source"),
     [
-        (None, 235.0, ToldBy.DEFAULT),
-        ("300", 295.0, ToldBy.REPLY),
-        (300.0, 295.0, ToldBy.REPLY),
-        (300_000, 3595.0, ToldBy.REPLY),
-        ("2027-01-15T08:05:00Z", 295.0, ToldBy.REPLY),
-        (1_800_000_300_000, 295.0, ToldBy.REPLY),
-        (True, 235.0, ToldBy.DEFAULT),
+        (None, 235.0, LifetimeSource.DEFAULT),
+        ("300", 295.0, LifetimeSource.REPLY),
+        (300.0, 295.0, LifetimeSource.REPLY),
+        (300_000, 3595.0, LifetimeSource.REPLY),
+        ("2027-01-15T08:05:00Z", 295.0, LifetimeSource.REPLY),
+        (1_800_000_300_000, 295.0, LifetimeSource.REPLY),
+        (True, 235.0, LifetimeSource.DEFAULT),
     ],
 )
-async def test_t9_every_form_of_a_life_is_understood(life, left_s, told_by):
+async def test_t9_every_form_of_a_life_is_understood(life, expires_in_s, lifetime_source):
     async with holding(otherwise=Mint(life)) as it:
         await settle()
-        assert (it.holder.status().left_s, it.holder.status().told_by) == (left_s, told_by)
+        assert (it.holder.status().expires_in_s, it.holder.status().lifetime_source) == (expires_in_s, lifetime_source)
 
 
 async def test_t9_a_jwt_tells_its_life_itself():
@@ -321,7 +321,7 @@ async def test_t9_a_jwt_tells_its_life_itself():
     text = signed(iat=clock.wall(), exp=clock.wall() + 100)
     async with Kept(clock, ScriptedIssuer(clock, otherwise=Mint(300_000, text))) as it:
         await settle()
-        assert (it.holder.status().left_s, it.holder.status().told_by) == (94.0, ToldBy.JWT)
+        assert (it.holder.status().expires_in_s, it.holder.status().lifetime_source) == (94.0, LifetimeSource.JWT)
 
 
 async def test_t10_the_same_token_again_makes_no_refresh_loop():
@@ -352,22 +352,24 @@ async def test_t11_a_clock_two_minutes_off_does_no_harm_where_the_issuer_sends_i
     turn = answer({"access_token": "abc", "expires_at": theirs + 300}, 200, date(theirs))
     async with Kept(clock, ScriptedIssuer(clock, turn)) as it:
         await settle()
-        assert it.holder.status().left_s == 293.0
+        assert it.holder.status().expires_in_s == 293.0
 
 
-@pytest.mark.parametrize(("life_s", "fraction_s"), [(6, 0.584), (6, 0.546), (6, 0.680), (30, 0.95)])
+@pytest.mark.parametrize(("lifetime_s", "fraction_s"), [(6, 0.584), (6, 0.546), (6, 0.680), (30, 0.95)])
 @pytest.mark.parametrize("skew_s", [-120.0, 0.0, 1.9, 120.0])
-async def test_t11_a_date_of_whole_seconds_lets_no_dead_token_out(life_s, fraction_s, skew_s):
+async def test_t11_a_date_of_whole_seconds_lets_no_dead_token_out(lifetime_s, fraction_s, skew_s):
     clock = DrivenClock(wall=1_800_000_000.0 + fraction_s)
     theirs = clock.wall() + skew_s
-    turn = answer({"code": 0, "data": {"token": "abc", "expireAt": round((theirs + life_s) * 1000)}}, 200, date(theirs))
+    turn = answer(
+        {"code": 0, "data": {"token": "abc", "expireAt": round((theirs + lifetime_s) * 1000)}}, 200, date(theirs)
+    )
     async with Kept(clock, ScriptedIssuer(clock, turn, otherwise=Broken()), http_json(json={"id": "bot"})) as it:
         await settle()
         assert it.holder.usable
-        await clock.advance(0.95 * life_s - 2.5)
+        await clock.advance(0.95 * lifetime_s - 2.5)
         assert it.holder.usable
-        await clock.advance(0.05 * life_s + 2.499)
-        assert it.holder.fresh() is None
+        await clock.advance(0.05 * lifetime_s + 2.499)
+        assert it.holder.current() is None
 
 
 async def test_t11_an_expiry_in_the_past_means_skew_and_the_default_holds():
@@ -375,16 +377,16 @@ async def test_t11_an_expiry_in_the_past_means_skew_and_the_default_holds():
     turn = answer({"access_token": "abc", "expires_at": clock.wall() - 60})
     async with Kept(clock, ScriptedIssuer(clock, turn)) as it:
         await settle()
-        assert (it.holder.status().left_s, it.holder.status().told_by) == (235.0, ToldBy.DEFAULT)
+        assert (it.holder.status().expires_in_s, it.holder.status().lifetime_source) == (235.0, LifetimeSource.DEFAULT)
 
 
 async def test_t11_a_jump_of_our_wall_clock_changes_no_life():
     async with holding() as it:
         await it.clock.advance(100.0)
         it.clock.jump_wall(-86_400.0)
-        assert it.holder.status().left_s == 195.0
+        assert it.holder.status().expires_in_s == 195.0
         it.clock.jump_wall(2 * 86_400.0)
-        assert it.holder.status().left_s == 195.0
+        assert it.holder.status().expires_in_s == 195.0
         assert it.issuer.calls == 1
 
 
@@ -403,7 +405,7 @@ async def test_t12_a_thousand_requests_over_expiry_cause_one_fetch_and_none_fail
 async def test_t13_a_401_renews_once_for_all():
     async with holding(Mint(), Mint(delay_s=1.0)) as it:
         await settle()
-        good = it.holder.fresh()
+        good = it.holder.current()
         assert good is not None
         waiting = []
         for _ in range(500):
@@ -420,7 +422,7 @@ async def test_t13_a_wrong_credential_makes_no_storm():
     async with holding() as it:
         await settle()
         for _ in range(118):
-            if token := it.holder.fresh():
+            if token := it.holder.current():
                 it.holder.reject(token.text)
             await it.clock.advance(0.5)
         assert it.issuer.calls == 1 + 6
@@ -510,7 +512,7 @@ async def test_t20_after_a_suspend_the_dead_token_is_not_given(asleep_s):
     async with holding() as it:
         await it.clock.advance(10.0)
         it.clock._now += asleep_s  # timers stood still, the clock went on
-        assert it.holder.fresh() is None
+        assert it.holder.current() is None
         assert not it.holder.usable
         assert await outcomes(await it.asked(10)) == ["token-2"] * 10
         assert it.issuer.calls == 2
@@ -549,7 +551,7 @@ async def test_t24_what_a_closed_holder_still_fetches_is_dropped():
         await it.clock.advance(1.0)
         await it.holder.aclose()
         await it.clock.advance(5.0)
-        assert it.holder.fresh() is None
+        assert it.holder.current() is None
         assert it.redactor.mask("token-1") == "token-1"
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from gatepass.tokens import User
+from gatepass.tokens import TokenUser
 from gatepass.tokens.holder import RENEWALS, UNPROVEN_RENEWALS, WINDOW_S
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.scripted import Kept, Mint, ScriptedIssuer, Turn
 
-CHAT, FORBIDDEN = User("chat", "m"), User("chat", "forbidden")
+CHAT, FORBIDDEN = TokenUser("chat", "m"), TokenUser("chat", "forbidden")
 AGAIN = "its issuer returned the same token again"
 IN_VAIN = "it was not renewed, because this upstream and model refused a new token less than 60 s ago"
 RATE = "it was not renewed, because rejections have used up the credential's rate of renewals"
@@ -18,7 +18,7 @@ def kept(*turns: Turn) -> Kept:
     return Kept(clock, ScriptedIssuer(clock, *turns))
 
 
-async def reason(it: Kept, by: User) -> str | None:
+async def reason(it: Kept, by: TokenUser) -> str | None:
     """Why the rejection of the held token by `by` renews nothing; None where it renews."""
     await settle()
     token = await it.holder.token()

@@ -7,13 +7,13 @@ from urllib.parse import parse_qs
 import pytest
 
 from gatepass.tokens import Token
-from gatepass.tokens.lifetime import Kind, ToldBy
-from gatepass.types import Request, Secret
+from gatepass.tokens.lifetime import LifetimeSource, TokenKind
+from gatepass.types import OutboundRequest, Secret
 from tests.unit.tokens.conftest import Endpoint
 from tests.unit.tokens.scripted import SECRET, failure_of, oauth2
 
 
-async def sent(endpoint: Endpoint, **settings: object) -> Request:
+async def sent(endpoint: Endpoint, **settings: object) -> OutboundRequest:
     await endpoint.source(oauth2(**settings)).fetch()
     return endpoint.requests[0]
 
@@ -21,7 +21,7 @@ async def sent(endpoint: Endpoint, **settings: object) -> Request:
 async def test_the_secret_goes_by_basic_form_encoded_before_it_is_joined(endpoint: Endpoint):
     request = await sent(endpoint, client_auth="basic", client_id="a:b", client_secret=Secret("p ä%&+"))
     pair = base64.b64encode(b"a%3Ab:p+%C3%A4%25%26%2B")
-    assert request == Request(
+    assert request == OutboundRequest(
         "POST",
         "https://sso.example/token",
         (
@@ -83,9 +83,9 @@ async def test_the_lives_of_the_configuration_hold(endpoint: Endpoint):
     source = endpoint.source(oauth2(max_ttl_s=100.0))
     token = await source.fetch()
     assert isinstance(token, Token)
-    assert (token.text, token.born_s, token.life_s, token.kind, token.told_by) == (
+    assert (token.text, token.requested_s, token.lifetime_s, token.kind, token.lifetime_source) == (
         *("token-1", 1000.0, 100.0),
-        *(Kind.OPAQUE, ToldBy.REPLY),
+        *(TokenKind.OPAQUE, LifetimeSource.REPLY),
     )
 
 

@@ -11,7 +11,7 @@ from jwt.types import Options
 
 from gatepass.tokens import build_source
 from gatepass.tokens.sources.client_auth import BACKDATED_S, LIFE_S
-from gatepass.types import Request, Secret
+from gatepass.types import OutboundRequest, Secret
 from tests.unit.clock import DrivenClock
 from tests.unit.tokens.conftest import Endpoint
 from tests.unit.tokens.keys import certificate, certificate_pem, private_pem, public_pem
@@ -29,11 +29,11 @@ def signing(kind: str = "rsa", **settings: object):
     return oauth2(**{**given, **settings})
 
 
-def form(request: Request) -> dict[str, str]:
+def form(request: OutboundRequest) -> dict[str, str]:
     return {name: values[0] for name, values in parse_qs(request.body.decode()).items()}
 
 
-def verified(request: Request, key: str, algorithm: str, audience: str = TOKEN_URL) -> dict[str, object]:
+def verified(request: OutboundRequest, key: str, algorithm: str, audience: str = TOKEN_URL) -> dict[str, object]:
     """The claims of a request's assertion, its signature and audience verified."""
     unchecked: Options = {"verify_exp": False, "verify_iat": False, "verify_nbf": False}
     return jwt.decode(
@@ -41,7 +41,7 @@ def verified(request: Request, key: str, algorithm: str, audience: str = TOKEN_U
     )
 
 
-async def asked(endpoint: Endpoint, settings, times: int = 1) -> list[Request]:
+async def asked(endpoint: Endpoint, settings, times: int = 1) -> list[OutboundRequest]:
     source = endpoint.source(settings)
     for _ in range(times):
         await source.fetch()
@@ -145,7 +145,7 @@ async def test_a_key_file_is_read_again_when_it_changes(endpoint: Endpoint, tmp_
 async def test_a_key_that_has_become_useless_is_a_failure_and_no_call(endpoint: Endpoint, change, reason):
     failure = await failure_of(endpoint.source(signing(**change)).fetch())
     assert failure.reason.startswith(reason)
-    assert (failure.definite, failure.quick, len(endpoint.requests)) == (False, False, 0)
+    assert (failure.definite, failure.retry_quickly, len(endpoint.requests)) == (False, False, 0)
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ async def test_no_secret_goes_where_a_wrong_document_points(change, reason):
     issuer, source = at(answer({**DOCUMENT, **change}))
     failure = await failure_of(source.fetch())
     assert failure.reason.startswith(f"the discovery document of {ISSUER} {reason}")
-    assert (failure.quick, issuer.calls) == (False, 1)
+    assert (failure.retry_quickly, issuer.calls) == (False, 1)
 
 
 def test_a_document_that_is_no_object_is_refused():

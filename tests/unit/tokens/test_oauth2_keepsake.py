@@ -9,7 +9,7 @@ import pytest
 
 from gatepass.tokens import FetchFailure
 from gatepass.tokens.failure import BUSY
-from gatepass.tokens.sources.refresh_token import FileKeepsake, Keepsake, MemoryKeepsake
+from gatepass.tokens.sources.refresh_token import FileRefreshTokenStore, MemoryRefreshTokenStore, RefreshTokenStore
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.scripted import failure_of
 
@@ -18,10 +18,10 @@ from tests.unit.tokens.scripted import failure_of
 def keepsakes(request, tmp_path):
     """What makes the keepsake of one process, and of others where they can share it."""
     clock = DrivenClock()
-    memory = MemoryKeepsake(clock)
+    memory = MemoryRefreshTokenStore(clock)
 
-    def make() -> Keepsake:
-        return memory if request.param == "memory" else FileKeepsake(str(tmp_path / "refresh"), clock)
+    def make() -> RefreshTokenStore:
+        return memory if request.param == "memory" else FileRefreshTokenStore(str(tmp_path / "refresh"), clock)
 
     return clock, make
 
@@ -39,7 +39,7 @@ async def test_nobody_else_has_a_turn_until_the_first_one_is_over(keepsakes):
     told: list[str] = []
 
     async def take(name: str, end: asyncio.Event) -> None:
-        async with make().turn(10.0):
+        async with make().exclusive(10.0):
             told.append(f"{name} in")
             await end.wait()
             told.append(f"{name} out")
@@ -59,17 +59,17 @@ async def test_a_turn_that_does_not_come_in_time_is_a_failure(keepsakes):
     clock, make = keepsakes
 
     async def take() -> None:
-        async with make().turn(2.0):
+        async with make().exclusive(2.0):
             raise AssertionError("it was somebody else's turn")
 
-    async with make().turn(1.0):
+    async with make().exclusive(1.0):
         waiting = asyncio.create_task(failure_of(take()))
         await clock.advance(1.9)
         assert not waiting.done()
         await clock.advance(0.2)
         failure = await waiting
-    assert (failure.reason, failure.quick) == (BUSY, False)
-    async with make().turn(0.5):
+    assert (failure.reason, failure.retry_quickly) == (BUSY, False)
+    async with make().exclusive(0.5):
         pass
 
 
@@ -77,7 +77,7 @@ async def test_a_turn_is_over_whatever_ends_it(keepsakes):
     clock, make = keepsakes
 
     async def take() -> None:
-        async with make().turn(1.0):
+        async with make().exclusive(1.0):
             await asyncio.Event().wait()
 
     held = asyncio.create_task(take())
@@ -88,9 +88,9 @@ async def test_a_turn_is_over_whatever_ends_it(keepsakes):
         task.cancel()
         await asyncio.wait({task})
     with pytest.raises(ZeroDivisionError):
-        async with make().turn(1.0):
+        async with make().exclusive(1.0):
             raise ZeroDivisionError
-    async with make().turn(1.0):
+    async with make().exclusive(1.0):
         pass
     await clock.advance(0.0)
 
@@ -100,9 +100,9 @@ async def test_a_file_is_replaced_as_a_whole_and_is_the_owners_alone(tmp_path: P
     file.write_text("by-hand\n")
     file.chmod(0o644)
     before = file.open()
-    keepsake = FileKeepsake(str(file), DrivenClock())
+    keepsake = FileRefreshTokenStore(str(file), DrivenClock())
     assert await keepsake.get() == "by-hand"
-    async with keepsake.turn(1.0):
+    async with keepsake.exclusive(1.0):
         await keepsake.put("new")
     assert before.read() == "by-hand\n", "who had it open still reads all of the old text"
     before.close()
@@ -125,7 +125,7 @@ async def test_a_file_is_on_the_disk_before_it_takes_the_place_of_the_old_one(tm
 
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(os, "replace", renamed)
-    await FileKeepsake(str(tmp_path / "refresh"), DrivenClock()).put("new")
+    await FileRefreshTokenStore(str(tmp_path / "refresh"), DrivenClock()).put("new")
     assert done == ["text", "rename", "directory"]
 
 
@@ -133,8 +133,8 @@ async def test_what_a_link_points_to_is_replaced_and_locked(tmp_path: Path):
     (tmp_path / "real").mkdir()
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "real" / "refresh")
-    keepsake = FileKeepsake(str(link), DrivenClock())
-    async with keepsake.turn(1.0):
+    keepsake = FileRefreshTokenStore(str(link), DrivenClock())
+    async with keepsake.exclusive(1.0):
         await keepsake.put("new")
     assert link.is_symlink()
     assert sorted(os.listdir(tmp_path / "real")) == ["refresh", "refresh.lock"]
@@ -148,14 +148,14 @@ async def test_a_write_that_fails_leaves_the_old_text_and_nothing_else(tmp_path:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    failure = await failure_of(FileKeepsake(str(file), DrivenClock()).put("new"))
+    failure = await failure_of(FileRefreshTokenStore(str(file), DrivenClock()).put("new"))
     assert failure.reason == "refresh_token_file cannot be written: No space left on device"
     assert (file.read_text(), os.listdir(tmp_path)) == ("old", ["refresh"])
 
 
 async def test_a_directory_that_is_not_there_is_told(tmp_path: Path):
-    keepsake = FileKeepsake(str(tmp_path / "nowhere" / "refresh"), DrivenClock())
-    for work, what in ((keepsake.put("x"), "written"), (keepsake.turn(1.0).__aenter__(), "locked")):
+    keepsake = FileRefreshTokenStore(str(tmp_path / "nowhere" / "refresh"), DrivenClock())
+    for work, what in ((keepsake.put("x"), "written"), (keepsake.exclusive(1.0).__aenter__(), "locked")):
         with pytest.raises(FetchFailure, match=f"refresh_token_file cannot be {what}: No such file or directory"):
             await work
     assert await keepsake.get() is None
@@ -172,7 +172,7 @@ async def test_a_file_that_cannot_be_read_is_not_taken_for_none(tmp_path: Path, 
     (tmp_path / "file").write_text("x")
     (tmp_path / "folder").mkdir()
     with pytest.raises(FetchFailure, match=reason):
-        await FileKeepsake(str(tmp_path / place), DrivenClock()).get()
+        await FileRefreshTokenStore(str(tmp_path / place), DrivenClock()).get()
 
 
 async def test_a_lock_that_the_file_system_refuses_is_told(tmp_path: Path, monkeypatch):
@@ -181,4 +181,4 @@ async def test_a_lock_that_the_file_system_refuses_is_told(tmp_path: Path, monke
 
     monkeypatch.setattr("fcntl.flock", refuse)
     with pytest.raises(FetchFailure, match="refresh_token_file cannot be locked: No locks available"):
-        await FileKeepsake(str(tmp_path / "refresh"), DrivenClock()).turn(1.0).__aenter__()
+        await FileRefreshTokenStore(str(tmp_path / "refresh"), DrivenClock()).exclusive(1.0).__aenter__()

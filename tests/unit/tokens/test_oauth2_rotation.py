@@ -11,11 +11,17 @@ import pytest
 
 from gatepass.errors import Fault
 from gatepass.tokens import FetchFailure, Token
-from gatepass.tokens.issuer_error import Reply
-from gatepass.tokens.secrets import recipe_of
+from gatepass.tokens.issuer_error import TokenResponse
+from gatepass.tokens.secrets import refresh_token_fingerprint
 from gatepass.tokens.sources import refresh_token as rotation
 from gatepass.tokens.sources.oauth2 import Oauth2Source
-from gatepass.tokens.sources.refresh_token import LAST_WORDS_S, FileKeepsake, MemoryKeepsake, kept_in, refresh_token_in
+from gatepass.tokens.sources.refresh_token import (
+    LAST_WORDS_S,
+    FileRefreshTokenStore,
+    MemoryRefreshTokenStore,
+    kept_in,
+    refresh_token_in,
+)
 from gatepass.types import Secret
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.threads import OneThread
@@ -71,18 +77,18 @@ class Stage:
 class Spy:
     """A Keepsake in which a test sees and breaks everything."""
 
-    lasts = True
+    is_persistent = True
 
     def __init__(self, text: str | None = None) -> None:
         self.text = text
         self.log: list[str] = []
         self.broken: str | None = None
         self.gate: asyncio.Event | None = None
-        self._memory = MemoryKeepsake(DrivenClock())
+        self._memory = MemoryRefreshTokenStore(DrivenClock())
 
-    def turn(self, within_s: float):
+    def exclusive(self, within_s: float):
         self.log.append(f"turn within {within_s:g} s")
-        return self._memory.turn(within_s)
+        return self._memory.exclusive(within_s)
 
     async def get(self) -> str | None:
         return self.text
@@ -158,7 +164,7 @@ async def test_without_a_file_a_restart_begins_with_the_first_one_and_a_warning_
         await stage.source.fetch()
         await stage.source.fetch()
     [record] = caplog.records
-    assert record.message == "refresh_token_not_kept"
+    assert record.message == "refresh_token_not_stored"
     assert record.fields["credential"] == "corp"
     assert "refresh_token_file" in record.fields["reason"]
     assert "refresh-token" not in record.getMessage() + str(record.fields)
@@ -168,14 +174,14 @@ async def test_without_a_file_a_restart_begins_with_the_first_one_and_a_warning_
 
 async def test_a_place_that_ends_with_gatepass_is_warned_of_once_by_all_who_share_it(caplog):
     spy = Spy()
-    spy.lasts = False
+    spy.is_persistent = False
     stage = Stage(refreshing(), rotating(2), rotating(3), rotating(4), keepsake=spy)
     with caplog.at_level(logging.WARNING, "gatepass.tokens"):
         await stage.source.fetch()
         await stage.source.fetch()
         await stage.again().fetch()  # another worker
     [record] = caplog.records
-    assert (record.message, "refresh_token_file" in record.fields["reason"]) == ("refresh_token_not_kept", True)
+    assert (record.message, "refresh_token_file" in record.fields["reason"]) == ("refresh_token_not_stored", True)
     assert stage.shown == [FIRST, "refresh-token-2", "refresh-token-3"]
 
 
@@ -233,11 +239,11 @@ async def test_who_signs_in_otherwise_has_other_refresh_tokens(tmp_path: Path, c
     stage = Stage(logging_in(**place), rotating(2), rotating(3), rotating(4))
     await stage.source.fetch()
     changed = stage.settings.model_copy(update=change)
-    assert recipe_of(changed) != recipe_of(stage.settings)
+    assert refresh_token_fingerprint(changed) != refresh_token_fingerprint(stage.settings)
     await stage.again(changed).fetch()
     await stage.again(changed).fetch()
     assert stage.shown == ["password", "password", "refresh-token-3"]
-    assert FIRST not in recipe_of(refreshing())
+    assert FIRST not in refresh_token_fingerprint(refreshing())
 
 
 async def test_a_first_token_that_has_left_the_configuration_does_not_end_its_chain(tmp_path: Path):
@@ -385,7 +391,9 @@ async def test_a_refused_token_that_another_process_has_replaced_meanwhile_is_no
     class Racing(ScriptedIssuer):
         async def play(self, request):
             reply = await super().play(request)
-            spy.text = rotation.Kept("refresh-token-9", recipe_of(stage.settings)).written()
+            spy.text = rotation.StoredRefreshToken(
+                "refresh-token-9", refresh_token_fingerprint(stage.settings)
+            ).written()
             return reply
 
     stage = Stage(refreshing(), keepsake=spy)
@@ -415,7 +423,7 @@ async def test_each_life_of_a_held_token_uses_the_refresh_token_of_the_life_befo
 async def test_a_turn_that_never_comes_is_a_failure_within_the_time_of_the_whole(tmp_path: Path, build):
     place = str(tmp_path / "refresh")
     stage = Stage(build(refresh_token_file=place, timeout_s=7.0))
-    async with FileKeepsake(place, stage.clock).turn(1.0):
+    async with FileRefreshTokenStore(place, stage.clock).exclusive(1.0):
         waiting = asyncio.create_task(failure_of(stage.source.fetch()))
         await stage.clock.advance(6.9)
         assert not waiting.done()
@@ -560,14 +568,14 @@ async def test_at_each_await_a_cancelled_fetch_loses_no_refresh_token_that_the_i
     [
         (None, None),
         ("  \n", None),
-        ("bare-token\n", rotation.Kept("bare-token")),
-        ('{"refresh_token": "kept-token", "recipe": "r"}', rotation.Kept("kept-token", "r")),
+        ("bare-token\n", rotation.StoredRefreshToken("bare-token")),
+        ('{"refresh_token": "kept-token", "recipe": "r"}', rotation.StoredRefreshToken("kept-token", "r")),
         (
             '{"refresh_token": "kept-token", "recipe": "r", "account": "a"}',
-            rotation.Kept("kept-token", "r", "a"),
+            rotation.StoredRefreshToken("kept-token", "r", "a"),
         ),
-        ('{"refresh_token": "kept-token"}', rotation.Kept("kept-token")),
-        ('{"refresh_token": "kept-token", "recipe": 5}', rotation.Kept("kept-token")),
+        ('{"refresh_token": "kept-token"}', rotation.StoredRefreshToken("kept-token")),
+        ('{"refresh_token": "kept-token", "recipe": 5}', rotation.StoredRefreshToken("kept-token")),
         ('{"refresh_token": ""}', None),
         ('{"recipe": "r"}', None),
     ],
@@ -587,13 +595,13 @@ def test_half_a_text_is_told():
 @pytest.mark.parametrize(
     ("reply", "token"),
     [
-        (Reply(200, (), b'{"refresh_token": "a", "data": {"refresh_token": "b"}}'), "a"),
-        (Reply(200, (), b'{"data": {"refreshToken": "b"}}'), "b"),
-        (Reply(200, (), b'{"refresh_token": ""}'), None),
-        (Reply(200, (), b'{"refresh_token": null}'), None),
-        (Reply(200, (), b'["refresh_token"]'), None),
-        (Reply(200, (), b"<html>"), None),
-        (Reply(400, (), b'{"refresh_token": "a"}'), None),
+        (TokenResponse(200, (), b'{"refresh_token": "a", "data": {"refresh_token": "b"}}'), "a"),
+        (TokenResponse(200, (), b'{"data": {"refreshToken": "b"}}'), "b"),
+        (TokenResponse(200, (), b'{"refresh_token": ""}'), None),
+        (TokenResponse(200, (), b'{"refresh_token": null}'), None),
+        (TokenResponse(200, (), b'["refresh_token"]'), None),
+        (TokenResponse(200, (), b"<html>"), None),
+        (TokenResponse(400, (), b'{"refresh_token": "a"}'), None),
     ],
 )
 def test_a_refresh_token_is_found_in_a_good_reply_alone(reply, token):

@@ -10,31 +10,33 @@ from hypothesis import strategies as st
 
 from gatepass.config.credential.base import ReplyPaths
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.issuer_error import Reply
-from gatepass.tokens.lifetime import Kind, Token, ToldBy
-from gatepass.tokens.token_reply import LIFE_NAMES, MOMENT_NAMES, Minted, Terms, at, bearer, read
+from gatepass.tokens.issuer_error import TokenResponse
+from gatepass.tokens.lifetime import LifetimeSource, Token, TokenKind
+from gatepass.tokens.token_reply import LIFE_NAMES, MOMENT_NAMES, ParsedToken, TokenReplyFormat, at, bearer, read
 from gatepass.types import Secret
 from tests.unit.tokens.scripted import JSON, date, signed
 
 NOW = 1_800_000_000.0
-OAUTH2 = Terms("sso", 240.0, 3600.0)
-LOGIN = Terms("sso", 240.0, 3600.0, plain_text=True)
+OAUTH2 = TokenReplyFormat("sso", 240.0, 3600.0)
+LOGIN = TokenReplyFormat("sso", 240.0, 3600.0, plain_text=True)
 
 
-def terms(**paths: Any) -> Terms:
-    return Terms("sso", 240.0, 3600.0, ReplyPaths(**paths), plain_text=True)
+def terms(**paths: Any) -> TokenReplyFormat:
+    return TokenReplyFormat("sso", 240.0, 3600.0, ReplyPaths(**paths), plain_text=True)
 
 
-def said(document: Any, *headers: tuple[bytes, bytes], status: int = 200) -> Reply:
-    return Reply(status, (*JSON, *headers), json.dumps(document).encode())
+def said(document: Any, *headers: tuple[bytes, bytes], status: int = 200) -> TokenResponse:
+    return TokenResponse(status, (*JSON, *headers), json.dumps(document).encode())
 
 
-def minted(document: Any, how: Terms = LOGIN, *headers: tuple[bytes, bytes]) -> tuple[str, float | None, str]:
+def minted(
+    document: Any, how: TokenReplyFormat = LOGIN, *headers: tuple[bytes, bytes]
+) -> tuple[str, float | None, str]:
     it = read(said(document, *headers), how, NOW, str)
-    return it.text, it.life_s, it.told_by.value
+    return it.text, it.lifetime_s, it.lifetime_source.value
 
 
-def reason(reply: Reply, how: Terms = LOGIN) -> str:
+def reason(reply: TokenResponse, how: TokenReplyFormat = LOGIN) -> str:
     with pytest.raises(FetchFailure) as caught:
         read(reply, how, NOW, str)
     return caught.value.reason
@@ -42,10 +44,12 @@ def reason(reply: Reply, how: Terms = LOGIN) -> str:
 
 def test_the_standard_reply():
     document = {"access_token": "2YotnFZFEjr1zCsicMWpAA", "token_type": "example", "expires_in": 300}
-    expected = Minted("2YotnFZFEjr1zCsicMWpAA", 300.0, Kind.OPAQUE, ToldBy.REPLY, unusual_type="example")
+    expected = ParsedToken(
+        "2YotnFZFEjr1zCsicMWpAA", 300.0, TokenKind.OPAQUE, LifetimeSource.REPLY, unexpected_type="example"
+    )
     assert read(said(document), OAUTH2, NOW, str) == expected
     bearer = document | {"token_type": "bEARER"}
-    assert read(said(bearer), OAUTH2, NOW, str) == replace(expected, unusual_type=None)
+    assert read(said(bearer), OAUTH2, NOW, str) == replace(expected, unexpected_type=None)
 
 
 @pytest.mark.parametrize(
@@ -174,12 +178,12 @@ def test_configured_paths_and_units(paths, life):
 def test_a_configured_path_without_an_expiry_is_named_where_the_life_is_assumed(token, value, path):
     document = {"token": token, "x": {"until": value}, "expires_in": 99}
     for setting in ("expires_in", "expires_at"):
-        assert read(said(document), terms(**{setting: "x.until"}), NOW, str).no_expiry_at == path
+        assert read(said(document), terms(**{setting: "x.until"}), NOW, str).missing_expiry_path == path
 
 
 def test_where_no_path_is_configured_none_is_missed():
     it = read(said({"token": "abc"}), LOGIN, NOW, str)
-    assert (it.told_by, it.no_expiry_at) == (ToldBy.DEFAULT, None)
+    assert (it.lifetime_source, it.missing_expiry_path) == (LifetimeSource.DEFAULT, None)
 
 
 @pytest.mark.parametrize("skew_s", [-7200.0, -120.0, 120.0, 7200.0])
@@ -188,19 +192,19 @@ def test_the_issuers_date_frees_absolute_expiries_from_skew(skew_s):
     assert minted(document, LOGIN, date(NOW + skew_s)) == ("abc", 298.0, "reply")
 
 
-@pytest.mark.parametrize(("life_s", "fraction_s"), [(6, 0.584), (6, 0.546), (6, 0.680), (30, 0.95), (2, 0.999)])
-def test_a_date_cut_to_whole_seconds_lengthens_no_life(life_s, fraction_s):
+@pytest.mark.parametrize(("lifetime_s", "fraction_s"), [(6, 0.584), (6, 0.546), (6, 0.680), (30, 0.95), (2, 0.999)])
+def test_a_date_cut_to_whole_seconds_lengthens_no_life(lifetime_s, fraction_s):
     """Found with an issuer of exact milliseconds: 6 s became 6.584, and the token was sent when it was dead."""
     made_s = NOW + fraction_s
-    document = {"token": "abc", "expireAt": round((made_s + life_s) * 1000)}
-    told_s = read(said(document, date(made_s)), LOGIN, made_s, str).life_s
-    assert life_s / 2 <= told_s <= life_s
+    document = {"token": "abc", "expireAt": round((made_s + lifetime_s) * 1000)}
+    claimed_lifetime_s = read(said(document, date(made_s)), LOGIN, made_s, str).lifetime_s
+    assert lifetime_s / 2 <= claimed_lifetime_s <= lifetime_s
 
 
 def held(document: Any, wall_s: float, date_s: float) -> Token:
     """The token of a fetch that started at second 0 of the Clock."""
-    it = read(said(document, date(date_s)), Terms("sso", 240.0, 1e9, plain_text=True), wall_s, str)
-    return Token(Secret(it.text), 0.0, it.life_s, it.kind, it.told_by)
+    it = read(said(document, date(date_s)), TokenReplyFormat("sso", 240.0, 1e9, plain_text=True), wall_s, str)
+    return Token(Secret(it.text), 0.0, it.lifetime_s, it.kind, it.lifetime_source)
 
 
 ms = st.integers
@@ -224,14 +228,14 @@ def test_no_life_told_by_a_moment_and_a_date_outlives_the_token(skew_ms, wall_ms
     assert end_s - waited_ms / 1000 - margin_s - 2.0 - 1e-3 <= token.expires_s <= end_s
 
 
-@example(skew_ms=0, wall_ms=1_800_000_000_999, waited_ms=0, lag_ms=1_000, life_s=8)
-@given(life_s=st.integers(8, 4_000), **ISSUERS)
-def test_no_life_told_by_the_exp_of_a_jwt_and_a_date_outlives_it(skew_ms, wall_ms, waited_ms, lag_ms, life_s):
+@example(skew_ms=0, wall_ms=1_800_000_000_999, waited_ms=0, lag_ms=1_000, lifetime_s=8)
+@given(lifetime_s=st.integers(8, 4_000), **ISSUERS)
+def test_no_life_told_by_the_exp_of_a_jwt_and_a_date_outlives_it(skew_ms, wall_ms, waited_ms, lag_ms, lifetime_s):
     made_ms = wall_ms + skew_ms + waited_ms
-    exp_s = made_ms // 1000 + life_s
+    exp_s = made_ms // 1000 + lifetime_s
     token = held({"token": signed(exp=exp_s)}, wall_ms / 1000, (made_ms - lag_ms) // 1000)
-    end_s, margin_s = exp_s - (wall_ms + skew_ms) / 1000, min(5.0, 0.05 * life_s)
-    assert token.told_by is ToldBy.JWT
+    end_s, margin_s = exp_s - (wall_ms + skew_ms) / 1000, min(5.0, 0.05 * lifetime_s)
+    assert token.lifetime_source is LifetimeSource.JWT
     assert end_s - waited_ms / 1000 - margin_s - 2.0 - 1e-3 <= token.expires_s <= end_s
 
 
@@ -272,7 +276,7 @@ def test_a_jwts_life_in_milliseconds_is_put_right_and_is_a_guess():
 def test_a_jwts_own_word_is_believed_beyond_the_cap():
     text = signed(iat=NOW, exp=NOW + 86_400)
     assert minted({"token": text}) == (text, 86_400.0, "jwt")
-    assert read(said({"token": text}), LOGIN, NOW, str).kind is Kind.JWT
+    assert read(said({"token": text}), LOGIN, NOW, str).kind is TokenKind.JWT
 
 
 def test_a_jwt_that_tells_nothing_leaves_it_to_the_reply():
@@ -286,18 +290,18 @@ def test_a_token_without_life_is_a_failure(life):
     for token in ("abc", text):
         with pytest.raises(FetchFailure) as caught:
             read(said({"token": token, "expires_in": life}), LOGIN, NOW, str)
-        assert (caught.value.quick, caught.value.definite) == (False, False)
+        assert (caught.value.retry_quickly, caught.value.definite) == (False, False)
         assert "has expired already" in caught.value.reason
 
 
 @pytest.mark.parametrize(
     ("reply", "expected"),
     [
-        (Reply(200, JSON, b""), "sso answered 200 with an empty body"),
-        (Reply(204), "sso answered 204 with an empty body"),
-        (Reply(200, JSON, b" \r\n"), "sso answered 200 with an empty body"),
-        (Reply(200, JSON, b"{"), "sso answered 200 with a body that is not JSON"),
-        (Reply(200, (), b"{'token': 'abc'}"), "sso answered 200 with a body that is not JSON"),
+        (TokenResponse(200, JSON, b""), "sso answered 200 with an empty body"),
+        (TokenResponse(204), "sso answered 204 with an empty body"),
+        (TokenResponse(200, JSON, b" \r\n"), "sso answered 200 with an empty body"),
+        (TokenResponse(200, JSON, b"{"), "sso answered 200 with a body that is not JSON"),
+        (TokenResponse(200, (), b"{'token': 'abc'}"), "sso answered 200 with a body that is not JSON"),
         (said({"access_token": None}), "sso answered without a token; the reply has access_token"),
         (said({"access_token": 5}), "sso answered without a token; the reply has access_token"),
         (said(None), "sso answered without a token"),
@@ -318,16 +322,16 @@ def test_a_token_without_life_is_a_failure(life):
         ),
         (said({"success": False, "token": ""}), "sso answered without a token; the reply has success, token"),
         (
-            Reply(200, ((b"content-type", b"text/html"),), b"<html><title>Corp SSO</title>"),
+            TokenResponse(200, ((b"content-type", b"text/html"),), b"<html><title>Corp SSO</title>"),
             "sso answered 200 with an HTML page (Corp SSO) instead of a token",
         ),
-        (Reply(200, (), b"<html>"), "sso answered 200 with an HTML page instead of a token"),
+        (TokenResponse(200, (), b"<html>"), "sso answered 200 with an HTML page instead of a token"),
         (
             said({"token": "a\r\nb"}),
             "sso gave a token with characters that no bearer token may hold (RFC 6750 2.1)",
         ),
-        (Reply(200, (), b"null"), "sso gave 'null' where a token is expected"),
-        (Reply(500, JSON, b""), "sso answered 500"),
+        (TokenResponse(200, (), b"null"), "sso gave 'null' where a token is expected"),
+        (TokenResponse(500, JSON, b""), "sso answered 500"),
     ],
 )
 def test_what_is_no_token_is_told_in_words(reply, expected):
@@ -374,7 +378,7 @@ def test_an_address_that_nobody_knows_is_a_mistake_of_the_configuration(status):
 
 def test_a_page_where_a_token_was_due_names_the_address():
     login = replace(LOGIN, credential="portal", address="url", by_login=True)
-    for reply in (Reply(200, (), b"<html>"), Reply(502, (), b"<html>")):
+    for reply in (TokenResponse(200, (), b"<html>"), TokenResponse(502, (), b"<html>")):
         with pytest.raises(FetchFailure) as caught:
             read(reply, login, NOW, str)
         assert caught.value.reason.endswith("; check credentials.portal.url")
@@ -394,7 +398,7 @@ def test_an_error_in_a_200_that_nobody_understands_is_unclear_and_not_tried_agai
         with pytest.raises(FetchFailure) as caught:
             read(said(document), login, NOW, str)
         assert caught.value.unclear is unclear
-        assert caught.value.quick is not unclear
+        assert caught.value.retry_quickly is not unclear
 
 
 @pytest.mark.parametrize("told", ["mac", "DPoP", " PoP "])
@@ -419,7 +423,7 @@ def test_a_token_that_needs_a_proof_is_an_error_with_the_next_action(told):
 )
 def test_an_unusual_token_type_is_used_and_noted(document, expected):
     minted = read(said(document), OAUTH2, NOW, str)
-    assert (minted.text, minted.unusual_type) == ("abc", expected)
+    assert (minted.text, minted.unexpected_type) == ("abc", expected)
 
 
 @pytest.mark.parametrize("aud", ["llm", ["other", "llm"], None, [], 5, {"llm": 1}])
@@ -439,14 +443,14 @@ def test_a_jwt_for_another_audience_is_an_error_that_names_both(aud, named):
 
 
 def test_plain_text_is_a_token_for_a_login_alone():
-    reply = Reply(200, ((b"content-type", b"text/plain"),), b"abc\n")
-    assert read(reply, LOGIN, NOW, str) == Minted("abc", 240.0, Kind.OPAQUE, ToldBy.DEFAULT)
+    reply = TokenResponse(200, ((b"content-type", b"text/plain"),), b"abc\n")
+    assert read(reply, LOGIN, NOW, str) == ParsedToken("abc", 240.0, TokenKind.OPAQUE, LifetimeSource.DEFAULT)
     assert reason(reply, OAUTH2) == "sso answered 200 with a body that is not JSON"
     assert reason(said("abc"), OAUTH2) == "sso answered without a token"
 
 
 def test_json_is_read_whatever_it_is_called():
-    reply = Reply(200, ((b"content-type", b"text/html"),), b'{"access_token": "abc"}')
+    reply = TokenResponse(200, ((b"content-type", b"text/html"),), b'{"access_token": "abc"}')
     assert read(reply, OAUTH2, NOW, str).text == "abc"
 
 
@@ -496,7 +500,7 @@ headers = st.lists(
 )
 
 
-def judged(reply: Reply, how: Terms) -> None:
+def judged(reply: TokenResponse, how: TokenReplyFormat) -> None:
     try:
         it = read(reply, how, NOW, str)
     except FetchFailure as failure:
@@ -504,20 +508,20 @@ def judged(reply: Reply, how: Terms) -> None:
         assert len(failure.reason) < 500  # noqa: PT017
         return
     assert bearer(it.text, "sso") == it.text
-    assert it.life_s is not None
-    assert it.life_s > 0
-    if it.told_by is not ToldBy.JWT:
-        assert it.life_s <= 3600.0
+    assert it.lifetime_s is not None
+    assert it.lifetime_s > 0
+    if it.lifetime_source is not LifetimeSource.JWT:
+        assert it.lifetime_s <= 3600.0
 
 
 @given(st.integers(100, 999), headers, st.binary(max_size=300), st.sampled_from([OAUTH2, LOGIN]))
 def test_no_bytes_break_the_reading(status, fields, body, how):
-    judged(Reply(status, tuple(fields), body), how)
+    judged(TokenResponse(status, tuple(fields), body), how)
 
 
 @given(st.sampled_from([200, 201, 400, 401, 500]), headers, json_values, st.sampled_from([OAUTH2, LOGIN]))
 def test_no_document_breaks_the_reading_and_no_life_is_beyond_bounds(status, fields, document, how):
-    judged(Reply(status, (*JSON, *fields), json.dumps(document).encode()), how)
+    judged(TokenResponse(status, (*JSON, *fields), json.dumps(document).encode()), how)
 
 
 @given(st.sampled_from(["a.b", "data.token", "0", "", ".", "..", "a..b"]), json_values)
@@ -527,18 +531,18 @@ def test_no_path_breaks_on_any_document(path, document):
 
 
 @given(st.floats(min_value=1e-3, max_value=1e11), st.floats(allow_nan=False))
-def test_a_jwt_life_is_never_beyond_its_own_claims(life_s, date_s):
-    exp = NOW + life_s
+def test_a_jwt_life_is_never_beyond_its_own_claims(lifetime_s, date_s):
+    exp = NOW + lifetime_s
     text = signed(iat=NOW, exp=exp)
     try:
         it = read(said({"token": text}, (b"date", str(date_s).encode())), LOGIN, NOW, str)
     except FetchFailure:
         raise AssertionError("a JWT with a life is a token") from None
-    if it.told_by is ToldBy.JWT:
-        assert it.life_s == exp - NOW
+    if it.lifetime_source is LifetimeSource.JWT:
+        assert it.lifetime_s == exp - NOW
 
 
-HEADER = Terms(
+HEADER = TokenReplyFormat(
     "sso", 240.0, 3600.0, ReplyPaths(expires_at="token.expires_at"), plain_text=True, header="X-Subject-Token"
 )
 IN_HEADER = (b"x-subject-token", b"abc")
@@ -548,11 +552,17 @@ IN_HEADER = (b"x-subject-token", b"abc")
     ("reply", "expected"),
     [
         (
-            Reply(201, (*JSON, IN_HEADER), b'{"token": {"expires_at": "2027-01-15T08:05:00Z"}}'),
-            Minted("abc", 300.0, Kind.OPAQUE, ToldBy.REPLY),
+            TokenResponse(201, (*JSON, IN_HEADER), b'{"token": {"expires_at": "2027-01-15T08:05:00Z"}}'),
+            ParsedToken("abc", 300.0, TokenKind.OPAQUE, LifetimeSource.REPLY),
         ),
-        (Reply(204, (IN_HEADER,)), Minted("abc", 240.0, Kind.OPAQUE, ToldBy.DEFAULT, "token.expires_at")),
-        (Reply(200, (IN_HEADER,), b"<html>"), Minted("abc", 240.0, Kind.OPAQUE, ToldBy.DEFAULT, "token.expires_at")),
+        (
+            TokenResponse(204, (IN_HEADER,)),
+            ParsedToken("abc", 240.0, TokenKind.OPAQUE, LifetimeSource.DEFAULT, "token.expires_at"),
+        ),
+        (
+            TokenResponse(200, (IN_HEADER,), b"<html>"),
+            ParsedToken("abc", 240.0, TokenKind.OPAQUE, LifetimeSource.DEFAULT, "token.expires_at"),
+        ),
     ],
 )
 def test_a_token_in_a_header(reply, expected):
@@ -562,22 +572,22 @@ def test_a_token_in_a_header(reply, expected):
 @pytest.mark.parametrize(
     ("reply", "expected"),
     [
-        (Reply(201, JSON, b'{"token": "no"}'), "sso answered without a token in its header X-Subject-Token"),
+        (TokenResponse(201, JSON, b'{"token": "no"}'), "sso answered without a token in its header X-Subject-Token"),
         (
-            Reply(201, ((b"x-subject-token", b" "),), b"{}"),
+            TokenResponse(201, ((b"x-subject-token", b" "),), b"{}"),
             "sso answered without a token in its header X-Subject-Token",
         ),
-        (Reply(204), "sso answered 204 with an empty body"),
+        (TokenResponse(204), "sso answered 204 with an empty body"),
         (
-            Reply(200, ((b"content-type", b"text/html"),), b"<html><title>Sign in"),
+            TokenResponse(200, ((b"content-type", b"text/html"),), b"<html><title>Sign in"),
             "sso answered 200 with an HTML page (Sign in) instead of a token",
         ),
         (
-            Reply(200, (*JSON, IN_HEADER), b'{"code": 401, "msg": "no"}'),
+            TokenResponse(200, (*JSON, IN_HEADER), b'{"code": 401, "msg": "no"}'),
             "the issuer refused the client: sso answered 200 with an error: 401: no",
         ),
         (
-            Reply(200, ((b"x-subject-token", "ä".encode()),), b"{}"),
+            TokenResponse(200, ((b"x-subject-token", "ä".encode()),), b"{}"),
             "sso gave a token with characters that no bearer token may hold (RFC 6750 2.1)",
         ),
     ],
@@ -608,7 +618,7 @@ def test_a_jwt_that_counts_milliseconds_is_no_token_of_three_days():
 
 
 @pytest.mark.parametrize(
-    ("life", "life_s", "doubted_s"),
+    ("life", "lifetime_s", "doubted_s"),
     [
         ({"expires_in": 300}, 300.0, None),
         ({"expires_in": 300_000}, 3600.0, 300_000.0),
@@ -616,12 +626,12 @@ def test_a_jwt_that_counts_milliseconds_is_no_token_of_three_days():
         ({}, 240.0, None),
     ],
 )
-def test_a_lifetime_that_is_implausible_is_kept_for_the_log(life, life_s, doubted_s):
+def test_a_lifetime_that_is_implausible_is_kept_for_the_log(life, lifetime_s, doubted_s):
     minted = read(said({"access_token": "abc", **life}), OAUTH2, NOW, str)
-    assert (minted.life_s, minted.doubted_s) == (life_s, doubted_s)
-    assert minted.token(5.0).doubted_s == doubted_s
+    assert (minted.lifetime_s, minted.implausible_lifetime_s) == (lifetime_s, doubted_s)
+    assert minted.token(5.0).implausible_lifetime_s == doubted_s
 
 
 def test_a_jwt_whose_life_was_counted_in_milliseconds_is_implausible():
     minted = read(said({"access_token": signed(iat=NOW, exp=NOW + 300_000)}), OAUTH2, NOW, str)
-    assert (minted.life_s, minted.doubted_s) == (300.0, 300_000.0)
+    assert (minted.lifetime_s, minted.implausible_lifetime_s) == (300.0, 300_000.0)

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.config.references import Reference
-from gatepass.tokens.secrets import recipe
+from gatepass.tokens.secrets import credential_fingerprint
 from gatepass.types import Secret
 from tests.unit.tokens.scripted import http_json, oauth2
 
@@ -25,22 +25,35 @@ VARIANTS = {
 
 
 def test_every_setting_counts():
-    digests = [recipe(oauth2()), *(recipe(oauth2(**{name: value})) for name, value in VARIANTS.items())]
+    digests = [
+        credential_fingerprint(oauth2()),
+        *(credential_fingerprint(oauth2(**{name: value})) for name, value in VARIANTS.items()),
+    ]
     assert len(set(digests)) == len(digests)
-    assert recipe(oauth2()) == recipe(oauth2())
+    assert credential_fingerprint(oauth2()) == credential_fingerprint(oauth2())
 
 
 def test_a_text_in_one_setting_is_not_the_same_in_another():
-    assert recipe(oauth2(scope="a", audience=None)) != recipe(oauth2(scope=None, audience="a"))
-    assert recipe(http_json(query={"a": Secret("b")})) != recipe(http_json(form={"a": Secret("b")}))
-    assert recipe(http_json(json={"a": ["secret", "b"]})) != recipe(http_json(form={"a": Secret("b")}))
-    assert recipe(http_json(json={"a": 1})) != recipe(http_json(json={"a": "1"}))
-    assert recipe(http_json(json={"a": [1, 2]})) != recipe(http_json(json={"a": [2, 1]}))
+    assert credential_fingerprint(oauth2(scope="a", audience=None)) != credential_fingerprint(
+        oauth2(scope=None, audience="a")
+    )
+    assert credential_fingerprint(http_json(query={"a": Secret("b")})) != credential_fingerprint(
+        http_json(form={"a": Secret("b")})
+    )
+    assert credential_fingerprint(http_json(json={"a": ["secret", "b"]})) != credential_fingerprint(
+        http_json(form={"a": Secret("b")})
+    )
+    assert credential_fingerprint(http_json(json={"a": 1})) != credential_fingerprint(http_json(json={"a": "1"}))
+    assert credential_fingerprint(http_json(json={"a": [1, 2]})) != credential_fingerprint(
+        http_json(json={"a": [2, 1]})
+    )
 
 
 @given(st.text(min_size=1), st.text(min_size=1))
 def test_no_two_secrets_are_alike(first, second):
-    same = recipe(oauth2(client_secret=Secret(first))) == recipe(oauth2(client_secret=Secret(second)))
+    same = credential_fingerprint(oauth2(client_secret=Secret(first))) == credential_fingerprint(
+        oauth2(client_secret=Secret(second))
+    )
     assert same == (first == second)
 
 
@@ -48,19 +61,19 @@ def test_what_lies_in_files_is_read_as_it_stands_now(tmp_path):
     file = tmp_path / "secret"
     file.write_text("old")
     settings = oauth2(client_secret=Secret(file.read_text))
-    before = recipe(settings)
+    before = credential_fingerprint(settings)
     file.write_text("new")
-    assert recipe(settings) != before
+    assert credential_fingerprint(settings) != before
     file.write_text("old")
-    assert recipe(settings) == before
+    assert credential_fingerprint(settings) == before
 
 
 def test_references_inside_a_body_are_read_anew():
     value = ["old"]
     settings = http_json(json={"login": [{"secret": Reference("${X}", (), lambda: value[0])}]})
-    before = recipe(settings)
+    before = credential_fingerprint(settings)
     value[0] = "new"
-    assert recipe(settings) != before
+    assert credential_fingerprint(settings) != before
 
 
 def test_a_key_file_counts_by_what_is_in_it(tmp_path):
@@ -68,19 +81,19 @@ def test_a_key_file_counts_by_what_is_in_it(tmp_path):
     cert.write_text("certificate")
     key.write_text("one")
     settings = oauth2(network={"client_cert": str(cert), "client_key": str(key)})
-    before = recipe(settings)
+    before = credential_fingerprint(settings)
     key.write_text("another")
-    assert recipe(settings) != before
+    assert credential_fingerprint(settings) != before
 
 
 def test_a_file_that_gatepass_writes_itself_does_not_count(tmp_path):
     file = tmp_path / "refresh_token"
     file.write_text("first")
     settings = oauth2(refresh_token_file=str(file))
-    before = recipe(settings)
+    before = credential_fingerprint(settings)
     file.write_text("second")
-    assert recipe(settings) == before
-    assert recipe(oauth2(refresh_token_file=str(tmp_path / "other"))) != before
+    assert credential_fingerprint(settings) == before
+    assert credential_fingerprint(oauth2(refresh_token_file=str(tmp_path / "other"))) != before
 
 
 def test_what_cannot_be_read_has_no_recipe(tmp_path):
@@ -88,12 +101,12 @@ def test_what_cannot_be_read_has_no_recipe(tmp_path):
         raise ValueError("the file is away")
 
     with pytest.raises(ValueError, match="away"):
-        recipe(oauth2(client_secret=Secret(missing)))
+        credential_fingerprint(oauth2(client_secret=Secret(missing)))
     with pytest.raises(OSError, match="No such file"):
-        recipe(oauth2(network={"ca_file": str(tmp_path / "none.pem")}))
+        credential_fingerprint(oauth2(network={"ca_file": str(tmp_path / "none.pem")}))
 
 
 def test_it_tells_nothing_of_what_it_is_made_of():
-    digest = recipe(oauth2(client_secret=Secret("a-secret")))
+    digest = credential_fingerprint(oauth2(client_secret=Secret("a-secret")))
     assert len(digest) == 64
     assert set(digest) <= set("0123456789abcdef")

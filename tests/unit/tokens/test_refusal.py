@@ -7,13 +7,13 @@ import pytest
 from gatepass.tokens.issuer_error import (
     OUTAGE_WISH_S,
     REFUSED,
-    Objection,
-    Reply,
+    TokenErrorBody,
+    TokenResponse,
     denial,
-    denies,
-    objection,
-    refusal,
-    without_tokens,
+    error_response_failure,
+    is_error_reply,
+    mask_token_like,
+    token_error_body,
 )
 
 NOW = 1_800_000_000.0
@@ -37,9 +37,9 @@ NOW = 1_800_000_000.0
     ],
 )
 def test_the_issuers_words_are_found_in_every_shape(document, words):
-    found = objection(document)
+    found = token_error_body(document)
     assert found is not None
-    assert found.words == words
+    assert found.message == words
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_the_issuers_words_are_found_in_every_shape(document, words):
     ],
 )
 def test_what_says_nothing_against_us_is_no_objection(document):
-    assert objection(document) is None
+    assert token_error_body(document) is None
 
 
 @pytest.mark.parametrize(
@@ -61,14 +61,14 @@ def test_what_says_nothing_against_us_is_no_objection(document):
     ],
 )
 def test_definite_codes(code):
-    assert Objection(code, None).definite
+    assert TokenErrorBody(code, None).definite
 
 
 @pytest.mark.parametrize(
     "code", [None, "500", "429", "42900", "busy", "4010123", "41", "temporarily_unavailable", "4２9", "1401"]
 )
 def test_codes_that_may_pass(code):
-    assert not Objection(code, None).definite
+    assert not TokenErrorBody(code, None).definite
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_codes_that_may_pass(code):
     ],
 )
 def test_an_error_beside_a_token_is_an_error(document):
-    assert denies(document)
+    assert is_error_reply(document)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_an_error_beside_a_token_is_an_error(document):
     [None, [], "x", {}, {"error": ""}, {"error": None}, {"success": True}, {"code": 0}, {"code": 200}, {"code": 10001}],
 )
 def test_what_may_be_a_success_is_not_denied(document):
-    assert not denies(document)
+    assert not is_error_reply(document)
 
 
 @pytest.mark.parametrize(
@@ -119,21 +119,21 @@ def test_what_may_be_a_success_is_not_denied(document):
     ],
 )
 def test_an_error_in_a_200_is_weighed_by_its_code_alone(document, definite, passing):
-    found = objection(document)
+    found = token_error_body(document)
     assert found is not None
     assert (found.definite, found.passing) == (definite, passing)
 
 
 def test_an_objection_in_a_2xx_never_quotes_what_may_be_the_token():
     document = {"message": "here it is: eyJhbGciOiJIUzI1NiJ9.eyJleHAiOjF9.c2ln"}
-    failure = denial(document, Reply(200), NOW, "sso", str)
+    failure = denial(document, TokenResponse(200), NOW, "sso", str)
     assert failure is not None
     assert failure.reason == "sso answered 200 with an error: here it is: ***"
 
 
-def said(status: int, document: object, *headers: tuple[bytes, bytes]) -> Reply:
+def said(status: int, document: object, *headers: tuple[bytes, bytes]) -> TokenResponse:
     body = document if isinstance(document, bytes) else json.dumps(document).encode()
-    return Reply(status, headers, body)
+    return TokenResponse(status, headers, body)
 
 
 @pytest.mark.parametrize(
@@ -154,8 +154,8 @@ def said(status: int, document: object, *headers: tuple[bytes, bytes]) -> Reply:
     ],
 )
 def test_a_refusal_has_the_issuers_words_and_weight(reply, reason, definite):
-    failure = refusal(reply, NOW, "sso", str)
-    assert (failure.reason, failure.definite, failure.quick) == (reason, definite, True)
+    failure = error_response_failure(reply, NOW, "sso", str)
+    assert (failure.reason, failure.definite, failure.retry_quickly) == (reason, definite, True)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_a_refusal_has_the_issuers_words_and_weight(reply, reason, definite):
     ],
 )
 def test_a_refusal_is_known_by_a_challenge(reply, reason):
-    failure = refusal(reply, NOW, "sso", str)
+    failure = error_response_failure(reply, NOW, "sso", str)
     assert (failure.reason, failure.definite) == (reason, True)
 
 
@@ -182,7 +182,7 @@ def test_a_refusal_is_known_by_a_challenge(reply, reason):
     ],
 )
 def test_a_status_alone_is_no_word_of_the_issuer(reply):
-    failure = refusal(reply, NOW, "sso", str)
+    failure = error_response_failure(reply, NOW, "sso", str)
     assert (failure.definite, failure.unclear) == (False, False)
 
 
@@ -196,7 +196,7 @@ def test_a_status_alone_is_no_word_of_the_issuer(reply):
     ],
 )
 def test_a_no_that_names_no_reason_is_unclear(reply):
-    failure = refusal(reply, NOW, "sso", str)
+    failure = error_response_failure(reply, NOW, "sso", str)
     assert (failure.definite, failure.unclear) == (False, True)
 
 
@@ -213,7 +213,7 @@ def test_a_no_that_names_no_reason_is_unclear(reply):
     ],
 )
 def test_a_wish_is_obeyed_where_it_is_about_us(reply, wish_s):
-    assert refusal(reply, NOW, "sso", str).retry_after_s == wish_s
+    assert error_response_failure(reply, NOW, "sso", str).retry_after_s == wish_s
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_a_wish_inside_a_200_is_obeyed_alike(document, wish_s):
     ],
 )
 def test_what_looks_like_a_token_is_masked_and_a_path_is_not(words, shown):
-    assert without_tokens(f"x {words} y") == f"x {shown} y"
+    assert mask_token_like(f"x {words} y") == f"x {shown} y"
 
 
 @pytest.mark.parametrize(
@@ -250,24 +250,26 @@ def test_what_looks_like_a_token_is_masked_and_a_path_is_not(words, shown):
     ],
 )
 def test_a_body_that_repeats_its_own_status_says_no_more_than_the_status(status, document, unclear):
-    failure = refusal(said(status, document), NOW, "sso", str)
+    failure = error_response_failure(said(status, document), NOW, "sso", str)
     assert (failure.definite, failure.unclear) == (False, unclear)
 
 
 def test_a_status_without_words_is_quoted():
-    failure = denial({"status": 503}, Reply(200), NOW, "sso", str)
+    failure = denial({"status": 503}, TokenResponse(200), NOW, "sso", str)
     assert failure is not None
     assert failure.reason == "sso answered 200 with an error: status 503"
 
 
 def test_a_refusal_masks_what_it_quotes():
-    failure = refusal(said(500, b"wrong: hunter2"), NOW, "sso", lambda text: text.replace("hunter2", "***"))
+    failure = error_response_failure(
+        said(500, b"wrong: hunter2"), NOW, "sso", lambda text: text.replace("hunter2", "***")
+    )
     assert failure.reason == "sso answered 500: wrong: ***"
 
 
 def test_too_many_requests_is_left_alone_as_long_as_it_asks():
-    failure = refusal(said(429, {"msg": "slow down"}, (b"retry-after", b"17")), NOW, "sso", str)
-    assert (failure.quick, failure.definite, failure.retry_after_s) == (False, False, 17.0)
+    failure = error_response_failure(said(429, {"msg": "slow down"}, (b"retry-after", b"17")), NOW, "sso", str)
+    assert (failure.retry_quickly, failure.definite, failure.retry_after_s) == (False, False, 17.0)
 
 
 @pytest.mark.parametrize(
@@ -281,22 +283,22 @@ def test_too_many_requests_is_left_alone_as_long_as_it_asks():
     ],
 )
 def test_a_redirect_names_its_host_alone(location, aim):
-    failure = refusal(Reply(302, ((b"location", location),)), NOW, "sso", str)
+    failure = error_response_failure(TokenResponse(302, ((b"location", location),)), NOW, "sso", str)
     expected = f"sso answered 302, a redirect{aim}: none is followed, so name the final address instead"
-    assert (failure.reason, failure.quick, failure.definite) == (expected, False, False)
+    assert (failure.reason, failure.retry_quickly, failure.definite) == (expected, False, False)
 
 
 @pytest.mark.parametrize("secret", ["AbCdEf-Secret", "AbCd/Ef:Secret@x", "AbCd" * 80])
 def test_a_redirect_tells_no_secret_in_any_case(secret):
     for target in ("https://{}.evil/", "https://{}@evil/", "//{}:1/"):
-        reply = Reply(302, ((b"location", target.format(secret).encode()),))
-        failure = refusal(reply, NOW, "sso", lambda text: text.replace(secret, "***"))
+        reply = TokenResponse(302, ((b"location", target.format(secret).encode()),))
+        failure = error_response_failure(reply, NOW, "sso", lambda text: text.replace(secret, "***"))
         assert "abcd" not in failure.reason.lower()
 
 
 @pytest.mark.parametrize(("by_login", "unclear"), [(True, True), (False, False)])
 def test_a_logins_error_with_a_500_may_be_a_refusal(by_login, unclear):
-    failure = refusal(said(500, {"message": "用户名或密码错误"}), NOW, "sso", str, by_login=by_login)
+    failure = error_response_failure(said(500, {"message": "用户名或密码错误"}), NOW, "sso", str, by_login=by_login)
     assert (failure.definite, failure.unclear) == (False, unclear)
-    assert not refusal(said(500, b"<html>"), NOW, "sso", str, by_login=by_login).unclear
-    assert not refusal(said(502, {"message": "bad gateway"}), NOW, "sso", str, by_login=by_login).unclear
+    assert not error_response_failure(said(500, b"<html>"), NOW, "sso", str, by_login=by_login).unclear
+    assert not error_response_failure(said(502, {"message": "bad gateway"}), NOW, "sso", str, by_login=by_login).unclear

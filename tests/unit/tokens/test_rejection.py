@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from gatepass.tokens.holder import RENEWALS, USERS, Rejections, User
+from gatepass.tokens.holder import RENEWALS, USERS, RenewalLimiter, TokenUser
 from gatepass.tokens.lifetime import Token
 from gatepass.types import Secret
 
-CHAT, EMBED, FORBIDDEN = User("chat", "m"), User("embed", "e"), User("chat", "forbidden")
+CHAT, EMBED, FORBIDDEN = TokenUser("chat", "m"), TokenUser("embed", "e"), TokenUser("chat", "forbidden")
 
 
-class Renewing(Rejections):
+class Renewing(RenewalLimiter):
     """Rejections of an issuer that has a new token at once."""
 
     def __init__(self) -> None:
@@ -19,7 +19,7 @@ class Renewing(Rejections):
         self.count += 1
         self.adopt(token(text or f"token-{self.count}"), now)
 
-    def refused(self, by: User, now: float) -> bool:
+    def refused(self, by: TokenUser, now: float) -> bool:
         """`by` refuses the current token, which is renewed where that is granted."""
         is_granted = self.reject(by, now)
         if is_granted:
@@ -40,7 +40,7 @@ def test_tokens_that_never_worked_are_renewed_six_times_a_minute():
 
 def test_all_users_share_one_rate():
     rejections = Renewing()
-    users = [User("chat", f"made-up-{number}") for number in range(5)] + [EMBED, CHAT, FORBIDDEN]
+    users = [TokenUser("chat", f"made-up-{number}") for number in range(5)] + [EMBED, CHAT, FORBIDDEN]
     assert [rejections.refused(user, 0.0) for user in users] == [True] * 6 + [False] * 2
 
 
@@ -64,14 +64,14 @@ def test_tokens_for_one_use_are_rejected_all_day_long_at_the_pace_of_people():
 def test_a_model_that_always_refuses_takes_no_renewal_from_one_that_is_served():
     rejections = Renewing()
     for number in range(20):
-        rejections.refused(User("chat", f"made-up-{number}"), float(number))
+        rejections.refused(TokenUser("chat", f"made-up-{number}"), float(number))
     rejections.accept(CHAT)
     assert rejections.refused(CHAT, 20.0)
 
 
 def test_one_rejection_renews_the_token_for_all_who_refuse_it():
     rejections = Renewing()
-    assert [rejections.reject(User("chat", f"m-{number}"), 0.0) for number in range(500)] == [True] * 500
+    assert [rejections.reject(TokenUser("chat", f"m-{number}"), 0.0) for number in range(500)] == [True] * 500
     assert repr(rejections) == "Rejections(1 renewals)"
 
 
@@ -104,7 +104,7 @@ def test_a_user_that_accepts_and_refuses_in_turns_is_bounded_like_one_that_never
 def test_made_up_models_take_no_memory():
     rejections = Renewing()
     for number in range(2 * USERS):
-        user = User("chat", f"made-up-{number}")
+        user = TokenUser("chat", f"made-up-{number}")
         rejections.accept(user)
         rejections.reject(user, 0.0)
         rejections.in_vain(user, 0.0)
@@ -151,7 +151,7 @@ def test_another_token_ends_the_rest():
 
 
 def test_only_the_very_token_is_rejected_and_not_the_same_text_again():
-    rejections, first, again = Rejections(), token(), token()
+    rejections, first, again = RenewalLimiter(), token(), token()
     rejections.adopt(first, 0.0)
     assert not rejections.is_rejected(first)
     assert rejections.reject(CHAT, 0.0)
@@ -160,7 +160,7 @@ def test_only_the_very_token_is_rejected_and_not_the_same_text_again():
 
 
 def test_repr_hides_the_token():
-    rejections = Rejections()
+    rejections = RenewalLimiter()
     rejections.adopt(token("abc-secret"), 0.0)
     rejections.reject(CHAT, 0.0)
     assert repr(rejections) == "Rejections(1 renewals)"

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from gatepass.tokens import Token, TokenHolder, TokenReissued, User
+from gatepass.tokens import Token, TokenHolder, TokenReissued, TokenUser
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.scripted import Hang, Kept, Mint, ScriptedIssuer, Turn, outcomes, refused
 
-CHAT, EMBED, FORBIDDEN = User("chat", "m"), User("embed", "e"), User("chat", "forbidden")
+CHAT, EMBED, FORBIDDEN = TokenUser("chat", "m"), TokenUser("embed", "e"), TokenUser("chat", "forbidden")
 
 
 def kept(*turns: Turn, otherwise: Turn | None = None) -> Kept:
@@ -22,13 +22,13 @@ def _task(work: Coroutine[Any, Any, Token]) -> asyncio.Task[Token]:
     return asyncio.create_task(work)
 
 
-async def taken(holder: TokenHolder, by: User) -> str:
+async def taken(holder: TokenHolder, by: TokenUser) -> str:
     token = await holder.token()
     holder.confirm(token, by)
     return token.text
 
 
-async def refusing(it: Kept, by: User) -> bool:
+async def refusing(it: Kept, by: TokenUser) -> bool:
     """One request of a model that is always refused; whether it waited for another token."""
     token = await it.holder.token()
     if not it.holder.reject(token.text, by):
@@ -67,7 +67,7 @@ async def test_a_forbidden_model_does_not_keep_one_that_is_served_from_a_renewal
     async with kept() as it:
         await settle()
         for number in range(50):
-            await refusing(it, User("chat", f"made-up-{number}"))
+            await refusing(it, TokenUser("chat", f"made-up-{number}"))
         assert it.issuer.calls == 1 + 6
         ended = await taken(it.holder, CHAT)
         assert it.holder.reject(ended, CHAT)
@@ -90,7 +90,7 @@ async def test_only_the_rejecting_request_waits_and_all_others_keep_the_token_wh
         assert it.holder.reject(first, EMBED)
         waiting = _task(it.holder.token(first))
         for _ in range(9):
-            token = it.holder.fresh()
+            token = it.holder.current()
             assert token is not None
             assert token.text == first
             assert it.holder.usable
@@ -98,13 +98,13 @@ async def test_only_the_rejecting_request_waits_and_all_others_keep_the_token_wh
         assert not waiting.done()
         await it.clock.advance(2.0)
         assert await outcomes([waiting]) == ["TokenUnavailable"]
-        assert it.holder.fresh() is not None
+        assert it.holder.current() is not None
 
 
 async def test_rejections_by_several_while_a_token_is_fetched_are_one_fetch():
     async with kept(Mint(), Mint(delay_s=1.0)) as it:
         await settle()
-        users = [User("chat", f"m{number}") for number in range(10)]
+        users = [TokenUser("chat", f"m{number}") for number in range(10)]
         assert [it.holder.reject("token-1", user) for user in users] == [True] * 10
         tasks = [_task(it.holder.token("token-1")) for _ in users]
         await it.clock.advance(1.0)
@@ -119,7 +119,7 @@ async def test_a_token_that_all_who_used_it_refused_is_not_usable_and_not_shown(
         assert it.holder.reject(first, CHAT)
         await settle()
         status = it.holder.status()
-        assert (it.holder.usable, status.state, status.left_s) == (False, "none", None)
+        assert (it.holder.usable, status.state, status.expires_in_s) == (False, "none", None)
         assert await outcomes([_task(it.holder.token(first))]) == ["TokenUnavailable"]
         await it.clock.advance(31.0)
         assert (it.holder.usable, it.holder.status().state) == (True, "fresh")
@@ -131,5 +131,5 @@ async def test_a_token_is_not_given_past_its_end_to_those_who_did_not_refuse_it(
         await taken(it.holder, CHAT)
         it.holder.reject("token-1", EMBED)
         await it.clock.advance(296.0)
-        assert it.holder.fresh() is None
+        assert it.holder.current() is None
         assert not it.holder.usable

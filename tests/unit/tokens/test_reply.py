@@ -2,11 +2,19 @@ from __future__ import annotations
 
 import pytest
 
-from gatepass.tokens.issuer_error import LONGEST_WORDS, NotJson, Reply, document_of, folded, is_html, page_title
+from gatepass.tokens.issuer_error import (
+    LONGEST_WORDS,
+    NotJson,
+    TokenResponse,
+    is_html,
+    one_line,
+    page_title,
+    parse_json_object,
+)
 
 
 def test_a_reply_prints_neither_headers_nor_body():
-    assert repr(Reply(200, ((b"x-subject-token", b"t0ken"),), b"t0ken")) == "Reply(status=200)"
+    assert repr(TokenResponse(200, ((b"x-subject-token", b"t0ken"),), b"t0ken")) == "TokenResponse(status=200)"
 
 
 @pytest.mark.parametrize(
@@ -14,31 +22,31 @@ def test_a_reply_prints_neither_headers_nor_body():
     [(b"application/json", "application/json"), (b" Text/HTML; charset=utf-8", "text/html"), (b"", "")],
 )
 def test_content_type_is_read_without_its_parameters(value, kind):
-    assert Reply(200, ((b"content-type", value),)).content_type == kind
-    assert Reply(200).content_type == ""
+    assert TokenResponse(200, ((b"content-type", value),)).content_type == kind
+    assert TokenResponse(200).content_type == ""
 
 
 def test_text_drops_a_byte_order_mark_and_survives_foreign_bytes():
-    assert Reply(200, (), b"\xef\xbb\xbfa\xff").text == "a\ufffd"
+    assert TokenResponse(200, (), b"\xef\xbb\xbfa\xff").text == "a\ufffd"
 
 
 @pytest.mark.parametrize("text", ["", "{", "NaN", '{"a": Infinity}', "[" * 60_000, "1" * 60_000])
 def test_what_is_no_json_is_refused(text):
     with pytest.raises(NotJson):
-        document_of(text)
+        parse_json_object(text)
 
 
 def test_a_document_is_read():
-    assert document_of(' {"a": [1, null]} ') == {"a": [1, None]}
+    assert parse_json_object(' {"a": [1, null]} ') == {"a": [1, None]}
 
 
 @pytest.mark.parametrize(
     ("reply", "html"),
     [
-        (Reply(200, ((b"content-type", b"text/html"),), b"x"), True),
-        (Reply(200, (), b"\n <!DOCTYPE HTML><p>"), True),
-        (Reply(200, (), b"<HTML>"), True),
-        (Reply(200, (), b"<?xml version='1.0'?>"), False),
+        (TokenResponse(200, ((b"content-type", b"text/html"),), b"x"), True),
+        (TokenResponse(200, (), b"\n <!DOCTYPE HTML><p>"), True),
+        (TokenResponse(200, (), b"<HTML>"), True),
+        (TokenResponse(200, (), b"<?xml version='1.0'?>"), False),
     ],
 )
 def test_a_page_is_known_by_its_type_or_its_start(reply, html):
@@ -52,14 +60,14 @@ def test_a_pages_title_is_found_near_its_start():
 
 
 def test_white_space_is_folded_and_what_cannot_be_printed_removed():
-    assert folded(" a\r\n\tb\x1b[2Jc\x00 \u200b d ", str) == "a b [2Jc d"
+    assert one_line(" a\r\n\tb\x1b[2Jc\x00 \u200b d ", str) == "a b [2Jc d"
 
 
 def test_long_words_are_cut():
-    line = folded("x" * 5000, str)
+    line = one_line("x" * 5000, str)
     assert line == "x" * (LONGEST_WORDS - 1) + "…"
 
 
 def test_secrets_are_masked_before_the_cut():
     text = "x" * (LONGEST_WORDS - 5) + " hunter2hunter2"
-    assert "hunt" not in folded(text, lambda it: it.replace("hunter2hunter2", "***"))
+    assert "hunt" not in one_line(text, lambda it: it.replace("hunter2hunter2", "***"))

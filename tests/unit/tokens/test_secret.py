@@ -4,7 +4,7 @@ import pytest
 
 from gatepass.config.credential.kinds import StaticCredential
 from gatepass.config.references import Reference, resolve
-from gatepass.tokens.secrets import next_secret, readable, revealed, secret_fields, secret_leaves
+from gatepass.tokens.secrets import next_secret, revealed, secret_fields, secret_leaves, secret_values
 from gatepass.types import Secret
 from tests.unit.tokens.scripted import failure_of
 
@@ -30,11 +30,11 @@ def test_a_secret_is_revealed():
 )
 async def test_a_secret_that_is_away_names_its_setting_and_may_come_back(secret, reason):
     failure = await failure_of(lambda: revealed(secret, "client_secret"))
-    assert (failure.reason, failure.definite, failure.quick) == (reason, False, False)
+    assert (failure.reason, failure.definite, failure.retry_quickly) == (reason, False, False)
 
 
 def test_what_cannot_be_read_is_none():
-    assert readable([Secret("abc"), Secret(gone)]) == ("abc", None)
+    assert secret_values([Secret("abc"), Secret(gone)]) == ("abc", None)
 
 
 def test_ordinary_words_are_no_secrets():

@@ -23,12 +23,12 @@ from gatepass.clock import sleep
 from gatepass.config.model import Config
 from gatepass.errors import Fault, TokenUnavailable, TransportFault, UpstreamError
 from gatepass.http_client.response_body import pour
-from gatepass.proxy.app_state import Gate, Hop, build_gate
+from gatepass.proxy.app_state import AppState, Upstream, create_app_state
 from gatepass.proxy.context import Attempt
-from gatepass.proxy.upstream_call import accepted, send
-from gatepass.tokens import TokenHolder, User
+from gatepass.proxy.upstream_call import confirm_token, send
+from gatepass.tokens import TokenHolder, TokenUser
 from gatepass.tokens.holder import ANYBODY
-from gatepass.types import Headers, Request, Target, header
+from gatepass.types import Headers, OutboundRequest, Target, header
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.normalize.calls import a_call
 from tests.unit.tokens.scripted import JSON, Answer, Broken, Hang, Kept, Mint, ScriptedIssuer, Turn, refused, signed
@@ -80,7 +80,7 @@ class Witness(TokenHolder):
         super().__init__(*given, **more)
         self._dropped = dropped
 
-    def reject(self, value: str, by: User = ANYBODY) -> bool:
+    def reject(self, value: str, by: TokenUser = ANYBODY) -> bool:
         is_dropped = super().reject(value, by)
         if is_dropped:
             self._dropped.add((REQUEST.get(), value))
@@ -100,7 +100,7 @@ class Reply:
         if self._stalls:
             await asyncio.Event().wait()
 
-    async def pour(self, take: Callable[[bytes], bool]) -> bool:
+    async def stream_to(self, take: Callable[[bytes], bool]) -> bool:
         return await pour(self, take)
 
     async def aclose(self) -> None:
@@ -108,7 +108,7 @@ class Reply:
 
 
 @dataclass
-class Upstream:
+class FakeUpstream:
     """A transport and what is behind it. A request waits `busy_s` for its connection; a kept one may turn out dead
     after `stale_s`. Every token that is written is checked.
     """
@@ -122,14 +122,14 @@ class Upstream:
     stalls: bool = False
     came: int = 0
 
-    async def send(self, request: Request) -> Reply:
+    async def send(self, request: OutboundRequest) -> Reply:
         self.came += 1
-        if self.busy_s or request.fresh:
+        if self.busy_s or request.new_connection:
             await sleep(self.clock, self.busy_s or 0.5)
-            if request.anew is not None:
-                request = request.anew() or request
+            if request.reauthorize is not None:
+                request = request.reauthorize() or request
         text = self._check(request.headers)
-        if self.stale_s is not None and not request.fresh:
+        if self.stale_s is not None and not request.new_connection:
             await sleep(self.clock, self.stale_s)
             raise TransportFault(Fault.CLOSED, "reset", stale=True)
         await asyncio.sleep(0)
@@ -157,25 +157,25 @@ class Street:
         holding = partial(Witness, self.dropped)
         self.kept = {name: Kept(self.clock, one, name=name, holding=holding) for name, one in self.issuers.items()}
         self.upstreams = {
-            name: Upstream(name, self.clock, self.issuers[credential], self.dropped)
+            name: FakeUpstream(name, self.clock, self.issuers[credential], self.dropped)
             for name, credential in UPSTREAMS.items()
         }
         self.gate = _gate(self.clock)
         self.hops = {name: self._hop(name, credential) for name, credential in UPSTREAMS.items()}
         self.asked: list[asyncio.Task[int]] = []
         self.numbers = count()
-        self.served: defaultdict[User, set[str]] = defaultdict(set)
+        self.served: defaultdict[TokenUser, set[str]] = defaultdict(set)
 
-    def _hop(self, name: str, credential: str) -> Hop:
-        return replace(self.gate.hops[name], transport=self.upstreams[name], holder=self.kept[credential].holder)  # type: ignore[arg-type]
+    def _hop(self, name: str, credential: str) -> Upstream:
+        return replace(self.gate.upstreams[name], transport=self.upstreams[name], holder=self.kept[credential].holder)  # type: ignore[arg-type]
 
     async def ask(self, name: str, model: str) -> int:
         """The status that one request comes to."""
-        hop, by = self.hops[name], User(name, model)
+        hop, by = self.hops[name], TokenUser(name, model)
         REQUEST.set(next(self.numbers))
         attempt = an_attempt(self.gate, hop, model)
         fields = ((b"accept", b"application/json"), (b"x-model", model.encode()))
-        work = asyncio.ensure_future(send(attempt, Request("POST", "http://h/v1/x", fields, b"{}")))
+        work = asyncio.ensure_future(send(attempt, OutboundRequest("POST", "http://h/v1/x", fields, b"{}")))
         try:
             if self._is_held(hop, by):
                 came = self.upstreams[name].came
@@ -188,12 +188,12 @@ class Street:
             work.cancel()
         await response.aclose()
         if response.status == 200:
-            accepted(attempt)
+            confirm_token(attempt)
             assert attempt.token is not None
             self.served[by].add(attempt.token.text)
         return response.status
 
-    def _is_held(self, hop: Hop, by: User) -> bool:
+    def _is_held(self, hop: Upstream, by: TokenUser) -> bool:
         """Whether the last token that was minted serves `by`, as far as can be known from without."""
         issuer = self.upstreams[hop.name].issuer
         last = hop.holder._token if hop.holder is not None else None
@@ -247,14 +247,14 @@ class Street:
         return task.result()
 
 
-def an_attempt(gate: Gate, hop: Hop, model: str) -> Attempt:
+def an_attempt(gate: AppState, hop: Upstream, model: str) -> Attempt:
     return Attempt(gate, hop, Target(hop.name, model), a_call(b"{}"))
 
 
-def _gate(clock: DrivenClock) -> Gate:
+def _gate(clock: DrivenClock) -> AppState:
     upstreams = {name: {"base_url": f"http://{name}.example/v1"} for name in UPSTREAMS}
     models = {f"of-{name}": {"upstream": name} for name in UPSTREAMS}
-    return build_gate(Config.model_validate({"upstreams": upstreams, "models": models}), clock)
+    return create_app_state(Config.model_validate({"upstreams": upstreams, "models": models}), clock)
 
 
 TURNS: list[Turn] = [
@@ -315,7 +315,7 @@ async def test_a_token_that_ended_in_the_queue_leaves_its_request_unsent():
         street.upstreams["chat"].busy_s, street.issuers["corp"].otherwise = 400.0, refused()
         REQUEST.set(0)
         attempt = an_attempt(street.gate, street.hops["chat"], "m")
-        request = Request("POST", "http://h/v1/x", (), b"{}")
+        request = OutboundRequest("POST", "http://h/v1/x", (), b"{}")
         task = asyncio.create_task(send(attempt, request))
         await street.clock.advance(402.0)
         with pytest.raises(TokenUnavailable, match="the issuer refused the client"):

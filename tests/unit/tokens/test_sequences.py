@@ -48,7 +48,7 @@ class Street:
         self.got: list[str] = []
 
     async def request(self, instead_of: str | None = None) -> None:
-        held = self.it.holder.fresh()
+        held = self.it.holder.current()
         work = asyncio.ensure_future(self.it.holder.token(instead_of))
         if held is not None and held.text != instead_of:
             await asyncio.sleep(0)

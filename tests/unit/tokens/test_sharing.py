@@ -10,13 +10,13 @@ from itertools import count
 import pytest
 
 from gatepass.errors import Fault, TokenUnavailable, TransportFault
-from gatepass.store.base import Reach
+from gatepass.store.base import StoreScope
 from gatepass.store.memory import MemoryStore
 from gatepass.tokens import Token, build_source
 from gatepass.tokens.backoff import PROBE_S
-from gatepass.tokens.secrets import recipe
-from gatepass.tokens.sharing import YIELD_S, Names, SharedSource, TokenRecord, is_shareable
-from gatepass.types import Request, Secret
+from gatepass.tokens.secrets import credential_fingerprint
+from gatepass.tokens.sharing import YIELD_S, SharedSource, SharedTokenNames, TokenRecord, is_shareable
+from gatepass.types import OutboundRequest, Secret
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.fleet import BOUND_S, Fleet, Replica, Upstream
 from tests.unit.tokens.scripted import (
@@ -99,7 +99,7 @@ async def test_a_failure_that_was_heard_is_told_by_the_one_that_asked(caplog):
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
         "token_fetch_failed"
     ]
-    found = [record.__dict__["fields"] for record in caplog.records if record.getMessage() == "token_failure_found"]
+    found = [record.__dict__["fields"] for record in caplog.records if record.getMessage() == "token_failure_shared"]
     assert found == [{"credential": "corp", "reason": statuses[0].last_error}] * 3
 
 
@@ -122,7 +122,7 @@ async def test_clocks_that_differ_by_minutes_and_a_slow_store_make_no_token_olde
         await fleet.clock.advance(2.0)
         true_end_s = issuer.started_s[0] + 300
         for replica in fleet.replicas:
-            token = replica.holder.fresh()
+            token = replica.holder.current()
             assert token is not None
             by_the_tests_clock_s = token.end_s - replica.clock._ahead_s
             assert true_end_s - 3 * delay_s - 1e-6 <= by_the_tests_clock_s <= true_end_s + 1e-6
@@ -512,24 +512,26 @@ async def test_a_jwt_keeps_what_is_known_of_it():
     async with Fleet(scripted(otherwise=Mint(None, text)), count=2) as fleet:
         await fleet.clock.advance(1.0)
         first, second = (replica.holder.status() for replica in fleet.replicas)
-        assert (first.kind, first.told_by) == (second.kind, second.told_by)
-        assert first.left_s == pytest.approx(second.left_s, abs=0.2)
+        assert (first.kind, first.lifetime_source) == (second.kind, second.lifetime_source)
+        assert first.expires_in_s == pytest.approx(second.expires_in_s, abs=0.2)
 
 
 async def test_an_offered_token_that_is_older_the_same_or_dead_is_not_taken():
     async with Fleet(scripted(otherwise=Mint(300)), count=1) as fleet:
         await fleet.clock.advance(10.0)
         (replica,) = fleet.replicas
-        held = replica.holder.fresh()
+        held = replica.holder.current()
         assert held is not None
-        assert not replica.holder.offer(replace(held, born_s=held.born_s + 1))
-        assert not replica.holder.offer(replace(held, value=Secret("older"), born_s=held.born_s - 1))
-        assert not replica.holder.offer(replace(held, value=Secret("dead"), born_s=held.born_s + 1, life_s=2.0))
+        assert not replica.holder.offer(replace(held, requested_s=held.requested_s + 1))
+        assert not replica.holder.offer(replace(held, value=Secret("older"), requested_s=held.requested_s - 1))
+        assert not replica.holder.offer(
+            replace(held, value=Secret("dead"), requested_s=held.requested_s + 1, lifetime_s=2.0)
+        )
         assert replica.text == "token-1"
-        assert replica.holder.offer(replace(held, value=Secret("newer"), born_s=held.born_s + 1))
+        assert replica.holder.offer(replace(held, value=Secret("newer"), requested_s=held.requested_s + 1))
         assert replica.text == "newer"
         await replica.aclose()
-        assert not replica.holder.offer(replace(held, value=Secret("newest"), born_s=held.born_s + 2))
+        assert not replica.holder.offer(replace(held, value=Secret("newest"), requested_s=held.requested_s + 2))
 
 
 async def test_who_waits_in_an_outage_is_served_by_the_process_that_could_mint():
@@ -544,11 +546,11 @@ async def test_who_waits_in_an_outage_is_served_by_the_process_that_could_mint()
 
 
 def test_tokens_go_no_farther_than_their_recipe_is_whole():
-    far = {kind for kind in KINDS if is_shareable(kind, Reach.NETWORK)}
-    near = {kind for kind in KINDS if is_shareable(kind, Reach.MACHINE)}
+    far = {kind for kind in KINDS if is_shareable(kind, StoreScope.NETWORK)}
+    near = {kind for kind in KINDS if is_shareable(kind, StoreScope.MACHINE)}
     assert far == {"oauth2", "http_json"}
     assert near == {*far, "exec", "entra", "google", "aws_bedrock"}
-    assert not any(is_shareable(kind, Reach.PROCESS) for kind in KINDS)
+    assert not any(is_shareable(kind, StoreScope.PROCESS) for kind in KINDS)
 
 
 def test_it_shows_no_secret():
@@ -631,7 +633,7 @@ async def test_a_process_that_cannot_reach_the_issuer_leads_every_second_time_at
         assert fleet.issuer.calls == 1
 
 
-async def fails(_: Request) -> Reply:
+async def fails(_: OutboundRequest) -> Reply:
     raise TransportFault(Fault.CONNECT, "no route")
 
 
@@ -711,7 +713,7 @@ async def test_a_token_is_not_told_over_one_that_was_asked_for_later(born_s, kep
     source = SharedSource(build_source("corp", settings, issuer, clock), settings, store, clock)
     fetch = asyncio.create_task(source.fetch())
     await clock.advance(3.0)
-    name = Names.of(recipe(settings)).token
+    name = SharedTokenNames.of(credential_fingerprint(settings)).token
     another = TokenRecord.of(Token(Secret("another"), born_s, 300.0), 300.0, born_s)
     await store.put(name, another.encoded(), 300.0)
     await clock.advance(3.0)

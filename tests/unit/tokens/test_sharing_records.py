@@ -1,13 +1,13 @@
 import pytest
 
-from gatepass.store.base import Reading
+from gatepass.store.base import StoreReading
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.lifetime import Kind, Token, ToldBy
+from gatepass.tokens.lifetime import LifetimeSource, Token, TokenKind
 from gatepass.tokens.sharing import FailureRecord, TokenRecord
 from gatepass.types import Secret
 
-READING = Reading({}, at_s=5000.0, asked_s=100.0, answered_s=100.2)
-TOKEN = Token(Secret("minted"), 90.0, 300.0, Kind.JWT, ToldBy.JWT, "data.expires")
+READING = StoreReading({}, at_s=5000.0, asked_s=100.0, answered_s=100.2)
+TOKEN = Token(Secret("minted"), 90.0, 300.0, TokenKind.JWT, LifetimeSource.JWT, "data.expires")
 
 
 def test_a_token_is_the_same_after_the_way_through_the_store():
@@ -16,8 +16,8 @@ def test_a_token_is_the_same_after_the_way_through_the_store():
     assert back == record
     token = back.token(READING)
     assert token.text == "minted"
-    assert (token.life_s, token.kind, token.told_by) == (300.0, Kind.JWT, ToldBy.JWT)
-    assert (token.born_s, token.no_expiry_at, token.shared) == (90.0, "data.expires", True)
+    assert (token.lifetime_s, token.kind, token.lifetime_source) == (300.0, TokenKind.JWT, LifetimeSource.JWT)
+    assert (token.requested_s, token.missing_expiry_path, token.from_store) == (90.0, "data.expires", True)
 
 
 def test_the_same_token_told_twice_is_two_records():
@@ -29,7 +29,8 @@ def test_a_record_does_not_print_its_token():
 
 
 @pytest.mark.parametrize(
-    "data", [None, b"", b"{", b"[]", b"{}", b'{"text":1}', b"\xff", b'{"text":"x","born_s":1,"life_s":1,"kind":"new"}']
+    "data",
+    [None, b"", b"{", b"[]", b"{}", b'{"text":1}', b"\xff", b'{"text":"x","born_s":1,"lifetime_s":1,"kind":"new"}'],
 )
 def test_what_another_version_wrote_is_nothing(data):
     assert TokenRecord.decoded(data) is None
@@ -42,7 +43,7 @@ def test_a_failure_is_told_with_what_is_left_of_its_hold():
     assert record is not None
     assert (record.owner, record.until_s) == ("me", 1060.0)
     told = record.failure(1020.0)
-    assert (told.reason, told.definite, told.quick, told.retry_after_s) == ("no", True, False, 40.0)
+    assert (told.reason, told.definite, told.retry_quickly, told.retry_after_s) == ("no", True, False, 40.0)
 
 
 @pytest.mark.parametrize(("began_s", "until_s"), [(1000.0, 1002.0), (999.5, 1001.5), (990.0, 1000.0)])

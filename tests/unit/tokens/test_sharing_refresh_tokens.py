@@ -7,10 +7,10 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from gatepass.store.base import Reach
+from gatepass.store.base import StoreScope
 from gatepass.store.memory import MemoryStore
 from gatepass.tokens import build_source
-from gatepass.tokens.sharing import StoreKeepsake, keepsake_for
+from gatepass.tokens.sharing import SharedRefreshTokenStore, shared_refresh_token_store
 from gatepass.types import Secret
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.fleet import OwnClock, Wire
@@ -56,9 +56,9 @@ def wired(store, clock):
 
 
 async def test_a_text_is_kept_for_all_with_the_same_refresh_tokens(clock, store):
-    here = StoreKeepsake(refreshing(), store, clock)
-    there = StoreKeepsake(refreshing(scope="another"), store, clock)
-    other = StoreKeepsake(refreshing(client_id="another"), store, clock)
+    here = SharedRefreshTokenStore(refreshing(), store, clock)
+    there = SharedRefreshTokenStore(refreshing(scope="another"), store, clock)
+    other = SharedRefreshTokenStore(refreshing(client_id="another"), store, clock)
     assert await here.get() is None
     await here.put("the newest ✓")
     assert await there.get() == "the newest ✓"
@@ -68,26 +68,26 @@ async def test_a_text_is_kept_for_all_with_the_same_refresh_tokens(clock, store)
 async def test_credentials_that_sign_in_to_different_accounts_share_no_refresh_token(clock, store):
     def tenant(name):
         login = {"grant_type": "password", "username": "svc", "password": Secret("a-password")}
-        return StoreKeepsake(oauth2(**login, extra={"tenant": Secret(name)}), store, clock)
+        return SharedRefreshTokenStore(oauth2(**login, extra={"tenant": Secret(name)}), store, clock)
 
     await tenant("A").put("of A")
     assert (await tenant("A").get(), await tenant("B").get()) == ("of A", None)
 
 
-@pytest.mark.parametrize(("reach", "lasts"), [(Reach.MACHINE, False), (Reach.NETWORK, True)])
-async def test_the_workers_own_store_does_not_outlive_them(clock, store, reach, lasts):
+@pytest.mark.parametrize(("scope", "is_persistent"), [(StoreScope.MACHINE, False), (StoreScope.NETWORK, True)])
+async def test_the_workers_own_store_does_not_outlive_them(clock, store, scope, is_persistent):
     wire = wired(store, clock)
-    wire.reach = reach
-    assert StoreKeepsake(refreshing(), wire, clock).lasts is lasts
+    wire.scope = scope
+    assert SharedRefreshTokenStore(refreshing(), wire, clock).is_persistent is is_persistent
 
 
 async def test_turns_exclude_each_other_in_one_process_and_in_two(clock, store):
-    one, two = (StoreKeepsake(refreshing(), store, clock) for _ in range(2))
+    one, two = (SharedRefreshTokenStore(refreshing(), store, clock) for _ in range(2))
     inside, most = 0, 0
 
     async def use(keepsake):
         nonlocal inside, most
-        async with keepsake.turn(60.0):
+        async with keepsake.exclusive(60.0):
             inside += 1
             most = max(most, inside)
             event = asyncio.Event()
@@ -102,21 +102,21 @@ async def test_turns_exclude_each_other_in_one_process_and_in_two(clock, store):
 
 
 async def test_a_turn_that_does_not_come_in_time_is_told_of(clock, store):
-    one, two = (StoreKeepsake(refreshing(), store, clock) for _ in range(2))
-    async with one.turn(1.0):
-        waiting = asyncio.create_task(two.turn(1.0).__aenter__())
+    one, two = (SharedRefreshTokenStore(refreshing(), store, clock) for _ in range(2))
+    async with one.exclusive(1.0):
+        waiting = asyncio.create_task(two.exclusive(1.0).__aenter__())
         await clock.advance(1.1)
         failure = await failure_of(lambda: waiting.result())
         assert "in use elsewhere" in failure.reason
-        assert not failure.quick
+        assert not failure.retry_quickly
 
 
 async def test_the_turn_of_one_who_died_ends_by_itself(clock, store):
     dead = wired(store, clock)
-    turn = StoreKeepsake(refreshing(), dead, clock).turn(1.0)
+    turn = SharedRefreshTokenStore(refreshing(), dead, clock).exclusive(1.0)
     await turn.__aenter__()
     dead.state = "down"
-    living = asyncio.create_task(StoreKeepsake(refreshing(), store, clock).turn(5.0).__aenter__())
+    living = asyncio.create_task(SharedRefreshTokenStore(refreshing(), store, clock).exclusive(5.0).__aenter__())
     await clock.advance(1.0)
     assert not living.done()
     await clock.advance(1.5)
@@ -128,28 +128,28 @@ async def test_the_turn_of_one_who_died_ends_by_itself(clock, store):
 async def test_without_the_store_no_refresh_token_is_used(clock, store, state):
     wire = wired(store, clock)
     wire.state = state
-    keepsake = StoreKeepsake(refreshing(), wire, clock)
-    for work in (keepsake.get(), keepsake.put("x"), keepsake.turn(1.0).__aenter__()):
+    keepsake = SharedRefreshTokenStore(refreshing(), wire, clock)
+    for work in (keepsake.get(), keepsake.put("x"), keepsake.exclusive(1.0).__aenter__()):
         failure = await failure_of(work)
         assert failure.reason == (
             "the refresh token is in the store, and the store is away: "
             "two uses of one token would end them all (no connection)"
         )
-        assert not failure.quick
+        assert not failure.retry_quickly
 
 
 async def test_a_cancelled_turn_is_free_for_the_next(clock, store):
-    keepsake = StoreKeepsake(refreshing(), store, clock)
+    keepsake = SharedRefreshTokenStore(refreshing(), store, clock)
 
     async def use():
-        async with keepsake.turn(1.0):
+        async with keepsake.exclusive(1.0):
             await asyncio.Event().wait()
 
     using = asyncio.create_task(use())
     await settle()
     using.cancel()
     await asyncio.wait({using})
-    async with keepsake.turn(0.0):
+    async with keepsake.exclusive(0.0):
         pass
     assert len(asyncio.all_tasks()) == 1
 
@@ -157,7 +157,8 @@ async def test_a_cancelled_turn_is_free_for_the_next(clock, store):
 async def test_four_processes_use_each_refresh_token_once(clock, store):
     issuer = Rotating(clock)
     sources = [
-        build_source("corp", refreshing(), issuer, clock, StoreKeepsake(refreshing(), store, clock)) for _ in range(4)
+        build_source("corp", refreshing(), issuer, clock, SharedRefreshTokenStore(refreshing(), store, clock))
+        for _ in range(4)
     ]
     fetching = [asyncio.create_task(source.fetch()) for source in sources for _ in range(2)]
     await clock.advance(5.0)
@@ -168,15 +169,15 @@ async def test_four_processes_use_each_refresh_token_once(clock, store):
 async def test_who_starts_later_goes_on_with_the_newest(clock, store):
     issuer = Rotating(clock)
     for _ in range(3):
-        keepsake = StoreKeepsake(refreshing(), store, clock)
+        keepsake = SharedRefreshTokenStore(refreshing(), store, clock)
         assert (await build_source("corp", refreshing(), issuer, clock, keepsake).fetch()).text == "a"
     assert issuer.thefts == 0
 
 
 def test_only_refresh_tokens_that_are_shared_have_a_keepsake(clock, store):
     far = wired(store, clock)
-    assert isinstance(keepsake_for(refreshing(), far, clock), StoreKeepsake)
-    assert keepsake_for(oauth2(), far, clock) is None
-    assert keepsake_for(http_json(), far, clock) is None
-    assert store.reach is Reach.PROCESS
-    assert keepsake_for(refreshing(), store, clock) is None
+    assert isinstance(shared_refresh_token_store(refreshing(), far, clock), SharedRefreshTokenStore)
+    assert shared_refresh_token_store(oauth2(), far, clock) is None
+    assert shared_refresh_token_store(http_json(), far, clock) is None
+    assert store.scope is StoreScope.PROCESS
+    assert shared_refresh_token_store(refreshing(), store, clock) is None

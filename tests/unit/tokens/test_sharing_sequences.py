@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gatepass.errors import TokenUnavailable
 from gatepass.tokens import Token
-from gatepass.types import Request
+from gatepass.types import OutboundRequest
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.fleet import Fleet
 from tests.unit.tokens.scripted import Answer, Broken, Hang, Mint, Reply, ScriptedIssuer, oauth2, refused
@@ -38,7 +38,7 @@ class Ledger(ScriptedIssuer):
         self.given: dict[str, tuple[str, float]] = {}
         self._owner: ContextVar[str] = ContextVar("owner")
 
-    async def play(self, request: Request) -> Reply:
+    async def play(self, request: OutboundRequest) -> Reply:
         self._owner.set("another" if b"client_id=another" in request.body else "me")
         return await super().play(request)
 

@@ -13,14 +13,14 @@ from gatepass.config.credential.http_json import Sign
 from gatepass.config.references import resolve
 from gatepass.tokens.sources.http_json import (
     NONCE_BYTES,
-    Draft,
     HttpJsonSource,
+    LoginRequestTemplate,
     fresh_nonce,
     moments,
     signature,
     signed,
 )
-from gatepass.types import Request, Secret
+from gatepass.types import OutboundRequest, Secret
 from tests.unit.clock import DrivenClock
 from tests.unit.tokens.scripted import ScriptedIssuer, failure_of, http_json
 
@@ -72,7 +72,7 @@ def test_each_algorithm_and_encoding(algorithm):
     ],
 )
 def test_the_text_is_made_of_what_is_sent(text, becomes):
-    draft = Draft(
+    draft = LoginRequestTemplate(
         "POST",
         "https://portal.example/v1/login?v=1",
         {"X-H": "in header", "X-Sign": "v1={signature}"},
@@ -80,7 +80,7 @@ def test_the_text_is_made_of_what_is_sent(text, becomes):
         {"f": "in form", "app_id": "bot"},
     )
     found = signed(draft, sign(text), SECRET, VALUES)
-    assert found == Draft(
+    assert found == LoginRequestTemplate(
         draft.method,
         draft.url,
         {"X-H": "in header", "X-Sign": f"v1={by_hand(becomes).hex()}"},
@@ -91,7 +91,7 @@ def test_the_text_is_made_of_what_is_sent(text, becomes):
 
 def test_members_of_a_json_body_are_written_as_json_writes_them():
     document = {"a": True, "b": False, "c": None, "d": 5, "e": 1.5, "f": "x", "n": [1], "ts": "{timestamp:number}"}
-    draft = Draft("PUT", "https://portal.example", {"X-Sign": "{signature}"}, document=document)
+    draft = LoginRequestTemplate("PUT", "https://portal.example", {"X-Sign": "{signature}"}, document=document)
     found = signed(draft, sign("{a}{b}{c}{d}{e}{f}{n}{ts}"), SECRET, VALUES)
     assert found.headers == {"X-Sign": by_hand("truefalse51.5x{n}1800000000").hex()}
     assert found.document == {**document, "ts": 1_800_000_000}
@@ -100,12 +100,12 @@ def test_members_of_a_json_body_are_written_as_json_writes_them():
 
 def test_of_two_members_with_one_name_the_querys_counts():
     places = {"a": "header", "s": "{signature}"}
-    draft = Draft("POST", "https://x", places, {"a": "query"}, None, {"a": "json"})
+    draft = LoginRequestTemplate("POST", "https://x", places, {"a": "query"}, None, {"a": "json"})
     assert signed(draft, sign("{a}"), SECRET, VALUES).headers["s"] == by_hand("query").hex()
 
 
 def test_what_a_member_holds_is_not_taken_for_a_place():
-    draft = Draft("POST", "https://x", {"s": "{signature}"}, {"a": "{body}"})
+    draft = LoginRequestTemplate("POST", "https://x", {"s": "{signature}"}, {"a": "{body}"})
     assert signed(draft, sign("{a}"), SECRET, VALUES).headers["s"] == by_hand("{body}").hex()
 
 
@@ -145,7 +145,7 @@ async def test_a_signature_may_stand_in_headers_and_in_a_query():
     await source(
         clock, issuer, method="GET", query={"key": "a b", "s": "{signature}"}, headers=headers, sign=signing
     ).fetch()
-    request: Request = issuer.requests[0]
+    request: OutboundRequest = issuer.requests[0]
     expected = b64encode(by_hand("GET/login2027-01-15T08:00:00Za b")).decode()
     assert parse_qs(urlsplit(request.url).query) == {"key": ["a b"], "s": [expected]}
     assert dict(request.headers)[b"authorization"] == f"HMAC {{key}}:{expected}".encode()

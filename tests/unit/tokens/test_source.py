@@ -32,7 +32,7 @@ CREDENTIALS = {
 }
 PROBE = """
 import gc, json, sys
-from gatepass.server.process import Server
+from gatepass.server.process import DrainingServer as Server
 from gatepass.cli import main
 start = Server.startup
 

@@ -4,7 +4,7 @@ import pytest
 
 from gatepass.config.credential.kinds import ApiKeyCredential
 from gatepass.tokens import build_source
-from gatepass.tokens.lifetime import Kind, ToldBy
+from gatepass.tokens.lifetime import LifetimeSource, TokenKind
 from gatepass.types import Secret
 from tests.unit.clock import DrivenClock
 from tests.unit.tokens.scripted import ScriptedIssuer, failure_of, static
@@ -19,7 +19,12 @@ def source(key: str):
 async def test_a_key_is_a_token_without_an_end(key):
     token = await source(key).fetch()
     assert token.text == key.strip().removeprefix("Bearer ")
-    assert (token.born_s, token.life_s, token.kind, token.told_by) == (1000.0, None, Kind.KEY, ToldBy.NOBODY)
+    assert (token.requested_s, token.lifetime_s, token.kind, token.lifetime_source) == (
+        1000.0,
+        None,
+        TokenKind.KEY,
+        LifetimeSource.NONE,
+    )
 
 
 @pytest.mark.parametrize("key", ["a b", "a\nb", "ä", "Bearer ", "a\x7f"])
@@ -39,7 +44,7 @@ async def test_an_api_key_is_the_same_under_its_own_name():
     issuer = ScriptedIssuer(DrivenClock())
     settings = ApiKeyCredential.model_validate({"type": "api_key", "key": "1|abc"})
     token = await build_source("key", settings, issuer, issuer.clock).fetch()
-    assert (token.text, token.life_s, token.kind) == ("1|abc", None, Kind.KEY)
+    assert (token.text, token.lifetime_s, token.kind) == ("1|abc", None, TokenKind.KEY)
     bad = ApiKeyCredential.model_validate({"type": "api_key", "key": "a b"})
     failure = await failure_of(build_source("key", bad, issuer, issuer.clock).fetch())
     assert failure.reason == "key holds a space, a line break or a character beyond ASCII"

@@ -10,13 +10,13 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails
 
 from gatepass.config.block import Block, Seconds
-from gatepass.config.network import BEARER, FIELD_NAME, Carry, Network
+from gatepass.config.network import BEARER_PLACEMENT, FIELD_NAME, Network, TokenPlacement
 
-Fault = tuple[str, str]
+SettingFault = tuple[str, str]
 """A setting of a credential, dotted, and what is wrong with it."""
 
 
-def refused(title: str, faults: Iterable[Fault]) -> ValidationError:
+def settings_error(title: str, faults: Iterable[SettingFault]) -> ValidationError:
     """The error that tells each fault at its own setting."""
     details = [
         InitErrorDetails(type="value_error", loc=tuple(name.split(".")), input=None, ctx={"error": ValueError(text)})
@@ -38,16 +38,16 @@ class Credential(Block):
     """The way to the issuer, which may differ from the upstream's."""
     allow_plain_http: bool = False
     """Send this credential's secret over plain HTTP beyond loopback."""
-    carry: Carry | None = None
+    carry: TokenPlacement | None = None
     """How its token is shown to upstreams; None: as is usual for this kind, mostly `Authorization: Bearer …`."""
 
     @property
-    def usual_carry(self) -> Carry:
+    def usual_carry(self) -> TokenPlacement:
         """How tokens of this kind are shown where `carry` says nothing; kinds with ways of their own override it."""
-        return BEARER
+        return BEARER_PLACEMENT
 
     @property
-    def carried(self) -> Carry:
+    def placement(self) -> TokenPlacement:
         """How its token is shown where the upstream does not say otherwise."""
         return self.carry or self.usual_carry
 

@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from gatepass.config.block import BaseUrl, Block, SecretText, Url, checked_base_url
-from gatepass.config.credential.base import Credential, Fault, HttpReply, refused
+from gatepass.config.credential.base import Credential, HttpReply, SettingFault, settings_error
 from gatepass.types import Secret
 
 PresetName = Literal["ibm_iam", "baidu", "huawei", "databricks", "sap", "login"]
@@ -141,7 +141,7 @@ def expanded(block: Mapping[str, Any]) -> dict[str, Any]:
     return filled
 
 
-def preset_faults(block: Mapping[str, Any]) -> Iterator[Fault]:
+def preset_faults(block: Mapping[str, Any]) -> Iterator[SettingFault]:
     """What is missing, and what says nothing, in a block with the preset it names, or with none."""
     preset = _preset(block)
     given = [name for name in PLAIN if block.get(name) is not None]
@@ -344,7 +344,7 @@ class HttpJsonCredential(Credential):
         if not isinstance(block, dict):
             return block
         if found := list(preset_faults(block)):
-            raise refused(cls.__name__, found)
+            raise settings_error(cls.__name__, found)
         return expanded(block)
 
     @model_validator(mode="after")
@@ -364,7 +364,7 @@ class HttpJsonCredential(Credential):
         bodies = [*_texts(self.form or {}), *_texts(self.json_body)]
         signed = [*_texts(self.headers), *_texts(self.query), *bodies]
         if found := [("sign.text", text) for text in unsigned(self.sign, self._members(), signed, bodies)]:
-            raise refused(type(self).__name__, found)
+            raise settings_error(type(self).__name__, found)
         return self
 
     def _members(self) -> Iterator[str]:

@@ -22,7 +22,7 @@ from gatepass.config.credential.base import Credential, ReplyPaths
 from gatepass.config.credential.http_json import HttpJsonCredential
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.credential.vendor import AwsBedrockCredential, EntraCredential, GoogleCredential
-from gatepass.config.network import PARAMETER, PLACE, Carry, FieldName, Network
+from gatepass.config.network import PARAMETER, TOKEN_PLACEHOLDER, FieldName, Network, TokenPlacement
 from gatepass.config.references import Reference
 from gatepass.types import Secret
 
@@ -153,9 +153,9 @@ class ApiKeyCredential(LocalCredential):
         return self
 
     @property
-    def usual_carry(self) -> Carry:
+    def usual_carry(self) -> TokenPlacement:
         header = self.header or (USUAL_HEADER if self.query is None else None)
-        return Carry(headers={header: PLACE} if header else None, query=self.query)
+        return TokenPlacement(headers={header: TOKEN_PLACEHOLDER} if header else None, query=self.query)
 
 
 AnyCredential = Annotated[
@@ -181,7 +181,7 @@ KINDS: tuple[str, ...] = tuple(
 HERE = "the configuration"
 
 
-def place_of(credential: Credential) -> str:
+def token_location(credential: Credential) -> str:
     """A host, a program, a file, a variable: never a secret, and no path or query of a URL."""
     match credential:
         case Oauth2Credential():

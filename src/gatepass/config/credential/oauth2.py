@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from gatepass.config.block import SecretText, Url
-from gatepass.config.credential.base import Credential, Fault, refused
+from gatepass.config.credential.base import Credential, SettingFault, settings_error
 
 GrantType = Literal["client_credentials", "password", "refresh_token"]
 Method = Literal["basic", "form", "secret_jwt", "private_key_jwt", "mtls", "none"]
@@ -107,11 +107,11 @@ class Oauth2Credential(Credential):
     def _possible(self) -> Self:
         """Tells each impossible combination at the setting that is to be changed."""
         if found := [*_place(self), *_proof(self), *_key(self), *_grant(self)]:
-            raise refused(type(self).__name__, found)
+            raise settings_error(type(self).__name__, found)
         return self
 
 
-def _place(block: Oauth2Credential) -> Iterator[Fault]:
+def _place(block: Oauth2Credential) -> Iterator[SettingFault]:
     if block.token_url is None and block.issuer is None:
         yield "token_url", "is missing (or issuer, whose own document names it)"
     if block.token_url is not None and block.issuer is not None:
@@ -122,7 +122,7 @@ def _place(block: Oauth2Credential) -> Iterator[Fault]:
         yield "assertion_audience", f"says nothing with client_auth: {block.client_auth}, which signs nothing"
 
 
-def _proof(block: Oauth2Credential) -> Iterator[Fault]:
+def _proof(block: Oauth2Credential) -> Iterator[SettingFault]:
     method = block.client_auth
     if method in WITH_SECRET and block.client_secret is None:
         yield "client_secret", f"is missing: client_auth: {method} proves the client by it"
@@ -136,7 +136,7 @@ def _proof(block: Oauth2Credential) -> Iterator[Fault]:
         yield "client_auth", "is none, and the client_credentials grant is for clients that prove who they are"
 
 
-def _key(block: Oauth2Credential) -> Iterator[Fault]:
+def _key(block: Oauth2Credential) -> Iterator[SettingFault]:
     if block.client_auth == "private_key_jwt":
         if block.private_key is None and block.private_key_file is None:
             yield "private_key_file", "is missing: client_auth: private_key_jwt signs with a private key"
@@ -148,7 +148,7 @@ def _key(block: Oauth2Credential) -> Iterator[Fault]:
             yield setting, "belongs to client_auth: private_key_jwt"
 
 
-def _grant(block: Oauth2Credential) -> Iterator[Fault]:
+def _grant(block: Oauth2Credential) -> Iterator[SettingFault]:
     for setting in ("username", "password"):
         given = getattr(block, setting) is not None
         if given and block.grant_type != "password":

@@ -16,10 +16,10 @@ from urllib.parse import quote_plus
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.references import read_file
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.issuer_error import NotJson, Reply, denies, document_of, objection
-from gatepass.tokens.lifetime import date_of
+from gatepass.tokens.issuer_error import NotJson, TokenResponse, is_error_reply, parse_json_object, token_error_body
+from gatepass.tokens.lifetime import issuer_time
 from gatepass.tokens.secrets import revealed
-from gatepass.tokens.token_endpoint import Heard
+from gatepass.tokens.token_endpoint import TimedTokenResponse
 from gatepass.types import Headers, Secret
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def sign_in(settings: Oauth2Credential) -> Fields:
     if settings.username is not None and settings.password is not None:
         password = revealed(settings.password, "password")
         return {"grant_type": "password", "username": settings.username, "password": password}
-    raise FetchFailure(f"there is no refresh token to begin with: {sign_in_anew(settings)}", definite=True)
+    raise FetchFailure(f"there is no refresh token to begin with: {new_login_advice(settings)}", definite=True)
 
 
 def wishes(settings: Oauth2Credential) -> Fields:
@@ -50,27 +50,27 @@ DEAD_GRANT = frozenset({"invalid_grant", "bad_refresh_token", "unauthorized_clie
 """Codes after which a refresh token is of no more use. GitHub says bad_refresh_token, in a reply of 200."""
 
 
-def sign_in_anew(settings: Oauth2Credential) -> str:
+def new_login_advice(settings: Oauth2Credential) -> str:
     """What a person has to do, and where what comes of it belongs: what stands in the file counts first."""
     place = "refresh_token" if settings.refresh_token_file is None else "refresh_token_file, as the file's only text"
     return f"sign in anew, and put the refresh token that you get into {place}"
 
 
-def code_of(reply: Reply) -> str | None:
+def code_of(reply: TokenResponse) -> str | None:
     """The `error` of a reply that refuses; None where it gives a token, or no code."""
     try:
-        document = document_of(reply.text)
+        document = parse_json_object(reply.text)
     except NotJson:
         return None
-    if 200 <= reply.status < 300 and not denies(document):
+    if 200 <= reply.status < 300 and not is_error_reply(document):
         return None
-    found = objection(document)
+    found = token_error_body(document)
     return found.code if found is not None else None
 
 
 def advised(failure: FetchFailure, advice: str) -> FetchFailure:
     """The same failure with what to do about it."""
-    return failure.worded(f"{failure.reason.rstrip('.')}; {advice}")
+    return failure.with_reason(f"{failure.reason.rstrip('.')}; {advice}")
 
 
 TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -100,7 +100,7 @@ SKEW_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class ClientProof:
     """What a token request carries so that the issuer knows the client."""
 
     headers: Headers = field(default=(), repr=False)
@@ -113,7 +113,7 @@ class Proof:
         return () if assertion is None else (Secret(assertion),)
 
 
-class Client:
+class ClientAuthenticator:
     """The client of one credential. It learns how far the issuer's clock is ahead of ours, and no more."""
 
     def __init__(self, settings: Oauth2Credential) -> None:
@@ -132,29 +132,29 @@ class Client:
             return ()
         return (self._secret, self._secret.derived(partial(_basic, self._settings.client_id)))
 
-    def proof(self, token_url: str, wall_s: float) -> Proof:
+    def proof(self, token_url: str, wall_s: float) -> ClientProof:
         """For one request to `token_url` at `wall_s` (Clock.wall); raises FetchFailure where a secret is away."""
         settings = self._settings
         named = {"client_id": settings.client_id}
         match settings.client_auth:
             case "basic":
                 pair = _basic(settings.client_id, revealed(self._secret, "client_secret"))
-                return Proof(((b"authorization", f"Basic {pair}".encode()),))
+                return ClientProof(((b"authorization", f"Basic {pair}".encode()),))
             case "form":
-                return Proof(fields=named | {"client_secret": revealed(self._secret, "client_secret")})
+                return ClientProof(fields=named | {"client_secret": revealed(self._secret, "client_secret")})
             case "secret_jwt" | "private_key_jwt" | "mtls" | "none":
-                return Proof(fields=named | self._assertion(token_url, wall_s + self._ahead_s))
+                return ClientProof(fields=named | self._assertion(token_url, wall_s + self._ahead_s))
 
-    def heed(self, heard: Heard) -> bool:
+    def heed(self, timed_response: TimedTokenResponse) -> bool:
         """Whether an assertion may have been refused for its times alone: then the next is made by the issuer's clock.
 
         With a clock of ours that is two minutes behind, every assertion has expired when it arrives.
         """
-        date_s = date_of(heard.reply.headers)
+        date_s = issuer_time(timed_response.response.headers)
         if self._signer is None or date_s is None:
             return False
-        ahead_s = date_s - heard.wall_s
-        is_unknown = heard.reply.status == 401 or code_of(heard.reply) == "invalid_client"
+        ahead_s = date_s - timed_response.wall_s
+        is_unknown = timed_response.response.status == 401 or code_of(timed_response.response) == "invalid_client"
         if not is_unknown or abs(ahead_s - self._ahead_s) < SKEW_S:
             return False
         self._ahead_s = ahead_s

@@ -21,10 +21,10 @@ from gatepass.config.credential.kinds import ExecCredential
 from gatepass.observability.redaction import MASK, Redactor
 from gatepass.tokens.backoff import WORKED_TRIES
 from gatepass.tokens.failure import FetchFailure, setting
-from gatepass.tokens.issuer_error import DEFINITE_CODES, REFUSED, REPLY_BYTES, Mask, folded, without_tokens
+from gatepass.tokens.issuer_error import DEFINITE_CODES, REFUSED, REPLY_BYTES, Mask, mask_token_like, one_line
 from gatepass.tokens.lifetime import Token
-from gatepass.tokens.secrets import readable, revealed, secret_fields
-from gatepass.tokens.token_reply import EXEC_CREDENTIAL, Moments, Terms, read_document
+from gatepass.tokens.secrets import revealed, secret_fields, secret_values
+from gatepass.tokens.token_reply import EXEC_CREDENTIAL, ReadTimes, TokenReplyFormat, parse_token_document
 from gatepass.types import Secret
 
 STDERR_BYTES = 4096
@@ -200,16 +200,20 @@ class ExecSource:
     async def fetch(self) -> Token:
         """Run it once, within `timeout_s` in all; cancelled, it is killed."""
         own = Redactor()
-        for value in readable(self._secrets):
+        for value in secret_values(self._secrets):
             own.learn(value or "")
-        born_s, wall_s = self._clock.now(), self._clock.wall()
+        requested_s, wall_s = self._clock.now(), self._clock.wall()
         finished = await self._finished(own.mask)
         settings, printed = self._settings, f"what {self._program} prints"
         paths, credential = settings.reply, self._name
         if settings.exec_credential is not None:
             paths, credential = EXEC_CREDENTIAL, ""
-        terms = Terms(printed, settings.default_ttl_s, settings.max_ttl_s, paths, credential=credential)
-        return read_document(_text(finished.stdout), terms, Moments(wall_s), own.mask).token(born_s)
+        reply_format = TokenReplyFormat(
+            printed, settings.default_ttl_s, settings.max_ttl_s, paths, credential=credential
+        )
+        return parse_token_document(_text(finished.stdout), reply_format, ReadTimes(wall_s), own.mask).token(
+            requested_s
+        )
 
     async def _finished(self, mask: Mask) -> Finished:
         """A run that went well; raises FetchFailure with the last line of what the program complained."""
@@ -260,7 +264,7 @@ def _failed(program: str, code: int, complaints: bytearray, mask: Mask) -> Fetch
 def _with_words(how: str, complaints: bytearray, mask: Mask) -> str:
     """`how` and the last line of the complaints, masked and cut."""
     lines = [line for line in _text(complaints).splitlines() if line.strip()]
-    return f"{how}: {folded(without_tokens(_JWT.sub(MASK, mask(lines[-1]))), mask)}" if lines else how
+    return f"{how}: {one_line(mask_token_like(_JWT.sub(MASK, mask(lines[-1]))), mask)}" if lines else how
 
 
 def _signal(number: int) -> str:

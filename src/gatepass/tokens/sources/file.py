@@ -13,7 +13,7 @@ from gatepass.config.credential.kinds import FileCredential
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer_error import REPLY_BYTES
 from gatepass.tokens.lifetime import Token
-from gatepass.tokens.token_reply import Moments, Terms, is_document, read_document, read_key
+from gatepass.tokens.token_reply import ReadTimes, TokenReplyFormat, is_document, parse_token_document, parse_token_text
 from gatepass.types import Secret
 
 SETTLED_S = 2.0
@@ -22,7 +22,7 @@ in steps of up to 2 s (FAT). It is read again the next time."""
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class FileContent:
     """What stood in the file, and when it was written (its mtime, epoch seconds)."""
 
     text: str = field(repr=False)
@@ -41,13 +41,13 @@ class WatchedFile:
         self._path = path
         self._wall = wall
         self._mark: Mark | None = None
-        self._last: Written | None = None
+        self._last: FileContent | None = None
         self._changes = 0
 
     def __repr__(self) -> str:
         return f"WatchedFile({self._path})"
 
-    def read(self) -> Written:
+    def read(self) -> FileContent:
         """The file as it is now; raises FetchFailure, which names it, where it cannot be read."""
         try:
             if self._last is not None and self._mark == _mark(os.stat(self._path)):
@@ -63,7 +63,7 @@ class WatchedFile:
             self.read()
         return self._changes
 
-    def _opened(self) -> Written:
+    def _opened(self) -> FileContent:
         descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             status = os.fstat(descriptor)
@@ -75,7 +75,7 @@ class WatchedFile:
             os.close(descriptor)
         if len(data) > REPLY_BYTES:
             raise FetchFailure(f"the file {self._path} is larger than {REPLY_BYTES} bytes: that is no token")
-        written = Written(data.decode("utf-8-sig", "replace"), status.st_mtime_ns / 1e9)
+        written = FileContent(data.decode("utf-8-sig", "replace"), status.st_mtime_ns / 1e9)
         if self._last is None or self._last.text != written.text:
             self._changes += 1
         self._last = written
@@ -95,7 +95,7 @@ class FileSource:
         self._name = name
         self._file = WatchedFile(settings.path, clock.wall)
         self._clock = clock
-        self._terms = Terms(
+        self._terms = TokenReplyFormat(
             f"the file {settings.path}",
             settings.default_ttl_s,
             settings.max_ttl_s,
@@ -116,8 +116,8 @@ class FileSource:
 
     async def fetch(self) -> Token:
         """The token as it stands there now; raises FetchFailure where there is none, or it has expired."""
-        born_s, written = self._clock.now(), self._file.read()
-        at_s = Moments(self._clock.wall(), written.written_s)
+        requested_s, written = self._clock.now(), self._file.read()
+        at_s = ReadTimes(self._clock.wall(), written.written_s)
         if is_document(written.text) or self._terms.paths.token is not None:
-            return read_document(written.text, self._terms, at_s, str).token(born_s)
-        return read_key(written.text, self._terms.issuer, at_s).token(born_s)
+            return parse_token_document(written.text, self._terms, at_s, str).token(requested_s)
+        return parse_token_text(written.text, self._terms.issuer, at_s).token(requested_s)

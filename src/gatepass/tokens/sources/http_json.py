@@ -30,16 +30,16 @@ from gatepass.config.references import Reference
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.lifetime import Token
 from gatepass.tokens.secrets import revealed, secret_fields, secret_leaves
-from gatepass.tokens.token_endpoint import HEADERS, Issuer, host_of
-from gatepass.tokens.token_reply import Terms
-from gatepass.types import Request, Secret
+from gatepass.tokens.token_endpoint import HEADERS, TokenEndpointClient, display_host
+from gatepass.tokens.token_reply import TokenReplyFormat
+from gatepass.types import OutboundRequest, Secret
 
 FORM = b"application/x-www-form-urlencoded"
 JSON = b"application/json"
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class LoginRequestTemplate:
     """`document` is the JSON body; where it and `form` are None there is no body."""
 
     method: str
@@ -56,7 +56,7 @@ class Draft:
             return b""
         return json.dumps(self.document, ensure_ascii=False, separators=(",", ":")).encode()
 
-    def filled(self, values: Mapping[str, str]) -> Draft:
+    def filled(self, values: Mapping[str, str]) -> LoginRequestTemplate:
         """The same with each `{name}` of `values` replaced in headers, query, form and JSON texts."""
         return replace(
             self,
@@ -66,14 +66,14 @@ class Draft:
             document=with_values_in(self.document, values, str),
         )
 
-    def request(self) -> Request:
+    def request(self) -> OutboundRequest:
         """As it goes out; raises FetchFailure for a header that cannot."""
         headers = dict(HEADERS)
         if self.form is not None or self.document is not None:
             headers[b"content-type"] = JSON if self.form is None else FORM
         headers.update(_field(name, value) for name, value in self.headers.items())
         query = f"{'&' if '?' in self.url else '?'}{urlencode(self.query)}" if self.query else ""
-        return Request(self.method, self.url + query, tuple(headers.items()), self.body())
+        return OutboundRequest(self.method, self.url + query, tuple(headers.items()), self.body())
 
 
 def _filled(fields: Mapping[str, str], values: Mapping[str, str]) -> dict[str, str]:
@@ -101,11 +101,11 @@ def moments(wall_s: float, nonce: str) -> Values:
     }
 
 
-def signed(draft: Draft, sign: Sign, secret: str, values: Values) -> Draft:
-    """`draft` with its places filled: first the values, then the signature over what it has become."""
-    draft = draft.filled(values)
-    text = with_values(sign.text, {**_members(draft), **_about(draft), **values})
-    return draft.filled({SIGNATURE: signature(sign, secret, text)})
+def signed(template: LoginRequestTemplate, sign: Sign, secret: str, values: Values) -> LoginRequestTemplate:
+    """`template` with its places filled: first the values, then the signature over what it has become."""
+    template = template.filled(values)
+    text = with_values(sign.text, {**_members(template), **_about(template), **values})
+    return template.filled({SIGNATURE: signature(sign, secret, text)})
 
 
 def signature(sign: Sign, secret: str, text: str) -> str:
@@ -113,13 +113,13 @@ def signature(sign: Sign, secret: str, text: str) -> str:
     return digest.hex() if sign.encoding == "hex" else b64encode(digest).decode()
 
 
-def _members(draft: Draft) -> dict[str, str]:
+def _members(template: LoginRequestTemplate) -> dict[str, str]:
     """What the text may call by its name; of two with one name that of the query, the form, the JSON body, the
     headers counts, in this order.
     """
-    document = draft.document if isinstance(draft.document, Mapping) else {}
+    document = template.document if isinstance(template.document, Mapping) else {}
     plain = {str(name): _written(value) for name, value in document.items() if not isinstance(value, list | dict)}
-    return {**draft.headers, **plain, **(draft.form or {}), **draft.query}
+    return {**template.headers, **plain, **(template.form or {}), **template.query}
 
 
 def _written(value: object) -> str:
@@ -133,11 +133,11 @@ def _written(value: object) -> str:
             return str(value)
 
 
-def _about(draft: Draft) -> dict[str, str]:
-    body = draft.body()
+def _about(template: LoginRequestTemplate) -> dict[str, str]:
+    body = template.body()
     return {
-        "method": draft.method,
-        "path": urlsplit(draft.url).path or "/",
+        "method": template.method,
+        "path": urlsplit(template.url).path or "/",
         "body": body.decode(),
         "body_sha256": sha256(body).hexdigest(),
     }
@@ -161,8 +161,8 @@ class HttpJsonSource:
         clock: Clock,
         nonce: Callable[[], str] = fresh_nonce,
     ) -> None:
-        terms = Terms(
-            host_of(settings.url),
+        reply_format = TokenReplyFormat(
+            display_host(settings.url),
             settings.default_ttl_s,
             settings.max_ttl_s,
             settings.reply,
@@ -175,7 +175,7 @@ class HttpJsonSource:
         self._settings = settings
         self._clock = clock
         self._nonce = nonce
-        self._issuer = Issuer(name, settings, terms, client, clock)
+        self._issuer = TokenEndpointClient(name, settings, reply_format, client, clock)
         self._secrets = tuple(secret for secret in _secrets(settings) if settings.sign is None or not _is_place(secret))
 
     def __repr__(self) -> str:
@@ -185,19 +185,19 @@ class HttpJsonSource:
         return self._secrets
 
     async def fetch(self) -> Token:
-        draft, sign = self._draft(), self._settings.sign
+        template, sign = self._draft(), self._settings.sign
         if sign is not None:
             secret = revealed(sign.secret, "sign.secret")
-            draft = signed(draft, sign, secret, moments(self._clock.wall(), self._nonce()))
-        return await self._issuer.mint(draft.request(), self._secrets)
+            template = signed(template, sign, secret, moments(self._clock.wall(), self._nonce()))
+        return await self._issuer.mint(template.request(), self._secrets)
 
-    def _draft(self) -> Draft:
+    def _draft(self) -> LoginRequestTemplate:
         settings = self._settings
         headers = _values(settings.headers, "headers")
         if settings.basic is not None:
             password = revealed(settings.basic.password, "basic.password")
             headers["authorization"] = f"Basic {_pair(settings.basic, password)}"
-        return Draft(
+        return LoginRequestTemplate(
             settings.method,
             settings.url,
             headers,

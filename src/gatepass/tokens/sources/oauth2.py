@@ -18,23 +18,29 @@ from gatepass.clock import Clock
 from gatepass.config.block import checked_url
 from gatepass.config.credential.oauth2 import SPELLINGS, Oauth2Credential
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.issuer_error import REFUSED, Mask, NotJson, document_of, folded, refusal
+from gatepass.tokens.issuer_error import REFUSED, Mask, NotJson, error_response_failure, one_line, parse_json_object
 from gatepass.tokens.lifetime import Token
 from gatepass.tokens.secrets import secret_fields
 from gatepass.tokens.sources.client_auth import (
     DEAD_GRANT,
-    Client,
+    ClientAuthenticator,
     Fields,
     advised,
     code_of,
+    new_login_advice,
     sign_in,
-    sign_in_anew,
     wishes,
 )
-from gatepass.tokens.sources.refresh_token import FileKeepsake, Handwriting, Keepsake, MemoryKeepsake, Rotation
-from gatepass.tokens.token_endpoint import HEADERS, Heard, Issuer, host_of
-from gatepass.tokens.token_reply import Terms
-from gatepass.types import Headers, Request, Secret
+from gatepass.tokens.sources.refresh_token import (
+    FileRefreshTokenStore,
+    MemoryRefreshTokenStore,
+    RefreshTokenFileWatch,
+    RefreshTokenRotation,
+    RefreshTokenStore,
+)
+from gatepass.tokens.token_endpoint import HEADERS, TimedTokenResponse, TokenEndpointClient, display_host
+from gatepass.tokens.token_reply import TokenReplyFormat
+from gatepass.types import Headers, OutboundRequest, Secret
 
 TTL_S = 3600.0
 """How long a document is believed without another look."""
@@ -71,7 +77,7 @@ def endpoint_in(document: Any, issuer: str, mask: Mask, *, mtls: bool) -> Endpoi
     if not isinstance(document, Mapping):
         raise FetchFailure(f"the discovery document of {issuer} is no JSON object", quick=False)
     if document.get("issuer") != issuer:
-        named = folded(str(document.get("issuer")), mask)
+        named = one_line(str(document.get("issuer")), mask)
         raise FetchFailure(
             f"the discovery document of {issuer} names another issuer, {named}: write issuer exactly as it does",
             quick=False,
@@ -105,7 +111,7 @@ def _methods(document: Mapping[str, Any]) -> tuple[str, ...]:
 class Discovery:
     """Keeps the token endpoint of one issuer; a document that was good once outlives an outage of its place."""
 
-    def __init__(self, settings: Oauth2Credential, issuer: Issuer, clock: Clock) -> None:
+    def __init__(self, settings: Oauth2Credential, issuer: TokenEndpointClient, clock: Clock) -> None:
         self._settings = settings
         self._name = settings.issuer or ""
         self._issuer = issuer
@@ -136,33 +142,37 @@ class Discovery:
         self._good_until_s = min(self._good_until_s, self._read_s + REREAD_S)
 
     async def _look(self, by_s: float) -> Endpoint:
-        heard = [await self._ask(places(self._name)[0], by_s)]
-        if _document(heard[0]) is None:
-            heard.append(await self._ask(places(self._name)[1], by_s))
-        for each in heard:
+        timed_response = [await self._ask(places(self._name)[0], by_s)]
+        if _document(timed_response[0]) is None:
+            timed_response.append(await self._ask(places(self._name)[1], by_s))
+        for each in timed_response:
             if (document := _document(each)) is not None:
                 return endpoint_in(document, self._name, each.mask, mtls=self._settings.client_auth == "mtls")
-        raise self._undocumented(heard[0])
+        raise self._undocumented(timed_response[0])
 
-    async def _ask(self, url: str, by_s: float) -> Heard:
-        return await self._issuer.ask(Request("GET", url, HEADERS), (), by_s)
+    async def _ask(self, url: str, by_s: float) -> TimedTokenResponse:
+        return await self._issuer.send(OutboundRequest("GET", url, HEADERS), (), by_s)
 
-    def _undocumented(self, heard: Heard) -> FetchFailure:
-        if 200 <= heard.reply.status < 300:
+    def _undocumented(self, timed_response: TimedTokenResponse) -> FetchFailure:
+        if 200 <= timed_response.response.status < 300:
             return FetchFailure(f"the discovery document of {self._name} is not JSON", quick=False)
-        said = refusal(heard.reply, heard.wall_s, self._issuer.terms.issuer, heard.mask)
+        said = error_response_failure(
+            timed_response.response, timed_response.wall_s, self._issuer.reply_format.issuer, timed_response.mask
+        )
         words = said.reason.removeprefix(REFUSED)
         return FetchFailure(
-            f"no discovery document of {self._name}: {words}", quick=said.quick, retry_after_s=said.retry_after_s
+            f"no discovery document of {self._name}: {words}",
+            quick=said.retry_quickly,
+            retry_after_s=said.retry_after_s,
         )
 
 
-def _document(heard: Heard) -> Any:
+def _document(timed_response: TimedTokenResponse) -> Any:
     """The JSON document of a good reply, None of any other."""
-    if not 200 <= heard.reply.status < 300:
+    if not 200 <= timed_response.response.status < 300:
         return None
     try:
-        return document_of(heard.reply.text)
+        return parse_json_object(timed_response.response.text)
     except NotJson:
         return None
 
@@ -171,7 +181,7 @@ FORM = (b"content-type", b"application/x-www-form-urlencoded")
 
 
 class Oauth2Source:
-    """Mints by one grant. Refresh tokens are kept in `refresh_token_file`, else in `keepsake`, else in memory."""
+    """Fetch tokens with one grant. Refresh tokens go to `refresh_token_file`, `refresh_token_store` or memory."""
 
     def __init__(
         self,
@@ -179,11 +189,11 @@ class Oauth2Source:
         settings: Oauth2Credential,
         client: httpx2.AsyncClient,
         clock: Clock,
-        keepsake: Keepsake | None = None,
+        refresh_token_store: RefreshTokenStore | None = None,
     ) -> None:
         address = "token_url" if settings.issuer is None else None
-        terms = Terms(
-            host_of(settings.endpoint),
+        terms = TokenReplyFormat(
+            display_host(settings.endpoint),
             settings.default_ttl_s,
             settings.max_ttl_s,
             credential=name,
@@ -192,19 +202,23 @@ class Oauth2Source:
         )
         self._settings = settings
         self._clock = clock
-        self._issuer = Issuer(name, settings, terms, client, clock)
-        self._client = Client(settings)
+        self._issuer = TokenEndpointClient(name, settings, terms, client, clock)
+        self._client = ClientAuthenticator(settings)
         self._discovery = Discovery(settings, self._issuer, clock) if settings.issuer is not None else None
         file = settings.refresh_token_file
-        kept = FileKeepsake(file, clock) if file is not None else keepsake or MemoryKeepsake(clock)
-        self._rotation = Rotation(name, settings, kept, clock) if settings.refreshes else None
+        kept = (
+            FileRefreshTokenStore(file, clock)
+            if file is not None
+            else refresh_token_store or MemoryRefreshTokenStore(clock)
+        )
+        self._rotation = RefreshTokenRotation(name, settings, kept, clock) if settings.refreshes else None
         own = (settings.password, settings.refresh_token)
         self._secrets = (
             *self._client.secrets(),
             *(secret for secret in own if secret is not None),
             *secret_fields(settings.extra),
         )
-        self._marks = () if file is None else (Handwriting(file, clock.wall).mark(),)
+        self._marks = () if file is None else (RefreshTokenFileWatch(file, clock.wall).mark(),)
 
     def __repr__(self) -> str:
         return f"Oauth2Source({self._issuer.name})"
@@ -227,39 +241,41 @@ class Oauth2Source:
             raise
 
     async def _mint(self, endpoint: Endpoint, by_s: float) -> Token:
-        async def exchange(grant: Fields) -> Heard:
+        async def exchange(grant: Fields) -> TimedTokenResponse:
             return await self._exchange(endpoint, grant, by_s)
 
-        heard = await self._rotation.renewed(exchange, by_s) if self._rotation is not None else None
-        if heard is None:
-            heard = await exchange(sign_in(self._settings))
+        timed_response = await self._rotation.renewed(exchange, by_s) if self._rotation is not None else None
+        if timed_response is None:
+            timed_response = await exchange(sign_in(self._settings))
             if self._rotation is not None:
-                await self._rotation.heed(heard)
+                await self._rotation.heed(timed_response)
         try:
-            return self._at(endpoint).token(heard)
+            return self._at(endpoint).parse_token(timed_response)
         except FetchFailure as failure:
-            raise self._advised(failure, heard, endpoint) from None
+            raise self._advised(failure, timed_response, endpoint) from None
 
-    async def _exchange(self, endpoint: Endpoint, grant: Fields, by_s: float) -> Heard:
-        heard = await self._ask(endpoint, grant, by_s)
-        return await self._ask(endpoint, grant, by_s) if self._client.heed(heard) else heard
+    async def _exchange(self, endpoint: Endpoint, grant: Fields, by_s: float) -> TimedTokenResponse:
+        timed_response = await self._ask(endpoint, grant, by_s)
+        return await self._ask(endpoint, grant, by_s) if self._client.heed(timed_response) else timed_response
 
-    async def _ask(self, endpoint: Endpoint, grant: Fields, by_s: float) -> Heard:
+    async def _ask(self, endpoint: Endpoint, grant: Fields, by_s: float) -> TimedTokenResponse:
         proof = self._client.proof(endpoint.token_url, self._clock.wall())
         headers: Headers = (*HEADERS, FORM, *proof.headers)
         form = urlencode({**grant, **proof.fields, **wishes(self._settings)}).encode()
-        request = Request("POST", endpoint.token_url, headers, form)
+        request = OutboundRequest("POST", endpoint.token_url, headers, form)
         granted = (Secret(grant[name]) for name in ("refresh_token", "password") if name in grant)
-        return await self._at(endpoint).ask(request, (*self._secrets, *proof.secrets, *granted), by_s)
+        return await self._at(endpoint).send(request, (*self._secrets, *proof.secrets, *granted), by_s)
 
-    def _at(self, endpoint: Endpoint) -> Issuer:
-        return replace(self._issuer, terms=replace(self._issuer.terms, issuer=host_of(endpoint.token_url)))
+    def _at(self, endpoint: Endpoint) -> TokenEndpointClient:
+        return replace(
+            self._issuer, reply_format=replace(self._issuer.reply_format, issuer=display_host(endpoint.token_url))
+        )
 
-    def _advised(self, failure: FetchFailure, heard: Heard, endpoint: Endpoint) -> FetchFailure:
-        code, own = code_of(heard.reply), self._settings.client_auth
+    def _advised(self, failure: FetchFailure, timed_response: TimedTokenResponse, endpoint: Endpoint) -> FetchFailure:
+        code, own = code_of(timed_response.response), self._settings.client_auth
         taken = [SPELLINGS.get(method, method) for method in endpoint.methods]
         if code == "invalid_client" and taken and own not in taken:
             return advised(failure, f"client_auth is {own}, and the issuer takes {', '.join(dict.fromkeys(taken))}")
         if code in DEAD_GRANT and self._rotation is not None and self._rotation.is_last:
-            return advised(failure, sign_in_anew(self._settings))
+            return advised(failure, new_login_advice(self._settings))
         return failure

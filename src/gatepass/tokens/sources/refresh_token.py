@@ -21,18 +21,18 @@ from gatepass.clock import Clock, sleep
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.references import UnresolvedReference, read_file
 from gatepass.tokens.failure import BUSY, FetchFailure
-from gatepass.tokens.issuer_error import NotJson, Reply, document_of
-from gatepass.tokens.secrets import account_of, recipe_of, revealed
-from gatepass.tokens.sources.client_auth import DEAD_GRANT, Fields, code_of, sign_in_anew
+from gatepass.tokens.issuer_error import NotJson, TokenResponse, parse_json_object
+from gatepass.tokens.secrets import account_fingerprint, refresh_token_fingerprint, revealed
+from gatepass.tokens.sources.client_auth import DEAD_GRANT, Fields, code_of, new_login_advice
 from gatepass.tokens.sources.file import WatchedFile
-from gatepass.tokens.token_endpoint import Heard
+from gatepass.tokens.token_endpoint import TimedTokenResponse
 from gatepass.tokens.token_reply import ENVELOPES
 from gatepass.types import Secret
 
 _MARKS = 10_000
 
 
-class Handwriting:
+class RefreshTokenFileWatch:
     """Notices it, so that a refused credential is tried again at once.
 
     What gatepass writes there itself, in this process or another, is no news: each use would lead to the next.
@@ -60,15 +60,15 @@ LOOK_AGAIN_S = 0.05
 """Between two looks at a lock that another process holds."""
 
 
-class Keepsake(Protocol):
+class RefreshTokenStore(Protocol):
     """Keeps one short text for one credential, for all who use it. Every failure is a FetchFailure."""
 
     @property
-    def lasts(self) -> bool:
+    def is_persistent(self) -> bool:
         """Whether the text is still there after a restart."""
         ...
 
-    def turn(self, within_s: float) -> AbstractAsyncContextManager[None]:
+    def exclusive(self, within_s: float) -> AbstractAsyncContextManager[None]:
         """Keeps everybody else out from the look at the text until what replaces it is kept.
 
         Two uses of one refresh token look like a theft, which ends the whole family of tokens
@@ -85,10 +85,10 @@ class Keepsake(Protocol):
         ...
 
 
-class MemoryKeepsake:
+class MemoryRefreshTokenStore:
     """Keeps it in this process: lost at a restart, and unknown to other processes."""
 
-    lasts = False
+    is_persistent = False
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -96,7 +96,7 @@ class MemoryKeepsake:
         self._text: str | None = None
 
     @asynccontextmanager
-    async def turn(self, within_s: float) -> AsyncIterator[None]:
+    async def exclusive(self, within_s: float) -> AsyncIterator[None]:
         await timeout(self._clock, within_s, self._lock.acquire(), FetchFailure(BUSY, quick=False))
         try:
             yield
@@ -110,7 +110,7 @@ class MemoryKeepsake:
         self._text = text
 
 
-class FileKeepsake:
+class FileRefreshTokenStore:
     """Keeps it in a file of mode 0600, for all processes of this machine that name the same file.
 
     A reader sees the old text or the new one, never a half, and the new one survives a crash: it is on
@@ -118,14 +118,14 @@ class FileKeepsake:
     file itself is another one after each change; it ends with the process that holds it.
     """
 
-    lasts = True
+    is_persistent = True
 
     def __init__(self, path: str, clock: Clock) -> None:
         self._path = path
         self._clock = clock
 
     @asynccontextmanager
-    async def turn(self, within_s: float) -> AsyncIterator[None]:
+    async def exclusive(self, within_s: float) -> AsyncIterator[None]:
         by_s = self._clock.now() + within_s
         lock = _lock_of(self._path)
         try:
@@ -207,14 +207,14 @@ UNTIL_A_RESTART = "it ends with this gatepass: set refresh_token_file, or a rest
 ANOTHERS = "what was kept is the refresh token of another client or issuer, and there is none to begin with"
 logger = logging.getLogger("gatepass.tokens")
 
-Exchange = Callable[[Fields], Awaitable[Heard]]
+Exchange = Callable[[Fields], Awaitable[TimedTokenResponse]]
 """Sends the form of a grant to the token endpoint, with the proof of the client and the wishes."""
 
 
-def refresh_token_in(reply: Reply) -> str | None:
+def refresh_token_in(reply: TokenResponse) -> str | None:
     """The refresh token that a good reply gives, None where it gives none."""
     try:
-        document = document_of(reply.text) if 200 <= reply.status < 300 else None
+        document = parse_json_object(reply.text) if 200 <= reply.status < 300 else None
     except NotJson:
         return None
     root = document if isinstance(document, dict) else {}
@@ -224,7 +224,7 @@ def refresh_token_in(reply: Reply) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StoredRefreshToken:
     """What a Keepsake holds: a token, and whose it is. `recipe` None is a bare token that a person put there.
 
     `account` is the recipe without the token that the chain began with.
@@ -238,35 +238,37 @@ class Kept:
         return json.dumps({"refresh_token": self.token, "recipe": self.recipe, "account": self.account})
 
 
-def kept_in(text: str | None) -> Kept | None:
+def kept_in(text: str | None) -> StoredRefreshToken | None:
     """What `text` says; None where it says nothing."""
     if text is None or not (text := text.strip()):
         return None
     if not text.startswith("{"):
-        return Kept(text)
+        return StoredRefreshToken(text)
     try:
-        document = document_of(text)
+        document = parse_json_object(text)
     except NotJson:
         raise FetchFailure("refresh_token_file holds neither a refresh token nor JSON", quick=False) from None
     token, marks = document.get("refresh_token"), (document.get("recipe"), document.get("account"))
     whose = (mark if isinstance(mark, str) else None for mark in marks)
-    return Kept(token, *whose) if isinstance(token, str) and token else None
+    return StoredRefreshToken(token, *whose) if isinstance(token, str) and token else None
 
 
-class Rotation:
+class RefreshTokenRotation:
     """Uses the newest refresh token there is. `is_last` says that nothing else signs in where it is dead."""
 
-    def __init__(self, name: str, settings: Oauth2Credential, keepsake: Keepsake, clock: Clock) -> None:
+    def __init__(
+        self, name: str, settings: Oauth2Credential, refresh_token_store: RefreshTokenStore, clock: Clock
+    ) -> None:
         self._name = name
         self._settings = settings
-        self._keepsake = keepsake
+        self._keepsake = refresh_token_store
         self._clock = clock
-        self._unkept: Kept | None = None
+        self._unkept: StoredRefreshToken | None = None
         self._dead: str | None = None
         self._is_told = False
         self.is_last = settings.grant_type == "refresh_token"
 
-    async def renewed(self, exchange: Exchange, by_s: float) -> Heard | None:
+    async def renewed(self, exchange: Exchange, by_s: float) -> TimedTokenResponse | None:
         """The reply to a use of the refresh token; None where there is none that is worth a try.
 
         A refused one is tried once more where another process has put a newer one in its place meanwhile.
@@ -275,7 +277,7 @@ class Rotation:
         """
         async with AsyncExitStack() as turn:
             try:
-                await turn.enter_async_context(self._keepsake.turn(by_s - self._clock.now()))
+                await turn.enter_async_context(self._keepsake.exclusive(by_s - self._clock.now()))
                 token = await self._newest()
             except FetchFailure as failure:
                 if self.is_last or self._clock.now() >= by_s:
@@ -284,26 +286,26 @@ class Rotation:
                 return None
             return None if token is None else await self._tried(token, exchange)
 
-    async def _tried(self, token: str, exchange: Exchange) -> Heard | None:
-        heard = None
+    async def _tried(self, token: str, exchange: Exchange) -> TimedTokenResponse | None:
+        timed_response = None
         while token != self._dead:
-            heard = await to_its_end(self._use(token, exchange), self._clock)
-            if code_of(heard.reply) not in DEAD_GRANT:
+            timed_response = await to_its_end(self._use(token, exchange), self._clock)
+            if code_of(timed_response.response) not in DEAD_GRANT:
                 self._dead = None
-                return heard
+                return timed_response
             self._dead, token = token, await self._newest() or token
         if not self.is_last:
             return None
         self._dead = None
-        return heard
+        return timed_response
 
-    async def heed(self, heard: Heard) -> None:
+    async def heed(self, timed_response: TimedTokenResponse) -> None:
         """Keep the refresh token that the reply to another grant gives."""
-        if (token := refresh_token_in(heard.reply)) is not None:
+        if (token := refresh_token_in(timed_response.response)) is not None:
             await to_its_end(self._keep(token), self._clock)
 
     async def _newest(self) -> str | None:
-        own = recipe_of(self._settings)
+        own = refresh_token_fingerprint(self._settings)
         if self._unkept is not None and self._unkept.recipe == own:
             return self._unkept.token
         kept = kept_in(await self._keepsake.get())
@@ -311,34 +313,34 @@ class Rotation:
         # the chain goes on where its first token has left the configuration
         goes_on = self.is_last and first is None
         if kept is not None and (
-            kept.recipe in (own, None) or (goes_on and kept.account == account_of(self._settings))
+            kept.recipe in (own, None) or (goes_on and kept.account == account_fingerprint(self._settings))
         ):
             self._is_told = True
             return kept.token
         if first is None and kept is not None and self.is_last:
-            raise FetchFailure(f"{ANOTHERS}: {sign_in_anew(self._settings)}", definite=True)
+            raise FetchFailure(f"{ANOTHERS}: {new_login_advice(self._settings)}", definite=True)
         return None if first is None else revealed(first, "refresh_token")
 
-    async def _use(self, token: str, exchange: Exchange) -> Heard:
-        heard = await exchange({"grant_type": "refresh_token", "refresh_token": token})
-        newest = refresh_token_in(heard.reply) or token
+    async def _use(self, token: str, exchange: Exchange) -> TimedTokenResponse:
+        timed_response = await exchange({"grant_type": "refresh_token", "refresh_token": token})
+        newest = refresh_token_in(timed_response.response) or token
         if newest != token or self._unkept is not None:
             await self._keep(newest)
-        return heard
+        return timed_response
 
     async def _keep(self, token: str) -> None:
         """Where it cannot be kept it is still used: to drop the only token that lives would help nobody."""
-        kept = Kept(token, recipe_of(self._settings), account_of(self._settings))
+        kept = StoredRefreshToken(token, refresh_token_fingerprint(self._settings), account_fingerprint(self._settings))
         self._unkept = kept
         try:
             await self._keepsake.put(kept.written())
         except FetchFailure as failure:
-            self._warn("refresh_token_not_kept", failure.reason)
+            self._warn("refresh_token_not_stored", failure.reason)
             return
         self._unkept = None
-        if self.is_last and not self._keepsake.lasts and not self._is_told:
+        if self.is_last and not self._keepsake.is_persistent and not self._is_told:
             self._is_told = True
-            self._warn("refresh_token_not_kept", UNTIL_A_RESTART)
+            self._warn("refresh_token_not_stored", UNTIL_A_RESTART)
 
     def _warn(self, event: str, reason: str) -> None:
         logger.warning(event, extra={"fields": {"credential": self._name, "reason": reason}})

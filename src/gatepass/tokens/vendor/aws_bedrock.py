@@ -24,11 +24,11 @@ from gatepass.clock import Clock
 from gatepass.config.credential.vendor import AwsBedrockCredential
 from gatepass.config.references import UnresolvedReference, read_file
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.issuer_error import DEFINITE_STATUSES, REFUSED, Mask, Reply, folded
-from gatepass.tokens.lifetime import Kind, Token, ToldBy
+from gatepass.tokens.issuer_error import DEFINITE_STATUSES, REFUSED, Mask, TokenResponse, one_line
+from gatepass.tokens.lifetime import LifetimeSource, Token, TokenKind
 from gatepass.tokens.secrets import revealed
-from gatepass.tokens.token_endpoint import host_of, hush
-from gatepass.tokens.vendor.fetch import Errand, Hop
+from gatepass.tokens.token_endpoint import display_host, quiet_loggers
+from gatepass.tokens.vendor.fetch import VendorEndpoints, VendorFetch
 from gatepass.types import Secret
 
 VERSION = "2011-06-15"
@@ -49,20 +49,20 @@ class Keys:
     ends_s: float | None = None
 
 
-def role_form(role_arn: str, session_name: str, life_s: float, more: Mapping[str, str]) -> bytes:
+def role_form(role_arn: str, session_name: str, lifetime_s: float, more: Mapping[str, str]) -> bytes:
     """The body that asks for a session of the role; `more` is the proof, where the request is not signed."""
     fields = {
         "Action": "AssumeRoleWithWebIdentity" if "WebIdentityToken" in more else "AssumeRole",
         "Version": VERSION,
         "RoleArn": role_arn,
         "RoleSessionName": session_name,
-        "DurationSeconds": str(int(min(max(life_s, SHORTEST_S), LONGEST_S))),
+        "DurationSeconds": str(int(min(max(lifetime_s, SHORTEST_S), LONGEST_S))),
         **more,
     }
     return urlencode(fields).encode()
 
 
-def session(reply: Reply, host: str, mask: Mask) -> Keys:
+def session(reply: TokenResponse, host: str, mask: Mask) -> Keys:
     """The keys in a reply; raises FetchFailure with the words of STS."""
     if not 200 <= reply.status < 300:
         raise _refusal(reply, host, mask)
@@ -77,11 +77,11 @@ def session(reply: Reply, host: str, mask: Mask) -> Keys:
     return Keys(key, secret, token, ends_s)
 
 
-def _refusal(reply: Reply, host: str, mask: Mask) -> FetchFailure:
+def _refusal(reply: TokenResponse, host: str, mask: Mask) -> FetchFailure:
     code, message = _element(reply.text, "Code"), _element(reply.text, "Message")
     words = ": ".join(filter(None, (code, message))) or reply.text
     definite = reply.status in DEFINITE_STATUSES and code not in PASSING_CODES
-    said = f"{host} answered {reply.status}: {folded(words, mask)}".removesuffix(": ")
+    said = f"{host} answered {reply.status}: {one_line(words, mask)}".removesuffix(": ")
     return FetchFailure(f"{REFUSED if definite else ''}{said}", definite=definite, quick=reply.status != 429)
 
 
@@ -124,12 +124,12 @@ HOST = "bedrock.amazonaws.com"
 PREFIX = "bedrock-api-key-"
 
 
-def bedrock_key(keys: Keys, region: str, life_s: float) -> str:
+def bedrock_key(keys: Keys, region: str, lifetime_s: float) -> str:
     """A short-term key: a presigned request that nobody sends, in base64, as AWS's own
-    aws-bedrock-token-generator 1.1.0 builds it. It holds from the current second on for `life_s`.
+    aws-bedrock-token-generator 1.1.0 builds it. It holds from the current second on for `lifetime_s`.
     """
     request = AWSRequest("POST", f"https://{HOST}/", {"host": HOST}, params={"Action": "CallWithBearerToken"})
-    SigV4QueryAuth(_credentials(keys), "bedrock", region, expires=int(life_s)).add_auth(request)
+    SigV4QueryAuth(_credentials(keys), "bedrock", region, expires=int(lifetime_s)).add_auth(request)
     url = str(request.url).removeprefix("https://") + "&Version=1"
     return PREFIX + b64encode(url.encode()).decode()
 
@@ -153,9 +153,9 @@ class AwsBedrockSource:
     """Signs anew for each fetch, with keys as they stand then. Without a role nothing is asked anywhere."""
 
     def __init__(self, name: str, settings: AwsBedrockCredential, client: httpx2.AsyncClient, clock: Clock) -> None:
-        hush("botocore", "urllib3")
+        quiet_loggers("botocore", "urllib3")
         self._settings = settings
-        self._hop = Hop(name, settings, client, clock)
+        self._hop = VendorEndpoints(name, settings, client, clock)
         self._path = os.path.expanduser(settings.profiles_file or "")  # which a process without a home survives
 
     def __repr__(self) -> str:
@@ -174,20 +174,20 @@ class AwsBedrockSource:
         return tuple(filter(None, (settings.secret_access_key, settings.session_token)))
 
     async def fetch(self) -> Token:
-        errand = Errand(self._hop, LIBRARY, self.secrets())
-        keys = await errand.run(self._keys(errand))
-        clock, life_s = self._hop.clock, self._settings.key_life_s
-        born_s, left_s = clock.now(), life_s if keys.ends_s is None else keys.ends_s - clock.wall()
+        vendor_fetch = VendorFetch(self._hop, LIBRARY, self.secrets())
+        keys = await vendor_fetch.run(self._keys(vendor_fetch))
+        clock, lifetime_s = self._hop.clock, self._settings.key_life_s
+        requested_s, left_s = clock.now(), lifetime_s if keys.ends_s is None else keys.ends_s - clock.wall()
         if left_s <= 0:
             raise FetchFailure("STS gave a session that has ended already: is this machine's clock right?", quick=False)
-        text = bedrock_key(keys, self._settings.region, life_s)
-        return Token(Secret(text), born_s, min(life_s, left_s), Kind.OPAQUE, ToldBy.REPLY)
+        text = bedrock_key(keys, self._settings.region, lifetime_s)
+        return Token(Secret(text), requested_s, min(lifetime_s, left_s), TokenKind.OPAQUE, LifetimeSource.REPLY)
 
-    async def _keys(self, errand: Errand) -> Keys:
+    async def _keys(self, vendor_fetch: VendorFetch) -> Keys:
         settings = self._settings
         if settings.web_identity_token_file is not None:
             proof = revealed(_text(settings.web_identity_token_file), "web_identity_token_file")
-            return await self._session(errand, None, {"WebIdentityToken": proof})
+            return await self._session(vendor_fetch, None, {"WebIdentityToken": proof})
         try:
             keys = self._own() if settings.profile is None else self._profile()
         except UnresolvedReference as error:
@@ -196,13 +196,15 @@ class AwsBedrockSource:
             raise FetchFailure(f"profiles_file: {self._path} {error}", quick=False) from None
         if settings.role_arn is None:
             return keys
-        return await self._session(errand, keys, {"ExternalId": settings.external_id} if settings.external_id else {})
+        return await self._session(
+            vendor_fetch, keys, {"ExternalId": settings.external_id} if settings.external_id else {}
+        )
 
-    async def _session(self, errand: Errand, keys: Keys | None, more: dict[str, str]) -> Keys:
+    async def _session(self, vendor_fetch: VendorFetch, keys: Keys | None, more: dict[str, str]) -> Keys:
         settings, url = self._settings, self._settings.sts
         body = role_form(settings.role_arn or "", settings.role_session_name, settings.key_life_s, more)
         headers = FORM if keys is None else signed_headers(keys, settings.region, url, body, FORM)
-        return session(await errand.ask("POST", url, headers, body), host_of(url), errand.mask)
+        return session(await vendor_fetch.send("POST", url, headers, body), display_host(url), vendor_fetch.mask)
 
     def _own(self) -> Keys:
         settings = self._settings

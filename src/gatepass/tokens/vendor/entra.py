@@ -30,11 +30,11 @@ from gatepass.clock import Clock
 from gatepass.config.credential.vendor import EntraCredential
 from gatepass.config.references import read_file
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.issuer_error import Reply
+from gatepass.tokens.issuer_error import TokenResponse
 from gatepass.tokens.lifetime import Token
 from gatepass.tokens.secrets import revealed
-from gatepass.tokens.token_endpoint import hush
-from gatepass.tokens.vendor.fetch import MISHAPS, Errand, Hop
+from gatepass.tokens.token_endpoint import quiet_loggers
+from gatepass.tokens.vendor.fetch import LIBRARY_ERRORS, VendorEndpoints, VendorFetch
 from gatepass.types import Secret
 
 
@@ -42,11 +42,11 @@ class AzureTransport(AsyncHttpTransport[HttpRequest, AsyncHttpResponse]):
     """Every request of an azure pipeline goes on one errand. The pipeline's own time limits do not
     count: the errand has one for all. The hop's transport stays its owner's to close."""
 
-    def __init__(self, errand: Errand) -> None:
-        self._errand = errand
+    def __init__(self, vendor_fetch: VendorFetch) -> None:
+        self._errand = vendor_fetch
 
     async def send(self, request: HttpRequest, **_: Any) -> AsyncHttpResponse:
-        reply = await self._errand.ask(request.method, request.url, request.headers, _body(request))
+        reply = await self._errand.send(request.method, request.url, request.headers, _body(request))
         return _Response(request, reply)
 
     async def open(self) -> None:
@@ -67,7 +67,7 @@ class AzureTransport(AsyncHttpTransport[HttpRequest, AsyncHttpResponse]):
 class _Response(AsyncHttpResponse):
     """A whole reply. azure-core reads its attributes and `text()`."""
 
-    def __init__(self, request: HttpRequest, reply: Reply) -> None:
+    def __init__(self, request: HttpRequest, reply: TokenResponse) -> None:
         super().__init__(request, None)
         self._body = reply.body
         self.status_code = reply.status
@@ -184,9 +184,9 @@ class EntraSource:
     """Each fetch makes a credential object of its own: none caches a token, and a changed file counts."""
 
     def __init__(self, name: str, settings: EntraCredential, client: httpx2.AsyncClient, clock: Clock) -> None:
-        hush("azure", "msal")
+        quiet_loggers("azure", "msal")
         self._settings = settings
-        self._hop = Hop(name, settings, client, clock, frozenset() if settings.managed_identity else None)
+        self._hop = VendorEndpoints(name, settings, client, clock, frozenset() if settings.managed_identity else None)
         path, proof = settings.certificate_file, settings.federated_token_file
         self._certificate = None if path is None else CertificateFile(path, settings.certificate_password)
         self._federated = None if proof is None else Secret(lambda: read_file(proof).strip())
@@ -200,16 +200,16 @@ class EntraSource:
         return (*own, *([Secret(self._certificate.fingerprint)] if self._certificate else []))
 
     async def fetch(self) -> Token:
-        errand = Errand(self._hop, LIBRARY, self.secrets())
-        return await errand.run(self._token(errand))
+        vendor_fetch = VendorFetch(self._hop, LIBRARY, self.secrets())
+        return await vendor_fetch.run(self._token(vendor_fetch))
 
-    async def _token(self, errand: Errand) -> Token:
+    async def _token(self, vendor_fetch: VendorFetch) -> Token:
         try:
-            async with self._credential(AzureTransport(errand)) as credential:
+            async with self._credential(AzureTransport(vendor_fetch)) as credential:
                 info = await credential.get_token_info(self._settings.scope)
-        except (AzureError, *MISHAPS) as error:
-            raise errand.failed(str(error)) from error
-        return errand.made(info.token, info.expires_on)
+        except (AzureError, *LIBRARY_ERRORS) as error:
+            raise vendor_fetch.failed(str(error)) from error
+        return vendor_fetch.made(info.token, info.expires_on)
 
     def _credential(self, transport: AzureTransport) -> _Credential:
         settings = self._settings

@@ -15,18 +15,18 @@ from gatepass.clock import Clock
 from gatepass.config.credential.base import Credential
 from gatepass.observability.redaction import Redactor
 from gatepass.tokens.failure import FetchFailure, setting
-from gatepass.tokens.issuer_error import Reply, folded
-from gatepass.tokens.lifetime import WHOLE_SECOND_S, Kind, Token, ToldBy, is_jwt, jwt_life_s
-from gatepass.tokens.secrets import readable
-from gatepass.tokens.token_endpoint import HEADERS, Heard, Issuer, host_of
-from gatepass.tokens.token_reply import Terms, bearer
-from gatepass.types import Request, Secret, header
+from gatepass.tokens.issuer_error import TokenResponse, one_line
+from gatepass.tokens.lifetime import WHOLE_SECOND_S, LifetimeSource, Token, TokenKind, is_jwt, jwt_lifetime_s
+from gatepass.tokens.secrets import secret_values
+from gatepass.tokens.token_endpoint import HEADERS, TimedTokenResponse, TokenEndpointClient, display_host
+from gatepass.tokens.token_reply import TokenReplyFormat, bearer
+from gatepass.types import OutboundRequest, Secret, header
 
 T = TypeVar("T")
 
 GRACE_S = 0.2
 """Beyond `timeout_s`: a request that has used it up ends with words of its own, which name the host."""
-MISHAPS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, OSError)
+LIBRARY_ERRORS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, OSError)
 """What libraries raise, beside errors of their own, over a file or a reply that is not as they expect."""
 _OURS = frozenset((b"host", b"content-length", b"transfer-encoding", b"connection", b"accept-encoding"))
 """Request headers that are the transport's to write."""
@@ -37,7 +37,7 @@ _PROOF_FIELDS = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Hop:
+class VendorEndpoints:
     """The way to a credential's issuers.
 
     With `metadata` a server that hands out the machine's own identity may be asked over plain HTTP: at a
@@ -50,34 +50,34 @@ class Hop:
     clock: Clock
     metadata: frozenset[str] | None = None
 
-    def to(self, url: str, *, asks_metadata: bool = False) -> Issuer:
+    def to(self, url: str, *, asks_metadata: bool = False) -> TokenEndpointClient:
         """Who answers at `url`; plain HTTP is refused there as for any issuer, but for metadata."""
         settings = self.settings
         is_direct = settings.network.proxy is None  # behind a proxy stands the proxy's own metadata server
         if asks_metadata and is_direct and self.metadata is not None and _is_metadata(url, self.metadata):
             settings = settings.model_copy(update={"allow_plain_http": True})
-        terms = Terms(host_of(url), settings.default_ttl_s, settings.max_ttl_s)
-        return Issuer(self.name, settings, terms, self.client, self.clock)
+        reply_format = TokenReplyFormat(display_host(url), settings.default_ttl_s, settings.max_ttl_s)
+        return TokenEndpointClient(self.name, settings, reply_format, self.client, self.clock)
 
 
 @dataclass(slots=True)
-class Errand:
+class VendorFetch:
     """One fetch, with `timeout_s` for all its requests; `library` is what people know the vendor's code as.
 
     The first failure and the last reply are kept, because a library's own words for them say less, or
     quote what nobody should read.
     """
 
-    hop: Hop
+    hop: VendorEndpoints
     library: str
     secrets: tuple[Secret, ...]
-    born_s: float = field(init=False)
+    requested_s: float = field(init=False)
     wall_s: float = field(init=False)
     failure: FetchFailure | None = field(default=None, init=False)
-    _heard: tuple[Issuer, Heard] | None = field(default=None, init=False, repr=False)
+    _heard: tuple[TokenEndpointClient, TimedTokenResponse] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.born_s, self.wall_s = self.hop.clock.now(), self.hop.clock.wall()
+        self.requested_s, self.wall_s = self.hop.clock.now(), self.hop.clock.wall()
 
     async def run(self, work: Awaitable[T]) -> T:
         """Await `work` for as long as the fetch may take; raises FetchFailure after that."""
@@ -86,28 +86,28 @@ class Errand:
         late = FetchFailure(f"{self.library} brought no token within {limit_s:g} s ({its_setting})")
         return await timeout(self.hop.clock, limit_s + GRACE_S, work, late)
 
-    async def ask(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> Reply:
+    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> TokenResponse:
         """The whole reply, whatever its status; raises FetchFailure where none came."""
         self.secrets = (*self.secrets, *_proofs(headers, body))
         issuer = self.hop.to(url, asks_metadata=method == "GET" and not body)
         theirs = {name.lower().encode(): str(value).encode() for name, value in headers.items()}
         fields = dict(HEADERS) | {name: value for name, value in theirs.items() if name not in _OURS}
-        request = Request(method, url, tuple(fields.items()), body)
+        request = OutboundRequest(method, url, tuple(fields.items()), body)
         self._heard = None
         try:
-            heard = await issuer.ask(request, self.secrets, self.born_s + self.hop.settings.timeout_s)
+            timed_response = await issuer.send(request, self.secrets, self.requested_s + self.hop.settings.timeout_s)
         except FetchFailure as failure:
             self.failure = self.failure or failure
             raise
-        self._heard = (issuer, heard)
-        return heard.reply
+        self._heard = (issuer, timed_response)
+        return timed_response.response
 
     def answered(self) -> Token:
         """The token in the last reply; raises FetchFailure in the issuer's words where it holds none."""
         if self._heard is None:
             raise self.failure or FetchFailure(f"{self.library} asked nobody", quick=False)
-        issuer, heard = self._heard
-        return issuer.token(heard)
+        issuer, timed_response = self._heard
+        return issuer.parse_token(timed_response)
 
     def made(self, text: object, expires_s: float | None) -> Token:
         """The token `text` that the library gives, which ends at `expires_s` (seconds since the epoch).
@@ -123,8 +123,8 @@ class Errand:
         token = self._answered(text) or self._signed(text)
         wall_s = self._heard[1].wall_s if self._heard else self.wall_s
         left_s = 0.0 if expires_s is None else expires_s - wall_s
-        shorter = 0 < left_s < (token.life_s or 0) - WHOLE_SECOND_S  # libraries cut fractions off
-        return replace(token, life_s=left_s) if shorter else token
+        shorter = 0 < left_s < (token.lifetime_s or 0) - WHOLE_SECOND_S  # libraries cut fractions off
+        return replace(token, lifetime_s=left_s) if shorter else token
 
     def failed(self, words: str) -> FetchFailure:
         """Why there is no token: what the transport met, else what the issuer said, else the library's `words`.
@@ -133,22 +133,24 @@ class Errand:
         """
         if self.failure is not None:
             return self.failure
-        own = f"{self.library}: {folded(words, self.mask)}"
+        own = f"{self.library}: {one_line(words, self.mask)}"
         if self._heard is None:
             return FetchFailure(own, quick=False)
-        issuer, heard = self._heard
+        issuer, timed_response = self._heard
         try:
-            issuer.token(heard)
+            issuer.parse_token(timed_response)
         except FetchFailure as failure:
-            challenged = heard.reply.status == 401 and header(heard.reply.headers, b"www-authenticate")
+            challenged = timed_response.response.status == 401 and header(
+                timed_response.response.headers, b"www-authenticate"
+            )
             return failure.masked(lambda reason: f"{reason} ({own})") if challenged else failure
-        return FetchFailure(f"{self.library} makes nothing of what {issuer.terms.issuer} answered", quick=False)
+        return FetchFailure(f"{self.library} makes nothing of what {issuer.reply_format.issuer} answered", quick=False)
 
     def _answered(self, text: str) -> Token | None:
         try:
             token = self.answered()
         except FetchFailure as failure:
-            if failure.definite and self._heard is not None and text in self._heard[1].reply.text:
+            if failure.definite and self._heard is not None and text in self._heard[1].response.text:
                 raise  # a library may hand on what cannot be sent as a bearer token
             return None
         return token if token.text == text else None
@@ -156,14 +158,18 @@ class Errand:
     def _signed(self, text: str) -> Token:
         """A token that no issuer gave: the library signed it here."""
         settings = self.hop.settings
-        own_s = jwt_life_s(text, None, self.wall_s)
-        life_s, told_by = (settings.default_ttl_s, ToldBy.DEFAULT) if own_s is None else (own_s, ToldBy.JWT)
-        return Token(Secret(text), self.born_s, life_s, Kind.JWT if is_jwt(text) else Kind.OPAQUE, told_by)
+        own_s = jwt_lifetime_s(text, None, self.wall_s)
+        life_s, told_by = (
+            (settings.default_ttl_s, LifetimeSource.DEFAULT) if own_s is None else (own_s, LifetimeSource.JWT)
+        )
+        return Token(
+            Secret(text), self.requested_s, life_s, TokenKind.JWT if is_jwt(text) else TokenKind.OPAQUE, told_by
+        )
 
     def mask(self, text: str) -> str:
         """`text` without what this errand signed in with."""
         own = Redactor()
-        for value in readable(self.secrets):
+        for value in secret_values(self.secrets):
             own.learn(value or "")
         return own.mask(text)
 

@@ -19,10 +19,10 @@ from gatepass.clock import Clock
 from gatepass.config.credential.vendor import GoogleCredential
 from gatepass.config.references import UnresolvedReference, read_file
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.issuer_error import NotJson, Reply, document_of
+from gatepass.tokens.issuer_error import NotJson, TokenResponse, parse_json_object
 from gatepass.tokens.lifetime import Token
-from gatepass.tokens.token_endpoint import hush
-from gatepass.tokens.vendor.fetch import MISHAPS, Errand, Hop
+from gatepass.tokens.token_endpoint import quiet_loggers
+from gatepass.tokens.vendor.fetch import LIBRARY_ERRORS, VendorEndpoints, VendorFetch
 from gatepass.types import Secret
 
 BOUND_S = 5.0
@@ -37,8 +37,8 @@ class GoogleRequest(Request):
     are the holder's, and any that is no success fails its fetch in the end.
     """
 
-    def __init__(self, errand: Errand) -> None:
-        self._errand = errand
+    def __init__(self, vendor_fetch: VendorFetch) -> None:
+        self._errand = vendor_fetch
         self._loop = asyncio.get_running_loop()
         self._under_way: asyncio.Task[Any] | None = None
         self._is_closed = False
@@ -61,12 +61,12 @@ class GoogleRequest(Request):
         if self._under_way is not None:
             self._under_way.cancel()
 
-    async def _ask(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Reply:
+    async def _ask(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> TokenResponse:
         if self._is_closed:
             raise FetchFailure(GIVEN_UP)
         self._under_way = asyncio.current_task()
         try:
-            reply = await self._errand.ask(method, url, headers, body)
+            reply = await self._errand.send(method, url, headers, body)
             if not 200 <= reply.status < 300:
                 self._errand.answered()
             return reply
@@ -75,7 +75,7 @@ class GoogleRequest(Request):
 
 
 class _Response(Response):
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, reply: TokenResponse) -> None:
         self._reply = reply
 
     @property
@@ -190,11 +190,11 @@ class GoogleSource:
         clock: Clock,
         environment: Mapping[str, str],
     ) -> None:
-        hush("google")
+        quiet_loggers("google")
         self._settings = settings
         self._environment = environment
         self._accounts = Accounts()
-        self._hop = Hop(name, settings, client, clock, frozenset({METADATA_HOST}))
+        self._hop = VendorEndpoints(name, settings, client, clock, frozenset({METADATA_HOST}))
 
     def __repr__(self) -> str:
         return f"GoogleSource({self._hop.name})"
@@ -209,19 +209,21 @@ class GoogleSource:
             return ()
 
     async def fetch(self) -> Token:
-        errand = Errand(self._hop, LIBRARY, self.secrets())
+        vendor_fetch = VendorFetch(self._hop, LIBRARY, self.secrets())
         path = self._path()
-        return await errand.run(self._from_metadata(errand) if path is None else self._from_file(path, errand))
+        return await vendor_fetch.run(
+            self._from_metadata(vendor_fetch) if path is None else self._from_file(path, vendor_fetch)
+        )
 
-    async def _from_file(self, path: str, errand: Errand) -> Token:
-        request = GoogleRequest(errand)
+    async def _from_file(self, path: str, vendor_fetch: VendorFetch) -> Token:
+        request = GoogleRequest(vendor_fetch)
         try:
             text, expires_s = await asyncio.to_thread(self._refreshed, path, request)
-        except (GoogleAuthError, *MISHAPS) as error:
-            raise errand.failed(str(error)) from error
+        except (GoogleAuthError, *LIBRARY_ERRORS) as error:
+            raise vendor_fetch.failed(str(error)) from error
         finally:
             request.close()
-        return errand.made(text, expires_s)
+        return vendor_fetch.made(text, expires_s)
 
     def _refreshed(self, path: str, request: GoogleRequest) -> tuple[object, float | None]:
         """A new token and its end in seconds since the epoch. Runs in a thread of its own."""
@@ -229,13 +231,13 @@ class GoogleSource:
         found.refresh(request)
         return found.token, timegm(found.expiry.utctimetuple()) if found.expiry else None
 
-    async def _from_metadata(self, errand: Errand) -> Token:
+    async def _from_metadata(self, vendor_fetch: VendorFetch) -> Token:
         """google-auth's own way there wants the `requests` library, and asks thrice and again before it."""
         host = self._environment.get("GCE_METADATA_HOST") or METADATA_HOST
         scopes = quote(",".join(self._settings.scope.split()), safe="")
         try:
-            await errand.ask("GET", f"http://{host}{TOKEN_PATH}?scopes={scopes}", FLAVOR)
-            return errand.answered()
+            await vendor_fetch.send("GET", f"http://{host}{TOKEN_PATH}?scopes={scopes}", FLAVOR)
+            return vendor_fetch.answered()
         except FetchFailure as failure:
             raise failure.masked(lambda reason: f"{reason} ({_NOWHERE})") from failure
 
@@ -250,7 +252,7 @@ class GoogleSource:
 
 def _document(path: str) -> dict[str, Any]:
     try:
-        document = document_of(read_file(path))
+        document = parse_json_object(read_file(path))
     except UnresolvedReference as error:
         raise FetchFailure(f"credentials_file: {error}", quick=False) from None
     except NotJson:

@@ -7,7 +7,7 @@ from gatepass.cli.schema import editor_schema
 from gatepass.config.block import checked_url
 from gatepass.config.checks import open_doors
 from gatepass.config.credential.http_json import PLAIN, PRESETS, HttpJsonCredential, PresetName, expanded, preset_faults
-from gatepass.config.network import Carry
+from gatepass.config.network import TokenPlacement
 from gatepass.config.references import Reference
 from tests.unit.config.credential.refused import refused
 
@@ -139,7 +139,7 @@ def test_what_a_preset_made_is_what_somebody_could_have_written(preset):
     by_hand = HttpJsonCredential.model_validate({"type": "http_json", "url": by_preset.url, **MADE[preset]})
     plain = dict.fromkeys((*PLAIN, "preset"))
     assert {**by_preset.model_dump(by_alias=True), **plain} == by_hand.model_dump(by_alias=True)
-    assert by_preset.carried == by_hand.carried
+    assert by_preset.placement == by_hand.placement
 
 
 def test_references_stay_references_so_that_a_rotated_file_is_read_again(tmp_path):
@@ -194,11 +194,14 @@ def test_a_url_stands_for_the_base_url_that_would_lead_to_it():
 
 def test_each_preset_has_a_way_to_carry_its_token():
     carried = {
-        name: HttpJsonCredential.model_validate({"type": "http_json", "preset": name, **given}).carried
+        name: HttpJsonCredential.model_validate({"type": "http_json", "preset": name, **given}).placement
         for name, given in GIVEN.items()
     }
-    ways = {name: carry for name, carry in carried.items() if carry != Carry()}
-    assert ways == {"baidu": Carry(query="access_token"), "huawei": Carry(headers={"X-Auth-Token": "{token}"})}
+    ways = {name: carry for name, carry in carried.items() if carry != TokenPlacement()}
+    assert ways == {
+        "baidu": TokenPlacement(query="access_token"),
+        "huawei": TokenPlacement(headers={"X-Auth-Token": "{token}"}),
+    }
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from gatepass.config.credential.kinds import (
     ExecCredential,
     FileCredential,
     Variable,
-    place_of,
+    token_location,
 )
-from gatepass.config.network import BEARER, Carry
+from gatepass.config.network import BEARER_PLACEMENT, TokenPlacement
 from gatepass.config.references import Reference
 from gatepass.types import Secret
 from tests.unit.config.credential.refused import refused
@@ -44,7 +44,7 @@ PLACES = [
 
 @pytest.mark.parametrize(("block", "place"), PLACES)
 def test_a_place_is_what_people_know_it_by_and_holds_no_secret(block, place):
-    assert place_of(CREDENTIAL.validate_python(block)) == place
+    assert token_location(CREDENTIAL.validate_python(block)) == place
 
 
 def test_every_kind_has_a_place():
@@ -64,19 +64,19 @@ def api_key(**more: object) -> ApiKeyCredential:
 @pytest.mark.parametrize(
     ("settings", "carry"),
     [
-        ({}, Carry(headers={"api-key": "{token}"})),
-        ({"header": "X-Key"}, Carry(headers={"X-Key": "{token}"})),
-        ({"query": "key"}, Carry(query="key")),
-        ({"header": "X-Key", "query": "key"}, Carry(headers={"X-Key": "{token}"}, query="key")),
-        ({"carry": {"headers": {"X-K": "k={token}"}}}, Carry(headers={"X-K": "k={token}"})),
+        ({}, TokenPlacement(headers={"api-key": "{token}"})),
+        ({"header": "X-Key"}, TokenPlacement(headers={"X-Key": "{token}"})),
+        ({"query": "key"}, TokenPlacement(query="key")),
+        ({"header": "X-Key", "query": "key"}, TokenPlacement(headers={"X-Key": "{token}"}, query="key")),
+        ({"carry": {"headers": {"X-K": "k={token}"}}}, TokenPlacement(headers={"X-K": "k={token}"})),
     ],
 )
 def test_an_api_key_stands_where_it_is_told(settings, carry):
-    assert api_key(**settings).carried == carry
+    assert api_key(**settings).placement == carry
 
 
 def test_other_local_tokens_are_bearers():
-    assert FileCredential(type="file", path="/t").carried == BEARER
+    assert FileCredential(type="file", path="/t").placement == BEARER_PLACEMENT
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from gatepass.tokens.lifetime import Kind, ToldBy
-from gatepass.tokens.secrets import readable
+from gatepass.tokens.lifetime import LifetimeSource, TokenKind
+from gatepass.tokens.secrets import secret_values
 from gatepass.tokens.source import build_source
 from gatepass.types import Secret
 from tests.unit.tokens.scripted import Answer, Broken, Hang, ScriptedIssuer, failure_of
@@ -44,7 +44,12 @@ async def test_a_key_is_signed_here_and_nobody_is_asked():
     assert told["X-Amz-Credential"].startswith("AKIDEXAMPLE/")
     assert "/us-east-1/bedrock/aws4_request" in told["X-Amz-Credential"]
     assert (told["X-Amz-Expires"], told["Action"], told["Version"]) == ("1800", "CallWithBearerToken", "1")
-    assert (token.born_s, token.life_s, token.kind, token.told_by) == (1_000, 1_800, Kind.OPAQUE, ToldBy.REPLY)
+    assert (token.requested_s, token.lifetime_s, token.kind, token.lifetime_source) == (
+        1_000,
+        1_800,
+        TokenKind.OPAQUE,
+        LifetimeSource.REPLY,
+    )
     assert issuer.calls == 0
 
 
@@ -77,7 +82,7 @@ async def test_a_profile_that_cannot_be_used_is_told(tmp_path):
         f"profiles_file: {path} has a profile work that wants credential_process, which would go past `network`: "
         "use role_arn"
     )
-    assert (failure.quick, failure.definite) == (False, False)
+    assert (failure.retry_quickly, failure.definite) == (False, False)
 
 
 async def test_a_web_identity_becomes_a_session_and_a_key_that_ends_with_it(tmp_path):
@@ -92,7 +97,7 @@ async def test_a_web_identity_becomes_a_session_and_a_key_that_ends_with_it(tmp_
     assert (told["Action"], told["WebIdentityToken"]) == ("AssumeRoleWithWebIdentity", "projected-token-of-the-pod")
     assert (told["RoleArn"], told["RoleSessionName"]) == (ROLE, "gatepass")
     assert signed(token)["X-Amz-Security-Token"] == "token-of-session"
-    assert token.life_s == pytest.approx(900, abs=1)
+    assert token.lifetime_s == pytest.approx(900, abs=1)
 
 
 async def test_a_role_is_assumed_with_the_own_keys():
@@ -104,7 +109,7 @@ async def test_a_role_is_assumed_with_the_own_keys():
     assert b"Credential=AKIDEXAMPLE/" in dict(asked.headers)[b"authorization"]
     assert (form(asked.body)["Action"], form(asked.body)["ExternalId"]) == ("AssumeRole", "theirs")
     assert signed(token)["X-Amz-Credential"].startswith("ASIASESSION/")
-    assert token.life_s == 600
+    assert token.lifetime_s == 600
 
 
 async def test_china_has_an_sts_of_its_own():
@@ -139,7 +144,7 @@ async def test_a_refusal_of_sts_is_told_masked(tmp_path):
 async def test_keys_that_are_empty_now_sign_nothing(empty):
     keys = {**AWS_KEYS, "session_token": "token-of-mine", empty: Secret(lambda: "")}
     failure = await failure_of(source(ScriptedIssuer(present()), **keys).fetch())
-    assert (failure.reason, failure.quick) == (f"{empty} is empty", False)
+    assert (failure.reason, failure.retry_quickly) == (f"{empty} is empty", False)
 
 
 async def test_a_silent_sts_is_left_in_time():
@@ -165,16 +170,16 @@ async def test_nothing_that_is_secret_is_logged_at_any_level(caplog):
 
 def test_secrets_are_what_it_signs_in_with_as_it_stands_now(tmp_path):
     issuer, path = ScriptedIssuer(present()), tmp_path / "file"
-    assert readable(source(issuer, **AWS_KEYS, session_token="s").secrets()) == (SECRET, "s")
+    assert secret_values(source(issuer, **AWS_KEYS, session_token="s").secrets()) == (SECRET, "s")
     profile = source(issuer, profile="work", profiles_file=str(path))
-    assert readable(profile.secrets()) == (None, None)
+    assert secret_values(profile.secrets()) == (None, None)
     path.write_text(PROFILES)
-    assert readable(profile.secrets()) == ("secret-of-work", "token-of-work")
+    assert secret_values(profile.secrets()) == ("secret-of-work", "token-of-work")
     path.write_text(PROFILES.rpartition("\n")[0])
-    assert readable(profile.secrets()) == ("secret-of-work", "")
+    assert secret_values(profile.secrets()) == ("secret-of-work", "")
     web = source(issuer, role_arn=ROLE, web_identity_token_file=str(path))
     path.write_text("projected\n")
-    assert readable(web.secrets()) == ("projected",)
+    assert secret_values(web.secrets()) == ("projected",)
 
 
 def test_a_process_without_a_home_can_be_built(monkeypatch):

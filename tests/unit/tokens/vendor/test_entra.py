@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, pkcs12
 
 from gatepass.errors import Fault
-from gatepass.tokens.lifetime import Kind, ToldBy
-from gatepass.tokens.secrets import readable
+from gatepass.tokens.lifetime import LifetimeSource, TokenKind
+from gatepass.tokens.secrets import secret_values
 from gatepass.tokens.source import build_source
 from gatepass.tokens.vendor.entra import AzureTransport
 from tests.unit.tokens.keys import certificate, certificate_pem, key, private_pem
@@ -58,8 +58,8 @@ def form(issuer):
 async def test_a_client_secret_is_exchanged_at_the_tenants_endpoint():
     issuer = ScriptedIssuer(present(), Mint(life=3_599, text="the-token"))
     token = await source(issuer, client_secret=SECRET).fetch()
-    assert (token.text, token.born_s, token.life_s) == ("the-token", 1_000.0, 3_599.0)
-    assert (token.kind, token.told_by) == (Kind.OPAQUE, ToldBy.REPLY)
+    assert (token.text, token.requested_s, token.lifetime_s) == ("the-token", 1_000.0, 3_599.0)
+    assert (token.kind, token.lifetime_source) == (TokenKind.OPAQUE, LifetimeSource.REPLY)
     assert (issuer.requests[-1].method, issuer.requests[-1].url) == ("POST", TOKEN_URL)
     assert form(issuer) == {
         "grant_type": "client_credentials",
@@ -135,7 +135,7 @@ async def test_a_certificate_that_cannot_be_used_is_told_without_a_request(tmp_p
     path.write_text("no certificate")
     failure = await failure_of(minting.fetch())
     assert failure.reason.startswith(f"certificate_file: {path} holds no certificate with its key that can be read")
-    assert (failure.quick, failure.definite) == (False, False)
+    assert (failure.retry_quickly, failure.definite) == (False, False)
     assert issuer.calls == 0
 
 
@@ -150,13 +150,13 @@ async def test_a_workload_identity_shows_the_projected_token_as_it_stands(tmp_pa
     path.unlink()
     failure = await failure_of(minting.fetch())
     told = f"federated_token_file: the file {path} cannot be read: No such file or directory"
-    assert (failure.reason, failure.quick, issuer.calls) == (told, False, 2)
+    assert (failure.reason, failure.retry_quickly, issuer.calls) == (told, False, 2)
 
 
 async def test_a_managed_identity_asks_the_machines_own_metadata_server():
     issuer = ScriptedIssuer(present(), answer({"access_token": "t", "expires_in": "1000", "resource": "r"}))
     token = await source(issuer, managed_identity=True).fetch()
-    assert (token.text, token.life_s) == ("t", 1_000)
+    assert (token.text, token.lifetime_s) == ("t", 1_000)
     asked = issuer.requests[-1]
     assert asked.url == (
         "http://169.254.169.254/metadata/identity/oauth2/token"
@@ -202,14 +202,14 @@ async def test_a_token_out_of_the_metadata_servers_cache_lives_only_what_is_left
     reply = {"access_token": old, "expires_in": "6400", "expires_on": str(int(now_s) + 6_400), "resource": "r"}
     issuer = ScriptedIssuer(present(), answer(reply))
     token = await source(issuer, managed_identity=True).fetch()
-    assert token.life_s == pytest.approx(6_400, abs=2)
+    assert token.lifetime_s == pytest.approx(6_400, abs=2)
 
 
 async def test_clocks_that_differ_leave_the_life_as_the_issuer_tells_it():
     theirs_s = time.time() - 120
     made = signed(iat=int(theirs_s), exp=int(theirs_s) + 300)
     issuer = ScriptedIssuer(present(), answer({"access_token": made, "expires_in": 300}, 200, date(theirs_s)))
-    assert (await source(issuer, client_secret=SECRET).fetch()).life_s == pytest.approx(300, abs=1)
+    assert (await source(issuer, client_secret=SECRET).fetch()).lifetime_s == pytest.approx(300, abs=1)
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ async def test_the_metadata_servers_no_is_told_too():
 async def test_a_wish_to_wait_is_passed_on():
     issuer = ScriptedIssuer(present(), answer({}, 429, (b"retry-after", b"17")))
     failure = await failure_of(source(issuer, client_secret=SECRET).fetch())
-    assert (failure.retry_after_s, failure.quick) == (17, False)
+    assert (failure.retry_after_s, failure.retry_quickly) == (17, False)
 
 
 async def test_a_silent_issuer_is_left_in_time():
@@ -321,20 +321,20 @@ async def test_nothing_that_is_secret_is_logged_at_any_level(caplog):
 
 async def test_secrets_are_what_it_signs_in_with_as_it_stands_now(tmp_path):
     issuer, path = ScriptedIssuer(present()), tmp_path / "file"
-    assert readable(source(issuer, client_secret=SECRET).secrets()) == (SECRET,)
+    assert secret_values(source(issuer, client_secret=SECRET).secrets()) == (SECRET,)
     assert source(issuer, managed_identity=True).secrets() == ()
     workload = source(issuer, federated_token_file=str(path))
-    assert readable(workload.secrets()) == (None,)
+    assert secret_values(workload.secrets()) == (None,)
     path.write_text("projected\n")
-    assert readable(workload.secrets()) == ("projected",)
+    assert secret_values(workload.secrets()) == ("projected",)
     certified = source(issuer, certificate_file=str(path), certificate_password="phrase")
-    before = readable(certified.secrets())
+    before = secret_values(certified.secrets())
     path.write_bytes(b"\x00\xff")
-    after = readable(certified.secrets())
+    after = secret_values(certified.secrets())
     assert before[0] == after[0] == "phrase"
     assert before[1] != after[1]
     path.unlink()
-    assert readable(certified.secrets()) == ("phrase", None)
+    assert secret_values(certified.secrets()) == ("phrase", None)
 
 
 def test_it_prints_its_name_alone():

@@ -4,8 +4,8 @@ from email.utils import formatdate
 import pytest
 
 from gatepass.errors import Fault
-from gatepass.tokens.lifetime import Kind, ToldBy
-from gatepass.tokens.vendor.fetch import GRACE_S, Errand, Hop
+from gatepass.tokens.lifetime import LifetimeSource, TokenKind
+from gatepass.tokens.vendor.fetch import GRACE_S, VendorEndpoints, VendorFetch
 from gatepass.types import Secret
 from tests.unit.clock import settle
 from tests.unit.tokens.scripted import Answer, Broken, Hang, Mint, ScriptedIssuer, answer, failure_of, signed
@@ -17,15 +17,17 @@ IMDS = "http://169.254.169.254/metadata/token"
 
 def errand(issuer, settings=None, metadata=None):
     settings = settings or entra(client_secret="a-secret-of-theirs")
-    return Errand(
-        Hop("corp", settings, issuer, issuer.clock, metadata), "some-library", (Secret("a-secret-of-theirs"),)
+    return VendorFetch(
+        VendorEndpoints("corp", settings, issuer, issuer.clock, metadata),
+        "some-library",
+        (Secret("a-secret-of-theirs"),),
     )
 
 
 async def test_requests_go_over_the_hops_transport_with_our_framing():
     issuer = ScriptedIssuer(present())
     given = {"Content-Type": "text/plain", "Host": "elsewhere", "Content-Length": "9", "User-Agent": "theirs"}
-    reply = await errand(issuer).ask("POST", URL, {**given, "Accept-Encoding": "gzip", "X-Count": 3}, b"body")
+    reply = await errand(issuer).send("POST", URL, {**given, "Accept-Encoding": "gzip", "X-Count": 3}, b"body")
     assert reply.status == 200
     (asked,) = issuer.requests
     assert (asked.method, asked.url, asked.body) == ("POST", URL, b"body")
@@ -40,7 +42,7 @@ async def test_requests_go_over_the_hops_transport_with_our_framing():
 
 async def test_an_error_reply_is_the_librarys_to_judge():
     issuer = ScriptedIssuer(present(), Answer(418, b"teapot"))
-    reply = await errand(issuer).ask("GET", URL, {})
+    reply = await errand(issuer).send("GET", URL, {})
     assert (reply.status, reply.body) == (418, b"teapot")
 
 
@@ -60,7 +62,7 @@ async def test_an_error_reply_is_the_librarys_to_judge():
 )
 async def test_plain_http_leads_to_loopback_and_metadata_servers_only(url, metadata, goes):
     issuer = ScriptedIssuer(present())
-    work = errand(issuer, metadata=metadata).ask("GET", url, {})
+    work = errand(issuer, metadata=metadata).send("GET", url, {})
     if goes:
         await work
     else:
@@ -73,21 +75,21 @@ async def test_plain_http_leads_to_loopback_and_metadata_servers_only(url, metad
 async def test_no_metadata_is_asked_for_over_a_proxy():
     issuer = ScriptedIssuer(present())
     settings = entra(managed_identity=True, network={"proxy": "http://proxy.example:3128"})
-    failure = await failure_of(errand(issuer, settings, metadata=frozenset()).ask("GET", IMDS, {}))
+    failure = await failure_of(errand(issuer, settings, metadata=frozenset()).send("GET", IMDS, {}))
     assert ("plain HTTP" in failure.reason, issuer.calls) == (True, 0)
 
 
 @pytest.mark.parametrize(("method", "body"), [("POST", b""), ("GET", b"client_secret=x")])
 async def test_nothing_is_sent_to_a_metadata_server_but_a_question(method, body):
     issuer = ScriptedIssuer(present())
-    await failure_of(errand(issuer, metadata=frozenset()).ask(method, IMDS, {}, body))
+    await failure_of(errand(issuer, metadata=frozenset()).send(method, IMDS, {}, body))
     assert issuer.calls == 0
 
 
 async def test_plain_http_may_be_allowed():
     issuer = ScriptedIssuer(present())
     settings = entra(client_secret="a-secret-of-theirs", allow_plain_http=True)
-    await errand(issuer, settings).ask("POST", "http://issuer.example/", {}, b"x")
+    await errand(issuer, settings).send("POST", "http://issuer.example/", {}, b"x")
     assert issuer.calls == 1
 
 
@@ -97,7 +99,7 @@ async def test_all_requests_share_one_time_limit():
 
     async def two() -> None:
         for _ in range(2):
-            await work.ask("GET", URL, {})
+            await work.send("GET", URL, {})
 
     task = asyncio.create_task(failure_of(work.run(two())))
     await clock.advance(9.9)
@@ -117,11 +119,12 @@ async def test_a_library_that_dawdles_by_itself_is_ended():
 async def test_the_last_reply_tells_the_life_of_the_token_in_it():
     issuer = ScriptedIssuer(clock := present(), Mint(life="299", text="abc", delay_s=3))
     work = errand(issuer)
-    task = asyncio.create_task(work.ask("GET", URL, {}))
+    task = asyncio.create_task(work.send("GET", URL, {}))
     await clock.advance(3)
     await task
     token = work.made("abc", clock.wall() + 299)
-    assert (token.text, token.born_s, token.life_s, token.told_by) == ("abc", 1_000.0, 299.0, ToldBy.REPLY)
+    seen = (token.text, token.requested_s, token.lifetime_s, token.lifetime_source)
+    assert seen == ("abc", 1_000.0, 299.0, LifetimeSource.REPLY)
 
 
 async def test_the_library_shortens_a_life_and_never_prolongs_it():
@@ -129,18 +132,18 @@ async def test_the_library_shortens_a_life_and_never_prolongs_it():
     cached = signed(iat=int(made_s), exp=int(made_s) + 3_600)
     issuer = ScriptedIssuer(clock, otherwise=answer({"access_token": cached}))
     work = errand(issuer)
-    await work.ask("GET", URL, {})
-    assert work.made(cached, made_s + 3_600).life_s == pytest.approx(600)
-    assert work.made(cached, made_s + 9_000).life_s == 3_600
-    assert work.made(cached, None).life_s == 3_600
-    assert work.made(cached, clock.wall() - 5).life_s == 3_600  # our clock is wrong: the token is new to us
+    await work.send("GET", URL, {})
+    assert work.made(cached, made_s + 3_600).lifetime_s == pytest.approx(600)
+    assert work.made(cached, made_s + 9_000).lifetime_s == 3_600
+    assert work.made(cached, None).lifetime_s == 3_600
+    assert work.made(cached, clock.wall() - 5).lifetime_s == 3_600  # our clock is wrong: the token is new to us
 
 
 async def test_seconds_that_a_library_cuts_off_do_not_count():
     issuer = ScriptedIssuer(clock := present(), Mint(life=300, text="abc"))
     work = errand(issuer)
-    await work.ask("GET", URL, {})
-    assert work.made("abc", int(clock.wall()) + 300).life_s == 300
+    await work.send("GET", URL, {})
+    assert work.made("abc", int(clock.wall()) + 300).lifetime_s == 300
 
 
 async def test_clocks_that_differ_do_no_harm_to_a_jwt():
@@ -149,19 +152,20 @@ async def test_clocks_that_differ_do_no_harm_to_a_jwt():
     date = (b"date", formatdate(now_s, usegmt=True).encode())
     issuer = ScriptedIssuer(clock, otherwise=answer({"access_token": theirs}, 200, date))
     work = errand(issuer)
-    await work.ask("GET", URL, {})
-    assert work.made(theirs, now_s + 300).life_s == pytest.approx(300, abs=1)
+    await work.send("GET", URL, {})
+    assert work.made(theirs, now_s + 300).lifetime_s == pytest.approx(300, abs=1)
 
 
 async def test_a_token_that_nobody_answered_tells_its_own_life():
     issuer = ScriptedIssuer(clock := present(), Mint())
     work = errand(issuer)
     own = signed(iat=int(clock.wall()), exp=int(clock.wall()) + 3_600)
-    assert (work.made(own, None).kind, work.made(own, None).life_s) == (Kind.JWT, 3_600)
-    assert (work.made("opaque", None).life_s, work.made("opaque", None).told_by) == (240, ToldBy.DEFAULT)
-    assert work.made("opaque", clock.wall() + 100).life_s == 100
-    await work.ask("GET", URL, {})
-    assert work.made("another-than-answered", None).told_by is ToldBy.DEFAULT
+    assert (work.made(own, None).kind, work.made(own, None).lifetime_s) == (TokenKind.JWT, 3_600)
+    token = work.made("opaque", None)
+    assert (token.lifetime_s, token.lifetime_source) == (240, LifetimeSource.DEFAULT)
+    assert work.made("opaque", clock.wall() + 100).lifetime_s == 100
+    await work.send("GET", URL, {})
+    assert work.made("another-than-answered", None).lifetime_source is LifetimeSource.DEFAULT
 
 
 async def test_what_the_library_calls_a_token_must_be_one():
@@ -171,7 +175,7 @@ async def test_what_the_library_calls_a_token_must_be_one():
 async def test_a_failure_of_the_transport_beats_the_librarys_words():
     issuer = ScriptedIssuer(present(), Broken(Fault.TLS, "self-signed certificate"))
     work = errand(issuer)
-    await failure_of(work.ask("GET", URL, {}))
+    await failure_of(work.send("GET", URL, {}))
     told = "no TLS connection to issuer.example (network.ca_file adds a private CA): self-signed certificate"
     assert work.failed("no response from the endpoint").reason == told
     assert (await failure_of(work.answered)).reason == told
@@ -180,7 +184,7 @@ async def test_a_failure_of_the_transport_beats_the_librarys_words():
 async def test_the_issuers_words_beat_the_librarys():
     refusal = answer({"error": "invalid_client", "error_description": "a-secret-of-theirs is wrong"}, 401)
     work = errand(ScriptedIssuer(present(), refusal))
-    await work.ask("GET", URL, {})
+    await work.send("GET", URL, {})
     failure = work.failed("something is not right")
     told = "the issuer refused the client: issuer.example answered 401: invalid_client: *** is wrong"
     assert (failure.reason, failure.definite) == (told, True)
@@ -189,7 +193,7 @@ async def test_the_issuers_words_beat_the_librarys():
 async def test_beside_a_challenge_the_library_says_why_it_could_not_meet_it():
     refusal = answer({}, 401, (b"www-authenticate", b"Basic realm=/etc/passwd"))
     work = errand(ScriptedIssuer(present(), refusal))
-    await work.ask("GET", URL, {})
+    await work.send("GET", URL, {})
     assert work.failed("The key file path is invalid").reason == (
         "the issuer refused the client: issuer.example answered 401: {} (some-library: The key file path is invalid)"
     )
@@ -197,7 +201,7 @@ async def test_beside_a_challenge_the_library_says_why_it_could_not_meet_it():
 
 async def test_a_good_reply_that_the_library_does_not_take_is_not_quoted():
     work = errand(ScriptedIssuer(present(), Mint(text="token-in-full")))
-    await work.ask("GET", URL, {})
+    await work.send("GET", URL, {})
     told = "some-library makes nothing of what issuer.example answered"
     assert work.failed("Unexpected response {'access_token': 'token-in-full'}").reason == told
 
@@ -207,7 +211,7 @@ async def test_without_a_reply_the_librarys_words_count_masked_and_short():
     failure = work.failed("cannot use\na-secret-of-theirs " + "x" * 500)
     assert failure.reason.startswith("some-library: cannot use *** xxx")
     assert len(failure.reason) < 230
-    assert (failure.quick, failure.definite) == (False, False)
+    assert (failure.retry_quickly, failure.definite) == (False, False)
     assert (await failure_of(work.answered)).reason == "some-library asked nobody"
 
 
@@ -222,16 +226,16 @@ async def test_without_a_reply_the_librarys_words_count_masked_and_short():
 )
 async def test_an_echo_of_what_the_library_made_up_to_sign_in_is_masked(headers, body):
     work = errand(ScriptedIssuer(present(), answer({"error": "proof-of-this-request is bad"}, 400), Mint()))
-    await work.ask("POST", URL, headers, body)
+    await work.send("POST", URL, headers, body)
     assert "answered 400: *** is bad" in work.failed("").reason
-    await work.ask("POST", URL, {})
+    await work.send("POST", URL, {})
     assert work.mask("proof-of-this-request") == "***"
 
 
 async def test_a_cancelled_errand_leaves_nothing_open():
     issuer = ScriptedIssuer(present(), otherwise=Hang())
     work = errand(issuer)
-    task = asyncio.create_task(work.run(work.ask("GET", URL, {})))
+    task = asyncio.create_task(work.run(work.send("GET", URL, {})))
     await settle()
     assert issuer.under_way == 1
     task.cancel()
@@ -249,7 +253,7 @@ def test_an_errand_prints_no_secret():
 async def test_a_token_that_needs_a_proof_is_no_token_though_the_library_gives_it(told):
     issuer = ScriptedIssuer(present(), answer({"access_token": "abc", "token_type": told, "expires_in": 300}))
     work = errand(issuer)
-    await work.ask("POST", URL, {})
+    await work.send("POST", URL, {})
     failure = await failure_of(lambda: work.made("abc", None))
     assert failure.definite
     assert f"a token of type {told}" in failure.reason

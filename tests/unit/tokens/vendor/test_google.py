@@ -12,8 +12,8 @@ from google.oauth2.service_account import Credentials
 
 from gatepass.errors import Fault
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.lifetime import ToldBy
-from gatepass.tokens.secrets import readable
+from gatepass.tokens.lifetime import LifetimeSource
+from gatepass.tokens.secrets import secret_values
 from gatepass.tokens.source import build_source
 from gatepass.tokens.vendor.google import GIVEN_UP, Accounts, GoogleRequest, GoogleSource
 from tests.unit.threads import BOUND_S, OneThread
@@ -44,7 +44,12 @@ def form(issuer, number=-1):
 async def test_a_service_account_signs_for_its_scopes(tmp_path):
     issuer = ScriptedIssuer(present(), Mint(life=3_599, text="ya29.token"))
     token = await source(issuer, credentials_file=file_of(tmp_path, service_account())).fetch()
-    assert (token.text, token.born_s, token.life_s, token.told_by) == ("ya29.token", 1_000.0, 3_599, ToldBy.REPLY)
+    assert (token.text, token.requested_s, token.lifetime_s, token.lifetime_source) == (
+        "ya29.token",
+        1_000.0,
+        3_599,
+        LifetimeSource.REPLY,
+    )
     assert (issuer.requests[0].method, issuer.requests[0].url) == ("POST", TOKEN_URL)
     sent = form(issuer)
     assert sent["grant_type"] == "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -126,7 +131,7 @@ async def test_an_impersonated_account_is_asked_for_with_the_own_token(tmp_path)
     issuer = ScriptedIssuer(present(), Mint(text="own-token"), answer({"accessToken": "theirs", "expireTime": ends}))
     token = await source(issuer, credentials_file=file_of(tmp_path, document)).fetch()
     assert token.text == "theirs"
-    assert token.life_s == pytest.approx(1_800, abs=2)
+    assert token.lifetime_s == pytest.approx(1_800, abs=2)
     asked = issuer.requests[1]
     assert (asked.url, dict(asked.headers)[b"authorization"]) == (f"{PERSON}:generateAccessToken", b"Bearer own-token")
     assert json.loads(asked.body)["scope"] == [SCOPE]
@@ -139,7 +144,7 @@ async def test_federated_credentials_exchange_a_projected_token(tmp_path):
     issuer = ScriptedIssuer(present(), Mint(life=3_600), refused("invalid_grant", 400))
     minting = source(issuer, credentials_file=file_of(tmp_path, document))
     token = await minting.fetch()
-    assert (token.text, token.life_s) == ("token-1", 3_600)
+    assert (token.text, token.lifetime_s) == ("token-1", 3_600)
     assert form(issuer)["subject_token"] == "projected-token-of-the-pod"
     assert (await failure_of(minting.fetch())).reason == (
         "the issuer refused the client: sts.googleapis.com answered 400: invalid_grant: No."
@@ -169,7 +174,7 @@ async def test_proofs_that_go_past_the_network_are_refused_by_name(tmp_path, mem
     path = file_of(tmp_path, {**FEDERATED, "credential_source": {member: value}})
     failure = await failure_of(source(issuer, credentials_file=path).fetch())
     assert failure.reason.startswith(f"{path} {told}")
-    assert (failure.quick, issuer.calls) == (False, 0)
+    assert (failure.retry_quickly, issuer.calls) == (False, 0)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +199,7 @@ async def test_a_file_with_faults_is_told_without_a_request(tmp_path, document, 
     issuer, path = ScriptedIssuer(present()), file_of(tmp_path, document)
     failure = await failure_of(source(issuer, credentials_file=path).fetch())
     assert told.format(path) in failure.reason
-    assert (failure.quick, failure.definite, issuer.calls) == (False, False, 0)
+    assert (failure.retry_quickly, failure.definite, issuer.calls) == (False, False, 0)
 
 
 async def test_a_file_that_is_missing_is_named(tmp_path):
@@ -273,7 +278,7 @@ async def test_the_environment_is_gatepasss_own(monkeypatch, tmp_path):
 async def test_the_metadata_server_gives_the_machines_own_token():
     issuer = ScriptedIssuer(present(), Mint(life=1_799, text="ya29.machine"))
     token = await source(issuer, {"GCE_METADATA_HOST": "127.0.0.1:8080"}, scope="https://a https://b").fetch()
-    assert (token.text, token.life_s) == ("ya29.machine", 1_799)
+    assert (token.text, token.lifetime_s) == ("ya29.machine", 1_799)
     asked = issuer.requests[0]
     assert asked.url == (
         "http://127.0.0.1:8080/computeMetadata/v1/instance/service-accounts/default/token"
@@ -400,9 +405,9 @@ async def test_nothing_that_is_secret_is_logged_at_any_level(tmp_path, caplog):
 def test_secrets_are_the_files_as_it_stands_now(tmp_path):
     issuer = ScriptedIssuer(present())
     minting = source(issuer, credentials_file=file_of(tmp_path, service_account()))
-    assert readable(minting.secrets()) == (private_pem("rsa"),)
+    assert secret_values(minting.secrets()) == (private_pem("rsa"),)
     file_of(tmp_path, {"type": "impersonated_service_account", "source_credentials": user()})
-    assert readable(minting.secrets()) == (SECRET, "1//refresh-token-of-the-user")
+    assert secret_values(minting.secrets()) == (SECRET, "1//refresh-token-of-the-user")
     file_of(tmp_path, "{")
     assert minting.secrets() == ()
     assert source(issuer).secrets() == ()
