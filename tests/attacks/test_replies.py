@@ -24,7 +24,7 @@ from gatepass.normalize.embeddings_reply import VECTOR_BYTES, answered, next_ste
 from gatepass.proxy import response
 from gatepass.server.process import COLLECT_AFTER
 from gatepass.sse import event, synthesize
-from gatepass.sse.chunk import MOST_PIECES, EnvelopeDefaults
+from gatepass.sse.chunk import MAX_ENTRIES, EnvelopeDefaults
 from gatepass.sse.event import read_json
 from gatepass.sse.responses_api import synthesise_response
 from gatepass.sse.synthesize import synthesise
@@ -200,7 +200,7 @@ def test_a_stream_is_made_of_a_bounded_number_of_pieces(attack: Attack, kind: st
     surface = ClientProtocol.RESPONSES if kind in ("items", "parts") else ClientProtocol.CHAT
     took_s, is_refused = synthesised(listed(*WIDE[kind], min(count, 240 * 1024 // len(WIDE[kind][1]))), surface)
     attack.loop_s = max(attack.loop_s, took_s)
-    attack.check(is_refused or count <= MOST_PIECES, (kind, count))
+    attack.check(is_refused or count <= MAX_ENTRIES, (kind, count))
 
 
 def test_a_stream_made_of_any_number_of_pieces_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

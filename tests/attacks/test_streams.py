@@ -14,7 +14,7 @@ from gatepass.http_client.pool import BUFFER_BYTES
 from gatepass.sse import event_stream as stream_module
 from gatepass.sse.aggregate import CompletionAggregator
 from gatepass.sse.choice_repair import RepairOptions
-from gatepass.sse.chunk import MOST_PIECES, EnvelopeDefaults
+from gatepass.sse.chunk import MAX_ENTRIES, EnvelopeDefaults
 from gatepass.sse.client_transforms import PlainEvents, WithoutComments
 from gatepass.sse.event import MOST_LINES
 from gatepass.sse.event_stream import EventStream
@@ -173,7 +173,7 @@ def test_an_event_has_a_limit_of_choices_and_calls(
     attack.cases += 1
     took_s, is_failed, is_aggregation_failed = judged(wide(*kind, count))
     attack.loop_s = max(attack.loop_s, took_s)
-    attack.check((is_failed and is_aggregation_failed) or count <= MOST_PIECES, (kind, count))
+    attack.check((is_failed and is_aggregation_failed) or count <= MAX_ENTRIES, (kind, count))
 
 
 def test_a_stream_that_relays_any_number_of_choices_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

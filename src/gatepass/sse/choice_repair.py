@@ -8,7 +8,15 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any, Literal
 
-from gatepass.sse.chunk import THOUGHTS, EnvelopeDefaults, Object, finish_reason, has_content, has_output, json_text
+from gatepass.sse.chunk import (
+    REASONING_MEMBERS,
+    EnvelopeDefaults,
+    Object,
+    finish_reason,
+    has_content,
+    has_output,
+    json_text,
+)
 from gatepass.sse.tool_calls import KEY_CHARS, ToolCallDelta, ToolCallTracker, is_complete_json
 
 WRAPPED, MESSAGE, EMPTY_CHOICES = "repair=wrapped", "repair=message", "repair=choices"
@@ -518,5 +526,5 @@ _FUNCTION = -1
 
 def _may_not_hold(payload: Object, delta: Object | None) -> bool:
     """Whether no piece that differs from this one, which has no content, in its texts alone has some."""
-    texts = [payload.get("text")] if delta is None else [delta[name] for name in delta.keys() - THOUGHTS]
+    texts = [payload.get("text")] if delta is None else [delta[name] for name in delta.keys() - REASONING_MEMBERS]
     return not any(isinstance(text, str) for text in texts)

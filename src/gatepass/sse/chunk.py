@@ -1,8 +1,6 @@
-"""The chunks that a stream of completions is made of: their envelope, and how one is written.
+"""Chunks of a streamed completion: read them, complete their envelope, write them, and build the errors of a stream.
 
-The errors that a stream may end with.
-
-No word in these texts may make RAGFlow begin the whole answer again, tools included (openai_error.REPLAYED).
+A chunk is the JSON value of one event. The same functions read a whole completion, which has the same envelope.
 """
 
 from __future__ import annotations
@@ -20,17 +18,23 @@ from gatepass.types import UpstreamErrorBody
 Object = dict[str, Any]
 
 CHAT, CHAT_CHUNK, LEGACY = "chat.completion", "chat.completion.chunk", "text_completion"
-"""The `object` of a chat's plain reply, of its chunks, and of both for `/v1/completions`."""
+"""The `object` of a chat reply, of a chat chunk, and of both kinds for `/v1/completions`."""
 
 ENVELOPE = ("id", "object", "created", "model", "system_fingerprint", "service_tier")
 """The members that every chunk of a stream repeats."""
 
 
+# --- write a chunk --------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, slots=True)
 class EnvelopeDefaults:
-    """What stands in for what an upstream left out. `new_id("call_")` makes an id with that prefix, another one
-    each time and in each reply: clients send those of tool calls back with the conversation. `created_s` is
-    seconds since the epoch, `model` the name that the client asked for."""
+    """Values for the envelope members that an upstream left out.
+
+    `new_id("call_")` returns a new id with that prefix. Ids differ between replies too, because clients send the ids
+    of tool calls back with the conversation. `created_s` is in seconds since the epoch. `model` is the name that the
+    client requested.
+    """
 
     new_id: Callable[[str], str]
     created_s: int
@@ -38,48 +42,58 @@ class EnvelopeDefaults:
 
 
 def encode_event(payload: Any) -> bytes:
-    """`payload` as one event of one data line; raises ValueError as `json_text` does."""
+    """Return `payload` as one event with one data line. Raises ValueError as `json_text` does."""
     return b"data: %b\n\n" % json_text(payload)
 
 
 def json_text(payload: Any) -> bytes:
-    """Compact JSON in UTF-8 on one line; raises ValueError for what is nested too deep.
-
-    Half a surrogate pair, which upstreams send where their tokens cut a character in two, stays the
-    escape that it was: clients put the halves together.
-    """
+    """Return compact JSON in UTF-8 on one line. Raises ValueError if `payload` is nested too deep."""
     try:
         return msgspec.json.encode(payload)
     except UnicodeEncodeError:
+        # Upstreams send half a surrogate pair if their tokens cut a character in two. It stays an escape, and
+        # clients join the halves.
         return json.dumps(payload, separators=(",", ":")).encode()
     except RecursionError:
         raise ValueError("nested too deep") from None
 
 
 def complete_envelope(payload: Object, defaults: EnvelopeDefaults, object_name: str, id_prefix: str) -> Object:
-    """The envelope of the answer `payload`, complete: what SDKs require is filled in by `defaults`."""
+    """Return the envelope of `payload`. `defaults` fills in the members that SDKs require."""
     created = payload.get("created")
+    # bool is a subclass of int; 1e15 keeps int() from a float such as 1e400
     is_time = isinstance(created, int | float) and not isinstance(created, bool) and abs(created) < 1e15
-    told = {name: payload[name] for name in ENVELOPE[4:] if name in payload}
+    optional = {name: payload[name] for name in ENVELOPE[4:] if name in payload}
     return {
         "id": text_of_id(payload.get("id")) or defaults.new_id(id_prefix),
         "object": object_name,
         "created": int(created) if is_time and created else defaults.created_s,
         "model": payload["model"] if isinstance(payload.get("model"), str) and payload["model"] else defaults.model,
-        **told,
+        **optional,
     }
 
 
+def empty_choice(index: int, *, is_text: bool) -> dict[str, Any]:
+    """Return a choice of a chunk without output. `is_text` selects the form of `/v1/completions`."""
+    payload: dict[str, Any] = {"text": "", "logprobs": None} if is_text else {"delta": {"content": ""}}
+    return {"index": index, **payload, "finish_reason": None}
+
+
+# --- read a chunk ---------------------------------------------------------------------------------
+
+
 def text_of_id(value: Any) -> str:
-    """An id as text; "" for what is none. Some upstreams count with numbers."""
+    """Return an id as text, "" if `value` is not an id. Some upstreams send numbers."""
     if type(value) is int:
         return str(value)
     return value if isinstance(value, str) else ""
 
 
 def unwrap(payload: Object) -> Object:
-    """The chunk or completion inside `{"code": 0, "data": {…}}`, the form of corporate gateways; `payload`
-    itself where there is none."""
+    """Return the chunk or completion inside `{"code": 0, "data": {…}}`, else `payload` itself.
+
+    Corporate gateways wrap their replies in this form.
+    """
     if not payload.get("choices"):
         inside = payload.get("data")
         if isinstance(inside, dict) and "choices" in inside:
@@ -87,98 +101,100 @@ def unwrap(payload: Object) -> Object:
     return payload
 
 
+def is_chunk(payload: Object) -> bool:
+    """Return whether `payload` is a chunk, with or without choices."""
+    name = payload.get("object")
+    is_named = isinstance(name, str) and name.startswith((CHAT, LEGACY))
+    return is_named or "choices" in payload or isinstance(payload.get("usage"), dict)
+
+
 def error_of(choices: Any) -> Any:
-    """The error in the choices of a chunk, where OpenRouter puts a provider's; None where one of them has none."""
+    """Return the error inside the choices of a chunk, None unless every choice has one.
+
+    OpenRouter reports the error of a provider there.
+    """
     if not isinstance(choices, list) or not choices:
         return None
     first = choices[0]
-    if not isinstance(first, dict) or not first.get("error"):  # nearly always
+    if not isinstance(first, dict) or not first.get("error"):  # the usual case, before the loop
         return None
     if not all(isinstance(choice, dict) and choice.get("error") for choice in choices):
         return None
     return first["error"]
 
 
-MOST_PIECES = 1024
-SMALLEST_PIECES_BYTES = 2 * MOST_PIECES
-"""A text of fewer bytes cannot hold more."""
+MAX_ENTRIES = 1024
+MAX_ENTRIES_MIN_BYTES = 2 * MAX_ENTRIES
+"""A smaller text cannot hold more than MAX_ENTRIES entries."""
 
 
 def has_too_many_entries(choices: Any) -> bool:
-    """Whether choices and their tool calls are more than MOST_PIECES: each takes up to 40 µs to relay."""
+    """Return whether choices and their tool calls are more than MAX_ENTRIES: each takes up to 40 µs to relay."""
     if not isinstance(choices, list):
         return False
-    pieces = len(choices)
-    if pieces > MOST_PIECES:
+    count = len(choices)
+    if count > MAX_ENTRIES:
         return True
     for choice in choices:
         for name in ("delta", "message"):
             payload = choice.get(name) if isinstance(choice, dict) else None
             calls = payload.get("tool_calls") if isinstance(payload, dict) else None
-            pieces += len(calls) if isinstance(calls, list) else 0
-    return pieces > MOST_PIECES
+            count += len(calls) if isinstance(calls, list) else 0
+    return count > MAX_ENTRIES
 
 
 def finish_reason(choice: Object) -> str:
-    """Why a choice ends with this piece; "" where it does not: with null, an empty reason (Ollama, SGLang send
-    it), or what is no text."""
+    """Return the finish reason of a choice, "" if it has none.
+
+    Ollama and SGLang send an empty reason in chunks that do not end the choice.
+    """
     reason = choice.get("finish_reason")
     return reason if isinstance(reason, str) else ""
 
 
-def has_output(choice: Object) -> bool:
-    """Whether a piece of a choice says something, be it that the choice is finished: a role alone does not.
-
-    Nor does a number: it is no text, and one too large for a float (`1e400`) would be null in what is written anew.
-    """
-    if finish_reason(choice) or _is_said(choice.get("text")):
-        return True
-    return _has_said(choice.get("delta") or choice.get("message"), _ROLE)
-
-
-_SAID = (str, list, dict)
-"""A tuple, because `str | list | dict` makes a new object each time."""
-
-
-def _is_said(value: Any) -> bool:
-    return bool(value) and isinstance(value, _SAID)
-
-
 _ROLE = frozenset({"role"})
-THOUGHTS = frozenset({"role", "reasoning_content", "reasoning", "reasoning_details"})
-"""The members of a delta that are no content: a choice that has nothing else has not answered yet."""
+REASONING_MEMBERS = frozenset({"role", "reasoning_content", "reasoning", "reasoning_details"})
+"""The members of a delta that are not content: a choice with only these has not answered yet."""
+
+# A tuple, because `str | list | dict` makes a new object each time. Numbers are not output: one that is too large for
+# a float (`1e400`) would be null after the chunk is written again.
+_OUTPUT_TYPES = (str, list, dict)
+
+
+def has_output(choice: Object) -> bool:
+    """Return whether a choice has any output or a finish reason. A role alone does not count."""
+    if finish_reason(choice) or _is_output(choice.get("text")):
+        return True
+    return _has_output_beyond(_ROLE, choice.get("delta") or choice.get("message"))
 
 
 def has_content(choice: Object) -> bool:
-    """Whether a piece of a choice holds content, a refusal, audio or a call: thoughts alone are no answer."""
-    if _is_said(choice.get("text")):
+    """Return whether a choice has content, a refusal, audio or a tool call. Reasoning alone does not count."""
+    if _is_output(choice.get("text")):
         return True
-    return _has_said(choice.get("delta") or choice.get("message"), THOUGHTS)
+    return _has_output_beyond(REASONING_MEMBERS, choice.get("delta") or choice.get("message"))
 
 
-def _has_said(piece: Any, but: Container[str]) -> bool:
-    """Whether a delta or a message says something in a member other than those of `but`."""
-    if isinstance(piece, dict):
-        for name, value in piece.items():
-            if value and name not in but and isinstance(value, _SAID):
+def _is_output(value: Any) -> bool:
+    return bool(value) and isinstance(value, _OUTPUT_TYPES)
+
+
+def _has_output_beyond(excluded: Container[str], message: Any) -> bool:
+    """Return whether a delta or a message has output in a member other than `excluded`."""
+    if isinstance(message, dict):
+        for name, value in message.items():
+            if value and name not in excluded and isinstance(value, _OUTPUT_TYPES):
                 return True
     return False
 
 
-def is_chunk(payload: Object) -> bool:
-    """Whether this is a chunk, choices or not."""
-    name = payload.get("object")
-    is_named = isinstance(name, str) and name.startswith((CHAT, LEGACY))
-    return is_named or "choices" in payload or isinstance(payload.get("usage"), dict)
+# --- the errors that end a stream -----------------------------------------------------------------
+#
+# RAGFlow searches an error for words and numbers such as "server" and "503", and repeats the whole answer with all
+# tool calls if it finds one (see REPLAYED in operations/error_objects.py). These messages contain none of them, and
+# no figures.
 
-
-def empty_choice(index: int, *, is_text: bool) -> dict[str, Any]:
-    """A choice of a chunk that says nothing; `is_text`: in a stream of `/v1/completions`."""
-    payload: dict[str, Any] = {"text": "", "logprobs": None} if is_text else {"delta": {"content": ""}}
-    return {"index": index, **payload, "finish_reason": None}
-
-
-UNREADABLE = UpstreamErrorBody("The upstream sent an error event without a text.")
+UNREADABLE = UpstreamErrorBody("The upstream sent an error event without a message.")
 
 
 def stream_closed(upstream: str) -> GatepassError:
@@ -190,15 +206,13 @@ def stream_empty(upstream: str) -> GatepassError:
 
 
 def event_too_large(upstream: str) -> GatepassError:
-    """Without the figure: its digits may read like a status."""
     return UpstreamInvalid(
         "The upstream sent an event that is larger than limits.event_bytes, or that has too many lines.",
         upstream=upstream,
     )
 
 
-def idle(upstream: str) -> GatepassError:
-    """Without the figure, as `event_too_large`."""
+def too_many_comments(upstream: str) -> GatepassError:
     return UpstreamInvalid(
         "The upstream sent more comments and blank lines than limits.event_bytes, and no event.", upstream=upstream
     )
@@ -214,14 +228,14 @@ def event_not_json(upstream: str) -> GatepassError:
     return UpstreamInvalid("The upstream sent an event that is not JSON.", upstream=upstream)
 
 
-def strange(upstream: str) -> GatepassError:
+def completion_in_stream(upstream: str) -> GatepassError:
     return UpstreamInvalid(
-        "The upstream put a whole completion into its stream, in place of the pieces of one.", upstream=upstream
+        "The upstream sent a whole completion inside its stream instead of chunks.", upstream=upstream
     )
 
 
 def upstream_error_event(upstream: str, error_body: UpstreamErrorBody) -> GatepassError:
-    """The upstream's own error, in its own words."""
+    """Return the upstream's own error with its own message."""
     return UpstreamErrorReply(
         error_body.message,
         upstream=upstream,

@@ -7,7 +7,7 @@ from typing import Any
 
 from gatepass.errors import GatepassError
 from gatepass.sse import chunk
-from gatepass.sse.chunk import SMALLEST_PIECES_BYTES, error_of, finish_reason, has_output, has_too_many_entries, unwrap
+from gatepass.sse.chunk import MAX_ENTRIES_MIN_BYTES, error_of, finish_reason, has_output, has_too_many_entries, unwrap
 from gatepass.sse.event import (
     DONE,
     Event,
@@ -307,7 +307,7 @@ class EventStream:
             self._events_before, self._idle_bytes = self.events, 0
         self._idle_bytes += len(block)
         if self._idle_bytes > self._event_limit_bytes:
-            self._fail(chunk.idle(self._upstream))
+            self._fail(chunk.too_many_comments(self._upstream))
         return self._is_over
 
     def _judge_without_data(self, block: bytes, event: Event) -> bytes:
@@ -368,11 +368,11 @@ class EventStream:
         choices = fields.get("choices")
         if not isinstance(choices, list):
             choices = None
-        elif len(block) > SMALLEST_PIECES_BYTES and has_too_many_entries(choices):
+        elif len(block) > MAX_ENTRIES_MIN_BYTES and has_too_many_entries(choices):
             self._fail(chunk.too_many_choices(self._upstream))
             return b""
         elif choices and self._repair is None and self._progress.is_strange(choices):
-            self._fail(chunk.strange(self._upstream))
+            self._fail(chunk.completion_in_stream(self._upstream))
             return b""
         if self._last_types and isinstance(kind := fields.get("type"), str) and kind in self._last_types:
             self.done = self._is_over = True

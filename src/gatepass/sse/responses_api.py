@@ -17,7 +17,7 @@ from typing import Any
 
 from gatepass.errors import GatepassError, UpstreamInvalid
 from gatepass.sse import chunk
-from gatepass.sse.chunk import MOST_PIECES, EnvelopeDefaults, Object, json_text, text_of_id
+from gatepass.sse.chunk import MAX_ENTRIES, EnvelopeDefaults, Object, json_text, text_of_id
 from gatepass.sse.event import parse_event, read_json, split_events
 from gatepass.types import UpstreamErrorBody
 
@@ -305,7 +305,7 @@ def synthesise_response(document: Object, defaults: EnvelopeDefaults) -> Iterato
 
     What strict clients require and `document` lacks is filled in. There is no `[DONE]`: the API has none. One that
     calls itself unfinished, without `background`, is completed if it has output: SDKs wait for a last event. Raises
-    `Unfinished` if it has none, ValueError for what is nested too deep to be written or has more than MOST_PIECES.
+    `Unfinished` if it has none, ValueError for what is nested too deep to be written or has more than MAX_ENTRIES.
     """
     for number, payload in enumerate(events(document, defaults)):
         yield b"event: %b\ndata: %b\n\n" % (payload["type"].encode(), json_text({**payload, "sequence_number": number}))
@@ -313,7 +313,7 @@ def synthesise_response(document: Object, defaults: EnvelopeDefaults) -> Iterato
 
 def events(document: Object, defaults: EnvelopeDefaults) -> Iterator[Object]:
     """The events of that stream without their numbers."""
-    if _size(document) > MOST_PIECES:
+    if _size(document) > MAX_ENTRIES:
         raise ValueError("too many items, parts and annotations")
     response = response_of(document, defaults)
     status = response["status"]

@@ -1,8 +1,8 @@
-"""Which tool call each piece belongs to: upstreams leave out the index, the id, or repeat them.
+"""Assign the tool deltas of a stream to tool calls, although upstreams leave out or repeat the index and the id.
 
-Gemini's OpenAI endpoint leaves out `index` (openai/openai-python#2806), others send index 0 with every
-call, an id or a name with every piece, or an id that changes from piece to piece. Clients then crash,
-merge the calls or lose them all.
+Gemini's OpenAI endpoint leaves out `index` (openai/openai-python#2806). Other upstreams send index 0 with every call,
+or an id or a name with every delta, or an id that changes from delta to delta. Clients then crash, merge the calls or
+lose all of them.
 """
 
 from __future__ import annotations
@@ -16,34 +16,19 @@ import msgspec
 from gatepass.sse.chunk import Object, text_of_id
 
 MAX_CALLS = 1024
-"""What comes beyond belongs to the last one: an upstream that opens calls for ever costs no memory."""
+"""Deltas of further calls belong to the last call, so that memory stays bounded."""
 
 KEY_CHARS = 256
-"""So much of an id tells it from others; relays put whole signatures behind it."""
-
-
-_VALUE = msgspec.json.Decoder(msgspec.Raw)
-_HALF_PAIR = re.compile(rb"(?<!\\)((?:\\\\)*+)\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
-"""An escape of half a surrogate pair, which msgspec takes for no JSON."""
-
-
-def is_complete_json(arguments: str) -> bool:
-    """Whether the arguments of a call are JSON to their end: a cut call has none, or the beginning of some.
-
-    Nothing of them is built: 1 MiB of small lists would take 90 ms.
-    """
-    text = arguments.encode("utf-8", "replace")
-    try:
-        _VALUE.decode(_HALF_PAIR.sub(rb"\1", text) if b"\\ud" in text or b"\\uD" in text else text)
-    except (ValueError, RecursionError):
-        return False
-    return True
+"""Calls are compared by this many characters of an id, because relays append whole signatures to it."""
 
 
 @dataclass(slots=True)
 class ToolCall:
-    """One call of a choice. `number` counts from 0 in the order of appearance; `id` is "" where none was
-    given, or only one that an earlier call has too; `name` likewise, or as much of it as tells it from others."""
+    """One tool call of a choice.
+
+    `number` counts from 0 in the order of appearance. `id` is "" if the upstream sent none, or only the id of an
+    earlier call. `name` is cut to KEY_CHARS, and "" if the upstream sent none.
+    """
 
     number: int
     id: str
@@ -51,7 +36,7 @@ class ToolCall:
 
 
 class ToolCallDelta(NamedTuple):
-    """One entry of a `tool_calls` delta, and the call that it is of; `opens`: it is the first one."""
+    """One entry of a `tool_calls` delta with its call. `is_first`: it is the first entry of the call."""
 
     entry: Object
     call: ToolCall
@@ -59,7 +44,7 @@ class ToolCallDelta(NamedTuple):
 
 
 class ToolCallTracker:
-    """The calls of one choice."""
+    """The tool calls of one choice."""
 
     __slots__ = ("_all", "_by_id", "_by_index")
 
@@ -72,24 +57,26 @@ class ToolCallTracker:
         return len(self._all)
 
     def assign(self, entries: list[Any]) -> list[ToolCallDelta]:
-        """The entries of one delta, each with its call; what is no object is left out."""
-        pieces: list[ToolCallDelta] = []
+        """Return the entries of one delta, each with its call. Entries that are not objects are left out."""
+        deltas: list[ToolCallDelta] = []
         for payload in entries:
             if isinstance(payload, dict):
-                pieces.append(self._piece(payload, pieces))
-        return pieces
+                deltas.append(self._assign_one(payload, deltas))
+        return deltas
 
-    def _piece(self, payload: Object, before: list[ToolCallDelta]) -> ToolCallDelta:
+    def _assign_one(self, payload: Object, before: list[ToolCallDelta]) -> ToolCallDelta:
         index, identity = payload.get("index"), payload.get("id")
         if type(index) is not int or index < 0:
             index = None
         elif not identity and (call := self._by_index.get(index)) is not None and call.name and not _name(payload):
-            return ToolCallDelta(payload, call, is_first=False)  # what a flawless stream has most of
+            return ToolCallDelta(payload, call, is_first=False)  # fast path: most deltas of a correct stream
         if type(identity) is not str:
             identity = text_of_id(identity)
-        name, has_arguments = _name(payload), _has_arguments(payload)
-        call = self._known(index, identity, name, has_arguments=has_arguments)
-        is_second = index is None and not identity and name != "" and any(piece.call is call for piece in before)
+        name, inner = _name(payload), _inner(payload)
+        has_arguments = bool(inner.get("arguments") or inner.get("input"))
+        call = self._find(index, identity, name, has_arguments=has_arguments)
+        # Two named entries of one delta without index and id are two calls
+        is_second = index is None and not identity and name != "" and any(delta.call is call for delta in before)
         if len(self._all) >= MAX_CALLS:
             call = call or self._all[-1]
         elif call is None or is_second:
@@ -102,23 +89,21 @@ class ToolCallTracker:
         call.name = call.name or name
         return ToolCallDelta(payload, call, is_first=False)
 
-    def _known(self, index: int | None, identity: str, name: str, *, has_arguments: bool) -> ToolCall | None:
-        """The call that a piece continues, None for the first of a new one.
-
-        An id tells more than an index, but two openers with one id and indices of their own are two
-        calls. A new id at an old index opens a call if a name comes with it or nothing at all; with
-        bare arguments it is the old call, whose id changes from piece to piece. Without an id another
-        name opens a call: a repetition would repeat the name.
-        """
+    def _find(self, index: int | None, identity: str, name: str, *, has_arguments: bool) -> ToolCall | None:
+        """Return the call that an entry continues, None if the entry opens a call."""
         if (same := self._by_id.get(identity[:KEY_CHARS])) is not None:
+            # An id counts more than an index, but two named entries with one id and different indices are two calls
             return None if name and index is not None and index not in self._by_index else same
         last = self._all[-1] if self._all else None
         at = last if index is None else self._by_index.get(index)
         if at is None:
             return None
         if not identity:
+            # A different name opens a call; a repetition would repeat the name
             return None if name and at.name and name != at.name else at
         if at.id:
+            # A new id at a known index opens a call, unless bare arguments come with it: then the id of the known
+            # call changes from delta to delta
             return at if has_arguments and not name else None
         return None if at.name and name else at
 
@@ -134,16 +119,11 @@ class ToolCallTracker:
 
 
 def _name(payload: Object) -> str:
-    """The name that a piece gives its call, "" for none; "?" for what is no text."""
+    """Return the name in an entry: "" if it has none, "?" if the name is not text."""
     name = _inner(payload).get("name")
     if isinstance(name, str):
         return name[:KEY_CHARS]
     return "?" if name else ""
-
-
-def _has_arguments(payload: Object) -> bool:
-    inner = _inner(payload)
-    return bool(inner.get("arguments") or inner.get("input"))
 
 
 def _inner(payload: Object) -> Object:
@@ -151,3 +131,18 @@ def _inner(payload: Object) -> Object:
     if not isinstance(inner, dict):
         inner = payload.get("custom")
     return inner if isinstance(inner, dict) else {}
+
+
+_VALUE = msgspec.json.Decoder(msgspec.Raw)  # builds no values: 1 MiB of small lists would take 90 ms
+_HALF_PAIR = re.compile(rb"(?<!\\)((?:\\\\)*+)\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+"""An escape of half a surrogate pair, which msgspec rejects."""
+
+
+def is_complete_json(arguments: str) -> bool:
+    """Return whether the arguments of a call are complete JSON. A call that was cut has an incomplete text or none."""
+    text = arguments.encode("utf-8", "replace")
+    try:
+        _VALUE.decode(_HALF_PAIR.sub(rb"\1", text) if b"\\ud" in text or b"\\uD" in text else text)
+    except (ValueError, RecursionError):
+        return False
+    return True

@@ -35,7 +35,7 @@ from gatepass.sse.choice_repair import (
 from gatepass.sse.chunk import (
     CHAT,
     LEGACY,
-    MOST_PIECES,
+    MAX_ENTRIES,
     EnvelopeDefaults,
     Object,
     complete_envelope,
@@ -298,7 +298,7 @@ class _Mending:
         start = text.start if type(text) is ScannedBody else len(text) - len(text.lstrip())
         top = Fields.at(walk, start)
         choices = [] if top is None else top.objects("choices")
-        if top is None or not 0 < len(choices) <= MOST_PIECES:
+        if top is None or not 0 < len(choices) <= MAX_ENTRIES:
             return
         is_text = "text" in choices[0] and "message" not in choices[0]
         for place, choice in enumerate(choices):
@@ -327,7 +327,7 @@ class _Mending:
             message.put("role", "assistant")
             self._note(ROLE)
         calls, function = calls_of(message), function_of(message)
-        if len(calls) > MOST_PIECES:
+        if len(calls) > MAX_ENTRIES:
             raise ValueError("too many tool calls")
         yield from message.edits()
         yield from call_edits(calls, self._origin, self._note)

@@ -366,7 +366,7 @@ def test_error_of_the_upstreams_own_ends_the_stream_and_is_left_to_the_caller_to
         (data({**chunk({"content": ""}), "object": "error", "message": "with choices"}), "with choices"),
         (b"event: error\n" + data({"message": "by name"}), "by name"),
         (b"event: error\ndata: a plain tok-secret\n\n", "a plain •••"),
-        (b"event: error\n" + data(["odd"]), "The upstream sent an error event without a text."),
+        (b"event: error\n" + data(["odd"]), "The upstream sent an error event without a message."),
     ],
 )
 def test_error_in_a_foreign_shape_is_left_to_the_caller_to_tell(event, message):

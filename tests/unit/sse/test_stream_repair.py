@@ -15,7 +15,7 @@ from tests.unit.sse.documents import clean_streams, events, fed, meaning, origin
 from tests.unit.sse.peer import helper_reads
 from tests.unit.sse.repair_streams import new_repair, said
 from tests.unit.sse.streams import DONE, LIMIT_BYTES, REALISTIC, chunk, code, data, read_error, text
-from tests.unit.sse.test_defects import MISREAD, OTHERS, SAMPLE, named, read_by_helper
+from tests.unit.sse.test_repair_defects import MISREAD, OTHERS, SAMPLE, named, read_by_helper
 
 CLEAN = b"".join(events(SAMPLE))
 WHOLE = {

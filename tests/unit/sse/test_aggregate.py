@@ -435,7 +435,7 @@ def test_error_is_found_in_every_shape(frame):
     [
         (b'event: error\ndata: {"message": "boom"}\n\n', "boom"),
         (b"event: error\ndata: boom\n\n", "boom"),
-        (b"event: error\ndata: 7\n\n", "The upstream sent an error event without a text."),
+        (b"event: error\ndata: 7\n\n", "The upstream sent an error event without a message."),
     ],
 )
 def test_event_named_error_is_one(block, message):
@@ -557,7 +557,7 @@ def test_a_text_choice_that_says_nothing_is_no_answer():
 def test_the_error_in_a_choice_is_the_upstreams():
     """As OpenRouter tells that a provider failed."""
     choice = {"index": 0, "delta": {"content": ""}, "finish_reason": "error"}
-    for error, said in (({"message": "Provider down"}, "Provider down"), ({}, None), (True, "without a text")):
+    for error, said in (({"message": "Provider down"}, "Provider down"), ({}, None), (True, "without a message")):
         blocks = (text("a"), data({"choices": [{**choice, "error": error}]}), DONE)
         if said is None:
             assert aggregated(*blocks)["choices"][0]["finish_reason"] == "error"
