@@ -56,13 +56,13 @@ async def test_what_was_learned_is_listed_with_its_evidence():
         Scripted(answer=no_stream) as upstream,
         gateway(upstream=upstream.url, clock=clock, models=MODELS) as gate,
     ):
-        assert (await page(gate)).json() == {"lessons": []}
+        assert (await page(gate)).json() == {"rules": []}
         await learn(gate)
         await clock.advance(90)
         await learn(gate)
         answer = await page(gate)
     assert answer.json() == {
-        "lessons": [
+        "rules": [
             {
                 "upstream": "chat",
                 "model": "o3-mini",
@@ -92,8 +92,8 @@ async def test_a_key_sees_only_the_lessons_of_models_that_it_may_use():
         own = await page(gate, authorization=f"Bearer {KEY}")
         others = await page(gate, authorization=f"Bearer {KEY}-2")
         pins = await page(gate, "/learned?as=config", authorization=f"Bearer {KEY}-2")
-    assert [row["model"] for row in own.json()["lessons"]] == ["o3-mini"]
-    assert others.json() == {"lessons": []}
+    assert [row["model"] for row in own.json()["rules"]] == ["o3-mini"]
+    assert others.json() == {"rules": []}
     assert pins.body.decode() == "# Nothing has been learned.\n"
 
 
@@ -242,7 +242,7 @@ async def test_what_is_no_gatepass_is_told():
     answers: list[Dialogue] = [
         [Send(reply({"detail": "Not Found"}, 404))],
         [Send(reply(b"<html>", content_type="text/html"))],
-        [Send(reply({"lessons": [3]}))],
+        [Send(reply({"rules": [3]}))],
         [Send(b"rubbish\r\n\r\n")],
     ]
     async with Scripted(*answers) as other:
@@ -267,7 +267,7 @@ async def test_what_each_worker_learned_is_listed_together(tmp_path):
             port = await running.port
             for _ in range(21):
                 assert (await ask_port(port, body=json.dumps(STREAMED).encode())).status == 200
-            (row,) = (await ask_port(port, "/learned", None)).json()["lessons"]
+            (row,) = (await ask_port(port, "/learned", None)).json()["rules"]
             file = tmp_path / "asking.json"
             file.write_text(json.dumps({"server": {"port": port}}))
             shown = await called("--config", str(file), "--json")

@@ -163,7 +163,7 @@ def _fetched(place: LearnedPage, page: str) -> tuple[int, bytes]:
 
 def _lessons(place: LearnedPage, page: str) -> list[dict[str, Any]]:
     try:
-        lessons = json.loads(page)["lessons"]
+        lessons = json.loads(page)["rules"]
         if all(isinstance(row, dict) for row in lessons):
             return list(lessons)
     except (ValueError, LookupError, TypeError):

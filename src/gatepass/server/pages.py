@@ -98,7 +98,7 @@ def ops_routes(current: Callable[[], AppState], base_path: str, peers: Peers | N
         rows = visible(known, caller, state.routes, state.config)
         if request.query_params.get("as") == "config":
             return Response(pinned(rows, state.config, caller), media_type="application/yaml")
-        return JSONResponse({"lessons": shown(rows, state.clock.wall())})
+        return JSONResponse({"rules": shown(rows, state.clock.wall())})
 
     endpoints = dict(zip(PATHS, (healthz, readyz, metrics, status, learned), strict=True))
     prefixes = dict.fromkeys(("", base_path))
