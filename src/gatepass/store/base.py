@@ -1,8 +1,7 @@
-"""What processes share, as everybody sees it who uses it: names, bytes with an end, counters, leases.
+"""The contract of a store, which holds the state that processes share, and two clients of it.
 
-What the store said last of the names that somebody follows.
-
-A lease that is held for as long as the work takes, and not much longer if its holder dies.
+A store holds named values that expire, counters and leases. `StoreCache` reads the names that other code follows in
+the background. `Lease` keeps one lease while a block of code runs.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from gatepass.clock import Clock, sleep
 
 
 class StoreUnavailable(Exception):
-    """The store did not do what it was asked, or not in time: go on without it. The text holds no secret."""
+    """The store failed or did not reply in time. The caller goes on without it. The text holds no secret."""
 
 
 class StoreScope(IntEnum):
-    """How far a store goes."""
+    """Which processes share a store: this one only, those of one machine, or those of several machines."""
 
     PROCESS = 0
     MACHINE = 1
@@ -32,11 +31,11 @@ class StoreScope(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class StoreReading:
-    """What a store held at one moment. `values` has no member for what is not there.
+    """The values that a store held at one moment. `values` has no entry for an absent name.
 
-    Moments are told by the store's own clock, which all who share it see alike, whatever their own
-    clocks say. `at_s` is the moment of the reading; by `Clock.now` of this process it lies between
-    `asked_s` and `answered_s`.
+    `at_s` is the moment of the reading by the store's clock. All processes that share the store see that clock alike,
+    although their own clocks differ. By `Clock.now` of this process the reading happened between `asked_s` and
+    `answered_s`.
     """
 
     values: Mapping[str, bytes]
@@ -45,59 +44,66 @@ class StoreReading:
     answered_s: float
 
     def here_s(self, moment_s: float) -> float:
-        """When `moment_s` of the store was by `Clock.now` of this process: never later than it really was."""
+        """Convert `moment_s` from the store's clock to `Clock.now` of this process; the result is never too late."""
         return self.asked_s - (self.at_s - moment_s)
 
     def there_s(self, now: float) -> float:
-        """The store's moment when `Clock.now` of this process was `now`: never later than it really was."""
+        """Convert `now` from `Clock.now` of this process to the store's clock; the result is never too late."""
         return self.at_s - (self.answered_s - now)
 
 
 class Store(Protocol):
-    """Everything raises StoreUnavailable. A name, `kind/rest`, stands for a value, a counter or a lease."""
+    """State shared by processes. A name has the form `kind/rest` and holds a value, a counter or a lease.
+
+    Every method raises StoreUnavailable.
+    """
 
     @property
-    def scope(self) -> StoreScope: ...
+    def scope(self) -> StoreScope:
+        """Which processes share this store."""
+        ...
 
     async def get(self, names: Collection[str]) -> StoreReading:
-        """What is there of `names`, and the store's moment."""
+        """Return the values of `names` that exist, and the store's time."""
         ...
 
     async def put(self, name: str, value: bytes, ttl_s: float) -> None:
-        """Keep `value` under `name` for `ttl_s`, instead of what was there."""
+        """Set the value of `name`, and let it expire after `ttl_s`."""
         ...
 
     async def drop(self, name: str) -> None:
-        """Forget the value or the counter `name`."""
+        """Delete the value or the counter `name`."""
         ...
 
     async def count(self, name: str, ttl_s: float) -> int:
-        """Add one to the counter `name`, which begins with 0 and is forgotten `ttl_s` after that; its value then."""
+        """Add one to the counter `name` and return it. A new counter starts at 0 and expires after `ttl_s`."""
         ...
 
     async def lease(self, name: str, owner: str, ttl_s: float) -> bool:
-        """Take the lease `name`, or prolong it where `owner` holds it: for `ttl_s` nobody else can.
+        """Take the lease `name` for `ttl_s`, or renew it if `owner` holds it.
 
-        False where somebody else holds it. Who dies holds it until its end.
+        Return False if another owner holds it. The lease of an owner that died ends after its `ttl_s`.
         """
         ...
 
     async def release(self, name: str, owner: str) -> None:
-        """Give the lease `name` back; nothing happens where `owner` does not hold it."""
+        """Free the lease `name` if `owner` holds it."""
         ...
 
-    async def aclose(self) -> None: ...
+    async def aclose(self) -> None:
+        """Close all connections to the store."""
+        ...
 
 
 SYNC_S = 0.5
-"""How old the news of another process may be. One small request for all names together."""
+"""Maximum age of the values in a StoreCache. One small request reads all names together."""
 
 OnChange = Callable[[bytes, StoreReading], None]
-"""Told of each new value, with the reading that brought it; on the event loop, so it neither waits nor raises."""
+"""Receives each new value and the reading that brought it. It runs on the event loop: it must not block or raise."""
 
 
 class StoreCache:
-    """Follows names in the background, so that who wants to know asks no store: it is told."""
+    """Follow names in the background and report their changes, so that no request has to read the store."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
@@ -107,24 +113,25 @@ class StoreCache:
         self._tasks = Tasks()
 
     def start(self) -> None:
-        """Begin to read, every SYNC_S; wants a running loop."""
-        self._tasks.spawn(self._sync(), "snapshot of the store")
+        """Start the task that reads the store every SYNC_S. Requires a running event loop."""
+        self._tasks.spawn(self._sync(), "store cache")
 
     async def aclose(self) -> None:
         await self._tasks.aclose()
 
     def follow(self, name: str, on_change: OnChange) -> Callable[[], None]:
-        """Have `on_change` told of what is there under `name` and of what comes; the result ends that."""
+        """Call `on_change` with the value of `name` and with each later one; return a function that ends this."""
         self._followed.setdefault(name, []).append(on_change)
-        self._seen.pop(name, None)
-        return lambda: self._leave(name, on_change)
+        self._seen.pop(name, None)  # the next reading reports the value to the new follower too
 
-    def _leave(self, name: str, on_change: OnChange) -> None:
-        followers = self._followed[name]
-        followers.remove(on_change)
-        if not followers:
-            del self._followed[name]
-            self._seen.pop(name, None)
+        def unfollow() -> None:
+            followers = self._followed[name]
+            followers.remove(on_change)
+            if not followers:
+                del self._followed[name]
+                self._seen.pop(name, None)
+
+        return unfollow
 
     async def _sync(self) -> None:
         while True:
@@ -133,18 +140,18 @@ class StoreCache:
                 try:
                     reading = await self._store.get(tuple(self._followed))
                 except StoreUnavailable:
-                    continue
-                news = {name: value for name, value in reading.values.items() if value != self._seen.get(name)}
-                for name, value in news.items():
-                    for on_change in tuple(self._followed.get(name, ())):
+                    continue  # GuardedStore logs it
+                changed = {name: value for name, value in reading.values.items() if value != self._seen.get(name)}
+                for name, value in changed.items():
+                    for on_change in tuple(self._followed.get(name, ())):  # a follower may unfollow
                         self._seen[name] = value
                         on_change(value, reading)
 
 
 LEASE_S = 2.0
-"""How long the others wait for a holder that has died."""
+"""How long the other processes wait for an owner that died."""
 RENEWALS = 4
-"""It is prolonged this often within its length: one or two renewals may fail."""
+"""A lease is renewed this often within its length, so that one or two renewals may fail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,18 +165,18 @@ class Lease:
     ttl_s: float = LEASE_S
 
     async def take(self) -> bool:
-        """Take or keep the lease; return False if another owner holds it."""
+        """Take or renew the lease; return False if another owner holds it."""
         return await self.store.lease(self.name, self.owner, self.ttl_s)
 
     async def give_back(self) -> None:
-        """Free it now; while the store is unavailable it ends by itself."""
+        """Free the lease now. If the store is unavailable, the lease expires by itself."""
         with suppress(StoreUnavailable):
             await self.store.release(self.name, self.owner)
 
     @asynccontextmanager
     async def held(self, most_s: float = math.inf) -> AsyncIterator[bool]:
-        """Yield whether the lease was free; then hold it until the block ends, and prolong it for `most_s` at most."""
-        is_ours = True  # a request of the store that is cut short may have been received
+        """Yield whether the lease was free; hold it until the block ends, and renew it for `most_s` at most."""
+        is_ours = True  # the store may have received a request that was cancelled
         try:
             if not (is_ours := await self.take()):
                 yield False
@@ -182,15 +189,15 @@ class Lease:
 
     @asynccontextmanager
     async def prolonged(self, most_s: float = math.inf) -> AsyncIterator[None]:
-        """Keep what `take` gave while the block runs, but do not prolong it after `most_s`."""
+        """Renew a lease that was taken while the block runs, but not after `most_s`."""
         tasks = Tasks()
-        tasks.spawn(self._prolong(self.clock.now() + most_s), f"lease of {self.name}")
+        tasks.spawn(self._renew(self.clock.now() + most_s), f"lease of {self.name}")
         try:
             yield
         finally:
             await tasks.aclose()
 
-    async def _prolong(self, until_s: float) -> None:
+    async def _renew(self, until_s: float) -> None:
         while self.clock.now() < until_s:
             await sleep(self.clock, self.ttl_s / RENEWALS)
             with suppress(StoreUnavailable):

@@ -1,4 +1,4 @@
-"""Which store a process uses, and how long anybody waits for it."""
+"""Open the store of a configuration, and bound the time that each request to it takes."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ LOG = logging.getLogger("gatepass.store")
 T = TypeVar("T")
 
 REST_S = 1.0
-"""How long a store that failed is not asked."""
+"""After a failure no request goes to the store for this long."""
 
 
 class GuardedStore:
-    """`store`, with at most `bound_s` for each request of it; while it rests, StoreUnavailable at once.
+    """Limit each request to `store` to `bound_s`, and fail at once for REST_S after a failure.
 
-    The log tells once that it is gone, and once that it is back.
+    The log reports once that the store is unavailable, and once that it is available again.
     """
 
     def __init__(self, store: Store, clock: Clock, bound_s: float) -> None:
@@ -42,27 +42,27 @@ class GuardedStore:
         return self._store.scope
 
     async def get(self, names: Collection[str]) -> StoreReading:
-        return await self._ask(lambda: self._store.get(names))
+        return await self._request(lambda: self._store.get(names))
 
     async def put(self, name: str, value: bytes, ttl_s: float) -> None:
-        await self._ask(lambda: self._store.put(name, value, ttl_s))
+        await self._request(lambda: self._store.put(name, value, ttl_s))
 
     async def drop(self, name: str) -> None:
-        await self._ask(lambda: self._store.drop(name))
+        await self._request(lambda: self._store.drop(name))
 
     async def count(self, name: str, ttl_s: float) -> int:
-        return await self._ask(lambda: self._store.count(name, ttl_s))
+        return await self._request(lambda: self._store.count(name, ttl_s))
 
     async def lease(self, name: str, owner: str, ttl_s: float) -> bool:
-        return await self._ask(lambda: self._store.lease(name, owner, ttl_s))
+        return await self._request(lambda: self._store.lease(name, owner, ttl_s))
 
     async def release(self, name: str, owner: str) -> None:
-        await self._ask(lambda: self._store.release(name, owner))
+        await self._request(lambda: self._store.release(name, owner))
 
     async def aclose(self) -> None:
         await self._within_bound(self._store.aclose)
 
-    async def _ask(self, work: Callable[[], Awaitable[T]]) -> T:
+    async def _request(self, work: Callable[[], Awaitable[T]]) -> T:
         if self._clock.now() < self._rests_until_s:
             raise StoreUnavailable(self._reason)
         try:
@@ -79,11 +79,11 @@ class GuardedStore:
         return result
 
     async def _within_bound(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Two timers, one after the other: when our own loop stood still, a reply may lie there unread,
-        and the second one leaves time to read it."""
         cancel_scope, timers = CancelScope(), list[Timer]()
         late = StoreUnavailable(f"no answer within {self._bound_s:g} s")
 
+        # Two timers in a row: if the event loop was blocked, the reply may have arrived and be unread
+        # when the first timer fires. The second timer leaves time to read it.
         def last_half() -> None:
             timers.append(self._clock.call_later(self._bound_s / 2, lambda: cancel_scope.cancel(late)))
 
@@ -97,23 +97,24 @@ class GuardedStore:
 
 
 FOLDER_S = 0.25
-"""For one request of the workers' store, which takes some 100 µs."""
+"""Time limit of one request to the workers' folder. A request takes about 100 µs."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerStore:
-    """The folder that a supervisor's workers share, and the key of its values; an empty key means in clear."""
+    """The folder that a supervisor's workers share, and the key that encrypts its values. Empty: no encryption."""
 
     folder: Path
     key: bytes = field(repr=False)
 
 
 def open_store(settings: StoreSettings | None, worker_store: WorkerStore | None, clock: Clock) -> Store:
-    """The configured store, else the one of the supervisor's workers, else memory of this process's own.
+    """Return the configured store, else the store of the supervisor's workers, else the memory of this process.
 
-    Asks nobody yet: a store that is down stops no start. Raises OSError where a file of TLS cannot be loaded.
+    It sends no request yet, so an unavailable store does not prevent the start. Raises OSError if a TLS file cannot
+    be loaded.
     """
-    # each branch imports what it needs: valkey costs 7 MiB, cryptography 6
+    # Each branch imports what it needs: valkey costs 7 MiB, cryptography 6 MiB.
     if settings is not None:
         from gatepass.store.encrypted import EncryptedStore
         from gatepass.store.valkey import ValkeyStore

@@ -1,7 +1,7 @@
-"""Encryption of shared state that others may be able to read: a Valkey server, a folder on a disk.
+"""Encrypt the values of a store that others may be able to read: a Valkey server, or a folder on a disk.
 
-Values are AES-256-GCM ciphertexts of the `cryptography` library (extra `crypto` or `valkey`), names are HMAC-SHA-256
-codes. Both keys come from one secret by HKDF (RFC 5869).
+Values are AES-256-GCM ciphertexts of the `cryptography` library (extra `crypto` or `valkey`). Names are HMAC-SHA-256
+codes. Both keys are derived from one secret by HKDF (RFC 5869).
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from gatepass.store.base import Store, StoreReading, StoreScope
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
-"""Random for each value. NIST SP 800-38D (8.3) allows 2**32 of them for one key; each token costs one."""
+"""Length of the random nonce of each value. NIST SP 800-38D (8.3) allows 2**32 per key; each token one."""
 NAME_CHARS = 32
 
 
 class EncryptedStore:
     """Wrap `store` so that it holds no value and no name in clear.
 
-    A value that does not decrypt is treated as absent: it was written with another key, changed, or moved to
-    another name.
+    A value that does not decrypt is treated as absent. It was written with another key, changed, or moved to another
+    name.
     """
 
     def __init__(self, store: Store, secret: bytes) -> None:

@@ -1,6 +1,6 @@
 """The store of the workers of one supervisor: a folder that only their user may enter.
 
-One file per name, replaced as a whole, so that readers need no lock; writers take turns.
+Each name has one file. A writer replaces the whole file, so readers need no lock. Writers share one lock.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from gatepass.clock import Clock, sleep
 from gatepass.store.base import StoreReading, StoreScope, StoreUnavailable
 
 FILE_MODE = 0o600
-TURN_S = 0.005
-"""Between two looks whether the lock is free; whoever holds it does so for microseconds, unless it was stopped."""
+LOCK_RETRY_S = 0.005
+"""Interval between two tries to take the lock. A writer holds it for microseconds, unless its process is stopped."""
 _VALUE, _COUNTER, _LEASE = "value-", "counter-", "lease-"
 
 
 @dataclass(frozen=True, slots=True)
 class FolderEntry:
-    """What one file holds: `until_s` on a line of its own, then the content."""
+    """The content of one file: a line with `until_s`, then the content."""
 
     until_s: float
     content: bytes
 
     @classmethod
     def of(cls, data: bytes) -> FolderEntry:
-        """What is no such file is one that is over."""
+        """Parse a file. A malformed file becomes an entry that has expired."""
         until, _, content = data.partition(b"\n")
         try:
             return cls(float(until), content)
@@ -44,7 +44,10 @@ class FolderEntry:
 
 
 class FolderStore:
-    """`folder` is there, mode 0700. `clock.now()` is the same in all processes of a machine, so it is this store's."""
+    """A Store in `folder`, which exists and has mode 0700.
+
+    `clock.now()` is the same in all processes of one machine, so it is the store's clock too.
+    """
 
     scope = StoreScope.MACHINE
 
@@ -59,27 +62,27 @@ class FolderStore:
         return StoreReading(found, now, now, now)
 
     async def put(self, name: str, value: bytes, ttl_s: float) -> None:
-        async with self._turn() as now:
-            for kind in (_VALUE, _COUNTER, _LEASE):  # old names (of a replaced secret, say) do not stay for ever
+        async with self._locked() as now:
+            for kind in (_VALUE, _COUNTER, _LEASE):  # remove expired names too, such as those of a replaced secret
                 for path in self._folder.glob(f"{kind}*"):
                     if now >= FolderEntry.of(path.read_bytes()).until_s:
                         path.unlink()
             self._write(_VALUE, name, FolderEntry(now + ttl_s, value))
 
     async def drop(self, name: str) -> None:
-        async with self._turn():
+        async with self._locked():
             for kind in (_VALUE, _COUNTER):
                 self._path(kind, name).unlink(missing_ok=True)
 
     async def count(self, name: str, ttl_s: float) -> int:
-        async with self._turn() as now:
+        async with self._locked() as now:
             before = self._read(_COUNTER, name, now) or FolderEntry(now + ttl_s, b"0")
             count = int(before.content) + 1
             self._write(_COUNTER, name, FolderEntry(before.until_s, str(count).encode()))
             return count
 
     async def lease(self, name: str, owner: str, ttl_s: float) -> bool:
-        async with self._turn() as now:
+        async with self._locked() as now:
             held = self._read(_LEASE, name, now)
             if held is not None and held.content != owner.encode():
                 return False
@@ -87,25 +90,26 @@ class FolderStore:
             return True
 
     async def release(self, name: str, owner: str) -> None:
-        async with self._turn() as now:
+        async with self._locked() as now:
             held = self._read(_LEASE, name, now)
             if held is not None and held.content == owner.encode():
                 self._path(_LEASE, name).unlink()
 
     async def aclose(self) -> None:
-        """Nothing is open; the folder is its supervisor's to remove."""
+        """Do nothing: no file stays open, and the supervisor removes the folder."""
 
     @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[float]:
-        """Holds the lock of all writers; gives the moment. The kernel frees it when its holder dies."""
+    async def _locked(self) -> AsyncIterator[float]:
+        """Hold the lock of the writers, and yield the time at which it was taken."""
         with _as_unavailable():
             lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
             try:
                 while True:
                     with suppress(BlockingIOError):
+                        # the kernel releases a flock when the process dies
                         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                         break
-                    await sleep(self._clock, TURN_S)
+                    await sleep(self._clock, LOCK_RETRY_S)
                 yield self._clock.now()
             finally:
                 os.close(lock)
@@ -121,8 +125,8 @@ class FolderStore:
         return entry if now < entry.until_s else None
 
     def _write(self, kind: str, name: str, entry: FolderEntry) -> None:
-        """Readers see the old file or the new one. What a writer that died left of `new` is overwritten."""
-        new = self._folder / "new"
+        """Replace the file of `name`. Readers see the old file or the new one."""
+        new = self._folder / "new"  # a part that a dead writer left is overwritten
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE), "wb") as file:
             file.write(bytes(entry))
         new.replace(self._path(kind, name))
@@ -133,4 +137,4 @@ def _as_unavailable() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreUnavailable(f"the folder of the workers' store: {error.strerror}") from error
+        raise StoreUnavailable(f"the folder that the workers share: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""The store of a process that shares with nobody."""
+"""The store of a process that shares no state with other processes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,39 @@ from gatepass.store.base import StoreReading, StoreScope
 V = TypeVar("V")
 
 
+class _ExpiringValues(Generic[V]):
+    """Values by name, each with an end. Every new value removes the expired ones."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[V, float]] = {}
+
+    def get(self, name: str, now: float) -> V | None:
+        value, until_s = self._kept.get(name, (None, now))
+        return value if now < until_s else None
+
+    def put(self, name: str, value: V, until_s: float, now: float) -> None:
+        self._kept = {name: entry for name, entry in self._kept.items() if now < entry[1]}
+        self._kept[name] = (value, until_s)
+
+    def change(self, name: str, value: V) -> V:
+        """Set a value that exists, and keep its end."""
+        self._kept[name] = (value, self._kept[name][1])
+        return value
+
+    def drop(self, name: str) -> None:
+        self._kept.pop(name, None)
+
+
 class MemoryStore:
+    """A Store in the memory of this process."""
+
     scope = StoreScope.PROCESS
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._values = _Shelf[bytes]()
-        self._counters = _Shelf[int]()
-        self._leases = _Shelf[str]()
+        self._values = _ExpiringValues[bytes]()
+        self._counters = _ExpiringValues[int]()
+        self._leases = _ExpiringValues[str]()
 
     async def get(self, names: Collection[str]) -> StoreReading:
         now = self._clock.now()
@@ -53,26 +78,4 @@ class MemoryStore:
             self._leases.drop(name)
 
     async def aclose(self) -> None:
-        """Nothing is open."""
-
-
-class _Shelf(Generic[V]):
-    """Values that each have an end; what is past it is swept out when something new comes."""
-
-    def __init__(self) -> None:
-        self._kept: dict[str, tuple[V, float]] = {}
-
-    def get(self, name: str, now: float) -> V | None:
-        value, until_s = self._kept.get(name, (None, now))
-        return value if now < until_s else None
-
-    def put(self, name: str, value: V, until_s: float, now: float) -> None:
-        self._kept = {name: entry for name, entry in self._kept.items() if now < entry[1]}
-        self._kept[name] = (value, until_s)
-
-    def change(self, name: str, value: V) -> V:
-        self._kept[name] = (value, self._kept[name][1])
-        return value
-
-    def drop(self, name: str) -> None:
-        self._kept.pop(name, None)
+        """Do nothing: memory needs no closing."""

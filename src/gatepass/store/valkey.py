@@ -1,9 +1,7 @@
-"""A Valkey or Redis server (6 or newer) as the store, through the Valkey project's own client (extra `valkey`).
+"""Use a Valkey or Redis server (6 or newer) as the store, through the Valkey project's client (extra `valkey`).
 
-That client is imported here and nowhere else. Its own retries, health checks and timeouts are off:
-`GuardedStore` bounds each request as a whole, and a connection whose request was cut short is closed.
-A timeout of the client's own would do worse than nothing: it is an `asyncio.wait_for`, which in Python 3.11 loses a
-cancellation that comes when what it waits for is done (python/cpython#86296), and a fetch that was given up goes on.
+Only this module imports that client. Its retries, health checks and timeouts are off, because `GuardedStore` bounds
+each request as a whole. A connection whose request was cancelled is closed.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ from gatepass.store.base import StoreReading, StoreScope, StoreUnavailable
 CONNECTIONS = 4
 CLOSING_S = 5.0
 REASON_CHARS = 4096
-"""The log masks secrets, and cannot find one that was cut: so this is more than a server's errors have."""
+"""More than the error of a server has, because the log masks only secrets that are complete."""
 
 _COUNT = """
 local count = redis.call('INCR', KEYS[1])
@@ -46,20 +44,20 @@ if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 
 
 class ValkeyStore:
-    """Opens nothing before the first request. Raises OSError where a file of `network` cannot be loaded."""
+    """A Store on a server. It connects at the first request. Raises OSError if a TLS file cannot be loaded."""
 
     scope = StoreScope.NETWORK
 
     def __init__(self, settings: StoreSettings, clock: Clock) -> None:
         self._prefix = settings.key_prefix
         self._clock = clock
-        self._pool = ConnectionPool(_TlsConnection if settings.tls else Connection, **_connection(settings))
+        self._pool = ConnectionPool(_TlsConnection if settings.tls else Connection, **_connection_settings(settings))
         self._client = Valkey(connection_pool=self._pool)
         self._free = asyncio.Semaphore(CONNECTIONS)
 
     async def get(self, names: Collection[str]) -> StoreReading:
         asked_s = self._clock.now()
-        async with self._asking(), self._client.pipeline(transaction=False) as pipe:
+        async with self._connected(), self._client.pipeline(transaction=False) as pipe:
             for name in names:
                 pipe.get(self._prefix + name)
             pipe.time()
@@ -68,11 +66,11 @@ class ValkeyStore:
         return StoreReading(found, int(whole) + int(micro) / 1e6, asked_s, self._clock.now())
 
     async def put(self, name: str, value: bytes, ttl_s: float) -> None:
-        async with self._asking():
+        async with self._connected():
             await self._client.set(self._prefix + name, value, px=_milliseconds(ttl_s))
 
     async def drop(self, name: str) -> None:
-        async with self._asking():
+        async with self._connected():
             await self._client.delete(self._prefix + name)
 
     async def count(self, name: str, ttl_s: float) -> int:
@@ -85,32 +83,29 @@ class ValkeyStore:
         await self._run(_RELEASE, name, owner)
 
     async def aclose(self) -> None:
-        async with self._asking():
+        async with self._connected():
             await self._pool.disconnect()
 
     async def _run(self, script: str, name: str, *arguments: Any) -> Any:
-        """One script is one step of the server: nobody else comes between its commands."""
-        async with self._asking():
+        """Run a Lua script. The server runs no other command between those of a script."""
+        async with self._connected():
             reply: Any = self._client.eval(script, 1, self._prefix + name, *arguments)
             return await reply
 
     @asynccontextmanager
-    async def _asking(self) -> AsyncIterator[None]:
+    async def _connected(self) -> AsyncIterator[None]:
         async with self._free:
             try:
                 yield
             except (ValkeyError, OSError, ValueError) as error:
-                raise StoreUnavailable(_reason(error)) from None
-
-
-def _reason(error: Exception) -> str:
-    """What `error` says. A text that is cut loses its last word, which may be the beginning of a secret."""
-    text = f"{type(error).__name__}: {error}"
-    return text if len(text) <= REASON_CHARS else text[:REASON_CHARS].rpartition(" ")[0] + " …"
+                reason = f"{type(error).__name__}: {error}"
+                if len(reason) > REASON_CHARS:  # without the last word, which may be the beginning of a secret
+                    reason = reason[:REASON_CHARS].rpartition(" ")[0] + " …"
+                raise StoreUnavailable(reason) from None
 
 
 class _TlsConnection(Connection):
-    """Over TLS with a context of ours: the client's own one leaves the host's name unchecked by default."""
+    """A TLS connection with gatepass's context: by default the client does not check the host name."""
 
     def __init__(self, *, context: ssl.SSLContext, **settings: Any) -> None:
         super().__init__(**settings)
@@ -121,7 +116,7 @@ class _TlsConnection(Connection):
 
 
 class _Password(CredentialProvider):
-    """Read anew for each connection: a file may have been rotated."""
+    """Read the password again for each connection, because its file may have been rotated."""
 
     def __init__(self, settings: StoreSettings) -> None:
         self._settings = settings
@@ -131,23 +126,25 @@ class _Password(CredentialProvider):
         return (password,) if self._settings.username is None else (self._settings.username, password)
 
 
-def _connection(settings: StoreSettings) -> dict[str, Any]:
-    """How each connection is made."""
-    made: dict[str, Any] = {
+def _connection_settings(settings: StoreSettings) -> dict[str, Any]:
+    """The arguments of each connection."""
+    arguments: dict[str, Any] = {
         "host": settings.host,
         "port": settings.port,
         "db": settings.database,
         "client_name": "gatepass",
         "lib_name": None,
         "lib_version": None,
+        # The client's timeout is an `asyncio.wait_for`. In Python 3.11 that loses a cancellation that arrives
+        # when its awaitable is done (python/cpython#86296), so a cancelled request would continue.
         "socket_timeout": None,
-        "socket_connect_timeout": CLOSING_S,  # it bounds the closing of a connection too, which nobody else does
+        "socket_connect_timeout": CLOSING_S,  # it also bounds the closing of a connection, which nothing else does
     }
     if settings.password is not None:
-        made["credential_provider"] = _Password(settings)
+        arguments["credential_provider"] = _Password(settings)
     if settings.tls:
-        made["context"] = _context(settings.network)
-    return made
+        arguments["context"] = _context(settings.network)
+    return arguments
 
 
 def _context(network: TlsFiles) -> ssl.SSLContext:

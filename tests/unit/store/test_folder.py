@@ -118,7 +118,7 @@ async def test_a_folder_that_is_gone_is_a_store_that_is_away(folder, clock):
         store.release("lease/one", "a"),
     )
     for work in works:
-        with pytest.raises(StoreUnavailable, match=r"the folder of the workers' store: No such file"):
+        with pytest.raises(StoreUnavailable, match=r"the folder that the workers share: No such file"):
             await work
 
 

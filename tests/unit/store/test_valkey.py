@@ -13,7 +13,7 @@ SETTINGS = StoreSettings(url="valkey://127.0.0.1:1", encryption_key=Secret("k" *
 async def failed_with(said: str) -> str:
     store = ValkeyStore(SETTINGS, DrivenClock())
     with pytest.raises(StoreUnavailable) as failure:
-        async with store._asking():
+        async with store._connected():
             raise ResponseError(said)
     await store.aclose()
     return str(failure.value)
@@ -26,6 +26,6 @@ async def test_the_words_of_a_server_reach_the_mask_whole():
 
 async def test_words_that_are_cut_end_before_what_may_be_half_a_secret():
     secret = "the-password-of-the-store"
-    told = await failed_with(f"{'word ' * (REASON_CHARS // 5 - 5)}{secret}")
-    assert len(told) <= REASON_CHARS + 2
-    assert "the-p" not in told
+    reason = await failed_with(f"{'word ' * (REASON_CHARS // 5 - 5)}{secret}")
+    assert len(reason) <= REASON_CHARS + 2
+    assert "the-p" not in reason

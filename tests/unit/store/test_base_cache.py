@@ -10,11 +10,11 @@ from tests.unit.clock import DrivenClock
 class Counted(MemoryStore):
     def __init__(self, clock):
         super().__init__(clock)
-        self.asked: list[tuple[str, ...]] = []
+        self.requested: list[tuple[str, ...]] = []
         self.down = False
 
     async def get(self, names):
-        self.asked.append(tuple(names))
+        self.requested.append(tuple(names))
         if self.down:
             raise StoreUnavailable("gone")
         return await super().get(names)
@@ -31,16 +31,16 @@ def store(clock):
 
 
 @pytest.fixture
-async def snapshot(store, clock):
-    following = StoreCache(store, clock)
-    following.start()
-    yield following
-    await following.aclose()
+async def cache(store, clock):
+    followed_cache = StoreCache(store, clock)
+    followed_cache.start()
+    yield followed_cache
+    await followed_cache.aclose()
 
 
-async def test_who_follows_a_name_is_told_of_each_new_value_once(clock, store, snapshot):
+async def test_who_follows_a_name_is_told_of_each_new_value_once(clock, store, cache):
     told = []
-    snapshot.follow("value/one", lambda value, reading: told.append((value, reading.at_s)))
+    cache.follow("value/one", lambda value, reading: told.append((value, reading.at_s)))
     await store.put("value/one", b"first", 60.0)
     await clock.advance(3 * SYNC_S)
     await store.put("value/one", b"second", 60.0)
@@ -48,42 +48,42 @@ async def test_who_follows_a_name_is_told_of_each_new_value_once(clock, store, s
     assert told == [(b"first", 1000.0 + SYNC_S), (b"second", 1000.0 + 4 * SYNC_S)]
 
 
-async def test_all_names_cost_one_request(clock, store, snapshot):
+async def test_all_names_cost_one_request(clock, store, cache):
     for name in ("value/one", "value/two", "value/one"):
-        snapshot.follow(name, lambda value, reading: None)
+        cache.follow(name, lambda value, reading: None)
     await clock.advance(SYNC_S)
-    assert store.asked == [("value/one", "value/two")]
+    assert store.requested == [("value/one", "value/two")]
 
 
-async def test_a_store_that_nobody_follows_is_not_asked(clock, store, snapshot):
-    leave = snapshot.follow("value/one", lambda value, reading: None)
+async def test_a_store_that_nobody_follows_is_not_asked(clock, store, cache):
+    leave = cache.follow("value/one", lambda value, reading: None)
     leave()
     await clock.advance(5.0)
-    assert store.asked == []
+    assert store.requested == []
 
 
-async def test_who_leaves_is_not_told_and_the_others_are(clock, store, snapshot):
+async def test_who_leaves_is_not_told_and_the_others_are(clock, store, cache):
     told = []
-    snapshot.follow("value/one", lambda value, reading: told.append(("stays", value)))
-    leave = snapshot.follow("value/one", lambda value, reading: told.append(("leaves", value)))
+    cache.follow("value/one", lambda value, reading: told.append(("stays", value)))
+    leave = cache.follow("value/one", lambda value, reading: told.append(("leaves", value)))
     leave()
     await store.put("value/one", b"x", 60.0)
     await clock.advance(SYNC_S)
     assert told == [("stays", b"x")]
 
 
-async def test_who_comes_later_is_told_what_is_there(clock, store, snapshot):
+async def test_who_comes_later_is_told_what_is_there(clock, store, cache):
     await store.put("value/one", b"x", 60.0)
     told = []
-    leave = snapshot.follow("value/one", lambda value, reading: told.append("first"))
+    leave = cache.follow("value/one", lambda value, reading: told.append("first"))
     await clock.advance(SYNC_S)
     leave()
-    snapshot.follow("value/one", lambda value, reading: told.append("second"))
+    cache.follow("value/one", lambda value, reading: told.append("second"))
     await clock.advance(SYNC_S)
     assert told == ["first", "second"]
 
 
-async def test_who_leaves_while_others_are_told_is_no_trouble(clock, store, snapshot):
+async def test_who_leaves_while_others_are_told_is_no_trouble(clock, store, cache):
     told = []
     leaves: list[Callable[[], None]] = []
 
@@ -93,15 +93,15 @@ async def test_who_leaves_while_others_are_told_is_no_trouble(clock, store, snap
             leave()
 
     for name in ("value/one", "value/two"):
-        leaves.append(snapshot.follow(name, tell))
+        leaves.append(cache.follow(name, tell))
         await store.put(name, b"x", 60.0)
     await clock.advance(SYNC_S)
     assert told == [b"x"]
 
 
-async def test_it_goes_on_when_the_store_is_back(clock, store, snapshot):
+async def test_it_goes_on_when_the_store_is_back(clock, store, cache):
     told = []
-    snapshot.follow("value/one", lambda value, reading: told.append(value))
+    cache.follow("value/one", lambda value, reading: told.append(value))
     store.down = True
     await store.put("value/one", b"x", 60.0)
     await clock.advance(5.0)
