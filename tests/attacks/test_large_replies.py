@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gatepass.dialects import content as form
+from gatepass.dialects import content
 from gatepass.proxy.large_body import scanned
 from gatepass.sse import whole_reply
 from gatepass.sse.chunk import EnvelopeDefaults
@@ -67,10 +67,10 @@ def reads_alike(body: bytes) -> bool:
     found = asyncio.run(scanned(body))
     if events(read_around_large(found)) != events(read_json(body)):
         return False
-    padded = body.rstrip()[:-1] + b',"pad":"%b"}' % (b"x" * form.WHOLE_BYTES)
+    padded = body.rstrip()[:-1] + b',"pad":"%b"}' % (b"x" * content.WHOLE_BYTES)
     large_one = asyncio.run(scanned(padded))
     mended = [mended_whole(one, lambda: ORIGIN) for one in (padded, large_one)]
-    return form.parse(large_one) == form.parse(padded) and mended[0] == mended[1]
+    return content.parse(large_one) == content.parse(padded) and mended[0] == mended[1]
 
 
 @pytest.mark.attack("replies: large, read alike")
@@ -99,7 +99,7 @@ def test_numbers_that_only_python_writes_are_judged_in_replies_of_any_size(
 ) -> None:
     body = chat(count, number=number)
     attack.cases += 1
-    attack.check(form.parse(body)["choices"] == form.parse(chat(count))["choices"], body[:300])
+    attack.check(content.parse(body)["choices"] == content.parse(chat(count))["choices"], body[:300])
 
 
 @pytest.mark.attack("replies: large, judged")
@@ -108,9 +108,9 @@ def test_no_step_of_judging_a_reply_near_the_limit_takes_long(attack: Attack) ->
         attack.cases += 1
         found = asyncio.run(scanned(body, most_values=50_000_000))
         with attack.on_loop():
-            assert not form.is_blank(found)
+            assert not content.is_blank(found)
         with attack.on_loop():
-            document = form.parse(found)
+            document = content.parse(found)
         with attack.on_loop():
             mended = mended_whole(found, lambda: ORIGIN)
         attack.check((len(document["choices"]), mended) == (1, (found, ())), body[:300])

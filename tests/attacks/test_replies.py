@@ -16,7 +16,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gatepass.dialects.reply_check import ReceivedReply, judge_document
+from gatepass.dialects.reply_check import ReceivedReply, classify_document
 from gatepass.errors import GatepassError, UpstreamInvalid
 from gatepass.json_scan import has_slow_numbers, json_value
 from gatepass.normalize import embeddings_reply
@@ -74,7 +74,7 @@ def passes(body: bytes) -> float:
     longest_s = 0.0
     passes = (
         lambda: read_good(body),
-        lambda: judge_document(ReceivedReply("chat", 200, JSON, body), ClientProtocol.CHAT),
+        lambda: classify_document(ReceivedReply("chat", 200, JSON, body), ClientProtocol.CHAT),
         lambda: mended_whole(body, lambda: EnvelopeDefaults(lambda prefix: f"{prefix}x", 1, "m")),
         lambda: read_json(body),
     )

@@ -8,7 +8,7 @@ import httpx2
 import pytest
 from openai import OpenAI
 
-from gatepass.dialects.base import passed_on
+from gatepass.dialects.base import raw_request
 from gatepass.operations.table import match
 from gatepass.sse.chunk import EnvelopeDefaults
 from gatepass.sse.responses_api import synthesise_response
@@ -140,7 +140,7 @@ def test_all_that_the_sdk_asks_of_kept_responses_is_served():
     for method, path, query in asked:
         found = match(method, path).operation
         assert (found.name, f"/v1{found.path}", found.names_model) == ("responses", path, False)
-        up = passed_on(OutboundRequest(method, "https://u.example"), (), query, None).url.removeprefix(
+        up = raw_request(OutboundRequest(method, "https://u.example"), (), query, None).url.removeprefix(
             "https://u.example"
         )
         assert up == (f"?{query.decode()}" if query else "")

@@ -71,7 +71,7 @@ class AzureDialect(Dialect):
         deployment = "" if has_none else target.model or self.deployment or call.model
         return build_request(call, _url(base_url, deployment, operation.path, self.settings), timeouts, forward_headers)
 
-    def judge_refusal(self, reply: ReceivedReply) -> UpstreamError:
+    def classify_error(self, reply: ReceivedReply) -> UpstreamError:
         """As Dialect's, with advice for an upstream that has this dialect already."""
         return classify_error(replace(reply, hints=AZURE_CLASSIC if self.settings.is_classic else AZURE_V1))
 

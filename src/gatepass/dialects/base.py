@@ -197,11 +197,11 @@ class Dialect:
         """`call` as a request to `base_url`, without its credential (`authorize.Carrier` adds that)."""
         return build_request(call, operation_url(base_url, call.operation.path), timeouts, forward_headers)
 
-    read_complaint = staticmethod(read_error_body)
-    classify_head = staticmethod(reply_check.judge_head)
+    read_error_body = staticmethod(read_error_body)
+    classify_head = staticmethod(reply_check.classify_head)
     """Not asked of a 200, whose head says nothing yet."""
-    judge_refusal = staticmethod(reply_check.classify_error)
-    classify_document = staticmethod(reply_check.judge_document)
+    classify_error = staticmethod(reply_check.classify_error)
+    classify_document = staticmethod(reply_check.classify_document)
 
 
 def build_request(call: Call, url: str, timeouts: Timeouts, forward_headers: Collection[str]) -> OutboundRequest:
@@ -255,7 +255,7 @@ of a client's query goes up, a key in it least of all."""
 _PLAIN = re.compile(rb"[A-Za-z0-9%._~+\[\]-]{1,512}=[A-Za-z0-9%._~+,:-]{0,512}\Z")
 
 
-def passed_on(request: OutboundRequest, headers: Headers, query: bytes, upload: Upload | None) -> OutboundRequest:
+def raw_request(request: OutboundRequest, headers: Headers, query: bytes, upload: Upload | None) -> OutboundRequest:
     """`request` with what the client's own `headers` and `query` say; `upload` in the place of its body."""
     accept = header(headers, b"accept") or b"*/*"
     kind = header(headers, b"content-type") if upload is not None else None

@@ -132,7 +132,7 @@ _NO_PATH = re.compile(
 BY_CHAT = "by chat completions (n8n: responsesApiEnabled off in the node)"
 
 
-def of_responses(message: str, upstream: str, status: int) -> str | None:
+def responses_hint(message: str, upstream: str, status: int) -> str | None:
     """The advice for an upstream's refusal of a call of the Responses API, in the place of `with_hint`'s; None: none.
 
     `message` is the upstream's own.
@@ -155,7 +155,7 @@ _NO_MODEL = re.compile(
 _NO_MODEL_CODES = frozenset(("model_not_found", "invalid_model", "unknown_model"))
 
 
-def of_model(model: str, upstream: str, status: int, code: str | None, message: str) -> str | None:
+def model_hint(model: str, upstream: str, status: int, code: str | None, message: str) -> str | None:
     """The advice for an upstream that does not know `model`, a name that went up as the client sent it; None where it
     complains of something else. `code` and `message` are its own."""
     if status not in (400, 404, 422):
@@ -168,7 +168,7 @@ def of_model(model: str, upstream: str, status: int, code: str | None, message: 
     )
 
 
-def of_token(upstream: str, credential: str | None, age_s: float | None, not_renewed: str | None) -> str:
+def token_hint(upstream: str, credential: str | None, age_s: float | None, not_renewed: str | None) -> str:
     """What was tried at an upstream that refuses the token, and what to do. `age_s`: how old the one was that it
     refused last; None for a key that does not expire. `not_renewed`: why there was no second one; None where it was
     the second one."""

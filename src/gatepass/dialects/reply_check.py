@@ -173,7 +173,7 @@ _AT_BYTE = re.compile(r" \(byte \d+\)")
 """A place such as 4291 holds a 429, for which RAGFlow would repeat what no repeat mends."""
 
 
-def judge_head(
+def classify_head(
     upstream: str, status: int, headers: Headers, *, host: str = "", mask: Mask = unmasked
 ) -> GatepassError | None:
     """The error that a reply's head alone tells of: a redirect, or a status that is no final answer.
@@ -252,7 +252,7 @@ def _refusal(reply: ReceivedReply, error_body: UpstreamErrorBody) -> UpstreamErr
     )
 
 
-def judge_document(reply: ReceivedReply, protocol: ClientProtocol) -> bytes | GatepassError:
+def classify_document(reply: ReceivedReply, protocol: ClientProtocol) -> bytes | GatepassError:
     """The document that a whole reply of status 200 to 299 is, or the error that it really is.
 
     The very same bytes come back, unless the answer was wrapped: then what was inside. Two fast paths answer this

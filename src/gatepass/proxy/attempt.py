@@ -14,8 +14,8 @@ from typing import Self
 from msgspec.structs import replace
 
 from gatepass.auth.model_access import may_use
-from gatepass.dialects.base import passed_on
-from gatepass.dialects.hints import of_model, of_responses, sentence
+from gatepass.dialects.base import raw_request
+from gatepass.dialects.hints import model_hint, responses_hint, sentence
 from gatepass.errors import UpstreamEmpty, UpstreamError, UpstreamErrorReply, UpstreamInvalid
 from gatepass.json_scan import ScannedBody, place_of
 from gatepass.learning.learned_rule import LearnedRule, LearningPolicy, RuleScope
@@ -130,7 +130,7 @@ def _of_name(attempt: Attempt, error: UpstreamError) -> UpstreamError:
     said: UpstreamErrorBody | None = error.error_body if isinstance(error, UpstreamErrorReply) else None
     if said is None or not call.model or target.model not in (None, call.model):
         return error
-    hint = of_model(call.model, target.upstream, error.http_status, said.code, said.message)
+    hint = model_hint(call.model, target.upstream, error.http_status, said.code, said.message)
     error.message = error.message if hint is None else f"{sentence(error.message)} {hint}"
     return error
 
@@ -155,7 +155,7 @@ def _send_call(
     if protocol is ClientProtocol.RERANK:
         return _ranked(attempt, request)
     if protocol is ClientProtocol.RAW:
-        request = passed_on(request, attempt.call.headers, query, upload)
+        request = raw_request(request, attempt.call.headers, query, upload)
     return _send_and_classify(attempt, request)
 
 
@@ -288,7 +288,7 @@ class AttemptLearning:
             return _not_read(shown, self._hop.name)
         if sent.operation.protocol is ClientProtocol.RESPONSES and isinstance(shown, UpstreamErrorReply):
             said = shown.error_body  # with what only the Responses API wants to be told
-            hint = None if said is None else of_responses(said.message, self._hop.name, shown.http_status)
+            hint = None if said is None else responses_hint(said.message, self._hop.name, shown.http_status)
             if said is not None and hint is not None:
                 shown.message = f"{sentence(said.message)} {hint}"
         changed = f"Already changed: {', '.join(session.changed)}." if session.changed else ""

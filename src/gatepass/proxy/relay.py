@@ -12,7 +12,7 @@ from gatepass.proxy.response import BufferedReply, ClassifiedReply, RawReply, St
 from gatepass.proxy.upstream_call import connection_error
 from gatepass.sse.event import DONE
 from gatepass.sse.event_stream import EventStream
-from gatepass.sse.usage import told, usage_of
+from gatepass.sse.usage import nonempty_usage, usage_of
 from gatepass.types import Response, header
 
 OK = 200
@@ -27,7 +27,7 @@ async def relay(
     """
     attempt = context.attempts[-1]
     if isinstance(classified, BufferedReply):  # most are
-        context.usage = told(classified.usage or usage_of(classified.body))
+        context.usage = nonempty_usage(classified.usage or usage_of(classified.body))
         context.empty_answer = classified.is_empty
         attempt.add_changes(classified.adapted)
         await client_response.send(classified.status, classified.headers, classified.body)
@@ -40,7 +40,7 @@ async def relay(
     if isinstance(classified, RawReply):
         await _relay_raw(classified, attempt, client_response)
         return
-    context.usage = told(usage_of(classified.body))
+    context.usage = nonempty_usage(usage_of(classified.body))
     context.empty_answer = classified.is_empty
     attempt.add_changes(classified.adapted)
     context.events = classified.events.count(b"\n\n") - classified.events.endswith(DONE)
@@ -60,7 +60,7 @@ async def _relay_stream(stream: StreamingReply, context: RequestContext, client_
         raise
     finally:
         context.events = stream.events.events
-        context.usage = told(stream.events.usage)
+        context.usage = nonempty_usage(stream.events.usage)
         context.empty_answer = stream.events.is_empty
         attempt.add_changes(stream.events.adapted)
 

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from gatepass.cancel import Tasks, timeout
 from gatepass.clock import Clock
 from gatepass.config.access import Profile
-from gatepass.dialects import content as form
+from gatepass.dialects import content
 from gatepass.dialects.content import ContentKind, ContentSniffer
 from gatepass.dialects.error_body import is_error
 from gatepass.dialects.reply_check import should_retry
@@ -33,13 +33,13 @@ from gatepass.proxy.upstream_call import connection_error, named, read_body, rea
 from gatepass.sse.aggregate import BodyAggregator, CompletionAggregator
 from gatepass.sse.choice_repair import RepairOptions
 from gatepass.sse.chunk import EnvelopeDefaults
-from gatepass.sse.client_transforms import after_of, mended_reply
+from gatepass.sse.client_transforms import make_client_transform, transform_reply
 from gatepass.sse.event import read_json
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.repair import StreamRepair
 from gatepass.sse.responses_api import LAST_EVENTS, ResponseAggregator, Unfinished, synthesise_response
 from gatepass.sse.synthesize import synthesise
-from gatepass.sse.usage import Usage, place_for_ragflow, usage_wish
+from gatepass.sse.usage import Usage, place_for_ragflow, requested_usage
 from gatepass.sse.whole_reply import (
     BUILT_BYTES,
     ONE_PASS_BYTES,
@@ -153,7 +153,7 @@ class ReplyContext(msgspec.Struct, frozen=True):
 
     def reader(self) -> partial[UpstreamErrorBody | None]:
         """Reads the complaint that an event may be, in the upstream's dialect."""
-        return partial(self.upstream.dialect.read_complaint, mask=self.state.redactor.mask)
+        return partial(self.upstream.dialect.read_error_body, mask=self.state.redactor.mask)
 
     def origin(self) -> EnvelopeDefaults:
         """What chunks that gatepass makes itself say of where they come from."""
@@ -208,7 +208,7 @@ def _answer(context: ReplyContext) -> Awaitable[ClassifiedReply]:
 
 async def _pass(context: ReplyContext) -> ClassifiedReply:
     """JSON is held and judged, a page is an error, events are watched; whatever else passes as it comes."""
-    kind = form.content_type(context.response.headers)
+    kind = content.content_type(context.response.headers)
     if context.call.operation.is_download and kind != "text/html":
         return RawReply(context.upstream, context.response)
     if not kind:
@@ -318,7 +318,7 @@ async def buffer_reply(context: ReplyContext, beginning: bytes = b"") -> Buffere
             await asyncio.sleep(0)
         return _profiled(context, BufferedReply(context.response.status, context.headers(), body, usage=good.usage))
     most_bytes = BUILT_BYTES if protocol is ClientProtocol.CHAT else ONE_PASS_BYTES
-    if protocol is not ClientProtocol.EMBEDDINGS and len(body) > most_bytes and form.first_bytes(body)[:1] == b"{":
+    if protocol is not ClientProtocol.EMBEDDINGS and len(body) > most_bytes and content.first_bytes(body)[:1] == b"{":
         body = await _scanned(body)
     if len(body) > MOST_VALUES and type(body) is not ScannedBody:  # a value takes a byte at least
         await _bound_values(context, body)
@@ -410,7 +410,7 @@ def says_stream(context: ReplyContext) -> bool:
     headers = context.response.headers
     for name, kind in headers:
         if name == b"content-type":
-            return kind != b"application/json" and form.content_type(headers) == "text/event-stream"
+            return kind != b"application/json" and content.content_type(headers) == "text/event-stream"
     return False
 
 
@@ -426,7 +426,7 @@ def _mended(context: ReplyContext, reply: BufferedReply) -> BufferedReply:
 
 
 def _profiled(context: ReplyContext, reply: BufferedReply) -> BufferedReply:
-    body, adapted = mended_reply(reply.body, context.profile, context.call.model)
+    body, adapted = transform_reply(reply.body, context.profile, context.call.model)
     return _changed(reply, body, adapted) if adapted else reply
 
 
@@ -435,7 +435,7 @@ def _changed(reply: BufferedReply, body: bytes, adapted: tuple[str, ...]) -> Buf
 
 
 def _is_stream(context: ReplyContext, body: bytes) -> bool:
-    return context.may_stream and body[:1] != b"{" and form.is_event_stream(context.response.headers, body)
+    return context.may_stream and body[:1] != b"{" and content.is_event_stream(context.response.headers, body)
 
 
 def _assembly(context: ReplyContext) -> BodyAggregator:
@@ -532,7 +532,7 @@ async def _made(context: ReplyContext, reply: BufferedReply) -> ClassifiedReply:
         return reply
     events = await run_off_loop(reply.body, partial(_synthesised, context, reply.body))
     adapted = reply.adapted
-    if context.is_chat and (client_transform := after_of(context.profile)) is not None:
+    if context.is_chat and (client_transform := make_client_transform(context.profile)) is not None:
         events, adapted = client_transform.feed(events), (*adapted, *client_transform.adapted)
     headers = tuple(field for field in reply.headers if field[0] != b"content-type")
     return SynthesizedStream(headers, events, reply.body, (SYNTHESISED, *adapted), reply.is_empty)
@@ -555,13 +555,15 @@ def _synthesised(context: ReplyContext, body: bytes) -> bytes:
 def _events(context: ReplyContext, document: Any) -> Iterable[bytes]:
     if context.is_response:
         return synthesise_response(document, context.origin())
-    return synthesise(document, _usage_wish(context, usage_wish(context.call.body))[0] is not False, context.origin())
+    return synthesise(
+        document, _usage_wish(context, requested_usage(context.call.body))[0] is not False, context.origin()
+    )
 
 
 def _event_stream(context: ReplyContext) -> EventStream:
     if not context.is_chat:
         return _stream_of_others(context)
-    defaults, asked = context.origin(), usage_wish(context.call.body)
+    defaults, asked = context.origin(), requested_usage(context.call.body)
     wish, drops_usage = _usage_wish(context, asked)
     return EventStream(
         context.upstream.name,
@@ -570,7 +572,7 @@ def _event_stream(context: ReplyContext) -> EventStream:
         choices=context.call.choices,
         dialect_transform=context.upstream.transforms.stream(defaults, wants_usage=bool(asked)),
         repair=StreamRepair(_wishes(context, wish, drops_usage=drops_usage), defaults),
-        client_transform=after_of(context.profile),
+        client_transform=make_client_transform(context.profile),
     )
 
 
@@ -583,14 +585,14 @@ def _stream_of_others(context: ReplyContext) -> EventStream:
         context.reader(),
         done_is_required=False,
         last_types=LAST_EVENTS if is_response else frozenset(),
-        client_transform=after_of(context.profile, is_chat=False),
+        client_transform=make_client_transform(context.profile, is_chat=False),
     )
 
 
 def _usage_wish(context: ReplyContext, asked: bool | None) -> tuple[bool | None, bool]:
     """What the client's stream is to have of usage: as `RepairOptions.include_usage`, and `RepairOptions.drops_usage`.
 
-    `asked`: as `usage_wish` reads it.
+    `asked`: as `requested_usage` reads it.
     """
     if asked is not False or not context.profile.places_usage:
         return asked, False

@@ -24,7 +24,7 @@ from msgspec.structs import replace
 from gatepass.cancel import timeout
 from gatepass.config.upstream import RejectionConfig
 from gatepass.dialects.error_body import Mask, is_error, kind_of, unmasked
-from gatepass.dialects.hints import of_token, sentence
+from gatepass.dialects.hints import sentence, token_hint
 from gatepass.dialects.reply_check import ReceivedReply
 from gatepass.errors import (
     Fault,
@@ -257,7 +257,7 @@ def explain_rejection(attempt: Attempt, refusal: UpstreamError) -> UpstreamError
     hop, token = attempt.upstream, attempt.token
     age_s = None if token is None or token.lifetime_s is None else attempt.state.clock.now() - token.requested_s
     reason = hop.holder.not_renewed(attempt.user) if hop.holder is not None and not attempt.renewed else None
-    hint = of_token(hop.name, hop.settings.credential, age_s, not_renewed=reason)
+    hint = token_hint(hop.name, hop.settings.credential, age_s, not_renewed=reason)
     refusal.message = f"{sentence(refusal.message)} {hint}"
     return refusal
 
@@ -278,7 +278,7 @@ async def read_error(attempt: Attempt, response: Response, within_s: float | Non
     finally:
         await response.aclose()
     attempt.capture_reply(body)
-    error = attempt.upstream.dialect.judge_refusal(received_reply(attempt, response, body))
+    error = attempt.upstream.dialect.classify_error(received_reply(attempt, response, body))
     error.relayed = _limit_headers(response.headers, state.redactor.mask)
     return error
 

@@ -353,7 +353,7 @@ _SPOKEN = ("tool_calls", "function_call", "refusal", "audio")
 _UNNAMED = (msgspec.Raw(b"null"), msgspec.Raw(b'""'))
 
 
-def after_of(profile: Profile, *, is_chat: bool = True) -> EventTransform | None:
+def make_client_transform(profile: Profile, *, is_chat: bool = True) -> EventTransform | None:
     """A new shaper for one stream, to stand behind the repair of it: None for most clients.
 
     `is_chat`: the stream is one of chunks; of others only the framing is changed.
@@ -378,7 +378,7 @@ def _of_chunks(profile: Profile) -> Iterator[EventTransform]:
         yield OnlyChunks()
 
 
-def mended_reply(body: bytes, profile: Profile, model: str = "") -> tuple[bytes, tuple[str, ...]]:
+def transform_reply(body: bytes, profile: Profile, model: str = "") -> tuple[bytes, tuple[str, ...]]:
     """A plain reply as the client needs it, and what was repaired; the same object where nothing was.
 
     `body` is JSON that was judged, `model` the client's name for who wrote it, "" where that is not known. What is

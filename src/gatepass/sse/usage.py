@@ -66,7 +66,7 @@ def _read(text: bytes) -> Usage | None:
         return None
 
 
-def told(usage: Usage | None) -> Usage | None:
+def nonempty_usage(usage: Usage | None) -> Usage | None:
     """`usage`, if it says anything."""
     return None if usage == _NOTHING else usage
 
@@ -87,7 +87,7 @@ class _Body(msgspec.Struct, gc=False):
 _BODY = msgspec.json.Decoder(_Body)
 
 
-def usage_wish(body: bytes) -> bool | None:
+def requested_usage(body: bytes) -> bool | None:
     """Whether the request `body` asks for a usage chunk at the end; None where it asks for more of it than that
     (vLLM's `continuous_usage_stats`), and where what it says of it is the upstream's to refuse."""
     if b'"stream_options"' not in body:

@@ -145,7 +145,7 @@ class GoodReply(msgspec.Struct, frozen=True, gc=False):
 def read_good(body: bytes) -> GoodReply | None:
     """Read a chat's reply in which nothing is wrong, empty or to be repaired; None if it has to be looked at closely.
 
-    Fast path of `judge_document`: the reply is strict, its first choice has a message or a text, and no error can be
+    Fast path of `classify_document`: the reply is strict, its first choice has a message or a text, and no error can be
     in it. That saves the judge a pass and `usage_of` another (3 µs of a chat).
     """
     if len(body) > ONE_PASS_BYTES or _SPEAKS.search(body, 0, BUILT_BYTES) is None or body.find(b'"error"') >= 0:

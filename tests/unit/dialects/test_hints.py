@@ -6,10 +6,10 @@ from gatepass.dialects.hints import (
     AZURE_CLASSIC,
     AZURE_V1,
     HINTS,
-    of_model,
-    of_responses,
-    of_token,
+    model_hint,
+    responses_hint,
     sentence,
+    token_hint,
     with_hint,
 )
 
@@ -192,7 +192,7 @@ NO_RESPONSES = (
     ],
 )
 def test_a_call_of_the_responses_api_is_told_the_other_way(status, message, told):
-    assert of_responses(message, "chat", status) == told
+    assert responses_hint(message, "chat", status) == told
 
 
 AGAIN = "its issuer returned the same token again"
@@ -216,7 +216,7 @@ SHOWS = (
     ],
 )
 def test_a_refused_token_is_told_with_what_was_tried_and_what_to_do(age_s, not_renewed, tried):
-    assert of_token("chat", "corp", age_s, not_renewed) == tried + SHOWS
+    assert token_hint("chat", "corp", age_s, not_renewed) == tried + SHOWS
 
 
 def test_an_upstream_without_a_credential_is_told_to_have_none():
@@ -224,7 +224,7 @@ def test_an_upstream_without_a_credential_is_told_to_have_none():
         "gatepass has no credential for it: set upstreams.chat.credential, or correct the key where it stands in"
         " upstreams.chat.headers."
     )
-    assert of_token("chat", None, None, None) == told
+    assert token_hint("chat", None, None, None) == told
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_an_upstream_without_a_credential_is_told_to_have_none():
     [(59, "59 s"), (60, "1 min"), (429, "7 min"), (3_600, "1 h"), (86_400, "1 d"), (429 * 86_400, "99 d")],
 )
 def test_no_age_looks_like_a_status(age_s, said):
-    assert f"fetched {said} ago" in of_token("chat", "corp", age_s, None)
+    assert f"fetched {said} ago" in token_hint("chat", "corp", age_s, None)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_no_age_looks_like_a_status(age_s, said):
     ],
 )
 def test_a_model_that_the_upstream_does_not_know_is_told_where_its_name_there_is_said(status, code, message):
-    assert of_model("m", "chat", status, code, message) == (
+    assert model_hint("m", "chat", status, code, message) == (
         "The name 'm' went up as the client sent it: where upstreams.chat calls this model otherwise, set models.m.name"
         " to what it is called there (with `upstream: chat` beside it)."
     )
@@ -277,4 +277,4 @@ def test_a_model_that_the_upstream_does_not_know_is_told_where_its_name_there_is
     ],
 )
 def test_other_complaints_are_not_about_the_models_name(status, code, message):
-    assert of_model("m", "chat", status, code, message) is None
+    assert model_hint("m", "chat", status, code, message) is None

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gatepass.config.access import BUILT_IN, Profile
-from gatepass.sse.client_transforms import EMPTY_CHOICE, EmptyChoice, after_of
+from gatepass.sse.client_transforms import EMPTY_CHOICE, EmptyChoice, make_client_transform
 from tests.unit.sse.peer import chunks_of, helper_reads
 from tests.unit.sse.streams import DONE, REALISTIC, chunk, data, text
 
@@ -15,7 +15,7 @@ SILENT = {"index": 0, "delta": {"content": ""}, "finish_reason": None}
 
 @pytest.mark.parametrize("spaced", [True, False])
 def test_the_usage_comes_beside_a_choice(spaced):
-    shaper = after_of(BUILT_IN["cline"])
+    shaper = make_client_transform(BUILT_IN["cline"])
     assert shaper is not None
     run = shaper.feed(text("a") + data(chunk(None, usage=USAGE), spaced=spaced) + DONE + b": alive\n")
     assert run == text("a") + data({**chunk(None, usage=USAGE), "choices": [SILENT]}) + DONE + b": alive\n"
@@ -53,7 +53,7 @@ def test_real_clients_read_the_same_as_without():
 
 
 def test_numbers_are_made_whole_beside_it():
-    shaper = after_of(Profile(like="cline", fills_choices=True, whole_numbers=True))
+    shaper = make_client_transform(Profile(like="cline", fills_choices=True, whole_numbers=True))
     assert shaper is not None
     (one,) = [json.loads(shaper.feed(data(chunk(None, usage={**USAGE, "total_tokens": None})))[5:])]
     assert (one["usage"], one["choices"]) == (USAGE, [SILENT])

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gatepass.config.access import BUILT_IN, PLAIN, Profile
-from gatepass.sse.client_transforms import after_of, mended_reply
+from gatepass.sse.client_transforms import make_client_transform, transform_reply
 
 BOTH = Profile(whole_numbers=True, content_text=True)
 
@@ -13,15 +13,15 @@ BOTH = Profile(whole_numbers=True, content_text=True)
 @pytest.mark.parametrize("content", [rb'"\ud83d"', b"NaN"])
 def test_json_that_only_python_reads_is_left_as_it_is(content):
     body = b'{"choices":[{"index":0,"message":{"content":null,"x":%b}}]}' % content
-    assert mended_reply(body, BOTH) == (body, ())
+    assert transform_reply(body, BOTH) == (body, ())
 
 
 def test_lines_are_cut_for_the_client_that_takes_no_long_ones():
-    shaper = after_of(BUILT_IN["ragflow"])
+    shaper = make_client_transform(BUILT_IN["ragflow"])
     assert shaper is not None
     long = b'data: {"choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n' % (b"x" * 2**20)
     assert max(map(len, shaper.feed(long).splitlines())) < 2**20
-    assert after_of(PLAIN) is None
+    assert make_client_transform(PLAIN) is None
 
 
 def chat(message, **more):
@@ -58,13 +58,13 @@ def vectors(**more):
     ],
 )
 def test_usage_is_whole_numbers_where_the_client_dies_without(body, usage):
-    told, adapted = mended_reply(body, BOTH)
+    told, adapted = transform_reply(body, BOTH)
     assert json.loads(told) == {**json.loads(body), "usage": usage}
     assert adapted == ("repair=usage",)
 
 
 def test_vectors_keep_their_bytes():
-    assert b'[{"index":0,"embedding":[0.10,1e-7]}]' in mended_reply(vectors(model="e"), BOTH)[0]
+    assert b'[{"index":0,"embedding":[0.10,1e-7]}]' in transform_reply(vectors(model="e"), BOTH)[0]
 
 
 GOOD = {"usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}}
@@ -72,7 +72,7 @@ GOOD = {"usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
 
 @pytest.mark.parametrize("message", [{"role": "assistant", "content": None}, {"role": "assistant", "tool_calls": []}])
 def test_an_answer_without_text_has_an_empty_one(message):
-    told, adapted = mended_reply(chat(message, **GOOD), BOTH)
+    told, adapted = transform_reply(chat(message, **GOOD), BOTH)
     assert json.loads(told)["choices"][0]["message"] == {**message, "content": ""}
     assert adapted == ("repair=content",)
 
@@ -92,16 +92,16 @@ def test_an_answer_without_text_has_an_empty_one(message):
     ],
 )
 def test_what_needs_nothing_is_the_same_object(body):
-    told, adapted = mended_reply(body, BOTH)
+    told, adapted = transform_reply(body, BOTH)
     assert told is body
     assert adapted == ()
 
 
 def test_other_clients_get_what_came():
     body = chat({"content": None})
-    assert mended_reply(body, PLAIN)[0] is body
-    assert mended_reply(body, Profile(content_text=True))[1] == ("repair=content",)
-    assert mended_reply(body, Profile(whole_numbers=True))[1] == ("repair=usage",)
+    assert transform_reply(body, PLAIN)[0] is body
+    assert transform_reply(body, Profile(content_text=True))[1] == ("repair=content",)
+    assert transform_reply(body, Profile(whole_numbers=True))[1] == ("repair=usage",)
 
 
 NAMED = Profile(envelope=True)
@@ -117,7 +117,7 @@ NAMED = Profile(envelope=True)
     ],
 )
 def test_a_reply_says_what_it_is_and_who_wrote_it_where_the_client_asks_for_both(said, kind):
-    body, adapted = mended_reply(json.dumps(said).encode(), NAMED, "m")
+    body, adapted = transform_reply(json.dumps(said).encode(), NAMED, "m")
     assert (json.loads(body), adapted) == ({**said, "object": kind, "model": "m"}, ("repair=envelope",))
 
 
@@ -132,9 +132,9 @@ def test_a_reply_says_what_it_is_and_who_wrote_it_where_the_client_asks_for_both
     ],
 )
 def test_what_is_named_or_is_no_answer_keeps_its_bytes(body):
-    assert mended_reply(body, NAMED, "m") == (body, ())
+    assert transform_reply(body, NAMED, "m") == (body, ())
 
 
 def test_a_name_that_nobody_knows_is_not_made_up():
-    body, _ = mended_reply(b'{"data":[]}', NAMED)
+    body, _ = transform_reply(b'{"data":[]}', NAMED)
     assert json.loads(body) == {"data": [], "object": "list"}

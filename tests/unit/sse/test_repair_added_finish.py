@@ -6,7 +6,7 @@ import pytest
 
 from gatepass.config.access import BUILT_IN
 from gatepass.sse.choice_repair import CALL_BYTES, MAX_ARGUMENT_BYTES, RepairOptions
-from gatepass.sse.client_transforms import after_of
+from gatepass.sse.client_transforms import make_client_transform
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.repair import MAX_CHOICES, StreamRepair
 from tests.unit.sse.documents import origin
@@ -162,6 +162,6 @@ def test_more_choices_than_are_told_apart_get_no_reason():
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_every_profile_leaves_the_reason(name):
-    after = after_of(BUILT_IN[name])
+    after = make_client_transform(BUILT_IN[name])
     out, _ = read(text("Hi"), DONE)
     assert reasons(out if after is None else after.feed(out)) == {0: "stop"}

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from gatepass.sse.usage import Usage, told, usage_of
+from gatepass.sse.usage import Usage, nonempty_usage, usage_of
 
 
 def test_a_usage_without_a_count_says_nothing():
-    assert told(Usage()) is None
-    assert told(None) is None
-    assert told(Usage(0)) == Usage(0)
+    assert nonempty_usage(Usage()) is None
+    assert nonempty_usage(None) is None
+    assert nonempty_usage(Usage(0)) == Usage(0)
 
 
 def test_counts_are_whole_numbers_or_missing():

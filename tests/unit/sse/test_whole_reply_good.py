@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from gatepass.dialects import content as form
-from gatepass.dialects.reply_check import ReceivedReply, judge_document
+from gatepass.dialects import content
+from gatepass.dialects.reply_check import ReceivedReply, classify_document
 from gatepass.sse import whole_reply
 from gatepass.sse.chunk import EnvelopeDefaults
 from gatepass.sse.usage import usage_of
@@ -102,7 +102,7 @@ def bodies():
         yield before + plain + after
     for pretty in (chat(choice(), usage=USAGE), {"usage": USAGE} | chat(choice())):
         yield json.dumps(pretty, indent=1).encode()
-    yield plain.replace(b'"hi"', b'"%b"' % (b"x" * form.WHOLE_BYTES))
+    yield plain.replace(b'"hi"', b'"%b"' % (b"x" * content.WHOLE_BYTES))
     yield plain.replace(b'"hi"', b'"\xff"')
     yield plain.replace(b'"hi"', b'"\\ud83d"')
     yield plain.replace(b'"hi"', b"[" * 100_000 + b"]" * 100_000)
@@ -120,11 +120,11 @@ def test_what_one_look_takes_is_a_success_that_nobody_mends_and_has_the_usage_th
     taken = [(body, good) for body in bodies() if (good := read_good(body)) is not None]
     told = 0
     for body, good in taken:
-        assert not form.is_event_stream(JSON, body), body
+        assert not content.is_event_stream(JSON, body), body
         assert walked(body, monkeypatch) == (body, ()), body
         assert (good.usage or usage_of(body)) == usage_of(body), body
         told += good.usage is not None
-        assert judge_document(ReceivedReply("chat", 200, JSON, body), ClientProtocol.CHAT) is body, body
+        assert classify_document(ReceivedReply("chat", 200, JSON, body), ClientProtocol.CHAT) is body, body
     assert len(taken) > 500
     assert told > 100
 

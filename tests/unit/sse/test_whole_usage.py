@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gatepass.config.access import BUILT_IN
-from gatepass.sse.client_transforms import WholeUsage, after_of, counted, is_same
+from gatepass.sse.client_transforms import WholeUsage, counted, is_same, make_client_transform
 
 TEXT = b'data: {"id":"1","choices":[{"index":0,"delta":{"content":"a \\"usage\\" b"}}],"usage":null}\n\n'
 
@@ -19,7 +19,7 @@ def told(usage, choices=b"[]"):
     [("ragflow", b": alive\n", ("repair=usage",)), ("dify", b"", ("sse=comments", "repair=usage"))],
 )
 def test_a_lost_total_of_a_stream_is_the_sum_of_the_rest(profile, behind, adapted):
-    shaper = after_of(BUILT_IN[profile])
+    shaper = make_client_transform(BUILT_IN[profile])
     assert shaper is not None
     lost = told(b'{"prompt_tokens":12,"completion_tokens":3.0,"total_tokens":null}')
     run = shaper.feed(TEXT + lost + b"data: [DONE]\n\n: alive\n") + shaper.finish()

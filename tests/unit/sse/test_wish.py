@@ -2,7 +2,7 @@
 
 import pytest
 
-from gatepass.sse.usage import usage_wish
+from gatepass.sse.usage import requested_usage
 
 
 @pytest.mark.parametrize(
@@ -20,4 +20,4 @@ from gatepass.sse.usage import usage_wish
     ],
 )
 def test_a_wish_is_read_or_left_to_the_upstream(body, wish):
-    assert usage_wish(body) is wish
+    assert requested_usage(body) is wish

@@ -1,7 +1,7 @@
 import pytest
 
 from gatepass.dialects import reply_check
-from gatepass.dialects.base import Dialect, operation_url, passed_on, path_segment
+from gatepass.dialects.base import Dialect, operation_url, path_segment, raw_request
 from gatepass.dialects.error_body import read_error_body
 from gatepass.errors import ModelNotFound
 from gatepass.types import Call, ClientProtocol, Operation, OutboundRequest, Target, Timeouts, UpstreamErrorBody
@@ -91,11 +91,11 @@ def test_model_and_body_of_the_client_never_choose_the_destination():
 
 def test_dialect_judges_as_the_modules_do():
     dialect = Dialect()
-    assert dialect.read_complaint({"message": "m"}, refused=True) == UpstreamErrorBody("m")
-    assert dialect.read_complaint is read_error_body
-    assert dialect.classify_head is reply_check.judge_head
-    assert dialect.judge_refusal is reply_check.classify_error
-    assert dialect.classify_document is reply_check.judge_document
+    assert dialect.read_error_body({"message": "m"}, refused=True) == UpstreamErrorBody("m")
+    assert dialect.read_error_body is read_error_body
+    assert dialect.classify_head is reply_check.classify_head
+    assert dialect.classify_error is reply_check.classify_error
+    assert dialect.classify_document is reply_check.classify_document
 
 
 def test_openai_wants_no_change_and_lists_its_models():
@@ -147,12 +147,12 @@ OWN = OutboundRequest("GET", "https://u.example/v1/files", ((b"accept", b"applic
     ],
 )
 def test_only_known_parameters_in_plain_letters_go_up(query, asked):
-    assert passed_on(OWN, (), query, None).url == OWN.url + asked
+    assert raw_request(OWN, (), query, None).url == OWN.url + asked
 
 
 def test_they_stand_behind_the_dialects_own():
     url = "https://u.example/openai/files?api-version=2024-10-21"
-    assert passed_on(OutboundRequest("GET", url), (), b"limit=2", None).url == url + "&limit=2"
+    assert raw_request(OutboundRequest("GET", url), (), b"limit=2", None).url == url + "&limit=2"
 
 
 class Nothing:
@@ -168,11 +168,11 @@ class Nothing:
 def test_the_media_types_are_the_clients():
     headers = ((b"accept", b"audio/mpeg"), (b"content-type", b"multipart/form-data; boundary=b"), (b"cookie", b"a"))
     upload = Nothing()
-    request = passed_on(OWN, headers, b"", upload)
+    request = raw_request(OWN, headers, b"", upload)
     assert request.headers == (
         (b"x-request-id", b"1"),
         (b"accept", b"audio/mpeg"),
         (b"content-type", b"multipart/form-data; boundary=b"),
     )
     assert request.upload is upload
-    assert dict(passed_on(OWN, headers[1:], b"", None).headers) == {b"x-request-id": b"1", b"accept": b"*/*"}
+    assert dict(raw_request(OWN, headers[1:], b"", None).headers) == {b"x-request-id": b"1", b"accept": b"*/*"}

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.dialects import content as form
-from gatepass.dialects.reply_check import ReceivedReply, classify_error, judge_document, judge_head
+from gatepass.dialects import content
+from gatepass.dialects.reply_check import ReceivedReply, classify_document, classify_error, classify_head
 from gatepass.errors import (
     GatepassError,
     UpstreamAuth,
@@ -35,7 +35,7 @@ COMPLETION = {
     "choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}],
 }
 SAID = {"message": {"role": "assistant", "content": "hi"}}
-PAD = "x" * form.WHOLE_BYTES
+PAD = "x" * content.WHOLE_BYTES
 """Makes a document one of those that are not read whole."""
 VECTORS = {"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": [0.5]}], "model": "m"}
 LOGIN = b"<!DOCTYPE html><html><head><title>\n Sign in &amp; go </title></head><body>SECRET-PAGE</body></html>"
@@ -72,7 +72,7 @@ def refusal(status, body, headers=JSON, **more):
 
 def judged(body, headers=JSON, *, surface=ClientProtocol.CHAT, **more):
     """The document itself, or the error."""
-    return judge_document(ReceivedReply("chat", 200, headers, body, **more), surface)
+    return classify_document(ReceivedReply("chat", 200, headers, body, **more), surface)
 
 
 def document(body, headers=JSON, *, surface=ClientProtocol.CHAT, **more):
@@ -98,7 +98,7 @@ def invalid(message):
 
 @pytest.mark.parametrize("status", [200, 201, 204, 299, 400, 401, 404, 429, 500, 599])
 def test_head_of_a_final_reply_tells_nothing(status):
-    assert judge_head("chat", status, JSON) is None
+    assert classify_head("chat", status, JSON) is None
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_head_of_a_final_reply_tells_nothing(status):
 )
 def test_redirect_names_the_host_and_nothing_else_of_its_target(location, target):
     headers = () if location is None else ((b"location", location),)
-    assert said(judge_head("chat", 302, headers, host="llm.corp.example")) == told(
+    assert said(classify_head("chat", 302, headers, host="llm.corp.example")) == told(
         UpstreamRedirect,
         502,
         "upstream_redirect",
@@ -130,21 +130,21 @@ def test_redirect_names_the_host_and_nothing_else_of_its_target(location, target
 @pytest.mark.parametrize("secret", ["AbCdEf-Secret", "AbCd/Ef:Secret@x", "Ab" * 80])
 def test_redirect_tells_no_secret_in_any_case(target, secret):
     headers = ((b"location", target.format(secret).encode()),)
-    error = judge_head("chat", 302, headers, mask=lambda text: text.replace(secret, "***"))
+    error = classify_head("chat", 302, headers, mask=lambda text: text.replace(secret, "***"))
     assert "abcd" not in str(error).lower()
     assert "abab" not in str(error).lower()
 
 
 @pytest.mark.parametrize("status", [300, 301, 303, 304, 307, 308, 399])
 def test_every_redirect_is_an_error(status):
-    assert isinstance(judge_head("chat", status, ()), UpstreamRedirect)
+    assert isinstance(classify_head("chat", status, ()), UpstreamRedirect)
 
 
 @pytest.mark.parametrize(
     ("status", "shown"), [(101, "101 Switching Protocols"), (100, "100 Continue"), (600, "600"), (999, "999"), (0, "0")]
 )
 def test_status_that_ends_no_exchange_is_an_error(status, shown):
-    assert said(judge_head("chat", status, ())) == invalid(
+    assert said(classify_head("chat", status, ())) == invalid(
         f'The upstream "chat" answered {shown}, an invalid status for a final reply.'
     )
 
@@ -354,7 +354,7 @@ def test_echoed_token_is_masked_in_every_kind_of_body():
         ({"choices": [{**SAID, "error": None}], "x": PAD}, ClientProtocol.CHAT),
         ({"choices": [{**SAID, "error": {"message": "boom"}}, {"message": {"content": PAD}}]}, ClientProtocol.CHAT),
         (VECTORS, ClientProtocol.EMBEDDINGS),
-        (form.BOM + json.dumps({**COMPLETION, "x": "x" * form.WHOLE_BYTES}).encode(), ClientProtocol.CHAT),
+        (content.BOM + json.dumps({**COMPLETION, "x": "x" * content.WHOLE_BYTES}).encode(), ClientProtocol.CHAT),
         ({"data": []}, ClientProtocol.MODELS),
         ({"object": "list", "data": [{"id": "m"}]}, ClientProtocol.MODELS),
         ([{"id": "m"}], ClientProtocol.MODELS),
@@ -444,7 +444,7 @@ LIES = {
         told(UpstreamErrorReply, 503, "503", "boom", kind="server_error"),
     ),
     "large error beside choices": (
-        {**COMPLETION, "error": {"message": "m" * form.WHOLE_BYTES}},
+        {**COMPLETION, "error": {"message": "m" * content.WHOLE_BYTES}},
         told(
             UpstreamErrorReply,
             502,
@@ -455,7 +455,7 @@ LIES = {
         ),
     ),
     "large": (
-        {"code": 102, "message": "no", "echo": "x" * form.WHOLE_BYTES},
+        {"code": 102, "message": "no", "echo": "x" * content.WHOLE_BYTES},
         told(
             UpstreamErrorReply,
             400,
@@ -489,7 +489,7 @@ def test_events_are_no_document(headers):
 WRAPPED = [
     (b' {"code": 0, "msg": "ok", "data" : %b , "trace": 1}', ClientProtocol.CHAT, COMPLETION),
     (b'{"code":"200","message":"success","data":%b}', ClientProtocol.EMBEDDINGS, VECTORS),
-    (b'{"success":true,"data":%b}', ClientProtocol.CHAT, {**COMPLETION, "x": "x" * form.WHOLE_BYTES}),
+    (b'{"success":true,"data":%b}', ClientProtocol.CHAT, {**COMPLETION, "x": "x" * content.WHOLE_BYTES}),
     (b'\xef\xbb\xbf{"data":%b}', ClientProtocol.CHAT, COMPLETION),
 ]
 
@@ -567,7 +567,7 @@ def test_reply_whose_list_is_empty_is_an_empty_one(body, surface, expected):
 
 
 @pytest.mark.parametrize(("surface", "wanted"), [(ClientProtocol.CHAT, "choices"), (ClientProtocol.EMBEDDINGS, "data")])
-@pytest.mark.parametrize("entries", [[None], [1], ["x" * form.WHOLE_BYTES]])
+@pytest.mark.parametrize("entries", [[None], [1], ["x" * content.WHOLE_BYTES]])
 def test_list_without_an_object_is_an_error(entries, surface, wanted):
     assert document({wanted: entries}, surface=surface) == invalid(
         f'The upstream "chat" answered 200 OK with a list "{wanted}" that holds no objects.'
@@ -642,16 +642,16 @@ def test_any_pieces_of_errors_are_judged_without_a_crash(body, status, headers):
 
 def test_texts_of_our_own_are_no_wrong_credential_to_ragflow():
     errors = [
-        judge_head("chat", 302, ()),
-        judge_head("chat", 999, ()),
-        judge_document(ReceivedReply("chat", 200, HTML, LOGIN), ClientProtocol.CHAT),
-        judge_document(ReceivedReply("chat", 200, JSON, b""), ClientProtocol.CHAT),
-        judge_document(ReceivedReply("chat", 200, EVENTS, b"data: {}\n\n"), ClientProtocol.CHAT),
-        judge_document(ReceivedReply("chat", 200, JSON, b"{}"), ClientProtocol.CHAT),
-        judge_document(ReceivedReply("chat", 200, JSON, b'{"choices":[]}'), ClientProtocol.CHAT),
-        judge_document(ReceivedReply("chat", 200, JSON, b'{"choices":[null]}'), ClientProtocol.CHAT),
-        judge_document(ReceivedReply("chat", 200, JSON, b'{"data":{"choices":[]}}'), ClientProtocol.CHAT),
-        judge_document(ReceivedReply("chat", 200, JSON, b"x"), ClientProtocol.CHAT),
+        classify_head("chat", 302, ()),
+        classify_head("chat", 999, ()),
+        classify_document(ReceivedReply("chat", 200, HTML, LOGIN), ClientProtocol.CHAT),
+        classify_document(ReceivedReply("chat", 200, JSON, b""), ClientProtocol.CHAT),
+        classify_document(ReceivedReply("chat", 200, EVENTS, b"data: {}\n\n"), ClientProtocol.CHAT),
+        classify_document(ReceivedReply("chat", 200, JSON, b"{}"), ClientProtocol.CHAT),
+        classify_document(ReceivedReply("chat", 200, JSON, b'{"choices":[]}'), ClientProtocol.CHAT),
+        classify_document(ReceivedReply("chat", 200, JSON, b'{"choices":[null]}'), ClientProtocol.CHAT),
+        classify_document(ReceivedReply("chat", 200, JSON, b'{"data":{"choices":[]}}'), ClientProtocol.CHAT),
+        classify_document(ReceivedReply("chat", 200, JSON, b"x"), ClientProtocol.CHAT),
     ]
     messages = [error.message for error in errors if isinstance(error, GatepassError)]
     assert len(messages) == len(errors)
@@ -729,23 +729,25 @@ LARGE_VECTORS = (
 def test_a_large_list_with_a_garbled_middle_is_no_success(damage):
     middle = LARGE_VECTORS.index(b"0.1", len(LARGE_VECTORS) // 2)
     garbled = LARGE_VECTORS[:middle] + damage + LARGE_VECTORS[middle + len(damage) :]
-    assert judge_document(ReceivedReply("chat", 200, JSON, LARGE_VECTORS), ClientProtocol.EMBEDDINGS) is LARGE_VECTORS
+    assert (
+        classify_document(ReceivedReply("chat", 200, JSON, LARGE_VECTORS), ClientProtocol.EMBEDDINGS) is LARGE_VECTORS
+    )
     assert isinstance(
-        judge_document(ReceivedReply("chat", 200, JSON, garbled), ClientProtocol.EMBEDDINGS), UpstreamInvalid
+        classify_document(ReceivedReply("chat", 200, JSON, garbled), ClientProtocol.EMBEDDINGS), UpstreamInvalid
     )
 
 
 def test_a_large_list_that_broke_off_is_no_success():
     for cut in range(1, 300):
         reply = ReceivedReply("chat", 200, JSON, LARGE_VECTORS[:-cut])
-        assert isinstance(judge_document(reply, ClientProtocol.EMBEDDINGS), UpstreamInvalid), cut
+        assert isinstance(classify_document(reply, ClientProtocol.EMBEDDINGS), UpstreamInvalid), cut
 
 
 def test_a_list_is_no_response_whatever_its_entries_are():
     reply = ReceivedReply("chat", 200, JSON, b'{"data":[{"embedding":[1]}]}')
-    assert isinstance(judge_document(reply, ClientProtocol.RESPONSES), UpstreamInvalid)
+    assert isinstance(classify_document(reply, ClientProtocol.RESPONSES), UpstreamInvalid)
 
 
 def test_a_reply_with_bytes_that_are_not_utf_8_is_relayed_as_it_came():
     body = b'{"choices":[{"message":{"role":"assistant","content":"a\xff"}}]}'
-    assert judge_document(ReceivedReply("chat", 200, JSON, body), ClientProtocol.CHAT) is body
+    assert classify_document(ReceivedReply("chat", 200, JSON, body), ClientProtocol.CHAT) is body

@@ -3,7 +3,7 @@ import tracemalloc
 
 import pytest
 
-from gatepass.dialects import content as form
+from gatepass.dialects import content
 
 EVENTS = ((b"content-type", b"text/event-stream; charset=utf-8"),)
 JSON = ((b"content-type", b"application/json"),)
@@ -12,10 +12,10 @@ XML = ((b"content-type", b"application/xml"),)
 
 
 def test_content_type_is_read_without_parameters():
-    assert form.content_type(()) == ""
-    assert form.content_type(HTML) == "text/html"
-    assert form.content_type((*HTML, *EVENTS)) == "text/event-stream"
-    assert form.content_type((*JSON, *HTML)) == "application/json"
+    assert content.content_type(()) == ""
+    assert content.content_type(HTML) == "text/html"
+    assert content.content_type((*HTML, *EVENTS)) == "text/event-stream"
+    assert content.content_type((*JSON, *HTML)) == "application/json"
 
 
 @pytest.mark.parametrize(
@@ -37,13 +37,13 @@ def test_content_type_is_read_without_parameters():
     ],
 )
 def test_page_is_told_by_its_bytes(headers, body, expected):
-    assert form.is_html(headers, body) is expected
+    assert content.is_html(headers, body) is expected
 
 
 def test_title_is_found_or_none():
-    assert form.title_of("<head><title data-x>\n Sign in \n</title>") == "\n Sign in \n"
-    assert form.title_of("<title> </title>") is None
-    assert form.title_of("<title>never ends") is None
+    assert content.title_of("<head><title data-x>\n Sign in \n</title>") == "\n Sign in \n"
+    assert content.title_of("<title> </title>") is None
+    assert content.title_of("<title>never ends") is None
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_title_is_found_or_none():
     ],
 )
 def test_stream_is_told_by_its_first_bytes(headers, body, expected):
-    assert form.is_event_stream(headers, body) is expected
+    assert content.is_event_stream(headers, body) is expected
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_stream_is_told_by_its_first_bytes(headers, body, expected):
     ],
 )
 def test_document_is_read_as_its_readers_would(body, expected):
-    assert form.parse(body) == expected
+    assert content.parse(body) == expected
 
 
 @pytest.mark.parametrize(
@@ -93,17 +93,17 @@ def test_document_is_read_as_its_readers_would(body, expected):
         b"\xff",
         b"[" * 100_000,
         b'{"a":' + b"[" * 1_000_000,
-        b'{"a": "' + b"x" * form.WHOLE_BYTES,
+        b'{"a": "' + b"x" * content.WHOLE_BYTES,
         b'{"a": NaN, "b": ' + b"[" * 100_000,
     ],
 )
 def test_what_is_no_document_is_a_value_error(body):
     with pytest.raises(ValueError):
-        form.parse(body)
+        content.parse(body)
 
 
 def test_large_document_is_read_but_for_what_is_large_or_of_no_use():
-    big = "x" * form.WHOLE_BYTES
+    big = "x" * content.WHOLE_BYTES
     document = {
         "code": 102,
         "msg": "no",
@@ -121,11 +121,11 @@ def test_large_document_is_read_but_for_what_is_large_or_of_no_use():
         "error": {"message": "…"},
         "detail": [{"a": 2}],
     }
-    assert form.parse(json.dumps(document).encode()) == expected
-    assert form.parse(form.BOM + json.dumps(document).encode()) == expected
+    assert content.parse(json.dumps(document).encode()) == expected
+    assert content.parse(content.BOM + json.dumps(document).encode()) == expected
 
 
-BIG = "x" * form.WHOLE_BYTES
+BIG = "x" * content.WHOLE_BYTES
 
 
 @pytest.mark.parametrize(
@@ -144,14 +144,14 @@ BIG = "x" * form.WHOLE_BYTES
     ],
 )
 def test_of_a_large_list_of_choices_the_first_is_read_but_for_what_is_large(choices, expected):
-    assert form.parse(json.dumps({"choices": choices}).encode()) == {"choices": expected}
+    assert content.parse(json.dumps({"choices": choices}).encode()) == {"choices": expected}
 
 
 def test_a_large_list_of_choices_takes_no_memory_for_those_that_are_not_looked_at():
-    body = b'{"choices":[{"text":""}' + b",{}" * form.WHOLE_BYTES + b"]}"
+    body = b'{"choices":[{"text":""}' + b",{}" * content.WHOLE_BYTES + b"]}"
     tracemalloc.start()
     try:
-        assert form.parse(body) == {"choices": [{"text": ""}, {}]}
+        assert content.parse(body) == {"choices": [{"text": ""}, {}]}
         peak_bytes = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -168,9 +168,9 @@ def test_a_large_list_of_choices_takes_no_memory_for_those_that_are_not_looked_a
     ],
 )
 def test_a_member_is_found_byte_for_byte(body, expected):
-    assert form.member(body, "data") == expected
+    assert content.member(body, "data") == expected
 
 
 def test_first_event_with_data_is_found():
-    assert form.first_event(b"\xef\xbb\xbf: ping\r\nid: 1\r\ndata:\r\ndata: {}\r\n\r\n") == b"{}"
-    assert form.first_event(b": ping\n\n") is None
+    assert content.first_event(b"\xef\xbb\xbf: ping\r\nid: 1\r\ndata:\r\ndata: {}\r\n\r\n") == b"{}"
+    assert content.first_event(b": ping\n\n") is None
