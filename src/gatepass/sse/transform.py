@@ -1,4 +1,4 @@
-"""What a shaper is: one pure change of the events of a stream on their way to the client."""
+"""The contract of a transform, which is one pure change of an event stream, and a chain of transforms."""
 
 from __future__ import annotations
 
@@ -7,42 +7,47 @@ from typing import Protocol
 
 
 class EventTransform(Protocol):
-    """Changes what passes: takes runs of whole events, gives runs of whole events. Comment lines may
-    stand at the end of a run without a blank line, as the judge of a stream leaves them.
+    """Change the events of a stream on their way to the client. It takes and returns runs of whole events.
 
-    `feed` returns the very same object where nothing changes. A shaper that holds something back
-    gives it out before a `[DONE]`, before an error event, or by `finish` when neither comes; after
-    that nothing is left in it. What it holds is bounded. It never makes a `[DONE]`: whether a
-    stream is finished is for the judge of the stream to say.
+    Comment lines without a blank line may end a run, because the validation of a stream leaves them there.
+
+    A transform may hold events back, but only a bounded number. It returns them before a `[DONE]`, before an error
+    event, or from `finish` if neither arrives. It never adds a `[DONE]`, because EventStream decides whether a stream
+    is complete.
     """
 
     @property
     def adapted(self) -> tuple[str, ...]:
-        """The names of what was changed so far, in the order in which it first was."""
+        """The names of the changes so far, in the order in which each was first made."""
         ...
 
-    def feed(self, block: bytes) -> bytes: ...
+    def feed(self, block: bytes) -> bytes:
+        """Return the changed run; the same object if nothing changed."""
+        ...
 
     def finish(self) -> bytes:
-        """No more comes: what was still held, b"" if nothing."""
+        """End the stream, and return what was held back; b"" if nothing was."""
         ...
 
 
 class TransformChain:
-    """Several shapers as one. They are given in the order of adaptation and run in the reverse one:
-    the rule that changed the request last was nearest to the upstream, and is to the reply too."""
+    """Several transforms as one.
 
-    __slots__ = ("_shapers",)
+    The caller passes them in the order in which the request was adapted. They run in reverse order: the rule that
+    changed the request last was nearest to the upstream, so its transform receives the reply first.
+    """
 
-    def __init__(self, shapers: Iterable[EventTransform]) -> None:
-        self._shapers = tuple(shapers)[::-1]
+    __slots__ = ("_transforms",)
+
+    def __init__(self, transforms: Iterable[EventTransform]) -> None:
+        self._transforms = tuple(transforms)[::-1]
 
     @property
     def adapted(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(name for transform in self._shapers for name in transform.adapted))
+        return tuple(dict.fromkeys(name for transform in self._transforms for name in transform.adapted))
 
     def feed(self, block: bytes) -> bytes:
-        for transform in self._shapers:
+        for transform in self._transforms:
             if not block:
                 return block
             block = transform.feed(block)
@@ -50,7 +55,7 @@ class TransformChain:
 
     def finish(self) -> bytes:
         block = b""
-        for transform in self._shapers:
+        for transform in self._transforms:
             fed = transform.feed(block) if block else b""
             block = fed + transform.finish()
         return block
