@@ -15,7 +15,13 @@ from gatepass.tokens import token_reply
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer_error import REPLY_BYTES, TokenResponse
 from gatepass.tokens.lifetime import claims_of
-from gatepass.tokens.token_reply import ParsedToken, ReadTimes, TokenReplyFormat, parse_token_document, read
+from gatepass.tokens.token_reply import (
+    ParsedToken,
+    ReadTimes,
+    TokenReplyFormat,
+    parse_token_document,
+    parse_token_response,
+)
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
 from tests.unit.tokens.scripted import signed
@@ -142,7 +148,7 @@ def test_a_token_that_is_taken_out_of_a_reply_can_be_sent(attack: Attack, docume
     attack.cases += 1
     reply = TokenResponse(200, ((b"content-type", b"application/json"),), json.dumps(document).encode())
     with attack.on_loop():
-        found = outcome(lambda: read(reply, TERMS, NOW, str))
+        found = outcome(lambda: parse_token_response(reply, TERMS, NOW, str))
     if isinstance(found, ParsedToken):
         attack.check(is_kept(document, found), document)
     else:
@@ -153,7 +159,9 @@ def test_a_token_that_is_taken_out_of_a_reply_can_be_sent(attack: Attack, docume
 @pytest.mark.attack("token replies: type, audience, shape")
 def test_what_must_not_be_sent_is_a_definite_failure(attack: Attack, document: Any) -> None:
     attack.cases += 1
-    found = outcome(lambda: read(TokenResponse(200, (), json.dumps(document).encode()), TERMS, NOW, str))
+    found = outcome(
+        lambda: parse_token_response(TokenResponse(200, (), json.dumps(document).encode()), TERMS, NOW, str)
+    )
     attack.check(isinstance(found, FetchFailure) and found.definite, document)
 
 
@@ -188,9 +196,9 @@ def test_a_reply_of_64_kib_in_any_shape_is_read_at_once(attack: Attack, body: by
     """Sixteen times the reply: its text, the document, a token decoded, and 200 characters of it in a reason."""
     attack.cases += 1
     with attack.on_loop():
-        outcome(lambda: read(TokenResponse(200, (), body), TERMS, NOW, str))
+        outcome(lambda: parse_token_response(TokenResponse(200, (), body), TERMS, NOW, str))
     with attack.memory(allowed_bytes=16 * REPLY_BYTES):
-        found = outcome(lambda: read(TokenResponse(200, (), body), TERMS, NOW, str))
+        found = outcome(lambda: parse_token_response(TokenResponse(200, (), body), TERMS, NOW, str))
     attack.check(not isinstance(found, FetchFailure) or len(found.reason) <= LONGEST_REASON, body[:80])
     attack.check(not isinstance(found, ParsedToken) or len(found.unexpected_type or "") <= LONGEST_REASON, body[:80])
 
@@ -199,7 +207,9 @@ def test_a_reply_of_64_kib_in_any_shape_is_read_at_once(attack: Attack, body: by
 def test_a_reader_that_checks_less_is_noticed(monkeypatch, weakened: str, document: Any) -> None:
     monkeypatch.setattr(token_reply, weakened, frozenset() if weakened == "BOUND_TYPES" else lambda *_: None)
     row = Attack("planted")
-    found = outcome(lambda: read(TokenResponse(200, (), json.dumps(document).encode()), TERMS, NOW, str))
+    found = outcome(
+        lambda: parse_token_response(TokenResponse(200, (), json.dumps(document).encode()), TERMS, NOW, str)
+    )
     assert isinstance(found, ParsedToken)
     with pytest.raises(AssertionError, match="got through"):
         row.check(is_kept(document, found), document)

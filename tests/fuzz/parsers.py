@@ -24,7 +24,7 @@ from gatepass.server.parser import RequestParser
 from gatepass.sse.event import Framer, split_events
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer_error import TokenResponse
-from gatepass.tokens.token_reply import ParsedToken, TokenReplyFormat, read
+from gatepass.tokens.token_reply import ParsedToken, TokenReplyFormat, parse_token_response
 from tests.fuzz.pieces import pieces
 from tests.unit.server.desk import Desk
 
@@ -35,7 +35,7 @@ SMALL = {"WINDOW_BYTES": 48, "FRAGMENT_BYTES": 40, "STRING_BYTES": 30, "KEPT_BYT
 """Cuts a small body as a large one is cut."""
 TERMS = (
     TokenReplyFormat("sso", 240.0, 3600.0, credential="corp"),
-    TokenReplyFormat("sso", 240.0, 3600.0, plain_text=True, by_login=True),
+    TokenReplyFormat("sso", 240.0, 3600.0, plain_text=True, is_login=True),
     TokenReplyFormat("sso", 240.0, 3600.0, audience="https://llm.corp.example"),
 )
 _DIFFERENT = re.compile(r"\\u[dD][89a-fA-F]|\d{300}")
@@ -198,7 +198,7 @@ def _is_same(one: ParsedToken | str, other: ParsedToken | str) -> bool:
 
 def _minted(reply: TokenResponse, terms: TokenReplyFormat) -> ParsedToken | str:
     try:
-        return read(reply, terms, WALL_S, str)
+        return parse_token_response(reply, terms, WALL_S, str)
     except FetchFailure as failure:
         return failure.reason
 

@@ -239,7 +239,7 @@ class CredentialWatch:
 
         self._repetitions = FailureDeduplicator()
         if first.status.failing:
-            self._repetitions.times(str(first.status.last_error), first.now)
+            self._repetitions.count_to_report(str(first.status.last_error), first.now)
 
     def since(self, view: CredentialView) -> Iterator[str]:
         """What has changed since the look before this one, in the order in which it happens."""
@@ -248,7 +248,8 @@ class CredentialWatch:
         # by the time of the last error: one that another gatepass was told is in no count of this one
         if age_s is not None and (before_s is None or age_s < before_s):
             reason = str(view.status.last_error)
-            times = self._repetitions.times(reason, view.now)  # each at once, then once a minute, as in the log
+            # each at once, then once a minute, as in the log
+            times = self._repetitions.count_to_report(reason, view.now)
             if times is not None:
                 said = "failed" if times == 1 else f"failed {times} times more"
                 yield f"{said}: {reason}{next_try(view.status)}"
@@ -260,7 +261,7 @@ class CredentialWatch:
                 said = f"the same token again ({how})"
             yield f"{said}{next_try(view.status)}"
             self._token = view.token
-            self._repetitions.forget()
+            self._repetitions.reset()
         if before.expires_in_s and view.status.expires_in_s == 0:
             yield "expired: requests wait for the next token, or fail"
 

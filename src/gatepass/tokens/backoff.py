@@ -14,15 +14,15 @@ PROBE_S = 2.0
 PROBE_JITTER_S = 1.0
 """Between the starts of two tries in an outage: a recovery is noticed within 4 s."""
 REFUSAL_S = 30.0
-REFUSAL_LONGEST_S = 300.0
+MAX_REFUSAL_S = 300.0
 WORKED_TRIES = 2
 """How many unknown refusals of a secret that has worked count as an outage. With the try that follows, that is three
 wrong passwords within 6 s. Many issuers lock an account after five, and a person may have typed one of them."""
-OUTLIVED_TRIES = 300
+TRANSIENT_TRIES = 300
 """How many where the secret has worked again after the same refusal: tries of ten minutes at least."""
-OUTLIVED_KEPT = 16
+MAX_REFUSAL_KINDS = 16
 """An issuer that finds new words for each failure fills no memory."""
-RETRY_AFTER_LONGEST_S = 3600.0
+MAX_RETRY_AFTER_S = 3600.0
 """A longer `Retry-After` is taken for a mistake."""
 
 
@@ -44,7 +44,7 @@ class SecretHistory:
 
     secret: int | None = None
     refused: frozenset[str] = frozenset()
-    outlived: frozenset[str] = frozenset()
+    transient: frozenset[str] = frozenset()
 
     def after_token(self, secret: int) -> SecretHistory:
         """Return the history after `secret` returned a token."""
@@ -52,12 +52,12 @@ class SecretHistory:
             return SecretHistory(secret)
         if not self.refused:
             return self
-        outlived = self.outlived | self.refused
-        return SecretHistory(secret, outlived=outlived if len(outlived) <= OUTLIVED_KEPT else self.refused)
+        transient = self.transient | self.refused
+        return SecretHistory(secret, transient=transient if len(transient) <= MAX_REFUSAL_KINDS else self.refused)
 
     def after_failure(self, secret: int, failure: FetchFailure) -> SecretHistory:
         """Return the history after the issuer answered `secret` with `failure`."""
-        if not failure.unclear or secret != self.secret or len(self.refused) >= OUTLIVED_KEPT:
+        if not failure.unclear or secret != self.secret or len(self.refused) >= MAX_REFUSAL_KINDS:
             return self
         return replace(self, refused=self.refused | {_kind(failure)})
 
@@ -65,7 +65,7 @@ class SecretHistory:
         """Return how many unclear refusals of `secret` like `failure` count as an outage."""
         if secret != self.secret:
             return 0
-        return OUTLIVED_TRIES if _kind(failure) in self.outlived else WORKED_TRIES
+        return TRANSIENT_TRIES if _kind(failure) in self.transient else WORKED_TRIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,26 +105,26 @@ def next_failure_state(
     """
     refusals = (before.refusals if before else 0) + (failure.definite or failure.unclear)
     holds = failure.definite or (failure.unclear and refusals > failure.free_tries)
-    wait_s = pause_s(failure, 0 if failure.from_other_process else refusals)
+    wait_s = shared_pause_s(failure, 0 if failure.from_other_process else refusals)
     probe_s = now if failure.from_other_process else began_s + PROBE_S + PROBE_JITTER_S * jitter
     return FailureState(failure.reason, holds, refusals, max(probe_s, now + wait_s))
 
 
-def at_once(state: FailureState, now: float) -> FailureState:
+def retry_now(state: FailureState, now: float) -> FailureState:
     """Return the state when what was refused has changed: a new secret deserves a try of its own."""
     return replace(state, refusals=0, next_try_s=now)
 
 
-def pause_s(failure: FetchFailure, refusals: int) -> float:
+def shared_pause_s(failure: FetchFailure, refusals: int) -> float:
     """Return for how long `failure`, the last of so many refusals in a row, keeps every process from asking.
 
     0 if the issuer may recover at any moment.
     """
-    wished_s = min(failure.retry_after_s or 0.0, RETRY_AFTER_LONGEST_S)
+    wished_s = min(failure.retry_after_s or 0.0, MAX_RETRY_AFTER_S)
     counted = refusals - failure.free_tries if failure.unclear else refusals
     if counted < 1 or not (failure.definite or failure.unclear):
         return wished_s
-    return max(wished_s, min(REFUSAL_S * 2.0 ** min(counted - 1, 10), REFUSAL_LONGEST_S))
+    return max(wished_s, min(REFUSAL_S * 2.0 ** min(counted - 1, 10), MAX_REFUSAL_S))
 
 
 def _kind(failure: FetchFailure) -> str:

@@ -25,13 +25,13 @@ class StaticHeader:
     Raises UnresolvedReference, which names `setting`, where there is no good value to begin with.
     """
 
-    __slots__ = ("_redactor", "_setting", "_trouble", "_value", "field")
+    __slots__ = ("_error", "_redactor", "_setting", "_value", "field")
 
     def __init__(self, name: bytes, value: Secret, setting: str, redactor: Redactor) -> None:
         self._value = value
         self._setting = setting
         self._redactor = redactor
-        self._trouble: str | None = None
+        self._error: str | None = None
         try:
             self.field = (name, self._read())
         except ValueError as error:
@@ -44,14 +44,14 @@ class StaticHeader:
     def changes(self) -> bool:
         return self._value.changes
 
-    def look_again(self) -> None:
+    def reload(self) -> None:
         """Take the value as it stands now, where it is good."""
         try:
             self.field = (self.field[0], self._read())
         except ValueError as error:
-            self._tell(str(error))
+            self._log_change(str(error))
         else:
-            self._tell(None)
+            self._log_change(None)
 
     def _read(self) -> bytes:
         text = self._value.reveal()
@@ -61,15 +61,15 @@ class StaticHeader:
             self._redactor.learn(text, self._setting)
         return text.encode()
 
-    def _tell(self, trouble: str | None) -> None:
-        if trouble == self._trouble:
+    def _log_change(self, error_text: str | None) -> None:
+        if error_text == self._error:
             return
-        self._trouble = trouble
+        self._error = error_text
         fields: dict[str, object] = {"setting": self._setting}
-        if trouble is None:
+        if error_text is None:
             logger.info("header_reloaded", extra={"fields": fields})
         else:
-            logger.warning("header_unreadable", extra={"fields": fields | {"reason": trouble}})
+            logger.warning("header_unreadable", extra={"fields": fields | {"reason": error_text}})
 
 
 REREAD_S = 2.0
@@ -86,9 +86,9 @@ class CredentialInjector:
     """
 
     __slots__ = (
-        "_carry",
         "_fields",
         "_parameter",
+        "_placement",
         "_replaced",
         "_reread_s",
         "_static",
@@ -110,7 +110,7 @@ class CredentialInjector:
             StaticHeader(_name(name), value, f"upstreams.{upstream}.headers.{name}", masking)
             for name, value in headers.items()
         )
-        self._carry = placement
+        self._placement = placement
         self._static_fields: Headers = tuple(header.field for header in self._static)
         self._replaced = frozenset(name for name, _ in (*self._templates, *self._static_fields)) - NEVER_UP
         self._token: Secret | None = None
@@ -134,7 +134,7 @@ class CredentialInjector:
         Raises ValueError, without the token in it, for one that no field can hold.
         """
         if now >= self._reread_s:
-            self._look_again(now)
+            self._reload(now)
         if token is not self._token:
             self._prepare(token)
         if not self._fields and not self._parameter:
@@ -156,12 +156,12 @@ class CredentialInjector:
                 *fields,
                 *((name, template.replace(TOKEN_PLACEHOLDER, text).encode()) for name, template in self._templates),
             )
-            parameter = f"{self._carry.query}={quote(text, safe='')}" if self._carry.query is not None else ""
+            parameter = f"{self._placement.query}={quote(text, safe='')}" if self._placement.query is not None else ""
         self._fields, self._parameter, self._token = fields, parameter, token
 
-    def _look_again(self, now: float) -> None:
+    def _reload(self, now: float) -> None:
         for header in self._static:
-            header.look_again()
+            header.reload()
         fields = tuple(header.field for header in self._static)
         self._reread_s = now + REREAD_S
         if fields != self._static_fields:

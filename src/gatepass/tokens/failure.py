@@ -7,7 +7,7 @@ from copy import copy
 
 from gatepass.errors import TokenUnavailable
 
-BY_VARIABLES = "token"
+ENVIRONMENT_CREDENTIAL = "token"
 """What the credential is called whose settings are variables of the environment."""
 VARIABLES = {
     "url": "GATEPASS_TOKEN_URL",
@@ -38,7 +38,7 @@ class FetchFailure(Exception):
         quick: bool = True,
         retry_after_s: float | None = None,
         free_tries: int = 0,
-        heard: bool = False,
+        from_other_process: bool = False,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
@@ -47,7 +47,7 @@ class FetchFailure(Exception):
         self.retry_quickly = quick and not self.unclear
         self.retry_after_s = retry_after_s
         self.free_tries = free_tries
-        self.from_other_process = heard
+        self.from_other_process = from_other_process
 
     def with_reason(self, reason: str) -> FetchFailure:
         """The same failure in other words."""
@@ -69,7 +69,7 @@ class TokenReissued(TokenUnavailable):
 
 def setting(credential: str, name: str) -> str:
     """The full name of a setting, and of the variable that stands for it where there is no file."""
-    variable = VARIABLES.get(name) if credential == BY_VARIABLES else None
+    variable = VARIABLES.get(name) if credential == ENVIRONMENT_CREDENTIAL else None
     return f"credentials.{credential}.{name}{f' ({variable})' if variable else ''}"
 
 
@@ -78,11 +78,11 @@ def setting_hint(credential: str, name: str | None) -> str:
     return "" if name is None else f"; check {setting(credential, name)}"
 
 
-def look_at_the_way_to(credential: str, name: str | None) -> str:
+def network_hint(credential: str, name: str | None) -> str:
     """Where nothing answers: the address may be wrong, or a proxy be needed."""
     return "" if name is None else f"{setting_hint(credential, name)} and its network.proxy"
 
 
-def names_its_place(credential: str) -> str:
+def token_path_hint(credential: str) -> str:
     """Where the token stands in a place that nobody looks at."""
     return f"; {setting(credential, 'reply.token')} names its place" if credential else ""

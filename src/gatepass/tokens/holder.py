@@ -20,7 +20,7 @@ from gatepass.cancel import Tasks
 from gatepass.clock import Clock, sleep
 from gatepass.errors import TokenUnavailable
 from gatepass.observability.redaction import Redactor
-from gatepass.tokens.backoff import FailureState, SecretHistory, at_once, next_failure_state, quick_wait_s
+from gatepass.tokens.backoff import FailureState, SecretHistory, next_failure_state, quick_wait_s, retry_now
 from gatepass.tokens.failure import FetchFailure, TokenReissued, setting
 from gatepass.tokens.lifetime import (
     SPACING_S,
@@ -29,11 +29,11 @@ from gatepass.tokens.lifetime import (
     Token,
     TokenKind,
     freshness,
-    issued_again,
-    no_longer_than,
-    refresh_s,
+    is_reissued,
+    refresh_at_s,
+    without_extension,
 )
-from gatepass.tokens.secrets import next_secret
+from gatepass.tokens.secrets import secret_retry_hint
 from gatepass.tokens.source import TokenSource
 from gatepass.tokens.token_log import TokenLog
 
@@ -45,9 +45,9 @@ tokens that worked and ended early, so that a model that always refuses takes no
 RENEWAL_SPACING_S = 1.0
 """Between two renewals of tokens that worked: an upstream may answer 401 to every second request."""
 WINDOW_S = 60.0
-REST_S = 10.0
+REISSUED_PAUSE_S = 10.0
 """How long a token is not renewed that the issuer returned again after it was rejected."""
-USERS = 1024
+MAX_USERS = 1024
 """How many users are remembered: a client may invent model names, which some upstreams answer."""
 
 
@@ -58,7 +58,7 @@ class TokenUser(msgspec.Struct, frozen=True, gc=False):
     model: str = ""
 
 
-ANYBODY = TokenUser()
+ANY_USER = TokenUser()
 
 
 class RenewalLimiter:
@@ -72,12 +72,12 @@ class RenewalLimiter:
         self._renewals: deque[float] = deque(maxlen=RENEWALS)
         self._unproven: deque[float] = deque(maxlen=UNPROVEN_RENEWALS)
         self._proven_s = -math.inf
-        self._in_vain_s: dict[TokenUser, float] = {}
+        self._renewal_rejected_s: dict[TokenUser, float] = {}
         self._token: Token | None = None
         self._accepted_by: set[TokenUser] = set()
         self._refused_by: set[TokenUser] = set()
         self._rejected: Token | None = None
-        self._rests_until_s = 0.0
+        self._paused_until_s = 0.0
 
     def __repr__(self) -> str:
         return f"Rejections({len(self._renewals)} renewals)"
@@ -91,53 +91,55 @@ class RenewalLimiter:
         """Whether `token` itself was rejected: one with the same text that came later was not."""
         return token is self._rejected
 
-    def adopt(self, token: Token, now: float) -> None:
+    def set_current(self, token: Token, now: float) -> None:
         """`token` is the current one from now on."""
         is_reissued = self._rejected is not None and token.text == self._rejected.text
-        self._rests_until_s = now + REST_S if is_reissued else 0.0
+        self._paused_until_s = now + REISSUED_PAUSE_S if is_reissued else 0.0
         self._token, self._accepted_by, self._refused_by = token, set(), set()
 
     def accept(self, by: TokenUser) -> None:
         """`by` accepted the current token."""
         if self._refused_by:
             self._refused_by.discard(by)
-        if by not in self._accepted_by and len(self._accepted_by) < USERS:
+        if by not in self._accepted_by and len(self._accepted_by) < MAX_USERS:
             self._accepted_by.add(by)
 
     def reject(self, by: TokenUser, now: float) -> bool:
         """Whether the current token, which `by` refused, is to be renewed."""
-        has_worked = by in self._accepted_by
-        was_in_vain = self._was_in_vain(by, now)
-        if now < self._rests_until_s or (was_in_vain and not has_worked):
+        has_accepted = by in self._accepted_by
+        is_known_to_reject = self._is_renewal_rejected(by, now)
+        if now < self._paused_until_s or (is_known_to_reject and not has_accepted):
             return False
         if self._token is not self._rejected:
-            if not self._spend(now, is_proven=has_worked and not was_in_vain):
+            if not self._take_renewal(now, is_proven=has_accepted and not is_known_to_reject):
                 return False
             self._rejected = self._token
-        if len(self._refused_by) < USERS:
+        if len(self._refused_by) < MAX_USERS:
             self._refused_by.add(by)
         return True
 
-    def reason(self, by: TokenUser, now: float) -> str:
+    def denial_reason(self, by: TokenUser, now: float) -> str:
         """Why `reject` has just returned False, in words that end a sentence."""
-        if now < self._rests_until_s:
+        if now < self._paused_until_s:
             return "its issuer returned the same token again"
-        if self._was_in_vain(by, now) and by not in self._accepted_by:
+        if self._is_renewal_rejected(by, now) and by not in self._accepted_by:
             rest = f"less than {WINDOW_S:.0f} s ago"
             return f"it was not renewed, because this upstream and model refused a new token {rest}"
         return "it was not renewed, because rejections have used up the credential's rate of renewals"
 
-    def in_vain(self, by: TokenUser, now: float) -> None:
+    def renewal_rejected(self, by: TokenUser, now: float) -> None:
         """`by` refused the renewed token too."""
-        if len(self._in_vain_s) >= USERS:
-            self._in_vain_s = {user: at_s for user, at_s in self._in_vain_s.items() if now < at_s + WINDOW_S}
-        if len(self._in_vain_s) < USERS:
-            self._in_vain_s[by] = now
+        if len(self._renewal_rejected_s) >= MAX_USERS:
+            self._renewal_rejected_s = {
+                user: at_s for user, at_s in self._renewal_rejected_s.items() if now < at_s + WINDOW_S
+            }
+        if len(self._renewal_rejected_s) < MAX_USERS:
+            self._renewal_rejected_s[by] = now
 
-    def _was_in_vain(self, by: TokenUser, now: float) -> bool:
-        return by in self._in_vain_s and now < self._in_vain_s[by] + WINDOW_S
+    def _is_renewal_rejected(self, by: TokenUser, now: float) -> bool:
+        return by in self._renewal_rejected_s and now < self._renewal_rejected_s[by] + WINDOW_S
 
-    def _spend(self, now: float, *, is_proven: bool) -> bool:
+    def _take_renewal(self, now: float, *, is_proven: bool) -> bool:
         if _is_full(self._renewals, now):
             return False
         if is_proven:
@@ -156,18 +158,18 @@ def _is_full(moments: deque[float], now: float) -> bool:
     return len(moments) == moments.maxlen and now < moments[0] + WINDOW_S
 
 
-WATCH_S = 2.0
+SECRET_POLL_S = 2.0
 """The secret is read this often while a change of its file would make a difference."""
-NAP_S = 5.0
+MAX_SLEEP_S = 5.0
 """The keeper looks at the clock this often: timers stand still while a machine is suspended."""
-GRACE_S = 0.25
+WAIT_MARGIN_S = 0.25
 """Beyond the fetch timeout: a fetch that has used it up ends with an error of its own."""
 OUTAGE_WAIT_S = 1.0
 """How long a request waits for a fetch in progress while the issuer is failing."""
-SLOW_TRY_S = 1.0
+SLOW_ATTEMPT_S = 1.0
 """A try that failed later than this is not repeated within its fetch: requests wait for the reason."""
-SHORTEST_RETRY_S = 1.0
-REPEATED_S = 3.0
+MIN_RETRY_AFTER_S = 1.0
+REISSUE_WAIT_S = 3.0
 """How long after its end an issuer may repeat a token before that is a failure: their clocks may differ."""
 
 
@@ -203,8 +205,8 @@ class WaitBudget:
     """
 
     budget_s: float
-    place: str = "the issuer"
-    chance: Callable[[], float] = random.random
+    issuer_name: str = "the issuer"
+    random_fraction: Callable[[], float] = random.random
 
 
 class TokenHolder:
@@ -222,19 +224,19 @@ class TokenHolder:
         self._source = source
         self._clock = clock
         self._log = TokenLog(name, redactor)
-        self._waits = wait_budget
+        self._wait_budget = wait_budget
         self.on_rejection: Callable[[str], object] = lambda _: None
         self._rejections = RenewalLimiter()
         self._waiters = Waiters(clock)
         self._token: Token | None = None
-        self._expires_s = self._refresh_s = self._floor_s = -math.inf
-        self._began_s = self._tried_s = -math.inf
+        self._expires_at_s = self._refresh_at_s = self._not_before_s = -math.inf
+        self._fetch_began_s = self._attempt_began_s = -math.inf
         self._jitter = 0.0
         self._failure_state: FailureState | None = None
         self._history = SecretHistory()
         self._fetch: asyncio.Task[Token] | None = None
-        self._signed_in_with = 0
-        self._next_secret = ""
+        self._secret_hash = 0
+        self._secret_hint = ""
         self._tasks: Tasks | None = None
         self._refresh_task = RefreshTask(name, clock, self._run_due, self._fail)
         self._closed = False
@@ -260,12 +262,12 @@ class TokenHolder:
 
     def current(self) -> Token | None:
         """Return the token if a valid one is held; never waits."""
-        return None if self._clock.now() >= self._expires_s else self._token
+        return None if self._clock.now() >= self._expires_at_s else self._token
 
     @property
     def usable(self) -> bool:
         """Whether a valid token is held, and it is not only known for having been refused."""
-        return self._clock.now() < self._expires_s and not self._rejections.is_refused
+        return self._clock.now() < self._expires_at_s and not self._rejections.is_refused
 
     async def token(self, instead_of: str | None = None) -> Token:
         """Return a valid token: at once where one is held, else from the fetch that all requests share.
@@ -294,16 +296,20 @@ class TokenHolder:
 
     def _wait_until_s(self, arrived_s: float) -> float:
         """Return until when a request may wait. A fetch that tries again after a slow failure exceeds its budget."""
-        longest_s = self._waits.budget_s + GRACE_S
+        longest_s = self._wait_budget.budget_s + WAIT_MARGIN_S
         least_s = arrived_s + min(longest_s, OUTAGE_WAIT_S)
-        return least_s if self._failure_state is not None else max(least_s, min(arrived_s, self._began_s) + longest_s)
+        return (
+            least_s
+            if self._failure_state is not None
+            else max(least_s, min(arrived_s, self._fetch_began_s) + longest_s)
+        )
 
-    def confirm(self, token: Token, by: TokenUser = ANYBODY) -> None:
+    def confirm(self, token: Token, by: TokenUser = ANY_USER) -> None:
         """`by` accepted `token`: if it rejects it later, the token has ended early."""
         if token is self._token:
             self._rejections.accept(by)
 
-    def reject(self, value: str, by: TokenUser = ANYBODY) -> bool:
+    def reject(self, value: str, by: TokenUser = ANY_USER) -> bool:
         """`by` refused the token `value`: renew it. Other requests keep it until its successor is here.
 
         True: call `token(instead_of=value)` for another one. False: none will come, because the issuer returned this
@@ -318,37 +324,37 @@ class TokenHolder:
             return False
         if is_first:
             self.on_rejection(value)
-            self._refresh_s = self._floor_s = -math.inf
+            self._refresh_at_s = self._not_before_s = -math.inf
             self._fetch_if_due(now)
             self._refresh_task.wake()
         return True
 
-    def not_renewed(self, by: TokenUser = ANYBODY) -> str:
+    def not_renewed(self, by: TokenUser = ANY_USER) -> str:
         """Why `reject` has just returned False, in words that end a sentence."""
-        return self._rejections.reason(by, self._clock.now())
+        return self._rejections.denial_reason(by, self._clock.now())
 
-    def rejected_again(self, by: TokenUser = ANYBODY) -> None:
+    def rejected_again(self, by: TokenUser = ANY_USER) -> None:
         """`by` refused the renewed token too: its next rejections renew nothing for a minute."""
-        self._rejections.in_vain(by, self._clock.now())
+        self._rejections.renewal_rejected(by, self._clock.now())
 
-    def offer(self, token: Token) -> bool:
+    def adopt_shared(self, token: Token) -> bool:
         """Take `token`, which another process fetched, if it is valid and newer; return whether it was taken."""
         held = self._token
         is_newer = held is None or (token.text != held.text and token.requested_s > held.requested_s)
         if not is_newer or self._closed or self._clock.now() >= token.expires_s:
             return False
-        self._log.found(token)
+        self._log.log_shared(token)
         if self._fetch is not None:
             self._fetch.cancel()
             self._fetch = None
         self._adopt(token)
         return True
 
-    def weighed(self, failure: FetchFailure) -> FetchFailure:
+    def with_free_tries(self, failure: FetchFailure) -> FetchFailure:
         """Return `failure` with its free tries by the history of the secret. What another process met has its own."""
         if not failure.from_other_process:
             failure = failure.masked(self._log.redactor.mask)
-            earned = self._history.free_tries(self._signed_in_with, failure)
+            earned = self._history.free_tries(self._secret_hash, failure)
             failure.free_tries = max(failure.free_tries, earned)
         return failure
 
@@ -375,18 +381,22 @@ class TokenHolder:
         """When the next fetch is to start."""
         if self._fetch is not None:
             return math.inf
-        return min(self._refresh_s, self._expires_s) if self._failure_state is None else self._failure_state.next_try_s
+        return (
+            min(self._refresh_at_s, self._expires_at_s)
+            if self._failure_state is None
+            else self._failure_state.next_try_s
+        )
 
     def _fetch_if_due(self, now: float) -> None:
         if self._closed or now < self._due_s():
             return
         if self._tasks is None:
             raise RuntimeError(f"{self!r} has not been started")
-        self._began_s = max(now, self._floor_s)
-        self._fetch = self._tasks.spawn(self._fetched(quick=self._failure_state is None), f"fetch of {self.name}")
-        self._fetch.add_done_callback(self._ended)
+        self._fetch_began_s = max(now, self._not_before_s)
+        self._fetch = self._tasks.spawn(self._fetch_token(quick=self._failure_state is None), f"fetch of {self.name}")
+        self._fetch.add_done_callback(self._on_end)
 
-    async def _fetched(self, *, quick: bool) -> Token:
+    async def _fetch_token(self, *, quick: bool) -> Token:
         """Return a valid token after one try; if `quick` and the failure may pass, after up to three more.
 
         Near its end, an issuer may repeat the last token until that one has expired: the fetch waits for the next one.
@@ -394,47 +404,53 @@ class TokenHolder:
         Raises:
             FetchFailure: of the last try, masked.
         """
-        if (early_s := self._floor_s - self._clock.now()) > 0:
+        if (early_s := self._not_before_s - self._clock.now()) > 0:
             await sleep(self._clock, early_s)
         began_s, tries = self._clock.now(), 0
         while True:
             tries += 1
             try:
-                token = await self._tried()
+                token = await self._attempt()
             except FetchFailure as failure:
                 now = self._clock.now()
-                was_slow = now - self._tried_s > SLOW_TRY_S  # the waiting requests get the issuer's reason at once
-                wait_s = quick_wait_s(tries, failure, self._waits.chance()) if quick and not was_slow else None
-                if wait_s is None or now + wait_s >= began_s + self._waits.budget_s:
+                was_slow = (
+                    now - self._attempt_began_s > SLOW_ATTEMPT_S
+                )  # the waiting requests get the issuer's reason at once
+                wait_s = (
+                    quick_wait_s(tries, failure, self._wait_budget.random_fraction())
+                    if quick and not was_slow
+                    else None
+                )
+                if wait_s is None or now + wait_s >= began_s + self._wait_budget.budget_s:
                     raise
             else:
                 now = self._clock.now()
                 if now < token.expires_s:
                     return token
                 wait_s = max(SPACING_S, token.end_s - now)
-                if now + wait_s >= min(began_s + self._waits.budget_s, token.end_s + REPEATED_S):
-                    raise self._log.failed(_dead_on_arrival(token, now), now - token.requested_s, now)
+                if now + wait_s >= min(began_s + self._wait_budget.budget_s, token.end_s + REISSUE_WAIT_S):
+                    raise self._log.log_failed(_expired_on_arrival(token, now), now - token.requested_s, now)
             await sleep(self._clock, wait_s)
 
-    async def _tried(self) -> Token:
-        self._tried_s = began_s = self._clock.now()
+    async def _attempt(self) -> Token:
+        self._attempt_began_s = began_s = self._clock.now()
         secrets = self._source.secrets()
-        self._signed_in_with, self._next_secret = self._log.mask_secrets(secrets), next_secret(secrets)
+        self._secret_hash, self._secret_hint = self._log.mask_secrets(secrets), secret_retry_hint(secrets)
         try:
-            token = no_longer_than(await self._source.fetch(), self._token)
+            token = without_extension(await self._source.fetch(), self._token)
             now = self._clock.now()
-            if now >= token.expires_s and not issued_again(token, self._token):
-                raise _dead_on_arrival(token, now)
+            if now >= token.expires_s and not is_reissued(token, self._token):
+                raise _expired_on_arrival(token, now)
         except FetchFailure as failure:
             now = self._clock.now()
-            failure = self.weighed(self._log.failed(failure, now - began_s, now))
-            self._history = self._history.after_failure(self._signed_in_with, failure)
+            failure = self.with_free_tries(self._log.log_failed(failure, now - began_s, now))
+            self._history = self._history.after_failure(self._secret_hash, failure)
             raise failure from None
         if now < token.expires_s:
-            self._log.fetched(token, now - began_s)
+            self._log.log_fetched(token, now - began_s)
         return token
 
-    def _ended(self, fetch: asyncio.Task[Token]) -> None:
+    def _on_end(self, fetch: asyncio.Task[Token]) -> None:
         error = asyncio.CancelledError() if fetch.cancelled() else fetch.exception()
         if fetch is not self._fetch:  # closed, or another process was faster
             return
@@ -446,24 +462,26 @@ class TokenHolder:
 
     def _adopt(self, token: Token) -> None:
         now = self._clock.now()
-        self._jitter = self._waits.chance()
-        self._refresh_s = refresh_s(token, again=issued_again(token, self._token), now=now, jitter=self._jitter)
-        self._floor_s = token.requested_s + SPACING_S
-        self._token, self._expires_s = token, token.expires_s
+        self._jitter = self._wait_budget.random_fraction()
+        self._refresh_at_s = refresh_at_s(token, again=is_reissued(token, self._token), now=now, jitter=self._jitter)
+        self._not_before_s = token.requested_s + SPACING_S
+        self._token, self._expires_at_s = token, token.expires_s
         self._failure_state = None
-        self._history = self._history.after_token(self._signed_in_with)
-        self._rejections.adopt(token, now)
+        self._history = self._history.after_token(self._secret_hash)
+        self._rejections.set_current(token, now)
         self._waiters.wake()
         self._refresh_task.wake()
 
     def _fail(self, error: BaseException) -> None:
         now = self._clock.now()
         if isinstance(error, FetchFailure):
-            failure, began_s = error, self._tried_s
+            failure, began_s = error, self._attempt_began_s
         else:
             failure = FetchFailure(f"the source broke ({type(error).__name__}): a bug", quick=False)
-            failure, began_s = self._log.failed(failure, 0.0, now, bug=error), now
-        self._failure_state = next_failure_state(self._failure_state, failure, began_s, now, self._waits.chance())
+            failure, began_s = self._log.log_failed(failure, 0.0, now, bug=error), now
+        self._failure_state = next_failure_state(
+            self._failure_state, failure, began_s, now, self._wait_budget.random_fraction()
+        )
         self._waiters.wake()
         self._refresh_task.wake()
 
@@ -471,23 +489,23 @@ class TokenHolder:
         if self._closed:
             return TokenUnavailable(f"credential {self.name} is closed", credential=self.name)
         if self._failure_state is None:
-            bound = f"{self._waits.budget_s:g} s ({setting(self.name, 'timeout_s')} and a moment more)"
-            reason, retry_s = f"no answer from {self._waits.place} within {bound}", SHORTEST_RETRY_S
+            bound = f"{self._wait_budget.budget_s:g} s ({setting(self.name, 'timeout_s')} and a moment more)"
+            reason, retry_s = f"no answer from {self._wait_budget.issuer_name} within {bound}", MIN_RETRY_AFTER_S
         else:
-            reason, retry_s = self._failure_state.reason, max(SHORTEST_RETRY_S, self._failure_state.next_try_s - now)
+            reason, retry_s = self._failure_state.reason, max(MIN_RETRY_AFTER_S, self._failure_state.next_try_s - now)
             if self._failure_state.definite:
-                reason = f"{reason.rstrip('.')}; tried again in {math.ceil(retry_s)} s{self._next_secret}"
+                reason = f"{reason.rstrip('.')}; tried again in {math.ceil(retry_s)} s{self._secret_hint}"
         message = f"no token for credential {self.name}: {reason}"
         return TokenUnavailable(message, credential=self.name, retry_after_s=retry_s)
 
     def _run_due(self) -> float:
         """Do what is due; return the seconds until the next look."""
         now = self._clock.now()
-        if self._watches_secret() and self._log.mask_secrets(self._source.secrets()) != self._signed_in_with:
-            self._refresh_s = now
-            self._failure_state = at_once(self._failure_state, now) if self._failure_state is not None else None
+        if self._watches_secret() and self._log.mask_secrets(self._source.secrets()) != self._secret_hash:
+            self._refresh_at_s = now
+            self._failure_state = retry_now(self._failure_state, now) if self._failure_state is not None else None
         self._fetch_if_due(now)
-        return min(WATCH_S if self._watches_secret() else math.inf, max(0.0, self._due_s() - now))
+        return min(SECRET_POLL_S if self._watches_secret() else math.inf, max(0.0, self._due_s() - now))
 
     def _watches_secret(self) -> bool:
         """Whether a change of the secret matters now: the issuer refused it, or the token came with the old one."""
@@ -496,12 +514,12 @@ class TokenHolder:
         return self._token is not None if self._failure_state is None else self._failure_state.definite
 
 
-def _dead_on_arrival(token: Token, now: float) -> FetchFailure:
+def _expired_on_arrival(token: Token, now: float) -> FetchFailure:
     return FetchFailure(
         f"the token was dead on arrival: {max(0.0, token.end_s - token.requested_s):.1f} s to live, "
         f"and fetching it took {now - token.requested_s:.1f} s",
         quick=False,
-        heard=token.from_store,
+        from_other_process=token.from_store,
     )
 
 
@@ -513,19 +531,19 @@ class RefreshTask:
     """
 
     def __init__(
-        self, name: str, clock: Clock, tend: Callable[[], float], broke: Callable[[BaseException], object]
+        self, name: str, clock: Clock, tend: Callable[[], float], on_error: Callable[[BaseException], object]
     ) -> None:
         self._name = name
         self._clock = clock
         self._run_due = tend
-        self._broke = broke
+        self._on_error = on_error
         self._wake = asyncio.Event()
-        self._is_over = False
+        self._is_stopped = False
 
     def start(self, tasks: Tasks, pause_s: float = 0.0) -> None:
         """Begin after `pause_s`, in a task of `tasks`."""
-        work = tasks.spawn(self._keep(pause_s), f"keeper of {self._name}")
-        work.add_done_callback(partial(self._ended, tasks))
+        work = tasks.spawn(self._run(pause_s), f"keeper of {self._name}")
+        work.add_done_callback(partial(self._on_end, tasks))
 
     def wake(self) -> None:
         """Call `tend` now: something has changed."""
@@ -533,22 +551,22 @@ class RefreshTask:
 
     def stop(self) -> None:
         """Do not begin again; the owner of the tasks ends what runs."""
-        self._is_over = True
+        self._is_stopped = True
 
-    def _ended(self, tasks: Tasks, work: asyncio.Task[NoReturn]) -> None:
-        if self._is_over or work.cancelled() or (error := work.exception()) is None:
+    def _on_end(self, tasks: Tasks, work: asyncio.Task[NoReturn]) -> None:
+        if self._is_stopped or work.cancelled() or (error := work.exception()) is None:
             return
-        self._broke(error)
-        self.start(tasks, NAP_S)
+        self._on_error(error)
+        self.start(tasks, MAX_SLEEP_S)
 
-    async def _keep(self, pause_s: float) -> NoReturn:
+    async def _run(self, pause_s: float) -> NoReturn:
         if pause_s > 0:
-            await self._nap(pause_s)
+            await self._sleep(pause_s)
         while True:
-            await self._nap(min(NAP_S, self._run_due()))
+            await self._sleep(min(MAX_SLEEP_S, self._run_due()))
 
-    async def _nap(self, nap_s: float) -> None:
-        timer = self._clock.call_later(nap_s, self._wake.set)
+    async def _sleep(self, sleep_s: float) -> None:
+        timer = self._clock.call_later(sleep_s, self._wake.set)
         try:
             await self._wake.wait()
         finally:

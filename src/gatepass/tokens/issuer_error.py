@@ -19,7 +19,7 @@ from gatepass.types import Headers, header
 
 REPLY_BYTES = 64 * 1024
 """The largest reply that is read: a token is a few kilobytes."""
-LONGEST_WORDS = 200
+MAX_MESSAGE_CHARS = 200
 _TITLE = re.compile(r"<title[^>]{0,200}>", re.IGNORECASE)
 _TITLE_WITHIN = 4096
 
@@ -77,7 +77,7 @@ def one_line(text: str, mask: Mask) -> str:
     """
     words = "".join(c if c.isprintable() else " " for c in mask(text)).split()
     line = " ".join(words)
-    return line if len(line) <= LONGEST_WORDS else line[: LONGEST_WORDS - 1] + "…"
+    return line if len(line) <= MAX_MESSAGE_CHARS else line[: MAX_MESSAGE_CHARS - 1] + "…"
 
 
 CODE_NAMES = ("error", "code", "errcode", "errorCode", "error_code")
@@ -91,12 +91,12 @@ DEFINITE_STATUSES = frozenset({400, 401, 403, 422})
 """With which an issuer refuses a client. What stands before it (a proxy, a firewall, a mesh) uses them too."""
 UNKNOWN_CLIENT = 401
 WRONG_PROXY_AUTH = 407
-OUTAGE_WISH_S = 3.0
+OUTAGE_RETRY_AFTER_S = 3.0
 """The longest `Retry-After` that is obeyed in an outage: its end is noticed within 4 s."""
 TOO_MANY = 429
-MISDIRECTED = frozenset({404, 405, 410})
+WRONG_URL_STATUSES = frozenset({404, 405, 410})
 """Where the URL is the configuration's own, it is wrong. A metadata server says 404 and 410 while it starts."""
-CROWDED = frozenset({408, 425, 429})
+OVERLOADED_STATUSES = frozenset({408, 425, 429})
 SERVER_ERROR = 500
 DEFINITE_CODES = frozenset(
     {
@@ -105,11 +105,11 @@ DEFINITE_CODES = frozenset(
         *("invalid_target", "access_denied"),  # RFC 8707 2, RFC 6749 4.1.2.1
     }
 )
-PASSING_CODES = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
+TRANSIENT_CODES = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
 """Of a server that is busy (RFC 6749 4.1.2.1, RFC 8628 3.5), whatever status it chose."""
 REFUSED = "the issuer refused the client: "
 """Begins every reason that waiting does not mend."""
-_FINE = re.compile(r"0+\Z|200\d{0,3}\Z")
+_SUCCESS_CODE = re.compile(r"0+\Z|200\d{0,3}\Z")
 """Codes of in-house gateways for "all is well"."""
 _REFUSED = re.compile(r"[0-9]{2,3}(401|403)\Z")
 _PATH = re.compile(r"/{1,2}([A-Za-z._-]{1,20}/)*[A-Za-z._-]{1,20}")
@@ -134,21 +134,21 @@ class TokenErrorBody:
     @property
     def definite(self) -> bool:
         """Whether a later try cannot end differently. In-house logins write 401 as 40101 or 10401."""
-        if self.code in PASSING_CODES or self.code in DEFINITE_CODES:
+        if self.code in TRANSIENT_CODES or self.code in DEFINITE_CODES:
             return self.code in DEFINITE_CODES
         if self._status in DEFINITE_STATUSES:
             return True
-        return self.code is not None and bool(_REFUSED.match(self.code)) and self._status not in CROWDED
+        return self.code is not None and bool(_REFUSED.match(self.code)) and self._status not in OVERLOADED_STATUSES
 
     @property
-    def passing(self) -> bool:
+    def is_transient(self) -> bool:
         """Whether it is about an outage. A login's own 500 may be a wrong password as well."""
-        if self.code in DEFINITE_CODES or self.code in PASSING_CODES:
-            return self.code in PASSING_CODES
-        return self._status in CROWDED or (self._status or 0) > SERVER_ERROR
+        if self.code in DEFINITE_CODES or self.code in TRANSIENT_CODES:
+            return self.code in TRANSIENT_CODES
+        return self._status in OVERLOADED_STATUSES or (self._status or 0) > SERVER_ERROR
 
     @property
-    def is_crowded(self) -> bool:
+    def is_overloaded(self) -> bool:
         """Whether it says that there were too many requests: then the issuer means its `Retry-After`."""
         return self._status == TOO_MANY
 
@@ -168,7 +168,7 @@ def token_error_body(document: Any) -> TokenErrorBody | None:
         if isinstance(inner, dict | list) and (found := token_error_body(inner)):
             return found
     code, text = _first(document, CODE_NAMES), _first(document, TEXT_NAMES)
-    if code is not None and _FINE.match(code):
+    if code is not None and _SUCCESS_CODE.match(code):
         return None
     status = _status_in(_first(document, STATUS_NAMES))
     return TokenErrorBody(code, text, status) if code or text or status else None
@@ -185,7 +185,7 @@ def is_error_reply(document: Any) -> bool:
 
 
 def error_response_failure(
-    reply: TokenResponse, wall_s: float, issuer: str, mask: Mask, *, misdirected: bool = False, by_login: bool = False
+    reply: TokenResponse, wall_s: float, issuer: str, mask: Mask, *, is_wrong_url: bool = False, by_login: bool = False
 ) -> FetchFailure:
     """Return the failure that a reply beyond 2xx stands for.
 
@@ -193,22 +193,26 @@ def error_response_failure(
     asked on every two seconds the account would be locked.
     """
     if 300 <= reply.status < 400:
-        return FetchFailure(_redirected(reply, issuer, mask), quick=False, retry_after_s=_wish_s(reply, wall_s))
+        return FetchFailure(
+            _redirect_message(reply, issuer, mask), quick=False, retry_after_s=_retry_after_s(reply, wall_s)
+        )
     if reply.status == WRONG_PROXY_AUTH:
         return FetchFailure(f"the proxy on the way to {issuer} refuses: 407", definite=True)
-    found = _objection_in(reply)
+    found = _error_body_of(reply)
     words = one_line(found.message if found else _excerpt(reply), mask)
-    definite = _is_definite(reply, found) or (misdirected and reply.status in MISDIRECTED)
+    definite = _is_definite(reply, found) or (is_wrong_url and reply.status in WRONG_URL_STATUSES)
     return FetchFailure(
         f"{REFUSED if definite else ''}{issuer} answered {reply.status}{': ' if words else ''}{words}",
         definite=definite,
         unclear=_is_unclear(reply, found, by_login=by_login),
         quick=reply.status != TOO_MANY and (found is not None or reply.status not in DEFINITE_STATUSES),
-        retry_after_s=_wish_s(reply, wall_s, is_long=definite or reply.status == TOO_MANY),
+        retry_after_s=_retry_after_s(reply, wall_s, is_long=definite or reply.status == TOO_MANY),
     )
 
 
-def denial(document: Any, reply: TokenResponse, wall_s: float, issuer: str, mask: Mask) -> FetchFailure | None:
+def embedded_error_failure(
+    document: Any, reply: TokenResponse, wall_s: float, issuer: str, mask: Mask
+) -> FetchFailure | None:
     """The failure that an error object inside a 2xx reply stands for; None where it holds none."""
     found = token_error_body(document)
     if found is None:
@@ -216,8 +220,8 @@ def denial(document: Any, reply: TokenResponse, wall_s: float, issuer: str, mask
     return FetchFailure(
         f"{REFUSED if found.definite else ''}{issuer} answered {reply.status} with an error: {quoted(found, mask)}",
         definite=found.definite,
-        unclear=not found.passing,
-        retry_after_s=_wish_s(reply, wall_s, is_long=found.definite or found.is_crowded),
+        unclear=not found.is_transient,
+        retry_after_s=_retry_after_s(reply, wall_s, is_long=found.definite or found.is_overloaded),
     )
 
 
@@ -238,7 +242,7 @@ def _is_definite(reply: TokenResponse, found: TokenErrorBody | None) -> bool:
     or nothing (Envoy's "RBAC: access denied"), and no account counts that. A 401 that asks for other credentials by
     `WWW-Authenticate` (RFC 9110 15.5.2) has checked those it got.
     """
-    if found is not None and found.code in PASSING_CODES:
+    if found is not None and found.code in TRANSIENT_CODES:
         return False
     if reply.status == UNKNOWN_CLIENT and header(reply.headers, b"www-authenticate") is not None:
         return True
@@ -253,18 +257,18 @@ def _is_unclear(reply: TokenResponse, found: TokenErrorBody | None, *, by_login:
     """Whether it may be a refusal: an error object with a code that nobody knows, or a 401 without a page."""
     if found is not None:
         may_be_one = reply.status in DEFINITE_STATUSES or (by_login and reply.status == SERVER_ERROR)
-        return may_be_one and not found.passing
+        return may_be_one and not found.is_transient
     return reply.status == UNKNOWN_CLIENT and not is_html(reply)
 
 
-def _wish_s(reply: TokenResponse, wall_s: float, *, is_long: bool = False) -> float | None:
+def _retry_after_s(reply: TokenResponse, wall_s: float, *, is_long: bool = False) -> float | None:
     """How long the issuer wants to be left alone. A server that is away for an hour is asked all the same:
     many write a number there that nobody has thought about, and the end of the outage is to be noticed."""
     wish_s = retry_after_s(reply.headers, wall_s)
-    return wish_s if wish_s is None or is_long else min(wish_s, OUTAGE_WISH_S)
+    return wish_s if wish_s is None or is_long else min(wish_s, OUTAGE_RETRY_AFTER_S)
 
 
-def _objection_in(reply: TokenResponse) -> TokenErrorBody | None:
+def _error_body_of(reply: TokenResponse) -> TokenErrorBody | None:
     """What the body says. A member that repeats the reply's own status (Spring, NestJS) is no word of the issuer."""
     try:
         found = token_error_body(parse_json_object(reply.text))
@@ -282,7 +286,7 @@ def _excerpt(reply: TokenResponse) -> str:
     return reply.text
 
 
-def _redirected(reply: TokenResponse, issuer: str, mask: Mask) -> str:
+def _redirect_message(reply: TokenResponse, issuer: str, mask: Mask) -> str:
     where = mask((header(reply.headers, b"location") or b"").decode("latin-1"))  # `hostname` below is in lower case
     try:
         host = urlsplit(where).hostname

@@ -25,10 +25,10 @@ JITTER_SHARE = 0.05
 MARGIN_SHARE = 0.05
 MARGIN_S = 5.0
 """A token is not sent in its last MARGIN_SHARE, at most MARGIN_S: it must still live when it arrives."""
-WHOLE_SECOND_S = 1.0
+JWT_MARGIN_S = 1.0
 """A JWT's times are whole seconds, cut off: one made late in a second dies up to that much before
 `born_s + (exp - iat)`. Of very short lives a quarter is given, for the whole would leave nothing."""
-LONGEST_S = 86_400.0
+MAX_LIFETIME_S = 86_400.0
 """A JWT that says to live longer is believed about its end, which a rejection may correct; a newer one is asked
 for after a day all the same."""
 SPACING_S = 1.0
@@ -90,35 +90,35 @@ class Token:
         """The moment from which it is not sent any more."""
         if self.lifetime_s is None:
             return math.inf
-        cut_s = cut_off_s(self.lifetime_s) if self.lifetime_source is LifetimeSource.JWT else 0.0
+        cut_s = jwt_margin_s(self.lifetime_s) if self.lifetime_source is LifetimeSource.JWT else 0.0
         return self.end_s - cut_s - min(MARGIN_S, MARGIN_SHARE * self.lifetime_s)
 
 
-def cut_off_s(life_s: float) -> float:
+def jwt_margin_s(life_s: float) -> float:
     """How much earlier than a JWT's times say it may die."""
-    return min(WHOLE_SECOND_S, life_s / 4)
+    return min(JWT_MARGIN_S, life_s / 4)
 
 
-def stale_s(token: Token, jitter: float) -> float:
+def stale_at_s(token: Token, jitter: float) -> float:
     """The moment from which a newer one is wanted; `jitter` is 0 to 1."""
     if token.lifetime_s is None:
         return math.inf
-    life_s = min(token.lifetime_s, LONGEST_S) if token.lifetime_source is LifetimeSource.JWT else token.lifetime_s
+    life_s = min(token.lifetime_s, MAX_LIFETIME_S) if token.lifetime_source is LifetimeSource.JWT else token.lifetime_s
     return token.requested_s + life_s * (STALE_SHARE - JITTER_SHARE * jitter)
 
 
 def freshness(token: Token, now: float, jitter: float) -> Freshness:
     if now >= token.expires_s:
         return Freshness.EXPIRED
-    return Freshness.STALE if now >= stale_s(token, jitter) else Freshness.FRESH
+    return Freshness.STALE if now >= stale_at_s(token, jitter) else Freshness.FRESH
 
 
-def issued_again(token: Token, before: Token | None) -> bool:
+def is_reissued(token: Token, before: Token | None) -> bool:
     """Whether the issuer gave the same token as last time."""
     return before is not None and before.text == token.text
 
 
-def no_longer_than(token: Token, before: Token | None) -> Token:
+def without_extension(token: Token, before: Token | None) -> Token:
     """`token`, its end not after that of the same JWT as it was first met.
 
     An issuer that hands out a JWT from its cache cannot have prolonged it; an opaque token it can.
@@ -127,13 +127,13 @@ def no_longer_than(token: Token, before: Token | None) -> Token:
         before is None
         or token.lifetime_s is None
         or token.lifetime_source is not LifetimeSource.JWT
-        or not issued_again(token, before)
+        or not is_reissued(token, before)
     ):
         return token
     return replace(token, lifetime_s=min(token.lifetime_s, before.end_s - token.requested_s))
 
 
-def refresh_s(token: Token, *, again: bool, now: float, jitter: float) -> float:
+def refresh_at_s(token: Token, *, again: bool, now: float, jitter: float) -> float:
     """When to ask for the next token.
 
     An issuer that gives the same one `again` has no newer one yet. Metadata servers do so until
@@ -142,18 +142,18 @@ def refresh_s(token: Token, *, again: bool, now: float, jitter: float) -> float:
     """
     if again and token.lifetime_s is not None:
         return now + max(SPACING_S, (token.end_s - now) / 2)
-    return max(stale_s(token, jitter), token.requested_s + SPACING_S)
+    return max(stale_at_s(token, jitter), token.requested_s + SPACING_S)
 
 
 EPOCH_S = 1e9
 """From here on a number of seconds is a moment (after 2001), not a life (31 years)."""
 EPOCH_MS = 1e12
-LONGEST_LIFE = 34_560_000
+MAX_SECONDS = 34_560_000
 """400 days: a larger life was counted in milliseconds."""
-DATE_LAG_S = 2.0
+MAX_DATE_LAG_S = 2.0
 """How far a `Date` may lie behind the clock it shows: its fraction of a second is cut off (RFC 9110 5.6.7),
 and there are servers that write it anew only once a second (uvicorn, `Server.on_tick`)."""
-MOST_SKEW_S = 600.0
+MAX_SKEW_S = 600.0
 """A file older than its own token by more than this has been dated back (a copy, an image), and shows no skew."""
 _LARGEST = 1e18
 _NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?\Z")
@@ -177,7 +177,7 @@ class ExpiresAt:
     epoch_s: float
 
 
-def announced(value: Any, unit: Unit | None) -> ExpiresIn | ExpiresAt | None:
+def parse_expiry(value: Any, unit: Unit | None) -> ExpiresIn | ExpiresAt | None:
     """What the member of a reply that tells the expiry says; None where it cannot be read.
 
     Numbers may be text. Without a `unit` the size decides: there are issuers that write
@@ -199,7 +199,7 @@ def announced(value: Any, unit: Unit | None) -> ExpiresIn | ExpiresAt | None:
 
 def _seconds(number: float, unit: Unit | None) -> float:
     if unit is None:
-        unit = "ms" if number >= EPOCH_MS or LONGEST_LIFE < number < EPOCH_S else "s"
+        unit = "ms" if number >= EPOCH_MS or MAX_SECONDS < number < EPOCH_S else "s"
     return number / 1000 if unit == "ms" else number
 
 
@@ -226,7 +226,7 @@ def issuer_time(headers: Headers) -> float | None:
     return None if text is None else http_date(text.decode("latin-1").strip())
 
 
-def certain_s(end_s: float, date_s: float, lag_s: float = DATE_LAG_S) -> float:
+def at_least_left_s(end_s: float, date_s: float, lag_s: float = MAX_DATE_LAG_S) -> float:
     """What surely was left until `end_s` when the issuer stamped the reply with `date_s`.
 
     Of very short lives half is given up at most, for the whole lag would leave nothing.
@@ -247,19 +247,19 @@ def jwt_lifetime_s(text: str, date_s: float | None, wall_s: float) -> float | No
     issuer's clock, or else by ours. Nothing is verified: that is the upstream's business.
     The life is up to a whole second too long, which every JWT is cut by (`life.WHOLE_SECOND_S`).
     """
-    span = jwt_span(text)
+    span = jwt_times(text)
     if span is None:
         return None
-    if span.made_s is None:
+    if span.issued_s is None:
         left_s = _left_by_clocks_s(text, span.end_s, date_s, wall_s)
         return left_s if left_s > 0 else None
-    whole_s = span.end_s - span.made_s
+    whole_s = span.end_s - span.issued_s
     if whole_s <= 0:
         return None
-    return whole_s if date_s is None else _at_most(span.end_s - date_s, whole_s)
+    return whole_s if date_s is None else _plausible_left_s(span.end_s - date_s, whole_s)
 
 
-def _at_most(left_s: float, whole_s: float) -> float:
+def _plausible_left_s(left_s: float, whole_s: float) -> float:
     """`expires_in_s` where it can be true of a token of `whole_s` that was given just now; else the whole."""
     return left_s if 0 < left_s < whole_s else whole_s
 
@@ -267,16 +267,16 @@ def _at_most(left_s: float, whole_s: float) -> float:
 def _left_by_clocks_s(text: str, end_s: float, date_s: float | None, wall_s: float) -> float:
     """What is left of a JWT without `iat`. Our clock may be minutes off, and `exp - nbf` is the most there can be."""
     if date_s is not None:
-        return certain_s(end_s, date_s, DATE_LAG_S - WHOLE_SECOND_S)
-    whole_s = _usable_s(text, end_s)
-    return end_s - wall_s if whole_s is None else _at_most(end_s - wall_s, whole_s)
+        return at_least_left_s(end_s, date_s, MAX_DATE_LAG_S - JWT_MARGIN_S)
+    whole_s = _span_from_nbf_s(text, end_s)
+    return end_s - wall_s if whole_s is None else _plausible_left_s(end_s - wall_s, whole_s)
 
 
-def _usable_s(text: str, end_s: float) -> float | None:
+def _span_from_nbf_s(text: str, end_s: float) -> float | None:
     """`exp - nbf`; None where `nbf` says nothing. It is the moment from which a JWT is good (RFC 7519 4.1.5), so
     at the latest the one in which it was given. .NET's `JwtSecurityToken` writes it without `iat`.
     """
-    valid_s = _instant((claims_of(text) or {}).get("nbf"))
+    valid_s = _epoch_of((claims_of(text) or {}).get("nbf"))
     return end_s - valid_s if valid_s is not None and valid_s < end_s else None
 
 
@@ -285,20 +285,20 @@ class JwtTimes:
     """What a JWT tells of its own times, in epoch seconds by its issuer's clock. `is_guess`: it said something
     else, which can hardly have been meant."""
 
-    made_s: float | None
+    issued_s: float | None
     end_s: float
     is_guess: bool = False
 
 
-def jwt_span(text: str) -> JwtTimes | None:
+def jwt_times(text: str) -> JwtTimes | None:
     """None where `text` is no JWT with an `exp`. A life that was counted in milliseconds is put right."""
     claims = claims_of(text) or {}
-    end_s, made_s = _instant(claims.get("exp")), _instant(claims.get("iat"))
+    end_s, issued_s = _epoch_of(claims.get("exp")), _epoch_of(claims.get("iat"))
     if end_s is None:
         return None
-    if made_s is None or not _counted_in_ms(end_s - made_s):
-        return JwtTimes(made_s, end_s)
-    return JwtTimes(made_s, made_s + (end_s - made_s) / 1000, is_guess=True)
+    if issued_s is None or not _counted_in_ms(end_s - issued_s):
+        return JwtTimes(issued_s, end_s)
+    return JwtTimes(issued_s, issued_s + (end_s - issued_s) / 1000, is_guess=True)
 
 
 def _counted_in_ms(life_s: float) -> bool:
@@ -306,12 +306,12 @@ def _counted_in_ms(life_s: float) -> bool:
 
     `300000` may mean three days and a half as well: then a newer one is asked for too often, and no harm is done.
     """
-    if life_s <= LONGEST_S:
+    if life_s <= MAX_LIFETIME_S:
         return False
-    return life_s > LONGEST_LIFE or (life_s % LONGEST_S != 0 and life_s % 1000 == 0)
+    return life_s > MAX_SECONDS or (life_s % MAX_LIFETIME_S != 0 and life_s % 1000 == 0)
 
 
-def jwt_left_s(text: str, wall_s: float, written_s: float | None = None) -> float | None:
+def jwt_remaining_s(text: str, wall_s: float, written_s: float | None = None) -> float | None:
     """What is left of a JWT that may have been made long ago, by our clock; zero or less where it has
     expired, None where it tells no end.
 
@@ -321,20 +321,20 @@ def jwt_left_s(text: str, wall_s: float, written_s: float | None = None) -> floa
     The other way round the file may be late or the clock ahead, and the shorter life counts.
     """
     claims = claims_of(text) or {}
-    end_s, made_s = _instant(claims.get("exp")), _instant(claims.get("iat"))
+    end_s, issued_s = _epoch_of(claims.get("exp")), _epoch_of(claims.get("iat"))
     if end_s is None:
         return None
     left_s = end_s - wall_s
-    if made_s is None:
-        whole_s = _usable_s(text, end_s)
+    if issued_s is None:
+        whole_s = _span_from_nbf_s(text, end_s)
         return left_s if whole_s is None else min(left_s, whole_s)
-    behind_s = 0.0 if written_s is None else made_s - written_s
-    if 0 < behind_s <= MOST_SKEW_S:
+    behind_s = 0.0 if written_s is None else issued_s - written_s
+    if 0 < behind_s <= MAX_SKEW_S:
         left_s -= behind_s
-    return min(left_s, end_s - made_s) if end_s > made_s else left_s
+    return min(left_s, end_s - issued_s) if end_s > issued_s else left_s
 
 
-def _instant(claim: Any) -> float | None:
+def _epoch_of(claim: Any) -> float | None:
     """Epoch seconds; there are issuers that write milliseconds, which RFC 7519 2 knows nothing of."""
     if isinstance(claim, bool) or not isinstance(claim, int | float) or not 0 < claim < _LARGEST:
         return None
@@ -355,11 +355,11 @@ def retry_after_s(headers: Headers, wall_s: float) -> float | None:
     return max(0.0, math.ceil(moment - (wall_s if date_s is None else date_s)))
 
 
-SAFE = ("iss", "aud", "sub", "client_id", "azp", "appid", "tid", "scope", "scp", "iat", "nbf", "exp")
+SAFE_CLAIMS = ("iss", "aud", "sub", "client_id", "azp", "appid", "tid", "scope", "scp", "iat", "nbf", "exp")
 """The claims that are shown, in this order. All others may be private: names, mail addresses, groups."""
-MOMENTS = frozenset(("iat", "nbf", "exp"))
-LONGEST_CHARS = 200
-CLIENTS = ("client_id", "azp", "appid", "cid")
+TIME_CLAIMS = frozenset(("iat", "nbf", "exp"))
+MAX_CLAIM_CHARS = 200
+CLIENT_CLAIMS = ("client_id", "azp", "appid", "cid")
 """Claims that name the client (RFC 9068 2.2, OpenID Connect Core 2, Entra, Okta)."""
 _MACHINE = re.compile(
     r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}|system:serviceaccount:[^@\s]+|[^@\s]+@clients", re.IGNORECASE
@@ -391,7 +391,7 @@ def safe_claims(text: str, wall_s: float) -> dict[str, str]:
     Moments are told in UTC and from `wall_s`, this machine's clock: a difference of clocks shows.
     """
     claims = claims_of(text) or {}
-    shown = {name: _words(name, claims[name], wall_s) for name in SAFE if name in claims}
+    shown = {name: _claim_text(name, claims[name], wall_s) for name in SAFE_CLAIMS if name in claims}
     return shown | {"sub": _subject(claims)} if "sub" in shown else shown
 
 
@@ -400,20 +400,20 @@ def _subject(claims: Mapping[str, Any]) -> str:
     subject = claims["sub"]
     if not isinstance(subject, str):
         return "not shown"
-    if _MACHINE.fullmatch(subject) or subject in [claims.get(name) for name in CLIENTS]:
-        return _words("sub", subject, 0.0)
+    if _MACHINE.fullmatch(subject) or subject in [claims.get(name) for name in CLIENT_CLAIMS]:
+        return _claim_text("sub", subject, 0.0)
     return f"not shown, {len(subject)} characters: it may be a person's name"
 
 
-def _words(name: str, value: Any, wall_s: float) -> str:
-    if name in MOMENTS and (moment := _moment(value, wall_s)):
+def _claim_text(name: str, value: Any, wall_s: float) -> str:
+    if name in TIME_CLAIMS and (moment := _time_text(value, wall_s)):
         return moment
     said = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    shown = "".join(char if char.isprintable() else "?" for char in said[:LONGEST_CHARS])
-    return shown if len(said) <= LONGEST_CHARS else f"{shown}…"
+    shown = "".join(char if char.isprintable() else "?" for char in said[:MAX_CLAIM_CHARS])
+    return shown if len(said) <= MAX_CLAIM_CHARS else f"{shown}…"
 
 
-def _moment(value: Any, wall_s: float) -> str | None:
+def _time_text(value: Any, wall_s: float) -> str | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:

@@ -69,7 +69,7 @@ def _value(secret: Secret) -> str | None:
         return None
 
 
-def next_secret(secrets: Iterable[Secret]) -> str:
+def secret_retry_hint(secrets: Iterable[Secret]) -> str:
     """When what is signed in with may be another, behind the words "tried again in 30 s"; "" where that is nothing."""
     found = [secret.changes for secret in secrets]
     if any(found):
@@ -107,7 +107,7 @@ def _is_public(name: str) -> bool:
     return re.sub(r"[-_ ]", "", name).lower() in _PUBLIC
 
 
-_PLACES = frozenset({"refresh_token_file"})
+_WRITTEN_FILES = frozenset({"refresh_token_file"})
 """Files that a source writes itself: what is in them is no part of the recipe."""
 _FILES = frozenset({"client_cert", "client_key"})
 
@@ -117,11 +117,11 @@ def credential_fingerprint(settings: Credential) -> str:
 
     Raises ValueError or OSError where a secret or a file cannot be read.
     """
-    told = json.dumps(_told(settings), sort_keys=True, separators=(",", ":"))
+    told = json.dumps(_json_value(settings), sort_keys=True, separators=(",", ":"))
     return sha256(told.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _told(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     """`value` as JSON: what it is now, where it lives elsewhere."""
     if isinstance(value, Secret):
         return value.reveal()
@@ -129,17 +129,17 @@ def _told(value: Any) -> Any:
         return value.read()
     if isinstance(value, BaseModel):
         members = {name: getattr(value, name) for name in type(value).model_fields}
-        return {name: _told(member) for name, member in members.items()} | {"": _files(members)}
+        return {name: _json_value(member) for name, member in members.items()} | {"": _files(members)}
     if isinstance(value, Mapping):
-        return {str(key): _told(member) for key, member in value.items()}
+        return {str(key): _json_value(member) for key, member in value.items()}
     if isinstance(value, list | tuple):
-        return [_told(member) for member in value]
+        return [_json_value(member) for member in value]
     return value
 
 
 def _files(members: Mapping[str, Any]) -> Mapping[str, str]:
     """Digests of the files that a block names: the same path may hold another key on another machine."""
-    files = (name for name in members if name not in _PLACES and (name.endswith("_file") or name in _FILES))
+    files = (name for name in members if name not in _WRITTEN_FILES and (name.endswith("_file") or name in _FILES))
     named = {name: path for name in files if isinstance(path := members[name], str)}
     return {name: sha256(Path(path).expanduser().read_bytes()).hexdigest() for name, path in named.items()}
 

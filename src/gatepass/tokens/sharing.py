@@ -16,7 +16,7 @@ from gatepass.clock import Clock, sleep
 from gatepass.config.credential.base import Credential
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.store.base import LEASE_S, Lease, Store, StoreCache, StoreReading, StoreScope, StoreUnavailable
-from gatepass.tokens.backoff import PROBE_S, pause_s
+from gatepass.tokens.backoff import PROBE_S, shared_pause_s
 from gatepass.tokens.failure import BUSY, FetchFailure
 from gatepass.tokens.lifetime import LifetimeSource, Token, TokenKind
 from gatepass.tokens.secrets import credential_fingerprint, refresh_token_fingerprint
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
     from gatepass.tokens.holder import TokenHolder
 
 POLL_S = 0.05
-POLL_LONGEST_S = 0.25
+MAX_POLL_S = 0.25
 """Between two looks at what another process is fetching; it grows from the first to the second."""
-YIELD_S = 0.5
+YIELD_LEAD_S = 0.5
 """How long a process whose fetch failed leaves the next one to another: longer than POLL_LONGEST_S, and short enough
 that a process alone notices a recovery within 4 s."""
 REFUSALS_TTL_S = 900.0
 """The issuer's refusals within this are counted together."""
 FAILURE_KEPT_S = 60.0
 """How long a failure is kept beyond its pause: a process that fetches well then sees that there is one to delete."""
-REJECTED_KEPT = 8
-_UNANSWERED = "another gatepass process asks for this token, and has none after {:g} s (timeout_s)"
-_WHOLE_IN_CONFIGURATION = frozenset({"oauth2", "http_json"})
-_ASKS_NOBODY = frozenset({"static", "api_key", "env", "file"})
+MAX_REJECTED = 8
+_NO_RESULT_IN_TIME = "another gatepass process asks for this token, and has none after {:g} s (timeout_s)"
+_COMPLETE_IN_CONFIGURATION = frozenset({"oauth2", "http_json"})
+_LOCAL_KINDS = frozenset({"static", "api_key", "env", "file"})
 REFRESH_TOKEN_KEPT_S = 180 * 86_400.0
 """Longer than an unused refresh token lives at any known issuer."""
-AWAY = "the refresh token is in the store, and the store is away: two uses of one token would end them all ({})"
+UNAVAILABLE = "the refresh token is in the store, and the store is away: two uses of one token would end them all ({})"
 
 
 def is_shareable(kind: str, reach: StoreScope) -> bool:
@@ -51,9 +51,9 @@ def is_shareable(kind: str, reach: StoreScope) -> bool:
     Over a network only those are shared whose configuration says completely who signs in. What a program, a cloud's
     library or the machine's own identity adds differs from machine to machine.
     """
-    if reach is StoreScope.PROCESS or kind in _ASKS_NOBODY:
+    if reach is StoreScope.PROCESS or kind in _LOCAL_KINDS:
         return False
-    return reach is StoreScope.MACHINE or kind in _WHOLE_IN_CONFIGURATION
+    return reach is StoreScope.MACHINE or kind in _COMPLETE_IN_CONFIGURATION
 
 
 class _Record:
@@ -126,22 +126,22 @@ class FailureRecord(_Record):
 
         The pause after an outage's failure counts from the start of the fetch: after a fetch that hung there is none.
         """
-        until_s = max(at_s + pause_s(failure, refusals), began_s + PROBE_S)
+        until_s = max(at_s + shared_pause_s(failure, refusals), began_s + PROBE_S)
         return cls(
             owner, failure.reason, failure.definite, failure.retry_quickly, until_s, failure.unclear, failure.free_tries
         )
 
-    def speaks_for(self, process: str, now_s: float) -> bool:
+    def applies_to(self, process: str, now_s: float) -> bool:
         """Return whether `process` has failed too, without asking: it would get the same answer."""
         return self.owner != process and now_s < self.until_s
 
-    def yields(self, process: str, now_s: float) -> bool:
+    def yields_lead(self, process: str, now_s: float) -> bool:
         """Return whether `process`, whose own failure this is, lets another process lead first.
 
         Another may reach the issuer where this one does not. A process that asks before its own pause is over has a
         reason, such as a new secret.
         """
-        return self.owner == process and self.until_s <= now_s < self.until_s + YIELD_S
+        return self.owner == process and self.until_s <= now_s < self.until_s + YIELD_LEAD_S
 
     def failure(self, now_s: float) -> FetchFailure:
         """Return the same failure at the store's moment `now_s`, for a process that has not asked."""
@@ -152,7 +152,7 @@ class FailureRecord(_Record):
             quick=self.retry_quickly,
             retry_after_s=self.until_s - now_s,
             free_tries=self.free_tries,
-            heard=True,
+            from_other_process=True,
         )
 
 
@@ -185,12 +185,12 @@ class SharedSource:
         self._clock = clock
         self._owner = secrets.token_hex(8)
         self._names: SharedTokenNames | None = None
-        self._snapshot: StoreCache | None = None
+        self._store_cache: StoreCache | None = None
         self._holder: TokenHolder | None = None
-        self._leave: Callable[[], None] = lambda: None
+        self._stop_watching: Callable[[], None] = lambda: None
         self._rejected = OrderedDict[str, float]()
-        self._held: str | None = None
-        self._born_s = -math.inf
+        self._returned_id: str | None = None
+        self._returned_s = -math.inf
 
     def __repr__(self) -> str:
         return f"SharedSource({self._source!r})"
@@ -200,14 +200,14 @@ class SharedSource:
 
     def attach(self, store_cache: StoreCache, holder: TokenHolder) -> None:
         """Offer `holder`, which fetches through this source, what other processes fetch, soon after they did."""
-        self._snapshot, self._holder = store_cache, holder
-        holder.on_rejection = self.rejected
+        self._store_cache, self._holder = store_cache, holder
+        holder.on_rejection = self.forget_rejected
 
-    def rejected(self, value: str) -> None:
+    def forget_rejected(self, value: str) -> None:
         """The upstream refused `value`: what was fetched before this is not taken from the store any more."""
         self._rejected[value] = self._clock.now()
         self._rejected.move_to_end(value)
-        while len(self._rejected) > REJECTED_KEPT:
+        while len(self._rejected) > MAX_REJECTED:
             self._rejected.popitem(last=False)
 
     async def fetch(self) -> Token:
@@ -216,9 +216,9 @@ class SharedSource:
             return await self._source.fetch()  # it names what cannot be read
         self._follow(names)
         try:
-            return await self._together(names)
+            return await self._fetch_shared(names)
         except StoreUnavailable:
-            return self._note(await self._source.fetch(), None)
+            return self._remember(await self._source.fetch(), None)
 
     def _names_now(self) -> SharedTokenNames | None:
         try:
@@ -229,33 +229,35 @@ class SharedSource:
     def _follow(self, names: SharedTokenNames) -> None:
         if names == self._names:
             return
-        self._leave()
-        self._names, self._held, self._born_s = names, None, -math.inf
-        if self._snapshot is not None:
-            self._leave = self._snapshot.follow(names.token, self._hear)
+        self._stop_watching()
+        self._names, self._returned_id, self._returned_s = names, None, -math.inf
+        if self._store_cache is not None:
+            self._stop_watching = self._store_cache.follow(names.token, self._hear)
 
     def _hear(self, value: bytes, reading: StoreReading) -> None:
         found = self._newer(value, reading)
-        if found is not None and self._holder is not None and self._holder.offer(found[1]):
-            self._note(found[1], found[0].id)
+        if found is not None and self._holder is not None and self._holder.adopt_shared(found[1]):
+            self._remember(found[1], found[0].id)
 
-    async def _together(self, names: SharedTokenNames) -> Token:
+    async def _fetch_shared(self, names: SharedTokenNames) -> Token:
         """Return what the store has, or gets while this process waits, or what this process fetches for all."""
         until_s, wait_s = self._clock.now() + self._settings.timeout_s, POLL_S
-        while (token := await self._look(names)) is None:
+        while (token := await self._read_or_lead(names)) is None:
             if self._clock.now() >= until_s:
-                raise FetchFailure(_UNANSWERED.format(self._settings.timeout_s), quick=False, heard=True)
+                raise FetchFailure(
+                    _NO_RESULT_IN_TIME.format(self._settings.timeout_s), quick=False, from_other_process=True
+                )
             await sleep(self._clock, wait_s)
-            wait_s = min(wait_s * 1.5, POLL_LONGEST_S)
+            wait_s = min(wait_s * 1.5, MAX_POLL_S)
         return token
 
-    async def _look(self, names: SharedTokenNames) -> Token | None:
+    async def _read_or_lead(self, names: SharedTokenNames) -> Token | None:
         """Return the token of the moment; None while another process is to fetch it."""
         reading = await self._store.get((names.token, names.failure))
         if (token := self._found(names, reading)) is not None:
             return token
         failed = FailureRecord.decoded(reading.values.get(names.failure))
-        if failed is not None and failed.yields(self._owner, reading.at_s):
+        if failed is not None and failed.yields_lead(self._owner, reading.at_s):
             return None
         timeout_s = self._settings.timeout_s
         lease = Lease(self._store, self._clock, names.lease, self._owner, min(LEASE_S, timeout_s / 2))
@@ -268,9 +270,9 @@ class SharedSource:
     def _found(self, names: SharedTokenNames, reading: StoreReading) -> Token | None:
         """Return the token in the store, if it is newer; raise the failure of another process."""
         if (found := self._newer(reading.values.get(names.token), reading)) is not None:
-            return self._note(found[1], found[0].id)
+            return self._remember(found[1], found[0].id)
         failed = FailureRecord.decoded(reading.values.get(names.failure))
-        if failed is not None and failed.speaks_for(self._owner, reading.at_s):
+        if failed is not None and failed.applies_to(self._owner, reading.at_s):
             raise failed.failure(reading.at_s)
         return None
 
@@ -279,11 +281,11 @@ class SharedSource:
         try:
             token = await self._source.fetch()
         except FetchFailure as failure:
-            weighed = failure if self._holder is None else self._holder.weighed(failure)
+            weighed = failure if self._holder is None else self._holder.with_free_tries(failure)
             with suppress(StoreUnavailable):
                 await self._put_failure(names, lease, reading, weighed, began_s)
             raise
-        self._note(token, None)
+        self._remember(token, None)
         with suppress(StoreUnavailable):
             await self._put_token(names, reading, token)
         return token
@@ -298,7 +300,7 @@ class SharedSource:
         kept = TokenRecord.decoded((await self._store.get((names.token,))).values.get(names.token))
         if kept is not None and kept.requested_s > record.requested_s:
             return
-        self._note(token, record.id)
+        self._remember(token, record.id)
         await self._store.put(names.token, record.encoded(), left_s)
         if names.failure in reading.values:
             await self._store.drop(names.failure)
@@ -318,15 +320,15 @@ class SharedSource:
     def _newer(self, value: bytes | None, reading: StoreReading) -> tuple[TokenRecord, Token] | None:
         """Return what the store has if it is valid, newer than what was handed out, and not rejected since."""
         record = TokenRecord.decoded(value)
-        if record is None or record.id == self._held:
+        if record is None or record.id == self._returned_id:
             return None
         token = record.token(reading)
-        known_s = max(self._born_s, self._rejected.get(token.text, -math.inf))
+        known_s = max(self._returned_s, self._rejected.get(token.text, -math.inf))
         return (record, token) if token.requested_s > known_s and self._clock.now() < token.expires_s else None
 
-    def _note(self, token: Token, mark: str | None) -> Token:
+    def _remember(self, token: Token, mark: str | None) -> Token:
         """Remember what was handed out last."""
-        self._held, self._born_s = mark, token.requested_s
+        self._returned_id, self._returned_s = mark, token.requested_s
         return token
 
 
@@ -369,14 +371,14 @@ class SharedRefreshTokenStore:
         try:
             kept = (await self._store.get((name,))).values.get(name)
         except StoreUnavailable as error:
-            raise _away(error) from None
+            raise _store_unavailable(error) from None
         return None if kept is None else kept.decode()
 
     async def put(self, text: str) -> None:
         try:
             await self._store.put(self._name("refresh-token"), text.encode(), REFRESH_TOKEN_KEPT_S)
         except StoreUnavailable as error:
-            raise _away(error) from None
+            raise _store_unavailable(error) from None
 
     async def _wait_for(self, lease: Lease, by_s: float) -> None:
         try:
@@ -385,11 +387,11 @@ class SharedRefreshTokenStore:
                     raise FetchFailure(BUSY, quick=False)
                 await sleep(self._clock, POLL_S)
         except StoreUnavailable as error:
-            raise _away(error) from None
+            raise _store_unavailable(error) from None
 
     def _name(self, kind: str) -> str:
         return f"{kind}/v1/{refresh_token_fingerprint(self._settings)}"
 
 
-def _away(error: StoreUnavailable) -> FetchFailure:
-    return FetchFailure(AWAY.format(error), quick=False)
+def _store_unavailable(error: StoreUnavailable) -> FetchFailure:
+    return FetchFailure(UNAVAILABLE.format(error), quick=False)

@@ -20,7 +20,7 @@ from gatepass.http_client.tls import TLSContexts
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.lifetime import LifetimeSource, Token, TokenKind
 from gatepass.tokens.secrets import revealed
-from gatepass.tokens.token_reply import ReadTimes, bare, parse_token_text
+from gatepass.tokens.token_reply import ReadTimes, parse_token_text, strip_bearer
 from gatepass.types import Secret
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class StaticSource:
 
         Keys are no OAuth tokens: any visible ASCII goes (`1|abc` is a key).
         """
-        text = bare(revealed(self._key, self._setting))
+        text = strip_bearer(revealed(self._key, self._setting))
         if not text or any(not "!" <= c <= "~" for c in text):
             raise FetchFailure(
                 f"{self._setting} holds a space, a line break or a character beyond ASCII", definite=True

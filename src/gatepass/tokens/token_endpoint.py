@@ -26,11 +26,11 @@ from gatepass.config.network import Network
 from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.message_head import destination_of, has_line_break
 from gatepass.observability.redaction import Redactor, whole_words
-from gatepass.tokens.failure import FetchFailure, look_at_the_way_to, setting, setting_hint
+from gatepass.tokens.failure import FetchFailure, network_hint, setting, setting_hint
 from gatepass.tokens.issuer_error import REPLY_BYTES, Mask, TokenResponse, one_line
 from gatepass.tokens.lifetime import Token
 from gatepass.tokens.secrets import secret_values
-from gatepass.tokens.token_reply import TokenReplyFormat, read
+from gatepass.tokens.token_reply import TokenReplyFormat, parse_token_response
 from gatepass.types import OutboundRequest, Secret
 
 CONNECT_S = 5.0
@@ -40,7 +40,7 @@ HEADERS = (
     (b"user-agent", b"gatepass"),
 )
 """Sent with every fetch. Some firewalls in front of issuers refuse what names no user agent."""
-_WORDS = {
+_FAULT_TEXTS = {
     Fault.DNS: "the name {host} cannot be resolved",
     Fault.CONNECT: "no connection to {host}",
     Fault.TLS: "no TLS connection to {host} (network.ca_file adds a private CA)",
@@ -52,7 +52,7 @@ _WORDS = {
     Fault.TIMEOUT_FIRST_BYTE: "{host} did not answer in time",
     Fault.TIMEOUT_IDLE: "{host} stopped in the middle of its answer",
 }
-_LASTING = frozenset({Fault.TLS, Fault.TOO_LARGE})
+_PERMANENT = frozenset({Fault.TLS, Fault.TOO_LARGE})
 """Faults that another try within a second does not mend."""
 _UNREACHABLE = frozenset({Fault.DNS, Fault.CONNECT, Fault.TIMEOUT_CONNECT})
 _SLOW = frozenset({Fault.TIMEOUT_FIRST_BYTE, Fault.TIMEOUT_IDLE})
@@ -82,7 +82,7 @@ class TokenEndpointClient:
     client: httpx2.AsyncClient
     clock: Clock
 
-    async def mint(self, request: OutboundRequest, secrets: Iterable[Secret]) -> Token:
+    async def fetch_token(self, request: OutboundRequest, secrets: Iterable[Secret]) -> Token:
         """Send `request` and read the token out of the reply; raises FetchFailure.
 
         All of it, the last byte of the body included, is bounded by `timeout_s`. What the issuer
@@ -114,7 +114,9 @@ class TokenEndpointClient:
 
     def parse_token(self, timed_response: TimedTokenResponse) -> Token:
         """The token of a reply; raises FetchFailure with the issuer's own words where there is none."""
-        minted = read(timed_response.response, self.reply_format, timed_response.wall_s, timed_response.mask)
+        minted = parse_token_response(
+            timed_response.response, self.reply_format, timed_response.wall_s, timed_response.mask
+        )
         return minted.token(timed_response.requested_s)
 
     async def _answer(self, request: OutboundRequest, mask: Mask, limit_s: float) -> TokenResponse:
@@ -123,21 +125,21 @@ class TokenEndpointClient:
         if limit_s <= 0:
             raise late
         try:
-            return await timeout(self.clock, limit_s, exchange(self.client, request), late)
+            return await timeout(self.clock, limit_s, send_request(self.client, request), late)
         except TransportFault as fault:
-            words = (_WORDS[fault.fault].format(host=self.reply_format.issuer), one_line(fault.detail, mask))
+            words = (_FAULT_TEXTS[fault.fault].format(host=self.reply_format.issuer), one_line(fault.detail, mask))
             is_wrong_auth = fault.fault is Fault.PROXY and fault.detail.startswith(WRONG_PROXY_AUTH)
             advice = setting_hint(self.name, "network.proxy_auth") if is_wrong_auth else self._advice(fault.fault)
             raise FetchFailure(
                 ": ".join(filter(None, words)) + advice,
                 definite=is_wrong_auth,
-                quick=fault.fault not in _LASTING,
+                quick=fault.fault not in _PERMANENT,
             ) from fault
 
     def _advice(self, fault: Fault) -> str:
         """Which setting to look at."""
         if fault in _UNREACHABLE:
-            return look_at_the_way_to(self.reply_format.credential, self.reply_format.address)
+            return network_hint(self.reply_format.credential, self.reply_format.url_setting)
         return setting_hint(self.name, "timeout_s") if fault in _SLOW else ""
 
 
@@ -225,14 +227,14 @@ def _proxy(network: Network, context: ssl.SSLContext) -> httpx2.Proxy | None:
     )
 
 
-async def exchange(client: httpx2.AsyncClient, request: OutboundRequest) -> TokenResponse:
+async def send_request(client: httpx2.AsyncClient, request: OutboundRequest) -> TokenResponse:
     """Send `request` and return its reply; raises TransportFault.
 
     The body of a success is read whole, up to REPLY_BYTES. Of an error's body it is what arrives: the status is
     enough where the text breaks off. The body of a redirect is not read, because it may never end.
     """
     try:
-        response = await client.send(_prepared(client, request), stream=True)
+        response = await client.send(_httpx_request(client, request), stream=True)
     except (httpx2.TransportError, ssl.SSLError) as error:
         raise _fault(error) from error
     body = bytearray()
@@ -257,7 +259,7 @@ async def exchange(client: httpx2.AsyncClient, request: OutboundRequest) -> Toke
     )
 
 
-def _prepared(client: httpx2.AsyncClient, request: OutboundRequest) -> httpx2.Request:
+def _httpx_request(client: httpx2.AsyncClient, request: OutboundRequest) -> httpx2.Request:
     """`request`, byte for byte. Its query travels in an extension, because httpx2 logs the URL."""
     target = destination_of(request.url).target
     if has_line_break(value for _, value in request.headers):

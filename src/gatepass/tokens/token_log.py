@@ -14,9 +14,9 @@ from gatepass.types import Secret
 
 logger = logging.getLogger("gatepass.tokens")
 
-TELL_AGAIN_S = 60.0
+REPEAT_LOG_S = 60.0
 """Between two lines that say the same: an outage of a night is some hundred lines and not ten thousand."""
-REMEMBERED = 16
+MAX_REASONS = 16
 """Different reasons in one outage; an issuer that finds new words for each failure is told of once a minute."""
 _VARYING = re.compile(r"[0-9a-f]{8,}|[0-9]+", re.IGNORECASE)
 """Moments, ports and request ids: what differs in two reasons that are the same."""
@@ -25,30 +25,30 @@ _VARYING = re.compile(r"[0-9a-f]{8,}|[0-9]+", re.IGNORECASE)
 @dataclass(slots=True)
 class RepeatedFailure:
     at_s: float
-    silent: int = 0
+    suppressed: int = 0
 
 
 @dataclass(slots=True)
 class FailureDeduplicator:
     """The failures of one credential since it last went well."""
 
-    _told: dict[str, RepeatedFailure] = field(default_factory=dict)
+    _logged: dict[str, RepeatedFailure] = field(default_factory=dict)
 
-    def times(self, reason: str, now: float) -> int | None:
+    def count_to_report(self, reason: str, now: float) -> int | None:
         """For how many failures a line about `reason` stands that is written now; None: write none."""
         key = _VARYING.sub("#", reason)
-        if key not in self._told and len(self._told) >= REMEMBERED:
+        if key not in self._logged and len(self._logged) >= MAX_REASONS:
             key = ""
-        told = self._told.get(key)
-        if told is not None and now < told.at_s + TELL_AGAIN_S:
-            told.silent += 1
+        told = self._logged.get(key)
+        if told is not None and now < told.at_s + REPEAT_LOG_S:
+            told.suppressed += 1
             return None
-        self._told[key] = RepeatedFailure(now)
-        return 1 if told is None else told.silent + 1
+        self._logged[key] = RepeatedFailure(now)
+        return 1 if told is None else told.suppressed + 1
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """All is well: the next failure is news."""
-        self._told.clear()
+        self._logged.clear()
 
 
 @dataclass(slots=True)
@@ -60,8 +60,8 @@ class TokenLog:
     last_error: str | None = None
     last_error_s: float | None = None
     missing_expiry_path: str | None = None
-    doubts: bool = False
-    has_told_type: bool = False
+    has_implausible_lifetime: bool = False
+    has_logged_type: bool = False
     repetitions: FailureDeduplicator = field(default_factory=FailureDeduplicator)
 
     def mask_secrets(self, secrets: tuple[Secret, ...]) -> int:
@@ -71,14 +71,14 @@ class TokenLog:
             self.redactor.learn(value or "", (self.credential, place))
         return hash(values)
 
-    def fetched(self, token: Token, took_s: float) -> None:
+    def log_fetched(self, token: Token, took_s: float) -> None:
         """Note a fetch that went well; one of another process is no call of this one."""
         if token.from_store:
-            self.found(token)
+            self.log_shared(token)
             return
         self.fetches += 1
         self._learn(token)
-        self.repetitions.forget()
+        self.repetitions.reset()
         fields = {
             "lifetime_s": token.lifetime_s,
             "kind": token.kind.value,
@@ -86,26 +86,26 @@ class TokenLog:
         }
         logger.info("token_fetched", extra={"fields": self._fields(took_s) | fields})
         self._note_expiry(token)
-        if (token.implausible_lifetime_s is not None) > self.doubts:
+        if (token.implausible_lifetime_s is not None) > self.has_implausible_lifetime:
             told = {
                 "credential": self.credential,
                 "claimed_lifetime_s": round(token.implausible_lifetime_s or 0.0),
                 "lifetime_s": token.lifetime_s,
             }
             logger.warning("lifetime_implausible", extra={"fields": told})
-        self.doubts = token.implausible_lifetime_s is not None
-        if token.unexpected_type is not None and not self.has_told_type:
-            self.has_told_type = True
+        self.has_implausible_lifetime = token.implausible_lifetime_s is not None
+        if token.unexpected_type is not None and not self.has_logged_type:
+            self.has_logged_type = True
             told = {"credential": self.credential, "token_type": token.unexpected_type}
             logger.warning("token_type_unusual", extra={"fields": told})
 
-    def found(self, token: Token) -> None:
+    def log_shared(self, token: Token) -> None:
         """Another process minted it: no call of an issuer, and nothing to count."""
         self._learn(token)
-        self.repetitions.forget()
+        self.repetitions.reset()
         logger.debug("token_shared", extra={"fields": {"credential": self.credential, "lifetime_s": token.lifetime_s}})
 
-    def failed(
+    def log_failed(
         self, failure: FetchFailure, took_s: float, now: float, bug: BaseException | None = None
     ) -> FetchFailure:
         """Note one failed try at `now`; the failure as it may be shown. A `bug` brings its traceback along.
@@ -121,7 +121,7 @@ class TokenLog:
             return failure
         self.fetches += bug is None
         self.failures += 1
-        times = self.repetitions.times(failure.reason, now)
+        times = self.repetitions.count_to_report(failure.reason, now)
         fields = self._fields(took_s) | {"reason": failure.reason, "definite": failure.definite}
         if times is not None:
             logger.warning("token_fetch_failed", extra={"fields": fields | {"times": times}}, exc_info=bug)

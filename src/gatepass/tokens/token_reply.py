@@ -8,15 +8,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gatepass.config.credential.base import ReplyPaths
-from gatepass.tokens.failure import FetchFailure, names_its_place, setting, setting_hint
+from gatepass.tokens.failure import FetchFailure, setting, setting_hint, token_path_hint
 from gatepass.tokens.issuer_error import (
-    MISDIRECTED,
     REFUSED,
     WRONG_PROXY_AUTH,
+    WRONG_URL_STATUSES,
     Mask,
     NotJson,
     TokenResponse,
-    denial,
+    embedded_error_failure,
     error_response_failure,
     is_error_reply,
     is_html,
@@ -33,15 +33,15 @@ from gatepass.tokens.lifetime import (
     LifetimeSource,
     Token,
     TokenKind,
-    announced,
-    certain_s,
+    at_least_left_s,
     claims_of,
-    cut_off_s,
     is_jwt,
     issuer_time,
-    jwt_left_s,
     jwt_lifetime_s,
-    jwt_span,
+    jwt_margin_s,
+    jwt_remaining_s,
+    jwt_times,
+    parse_expiry,
 )
 from gatepass.types import Secret, header
 
@@ -54,17 +54,17 @@ TYPE_NAMES = ("token_type", "tokenType")
 _NOTHING = frozenset({"null", "none", "nil", "undefined", "true", "false", "error"})
 
 
-def bare(text: str) -> str:
+def strip_bearer(text: str) -> str:
     """`text` without white space around it and without `Bearer` before it."""
     text = text.strip()
     scheme = _SCHEME.match(text)
     return text[scheme.end() :] if scheme else text
 
 
-def bearer(found: str, issuer: str) -> str:
+def checked_token(found: str, issuer: str) -> str:
     """The bare token; raises FetchFailure where it is none by RFC 6750 2.1: a line break in it would
     write headers of its own."""
-    text = bare(found)
+    text = strip_bearer(found)
     if text.lower() in _NOTHING:
         raise FetchFailure(f"{issuer} gave {text!r} where a token is expected")
     if not _B64TOKEN.match(text):
@@ -89,8 +89,8 @@ class TokenReplyFormat:
     plain_text: bool = False
     header: str | None = None
     credential: str = ""
-    address: str | None = None
-    by_login: bool = False
+    url_setting: str | None = None
+    is_login: bool = False
     audience: str | None = None
 
 
@@ -126,32 +126,36 @@ class ParsedToken:
         )
 
 
-def read(reply: TokenResponse, reply_format: TokenReplyFormat, wall_s: float, mask: Mask) -> ParsedToken:
+def parse_token_response(
+    reply: TokenResponse, reply_format: TokenReplyFormat, wall_s: float, mask: Mask
+) -> ParsedToken:
     """The token of `reply`; raises FetchFailure with the issuer's own words.
 
     `wall_s` is Clock.wall at the start of the fetch. A 2xx reply is never quoted beyond the
     members of an error object: it might hold a token in a place where nobody looks for one.
     """
     if not 200 <= reply.status < 300:
-        raise _refused(reply, reply_format, wall_s, mask)
+        raise _status_failure(reply, reply_format, wall_s, mask)
     found, document, home = _found(reply, reply_format, mask)
-    if is_error_reply(document) and (failure := denial(document, reply, wall_s, reply_format.issuer, mask)):
+    if is_error_reply(document) and (
+        failure := embedded_error_failure(document, reply, wall_s, reply_format.issuer, mask)
+    ):
         raise failure
     if not is_text(found):
-        failure = denial(document, reply, wall_s, reply_format.issuer, mask)
-        raise failure or FetchFailure(_no_token(document, found, reply_format), unclear=reply_format.by_login)
-    unusual_type = _unusual_type(document, home, reply_format, mask)
-    text = bearer(found, reply_format.issuer)
+        failure = embedded_error_failure(document, reply, wall_s, reply_format.issuer, mask)
+        raise failure or FetchFailure(_no_token_message(document, found, reply_format), unclear=reply_format.is_login)
+    unusual_type = _unexpected_type(document, home, reply_format, mask)
+    text = checked_token(found, reply_format.issuer)
     _check_audience(text, reply_format, mask)
-    told = told_life(document, home, reply_format.paths)
-    life_s, told_by, doubted_s = _life(text, told, reply, reply_format, wall_s)
+    told = find_expiry(document, home, reply_format.paths)
+    life_s, told_by, doubted_s = _lifetime(text, told, reply, reply_format, wall_s)
     unheard = expiry_path(reply_format.paths) if told is None and told_by is LifetimeSource.DEFAULT else None
     return ParsedToken(
         text, life_s, TokenKind.JWT if is_jwt(text) else TokenKind.OPAQUE, told_by, unheard, doubted_s, unusual_type
     )
 
 
-def _unusual_type(document: Any, home: Any, reply_format: TokenReplyFormat, mask: Mask) -> str | None:
+def _unexpected_type(document: Any, home: Any, reply_format: TokenReplyFormat, mask: Mask) -> str | None:
     """Return the token's type if it is unusual; None for `Bearer` and where none is told.
 
     Raises:
@@ -184,17 +188,17 @@ def _check_audience(text: str, reply_format: TokenReplyFormat, mask: Mask) -> No
         )
 
 
-def _refused(reply: TokenResponse, reply_format: TokenReplyFormat, wall_s: float, mask: Mask) -> FetchFailure:
+def _status_failure(reply: TokenResponse, reply_format: TokenReplyFormat, wall_s: float, mask: Mask) -> FetchFailure:
     """Beyond 2xx: a URL of the configuration that nobody knows there will not be known a second later."""
-    misdirected = reply_format.address is not None and reply.status in MISDIRECTED
+    is_wrong_url = reply_format.url_setting is not None and reply.status in WRONG_URL_STATUSES
     failure = error_response_failure(
-        reply, wall_s, reply_format.issuer, mask, misdirected=misdirected, by_login=reply_format.by_login
+        reply, wall_s, reply_format.issuer, mask, is_wrong_url=is_wrong_url, by_login=reply_format.is_login
     )
     if reply.status == WRONG_PROXY_AUTH and reply_format.credential:
         return failure.with_reason(f"{failure.reason}{setting_hint(reply_format.credential, 'network.proxy_auth')}")
-    if not misdirected and not is_html(reply):
+    if not is_wrong_url and not is_html(reply):
         return failure
-    return failure.with_reason(f"{failure.reason}{setting_hint(reply_format.credential, reply_format.address)}")
+    return failure.with_reason(f"{failure.reason}{setting_hint(reply_format.credential, reply_format.url_setting)}")
 
 
 def _found(reply: TokenResponse, reply_format: TokenReplyFormat, mask: Mask) -> tuple[Any, Any, Any]:
@@ -212,7 +216,7 @@ def _found(reply: TokenResponse, reply_format: TokenReplyFormat, mask: Mask) -> 
     document = _document(reply, reply_format, mask)
     if reply_format.header is not None:
         return None, document, None
-    found, home = found_token(document, reply_format.paths, plain_text=reply_format.plain_text)
+    found, home = find_token(document, reply_format.paths, plain_text=reply_format.plain_text)
     return found, document, home
 
 
@@ -229,29 +233,29 @@ def _document(reply: TokenResponse, reply_format: TokenReplyFormat, mask: Mask) 
         title = page_title(text)
         named = f" ({one_line(title, mask)})" if title else ""
         page = f"{reply_format.issuer} answered {reply.status} with an HTML page{named} instead of a token"
-        raise FetchFailure(page + setting_hint(reply_format.credential, reply_format.address))
+        raise FetchFailure(page + setting_hint(reply_format.credential, reply_format.url_setting))
     if not reply_format.plain_text:
         raise FetchFailure(f"{reply_format.issuer} answered {reply.status} with a body that is not JSON")
     return text
 
 
-def _no_token(document: Any, found: Any, reply_format: TokenReplyFormat) -> str:
+def _no_token_message(document: Any, found: Any, reply_format: TokenReplyFormat) -> str:
     if reply_format.header is not None:
         return f"{reply_format.issuer} answered without a token in its header {reply_format.header}"
     where = f" at {reply_format.paths.token}" if reply_format.paths.token else ""
     if found is not None and not isinstance(found, str | dict | list):
         return f"{reply_format.issuer} answered with a token{where} that is not text"
-    place = names_its_place(reply_format.credential) if reply_format.by_login else ""
+    place = token_path_hint(reply_format.credential) if reply_format.is_login else ""
     return _with_names(f"{reply_format.issuer} answered without a token{where}", document, "the reply has", place)
 
 
 def _with_names(lacks: str, document: Any, has: str, place: str) -> str:
     """`lacks`, and the names that stand there instead, if there are any."""
-    names = ordinary_names(document)
+    names = member_names(document)
     return f"{lacks}; {has} {names}{place}" if names else lacks
 
 
-def _life(
+def _lifetime(
     text: str, told: ExpiresIn | ExpiresAt | None, reply: TokenResponse, reply_format: TokenReplyFormat, wall_s: float
 ) -> tuple[float, LifetimeSource, float | None]:
     """How long the token lives, who says so, and what was said where that is implausible.
@@ -268,10 +272,10 @@ def _life(
         )
     own_s = jwt_lifetime_s(text, date_s, wall_s)
     if own_s is not None:
-        span = jwt_span(text)
-        return *_earlier(text, own_s, told), own_s * 1000 if span is not None and span.is_guess else None
+        span = jwt_times(text)
+        return *_earlier_end(text, own_s, told), own_s * 1000 if span is not None and span.is_guess else None
     if isinstance(told, ExpiresAt):
-        told = ExpiresIn(told.epoch_s - wall_s if date_s is None else certain_s(told.epoch_s, date_s))
+        told = ExpiresIn(told.epoch_s - wall_s if date_s is None else at_least_left_s(told.epoch_s, date_s))
     if told is None:
         return reply_format.default_ttl_s, LifetimeSource.DEFAULT, None
     if told.seconds <= 0:
@@ -280,18 +284,18 @@ def _life(
     return min(told.seconds, reply_format.max_ttl_s), LifetimeSource.REPLY, told.seconds if is_too_long else None
 
 
-def _earlier(text: str, own_s: float, told: ExpiresIn | ExpiresAt | None) -> tuple[float, LifetimeSource]:
+def _earlier_end(text: str, own_s: float, told: ExpiresIn | ExpiresAt | None) -> tuple[float, LifetimeSource]:
     """What is left of a JWT of which `own_s` is left by its own word, where its reply may have told an earlier end.
 
     A moment is compared with the JWT's own, both on the issuer's clock: no difference between clocks comes in.
     A life that is only guessed is not held against the JWT when it comes again (`no_longer_than`).
     """
-    span, claimed_lifetime_s = jwt_span(text), None
+    span, claimed_lifetime_s = jwt_times(text), None
     if isinstance(told, ExpiresIn):
         claimed_lifetime_s = told.seconds
     elif told is not None and span is not None:
         claimed_lifetime_s = own_s - (span.end_s - told.epoch_s)
-    if claimed_lifetime_s is not None and 0 < claimed_lifetime_s < own_s - cut_off_s(own_s):
+    if claimed_lifetime_s is not None and 0 < claimed_lifetime_s < own_s - jwt_margin_s(own_s):
         return claimed_lifetime_s, LifetimeSource.REPLY
     return own_s, LifetimeSource.REPLY if span is not None and span.is_guess else LifetimeSource.JWT
 
@@ -312,7 +316,7 @@ class ReadTimes:
     written_s: float | None = None
 
     @property
-    def watched(self) -> bool:
+    def is_watched(self) -> bool:
         return self.written_s is not None
 
 
@@ -322,18 +326,18 @@ def parse_token_document(text: str, reply_format: TokenReplyFormat, at_s: ReadTi
     Unlike an issuer's reply the text may be old: a life that has passed is over, whatever the clocks.
     """
     document = _local_document(text, reply_format)
-    if at(document, "kind") == "ExecCredential":
+    if value_at(document, "kind") == "ExecCredential":
         reply_format = replace(reply_format, paths=EXEC_CREDENTIAL, credential="")
-    found, home = found_token(document, reply_format.paths, plain_text=True)
+    found, home = find_token(document, reply_format.paths, plain_text=True)
     if is_error_reply(document) or not is_text(found):
         raise _refusal(document, reply_format, mask) or FetchFailure(_no_local_token(document, found, reply_format))
-    token = bearer(found, reply_format.issuer)
-    told = told_life(document, home, reply_format.paths)
-    left_s, told_by = _left(token, told, reply_format, at_s)
+    token = checked_token(found, reply_format.issuer)
+    told = find_expiry(document, home, reply_format.paths)
+    left_s, told_by = _remaining_s(token, told, reply_format, at_s)
     unheard = expiry_path(reply_format.paths) if told_by is LifetimeSource.DEFAULT else None
     kind = TokenKind.JWT if is_jwt(token) else TokenKind.OPAQUE
     return ParsedToken(
-        token, left_s, kind, told_by, unheard, unexpected_type=_unusual_type(document, home, reply_format, mask)
+        token, left_s, kind, told_by, unheard, unexpected_type=_unexpected_type(document, home, reply_format, mask)
     )
 
 
@@ -342,12 +346,12 @@ def parse_token_text(text: str, issuer: str, at_s: ReadTimes) -> ParsedToken:
 
     Keys are no OAuth tokens: any visible ASCII goes (`1|abc` is a key).
     """
-    key = bare(text)
+    key = strip_bearer(text)
     if not key:
         raise FetchFailure(f"{issuer} is empty")
     if any(not "!" <= c <= "~" for c in key):
         raise FetchFailure(f"{issuer} holds a space, a line break or a character beyond ASCII", definite=True)
-    left_s = jwt_left_s(key, at_s.wall_s, at_s.written_s)
+    left_s = jwt_remaining_s(key, at_s.wall_s, at_s.written_s)
     if left_s is None:
         return ParsedToken(key, None, TokenKind.JWT if is_jwt(key) else TokenKind.KEY, LifetimeSource.NONE)
     if left_s <= 0:
@@ -355,7 +359,7 @@ def parse_token_text(text: str, issuer: str, at_s: ReadTimes) -> ParsedToken:
     return ParsedToken(key, left_s, TokenKind.JWT, LifetimeSource.JWT)
 
 
-def is_document(text: str) -> bool:
+def looks_like_json(text: str) -> bool:
     """Whether `text` wants to be JSON."""
     return text.lstrip()[:1] in ("{", "[", '"')
 
@@ -363,7 +367,7 @@ def is_document(text: str) -> bool:
 def _local_document(text: str, reply_format: TokenReplyFormat) -> Any:
     if not text.strip():
         raise FetchFailure(f"{reply_format.issuer} is empty")
-    if not is_document(text):
+    if not looks_like_json(text):
         if reply_format.paths.token is not None:
             raise FetchFailure(f"{reply_format.issuer} is no JSON, so nothing stands at {reply_format.paths.token}")
         return text
@@ -379,7 +383,7 @@ def _refusal(document: Any, reply_format: TokenReplyFormat, mask: Mask) -> Fetch
         return None
     refused = REFUSED if found.definite else ""
     words = f"{refused}{reply_format.issuer} holds an error: {quoted(found, mask)}"
-    return FetchFailure(words, definite=found.definite, unclear=not found.passing)
+    return FetchFailure(words, definite=found.definite, unclear=not found.is_transient)
 
 
 def _no_local_token(document: Any, found: Any, reply_format: TokenReplyFormat) -> str:
@@ -387,29 +391,29 @@ def _no_local_token(document: Any, found: Any, reply_format: TokenReplyFormat) -
     if found is not None and not isinstance(found, str | dict | list):
         return f"{reply_format.issuer} holds a token{where} that is not text"
     lacks = f"{reply_format.issuer} holds no token{where}"
-    return _with_names(lacks, document, "it has", names_its_place(reply_format.credential))
+    return _with_names(lacks, document, "it has", token_path_hint(reply_format.credential))
 
 
-def _left(
+def _remaining_s(
     token: str, told: ExpiresIn | ExpiresAt | None, reply_format: TokenReplyFormat, at_s: ReadTimes
 ) -> tuple[float | None, LifetimeSource]:
     """How long the token lives from now on and who says so: the earlier end of a JWT's own and the document's,
     which alone is believed up to `max_ttl_s`.
     """
-    own_s = jwt_left_s(token, at_s.wall_s, at_s.written_s)
+    own_s = jwt_remaining_s(token, at_s.wall_s, at_s.written_s)
     claimed_lifetime_s = None if told is None else _told_left_s(told, at_s)
     if own_s is None and claimed_lifetime_s is None:
-        if at_s.watched and expiry_path(reply_format.paths) is None:
+        if at_s.is_watched and expiry_path(reply_format.paths) is None:
             return None, LifetimeSource.NONE
         return reply_format.default_ttl_s, LifetimeSource.DEFAULT
     left_s, told_by = own_s or 0.0, LifetimeSource.JWT
-    if claimed_lifetime_s is not None and (own_s is None or claimed_lifetime_s < own_s - cut_off_s(own_s)):
+    if claimed_lifetime_s is not None and (own_s is None or claimed_lifetime_s < own_s - jwt_margin_s(own_s)):
         left_s, told_by = (
             claimed_lifetime_s if own_s is not None else min(claimed_lifetime_s, reply_format.max_ttl_s),
             LifetimeSource.REPLY,
         )
     if left_s <= 0:
-        raise _expired(reply_format.issuer, left_s, definite=at_s.watched)
+        raise _expired(reply_format.issuer, left_s, definite=at_s.is_watched)
     return left_s, told_by
 
 
@@ -425,8 +429,8 @@ def _expired(issuer: str, left_s: float, *, definite: bool) -> FetchFailure:
 
 
 TOKEN_NAMES = ("access_token", "accessToken", "token", "jwt", "value")
-LIFE_NAMES = ("expires_in", "expiresIn", "expire_in", "expireIn", "expires", "expire", "ttl", "expiresInSecs")
-MOMENT_NAMES = (
+EXPIRES_IN_NAMES = ("expires_in", "expiresIn", "expire_in", "expireIn", "expires", "expire", "ttl", "expiresInSecs")
+EXPIRES_AT_NAMES = (
     *("expires_on", "expiresOn", "expires_at", "expiresAt", "expire_at", "expireAt"),
     *("expiration", "expirationTime", "expireTime", "expire_time"),
     *("accessTokenExpiresAt", "expiry"),
@@ -437,7 +441,7 @@ _ORDINARY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\Z")
 _NAMES_SHOWN = 8
 
 
-def at(document: Any, path: str) -> Any:
+def value_at(document: Any, path: str) -> Any:
     """What stands at a dotted path (`data.token`, `items.0.token`), None where nothing does.
 
     A member whose name holds the dots itself comes first.
@@ -450,16 +454,16 @@ def at(document: Any, path: str) -> Any:
         child = document.get(head)
     elif isinstance(document, list) and head.isdecimal() and len(head) < 6 and int(head) < len(document):
         child = document[int(head)]
-    return at(child, rest) if rest and child is not None else child if not rest else None
+    return value_at(child, rest) if rest and child is not None else child if not rest else None
 
 
-def found_token(document: Any, paths: ReplyPaths, *, plain_text: bool) -> tuple[Any, Any]:
+def find_token(document: Any, paths: ReplyPaths, *, plain_text: bool) -> tuple[Any, Any]:
     """What stands where the token is looked for, and the object that it is a member of."""
     if (path := paths.token) is not None:
-        return at(document, path), at(document, path.rpartition(".")[0]) if "." in path else document
+        return value_at(document, path), value_at(document, path.rpartition(".")[0]) if "." in path else document
     if not isinstance(document, dict):
         return (document if plain_text else None), None
-    named = ((box[name], box) for box in _boxes(document) for name in TOKEN_NAMES if is_text(box.get(name)))
+    named = ((box[name], box) for box in _candidate_objects(document) for name in TOKEN_NAMES if is_text(box.get(name)))
     return next(named, (None, None))
 
 
@@ -467,36 +471,36 @@ def is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
-def told_life(document: Any, home: Any, paths: ReplyPaths) -> ExpiresIn | ExpiresAt | None:
+def find_expiry(document: Any, home: Any, paths: ReplyPaths) -> ExpiresIn | ExpiresAt | None:
     """What the document says of the life: at the configured path alone, else by the usual names, those of
     the token's own object (`home`) first.
     """
     if (configured := expiry_path(paths)) is not None:
-        return announced(at(document, configured), paths.unit)
-    boxes = (*([home] if isinstance(home, dict) else []), *_boxes(document))
-    values = (box[name] for box in boxes for name in (*LIFE_NAMES, *MOMENT_NAMES) if name in box)
-    return next((told for value in values if (told := announced(value, paths.unit)) is not None), None)
+        return parse_expiry(value_at(document, configured), paths.unit)
+    boxes = (*([home] if isinstance(home, dict) else []), *_candidate_objects(document))
+    values = (box[name] for box in boxes for name in (*EXPIRES_IN_NAMES, *EXPIRES_AT_NAMES) if name in box)
+    return next((told for value in values if (told := parse_expiry(value, paths.unit)) is not None), None)
 
 
 def expiry_path(paths: ReplyPaths) -> str | None:
     return paths.expires_in or paths.expires_at
 
 
-def ordinary_names(document: Any) -> str:
+def member_names(document: Any) -> str:
     """The first names of an object, for people, with those of the objects in it: `code, data (token, ttl)`.
 
     Names that could be values are left out.
     """
-    shown = {name: ", ".join(_ordinary(document[name])) for name in _ordinary(document)}
+    shown = {name: ", ".join(_plain_names(document[name])) for name in _plain_names(document)}
     return ", ".join(f"{name} ({inner})" if inner else name for name, inner in shown.items())
 
 
-def _ordinary(document: Any) -> list[str]:
+def _plain_names(document: Any) -> list[str]:
     names = [name for name in document if _ORDINARY_NAME.match(name)] if isinstance(document, dict) else []
     return names[:_NAMES_SHOWN]
 
 
-def _boxes(document: Any) -> Iterator[dict[Any, Any]]:
+def _candidate_objects(document: Any) -> Iterator[dict[Any, Any]]:
     """The objects in which names are looked for, in order: the root, then the envelopes."""
     if isinstance(document, dict):
         yield document

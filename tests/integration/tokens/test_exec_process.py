@@ -11,7 +11,7 @@ import pytest
 
 from gatepass.cancel import timeout
 from gatepass.clock import SystemClock
-from gatepass.tokens.sources.exec import LINGER_S, STDERR_BYTES, Finished, run
+from gatepass.tokens.sources.exec import PIPE_CLOSE_S, STDERR_BYTES, ProcessResult, run
 from tests.integration.tokens.programs import LOOPS, children, descriptors, in_group, lives, on
 from tests.waiting import block_until, until
 
@@ -20,7 +20,7 @@ CLOCK = SystemClock()
 pytestmark = pytest.mark.parametrize("loop", LOOPS)
 
 
-async def shell(script: str, limit_bytes: int = 1000, complaints: bytearray | None = None) -> Finished:
+async def shell(script: str, limit_bytes: int = 1000, complaints: bytearray | None = None) -> ProcessResult:
     return await run(
         ["sh", "-c", script], ENVIRONMENT, limit_bytes, bytearray() if complaints is None else complaints, CLOCK
     )
@@ -37,7 +37,7 @@ def gone(file: Path) -> None:
 
 def test_a_program_has_its_output_its_complaints_and_its_code(loop):
     complaints = bytearray()
-    assert on(loop, shell("echo out; echo bad >&2; exit 3", complaints=complaints)) == Finished(3, b"out\n")
+    assert on(loop, shell("echo out; echo bad >&2; exit 3", complaints=complaints)) == ProcessResult(3, b"out\n")
     assert complaints == b"bad\n"
 
 
@@ -53,7 +53,7 @@ def test_no_shell_reads_the_arguments(loop):
 
 
 def test_an_endless_output_ends_with_the_programs_death(loop):
-    async def work() -> Finished:
+    async def work() -> ProcessResult:
         return await timeout(CLOCK, 10.0, shell("yes", 1000), TimeoutError())
 
     found = on(loop, work())
@@ -81,7 +81,7 @@ def test_what_a_program_leaves_in_the_background_holds_nobody_up(loop, tmp_path)
     began_s = time.monotonic()
     found = on(loop, shell(f"sleep 30 & echo $! > {tmp_path}/pid; echo out"))
     assert (found.code, found.stdout) == (0, b"out\n")
-    assert LINGER_S <= time.monotonic() - began_s < LINGER_S + 3
+    assert PIPE_CLOSE_S <= time.monotonic() - began_s < PIPE_CLOSE_S + 3
     gone(tmp_path / "pid")
 
 

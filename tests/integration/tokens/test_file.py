@@ -12,7 +12,7 @@ import pytest
 from gatepass.config.credential.kinds import FileCredential
 from gatepass.observability.redaction import KEPT, MASK, Redactor
 from gatepass.tokens import FetchFailure, Token, TokenHolder, TokenReissued, WaitBudget
-from gatepass.tokens.holder import WATCH_S
+from gatepass.tokens.holder import SECRET_POLL_S
 from gatepass.tokens.lifetime import STALE_SHARE, LifetimeSource, TokenKind
 from gatepass.tokens.sources.file import SETTLED_S, FileContent, FileSource, WatchedFile
 from tests.unit.clock import DrivenClock
@@ -58,7 +58,9 @@ def source(writer: Writer, **more: Any) -> FileSource:
 
 
 def holder(writer: Writer, **more: Any) -> TokenHolder:
-    it = TokenHolder("pod", source(writer, **more), writer.clock, Redactor(), WaitBudget(10.0, chance=lambda: 0.0))
+    it = TokenHolder(
+        "pod", source(writer, **more), writer.clock, Redactor(), WaitBudget(10.0, random_fraction=lambda: 0.0)
+    )
     it.start()
     return it
 
@@ -210,7 +212,7 @@ async def test_an_expired_token_is_told_once_and_its_successor_noticed_at_once(w
         f"the file {writer.path} holds a token that expired 100 s ago",
     )
     text = writer.jwt(600)
-    await clock.advance(WATCH_S + 0.1)
+    await clock.advance(SECRET_POLL_S + 0.1)
     assert (await it.token()).text == text
     await it.aclose()
 
@@ -238,7 +240,7 @@ async def test_a_key_is_replaced_within_two_seconds_and_stays_while_its_file_is_
     await clock.advance(10.0)
     assert (await it.token()).text == "first-key"
     writer.write("other-key")
-    await clock.advance(WATCH_S + 0.1)
+    await clock.advance(SECRET_POLL_S + 0.1)
     assert (await it.token()).text == "other-key"
     assert it.status().fetches == 2
     await it.aclose()

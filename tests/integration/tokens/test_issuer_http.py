@@ -25,7 +25,7 @@ from gatepass.http_client.tls import TLSContexts, ssl_context
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer_error import REPLY_BYTES
 from gatepass.tokens.source import build_source, open_client
-from gatepass.tokens.token_endpoint import exchange, issuer_client
+from gatepass.tokens.token_endpoint import issuer_client, send_request
 from gatepass.types import OutboundRequest, Secret
 from tests.integration.gateway import descriptors
 from tests.integration.scripted import Dialogue, Fin, Hold, Rst, Scripted, Send, head, reply
@@ -46,7 +46,7 @@ def oauth2(url: str, **settings: Any) -> Oauth2Credential:
 async def reply_of(url: str, context: ssl.SSLContext | None = None, **network: Any) -> Any:
     settings = oauth2(url, network=network)
     client = issuer_client(settings, context or ssl_context(settings.network))
-    return await exchange(client, OutboundRequest("POST", url, ((b"accept-encoding", b"identity"),), b"x=1"))
+    return await send_request(client, OutboundRequest("POST", url, ((b"accept-encoding", b"identity"),), b"x=1"))
 
 
 async def fault_of(url: str, context: ssl.SSLContext | None = None, **network: Any) -> TransportFault:
@@ -137,8 +137,8 @@ async def test_more_failed_handshakes_than_a_pool_holds_do_not_end_the_fetches()
         request = OutboundRequest("POST", issuer.url)
         for _ in range(12):
             with pytest.raises(TransportFault, match="certificate verify failed"):
-                await exchange(issuer_client(settings, unknowing), request)
-        assert (await exchange(issuer_client(settings, trusting), request)).status == 200
+                await send_request(issuer_client(settings, unknowing), request)
+        assert (await send_request(issuer_client(settings, trusting), request)).status == 200
     assert len(tunnel.asked) == 13
 
 
@@ -233,7 +233,7 @@ async def test_a_request_arrives_byte_for_byte_and_its_connection_ends_with_the_
         url, headers = f'{server.url}/a/../token?a="|b&c=%7e', ((b"x-sign", b"a=b"), (b"accept-encoding", b"identity"))
         client = issuer_client(oauth2(url), ssl_context(Network()))
         for _ in range(2):
-            await exchange(client, OutboundRequest("POST", url, headers, b"x=1"))
+            await send_request(client, OutboundRequest("POST", url, headers, b"x=1"))
         await server.left()
     asked = server.received[1]
     assert (asked.target, asked.body) == ('/a/../token?a="|b&c=%7e', b"x=1")
@@ -250,7 +250,7 @@ async def test_a_request_arrives_byte_for_byte_and_its_connection_ends_with_the_
 async def test_a_header_with_a_line_break_is_not_sent(value):
     async with Scripted(TOKEN) as server:
         with pytest.raises(TransportFault, match="line break"):
-            await exchange(
+            await send_request(
                 issuer_client(oauth2(server.url), ssl_context(Network())),
                 OutboundRequest("GET", server.url, ((b"x", value),)),
             )

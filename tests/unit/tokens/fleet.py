@@ -131,7 +131,7 @@ class Replica:
             self.source,
             self.clock,
             self.redactor,
-            WaitBudget(settings.timeout_s, chance=lambda: jitter),
+            WaitBudget(settings.timeout_s, random_fraction=lambda: jitter),
         )
         self.source.attach(self.snapshot, self.holder)
 

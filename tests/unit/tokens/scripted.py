@@ -251,7 +251,7 @@ class Kept:
             build_source(name, settings, issuer, clock),
             clock,
             self.redactor,
-            WaitBudget(settings.timeout_s + grace_s, chance=lambda: jitter),
+            WaitBudget(settings.timeout_s + grace_s, random_fraction=lambda: jitter),
         )
 
     async def __aenter__(self) -> Self:

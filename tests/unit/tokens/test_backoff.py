@@ -5,15 +5,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gatepass.tokens.backoff import (
-    OUTLIVED_KEPT,
-    OUTLIVED_TRIES,
+    MAX_REFUSAL_KINDS,
+    TRANSIENT_TRIES,
     WORKED_TRIES,
     FailureState,
     SecretHistory,
-    at_once,
     next_failure_state,
-    pause_s,
     quick_wait_s,
+    retry_now,
+    shared_pause_s,
 )
 from gatepass.tokens.failure import FetchFailure
 
@@ -69,7 +69,7 @@ def test_an_outage_after_refusals_is_probed_fast_and_forgets_none_of_them():
 
 def test_a_changed_secret_is_tried_at_once_with_a_clean_slate():
     state = next_failure_state(next_failure_state(None, REFUSED, 0.0, 0.0, 0.0), REFUSED, 30.0, 30.0, 0.0)
-    assert at_once(state, 35.0) == FailureState("no", True, 0, 35.0)
+    assert retry_now(state, 35.0) == FailureState("no", True, 0, 35.0)
 
 
 @pytest.mark.parametrize(("wish_s", "next_s"), [(0.0, 12.0), (1.0, 12.0), (45.0, 55.0), (1e9, 3610.0)])
@@ -112,7 +112,7 @@ def test_an_outage_between_two_refusals_does_not_make_the_second_the_first():
 
 
 def test_a_changed_secret_ends_the_count_of_unclear_refusals_too():
-    state = at_once(
+    state = retry_now(
         next_failure_state(next_failure_state(None, UNCLEAR, 0.0, 0.0, 0.0), UNCLEAR, 30.0, 30.0, 0.0), 35.0
     )
     assert next_failure_state(state, UNCLEAR, 35.0, 35.0, 0.0).next_try_s == 65.0
@@ -140,9 +140,9 @@ def history(*events: int | tuple[int, FetchFailure]) -> SecretHistory:
         ((OLD,), (OLD, BUSY), WORKED_TRIES),
         ((OLD,), (NEW, BUSY), 0),
         ((OLD, (OLD, BUSY)), (OLD, BUSY), WORKED_TRIES),
-        ((OLD, (OLD, BUSY), OLD), (OLD, BUSY), OUTLIVED_TRIES),
+        ((OLD, (OLD, BUSY), OLD), (OLD, BUSY), TRANSIENT_TRIES),
         ((OLD, (OLD, BUSY), OLD), (OLD, WRONG), WORKED_TRIES),
-        ((OLD, (OLD, BUSY), OLD, OLD), (OLD, BUSY), OUTLIVED_TRIES),
+        ((OLD, (OLD, BUSY), OLD, OLD), (OLD, BUSY), TRANSIENT_TRIES),
         ((OLD, (OLD, WRONG), NEW), (NEW, WRONG), WORKED_TRIES),
         ((OLD, (NEW, WRONG), OLD), (OLD, WRONG), WORKED_TRIES),
         (((OLD, WRONG), OLD), (OLD, WRONG), WORKED_TRIES),
@@ -165,7 +165,7 @@ def test_what_the_secret_has_done_decides_what_an_unknown_refusal_means(before, 
 )
 def test_a_refusal_is_known_again_by_its_code_and_words(first, second, is_same):
     known = history(OLD, (OLD, FetchFailure(first, unclear=True)), OLD)
-    assert known.free_tries(OLD, FetchFailure(second, unclear=True)) == (OUTLIVED_TRIES if is_same else WORKED_TRIES)
+    assert known.free_tries(OLD, FetchFailure(second, unclear=True)) == (TRANSIENT_TRIES if is_same else WORKED_TRIES)
 
 
 def test_an_issuer_with_new_words_each_time_fills_no_memory():
@@ -174,7 +174,7 @@ def test_an_issuer_with_new_words_each_time_fills_no_memory():
         now = now.after_failure(OLD, FetchFailure(f"word {number}", unclear=True))
         if number % 7 == 0:
             now = now.after_token(OLD)
-    assert len(now.refused | now.outlived) <= 2 * OUTLIVED_KEPT
+    assert len(now.refused | now.transient) <= 2 * MAX_REFUSAL_KINDS
 
 
 @given(
@@ -195,7 +195,7 @@ def test_however_refusals_mix_the_secret_is_refused_17_times_in_an_hour_at_most(
 
 
 def heard(**kind: bool) -> FetchFailure:
-    return FetchFailure("?", heard=True, retry_after_s=1.8, **kind)
+    return FetchFailure("?", from_other_process=True, retry_after_s=1.8, **kind)
 
 
 @pytest.mark.parametrize("kind", ["definite", "unclear", "quick"])
@@ -244,4 +244,4 @@ def test_an_hour_of_no_is_as_many_tries_as_docs_tokens_md_says(failure, first_ho
     ],
 )
 def test_processes_together_pause_as_one_would(failure, refusals, held_s):
-    assert pause_s(failure, refusals) == held_s
+    assert shared_pause_s(failure, refusals) == held_s

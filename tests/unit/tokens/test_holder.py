@@ -61,7 +61,7 @@ class OddSource:
 
 
 def over(source: OddSource, clock: DrivenClock) -> TokenHolder:
-    return TokenHolder("odd", source, clock, Redactor(), WaitBudget(10.0, chance=lambda: 0.0))
+    return TokenHolder("odd", source, clock, Redactor(), WaitBudget(10.0, random_fraction=lambda: 0.0))
 
 
 async def test_nothing_runs_before_the_start():

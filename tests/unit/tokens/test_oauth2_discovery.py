@@ -9,7 +9,7 @@ import pytest
 
 from gatepass.errors import Fault
 from gatepass.tokens import FetchFailure, build_source
-from gatepass.tokens.sources.oauth2 import REREAD_S, TTL_S, Endpoint, endpoint_in, places
+from gatepass.tokens.sources.oauth2 import REREAD_S, TTL_S, Endpoint, endpoint_in, metadata_urls
 from gatepass.types import Secret
 from tests.unit.clock import DrivenClock
 from tests.unit.tokens.keys import private_pem, public_pem
@@ -25,12 +25,12 @@ from tests.unit.tokens.scripted import (
     oauth2,
     refused,
 )
-from tests.unit.tokens.test_oauth2_client_auth import form
+from tests.unit.tokens.test_client_auth import form
 
 ISSUER = "https://sso.example/realms/corp"
 TOKEN_URL = "https://sso.example/realms/corp/token"
 DOCUMENT = {"issuer": ISSUER, "token_endpoint": TOKEN_URL}
-FIRST, SECOND = places(ISSUER)
+FIRST, SECOND = metadata_urls(ISSUER)
 
 
 def found(**settings: Any):
@@ -64,7 +64,7 @@ def unmasked(text: str) -> str:
     ],
 )
 def test_a_document_may_stand_in_two_places(issuer, first, second):
-    assert places(issuer) == (first, second.format("/.well-known/oauth-authorization-server"))
+    assert metadata_urls(issuer) == (first, second.format("/.well-known/oauth-authorization-server"))
 
 
 async def test_the_document_names_the_token_endpoint():

@@ -15,7 +15,7 @@ from gatepass.store.memory import MemoryStore
 from gatepass.tokens import Token, build_source
 from gatepass.tokens.backoff import PROBE_S
 from gatepass.tokens.secrets import credential_fingerprint
-from gatepass.tokens.sharing import YIELD_S, SharedSource, SharedTokenNames, TokenRecord, is_shareable
+from gatepass.tokens.sharing import YIELD_LEAD_S, SharedSource, SharedTokenNames, TokenRecord, is_shareable
 from gatepass.types import OutboundRequest, Secret
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.fleet import BOUND_S, Fleet, Replica, Upstream
@@ -522,16 +522,16 @@ async def test_an_offered_token_that_is_older_the_same_or_dead_is_not_taken():
         (replica,) = fleet.replicas
         held = replica.holder.current()
         assert held is not None
-        assert not replica.holder.offer(replace(held, requested_s=held.requested_s + 1))
-        assert not replica.holder.offer(replace(held, value=Secret("older"), requested_s=held.requested_s - 1))
-        assert not replica.holder.offer(
+        assert not replica.holder.adopt_shared(replace(held, requested_s=held.requested_s + 1))
+        assert not replica.holder.adopt_shared(replace(held, value=Secret("older"), requested_s=held.requested_s - 1))
+        assert not replica.holder.adopt_shared(
             replace(held, value=Secret("dead"), requested_s=held.requested_s + 1, lifetime_s=2.0)
         )
         assert replica.text == "token-1"
-        assert replica.holder.offer(replace(held, value=Secret("newer"), requested_s=held.requested_s + 1))
+        assert replica.holder.adopt_shared(replace(held, value=Secret("newer"), requested_s=held.requested_s + 1))
         assert replica.text == "newer"
         await replica.aclose()
-        assert not replica.holder.offer(replace(held, value=Secret("newest"), requested_s=held.requested_s + 2))
+        assert not replica.holder.adopt_shared(replace(held, value=Secret("newest"), requested_s=held.requested_s + 2))
 
 
 async def test_who_waits_in_an_outage_is_served_by_the_process_that_could_mint():
@@ -609,7 +609,7 @@ async def test_a_process_whose_fetch_failed_lets_another_lead_first():
     await settle()
     assert issuer.calls == 1
     fetches.append(asyncio.create_task(other.fetch()))
-    await issuer.clock.advance(YIELD_S)
+    await issuer.clock.advance(YIELD_LEAD_S)
     assert [fetch.result().text for fetch in fetches] == ["token-1"] * 2
     assert issuer.calls == 2
 
@@ -620,7 +620,7 @@ async def test_a_process_whose_fetch_failed_leads_again_where_it_is_alone():
     await failure_of(alone.fetch())
     await issuer.clock.advance(PROBE_S)
     fetch = asyncio.create_task(alone.fetch())
-    await issuer.clock.advance(YIELD_S + 0.25)
+    await issuer.clock.advance(YIELD_LEAD_S + 0.25)
     assert fetch.result().text == "token-1"
 
 
@@ -649,7 +649,7 @@ async def test_only_the_last_rejected_values_are_remembered():
     async with Fleet(scripted(), count=1) as fleet:
         (replica,) = fleet.replicas
         for number in range(100):
-            replica.source.rejected(f"value-{number}")
+            replica.source.forget_rejected(f"value-{number}")
         assert list(replica.source._rejected) == [f"value-{number}" for number in range(92, 100)]
 
 
@@ -755,7 +755,7 @@ async def test_who_waits_is_served_with_what_is_offered():
         (replica,) = fleet.replicas
         asked = asyncio.create_task(replica.holder.token())
         await settle()
-        assert replica.holder.offer(Token(Secret("from-elsewhere"), replica.clock.now(), 60.0))
+        assert replica.holder.adopt_shared(Token(Secret("from-elsewhere"), replica.clock.now(), 60.0))
         await settle()
         assert asked.result().text == "from-elsewhere"
         assert fleet.issuer.under_way == 0

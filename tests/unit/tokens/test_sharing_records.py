@@ -69,12 +69,17 @@ def test_the_free_tries_of_a_doubt_are_told_on():
 
 def test_a_failure_speaks_for_the_others_until_its_hold_ends():
     record = FailureRecord.of(FetchFailure("no", definite=True), "me", 1000.0, 1000.0, 1)
-    assert record.speaks_for("they", 1029.0)
-    assert not record.speaks_for("they", 1030.0)
-    assert not record.speaks_for("me", 1001.0)
+    assert record.applies_to("they", 1029.0)
+    assert not record.applies_to("they", 1030.0)
+    assert not record.applies_to("me", 1001.0)
 
 
 def test_the_process_that_failed_lets_another_lead_for_a_moment_after_its_pause():
     record = FailureRecord.of(FetchFailure("oh"), "me", 1000.0, 1000.0, 0)
-    assert [record.yields("me", moment) for moment in (1001.9, 1002.0, 1002.4, 1002.5)] == [False, True, True, False]
-    assert not record.yields("they", 1002.0)
+    assert [record.yields_lead("me", moment) for moment in (1001.9, 1002.0, 1002.4, 1002.5)] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+    assert not record.yields_lead("they", 1002.0)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Fields = Mapping[str, str]
 
 
-def sign_in(settings: Oauth2Credential) -> Fields:
+def login_fields(settings: Oauth2Credential) -> Fields:
     """The grant that needs no token of before; raises FetchFailure where it cannot be asked for."""
     if settings.grant_type == "client_credentials":
         return {"grant_type": "client_credentials"}
@@ -39,14 +39,14 @@ def sign_in(settings: Oauth2Credential) -> Fields:
     raise FetchFailure(f"there is no refresh token to begin with: {new_login_advice(settings)}", definite=True)
 
 
-def wishes(settings: Oauth2Credential) -> Fields:
+def extra_fields(settings: Oauth2Credential) -> Fields:
     """What is asked for with every grant, the fields of the user's own last."""
     asked = {"scope": settings.scope, "audience": settings.audience, "resource": settings.resource}
     own = {name: revealed(value, f"extra.{name}") for name, value in settings.extra.items()}
     return {name: value for name, value in asked.items() if value is not None} | own
 
 
-DEAD_GRANT = frozenset({"invalid_grant", "bad_refresh_token", "unauthorized_client", "unsupported_grant_type"})
+INVALID_GRANT_CODES = frozenset({"invalid_grant", "bad_refresh_token", "unauthorized_client", "unsupported_grant_type"})
 """Codes after which a refresh token is of no more use. GitHub says bad_refresh_token, in a reply of 200."""
 
 
@@ -68,14 +68,14 @@ def code_of(reply: TokenResponse) -> str | None:
     return found.code if found is not None else None
 
 
-def advised(failure: FetchFailure, advice: str) -> FetchFailure:
+def with_advice(failure: FetchFailure, advice: str) -> FetchFailure:
     """The same failure with what to do about it."""
     return failure.with_reason(f"{failure.reason.rstrip('.')}; {advice}")
 
 
 TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 """RFC 7523 2.2."""
-LIFE_S = 60
+LIFETIME_S = 60
 BACKDATED_S = 10
 """How far `iat` and `nbf` lie in the past: an issuer whose clock is behind would call them of the future."""
 _JTI_BYTES = 18
@@ -91,7 +91,7 @@ def claims(client_id: str, audience: str, wall_s: float) -> dict[str, Any]:
         "jti": secrets.token_urlsafe(_JTI_BYTES),
         "iat": made_s,
         "nbf": made_s,
-        "exp": made_s + LIFE_S,
+        "exp": made_s + LIFETIME_S,
     }
 
 
@@ -145,7 +145,7 @@ class ClientAuthenticator:
             case "secret_jwt" | "private_key_jwt" | "mtls" | "none":
                 return ClientProof(fields=named | self._assertion(token_url, wall_s + self._ahead_s))
 
-    def heed(self, timed_response: TimedTokenResponse) -> bool:
+    def adjust_clock(self, timed_response: TimedTokenResponse) -> bool:
         """Whether an assertion may have been refused for its times alone: then the next is made by the issuer's clock.
 
         With a clock of ours that is two minutes behind, every assertion has expired when it arrives.

@@ -29,14 +29,14 @@ from gatepass.types import Secret
 
 STDERR_BYTES = 4096
 """The end of what a program complains is kept."""
-LINGER_S = 0.5
+PIPE_CLOSE_S = 0.5
 """How long the output is read on after the program has ended: what it left in the background may hold it open."""
 REAP_S = 2.0
 """How long a killed program is waited for. One that hangs in the kernel is reaped by the loop when it can."""
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class ProcessResult:
     """`code` is negative where a signal ended the program. `cut`: it printed more than was wanted, and was killed."""
 
     code: int
@@ -45,8 +45,8 @@ class Finished:
 
 
 async def run(
-    arguments: Sequence[str], environment: Mapping[str, str], limit_bytes: int, complaints: bytearray, clock: Clock
-) -> Finished:
+    arguments: Sequence[str], environment: Mapping[str, str], limit_bytes: int, stderr: bytearray, clock: Clock
+) -> ProcessResult:
     """Run a program to its end; raises OSError where it cannot be started, ValueError for a NUL in its arguments.
 
     The last STDERR_BYTES of its stderr stand in `complaints` as they come. It has no input, and a session
@@ -57,17 +57,17 @@ async def run(
     """
     if any("\0" in text for text in (*arguments, *environment.values())):  # uvloop would cut them there
         raise ValueError("a NUL in an argument or variable")
-    start = asyncio.ensure_future(_start(arguments, environment, _Output(limit_bytes, complaints)))
+    start = asyncio.ensure_future(_start(arguments, environment, _Output(limit_bytes, stderr)))
     try:
-        await _done(start)
+        await _wait_despite_cancel(start)
         transport, output = start.result()
         await output.ended.wait()
-        await _until(output.closed, LINGER_S, clock)
+        await _wait_at_most(output.closed, PIPE_CLOSE_S, clock)
     finally:
         if start.done() and not start.cancelled() and start.exception() is None:
             await _end(*start.result(), clock)
     code = transport.get_returncode()
-    return Finished(-signal.SIGKILL if code is None else code, bytes(output.stdout), output.cut)
+    return ProcessResult(-signal.SIGKILL if code is None else code, bytes(output.stdout), output.cut)
 
 
 async def _start(
@@ -78,7 +78,7 @@ async def _start(
     )
 
 
-async def _done(start: asyncio.Future[Any]) -> None:
+async def _wait_despite_cancel(start: asyncio.Future[Any]) -> None:
     """Wait until `start` is done, a matter of milliseconds, and only then be cancelled.
 
     A start that is cancelled itself kills the program alone, and asyncio then waits for whatever else
@@ -100,7 +100,7 @@ async def _end(transport: asyncio.SubprocessTransport, output: _Output, clock: C
             _kill_rest(transport.get_pid())
         else:
             _kill_group(transport.get_pid())
-            await _until(output.exited, REAP_S, clock)
+            await _wait_at_most(output.exited, REAP_S, clock)
     finally:
         transport.close()
 
@@ -108,9 +108,9 @@ async def _end(transport: asyncio.SubprocessTransport, output: _Output, clock: C
 class _Output(asyncio.SubprocessProtocol):
     """Gathers what comes out, within bounds. `ended`: there is nothing more to wait for."""
 
-    def __init__(self, limit_bytes: int, complaints: bytearray) -> None:
+    def __init__(self, limit_bytes: int, stderr: bytearray) -> None:
         self._limit_bytes = limit_bytes
-        self._complaints = complaints
+        self._stderr = stderr
         self._open = {1, 2}
         self.stdout = bytearray()
         self.cut = False
@@ -118,8 +118,8 @@ class _Output(asyncio.SubprocessProtocol):
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         if fd == 2:
-            self._complaints += data
-            del self._complaints[:-STDERR_BYTES]
+            self._stderr += data
+            del self._stderr[:-STDERR_BYTES]
         elif not self.cut:
             self.stdout += data
             if len(self.stdout) > self._limit_bytes:
@@ -137,7 +137,7 @@ class _Output(asyncio.SubprocessProtocol):
         self.ended.set()
 
 
-async def _until(event: asyncio.Event, limit_s: float, clock: Clock) -> None:
+async def _wait_at_most(event: asyncio.Event, limit_s: float, clock: Clock) -> None:
     timer = clock.call_later(limit_s, event.set)
     try:
         await event.wait()
@@ -173,7 +173,7 @@ _REFUSAL = re.compile(rf"\b({'|'.join(sorted(DEFINITE_CODES))})\b")
 """What programs hand on of an issuer: its code. Asked every two seconds, an account would soon be locked."""
 _JWT = re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_.-]+")
 
-Runner = Callable[[Sequence[str], Mapping[str, str], int, bytearray, Clock], Awaitable[Finished]]
+Runner = Callable[[Sequence[str], Mapping[str, str], int, bytearray, Clock], Awaitable[ProcessResult]]
 """`process.run`, or what stands for it."""
 
 
@@ -215,16 +215,16 @@ class ExecSource:
             requested_s
         )
 
-    async def _finished(self, mask: Mask) -> Finished:
+    async def _finished(self, mask: Mask) -> ProcessResult:
         """A run that went well; raises FetchFailure with the last line of what the program complained."""
-        limit_s, complaints = self._settings.timeout_s, bytearray()
-        running = self._run(self._arguments(), self._environment(), REPLY_BYTES, complaints, self._clock)
+        limit_s, stderr = self._settings.timeout_s, bytearray()
+        running = self._run(self._arguments(), self._environment(), REPLY_BYTES, stderr, self._clock)
         try:
             finished = await timeout(self._clock, limit_s, running, _Late())
         except _Late:
             bound = f"{limit_s:g} s ({setting(self._name, 'timeout_s')})"
             how = f"{self._program} did not end within {bound}, and was killed"
-            raise FetchFailure(_with_words(how, complaints, mask), quick=False) from None
+            raise FetchFailure(_with_words(how, stderr, mask), quick=False) from None
         except OSError as error:
             reason = (
                 f"{_shown(self._settings.command[0])} cannot be started: {error.strerror or 'refused by the system'}"
@@ -235,7 +235,7 @@ class ExecSource:
         if finished.cut:
             raise FetchFailure(f"{self._program} printed more than {REPLY_BYTES} bytes", quick=False)
         if finished.code != 0:
-            raise _failed(self._program, finished.code, complaints, mask)
+            raise _failed(self._program, finished.code, stderr, mask)
         return finished
 
     def _arguments(self) -> list[str]:
@@ -253,17 +253,17 @@ class ExecSource:
         return environment | {name: revealed(value, f"env.{name}") for name, value in settings.env.items()}
 
 
-def _failed(program: str, code: int, complaints: bytearray, mask: Mask) -> FetchFailure:
-    definite = code == EX_NOPERM or _REFUSAL.search(mask(_text(complaints))) is not None
+def _failed(program: str, code: int, stderr: bytearray, mask: Mask) -> FetchFailure:
+    definite = code == EX_NOPERM or _REFUSAL.search(mask(_text(stderr))) is not None
     how = f"ended with exit code {code}" if code > 0 else f"was killed by {_signal(-code)}"
-    words = _with_words(f"{REFUSED if definite else ''}{program} {how}", complaints, mask)
+    words = _with_words(f"{REFUSED if definite else ''}{program} {how}", stderr, mask)
     unclear = code > 0 and code != EX_TEMPFAIL
     return FetchFailure(words, definite=definite, unclear=unclear, quick=False, free_tries=WORKED_TRIES)
 
 
-def _with_words(how: str, complaints: bytearray, mask: Mask) -> str:
+def _with_words(how: str, stderr: bytearray, mask: Mask) -> str:
     """`how` and the last line of the complaints, masked and cut."""
-    lines = [line for line in _text(complaints).splitlines() if line.strip()]
+    lines = [line for line in _text(stderr).splitlines() if line.strip()]
     return f"{how}: {one_line(mask_token_like(_JWT.sub(MASK, mask(lines[-1]))), mask)}" if lines else how
 
 

@@ -13,7 +13,13 @@ from gatepass.config.credential.kinds import FileCredential
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer_error import REPLY_BYTES
 from gatepass.tokens.lifetime import Token
-from gatepass.tokens.token_reply import ReadTimes, TokenReplyFormat, is_document, parse_token_document, parse_token_text
+from gatepass.tokens.token_reply import (
+    ReadTimes,
+    TokenReplyFormat,
+    looks_like_json,
+    parse_token_document,
+    parse_token_text,
+)
 from gatepass.types import Secret
 
 SETTLED_S = 2.0
@@ -29,7 +35,7 @@ class FileContent:
     written_s: float
 
 
-Mark = tuple[int, int, int, int, int]
+FileVersion = tuple[int, int, int, int, int]
 """By what a change is seen: device, inode, size, mtime and ctime in nanoseconds. A symbolic link that is
 turned to another file, as Kubernetes does with projected volumes, changes the first two."""
 
@@ -40,7 +46,7 @@ class WatchedFile:
     def __init__(self, path: str, wall: Callable[[], float]) -> None:
         self._path = path
         self._wall = wall
-        self._mark: Mark | None = None
+        self._mark: FileVersion | None = None
         self._last: FileContent | None = None
         self._changes = 0
 
@@ -50,7 +56,7 @@ class WatchedFile:
     def read(self) -> FileContent:
         """The file as it is now; raises FetchFailure, which names it, where it cannot be read."""
         try:
-            if self._last is not None and self._mark == _mark(os.stat(self._path)):
+            if self._last is not None and self._mark == _version_of(os.stat(self._path)):
                 return self._last
             return self._opened()
         except OSError as error:
@@ -79,15 +85,15 @@ class WatchedFile:
         if self._last is None or self._last.text != written.text:
             self._changes += 1
         self._last = written
-        self._mark = _mark(status) if self._wall() - written.written_s > SETTLED_S else None
+        self._mark = _version_of(status) if self._wall() - written.written_s > SETTLED_S else None
         return written
 
 
-def _mark(status: os.stat_result) -> Mark:
+def _version_of(status: os.stat_result) -> FileVersion:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-_MARKS = 10_000
+_MAX_COUNT = 10_000
 
 
 class FileSource:
@@ -103,7 +109,7 @@ class FileSource:
             plain_text=True,
             credential=name,
         )
-        self._mark = Secret(lambda: str(self._file.changes() % _MARKS))
+        self._mark = Secret(lambda: str(self._file.changes() % _MAX_COUNT))
 
     def __repr__(self) -> str:
         return f"FileSource({self._name})"
@@ -118,6 +124,6 @@ class FileSource:
         """The token as it stands there now; raises FetchFailure where there is none, or it has expired."""
         requested_s, written = self._clock.now(), self._file.read()
         at_s = ReadTimes(self._clock.wall(), written.written_s)
-        if is_document(written.text) or self._terms.paths.token is not None:
+        if looks_like_json(written.text) or self._terms.paths.token is not None:
             return parse_token_document(written.text, self._terms, at_s, str).token(requested_s)
         return parse_token_text(written.text, self._terms.issuer, at_s).token(requested_s)

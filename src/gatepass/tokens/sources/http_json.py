@@ -90,7 +90,7 @@ Values = Mapping[str, str]
 """What stands for each `{name}`."""
 
 
-def moments(wall_s: float, nonce: str) -> Values:
+def request_values(wall_s: float, nonce: str) -> Values:
     """The values of one request; `wall_s` in epoch seconds."""
     second = int(wall_s)
     return {
@@ -101,10 +101,10 @@ def moments(wall_s: float, nonce: str) -> Values:
     }
 
 
-def signed(template: LoginRequestTemplate, sign: Sign, secret: str, values: Values) -> LoginRequestTemplate:
+def sign_request(template: LoginRequestTemplate, sign: Sign, secret: str, values: Values) -> LoginRequestTemplate:
     """`template` with its places filled: first the values, then the signature over what it has become."""
     template = template.filled(values)
-    text = with_values(sign.text, {**_members(template), **_about(template), **values})
+    text = with_values(sign.text, {**_named_values(template), **_request_facts(template), **values})
     return template.filled({SIGNATURE: signature(sign, secret, text)})
 
 
@@ -113,7 +113,7 @@ def signature(sign: Sign, secret: str, text: str) -> str:
     return digest.hex() if sign.encoding == "hex" else b64encode(digest).decode()
 
 
-def _members(template: LoginRequestTemplate) -> dict[str, str]:
+def _named_values(template: LoginRequestTemplate) -> dict[str, str]:
     """What the text may call by its name; of two with one name that of the query, the form, the JSON body, the
     headers counts, in this order.
     """
@@ -133,7 +133,7 @@ def _written(value: object) -> str:
             return str(value)
 
 
-def _about(template: LoginRequestTemplate) -> dict[str, str]:
+def _request_facts(template: LoginRequestTemplate) -> dict[str, str]:
     body = template.body()
     return {
         "method": template.method,
@@ -169,14 +169,16 @@ class HttpJsonSource:
             plain_text=True,
             header=settings.reply.header,
             credential=name,
-            address="url",
-            by_login=True,
+            url_setting="url",
+            is_login=True,
         )
         self._settings = settings
         self._clock = clock
         self._nonce = nonce
         self._issuer = TokenEndpointClient(name, settings, reply_format, client, clock)
-        self._secrets = tuple(secret for secret in _secrets(settings) if settings.sign is None or not _is_place(secret))
+        self._secrets = tuple(
+            secret for secret in _secrets(settings) if settings.sign is None or not _is_placeholder(secret)
+        )
 
     def __repr__(self) -> str:
         return f"HttpJsonSource({self._issuer.name})"
@@ -188,15 +190,15 @@ class HttpJsonSource:
         template, sign = self._draft(), self._settings.sign
         if sign is not None:
             secret = revealed(sign.secret, "sign.secret")
-            template = signed(template, sign, secret, moments(self._clock.wall(), self._nonce()))
-        return await self._issuer.mint(template.request(), self._secrets)
+            template = sign_request(template, sign, secret, request_values(self._clock.wall(), self._nonce()))
+        return await self._issuer.fetch_token(template.request(), self._secrets)
 
     def _draft(self) -> LoginRequestTemplate:
         settings = self._settings
         headers = _values(settings.headers, "headers")
         if settings.basic is not None:
             password = revealed(settings.basic.password, "basic.password")
-            headers["authorization"] = f"Basic {_pair(settings.basic, password)}"
+            headers["authorization"] = f"Basic {_basic_pair(settings.basic, password)}"
         return LoginRequestTemplate(
             settings.method,
             settings.url,
@@ -222,7 +224,7 @@ def _resolved(document: Any) -> Any:
     return document
 
 
-def _pair(basic: Basic, password: str) -> str:
+def _basic_pair(basic: Basic, password: str) -> str:
     """RFC 7617 2, as it stands: SAP's ids hold `!` and `|`, and are not taken form-encoded."""
     return b64encode(f"{basic.username}:{password}".encode()).decode()
 
@@ -233,12 +235,12 @@ def _secrets(settings: HttpJsonCredential) -> Iterator[Secret]:
         yield from secret_fields(fields)
     yield from secret_leaves(settings.json_body)
     if (basic := settings.basic) is not None:
-        yield from (basic.password, basic.password.derived(partial(_pair, basic)))
+        yield from (basic.password, basic.password.derived(partial(_basic_pair, basic)))
     if settings.sign is not None:
         yield settings.sign.secret
 
 
-def _is_place(secret: Secret) -> bool:
+def _is_placeholder(secret: Secret) -> bool:
     """Whether it is a `{nonce}` or the like, for which something else goes out each time: no secret."""
     try:
         text = secret.reveal()

@@ -22,14 +22,14 @@ from gatepass.tokens.issuer_error import REFUSED, Mask, NotJson, error_response_
 from gatepass.tokens.lifetime import Token
 from gatepass.tokens.secrets import secret_fields
 from gatepass.tokens.sources.client_auth import (
-    DEAD_GRANT,
+    INVALID_GRANT_CODES,
     ClientAuthenticator,
     Fields,
-    advised,
     code_of,
+    extra_fields,
+    login_fields,
     new_login_advice,
-    sign_in,
-    wishes,
+    with_advice,
 )
 from gatepass.tokens.sources.refresh_token import (
     FileRefreshTokenStore,
@@ -58,7 +58,7 @@ class Endpoint:
     methods: tuple[str, ...] = ()
 
 
-def places(issuer: str) -> tuple[str, str]:
+def metadata_urls(issuer: str) -> tuple[str, str]:
     """Where the document of `issuer` may stand: OpenID Connect puts its path behind the issuer's, RFC 8414 3 before."""
     bare = issuer.rstrip("/")
     parts = urlsplit(bare)
@@ -86,10 +86,10 @@ def endpoint_in(document: Any, issuer: str, mask: Mask, *, mtls: bool) -> Endpoi
     aliases = document.get("mtls_endpoint_aliases")  # RFC 8705 5: where certificates are asked for
     if mtls and isinstance(aliases, Mapping) and aliases.get("token_endpoint") is not None:
         url = aliases["token_endpoint"]
-    return Endpoint(_checked(url, issuer, mtls=mtls), _methods(document))
+    return Endpoint(_checked_url(url, issuer, mtls=mtls), _methods(document))
 
 
-def _checked(url: Any, issuer: str, *, mtls: bool) -> str:
+def _checked_url(url: Any, issuer: str, *, mtls: bool) -> str:
     wrong = f"the discovery document of {issuer} names a token_endpoint that"
     if not isinstance(url, str):
         raise FetchFailure(f"the discovery document of {issuer} names no token_endpoint", quick=False)
@@ -136,15 +136,15 @@ class Discovery:
         self._good_until_s = now + TTL_S
         return self._known
 
-    def doubt(self) -> None:
+    def expire_soon(self) -> None:
         """A fetch has failed, perhaps because the endpoint is not there any more: look again, REREAD_S after
         the last look."""
         self._good_until_s = min(self._good_until_s, self._read_s + REREAD_S)
 
     async def _look(self, by_s: float) -> Endpoint:
-        timed_response = [await self._ask(places(self._name)[0], by_s)]
+        timed_response = [await self._ask(metadata_urls(self._name)[0], by_s)]
         if _document(timed_response[0]) is None:
-            timed_response.append(await self._ask(places(self._name)[1], by_s))
+            timed_response.append(await self._ask(metadata_urls(self._name)[1], by_s))
         for each in timed_response:
             if (document := _document(each)) is not None:
                 return endpoint_in(document, self._name, each.mask, mtls=self._settings.client_auth == "mtls")
@@ -191,13 +191,13 @@ class Oauth2Source:
         clock: Clock,
         refresh_token_store: RefreshTokenStore | None = None,
     ) -> None:
-        address = "token_url" if settings.issuer is None else None
+        url_setting = "token_url" if settings.issuer is None else None
         terms = TokenReplyFormat(
             display_host(settings.endpoint),
             settings.default_ttl_s,
             settings.max_ttl_s,
             credential=name,
-            address=address,
+            url_setting=url_setting,
             audience=settings.audience,
         )
         self._settings = settings
@@ -237,18 +237,18 @@ class Oauth2Source:
         try:
             return await self._mint(endpoint, by_s)
         except FetchFailure:
-            self._discovery.doubt()
+            self._discovery.expire_soon()
             raise
 
     async def _mint(self, endpoint: Endpoint, by_s: float) -> Token:
         async def exchange(grant: Fields) -> TimedTokenResponse:
             return await self._exchange(endpoint, grant, by_s)
 
-        timed_response = await self._rotation.renewed(exchange, by_s) if self._rotation is not None else None
+        timed_response = await self._rotation.refresh(exchange, by_s) if self._rotation is not None else None
         if timed_response is None:
-            timed_response = await exchange(sign_in(self._settings))
+            timed_response = await exchange(login_fields(self._settings))
             if self._rotation is not None:
-                await self._rotation.heed(timed_response)
+                await self._rotation.store_from(timed_response)
         try:
             return self._at(endpoint).parse_token(timed_response)
         except FetchFailure as failure:
@@ -256,12 +256,12 @@ class Oauth2Source:
 
     async def _exchange(self, endpoint: Endpoint, grant: Fields, by_s: float) -> TimedTokenResponse:
         timed_response = await self._ask(endpoint, grant, by_s)
-        return await self._ask(endpoint, grant, by_s) if self._client.heed(timed_response) else timed_response
+        return await self._ask(endpoint, grant, by_s) if self._client.adjust_clock(timed_response) else timed_response
 
     async def _ask(self, endpoint: Endpoint, grant: Fields, by_s: float) -> TimedTokenResponse:
         proof = self._client.proof(endpoint.token_url, self._clock.wall())
         headers: Headers = (*HEADERS, FORM, *proof.headers)
-        form = urlencode({**grant, **proof.fields, **wishes(self._settings)}).encode()
+        form = urlencode({**grant, **proof.fields, **extra_fields(self._settings)}).encode()
         request = OutboundRequest("POST", endpoint.token_url, headers, form)
         granted = (Secret(grant[name]) for name in ("refresh_token", "password") if name in grant)
         return await self._at(endpoint).send(request, (*self._secrets, *proof.secrets, *granted), by_s)
@@ -275,7 +275,7 @@ class Oauth2Source:
         code, own = code_of(timed_response.response), self._settings.client_auth
         taken = [SPELLINGS.get(method, method) for method in endpoint.methods]
         if code == "invalid_client" and taken and own not in taken:
-            return advised(failure, f"client_auth is {own}, and the issuer takes {', '.join(dict.fromkeys(taken))}")
-        if code in DEAD_GRANT and self._rotation is not None and self._rotation.is_last:
-            return advised(failure, new_login_advice(self._settings))
+            return with_advice(failure, f"client_auth is {own}, and the issuer takes {', '.join(dict.fromkeys(taken))}")
+        if code in INVALID_GRANT_CODES and self._rotation is not None and self._rotation.is_last:
+            return with_advice(failure, new_login_advice(self._settings))
         return failure

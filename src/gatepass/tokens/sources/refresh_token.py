@@ -23,13 +23,13 @@ from gatepass.config.references import UnresolvedReference, read_file
 from gatepass.tokens.failure import BUSY, FetchFailure
 from gatepass.tokens.issuer_error import NotJson, TokenResponse, parse_json_object
 from gatepass.tokens.secrets import account_fingerprint, refresh_token_fingerprint, revealed
-from gatepass.tokens.sources.client_auth import DEAD_GRANT, Fields, code_of, new_login_advice
+from gatepass.tokens.sources.client_auth import INVALID_GRANT_CODES, Fields, code_of, new_login_advice
 from gatepass.tokens.sources.file import WatchedFile
 from gatepass.tokens.token_endpoint import TimedTokenResponse
 from gatepass.tokens.token_reply import ENVELOPES
 from gatepass.types import Secret
 
-_MARKS = 10_000
+_MAX_COUNT = 10_000
 
 
 class RefreshTokenFileWatch:
@@ -45,7 +45,7 @@ class RefreshTokenFileWatch:
 
     def mark(self) -> Secret:
         """How often it has been found: a text that is another one after each time, and too short to be masked."""
-        return Secret(lambda: str(self._found() % _MARKS))
+        return Secret(lambda: str(self._found() % _MAX_COUNT))
 
     def _found(self) -> int:
         with suppress(FetchFailure):
@@ -56,7 +56,7 @@ class RefreshTokenFileWatch:
         return self._count
 
 
-LOOK_AGAIN_S = 0.05
+LOCK_POLL_S = 0.05
 """Between two looks at a lock that another process holds."""
 
 
@@ -129,10 +129,10 @@ class FileRefreshTokenStore:
         by_s = self._clock.now() + within_s
         lock = _lock_of(self._path)
         try:
-            while not _locked(lock):
+            while not _try_lock(lock):
                 if self._clock.now() >= by_s:
                     raise FetchFailure(BUSY, quick=False)
-                await sleep(self._clock, LOOK_AGAIN_S)
+                await sleep(self._clock, LOCK_POLL_S)
             yield
         finally:
             os.close(lock)
@@ -162,7 +162,7 @@ def _lock_of(path: str) -> int:
         raise _failure("cannot be locked", error) from None
 
 
-def _locked(lock: int) -> bool:
+def _try_lock(lock: int) -> bool:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -201,13 +201,13 @@ def _failure(what: str, error: OSError) -> FetchFailure:
 T = TypeVar("T")
 
 NAMES = ("refresh_token", "refreshToken")
-LAST_WORDS_S = 2.0
+CANCEL_GRACE_S = 2.0
 """How long a cancelled use may still take: its reply holds the only refresh token that lives from then on."""
-UNTIL_A_RESTART = "it ends with this gatepass: set refresh_token_file, or a restart begins with the first one again"
-ANOTHERS = "what was kept is the refresh token of another client or issuer, and there is none to begin with"
+NOT_PERSISTED = "it ends with this gatepass: set refresh_token_file, or a restart begins with the first one again"
+FOREIGN = "what was kept is the refresh token of another client or issuer, and there is none to begin with"
 logger = logging.getLogger("gatepass.tokens")
 
-Exchange = Callable[[Fields], Awaitable[TimedTokenResponse]]
+SendGrant = Callable[[Fields], Awaitable[TimedTokenResponse]]
 """Sends the form of a grant to the token endpoint, with the proof of the client and the wishes."""
 
 
@@ -234,11 +234,11 @@ class StoredRefreshToken:
     recipe: str | None = None
     account: str | None = None
 
-    def written(self) -> str:
+    def encoded(self) -> str:
         return json.dumps({"refresh_token": self.token, "recipe": self.recipe, "account": self.account})
 
 
-def kept_in(text: str | None) -> StoredRefreshToken | None:
+def parse_stored(text: str | None) -> StoredRefreshToken | None:
     """What `text` says; None where it says nothing."""
     if text is None or not (text := text.strip()):
         return None
@@ -261,14 +261,14 @@ class RefreshTokenRotation:
     ) -> None:
         self._name = name
         self._settings = settings
-        self._keepsake = refresh_token_store
+        self._store = refresh_token_store
         self._clock = clock
-        self._unkept: StoredRefreshToken | None = None
-        self._dead: str | None = None
-        self._is_told = False
+        self._unstored: StoredRefreshToken | None = None
+        self._rejected: str | None = None
+        self._has_warned = False
         self.is_last = settings.grant_type == "refresh_token"
 
-    async def renewed(self, exchange: Exchange, by_s: float) -> TimedTokenResponse | None:
+    async def refresh(self, exchange: SendGrant, by_s: float) -> TimedTokenResponse | None:
         """The reply to a use of the refresh token; None where there is none that is worth a try.
 
         A refused one is tried once more where another process has put a newer one in its place meanwhile.
@@ -277,82 +277,82 @@ class RefreshTokenRotation:
         """
         async with AsyncExitStack() as turn:
             try:
-                await turn.enter_async_context(self._keepsake.exclusive(by_s - self._clock.now()))
+                await turn.enter_async_context(self._store.exclusive(by_s - self._clock.now()))
                 token = await self._newest()
             except FetchFailure as failure:
                 if self.is_last or self._clock.now() >= by_s:
                     raise
                 self._warn("refresh_token_not_read", failure.reason)
                 return None
-            return None if token is None else await self._tried(token, exchange)
+            return None if token is None else await self._use_newest(token, exchange)
 
-    async def _tried(self, token: str, exchange: Exchange) -> TimedTokenResponse | None:
+    async def _use_newest(self, token: str, exchange: SendGrant) -> TimedTokenResponse | None:
         timed_response = None
-        while token != self._dead:
-            timed_response = await to_its_end(self._use(token, exchange), self._clock)
-            if code_of(timed_response.response) not in DEAD_GRANT:
-                self._dead = None
+        while token != self._rejected:
+            timed_response = await finish_despite_cancel(self._use(token, exchange), self._clock)
+            if code_of(timed_response.response) not in INVALID_GRANT_CODES:
+                self._rejected = None
                 return timed_response
-            self._dead, token = token, await self._newest() or token
+            self._rejected, token = token, await self._newest() or token
         if not self.is_last:
             return None
-        self._dead = None
+        self._rejected = None
         return timed_response
 
-    async def heed(self, timed_response: TimedTokenResponse) -> None:
+    async def store_from(self, timed_response: TimedTokenResponse) -> None:
         """Keep the refresh token that the reply to another grant gives."""
         if (token := refresh_token_in(timed_response.response)) is not None:
-            await to_its_end(self._keep(token), self._clock)
+            await finish_despite_cancel(self._put(token), self._clock)
 
     async def _newest(self) -> str | None:
         own = refresh_token_fingerprint(self._settings)
-        if self._unkept is not None and self._unkept.recipe == own:
-            return self._unkept.token
-        kept = kept_in(await self._keepsake.get())
+        if self._unstored is not None and self._unstored.recipe == own:
+            return self._unstored.token
+        kept = parse_stored(await self._store.get())
         first = self._settings.refresh_token
         # the chain goes on where its first token has left the configuration
         goes_on = self.is_last and first is None
         if kept is not None and (
             kept.recipe in (own, None) or (goes_on and kept.account == account_fingerprint(self._settings))
         ):
-            self._is_told = True
+            self._has_warned = True
             return kept.token
         if first is None and kept is not None and self.is_last:
-            raise FetchFailure(f"{ANOTHERS}: {new_login_advice(self._settings)}", definite=True)
+            raise FetchFailure(f"{FOREIGN}: {new_login_advice(self._settings)}", definite=True)
         return None if first is None else revealed(first, "refresh_token")
 
-    async def _use(self, token: str, exchange: Exchange) -> TimedTokenResponse:
+    async def _use(self, token: str, exchange: SendGrant) -> TimedTokenResponse:
         timed_response = await exchange({"grant_type": "refresh_token", "refresh_token": token})
         newest = refresh_token_in(timed_response.response) or token
-        if newest != token or self._unkept is not None:
-            await self._keep(newest)
+        if newest != token or self._unstored is not None:
+            await self._put(newest)
         return timed_response
 
-    async def _keep(self, token: str) -> None:
+    async def _put(self, token: str) -> None:
         """Where it cannot be kept it is still used: to drop the only token that lives would help nobody."""
         kept = StoredRefreshToken(token, refresh_token_fingerprint(self._settings), account_fingerprint(self._settings))
-        self._unkept = kept
+        self._unstored = kept
         try:
-            await self._keepsake.put(kept.written())
+            await self._store.put(kept.encoded())
         except FetchFailure as failure:
             self._warn("refresh_token_not_stored", failure.reason)
             return
-        self._unkept = None
-        if self.is_last and not self._keepsake.is_persistent and not self._is_told:
-            self._is_told = True
-            self._warn("refresh_token_not_stored", UNTIL_A_RESTART)
+        self._unstored = None
+        if self.is_last and not self._store.is_persistent and not self._has_warned:
+            self._has_warned = True
+            self._warn("refresh_token_not_stored", NOT_PERSISTED)
 
     def _warn(self, event: str, reason: str) -> None:
         logger.warning(event, extra={"fields": {"credential": self._name, "reason": reason}})
 
 
-async def to_its_end(work: Coroutine[Any, Any, T], clock: Clock) -> T:
+async def finish_despite_cancel(work: Coroutine[Any, Any, T], clock: Clock) -> T:
     """Await `work`, which a cancellation ends only after LAST_WORDS_S."""
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        timer = clock.call_later(LAST_WORDS_S, task.cancel)
+        timer = clock.call_later(CANCEL_GRACE_S, task.cancel)
         try:
             await asyncio.wait({task})
         finally:

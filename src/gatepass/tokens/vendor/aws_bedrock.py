@@ -34,13 +34,13 @@ from gatepass.types import Secret
 VERSION = "2011-06-15"
 SHORTEST_S, LONGEST_S = 900, 3600
 """Sessions that STS gives for any role: longer ones must be allowed at the role, and never in a chain."""
-PASSING_CODES = frozenset(("Throttling", "ThrottlingException", "RequestLimitExceeded", "IDPCommunicationError"))
+TRANSIENT_CODES = frozenset(("Throttling", "ThrottlingException", "RequestLimitExceeded", "IDPCommunicationError"))
 """Codes of a 400 that a later try can change."""
 _NAMES = ("AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration")
 
 
 @dataclass(frozen=True, slots=True)
-class Keys:
+class AwsKeys:
     """What AWS requests are signed with. `ends_s` is in seconds since the epoch, None where nothing tells it."""
 
     access_key_id: str
@@ -62,7 +62,7 @@ def role_form(role_arn: str, session_name: str, lifetime_s: float, more: Mapping
     return urlencode(fields).encode()
 
 
-def session(reply: TokenResponse, host: str, mask: Mask) -> Keys:
+def parse_sts_session(reply: TokenResponse, host: str, mask: Mask) -> AwsKeys:
     """The keys in a reply; raises FetchFailure with the words of STS."""
     if not 200 <= reply.status < 300:
         raise _refusal(reply, host, mask)
@@ -74,13 +74,13 @@ def session(reply: TokenResponse, host: str, mask: Mask) -> Keys:
         ends_s = datetime.fromisoformat(end).timestamp()
     except ValueError:
         ends_s = None
-    return Keys(key, secret, token, ends_s)
+    return AwsKeys(key, secret, token, ends_s)
 
 
 def _refusal(reply: TokenResponse, host: str, mask: Mask) -> FetchFailure:
     code, message = _element(reply.text, "Code"), _element(reply.text, "Message")
     words = ": ".join(filter(None, (code, message))) or reply.text
-    definite = reply.status in DEFINITE_STATUSES and code not in PASSING_CODES
+    definite = reply.status in DEFINITE_STATUSES and code not in TRANSIENT_CODES
     said = f"{host} answered {reply.status}: {one_line(words, mask)}".removesuffix(": ")
     return FetchFailure(f"{REFUSED if definite else ''}{said}", definite=definite, quick=reply.status != 429)
 
@@ -91,7 +91,7 @@ def _element(text: str, name: str) -> str | None:
     return found[1] if found else None
 
 
-ELSEWHERE = (
+UNSUPPORTED_PROFILE_KEYS = (
     "credential_process",
     "sso_session",
     "sso_start_url",
@@ -102,7 +102,7 @@ ELSEWHERE = (
 """Members by which AWS's tools get keys from a program or a server: past our transport, so they are refused."""
 
 
-def profile_keys(text: str, profile: str) -> Keys:
+def profile_keys(text: str, profile: str) -> AwsKeys:
     """The keys of `profile`; raises ValueError, which quotes nothing of the file, where it has none of its own."""
     parser = RawConfigParser(default_section="")
     try:
@@ -112,19 +112,19 @@ def profile_keys(text: str, profile: str) -> Keys:
     if not parser.has_section(profile):
         raise ValueError(f"has no profile {profile}")
     members = parser[profile]
-    if found := [name for name in ELSEWHERE if name in members]:
+    if found := [name for name in UNSUPPORTED_PROFILE_KEYS if name in members]:
         raise ValueError(f"has a profile {profile} that wants {found[0]}, which would go past `network`: use role_arn")
     key, secret = members.get("aws_access_key_id"), members.get("aws_secret_access_key")
     if not key or not secret:
         raise ValueError(f"has a profile {profile} without aws_access_key_id and aws_secret_access_key")
-    return Keys(key, secret, members.get("aws_session_token") or None)
+    return AwsKeys(key, secret, members.get("aws_session_token") or None)
 
 
 HOST = "bedrock.amazonaws.com"
 PREFIX = "bedrock-api-key-"
 
 
-def bedrock_key(keys: Keys, region: str, lifetime_s: float) -> str:
+def bedrock_key(keys: AwsKeys, region: str, lifetime_s: float) -> str:
     """A short-term key: a presigned request that nobody sends, in base64, as AWS's own
     aws-bedrock-token-generator 1.1.0 builds it. It holds from the current second on for `lifetime_s`.
     """
@@ -134,14 +134,14 @@ def bedrock_key(keys: Keys, region: str, lifetime_s: float) -> str:
     return PREFIX + b64encode(url.encode()).decode()
 
 
-def signed_headers(keys: Keys, region: str, url: str, body: bytes, headers: dict[str, str]) -> dict[str, str]:
+def signed_headers(keys: AwsKeys, region: str, url: str, body: bytes, headers: dict[str, str]) -> dict[str, str]:
     """`headers` of a POST to STS, and those that prove who sends it."""
     request = AWSRequest("POST", url, headers, body)
     SigV4Auth(_credentials(keys), "sts", region).add_auth(request)
     return dict(request.headers.items())
 
 
-def _credentials(keys: Keys) -> Credentials:
+def _credentials(keys: AwsKeys) -> Credentials:
     return Credentials(keys.access_key_id, keys.secret_access_key, keys.session_token)
 
 
@@ -155,11 +155,11 @@ class AwsBedrockSource:
     def __init__(self, name: str, settings: AwsBedrockCredential, client: httpx2.AsyncClient, clock: Clock) -> None:
         quiet_loggers("botocore", "urllib3")
         self._settings = settings
-        self._hop = VendorEndpoints(name, settings, client, clock)
+        self._endpoints = VendorEndpoints(name, settings, client, clock)
         self._path = os.path.expanduser(settings.profiles_file or "")  # which a process without a home survives
 
     def __repr__(self) -> str:
-        return f"AwsBedrockSource({self._hop.name})"
+        return f"AwsBedrockSource({self._endpoints.name})"
 
     def secrets(self) -> tuple[Secret, ...]:
         """The secret halves of what signs; a key's id is no secret."""
@@ -174,22 +174,22 @@ class AwsBedrockSource:
         return tuple(filter(None, (settings.secret_access_key, settings.session_token)))
 
     async def fetch(self) -> Token:
-        vendor_fetch = VendorFetch(self._hop, LIBRARY, self.secrets())
+        vendor_fetch = VendorFetch(self._endpoints, LIBRARY, self.secrets())
         keys = await vendor_fetch.run(self._keys(vendor_fetch))
-        clock, lifetime_s = self._hop.clock, self._settings.key_life_s
+        clock, lifetime_s = self._endpoints.clock, self._settings.key_life_s
         requested_s, left_s = clock.now(), lifetime_s if keys.ends_s is None else keys.ends_s - clock.wall()
         if left_s <= 0:
             raise FetchFailure("STS gave a session that has ended already: is this machine's clock right?", quick=False)
         text = bedrock_key(keys, self._settings.region, lifetime_s)
         return Token(Secret(text), requested_s, min(lifetime_s, left_s), TokenKind.OPAQUE, LifetimeSource.REPLY)
 
-    async def _keys(self, vendor_fetch: VendorFetch) -> Keys:
+    async def _keys(self, vendor_fetch: VendorFetch) -> AwsKeys:
         settings = self._settings
         if settings.web_identity_token_file is not None:
             proof = revealed(_text(settings.web_identity_token_file), "web_identity_token_file")
             return await self._session(vendor_fetch, None, {"WebIdentityToken": proof})
         try:
-            keys = self._own() if settings.profile is None else self._profile()
+            keys = self._configured_keys() if settings.profile is None else self._profile()
         except UnresolvedReference as error:
             raise FetchFailure(f"profiles_file: {error}", quick=False) from None
         except ValueError as error:
@@ -200,22 +200,24 @@ class AwsBedrockSource:
             vendor_fetch, keys, {"ExternalId": settings.external_id} if settings.external_id else {}
         )
 
-    async def _session(self, vendor_fetch: VendorFetch, keys: Keys | None, more: dict[str, str]) -> Keys:
+    async def _session(self, vendor_fetch: VendorFetch, keys: AwsKeys | None, more: dict[str, str]) -> AwsKeys:
         settings, url = self._settings, self._settings.sts
         body = role_form(settings.role_arn or "", settings.role_session_name, settings.key_life_s, more)
         headers = FORM if keys is None else signed_headers(keys, settings.region, url, body, FORM)
-        return session(await vendor_fetch.send("POST", url, headers, body), display_host(url), vendor_fetch.mask)
+        return parse_sts_session(
+            await vendor_fetch.send("POST", url, headers, body), display_host(url), vendor_fetch.mask
+        )
 
-    def _own(self) -> Keys:
+    def _configured_keys(self) -> AwsKeys:
         settings = self._settings
         key, secret, token = settings.access_key_id, settings.secret_access_key, settings.session_token
-        return Keys(
+        return AwsKeys(
             revealed(key or Secret(""), "access_key_id"),
             revealed(secret or Secret(""), "secret_access_key"),
             None if token is None else revealed(token, "session_token"),
         )
 
-    def _profile(self) -> Keys:
+    def _profile(self) -> AwsKeys:
         """Raises ValueError."""
         return profile_keys(read_file(self._path), self._settings.profile or "")
 

@@ -43,10 +43,10 @@ class AzureTransport(AsyncHttpTransport[HttpRequest, AsyncHttpResponse]):
     count: the errand has one for all. The hop's transport stays its owner's to close."""
 
     def __init__(self, vendor_fetch: VendorFetch) -> None:
-        self._errand = vendor_fetch
+        self._fetch = vendor_fetch
 
     async def send(self, request: HttpRequest, **_: Any) -> AsyncHttpResponse:
-        reply = await self._errand.send(request.method, request.url, request.headers, _body(request))
+        reply = await self._fetch.send(request.method, request.url, request.headers, _body(request))
         return _Response(request, reply)
 
     async def open(self) -> None:
@@ -97,7 +97,7 @@ LIFE_S = 600
 
 
 @dataclass(frozen=True, slots=True)
-class Certificate:
+class EntraCertificate:
     """A key and the thumbprint by which the directory knows its certificate."""
 
     key: RSAPrivateKey = field(repr=False)
@@ -127,9 +127,9 @@ class CertificateFile:
     def __init__(self, path: str, password: Secret | None) -> None:
         self._path = path
         self._password = password
-        self._known: tuple[bytes, str | None, Certificate] | None = None
+        self._known: tuple[bytes, str | None, EntraCertificate] | None = None
 
-    def current(self) -> Certificate:
+    def current(self) -> EntraCertificate:
         """Raises FetchFailure where the file is not there or is not what it should be."""
         password = None if self._password is None else revealed(self._password, "certificate_password")
         try:
@@ -154,7 +154,7 @@ class CertificateFile:
         return f"certificate_file: {self._path}"
 
 
-def certificate(data: bytes, password: str | None) -> Certificate:
+def certificate(data: bytes, password: str | None) -> EntraCertificate:
     """The certificate and key in `data`, PEM or PKCS #12; raises ValueError, which quotes none of it."""
     phrase = password.encode() if password else None
     try:
@@ -170,7 +170,7 @@ def certificate(data: bytes, password: str | None) -> Certificate:
         raise ValueError("holds no certificate with an RSA key, which Entra ID wants")
     if key.public_key() != found.public_key():
         raise ValueError("holds a key that belongs to another certificate")
-    return Certificate(key, urlsafe_b64encode(found.fingerprint(SHA256())).rstrip(b"=").decode())
+    return EntraCertificate(key, urlsafe_b64encode(found.fingerprint(SHA256())).rstrip(b"=").decode())
 
 
 LIBRARY = "azure-identity"
@@ -186,13 +186,15 @@ class EntraSource:
     def __init__(self, name: str, settings: EntraCredential, client: httpx2.AsyncClient, clock: Clock) -> None:
         quiet_loggers("azure", "msal")
         self._settings = settings
-        self._hop = VendorEndpoints(name, settings, client, clock, frozenset() if settings.managed_identity else None)
+        self._endpoints = VendorEndpoints(
+            name, settings, client, clock, frozenset() if settings.managed_identity else None
+        )
         path, proof = settings.certificate_file, settings.federated_token_file
         self._certificate = None if path is None else CertificateFile(path, settings.certificate_password)
         self._federated = None if proof is None else Secret(lambda: read_file(proof).strip())
 
     def __repr__(self) -> str:
-        return f"EntraSource({self._hop.name})"
+        return f"EntraSource({self._endpoints.name})"
 
     def secrets(self) -> tuple[Secret, ...]:
         settings = self._settings
@@ -200,7 +202,7 @@ class EntraSource:
         return (*own, *([Secret(self._certificate.fingerprint)] if self._certificate else []))
 
     async def fetch(self) -> Token:
-        vendor_fetch = VendorFetch(self._hop, LIBRARY, self.secrets())
+        vendor_fetch = VendorFetch(self._endpoints, LIBRARY, self.secrets())
         return await vendor_fetch.run(self._token(vendor_fetch))
 
     async def _token(self, vendor_fetch: VendorFetch) -> Token:
@@ -208,8 +210,8 @@ class EntraSource:
             async with self._credential(AzureTransport(vendor_fetch)) as credential:
                 info = await credential.get_token_info(self._settings.scope)
         except (AzureError, *LIBRARY_ERRORS) as error:
-            raise vendor_fetch.failed(str(error)) from error
-        return vendor_fetch.made(info.token, info.expires_on)
+            raise vendor_fetch.failure_for(str(error)) from error
+        return vendor_fetch.token_from_text(info.token, info.expires_on)
 
     def _credential(self, transport: AzureTransport) -> _Credential:
         settings = self._settings
@@ -231,4 +233,4 @@ class EntraSource:
         if self._certificate is None:
             return revealed(self._federated or Secret(""), "federated_token_file")
         audience = f"{settings.authority_host.rstrip('/')}/{settings.tenant_id}/oauth2/v2.0/token"
-        return self._certificate.current().assertion(settings.client_id or "", audience, self._hop.clock.wall())
+        return self._certificate.current().assertion(settings.client_id or "", audience, self._endpoints.clock.wall())

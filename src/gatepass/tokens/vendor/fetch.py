@@ -16,10 +16,10 @@ from gatepass.config.credential.base import Credential
 from gatepass.observability.redaction import Redactor
 from gatepass.tokens.failure import FetchFailure, setting
 from gatepass.tokens.issuer_error import TokenResponse, one_line
-from gatepass.tokens.lifetime import WHOLE_SECOND_S, LifetimeSource, Token, TokenKind, is_jwt, jwt_lifetime_s
+from gatepass.tokens.lifetime import JWT_MARGIN_S, LifetimeSource, Token, TokenKind, is_jwt, jwt_lifetime_s
 from gatepass.tokens.secrets import secret_values
 from gatepass.tokens.token_endpoint import HEADERS, TimedTokenResponse, TokenEndpointClient, display_host
-from gatepass.tokens.token_reply import TokenReplyFormat, bearer
+from gatepass.tokens.token_reply import TokenReplyFormat, checked_token
 from gatepass.types import OutboundRequest, Secret, header
 
 T = TypeVar("T")
@@ -50,7 +50,7 @@ class VendorEndpoints:
     clock: Clock
     metadata: frozenset[str] | None = None
 
-    def to(self, url: str, *, asks_metadata: bool = False) -> TokenEndpointClient:
+    def client_for(self, url: str, *, asks_metadata: bool = False) -> TokenEndpointClient:
         """Who answers at `url`; plain HTTP is refused there as for any issuer, but for metadata."""
         settings = self.settings
         is_direct = settings.network.proxy is None  # behind a proxy stands the proxy's own metadata server
@@ -68,48 +68,50 @@ class VendorFetch:
     quote what nobody should read.
     """
 
-    hop: VendorEndpoints
+    endpoints: VendorEndpoints
     library: str
     secrets: tuple[Secret, ...]
     requested_s: float = field(init=False)
     wall_s: float = field(init=False)
     failure: FetchFailure | None = field(default=None, init=False)
-    _heard: tuple[TokenEndpointClient, TimedTokenResponse] | None = field(default=None, init=False, repr=False)
+    _last_reply: tuple[TokenEndpointClient, TimedTokenResponse] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.requested_s, self.wall_s = self.hop.clock.now(), self.hop.clock.wall()
+        self.requested_s, self.wall_s = self.endpoints.clock.now(), self.endpoints.clock.wall()
 
     async def run(self, work: Awaitable[T]) -> T:
         """Await `work` for as long as the fetch may take; raises FetchFailure after that."""
-        limit_s = self.hop.settings.timeout_s
-        its_setting = setting(self.hop.name, "timeout_s")
+        limit_s = self.endpoints.settings.timeout_s
+        its_setting = setting(self.endpoints.name, "timeout_s")
         late = FetchFailure(f"{self.library} brought no token within {limit_s:g} s ({its_setting})")
-        return await timeout(self.hop.clock, limit_s + GRACE_S, work, late)
+        return await timeout(self.endpoints.clock, limit_s + GRACE_S, work, late)
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> TokenResponse:
         """The whole reply, whatever its status; raises FetchFailure where none came."""
         self.secrets = (*self.secrets, *_proofs(headers, body))
-        issuer = self.hop.to(url, asks_metadata=method == "GET" and not body)
+        issuer = self.endpoints.client_for(url, asks_metadata=method == "GET" and not body)
         theirs = {name.lower().encode(): str(value).encode() for name, value in headers.items()}
         fields = dict(HEADERS) | {name: value for name, value in theirs.items() if name not in _OURS}
         request = OutboundRequest(method, url, tuple(fields.items()), body)
-        self._heard = None
+        self._last_reply = None
         try:
-            timed_response = await issuer.send(request, self.secrets, self.requested_s + self.hop.settings.timeout_s)
+            timed_response = await issuer.send(
+                request, self.secrets, self.requested_s + self.endpoints.settings.timeout_s
+            )
         except FetchFailure as failure:
             self.failure = self.failure or failure
             raise
-        self._heard = (issuer, timed_response)
+        self._last_reply = (issuer, timed_response)
         return timed_response.response
 
-    def answered(self) -> Token:
+    def token_from_response(self) -> Token:
         """The token in the last reply; raises FetchFailure in the issuer's words where it holds none."""
-        if self._heard is None:
+        if self._last_reply is None:
             raise self.failure or FetchFailure(f"{self.library} asked nobody", quick=False)
-        issuer, timed_response = self._heard
+        issuer, timed_response = self._last_reply
         return issuer.parse_token(timed_response)
 
-    def made(self, text: object, expires_s: float | None) -> Token:
+    def token_from_text(self, text: object, expires_s: float | None) -> Token:
         """The token `text` that the library gives, which ends at `expires_s` (seconds since the epoch).
 
         Raises FetchFailure where it is none: libraries hand on what stood in the reply.
@@ -118,15 +120,15 @@ class VendorFetch:
         word only shortens it: metadata servers hand out tokens that they made long ago.
         """
         if not isinstance(text, str):
-            raise self.failed("no token")
-        text = bearer(text, self.library)
-        token = self._answered(text) or self._signed(text)
-        wall_s = self._heard[1].wall_s if self._heard else self.wall_s
+            raise self.failure_for("no token")
+        text = checked_token(text, self.library)
+        token = self._from_last_reply(text) or self._from_library(text)
+        wall_s = self._last_reply[1].wall_s if self._last_reply else self.wall_s
         left_s = 0.0 if expires_s is None else expires_s - wall_s
-        shorter = 0 < left_s < (token.lifetime_s or 0) - WHOLE_SECOND_S  # libraries cut fractions off
+        shorter = 0 < left_s < (token.lifetime_s or 0) - JWT_MARGIN_S  # libraries cut fractions off
         return replace(token, lifetime_s=left_s) if shorter else token
 
-    def failed(self, words: str) -> FetchFailure:
+    def failure_for(self, words: str) -> FetchFailure:
         """Why there is no token: what the transport met, else what the issuer said, else the library's `words`.
 
         Beside a challenge (Azure Arc's names a file) both count: the library says why it could not meet it.
@@ -134,9 +136,9 @@ class VendorFetch:
         if self.failure is not None:
             return self.failure
         own = f"{self.library}: {one_line(words, self.mask)}"
-        if self._heard is None:
+        if self._last_reply is None:
             return FetchFailure(own, quick=False)
-        issuer, timed_response = self._heard
+        issuer, timed_response = self._last_reply
         try:
             issuer.parse_token(timed_response)
         except FetchFailure as failure:
@@ -146,18 +148,18 @@ class VendorFetch:
             return failure.masked(lambda reason: f"{reason} ({own})") if challenged else failure
         return FetchFailure(f"{self.library} makes nothing of what {issuer.reply_format.issuer} answered", quick=False)
 
-    def _answered(self, text: str) -> Token | None:
+    def _from_last_reply(self, text: str) -> Token | None:
         try:
-            token = self.answered()
+            token = self.token_from_response()
         except FetchFailure as failure:
-            if failure.definite and self._heard is not None and text in self._heard[1].response.text:
+            if failure.definite and self._last_reply is not None and text in self._last_reply[1].response.text:
                 raise  # a library may hand on what cannot be sent as a bearer token
             return None
         return token if token.text == text else None
 
-    def _signed(self, text: str) -> Token:
+    def _from_library(self, text: str) -> Token:
         """A token that no issuer gave: the library signed it here."""
-        settings = self.hop.settings
+        settings = self.endpoints.settings
         own_s = jwt_lifetime_s(text, None, self.wall_s)
         life_s, told_by = (
             (settings.default_ttl_s, LifetimeSource.DEFAULT) if own_s is None else (own_s, LifetimeSource.JWT)

@@ -27,7 +27,7 @@ from gatepass.types import Secret
 
 BOUND_S = 5.0
 """Beyond the fetch's own limit: a thread waits no longer, even for a loop that stands still."""
-GIVEN_UP = "nobody waits for this token any more"
+CANCELLED = "nobody waits for this token any more"
 
 
 class GoogleRequest(Request):
@@ -38,7 +38,7 @@ class GoogleRequest(Request):
     """
 
     def __init__(self, vendor_fetch: VendorFetch) -> None:
-        self._errand = vendor_fetch
+        self._fetch = vendor_fetch
         self._loop = asyncio.get_running_loop()
         self._under_way: asyncio.Task[Any] | None = None
         self._is_closed = False
@@ -53,7 +53,7 @@ class GoogleRequest(Request):
         **_: Any,
     ) -> Response:
         asked = asyncio.run_coroutine_threadsafe(self._ask(method, url, headers or {}, body or b""), self._loop)
-        return _Response(asked.result(self._errand.hop.settings.timeout_s + BOUND_S))
+        return _Response(asked.result(self._fetch.endpoints.settings.timeout_s + BOUND_S))
 
     def close(self) -> None:
         """End the request that is under way, and let no other begin. In the loop's thread only."""
@@ -63,12 +63,12 @@ class GoogleRequest(Request):
 
     async def _ask(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> TokenResponse:
         if self._is_closed:
-            raise FetchFailure(GIVEN_UP)
+            raise FetchFailure(CANCELLED)
         self._under_way = asyncio.current_task()
         try:
-            reply = await self._errand.send(method, url, headers, body)
+            reply = await self._fetch.send(method, url, headers, body)
             if not 200 <= reply.status < 300:
-                self._errand.answered()
+                self._fetch.token_from_response()
             return reply
         finally:
             self._under_way = None
@@ -99,7 +99,7 @@ _PAST_THE_NETWORK = {
 """Sources of federated credentials that google-auth would ask beside our transport, or run."""
 
 
-class Account(Protocol):
+class GoogleCredentials(Protocol):
     """What google-auth's credentials have in common; `expiry` is naive and means UTC."""
 
     token: Any
@@ -108,7 +108,7 @@ class Account(Protocol):
     def refresh(self, request: Request) -> None: ...
 
 
-class Accounts:
+class GoogleCredentialsFactory:
     """Credentials objects, each for one fetch.
 
     A service account's key is parsed when its document has changed: that takes 30 ms in which no other
@@ -118,24 +118,24 @@ class Accounts:
     def __init__(self) -> None:
         self._known: tuple[Mapping[str, Any], service_account.Credentials] | None = None
 
-    def of(self, info: Mapping[str, Any], scopes: Sequence[str], path: str) -> Account:
+    def of(self, info: Mapping[str, Any], scopes: Sequence[str], path: str) -> GoogleCredentials:
         """As `account`."""
         if info.get("type") != "service_account":
-            return account(info, scopes, path)
+            return google_credentials(info, scopes, path)
         known = self._known  # another thread may have a newer one in its place in the next moment
         if known is None or known[0] != info:
             known = self._known = (info, service_account.Credentials.from_service_account_info(info))
-        found: Account = known[1].with_scopes(scopes)
+        found: GoogleCredentials = known[1].with_scopes(scopes)
         return found
 
 
-def account(info: Mapping[str, Any], scopes: Sequence[str], path: str) -> Account:
+def google_credentials(info: Mapping[str, Any], scopes: Sequence[str], path: str) -> GoogleCredentials:
     """The credentials object of `info`, the document in `path`, which is no service account's.
 
     A user's credentials keep the scopes that they were granted. Raises FetchFailure for a kind that
     is not taken, and what google-auth raises for a document with faults.
     """
-    found: Account
+    found: GoogleCredentials
     match info.get("type"):
         case "authorized_user":
             found = credentials.Credentials.from_authorized_user_info(info)
@@ -165,9 +165,9 @@ def _check_source(info: Mapping[str, Any], path: str) -> None:
 LIBRARY = "google-auth"
 METADATA_HOST = "metadata.google.internal"
 TOKEN_PATH = "/computeMetadata/v1/instance/service-accounts/default/token"  # noqa: S105 - a path
-FLAVOR = {"metadata-flavor": "Google"}
+METADATA_HEADERS = {"metadata-flavor": "Google"}
 GCLOUD_FILE = "application_default_credentials.json"
-_NOWHERE = (
+_NO_CREDENTIALS = (
     "asked because there is no credentials_file, no GOOGLE_APPLICATION_CREDENTIALS, and no file of "
     "`gcloud auth application-default login`"
 )
@@ -193,11 +193,11 @@ class GoogleSource:
         quiet_loggers("google")
         self._settings = settings
         self._environment = environment
-        self._accounts = Accounts()
-        self._hop = VendorEndpoints(name, settings, client, clock, frozenset({METADATA_HOST}))
+        self._credentials_factory = GoogleCredentialsFactory()
+        self._endpoints = VendorEndpoints(name, settings, client, clock, frozenset({METADATA_HOST}))
 
     def __repr__(self) -> str:
-        return f"GoogleSource({self._hop.name})"
+        return f"GoogleSource({self._endpoints.name})"
 
     def secrets(self) -> tuple[Secret, ...]:
         path = self._path()
@@ -209,7 +209,7 @@ class GoogleSource:
             return ()
 
     async def fetch(self) -> Token:
-        vendor_fetch = VendorFetch(self._hop, LIBRARY, self.secrets())
+        vendor_fetch = VendorFetch(self._endpoints, LIBRARY, self.secrets())
         path = self._path()
         return await vendor_fetch.run(
             self._from_metadata(vendor_fetch) if path is None else self._from_file(path, vendor_fetch)
@@ -220,14 +220,14 @@ class GoogleSource:
         try:
             text, expires_s = await asyncio.to_thread(self._refreshed, path, request)
         except (GoogleAuthError, *LIBRARY_ERRORS) as error:
-            raise vendor_fetch.failed(str(error)) from error
+            raise vendor_fetch.failure_for(str(error)) from error
         finally:
             request.close()
-        return vendor_fetch.made(text, expires_s)
+        return vendor_fetch.token_from_text(text, expires_s)
 
     def _refreshed(self, path: str, request: GoogleRequest) -> tuple[object, float | None]:
         """A new token and its end in seconds since the epoch. Runs in a thread of its own."""
-        found = self._accounts.of(_document(path), self._settings.scope.split(), path)
+        found = self._credentials_factory.of(_document(path), self._settings.scope.split(), path)
         found.refresh(request)
         return found.token, timegm(found.expiry.utctimetuple()) if found.expiry else None
 
@@ -236,10 +236,10 @@ class GoogleSource:
         host = self._environment.get("GCE_METADATA_HOST") or METADATA_HOST
         scopes = quote(",".join(self._settings.scope.split()), safe="")
         try:
-            await vendor_fetch.send("GET", f"http://{host}{TOKEN_PATH}?scopes={scopes}", FLAVOR)
-            return vendor_fetch.answered()
+            await vendor_fetch.send("GET", f"http://{host}{TOKEN_PATH}?scopes={scopes}", METADATA_HEADERS)
+            return vendor_fetch.token_from_response()
         except FetchFailure as failure:
-            raise failure.masked(lambda reason: f"{reason} ({_NOWHERE})") from failure
+            raise failure.masked(lambda reason: f"{reason} ({_NO_CREDENTIALS})") from failure
 
     def _path(self) -> str | None:
         """The credentials file, or None where the machine's own identity is left."""

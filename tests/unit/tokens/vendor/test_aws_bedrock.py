@@ -12,7 +12,7 @@ from gatepass.tokens.source import build_source
 from gatepass.types import Secret
 from tests.unit.tokens.scripted import Answer, Broken, Hang, ScriptedIssuer, failure_of
 from tests.unit.tokens.vendor.accounts import AWS_KEYS, bedrock, present
-from tests.unit.tokens.vendor.test_sts import ROLE, form, refused
+from tests.unit.tokens.vendor.test_aws_bedrock_sts import ROLE, form, refused
 
 SECRET = AWS_KEYS["secret_access_key"]
 PROFILES = "[work]\naws_access_key_id=AKIDWORK\naws_secret_access_key=secret-of-work\naws_session_token=token-of-work"

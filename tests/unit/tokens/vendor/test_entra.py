@@ -33,7 +33,7 @@ from tests.unit.tokens.scripted import (
     signed,
 )
 from tests.unit.tokens.vendor.accounts import SECRET, entra, present
-from tests.unit.tokens.vendor.test_errand import errand
+from tests.unit.tokens.vendor.test_fetch import errand
 
 TOKEN_URL = "https://login.microsoftonline.com/corp.example/oauth2/v2.0/token"
 SCOPE = "https://cognitiveservices.azure.com/.default"

@@ -15,12 +15,12 @@ from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.lifetime import LifetimeSource
 from gatepass.tokens.secrets import secret_values
 from gatepass.tokens.source import build_source
-from gatepass.tokens.vendor.google import GIVEN_UP, Accounts, GoogleRequest, GoogleSource
+from gatepass.tokens.vendor.google import CANCELLED, GoogleCredentialsFactory, GoogleRequest, GoogleSource
 from tests.unit.threads import BOUND_S, OneThread
 from tests.unit.tokens.keys import private_pem, public_pem
 from tests.unit.tokens.scripted import Answer, Broken, Hang, Mint, ScriptedIssuer, answer, failure_of, refused
 from tests.unit.tokens.vendor.accounts import SECRET, file_of, google, present, service_account, user
-from tests.unit.tokens.vendor.test_errand import errand
+from tests.unit.tokens.vendor.test_fetch import errand
 
 TOKEN_URL = "https://oauth2.googleapis.com/token"
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
@@ -73,7 +73,7 @@ async def test_every_fetch_mints_and_reads_the_file_anew(tmp_path):
 
 
 def test_a_key_is_parsed_once_and_each_fetch_has_an_object_of_its_own():
-    accounts, document = Accounts(), service_account()
+    accounts, document = GoogleCredentialsFactory(), service_account()
     first, second = (accounts.of(dict(document), ["a"], "file") for _ in range(2))
     changed = accounts.of({**document, "private_key": private_pem("other-rsa")}, ["a"], "file")
     assert first is not second
@@ -335,7 +335,7 @@ async def test_cancelled_in_a_request_it_leaves_nothing_open_and_asks_no_more(tm
     assert (issuer.under_way, issuer.calls) == (0, 1)
 
 
-class HeldAccounts(Accounts):
+class HeldAccounts(GoogleCredentialsFactory):
     """The thread stands still before its first request until `go`; the loop is told that it does."""
 
     def __init__(self) -> None:
@@ -352,7 +352,7 @@ class HeldAccounts(Accounts):
 async def test_cancelled_before_its_first_request_it_asks_nobody(tmp_path):
     thread, issuer = OneThread.of_this_loop(), ScriptedIssuer(present())
     minting = source(issuer, credentials_file=file_of(tmp_path, service_account()))
-    minting._accounts = held = HeldAccounts()
+    minting._credentials_factory = held = HeldAccounts()
     task = asyncio.create_task(minting.fetch())
     await asyncio.wait_for(held.standing.wait(), BOUND_S)
     task.cancel()
@@ -366,7 +366,7 @@ async def test_a_request_that_is_given_up_is_not_begun():
     issuer = ScriptedIssuer(present())
     request = GoogleRequest(errand(issuer))
     request.close()
-    with pytest.raises(FetchFailure, match=GIVEN_UP):
+    with pytest.raises(FetchFailure, match=CANCELLED):
         await asyncio.to_thread(request, "https://x.example/")
     assert issuer.calls == 0
 

@@ -54,7 +54,7 @@ def at(clock: DrivenClock, *turns: Turn, **settings: object) -> tuple[TokenEndpo
 async def test_a_token_is_born_when_its_fetch_starts():
     clock = DrivenClock()
     issuer, _ = at(clock, Mint(delay_s=3.0))
-    task = issuer.mint(REQUEST, ())
+    task = issuer.fetch_token(REQUEST, ())
 
     fetched = asyncio.create_task(task)
     await clock.advance(3.0)
@@ -86,7 +86,7 @@ async def test_a_connection_that_fails_is_told_in_the_systems_words(cause, told)
     issuer = TokenEndpointClient(
         "corp", oauth2(), TokenReplyFormat("sso.example", 240.0, 3600.0), client, SystemClock()
     )
-    assert (await failure_of(issuer.mint(REQUEST, ()))).reason.startswith(told)
+    assert (await failure_of(issuer.fetch_token(REQUEST, ()))).reason.startswith(told)
 
 
 @pytest.mark.parametrize(
@@ -123,14 +123,14 @@ WHOLE = "sso.example gave no whole answer within 7 s (credentials.corp.timeout_s
 )
 async def test_every_fault_of_the_way_is_told_in_words(fault, reason, quick):
     issuer, _ = at(DrivenClock(), Broken(fault))
-    failure = await failure_of(issuer.mint(REQUEST, ()))
+    failure = await failure_of(issuer.fetch_token(REQUEST, ()))
     assert (failure.reason, failure.retry_quickly, failure.definite) == (reason, quick, False)
 
 
 async def test_a_reply_that_stops_coming_is_told_in_words():
     stops = TransportFault(Fault.TIMEOUT_IDLE, "refused")
     issuer, _ = at(DrivenClock(), Answer(pieces=[b"{"], ends_with=stops))
-    failure = await failure_of(issuer.mint(REQUEST, ()))
+    failure = await failure_of(issuer.fetch_token(REQUEST, ()))
     assert (failure.reason, failure.retry_quickly) == (
         f"sso.example stopped in the middle of its answer: refused{CHECK}",
         True,
@@ -139,7 +139,7 @@ async def test_a_reply_that_stops_coming_is_told_in_words():
 
 async def test_a_wrong_proxy_password_is_not_tried_again_and_again():
     issuer, _ = at(DrivenClock(), Broken(Fault.PROXY, "407 Proxy Authentication Required"))
-    failure = await failure_of(issuer.mint(REQUEST, ()))
+    failure = await failure_of(issuer.fetch_token(REQUEST, ()))
     assert (failure.reason, failure.definite) == (
         (
             "the proxy on the way to sso.example refuses: 407 Proxy Authentication Required; "
@@ -148,12 +148,12 @@ async def test_a_wrong_proxy_password_is_not_tried_again_and_again():
         True,
     )
     issuer, _ = at(DrivenClock(), Broken(Fault.PROXY, "403 Forbidden"))
-    assert not (await failure_of(issuer.mint(REQUEST, ()))).definite
+    assert not (await failure_of(issuer.fetch_token(REQUEST, ()))).definite
 
 
 async def test_a_fault_without_detail_has_no_loose_colon():
     issuer, _ = at(DrivenClock(), Broken(Fault.CLOSED, ""))
-    assert (await failure_of(issuer.mint(REQUEST, ()))).reason == "sso.example closed the connection"
+    assert (await failure_of(issuer.fetch_token(REQUEST, ()))).reason == "sso.example closed the connection"
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ async def test_a_hanging_or_dribbling_issuer_meets_the_bound_of_the_whole(turn):
 
     clock = DrivenClock()
     issuer, far = at(clock, turn, timeout_s=7.0)
-    task = asyncio.create_task(failure_of(issuer.mint(REQUEST, ())))
+    task = asyncio.create_task(failure_of(issuer.fetch_token(REQUEST, ())))
     await clock.advance(6.9)
     assert not task.done()
     await clock.advance(0.1)
@@ -180,7 +180,7 @@ async def test_a_hanging_or_dribbling_issuer_meets_the_bound_of_the_whole(turn):
 
 async def test_a_reply_beyond_64_kib_is_read_no_further():
     issuer, far = at(DrivenClock(), Answer(pieces=[b"x" * 1024] * 400_000))
-    failure = await failure_of(issuer.mint(REQUEST, ()))
+    failure = await failure_of(issuer.fetch_token(REQUEST, ()))
     assert failure.reason == "the reply of sso.example is no token: the reply is larger than 65536 bytes"
     assert far.bytes_read == 65 * 1024
     assert far.open == 0
@@ -188,13 +188,13 @@ async def test_a_reply_beyond_64_kib_is_read_no_further():
 
 async def test_a_large_error_keeps_its_status():
     issuer, far = at(DrivenClock(), Answer(503, pieces=[b"busy "] * 100_000))
-    assert (await failure_of(issuer.mint(REQUEST, ()))).reason.startswith("sso.example answered 503: busy busy")
+    assert (await failure_of(issuer.fetch_token(REQUEST, ()))).reason.startswith("sso.example answered 503: busy busy")
     assert far.bytes_read < 66 * 1024
 
 
 async def test_an_error_whose_text_breaks_off_keeps_its_status():
     issuer, _ = at(DrivenClock(), Answer(401, pieces=[b"x"], ends_with=TransportFault(Fault.CLOSED, "eof")))
-    failure = await failure_of(issuer.mint(REQUEST, ()))
+    failure = await failure_of(issuer.fetch_token(REQUEST, ()))
     assert (failure.reason, failure.definite, failure.unclear) == ("sso.example answered 401", False, True)
 
 
@@ -202,13 +202,13 @@ async def test_a_token_that_breaks_off_is_none():
     issuer, far = at(
         DrivenClock(), Answer(pieces=[b'{"access_token": "abc'], ends_with=TransportFault(Fault.CLOSED, "eof"))
     )
-    assert (await failure_of(issuer.mint(REQUEST, ()))).reason == "sso.example closed the connection: eof"
+    assert (await failure_of(issuer.fetch_token(REQUEST, ()))).reason == "sso.example closed the connection: eof"
     assert far.open == 0
 
 
 async def test_a_redirect_is_not_followed():
     issuer, far = at(DrivenClock(), Answer(307, b"x" * 1000, ((b"location", b"https://evil.example/"),)))
-    failure = await failure_of(issuer.mint(REQUEST, ()))
+    failure = await failure_of(issuer.fetch_token(REQUEST, ()))
     assert "307, a redirect to evil.example" in failure.reason
     assert (far.calls, far.open) == (1, 0)
 
@@ -223,7 +223,7 @@ async def test_a_redirect_is_not_followed():
 async def test_a_redirect_whose_body_does_not_end_is_told_as_a_redirect_at_once(endless):
     to = ((b"location", b"https://login.example/"),)
     issuer, far = at(DrivenClock(), Answer(302, headers=to, **endless))
-    failure = await failure_of(issuer.mint(REQUEST, ()))
+    failure = await failure_of(issuer.fetch_token(REQUEST, ()))
     assert failure.reason.startswith("sso.example answered 302, a redirect to login.example: none is followed")
     assert (far.bytes_read, far.open) == (0, 0)
 
@@ -244,22 +244,22 @@ async def test_a_step_of_several_ends_with_the_time_of_the_whole():
 async def test_a_secret_does_not_go_over_plain_http_unless_told(url):
     request = OutboundRequest("POST", url)
     issuer, far = at(DrivenClock())
-    failure = await failure_of(issuer.mint(request, ()))
+    failure = await failure_of(issuer.fetch_token(request, ()))
     assert (failure.definite, far.calls) == (True, 0)
     assert "credentials.corp.allow_plain_http: true" in failure.reason
     allowed, _ = at(DrivenClock(), allow_plain_http=True)
-    assert (await allowed.mint(request, ())).text == "token-1"
+    assert (await allowed.fetch_token(request, ())).text == "token-1"
 
 
 async def test_loopback_may_be_plain():
     issuer, _ = at(DrivenClock())
-    assert (await issuer.mint(OutboundRequest("POST", "http://127.0.0.1:9/token"), ())).text == "token-1"
+    assert (await issuer.fetch_token(OutboundRequest("POST", "http://127.0.0.1:9/token"), ())).text == "token-1"
 
 
 @pytest.mark.parametrize(("proxy", "goes"), [("http://proxy.example:3128", False), ("http://[::1]:3128", True)])
 async def test_loopback_behind_a_proxy_elsewhere_may_not(proxy, goes):
     issuer, far = at(DrivenClock(), network={"proxy": proxy})
-    asked = issuer.mint(OutboundRequest("POST", "http://127.0.0.1:9/token"), ())
+    asked = issuer.fetch_token(OutboundRequest("POST", "http://127.0.0.1:9/token"), ())
     if goes:
         assert (await asked).text == "token-1"
     else:
@@ -279,7 +279,7 @@ async def test_loopback_behind_a_proxy_elsewhere_may_not(proxy, goes):
 )
 async def test_what_the_issuer_echoes_of_a_secret_is_masked(turn):
     issuer, _ = at(DrivenClock(), turn)
-    failure = await failure_of(issuer.mint(REQUEST, (Secret(SECRET),)))
+    failure = await failure_of(issuer.fetch_token(REQUEST, (Secret(SECRET),)))
     assert SECRET[:6] not in failure.reason
     assert SECRET not in repr(failure)
 
@@ -293,7 +293,7 @@ async def test_a_cancelled_fetch_leaves_no_response_open_at_any_await(turn):
 
     async def begin() -> None:
         with suppress(FetchFailure):
-            await issuer.mint(REQUEST, ())
+            await issuer.fetch_token(REQUEST, ())
 
     def check() -> None:
         assert far.open == 0
@@ -314,7 +314,7 @@ async def test_what_is_sent_is_what_the_source_made():
     )
     issuer, headers = over_http(), ((b"accept-encoding", b"identity"), (b"x-sign", b"a=b"))
     for _ in range(2):
-        await issuer.mint(OutboundRequest("POST", "https://sso.example/token?a=|b", headers, b"x=1"), ())
+        await issuer.fetch_token(OutboundRequest("POST", "https://sso.example/token?a=|b", headers, b"x=1"), ())
     sent = route.calls.last.request
     assert sent.url.raw_path == b"/token?a=|b"
     assert sent.headers.raw == [(b"Host", b"sso.example"), *headers, (b"Content-Length", b"3")]
@@ -325,7 +325,7 @@ async def test_what_is_sent_is_what_the_source_made():
 async def test_a_query_is_not_logged(caplog):
     respx.post(url__startswith="https://sso.example/token").respond(json={"access_token": "t-1234"})
     with caplog.at_level(logging.DEBUG):
-        await over_http().mint(OutboundRequest("POST", "https://sso.example/token?client_secret=s3cret"), ())
+        await over_http().fetch_token(OutboundRequest("POST", "https://sso.example/token?client_secret=s3cret"), ())
     assert "sso.example/token" in caplog.text
     assert "s3cret" not in caplog.text
     assert "t-1234" not in caplog.text
@@ -337,10 +337,10 @@ def test_people_are_told_the_host_alone():
 
 @pytest.mark.parametrize(("name", "variable"), [("corp", ""), ("token", " (GATEPASS_PROXY)")])
 async def test_the_407_of_a_proxy_names_the_setting_of_its_password(name, variable):
-    terms = TokenReplyFormat("sso.example", 240.0, 3600.0, address="token_url", credential=name)
+    terms = TokenReplyFormat("sso.example", 240.0, 3600.0, url_setting="token_url", credential=name)
     page = Answer(407, b"<html>", ((b"content-type", b"text/html"),))
     clock = DrivenClock()
     issuer = TokenEndpointClient(name, oauth2(), terms, ScriptedIssuer(clock, page), clock)
-    failure = await failure_of(issuer.mint(REQUEST, ()))
+    failure = await failure_of(issuer.fetch_token(REQUEST, ()))
     told = f"refuses: 407; check credentials.{name}.network.proxy_auth{variable}"
     assert failure.reason == f"the proxy on the way to sso.example {told}"

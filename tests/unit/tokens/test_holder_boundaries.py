@@ -60,16 +60,16 @@ async def test_of_two_tokens_born_at_the_same_moment_the_one_that_is_held_stays(
         held = it.holder.current()
         assert held is not None
         other = replace(held, value=Secret("from-elsewhere"))
-        assert not it.holder.offer(other)
+        assert not it.holder.adopt_shared(other)
         assert it.holder.current() is held
-        assert it.holder.offer(replace(other, requested_s=held.requested_s + TICK_S))
+        assert it.holder.adopt_shared(replace(other, requested_s=held.requested_s + TICK_S))
 
 
 @pytest.mark.parametrize(("expires_in_s", "taken"), [(TICK_S, True), (0.0, False)])
 async def test_an_offered_token_is_not_taken_from_the_moment_on_at_which_its_margin_begins(expires_in_s, taken):
     async with kept() as it:
         born_s = it.clock.now() + expires_in_s - (LIFE_S - MARGIN_S)
-        assert it.holder.offer(Token(Secret("from-elsewhere"), born_s, LIFE_S)) is taken
+        assert it.holder.adopt_shared(Token(Secret("from-elsewhere"), born_s, LIFE_S)) is taken
 
 
 def test_freshness_changes_at_the_moment_itself():

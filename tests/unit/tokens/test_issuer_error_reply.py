@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gatepass.tokens.issuer_error import (
-    LONGEST_WORDS,
+    MAX_MESSAGE_CHARS,
     NotJson,
     TokenResponse,
     is_html,
@@ -65,9 +65,9 @@ def test_white_space_is_folded_and_what_cannot_be_printed_removed():
 
 def test_long_words_are_cut():
     line = one_line("x" * 5000, str)
-    assert line == "x" * (LONGEST_WORDS - 1) + "…"
+    assert line == "x" * (MAX_MESSAGE_CHARS - 1) + "…"
 
 
 def test_secrets_are_masked_before_the_cut():
-    text = "x" * (LONGEST_WORDS - 5) + " hunter2hunter2"
+    text = "x" * (MAX_MESSAGE_CHARS - 5) + " hunter2hunter2"
     assert "hunt" not in one_line(text, lambda it: it.replace("hunter2hunter2", "***"))

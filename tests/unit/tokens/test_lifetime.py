@@ -10,10 +10,10 @@ from gatepass.tokens.lifetime import (
     Token,
     TokenKind,
     freshness,
-    issued_again,
-    no_longer_than,
-    refresh_s,
-    stale_s,
+    is_reissued,
+    refresh_at_s,
+    stale_at_s,
+    without_extension,
 )
 from gatepass.types import Secret
 
@@ -47,51 +47,51 @@ def test_stale_at_80_percent_and_expired_5_s_or_5_percent_before_the_end(lifetim
 
 
 def test_jitter_makes_stale_earlier_by_5_percent_of_the_life_at_most():
-    assert [stale_s(token(100), jitter) for jitter in (0.0, 0.5, 1.0)] == [180.0, 177.5, 175.0]
+    assert [stale_at_s(token(100), jitter) for jitter in (0.0, 0.5, 1.0)] == [180.0, 177.5, 175.0]
 
 
 def test_a_newer_jwt_is_asked_for_after_a_day_however_long_it_says_to_live():
     week = token(7 * 86_400, born_s=0.0, lifetime_source=LifetimeSource.JWT)
-    assert (stale_s(week, 0.0), week.expires_s) == (0.8 * 86_400, 7 * 86_400 - 6.0)
-    assert refresh_s(week, again=False, now=0.0, jitter=0.0) == 0.8 * 86_400
-    assert stale_s(token(7 * 86_400, born_s=0.0), 0.0) == 483_840.0
+    assert (stale_at_s(week, 0.0), week.expires_s) == (0.8 * 86_400, 7 * 86_400 - 6.0)
+    assert refresh_at_s(week, again=False, now=0.0, jitter=0.0) == 0.8 * 86_400
+    assert stale_at_s(token(7 * 86_400, born_s=0.0), 0.0) == 483_840.0
 
 
 def test_a_key_never_becomes_stale():
     key = token(None)
-    assert (key.end_s, key.expires_s, stale_s(key, 1.0)) == (math.inf,) * 3
+    assert (key.end_s, key.expires_s, stale_at_s(key, 1.0)) == (math.inf,) * 3
     assert freshness(key, 1e12, 1.0) is Freshness.FRESH
 
 
 def test_refresh_is_due_when_stale():
-    assert refresh_s(token(300), again=False, now=101.0, jitter=0.0) == 340.0
+    assert refresh_at_s(token(300), again=False, now=101.0, jitter=0.0) == 340.0
 
 
 def test_refresh_never_comes_within_a_second_of_the_last():
-    assert refresh_s(token(0.5), again=False, now=100.1, jitter=0.0) == 101.0
+    assert refresh_at_s(token(0.5), again=False, now=100.1, jitter=0.0) == 101.0
 
 
 @pytest.mark.parametrize(
     ("now", "due"), [(100.0, 250.0), (340.0, 370.0), (396.0, 398.0), (399.5, 400.5), (500.0, 501.0)]
 )
 def test_the_same_token_again_is_asked_for_after_half_of_what_is_left(now, due):
-    assert refresh_s(token(300), again=True, now=now, jitter=0.0) == due
+    assert refresh_at_s(token(300), again=True, now=now, jitter=0.0) == due
 
 
 def test_a_key_read_again_is_not_due():
-    assert refresh_s(token(None), again=True, now=1.0, jitter=0.0) == math.inf
+    assert refresh_at_s(token(None), again=True, now=1.0, jitter=0.0) == math.inf
 
 
 def test_same_is_told_by_value():
-    assert issued_again(token(1), token(2))
-    assert not issued_again(token(1), token(1, text="abd"))
-    assert not issued_again(token(1), None)
+    assert is_reissued(token(1), token(2))
+    assert not is_reissued(token(1), token(1, text="abd"))
+    assert not is_reissued(token(1), None)
 
 
 def test_a_jwt_out_of_a_cache_ends_when_it_was_first_seen_to_end():
     first = token(300, born_s=100, lifetime_source=LifetimeSource.JWT)
     again = token(300, born_s=340, lifetime_source=LifetimeSource.JWT)
-    assert no_longer_than(again, first).end_s == 400.0
+    assert without_extension(again, first).end_s == 400.0
 
 
 @pytest.mark.parametrize(
@@ -104,8 +104,8 @@ def test_a_jwt_out_of_a_cache_ends_when_it_was_first_seen_to_end():
     ],
 )
 def test_others_keep_the_life_they_came_with(again):
-    assert no_longer_than(again, token(300, lifetime_source=LifetimeSource.JWT)) is again
-    assert no_longer_than(again, None) is again
+    assert without_extension(again, token(300, lifetime_source=LifetimeSource.JWT)) is again
+    assert without_extension(again, None) is again
 
 
 @pytest.mark.parametrize(("lifetime_s", "expires_after_s"), [(1, 0.7), (4, 2.8), (10, 8.5), (300, 294)])

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from gatepass.tokens.holder import RENEWALS, USERS, RenewalLimiter, TokenUser
+from gatepass.tokens.holder import MAX_USERS, RENEWALS, RenewalLimiter, TokenUser
 from gatepass.tokens.lifetime import Token
 from gatepass.types import Secret
 
@@ -17,7 +17,7 @@ class Renewing(RenewalLimiter):
 
     def renew(self, now: float, text: str | None = None) -> None:
         self.count += 1
-        self.adopt(token(text or f"token-{self.count}"), now)
+        self.set_current(token(text or f"token-{self.count}"), now)
 
     def refused(self, by: TokenUser, now: float) -> bool:
         """`by` refuses the current token, which is renewed where that is granted."""
@@ -78,7 +78,7 @@ def test_one_rejection_renews_the_token_for_all_who_refuse_it():
 def test_a_user_that_refused_the_renewed_token_too_renews_nothing_for_a_minute():
     rejections = Renewing()
     assert rejections.refused(FORBIDDEN, 0.0)
-    rejections.in_vain(FORBIDDEN, 0.5)
+    rejections.renewal_rejected(FORBIDDEN, 0.5)
     assert not any(rejections.refused(FORBIDDEN, now / 10) for now in range(5, 605))
     assert rejections.refused(CHAT, 30.0)
     assert rejections.refused(FORBIDDEN, 60.5)
@@ -86,7 +86,7 @@ def test_a_user_that_refused_the_renewed_token_too_renews_nothing_for_a_minute()
 
 def test_a_user_that_refused_in_vain_waits_for_no_renewal_of_others():
     rejections = Renewing()
-    rejections.in_vain(FORBIDDEN, 0.0)
+    rejections.renewal_rejected(FORBIDDEN, 0.0)
     assert rejections.reject(CHAT, 1.0)
     assert not rejections.reject(FORBIDDEN, 1.0)
 
@@ -97,20 +97,21 @@ def test_a_user_that_accepts_and_refuses_in_turns_is_bounded_like_one_that_never
     for turn in range(10):
         rejections.accept(CHAT)
         granted.append(rejections.refused(CHAT, float(turn)))
-        rejections.in_vain(CHAT, float(turn))
+        rejections.renewal_rejected(CHAT, float(turn))
     assert granted == [True] * 7 + [False] * 3
 
 
 def test_made_up_models_take_no_memory():
     rejections = Renewing()
-    for number in range(2 * USERS):
+    for number in range(2 * MAX_USERS):
         user = TokenUser("chat", f"made-up-{number}")
         rejections.accept(user)
         rejections.reject(user, 0.0)
-        rejections.in_vain(user, 0.0)
-    assert len(rejections._accepted_by) == len(rejections._refused_by) == len(rejections._in_vain_s) == USERS
-    rejections.in_vain(CHAT, 60.0)
-    assert list(rejections._in_vain_s) == [CHAT]
+        rejections.renewal_rejected(user, 0.0)
+    assert len(rejections._accepted_by) == len(rejections._refused_by) == MAX_USERS
+    assert len(rejections._renewal_rejected_s) == MAX_USERS
+    rejections.renewal_rejected(CHAT, 60.0)
+    assert list(rejections._renewal_rejected_s) == [CHAT]
 
 
 def test_a_token_is_refused_until_somebody_accepts_it_who_does_not_refuse_it():
@@ -152,7 +153,7 @@ def test_another_token_ends_the_rest():
 
 def test_only_the_very_token_is_rejected_and_not_the_same_text_again():
     rejections, first, again = RenewalLimiter(), token(), token()
-    rejections.adopt(first, 0.0)
+    rejections.set_current(first, 0.0)
     assert not rejections.is_rejected(first)
     assert rejections.reject(CHAT, 0.0)
     assert rejections.is_rejected(first)
@@ -161,6 +162,6 @@ def test_only_the_very_token_is_rejected_and_not_the_same_text_again():
 
 def test_repr_hides_the_token():
     rejections = RenewalLimiter()
-    rejections.adopt(token("abc-secret"), 0.0)
+    rejections.set_current(token("abc-secret"), 0.0)
     rejections.reject(CHAT, 0.0)
     assert repr(rejections) == "Rejections(1 renewals)"

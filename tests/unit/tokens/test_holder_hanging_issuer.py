@@ -14,8 +14,8 @@ from gatepass.errors import TokenUnavailable
 from gatepass.observability.redaction import Redactor
 from gatepass.proxy.app_state import FETCH_GRACE_S
 from gatepass.tokens import Token, TokenHolder, WaitBudget
-from gatepass.tokens.holder import GRACE_S, OUTAGE_WAIT_S
-from gatepass.tokens.sharing import POLL_LONGEST_S, YIELD_S
+from gatepass.tokens.holder import OUTAGE_WAIT_S, WAIT_MARGIN_S
+from gatepass.tokens.sharing import MAX_POLL_S, YIELD_LEAD_S
 from gatepass.types import Secret
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.fleet import Fleet
@@ -32,7 +32,7 @@ from tests.unit.tokens.scripted import (
 )
 
 TIMEOUT_S = 10.0
-TURN_S = YIELD_S + POLL_LONGEST_S
+TURN_S = YIELD_LEAD_S + MAX_POLL_S
 """What it costs to let another process lead first."""
 OUTAGES_S = (0.1, 1.0, 2.9, 3.1, 5.0, 7.0, 9.0, 9.9, 10.5, 12.0, 13.5, 15.0, 19.0, 23.0, 26.0, 30.0, 60.0)
 FAULTS: dict[str, Turn] = {"hangs": Hang(), "dribbles": Answer(pieces=[b" "] * 10_000, every_s=1.0)}
@@ -106,7 +106,7 @@ async def test_a_quick_try_that_hangs_keeps_no_request_beyond_the_bound_of_its_f
     async with holding(slow_failure, otherwise=Hang(), timeout_s=4.0, grace_s=FETCH_GRACE_S) as it:
         await it.clock.advance(arrives_s)
         (task,) = await it.asked(1)
-        await it.clock.advance(max(OUTAGE_WAIT_S, 4.0 + FETCH_GRACE_S + GRACE_S - arrives_s))
+        await it.clock.advance(max(OUTAGE_WAIT_S, 4.0 + FETCH_GRACE_S + WAIT_MARGIN_S - arrives_s))
         assert task.done()
         assert await outcomes([task]) == ["TokenUnavailable"]
 
@@ -163,7 +163,7 @@ class Odd:
 async def odd() -> AsyncIterator[Odd]:
     clock = DrivenClock()
     source = OnSignal(clock)
-    holder = TokenHolder("odd", source, clock, Redactor(), WaitBudget(10.0, chance=lambda: 0.0))
+    holder = TokenHolder("odd", source, clock, Redactor(), WaitBudget(10.0, random_fraction=lambda: 0.0))
     holder.start()
     yield Odd(clock, source, holder)
     await holder.aclose()

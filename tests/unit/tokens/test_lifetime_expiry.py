@@ -8,14 +8,14 @@ from gatepass.tokens.lifetime import (
     ExpiresAt,
     ExpiresIn,
     JwtTimes,
-    announced,
-    certain_s,
+    at_least_left_s,
     http_date,
     is_jwt,
     issuer_time,
-    jwt_left_s,
     jwt_lifetime_s,
-    jwt_span,
+    jwt_remaining_s,
+    jwt_times,
+    parse_expiry,
     retry_after_s,
 )
 from tests.unit.tokens.scripted import date, signed
@@ -53,7 +53,7 @@ NOW = 1_800_000_000.0
     ],
 )
 def test_every_form_of_an_expiry_is_read(value, unit, told):
-    assert announced(value, unit) == told
+    assert parse_expiry(value, unit) == told
 
 
 @pytest.mark.parametrize(
@@ -70,17 +70,17 @@ def test_every_form_of_an_expiry_is_read(value, unit, told):
     ],
 )
 def test_what_is_no_expiry_is_not_read(value):
-    assert announced(value, None) is None
+    assert parse_expiry(value, None) is None
 
 
 @given(st.text() | st.floats() | st.integers() | st.booleans() | st.none(), st.sampled_from([None, "s", "ms"]))
 def test_no_value_breaks_the_reading(value, unit):
-    assert isinstance(announced(value, unit), ExpiresIn | ExpiresAt | None)
+    assert isinstance(parse_expiry(value, unit), ExpiresIn | ExpiresAt | None)
 
 
 @given(st.datetimes())
 def test_every_iso_date_is_a_moment_or_before_all_moments(moment):
-    told = announced(moment.isoformat(sep=" "), None)
+    told = parse_expiry(moment.isoformat(sep=" "), None)
     assert isinstance(told, ExpiresAt)
 
 
@@ -99,7 +99,7 @@ def test_date_header_is_the_issuers_clock():
     ("claimed_lifetime_s", "sure_s"), [(300.0, 298.0), (4.0, 2.0), (3.0, 1.5), (0.5, 0.25), (0.0, 0.0), (-60.0, -30.0)]
 )
 def test_what_a_date_leaves_uncertain_is_given_up(claimed_lifetime_s, sure_s):
-    assert certain_s(NOW + claimed_lifetime_s, NOW) == sure_s
+    assert at_least_left_s(NOW + claimed_lifetime_s, NOW) == sure_s
 
 
 @pytest.mark.parametrize("skew_s", [-86_400.0, -120.0, 0.0, 120.0, 86_400.0])
@@ -178,7 +178,7 @@ def test_a_jwt_that_tells_no_life(claims):
     ],
 )
 def test_what_is_left_of_a_jwt_that_may_be_old(claims, written_s, expires_in_s):
-    assert jwt_left_s(signed(**claims), NOW, written_s) == expires_in_s
+    assert jwt_remaining_s(signed(**claims), NOW, written_s) == expires_in_s
 
 
 @pytest.mark.parametrize(
@@ -193,12 +193,12 @@ def test_a_jwts_life_that_can_only_be_milliseconds_is_put_right(said_s, meant_s)
     text = signed(iat=NOW, exp=NOW + said_s)
     assert jwt_lifetime_s(text, None, NOW) == meant_s
     assert jwt_lifetime_s(text, NOW + 60, NOW) == meant_s - 60
-    assert jwt_span(text) == JwtTimes(NOW, NOW + meant_s, is_guess=said_s != meant_s)
+    assert jwt_times(text) == JwtTimes(NOW, NOW + meant_s, is_guess=said_s != meant_s)
 
 
 def test_a_jwt_without_iat_is_no_guess():
-    assert jwt_span(signed(exp=NOW + 300_000)) == JwtTimes(None, NOW + 300_000)
-    assert jwt_span(signed(iat=NOW)) is None
+    assert jwt_times(signed(exp=NOW + 300_000)) == JwtTimes(None, NOW + 300_000)
+    assert jwt_times(signed(iat=NOW)) is None
 
 
 @pytest.mark.parametrize("text", ["opaque", "a.b.c", "..", "a.b.c.d.e", "e30.e30.", "W10.W10.W10", "." * 20_000])

@@ -5,11 +5,11 @@ import json
 import pytest
 
 from gatepass.tokens.issuer_error import (
-    OUTAGE_WISH_S,
+    OUTAGE_RETRY_AFTER_S,
     REFUSED,
     TokenErrorBody,
     TokenResponse,
-    denial,
+    embedded_error_failure,
     error_response_failure,
     is_error_reply,
     mask_token_like,
@@ -121,12 +121,12 @@ def test_what_may_be_a_success_is_not_denied(document):
 def test_an_error_in_a_200_is_weighed_by_its_code_alone(document, definite, passing):
     found = token_error_body(document)
     assert found is not None
-    assert (found.definite, found.passing) == (definite, passing)
+    assert (found.definite, found.is_transient) == (definite, passing)
 
 
 def test_an_objection_in_a_2xx_never_quotes_what_may_be_the_token():
     document = {"message": "here it is: eyJhbGciOiJIUzI1NiJ9.eyJleHAiOjF9.c2ln"}
-    failure = denial(document, TokenResponse(200), NOW, "sso", str)
+    failure = embedded_error_failure(document, TokenResponse(200), NOW, "sso", str)
     assert failure is not None
     assert failure.reason == "sso answered 200 with an error: here it is: ***"
 
@@ -203,10 +203,10 @@ def test_a_no_that_names_no_reason_is_unclear(reply):
 @pytest.mark.parametrize(
     ("reply", "wish_s"),
     [
-        (said(503, b"", (b"retry-after", b"3600")), OUTAGE_WISH_S),
+        (said(503, b"", (b"retry-after", b"3600")), OUTAGE_RETRY_AFTER_S),
         (said(503, b"", (b"retry-after", b"1")), 1.0),
-        (said(403, b"", (b"retry-after", b"3600")), OUTAGE_WISH_S),
-        (said(302, b"", (b"retry-after", b"3600")), OUTAGE_WISH_S),
+        (said(403, b"", (b"retry-after", b"3600")), OUTAGE_RETRY_AFTER_S),
+        (said(302, b"", (b"retry-after", b"3600")), OUTAGE_RETRY_AFTER_S),
         (said(429, b"", (b"retry-after", b"3600")), 3600.0),
         (said(403, {"error": "access_denied"}, (b"retry-after", b"900")), 900.0),
         (said(500, b""), None),
@@ -217,10 +217,11 @@ def test_a_wish_is_obeyed_where_it_is_about_us(reply, wish_s):
 
 
 @pytest.mark.parametrize(
-    ("document", "wish_s"), [({"code": 40101}, 900.0), ({"code": 42901}, 900.0), ({"code": 10001}, OUTAGE_WISH_S)]
+    ("document", "wish_s"),
+    [({"code": 40101}, 900.0), ({"code": 42901}, 900.0), ({"code": 10001}, OUTAGE_RETRY_AFTER_S)],
 )
 def test_a_wish_inside_a_200_is_obeyed_alike(document, wish_s):
-    failure = denial(document, said(200, document, (b"retry-after", b"900")), NOW, "sso", str)
+    failure = embedded_error_failure(document, said(200, document, (b"retry-after", b"900")), NOW, "sso", str)
     assert failure is not None
     assert failure.retry_after_s == wish_s
 
@@ -255,7 +256,7 @@ def test_a_body_that_repeats_its_own_status_says_no_more_than_the_status(status,
 
 
 def test_a_status_without_words_is_quoted():
-    failure = denial({"status": 503}, TokenResponse(200), NOW, "sso", str)
+    failure = embedded_error_failure({"status": 503}, TokenResponse(200), NOW, "sso", str)
     assert failure is not None
     assert failure.reason == "sso answered 200 with an error: status 503"
 

@@ -1,6 +1,6 @@
 import pytest
 
-from gatepass.tokens.vendor.aws_bedrock import ELSEWHERE, Keys, profile_keys
+from gatepass.tokens.vendor.aws_bedrock import UNSUPPORTED_PROFILE_KEYS, AwsKeys, profile_keys
 
 FILE = """
 [default]
@@ -15,8 +15,8 @@ aws_session_token = token-of-work
 
 
 def test_a_profile_has_its_own_keys():
-    assert profile_keys(FILE, "default") == Keys("AKIDEFAULT", "secret%of=default")
-    assert profile_keys(FILE, "work") == Keys("AKIDWORK", "secret-of-work", "token-of-work")
+    assert profile_keys(FILE, "default") == AwsKeys("AKIDEFAULT", "secret%of=default")
+    assert profile_keys(FILE, "work") == AwsKeys("AKIDWORK", "secret-of-work", "token-of-work")
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_a_profile_without_keys_is_told_without_quoting_the_file(text, told):
     assert "secret-of-theirs" not in str(caught.value)
 
 
-@pytest.mark.parametrize("member", ELSEWHERE)
+@pytest.mark.parametrize("member", UNSUPPORTED_PROFILE_KEYS)
 def test_keys_that_are_had_past_the_network_are_refused_by_name(member):
     text = f"[other]\n{member} = x\naws_access_key_id = a\naws_secret_access_key = b"
     with pytest.raises(ValueError, match=f"has a profile other that wants {member}, which would go past `network`"):

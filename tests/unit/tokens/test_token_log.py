@@ -30,8 +30,8 @@ def test_a_secret_that_is_rotated_for_months_is_remembered_by_its_last_values(jo
 @pytest.mark.parametrize("lifetime_s", [300.0, None])
 def test_tokens_and_keys_that_come_and_go_are_remembered_by_the_last_ones(journal, lifetime_s):
     for number in range(0, 100, 2):
-        journal.fetched(Token(Secret(f"token-{number:05}"), 0.0, lifetime_s), 0.1)
-        journal.found(Token(Secret(f"token-{number + 1:05}"), 0.0, lifetime_s))
+        journal.log_fetched(Token(Secret(f"token-{number:05}"), 0.0, lifetime_s), 0.1)
+        journal.log_shared(Token(Secret(f"token-{number + 1:05}"), 0.0, lifetime_s))
     assert masked(journal, "token", 100) == KEPT
 
 
@@ -43,13 +43,13 @@ def test_what_a_source_signs_in_with_changes_with_its_secrets_alone(journal):
 
 def test_an_implausible_lifetime_is_told_once_until_a_plausible_one_comes(journal, caplog):
     for doubted_s in (300_000.0, 299_000.0, None, 300_000.0):
-        journal.fetched(Token(Secret("a-token-of-some-length"), 0.0, 3600.0, implausible_lifetime_s=doubted_s), 0.1)
+        journal.log_fetched(Token(Secret("a-token-of-some-length"), 0.0, 3600.0, implausible_lifetime_s=doubted_s), 0.1)
     told = {"credential": "corp", "claimed_lifetime_s": 300_000, "lifetime_s": 3600.0}
     assert [(r.getMessage(), r.fields) for r in caplog.records] == [("lifetime_implausible", told)] * 2
 
 
 def test_an_unusual_token_type_is_logged_once(journal, caplog):
     for kind in (None, "BearerToken", "N_A", "BearerToken"):
-        journal.fetched(Token(Secret("a-token-of-some-length"), 0.0, 3600.0, unexpected_type=kind), 0.1)
+        journal.log_fetched(Token(Secret("a-token-of-some-length"), 0.0, 3600.0, unexpected_type=kind), 0.1)
     told = {"credential": "corp", "token_type": "BearerToken"}
     assert [(r.getMessage(), r.fields) for r in caplog.records] == [("token_type_unusual", told)]

@@ -3,7 +3,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from gatepass.tokens.issuer_error import TokenResponse
-from gatepass.tokens.vendor.aws_bedrock import Keys, role_form, session
+from gatepass.tokens.vendor.aws_bedrock import AwsKeys, parse_sts_session, role_form
 from tests.unit.tokens.scripted import failure_of
 
 ROLE = "arn:aws:iam::123456789012:role/bedrock"
@@ -43,20 +43,20 @@ def test_a_web_identity_is_an_action_of_its_own():
 
 
 def test_a_session_is_read():
-    keys = session(TokenResponse(200, (), GRANTED.encode()), "sts.example", same)
-    assert keys == Keys("ASIAEXAMPLE", "secret/of+session", "token/of+session==", 1_767_323_045.0)
+    keys = parse_sts_session(TokenResponse(200, (), GRANTED.encode()), "sts.example", same)
+    assert keys == AwsKeys("ASIAEXAMPLE", "secret/of+session", "token/of+session==", 1_767_323_045.0)
     assert "secret/of" not in repr(keys)
     assert "token/of" not in repr(keys)
 
 
 def test_an_end_that_is_no_date_is_no_end():
     reply = TokenResponse(200, (), GRANTED.replace("2026-01-02T03:04:05Z", "soon").encode())
-    assert session(reply, "sts.example", same).ends_s is None
+    assert parse_sts_session(reply, "sts.example", same).ends_s is None
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", GRANTED.replace("SessionToken", "Other").encode()])
 async def test_a_reply_without_keys_is_not_quoted(body):
-    failure = await failure_of(lambda: session(TokenResponse(200, (), body), "sts.example", same))
+    failure = await failure_of(lambda: parse_sts_session(TokenResponse(200, (), body), "sts.example", same))
     assert failure.reason == "sts.example answered 200 without a session's keys"
 
 
@@ -80,5 +80,5 @@ async def test_a_refusal_is_told_in_its_own_words(status, body, told, definite, 
     def mask(text: str) -> str:
         return text.replace("secret-one", "***")
 
-    failure = await failure_of(lambda: session(TokenResponse(status, (), body), "sts.example", mask))
+    failure = await failure_of(lambda: parse_sts_session(TokenResponse(status, (), body), "sts.example", mask))
     assert (failure.reason, failure.definite, failure.retry_quickly) == (told, definite, quick)

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import hashes
 from jwt.types import Options
 
 from gatepass.tokens import build_source
-from gatepass.tokens.sources.client_auth import BACKDATED_S, LIFE_S
+from gatepass.tokens.sources.client_auth import BACKDATED_S, LIFETIME_S
 from gatepass.types import OutboundRequest, Secret
 from tests.unit.clock import DrivenClock
 from tests.unit.tokens.conftest import Endpoint
@@ -70,7 +70,7 @@ async def test_a_key_signs_what_its_public_half_verifies(endpoint: Endpoint, kin
         "aud": TOKEN_URL,
         "iat": WALL_S - BACKDATED_S,
         "nbf": WALL_S - BACKDATED_S,
-        "exp": WALL_S - BACKDATED_S + LIFE_S,
+        "exp": WALL_S - BACKDATED_S + LIFETIME_S,
     }
     del sent["client_assertion"]
     assert sent == {"grant_type": "client_credentials", "client_id": "me", "client_assertion_type": TYPE}
@@ -197,8 +197,8 @@ async def test_an_assertion_refused_for_its_times_is_made_anew_by_the_issuers_cl
     endpoint.answers(refused("invalid_client", 401, date(WALL_S + ahead_s)), answer({"access_token": "t"}))
     requests = await asked(endpoint, signing(), times=2)
     times = [verified(request, public_pem("rsa"), "RS256")["exp"] for request in requests]
-    right_s = WALL_S + ahead_s - BACKDATED_S + LIFE_S
-    assert times == [WALL_S - BACKDATED_S + LIFE_S, right_s, right_s]
+    right_s = WALL_S + ahead_s - BACKDATED_S + LIFETIME_S
+    assert times == [WALL_S - BACKDATED_S + LIFETIME_S, right_s, right_s]
 
 
 async def test_a_clock_that_was_put_right_is_found_out_again():
@@ -210,7 +210,7 @@ async def test_a_clock_that_was_put_right_is_found_out_again():
     issuer.turns.extend([refused("invalid_client", 400, date(WALL_S + 120)), Mint()])
     await source.fetch()
     times = [verified(request, public_pem("rsa"), "RS256")["exp"] for request in issuer.requests]
-    start_s = WALL_S - BACKDATED_S + LIFE_S
+    start_s = WALL_S - BACKDATED_S + LIFETIME_S
     assert times == [start_s, start_s + 120, start_s + 240, start_s + 120]
 
 

@@ -13,7 +13,7 @@ from gatepass.config.references import Reference, resolve
 from gatepass.tokens import Token, TokenHolder, WaitBudget, build_source
 from gatepass.tokens.backoff import WORKED_TRIES
 from gatepass.tokens.lifetime import LifetimeSource, TokenKind
-from gatepass.tokens.sources.exec import ExecSource, Finished
+from gatepass.tokens.sources.exec import ExecSource, ProcessResult
 from gatepass.types import Secret
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.scripted import ScriptedIssuer, cancelled_at_each_await, failure_of, signed
@@ -24,7 +24,7 @@ KEY = Reference.to_variable("KEY", "top-secret-value")
 class Program:
     """What stands for a process: it ends as it is told to, after `takes_s`."""
 
-    def __init__(self, *ends: Finished | Exception, takes_s: float = 0.0, stderr: str = "") -> None:
+    def __init__(self, *ends: ProcessResult | Exception, takes_s: float = 0.0, stderr: str = "") -> None:
         self.ends = list(ends)
         self.stderr = stderr.encode()
         self.takes_s = takes_s
@@ -38,7 +38,7 @@ class Program:
         limit_bytes: int,
         complaints: bytearray,
         clock: Clock,
-    ) -> Finished:
+    ) -> ProcessResult:
         self.runs.append((arguments, dict(environment), limit_bytes))
         self.running += 1
         complaints += self.stderr
@@ -53,13 +53,13 @@ class Program:
             self.running -= 1
 
 
-def printed(document: Any) -> Finished:
+def printed(document: Any) -> ProcessResult:
     text = document if isinstance(document, str) else json.dumps(document)
-    return Finished(0, text.encode())
+    return ProcessResult(0, text.encode())
 
 
 def failing(code: int, stderr: str) -> Program:
-    return Program(Finished(code), stderr=stderr)
+    return Program(ProcessResult(code), stderr=stderr)
 
 
 def settings(**more: Any) -> ExecCredential:
@@ -193,7 +193,7 @@ async def test_its_secrets_are_read_at_every_run(tmp_path):
             False,
         ),
         (Program(printed("{")), "what get-token prints begins like JSON and is none", False),
-        (Program(Finished(-9, cut=True)), "get-token printed more than 65536 bytes", False),
+        (Program(ProcessResult(-9, cut=True)), "get-token printed more than 65536 bytes", False),
     ],
 )
 async def test_a_failure_says_what_went_wrong_and_keeps_secrets(program, reason, definite):
@@ -285,7 +285,7 @@ async def test_an_hour_of_five_minute_tokens_is_one_run_for_each_life():
     clock = DrivenClock()
 
     class Mint(Program):
-        async def __call__(self, *_: Any) -> Finished:
+        async def __call__(self, *_: Any) -> ProcessResult:
             self.runs.append(_[:3])
             return printed({"token": f"t{len(self.runs)}", "expires_in": 300})
 
@@ -316,4 +316,4 @@ async def test_a_refusal_is_not_repeated_every_two_seconds():
 def _holder(it: ExecSource, clock: DrivenClock) -> TokenHolder:
     from gatepass.observability.redaction import Redactor
 
-    return TokenHolder("corp", it, clock, Redactor(), WaitBudget(10.0, chance=lambda: 0.0))
+    return TokenHolder("corp", it, clock, Redactor(), WaitBudget(10.0, random_fraction=lambda: 0.0))

@@ -16,9 +16,9 @@ from gatepass.tokens.sources.http_json import (
     HttpJsonSource,
     LoginRequestTemplate,
     fresh_nonce,
-    moments,
+    request_values,
+    sign_request,
     signature,
-    signed,
 )
 from gatepass.types import OutboundRequest, Secret
 from tests.unit.clock import DrivenClock
@@ -26,7 +26,7 @@ from tests.unit.tokens.scripted import ScriptedIssuer, failure_of, http_json
 
 NONCE = "00112233445566778899aabbccddeeff"
 SECRET = "hmac-secret"
-VALUES = moments(1_800_000_000.75, NONCE)
+VALUES = request_values(1_800_000_000.75, NONCE)
 
 
 def by_hand(text: str, algorithm: str = "sha256") -> bytes:
@@ -79,7 +79,7 @@ def test_the_text_is_made_of_what_is_sent(text, becomes):
         {"q": "in query", "ts": "{timestamp_ms}"},
         {"f": "in form", "app_id": "bot"},
     )
-    found = signed(draft, sign(text), SECRET, VALUES)
+    found = sign_request(draft, sign(text), SECRET, VALUES)
     assert found == LoginRequestTemplate(
         draft.method,
         draft.url,
@@ -92,21 +92,21 @@ def test_the_text_is_made_of_what_is_sent(text, becomes):
 def test_members_of_a_json_body_are_written_as_json_writes_them():
     document = {"a": True, "b": False, "c": None, "d": 5, "e": 1.5, "f": "x", "n": [1], "ts": "{timestamp:number}"}
     draft = LoginRequestTemplate("PUT", "https://portal.example", {"X-Sign": "{signature}"}, document=document)
-    found = signed(draft, sign("{a}{b}{c}{d}{e}{f}{n}{ts}"), SECRET, VALUES)
+    found = sign_request(draft, sign("{a}{b}{c}{d}{e}{f}{n}{ts}"), SECRET, VALUES)
     assert found.headers == {"X-Sign": by_hand("truefalse51.5x{n}1800000000").hex()}
     assert found.document == {**document, "ts": 1_800_000_000}
-    assert signed(draft, sign("{path}"), SECRET, VALUES).headers == {"X-Sign": by_hand("/").hex()}
+    assert sign_request(draft, sign("{path}"), SECRET, VALUES).headers == {"X-Sign": by_hand("/").hex()}
 
 
 def test_of_two_members_with_one_name_the_querys_counts():
     places = {"a": "header", "s": "{signature}"}
     draft = LoginRequestTemplate("POST", "https://x", places, {"a": "query"}, None, {"a": "json"})
-    assert signed(draft, sign("{a}"), SECRET, VALUES).headers["s"] == by_hand("query").hex()
+    assert sign_request(draft, sign("{a}"), SECRET, VALUES).headers["s"] == by_hand("query").hex()
 
 
 def test_what_a_member_holds_is_not_taken_for_a_place():
     draft = LoginRequestTemplate("POST", "https://x", {"s": "{signature}"}, {"a": "{body}"})
-    assert signed(draft, sign("{a}"), SECRET, VALUES).headers["s"] == by_hand("{body}").hex()
+    assert sign_request(draft, sign("{a}"), SECRET, VALUES).headers["s"] == by_hand("{body}").hex()
 
 
 def source(clock: DrivenClock, issuer: ScriptedIssuer, nonces: Any = None, **settings: Any) -> HttpJsonSource:

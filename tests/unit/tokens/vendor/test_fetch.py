@@ -122,7 +122,7 @@ async def test_the_last_reply_tells_the_life_of_the_token_in_it():
     task = asyncio.create_task(work.send("GET", URL, {}))
     await clock.advance(3)
     await task
-    token = work.made("abc", clock.wall() + 299)
+    token = work.token_from_text("abc", clock.wall() + 299)
     seen = (token.text, token.requested_s, token.lifetime_s, token.lifetime_source)
     assert seen == ("abc", 1_000.0, 299.0, LifetimeSource.REPLY)
 
@@ -133,17 +133,19 @@ async def test_the_library_shortens_a_life_and_never_prolongs_it():
     issuer = ScriptedIssuer(clock, otherwise=answer({"access_token": cached}))
     work = errand(issuer)
     await work.send("GET", URL, {})
-    assert work.made(cached, made_s + 3_600).lifetime_s == pytest.approx(600)
-    assert work.made(cached, made_s + 9_000).lifetime_s == 3_600
-    assert work.made(cached, None).lifetime_s == 3_600
-    assert work.made(cached, clock.wall() - 5).lifetime_s == 3_600  # our clock is wrong: the token is new to us
+    assert work.token_from_text(cached, made_s + 3_600).lifetime_s == pytest.approx(600)
+    assert work.token_from_text(cached, made_s + 9_000).lifetime_s == 3_600
+    assert work.token_from_text(cached, None).lifetime_s == 3_600
+    assert (
+        work.token_from_text(cached, clock.wall() - 5).lifetime_s == 3_600
+    )  # our clock is wrong: the token is new to us
 
 
 async def test_seconds_that_a_library_cuts_off_do_not_count():
     issuer = ScriptedIssuer(clock := present(), Mint(life=300, text="abc"))
     work = errand(issuer)
     await work.send("GET", URL, {})
-    assert work.made("abc", int(clock.wall()) + 300).lifetime_s == 300
+    assert work.token_from_text("abc", int(clock.wall()) + 300).lifetime_s == 300
 
 
 async def test_clocks_that_differ_do_no_harm_to_a_jwt():
@@ -153,23 +155,26 @@ async def test_clocks_that_differ_do_no_harm_to_a_jwt():
     issuer = ScriptedIssuer(clock, otherwise=answer({"access_token": theirs}, 200, date))
     work = errand(issuer)
     await work.send("GET", URL, {})
-    assert work.made(theirs, now_s + 300).lifetime_s == pytest.approx(300, abs=1)
+    assert work.token_from_text(theirs, now_s + 300).lifetime_s == pytest.approx(300, abs=1)
 
 
 async def test_a_token_that_nobody_answered_tells_its_own_life():
     issuer = ScriptedIssuer(clock := present(), Mint())
     work = errand(issuer)
     own = signed(iat=int(clock.wall()), exp=int(clock.wall()) + 3_600)
-    assert (work.made(own, None).kind, work.made(own, None).lifetime_s) == (TokenKind.JWT, 3_600)
-    token = work.made("opaque", None)
+    assert (work.token_from_text(own, None).kind, work.token_from_text(own, None).lifetime_s) == (TokenKind.JWT, 3_600)
+    token = work.token_from_text("opaque", None)
     assert (token.lifetime_s, token.lifetime_source) == (240, LifetimeSource.DEFAULT)
-    assert work.made("opaque", clock.wall() + 100).lifetime_s == 100
+    assert work.token_from_text("opaque", clock.wall() + 100).lifetime_s == 100
     await work.send("GET", URL, {})
-    assert work.made("another-than-answered", None).lifetime_source is LifetimeSource.DEFAULT
+    assert work.token_from_text("another-than-answered", None).lifetime_source is LifetimeSource.DEFAULT
 
 
 async def test_what_the_library_calls_a_token_must_be_one():
-    assert "no bearer token" in (await failure_of(lambda: errand(ScriptedIssuer(present())).made("a b", None))).reason
+    assert (
+        "no bearer token"
+        in (await failure_of(lambda: errand(ScriptedIssuer(present())).token_from_text("a b", None))).reason
+    )
 
 
 async def test_a_failure_of_the_transport_beats_the_librarys_words():
@@ -177,15 +182,15 @@ async def test_a_failure_of_the_transport_beats_the_librarys_words():
     work = errand(issuer)
     await failure_of(work.send("GET", URL, {}))
     told = "no TLS connection to issuer.example (network.ca_file adds a private CA): self-signed certificate"
-    assert work.failed("no response from the endpoint").reason == told
-    assert (await failure_of(work.answered)).reason == told
+    assert work.failure_for("no response from the endpoint").reason == told
+    assert (await failure_of(work.token_from_response)).reason == told
 
 
 async def test_the_issuers_words_beat_the_librarys():
     refusal = answer({"error": "invalid_client", "error_description": "a-secret-of-theirs is wrong"}, 401)
     work = errand(ScriptedIssuer(present(), refusal))
     await work.send("GET", URL, {})
-    failure = work.failed("something is not right")
+    failure = work.failure_for("something is not right")
     told = "the issuer refused the client: issuer.example answered 401: invalid_client: *** is wrong"
     assert (failure.reason, failure.definite) == (told, True)
 
@@ -194,7 +199,7 @@ async def test_beside_a_challenge_the_library_says_why_it_could_not_meet_it():
     refusal = answer({}, 401, (b"www-authenticate", b"Basic realm=/etc/passwd"))
     work = errand(ScriptedIssuer(present(), refusal))
     await work.send("GET", URL, {})
-    assert work.failed("The key file path is invalid").reason == (
+    assert work.failure_for("The key file path is invalid").reason == (
         "the issuer refused the client: issuer.example answered 401: {} (some-library: The key file path is invalid)"
     )
 
@@ -203,16 +208,16 @@ async def test_a_good_reply_that_the_library_does_not_take_is_not_quoted():
     work = errand(ScriptedIssuer(present(), Mint(text="token-in-full")))
     await work.send("GET", URL, {})
     told = "some-library makes nothing of what issuer.example answered"
-    assert work.failed("Unexpected response {'access_token': 'token-in-full'}").reason == told
+    assert work.failure_for("Unexpected response {'access_token': 'token-in-full'}").reason == told
 
 
 async def test_without_a_reply_the_librarys_words_count_masked_and_short():
     work = errand(ScriptedIssuer(present()))
-    failure = work.failed("cannot use\na-secret-of-theirs " + "x" * 500)
+    failure = work.failure_for("cannot use\na-secret-of-theirs " + "x" * 500)
     assert failure.reason.startswith("some-library: cannot use *** xxx")
     assert len(failure.reason) < 230
     assert (failure.retry_quickly, failure.definite) == (False, False)
-    assert (await failure_of(work.answered)).reason == "some-library asked nobody"
+    assert (await failure_of(work.token_from_response)).reason == "some-library asked nobody"
 
 
 @pytest.mark.parametrize(
@@ -227,7 +232,7 @@ async def test_without_a_reply_the_librarys_words_count_masked_and_short():
 async def test_an_echo_of_what_the_library_made_up_to_sign_in_is_masked(headers, body):
     work = errand(ScriptedIssuer(present(), answer({"error": "proof-of-this-request is bad"}, 400), Mint()))
     await work.send("POST", URL, headers, body)
-    assert "answered 400: *** is bad" in work.failed("").reason
+    assert "answered 400: *** is bad" in work.failure_for("").reason
     await work.send("POST", URL, {})
     assert work.mask("proof-of-this-request") == "***"
 
@@ -254,6 +259,6 @@ async def test_a_token_that_needs_a_proof_is_no_token_though_the_library_gives_i
     issuer = ScriptedIssuer(present(), answer({"access_token": "abc", "token_type": told, "expires_in": 300}))
     work = errand(issuer)
     await work.send("POST", URL, {})
-    failure = await failure_of(lambda: work.made("abc", None))
+    failure = await failure_of(lambda: work.token_from_text("abc", None))
     assert failure.definite
     assert f"a token of type {told}" in failure.reason

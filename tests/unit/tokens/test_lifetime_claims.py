@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.tokens.lifetime import LONGEST_CHARS, SAFE, claims_of, safe_claims
+from gatepass.tokens.lifetime import MAX_CLAIM_CHARS, SAFE_CLAIMS, claims_of, safe_claims
 
 NOW_S = 1_760_000_000.0
 KEY = "a-key-of-a-test-that-is-long-enough-for-hs256"
@@ -55,7 +55,7 @@ def test_safe_claims_are_shown_in_their_order_and_no_others():
     private = {"email": "someone@corp.example", "name": "Some One", "groups": ["a"], "jti": "1", "act": {}}
     shown = safe_claims(signed(**private, **claims), NOW_S)
     assert shown == claims
-    assert list(shown) == [name for name in SAFE if name in claims]
+    assert list(shown) == [name for name in SAFE_CLAIMS if name in claims]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_a_moment_that_is_none_is_shown_as_it_is(moment, shown):
 
 def test_lists_are_shown_as_json_and_what_is_long_is_cut():
     shown = safe_claims(signed(aud=["a", "b"], scope="x" * 1000), NOW_S)
-    assert shown == {"aud": '["a", "b"]', "scope": "x" * LONGEST_CHARS + "…"}
+    assert shown == {"aud": '["a", "b"]', "scope": "x" * MAX_CLAIM_CHARS + "…"}
 
 
 def test_no_claim_writes_to_the_terminal_what_is_no_text():

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from gatepass.cancel import Tasks
-from gatepass.tokens.holder import NAP_S, RefreshTask
+from gatepass.tokens.holder import MAX_SLEEP_S, RefreshTask
 from tests.unit.clock import DrivenClock, settle
 
 
@@ -33,7 +33,7 @@ class Tended:
 async def test_it_looks_when_it_was_told_to_and_every_five_seconds(naps, looks_s):
     tended, tasks = Tended(*naps), Tasks()
     tended.keeper.start(tasks)
-    await tended.clock.advance(2 * NAP_S)
+    await tended.clock.advance(2 * MAX_SLEEP_S)
     assert tended.looks_s == looks_s
     await tasks.aclose()
 
@@ -52,8 +52,8 @@ async def test_after_a_bug_it_goes_on_and_tells_of_it():
     bug = KeyError("x")
     tended, tasks = Tended(bug), Tasks()
     tended.keeper.start(tasks)
-    await tended.clock.advance(NAP_S)
-    assert (tended.looks_s, tended.errors) == ([0, NAP_S], [bug])
+    await tended.clock.advance(MAX_SLEEP_S)
+    assert (tended.looks_s, tended.errors) == ([0, MAX_SLEEP_S], [bug])
     await tasks.aclose()
 
 
@@ -61,6 +61,6 @@ async def test_once_stopped_it_does_not_begin_again():
     tended, tasks = Tended(KeyError("x")), Tasks()
     tended.keeper.start(tasks)
     tended.keeper.stop()
-    await tended.clock.advance(2 * NAP_S)
+    await tended.clock.advance(2 * MAX_SLEEP_S)
     assert (tended.looks_s, tended.errors) == ([0], [])
     await tasks.aclose()

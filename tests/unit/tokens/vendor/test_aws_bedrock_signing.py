@@ -3,10 +3,10 @@ from datetime import datetime
 import botocore.auth
 import pytest
 
-from gatepass.tokens.vendor.aws_bedrock import Keys, bedrock_key, signed_headers
+from gatepass.tokens.vendor.aws_bedrock import AwsKeys, bedrock_key, signed_headers
 
-KEYS = Keys("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
-SESSION = Keys(KEYS.access_key_id, KEYS.secret_access_key, "session/token+of=it")
+KEYS = AwsKeys("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
+SESSION = AwsKeys(KEYS.access_key_id, KEYS.secret_access_key, "session/token+of=it")
 OF_AWS = (
     "bedrock-api-key-YmVkcm9jay5hbWF6b25hd3MuY29tLz9BY3Rpb249Q2FsbFdpdGhCZWFyZXJUb2tlbiZYLUFtei1BbGdvcml0aG09QVdTNC1I"
     "TUFDLVNIQTI1NiZYLUFtei1DcmVkZW50aWFsPUFLSURFWEFNUExFJTJGMjAyNjAxMDIlMkZ1cy13ZXN0LTIlMkZiZWRyb2NrJTJGYXdzNF9yZXF1"

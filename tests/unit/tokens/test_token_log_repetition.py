@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-from gatepass.tokens.token_log import REMEMBERED, FailureDeduplicator
+from gatepass.tokens.token_log import MAX_REASONS, FailureDeduplicator
 
 
 def test_the_same_reason_is_told_once_a_minute_with_its_count():
     it = FailureDeduplicator()
-    assert [it.times("down", float(now)) for now in range(0, 130, 10)] == [
+    assert [it.count_to_report("down", float(now)) for now in range(0, 130, 10)] == [
         *(1, None, None, None, None, None),
         *(6, None, None, None, None, None),
         6,
@@ -15,19 +15,19 @@ def test_the_same_reason_is_told_once_a_minute_with_its_count():
 def test_numbers_make_no_new_reason_and_words_do():
     it = FailureDeduplicator()
     reasons = ("answered 500: id 4711", "answered 500: id 0815", "id 9f8e7d6c5b", "id 1a2b3c4d5e", "other")
-    assert [it.times(reason, 0.0) for reason in reasons] == [1, None, 1, None, 1]
+    assert [it.count_to_report(reason, 0.0) for reason in reasons] == [1, None, 1, None, 1]
 
 
 def test_what_follows_a_success_is_news():
     it = FailureDeduplicator()
-    it.times("down", 0.0)
-    it.forget()
-    assert it.times("down", 1.0) == 1
+    it.count_to_report("down", 0.0)
+    it.reset()
+    assert it.count_to_report("down", 1.0) == 1
 
 
 def test_an_issuer_with_new_words_each_time_is_told_of_once_a_minute():
     it = FailureDeduplicator()
     words = [f"{chr(97 + at % 26)}{chr(103 + at // 26)}" for at in range(200)]
-    told = [it.times(word, 0.0) for word in words]
-    assert sum(times is not None for times in told) == REMEMBERED + 1
-    assert it.times("something else", 60.0) == 200 - REMEMBERED
+    told = [it.count_to_report(word, 0.0) for word in words]
+    assert sum(times is not None for times in told) == MAX_REASONS + 1
+    assert it.count_to_report("something else", 60.0) == 200 - MAX_REASONS

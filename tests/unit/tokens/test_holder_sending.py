@@ -27,7 +27,7 @@ from gatepass.proxy.app_state import AppState, Upstream, create_app_state
 from gatepass.proxy.context import Attempt
 from gatepass.proxy.upstream_call import confirm_token, send
 from gatepass.tokens import TokenHolder, TokenUser
-from gatepass.tokens.holder import ANYBODY
+from gatepass.tokens.holder import ANY_USER
 from gatepass.types import Headers, OutboundRequest, Target, header
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.normalize.calls import a_call
@@ -80,7 +80,7 @@ class Witness(TokenHolder):
         super().__init__(*given, **more)
         self._dropped = dropped
 
-    def reject(self, value: str, by: TokenUser = ANYBODY) -> bool:
+    def reject(self, value: str, by: TokenUser = ANY_USER) -> bool:
         is_dropped = super().reject(value, by)
         if is_dropped:
             self._dropped.add((REQUEST.get(), value))

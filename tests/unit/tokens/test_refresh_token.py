@@ -16,10 +16,10 @@ from gatepass.tokens.secrets import refresh_token_fingerprint
 from gatepass.tokens.sources import refresh_token as rotation
 from gatepass.tokens.sources.oauth2 import Oauth2Source
 from gatepass.tokens.sources.refresh_token import (
-    LAST_WORDS_S,
+    CANCEL_GRACE_S,
     FileRefreshTokenStore,
     MemoryRefreshTokenStore,
-    kept_in,
+    parse_stored,
     refresh_token_in,
 )
 from gatepass.types import Secret
@@ -393,7 +393,7 @@ async def test_a_refused_token_that_another_process_has_replaced_meanwhile_is_no
             reply = await super().play(request)
             spy.text = rotation.StoredRefreshToken(
                 "refresh-token-9", refresh_token_fingerprint(stage.settings)
-            ).written()
+            ).encoded()
             return reply
 
     stage = Stage(refreshing(), keepsake=spy)
@@ -516,7 +516,7 @@ async def test_a_cancelled_use_ends_soon_where_no_reply_comes():
     fetched = asyncio.create_task(stage.source.fetch())
     await settle()
     fetched.cancel()
-    await stage.clock.advance(LAST_WORDS_S - 0.1)
+    await stage.clock.advance(CANCEL_GRACE_S - 0.1)
     assert not fetched.done()
     await stage.clock.advance(0.2)
     assert fetched.cancelled()
@@ -581,15 +581,15 @@ async def test_at_each_await_a_cancelled_fetch_loses_no_refresh_token_that_the_i
     ],
 )
 def test_what_is_kept_is_read(text, kept):
-    assert kept_in(text) == kept
+    assert parse_stored(text) == kept
     if kept is not None:
-        assert kept_in(kept.written()) == kept
+        assert parse_stored(kept.encoded()) == kept
         assert kept.token not in repr(kept)
 
 
 def test_half_a_text_is_told():
     with pytest.raises(FetchFailure, match="neither a refresh token nor JSON"):
-        kept_in('{"refresh_token": "t')
+        parse_stored('{"refresh_token": "t')
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 
 from gatepass.config.credential.kinds import StaticCredential
 from gatepass.config.references import Reference, resolve
-from gatepass.tokens.secrets import next_secret, revealed, secret_fields, secret_leaves, secret_values
+from gatepass.tokens.secrets import revealed, secret_fields, secret_leaves, secret_retry_hint, secret_values
 from gatepass.types import Secret
 from tests.unit.tokens.scripted import failure_of
 
@@ -97,6 +97,6 @@ def test_what_stands_in_a_file_may_change_and_what_stands_in_a_variable_does_not
 
 def test_when_another_secret_may_come_is_told_as_it_is():
     file, variable = Secret(lambda: "a"), Secret("b")
-    assert next_secret([variable, file]) == " or when the file of its secret changes"
-    assert next_secret([variable]) == "; another secret wants a restart, for it stands in no file"
-    assert next_secret([]) == ""
+    assert secret_retry_hint([variable, file]) == " or when the file of its secret changes"
+    assert secret_retry_hint([variable]) == "; another secret wants a restart, for it stands in no file"
+    assert secret_retry_hint([]) == ""
