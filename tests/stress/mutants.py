@@ -93,8 +93,8 @@ AREAS = (
         "classification of replies",
         ("proxy/response.py",),
         (
-            "tests/unit/proxy/test_case.py",
-            "tests/unit/proxy/test_tail.py",
+            "tests/unit/proxy/test_response_ids.py",
+            "tests/unit/proxy/test_response_tail.py",
             "tests/integration/test_replies.py",
             "tests/integration/test_broken_replies.py",
             "tests/integration/test_aggregation.py",

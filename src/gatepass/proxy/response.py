@@ -1,17 +1,17 @@
-"""Classify a reply before a byte of it reaches the client: whole, a stream, made into the other, or an error.
+"""Classify an upstream's reply before a byte of it reaches the client.
 
-The kinds of a classified reply, and what classifying one needs.
+A reply is a whole reply, a stream, a raw body or an error. Where the client asked for the other form, a whole reply
+becomes a stream and a stream becomes a whole reply. `classify` is the entry point; `relay` writes its result.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from secrets import token_hex
-from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -19,8 +19,7 @@ from msgspec.structs import replace
 from gatepass.cancel import Tasks, timeout
 from gatepass.clock import Clock
 from gatepass.config.access import Profile
-from gatepass.dialects import content
-from gatepass.dialects.content import ContentKind, ContentSniffer
+from gatepass.dialects.content import ContentKind, ContentSniffer, content_type, first_bytes, is_event_stream
 from gatepass.dialects.error_body import is_error
 from gatepass.dialects.reply_check import should_retry
 from gatepass.errors import BodyTooComplex, GatepassError, InvalidJson, TransportFault, UpstreamError, UpstreamInvalid
@@ -52,22 +51,22 @@ from gatepass.types import Call, ClientProtocol, Headers, Response, UpstreamErro
 
 
 class BufferedReply(msgspec.Struct, frozen=True):
-    """A plain reply, held whole and judged; `adapted` names what was done to it."""
+    """A whole reply that was classified; `adapted` lists the changes made to it."""
 
     status: int
     headers: Headers
     body: bytes
     adapted: tuple[str, ...] = ()
     is_validated: bool = False
-    """Its vectors are all that the client's own call asked for, in order: nobody has to look again."""
+    """Its vectors match the request in number and order, so no later step checks them again."""
     usage: Usage | None = None
-    """As `usage_of` finds it in `body`; None: not known, ask that."""
+    """The result of `usage_of(body)` if it is already known."""
     is_empty: bool = False
-    """It is a chat's answer that says nothing, for all that its finish reason is `stop`."""
+    """A chat reply without content although its finish reason is `stop`."""
 
 
 class SynthesizedStream(msgspec.Struct, frozen=True):
-    """A stream made of a whole reply: all of its events, `[DONE]` with them; `body` is what they were made of."""
+    """A stream made from the whole reply `body`; `events` holds all of its events and `[DONE]`."""
 
     headers: Headers
     events: bytes
@@ -77,9 +76,9 @@ class SynthesizedStream(msgspec.Struct, frozen=True):
 
 
 class StreamingReply(msgspec.Struct, frozen=True):
-    """A stream whose first event was judged; the holder closes `response`.
+    """A stream whose first event was classified; the holder closes `response`.
 
-    `ready` may be written now; `read_body` says that the body has already ended.
+    `ready` can be written now. `body_ended` is True if the body was read to its end.
     """
 
     upstream: Upstream
@@ -90,7 +89,7 @@ class StreamingReply(msgspec.Struct, frozen=True):
 
 
 class RawReply(msgspec.Struct, frozen=True):
-    """A reply of which only the head was judged; the holder closes `response`."""
+    """A reply of which only the head was classified; the holder closes `response`."""
 
     upstream: Upstream
     response: Response
@@ -99,32 +98,32 @@ class RawReply(msgspec.Struct, frozen=True):
 ClassifiedReply = BufferedReply | SynthesizedStream | StreamingReply | RawReply
 
 
-NAME_BYTES = 12
-"""Of chance, in twice as many digits: an id of a tool call may have 40 characters when it comes back to OpenAI or Azure
-(Portkey-AI/gateway#1062)."""
+ID_BYTES = 12
+"""Random bytes in a generated id, written as twice as many hex digits. OpenAI and Azure accept at most 40 characters
+in the id of a tool call that a client sends back (Portkey-AI/gateway#1062)."""
 
 
-class Ids:
-    """Makes ids for one reply: each another one, for two tool calls of one id are one to a client.
+class IdGenerator:
+    """Generate the ids that one reply lacks, each different: clients treat two tool calls with one id as one call.
 
-    They are random and not the request's own id: a client may send one `x-request-id` for a whole conversation, in
-    which the ids of every turn come back. Nothing is drawn for a reply that lacks none.
+    The ids are random and not derived from the request id, because a client may send one `x-request-id` for a whole
+    conversation and then returns the ids of every turn.
     """
 
-    __slots__ = ("_made", "_name")
+    __slots__ = ("_count", "_name")
 
     def __init__(self) -> None:
         self._name = ""
-        self._made = 0
+        self._count = 0
 
     def __call__(self, prefix: str) -> str:
-        self._name = self._name or token_hex(NAME_BYTES)
-        self._made += 1
-        return f"{prefix}{self._name}" if self._made == 1 else f"{prefix}{self._name}-{self._made}"
+        self._name = self._name or token_hex(ID_BYTES)  # drawn late: most replies have all their ids
+        self._count += 1
+        return f"{prefix}{self._name}" if self._count == 1 else f"{prefix}{self._name}-{self._count}"
 
 
 class ReplyContext(msgspec.Struct, frozen=True):
-    """One reply, the client's own `call` that it shall answer, and what the client needs beyond that."""
+    """One reply, the client's own `call` that it answers, and the settings that apply to this client."""
 
     state: AppState
     call: Call
@@ -143,129 +142,103 @@ class ReplyContext(msgspec.Struct, frozen=True):
 
     @property
     def may_stream(self) -> bool:
-        """Whether its answers come whole or as a stream, as the client asks, and each is made of the other."""
+        """Whether the operation has both forms, so that gatepass can convert a stream to a whole reply and back."""
         protocol = self.call.operation.protocol
         return protocol is ClientProtocol.CHAT or protocol is ClientProtocol.RESPONSES
 
     def headers(self) -> Headers:
-        """The reply's headers, as far as the client gets them."""
+        """The reply's headers that are relayed to the client."""
         return tuple(self.upstream.response_headers.select(self.response.headers))
 
-    def reader(self) -> partial[UpstreamErrorBody | None]:
-        """Reads the complaint that an event may be, in the upstream's dialect."""
+    def error_reader(self) -> partial[UpstreamErrorBody | None]:
+        """Return a function that reads the error in an event, in the upstream's dialect."""
         return partial(self.upstream.dialect.read_error_body, mask=self.state.redactor.mask)
 
-    def origin(self) -> EnvelopeDefaults:
-        """What chunks that gatepass makes itself say of where they come from."""
-        return EnvelopeDefaults(Ids(), int(self.state.clock.wall()), self.call.model)
+    def envelope_defaults(self) -> EnvelopeDefaults:
+        """The id, time and model for chunks that gatepass generates."""
+        return EnvelopeDefaults(IdGenerator(), int(self.state.clock.wall()), self.call.model)
 
 
 OK = 200
 
 
 async def classify(attempt: Attempt, response: Response) -> ClassifiedReply:
-    """Turn a reply into what the client's own call asked for; raises the error that it really is, and closes it then.
+    """Return the reply in the form that the client's call asked for.
 
-    A stream where none was asked for becomes one reply, a whole reply where a stream was becomes a stream.
+    Raises: the error that the reply contains, after closing `response`.
     """
-    hop = attempt.upstream
-    context = ReplyContext(attempt.state, attempt.call, hop, response, attempt, attempt.profile)
+    upstream = attempt.upstream
+    context = ReplyContext(attempt.state, attempt.call, upstream, response, attempt, attempt.profile)
     try:
         if response.status != OK:
-            await _check(context)
-        return await _answer(context)
+            await _check_status(context)
+        return await _classify_body(context)
     except UpstreamError as error:
         await response.aclose()
         error.should_retry = should_retry(response.headers)
-        raise named(error, hop.settings.rejection) from error.__cause__
-    except BaseException:  # a client that leaves meanwhile comes as a cancellation
+        raise named(error, upstream.settings.rejection) from error.__cause__
+    except BaseException:  # a client that disconnects arrives here as a cancellation
         await response.aclose()
         raise
 
 
-async def _check(context: ReplyContext) -> None:
-    """Raises the error that a status tells of."""
-    hop, response, mask = context.upstream, context.response, context.state.redactor.mask
-    error = hop.dialect.classify_head(hop.name, response.status, response.headers, host=hop.host, mask=mask)
+async def _check_status(context: ReplyContext) -> None:
+    """Raise the error that the reply's status stands for, with the reason that its body gives."""
+    upstream, response, mask = context.upstream, context.response, context.state.redactor.mask
+    error = upstream.dialect.classify_head(
+        upstream.name, response.status, response.headers, host=upstream.host, mask=mask
+    )
     if error is None and is_error(response.status):
         error = await read_error(context.attempt, response)
     if error is not None:
         raise error
 
 
-def _answer(context: ReplyContext) -> Awaitable[ClassifiedReply]:
-    """Reads it in the way that the call and the reply's content type ask for."""
+def _classify_body(context: ReplyContext) -> Awaitable[ClassifiedReply]:
+    """Choose how to read the body, by the operation, the call's `stream` and the reply's content type."""
     if context.may_stream:
-        return (
-            begin_stream(context)
-            if context.call.stream
-            else aggregate_reply(context)
-            if says_stream(context)
-            else buffer_reply(context)
-        )
-    return _pass(context) if context.call.operation.protocol is ClientProtocol.RAW else buffer_reply(context)
+        if context.call.stream:
+            return begin_stream(context)
+        return aggregate_reply(context) if _is_labelled_stream(context) else buffer_reply(context)
+    return _classify_raw(context) if context.call.operation.protocol is ClientProtocol.RAW else buffer_reply(context)
 
 
-async def _pass(context: ReplyContext) -> ClassifiedReply:
-    """JSON is held and judged, a page is an error, events are watched; whatever else passes as it comes."""
-    kind = content.content_type(context.response.headers)
+async def _classify_raw(context: ReplyContext) -> ClassifiedReply:
+    """Buffer JSON and HTML, which may be errors, watch event streams, and relay every other content type unread."""
+    kind = content_type(context.response.headers)
     if context.call.operation.is_download and kind != "text/html":
         return RawReply(context.upstream, context.response)
     if not kind:
-        return await classify_unlabelled(context)
+        return await _classify_unlabelled(context)
     if kind == "text/html" or kind.endswith("json"):
         return await buffer_reply(context)
     return await begin_stream(context) if kind == "text/event-stream" else RawReply(context.upstream, context.response)
 
 
-TAIL_S = 1.0
-"""How long an upstream may take to end its body after `[DONE]`, so that its connection can be used again."""
-
-
-async def close_finished_stream(response: Response, tasks: Tasks, clock: Clock) -> None:
-    """Be done with a stream of which the last event is here, and close it.
-
-    Nothing but the body's own end is expected behind it, and a connection read to that can be used again: it is
-    waited for in one of `tasks`, behind the answer, which is whole without it.
-    """
-    if response.ended:
-        await response.aclose()
-    else:
-        tasks.spawn(_read_out(response, clock), "tail of a stream")
-
-
-async def _read_out(response: Response, clock: Clock) -> None:
-    try:
-        with suppress(TimeoutError, TransportFault):  # then it is closed instead
-            await timeout(clock, TAIL_S, response.stream_to(lambda _: True), TimeoutError())
-    finally:
-        await response.aclose()
-
-
 OPENING_BYTES = 1024
-"""White space beyond is taken for the beginning of a file."""
+"""Leading white space beyond this size is treated as the beginning of a binary file."""
 
 _TEXT = re.compile(rb"""(?:\xef\xbb\xbf)?\s*+(?:\{\s*+["}]|\[\s*+[\[{"\]0-9tfn-]|<[!?A-Za-z])""")
-_MAY_BECOME = re.compile(rb"(?:\xef(?:\xbb\xbf?+)?+)?+\s*+(?:[{\[]\s*+|<)?+\Z")
+_MAY_BECOME_TEXT = re.compile(rb"(?:\xef(?:\xbb\xbf?+)?+)?+\s*+(?:[{\[]\s*+|<)?+\Z")
 
 
-async def classify_unlabelled(context: ReplyContext) -> ClassifiedReply:
-    """Sound and pictures pass; what begins like JSON or a page is held and judged, and so is what is empty."""
+async def _classify_unlabelled(context: ReplyContext) -> ClassifiedReply:
+    """Classify a body without a content type: buffer JSON, HTML and empty bodies, relay all others (audio, images)."""
     beginning = b""
     try:
         async for piece in context.response:
             beginning += piece
-            if len(beginning) > OPENING_BYTES or _MAY_BECOME.match(beginning) is None:
+            if len(beginning) > OPENING_BYTES or _MAY_BECOME_TEXT.match(beginning) is None:
                 break
     except TransportFault as fault:
         raise connection_error(context.attempt, fault) from fault
     if not beginning.strip() or _TEXT.match(beginning) is not None:
         return await buffer_reply(context, beginning)
-    return RawReply(context.upstream, _Resumed(context.response, beginning))
+    return RawReply(context.upstream, _ReplayedResponse(context.response, beginning))
 
 
-class _Resumed:
-    """A Response of which `beginning` was read already: it comes first once more."""
+class _ReplayedResponse:
+    """A Response that yields `beginning`, the part already read, before the rest of the body."""
 
     def __init__(self, response: Response, beginning: bytes) -> None:
         self._response = response
@@ -300,69 +273,193 @@ class _Resumed:
         await self._response.aclose()
 
 
-MENDED = (ClientProtocol.CHAT, ClientProtocol.EMBEDDINGS)
-"""What may be changed of a plain reply, for a client's sake."""
-AGGREGATED, UNWRAPPED = "stream=aggregate", "unwrap=data"
-"""What `x-gatepass-adapted` calls a reply made of a stream, and an answer out of its envelope."""
+SYNTHESISED = "stream=synth"
+"""The entry of `x-gatepass-adapted` for a stream made from a whole reply."""
+HOLD_S = 5.0
+HELD_BYTES = 4096
+"""An upstream's comments are held back before the first event for this time and up to this size, because an error may
+follow and then still gets its HTTP status."""
+
+
+async def begin_stream(context: ReplyContext) -> ClassifiedReply:
+    """Read until the kind of body is known and, if it is a stream, until its first events can be written."""
+    sniffer = ContentSniffer(header(context.response.headers, b"content-type"))
+    events = _event_stream(context)
+    pieces: list[bytes] = []
+    held, held_until_s = b"", context.state.clock.now() + HOLD_S
+    try:
+        async for piece in context.response:
+            if sniffer.kind is ContentKind.UNDECIDED:
+                pieces.append(piece)
+                if sniffer.feed(piece) is ContentKind.UNDECIDED:
+                    continue
+                piece = b"".join(pieces)
+            if sniffer.kind is not ContentKind.STREAM:
+                return await _synthesized(context, await buffer_reply(context, piece))
+            held += _checked(context, piece, events.feed(piece), events)
+            while events.waiting and (not held or _may_wait(held, held_until_s - context.state.clock.now())):
+                await asyncio.sleep(0)
+                held += _checked(context, piece, events.feed(), events)
+            is_over = events.done or events.failure is not None
+            if is_over or (held and not _may_wait(held, held_until_s - context.state.clock.now())):
+                return StreamingReply(context.upstream, context.response, events, held)
+    except TransportFault as fault:
+        raise connection_error(context.attempt, fault) from fault
+    if sniffer.kind is not ContentKind.STREAM:
+        return await _synthesized(context, await buffer_reply(context, b"".join(pieces)))
+    held += _checked(context, b"", events.finish(), events)
+    return StreamingReply(context.upstream, context.response, events, held, body_ended=True)
+
+
+def _checked(context: ReplyContext, piece: bytes, ready: bytes, events: EventStream) -> bytes:
+    """Return `ready`. Raises the stream's error if it came before any answer: the client then gets its HTTP status."""
+    context.attempt.capture_reply(piece if events.failure is not None else b"")
+    if events.failure is not None and not events.has_answered:
+        context.attempt.add_changes(events.adapted)
+        raise events.failure
+    return ready
+
+
+def _may_wait(held: bytes, left_s: float) -> bool:
+    """Whether `held` contains only comments, such as OpenRouter's `: OPENROUTER PROCESSING`, and may be held longer."""
+    if not held.startswith((b":", b"\n", b"\r")):  # nearly always
+        return False
+    is_short = len(held) <= HELD_BYTES and left_s > 0
+    return is_short and all(not line or line.startswith(b":") for line in held.splitlines())
+
+
+def _event_stream(context: ReplyContext) -> EventStream:
+    """The parser of the upstream's events, with the transforms for this upstream and this client."""
+    name, event_bytes = context.upstream.name, context.state.config.limits.event_bytes
+    if not context.is_chat:
+        # by name: a kept response (GET /v1/responses/{id}) streams the same events over the raw protocol
+        is_response = context.call.operation.name == ClientProtocol.RESPONSES
+        return EventStream(
+            name,
+            event_bytes,
+            context.error_reader(),
+            done_is_required=False,
+            last_types=LAST_EVENTS if is_response else frozenset(),
+            client_transform=make_client_transform(context.profile, is_chat=False),
+        )
+    defaults, requested = context.envelope_defaults(), requested_usage(context.call.body)
+    include_usage, drops_usage = _usage_options(context, requested)
+    configured, profile = context.upstream.settings.repair, context.profile
+    options = RepairOptions(
+        include_usage,
+        configured.without_choices if profile.without_choices == "move" else profile.without_choices,
+        profile.splits_finish,
+        configured.cumulative,
+        configured.one_id,
+        drops_usage,
+    )
+    return EventStream(
+        name,
+        event_bytes,
+        context.error_reader(),
+        choices=context.call.choices,
+        dialect_transform=context.upstream.transforms.stream(defaults, wants_usage=bool(requested)),
+        repair=StreamRepair(options, defaults),
+        client_transform=make_client_transform(profile),
+    )
+
+
+def _usage_options(context: ReplyContext, requested: bool | None) -> tuple[bool | None, bool]:
+    """Return `RepairOptions.include_usage` and `RepairOptions.drops_usage` for the client's stream.
+
+    `requested`: the result of `requested_usage` for the client's body.
+    """
+    if requested is not False or not context.profile.places_usage:
+        return requested, False
+    place = place_for_ragflow(context.call.body)
+    return place == "alone", place == "drop"
+
+
+async def _synthesized(context: ReplyContext, reply: BufferedReply) -> ClassifiedReply:
+    """Make a stream from a whole reply, except for raw operations."""
+    if context.call.operation.protocol is ClientProtocol.RAW:
+        return reply
+    events = await run_off_loop(reply.body, partial(_synthesized_events, context, reply.body))
+    adapted = reply.adapted
+    if context.is_chat and (client_transform := make_client_transform(context.profile)) is not None:
+        events, adapted = client_transform.feed(events), (*adapted, *client_transform.adapted)
+    headers = tuple(field for field in reply.headers if field[0] != b"content-type")
+    return SynthesizedStream(headers, events, reply.body, (SYNTHESISED, *adapted), reply.is_empty)
+
+
+def _synthesized_events(context: ReplyContext, body: bytes) -> bytes:
+    defaults = context.envelope_defaults()
+    try:
+        if context.is_response:
+            return b"".join(synthesise_response(read_json(body), defaults))
+        include_usage = _usage_options(context, requested_usage(context.call.body))[0] is not False
+        document = read_around_large(body) if isinstance(body, ScannedBody) else read_json(body)
+        return b"".join(synthesise(document, include_usage, defaults))
+    except Unfinished:
+        raise UpstreamInvalid(
+            "The upstream returned a response that is not finished and has no output.", upstream=context.upstream.name
+        ) from None
+    except ValueError:  # invalid UTF-8, a number of thousands of digits: earlier checks do not read so closely
+        raise UpstreamInvalid(
+            "The upstream returned JSON that cannot be parsed.", upstream=context.upstream.name
+        ) from None
+
+
+REPAIRED_PROTOCOLS = (ClientProtocol.CHAT, ClientProtocol.EMBEDDINGS)
+"""Whole replies of these protocols may be repaired for the client."""
+UNWRAPPED = "unwrap=data"
+"""The entry of `x-gatepass-adapted` for an answer taken out of an envelope."""
+
+SLICE_BYTES = 512 * 1024
+MOST_VALUES = 8_000_000
+"""Limit for a whole reply that is read in one piece: a pass over this many values takes 40 ms. 2,048 vectors of 3,072
+numbers have 6.3 million."""
+MOST_SCANNED_VALUES = 24_000_000
+"""Limit for a reply that is read in slices. A chat of 128,000 tokens with 20 alternatives each has 19 million."""
 
 
 async def buffer_reply(context: ReplyContext, beginning: bytes = b"") -> BufferedReply:
-    """The reply held whole, of which `beginning` was read already. Raises the error that it really is."""
+    """Read and classify a whole reply; `beginning` was already read. Raises the error that the reply contains."""
     body = await read_body(context.attempt, context.response, context.state.config.limits.reply_bytes, beginning)
     context.attempt.capture_reply(body)
     protocol = context.call.operation.protocol
     is_plain_chat = protocol is ClientProtocol.CHAT and context.upstream.transforms.is_plain
-    may_be_good = is_plain_chat and (len(body) <= BUILT_BYTES or not context.call.stream)  # a stream is made in slices
-    if may_be_good and (good := read_good(body)) is not None:  # no need to judge and to mend it
-        if len(body) > SLICE_BYTES:
-            await asyncio.sleep(0)
-        return _profiled(context, BufferedReply(context.response.status, context.headers(), body, usage=good.usage))
+    # a large reply that becomes a stream is read in slices below, so that it can be synthesized in slices
+    may_be_good = is_plain_chat and (len(body) <= BUILT_BYTES or not context.call.stream)
+    if may_be_good and (good := read_good(body)) is not None:  # needs neither classification nor repair
+        await _yield_if_large(body)
+        return _for_profile(context, BufferedReply(context.response.status, context.headers(), body, usage=good.usage))
     most_bytes = BUILT_BYTES if protocol is ClientProtocol.CHAT else ONE_PASS_BYTES
-    if protocol is not ClientProtocol.EMBEDDINGS and len(body) > most_bytes and content.first_bytes(body)[:1] == b"{":
-        body = await _scanned(body)
-    if len(body) > MOST_VALUES and type(body) is not ScannedBody:  # a value takes a byte at least
-        await _bound_values(context, body)
-    if _is_stream(context, body):
-        assembly = _assembly(context)
-        await _fed(assembly, body)
-        return _aggregated(context, assembly)
-    await _turn(body)
+    if protocol is not ClientProtocol.EMBEDDINGS and len(body) > most_bytes and first_bytes(body)[:1] == b"{":
+        # what fails here may still be JSON to the lenient parser of `classify_document`
+        with suppress(InvalidJson, BodyTooComplex):
+            body = await scanned(body, most_values=MOST_SCANNED_VALUES)
+    if len(body) > MOST_VALUES and type(body) is not ScannedBody:  # a value takes at least a byte
+        await _check_value_count(context, body)
+    if context.may_stream and body[:1] != b"{" and is_event_stream(context.response.headers, body):
+        aggregator = _body_aggregator(context)
+        await _feed_slices(aggregator, body)
+        return _aggregated(context, aggregator)
+    await _yield_if_large(body)
     if protocol is ClientProtocol.EMBEDDINGS and is_right(body, context.call.embeddings_options()):
-        return _mended(context, BufferedReply(context.response.status, context.headers(), body, is_validated=True))
+        return _repaired(context, BufferedReply(context.response.status, context.headers(), body, is_validated=True))
     adapted: tuple[str, ...] = ()
     if protocol is ClientProtocol.CHAT and not is_plain_chat:
-        body, adapted = context.upstream.transforms.document(body, context.origin())
-    await _turn(body)
+        body, adapted = context.upstream.transforms.document(body, context.envelope_defaults())
+    await _yield_if_large(body)
     reply = received_reply(context.attempt, context.response, body)
-    judged = context.upstream.dialect.classify_document(reply, protocol)
-    if isinstance(judged, GatepassError):
+    document = context.upstream.dialect.classify_document(reply, protocol)
+    if isinstance(document, GatepassError):
         context.attempt.add_changes(adapted)
-        raise judged
-    if judged is not body:
+        raise document
+    if document is not body:
         adapted = (*adapted, UNWRAPPED)
-    await _turn(body)
-    return _mended(context, BufferedReply(context.response.status, context.headers(), judged, adapted))
+    await _yield_if_large(body)
+    return _repaired(context, BufferedReply(context.response.status, context.headers(), document, adapted))
 
 
-SLICE_BYTES = 512 * 1024
-MOST_VALUES = 8_000_000
-"""Of a whole reply: a pass over them takes 40 ms. 2,048 vectors of 3,072 numbers have 6.3 million."""
-
-
-MOST_SCANNED_VALUES = 24_000_000
-"""Of one that is read in slices. A chat of 128,000 tokens with 20 alternatives for each has 19 million."""
-
-
-async def _scanned(body: bytes) -> bytes:
-    """`body` with what is found in it, read in slices. As it is, if only a judge who is less strict can read it."""
-    try:
-        return await scanned(body, most_values=MOST_SCANNED_VALUES)
-    except (InvalidJson, BodyTooComplex):
-        return body
-
-
-async def _bound_values(context: ReplyContext, body: bytes) -> None:
-    """Raise UpstreamInvalid if `body` has more values than can be read in one piece. Signs in its texts count too."""
+async def _check_value_count(context: ReplyContext, body: bytes) -> None:
+    """Raise UpstreamInvalid if `body` has more than MOST_VALUES values. Commas and brackets in strings count too."""
     values = 0
     for at in range(0, len(body), SLICE_BYTES):
         part = body[at : at + SLICE_BYTES]
@@ -375,57 +472,24 @@ async def _bound_values(context: ReplyContext, body: bytes) -> None:
         await asyncio.sleep(0)
 
 
-async def _turn(body: bytes) -> None:
+async def _yield_if_large(body: bytes) -> None:
     """Let the event loop run between two passes over a large reply."""
     if len(body) > SLICE_BYTES:
         await asyncio.sleep(0)
 
 
-async def aggregate_reply(context: ReplyContext) -> BufferedReply:
-    """One reply out of a stream, read as far as it says something. A document that is only labelled so is held."""
-    opening, assembly = ContentSniffer(b"text/event-stream"), _assembly(context)
-    try:
-        async for piece in context.response:
-            if opening.kind is ContentKind.UNDECIDED and opening.feed(piece) is ContentKind.UNDECIDED:
-                continue
-            if opening.kind is not ContentKind.STREAM:
-                return await buffer_reply(context, opening.held)
-            opening.held, run = b"", opening.held or piece
-            context.attempt.capture_reply(run)
-            if not await _fed(assembly, run):
-                break
-            if (memory := context.attempt.memory) is not None:
-                memory.add(len(run))
-                await memory.wait_for_room()
-    except TransportFault as fault:
-        raise connection_error(context.attempt, fault) from fault
-    await _fed(assembly, opening.held)
-    reply = _aggregated(context, assembly)
-    await close_finished_stream(context.response, context.state.in_flight.tasks, context.state.clock)
-    return reply
-
-
-def says_stream(context: ReplyContext) -> bool:
-    """Whether the head calls the body a stream of events."""
-    headers = context.response.headers
-    for name, kind in headers:
-        if name == b"content-type":
-            return kind != b"application/json" and content.content_type(headers) == "text/event-stream"
-    return False
-
-
-def _mended(context: ReplyContext, reply: BufferedReply) -> BufferedReply:
-    """`reply` as clients read it, and as the profile of this one wants it."""
-    if context.call.operation.protocol not in MENDED:
+def _repaired(context: ReplyContext, reply: BufferedReply) -> BufferedReply:
+    """Return `reply` repaired for OpenAI's SDKs and adapted to the client's profile."""
+    if context.call.operation.protocol not in REPAIRED_PROTOCOLS:
         return reply
     if context.is_chat:
-        body, adapted = mended_whole(reply.body, context.origin)
+        body, adapted = mended_whole(reply.body, context.envelope_defaults)
         reply = _changed(reply, body, adapted) if adapted else reply
         reply = replace(reply, is_empty=True) if is_empty_answer(body) else reply
-    return _profiled(context, reply)
+    return _for_profile(context, reply)
 
 
-def _profiled(context: ReplyContext, reply: BufferedReply) -> BufferedReply:
+def _for_profile(context: ReplyContext, reply: BufferedReply) -> BufferedReply:
     body, adapted = transform_reply(reply.body, context.profile, context.call.model)
     return _changed(reply, body, adapted) if adapted else reply
 
@@ -434,188 +498,103 @@ def _changed(reply: BufferedReply, body: bytes, adapted: tuple[str, ...]) -> Buf
     return replace(reply, body=body, adapted=tuple(dict.fromkeys((*reply.adapted, *adapted))), usage=None)
 
 
-def _is_stream(context: ReplyContext, body: bytes) -> bool:
-    return context.may_stream and body[:1] != b"{" and content.is_event_stream(context.response.headers, body)
-
-
-def _assembly(context: ReplyContext) -> BodyAggregator:
-    hop, defaults, limits = context.upstream, context.origin(), context.state.config.limits
-    if context.is_response:
-        return BodyAggregator(
-            hop.name, ResponseAggregator(hop.name, limits.reply_bytes, context.reader()), limits.event_bytes
-        )
-    transform = hop.transforms.stream(defaults, wants_usage=True)
-    shapers = [] if transform is None else [transform]
-    if hop.settings.repair.cumulative:  # the rest of what a repair mends is no matter to an aggregator
-        shapers.append(StreamRepair(RepairOptions(None, "keep", cumulative=True), defaults))
-    aggregator = CompletionAggregator(
-        hop.name, limits.reply_bytes, context.reader(), defaults, choices=context.call.choices
-    )
-    return BodyAggregator(hop.name, aggregator, limits.event_bytes, shapers)
-
-
+AGGREGATED = "stream=aggregate"
+"""The entry of `x-gatepass-adapted` for a whole reply made from a stream."""
 TURN_BYTES = 4 * 1024
-"""As much of a stream is aggregated before the event loop runs: it may be blank lines, which take up to 6 µs each."""
+"""Bytes of a stream that are aggregated before the event loop runs. They may be blank lines of up to 6 µs each."""
 
 
-async def _fed(assembly: BodyAggregator, run: bytes) -> bool:
-    """Feed `run` in pieces, between which the event loop runs. Return whether more is wanted."""
-    wants_more = True
+async def aggregate_reply(context: ReplyContext) -> BufferedReply:
+    """Make a whole reply from a stream, read up to its last event. A document labelled as a stream is buffered."""
+    sniffer, aggregator = ContentSniffer(b"text/event-stream"), _body_aggregator(context)
+    try:
+        async for piece in context.response:
+            if sniffer.kind is ContentKind.UNDECIDED and sniffer.feed(piece) is ContentKind.UNDECIDED:
+                continue
+            if sniffer.kind is not ContentKind.STREAM:
+                return await buffer_reply(context, sniffer.held)
+            sniffer.held, run = b"", sniffer.held or piece
+            context.attempt.capture_reply(run)
+            if not await _feed_slices(aggregator, run):
+                break
+            if (memory := context.attempt.memory) is not None:
+                memory.add(len(run))
+                await memory.wait_for_room()
+    except TransportFault as fault:
+        raise connection_error(context.attempt, fault) from fault
+    await _feed_slices(aggregator, sniffer.held)
+    reply = _aggregated(context, aggregator)
+    await close_finished_stream(context.response, context.state.in_flight.tasks, context.state.clock)
+    return reply
+
+
+def _is_labelled_stream(context: ReplyContext) -> bool:
+    """Whether the reply's content type is that of an event stream."""
+    headers = context.response.headers
+    for name, value in headers:
+        if name == b"content-type":
+            return value != b"application/json" and content_type(headers) == "text/event-stream"
+    return False
+
+
+def _body_aggregator(context: ReplyContext) -> BodyAggregator:
+    upstream, limits = context.upstream, context.state.config.limits
+    name, defaults = upstream.name, context.envelope_defaults()
+    if context.is_response:
+        responses = ResponseAggregator(name, limits.reply_bytes, context.error_reader())
+        return BodyAggregator(name, responses, limits.event_bytes)
+    transform = upstream.transforms.stream(defaults, wants_usage=True)
+    transforms = [] if transform is None else [transform]
+    if upstream.settings.repair.cumulative:  # the other repairs do not change an aggregated reply
+        transforms.append(StreamRepair(RepairOptions(None, "keep", cumulative=True), defaults))
+    completions = CompletionAggregator(
+        name, limits.reply_bytes, context.error_reader(), defaults, choices=context.call.choices
+    )
+    return BodyAggregator(name, completions, limits.event_bytes, transforms)
+
+
+async def _feed_slices(aggregator: BodyAggregator, run: bytes) -> bool:
+    """Feed `run` in slices and let the event loop run between them. Return whether the aggregator needs more."""
+    needs_more = True
     for at in range(0, len(run), TURN_BYTES):
         if at:
             await asyncio.sleep(0)
-        wants_more = assembly.feed(run[at : at + TURN_BYTES])
-        if not wants_more:
+        needs_more = aggregator.feed(run[at : at + TURN_BYTES])
+        if not needs_more:
             break
-    return wants_more
+    return needs_more
 
 
-def _aggregated(context: ReplyContext, assembly: BodyAggregator) -> BufferedReply:
+def _aggregated(context: ReplyContext, aggregator: BodyAggregator) -> BufferedReply:
     try:
-        body = assembly.finish()
+        body = aggregator.finish()
     except GatepassError:
-        context.attempt.add_changes(assembly.adapted)
+        context.attempt.add_changes(aggregator.adapted)
         raise
     headers = tuple(field for field in context.headers() if field[0] != b"content-type")
     headers = (*headers, (b"content-type", b"application/json"))
-    return _mended(context, BufferedReply(context.response.status, headers, body, (AGGREGATED,)))
+    return _repaired(context, BufferedReply(context.response.status, headers, body, (AGGREGATED,)))
 
 
-SYNTHESISED = "stream=synth"
-"""What `x-gatepass-adapted` calls a stream made of a whole reply."""
-HOLD_S = 5.0
-HELD_BYTES = 4096
-"""So long, and so much of them, an upstream's comments wait for the first event: the answer may yet be an error."""
+TAIL_S = 1.0
+"""Time that an upstream has to end its body after `[DONE]`, so that its connection can be reused."""
 
 
-async def begin_stream(context: ReplyContext) -> ClassifiedReply:
-    """Read until it is plain what came, and a stream until its first events can be written."""
-    opening = ContentSniffer(header(context.response.headers, b"content-type"))
-    events = _event_stream(context)
-    pieces: list[bytes] = []
-    held, held_until_s = b"", context.state.clock.now() + HOLD_S
-    try:
-        async for piece in context.response:
-            if opening.kind is ContentKind.UNDECIDED:
-                pieces.append(piece)
-                if opening.feed(piece) is ContentKind.UNDECIDED:
-                    continue
-                piece = b"".join(pieces)
-            if opening.kind is not ContentKind.STREAM:
-                return await _made(context, await buffer_reply(context, piece))
-            held += _judged(context, piece, events.feed(piece), events)
-            while events.waiting and (not held or _may_wait(held, held_until_s - context.state.clock.now())):
-                await asyncio.sleep(0)
-                held += _judged(context, piece, events.feed(), events)
-            is_over = events.done or events.failure is not None
-            if is_over or (held and not _may_wait(held, held_until_s - context.state.clock.now())):
-                return StreamingReply(context.upstream, context.response, events, held)
-    except TransportFault as fault:
-        raise connection_error(context.attempt, fault) from fault
-    if opening.kind is not ContentKind.STREAM:
-        return await _made(context, await buffer_reply(context, b"".join(pieces)))
-    held += _judged(context, b"", events.finish(), events)
-    return StreamingReply(context.upstream, context.response, events, held, body_ended=True)
+async def close_finished_stream(response: Response, tasks: Tasks, clock: Clock) -> None:
+    """Close a stream whose last event was received.
 
-
-def _may_wait(held: bytes, left_s: float) -> bool:
-    """Whether there is nothing in it but some comments, such as OpenRouter's `: OPENROUTER PROCESSING`, and they are
-    not too old to be held."""
-    if not held.startswith((b":", b"\n", b"\r")):  # nearly always
-        return False
-    is_short = len(held) <= HELD_BYTES and left_s > 0
-    return is_short and all(not line or line.startswith(b":") for line in held.splitlines())
-
-
-async def _made(context: ReplyContext, reply: BufferedReply) -> ClassifiedReply:
-    if context.call.operation.protocol is ClientProtocol.RAW:
-        return reply
-    events = await run_off_loop(reply.body, partial(_synthesised, context, reply.body))
-    adapted = reply.adapted
-    if context.is_chat and (client_transform := make_client_transform(context.profile)) is not None:
-        events, adapted = client_transform.feed(events), (*adapted, *client_transform.adapted)
-    headers = tuple(field for field in reply.headers if field[0] != b"content-type")
-    return SynthesizedStream(headers, events, reply.body, (SYNTHESISED, *adapted), reply.is_empty)
-
-
-def _synthesised(context: ReplyContext, body: bytes) -> bytes:
-    try:
-        if context.is_chat and isinstance(body, ScannedBody):
-            return b"".join(_events(context, read_around_large(body)))
-        return b"".join(_events(context, read_json(body)))
-    except Unfinished:
-        unfinished = "The upstream answered with a response that is not finished and has no output."
-        raise UpstreamInvalid(unfinished, upstream=context.upstream.name) from None
-    except ValueError:  # UTF-8 that is none, a number of thousands of digits: a judge does not read so closely
-        raise UpstreamInvalid(
-            "The upstream answered with JSON that cannot be read.", upstream=context.upstream.name
-        ) from None
-
-
-def _events(context: ReplyContext, document: Any) -> Iterable[bytes]:
-    if context.is_response:
-        return synthesise_response(document, context.origin())
-    return synthesise(
-        document, _usage_wish(context, requested_usage(context.call.body))[0] is not False, context.origin()
-    )
-
-
-def _event_stream(context: ReplyContext) -> EventStream:
-    if not context.is_chat:
-        return _stream_of_others(context)
-    defaults, asked = context.origin(), requested_usage(context.call.body)
-    wish, drops_usage = _usage_wish(context, asked)
-    return EventStream(
-        context.upstream.name,
-        context.state.config.limits.event_bytes,
-        context.reader(),
-        choices=context.call.choices,
-        dialect_transform=context.upstream.transforms.stream(defaults, wants_usage=bool(asked)),
-        repair=StreamRepair(_wishes(context, wish, drops_usage=drops_usage), defaults),
-        client_transform=make_client_transform(context.profile),
-    )
-
-
-def _stream_of_others(context: ReplyContext) -> EventStream:
-    """Of a response, or of what passes through."""
-    is_response = context.call.operation.name == ClientProtocol.RESPONSES  # or one that was kept
-    return EventStream(
-        context.upstream.name,
-        context.state.config.limits.event_bytes,
-        context.reader(),
-        done_is_required=False,
-        last_types=LAST_EVENTS if is_response else frozenset(),
-        client_transform=make_client_transform(context.profile, is_chat=False),
-    )
-
-
-def _usage_wish(context: ReplyContext, asked: bool | None) -> tuple[bool | None, bool]:
-    """What the client's stream is to have of usage: as `RepairOptions.include_usage`, and `RepairOptions.drops_usage`.
-
-    `asked`: as `requested_usage` reads it.
+    A connection can be reused only if the body was read to its end. One of `tasks` reads it in the background, because
+    the answer is already complete.
     """
-    if asked is not False or not context.profile.places_usage:
-        return asked, False
-    place = place_for_ragflow(context.call.body)
-    return place == "alone", place == "drop"
+    if response.ended:
+        await response.aclose()
+    else:
+        tasks.spawn(_drain_body(response, clock), "tail of a stream")
 
 
-def _wishes(context: ReplyContext, include_usage: bool | None, *, drops_usage: bool) -> RepairOptions:
-    wanted, profile = context.upstream.settings.repair, context.profile
-    return RepairOptions(
-        include_usage,
-        wanted.without_choices if profile.without_choices == "move" else profile.without_choices,
-        profile.splits_finish,
-        wanted.cumulative,
-        wanted.one_id,
-        drops_usage,
-    )
-
-
-def _judged(context: ReplyContext, piece: bytes, ready: bytes, events: EventStream) -> bytes:
-    """`ready`, unless the stream failed before any event of an answer: the client still gets its true status."""
-    context.attempt.capture_reply(piece if events.failure is not None else b"")
-    if events.failure is not None and not events.has_answered:
-        context.attempt.add_changes(events.adapted)
-        raise events.failure
-    return ready
+async def _drain_body(response: Response, clock: Clock) -> None:
+    try:
+        with suppress(TimeoutError, TransportFault):  # the connection is closed instead of reused
+            await timeout(clock, TAIL_S, response.stream_to(lambda _: True), TimeoutError())
+    finally:
+        await response.aclose()

@@ -1,4 +1,4 @@
-"""A stream that is let go: closed, and read to its end behind the answer where that is not here yet."""
+"""A finished stream is closed; a body that has not ended yet is read to its end in the background."""
 
 from __future__ import annotations
 
