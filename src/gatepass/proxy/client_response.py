@@ -1,4 +1,8 @@
-"""What has gone out to the client so far, and how it is told of an error at that point."""
+"""The response to the client: its state, its headers, and how an error is reported in each state.
+
+`ClientResponse` is used by the handler, the relay and the keep-alives. `RequestCycle` is the connection below it, which
+`server` implements for HTTP/1.1 and for ASGI.
+"""
 
 from __future__ import annotations
 
@@ -13,24 +17,25 @@ from gatepass.types import ClientProtocol
 Fields = list[tuple[bytes, bytes]]
 
 SLICE_BYTES = 256 * 1024
-"""As much of a larger reply is handed to the client's connection at once."""
+"""A reply larger than WHOLE_BYTES is written to the client's connection in slices of this size."""
 WHOLE_BYTES = 2 * SLICE_BYTES
-"""A reply that is no larger is handed over whole: of a larger one two slices wait there, and the slices are copies."""
+"""A reply up to this size is written in one piece. Of a larger one two slices wait in the connection, and slices are
+copies, so slicing a smaller reply would save no memory."""
 
 STREAM_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store, no-transform"),
     (b"x-accel-buffering", b"no"),
 )
-"""nginx buffers event streams without the last one, and caches keep or compress them without the second."""
+"""Without the last field nginx buffers event streams; without the second, caches store or compress them."""
 NO_STORE = (b"cache-control", b"no-store")
-"""A reply holds what one caller asked for."""
+"""A reply is for one caller, so no cache may store it."""
 
 _STREAM_FIELDS = frozenset(name for name, _ in STREAM_HEADERS)
 
 
 class ClientResponse:
-    """The first hop's response under way: not begun, begun, ended, and out when the client's connection has it."""
+    """The response to one request. Its states: not begun, `begun`, `ended`, `is_sent`."""
 
     def __init__(self, cycle: RequestCycle, context: RequestContext) -> None:
         self.cycle = cycle
@@ -39,9 +44,9 @@ class ClientResponse:
         self._is_raw = False
         self.begun = False
         self.ended = False
-        """Nothing is added any more."""
+        """No more bytes are added to it."""
         self.is_sent = False
-        """The client's connection has taken all of it."""
+        """The client's connection has accepted all of its bytes."""
 
     @property
     def connected_before_drain(self) -> bool:
@@ -49,7 +54,7 @@ class ClientResponse:
 
     @property
     def sent_bytes(self) -> int:
-        """Of the body so far."""
+        """Bytes of the body that were sent so far."""
         return self._context.bytes_out
 
     async def send(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
@@ -65,26 +70,26 @@ class ClientResponse:
         self.is_sent = True
 
     def begin_stream(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Write the head of a stream, unless comments of our own have brought it out already."""
+        """Write the head of a stream, unless a keep-alive has already sent one."""
         if self.begun:
             return
         kept = [field for field in headers if field[0] not in _STREAM_FIELDS]
         self._begin(status, [*kept, *STREAM_HEADERS])
 
     def begin_raw(self, status: int, headers: Iterable[tuple[bytes, bytes]], length_bytes: int | None) -> None:
-        """Write the head of what is no stream of events: an error behind it can only break the connection."""
+        """Write the head of a raw body. A later error can only be reported by closing the connection."""
         self._is_raw = True
         self._begin(status, (*headers, NO_STORE), length_bytes)
 
     async def send_events(self, data: bytes, *, last: bool = False) -> None:
-        """Send a run of whole events."""
+        """Send a run of complete events."""
         if data:
             self._mark_first_byte()
         self.ended = last
         await self._write(data, last=last)
 
     def try_send_events(self, data: bytes) -> bool:
-        """Send a run of whole events of a begun stream, if that can be done without waiting."""
+        """Send a run of complete events of a begun stream, and return True, if the client accepts it at once."""
         if not self.cycle.try_write(data):
             return False
         context = self._context
@@ -94,24 +99,24 @@ class ClientResponse:
         return True
 
     def comment(self, line: bytes) -> None:
-        """Send a sign of life to a begun stream, where the client takes it at once: it is no part of an answer."""
-        if self.cycle.try_write(line):
+        """Send a keep-alive in a begun stream."""
+        if self.cycle.try_write(line):  # a client that does not read gets none: more bytes would only queue
             self._context.bytes_out += len(line)
 
     async def send_error(self, error: GatepassError) -> None:
-        """Tell the client of `error`: as the response itself, or as the last event of a begun stream.
+        """Report `error` to the client, as the response itself or as the last event of a begun stream.
 
-        A begun raw response stays unfinished, and the connection breaks off with it.
+        A begun raw response stays incomplete, and the connection is closed.
         """
         self._context.error = error
         if self.ended or self._is_raw:
             return
         if self.begun:
-            written = response_error if self._context.operation == ClientProtocol.RESPONSES else stream_error
+            encode = response_error if self._context.operation == ClientProtocol.RESPONSES else stream_error
             rewords = self._context.profile.settings.rewords_errors
-            await self.send_events(written(error, rewords=rewords), last=True)
+            await self.send_events(encode(error, rewords=rewords), last=True)
             return
-        headers = [field for field in error_headers(error) if field != NO_STORE]  # `whole` adds it
+        headers = [field for field in error_headers(error) if field != NO_STORE]  # `send` adds it
         await self.send(error.http_status, [*headers, *error.relayed], error_body(error))
 
     def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]], length_bytes: int | None = None) -> None:
@@ -120,8 +125,8 @@ class ClientResponse:
         context.status = status
         context.head_s = head_s = self._clock.now() - context.client_request.arrived_s
         timing = _server_timing(head_s, context.token_wait_s)
-        own = ((b"x-request-id", context.client_request.id.encode("latin-1")), (b"server-timing", timing))
-        fields = [*headers, *context.headers, *own]
+        request_id = context.client_request.id.encode("latin-1")
+        fields = [*headers, *context.headers, (b"x-request-id", request_id), (b"server-timing", timing)]
         attempt = context.attempts[-1] if context.attempts else None
         if attempt is not None and (attempt.adapted or attempt.tried or attempt.requests > 1 or context.failover):
             _add_changes(fields, context, attempt)
@@ -135,8 +140,10 @@ class ClientResponse:
         self.is_sent = last
 
     async def _send_slices(self, data: bytes) -> bytes:
-        """Write `data` except its last slice, and return that: so a slow client leaves it here, where it counts as
-        held."""
+        """Write `data` in slices and return the last one, which the caller writes.
+
+        While a slow client reads, the rest of `data` stays here, where `MemoryBudget` counts it.
+        """
         at = 0
         while len(data) - at > SLICE_BYTES:
             await self.cycle.write(data[at : at + SLICE_BYTES])
@@ -150,7 +157,7 @@ class ClientResponse:
 
 
 def _add_changes(fields: Fields, context: RequestContext, attempt: Attempt) -> None:
-    """Add what was changed, tried in vain and sent more than once, as far as the client is told."""
+    """Add the `x-gatepass-*` fields: changes made, changes that did not help, number of requests sent."""
     requests = context.requests
     if attempt.adapted:
         fields.append((b"x-gatepass-adapted", ", ".join(attempt.adapted).encode("latin-1", "replace")))
@@ -161,63 +168,64 @@ def _add_changes(fields: Fields, context: RequestContext, attempt: Attempt) -> N
 
 
 def _server_timing(head_s: float, token_wait_s: float) -> bytes:
-    """Milliseconds until the head: all of it, and what of that was waiting for a token."""
-    if not token_wait_s:  # nearly always: two formats less
+    """The `server-timing` value: milliseconds until the head, and the part of them spent waiting for a token."""
+    if not token_wait_s:  # nearly always: formats one number instead of two
         return b"total;dur=%.1f, token;dur=0.0" % (head_s * 1000)
     return b"total;dur=%.1f, token;dur=%.1f" % (head_s * 1000, token_wait_s * 1000)
 
 
 class RequestCycle(Protocol):
-    """The client's side of one request. Implemented on HTTP/1.1 (`api.turn`) and on ASGI (`api.asgi`).
+    """The client's side of one request. Implemented for HTTP/1.1 (`server.cycle`) and ASGI (`server.asgi`).
 
-    One task calls `body` or `piece`, then `start`, then `write` and `offer` until one `write` with `last`. If that
-    never comes, the connection breaks off: a reply without its end never looks complete. Whatever is sent after the
-    client has gone is dropped.
+    One task calls `read_body` or `read_piece`, then `start`, then `write` and `try_write` until one `write` with
+    `last`. If `last` never comes, the connection is closed, so an incomplete reply never looks complete. Bytes sent
+    after the client has disconnected are dropped.
     """
 
     @property
     def connected_before_drain(self) -> bool:
-        """Whether the request came on a connection that was open before new ones were refused."""
+        """Whether the connection was open before gatepass began to refuse new ones."""
         ...
 
     def set_caller(self, caller: str) -> None:
-        """The request is `caller`'s, and is served: its connection counts for that caller from now on."""
+        """Count the connection for `caller`, whose request was accepted."""
         ...
 
     async def read_body(self, limit_bytes: int, claim: Callable[[int], None] | None = None) -> bytes:
-        """Return the whole request body. It is not asked for (`100 Continue`) before this call.
+        """Return the whole request body. `100 Continue` is not sent before this call.
 
-        `claim` is called with the size of each piece when it arrives, and may raise Overloaded. Then the rest of the
-        body is dropped and the connection closes behind the response.
-        Raises BodyTooLarge, InvalidRequest, Overloaded, ReceiveTimeout and ClientGone.
+        `claim` is called with the size in bytes of each arriving piece and may raise Overloaded. The rest of the body
+        is then dropped, and the connection closes after the response.
+        Raises: BodyTooLarge, InvalidRequest, Overloaded, ReceiveTimeout, ClientGone.
         """
         ...
 
     async def read_piece(self, limit_bytes: int) -> bytes:
-        """Return the next bytes of the request body, b"" at its end. For a body that is passed on, instead of `body`.
+        """Return the next bytes of the request body, b"" at its end. Used instead of `read_body` for uploads.
 
-        Reads ahead a bounded number of bytes, so the client sends as fast as the pieces are taken. Raises as `body`.
+        Reads ahead a bounded number of bytes, so the client sends only as fast as the pieces are read.
+        Raises: the errors of `read_body`.
         """
         ...
 
     def start(self, status: int, headers: list[tuple[bytes, bytes]], length_bytes: int | None = None) -> None:
-        """Set the response's head, which goes out with the first bytes behind it.
+        """Set the response's head, which is sent together with the first bytes of the body.
 
-        `length_bytes`: the size of the body, None if it is not known. Framing is the client's.
+        `length_bytes`: the size of the body, None if unknown. The implementation chooses the framing.
         """
         ...
 
     async def write(self, data: bytes, *, last: bool = False) -> None:
-        """Send `data` as soon as the client takes more. `last` ends the response, and returns when it is sent."""
+        """Send `data` as soon as the client reads. `last` ends the response and returns when all of it is sent."""
         ...
 
     def try_write(self, data: bytes) -> bool:
-        """Send `data` without waiting, and return True; or return False and send none of it."""
+        """Send `data` without waiting and return True, or send none of it and return False."""
         ...
 
     def on_disconnect(self, left: Callable[[], None]) -> Callable[[], None]:
-        """Call `left` once when the client has gone, at once if it has. Return the function that ends the watch.
+        """Call `left` once when the client disconnects, at once if it already has. Return the function that stops this.
 
-        Only after `body` or `piece`: nothing reads from the client before.
+        Call it only after `read_body` or `read_piece`: nothing reads from the client before.
         """
         ...

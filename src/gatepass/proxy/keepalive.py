@@ -1,6 +1,7 @@
-"""Signs of life for a stream that waits or pauses, in the forms that clients read.
+"""Keep-alives for a client that waits for a stream: when one is sent, and in which form.
 
-Signs of life for a client that waits for a stream while nothing comes.
+A keep-alive resets the read timeouts of the client and of the proxies on the way. It is an SSE comment, or an empty
+chunk for clients that cannot parse comments.
 """
 
 from __future__ import annotations
@@ -16,44 +17,46 @@ from gatepass.sse.chunk import CHAT_CHUNK, LEGACY, EnvelopeDefaults, empty_choic
 from gatepass.types import Call, ClientProtocol
 
 COMMENT = b": keep-alive\n\n"
-"""A block by itself: clients that cut a stream at its blank lines throw it away alone (Dify, RAGFlow's Go client)."""
+"""With its own blank line: clients that split a stream at blank lines then discard the comment alone (Dify, RAGFlow's
+Go client)."""
 COMMENT_AFTER_ID = b": keep-alive\n"
-"""Behind an `id:` line a blank line more is an empty event to openai-python, and it dies (its issues 2722, 3833)."""
+"""After an event with an `id:` line, openai-python parses one more blank line as an empty event and raises (its issues
+2722 and 3833)."""
 
 
 class KeepAliveState(Protocol):
-    """The stream that a sign stands in, as far as it has gone out."""
+    """The state of the stream that a keep-alive is written into."""
 
     @property
     def has_ids(self) -> bool:
-        """Whether an event with an `id:` has gone out."""
+        """Whether an event with an `id:` was sent."""
         ...
 
     @property
     def envelope(self) -> Mapping[str, Any]:
-        """What its chunks say of themselves (`id`, `created`, `model`), as far as that is known."""
+        """The `id`, `created` and `model` of the stream's chunks, as far as they are known."""
         ...
 
     @property
     def open_choice(self) -> int | None:
-        """The first choice that may go on; None where each has had its finish reason."""
+        """The first choice without a finish reason; None if every choice has one."""
         ...
 
 
 KeepAliveEncoder = Callable[[KeepAliveState | None], bytes]
-"""The sign to write behind what has gone out of a stream, None where none has begun; b"" for none at this point."""
+"""Return the keep-alive to write after what was sent of a stream; b"" if none is allowed there. The argument is None
+before the stream has begun."""
 
 
 def keep_alive_encoder(profile: Profile, call: Call, wall: Callable[[], float]) -> KeepAliveEncoder | None:
-    """What keeps the stream that answers `call` alive for a client of `profile`, None for nothing. `wall` gives seconds
-    since the epoch.
+    """Return the keep-alive form for `call` and the client's `profile`, None for no keep-alive.
 
-    Where comments are not read, streams of responses get nothing. An event of theirs has a number of its own, so one
-    that is put in between would have to change all that follow; and before `response.created`, where most of the wait
-    is, openai-python takes no other (ResponseStreamState).
+    `wall` returns seconds since the epoch.
     """
     if profile.keep_alive == "comment":
         return comment_keep_alive
+    # Events of the Responses API are numbered, so an additional one would renumber all that follow. Before
+    # `response.created`, where most of the wait is, openai-python accepts no other event (ResponseStreamState).
     if profile.keep_alive == "off" or call.operation.protocol is not ClientProtocol.CHAT:
         return None
     defaults = EnvelopeDefaults(lambda prefix: f"{prefix}{call.id}", int(wall()), call.model)
@@ -66,76 +69,74 @@ def comment_keep_alive(events: KeepAliveState | None) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class EmptyDeltaKeepAlive:
-    """For parsers that stumble over comments: a chunk without text. It bears the stream's own name as soon as that is
-    known, until then one of `defaults`; behind a finish reason nothing may follow but the usage, and so no sign does.
+    """A chunk without text, for clients whose parser fails on comments.
+
+    It has the stream's own id and model as soon as they are known, those of `defaults` before.
     """
 
-    origin: EnvelopeDefaults
+    defaults: EnvelopeDefaults
     is_text: bool = False
 
     def __call__(self, events: KeepAliveState | None) -> bytes:
         index = 0 if events is None else events.open_choice
-        if index is None:
+        if index is None:  # after the last finish reason only the usage may follow
             return b""
-        told = {} if events is None else events.envelope
-        return encode_event({**self._head(), **told, "choices": [empty_choice(index, is_text=self.is_text)]})
-
-    def _head(self) -> dict[str, Any]:
         kind, prefix = (LEGACY, "cmpl-") if self.is_text else (CHAT_CHUNK, "chatcmpl-")
-        defaults = self.origin
-        return {"id": defaults.new_id(prefix), "object": kind, "created": defaults.created_s, "model": defaults.model}
+        defaults = self.defaults
+        head = {"id": defaults.new_id(prefix), "object": kind, "created": defaults.created_s, "model": defaults.model}
+        envelope = {} if events is None else events.envelope
+        return encode_event({**head, **envelope, "choices": [empty_choice(index, is_text=self.is_text)]})
 
 
 OK = 200
 
 HOLD_S = 5.0
-"""How long the head of a stream is held back for an upstream that answers whole: its errors keep their status."""
+"""Time that the head of a stream is held back if the upstream does not stream: its errors then keep their status."""
 STREAM_HOLD_S = 15.0
-"""The same for one that streams, whose head comes at once where nothing is wrong. Longer than what ends in an error of
-its own takes (a connection 5 s, a credential 10 s), shorter than the 30 s after which the strictest proxies give up."""
+"""The same for an upstream that streams and sends its head at once. Longer than the timeouts that produce an error (a
+connection 5 s, a credential 10 s), shorter than the 30 s after which the strictest proxies close a connection."""
 EVERY_S = 12.0
-"""Proxies give up on a connection that is silent for 60 s, clients of few lines sooner (nginx: proxy_read_timeout)."""
+"""Interval between keep-alives. nginx closes a connection without data after 60 s (proxy_read_timeout), simple clients
+earlier."""
 
 
 class KeepAlive:
-    """Holds the head of a stream back for a while, so that an error that comes till then keeps its true status; then
-    commits the 200 and writes a sign whenever nothing has gone out for EVERY_S, which resets the read timeouts on the
-    way. So too in the middle of a stream that pauses.
+    """Hold back the head of a stream, then send the 200 and a keep-alive whenever nothing was sent for EVERY_S.
 
-    What is written to the client are whole events, so between two of them is wherever it is looked. It is looked in
-    rounds, so a sign comes up to a round late; it writes only what the client takes at once: a client that does not
-    read is not kept awake by more bytes. Nothing comes behind the end of the reply, and nothing after `stop`.
+    An error within the hold time keeps its HTTP status. After it, keep-alives cover the wait for the first event and
+    every pause of the stream. `PeriodicChecks` calls `check`, so a keep-alive is up to one interval late. Only complete
+    events are written to the client, so a keep-alive never splits one. Nothing follows the end of the reply or `stop`.
     """
 
-    __slots__ = ("_clock", "_events", "_hold_s", "_reply", "_rounds", "_seen_bytes", "_sign", "_since_s")
+    __slots__ = ("_checks", "_client_response", "_clock", "_encoder", "_events", "_hold_s", "_seen_bytes", "_since_s")
 
     def __init__(self, client_response: ClientResponse, clock: Clock, periodic_checks: PeriodicChecks) -> None:
-        self._reply = client_response
+        self._client_response = client_response
         self._clock = clock
-        self._rounds = periodic_checks
-        self._sign: KeepAliveEncoder | None = None
+        self._checks = periodic_checks
+        self._encoder: KeepAliveEncoder | None = None
         self._events: KeepAliveState | None = None
         self._hold_s = STREAM_HOLD_S
         self._since_s = 0.0
         self._seen_bytes = 0
 
-    def start(self, sign: KeepAliveEncoder, hold_s: float) -> None:
-        """Begin to count; the wait is one over all attempts, so a second call can only shorten the hold."""
-        if self._sign is None:
-            self._sign, self._hold_s, self._since_s = sign, hold_s, self._clock.now()
-            self._rounds.add(self)
+    def start(self, encoder: KeepAliveEncoder, hold_s: float) -> None:
+        """Start the hold time. It spans all attempts, so a second call can only shorten it."""
+        if self._encoder is None:
+            self._encoder, self._hold_s, self._since_s = encoder, hold_s, self._clock.now()
+            self._checks.add(self)
         self._hold_s = min(hold_s, self._hold_s)
 
     def watch_stream(self, events: KeepAliveState) -> None:
-        """From here on the client gets `events`."""
+        """Write the following keep-alives into the stream of `events`."""
         self._events = events
 
     def stop(self) -> None:
-        if self._sign is not None:
-            self._rounds.remove(self)
+        if self._encoder is not None:
+            self._checks.remove(self)
 
     def check(self) -> None:
-        client_response, now = self._reply, self._clock.now()
+        client_response, now = self._client_response, self._clock.now()
         if client_response.ended:
             return
         if client_response.sent_bytes != self._seen_bytes:
@@ -143,6 +144,6 @@ class KeepAlive:
         elif now - self._since_s >= (EVERY_S if client_response.begun else self._hold_s):
             if not client_response.begun:
                 client_response.begin_stream(OK, ())
-            if sign := (self._sign or comment_keep_alive)(self._events):
-                client_response.comment(sign)
+            if keep_alive := (self._encoder or comment_keep_alive)(self._events):
+                client_response.comment(keep_alive)
             self._seen_bytes, self._since_s = client_response.sent_bytes, now

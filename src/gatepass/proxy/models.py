@@ -1,6 +1,7 @@
-"""`/v1/models`: the configured names, and the upstreams' own lists where a wildcard opens them.
+"""Serve `/v1/models`: the configured names, and the upstreams' own lists if a wildcard route opens them.
 
-What each model is for, as far as the configuration tells: for the names that RAGFlow reads types off.
+`Catalog` fetches, caches and merges the lists. `Kinds` derives from the configuration what a model is used for (chat,
+embedding, rerank, ...), because RAGFlow reads the type from the model's name.
 """
 
 from __future__ import annotations
@@ -35,35 +36,38 @@ from gatepass.types import Call, ClientProtocol, OutboundRequest, Target
 LOG = logging.getLogger("gatepass.catalog")
 
 FRESH_S = 60.0
-"""An upstream's list is asked for again after this; the last one is shown meanwhile."""
+"""Age after which an upstream's list is fetched again; clients get the last one meanwhile."""
 
 FAILED_S = 3.0
-"""A list that could not be had is asked for again after this."""
+"""Time after a failed fetch before the list is fetched again."""
 
 FETCH_S = 8.0
-"""The bound of asking: clients verify a provider by this call within 10 s (RAGFlow's provider check)."""
+"""Timeout of a fetch. RAGFlow's provider check calls this endpoint with a timeout of 10 s."""
 
-PATIENCE_S = 4.0
-"""Where there is something to show, this is how long a first list is waited for: LibreChat gives up on it after 5 s
-(packages/api/src/endpoints/models.ts), and then knows no model at all."""
+FIRST_LIST_WAIT_S = 4.0
+"""Wait for an upstream's first list if there are other models to return. LibreChat stops waiting after 5 s
+(packages/api/src/endpoints/models.ts) and then shows no model at all."""
 
 LIST_BYTES = 4 * 1024 * 1024
 LIST_MODELS = 5_000
 
 Entry = dict[str, Any]
+"""One model of a list, as clients get it."""
+RulesByScope = dict[tuple[str, str, str], list[LearnedRuleRecord]]
+"""Learned rules by operation, upstream and the upstream's model name."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
-    """The last good list of one upstream."""
+class _FetchedList:
+    """The last list that one upstream returned."""
 
     models: tuple[Entry, ...]
     fetched_s: float
 
 
 @dataclass(frozen=True, slots=True)
-class _Failed:
-    """Why there is no newer list of one upstream."""
+class _FailedFetch:
+    """The error of the last fetch from one upstream."""
 
     error: Exception
     failed_s: float
@@ -71,189 +75,188 @@ class _Failed:
 
 @dataclass(frozen=True, slots=True)
 class _Fetch:
-    """A list under way."""
+    """A fetch in progress."""
 
     task: asyncio.Task[None]
     began_s: float
 
 
-class _Late(Exception):
-    """A list did not come in time."""
+class _WaitOver(Exception):
+    """The list did not arrive within the wait."""
 
 
 class Catalog:
-    """Lists models. One fetch per upstream however many ask. The last good list outlives a failing upstream, and is
-    shown at once while a newer one is fetched."""
+    """Model lists, cached per upstream.
+
+    All requests share one fetch per upstream. The last list is returned at once while a newer one is fetched, and is
+    kept if that fetch fails.
+    """
 
     def __init__(self, state: AppState) -> None:
-        self._gate = state
+        self._state = state
         self._kinds = Kinds(state.config)
-        self._known: dict[str, _Known] = {}
-        self._flights: dict[str, _Fetch] = {}
-        self._failed: dict[str, _Failed] = {}
+        self._lists: dict[str, _FetchedList] = {}
+        self._fetches: dict[str, _Fetch] = {}
+        self._failed: dict[str, _FailedFetch] = {}
 
     async def listing(self, context: RequestContext) -> bytes:
-        """The body of GET /v1/models, as the caller and its profile may see it.
+        """Return the body of GET /v1/models for this caller and profile.
 
-        Raises the upstream's error only where there is nothing at all to show.
+        Raises: the upstream's error, only if no model is known at all.
         """
-        wanted = self._asked(context)
-        await self._landed([name for name in wanted if name not in self._known], PATIENCE_S)
-        if not self._shown():
-            await self._landed(wanted)
+        wanted = self._start_fetches(context)
+        await self._wait_for_fetches([name for name in wanted if name not in self._lists], FIRST_LIST_WAIT_S)
+        if not self._known_entries():
+            await self._wait_for_fetches(wanted)
         entries = self._visible(wanted, context.caller)
         if context.profile.settings.typed_ids:
-            listed = {name: {entry["id"] for entry in known.models} for name, known in self._known.items()}
+            listed = {name: {entry["id"] for entry in fetched.models} for name, fetched in self._lists.items()}
             for entry in entries:
                 listed_by = [name for name, models in listed.items() if entry["id"] in models]
                 entry["id"] = self._kinds.typed(entry["id"], listed_by)
         return msgspec.json.encode({"object": "list", "data": entries})
 
     async def entry(self, context: RequestContext, model: str) -> bytes:
-        """The body of GET /v1/models/{id}, which is looked for in new lists where the last ones do not have it.
+        """Return the body of GET /v1/models/{id}. Waits for new lists if the cached ones do not contain the model.
 
-        Raises ModelNotFound, and as `listing` does.
+        Raises: ModelNotFound, and the errors of `listing`.
         """
         name = untyped(model) if context.profile.settings.typed_ids else model
-        wanted = self._asked(context)
-        if not any(entry["id"] == name for entry in self._shown()):
-            await self._landed(wanted)
-        for known in self._visible(wanted, context.caller):
-            if known["id"] == name:
-                return msgspec.json.encode({**known, "id": model})
+        wanted = self._start_fetches(context)
+        if not any(entry["id"] == name for entry in self._known_entries()):
+            await self._wait_for_fetches(wanted)
+        for entry in self._visible(wanted, context.caller):
+            if entry["id"] == name:
+                return msgspec.json.encode({**entry, "id": model})
         raise ModelNotFound(
-            f"The model {model[:100]!r} is not listed here. GET /v1/models shows what is.", param="model"
+            f"The model {model[:100]!r} is not listed here. GET /v1/models returns the listed models.", param="model"
         )
 
-    def _asked(self, context: RequestContext) -> list[str]:
-        """The upstreams whose own lists are shown; those whose list is old are asked, once for all who want it."""
-        opened, now = self._gate.routes.listing().open_upstreams, self._gate.clock.now()
-        # of Azure's deployments and RAGFlow's assistants there is no list: those are asked by their configured names
-        hops = self._gate.upstreams
-        wanted = list(dict.fromkeys(upstream for upstream, _ in opened if hops[upstream].dialect.lists_models))
+    def _start_fetches(self, context: RequestContext) -> list[str]:
+        """Return the upstreams whose lists are part of the reply, and start a fetch for each list that is too old."""
+        opened, now = self._state.routes.listing().open_upstreams, self._state.clock.now()
+        # Azure's deployments and RAGFlow's assistants are not listed: clients use their configured names
+        upstreams = self._state.upstreams
+        wanted = list(dict.fromkeys(upstream for upstream, _ in opened if upstreams[upstream].dialect.lists_models))
         for upstream in wanted:
-            if upstream not in self._flights and self._is_old(upstream, now):
-                task = self._gate.in_flight.tasks.spawn(self._fetch(upstream), f"models of {upstream}")
-                self._flights[upstream] = _Fetch(task, now)
+            fetched, failed = self._lists.get(upstream), self._failed.get(upstream)
+            has_just_failed = failed is not None and now - failed.failed_s < FAILED_S
+            is_fresh = fetched is not None and now - fetched.fetched_s < FRESH_S
+            if not (upstream in self._fetches or has_just_failed or is_fresh):
+                task = self._state.in_flight.tasks.spawn(self._fetch(upstream), f"models of {upstream}")
+                self._fetches[upstream] = _Fetch(task, now)
         context.upstream_name = ",".join(wanted) or None
         return wanted
 
-    def _shown(self) -> Collection[Entry]:
-        """All that is known now: the configured names, and what the last lists have of the others."""
-        listing = self._gate.routes.listing()
-        own: Entry = {"object": "model", "created": 0, "owned_by": "gatepass"}
-        models = {name: {"id": name, **own} for name in listing.names}
+    def _known_entries(self) -> Collection[Entry]:
+        """The configured names, and the models of the last lists that match a wildcard route."""
+        listing = self._state.routes.listing()
+        defaults: Entry = {"object": "model", "created": 0, "owned_by": "gatepass"}
+        models = {name: {"id": name, **defaults} for name in listing.names}
         for upstream, pattern in listing.open_upstreams:
-            known = self._known.get(upstream)
-            for entry in known.models if known is not None else ():
+            fetched = self._lists.get(upstream)
+            for entry in fetched.models if fetched is not None else ():
                 if fnmatchcase(entry["id"], pattern):
                     models.setdefault(entry["id"], entry)
         return models.values()
 
     def _visible(self, wanted: Iterable[str], caller: AccessKey) -> list[Entry]:
-        """What `caller` may see; where there is nothing at all, raises why a list of `wanted` could not be had."""
-        models = self._shown()
+        """The models that `caller` may use. Raises the error of a failed fetch if no model is known at all."""
+        models = self._known_entries()
         failed = [self._failed[name].error for name in wanted if name in self._failed]
         if failed and not models:
             raise failed[0].with_traceback(None)
-        return self._marked(entry for entry in models if may_use(caller, entry["id"]))
+        wall_s = self._state.clock.wall()
+        learned: RulesByScope = {}
+        for record in self._state.learner.memory.learned(self._state.clock.now(), wall_s):
+            if record.state == "learned":
+                scope = record.scope
+                learned.setdefault((scope.operation, scope.upstream, scope.model), []).append(record)
+        visible = [entry for entry in models if may_use(caller, entry["id"])]
+        return [{**entry, **self._marks(entry["id"], learned, wall_s)} for entry in visible]
 
-    def _marked(self, entries: Iterable[Entry]) -> list[Entry]:
-        """The entries with what is declared and learned of each model."""
-        wall_s = self._gate.clock.wall()
-        known: dict[tuple[str, str, str], list[LearnedRuleRecord]] = {}
-        for one in self._gate.learner.memory.learned(self._gate.clock.now(), wall_s):
-            if one.state == "learned":
-                known.setdefault((one.scope.operation, one.scope.upstream, one.scope.model), []).append(one)
-        return [{**entry, **self._marks(entry["id"], known, wall_s)} for entry in entries]
-
-    def _marks(self, model: str, known: Mapping[tuple[str, str, str], list[LearnedRuleRecord]], wall_s: float) -> Entry:
-        declared, models = self._gate.declared, self._gate.config.models
+    def _marks(self, model: str, learned: RulesByScope, wall_s: float) -> Entry:
+        """The members that describe the declared capabilities and the learned rules of `model`."""
+        declared, models = self._state.declared, self._state.config.models
         name = declared.entry("chat", model) or declared.entry("embeddings", model)
-        learned = [
-            one
-            for operation in dict.fromkeys(operation for operation, _, _ in known)
-            for target in self._targets(operation, model)
-            for one in known.get((operation, target.upstream, target.model or model), ())
-        ]
-        return marks(None if name is None else models[name], learned, wall_s)
+        records: list[LearnedRuleRecord] = []
+        for operation in dict.fromkeys(operation for operation, _, _ in learned):
+            with suppress(ModelNotFound):
+                for target in self._state.routes.resolve(operation, model):
+                    records += learned.get((operation, target.upstream, target.model or model), ())
+        return marks(None if name is None else models[name], records, wall_s)
 
-    def _targets(self, operation: str, model: str) -> tuple[Target, ...]:
-        try:
-            return self._gate.routes.resolve(operation, model)
-        except ModelNotFound:
-            return ()
+    async def _wait_for_fetches(self, wanted: Iterable[str], wait_s: float | None = None) -> None:
+        """Wait until the current fetches have ended, but at most until `wait_s` after the last of them began.
 
-    def _is_old(self, upstream: str, now: float) -> bool:
-        known, failed = self._known.get(upstream), self._failed.get(upstream)
-        if failed is not None and now - failed.failed_s < FAILED_S:
-            return False
-        return known is None or now - known.fetched_s >= FRESH_S
-
-    async def _landed(self, wanted: Iterable[str], patience_s: float | None = None) -> None:
-        """Returns when the lists under way, or the failures to get them, have come, or are `patience_s` under way.
-
-        Leaving early stops nobody's fetch.
+        The fetches continue after this returns.
         """
-        flights = [self._flights[name] for name in wanted if name in self._flights]
-        if not flights:
+        fetches = [self._fetches[name] for name in wanted if name in self._fetches]
+        if not fetches:
             return
-        landed = asyncio.wait([flight.task for flight in flights])
-        if patience_s is None:
-            await landed
+        ended = asyncio.wait([fetch.task for fetch in fetches])
+        if wait_s is None:
+            await ended
             return
-        left_s = max(flight.began_s for flight in flights) + patience_s - self._gate.clock.now()
-        with suppress(_Late):
-            await timeout(self._gate.clock, max(0.0, left_s), landed, _Late())
+        left_s = max(fetch.began_s for fetch in fetches) + wait_s - self._state.clock.now()
+        with suppress(_WaitOver):
+            await timeout(self._state.clock, max(0.0, left_s), ended, _WaitOver())
 
     async def _fetch(self, upstream: str) -> None:
-        hop = self._gate.upstreams[upstream]
         try:
             late = UpstreamTimeout(
-                f"The model list did not come within {FETCH_S:g} s.", upstream=upstream, phase="total"
+                f"The upstream did not return its model list within {FETCH_S:g} s.", upstream=upstream, phase="total"
             )
-            models = await timeout(self._gate.clock, FETCH_S, fetch_models(self._gate, hop), late)
-            self._known[upstream] = _Known(models, self._gate.clock.now())
+            work = fetch_models(self._state, self._state.upstreams[upstream])
+            models = await timeout(self._state.clock, FETCH_S, work, late)
+            self._lists[upstream] = _FetchedList(models, self._state.clock.now())
             self._failed.pop(upstream, None)
         except GatepassError as error:
-            self._failed[upstream] = _Failed(error, self._gate.clock.now())
-        except Exception as error:  # any fault: nobody awaits this flight, and who asks for the list is told of it
-            self._failed[upstream] = _Failed(error, self._gate.clock.now())
+            self._failed[upstream] = _FailedFetch(error, self._state.clock.now())
+        except Exception as error:  # any fault: no code awaits this task; requests for the list raise the error
+            self._failed[upstream] = _FailedFetch(error, self._state.clock.now())
             LOG.exception("model_list_failed", extra={"fields": {"upstream": upstream}})
         finally:
-            del self._flights[upstream]
+            del self._fetches[upstream]
 
 
-async def fetch_models(state: AppState, hop: Upstream) -> tuple[Entry, ...]:
-    """The upstream's own list, entries as `_as_model` leaves them; raises TokenUnavailable and UpstreamError."""
-    attempt = Attempt(state, hop, Target(hop.name), _model_list_call())
+async def fetch_models(state: AppState, upstream: Upstream) -> tuple[Entry, ...]:
+    """Fetch the upstream's own list, completed by `_completed`.
+
+    Raises: TokenUnavailable, UpstreamError.
+    """
+    attempt = Attempt(state, upstream, Target(upstream.name), _model_list_call())
     try:
-        return await _listed(attempt)
-    except UpstreamAuth as refusal:
-        raise explain_rejection(attempt, refusal) from refusal.__cause__
+        return await _fetch_list(attempt)
+    except UpstreamAuth as rejection:
+        raise explain_rejection(attempt, rejection) from rejection.__cause__
 
 
-async def _listed(attempt: Attempt) -> tuple[Entry, ...]:
-    hop = attempt.upstream
-    response = await send(attempt, model_list_request(hop))
+async def _fetch_list(attempt: Attempt) -> tuple[Entry, ...]:
+    upstream = attempt.upstream
+    response = await send(attempt, model_list_request(upstream))
     try:
         if response.status != 200:
             mask = attempt.state.redactor.mask
-            error = hop.dialect.classify_head(hop.name, response.status, response.headers, mask=mask)
+            error = upstream.dialect.classify_head(upstream.name, response.status, response.headers, mask=mask)
             raise error or await read_error(attempt, response)
     finally:
         if response.status != 200:
             await response.aclose()
     body = await read_body(attempt, response, LIST_BYTES)
-    judged = hop.dialect.classify_document(received_reply(attempt, response, body), ClientProtocol.MODELS)
-    if isinstance(judged, GatepassError):
-        raise judged
-    return _entries(hop, judged)
+    document = upstream.dialect.classify_document(received_reply(attempt, response, body), ClientProtocol.MODELS)
+    if isinstance(document, GatepassError):
+        raise document
+    return _parse_list(upstream, document)
 
 
-def model_list_request(hop: Upstream) -> OutboundRequest:
-    """What lists the upstream's models, or RAGFlow's assistants; it bills nothing, so it also serves to try a hop."""
-    return hop.dialect.encode(_model_list_call(), Target(hop.name), hop.settings.base_url, hop.timeouts)
+def model_list_request(upstream: Upstream) -> OutboundRequest:
+    """Return the request for the upstream's models, or for RAGFlow's assistants.
+
+    It costs nothing, so `gatepass doctor` also uses it to test an upstream.
+    """
+    target = Target(upstream.name)
+    return upstream.dialect.encode(_model_list_call(), target, upstream.settings.base_url, upstream.timeouts)
 
 
 def _model_list_call() -> Call:
@@ -261,22 +264,24 @@ def _model_list_call() -> Call:
     return Call(id="gatepass", operation=models, caller="gatepass", model="", body=b"", headers=())
 
 
-def _entries(hop: Upstream, body: bytes) -> tuple[Entry, ...]:
-    """`{"data":[{"id"…}]}`, or the bare list that some servers send."""
+def _parse_list(upstream: Upstream, body: bytes) -> tuple[Entry, ...]:
+    """Parse `{"data":[{"id"…}]}`, or the bare list that some servers send."""
     try:
         document = json_value(body)
     except (msgspec.DecodeError, RecursionError):
         document = None
     listed = document.get("data") if isinstance(document, dict) else document
     if not isinstance(listed, list):
-        raise UpstreamInvalid("The upstream's model list is no list of models.", upstream=hop.name)
+        raise UpstreamInvalid("The upstream's reply is not a list of models.", upstream=upstream.name)
     named = (entry for entry in listed[:LIST_MODELS] if isinstance(entry, dict) and isinstance(entry.get("id"), str))
-    return tuple(_as_model(entry) for entry in named if entry["id"])
+    return tuple(_completed(entry) for entry in named if entry["id"])
 
 
-def _as_model(entry: Entry) -> Entry:
-    """`entry` with what every client of OpenAI's list finds there: what is missing or of another type is filled in, and
-    `created` is in whole seconds. All else is as the upstream wrote it."""
+def _completed(entry: Entry) -> Entry:
+    """Return `entry` with the members that clients of OpenAI's list require; all other members stay unchanged.
+
+    Missing members and those of another type get a default. `created` is in whole seconds.
+    """
     kind, created, owner = entry.get("object"), entry.get("created", 0), entry.get("owned_by")
     return {
         **entry,
@@ -286,15 +291,16 @@ def _as_model(entry: Entry) -> Entry:
     }
 
 
-_OF_OPERATION: Mapping[str, ModelKind] = MappingProxyType(
+_KIND_OF_OPERATION: Mapping[str, ModelKind] = MappingProxyType(
     {"embeddings": "embedding", "rerank": "rerank", "transcriptions": "asr", "translations": "asr", "speech": "tts"}
 )
 
 
 class Kinds:
-    """A model's kind, where that is certain: it is declared by its `capabilities`, the model is one that requests of
-    such an operation take where they name none, or its upstream serves operations of that kind alone and nothing under
-    `models` leads there.
+    """The kind of a model, if the configuration determines it.
+
+    The first of these decides: the model's `capabilities`, the operation whose default model it is, its upstream. An
+    upstream has a kind if all operations routed there are of that kind and no entry of `models` targets it.
     """
 
     def __init__(self, config: Config) -> None:
@@ -303,7 +309,7 @@ class Kinds:
         self._of_upstream = _of_upstream(config)
 
     def typed(self, model: str, listed_by: Iterable[str] = ()) -> str:
-        """The name by which `model` is to be listed; `listed_by` are the upstreams whose own lists have it."""
+        """Return the name to list `model` under; `listed_by` are the upstreams whose own lists contain it."""
         kind = self.of(model)
         if kind is None and model not in self._models:
             kinds = {self._of_upstream.get(upstream) for upstream in listed_by}
@@ -311,13 +317,13 @@ class Kinds:
         return model if kind is None else typed(model, kind)
 
     def of(self, model: str) -> ModelKind | None:
-        """What `model` is declared for, or named for under `operations`; None where neither tells."""
+        """The kind by the model's `capabilities` or by `operations`, else None."""
         entry = self._models.get(model)
         return (None if entry is None else declared(entry)) or self._of_model.get(model)
 
 
 def declared(entry: Model) -> ModelKind | None:
-    """What the models of one entry are for, by its `capabilities`."""
+    """The kind of the models of one entry, by its `capabilities`."""
     if entry.capabilities.kind is not None:
         return entry.capabilities.kind
     if entry.capabilities.dimensions is not None:
@@ -326,26 +332,27 @@ def declared(entry: Model) -> ModelKind | None:
 
 
 def _of_model(config: Config) -> Mapping[str, ModelKind]:
-    """By public name; one that operations of several kinds name has none by that."""
-    named: dict[str, set[str]] = {}
+    """Kinds by public model name, from the default models of `operations`."""
+    operations: dict[str, set[str]] = {}
     for operation, route in config.operations.items():
         if route.model is not None:
-            named.setdefault(route.model, set()).add(operation)
-    return _of_one(named)
+            operations.setdefault(route.model, set()).add(operation)
+    return _unambiguous(operations)
 
 
 def _of_upstream(config: Config) -> Mapping[str, ModelKind]:
-    led = {target.upstream for entry in config.models.values() for target in entry.all_targets()}
+    """Kinds by upstream, from the upstreams of `operations`."""
+    routed = {target.upstream for entry in config.models.values() for target in entry.all_targets()}
     if not config.models and len(config.upstreams) == 1:
-        return {}  # everything goes there
-    served: dict[str, set[str]] = {}
+        return {}  # all operations are routed to the only upstream
+    operations: dict[str, set[str]] = {}
     for operation, route in config.operations.items():
-        if operation != "models" and route.upstream is not None and route.upstream not in led:
-            served.setdefault(route.upstream, set()).add(operation)
-    return _of_one(served)
+        if operation != "models" and route.upstream is not None and route.upstream not in routed:
+            operations.setdefault(route.upstream, set()).add(operation)
+    return _unambiguous(operations)
 
 
-def _of_one(operations: Mapping[str, set[str]]) -> dict[str, ModelKind]:
-    """The kind of what operations of one kind alone have to do with."""
-    kinds = {name: {_OF_OPERATION.get(operation) for operation in names} for name, names in operations.items()}
+def _unambiguous(operations: Mapping[str, set[str]]) -> dict[str, ModelKind]:
+    """The names whose operations are all of one kind, with that kind."""
+    kinds = {name: {_KIND_OF_OPERATION.get(operation) for operation in names} for name, names in operations.items()}
     return {name: kind for name, found in kinds.items() if len(found) == 1 and (kind := next(iter(found))) is not None}

@@ -1,4 +1,7 @@
-"""relay: the judged reply goes to the client as it comes."""
+"""Write a classified reply to the client: whole, event by event, or piece by piece.
+
+`relay` is the entry point. It also records the usage, the events and the changes of the reply for the access log.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from gatepass.proxy.upstream_call import connection_error
 from gatepass.sse.event import DONE
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.usage import nonempty_usage, usage_of
-from gatepass.types import Response, header
+from gatepass.types import header
 
 OK = 200
 
@@ -21,9 +24,10 @@ OK = 200
 async def relay(
     classified: ClassifiedReply, context: RequestContext, client_response: ClientResponse, keep_alive: KeepAlive
 ) -> None:
-    """Write `classified` to the client; raises what broke it off, for the stream's error event.
+    """Write `classified` to the client.
 
-    `keep_alive`, where it was started, goes on while a stream pauses.
+    `keep_alive`, if it was started, continues while a stream pauses.
+    Raises: the error that ended a stream early, which the caller sends as the stream's error event.
     """
     attempt = context.attempts[-1]
     if isinstance(classified, BufferedReply):  # most are
@@ -49,13 +53,13 @@ async def relay(
 
 
 async def _relay_stream(stream: StreamingReply, context: RequestContext, client_response: ClientResponse) -> None:
-    """Closes the stream where it did not come to its end."""
+    """Relay the events. Closes `stream.response` only on an error; the caller closes a finished stream."""
     attempt = context.attempts[-1]
     try:
         attempt.add_changes(stream.events.adapted)
         client_response.begin_stream(OK, stream.upstream.response_headers.select(stream.response.headers))
         await _relay_events(stream, attempt, client_response)
-    except BaseException:  # a client that leaves in mid-stream comes as a cancellation
+    except BaseException:  # a client that disconnects in mid-stream arrives here as a cancellation
         await stream.response.aclose()
         raise
     finally:
@@ -65,9 +69,14 @@ async def _relay_stream(stream: StreamingReply, context: RequestContext, client_
         attempt.add_changes(stream.events.adapted)
 
 
-async def _relay_raw(passed: RawReply, attempt: Attempt, client_response: ClientResponse) -> None:
-    """Piece by piece, as fast as the client takes them; a failure leaves the response unfinished."""
-    hop, response = passed.upstream, passed.response
+async def _relay_raw(raw: RawReply, attempt: Attempt, client_response: ClientResponse) -> None:
+    """Relay the body in pieces as fast as the client reads; a failure leaves the response unfinished."""
+    response = raw.response
+    headers = raw.upstream.response_headers.select(response.headers)
+    length = header(response.headers, b"content-length")
+    # the length of a decompressed body is unknown: gatepass relays it without the upstream's content-encoding
+    is_coded = header(response.headers, b"content-encoding") not in (None, b"identity")
+    length_bytes = int(length) if length is not None and length.isdigit() and not is_coded else None
     held: list[bytes] = []
 
     def write(piece: bytes) -> bool:
@@ -78,9 +87,7 @@ async def _relay_raw(passed: RawReply, attempt: Attempt, client_response: Client
         return False
 
     try:
-        client_response.begin_raw(
-            response.status, hop.response_headers.select(response.headers), _length_bytes(response)
-        )
+        client_response.begin_raw(response.status, headers, length_bytes)
         while not await response.stream_to(write):
             await client_response.send_events(b"".join(held))
             held.clear()
@@ -91,45 +98,40 @@ async def _relay_raw(passed: RawReply, attempt: Attempt, client_response: Client
         await response.aclose()
 
 
-def _length_bytes(response: Response) -> int | None:
-    """What the upstream announced, where its body is not coded otherwise than it goes on."""
-    length = header(response.headers, b"content-length")
-    is_coded = header(response.headers, b"content-encoding") not in (None, b"identity")
-    return int(length) if length is not None and length.isdigit() and not is_coded else None
-
-
 async def _relay_events(stream: StreamingReply, attempt: Attempt, client_response: ClientResponse) -> None:
-    """Each run of whole events leaves the moment it is here; returns when the stream ended well."""
-    events, outlet = stream.events, _EventWriter(stream.events, attempt, client_response, stream.ready)
+    """Send each run of complete events as soon as it arrives. Raises the error that ended the stream."""
+    events, writer = stream.events, _EventWriter(stream.events, attempt, client_response, stream.ready)
     at_end = stream.body_ended
-    while not (at_end or outlet.is_over):
-        await outlet.flush()
+    while not (at_end or writer.is_over):
+        await writer.flush()
         if events.waiting:
-            await asyncio.sleep(0)
-            outlet.take(b"")
+            await asyncio.sleep(0)  # a large piece is parsed in slices: other requests run in between
+            writer.take(b"")
             continue
         try:
-            at_end = await stream.response.stream_to(outlet.take)
+            at_end = await stream.response.stream_to(writer.take)
             if at_end:
-                outlet.hold(events.finish())
+                writer.hold(events.finish())
         except TransportFault as fault:
             events.broken(connection_error(attempt, fault))
             at_end = True
     if events.failure is not None:
-        await client_response.send_events(outlet.held)
+        await client_response.send_events(writer.held)
         raise events.failure
-    await client_response.send_events(outlet.held, last=True)
+    await client_response.send_events(writer.held, last=True)
 
 
 class _EventWriter:
-    """Passes pieces on for as long as the stream goes on and the client takes them; the run of events
-    that waits, for room or for the stream's last words, is `held`."""
+    """Relay pieces while the stream continues and the client reads.
+
+    `held` is the run of events that waits for room in the client's connection or for the end of the stream.
+    """
 
     def __init__(self, events: EventStream, attempt: Attempt, client_response: ClientResponse, ready: bytes) -> None:
         self._events = events
         self._attempt = attempt
         self._keeps_bodies = attempt.state.keeps_bodies
-        self._reply = client_response
+        self._client_response = client_response
         self.held = b""
         self.hold(ready)
 
@@ -142,7 +144,10 @@ class _EventWriter:
         self.held = ready
 
     def take(self, piece: bytes) -> bool:
-        """Whether `piece` went on at once, and the next one may come. All in one frame: this is called for each."""
+        """Parse `piece` and send its events. Return whether the next piece may be read now.
+
+        One function without calls to helpers, because it runs for every piece of every stream.
+        """
         events = self._events
         ready = events.feed(piece)
         if self._keeps_bodies:
@@ -151,7 +156,7 @@ class _EventWriter:
             events.done
             or events.failure is not None
             or events.waiting
-            or (ready and not self._reply.try_send_events(ready))
+            or (ready and not self._client_response.try_send_events(ready))
         ):
             self.held = ready
             return False
@@ -160,4 +165,4 @@ class _EventWriter:
     async def flush(self) -> None:
         ready, self.held = self.held, b""
         if ready:
-            await self._reply.send_events(ready)
+            await self._client_response.send_events(ready)

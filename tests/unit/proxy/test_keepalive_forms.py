@@ -1,4 +1,4 @@
-"""Signs of life: which form a client gets, and how each fits into the stream that it stands in."""
+"""The forms of a keep-alive: which form a client receives, and how each form fits into its stream."""
 
 import json
 from typing import Any
@@ -21,16 +21,16 @@ from tests.unit.sse.documents import origin
 from tests.unit.sse.peer import chunks_of, helper_reads
 from tests.unit.sse.streams import DONE, REALISTIC, chunk, data, new_stream, text
 
-ORIGIN = EnvelopeDefaults(lambda prefix: prefix + "1", 7, "m")
-SILENT = {"index": 0, "delta": {"content": ""}, "finish_reason": None}
+DEFAULTS = EnvelopeDefaults(lambda prefix: prefix + "1", 7, "m")
+EMPTY = {"index": 0, "delta": {"content": ""}, "finish_reason": None}
 OWN = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 7, "model": "m"}
 STOP = data(chunk({}, finish="stop"))
 USAGE = data(chunk(None, usage={"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}))
 
 
-def read(sign: bytes) -> Any:
-    assert sign.endswith(b"\n\n")
-    return json.loads(sign.removeprefix(b"data: "))
+def read(keep_alive: bytes) -> Any:
+    assert keep_alive.endswith(b"\n\n")
+    return json.loads(keep_alive.removeprefix(b"data: "))
 
 
 def begun(*events: bytes, **more: Any):
@@ -41,12 +41,12 @@ def begun(*events: bytes, **more: Any):
 
 
 def call(name: str) -> Call:
-    surface = ClientProtocol.RESPONSES if name == "responses" else ClientProtocol.CHAT
-    return Call("7", Operation(name, "POST", f"/{name}", surface, ""), "", "m", b"{}", ())
+    protocol = ClientProtocol.RESPONSES if name == "responses" else ClientProtocol.CHAT
+    return Call("7", Operation(name, "POST", f"/{name}", protocol, ""), "", "m", b"{}", ())
 
 
 @pytest.mark.parametrize(
-    ("profile", "name", "sign"),
+    ("profile", "name", "keep_alive"),
     [
         (PLAIN, "chat", COMMENT),
         (PLAIN, "responses", COMMENT),
@@ -54,55 +54,60 @@ def call(name: str) -> Call:
         (Profile(keep_alive="off"), "chat", None),
     ],
 )
-def test_each_client_gets_the_form_that_it_reads_or_none(profile, name, sign):
+def test_each_client_receives_the_form_that_it_can_parse_or_none(profile, name, keep_alive):
     found = keep_alive_encoder(profile, call(name), lambda: 7.9)
-    assert (None if found is None else found(None)) == sign
+    assert (None if found is None else found(None)) == keep_alive
 
 
-def test_a_chunk_without_text_has_a_name_of_its_own_before_the_stream_has_one():
-    sign = keep_alive_encoder(BUILT_IN["dify"], call("chat"), lambda: 7.9)
-    assert sign is not None
-    assert read(sign(None)) == {**OWN, "id": "chatcmpl-7", "choices": [SILENT]}
-    assert sign(None) == sign(None) == sign(begun())
+def test_an_empty_chunk_has_the_default_id_before_the_stream_has_one():
+    keep_alive = keep_alive_encoder(BUILT_IN["dify"], call("chat"), lambda: 7.9)
+    assert keep_alive is not None
+    assert read(keep_alive(None)) == {**OWN, "id": "chatcmpl-7", "choices": [EMPTY]}
+    assert keep_alive(None) == keep_alive(None) == keep_alive(begun())
 
 
-def test_in_a_stream_of_completions_it_is_a_piece_of_text():
-    sign = keep_alive_encoder(BUILT_IN["dify"], call("completions"), lambda: 7.9)
-    assert sign is not None
-    said = read(sign(None))
-    assert (said["object"], said["choices"]) == (
+def test_in_a_stream_of_completions_it_is_an_empty_text():
+    keep_alive = keep_alive_encoder(BUILT_IN["dify"], call("completions"), lambda: 7.9)
+    assert keep_alive is not None
+    written = read(keep_alive(None))
+    assert (written["object"], written["choices"]) == (
         "text_completion",
         [{"index": 0, "text": "", "logprobs": None, "finish_reason": None}],
     )
 
 
 @pytest.mark.parametrize("more", [{}, {"system_fingerprint": "fp", "service_tier": "default"}])
-def test_then_it_has_the_streams(more):
+def test_then_it_has_the_id_and_model_of_the_stream(more):
     head = {name: value for name, value in {**chunk({}), **more}.items() if name != "choices"}
     stream = begun(text("a", **more), text("b", **more))
-    assert read(EmptyDeltaKeepAlive(ORIGIN)(stream)) == {**head, "choices": [SILENT]}
+    assert read(EmptyDeltaKeepAlive(DEFAULTS)(stream)) == {**head, "choices": [EMPTY]}
 
 
-def test_what_a_stream_does_not_tell_is_made_up():
+def test_members_that_the_stream_lacks_have_defaults():
     stream = begun(data({"id": "x", "choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": None}]}))
-    assert read(EmptyDeltaKeepAlive(ORIGIN)(stream)) == {**OWN, "id": "x", "choices": [SILENT]}
+    assert read(EmptyDeltaKeepAlive(DEFAULTS)(stream)) == {**OWN, "id": "x", "choices": [EMPTY]}
 
 
-def test_behind_a_finish_reason_and_the_usage_there_is_none():
-    assert EmptyDeltaKeepAlive(ORIGIN)(begun(text("a"), STOP)) == b""
-    assert EmptyDeltaKeepAlive(ORIGIN)(begun(text("a"), STOP, USAGE)) == b""
+def test_none_is_sent_after_the_last_finish_reason_or_the_usage():
+    assert EmptyDeltaKeepAlive(DEFAULTS)(begun(text("a"), STOP)) == b""
+    assert EmptyDeltaKeepAlive(DEFAULTS)(begun(text("a"), STOP, USAGE)) == b""
 
 
-def test_of_several_choices_it_is_of_the_first_that_goes_on():
+def test_it_belongs_to_the_first_choice_that_is_not_finished():
     events = [text("a"), STOP, data(chunk({"content": "b"}, index=1)), data(chunk({}, finish="stop", index=1))]
-    signs = [EmptyDeltaKeepAlive(ORIGIN)(begun(*events[:count], choices=2)) for count in range(1, 5)]
-    assert [read(sign)["choices"][0]["index"] if sign else None for sign in signs] == [0, 1, 1, None]
+    keep_alives = [EmptyDeltaKeepAlive(DEFAULTS)(begun(*events[:count], choices=2)) for count in range(1, 5)]
+    assert [read(keep_alive)["choices"][0]["index"] if keep_alive else None for keep_alive in keep_alives] == [
+        0,
+        1,
+        1,
+        None,
+    ]
 
 
-def test_wherever_it_may_stand_it_changes_nothing_of_what_a_client_reads():
-    stream, sign, sent = begun(choices=2), EmptyDeltaKeepAlive(ORIGIN), b""
+def test_keep_alives_do_not_change_what_a_client_reads():
+    stream, keep_alive, sent = begun(choices=2), EmptyDeltaKeepAlive(DEFAULTS), b""
     for one in REALISTIC:
-        sent += stream.feed(one) + sign(stream)
+        sent += stream.feed(one) + keep_alive(stream)
     assert sent.count(b'"delta":{"content":""},"finish_reason":null') == 11
     assert {(one.id, one.model, one.created) for one in chunks_of(sent)} == {
         ("chatcmpl-7", "gpt-4o-240806-deploy-gs", 1_700_000_000)
@@ -111,6 +116,6 @@ def test_wherever_it_may_stand_it_changes_nothing_of_what_a_client_reads():
     assert sent.endswith(REALISTIC[-3] + REALISTIC[-2] + DONE)
 
 
-def test_a_comment_has_no_blank_line_of_its_own_behind_an_id():
+def test_a_comment_after_an_id_has_no_blank_line():
     assert comment_keep_alive(begun(text("a"))) == COMMENT
     assert comment_keep_alive(begun(b"id: 1\n" + text("a"))) == COMMENT_AFTER_ID

@@ -1,4 +1,4 @@
-"""What a model is for, by what the configuration says."""
+"""The kind of a model, derived from the configuration."""
 
 import pytest
 
@@ -34,7 +34,7 @@ OPERATIONS = {
         ("long", [], "long___embedding"),
     ],
 )
-def test_a_model_is_what_is_declared_of_it_or_what_its_upstream_alone_does(model, listed_by, name):
+def test_the_kind_is_declared_or_the_only_kind_of_the_upstream(model, listed_by, name):
     models = {
         "own": {"upstream": "chat"},
         "seer": {"upstream": "chat", "capabilities": {"vision": True}},
@@ -44,16 +44,16 @@ def test_a_model_is_what_is_declared_of_it_or_what_its_upstream_alone_does(model
 
 
 @pytest.mark.parametrize("pattern", ["*", "e*", "exact", "corp"])
-def test_an_upstream_that_serves_other_models_too_says_nothing_of_one(pattern):
+def test_an_upstream_that_other_models_target_has_no_kind(pattern):
     assert kinds(operations=OPERATIONS, models={pattern: {"upstream": "embed"}}).typed("corp", ["embed"]) == "corp"
 
 
-def test_an_upstream_to_which_one_operation_of_a_model_leads_serves_other_models_too():
+def test_an_upstream_that_one_operation_of_a_model_targets_has_no_kind():
     models = {"m": {"upstream": "chat", "operations": {"responses": {"upstream": "embed"}}}}
     assert kinds(operations=OPERATIONS, models=models).typed("corp", ["embed"]) == "corp"
 
 
-def test_an_operation_without_an_upstream_tells_no_kind():
+def test_an_operation_without_an_upstream_determines_no_kind():
     operations = {**OPERATIONS, "speech": {"rules": {"drop": ["user"]}}}
     assert kinds(operations=operations).typed("corp", ["rank"]) == "corp___rerank"
 
@@ -62,16 +62,16 @@ RERANK_AT_CHAT = {"rerank": {"upstream": "chat", "model": "rr"}}
 
 
 @pytest.mark.parametrize("models", [{"gpt-5": {"upstream": "chat"}}, {"*": {"upstream": "chat"}}])
-def test_a_chat_model_beside_a_reranker_of_the_same_upstream_is_no_reranker(models):
+def test_a_chat_model_next_to_a_reranker_of_the_same_upstream_is_not_a_reranker(models):
     assert kinds(operations=RERANK_AT_CHAT, models=models).typed("gpt-5", ["chat"]) == "gpt-5"
 
 
 @pytest.mark.parametrize("models", [{}, {"rr": {"upstream": "embed"}}, {"*": {"upstream": "chat"}}])
-def test_a_model_that_an_operation_names_is_of_that_kind(models):
+def test_the_default_model_of_an_operation_has_its_kind(models):
     assert kinds(operations=RERANK_AT_CHAT, models=models).typed("rr", ["chat", "embed"]) == "rr___rerank"
 
 
-def test_an_only_upstream_that_gets_everything_says_nothing_of_a_model():
+def test_a_single_upstream_for_all_operations_has_no_kind():
     config = Config.model_validate({"upstreams": {"u": UPSTREAMS["chat"]}, "operations": {"rerank": {"upstream": "u"}}})
     assert Kinds(config).typed("gpt-5", ["u"]) == "gpt-5"
 
@@ -92,11 +92,11 @@ SPEAKING = {"speech": {"upstream": "voice", "model": "reader"}}
         ("tts-1", ["voice"], "tts-1"),
     ],
 )
-def test_what_hears_and_what_speaks_is_known_by_its_operations(model, listed_by, name):
+def test_speech_models_are_known_by_their_operations(model, listed_by, name):
     assert kinds(operations={**HEARING, **SPEAKING}).typed(model, listed_by) == name
 
 
-def test_an_upstream_that_hears_and_speaks_says_nothing_of_a_model():
+def test_an_upstream_for_both_speech_operations_has_no_kind():
     operations = {"transcriptions": {"upstream": "ears"}, "speech": {"upstream": "ears"}}
     assert kinds(operations=operations).typed("corp", ["ears"]) == "corp"
 
@@ -113,12 +113,12 @@ def test_an_upstream_that_hears_and_speaks_says_nothing_of_a_model():
         ({"kind": "chat", "dimensions": 3, "vision": True}, "m"),
     ],
 )
-def test_what_is_declared_of_a_model_counts_first(capabilities, name):
+def test_the_declared_kind_has_precedence(capabilities, name):
     models = {"m": {"upstream": "embed", "capabilities": capabilities}}
     operations = {**OPERATIONS, "rerank": {"upstream": "rank", "model": "m"}}
     assert kinds(operations=operations, models=models).typed("m", ["rank"]) == name
 
 
-def test_a_model_that_two_operations_name_has_no_kind():
+def test_the_default_model_of_two_operations_has_no_kind():
     both = {**RERANK_AT_CHAT, "chat": {"upstream": "chat", "model": "rr"}}
     assert kinds(operations=both, models={"*": {"upstream": "chat"}}).typed("rr", ["chat"]) == "rr"

@@ -1,4 +1,4 @@
-"""The catalogue over a transport that a test makes up."""
+"""The model catalog over a fake transport."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from gatepass.proxy.models import FAILED_S, FRESH_S, Catalog
 from gatepass.types import OutboundRequest, Response
 from tests.unit.clock import DrivenClock, settle
 
-ANYBODY = AccessKey(name="anybody", hash="sha256:" + "0" * 64)
+CALLER = AccessKey(name="anybody", hash="sha256:" + "0" * 64)
 
 
 class Bug(Exception):
-    """Nobody knows it."""
+    """An error of no known class."""
 
 
 class Listed:
@@ -46,22 +46,22 @@ class Listed:
 
 
 class Upstream:
-    """A Transport: `says` is what it answers, an error to raise, or None for what does not come while `free` is not
+    """A Transport: `reply` is the reply, an error to raise, or None to wait until `free` is
     set."""
 
-    def __init__(self, says: Response | Exception | None) -> None:
-        self.says = says
-        self.asked = 0
+    def __init__(self, reply: Response | Exception | None) -> None:
+        self.reply = reply
+        self.requests = 0
         self.free = asyncio.Event()
 
     async def send(self, request: OutboundRequest) -> Response:
-        self.asked += 1
-        if self.says is None:
+        self.requests += 1
+        if self.reply is None:
             await self.free.wait()
-        if isinstance(self.says, Exception):
-            raise self.says
-        assert self.says is not None
-        return self.says
+        if isinstance(self.reply, Exception):
+            raise self.reply
+        assert self.reply is not None
+        return self.reply
 
     async def aclose(self) -> None:
         pass
@@ -69,24 +69,24 @@ class Upstream:
 
 def over(upstream: Upstream, clock: DrivenClock, **blocks: Any) -> Catalog:
     config = Config.model_validate({"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}}, **blocks})
-    gate = create_app_state(config, clock)
-    return Catalog(replace(gate, upstreams={"chat": replace(gate.upstreams["chat"], transport=upstream)}))  # type: ignore[arg-type]
+    state = create_app_state(config, clock)
+    return Catalog(replace(state, upstreams={"chat": replace(state.upstreams["chat"], transport=upstream)}))  # type: ignore[arg-type]
 
 
-def asking() -> RequestContext:
-    """The request of a caller who may see every model."""
-    gate = create_app_state(Config.model_validate({"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}}}))
-    context = RequestContext.of_own(gate, gate.profiles["plain"])
-    context.caller = ANYBODY
+def request_context() -> RequestContext:
+    """The request of a caller that may use every model."""
+    state = create_app_state(Config.model_validate({"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}}}))
+    context = RequestContext.of_own(state, state.profiles["plain"])
+    context.caller = CALLER
     return context
 
 
 async def ids(catalog: Catalog) -> list[str]:
-    said = json.loads(await catalog.listing(asking()))
+    said = json.loads(await catalog.listing(request_context()))
     return [model["id"] for model in said["data"]]
 
 
-async def test_a_fault_that_nobody_expected_is_no_empty_list():
+async def test_an_unexpected_fault_is_not_an_empty_list():
     clock = DrivenClock()
     upstream = Upstream(Bug("oops"))
     catalog = over(upstream, clock)
@@ -94,14 +94,14 @@ async def test_a_fault_that_nobody_expected_is_no_empty_list():
         with pytest.raises(Bug, match="oops"):
             await ids(catalog)
         with pytest.raises(Bug, match="oops"):
-            await catalog.entry(asking(), "m")
-    assert upstream.asked == 1
+            await catalog.entry(request_context(), "m")
+    assert upstream.requests == 1
     await clock.advance(FAILED_S)
-    upstream.says = Listed("m")
+    upstream.reply = Listed("m")
     assert await ids(catalog) == ["m"]
 
 
-async def test_an_error_that_is_told_again_and_again_does_not_grow():
+async def test_an_error_that_is_raised_repeatedly_does_not_grow():
     catalog = over(Upstream(Bug("oops")), DrivenClock())
     depths = []
     for _ in range(3):
@@ -111,48 +111,48 @@ async def test_an_error_that_is_told_again_and_again_does_not_grow():
     assert len(set(depths)) == 1
 
 
-async def test_a_fault_behind_a_list_that_is_shown_is_told_to_the_log(caplog):
+async def test_a_fault_of_a_refresh_is_logged_while_the_last_list_is_returned(caplog):
     clock, upstream = DrivenClock(), Upstream(Listed("m"))
     catalog = over(upstream, clock)
     assert await ids(catalog) == ["m"]
     await clock.advance(FRESH_S)
-    upstream.says = Bug("oops")
+    upstream.reply = Bug("oops")
     assert await ids(catalog) == ["m"]
     await settle()
     assert await ids(catalog) == ["m"]
     (line,) = caplog.records
     assert (line.getMessage(), line.fields, line.exc_info[0]) == ("model_list_failed", {"upstream": "chat"}, Bug)
-    assert upstream.asked == 2
+    assert upstream.requests == 2
 
 
-async def test_an_old_list_costs_nobody_a_wait_and_the_next_one_sees_the_new_one():
+async def test_an_old_list_is_returned_at_once_and_the_next_request_gets_the_new_one():
     clock, upstream = DrivenClock(), Upstream(Listed("old"))
     catalog = over(upstream, clock)
     assert await ids(catalog) == ["old"]
     await clock.advance(FRESH_S)
-    upstream.says = None
+    upstream.reply = None
     async with asyncio.timeout(1):
         assert await ids(catalog) == ["old"]
-    upstream.says = Listed("new")
+    upstream.reply = Listed("new")
     upstream.free.set()
     await settle()
-    assert (await ids(catalog), upstream.asked) == (["new"], 2)
+    assert (await ids(catalog), upstream.requests) == (["new"], 2)
 
 
-async def test_a_model_that_is_known_is_described_at_once_and_another_one_looked_for():
+async def test_a_known_model_is_returned_at_once_and_an_unknown_one_waits_for_the_list():
     clock, upstream = DrivenClock(), Upstream(Listed("old"))
     catalog = over(upstream, clock)
     assert await ids(catalog) == ["old"]
     await clock.advance(FRESH_S)
-    upstream.says = None
-    known = await catalog.entry(asking(), "old")
+    upstream.reply = None
+    known = await catalog.entry(request_context(), "old")
     assert json.loads(known)["id"] == "old"
-    looking = [asyncio.create_task(catalog.entry(asking(), name)) for name in ("new", "none")]
+    looking = [asyncio.create_task(catalog.entry(request_context(), name)) for name in ("new", "none")]
     await settle()
     assert [task.done() for task in looking] == [False, False]
-    upstream.says = Listed("old", "new")
+    upstream.reply = Listed("old", "new")
     upstream.free.set()
     found, absent = await asyncio.gather(*looking, return_exceptions=True)
     assert isinstance(found, bytes)
     assert isinstance(absent, ModelNotFound)
-    assert upstream.asked == 2
+    assert upstream.requests == 2
