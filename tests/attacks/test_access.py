@@ -17,7 +17,7 @@ from gatepass.auth.authenticator import Authenticator
 from gatepass.auth.model_access import DESTINATIONS, MODELS, NESTED, check_body_access, may_use, permit_part
 from gatepass.config.access import AccessKey
 from gatepass.config.block import is_loopback
-from gatepass.config.checks import open_doors
+from gatepass.config.checks import unsafe_settings
 from gatepass.errors import ForbiddenHost, ForbiddenOrigin, GatepassError
 from gatepass.json_scan import FOLDED, TooManySteps
 from gatepass.operations.request import ROUTING, RequestBody
@@ -384,7 +384,7 @@ def is_private(url: str, proxy: str | None) -> bool:
 
 def refused(block: str, setting: str, more: dict[str, object], url: str, proxy: str | None) -> bool:
     network = {} if proxy is None else {"network": {"proxy": proxy}}
-    return bool(list(open_doors({block: {"x": {setting: url, **more, **network}}})))
+    return bool(list(unsafe_settings({block: {"x": {setting: url, **more, **network}}})))
 
 
 @pytest.mark.attack("access: secrets over plain HTTP")

@@ -16,7 +16,7 @@ from gatepass.cli import main
 from gatepass.cli.check import NOTHING, NOTHING_PROVEN
 from gatepass.cli.doctor import PROVE, Check, Outcome, ProbeCall, diagnose
 from gatepass.clock import Clock, SystemClock, Timer
-from gatepass.config.checks import ALONE
+from gatepass.config.checks import UNSHARED_REFRESH_LOGIN
 from gatepass.config.model import Config
 from gatepass.errors import ModelNotFound
 from gatepass.operations.table import samples
@@ -247,7 +247,7 @@ async def test_a_refresh_token_that_is_kept_nowhere_is_not_used_up():
         blocks = one(upstream, oauth2(issuer.url))
         blocks["credentials"]["c"] |= {"grant_type": "refresh_token", "refresh_token": "refresh-token-1"}
         assert await found(blocks) == [
-            Check("credential:c", SKIPPED, ALONE),
+            Check("credential:c", SKIPPED, UNSHARED_REFRESH_LOGIN),
             Check("upstream:chat", SKIPPED, "its credential was not tried"),
         ]
     assert (issuer.connections, upstream.connections) == (0, 0)

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from gatepass.config.access import AccessKey, keys_in
-from gatepass.config.checks import SHORTEST_KEY_CHARS, weakness
+from gatepass.config.checks import SHORTEST_KEY_CHARS, api_key_weakness
 from gatepass.config.references import UnresolvedReference
 from gatepass.errors import InvalidApiKey
 from gatepass.types import Headers
@@ -69,7 +69,7 @@ class KeyRing:
 
     A key by reference is read again at most once in LOOK_AGAIN_S, so a rotated file counts at once
     without a restart; while it cannot be read, or is empty, the keys read last stay good. A key in
-    it that no configuration may start with (`config.safety.weakness`) opens nothing. Each change
+    it that no configuration may start with (`config.checks.api_key_weakness`) opens nothing. Each change
     for the worse is one line of the log, which names the entry and the file and holds no key.
     """
 
@@ -114,7 +114,7 @@ def _reread(entry: _Entry) -> tuple[tuple[bytes, ...], _Trouble | None]:
         return entry.digests, _Trouble("keys_unreadable", str(error))
     if not texts:
         return entry.digests, _Trouble("keys_unreadable", "holds no key")
-    faults = {text: weakness(text) for text in texts}
+    faults = {text: api_key_weakness(text) for text in texts}
     good = tuple(_digest(text) for text, fault in faults.items() if fault is None)
     return good, next((_weak(text, fault) for text, fault in faults.items() if fault is not None), None)
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from gatepass.cancel import timeout
 from gatepass.clock import Clock, SystemClock
-from gatepass.config.checks import ALONE, has_unshared_refresh_token
+from gatepass.config.checks import UNSHARED_REFRESH_LOGIN, has_unshared_refresh_token
 from gatepass.config.credential.kinds import token_location
 from gatepass.config.model import Config, StoreSettings
 from gatepass.errors import (
@@ -236,7 +236,7 @@ TOKEN_S = 10.0
 
 async def of_credential(state: AppState, name: str, holder: TokenHolder) -> Check:
     if has_unshared_refresh_token(state.config, name):
-        return Check(f"credential:{name}", Outcome.SKIPPED, ALONE)
+        return Check(f"credential:{name}", Outcome.SKIPPED, UNSHARED_REFRESH_LOGIN)
     settings = state.config.credentials[name]
     own = f"{setting(name, 'timeout_s')} is {settings.timeout_s:g} s"
     said = f"no token from {token_location(settings)} within {TOKEN_S:g} s, the bound of this check ({own})"

@@ -81,13 +81,13 @@ def _named(config: Config, name: str | None) -> str:
 
 
 def _leave_alone(config: Config, name: str) -> None:
-    """Exit with 2 where a look at the token would cost the running gatepass its login."""
-    from gatepass.config.checks import ALONE, has_unshared_refresh_token
+    """Exit with 2 if fetching a token would end the login of the running gatepass."""
+    from gatepass.config.checks import UNSHARED_REFRESH_LOGIN, has_unshared_refresh_token
 
     if has_unshared_refresh_token(config, name):
         exit_unusable(
-            f"credentials.{name}: {ALONE}. Where no gatepass runs with it, --force uses it all the same, "
-            "and what comes after it is lost."
+            f"credentials.{name}: {UNSHARED_REFRESH_LOGIN}. If no gatepass runs with it, --force uses it; "
+            "the next refresh token is then lost."
         )
 
 

@@ -1,9 +1,7 @@
-"""`profiles`: what a client needs beyond the plain API. Data only; adapt/, relay/ and admission/ act on it.
+"""`access` and `profiles`: API keys, and what a kind of client needs beyond the plain API.
 
-A profile is chosen by the caller's key (`access.keys[].profile`) or by the path (`/for/NAME/v1/…`), which wins, since
-one key may serve several clients; never by guessing from a User-Agent or a body. Without either it is `plain`.
-
-`access`: who may come in.
+A request gets its profile from the path (`/for/NAME/v1/…`), else from the caller's key (`access.keys[].profile`),
+else `plain`. The path wins because several clients may share one key. gatepass never guesses a profile.
 """
 
 from __future__ import annotations
@@ -36,60 +34,65 @@ BuiltIn = Literal[
 KeepAliveMode = Literal["comment", "empty-delta", "off"]
 Dialect = Literal["openai", "azure", "ragflow"]
 ORIGIN = r"^(\*|[a-z][a-z0-9+.-]*://[a-z0-9.:\[\]-]+)$"
-"""As a browser writes it: https://fetch.spec.whatwg.org/#origin-header."""
+"""An origin as browsers send it, or `*`: https://fetch.spec.whatwg.org/#origin-header."""
 CorsOrigin = Annotated[str, Field(pattern=ORIGIN)]
 
 THINKING = ["chat_template_kwargs", "enable_thinking", "thinking", "do_sample"]
-"""RAGFlow and Dify put these beside the messages; vLLM wants the first, Azure refuses them all."""
+"""RAGFlow and Dify send these members next to `messages`. vLLM uses the first; Azure rejects all of them."""
 
 
 class Profile(Block):
-    """What is done for a client. An entry under a built-in name changes that one; what it leaves out stays."""
+    """Changes of requests and replies for one kind of client.
+
+    An entry with a built-in profile's name changes that profile; settings that it leaves out keep their values.
+    """
 
     like: BuiltIn | None = None
-    """The built-in profile to begin with; None: the one of the same name, else plain."""
+    """The built-in profile to start from. None: the one of the same name, else `plain`."""
     drop: list[MemberPath] = []
-    """Members to leave out of every request, beside drop_params and model_type, which nobody may send."""
+    """Members to leave out of every request. gatepass always leaves out drop_params and model_type."""
     drop_null: list[MemberPath] = []
-    """Members to leave out where they are null."""
+    """Members to leave out if they are null."""
     drop_for: dict[Dialect, list[MemberPath]] = {}
-    """Members to leave out on the way to upstreams of a dialect."""
+    """Members to leave out of requests to upstreams of a dialect."""
     plain_tools: bool = False
-    """Send nothing in an entry of `tools` but `type` and `function`."""
+    """Send only `type` and `function` in an entry of `tools`."""
     keep_alive: KeepAliveMode = "comment"
-    """What a stream that waits is kept alive with: a comment line, a chunk without text, or nothing. Only with the
-    first do comments of the upstream's own pass."""
+    """What gatepass sends while a client waits for a stream: a comment line, a chunk without text, or nothing. The
+    upstream's comments are relayed only with `comment`."""
     whole_numbers: bool = False
-    """Put a `usage` of whole numbers into every plain reply, zeros where the upstream tells none; in streams, make
-    whole what is told."""
+    """Send `usage` as integers. Plain replies without usage get zeros; streams get only the upstream's numbers."""
     content_text: bool = False
-    """Put `""` in the place of `content: null` into plain replies that call no tool."""
+    """Send `""` instead of `content: null` in plain replies without a tool call."""
     envelope: bool = False
-    """Put `object` and `model` into plain replies that lack them."""
+    """Add `object` and `model` to plain replies that lack them."""
     places_usage: bool = False
-    """Send the usage of a stream that did not ask for it once, where RAGFlow's own count of tokens does not add it."""
+    """Send the usage of a stream once, where RAGFlow does not add it to its own token count. Applies to requests that
+    do not request usage."""
     splits_finish: bool = False
-    """Send a finish reason in a chunk without text."""
+    """Send the finish reason in a chunk without text."""
     without_choices: Literal["move", "keep", "drop"] = "move"
-    """What becomes of chunks without choices that hold something else: into the next chunk, as it is, or left out."""
+    """Chunks without choices that hold other members: `move` these into the next chunk, `keep` the chunk unchanged, or
+    `drop` it."""
     fills_choices: bool = False
-    """Give chunks without choices, such as the last one with the usage, a choice that says nothing."""
+    """Add an empty choice to chunks without choices, such as the last chunk with the usage."""
     only_chunks: bool = False
-    """Leave out events of a stream that are no chunks: that have no choices, and are no errors."""
+    """Leave out stream events without choices; errors are kept."""
     plain_events: bool = False
-    """Send each event of a stream of chunks as one line `data: …` and a blank line, ended by line feeds, with no name,
-    id or comment."""
+    """Send each event of a stream of chunks as one line `data: …` and a blank line. Lines end with a line feed; names,
+    ids and comments are left out."""
     line_bytes: Annotated[int, Field(ge=65_536)] | None = None
-    """The longest line of a stream: a longer chunk is cut into several; None: any."""
+    """The longest line of a stream, in bytes; a longer chunk is split into several. None: no limit."""
     rewords_errors: bool = False
-    """Word the error that ends a begun stream so that RAGFlow does not send the request again; the upstream's own
-    text then stands in the error's `upstream`."""
+    """Reword the error that ends a started stream so that RAGFlow does not send the request again. The upstream's text
+    is in the error's `upstream`."""
     unwraps_keys: bool = False
-    """Take the key out of a JSON object that is sent in its place."""
+    """Accept a JSON object that contains the API key instead of the key."""
     typed_ids: bool = False
-    """List models under names that tell their type where their own does not."""
+    """List models under names that show their type to RAGFlow."""
     cors_origins: list[CorsOrigin] = []
-    """Pages that may call gatepass from a browser, such as https://chat.corp.example; `*` is every page."""
+    """Origins of web pages that may call gatepass from a browser, such as https://chat.corp.example. `*` allows every
+    page. A page can use any key that its reader has."""
 
 
 PLAIN = Profile()
@@ -97,7 +100,7 @@ PLAIN = Profile()
 BUILT_IN: Mapping[str, Profile] = MappingProxyType(
     {
         **dict.fromkeys(get_args(BuiltIn), PLAIN),
-        # rag/llm/chat_model.py and cv_model.py up to v0.27, and the Go client of internal/entity/models
+        # RAGFlow's rag/llm/chat_model.py and cv_model.py up to v0.27, and its Go client in internal/entity/models
         "ragflow": Profile(
             drop=["messages[].tool_calls[].index"],
             drop_for={"azure": THINKING},
@@ -109,13 +112,14 @@ BUILT_IN: Mapping[str, Profile] = MappingProxyType(
             unwraps_keys=True,
             typed_ids=True,
         ),
-        # danny-avila/LibreChat#11189
+        # it sends `strict: null`, which upstreams reject: danny-avila/LibreChat#11189
         "librechat": Profile(drop_null=["tools[].strict", "tools[].function.strict"]),
-        # its parser cuts at two line feeds and throws away what begins with ":", the event behind our comment with it;
-        # it takes off the very bytes "data: ", and looks for choices in all that is left but [DONE]
-        # (dify-plugin-sdks, openai_compatible/llm.py at 0021d0c); it checks a reranker with a `score_threshold` that it
-        # applies itself, a voice with `instruction: null`, and adds no embedding model whose replies do not name it
-        # (dify-official-plugins, models/openai_api_compatible, and #1404 there)
+        # The parser in dify-plugin-sdks (openai_compatible/llm.py at 0021d0c) splits at two line feeds. It drops a
+        # block that begins with ":", with the event that follows the comment. It removes exactly the bytes "data: "
+        # and reads `choices` in every other event than [DONE].
+        # Dify tests a reranker with a `score_threshold` that it applies itself, and a voice with `instruction: null`.
+        # It rejects an embedding model if the reply has no `model`
+        # (dify-official-plugins, models/openai_api_compatible, and its issue 1404).
         "dify": Profile(
             drop=["score_threshold"],
             drop_null=["instruction"],
@@ -128,48 +132,48 @@ BUILT_IN: Mapping[str, Profile] = MappingProxyType(
         ),
         # CherryHQ/cherry-studio#4726
         "cherry_studio": Profile(plain_tools=True),
-        # it looks into `choices[0]` of every chunk, of that with the usage too (src/core/api/providers/openai.ts)
+        # it reads `choices[0]` of every chunk, also of the one with the usage (src/core/api/providers/openai.ts)
         "cline": Profile(fills_choices=True, only_chunks=True),
-        # continuedev/continue#13187: what arrives together with a comment is lost
+        # it loses an event that arrives together with a comment: continuedev/continue#13187
         "continue": Profile(keep_alive="empty-delta"),
     }
 )
-"""The others need what every client gets, and so are plain: their names may stand in a configuration all the same."""
+"""The built-in profiles. Clients without special needs are `plain`, so that a configuration can name them too."""
 
 
 def resolved(own: Mapping[str, Profile]) -> Mapping[str, Profile]:
-    """All profiles by name: the built-in ones, and an operator's `own`, each with what it begins with filled in."""
-    found = dict(BUILT_IN)
+    """Return all profiles by name: the built-in ones, and the operator's `own` with inherited settings filled in."""
+    profiles = dict(BUILT_IN)
     for name, profile in own.items():
         base = BUILT_IN[profile.like] if profile.like is not None else BUILT_IN.get(name, PLAIN)
-        found[name] = base.model_copy(update={field: getattr(profile, field) for field in profile.model_fields_set})
-    return MappingProxyType(found)
+        profiles[name] = base.model_copy(update={field: getattr(profile, field) for field in profile.model_fields_set})
+    return MappingProxyType(profiles)
 
 
 def keys_in(text: str) -> tuple[str, ...]:
-    """The keys in the text of `access.keys[].key`: one, or several with white space between them."""
+    """Split the text of `access.keys[].key` at white space: one key, or several."""
     return tuple(text.split())
 
 
 FIXED_KEYS = ("empty", "lm-studio", "x")
-"""Keys that RAGFlow's classes LocalAI and LM-Studio send whatever is configured (rag/llm/chat_model.py), and older
-versions where the field was left empty: everybody knows them."""
+"""Publicly known keys. RAGFlow's classes LocalAI and LM-Studio always send one (rag/llm/chat_model.py), as do older
+versions if the key field is empty."""
 _FIXED_HASHES = frozenset(f"sha256:{sha256(key.encode()).hexdigest()}" for key in FIXED_KEYS)
 
 
 class AccessKey(Block):
     name: Name
-    """How the caller is called in logs and metrics."""
+    """The caller's name in logs and metrics. Entries with the same name are one caller."""
     hash: Annotated[str, Field(pattern=HASH)] | None = None
-    """From `gatepass keys new`."""
+    """The SHA-256 of the key, as `gatepass keys new` prints it."""
     key: SecretText | None = None
-    """The key itself, by reference only: `${NAME}` or `${file:/path}`. A file may hold several, one per line."""
+    """The key, by reference only: `${NAME}` or `${file:/path}`. A file may hold several keys, one per line."""
     models: list[str] | None = None
-    """The public model names (or globs) this key may use; None: all."""
+    """The public model names (or globs) that this key may use; None: all."""
     profile: Name | None = None
-    """What this caller's client needs: a built-in profile or one of `profiles`; None: the plain API."""
+    """The profile of this caller's client: a built-in one or one of `profiles`. None: `plain`."""
     max_concurrent: Annotated[int, Field(gt=0)] | None = None
-    """Requests of this caller under way at once; one more is 429 `concurrency_limited`. None: no limit of its own."""
+    """The most requests in progress of this caller; one more gets 429 `concurrency_limited`. None: no limit."""
 
     @field_validator("key", mode="before")
     @classmethod
@@ -179,24 +183,24 @@ class AccessKey(Block):
         raise ValueError("expects a reference, ${NAME} or ${file:/path}, never the key in plain text")
 
     @model_validator(mode="after")
-    def _one_form(self) -> AccessKey:
+    def _hash_or_key(self) -> AccessKey:
         if (self.hash is None) == (self.key is None):
             raise ValueError("expects either hash or key")
         if self.hash in _FIXED_HASHES and (not self.models or any(set(model) <= {"*"} for model in self.models)):
             fixed = ", ".join(FIXED_KEYS)
-            raise ValueError(f"is the hash of a key that everybody knows ({fixed}): limit it by models to one model")
+            raise ValueError(f"is the hash of a publicly known key ({fixed}): set models to the one model it may use")
         return self
 
 
 class Access(Block):
-    """Who may come in."""
+    """API keys of the callers."""
 
     keys: list[AccessKey] = []
-    """Without keys gatepass serves loopback only."""
+    """The accepted API keys. Without keys gatepass serves only loopback clients."""
     metrics_open: bool = False
-    """Serve /metrics without a key also where keys are configured."""
+    """Serve /metrics without a key although keys are configured."""
 
     @property
     def callers(self) -> int:
-        """How many callers there are: entries of one name are one caller, and without keys there is one."""
+        """The number of callers; 1 without keys."""
         return len({key.name for key in self.keys}) or 1

@@ -34,14 +34,14 @@ from gatepass.config.document import (
 from gatepass.config.file import value_of
 from gatepass.config.model import Config
 from gatepass.config.references import (
-    ASKING,
+    CLIENT_KEY_VARIABLE,
     NAMES,
-    OF_TOKENS,
-    OF_TYPE,
     PREFIX,
     REQUIRED,
     SECRETS,
-    TELLING,
+    TOKEN_VARIABLES,
+    TYPE_BY_VARIABLE,
+    VARIABLES_BY_TYPE,
     Reference,
     UnresolvedReference,
     VariableValue,
@@ -50,7 +50,7 @@ from gatepass.config.references import (
     variable_value,
 )
 from gatepass.config.upstream import UpstreamConfig
-from gatepass.config.wording import OTHERWISE, all_settings, did_you_mean, named
+from gatepass.config.wording import ALIASES, all_settings, did_you_mean, named
 from gatepass.types import Secret
 
 Proxied = TypeVar("Proxied", UpstreamConfig, Credential)
@@ -139,7 +139,7 @@ NO_CLIENTS_KEY = "is for `gatepass learned` and opens no door: clients' keys are
 NO_KEY = "is the profile of clients' keys, of which there are none"
 NEAR = 0.7
 WANTS_A_FILE = "wants a file, which --config or GATEPASS_CONFIG names"
-OF_BASE_URL = ("BASE_URL", *(word.upper() for word, names in OTHERWISE.items() if "base_url" in names))
+OF_BASE_URL = ("BASE_URL", *(word.upper() for word, names in ALIASES.items() if "base_url" in names))
 VARIABLE_OF = {
     **dict.fromkeys(("UPSTREAM", *OF_BASE_URL), "UPSTREAM_URL"),
     "HASH": "KEY_HASHES",
@@ -157,8 +157,8 @@ def read_environment(environment: Mapping[str, str]) -> ConfigDocument:
     reading.upstreams()
     reading.credential()
     reading.keys()
-    if environment.get(PREFIX + ASKING):
-        reading.document.warnings.append(f"{PREFIX}{ASKING} {NO_CLIENTS_KEY}")
+    if environment.get(PREFIX + CLIENT_KEY_VARIABLE):
+        reading.document.warnings.append(f"{PREFIX}{CLIENT_KEY_VARIABLE} {NO_CLIENTS_KEY}")
     return reading.document
 
 
@@ -166,7 +166,7 @@ def strangers(values: Mapping[str, str]) -> Iterator[ConfigProblem]:
     """Each of the own variables that gatepass does not have, with the nearest name that it has, or the setting of
     that name that a file has."""
     for name in values:
-        if name not in NAMES and name not in ("CONFIG", ASKING):
+        if name not in NAMES and name not in ("CONFIG", CLIENT_KEY_VARIABLE):
             yield ConfigProblem((), _strange(name), _origin(name))
 
 
@@ -210,10 +210,10 @@ class _Reading:
             return
         block: SettingPath = ("credentials", CREDENTIAL)
         self._set((*block, "type"), kind, teller)
-        for name, place in OF_TYPE[kind].items():
+        for name, place in VARIABLES_BY_TYPE[kind].items():
             self._member(name, (*block, *place))
-        for name in OF_TOKENS:
-            if name not in OF_TYPE[kind] and (foreign := variable_value(self._values, name)):
+        for name in TOKEN_VARIABLES:
+            if name not in VARIABLES_BY_TYPE[kind] and (foreign := variable_value(self._values, name)):
                 self._problem((), f"says nothing to a credential of type {kind}: remove it", foreign.name)
         self._network(block)
         for upstream in self.document.tree["upstreams"]:
@@ -252,18 +252,22 @@ class _Reading:
     def _type(self) -> tuple[str, str]:
         """The credential's type and the variable that tells it; "" where there is none, or a problem."""
         if stated := self._values.get("TOKEN_TYPE"):
-            if stated in OF_TYPE:
+            if stated in VARIABLES_BY_TYPE:
                 return stated, "TOKEN_TYPE"
-            self._problem((), f"{stated!r} is not known here{did_you_mean(stated, list(OF_TYPE))}", "TOKEN_TYPE")
+            self._problem(
+                (), f"{stated!r} is not known here{did_you_mean(stated, list(VARIABLES_BY_TYPE))}", "TOKEN_TYPE"
+            )
             return "", ""
-        telling = {kind: found.name for name, kind in TELLING.items() if (found := variable_value(self._values, name))}
+        telling = {
+            kind: found.name for name, kind in TYPE_BY_VARIABLE.items() if (found := variable_value(self._values, name))
+        }
         if len(telling) == 1:
             return next(iter(telling.items()))
         if telling:
             names = " and ".join(f"{PREFIX}{name}" for name in telling.values())
             self._problem((), f"{names} belong to different types of credential: keep one of them")
-        elif any(name in self._values for name in OF_TOKENS):
-            self._problem((), f"is missing: {' or '.join(OF_TYPE)}", "TOKEN_TYPE")
+        elif any(name in self._values for name in TOKEN_VARIABLES):
+            self._problem((), f"is missing: {' or '.join(VARIABLES_BY_TYPE)}", "TOKEN_TYPE")
         return "", ""
 
     def _member(self, name: str, path: SettingPath) -> None:

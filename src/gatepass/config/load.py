@@ -1,4 +1,4 @@
-"""From a file, or from the environment alone, to a Config that can be used: the only reader of the environment."""
+"""Load a Config from a file or from environment variables, and report every problem at once."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pydantic import BaseModel, ValidationError
 
 from gatepass.config.certificates import unusable_files
 from gatepass.config.checks import (
-    clashes,
-    dangling,
-    dead_ends,
-    doubts,
+    conflicts,
     exposed,
-    exposed_secrets,
-    in_plain_sight,
+    likely_mistakes,
     not_built_yet,
-    open_doors,
+    secrets_over_plain_http,
+    unknown_names,
+    unreachable_settings,
+    unsafe_settings,
+    world_accessible_secrets,
 )
 from gatepass.config.document import (
     ConfigDocument,
@@ -40,14 +40,14 @@ from gatepass.config.wording import refusals
 from gatepass.types import Secret
 
 WITH_A_FILE = ("CONFIG", "HOST", "PORT")
-"""The variables that count beside a file."""
+"""The variables that override a file, or name it."""
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 _NUMBER = re.compile(r"-?[0-9]{1,300}\Z")
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedConfig:
-    """A configuration that can be used. `warnings` are for the log of the start; they hold no secret."""
+    """A valid configuration. `warnings` are logged at the start and contain no secret."""
 
     config: Config
     document: ConfigDocument = field(repr=False)
@@ -59,13 +59,13 @@ class LoadedConfig:
         return self.document.source
 
     def origin(self, path: SettingPath) -> str:
-        """`gatepass.yaml:12`, `environment NAME`, `--port`, or `default`."""
+        """Return the origin of a value: `gatepass.yaml:12`, `environment NAME`, `--port`, or `default`."""
         block = dict(children(lookup(self.document.tree, path[:-1])))
         if path[-1] not in block or isinstance(value := block[path[-1]], dict | list):
             return "default"
         origin = str(self.document.origin(path))
-        places = [str(place) for place in value.places] if isinstance(value, Reference) else []
-        return ", ".join([origin, *(place for place in places if place != origin)])
+        sources = [str(source) for source in value.sources] if isinstance(value, Reference) else []
+        return ", ".join([origin, *(source for source in sources if source != origin)])
 
 
 def load(
@@ -75,13 +75,13 @@ def load(
     host: str | None = None,
     port: int | None = None,
 ) -> LoadedConfig:
-    """The configuration of `path`, else of GATEPASS_CONFIG, else of the environment alone.
+    """Load the file `path`, else the file that GATEPASS_CONFIG names, else the GATEPASS_ variables alone.
 
-    `host` and `port` come from flags and win over GATEPASS_HOST and GATEPASS_PORT, which win over a
-    file. Raises ConfigError with every problem at once.
+    `host` and `port` are flags. They override GATEPASS_HOST and GATEPASS_PORT, which override the file. Raises
+    ConfigError with all problems.
     """
     document = _document(path, environment)
-    _listen(document, environment, host, port)
+    _put_address(document, environment, host, port)
     config = _checked(document)
     try:
         config = with_environment_proxies(config, environment)
@@ -90,11 +90,17 @@ def load(
             [ConfigProblem((), f"the proxy for network.from_env {error}", ValueOrigin("environment"))]
         ) from None
     if problems := [
-        ConfigProblem(place, text, document.origin(place)) for place, text in in_plain_sight(_plain(config))
+        ConfigProblem(setting, text, document.origin(setting))
+        for setting, text in secrets_over_plain_http(_plain(config))
     ]:
         raise ConfigError(problems)
-    warnings = (*document.warnings, *doubts(config), *_exposed(document, config), *_unused(document, environment))
-    return LoadedConfig(config, document, (*warnings, *_unused_proxies(config, environment)))
+    warnings = [*document.warnings, *likely_mistakes(config), *_exposed(document, config)]
+    warnings += _unused_variables(document, environment)
+    names = [name for name in PROXY_VARIABLES if environment.get(name)]
+    hops: list[Any] = [*config.upstreams.values(), *config.credentials.values()]
+    if names and not any(hop.network.from_env for hop in hops):
+        warnings.append(f"{' and '.join(names)} is set and not used: set network.from_env: true where it should be")
+    return LoadedConfig(config, document, tuple(warnings))
 
 
 def _document(path: str | None, environment: Mapping[str, str]) -> ConfigDocument:
@@ -106,14 +112,14 @@ def _document(path: str | None, environment: Mapping[str, str]) -> ConfigDocumen
         return document
     if "UPSTREAM_URL" in own:
         return read_environment(environment)
-    text = f"there is none: name a file by --config or {PREFIX}CONFIG, or set {PREFIX}UPSTREAM_URL"
+    text = f"not found: name a file with --config or {PREFIX}CONFIG, or set {PREFIX}UPSTREAM_URL"
     raise ConfigError([ConfigProblem((), text, ValueOrigin("configuration")), *strangers(own)])
 
 
-def _listen(document: ConfigDocument, environment: Mapping[str, str], host: str | None, port: int | None) -> None:
-    """Put what flags and variables say of the address over what `document` says."""
+def _put_address(document: ConfigDocument, environment: Mapping[str, str], host: str | None, port: int | None) -> None:
+    """Override the address of `document` by flags and variables."""
     if not isinstance(lookup(document.tree, ("server",)) or {}, dict):
-        return  # what stands there instead of a block will be refused
+        return  # a `server` that is not a block is reported by pydantic
     own = own_variables(environment)
     for name, flag in (("host", host), ("port", port)):
         text = own.get(name.upper())
@@ -125,7 +131,7 @@ def _listen(document: ConfigDocument, environment: Mapping[str, str], host: str 
 
 
 def _resolve(document: ConfigDocument, environment: Mapping[str, str]) -> None:
-    """Resolve each reference in the texts of `document`; one that cannot be stays as it was written."""
+    """Resolve each reference in the texts of `document`; one that fails stays unchanged and is reported."""
     for path, text in list(leaves(document.tree)):
         if not isinstance(text, str):
             continue
@@ -142,11 +148,11 @@ def _resolve(document: ConfigDocument, environment: Mapping[str, str]) -> None:
 
 
 def _checked(document: ConfigDocument) -> Config:
-    """The Config of a resolved document; raises ConfigError."""
+    """Validate a resolved document; raise ConfigError with all problems."""
     tree = document.tree
     document.refuse_all(not_built_yet(tree), {problem.path for problem in document.problems})
     known = {problem.path for problem in document.problems}
-    for found in (dangling(tree), dead_ends(tree), unusable_files(tree), open_doors(tree)):
+    for found in (unknown_names(tree), unreachable_settings(tree), unusable_files(tree), unsafe_settings(tree)):
         document.refuse_all(found, known)
     try:
         config = Config.model_validate(tree)
@@ -154,25 +160,26 @@ def _checked(document: ConfigDocument) -> Config:
         document.refuse_all(refusals(error, tree), known)
         raise ConfigError(document.problems) from None
     if not document.problems:
-        document.refuse_all(clashes(config), known)
+        document.refuse_all(conflicts(config), known)
     if document.problems:
         raise ConfigError(document.problems)
     return config
 
 
 def check(config: Config) -> None:
-    """Check a Config that no file stands behind as `load` checks a file. Raises ConfigError with every problem.
+    """Check a Config that was made in code with the checks that `load` applies to a file.
 
-    The model itself has refused what one block alone can tell.
+    pydantic has already validated each block. Raises ConfigError with all problems.
     """
     tree = _plain(config)
-    found = (*not_built_yet(tree), *dangling(tree), *dead_ends(tree), *unusable_files(tree), *open_doors(tree))
-    if problems := [ConfigProblem(path, text, ValueOrigin("configuration")) for path, text in found or clashes(config)]:
-        raise ConfigError(problems)
+    checks = (not_built_yet, unknown_names, unreachable_settings, unusable_files, unsafe_settings)
+    found = [problem for each in checks for problem in each(tree)] or list(conflicts(config))
+    if found:
+        raise ConfigError([ConfigProblem(path, text, ValueOrigin("configuration")) for path, text in found])
 
 
 def _plain(value: Any) -> Any:
-    """The tree that a file would hold: what is set, without defaults. Secrets stay Secrets."""
+    """Return the tree that a file would hold, without defaults. Secrets stay Secrets."""
     if isinstance(value, BaseModel):
         fields = type(value).model_fields
         return {fields[name].alias or name: _plain(getattr(value, name)) for name in value.model_fields_set}
@@ -182,28 +189,21 @@ def _plain(value: Any) -> Any:
 
 
 def _exposed(document: ConfigDocument, config: Config) -> Iterator[str]:
-    """A warning of each file that every user of this machine can write, or can read a secret in."""
+    """Yield a warning for each file that every user of this machine can write, or that exposes a secret."""
     if document.source != "environment":
         secrets = (path for path, value in leaves(_plain(config)) if isinstance(value, Secret))
         holds_secret = any(type(lookup(document.tree, path)) is str for path in secrets)
         if warning := exposed(document.source, holds_secret=holds_secret, what="holds a secret and "):
             yield warning
-    yield from exposed_secrets(document.tree)
+    yield from world_accessible_secrets(document.tree)
 
 
-def _unused(document: ConfigDocument, environment: Mapping[str, str]) -> Iterator[str]:
-    """A variable that would count without a file, and that no reference of the file names."""
+def _unused_variables(document: ConfigDocument, environment: Mapping[str, str]) -> Iterator[str]:
+    """Yield a warning for each variable that has no effect because there is a file that does not reference it."""
     if document.source == "environment":
         return
     values = [value for _, value in leaves(document.tree) if isinstance(value, Reference)]
-    used = {place.name for value in values for place in value.places if place.kind == "environment"}
+    used = {source.name for value in values for source in value.sources if source.kind == "environment"}
     for name in own_variables(environment):
         if name not in WITH_A_FILE and f"{PREFIX}{name}" not in used:
-            yield f"{PREFIX}{name} is set and says nothing: the file {document.source} is the configuration"
-
-
-def _unused_proxies(config: Config, environment: Mapping[str, str]) -> Iterator[str]:
-    names = [name for name in PROXY_VARIABLES if environment.get(name)]
-    hops: list[Any] = [*config.upstreams.values(), *config.credentials.values()]
-    if names and not any(hop.network.from_env for hop in hops):
-        yield f"{' and '.join(names)} is set and no hop uses it: set network.from_env: true where it should"
+            yield f"{PREFIX}{name} is set and has no effect: the file {document.source} is the configuration"

@@ -1,9 +1,7 @@
-"""The configuration as one tree of frozen values: what may be written, its defaults and its units.
+"""`Config`: the whole configuration as one tree of frozen pydantic models, with `server`, `limits`, `store` and `log`.
 
-Every class is one block of the file. Unknown members are errors. Fields that hold a
-secret have the type `Secret`; `references.py` says how `${ENV}` and `${file:…}` become one.
-
-`store`: what gatepass processes share, so that they are one towards an issuer.
+Each class is one block of the file, and an unknown member is an error. The string below a field is its description in
+`gatepass schema`. Fields that hold a secret have the type `Secret`.
 """
 
 from __future__ import annotations
@@ -33,7 +31,7 @@ _DEFAULT_PORT = 6379
 
 
 def checked_store_url(text: str) -> str:
-    """`text` itself; raises ValueError where it is none of the forms of `Store.url`. It is never quoted."""
+    """Return `text`; raise ValueError, which does not quote it, if it is not a store URL."""
     try:
         parts = urlsplit(text)
         port = parts.port
@@ -41,35 +39,35 @@ def checked_store_url(text: str) -> str:
         raise ValueError("is not a URL: its host or port is malformed") from None
     if parts.username is not None or parts.password is not None:
         raise ValueError("holds a user name or password: put them into store.username and store.password")
-    whole = parts.scheme in SCHEMES and parts.hostname and port != 0 and _DATABASE.fullmatch(parts.path)
-    if not whole or parts.query or parts.fragment or any(not "!" <= c <= "~" for c in text):
+    is_complete = parts.scheme in SCHEMES and parts.hostname and port != 0 and _DATABASE.fullmatch(parts.path)
+    if not is_complete or parts.query or parts.fragment or any(not "!" <= c <= "~" for c in text):
         raise ValueError("expects valkey://host:6379/0, with TLS valkeys://host:6379/0 (redis:// and rediss:// too)")
     return text
 
 
 class StoreSettings(Block):
-    """A Valkey or Redis server that several gatepass processes use."""
+    """A Valkey or Redis server that several gatepass processes share."""
 
     url: Annotated[str, AfterValidator(checked_store_url)]
-    """`valkey://host:6379/0`, or with TLS `valkeys://…`; `redis://` and `rediss://` say the same."""
+    """`valkey://host:6379/0`, or with TLS `valkeys://…`; `redis://` and `rediss://` are synonyms."""
     encryption_key: SecretText
-    """What all that lies in the store is encrypted with, at least 32 characters; the same for all who share."""
+    """The key that encrypts everything in the store, at least 32 characters. All sharing processes need the same."""
     username: str | None = None
-    """The user to sign in as; None is the server's default user."""
+    """The user name for the store; None: the server's default user."""
     password: SecretText | None = None
-    """Its password, best by reference."""
+    """The password of the user, best as a reference."""
     key_prefix: Annotated[str, Field(pattern=KEY_PREFIX)] = "gatepass:"
-    """What the names of all keys in the store begin with."""
+    """The prefix of all key names in the store."""
     timeout_s: Annotated[Seconds, Field(le=5.0)] = 0.25
-    """Seconds for one request of the store; then gatepass goes on without it."""
+    """Seconds for one request to the store; after that gatepass continues without the store."""
     network: TlsFiles = TlsFiles()
-    """The files of TLS alone: no HTTP proxy leads to a store."""
+    """TLS files for the connection to the store. A proxy is not supported."""
     allow_plain_tcp: bool = False
-    """Send the password without TLS beyond loopback."""
+    """Allow sending the password without TLS beyond loopback, where others can read it."""
 
     @field_validator("url")
     @classmethod
-    def _installed(cls, url: str) -> str:
+    def _extra_is_installed(cls, url: str) -> str:
         for module in ("valkey", "cryptography"):
             checked_extra(module, "valkey", "a shared store")
         return url
@@ -78,15 +76,15 @@ class StoreSettings(Block):
     @classmethod
     def _long_enough(cls, key: Secret) -> Secret:
         if len(key.reveal()) < SHORTEST_KEY_CHARS:
-            raise ValueError(f"is shorter than {SHORTEST_KEY_CHARS} characters: `openssl rand -hex 32` makes one")
+            raise ValueError(f"is shorter than {SHORTEST_KEY_CHARS} characters: create one with `openssl rand -hex 32`")
         return key
 
     @model_validator(mode="after")
-    def _fits_together(self) -> StoreSettings:
+    def _consistent(self) -> StoreSettings:
         if self.username is not None and self.password is None:
-            raise ValueError("username needs password beside it")
+            raise ValueError("username needs password next to it")
         if self.network != TlsFiles() and not self.tls:
-            raise ValueError("network holds files of TLS, and url has none: write valkeys://")
+            raise ValueError("network names TLS files, but url does not use TLS: write valkeys://")
         if self.password is not None and not (self.tls or self.allow_plain_tcp or is_loopback(self.host)):
             raise ValueError(
                 "would send the password over plain TCP to another machine: write valkeys://, or set allow_plain_tcp"
@@ -111,10 +109,10 @@ class StoreSettings(Block):
 
 
 OTHER_DESCRIPTORS = 64
-"""For the listening socket, token endpoints, the store, the log and the pages of workers."""
+"""File descriptors for the listening socket, token endpoints, the store, the log and the pages of workers."""
 
 
-def _network(text: str) -> str:
+def _checked_network(text: str) -> str:
     try:
         ip_network(text)
     except ValueError:
@@ -122,90 +120,93 @@ def _network(text: str) -> str:
     return text
 
 
-IpNetwork = Annotated[str, AfterValidator(_network)]
+IpNetwork = Annotated[str, AfterValidator(_checked_network)]
 
 
 class ServerConfig(Block):
     host: str = "127.0.0.1"
-    """The address to listen on. Anything wider than loopback wants keys under `access`."""
+    """The address to listen on. Any other than loopback requires keys under `access`."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
-    """0 picks a free one and says which."""
+    """The port to listen on; 0 picks a free port and logs it."""
     base_path: Annotated[str, Field(pattern=BASE_PATH)] = ""
-    """A prefix in front of every path, such as `/llm`."""
+    """A prefix of every path, such as `/llm`."""
     workers: Annotated[int, Field(ge=1, le=64)] = 1
-    """Processes that serve on one socket; they share tokens, see `store`."""
+    """Processes that serve one socket. They share tokens; see `store`."""
     trusted_proxies: list[IpNetwork] = []
     """Addresses and networks of proxies whose X-Forwarded-For names the client, for limits per address."""
     drain_delay_s: Annotated[float, Field(ge=0)] = 0.0
-    """Seconds after SIGTERM in which gatepass serves on while /readyz is red, for balancers that poll it."""
+    """Seconds after SIGTERM in which gatepass still accepts requests while /readyz returns 503. For load balancers that
+    poll /readyz."""
     drain_timeout_s: Annotated[float, Field(ge=0)] = 25.0
-    """Seconds that running streams may go on after SIGTERM and `drain_delay_s`."""
+    """Seconds that running streams may continue after SIGTERM and `drain_delay_s`."""
 
 
 class Limits(Block):
     body_bytes: Bytes = 32 * MIB
-    """The largest request body."""
+    """The largest request body, in bytes."""
     upload_bytes: Bytes = 512 * MIB
-    """The largest multipart form, which passes through and is not held."""
+    """The largest multipart form, in bytes. It passes through and is not kept in memory."""
     reply_bytes: Bytes = 64 * MIB
-    """The largest plain reply of an upstream; it is held whole to be judged."""
+    """The largest plain reply of an upstream, in bytes. gatepass reads it whole before it relays it."""
     held_bytes: Bytes = 512 * MIB
-    """Request bodies and whole replies in memory, in total; a request whose body does not fit is 503 `overloaded`."""
+    """The most bytes of request bodies and whole replies in memory; a request that does not fit gets 503
+    `overloaded`."""
     event_bytes: Bytes = 32 * MIB
-    """The largest single event of a stream; also as much as an upstream may send between two without an event."""
+    """The largest single event of a stream, in bytes; also the most bytes between two events."""
     connections: Annotated[int, Field(gt=0)] = 4000
-    """Requests under way at once; one more is 503 `overloaded`, unless it is its caller's only one."""
+    """The most requests in progress; one more gets 503 `overloaded`, unless its caller has no other in progress."""
     unauthenticated_connections: Annotated[int, Field(gt=0)] | None = None
-    """Connections without an authenticated request, beside `connections`; None: a quarter of `connections`."""
+    """Connections without an authenticated request, in addition to `connections`. None: a quarter of `connections`."""
     receive_s: Seconds = 20.0
-    """Seconds that a client may take to send its head, and again its body."""
+    """Seconds that a client may take to send the head of a request, and again for the body."""
     upload_bytes_per_s: Bytes = 1024
-    """The least bytes a second, on average, at which a client may send a form; receive_s come on top."""
+    """The least average bytes per second at which a client may send a form, after the first `receive_s` seconds."""
     send_stall_s: Seconds = 300.0
-    """Seconds for which a client may take nothing of what is written to it."""
+    """Seconds that a client may receive nothing of a reply before gatepass closes its connection."""
 
     @property
     def unauthenticated(self) -> int:
-        """How many connections are kept for clients that have not authenticated."""
+        """The number of connections for clients that have not authenticated."""
         return self.unauthenticated_connections or max(1, self.connections // 4)
 
 
 class Log(Block):
     format: Literal["json", "text"] = "json"
-    """One JSON object per line, or text for people."""
+    """One JSON object per line, or text for reading in a terminal."""
     level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least weight of what is logged."""
+    """The lowest level that is logged."""
     bodies: bool = False
-    """Log request and reply bodies, masked and cut at 2,000 characters. For hunting a fault only."""
+    """Log request and reply bodies, redacted and cut at 2,000 characters. Only for debugging: bodies hold private
+    data."""
 
 
 class Config(Block):
-    """The whole file."""
+    """The whole configuration."""
 
     server: ServerConfig = ServerConfig()
     """Where gatepass listens and how it stops."""
     limits: Limits = Limits()
-    """Bounds on what one client or upstream may take."""
+    """Limits of sizes, times and connections for clients and upstreams."""
     credentials: dict[Name, AnyCredential] = {}
-    """Where tokens come from, by name."""
+    """Token sources, by name."""
     upstreams: Annotated[dict[Name, UpstreamConfig], Field(min_length=1)]
     """The servers behind gatepass, by name; at least one."""
     operations: dict[OperationName, OperationRoute] = {}
-    """What is different for one operation, and where models go in it that no entry of `models` names."""
+    """Settings of one operation, and its upstream for models that no entry of `models` names."""
     models: dict[str, Model] = {}
-    """Public model names or globs. An exact name beats the longest glob, which beats `*`."""
+    """Public model names or globs. An exact name wins over the longest glob, which wins over `*`."""
     profiles: dict[Name, Profile] = {}
-    """What clients need beyond the plain API, by name."""
+    """Changes of requests and replies for kinds of clients, by name."""
     access: Access = Access()
-    """Who may come in."""
+    """API keys of the callers."""
     store: StoreSettings | None = None
-    """A server through which independent gatepass processes share; None: each for itself."""
+    """A server with state that independent gatepass processes share. None: each process has its own state."""
     log: Log = Log()
-    """What is written about each request."""
+    """Format and level of the log."""
 
     @property
     def descriptors(self) -> int:
-        """The most file descriptors that one process needs: clients, upstreams, and OTHER_DESCRIPTORS."""
+        """The most file descriptors that one process needs."""
         limits, callers = self.limits, self.access.callers
         upstream = sum(upstream.max_connections or limits.connections for upstream in self.upstreams.values())
         requests = limits.connections + callers

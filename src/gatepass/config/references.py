@@ -1,8 +1,6 @@
-"""`${NAME}`, `${file:/path}` and `$$` in the strings of a configuration.
+"""References (`${NAME}`, `${file:/path}`, `$$`) in a configuration, and the names of the GATEPASS_ variables.
 
-They are resolved after parsing, in string values only, so that no value can become structure.
-
-The GATEPASS_ variables: their names, what each belongs to, and how a value is had from them.
+References are resolved after parsing and only in strings, so that a value cannot change the structure of the file.
 """
 
 from __future__ import annotations
@@ -17,18 +15,18 @@ from gatepass.config.document import SettingPath
 
 _PIECE = re.compile(r"\$(?:\$|\{(?P<name>[^}]*)\})")
 LARGEST_BYTES = 64 * 1024
-"""Of one mounted secret."""
+"""The largest file with a secret."""
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _UPPER_NAME = re.compile(r"[A-Z][A-Z0-9_]*\Z")
 
 
 class UnresolvedReference(ValueError):
-    """A reference that cannot be resolved; the text says which and why."""
+    """A reference that cannot be resolved. The text names the reference and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReferenceSource:
-    """One `${…}`: an environment variable, or a file that is read again when it changes."""
+    """The source of one `${…}`: `kind` is `environment` or `file`, `name` is the variable or the path."""
 
     kind: str
     name: str
@@ -38,53 +36,52 @@ class ReferenceSource:
 
 
 class Reference(str):
-    """A string of the configuration that came from somewhere else.
+    """A string of the configuration with at least one reference. Its repr hides the value.
 
-    As a `str` it is the value at the time of loading. `read()` resolves its files again, which is
-    how a rotated secret arrives without a restart. It hides its value when it is printed.
+    The `str` is the value at load. `read()` resolves the files again, so that a rotated secret arrives without a
+    restart.
     """
 
     template: str
-    places: tuple[ReferenceSource, ...]
+    sources: tuple[ReferenceSource, ...]
     read: Callable[[], str]
 
-    def __new__(cls, template: str, places: tuple[ReferenceSource, ...], read: Callable[[], str]) -> Self:
+    def __new__(cls, template: str, sources: tuple[ReferenceSource, ...], read: Callable[[], str]) -> Self:
         self = super().__new__(cls, read())
-        self.template, self.places, self.read = template, places, read
+        self.template, self.sources, self.read = template, sources, read
         return self
 
     @classmethod
     def to_variable(cls, name: str, value: str) -> Self:
-        """The environment's variable `name`, whose value is taken as it stands."""
+        """Return a reference to the environment variable `name`; references inside `value` are not resolved."""
         return cls(f"${{{name}}}", (ReferenceSource("environment", name),), lambda: value)
 
     @classmethod
     def to_file(cls, path: str, pick: Callable[[str], str] = str) -> Self:
-        """What `pick` takes out of the text of the file at `path`, each time anew."""
+        """Return a reference to the file at `path`. `pick` takes the value from its text at each read."""
         return cls(f"${{file:{path}}}", (ReferenceSource("file", path),), lambda: pick(read_file(path)))
 
     @property
     def changes(self) -> bool:
-        """Whether `read()` may give something else while this process runs: a variable stays as it was."""
-        return any(place.kind == "file" for place in self.places)
+        """Whether `read()` may return another value later. Only files change while the process runs."""
+        return any(source.kind == "file" for source in self.sources)
 
     def __repr__(self) -> str:
         return f"Reference({self.template})"
 
 
 def resolve(text: str, environment: Mapping[str, str]) -> str:
-    """`text` itself where it holds no `$`, else what it stands for (a Reference where it names a place).
+    """Return `text` with its references resolved: a Reference if it has any, else a `str`.
 
-    Raises UnresolvedReference for an unset variable, an unreadable file, a malformed or open `${`.
+    Raises UnresolvedReference for an unset variable, an unreadable file, and a malformed or unclosed `${`.
     """
     if "$" not in text:
         return text
     names = [piece["name"] for piece in _PIECE.finditer(text) if piece["name"] is not None]
-    places = [_place(name, environment) for name in names]
-    leftover = _PIECE.sub("", text)
-    if "${" in leftover:
+    sources = [_source(name, environment) for name in names]
+    if "${" in _PIECE.sub("", text):
         raise UnresolvedReference("opens ${ and does not close it: write $$ for a plain dollar")
-    if not places:
+    if not sources:
         return _PIECE.sub("$", text)
 
     def value(piece: re.Match[str]) -> str:
@@ -93,21 +90,19 @@ def resolve(text: str, environment: Mapping[str, str]) -> str:
             return "$"
         return read_file(name.removeprefix("file:")) if name.startswith("file:") else environment[name]
 
-    return Reference(text, tuple(places), lambda: _PIECE.sub(value, text))
+    return Reference(text, tuple(sources), lambda: _PIECE.sub(value, text))
 
 
 def without_braces(text: str, environment: Mapping[str, str]) -> str | None:
-    """NAME where the whole of `text` is `$NAME`, which is no reference and was most likely meant as one.
-
-    Capitals only, unless a variable is called so: `$ecret` is a password, and a hint would print it.
-    """
+    """Return NAME if `text` is `$NAME`: not a reference, but most likely meant as one. Else return None."""
     name = text.removeprefix("$")
     if name == text or not _ENV_NAME.match(name):
         return None
+    # `$ecret` is a password, and the warning prints the name
     return name if _UPPER_NAME.match(name) or name in environment else None
 
 
-def _place(name: str, environment: Mapping[str, str]) -> ReferenceSource:
+def _source(name: str, environment: Mapping[str, str]) -> ReferenceSource:
     if name.startswith("file:"):
         return ReferenceSource("file", name.removeprefix("file:"))
     if not _ENV_NAME.match(name):
@@ -118,7 +113,7 @@ def _place(name: str, environment: Mapping[str, str]) -> ReferenceSource:
 
 
 def read_file(path: str) -> str:
-    """The text of a mounted secret, without the newline that editors leave at its end."""
+    """Return the text of a file with a secret, without the newlines that editors add at the end."""
     try:
         with FilePath(path).open("rb") as file:
             data = file.read(LARGEST_BYTES + 1)
@@ -130,7 +125,7 @@ def read_file(path: str) -> str:
     except ValueError:
         raise UnresolvedReference(f"the file {path} cannot be read: a NUL in its name") from None
     if len(data) > LARGEST_BYTES:
-        raise UnresolvedReference(f"the file {path} is larger than {LARGEST_BYTES} bytes: that is no secret")
+        raise UnresolvedReference(f"the file {path} is larger than {LARGEST_BYTES} bytes: that is not a secret")
     return text.rstrip("\r\n")
 
 
@@ -148,7 +143,7 @@ SHARED = (
     "HOST",
     "PORT",
 )
-OF_TYPE: Mapping[str, Mapping[str, SettingPath]] = {
+VARIABLES_BY_TYPE: Mapping[str, Mapping[str, SettingPath]] = {
     "oauth2": {
         "TOKEN_URL": ("token_url",),
         "ISSUER": ("issuer",),
@@ -165,28 +160,28 @@ OF_TYPE: Mapping[str, Mapping[str, SettingPath]] = {
     },
     "static": {"TOKEN": ("token",)},
 }
-"""The variables of each type of credential, and where they go in its block."""
+"""The variables of each type of credential, with their path in its block."""
 REQUIRED = frozenset(("TOKEN_URL", "CLIENT_ID", "CLIENT_SECRET", "TOKEN"))
 SECRETS = ("CLIENT_SECRET", "TOKEN", "TOKEN_JSON", "KEYS")
-"""Each also as …_FILE."""
-TELLING = {"TOKEN": "static", "TOKEN_JSON": "http_json", "CLIENT_ID": "oauth2"}
-"""Variables that only one type has: they tell which it is."""
+"""Variables that also exist as …_FILE."""
+TYPE_BY_VARIABLE = {"TOKEN": "static", "TOKEN_JSON": "http_json", "CLIENT_ID": "oauth2"}
+"""Variables of only one type of credential, from which gatepass derives the type."""
 
-OF_TOKENS = tuple(dict.fromkeys(name for names in OF_TYPE.values() for name in names))
-NAMES = frozenset((*SHARED, *OF_TOKENS, *(f"{name}_FILE" for name in SECRETS)))
-"""Every variable of a configuration without a file, without its prefix; GATEPASS_CONFIG stands beside them."""
-ASKING = "KEY"
-"""What `gatepass learned` shows a running gatepass: a shell may hold it for all commands."""
+TOKEN_VARIABLES = tuple(dict.fromkeys(name for names in VARIABLES_BY_TYPE.values() for name in names))
+NAMES = frozenset((*SHARED, *TOKEN_VARIABLES, *(f"{name}_FILE" for name in SECRETS)))
+"""Every variable of a configuration without a file, without the prefix. GATEPASS_CONFIG is not among them."""
+CLIENT_KEY_VARIABLE = "KEY"
+"""The API key that `gatepass learned` sends to a running gatepass; users may export it for all commands."""
 
 _SERVICE_LINK = re.compile(r"SERVICE_(HOST|PORT).*|PORT_[0-9]+_(TCP|UDP|SCTP).*|NAME|ENV_.*")
 _MOMENT = re.compile(r"(^exp|expires?(at|on|time|date)|expir(ation|y)(at|on|time|date)?|until)$")
 
 
 def own_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """The GATEPASS_ variables that are set and not empty, without their prefix.
+    """Return the GATEPASS_ variables that are set and not empty, without their prefix.
 
-    A service called `gatepass` makes Kubernetes (and Docker's old links) put GATEPASS_PORT=tcp://… and
-    its kin into every container beside it: they say nothing to us, and must stop nobody's start.
+    Kubernetes and Docker's legacy links set variables such as GATEPASS_PORT=tcp://… in every container next to a
+    service with the name `gatepass`. These are ignored, because they must not prevent a start.
     """
     found = {name.removeprefix(PREFIX): value for name, value in environment.items() if name.startswith(PREFIX)}
     return {
@@ -197,10 +192,10 @@ def own_variables(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def is_moment(path: str) -> bool:
-    """Whether the last name of a dotted path tells a moment (`data.expireAt`) rather than a life (`expires_in`).
+    """Whether the last name of a dotted path is a point in time (`data.expireAt`), not a lifetime (`expires_in`).
 
-    Moments: `exp`, and names that end in expires_on, expires_at, expiration, expire_time, expiry, until
-    and the like, whatever their case and underscores: the absolute ones among the names that issuers use.
+    These are the absolute names that issuers use: `exp`, and names that end in expires_on, expires_at, expiration,
+    expire_time, expiry, until and similar. Case, hyphens and underscores do not matter.
     """
     last = path.rpartition(".")[2]
     return bool(_MOMENT.search(re.sub(r"[_-]", "", last).lower()))
@@ -208,7 +203,7 @@ def is_moment(path: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class VariableValue:
-    """A value and the variable that gave it. A secret's value is a Reference; `fault` says why it has none."""
+    """The value of a variable, and the variable's name. A secret is a Reference; `fault` is why it cannot be read."""
 
     name: str
     value: str
@@ -217,7 +212,7 @@ class VariableValue:
 
 
 def variable_value(values: Mapping[str, str], name: str) -> VariableValue | None:
-    """The value of the variable `name`, or of the file that `…_FILE` names in its place."""
+    """Return the value of the variable `name`, or of the file that `…_FILE` names."""
     if name in SECRETS and (file := values.get(f"{name}_FILE")):
         try:
             return VariableValue(f"{name}_FILE", Reference.to_file(file), file)

@@ -1,7 +1,4 @@
-"""`rules` and `capabilities` of a model: what is changed on the way to it, and what it can do.
-
-`operations.NAME` and `models.NAME`: where requests go, and what is changed on the way.
-"""
+"""`models.NAME` and `operations.NAME`: targets, rules, timeouts and capabilities."""
 
 from __future__ import annotations
 
@@ -19,40 +16,40 @@ from gatepass.config.references import Reference
 
 MEMBER_PATH = re.compile(r"([A-Za-z_][A-Za-z0-9_-]{0,63}(\[\])?\.){0,8}[A-Za-z_][A-Za-z0-9_-]{0,63}\Z")
 NOT_A_MEMBER_PATH = "expects the name of a member, such as temperature, metadata.user or messages[].name"
-NO_MEMBER = "expects the new name alone, in the same object: letters, digits and underscores"
+NOT_A_MEMBER_NAME = "expects the new name alone, in the same object: letters, digits and underscores"
 _MEMBER = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}\Z")
 
-ELSEWHERE = {
-    "model": "the model's name is `name` of its entry",
-    "stream": "whether the upstream streams is `stream` of the model's entry",
-    "messages": "gatepass takes no conversation away",
-    "input": "gatepass takes no input away",
-    "messages[].role": "a role is changed by `roles`",
-    "messages[].content": "content is changed by `text_content` and `empty_content`",
+PROTECTED_PATHS = {
+    "model": "set `name` in the model's entry",
+    "stream": "set `stream` in the model's entry",
+    "messages": "gatepass never removes the conversation",
+    "input": "gatepass never removes the input",
+    "messages[].role": "use `roles`",
+    "messages[].content": "use `text_content` or `empty_content`",
 }
-"""Places that no rule names, and what to do instead."""
+"""Member paths that a rule must not name, each with what to do instead."""
 
 
-def _named(text: str, form: re.Pattern[str], otherwise: str) -> str:
+def _checked_member(text: str, form: re.Pattern[str], error: str) -> str:
     if form.match(text) is None:
-        raise ValueError(otherwise)
-    if text in ELSEWHERE:
-        raise ValueError(f"is not for a rule: {ELSEWHERE[text]}")
+        raise ValueError(error)
+    if text in PROTECTED_PATHS:
+        raise ValueError(f"cannot be changed by a rule: {PROTECTED_PATHS[text]}")
     return text
 
 
-def _shown(value: Any) -> Any:
-    """What `gatepass check` prints: of a reference only that it is one."""
+def _without_secrets(value: Any) -> Any:
+    """`value` for `gatepass check`, with every reference replaced by `(hidden)`."""
     if isinstance(value, dict):
-        return {name: _shown(member) for name, member in value.items()}
+        return {name: _without_secrets(member) for name, member in value.items()}
     if isinstance(value, list):
-        return [_shown(item) for item in value]
+        return [_without_secrets(item) for item in value]
     return "(hidden)" if isinstance(value, Reference) else value
 
 
-MemberPath = Annotated[str, AfterValidator(partial(_named, form=MEMBER_PATH, otherwise=NOT_A_MEMBER_PATH))]
-MemberName = Annotated[str, AfterValidator(partial(_named, form=_MEMBER, otherwise=NO_MEMBER))]
-Value = Annotated[Any, PlainSerializer(_shown)]
+MemberPath = Annotated[str, AfterValidator(partial(_checked_member, form=MEMBER_PATH, error=NOT_A_MEMBER_PATH))]
+MemberName = Annotated[str, AfterValidator(partial(_checked_member, form=_MEMBER, error=NOT_A_MEMBER_NAME))]
+Value = Annotated[Any, PlainSerializer(_without_secrets)]
 
 NOT_LEARNED = frozenset(("model", "messages", "input", "stream", "role", "content"))
 LEARN_ALSO = frozenset(
@@ -62,50 +59,48 @@ LEARN_ALSO = frozenset(
         *("system_into_user", "merge_roles"),
     )
 )
-"""What `learn_also` is for, beside members that gatepass does not know."""
-_ALONE = "gatepass learns it without being told, or by the `stream` of the model's entry"
-NO_MEMBERS = {
-    **dict.fromkeys(("aggregate", "synth", "emulate", "native", "auto", "streaming"), _ALONE),
-    **dict.fromkeys(("drop", "rename", "set", "default", "clamp", "split", "roles", "tool_ids"), "it is no member"),
-    **dict.fromkeys(("text_content", "empty_content", "short_tool_ids"), "gatepass learns it without being told"),
+"""Names that `learn_also` accepts in addition to members that gatepass does not know."""
+_LEARNED_ANYWAY = "gatepass learns it without this setting"
+_STREAM_MODE = f"{_LEARNED_ANYWAY}, or takes it from `stream` of the model's entry"
+USELESS_IN_LEARN_ALSO = {
+    **dict.fromkeys(("aggregate", "synth", "emulate", "native", "auto", "streaming"), _STREAM_MODE),
+    **dict.fromkeys(
+        ("drop", "rename", "set", "default", "clamp", "split", "roles", "tool_ids"), "it is not a member of a request"
+    ),
+    **dict.fromkeys(("text_content", "empty_content", "short_tool_ids"), _LEARNED_ANYWAY),
     "schema_in_words": "name response_format",
 }
-"""Words of gatepass's own that would do nothing in `learn_also`."""
-_ALIKE = 0.9
+"""Terms of gatepass that would have no effect in `learn_also`, each with the reason."""
+_TYPO_RATIO = 0.9  # difflib's default of 0.6 takes correct names of vendor parameters for typing errors
 
 
 def _learnable(text: str) -> str:
     if MEMBER_PATH.match(text) is None or text.rpartition(".")[2] in NOT_LEARNED:
-        raise ValueError("is not to be learned: name a member that may go, or system_into_user, merge_roles")
-    if text in NO_MEMBERS:
-        raise ValueError(f"is not to be learned: {NO_MEMBERS[text]}")
-    meant = get_close_matches(text.lower(), LEARN_ALSO, 1, _ALIKE)
-    if meant and text not in LEARN_ALSO:
-        raise ValueError(f"is not known: is {meant[0]} meant?")
+        raise ValueError("cannot be learned: name a member that gatepass may drop, or system_into_user, merge_roles")
+    if text in USELESS_IN_LEARN_ALSO:
+        raise ValueError(f"cannot be learned: {USELESS_IN_LEARN_ALSO[text]}")
+    near = get_close_matches(text.lower(), LEARN_ALSO, 1, _TYPO_RATIO)
+    if near and text not in LEARN_ALSO:
+        raise ValueError(f"is not known; did you mean {near[0]}?")
     return text
 
 
 Learnable = Annotated[str, AfterValidator(_learnable)]
-"""A name for `upstreams.NAME.learn_also`."""
-
-
-def _stream(value: Any) -> Any:
-    """`true` and `false` as people write them."""
-    return ("native" if value else "emulate") if isinstance(value, bool) else value
-
+"""One entry of `upstreams.NAME.learn_also`."""
 
 Stream = Annotated[
     Literal["auto", "native", "emulate", "aggregate"],
-    BeforeValidator(_stream),
+    # people write true and false
+    BeforeValidator(lambda value: ("native" if value else "emulate") if isinstance(value, bool) else value),
     WithJsonSchema({"enum": ["auto", "native", "emulate", "aggregate", True, False], "default": "auto"}),
 ]
 
 
 class Bounds(Block):
     min: float | None = None
-    """The least value; None is no bound."""
+    """The least value; None means no lower bound."""
     max: float | None = None
-    """The largest value; None is no bound."""
+    """The largest value; None means no upper bound."""
 
     @model_validator(mode="after")
     def _some_bound(self) -> Bounds:
@@ -116,121 +111,127 @@ class Bounds(Block):
         return self
 
 
-OF_PLACES = ("rename", "drop", "default", "set")
-"""Rules that name places, each a map by place or a list of places; limits (`clamp`) stand apart."""
-OVER_RENAMED = ("drop", "set")
-"""Those that run after `rename` and take away what it has moved; a `default` leaves it."""
+class Rules(Block):
+    """Changes of a request before it is sent to a model, in this order.
+
+    A member path is a dotted name: `messages[].name`.
+    """
+
+    rename: dict[MemberPath, MemberName] = {}
+    """Members to send under another name. If the client sends both names, the value of the new name is sent."""
+    drop: list[MemberPath] = []
+    """Members to leave out."""
+    default: dict[MemberPath, Value] = {}
+    """Members to add if the client does not send them, with their values."""
+    set: dict[MemberPath, Value] = {}
+    """Members to send with these values, even if the client sends other values."""
+    clamp: dict[MemberPath, Bounds] = {}
+    """Numbers to keep within bounds."""
+    schema_in_words: bool = False
+    """Put the schema of `response_format` into the system message and request `json_object`. The upstream no longer
+    enforces the schema."""
+    split: Annotated[int, Field(gt=0)] | None = None
+    """The most inputs of one embeddings request; more inputs are sent as several requests. None: no limit."""
+    roles: dict[Literal["system", "developer"], Literal["system", "developer", "user"]] = {}
+    """Roles to replace; `user` puts the text in front of the first user message's text."""
+    replayed: Literal["keep", "drop", "drop_but_reasoning"] = "keep"
+    """Keep or drop the members of an earlier reply that clients send back with the conversation."""
+    text_content: bool = False
+    """Send a list of text parts as one string."""
+    empty_content: bool = False
+    """Send `""` instead of `content: null`."""
+    merge_roles: bool = False
+    """Join adjacent messages of one role, and system messages at the front."""
+    short_tool_ids: bool = False
+    """Send tool call ids in the form that Mistral requires: nine letters and digits."""
+
+    def over(self, base: Rules | None) -> Rules:
+        """Return these rules with the entries of `base` that they do not replace.
+
+        An entry of `base` is kept if these rules do not name its path, rename a member to it or drop its parent.
+        Roles, and settings that are not set here, also come from `base`. A clamp is replaced only by a clamp of
+        the same member, and it follows the renames of the other side.
+        """
+        if base is None:
+            return self
+        kept = base.model_copy(update={name: self._entries_to_keep(name, base) for name in PATH_RULES})
+        joined: dict[str, Any] = {}
+        for name in self.model_fields_set:
+            lower, upper = getattr(kept, name), getattr(self, name)
+            if isinstance(upper, dict):
+                joined[name] = {**lower, **upper}
+            else:
+                joined[name] = [*lower, *upper] if isinstance(upper, list) else upper
+        replaced = {old: name for old, name in base.rename.items() if old not in kept.rename}
+        # a replaced rename leaves the member under its old name, so the clamp of the new name must apply there too
+        clamps = {old: base.clamp[to] for old in replaced if (to := _renamed(old, replaced)) in base.clamp}
+        lower_clamps = _renamed_clamps({**clamps, **base.clamp}, self.rename)
+        return kept.model_copy(update={**joined, "clamp": {**lower_clamps, **_renamed_clamps(self.clamp, kept.rename)}})
+
+    def _entries_to_keep(self, rule: str, base: Rules) -> Any:
+        """The entries of `base`'s map or list `rule` that these rules do not replace."""
+        entries: Any = getattr(base, rule)
+        replaced = {path for name in PATH_RULES for path in getattr(self, name)}
+        if rule in RUN_AFTER_RENAME:
+            replaced.update(_renamed(old, self.rename) for old in self.rename)
+        kept = [
+            path for path in entries if path not in replaced and not any(_is_inside(path, one) for one in self.drop)
+        ]
+        return {path: entries[path] for path in kept} if isinstance(entries, dict) else kept
 
 
-def _lies_in(path: str, whole: str) -> bool:
-    """Whether `path` is in the object, or in the objects of the list, at `whole`."""
-    return path.startswith((f"{whole}.", f"{whole}[]."))
+PATH_RULES = ("rename", "drop", "default", "set")
+"""Rules that are a map by member path or a list of member paths. `clamp` is joined by other rules."""
+RUN_AFTER_RENAME = ("drop", "set")
+"""Rules that run after `rename` and would remove the renamed member; a `default` keeps it."""
 
 
-def _followed(limits: dict[str, Bounds], renames: dict[str, str]) -> dict[str, Bounds]:
-    """Limits of places where these are after `renames`; of two that meet there that of the new name counts."""
-    moved = {path: _renamed(path, renames) for path in limits}
-    stay = {path: bounds for path, bounds in limits.items() if moved[path] == path}
-    return {**{moved[path]: bounds for path, bounds in limits.items()}, **stay}
+def _is_inside(path: str, owner: str) -> bool:
+    """Whether `path` is in the object at `owner`, or in an object of the list at `owner`."""
+    return path.startswith((f"{owner}.", f"{owner}[]."))
+
+
+def _renamed_clamps(clamps: dict[str, Bounds], renames: dict[str, str]) -> dict[str, Bounds]:
+    """`clamps` by the paths after `renames`; a clamp of the new name wins over one that is renamed to it."""
+    renamed = {path: _renamed(path, renames) for path in clamps}
+    unmoved = {path: bounds for path, bounds in clamps.items() if renamed[path] == path}
+    return {**{renamed[path]: bounds for path, bounds in clamps.items()}, **unmoved}
 
 
 def _renamed(path: str, renames: dict[str, str]) -> str:
     for old, name in renames.items():
-        if path == old or _lies_in(path, old):
+        if path == old or _is_inside(path, old):
             owner, dot, _ = old.rpartition(".")
             path = f"{owner}{dot}{name}{path[len(old) :]}"
     return path
-
-
-def _joined(below: Any, above: Any) -> Any:
-    """Maps and lists together; of anything else what is `above`."""
-    if isinstance(above, dict):
-        return {**below, **above}
-    return [*below, *above] if isinstance(above, list) else above
-
-
-class Rules(Block):
-    """Changes on the way to a model, in this order. Places are dotted names: `messages[].name`."""
-
-    rename: dict[MemberPath, MemberName] = {}
-    """Members to send under another name; where the other is there too, that one counts."""
-    drop: list[MemberPath] = []
-    """Members to leave out."""
-    default: dict[MemberPath, Value] = {}
-    """Members to add where the client sends none, with their values."""
-    set: dict[MemberPath, Value] = {}
-    """Members to send with these values, whatever the client sends."""
-    clamp: dict[MemberPath, Bounds] = {}
-    """Numbers to keep within bounds."""
-    schema_in_words: bool = False
-    """Put the schema of `response_format` into the system message and ask for some JSON."""
-    split: Annotated[int, Field(gt=0)] | None = None
-    """The most inputs of one embeddings request; None: as many as the client sends."""
-    roles: dict[Literal["system", "developer"], Literal["system", "developer", "user"]] = {}
-    """Roles to replace; `user` puts the text before the first user message's."""
-    replayed: Literal["keep", "drop", "drop_but_reasoning"] = "keep"
-    """What is to become of members of an answer that clients send back with the conversation."""
-    text_content: bool = False
-    """Send a list of text parts as one string."""
-    empty_content: bool = False
-    """Send `""` for `content: null`."""
-    merge_roles: bool = False
-    """Join neighbouring messages of one role, and system messages at the front."""
-    short_tool_ids: bool = False
-    """Send tool call ids as Mistral wants them: nine letters and digits."""
-
-    def over(self, base: Rules | None) -> Rules:
-        """These, and of `base` what these leave open: its rules for places that these name nowhere, move nothing to and
-        drop nothing around, its roles, and the settings that these do not set. A limit goes only where these limit the
-        same place, and follows the renames of the other side: nobody loses one by a setting that does not speak of
-        limits."""
-        if base is None:
-            return self
-        left = base.model_copy(update={name: self._but_own(name, base) for name in OF_PLACES})
-        joined = {name: _joined(getattr(left, name), getattr(self, name)) for name in self.model_fields_set}
-        lost = {old: name for old, name in base.rename.items() if old not in left.rename}
-        # of an old name that no longer counts, too: what it limited keeps that name
-        limits = {old: base.clamp[to] for old in lost if (to := _renamed(old, lost)) in base.clamp}
-        below = _followed({**limits, **base.clamp}, self.rename)
-        return left.model_copy(update={**joined, "clamp": {**below, **_followed(self.clamp, left.rename)}})
-
-    def _but_own(self, rule: str, base: Rules) -> Any:
-        """Of the map or list that `rule` is in `base`, the places that are not these rules' own: that they name
-        nowhere, nor drop what they lie in, nor, where it would be lost there, rename anything to."""
-        named: Any = getattr(base, rule)
-        own = {path for name in OF_PLACES for path in getattr(self, name)}
-        if rule in OVER_RENAMED:
-            own.update(_renamed(old, self.rename) for old in self.rename)
-        left = [path for path in named if path not in own and not any(_lies_in(path, one) for one in self.drop)]
-        return {path: named[path] for path in left} if isinstance(named, dict) else left
 
 
 ModelKind = Literal["chat", "vision", "embedding", "rerank", "asr", "tts"]
 
 
 class Capabilities(Block):
-    """What the model can do, for the model list; None says nothing."""
+    """What the model can do, for the model list. None leaves the member out."""
 
     kind: ModelKind | None = None
-    """What it is for; vision is a chat model that also sees, asr writes down speech, tts speaks."""
+    """The purpose of the model: vision is chat with image input, asr is speech to text, tts is text to speech."""
     vision: bool | None = None
-    """Reads images."""
+    """Accepts images."""
     audio: bool | None = None
-    """Hears audio."""
+    """Accepts audio."""
     tools: bool | None = None
     """Calls tools."""
     reasoning: bool | None = None
-    """Thinks before it answers."""
+    """Produces reasoning before the answer."""
     json_schema: bool | None = None
-    """Keeps to a schema in `response_format`."""
+    """Follows a schema in `response_format`."""
     context_length: Annotated[int, Field(gt=0)] | None = None
-    """The most tokens of question and answer together."""
+    """The most tokens of request and answer together."""
     max_output_tokens: Annotated[int, Field(gt=0)] | None = None
     """The most tokens of an answer."""
     dimensions: Annotated[int, Field(gt=0)] | None = None
-    """The length of an embedding."""
+    """The length of an embedding vector."""
     token_ids: bool | None = None
-    """Takes token ids instead of texts for embeddings, made with its own tokenizer; False refuses them."""
+    """Accepts token ids of its own tokenizer as the input of embeddings. False: gatepass rejects such requests."""
 
 
 OfModel = Literal[
@@ -245,7 +246,7 @@ OfModel = Literal[
     "images",
     "moderations",
 ]
-"""Operations whose requests are about a model."""
+"""Operations whose requests name a model."""
 OperationName = Literal[OfModel, "files", "batches", "models"]
 
 T = TypeVar("T")
@@ -253,25 +254,26 @@ Layer = TypeVar("Layer", TimeoutSettings, Rules)
 
 
 def block_of_operation(blocks: Mapping[Any, T], operation: str) -> T | None:
-    """The block of `operation`, where there is one."""
-    return blocks.get(operation)
+    """Return the block of `operation`, or None."""
+    return blocks.get(operation)  # the keys are Literals, so mypy accepts a str only through Mapping[Any, T]
 
 
 class OperationRoute(Block):
     upstream: Name | None = None
-    """A name under `upstreams`; None: where they go without this block."""
+    """A name under `upstreams`, for models that no entry of `models` names. None: the same upstream as for other
+    operations."""
     model: str | None = None
-    """The model of requests that name none, as Text Embeddings Inference's clients do: they are routed by it, and those
-    about a model go up with it. None: 400 for what is nothing without a model, and others go without."""
+    """The model of requests that do not name one, as clients of Text Embeddings Inference send them. It decides the
+    route and is sent to the upstream. None: 400 if the operation requires a model."""
     timeouts: TimeoutSettings | None = None
-    """Replaces the upstream's for this operation."""
+    """Timeouts of this operation; they replace those of the upstream one by one."""
     rules: Rules | None = None
-    """What is changed in its requests."""
+    """Changes of all requests of this operation."""
 
     @model_validator(mode="after")
-    def _says_something(self) -> Self:
+    def _is_not_empty(self) -> Self:
         if not self.model_fields_set:
-            raise ValueError("expects an upstream, or what else is different here: model, timeouts, rules")
+            raise ValueError("expects at least one of upstream, model, timeouts, rules")
         return self
 
 
@@ -279,7 +281,7 @@ class ModelTarget(Block):
     upstream: Name
     """A name under `upstreams`."""
     name: str | None = None
-    """The model's name there; None sends the client's."""
+    """The upstream's name of the model; None sends the client's."""
 
 
 class TargetList(Block):
@@ -288,12 +290,12 @@ class TargetList(Block):
     upstream: Name | None = None
     """A name under `upstreams`; exclusive with `targets`."""
     name: str | None = None
-    """The model's name there; None sends the client's."""
+    """The upstream's name of the model; None sends the client's."""
     targets: Annotated[list[ModelTarget], Field(min_length=1)] | None = None
     """Several upstreams to try in order; exclusive with `upstream`."""
 
     @model_validator(mode="after")
-    def _one_way(self) -> Self:
+    def _upstream_or_targets(self) -> Self:
         if self.upstream is not None and self.targets is not None:
             raise ValueError("expects either upstream or targets")
         if self.targets is not None and self.name is not None:
@@ -301,8 +303,8 @@ class TargetList(Block):
         return self
 
     @property
-    def leads(self) -> bool:
-        """Whether it says where to go, and not only by which name."""
+    def names_upstream(self) -> bool:
+        """Whether it names an upstream, and not only the upstream's name of the model."""
         return self.upstream is not None or self.targets is not None
 
     def ordered_targets(self) -> list[ModelTarget]:
@@ -312,70 +314,78 @@ class TargetList(Block):
 
 
 class ModelOperation(TargetList):
-    """What is different for one operation of a model."""
+    """Settings of one operation of a model."""
 
     timeouts: TimeoutSettings | None = None
-    """Replaces the model's for this operation."""
+    """Timeouts of this operation; they replace those of the model one by one."""
     stream: Stream | None = None
-    """Whether the upstream streams it; None: as the model says."""
+    """Whether the upstream streams this operation; None: as in the model's `stream`."""
     rules: Rules | None = None
-    """What is changed in its requests, before what the model says."""
+    """Changes of its requests; they override the model's rules."""
 
 
 class Model(TargetList):
     """A public model name (or a glob of them): one upstream, or `targets` to try in order."""
 
     timeouts: TimeoutSettings | None = None
-    """Replaces the upstream's for this model."""
+    """Timeouts of this model; they replace those of the upstream one by one."""
     stream: Stream = "auto"
-    """Whether the upstream streams: `auto` finds out, `native` (true) if asked, `emulate` (false) never, `aggregate`
+    """Whether the upstream streams: `auto` detects it, `native` (true) on request, `emulate` (false) never, `aggregate`
     always."""
     suggest: str | None = None
-    """The public name of a model to point at where this one cannot do what was asked for."""
+    """The public name of a model that error messages suggest if this model does not support the request."""
     rules: Rules | None = None
-    """What is changed on the way to it."""
+    """Changes of its requests."""
     capabilities: Capabilities = Capabilities()
-    """What it can do."""
+    """What it can do, for the model list."""
     operations: dict[OfModel, ModelOperation] = {}
-    """What is different for one operation, its upstream for instance."""
+    """Settings that differ for one operation, such as its upstream."""
 
     @model_validator(mode="after")
-    def _leads_somewhere(self) -> Self:
-        if not self.leads:
+    def _has_targets(self) -> Self:
+        if not self.names_upstream:
             raise ValueError("expects either upstream or targets")
-        if self.targets is not None and any(own.name is not None and not own.leads for own in self.operations.values()):
-            raise ValueError("name of an operation wants its upstream or targets beside it, for the model has targets")
+        if self.targets is not None and any(
+            own.name is not None and not own.names_upstream for own in self.operations.values()
+        ):
+            raise ValueError(
+                "name of an operation needs an upstream or targets next to it, because the model has targets"
+            )
         return self
 
     def for_operation(self, operation: str, route: OperationRoute | None = None) -> Model:
-        """This entry as it counts for `operation`: what it says of that operation comes first, then what it says of
-        all, and then what `route`, the operation's own block, says of all models; of timeouts and rules one by one."""
+        """Return this entry with the settings of `operation` applied.
+
+        The model's block of the operation comes first, then the model itself, then `route`, the operation's block for
+        all models. Timeouts and rules are joined one by one.
+        """
         own = block_of_operation(self.operations, operation)
         if own is None and route is None:
             return self
-        own, route = own or _NOTHING_OWN, route or _NO_ROUTE
-        target_list = own if own.leads else self
-        counts = {
+        own, route = own or _EMPTY_OPERATION, route or _EMPTY_ROUTE
+        target_list = own if own.names_upstream else self
+        update = {
             "upstream": target_list.upstream,
             "name": own.name or target_list.name,
             "targets": target_list.targets,
-            "timeouts": _stacked(own.timeouts, self.timeouts, route.timeouts),
+            "timeouts": _joined(own.timeouts, self.timeouts, route.timeouts),
             "stream": own.stream or self.stream,
-            "rules": _stacked(own.rules, self.rules, route.rules),
+            "rules": _joined(own.rules, self.rules, route.rules),
         }
-        return self.model_copy(update=counts)
+        return self.model_copy(update=update)
 
     def all_targets(self) -> list[ModelTarget]:
         """The targets of all operations."""
         return [target for target_list in (self, *self.operations.values()) for target in target_list.ordered_targets()]
 
 
-_NOTHING_OWN, _NO_ROUTE = ModelOperation(), OperationRoute.model_construct()
+_EMPTY_OPERATION = ModelOperation()
+_EMPTY_ROUTE = OperationRoute.model_construct()  # its validator rejects an empty block
 
 
-def _stacked(*layers: Layer | None) -> Layer | None:
-    """One out of all that are there, the first on top."""
-    found: Layer | None = None
+def _joined(*layers: Layer | None) -> Layer | None:
+    """Join the layers that are not None; an earlier layer overrides a later one."""
+    joined: Layer | None = None
     for layer in reversed(layers):
-        found = found if layer is None else layer.over(found)
-    return found
+        joined = joined if layer is None else layer.over(joined)
+    return joined

@@ -24,7 +24,7 @@ from gatepass.config.network import FIELD_NAME, PARAMETER
 from gatepass.config.references import Reference
 from gatepass.config.upstream import API_VERSION, CODE, HOST, RESPONSE_HEADER
 
-OTHERWISE: Mapping[str, tuple[str, ...]] = MappingProxyType(
+ALIASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         **dict.fromkeys(("url", "uri", "api_base", "openai_api_base", "endpoint", "host"), ("base_url", "token_url")),
         **dict.fromkeys(("token_endpoint", "token_uri"), ("token_url",)),
@@ -106,7 +106,7 @@ def unknown_setting(path: SettingPath, tree: Any) -> str:
     usable = [sibling for sibling, s in siblings.items() if not s.members or kind in s.members]
     near = _nearest(name, usable)
     if name in siblings:
-        meant = f"; did you mean {near}?" if near in OTHERWISE.get(name, ()) else ""
+        meant = f"; did you mean {near}?" if near in ALIASES.get(name, ()) else ""
         return f"belongs to type {' or '.join(sorted(siblings[name].members))}, not to {kind}{meant}"
     if near is not None:
         return f"is not a setting; did you mean {near}?"
@@ -120,7 +120,7 @@ def unknown_setting(path: SettingPath, tree: Any) -> str:
 
 def _nearest(name: str, usable: list[str]) -> str | None:
     """The one of `usable` that `name` stands for elsewhere, that is spelled nearly so, or that alone has it in it."""
-    if meant := [other for other in OTHERWISE.get(name, ()) if other in usable]:
+    if meant := [other for other in ALIASES.get(name, ()) if other in usable]:
         return meant[0]
     if near := get_close_matches(name, usable, n=1):
         return near[0]

@@ -148,11 +148,11 @@ def test_a_file_that_is_away_or_empty_is_told_once_per_change(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("weak", "event", "reason"),
     [
-        ("gp-short", "key_too_short", "is shorter than 16 characters: take one of `gatepass keys new`"),
+        ("gp-short", "key_too_short", "is shorter than 16 characters: create one with `gatepass keys new`"),
         (
             f"\ufeff{TWO}",  # what some editors put before the first letter of a file
             "key_unusable",
-            "holds characters that no header can carry: take one of `gatepass keys new`",
+            "holds characters that no header can carry: create one with `gatepass keys new`",
         ),
     ],
 )

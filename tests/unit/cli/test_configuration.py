@@ -25,10 +25,10 @@ def test_what_cannot_be_used_is_told_on_stderr_with_exit_2(file, capsys):
     assert caught.value.code == UNUSABLE == 2
     told = capsys.readouterr()
     assert told.out == ""
-    assert told.err.startswith("--host: server.host: is wider than this machine")
+    assert told.err.startswith("--host: server.host: is reachable from other machines")
 
 
 def test_warnings_are_told_on_stderr(file, capsys, monkeypatch):
     monkeypatch.setenv("GATEPASS_SCOPE", "x")
     load_or_exit(file)
-    assert "warning: GATEPASS_SCOPE is set and says nothing" in capsys.readouterr().err
+    assert "warning: GATEPASS_SCOPE is set and has no effect" in capsys.readouterr().err

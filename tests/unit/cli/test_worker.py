@@ -87,7 +87,7 @@ def test_a_warning_is_a_line_of_the_log_and_a_secret_that_has_gone_is_told_like_
         work(WorkerOptions(3, (0, 0, key), tmp_path, 0, "json"), str(file), None, None)
     warned, refused = map(json.loads, capsys.readouterr().err.splitlines())
     assert (warned["level"], warned["event"], warned["worker"]) == ("warning", "configuration_warning", 3)
-    assert warned["warning"].startswith("GATEPASS_KEYS is set and says nothing")
+    assert warned["warning"].startswith("GATEPASS_KEYS is set and has no effect")
     assert (refused["event"], refused["file"]) == ("configuration_unusable", str(file))
     assert refused["problems"] == ["a secret of the configuration has gone"]
 

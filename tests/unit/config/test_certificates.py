@@ -29,7 +29,7 @@ from gatepass.config.certificates import (
     thumbprint,
     unusable_files,
 )
-from gatepass.config.checks import NO_WAY
+from gatepass.config.checks import NO_ROUTE
 from gatepass.config.document import ConfigError
 from gatepass.config.load import load
 from gatepass.config.references import Reference
@@ -165,7 +165,7 @@ def test_what_no_connection_could_use_is_refused_at_load_with_line_and_setting(f
         load(str(path), {})
     told = str(caught.value).replace(f"{folder}/", "").splitlines()
     assert [line.partition(",")[0] for line in told] == [
-        f"gatepass.yaml:1: upstreams: {NO_WAY.format(first='chat')}",
+        f"gatepass.yaml:1: upstreams: {NO_ROUTE.format(first='chat')}",
         "gatepass.yaml:2: upstreams.chat.base_url: ends in /chat/completions",
         f"gatepass.yaml:5: upstreams.spare.network.ca_file: {NO_CERTIFICATE}",
     ]

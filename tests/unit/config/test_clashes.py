@@ -3,14 +3,14 @@ from typing import Any
 import pytest
 
 from gatepass.config.checks import (
-    NO_LIST,
-    NO_RULES,
+    HEADER_SET_TWICE,
     NOT_AZURE,
     ONLY_LISTED,
-    TWICE,
-    UNASKED,
-    clashes,
-    doubts,
+    RULES_NEVER_USED,
+    SETTING_OF_MODEL_LIST,
+    UNUSED_UPSTREAM,
+    conflicts,
+    likely_mistakes,
     placement_of,
 )
 from gatepass.config.document import ConfigError, dotted
@@ -37,17 +37,17 @@ def test_upstream_says_how_a_token_is_carried_before_the_credential_does():
 
 
 def test_static_header_beside_the_token_is_fine():
-    assert list(clashes(config({"headers": {"Ocp-Apim-Subscription-Key": "k", "api-key": "k"}}))) == []
-    assert list(clashes(config({"headers": {"Authorization": "k"}, "carry": {"query": "key"}}))) == []
-    assert list(clashes(config({"headers": {"Authorization": "k"}, "credential": None}))) == []
+    assert list(conflicts(config({"headers": {"Ocp-Apim-Subscription-Key": "k", "api-key": "k"}}))) == []
+    assert list(conflicts(config({"headers": {"Authorization": "k"}, "carry": {"query": "key"}}))) == []
+    assert list(conflicts(config({"headers": {"Authorization": "k"}, "credential": None}))) == []
 
 
 @pytest.mark.parametrize(
     ("header", "carry"), [("authorization", None), ("X-KEY", {"headers": {"x-key": "{token}"}, "query": "key"})]
 )
 def test_static_header_of_the_tokens_name_is_refused(header, carry):
-    found = clashes(config({"headers": {header: "k"}, "carry": carry}))
-    assert list(found) == [(("upstreams", "chat", "headers", header), TWICE.format(header))]
+    found = conflicts(config({"headers": {header: "k"}, "carry": carry}))
+    assert list(found) == [(("upstreams", "chat", "headers", header), HEADER_SET_TWICE.format(header))]
 
 
 FILE = """
@@ -96,7 +96,7 @@ upstreams:
       Api-Key: abc
 """
     [(path, (said, origin))] = told(tmp_path, text).items()
-    assert (path, said) == ("upstreams.chat.headers.Api-Key", TWICE.format("Api-Key"))
+    assert (path, said) == ("upstreams.chat.headers.Api-Key", HEADER_SET_TWICE.format("Api-Key"))
     assert str(origin).endswith("8")
 
 
@@ -105,11 +105,9 @@ def test_operation_that_ragflow_does_not_know_is_refused_at_load():
 
     def told(operation):
         given = {"upstreams": {"rag": rag}, "operations": {operation: {"upstream": "rag"}}}
-        return [(dotted(path), text) for path, text in clashes(Config.model_validate(given))]
+        return [(dotted(path), text) for path, text in conflicts(Config.model_validate(given))]
 
-    assert told("embeddings") == [
-        ("operations.embeddings.upstream", "rag is RAGFlow, which answers chats and nothing else")
-    ]
+    assert told("embeddings") == [("operations.embeddings.upstream", "rag is RAGFlow, which supports only chat")]
     assert told("chat") == []
 
 
@@ -119,11 +117,11 @@ def test_what_one_operation_of_a_model_asks_of_ragflow_is_looked_at_too():
         "embeddings": {"targets": [{"upstream": "chat"}, {"upstream": "rag", "name": "2e3b"}]},
         "chat": {"upstream": "rag", "name": "agent:"},
     }
-    said = "rag is RAGFlow, which answers chats and nothing else"
+    said = "rag is RAGFlow, which supports only chat"
     assert ragflow({"a": {"upstream": "chat", "operations": own}}) == {
         "models.a.operations.responses.upstream": said,
         "models.a.operations.embeddings.targets[1].upstream": said,
-        "models.a.operations.chat.name": "names no agent: its id belongs behind the colon",
+        "models.a.operations.chat.name": "names no agent: write its id after the colon",
     }
 
 
@@ -133,9 +131,9 @@ def test_what_could_never_count_beside_the_star_is_refused():
 
     def told(route):
         given = {"upstreams": upstreams, "models": {"*": star}, "operations": {"embeddings": route}}
-        return {dotted(path): text for path, text in clashes(Config.model_validate(given))}
+        return {dotted(path): text for path, text in conflicts(Config.model_validate(given))}
 
-    never = "never counts: operations.embeddings.upstream comes before `*`; write there what is different"
+    never = "is never used: operations.embeddings.upstream comes before `*`; move the setting there"
     assert told({"upstream": "embed"}) == {"models.*.operations.embeddings": never}
     assert told({"rules": {"split": 2}}) == {}
 
@@ -143,11 +141,11 @@ def test_what_could_never_count_beside_the_star_is_refused():
 def ragflow(models):
     rag = {"base_url": "http://rag.example:9380", "dialect": "ragflow"}
     given = {"upstreams": {"rag": rag, "chat": {"base_url": "https://llm.example/v1"}}, "models": models}
-    return {dotted(path): text for path, text in clashes(Config.model_validate(given))}
+    return {dotted(path): text for path, text in conflicts(Config.model_validate(given))}
 
 
 def test_name_that_no_assistant_can_have_is_refused_where_it_stands():
-    no_id = "names no agent: its id belongs behind the colon"
+    no_id = "names no agent: write its id after the colon"
     no_kind = "is neither the id of a chat assistant nor agent:ID; did you mean agent:abc?"
     assert ragflow({"a": {"upstream": "rag", "name": "agent:"}}) == {"models.a.name": no_id}
     assert ragflow({"agents:abc": {"upstream": "rag"}}) == {"models.agents:abc": no_kind}
@@ -170,7 +168,7 @@ def test_names_of_assistants_and_of_other_upstreams_are_fine():
     ["https://r.openai.azure.com", "https://R.OpenAI.azure.com/openai/deployments/d", "https://r.openai.azure.us"],
 )
 def test_azure_called_as_openai_is_doubted(base):
-    assert list(doubts(config({"base_url": base}))) == [f"upstreams.chat.base_url {NOT_AZURE}"]
+    assert list(likely_mistakes(config({"base_url": base}))) == [f"upstreams.chat.base_url {NOT_AZURE}"]
 
 
 @pytest.mark.parametrize(
@@ -183,7 +181,7 @@ def test_azure_called_as_openai_is_doubted(base):
     ],
 )
 def test_azure_that_is_called_as_it_wants_is_not_doubted(upstream):
-    assert list(doubts(config(upstream))) == []
+    assert list(likely_mistakes(config(upstream))) == []
 
 
 def test_doubts_are_warnings_of_a_configuration_that_can_be_used(tmp_path):
@@ -206,14 +204,14 @@ def two_upstreams(**blocks):
     ],
 )
 def test_an_upstream_to_which_nothing_leads_is_doubted(blocks):
-    assert list(doubts(two_upstreams(**blocks))) == [UNASKED.format(name="a")]
+    assert list(likely_mistakes(two_upstreams(**blocks))) == [UNUSED_UPSTREAM.format(name="a")]
 
 
 def test_an_upstream_that_only_lists_models_is_doubted_in_words_of_its_own():
     blocks = {"models": {"*": {"upstream": "b"}}, "operations": {"models": {"upstream": "a"}}}
-    assert list(doubts(two_upstreams(**blocks))) == [ONLY_LISTED.format(name="a")]
-    assert "operations.models alone" in ONLY_LISTED
-    assert "no request does" not in ONLY_LISTED
+    assert list(likely_mistakes(two_upstreams(**blocks))) == [ONLY_LISTED.format(name="a")]
+    assert "only operations.models" in ONLY_LISTED
+    assert "no operation" not in ONLY_LISTED
 
 
 @pytest.mark.parametrize(
@@ -226,13 +224,13 @@ def test_an_upstream_that_only_lists_models_is_doubted_in_words_of_its_own():
     ],
 )
 def test_an_upstream_to_which_a_model_or_an_operation_leads_is_not_doubted(blocks):
-    assert list(doubts(two_upstreams(**blocks))) == []
+    assert list(likely_mistakes(two_upstreams(**blocks))) == []
 
 
 def test_a_single_upstream_takes_everything_and_is_not_doubted():
     rules = {"chat": {"rules": {"drop": ["user"]}}}
     given = {"upstreams": {"a": {"base_url": "https://a/v1"}}, "operations": rules}
-    assert list(doubts(Config.model_validate(given))) == []
+    assert list(likely_mistakes(Config.model_validate(given))) == []
 
 
 @pytest.mark.parametrize("operation", ["transcriptions", "translations", "files"])
@@ -240,16 +238,18 @@ def test_rules_for_what_passes_as_it_comes_are_refused(operation):
     own = {operation: {"rules": {"drop": ["prompt"]}}}
     blocks: dict[str, Any] = {"upstreams": {"up": {"base_url": "https://llm.example/v1"}}, "operations": own}
     place = ("operations", operation, "rules")
-    assert list(clashes(Config.model_validate(blocks))) == [(place, NO_RULES.format(operation))]
+    assert list(conflicts(Config.model_validate(blocks))) == [(place, RULES_NEVER_USED.format(operation))]
     if operation != "files":
         models = {"m": {"upstream": "up", "operations": own}}
-        (fault,) = clashes(Config.model_validate({**blocks, "operations": {}, "models": models}))
-        assert fault == (("models", "m", *place), NO_RULES.format(operation))
+        (fault,) = conflicts(Config.model_validate({**blocks, "operations": {}, "models": models}))
+        assert fault == (("models", "m", *place), RULES_NEVER_USED.format(operation))
 
 
 def test_what_could_not_count_for_a_list_of_models_is_refused():
     own = {"models": {"upstream": "up", "model": "m", "timeouts": {"first_byte_s": 1}, "rules": {"drop": ["seed"]}}}
-    found = clashes(
+    found = conflicts(
         Config.model_validate({"upstreams": {"up": {"base_url": "https://llm.example/v1"}}, "operations": own})
     )
-    assert list(found) == [(("operations", "models", name), NO_LIST) for name in ("rules", "model", "timeouts")]
+    assert list(found) == [
+        (("operations", "models", name), SETTING_OF_MODEL_LIST) for name in ("rules", "model", "timeouts")
+    ]

@@ -7,8 +7,8 @@ from gatepass.config.upstream import (
     AzureConfig,
     RagflowConfig,
     UpstreamConfig,
-    misplaced,
-    no_assistant,
+    assistant_name_error,
+    base_url_error,
 )
 
 HOST = "https://h.example"
@@ -35,20 +35,20 @@ def test_defaults_are_todays_api_and_honesty():
 
 @pytest.mark.parametrize("path", ["", "/openai", "/openai/v1", "/openai/deployments", "/team/openai"])
 def test_azure_is_found_from_every_form_of_its_base(path):
-    assert misplaced("azure", HOST + path, None) is None
-    assert misplaced("azure", HOST + path, CLASSIC) is None
+    assert base_url_error("azure", HOST + path, None) is None
+    assert base_url_error("azure", HOST + path, CLASSIC) is None
 
 
 def test_a_deployment_in_the_base_wants_the_classic_api():
     base = f"{HOST}/openai/deployments/d"
-    assert misplaced("azure", base, CLASSIC) is None
+    assert base_url_error("azure", base, CLASSIC) is None
     for azure in (None, AzureConfig(), AzureConfig(api_version="preview")):
-        assert misplaced("azure", base, azure) == NO_VERSION
+        assert base_url_error("azure", base, azure) == NO_VERSION
 
 
 @pytest.mark.parametrize("path", ["", "/api/v1", "/tools/rag", "/openai-tools"])
 def test_ragflow_is_found_at_its_host_and_its_api(path):
-    assert misplaced("ragflow", HOST + path, None) is None
+    assert base_url_error("ragflow", HOST + path, None) is None
 
 
 @pytest.mark.parametrize(
@@ -62,19 +62,19 @@ def test_ragflow_is_found_at_its_host_and_its_api(path):
     ],
 )
 def test_an_assistant_in_the_base_belongs_under_models(path, name):
-    assert misplaced("ragflow", HOST + path, None) == (
-        "base_url names an assistant or an agent: let it end at the host, and write its id as the name of a model,"
+    assert base_url_error("ragflow", HOST + path, None) == (
+        "base_url names an assistant or an agent: end it after the host, and write the id as the name of a model,"
         f" `models: {{my-bot: {{upstream: …, name: {name}}}}}`"
     )
 
 
 def test_the_usual_end_of_a_base_leads_nowhere_in_ragflow():
-    assert misplaced("ragflow", f"{HOST}/v1", None) == NOT_ITS_API
+    assert base_url_error("ragflow", f"{HOST}/v1", None) == NOT_ITS_API
 
 
 @pytest.mark.parametrize("path", ["/v1", "/api/v1/openai/2e3b", "/openai/deployments/d"])
 def test_of_any_other_upstream_nothing_is_known(path):
-    assert misplaced("openai", HOST + path, None) is None
+    assert base_url_error("openai", HOST + path, None) is None
 
 
 def upstream(**settings):
@@ -96,7 +96,7 @@ def test_a_block_beside_another_dialect_is_refused_where_it_stands(dialect, bloc
         upstream(**{"dialect": dialect, block: {}})
     [detail] = caught.value.errors()
     assert detail["loc"] == (block,)
-    assert str(detail["ctx"]["error"]) == f"says nothing to dialect: {dialect}; remove it, or set {block}"
+    assert str(detail["ctx"]["error"]) == f"has no effect with dialect: {dialect}; remove it, or set dialect: {block}"
 
 
 def test_a_dialect_that_is_none_is_told_alone():
@@ -113,18 +113,18 @@ def test_a_base_that_cannot_be_is_refused_with_the_upstream():
 
 @pytest.mark.parametrize("name", ["2e3b8f0c", "chat:2e3b", "agent:77"])
 def test_an_id_alone_or_behind_its_kind_names_an_assistant(name):
-    assert no_assistant(name) is None
+    assert assistant_name_error(name) is None
 
 
 @pytest.mark.parametrize(
     ("name", "told"),
     [
         ("", "is neither the id of a chat assistant nor agent:ID"),
-        ("chat:", "names no chat assistant: its id belongs behind the colon"),
-        ("agent:", "names no agent: its id belongs behind the colon"),
+        ("chat:", "names no chat assistant: write its id after the colon"),
+        ("agent:", "names no agent: write its id after the colon"),
         ("agents:a", "is neither the id of a chat assistant nor agent:ID; did you mean agent:a?"),
         ("qwen:7b", "is neither the id of a chat assistant nor agent:ID"),
     ],
 )
 def test_a_name_that_stands_for_nothing_in_ragflow_is_told(name, told):
-    assert no_assistant(name) == told
+    assert assistant_name_error(name) == told

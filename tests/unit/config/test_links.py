@@ -1,6 +1,6 @@
 import pytest
 
-from gatepass.config.checks import NO_WAY, dangling, dead_ends
+from gatepass.config.checks import NO_ROUTE, unknown_names, unreachable_settings
 from gatepass.config.references import Reference
 
 
@@ -11,7 +11,7 @@ def test_names_that_stand_for_something_are_fine():
         "operations": {"chat": {"upstream": "chat"}},
         "models": {"a": {"upstream": "chat"}, "b": {"targets": [{"upstream": "open"}]}},
     }
-    assert list(dangling(tree)) == []
+    assert list(unknown_names(tree)) == []
 
 
 def test_names_that_stand_for_nothing_are_told_with_the_nearest_one():
@@ -21,7 +21,7 @@ def test_names_that_stand_for_nothing_are_told_with_the_nearest_one():
         "operations": {"chat": {"upstream": "chatt"}},
         "models": {"a": {"upstream": "xyz"}, "b": {"targets": [{"upstream": "chat"}, {"upstream": "cha"}]}},
     }
-    assert list(dangling(tree)) == [
+    assert list(unknown_names(tree)) == [
         (("upstreams", "chat", "credential"), "'corp' is not a name under credentials"),
         (("operations", "chat", "upstream"), "'chatt' is not a name under upstreams; did you mean chat?"),
         (("models", "a", "upstream"), "'xyz' is not a name under upstreams; there is chat"),
@@ -31,7 +31,9 @@ def test_names_that_stand_for_nothing_are_told_with_the_nearest_one():
 
 def test_a_name_by_reference_is_not_quoted():
     tree = {"upstreams": {"chat": {"credential": Reference.to_variable("WHICH", "topsecret")}}}
-    assert list(dangling(tree)) == [(("upstreams", "chat", "credential"), "${WHICH} is not a name under credentials")]
+    assert list(unknown_names(tree)) == [
+        (("upstreams", "chat", "credential"), "${WHICH} is not a name under credentials")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -47,10 +49,10 @@ def test_a_name_by_reference_is_not_quoted():
     ],
 )
 def test_a_base_url_that_ends_in_an_operations_path_is_told(url, path):
-    assert list(dead_ends({"upstreams": {"chat": {"base_url": url}}})) == [
+    assert list(unreachable_settings({"upstreams": {"chat": {"base_url": url}}})) == [
         (
             ("upstreams", "chat", "base_url"),
-            f"ends in {path}, which gatepass puts behind it by itself: let it end before that, most often in /v1",
+            f"ends in {path}, which gatepass appends itself: end it before that, most often with /v1",
         )
     ]
 
@@ -64,7 +66,7 @@ def test_a_base_url_that_ends_in_an_operations_path_is_told(url, path):
     ],
 )
 def test_other_base_urls_are_left_alone(url):
-    assert list(dead_ends({"upstreams": {"chat": {"base_url": url}}})) == []
+    assert list(unreachable_settings({"upstreams": {"chat": {"base_url": url}}})) == []
 
 
 TWO = {"chat": {"base_url": "https://a/v1"}, "spare": {"base_url": "https://b/v1"}}
@@ -74,7 +76,7 @@ TWO = {"chat": {"base_url": "https://a/v1"}, "spare": {"base_url": "https://b/v1
     "more", [{}, {"models": {}, "operations": None}, {"operations": {"models": {"upstream": "chat"}}}]
 )
 def test_several_upstreams_to_which_no_model_leads_are_told(more):
-    assert list(dead_ends({"upstreams": TWO, **more})) == [(("upstreams",), NO_WAY.format(first="chat"))]
+    assert list(unreachable_settings({"upstreams": TWO, **more})) == [(("upstreams",), NO_ROUTE.format(first="chat"))]
 
 
 @pytest.mark.parametrize(
@@ -87,11 +89,11 @@ def test_several_upstreams_to_which_no_model_leads_are_told(more):
     ],
 )
 def test_where_a_model_leads_somewhere_nothing_is_told(tree):
-    assert list(dead_ends(tree)) == []
+    assert list(unreachable_settings(tree)) == []
 
 
 def suggesting(name, **more):
-    return list(dangling({"models": {"tiny": {"suggest": name}, "gpt-*": {}}, **more}))
+    return list(unknown_names({"models": {"tiny": {"suggest": name}, "gpt-*": {}}, **more}))
 
 
 def test_a_suggestion_that_no_request_could_reach_is_told():
@@ -102,13 +104,13 @@ def test_a_suggestion_that_no_request_could_reach_is_told():
 
 def test_an_operation_without_an_upstream_leads_nowhere():
     rules = {"operations": {"chat": {"rules": {"drop": ["user"]}}}}
-    assert list(dead_ends({"upstreams": TWO, **rules})) == [(("upstreams",), NO_WAY.format(first="chat"))]
+    assert list(unreachable_settings({"upstreams": TWO, **rules})) == [(("upstreams",), NO_ROUTE.format(first="chat"))]
     assert len(suggesting("any", **rules)) == 1
 
 
 def test_the_upstreams_of_one_operation_of_a_model_are_names_too():
     own = {"responses": {"upstream": "chatt"}, "chat": {"targets": [{"upstream": "chat"}, {"upstream": "x"}]}}
-    found = dangling({"upstreams": {"chat": {}}, "models": {"m": {"upstream": "chat", "operations": own}}})
+    found = unknown_names({"upstreams": {"chat": {}}, "models": {"m": {"upstream": "chat", "operations": own}}})
     assert list(found) == [
         (
             ("models", "m", "operations", "responses", "upstream"),
@@ -124,4 +126,4 @@ def test_the_upstreams_of_one_operation_of_a_model_are_names_too():
 def test_a_suggestion_that_leads_somewhere_is_fine():
     assert suggesting("gpt-4o") == suggesting("tiny") == suggesting(None) == []
     assert suggesting("any", operations={"chat": {"upstream": "chat"}}, upstreams=TWO) == []
-    assert list(dangling({"models": {"tiny": {"suggest": "any"}, "*": {}}})) == []
+    assert list(unknown_names({"models": {"tiny": {"suggest": "any"}, "*": {}}})) == []

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gatepass.config.checks import IN_PLAIN_SIGHT, IN_PLAIN_TO_PROXY
+from gatepass.config.checks import PLAIN_HTTP_TO_HOST, PLAIN_HTTP_TO_PROXY
 from gatepass.config.credential.http_json import HttpJsonCredential
 from gatepass.config.credential.kinds import KINDS, StaticCredential
 from gatepass.config.document import ConfigError
@@ -58,7 +58,7 @@ def test_a_proxy_of_the_environment_sends_no_secret_of_this_machine_away_in_plai
     if is_usable:
         assert load(path, environment).config.upstreams["chat"].credential == "key"
     else:
-        text = IN_PLAIN_TO_PROXY.format(block="upstreams.chat")
+        text = PLAIN_HTTP_TO_PROXY.format(block="upstreams.chat")
         assert refused(path, environment) == f"gatepass.yaml:2: upstreams.chat.base_url: {text}"
 
 
@@ -73,7 +73,8 @@ def exposed(told, who, file, mode):
 
 
 READABLE, WRITABLE = "can be read", "can be written"
-NARROW = "make the user that gatepass runs as its owner"
+SHORT_KEY = "is shorter than 16 characters: create one with `gatepass keys new`"
+NARROW = "set its owner to the user that runs gatepass"
 
 
 @pytest.mark.parametrize(
@@ -156,7 +157,7 @@ def test_the_environment_names_the_file(write):
 
 
 def test_without_any_configuration_it_says_where_one_could_come_from():
-    told = "configuration: there is none: name a file by --config or GATEPASS_CONFIG, or set GATEPASS_UPSTREAM_URL"
+    told = "configuration: not found: name a file with --config or GATEPASS_CONFIG, or set GATEPASS_UPSTREAM_URL"
     assert refused(None) == told
     assert refused(None, {"GATEPASS_CONFIG": "", "GATEPASS_UPSTREAM_URL": ""}) == told
 
@@ -164,7 +165,7 @@ def test_without_any_configuration_it_says_where_one_could_come_from():
 def test_without_any_configuration_a_mistyped_variable_is_named():
     environment = {"GATEPASS_UPSTREAM": "https://topsecret", "GATEPASS_TOKEN": "t", "GATEPASS_CONFG": "x"}
     assert refused(None, environment).splitlines() == [
-        "configuration: there is none: name a file by --config or GATEPASS_CONFIG, or set GATEPASS_UPSTREAM_URL",
+        "configuration: not found: name a file with --config or GATEPASS_CONFIG, or set GATEPASS_UPSTREAM_URL",
         "environment GATEPASS_CONFG: is not a variable of gatepass; did you mean GATEPASS_CONFIG?",
         "environment GATEPASS_UPSTREAM: is not a variable of gatepass; did you mean GATEPASS_UPSTREAM_URL?",
     ]
@@ -254,7 +255,7 @@ def test_a_wider_host_needs_keys_wherever_the_host_comes_from(write):
         ({"GATEPASS_HOST": "127.0.0.1"}, {"host": "::"}, "--host"),
     ):
         assert refused(path, environment, **flags).startswith(
-            f"{place}: server.host: is wider than this machine, and there are no keys: run `gatepass keys new`"
+            f"{place}: server.host: is reachable from other machines, and there are no keys: run `gatepass keys new`"
         )
     keyed = write(MINIMAL + f"access: {{keys: [{{name: a, hash: '{HASH}'}}]}}\n")
     assert load(keyed, {}, host="0.0.0.0").config.server.host == "0.0.0.0"
@@ -280,7 +281,7 @@ access:
     assert refused(path, {"SHORT": "abc", "URL": "ftp://topsecret"}).splitlines() == [
         "gatepass.yaml:1: server.prot: is not a setting; did you mean port?",
         f"gatepass.yaml:3: credentials.corp.client_secret: {UNSET.format('MISSING')}",
-        f"gatepass.yaml:3: credentials.corp.token_url: {IN_PLAIN_SIGHT.format(block='credentials.corp')}",
+        f"gatepass.yaml:3: credentials.corp.token_url: {PLAIN_HTTP_TO_HOST.format(block='credentials.corp')}",
         f"gatepass.yaml:4: credentials.later.apikey: {LATER}",
         "gatepass.yaml:6: upstreams.chat.credential: 'crop' is not a name under credentials; did you mean corp?",
         "gatepass.yaml:6: upstreams.chat.dialect: 'azur' is not known here; did you mean azure?",
@@ -290,7 +291,7 @@ access:
         "gatepass.yaml:10: models.gpt.upstream: 'chatt' is not a name under upstreams; did you mean chat?",
         "gatepass.yaml:10: models.gpt.stream: 'atuo' is not known here; did you mean auto?",
         "gatepass.yaml:12: access.keys[0].profile: 'dif' is not a name under profiles; did you mean dify?",
-        "gatepass.yaml:12: access.keys[0].key: is shorter than 16 characters: take one of `gatepass keys new`",
+        f"gatepass.yaml:12: access.keys[0].key: {SHORT_KEY}",
     ]
 
 
@@ -340,14 +341,14 @@ def test_variables_that_say_nothing_beside_a_file_are_pointed_out(write):
         "GATEPASS_PORT": "tcp://10.0.0.1:80",
     }
     assert load(path, environment).warnings == (
-        f"GATEPASS_TOKEN is set and says nothing: the file {path} is the configuration",
+        f"GATEPASS_TOKEN is set and has no effect: the file {path} is the configuration",
     )
 
 
 def test_a_proxy_that_no_hop_uses_is_pointed_out(write):
     environment = {"HTTPS_PROXY": "http://user:topsecret@p:1", "http_proxy": "http://p:1", "ALL_PROXY": ""}
     assert load(write(MINIMAL), environment).warnings == (
-        "HTTPS_PROXY and http_proxy is set and no hop uses it: set network.from_env: true where it should",
+        "HTTPS_PROXY and http_proxy is set and not used: set network.from_env: true where it should be",
     )
     used = "upstreams: {chat: {base_url: 'https://x', network: {from_env: true}}}\n"
     assert load(write(used), environment).warnings == ()
@@ -368,7 +369,7 @@ def test_the_environment_alone_is_a_configuration():
     assert token.token.reveal() == "to$ken"
     assert (loaded.config.server.host, loaded.config.server.port) == ("0.0.0.0", 9000)
     assert loaded.origin(("credentials", "token", "token")) == "environment GATEPASS_TOKEN"
-    assert loaded.warnings == ("HTTPS_PROXY is set and no hop uses it: set network.from_env: true where it should",)
+    assert loaded.warnings == ("HTTPS_PROXY is set and not used: set network.from_env: true where it should be",)
 
 
 def test_the_environment_alone_is_checked_like_a_file():
@@ -378,11 +379,12 @@ def test_the_environment_alone_is_checked_like_a_file():
         "GATEPASS_KEYS": "short",
         "GATEPASS_HOTS": "x",
     }
+    plain_http = PLAIN_HTTP_TO_HOST.format(block="upstreams.chat")
     assert refused(None, environment).splitlines() == [
         "environment GATEPASS_HOTS: is not a variable of gatepass; did you mean GATEPASS_HOST?",
-        "environment GATEPASS_KEYS: access.keys[0].key: is shorter than 16 characters: take one of `gatepass keys new`",
+        f"environment GATEPASS_KEYS: access.keys[0].key: {SHORT_KEY}",
         f"environment GATEPASS_TOKEN_FILE: credentials.token.token: {AWAY}",
-        f"environment GATEPASS_UPSTREAM_URL: upstreams.chat.base_url: {IN_PLAIN_SIGHT.format(block='upstreams.chat')}",
+        f"environment GATEPASS_UPSTREAM_URL: upstreams.chat.base_url: {plain_http}",
     ]
 
 
@@ -420,10 +422,10 @@ def test_no_error_holds_a_value_that_came_from_a_reference(tmp_path_factory, bef
     assert "s3cr3t" not in repr(caught.value).lower()
 
 
-NEVER = ["*", "set-cookie", "Authorization", "x-ms-token-*", "X-MS-Token-AAD", "x-gatepass-hop"]
+GLOB_NEVER_USED = ["*", "set-cookie", "Authorization", "x-ms-token-*", "X-MS-Token-AAD", "x-gatepass-hop"]
 
 
-@pytest.mark.parametrize("name", NEVER)
+@pytest.mark.parametrize("name", GLOB_NEVER_USED)
 def test_a_response_header_that_may_hold_a_credential_is_not_forwarded(write, name):
     path = write(f"upstreams: {{chat: {{base_url: 'https://llm.example/v1', forward_response_headers: ['{name}']}}}}\n")
     with pytest.raises(ConfigError, match=r"forward_response_headers(\[0\])?: "):

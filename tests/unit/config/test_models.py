@@ -164,7 +164,7 @@ def test_an_entry_leads_to_the_targets_of_all_its_operations():
             {"upstream": "a", "operations": {"chat": {"upstream": "a", "targets": [{"upstream": "b"}]}}},
             "expects either",
         ),
-        ({"targets": [{"upstream": "a"}], "operations": {"chat": {"name": "x"}}}, "for the model has targets"),
+        ({"targets": [{"upstream": "a"}], "operations": {"chat": {"name": "x"}}}, "because the model has targets"),
         (
             {"upstream": "a", "operations": {"chat": {"targets": [{"upstream": "b"}], "name": "x"}}},
             "each of the targets",
@@ -178,6 +178,6 @@ def test_what_leads_nowhere_or_two_ways_is_refused(entry, text):
 
 
 def test_an_operation_says_something():
-    with pytest.raises(ValidationError, match="expects an upstream, or what else is different"):
+    with pytest.raises(ValidationError, match="expects at least one of upstream, model"):
         OperationRoute.model_validate({})
     assert OperationRoute.model_validate({"model": "m"}).upstream is None

@@ -39,9 +39,9 @@ def test_a_text_without_references_stays_a_plain_text():
 def test_a_reference_knows_its_places_and_hides_its_value():
     reference = resolve("x ${NAME}", ENVIRONMENT)
     assert isinstance(reference, Reference)
-    assert (reference.template, reference.places) == ("x ${NAME}", (ReferenceSource("environment", "NAME"),))
+    assert (reference.template, reference.sources) == ("x ${NAME}", (ReferenceSource("environment", "NAME"),))
     assert repr([reference]) == "[Reference(x ${NAME})]"
-    assert str(reference.places[0]) == "environment NAME"
+    assert str(reference.sources[0]) == "environment NAME"
 
 
 @pytest.mark.parametrize(

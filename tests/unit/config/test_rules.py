@@ -53,12 +53,12 @@ def test_stream_is_nothing_else():
     ("rules", "told"),
     [
         ({"drop": ["a b"]}, {"drop[0]": "expects the name of a member, such as temperature, metadata.user or"}),
-        ({"drop": ["messages"]}, {"drop[0]": "is not for a rule: gatepass takes no conversation away"}),
-        ({"set": {"stream": True}}, {"set.stream": "is not for a rule: whether the upstream streams is `stream`"}),
-        ({"set": {"model": "x"}}, {"set.model": "is not for a rule: the model's name is `name` of its entry"}),
-        ({"drop": ["messages[].content"]}, {"drop[0]": "is not for a rule: content is changed by"}),
+        ({"drop": ["messages"]}, {"drop[0]": "cannot be changed by a rule: gatepass never removes the conversation"}),
+        ({"set": {"stream": True}}, {"set.stream": "cannot be changed by a rule: set `stream` in the model's entry"}),
+        ({"set": {"model": "x"}}, {"set.model": "cannot be changed by a rule: set `name` in the model's entry"}),
+        ({"drop": ["messages[].content"]}, {"drop[0]": "cannot be changed by a rule: use `text_content`"}),
         ({"rename": {"a": "b.c"}}, {"rename.a": "expects the new name alone"}),
-        ({"rename": {"a": "model"}}, {"rename.a": "is not for a rule: the model's name"}),
+        ({"rename": {"a": "model"}}, {"rename.a": "cannot be changed by a rule: set `name`"}),
         ({"clamp": {"a": {}}}, {"clamp.a": "expects min, max or both"}),
         ({"clamp": {"a": {"min": 2, "max": 1}}}, {"clamp.a": "expects a min that is not above max"}),
         ({"split": 0}, {"split": "expects more than 0"}),
@@ -98,20 +98,20 @@ def test_what_may_be_learned_besides_has_a_name():
     assert Config.model_validate({"upstreams": {"u": upstream}}).upstreams["u"].learn_also[:-2] == names
     for name in ("model", "messages", "input", "stream", "messages[].content", "messages[].role", "a b"):
         told = said({"upstreams": {"u": {**upstream, "learn_also": [name]}}})
-        assert told["upstreams.u.learn_also[0]"].startswith("is not to be learned")
+        assert told["upstreams.u.learn_also[0]"].startswith("cannot be learned")
 
 
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("aggregate", "is not to be learned: gatepass learns it without being told, or by the `stream` of the model's"),
-        ("synth", "is not to be learned: gatepass learns it without being told, or by the `stream` of the model's"),
-        ("split", "is not to be learned: it is no member"),
-        ("text_content", "is not to be learned: gatepass learns it without being told"),
-        ("schema_in_words", "is not to be learned: name response_format"),
-        ("max_token", "is not known: is max_tokens meant?"),
-        ("Max_Tokens", "is not known: is max_tokens meant?"),
-        ("tool_choices", "is not known: is tool_choice meant?"),
+        ("aggregate", "cannot be learned: gatepass learns it without this setting, or takes it from `stream`"),
+        ("synth", "cannot be learned: gatepass learns it without this setting, or takes it from `stream`"),
+        ("split", "cannot be learned: it is not a member of a request"),
+        ("text_content", "cannot be learned: gatepass learns it without this setting"),
+        ("schema_in_words", "cannot be learned: name response_format"),
+        ("max_token", "is not known; did you mean max_tokens?"),
+        ("Max_Tokens", "is not known; did you mean max_tokens?"),
+        ("tool_choices", "is not known; did you mean tool_choice?"),
     ],
 )
 def test_a_word_that_would_do_nothing_is_not_to_be_learned(name, why):

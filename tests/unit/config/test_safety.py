@@ -1,6 +1,6 @@
 import pytest
 
-from gatepass.config.checks import IN_PLAIN_SIGHT, IN_PLAIN_TO_PROXY, UNGUARDED, open_doors, weakness
+from gatepass.config.checks import PLAIN_HTTP_TO_HOST, PLAIN_HTTP_TO_PROXY, UNGUARDED, api_key_weakness, unsafe_settings
 from gatepass.config.references import Reference
 
 KEY = {"name": "a", "hash": "sha256:" + "0" * 64}
@@ -8,16 +8,18 @@ KEY = {"name": "a", "hash": "sha256:" + "0" * 64}
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.5", "gatepass.corp.example", ""])
 def test_a_wider_host_without_keys_is_refused(host):
-    assert list(open_doors({"server": {"host": host}})) == [(("server", "host"), UNGUARDED)]
-    assert list(open_doors({"server": {"host": host}, "access": {"keys": []}})) == [(("server", "host"), UNGUARDED)]
-    assert list(open_doors({"server": {"host": host}, "access": {"keys": [KEY]}})) == []
+    assert list(unsafe_settings({"server": {"host": host}})) == [(("server", "host"), UNGUARDED)]
+    assert list(unsafe_settings({"server": {"host": host}, "access": {"keys": []}})) == [
+        (("server", "host"), UNGUARDED)
+    ]
+    assert list(unsafe_settings({"server": {"host": host}, "access": {"keys": [KEY]}})) == []
 
 
 @pytest.mark.parametrize(
     "tree", [{}, {"server": {}}, {"server": {"host": "::1"}}, {"server": {"host": 5}}, {"server": []}]
 )
 def test_loopback_and_what_is_no_host_at_all_is_left_alone(tree):
-    assert list(open_doors(tree)) == []
+    assert list(unsafe_settings(tree)) == []
 
 
 def test_a_secret_over_plain_http_is_refused_where_it_leaves_the_machine():
@@ -41,13 +43,13 @@ def test_a_secret_over_plain_http_is_refused_where_it_leaves_the_machine():
             "fine": {"url": "http://portal.example/login", "allow_plain_http": True},
         },
     }
-    assert dict(open_doors(tree)) == {
-        ("upstreams", "bad", "base_url"): IN_PLAIN_SIGHT.format(block="upstreams.bad"),
-        ("upstreams", "headers", "base_url"): IN_PLAIN_SIGHT.format(block="upstreams.headers"),
-        ("upstreams", "truthy", "base_url"): IN_PLAIN_SIGHT.format(block="upstreams.truthy"),
-        ("credentials", "oauth", "token_url"): IN_PLAIN_SIGHT.format(block="credentials.oauth"),
-        ("credentials", "found", "issuer"): IN_PLAIN_SIGHT.format(block="credentials.found"),
-        ("credentials", "login", "url"): IN_PLAIN_SIGHT.format(block="credentials.login"),
+    assert dict(unsafe_settings(tree)) == {
+        ("upstreams", "bad", "base_url"): PLAIN_HTTP_TO_HOST.format(block="upstreams.bad"),
+        ("upstreams", "headers", "base_url"): PLAIN_HTTP_TO_HOST.format(block="upstreams.headers"),
+        ("upstreams", "truthy", "base_url"): PLAIN_HTTP_TO_HOST.format(block="upstreams.truthy"),
+        ("credentials", "oauth", "token_url"): PLAIN_HTTP_TO_HOST.format(block="credentials.oauth"),
+        ("credentials", "found", "issuer"): PLAIN_HTTP_TO_HOST.format(block="credentials.found"),
+        ("credentials", "login", "url"): PLAIN_HTTP_TO_HOST.format(block="credentials.login"),
     }
 
 
@@ -70,10 +72,10 @@ def test_a_loopback_url_behind_a_proxy_elsewhere_is_refused():
             "bedrock": {"sts_url": "http://localhost/", "network": far},
         },
     }
-    assert dict(open_doors(tree)) == {
-        ("upstreams", "far", "base_url"): IN_PLAIN_TO_PROXY.format(block="upstreams.far"),
-        ("credentials", "oauth", "token_url"): IN_PLAIN_TO_PROXY.format(block="credentials.oauth"),
-        ("credentials", "bedrock", "sts_url"): IN_PLAIN_TO_PROXY.format(block="credentials.bedrock"),
+    assert dict(unsafe_settings(tree)) == {
+        ("upstreams", "far", "base_url"): PLAIN_HTTP_TO_PROXY.format(block="upstreams.far"),
+        ("credentials", "oauth", "token_url"): PLAIN_HTTP_TO_PROXY.format(block="credentials.oauth"),
+        ("credentials", "bedrock", "sts_url"): PLAIN_HTTP_TO_PROXY.format(block="credentials.bedrock"),
     }
 
 
@@ -87,21 +89,21 @@ def test_a_loopback_url_behind_a_proxy_elsewhere_is_refused():
     ],
 )
 def test_a_weak_key_is_refused(key, told):
-    assert told in (weakness(key) or "")
+    assert told in (api_key_weakness(key) or "")
 
 
 def test_a_key_of_sixteen_characters_is_taken():
-    assert weakness("0123456789abcdef") is None
+    assert api_key_weakness("0123456789abcdef") is None
 
 
 def test_a_key_in_plain_text_is_left_to_the_model():
-    assert list(open_doors({"access": {"keys": [{"name": "a", "key": "x"}]}})) == []
+    assert list(unsafe_settings({"access": {"keys": [{"name": "a", "key": "x"}]}})) == []
 
 
 def test_each_key_of_a_file_is_judged():
     def faults(text):
         tree = {"access": {"keys": [{"name": "a", "key": Reference.to_variable("K", text)}]}}
-        return [path for path, _ in open_doors(tree)]
+        return [path for path, _ in unsafe_settings(tree)]
 
     place = ("access", "keys", 0, "key")
     assert faults("0123456789abcdef\nfedcba9876543210") == []
@@ -115,7 +117,7 @@ def test_names_and_hashes_stand_once():
             "keys": [KEY, {"name": "b", "hash": KEY["hash"]}, {"name": "a", "hash": "x"}, {"name": 5}, {"name": 5}]
         }
     }
-    assert list(open_doors(tree)) == [
+    assert list(unsafe_settings(tree)) == [
         (("access", "keys", 2, "name"), "is the name of an earlier key: each key needs its own"),
         (("access", "keys", 1, "hash"), "is the hash of an earlier key: each key needs its own"),
     ]

@@ -60,7 +60,7 @@ def test_a_password_in_the_url_is_refused_without_being_quoted():
 
 def test_a_short_key_is_refused():
     told = refusal(encryption_key=Secret("k" * 31))
-    assert "shorter than 32 characters: `openssl rand -hex 32`" in told
+    assert "shorter than 32 characters: create one with `openssl rand -hex 32`" in told
 
 
 def test_without_a_key_nothing_is_shared_with_anybody():

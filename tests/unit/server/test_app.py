@@ -284,7 +284,7 @@ def test_the_hosts_own_routes_and_middleware_work():
         ),
         ({"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1", "credential": "corp"}}}, "credential"),
         ({"models": {"m": {"upstream": "embed"}}}, "models.m.upstream"),
-        ({"server": {"host": "0.0.0.0"}}, "server.host: is wider than this machine"),
+        ({"server": {"host": "0.0.0.0"}}, "server.host: is reachable from other machines"),
     ],
 )
 def test_a_config_of_code_is_checked_as_a_file_is(blocks, text):

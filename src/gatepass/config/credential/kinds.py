@@ -58,8 +58,8 @@ class Variable(Secret):
 def _variable(value: Any) -> Variable:
     if isinstance(value, Variable):
         return value
-    if isinstance(value, Reference) and len(value.places) == 1 and value:
-        return Variable(value.places[0].name, value.read)
+    if isinstance(value, Reference) and len(value.sources) == 1 and value:
+        return Variable(value.sources[0].name, value.read)
     raise ValueError("expects the name of an environment variable that is set and not empty")
 
 

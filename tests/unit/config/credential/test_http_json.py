@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from gatepass.cli.schema import editor_schema
 from gatepass.config.block import checked_url
-from gatepass.config.checks import open_doors
+from gatepass.config.checks import unsafe_settings
 from gatepass.config.credential.http_json import PLAIN, PRESETS, HttpJsonCredential, PresetName, expanded, preset_faults
 from gatepass.config.network import TokenPlacement
 from gatepass.config.references import Reference
@@ -256,6 +256,6 @@ def test_the_urls_of_presets_are_urls(preset):
 @pytest.mark.parametrize("setting", ["base_url", "url"])
 def test_a_secret_over_plain_http_is_refused_through_a_preset_too(setting):
     block = {"type": "http_json", "preset": "sap", **GIVEN["sap"], setting: "http://corp.sap.example"}
-    told = dict(open_doors({"credentials": {"c": block}}))
+    told = dict(unsafe_settings({"credentials": {"c": block}}))
     assert set(told) == {("credentials", "c", setting)}
-    assert list(open_doors({"credentials": {"c": {**block, "allow_plain_http": True}}})) == []
+    assert list(unsafe_settings({"credentials": {"c": {**block, "allow_plain_http": True}}})) == []
