@@ -111,7 +111,7 @@ def test_a_configuration_that_cannot_be_used_is_exit_2(tmp_path):
 def test_no_configuration_at_all_is_exit_2():
     result = CliRunner().invoke(main, ["check"])
     assert result.exit_code == 2
-    assert "there is none" in result.stderr
+    assert "not found" in result.stderr
 
 
 def test_the_way_and_what_is_changed_on_it_are_shown_in_order(check):
