@@ -218,6 +218,10 @@ def too_many_comments(upstream: str) -> GatepassError:
     )
 
 
+def reply_too_large(upstream: str) -> GatepassError:
+    return UpstreamInvalid("The upstream's answer is larger than limits.reply_bytes.", upstream=upstream)
+
+
 def too_many_choices(upstream: str) -> GatepassError:
     return UpstreamInvalid(
         "The upstream's answer has more choices and tool calls than any request asks for.", upstream=upstream

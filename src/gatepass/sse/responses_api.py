@@ -189,8 +189,7 @@ class ResponseAggregator:
                 return
             self._bytes_left -= len(block)
             if self._bytes_left < 0:
-                larger = "The upstream's answer is larger than limits.reply_bytes."
-                self.fail(UpstreamInvalid(larger, upstream=self._upstream))
+                self.fail(chunk.reply_too_large(self._upstream))
                 return
             self._take(block)
 

@@ -455,7 +455,7 @@ def test_answer_above_the_limit_is_an_error_and_nothing_of_it_is_kept():
     one = aggregator(len(whole) - 1)
     for block in REALISTIC:
         one.feed(block)
-    assert (one._choices, one._rest) == ({}, {})
+    assert (one._choices, one._extra) == ({}, {})
     with pytest.raises(GatepassError, match=r"larger than limits\.reply_bytes"):
         one.finish()
 
@@ -472,7 +472,7 @@ def test_nested_too_deep_to_be_written_is_an_error():
     deep: list[Any] = []
     for _ in range(200_000):
         deep = [deep]
-    one._rest["x"] = deep
+    one._extra["x"] = deep
     with pytest.raises(GatepassError, match="not JSON"):
         one.finish()
 

@@ -22,16 +22,16 @@ def test_texts_are_joined_lists_extended_and_of_the_rest_the_last_counts():
     gather = gathered(
         ("a", "x"), ("l", [1]), ("n", 1), ("a", "y"), ("l", [2, 3]), ("n", 2), ("o", {"a": 1}), ("o", {"b": 2})
     )
-    assert gather.whole() == {"a": "xy", "l": [1, 2, 3], "n": 2, "o": {"b": 2}}
+    assert gather.build() == {"a": "xy", "l": [1, 2, 3], "n": 2, "o": {"b": 2}}
 
 
 def test_null_says_nothing():
-    assert gathered(("a", None)).whole() == {}
+    assert gathered(("a", None)).build() == {}
 
 
 @pytest.mark.parametrize("nothing", [{}, None])
 def test_empty_value_does_not_replace_what_was_said(nothing):
-    assert gathered(("o", {"hate": 1}), ("o", nothing)).whole() == {"o": {"hate": 1}}
+    assert gathered(("o", {"hate": 1}), ("o", nothing)).build() == {"o": {"hate": 1}}
 
 
 def test_empty_value_is_kept_where_nothing_else_was_said():
@@ -47,14 +47,14 @@ def test_text_is_whole_or_none():
 
 def test_text_among_parts_becomes_a_part():
     parts = [{"type": "text", "text": "b"}]
-    assert gathered(("content", "a"), ("content", parts), ("content", "c")).whole() == {
+    assert gathered(("content", "a"), ("content", parts), ("content", "c")).build() == {
         "content": [{"type": "text", "text": "ac"}, {"type": "text", "text": "b"}]
     }
 
 
 def test_empty_text_among_parts_is_left_out():
     parts = [{"type": "text", "text": "b"}]
-    assert gathered(("content", ""), ("content", parts)).whole() == {"content": parts}
+    assert gathered(("content", ""), ("content", parts)).build() == {"content": parts}
 
 
 @given(st.binary(max_size=40), st.lists(st.integers(0, 60), max_size=5))
