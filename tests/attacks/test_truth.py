@@ -113,7 +113,7 @@ def stream_of(case: Case, *, is_slow: bool = False) -> EventStream:
     repair = StreamRepair(RepairOptions(include_usage=case.asks_usage), origin())
     stream = EventStream("chat", LIMIT_BYTES, read_error, choices=len(case.choices), repair=repair)
     if is_slow:
-        stream._template = repair._template = Never()
+        stream._template = repair._fast_path = Never()
     return stream
 
 
@@ -252,7 +252,7 @@ def test_the_kept_streams_hold(attack: Attack) -> None:
         (repairs, "is_complete_json", lambda text: True),
         (repairs, "has_content", lambda said: True),
         (repairs, "_may_not_hold", lambda said, delta: True),
-        (UsageRepair, "mend_beside_choices", lambda self, said, is_complete, note: None),
+        (UsageRepair, "repair_with_choices", lambda self, said, is_complete, note: None),
         (UsageRepair, "take", lambda self: None),
         (EventStream, "_last_words", lambda self: b""),
     ],

@@ -1,4 +1,7 @@
-"""Repairs of one choice of a chunk: its tool deltas, its finish reason, and texts that repeat what came before."""
+"""Repair the choices of a chunk: deltas, roles, finish reasons, tool calls and cumulative texts.
+
+repair.py applies these repairs to a whole stream, whole_reply.py applies the same rules to a plain reply.
+"""
 
 from __future__ import annotations
 
@@ -19,60 +22,219 @@ from gatepass.sse.chunk import (
 )
 from gatepass.sse.tool_calls import KEY_CHARS, ToolCallDelta, ToolCallTracker, is_complete_json
 
-WRAPPED, MESSAGE, EMPTY_CHOICES = "repair=wrapped", "repair=message", "repair=choices"
-ENVELOPE, ONE_ID, DELTA = "repair=envelope", "repair=one-id", "repair=delta"
-ROLE, FINISH, USAGE, INDEX = "repair=role", "repair=finish", "repair=usage", "repair=index"
-TOOL_INDEX, TOOL_ID, TOOL_NAME, TOOL_TYPE = (
-    "repair=tool-index",
-    "repair=tool-id",
-    "repair=tool-name",
-    "repair=tool-type",
-)
-TOOL_ARGUMENTS, SPLIT, CUMULATIVE = "repair=tool-arguments", "repair=split", "repair=cumulative"
+# The names of the repairs, as they appear in x-gatepass-adapted
+
+WRAPPED = "repair=wrapped"
+"""`{"code": 0, "data": {chunk}}` is unwrapped."""
+MESSAGE = "repair=message"
+"""A chunk with `message` instead of `delta`, or a whole completion in one event, becomes deltas."""
+EMPTY_CHOICES = "repair=choices"
+"""The other members of a chunk with empty, null or missing `choices` move into the next chunk."""
+ENVELOPE = "repair=envelope"
+"""Missing id, object, created and model are copied from the first chunk that has them."""
+ONE_ID = "repair=one-id"
+"""All chunks get the id of the first one."""
+INDEX = "repair=index"
+"""A choice without an index gets its position."""
+DELTA = "repair=delta"
+"""A null or missing delta becomes `{}`; a first one with only a role gets `content: ""`."""
+ROLE = "repair=role"
+"""The role is sent once and is never empty."""
+FINISH = "repair=finish"
+"""An empty finish reason becomes null, `stop` after tool calls becomes `tool_calls`."""
+USAGE = "repair=usage"
+"""Usage is sent once, and in a separate chunk if the client requested it."""
+TOOL_INDEX, TOOL_ID, TOOL_NAME = "repair=tool-index", "repair=tool-id", "repair=tool-name"
+TOOL_TYPE, TOOL_ARGUMENTS = "repair=tool-type", "repair=tool-arguments"
+"""Tool deltas get a missing index, id and type, lose a repeated id and name, and have text as arguments."""
+SPLIT = "repair=split"
+"""A finish reason is sent in a separate chunk."""
+CUMULATIVE = "repair=cumulative"
+"""Texts that repeat all earlier text are cut to the new part."""
 ADDED_FINISH = "repair=added-finish"
+"""A choice without a finish reason at `[DONE]` gets one in a separate chunk: see `ChoiceRepair.reason_at_end`."""
+
 NAMES = (
     *(WRAPPED, MESSAGE, EMPTY_CHOICES, ENVELOPE, ONE_ID, INDEX, DELTA, ROLE, FINISH, USAGE),
     *(TOOL_INDEX, TOOL_ID, TOOL_NAME, TOOL_TYPE, TOOL_ARGUMENTS, SPLIT, CUMULATIVE, ADDED_FINISH),
 )
-"""What may be repaired. Wrapped: `{"code": 0, "data": {chunk}}` is unwrapped. Message: a chunk with
-`message` in place of `delta`, or a whole completion in one event, becomes deltas. Choices: what comes
-with `choices` empty, null or missing moves into the next chunk, or is left out where it says nothing.
-Envelope: id, object, created and model are filled in from the first chunk that has them; one-id gives
-all chunks the first one's. Index: a choice without one gets its place. Delta: a null or missing one
-becomes `{}`, a first one with the role alone gets `content: ""`. Role: told once, never empty. Finish:
-an empty reason is null, `stop` after tool calls is `tool_calls`. Usage: once, and in a chunk of its own
-where the client asked for it. Tool deltas get the index, the id and the type they lack, lose the id and
-the name they repeat, and have text for arguments. Split: a finish reason comes in a chunk of its own.
-Cumulative: texts that repeat all that came before are cut down to what is new. Added finish: a choice that has no
-finish reason when `[DONE]` comes gets one in a chunk of its own (see `ChoiceRepair.reason_at_end`)."""
+
+OnRepair = Callable[[str], None]
+"""Takes the name of each repair that was made."""
 
 
 @dataclass(frozen=True, slots=True)
 class RepairOptions:
-    """`include_usage` is what the client asked for; None leaves the usage as the upstream sends it, for a
-    client that asked for more of it (vLLM's `continuous_usage_stats`).
-
-    `drops_usage`: where the client asked for none, none is sent, not even beside the last finish reason.
-    `without_choices` says what becomes of extras that come without choices, such as the
-    `prompt_filter_results` in Azure's first chunk: clients that look at `choices[0]` fail there.
-    `splits_finish`, `cumulative` and `one_id` are for clients and upstreams known to need them.
-    """
+    """The repairs that depend on the client or the upstream."""
 
     include_usage: bool | None = False
+    """What the client requested. None leaves the usage unchanged, for vLLM's `continuous_usage_stats`."""
     without_choices: Literal["move", "keep", "drop"] = "move"
+    """The treatment of members in chunks without choices, such as `prompt_filter_results` in Azure's first chunk:
+    clients that read `choices[0]` fail at such a chunk."""
     splits_finish: bool = False
     cumulative: bool = False
     one_id: bool = False
     drops_usage: bool = False
+    """Without a request for usage none is sent, not even with the last finish reason."""
 
+
+class ChoiceRepair:
+    """The state of one choice of a stream, and the repair of its next delta."""
+
+    __slots__ = (
+        "_arguments",
+        "_defaults",
+        "_has_content",
+        "_has_deltas",
+        "_has_function",
+        "_has_role",
+        "_has_started",
+        "_index",
+        "_stopped",
+        "_tools",
+        "has_finished",
+    )
+
+    def __init__(self, defaults: EnvelopeDefaults, arguments: ArgumentBuffer, index: int) -> None:
+        self._defaults = defaults
+        self._arguments = arguments
+        self._index = index
+        self._tools: ToolRepair | None = None
+        self._has_started = self._has_deltas = self._has_role = self._has_content = self._has_function = False
+        self.has_finished = self._stopped = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it ended with `stop` and has no content."""
+        return self._stopped and not self._has_content
+
+    def note(self, payload: Object) -> None:
+        """Record a choice that needs no repair, because gatepass wrote it."""
+        self._has_content = self._has_content or has_content(payload)
+        self._note_end(finish_reason(payload))
+
+    def _note_end(self, reason: str) -> None:
+        if reason:
+            self.has_finished = True
+            self._stopped = reason == "stop"
+
+    def reason_at_end(self) -> str | None:
+        """Return a finish reason for a choice that has none at `[DONE]`; None if the choice was cut.
+
+        It was cut if it has no content, or arguments that are not complete JSON. Without a finish reason openai-node,
+        the AI SDK and other tool loops fail or stop.
+        """
+        if not self._has_content or not self._arguments.are_complete(self._index):
+            return None
+        if self._tools:
+            return "tool_calls" if self._tools.are_complete else None
+        return "function_call" if self._has_function else "stop"
+
+    def repair(self, payload: Object, on_repair: OnRepair) -> bool:
+        """Repair one choice of a chunk in place.
+
+        Returns True if a choice that differs only in its text would change no state and need no repair.
+        """
+        delta, had_content = payload.get("delta"), self._has_content
+        if type(delta) is dict:
+            self._has_content = had_content or has_content(payload)
+            self._has_deltas = self._has_deltas or (self._has_content and not had_content) or has_output(payload)
+        else:
+            delta = self._add_delta(payload, on_repair)
+            self._has_content = had_content or has_content(payload)
+        is_plain = delta is None or self._repair_delta(delta, on_repair)
+        if is_plain and not self._has_content:
+            # A choice with the same members but another text could bring the first content
+            texts = [payload.get("text")] if delta is None else list(map(delta.get, delta.keys() - REASONING_MEMBERS))
+            is_plain = not any(isinstance(text, str) for text in texts)
+        if payload.get("finish_reason") == "":
+            payload["finish_reason"] = None
+            on_repair(FINISH)
+        elif reason := finish_reason(payload):
+            is_plain = False
+            self._arguments.drop(self._index)
+            self._repair_reason(payload, reason, on_repair)
+            self._note_end(finish_reason(payload))
+        return is_plain
+
+    def _repair_reason(self, payload: Object, reason: str, on_repair: OnRepair) -> None:
+        is_text = "text" in payload and "delta" not in payload
+        has_tools = self._tools is not None
+        standard = text_reason(reason) if is_text else chat_reason(reason, has_tools=has_tools, has_function=False)
+        if standard == reason:
+            return
+        if (native := native_of(reason, is_text=is_text)) is not None:
+            payload.setdefault(NATIVE, native)
+        payload["finish_reason"] = standard
+        on_repair(FINISH)
+
+    def _add_delta(self, payload: Object, on_repair: OnRepair) -> Object | None:
+        """Add and return the missing delta; None for a choice of `/v1/completions`, which has no delta."""
+        message = payload.pop("message", None)
+        if isinstance(message, dict):
+            on_repair(MESSAGE)
+            # A message after deltas, or after the end, only repeats them
+            delta = {} if self._has_deltas or self.has_finished else message
+        elif "text" in payload:
+            return None
+        else:
+            on_repair(DELTA)
+            delta = {}
+        payload["delta"] = delta
+        return delta
+
+    def _repair_delta(self, delta: Object, on_repair: OnRepair) -> bool:
+        is_plain = True
+        if "role" in delta:
+            is_plain = self._repair_role(delta, on_repair)
+        if not self._has_started and delta:
+            self._has_started = True
+            if delta.keys() == {"role"}:
+                delta["content"] = ""
+                on_repair(DELTA)
+        calls = delta.get("tool_calls")
+        if calls and isinstance(calls, list):
+            is_plain = False
+            if self._tools is None:
+                self._tools = ToolRepair(self._defaults, self._arguments, self._index)
+            self._tools.repair(calls, on_repair)
+        function = delta.get("function_call")
+        if not function:
+            return is_plain
+        if isinstance(function, dict):
+            self._has_function = True
+            arguments = function.get("arguments")
+            self._arguments.add(self._index, _FUNCTION_CALL, arguments if isinstance(arguments, str) else "")
+        return False
+
+    def _repair_role(self, delta: Object, on_repair: OnRepair) -> bool:
+        """Keep one role: openai-python's helper joins the roles of all deltas to `assistantassistant…`."""
+        role = delta["role"]
+        if role is None:
+            return True
+        if role and not self._has_role:
+            self._has_role = True
+        elif role == "" and not self._has_started:
+            self._has_role = True
+            delta["role"] = "assistant"
+            on_repair(ROLE)
+        else:
+            del delta["role"]
+            on_repair(ROLE)
+        return False
+
+
+# --- finish reasons -------------------------------------------------------------------------------
 
 TEXT_REASONS = frozenset({"stop", "length", "content_filter"})
 CHAT_REASONS = TEXT_REASONS | {"tool_calls", "function_call"}
 NATIVE = "native_finish_reason"
-"""Where the upstream's own word stays; OpenRouter calls it so."""
+"""The member that keeps the upstream's finish reason. The name is OpenRouter's."""
 
-_WHOLE = ("eos", "eos_token", "end_turn", "stop_sequence", "stop_token", "complete", "completed", "finished")
-_CUT = (
+_STOP = ("eos", "eos_token", "end_turn", "stop_sequence", "stop_token", "complete", "completed", "finished")
+# An answer that was cut must not get `stop`, which means that it is complete
+_LENGTH = (
     *("max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded", "pause_turn"),
     *("insufficient_system_resource", "abort", "error", "network_error", "cancelled", "malformed_function_call"),
 )
@@ -80,136 +242,97 @@ _FILTERED = (
     *("safety", "recitation", "sensitive", "blocklist", "prohibited_content", "spii", "refusal"),
     *("content_filtered", "guardrail_intervened"),
 )
-_MEANT: Mapping[str, str] = MappingProxyType(
+_STANDARD_REASONS: Mapping[str, str] = MappingProxyType(
     {
         **{reason: reason for reason in CHAT_REASONS},
-        **dict.fromkeys(_WHOLE, "stop"),
-        **dict.fromkeys(_CUT, "length"),
+        **dict.fromkeys(_STOP, "stop"),
+        **dict.fromkeys(_LENGTH, "length"),
         **dict.fromkeys(_FILTERED, "content_filter"),
         "tool_use": "tool_calls",
     }
 )
-"""The words of Anthropic, Bedrock, Cohere, Gemini, Mistral, DeepSeek, Zhipu, vLLM and SGLang. What broke off by itself
-is cut short: `stop` would call it whole. So would it many a word that is not known here, which stays as it is."""
+"""The finish reasons of Anthropic, Bedrock, Cohere, Gemini, Mistral, DeepSeek, Zhipu, vLLM and SGLang.
+
+An unknown reason stays unchanged, because `stop` could make a cut answer look complete.
+"""
 
 
 def chat_reason(payload: Any, *, has_tools: bool, has_function: bool) -> str:
-    """What a chat's choice ends with that says `payload`, and calls tools or the one function of old."""
+    """Return OpenAI's finish reason for a chat choice whose upstream sent `payload`.
+
+    `has_function` means that it has the legacy `function_call`.
+    """
     if not (payload and isinstance(payload, str)):
         return "tool_calls" if has_tools else "function_call" if has_function else "stop"
-    reason = _MEANT.get(payload.lower(), payload)
+    reason = _STANDARD_REASONS.get(payload.lower(), payload)
     return "tool_calls" if has_tools and reason == "stop" else reason
 
 
 def text_reason(payload: Any) -> str:
-    """What a choice of `/v1/completions` ends with that says `payload`. A text calls nothing."""
+    """Return the finish reason for a choice of `/v1/completions`, which has no tool calls."""
     reason = chat_reason(payload, has_tools=False, has_function=False)
     return "stop" if reason in CHAT_REASONS and reason not in TEXT_REASONS else reason
 
 
 def native_of(payload: Any, *, is_text: bool) -> str | None:
-    """The word `payload` that no type of OpenAI's knows, where another one stands in its place."""
+    """Return the upstream's finish reason if OpenAI's types do not know it, else None."""
     known = TEXT_REASONS if is_text else CHAT_REASONS
     return payload if payload and isinstance(payload, str) and payload not in known else None
 
 
-OnRepair = Callable[[str], None]
-
-
-MAX_ARGUMENT_BYTES = 1_048_576
-"""So much of one stream's arguments is held until its choices end. Whether longer ones are whole is not known."""
-CALL_BYTES = 256
-"""What holding one call costs beside its arguments."""
-
-
-class ArgumentBuffer:
-    """What the calls of a stream's open choices are called with, by the numbers of the choice and of the call."""
-
-    __slots__ = ("_held", "_left_bytes")
-
-    def __init__(self) -> None:
-        self._held: dict[int, dict[int, bytearray]] = {}
-        self._left_bytes = MAX_ARGUMENT_BYTES
-
-    def add(self, choice: int, call: int, piece: str) -> None:
-        """Hold the next piece of a call's arguments; the first one may be empty."""
-        left_bytes = self._left_bytes
-        if left_bytes < 0:
-            return
-        calls = self._held.get(choice)
-        if calls is None:
-            calls = self._held[choice] = {}
-        held = calls.get(call)
-        if held is None:
-            held = calls[call] = bytearray()
-            left_bytes -= CALL_BYTES
-        data = piece.encode("utf-8", "surrogatepass")
-        self._left_bytes = left_bytes = left_bytes - len(data)
-        if left_bytes < 0:
-            self._held.clear()
-        else:
-            held += data
-
-    def are_whole(self, choice: int) -> bool:
-        """Whether each call of the choice has arguments that are whole JSON."""
-        texts = (held.decode("utf-8", "surrogatepass") for held in self._held.get(choice, {}).values())
-        return self._left_bytes >= 0 and all(map(is_complete_json, texts))
-
-    def drop(self, choice: int) -> None:
-        """Forget the calls of a choice that has ended."""
-        for held in self._held.pop(choice, {}).values():
-            self._left_bytes += len(held) + CALL_BYTES
+# --- tool calls -----------------------------------------------------------------------------------
 
 
 class ToolRepair:
-    """The tool deltas of one choice."""
+    """Repairs the tool deltas of one choice."""
 
-    __slots__ = ("_arguments", "_calls", "_choice", "_named", "_origin", "_silent")
+    __slots__ = ("_arguments", "_choice", "_defaults", "_named", "_tracker", "_without_input")
 
     def __init__(self, defaults: EnvelopeDefaults, arguments: ArgumentBuffer, choice: int) -> None:
-        self._origin = defaults
+        self._defaults = defaults
         self._arguments = arguments
         self._choice = choice
-        self._calls = ToolCallTracker()
+        self._tracker = ToolCallTracker()
         self._named: set[int] = set()
-        self._silent: set[int] = set()
-        """Custom calls without input. What they are called with is text: whether it is whole, no text tells."""
+        # Custom calls without input. Their input is free text, so only an empty one is known to be incomplete.
+        self._without_input: set[int] = set()
 
     def __len__(self) -> int:
-        return len(self._calls)
+        return len(self._tracker)
 
     @property
-    def are_whole(self) -> bool:
-        """Whether all calls have what they are called with, as far as that can be known."""
-        return not self._silent and self._arguments.are_whole(self._choice)
+    def are_complete(self) -> bool:
+        """Whether all calls have complete arguments, as far as gatepass can check it."""
+        return not self._without_input and self._arguments.are_complete(self._choice)
 
-    def mend(self, entries: list[Any], on_repair: OnRepair) -> None:
-        """Mend the entries of one delta in place, and tell `on_repair` what was wrong with them."""
-        for piece in self._calls.assign(entries):
-            payload, number = piece.entry, piece.call.number
+    def repair(self, entries: list[Any], on_repair: OnRepair) -> None:
+        """Repair the entries of one delta in place."""
+        for delta in self._tracker.assign(entries):
+            payload, number = delta.entry, delta.call.number
             if payload.get("index") != number or type(payload["index"]) is not int:
                 payload["index"] = number
                 on_repair(TOOL_INDEX)
-            if piece.is_first:
-                self._open(piece, on_repair)
+            if delta.is_first:
+                self._open(delta, on_repair)
             elif payload.get("id"):
                 del payload["id"]
                 on_repair(TOOL_ID)
             inner = payload.get("function")
             if isinstance(inner, dict):
-                self._mend_function(inner, number, on_repair)
+                self._repair_function(inner, number, on_repair)
             elif isinstance(inner := payload.get("custom"), dict):
                 if inner.get("input"):
-                    self._silent.discard(number)
-                elif piece.is_first:
-                    self._silent.add(number)
-            elif piece.is_first:
+                    self._without_input.discard(number)
+                elif delta.is_first:
+                    self._without_input.add(number)
+            elif delta.is_first:
                 self._arguments.add(self._choice, number, "")
 
-    def _open(self, piece: ToolCallDelta, on_repair: OnRepair) -> None:
-        payload, call = piece.entry, piece.call
+    def _open(self, delta: ToolCallDelta, on_repair: OnRepair) -> None:
+        """Give the first delta of a call its id and type."""
+        payload, call = delta.entry, delta.call
         if not call.id:
-            call.id = self._origin.new_id("call_")
+            call.id = self._defaults.new_id("call_")
         if payload.get("id") != call.id:
             payload["id"] = call.id
             on_repair(TOOL_ID)
@@ -218,7 +341,7 @@ class ToolRepair:
             payload["type"] = "custom" if isinstance(payload.get("custom"), dict) else "function"
             on_repair(TOOL_TYPE)
 
-    def _mend_function(self, inner: Object, number: int, on_repair: OnRepair) -> None:
+    def _repair_function(self, inner: Object, number: int, on_repair: OnRepair) -> None:
         if inner.get("name"):
             if number in self._named:
                 del inner["name"]
@@ -231,49 +354,152 @@ class ToolRepair:
         self._arguments.add(self._choice, number, arguments or "")
 
 
+_FUNCTION_CALL = -1
+"""The number of the legacy `function_call` among the calls of its choice."""
+
+MAX_ARGUMENT_BYTES = 1_048_576
+"""The limit of the arguments held for one stream. gatepass cannot check whether longer ones are complete."""
+CALL_BYTES = 256
+"""The estimated memory of one held call without its arguments."""
+
+
+class ArgumentBuffer:
+    """The arguments of all tool calls in the open choices of a stream, by choice index and call number."""
+
+    __slots__ = ("_bytes_left", "_held")
+
+    def __init__(self) -> None:
+        self._held: dict[int, dict[int, bytearray]] = {}
+        self._bytes_left = MAX_ARGUMENT_BYTES
+
+    def add(self, choice: int, call: int, piece: str) -> None:
+        """Hold the next piece of a call's arguments. The first piece may be empty."""
+        bytes_left = self._bytes_left
+        if bytes_left < 0:
+            return
+        calls = self._held.get(choice)
+        if calls is None:
+            calls = self._held[choice] = {}
+        held = calls.get(call)
+        if held is None:
+            held = calls[call] = bytearray()
+            bytes_left -= CALL_BYTES
+        data = piece.encode("utf-8", "surrogatepass")
+        self._bytes_left = bytes_left = bytes_left - len(data)
+        if bytes_left < 0:
+            self._held.clear()
+        else:
+            held += data
+
+    def are_complete(self, choice: int) -> bool:
+        """Return whether each call of the choice has complete JSON as arguments; False after the limit."""
+        texts = (held.decode("utf-8", "surrogatepass") for held in self._held.get(choice, {}).values())
+        return self._bytes_left >= 0 and all(map(is_complete_json, texts))
+
+    def drop(self, choice: int) -> None:
+        """Release the calls of a choice that has ended."""
+        for held in self._held.pop(choice, {}).values():
+            self._bytes_left += len(held) + CALL_BYTES
+
+
+# --- cumulative texts -----------------------------------------------------------------------------
+#
+# Some upstreams send the whole text so far in every chunk. A chunk is evidence of this if its text begins with all
+# earlier text, is longer, and the earlier text has MIN_CHARS. A plain stream may repeat a syllable, but not twice a
+# phrase in growing form.
+
 EVIDENCE = 2
 MIN_CHARS = 8
-"""A text is evidence when it begins with all that came before, is longer, and that was this long at
-least: a plain stream may repeat a syllable, but no phrase twice in growing form."""
 
+# The memory limits: watched texts, held chunks (one text needs ten), and the remembered length of one text that once
+# did not begin with all earlier text
 MAX_TEXTS = 64
 MAX_HELD = 64
 MAX_HELD_BYTES = 1_048_576
 MAX_CHARS = 16_777_216
-"""What may be kept: texts that are watched, chunks that wait (ten are as many as one text needs), and
-how much of one text is remembered after it has once broken its own rule."""
 
-_FIELDS = ("content", "reasoning_content", "reasoning")
+_TEXT_MEMBERS = ("content", "reasoning_content", "reasoning")
 
 
 class TextKind(Enum):
-    OPEN = "open"
+    UNKNOWN = "unknown"
     PLAIN = "plain"
     CUMULATIVE = "cumulative"
 
 
 @dataclass(slots=True)
 class PendingChunk:
-    """One chunk on its way, and the event that it came in; `has_changed`: it is to be written anew."""
+    """A chunk that is not sent yet. `has_changed`: it must be written again, because it differs from its event."""
 
     block: bytes
-    said: Object
+    payload: Object
     has_changed: bool = False
 
 
+class CumulativeTextRepair:
+    """Cuts cumulative texts to their new part, each text of each choice separately.
+
+    It starts only after EVIDENCE matches. Until then it holds a chunk that may be the second, third or fourth of a
+    cumulative text. At the end of a stream one match is enough if no chunk contradicted it.
+    """
+
+    __slots__ = ("_held", "_held_bytes", "_on_repair", "_texts")
+
+    def __init__(self, on_repair: OnRepair) -> None:
+        self._on_repair = on_repair
+        self._texts: dict[tuple[int, str], WatchedText] = {}
+        self._held: list[PendingChunk] = []
+        self._held_bytes = 0
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether every text so far is known to be plain."""
+        return all(text.kind is TextKind.PLAIN for text in self._texts.values())
+
+    def feed(self, item: PendingChunk) -> list[PendingChunk]:
+        """Take the next chunk and return the chunks that may be sent, in order."""
+        for index, delta, name in _texts(item.payload):
+            text = self._texts.get((index, name))
+            if text is None:
+                if len(self._texts) >= MAX_TEXTS:
+                    continue
+                text = self._texts[index, name] = WatchedText(name)
+            if text.kind is not TextKind.PLAIN and text.take(item, delta, delta[name]):
+                self._on_repair(CUMULATIVE)
+        self._held.append(item)
+        self._held_bytes += len(item.block)
+        if len(self._held) > MAX_HELD or self._held_bytes > MAX_HELD_BYTES:
+            self._settle(EVIDENCE)
+        return [] if any(text.waiting for text in self._texts.values()) else self._release()
+
+    def finish(self) -> list[PendingChunk]:
+        """Return all held chunks."""
+        self._settle(evidence=1)
+        return self._release()
+
+    def _settle(self, evidence: int) -> None:
+        for text in self._texts.values():
+            if text.waiting and text.decide(TextKind.CUMULATIVE if text.matches >= evidence else TextKind.PLAIN):
+                self._on_repair(CUMULATIVE)
+
+    def _release(self) -> list[PendingChunk]:
+        held, self._held, self._held_bytes = self._held, [], 0
+        return held
+
+
 @dataclass(slots=True)
-class _Text:
-    """One text of one choice: what was said of it so far, and what is known of its kind."""
+class WatchedText:
+    """One text of one choice: what came so far, and its kind."""
 
     name: str
     so_far: str = ""
-    kind: TextKind = TextKind.OPEN
+    kind: TextKind = TextKind.UNKNOWN
     matches: int = 0
     waiting: list[tuple[PendingChunk, Object, str]] = field(default_factory=list)
-    """Deltas that were not let go yet, each with what is new in it if the text is cumulative."""
+    """Held deltas, each with its new part in case the text is cumulative."""
 
     def take(self, item: PendingChunk, delta: Object, value: str) -> bool:
-        """Note the next piece, and cut it where the kind is known; whether anything was cut."""
+        """Take the next value. Cut it, and the held ones, if the text is cumulative. Return whether any was cut."""
         if self.kind is TextKind.CUMULATIVE:
             return self._cut(item, delta, self._new_part(value))
         if self.so_far and not (len(value) > len(self.so_far) and value.startswith(self.so_far)):
@@ -285,7 +511,7 @@ class _Text:
         return self.matches >= EVIDENCE and self.decide(TextKind.CUMULATIVE)
 
     def decide(self, kind: TextKind) -> bool:
-        """Settle what the text is, and cut what waited if it is cumulative."""
+        """Set the kind, and cut the held deltas if the text is cumulative. Return whether any was cut."""
         self.kind = kind
         waiting, self.waiting = self.waiting, []
         if kind is TextKind.PLAIN:
@@ -301,230 +527,24 @@ class _Text:
         return True
 
     def _new_part(self, value: str) -> str:
-        """What `value` adds. One that does not begin with the text so far adds all of itself: what went
-        out cannot be taken back."""
+        """Return the part of `value` that is new."""
         if value.startswith(self.so_far):
             part, self.so_far = value[len(self.so_far) :], value
             return part
         if self.so_far.startswith(value):
             return ""
-        self.so_far += value
+        self.so_far += value  # a value that does not repeat the text adds to it: sent text cannot be changed
         if len(self.so_far) > MAX_CHARS:
             self.decide(TextKind.PLAIN)
         return value
 
 
-class CumulativeTextRepair:
-    """Cuts cumulative texts down to what is new, each text of each choice by itself.
-
-    It begins only when there is evidence for it; until then a chunk that may be the second, third or
-    fourth of a cumulative text waits. At the end of a stream one match is evidence enough if nothing
-    spoke against it.
-    """
-
-    __slots__ = ("_held", "_held_bytes", "_note", "_texts")
-
-    def __init__(self, on_repair: OnRepair) -> None:
-        self._note = on_repair
-        self._texts: dict[tuple[int, str], _Text] = {}
-        self._held: list[PendingChunk] = []
-        self._held_bytes = 0
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether every text that has come is known to be a plain one."""
-        return all(text.kind is TextKind.PLAIN for text in self._texts.values())
-
-    def feed(self, item: PendingChunk) -> list[PendingChunk]:
-        """The chunks that may go on now, in their order."""
-        for index, delta, name in _texts(item.said):
-            text = self._texts.get((index, name))
-            if text is None:
-                if len(self._texts) >= MAX_TEXTS:
-                    continue
-                text = self._texts[index, name] = _Text(name)
-            if text.kind is not TextKind.PLAIN and text.take(item, delta, delta[name]):
-                self._note(CUMULATIVE)
-        self._held.append(item)
-        self._held_bytes += len(item.block)
-        if len(self._held) > MAX_HELD or self._held_bytes > MAX_HELD_BYTES:
-            self._settle(EVIDENCE)
-        return [] if any(text.waiting for text in self._texts.values()) else self._release()
-
-    def finish(self) -> list[PendingChunk]:
-        """All that waits."""
-        self._settle(evidence=1)
-        return self._release()
-
-    def _settle(self, evidence: int) -> None:
-        for text in self._texts.values():
-            if text.waiting and text.decide(TextKind.CUMULATIVE if text.matches >= evidence else TextKind.PLAIN):
-                self._note(CUMULATIVE)
-
-    def _release(self) -> list[PendingChunk]:
-        held, self._held, self._held_bytes = self._held, [], 0
-        return held
-
-
 def _texts(payload: Object) -> Iterator[tuple[int, Object, str]]:
-    """The choice's index, the delta and the name of each text in a chunk that was mended before."""
+    """Yield choice index, delta and member name of each text in a chunk that was repaired before."""
     for choice in payload["choices"]:
         delta = choice.get("delta") if isinstance(choice, dict) else None
         if isinstance(delta, dict):
             index = choice.get("index")
-            for name in _FIELDS:
+            for name in _TEXT_MEMBERS:
                 if delta.get(name) and isinstance(delta[name], str):
                     yield index if type(index) is int else 0, delta, name
-
-
-class ChoiceRepair:
-    """What one choice of a stream has told so far, and how its next piece is mended."""
-
-    __slots__ = (
-        "_arguments",
-        "_has_begun",
-        "_has_content",
-        "_has_deltas",
-        "_has_function",
-        "_has_role",
-        "_index",
-        "_origin",
-        "_stopped",
-        "_tools",
-        "has_finished",
-    )
-
-    def __init__(self, defaults: EnvelopeDefaults, arguments: ArgumentBuffer, index: int) -> None:
-        self._origin = defaults
-        self._arguments = arguments
-        self._index = index
-        self._tools: ToolRepair | None = None
-        self._has_begun = self._has_deltas = self._has_role = self._has_content = self._has_function = False
-        self.has_finished = self._stopped = False
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether it ended with `stop` and has no content."""
-        return self._stopped and not self._has_content
-
-    def note_whole(self, payload: Object) -> None:
-        """Note a piece of a choice that needs no repair, because gatepass wrote it."""
-        self._has_content = self._has_content or has_content(payload)
-        self._note_end(finish_reason(payload))
-
-    def _note_end(self, reason: str) -> None:
-        if reason:
-            self.has_finished = True
-            self._stopped = reason == "stop"
-
-    def reason_at_end(self) -> str | None:
-        """The finish reason of a choice that has none when `[DONE]` comes; None where it must not look complete.
-
-        Without content, or with arguments that are not whole JSON, it was cut. openai-node, the AI SDK and the tool
-        loops of others fail without a reason, or stop.
-        """
-        if not self._has_content or not self._arguments.are_whole(self._index):
-            return None
-        if self._tools:
-            return "tool_calls" if self._tools.are_whole else None
-        return "function_call" if self._has_function else "stop"
-
-    def mend(self, payload: Object, on_repair: OnRepair) -> bool:
-        """Mend one piece in place. True if nothing but the text of a piece like it could matter."""
-        delta, had_content = payload.get("delta"), self._has_content
-        if type(delta) is dict:
-            self._has_content = had_content or has_content(payload)
-            self._has_deltas = self._has_deltas or (self._has_content and not had_content) or has_output(payload)
-        else:
-            delta = self._delta(payload, on_repair)
-            self._has_content = had_content or has_content(payload)
-        is_plain = delta is None or self._mend_delta(delta, on_repair)
-        if not self._has_content:
-            is_plain = is_plain and _may_not_hold(payload, delta)
-        if payload.get("finish_reason") == "":
-            payload["finish_reason"] = None
-            on_repair(FINISH)
-        elif reason := finish_reason(payload):
-            is_plain = False
-            self._arguments.drop(self._index)
-            self._mend_reason(payload, reason, on_repair)
-            self._note_end(finish_reason(payload))
-        return is_plain
-
-    def _mend_reason(self, payload: Object, reason: str, on_repair: OnRepair) -> None:
-        is_text = "text" in payload and "delta" not in payload
-        has_tools = self._tools is not None
-        meant = text_reason(reason) if is_text else chat_reason(reason, has_tools=has_tools, has_function=False)
-        if meant == reason:
-            return
-        if (native := native_of(reason, is_text=is_text)) is not None:
-            payload.setdefault(NATIVE, native)
-        payload["finish_reason"] = meant
-        on_repair(FINISH)
-
-    def _delta(self, payload: Object, on_repair: OnRepair) -> Object | None:
-        """The delta of a piece that has none; None for a piece of `/v1/completions`, which needs none.
-
-        A message after deltas, or after the end, repeats what was said: it says nothing new.
-        """
-        message = payload.pop("message", None)
-        if isinstance(message, dict):
-            on_repair(MESSAGE)
-            delta = {} if self._has_deltas or self.has_finished else message
-        elif "text" in payload:
-            return None
-        else:
-            on_repair(DELTA)
-            delta = {}
-        payload["delta"] = delta
-        return delta
-
-    def _mend_delta(self, delta: Object, on_repair: OnRepair) -> bool:
-        is_plain = True
-        if "role" in delta:
-            is_plain = self._mend_role(delta, on_repair)
-        if not self._has_begun and delta:
-            self._has_begun = True
-            if delta.keys() == {"role"}:
-                delta["content"] = ""
-                on_repair(DELTA)
-        calls = delta.get("tool_calls")
-        if calls and isinstance(calls, list):
-            is_plain = False
-            if self._tools is None:
-                self._tools = ToolRepair(self._origin, self._arguments, self._index)
-            self._tools.mend(calls, on_repair)
-        function = delta.get("function_call")
-        if not function:
-            return is_plain
-        if isinstance(function, dict):
-            self._has_function = True
-            arguments = function.get("arguments")
-            self._arguments.add(self._index, _FUNCTION, arguments if isinstance(arguments, str) else "")
-        return False
-
-    def _mend_role(self, delta: Object, on_repair: OnRepair) -> bool:
-        """openai-python's helper joins the roles of all deltas to `assistantassistant…`."""
-        role = delta["role"]
-        if role is None:
-            return True
-        if role and not self._has_role:
-            self._has_role = True
-        elif role == "" and not self._has_begun:
-            self._has_role = True
-            delta["role"] = "assistant"
-            on_repair(ROLE)
-        else:
-            del delta["role"]
-            on_repair(ROLE)
-        return False
-
-
-_FUNCTION = -1
-"""The number of the one function of old among the calls of its choice."""
-
-
-def _may_not_hold(payload: Object, delta: Object | None) -> bool:
-    """Whether no piece that differs from this one, which has no content, in its texts alone has some."""
-    texts = [payload.get("text")] if delta is None else [delta[name] for name in delta.keys() - REASONING_MEMBERS]
-    return not any(isinstance(text, str) for text in texts)

@@ -148,7 +148,7 @@ class EventStream:
     @property
     def envelope(self) -> Mapping[str, Any]:
         """The envelope of its chunks, as the first ones told it; empty where it has no repair."""
-        return {} if self._repair is None else self._repair.told
+        return {} if self._repair is None else self._repair.envelope
 
     @property
     def is_empty(self) -> bool:
@@ -381,8 +381,8 @@ class EventStream:
         is_plain = self._progress.note(fields, choices or [])  # before the repair, which may move the usage
         shaped = block
         if self._repair is not None and isinstance(payload, dict):
-            shaped = self._repair.shape(block, payload)
-        if is_plain and self._progress.has_answer and (self._repair is None or self._repair.is_idle):
+            shaped = self._repair.repair_event(block, payload)
+        if is_plain and self._progress.has_answer and (self._repair is None or self._repair.skips_similar):
             self._template.set_pattern(_behind_id(block), self.events)
         return shaped
 

@@ -1,12 +1,14 @@
-"""The transform that finds out whether clients misread a stream, and then repairs its chunks."""
+"""Repair the chunks of a stream where clients would misread them.
+
+choice_repair.py repairs the choices; this module repairs the envelope, the usage and the order of chunks.
+"""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from gatepass.sse import choice_repair as names
+from gatepass.sse import choice_repair
 from gatepass.sse.choice_repair import (
-    USAGE,
     ArgumentBuffer,
     ChoiceRepair,
     CumulativeTextRepair,
@@ -30,54 +32,52 @@ from gatepass.sse.fast_path import FastPath
 from gatepass.sse.synthesize import chunks
 
 MAX_CHOICES = 1024
-"""Choices beyond share one state: an upstream that counts up for ever costs no memory."""
 _SHARED = -1
-"""The index of that state."""
+"""The index of the state that all choices beyond MAX_CHOICES share, so that memory stays bounded."""
 
 
 class StreamRepair:
-    """Repairs what `choices.NAMES` lists. A clean stream passes byte for byte, each run the very same object.
+    """Makes the repairs that `choice_repair.NAMES` lists. A correct stream passes as the same objects.
 
-    It takes runs that a judge of the stream let through: errors and what is no JSON pass untouched.
-    Events are parsed until one was seen that needs nothing; from then on only those that differ from
-    it in more than their text (see Template). An event that is repaired is written anew as one
-    `data:` line: its `id:` and comments are lost, members that nobody knows are not.
+    The stream is validated first: errors and events that are not JSON pass unchanged. Events are parsed until one
+    needs no repair. From then on only events that differ from it in more than their text are parsed (see FastPath).
+    A repaired event is written again as one `data:` line: it loses its `id:` and its comments, but no unknown members.
     """
 
     __slots__ = (
         "_adapted",
         "_arguments",
         "_choices",
+        "_cumulative",
+        "_defaults",
+        "_deferred",
         "_ends",
         "_envelope",
-        "_extras",
+        "_fast_path",
         "_has_changed",
-        "_origin",
+        "_options",
         "_seen",
-        "_suffixes",
-        "_template",
         "_usage",
-        "_wishes",
-        "is_idle",
+        "skips_similar",
     )
 
     def __init__(self, options: RepairOptions, defaults: EnvelopeDefaults) -> None:
-        self.is_idle = False
-        """Whether an event that differs from the last one in its text alone may pass unseen."""
-        self._wishes = options
-        self._origin = defaults
+        self.skips_similar = False
+        """Whether an event that differs from the last one only in its text may pass without a look."""
+        self._options = options
+        self._defaults = defaults
         self._adapted: list[str] = []
         self._arguments = ArgumentBuffer()
         self._choices: dict[int, ChoiceRepair] = {}
         self._ends: list[Object] = []
         self._envelope = Envelope(one_id=options.one_id)
-        self._extras = DeferredMembers(options.without_choices)
+        self._deferred = DeferredMembers(options.without_choices)
         self._usage = UsageRepair(options.include_usage)
         if options.drops_usage:
             self._usage.close()
-        self._suffixes = CumulativeTextRepair(self._note) if options.cumulative else None
+        self._cumulative = CumulativeTextRepair(self._note) if options.cumulative else None
         self._has_changed = False
-        self._template = FastPath()
+        self._fast_path = FastPath()
         self._seen = 0
 
     @property
@@ -85,84 +85,85 @@ class StreamRepair:
         return tuple(self._adapted)
 
     @property
-    def told(self) -> Object:
-        """What the chunks say of themselves, as far as they have: some of `chunk.ENVELOPE`."""
-        return self._envelope.told
+    def envelope(self) -> Object:
+        """The members of `chunk.ENVELOPE` that the chunks had so far."""
+        return self._envelope.members
 
     @property
     def is_empty(self) -> bool:
-        """Whether each choice ended with `stop` and said nothing."""
+        """Whether each choice ended with `stop` and has no content."""
         for choice in self._choices.values():
             if not choice.is_empty:
                 return False
         return bool(self._choices)
 
     def feed(self, block: bytes) -> bytes:
-        if count := self._template.count_matching(block):
+        if count := self._fast_path.count_matching(block):
             self._seen += count
             return block
         data = single_line_data(block)
         if data is not None:
-            return self._shape_data(block, data)
-        blocks, rest = _parted(block)
-        shaped = [self._shape_one(one) for one in blocks]
-        return block if shaped == blocks else b"".join([*shaped, rest])
+            return self._repair_data(block, data)
+        events, comments = split_events(block), b""
+        if sum(map(len, events)) != len(block):  # a run may end with comment lines
+            run, comments = split_comments(block)
+            events = split_events(run)
+        repaired = []
+        for event in events:
+            if count := self._fast_path.count_matching(event):
+                self._seen += count
+                repaired.append(event)
+            else:
+                data = single_line_data(event)
+                repaired.append(self._repair_data(event, parse_event(event).data or b"" if data is None else data))
+        return block if repaired == events else b"".join([*repaired, comments])
 
     def finish(self) -> bytes:
-        """What waits: chunks that might have been cumulative, ends, extras, the usage that was asked for."""
-        items = self._suffixes.finish() if self._suffixes is not None else []
+        """Return what is held: chunks that could be cumulative, added ends, deferred members, requested usage."""
+        items = self._cumulative.finish() if self._cumulative is not None else []
         if self._ends:
             ends, self._ends = self._ends, []
             items += [PendingChunk(b"", end, has_changed=True) for end in ends]
-        last: Object = {"object": CHAT_CHUNK, **self._envelope.told, "choices": []}
-        has_extras, usage = self._extras.join(last), self._usage.take()
+        last: Object = {"object": CHAT_CHUNK, **self._envelope.members, "choices": []}
+        has_members, usage = self._deferred.move_to(last), self._usage.take()
         if usage is not None:
             last["usage"] = usage
-        if has_extras or usage is not None:
+        if has_members or usage is not None:
             items.append(PendingChunk(b"", last, has_changed=True))
         return _written(items)
 
     def end_choices(self) -> bool:
-        """Have `finish` give a finish reason to each choice that has none though `[DONE]` came.
+        """Make `finish` add a finish reason to each choice that has none at `[DONE]`.
 
-        False, and nothing is given, where one of them must not look complete.
+        Returns False and adds none if a choice was cut and must not look complete.
         """
         if self._is_complete:
             return True
         reasons = {index: choice.reason_at_end() for index, choice in self._choices.items() if not choice.has_finished}
         if None in reasons.values() or _SHARED in reasons:
             return False
-        nothing: Object = {"text": ""} if self._envelope.told.get("object") == LEGACY else {"delta": {}}
+        envelope = self._envelope.members
+        empty: Object = {"text": ""} if envelope.get("object") == LEGACY else {"delta": {}}
         for index, reason in sorted(reasons.items()):
-            end = {"index": index, **nothing, "logprobs": None, "finish_reason": reason}
-            self._ends.append({"object": CHAT_CHUNK, **self._envelope.told, "choices": [end]})
-            self._note(names.ADDED_FINISH)
+            end = {"index": index, **empty, "logprobs": None, "finish_reason": reason}
+            self._ends.append({"object": CHAT_CHUNK, **envelope, "choices": [end]})
+            self._note(choice_repair.ADDED_FINISH)
         return True
 
-    def shape(self, block: bytes, payload: Object) -> bytes:
-        """What goes on in the place of `block`, the event whose data is `payload`; may change `payload`.
+    def repair_event(self, block: bytes, payload: Object) -> bytes:
+        """Return the bytes to send instead of `block`, the event with the data `payload`.
 
-        `block` itself comes back where nothing is to be repaired.
+        Returns `block` itself if no repair is necessary. May change `payload`.
         """
-        self.is_idle = self._has_changed = False
+        self.skips_similar = self._has_changed = False
         if payload.get("error") or payload.get("object") == "error":
             return self.finish() + block
         try:
-            return self._shaped(block, payload)
-        except ValueError:  # nested too deep to be written again
+            return self._repair_chunk(block, payload)
+        except ValueError:  # nested too deep to write again
             return block
 
-    # --- bytes ------------------------------------------------------------------------------------
-
-    def _shape_one(self, block: bytes) -> bytes:
-        """One event of several."""
-        if count := self._template.count_matching(block):
-            self._seen += count
-            return block
-        data = single_line_data(block)
-        return self._shape_data(block, parse_event(block).data or b"" if data is None else data)
-
-    def _shape_data(self, block: bytes, data: bytes) -> bytes:
+    def _repair_data(self, block: bytes, data: bytes) -> bytes:
         data = data.strip()
         if data == b"[DONE]":
             return self.finish() + block
@@ -173,104 +174,98 @@ class StreamRepair:
         if not isinstance(payload, dict):
             return block
         self._seen += 1
-        shaped = self.shape(block, payload)
-        if self.is_idle:
-            self._template.set_pattern(block, self._seen)
-        return shaped
-
-    # --- values -----------------------------------------------------------------------------------
+        repaired = self.repair_event(block, payload)
+        if self.skips_similar:
+            self._fast_path.set_pattern(block, self._seen)
+        return repaired
 
     def _note(self, name: str) -> None:
         self._has_changed = True
         if name not in self._adapted:
             self._adapted.append(name)
 
-    def _shaped(self, block: bytes, payload: Object) -> bytes:
+    def _repair_chunk(self, block: bytes, payload: Object) -> bytes:
         chunk = unwrap(payload)
         if chunk is not payload:
-            self._note(names.WRAPPED)
+            self._note(choice_repair.WRAPPED)
         if not isinstance(chunk.get("choices"), list):
             if not is_chunk(chunk):
-                return self._without_chunk(block, chunk)
+                if not is_ping(chunk):  # some clients know the event
+                    return block
+                self._note(choice_repair.EMPTY_CHOICES)
+                return b""
             chunk["choices"] = []
-            self._note(names.EMPTY_CHOICES)
+            self._note(choice_repair.EMPTY_CHOICES)
         if not chunk["choices"]:
-            return self._without_choices(block, chunk)
-        if not self._choices and is_whole(chunk):
-            return self._streamed(chunk)
-        is_plain = self._mend(chunk)
-        shaped = self._on(block, chunk)
-        self.is_idle = is_plain and shaped is block and (self._suffixes is None or self._suffixes.is_settled)
-        return shaped
+            return self._repair_without_choices(block, chunk)
+        if not self._choices and is_completion(chunk):
+            return self._synthesize(chunk)
+        is_plain = self._repair_choices(chunk)
+        repaired = self._send(block, chunk)
+        is_settled = self._cumulative is None or self._cumulative.is_settled
+        self.skips_similar = is_plain and repaired is block and is_settled
+        return repaired
 
-    def _without_chunk(self, block: bytes, payload: Object) -> bytes:
-        """What is no chunk is for a client that knows it, a ping for none."""
-        if not is_ping(payload):
-            return block
-        self._note(names.EMPTY_CHOICES)
-        return b""
-
-    def _without_choices(self, block: bytes, chunk: Object) -> bytes:
+    def _repair_without_choices(self, block: bytes, chunk: Object) -> bytes:
         usage = chunk.get("usage")
         has_usage = bool(usage) and isinstance(usage, dict)
-        if has_usage and self._usage.passes_alone(chunk, self._is_complete, self._note):
-            return self._filled(block, chunk)
-        if self._extras.stay(chunk, len(block)):
-            return self._filled(block, chunk)
-        self._note(names.EMPTY_CHOICES)
+        passes = has_usage and self._usage.passes_alone(chunk, self._is_complete, self._note)
+        if passes or self._deferred.passes(chunk, len(block)):
+            self._envelope.fill(chunk, self._note)
+            return self._send(block, chunk)
+        self._note(choice_repair.EMPTY_CHOICES)
         return b""
 
-    def _filled(self, block: bytes, chunk: Object) -> bytes:
-        self._envelope.fill(chunk, self._note)
-        return self._on(block, chunk)
-
-    def _on(self, block: bytes, chunk: Object) -> bytes:
-        """Send `chunk` on, in two where a finish reason wants to be alone, and after what it waited for."""
-        parts = split_finish(chunk) if self._wishes.splits_finish else (chunk,)
+    def _send(self, block: bytes, chunk: Object) -> bytes:
+        """Return the events of `chunk` and of the chunks that were held before it."""
+        parts = split_finish(chunk) if self._options.splits_finish else (chunk,)
         if len(parts) > 1:
-            self._note(names.SPLIT)
-        if self._suffixes is None:
+            self._note(choice_repair.SPLIT)
+        if self._cumulative is None:
             return b"".join([encode_event(part) for part in parts]) if self._has_changed else block
         has_changed = self._has_changed
         items: list[PendingChunk] = []
         for part in parts:
-            items += self._suffixes.feed(PendingChunk(block if part is parts[0] else b"", part, has_changed))
+            items += self._cumulative.feed(PendingChunk(block if part is parts[0] else b"", part, has_changed))
         return _written(items)
 
-    def _streamed(self, document: Object) -> bytes:
-        """A whole completion in one event, as the chunks of one."""
-        self._note(names.MESSAGE)
-        parts = list(chunks(document, self._wishes.include_usage is not False, self._origin))
+    def _synthesize(self, document: Object) -> bytes:
+        """Return the chunks of a whole completion that came in one event."""
+        self._note(choice_repair.MESSAGE)
+        parts = list(chunks(document, self._options.include_usage is not False, self._defaults))
         for part in parts:
             self._envelope.learn(part)
             for choice in part["choices"]:
-                self._state(choice["index"]).note_whole(choice)
+                self._state(choice["index"]).note(choice)
         self._usage.close()
         return b"".join([encode_event(part) for part in parts])
 
-    def _mend(self, chunk: Object) -> bool:
-        """Mend a chunk with choices in place. True if nothing but the text of one like it could matter."""
+    def _repair_choices(self, chunk: Object) -> bool:
+        """Repair a chunk with choices in place.
+
+        Returns True if a chunk that differs only in its text would change no state and need no repair.
+        """
         is_plain = True
-        for place, choice in enumerate(chunk["choices"]):
+        for position, choice in enumerate(chunk["choices"]):
             if isinstance(choice, dict):
                 if type(choice.get("index")) is not int:
-                    choice["index"] = place
-                    self._note(names.INDEX)
-                is_plain = self._state(choice["index"]).mend(choice, self._note) and is_plain
+                    choice["index"] = position
+                    self._note(choice_repair.INDEX)
+                is_plain = self._state(choice["index"]).repair(choice, self._note) and is_plain
         usage = chunk.get("usage")
         if usage and isinstance(usage, dict):
             is_plain = False
-            self._usage.mend_beside_choices(chunk, self._is_complete, self._note)
+            self._usage.repair_with_choices(chunk, self._is_complete, self._note)
         self._envelope.fill(chunk, self._note)
-        if self._extras.join(chunk):
-            self._note(names.EMPTY_CHOICES)
+        if self._deferred.move_to(chunk):
+            self._note(choice_repair.EMPTY_CHOICES)
         return is_plain
 
     def _state(self, index: int) -> ChoiceRepair:
         state = self._choices.get(index)
         if state is None:
             index = index if len(self._choices) < MAX_CHOICES else _SHARED
-            state = self._choices.setdefault(index, ChoiceRepair(self._origin, self._arguments, index))
+            state = self._choices.setdefault(index, ChoiceRepair(self._defaults, self._arguments, index))
         return state
 
     @property
@@ -282,94 +277,82 @@ class StreamRepair:
         return bool(states)
 
 
-def _parted(run: bytes) -> tuple[list[bytes], bytes]:
-    """The events of a run, and the comment lines behind the last one."""
-    blocks = split_events(run)
-    if sum(map(len, blocks)) == len(run):
-        return blocks, b""
-    run, rest = split_comments(run)
-    return split_events(run), rest
-
-
 def _written(items: list[PendingChunk]) -> bytes:
-    return b"".join([_event(item) for item in items])
+    events = []
+    for item in items:
+        try:
+            events.append(encode_event(item.payload) if item.has_changed else item.block)
+        except ValueError:  # nested too deep to write: send it as received
+            events.append(item.block)
+    return b"".join(events)
 
-
-def _event(item: PendingChunk) -> bytes:
-    """The event anew, or as it came where it is nested too deep to be written."""
-    if not item.has_changed:
-        return item.block
-    try:
-        return encode_event(item.said)
-    except ValueError:
-        return item.block
-
-
-MAX_MOVED_BYTES = 65_536
-"""What may wait for a chunk with choices; larger extras go on where they stand."""
 
 _REQUIRED = ("id", "object", "created", "model")
-_SOUGHT = frozenset(_REQUIRED)
-_BARE = frozenset({*ENVELOPE, "choices", "usage", "obfuscation"})
-_SAYS_NOTHING: tuple[Any, ...] = (None, "", [], {})
+_REQUIRED_SET = frozenset(_REQUIRED)
 
 
 class Envelope:
-    """The envelope of one stream, as its first chunks told it."""
+    """The envelope of one stream. Each member has its first value that is not empty."""
 
-    __slots__ = ("_has_one_id", "_is_known", "told")
+    __slots__ = ("_has_one_id", "_is_known", "members")
 
     def __init__(self, *, one_id: bool) -> None:
-        self.told: Object = {}
+        self.members: Object = {}
         self._has_one_id = one_id
         self._is_known = False
 
     def fill(self, chunk: Object, on_repair: OnRepair) -> None:
-        """Give `chunk` the members that it lacks, and the stream's id where all chunks are to have one."""
-        told = self.told
+        """Add the missing members to `chunk`, and with `one_id` replace its id by the first one."""
+        members = self.members
         for name in _REQUIRED:
-            if not chunk.get(name) and name in told:
-                chunk[name] = told[name]
-                on_repair(names.ENVELOPE)
+            if not chunk.get(name) and name in members:
+                chunk[name] = members[name]
+                on_repair(choice_repair.ENVELOPE)
         if not self._is_known:
             self.learn(chunk)
-        if self._has_one_id and "id" in told and chunk.get("id") != told["id"]:
-            chunk["id"] = told["id"]
-            on_repair(names.ONE_ID)
+        if self._has_one_id and "id" in members and chunk.get("id") != members["id"]:
+            chunk["id"] = members["id"]
+            on_repair(choice_repair.ONE_ID)
 
     def learn(self, chunk: Object) -> None:
-        """Remember what `chunk` says of the envelope for the first time."""
-        told = self.told
+        """Keep the members that no earlier chunk had."""
+        members = self.members
         for name in ENVELOPE:
-            if name not in told and (value := chunk.get(name)):
-                told[name] = value
-        self._is_known = told.keys() >= _SOUGHT
+            if name not in members and (value := chunk.get(name)):
+                members[name] = value
+        self._is_known = members.keys() >= _REQUIRED_SET
+
+
+MAX_MOVED_BYTES = 65_536
+"""The limit of deferred members. Chunks beyond it are sent without choices."""
+
+_STANDARD = frozenset({*ENVELOPE, "choices", "usage", "obfuscation"})
+_EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 
 class DeferredMembers:
-    """What came without choices and waits for a chunk that has some."""
+    """Members of chunks without choices, held for the next chunk with choices."""
 
-    __slots__ = ("_held", "_held_bytes", "_wish")
+    __slots__ = ("_held", "_held_bytes", "_treatment")
 
-    def __init__(self, wish: Literal["move", "keep", "drop"]) -> None:
-        self._wish = wish
+    def __init__(self, treatment: Literal["move", "keep", "drop"]) -> None:
+        self._treatment = treatment
         self._held: Object = {}
         self._held_bytes = 0
 
-    def stay(self, chunk: Object, size_bytes: int) -> bool:
-        """Whether a chunk of `size_bytes` without choices goes on as it is; if not, what it says is held
-        or dropped."""
-        payload = {name: value for name, value in chunk.items() if name not in _BARE and value not in _SAYS_NOTHING}
-        if not payload or self._wish == "drop":
+    def passes(self, chunk: Object, size_bytes: int) -> bool:
+        """Return whether a chunk of `size_bytes` without choices is sent; else hold or drop its members."""
+        payload = {name: value for name, value in chunk.items() if name not in _STANDARD and value not in _EMPTY}
+        if not payload or self._treatment == "drop":
             return False
-        if self._wish == "keep" or self._held_bytes + size_bytes > MAX_MOVED_BYTES:
+        if self._treatment == "keep" or self._held_bytes + size_bytes > MAX_MOVED_BYTES:
             return True
         self._held |= payload
         self._held_bytes += size_bytes
         return False
 
-    def join(self, chunk: Object) -> bool:
-        """Put what is held into `chunk`; False if nothing is."""
+    def move_to(self, chunk: Object) -> bool:
+        """Add the held members to `chunk`. Return whether there were any."""
         if not self._held:
             return False
         held, self._held, self._held_bytes = self._held, {}, 0
@@ -378,112 +361,102 @@ class DeferredMembers:
         return True
 
 
-def is_ping(payload: Object) -> bool:
-    """Whether an event that is no chunk says nothing to anybody: a ping, or the empty envelope of a
-    gateway that wraps its chunks, of success (a failure is an error, and no ping)."""
-    if "data" in payload and payload.get("code") in (0, "0", 200, "200"):
-        return payload["data"] is True or payload["data"] in _SAYS_NOTHING
-    return not payload or "ping" in (payload.get("type"), payload.get("event"))
-
-
-def is_whole(chunk: Object) -> bool:
-    """Whether this is a completion, all of it, and no piece of one: a piece may have a `message` too, and
-    call itself what the whole is called, but only a whole has a finish reason."""
-    choices = chunk["choices"]
-    if not all(
-        isinstance(one, dict) and "delta" not in one and isinstance(one.get("message"), dict) for one in choices
-    ):
-        return False
-    return any(finish_reason(one) for one in choices)
-
-
-_TEXT = ("delta", "text", "logprobs")
-
-
-def split_finish(chunk: Object) -> tuple[Object, ...]:
-    """`chunk` alone, or two in its place: what it says, then how it ends, with the usage.
-
-    vLLM sends the last text and the finish reason together; RAGFlow's vision models then fail on
-    the missing usage. `chunk` itself is not changed.
-    """
-    choices = chunk["choices"]
-    if not any(isinstance(choice, dict) and finish_reason(choice) and _says(choice) for choice in choices):
-        return (chunk,)
-    ends = [_end(choice) for choice in choices if isinstance(choice, dict) and finish_reason(choice)]
-    first = {**chunk, "choices": [_open(choice) for choice in choices]}
-    last = {**{name: chunk[name] for name in ENVELOPE if name in chunk}, "choices": ends}
-    if "usage" in chunk:
-        first["usage"], last["usage"] = None, chunk["usage"]
-    return first, last
-
-
-def _says(choice: Object) -> bool:
-    delta = choice.get("delta")
-    return bool(choice.get("text")) or (
-        isinstance(delta, dict) and any(delta[name] for name in delta if name != "role")
-    )
-
-
-def _open(choice: Any) -> Any:
-    return {**choice, "finish_reason": None} if isinstance(choice, dict) else choice
-
-
-def _end(choice: Object) -> Object:
-    nothing: Object = {"delta": {}, "text": "", "logprobs": None}
-    return {name: nothing[name] if name in _TEXT else value for name, value in choice.items()}
-
-
 class UsageRepair:
-    """Lets the last usage through and no other; LangChain and Open WebUI sum up whatever comes, and
-    RAGFlow too (vLLM, SGLang and DashScope can send it with every chunk).
+    """Lets one usage pass, the last one.
 
-    Where the client asked for it, it goes into a chunk of its own after the last choice; where it did
-    not, only what stands beside the last finish reason stays. `wanted` None lets everything through.
+    vLLM, SGLang and DashScope can send the usage with every chunk; LangChain, Open WebUI and RAGFlow add up all that
+    they receive. With `wanted` True the usage is sent in a separate chunk after the last choice. With False only a
+    usage in the chunk with the last finish reason passes. With None every usage passes.
     """
 
-    __slots__ = ("_has_told", "_held", "_wanted")
+    __slots__ = ("_held", "_is_sent", "_wanted")
 
     def __init__(self, wanted: bool | None) -> None:
         self._wanted = wanted
         self._held: Object | None = None
-        self._has_told = False
+        self._is_sent = False
 
-    def mend_beside_choices(self, payload: Object, is_complete: bool, on_repair: OnRepair) -> None:
-        """Take the usage out of a chunk with choices, unless it may stay there."""
+    def repair_with_choices(self, payload: Object, is_complete: bool, on_repair: OnRepair) -> None:
+        """Remove the usage from a chunk with choices, unless it may pass there."""
         if self._wanted is None:
             return
         if self._wanted:
             self._hold(payload)
             payload["usage"] = None
-        elif is_complete and not self._has_told:
-            self._has_told = True
+        elif is_complete and not self._is_sent:
+            self._is_sent = True
             return
         else:
             del payload["usage"]
-        on_repair(USAGE)
+        on_repair(choice_repair.USAGE)
 
     def passes_alone(self, payload: Object, is_complete: bool, on_repair: OnRepair) -> bool:
-        """Whether the usage of a chunk without choices goes on with it; if not it is taken out, and held
-        where it is wanted later."""
+        """Return whether the usage of a chunk without choices passes; else remove it and hold it if it is wanted."""
         if self._wanted is None:
             return True
-        if self._wanted and is_complete and not self._has_told:
+        if self._wanted and is_complete and not self._is_sent:
             self.close()
             return True
         self._hold(payload)
         del payload["usage"]
-        on_repair(USAGE)
+        on_repair(choice_repair.USAGE)
         return False
 
     def close(self) -> None:
-        """The usage was told in another way: no more of it."""
-        self._has_told, self._held = True, None
+        """Let no further usage pass."""
+        self._is_sent, self._held = True, None
 
     def take(self) -> Object | None:
-        """The usage that is still to be told at the end."""
+        """Return the usage to send at the end, if any."""
         held, self._held = self._held, None
         return held
 
     def _hold(self, payload: Object) -> None:
-        if self._wanted and not self._has_told:
+        if self._wanted and not self._is_sent:
             self._held = payload["usage"]
+
+
+def is_ping(payload: Object) -> bool:
+    """Return whether an event that is not a chunk is empty for every client.
+
+    It is a ping, or the empty wrapper of a gateway with a code of success.
+    """
+    if "data" in payload and payload.get("code") in (0, "0", 200, "200"):
+        return payload["data"] is True or payload["data"] in _EMPTY
+    return not payload or "ping" in (payload.get("type"), payload.get("event"))
+
+
+def is_completion(chunk: Object) -> bool:
+    """Return whether this is a whole completion.
+
+    A chunk may have a `message` and the `object` of a completion too, but only a completion has a finish reason.
+    """
+    choices = chunk["choices"]
+    if not all(
+        isinstance(choice, dict) and "delta" not in choice and isinstance(choice.get("message"), dict)
+        for choice in choices
+    ):
+        return False
+    return any(finish_reason(choice) for choice in choices)
+
+
+def split_finish(chunk: Object) -> tuple[Object, ...]:
+    """Return `chunk`, or two chunks instead: one with the text, one with the finish reason and the usage.
+
+    vLLM sends the last text and the finish reason together. RAGFlow's vision models then fail on the missing usage.
+    `chunk` itself is not changed.
+    """
+    choices = chunk["choices"]
+    ending = [choice for choice in choices if isinstance(choice, dict) and finish_reason(choice)]
+    deltas = [choice["delta"] for choice in ending if isinstance(choice.get("delta"), dict)]
+    has_delta = any(delta[name] for delta in deltas for name in delta if name != "role")
+    if not (has_delta or any(choice.get("text") for choice in ending)):
+        return (chunk,)
+    empty: Object = {"delta": {}, "text": "", "logprobs": None}
+    ends = [{name: empty.get(name, value) for name, value in choice.items()} for choice in ending]
+    opened = [{**choice, "finish_reason": None} if isinstance(choice, dict) else choice for choice in choices]
+    first = {**chunk, "choices": opened}
+    last = {**{name: chunk[name] for name in ENVELOPE if name in chunk}, "choices": ends}
+    if "usage" in chunk:
+        first["usage"], last["usage"] = None, chunk["usage"]
+    return first, last

@@ -189,9 +189,9 @@ def test_no_more_texts_are_watched_than_may():
 
 
 def test_no_more_of_a_text_is_remembered_than_may_be():
-    from gatepass.sse.choice_repair import TextKind, _Text
+    from gatepass.sse.choice_repair import TextKind, WatchedText
 
-    text = _Text("content", so_far="x" * MAX_CHARS, kind=TextKind.CUMULATIVE)
+    text = WatchedText("content", so_far="x" * MAX_CHARS, kind=TextKind.CUMULATIVE)
     assert text._new_part("y") == "y"
     assert (text.kind, text.so_far) == (TextKind.PLAIN, "")
 

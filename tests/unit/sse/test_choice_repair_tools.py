@@ -20,7 +20,7 @@ def mended(*entries):
     """Each entry comes in a delta of its own."""
     repair, notes = ToolRepair(origin(), ArgumentBuffer(), 0), list[str]()
     for entry in entries:
-        repair.mend([entry], notes.append)
+        repair.repair([entry], notes.append)
     return list(entries), list(dict.fromkeys(notes))
 
 

@@ -65,7 +65,7 @@ def test_clean_event_is_known_by_heart_after_one_look():
     seen = []
     for event in [data(ROLE), text("a"), text("b"), text("c") + text("d"), data(STOP), text("e")]:
         repair.feed(event)
-        seen.append(repair._template.count_matching(text("later")))
+        seen.append(repair._fast_path.count_matching(text("later")))
     assert seen == [0, 1, 1, 1, 1, 1]
 
 
@@ -86,8 +86,8 @@ def test_event_that_may_be_wrong_the_next_time_is_never_known_by_heart(varied):
     repair = new_repair()
     for _ in range(3):
         repair.feed(data(ROLE) + data(varied))
-        assert not repair.is_idle
-        assert repair._template.count_matching(data(varied)) == 0
+        assert not repair.skips_similar
+        assert repair._fast_path.count_matching(data(varied)) == 0
 
 
 # --- repaired streams -----------------------------------------------------------------------------
@@ -188,7 +188,7 @@ def test_what_is_nested_too_deep_never_breaks_the_end():
     for _ in range(200_000):
         deep = [deep]
     repair = new_repair()
-    repair._extras._held["x"] = deep
+    repair._deferred._held["x"] = deep
     assert repair.finish() == b""
 
 
@@ -212,6 +212,6 @@ def test_repair_is_a_shaper_and_can_be_asked_about_one_parsed_event():
     assert said(chain.feed(data(chunk({"content": "a"}, "")))) == [chunk({"content": "a"})]
     assert chain.adapted == ("repair=finish",)
     event, broken = text("a"), data(chunk({"content": "a"}, ""))
-    assert (asked.shape(event, chunk({"content": "a"})) is event, asked.is_idle) == (True, True)
-    assert (asked.shape(broken, chunk({"content": "a"}, "")), asked.is_idle) == (event, False)
+    assert (asked.repair_event(event, chunk({"content": "a"})) is event, asked.skips_similar) == (True, True)
+    assert (asked.repair_event(broken, chunk({"content": "a"}, "")), asked.skips_similar) == (event, False)
     assert asked.finish() + DONE == DONE

@@ -59,9 +59,9 @@ def test_event_that_was_known_by_heart_is_not_shown_to_the_repair():
     class Counting(StreamRepair):
         shown = 0
 
-        def shape(self, block, said):
+        def repair_event(self, block, payload):
             self.shown += 1
-            return super().shape(block, said)
+            return super().repair_event(block, payload)
 
     repair = Counting(RepairOptions(), origin())
     stream = EventStream("chat", LIMIT_BYTES, read_error, repair=repair)
