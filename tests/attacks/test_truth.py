@@ -251,7 +251,7 @@ def test_the_kept_streams_hold(attack: Attack) -> None:
         (StreamRepair, "end_choices", lambda self: True),
         (repairs, "is_complete_json", lambda text: True),
         (repairs, "has_content", lambda said: True),
-        (repairs, "_may_not_hold", lambda said, delta: True),
+        (repairs, "_has_no_text", lambda payload, delta: True),
         (UsageRepair, "repair_with_choices", lambda self, said, is_complete, note: None),
         (UsageRepair, "take", lambda self: None),
         (EventStream, "_last_words", lambda self: b""),

@@ -144,10 +144,8 @@ class ChoiceRepair:
             delta = self._add_delta(payload, on_repair)
             self._has_content = had_content or has_content(payload)
         is_plain = delta is None or self._repair_delta(delta, on_repair)
-        if is_plain and not self._has_content:
-            # A choice with the same members but another text could bring the first content
-            texts = [payload.get("text")] if delta is None else list(map(delta.get, delta.keys() - REASONING_MEMBERS))
-            is_plain = not any(isinstance(text, str) for text in texts)
+        if not self._has_content:
+            is_plain = is_plain and _has_no_text(payload, delta)
         if payload.get("finish_reason") == "":
             payload["finish_reason"] = None
             on_repair(FINISH)
@@ -223,6 +221,12 @@ class ChoiceRepair:
             del delta["role"]
             on_repair(ROLE)
         return False
+
+
+def _has_no_text(payload: Object, delta: Object | None) -> bool:
+    """Return whether a choice without content has no text member that could bring content in a similar choice."""
+    texts = [payload.get("text")] if delta is None else [delta[name] for name in delta.keys() - REASONING_MEMBERS]
+    return not any(isinstance(text, str) for text in texts)
 
 
 # --- finish reasons -------------------------------------------------------------------------------
