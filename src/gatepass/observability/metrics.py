@@ -177,21 +177,18 @@ class Metrics:
         )
         self._bytes = Counts("gatepass_client_bytes_total", "Body bytes on the first hop", ("direction",))
         self._series: dict[tuple[str, str], Series] = {}
-        self._in_flight = Gauge("gatepass_requests_in_flight", "Requests under way")
+        self.in_flight = Gauge("gatepass_requests_in_flight", "Requests under way")
         counts = (
             *(self._requests, self._attempts, self._renewals, self._stale, self._failovers, self._lessons),
             *(self._errors, self._bytes, self._empty_answers),
         )
-        for family in (*counts, self._duration, self._ttft, self._in_flight, _Credentials(credentials)):
+        for family in (*counts, self._duration, self._ttft, self.in_flight, _Credentials(credentials)):
             self._registry.register(family)
-
-    def request_started(self) -> None:
-        self._in_flight.value += 1
 
     def request_finished(self, operation: str, outcome: str, duration_s: float, bytes_in: int, bytes_out: int) -> None:
         """Count a finished request."""
         series = self._series.get((operation, outcome)) or self._new_series(operation, outcome)
-        self._in_flight.value -= 1
+        self.in_flight.value -= 1
         series.requests.value += 1
         series.duration.observe(duration_s)
         series.bytes_in.value += bytes_in

@@ -28,7 +28,7 @@ from gatepass.normalize.embeddings_reply import is_right
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.context import Attempt
 from gatepass.proxy.large_body import run_off_loop, scanned
-from gatepass.proxy.upstream_call import connection_error, named, read_body, read_error, received_reply
+from gatepass.proxy.upstream_call import as_rejection, connection_error, read_body, read_error, received_reply
 from gatepass.sse.aggregate import BodyAggregator, CompletionAggregator
 from gatepass.sse.choice_repair import RepairOptions
 from gatepass.sse.chunk import EnvelopeDefaults
@@ -176,7 +176,7 @@ async def classify(attempt: Attempt, response: Response) -> ClassifiedReply:
     except UpstreamError as error:
         await response.aclose()
         error.should_retry = should_retry(response.headers)
-        raise named(error, upstream.settings.rejection) from error.__cause__
+        raise as_rejection(error, upstream.settings.rejection) from error.__cause__
     except BaseException:  # a client that disconnects arrives here as a cancellation
         await response.aclose()
         raise

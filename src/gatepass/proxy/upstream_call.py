@@ -1,12 +1,10 @@
-"""One request over the second hop: authorize ─► send, a rejected token renewed once.
+"""Send one request to an upstream with a valid token, and map transport faults to errors.
 
-When is an error of an upstream its way to say that it does not take the token? Pure.
+`send` contains each retry of one request: a token that ended, a reused connection that closed, a rejected token.
+`renew_token` continues the last one if only the classified reply shows that the upstream rejected the token.
 
-What a broken connection means for the second hop, in words that say what to do.
-
-The words are chosen for RAGFlow too, which sorts errors by words in their text (its
-`_classify_error`): "auth" and "key" would make a fault of the network a wrong credential, and final;
-"invalid" makes final what no repeat can mend.
+RAGFlow sorts errors by words in their text (`_classify_error`). So the texts below avoid three words for a fault that a
+retry can fix: "auth" and "key" would mean a wrong credential, "invalid" a permanent error.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from msgspec.structs import replace
 
 from gatepass.cancel import timeout
 from gatepass.config.upstream import RejectionConfig
-from gatepass.dialects.error_body import Mask, is_error, kind_of, unmasked
+from gatepass.dialects.error_body import Mask, kind_of, unmasked
 from gatepass.dialects.hints import sentence, token_hint
 from gatepass.dialects.reply_check import ReceivedReply
 from gatepass.errors import (
@@ -49,38 +47,184 @@ from gatepass.observability.redaction import whole_words
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.context import Attempt
 from gatepass.tokens import Token, TokenHolder, TokenReissued
-from gatepass.types import Headers, OutboundRequest, Response
+from gatepass.types import OutboundRequest, Response
 
 UNAUTHORIZED = 401
 SERVER_ERROR = 500
+DETAIL_CHARS = 300
+REFUSAL_BYTES = 64 * 1024
+"""The most bytes that are read of an error's body."""
+REJECTION_S = 1.0
+"""The longest wait for the body of a rejection. The status is enough to renew the token, and other requests need it."""
+
+
+class _TokenExpired(Exception):
+    """The token expired while its request waited for a connection, and the holder has no other one."""
+
+
+async def send(attempt: Attempt, request: OutboundRequest) -> Response:
+    """Send `request` with a valid token and return the response. The caller closes it.
+
+    A 401, or a status in `rejection.statuses`, drops the token by its value and repeats the request with a new one.
+    The second rejection is returned. Raises TokenUnavailable, Overloaded and UpstreamError.
+    """
+    state, upstream = attempt.state, attempt.upstream
+    holder, outbound, is_renewed = upstream.holder, request, False
+    while True:
+        if holder is None:
+            authorized = upstream.injector.loaded(outbound, None, state.clock.now())
+        else:
+            attempt.token = token = holder.current() or await _wait_for_token(attempt, holder)
+            reauthorize = partial(_reauthorize, attempt, holder, outbound)
+            authorized = upstream.injector.loaded(outbound, token.value, state.clock.now(), reauthorize)
+        attempt.requests += 1
+        state.metrics.attempted(upstream.name)
+        try:
+            response = await upstream.transport.send(authorized)
+        except _TokenExpired:
+            attempt.requests -= 1  # not sent
+            continue  # retry: with the next token
+        except TransportFault as fault:
+            if fault.fault is Fault.TIMEOUT_POOL:
+                raise _pool_busy(upstream) from fault
+            attempt.written = attempt.written or fault.sent
+            is_final = attempt.repeated or not _can_be_sent_again(request)
+            if is_final or not (fault.stale and upstream.settings.repeat_stale):
+                raise connection_error(attempt, fault) from fault
+            attempt.repeated = True
+            state.metrics.repeated_stale(upstream.name)
+            outbound = replace(request, new_connection=True)
+            continue  # retry: a reused connection closed without an answer
+        attempt.written = True
+        rejected = attempt.token  # not `token`: `_reauthorize` may have replaced it
+        is_rejected = is_rejection_status(response.status, upstream.settings.rejection)
+        if holder is None or rejected is None or not is_rejected:
+            return response
+        if is_renewed:
+            holder.rejected_again(attempt.user)
+        if attempt.renewed:
+            return response
+        refusal = await read_error(attempt, response, within_s=REJECTION_S)
+        if not await _renew(attempt, holder, rejected):
+            raise refusal
+        if not _can_be_sent_again(request):
+            raise _renewed_during_upload(upstream) from refusal
+        outbound, is_renewed = request, True  # retry: with a new token
+
+
+async def renew_token(attempt: Attempt, error: UpstreamError, request: OutboundRequest) -> None:
+    """Get a new token for `request` if `error`, from its classified reply, is a rejection of the last one.
+
+    Some gateways send HTTP 200 with `{"code":401,"msg":"token expired"}`, or a login page.
+    Raises `error` if it is not a rejection, if the request already had a new token, or if the issuer has no other one.
+    """
+    upstream, token = attempt.upstream, attempt.token
+    if not is_rejection(error, upstream.settings.rejection, upstream.host):
+        raise error
+    if upstream.holder is None or token is None:
+        raise explain_rejection(attempt, error) if isinstance(error, UpstreamAuth) else error
+    if attempt.renewed:
+        upstream.holder.rejected_again(attempt.user)
+        raise explain_rejection(attempt, error)
+    if not await _renew(attempt, upstream.holder, token):
+        raise explain_rejection(attempt, error)
+    if not _can_be_sent_again(request):
+        raise _renewed_during_upload(upstream) from error
+
+
+def confirm_token(attempt: Attempt) -> None:
+    """Record that the upstream accepted the token: a later rejection means that it ended, not a wrong credential."""
+    if attempt.upstream.holder is not None and attempt.token is not None:
+        attempt.upstream.holder.confirm(attempt.token, attempt.user)
+
+
+async def _wait_for_token(attempt: Attempt, holder: TokenHolder, instead_of: str | None = None) -> Token:
+    began_s = attempt.state.clock.now()
+    try:
+        return await holder.token(instead_of)
+    finally:
+        attempt.token_wait_s += attempt.state.clock.now() - began_s
+
+
+def _reauthorize(attempt: Attempt, holder: TokenHolder, request: OutboundRequest) -> OutboundRequest | None:
+    """Return `request` with the current token at the moment of writing, None if the token has not changed.
+
+    A request may wait for a connection longer than its token is valid. Raises _TokenExpired.
+    """
+    token = holder.current()
+    if token is None:
+        raise _TokenExpired
+    if token is attempt.token:
+        return None
+    attempt.token = token
+    return attempt.upstream.injector.loaded(request, token.value, attempt.state.clock.now())
+
+
+async def _renew(attempt: Attempt, holder: TokenHolder, token: Token) -> bool:
+    """Wait for another token than the rejected one. Return False if the issuer has no other one.
+
+    Requests that were rejected with the same token share one renewal, and so do the parts of one call.
+    """
+    if not holder.reject(token.text, attempt.user):
+        return False
+    try:
+        attempt.token = await _wait_for_token(attempt, holder, instead_of=token.text)
+    except TokenReissued:
+        return False
+    attempt.renewed = True
+    attempt.state.metrics.renewed(attempt.upstream.name)
+    return True
+
+
+def _can_be_sent_again(request: OutboundRequest) -> bool:
+    return request.upload is None or request.upload.can_restart()
+
+
+def _renewed_during_upload(upstream: Upstream) -> TokenUnavailable:
+    """The error that asks the client to repeat an upload, because gatepass does not keep it."""
+    error = TokenUnavailable(
+        "The upstream refused the token during the upload. There is a new one now: send the request again.",
+        credential=upstream.settings.credential or "",
+        retry_after_s=1,
+    )
+    error.should_retry = True
+    return error
+
+
+def _pool_busy(upstream: Upstream) -> Overloaded:
+    return Overloaded(
+        f"Every connection to the upstream {upstream.name!r} is in use (upstreams.{upstream.name}.max_connections).",
+        retry_after_s=1,
+    )
+
 
 _LOGIN = re.compile(
     r"(?:\A|/)(?:log-?[io]n|sign-?in|sso|saml2?|oauth2?|openid-connect|adfs|cas|idp|auth)(?:[/.;_-]|\Z)", re.IGNORECASE
 )
-"""A segment of a path behind which people log in."""
+"""A path segment of a login page."""
 
 
-def is_rejection(error: GatepassError, told_by: RejectionConfig, host: str) -> bool:
-    """Whether `error`, from the upstream at `host` (`name:port`), says that it did not take the token."""
+def is_rejection(error: GatepassError, config: RejectionConfig, host: str) -> bool:
+    """Return whether `error`, from the upstream at `host` (`name:port`), says that it rejected the token."""
     if isinstance(error, UpstreamErrorReply):
-        return says_so(error.upstream_status, told_by) or error.upstream_code in told_by.codes
+        return is_rejection_status(error.upstream_status, config) or error.upstream_code in config.codes
     if isinstance(error, UpstreamRedirect):
-        return told_by.login_page and leads_to_login(error.target, host, told_by.login_hosts)
-    return isinstance(error, UpstreamHtml) and told_by.login_page
+        return config.login_page and leads_to_login(error.target, host, config.login_hosts)
+    return isinstance(error, UpstreamHtml) and config.login_page
 
 
-def says_so(status: int, told_by: RejectionConfig) -> bool:
-    return status == UNAUTHORIZED or status in told_by.statuses
+def is_rejection_status(status: int, config: RejectionConfig) -> bool:
+    return status == UNAUTHORIZED or status in config.statuses
 
 
-def named(error: UpstreamError, told_by: RejectionConfig) -> UpstreamError:
-    """`error`, or what a code of the configuration makes of it: a client's retry cannot mend it.
+def as_rejection(error: UpstreamError, config: RejectionConfig) -> UpstreamError:
+    """Return `error`, as UpstreamAuth if its code is in `rejection.codes`: a retry of the client cannot fix it.
 
-    In a 200 that code had no status of its own, so it got 502; now it has.
+    In a 200 the code has no status of its own and got 502. It becomes 401 here.
     """
     if not isinstance(error, UpstreamErrorReply) or isinstance(error, UpstreamAuth):
         return error
-    if error.upstream_code is None or error.upstream_code not in told_by.codes:
+    if error.upstream_code is None or error.upstream_code not in config.codes:
         return error
     status = error.upstream_status if error.upstream_status < SERVER_ERROR else UNAUTHORIZED
     refusal = UpstreamAuth(
@@ -98,27 +242,101 @@ def named(error: UpstreamError, told_by: RejectionConfig) -> UpstreamError:
 
 
 def leads_to_login(target: str | None, host: str, login_hosts: list[str] | None) -> bool:
-    """Whether a redirect from `host` to `target` ends at a login.
+    """Return whether a redirect from `host` to `target` leads to a login page.
 
-    Without `login_hosts` every other host counts (no API is answered from there, and gatepass follows
-    no redirect), and a path of this one with a word such as `login`; not the step from http to https,
-    or to a path with a slash at its end: these say that `base_url` is wrong.
+    Without `login_hosts` each other host counts: no API answers from there, and gatepass follows no redirect. On the
+    same host a path with a word such as `login` counts. A redirect from http to https, or to a path with a final slash,
+    does not count: it means that `base_url` is wrong.
     """
     try:
-        own, there = urlsplit(f"//{host}").hostname, urlsplit(target or "")
-        name = there.hostname or own
+        own, redirected = urlsplit(f"//{host}").hostname, urlsplit(target or "")
+        name = redirected.hostname or own
     except ValueError:
         return False
     if target is None or name is None:
         return False
     if login_hosts is not None:
         return any(fnmatchcase(name, known.lower()) for known in login_hosts)
-    return name != own or _LOGIN.search(there.path) is not None
+    return name != own or _LOGIN.search(redirected.path) is not None
 
 
-DETAIL_CHARS = 300
+def explain_rejection(attempt: Attempt, refusal: UpstreamError) -> UpstreamError:
+    """Add to the text of `refusal` which credential was used, what was tried and what to do."""
+    upstream, token = attempt.upstream, attempt.token
+    age_s = None if token is None or token.lifetime_s is None else attempt.state.clock.now() - token.requested_s
+    is_untried = upstream.holder is not None and not attempt.renewed
+    reason = upstream.holder.not_renewed(attempt.user) if upstream.holder is not None and is_untried else None
+    hint = token_hint(upstream.name, upstream.settings.credential, age_s, not_renewed=reason)
+    refusal.message = f"{sentence(refusal.message)} {hint}"
+    return refusal
 
-_CLASS: Mapping[Fault, type[UpstreamError]] = MappingProxyType(
+
+async def read_error(attempt: Attempt, response: Response, within_s: float | None = None) -> GatepassError:
+    """Return the error in a response of status 400 or above, from what arrives `within_s`. Closes the response."""
+    state = attempt.state
+    try:
+        body = await _read_beginning(state, response, within_s)
+    except TransportFault as fault:
+        return connection_error(attempt, fault)
+    finally:
+        await response.aclose()
+    attempt.capture_reply(body)
+    error = attempt.upstream.dialect.classify_error(received_reply(attempt, response, body))
+    error.relayed = tuple(  # the OpenAI SDKs read from these how long to wait
+        (name, state.redactor.mask(value.decode("latin-1")).encode("latin-1", "replace"))
+        for name, value in response.headers
+        if name.startswith(b"x-ratelimit-") or name == b"retry-after-ms"
+    )
+    return error
+
+
+async def _read_beginning(state: AppState, response: Response, within_s: float | None) -> bytes:
+    """Read at most REFUSAL_BYTES, and return what arrived `within_s`."""
+    pieces: list[bytes] = []
+    size_bytes = 0
+
+    def write(piece: bytes) -> bool:
+        nonlocal size_bytes
+        pieces.append(piece)
+        size_bytes += len(piece)
+        return size_bytes <= REFUSAL_BYTES
+
+    with suppress(TimeoutError):
+        reading = response.stream_to(write)
+        await (reading if within_s is None else timeout(state.clock, within_s, reading, TimeoutError()))
+    body = b"".join(pieces)[:REFUSAL_BYTES]
+    return whole_words(body) if size_bytes > REFUSAL_BYTES else body
+
+
+def received_reply(attempt: Attempt, response: Response, body: bytes) -> ReceivedReply:
+    """Return the reply as the dialect reads it. `body` is the part that was read."""
+    state, upstream = attempt.state, attempt.upstream
+    return ReceivedReply(
+        upstream.name,
+        response.status,
+        response.headers,
+        body,
+        upstream.host,
+        state.clock.wall(),
+        state.redactor.mask,
+        has_credential=upstream.holder is not None,
+    )
+
+
+async def read_body(attempt: Attempt, response: Response, limit_bytes: int, beginning: bytes = b"") -> bytes:
+    """Return the whole body, which starts with the `beginning` that was read before. Closes the response.
+
+    Raises UpstreamError.
+    """
+    try:
+        return await read_whole(response, limit_bytes, beginning, attempt.memory)
+    except TransportFault as fault:
+        raise connection_error(attempt, fault) from fault
+    finally:
+        await response.aclose()
+
+
+_ERROR_CLASSES: Mapping[Fault, type[UpstreamError]] = MappingProxyType(
     {
         Fault.DNS: UpstreamDns,
         Fault.CONNECT: UpstreamConnect,
@@ -130,7 +348,7 @@ _CLASS: Mapping[Fault, type[UpstreamError]] = MappingProxyType(
     }
 )
 
-_PHASE: Mapping[Fault, str] = MappingProxyType(
+_TIMEOUT_PHASES: Mapping[Fault, str] = MappingProxyType(
     {
         Fault.TIMEOUT_CONNECT: "connect",
         Fault.TIMEOUT_POOL: "connect",
@@ -139,7 +357,7 @@ _PHASE: Mapping[Fault, str] = MappingProxyType(
     }
 )
 
-_TEXT: Mapping[Fault, str] = MappingProxyType(
+_TEXTS: Mapping[Fault, str] = MappingProxyType(
     {
         Fault.DNS: (
             "The name {host} cannot be resolved{detail}. Check the host in {settings}.base_url and the DNS"
@@ -186,265 +404,23 @@ _TEXT: Mapping[Fault, str] = MappingProxyType(
 )
 
 
-def upstream_error(fault: TransportFault, upstream: str, base_url: str, mask: Mask = unmasked) -> UpstreamError:
-    """The error of hop `upstream:NAME` for `fault`: what happened, and which setting to look at.
+def connection_error(attempt: Attempt, fault: TransportFault) -> UpstreamError:
+    """Return the error for a transport fault of the attempt."""
+    upstream = attempt.upstream
+    return upstream_error(fault, upstream.name, upstream.settings.base_url, attempt.state.redactor.mask)
 
-    The detail may quote what came over the wire, so `mask` is asked before it is cut.
-    """
+
+def upstream_error(fault: TransportFault, upstream: str, base_url: str, mask: Mask = unmasked) -> UpstreamError:
+    """Return the error of hop `upstream:NAME` for `fault`, with the setting to check."""
+    # The detail may quote bytes from the network. A cut before the mask could leave half a secret.
     detail = " ".join(mask(fault.detail).split())[:DETAIL_CHARS].rstrip(".")
-    message = _TEXT[fault.fault].format(
+    message = _TEXTS[fault.fault].format(
         host=urlsplit(base_url).netloc.rpartition("@")[2],
         settings=f"upstreams.{upstream}",
         detail=f" ({detail})" if detail else "",
         proxy_setting="proxy_auth" if fault.detail.startswith("407") else "proxy",
     )
-    phase = _PHASE.get(fault.fault)
+    phase = _TIMEOUT_PHASES.get(fault.fault)
     if phase is not None:
         return UpstreamTimeout(message, upstream=upstream, phase=phase, sent=fault.sent)
-    return _CLASS[fault.fault](message, upstream=upstream, sent=fault.sent)
-
-
-REFUSAL_BYTES = 64 * 1024
-"""As much of an error's body as is read."""
-REJECTION_S = 1.0
-"""How long the body of a rejection is waited for: its status has said all, and others wait for the new token."""
-
-
-async def send(attempt: Attempt, request: OutboundRequest) -> Response:
-    """The reply to `request`, sent with the token of the moment in which it is written; whoever gets it closes it.
-
-    A 401 (or what `rejection.statuses` adds) drops the token by its value, asks for one new token and
-    sends once more: a second one is returned as it came. Raises TokenUnavailable and UpstreamError.
-    """
-    hop = attempt.upstream
-    response = await _sent(attempt, request)
-    if hop.holder is None or attempt.token is None or attempt.renewed or not _is_rejected(hop, response):
-        return response
-    refusal = await read_error(attempt, response, within_s=REJECTION_S)
-    if not await _has_newer(attempt, hop.holder, attempt.token):
-        raise refusal
-    if not _can_be_sent_again(request):
-        raise _by_the_client_again(hop) from refusal
-    response = await _sent(attempt, request)
-    if _is_rejected(hop, response):
-        hop.holder.rejected_again(attempt.user)
-    return response
-
-
-async def renew_token(attempt: Attempt, error: UpstreamError, request: OutboundRequest) -> None:
-    """Have another token for `request` after a judged reply turned out to be a rejection of the last one.
-
-    Some gateways write it so: HTTP 200 with `{"code":401,"msg":"token expired"}`, or a login page.
-    Raises `error` where it is none, the request has had its new token already, or there is none to be had: with what
-    was tried, where it is a rejection.
-    """
-    hop, token = attempt.upstream, attempt.token
-    if not is_rejection(error, hop.settings.rejection, hop.host):
-        raise error
-    if hop.holder is None or token is None:
-        raise explain_rejection(attempt, error) if isinstance(error, UpstreamAuth) else error
-    if attempt.renewed:
-        hop.holder.rejected_again(attempt.user)
-        raise explain_rejection(attempt, error)
-    if not await _has_newer(attempt, hop.holder, token):
-        raise explain_rejection(attempt, error)
-    if not _can_be_sent_again(request):
-        raise _by_the_client_again(hop) from error
-
-
-def explain_rejection(attempt: Attempt, refusal: UpstreamError) -> UpstreamError:
-    """`refusal` of a token, in words that say what was tried with which credential, and what to do."""
-    hop, token = attempt.upstream, attempt.token
-    age_s = None if token is None or token.lifetime_s is None else attempt.state.clock.now() - token.requested_s
-    reason = hop.holder.not_renewed(attempt.user) if hop.holder is not None and not attempt.renewed else None
-    hint = token_hint(hop.name, hop.settings.credential, age_s, not_renewed=reason)
-    refusal.message = f"{sentence(refusal.message)} {hint}"
-    return refusal
-
-
-def confirm_token(attempt: Attempt) -> None:
-    """The upstream took the token: should it refuse it later, it is the token's end and not a wrong credential."""
-    if attempt.upstream.holder is not None and attempt.token is not None:
-        attempt.upstream.holder.confirm(attempt.token, attempt.user)
-
-
-async def read_error(attempt: Attempt, response: Response, within_s: float | None = None) -> GatepassError:
-    """The error that a reply of 400 and above stands for, read from what came of it `within_s`; closes the reply."""
-    state = attempt.state
-    try:
-        body = await _beginning(state, response, within_s)
-    except TransportFault as fault:
-        return connection_error(attempt, fault)
-    finally:
-        await response.aclose()
-    attempt.capture_reply(body)
-    error = attempt.upstream.dialect.classify_error(received_reply(attempt, response, body))
-    error.relayed = _limit_headers(response.headers, state.redactor.mask)
-    return error
-
-
-def received_reply(attempt: Attempt, response: Response, body: bytes) -> ReceivedReply:
-    """What the upstream answered, as its dialect judges it; `body` is as much of it as was read."""
-    state, hop = attempt.state, attempt.upstream
-    return ReceivedReply(
-        hop.name,
-        response.status,
-        response.headers,
-        body,
-        hop.host,
-        state.clock.wall(),
-        state.redactor.mask,
-        has_credential=hop.holder is not None,
-    )
-
-
-def connection_error(attempt: Attempt, fault: TransportFault) -> UpstreamError:
-    """The error that a fault of the connection is to the client."""
-    hop = attempt.upstream
-    return upstream_error(fault, hop.name, hop.settings.base_url, attempt.state.redactor.mask)
-
-
-async def read_body(attempt: Attempt, response: Response, limit_bytes: int, beginning: bytes = b"") -> bytes:
-    """The whole body of a reply, of which `beginning` was read already; closes it. Raises UpstreamError."""
-    try:
-        return await read_whole(response, limit_bytes, beginning, attempt.memory)
-    except TransportFault as fault:
-        raise connection_error(attempt, fault) from fault
-    finally:
-        await response.aclose()
-
-
-class _Outdated(Exception):
-    """The token ended while its request waited for a connection, and no other is here."""
-
-
-async def _sent(attempt: Attempt, request: OutboundRequest) -> Response:
-    """The reply to `request`, which waits for a token, and for a connection, until it has both at one moment.
-
-    Once more, on a new connection, where a kept one turned out to be dead before anything came back.
-    """
-    hop = attempt.upstream
-    while True:
-        if hop.holder is not None:
-            attempt.token = hop.holder.current() or await _waited(attempt, hop.holder)
-        attempt.requests += 1
-        attempt.state.metrics.attempted(hop.name)
-        try:
-            response = await hop.transport.send(_authorized(attempt, request))
-        except _Outdated:
-            attempt.requests -= 1  # it never left: the log and the client are told of those that did
-        except TransportFault as fault:
-            request = _on_a_new_connection(attempt, request, fault)
-        else:
-            attempt.written = True
-            return response
-
-
-def _on_a_new_connection(attempt: Attempt, request: OutboundRequest, fault: TransportFault) -> OutboundRequest:
-    """`request` for the one repeat that `fault` allows; raises what it is to the client where it allows none."""
-    hop = attempt.upstream
-    if fault.fault is Fault.TIMEOUT_POOL:
-        raise _pool_busy(hop) from fault
-    attempt.written = attempt.written or fault.sent
-    is_final = attempt.repeated or not _can_be_sent_again(request)
-    if is_final or not (fault.stale and hop.settings.repeat_stale):
-        raise connection_error(attempt, fault) from fault
-    attempt.repeated = True
-    attempt.state.metrics.repeated_stale(hop.name)
-    return replace(request, new_connection=True)
-
-
-def _can_be_sent_again(request: OutboundRequest) -> bool:
-    return request.upload is None or request.upload.can_restart()
-
-
-def _by_the_client_again(hop: Upstream) -> TokenUnavailable:
-    """The token is new, and the upload that went with the last one is not held: its sender has it."""
-    error = TokenUnavailable(
-        "The upstream refused the token during the upload. There is a new one now: send the request again.",
-        credential=hop.settings.credential or "",
-        retry_after_s=1,
-    )
-    error.should_retry = True
-    return error
-
-
-def _is_rejected(hop: Upstream, response: Response) -> bool:
-    return is_error(response.status) and says_so(response.status, hop.settings.rejection)
-
-
-def _authorized(attempt: Attempt, request: OutboundRequest) -> OutboundRequest:
-    hop, token = attempt.upstream, attempt.token
-    if hop.holder is None or token is None:
-        return hop.injector.loaded(request, None, attempt.state.clock.now())
-    anew = partial(_authorized_anew, attempt, hop.holder, request)
-    return hop.injector.loaded(request, token.value, attempt.state.clock.now(), anew)
-
-
-def _authorized_anew(attempt: Attempt, holder: TokenHolder, request: OutboundRequest) -> OutboundRequest | None:
-    """`request` with another token, where this moment has another; raises _Outdated where it has none."""
-    token = holder.current()
-    if token is None:
-        raise _Outdated
-    if token is attempt.token:
-        return None
-    attempt.token = token
-    return attempt.upstream.injector.loaded(request, token.value, attempt.state.clock.now())
-
-
-async def _has_newer(attempt: Attempt, holder: TokenHolder, token: Token) -> bool:
-    """Wait for another token than the one that was refused; False where the issuer has no other.
-
-    Requests that were refused with the same token share one renewal, the parts of one call too.
-    """
-    if not holder.reject(token.text, attempt.user):
-        return False
-    try:
-        attempt.token = await _waited(attempt, holder, instead_of=token.text)
-    except TokenReissued:
-        return False
-    attempt.renewed = True
-    attempt.state.metrics.renewed(attempt.upstream.name)
-    return True
-
-
-async def _beginning(state: AppState, response: Response, within_s: float | None) -> bytes:
-    """As much of a body as is read of an error, and as has come `within_s`."""
-    pieces: list[bytes] = []
-    size_bytes = 0
-
-    def write(piece: bytes) -> bool:
-        nonlocal size_bytes
-        pieces.append(piece)
-        size_bytes += len(piece)
-        return size_bytes <= REFUSAL_BYTES
-
-    with suppress(TimeoutError):
-        reading = response.stream_to(write)
-        await (reading if within_s is None else timeout(state.clock, within_s, reading, TimeoutError()))
-    body = b"".join(pieces)[:REFUSAL_BYTES]
-    return whole_words(body) if size_bytes > REFUSAL_BYTES else body
-
-
-async def _waited(attempt: Attempt, holder: TokenHolder, instead_of: str | None = None) -> Token:
-    began_s = attempt.state.clock.now()
-    try:
-        return await holder.token(instead_of)
-    finally:
-        attempt.token_wait_s += attempt.state.clock.now() - began_s
-
-
-def _pool_busy(hop: Upstream) -> Overloaded:
-    return Overloaded(
-        f"Every connection to the upstream {hop.name!r} is in use (upstreams.{hop.name}.max_connections).",
-        retry_after_s=1,
-    )
-
-
-def _limit_headers(headers: Headers, mask: Mask) -> Headers:
-    """What tells a client how long to wait, passed on with the error: the OpenAI SDKs read these."""
-    return tuple(
-        (name, mask(value.decode("latin-1")).encode("latin-1", "replace"))
-        for name, value in headers
-        if name.startswith(b"x-ratelimit-") or name == b"retry-after-ms"
-    )
+    return _ERROR_CLASSES[fault.fault](message, upstream=upstream, sent=fault.sent)

@@ -4,9 +4,9 @@ from gatepass.observability.metrics import CredentialSample, Metrics, merged
 def one_worker(requests: int, life_left_s: float, *, usable: bool = True) -> bytes:
     metrics = Metrics(lambda: [CredentialSample("c", usable=usable, life_left_s=life_left_s, fetches=2, failures=0)])
     for _ in range(requests):
-        metrics.request_started()
+        metrics.in_flight.value += 1
         metrics.request_finished("chat", "ok", 0.2, bytes_in=0, bytes_out=0)
-    metrics.request_started()
+    metrics.in_flight.value += 1
     return metrics.exposition()
 
 

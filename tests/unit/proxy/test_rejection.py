@@ -10,7 +10,7 @@ from gatepass.errors import (
     UpstreamInvalid,
     UpstreamRedirect,
 )
-from gatepass.proxy.upstream_call import is_rejection, leads_to_login, named, says_so
+from gatepass.proxy.upstream_call import as_rejection, is_rejection, is_rejection_status, leads_to_login
 
 HOST = "llm.corp.example:8443"
 USUAL = RejectionConfig()
@@ -33,8 +33,8 @@ def test_unauthorized_is_a_rejection_in_every_shape():
 def test_other_statuses_are_none_unless_they_are_configured(status):
     assert not is_rejection(refusal(status), USUAL, HOST)
     assert is_rejection(refusal(status), RejectionConfig(statuses=[status]), HOST)
-    assert says_so(status, RejectionConfig(statuses=[status]))
-    assert not says_so(status, USUAL)
+    assert is_rejection_status(status, RejectionConfig(statuses=[status]))
+    assert not is_rejection_status(status, USUAL)
 
 
 def test_configured_code_is_a_rejection_whatever_its_status():
@@ -114,7 +114,7 @@ def test_configured_code_inside_a_success_becomes_a_401():
     error = refusal(502, "A0230", "server_error")
     error.relayed = ((b"x-ratelimit-limit", b"1"),)
     error.should_retry = False
-    auth = named(error, RejectionConfig(codes=["A0230"]))
+    auth = as_rejection(error, RejectionConfig(codes=["A0230"]))
     assert isinstance(auth, UpstreamAuth)
     assert (auth.http_status, auth.public_code, auth.kind) == (401, "upstream_auth", "authentication_error")
     assert (auth.message, auth.hop, auth.upstream_code, auth.relayed) == ("no", "upstream:chat", "A0230", error.relayed)
@@ -122,7 +122,7 @@ def test_configured_code_inside_a_success_becomes_a_401():
 
 
 def test_configured_code_with_a_status_of_its_own_keeps_that():
-    auth = named(refusal(400, "A0230", "invalid_request_error"), RejectionConfig(codes=["A0230"]))
+    auth = as_rejection(refusal(400, "A0230", "invalid_request_error"), RejectionConfig(codes=["A0230"]))
     assert isinstance(auth, UpstreamAuth)
     assert (auth.http_status, auth.kind) == (400, "invalid_request_error")
 
@@ -137,4 +137,4 @@ def test_configured_code_with_a_status_of_its_own_keeps_that():
     ],
 )
 def test_other_errors_keep_their_names(error):
-    assert named(error, RejectionConfig(statuses=[403], codes=["A0230"])) is error
+    assert as_rejection(error, RejectionConfig(statuses=[403], codes=["A0230"])) is error
