@@ -1,4 +1,4 @@
-"""Cancel work with a reason, bound it in time, and own the tasks that run it."""
+"""Cancel work with a reason (`CancelScope`), limit its time (`timeout`), and own background tasks (`Tasks`)."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ T = TypeVar("T")
 
 
 class CancelScope:
-    """Lets somebody else end the work of one task, with a reason.
+    """A block of code that other tasks can cancel with a reason.
 
-    Inside `with leash:` the owner's task runs; `leash.pull(reason)` from elsewhere cancels it at
-    its next await, and the block ends by raising `reason`. A cancellation from outside stays a
-    cancellation. This is how a leaving client, a deadline and a drain all end a request.
+    While a task runs inside `with scope:`, `scope.cancel(reason)` cancels the task at its next await, and the block
+    raises `reason`. Any other cancellation of the task stays a CancelledError. A client disconnect, a deadline and a
+    drain end a request in this way.
     """
 
     _task: asyncio.Task[Any] | None = None
     _reason: BaseException | None = None
     _cancelling = 0
     _loop: asyncio.AbstractEventLoop | None = None
-    """The loop that runs, where it is known."""
+    """The running event loop, if it is known; looking it up costs a system call."""
 
     @property
     def reason(self) -> BaseException | None:
         return self._reason
 
     def cancel(self, reason: BaseException) -> None:
-        """End the task with `reason`; the first reason wins, and a finished block is left alone."""
+        """Cancel the block with `reason`. Has no effect after the first call or after the block has ended."""
         if self._reason is None and self._task is not None:
             self._reason = reason
             self._task.cancel()
@@ -39,7 +39,7 @@ class CancelScope:
     def __enter__(self) -> Self:
         task = asyncio.current_task(self._loop)
         if task is None:
-            raise RuntimeError("a Leash holds a task: enter it inside one")
+            raise RuntimeError("a CancelScope cancels a task: enter it inside one")
         self._task, self._cancelling = task, task.cancelling()
         return self
 
@@ -65,7 +65,7 @@ async def timeout(clock: Clock, delay_s: float, work: Awaitable[T], reason: Base
 
 
 class Tasks:
-    """Owns every background task of a part: none is lost to the garbage collector, all end with it."""
+    """Own background tasks, so that none is garbage collected while it runs and all end on `aclose`."""
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[Any]] = set()
@@ -77,7 +77,7 @@ class Tasks:
         return task
 
     async def aclose(self) -> None:
-        """Cancel what still runs and wait until it has ended."""
+        """Cancel the running tasks and wait until they have ended."""
         running = list(self._running)
         for task in running:
             task.cancel()

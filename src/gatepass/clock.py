@@ -1,6 +1,6 @@
-"""Time as a value that tests can drive: a clock, its timers, and timers shared by many waits.
+"""Time that tests can control: `Clock`, `sleep`, `PeriodicChecks` and `Deadline`.
 
-A time limit that moves at every step.
+`PeriodicChecks` and `Deadline` exist because one timer per request, or per piece of a stream, costs more than the work.
 """
 
 from __future__ import annotations
@@ -14,30 +14,34 @@ from typing import Protocol
 
 
 class Timer(Protocol):
-    def cancel(self) -> None: ...
+    """A scheduled call."""
+
+    def cancel(self) -> None:
+        """Prevent the call if it has not happened yet."""
+        ...
 
 
 class Clock(Protocol):
-    """All time that gatepass knows. Tests drive one by hand."""
+    """The only source of time in gatepass; tests pass one that they advance."""
 
     def now(self) -> float:
-        """Seconds that only grow, suspend included: ages and expiries are measured on it."""
+        """Return monotonic seconds that include suspend. Ages and expiries are measured with it."""
         ...
 
     def wall(self) -> float:
-        """Seconds since the epoch: only to translate an absolute date that somebody else wrote."""
+        """Return seconds since the epoch. Used only to convert absolute dates of other programs."""
         ...
 
-    def call_later(self, delay_s: float, callback: Callable[[], object]) -> Timer: ...
+    def call_later(self, delay_s: float, callback: Callable[[], object]) -> Timer:
+        """Call `callback` after `delay_s` seconds, in the event loop."""
+        ...
 
 
 class SystemClock:
-    """The machine's time.
+    """The time of the operating system."""
 
-    CLOCK_BOOTTIME goes on in suspend where CLOCK_MONOTONIC stands still: a token that died
-    while a laptop slept must be seen as dead on wake. No Python frame is around `now`: a request asks six times.
-    """
-
+    # CLOCK_BOOTTIME continues during suspend, CLOCK_MONOTONIC does not: a token that expired while a laptop was
+    # suspended must be seen as expired afterwards. `partial` avoids a Python frame: each request calls `now` six times.
     now = staticmethod(partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)))
     wall = staticmethod(time.time)
 
@@ -46,7 +50,7 @@ class SystemClock:
 
 
 async def sleep(clock: Clock, delay_s: float) -> None:
-    """Wait `delay_s` seconds of `clock`."""
+    """Wait for `delay_s` seconds of `clock`."""
     done = asyncio.Event()
     timer = clock.call_later(delay_s, done.set)
     try:
@@ -56,15 +60,17 @@ async def sleep(clock: Clock, delay_s: float) -> None:
 
 
 class Checkable(Protocol):
+    """A member of PeriodicChecks."""
+
     def check(self) -> None:
-        """What is to be done from time to time; it does not raise and does not wait."""
+        """Do the periodic work. Must not raise and must not block."""
         ...
 
 
 class PeriodicChecks:
-    """Looks at each of its members every `every_s`, from one timer however many they are, and from none without any.
+    """Call `check` of every member each `every_s` seconds, with one timer for all members and none without members.
 
-    To join and to leave costs 0.1 µs; a timer for each request, which nearly none waits long enough to see, 1.2.
+    Adding and removing a member costs 0.1 µs. A timer per request would cost 1.2 µs and would almost never fire.
     """
 
     __slots__ = ("_clock", "_every_s", "_is_set", "_members")
@@ -99,11 +105,10 @@ class PeriodicChecks:
 
 
 class Deadline:
-    """Calls `passed` when the limit that was set last has passed and was not lifted.
+    """Call `passed` when the time limit that was set last has passed and was not lifted.
 
-    One timer serves all limits: it stays where it is when a limit moves away, and looks when it fires
-    whether there still is one. So moving a limit is a comparison; a timer of its own for each piece of
-    a stream would cost more than relaying the piece.
+    A later limit does not move the timer: when the timer fires, it is set again for the rest. So `set` is usually one
+    comparison. A timer per piece of a stream would cost more than relaying the piece.
     """
 
     __slots__ = ("_at_s", "_due_s", "_loop", "_passed", "_timer")
@@ -115,15 +120,17 @@ class Deadline:
         self._timer: asyncio.TimerHandle | None = None
 
     def set(self, delay_s: float) -> None:
+        """Replace the limit by one that passes after `delay_s` seconds."""
         self._at_s = self._loop.time() + delay_s
         if self._at_s < self._due_s:
             self._arm()
 
     def left_s(self) -> float:
-        """Seconds until the limit passes; infinite without one."""
+        """Return the seconds until the limit passes, infinity without a limit."""
         return self._at_s - self._loop.time()
 
     def lift(self) -> None:
+        """Remove the limit."""
         self._at_s = math.inf
 
     def close(self) -> None:
@@ -135,9 +142,9 @@ class Deadline:
         if self._timer is not None:
             self._timer.cancel()
         self._due_s = self._at_s
-        self._timer = self._loop.call_at(self._due_s, self._look)
+        self._timer = self._loop.call_at(self._due_s, self._fire)
 
-    def _look(self) -> None:
+    def _fire(self) -> None:
         self._timer, self._due_s = None, math.inf
         if self._at_s > self._loop.time():
             if self._at_s < math.inf:

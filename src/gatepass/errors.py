@@ -1,9 +1,9 @@
-"""One tree of errors: every way a request can fail, with a stable code and the hop that failed.
+"""The tree of errors: every way that a request can fail, with a stable code and the hop that failed.
 
 ::
 
     GatepassError
-    ├── CallerError                 hop "client": the caller can mend it
+    ├── CallerError                 hop "client": the caller can fix it
     │   ├── InvalidApiKey           401 invalid_api_key
     │   ├── ForbiddenHost           403 forbidden_host
     │   ├── ForbiddenOrigin         403 forbidden_origin
@@ -43,8 +43,8 @@
         ├── UpstreamAuth            the upstream's status, upstream_auth
         └── UpstreamErrorReply         the upstream's status, its own code and text
 
-    TransportFault                  what the HTTP client raises; each hop turns it into its own error
-    ClientGone                      the client left: nobody is there to be told
+    TransportFault                  raised by the HTTP client; each hop converts it into its own error
+    ClientGone                      the client disconnected, so no error can be sent
 """
 
 from __future__ import annotations
@@ -64,17 +64,19 @@ REFUSED_CONTENT = frozenset(
 )
 
 FINAL_CODES = OVER_QUOTA | TOO_LONG | REFUSED_CONTENT
-"""As an error's `code` or `type`, in lower case: the account or the request itself is at fault, so that neither a
-repeat nor another form of it helps."""
+"""Values of an upstream error's `code` or `type`, in lower case. The account or the request itself is the cause,
+so neither a retry nor a changed request helps."""
 
 
 class GatepassError(Exception):
-    """A failure with an address: what happened, what to do, and where on the way it happened.
+    """Base class of all errors that a client can receive.
 
-    `message` is written for the person who meets it. It goes out to clients, so it never holds
-    a secret. `code` is stable and has a heading in docs/errors.md. `status` is the HTTP status
-    while the response has not started. `retryable` tells a client whether the same request can
-    succeed later; it becomes `x-should-retry: false` where it is False for a 5xx.
+    - `message`: what failed and what to do. It is sent to clients, so it never contains a secret.
+    - `code`: stable, with a heading in docs/errors.md.
+    - `status`: the HTTP status, if the response has not started.
+    - `retryable`: whether the same request can succeed later. A 5xx that is not retryable is sent with
+      `x-should-retry: false`.
+    - `hop`: the part that failed.
     """
 
     code: ClassVar[str] = "internal_error"
@@ -95,23 +97,23 @@ class GatepassError(Exception):
         self.param = param
         self.retry_after_s = retry_after_s
         self.relayed: tuple[tuple[bytes, bytes], ...] = ()
-        """Response headers of the upstream that go to the client with this error, such as x-ratelimit-*."""
+        """Response headers of the upstream that are relayed with this error, such as x-ratelimit-*."""
         self.should_retry: bool | None = None
-        """What `x-should-retry` of the reply said about a repeat; None if it said nothing."""
+        """The value of `x-should-retry` in the upstream's reply; None if it was absent."""
 
     @property
     def http_status(self) -> int:
-        """The status of the response that tells of this error."""
+        """The status of the error response."""
         return self.status
 
     @property
     def public_code(self) -> str:
-        """The code that a client sees: stable, documented."""
+        """The code in the error response."""
         return self.code
 
 
 class CallerError(GatepassError):
-    """The caller sent what cannot be served; nothing went upstream."""
+    """The request is invalid or not permitted; nothing was sent to an upstream."""
 
     status = 400
 
@@ -227,7 +229,7 @@ class InternalError(GatewayError):
 
 
 class TokenUnavailable(GatepassError):
-    """No valid token can be had: the issuer's own reason is in the message, secrets removed."""
+    """The token source returned no valid token. The message contains the issuer's reason without secrets."""
 
     code, status, retryable = "token_unavailable", 503, True
 
@@ -236,7 +238,7 @@ class TokenUnavailable(GatepassError):
 
 
 class UpstreamError(GatepassError):
-    """The second hop failed. `sent` is False when not one byte of the request was written."""
+    """The upstream, or the connection to it, failed. `sent` is False if no byte of the request was written."""
 
     status, retryable = 502, True
 
@@ -282,7 +284,10 @@ class UpstreamEmpty(UpstreamError):
 
 
 class UpstreamRedirect(UpstreamError):
-    """`target` is where it led, for judging alone: it may hold a session, and nobody is told of it."""
+    """The upstream answered with a redirect.
+
+    `target` is used for classification only. It may contain a session, so it is neither logged nor sent to the client.
+    """
 
     code, retryable = "upstream_redirect", False
 
@@ -292,7 +297,7 @@ class UpstreamRedirect(UpstreamError):
 
 
 class UpstreamTimeout(UpstreamError):
-    """`phase` is one of connect, first_byte, idle, total."""
+    """A timeout of the upstream passed; `phase` is one of connect, first_byte, idle, total."""
 
     code, status = "upstream_timeout", 504
 
@@ -306,11 +311,11 @@ class UpstreamTimeout(UpstreamError):
 
 
 class UpstreamErrorReply(UpstreamError):
-    """The upstream's own error, with its status, its text and what else it said of it.
+    """The upstream's own error, relayed with its status and message.
 
-    `fields` are the members of the client-visible error object that the upstream chose (`type`,
-    `param`, `code`), `raw` what it said in a shape of its own, size-capped. `error_body` is the Complaint that
-    it was read from, before anything was added to its words: what lessons are learned from.
+    `kind`, `upstream_code` and `param` are the upstream's `type`, `code` and `param`. `raw` is its error object, size
+    limited, if it has other members. `error_body` is the UpstreamErrorBody before gatepass added to its message; rules
+    are learned from it.
     """
 
     code = "upstream_error"
@@ -345,7 +350,7 @@ class UpstreamErrorReply(UpstreamError):
 
 
 class UpstreamAuth(UpstreamErrorReply):
-    """The upstream refuses our token even when it is new: a client's retry cannot mend it."""
+    """The upstream rejects even a new token, so a client's retry cannot succeed."""
 
     code, retryable = "upstream_auth", False
 
@@ -355,7 +360,7 @@ class UpstreamAuth(UpstreamErrorReply):
 
 
 class Fault(StrEnum):
-    """What went wrong on a connection, before anybody knows whose hop it is."""
+    """The kind of a connection failure, independent of the hop."""
 
     DNS = "dns"
     CONNECT = "connect"
@@ -371,10 +376,10 @@ class Fault(StrEnum):
 
 
 class TransportFault(Exception):
-    """Raised by the HTTP client. `sent`: a byte of the request may have been written.
+    """A connection failure, raised by the HTTP client.
 
-    `stale`: the connection was a reused one and closed without one byte of answer, so the
-    server most likely never read the request (RFC 9112 9.3.1 leaves a repeat to the client).
+    `sent`: a byte of the request may have been written. `stale`: a reused connection closed without a byte of a reply,
+    so the server most likely never read the request. RFC 9112 (section 9.3.1) leaves the retry to the client.
     """
 
     def __init__(self, fault: Fault, detail: str, *, sent: bool = True, stale: bool = False) -> None:
@@ -386,4 +391,4 @@ class TransportFault(Exception):
 
 
 class ClientGone(Exception):
-    """The client closed its connection; whatever works for it stops."""
+    """The client closed its connection, so the work for its request is cancelled."""

@@ -1,8 +1,6 @@
-"""The Gate: one immutable table of references, made from one configuration.
+"""AppState: the immutable set of objects that serve requests, built from one configuration.
 
-Nothing here decides anything. A request holds the Gate it came in by until it is done.
-
-The one place that chooses between the dialects.
+`create_app_state` wires the objects and opens no connection. `dialect_of` is the only place that chooses a dialect.
 """
 
 from __future__ import annotations
@@ -45,7 +43,7 @@ from gatepass.types import Call, Timeouts
 
 
 def dialect_of(settings: UpstreamConfig) -> Dialect:
-    """The protocol that `settings` say an upstream speaks."""
+    """Return the dialect that `settings` configure."""
     if settings.dialect == "azure":
         return AzureDialect(settings=settings.azure or AzureConfig(), deployment=deployment_of(settings.base_url))
     if settings.dialect == "ragflow":
@@ -55,15 +53,15 @@ def dialect_of(settings: UpstreamConfig) -> Dialect:
 
 
 FETCH_GRACE_S = 0.5
-"""A request waits this much longer than a fetch may take: it then hears the issuer's own reason."""
+"""A request waits this much longer than the timeout of a token fetch, so its error contains the issuer's reason."""
 
-ROUND_S = 1.0
-"""How often it is looked whether a stream has fallen silent."""
+CHECK_EVERY_S = 1.0
+"""Interval at which keep-alives check for streams that pause."""
 
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """One upstream, ready to be used."""
+    """One configured upstream with its dialect, connections and credential."""
 
     name: str
     settings: UpstreamConfig
@@ -82,7 +80,7 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True)
 class AppState:
-    """Everything a request needs, by reference."""
+    """Everything that a request needs; it holds references only and contains no logic."""
 
     config: Config
     clock: Clock
@@ -93,9 +91,9 @@ class AppState:
     declared: Declared
     profiles: Mapping[str, ProfileRules]
     has_pages: bool
-    """Whether a profile lets pages of other origins in."""
+    """Whether a profile allows browser pages of other origins (`cors_origins`)."""
     keeps_bodies: bool
-    """Whether the beginnings of bodies are captured (`log.bodies`)."""
+    """Whether the first characters of bodies are logged (`log.bodies`)."""
     learner: Learner
     upstreams: Mapping[str, Upstream]
     holders: Mapping[str, TokenHolder]
@@ -107,22 +105,22 @@ class AppState:
     store_cache: StoreCache
 
     def rules_for(self, call: Call) -> tuple[Rule, ...]:
-        """The rules that `call` goes through before any lesson: the built-in ones, then its model's own."""
+        """Return the rules applied to `call` before the learned ones: the built-in rules, then those of its model."""
         declared = self.declared.rules(call.operation.name, call.model)
         return (*self.rules, *declared, *LAST) if declared else self.rules
 
     def start(self) -> None:
-        """Begin minting tokens, in the background: a dead issuer does not stop the start."""
+        """Start to fetch tokens in the background, so that an unreachable issuer does not delay the start."""
         self.store_cache.start()
         for holder in self.holders.values():
             holder.start()
 
     @property
     def ready(self) -> bool:
-        """Whether a request could be served now: not draining, and a usable token for some upstream."""
+        """Whether the process is not draining and has a usable token for at least one upstream."""
         if self.in_flight.draining:
             return False
-        return any(hop.holder is None or hop.holder.usable for hop in self.upstreams.values())
+        return any(upstream.holder is None or upstream.holder.usable for upstream in self.upstreams.values())
 
     async def aclose(self) -> None:
         for holder in self.holders.values():
@@ -136,23 +134,25 @@ class AppState:
 
 
 def create_app_state(config: Config, clock: Clock | None = None, store: Store | None = None) -> AppState:
-    """Wire one configuration. Opens nothing; raises OSError where a CA or certificate cannot be loaded, and
-    UnresolvedReference where the file of a secret is away that was there when the configuration was read.
+    """Wire the objects for one configuration. Opens no connection and starts no task.
 
-    `store` is what this process shares with others, and the Gate's to close; without one it shares nothing.
+    `store` is shared with other processes; AppState closes it. None: this process shares nothing.
+    Raises: OSError if a CA or certificate cannot be loaded, UnresolvedReference if the file of a secret was removed
+    after the configuration was read.
     """
     clock = clock or SystemClock()
     store = store or MemoryStore(clock)
-    snapshot = StoreCache(store, clock)
+    store_cache = StoreCache(store, clock)
     learner = Learner()
     redactor = Redactor()
-    trust = TLSContexts()
+    tls_contexts = TLSContexts()
     holders = {
-        name: _holder(name, credential, _Shared(trust, clock, redactor, store, snapshot))
+        name: _create_holder(name, credential, _HolderContext(tls_contexts, clock, redactor, store, store_cache))
         for name, credential in config.credentials.items()
     }
-    hops = {name: _hop(name, config, holders, trust, redactor) for name in config.upstreams}
-    for network in (hop.network for hop in (*config.upstreams.values(), *config.credentials.values())):
+    upstreams = {name: _create_upstream(name, config, holders, tls_contexts, redactor) for name in config.upstreams}
+    # all configured secrets are masked in logs and error messages
+    for network in (one.network for one in (*config.upstreams.values(), *config.credentials.values())):
         if network.proxy_auth is not None:
             redactor.learn(network.proxy_auth.reveal().partition(":")[2])
     for secret in () if config.store is None else (config.store.encryption_key, config.store.password):
@@ -173,43 +173,43 @@ def create_app_state(config: Config, clock: Clock | None = None, store: Store | 
         has_pages=any(profile.cors_origins for profile in config.profiles.values()),
         keeps_bodies=config.log.bodies,
         learner=learner,
-        upstreams=hops,
+        upstreams=upstreams,
         holders=holders,
-        transports=tuple(hop.transport for hop in hops.values()),
-        metrics=Metrics(lambda: [_sample(name, holder) for name, holder in holders.items()]),
+        transports=tuple(upstream.transport for upstream in upstreams.values()),
+        metrics=Metrics(lambda: [_credential_sample(name, holder) for name, holder in holders.items()]),
         in_flight=InFlightRequests(config.limits.connections, config.access.callers, config.limits.held_bytes),
-        periodic_checks=PeriodicChecks(clock, ROUND_S),
+        periodic_checks=PeriodicChecks(clock, CHECK_EVERY_S),
         store=store,
-        store_cache=snapshot,
+        store_cache=store_cache,
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Shared:
-    """What all credentials of one process have in common."""
+class _HolderContext:
+    """The objects that all token holders of one process share."""
 
     tls_contexts: TLSContexts
     clock: Clock
     redactor: Redactor
     store: Store
-    snapshot: StoreCache
+    store_cache: StoreCache
 
 
-def _holder(name: str, settings: AnyCredential, own: _Shared) -> TokenHolder:
-    clock, store = own.clock, own.store
+def _create_holder(name: str, settings: AnyCredential, context: _HolderContext) -> TokenHolder:
+    clock, store = context.clock, context.store
     waits = WaitBudget(settings.timeout_s + FETCH_GRACE_S, token_location(settings))
-    client = open_client(settings, own.tls_contexts)
+    client = open_client(settings, context.tls_contexts)
     source = build_source(name, settings, client, clock, shared_refresh_token_store(settings, store, clock))
     if not is_shareable(settings.type, store.scope):
-        return TokenHolder(name, source, clock, own.redactor, waits)
+        return TokenHolder(name, source, clock, context.redactor, waits)
     shared = SharedSource(source, settings, store, clock)
-    holder = TokenHolder(name, shared, clock, own.redactor, waits)
-    shared.attach(own.snapshot, holder)
+    holder = TokenHolder(name, shared, clock, context.redactor, waits)
+    shared.attach(context.store_cache, holder)
     return holder
 
 
-def _hop(
-    name: str, config: Config, holders: Mapping[str, TokenHolder], trust: TLSContexts, redactor: Redactor
+def _create_upstream(
+    name: str, config: Config, holders: Mapping[str, TokenHolder], tls_contexts: TLSContexts, redactor: Redactor
 ) -> Upstream:
     settings = config.upstreams[name]
     return Upstream(
@@ -217,7 +217,9 @@ def _hop(
         settings=settings,
         dialect=dialect_of(settings),
         transport=open_transport(
-            settings.network, settings.max_connections or config.limits.connections, trust.context_for(settings.network)
+            settings.network,
+            settings.max_connections or config.limits.connections,
+            tls_contexts.context_for(settings.network),
         ),
         holder=holders[settings.credential] if settings.credential else None,
         timeouts=settings.timeouts.value(),
@@ -227,7 +229,7 @@ def _hop(
     )
 
 
-def _sample(name: str, holder: TokenHolder) -> CredentialSample:
+def _credential_sample(name: str, holder: TokenHolder) -> CredentialSample:
     status = holder.status()
     left_s = status.expires_in_s if status.expires_in_s is not None else (math.inf if holder.usable else 0.0)
     return CredentialSample(

@@ -1,4 +1,8 @@
-"""Live: the requests under way in one process, and how a drain ends them."""
+"""The requests in flight in one process: admission, cancellation, and the drain at shutdown.
+
+`InFlightRequests.admit` returns an `InFlightRequest`, which counts against the limits of `caller_limits` and can be
+cancelled with a reason.
+"""
 
 from __future__ import annotations
 
@@ -12,98 +16,99 @@ from gatepass.errors import Draining
 from gatepass.proxy.caller_limits import SMALL_BYTES, Concurrency, MemoryBudget, RequestMemory
 
 ERROR_EVENT_S = 2.0
-"""How long the streams that a drain ends may take to write their error event."""
+"""Time that the streams ended by a drain have to write their error event."""
 
 
 class InFlightResponse(Protocol):
-    """What a request is under way for."""
+    """The response of a request in flight."""
 
     @property
     def is_sent(self) -> bool:
-        """Whether the client's connection has taken all of it."""
+        """Whether the client's connection has accepted all of its bytes."""
         ...
 
     @property
     def connected_before_drain(self) -> bool:
-        """Whether the request came on a connection that was open before new ones were refused."""
+        """Whether the connection was open before gatepass began to refuse new ones."""
         ...
 
 
 class InFlightRequests:
-    """The requests under way in this process, and whether new ones may come."""
+    """The requests in flight in this process, and whether new ones are admitted."""
 
     def __init__(self, limit: int, callers: int = 1, held_bytes: int = 512 * 1024 * 1024) -> None:
         self.tasks = Tasks()
         self.held = MemoryBudget(held_bytes, callers)
         self.draining = False
-        """Whether this process stops: /readyz is red, and each answer closes its connection."""
+        """Whether this process is stopping: /readyz fails, and each response closes its connection."""
         self.refusing = False
-        """Whether requests on new connections are refused; it follows `draining`."""
+        """Whether requests on new connections are refused; set some time after `draining`."""
         self._concurrency = Concurrency(limit, callers)
-        self._places: set[InFlightRequest] = set()
+        self._requests: set[InFlightRequest] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
-        """That of all requests, known from the first one on: to ask for it costs each of them a system call."""
+        """The event loop, kept from the first request on: to look it up costs a system call per request."""
         self._idle = asyncio.Event()
-        """Set while a drain finds nothing under way."""
-        self._hurried = asyncio.Event()
+        """Set during a drain when no request is in flight."""
+        self._end_now = asyncio.Event()
 
     @property
     def busy(self) -> int:
-        """How many requests are under way."""
-        return len(self._places)
+        """The number of requests in flight."""
+        return len(self._requests)
 
-    def admit(self, reply: InFlightResponse) -> InFlightRequest:
-        """A place for one request, held by a `with` block; raises Draining where there is none.
+    def admit(self, response: InFlightResponse) -> InFlightRequest:
+        """Return a context manager that registers one request while its block runs.
 
-        It counts against no limit before `InFlightRequest.claim`: until then nobody knows whose request it is.
+        The request counts against the limits from `InFlightRequest.claim` on, when its caller is known.
+        Raises: Draining if this process refuses new requests.
         """
-        if self.refusing and not reply.connected_before_drain:
-            raise Draining("gatepass is stopping. Send the request again: another instance takes it.", retry_after_s=1)
+        if self.refusing and not response.connected_before_drain:
+            raise Draining("gatepass is stopping. Retry the request: another instance can serve it.", retry_after_s=1)
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
-        return InFlightRequest(self, reply, self._concurrency, loop)
+        return InFlightRequest(self, response, self._concurrency, loop)
 
     def enter(self, request: InFlightRequest) -> None:
-        self._places.add(request)
+        self._requests.add(request)
 
     def remove(self, request: InFlightRequest) -> None:
-        self._places.discard(request)
-        if self.draining and not self._places:
+        self._requests.discard(request)
+        if self.draining and not self._requests:
             self._idle.set()
 
     async def delay(self, clock: Clock, delay_s: float) -> None:
-        """Begin to drain: serve on for `delay_s` or until `hurry`, then refuse requests on new connections."""
+        """Start to drain: serve for `delay_s` or until `end_now`, then refuse requests on new connections."""
         self.draining = True
         if delay_s:
-            await self._first_of(clock, delay_s, self._hurried)
+            await self._first_of(clock, delay_s, self._end_now)
         self.refusing = True
 
     async def drain(self, clock: Clock, bound_s: float) -> int:
-        """Let what runs end by itself for `bound_s` or until `hurry`, then end the rest; returns how many that were."""
+        """Wait up to `bound_s`, or until `end_now`, for requests to end. Cancel the rest and return their number."""
         self.draining = self.refusing = True
-        if self._places:
+        if self._requests:
             self._idle.clear()
         else:
             self._idle.set()
-        if await self._idle_within(clock, bound_s, self._hurried):
+        if await self._idle_within(clock, bound_s, self._end_now):
             return 0
-        rest = [request for request in self._places if not request.is_answered]
+        rest = [request for request in self._requests if not request.is_answered]
         for request in rest:
-            request.cancel(Draining("gatepass stopped before the answer was complete."))
+            request.cancel(Draining("gatepass stopped before the response was complete."))
         await self._idle_within(clock, ERROR_EVENT_S, asyncio.Event())
         return len(rest)
 
     def end_now(self) -> None:
-        """A drain that is under way waits no longer."""
-        self._hurried.set()
+        """End the wait of the current drain."""
+        self._end_now.set()
 
     @property
     def is_hurried(self) -> bool:
-        return self._hurried.is_set()
+        return self._end_now.is_set()
 
-    async def _idle_within(self, clock: Clock, bound_s: float, hurried: asyncio.Event) -> bool:
-        await self._first_of(clock, bound_s, self._idle, hurried)
+    async def _idle_within(self, clock: Clock, bound_s: float, end_now: asyncio.Event) -> bool:
+        await self._first_of(clock, bound_s, self._idle, end_now)
         return self._idle.is_set()
 
     @staticmethod
@@ -118,41 +123,44 @@ class InFlightRequests:
 
 
 class InFlightRequest(CancelScope):
-    """One of the requests under way, on its leash. Nothing ends it any more when its reply is out: neither the client
-    that leaves with it, nor a deadline, nor a drain.
+    """One request in flight, cancelled by a client disconnect, a deadline or a drain.
 
-    Its base is named and not asked of `super()`, which makes an object each time."""
+    A request whose response was sent completely is not cancelled any more.
+    """
 
     def __init__(
         self,
         in_flight: InFlightRequests,
-        reply: InFlightResponse,
+        response: InFlightResponse,
         concurrency: Concurrency,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        self._live = in_flight
+        self._in_flight = in_flight
         self._loop = loop
-        self._reply = reply
+        self._response = response
         self._concurrency = concurrency
         self._caller: str | None = None
         self.memory = RequestMemory(in_flight.held)
 
     def claim(self, caller: str, max_concurrent: int | None) -> None:
-        """Count the request for `caller` until it ends. Raises ConcurrencyLimited and Overloaded."""
+        """Count the request for `caller` until it ends.
+
+        Raises: ConcurrencyLimited, Overloaded.
+        """
         self._concurrency.claim(caller, max_concurrent)
         self._caller = self.memory.caller = caller
 
     @property
     def is_answered(self) -> bool:
-        return self._reply.is_sent
+        return self._response.is_sent
 
     def cancel(self, reason: BaseException) -> None:
-        if not self._reply.is_sent:
+        if not self._response.is_sent:
             super().cancel(reason)
 
     def __enter__(self) -> Self:
-        CancelScope.__enter__(self)
-        self._live.enter(self)
+        CancelScope.__enter__(self)  # `super()` would create an object for each request
+        self._in_flight.enter(self)
         return self
 
     def __exit__(
@@ -162,5 +170,5 @@ class InFlightRequest(CancelScope):
             self._concurrency.release(self._caller)
         if self.memory.held_bytes > SMALL_BYTES:
             self.memory.release()
-        self._live.remove(self)
+        self._in_flight.remove(self)
         CancelScope.__exit__(self, kind, error, trace)

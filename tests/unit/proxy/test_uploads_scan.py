@@ -1,4 +1,4 @@
-"""Where the model stands in a form that comes in pieces."""
+"""Find the model in a form that arrives in pieces."""
 
 import pytest
 
@@ -36,7 +36,7 @@ def scanned(form: bytes, size: int) -> MultipartScan:
         part(b"empty", b"") + part(b"model", b"w-1") + END,
     ],
 )
-def test_the_model_and_its_place_are_found_however_the_form_is_cut(form, size):
+def test_the_model_and_its_position_are_found_in_pieces_of_any_size(form, size):
     scan = scanned(form, size)
     assert scan.model == "w-1"
     assert scan.span is not None
@@ -57,7 +57,7 @@ SINGLE = part(b"model", b"w-1").replace(b'"', b"'")
         SINGLE.replace(b"'model'", b"'model'\r\nContent-Type: text/plain") + END,
     ],
 )
-def test_a_name_in_single_quotes_is_the_models_and_its_place_is_found(form, size):
+def test_a_name_in_single_quotes_is_the_model_and_its_position_is_found(form, size):
     scan = scanned(form, size)
     assert (scan.model, form[slice(*(scan.span or (0, 0)))]) == ("w-1", b"w-1")
     assert scan.quoted is not None
@@ -66,7 +66,7 @@ def test_a_name_in_single_quotes_is_the_models_and_its_place_is_found(form, size
     assert end - start == len(IN_QUOTES)
 
 
-def test_a_name_in_double_quotes_or_none_stays_as_it_is():
+def test_a_name_in_double_quotes_or_none_is_not_replaced():
     for plain in (part(b"model", b"w-1"), part(b"model", b"w-1").replace(b'"', b"")):
         assert scanned(plain + END, 1000).quoted is None
 
@@ -131,7 +131,7 @@ EVIL = part(b"model", b"evil")
     ],
 )
 @pytest.mark.parametrize("is_first", [True, False])
-def test_a_part_that_readers_take_for_different_things_is_refused(unclear, is_first, size):
+def test_a_part_that_parsers_read_differently_is_rejected(unclear, is_first, size):
     good = part(b"language", b"en")
     with pytest.raises(InvalidRequest):
         scanned((unclear + good if is_first else good + unclear) + END, size)
@@ -139,13 +139,13 @@ def test_a_part_that_readers_take_for_different_things_is_refused(unclear, is_fi
 
 @pytest.mark.parametrize("size", [1, 1000])
 @pytest.mark.parametrize("form", [b"no form at all", b"preamble\r\n" + EVIL + END, END + EVIL, END + b"x"])
-def test_nothing_stands_before_a_form_or_behind_it(form, size):
+def test_bytes_before_or_after_a_form_are_rejected(form, size):
     with pytest.raises(InvalidRequest):
         scanned(form, size)
 
 
 @pytest.mark.parametrize("form", [b"", FILE, EVIL, EVIL + END[:-4]])
-def test_a_form_that_does_not_end_is_refused(form):
+def test_a_form_without_an_end_is_rejected(form):
     scan = scanned(form, 1000)
     with pytest.raises(InvalidRequest, match="ends before"):
         scan.finish()
@@ -153,7 +153,7 @@ def test_a_form_that_does_not_end_is_refused(form):
 
 @pytest.mark.parametrize("size", [1, 1000])
 @pytest.mark.parametrize(
-    ("form", "told"),
+    ("form", "message"),
     [
         (part(b"model", b"a") + FILE + part(b"model", b"b") + END, "twice"),
         (part(b"model", b"a") + FILE + SINGLE + END, "twice"),
@@ -166,13 +166,13 @@ def test_a_form_that_does_not_end_is_refused(form):
         (b"--b-1\r\n" + b"x: y\r\n" * HEAD_BYTES, "head of a part"),
     ],
 )
-def test_what_could_be_read_in_two_ways_is_refused(form, told, size):
-    with pytest.raises(InvalidRequest, match=told):
+def test_a_form_that_could_be_read_differently_is_rejected(form, message, size):
+    with pytest.raises(InvalidRequest, match=message):
         scanned(form, size if len(form) < 50_000 else 4096)
 
 
 @pytest.mark.parametrize("size", [1, 5, 1000])
-def test_what_only_begins_like_a_delimiter_is_refused(size):
+def test_a_line_that_only_begins_like_a_delimiter_is_rejected(size):
     junk = b'\r\n--b-1JUNK\r\nContent-Disposition: form-data; name="a"'
     with pytest.raises(InvalidRequest, match="begins with its boundary"):
         scanned(part(b"file", junk) + part(b"model", b"w-1") + END, size)
@@ -196,13 +196,13 @@ def test_a_large_file_is_not_held():
         (b"application/json; boundary=b", None),
     ],
 )
-def test_the_boundary_is_what_the_content_type_says(kind, boundary):
+def test_the_boundary_is_that_of_the_content_type(kind, boundary):
     assert boundary_of(((b"content-type", kind),)) == boundary
     assert boundary_of(()) is None
 
 
 @pytest.mark.parametrize(
-    "said",
+    "parameters",
     [
         b"boundary=" + b"x" * 71,
         b"boundary=B; boundary=C",
@@ -214,6 +214,6 @@ def test_the_boundary_is_what_the_content_type_says(kind, boundary):
         b"boundary =B",
     ],
 )
-def test_a_boundary_that_readers_take_for_different_ones_is_refused(said):
+def test_a_boundary_that_parsers_read_differently_is_rejected(parameters):
     with pytest.raises(InvalidRequest, match="more than one way"):
-        boundary_of(((b"content-type", b"multipart/form-data; " + said),))
+        boundary_of(((b"content-type", b"multipart/form-data; " + parameters),))

@@ -27,5 +27,5 @@ CLASSIC = {"api_version": "2024-10-21"}
         ),
     ],
 )
-def test_the_dialect_is_what_the_upstream_says(settings, dialect):
+def test_the_dialect_is_the_configured_one(settings, dialect):
     assert dialect_of(UpstreamConfig.model_validate({"base_url": BASE, **settings})) == dialect

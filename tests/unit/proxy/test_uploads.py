@@ -13,7 +13,7 @@ LONG = bytes(KEPT_BYTES)
 
 
 class Sender:
-    """A client whose body comes in these pieces."""
+    """A client whose body arrives in these pieces."""
 
     def __init__(self, *pieces):
         self.pieces = [*pieces]
@@ -47,7 +47,7 @@ async def test_a_form_is_read_until_its_model_is_known_and_no_further():
 
 
 @pytest.mark.parametrize("name", ["whisper-large", "w", "v"])
-async def test_another_name_stands_in_the_place_of_the_models_and_in_the_length(name):
+async def test_another_name_replaces_the_model_and_changes_the_length(name):
     one = form(PART % (b"model", b"w"), PART % (b"file", b"x"), END)
     await one.begin()
     upload = one.as_model(name)
@@ -57,18 +57,18 @@ async def test_another_name_stands_in_the_place_of_the_models_and_in_the_length(
 
 
 @pytest.mark.parametrize("name", [None, "w", "whisper-large"])
-async def test_a_model_named_in_single_quotes_goes_up_in_double_ones(name):
+async def test_a_name_in_single_quotes_is_sent_in_double_quotes(name):
     part, file = PART.replace(b'"', b"'") % (b"model", b"w"), PART % (b"file", b"x")
     for pieces in ((part, file, END), (file, part, END)):
         one = form(*pieces)
         await one.begin()
         upload = one.as_model(name)
-        told = b"".join(pieces).replace(part, PART % (b"model", (name or "w").encode()))
-        assert await sent(upload) == told
-        assert upload.length_bytes == len(told)
+        expected = b"".join(pieces).replace(part, PART % (b"model", (name or "w").encode()))
+        assert await sent(upload) == expected
+        assert upload.length_bytes == len(expected)
 
 
-async def test_what_was_kept_can_be_sent_again_in_the_middle_too():
+async def test_a_kept_form_can_be_sent_again_from_the_middle():
     one = form(PART % (b"model", b"w"), PART % (b"file", b"x"), PART % (b"last", b"y"), END)
     await one.begin()
     upload = one.as_model("v")
@@ -82,7 +82,7 @@ async def test_what_was_kept_can_be_sent_again_in_the_middle_too():
     )
 
 
-async def test_a_long_form_is_sent_once_and_let_go():
+async def test_a_long_form_is_sent_once_and_not_kept():
     pieces = (PART % (b"model", b"w"), PART[:-2] % (b"file", LONG), LONG, b"\r\n", END)
     one = form(*pieces)
     await one.begin()
@@ -96,7 +96,7 @@ async def test_a_long_form_is_sent_once_and_let_go():
 LATE = (PART[:-2] % (b"file", LONG), LONG, b"\r\n", PART % (b"model", b"w"), END)
 
 
-async def test_a_model_that_comes_when_the_form_is_on_its_way_breaks_it():
+async def test_a_model_that_follows_the_sent_beginning_is_an_error():
     one = form(*LATE)
     await one.begin()
     assert (one.model, one.bytes_in < 2 * KEPT_BYTES) == (None, True)
@@ -104,16 +104,16 @@ async def test_a_model_that_comes_when_the_form_is_on_its_way_breaks_it():
         await sent(one.as_model(None))
 
 
-async def test_a_form_that_leads_nowhere_without_its_model_says_how_much_was_looked_at():
+async def test_the_error_without_a_model_states_the_searched_bytes():
     one = form(*LATE)
     await one.begin()
-    told = one.without_model()
-    assert (told.param, told.code) == ("model", "invalid_request")
-    assert f"The first {one.bytes_in} bytes of the form name no `model`" in told.message
-    assert "Send `model` before the file" in told.message
+    error = one.without_model()
+    assert (error.param, error.code) == ("model", "invalid_request")
+    assert f"The first {one.bytes_in} bytes of the form name no `model`" in error.message
+    assert "Send `model` before the file" in error.message
 
 
-async def test_a_form_that_may_be_held_is_read_until_its_model_is_known():
+async def test_a_form_that_can_be_kept_is_read_until_its_model_is_known():
     size = sum(map(len, LATE))
     for length, held in ((size, size), (None, size), (size, size - 1)):
         one = over(LATE, length, held)
@@ -124,14 +124,14 @@ async def test_a_form_that_may_be_held_is_read_until_its_model_is_known():
             assert await sent(upload) == await sent(upload) == b"".join(LATE).replace(b"\r\nw\r\n", b"\r\nv\r\n")
 
 
-async def test_a_model_cut_at_the_end_of_what_is_held_is_waited_for():
+async def test_a_model_cut_at_the_end_of_the_searched_bytes_is_read():
     head, value = PART.split(b"\r\n\r\n")
     one = form(PART % (b"file", LONG) + head % b"model" + b"\r\n\r\n", value % b"w", END)
     await one.begin()
     assert one.model == "w"
 
 
-async def test_the_routed_name_stands_in_the_form():
+async def test_the_routed_name_is_sent_in_the_form():
     one = form(PART % (b"model", b"w___whisper"), END)
     await one.begin()
     one.routed = "w"
@@ -143,7 +143,7 @@ FILE = PART % (b"file", b"x")
 
 @pytest.mark.parametrize("before", [b"", b"\r\n"], ids=["at once", "after an empty line"])
 @pytest.mark.parametrize("body", [FILE + END, END], ids=["a part", "no part"])
-async def test_a_form_without_a_model_gets_a_part_that_names_it_in_front_of_all_others(before, body):
+async def test_a_form_without_a_model_gets_it_as_its_first_part(before, body):
     named = before + PART % (b"model", b"w") + body
     for at in range(1, len(before + body)):
         one = form((before + body)[:at], (before + body)[at:])
@@ -154,7 +154,7 @@ async def test_a_form_without_a_model_gets_a_part_that_names_it_in_front_of_all_
         assert (upload.length_bytes, upload.adapted) == (len(named), ("default=model",))
 
 
-async def test_a_form_without_a_model_that_is_routed_by_none_goes_up_as_it_is():
+async def test_a_form_without_a_model_that_is_routed_by_none_is_unchanged():
     one = form(FILE, END)
     await one.begin()
     one.routed = ""
@@ -162,21 +162,21 @@ async def test_a_form_without_a_model_that_is_routed_by_none_goes_up_as_it_is():
     assert (await sent(upload), upload.adapted) == (FILE + END, ())
 
 
-async def test_each_upload_of_a_form_tells_what_was_done_to_it_alone():
+async def test_each_upload_of_a_form_lists_only_its_own_changes():
     one = form(FILE, END)
     await one.begin()
     one.routed = ""
     assert [one.as_model(name).adapted for name in ("there", None)] == [("default=model",), ()]
 
 
-async def test_a_form_without_a_model_gets_the_name_that_its_target_has():
+async def test_a_form_without_a_model_gets_the_name_of_its_target():
     one = form(FILE, END)
     await one.begin()
     one.routed = "w"
     assert await sent(one.as_model("there")) == PART % (b"model", b"there") + FILE + END
 
 
-async def test_a_model_that_comes_too_late_names_the_setting_of_its_operation():
+async def test_the_error_of_a_late_model_names_the_setting_of_its_operation():
     one = form(*LATE, operation="translations")
     await one.begin()
     assert "operations.translations.model" in one.without_model().message
@@ -184,19 +184,19 @@ async def test_a_model_that_comes_too_late_names_the_setting_of_its_operation():
         await sent(one.as_model(None))
 
 
-async def test_a_form_that_does_not_end_is_no_form():
+async def test_a_form_without_an_end_is_rejected():
     one = form(PART % (b"model", b"w"))
     with pytest.raises(InvalidRequest, match="ends before"):
         await one.begin()
 
 
-async def test_a_form_of_unknown_length_stays_one():
+async def test_a_form_of_unknown_length_keeps_an_unknown_length():
     one = over((PART % (b"model", b"w"), END), None)
     await one.begin()
     assert one.as_model("v").length_bytes is None
 
 
-async def test_of_a_form_about_no_model_one_piece_is_read_and_none_is_looked_for():
+async def test_without_a_model_one_piece_is_read_and_not_searched():
     for length in (None, 9, 9 * KEPT_BYTES):
         pieces = (PART[:-2] % (b"file", LONG), LONG, b"\r\n", PART % (b"model", b"w"), END)
         one = over(pieces, length, names_model=False)
@@ -206,13 +206,13 @@ async def test_of_a_form_about_no_model_one_piece_is_read_and_none_is_looked_for
         assert await sent(one.as_model("u")) == b"".join(pieces)
 
 
-async def test_a_model_in_a_form_about_none_is_left_as_it_is():
+async def test_a_model_in_a_form_of_an_operation_without_one_is_unchanged():
     one = over((PART % (b"model", b"w") + END,), None, names_model=False)
     await one.begin()
     assert await sent(one.as_model("v")) == PART % (b"model", b"w") + END
 
 
-async def test_a_form_about_no_model_is_a_form_all_the_same():
+async def test_a_form_of_an_operation_without_a_model_is_still_checked():
     one = over((b"nonsense",), None, names_model=False)
     with pytest.raises(InvalidRequest, match="boundary"):
         await one.begin()

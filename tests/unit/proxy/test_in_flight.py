@@ -1,0 +1,113 @@
+"""Requests in flight: admission, limits per caller, cancellation and drain."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from gatepass.errors import ClientGone, ConcurrencyLimited, Draining, Overloaded
+from gatepass.proxy.caller_limits import Concurrency
+from gatepass.proxy.in_flight import InFlightRequests
+from tests.unit.clock import DrivenClock, settle
+
+
+class Response:
+    """A response; `is_sent`: all of it was sent."""
+
+    connected_before_drain = False
+
+    def __init__(self, *, is_sent: bool = False) -> None:
+        self.is_sent = is_sent
+
+
+async def served(in_flight: InFlightRequests, reply: Response, go_on: asyncio.Event) -> str:
+    try:
+        with in_flight.admit(reply):
+            await go_on.wait()
+    except (Draining, ClientGone) as reason:
+        return type(reason).__name__
+    return "served"
+
+
+async def test_a_drain_cancels_and_counts_only_requests_without_a_sent_response():
+    in_flight, clock, go_on = InFlightRequests(9), DrivenClock(), asyncio.Event()
+    answered, waiting = (asyncio.create_task(served(in_flight, Response(is_sent=out), go_on)) for out in (True, False))
+    await settle()
+    draining = asyncio.create_task(in_flight.drain(clock, 5.0))
+    await clock.advance(5.0)
+    assert (await waiting, answered.done(), in_flight.busy) == ("Draining", False, 1)
+    go_on.set()
+    assert (await answered, await draining) == ("served", 1)
+
+
+async def test_a_request_with_a_sent_response_is_not_cancelled():
+    in_flight, reply = InFlightRequests(9), Response()
+    with in_flight.admit(reply) as request:
+        reply.is_sent = True
+        request.cancel(ClientGone())
+        await asyncio.sleep(0)
+    assert request.reason is None
+
+
+async def test_a_request_without_a_sent_response_ends_with_the_reason():
+    in_flight, go_on = InFlightRequests(9), asyncio.Event()
+    waiting = asyncio.create_task(served(in_flight, Response(), go_on))
+    await settle()
+    (request,) = in_flight._requests
+    request.cancel(ClientGone())
+    assert (await waiting, in_flight.busy) == ("ClientGone", 0)
+
+
+async def test_a_request_counts_for_its_caller_until_it_ends():
+    in_flight = InFlightRequests(1)
+    with in_flight.admit(Response()) as request:
+        request.claim("app", None)
+        with in_flight.admit(Response()) as second, pytest.raises(Overloaded):
+            second.claim("app", None)
+    with in_flight.admit(Response()) as request:
+        request.claim("app", None)
+
+
+async def test_nothing_is_admitted_while_draining():
+    in_flight = InFlightRequests(1)
+    assert await in_flight.drain(DrivenClock(), 5.0) == 0
+    with pytest.raises(Draining):
+        in_flight.admit(Response())
+
+
+def test_a_caller_without_requests_in_flight_is_admitted_above_the_limit():
+    requests = Concurrency(limit=10, callers=2)
+    for _ in range(9):
+        requests.claim("hog", None)
+    with pytest.raises(Overloaded, match="last tenth"):
+        requests.claim("hog", None)
+    requests.claim("app", None)
+    with pytest.raises(Overloaded, match=r"limits\.connections"):
+        requests.claim("app", None)
+    requests.claim("third", None)
+
+
+def test_a_single_caller_may_use_all():
+    requests = Concurrency(limit=10, callers=1)
+    for _ in range(10):
+        requests.claim("only", None)
+    with pytest.raises(Overloaded, match="10 requests are in flight"):
+        requests.claim("only", None)
+
+
+def test_the_limit_of_one_key_is_429_with_retry_after():
+    requests = Concurrency(limit=10, callers=1)
+    for _ in range(2):
+        requests.claim("app", 2)
+    with pytest.raises(ConcurrencyLimited, match=r"max_concurrent") as refused:
+        requests.claim("app", 2)
+    error = refused.value
+    assert (error.http_status, error.code, error.hop, error.retry_after_s) == (
+        429,
+        "concurrency_limited",
+        "gatepass",
+        1,
+    )
+    requests.release("app")
+    requests.claim("app", 2)
