@@ -1,9 +1,7 @@
-"""Where events end in a stream of bytes: whole events go on as they came, the unfinished one waits.
+"""Split a stream of bytes into events, and parse an event: its fields, and its data as JSON.
 
-Line ends are LF, CRLF, CR and any mixture (https://html.spec.whatwg.org/multipage/server-sent-events.html,
-"Parsing an event stream"); an event ends with a blank line.
-
-What one event says: its fields by the rules of the event stream format, its data as JSON.
+An event ends with a blank line. Line ends are LF, CRLF, CR and any mixture
+(https://html.spec.whatwg.org/multipage/server-sent-events.html, "Parsing an event stream").
 """
 
 from __future__ import annotations
@@ -19,29 +17,27 @@ import msgspec
 from gatepass.json_scan import SMALL_BYTES, count_fractions, json_value
 
 _LINE_FEEDS = b"\n\n"
-_WHOLE = (_LINE_FEEDS, b"\r\n\r\n", b"\r\r")
-"""What ends with one of these ends with a blank line, whatever stands before it. Most events end with the first, which
-is compared: CPython 3.11 takes longer for `endswith`."""
+_BLANK_LINE_ENDS = (_LINE_FEEDS, b"\r\n\r\n", b"\r\r")
+"""Bytes that end with one of these end with a blank line, regardless of the bytes before."""
 
-_CR = 13
-"""A number: CPython 3.11 takes ten times as long to search for `b"\\r"`."""
+_CR = 13  # a number, because CPython 3.11 takes ten times as long to search for `b"\r"`
 
 _OPEN = b"\n\r"
-"""The CR of a blank line at the very end: the LF that makes it a CRLF may still be under way."""
+"""Undecided end of a piece: the LF that makes this CR a CRLF may arrive with the next piece."""
 
 _BLOCK = re.compile(rb"(?:[^\r\n]++(?>\r\n?|\n))*+(?>\r\n?|\n)")
 
 MOST_LINES = 10_000
-"""Of one event: a field takes 1 µs, however short. Upstreams that indent their JSON write a hundred."""
+"""Line limit of one event. A field takes 1 µs, even a short one. An upstream that indents its JSON sends about 100."""
 
 
 def split_events(run: bytes) -> list[bytes]:
-    """The events of a run of whole ones, each with its blank line; a lone blank line is one by itself."""
+    """Return the events of a run of whole events, each with its blank line. A lone blank line is an event too."""
     return _BLOCK.findall(run)
 
 
 def split_comments(run: bytes) -> tuple[bytes, bytes]:
-    """A run of whole events, and the comment lines without a blank line that the judge of a stream may leave behind."""
+    """Split a run into its whole events and the comment lines after them, which EventStream may leave there."""
     window = b"\n" + run
     end = len(run) if window.endswith(_OPEN) else max(_end_of_last_event(window) - 1, 0)
     return run[:end], run[end:]
@@ -53,13 +49,15 @@ def has_too_many_lines(block: bytes) -> bool:
 
 
 def count_lines(run: bytes, end: int | None = None) -> int:
-    """The line ends of `run` before `end`; a CRLF counts twice."""
+    """Return the number of line ends in `run` before `end`. A CRLF counts twice."""
     return run.count(b"\n", 0, end) + (run.count(b"\r", 0, end) if _CR in run else 0)
 
 
 def first_events(run: bytes, lines: int) -> int:
-    """The size of the first events of `run`, a run of whole ones, that have at most `lines` lines: 0 if the first has
-    more."""
+    """Return the size in bytes of the first events of `run` that have at most `lines` lines together.
+
+    `run` consists of whole events. The result is 0 if its first event has more lines.
+    """
     end = len(run)
     while end and count_lines(run, end) > lines:
         end //= 2
@@ -70,17 +68,17 @@ def first_events(run: bytes, lines: int) -> int:
 
 
 def first_event(run: bytes) -> int:
-    """The size of the first event of `run`."""
+    """Return the size in bytes of the first event of `run`."""
     found = _BLOCK.match(run)
     return len(run) if found is None else found.end()
 
 
 class Framer:
-    """Cuts pieces of any size into runs of whole events, in time linear in the bytes.
+    """Cut pieces of any size into runs of whole events, in time linear in the bytes.
 
-    Only the unfinished event is kept, at most `limit_bytes` of it. An event above the limit, its
-    blank line included, sets `overflowed` however its bytes come: the events before it are still
-    returned, it and what follows are not. So does an unfinished event of twice MOST_LINES lines.
+    Only the unfinished event is kept, at most `limit_bytes` of it. An event above the limit, including its blank
+    line, sets `overflowed` for every split of its bytes. The events before it are returned, but not the event and the
+    bytes after it. An unfinished event of more than 2 * MOST_LINES lines sets `overflowed` too.
     """
 
     __slots__ = ("_edge", "_limit_bytes", "_lines", "_tail", "overflowed")
@@ -88,50 +86,48 @@ class Framer:
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
         self._tail = bytearray()
-        self._lines = 0  # of the tail, where it has more than MOST_LINES bytes
-        self._edge = b"\n"  # what a blank line may begin with: the tail's last byte, its last two if _OPEN
+        self._lines = 0  # of the tail; counted only if it has more than MOST_LINES bytes
+        self._edge = b"\n"  # a blank line may begin with these bytes: the last of the tail, the last two if _OPEN
         self.overflowed = False
 
     @property
     def tail(self) -> bytes:
-        """The bytes of the unfinished event."""
+        """Return the bytes of the unfinished event."""
         return bytes(self._tail)
 
     def feed(self, piece: bytes) -> bytes:
-        """The run of events that `piece` completes, b"" if none.
+        """Return the run of events that `piece` completes, b"" if none.
 
-        The very same object comes back when it is whole events and nothing waited. An event leaves
-        with its last byte; only an LF or CRLF followed by a CR waits for one byte more, because
-        CRLF streams are many and streams that mix LF and CR are not.
+        `piece` itself is returned if it consists of whole events and no unfinished event was kept. An event is
+        returned with its last byte.
         """
-        if not self._tail and (piece[-2:] == _LINE_FEEDS or piece.endswith(_WHOLE)) and len(piece) <= self._limit_bytes:
+        # most events end with two LF, and CPython 3.11 takes longer for `endswith` than for the comparison
+        if (
+            not self._tail
+            and (piece[-2:] == _LINE_FEEDS or piece.endswith(_BLANK_LINE_ENDS))
+            and len(piece) <= self._limit_bytes
+        ):
             return piece
         if self.overflowed:
             return b""
-        return self._cut(piece)
-
-    def _cut(self, piece: bytes) -> bytes:
         window = self._edge + piece
         end = _end_of_last_event(window)
         if end < 0:
-            self._wait(piece, window)
+            self._keep(piece, window)
             return b""
         end -= len(self._edge)
-        run = self._joined(piece[:end])
+        run = piece[:end]
+        if self._tail:
+            self._tail += run
+            run = bytes(self._tail)
+            self._tail.clear()
         if len(run) > self._limit_bytes:
             run = self._within_limit(run)
-        self._wait(piece[end:], window)
+        self._keep(piece[end:], window)
         return run
 
-    def _joined(self, end: bytes) -> bytes:
-        if not self._tail:
-            return end
-        self._tail += end
-        run = bytes(self._tail)
-        self._tail.clear()
-        return run
-
-    def _wait(self, rest: bytes, window: bytes) -> None:
+    def _keep(self, rest: bytes, window: bytes) -> None:
+        """Keep the unfinished event."""
         self._tail += rest
         if not self._tail:
             self._edge, self._lines = b"\n", 0
@@ -154,11 +150,12 @@ class Framer:
     def _overflow(self) -> None:
         self.overflowed = True
         self._tail.clear()
-        self._limit_bytes = -1  # nothing takes the short way or waits any more
+        self._limit_bytes = -1  # from here on `feed` returns and keeps no bytes
 
 
 def _end_of_last_event(data: bytes) -> int:
-    """The index just past the last blank line, or -1; `data` begins inside or at the end of a line."""
+    """Return the index after the last blank line, or -1. `data` begins inside or at the end of a line."""
+    # LF CR at the end waits for one more byte: CRLF streams are common, streams that mix LF and CR are rare
     stop = len(data) - 1 if data.endswith(_OPEN) else len(data)
     start = data.rfind(b"\n\n", 0, stop)
     if _CR in data:
@@ -170,20 +167,18 @@ def _end_of_last_event(data: bytes) -> int:
 
 
 DONE = b"data: [DONE]\n\n"
-"""What ends a stream of OpenAI's."""
+"""The last event of an OpenAI stream."""
 
 _LINE = re.compile(rb"([^\r\n]*+)(?>\r\n?|\n)")
 _KEPT = (b"event", b"id", b"retry")
-_CR = 13
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event taken apart. `data` is its data lines joined with LF, None where it has none.
+    """A parsed event. `data` is its data lines joined with LF, or None if it has none.
 
-    `comments` are its comment lines as they came, line ends included. `is_dispatched` says that
-    openai-python makes an event of it though it has no data: it does for a name, an id or a retry
-    (`SSEDecoder.decode`), and then fails on the empty text.
+    `comments` are its unchanged comment lines with their line ends. `is_dispatched`: openai-python makes an event of
+    it even without data. It does for a name, an id or a retry (`SSEDecoder.decode`), and then fails on the empty text.
     """
 
     data: bytes | None
@@ -194,7 +189,7 @@ class Event:
 
 
 def single_line_data(run: bytes) -> bytes | None:
-    """The data of `run` if it is exactly one event of one data line, ended by LF or CRLF; else None."""
+    """Return the data of `run` if it is exactly one event of one data line, ended by LF or CRLF; else None."""
     if not run.startswith(b"data:"):
         return None
     end = run.find(b"\n")
@@ -206,7 +201,7 @@ def single_line_data(run: bytes) -> bytes | None:
 
 
 def parse_event(block: bytes) -> Event:
-    """Take one whole event apart; unknown fields are skipped, the last of a repeated field counts."""
+    """Parse one whole event. Unknown fields are ignored, and the last of a repeated field applies."""
     data, comments = bytearray(), bytearray()
     fields: dict[bytes, bytes] = {}  # `dict[bytes, bytes]()` takes 0.8 µs
     for match in _LINE.finditer(block):
@@ -239,49 +234,45 @@ def _is_number(value: bytes) -> bool:
 
 
 LARGE_BYTES = 256 * 1024
-"""Any smaller text is read within 40 ms."""
+"""A document up to this size is parsed within 40 ms, regardless of its content."""
 MOST_WORK = 2_000_000
-"""About 40 ms: a number in a list counts 1, a member 5, an object or a list 9."""
-
-
-FRACTION_WORK, SLOW_WORK, FEW_NUMBERS = 4, 20, 1_000
-"""What a number with a fraction or an exponent counts beside that, and one whose exponent has three digits. Where
-LARGE_BYTES hold fewer numbers, they do not matter."""
-
-
+"""About 40 ms of parsing. A number in a list costs 1, a member 5, an object or a list 9."""
+FRACTION_WORK, SLOW_WORK = 4, 20
+"""Extra cost of a number with a fraction or an exponent, and of a number whose exponent has three digits."""
+FEW_NUMBERS = 1_000
+"""Below this number of commas in LARGE_BYTES the extra costs are not counted, because they are small."""
 LENIENT_WORK = MOST_WORK // 5
-"""The standard library's parser is slower."""
+"""Limit for the parser of the standard library, because it is slower."""
 
 
 def takes_long(data: bytes, most_work: int = MOST_WORK) -> bool:
-    """Whether to build the value of `data` would occupy the event loop: commas and brackets in its texts count too."""
+    """Whether parsing `data` would occupy the event loop for too long.
+
+    The estimate includes commas and brackets inside texts, so it is never too low.
+    """
     if len(data) <= LARGE_BYTES:
         return False
     work = 0
     for at in range(0, len(data), LARGE_BYTES):
-        work += _work(data[at : at + LARGE_BYTES])
+        part = data[at : at + LARGE_BYTES]
+        commas = part.count(b",")
+        work += commas + 4 * part.count(b'":') + 8 * (part.count(b"[") + part.count(b"{"))
+        if commas >= FEW_NUMBERS:
+            fractions, slow = count_fractions(part)
+            work += FRACTION_WORK * min(fractions, commas) + SLOW_WORK * min(slow, commas)
         if work > most_work:
             return True
     return False
 
 
-def _work(part: bytes) -> int:
-    commas = part.count(b",")
-    work = commas + 4 * part.count(b'":') + 8 * (part.count(b"[") + part.count(b"{"))
-    if commas < FEW_NUMBERS:
-        return work
-    fractions, slow = count_fractions(part)
-    return work + FRACTION_WORK * min(fractions, commas) + SLOW_WORK * min(slow, commas)
-
-
 def read_json(data: bytes) -> Any:
-    """The JSON value of `data`; raises ValueError for what is none, or has too many values.
+    """Parse `data` as JSON. Raises ValueError if it is not JSON, or if it has too many values.
 
-    The slower standard parser has the last word: NaN, and half of a surrogate pair (a character cut
-    in two by an upstream's tokens), come from real upstreams, and clients accept them.
+    Invalid JSON is parsed again by the slower standard library. It accepts NaN and half of a surrogate pair, which
+    an upstream sends when its tokens split a character. Real upstreams send both, and clients accept them.
     """
     decode: Callable[[bytes], Any] = msgspec.json.decode
-    if len(data) > SMALL_BYTES:  # few events are, and whatever a smaller one holds is read fast
+    if len(data) > SMALL_BYTES:  # rare; smaller data is parsed fast regardless of its content
         decode = json_value
         if takes_long(data):
             raise ValueError("too many values")

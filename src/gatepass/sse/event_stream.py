@@ -1,4 +1,4 @@
-"""One upstream's event stream, validated while it passes: what goes to the client, and how it ended."""
+"""Validate the event stream of an upstream while it passes, and decide whether it is complete."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from gatepass.sse import chunk
 from gatepass.sse.chunk import MAX_ENTRIES_MIN_BYTES, error_of, finish_reason, has_output, has_too_many_entries, unwrap
 from gatepass.sse.event import (
     DONE,
-    Event,
     Framer,
     count_lines,
     first_event,
@@ -31,43 +30,52 @@ from gatepass.types import UpstreamErrorBody
 BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA = "sse=bom", "sse=id-comments", "sse=empty-data"
 LAST_EVENT, ADDED_DONE = "sse=last-event", "sse=done"
 NAMES = (BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA, LAST_EVENT, ADDED_DONE)
-"""What may be changed: a byte order mark (clients lose the first event) is taken off; after an `id:`
-a block of comments loses its blank line, for openai-python makes an empty event of it and dies
-(openai/openai-python issues 2722, 3833); events without data, or with data that is empty or a
-comment, are left out, for they kill clients too; a last event without its blank line gets one, for
-clients drop it; `[DONE]` is added to a stream that is finished without it."""
+"""The changes that validation makes, in the order of the names:
+
+* It removes a byte order mark, because clients lose the first event after one.
+* It removes the blank line after a block of comments if an `id:` was sent before. Otherwise openai-python makes an
+  empty event of the block and fails (openai/openai-python issues 2722, 3833).
+* It removes events without data, and events whose data is empty or a comment, because clients fail at them too.
+* It adds the blank line that the last event lacks, because clients ignore an unfinished event.
+* It adds `[DONE]` to a stream that is complete without it.
+"""
 
 _BOM = b"\xef\xbb\xbf"
 
 _BLANK_LINES = (b"\n", b"\r\n", b"\r")
 
 TURN_LINES = 512
-"""As many lines as are judged before the event loop must run: one takes up to 20 µs, though it be blank."""
+"""This many lines are validated before the event loop must run. A line takes up to 20 µs, even a blank one."""
 
 
 class EventStream:
-    """Takes the pieces of one upstream's body, gives the bytes to write to the client.
+    """Take the pieces of an upstream's body, and return the bytes to write to the client.
 
-    An event leaves with its last byte, unchanged but for `NAMES`. The stream is finished when `[DONE]`
-    came whole, or its body ended whole and every choice had its finish reason. Everything else is a
-    failure, and nothing that is returned then looks like an end: no `[DONE]` goes out before it. At `[DONE]`
-    a `repair` adds the finish reason that a choice lacks, or says that the choice was cut: a failure too.
+    An event is returned with its last byte, and unchanged apart from `NAMES`. The stream is complete when a whole
+    `[DONE]` arrived, or when its body ended cleanly and every choice had its finish reason. Any other end is a failure,
+    and no `[DONE]` is returned before it. At `[DONE]` a `repair` adds the finish reason that a choice lacks, or reports
+    that the choice was cut, which is a failure too.
 
-    `failure` is set as soon as the stream must end with an error; what was returned until then, in
-    the same call too, still goes out. An upstream's own error event is not among it: whoever writes the
-    failure says the same in the form of all errors, with the hop. After `done` or a failure nothing more is
-    returned. `has_answered`: an event with choices was returned. `events` counts the
-    JSON events returned, errors and `[DONE]` not among them.
+    The state after each call:
 
-    `read_error` reads an upstream's error out of a JSON value, or returns None. `choices` is how many
-    the call asked for. Without `done_is_required` a body that ended whole is finished as it is; where there
-    are `last_types`, the values of `type` that end it, the first event of them ends it as `[DONE]` does.
+    * `failure` is set as soon as the stream must end with an error. The bytes returned so far are valid, those of the
+      same call included. An error event of the upstream is not among them, because the caller writes an error event in
+      gatepass's form. After `done` or a failure no more bytes are returned.
+    * `has_answered`: an event with choices was returned.
+    * `events` is the number of JSON events returned, without errors and `[DONE]`.
+    * `waiting` holds the whole events that are left when TURN_LINES are used up. The caller lets the event loop run,
+      and then calls `feed` without a piece. Events that the fast path matches do not count, because they cost little.
 
-    `dialect_transform` changes events before validation. `client_transform` changes events after it and delays none.
+    The arguments:
 
-    `waiting` holds the whole events that are left when a turn's TURN_LINES are used up. The caller lets the event loop
-    run, and calls `feed` without a piece. Events of a pattern that is known are not counted, because they cost little.
-    Comments, blank lines and events without data are an error when they exceed `event_limit_bytes` between two events.
+    * `event_limit_bytes` limits one event. It also limits the comments, blank lines and events without data between
+      two events.
+    * `read_error` reads an upstream's error from a JSON value, or returns None.
+    * `choices` is the number of choices that the call requests.
+    * `done_is_required`: if it is false, every body that ended cleanly is complete.
+    * `last_types` are values of `type`. The first event with one of them ends the stream, as `[DONE]` does.
+    * `dialect_transform` changes events before validation.
+    * `client_transform` changes events after validation, and delays none.
     """
 
     __slots__ = (
@@ -78,6 +86,7 @@ class EventStream:
         "_done_is_required",
         "_event_limit_bytes",
         "_events_before",
+        "_fast_path",
         "_framer",
         "_has_begun",
         "_has_ids",
@@ -88,7 +97,6 @@ class EventStream:
         "_progress",
         "_read_error",
         "_repair",
-        "_template",
         "_upstream",
         "done",
         "events",
@@ -129,11 +137,11 @@ class EventStream:
         self._progress = Progress()
         self._adapted: list[str] = []
         self._is_over = self._has_begun = self._has_ids = False
-        self._template = FastPath()
+        self._fast_path = FastPath()
 
     @property
     def adapted(self) -> tuple[str, ...]:
-        """The names of what was changed, in the order in which it first was."""
+        """The names of the changes so far, in the order in which each was first made."""
         names = [*self._adapted]
         for transform in (self._before, self._repair, self._after):
             if transform is not None:
@@ -147,26 +155,26 @@ class EventStream:
 
     @property
     def envelope(self) -> Mapping[str, Any]:
-        """The envelope of its chunks, as the first ones told it; empty where it has no repair."""
+        """The envelope that its first chunks had; empty without a repair."""
         return {} if self._repair is None else self._repair.envelope
 
     @property
     def is_empty(self) -> bool:
-        """Whether it ended well, each choice with `stop`, and none said anything that is content or a call."""
+        """Whether the stream is complete and each choice ended with `stop`, but without content or a tool call."""
         return self.done and self._repair is not None and self._repair.is_empty
 
     @property
     def open_choice(self) -> int | None:
-        """The first of the choices that were asked for which has no finish reason yet; None where all have theirs."""
+        """The first requested choice without a finish reason; None if all have one."""
         return self._progress.open_choice(self._choices)
 
     @property
     def usage(self) -> Usage | None:
-        """The last usage that the upstream told."""
+        """The last usage that the upstream reported."""
         return self._progress.usage
 
     def feed(self, piece: bytes = b"") -> bytes:
-        """The bytes that `piece` sets free for the client: whole events. What is `waiting` comes first."""
+        """Return the whole events that can be written to the client after `piece`, `waiting` ones first."""
         if self._is_over:
             self.waiting = b""
             return b""
@@ -176,22 +184,24 @@ class EventStream:
         if dialect_transform is not None and run:
             run = self._in_this_turn(run)
             run = dialect_transform.feed(run) if run else b""
-        if count := self._template.count_matching(run):
+        if count := self._fast_path.count_matching(run):
             self.events += count
         elif run and dialect_transform is None and self._lines_left > 1 and (data := single_line_data(run)) is not None:
-            self._lines_left -= 2  # most of those that are parsed come so: nothing has to be counted or split
+            self._lines_left -= 2  # the most common form of a parsed event: its lines need no counting or splitting
             self._has_begun = True
-            run = self._judge_data(run, data.strip(), b"")
+            run = self._validate_data(run, data.strip(), b"")
         elif run:
             run = run if dialect_transform is not None else self._in_this_turn(run)
-            run = self._judge_run(run) if run else b""
+            run = self._validate_run(run) if run else b""
         if self._framer.overflowed and not self.waiting:
             self._fail(chunk.event_too_large(self._upstream))
         return run if self._after is None or not run else self._after.feed(run)
 
     def finish(self) -> bytes:
-        """The upstream's body has ended whole: the last bytes for the client. Sets `done` or `failure`;
-        without `done_is_required` neither, if there was an answer."""
+        """Return the last bytes for the client after a body that ended cleanly.
+
+        Sets `done` or `failure`. Without `done_is_required` it sets neither if there was an answer.
+        """
         runs = []
         while self.waiting:
             runs.append(self.feed())
@@ -202,14 +212,14 @@ class EventStream:
         if self._is_over:
             return b""
         tail = self._framer.tail
-        last = self._judge_tail(tail) if tail.strip() else b""
+        last = self._validate_tail(tail) if tail.strip() else b""
         if self._before is not None and (held := self._before.finish()):
-            last += self._judge_run(held)
+            last += self._validate_run(held)
         last += self._end(was_cut=bool(tail.strip()) and not last)
         return last if self._after is None or not last else self._after.feed(last)
 
     def broken(self, error: GatepassError) -> None:
-        """The body broke off, as `error` says: a failure, unless `[DONE]` or a last event had already come whole."""
+        """Fail with `error` because the body broke off; ignored if `[DONE]` or a last event was complete."""
         self._fail(error)
 
     def _end(self, *, was_cut: bool) -> bytes:
@@ -218,13 +228,13 @@ class EventStream:
         if self._done_is_required and self._progress.is_complete(self._choices):
             self._adapt(ADDED_DONE)
             self.done = self._is_over = True
-            return self._last_words() + DONE
+            return self._finish_repair() + DONE
         lacks_last = bool(self._last_types)  # the last one would have ended the stream
         if self._done_is_required or was_cut or lacks_last or not self.events:
             is_empty = not (was_cut or self._progress.has_choices or (lacks_last and self.events))
             self._fail((chunk.stream_empty if is_empty else chunk.stream_closed)(self._upstream))
         self._is_over = True
-        return self._last_words()
+        return self._finish_repair()
 
     def _fail(self, error: GatepassError) -> None:
         if not self._is_over:
@@ -235,59 +245,53 @@ class EventStream:
         if name not in self._adapted:
             self._adapted.append(name)
 
-    def _judge_tail(self, tail: bytes) -> bytes:
-        """The last event with the blank line it lacks; b"" if it is only a part of one, or a comment."""
+    def _validate_tail(self, tail: bytes) -> bytes:
+        """Validate the last event with the blank line it lacks; b"" if it is incomplete or a comment."""
         is_whole = tail.endswith(b"\n\r")
         block = tail if is_whole else tail + (b"\n" if tail.endswith(b"\n") else b"\n\n")
         data = parse_event(block.removeprefix(_BOM)).data or b""
         if not (is_json(data) or data.strip() == b"[DONE]"):
             return b""
-        last = self._judge_run(block if self._before is None else self._before.feed(block))
+        last = self._validate_run(block if self._before is None else self._before.feed(block))
         if last and not is_whole:
             self._adapt(LAST_EVENT)
         return last
 
     def _in_this_turn(self, run: bytes) -> bytes:
-        """The first events of `run`, as many as this turn has lines left for; the others wait."""
+        """Return the first events of `run` for which this turn has lines left, and keep the others in `waiting`."""
         lines = count_lines(run)
         if lines <= self._lines_left:
             self._lines_left -= lines
             return run
         end = first_events(run, self._lines_left)
         if not end and self._lines_left == TURN_LINES:
-            end = first_event(run)
+            end = first_event(run)  # an event with more lines than a turn has gets a turn alone
         self._lines_left, self.waiting = 0, run[end:]
         return run[:end]
 
-    # --- one event after the other ------------------------------------------------------------
-
-    def _judge_run(self, run: bytes) -> bytes:
+    def _validate_run(self, run: bytes) -> bytes:
         if not self._has_begun:
-            run = self._begin(run)
+            self._has_begun = True
+            if run.startswith(_BOM):
+                self._adapt(BYTE_ORDER_MARK)
+                run = run[len(_BOM) :]
         data = single_line_data(run)
         if data is not None:
-            return self._judge_data(run, data.strip(), b"")
+            return self._validate_data(run, data.strip(), b"")
         kept = []
         for block in split_events(run):
-            kept.append(self._judge(block))
+            kept.append(self._validate(block))
             if self._is_over:
                 break
         return b"".join(kept)
 
-    def _begin(self, run: bytes) -> bytes:
-        self._has_begun = True
-        if not run.startswith(_BOM):
-            return run
-        self._adapt(BYTE_ORDER_MARK)
-        return run[len(_BOM) :]
-
-    def _judge(self, block: bytes) -> bytes:
-        if self._template.count_matching(_behind_id(block) if self._has_ids else block):
+    def _validate(self, block: bytes) -> bytes:
+        if self._fast_path.count_matching(_without_id(block) if self._has_ids else block):
             self.events += 1
             return block
         data = single_line_data(block)
         if data is not None:
-            return self._judge_data(block, data.strip(), b"")
+            return self._validate_data(block, data.strip(), b"")
         if block in _BLANK_LINES and not self._has_ids:
             return b"" if self._is_idle_too_long(block) else block
         if has_too_many_lines(block):
@@ -295,14 +299,19 @@ class EventStream:
             return b""
         event = parse_event(block)
         if event.data is None:
-            return self._judge_without_data(block, event)
-        kept = self._judge_data(block, event.data.strip(), event.name)
+            if self._is_idle_too_long(block):
+                return b""
+            if not (event.is_dispatched or self._has_ids):
+                return block
+            self._adapt(ID_COMMENTS if event.comments else EMPTY_DATA)
+            return event.comments
+        kept = self._validate_data(block, event.data.strip(), event.name)
         if kept and event.id:
             self._has_ids = True
         return kept or event.comments
 
     def _is_idle_too_long(self, block: bytes) -> bool:
-        """Count `block`, which says nothing. If it is too much since the last event that says something: a failure."""
+        """Count the bytes of `block`, which has no data, and fail if too many arrived since the last event."""
         if self.events != self._events_before:
             self._events_before, self._idle_bytes = self.events, 0
         self._idle_bytes += len(block)
@@ -310,31 +319,23 @@ class EventStream:
             self._fail(chunk.too_many_comments(self._upstream))
         return self._is_over
 
-    def _judge_without_data(self, block: bytes, event: Event) -> bytes:
-        if self._is_idle_too_long(block):
-            return b""
-        if not (event.is_dispatched or self._has_ids):
-            return block
-        self._adapt(ID_COMMENTS if event.comments else EMPTY_DATA)
-        return event.comments
-
-    def _judge_data(self, block: bytes, data: bytes, name: bytes) -> bytes:
+    def _validate_data(self, block: bytes, data: bytes, name: bytes) -> bytes:
         if not data or data.startswith(b":"):
             if not self._is_idle_too_long(block):
                 self._adapt(EMPTY_DATA)
             return b""
         if data == b"[DONE]":
-            return self._judge_done(block)
+            return self._validate_done(block)
         try:
             payload = read_json(data)
         except ValueError:
             if name == b"error":
-                return self._judge_error(data.decode("utf-8", "replace"), None)
+                return self._fail_with_error_event(data.decode("utf-8", "replace"), None)
             self._fail(chunk.event_not_json(self._upstream))
             return b""
-        return self._judge_said(block, payload, name)
+        return self._validate_value(block, payload, name)
 
-    def _judge_done(self, block: bytes) -> bytes:
+    def _validate_done(self, block: bytes) -> bytes:
         if self._done_is_required and not self._progress.has_answer:
             self._fail(chunk.stream_empty(self._upstream))
             return b""
@@ -343,27 +344,27 @@ class EventStream:
             return b""
         if self._repair is not None and self._done_is_required and not self._repair.end_choices():
             self._fail(chunk.stream_closed(self._upstream))
-            return self._last_words()
+            return self._finish_repair()
         self.done = self._is_over = True
-        return self._last_words() + block
+        return self._finish_repair() + block
 
-    def _last_words(self) -> bytes:
-        """What a repair had held back, such as the usage that the client asked for."""
+    def _finish_repair(self) -> bytes:
+        """Return the events that the repair held back, such as the usage that the client requested."""
         return b"" if self._repair is None else self._repair.finish()
 
-    def _judge_said(self, block: bytes, payload: Any, name: bytes) -> bytes:
-        """Judge one JSON value. What has no choices and is no error (a ping) goes on as it is."""
+    def _validate_value(self, block: bytes, payload: Any, name: bytes) -> bytes:
+        """Validate one JSON value. A value without choices that is not an error (a ping) passes unchanged."""
         fields = payload if isinstance(payload, dict) else {}
         choices = fields.get("choices")
         if name == b"error" or not choices or fields.get("error") or fields.get("object") == "error":
             error_body = self._read_error(payload)
             if error_body is not None or name == b"error":
-                return self._judge_error(payload, error_body)
+                return self._fail_with_error_event(payload, error_body)
         elif (error := error_of(choices)) is not None:
-            return self._judge_error(payload, self._read_error({"error": error}) or chunk.UNREADABLE)
-        return self._judge_chunk(block, payload)
+            return self._fail_with_error_event(payload, self._read_error({"error": error}) or chunk.UNREADABLE)
+        return self._validate_chunk(block, payload)
 
-    def _judge_chunk(self, block: bytes, payload: Any) -> bytes:
+    def _validate_chunk(self, block: bytes, payload: Any) -> bytes:
         fields = unwrap(payload) if isinstance(payload, dict) else {}
         choices = fields.get("choices")
         if not isinstance(choices, list):
@@ -371,7 +372,7 @@ class EventStream:
         elif len(block) > MAX_ENTRIES_MIN_BYTES and has_too_many_entries(choices):
             self._fail(chunk.too_many_choices(self._upstream))
             return b""
-        elif choices and self._repair is None and self._progress.is_strange(choices):
+        elif choices and self._repair is None and self._progress.is_whole_reply(choices):
             self._fail(chunk.completion_in_stream(self._upstream))
             return b""
         if self._last_types and isinstance(kind := fields.get("type"), str) and kind in self._last_types:
@@ -379,38 +380,39 @@ class EventStream:
         self.events += 1
         self.has_answered = self.has_answered or bool(choices)
         is_plain = self._progress.note(fields, choices or [])  # before the repair, which may move the usage
-        shaped = block
+        repaired = block
         if self._repair is not None and isinstance(payload, dict):
-            shaped = self._repair.repair_event(block, payload)
+            repaired = self._repair.repair_event(block, payload)
         if is_plain and self._progress.has_answer and (self._repair is None or self._repair.skips_similar):
-            self._template.set_pattern(_behind_id(block), self.events)
-        return shaped
+            self._fast_path.set_pattern(_without_id(block), self.events)
+        return repaired
 
-    def _judge_error(self, payload: Any, error_body: UpstreamErrorBody | None) -> bytes:
-        """End with the upstream's error. What only its name gives away as one is read as if it were
-        `{"error": …}`: `read_error` masks what it reads, so nothing is quoted past it."""
+    def _fail_with_error_event(self, payload: Any, error_body: UpstreamErrorBody | None) -> bytes:
+        """Fail with the upstream's error."""
+        # An event may be an error only by its name. Then it is read as `{"error": …}`, so that `read_error` masks
+        # all its texts.
         error_body = error_body or self._read_error({"error": payload}) or chunk.UNREADABLE
         self._fail(chunk.upstream_error_event(self._upstream, error_body))
-        return self._last_words()
+        return self._finish_repair()
 
 
-def _behind_id(block: bytes) -> bytes:
-    """`block` without the `id:` line that it may begin with: the ids of a stream's events differ, and say nothing."""
+def _without_id(block: bytes) -> bytes:
+    """Return `block` without an `id:` line at its beginning, because the ids of a stream's events differ."""
     return block[block.find(b"\n") + 1 :] if block.startswith(b"id:") else block
 
 
 _MAX_INDEX = 1023
-"""Indices beyond share one entry: an upstream that counts up for ever costs no memory."""
+"""Larger indices share one entry, so that an upstream with ever new indices costs no memory."""
 
 
 class Progress:
-    """What the events of one stream have told so far, of bounded size."""
+    """The choices, finish reasons and usage of the events so far, in bounded memory."""
 
     __slots__ = ("_finished", "_has_deltas", "_seen", "has_answer", "usage")
 
     def __init__(self) -> None:
         self.has_answer = False
-        """Whether any choice has said something, be it that it is finished: a role alone is no answer."""
+        """Whether a choice had output or a finish reason. A role alone is not an answer."""
         self.usage: Usage | None = None
         self._seen: set[int] = set()
         self._finished: set[int] = set()
@@ -421,24 +423,28 @@ class Progress:
         return bool(self._seen)
 
     def is_complete(self, choices: int) -> bool:
-        """Whether `choices` were seen at least, and each that was seen has its finish reason."""
+        """Whether at least `choices` choices were seen, and each of them has its finish reason."""
         return len(self._seen) >= choices and self._seen <= self._finished
 
     def open_choice(self, choices: int) -> int | None:
-        """The first of `choices` that is not finished, None where all are."""
+        """Return the first of `choices` choices that is not finished; None if all are."""
         return next((index for index in range(choices) if index not in self._finished), None)
 
-    def is_strange(self, choices: list[Any]) -> bool:
-        """Whether these are the choices of a plain reply (`message` in place of `delta`) and no piece
-        of a stream has come before. Stream clients crash on them or read them as empty (seen with
-        openai-python 3.51 and openai-node 6.49); after real pieces they are a mere extra."""
+    def is_whole_reply(self, choices: list[Any]) -> bool:
+        """Whether these are the choices of a whole reply (`message` instead of `delta`), with no delta before them.
+
+        Stream clients crash on them or read them as empty (openai-python 3.51, openai-node 6.49). After deltas they
+        do no harm.
+        """
         return not self._has_deltas and all(
             isinstance(choice, dict) and "message" in choice and "delta" not in choice for choice in choices
         )
 
     def note(self, fields: dict[str, Any], choices: list[Any]) -> bool:
-        """Remember what one event tells. True if it is a piece of text and no more: then an event
-        that differs from it only in its text would leave everything as it is now."""
+        """Record one event. Return whether it carries only output.
+
+        If it does, an event that differs from it only in its text does not change this state.
+        """
         usage = fields.get("usage")
         if isinstance(usage, dict):
             self.usage = Usage.read(usage)
@@ -446,7 +452,7 @@ class Progress:
         return bool(ends) and not usage and not any(ends)
 
     def _note_choice(self, choice: dict[str, Any]) -> bool:
-        """Whether this ends the choice. An empty finish reason does not (Ollama, SGLang send it)."""
+        """Record one choice, and return whether this ends it. Ollama and SGLang send an empty finish reason."""
         index = choice.get("index")
         if type(index) is not int:
             index = 0

@@ -1,4 +1,4 @@
-"""The contract of a transform, which is one pure change of an event stream, and a chain of transforms."""
+"""Transforms: pure changes of an event stream. This is their contract, and a chain of them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class EventTransform(Protocol):
         ...
 
     def finish(self) -> bytes:
-        """End the stream, and return what was held back; b"" if nothing was."""
+        """End the stream, and return the events that were held back, or b""."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""How many tokens an answer cost, as the upstream reports it, and what a client asked about usage."""
+"""Read the token counts that an upstream reports, and the usage that a client requests."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 import msgspec
 
 TAIL_BYTES = 2_048
+"""Usage is searched only in this last part of a reply."""
 
 _NAME = b'"usage"'
 _USAGE = re.compile(rb'"usage"\s*+:\s*+(\{(?:[^{}"]++|"[^"\\]*+"|\{[^{}]*+\})*+\})')
@@ -18,7 +19,7 @@ Count = Annotated[int, msgspec.Meta(ge=0)] | None
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """The counts of a `usage` object; None for what is missing or no whole number, and left out where it is written."""
+    """The counts of a `usage` object. A count that is missing or not a whole number is None, and is not written."""
 
     prompt_tokens: Count = None
     completion_tokens: Count = None
@@ -30,22 +31,35 @@ class Usage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         return cls(_count(get("prompt_tokens")), _count(get("completion_tokens")), _count(get("total_tokens")))
 
 
+_COUNTS = msgspec.json.Decoder(Usage)
+_NO_COUNTS = Usage()
+
+
+def _count(value: Any) -> int | None:
+    return value if type(value) is int and value >= 0 else None
+
+
 def usage_of(body: bytes) -> Usage | None:
-    """The usage of a plain reply, which stands at its end or nowhere that is worth a search."""
+    """Return the usage of a whole reply, or None if its last TAIL_BYTES hold none."""
     first = max(0, len(body) - TAIL_BYTES)
-    at = body.rfind(_NAME, first)  # three times as fast as to let the pattern find it
+    at = body.rfind(_NAME, first)  # three times as fast as a search with the pattern
     found = _USAGE.match(body, at) or _USAGE.search(body, first) if at >= 0 else None
     if found is None:
         return None
     try:
         return _COUNTS.decode(found[1])
-    except msgspec.DecodeError:
-        return _read(found[1])
+    except msgspec.DecodeError:  # a member is not a count: read the others
+        try:
+            return Usage.read(msgspec.json.decode(found[1]))
+        except ValueError:  # neither JSON nor UTF-8
+            return None
 
 
 def ends_with_usage(body: bytes) -> bool:
-    """Whether the JSON object `body` ends with its own `usage`, which holds no objects and no escapes: what `usage_of`
-    finds is this one then."""
+    """Whether the JSON object `body` ends with its own `usage`, without objects or escapes in it.
+
+    If it does, `usage_of` finds this usage.
+    """
     at = body.rfind(_NAME, -TAIL_BYTES)
     return (
         body[at - 1 : at + 9] == b',"usage":{'  # behind a comma a quote begins a name
@@ -54,25 +68,9 @@ def ends_with_usage(body: bytes) -> bool:
     )
 
 
-_COUNTS = msgspec.json.Decoder(Usage)
-_NOTHING = Usage()
-
-
-def _read(text: bytes) -> Usage | None:
-    """Where not all that is said are counts."""
-    try:
-        return Usage.read(msgspec.json.decode(text))
-    except ValueError:  # no JSON, or no UTF-8
-        return None
-
-
 def nonempty_usage(usage: Usage | None) -> Usage | None:
-    """`usage`, if it says anything."""
-    return None if usage == _NOTHING else usage
-
-
-def _count(value: Any) -> int | None:
-    return value if type(value) is int and value >= 0 else None
+    """Return `usage`, or None if it holds no count."""
+    return None if usage == _NO_COUNTS else usage
 
 
 class _Options(msgspec.Struct, gc=False):
@@ -88,8 +86,11 @@ _BODY = msgspec.json.Decoder(_Body)
 
 
 def requested_usage(body: bytes) -> bool | None:
-    """Whether the request `body` asks for a usage chunk at the end; None where it asks for more of it than that
-    (vLLM's `continuous_usage_stats`), and where what it says of it is the upstream's to refuse."""
+    """Return whether the request `body` asks for a usage chunk at the end of the stream.
+
+    None if it asks for usage in every chunk (vLLM's `continuous_usage_stats`), or if `stream_options` is malformed:
+    then the upstream rejects it.
+    """
     if b'"stream_options"' not in body:
         return False
     try:
@@ -106,12 +107,14 @@ _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def place_for_ragflow(body: bytes) -> Literal["alone", "finish", "drop"]:
-    """Where usage goes that RAGFlow's request `body` for a stream did not ask for; it must add nothing to a count.
+    """Return where to put usage that RAGFlow did not request for the stream of `body`.
 
-    The chat class (rag/llm/chat_model.py) estimates the tokens of each chunk with choices and adds its usage: there it
-    stands alone, in a chunk without choices, which that class skips and its tool loop reads. The vision class
-    (cv_model.py) fails at such a chunk and reads no usage beside an empty text. It sends no settings: a request without
-    any may come from either class.
+    RAGFlow must not count it twice. Its two client classes differ:
+
+    * The chat class (rag/llm/chat_model.py) estimates the tokens of each chunk with choices, and adds the chunk's
+      usage. It skips a chunk without choices, which its tool loop reads: usage goes there (`alone`).
+    * The vision class (cv_model.py) fails at a chunk without choices, and ignores usage next to an empty text
+      (`finish`). It sends no settings, so a request without settings may come from either class (`drop`).
     """
     if b'"image_url"' in body:
         return "finish"

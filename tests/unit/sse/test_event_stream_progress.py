@@ -53,11 +53,11 @@ def test_event_that_tells_only_text_is_known_from_one_that_tells_more():
     assert progress.usage == Usage(total_tokens=3)
 
 
-def test_whole_completion_is_strange_only_before_the_first_piece_of_one():
+def test_whole_completion_is_whole_reply_only_before_the_first_piece_of_one():
     whole = {"index": 0, "message": {"content": "hi"}, "finish_reason": "stop"}
-    assert Progress().is_strange([whole])
-    assert not Progress().is_strange([whole, choice()])
-    assert not Progress().is_strange([{**whole, "delta": {}}])
-    assert not Progress().is_strange(["odd"])
-    assert not Progress().is_strange([{"index": 0, "text": "completions have neither"}])
-    assert not noted([choice()]).is_strange([whole])
+    assert Progress().is_whole_reply([whole])
+    assert not Progress().is_whole_reply([whole, choice()])
+    assert not Progress().is_whole_reply([{**whole, "delta": {}}])
+    assert not Progress().is_whole_reply(["odd"])
+    assert not Progress().is_whole_reply([{"index": 0, "text": "completions have neither"}])
+    assert not noted([choice()]).is_whole_reply([whole])

@@ -10,10 +10,10 @@ from gatepass.sse.fast_path import MAX_BYTES, FastPath
 from tests.unit.sse.streams import chunk, data, text, with_line_ends
 
 
-def learned(block: bytes) -> FastPath:
-    template = FastPath()
-    template.set_pattern(block, 1)
-    return template
+def with_pattern(block: bytes) -> FastPath:
+    fast_path = FastPath()
+    fast_path.set_pattern(block, 1)
+    return fast_path
 
 
 HELLO = text("Hello")
@@ -26,27 +26,27 @@ HELLO = text("Hello")
 def test_events_that_differ_in_their_text_are_recognised_one_or_many_at_a_time(end, gap, spaced, more):
     words = ["Hello", "", " größer 東京 🚀", "a: b, {c} [d]", "data: [DONE]", "line\nline"]
     events = [with_line_ends(data(chunk({"content": word}, **more), spaced=spaced, gap=gap), end) for word in words]
-    template = learned(events[0])
-    assert [template.count_matching(event) for event in events] == [1] * len(events)
-    assert template.count_matching(b"".join(events)) == len(events)
+    fast_path = with_pattern(events[0])
+    assert [fast_path.count_matching(event) for event in events] == [1] * len(events)
+    assert fast_path.count_matching(b"".join(events)) == len(events)
 
 
 @pytest.mark.parametrize("name", ["content", "reasoning_content", "reasoning", "refusal", "text"])
 def test_each_kind_of_text_may_differ(name):
-    assert learned(data(chunk({name: "a"}))).count_matching(data(chunk({name: "b"}))) == 1
+    assert with_pattern(data(chunk({name: "a"}))).count_matching(data(chunk({name: "b"}))) == 1
 
 
 def test_arguments_of_a_tool_call_may_differ():
     def call(arguments):
         return data(chunk({"tool_calls": [{"index": 0, "function": {"arguments": arguments}}]}))
 
-    assert learned(call("{}")).count_matching(call("[1]")) == 1
-    assert learned(call("{}")).count_matching(call('{"a":')) == 0  # an escaped quote: to be parsed
+    assert with_pattern(call("{}")).count_matching(call("[1]")) == 1
+    assert with_pattern(call("{}")).count_matching(call('{"a":')) == 0  # an escaped quote: to be parsed
 
 
 def test_event_with_a_name_of_its_own_and_comments_is_recognised_too():
     before = b": hi\nevent: message\n"
-    assert learned(before + HELLO).count_matching(2 * (before + text("you"))) == 2
+    assert with_pattern(before + HELLO).count_matching(2 * (before + text("you"))) == 2
 
 
 UNLIKE = {
@@ -75,47 +75,47 @@ UNLIKE = {
 
 @pytest.mark.parametrize("name", UNLIKE)
 def test_run_with_anything_unlike_is_not_recognised(name):
-    template, unlike = learned(HELLO), UNLIKE[name]
-    assert template.count_matching(HELLO) == 1
-    assert template.count_matching(unlike) == 0
+    fast_path, unlike = with_pattern(HELLO), UNLIKE[name]
+    assert fast_path.count_matching(HELLO) == 1
+    assert fast_path.count_matching(unlike) == 0
     if unlike:
-        assert template.count_matching(HELLO + unlike + HELLO) == 0
-        assert template.count_matching(unlike + HELLO) == 0
-        assert template.count_matching(HELLO + unlike) == 0
+        assert fast_path.count_matching(HELLO + unlike + HELLO) == 0
+        assert fast_path.count_matching(unlike + HELLO) == 0
+        assert fast_path.count_matching(HELLO + unlike) == 0
 
 
 def test_text_of_one_event_cannot_make_up_for_what_another_lacks():
     two_holes = data(chunk({"content": "a"}, obfuscation="b"))
-    template = learned(two_holes)
+    fast_path = with_pattern(two_holes)
     middle = two_holes[two_holes.index(b'a"') + 1 : two_holes.index(b'b"')]
     lacking = two_holes.replace(b"a" + middle, b"")
     doubled = two_holes.replace(b"a" + middle, b"a" + middle + b"a" + middle)
-    assert template.count_matching(two_holes + two_holes) == 2
-    assert template.count_matching(doubled + lacking) == 0
-    assert template.count_matching(lacking + doubled) == 0
+    assert fast_path.count_matching(two_holes + two_holes) == 2
+    assert fast_path.count_matching(doubled + lacking) == 0
+    assert fast_path.count_matching(lacking + doubled) == 0
 
 
 @pytest.mark.parametrize("unlike", [b'"stop"', b'"length"', b"true", b"{}"])
 def test_what_stands_between_two_texts_must_be_the_same(unlike):
     like = data(chunk({"content": "a"}, obfuscation="b"))
-    template, other = learned(like), like.replace(b'"finish_reason":null', b'"finish_reason":' + unlike)
-    assert template.count_matching(other) == 0
-    assert template.count_matching(other * 2) == 0
-    template.set_pattern(other, 2)
-    assert (template.count_matching(like), template.count_matching(other)) == (0, 1)
+    fast_path, other = with_pattern(like), like.replace(b'"finish_reason":null', b'"finish_reason":' + unlike)
+    assert fast_path.count_matching(other) == 0
+    assert fast_path.count_matching(other * 2) == 0
+    fast_path.set_pattern(other, 2)
+    assert (fast_path.count_matching(like), fast_path.count_matching(other)) == (0, 1)
 
 
 def test_escapes_in_the_text_are_no_obstacle_unless_they_touch_its_end():
-    template = learned(data(chunk({"content": "a"}, obfuscation="b")))
-    assert template.count_matching(data(chunk({"content": "tab\t, line\n, \\ back"}, obfuscation="b"))) == 1
-    assert template.count_matching(data(chunk({"content": "\\"}, obfuscation="b"))) == 0
-    assert template.count_matching(data(chunk({"content": "a"}, obfuscation="\\"))) == 0
+    fast_path = with_pattern(data(chunk({"content": "a"}, obfuscation="b")))
+    assert fast_path.count_matching(data(chunk({"content": "tab\t, line\n, \\ back"}, obfuscation="b"))) == 1
+    assert fast_path.count_matching(data(chunk({"content": "\\"}, obfuscation="b"))) == 0
+    assert fast_path.count_matching(data(chunk({"content": "a"}, obfuscation="\\"))) == 0
 
 
 def test_text_inside_a_text_is_no_hole():
     quoted = json.dumps({"content": "x"})
     block = data(chunk({"role": "assistant"}, note=quoted))
-    assert learned(block).count_matching(block) == 0
+    assert with_pattern(block).count_matching(block) == 0
 
 
 def test_nothing_is_recognised_before_something_was_learned():
@@ -124,45 +124,45 @@ def test_nothing_is_recognised_before_something_was_learned():
 
 def test_event_without_text_or_too_large_is_not_learned():
     for block in (data(chunk({"role": "assistant"})), text("x" * MAX_BYTES)):
-        assert learned(block).count_matching(block) == 0
+        assert with_pattern(block).count_matching(block) == 0
 
 
 def test_new_pattern_replaces_the_old_one():
-    template, other = learned(HELLO), HELLO.replace(b"1700000000", b"1700000001")
-    template.set_pattern(other, 5)
-    assert (template.count_matching(HELLO), template.count_matching(other)) == (0, 1)
+    fast_path, other = with_pattern(HELLO), HELLO.replace(b"1700000000", b"1700000001")
+    fast_path.set_pattern(other, 5)
+    assert (fast_path.count_matching(HELLO), fast_path.count_matching(other)) == (0, 1)
     longer = data(chunk({"content": "a"}, usage=None))
-    template.set_pattern(HELLO, 9)
-    template.set_pattern(longer, 20)
-    assert (template.count_matching(HELLO), template.count_matching(longer)) == (0, 1)
+    fast_path.set_pattern(HELLO, 9)
+    fast_path.set_pattern(longer, 20)
+    assert (fast_path.count_matching(HELLO), fast_path.count_matching(longer)) == (0, 1)
 
 
 def test_learning_ends_when_it_is_never_of_use():
-    template = FastPath()
+    fast_path = FastPath()
     blocks = [HELLO.replace(b"chatcmpl-7", b"chatcmpl-%d" % number) for number in range(20)]
     for number, block in enumerate(blocks):
-        assert template.count_matching(block) == 0
-        template.set_pattern(block, number + 1)
-    assert [template.count_matching(block) for block in blocks] == [0] * 7 + [1] + [0] * 12
+        assert fast_path.count_matching(block) == 0
+        fast_path.set_pattern(block, number + 1)
+    assert [fast_path.count_matching(block) for block in blocks] == [0] * 7 + [1] + [0] * 12
 
 
 def test_learning_goes_on_while_it_is_of_use():
-    template, events = FastPath(), 0
+    fast_path, events = FastPath(), 0
     for number in range(50):
         block = HELLO.replace(b"1700000000", b"%d" % (1_700_000_000 + number))
         events += 1
-        template.set_pattern(block, events)
-        assert template.count_matching(block * 3) == 3
+        fast_path.set_pattern(block, events)
+        assert fast_path.count_matching(block * 3) == 3
         events += 3
 
 
 def test_event_that_was_parsed_for_its_quotes_does_not_use_up_the_patience():
-    template = learned(HELLO)
+    fast_path = with_pattern(HELLO)
     for number in range(50):
-        template.set_pattern(text('say "x"'), 2 + number)
+        fast_path.set_pattern(text('say "x"'), 2 + number)
     other = HELLO.replace(b"chatcmpl-7", b"chatcmpl-8")
-    template.set_pattern(other, 52)
-    assert template.count_matching(other) == 1
+    fast_path.set_pattern(other, 52)
+    assert fast_path.count_matching(other) == 1
 
 
 @given(
@@ -172,9 +172,9 @@ def test_event_that_was_parsed_for_its_quotes_does_not_use_up_the_patience():
 )
 def test_recognised_means_the_same_json_but_for_the_text(fillings):
     """Whatever bytes stand where the text stood: what is recognised and JSON at all differs in that text only."""
-    template = learned(HELLO)
+    fast_path = with_pattern(HELLO)
     run = HELLO.replace(b"Hello", b"".join(fillings))
-    if not template.count_matching(run):
+    if not fast_path.count_matching(run):
         return
     try:
         said = json.loads(run[6:])
