@@ -1,9 +1,9 @@
-"""Changes of replies that a client's profile asks for: transforms of its streams, and of its whole replies."""
+"""Change replies as a client's profile requires: transforms of event streams, and a function for whole replies."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -14,21 +14,44 @@ from gatepass.sse.chunk import CHAT, ENVELOPE, LEGACY, Object, empty_choice, enc
 from gatepass.sse.event import parse_event, read_json, single_line_data, split_comments, split_events, takes_long
 from gatepass.sse.transform import EventTransform, TransformChain
 
+
+def make_client_transform(profile: Profile, *, is_chat: bool = True) -> EventTransform | None:
+    """Return a new transform for one stream, to run after its repair; None for most profiles.
+
+    `is_chat`: the stream consists of chunks. In other streams only the framing is changed.
+    """
+    # in the order of adaptation: a TransformChain runs the last one first
+    transforms: list[EventTransform] = []
+    if is_chat and profile.plain_events:
+        transforms.append(PlainEvents())
+    if is_chat and profile.line_bytes is not None:
+        transforms.append(ShortLines(profile.line_bytes))
+    if is_chat and profile.fills_choices:
+        transforms.append(EmptyChoice())
+    if is_chat and profile.whole_numbers:
+        transforms.append(WholeUsage())
+    if is_chat and profile.only_chunks:
+        transforms.append(OnlyChunks())
+    if profile.keep_alive != "comment":
+        transforms.append(WithoutComments())
+    return TransformChain(transforms) if transforms else None
+
+
 LINE = "repair=line"
 BYTES_PER_CHAR = 6
-"""At most, in JSON: `\\u0000`."""
+"""The most bytes that JSON needs for one character: `\\u0000`."""
 OVERHEAD_BYTES = 4096
-"""For what stands around a text in its chunk."""
+"""Reserve for the JSON around a text in its chunk."""
 
 _TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
 
 
 class ShortLines:
-    """Cuts a chunk that is longer than `limit_bytes` into several: its texts and the arguments of its tool calls.
+    """Split a chunk of more than `limit_bytes` at its texts and the arguments of its tool calls.
 
-    RAGFlow's Go client gives up on a line of 1 MiB (bufio.Scanner in its internal/entity/models). The first chunk of
-    several holds all else that the long one held, the last one the finish reasons and the usage. What has no text that
-    could be cut, such as audio, passes as it is.
+    RAGFlow's Go client fails at a line of 1 MiB (bufio.Scanner in its internal/entity/models). The first of the new
+    chunks keeps the other members of the long one. The last one has the finish reasons and the usage. A chunk without a
+    text to split, such as one with audio, passes unchanged.
     """
 
     __slots__ = ("_has_cut", "_limit_bytes", "_piece_chars")
@@ -43,15 +66,14 @@ class ShortLines:
         return (LINE,) if self._has_cut else ()
 
     def feed(self, block: bytes) -> bytes:
-        """A run that is short as a whole, as nearly every one is, is not looked at."""
-        if len(block) <= self._limit_bytes:
+        if len(block) <= self._limit_bytes:  # nearly every run
             return block
-        return each_event(block, lambda one: self._short(one) if len(one) > self._limit_bytes else one)
+        return each_event(block, lambda one: self._split_event(one) if len(one) > self._limit_bytes else one)
 
     def finish(self) -> bytes:
         return b""
 
-    def _short(self, block: bytes) -> bytes:
+    def _split_event(self, block: bytes) -> bytes:
         try:
             payload = read_json(parse_event(block).data or b"")
         except ValueError:
@@ -59,16 +81,16 @@ class ShortLines:
         choices = payload.get("choices") if isinstance(payload, dict) else None
         if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
             return block
-        return self._cut(payload, choices) or block
-
-    def _cut(self, payload: Object, choices: list[Object]) -> bytes:
-        """The chunks, b"" where there is nothing to cut."""
         later = [piece for choice in choices for piece in self._later(choice)]
         if not later:
-            return b""
+            return block
         self._has_cut = True
         envelope = {name: payload[name] for name in ENVELOPE if name in payload}
-        ends = [_end(choice) for choice in choices if choice.get("finish_reason")]
+        ends = [
+            {"index": choice.get("index", 0), "delta": {}, "finish_reason": choice["finish_reason"]}
+            for choice in choices
+            if choice.get("finish_reason")
+        ]
         first = {**payload, "choices": [{**choice, "finish_reason": None} for choice in choices]}
         last: Object = {**envelope, "choices": ends}
         if "usage" in payload:
@@ -79,21 +101,21 @@ class ShortLines:
         return b"".join(map(encode_event, parts))
 
     def _later(self, choice: Object) -> Iterable[Object]:
-        """What is cut off the choice's delta, as choices of later chunks; the delta keeps the beginnings."""
+        """Shorten the texts of the choice's delta, and yield the rest of them as choices of later chunks."""
         delta = choice.get("delta")
         if not isinstance(delta, dict):
             return
         for name in _TEXTS:
-            for piece in self._off(delta, name):
+            for piece in self._cut_off(delta, name):
                 yield _piece(choice, {name: piece})
         calls = delta.get("tool_calls")
         for call in calls if isinstance(calls, list) else []:
             function = call.get("function") if isinstance(call, dict) else None
-            for piece in self._off(function, "arguments") if isinstance(function, dict) else ():
+            for piece in self._cut_off(function, "arguments") if isinstance(function, dict) else ():
                 yield _piece(choice, {"tool_calls": [{"index": call.get("index"), "function": {"arguments": piece}}]})
 
-    def _off(self, owner: Object, name: str) -> list[str]:
-        """Leave the first piece of the text there; the others."""
+    def _cut_off(self, owner: Object, name: str) -> list[str]:
+        """Leave the first piece of the text in `owner`, and return the other pieces."""
         text, size = owner.get(name), self._piece_chars
         if not isinstance(text, str) or len(text) <= size:
             return []
@@ -102,19 +124,15 @@ class ShortLines:
 
 
 def each_event(block: bytes, change: Callable[[bytes], bytes]) -> bytes:
-    """A run with `change` made to each event; the same object where nothing changed. Comments at its end stay."""
+    """Apply `change` to each event of a run, and keep comments at its end; return `block` if nothing changed."""
     run, rest = split_comments(block)
     events = split_events(run)
-    shaped = [change(one) for one in events]
-    return block if shaped == events else b"".join([*shaped, rest])
+    changed = [change(one) for one in events]
+    return block if changed == events else b"".join([*changed, rest])
 
 
 def _piece(choice: Object, delta: Object) -> Object:
     return {"index": choice.get("index", 0), "delta": delta, "finish_reason": None}
-
-
-def _end(choice: Object) -> dict[str, Any]:
-    return {"index": choice.get("index", 0), "delta": {}, "finish_reason": choice["finish_reason"]}
 
 
 NO_CHUNK = "sse=no-chunk"
@@ -123,10 +141,10 @@ _CHOICES = re.compile(rb'"choices"\s*+:')
 
 
 class OnlyChunks:
-    """Leaves out events that have no `choices`, but for errors: to fail at one is right.
+    """Remove events without `choices`, except errors, because the client must fail at an error.
 
-    It stands behind the repair, which gives chunks their choices. An event with a member of that name, at whatever
-    depth, passes unread: in a text its quotes would be escaped.
+    It runs after the repair, which adds missing choices. An event with a member of that name at any depth passes
+    without parsing. The name in a text does not match, because its quotes are escaped.
     """
 
     __slots__ = ("_has_cut",)
@@ -141,57 +159,54 @@ class OnlyChunks:
     def feed(self, block: bytes) -> bytes:
         if _CHOICES.search(block) and single_line_data(block) is not None:
             return block
-        return each_event(block, self._kept)
+        return each_event(block, self._keep_chunk)
 
     def finish(self) -> bytes:
         return b""
 
-    def _kept(self, block: bytes) -> bytes:
-        if _CHOICES.search(block) or not _is_foreign(parse_event(block).data):
+    def _keep_chunk(self, block: bytes) -> bytes:
+        if _CHOICES.search(block):
             return block
+        try:
+            payload = read_json(parse_event(block).data or b"")
+        except ValueError:  # [DONE], a comment
+            return block
+        if isinstance(payload, dict):
+            is_error = payload.get("error") or payload.get("object") == "error"
+            if is_error or "choices" in payload:
+                return block
         self._has_cut = True
         return b""
 
 
-def _is_foreign(data: bytes | None) -> bool:
-    """Whether this is JSON, and neither a chunk nor an error."""
-    try:
-        payload = read_json(data or b"")
-    except ValueError:  # [DONE], a comment
-        return False
-    return not (
-        isinstance(payload, dict) and ("choices" in payload or payload.get("error") or payload.get("object") == "error")
-    )
-
-
 EMPTY_CHOICE = "repair=empty-choice"
 
-_NONE = re.compile(rb'"choices"\s*+:\s*+\[\s*+\]')
+_NO_CHOICES = re.compile(rb'"choices"\s*+:\s*+\[\s*+\]')
 
 
 class EmptyChoice:
-    """Gives a chunk without choices, such as the last one with the usage, a choice that says nothing.
+    """Add an empty choice to a chunk without choices, such as the last one with the usage.
 
-    To move the usage into the chunk before would hold that one, and its finish reason, back until the next is here.
+    Moving the usage into the chunk before would delay that chunk and its finish reason until the next one arrives.
     """
 
-    __slots__ = ("_has_given",)
+    __slots__ = ("_has_added",)
 
     def __init__(self) -> None:
-        self._has_given = False
+        self._has_added = False
 
     @property
     def adapted(self) -> tuple[str, ...]:
-        return (EMPTY_CHOICE,) if self._has_given else ()
+        return (EMPTY_CHOICE,) if self._has_added else ()
 
     def feed(self, block: bytes) -> bytes:
-        return each_event(block, self._given) if _NONE.search(block) else block
+        return each_event(block, self._add_choice) if _NO_CHOICES.search(block) else block
 
     def finish(self) -> bytes:
         return b""
 
-    def _given(self, block: bytes) -> bytes:
-        if not _NONE.search(block):
+    def _add_choice(self, block: bytes) -> bytes:
+        if not _NO_CHOICES.search(block):
             return block
         try:
             payload = read_json(parse_event(block).data or b"")
@@ -199,7 +214,7 @@ class EmptyChoice:
             return block
         if not isinstance(payload, dict) or payload.get("choices") != []:
             return block
-        self._has_given = True
+        self._has_added = True
         return encode_event({**payload, "choices": [empty_choice(0, is_text=payload.get("object") == LEGACY)]})
 
 
@@ -209,10 +224,10 @@ _PLAIN = re.compile(rb"(?:data: [^\r\n]++\n\n)++")
 
 
 class PlainEvents:
-    """Sends each event as one line `data: …` and one blank line, both ended by a line feed, and nothing else: no names,
-    no ids, no comments. What is that already keeps its bytes.
+    """Send each event as one line `data: …` and one blank line, both ended by a line feed.
 
-    It stands behind the judge of a stream, and so is told JSON or `[DONE]` alone.
+    It removes names, ids and comments. Events in this form keep their bytes. It runs after the validation of the
+    stream, so data is JSON or `[DONE]`.
     """
 
     __slots__ = ("_has_changed",)
@@ -229,17 +244,13 @@ class PlainEvents:
             return block
         self._has_changed = True
         run, _ = split_comments(block)
-        return b"".join(map(_plain, split_events(run)))
+        lines = (parse_event(one).data for one in split_events(run))
+        # A line break between lines of data is white space of the JSON, because a JSON string must not contain one
+        # (RFC 8259, section 7).
+        return b"".join([b"data: %b\n\n" % data.replace(b"\n", b" ") for data in lines if data is not None])
 
     def finish(self) -> bytes:
         return b""
-
-
-def _plain(block: bytes) -> bytes:
-    """b"" for what has no data. A line break between lines of data is white space of the JSON: none may stand in one of
-    its strings (RFC 8259, section 7)."""
-    data = parse_event(block).data
-    return b"" if data is None else b"data: %b\n\n" % data.replace(b"\n", b" ")
 
 
 COMMENTS = "sse=comments"
@@ -249,9 +260,9 @@ _MARKS = (b"\n:", b"\r:")
 
 
 class WithoutComments:
-    """Leaves out comment lines, and the blank line of a block that is nothing else.
+    """Remove comment lines, and the blank line of a block that holds only comments.
 
-    What Dify and Continue throw away with a comment is the event next to it (see config/access.py).
+    Dify and Continue lose the event next to a comment (see config/access.py).
     """
 
     __slots__ = ("_has_cut",)
@@ -264,80 +275,82 @@ class WithoutComments:
         return (COMMENTS,) if self._has_cut else ()
 
     def feed(self, block: bytes) -> bytes:
-        """A run without a line that begins with a colon is the same object: no line of JSON does."""
+        # a line that begins with a colon is a comment: no line of JSON begins with one
         if not block.startswith(b":") and block.find(_MARKS[0]) < 0 and block.find(_MARKS[1]) < 0:
             return block
         self._has_cut = True
         run, _ = split_comments(block)
-        return b"".join(map(_cut, split_events(run)))
+        return b"".join(map(_without_comments, split_events(run)))
 
     def finish(self) -> bytes:
         return b""
 
 
-def _cut(encode_event: bytes) -> bytes:
-    kept = _COMMENT.sub(b"", encode_event)
-    return b"" if len(kept) < len(encode_event) and not kept.strip(b"\r\n") else kept
+def _without_comments(block: bytes) -> bytes:
+    kept = _COMMENT.sub(b"", block)
+    return b"" if len(kept) < len(block) and not kept.strip(b"\r\n") else kept
 
 
 USAGE = "repair=usage"
 
 _DIGITS = re.compile(r"[0-9]{1,15}(?:\.0{1,15})?")
 _MOST = 2.0**53
-"""Above it a float's last digits are made up."""
-_TELLS = re.compile(rb'"usage"\s*+:\s*+\{')
+"""A float above this does not hold every whole number."""
+_HAS_USAGE = re.compile(rb'"usage"\s*+:\s*+\{')
 
 
 class WholeUsage:
-    """Makes the `usage` of a stream's chunks whole where there is one. What a chunk does not tell is not added."""
+    """Complete the `usage` of the chunks that have one. A chunk without usage passes unchanged."""
 
-    __slots__ = ("_has_mended",)
+    __slots__ = ("_has_repaired",)
 
     def __init__(self) -> None:
-        self._has_mended = False
+        self._has_repaired = False
 
     @property
     def adapted(self) -> tuple[str, ...]:
-        return (USAGE,) if self._has_mended else ()
+        return (USAGE,) if self._has_repaired else ()
 
     def feed(self, block: bytes) -> bytes:
-        return each_event(block, self._mended) if _TELLS.search(block) else block
+        return each_event(block, self._repair) if _HAS_USAGE.search(block) else block
 
     def finish(self) -> bytes:
         return b""
 
-    def _mended(self, block: bytes) -> bytes:
-        if not _TELLS.search(block):
+    def _repair(self, block: bytes) -> bytes:
+        if not _HAS_USAGE.search(block):
             return block
         try:
             payload = read_json(parse_event(block).data or b"")
         except ValueError:
             return block
         usage = payload.get("usage") if isinstance(payload, dict) and "choices" in payload else None
-        if not isinstance(usage, dict) or is_same(whole := counted(usage, is_chat=True), usage):
+        if not isinstance(usage, dict) or is_identical(whole := complete_usage(usage, is_chat=True), usage):
             return block
-        self._has_mended = True
+        self._has_repaired = True
         return encode_event({**payload, "usage": whole})
 
 
-def counted(usage: Object, *, is_chat: bool) -> Object:
-    """`usage` with whole numbers in the places that clients add up: zero where nothing is told, but a lost total is
-    the sum of the rest."""
+def complete_usage(usage: Object, *, is_chat: bool) -> Object:
+    """Return `usage` with whole numbers for the counts that clients add up.
+
+    A missing count becomes zero, a missing total the sum of the others.
+    """
     names = ("prompt_tokens", "completion_tokens") if is_chat else ("prompt_tokens",)
     parts = {name: _whole(usage.get(name)) or 0 for name in names}
     total = _whole(usage.get("total_tokens"))
     return {**usage, **parts, "total_tokens": sum(parts.values()) if total is None else total}
 
 
-def is_same(usage: Mapping[str, Any], other: Any) -> bool:
-    """Equal, and of the same types: 12 is not 12.0 here."""
+def is_identical(usage: Mapping[str, Any], other: Any) -> bool:
+    """Whether both are equal and of the same types: 12 is not 12.0."""
     if not isinstance(other, Mapping) or usage.keys() != other.keys():
         return False
     return all((type(usage[name]), usage[name]) == (type(other[name]), other[name]) for name in usage)
 
 
 def _whole(count: Any) -> int | None:
-    """A count however it is written (12, 12.0, "12"); None where it is none."""
+    """Return a count written as 12, 12.0 or "12"; None for any other value."""
     if isinstance(count, str) and _DIGITS.fullmatch(count):
         return int(count.partition(".")[0])
     if isinstance(count, float) and 0 <= count < _MOST and count.is_integer():
@@ -349,104 +362,70 @@ CONTENT = "repair=content"
 NAMED = "repair=envelope"
 
 _TOP: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_SPOKEN = ("tool_calls", "function_call", "refusal", "audio")
+_OUTPUTS = ("tool_calls", "function_call", "refusal", "audio")
 _UNNAMED = (msgspec.Raw(b"null"), msgspec.Raw(b'""'))
 
 
-def make_client_transform(profile: Profile, *, is_chat: bool = True) -> EventTransform | None:
-    """A new shaper for one stream, to stand behind the repair of it: None for most clients.
-
-    `is_chat`: the stream is one of chunks; of others only the framing is changed.
-    """
-    shapers = list(_of_chunks(profile)) if is_chat else []
-    if profile.keep_alive != "comment":
-        shapers.append(WithoutComments())
-    return TransformChain(shapers) if shapers else None
-
-
-def _of_chunks(profile: Profile) -> Iterator[EventTransform]:
-    """In the order of adaptation: the last one comes first."""
-    if profile.plain_events:
-        yield PlainEvents()
-    if profile.line_bytes is not None:
-        yield ShortLines(profile.line_bytes)
-    if profile.fills_choices:
-        yield EmptyChoice()
-    if profile.whole_numbers:
-        yield WholeUsage()
-    if profile.only_chunks:
-        yield OnlyChunks()
-
-
 def transform_reply(body: bytes, profile: Profile, model: str = "") -> tuple[bytes, tuple[str, ...]]:
-    """A plain reply as the client needs it, and what was repaired; the same object where nothing was.
+    """Return a whole reply as the client requires it, and the names of the repairs; `body` itself if there were none.
 
-    `body` is JSON that was judged, `model` the client's name for who wrote it, "" where that is not known. What is
-    not repaired keeps its bytes, vectors above all.
+    `body` is a valid reply. `model` is the client's name of the model, "" if it is not known. Members that need no
+    repair keep their bytes, above all vectors.
     """
-    is_touched = profile.whole_numbers or profile.content_text or profile.envelope
-    if not is_touched or body.lstrip().startswith(b"["):
+    is_enabled = profile.whole_numbers or profile.content_text or profile.envelope
+    if not is_enabled or body.lstrip().startswith(b"["):
         return body, ()
     try:
-        return _mended(body, profile, model)
+        top: dict[str, Any] = {**_TOP.decode(body)}
+        if takes_long(bytes(top.get("choices", b""))):
+            return body, ()
+        repairs = ((USAGE, _repair_usage), (CONTENT, _repair_content))
+        adapted = [name for name, repair in repairs if repair(top, profile)]
+        if profile.envelope and _add_envelope(top, model):
+            adapted.append(NAMED)
+        return (msgspec.json.encode(top), tuple(adapted)) if adapted else (body, ())
     except (ValueError, RecursionError):
-        return body, ()  # JSON as Python reads it: NaN, half a surrogate pair
+        return body, ()  # JSON that only Python's parser accepts: NaN, half a surrogate pair
 
 
-def _mended(body: bytes, profile: Profile, model: str) -> tuple[bytes, tuple[str, ...]]:
-    top: dict[str, Any] = {**_TOP.decode(body)}
-    if takes_long(bytes(top.get("choices", b""))):
-        return body, ()
-    adapted = [name for name, mend in ((USAGE, _mend_usage), (CONTENT, _mend_choices)) if mend(top, profile)]
-    if profile.envelope and _name(top, model):
-        adapted.append(NAMED)
-    return (msgspec.json.encode(top), tuple(adapted)) if adapted else (body, ())
-
-
-def _name(top: dict[str, Any], model: str) -> bool:
-    """Put in what the reply is and who wrote it where it does not say so; whether it did not."""
-    kind = "list" if "data" in top else _kind(top)
-    told = {"object": kind, "model": model} if kind else {}
-    lacking = {name: value for name, value in told.items() if value and top.get(name) in (None, *_UNNAMED)}
+def _add_envelope(top: dict[str, Any], model: str) -> bool:
+    """Add `object` and `model` if the reply lacks them; return whether it did."""
+    kind = "list" if "data" in top else ""
+    if not kind:
+        choices: Any = json_value(bytes(top.get("choices", b"null")))
+        first = choices[0] if isinstance(choices, list) and choices else None
+        if isinstance(first, dict):
+            kind = CHAT if "message" in first else LEGACY  # a choice of a chat has a message, others have a text
+    envelope = {"object": kind, "model": model} if kind else {}
+    lacking = {name: value for name, value in envelope.items() if value and top.get(name) in (None, *_UNNAMED)}
     top.update(lacking)
     return bool(lacking)
 
 
-def _kind(top: dict[str, Any]) -> str:
-    """Of a reply with choices: a chat's have messages, a text's have texts."""
-    choices: Any = json_value(bytes(top.get("choices", b"null")))
-    first = choices[0] if isinstance(choices, list) and choices else None
-    if not isinstance(first, dict):
-        return ""
-    return CHAT if "message" in first else LEGACY
-
-
-def _mend_usage(top: dict[str, Any], profile: Profile) -> bool:
+def _repair_usage(top: dict[str, Any], profile: Profile) -> bool:
     if not profile.whole_numbers or not ("choices" in top or "data" in top):
         return False
     payload: Any = json_value(bytes(top["usage"])) if "usage" in top else None
-    whole = counted(payload if isinstance(payload, dict) else {}, is_chat="choices" in top)
-    if is_same(whole, payload):
+    whole = complete_usage(payload if isinstance(payload, dict) else {}, is_chat="choices" in top)
+    if is_identical(whole, payload):
         return False
     top["usage"] = whole
     return True
 
 
-def _mend_choices(top: dict[str, Any], profile: Profile) -> bool:
+def _repair_content(top: dict[str, Any], profile: Profile) -> bool:
+    """Set `content` to "" in each message that has neither content nor another output."""
     choices: Any = json_value(bytes(top["choices"])) if profile.content_text and "choices" in top else None
     if not isinstance(choices, list):
         return False
-    silent = [message for message in map(_message, choices) if message is not None]
-    for message in silent:
-        message["content"] = ""
-    if silent:
+    has_changed = False
+    for choice in choices:
+        message = choice.get("message") if isinstance(choice, dict) else None
+        if not isinstance(message, dict) or message.get("content") is not None:
+            continue
+        if not any(message.get(name) for name in _OUTPUTS):
+            message["content"] = ""
+            has_changed = True
+    if has_changed:
         top["choices"] = msgspec.Raw(json_text(choices))
-    return bool(silent)
-
-
-def _message(choice: Any) -> Object | None:
-    """The message of a choice that says nothing and calls nothing."""
-    message = choice.get("message") if isinstance(choice, dict) else None
-    if not isinstance(message, dict) or message.get("content") is not None:
-        return None
-    return None if any(message.get(name) for name in _SPOKEN) else message
+    return has_changed

@@ -43,7 +43,7 @@ from gatepass.sse.chunk import (
     json_text,
     text_of_id,
 )
-from gatepass.sse.client_transforms import counted
+from gatepass.sse.client_transforms import complete_usage
 from gatepass.sse.event import read_json
 from gatepass.sse.synthesize import argument_text
 from gatepass.sse.usage import Usage, ends_with_usage
@@ -356,7 +356,7 @@ class _Mending:
         payload = top.value("usage")
         if payload is None or (isinstance(payload, dict) and all(type(payload.get(name)) is int for name in _COUNTS)):
             return
-        top.put("usage", counted(payload, is_chat=True) if isinstance(payload, dict) and payload else None)
+        top.put("usage", complete_usage(payload, is_chat=True) if isinstance(payload, dict) and payload else None)
         self._note(USAGE)
 
 
