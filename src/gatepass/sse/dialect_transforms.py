@@ -1,7 +1,4 @@
-"""RAGFlow's streams and completions, made what its clients take them for.
-
-What a dialect's replies need before anybody judges them: a shaper for its streams, a change of its documents.
-"""
+"""Change a dialect's streams and whole replies before they are validated. Only RAGFlow's need it."""
 
 from __future__ import annotations
 
@@ -13,46 +10,102 @@ from gatepass.sse.chunk import CHAT_CHUNK, EnvelopeDefaults, Object, encode_even
 from gatepass.sse.event import parse_event, read_json, split_events
 from gatepass.sse.transform import EventTransform
 
-ONE_ID, ERROR_TOLD, REPEATED, FINISH, ESTIMATED = (
+
+class DialectTransforms(Protocol):
+    @property
+    def is_plain(self) -> bool:
+        """Whether the dialect needs no change. Then neither method below has to be called."""
+        ...
+
+    def stream(self, defaults: EnvelopeDefaults, *, wants_usage: bool) -> EventTransform | None:
+        """Return a new transform for one stream; None if its events are validated unchanged."""
+        ...
+
+    def document(self, body: bytes, defaults: EnvelopeDefaults) -> tuple[bytes, tuple[str, ...]]:
+        """Return a whole reply and the names of its changes; `body` itself if there were none."""
+        ...
+
+
+def dialect_transforms(dialect: str) -> DialectTransforms:
+    return RagflowTransforms() if dialect == "ragflow" else NoTransforms()
+
+
+@dataclass(frozen=True, slots=True)
+class NoTransforms:
+    """OpenAI and Azure: no change."""
+
+    is_plain: ClassVar[bool] = True
+
+    def stream(self, defaults: EnvelopeDefaults, *, wants_usage: bool) -> EventTransform | None:
+        del defaults, wants_usage
+        return None
+
+    def document(self, body: bytes, defaults: EnvelopeDefaults) -> tuple[bytes, tuple[str, ...]]:
+        del defaults
+        return body, ()
+
+
+@dataclass(frozen=True, slots=True)
+class RagflowTransforms:
+    """RAGFlow: see NAMES."""
+
+    is_plain: ClassVar[bool] = False
+
+    def stream(self, defaults: EnvelopeDefaults, *, wants_usage: bool) -> EventTransform | None:
+        return RagflowStream(defaults, wants_usage=wants_usage)
+
+    def document(self, body: bytes, defaults: EnvelopeDefaults) -> tuple[bytes, tuple[str, ...]]:
+        return transform_completion(body, defaults)
+
+
+ONE_ID, HIDDEN_ERROR, REPEATED, FINISH, ESTIMATED = (
     *("ragflow=id", "ragflow=error", "ragflow=repeated", "ragflow=finish", "ragflow=estimated-usage"),
 )
-NAMES = (ONE_ID, ERROR_TOLD, REPEATED, FINISH, ESTIMATED)
-"""What may be changed: an id that names the assistant (the same in all its answers), or that is new in
-every chunk of an agent's, is replaced by one of the answer's own, and `created: null` by a time; an
-answer that is the text of an exception becomes an error; the whole answer that versions up to v0.25.6
-repeat as the last delta (infiniflow/ragflow#15286) is left out; an agent's stream gets the finish chunk
-that it lacks and, where the client asked for usage, one that is estimated."""
+NAMES = (ONE_ID, HIDDEN_ERROR, REPEATED, FINISH, ESTIMATED)
+"""The changes for RAGFlow, in the order of the names:
+
+* A new id for each answer. RAGFlow sends the id of the assistant, which all its answers share, or a different id in
+  each chunk of an agent. A time replaces `created: null`.
+* An answer that is the text of an exception becomes an error.
+* Versions up to v0.25.6 repeat the whole answer as the last delta (infiniflow/ragflow#15286). It is removed.
+* An agent's stream lacks the finish chunk. It is added.
+* If the client requested usage, an estimated usage is added to an agent's stream.
+"""
 
 ERROR = "**ERROR**:"
-"""How RAGFlow begins the text of an exception that it sends as an answer, or as the last delta of one, with
-finish reason "stop". Where an answer goes on after it, the answer only quotes it."""
-MAX_SUSPECTS = 64
-"""So many chunks wait at most for what tells an exception from a quotation."""
+"""RAGFlow begins the text of an exception with this.
+
+It sends the exception as an answer, or as the last delta of one, with finish reason "stop". If the answer continues
+after it, the answer only quotes it.
+"""
+MAX_HELD_CHUNKS = 64
+"""Limit of chunks that are held back until it is clear whether they are an exception or a quotation."""
 
 SHORTEST_REPEATED_CHARS = 20
 LONGEST_REPEATED_CHARS = 4 * 1024 * 1024
-"""Of a longer answer no repetition is looked for: what is held for that is bounded."""
+"""A longer answer is not searched for a repetition, so that the kept text is bounded."""
 
 CHARS_PER_TOKEN = 4
-"""What English text takes on average; of Chinese a token is a character or two, and the estimate is low."""
+"""Average of English text. A Chinese token has one or two characters, so the estimate is too low there."""
 
 _ABSENT = ("not found", "don't own")
 _CITATION = re.compile(r"\s*(?:##\d+\$\$|\[ID:\s*\d+\])")
 
 
 def as_error(text: str) -> Object | None:
-    """The error object of RAGFlow that `text` stands for, None for an answer."""
+    """Return the RAGFlow error object for the text of an exception; None for an answer."""
     if not text.lstrip().startswith(ERROR):
         return None
     payload = text.lstrip().removeprefix(ERROR).strip()
     code = 102 if any(words in payload.lower() for words in _ABSENT) else 100
-    return {"code": code, "message": payload or "RAGFlow failed without a word."}
+    return {"code": code, "message": payload or "RAGFlow returned an error without a message."}
 
 
-def completion(body: bytes, defaults: EnvelopeDefaults) -> tuple[bytes, tuple[str, ...]]:
-    """A completion with an id of its own, or the error that it really is; and the names of what changed.
+def transform_completion(body: bytes, defaults: EnvelopeDefaults) -> tuple[bytes, tuple[str, ...]]:
+    """Return a completion with a new id, or the error that it hides, and the names of the changes.
 
-    What is no completion comes back as it is, for the judge."""
+    A body that is not a completion is returned unchanged, because the validation comes after this.
+    """
     try:
         payload = read_json(body)
     except ValueError:
@@ -61,39 +114,42 @@ def completion(body: bytes, defaults: EnvelopeDefaults) -> tuple[bytes, tuple[st
         return body, ()
     error = as_error(_text(payload, "message"))
     if error is not None:
-        return json_text(error), (ERROR_TOLD,)
+        return json_text(error), (HIDDEN_ERROR,)
     payload["id"] = defaults.new_id("chatcmpl-")
     payload["created"] = payload.get("created") or defaults.created_s
     return json_text(payload), (ONE_ID,)
 
 
 class RagflowStream:
-    """A Shaper for the streams of assistants and agents. One chunk is held for as long as it might be
-    the answer repeated, and some for as long as they might be an exception: the next chunk tells."""
+    """An EventTransform for the streams of assistants and agents.
+
+    It holds one chunk back while that may be the answer repeated, and up to MAX_HELD_CHUNKS while they may be an
+    exception. The next chunk decides.
+    """
 
     __slots__ = (
         "_adapted",
         "_answer",
-        "_held",
+        "_answer_chars",
+        "_defaults",
+        "_error_chunks",
+        "_error_text",
         "_id",
         "_is_finished",
-        "_length",
-        "_origin",
-        "_suspects",
-        "_suspicion",
+        "_repeated",
         "_wants_usage",
     )
 
     def __init__(self, defaults: EnvelopeDefaults, *, wants_usage: bool = False) -> None:
-        self._origin = defaults
+        self._defaults = defaults
         self._wants_usage = wants_usage
         self._id = defaults.new_id("chatcmpl-")
         self._adapted: list[str] = []
         self._answer: list[str] = []
-        self._length = 0
-        self._held: Object | None = None
-        self._suspects: list[Object] = []
-        self._suspicion = ""
+        self._answer_chars = 0
+        self._repeated: Object | None = None  # a chunk that may repeat the answer
+        self._error_chunks: list[Object] = []  # chunks that may be an exception, and their text
+        self._error_text = ""
         self._is_finished = False
 
     @property
@@ -104,14 +160,14 @@ class RagflowStream:
         return b"".join(self._one(each) for each in split_events(block))
 
     def finish(self) -> bytes:
-        return self._convicted() or self._release()
+        return self._end_with_error() or self._release()
 
     def _one(self, block: bytes) -> bytes:
         data = parse_event(block).data
         if data is None:
             return block
         if data.strip() == b"[DONE]":
-            return self._convicted() or self._release() + self._last_words() + block
+            return self._end_with_error() or self._release() + self._missing_end() + block
         try:
             payload = read_json(data)
         except ValueError:
@@ -122,113 +178,114 @@ class RagflowStream:
 
     def _chunk(self, payload: Object) -> bytes:
         text, before = _text(payload, "delta"), b""
-        if len(self._suspects) >= MAX_SUSPECTS or not self._is_suspect(text):
-            before = self._acquitted()
-        if self._is_suspect(text):
-            return before + self._suspect(payload, text)
+        if len(self._error_chunks) >= MAX_HELD_CHUNKS or not self._may_be_error(text):
+            before = self._release_error_chunks()
+        if self._may_be_error(text):
+            return before + self._hold_for_error(payload, text)
         before += self._drop_repeated(payload)
-        self._own(payload)
+        self._set_envelope(payload)
         if self._is_repeated(text):
-            self._held = payload
+            self._repeated = payload
             return before
-        self._remember(text)
+        self._add_to_answer(text)
         return before + encode_event(payload)
 
-    def _is_suspect(self, text: str) -> bool:
-        """Whether `text`, after what is suspected already, may be the beginning of an exception or all of it.
-
-        After an exception's own beginning a text is more of it only where nothing else was said."""
+    def _may_be_error(self, text: str) -> bool:
+        """Whether `text` may be a part of an exception, together with the chunks held back for that."""
         if not text:
-            return bool(self._suspects)
-        whole = (self._suspicion + text).lstrip()
+            return bool(self._error_chunks)
+        whole = (self._error_text + text).lstrip()
         if whole.startswith(ERROR):
-            return not self._length or not self._suspicion.lstrip().startswith(ERROR)
-        return ERROR.startswith(whole) and (whole != "" or not self._length)
+            # text after the beginning of an exception belongs to it only if no answer came before
+            return not self._answer_chars or not self._error_text.lstrip().startswith(ERROR)
+        return ERROR.startswith(whole) and (whole != "" or not self._answer_chars)
 
-    def _suspect(self, payload: Object, text: str) -> bytes:
-        before = self._release() if self._held is not None else b""
-        self._suspects.append(payload)
-        self._suspicion += text
+    def _hold_for_error(self, payload: Object, text: str) -> bytes:
+        before = self._release() if self._repeated is not None else b""
+        self._error_chunks.append(payload)
+        self._error_text += text
         if _first(payload).get("finish_reason"):
-            return before + (self._convicted() or self._acquitted())
-        is_told = not self._length and self._suspicion.strip() != ERROR
-        return before + (self._convicted() if is_told else b"")
+            return before + (self._end_with_error() or self._release_error_chunks())
+        is_certain = not self._answer_chars and self._error_text.strip() != ERROR
+        return before + (self._end_with_error() if is_certain else b"")
 
-    def _convicted(self) -> bytes:
-        """The error that the suspects are at the end of an answer; nothing where they are none."""
-        error = as_error(self._suspicion)
+    def _end_with_error(self) -> bytes:
+        """Return the error event for the held text; b"" if the text is not an exception."""
+        error = as_error(self._error_text)
         if error is None:
             return b""
-        self._suspects, self._suspicion = [], ""
-        self._note(ERROR_TOLD)
-        self._is_finished = True  # nothing follows an error
+        self._error_chunks, self._error_text = [], ""
+        self._note(HIDDEN_ERROR)
+        self._is_finished = True  # no event follows an error
         return encode_event(error)
 
-    def _acquitted(self) -> bytes:
-        suspects, self._suspects, self._suspicion = self._suspects, [], ""
-        for payload in suspects:
-            self._own(payload)
-            self._remember(_text(payload, "delta"))
-        return b"".join([encode_event(payload) for payload in suspects])
+    def _release_error_chunks(self) -> bytes:
+        held, self._error_chunks, self._error_text = self._error_chunks, [], ""
+        for payload in held:
+            self._set_envelope(payload)
+            self._add_to_answer(_text(payload, "delta"))
+        return b"".join([encode_event(payload) for payload in held])
 
-    def _own(self, payload: Object) -> None:
+    def _set_envelope(self, payload: Object) -> None:
         self._note(ONE_ID)
         payload["id"] = self._id
         payload["object"] = CHAT_CHUNK
-        payload["created"] = self._origin.created_s
-        payload.setdefault("model", self._origin.model)
+        payload["created"] = self._defaults.created_s
+        payload.setdefault("model", self._defaults.model)
         self._is_finished = self._is_finished or bool(_first(payload).get("finish_reason"))
 
     def _drop_repeated(self, after: Object) -> bytes:
-        """What was held: no more of it than is new where the chunk `after` it ends the answer."""
-        if self._held is None or not _first(after).get("finish_reason"):
+        """Return the held chunk; only its new text if it repeats the answer, because `after` ends the answer."""
+        if self._repeated is None or not _first(after).get("finish_reason"):
             return self._release()
-        held, self._held = self._held, None
+        held, self._repeated = self._repeated, None
         self._note(REPEATED)
         tail = _tail(_text(held, "delta"), "".join(self._answer))
         if not tail:
             return b""
         _first(held)["delta"]["content"] = tail
-        self._remember(tail)
+        self._add_to_answer(tail)
         return encode_event(held)
 
     def _release(self) -> bytes:
-        held, self._held = self._held, None
+        """Return all chunks that are held back."""
+        held, self._repeated = self._repeated, None
         if held is None:
-            return self._acquitted()
-        self._remember(_text(held, "delta"))
-        return encode_event(held) + self._acquitted()
+            return self._release_error_chunks()
+        self._add_to_answer(_text(held, "delta"))
+        return encode_event(held) + self._release_error_chunks()
 
     def _is_repeated(self, text: str) -> bool:
-        """Citation marks make at most half of an answer, so shorter texts are not even compared: looking at each
-        delta of a long answer would take time quadratic in it."""
-        if not max(SHORTEST_REPEATED_CHARS, self._length // 2) <= len(text) <= LONGEST_REPEATED_CHARS:
+        # Citation marks make up at most half of an answer, so shorter texts are not compared. Comparing each delta
+        # of a long answer would take time quadratic in its length.
+        if not max(SHORTEST_REPEATED_CHARS, self._answer_chars // 2) <= len(text) <= LONGEST_REPEATED_CHARS:
             return False
-        if not self._answer or self._length > LONGEST_REPEATED_CHARS:
+        if not self._answer or self._answer_chars > LONGEST_REPEATED_CHARS:
             return False
         payload = "".join(self._answer)
         self._answer = [payload]
         return text == payload or _CITATION.sub("", text).startswith(_CITATION.sub("", payload))
 
-    def _remember(self, text: str) -> None:
-        self._length += len(text)
-        if self._length <= LONGEST_REPEATED_CHARS:
+    def _add_to_answer(self, text: str) -> None:
+        self._answer_chars += len(text)
+        if self._answer_chars <= LONGEST_REPEATED_CHARS:
             self._answer.append(text)
 
-    def _last_words(self) -> bytes:
-        """What an agent leaves out before `[DONE]`; nothing for a stream without any answer."""
+    def _missing_end(self) -> bytes:
+        """Return the chunks that an agent omits before `[DONE]`; b"" for a stream without an answer."""
         if self._is_finished or not self._adapted:
             return b""
         self._note(FINISH)
         self._is_finished = True
-        whole = {"id": self._id, "object": CHAT_CHUNK, "created": self._origin.created_s, "model": self._origin.model}
-        end = encode_event(whole | {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+        defaults = self._defaults
+        envelope = {"id": self._id, "object": CHAT_CHUNK, "created": defaults.created_s, "model": defaults.model}
+        end = encode_event(envelope | {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
         if not self._wants_usage:
             return end
         self._note(ESTIMATED)
-        told = -(-self._length // CHARS_PER_TOKEN)
-        usage = {"prompt_tokens": 0, "completion_tokens": told, "total_tokens": told}
-        return end + encode_event(whole | {"choices": [], "usage": usage})
+        tokens = -(-self._answer_chars // CHARS_PER_TOKEN)  # rounded up
+        usage = {"prompt_tokens": 0, "completion_tokens": tokens, "total_tokens": tokens}
+        return end + encode_event(envelope | {"choices": [], "usage": usage})
 
     def _note(self, name: str) -> None:
         if name not in self._adapted:
@@ -236,7 +293,7 @@ class RagflowStream:
 
 
 def _tail(text: str, payload: str) -> str:
-    """What `text`, which repeats all of `payload`, says beyond it; citation marks alone say nothing."""
+    """Return the text after the repetition of `payload` in `text`; "" if it consists of citation marks only."""
     left, at = len(_CITATION.sub("", payload)), 0
     for mark in _CITATION.finditer(text):
         if mark.start() - at >= left:
@@ -256,50 +313,3 @@ def _text(payload: Object, place: str) -> str:
     inner: Any = _first(payload).get(place)
     content = inner.get("content") if isinstance(inner, dict) else None
     return content if isinstance(content, str) else ""
-
-
-class DialectTransforms(Protocol):
-    @property
-    def is_plain(self) -> bool:
-        """Whether nothing needs anything: then neither of the two is worth asking."""
-        ...
-
-    def stream(self, defaults: EnvelopeDefaults, *, wants_usage: bool) -> EventTransform | None:
-        """A new shaper for one stream, None where its events are judged as they come."""
-        ...
-
-    def document(self, body: bytes, defaults: EnvelopeDefaults) -> tuple[bytes, tuple[str, ...]]:
-        """A whole reply, the same object where nothing changes, and the names of what did."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class NoTransforms:
-    """OpenAI's own protocol, and Azure's: nothing."""
-
-    is_plain: ClassVar[bool] = True
-
-    def stream(self, defaults: EnvelopeDefaults, *, wants_usage: bool) -> EventTransform | None:
-        del defaults, wants_usage
-        return None
-
-    def document(self, body: bytes, defaults: EnvelopeDefaults) -> tuple[bytes, tuple[str, ...]]:
-        del defaults
-        return body, ()
-
-
-@dataclass(frozen=True, slots=True)
-class RagflowTransforms:
-    """See sse/dialect_transforms.py."""
-
-    is_plain: ClassVar[bool] = False
-
-    def stream(self, defaults: EnvelopeDefaults, *, wants_usage: bool) -> EventTransform | None:
-        return RagflowStream(defaults, wants_usage=wants_usage)
-
-    def document(self, body: bytes, defaults: EnvelopeDefaults) -> tuple[bytes, tuple[str, ...]]:
-        return completion(body, defaults)
-
-
-def dialect_transforms(dialect: str) -> DialectTransforms:
-    return RagflowTransforms() if dialect == "ragflow" else NoTransforms()

@@ -3,15 +3,15 @@ import json
 from gatepass.sse.chunk import EnvelopeDefaults
 from gatepass.sse.dialect_transforms import (
     CHARS_PER_TOKEN,
-    ERROR_TOLD,
     ESTIMATED,
     FINISH,
+    HIDDEN_ERROR,
     LONGEST_REPEATED_CHARS,
-    MAX_SUSPECTS,
+    MAX_HELD_CHUNKS,
     ONE_ID,
     REPEATED,
     RagflowStream,
-    completion,
+    transform_completion,
 )
 
 ORIGIN = EnvelopeDefaults(lambda prefix: f"{prefix}own", 1_700_000_000, "my-bot")
@@ -40,11 +40,11 @@ def agent_chunk(content, identity):
 
 
 def shaped(*blocks, wants_usage=False, at_once=False):
-    shaper = RagflowStream(ORIGIN, wants_usage=wants_usage)
+    transform = RagflowStream(ORIGIN, wants_usage=wants_usage)
     run = [b"".join(blocks)] if at_once else blocks
-    out = b"".join(shaper.feed(block) for block in run) + shaper.finish()
+    out = b"".join(transform.feed(block) for block in run) + transform.finish()
     events = [part.removeprefix(b"data:").strip() for part in out.split(b"\n\n") if part]
-    return [each.decode() if each == b"[DONE]" else json.loads(each) for each in events], shaper.adapted
+    return [each.decode() if each == b"[DONE]" else json.loads(each) for each in events], transform.adapted
 
 
 def text_of(events):
@@ -100,7 +100,7 @@ def test_an_answer_beyond_the_bound_is_not_held():
 def test_an_exception_told_as_an_answer_becomes_an_error():
     events, adapted = shaped(chunk("**ERROR**: model timed out"), chunk(None, "stop"), DONE)
     assert events[0] == {"code": 100, "message": "model timed out"}
-    assert adapted[0] == ERROR_TOLD
+    assert adapted[0] == HIDDEN_ERROR
 
 
 def test_an_agent_that_is_not_there_is_told_as_absent():
@@ -118,8 +118,8 @@ def test_an_agents_stream_gets_one_id_a_time_and_its_finish():
 
 def test_an_agents_usage_is_estimated_where_the_client_asked_for_it():
     events, adapted = shaped(agent_chunk("x" * 9, "a"), DONE, wants_usage=True)
-    told = -(-9 // CHARS_PER_TOKEN)
-    assert events[-2]["usage"] == {"prompt_tokens": 0, "completion_tokens": told, "total_tokens": told}
+    tokens = -(-9 // CHARS_PER_TOKEN)
+    assert events[-2]["usage"] == {"prompt_tokens": 0, "completion_tokens": tokens, "total_tokens": tokens}
     assert adapted == (ONE_ID, FINISH, ESTIMATED)
 
 
@@ -129,10 +129,10 @@ def test_a_stream_without_an_answer_gets_no_finish():
 
 
 def test_comments_and_what_is_no_chunk_pass_as_they_are():
-    shaper = RagflowStream(ORIGIN)
+    transform = RagflowStream(ORIGIN)
     for block in (b": ping\n\n", b"data: {not json\n\n", b'data: {"code":102,"message":"no"}\n\n', b"data: [1]\n\n"):
-        assert shaper.feed(block) == block
-    assert shaper.adapted == ()
+        assert transform.feed(block) == block
+    assert transform.adapted == ()
 
 
 def completed(content, **more):
@@ -142,21 +142,21 @@ def completed(content, **more):
 
 
 def test_a_completion_gets_an_id_and_a_time_of_its_own_and_keeps_the_rest():
-    body, adapted = completion(completed("Hi", param=None), ORIGIN)
+    body, adapted = transform_completion(completed("Hi", param=None), ORIGIN)
     said = json.loads(body)
     assert (said["id"], said["created"], said["param"]) == ("chatcmpl-own", 1_700_000_000, None)
     assert adapted == (ONE_ID,)
 
 
 def test_a_completion_that_is_an_exception_is_the_error():
-    body, adapted = completion(completed("**ERROR**: boom"), ORIGIN)
-    assert (json.loads(body), adapted) == ({"code": 100, "message": "boom"}, (ERROR_TOLD,))
-    assert json.loads(completion(completed("**ERROR**:"), ORIGIN)[0])["message"]
+    body, adapted = transform_completion(completed("**ERROR**: boom"), ORIGIN)
+    assert (json.loads(body), adapted) == ({"code": 100, "message": "boom"}, (HIDDEN_ERROR,))
+    assert json.loads(transform_completion(completed("**ERROR**:"), ORIGIN)[0])["message"]
 
 
 def test_what_is_no_completion_is_left_to_the_judge():
     for body in (b"{oops", b"[]", b'{"code":102,"message":"no"}'):
-        assert completion(body, ORIGIN) == (body, ())
+        assert transform_completion(body, ORIGIN) == (body, ())
 
 
 REVISED = ANSWER + " But note: it does more."
@@ -193,7 +193,7 @@ def test_an_exception_after_a_part_of_the_answer_is_an_error_where_the_stop_foll
         events, adapted = shaped(chunk("Paris is "), *blocks)
         assert text_of(events[:1]) == "Paris is "
         assert {"code": 100, "message": "timed out"} in events
-        assert ERROR_TOLD in adapted
+        assert HIDDEN_ERROR in adapted
 
 
 def test_an_exception_in_pieces_at_the_start_is_an_error():
@@ -210,13 +210,16 @@ def test_a_mark_that_is_none_in_the_end_goes_out_in_order():
 
 
 def test_suspects_without_end_are_set_free():
-    shaper = RagflowStream(ORIGIN)
-    out = shaper.feed(chunk("a ")) + shaper.feed(chunk("**ERR"))
-    for _ in range(MAX_SUSPECTS):
-        out += shaper.feed(chunk(""))
+    transform = RagflowStream(ORIGIN)
+    out = transform.feed(chunk("a ")) + transform.feed(chunk("**ERR"))
+    for _ in range(MAX_HELD_CHUNKS):
+        out += transform.feed(chunk(""))
     assert b"**ERR" in out
 
 
 def test_a_completion_with_an_exception_behind_a_line_end_is_an_error():
     whole = {"choices": [{"message": {"content": "\n**ERROR**: timed out"}}]}
-    assert json.loads(completion(json.dumps(whole).encode(), ORIGIN)[0]) == {"code": 100, "message": "timed out"}
+    assert json.loads(transform_completion(json.dumps(whole).encode(), ORIGIN)[0]) == {
+        "code": 100,
+        "message": "timed out",
+    }
