@@ -254,7 +254,7 @@ def test_the_kept_streams_hold(attack: Attack) -> None:
         (repairs, "_has_no_text", lambda payload, delta: True),
         (UsageRepair, "repair_with_choices", lambda self, said, is_complete, note: None),
         (UsageRepair, "take", lambda self: None),
-        (EventStream, "_last_words", lambda self: b""),
+        (EventStream, "_finish_repair", lambda self: b""),
     ],
 )
 def test_a_weakened_relay_is_found_out(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, weakened: Any) -> None:
