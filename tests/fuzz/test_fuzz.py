@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -21,6 +22,7 @@ from tests.fuzz.mutation import LONGEST_BYTES, mutated
 from tests.fuzz.targets import FAMILIES, Family, kept_bytes
 from tests.unit.sse.documents import origin
 
+SOURCE = Path(__file__).parents[2] / "src"
 SECONDS = float(os.environ.get("GATEPASS_FUZZ_S", "2"))
 
 
@@ -28,6 +30,12 @@ SECONDS = float(os.environ.get("GATEPASS_FUZZ_S", "2"))
 def test_kept_corpus_breaks_no_promise(name):
     assert len(campaign.corpus(name)) >= 5
     campaign.replay(name)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_traced_part_of_the_source_exists(name):
+    """Otherwise no run reaches a new line, and the campaign mutates at random."""
+    assert any(FAMILIES[name].traced in str(path) for path in SOURCE.rglob("*.py"))
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -64,7 +64,7 @@ def pieces(stream: bytes, size_bytes: int) -> Iterator[bytes]:
 
 
 def read_error(said: Any) -> UpstreamErrorBody | None:
-    """Reads some shapes of errors, as gatepass.upstream does for many more; masks one secret."""
+    """Reads some shapes of errors, as gatepass.dialects does for many more; masks one secret."""
     if isinstance(said, list):
         return read_error(said[0]) if said else None
     if not isinstance(said, dict):
