@@ -93,7 +93,10 @@ WEAKENED: dict[str, tuple[str, Any]] = {
             {"feed": lambda self, piece: MultipartScan.feed(self, piece if len(piece) > 99 else b"-")},
         ),
     ),
-    "token": ("parse_token_response", lambda reply, *_: ParsedToken("a\r\nb", 1.0, TokenKind.OPAQUE, LifetimeSource.REPLY)),
+    "token": (
+        "parse_token_response",
+        lambda reply, *_: ParsedToken("a\r\nb", 1.0, TokenKind.OPAQUE, LifetimeSource.REPLY),
+    ),
     "config": ("load", lambda *_: dict[str, str]()["x"]),
 }
 
