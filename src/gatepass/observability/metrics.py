@@ -1,9 +1,8 @@
-"""Counters and times in Prometheus' form. Labels come from closed sets: the configuration and the code.
+"""Count requests, tokens and learned rules, and write the counts in the Prometheus text format.
 
-prometheus_client's own are safe for threads and checked at each step: half a microsecond each, seven times
-a request. These are numbers in a dict; it words them when somebody asks.
-
-One exposition out of several processes' own.
+Label values come from closed sets: the configuration and the code.
+The metrics of prometheus_client are thread-safe and check each step. That takes 0.5 µs, seven times a request. So the
+metrics here are plain numbers, and prometheus_client only formats them at a scrape.
 """
 
 from __future__ import annotations
@@ -32,14 +31,14 @@ class Counter:
 
 
 class Counts:
-    """A family of counters, one for each combination of its labels' values that was ever asked for."""
+    """A family of counters, one for each combination of label values that was used."""
 
-    def __init__(self, name: str, says: str, labels: Sequence[str]) -> None:
-        self._name, self._says, self._labels = name, says, labels
+    def __init__(self, name: str, documentation: str, labels: Sequence[str]) -> None:
+        self._name, self._documentation, self._labels = name, documentation, labels
         self._counts: dict[tuple[str, ...], Counter] = {}
 
     def of(self, labels: tuple[str, ...]) -> Counter:
-        """The counter of these labels, to be kept by whoever adds to it often. It is shown from now on."""
+        """Return the counter of these labels. It is exposed from now on. A caller that adds often keeps it."""
         if (count := self._counts.get(labels)) is None:
             count = self._counts[labels] = Counter()
         return count
@@ -48,7 +47,7 @@ class Counts:
         (self._counts.get(labels) or self.of(labels)).value += 1
 
     def collect(self) -> Iterator[Metric]:
-        family = CounterMetricFamily(self._name, self._says, labels=self._labels)
+        family = CounterMetricFamily(self._name, self._documentation, labels=self._labels)
         for labels, count in self._counts.items():
             family.add_metric(labels, count.value)
         yield family
@@ -57,16 +56,16 @@ class Counts:
 class Gauge:
     """A gauge without labels."""
 
-    def __init__(self, name: str, says: str) -> None:
-        self._name, self._says = name, says
+    def __init__(self, name: str, documentation: str) -> None:
+        self._name, self._documentation = name, documentation
         self.value = 0
 
     def collect(self) -> Iterator[Metric]:
-        yield GaugeMetricFamily(self._name, self._says, self.value)
+        yield GaugeMetricFamily(self._name, self._documentation, self.value)
 
 
 class Histogram:
-    """How many times were up to each of `bounds_s`, and how many above all of them."""
+    """How many durations were at most each of `bounds_s`, and how many were longer."""
 
     __slots__ = ("_bounds_s", "counts", "sum_s")
 
@@ -81,21 +80,21 @@ class Histogram:
 
 
 class Times:
-    """A family of histograms with one label; `bounds_s` in order."""
+    """A family of histograms with one label. `bounds_s` are in ascending order."""
 
-    def __init__(self, name: str, says: str, label: str, bounds_s: Sequence[float]) -> None:
-        self._name, self._says, self._label = name, says, label
+    def __init__(self, name: str, documentation: str, label: str, bounds_s: Sequence[float]) -> None:
+        self._name, self._documentation, self._label = name, documentation, label
         self._bounds_s = bounds_s
         self._histograms: dict[str, Histogram] = {}
 
     def of(self, label: str) -> Histogram:
-        """The histogram of this label, to be kept by whoever adds to it often. It is shown from now on."""
+        """Return the histogram of this label. It is exposed from now on. A caller that adds often keeps it."""
         if (histogram := self._histograms.get(label)) is None:
             histogram = self._histograms[label] = Histogram(self._bounds_s)
         return histogram
 
     def collect(self) -> Iterator[Metric]:
-        family = HistogramMetricFamily(self._name, self._says, labels=[self._label])
+        family = HistogramMetricFamily(self._name, self._documentation, labels=[self._label])
         bounds = [*map(floatToGoString, self._bounds_s), "+Inf"]
         for label, histogram in self._histograms.items():
             buckets = list(zip(bounds, accumulate(histogram.counts), strict=True))
@@ -109,7 +108,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class CredentialSample:
-    """What /metrics shows of one credential, read at the moment of the scrape."""
+    """The state of one credential at the moment of a scrape."""
 
     __slots__ = ("failures", "fetches", "life_left_s", "name", "usable")
 
@@ -122,7 +121,7 @@ class CredentialSample:
 
 
 class Series(NamedTuple):
-    """What the requests of one operation and one outcome add to."""
+    """The metrics of one operation and outcome."""
 
     requests: Counter
     duration: Histogram
@@ -131,7 +130,7 @@ class Series(NamedTuple):
 
 
 class Metrics:
-    """One registry of its own: nothing global, so that a process can hold several gateways."""
+    """All metrics of one app. They are not global, because a process can have several apps."""
 
     def __init__(self, credentials: Callable[[], Iterable[CredentialSample]]) -> None:
         self._registry = CollectorRegistry()
@@ -154,12 +153,12 @@ class Metrics:
         )
         self._failovers = Counts(
             "gatepass_failovers_total",
-            "Targets of a model that were not reached, so that the next one was asked",
+            "Targets of a model that failed, so that the request was sent to the next one",
             ("upstream", "code"),
         )
-        self._lessons = Counts(
+        self._learned_rules = Counts(
             "gatepass_learned_rules_total",
-            "What rejections taught: learned, healed, failed",
+            "Events of learned rules: learned, healed, failed",
             ("upstream", "event"),
         )
         self._errors = Counts("gatepass_errors_total", "Errors by code and by the hop that failed", ("code", "hop"))
@@ -175,11 +174,14 @@ class Metrics:
             "operation",
             DURATIONS_S,
         )
-        self._bytes = Counts("gatepass_client_bytes_total", "Body bytes on the first hop", ("direction",))
+        self._bytes = Counts(
+            "gatepass_client_bytes_total", "Body bytes received from and sent to clients", ("direction",)
+        )
         self._series: dict[tuple[str, str], Series] = {}
-        self.in_flight = Gauge("gatepass_requests_in_flight", "Requests under way")
+        self.in_flight = Gauge("gatepass_requests_in_flight", "Requests in progress")
+        """The handler adds 1 at the start of a request, `request_finished` subtracts it."""
         counts = (
-            *(self._requests, self._attempts, self._renewals, self._stale, self._failovers, self._lessons),
+            *(self._requests, self._attempts, self._renewals, self._stale, self._failovers, self._learned_rules),
             *(self._errors, self._bytes, self._empty_answers),
         )
         for family in (*counts, self._duration, self._ttft, self.in_flight, _Credentials(credentials)):
@@ -199,7 +201,7 @@ class Metrics:
         self._ttft.of(operation).observe(first_byte_s)
 
     def _new_series(self, operation: str, outcome: str) -> Series:
-        """Looked up by label once, and kept: that is half of what counting takes."""
+        # Kept, because looking them up by label takes half of the time of counting.
         series = self._series[operation, outcome] = Series(
             self._requests.of((operation, outcome)),
             self._duration.of(operation),
@@ -209,7 +211,7 @@ class Metrics:
         return series
 
     def error_sent(self, error: GatepassError) -> None:
-        """Count an error that a client was sent."""
+        """Count an error that was sent to a client."""
         self._errors.add((_code(error), error.hop))
 
     def attempted(self, upstream: str) -> None:
@@ -225,23 +227,23 @@ class Metrics:
         self._empty_answers.add((upstream,))
 
     def failed_over(self, upstream: str, error: GatepassError) -> None:
-        """Count a target that `error` kept from being asked, while there was another."""
+        """Count a target that failed with `error` and was not the last one."""
         self._failovers.add((upstream, _code(error)))
 
     def learning_event(self, upstream: str, event: str) -> None:
-        self._lessons.add((upstream, event))
+        self._learned_rules.add((upstream, event))
 
     def exposition(self) -> bytes:
         return generate_latest(self._registry)
 
 
 def _code(error: GatepassError) -> str:
-    """The code of docs/errors.md. An upstream's own is none of a closed set, and would be a new series each."""
+    # A code of docs/errors.md. An upstream's codes are not a closed set, and each would be a new series.
     return error.code if isinstance(error, UpstreamErrorReply) else error.public_code
 
 
 class _Credentials:
-    """Reads the token holders when somebody asks."""
+    """Reads the token holders at a scrape."""
 
     def __init__(self, samples: Callable[[], Iterable[CredentialSample]]) -> None:
         self._samples = samples
@@ -250,10 +252,14 @@ class _Credentials:
         return []
 
     def collect(self) -> Iterator[Metric]:
-        left = GaugeMetricFamily("gatepass_token_expires_in_seconds", "Until the token expires", labels=["credential"])
+        left = GaugeMetricFamily(
+            "gatepass_token_expires_in_seconds", "Time until the token expires", labels=["credential"]
+        )
         usable = GaugeMetricFamily("gatepass_token_usable", "1 while a valid token is held", labels=["credential"])
-        fetches = CounterMetricFamily("gatepass_token_fetches", "Fetches tried, good and bad", labels=["credential"])
-        failures = CounterMetricFamily("gatepass_token_fetch_failures", "Fetches that failed", labels=["credential"])
+        fetches = CounterMetricFamily(
+            "gatepass_token_fetches", "Token fetches, failed ones included", labels=["credential"]
+        )
+        failures = CounterMetricFamily("gatepass_token_fetch_failures", "Failed token fetches", labels=["credential"])
         for sample in self._samples():
             left.add_metric([sample.name], sample.life_left_s)
             usable.add_metric([sample.name], float(sample.usable))
@@ -265,26 +271,26 @@ class _Credentials:
 MERGED_BY: Mapping[str, Callable[[float, float], float]] = MappingProxyType(
     {"gatepass_token_expires_in_seconds": min, "gatepass_token_usable": min}
 )
-"""What is not added up: of these the worst process counts."""
+"""Metrics that are not added up. The worst value of all processes is shown."""
 
 _Labels = tuple[tuple[str, str], ...]
 
 
 def merged(expositions: Iterable[bytes]) -> bytes:
-    """The sum of `expositions` (Prometheus text of the same program), `_created` times left out."""
+    """Return the sum of the Prometheus texts of several worker processes, without `_created` times."""
     families: dict[str, Metric] = {}
     values: dict[str, dict[tuple[str, _Labels], float]] = {}
     for exposition in expositions:
         for family in text_string_to_metric_families(exposition.decode()):
             families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
-            _add(values.setdefault(family.name, {}), family)
+            _add_samples(values.setdefault(family.name, {}), family)
     for name, metric in families.items():
         for (sample, labels), value in values[name].items():
             metric.add_sample(sample, dict(labels), value)
     return generate_latest(_Fixed(families.values()))
 
 
-def _add(values: dict[tuple[str, _Labels], float], family: Metric) -> None:
+def _add_samples(values: dict[tuple[str, _Labels], float], family: Metric) -> None:
     for sample in family.samples:
         if sample.name.endswith("_created"):
             continue

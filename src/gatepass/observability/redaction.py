@@ -1,7 +1,7 @@
-"""Masks known secrets by value, wherever text is about to leave the process.
+"""Mask known secrets by value in each text that leaves the process.
 
-Types keep our own code from printing a secret; this catches the ones that come back to us in other
-people's words: an upstream's error that quotes the Authorization header, an issuer's trace.
+The type `Secret` keeps gatepass's own code from printing a secret. The Redactor finds secrets in received texts: in an
+upstream's error that quotes the Authorization header, or in an issuer's traceback.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ from urllib.parse import quote_plus
 _VISIBLE = bytes(octet for octet in range(0x21, 0x100) if octet != 0x7F)
 MASK = "***"
 SHORTEST_CHARS = 6
-"""A shorter value would mask ordinary words."""
+"""Shorter values are not masked, because they would mask ordinary words."""
 KEPT = 8
-"""Values remembered of each owner: what is under way may still carry a token that has been renewed since."""
+"""Values kept for each owner. A request in progress may still carry a token that was renewed since."""
 ANCHOR_CHARS = 16
 DIGITS = 8
-"""Fewer digits stand in many texts that hold no secret."""
+"""The fewest digits of a hexadecimal anchor. Fewer occur in many texts without a secret."""
 HEAD_CHARS = 16
-"""So many characters of a form are searched by a pattern, the rest is compared from there on: a search takes at most
-this many steps for each character of a text, however long and repetitive a secret is."""
+"""The characters of a form that a pattern searches. The rest is compared from there on. So a search takes at most this
+many steps for each character of a text, also for a long and repetitive secret."""
 LONG_CHARS = 40
-"""A text without so many letters and digits in a row holds no form that has as many: one look at the text in the place
-of a search for each. Request ids, trace ids and hashes of 128 bits are shorter, tokens and keys in base64 longer."""
+"""One scan for a run of this many letters and digits replaces the search for each form that contains one. Request ids,
+trace ids and 128-bit hashes are shorter, tokens and keys in base64 are longer."""
 MANY_FORMS = 8
-"""A token has four that are long. With fewer than two tokens the look at a text would cost more than it saves."""
+"""The fewest long forms that justify the scan. A token has four, so it pays from two tokens on."""
 _LONG = b"x" * LONG_CHARS
 _RUNS = bytes(120 if chr(byte).isalnum() and byte < 128 else 32 for byte in range(256))
 _BACKSLASHES = r"\\{1,4}+"
 _LETTERS = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f"}
 _AMPERSAND = rf"(?:&|{_BACKSLASHES}u0026)"
-"""Also as Go's encoding/json writes it."""
+"""Go's encoding/json writes `&` as `\\u0026`."""
 _SOFT_BREAK = re.compile(r"=(?:\r?\n|(?:\\{1,4}r)?\\{1,4}n)")
-"""Where quoted-printable text goes on in the next line (RFC 2045 6.7), also inside a JSON text."""
+"""A soft line break of quoted-printable text (RFC 2045, section 6.7), also inside a JSON text."""
 _BASE64_BREAK = re.compile(r"(?:\r?\n|(?:\\{1,4}r)?\\{1,4}n)[ \t]*+(?=[A-Za-z0-9+/_=-])")
-"""Where base64 may go on in the next line (RFC 2045 6.8), also inside a JSON text."""
+"""A line break inside base64 (RFC 2045, section 6.8), also inside a JSON text."""
 _BASE64 = re.compile("[A-Za-z0-9+/_-]")
 
 
 class Redactor:
-    """Knows the secrets of this process by value and takes them out of text."""
+    """Holds the secrets of this process by value and masks them in texts."""
 
     def __init__(self) -> None:
         self._owned: dict[Hashable, dict[str, _Known]] = {}
@@ -55,8 +55,8 @@ class Redactor:
     def learn(self, value: str, owner: Hashable = None) -> None:
         """Mask `value` from now on, also as JSON, HTML, URLs, quoted-printable, Python, base64 and hex write it.
 
-        `owner` names the setting or the token whose value it is: of each the last KEPT are remembered, however
-        often it is rotated. Without an owner a value stays for good.
+        `owner` names the setting or token. Only the last KEPT values of an owner are masked. A value without an owner
+        is masked for the life of the process.
         """
         if len(value) < SHORTEST_CHARS:
             return
@@ -69,7 +69,7 @@ class Redactor:
             del values[next(iter(values))]
 
     def mask(self, text: str) -> str:
-        """`text` without any known secret, in time that is linear in its length for each of them."""
+        """Return `text` with each known secret masked. Takes time linear in its length for each secret."""
         masked = self._masked(text)
         if "\n" in text or "\\" in text:
             joined = _BASE64_BREAK.sub("", _SOFT_BREAK.sub("", masked))
@@ -95,11 +95,11 @@ class Redactor:
         return text
 
     def holds(self, text: str) -> bool:
-        """Whether a known secret stands in `text`."""
+        """Return whether `text` contains a known secret."""
         return self.mask(text) != text
 
     def beginning(self, text: str, limit_chars: int) -> str:
-        """The first `limit_chars` of `text`, masked; so is a secret that the cut would halve."""
+        """Return the first `limit_chars` of `text`, masked, also a secret that the cut would halve."""
         if len(text) > limit_chars and ("\n" in text or "\\" in text):
             text = _SOFT_BREAK.sub("", text)
             joined = _BASE64_BREAK.sub("", text)
@@ -110,7 +110,7 @@ class Redactor:
         return self.mask(text[:limit_chars]) if cut == limit_chars else self.beginning(text, cut) + MASK
 
     def _longest_first(self) -> _Forms:
-        """A secret may be a part of another one: masked first, it would leave the rest of that one readable."""
+        # A secret may be a part of another one. Masked first, it would leave the rest of the other one readable.
         if (found := self._forms) is None:
             known = {value: one for values in self._owned.values() for value, one in values.items()}
             forms = sorted((form for one in known.values() for form in one.forms), key=lambda form: -len(form.value))
@@ -124,22 +124,23 @@ def _by_anchor(forms: Iterable[_Form]) -> _ByAnchor:
     as_written: dict[str, list[_Form]] = {}
     in_any_case: dict[str, list[_Form]] = {}
     for form in forms:
-        is_written_so = not form.is_hex or form.anchor.isdigit()
-        (as_written if is_written_so else in_any_case).setdefault(form.anchor, []).append(form)
+        has_no_case = not form.is_hex or form.anchor.isdigit()
+        (as_written if has_no_case else in_any_case).setdefault(form.anchor, []).append(form)
     return as_written, in_any_case
 
 
 @dataclass(frozen=True)
 class _Known:
-    """One secret, with the forms that it may have in a text."""
+    """One secret and its forms in a text."""
 
     value: str = field(repr=False)
 
     @cached_property
     def forms(self) -> tuple[_Form, ...]:
-        """As it is, and in base64 and hexadecimal, also of a form or a JSON text that holds it, such as a request."""
-        sent = (quote_plus(self.value, errors="surrogatepass"), json.dumps(self.value)[1:-1])
-        datas = [text.encode("utf-8", "surrogatepass") for text in dict.fromkeys((self.value, *sent))]
+        """The value, and its base64 and hexadecimal."""
+        # Base64 and hexadecimal of a request body contain the value as a URL-encoded form or JSON writes it.
+        in_bodies = (quote_plus(self.value, errors="surrogatepass"), json.dumps(self.value)[1:-1])
+        datas = [text.encode("utf-8", "surrogatepass") for text in dict.fromkeys((self.value, *in_bodies))]
         encoded = dict.fromkeys(form for data in datas for form in _in_base64(data))
         return (
             _Form(self.value),
@@ -149,8 +150,10 @@ class _Known:
 
 
 def _in_base64(data: bytes) -> Iterator[tuple[str, int, int]]:
-    """What `data` makes certain of the base64 of a text around it, at each of the three places where it can begin,
-    and how many characters before and behind that hold bits of it."""
+    """Yield the base64 characters that `data` alone decides, for each of its three alignments in a surrounding text.
+
+    With each come the numbers of characters before and behind it that also contain bits of `data`.
+    """
     for shift in range(3):
         drop, bits = (0, 2, 3)[shift], 8 * (shift + len(data))
         certain = b64encode(bytes(shift) + data + bytes(2)).decode()[drop : bits // 6]
@@ -160,10 +163,11 @@ def _in_base64(data: bytes) -> Iterator[tuple[str, int, int]]:
 
 @dataclass(frozen=True)
 class _Form:
-    """A text to be masked in every spelling. Its letters and digits stand for themselves in each, so a part of them,
-    the anchor, tells at the price of one search that a text holds none of it.
+    """A text to be masked in each spelling.
 
-    `before` and `behind`: how many characters of base64 on either side belong to it.
+    Letters and digits are the same in each spelling. So a run of them, the anchor, is searched first: a text without
+    the anchor does not contain the form.
+    `before` and `behind` are the numbers of base64 characters on either side that belong to it.
     """
 
     value: str = field(repr=False)
@@ -174,14 +178,14 @@ class _Form:
     @cached_property
     def anchor(self) -> str:
         runs = re.findall("[A-Za-z0-9]+", self.value)
-        if self.is_hex:  # digits have no case, so they are searched without a copy of the text in lower case
+        if self.is_hex:  # digits have no case, so their search needs no lower-case copy of the text
             digits = re.findall("[0-9]+", self.value)
             runs = [run for run in digits if len(run) >= DIGITS] or runs
         return max(runs, key=len, default="")[-ANCHOR_CHARS:]
 
     @cached_property
     def is_long(self) -> bool:
-        """Whether every spelling of it has LONG_CHARS letters and digits in a row."""
+        """Whether each spelling has LONG_CHARS letters and digits in a row."""
         return any(len(part) >= LONG_CHARS and _is_plain(part) for part in self.parts)
 
     @cached_property
@@ -197,7 +201,7 @@ class _Form:
 
     @cached_property
     def widest_chars(self) -> int:
-        """Of a character's spellings the widest is four bytes as `\\\\\\\\xF0`: 28."""
+        # The widest spelling of a character is four bytes as `\\\\xF0`: 28 characters.
         return 4 + sum(1 if char.isascii() and char.isalnum() else 28 for char in self.value)
 
     def masked(self, text: str) -> str:
@@ -210,14 +214,14 @@ class _Form:
         return "".join(pieces)
 
     def spans(self, text: str, first: int, last: int) -> Iterator[tuple[int, int]]:
-        """Where it stands in `text` between `first` and `last`."""
+        """Yield the spans of the form in `text` between `first` and `last`."""
         at, budget = first, len(self.value) + (last - first) // 4
         while (found := self.pattern.search(text, at, last)) is not None:
             start = found.start()
             end, is_whole = self._end(text, start, last)
             if not is_whole:
                 budget -= end - start + 1
-                if budget <= 0:  # a text made of beginnings of the secret: nothing of the rest is shown
+                if budget <= 0:  # the text repeats beginnings of the secret: mask all of the rest
                     yield start, last
                     return
                 at = start + 1
@@ -232,17 +236,15 @@ class _Form:
             at = end
 
     def _end(self, text: str, start: int, last: int) -> tuple[int, bool]:
-        """How far `text` goes on like this form from `start`, and whether to its end.
-
-        A character's spelling may begin like another one's (`&` and `&amp;`), so all of its possible ends are followed
-        at once: no text makes it try the same place twice.
-        """
+        """Return how far `text` matches this form from `start`, and whether it matches all of it."""
+        # A spelling may begin like another one (`&` and `&amp;`), so all possible ends are followed at once: no text
+        # causes the same place to be tried twice.
         ends = [start]
         for part in self.parts:
             if _is_plain(part):
                 size = len(part)
-                beside = [at for at in ends if text.startswith(part, at)] if not self.is_hex else ends
-                following = [at + size for at in beside if not self.is_hex or text[at : at + size].lower() == part]
+                matching = [at for at in ends if text.startswith(part, at)] if not self.is_hex else ends
+                following = [at + size for at in matching if not self.is_hex or text[at : at + size].lower() == part]
             else:
                 following = sorted({end for at in ends for end in _ends(part, text, at, last)})
             if not following:
@@ -251,7 +253,7 @@ class _Form:
         return ends[-1], True
 
     def cut(self, text: str, limit_chars: int) -> int:
-        """Where the secret begins that a cut at `limit_chars` would halve; else `limit_chars`."""
+        """Return the beginning of the secret that a cut at `limit_chars` would halve, else `limit_chars`."""
         first, last = max(0, limit_chars - self.widest_chars), limit_chars + self.widest_chars
         around = text[first:last]
         if (around.lower() if self.is_hex else around).find(self.anchor) < 0:
@@ -261,18 +263,18 @@ class _Form:
 
 
 _ByAnchor = tuple[dict[str, list[_Form]], dict[str, list[_Form]]]
-"""By their anchors, longest first: those found as they are written, and those in hexadecimal found in any case."""
+"""Forms by their anchors, longest first: those searched as written, and hexadecimal ones searched in any case."""
 _Forms = tuple[_ByAnchor, _ByAnchor]
-"""All, and those that are not long: the same object where a look at the text would cost more than their searches."""
+"""All forms, and those that are not long. The same object if the scan for long runs would cost more than it saves."""
 
 
 def _ends(part: str, text: str, at: int, last: int) -> Iterator[int]:
-    """Where each spelling of `part` ends that begins at `at`."""
+    """Yield the end of each spelling of `part` that begins at `at`."""
     for spelling in _compiled(part):
         if (found := spelling.match(text, at, last)) is None:
             continue
         yield found.end()
-        if part[0] == "\\":  # the last ones of a run may belong to the next character
+        if part[0] == "\\":  # the last backslashes of a run may belong to the next character
             yield from (end for end in range(found.end() - 1, found.end() - 5, -1) if end >= at + len(part))
 
 
@@ -282,7 +284,10 @@ def _compiled(part: str) -> tuple[re.Pattern[str], ...]:
 
 
 def _parts(value: str) -> list[str]:
-    """Runs of letters and digits, runs of backslashes (no spelling keeps how many there are), and single signs."""
+    """Split into runs of letters and digits, runs of backslashes, and other single characters.
+
+    A run of backslashes is one part, because no spelling keeps their number.
+    """
     return re.findall(r"[A-Za-z0-9]+|\\+|.", value, re.DOTALL)
 
 
@@ -291,12 +296,17 @@ def _is_plain(part: str) -> bool:
 
 
 def _spellings(part: str) -> list[str]:
-    """Patterns for one character that is no ASCII letter or digit, or for a run of backslashes.
+    """Return patterns for one character that is not an ASCII letter or digit, or for a run of backslashes.
 
-    As itself, behind backslashes (PHP writes `\\/`, a log line that quotes JSON `\\\\/`), as `\\uXXXX`
-    (RFC 8259, section 7), `%XX` (RFC 3986, section 2.1), `%25XX`, `=XX` (RFC 2045, section 6.7), a character reference
-    of HTML, or Python's `\\xXX` and `\\UXXXXXXXX`; hexadecimal in either case. `\\xXX` and `%XX` stand for octets of
-    UTF-8 or, as Python's `ascii` and JavaScript's `escape` write, for a character of Latin-1.
+    The spellings, with hexadecimal digits in either case:
+
+    - the character itself, also after backslashes: PHP writes `\\/`, a log line that quotes JSON `\\\\/`
+    - `\\uXXXX` (RFC 8259, section 7), and Python's `\\xXX` and `\\UXXXXXXXX`
+    - `%XX` (RFC 3986, section 2.1), and `%25XX`
+    - `=XX` (RFC 2045, section 6.7)
+    - a character reference of HTML
+
+    `\\xXX` and `%XX` are octets of UTF-8. Python's `ascii` and JavaScript's `escape` write Latin-1 characters so.
     """
     count = len(part)
     if part[0] == "\\":
@@ -331,6 +341,6 @@ def _escaped(char: str) -> list[str]:
 
 
 def whole_words(body: bytes) -> bytes:
-    """`body`, which was cut, without its last word: that may be the beginning of a secret, which no mask finds."""
+    """Return the cut `body` without its last word, because the beginning of a secret would not be masked."""
     kept = body.rstrip(_VISIBLE)
-    return kept if kept or not body.isascii() else body  # no blanks are folded: nobody is shown its end
+    return kept if kept or not body.isascii() else body  # a body of one word is never shown to its end

@@ -53,7 +53,7 @@ async def try_target(
 ) -> ClassifiedReply:
     """Send `call`, as the client sent it, to `target`, and return the classified reply.
 
-    `keep_alive` is None if no client waits for the reply. Raises the error that the last reply stands for.
+    `keep_alive` is None if no client waits for the reply. Raises the error in the last reply.
     """
     attempt = context.attempt(call, target)
     upstream = attempt.upstream
@@ -227,7 +227,7 @@ async def normalize_in_slices(call: Call, target: Target, rules: Sequence[Rule])
 
 
 class AttemptLearning:
-    """The learned rules of one attempt. A context manager: it frees the trial and logs what was learned.
+    """The learned rules of one attempt. A context manager, which frees the trial and logs the new rules.
 
     `base` is the request before any learned rule. Most requests need no LearningSession: the model is known and has no
     learned rules. Then the session begins with the first error.

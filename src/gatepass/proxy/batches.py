@@ -1,4 +1,4 @@
-"""An embeddings call as the upstream can take it: in several requests where its batches are small, one reply back."""
+"""Send one embeddings call as several requests if the upstream limits the batch size, and join the replies."""
 
 from __future__ import annotations
 
@@ -14,58 +14,58 @@ from gatepass.proxy.large_body import reread, run_off_loop
 from gatepass.proxy.response import BufferedReply, ClassifiedReply
 from gatepass.types import Call
 
-Ask = Callable[[Attempt, Call], Awaitable[ClassifiedReply]]
+SendPart = Callable[[Attempt, Call], Awaitable[ClassifiedReply]]
 
 
-async def send_embeddings(attempt: Attempt, adapted: Call, ask: Ask) -> BufferedReply:
-    """The vectors that the client's own call asked for: all of them or an error.
+async def send_embeddings(attempt: Attempt, adapted: Call, send_part: SendPart) -> BufferedReply:
+    """Return all the vectors of the client's call.
 
-    `adapted` goes out in as many requests as it has to, PARALLEL at a time; the first that fails ends the
-    others, and its error is raised.
+    `adapted` is split by its `max_inputs`, and PARALLEL requests are sent at a time. The first error cancels the other
+    requests and is raised.
     """
     parts: Sequence[Call] = (adapted,)
     if adapted.max_inputs is not None:
         adapted = await reread(adapted)
         parts = await run_off_loop(adapted.body, partial(split, adapted))
-    answers = [await ask(attempt, parts[0])] if len(parts) == 1 else await _all(attempt, parts, ask)
-    replies = [each for each in answers if isinstance(each, BufferedReply)]
-    if len(replies) != len(answers):
+    classified = [await send_part(attempt, parts[0])] if len(parts) == 1 else await _send_all(attempt, parts, send_part)
+    replies = [reply for reply in classified if isinstance(reply, BufferedReply)]
+    if len(replies) != len(classified):
         raise TypeError("only chats are streamed")
     if len(replies) == 1 and replies[0].is_validated:
         return replies[0]
     options = attempt.call.embeddings_options()
     steps = answered([reply.body for reply in replies], counts_of(parts, options), options, attempt.upstream.name)
     is_large = sum(len(reply.body) for reply in replies) > SLICE_BYTES
-    while (made := next_step(steps)) is None:
+    while (joined := next_step(steps)) is None:
         if is_large:
             await asyncio.sleep(0)
-    body, put_right = made
-    done = dict.fromkeys((*(name for reply in replies for name in reply.adapted), *put_right))
-    return BufferedReply(replies[0].status, replies[0].headers, body, tuple(done))
+    body, repairs = joined
+    adapted_names = dict.fromkeys((*(name for reply in replies for name in reply.adapted), *repairs))
+    return BufferedReply(replies[0].status, replies[0].headers, body, tuple(adapted_names))
 
 
-async def _all(attempt: Attempt, parts: Sequence[Call], ask: Ask) -> list[ClassifiedReply]:
-    """The replies in the order of `parts`, each of which is made when its turn has come."""
-    answers: dict[int, ClassifiedReply] = {}
-    turns = iter(range(len(parts)))
-    attempt.upstream_request_id = None  # of a try before: here begin those of the parts
+async def _send_all(attempt: Attempt, parts: Sequence[Call], send_part: SendPart) -> list[ClassifiedReply]:
+    """Return the replies in the order of `parts`."""
+    replies: dict[int, ClassifiedReply] = {}
+    indexes = iter(range(len(parts)))  # shared: each worker takes the next part, and `split` builds it only then
+    attempt.upstream_request_id = None  # drop the id of an earlier try
 
-    async def worked() -> None:
-        for at in turns:
+    async def work() -> None:
+        for at in indexes:
             part, failed = attempt.begin_part(), False
             try:
-                answers[at] = await ask(part, parts[at])
+                replies[at] = await send_part(part, parts[at])
             except GatepassError:
                 failed = True
                 raise
             finally:
                 attempt.take_back(part, failed=failed)
 
-    tasks = [asyncio.create_task(worked(), name="embeddings parts") for _ in range(min(PARALLEL, len(parts)))]
+    tasks = [asyncio.create_task(work(), name="embeddings parts") for _ in range(min(PARALLEL, len(parts)))]
     try:
         await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-    return [answers[at] for at in range(len(parts))]
+    return [replies[at] for at in range(len(parts))]

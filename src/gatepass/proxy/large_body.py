@@ -1,8 +1,8 @@
-"""A large request body, read in slices between which the event loop runs.
+"""Read a large request body in slices between which the event loop runs.
 
-msgspec needs up to 0.3 s for 32 MiB, and holds the interpreter's lock meanwhile, in a thread too. So one pass over the
-body finds its top-level members and cuts it at commas into fragments. msgspec validates each fragment within the
-brackets that are open around it: the body is valid if all fragments are.
+msgspec needs up to 0.3 s for 32 MiB and holds the interpreter's lock, also in a thread. So one pass over the body finds
+its top-level members and cuts it at commas into fragments. msgspec validates each fragment, completed with the brackets
+that are open around it. The body is valid if all fragments are.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from gatepass.operations.request import HALF_PAIR, MAX_DEPTH, json_error, too_de
 from gatepass.types import Call, ClientProtocol
 
 LARGE_BYTES = 1024 * 1024
-"""A smaller body is decoded in one piece: the worst one takes 35 ms, beside the loop."""
+"""A body up to this size is decoded in one piece, in a thread: the worst one takes 35 ms."""
 LARGE_INPUTS_BYTES = 256 * 1024
-"""The same for an embeddings request, whose inputs are listed."""
+"""The same limit for an embeddings request, which lists its inputs."""
 MOST_ESCAPES = 4_000
-"""A larger body of few values and no more escapes is decoded in one piece too: images, and texts with few lines."""
+"""A larger body with few values and at most this many escapes is decoded in one piece too: images and long lines."""
 
 SLICE_S = 0.005
 WINDOW_BYTES = 16 * 1024
@@ -48,14 +48,14 @@ LARGEST_FRAGMENT_BYTES = 8 * FRAGMENT_BYTES
 STRING_BYTES = 1024 * 1024
 """A longer string is validated in pieces."""
 KEPT_BYTES = 1024
-"""The ends of larger values are kept, so that no rule has to look for them again."""
+"""The ends of larger values are kept, so that no rule searches for them again."""
 UNCOUNTED_BYTES = 8
-"""Up to so many bytes between two brackets or strings are not searched for commas."""
+"""At most this many bytes between two brackets or strings are not searched for commas."""
 
 MOST_VALUES = 500_000
-"""Outside `messages`, because a rule may build them as objects. OpenAI takes 300,000 token ids in one request."""
+"""Limit outside `messages`, where a rule may build objects. OpenAI accepts 300,000 token ids in one request."""
 MOST_MESSAGES_VALUES = 6_000_000
-"""In `messages`, which rules only step over. A chat of 32 MiB with messages of two letters has fewer."""
+"""Limit inside `messages`, which rules only step over. A chat of 32 MiB with messages of two letters has fewer."""
 MOST_MEMBERS = 1_000
 """No API has more than 60 members at its top level."""
 
@@ -80,25 +80,25 @@ _CUT = re.compile(
     + rb"{0,1024}+[^ \t\n\r,\]}])"
 )
 _NAMES = re.compile(rb'"(?:base64"|[^"\\]{1,64}+"(?=[ \t\n\r]*+:))')
-"""Names of members, and the one value that a rule looks for."""
+"""Names of members, and `"base64"`, the only value that a rule searches."""
 _AT_BYTE = re.compile(r" \(byte (\d+)\)\Z")
 _QUOTE, _BACKSLASH, _OBJECT, _ARRAY = b'"\\{['
 _CLOSERS = {_OBJECT: b"}", _ARRAY: b"]"}
-_UNREAD = "a name, a number or a run of blanks that is too long"
+_TOO_LONG = "a name, a number or a run of blanks that is too long"
 _VALUE = msgspec.json.Decoder(msgspec.Raw)
 
 INLINE_BYTES = 32 * 1024
 INLINE_VALUES = 4_000
-"""With no more commas and brackets a rule needs 15 ms at most, so that the loop can wait for it."""
-_APART = ThreadPoolExecutor(1, "gatepass-bodies")
-"""One thread: the loop competes with one for the interpreter's lock, and gets it every 5 ms."""
+"""With at most this many commas and brackets a rule takes 15 ms at most, which may block the event loop."""
+_EXECUTOR = ThreadPoolExecutor(1, "gatepass-bodies")
+"""One thread: the event loop competes with only one for the interpreter's lock, and gets it every 5 ms."""
 
 Slices = Generator[None, None, None]
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
 def is_heavy(body: bytes) -> bool:
-    """Whether what looks into `body` may occupy the loop for long."""
+    """Return whether reading `body` may block the event loop for long."""
     if len(body) <= INLINE_BYTES or type(body) is ScannedBody:
         return type(body) is ScannedBody
     if len(body) > LARGE_BYTES:
@@ -108,9 +108,9 @@ def is_heavy(body: bytes) -> bool:
 
 
 def needs_scan(body: bytes, *, has_inputs: bool = False) -> bool:
-    """Whether `body` is read in slices, because it is large and has much structure.
+    """Return whether `body` is read in slices, because it is large and has much structure.
 
-    `has_inputs`: it is an embeddings request.
+    `has_inputs` is True for an embeddings request.
     """
     if len(body) <= (LARGE_INPUTS_BYTES if has_inputs else LARGE_BYTES) or type(body) is ScannedBody:
         return False
@@ -127,41 +127,41 @@ def _has_many_escapes(body: bytes) -> bool:
 
 
 async def reread(call: Call) -> Call:
-    """`call` with a body that is scanned where it has to be: an edited one no longer is."""
+    """Return `call` with its body scanned if it needs a scan. A rule that edits a scanned body returns plain bytes."""
     has_inputs = call.operation.protocol is ClientProtocol.EMBEDDINGS
     if not needs_scan(call.body, has_inputs=has_inputs):
         return call
     return replace(call, body=await scanned(call.body))
 
 
-async def run_off_loop(body: bytes, work: Callable[[], Made]) -> Made:
-    """Return what `work`, which looks into `body` and changes nothing that others see, returns.
+async def run_off_loop(body: bytes, work: Callable[[], Result]) -> Result:
+    """Return the result of `work`, which reads `body`. It runs in a thread if the body is heavy.
 
-    A heavy body is looked into in a thread. `work` is Python code, which leaves the lock to the loop in time; calls of
-    C code that hold it for longer than 50 ms have no place in it.
+    `work` must not change shared state, and must not call C code that holds the interpreter's lock for more than 50 ms.
+    Python code hands the lock to the event loop in time.
     """
     if not is_heavy(body):
         return work()
-    return await asyncio.get_running_loop().run_in_executor(_APART, work)
+    return await asyncio.get_running_loop().run_in_executor(_EXECUTOR, work)
 
 
 async def scanned(body: bytes, *, counts_inputs: bool = False, most_values: int = MOST_VALUES) -> ScannedBody:
-    """Return `body`, a JSON object, with what is found in it. The loop runs after every SLICE_S.
+    """Scan `body`, a JSON object, and return it with its members. The event loop runs after every SLICE_S.
 
-    `counts_inputs`: also count the elements of `input`, for an embeddings request.
-    Raises InvalidJson as `Document.read`, and BodyTooComplex.
+    `counts_inputs` also counts the elements of `input`, for an embeddings request.
+    Raises InvalidJson and BodyTooComplex.
     """
     scan = Scan(body, most_values)
-    began_s = time.perf_counter()
+    started_s = time.perf_counter()
     for _ in scan.run(counts_inputs=counts_inputs):
-        if time.perf_counter() - began_s > SLICE_S:
+        if time.perf_counter() - started_s > SLICE_S:
             await asyncio.sleep(0)
-            began_s = time.perf_counter()
+            started_s = time.perf_counter()
     return scan.result()
 
 
 class Scan:
-    """One pass over `body`. `run` yields where the pass may pause; then `result` returns what it found."""
+    """One pass over `body`. `run` yields where the pass may pause, `result` returns the scanned body after it."""
 
     def __init__(self, body: bytes, most_values: int = MOST_VALUES) -> None:
         self._body = body
@@ -175,20 +175,20 @@ class Scan:
         self._inputs: int | None = None
         self._most_values = most_values
         self._stack = bytearray()
-        """The brackets that are open at the place of the pass."""
+        """The brackets that are open at the current position."""
         self._opened: list[int] = []
-        """Where they stand, but for the first."""
+        """Their positions, without the first."""
         self._prefix = b""
         self._begin = 0
-        """Where the fragment begins that is not validated yet."""
+        """The position of the first byte that is not validated."""
         self._before: list[tuple[int, int]] = []
-        """The spans of the fragment before `_begin`. Behind each is a long string that was validated alone."""
+        """The spans of the fragment before `_begin`. After each comes a long string that was validated alone."""
 
     def result(self) -> ScannedBody:
         names = b"".join(self._names)
-        made = ScannedBody.made(self._body, self._members, self._ends, names, may_spell=self._may_spell)
-        made.inputs = self._inputs
-        return made
+        scanned_body = ScannedBody.made(self._body, self._members, self._ends, names, may_spell=self._may_spell)
+        scanned_body.inputs = self._inputs
+        return scanned_body
 
     def run(self, *, counts_inputs: bool = False) -> Slices:
         body = self._body
@@ -197,7 +197,7 @@ class Scan:
         begin = _BEGIN.match(body)
         if begin is None:
             top_level(body[:NAME_BYTES])
-            raise _too_complex(_UNREAD)
+            raise _too_complex(_TOO_LONG)
         self._at = begin.end()
         self._stack.append(_OBJECT)
         while (name := _NAME.match(body, self._at, self._at + NAME_BYTES)) is not None:
@@ -237,7 +237,7 @@ class Scan:
         return True
 
     def _value(self, at: int) -> Generator[None, None, int | None]:
-        """The end of the value that begins at `at`, None if it has none."""
+        """Return the end of the value that begins at `at`, None if it does not end."""
         first = self._body[at : at + 1]
         if first == b'"':
             return (yield from self._string(at))
@@ -270,7 +270,7 @@ class Scan:
         return end
 
     def _check_string(self, at: int, end: int, *, has_escapes: bool) -> Slices:
-        """Validate what stands between the quotes of a long string, cut where no escape is."""
+        """Validate the characters between the quotes of a long string, cut outside of its escapes."""
         while at < end:
             stop = min(at + FRAGMENT_BYTES, end)
             if has_escapes:
@@ -278,21 +278,21 @@ class Scan:
             try:
                 _VALUE.decode(b'"%b"' % self._body[at:stop])
             except msgspec.DecodeError as error:
-                said = str(error) if _AT_BYTE.search(str(error)) else f"{HALF_PAIR[0]} (byte {stop - at})"
-                raise self._invalid(said, [(at, stop)], len(b'"')) from None
+                reason = str(error) if _AT_BYTE.search(str(error)) else f"{HALF_PAIR[0]} (byte {stop - at})"
+                raise self._invalid(reason, [(at, stop)], len(b'"')) from None
             at = stop
             yield
 
     def _container(self, at: int) -> Generator[None, None, int | None]:
-        """The end of the array or object that begins at `at`."""
+        """Return the end of the array or object that begins at `at`, None if it does not end."""
         floor = len(self._stack)
         while at < len(self._body):
-            at, is_whole = self._window(at, floor)
+            at, is_closed = self._window(at, floor)
             if self._values > self._most_values:
                 raise _too_complex(f"more than {self._most_values} values")
-            if is_whole:
+            if is_closed:
                 return at
-            if self._body[at : at + 1] == b'"':  # a string that goes on behind the window
+            if self._body[at : at + 1] == b'"':  # a string that continues after the window
                 end = yield from self._string(at)
                 if end is None:
                     return None
@@ -302,7 +302,7 @@ class Scan:
         return None
 
     def _window(self, at: int, floor: int) -> tuple[int, bool]:
-        """Pass over the tokens of one window. Return how far, and whether the stack is at `floor` again."""
+        """Pass over the tokens of one window. Return the new position, and whether the stack is at `floor` again."""
         body, stack, opened = self._body, self._stack, self._opened
         window_end = min(at + WINDOW_BYTES, len(body))
         for token in _TOKEN.finditer(body, at, window_end):
@@ -333,26 +333,27 @@ class Scan:
         return window_end, False
 
     def _keep_end(self, start: int, end: int) -> None:
-        """A string without escapes is not kept: its end is found at once."""
+        # A string without escapes is not kept, because a search finds its end at once.
         if end - start > KEPT_BYTES and (self._body[start] != _QUOTE or self._body.find(b"\\", start, end) > 0):
             self._ends[start] = end
 
     def _cut(self, at: int) -> None:
-        """End the fragment at `at`, behind a value or before a comma, if it is large enough and a comma follows."""
+        """End the fragment at `at`, after a value or before a comma, if it is large enough and a comma follows."""
         body = self._body
         if at - self._begin <= FRAGMENT_BYTES:
             return
         comma = _CUT.match(body, at, at + WINDOW_BYTES)
         before = body[max(at - KEPT_BYTES, self._begin) : at].rstrip(b" \t\n\r")[-1:]
         if comma is not None and before not in (b"", b",", b"[", b"{"):
-            closing = b"".join(_CLOSERS[sign] for sign in reversed(self._stack))
-            self._validate(comma.end() - 1, closing)
-            self._begin, self._prefix = comma.end(), _opening(self._stack)
+            self._validate(comma.end() - 1, b"".join(_CLOSERS[sign] for sign in reversed(self._stack)))
+            # The next fragment starts with the open brackets, and with a name for each value that is not complete.
+            outer = b"".join(b'{"":' if sign == _OBJECT else b"[" for sign in self._stack[:-1])
+            self._begin, self._prefix = comma.end(), outer + bytes(self._stack[-1:])
         elif at - self._begin > LARGEST_FRAGMENT_BYTES:
-            raise _too_complex(_UNREAD)
+            raise _too_complex(_TOO_LONG)
 
     def _validate(self, end: int, closing: bytes) -> None:
-        """Validate the fragment that ends at `end`, and find the names in it."""
+        """Validate the fragment that ends at `end`, and collect its names."""
         spans = [*self._before, (self._begin, end)]
         text = b"".join((self._prefix, b'""'.join(self._body[start:stop] for start, stop in spans), closing))
         self._before = []
@@ -363,29 +364,32 @@ class Scan:
         self._names.update(_NAMES.findall(text))
         self._may_spell = self._may_spell or may_spell(text)
 
-    def _invalid(self, said: str, spans: list[tuple[int, int]], at: int) -> GatepassError:
-        """What msgspec said of `spans`, which began `at` there in what it was given, with the place in the body."""
-        found = _AT_BYTE.search(said)
-        if found is None and spans[-1][1] < len(self._body):  # the pass came no further
-            return _too_complex(_UNREAD)
+    def _invalid(self, reason: str, spans: list[tuple[int, int]], at: int) -> GatepassError:
+        """Return the error for msgspec's `reason` about `spans`, with the position in the body.
+
+        `at` is the position of the first span in the text that msgspec read.
+        """
+        found = _AT_BYTE.search(reason)
+        if found is None and spans[-1][1] < len(self._body):  # the pass ended before the body
+            return _too_complex(_TOO_LONG)
         if found is None:
-            return InvalidJson(json_error(self._body, said))
+            return InvalidJson(json_error(self._body, reason))
         left = int(found[1]) - at
         for start, end in spans:
             if left <= end - start:
                 break
             left -= end - start + len(b'""')
-        return InvalidJson(json_error(self._body, f"{said[: found.start()]} (byte {start + left})"))
+        return InvalidJson(json_error(self._body, f"{reason[: found.start()]} (byte {start + left})"))
 
     def _finish(self) -> None:
-        """Validate the last fragment. Raise if the pass did not come to the body's end: it understood no more."""
+        """Validate the last fragment. Raises BodyTooComplex if the pass did not reach the end of the body."""
         end = min(len(self._body), self._begin + 2 * LARGEST_FRAGMENT_BYTES)
         self._validate(end, b"")
         if _END.fullmatch(self._body, self._at, end) is None or end < len(self._body):
-            raise _too_complex(_UNREAD)
+            raise _too_complex(_TOO_LONG)
 
     def _count_inputs(self) -> Slices:
-        """As `asked.count_of`: a list of token ids is one input."""
+        """Count the inputs as `normalize.embeddings_request` does: a list of token ids is one input."""
         value = next((member.value for member in reversed(self._members) if member.name == "input"), None)
         self._inputs = 1
         if value is None or self._body[value] != _ARRAY:
@@ -398,12 +402,6 @@ class Scan:
             if not count % 1_000:
                 yield
         self._inputs = count
-
-
-def _opening(stack: bytearray) -> bytes:
-    """The brackets of `stack`, with a name for each value that is not whole."""
-    outer = b"".join(b'{"":' if sign == _OBJECT else b"[" for sign in stack[:-1])
-    return outer + bytes(stack[-1:])
 
 
 def _too_complex(what: str) -> BodyTooComplex:

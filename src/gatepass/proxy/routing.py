@@ -1,144 +1,146 @@
-"""Model name ─► targets in order."""
+"""Resolve a model name to its targets in order."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from gatepass.config.model import Config
 from gatepass.config.network import TimeoutSettings
-from gatepass.config.routes import OperationRoute, block_of_operation
+from gatepass.config.routes import block_of_operation
 from gatepass.errors import ModelNotFound
 from gatepass.types import Target
 
 NAMED_IN_ERROR = 10
 ANY = "*"
-NAMES_NONE = ("files", "batches")
-"""Operations whose requests are about no model."""
+WITHOUT_MODEL = ("files", "batches")
+"""Operations whose requests name no model."""
 
 Targets = tuple[Target, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What `/v1/models` shows: exact names, and the upstreams whose own lists count, with a pattern each."""
+    """The content of `/v1/models`: exact names, and pairs of an upstream and a pattern for its own model list."""
 
     names: tuple[str, ...]
     open_upstreams: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _Ways:
-    """Where each model goes, for one operation."""
+class _OperationRoutes:
+    """The targets of each model for one operation."""
 
     exact: Mapping[str, Targets]
     globs: tuple[tuple[str, Targets], ...]
-    """The longest pattern first."""
+    """Longest pattern first."""
     rest: Targets
-    """Where models go that are neither, and requests that name none."""
+    """The targets of other models, and of requests without a model."""
 
     @classmethod
-    def of(cls, operation: str, config: Config) -> _Ways:
+    def of(cls, operation: str, config: Config) -> _OperationRoutes:
         route = block_of_operation(config.operations, operation)
-        ways: dict[str, Targets] = {}
+        routes: dict[str, Targets] = {}
         for name, entry in config.models.items():
             model = entry.for_operation(operation, route)
-            ways[name] = tuple(
+            routes[name] = tuple(
                 _target(one.upstream, one.name, model.timeouts, config) for one in model.ordered_targets()
             )
-        globs = sorted((name for name in ways if _is_glob(name) and name != ANY), key=lambda name: (-len(name), name))
+        globs = sorted((name for name in routes if _is_glob(name) and name != ANY), key=lambda name: (-len(name), name))
+        # A block of the operation leads to its upstream, and so does the only upstream if there is no choice.
+        upstream = None if route is None else route.upstream
+        if upstream is None and len(config.upstreams) == 1 and not config.models:
+            upstream = next(iter(config.upstreams))
+        rest = routes.get(ANY, ())
+        if upstream is not None:
+            rest = (_target(upstream, None, None if route is None else route.timeouts, config),)
         return cls(
-            {name: targets for name, targets in ways.items() if not _is_glob(name)},
-            tuple((name, ways[name]) for name in globs),
-            _rest(route, config) or ways.get(ANY, ()),
+            {name: targets for name, targets in routes.items() if not _is_glob(name)},
+            tuple((name, routes[name]) for name in globs),
+            rest,
         )
 
 
 class RouteTable:
-    """Where each model of each operation goes.
+    """The targets of each model for each operation.
 
-    An exact name beats the longest glob; a glob beats the operation's own upstream; that beats `*`,
-    which names nothing in particular. An entry of `models` may lead elsewhere for one operation. With one upstream and
-    no `models` everything goes there that an operation sends nowhere else.
+    The first match wins: an exact name, the longest glob, the upstream of the operation's block, the model `*`.
+    An entry of `models` may have other targets for one operation. With one upstream and no `models`, that upstream
+    serves each operation whose block names no other.
     """
 
-    def __init__(self, others: _Ways, ways: Mapping[str, _Ways], unnamed: Mapping[str, str]) -> None:
-        """`ways` of the operations of which the configuration says something, and of all `others`."""
+    def __init__(
+        self,
+        others: _OperationRoutes,
+        by_operation: Mapping[str, _OperationRoutes],
+        default_models: Mapping[str, str],
+    ) -> None:
+        """`by_operation` has the operations that the configuration names, `others` serves all other operations."""
         self._others = others
-        self._ways = ways
-        self._unnamed = unnamed
+        self._by_operation = by_operation
+        self._default_models = default_models
 
     @classmethod
     def from_config(cls, config: Config) -> RouteTable:
-        told = [*config.operations, *(name for model in config.models.values() for name in model.operations)]
-        unnamed = {str(name): route.model for name, route in config.operations.items() if route.model is not None}
-        return cls(_Ways.of("", config), {str(name): _Ways.of(name, config) for name in dict.fromkeys(told)}, unnamed)
+        named = [*config.operations, *(name for model in config.models.values() for name in model.operations)]
+        return cls(
+            _OperationRoutes.of("", config),
+            {str(name): _OperationRoutes.of(name, config) for name in dict.fromkeys(named)},
+            {str(name): route.model for name, route in config.operations.items() if route.model is not None},
+        )
 
     def default_model(self, operation: str) -> str:
-        """The model of a request of `operation` that names none; "" where it goes on without one."""
-        return self._unnamed.get(operation, "")
+        """Return the model for requests of `operation` without one, "" if none is configured."""
+        return self._default_models.get(operation, "")
 
     def resolve(self, operation: str, model: str, may_see: Callable[[str], bool] | None = None) -> Targets:
-        """The targets of `model` in order, at least one; "" is none. Raises ModelNotFound, which names what there is
-        and its reader `may_see`; None: all of it."""
-        ways = self._ways.get(operation, self._others)
-        if (found := ways.exact.get(model)) is not None:
+        """Return the targets of `model` in order, at least one. `model` is "" if the request names none.
+
+        Raises ModelNotFound. Its text lists the models that the caller `may_see`, all if that is None.
+        """
+        routes = self._by_operation.get(operation, self._others)
+        if (found := routes.exact.get(model)) is not None:
             return found
-        for pattern, targets in ways.globs:
+        for pattern, targets in routes.globs:
             if fnmatchcase(model, pattern):
                 return targets
-        if ways.rest:
-            return ways.rest
-        known = [name for name in ways.exact if may_see is None or may_see(name)]
-        known += [pattern for pattern, _ in ways.globs] if may_see is None else []
+        if routes.rest:
+            return routes.rest
+        known = [name for name in routes.exact if may_see is None or may_see(name)]
+        known += [pattern for pattern, _ in routes.globs] if may_see is None else []
+        shown = ", ".join(known[:NAMED_IN_ERROR]) + (", …" if len(known) > NAMED_IN_ERROR else "")
         if not model:
-            raise ModelNotFound(_unnamed(operation, known), param="model")
-        there = f"Configured: {_some(known)}." if known else "No model is."
+            suggestion = f", or name one of these models: {shown}" if known and operation not in WITHOUT_MODEL else ""
+            raise ModelNotFound(
+                f"The request names no model, and gatepass has no route for such requests of {operation}. Set"
+                f" `operations: {{{operation}: {{upstream: NAME}}}}` in the gatepass configuration, with a NAME of"
+                f" `upstreams`{suggestion}.",
+                param="model",
+            )
+        configured = f"Configured: {shown}." if known else "No model is configured."
         raise ModelNotFound(
-            f"The model {model[:100]!r} is not configured here. {there} Whoever runs gatepass adds it under `models`,"
-            f" or says by operations.{operation}.upstream where all go that have no entry there.",
+            f"The model {model[:100]!r} is not configured. {configured} Add it under `models` in the gatepass"
+            f" configuration, or set operations.{operation}.upstream for all other models.",
             param="model",
         )
 
     def listing(self) -> Listing:
-        told, others = [*self._ways.values()], self._others
-        listed = [(target.upstream, ANY) for ways in (*told, others) for target in ways.rest]
+        named, others = [*self._by_operation.values()], self._others
+        listed = [(target.upstream, ANY) for routes in (*named, others) for target in routes.rest]
         listed += [
-            (target.upstream, glob) for ways in (others, *told) for glob, targets in ways.globs for target in targets
+            (target.upstream, glob)
+            for routes in (others, *named)
+            for glob, targets in routes.globs
+            for target in targets
         ]
         return Listing(tuple(others.exact), tuple(dict.fromkeys(listed)))
-
-
-def _unnamed(operation: str, known: Sequence[str]) -> str:
-    named = f", or let the request name one of these: {_some(known)}" if known and operation not in NAMES_NONE else ""
-    return (
-        f"The request names no model, and nothing says where requests of {operation} go that name none. Write"
-        f" `operations: {{{operation}: {{upstream: NAME}}}}` into gatepass's configuration, with a NAME of `upstreams`"
-        f"{named}."
-    )
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:NAMED_IN_ERROR]) + (", …" if len(names) > NAMED_IN_ERROR else "")
 
 
 def _is_glob(name: str) -> bool:
     return any(sign in name for sign in "*?[")
 
 
-def _rest(route: OperationRoute | None, config: Config) -> Targets:
-    """Where an operation's own block leads, or everything goes because there is one place alone."""
-    if route is not None and route.upstream is not None:
-        upstream = route.upstream
-    elif len(config.upstreams) == 1 and not config.models:
-        upstream = next(iter(config.upstreams))
-    else:
-        return ()
-    return (_target(upstream, None, None if route is None else route.timeouts, config),)
-
-
 def _target(upstream: str, name: str | None, timeouts: TimeoutSettings | None, config: Config) -> Target:
-    """`timeouts`, and what these leave open as the upstream says it."""
-    own = None if timeouts is None else timeouts.over(config.upstreams[upstream].timeouts).value()
-    return Target(upstream, name, own)
+    merged = None if timeouts is None else timeouts.over(config.upstreams[upstream].timeouts).value()
+    return Target(upstream, name, merged)

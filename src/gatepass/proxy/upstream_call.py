@@ -205,7 +205,7 @@ _LOGIN = re.compile(
 
 
 def is_rejection(error: GatepassError, config: RejectionConfig, host: str) -> bool:
-    """Return whether `error`, from the upstream at `host` (`name:port`), says that it rejected the token."""
+    """Return whether `error` means that the upstream at `host` (`name:port`) rejected the token."""
     if isinstance(error, UpstreamErrorReply):
         return is_rejection_status(error.upstream_status, config) or error.upstream_code in config.codes
     if isinstance(error, UpstreamRedirect):
@@ -220,7 +220,7 @@ def is_rejection_status(status: int, config: RejectionConfig) -> bool:
 def as_rejection(error: UpstreamError, config: RejectionConfig) -> UpstreamError:
     """Return `error`, as UpstreamAuth if its code is in `rejection.codes`: a retry of the client cannot fix it.
 
-    In a 200 the code has no status of its own and got 502. It becomes 401 here.
+    An error in a 200 has the status 502. It becomes 401 here.
     """
     if not isinstance(error, UpstreamErrorReply) or isinstance(error, UpstreamAuth):
         return error
@@ -244,9 +244,9 @@ def as_rejection(error: UpstreamError, config: RejectionConfig) -> UpstreamError
 def leads_to_login(target: str | None, host: str, login_hosts: list[str] | None) -> bool:
     """Return whether a redirect from `host` to `target` leads to a login page.
 
-    Without `login_hosts` each other host counts: no API answers from there, and gatepass follows no redirect. On the
-    same host a path with a word such as `login` counts. A redirect from http to https, or to a path with a final slash,
-    does not count: it means that `base_url` is wrong.
+    Without `login_hosts` this is True for each other host, because no API answers from there and gatepass follows no
+    redirect. On the same host it is True for a path with a word such as `login`. A redirect from http to https, or to a
+    path with a final slash, means that `base_url` is wrong.
     """
     try:
         own, redirected = urlsplit(f"//{host}").hostname, urlsplit(target or "")
@@ -261,7 +261,7 @@ def leads_to_login(target: str | None, host: str, login_hosts: list[str] | None)
 
 
 def explain_rejection(attempt: Attempt, refusal: UpstreamError) -> UpstreamError:
-    """Add to the text of `refusal` which credential was used, what was tried and what to do."""
+    """Add to the text of `refusal` the credential, the renewal that was tried, and advice."""
     upstream, token = attempt.upstream, attempt.token
     age_s = None if token is None or token.lifetime_s is None else attempt.state.clock.now() - token.requested_s
     is_untried = upstream.holder is not None and not attempt.renewed

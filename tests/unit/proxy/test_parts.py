@@ -15,7 +15,7 @@ from gatepass.normalize.embeddings_reply import PARALLEL
 from gatepass.normalize.embeddings_request import SplitInputs
 from gatepass.normalize.rule import apply_changes
 from gatepass.proxy.app_state import create_app_state
-from gatepass.proxy.batches import Ask, send_embeddings
+from gatepass.proxy.batches import SendPart, send_embeddings
 from gatepass.proxy.context import Attempt
 from gatepass.proxy.response import BufferedReply, SynthesizedStream
 from gatepass.types import Call, Target
@@ -38,7 +38,7 @@ def an_attempt(wanted: Call, *, bodies: bool = False) -> Attempt:
     return Attempt(gate, gate.upstreams["chat"], Target("chat"), wanted)
 
 
-def asked(request: tuple[Call, Call], ask: Ask) -> Coroutine[Any, Any, BufferedReply]:
+def asked(request: tuple[Call, Call], ask: SendPart) -> Coroutine[Any, Any, BufferedReply]:
     wanted, adapted = request
     return send_embeddings(an_attempt(wanted), adapted, ask)
 

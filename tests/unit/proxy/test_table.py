@@ -53,13 +53,13 @@ def test_an_unknown_model_is_told_what_exists():
 
 def test_ten_models_are_all_told_and_no_more_are_hinted_at():
     routes = table(models={f"m{n}": {"upstream": "chat"} for n in range(10)})
-    with pytest.raises(ModelNotFound, match=r"m8, m9\. Whoever"):
+    with pytest.raises(ModelNotFound, match=r"m8, m9\. Add"):
         routes.resolve("chat", "nope")
 
 
 def test_an_unknown_model_tells_nobody_of_models_that_are_not_theirs():
     routes = table(models={"mine": {"upstream": "chat"}, "theirs": {"upstream": "chat"}, "t*": {"upstream": "chat"}})
-    with pytest.raises(ModelNotFound, match=r"Configured: mine\. Whoever"):
+    with pytest.raises(ModelNotFound, match=r"Configured: mine\. Add"):
         routes.resolve("chat", "nope", may_see=lambda name: name == "mine")
 
 
@@ -69,7 +69,7 @@ def test_one_upstream_alone_needs_no_models():
 
 
 def test_two_upstreams_without_models_guess_nothing():
-    with pytest.raises(ModelNotFound, match=r"No model is\..* operations\.chat\.upstream "):
+    with pytest.raises(ModelNotFound, match=r"No model is configured\..* operations\.chat\.upstream "):
         table().resolve("chat", "m")
 
 
@@ -146,9 +146,9 @@ def test_a_request_without_a_model_is_told_its_operation_what_to_write_and_what_
     with pytest.raises(ModelNotFound) as caught:
         routes.resolve("rerank", "", may_see=lambda name: name == "mine")
     assert caught.value.message == (
-        "The request names no model, and nothing says where requests of rerank go that name none. Write `operations:"
-        " {rerank: {upstream: NAME}}` into gatepass's configuration, with a NAME of `upstreams`, or let the request"
-        " name one of these: mine."
+        "The request names no model, and gatepass has no route for such requests of rerank. Set `operations:"
+        " {rerank: {upstream: NAME}}` in the gatepass configuration, with a NAME of `upstreams`, or name one of these"
+        " models: mine."
     )
 
 
