@@ -73,11 +73,11 @@ AREAS = (
     ),
     Area(
         "retry state",
-        ("proxy/attempt.py", "proxy/attempt.py", "proxy/upstream_call.py", "proxy/batches.py", "proxy/context.py"),
+        ("proxy/attempt.py", "proxy/upstream_call.py", "proxy/batches.py", "proxy/context.py"),
         (
             "tests/unit/proxy/test_context.py",
-            "tests/unit/proxy/test_retries.py",
-            "tests/unit/proxy/test_parts.py",
+            "tests/unit/proxy/test_attempt_retries.py",
+            "tests/unit/proxy/test_batches.py",
             "tests/integration/test_rejections.py",
             "tests/integration/test_connections.py",
             "tests/integration/test_batches.py",
@@ -108,7 +108,7 @@ AREAS = (
     ),
     Area("relay stream", ("sse/event_stream.py",), STREAM_TESTS, 5),
     Area("framing", ("sse/event.py", "sse/event.py"), STREAM_TESTS, 4),
-    Area("routing", ("proxy/routing.py",), ("tests/unit/proxy/test_table.py", "tests/integration/test_models.py"), 3),
+    Area("routing", ("proxy/routing.py",), ("tests/unit/proxy/test_routing.py", "tests/integration/test_models.py"), 3),
     Area(
         "access checks",
         ("auth/authenticator.py", "auth/api_keys.py"),

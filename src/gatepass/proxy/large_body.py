@@ -211,7 +211,10 @@ class Scan:
             self._at = end
             self._cut(end)
             yield
-        self._finish()
+        end = min(len(body), self._begin + 2 * LARGEST_FRAGMENT_BYTES)
+        self._validate(end, b"")
+        if _END.fullmatch(body, self._at, end) is None or end < len(body):  # the pass ended before the body
+            raise _too_complex(_TOO_LONG)
         if counts_inputs:
             yield from self._count_inputs()
 
@@ -380,13 +383,6 @@ class Scan:
                 break
             left -= end - start + len(b'""')
         return InvalidJson(json_error(self._body, f"{reason[: found.start()]} (byte {start + left})"))
-
-    def _finish(self) -> None:
-        """Validate the last fragment. Raises BodyTooComplex if the pass did not reach the end of the body."""
-        end = min(len(self._body), self._begin + 2 * LARGEST_FRAGMENT_BYTES)
-        self._validate(end, b"")
-        if _END.fullmatch(self._body, self._at, end) is None or end < len(self._body):
-            raise _too_complex(_TOO_LONG)
 
     def _count_inputs(self) -> Slices:
         """Count the inputs as `normalize.embeddings_request` does: a list of token ids is one input."""

@@ -86,7 +86,9 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
             continue  # retry: with the next token
         except TransportFault as fault:
             if fault.fault is Fault.TIMEOUT_POOL:
-                raise _pool_busy(upstream) from fault
+                name = upstream.name
+                busy = f"Every connection to the upstream {name!r} is in use (upstreams.{name}.max_connections)."
+                raise Overloaded(busy, retry_after_s=1) from fault
             attempt.written = attempt.written or fault.sent
             is_final = attempt.repeated or not _can_be_sent_again(request)
             if is_final or not (fault.stale and upstream.settings.repeat_stale):
@@ -189,13 +191,6 @@ def _renewed_during_upload(upstream: Upstream) -> TokenUnavailable:
     )
     error.should_retry = True
     return error
-
-
-def _pool_busy(upstream: Upstream) -> Overloaded:
-    return Overloaded(
-        f"Every connection to the upstream {upstream.name!r} is in use (upstreams.{upstream.name}.max_connections).",
-        retry_after_s=1,
-    )
 
 
 _LOGIN = re.compile(

@@ -22,9 +22,9 @@ LOAD = AccessKey(name="load", hash="sha256:" + "0" * 64)
 
 def a_context(path: str = "/v1/chat/completions", *, bodies: bool = False) -> RequestContext:
     blocks = {"upstreams": {"mock": {"base_url": "http://h/v1"}}, "log": {"bodies": bodies}}
-    gate = create_app_state(Config.model_validate(blocks))
-    inbound = ClientRequest("id-1", "POST", path, ((b"authorization", b"Bearer x"),), "127.0.0.1", 1.0)
-    return RequestContext(inbound, gate, gate.profiles["plain"])
+    state = create_app_state(Config.model_validate(blocks))
+    client_request = ClientRequest("id-1", "POST", path, ((b"authorization", b"Bearer x"),), "127.0.0.1", 1.0)
+    return RequestContext(client_request, state, state.profiles["plain"])
 
 
 def an_attempt(context: RequestContext, model: str | None = None) -> Attempt:
@@ -32,8 +32,8 @@ def an_attempt(context: RequestContext, model: str | None = None) -> Attempt:
 
 
 def line(context: RequestContext, duration_s: float = 0.0) -> dict[str, Any]:
-    said: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(context.record(context.outcome, duration_s)))
-    return said
+    fields: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(context.record(context.outcome, duration_s)))
+    return fields
 
 
 def test_outcomes_come_from_a_closed_set():
@@ -68,8 +68,8 @@ def test_fields_without_a_value_are_left_out_and_counts_are_not():
 def test_an_error_is_recorded_with_its_code_its_hop_and_its_reason():
     context = a_context()
     context.error = UpstreamClosed("broke off", upstream="mock")
-    said = line(context)
-    assert (said["outcome"], said["code"], said["hop"], said["reason"]) == (
+    fields = line(context)
+    assert (fields["outcome"], fields["code"], fields["hop"], fields["reason"]) == (
         "error",
         "upstream_closed",
         "upstream:mock",
@@ -95,9 +95,9 @@ def test_every_field_has_the_value_that_its_name_says():
     last.renewed = last.repeated = True
     last.adapted, last.learned, last.tried = ("done=1",), ("done=1",), ("vain=1",)
     last.upstream_request_id = "req-1"
-    said = line(context, 3.00001)
-    assert list(said) == list(AccessRecord.__struct_fields__)
-    assert said == {
+    fields = line(context, 3.00001)
+    assert list(fields) == list(AccessRecord.__struct_fields__)
+    assert fields == {
         "id": "id-1",
         "method": "POST",
         "path": "/v1/x",
@@ -133,9 +133,9 @@ def test_every_field_has_the_value_that_its_name_says():
 def test_a_wait_too_short_to_record_is_left_out():
     context = a_context()
     an_attempt(context).token_wait_s = 0.00001
-    said = line(context, 0.00001)
-    assert "token_wait_s" not in said
-    assert said["duration_s"] == 0.0
+    fields = line(context, 0.00001)
+    assert "token_wait_s" not in fields
+    assert fields["duration_s"] == 0.0
 
 
 def test_a_captured_body_is_cut():

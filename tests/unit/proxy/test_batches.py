@@ -34,8 +34,8 @@ def a_request(count: int, limit: int) -> tuple[Call, Call]:
 def an_attempt(wanted: Call, *, bodies: bool = False) -> Attempt:
     """At the upstream `chat`, for the client's own call."""
     blocks = {"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}}, "log": {"bodies": bodies}}
-    gate = create_app_state(Config.model_validate(blocks))
-    return Attempt(gate, gate.upstreams["chat"], Target("chat"), wanted)
+    state = create_app_state(Config.model_validate(blocks))
+    return Attempt(state, state.upstreams["chat"], Target("chat"), wanted)
 
 
 def asked(request: tuple[Call, Call], ask: SendPart) -> Coroutine[Any, Any, BufferedReply]:

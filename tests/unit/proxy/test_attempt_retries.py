@@ -152,7 +152,7 @@ class Holder:
         self.in_vain.append(by)
 
 
-class Street:
+class Scenario:
     """One request of model `m`, whose targets are the given upstreams in order."""
 
     def __init__(self, *upstreams: Upstream, holder: Holder | None = None, **model: Any) -> None:
@@ -161,29 +161,29 @@ class Street:
             "upstreams": {name: {"base_url": f"http://{name}.example/v1", "learn": "off"} for name in names},
             "models": {"m": {"targets": [{"upstream": name} for name in names], **model}},
         }
-        gate = create_app_state(Config.model_validate(blocks), DrivenClock())
-        hops = dict(gate.upstreams)
+        state = create_app_state(Config.model_validate(blocks), DrivenClock())
+        replaced = dict(state.upstreams)
         for name, upstream in zip(names, upstreams, strict=True):
             held: Any = holder if name == "chat" else None
-            settings = hops[name].settings.model_copy(update={"credential": held and "corp"})
-            hops[name] = replace(hops[name], transport=upstream, holder=held, settings=settings)  # type: ignore[arg-type]
-        self.gate: AppState = replace(gate, upstreams=hops)
-        self.context = RequestContext.of_own(self.gate, self.gate.profiles["plain"])
+            settings = replaced[name].settings.model_copy(update={"credential": held and "corp"})
+            replaced[name] = replace(replaced[name], transport=upstream, holder=held, settings=settings)  # type: ignore[arg-type]
+        self.state: AppState = replace(state, upstreams=replaced)
+        self.context = RequestContext.of_own(self.state, self.state.profiles["plain"])
 
     @property
     def attempt(self) -> Attempt:
         return self.context.attempts[-1]
 
     async def ask(self, call: Call | None = None) -> ClassifiedReply:
-        """The answer of the first target."""
+        """Return the reply of the first target."""
         return await try_target(self.context, call or a_call(BODY, CHAT), TARGET)
 
     async def handled(self) -> Client:
-        """What a client is sent that asks for `m`."""
+        """Return the client of a request for `m`, with its response."""
         client = Client(BODY)
         headers = ((b"host", b"localhost"), (b"content-type", b"application/json"))
-        inbound = ClientRequest("id", "POST", "/v1/chat/completions", headers, "127.0.0.1", self.gate.clock.now())
-        await handle(inbound, self.gate, Catalog(self.gate), client)
+        request = ClientRequest("id", "POST", "/v1/chat/completions", headers, "127.0.0.1", self.state.clock.now())
+        await handle(request, self.state, Catalog(self.state), client)
         return client
 
 
@@ -256,10 +256,10 @@ def unreached() -> TransportFault:
 
 async def test_a_401_is_renewed_once():
     upstream, holder = Upstream(takes={"new"}), Holder("old", "new")
-    street = Street(upstream, holder=holder)
-    assert isinstance(await street.ask(), BufferedReply)
+    scenario = Scenario(upstream, holder=holder)
+    assert isinstance(await scenario.ask(), BufferedReply)
     assert (upstream.tokens, holder.fetches) == (["old", "new"], 1)
-    assert (street.attempt.renewed, street.attempt.requests) == (True, 2)
+    assert (scenario.attempt.renewed, scenario.attempt.requests) == (True, 2)
 
 
 @pytest.mark.parametrize("statuses", [[400], [401], [401, 401]])
@@ -272,15 +272,15 @@ async def test_the_reply_of_each_refusal_is_closed(statuses):
 
     replies = [Closing(EXPIRED, status) for status in statuses]
     with suppress(UpstreamError):
-        await Street(Upstream(*replies), holder=Holder("old", "new")).ask()
+        await Scenario(Upstream(*replies), holder=Holder("old", "new")).ask()
     assert [reply.is_open for reply in replies] == [False] * len(statuses)
 
 
 async def test_a_second_401_passes_through():
     upstream, holder = Upstream(takes=set()), Holder("old", "new", "third")
-    street = Street(upstream, holder=holder)
+    scenario = Scenario(upstream, holder=holder)
     with pytest.raises(UpstreamAuth, match="token expired") as raised:
-        await street.ask()
+        await scenario.ask()
     assert raised.value.http_status == 401
     assert (upstream.tokens, holder.fetches) == (["old", "new"], 1)
     assert holder.in_vain
@@ -288,43 +288,43 @@ async def test_a_second_401_passes_through():
 
 async def test_a_401_passes_through_where_the_issuer_gives_the_same_token_again():
     upstream, holder = Upstream(takes=set()), Holder("old", None)
-    street = Street(upstream, holder=holder)
+    scenario = Scenario(upstream, holder=holder)
     with pytest.raises(UpstreamAuth):
-        await street.ask()
-    assert (upstream.tokens, street.attempt.renewed) == (["old"], False)
+        await scenario.ask()
+    assert (upstream.tokens, scenario.attempt.renewed) == (["old"], False)
 
 
 async def test_a_401_passes_through_where_there_is_no_credential():
     upstream = Upstream(Reply(EXPIRED, 401))
     with pytest.raises(UpstreamAuth):
-        await Street(upstream).ask()
+        await Scenario(upstream).ask()
     assert len(upstream.came) == 1
 
 
 async def test_a_rejection_hidden_in_a_200_is_renewed_once():
     upstream, holder = Upstream(Reply(HIDDEN)), Holder("old", "new")
-    street = Street(upstream, holder=holder)
-    assert isinstance(await street.ask(), BufferedReply)
-    assert (upstream.tokens, holder.fetches, street.attempt.renewed) == (["old", "new"], 1, True)
+    scenario = Scenario(upstream, holder=holder)
+    assert isinstance(await scenario.ask(), BufferedReply)
+    assert (upstream.tokens, holder.fetches, scenario.attempt.renewed) == (["old", "new"], 1, True)
 
 
 async def test_a_second_rejection_hidden_in_a_200_passes_through():
     upstream, holder = Upstream(Reply(HIDDEN), Reply(HIDDEN)), Holder("old", "new", "third")
     with pytest.raises(UpstreamError, match="token expired"):
-        await Street(upstream, holder=holder).ask()
+        await Scenario(upstream, holder=holder).ask()
     assert (upstream.tokens, holder.fetches) == (["old", "new"], 1)
 
 
 async def test_a_401_and_a_hidden_rejection_share_one_renewal():
     upstream, holder = Upstream(Reply(EXPIRED, 401), Reply(HIDDEN)), Holder("old", "new", "third")
     with pytest.raises(UpstreamError, match="token expired"):
-        await Street(upstream, holder=holder).ask()
+        await Scenario(upstream, holder=holder).ask()
     assert (upstream.tokens, holder.fetches) == (["old", "new"], 1)
 
 
 async def test_a_second_401_is_returned_as_it_came_and_the_holder_is_told_that_its_fetch_was_in_vain():
     upstream, holder = Upstream(takes=set()), Holder("old", "new")
-    attempt = Street(upstream, holder=holder).context.attempt(a_call(b""), TARGET)
+    attempt = Scenario(upstream, holder=holder).context.attempt(a_call(b""), TARGET)
     assert (await send(attempt, OutboundRequest("GET", "http://chat.example/v1/models"))).status == 401
     assert (upstream.tokens, holder.in_vain) == (["old", "new"], [attempt.user])
 
@@ -341,14 +341,14 @@ async def test_a_request_goes_out_again_once_though_the_holder_has_a_third_token
 
     upstream, holder = Rotating(said, said), Holder("old", "new")
     with pytest.raises(UpstreamError, match="token expired"):
-        await Street(upstream, holder=holder).ask()
+        await Scenario(upstream, holder=holder).ask()
     assert upstream.tokens == ["old", "new"]
 
 
 @pytest.mark.parametrize("held", [True, False])
 async def test_an_upload_goes_out_again_after_a_401_only_where_it_is_held(held):
     upstream, holder = Upstream(takes={"new"}), Holder("old", "new")
-    attempt = Street(upstream, holder=holder).context.attempt(a_call(b""), TARGET)
+    attempt = Scenario(upstream, holder=holder).context.attempt(a_call(b""), TARGET)
     sending = send(attempt, OutboundRequest("POST", "http://chat.example/v1/x", upload=Upload(held=held)))
     if held:
         assert (await sending).status == 200
@@ -364,30 +364,30 @@ async def test_an_upload_goes_out_again_after_a_401_only_where_it_is_held(held):
 
 async def test_a_reused_connection_that_closed_without_an_answer_repeats_once_on_a_new_one():
     upstream = Upstream(stale())
-    street = Street(upstream)
-    assert isinstance(await street.ask(), BufferedReply)
+    scenario = Scenario(upstream)
+    assert isinstance(await scenario.ask(), BufferedReply)
     assert [request.new_connection for request in upstream.came] == [False, True]
-    assert (street.attempt.repeated, street.attempt.requests) == (True, 2)
+    assert (scenario.attempt.repeated, scenario.attempt.requests) == (True, 2)
 
 
 async def test_a_second_closed_connection_is_an_error():
     upstream = Upstream(stale(), stale())
     with pytest.raises(UpstreamClosed):
-        await Street(upstream).ask()
+        await Scenario(upstream).ask()
     assert len(upstream.came) == 2
 
 
 async def test_a_connection_that_closed_and_was_not_reused_is_an_error():
     upstream = Upstream(TransportFault(Fault.CLOSED, "reset"))
     with pytest.raises(UpstreamClosed):
-        await Street(upstream).ask()
+        await Scenario(upstream).ask()
     assert len(upstream.came) == 1
 
 
 @pytest.mark.parametrize("held", [True, False])
 async def test_an_upload_is_repeated_on_a_new_connection_only_where_it_is_held(held):
     upstream = Upstream(stale())
-    attempt = Street(upstream).context.attempt(a_call(b""), TARGET)
+    attempt = Scenario(upstream).context.attempt(a_call(b""), TARGET)
     sending = send(attempt, OutboundRequest("POST", "http://chat.example/v1/x", upload=Upload(held=held)))
     if held:
         assert (await sending).status == 200
@@ -402,14 +402,14 @@ async def test_an_upload_is_repeated_on_a_new_connection_only_where_it_is_held(h
 
 async def test_the_next_target_is_tried_where_no_byte_was_written():
     first, second = Upstream(unreached()), Upstream()
-    client = await Street(first, second).handled()
+    client = await Scenario(first, second).handled()
     assert (client.status, len(second.came)) == (200, 1)
     assert client.headers[b"x-gatepass-attempts"] == b"2"
 
 
 async def test_the_next_target_is_tried_where_a_reused_connection_was_closed_before_anything_was_written_to_it():
     first, second = Upstream(stale(sent=False), unreached()), Upstream()
-    client = await Street(first, second).handled()
+    client = await Scenario(first, second).handled()
     assert (client.status, len(first.came), len(second.came)) == (200, 2, 1)
 
 
@@ -423,7 +423,7 @@ async def test_the_next_target_is_tried_where_a_reused_connection_was_closed_bef
 )
 async def test_the_next_target_is_not_tried_where_a_byte_was_written(turns):
     first, second = Upstream(*turns), Upstream()
-    client = await Street(first, second).handled()
+    client = await Scenario(first, second).handled()
     assert client.status >= 500
     assert second.came == []
 
@@ -431,7 +431,7 @@ async def test_the_next_target_is_not_tried_where_a_byte_was_written(turns):
 @pytest.mark.parametrize("turns", [[Reply(EXPIRED, 401), unreached()], [Reply(HIDDEN), unreached()]])
 async def test_the_next_target_is_not_tried_after_a_renewal(turns):
     first, second = Upstream(*turns), Upstream()
-    client = await Street(first, second, holder=Holder("old", "new")).handled()
+    client = await Scenario(first, second, holder=Holder("old", "new")).handled()
     assert client.status >= 500
     assert (first.tokens, second.came) == (["old", "new"], [])
 
@@ -439,35 +439,35 @@ async def test_the_next_target_is_not_tried_after_a_renewal(turns):
 async def test_the_next_target_is_not_tried_where_the_renewal_fails():
     first, second, holder = Upstream(takes=set()), Upstream(), Holder("old")
     holder.down = True
-    client = await Street(first, second, holder=holder).handled()
+    client = await Scenario(first, second, holder=holder).handled()
     assert (client.status, len(first.came), second.came) == (503, 1, [])
 
 
 async def test_the_next_target_is_tried_where_there_is_no_token():
     first, second, holder = Upstream(), Upstream(), Holder(None)
-    client = await Street(first, second, holder=holder).handled()
+    client = await Scenario(first, second, holder=holder).handled()
     assert (client.status, first.came, len(second.came)) == (200, [], 1)
     assert b"x-gatepass-attempts" not in client.headers
 
 
 async def test_the_next_target_is_tried_where_every_connection_is_busy():
     first, second = Upstream(TransportFault(Fault.TIMEOUT_POOL, "busy", sent=False)), Upstream()
-    assert (await Street(first, second).handled()).status == 200
+    assert (await Scenario(first, second).handled()).status == 200
     assert len(second.came) == 1
 
 
 async def test_a_pool_that_is_busy_is_an_error_of_gatepass_to_the_last_target():
     upstream = Upstream(TransportFault(Fault.TIMEOUT_POOL, "busy", sent=False))
-    street = Street(upstream)
+    scenario = Scenario(upstream)
     with pytest.raises(Overloaded, match="max_connections"):
-        await street.ask()
-    assert (street.attempt.written, street.attempt.requests) == (False, 1)
+        await scenario.ask()
+    assert (scenario.attempt.written, scenario.attempt.requests) == (False, 1)
 
 
 async def test_the_last_target_has_the_last_word():
     first, second = Upstream(unreached()), Upstream(unreached())
-    street = Street(first, second)
-    client = await street.handled()
+    scenario = Scenario(first, second)
+    client = await scenario.handled()
     assert (client.status, client.headers[b"x-gatepass-hop"]) == (502, b"upstream:spare")
 
 
@@ -477,19 +477,19 @@ async def test_the_last_target_has_the_last_word():
 async def test_a_token_that_ends_in_the_queue_is_replaced_and_the_request_counts_once():
     upstream, holder = Upstream(), Holder("old")
     upstream.queue = asyncio.Event()
-    street = Street(upstream, holder=holder)
-    asking = asyncio.create_task(street.ask())
+    scenario = Scenario(upstream, holder=holder)
+    asking = asyncio.create_task(scenario.ask())
     await asyncio.sleep(0)
     holder.held = Holder("new").held
     upstream.queue.set()
     await asking
-    assert (upstream.tokens, street.attempt.requests, street.attempt.renewed) == (["new"], 1, False)
+    assert (upstream.tokens, scenario.attempt.requests, scenario.attempt.renewed) == (["new"], 1, False)
 
 
 async def test_a_token_that_ends_in_the_queue_without_a_successor_is_no_request():
     first, second, holder = Upstream(), Upstream(), Holder("old")
     first.queue = asyncio.Event()
-    asking = asyncio.create_task(Street(first, second, holder=holder).handled())
+    asking = asyncio.create_task(Scenario(first, second, holder=holder).handled())
     await asyncio.sleep(0)
     holder.held = None
     first.queue.set()
@@ -507,18 +507,18 @@ def vectors(count: int) -> Call:
 
 async def test_parts_share_one_renewal_and_each_goes_out_again_once():
     upstream, holder = Upstream(takes={"new"}), Holder("old", "new", "third")
-    street = Street(upstream, holder=holder, rules={"split": 1})
-    answer = await street.ask(vectors(4))
+    scenario = Scenario(upstream, holder=holder, rules={"split": 1})
+    answer = await scenario.ask(vectors(4))
     assert isinstance(answer, BufferedReply)
     assert [entry["embedding"] for entry in json.loads(answer.body)["data"]] == [[0.0], [1.0], [2.0], [3.0]]
     assert (sorted(upstream.tokens), holder.fetches) == (["new"] * 4 + ["old"] * 4, 1)
-    assert (street.attempt.renewed, street.attempt.requests) == (True, 8)
+    assert (scenario.attempt.renewed, scenario.attempt.requests) == (True, 8)
 
 
 async def test_parts_that_are_refused_with_the_new_token_too_fetch_no_third_one():
     upstream, holder = Upstream(takes=set()), Holder("old", "new", "third", "fourth")
     with pytest.raises(UpstreamAuth):
-        await Street(upstream, holder=holder, rules={"split": 1}).ask(vectors(12))
+        await Scenario(upstream, holder=holder, rules={"split": 1}).ask(vectors(12))
     assert holder.fetches == 1
     assert set(upstream.tokens) <= {"old", "new"}
 
@@ -541,8 +541,8 @@ class Revoking(Upstream):
 
 async def test_a_token_that_ends_twice_during_a_call_is_renewed_for_the_parts_that_were_not_sent_again():
     upstream, holder = Revoking("new", "third", times=5), Holder("old", "new", "third")
-    street = Street(upstream, holder=holder, rules={"split": 1})
-    answer = await street.ask(vectors(10))
+    scenario = Scenario(upstream, holder=holder, rules={"split": 1})
+    answer = await scenario.ask(vectors(10))
     assert isinstance(answer, BufferedReply)
     assert len(json.loads(answer.body)["data"]) == 10
     assert (holder.fetches, holder.in_vain) == (2, [])
@@ -551,11 +551,11 @@ async def test_a_token_that_ends_twice_during_a_call_is_renewed_for_the_parts_th
 
 async def test_a_part_that_was_sent_again_and_is_refused_again_passes_its_401_through():
     upstream, holder = Revoking("new", "none", times=4), Holder("old", "new", "third", "fourth")
-    street = Street(upstream, holder=holder, rules={"split": 1})
+    scenario = Scenario(upstream, holder=holder, rules={"split": 1})
     with pytest.raises(UpstreamAuth, match="token expired"):
-        await street.ask(vectors(10))
+        await scenario.ask(vectors(10))
     assert (holder.fetches, "fourth" in upstream.tokens) == (2, False)
-    assert set(holder.in_vain) == {street.attempt.user}
+    assert set(holder.in_vain) == {scenario.attempt.user}
     assert max(Counter(request.body for request in upstream.came).values()) == 2
 
 
@@ -563,19 +563,19 @@ async def test_a_part_that_was_sent_again_and_is_refused_again_passes_its_401_th
 async def test_a_401_says_why_the_token_was_not_renewed(status):
     upstream, holder = Upstream(Reply(HIDDEN if status == 200 else EXPIRED, status)), Holder("old", None)
     with pytest.raises(UpstreamError) as raised:
-        await Street(upstream, holder=holder).ask()
+        await Scenario(upstream, holder=holder).ask()
     assert " ago: the reason. " in raised.value.message
 
 
 async def test_each_part_repeats_its_own_stale_connection():
     upstream = Upstream(*(stale() for _ in range(4)))
-    street = Street(upstream, rules={"split": 1})
-    assert isinstance(await street.ask(vectors(4)), BufferedReply)
-    assert (street.attempt.requests, street.attempt.repeated) == (8, True)
+    scenario = Scenario(upstream, rules={"split": 1})
+    assert isinstance(await scenario.ask(vectors(4)), BufferedReply)
+    assert (scenario.attempt.requests, scenario.attempt.repeated) == (8, True)
 
 
 async def test_parts_that_were_sent_count_as_written_however_one_failed():
-    street = Street(Upstream(*(unreached() for _ in range(4))), rules={"split": 1})
+    scenario = Scenario(Upstream(*(unreached() for _ in range(4))), rules={"split": 1})
     with pytest.raises(UpstreamConnect):
-        await street.ask(vectors(4))
-    assert street.attempt.written
+        await scenario.ask(vectors(4))
+    assert scenario.attempt.written

@@ -38,12 +38,12 @@ def test_other_statuses_are_none_unless_they_are_configured(status):
 
 
 def test_configured_code_is_a_rejection_whatever_its_status():
-    told_by = RejectionConfig.model_validate({"codes": ["A0230", 40101]})
+    config = RejectionConfig.model_validate({"codes": ["A0230", 40101]})
     for status in (400, 403, 502):
-        assert is_rejection(refusal(status, "A0230"), told_by, HOST)
-        assert is_rejection(refusal(status, "40101"), told_by, HOST)
-        assert not is_rejection(refusal(status, "A0231"), told_by, HOST)
-        assert not is_rejection(refusal(status), told_by, HOST)
+        assert is_rejection(refusal(status, "A0230"), config, HOST)
+        assert is_rejection(refusal(status, "40101"), config, HOST)
+        assert not is_rejection(refusal(status, "A0231"), config, HOST)
+        assert not is_rejection(refusal(status), config, HOST)
 
 
 def test_page_and_redirect_to_a_login_are_rejections_unless_that_is_off():

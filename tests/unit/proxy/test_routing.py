@@ -40,7 +40,7 @@ def test_exact_beats_longest_glob_beats_operation_beats_star(operation, model, t
     assert FULL.resolve(operation, model) == targets
 
 
-def test_an_unknown_model_is_told_what_exists():
+def test_the_error_for_an_unknown_model_lists_the_models():
     routes = table(models={f"m{n}": {"upstream": "chat"} for n in range(12)})
     with pytest.raises(ModelNotFound) as caught:
         routes.resolve("chat", "nope")
@@ -51,13 +51,13 @@ def test_an_unknown_model_is_told_what_exists():
     assert caught.value.param == "model"
 
 
-def test_ten_models_are_all_told_and_no_more_are_hinted_at():
+def test_ten_models_are_all_listed_without_an_ellipsis():
     routes = table(models={f"m{n}": {"upstream": "chat"} for n in range(10)})
     with pytest.raises(ModelNotFound, match=r"m8, m9\. Add"):
         routes.resolve("chat", "nope")
 
 
-def test_an_unknown_model_tells_nobody_of_models_that_are_not_theirs():
+def test_the_error_for_an_unknown_model_lists_only_models_of_the_caller():
     routes = table(models={"mine": {"upstream": "chat"}, "theirs": {"upstream": "chat"}, "t*": {"upstream": "chat"}})
     with pytest.raises(ModelNotFound, match=r"Configured: mine\. Add"):
         routes.resolve("chat", "nope", may_see=lambda name: name == "mine")
@@ -141,7 +141,7 @@ def test_an_operation_may_say_the_model_of_requests_that_name_none():
     assert [routes.default_model(name) for name in ("rerank", "files", "chat")] == ["rr", "", ""]
 
 
-def test_a_request_without_a_model_is_told_its_operation_what_to_write_and_what_to_name():
+def test_the_error_without_a_model_names_the_operation_the_setting_and_the_models():
     routes = table(models={"mine": {"upstream": "chat"}, "theirs": {"upstream": "chat"}, "t*": {"upstream": "chat"}})
     with pytest.raises(ModelNotFound) as caught:
         routes.resolve("rerank", "", may_see=lambda name: name == "mine")
@@ -152,7 +152,7 @@ def test_a_request_without_a_model_is_told_its_operation_what_to_write_and_what_
     )
 
 
-def test_a_request_that_is_about_no_model_is_not_told_to_name_one():
+def test_the_error_for_an_operation_without_models_suggests_no_model():
     with pytest.raises(ModelNotFound, match=r"\{files: \{upstream: NAME\}\}.* with a NAME of `upstreams`\.$"):
         table(models={"mine": {"upstream": "chat"}}).resolve("files", "")
 
