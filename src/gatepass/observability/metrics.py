@@ -249,7 +249,7 @@ class _Credentials:
         self._samples = samples
 
     def describe(self) -> Iterable[Metric]:
-        return []
+        return []  # without this method, registration would call `collect` before there are credentials
 
     def collect(self) -> Iterator[Metric]:
         left = GaugeMetricFamily(
@@ -292,7 +292,7 @@ def merged(expositions: Iterable[bytes]) -> bytes:
 
 def _add_samples(values: dict[tuple[str, _Labels], float], family: Metric) -> None:
     for sample in family.samples:
-        if sample.name.endswith("_created"):
+        if sample.name.endswith("_created"):  # the start times of counters, which have no sum
             continue
         key = (sample.name, tuple(sample.labels.items()))
         combine = MERGED_BY.get(sample.name)

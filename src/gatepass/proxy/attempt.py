@@ -60,7 +60,7 @@ async def try_target(
 
     # Normalize: profile rules, declared rules and built-in rules. They are the same for every retry.
     rules = rules_for(attempt.state, upstream, call, target, context.profile)
-    is_small = len(call.body) <= INLINE_BYTES
+    is_small = len(call.body) <= INLINE_BYTES  # nearly always: saves a coroutine
     base = normalize(call, target, rules) if is_small else await normalize_in_slices(call, target, rules)
     if not call.body:
         return await _pass_through(context, attempt, base, keep_alive)
@@ -98,6 +98,7 @@ async def try_target(
                 if await learning.learn_from(error):
                     continue  # retry: a rule was learned from the error
                 shown = await learning.final_error(adapted, error)
+                # `shown` may be an earlier error, so `error` must not become its cause.
                 raise _with_model_hint(attempt, shown) from error.__cause__
             learning.succeeded()
             confirm_token(attempt)

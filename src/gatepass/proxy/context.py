@@ -23,6 +23,7 @@ from gatepass.types import Call, ClientRequest, Headers, Target
 PATH_LOG_CHARS = 256
 
 
+# gc=False: the record refers to no container that could refer back, so the garbage collector need not track it.
 class AccessRecord(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The fields of one access log line. Fields with their default are left out.
 
@@ -170,7 +171,7 @@ class RequestContext(msgspec.Struct, eq=False):
     """The body, if it is a multipart form. It passes through unread."""
     upstream_name: str | None = None
     """The upstream of the last attempt, or all upstreams whose model lists were read."""
-    attempts: list[Attempt] = []
+    attempts: list[Attempt] = []  # msgspec copies an empty list for each instance
     """One for each target that was tried."""
     failover: tuple[str, ...] = ()
     """The targets before the last one, each as `upstream=code`. No byte was written to them."""
@@ -234,7 +235,7 @@ class RequestContext(msgspec.Struct, eq=False):
         """Return the access record of the finished request."""
         client_request, call, error, attempts = self.client_request, self.call, self.error, self.attempts
         attempt = attempts[-1] if attempts else None
-        if attempt is not None and len(attempts) == 1:  # nearly always
+        if attempt is not None and len(attempts) == 1:  # nearly always: saves two property calls
             requests, token_wait_s = attempt.requests, attempt.token_wait_s
         else:
             requests, token_wait_s = self.requests, self.token_wait_s

@@ -87,7 +87,7 @@ async def handle(client_request: ClientRequest, state: AppState, catalog: Catalo
         if context.operation == NO_OPERATION:  # rejected before the operation was matched
             context.operation = _operation_name(client_request, state.config.server.base_path)
         await _send_error(client_response, error)
-    except asyncio.CancelledError:
+    except asyncio.CancelledError:  # the process stops without waiting for its requests
         context.error = Draining("gatepass was stopped before the response was complete.")
         raise
     except Exception:

@@ -59,6 +59,7 @@ MOST_MESSAGES_VALUES = 6_000_000
 MOST_MEMBERS = 1_000
 """No API has more than 60 members at its top level."""
 
+# Possessive quantifiers (`*+`) and bounded ones: no body can cause backtracking, so each match takes linear time.
 _BLANK = rb"[ \t\n\r]"
 _BEGIN = re.compile(_BLANK + rb"{0,1024}+\{")
 _END = re.compile(_BLANK + rb"*+\}" + _BLANK + rb"*+")
@@ -319,13 +320,13 @@ class Scan:
                     raise too_deep()
                 continue
             if sign != _QUOTE:
-                self._values -= 1
+                self._values -= 1  # a closing bracket is not a value
                 stack.pop()
                 start = opened.pop()
                 if len(stack) == floor:
                     self._keep_end(start, end)
                     return end, True
-            elif end == start + 1:
+            elif end == start + 1:  # a lone quote: the string does not end in this window
                 return start, False
             if end - start > KEPT_BYTES:
                 self._keep_end(start, end)
@@ -347,6 +348,7 @@ class Scan:
             return
         comma = _CUT.match(body, at, at + WINDOW_BYTES)
         before = body[max(at - KEPT_BYTES, self._begin) : at].rstrip(b" \t\n\r")[-1:]
+        # A cut directly after a bracket or a comma would leave a fragment without a value.
         if comma is not None and before not in (b"", b",", b"[", b"{"):
             self._validate(comma.end() - 1, b"".join(_CLOSERS[sign] for sign in reversed(self._stack)))
             # The next fragment starts with the open brackets, and with a name for each value that is not complete.
@@ -358,6 +360,7 @@ class Scan:
     def _validate(self, end: int, closing: bytes) -> None:
         """Validate the fragment that ends at `end`, and collect its names."""
         spans = [*self._before, (self._begin, end)]
+        # `""` stands for each long string, which was validated alone.
         text = b"".join((self._prefix, b'""'.join(self._body[start:stop] for start, stop in spans), closing))
         self._before = []
         try:

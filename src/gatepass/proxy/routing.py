@@ -100,7 +100,7 @@ class RouteTable:
         Raises ModelNotFound. Its text lists the models that the caller `may_see`, all if that is None.
         """
         routes = self._by_operation.get(operation, self._others)
-        if (found := routes.exact.get(model)) is not None:
+        if (found := routes.exact.get(model)) is not None:  # before the globs: nearly always, and without a loop
             return found
         for pattern, targets in routes.globs:
             if fnmatchcase(model, pattern):
@@ -108,6 +108,7 @@ class RouteTable:
         if routes.rest:
             return routes.rest
         known = [name for name in routes.exact if may_see is None or may_see(name)]
+        # A limited caller sees no patterns, because they could reveal names that it may not use.
         known += [pattern for pattern, _ in routes.globs] if may_see is None else []
         shown = ", ".join(known[:NAMED_IN_ERROR]) + (", …" if len(known) > NAMED_IN_ERROR else "")
         if not model:

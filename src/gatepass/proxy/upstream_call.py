@@ -157,7 +157,7 @@ def _reauthorize(attempt: Attempt, holder: TokenHolder, request: OutboundRequest
     if token is None:
         raise _TokenExpired
     if token is attempt.token:
-        return None
+        return None  # the transport sends the request as it is
     attempt.token = token
     return attempt.upstream.injector.loaded(request, token.value, attempt.state.clock.now())
 
@@ -298,6 +298,7 @@ async def _read_beginning(state: AppState, response: Response, within_s: float |
 
     with suppress(TimeoutError):
         reading = response.stream_to(write)
+        # Without a limit of its own, the timeouts of the upstream apply.
         await (reading if within_s is None else timeout(state.clock, within_s, reading, TimeoutError()))
     body = b"".join(pieces)[:REFUSAL_BYTES]
     return whole_words(body) if size_bytes > REFUSAL_BYTES else body
@@ -410,7 +411,7 @@ def upstream_error(fault: TransportFault, upstream: str, base_url: str, mask: Ma
     # The detail may quote bytes from the network. A cut before the mask could leave half a secret.
     detail = " ".join(mask(fault.detail).split())[:DETAIL_CHARS].rstrip(".")
     message = _TEXTS[fault.fault].format(
-        host=urlsplit(base_url).netloc.rpartition("@")[2],
+        host=urlsplit(base_url).netloc.rpartition("@")[2],  # without user and password
         settings=f"upstreams.{upstream}",
         detail=f" ({detail})" if detail else "",
         proxy_setting="proxy_auth" if fault.detail.startswith("407") else "proxy",
