@@ -21,7 +21,7 @@ from gatepass.sse.chunk import EnvelopeDefaults, Object, encode_event
 from gatepass.sse.event import DONE
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.repair import StreamRepair
-from gatepass.sse.synthesize import synthesise
+from gatepass.sse.synthesize import synthesize_stream
 from gatepass.types import UpstreamErrorBody
 
 EVENTS = 512
@@ -107,7 +107,7 @@ def _aggregate(blocks: list[bytes]) -> bytes:
 
 
 def _synthesise(document: Object) -> int:
-    return len(list(synthesise(document, True, ORIGIN, 6)))
+    return len(list(synthesize_stream(document, True, ORIGIN, 6)))
 
 
 def _repairs() -> Iterator[Task]:

@@ -16,8 +16,8 @@ from gatepass.proxy.large_body import scanned
 from gatepass.sse import whole_reply
 from gatepass.sse.chunk import EnvelopeDefaults
 from gatepass.sse.event import read_json
-from gatepass.sse.synthesize import synthesise
-from gatepass.sse.whole_reply import mended_whole, read_around_large
+from gatepass.sse.synthesize import synthesize_stream
+from gatepass.sse.whole_reply import read_around_large, repair_reply
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
 from tests.integration.gateway import HELLO, gateway
@@ -39,7 +39,7 @@ def chat(tokens: int, text: bytes = b"word", number: bytes = b"-0.0123") -> byte
 
 
 def events(document: Any) -> list[Any]:
-    said = b"".join(synthesise(document, True, ORIGIN))
+    said = b"".join(synthesize_stream(document, True, ORIGIN))
     lines = [line.removeprefix(b"data: ") for line in said.split(b"\n\n") if line]
     return [line if line == b"[DONE]" else json.loads(line) for line in lines if b"\n" not in line]
 
@@ -69,7 +69,7 @@ def reads_alike(body: bytes) -> bool:
         return False
     padded = body.rstrip()[:-1] + b',"pad":"%b"}' % (b"x" * content.WHOLE_BYTES)
     large_one = asyncio.run(scanned(padded))
-    mended = [mended_whole(one, lambda: ORIGIN) for one in (padded, large_one)]
+    mended = [repair_reply(one, lambda: ORIGIN) for one in (padded, large_one)]
     return content.parse(large_one) == content.parse(padded) and mended[0] == mended[1]
 
 
@@ -87,7 +87,7 @@ def test_a_large_reply_is_read_as_a_small_one(attack: Attack, body: bytes) -> No
 
 
 def test_logprobs_that_break_the_line_of_an_event_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(whole_reply, "_value", msgspec.Raw)
+    monkeypatch.setattr(whole_reply, "_large_value", msgspec.Raw)
     assert not reads_alike(PRETTY)
 
 
@@ -112,7 +112,7 @@ def test_no_step_of_judging_a_reply_near_the_limit_takes_long(attack: Attack) ->
         with attack.on_loop():
             document = content.parse(found)
         with attack.on_loop():
-            mended = mended_whole(found, lambda: ORIGIN)
+            mended = repair_reply(found, lambda: ORIGIN)
         attack.check((len(document["choices"]), mended) == (1, (found, ())), body[:300])
 
 

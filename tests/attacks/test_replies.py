@@ -26,9 +26,9 @@ from gatepass.server.process import COLLECT_AFTER
 from gatepass.sse import event, synthesize
 from gatepass.sse.chunk import MAX_ENTRIES, EnvelopeDefaults
 from gatepass.sse.event import read_json
-from gatepass.sse.responses_api import synthesise_response
-from gatepass.sse.synthesize import synthesise
-from gatepass.sse.whole_reply import BUILT_BYTES, ONE_PASS_BYTES, mended_whole, read_good
+from gatepass.sse.responses_api import synthesize_response
+from gatepass.sse.synthesize import synthesize_stream
+from gatepass.sse.whole_reply import BUILT_BYTES, ONE_PASS_BYTES, read_good, repair_reply
 from gatepass.types import ClientProtocol, EmbeddingsOptions
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
@@ -75,7 +75,7 @@ def passes(body: bytes) -> float:
     passes = (
         lambda: read_good(body),
         lambda: classify_document(ReceivedReply("chat", 200, JSON, body), ClientProtocol.CHAT),
-        lambda: mended_whole(body, lambda: EnvelopeDefaults(lambda prefix: f"{prefix}x", 1, "m")),
+        lambda: repair_reply(body, lambda: EnvelopeDefaults(lambda prefix: f"{prefix}x", 1, "m")),
         lambda: read_json(body),
     )
     for one in passes:
@@ -170,7 +170,9 @@ def synthesised(document: bytes, surface: ClientProtocol) -> tuple[float, bool]:
     try:
         said = read_json(document)
         for _ in (
-            synthesise_response(said, origin) if surface is ClientProtocol.RESPONSES else synthesise(said, True, origin)
+            synthesize_response(said, origin)
+            if surface is ClientProtocol.RESPONSES
+            else synthesize_stream(said, True, origin)
         ):
             pass
     except ValueError:

@@ -15,7 +15,7 @@ from gatepass.sse.choice_repair import NAMES, RepairOptions
 from gatepass.sse.event import Framer, read_json, split_events
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.repair import StreamRepair
-from gatepass.sse.synthesize import synthesise
+from gatepass.sse.synthesize import synthesize_stream
 from tests.fuzz import parsers
 from tests.fuzz.mutation import VALUES, WORDS
 from tests.fuzz.pieces import pieces
@@ -92,7 +92,7 @@ def synthesised(body: bytes, random: Random) -> None:
     if not isinstance(document, dict):
         return
     try:
-        blocks = list(synthesise(document, random.random() < 0.5, origin(), random.choice([1, 7, 1 << 17])))
+        blocks = list(synthesize_stream(document, random.random() < 0.5, origin(), random.choice([1, 7, 1 << 17])))
     except ValueError:  # nested too deep
         return
     assert blocks[-1] == DONE

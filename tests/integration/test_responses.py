@@ -11,7 +11,7 @@ from openai import OpenAI
 from gatepass.dialects.base import raw_request
 from gatepass.operations.table import match
 from gatepass.sse.chunk import EnvelopeDefaults
-from gatepass.sse.responses_api import synthesise_response
+from gatepass.sse.responses_api import synthesize_response
 from gatepass.types import OutboundRequest
 from tests.integration.gateway import JSON, gateway
 from tests.integration.scripted import LAST_CHUNK, Scripted, Send, reply, stream
@@ -23,7 +23,7 @@ RESPONSE = response(reasoning("Hm"), message(part("Hi")), call())
 
 
 def streamed(document: Any) -> bytes:
-    return stream(*synthesise_response(document, EnvelopeDefaults("{}1".format, 7, "m")), end=LAST_CHUNK)
+    return stream(*synthesize_response(document, EnvelopeDefaults("{}1".format, 7, "m")), end=LAST_CHUNK)
 
 
 async def test_a_whole_response_in_the_place_of_a_stream_becomes_all_of_its_events():

@@ -36,16 +36,16 @@ from gatepass.sse.client_transforms import make_client_transform, transform_repl
 from gatepass.sse.event import read_json
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.repair import StreamRepair
-from gatepass.sse.responses_api import LAST_EVENTS, ResponseAggregator, Unfinished, synthesise_response
-from gatepass.sse.synthesize import synthesise
+from gatepass.sse.responses_api import LAST_EVENTS, ResponseAggregator, Unfinished, synthesize_response
+from gatepass.sse.synthesize import synthesize_stream
 from gatepass.sse.usage import Usage, place_for_ragflow, requested_usage
 from gatepass.sse.whole_reply import (
     BUILT_BYTES,
     ONE_PASS_BYTES,
     is_empty_answer,
-    mended_whole,
     read_around_large,
     read_good,
+    repair_reply,
 )
 from gatepass.types import Call, ClientProtocol, Headers, Response, UpstreamErrorBody, header
 
@@ -391,10 +391,10 @@ def _synthesized_events(context: ReplyContext, body: bytes) -> bytes:
     defaults = context.envelope_defaults()
     try:
         if context.is_response:
-            return b"".join(synthesise_response(read_json(body), defaults))
+            return b"".join(synthesize_response(read_json(body), defaults))
         include_usage = _usage_options(context, requested_usage(context.call.body))[0] is not False
         document = read_around_large(body) if isinstance(body, ScannedBody) else read_json(body)
-        return b"".join(synthesise(document, include_usage, defaults))
+        return b"".join(synthesize_stream(document, include_usage, defaults))
     except Unfinished:
         raise UpstreamInvalid(
             "The upstream returned a response that is not finished and has no output.", upstream=context.upstream.name
@@ -483,7 +483,7 @@ def _repaired(context: ReplyContext, reply: BufferedReply) -> BufferedReply:
     if context.call.operation.protocol not in REPAIRED_PROTOCOLS:
         return reply
     if context.is_chat:
-        body, adapted = mended_whole(reply.body, context.envelope_defaults)
+        body, adapted = repair_reply(reply.body, context.envelope_defaults)
         reply = _changed(reply, body, adapted) if adapted else reply
         reply = replace(reply, is_empty=True) if is_empty_answer(body) else reply
     return _for_profile(context, reply)

@@ -1,12 +1,7 @@
-"""The stream of the Responses API, made of one whole response: for an upstream that did not stream.
+"""Convert responses of the Responses API: a whole response to a stream, and a stream to a whole response.
 
-The events and their order are those of https://platform.openai.com/docs/api-reference/responses-streaming. Clients put
-an answer together from the deltas, from the items that are done, or take the response of the last event: each way gives
-the same.
-
-The document of the Responses API, with all that its strict clients require.
-
-One response made of a stream of the Responses API: for an upstream that only streams, or did without being asked.
+The events and their order follow https://platform.openai.com/docs/api-reference/responses-streaming. Clients read the
+answer from the deltas, from the finished items, or from the response in the last event: all three are the same.
 """
 
 from __future__ import annotations
@@ -19,25 +14,171 @@ from gatepass.errors import GatepassError, UpstreamInvalid
 from gatepass.sse import chunk
 from gatepass.sse.chunk import MAX_ENTRIES, EnvelopeDefaults, Object, json_text, text_of_id
 from gatepass.sse.event import parse_event, read_json, split_events
+from gatepass.sse.synthesize import argument_text
 from gatepass.types import UpstreamErrorBody
 
-STATUSES = frozenset(("completed", "failed", "incomplete", "cancelled", "queued", "in_progress"))
+_STATUSES = frozenset(("completed", "failed", "incomplete", "cancelled", "queued", "in_progress"))
 
-UNFINISHED = frozenset(("queued", "in_progress"))
-"""The statuses of a response that goes on behind the request, which it only does with `background`."""
+UNFINISHED = MappingProxyType({"queued": "response.queued", "in_progress": "response.in_progress"})
+"""The statuses of a response that continues after the request, with their event. Only `background` allows it."""
 
+LAST_EVENTS = frozenset(("response.completed", "response.failed", "response.incomplete"))
+"""The events that end a stream. Clients wait for one of them and read the whole response from it."""
+
+# --- a stream from a response ---------------------------------------------------------------------
+
+
+class Unfinished(ValueError):
+    """A response without output that is not finished and not in the background: its stream would have no end."""
+
+
+def synthesize_response(document: Object, defaults: EnvelopeDefaults) -> Iterator[bytes]:
+    """Yield the events of a stream with the content of `document`, a parsed and validated response.
+
+    Members that strict clients require are filled in. The Responses API has no `[DONE]`. An unfinished response with
+    output is sent as completed, because SDKs wait for a last event.
+
+    Raises `Unfinished` for one without output, and ValueError if it is nested too deep or has more than MAX_ENTRIES.
+    """
+    for number, payload in enumerate(events(document, defaults)):
+        yield b"event: %b\ndata: %b\n\n" % (payload["type"].encode(), json_text({**payload, "sequence_number": number}))
+
+
+_LAST = MappingProxyType(
+    {"failed": "response.failed", "incomplete": "response.incomplete", "cancelled": "response.incomplete"}
+)
+
+
+def events(document: Object, defaults: EnvelopeDefaults) -> Iterator[Object]:
+    """Yield the events of that stream without their numbers."""
+    if _count_entries(document) > MAX_ENTRIES:
+        raise ValueError("too many items, parts and annotations")
+    response = complete_response(document, defaults)
+    status = response["status"]
+    original_status = document.get("status")
+    is_unfinished = isinstance(original_status, str) and original_status in UNFINISHED
+    if is_unfinished and status == "completed" and not response["output"]:
+        raise Unfinished(original_status)
+    yield {"type": "response.created", "response": _before_output(response)}
+    if status in UNFINISHED:
+        yield {"type": UNFINISHED[status], "response": response}
+        return
+    yield {"type": "response.in_progress", "response": _before_output(response)}
+    for index, item in enumerate(response["output"]):
+        yield from _item_events(item, index)
+    yield {"type": _LAST.get(status, "response.completed"), "response": response}
+
+
+def _count_entries(payload: Any) -> int:
+    """Return the number of items, parts and annotations of a response."""
+    names = ("output", "content", "summary", "annotations")
+    lists = (payload.get(name) for name in names) if isinstance(payload, dict) else ()
+    return sum(len(found) + sum(map(_count_entries, found)) for found in lists if isinstance(found, list))
+
+
+def _before_output(response: Object) -> Object:
+    """Return the response as it was before its first output."""
+    unset: Object = {
+        name: None for name in ("error", "incomplete_details", "usage", "completed_at") if name in response
+    }
+    status = "queued" if response["status"] == "queued" else "in_progress"
+    return {**response, "status": status, "output": [], **unset}
+
+
+_CALLS = MappingProxyType(
+    {
+        "function_call": ("arguments", "response.function_call_arguments"),
+        "mcp_call": ("arguments", "response.mcp_call_arguments"),
+        "custom_tool_call": ("input", "response.custom_tool_call_input"),
+    }
+)
+"""By item type: the member that holds the arguments, and the stem of their events."""
+_TEXTS = MappingProxyType(
+    {
+        "output_text": ("text", "response.output_text"),
+        "reasoning_text": ("text", "response.reasoning_text"),
+        "refusal": ("refusal", "response.refusal"),
+    }
+)
+"""By part type: the member that holds the text, and the stem of its events."""
+_WITH_PARTS = ("message", "reasoning")
+"""The item types with content parts."""
+
+
+def _item_events(item: Object, index: int) -> Iterator[Object]:
+    yield {"type": "response.output_item.added", "output_index": index, "item": _empty_item(item)}
+    place = {"item_id": item["id"], "output_index": index}
+    kind = kind_of(item)
+    if kind == "reasoning":
+        for number, part in enumerate(item["summary"]):
+            at = {**place, "summary_index": number}
+            yield {"type": "response.reasoning_summary_part.added", **at, "part": {**part, "text": ""}}
+            yield from _text_events("response.reasoning_summary_text", "text", part["text"], at)
+            yield {"type": "response.reasoning_summary_part.done", **at, "part": part}
+    parts = item.get("content") if kind in _WITH_PARTS else None
+    parts = [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+    for number, part in enumerate(parts):
+        yield from _part_events(part, {**place, "content_index": number})
+    if kind in _CALLS:
+        name, stem = _CALLS[kind]
+        yield from _text_events(stem, name, item[name], place)
+    yield {"type": "response.output_item.done", "output_index": index, "item": item}
+
+
+def _empty_item(item: Object) -> Object:
+    """Return the item as it was before its first output. Of an unknown type only the status is reset."""
+    empty = dict(item)
+    if isinstance(item.get("status"), str):
+        empty["status"] = "in_progress"
+    if (kind := kind_of(item)) in _CALLS:
+        empty[_CALLS[kind][0]] = ""
+    for name in ("content", "summary") if kind in _WITH_PARTS else ():
+        if isinstance(item.get(name), list):
+            empty[name] = []
+    if kind == "reasoning":
+        empty.pop("encrypted_content", None)
+    return empty
+
+
+def _part_events(part: Object, place: Object) -> Iterator[Object]:
+    kind = kind_of(part)
+    name, stem = _TEXTS.get(kind, ("", ""))
+    empty: Object = {name: ""} if name else {}
+    empty |= {more: [] for more in ("annotations", "logprobs") if isinstance(part.get(more), list)}
+    yield {"type": "response.content_part.added", **place, "part": {**part, **empty}}
+    if name:
+        logprobs: Object = {"logprobs": part.get("logprobs") or []} if kind == "output_text" else {}
+        *deltas, done = _text_events(stem, name, part[name], {**place, **logprobs})
+        yield from deltas
+        for number, annotation in enumerate(part["annotations"] if kind == "output_text" else ()):
+            added = {"annotation_index": number, "annotation": annotation}
+            yield {"type": "response.output_text.annotation.added", **place, **added}
+        yield done
+    yield {"type": "response.content_part.done", **place, "part": part}
+
+
+def _text_events(stem: str, name: str, text: str, place: Object) -> list[Object]:
+    """Return the events of a text: one delta, none for an empty text, and the end.
+
+    One delta is enough, because the events after it repeat the whole text.
+    """
+    deltas = [{"type": f"{stem}.delta", **place, "delta": text}] if text else []
+    return [*deltas, {"type": f"{stem}.done", **place, name: text}]
+
+
+# --- complete a response --------------------------------------------------------------------------
+
+# The members that openai-python's `Response` requires beyond id, time, model and output, with the defaults of the API
 _REQUIRED: Object = {"parallel_tool_calls": True, "tool_choice": "auto", "tools": ()}
-"""What openai-python's `Response` requires beside id, time, model and output; the values are the API's own defaults."""
-_PREFIXES = MappingProxyType(
+_ID_PREFIXES = MappingProxyType(
     {"message": "msg_", "reasoning": "rs_", "function_call": "fc_", "custom_tool_call": "ctc_", "mcp_call": "mcp_"}
 )
-_ARGUMENTS = MappingProxyType({"function_call": "arguments", "mcp_call": "arguments", "custom_tool_call": "input"})
 
 
-def response_of(document: Object, defaults: EnvelopeDefaults) -> Object:
-    """`document` complete: ids, texts and lists are there and are what they should be, and its status is set.
+def complete_response(document: Object, defaults: EnvelopeDefaults) -> Object:
+    """Return `document` with all ids, texts and lists, each of the right type, and with a status.
 
-    An output that is a text becomes the message that says it.
+    An output that is a text becomes a message.
     """
     output = document.get("output")
     if isinstance(output, str) and output:
@@ -54,17 +195,17 @@ def response_of(document: Object, defaults: EnvelopeDefaults) -> Object:
         "object": "response",
         "created_at": created if is_time else defaults.created_s,
         "model": model if isinstance(model, str) and model else defaults.model,
-        "status": status_of(document),
-        "output": [_document_item(item, defaults) for item in items],
+        "status": _status_of(document),
+        "output": [_complete_item(item, defaults) for item in items],
     }
 
 
-def status_of(document: Object) -> str:
-    """Its own status, or what else it says of its end: where that is none, or unfinished without `background`."""
+def _status_of(document: Object) -> str:
+    """Return the status of a response. Derive it if it is missing, or unfinished without `background`."""
     status = document.get("status")
     if (
         isinstance(status, str)
-        and status in STATUSES
+        and status in _STATUSES
         and (status not in UNFINISHED or document.get("background") is True)
     ):
         return status
@@ -74,94 +215,75 @@ def status_of(document: Object) -> str:
 
 
 def kind_of(payload: Object) -> str:
-    """The `type` of an event, an item or a part; "" for what is none."""
+    """Return the `type` of an event, an item or a part; "" if it has none."""
     kind = payload.get("type")
     return kind if isinstance(kind, str) else ""
 
 
-def _document_item(item: Object, defaults: EnvelopeDefaults) -> Object:
+def _complete_item(item: Object, defaults: EnvelopeDefaults) -> Object:
     kind = kind_of(item)
-    whole = {**item, "id": text_of_id(item.get("id")) or defaults.new_id(_PREFIXES.get(kind, "item_"))}
+    item = {**item, "id": text_of_id(item.get("id")) or defaults.new_id(_ID_PREFIXES.get(kind, "item_"))}
     if kind == "message":
         own = {"role": item.get("role") or "assistant", "status": item.get("status") or "completed"}
-        return {**whole, **own, "content": _content(item.get("content"))}
+        return {**item, **own, "content": _complete_parts(item.get("content"))}
     if kind == "reasoning":
-        return _reasoning(whole)
-    if kind in _ARGUMENTS:
-        return _call(whole, _ARGUMENTS[kind], defaults)
-    return whole
+        summary = item.get("summary")
+        parts = [part for part in summary if isinstance(part, dict)] if isinstance(summary, list) else []
+        item["summary"] = [{"type": "summary_text", **part, "text": argument_text(part.get("text"))} for part in parts]
+        if isinstance(item.get("content"), list):
+            item["content"] = _complete_parts(item["content"])
+    elif kind in _CALLS:
+        arguments = _CALLS[kind][0]
+        item |= {"name": argument_text(item.get("name")), arguments: argument_text(item.get(arguments))}
+        if kind != "mcp_call":
+            item["call_id"] = text_of_id(item.get("call_id")) or defaults.new_id("call_")
+    return item
 
 
-def _content(content: Any) -> list[Any]:
-    """The parts of a message; some gateways write a text in their place."""
+def _complete_parts(content: Any) -> list[Any]:
+    """Return the parts of a message. Some gateways send a text instead."""
     if isinstance(content, str):
         content = [{"type": "output_text", "text": content}]
-    return [_document_part(part) for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    return [_complete_part(part) for part in content if isinstance(part, dict)] if isinstance(content, list) else []
 
 
-def _document_part(part: Object) -> Object:
+def _complete_part(part: Object) -> Object:
     kind = kind_of(part)
-    if kind == "output_text":
-        annotations = part.get("annotations")
-        annotations = annotations if isinstance(annotations, list) else []
-        return {**part, "text": _text(part.get("text")), "annotations": annotations}
-    if kind in ("reasoning_text", "refusal"):
-        name = "refusal" if kind == "refusal" else "text"
-        return {**part, name: _text(part.get(name))}
+    if kind not in _TEXTS:
+        return part
+    name = _TEXTS[kind][0]
+    part = {**part, name: argument_text(part.get(name))}
+    if kind == "output_text" and not isinstance(part.get("annotations"), list):
+        part["annotations"] = []
     return part
 
 
-def _reasoning(item: Object) -> Object:
-    summary = item.get("summary")
-    parts = [part for part in summary if isinstance(part, dict)] if isinstance(summary, list) else []
-    whole = {**item, "summary": [{"type": "summary_text", **part, "text": _text(part.get("text"))} for part in parts]}
-    return {**whole, "content": _content(item["content"])} if isinstance(item.get("content"), list) else whole
-
-
-def _call(item: Object, name: str, defaults: EnvelopeDefaults) -> Object:
-    """A tool call with its arguments as the text that clients parse."""
-    whole = {**item, "name": _text(item.get("name")), name: _text(item.get(name))}
-    if item["type"] != "mcp_call":
-        whole["call_id"] = text_of_id(item.get("call_id")) or defaults.new_id("call_")
-    return whole
-
-
-def _text(value: Any) -> str:
-    if value is None or isinstance(value, str):
-        return value or ""
-    return json_text(value).decode()
-
-
-LAST_EVENTS = frozenset(("response.completed", "response.failed", "response.incomplete"))
-"""How the stream of a response ends: its clients wait for one of these, and find the whole response in it."""
-
-_SAYING = ("delta", "text", "arguments")
-"""The members in which an event tells a part of an item."""
+# --- a response from a stream ---------------------------------------------------------------------
 
 
 class ResponseAggregator:
-    """Takes the events of one stream, gives the response of its last event.
+    """Returns the response in the last event of a stream.
 
-    Where that has no output (a gateway that keeps nothing sends it so) it is made of the items that were done:
-    those with an `output_index` in its order, then those without one. An empty output after a text or the arguments of
-    an item that was never done is `upstream_invalid`: the whole of that item nobody told.
+    Gateways that store nothing send it without output. Then the output is made of the finished items: first those with
+    an `output_index` in its order, then those without one. If an item had output but was never finished, the response
+    is `upstream_invalid`.
 
-    `failure` is set as soon as there will be no answer: an error event, a response that failed with an error, in the
-    upstream's own words, an event that is no JSON, more than `limit_bytes` of events. `finish` raises it, and
-    `upstream_closed` for a stream that was cut.
+    `failure` is set as soon as the stream cannot give a response: after an error event, a failed response, an event
+    that is not JSON, or more than `limit_bytes` of events. `finish` raises it, and raises `upstream_closed` for a
+    stream that was cut.
 
     `read_error` reads an upstream's error out of a JSON value, or returns None.
     """
 
     __slots__ = (
         "_bytes_left",
-        "_has_begun",
+        "_has_started",
         "_is_done",
         "_items",
+        "_items_without_index",
         "_read_error",
         "_response",
-        "_told",
-        "_unplaced",
+        "_started_items",
         "_upstream",
         "failure",
     )
@@ -172,18 +294,18 @@ class ResponseAggregator:
         self._bytes_left = limit_bytes
         self._read_error = read_error
         self._items: dict[int, Object] = {}
-        self._unplaced: list[Object] = []
-        self._told: set[int] = set()
+        self._items_without_index: list[Object] = []
+        self._started_items: set[int] = set()
         self._response: Object | None = None
-        self._has_begun = self._is_done = False
+        self._has_started = self._is_done = False
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing that may come matters any more."""
+        """Whether further events are ignored: after the last event, or after a failure."""
         return self._is_done or self.failure is not None
 
     def feed(self, run: bytes) -> None:
-        """Take a run of whole events, of any line ends."""
+        """Take whole events, with any line ends."""
         for block in split_events(run):
             if self.is_over:
                 return
@@ -191,17 +313,17 @@ class ResponseAggregator:
             if self._bytes_left < 0:
                 self.fail(chunk.reply_too_large(self._upstream))
                 return
-            self._take(block)
+            self._add_event(block)
 
     def fail(self, error: GatepassError) -> None:
-        """There will be no answer: `error` says why."""
+        """Drop the collected items. `finish` raises `error`."""
         self.failure = error
-        self._items, self._unplaced = {}, []
+        self._items, self._items_without_index = {}, []
 
     def finish(self) -> bytes:
-        """The response as JSON; raises `failure`, or that there was none or only a part of one."""
+        """Return the response as JSON. Raises `failure`, or an error for a stream that was empty or was cut."""
         if self.failure is None and self._response is None:
-            self.failure = (chunk.stream_closed if self._has_begun else chunk.stream_empty)(self._upstream)
+            self.failure = (chunk.stream_closed if self._has_started else chunk.stream_empty)(self._upstream)
         if self.failure is not None:
             raise self.failure
         try:
@@ -209,7 +331,7 @@ class ResponseAggregator:
         except ValueError:
             raise chunk.event_not_json(self._upstream) from None
 
-    def _take(self, block: bytes) -> None:
+    def _add_event(self, block: bytes) -> None:
         event = parse_event(block)
         data = (event.data or b"").strip()
         if not data or data.startswith(b":"):
@@ -224,9 +346,9 @@ class ResponseAggregator:
                 self.fail(chunk.event_not_json(self._upstream))
                 return
             payload = data.decode("utf-8", "replace")
-        self._add(payload, event.name)
+        self._add_payload(payload, event.name)
 
-    def _add(self, payload: Any, name: bytes) -> None:
+    def _add_payload(self, payload: Any, name: bytes) -> None:
         fields = payload if isinstance(payload, dict) else {}
         kind = kind_of(fields)
         is_error = name == b"error" or kind == "error"
@@ -234,181 +356,32 @@ class ResponseAggregator:
         if error_body is not None or is_error:
             self.fail(chunk.upstream_error_event(self._upstream, error_body or chunk.UNREADABLE))
             return
-        self._has_begun = True
+        self._has_started = True
+        index = fields.get("output_index")
         if kind == "response.output_item.done":
-            self._keep(fields.get("output_index"), fields.get("item"))
+            item = fields.get("item")
+            if isinstance(item, dict):
+                if type(index) is int:
+                    self._items[index] = item
+                else:
+                    self._items_without_index.append(item)
         elif kind in LAST_EVENTS and isinstance(fields.get("response"), dict):
             self._end(fields["response"])
-        elif any(fields.get(name) for name in _SAYING):
-            index = fields.get("output_index")
-            self._told.add(index if type(index) is int else 0)
-
-    def _keep(self, index: Any, item: Any) -> None:
-        if not isinstance(item, dict):
-            return
-        if type(index) is int:
-            self._items[index] = item
-        else:
-            self._unplaced.append(item)
+        elif any(fields.get(name) for name in ("delta", "text", "arguments")):
+            self._started_items.add(index if type(index) is int else 0)
 
     def _end(self, response: Object) -> None:
         error = response.get("error")
         if error:
-            self.fail(
-                chunk.upstream_error_event(self._upstream, self._read_error({"error": error}) or chunk.UNREADABLE)
-            )
+            error_body = self._read_error({"error": error}) or chunk.UNREADABLE
+            self.fail(chunk.upstream_error_event(self._upstream, error_body))
             return
         if not response.get("output"):
-            if len(self._told - self._items.keys()) > len(self._unplaced):
-                lost = "The upstream's last event has no output, though its stream had told of some."
-                self.fail(UpstreamInvalid(lost, upstream=self._upstream))
+            if len(self._started_items - self._items.keys()) > len(self._items_without_index):
+                reason = "The upstream's last event has no output, although its stream contained some."
+                self.fail(UpstreamInvalid(reason, upstream=self._upstream))
                 return
-            if items := [*(item for _, item in sorted(self._items.items())), *self._unplaced]:
+            in_order = [item for _, item in sorted(self._items.items())]
+            if items := [*in_order, *self._items_without_index]:
                 response = {**response, "output": items}
         self._response, self._is_done = response, True
-
-
-_IN_PROGRESS = "in_progress"
-_LAST = MappingProxyType(
-    {"failed": "response.failed", "incomplete": "response.incomplete", "cancelled": "response.incomplete"}
-)
-_UNFINISHED = MappingProxyType({"queued": "response.queued", _IN_PROGRESS: "response.in_progress"})
-"""A response that goes on behind the request (`background`): its stream has no last event yet."""
-_CALLS = MappingProxyType(
-    {
-        "function_call": ("arguments", "response.function_call_arguments"),
-        "mcp_call": ("arguments", "response.mcp_call_arguments"),
-        "custom_tool_call": ("input", "response.custom_tool_call_input"),
-    }
-)
-_TEXTS = MappingProxyType(
-    {
-        "output_text": ("text", "response.output_text"),
-        "reasoning_text": ("text", "response.reasoning_text"),
-        "refusal": ("refusal", "response.refusal"),
-    }
-)
-"""By the type of a part: the member that holds its text, and the stem of the events that tell it."""
-_SPOKEN = ("message", "reasoning")
-"""What has content parts of its own: messages, and thoughts that are shown."""
-_LISTS = ("output", "content", "summary", "annotations")
-_SUMMARY, _SUMMARY_PART = "response.reasoning_summary_text", "response.reasoning_summary_part"
-
-
-class Unfinished(ValueError):
-    """A response that is not finished, says nothing and does not go on in the background: its stream has no end."""
-
-
-def synthesise_response(document: Object, defaults: EnvelopeDefaults) -> Iterator[bytes]:
-    """The events of a stream that says what `document`, a parsed and judged response, says.
-
-    What strict clients require and `document` lacks is filled in. There is no `[DONE]`: the API has none. One that
-    calls itself unfinished, without `background`, is completed if it has output: SDKs wait for a last event. Raises
-    `Unfinished` if it has none, ValueError for what is nested too deep to be written or has more than MAX_ENTRIES.
-    """
-    for number, payload in enumerate(events(document, defaults)):
-        yield b"event: %b\ndata: %b\n\n" % (payload["type"].encode(), json_text({**payload, "sequence_number": number}))
-
-
-def events(document: Object, defaults: EnvelopeDefaults) -> Iterator[Object]:
-    """The events of that stream without their numbers."""
-    if _size(document) > MAX_ENTRIES:
-        raise ValueError("too many items, parts and annotations")
-    response = response_of(document, defaults)
-    status = response["status"]
-    if _is_unfinished(document) and status == "completed" and not response["output"]:
-        raise Unfinished(document["status"])
-    yield {"type": "response.created", "response": _begun(response, status)}
-    if status in _UNFINISHED:
-        yield {"type": _UNFINISHED[status], "response": response}
-        return
-    yield {"type": "response.in_progress", "response": _begun(response, status)}
-    for index, item in enumerate(response["output"]):
-        yield from _item(item, index)
-    yield {"type": _LAST.get(status, "response.completed"), "response": response}
-
-
-def _size(payload: Any) -> int:
-    """How many items, parts and annotations a response has."""
-    lists = (payload.get(name) for name in _LISTS) if isinstance(payload, dict) else ()
-    return sum(len(found) + sum(map(_size, found)) for found in lists if isinstance(found, list))
-
-
-def _is_unfinished(document: Object) -> bool:
-    status = document.get("status")
-    return isinstance(status, str) and status in UNFINISHED
-
-
-def _begun(response: Object, status: str) -> Object:
-    """The response before it has said anything."""
-    unsaid: Object = {
-        name: None for name in ("error", "incomplete_details", "usage", "completed_at") if name in response
-    }
-    return {**response, "status": "queued" if status == "queued" else _IN_PROGRESS, "output": [], **unsaid}
-
-
-def _item(item: Object, index: int) -> Iterator[Object]:
-    yield {"type": "response.output_item.added", "output_index": index, "item": _unsaid(item)}
-    place = {"item_id": item["id"], "output_index": index}
-    if kind_of(item) == "reasoning":
-        for number, part in enumerate(item["summary"]):
-            yield from _summary(part, {**place, "summary_index": number})
-    for number, part in enumerate(_parts(item)):
-        yield from _part(part, {**place, "content_index": number})
-    if (kind := kind_of(item)) in _CALLS:
-        name, stem = _CALLS[kind]
-        first, last = _told(stem, name, item[name], place)
-        yield from (*first, last)
-    yield {"type": "response.output_item.done", "output_index": index, "item": item}
-
-
-def _unsaid(item: Object) -> Object:
-    """The item before it has said anything; of one that nobody knows only the status is taken back."""
-    begun = dict(item)
-    if isinstance(item.get("status"), str):
-        begun["status"] = _IN_PROGRESS
-    if (kind := kind_of(item)) in _CALLS:
-        begun[_CALLS[kind][0]] = ""
-    for name in ("content", "summary") if kind in _SPOKEN else ():
-        if isinstance(item.get(name), list):
-            begun[name] = []
-    if kind == "reasoning":
-        begun.pop("encrypted_content", None)
-    return begun
-
-
-def _parts(item: Object) -> list[Object]:
-    if kind_of(item) not in _SPOKEN:
-        return []
-    parts = item.get("content")
-    return [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
-
-
-def _part(part: Object, place: Object) -> Iterator[Object]:
-    kind = kind_of(part)
-    name, stem = _TEXTS.get(kind, ("", ""))
-    emptied = {name: ""} if name else {}
-    unsaid: Object = {more: [] for more in ("annotations", "logprobs") if isinstance(part.get(more), list)}
-    yield {"type": "response.content_part.added", **place, "part": {**part, **emptied, **unsaid}}
-    if name:
-        logprobs: Object = {"logprobs": part.get("logprobs") or []} if kind == "output_text" else {}
-        first, last = _told(stem, name, part[name], {**place, **logprobs})
-        yield from first
-        for number, annotation in enumerate(part["annotations"] if kind == "output_text" else ()):
-            told = {"annotation_index": number, "annotation": annotation}
-            yield {"type": "response.output_text.annotation.added", **place, **told}
-        yield last
-    yield {"type": "response.content_part.done", **place, "part": part}
-
-
-def _summary(part: Object, place: Object) -> Iterator[Object]:
-    yield {"type": f"{_SUMMARY_PART}.added", **place, "part": {**part, "text": ""}}
-    first, last = _told(_SUMMARY, "text", part["text"], place)
-    yield from (*first, last)
-    yield {"type": f"{_SUMMARY_PART}.done", **place, "part": part}
-
-
-def _told(stem: str, name: str, text: str, place: Object) -> tuple[list[Object], Object]:
-    """The events of a text: one delta, for what follows repeats it whole anyway, none for an empty one; and its end."""
-    deltas = [{"type": f"{stem}.delta", **place, "delta": text}] if text else []
-    return deltas, {"type": f"{stem}.done", **place, name: text}

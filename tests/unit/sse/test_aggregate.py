@@ -532,9 +532,9 @@ def test_reply_is_strictly_what_the_sdk_declares_and_what_its_helper_reads(strea
 
 @given(completions(), st.integers(0, 30))
 def test_stream_cut_before_its_last_finish_reason_is_never_an_answer(document, missing):
-    from gatepass.sse.synthesize import synthesise
+    from gatepass.sse.synthesize import synthesize_stream
 
-    blocks = list(synthesise(document, False, origin()))
+    blocks = list(synthesize_stream(document, False, origin()))
     blocks = blocks[: max(0, len(blocks) - 2 - missing)]
     one = aggregator(choices=len(document["choices"]))
     fed(one.feed, blocks)

@@ -10,7 +10,7 @@ from hypothesis import given
 
 from gatepass.errors import GatepassError
 from gatepass.sse.aggregate import BodyAggregator
-from gatepass.sse.responses_api import ResponseAggregator, synthesise_response
+from gatepass.sse.responses_api import ResponseAggregator, synthesize_response
 from tests.unit.sse.documents import origin
 from tests.unit.sse.peer import strictly_response
 from tests.unit.sse.responses import RESPONSES, call, message, part, response
@@ -20,7 +20,7 @@ WHOLE = response(message(part("Hi")), call())
 
 
 def written(document: Any) -> bytes:
-    return b"".join(synthesise_response(document, origin()))
+    return b"".join(synthesize_response(document, origin()))
 
 
 def assembled(stream: bytes, limit_bytes: int = LIMIT_BYTES) -> Any:
@@ -113,7 +113,7 @@ def test_what_was_told_is_never_silently_lost(said, output):
     last = event("response.completed", response={**WHOLE, "output": output})
     assert failed(said + last) == (
         "upstream_invalid",
-        "The upstream's last event has no output, though its stream had told of some.",
+        "The upstream's last event has no output, although its stream contained some.",
     )
     assert assembled(said + LAST) == WHOLE
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from gatepass.sse.responses_api import Unfinished, events, synthesise_response
+from gatepass.sse.responses_api import Unfinished, events, synthesize_response
 from tests.unit.sse.documents import CREATED_S, origin
 from tests.unit.sse.peer import response_helper_reads, strict_events
 from tests.unit.sse.responses import ODD_RESPONSES, RESPONSES, USAGE, call, message, part, reasoning, response
@@ -30,7 +30,7 @@ def names(document: Any) -> list[str]:
 
 
 def written(document: Any) -> bytes:
-    return b"".join(synthesise_response(document, origin()))
+    return b"".join(synthesize_response(document, origin()))
 
 
 def test_a_text_is_told_as_the_api_tells_it():

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types import Completion
 
-from gatepass.sse.synthesize import PIECE_CHARS, chunks, synthesise
+from gatepass.sse.synthesize import PIECE_CHARS, chunks, synthesize_stream
 from tests.unit.sse.documents import CREATED_S, completions, legacy_completions, meaning, origin
 from tests.unit.sse.peer import chunks_of, helper_reads
 from tests.unit.sse.streams import DONE, data
@@ -40,7 +40,7 @@ END = piece({}, "stop")
 
 
 def test_stream_is_whole_events_that_end_with_done():
-    assert list(synthesise(document(), False, origin())) == [
+    assert list(synthesize_stream(document(), False, origin())) == [
         data({**HEAD, "choices": [ROLE]}),
         data({**HEAD, "choices": [piece({"content": "Hi"})]}),
         data({**HEAD, "choices": [END]}),
@@ -182,7 +182,7 @@ def test_no_line_is_longer_than_a_mebibyte_whatever_the_text():
     said = document(
         {"content": "\0" * 600_000, "tool_calls": [{"id": "a", "function": {"name": "f", "arguments": "🚀" * 600_000}}]}
     )
-    assert max(len(event) for event in synthesise(said, True, origin())) < 1 << 20
+    assert max(len(event) for event in synthesize_stream(said, True, origin())) < 1 << 20
 
 
 def test_logprobs_go_with_the_whole_text_that_they_are_of():
@@ -224,7 +224,7 @@ def test_choices_without_indices_of_their_own_get_their_places(indices):
 
 @pytest.mark.parametrize("choices", [None, [], "x", [None, 3]])
 def test_document_without_choices_is_a_stream_without_choices(choices):
-    assert list(synthesise({**HEAD, "choices": choices}, False, origin())) == [DONE]
+    assert list(synthesize_stream({**HEAD, "choices": choices}, False, origin())) == [DONE]
 
 
 @pytest.mark.parametrize("choice", [{}, {"message": None}, {"message": "text"}])
@@ -257,13 +257,13 @@ def test_missing_id_time_and_model_come_from_the_origin_and_are_the_same_in_all_
 
 def test_same_document_gives_the_same_bytes():
     said = document({"tool_calls": CALLS})
-    assert list(synthesise(said, True, origin())) == list(synthesise(said, True, origin()))
+    assert list(synthesize_stream(said, True, origin())) == list(synthesize_stream(said, True, origin()))
 
 
 def test_document_is_not_changed():
     said = document({"tool_calls": CALLS, "function_call": {"name": "f", "arguments": {}}}, None)
     before = json.dumps(said)
-    list(synthesise(said, True, origin()))
+    list(synthesize_stream(said, True, origin()))
     assert json.dumps(said) == before
 
 
@@ -295,7 +295,7 @@ def test_legacy_text_with_logprobs_stays_whole():
 
 @given(legacy_completions(), st.integers(1, 9))
 def test_sdk_reads_every_legacy_stream_as_the_document(said, piece_chars):
-    read = chunks_of(b"".join(synthesise(said, True, origin(), piece_chars)), Completion)
+    read = chunks_of(b"".join(synthesize_stream(said, True, origin(), piece_chars)), Completion)
     texts = {choice["index"]: "" for choice in said["choices"]}
     reasons: dict[int, str | None] = {}
     for chunk in read:
@@ -312,7 +312,7 @@ def test_sdk_reads_every_legacy_stream_as_the_document(said, piece_chars):
 
 @given(completions(clean=True), st.integers(1, 9) | st.just(PIECE_CHARS))
 def test_helper_of_the_sdk_reads_every_stream_as_the_document(said, piece_chars):
-    assert meaning(helper_reads(b"".join(synthesise(said, True, origin(), piece_chars)))) == meaning(said)
+    assert meaning(helper_reads(b"".join(synthesize_stream(said, True, origin(), piece_chars)))) == meaning(said)
 
 
 @given(completions())

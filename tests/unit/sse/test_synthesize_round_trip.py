@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.sse.aggregate import CompletionAggregator
-from gatepass.sse.synthesize import PIECE_CHARS, synthesise
+from gatepass.sse.synthesize import PIECE_CHARS, synthesize_stream
 from tests.unit.sse.documents import clean_streams, completions, events, fed, legacy_completions, meaning, origin
 from tests.unit.sse.peer import helper_reads
 from tests.unit.sse.streams import LIMIT_BYTES, read_error
@@ -22,20 +22,20 @@ def aggregated(blocks: list[bytes], choices: int = 1) -> bytes:
 
 @given(completions(), st.integers(1, 5) | st.just(PIECE_CHARS))
 def test_synthesised_and_aggregated_is_the_same_in_meaning(document, piece_chars):
-    blocks = list(synthesise(document, True, origin(), piece_chars))
+    blocks = list(synthesize_stream(document, True, origin(), piece_chars))
     assert meaning(json.loads(aggregated(blocks, len(document["choices"])))) == meaning(document)
 
 
 @given(legacy_completions(), st.integers(1, 5))
 def test_legacy_synthesised_and_aggregated_is_the_same(document, piece_chars):
-    blocks = list(synthesise(document, True, origin(), piece_chars))
+    blocks = list(synthesize_stream(document, True, origin(), piece_chars))
     assert json.loads(aggregated(blocks, len(document["choices"]))) == document
 
 
 @given(clean_streams())
 def test_aggregated_and_synthesised_says_the_same_to_the_helper_of_the_sdk(stream):
     _, chunks = stream
-    again = synthesise(json.loads(aggregated(events(chunks))), True, origin())
+    again = synthesize_stream(json.loads(aggregated(events(chunks))), True, origin())
     assert meaning(helper_reads(b"".join(again))) == meaning(helper_reads(b"".join(events(chunks))))
 
 
@@ -43,4 +43,4 @@ def test_aggregated_and_synthesised_says_the_same_to_the_helper_of_the_sdk(strea
 def test_a_second_round_changes_nothing_at_all(stream):
     _, chunks = stream
     once = aggregated(events(chunks))
-    assert aggregated(list(synthesise(json.loads(once), True, origin()))) == once
+    assert aggregated(list(synthesize_stream(json.loads(once), True, origin()))) == once

@@ -7,7 +7,7 @@ import pytest
 
 from gatepass import json_scan
 from gatepass.sse.chunk import EnvelopeDefaults
-from gatepass.sse.whole_reply import mended_whole
+from gatepass.sse.whole_reply import repair_reply
 from tests.unit.sse.replies import CALL, CUSTOM, USAGE, chat, choice, text
 
 TWICE = rb"""{"id":1,"id":"x","object":"chat.completion","created":1,"model":"m",
@@ -33,7 +33,7 @@ def never():
 
 
 def mended(said):
-    body, adapted = mended_whole(json.dumps(said).encode(), origin)
+    body, adapted = repair_reply(json.dumps(said).encode(), origin)
     return json.loads(body), adapted
 
 
@@ -55,20 +55,20 @@ def ended(finish, *calls, **message):
     ],
 )
 def test_stop_after_tool_calls_is_tool_calls_and_all_else_keeps_its_bytes(before, stops, calls):
-    assert mended_whole(before + stops, origin) == (before + calls, (FINISH,))
+    assert repair_reply(before + stops, origin) == (before + calls, (FINISH,))
 
 
 @pytest.mark.parametrize("said", [chat(choice(CALL)), chat(choice(), choice(CALL, index=1)), text()])
 def test_what_is_as_it_should_be_is_the_same_object_and_asks_for_nothing(said):
     body = json.dumps(said).encode()
-    assert mended_whole(body, never) == (body, ())
-    assert mended_whole(body, never)[0] is body
+    assert repair_reply(body, never) == (body, ())
+    assert repair_reply(body, never)[0] is body
 
 
 @pytest.mark.parametrize("said", [[], "stop", {}, {"choices": "stop"}, {"choices": []}, {"choices": [1, None]}])
 def test_what_holds_no_choices_is_the_same_object(said):
     body = json.dumps(said).encode()
-    assert mended_whole(body, origin)[0] is body
+    assert repair_reply(body, origin)[0] is body
 
 
 @pytest.mark.parametrize("finish", ["length", "content_filter", "tool_calls", "function_call"])
@@ -105,7 +105,7 @@ def test_two_calls_of_one_id_are_two():
 
 def test_half_a_character_in_arguments_stays_the_escape_that_it_was():
     call = json.dumps(CALL).encode().replace(json.dumps(FUNCTION["arguments"]).encode(), rb'{"x":"\ud83d"}')
-    body, adapted = mended_whole(json.dumps(chat(choice(0))).encode().replace(b"[0]", b"[%b]" % call), origin)
+    body, adapted = repair_reply(json.dumps(chat(choice(0))).encode().replace(b"[0]", b"[%b]" % call), origin)
     [said] = json.loads(body)["choices"][0]["message"]["tool_calls"]
     assert (json.loads(said["function"]["arguments"]), adapted) == ({"x": "\ud83d"}, (ARGUMENTS,))
 
@@ -186,7 +186,7 @@ def test_a_call_of_a_kind_that_we_do_not_know_keeps_it():
 
 def test_arguments_that_only_python_reads_stay_as_they_came():
     body = json.dumps(chat(choice(CALL | {"function": {"name": "f", "arguments": 0}}))).encode()
-    said = json.loads(mended_whole(body.replace(b": 0}", b': {"n": 1e400, "m": NaN}}'), origin)[0])
+    said = json.loads(repair_reply(body.replace(b": 0}", b': {"n": 1e400, "m": NaN}}'), origin)[0])
     (call,) = said["choices"][0]["message"]["tool_calls"]
     assert call["function"]["arguments"] == '{"n": 1e400, "m": NaN}'
 
@@ -203,11 +203,11 @@ def test_arguments_that_only_python_reads_stay_as_they_came():
     ids=["too many values", "a name that Python alone can read", "nested too deep"],
 )
 def test_what_cannot_be_walked_through_costs_no_answer(body):
-    assert mended_whole(body, origin)[0] is body
+    assert repair_reply(body, origin)[0] is body
 
 
 def test_a_reply_of_megabytes_is_mended_in_its_place():
     said = ended("stop", CALL, content="\U0001f600 " * 200_000)
     body = json.dumps(said).encode()
     assert len(body) > 1_500_000
-    assert mended_whole(body, origin)[0] == body.replace(b'"finish_reason": "stop"', b'"finish_reason": "tool_calls"')
+    assert repair_reply(body, origin)[0] == body.replace(b'"finish_reason": "stop"', b'"finish_reason": "tool_calls"')

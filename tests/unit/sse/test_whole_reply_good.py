@@ -113,7 +113,7 @@ def walked(body, monkeypatch):
     """The reply mended without a look before."""
     with monkeypatch.context() as patched:
         patched.setattr(whole_reply, "is_strict", lambda _: False)
-        return whole_reply.mended_whole(body, lambda: EnvelopeDefaults(lambda prefix: f"{prefix}1", 9, "asked"))
+        return whole_reply.repair_reply(body, lambda: EnvelopeDefaults(lambda prefix: f"{prefix}1", 9, "asked"))
 
 
 def test_what_one_look_takes_is_a_success_that_nobody_mends_and_has_the_usage_that_was_found(monkeypatch):
