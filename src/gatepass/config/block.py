@@ -31,7 +31,7 @@ from gatepass.config.references import Reference
 from gatepass.types import Secret
 
 ELSEWHERE = "put it under credentials"
-BESIDE = "put it into proxy_auth, beside it"
+BESIDE = "put it into proxy_auth"
 
 
 def checked_url(text: str) -> str:

@@ -195,7 +195,7 @@ class _Reading:
         self.document.problems += strangers(self._values)
         for name in SECRETS:
             if name in self._values and f"{name}_FILE" in self._values:
-                self._problem((), f"stands beside {PREFIX}{name}: keep one of them", f"{name}_FILE")
+                self._problem((), f"conflicts with {PREFIX}{name}: keep one of them", f"{name}_FILE")
 
     def upstreams(self) -> None:
         self._upstream(CHAT, "UPSTREAM_URL")
@@ -214,7 +214,7 @@ class _Reading:
             self._member(name, (*block, *place))
         for name in TOKEN_VARIABLES:
             if name not in VARIABLES_BY_TYPE[kind] and (foreign := variable_value(self._values, name)):
-                self._problem((), f"says nothing to a credential of type {kind}: remove it", foreign.name)
+                self._problem((), f"has no effect on a credential of type {kind}: remove it", foreign.name)
         self._network(block)
         for upstream in self.document.tree["upstreams"]:
             self._set(("upstreams", upstream, "credential"), CREDENTIAL, teller)

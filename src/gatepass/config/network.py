@@ -35,7 +35,7 @@ def _template(text: str) -> str:
             f"holds no {TOKEN_PLACEHOLDER}: that is where the token goes; a fixed value belongs under upstreams"
         )
     if any(found != TOKEN_PLACEHOLDER for found in _PLACEHOLDER.findall(text)):
-        raise ValueError(f"knows no placeholder but {TOKEN_PLACEHOLDER}")
+        raise ValueError(f"supports no placeholder but {TOKEN_PLACEHOLDER}")
     if fault := header_value_error(text):
         raise ValueError(fault)
     return text
@@ -52,7 +52,7 @@ def checked_fields(names: Iterable[str]) -> None:
         if name in RESERVED_FIELDS or name.startswith("x-gatepass-"):
             raise ValueError(f"{name} belongs to one hop or is gatepass's own: it cannot be set")
         if name in seen:
-            raise ValueError(f"{name} stands there twice: header names have no case")
+            raise ValueError(f"{name} is set twice: header names are case-insensitive")
         seen.add(name)
 
 
@@ -94,7 +94,7 @@ class TlsFiles(Block):
     @model_validator(mode="after")
     def _key_needs_cert(self) -> Self:
         if self.client_key and not self.client_cert:
-            raise ValueError("client_key needs client_cert beside it")
+            raise ValueError("client_key needs client_cert next to it")
         return self
 
 
@@ -109,7 +109,7 @@ class Network(TlsFiles):
     @model_validator(mode="after")
     def _one_proxy(self) -> Network:
         if self.proxy_auth is not None and self.proxy is None:
-            raise ValueError("proxy_auth needs proxy beside it")
+            raise ValueError("proxy_auth needs proxy next to it")
         if self.proxy and self.from_env:
             raise ValueError("proxy and from_env exclude each other")
         return self

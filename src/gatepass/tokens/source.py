@@ -89,7 +89,7 @@ def build_source(
         case GoogleCredential():
             from gatepass.tokens.vendor.google import GoogleSource
 
-            return GoogleSource(name, settings, client, clock, settings.surroundings())
+            return GoogleSource(name, settings, client, clock, settings.environment())
         case AwsBedrockCredential():
             from gatepass.tokens.vendor.aws_bedrock import AwsBedrockSource
 

@@ -163,8 +163,8 @@ def test_keys_in_a_file_share_a_name_and_are_read_again(tmp_path):
         (
             {"TOKEN_TYPE": "static", "TOKEN": "abc", "SCOPE": "x", "TOKEN_URL": "y"},
             [
-                "environment GATEPASS_TOKEN_URL: says nothing to a credential of type static: remove it",
-                "environment GATEPASS_SCOPE: says nothing to a credential of type static: remove it",
+                "environment GATEPASS_TOKEN_URL: has no effect on a credential of type static: remove it",
+                "environment GATEPASS_SCOPE: has no effect on a credential of type static: remove it",
             ],
         ),
         (
@@ -190,7 +190,7 @@ def test_a_secret_given_twice_is_refused(tmp_path):
     file = tmp_path / "t"
     file.write_text("abc")
     assert problems(TOKEN="abc", TOKEN_FILE=str(file)) == [
-        "environment GATEPASS_TOKEN_FILE: stands beside GATEPASS_TOKEN: keep one of them"
+        "environment GATEPASS_TOKEN_FILE: conflicts with GATEPASS_TOKEN: keep one of them"
     ]
 
 

@@ -15,7 +15,7 @@ from gatepass.config.model import Config
 
 ROOT = Path(__file__).parents[3]
 UNSET = "the environment variable {} is not set: set it, or write $$ for a plain dollar"
-LATER = "is missing: the preset ibm_iam signs in with it"
+LATER = "is missing: the preset ibm_iam requires it"
 AWAY = "the file /nowhere cannot be read: No such file or directory"
 HASH = "sha256:" + "a" * 64
 MINIMAL = "upstreams: {chat: {base_url: 'https://llm.example/v1'}}\n"

@@ -33,7 +33,7 @@ def test_what_is_said_replaces_the_bearer():
         ("", FIXED),
         ("Bearer", FIXED),
         ("Bearer {Token}", FIXED),
-        ("{token}:{secret}", "knows no placeholder but {token}"),
+        ("{token}:{secret}", "supports no placeholder but {token}"),
         ("Bearer {token} ", UNFIT),
         ("Bearer\n{token}", UNFIT),
         ("Bêarer {token}", UNFIT),
@@ -52,7 +52,7 @@ def test_header_of_one_hop_carries_no_token(name):
 
 
 def test_header_that_is_named_twice_is_refused():
-    told = "x-key stands there twice: header names have no case"
+    told = "x-key is set twice: header names are case-insensitive"
     assert refused(headers={"X-Key": "{token}", "x-key": "{token}"}) == ("", told)
 
 

@@ -81,11 +81,11 @@ def test_what_can_be_is_taken(settings):
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"token_url": None}, {"token_url": "is missing (or issuer, whose own document names it)"}),
-        ({"issuer": "https://sso.example"}, {"issuer": "stands beside token_url: keep one of them"}),
+        ({"token_url": None}, {"token_url": "is missing (or issuer, whose discovery document names it)"}),
+        ({"issuer": "https://sso.example"}, {"issuer": "conflicts with token_url: keep one of them"}),
         (
             {**FOUND, "issuer": "https://sso.example/.well-known/openid-configuration"},
-            {"issuer": "names its document: let it end before /.well-known/"},
+            {"issuer": "is the URL of the discovery document: end it before /.well-known/"},
         ),
         (
             {**FOUND, "issuer": "https://sso.example?x=1"},
@@ -93,11 +93,11 @@ def test_what_can_be_is_taken(settings):
         ),
         (
             {**SIGNED, "assertion_audience": "issuer"},
-            {"assertion_audience": "is issuer, and there is none: write the audience itself"},
+            {"assertion_audience": "is issuer, but issuer is not set: write the audience itself"},
         ),
         (
             {"assertion_audience": "https://x"},
-            {"assertion_audience": "says nothing with client_auth: basic, which signs nothing"},
+            {"assertion_audience": "has no effect with client_auth: basic, which signs nothing"},
         ),
     ],
 )
@@ -107,28 +107,28 @@ def test_where_to_ask_and_for_whom_is_said_once(settings, told):
 
 @pytest.mark.parametrize("method", ["basic", "form", "secret_jwt"])
 def test_a_secret_is_wanted_where_it_is_the_proof(method):
-    text = f"is missing: client_auth: {method} proves the client by it"
+    text = f"is missing: client_auth: {method} requires it"
     assert faults(client_auth=method, client_secret=None) == {"client_secret": text}
 
 
 @pytest.mark.parametrize("settings", [SIGNED, CERTIFIED, PUBLIC])
 def test_a_secret_is_refused_where_it_is_not_the_proof(settings):
-    text = f"says nothing with client_auth: {settings['client_auth']}: remove it"
+    text = f"has no effect with client_auth: {settings['client_auth']}: remove it"
     assert faults(**{**settings, "client_secret": SECRET}) == {"client_secret": text}
 
 
 def test_certificates_want_one_and_tls():
     assert faults(**{**CERTIFIED, "network": {}}) == {
-        "client_auth": "is mtls, which wants a certificate: set network.client_cert"
+        "client_auth": "is mtls, which requires a certificate: set network.client_cert"
     }
-    plain = "is mtls, and there is no certificate in plain HTTP: use https"
+    plain = "is mtls, and plain HTTP has no certificates: use https"
     assert faults(**CERTIFIED, token_url="http://127.0.0.1/t") == {"client_auth": plain}
     assert faults(**CERTIFIED, token_url=None, issuer="http://127.0.0.1") == {"client_auth": plain}
 
 
 def test_a_public_client_has_no_client_credentials():
     assert faults(client_auth="none", client_secret=None) == {
-        "client_auth": "is none, and the client_credentials grant is for clients that prove who they are"
+        "client_auth": "is none, but the client_credentials grant requires client authentication"
     }
 
 
@@ -136,7 +136,7 @@ def test_a_key_is_named_once_and_only_where_it_signs():
     assert faults(**{**SIGNED, "private_key_file": None}) == {
         "private_key_file": "is missing: client_auth: private_key_jwt signs with a private key"
     }
-    assert faults(**SIGNED, private_key=SECRET) == {"private_key": "stands beside private_key_file: keep one of them"}
+    assert faults(**SIGNED, private_key=SECRET) == {"private_key": "conflicts with private_key_file: keep one of them"}
     stray = "belongs to client_auth: private_key_jwt"
     given = {"private_key": SECRET, "private_key_file": "/k", "key_id": "k", "certificate_file": "/c"}
     assert faults(**given, algorithm="RS256") == dict.fromkeys((*given, "algorithm"), stray)
@@ -144,8 +144,8 @@ def test_a_key_is_named_once_and_only_where_it_signs():
 
 def test_each_grant_has_what_it_signs_in_with():
     assert faults(grant_type="password") == {
-        "username": "is missing: grant_type: password signs in with it",
-        "password": "is missing: grant_type: password signs in with it",
+        "username": "is missing: grant_type: password requires it",
+        "password": "is missing: grant_type: password requires it",
     }
     assert faults(username="bot", password=SECRET) == {
         "username": "belongs to grant_type: password",
@@ -175,7 +175,7 @@ def test_each_grant_has_what_it_signs_in_with():
     ],
 )
 def test_no_field_of_a_form_is_filled_twice(settings, name):
-    told = {"extra": f"holds {name}, which gatepass fills itself: remove it"}
+    told = {"extra": f"holds {name}, which gatepass sets itself: remove it"}
     assert faults(**settings, extra={name: SECRET}) == told
 
 
@@ -219,8 +219,8 @@ def test_each_fault_is_told_at_its_line(tmp_path):
         load(str(file), {"SECRET": "s3cr3t-of-the-client"})
     told = [str(problem).removeprefix(f"{file}:") for problem in caught.value.problems]
     assert told == [
-        "3: credentials.corp.token_url: is missing (or issuer, whose own document names it)",
+        "3: credentials.corp.token_url: is missing (or issuer, whose discovery document names it)",
         "3: credentials.corp.private_key_file: is missing: client_auth: private_key_jwt signs with a private key",
-        "7: credentials.corp.client_secret: says nothing with client_auth: private_key_jwt: remove it",
+        "7: credentials.corp.client_secret: has no effect with client_auth: private_key_jwt: remove it",
         "8: credentials.corp.username: belongs to grant_type: password",
     ]

@@ -87,4 +87,4 @@ def test_a_proxys_password_is_sent_to_proxy_auth():
     assert checked_proxy_url("http://p:1") == "http://p:1"
     with pytest.raises(ValueError) as caught:
         checked_proxy_url("http://u:topsecret@p:1")
-    assert str(caught.value) == "holds a user name or password: put it into proxy_auth, beside it"
+    assert str(caught.value) == "holds a user name or password: put it into proxy_auth"

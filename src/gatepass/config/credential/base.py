@@ -1,4 +1,4 @@
-"""What all kinds of credential share: their common settings, where a reply holds the token, and libraries of extras."""
+"""Base of all credentials: common settings, paths of the token in a reply, and the check for optional libraries."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from gatepass.config.block import Block, Seconds
 from gatepass.config.network import BEARER_PLACEMENT, FIELD_NAME, Network, TokenPlacement
 
 SettingFault = tuple[str, str]
-"""A setting of a credential, dotted, and what is wrong with it."""
+"""The dotted name of a credential's setting, and the problem."""
 
 
 def settings_error(title: str, faults: Iterable[SettingFault]) -> ValidationError:
-    """The error that tells each fault at its own setting."""
+    """Return a ValidationError that reports each fault at its setting."""
     details = [
         InitErrorDetails(type="value_error", loc=tuple(name.split(".")), input=None, ctx={"error": ValueError(text)})
         for name, text in faults
@@ -26,44 +26,44 @@ def settings_error(title: str, faults: Iterable[SettingFault]) -> ValidationErro
 
 
 class Credential(Block):
-    """What all credentials share."""
+    """Settings of all credentials."""
 
     timeout_s: Seconds = 10.0
-    """Seconds for one whole fetch, however slowly the issuer dribbles."""
+    """Seconds for one whole fetch of a token."""
     default_ttl_s: Seconds = 240.0
-    """Seconds that a token lives where neither the reply nor the token itself tells it."""
+    """The lifetime of a token in seconds, if neither the reply nor the token contains one."""
     max_ttl_s: Seconds = 3600.0
-    """The longest life, in seconds, to believe where only the reply's word stands for it."""
+    """The longest lifetime in seconds that gatepass accepts from the reply alone."""
     network: Network = Network()
-    """The way to the issuer, which may differ from the upstream's."""
+    """Proxy and TLS files for the token endpoint; they may differ from the upstream's."""
     allow_plain_http: bool = False
-    """Send this credential's secret over plain HTTP beyond loopback."""
+    """Allow sending this credential's secret over plain HTTP beyond loopback, where others can read it."""
     carry: TokenPlacement | None = None
-    """How its token is shown to upstreams; None: as is usual for this kind, mostly `Authorization: Bearer …`."""
+    """Where the token is in requests to upstreams. None: the default of this type, mostly `Authorization: Bearer …`."""
 
     @property
     def usual_carry(self) -> TokenPlacement:
-        """How tokens of this kind are shown where `carry` says nothing; kinds with ways of their own override it."""
+        """The default of `carry` for this type."""
         return BEARER_PLACEMENT
 
     @property
     def placement(self) -> TokenPlacement:
-        """How its token is shown where the upstream does not say otherwise."""
+        """Where the token is in a request, unless the upstream overrides it."""
         return self.carry or self.usual_carry
 
 
 def checked_extra(module: str, extra: str, kind: str) -> None:
-    """Raises ValueError, which says what to install, where `module` of the extra is missing. Imports nothing."""
-    try:  # find_spec imports the parents of a dotted name: `azure` and `google` are namespaces, which costs nothing
-        is_there = find_spec(module) is not None
+    """Raise ValueError with the install command if `module` of the extra is missing. Does not import the module."""
+    try:  # find_spec imports the parents of a dotted name: `azure` and `google` are empty namespace packages
+        is_installed = find_spec(module) is not None
     except ModuleNotFoundError:
-        is_there = False
-    if not is_there:
+        is_installed = False
+    if not is_installed:
         raise ValueError(f"{kind} needs a library that is not installed: {how_to_install(extra)}")
 
 
 def how_to_install(extra: str) -> str:
-    """What works: no index has a package called gatepass, and whoever registered one could say anything in it."""
+    # no package index has gatepass: a command with its bare name could install a stranger's package
     return f"{in_a_clone(extra)}, for the image docker build --build-arg EXTRAS={extra}"
 
 
@@ -75,14 +75,14 @@ Unit = Literal["s", "ms"]
 
 
 class ReplyPaths(Block):
-    """Where the token and its life stand in a JSON document, as dotted paths: `data.token`."""
+    """Dotted paths of the token and its lifetime in a JSON document: `data.token`."""
 
     token: str | None = None
-    """None looks for the usual names: access_token, accessToken, token, jwt, value."""
+    """The path of the token. None searches for access_token, accessToken, token, jwt, value."""
     expires_in: str | None = None
-    """A life; exclusive with `expires_at`."""
+    """The path of the lifetime; exclusive with `expires_at`."""
     expires_at: str | None = None
-    """A moment: epoch seconds or milliseconds, ISO 8601 or an HTTP date."""
+    """The path of the expiry time: epoch seconds or milliseconds, ISO 8601 or an HTTP date."""
     unit: Unit | None = None
     """The unit of the number; None infers it from its size."""
 
@@ -94,7 +94,7 @@ class ReplyPaths(Block):
 
 
 class HttpReply(ReplyPaths):
-    """As above, in a reply that comes by HTTP."""
+    """Paths in a JSON document, or the header that holds the token, of an HTTP reply."""
 
     header: Annotated[str, Field(pattern=FIELD_NAME)] | None = None
     """A response header that holds the token, such as `X-Subject-Token`; exclusive with `token`."""

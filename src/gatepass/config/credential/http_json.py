@@ -1,4 +1,4 @@
-"""A credential that logs in with a JSON request of its own, and how that request is signed."""
+"""`type: http_json`: a login with one custom HTTP request, presets for known issuers, and HMAC signatures."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from gatepass.types import Secret
 
 PresetName = Literal["ibm_iam", "baidu", "huawei", "databricks", "sap", "login"]
 PLAIN = ("apikey", "client_id", "client_secret", "username", "password", "domain", "project", "scope", "base_url")
-"""Settings of `http_json` that say nothing but through a preset."""
+"""Settings of `http_json` that only a preset uses."""
 MERGED = ("headers", "query", "form", "basic", "reply")
-"""Blocks in which a file's own members stand beside the preset's; all else of a file replaces the preset's."""
-RIVALS = (("json", "form"), ("token", "header"), ("expires_in", "expires_at"))
-"""Settings that exclude each other: the file's own drives out the preset's."""
-NOWHERE = "https://base-url.invalid"
-"""Stands for the URL that a `base_url` or preset which is refused would make: the fault is told once."""
+"""Blocks whose members in the file are added to the preset's. Any other setting of the file replaces the preset's."""
+EXCLUSIVE = (("json", "form"), ("token", "header"), ("expires_in", "expires_at"))
+"""Settings that exclude each other: one in the file removes the other from the preset."""
+PLACEHOLDER_URL = "https://base-url.invalid"
+"""Replaces the URL of an invalid `base_url` or preset, so that the problem is reported only once."""
 
 _NAMES = "|".join(PLAIN)
 _WHOLE = re.compile(rf"\{{({_NAMES})\}}\Z")
@@ -36,7 +36,11 @@ _PART = re.compile(rf"\{{({_NAMES})\}}")
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """`settings` hold `{name}` where a plain setting goes; a member whose setting is not given is left out."""
+    """The login of a known issuer.
+
+    In `settings`, `{name}` is replaced by a plain setting; a member is left out if its setting is not given. `needs`
+    are the required plain settings, `may` the optional ones with their defaults.
+    """
 
     needs: tuple[str, ...]
     settings: Mapping[str, Any]
@@ -126,23 +130,23 @@ PRESETS: Mapping[str, Preset] = {
 
 
 def expanded(block: Mapping[str, Any]) -> dict[str, Any]:
-    """`block` of a file, in which `preset_faults` finds none, with what its preset fills in."""
+    """Return `block`, which `preset_faults` has accepted, with the settings of its preset filled in."""
     preset = _preset(block)
     if preset is None:
-        return dict(block) if block.get("preset") is None else {"url": NOWHERE, **block}
+        return dict(block) if block.get("preset") is None else {"url": PLACEHOLDER_URL, **block}
     values = {name: _usable(name, block.get(name) or preset.may.get(name)) for name in PLAIN}
-    filled = _without_rivals(_filled(dict(preset.settings), values), block)
+    filled = _without_excluded(_filled(dict(preset.settings), values), block)
     for name, given in block.items():
-        made = filled.get(name)
-        if name in MERGED and isinstance(made, dict) and isinstance(given, dict):
-            filled[name] = {**_without_rivals(made, given), **given}
-        elif given is not None or made is None:
+        from_preset = filled.get(name)
+        if name in MERGED and isinstance(from_preset, dict) and isinstance(given, dict):
+            filled[name] = {**_without_excluded(from_preset, given), **given}
+        elif given is not None or from_preset is None:
             filled[name] = given
     return filled
 
 
 def preset_faults(block: Mapping[str, Any]) -> Iterator[SettingFault]:
-    """What is missing, and what says nothing, in a block with the preset it names, or with none."""
+    """Yield plain settings that the block's preset requires, and those that it does not use."""
     preset = _preset(block)
     given = [name for name in PLAIN if block.get(name) is not None]
     if preset is None:
@@ -152,14 +156,14 @@ def preset_faults(block: Mapping[str, Any]) -> Iterator[SettingFault]:
                 yield name, f"belongs to a preset: {takers}"
         return
     if block.get("base_url") is not None:
-        made = _filled(preset.settings.get("url", ""), {"base_url": _usable("base_url", block["base_url"])})
-        if block.get("url") not in (None, made):
-            yield "base_url", "stands beside url: keep one of them"
-    for name in preset.needs:  # a file's own `url` stands for the `base_url` that would lead to it
+        url = _filled(preset.settings.get("url", ""), {"base_url": _usable("base_url", block["base_url"])})
+        if block.get("url") not in (None, url):
+            yield "base_url", "conflicts with url: keep one of them"
+    for name in preset.needs:  # the preset uses `base_url` only to build `url`
         if block.get(name) is None and not (name == "base_url" and block.get("url") is not None):
-            yield name, f"is missing: the preset {block['preset']} signs in with it"
+            yield name, f"is missing: the preset {block['preset']} requires it"
     takes = f"the preset {block['preset']}, which takes {_listed(preset.takes)}"
-    yield from ((name, f"says nothing to {takes}") for name in given if name not in preset.takes)
+    yield from ((name, f"does not belong to {takes}") for name in given if name not in preset.takes)
 
 
 def _preset(block: Mapping[str, Any]) -> Preset | None:
@@ -168,7 +172,7 @@ def _preset(block: Mapping[str, Any]) -> Preset | None:
 
 
 def _usable(name: str, value: Any) -> Any:
-    """A plain setting as the expansion may use it: what is refused by itself is not refused twice."""
+    """Return a plain setting for the expansion, or a valid substitute if pydantic will reject it anyway."""
     if value is None or isinstance(value, Secret):
         return value
     if not isinstance(value, str) or not value:
@@ -178,27 +182,25 @@ def _usable(name: str, value: Any) -> Any:
     try:
         return checked_base_url(value)
     except ValueError:
-        return NOWHERE
+        return PLACEHOLDER_URL
 
 
-def _filled(made: Any, values: Mapping[str, Any]) -> Any:
-    """`made` with its `{name}`s replaced; None where nothing of it is left. A whole text becomes the value
-    itself, so that a reference stays one.
-    """
-    if isinstance(made, str):
-        if whole := _WHOLE.match(made):
-            return values[whole[1]]
-        names = _PART.findall(made)
-        return None if any(values[name] is None for name in names) else _PART.sub(lambda it: values[it[1]], made)
-    if isinstance(made, dict):
-        kept = {key: found for key, child in made.items() if (found := _filled(child, values)) is not None}
+def _filled(template: Any, values: Mapping[str, Any]) -> Any:
+    """Return `template` with each `{name}` replaced, or None if all its members are left out."""
+    if isinstance(template, str):
+        if whole := _WHOLE.match(template):
+            return values[whole[1]]  # the value itself, so that a Reference stays a Reference
+        names = _PART.findall(template)
+        return None if any(values[name] is None for name in names) else _PART.sub(lambda it: values[it[1]], template)
+    if isinstance(template, dict):
+        kept = {key: found for key, child in template.items() if (found := _filled(child, values)) is not None}
         return kept or None
-    return list(made)
+    return list(template)
 
 
-def _without_rivals(filled: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    driven_out = {rival for pair in RIVALS for rival in pair if any(given.get(name) is not None for name in pair)}
-    return {name: value for name, value in filled.items() if name not in driven_out or given.get(name) is not None}
+def _without_excluded(filled: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    excluded = {each for pair in EXCLUSIVE for each in pair if any(given.get(name) is not None for name in pair)}
+    return {name: value for name, value in filled.items() if name not in excluded or given.get(name) is not None}
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -207,45 +209,46 @@ def _listed(names: Iterable[str]) -> str:
 
 
 SIGNATURE = "signature"
-MOMENTS = ("timestamp", "timestamp_ms", "time", "nonce")
-"""Values of one request: epoch seconds, epoch milliseconds, ISO 8601 in UTC, and 32 random hexadecimal digits."""
+PER_REQUEST = ("timestamp", "timestamp_ms", "time", "nonce")
+"""Values that differ in each request: epoch seconds, epoch milliseconds, ISO 8601 in UTC, and 32 random hexadecimal
+digits."""
 BODIES = ("body", "body_sha256")
-ABOUT = ("method", "path", *BODIES)
-"""Of the request itself; in `sign.text` alone."""
-_PLACE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.-]*)\}")
+OF_REQUEST = ("method", "path", *BODIES)
+"""Parts of the request, allowed only in `sign.text`."""
+_PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.-]*)\}")
 _NUMBER = re.compile(r"\{(timestamp|timestamp_ms):number\}\Z")
-"""A whole text of a JSON body that becomes a number: there are issuers that take no text for a time."""
+"""A whole text of a JSON body that becomes a number, because some issuers reject a time that is a string."""
 
 
 class Sign(Block):
     algorithm: Literal["sha256", "sha1", "sha512"] = "sha256"
-    """The hash inside the HMAC (RFC 2104)."""
+    """The hash of the HMAC (RFC 2104)."""
     secret: SecretText
-    """The key, best by reference."""
+    """The key of the HMAC, best as a reference."""
     encoding: Literal["hex", "base64"] = "hex"
-    """How the signature is written."""
+    """The encoding of the signature."""
     text: Annotated[str, Field(min_length=1)]
-    """What is signed: `"{app_id}\\n{timestamp}\\n{nonce}"`."""
+    """The text to sign: `"{app_id}\\n{timestamp}\\n{nonce}"`."""
 
 
 def names_in(text: str) -> list[str]:
-    """The `{name}`s of a template, in order."""
-    return _PLACE.findall(text)
+    """Return the name of each `{name}` in a template, in order."""
+    return _PLACEHOLDER.findall(text)
 
 
-def is_place(text: str) -> bool:
-    """Whether something else always stands for `text` as a whole, so that it may be shown."""
-    place = _NUMBER.match(text) or _PLACE.fullmatch(text)
-    return place is not None and place[1] in (*MOMENTS, SIGNATURE)
+def is_placeholder(text: str) -> bool:
+    """Whether the whole `text` is always replaced, so that it holds no secret and may be shown."""
+    match = _NUMBER.match(text) or _PLACEHOLDER.fullmatch(text)
+    return match is not None and match[1] in (*PER_REQUEST, SIGNATURE)
 
 
 def with_values(text: str, values: Mapping[str, str]) -> str:
-    """`text`, each `{name}` that `values` have replaced; what they put in is not searched again."""
-    return _PLACE.sub(lambda place: values.get(place[1], place[0]), text)
+    """Return `text` with each `{name}` of `values` replaced, in one pass."""
+    return _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), text)
 
 
 def with_values_in(document: Any, values: Mapping[str, str], reveal: Callable[[Any], str]) -> Any:
-    """A JSON document, each text in it `reveal`ed and filled; a whole `{timestamp:number}` becomes a number."""
+    """Return a JSON document with each text revealed and filled; a whole `{timestamp:number}` becomes a number."""
     if isinstance(document, str):
         text = reveal(document)
         number = _NUMBER.match(text)
@@ -258,89 +261,91 @@ def with_values_in(document: Any, values: Mapping[str, str], reveal: Callable[[A
 
 
 def unsigned(sign: Sign, members: Iterable[str], signed: Iterable[str], bodies: Iterable[str]) -> Iterator[str]:
-    """Why `sign` cannot work: `members` are the names that its text may use beside the built-in ones,
-    `signed` all texts of the request, `bodies` those of its body.
+    """Yield why `sign` cannot work.
+
+    `members` are the names that its text may use in addition to the built-in ones, `signed` are all texts of the
+    request, `bodies` are those of its body.
     """
     names = names_in(sign.text)
-    known = {*MOMENTS, *ABOUT, *members}
+    known = {*PER_REQUEST, *OF_REQUEST, *members}
     for name in dict.fromkeys(names):
         if name == SIGNATURE:
-            yield "holds {signature}, which is made from it"
+            yield "holds {signature}, but it is the text that is signed"
         elif name not in known:
             listed = ", ".join(f"{{{it}}}" for it in sorted(known))
-            yield f"knows no {{{name}}}: no member of query, form, json or headers, and none of {listed}"
+            yield f"contains {{{name}}}, which is neither a member of query, form, json or headers nor one of {listed}"
     if not any(SIGNATURE in names_in(text) for text in signed):
-        yield "is signed for nothing: put {signature} into headers, query, form or json"
+        yield "is never sent: put {signature} into headers, query, form or json"
     elif any(name in BODIES for name in names) and any(SIGNATURE in names_in(text) for text in bodies):
-        yield "signs a body that holds {signature}: let it go into headers or query"
+        yield "signs a body that holds {signature}: put {signature} into headers or query"
 
 
 SHOWN = frozenset(("grant_type", "response_type", "scope", "accept", "content-type", "nocatalog"))
-"""Members that hold no secret whoever wrote them: `gatepass check` shows what a preset put there."""
+"""Members that never hold a secret: `gatepass check` shows their values."""
 
 
 class Basic(Block):
     username: str
-    """Who signs in."""
+    """The user name."""
     password: SecretText
-    """The proof, best by reference."""
+    """The password, best as a reference."""
 
 
-def _url_or_preset(schema: dict[str, Any]) -> None:
+def _require_url_or_preset(schema: dict[str, Any]) -> None:
     schema["required"] = [name for name in schema["required"] if name != "url"]
     schema["anyOf"] = [{"required": ["url"]}, {"required": ["preset"]}]
 
 
 class HttpJsonCredential(Credential):
-    """A login of your own: one HTTP request whose JSON (or plain text) reply holds a token."""
+    """A custom login: one HTTP request whose JSON or plain text reply holds a token."""
 
-    model_config = ConfigDict(json_schema_extra=_url_or_preset)
+    model_config = ConfigDict(json_schema_extra=_require_url_or_preset)
 
     type: Literal["http_json"]
-    """Where the token comes from."""
+    """The type of the token source."""
     preset: PresetName | None = None
-    """The shape of a known issuer's login, filled in from a few plain settings; what you write yourself stays."""
+    """The login of a known issuer, filled in from a few plain settings. Your own settings override the preset."""
     url: Url
-    """The login's URL."""
+    """The URL of the token endpoint."""
     method: Literal["GET", "POST", "PUT", "PATCH"] = "POST"
-    """The request's method."""
+    """The HTTP method."""
     headers: dict[str, SecretText] = {}
     """Headers to send."""
     query: dict[str, SecretText] = {}
-    """Query parameters to put behind the URL; they appear in no log."""
+    """Query parameters to append to the URL. They are never logged."""
     json_body: Annotated[Any, Field(alias="json", repr=False)] = None  # keeps its References, to be read again
     """A JSON body; references inside it are resolved."""
     form: dict[str, SecretText] | None = None
     """A form body; exclusive with `json`."""
     basic: Basic | None = None
-    """A user and password to send as `Authorization: Basic` (RFC 7617)."""
+    """A user name and password to send as `Authorization: Basic` (RFC 7617)."""
     sign: Sign | None = None
-    """Sign each request by an HMAC."""
+    """Sign each request with an HMAC."""
     reply: HttpReply = HttpReply()
-    """Where the token and its life stand in the reply."""
+    """Where the token and its lifetime are in the reply."""
 
     apikey: SecretText | None = None
-    """Of the preset `ibm_iam`."""
+    """For the preset `ibm_iam`: the API key."""
     client_id: str | None = None
-    """Of the presets `baidu`, `databricks` and `sap`."""
+    """For the presets `baidu`, `databricks` and `sap`: the client id."""
     client_secret: SecretText | None = None
-    """Of the presets `baidu`, `databricks` and `sap`."""
+    """For the presets `baidu`, `databricks` and `sap`: the client secret."""
     username: str | None = None
-    """Of the presets `huawei` and `login`."""
+    """For the presets `huawei` and `login`: the user name."""
     password: SecretText | None = None
-    """Of the presets `huawei` and `login`."""
+    """For the presets `huawei` and `login`: the password."""
     domain: str | None = None
-    """Of the preset `huawei`: the account's name."""
+    """For the preset `huawei`: the account's name."""
     project: str | None = None
-    """Of the preset `huawei`: the region's project, such as `cn-north-4`."""
+    """For the preset `huawei`: the region's project, such as `cn-north-4`."""
     scope: str | None = None
-    """Of the preset `databricks`; None is `all-apis`."""
+    """For the preset `databricks`: the scope; None: `all-apis`."""
     base_url: BaseUrl | None = None
-    """Of the presets `databricks` (the workspace) and `sap` (the service key's `url`)."""
+    """For the presets `databricks` (URL of the workspace) and `sap` (`url` of the service key)."""
 
     @model_validator(mode="before")
     @classmethod
-    def _expanded(cls, block: Any) -> Any:
+    def _expand_preset(cls, block: Any) -> Any:
         if not isinstance(block, dict):
             return block
         if found := list(preset_faults(block)):
@@ -358,36 +363,35 @@ class HttpJsonCredential(Credential):
         return self
 
     @model_validator(mode="after")
-    def _signed(self) -> Self:
+    def _signature_is_possible(self) -> Self:
         if self.sign is None:
             return self
         bodies = [*_texts(self.form or {}), *_texts(self.json_body)]
         signed = [*_texts(self.headers), *_texts(self.query), *bodies]
-        if found := [("sign.text", text) for text in unsigned(self.sign, self._members(), signed, bodies)]:
+        document = self.json_body if isinstance(self.json_body, Mapping) else {}
+        members = [
+            name
+            for block in (self.query, self.form or {}, document, self.headers)
+            for name, value in block.items()
+            if all(SIGNATURE not in names_in(text) for text in _texts(value))  # the text cannot contain its signature
+        ]
+        if found := [("sign.text", text) for text in unsigned(self.sign, members, signed, bodies)]:
             raise settings_error(type(self).__name__, found)
         return self
 
-    def _members(self) -> Iterator[str]:
-        """What `sign.text` may call by its name: members whose own text needs no signature."""
-        document = self.json_body if isinstance(self.json_body, Mapping) else {}
-        for block in (self.query, self.form or {}, document, self.headers):
-            for name, value in block.items():
-                if all(SIGNATURE not in names_in(text) for text in _texts(value)):
-                    yield name
-
     @field_serializer("headers", "query", "form", mode="wrap")
-    def _hidden(self, block: dict[str, Secret] | None, serialize: SerializerFunctionWrapHandler) -> Any:
+    def _hide_secrets(self, block: dict[str, Secret] | None, serialize: SerializerFunctionWrapHandler) -> Any:
         if block is None:
             return None
         shown = serialize(block)
         for name, value in block.items():
             for text in _read(value):
-                if name.lower() in SHOWN or is_place(text):
+                if name.lower() in SHOWN or is_placeholder(text):
                     shown[name] = text
         return shown
 
     @field_serializer("json_body")
-    def _hidden_texts(self, document: Any) -> Any:
+    def _hide_texts(self, document: Any) -> Any:
         return None if document is None else _without_leaves(document)
 
 
@@ -396,11 +400,11 @@ def _without_leaves(document: Any) -> Any:
         return {name: _without_leaves(child) for name, child in document.items()}
     if isinstance(document, list | tuple):
         return [_without_leaves(child) for child in document]
-    return document if isinstance(document, str) and is_place(document) else "(hidden)"
+    return document if isinstance(document, str) and is_placeholder(document) else "(hidden)"
 
 
 def _texts(document: Any) -> Iterator[str]:
-    """Every text in a block of secrets or a JSON document, as far as it can be read."""
+    """Yield every text in a block of secrets or a JSON document; unreadable secrets are left out."""
     if isinstance(document, Secret):
         yield from _read(document)
     elif isinstance(document, str):

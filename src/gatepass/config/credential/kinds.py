@@ -1,4 +1,4 @@
-"""Credentials that ask no token endpoint, every kind of credential as one type, and where each gets its tokens."""
+"""Credentials without a token endpoint, the union of all credentials, and where each gets its tokens."""
 
 from __future__ import annotations
 
@@ -28,11 +28,15 @@ from gatepass.types import Secret
 
 
 class LocalCredential(Credential):
+    """Base of credentials for which gatepass opens no connection."""
+
     @field_validator("network")
     @classmethod
-    def _goes_nowhere(cls, network: Network) -> Network:
+    def _network_is_not_set(cls, network: Network) -> Network:
         if network != Network():
-            raise ValueError("says nothing here: gatepass asks nobody (a program finds its own way, by its env)")
+            raise ValueError(
+                "has no effect here: gatepass opens no connection for this type (a program takes its proxy from env)"
+            )
         return network
 
 
@@ -40,13 +44,13 @@ class StaticCredential(Credential):
     """A key that does not expire."""
 
     type: Literal["static"]
-    """Where the token comes from."""
+    """The type of the token source."""
     token: SecretText
-    """The key, best by reference."""
+    """The key, best as a reference."""
 
 
 class Variable(Secret):
-    """An environment variable: its value is the secret, its name for people."""
+    """An environment variable: the value is the secret, the name is shown to the operator."""
 
     __slots__ = ("name",)
 
@@ -54,23 +58,23 @@ class Variable(Secret):
         super().__init__(value, changes=False)
         self.name = name
 
-
-def _variable(value: Any) -> Variable:
-    if isinstance(value, Variable):
-        return value
-    if isinstance(value, Reference) and len(value.sources) == 1 and value:
-        return Variable(value.sources[0].name, value.read)
-    raise ValueError("expects the name of an environment variable that is set and not empty")
+    @classmethod
+    def validated(cls, value: Any) -> Variable:
+        if isinstance(value, Variable):
+            return value
+        if isinstance(value, Reference) and len(value.sources) == 1 and value:
+            return cls(value.sources[0].name, value.read)
+        raise ValueError("expects the name of an environment variable that is set and not empty")
 
 
 class EnvCredential(LocalCredential):
     """A key or token in an environment variable, which cannot change while gatepass runs."""
 
     type: Literal["env"]
-    """Where the token comes from."""
+    """The type of the token source."""
     variable: Annotated[
         Variable,
-        BeforeValidator(_variable),
+        BeforeValidator(Variable.validated),
         PlainSerializer(lambda variable: variable.name, return_type=str),
         WithJsonSchema({"type": "string", "description": "the variable's name"}),
     ]
@@ -78,14 +82,14 @@ class EnvCredential(LocalCredential):
 
 
 class FileCredential(LocalCredential):
-    """A token that somebody else keeps fresh in a file, such as Kubernetes a projected one."""
+    """A token in a file that another program keeps fresh, such as a projected token of Kubernetes."""
 
     type: Literal["file"]
-    """Where the token comes from."""
+    """The type of the token source."""
     path: Annotated[str, Field(min_length=1)]
     """The file: the token as plain text, or JSON that holds it."""
     reply: ReplyPaths = ReplyPaths()
-    """Where the token and its life stand in a JSON file."""
+    """Where the token and its lifetime are in a JSON file."""
 
 
 VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
@@ -103,30 +107,31 @@ Argument = Annotated[
     str | Secret,
     PlainValidator(_argument),
     PlainSerializer(lambda value: "(hidden)" if isinstance(value, Secret) else value, return_type=str),
-    WithJsonSchema({"type": "string", "description": "one argument, handed over as it stands: no shell reads it"}),
+    WithJsonSchema({"type": "string", "description": "one argument, passed unchanged and without a shell"}),
 ]
-"""A plain text is shown, one that holds a reference is hidden."""
+"""One argument of a command. A plain text is shown; an argument with a reference is hidden."""
 VariableName = Annotated[str, Field(pattern=VARIABLE)]
 
 
 class ExecCredential(LocalCredential):
-    """A program of your own that prints a token."""
+    """Your own program that prints a token."""
 
     type: Literal["exec"]
-    """Where the token comes from."""
+    """The type of the token source."""
     command: Annotated[list[Argument], Field(min_length=1)]
-    """The program and its arguments; no shell is between."""
+    """The program and its arguments; gatepass runs it without a shell."""
     env: dict[VariableName, SecretText] = {}
-    """Variables of its environment, by name."""
+    """Environment variables of the program, by name."""
     inherit: list[VariableName] = ["PATH", "HOME"]
-    """Variables of gatepass's own environment that it gets too."""
+    """Variables of gatepass's environment that the program inherits."""
     exec_credential: Literal["v1", "v1beta1"] | None = None
-    """Speak with it as kubectl does: KUBERNETES_EXEC_INFO in this version, an ExecCredential back."""
+    """Use kubectl's protocol: gatepass sets KUBERNETES_EXEC_INFO in this version, the program prints an
+    ExecCredential."""
     reply: ReplyPaths = ReplyPaths()
-    """Where the token and its life stand in what it prints."""
+    """Where the token and its lifetime are in the output."""
 
     def inherited(self) -> dict[str, str]:
-        """What it gets of gatepass's environment, as far as that is set."""
+        """Return the variables of `inherit` that are set."""
         return {name: os.environ[name] for name in self.inherit if name in os.environ}
 
 
@@ -134,22 +139,22 @@ USUAL_HEADER = "api-key"
 
 
 class ApiKeyCredential(LocalCredential):
-    """A key that does not expire, in a header or query parameter of its own."""
+    """A key that does not expire, in a header or query parameter that you name."""
 
     type: Literal["api_key"]
-    """Where the token comes from."""
+    """The type of the token source."""
     key: SecretText
-    """The key, best by reference."""
+    """The key, best as a reference."""
     header: FieldName | None = None
-    """The header that holds it; None is `api-key` where there is no `query`."""
+    """The header that holds the key; None: `api-key` if `query` is not set."""
     query: Annotated[str, Field(pattern=PARAMETER)] | None = None
-    """A query parameter that holds it."""
+    """The query parameter that holds the key."""
 
     @model_validator(mode="after")
-    def _one_way(self) -> Self:
+    def _one_placement(self) -> Self:
         if self.carry is not None and (self.header or self.query):
-            raise ValueError("carry says where the key goes: remove header and query")
-        _ = self.usual_carry  # refuses a header that nobody may set
+            raise ValueError("carry already sets the place of the key: remove header and query")
+        _ = self.usual_carry  # raises ValueError for a reserved header
         return self
 
     @property
@@ -175,15 +180,12 @@ AnyCredential = Annotated[
 KINDS: tuple[str, ...] = tuple(
     get_args(block.model_fields["type"].annotation)[0] for block in get_args(get_args(AnyCredential)[0])
 )
-"""Every `type` there is."""
-
-
-HERE = "the configuration"
+"""Every `type` of credential."""
 
 
 def token_location(credential: Credential) -> str:
-    """A host, a program, a file, a variable: never a secret, and no path or query of a URL."""
-    match credential:
+    """Return where tokens come from: a host, program, file or variable. Never contains a secret."""
+    match credential:  # a URL is cut to its host, because its path or query may hold a secret
         case Oauth2Credential():
             return _host(credential.endpoint)
         case HttpJsonCredential():
@@ -202,7 +204,7 @@ def token_location(credential: Credential) -> str:
         case AwsBedrockCredential():
             return f"this machine, signed for {credential.region}"
         case _:
-            return HERE
+            return "the configuration"
 
 
 def _host(url: str) -> str:

@@ -1,4 +1,4 @@
-"""Credentials of the clouds: Microsoft Entra ID, Google Cloud and Amazon Bedrock."""
+"""Credentials of cloud providers: Microsoft Entra ID, Google Cloud and Amazon Bedrock."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ LIBRARIES = {
     "google": ("google.auth", "google"),
     "aws_bedrock": ("botocore", "aws"),
 }
-"""The library of each type, and the extra that brings it."""
+"""The library of each type, and the extra that installs it."""
 
 
-def _installed(kind: str) -> str:
+def _check_library(kind: str) -> str:
     checked_extra(*LIBRARIES[kind], kind)
     return kind
 
@@ -32,27 +32,27 @@ class EntraCredential(Credential):
     """Microsoft Entra ID: a service principal, a workload identity or a managed identity. Extra `entra`."""
 
     type: Literal["entra"]
-    """Where the token comes from."""
+    """The type of the token source."""
     tenant_id: str | None = None
-    """The directory's id or domain; everywhere but with `managed_identity`."""
+    """The directory's id or domain; required without `managed_identity`."""
     client_id: str | None = None
-    """The application's id; with `managed_identity` the id of a user-assigned one."""
+    """The application's id; with `managed_identity` the id of a user-assigned identity."""
     client_secret: SecretText | None = None
-    """A proof: one of the application's secrets."""
+    """Authenticate with a secret of the application."""
     certificate_file: str | None = None
-    """A proof: its certificate with the RSA key, PEM or PKCS #12."""
+    """Authenticate with the application's certificate and RSA key, as PEM or PKCS #12."""
     certificate_password: SecretText | None = None
-    """The pass phrase of that file."""
+    """The pass phrase of `certificate_file`."""
     federated_token_file: str | None = None
-    """A proof: a projected service account token, `${AZURE_FEDERATED_TOKEN_FILE}` on AKS."""
+    """Authenticate with a projected service account token, `${AZURE_FEDERATED_TOKEN_FILE}` on AKS."""
     managed_identity: bool = False
-    """The proof is the machine itself (IMDS, App Service, Arc …)."""
+    """Authenticate with the identity of the machine (IMDS, App Service, Arc …)."""
     authority_host: Url = "https://login.microsoftonline.com"
-    """Where the directory is asked; other clouds have other hosts."""
+    """The URL of Microsoft Entra ID; sovereign clouds have other hosts."""
     scope: str = "https://cognitiveservices.azure.com/.default"
-    """What the token is for."""
+    """The scope of the token."""
 
-    _is_installed = field_validator("type")(_installed)
+    _is_installed = field_validator("type")(_check_library)
 
     @field_validator("tenant_id")
     @classmethod
@@ -65,7 +65,7 @@ class EntraCredential(Credential):
     @classmethod
     def _secure(cls, url: str) -> str:
         if not url.startswith("https://"):
-            raise ValueError("expects https://host…: Microsoft's library asks no other")
+            raise ValueError("expects https://host…: Microsoft's library supports no other")
         return url
 
     @model_validator(mode="after")
@@ -74,42 +74,42 @@ class EntraCredential(Credential):
         if len(given) != 1:
             raise ValueError(f"expects exactly one of {', '.join(PROOFS)}")
         if not self.managed_identity and not (self.tenant_id and self.client_id):
-            raise ValueError(f"{given[0]} needs tenant_id and client_id beside it")
+            raise ValueError(f"{given[0]} needs tenant_id and client_id next to it")
         if self.managed_identity and self.tenant_id:
             raise ValueError("managed_identity has a tenant of its own: remove tenant_id")
         if self.certificate_password is not None and self.certificate_file is None:
-            raise ValueError("certificate_password needs certificate_file beside it")
+            raise ValueError("certificate_password needs certificate_file next to it")
         return self
 
 
 VARIABLES = ("GOOGLE_APPLICATION_CREDENTIALS", "CLOUDSDK_CONFIG", "HOME", "GCE_METADATA_HOST")
-"""Where Google's own tools look without a `credentials_file`."""
+"""Environment variables that Google's library reads without a `credentials_file`."""
 
 
 class GoogleCredential(Credential):
-    """Google Cloud: a credentials file as Google gives it, or what the machine has. Extra `google`."""
+    """Google Cloud: a credentials file of Google, or the credentials of the machine. Extra `google`."""
 
     type: Literal["google"]
-    """Where the token comes from."""
+    """The type of the token source."""
     credentials_file: str | None = None
-    """A JSON file: service account key, user, federated or impersonated; None looks where Google's tools do."""
+    """A JSON file: service account key, user, federated or impersonated. None: Application Default Credentials."""
     scope: str = "https://www.googleapis.com/auth/cloud-platform"
     """Scopes, separated by spaces."""
 
-    _is_installed = field_validator("type")(_installed)
+    _is_installed = field_validator("type")(_check_library)
 
-    def surroundings(self) -> dict[str, str]:
-        """What Google's tools would heed of gatepass's environment, as far as that is set."""
+    def environment(self) -> dict[str, str]:
+        """Return the variables of VARIABLES that are set."""
         return {name: os.environ[name] for name in VARIABLES if name in os.environ}
 
 
 _REGION = re.compile(r"[a-z0-9-]{1,40}\Z")
 LONGEST_KEY_S = 12 * 3600.0
-"""AWS honours a short-term key no longer."""
+"""The longest lifetime of a short-term key that AWS accepts."""
 NO_KEYS = (
     "expects access_key_id with secret_access_key (${AWS_ACCESS_KEY_ID} …), or profile, or web_identity_token_file;"
-    " roles of an instance or container, SSO and credential_process are not used:"
-    " AWS's library would ask for them past `network`"
+    " roles of an instance or container, SSO and credential_process are not supported,"
+    " because AWS's library would ignore `network` for them"
 )
 
 
@@ -117,33 +117,34 @@ class AwsBedrockCredential(Credential):
     """A short-term key for Amazon Bedrock, signed on this machine with AWS keys. Extra `aws`."""
 
     type: Literal["aws_bedrock"]
-    """Where the token comes from."""
+    """The type of the token source."""
     region: str
-    """The region whose Bedrock the key is for."""
+    """The AWS region of the Bedrock endpoint."""
     access_key_id: SecretText | None = None
-    """AWS keys, best by reference: `${AWS_ACCESS_KEY_ID}`."""
+    """The AWS access key id, best as a reference: `${AWS_ACCESS_KEY_ID}`."""
     secret_access_key: SecretText | None = None
-    """The other half."""
+    """The AWS secret access key, best as a reference."""
     session_token: SecretText | None = None
-    """The third part of keys that are temporary."""
+    """The session token of temporary keys."""
     profile: str | None = None
-    """Take the keys from this profile of `profiles_file`, read anew for each key."""
+    """The profile of `profiles_file` with the AWS keys; gatepass reads it again for each short-term key."""
     profiles_file: str | None = None
-    """The file of the profiles, mostly `~/.aws/credentials`."""
+    """The file with the profiles, mostly `~/.aws/credentials`."""
     web_identity_token_file: str | None = None
-    """Take keys from STS for `role_arn` and the token in this file, `${AWS_WEB_IDENTITY_TOKEN_FILE}` on EKS."""
+    """Get the AWS keys from STS with the token in this file, for `role_arn`; `${AWS_WEB_IDENTITY_TOKEN_FILE}` on
+    EKS."""
     role_arn: str | None = None
-    """A role to assume first, at STS."""
+    """A role to assume first, through STS."""
     role_session_name: str = "gatepass"
-    """What STS calls the session."""
+    """The name of the STS session."""
     external_id: str | None = None
-    """What the role's owner wants told, where the role is another account's."""
+    """The external id that the owner of a role in another account requires."""
     sts_url: Url | None = None
-    """STS; None is `https://sts.REGION.amazonaws.com/`."""
+    """The URL of STS; None: `https://sts.REGION.amazonaws.com/`."""
     key_life_s: Annotated[float, Field(ge=60, le=LONGEST_KEY_S)] = 3600.0
-    """Seconds that a key lives; it ends with the keys that signed it, where they end sooner."""
+    """The lifetime of a short-term key in seconds. It ends earlier if the AWS keys that signed it expire earlier."""
 
-    _is_installed = field_validator("type")(_installed)
+    _is_installed = field_validator("type")(_check_library)
 
     @field_validator("region")
     @classmethod
@@ -165,15 +166,15 @@ class AwsBedrockCredential(Credential):
         if (self.profile is None) != (self.profiles_file is None):
             raise ValueError("profile and profiles_file need each other: the file is mostly ~/.aws/credentials")
         if self.session_token is not None and self.access_key_id is None:
-            raise ValueError("session_token needs access_key_id beside it")
+            raise ValueError("session_token needs access_key_id next to it")
         if self.web_identity_token_file is not None and self.role_arn is None:
-            raise ValueError("web_identity_token_file needs role_arn beside it")
+            raise ValueError("web_identity_token_file needs role_arn next to it")
         if self.external_id is not None and (self.role_arn is None or self.web_identity_token_file is not None):
-            raise ValueError("external_id needs role_arn beside it, and keys or a profile")
+            raise ValueError("external_id needs role_arn next to it, and keys or a profile")
         return self
 
     @property
     def sts(self) -> str:
-        """Where STS is asked."""
+        """The URL of STS."""
         domain = "amazonaws.com.cn" if self.region.startswith("cn-") else "amazonaws.com"
         return self.sts_url or f"https://sts.{self.region}.{domain}/"

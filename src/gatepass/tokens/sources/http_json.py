@@ -18,7 +18,7 @@ import httpx2
 
 from gatepass.clock import Clock
 from gatepass.config.credential.http_json import (
-    MOMENTS,
+    PER_REQUEST,
     SIGNATURE,
     Basic,
     HttpJsonCredential,
@@ -246,4 +246,4 @@ def _is_placeholder(secret: Secret) -> bool:
         text = secret.reveal()
     except ValueError:
         return False
-    return not with_values(text, dict.fromkeys((*MOMENTS, SIGNATURE), ""))
+    return not with_values(text, dict.fromkeys((*PER_REQUEST, SIGNATURE), ""))

@@ -186,7 +186,7 @@ def test_a_reply_of_the_files_own_drives_out_the_presets():
 def test_a_url_stands_for_the_base_url_that_would_lead_to_it():
     url = "https://accounts.example/oidc/accounts/1/v1/token"
     block = {**GIVEN["databricks"], "preset": "databricks", "url": url}
-    assert list(preset_faults(block)) == [("base_url", "stands beside url: keep one of them")]
+    assert list(preset_faults(block)) == [("base_url", "conflicts with url: keep one of them")]
     del block["base_url"]
     assert list(preset_faults(block)) == []
     assert expanded(block)["url"] == url
@@ -207,21 +207,21 @@ def test_each_preset_has_a_way_to_carry_its_token():
 @pytest.mark.parametrize(
     ("block", "told"),
     [
-        ({"preset": "ibm_iam"}, {"apikey": "is missing: the preset ibm_iam signs in with it"}),
+        ({"preset": "ibm_iam"}, {"apikey": "is missing: the preset ibm_iam requires it"}),
         (
             {"preset": "ibm_iam", "client_id": "x"},
             {
-                "apikey": "is missing: the preset ibm_iam signs in with it",
-                "client_id": "says nothing to the preset ibm_iam, which takes apikey",
+                "apikey": "is missing: the preset ibm_iam requires it",
+                "client_id": "does not belong to the preset ibm_iam, which takes apikey",
             },
         ),
         (
             {"preset": "huawei", **GIVEN["huawei"], "scope": "x"},
-            {"scope": "says nothing to the preset huawei, which takes username, password, domain and project"},
+            {"scope": "does not belong to the preset huawei, which takes username, password, domain and project"},
         ),
         (
             {"preset": "login", "username": "u", "password": "p"},
-            {"url": "is missing: the preset login signs in with it"},
+            {"url": "is missing: the preset login requires it"},
         ),
         ({"url": "https://x", "apikey": "k"}, {"apikey": "belongs to a preset: ibm_iam"}),
         ({"url": "https://x", "password": "k"}, {"password": "belongs to a preset: huawei and login"}),

@@ -2,7 +2,6 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from gatepass.config.credential.kinds import (
-    HERE,
     KINDS,
     AnyCredential,
     ApiKeyCredential,
@@ -37,8 +36,8 @@ PLACES = [
         {"type": "aws_bedrock", "region": "eu-central-1", "profile": "llm", "profiles_file": "/p"},
         "this machine, signed for eu-central-1",
     ),
-    ({"type": "static", "token": "k"}, HERE),
-    ({"type": "api_key", "key": "k"}, HERE),
+    ({"type": "static", "token": "k"}, "the configuration"),
+    ({"type": "api_key", "key": "k"}, "the configuration"),
 ]
 
 
@@ -53,7 +52,7 @@ def test_every_kind_has_a_place():
 
 
 KEY = Reference.to_variable("KEY", "top-secret-value")
-NOWHERE = "says nothing here: gatepass asks nobody (a program finds its own way, by its env)"
+NOWHERE = "has no effect here: gatepass opens no connection for this type (a program takes its proxy from env)"
 HEADER = "expects the name of a header: letters, digits, hyphens and underscores"
 
 
@@ -84,7 +83,7 @@ def test_other_local_tokens_are_bearers():
     [
         (
             {"type": "api_key", "key": "k", "header": "X-K", "carry": {"query": "t"}},
-            {"": "carry says where the key goes: remove header and query"},
+            {"": "carry already sets the place of the key: remove header and query"},
         ),
         ({"type": "api_key", "key": "k", "header": "a b"}, {"header": HEADER}),
         ({"type": "api_key", "key": "k", "query": "a b"}, {"query": None}),

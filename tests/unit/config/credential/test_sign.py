@@ -4,7 +4,13 @@ from typing import Any
 
 import pytest
 
-from gatepass.config.credential.http_json import HttpJsonCredential, is_place, names_in, with_values, with_values_in
+from gatepass.config.credential.http_json import (
+    HttpJsonCredential,
+    is_placeholder,
+    names_in,
+    with_values,
+    with_values_in,
+)
 from gatepass.config.references import Reference
 from tests.unit.config.credential.refused import refused
 
@@ -52,7 +58,7 @@ def test_a_json_body_is_filled_at_every_depth_and_a_time_may_be_a_number():
     ],
 )
 def test_a_place_alone_is_no_secret(text, open_):
-    assert is_place(text) is open_
+    assert is_placeholder(text) is open_
 
 
 @pytest.mark.parametrize(
@@ -73,20 +79,23 @@ def test_a_signed_request_may_name_all_that_it_sends(block):
     [
         (
             {"json": {"s": "{signature}"}, "sign": sign("{app}{timestamp}{app}")},
-            f"knows no {{app}}: no member of query, form, json or headers, and none of {KNOWN}",
+            f"contains {{app}}, which is neither a member of query, form, json or headers nor one of {KNOWN}",
         ),
         (
             {"json": {"app": "{signature}"}, "sign": sign("{app}")},
-            f"knows no {{app}}: no member of query, form, json or headers, and none of {KNOWN}",
+            f"contains {{app}}, which is neither a member of query, form, json or headers nor one of {KNOWN}",
         ),
-        ({"json": {"s": "{signature}"}, "sign": sign("{signature}")}, "holds {signature}, which is made from it"),
+        (
+            {"json": {"s": "{signature}"}, "sign": sign("{signature}")},
+            "holds {signature}, but it is the text that is signed",
+        ),
         (
             {"json": {"s": "{signatur}"}, "sign": sign()},
-            "is signed for nothing: put {signature} into headers, query, form or json",
+            "is never sent: put {signature} into headers, query, form or json",
         ),
         (
             {"json": [{"s": "{signature}"}], "sign": sign("{body_sha256}")},
-            "signs a body that holds {signature}: let it go into headers or query",
+            "signs a body that holds {signature}: put {signature} into headers or query",
         ),
         ({"json": {"s": "{signature}"}, "sign": sign("")}, "is empty"),
     ],

@@ -68,15 +68,15 @@ PROOFS = "expects exactly one of client_secret, certificate_file, federated_toke
         (ENTRA, PROOFS),
         ({**ENTRA, "client_secret": "x", "certificate_file": "y"}, PROOFS),
         ({**ENTRA, "client_secret": "x", "managed_identity": True}, PROOFS),
-        ({"type": "entra", "client_secret": "x"}, "client_secret needs tenant_id and client_id beside it"),
+        ({"type": "entra", "client_secret": "x"}, "client_secret needs tenant_id and client_id next to it"),
         ({**ENTRA, "managed_identity": True}, "managed_identity has a tenant of its own: remove tenant_id"),
         (
             {**ENTRA, "client_secret": "x", "certificate_password": "y"},
-            "certificate_password needs certificate_file beside it",
+            "certificate_password needs certificate_file next to it",
         ),
         (
             {**ENTRA, "client_secret": "x", "authority_host": "http://127.0.0.1"},
-            "expects https://host…: Microsoft's library asks no other",
+            "expects https://host…: Microsoft's library supports no other",
         ),
         (
             {**ENTRA, "client_secret": "x", "tenant_id": "a/b"},
@@ -94,16 +94,16 @@ PROOFS = "expects exactly one of client_secret, certificate_file, federated_toke
         ),
         (
             {**BEDROCK, "profile": "x", "profiles_file": "z", "session_token": "y"},
-            "session_token needs access_key_id beside it",
+            "session_token needs access_key_id next to it",
         ),
-        ({**BEDROCK, "web_identity_token_file": "/token"}, "web_identity_token_file needs role_arn beside it"),
+        ({**BEDROCK, "web_identity_token_file": "/token"}, "web_identity_token_file needs role_arn next to it"),
         (
             {**BEDROCK, **KEYS, "external_id": "x"},
-            "external_id needs role_arn beside it, and keys or a profile",
+            "external_id needs role_arn next to it, and keys or a profile",
         ),
         (
             {**BEDROCK, "web_identity_token_file": "/token", "role_arn": ROLE, "external_id": "x"},
-            "external_id needs role_arn beside it, and keys or a profile",
+            "external_id needs role_arn next to it, and keys or a profile",
         ),
         ({**BEDROCK, **KEYS, "region": "Us East"}, "expects the name of a region, such as us-east-1"),
         ({**BEDROCK, **KEYS, "key_life_s": 43_201}, "expects 43200 or less"),

@@ -181,7 +181,7 @@ async def test_proofs_that_go_past_the_network_are_refused_by_name(tmp_path, mem
     ("document", "told"),
     [
         ("{", "the file {} is not JSON"),
-        ("[" * 100_000, "the file {} is larger than 65536 bytes: that is no secret"),
+        ("[" * 100_000, "the file {} is larger than 65536 bytes: that is not a secret"),
         ("[" * 60_000, "the file {} is not JSON"),
         ("[]", "the file {} holds no JSON object"),
         ({"type": "gdch_service_account"}, "{} holds no credentials of a type that is taken: service_account"),
