@@ -509,7 +509,7 @@ async def test_a_recipe_mints_a_token_that_its_upstream_takes(heading, machine, 
     assert [(hop, outcome) for hop, outcome, _ in found] == [(f"credential:{name}", "ok"), ("upstream:chat", "ok")], (
         found
     )
-    assert found[1][2] == "answers, and took the token"
+    assert found[1][2] == "answers and accepts the token"
     assert world.asked == (0 if case.issuer is None else 2 if case.issuer is discovered else 1)
     for path, text in case.leaves.items():
         assert text in machine.read(path)

@@ -217,7 +217,7 @@ async def found(config: dict[str, Any], trial: ProbeCall | None = None) -> list[
 async def test_a_check_proves_the_key_by_azures_list(azure, target):
     async with Scripted(answer=Resource().answer) as upstream:
         assert await found(blocks(upstream, azure)) == [
-            Check("upstream:az", Outcome.WORKS, "answers, and took the token")
+            Check("upstream:az", Outcome.WORKS, "answers and accepts the token")
         ]
     assert {request.target for request in upstream.received} == {target}
 

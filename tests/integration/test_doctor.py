@@ -34,7 +34,7 @@ PAGE = [Send(reply(b"<html><title>Sign in</title>", content_type="text/html"))]
 ANSWERS = {"/v1/chat/completions": COMPLETION, "/v1/embeddings": VECTORS}
 
 WORKS, FAILS, UNPROVEN, SKIPPED = Outcome.WORKS, Outcome.FAILS, Outcome.UNPROVEN, Outcome.SKIPPED
-TAKEN = Check("upstream:chat", WORKS, "answers, and took the token")
+TAKEN = Check("upstream:chat", WORKS, "answers and accepts the token")
 CONFIGURED = Check("credential:c", WORKS, "a key is configured; it does not expire", proves=False)
 
 
@@ -100,12 +100,12 @@ async def test_a_token_is_taken_where_the_same_call_without_it_is_refused():
 async def test_a_token_that_was_minted_tells_its_life():
     async with Scripted(MINTED) as issuer, Scripted(answer=strict) as upstream:
         assert await found(one(upstream, oauth2(issuer.url))) == [
-            Check("credential:c", WORKS, "a token was minted; it lives 300 s"),
+            Check("credential:c", WORKS, "a token was fetched; its lifetime is 300 s"),
             TAKEN,
         ]
     async with Scripted([Send(reply({"access_token": "minted-4711"}))]) as issuer, Scripted(answer=strict) as upstream:
         credential, _ = await found(one(upstream, oauth2(issuer.url)))
-    assert credential.finding == "a token was minted; nothing tells its life, so default_ttl_s counts: 240 s"
+    assert credential.finding == "a token was fetched; no lifetime was found, so default_ttl_s is used: 240 s"
 
 
 async def test_a_wrong_token_fails_where_the_list_wants_a_right_one():
@@ -124,7 +124,7 @@ async def test_a_list_that_is_open_to_everybody_proves_no_token(key):
     assert hop == Check(
         "upstream:chat",
         UNPROVEN,
-        "answers; its model list is open to everybody, so whether it takes the token is not proven: " + PROVE,
+        "answers; its model list is public, so it is not proven that it accepts the token: " + PROVE,
     )
 
 
@@ -151,12 +151,14 @@ async def test_a_stranger_who_gets_no_refusal_proves_nothing(dialogue, told):
     async with Scripted(answer=for_strangers(dialogue)) as upstream:
         _, hop = await found(one(upstream, static()), clock=Hurried() if dialogue == [Hold()] else None)
     assert (hop.hop, hop.outcome) == ("upstream:chat", UNPROVEN)
-    assert hop.finding.startswith(f"answers; without the token it is {told}, which tells nothing, so whether")
+    assert hop.finding.startswith(
+        f"answers; without the token it returns {told}, which proves nothing, so it is not proven that"
+    )
 
 
 async def test_an_upstream_without_a_credential_is_asked_once():
     async with Scripted(LIST) as upstream:
-        assert await found(one(upstream)) == [Check("upstream:chat", WORKS, "answers; it gets no credential")]
+        assert await found(one(upstream)) == [Check("upstream:chat", WORKS, "answers; no credential is configured")]
     assert len(upstream.received) == 1
 
 
@@ -186,7 +188,7 @@ async def test_an_upstream_without_a_model_list_is_not_proven(status):
     assert hop == Check(
         "upstream:chat",
         UNPROVEN,
-        f"answers, but GET /v1/models is {status}: it has no model list, or base_url is wrong,"
+        f"answers, but GET /v1/models returns {status}: it has no model list, or base_url is wrong,"
         f" so neither base_url nor the token is proven: {PROVE}",
     )
 
@@ -220,14 +222,14 @@ async def test_a_silent_upstream_is_waited_for_ten_seconds_and_not_as_long_as_it
         (hop,) = await found(one(upstream), clock=Hurried())
         await upstream.left()
     host = upstream.url.removeprefix("http://")
-    said = f"{host} gave no whole answer within 10 s, the bound of this check."
+    said = f"{host} did not return a complete reply within 10 s, the limit of this check."
     assert hop == Check("upstream:chat", FAILS, said)
 
 
 def late(issuer: str) -> str:
     """Of an issuer whose credential may wait for ten minutes."""
     host = issuer.removeprefix("http://")
-    return f"no token from {host} within 10 s, the bound of this check (credentials.c.timeout_s is 600 s)"
+    return f"no token from {host} within 10 s, the limit of this check (credentials.c.timeout_s is 600 s)"
 
 
 async def test_a_silent_issuer_is_waited_for_ten_seconds_and_its_upstream_is_skipped():
@@ -420,7 +422,7 @@ async def test_a_trial_learns_from_refusals_as_a_clients_request_does():
     async with Scripted(answer=only_streams) as upstream:
         (hop,) = await found(one(upstream), ProbeCall("chat", "m"))
     assert (hop.outcome, len(upstream.received)) == (WORKS, 2)
-    learned = r"chat with m: 200 in \d+\.\d\d s; stream=aggregate \(learned from a refusal, as for any client\)"
+    learned = r"chat with m: 200 in \d+\.\d\d s; stream=aggregate \(learned from a rejection, as for any client\)"
     assert re.fullmatch(learned, hop.finding)
 
 
@@ -574,7 +576,7 @@ async def test_the_command_prints_findings_alone_and_fails_with_the_first_failur
     code, lines, errors = await asyncio.to_thread(check)
     assert (code, errors) == (NOTHING_PROVEN, f"{NOTHING}\n")
     assert lines[0] == "ok   credential:c: a key is configured; it does not expire"
-    assert lines[1].startswith("???? upstream:chat: answers; its model list is open to everybody")
+    assert lines[1].startswith("???? upstream:chat: answers; its model list is public")
     code, lines, errors = await asyncio.to_thread(check, "--model", "m")
     assert (code, errors) == (1, "")
     assert lines[-1].startswith("FAIL upstream:chat: chat with m: 401 upstream_auth after")

@@ -244,7 +244,7 @@ async def found(config: dict[str, Any], trial: ProbeCall | None = None) -> list[
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_a_check_proves_the_token_without_generating_anything(version):
     async with Scripted(answer=Ragflow(version).answer) as upstream:
-        assert await found(blocks(upstream)) == [Check("upstream:rag", Outcome.WORKS, "answers, and took the token")]
+        assert await found(blocks(upstream)) == [Check("upstream:rag", Outcome.WORKS, "answers and accepts the token")]
         (wrong,) = await found(blocks(upstream, token="ragflow-wrong-0123456789"))
     assert wrong.outcome is Outcome.FAILS
     assert {request.target for request in upstream.received} == {"/api/v1/chats?page=1&page_size=1"}
@@ -256,8 +256,8 @@ async def test_a_check_of_what_is_no_ragflow_says_what_was_asked():
             Check(
                 "upstream:rag",
                 Outcome.UNPROVEN,
-                "answers, but GET /api/v1/chats is 404: it has no model list, or base_url is wrong, so neither base_url"
-                f" nor the token is proven: {PROVE}",
+                "answers, but GET /api/v1/chats returns 404: it has no model list, or base_url is wrong,"
+                f" so neither base_url nor the token is proven: {PROVE}",
             )
         ]
 

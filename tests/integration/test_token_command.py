@@ -53,8 +53,8 @@ async def test_a_token_is_described_and_not_shown(tmp_path):
     shown = re.sub(r"[0-9.]+ s\b|\([^)]*ago\)", "…", result.output)
     assert shown == (
         f"credential   corp (oauth2)\nfrom         {issuer.url.removeprefix('http://')}, in …\n"
-        f"token        jwt, {len(text)} characters\nlife         …, told by the token itself\n"
-        "sent for     … more; not in its last …, or it might end on the way\nrefresh      in …\n"
+        f"token        jwt, {len(text)} characters\nlifetime     …, from the token\n"
+        "used for     … more, except its last …, because it could expire on the way\nrefresh      in …\n"
         "carried as   Authorization: Bearer {token}, to chat\n"
         "claim        iss: https://sso\n"
         "claim        iat: 2025-10-09 08:53:20Z …\nclaim        exp: 2025-10-09 08:58:20Z …\n"
@@ -100,9 +100,7 @@ async def test_a_refresh_token_that_is_kept_nowhere_is_used_only_by_force(tmp_pa
         calls = len(issuer.received)
         forced = await called("corp", "--force", "--config", file)
     assert (refused.exit_code, refused.stdout, calls) == (2, "", 0)
-    assert refused.stderr.startswith(
-        "credentials.corp: its refresh token is kept nowhere but in the gatepass that runs"
-    )
+    assert refused.stderr.startswith("credentials.corp: only the running gatepass holds the current refresh token")
     assert "refresh_token_file" in refused.stderr
     assert "--force" in refused.stderr
     assert (forced.exit_code, len(issuer.received)) == (0, 1)
@@ -172,7 +170,7 @@ async def test_watch_tells_of_each_refresh_until_ctrl_c(tmp_path):
     printed = "".join(lines) + rest.decode()
     assert lines[0] == "credential   corp (oauth2)\n"
     assert re.search(
-        r"^\d\d:\d\d:\d\d new token \(fetch 2\): opaque, lives 2 s; next try in \d s$", printed, re.MULTILINE
+        r"^\d\d:\d\d:\d\d new token \(fetch 2\): opaque, lifetime 2 s; next try in \d s$", printed, re.MULTILINE
     )
     assert re.search(r"^\d\d:\d\d:\d\d failed: .*temporarily_unavailable.*$", printed, re.MULTILINE)
     assert "token-number" not in printed

@@ -1,4 +1,4 @@
-"""The way of one request, step by step: what is changed on it, and which URL is called in the end."""
+"""`gatepass check --model`: the route of a request, with every change of it and the URL that is called."""
 
 from __future__ import annotations
 
@@ -23,76 +23,78 @@ from gatepass.proxy.app_state import dialect_of
 from gatepass.proxy.routing import RouteTable
 from gatepass.types import Operation, Target
 
-BUILT_IN_TELLS: Mapping[str, str] = MappingProxyType(
+BUILT_IN_EFFECTS: Mapping[str, str] = MappingProxyType(
     {
-        "images": "`images` beside the conversation go into it",
+        "images": "`images` next to the conversation are moved into it",
         "strays": f"{' and '.join(STRAY_PARAMS)} are left out",
-        "stream_options": "left out where no stream is asked for",
-        "vectors": "asked for as numbers; base64 is made of them here",
+        "stream_options": "left out if no stream is requested",
+        "vectors": "requested as numbers; gatepass converts them to base64",
     }
 )
-"""What the built-in rules do where a request gives them cause; `model` tells its own names."""
-CONCERNS: Mapping[str, frozenset[str]] = MappingProxyType(
+"""The effect of each built-in rule, except `model`, whose line names the models."""
+OPERATIONS_OF_RULE: Mapping[str, frozenset[str]] = MappingProxyType(
     {
         "images": frozenset(("chat",)),
         "stream_options": frozenset(("chat", "completions")),
         "vectors": frozenset(("embeddings",)),
     }
 )
-"""The operations that a built-in rule is for, where not for all."""
-DIALECT_TELLS: Mapping[str, str] = MappingProxyType(
+"""The operations of the built-in rules that do not apply to all operations."""
+DIALECT_CHANGES: Mapping[str, str] = MappingProxyType(
     {
         "openai": "nothing",
         "azure": "the URL",
         "ragflow": "the URL, the body (model, stream, texts, images) and the reply",
     }
 )
-FORM = "the form passes through: no profile, no rules and no lessons"
-NO_IDS = "token ids are refused (capabilities.token_ids)"
-STREAM_TELLS: Mapping[str, str] = MappingProxyType(
+FORM = "the form passes through unchanged: no profile, no rules, no learning"
+NO_IDS = "token ids are rejected (capabilities.token_ids)"
+STREAM_EFFECTS: Mapping[str, str] = MappingProxyType(
     {
-        "auto": "as the client asks, until a refusal teaches otherwise",
-        "native": "as the client asks",
-        "emulate": "the upstream is asked for a whole reply",
-        "aggregate": "the upstream is asked for a stream",
+        "auto": "as the client requests, until a rejection changes it",
+        "native": "as the client requests",
+        "emulate": "gatepass requests a whole reply",
+        "aggregate": "gatepass requests a stream",
     }
 )
 
 
 @dataclass(frozen=True, slots=True)
 class RouteReport:
-    """In lines for people; not `fine` where a target would refuse such a request."""
+    """The lines to print. `is_accepted` is false if the dialect of a target does not support the request."""
 
     lines: tuple[str, ...]
-    fine: bool
+    is_accepted: bool
 
 
-def way(config: Config, operation: str, model: str, key: AccessKey | None) -> RouteReport:
-    """Each target of `model` in the order in which they are tried, with all steps there. A path may name another
-    profile than the caller's. Raises ModelNotFound where no target is."""
+def report_route(config: Config, operation: str, model: str, key: AccessKey | None) -> RouteReport:
+    """Report each target of `model` in order, with the steps of a request to it.
+
+    The profile is the caller's; a path such as /for/NAME/ may name another. Raises ModelNotFound without a target.
+    """
     profile = build_profiles(config.profiles)[(key.profile if key is not None else None) or "plain"]
-    lines, fine = [f"{operation} with the model {model}, as {'any caller' if key is None else key.name}"], True
+    lines, is_accepted = [f"{operation} with the model {model}, as {'any caller' if key is None else key.name}"], True
     for number, target in enumerate(RouteTable.from_config(config).resolve(operation, model), 1):
         lines.append(f"{number}. to the upstream {target.upstream}, as {target.model or model}:")
         steps = [*_steps(config, operation, model, target, profile)]
         try:
-            steps += [*_called(config.upstreams[target.upstream], operation, model, target)]
+            steps += [*_requests(config.upstreams[target.upstream], operation, model, target)]
         except CallerError as error:
             steps.append(f"refused: {error.status} {error.code}: {error.message}")
-            fine = False
+            is_accepted = False
         lines += [f"   - {step}" for step in steps]
-    return RouteReport(tuple(lines), fine)
+    return RouteReport(tuple(lines), is_accepted)
 
 
 def _steps(config: Config, operation: str, model: str, target: Target, profile: ProfileRules) -> Iterator[str]:
     dialect = config.upstreams[target.upstream].dialect
     if _is_form(operation):
         yield FORM
-        yield from _renamed(model, target)
-        yield from _passed_over(config, operation, model)
+        yield from _renamed_model(model, target)
+        yield from _unused_upstream(config, operation, model)
     else:
-        yield from _adapted(config, operation, model, target, profile)
-    yield f"dialect {dialect}: {DIALECT_TELLS[dialect]}"
+        yield from _json_steps(config, operation, model, target, profile)
+    yield f"dialect {dialect}: {DIALECT_CHANGES[dialect]}"
 
 
 def _is_form(operation: str) -> bool:
@@ -100,63 +102,63 @@ def _is_form(operation: str) -> bool:
 
 
 def _rows(operation: str) -> list[Operation]:
-    """Of the requests that an operation has, those that are about a model."""
+    """Return the requests of an operation that name a model."""
     return [row for row in OPERATIONS if row.name == operation and row.names_model]
 
 
-def _adapted(config: Config, operation: str, model: str, target: Target, profile: ProfileRules) -> Iterator[str]:
-    """What a request in JSON goes through before its dialect."""
+def _json_steps(config: Config, operation: str, model: str, target: Target, profile: ProfileRules) -> Iterator[str]:
+    """Yield the steps of a JSON request before its dialect."""
     upstream = config.upstreams[target.upstream]
     entries = [change.entry for rule in profile.rules[upstream.dialect] for change in rule.changes]
     yield f"profile {profile.name}: {', '.join(entries) or 'nothing'}"
     if operation == "rerank":
-        yield f"rerank_shape: asked as {upstream.rerank_shape}"
-    for rule in BUILT_IN:  # those that could have something to do
+        yield f"rerank_shape: {upstream.rerank_shape}"
+    for rule in BUILT_IN:
         if isinstance(rule, ModelName):
-            yield from _renamed(model, target)
-        elif operation in CONCERNS.get(rule.name, (operation,)):
-            yield f"built-in {rule.name}: {BUILT_IN_TELLS[rule.name]}"
+            yield from _renamed_model(model, target)
+        elif operation in OPERATIONS_OF_RULE.get(rule.name, (operation,)):
+            yield f"built-in {rule.name}: {BUILT_IN_EFFECTS[rule.name]}"
     yield from _declared(config, operation, model)
-    yield from _passed_over(config, operation, model)
+    yield from _unused_upstream(config, operation, model)
     also = f", also {', '.join(upstream.learn_also)}" if upstream.learn_also else ""
-    yield f"lessons: {upstream.learn}{also if upstream.learn != 'off' else ''}"
+    yield f"learning: {upstream.learn}{also if upstream.learn != 'off' else ''}"
 
 
-def _renamed(model: str, target: Target) -> Iterator[str]:
+def _renamed_model(model: str, target: Target) -> Iterator[str]:
     if target.model not in (None, model):
         yield f"built-in {ModelName.name}: {model} becomes {target.model}"
 
 
 def _declared(config: Config, operation: str, model: str) -> Iterator[str]:
-    """What the model's entry declares and the operation's own block, as one."""
+    """Yield the stream mode and the rules that the model's entry and the operation's block declare together."""
     declared = Declared(config)
     name, entry = declared.entry(operation, model), declared.model(operation, model)
     if any(row.protocol in STREAMED for row in _rows(operation)):
         stream = "auto" if entry is None else entry.stream
-        yield f"stream: {stream}, {STREAM_TELLS[stream]}"
-    names: list[str] = []
+        yield f"stream: {stream}, {STREAM_EFFECTS[stream]}"
+    changes: list[str] = []
     for rule in declared.rules(operation, model):
-        names += [_told(change) for change in rule.changes] if isinstance(rule, ChangeRule) else [NO_IDS]
-    if names := [name for name in names if not name.startswith("stream=")]:
-        yield f"rules of {' and '.join(_places(config, operation, name))}: {', '.join(names)}"
+        changes += [_described(change) for change in rule.changes] if isinstance(rule, ChangeRule) else [NO_IDS]
+    if changes := [change for change in changes if not change.startswith("stream=")]:  # has a line already
+        yield f"rules of {' and '.join(_rule_blocks(config, operation, name))}: {', '.join(changes)}"
 
 
-def _passed_over(config: Config, operation: str, model: str) -> Iterator[str]:
+def _unused_upstream(config: Config, operation: str, model: str) -> Iterator[str]:
     name, route = Declared(config).entry(operation, model), block_of_operation(config.operations, operation)
     if name is not None and route is not None and route.upstream is not None:
-        yield f"operations.{operation}.upstream: not for this model, which models.{name} serves"
+        yield f"operations.{operation}.upstream: not used, because models.{name} has a route"
 
 
-def _told(change: Change) -> str:
-    """With the bounds of a limit: that of another place may be meant."""
+def _described(change: Change) -> str:
     if not isinstance(change, Clamp):
         return change.entry
+    # several blocks may declare a clamp of this member: the bounds show which of them is in effect
     bounds = (("at least", change.least), ("at most", change.most))
     return f"{change.entry} ({', '.join(f'{word} {bound:.15g}' for word, bound in bounds if bound is not None)})"
 
 
-def _places(config: Config, operation: str, name: str | None) -> Iterator[str]:
-    """Where rules for this way stand, the most particular first."""
+def _rule_blocks(config: Config, operation: str, name: str | None) -> Iterator[str]:
+    """Yield the blocks that declare rules for this route, the most specific first."""
     entry, route = None if name is None else config.models[name], block_of_operation(config.operations, operation)
     if entry is not None:
         own = block_of_operation(entry.operations, operation)
@@ -168,8 +170,8 @@ def _places(config: Config, operation: str, name: str | None) -> Iterator[str]:
         yield f"operations.{operation}"
 
 
-def _called(upstream: UpstreamConfig, operation: str, model: str, target: Target) -> Iterator[str]:
-    """Each URL of the operation. Raises CallerError where the dialect has no such request."""
+def _requests(upstream: UpstreamConfig, operation: str, model: str, target: Target) -> Iterator[str]:
+    """Yield each request of the operation. Raises CallerError if the dialect does not support it."""
     dialect = dialect_of(upstream)
     credential = "no credential" if upstream.credential is None else f"the credential {upstream.credential}"
     for row in _rows(operation):

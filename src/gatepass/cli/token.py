@@ -1,4 +1,4 @@
-"""`gatepass token`: mint one token, say what it is, and watch it being kept fresh."""
+"""`gatepass token`: fetch one token, describe it, and watch how it is refreshed."""
 
 from __future__ import annotations
 
@@ -24,75 +24,68 @@ if TYPE_CHECKING:
 LOOK_S = 0.1
 LABEL_CHARS = 12
 FOUND_S = 1.0
-"""A token that is older than its fetch by this much was not minted by it."""
-ASKS_NOBODY = frozenset({"static", "api_key", "env", "file"})
-"""Types of credential whose fetch takes no time that is worth a word."""
-ISSUER = "the issuer's reply"
-TOLD_BY: Mapping[str, str] = {
-    "exec": "what the program printed",
+"""A token that is older than its fetch by this many seconds came from the store."""
+LOCAL_TYPES = frozenset({"static", "api_key", "env", "file"})
+"""Types of credential without a request, so that the fetch time is not shown."""
+ISSUER_REPLY = "the issuer's reply"
+LIFETIME_ORIGINS: Mapping[str, str] = {
+    "exec": "the program's output",
     "file": "the file",
-    "aws_bedrock": "key_life_s, with which it was signed",
+    "aws_bedrock": "key_life_s",
 }
-"""Where the life of a token stands that no issuer replied with, by the type of its credential."""
+"""Origin of the lifetime for credentials without an issuer's reply, by type."""
 
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--config", "path", metavar="FILE", help="The configuration; GATEPASS_CONFIG names it too.")
-@click.option("--watch", is_flag=True, help="Go on, and tell of each refresh as it happens, until Ctrl-C.")
-@click.option("--reveal", is_flag=True, help="Print the token itself too, as the last line.")
-@click.option("--force", is_flag=True, help="Use up a refresh token that is kept nowhere.")
+@click.option("--config", "path", metavar="FILE", help="Configuration file. Default: the value of GATEPASS_CONFIG.")
+@click.option("--watch", is_flag=True, help="Continue and print a line for each refresh, until Ctrl-C.")
+@click.option("--reveal", is_flag=True, help="Also print the token, as the last line.")
+@click.option("--force", is_flag=True, help="Use a refresh token that neither a file nor a store keeps.")
 def token(name: str | None, path: str | None, watch: bool, reveal: bool, force: bool) -> None:
-    """Mint a token of the credential NAME and show what it is: its life, who told it, its safe claims.
+    """Fetch a token of the credential NAME and show its lifetime, where that comes from, and its claims.
 
-    Without NAME the only credential is taken; where there are several, their names are listed.
+    NAME can be omitted if there is only one credential. Claims that may identify a person are not shown.
 
-    This is a call to the issuer, as every minting is: where a new token ends the old one, a gatepass
-    that runs with this credential has to fetch again. With a store that processes share, the token
-    that lies there is shown instead, if it is good. A refresh token that is kept nowhere but in the
-    gatepass that runs is not touched: it would end there.
+    The command calls the issuer. If a new token ends the previous one, a running gatepass with this credential has to
+    fetch again. With a shared store, the command shows the valid token of the store instead. It does not use a refresh
+    token that only the running gatepass holds, because that would end its login.
 
-    Exit codes: 0 minted, 1 no token could be had, 2 there is no such credential, or it is not to be touched.
+    Exit codes: 0 fetched, 1 no token, 2 unknown credential, or only the running gatepass may use it.
     """
+    from gatepass.config.checks import UNSHARED_REFRESH_LOGIN, has_unshared_refresh_token
+
     config = load_or_exit(path).config
-    name = _named(config, name)
-    if not force:
-        _leave_alone(config, name)
-    logging.getLogger("gatepass").addHandler(logging.NullHandler())  # or its warnings would stand between the lines
+    name = _credential_name(config, name)
+    if not force and has_unshared_refresh_token(config, name):
+        exit_unusable(
+            f"credentials.{name}: {UNSHARED_REFRESH_LOGIN}. If no gatepass runs with it, --force uses it; "
+            "the next refresh token is then lost."
+        )
+    logging.getLogger("gatepass").addHandler(logging.NullHandler())  # keeps log lines out of the output
     try:
-        minted = asyncio.run(_run(config, name, watch=watch, reveal=reveal))
+        is_fetched = asyncio.run(_run(config, name, watch=watch, reveal=reveal))
     except KeyboardInterrupt:
-        minted = watch
-    sys.exit(0 if minted else CHECK_FAILED)
+        is_fetched = watch
+    sys.exit(0 if is_fetched else CHECK_FAILED)
 
 
-def _named(config: Config, name: str | None) -> str:
-    """The credential that is meant; exits with 2 where there is none, or no telling which."""
+def _credential_name(config: Config, name: str | None) -> str:
+    """Return `name` or the only credential's name; exit with 2 if it is unknown or ambiguous."""
     from gatepass.config.wording import did_you_mean
 
     names = list(config.credentials)
     if name is None:
         if len(names) != 1:
-            exit_unusable(f"which credential? there is {', '.join(names) or 'none'}")
+            exit_unusable(f"name a credential: {', '.join(names)}" if names else "name a credential; there are none")
         return names[0]
     if name not in names:
         exit_unusable(f"{name!r} is not a name under credentials{did_you_mean(name, names)}")
     return name
 
 
-def _leave_alone(config: Config, name: str) -> None:
-    """Exit with 2 if fetching a token would end the login of the running gatepass."""
-    from gatepass.config.checks import UNSHARED_REFRESH_LOGIN, has_unshared_refresh_token
-
-    if has_unshared_refresh_token(config, name):
-        exit_unusable(
-            f"credentials.{name}: {UNSHARED_REFRESH_LOGIN}. If no gatepass runs with it, --force uses it; "
-            "the next refresh token is then lost."
-        )
-
-
 async def _run(config: Config, name: str, *, watch: bool, reveal: bool) -> bool:
-    """Whether a token was minted; with `watch` it only ends by being cancelled, and a failure is a line."""
+    """Return whether a token was fetched. With `watch` it runs until it is cancelled, and prints failures."""
     from gatepass.clock import SystemClock
     from gatepass.proxy.app_state import create_app_state
     from gatepass.store.choice import open_store
@@ -103,10 +96,10 @@ async def _run(config: Config, name: str, *, watch: bool, reveal: bool) -> bool:
     state.store_cache.start()
     holder.start()
     try:
-        minted = await _show(state, name, holder, reveal=reveal, watch=watch)
+        is_fetched = await _show(state, name, holder, reveal=reveal, watch=watch)
         if watch:
             await _watch(state, holder)
-        return minted
+        return is_fetched
     finally:
         await state.aclose()
 
@@ -116,21 +109,21 @@ async def _show(state: AppState, name: str, holder: TokenHolder, *, reveal: bool
 
     began_s = state.clock.now()
     try:
-        minted = await holder.token()
+        fetched = await holder.token()
     except TokenUnavailable as error:
         status = holder.status()
         reason = status.last_error or error.message
         if watch:
-            _tell(f"failed: {reason}{next_try(status)}")
+            _print_event(f"failed: {reason}{next_try(status)}")
         else:
             click.echo(f"FAIL credential:{name}: {reason}", err=True)
         return False
     took_s = state.clock.now() - began_s
-    view = CredentialView(holder.status(), minted, state.clock.now())
+    view = CredentialView(holder.status(), fetched, state.clock.now())
     for label, text in report(state.config, name, view, took_s, state.clock.wall()):
         click.echo(f"{label:<{LABEL_CHARS}} {text}".rstrip())
     if reveal:
-        click.echo(minted.text)
+        click.echo(fetched.text)
     return True
 
 
@@ -141,15 +134,15 @@ async def _watch(state: AppState, holder: TokenHolder) -> None:
     while True:
         await sleep(state.clock, LOOK_S)
         for line in watch_log.since(CredentialView(holder.status(), holder.current(), state.clock.now())):
-            _tell(line)
+            _print_event(line)
 
 
-def _tell(line: str) -> None:
+def _print_event(line: str) -> None:
     click.echo(f"{time.strftime('%H:%M:%S')} {line}")
 
 
 def report(config: Config, name: str, view: CredentialView, took_s: float, wall_s: float) -> Iterator[tuple[str, str]]:
-    """What is known of a token, as labels and texts; the token itself is not among them."""
+    """Yield what is known about a token as labels and texts, without the token itself."""
     from gatepass.config.credential.kinds import token_location
     from gatepass.tokens.lifetime import safe_claims
 
@@ -157,71 +150,72 @@ def report(config: Config, name: str, view: CredentialView, took_s: float, wall_
     if token is None:
         return
     yield "credential", f"{name} ({credential.type})"
-    took = "" if credential.type in ASKS_NOBODY else f", in {took_s:.2f} s"
+    took = "" if credential.type in LOCAL_TYPES else f", in {took_s:.2f} s"
     yield "from", f"{token_location(credential)}{took}"
-    # a text in a file is followed, whatever it is: only where nobody changes it is it a key
+    # a text in a file may be replaced at any time, so it is not called a key
     kind = "opaque" if credential.type == "file" and token.lifetime_s is None else token.kind.value
     yield "token", f"{kind}, {len(token.text)} characters"
     if status.age_s is not None and status.age_s > took_s + FOUND_S:
-        yield "age", f"{status.age_s:.0f} s: another gatepass minted it, the store had it"
-    yield "life", _life(credential, token)
+        yield "age", f"{status.age_s:.0f} s: fetched by another gatepass, read from the store"
+    yield "lifetime", _lifetime(credential, token)
     if status.expires_in_s is not None and token.lifetime_s is not None:
-        kept_s = rounded(token.end_s - token.expires_s)
-        yield "sent for", f"{status.expires_in_s:.0f} s more; not in its last {kept_s} s, or it might end on the way"
+        margin_s = rounded(token.end_s - token.expires_s)
+        reason = "because it could expire on the way"
+        yield "used for", f"{status.expires_in_s:.0f} s more, except its last {margin_s} s, {reason}"
     if status.next_try_in_s is not None:
         yield "refresh", f"in {status.next_try_in_s:.0f} s"
-    yield from (("carried as", text) for text in _carried(config, name))
+    yield from (("carried as", text) for text in _placements(config, name))
     yield from (("claim", f"{claim}: {value}") for claim, value in safe_claims(token.text, wall_s).items())
 
 
-def _life(credential: AnyCredential, token: Token) -> str:
+def _lifetime(credential: AnyCredential, token: Token) -> str:
     from gatepass.tokens.lifetime import LifetimeSource
 
     if token.lifetime_s is None:
         is_file = credential.type == "file"
-        return "until the file changes: nothing tells its end" if is_file else "for good: a key that does not expire"
-    told_by = {
-        LifetimeSource.JWT: "told by the token itself",
-        LifetimeSource.REPLY: f"told by {TOLD_BY.get(credential.type, ISSUER)}",
-        LifetimeSource.DEFAULT: "default_ttl_s, for nothing tells it",
-        LifetimeSource.NONE: "told by nobody",
+        return "until the file changes: the token has no expiry" if is_file else "unlimited: a key does not expire"
+    origin = {
+        LifetimeSource.JWT: "from the token",
+        LifetimeSource.REPLY: f"from {LIFETIME_ORIGINS.get(credential.type, ISSUER_REPLY)}",
+        LifetimeSource.DEFAULT: "from default_ttl_s, because no lifetime was found",
+        LifetimeSource.NONE: "origin unknown",
     }[token.lifetime_source]
-    return f"{rounded(token.lifetime_s)} s, {told_by}"
+    return f"{rounded(token.lifetime_s)} s, {origin}"
 
 
-def _carried(config: Config, name: str) -> Iterator[str]:
-    """How it is shown to the upstreams of the credential, those that agree on one line."""
+def _placements(config: Config, name: str) -> Iterator[str]:
+    """Yield the places of the token in requests, each with the upstreams that use it."""
     from gatepass.config.checks import placement_of
 
-    ways: dict[str, list[str]] = {}
+    upstreams_by_placement: dict[str, list[str]] = {}
     for upstream, settings in config.upstreams.items():
         if settings.credential == name:
-            ways.setdefault(_way(placement_of(settings, config)), []).append(upstream)
-    if not ways:
-        yield f"{_way(config.credentials[name].placement)}; no upstream names it"
-    yield from (f"{way}, to {', '.join(upstreams)}" for way, upstreams in ways.items())
+            upstreams_by_placement.setdefault(_described(placement_of(settings, config)), []).append(upstream)
+    if not upstreams_by_placement:
+        yield f"{_described(config.credentials[name].placement)}; no upstream uses it"
+    yield from (f"{placement}, to {', '.join(names)}" for placement, names in upstreams_by_placement.items())
 
 
-def _way(placement: TokenPlacement) -> str:
+def _described(placement: TokenPlacement) -> str:
     fields = [f"{name}: {template}" for name, template in placement.templates.items()]
     return " and ".join([*fields, *([f"?{placement.query}={{token}}"] if placement.query else [])])
 
 
 WHOLE_FROM_S = 10.0
-"""From here on they are told without fractions."""
+"""Shorter times are shown with one decimal."""
 
 
 def rounded(seconds: float) -> str:
-    """Cut off, never up: no token lives longer than is said."""
+    """Round down: a token must not seem to live longer than it does."""
     return f"{int(seconds)}" if seconds >= WHOLE_FROM_S else f"{int(seconds * 10) / 10:g}"
 
 
-FOUND = "found: another gatepass fetched it"
+FOUND = "fetched by another gatepass"
 
 
 @dataclass(frozen=True, slots=True)
 class CredentialView:
-    """A credential at the moment `now` (Clock.now); `token` is the one that would be sent."""
+    """A credential at the time `now` (Clock.now); `token` is the one that gatepass would send."""
 
     status: Status
     token: Token | None
@@ -229,8 +223,7 @@ class CredentialView:
 
 
 class CredentialWatch:
-    """What happens to a credential while somebody watches: a short line for each change, and one a minute for a failure
-    that goes on. It begins at `first`, of which everything has been told."""
+    """Turns changes since `first` into lines: one for each change, and one a minute for a failure that continues."""
 
     def __init__(self, first: CredentialView) -> None:
         self._before = first.status
@@ -242,24 +235,23 @@ class CredentialWatch:
             self._repetitions.count_to_report(str(first.status.last_error), first.now)
 
     def since(self, view: CredentialView) -> Iterator[str]:
-        """What has changed since the look before this one, in the order in which it happens."""
+        """Yield a line for each change since the previous view, in the order of the events."""
         before, self._before = self._before, view.status
         age_s, before_s = view.status.last_error_age_s, before.last_error_age_s
-        # by the time of the last error: one that another gatepass was told is in no count of this one
+        # compares the error's age, because a failed fetch of another gatepass is not in this one's counters
         if age_s is not None and (before_s is None or age_s < before_s):
             reason = str(view.status.last_error)
-            # each at once, then once a minute, as in the log
             times = self._repetitions.count_to_report(reason, view.now)
             if times is not None:
-                said = "failed" if times == 1 else f"failed {times} times more"
-                yield f"{said}: {reason}{next_try(view.status)}"
+                event = "failed" if times == 1 else f"failed {times} times more"
+                yield f"{event}: {reason}{next_try(view.status)}"
         if view.token is not None and view.token is not self._token:
             how = f"fetch {view.status.fetches}" if view.status.fetches > before.fetches else FOUND
-            life = "no end told" if view.token.lifetime_s is None else f"lives {rounded(view.token.lifetime_s)} s"
-            said = f"new token ({how}): {view.token.kind.value}, {life}"
+            lifetime = "no expiry" if view.token.lifetime_s is None else f"lifetime {rounded(view.token.lifetime_s)} s"
+            event = f"new token ({how}): {view.token.kind.value}, {lifetime}"
             if self._token is not None and view.token.text == self._token.text:
-                said = f"the same token again ({how})"
-            yield f"{said}{next_try(view.status)}"
+                event = f"same token again ({how})"
+            yield f"{event}{next_try(view.status)}"
             self._token = view.token
             self._repetitions.reset()
         if before.expires_in_s and view.status.expires_in_s == 0:
@@ -267,5 +259,5 @@ class CredentialWatch:
 
 
 def next_try(status: Status) -> str:
-    """When the next fetch is due, as the end of a line; nothing where none is."""
+    """Return the end of a line about the next fetch; empty if none is due."""
     return "" if status.next_try_in_s is None else f"; next try in {status.next_try_in_s:.0f} s"

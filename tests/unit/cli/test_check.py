@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 import gatepass.cli.doctor
 from gatepass.cli import main
-from gatepass.cli.check import OF_KIND, OPERATIONS, TRIED
+from gatepass.cli.check import LIVE_OPERATIONS, OPERATION_OF_KIND, OPERATIONS
 from gatepass.cli.doctor import Check, Outcome, ProbeCall
 from gatepass.config.routes import ModelKind, OfModel
 
@@ -73,7 +73,7 @@ def test_defaults_are_shown_on_demand_and_counted_in_the_last_line(check):
     some, every = check(), check("--all")
     assert "# default" not in some.stdout
     left_out = every.stdout.count("  # default\n")
-    counted = "# can be used: 2 upstreams, 0 credentials, 2 keys"
+    counted = "# valid: 2 upstreams, 0 credentials, 2 keys"
     assert some.stdout.splitlines()[-1] == f"{counted}; {left_out} defaults are left out, --all shows them"
     assert every.stdout.splitlines()[-1] == counted
 
@@ -85,9 +85,9 @@ def test_a_credential_that_no_upstream_names_is_warned_of(tmp_path):
     )
     result = CliRunner().invoke(main, ["check", "--config", str(tmp_path / "f.yaml")])
     assert result.exit_code == 0
-    assert "warning: credentials.idle: no upstream names it" in result.stderr.splitlines()
+    assert "warning: credentials.idle: no upstream uses it" in result.stderr.splitlines()
     assert "credentials.used" not in result.stderr
-    assert result.stdout.splitlines()[-1].startswith("# can be used: 1 upstream, 2 credentials, 0 keys; ")
+    assert result.stdout.splitlines()[-1].startswith("# valid: 1 upstream, 2 credentials, 0 keys; ")
 
 
 def test_warnings_go_to_stderr(check):
@@ -121,21 +121,21 @@ def test_the_way_and_what_is_changed_on_it_are_shown_in_order(check):
         "chat with the model gpt-4o, as any caller",
         "1. to the upstream chat, as gpt-4o-240806-deploy-gs:",
         "   - profile plain: nothing",
-        "   - built-in images: `images` beside the conversation go into it",
+        "   - built-in images: `images` next to the conversation are moved into it",
         "   - built-in strays: drop_params and model_type are left out",
-        "   - built-in stream_options: left out where no stream is asked for",
+        "   - built-in stream_options: left out if no stream is requested",
         "   - built-in model: gpt-4o becomes gpt-4o-240806-deploy-gs",
-        "   - stream: auto, as the client asks, until a refusal teaches otherwise",
-        "   - lessons: on",
+        "   - stream: auto, as the client requests, until a rejection changes it",
+        "   - learning: on",
         "   - dialect openai: nothing",
         "   - POST https://llm.example/v1/chat/completions, with no credential",
         "2. to the upstream spare, as gpt-4o:",
         "   - profile plain: nothing",
-        "   - built-in images: `images` beside the conversation go into it",
+        "   - built-in images: `images` next to the conversation are moved into it",
         "   - built-in strays: drop_params and model_type are left out",
-        "   - built-in stream_options: left out where no stream is asked for",
-        "   - stream: auto, as the client asks, until a refusal teaches otherwise",
-        "   - lessons: on",
+        "   - built-in stream_options: left out if no stream is requested",
+        "   - stream: auto, as the client requests, until a rejection changes it",
+        "   - learning: on",
         "   - dialect openai: nothing",
         "   - POST https://spare.example/v1/chat/completions, with no credential",
     ]
@@ -149,8 +149,8 @@ def test_the_way_is_one_of_the_caller_and_the_operation(check):
 
 def test_every_operation_that_names_a_model_and_every_kind_has_a_way_to_be_shown():
     assert get_args(OfModel) == OPERATIONS
-    assert set(OF_KIND) == {None, *get_args(ModelKind)}
-    assert set(TRIED) < set(OPERATIONS) >= set(OF_KIND.values())
+    assert set(OPERATION_OF_KIND) == {None, *get_args(ModelKind)}
+    assert set(LIVE_OPERATIONS) < set(OPERATIONS) >= set(OPERATION_OF_KIND.values())
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -194,7 +194,7 @@ def test_an_unknown_caller_is_exit_2(check):
 def test_what_is_said_of_a_model_without_a_model_is_a_usage_error(check, doctor, option, live):
     result = check(*option, *live)
     assert (result.exit_code, doctor.tried) == (2, [])
-    assert f"{option[0]} wants --model beside it" in result.stderr
+    assert f"{option[0]} requires --model" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_what_check_cannot_ask_for_is_said_and_nothing_is_tried(tmp_path, doctor
     assert (result.exit_code, result.stdout, doctor.tried) == (2, "", [])
     assert result.stderr == (
         f"--live: check has no call for {operation}, only for chat, completions, embeddings, rerank:"
-        " without --live it shows the way\n"
+        " without --live it shows the route\n"
     )
 
 
@@ -285,7 +285,7 @@ def test_the_way_of_a_model_for_speech_is_that_of_its_own_operation(tmp_path):
         [
             "transcriptions with the model ears, as any caller",
             "1. to the upstream a, as whisper:",
-            "   - the form passes through: no profile, no rules and no lessons",
+            "   - the form passes through unchanged: no profile, no rules, no learning",
             "   - built-in model: ears becomes whisper",
             "   - dialect openai: nothing",
             "   - POST https://llm.example/v1/audio/transcriptions, with no credential",

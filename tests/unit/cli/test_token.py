@@ -40,8 +40,8 @@ def test_an_opaque_token_is_told_by_its_life():
         ("credential", "corp (oauth2)"),
         ("from", "sso.corp.example, in 0.12 s"),
         ("token", "opaque, 12 characters"),
-        ("life", "300 s, told by the issuer's reply"),
-        ("sent for", "285 s more; not in its last 5 s, or it might end on the way"),
+        ("lifetime", "300 s, from the issuer's reply"),
+        ("used for", "285 s more, except its last 5 s, because it could expire on the way"),
         ("refresh", "in 232 s"),
         ("carried as", "Authorization: Bearer {token}, to chat"),
     ]
@@ -50,7 +50,7 @@ def test_an_opaque_token_is_told_by_its_life():
 def test_a_jwt_shows_its_safe_claims_and_never_itself():
     text = jwt.encode({"iss": "https://sso", "email": "me@corp.example", "exp": NOW_S}, "k" * 32, algorithm="HS256")
     told = lines(Token(Secret(text), 0.0, 300.0, TokenKind.JWT, LifetimeSource.JWT))
-    assert told[3] == ("life", "300 s, told by the token itself")
+    assert told[3] == ("lifetime", "300 s, from the token")
     assert told[-2:] == [("claim", "iss: https://sso"), ("claim", "exp: 2025-10-09 08:53:20Z (in 0 s)")]
     assert text not in str(told)
     assert "me@corp.example" not in str(told)
@@ -61,13 +61,13 @@ def test_a_jwt_shows_its_safe_claims_and_never_itself():
     [
         (
             Token(Secret("t"), 0.0, 240.0, lifetime_source=LifetimeSource.DEFAULT),
-            "240 s, default_ttl_s, for nothing tells it",
+            "240 s, from default_ttl_s, because no lifetime was found",
         ),
-        (Token(Secret("t"), 0.0, None, TokenKind.KEY, LifetimeSource.NONE), "for good: a key that does not expire"),
+        (Token(Secret("t"), 0.0, None, TokenKind.KEY, LifetimeSource.NONE), "unlimited: a key does not expire"),
     ],
 )
 def test_a_life_that_nobody_told_is_said_to_be_so(token, said):
-    assert ("life", said) in lines(token)
+    assert ("lifetime", said) in lines(token)
 
 
 def of_type(**settings: Any) -> Config:
@@ -80,24 +80,24 @@ def of_type(**settings: Any) -> Config:
         (
             {"type": "exec", "command": ["mint"]},
             Token(Secret("t"), 0.0, 298.642),
-            "298 s, told by what the program printed",
+            "298 s, from the program's output",
         ),
-        ({"type": "file", "path": "/t"}, Token(Secret("t"), 0.0, 60.0), "60 s, told by the file"),
+        ({"type": "file", "path": "/t"}, Token(Secret("t"), 0.0, 60.0), "60 s, from the file"),
         (
             {"type": "aws_bedrock", "region": "eu-central-1", "profile": "p", "profiles_file": "/c"},
             Token(Secret("t"), 0.0, 900.0),
-            "900 s, told by key_life_s, with which it was signed",
+            "900 s, from key_life_s",
         ),
         (
             {"type": "file", "path": "/t"},
             Token(Secret("t"), 0.0, None, TokenKind.KEY, LifetimeSource.NONE),
-            "until the file changes: nothing tells its end",
+            "until the file changes: the token has no expiry",
         ),
-        (CORP, Token(Secret("t"), 0.0, 5.96), "5.9 s, told by the issuer's reply"),
+        (CORP, Token(Secret("t"), 0.0, 5.96), "5.9 s, from the issuer's reply"),
     ],
 )
 def test_who_told_the_life_is_named_as_what_it_is(settings, token, said):
-    assert ("life", said) in lines(token, settings=of_type(**settings))
+    assert ("lifetime", said) in lines(token, settings=of_type(**settings))
 
 
 def test_an_opaque_text_in_a_file_is_no_key():
@@ -113,13 +113,13 @@ def test_what_asks_nobody_takes_no_time():
 
 def test_a_token_out_of_the_store_is_said_to_be_so():
     told = lines(Token(Secret("opaque-token"), 0.0, 300.0), replace(FRESH, age_s=100.4))
-    assert told[3] == ("age", "100 s: another gatepass minted it, the store had it")
+    assert told[3] == ("age", "100 s: fetched by another gatepass, read from the store")
 
 
 def test_a_key_has_no_future_to_tell():
     key = Token(Secret("t"), 0.0, None, TokenKind.KEY, LifetimeSource.NONE)
     labels = [label for label, _ in lines(key, replace(FRESH, expires_in_s=None, next_try_in_s=None))]
-    assert labels == ["credential", "from", "token", "life", "carried as"]
+    assert labels == ["credential", "from", "token", "lifetime", "carried as"]
 
 
 def test_each_way_of_carrying_is_told_with_its_upstreams():
@@ -142,7 +142,7 @@ def test_each_way_of_carrying_is_told_with_its_upstreams():
 def test_a_credential_without_an_upstream_tells_its_own_way():
     settings = config(chat={"base_url": "https://llm.example/v1"})
     told = lines(Token(Secret("t"), 0.0, 300.0), FRESH, settings)
-    assert told[-1] == ("carried as", "Authorization: Bearer {token}; no upstream names it")
+    assert told[-1] == ("carried as", "Authorization: Bearer {token}; no upstream uses it")
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_one(tmp_path, monkeypatch):
@@ -174,10 +174,10 @@ def test_without_a_name_the_only_credential_is_meant_and_of_several_the_names_ar
     assert (alone.exit_code, alone.output.splitlines()[0]) == (0, "credential   corp (static)")
     file.write_text(upstreams + "credentials: {corp: {type: static, token: k-1}, b: {type: static, token: k-2}}\n")
     several = CliRunner().invoke(main, ["token", "--config", str(file)])
-    assert (several.exit_code, several.stderr.splitlines()[-1]) == (2, "which credential? there is corp, b")
+    assert (several.exit_code, several.stderr.splitlines()[-1]) == (2, "name a credential: corp, b")
     file.write_text("upstreams: {u: {base_url: 'https://x'}}\n")
     none = CliRunner().invoke(main, ["token", "--config", str(file)])
-    assert (none.exit_code, none.stderr.splitlines()[-1]) == (2, "which credential? there is none")
+    assert (none.exit_code, none.stderr.splitlines()[-1]) == (2, "name a credential; there are none")
 
 
 FIRST = Token(Secret("token-1"), 0.0, 300.0)
@@ -224,8 +224,8 @@ def test_nothing_new_is_no_line():
 def test_a_new_token_is_a_line_with_its_kind_its_life_and_the_number_of_its_fetch():
     token = Token(Secret("token-2"), 240.0, 299.4, TokenKind.JWT, LifetimeSource.JWT)
     newer = CredentialView(replace(FRESH, kind=TokenKind.JWT, age_s=0.1, fetches=2, next_try_in_s=240.0), token, 240.1)
-    assert told(HELD, newer, newer) == ["new token (fetch 2): jwt, lives 299 s; next try in 240 s"]
-    assert told(NOTHING, newer) == ["new token (fetch 2): jwt, lives 299 s; next try in 240 s"]
+    assert told(HELD, newer, newer) == ["new token (fetch 2): jwt, lifetime 299 s; next try in 240 s"]
+    assert told(NOTHING, newer) == ["new token (fetch 2): jwt, lifetime 299 s; next try in 240 s"]
 
 
 def test_a_key_that_was_replaced_tells_no_life():
@@ -233,21 +233,19 @@ def test_a_key_that_was_replaced_tells_no_life():
     newer = CredentialView(
         replace(FRESH, kind=TokenKind.KEY, expires_in_s=None, fetches=2, next_try_in_s=None), key, 1.0
     )
-    assert told(HELD, newer) == ["new token (fetch 2): key, no end told"]
+    assert told(HELD, newer) == ["new token (fetch 2): key, no expiry"]
 
 
 def test_a_token_that_comes_again_is_called_the_same():
     again = CredentialView(
         replace(FRESH, fetches=2, next_try_in_s=30.0), replace(FIRST, requested_s=100.0, lifetime_s=200.0), 100.0
     )
-    assert told(HELD, again) == ["the same token again (fetch 2); next try in 30 s"]
+    assert told(HELD, again) == ["same token again (fetch 2); next try in 30 s"]
 
 
 def test_a_token_that_another_gatepass_fetched_is_no_fetch_of_this_one():
     found = CredentialView(FRESH, Token(Secret("token-2"), 240.0, 300.0, from_store=True), 240.0)
-    assert told(HELD, found) == [
-        "new token (found: another gatepass fetched it): opaque, lives 300 s; next try in 232 s"
-    ]
+    assert told(HELD, found) == ["new token (fetched by another gatepass): opaque, lifetime 300 s; next try in 232 s"]
 
 
 def test_a_failure_is_told_at_once_and_then_once_a_minute_with_the_number_of_times():
@@ -276,7 +274,7 @@ def test_a_reason_that_was_told_before_the_watch_is_not_told_again_but_after_a_t
     recovered = replace(recovered, status=replace(recovered.status, failing=False))
     lines = told(before, failed(NOTHING, 0.1), recovered, failed(recovered, 0.1))
     assert lines[0 if told_first else 1 :] == [
-        "new token (fetch 3): opaque, lives 300 s; next try in 232 s",
+        "new token (fetch 3): opaque, lifetime 300 s; next try in 232 s",
         f"failed: {DOWN}; next try in 3 s",
     ]
     assert lines[:-2] == ([] if told_first else [f"failed: {DOWN}; next try in 3 s"])
@@ -285,7 +283,7 @@ def test_a_reason_that_was_told_before_the_watch_is_not_told_again_but_after_a_t
 def test_a_quick_failure_and_the_token_after_it_are_told_in_their_order():
     token = Token(Secret("token-2"), 240.0, 300.0)
     both = failed(CredentialView(replace(FRESH, age_s=0.0, fetches=3), token, 240.0), 0.05, next_s=None)
-    assert told(HELD, both) == [f"failed: {DOWN}", "new token (fetch 3): opaque, lives 300 s"]
+    assert told(HELD, both) == [f"failed: {DOWN}", "new token (fetch 3): opaque, lifetime 300 s"]
 
 
 def test_the_end_of_a_token_is_a_line_once():

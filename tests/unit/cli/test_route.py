@@ -1,6 +1,6 @@
 import pytest
 
-from gatepass.cli.route import BUILT_IN_TELLS, FORM, way
+from gatepass.cli.route import BUILT_IN_EFFECTS, FORM, report_route
 from gatepass.config.model import Config
 from gatepass.normalize.built_in import BUILT_IN
 from gatepass.operations.table import samples
@@ -17,8 +17,8 @@ def steps(operation="chat", upstream=None, model=None, **blocks):
     upstream = {"base_url": HOSTS[(upstream or {}).get("dialect", "openai")], **(upstream or {})}
     models = {} if model is None else {"models": {"m": {"upstream": "up", **model}}}
     config = Config.model_validate({"upstreams": {"up": upstream}, **models, **blocks})
-    found = way(config, operation, "m", None)
-    return [line.removeprefix("   - ") for line in found.lines[2:]], found.fine
+    found = report_route(config, operation, "m", None)
+    return [line.removeprefix("   - ") for line in found.lines[2:]], found.is_accepted
 
 
 def told(*arguments, **blocks):
@@ -26,14 +26,14 @@ def told(*arguments, **blocks):
 
 
 def test_every_built_in_rule_is_told():
-    assert {rule.name for rule in BUILT_IN} == {*BUILT_IN_TELLS, "model"}
+    assert {rule.name for rule in BUILT_IN} == {*BUILT_IN_EFFECTS, "model"}
 
 
 def test_what_is_declared_for_the_model_is_listed_with_its_entries():
     rules = {"drop": ["temperature"], "rename": {"max_tokens": "max_completion_tokens"}, "set": {"top_p": 1}}
     found = told(model={"rules": rules, "stream": "emulate"})
     assert found[4:6] == [
-        "stream: emulate, the upstream is asked for a whole reply",
+        "stream: emulate, gatepass requests a whole reply",
         "rules of models.m: rename=max_tokens>max_completion_tokens, drop=temperature, set=top_p",
     ]
 
@@ -41,7 +41,7 @@ def test_what_is_declared_for_the_model_is_listed_with_its_entries():
 def test_rules_are_listed_with_all_places_where_they_stand_and_an_upstream_that_is_passed_over():
     operations = {"embeddings": {"upstream": "up", "rules": {"split": 10}}}
     assert "rules of operations.embeddings: split=10" in told("embeddings", operations=operations)
-    passed_over = "operations.embeddings.upstream: not for this model, which models.m serves"
+    passed_over = "operations.embeddings.upstream: not used, because models.m has a route"
     found = told("embeddings", model={}, operations=operations)
     assert "rules of operations.embeddings: split=10" in found
     assert passed_over in found
@@ -63,7 +63,7 @@ def test_limits_are_told_with_their_bounds_where_they_hold_in_the_end():
 
 
 def test_a_model_that_takes_no_token_ids_says_so_by_its_rule():
-    assert "rules of models.m: token ids are refused (capabilities.token_ids)" in told(
+    assert "rules of models.m: token ids are rejected (capabilities.token_ids)" in told(
         "embeddings", model={"capabilities": {"token_ids": False}}
     )
 
@@ -85,7 +85,7 @@ def test_every_url_of_an_operation_is_told_with_what_becomes_of_a_form():
         "built-in strays: drop_params and model_type are left out",
         "built-in model: m becomes deployed",
         "rules of models.m: drop=user",
-        "lessons: on",
+        "learning: on",
         "dialect openai: nothing",
         f"POST {URL}/images/generations, with no credential",
         f"POST {URL}/images/edits, with no credential; {FORM}",
@@ -96,7 +96,7 @@ def test_every_url_of_an_operation_is_told_with_what_becomes_of_a_form():
 def test_responses_have_a_stream_mode_and_one_url():
     own = {"operations": {"responses": {"stream": "emulate"}}}
     found = told("responses", model=own)
-    assert "stream: emulate, the upstream is asked for a whole reply" in found
+    assert "stream: emulate, gatepass requests a whole reply" in found
     assert [step for step in found if step.startswith("POST")] == [f"POST {URL}/responses, with no credential"]
 
 
@@ -113,16 +113,16 @@ def test_a_deployment_is_asked_for_a_form_by_its_path():
 
 def test_a_reranker_is_asked_in_its_shape():
     found = told("rerank", upstream={"rerank_shape": "tei"})
-    assert found[1] == "rerank_shape: asked as tei"
+    assert found[1] == "rerank_shape: tei"
     assert found[-1] == f"POST {URL}/rerank, with no credential"
 
 
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({}, "lessons: on"),
-        ({"learn": "on", "learn_also": ["tools", "stop"]}, "lessons: on, also tools, stop"),
-        ({"learn": "off", "learn_also": ["tools"]}, "lessons: off"),
+        ({}, "learning: on"),
+        ({"learn": "on", "learn_also": ["tools", "stop"]}, "learning: on, also tools, stop"),
+        ({"learn": "off", "learn_also": ["tools"]}, "learning: off"),
     ],
 )
 def test_what_may_be_learned_is_told(settings, line):
@@ -166,12 +166,12 @@ def test_the_steps_are_told_in_the_order_in_which_the_street_takes_them():
     call, (target,) = samples("rerank", "m")[0], gate.routes.resolve("rerank", "m")
     rules = rules_for(gate, gate.upstreams["up"], call, target, gate.profiles["mine"])
     begins = [places.get(rule.name, f"built-in {rule.name}") for rule in rules]
-    lines = [line.removeprefix("   - ") for line in way(config, "rerank", "m", None).lines[2:]]
+    lines = [line.removeprefix("   - ") for line in report_route(config, "rerank", "m", None).lines[2:]]
     of_rules = [begin for line in lines for begin in begins if line.startswith(begin)]
     assert of_rules == [begin for begin in begins if begin in of_rules]
     assert set(begins) - set(of_rules) == {f"built-in {name}" for name in ("images", "stream_options", "vectors")}
     rest = lines[len(of_rules) :]
-    assert [line.split()[0] for line in rest] == ["lessons:", "dialect", "POST"]
+    assert [line.split()[0] for line in rest] == ["learning:", "dialect", "POST"]
 
 
 def test_the_credential_is_named():
