@@ -1,8 +1,8 @@
-"""Where things stand in a JSON text, and edits made by position.
+"""Find positions in a JSON text and edit it by position.
 
-A body is changed without being modelled: what no edit touches keeps its bytes, whitespace and
-spelling included. Everything here works on text that a JSON parser has accepted (a decoded Call's
-body is); other text may raise ValueError or IndexError, or give positions that mean nothing.
+A body is changed without being parsed into objects, so every byte outside an edit stays unchanged, whitespace and
+spelling included. The functions require text that a JSON parser has accepted, such as the body of a Call. Other text
+may raise ValueError or IndexError, or return meaningless positions.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
 _SCALAR = re.compile(rb"[^ \t\n\r,\]}]++")
 _MARK = re.compile(rb'["{}\[\]]')
 _ESCAPED_LETTER = re.compile(rb"\\u(?:00(?:4[1-9a-fA-F]|5[0-9aAfF]|6[1-9a-fA-F]|7[0-9aA])|017[fF]|013[01]|212[aA])")
-"""`_` and the letters, also those of FOLDED: as much as the names that gatepass looks for can be escaped."""
+"""Escapes of `_`, ASCII letters and the letters in FOLDED: the searched names contain no other letters."""
 FOLDED = {"\u017f": "s", "\u212a": "k", "\u0131": "i", "\u0130": "i"}
-"""Letters beyond ASCII that readers without regard to case take for one of ASCII: the first two by Unicode's simple
-case folding, as Go's encoding/json does, the last two Java."""
+"""Letters outside ASCII that case-insensitive parsers treat as ASCII letters. Go's encoding/json does so for the first
+two (Unicode simple case folding), Java for the last two."""
 _FOLDED_BYTES = tuple(letter.encode() for letter in FOLDED)
 _FOLDING = str.maketrans(FOLDED)
 
@@ -43,30 +43,30 @@ WHOLE_ESCAPES = re.compile(
     rb"|u(?![dD][89abAB])[0-9a-fA-F]{4}|[^u])[^\\]*+)*+"
 )
 LONG_BYTES = 1024 * 1024
-"""Longer strings are read and written in pieces: no other thread runs meanwhile."""
+"""Longer strings are decoded and encoded in pieces, because no other thread runs during each call."""
 
 SMALL_BYTES = 4096
-"""Such a text is searched as it is."""
+"""A text of at most this size is searched directly, without leaving out long strings first."""
 PART_BYTES, MOST_PART_BYTES = 256, 4096
 NAME_BYTES = 128
-"""More than any name that is looked for takes, each letter of it as an escape of six."""
+"""More than any searched name has, even with each letter written as an escape of six bytes."""
 
 VALUES_BYTES = 2048
-"""So much of a text is searched for values at once; what follows of a longer string is not searched."""
+"""A text is searched for values in parts of this size; the rest of a longer string is skipped."""
 _BEFORE_STRING = (b"", b",", b":", b"[", b"{")
 _NO_VALUE = bytes(byte for byte in range(256) if byte not in b",{[")
 
 MOST_STEPS = 300_000
-"""About 12,000 messages. A body with many values is walked over beside the loop (`large_body.apart`). No other thread
-runs while the objects of a walk are freed."""
+"""Limit of one scan, about 12,000 messages. No other thread runs while the objects of a scan are freed. Bodies with
+many values are scanned outside the event loop (`large_body.run_off_loop`)."""
 MEMBER_STEPS = 6
 ELEMENT_STEPS = 3
-"""What a step of each kind costs, in steps over one string or bracket (0.25 µs)."""
+"""The cost of a member and of an element, in steps over one string or bracket (0.25 µs)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One member of an object: from its name's quote at `start` to the end of its value at `end`."""
+    """One member of an object: its name's quote is at `start`, its value from `value` to `end`."""
 
     name: str
     start: int
@@ -75,10 +75,13 @@ class Member:
 
 
 class ScannedBody(bytes):
-    """A large body that was read in slices (proxy/large_body.py), with what a search of it would find.
+    """A large body that was read in slices (proxy/large_body.py), with the results of that pass.
 
-    `names`: the names of members at any depth in one text, each once and in quotes, except those in escapes.
-    `ends`: where large values end, by where they begin. `inputs`: as `asked.count_of`, if it was asked for.
+    - `start`: the position of the opening brace. `members`: the members of the top level.
+    - `ends`: the end of each large value, by its beginning.
+    - `names`: the member names at any depth in one text, each once and in quotes, except names with escapes.
+    - `may_spell`: the result of `may_spell` for the body.
+    - `inputs`: the number of inputs of an embeddings request, if it was counted.
     """
 
     start: int
@@ -89,18 +92,18 @@ class ScannedBody(bytes):
     inputs: int | None
 
     @classmethod
-    def made(
+    def create(
         cls, body: bytes, members: list[Member], ends: dict[int, int], names: bytes, *, may_spell: bool
     ) -> ScannedBody:
-        made = cls(body)
-        made.start, made.members, made.ends = body.index(b"{"), members, ends
-        made.names, made.may_spell, made.inputs = names, may_spell, None
-        return made
+        scanned = cls(body)
+        scanned.start, scanned.members, scanned.ends = body.index(b"{"), members, ends
+        scanned.names, scanned.may_spell, scanned.inputs = names, may_spell, None
+        return scanned
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """`pieces` in the place of what stands from `start` to `end`."""
+    """Replaces the bytes from `start` to `end` by `pieces`."""
 
     start: int
     end: int
@@ -108,25 +111,24 @@ class Edit:
 
 
 class TooManySteps(InvalidRequest):
-    """A walk was given up."""
+    """A scan exceeded its limit."""
 
 
 @dataclass(slots=True)
 class JsonScanner:
-    """Steps over the values of `text`, and gives up where that would take too long.
+    """Skip from value to value of `text`, within a limited number of steps.
 
-    A step costs a fraction of a microsecond, and requests take thousands of them at most; a body of
-    32 MiB made to cost can hold ten million. Every method raises TooManySteps when `steps_left`
-    is used up.
+    A step takes a fraction of a microsecond. Ordinary requests need thousands of steps at most, but a malicious body of
+    32 MiB would need ten million. Every method raises TooManySteps when `steps_left` is used up.
     """
 
     text: bytes
     steps_left: int = MOST_STEPS
     _ends: dict[int, int] = field(default_factory=dict)
-    """Where long strings with escaped quotes end: a walk passes over them once for each level above them."""
+    """Ends of long strings with escaped quotes: a scan skips them once for each level above them."""
 
     def members(self, at: int = 0) -> Iterator[Member]:
-        """The members, duplicates included, of the object that begins at or after `at`, in order."""
+        """Yield the members of the object that begins at or after `at`, in order and with duplicates."""
         text = self.text
         if type(text) is ScannedBody and at <= text.start:
             yield from text.members
@@ -141,7 +143,7 @@ class JsonScanner:
             at = _skip(_COMMA, text, end)
 
     def elements(self, at: int) -> Iterator[tuple[int, int]]:
-        """The spans of the elements of the array that begins at `at`, in order."""
+        """Yield the spans of the elements of the array that begins at `at`, in order."""
         text = self.text
         at = _skip(_GAP, text, at + 1)
         while text[at] != _CLOSE_ARRAY:
@@ -151,7 +153,7 @@ class JsonScanner:
             at = _skip(_COMMA, text, end)
 
     def value_end(self, at: int) -> int:
-        """The end of the value that begins at `at`. Long strings are hopped over, not read."""
+        """Return the end of the value that begins at `at`. Long strings are skipped, not read."""
         text = self.text
         first = text[at]
         if type(text) is ScannedBody and (end := text.ends.get(at)) is not None:
@@ -181,9 +183,8 @@ class JsonScanner:
         return at
 
     def _string_end(self, at: int) -> int:
-        """One memchr for a string without escaped quotes, which is what images are; else a pattern."""
         text = self.text
-        end = text.index(b'"', at + 1)
+        end = text.index(b'"', at + 1)  # one memchr for a string without escaped quotes, such as an image
         if text[end - 1] != _BACKSLASH:
             return end + 1
         known = self._ends.get(at)
@@ -197,80 +198,80 @@ class JsonScanner:
     def _pay(self, steps: int) -> None:
         self.steps_left -= steps
         if self.steps_left <= 0:
-            raise TooManySteps("The body is made of too many small values for gatepass to change it.")
+            raise TooManySteps("The body contains too many small values for gatepass to change it.")
 
 
 MOST_SLOW_NUMBERS = 1_000
 _SLOW_NUMBERS = (b"e000", b"e+000", b"e-000")
 _SHAPES = bytes(ord("0") if sign in b"0123456789" else ord("e") if sign in b"eE" else sign for sign in range(256))
-"""Each digit becomes 0, so that the shape of a number can be searched for."""
+"""Translates every digit to 0, so that the shape of a number can be searched."""
 
 
-def _number(text: str) -> float:
+def _finite_float(text: str) -> float:
     number = float(text)
     if isinf(number):
         raise ValueError("Number out of range")
     return number
 
 
-_BY_PYTHON: msgspec.json.Decoder[Any] = msgspec.json.Decoder(float_hook=_number)
+_PYTHON_FLOATS: msgspec.json.Decoder[Any] = msgspec.json.Decoder(float_hook=_finite_float)
 
 
 def json_value(text: bytes) -> Any:
-    """The value of a JSON text. Raises as msgspec does."""
-    return _BY_PYTHON.decode(text) if has_slow_numbers(text) else msgspec.json.decode(text)
+    """Parse a JSON text.
+
+    Raises: the errors of msgspec.
+    """
+    return _PYTHON_FLOATS.decode(text) if has_slow_numbers(text) else msgspec.json.decode(text)
 
 
 def has_slow_numbers(text: bytes) -> bool:
-    """Whether many exponents have three digits.
+    """Whether many numbers have an exponent of three digits.
 
-    msgspec takes 8 µs for `1e300`, 20 times as long as Python: 250 KiB of them occupy the event loop for 0.36 s.
-    Vectors have few exponents, and a text few commas: that tells at memory speed that there are few.
+    msgspec takes 8 µs for `1e300`, 20 times as long as Python: 250 KiB of them block the event loop for 0.36 s.
     """
+    # Vectors have few exponents and texts few commas, so these counts at memory speed usually decide.
     if len(text) <= SMALL_BYTES or occurrences(text, b"eE", MOST_SLOW_NUMBERS) <= MOST_SLOW_NUMBERS:
         return False
     return text.count(b",") >= MOST_SLOW_NUMBERS and count_fractions(text)[1] > MOST_SLOW_NUMBERS
 
 
 def occurrences(text: bytes, signs: bytes, most: int) -> int:
-    """How many bytes of `text` are one of `signs`. Each sign counts `most` + 1 times at most.
-
-    Where there are few of them, `replace` finds them at memory speed, and `count` looks at each byte: 64 KB of text
-    take 6 µs instead of 100 (CPython 3.11).
-    """
+    """Return how many bytes of `text` are one of `signs`, counting at most `most` + 1 for each sign."""
+    # `replace` finds rare bytes at memory speed, `count` checks each byte: 6 µs instead of 100 for 64 KB (CPython 3.11)
     return sum(len(text) - len(text.replace(b"%c" % sign, b"", most + 1)) for sign in signs)
 
 
 def count_fractions(text: bytes) -> tuple[int, int]:
-    """How many numbers in a JSON text have a fraction or an exponent, and how many an exponent of three digits.
+    """Return how many numbers have a fraction or an exponent, and how many have an exponent of three digits.
 
-    What looks so in its strings counts too.
+    Text in strings that looks like such a number is counted too.
     """
     shapes = text.translate(_SHAPES)
     return shapes.count(b"0.") + shapes.count(b"0e"), sum(map(shapes.count, _SLOW_NUMBERS))
 
 
 def string(raw: bytes) -> str:
-    """What the JSON string `raw`, quotes included, says."""
+    """Decode the JSON string `raw`, which includes its quotes."""
     if len(raw) > LONG_BYTES:
-        return "".join(_strings(raw))
+        return "".join(_decode_slices(raw))
     if _BACKSLASH in raw:
         return msgspec.json.decode(raw, type=str)
     return raw[1:-1].decode()
 
 
-def _strings(raw: bytes) -> Iterator[str]:
+def _decode_slices(raw: bytes) -> Iterator[str]:
     at, end = 1, len(raw) - 1
     while at < end:
         stop = WHOLE_ESCAPES.match(raw, at, min(at + LONG_BYTES, end)).end()  # type: ignore[union-attr]
-        while raw[stop] & 0xC0 == 0x80:  # inside a character
+        while raw[stop] & 0xC0 == 0x80:  # inside a UTF-8 character
             stop -= 1
         yield msgspec.json.decode(b'"%b"' % raw[at:stop], type=str)
         at = stop
 
 
 def quoted(text: str) -> bytes:
-    """`text` as a JSON string."""
+    """Encode `text` as a JSON string."""
     if len(text) <= LONG_BYTES:
         return msgspec.json.encode(text)
     parts = (msgspec.json.encode(text[at : at + LONG_BYTES])[1:-1] for at in range(0, len(text), LONG_BYTES))
@@ -278,12 +279,11 @@ def quoted(text: str) -> bytes:
 
 
 def at_most_once(text: bytes, names: Sequence[bytes]) -> bool:
-    """True only where each of `names` (`b'"model"'`: quotes included) stands in `text` once at most, and none of them
-    in escapes.
+    """Return True only if each of `names` occurs at most once in `text`, and none with escapes.
 
-    A quote inside a string is escaped, so what is counted are whole strings (names of members or
-    values, at any depth) and strings that end in `\\"name`. The names consist of a to z and `_`. Costs little where
-    most of a large text is long strings such as images.
+    `names` include their quotes (`b'"model"'`) and consist of a to z and `_`. A quote inside a string is escaped, so
+    the matches are whole strings at any depth, names or values, and strings that end in `\\"name`. The search is fast
+    if most of a large text is long strings such as images.
     """
     if len(text) > SMALL_BYTES:
         text = _thinned(text)
@@ -294,12 +294,11 @@ def at_most_once(text: bytes, names: Sequence[bytes]) -> bool:
 
 
 def occurs_at_most(text: bytes, names: re.Pattern[bytes], limit: int) -> bool:
-    """True only where names out of `names` stand in `text` `limit` times at most, and none of them in escapes.
+    """Return True only if `names` match at most `limit` times in `text`, and no name has escapes.
 
-    `names` matches quoted names as in `at_most_once`, in any case. Letters that fold into one of ASCII count as that
-    letter.
+    `names` matches quoted names as in `at_most_once`, in any case. Letters of FOLDED count as their ASCII letter.
     """
-    if len(text) <= SMALL_BYTES:  # all at once, in half the time
+    if len(text) <= SMALL_BYTES:  # `findall` takes half the time of `finditer`
         if len(names.findall(text)) > limit:
             return False
     else:
@@ -310,18 +309,20 @@ def occurs_at_most(text: bytes, names: re.Pattern[bytes], limit: int) -> bool:
 
 
 def folded(name: str) -> str:
-    """`name` as readers without regard to case compare it."""
+    """Return `name` as case-insensitive parsers compare it."""
     return (name if name.isascii() else name.translate(_FOLDING)).lower()
 
 
 def any_of(*names: str) -> re.Pattern[bytes]:
-    """What `may_name` looks for."""
+    """Return the pattern of `names` for `may_name`."""
     return re.compile(b'"(?:%b)"' % "|".join(names).encode())
 
 
 def may_name(text: bytes, names: re.Pattern[bytes]) -> bool:
-    """False only where no member of any object in `text` has one of `names`. One pass takes half as long as four
-    searches (CPython 3.11)."""
+    """Return False only if no member of any object in `text` has one of `names`.
+
+    One search for a pattern takes half as long as four searches for names (CPython 3.11).
+    """
     if type(text) is ScannedBody:
         return text.may_spell or names.search(text.names) is not None
     if len(text) > SMALL_BYTES:
@@ -330,7 +331,7 @@ def may_name(text: bytes, names: re.Pattern[bytes]) -> bool:
 
 
 def may_name_in_any_case(text: bytes, names: re.Pattern[bytes]) -> bool:
-    """As `may_name` for readers without regard to case; `names` are in lower case."""
+    """Like `may_name`, for case-insensitive parsers; `names` are in lower case."""
     if type(text) is ScannedBody:
         return text.may_spell or names.search(text.names.lower()) is not None or _may_fold(text.names)
     lowered = _in_lower_case(text)
@@ -338,9 +339,9 @@ def may_name_in_any_case(text: bytes, names: re.Pattern[bytes]) -> bool:
 
 
 def has_more_values(text: bytes, limit: int) -> bool:
-    """Whether more than `limit` commas and opening brackets stand in the JSON `text`.
+    """Whether the JSON `text` contains more than `limit` commas and opening brackets.
 
-    Those in long strings do not count, but for the beginnings of the strings.
+    In a long string only those near its beginning count.
     """
     begin = 0
     while begin < len(text):
@@ -351,16 +352,15 @@ def has_more_values(text: bytes, limit: int) -> bool:
         begin = end
         quote = text.find(b'"', end)
         if quote - end > NAME_BYTES and text[quote - NAME_BYTES : quote].rstrip()[-1:] not in _BEFORE_STRING:
-            begin = quote  # it ends the string in which the search stopped, or stands in it
+            begin = quote  # the search stopped in a string: the quote ends that string or is inside it
     return False
 
 
 def value_span(text: bytes, quoted: bytes) -> tuple[int, int]:
-    """The span of the value of the top-level member whose name is `quoted` (quotes included), which is there for
-    certain.
+    """Return the span of the value of the top-level member `quoted` (its name with quotes), which must exist.
 
-    Where several have the name the last one counts, as it does for every parser we met. In a large text the first may
-    count: a decoded body has one (`Document.read`).
+    Of several members with the name the last one is used, as all tested parsers do. In a large text it may be the
+    first: a parsed request body has only one (`RequestBody.read`).
     """
     if type(text) is ScannedBody:
         name = string(quoted)
@@ -378,9 +378,9 @@ def value_span(text: bytes, quoted: bytes) -> tuple[int, int]:
 
 
 def place_of(text: bytes, quoted: bytes) -> int:
-    """Where the member of `value_span` stands, -1 where only a walk can tell.
+    """Return the position of the member of `value_span`, -1 if only a scan can find it.
 
-    A large text is searched near its beginning and its end, because all between may be large.
+    A large text is searched near its beginning and its end only, because all members between may be large.
     """
     at = text.find(quoted, 0, SMALL_BYTES)
     if len(text) > SMALL_BYTES:
@@ -389,27 +389,27 @@ def place_of(text: bytes, quoted: bytes) -> int:
             at = text.rfind(quoted, len(text) - SMALL_BYTES)
             around, depth = text[at:], -1
         if at > 0 and text[at - 1] != _BACKSLASH and _COLON.match(text, at + len(quoted)) is not None:
-            brackets = _STRING.sub(b"", around)  # `quoted` is a whole string: no quote within a string has no backslash
+            brackets = _STRING.sub(b"", around)  # `quoted` is a whole string, because quotes in strings are escaped
             if sum(map(brackets.count, _OPEN)) - sum(map(brackets.count, _CLOSE)) == depth:
                 return at
     return at if at >= 0 and at_most_once(text, (quoted,)) else -1
 
 
 def replace_value(text: bytes, quoted: bytes, value: bytes) -> bytes:
-    """`text` with the JSON text `value` in the place of the top-level member's own (see `value_span`)."""
+    """Return `text` with the value of a top-level member (see `value_span`) replaced by the JSON text `value`."""
     start, end = value_span(text, quoted)
     view = text if len(text) <= SMALL_BYTES else memoryview(text)
     return b"".join((view[:start], value, view[end:]))
 
 
-def removals(listed: Sequence[Member], gone: Collection[Member]) -> list[Edit]:
-    """The edits that take `gone` out of an object with the members `listed`, each with one comma."""
+def removals(listed: Sequence[Member], removed: Collection[Member]) -> list[Edit]:
+    """Return the edits that remove the members `removed` and their commas from an object with the members `listed`."""
     edits: list[Edit] = []
-    one_stays_before = False
+    has_previous = False
     for index, member in enumerate(listed):
-        if member not in gone:
-            one_stays_before = True
-        elif one_stays_before:
+        if member not in removed:
+            has_previous = True
+        elif has_previous:
             edits.append(Edit(listed[index - 1].end, member.end))
         else:
             edits.append(Edit(member.start, listed[index + 1].start if index + 1 < len(listed) else member.end))
@@ -417,9 +417,9 @@ def removals(listed: Sequence[Member], gone: Collection[Member]) -> list[Edit]:
 
 
 def pieces(text: bytes, edits: Iterable[Edit], start: int = 0, end: int | None = None) -> list[Piece]:
-    """`text` from `start` to `end` with `edits` made, as pieces to join: nothing is copied.
+    """Return `text` from `start` to `end` with `edits` applied, as pieces to join without copies.
 
-    The edits do not overlap; of two that begin at one place the shorter comes first.
+    The edits must not overlap. Of two edits with the same start the shorter one is applied first.
     """
     view = memoryview(text)
     result: list[Piece] = []
@@ -431,7 +431,7 @@ def pieces(text: bytes, edits: Iterable[Edit], start: int = 0, end: int | None =
 
 
 def edited(text: bytes, edits: Iterable[Edit]) -> bytes:
-    """`text` with `edits` made, in one copy."""
+    """Return `text` with `edits` applied, in one copy."""
     return b"".join(pieces(text, edits))
 
 
@@ -443,12 +443,12 @@ def _skip(pattern: re.Pattern[bytes], text: bytes, at: int) -> int:
 
 
 def _thinned(text: bytes) -> bytes:
-    """The parts of `text` in which words are looked for, as one."""
+    """Return `text` without most bytes of its long strings, to search it for names."""
     return b"".join(_parts(text))
 
 
 def _in_lower_case(text: bytes) -> bytes | bytearray:
-    """`text` to look for words in, thinned out where it is large. Never two copies of it at once."""
+    """Return `text` in lower case, thinned if it is large. Never holds two copies of it."""
     if len(text) <= SMALL_BYTES:
         return text.lower()
     lowered = bytearray()
@@ -458,11 +458,12 @@ def _in_lower_case(text: bytes) -> bytes | bytearray:
 
 
 def _parts(text: bytes) -> list[memoryview]:
-    """The parts of `text` that hold quotes: every short string whole, and of a long one little.
+    """Return the parts of `text` that contain quotes: all of every short string and little of a long one.
 
-    Finding one byte runs at memory speed, finding a word does not, so a large body is thinned out before words are
-    looked for in it: 16 texts to embed, 64 KB of them, in 4 µs, where looking for one word takes 25 (CPython 3.11).
-    A part begins with a quote, and ends before one or far behind the last. Parts grow while nothing is left out.
+    A single byte is found at memory speed, a word is not, so large bodies are thinned before a search for names. For 16
+    texts to embed of 64 KB together that takes 4 µs; a search for one word takes 25 µs (CPython 3.11).
+
+    A part begins with a quote. It ends before a quote, or far after the last one. Parts grow while nothing is left out.
     """
     view, kept, part_bytes = memoryview(text), list[memoryview](), PART_BYTES
     at = text.find(b'"')
@@ -479,10 +480,10 @@ def _parts(text: bytes) -> list[memoryview]:
 
 
 def may_spell(text: bytes | bytearray) -> bool:
-    """Whether a name may stand in `text` in escapes."""
+    """Whether `text` may contain a name written with escapes."""
     return _BACKSLASH in text and _ESCAPED_LETTER.search(text) is not None
 
 
 def _may_fold(text: bytes | bytearray) -> bool:
-    """Whether a name may stand in `text` in escapes, or with a letter that folds into one of ASCII."""
+    """Whether `text` may contain a name written with escapes or with a letter of FOLDED."""
     return may_spell(text) or (not text.isascii() and any(text.find(letter) >= 0 for letter in _FOLDED_BYTES))

@@ -1,11 +1,7 @@
-"""The plain, frozen values that all layers share.
+"""Immutable values and protocol constants that all layers share.
 
-What every request makes is a msgspec struct: one is made in 50 ns, a frozen dataclass of ten fields in 730.
-`msgspec.structs.replace` copies one with changes.
-
-What an embeddings request asks for.
-
-Words of the protocols that several parts must read alike: each of these facts stands here and nowhere else.
+Values created per request are msgspec structs: one takes 50 ns to create, a frozen dataclass of ten fields 730 ns. The
+lists of header fields at the end are the only place that decides which fields are forwarded and relayed.
 """
 
 from __future__ import annotations
@@ -17,11 +13,11 @@ from typing import Any, ClassVar, Protocol, Self
 import msgspec
 
 Headers = tuple[tuple[bytes, bytes], ...]
-"""Header fields in order; names in lower case."""
+"""Header fields in order, with names in lower case."""
 
 
 def header(headers: Headers, name: bytes) -> bytes | None:
-    """The first value of `name` (lower case), or None."""
+    """Return the first value of the field `name` (lower case), or None."""
     for key, value in headers:
         if key == name:
             return value
@@ -29,21 +25,20 @@ def header(headers: Headers, name: bytes) -> bytes | None:
 
 
 KEEPS_ALIVE = (b"connection", b"keep-alive")
-"""The usual `connection` field. The field that it names is hop-by-hop, so it never passes."""
+"""The usual `connection` field. The field it lists, `keep-alive`, is hop-by-hop and never forwarded in any case."""
 
 
 def named_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> set[bytes]:
-    """The fields that `connection` says belong to one hop (RFC 9110 7.6.1)."""
+    """Return the fields that `connection` lists as hop-by-hop (RFC 9110 section 7.6.1)."""
     lists = [value.split(b",") for name, value in headers if name == b"connection"]
     return {named.strip().lower() for listed in lists for named in listed}
 
 
 class Secret:
-    """A value that cannot print itself: repr, str, format, pickle and json give it away to nobody.
+    """A value that repr, str, format, pickle and json do not reveal.
 
-    It holds a reader instead of a value where the value lives in a file that may be rotated;
-    `reveal()` is the only way in, and each call of it reads afresh. `changes` tells whether another value
-    may come without a restart: so it is where a file is read, and not where a variable is.
+    `value` is a function if the secret is in a file that may be rotated: each `reveal()` then reads the file again.
+    `changes`: whether the value can change without a restart. It can for a file, and not for a variable.
     """
 
     __slots__ = ("_read", "changes")
@@ -55,21 +50,21 @@ class Secret:
     def reveal(self) -> str:
         return self._read()
 
-    def derived(self, form: Callable[[str], str]) -> Secret:
-        """The same secret in another form."""
-        return Secret(lambda: form(self.reveal()), changes=self.changes)
+    def derived(self, convert: Callable[[str], str]) -> Secret:
+        """Return a secret whose value is `convert` applied to this one."""
+        return Secret(lambda: convert(self.reveal()), changes=self.changes)
 
     def __repr__(self) -> str:
         return "Secret(hidden)"
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        raise TypeError("a Secret does not leave the process")
+        raise TypeError("a Secret cannot be pickled")
 
 
 class ClientProtocol(str):
-    """The client's protocol: how its body is read and how it is told of an error. Compared by identity.
+    """The protocol of an operation: how its body is read and how an error is reported. Compared by identity.
 
-    It is no Enum: CPython 3.11 takes 40 to 100 ns to name a member of one, and a request names twelve.
+    Not an Enum, because CPython 3.11 takes 40 to 100 ns to access a member and a request accesses twelve.
     """
 
     __slots__ = ()
@@ -96,7 +91,7 @@ ClientProtocol.RESPONSES, ClientProtocol.MODELS, ClientProtocol.RAW = (
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One row of the operation table. `path` is relative to the API's root, without `/v1`."""
+    """One row of the operation table. `path` is relative to the API root, without `/v1`."""
 
     name: str
     method: str
@@ -104,15 +99,15 @@ class Operation:
     protocol: ClientProtocol
     summary: str
     takes_form: bool = False
-    """Its body may be a multipart form, which passes through as it comes."""
+    """Its body may be a multipart form; gatepass relays it unchanged."""
     names_model: bool = True
-    """Its requests are about a model."""
+    """Its requests name a model."""
     is_download: bool = False
-    """Its reply is a file, whatever its content type says: nothing in it is judged."""
+    """Its reply is a file of any content type, so its body is not classified."""
 
 
 class ClientRequest(msgspec.Struct, frozen=True, gc=False):
-    """What is known of a request before its body is read: enough to decide who may go on."""
+    """The head of a request. Access is decided by it, before the body is read."""
 
     id: str
     method: str
@@ -122,11 +117,11 @@ class ClientRequest(msgspec.Struct, frozen=True, gc=False):
     arrived_s: float
     query: bytes = b""
     mounted_at: str = ""
-    """Where the application is mounted in another one; `path` is below it."""
+    """The path at which the application is mounted in another one; `path` is relative to it."""
 
 
 class Call(msgspec.Struct, frozen=True, gc=False):
-    """One decoded client request. `body` is the client's bytes until a named rule changes them."""
+    """One parsed API call. `body` is the client's bytes until a rule changes them; `adapted` lists the changes."""
 
     id: str
     operation: Operation
@@ -138,16 +133,16 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     choices: int = 1
     adapted: tuple[str, ...] = ()
     max_inputs: int | None = None
-    """At most so many inputs of an embeddings call in one request; None: as they came."""
+    """The most inputs of an embeddings call in one upstream request; None for no limit."""
     embeddings: EmbeddingsOptions | None = None
-    """See `wishes`: known where the pass over the client's body could tell it too."""
+    """The result of `embeddings_options`, if parsing the body already found it."""
 
     def embeddings_options(self) -> EmbeddingsOptions:
-        """What an embeddings call asks for. It is the client's own: no rule has changed its body."""
+        """Return the options of an embeddings call. Valid only for the client's own call, before rules change it."""
         return self.embeddings or EmbeddingsOptions.from_body(self.body)
 
     def with_body(self, body: bytes, *entries: str) -> Call:
-        """The same call with another body; `entries` join `adapted`."""
+        """Return the call with another body; `entries` are appended to `adapted`."""
         return Call(
             self.id,
             self.operation,
@@ -165,9 +160,9 @@ class Call(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where one attempt goes: an upstream of the configuration and the model's name there.
+    """The destination of an attempt: a configured upstream and its name for the model.
 
-    `model` None sends the client's own name on, byte for byte.
+    `model` None: the client's model name is sent unchanged.
     """
 
     upstream: str
@@ -177,9 +172,12 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds. `first_byte_s` runs from the request's last byte to the reply's head, and before that while the
-    server takes nothing of a large body; `idle_s` between two pieces of the reply, `total_s` over all attempts;
-    None is no bound of its own."""
+    """Time limits of an upstream, in seconds.
+
+    `first_byte_s` runs from the last byte of the request to the head of the reply. It also limits how long the server
+    may accept no bytes of a large request body. `idle_s` is the limit between two pieces of the reply. `total_s` is the
+    limit for all attempts together; None for no limit.
+    """
 
     connect_s: float = 5.0
     first_byte_s: float = 600.0
@@ -188,21 +186,27 @@ class Timeouts:
 
 
 class Upload(Protocol):
-    """A request body on its way through: `length_bytes` where the client announced it, pieces as they come.
-
-    Reading raises BodyTooLarge, ReceiveTimeout, ClientGone and InvalidRequest.
-    """
+    """A request body that is relayed while the client sends it."""
 
     @property
-    def length_bytes(self) -> int | None: ...
-    def __aiter__(self) -> AsyncIterator[bytes]: ...
+    def length_bytes(self) -> int | None:
+        """The length that the client announced, None if it announced none."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yield the body from its beginning.
+
+        Raises: BodyTooLarge, ReceiveTimeout, ClientGone, InvalidRequest.
+        """
+        ...
+
     def can_restart(self) -> bool:
-        """Whether it can be read from its beginning once more; the next `aiter` does."""
+        """Whether the next iteration can yield the body from its beginning again."""
         ...
 
 
 class OutboundRequest(msgspec.Struct, frozen=True, gc=False):
-    """What goes over the second hop (or to an issuer). `upload` stands in the place of `body`."""
+    """A request to an upstream or to an issuer. `upload` is sent instead of `body`, if set."""
 
     method: str
     url: str
@@ -210,20 +214,21 @@ class OutboundRequest(msgspec.Struct, frozen=True, gc=False):
     body: bytes = b""
     timeouts: Timeouts = Timeouts()
     new_connection: bool = False
-    """Wants a new connection: for the one repeat after a kept one turned out to be dead."""
+    """Requires a new connection. Set for the retry after a reused connection was closed by the server."""
     upload: Upload | None = None
     reauthorize: Callable[[], OutboundRequest | None] | None = None
-    """Asked by whoever had to wait for a connection, before the first byte: the same request with the credential
-    of this moment, None where it is still the same. What it raises keeps the request from being sent."""
+    """Called before the first byte is written, if the request had to wait for a connection. Returns the request with
+    the current credential, None if it is unchanged. An exception prevents the request from being sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class UpstreamErrorBody:
-    """What an upstream said when it refused, read out of whatever shape it said it in.
+    """The error in an upstream's reply, parsed from any of the known formats.
 
-    `status` is the HTTP status its words imply (an error inside a 200 has one too), `kind` and
-    `code` are its own `type` and `code` as text, `raw` its own object where that is more than these.
-    `inside` is the text in which the error stood as JSON: a relay's own, or one that quotes the client.
+    - `status`: the HTTP status that the error implies, also for an error inside a 200.
+    - `kind`, `code`: its `type` and `code` as text.
+    - `raw`: its error object, if it has other members.
+    - `inside`: the text that contained the error as JSON, written by a relay in between or quoting the client.
     """
 
     message: str
@@ -236,44 +241,59 @@ class UpstreamErrorBody:
 
 
 class Response(Protocol):
-    """The head of a reply, and its body in pieces as they come.
-
-    Whoever holds it closes it, in every case: `aclose` frees the connection, or kills it where the
-    body was not read to its end. Reading raises TransportFault.
-
-    `pour` hands each piece to `write` in the moment in which it is here, without waking the task that
-    waits where the transport can. It returns False when `write` did, which then wants no more for now,
-    and True at the body's end.
-
-    `ended`: the body is known to have no more than what is here already.
-    """
+    """The head of an upstream's reply, and its body in pieces. The holder must call `aclose` in every case."""
 
     @property
-    def status(self) -> int: ...
+    def status(self) -> int:
+        """The HTTP status."""
+        ...
+
     @property
-    def headers(self) -> Headers: ...
+    def headers(self) -> Headers:
+        """The header fields."""
+        ...
+
     @property
-    def ended(self) -> bool: ...
-    def __aiter__(self) -> AsyncIterator[bytes]: ...
-    def stream_to(self, write: Callable[[bytes], bool]) -> Awaitable[bool]: ...
-    def aclose(self) -> Awaitable[None]: ...
+    def ended(self) -> bool:
+        """Whether all of the body was received, although it may not have been read yet."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yield the pieces of the body as they arrive. Raises TransportFault."""
+        ...
+
+    def stream_to(self, write: Callable[[bytes], bool]) -> Awaitable[bool]:
+        """Call `write` with each piece as soon as it arrives, if possible without waking the waiting task.
+
+        Returns False when `write` returned False, which pauses the reading, and True at the end of the body.
+        Raises: TransportFault.
+        """
+        ...
+
+    def aclose(self) -> Awaitable[None]:
+        """Return the connection to its pool, or close it if the body was not read to its end."""
+        ...
 
 
-_NOTHING = msgspec.Raw(b"")
+_ABSENT = msgspec.Raw(b"")
 
 
-class _Body(msgspec.Struct, gc=False):
-    input: msgspec.Raw = _NOTHING
-    dimensions: msgspec.Raw = _NOTHING
-    encoding_format: msgspec.Raw = _NOTHING
+class _EmbeddingsBody(msgspec.Struct, gc=False):
+    input: msgspec.Raw = _ABSENT
+    dimensions: msgspec.Raw = _ABSENT
+    encoding_format: msgspec.Raw = _ABSENT
 
 
-_BODY = msgspec.json.Decoder(_Body)
+_BODY = msgspec.json.Decoder(_EmbeddingsBody)
 _LIST: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class EmbeddingsOptions(msgspec.Struct, frozen=True, gc=False):
-    """What a client's own embeddings request asks for: how many vectors, in base64 or numbers, how long (None: any)."""
+    """The options of a client's embeddings request.
+
+    `count`: the number of vectors. `base64`: whether they are encoded in base64. `dimensions`: their length, None if
+    the client did not set it.
+    """
 
     count: int
     base64: bool = False
@@ -281,33 +301,30 @@ class EmbeddingsOptions(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def from_body(cls, body: bytes) -> Self:
-        """`body` is a JSON object."""
+        """Parse the options from a JSON object."""
         found = _BODY.decode(body)
-        return cls.from_members(_count(found.input), found.encoding_format, found.dimensions)
+        is_list = bytes(memoryview(found.input)[:1]) == b"["
+        count = count_inputs(_LIST.decode(found.input)) if is_list else 1  # a string is one input
+        return cls.from_members(count, found.encoding_format, found.dimensions)
 
     @classmethod
     def from_members(cls, count: int, encoding_format: msgspec.Raw, dimensions: msgspec.Raw) -> Self:
-        """By the members of a request's body, as they are written."""
-        return cls(count, bytes(encoding_format) == b'"base64"', whole(bytes(dimensions)))
+        """Create the options from the unparsed members of a request body."""
+        return cls(count, bytes(encoding_format) == b'"base64"', parse_count(bytes(dimensions)))
 
 
 def count_inputs(inputs: Sequence[msgspec.Raw]) -> int:
-    """The number of inputs that a list is: one of ids is a single one."""
+    """Return the number of inputs in a list. A list of token ids is one input."""
     if not inputs:
         return 0
     return 1 if bytes(memoryview(inputs[0])[:1]) in _DIGITS else len(inputs)
 
 
-def _count(inputs: msgspec.Raw) -> int:
-    """The number of inputs: a string is one."""
-    return count_inputs(_LIST.decode(inputs)) if bytes(memoryview(inputs)[:1]) == b"[" else 1
-
-
 _DIGITS = frozenset({b"-", *(b"%d" % digit for digit in range(10))})
 
 
-def whole(text: bytes) -> int | None:
-    """The whole number that `text` is, below ten digits; else None."""
+def parse_count(text: bytes) -> int | None:
+    """Parse a non-negative integer of at most nine digits; return None for any other text."""
     return int(text) if text.isdigit() and len(text) < 10 else None
 
 
@@ -317,18 +334,18 @@ HOP_BY_HOP = frozenset(
         *(b"proxy-authenticate", b"proxy-authorization", b"proxy-authentication-info"),
     )
 )
-"""Header fields that are true of one hop only (RFC 9110 7.6.1), and what older clients send beside them."""
+"""Hop-by-hop header fields (RFC 9110 section 7.6.1), including those that only older clients send."""
 
 CREDENTIALS = frozenset((b"authorization", b"x-api-key", b"api-key", b"cookie"))
-"""Header fields that show a client's own credential: it is for gatepass alone."""
+"""Header fields with the client's own credential for gatepass; they are never forwarded."""
 
-MADE_ANEW = frozenset(
+SET_BY_GATEPASS = frozenset(
     (
         *(b"host", b"expect", b"content-type", b"content-length", b"content-encoding"),
         *(b"accept", b"accept-encoding", b"x-request-id"),
     )
 )
-"""Request fields that gatepass writes itself for the second hop."""
+"""Request fields that gatepass sets itself when it sends a request to an upstream."""
 
 NEVER_RELAYED = (
     HOP_BY_HOP
@@ -342,19 +359,19 @@ NEVER_RELAYED = (
         *(b"content-security-policy-report-only",),
     }
 )
-"""Not even by `forward_response_headers`. gatepass writes content-type, cache-control and x-request-id itself.
-
-A proxy in front of gatepass obeys x-sendfile and x-reproxy-url (as it does x-accel-*) and would read a file or a URL
-for the upstream.
+"""Response fields that even `forward_response_headers` cannot relay. gatepass sets content-type, cache-control and
+x-request-id itself. x-sendfile, x-reproxy-url and x-accel-* are commands to a proxy in front of gatepass: with them an
+upstream could make that proxy read a file or a URL.
 """
 NEVER_RELAYED_PREFIXES = (b"x-gatepass-", b"access-control-", b"x-accel-", b"public-key-pins", b"x-ms-token-")
 
 
 def never_relayed(name: bytes) -> bool:
-    """Whether a field called `name`, or all that begin so where it ends in `*`, may go down by no setting."""
+    """Whether no setting can relay the response field `name`, or the fields with a prefix if `name` ends in `*`."""
     start = name.removesuffix(b"*")
     return not start or start.startswith(NEVER_RELAYED_PREFIXES) or name in NEVER_RELAYED
 
 
-NEVER_UP = HOP_BY_HOP | CREDENTIALS | MADE_ANEW
-"""Not even by `forward_headers`: the client's credentials are for gatepass alone, and the framing is ours."""
+NEVER_UP = HOP_BY_HOP | CREDENTIALS | SET_BY_GATEPASS
+"""Request fields that even `forward_headers` cannot forward: the client's credentials, framing, and the fields that
+gatepass sets."""

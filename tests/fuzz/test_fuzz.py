@@ -84,7 +84,7 @@ def _lower(self, data):
 WEAKENED: dict[str, tuple[str, Any]] = {
     "framing": ("Framer", type("Weak", (Framer,), {"feed": _drop_a_byte})),
     "head": ("RequestParser", type("Weak", (RequestParser,), {"feed": _lower})),
-    "body": ("_scan", lambda body: ScannedBody.made(body, [], {}, b"", may_spell=False)),
+    "body": ("_scan", lambda body: ScannedBody.create(body, [], {}, b"", may_spell=False)),
     "form": (
         "MultipartScan",
         type(

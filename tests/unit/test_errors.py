@@ -1,4 +1,4 @@
-"""The tree of errors.py as a table: a code that changes here breaks somebody's client."""
+"""The error tree: a changed code breaks clients."""
 
 import re
 from pathlib import Path
@@ -19,18 +19,18 @@ BRANCHES = (errors.CallerError, errors.GatewayError, errors.UpstreamError)
 LEAVES = [kind for kind in OURS if kind not in BRANCHES]
 
 
-def test_every_leaf_has_a_code_and_a_status_of_its_own():
+def test_every_leaf_has_a_unique_code_and_an_error_status():
     codes = [kind.code for kind in LEAVES]
     assert len(codes) == len(set(codes))
     assert all(400 <= kind.status <= 599 for kind in LEAVES)
 
 
 def test_the_docstring_draws_every_leaf_with_its_code_and_status():
-    drawn = errors.__doc__ or ""
+    docstring = errors.__doc__ or ""
     for kind in LEAVES:
-        assert kind.__name__ in drawn
+        assert kind.__name__ in docstring
         if kind not in (errors.UpstreamErrorReply, errors.UpstreamAuth):
-            assert re.search(rf"{kind.__name__}\s+{kind.status} {kind.code}", drawn), kind.__name__
+            assert re.search(rf"{kind.__name__}\s+{kind.status} {kind.code}", docstring), kind.__name__
 
 
 def test_a_timeout_names_its_phase_in_the_code():
@@ -38,7 +38,7 @@ def test_a_timeout_names_its_phase_in_the_code():
     assert (error.public_code, error.http_status, error.hop) == ("upstream_timeout_idle", 504, "upstream:chat")
 
 
-def test_a_refusal_keeps_the_status_and_code_of_the_upstream():
+def test_an_error_reply_keeps_the_status_and_code_of_the_upstream():
     error = errors.UpstreamErrorReply("no", upstream="chat", status=429, upstream_code="too_many")
     assert (error.public_code, error.http_status) == ("too_many", 429)
     assert errors.UpstreamErrorReply("no", upstream="chat", status=418).public_code == "upstream_error"

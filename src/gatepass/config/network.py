@@ -9,14 +9,14 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from gatepass.config.block import Block, ProxyUrl, Seconds, SecretText
-from gatepass.types import HOP_BY_HOP, MADE_ANEW, Timeouts
+from gatepass.types import HOP_BY_HOP, SET_BY_GATEPASS, Timeouts
 
 FIELD_NAME = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
 """The name of a header field, a `token` of RFC 9110 5.6.2."""
 PARAMETER = r"^[A-Za-z0-9._~-]+$"
 """A query parameter whose name needs no escape (RFC 3986 2.3)."""
 TOKEN_PLACEHOLDER = "{token}"  # noqa: S105 - where the token goes
-RESERVED_FIELDS = frozenset(name.decode() for name in HOP_BY_HOP | MADE_ANEW)
+RESERVED_FIELDS = frozenset(name.decode() for name in HOP_BY_HOP | SET_BY_GATEPASS)
 """Request headers that belong to one hop, or that gatepass makes itself: nobody sets them."""
 
 _PLACEHOLDER = re.compile(r"\{[A-Za-z_ ]*\}")

@@ -26,7 +26,7 @@ import msgspec
 
 from gatepass.errors import UpstreamInvalid
 from gatepass.json_scan import has_slow_numbers
-from gatepass.types import EmbeddingsOptions, whole
+from gatepass.types import EmbeddingsOptions, parse_count
 
 
 def encoded(value: Any) -> bytes:
@@ -293,7 +293,7 @@ def _in_order(listed: list[Entry]) -> list[Entry]:
 
 def _place(entry: Entry) -> int | None:
     """Some write it as a text, or as 1.0."""
-    return whole(bytes(entry["index"]).strip(b'"').removesuffix(b".0")) if "index" in entry else None
+    return parse_count(bytes(entry["index"]).strip(b'"').removesuffix(b".0")) if "index" in entry else None
 
 
 def _placed(ordered: list[Entry], before: int) -> bool:

@@ -187,7 +187,7 @@ class Scan:
 
     def result(self) -> ScannedBody:
         names = b"".join(self._names)
-        scanned_body = ScannedBody.made(self._body, self._members, self._ends, names, may_spell=self._may_spell)
+        scanned_body = ScannedBody.create(self._body, self._members, self._ends, names, may_spell=self._may_spell)
         scanned_body.inputs = self._inputs
         return scanned_body
 

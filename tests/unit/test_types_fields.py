@@ -1,4 +1,4 @@
-"""One fact, one place: every part that acts on a word of the lexicon acts on all of its kind."""
+"""Every part that uses a list of codes or header fields of `errors` and `types` handles all of its entries."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gatepass.operations.request import safe_headers
 
 
 @pytest.mark.parametrize("code", sorted(errors.FINAL_CODES))
-def test_a_final_code_has_a_status_teaches_nothing_and_is_not_repeated(code):
+def test_a_final_code_has_a_status_and_causes_neither_a_rule_nor_a_retry(code):
     assert STATUS_OF_CODE[code] == (429 if code in errors.OVER_QUOTA else 400)
     assert code in NEVER_CODES
     error = UpstreamErrorReply("no", upstream="chat", status=429, upstream_code=code)
@@ -25,7 +25,7 @@ def test_a_final_code_has_a_status_teaches_nothing_and_is_not_repeated(code):
 
 
 @pytest.mark.parametrize("name", sorted(types.HOP_BY_HOP))
-def test_a_field_of_one_hop_crosses_in_no_direction_and_is_set_by_nobody(name):
+def test_a_hop_by_hop_field_is_never_forwarded_relayed_or_configured(name):
     field = (name, b"v")
     assert safe_headers((field,)) == ()
     assert forwarded((field,), [name.decode()]) == ()
@@ -35,14 +35,14 @@ def test_a_field_of_one_hop_crosses_in_no_direction_and_is_set_by_nobody(name):
 
 
 @pytest.mark.parametrize("name", sorted(types.CREDENTIALS))
-def test_a_clients_credential_goes_nowhere(name):
+def test_a_credential_of_the_client_is_never_forwarded(name):
     assert safe_headers(((name, b"v"),)) == ()
     assert forwarded(((name, b"v"),), [name.decode()]) == ()
     assert name.decode() in NEVER_FORWARDED
 
 
 @pytest.mark.parametrize("word", error_objects.REPLAYED.pattern.split("|"))
-def test_a_word_that_makes_ragflow_begin_again_ends_no_stream(word):
+def test_no_stream_ends_with_a_word_on_which_ragflow_restarts(word):
     text = f"The {word.title()}!"
     assert not error_objects.REPLAYED.search(
         stream_message(UpstreamErrorReply(text, upstream="chat", status=400)).lower()

@@ -9,13 +9,13 @@ import pytest
 from gatepass.types import Call, ClientProtocol, EmbeddingsOptions, Operation, Secret, header
 
 
-def test_a_secret_prints_nowhere():
+def test_a_secret_is_not_printed():
     secret = Secret("hunter2-hunter2")
     shown = [repr(secret), str(secret), f"{secret}", f"{secret!r}", f"{[secret]}", f"{ {'a': secret} }"]
     assert not [text for text in shown if "hunter2" in text]
 
 
-def test_a_secret_does_not_leave_the_process():
+def test_a_secret_cannot_be_pickled_copied_or_encoded():
     with pytest.raises(TypeError):
         pickle.dumps(Secret("hunter2"))
     with pytest.raises(TypeError):
@@ -24,7 +24,7 @@ def test_a_secret_does_not_leave_the_process():
         json.dumps(Secret("hunter2"))
 
 
-def test_a_secret_with_a_reader_is_read_afresh():
+def test_a_secret_with_a_function_is_read_each_time():
     values = iter(["old", "new"])
     secret = Secret(lambda: next(values))
     assert [secret.reveal(), secret.reveal()] == ["old", "new"]
@@ -37,7 +37,7 @@ def test_header_gives_the_first_value_or_none():
 
 
 def test_a_call_with_another_body_is_the_same_call_in_everything_else():
-    """Every field differs from its default, so that one that is forgotten shows."""
+    """Every field differs from its default, so that a forgotten field fails the test."""
     operation = Operation("chat", "POST", "/chat/completions", ClientProtocol.CHAT, "Answer")
     values: dict[str, Any] = {
         "id": "1",

@@ -35,7 +35,7 @@ OBJECTS = st.dictionaries(STRINGS, VALUES, max_size=5)
 
 
 @given(st.data())
-def test_members_are_the_objects_members_in_order(data):
+def test_members_are_those_of_the_object_in_order(data):
     value = data.draw(OBJECTS)
     text = data.draw(written(value)).encode()
     listed = list(JsonScanner(text).members())
@@ -46,7 +46,7 @@ def test_members_are_the_objects_members_in_order(data):
 
 
 @given(st.data())
-def test_elements_are_the_arrays_elements_in_order(data):
+def test_elements_are_those_of_the_array_in_order(data):
     value = data.draw(st.lists(VALUES, max_size=5))
     text = data.draw(written(value)).strip().encode()
     assert [json.loads(text[start:end]) for start, end in JsonScanner(text).elements(0)] == value
@@ -76,7 +76,7 @@ def test_replacing_a_value_changes_nothing_but_its_span(data):
 
 
 @given(st.data())
-def test_no_mention_means_no_member_at_any_depth(data):
+def test_may_name_is_false_only_without_a_member_at_any_depth(data):
     value = data.draw(VALUES)
     text = data.draw(written(value)).encode()
     if not may_name(text, any_of("images", "drop_params")):
@@ -104,7 +104,7 @@ def _names(value):
         (b'{"x":1,"x":2}', b"{}"),
     ],
 )
-def test_a_member_goes_with_one_comma(text, left):
+def test_a_member_is_removed_with_one_comma(text, left):
     listed = list(JsonScanner(text).members())
     assert edited(text, removals(listed, [member for member in listed if member.name == "x"])) == left
 
@@ -133,7 +133,7 @@ LARGE = "é" * SMALL_BYTES
 
 
 @given(st.data())
-def test_a_name_near_an_end_of_a_large_text_is_placed_as_a_walk_places_it(data):
+def test_place_of_and_a_scan_find_the_same_member(data):
     value, large = data.draw(OBJECTS), data.draw(st.sampled_from(['say \\"model": ', "model", '{"model":"m"}', "[{"]))
     inner = data.draw(st.lists(OBJECTS | st.just({"model": "inner"}), max_size=4))
     others = [(name, held) for name, held in value.items() if name != "model"]
@@ -146,7 +146,7 @@ def test_a_name_near_an_end_of_a_large_text_is_placed_as_a_walk_places_it(data):
 
 
 @pytest.mark.parametrize("filler", [b"x", b'\\"', b",", b"[", b" ", b"\\\\"])
-def test_a_name_is_placed_wherever_it_stands(filler):
+def test_a_name_is_found_at_every_position(filler):
     large, decoys = filler * SMALL_BYTES, b'"a":{"model":"x"},"b":"model","c":["model"]'
     for text in (
         b'{"model":"m","large":"%b",%b}' % (large, decoys),
@@ -160,7 +160,7 @@ def test_a_name_is_placed_wherever_it_stands(filler):
 
 @given(st.data())
 def test_no_values_are_missed(data):
-    """Fewer may be counted only where they stand in a long string."""
+    """The count may be lower only for values in a long string."""
     texts = STRINGS | st.sampled_from([LARGE, ", [" * VALUES_BYTES, ',"' * VALUES_BYTES, "\\" * VALUES_BYTES])
     numbers = st.integers(0, 3 * VALUES_BYTES).map(lambda count: [1] * count)
     value = data.draw(st.lists(st.one_of(texts, numbers, OBJECTS), max_size=12))
@@ -172,7 +172,7 @@ def test_no_values_are_missed(data):
 
 
 def _values(value):
-    """How many commas and opening brackets `value` is written with."""
+    """The number of commas and opening brackets in the JSON text of `value`."""
     if isinstance(value, dict):
         value = list(value.values())
     if not isinstance(value, list):
@@ -186,15 +186,15 @@ def test_the_values_of_a_long_string_do_not_count():
     assert has_more_values(image, 5)
 
 
-def test_a_value_beside_a_large_string_is_found():
+def test_a_value_next_to_a_large_string_is_found():
     text = b'{"image":"' + b"A" * 200_000 + b'","model":"m"}'
     start, end = value_span(text, b'"model"')
     assert text[start:end] == b'"m"'
 
 
 @pytest.mark.parametrize("spelled", [b'"images"', b'"im\\u0061ges"', b'"\\u0069mages"', b'"image\\u0073"'])
-def test_a_name_is_mentioned_wherever_it_stands_in_a_large_text(spelled):
-    """A text is thinned out in parts that begin with a quote: the name comes to lie on all of their borders."""
+def test_may_name_finds_a_name_at_every_position_of_a_large_text(spelled):
+    """Large texts are searched in parts that begin with a quote: the name is placed on all of their borders."""
     names, rest = any_of("images"), b':0,"z":"' + b"z" * SMALL_BYTES + b'"}'
     for length in range(PART_BYTES + NAME_BYTES + len(spelled)):
         text = b'{"a":"' + b"a" * length + b'",' + spelled + rest
@@ -203,8 +203,8 @@ def test_a_name_is_mentioned_wherever_it_stands_in_a_large_text(spelled):
 
 
 @pytest.mark.parametrize("spelled", [b'"images"', b'"im\\u0061ges"', b'"' + b"\\u0069" * 14 + b'"'])
-def test_a_name_is_mentioned_wherever_it_stands_among_short_strings(spelled):
-    """Parts grow there, and end before a quote."""
+def test_may_name_finds_a_name_at_every_position_among_short_strings(spelled):
+    """Parts grow among short strings and end before a quote."""
     short = b'"b","b\'",' * (2 * MOST_PART_BYTES // 10)
     for at in range(0, len(short), 10):
         text = b"[" + short[:at] + spelled + b"," + short[at:] + b"0]"
@@ -214,7 +214,7 @@ def test_a_name_is_mentioned_wherever_it_stands_among_short_strings(spelled):
 
 
 @pytest.mark.parametrize("filler", [b"y", b"y" * SMALL_BYTES])
-def test_names_that_stand_more_than_once_are_found_in_all_parts(filler):
+def test_repeated_names_are_found_in_all_parts(filler):
     inner = b'{"model":"' + b"x" * 3 * PART_BYTES + b'"}'
     end = b',"a":"' + filler + b'","model":""}'
     assert at_most_once(b'{"b":0' + end, (b'"model"', b'"stream"'))
@@ -225,11 +225,11 @@ def test_names_that_stand_more_than_once_are_found_in_all_parts(filler):
 
 
 @pytest.mark.parametrize("escape", [b"\\u00e9", b"\\u0040", b"\\u0060", b"\\u000a", b"\\u002f", b"\\u007f", b"\\u0030"])
-def test_an_escape_of_no_letter_is_no_reason_to_look_closer(escape):
+def test_an_escape_of_another_character_cannot_spell_a_name(escape):
     assert at_most_once(b'{"a":"' + escape + b'"}', (b'"model"',))
 
 
-def test_edits_are_made_in_order_of_place():
+def test_edits_are_applied_in_order_of_position():
     edits = [Edit(4, 5, (b"E",)), Edit(1, 2), Edit(1, 1, (b"+",))]
     assert edited(b"abcdef", edits) == b"a+cdEf"
 
@@ -242,7 +242,7 @@ def test_edits_are_made_in_order_of_place():
         b"{" + b",".join(b'"%d":0' % at for at in range(100)) + b"}",
     ],
 )
-def test_a_walk_ends_where_it_would_take_too_long(text):
+def test_a_scan_ends_at_its_step_limit(text):
     assert list(JsonScanner(text).members())
     with pytest.raises(InvalidRequest, match="too many small values"):
         list(JsonScanner(text, steps_left=400).members())
@@ -256,13 +256,13 @@ def test_the_elements_of_an_array_count_as_steps():
 @pytest.mark.parametrize(
     "text", [b'{"a"', b'{"a" 1}', b'{"a":}', b'{"a":"', b'{"a":"\\"', b'{"a":[', b"{", b'{"a":{"b":1}']
 )
-def test_text_that_is_no_json_ends_the_walk(text):
+def test_text_that_is_not_json_ends_the_scan(text):
     with pytest.raises((ValueError, IndexError)):
         list(JsonScanner(text).members())
 
 
 @given(st.text("ab,[{", max_size=200), st.integers(0, 50))
-def test_occurrences_are_counted_up_to_a_bound(text, most):
+def test_occurrences_are_counted_up_to_a_limit(text, most):
     counts = [text.count(sign) for sign in ",["]
     counted = occurrences(text.encode(), b",[", most)
     assert (counted > most) == (sum(counts) > most)
@@ -273,7 +273,7 @@ def test_occurrences_are_counted_up_to_a_bound(text, most):
     st.lists(st.sampled_from([b"1e300", b"-5E-324", b"1e5", b"0.5", b"12", b'"been,"']), min_size=1, max_size=6),
     st.integers(0, 3_000),
 )
-def test_slow_numbers_are_told_as_by_counting_all(numbers, count):
+def test_slow_numbers_are_detected_as_by_counting_all(numbers, count):
     text = b"[%b]" % b",".join(numbers * (count // len(numbers) + 1))
     is_slow = text.count(b",") >= MOST_SLOW_NUMBERS and count_fractions(text)[1] > MOST_SLOW_NUMBERS
     assert has_slow_numbers(text) == is_slow

@@ -1,0 +1,119 @@
+"""Cancel scopes, timeouts and owned tasks."""
+
+import asyncio
+
+import pytest
+
+from gatepass.cancel import CancelScope, Tasks, timeout
+from tests.unit.clock import DrivenClock, settle
+
+
+class Reason(Exception):
+    pass
+
+
+async def wait_in(scope):
+    with scope:
+        await asyncio.Event().wait()
+
+
+async def test_a_cancelled_scope_raises_its_reason():
+    scope = CancelScope()
+    reason = Reason()
+    task = asyncio.create_task(wait_in(scope))
+    await settle()
+    scope.cancel(reason)
+    with pytest.raises(Reason) as caught:
+        await task
+    assert caught.value is reason
+    assert task.cancelling() == 0
+
+
+async def test_the_first_reason_wins():
+    scope = CancelScope()
+    task = asyncio.create_task(wait_in(scope))
+    await settle()
+    first = Reason("first")
+    scope.cancel(first)
+    scope.cancel(Reason("second"))
+    with pytest.raises(Reason, match="first"):
+        await task
+
+
+async def test_a_cancellation_from_outside_stays_a_cancellation():
+    scope = CancelScope()
+    task = asyncio.create_task(wait_in(scope))
+    await settle()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_cancellation_after_the_block_has_no_effect():
+    scope = CancelScope()
+    with scope:
+        pass
+    scope.cancel(Reason())
+    await settle()
+    assert scope.reason is None
+
+
+async def test_cleanup_inside_the_block_can_await_after_the_cancellation():
+    scope = CancelScope()
+    closed = []
+
+    async def work():
+        with scope:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0)
+                closed.append(True)
+
+    task = asyncio.create_task(work())
+    await settle()
+    scope.cancel(Reason())
+    with pytest.raises(Reason):
+        await task
+    assert closed == [True]
+
+
+def test_a_scope_outside_a_task_is_an_error():
+    with pytest.raises(RuntimeError):
+        CancelScope().__enter__()
+
+
+async def test_timeout_raises_its_reason_on_time_and_not_before():
+    clock = DrivenClock()
+    task = asyncio.create_task(timeout(clock, 5.0, asyncio.Event().wait(), Reason()))
+    await clock.advance(4.9)
+    assert not task.done()
+    await clock.advance(0.1)
+    with pytest.raises(Reason):
+        await task
+
+
+async def test_timeout_gives_the_result_and_leaves_no_timer_behind():
+    clock = DrivenClock()
+
+    async def answer():
+        return 42
+
+    assert await timeout(clock, 5.0, answer(), Reason()) == 42
+    await clock.advance(10.0)
+
+
+async def test_tasks_end_with_their_owner():
+    tasks = Tasks()
+    ended = []
+
+    async def work():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(True)
+
+    tasks.spawn(work(), "work")
+    await settle()
+    await tasks.aclose()
+    assert ended == [True]
