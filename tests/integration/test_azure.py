@@ -100,22 +100,22 @@ async def test_a_stream_with_odd_chunks_at_both_ends_is_read_by_everybody():
 
 NO_NAME = "set `name` of this model under `models` to it."
 WRONG_PATH = (
-    "Resource not found. The path may be wrong: for Azure set upstreams.az.dialect: azure, which builds it, and let"
-    " upstreams.az.base_url end at the resource, such as https://RESOURCE.openai.azure.com."
+    "Resource not found. The path may be wrong: for Azure set upstreams.az.dialect: azure, which builds the path,"
+    " and upstreams.az.base_url to the resource, such as https://RESOURCE.openai.azure.com."
 )
 NOT_THERE = (
-    "Resource not found. Nothing is at the path that was built of three settings: upstreams.az.base_url ends at the"
-    " resource, such as https://RESOURCE.openai.azure.com, upstreams.az.azure.api_version has this operation, and"
-    " `name` of this model under `models` is the deployment's."
+    "Resource not found. Check the three settings of the path: upstreams.az.base_url must be the resource, such as"
+    " https://RESOURCE.openai.azure.com, upstreams.az.azure.api_version must support this operation, and `name` of this"
+    " model under `models` must be a deployment."
 )
 NOT_THERE_V1 = (
-    "Resource not found. Nothing is at the path of the v1 API: upstreams.az.base_url ends at the resource, such as"
-    " https://RESOURCE.openai.azure.com, `name` of this model under `models` is the deployment's, and a resource that"
-    " has the classic API alone wants upstreams.az.azure.api_version: a date, such as 2024-10-21."
+    "Resource not found. Check the settings for the v1 API: upstreams.az.base_url must be the resource, such as"
+    " https://RESOURCE.openai.azure.com, `name` of this model under `models` must be a deployment, and a resource with"
+    " only the classic API requires upstreams.az.azure.api_version: a date, such as 2024-10-21."
 )
 WRONG_VERSION = (
-    "API version not supported. Set upstreams.az.azure.api_version to a version that Azure has, such as 2024-10-21, or"
-    " remove it: the v1 API needs none."
+    "API version not supported. Set upstreams.az.azure.api_version to a version that Azure supports, such as"
+    " 2024-10-21, or remove it to use the v1 API."
 )
 
 
@@ -151,7 +151,7 @@ async def test_a_key_of_another_resource_is_told_as_such():
         config = blocks(upstream) | {"credentials": {"key": {"type": "api_key", "key": "another-key-0123456789"}}}
         answer = await asked(config, chat())
     assert (answer.status, answer.error["code"]) == (401, "upstream_auth")
-    assert "compare upstreams.az.base_url with the endpoint beside the key. Tried once" in answer.error["message"]
+    assert "compare upstreams.az.base_url with the endpoint of the key. Tried once" in answer.error["message"]
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -169,9 +169,8 @@ async def test_an_upstream_that_wants_a_credential_and_gets_none_is_told_what_to
     assert (hop.hop, hop.outcome) == ("upstream:chat", FAILS)
     host = upstream.url.removeprefix("http://")
     assert hop.finding.endswith(
-        f'The upstream "chat" ({host}) wants a credential that gatepass does not send: bad token. gatepass has no'
-        " credential for it: set upstreams.chat.credential, or correct the key where it stands in"
-        " upstreams.chat.headers."
+        f'The upstream "chat" ({host}) requires a credential that gatepass does not send: bad token. gatepass has no'
+        " credential for it: set upstreams.chat.credential, or correct the key in upstreams.chat.headers."
     )
 
 

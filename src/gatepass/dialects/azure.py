@@ -1,4 +1,4 @@
-"""Azure OpenAI, which keeps a model behind a deployment of its own name."""
+"""The dialect of Azure OpenAI, where a request names a deployment instead of a model."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _TAIL = re.compile(r"(/openai)?(/v1|/deployments(?:/([^/]*))?)?\Z")
 
 
 def azure_url(base_url: str, deployment: str, path: str, azure: AzureConfig) -> str:
-    """The URL of `path` (`/chat/completions`) for `deployment`, of any form in which people write the base.
+    """Return the URL of `path` (`/chat/completions`) for `deployment`.
 
-    The classic API names the deployment in the path, the v1 API reads it from the body.
-    `base_url` may be the bare resource or end in `/openai`, `/openai/v1`, `/v1` or
-    `/openai/deployments/NAME`: a path with both would be 404 `Resource not found`. Raises
-    ModelNotFound for a deployment that no path can name.
+    The classic API names the deployment in the path, the v1 API in the body. `base_url` may be the resource alone, or
+    end in `/openai`, `/openai/v1`, `/v1` or `/openai/deployments/NAME`. Raises ModelNotFound for a deployment that
+    cannot be a path segment.
     """
     parts = urlsplit(base_url)
+    # a path with a part twice would be a 404 `Resource not found`
     root = _TAIL.sub("", parts.path.rstrip("/"))
     path = "/" + path.lstrip("/")
     query = "" if azure.api_version is None else urlencode({"api-version": azure.api_version})
@@ -40,40 +40,37 @@ def azure_url(base_url: str, deployment: str, path: str, azure: AzureConfig) -> 
 
 
 def deployment_of(base_url: str) -> str:
-    """The deployment that `base_url` itself ends in, or ""."""
+    """Return the deployment at the end of `base_url`, or ""."""
     found = _TAIL.search(urlsplit(base_url).path.rstrip("/"))
     return unquote(found[3] or "") if found else ""
 
 
 @dataclass(frozen=True, slots=True)
 class AzureDialect(Dialect):
-    """Deployments by their path with a dated `api_version`, by the body's `model` without one (the v1 API).
+    """The classic API with a dated `api_version`, or the v1 API without one.
 
-    The classic API reads no `model` of the body. Its replies need no reading of their own: chunks
-    without choices are what relay/ mends for every upstream. Its model list holds what could be
-    deployed in the region, not what is.
+    The classic API names the deployment in the path and ignores `model` in the body. The v1 API reads `model`. Replies
+    are read as OpenAI's: the repair handles Azure's chunks without choices for every upstream.
     """
 
-    lists_models: ClassVar[bool] = False
+    lists_models: ClassVar[bool] = False  # the list has the models that the region offers, not the deployments
     settings: AzureConfig = field(default_factory=AzureConfig)
     deployment: str = ""
-    """What `base_url` names, for models without a `name`; "": the client's own word."""
+    """The deployment in `base_url`, for models without a `name`. "": the client's model name."""
 
     def encode(
         self, call: Call, target: Target, base_url: str, timeouts: Timeouts, forward_headers: Collection[str] = ()
     ) -> OutboundRequest:
-        """As Dialect's; raises ModelNotFound for a model that no deployment can be called by.
-
-        Responses name their deployment in the body, in the classic API too (openai-python's lib/azure.py).
-        """
+        """As in Dialect. Raises ModelNotFound for a model that cannot be a path segment."""
         operation = call.operation
+        # a Responses request names its deployment in the body, in the classic API too (openai-python's lib/azure.py)
         has_none = operation.protocol in (ClientProtocol.MODELS, ClientProtocol.RESPONSES) or not operation.names_model
         deployment = "" if has_none else target.model or self.deployment or call.model
         return build_request(call, _url(base_url, deployment, operation.path, self.settings), timeouts, forward_headers)
 
     def classify_error(self, reply: ReceivedReply) -> UpstreamError:
-        """As Dialect's, with advice for an upstream that has this dialect already."""
+        """As in Dialect, with advice for an upstream that has this dialect already."""
         return classify_error(replace(reply, hints=AZURE_CLASSIC if self.settings.is_classic else AZURE_V1))
 
 
-_url = lru_cache(maxsize=1024)(azure_url)  # taking a URL apart costs 10 µs; a model has 512 characters at most
+_url = lru_cache(maxsize=1024)(azure_url)  # building a URL costs 10 µs; a model has 512 characters at most

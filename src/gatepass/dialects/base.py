@@ -1,12 +1,9 @@
-"""Which header fields cross: requests and responses by allow-lists.
-
-An upstream's protocol: how a call is written for it, and how its replies are read. Pure.
-"""
+"""The OpenAI dialect, the base of the others, and the header fields that pass in both directions. Pure: no I/O."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar, Protocol
@@ -33,13 +30,13 @@ from gatepass.types import (
 )
 
 FORWARDED = frozenset({b"user-agent", b"openai-organization", b"openai-project", b"traceparent", b"tracestate"})
-"""Request fields of the client that go up. content-type, accept… and x-request-id are gatepass's own."""
-
+"""Request fields of the client that are forwarded. gatepass sets content-type, accept… and x-request-id itself."""
 
 _ALLOWED = FORWARDED - NEVER_UP
 
-_APART = b"\0"
-"""Stands in no field (RFC 9110, section 5.5), and joins no two values as a soft line break would."""
+_SEPARATOR = b"\0"
+"""Separates values in a search for secrets. No field contains it (RFC 9110, section 5.5), and unlike a soft line break
+it does not join two values to a secret."""
 RELAYED = frozenset(
     (
         *(b"accept-ranges", b"retry-after", b"retry-after-ms", b"ratelimit", b"ratelimit-policy"),
@@ -56,7 +53,7 @@ RELAYED_PREFIXES = (
     *(b"content-", b"retry-after-", b"x-ratelimit-", b"x-rate-limit-", b"ratelimit-", b"anthropic-ratelimit-"),
     *(b"openai-", b"x-amzn-bedrock-"),
 )
-"""Response fields of an upstream that go down: what they say of a body, limits, times, and ids to look up."""
+"""Response fields of an upstream that are relayed: descriptions of the body, limits, times, and ids for a search."""
 
 
 _USUAL_KINDS = frozenset(
@@ -65,16 +62,16 @@ _USUAL_KINDS = frozenset(
         *(b"text/event-stream", b"text/event-stream; charset=utf-8", b"text/event-stream;charset=utf-8"),
     )
 )
-"""Content types that are not searched for a secret: it would take 1 µs of each reply."""
+"""Content types that are not searched for a secret, because the search takes 1 µs of each reply."""
 
 
 def forwarded(headers: Headers, more: Collection[str] = ()) -> Headers:
-    """The fields of a client's request that may go up; `more` are names of the configuration.
+    """Return the fields of a client's request that may be sent; `more` are names from the configuration.
 
-    Fields that `connection` names belong to the first hop and stay there (CVE-2025-48865 was a proxy
-    that let a client remove the proxy's own fields with it: those are added behind this).
+    Fields that `connection` names are hop-by-hop and are removed. The proxy's fields are added after this, so that a
+    client cannot remove them with `connection` (as in CVE-2025-48865).
     """
-    allowed = _allowed(tuple(more)) if more else _ALLOWED
+    allowed = _allowed_with(tuple(more)) if more else _ALLOWED
     kept: list[tuple[bytes, bytes]] = []
     names_fields = False
     for field in headers:
@@ -86,36 +83,36 @@ def forwarded(headers: Headers, more: Collection[str] = ()) -> Headers:
     return tuple(_not_named(kept, headers) if names_fields else kept)
 
 
-@lru_cache(maxsize=1024)  # of the configuration's upstreams
-def _allowed(more: tuple[str, ...]) -> frozenset[bytes]:
+@lru_cache(maxsize=1024)  # one entry for each upstream of the configuration
+def _allowed_with(more: tuple[str, ...]) -> frozenset[bytes]:
     named = (name.lower().encode("ascii", "replace") for name in more)
     return (FORWARDED | {name for name in named if not name.startswith(b"x-gatepass-")}) - NEVER_UP
 
 
 class ResponseHeaders:
-    """Chooses the fields of one upstream's replies that go down: those listed here, and `more` by the configuration,
-    exact names or such that end in `*`.
+    """Select the fields of an upstream's replies that are relayed.
 
-    A field whose value `holds` a known secret is dropped.
+    They are RELAYED, RELAYED_PREFIXES and `more` names of the configuration, which may end in `*`. A field is removed
+    if `holds` finds a known secret in its value.
     """
 
-    __slots__ = ("_goes_down", "_holds", "_names", "_prefixes")
+    __slots__ = ("_holds", "_is_relayed", "_names", "_prefixes")
 
     def __init__(self, more: Collection[str] = (), holds: Callable[[str], bool] = lambda _: False) -> None:
         added = [name.lower().encode("ascii", "replace") for name in more]
         self._holds = holds
         self._names = RELAYED | {name for name in added if not name.endswith(b"*")}
         self._prefixes = (*RELAYED_PREFIXES, *(name[:-1] for name in added if name.endswith(b"*")))
-        self._goes_down = lru_cache(maxsize=1024)(self._is_listed)  # upstreams send the same few again and again
+        self._is_relayed = lru_cache(maxsize=1024)(self._is_listed)  # an upstream sends the same few names each time
 
     def select(self, headers: Headers) -> list[tuple[bytes, bytes]]:
-        """The fields of a reply that go down, with one content type.
+        """Return the fields of a reply that are relayed, with one content type.
 
-        Of several content types the one that says event stream counts, else the first.
+        Of several content types text/event-stream applies, else the first.
         """
         kinds: list[bytes] = []
         kept: list[tuple[bytes, bytes]] = []
-        goes_down = self._goes_down
+        is_relayed = self._is_relayed
         names_fields = False
         for field in headers:
             name = field[0]
@@ -123,14 +120,15 @@ class ResponseHeaders:
                 kinds.append(field[1])
             elif name == b"connection":
                 names_fields = names_fields or field != KEEPS_ALIVE
-            elif goes_down(name):
+            elif is_relayed(name):
                 kept.append(field)
         if names_fields:
             kept = _not_named(kept, headers)
-        if kept and self._holds(_APART.join([value for _, value in kept]).decode("latin-1")):
+        if kept and self._holds(_SEPARATOR.join([value for _, value in kept]).decode("latin-1")):
             kept = [field for field in kept if not self._holds(field[1].decode("latin-1"))]
         if kinds:
-            kind = kinds[0] if len(kinds) == 1 else _content_type(kinds)
+            streams = [kind for kind in kinds if kind.strip().lower().startswith(b"text/event-stream")]
+            kind = (streams or kinds)[0]
             if kind in _USUAL_KINDS or not self._holds(kind.decode("latin-1")):
                 kept.insert(0, (b"content-type", kind))
         return kept
@@ -141,50 +139,46 @@ class ResponseHeaders:
         return name in self._names or name.startswith(self._prefixes)
 
 
-def _content_type(kinds: Sequence[bytes]) -> bytes:
-    streams = [kind for kind in kinds if kind.strip().lower().startswith(b"text/event-stream")]
-    return (streams or kinds)[0]
-
-
 def _not_named(fields: list[tuple[bytes, bytes]], headers: Headers) -> list[tuple[bytes, bytes]]:
     named = named_by_connection(headers)
     return [field for field in fields if field[0] not in named]
 
 
 STEPS = (".", "..")
-"""No names but steps through the path, however they are escaped (RFC 3986 5.2.4)."""
+"""Path segments that never name a model, in every escaping (RFC 3986, section 5.2.4)."""
 
 
 def path_segment(name: str) -> str:
-    """`name`, which a client may have chosen, as one segment of a path: it leads nowhere else.
+    """Escape `name`, which a client may choose, as one path segment, so that it cannot address another path.
 
-    Raises ModelNotFound for what can be none.
+    Raises ModelNotFound for an empty name, `.` and `..`.
     """
     if not name or name in STEPS:
-        raise ModelNotFound(f"The upstream can have no model of the name {name!r}.", param="model")
+        raise ModelNotFound(f"{name!r} cannot be the name of a model.", param="model")
     return quote(name, safe="", errors="replace")
 
 
 class DialectRule(Protocol):
-    """A change that the protocol itself wants of a call: a Rule of adapt/, told by its shape."""
+    """A change of a call that the protocol requires. It has the shape of a Rule of normalize/."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name in `adapted` and in the log."""
+        ...
 
-    def apply(self, call: Call, target: Target) -> Call: ...
+    def apply(self, call: Call, target: Target) -> Call:
+        """Return the changed call. Raises GatepassError for a call that the protocol does not support."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """The OpenAI API as its clients send it: the body goes on as it is. Other dialects override what differs.
-
-    Nothing here does I/O; `judge.py` and `error_body.py` hold the promises.
-    """
+    """The OpenAI API: the body is sent unchanged. Other dialects override what differs."""
 
     lists_models: ClassVar[bool] = True
-    """Whether the upstream's own list holds the names by which its models are asked."""
+    """Whether the upstream's model list has the names that a request needs."""
     rules: tuple[DialectRule, ...] = ()
-    """Changes that run after all others, for whatever these leave must fit."""
+    """Changes that run after all others, because their result must fit the protocol."""
 
     def encode(
         self,
@@ -194,49 +188,43 @@ class Dialect:
         timeouts: Timeouts,
         forward_headers: Collection[str] = (),
     ) -> OutboundRequest:
-        """`call` as a request to `base_url`, without its credential (`authorize.Carrier` adds that)."""
+        """Return `call` as a request to `base_url`, without a credential: `CredentialInjector` adds it."""
         return build_request(call, operation_url(base_url, call.operation.path), timeouts, forward_headers)
 
     read_error_body = staticmethod(read_error_body)
     classify_head = staticmethod(reply_check.classify_head)
-    """Not asked of a 200, whose head says nothing yet."""
+    """Not called for a 200, because its head does not decide."""
     classify_error = staticmethod(reply_check.classify_error)
     classify_document = staticmethod(reply_check.classify_document)
 
 
 def build_request(call: Call, url: str, timeouts: Timeouts, forward_headers: Collection[str]) -> OutboundRequest:
-    """`call` as a request to `url`.
-
-    Only a call with a method that has a body sends one: RAGFlow's Go client puts `{}` into a GET.
-    """
+    """Return `call` as a request to `url`. A GET is sent without a body: RAGFlow's Go client puts `{}` into a GET."""
     method = call.operation.method
     has_body = method != "GET"
     headers = _headers(call, forward_headers, _JSON_BODY if has_body else ())
     return OutboundRequest(method, url, headers, call.body if has_body else b"", timeouts)
 
 
-@lru_cache(maxsize=1024)  # a hop has as many as it has operations, and taking a URL apart costs 4 µs
+@lru_cache(maxsize=1024)  # parsing a URL costs 4 µs; an upstream has one entry for each operation
 def operation_url(base_url: str, path: str) -> str:
-    """`base_url` with an operation's path behind its own; its query stays."""
+    """Append the path of an operation to that of `base_url`, and keep its query."""
     parts = urlsplit(base_url)
     return parts._replace(path=f"{parts.path.rstrip('/')}/{path.lstrip('/')}").geturl()
 
 
 def _headers(call: Call, forward_headers: Collection[str], of_body: Headers) -> Headers:
-    """The client's fields that may cross, then ours, those of the body among them.
-
-    `accept` is ours: openai-python asks for application/json even where it wants a stream (its
-    `_base_client.py`), and some servers choose by this field. `identity` keeps compression, which
-    holds events back, out of the stream. `x-request-id` is the call's id, which is the client's where
-    that is a plain word: one name for one request in every log.
-    """
+    """Return the client's fields that may pass, then gatepass's, including those of the body."""
     kept = forwarded(call.headers, forward_headers)
     accept = _ACCEPT_STREAM if call.stream else _ACCEPT_JSON
     agent = _AGENT if header(kept, b"user-agent") is None else ()
+    # The call's id is the client's id if that is a plain word, so that one request has one id in every log.
     return (*kept, *accept, *of_body, *agent, (b"x-request-id", call.id.encode("ascii", "replace")))
 
 
-_IDENTITY = (b"accept-encoding", b"identity")
+_IDENTITY = (b"accept-encoding", b"identity")  # compression would delay the events of a stream
+# The client's `accept` is replaced, because openai-python sends application/json for a stream too (its
+# `_base_client.py`), and some servers choose the reply's form by this field.
 _ACCEPT_STREAM: Headers = ((b"accept", b"text/event-stream"), _IDENTITY)
 _ACCEPT_JSON: Headers = ((b"accept", b"application/json"), _IDENTITY)
 _JSON_BODY: Headers = ((b"content-type", b"application/json"),)
@@ -249,20 +237,22 @@ PARAMETERS = frozenset(
         *(b"include%5b%5d", b"include_obfuscation", b"starting_after", b"stream"),
     )
 )
-"""What lists of files and batches, and kept responses, are asked by (openai-python escapes the brackets); nothing else
-of a client's query goes up, a key in it least of all."""
+"""Query parameters that are forwarded: those of lists of files and batches, and of stored responses.
+
+openai-python escapes the brackets. The rest of a client's query is removed, because it may contain a key.
+"""
 
 _PLAIN = re.compile(rb"[A-Za-z0-9%._~+\[\]-]{1,512}=[A-Za-z0-9%._~+,:-]{0,512}\Z")
 
 
 def raw_request(request: OutboundRequest, headers: Headers, query: bytes, upload: Upload | None) -> OutboundRequest:
-    """`request` with what the client's own `headers` and `query` say; `upload` in the place of its body."""
+    """Return `request` with `accept`, content type and query of the client, and with `upload` instead of its body."""
     accept = header(headers, b"accept") or b"*/*"
     kind = header(headers, b"content-type") if upload is not None else None
     own = [(b"accept", accept), *([(b"content-type", kind)] if kind is not None else [])]
     names = {name for name, _ in own}
     fields = (*(field for field in request.headers if field[0] not in names), *own)
-    asked = [pair for pair in query.split(b"&") if _PLAIN.match(pair) and pair.partition(b"=")[0] in PARAMETERS]
-    sign = ("&" if "?" in request.url else "?") if asked else ""
-    url = f"{request.url}{sign}{b'&'.join(asked).decode('ascii')}"
+    pairs = [pair for pair in query.split(b"&") if _PLAIN.match(pair) and pair.partition(b"=")[0] in PARAMETERS]
+    sign = ("&" if "?" in request.url else "?") if pairs else ""
+    url = f"{request.url}{sign}{b'&'.join(pairs).decode('ascii')}"
     return replace(request, url=url, headers=fields, upload=upload)

@@ -1,9 +1,7 @@
-"""What the bytes of a body are, whatever its content type claims: a page, events, JSON.
+"""Recognize the content of a body by its first bytes: HTML, events or JSON; and parse JSON of any size.
 
-What a reply of status 200 really is, by its first bytes.
-
-The label is often wrong: streams come as application/json or text/plain, JSON as text/event-stream,
-login pages as either. So the first bytes decide, and the content type only where they tell nothing.
+The content type is often wrong. Streams arrive as application/json or text/plain, JSON as text/event-stream, and login
+pages as either. So it decides only if the first bytes do not.
 """
 
 from __future__ import annotations
@@ -24,10 +22,10 @@ from gatepass.types import Headers
 BLANKS = b" \t\r\n"
 BOM = b"\xef\xbb\xbf"
 WHOLE_BYTES = 256 * 1024
-"""A larger document is no mere error: only MEMBERS of it are read, and of them the small ones."""
+"""A larger document is not only an error, so only its MEMBERS are read, and only those up to MEMBER_BYTES."""
 LENIENT_BYTES = 1024 * 1024
 LENIENT_BRACKETS = 100_000
-"""The largest document that is read as Python reads it, which takes 40 ms."""
+"""Limits of a document for the parser of the standard library. A document of this size takes 40 ms."""
 MEMBER_BYTES = 64 * 1024
 
 _TAG = re.compile(rb"<(?:!|[a-z][a-z0-9]*[\s>/])")
@@ -37,14 +35,14 @@ _OBJECTS = re.compile(rb"\[[ \t\r\n]*\{")
 FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 MEMBERS = ("choices", "data", *error_body.MEMBERS)
-"""All that errors and successes are told by."""
+"""The members that distinguish an error from a success."""
 
 CHOICE = ("message", "text", "delta", "error", "finish_reason")
-"""All that a choice is judged by."""
+"""The members that decide whether a choice is valid."""
 
 
 def _unread(name: str, members: Iterable[str]) -> type[msgspec.Struct]:
-    """An object of which only `members` are found, and none of them read."""
+    """Return a type that finds only `members` of an object, without parsing them."""
     return msgspec.defstruct(name, [(member, msgspec.Raw, msgspec.Raw()) for member in members])
 
 
@@ -55,15 +53,15 @@ _CHOICES: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
         "Choices", [("first", _unread("Choice", CHOICE)), ("second", msgspec.Raw, msgspec.Raw())], array_like=True
     )
 )
-"""Of a list the first two: what is behind them is stepped over, and millions of them take no memory."""
+"""Finds the first two entries of a list. The others are skipped, so that millions of them take no memory."""
 
 _TOP: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def content_type(headers: Headers) -> str:
-    """The media type in lower case without parameters; of two headers the one that says event stream.
+    """Return the media type in lower case without parameters.
 
-    RAGFlow sends two of them.
+    RAGFlow sends two content types. Then text/event-stream applies.
     """
     kinds = [
         value.split(b";")[0].strip().lower().decode("latin-1") for name, value in headers if name == b"content-type"
@@ -72,7 +70,7 @@ def content_type(headers: Headers) -> str:
 
 
 def first_bytes(body: bytes) -> bytes:
-    """The first bytes that mean something: after a byte order mark and blanks."""
+    """Return the first bytes after a byte order mark and blanks."""
     return body[:WHOLE_BYTES].removeprefix(BOM).lstrip(BLANKS)[:1024]
 
 
@@ -81,8 +79,11 @@ def is_blank(body: bytes) -> bool:
 
 
 def is_html(headers: Headers, body: bytes) -> bool:
-    """Whether `body` is a page. JSON labelled text/html (a habit of small forwarders) is none, and
-    neither is XML or DashScope's `<400> InternalError…`."""
+    """Whether `body` is an HTML page.
+
+    XML and DashScope's `<400> InternalError…` are not, and neither is JSON labelled text/html, which small forwarders
+    send.
+    """
     start, kind = first_bytes(body).lower(), content_type(headers)
     if start[:1] in (b"{", b"["):
         return False
@@ -99,9 +100,9 @@ def title_of(page: str) -> str | None:
 
 
 def is_event_stream(headers: Headers, body: bytes) -> bool:
-    """Whether `body` is a stream of events: by its first bytes, whatever the content type, or else by that.
+    """Whether `body` is an event stream, by its first bytes or else by its content type.
 
-    A JSON document or a page is none even where the content type says so.
+    A JSON document or an HTML page is not an event stream, even with its content type.
     """
     start = first_bytes(body)
     if start.startswith(FIELDS):
@@ -110,13 +111,13 @@ def is_event_stream(headers: Headers, body: bytes) -> bool:
 
 
 def parse(body: bytes) -> Any:
-    """The JSON document in `body`; raises ValueError where it is none.
+    """Parse the JSON document in `body`. Raises ValueError if it is not JSON.
 
-    A byte order mark before it is ignored, and what strict JSON forbids but Python writes (NaN, a
-    lone surrogate) is read as Python reads it, up to LENIENT_BYTES. Bytes that are not UTF-8 are
-    replaced. Of a document beyond WHOLE_BYTES only MEMBERS are
-    read, and one larger than MEMBER_BYTES becomes a token value of its kind: memory is bounded. Of such
-    `choices` the first is read in the same way.
+    A byte order mark is ignored. Up to LENIENT_BYTES the parser accepts what Python writes but JSON forbids (NaN, a
+    lone surrogate), and replaces bytes that are not UTF-8.
+
+    Only MEMBERS of a document above WHOLE_BYTES are parsed, so that memory is bounded. A member above MEMBER_BYTES
+    becomes a placeholder of its kind. The first entry of such `choices` is parsed in the same way.
     """
     if type(body) is ScannedBody:
         return _parse_scanned(body)
@@ -131,10 +132,10 @@ def parse(body: bytes) -> Any:
 
 def _parse_large(body: bytes) -> dict[str, Any]:
     found = _ENVELOPE.decode(body)
-    document, choices = _held(found, MEMBERS), memoryview(found.choices)
+    document, choices = _read_members(found, MEMBERS), memoryview(found.choices)
     if choices.nbytes > MEMBER_BYTES and _has_objects(choices):
         listed = _CHOICES.decode(choices)
-        first = _held(listed.first, CHOICE)
+        first = _read_members(listed.first, CHOICE)
         document["choices"] = [first, {}] if memoryview(listed.second).nbytes else [first]
     return document
 
@@ -142,36 +143,39 @@ def _parse_large(body: bytes) -> dict[str, Any]:
 def _parse_scanned(body: ScannedBody) -> dict[str, Any]:
     walk, view = JsonScanner(body), memoryview(body)
     spans = {member.name: member for member in walk.members()}
-    document = _held({name: view[spans[name].value : spans[name].end] for name in MEMBERS if name in spans}, MEMBERS)
+    found = {name: view[spans[name].value : spans[name].end] for name in MEMBERS if name in spans}
+    document = _read_members(found, MEMBERS)
     choices = spans.get("choices")
     if choices is not None and choices.end - choices.value > MEMBER_BYTES and _has_objects(view[choices.value :]):
         elements = walk.elements(choices.value)
         start, _ = next(elements)
-        said = {member.name: view[member.value : member.end] for member in walk.members(start)}
-        document["choices"] = [_held(said, CHOICE), {}] if next(elements, None) is not None else [_held(said, CHOICE)]
+        first = _read_members({member.name: view[member.value : member.end] for member in walk.members(start)}, CHOICE)
+        document["choices"] = [first, {}] if next(elements, None) is not None else [first]
     return document
 
 
-def _held(found: Any, members: Iterable[str]) -> dict[str, Any]:
+def _read_members(found: Any, members: Iterable[str]) -> dict[str, Any]:
+    """Parse `members`, and replace a large one by a placeholder of its kind."""
     held: dict[str, Any] = {}
     for name in members:
         raw = found.get(name, memoryview(b"")) if isinstance(found, dict) else memoryview(getattr(found, name))
         if raw.nbytes > MEMBER_BYTES:
-            token_values: dict[bytes, Any] = {b"[": [{} if _has_objects(raw) else None], b"{": {"message": "…"}}
-            held[name] = token_values.get(bytes(raw[:1]), "…")
+            placeholders: dict[bytes, Any] = {b"[": [{} if _has_objects(raw) else None], b"{": {"message": "…"}}
+            held[name] = placeholders.get(bytes(raw[:1]), "…")
         elif raw.nbytes:
             held[name] = json_value(bytes(raw))
     return held
 
 
 def _parse_leniently(body: bytes, strict: ValueError) -> Any:
-    if len(body) > WHOLE_BYTES and (b"NaN" in body or b"Infinity" in body):  # outside the texts that are read
+    if len(body) > WHOLE_BYTES and (b"NaN" in body or b"Infinity" in body):
+        # usually in a member that is not parsed; only this copy changes, the reply is relayed unchanged
         with suppress(ValueError, RecursionError):
             return _parse_large(body.replace(b"NaN", b"0.0").replace(b"Infinity", b"0.000000"))
     if len(body) > LENIENT_BYTES or body.count(b"[") + body.count(b"{") > LENIENT_BRACKETS:
         raise strict
     try:
-        return json.loads(body.decode(errors="replace"))  # a reply with a damaged text is relayed as it came
+        return json.loads(body.decode(errors="replace"))  # a reply with a damaged text is relayed unchanged
     except RecursionError:
         raise ValueError("the JSON is nested too deeply") from None
     except ValueError:
@@ -179,7 +183,7 @@ def _parse_leniently(body: bytes, strict: ValueError) -> Any:
 
 
 def member(body: bytes, name: str) -> bytes | None:
-    """The value of the top-level member `name` of a JSON object, byte for byte; None where there is none."""
+    """Return the unchanged bytes of the top-level member `name` of a JSON object; None without one."""
     try:
         found = _TOP.decode(body.removeprefix(BOM)).get(name)
     except (ValueError, RecursionError):
@@ -193,7 +197,7 @@ def _has_objects(raw: memoryview) -> bool:
 
 
 def first_event(body: bytes) -> bytes | None:
-    """The data of the first event that has any, in a body that is events: `data: {"error": …}`."""
+    """Return the data of the first event with data in a body of events, such as `data: {"error": …}`."""
     for line in body[:WHOLE_BYTES].removeprefix(BOM).splitlines():
         if line.startswith(b"data:") and (data := line[5:].strip()):
             return data
@@ -201,16 +205,15 @@ def first_event(body: bytes) -> bytes | None:
 
 
 MAX_BLANK_BYTES = 1024
-"""So much white space may come first: DeepSeek sends empty lines to keep a connection up before it
-answers with JSON (its rate limit page)."""
+"""Limit of white space before the content. DeepSeek sends empty lines as a keep-alive before JSON (its rate limit
+page)."""
 
-_BOM = b"\xef\xbb\xbf"
 _FIELD = re.compile(rb":|(?:data|event|id|retry)[:\r\n]")
 _FIELD_NAMES = (b"data", b"event", b"id", b"retry")
 
 
 class ContentKind(StrEnum):
-    """DOCUMENT is what a parser of JSON is to judge; HTML any markup."""
+    """The kind of a body. DOCUMENT: a JSON parser decides whether it is valid. HTML: any markup."""
 
     UNDECIDED = "undecided"
     STREAM = "stream"
@@ -219,18 +222,25 @@ class ContentKind(StrEnum):
 
 
 class ContentSniffer:
-    """Takes pieces until they tell what the body is. `held` is all that was taken: it is read on from
-    there, and is the very piece where the first one decided."""
+    """Take pieces of a body until they decide its kind.
+
+    `held` has all bytes taken so far. It is the first piece itself if that decided.
+    """
 
     __slots__ = ("_label", "held", "kind")
 
     def __init__(self, content_type: bytes | None) -> None:
         self.held = b""
         self.kind = ContentKind.UNDECIDED
-        self._label = _kind_of_label(content_type)
+        media_type = (content_type or b"").partition(b";")[0].strip().lower()
+        self._label = ContentKind.DOCUMENT
+        if media_type == b"text/event-stream":
+            self._label = ContentKind.STREAM
+        elif media_type in (b"text/html", b"application/xhtml+xml"):
+            self._label = ContentKind.HTML
 
     def feed(self, piece: bytes) -> ContentKind:
-        """UNDECIDED asks for more; at most `MAX_BLANK_BYTES` and one piece are ever held for that."""
+        """Return the kind; UNDECIDED requests another piece. At most MAX_BLANK_BYTES and one piece are held."""
         self.held += piece
         if self.kind is ContentKind.UNDECIDED:
             self.kind = _decide(self.held) or self._label
@@ -238,8 +248,8 @@ class ContentSniffer:
 
 
 def _decide(head: bytes) -> ContentKind | None:
-    """None: the label decides."""
-    start = _start(head)
+    """Return the kind that the first bytes show; None if the content type decides."""
+    start = head[: MAX_BLANK_BYTES + 16].removeprefix(BOM).lstrip()
     if not start:
         return ContentKind.UNDECIDED if len(head) <= MAX_BLANK_BYTES else None
     if start[:1] in (b"{", b"["):
@@ -249,15 +259,4 @@ def _decide(head: bytes) -> ContentKind | None:
     if _FIELD.match(start):
         return ContentKind.STREAM
     may_become_field = any(name.startswith(start) for name in _FIELD_NAMES)
-    return ContentKind.UNDECIDED if may_become_field or _BOM.startswith(start) else None
-
-
-def _start(head: bytes) -> bytes:
-    return head[: MAX_BLANK_BYTES + 16].removeprefix(_BOM).lstrip()
-
-
-def _kind_of_label(content_type: bytes | None) -> ContentKind:
-    media_type = (content_type or b"").partition(b";")[0].strip().lower()
-    if media_type == b"text/event-stream":
-        return ContentKind.STREAM
-    return ContentKind.HTML if media_type in (b"text/html", b"application/xhtml+xml") else ContentKind.DOCUMENT
+    return ContentKind.UNDECIDED if may_become_field or BOM.startswith(start) else None

@@ -1,10 +1,16 @@
 """Read an error body: decide whether a JSON document is an error, and return its message, code, type and status.
 
-One reader for upstreams and token endpoints. The shapes, each with a test that holds a literal body: OpenAI and
-llama.cpp (nested), vLLM, SGLang and Mistral (`object: error`), FastAPI and Ray (`detail`), LM Studio, Ollama and TGI
-(`error` is a text), Gemini (an array), Google, OpenRouter (`metadata.raw`), Databricks, Azure API Management, Kong,
-Cloudflare (`errors`), DashScope, iFlytek (`header`), SAP, RAGFlow and corporate envelopes (`code` with `message` or
-`msg`), RFC 6749, RFC 9457, and relays that put the JSON of one error into the message of another.
+Upstreams and token endpoints share this reader. Each shape has a test with a literal body:
+
+* `error` is an object: OpenAI, llama.cpp, Google, OpenRouter (`metadata.raw`). Gemini puts it into an array.
+* `error` is a text: LM Studio, Ollama, TGI, RFC 6749.
+* `object: error`: vLLM, SGLang, Mistral.
+* `detail`: FastAPI, Ray, RFC 9457.
+* `errors`: Cloudflare.
+* `header`: iFlytek.
+* A code and a text: RAGFlow, DashScope, SAP, Databricks, Azure API Management, corporate envelopes.
+* A text only, with an error status: Kong.
+* The JSON of one error in the message of another: relays.
 """
 
 from __future__ import annotations
@@ -24,13 +30,13 @@ Object = Mapping[str, Any]
 LABEL_CHARS = 100
 _CODES = ("code", "error_code", "errorCode", "errcode")
 _STATUSES = ("code", "status", "statusCode", "status_code", "error_code", "errorCode")
-_SAID = frozenset({"message", "msg", "type", "param", "code", "object", "error"})
+_STANDARD = frozenset({"message", "msg", "type", "param", "code", "object", "error"})
 _JSON = re.compile(r"\{|\[\{")
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_.-]{1,100}\Z")
 _GOOGLE_STATUS = re.compile(r"[A-Z][A-Z_]+\Z")
 _REQUEST_ID = re.compile(r"\(request id:[^()]*\)\s*\Z", re.IGNORECASE)
 ISSUES = 5
-"""Entries of a list of errors that are quoted."""
+"""This many entries of a list of errors are quoted."""
 
 _TEXTS = (
     *("message", "msg", "error_description", "errorMessage", "error_message", "error_msg", "errmsg"),
@@ -41,14 +47,14 @@ MEMBERS = (
     *("object", "error", "errors", "header", "success", "status", "type", "param", "error_type"),
     *(*_ENVELOPE_CODES, *_TEXTS),
 )
-"""The members of a document by which `read_error_body` tells an error, beside `choices` and `data`."""
+"""The members from which `read_error_body` recognizes an error, in addition to `choices` and `data`."""
 _DEEPEST = 4
 MESSAGE_CHARS = 2000
 RAW_BYTES = 4096
 RAW_DEPTH = 64
 
 Mask = Callable[[str], str]
-"""Takes known secrets out of a text (`Redactor.mask`)."""
+"""Masks known secrets in a text (`Redactor.mask`)."""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x85\u2028\u2029]")
 _BLANKS = re.compile(r"[ \t]+")
@@ -57,15 +63,17 @@ _LINES = re.compile(r" ?\n ?(?:\n\s*)?")
 RAGFLOW_STATUS: Mapping[int, int] = MappingProxyType(
     {100: 502, 101: 400, 102: 400, 103: 400, 105: 502, 106: 503, 108: 403, 109: 403}
 )
-"""RAGFlow's RetCode (its HTTP status is 200): exception, argument, data, operating, connection,
-running, permission, authentication. Codes of 400 and more are HTTP statuses there."""
+"""RAGFlow's RetCode: exception, argument, data, operating, connection, running, permission, authentication.
+
+Its HTTP status is 200. Codes of 400 and more are HTTP statuses.
+"""
 
 RAGFLOW_ABSENT = ("don't own", "not found")
-"""In the text of code 102: what was asked for is not there for this caller."""
+"""Texts of code 102 for an assistant that does not exist for this caller."""
 
 STATUS_OF_CODE: Mapping[str, int] = MappingProxyType(
     {
-        # an expired token told inside another status: ChatGPT's form, RFC 6750 3.1, Baidu's error_code
+        # an expired token reported with another status: ChatGPT, RFC 6750 section 3.1, Baidu's error_code
         "token_expired": 401,
         "access_token_expired": 401,
         "invalid_token": 401,
@@ -78,7 +86,7 @@ STATUS_OF_CODE: Mapping[str, int] = MappingProxyType(
         "unsupported_value": 400,
         "unsupported_parameter": 400,
         "unknown_parameter": 400,
-        # Alibaba's DashScope, by its native and its compatible API
+        # Alibaba's DashScope: its native API and its compatible API
         "invalidparameter": 400,
         "invalid_parameter_error": 400,
         **dict.fromkeys(REFUSED_CONTENT | TOO_LONG, 400),
@@ -106,25 +114,26 @@ KIND_OF_STATUS: Mapping[int, str] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The error itself and the document around it (the same object where the error is flat)."""
+    """The error itself, and the document around it. Both are the same object if the error is flat."""
 
     own: Any
     outer: Object
 
 
 def unmasked(text: str) -> str:
-    """The mask of somebody who knows no secret."""
+    """Return `text`: the mask of a caller that knows no secret."""
     return text
 
 
 def read_error_body(document: Any, *, refused: bool = False, mask: Mask = unmasked) -> UpstreamErrorBody | None:
-    """What `document` (parsed JSON) complains of, or None where it is no error.
+    """Return the error in `document` (parsed JSON), or None if it is not an error. Never raises.
 
-    `refused` says that the HTTP status was an error already: then a mere `message` counts too.
-    A document with `choices` or `data` in a list is an error only by a true `error` or
-    `object: error`; where the list is empty, also by a code of failure with a text.
-    `{"code": 0, …}` never is. `status` in the result is what the words
-    imply; None where they imply none. Never raises.
+    `refused`: the HTTP status is an error already. Then a document with only a `message` is an error too.
+
+    A document with a list of `choices` or `data` is an error only with a true `error` or `object: error`. If the list
+    is empty, a failure code with a text is an error too. `{"code": 0, …}` is never an error.
+
+    `status` of the result is the one that the error's code, type and text imply; None if they imply none.
     """
     return _read(document, refused, mask, may_unwrap=True)
 
@@ -134,16 +143,27 @@ def _read(document: Any, refused: bool, mask: Mask, *, may_unwrap: bool) -> Upst
     if found is None:
         return None
     issue = _issue(found)
-    if isinstance(found.own, str):  # beside an `error` that is a text or a flag stands the fuller one
+    if isinstance(found.own, str):  # the document around an `error` that is a text often has a longer one
         text = text_of(found.outer) or found.own.strip() or None
     else:
         text = text_of(found.own) or text_of(found.outer)
     inner = _inner(found, text, mask) if may_unwrap else None
-    error_body = _complaint(found, issue, text, mask)
-    return error_body if inner is None else _joined(error_body, inner)
+    error_body = _build(found, issue, text, mask)
+    if inner is None:
+        return error_body
+    # The inner error is nearer to the fault. The outer one adds what it lacks.
+    return replace(
+        error_body,
+        message=inner.message,
+        status=error_body.status or inner.status,
+        kind=inner.kind or error_body.kind,
+        code=inner.code or error_body.code,
+        param=inner.param or error_body.param,
+        inside=inner.inside,
+    )
 
 
-def _complaint(found: Found, issue: Object, text: str | None, mask: Mask) -> UpstreamErrorBody:
+def _build(found: Found, issue: Object, text: str | None, mask: Mask) -> UpstreamErrorBody:
     code = _code(found, issue)
     kind = _kind(found)
     status = _status(found, text or "", code, kind)
@@ -151,7 +171,7 @@ def _complaint(found: Found, issue: Object, text: str | None, mask: Mask) -> Ups
     param = found.own.get("param") if isinstance(found.own, dict) else None
     param = param.strip() or None if isinstance(param, str) else place_of(issue.get("loc"))
     return UpstreamErrorBody(
-        message=clean(_REQUEST_ID.sub("", words), mask) or clean(words, mask) or "An error without words.",
+        message=clean(_REQUEST_ID.sub("", words), mask) or clean(words, mask) or "An error without a message.",
         status=status,
         kind=_masked_label(kind, mask),
         code=_masked_label(code, mask),
@@ -160,42 +180,30 @@ def _complaint(found: Found, issue: Object, text: str | None, mask: Mask) -> Ups
     )
 
 
-def _joined(outer: UpstreamErrorBody, inner: UpstreamErrorBody) -> UpstreamErrorBody:
-    """The inner error speaks, for it is the nearer one to the fault; what it leaves out the outer adds."""
-    return replace(
-        outer,
-        message=inner.message,
-        status=outer.status or inner.status,
-        kind=inner.kind or outer.kind,
-        code=inner.code or outer.code,
-        param=inner.param or outer.param,
-        inside=inner.inside,
-    )
-
-
 def _inner(found: Found, text: str | None, mask: Mask) -> UpstreamErrorBody | None:
-    """The error that a relay quotes as JSON inside a text: OpenRouter's `metadata.raw`, or the message.
+    """Return the error that a relay quotes as JSON inside a text: OpenRouter's `metadata.raw`, or the message.
 
-    After other words the JSON must be an error by itself: it might quote the caller's own request.
+    JSON after other text must be an error by itself, because it might quote the caller's request.
     """
     metadata = found.own.get("metadata") if isinstance(found.own, dict) else None
     raw = metadata.get("raw") if isinstance(metadata, dict) else None
     for quoted in (raw, text):
-        begins = _JSON.search(quoted.strip()) if isinstance(quoted, str) else None
-        if begins is None:
+        start_of_json = _JSON.search(quoted.strip()) if isinstance(quoted, str) else None
+        if start_of_json is None:
             continue
         try:
-            document, end = json.JSONDecoder().raw_decode(begins.string, begins.start())  # whatever follows it
+            # ignores text after the JSON
+            document, end = json.JSONDecoder().raw_decode(start_of_json.string, start_of_json.start())
         except (ValueError, RecursionError):
             continue
-        error_body = _read(document, begins.start() == 0, mask, may_unwrap=False)
+        error_body = _read(document, start_of_json.start() == 0, mask, may_unwrap=False)
         if error_body is not None:
-            return replace(error_body, inside=begins.string[begins.start() : end])
+            return replace(error_body, inside=start_of_json.string[start_of_json.start() : end])
     return None
 
 
 def _issue(found: Found) -> Object:
-    """The first entry of a list of errors (pydantic's, Cloudflare's, Zod's), or nothing."""
+    """Return the first entry of a list of errors (pydantic, Cloudflare, Zod), or an empty object."""
     own = found.own
     message = own.get("message") if isinstance(own, dict) else None
     places: Iterable[Any] = (own,)
@@ -240,7 +248,7 @@ def _first_label(part: Any, names: Iterable[str]) -> str | None:
 
 
 def _label(value: Any) -> str | None:
-    """A `code` or `type` as text; a URI (RFC 9457 `type`) is a link and no label."""
+    """Return a `code` or `type` as text; None for a URI, because the `type` of RFC 9457 is a link."""
     number = whole_number(value)
     if number is not None:
         return str(value).strip()
@@ -267,19 +275,21 @@ def _status(found: Found, text: str, code: str | None, kind: str | None) -> int 
 
 
 def _raw(found: Found, mask: Mask) -> Any:
-    """The upstream's own object where it says more than message, type, param and code."""
+    """Return the upstream's object if it has more members than message, type, param and code."""
     if isinstance(found.own, dict) and found.outer.keys() <= {"error"} | found.own.keys():
         own: Any = found.own
     else:
         own = found.outer or found.own
     if not isinstance(own, dict):
         return quotable(own, mask) if isinstance(own, list) else None
-    more = any(value is not None for name, value in own.items() if name not in _SAID or isinstance(value, dict | list))
+    more = any(
+        value is not None for name, value in own.items() if name not in _STANDARD or isinstance(value, dict | list)
+    )
     return quotable(own, mask) if more else None
 
 
 def find(document: Any, refused: bool) -> Found | None:
-    """The error in `document`, or None; `refused` as in `read_error_body`."""
+    """Return the error in `document`, or None. `refused`: see `read_error_body`."""
     if isinstance(document, dict):
         own = _own(document, refused)
         return None if own is None else Found(own, document)
@@ -291,7 +301,7 @@ def find(document: Any, refused: bool) -> Found | None:
 
 
 def _own(document: Object, refused: bool) -> Any:
-    """The part of `document` that is the error, or None."""
+    """Return the part of `document` that is the error, or None."""
     if document.get("error"):
         return document["error"]
     if document.get("object") == "error":
@@ -316,7 +326,7 @@ def _own(document: Object, refused: bool) -> Any:
 
 
 def _fails(document: Object) -> bool:
-    """Whether an envelope's code (or `success: false`, or a problem's status) comes with a text."""
+    """Whether an envelope has a text and a failure code, `success: false`, or the status of RFC 9457."""
     text = text_of(document)
     if text is None or is_success(text):
         return False
@@ -326,7 +336,7 @@ def _fails(document: Object) -> bool:
 
 
 def text_of(value: Any, depth: int = 0) -> str | None:
-    """What `value` says in words, lists and objects included, or None."""
+    """Return the text of `value`, which may be a text, a list or an object; None without one."""
     if isinstance(value, str):
         return value.strip() or None
     if depth > _DEEPEST:
@@ -341,7 +351,7 @@ def text_of(value: Any, depth: int = 0) -> str | None:
 
 
 def place_of(loc: Any, *, full: bool = False) -> str | None:
-    """Pydantic's `loc` as a dotted path; without the leading "body" unless `full`."""
+    """Return pydantic's `loc` as a dotted path, without the leading "body" unless `full`."""
     if not isinstance(loc, list):
         return None
     steps = [str(step) for step in loc[:20] if isinstance(step, str) or whole_number(step) is not None]
@@ -351,12 +361,12 @@ def place_of(loc: Any, *, full: bool = False) -> str | None:
 
 
 def kind_of(status: int) -> str:
-    """The `type` that OpenAI's error object has for `status`."""
+    """Return the `type` of OpenAI's error object for `status`."""
     return KIND_OF_STATUS.get(status) or ("invalid_request_error" if status < 500 else "server_error")
 
 
 def whole_number(value: Any) -> int | None:
-    """`value` where it is a small integer, as a number or as text; else None."""
+    """Return `value` if it is a small integer, as a number or as text; else None."""
     if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= 12:
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**12:
@@ -365,7 +375,7 @@ def whole_number(value: Any) -> int | None:
 
 
 def is_error(status: int) -> bool:
-    """Whether a final status, in HTTP or beyond it, refuses what was asked for."""
+    """Whether a final status rejects the request, including one above 599."""
     return status >= 400
 
 
@@ -374,7 +384,7 @@ def is_http_error(number: int | None) -> bool:
 
 
 def ragflow_status(code: Any, text: str) -> int | None:
-    """The status of RAGFlow's `{"code": …, "message": …}`; None for a code it does not have."""
+    """Return the HTTP status for RAGFlow's `{"code": …, "message": …}`; None for an unknown code."""
     number = whole_number(code)
     if number == 102 and any(words in text.lower() for words in RAGFLOW_ABSENT):
         return 404
@@ -382,7 +392,7 @@ def ragflow_status(code: Any, text: str) -> int | None:
 
 
 def is_success(code: Any) -> bool:
-    """Whether an envelope's `code` says that all is well: 0, 2xx, "000000", "success", none at all."""
+    """Whether an envelope's `code` means success: 0, 2xx, "000000", "success", or None."""
     number = whole_number(code)
     if number is not None:
         return number == 0 or 200 <= number <= 299
@@ -392,11 +402,11 @@ def is_success(code: Any) -> bool:
 
 
 def clean(text: str, mask: Mask, limit_chars: int = MESSAGE_CHARS) -> str:
-    """`text` without secrets, control characters and runs of blanks, at most `limit_chars` long.
+    """Return `text` without secrets, control characters and runs of blanks, at most `limit_chars` long.
 
-    Line breaks stay (one empty line at most). The mask comes first: a cut secret is no longer known
-    by its value.
+    Line breaks stay, but at most one empty line in a row.
     """
+    # masked first, because the mask does not find a secret that was cut
     text = mask(text).encode("utf-8", "replace").decode("utf-8")
     text = _CONTROL.sub(" ", text.replace("\r\n", "\n").replace("\r", "\n"))
     text = _LINES.sub(lambda run: "\n\n" if run[0].count("\n") > 1 else "\n", _BLANKS.sub(" ", text)).strip()
@@ -404,7 +414,7 @@ def clean(text: str, mask: Mask, limit_chars: int = MESSAGE_CHARS) -> str:
 
 
 def compact(value: Any) -> str | None:
-    """`value` as one line of JSON, or None where it cannot be written."""
+    """Return `value` as one line of JSON; None if it cannot be encoded."""
     try:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     except (ValueError, TypeError, RecursionError):
@@ -412,8 +422,7 @@ def compact(value: Any) -> str | None:
 
 
 def quotable(value: Any, mask: Mask) -> Any:
-    """`value` with every text in it masked; None where it takes more than RAW_BYTES as JSON, or nests deeper
-    than RAW_DEPTH."""
+    """Return `value` with all its texts masked; None if its JSON exceeds RAW_BYTES or RAW_DEPTH levels."""
     text = compact(value)
     if text is None or len(text.encode("utf-8", "replace")) > RAW_BYTES:
         return None
@@ -424,7 +433,7 @@ def quotable(value: Any, mask: Mask) -> Any:
 
 
 def _masked(value: Any, mask: Mask, depth: int) -> Any:
-    """Raises RecursionError below `depth`: the interpreter's own bound differs from version to version."""
+    """Raise RecursionError below `depth`, because the limit of the interpreter differs from version to version."""
     if depth < 0:
         raise RecursionError
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""RAGFlow as an upstream: its assistants and agents answer chats, and nothing else."""
+"""The dialect of RAGFlow as an upstream. Its assistants and agents support only chat."""
 
 from __future__ import annotations
 
@@ -17,43 +17,48 @@ from gatepass.json_scan import Edit, JsonScanner, Member, edited, removals
 from gatepass.types import Call, ClientProtocol, OutboundRequest, Target, Timeouts
 
 Paths = Literal["current", "old"]
-"""`current`: `/openai/{chat_id}/…`, since v0.25, and agents by their id in the body. `old`: `/chats_openai/{chat_id}/…`
-and `/agents_openai/{agent_id}/…`, which v0.20 to v0.27 have; the newest mark them as deprecated."""
+"""The paths of RAGFlow's API.
+
+* `current`: `/openai/{chat_id}/…` since v0.25; agents have their id in the body.
+* `old`: `/chats_openai/{chat_id}/…` and `/agents_openai/{agent_id}/…` in v0.20 to v0.27, deprecated in the newest.
+"""
 
 API = "/api/v1"
 
 
 @dataclass(frozen=True, slots=True)
 class Assistant:
-    """What a route's model name stands for in RAGFlow: a chat assistant or an agent, by its id."""
+    """A chat assistant or an agent of RAGFlow, by its id. The model name of a target names it."""
 
     id: str
     is_agent: bool
 
 
 def assistant(name: str) -> Assistant:
-    """`agent:ID` is an agent, `chat:ID` and a bare `ID` a chat assistant."""
+    """Parse a model name: `agent:ID` is an agent, `chat:ID` and a bare `ID` a chat assistant."""
     kind, colon, rest = name.partition(":")
     if colon and kind in ("chat", "agent"):
         return Assistant(rest, kind == "agent")
     return Assistant(name, is_agent=False)
 
 
-def chat_url(base_url: str, asked: Assistant, paths: Paths) -> str:
-    """`base_url` may end in `/api/v1` or not. Raises ModelNotFound for an id that no path can name."""
-    if asked.is_agent:
-        path = (
-            "/agents/chat/completions"
-            if paths == "current"
-            else f"/agents_openai/{path_segment(asked.id)}/chat/completions"
-        )
+@lru_cache(maxsize=1024)  # parsing a URL costs 4 µs
+def chat_url(base_url: str, model: str, paths: Paths) -> str:
+    """Return the chat URL for a model name. `base_url` may end in `/api/v1`.
+
+    Raises ModelNotFound for an id that cannot be a path segment.
+    """
+    wanted = assistant(model)
+    if wanted.is_agent and paths == "current":
+        path = "/agents/chat/completions"
     else:
-        path = f"/{'openai' if paths == 'current' else 'chats_openai'}/{path_segment(asked.id)}/chat/completions"
+        prefix = "agents_openai" if wanted.is_agent else "openai" if paths == "current" else "chats_openai"
+        path = f"/{prefix}/{path_segment(wanted.id)}/chat/completions"
     return _below(base_url, path)
 
 
 def list_url(base_url: str) -> str:
-    """One chat assistant of the key's owner: in every version, and it costs RAGFlow nothing."""
+    """Return the URL of a list with one chat assistant of the key's owner. Every version supports it at low cost."""
     return f"{_below(base_url, '/chats')}?page=1&page_size=1"
 
 
@@ -64,11 +69,15 @@ def _below(base_url: str, path: str) -> str:
 
 
 PLACEHOLDER = b'"model"'
-"""Any other model must be one of RAGFlow's own since v0.26, else it answers code 101 (infiniflow/ragflow#15726)."""
+"""Sent as `model`. Since v0.26 RAGFlow answers code 101 to a name that is not one of its models
+(infiniflow/ragflow#15726)."""
 
 LIFTED = ("reference", "reference_metadata", "metadata_condition")
-"""Read from a literal member `extra_body` since v0.23, while SDKs merge their `extra_body` into the top
-level, where RAGFlow does not look (infiniflow/ragflow#9636)."""
+"""Members that move into `extra_body`.
+
+Since v0.23 RAGFlow reads them from a literal member `extra_body`. SDKs merge their `extra_body` into the top level,
+which RAGFlow does not read (infiniflow/ragflow#9636).
+"""
 
 _TRUE, _FALSE = b"true", b"false"
 
@@ -77,18 +86,18 @@ Images = Literal["refuse", "drop"]
 
 @dataclass(frozen=True, slots=True)
 class RagflowBody:
-    """Rewrites a chat for RAGFlow; members it does not know keep their bytes.
+    """Rewrite a chat for RAGFlow. Unknown members keep their bytes.
 
-    * `model` becomes the placeholder, `stream` is always said: its default was true up to v0.25.6 and
-      is false since (infiniflow/ragflow#15356).
-    * A message's list of parts becomes one text, joined by a line break as v0.26 does itself, for
-      older ones crash on a list (infiniflow/ragflow#15358); null becomes "". Entry `content=text`.
-    * Images, which no version reads, are refused with InvalidImage or, by configuration, left out
-      with the entry `drop=images`.
-    * LIFTED members go into `extra_body`; entry `extra_body=NAME,NAME`.
-    * An agent is named in the body where its path does not name it.
+    * `model` becomes the placeholder.
+    * `stream` is always set. Its default was true up to v0.25.6 and is false since (infiniflow/ragflow#15356).
+    * A message's list of parts becomes one text with line breaks, as v0.26 does itself. Older versions crash on a list
+      (infiniflow/ragflow#15358). null becomes "". Entry `content=text`.
+    * No version reads images. They are rejected with InvalidImage, or removed with the entry `drop=images` if the
+      configuration allows it.
+    * LIFTED members move into `extra_body`. Entry `extra_body=NAME,NAME`.
+    * An agent's id is added to the body if the path does not contain it.
 
-    Whatever is no chat gets ModelNotFound: RAGFlow has no route for it.
+    Other operations raise ModelNotFound, because RAGFlow has no route for them.
     """
 
     images: Images = "refuse"
@@ -99,14 +108,14 @@ class RagflowBody:
         if call.operation.name != "chat":
             operation = call.operation.name
             raise ModelNotFound(
-                f'The upstream "{target.upstream}" is RAGFlow, which answers chats and nothing else: for {operation}'
-                f" let operations.{operation}, or the entry of this model under models, name another upstream.",
+                f'The upstream "{target.upstream}" is RAGFlow, which supports only chat. For {operation} set'
+                f" operations.{operation}, or the entry of this model under models, to another upstream.",
                 param="model",
             )
-        asked = assistant(target.model or call.model)
+        wanted = assistant(target.model or call.model)
         values = {"model": PLACEHOLDER, "stream": _TRUE if call.stream else _FALSE}
-        if asked.is_agent and self.paths == "current":
-            values |= {"agent_id": msgspec.json.encode(asked.id), "openai-compatible": _TRUE}
+        if wanted.is_agent and self.paths == "current":
+            values |= {"agent_id": msgspec.json.encode(wanted.id), "openai-compatible": _TRUE}
         walk = JsonScanner(call.body)
         listed = list(walk.members())
         found = {member.name: member for member in listed}
@@ -127,7 +136,7 @@ class RagflowBody:
         return replace(call, body=body, adapted=(*call.adapted, *entries))
 
     def _flatten(self, walk: JsonScanner, messages: Member | None) -> tuple[list[Edit], list[str]]:
-        """The edits that make texts of all contents, and the entries for them."""
+        """Return the edits that make each content a text, and their entries for `adapted`."""
         if messages is None or not walk.text.startswith(b"[", messages.value):
             return [], []
         edits, dropped = list[Edit](), False
@@ -144,7 +153,7 @@ class RagflowBody:
         return edits, ["content=text", *(["drop=images"] if dropped else [])] if edits else []
 
     def _text_of(self, walk: JsonScanner, parts: int, where: str) -> tuple[bytes, bool]:
-        """The texts of the parts as one JSON text, and whether an image was left out. No text is decoded."""
+        """Return the texts of the parts as one JSON text without decoding them, and whether an image was removed."""
         texts, dropped = list[bytes](), False
         for index, (start, end) in enumerate(walk.elements(parts)):
             span: tuple[int, int] | None = (start, end)
@@ -156,8 +165,8 @@ class RagflowBody:
                 continue
             if self.images == "refuse":
                 raise InvalidImage(
-                    f"{where}[{index}] is no text, and RAGFlow reads nothing else: it would drop the part without"
-                    " a word. Send text alone, or set ragflow.images: drop for this upstream.",
+                    f"{where}[{index}] is not text, and RAGFlow would ignore it without an error. Send only text, or"
+                    " set ragflow.images: drop for this upstream.",
                     param=f"{where}[{index}]",
                 )
             dropped = True
@@ -165,7 +174,10 @@ class RagflowBody:
 
 
 def _lift(walk: JsonScanner, found: Mapping[str, Member]) -> tuple[list[str], bytes]:
-    """The names that go into `extra_body`, and what is to stand at its beginning: what stands there already wins."""
+    """Return the names that move into `extra_body`, and the text to insert at its start.
+
+    A member that `extra_body` has already is not overwritten.
+    """
     names, extra = [name for name in LIFTED if name in found], found.get("extra_body")
     if not names or (extra is not None and not walk.text.startswith(b"{", extra.value)):
         return [], b""
@@ -177,9 +189,9 @@ def _lift(walk: JsonScanner, found: Mapping[str, Member]) -> tuple[list[str], by
 
 @dataclass(frozen=True, slots=True)
 class RagflowDialect(Dialect):
-    """A model's name is an assistant's id (see `assistant`); the body is RagflowBody's matter.
+    """RAGFlow's paths. The model's name is the id of an assistant, and RagflowBody changes the body.
 
-    Its errors come as a code in a 200, which `error_body.py` makes a status of.
+    RAGFlow reports errors as a code with status 200. `error_body` maps the code to a status.
     """
 
     lists_models: ClassVar[bool] = False
@@ -188,17 +200,11 @@ class RagflowDialect(Dialect):
     def encode(
         self, call: Call, target: Target, base_url: str, timeouts: Timeouts, forward_headers: Collection[str] = ()
     ) -> OutboundRequest:
-        """As Dialect's. The list of models is one of assistants: no client is shown it, but its reply
-        tells whether RAGFlow takes the token."""
+        """As in Dialect."""
         if call.operation.name == "chat":
-            url = _chat_url(base_url, target.model or call.model, self.paths)
+            url = chat_url(base_url, target.model or call.model, self.paths)
         elif call.operation.protocol is ClientProtocol.MODELS:
-            url = list_url(base_url)
+            url = list_url(base_url)  # not shown to clients, but its reply shows whether RAGFlow accepts the token
         else:
             url = operation_url(base_url, call.operation.path)
         return build_request(call, url, timeouts, forward_headers)
-
-
-@lru_cache(maxsize=1024)  # as in azure.py
-def _chat_url(base_url: str, name: str, paths: Paths) -> str:
-    return chat_url(base_url, assistant(name), paths)

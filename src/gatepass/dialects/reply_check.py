@@ -1,9 +1,9 @@
-"""Is a reply what it claims to be? Pure: status, headers and bytes in, an error or None out.
+"""Classify the head or the whole body of a reply: a valid document, or an error. Pure: no I/O.
 
-A 200 may be an error, a login page, nothing at all, or a stream that is none; today's SDKs turn each
-of these into an empty answer without an exception.
+A reply of status 200 may be an error, a login page, empty, or a stream without events. Today's SDKs turn each of these
+into an empty answer without an exception.
 
-What an upstream says about a repeat: whether one is welcome, and after how long.
+`should_retry` and `retry_after_s` read what the upstream states about a retry.
 """
 
 from __future__ import annotations
@@ -35,6 +35,259 @@ from gatepass.errors import (
 )
 from gatepass.types import ClientProtocol, Headers, UpstreamErrorBody, header
 
+EXCERPT_CHARS = 500
+TITLE_CHARS = 100
+
+
+class ReceivedReply(msgspec.Struct, frozen=True):
+    """A whole reply (`body` may be cut), its sender, and the Unix time `wall_s` at which it arrived."""
+
+    upstream: str
+    status: int
+    headers: Headers
+    body: bytes = b""
+    host: str = ""
+    wall_s: float = 0.0
+    mask: Mask = unmasked
+    hints: tuple[Hint, ...] = HINTS
+    """The known advice for errors of this upstream."""
+    has_credential: bool = True
+    """Whether the request was sent with the token of a credential."""
+
+    @property
+    def sender(self) -> str:
+        return f'The upstream "{self.upstream}"' + (f" ({self.host})" if self.host else "")
+
+    @property
+    def answered(self) -> str:
+        """`The upstream "chat" (host) answered 503 Service Unavailable`"""
+        try:
+            phrase = HTTPStatus(self.status).phrase
+        except ValueError:
+            phrase = ""
+        return f"{self.sender} answered {self.status} {phrase}".rstrip()
+
+    @property
+    def excerpt(self) -> str:
+        """The beginning of a body that is neither JSON nor HTML."""
+        text = clean(self.body.decode("utf-8", "replace"), self.mask, EXCERPT_CHARS)
+        return text or f"{self.answered} with a body without text."
+
+    @property
+    def page(self) -> str:
+        """A description of an HTML page by its title, without its content."""
+        title = content.title_of(self.body[: content.WHOLE_BYTES].decode("utf-8", "replace"))
+        return f'an HTML page titled "{clean(unescape(title), self.mask, TITLE_CHARS)}"' if title else "an HTML page"
+
+
+MEMBERS = 8
+"""This many member names of an invalid reply are listed in the error."""
+
+_AT_BYTE = re.compile(r" \(byte \d+\)")
+"""Removed from parse errors, because RAGFlow retries an error with 429 in its text, and a position may contain it."""
+
+
+def classify_head(
+    upstream: str, status: int, headers: Headers, *, host: str = "", mask: Mask = unmasked
+) -> GatepassError | None:
+    """Return the error of a redirect or of a status that is not final. None: the body decides.
+
+    gatepass follows no redirect. The error names only the host of its target, because the rest may contain a session.
+    """
+    if 200 <= status <= 299 or 400 <= status <= 599:
+        return None
+    reply = ReceivedReply(upstream, status, headers, host=host)
+    if 300 <= status <= 399:
+        location = header(headers, b"location")
+        target = location.decode("latin-1").strip() if location is not None else None
+        message = (
+            f"{reply.answered}, a redirect to {_describe_target(target, mask)}, which is invalid as a reply: gatepass"
+            f" does not follow redirects. Check upstreams.{upstream}.base_url (https instead of http, the whole path)"
+            " and whether a login page is in front of it."
+        )
+        return UpstreamRedirect(message, upstream=upstream, target=target)
+    return UpstreamInvalid(f"{reply.answered}, an invalid status for a final reply.", upstream=upstream)
+
+
+def _describe_target(target: str | None, mask: Mask) -> str:
+    """Describe the target of a redirect without its secrets."""
+    if target is None:
+        return "nowhere (no Location)"
+    try:
+        # masked first, because `hostname` is a part in lower case, in which the mask does not find a secret
+        host = urlsplit(mask(target)).hostname
+    except ValueError:
+        return "an invalid URL"
+    return clean(host, unmasked, TITLE_CHARS) if host else "another path of the same host"
+
+
+def classify_error(reply: ReceivedReply) -> UpstreamError:
+    """Return the error of a reply with a status of 400 or more, with the upstream's message if it has one.
+
+    Its body may be cut (64 KiB are enough). A 401 becomes UpstreamAuth. An HTML page keeps its status and has the code
+    `upstream_html`. A status outside 400 to 599 is replaced by the one that the error's text implies, or by 502.
+    """
+    if content.is_blank(reply.body):
+        return _rejection(reply, UpstreamErrorBody(f"{reply.answered} with an empty body."))
+    if content.is_html(reply.headers, reply.body):
+        return _rejection(reply, UpstreamErrorBody(f"{reply.answered} with {reply.page}.", code=UpstreamHtml.code))
+    error_body = read_error_body(_document(reply.body), refused=True, mask=reply.mask)
+    return _rejection(reply, error_body or UpstreamErrorBody(reply.excerpt))
+
+
+def _document(body: bytes) -> Any:
+    """Parse the JSON of an error. DashScope sends it as an event in a 400 that is not a stream."""
+    event = content.first_event(body) if content.first_bytes(body).startswith(content.FIELDS) else None
+    try:
+        return content.parse(event or body)
+    except ValueError:
+        return None
+
+
+def _rejection(reply: ReceivedReply, error_body: UpstreamErrorBody) -> UpstreamErrorReply:
+    status = reply.status if is_http_error(reply.status) else error_body.status or 502
+    message = with_hint(error_body.message, reply.upstream, status, reply.hints)
+    kind = error_body.kind or kind_of(status)
+    if status == 401:
+        # a key under `upstreams.NAME.headers` does not count as a credential: gatepass does not know its meaning
+        lacking = "requires a credential that gatepass does not send"
+        refused = "does not accept the credential that gatepass sends"
+        message = f"{reply.sender} {refused if reply.has_credential else lacking}: {message}"
+    return (UpstreamAuth if status == 401 else UpstreamErrorReply)(
+        message,
+        upstream=reply.upstream,
+        status=status,
+        kind=kind,
+        upstream_code=error_body.code,
+        param=error_body.param,
+        retry_after_s=retry_after_s(status, reply.headers, error_body.message, reply.wall_s),
+        raw=error_body.raw,
+        error_body=error_body,
+    )
+
+
+def classify_document(reply: ReceivedReply, protocol: ClientProtocol) -> bytes | GatepassError:
+    """Return the document of a whole reply of status 200 to 299, or the error that it contains.
+
+    The same bytes are returned, or the inner document if a gateway wrapped the answer. Most replies take one of two
+    fast paths instead, each with a property test against this function: `sse.whole_reply` for chats, and
+    `normalize.embeddings_reply` for vectors.
+    """
+    body = reply.body
+    if content.is_blank(body):
+        return UpstreamEmpty(f"{reply.answered} with an empty body.", upstream=reply.upstream)
+    if content.is_html(reply.headers, body):
+        message = (
+            f"{reply.answered} with {reply.page} instead of JSON, which is invalid as a reply: a login page or"
+            f" a portal is in front of it. Check upstreams.{reply.upstream}.base_url and its credential."
+        )
+        return UpstreamHtml(message, upstream=reply.upstream)
+    if content.is_event_stream(reply.headers, body):
+        event = content.first_event(body)
+        error_body = None if event is None else read_error_body(_document(event), mask=reply.mask)
+        if error_body is not None:
+            return _rejection(reply, error_body)
+        return _invalid(reply, "with an event stream, which is not an answer to this request")
+    return _classify_json(reply, protocol)
+
+
+def _classify_json(
+    reply: ReceivedReply, protocol: ClientProtocol, *, may_be_wrapped: bool = True
+) -> bytes | GatepassError:
+    try:
+        document = content.parse(reply.body)
+    except ValueError as error:
+        reason = _AT_BYTE.sub("", str(error))
+        return _invalid(reply, f"with a body that is not JSON or was cut short ({reason})")
+    # a response that the client requests by its id: an `error` in it belongs to the request that created the response
+    is_kept = protocol is ClientProtocol.RAW and isinstance(document, dict) and document.get("object") == "response"
+    error_body = None if is_kept else read_error_body(document, mask=reply.mask)
+    error_body = error_body or _error_in_choices(document, protocol, reply.mask)
+    if error_body is not None:
+        return _rejection(reply, error_body)
+    if may_be_wrapped and (inside := _unwrapped(document, reply.body, protocol)) is not None:
+        return _classify_json(replace(reply, body=inside), protocol, may_be_wrapped=False)
+    fault = _fault_of_shape(document, protocol, reply.mask)
+    if fault is None and protocol is ClientProtocol.CHAT:
+        fault = _fault_of_choice(next(iter(document["choices"]), None))
+    if fault is not None:
+        return _invalid(reply, fault)
+    missing = _EMPTY.get(protocol)
+    if missing is not None and not document[_WANTED[protocol]]:
+        return UpstreamEmpty(f"{reply.answered} without a {missing}.", upstream=reply.upstream)
+    return reply.body
+
+
+_WANTED: Mapping[ClientProtocol, str] = MappingProxyType(
+    {ClientProtocol.CHAT: "choices", ClientProtocol.EMBEDDINGS: "data"}
+)
+_EMPTY: Mapping[ClientProtocol, str] = MappingProxyType(
+    {ClientProtocol.CHAT: "choice", ClientProtocol.EMBEDDINGS: "vector"}
+)
+
+
+def _unwrapped(document: Any, body: bytes, protocol: ClientProtocol) -> bytes | None:
+    """Return the answer inside `{"code": 0, "data": {…}}`, the envelope of corporate gateways; None without one."""
+    wanted = _WANTED.get(protocol)
+    inside = document.get("data") if isinstance(document, dict) else None
+    if wanted is None or not isinstance(inside, dict) or isinstance(document.get(wanted), list):
+        return None
+    return (
+        content.member(body, "data")
+        if len(body) > content.WHOLE_BYTES or isinstance(inside.get(wanted), list)
+        else None
+    )
+
+
+def _fault_of_shape(document: Any, protocol: ClientProtocol, mask: Mask) -> str | None:
+    wanted = _WANTED.get(protocol)
+    if wanted is None and protocol is not ClientProtocol.RESPONSES:
+        return None if isinstance(document, dict | list) else "with JSON that is neither an object nor a list"
+    if not isinstance(document, dict):
+        return "with JSON that is not an object"
+    if wanted is None:
+        is_response = document.get("object") == "response" or "output" in document
+        return None if is_response else f"with JSON that is not a response ({_members(document, mask)})"
+    entries = document.get(wanted)
+    if not isinstance(entries, list):
+        return f'with JSON that has no list "{wanted}" ({_members(document, mask)})'
+    holds_objects = not entries or isinstance(entries[0], dict)
+    return None if holds_objects else f'with a list "{wanted}" that holds no objects'
+
+
+def _error_in_choices(document: Any, protocol: ClientProtocol, mask: Mask) -> UpstreamErrorBody | None:
+    """Return the error if every choice of a chat has one. OpenRouter reports a provider's error there."""
+    choices = document.get("choices") if protocol is ClientProtocol.CHAT and isinstance(document, dict) else None
+    if not isinstance(choices, list) or not choices:
+        return None
+    if not all(isinstance(choice, dict) and choice.get("error") for choice in choices):
+        return None
+    return read_error_body({"error": choices[0]["error"]}, mask=mask)
+
+
+def _fault_of_choice(choice: dict[str, Any] | None) -> str | None:
+    """Describe why the first choice is invalid; None if it is valid."""
+    # the client would show a choice without a message as an empty answer, and a delta as a complete one
+    if choice is None or (choice.get("message") and isinstance(choice["message"], dict)):
+        return None
+    if isinstance(choice.get("text"), str):
+        return None
+    if not choice.get("delta") or not isinstance(choice["delta"], dict):
+        return "with a choice that has neither a message nor a text"
+    return None if choice.get("finish_reason") else "with a part of a stream instead of a whole answer"
+
+
+def _members(document: dict[Any, Any], mask: Mask) -> str:
+    if not document:
+        return "it is empty"
+    names = [clean(str(name), mask, 40) for name in list(document)[:MEMBERS]]
+    return "it has " + ", ".join(names) + (", …" if len(document) > MEMBERS else "")
+
+
+def _invalid(reply: ReceivedReply, what: str) -> UpstreamInvalid:
+    return UpstreamInvalid(f"{reply.answered} {what}.", upstream=reply.upstream)
+
+
 _NUMBER = re.compile(r"\d{1,15}(?:\.\d{1,9})?\Z")
 _PART = (
     r"(\d{1,9}(?:\.\d{1,12})?)\s*(milliseconds?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d)(?![a-z])"
@@ -44,37 +297,39 @@ _IN_TEXT = re.compile(rf"(?:retry|try again)\s+(?:after|in)\s+((?:{_PART}\s*)+)"
 _EACH = re.compile(_PART, re.IGNORECASE)
 _UNIT_S: Mapping[str, float] = MappingProxyType({"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0})
 EPOCH_S, EPOCH_MS = 1e9, 1e12
-"""A number from here on is a moment, not a time to wait."""
-
-
-def should_retry(headers: Headers) -> bool | None:
-    """What `x-should-retry` says, which the openai SDKs obey for any status; None if it says neither."""
-    return _SHOULD_RETRY.get((header(headers, b"x-should-retry") or b"").strip().lower())
-
+"""A number from here on is a Unix time in seconds or milliseconds, and not a delay."""
 
 _SHOULD_RETRY: Mapping[bytes, bool] = MappingProxyType({b"true": True, b"false": False})
 
 
-def retry_after_s(status: int, headers: Headers, text: str, wall_s: float) -> float | None:
-    """Seconds to wait before the next try, or None where the upstream names no time.
+def should_retry(headers: Headers) -> bool | None:
+    """Return the value of `x-should-retry`, which the openai SDKs obey for any status; None without a valid one."""
+    return _SHOULD_RETRY.get((header(headers, b"x-should-retry") or b"").strip().lower())
 
-    In this order: `retry-after-ms`, `retry-after` (seconds or a date, so `wall_s` is needed), the
-    error's own text ("Please retry after 86400 seconds", "try again in 6m0s"), and for a 429
-    `x-ratelimit-reset…` of what is used up (OpenAI and Groq write `6m0s`, others seconds or an epoch).
-    The last two are not read where the upstream forbids a repeat: no time is worth waiting for.
+
+def retry_after_s(status: int, headers: Headers, text: str, wall_s: float) -> float | None:
+    """Return the seconds to wait before the next attempt, or None if the upstream names no time.
+
+    It reads these sources in order. `wall_s` is the current Unix time, because a header may hold a date.
+
+    1. `retry-after-ms`
+    2. `retry-after`: seconds or a date
+    3. the text of the error: "Please retry after 86400 seconds", "try again in 6m0s"
+    4. for a 429, `x-ratelimit-reset…` of an exhausted limit. OpenAI and Groq write `6m0s`, others seconds or a Unix
+       time.
     """
     number = _number(header(headers, b"retry-after-ms"))
-    told = None if number is None else number / 1000
-    if told is None:
-        told = _seconds_or_date(header(headers, b"retry-after"), wall_s)
-    if told is None and should_retry(headers) is False:
-        return None
-    if told is None and (status in (408, 409, 425, 429) or status >= 500):
+    wait_s = None if number is None else number / 1000
+    if wait_s is None:
+        wait_s = _seconds_or_date(header(headers, b"retry-after"), wall_s)
+    if wait_s is None and should_retry(headers) is False:
+        return None  # the upstream forbids a retry, so the other sources do not matter
+    if wait_s is None and (status in (408, 409, 425, 429) or status >= 500):
         found = _IN_TEXT.search(text)
-        told = _sum_s(found[1]) if found else None
-    if told is None and status == 429:
-        told = _from_limits(headers, wall_s)
-    return told
+        wait_s = _sum_s(found[1]) if found else None
+    if wait_s is None and status == 429:
+        wait_s = _from_limits(headers, wall_s)
+    return wait_s
 
 
 def _seconds_or_date(value: bytes | None, wall_s: float) -> float | None:
@@ -101,7 +356,7 @@ def _sum_s(duration: str) -> float:
 
 
 def _from_limits(headers: Headers, wall_s: float) -> float | None:
-    """The longest reset of a limit that is used up; of a lone `x-ratelimit-reset` otherwise."""
+    """Return the longest reset of the exhausted limits; without one, the value of `x-ratelimit-reset`."""
     spent = [
         _reset(header(headers, b"x-ratelimit-reset-" + what), wall_s)
         for what in (b"requests", b"tokens")
@@ -119,255 +374,3 @@ def _reset(value: bytes | None, wall_s: float) -> float | None:
     if number < EPOCH_S:
         return number
     return max(0.0, (number / 1000 if number >= EPOCH_MS else number) - wall_s)
-
-
-EXCERPT_CHARS = 500
-TITLE_CHARS = 100
-
-
-class ReceivedReply(msgspec.Struct, frozen=True):
-    """A reply held whole (`body` may be cut), who sent it, and when `wall_s` it came."""
-
-    upstream: str
-    status: int
-    headers: Headers
-    body: bytes = b""
-    host: str = ""
-    wall_s: float = 0.0
-    mask: Mask = unmasked
-    hints: tuple[Hint, ...] = HINTS
-    """The advice that there is for what this upstream says."""
-    has_credential: bool = True
-    """Whether the request that it answers was sent with a credential's token."""
-
-    @property
-    def sender(self) -> str:
-        return f'The upstream "{self.upstream}"' + (f" ({self.host})" if self.host else "")
-
-    @property
-    def answered(self) -> str:
-        """`The upstream "chat" (host) answered 503 Service Unavailable`"""
-        try:
-            phrase = HTTPStatus(self.status).phrase
-        except ValueError:
-            phrase = ""
-        return f"{self.sender} answered {self.status} {phrase}".rstrip()
-
-    @property
-    def excerpt(self) -> str:
-        """The beginning of a body that is neither JSON nor a page."""
-        text = clean(self.body.decode("utf-8", "replace"), self.mask, EXCERPT_CHARS)
-        return text or f"{self.answered} with a body without a text."
-
-    @property
-    def page(self) -> str:
-        """An HTML page by its title; never the page itself."""
-        title = content.title_of(self.body[: content.WHOLE_BYTES].decode("utf-8", "replace"))
-        return f'an HTML page titled "{clean(unescape(title), self.mask, TITLE_CHARS)}"' if title else "an HTML page"
-
-
-MEMBERS = 8
-"""Names of members that are listed where a reply is not what was asked for."""
-
-_AT_BYTE = re.compile(r" \(byte \d+\)")
-"""A place such as 4291 holds a 429, for which RAGFlow would repeat what no repeat mends."""
-
-
-def classify_head(
-    upstream: str, status: int, headers: Headers, *, host: str = "", mask: Mask = unmasked
-) -> GatepassError | None:
-    """The error that a reply's head alone tells of: a redirect, or a status that is no final answer.
-
-    None: read the body. A redirect is never followed; of its target only the host is named, for the
-    rest may hold a session.
-    """
-    if 200 <= status <= 299 or 400 <= status <= 599:
-        return None
-    reply = ReceivedReply(upstream, status, headers, host=host)
-    if 300 <= status <= 399:
-        location = header(headers, b"location")
-        target = location.decode("latin-1").strip() if location is not None else None
-        message = (
-            f"{reply.answered}, a redirect to {_place_of(target, mask)}: invalid as a reply,"
-            f" and gatepass follows none. Check upstreams.{upstream}.base_url (https instead of http, the"
-            " whole path) and whether a login page stands in front of it."
-        )
-        return UpstreamRedirect(message, upstream=upstream, target=target)
-    return UpstreamInvalid(f"{reply.answered}, an invalid status for a final reply.", upstream=upstream)
-
-
-def _place_of(target: str | None, mask: Mask) -> str:
-    """What may be told of a redirect's target. The mask comes first: `hostname` is in lower case, and may be a part."""
-    if target is None:
-        return "nowhere (no Location)"
-    try:
-        host = urlsplit(mask(target)).hostname
-    except ValueError:
-        return "what is no URL"
-    return clean(host, unmasked, TITLE_CHARS) if host else "another path of the same host"
-
-
-def classify_error(reply: ReceivedReply) -> UpstreamError:
-    """The error behind a status of 400 or more, in the upstream's own words where it has any.
-
-    Its body may be cut short (64 KiB are plenty). A 401 is UpstreamAuth; an HTML page keeps its status
-    and has the code `upstream_html`; a status outside 400 to 599 becomes what the words imply, or 502.
-    """
-    if content.is_blank(reply.body):
-        return _refusal(reply, UpstreamErrorBody(f"{reply.answered} with an empty body."))
-    if content.is_html(reply.headers, reply.body):
-        return _refusal(reply, UpstreamErrorBody(f"{reply.answered} with {reply.page}.", code=UpstreamHtml.code))
-    error_body = read_error_body(_document(reply.body), refused=True, mask=reply.mask)
-    return _refusal(reply, error_body or UpstreamErrorBody(reply.excerpt))
-
-
-def _document(body: bytes) -> Any:
-    """The JSON of an error; DashScope was seen to send it as an event in a plain 400."""
-    event = content.first_event(body) if content.first_bytes(body).startswith(content.FIELDS) else None
-    try:
-        return content.parse(event or body)
-    except ValueError:
-        return None
-
-
-def _refusal(reply: ReceivedReply, error_body: UpstreamErrorBody) -> UpstreamErrorReply:
-    status = reply.status if is_http_error(reply.status) else error_body.status or 502
-    message = with_hint(error_body.message, reply.upstream, status, reply.hints)
-    kind = error_body.kind or kind_of(status)
-    if status == 401:
-        lacking = "wants a credential that gatepass does not send"
-        refused = "does not accept the credential that gatepass sends"
-        # of a key under `upstreams.NAME.headers` nothing is known: the one that is wanted is not sent there either
-        message = f"{reply.sender} {refused if reply.has_credential else lacking}: {message}"
-    return (UpstreamAuth if status == 401 else UpstreamErrorReply)(
-        message,
-        upstream=reply.upstream,
-        status=status,
-        kind=kind,
-        upstream_code=error_body.code,
-        param=error_body.param,
-        retry_after_s=retry_after_s(status, reply.headers, error_body.message, reply.wall_s),
-        raw=error_body.raw,
-        error_body=error_body,
-    )
-
-
-def classify_document(reply: ReceivedReply, protocol: ClientProtocol) -> bytes | GatepassError:
-    """The document that a whole reply of status 200 to 299 is, or the error that it really is.
-
-    The very same bytes come back, unless the answer was wrapped: then what was inside. Two fast paths answer this
-    question for most replies, each with a property test against this one: `relay.whole.strict.read_good` for
-    chats, `adapt.embeddings_reply.is_right` for vectors.
-    """
-    body = reply.body
-    if content.is_blank(body):
-        return UpstreamEmpty(f"{reply.answered} with an empty body.", upstream=reply.upstream)
-    if content.is_html(reply.headers, body):
-        message = (
-            f"{reply.answered} with {reply.page} instead of JSON, which is invalid as a reply: a login page or"
-            f" a portal stands in front of it. Check upstreams.{reply.upstream}.base_url and its credential."
-        )
-        return UpstreamHtml(message, upstream=reply.upstream)
-    if content.is_event_stream(reply.headers, body):
-        event = content.first_event(body)
-        error_body = None if event is None else read_error_body(_document(event), mask=reply.mask)
-        if error_body is not None:
-            return _refusal(reply, error_body)
-        return _invalid(reply, "with a stream of events, which is no answer to this request")
-    return _judge_json(reply, protocol)
-
-
-def _judge_json(
-    reply: ReceivedReply, protocol: ClientProtocol, *, may_be_wrapped: bool = True
-) -> bytes | GatepassError:
-    try:
-        document = content.parse(reply.body)
-    except ValueError as error:
-        reason = _AT_BYTE.sub("", str(error))
-        return _invalid(reply, f"with what is no JSON, or was cut short ({reason})")
-    # a response that was asked for by its id: an `error` in it is that of the request that made it, and what was wanted
-    is_kept = protocol is ClientProtocol.RAW and isinstance(document, dict) and document.get("object") == "response"
-    error_body = None if is_kept else read_error_body(document, mask=reply.mask)
-    error_body = error_body or _complaint_of_choices(document, protocol, reply.mask)
-    if error_body is not None:
-        return _refusal(reply, error_body)
-    if may_be_wrapped and (inside := _unwrapped(document, reply.body, protocol)) is not None:
-        return _judge_json(replace(reply, body=inside), protocol, may_be_wrapped=False)
-    fault = _fault_of_shape(document, protocol, reply.mask)
-    if fault is None and protocol is ClientProtocol.CHAT:
-        fault = _fault_of_choice(next(iter(document["choices"]), None))
-    if fault is not None:
-        return _invalid(reply, fault)
-    missing = _EMPTY.get(protocol)
-    if missing is not None and not document[_WANTED[protocol]]:
-        return UpstreamEmpty(f"{reply.answered} without a {missing}.", upstream=reply.upstream)
-    return reply.body
-
-
-_WANTED: Mapping[ClientProtocol, str] = MappingProxyType(
-    {ClientProtocol.CHAT: "choices", ClientProtocol.EMBEDDINGS: "data"}
-)
-_EMPTY: Mapping[ClientProtocol, str] = MappingProxyType(
-    {ClientProtocol.CHAT: "choice", ClientProtocol.EMBEDDINGS: "vector"}
-)
-
-
-def _unwrapped(document: Any, body: bytes, protocol: ClientProtocol) -> bytes | None:
-    """The answer inside `{"code": 0, "data": {…}}`, in which corporate gateways put it; None where there is none."""
-    wanted = _WANTED.get(protocol)
-    inside = document.get("data") if isinstance(document, dict) else None
-    if wanted is None or not isinstance(inside, dict) or isinstance(document.get(wanted), list):
-        return None
-    return (
-        content.member(body, "data")
-        if len(body) > content.WHOLE_BYTES or isinstance(inside.get(wanted), list)
-        else None
-    )
-
-
-def _fault_of_shape(document: Any, protocol: ClientProtocol, mask: Mask) -> str | None:
-    wanted = _WANTED.get(protocol)
-    if wanted is None and protocol is not ClientProtocol.RESPONSES:
-        return None if isinstance(document, dict | list) else "with JSON that is neither an object nor a list"
-    if not isinstance(document, dict):
-        return "with JSON that is no object"
-    if wanted is None:
-        is_response = document.get("object") == "response" or "output" in document
-        return None if is_response else f"with JSON that is no response ({_members(document, mask)})"
-    entries = document.get(wanted)
-    if not isinstance(entries, list):
-        return f'with JSON that has no list "{wanted}" ({_members(document, mask)})'
-    holds_objects = not entries or isinstance(entries[0], dict)
-    return None if holds_objects else f'with a list "{wanted}" that holds no objects'
-
-
-def _complaint_of_choices(document: Any, protocol: ClientProtocol, mask: Mask) -> UpstreamErrorBody | None:
-    """The error in a chat's choices, where OpenRouter puts a provider's; of several choices one may be good."""
-    choices = document.get("choices") if protocol is ClientProtocol.CHAT and isinstance(document, dict) else None
-    if not isinstance(choices, list) or not choices:
-        return None
-    if not all(isinstance(choice, dict) and choice.get("error") for choice in choices):
-        return None
-    return read_error_body({"error": choices[0]["error"]}, mask=mask)
-
-
-def _fault_of_choice(choice: dict[str, Any] | None) -> str | None:
-    """A choice that says nothing would be an empty answer to the client, and a mere piece a finished one."""
-    if choice is None or (choice.get("message") and isinstance(choice["message"], dict)):
-        return None
-    if isinstance(choice.get("text"), str):
-        return None
-    if not choice.get("delta") or not isinstance(choice["delta"], dict):
-        return "with a choice that has neither a message nor a text"
-    return None if choice.get("finish_reason") else "with a piece of a stream in place of a whole answer"
-
-
-def _members(document: dict[Any, Any], mask: Mask) -> str:
-    if not document:
-        return "it is empty"
-    names = [clean(str(name), mask, 40) for name in list(document)[:MEMBERS]]
-    return "it has " + ", ".join(names) + (", …" if len(document) > MEMBERS else "")
-
-
-def _invalid(reply: ReceivedReply, what: str) -> UpstreamInvalid:
-    return UpstreamInvalid(f"{reply.answered} {what}.", upstream=reply.upstream)

@@ -123,7 +123,7 @@ def test_a_preview_of_the_classic_api_has_a_date():
 
 @pytest.mark.parametrize("name", [".", ".."])
 def test_a_deployment_is_no_step_through_the_path(name):
-    with pytest.raises(ModelNotFound, match="no model of the name"):
+    with pytest.raises(ModelNotFound, match="cannot be the name of a model"):
         azure_url("https://r.example", name, "/chat/completions", DATED)
 
 

@@ -120,7 +120,7 @@ def test_what_can_be_no_segment_is_no_model(name):
     with pytest.raises(ModelNotFound) as caught:
         path_segment(name)
     assert (caught.value.message, caught.value.param) == (
-        f"The upstream can have no model of the name {name!r}.",
+        f"{name!r} cannot be the name of a model.",
         "model",
     )
 

@@ -563,7 +563,7 @@ def test_quoted_request_of_the_caller_is_not_taken_for_the_error():
 def test_error_always_has_a_message():
     said = ["\x00", "(request id: 1)", {"code": "\x00"}]
     messages = [complaint.message for one in said if (complaint := read_error_body({"error": one}))]
-    assert messages == ["An error without words.", "(request id: 1)", "An error without words."]
+    assert messages == ["An error without a message.", "(request id: 1)", "An error without a message."]
 
 
 def test_inner_json_is_parsed_once():

@@ -25,15 +25,15 @@ APIM = (
 DEPLOYMENT = (
     "The API deployment for this resource does not exist. If you created the deployment within the last 5 minutes"
 )
-WHOLE = " This model answers only as a whole."
-USE = " The provider wants the account verified before it may use this model: no setting of gatepass changes that."
+WHOLE = " This model does not support streaming."
+USE = " The provider requires a verified account for this model: no setting of gatepass changes that."
 RESOURCE = (
-    ". The path may be wrong: for Azure set upstreams.chat.dialect: azure, which builds it, and let"
-    " upstreams.chat.base_url end at the resource, such as https://RESOURCE.openai.azure.com."
+    ". The path may be wrong: for Azure set upstreams.chat.dialect: azure, which builds the path, and"
+    " upstreams.chat.base_url to the resource, such as https://RESOURCE.openai.azure.com."
 )
 VERSION = (
-    ". Set upstreams.chat.azure.api_version to a version that Azure has, such as 2024-10-21, or remove it: the v1 API"
-    " needs none."
+    ". Set upstreams.chat.azure.api_version to a version that Azure supports, such as 2024-10-21, or remove it to use"
+    " the v1 API."
 )
 WRONG_KEY = (
     "Access denied due to invalid subscription key or wrong API endpoint. Make sure to provide a valid key for an"
@@ -44,14 +44,14 @@ AUDIENCE = (
     " have expired."
 )
 DOUBLED = (
-    " Part of the path is doubled: upstreams.chat.base_url ends with the version, such as https://host/v1, and not"
+    " Part of the path is doubled: upstreams.chat.base_url must end with the version, such as https://host/v1, and not"
     " with the operation."
 )
-PATH = " The path may be wrong: upstreams.chat.base_url ends with the version, such as https://host/v1."
+PATH = " The path may be wrong: upstreams.chat.base_url must end with the version, such as https://host/v1."
 
 REJECTION = (
-    " If that means the token, add upstreams.chat.rejection.statuses: [403], which renews it (where it stands there, a"
-    " new token was refused too)."
+    " If the upstream rejects the token, set upstreams.chat.rejection.statuses: [403], which renews it (if it is set, a"
+    " new token was rejected too)."
 )
 
 
@@ -66,28 +66,28 @@ REJECTION = (
         (
             400,
             "The last content of this conversation is not from user.",
-            " RAGFlow answers the user's words alone: the last message of the request has to be of role user.",
+            " RAGFlow requires a last message with role user.",
         ),
         (
             401,
             APIM,
             (
-                " The gateway (Azure API Management) wants the header Ocp-Apim-Subscription-Key: put it under"
-                " upstreams.chat.headers, or let upstreams.chat.carry put the token there."
+                " The gateway (Azure API Management) requires the header Ocp-Apim-Subscription-Key: set it under"
+                " upstreams.chat.headers, or set upstreams.chat.carry to send the token in it."
             ),
         ),
         (
             401,
             "No API key found in request",
             (
-                ". The gateway (Kong) wants a header of its own, mostly apikey: put it under upstreams.chat.headers, or"
-                " let upstreams.chat.carry put the token there."
+                ". The gateway (Kong) requires its own header, usually apikey: set it under upstreams.chat.headers, or"
+                " set upstreams.chat.carry to send the token in it."
             ),
         ),
         (
             404,
             DEPLOYMENT,
-            ". Azure wants the name of a deployment for the model: set `name` of this model under `models` to it.",
+            ". Azure requires the name of a deployment: set `name` of this model under `models` to it.",
         ),
         (400, DEPLOYMENT, ""),
         (404, "Resource not found", RESOURCE),
@@ -96,28 +96,28 @@ REJECTION = (
         (
             401,
             WRONG_KEY,
-            " Azure's keys belong to one resource: compare upstreams.chat.base_url with the endpoint beside the key.",
+            " An Azure key is valid for one resource: compare upstreams.chat.base_url with the endpoint of the key.",
         ),
         (
             401,
             AUDIENCE,
             (
-                " Azure's classic API takes a key in the header api-key alone (a credential of type: api_key), and of"
-                " Entra a token for https://cognitiveservices.azure.com/.default."
+                " Azure's classic API accepts a key in the header api-key only (a credential of type: api_key), or an"
+                " Entra token for https://cognitiveservices.azure.com/.default."
             ),
         ),
         (
             404,
             "You don't own the chat 2e3b",
             (
-                ". RAGFlow has no such assistant for the owner of this token: set `name` of this model under `models`"
-                " to its id, for an agent to agent:ID."
+                ". The owner of this token has no such assistant in RAGFlow: set `name` of this model under `models`"
+                " to its id, or to agent:ID for an agent."
             ),
         ),
         (
             400,
             "`llm_id` gpt-4 doesn't exist",
-            ". RAGFlow takes no model's name from outside: set upstreams.chat.dialect: ragflow, which sends none.",
+            ". RAGFlow accepts no model name from a client: set upstreams.chat.dialect: ragflow, which sends none.",
         ),
         (404, "Invalid URL (POST /v1/v1/chat/completions)", "." + DOUBLED),
         (404, "Cannot POST /v1/chat/completions/chat/completions.", DOUBLED),
@@ -169,10 +169,10 @@ def test_sentence_ends_once():
     ]
 
 
-BY_CHAT = "by chat completions (n8n: responsesApiEnabled off in the node)"
 NO_RESPONSES = (
-    f"If chat completions work at upstreams.chat, it has no Responses API: let the client ask {BY_CHAT}, or name an"
-    " upstream that has one by operations.responses of the entry under `models`."
+    "If chat completions work at upstreams.chat, it has no Responses API: use chat completions in the client (n8n:"
+    " responsesApiEnabled off in the node), or set operations.responses of the entry under `models` to an upstream"
+    " that has one."
 )
 
 
@@ -197,7 +197,7 @@ def test_a_call_of_the_responses_api_is_told_the_other_way(status, message, told
 
 AGAIN = "its issuer returned the same token again"
 SHOWS = (
-    " `gatepass token corp --reveal` shows it: compare its audience and scope with what this upstream wants."
+    " `gatepass token corp --reveal` shows it: compare its audience and scope with what this upstream requires."
     " `gatepass check --live --model NAME` tries it."
 )
 
@@ -221,7 +221,7 @@ def test_a_refused_token_is_told_with_what_was_tried_and_what_to_do(age_s, not_r
 
 def test_an_upstream_without_a_credential_is_told_to_have_none():
     told = (
-        "gatepass has no credential for it: set upstreams.chat.credential, or correct the key where it stands in"
+        "gatepass has no credential for it: set upstreams.chat.credential, or correct the key in"
         " upstreams.chat.headers."
     )
     assert token_hint("chat", None, None, None) == told
@@ -255,8 +255,8 @@ def test_no_age_looks_like_a_status(age_s, said):
 )
 def test_a_model_that_the_upstream_does_not_know_is_told_where_its_name_there_is_said(status, code, message):
     assert model_hint("m", "chat", status, code, message) == (
-        "The name 'm' went up as the client sent it: where upstreams.chat calls this model otherwise, set models.m.name"
-        " to what it is called there (with `upstream: chat` beside it)."
+        "gatepass sent the client's model name 'm' unchanged: if upstreams.chat has another name for this model, set"
+        " models.m.name to it (with `upstream: chat`)."
     )
 
 

@@ -72,22 +72,19 @@ def test_a_models_name_says_which_assistant_is_meant(name, meant):
     ],
 )
 def test_urls_of_both_generations(base, name, paths, path):
-    assert chat_url(base, assistant(name), paths) == f"http://rag:9380{path}"
+    assert chat_url(base, name, paths) == f"http://rag:9380{path}"
 
 
 def test_a_prefix_of_the_servers_own_stays():
-    assert (
-        chat_url("https://h/tools/rag", assistant("i"), "old")
-        == "https://h/tools/rag/api/v1/chats_openai/i/chat/completions"
-    )
+    assert chat_url("https://h/tools/rag", "i", "old") == "https://h/tools/rag/api/v1/chats_openai/i/chat/completions"
 
 
 @pytest.mark.parametrize(
     ("name", "paths"), [("..", "current"), (".", "old"), ("agent:..", "old"), ("chat:", "current")]
 )
 def test_an_id_is_no_step_through_the_path(name, paths):
-    with pytest.raises(ModelNotFound, match="no model of the name"):
-        chat_url("http://rag", assistant(name), paths)
+    with pytest.raises(ModelNotFound, match="cannot be the name of a model"):
+        chat_url("http://rag", name, paths)
 
 
 @pytest.mark.parametrize("base", ["http://rag:9380", "http://rag:9380/api/v1"])
@@ -141,7 +138,7 @@ def test_content_of_another_kind_is_the_upstreams_to_refuse():
 
 
 def test_an_image_is_refused_by_its_place():
-    with pytest.raises(InvalidImage, match=r"messages\[0\]\.content\[1\] is no text") as caught:
+    with pytest.raises(InvalidImage, match=r"messages\[0\]\.content\[1\] is not text") as caught:
         sent(BODY | {"messages": [{"role": "user", "content": [{"type": "text", "text": "What?"}, PICTURE]}]})
     assert caught.value.param == "messages[0].content[1]"
 
@@ -176,7 +173,7 @@ def test_what_is_no_chat_is_refused_with_what_to_configure():
     with pytest.raises(ModelNotFound) as caught:
         RagflowBody().apply(call({"model": "m", "input": "x"}, operation=EMBEDDINGS), Target("rag", "i"))
     assert caught.value.message == (
-        'The upstream "rag" is RAGFlow, which answers chats and nothing else: for embeddings let operations.embeddings,'
-        " or the entry of this model under models, name another upstream."
+        'The upstream "rag" is RAGFlow, which supports only chat. For embeddings set operations.embeddings,'
+        " or the entry of this model under models, to another upstream."
     )
     assert (caught.value.http_status, caught.value.param) == (404, "model")

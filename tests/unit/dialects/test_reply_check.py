@@ -42,10 +42,10 @@ LOGIN = b"<!DOCTYPE html><html><head><title>\n Sign in &amp; go </title></head><
 STREAM_TEXT = (
     "Unsupported value: 'stream' does not support true with this model. Only the default (false) value is supported."
 )
-NO_STREAM = " This model answers only as a whole."
+NO_STREAM = " This model does not support streaming."
 NO_ASSISTANT = (
-    "RAGFlow has no such assistant for the owner of this token: set `name` of this model under `models` to its id, for"
-    " an agent to agent:ID."
+    "The owner of this token has no such assistant in RAGFlow: set `name` of this model under `models` to its id, or to"
+    " agent:ID for an agent."
 )
 APIM_TEXT = (
     "Access denied due to missing subscription key."
@@ -108,7 +108,7 @@ def test_head_of_a_final_reply_tells_nothing(status):
         (b"//user:pw@sso.corp.example/", "sso.corp.example"),
         (b"/login?next=/v1", "another path of the same host"),
         (b"", "another path of the same host"),
-        (b"http://[bad", "what is no URL"),
+        (b"http://[bad", "an invalid URL"),
         (None, "nowhere (no Location)"),
     ],
 )
@@ -118,9 +118,9 @@ def test_redirect_names_the_host_and_nothing_else_of_its_target(location, target
         UpstreamRedirect,
         502,
         "upstream_redirect",
-        f'The upstream "chat" (llm.corp.example) answered 302 Found, a redirect to {target}: invalid as a reply, and'
-        " gatepass follows none. Check upstreams.chat.base_url (https instead of http, the whole path) and whether a"
-        " login page stands in front of it.",
+        f'The upstream "chat" (llm.corp.example) answered 302 Found, a redirect to {target}, which is invalid as a'
+        " reply: gatepass does not follow redirects. Check upstreams.chat.base_url (https instead of http, the whole"
+        " path) and whether a login page is in front of it.",
     )
 
 
@@ -187,7 +187,7 @@ def test_upstream_that_wants_a_credential_and_got_none_is_not_said_to_have_refus
     error = classify_error(
         ReceivedReply("chat", 401, (), b'{"error": {"message": "who are you?"}}', has_credential=False)
     )
-    assert error.message == 'The upstream "chat" wants a credential that gatepass does not send: who are you?'
+    assert error.message == 'The upstream "chat" requires a credential that gatepass does not send: who are you?'
 
 
 def test_rejected_token_is_not_to_be_tried_again():
@@ -201,8 +201,8 @@ def test_missing_subscription_key_is_told_with_advice():
         401,
         "upstream_auth",
         f'The upstream "chat" does not accept the credential that gatepass sends: {APIM_TEXT} The gateway (Azure API'
-        " Management) wants the header Ocp-Apim-Subscription-Key: put it under upstreams.chat.headers, or let"
-        " upstreams.chat.carry put the token there.",
+        " Management) requires the header Ocp-Apim-Subscription-Key: set it under upstreams.chat.headers, or set"
+        " upstreams.chat.carry to send the token in it.",
         kind="authentication_error",
         raw=body,
     )
@@ -265,7 +265,7 @@ def test_error_as_an_event_in_a_plain_400_is_read():
         (b'{"a":1}', JSON, '{"a":1}'),
         (b"\xff\x00oops", (), "� oops"),
         (b"x" * 501, (), "x" * 499 + "…"),
-        (b"\x00", (), 'The upstream "chat" answered 503 Service Unavailable with a body without a text.'),
+        (b"\x00", (), 'The upstream "chat" answered 503 Service Unavailable with a body without text.'),
         (b"data: [DONE]\n\n", EVENTS, "data: [DONE]"),
         (b"<Error><Code>Busy</Code></Error>", ((b"content-type", b"text/xml"),), "<Error><Code>Busy</Code></Error>"),
         (b"<400> InternalError.Algo", (), "<400> InternalError.Algo"),
@@ -381,7 +381,7 @@ def test_login_page_is_an_error(headers):
         502,
         "upstream_html",
         'The upstream "chat" (h) answered 200 OK with an HTML page titled "Sign in & go" instead of JSON, which is'
-        " invalid as a reply: a login page or a portal stands in front of it. Check upstreams.chat.base_url and its"
+        " invalid as a reply: a login page or a portal is in front of it. Check upstreams.chat.base_url and its"
         " credential.",
     )
 
@@ -482,7 +482,7 @@ def test_events_are_no_document(headers):
     body = b'data: {"choices":[{"delta":{"content":"hi"}}]}\n\ndata: [DONE]\n\n'
     for events in (body, b": ping\n\n", b"data: {}"):
         assert document(events, headers) == invalid(
-            'The upstream "chat" answered 200 OK with a stream of events, which is no answer to this request.'
+            'The upstream "chat" answered 200 OK with an event stream, which is not an answer to this request.'
         )
 
 
@@ -531,19 +531,23 @@ def test_what_is_in_the_envelope_is_judged_too(body, surface, expected):
             ClientProtocol.EMBEDDINGS,
             'with JSON that has no list "data" (it has n0, n1, n2, n3, n4, n5, n6, n7, …)',
         ),
-        ([1], ClientProtocol.CHAT, "with JSON that is no object"),
-        (b"7", ClientProtocol.EMBEDDINGS, "with JSON that is no object"),
+        ([1], ClientProtocol.CHAT, "with JSON that is not an object"),
+        (b"7", ClientProtocol.EMBEDDINGS, "with JSON that is not an object"),
         (b"null", ClientProtocol.MODELS, "with JSON that is neither an object nor a list"),
-        (b"OK", ClientProtocol.CHAT, "with what is no JSON, or was cut short (JSON is malformed: invalid character)"),
+        (
+            b"OK",
+            ClientProtocol.CHAT,
+            "with a body that is not JSON or was cut short (JSON is malformed: invalid character)",
+        ),
         (
             b'{"choices": [',
             ClientProtocol.CHAT,
-            "with what is no JSON, or was cut short (Input data was truncated)",
+            "with a body that is not JSON or was cut short (Input data was truncated)",
         ),
         (
             b'{"choices": [' + b"[" * 100_000,
             ClientProtocol.CHAT,
-            "with what is no JSON, or was cut short (the JSON is nested too deeply)",
+            "with a body that is not JSON or was cut short (the JSON is nested too deeply)",
         ),
     ],
 )
@@ -706,7 +710,7 @@ def test_a_large_reply_without_a_choice_is_an_empty_one():
 @pytest.mark.parametrize("text", ["par", PAD], ids=["small", "large"])
 def test_a_piece_of_a_stream_is_no_whole_answer(text):
     choice = {"index": 0, "delta": {"content": text}, "finish_reason": None}
-    _no_answer({"choices": [choice]}, "upstream_invalid", "with a piece of a stream in place of a whole answer")
+    _no_answer({"choices": [choice]}, "upstream_invalid", "with a part of a stream instead of a whole answer")
 
 
 @pytest.mark.parametrize("more", [{}, {"message": {"role": "assistant", "content": ""}, "finish_reason": "error"}])

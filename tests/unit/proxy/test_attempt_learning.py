@@ -251,9 +251,9 @@ async def test_a_responses_call_learns_from_a_refused_stream_as_a_chat_does(scen
             404,
             "Not Found",
             (
-                "Not Found. If chat completions work at upstreams.chat, it has no Responses API: let the client ask by"
-                " chat completions (n8n: responsesApiEnabled off in the node), or name an upstream that has one by"
-                " operations.responses of the entry under `models`."
+                "Not Found. If chat completions work at upstreams.chat, it has no Responses API: use chat completions"
+                " in the client (n8n: responsesApiEnabled off in the node), or set operations.responses of the entry"
+                " under `models` to an upstream that has one."
             ),
         ),
         (400, "No such thing.", "No such thing. The path may be wrong."),
