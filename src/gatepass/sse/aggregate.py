@@ -108,7 +108,7 @@ class BodyAggregator:
     def _add(self, run: bytes) -> None:
         if not self._has_started:
             self._has_started = True
-            run = run.removeprefix(_BOM)
+            run = run.removeprefix(_BOM)  # a byte order mark would hide the first event
         self._transform(run, 0)
 
     def _transform(self, run: bytes, first: int) -> None:
@@ -229,7 +229,7 @@ class CompletionAggregator:
             raise chunk.event_not_json(self._upstream) from None
 
     def _add_data(self, data: bytes, name: bytes) -> None:
-        if not data or data.startswith(b":"):
+        if not data or data.startswith(b":"):  # some upstreams send comments as data
             return
         if data == b"[DONE]":
             self._is_done = self._is_over = True
@@ -240,7 +240,7 @@ class CompletionAggregator:
             if name != b"error":
                 self.fail(chunk.event_not_json(self._upstream))
                 return
-            payload = data.decode("utf-8", "replace")
+            payload = data.decode("utf-8", "replace")  # an error event may hold plain text
         self._add_payload(payload, name)
 
     def _add_payload(self, payload: Any, name: bytes) -> None:
@@ -249,6 +249,7 @@ class CompletionAggregator:
         if name == b"error" or not choices or fields.get("error") or fields.get("object") == "error":
             error_body = self._read_error(payload)
             if error_body is None and name == b"error":
+                # Only its name marks it as an error. `read_error` masks secrets, so nothing is quoted without it.
                 error_body = self._read_error({"error": payload}) or chunk.UNREADABLE
             if error_body is not None:
                 self.fail(chunk.upstream_error_event(self._upstream, error_body))
@@ -280,6 +281,7 @@ class CompletionAggregator:
                 if len(self._choices) >= MAX_CHOICES:
                     self.fail(chunk.too_many_choices(self._upstream))
                     return
+                # The first piece of a choice decides its kind
                 is_text = "text" in payload and "delta" not in payload and "message" not in payload
                 choice = self._choices[index] = TextChoice() if is_text else ChatChoice()
             choice.add(payload)
@@ -289,7 +291,7 @@ class CompletionAggregator:
         usage = fields.get("usage")
         if usage and isinstance(usage, dict):
             self._usage = usage
-        for name in self._missing:
+        for name in self._missing:  # usually empty after the first chunk
             if fields.get(name):
                 self._envelope[name] = fields[name]
                 self._missing = tuple(other for other in ENVELOPE if other not in self._envelope)

@@ -340,7 +340,7 @@ class ToolRepair:
         if payload.get("id") != call.id:
             payload["id"] = call.id
             on_repair(TOOL_ID)
-        call.id = call.id[:KEY_CHARS]
+        call.id = call.id[:KEY_CHARS]  # the whole id is sent and no longer needed
         if not payload.get("type"):
             payload["type"] = "custom" if isinstance(payload.get("custom"), dict) else "function"
             on_repair(TOOL_TYPE)
@@ -388,9 +388,9 @@ class ArgumentBuffer:
         if held is None:
             held = calls[call] = bytearray()
             bytes_left -= CALL_BYTES
-        data = piece.encode("utf-8", "surrogatepass")
+        data = piece.encode("utf-8", "surrogatepass")  # a piece may end inside a surrogate pair
         self._bytes_left = bytes_left = bytes_left - len(data)
-        if bytes_left < 0:
+        if bytes_left < 0:  # stays negative, so that nothing is held again
             self._held.clear()
         else:
             held += data

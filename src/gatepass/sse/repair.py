@@ -165,7 +165,7 @@ class StreamRepair:
 
     def _repair_data(self, block: bytes, data: bytes) -> bytes:
         data = data.strip()
-        if data == b"[DONE]":
+        if data == b"[DONE]":  # clients stop reading here: send what is held first
             return self.finish() + block
         try:
             payload = read_json(data)
@@ -226,6 +226,7 @@ class StreamRepair:
         has_changed = self._has_changed
         items: list[PendingChunk] = []
         for part in parts:
+            # The block also counts against MAX_HELD_BYTES, so only one part has it
             items += self._cumulative.feed(PendingChunk(block if part is parts[0] else b"", part, has_changed))
         return _written(items)
 
@@ -237,7 +238,7 @@ class StreamRepair:
             self._envelope.learn(part)
             for choice in part["choices"]:
                 self._state(choice["index"]).note(choice)
-        self._usage.close()
+        self._usage.close()  # the chunks contain the usage if the client requested it
         return b"".join([encode_event(part) for part in parts])
 
     def _repair_choices(self, chunk: Object) -> bool:
@@ -357,7 +358,7 @@ class DeferredMembers:
             return False
         held, self._held, self._held_bytes = self._held, {}, 0
         for name, value in held.items():
-            chunk.setdefault(name, value)
+            chunk.setdefault(name, value)  # a value of the chunk itself is newer
         return True
 
 

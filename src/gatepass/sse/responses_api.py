@@ -334,7 +334,7 @@ class ResponseAggregator:
     def _add_event(self, block: bytes) -> None:
         event = parse_event(block)
         data = (event.data or b"").strip()
-        if not data or data.startswith(b":"):
+        if not data or data.startswith(b":"):  # some upstreams send comments as data
             return
         if data == b"[DONE]":
             self._is_done = True
@@ -345,7 +345,7 @@ class ResponseAggregator:
             if event.name != b"error":
                 self.fail(chunk.event_not_json(self._upstream))
                 return
-            payload = data.decode("utf-8", "replace")
+            payload = data.decode("utf-8", "replace")  # an error event may hold plain text
         self._add_payload(payload, event.name)
 
     def _add_payload(self, payload: Any, name: bytes) -> None:
@@ -368,7 +368,7 @@ class ResponseAggregator:
         elif kind in LAST_EVENTS and isinstance(fields.get("response"), dict):
             self._end(fields["response"])
         elif any(fields.get(name) for name in ("delta", "text", "arguments")):
-            self._started_items.add(index if type(index) is int else 0)
+            self._started_items.add(index if type(index) is int else 0)  # without an index: the first item
 
     def _end(self, response: Object) -> None:
         error = response.get("error")

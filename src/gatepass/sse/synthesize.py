@@ -66,11 +66,12 @@ def chunks(
     usage: Object = {"usage": None} if include_usage else {}
     synthesis = _TextSynthesis if is_legacy else _ChatSynthesis
     syntheses = [synthesis(index, choice, defaults, piece_chars) for index, choice in choices]
+    # The text of all choices comes before the first finish reason
     for parts in ([one.pieces() for one in syntheses], [one.end() for one in syntheses]):
         for pieces in parts:
             for piece in pieces:
                 yield {**envelope, "choices": [piece], **usage, **extra}
-                extra = {}
+                extra = {}  # only in the first chunk
     if include_usage and isinstance(counts := document.get("usage"), dict):
         tokens = counts.get("prompt_tokens"), counts.get("completion_tokens")
         if counts.get("total_tokens") is None and all(type(count) is int for count in tokens):
