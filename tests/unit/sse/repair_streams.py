@@ -1,4 +1,4 @@
-"""What a repaired stream says, for the tests of each repair."""
+"""Repaired streams, for the tests of each repair."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def new_repair(**wishes: Any) -> StreamRepair:
     return StreamRepair(RepairOptions(**wishes), origin())
 
 
-def said(stream: bytes) -> list[Any]:
-    """The JSON of each event; what is no JSON as bytes."""
+def payloads(stream: bytes) -> list[Any]:
+    """The JSON of each event; bytes if it is not JSON."""
     return [_said(parse_event(block).data) for block in split_events(stream)]
 
 
@@ -33,14 +33,14 @@ def _said(data: bytes | None) -> Any:
 
 
 def repaired(*chunks: Any, done: bool = True, **wishes: Any) -> tuple[list[Any], tuple[str, ...]]:
-    """What goes on for these chunks, `[DONE]` aside, and the names of what was repaired."""
+    """The repaired chunks without `[DONE]`, and the names of the repairs."""
     repair = new_repair(**wishes)
     out = b"".join(repair.feed(data(one)) for one in chunks)
     if done:
         out += repair.feed(DONE)
         assert out.endswith(DONE)
         out = out.removesuffix(DONE)
-    return said(out + repair.finish()), repair.adapted
+    return payloads(out + repair.finish()), repair.adapted
 
 
 def deltas(chunks: list[Any]) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Whole replies without a fault, to be varied."""
+"""Correct whole replies, to be varied."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ CUSTOM = {"id": "c", "type": "custom", "custom": {"name": "look", "input": "[{"}
 
 
 def choice(*calls: Any, finish: Any = None, index: Any = 0, **message: Any) -> dict[str, Any]:
-    """A choice of a chat; it ends as it should unless told."""
-    said = {"role": "assistant", **({"tool_calls": [*calls]} if calls else {"content": "hi"}), **message}
-    return {"index": index, "finish_reason": finish or ("tool_calls" if calls else "stop"), "message": said}
+    """A choice of a chat; it ends as it should unless `finish` is given."""
+    payload = {"role": "assistant", **({"tool_calls": [*calls]} if calls else {"content": "hi"}), **message}
+    return {"index": index, "finish_reason": finish or ("tool_calls" if calls else "stop"), "message": payload}
 
 
 def chat(*choices: Any, **more: Any) -> dict[str, Any]:

@@ -42,8 +42,8 @@ def message(*parts: Any, **more: Any) -> Object:
 
 
 def call(**more: Any) -> Object:
-    said = {"id": "fc_1", "type": "function_call", "status": "completed", "call_id": "call_1", "name": "add"}
-    return {**said, "arguments": '{"a":1}', **more}
+    payload = {"id": "fc_1", "type": "function_call", "status": "completed", "call_id": "call_1", "name": "add"}
+    return {**payload, "arguments": '{"a":1}', **more}
 
 
 def reasoning(*texts: str, **more: Any) -> Object:

@@ -25,8 +25,8 @@ def aggregated(*blocks: bytes, **more: Any) -> dict[str, Any]:
     one = aggregator(**more)
     for block in blocks:
         one.feed(block)
-    said: dict[str, Any] = json.loads(one.finish())
-    return said
+    payload: dict[str, Any] = json.loads(one.finish())
+    return payload
 
 
 def failed(*blocks: bytes, **more: Any) -> tuple[str, str, int]:
@@ -53,7 +53,7 @@ STOP = data(chunk({}, finish="stop"))
 CALLED = data(chunk({}, finish="tool_calls"))
 
 
-def told(*deltas: dict[str, Any], end: bytes = STOP) -> Any:
+def joined(*deltas: dict[str, Any], end: bytes = STOP) -> Any:
     """The message that `deltas` make."""
     return aggregated(*(data(chunk(delta)) for delta in deltas), end, DONE)["choices"][0]["message"]
 
@@ -97,7 +97,7 @@ def test_lines_that_carry_no_json_change_nothing():
 
 
 def test_data_in_several_lines_is_one_value():
-    assert told({"content": "a"}) == message("a")
+    assert joined({"content": "a"}) == message("a")
     parted = data(chunk({"content": "a"})).replace(b',"choices"', b',\ndata: "choices"')
     assert aggregated(parted, STOP, DONE)["choices"][0]["message"] == message("a")
 
@@ -115,13 +115,17 @@ def test_first_envelope_that_says_something_counts():
     first = chunk({"content": "a"}) | {"id": "", "model": None, "created": 0, "system_fingerprint": None}
     second = chunk({}, "stop") | {"system_fingerprint": "fp_1", "service_tier": "default"}
     third = second | {"id": "other", "model": "other", "created": 1, "system_fingerprint": "fp_2"}
-    said = aggregated(data(first), data(second), data(third), DONE)
-    assert said == reply(message("a"), system_fingerprint="fp_1", service_tier="default")
+    payload = aggregated(data(first), data(second), data(third), DONE)
+    assert payload == reply(message("a"), system_fingerprint="fp_1", service_tier="default")
 
 
 def test_missing_envelope_comes_from_the_origin():
-    said = aggregated(data({"choices": [{"delta": {"content": "a"}, "finish_reason": "stop"}]}), DONE)
-    assert (said["id"], said["created"], said["model"]) == ("chatcmpl-000000000000000000000001", CREATED_S, "asked-for")
+    payload = aggregated(data({"choices": [{"delta": {"content": "a"}, "finish_reason": "stop"}]}), DONE)
+    assert (payload["id"], payload["created"], payload["model"]) == (
+        "chatcmpl-000000000000000000000001",
+        CREATED_S,
+        "asked-for",
+    )
 
 
 def test_last_usage_counts_wherever_it_stands_and_is_never_a_sum():
@@ -147,8 +151,8 @@ def test_usage_is_none_where_none_was_told():
 def test_unknown_members_survive_with_their_last_value_and_padding_does_not():
     azure = chunk(None) | {"id": "", "model": "", "created": 0, "prompt_filter_results": [{"prompt_index": 0}]}
     last = chunk({}, "stop", citations=["u"], prompt_filter_results=[], obfuscation="xyz", x_null=None)
-    said = aggregated(data(azure), text("a", citations=["t"]), data(last), DONE)
-    assert said == reply(message("a"), citations=["u"], prompt_filter_results=[{"prompt_index": 0}])
+    payload = aggregated(data(azure), text("a", citations=["t"]), data(last), DONE)
+    assert payload == reply(message("a"), citations=["u"], prompt_filter_results=[{"prompt_index": 0}])
 
 
 @pytest.mark.parametrize(
@@ -182,8 +186,8 @@ def test_wrapped_chunks_are_unwrapped():
 def test_choices_come_out_in_ascending_order_each_with_its_own_text():
     blocks = [data(chunk({"content": part}, index=index)) for part, index in [("b", 1), ("a", 0), ("B", 1), ("A", 0)]]
     ends = [data(chunk({}, "length", index=1)), data(chunk({}, "stop"))]
-    said = aggregated(*blocks, *ends)
-    assert [(one["index"], one["message"]["content"], one["finish_reason"]) for one in said["choices"]] == [
+    payload = aggregated(*blocks, *ends)
+    assert [(one["index"], one["message"]["content"], one["finish_reason"]) for one in payload["choices"]] == [
         (0, "aA", "stop"),
         (1, "bB", "length"),
     ]
@@ -191,12 +195,12 @@ def test_choices_come_out_in_ascending_order_each_with_its_own_text():
 
 def test_choices_without_index_count_by_their_places():
     choices = [{"delta": {"content": part}, "finish_reason": "stop"} for part in "ab"]
-    said = aggregated(data(chunk(None) | {"choices": choices}))
-    assert [one["message"]["content"] for one in said["choices"]] == ["a", "b"]
+    payload = aggregated(data(chunk(None) | {"choices": choices}))
+    assert [one["message"]["content"] for one in payload["choices"]] == ["a", "b"]
 
 
 def test_role_counts_once():
-    assert told({"role": "", "content": ""}, {"role": "assistant", "content": "a"}, {"role": "assistant"}) == message(
+    assert joined({"role": "", "content": ""}, {"role": "assistant", "content": "a"}, {"role": "assistant"}) == message(
         "a"
     )
 
@@ -225,7 +229,7 @@ def test_message_after_deltas_only_repeats_them():
 
 
 def test_reasoning_refusal_and_what_nobody_knows_are_joined():
-    assert told(
+    assert joined(
         {"reasoning_content": "H", "reasoning": "h", "x_text": "a", "x_list": [1], "x_value": {"a": 1}},
         {"reasoning_content": "m", "reasoning": "m", "x_text": "b", "x_list": [2], "x_value": {"b": 1}},
         {"refusal": "N"},
@@ -248,16 +252,16 @@ def test_logprobs_are_extended():
     first["choices"][0]["logprobs"] = {"content": [{"token": "a"}], "refusal": None}
     second = chunk({"content": "b"}, "stop")
     second["choices"][0]["logprobs"] = {"content": [{"token": "b"}]}
-    said = aggregated(data(first), data(second))
-    assert said["choices"][0]["logprobs"] == {"content": [{"token": "a"}, {"token": "b"}], "refusal": None}
+    payload = aggregated(data(first), data(second))
+    assert payload["choices"][0]["logprobs"] == {"content": [{"token": "a"}, {"token": "b"}], "refusal": None}
 
 
 def test_extras_of_a_choice_survive_and_an_empty_one_replaces_none():
     first, last = chunk({"content": "a"}), chunk({}, "stop")
     first["choices"][0] |= {"content_filter_results": {"hate": 1}, "stop_reason": None, "text": "a"}
     last["choices"][0] |= {"content_filter_results": {}, "stop_reason": "eos"}
-    said = aggregated(data(first), data(last))
-    assert said["choices"][0] == reply(message("a"))["choices"][0] | {
+    payload = aggregated(data(first), data(last))
+    assert payload["choices"][0] == reply(message("a"))["choices"][0] | {
         "content_filter_results": {"hate": 1},
         "stop_reason": "eos",
     }
@@ -279,7 +283,7 @@ def test_extras_of_a_choice_survive_and_an_empty_one_replaces_none():
     ],
 )  # fmt: skip
 def test_content_is_null_only_where_something_else_was_said(deltas, content):
-    assert told(*deltas)["content"] == content
+    assert joined(*deltas)["content"] == content
 
 
 # --- tools, functions, audio ----------------------------------------------------------------------
@@ -290,18 +294,18 @@ def call(identity: str, name: str, arguments: str, **more: Any) -> dict[str, Any
 
 
 def test_tool_calls_are_joined_and_have_no_index():
-    said = told(
+    payload = joined(
         {"tool_calls": [{"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": ""}}]},
         {"tool_calls": [{"index": 1, "id": "b", "type": "function", "function": {"name": "g", "arguments": "{"}}]},
         {"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}, {"index": 1, "function": {"arguments": "}"}}]},
         end=CALLED,
     )
-    assert said == message(None, tool_calls=[call("a", "f", "{}"), call("b", "g", "{}")])
+    assert payload == message(None, tool_calls=[call("a", "f", "{}"), call("b", "g", "{}")])
 
 
 def test_ids_names_and_types_count_once_whatever_repeats_them():
     piece = {"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": "1"}}
-    assert told({"tool_calls": [piece]}, {"tool_calls": [piece]}, {"tool_calls": [piece | {"id": ""}]}) == message(
+    assert joined({"tool_calls": [piece]}, {"tool_calls": [piece]}, {"tool_calls": [piece | {"id": ""}]}) == message(
         None, tool_calls=[call("a", "f", "111")]
     )
 
@@ -309,44 +313,44 @@ def test_ids_names_and_types_count_once_whatever_repeats_them():
 def test_calls_without_index_are_told_apart_by_their_ids_and_keep_what_nobody_knows():
     first = {"id": "a", "function": {"name": "f", "arguments": {"x": 1}}, "extra_content": {"google": {"s": "t"}}}
     second = {"id": "b", "function": {"name": "g", "arguments": "{}", "strict": True, "x": None}}
-    said = aggregated(data(chunk({"tool_calls": [first, second]})), STOP)
-    assert said["choices"][0]["finish_reason"] == "tool_calls"
-    assert said["choices"][0]["message"]["tool_calls"] == [
+    payload = aggregated(data(chunk({"tool_calls": [first, second]})), STOP)
+    assert payload["choices"][0]["finish_reason"] == "tool_calls"
+    assert payload["choices"][0]["message"]["tool_calls"] == [
         call("a", "f", '{"x":1}', extra_content={"google": {"s": "t"}}),
         {"id": "b", "type": "function", "function": {"name": "g", "arguments": "{}", "strict": True}},
     ]
 
 
 def test_call_without_an_id_gets_one():
-    said = told({"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": None}}]})
-    assert said["tool_calls"] == [call("call_000000000000000000000001", "f", "")]
+    payload = joined({"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": None}}]})
+    assert payload["tool_calls"] == [call("call_000000000000000000000001", "f", "")]
 
 
 def test_custom_tools_have_an_input():
-    said = told(
+    payload = joined(
         {"tool_calls": [{"index": 0, "id": "a", "type": "custom", "custom": {"name": "run", "input": ""}}]},
         {"tool_calls": [{"index": 0, "custom": {"input": "ls"}}]},
     )
-    assert said["tool_calls"] == [{"id": "a", "type": "custom", "custom": {"name": "run", "input": "ls"}}]
+    assert payload["tool_calls"] == [{"id": "a", "type": "custom", "custom": {"name": "run", "input": "ls"}}]
 
 
 def test_legacy_function_call_is_joined_and_its_name_counts_once():
-    said = aggregated(
+    payload = aggregated(
         data(chunk({"function_call": {"name": "f", "arguments": "{"}})),
         data(chunk({"function_call": {"name": "f", "arguments": "}"}})),
         DONE,
     )
-    assert said == reply(message(None, function_call={"name": "f", "arguments": "{}"}), "function_call")
+    assert payload == reply(message(None, function_call={"name": "f", "arguments": "{}"}), "function_call")
 
 
 def test_audio_is_joined():
-    said = told(
+    payload = joined(
         {"audio": {"id": "au", "transcript": "He"}},
         {"audio": {"id": "au", "transcript": "y", "data": "YQ=="}},
         {"audio": {"data": "Yg==", "expires_at": 7}},
         {"audio": {"expires_at": 9}},
     )
-    assert said == message(None, audio={"id": "au", "expires_at": 9, "data": "YWI=", "transcript": "Hey"})
+    assert payload == message(None, audio={"id": "au", "expires_at": 9, "data": "YWI=", "transcript": "Hey"})
 
 
 # --- how it ends ----------------------------------------------------------------------------------
@@ -486,7 +490,7 @@ def legacy(part: str, reason: str | None = None, index: int = 0, logprobs: Any =
 
 
 def test_legacy_stream_is_joined():
-    said = aggregated(
+    payload = aggregated(
         legacy("a", logprobs={"tokens": ["a"], "text_offset": [0]}),
         legacy("b", index=1),
         legacy("c", "length", logprobs={"tokens": ["c"], "text_offset": [1]}, stop_reason="x"),
@@ -496,7 +500,7 @@ def test_legacy_stream_is_joined():
     first = {"text": "ac", "index": 0, "logprobs": logprobs, "finish_reason": "length", "stop_reason": "x"}
     second = {"text": "b", "index": 1, "logprobs": None, "finish_reason": "stop"}
     head = {"id": "cmpl-1", "object": "text_completion", "created": 7, "model": "m"}
-    assert said == {**head, "choices": [first, second]}
+    assert payload == {**head, "choices": [first, second]}
 
 
 def test_legacy_reply_is_what_the_sdk_declares():
@@ -525,9 +529,9 @@ def test_reply_is_strictly_what_the_sdk_declares_and_what_its_helper_reads(strea
     _, chunks = stream
     one = aggregator()
     fed(one.feed, events(chunks))
-    said = one.finish()
-    strictly(said)
-    assert meaning(json.loads(said)) == meaning(helper_reads(b"".join(events(chunks))))
+    payload = one.finish()
+    strictly(payload)
+    assert meaning(json.loads(payload)) == meaning(helper_reads(b"".join(events(chunks))))
 
 
 @given(completions(), st.integers(0, 30))
@@ -555,11 +559,11 @@ def test_a_text_choice_that_says_nothing_is_no_answer():
 
 
 def test_the_error_in_a_choice_is_the_upstreams():
-    """As OpenRouter tells that a provider failed."""
+    """OpenRouter reports the failure of a provider like this."""
     choice = {"index": 0, "delta": {"content": ""}, "finish_reason": "error"}
-    for error, said in (({"message": "Provider down"}, "Provider down"), ({}, None), (True, "without a message")):
+    for error, payload in (({"message": "Provider down"}, "Provider down"), ({}, None), (True, "without a message")):
         blocks = (text("a"), data({"choices": [{**choice, "error": error}]}), DONE)
-        if said is None:
+        if payload is None:
             assert aggregated(*blocks)["choices"][0]["finish_reason"] == "error"
         else:
-            assert said in failed(*blocks)[1]
+            assert payload in failed(*blocks)[1]

@@ -1,4 +1,4 @@
-"""A reply out of the bytes of a stream: cut at every byte, and read no further than it says something."""
+"""A reply from the bytes of a stream, cut at every byte and read to its last event only."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def assembly(limit_bytes: int = LIMIT_BYTES, shapers=()) -> BodyAggregator:
 
 
 def content(one: BodyAggregator) -> str:
-    said: str = json.loads(one.finish())["choices"][0]["message"]["content"]
-    return said
+    payload: str = json.loads(one.finish())["choices"][0]["message"]["content"]
+    return payload
 
 
 @pytest.mark.parametrize("ends", [b"\n", b"\r\n", b"\r"], ids=["LF", "CRLF", "CR"])
@@ -94,7 +94,7 @@ TEXTS = ("The answer", "The answer is", "The answer is forty")
 def test_shapers_give_out_what_they_hold(end):
     repair = StreamRepair(RepairOptions(None, "keep", cumulative=True), origin())
     one = assembly(shapers=[RagflowStream(origin(), wants_usage=True), repair])
-    for said in TEXTS:
-        assert one.feed(text(said))
+    for payload in TEXTS:
+        assert one.feed(text(payload))
     one.feed(STOP + end)
     assert content(one) == TEXTS[-1]

@@ -35,9 +35,9 @@ def test_empty_value_does_not_replace_what_was_said(nothing):
 
 
 def test_empty_value_is_kept_where_nothing_else_was_said():
-    said: dict[str, object] = {}
-    keep_last(said, "o", {})
-    assert said == {"o": {}}
+    payload: dict[str, object] = {}
+    keep_last(payload, "o", {})
+    assert payload == {"o": {}}
 
 
 def test_text_is_whole_or_none():

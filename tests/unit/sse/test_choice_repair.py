@@ -37,8 +37,8 @@ def test_empty_role_is_told_properly_at_first_and_left_out_later(roles, expected
 
 
 def test_null_role_is_left_alone():
-    said = chunk({"role": None, "content": "a"})
-    assert repaired(ROLE, said) == ([ROLE, said], ())
+    payload = chunk({"role": None, "content": "a"})
+    assert repaired(ROLE, payload) == ([ROLE, payload], ())
 
 
 def test_role_alone_comes_with_empty_content():
@@ -56,8 +56,8 @@ def test_delta_that_is_none_is_an_empty_one(members):
 
 
 def test_text_of_a_legacy_completion_needs_no_delta():
-    said = choice(text="a", finish_reason=None)
-    assert repaired(said, said) == ([said, said], ())
+    payload = choice(text="a", finish_reason=None)
+    assert repaired(payload, payload) == ([payload, payload], ())
 
 
 def test_empty_finish_reason_is_null():
@@ -67,25 +67,25 @@ def test_empty_finish_reason_is_null():
 
 @pytest.mark.parametrize("reason", ["stop", "length", "content_filter", "tool_calls", None])
 def test_finish_reason_is_kept(reason):
-    said = chunk({"content": "a"}, reason)
-    assert repaired(ROLE, said) == ([ROLE, said], ())
+    payload = chunk({"content": "a"}, reason)
+    assert repaired(ROLE, payload) == ([ROLE, payload], ())
 
 
 CALL = {"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": ""}}
 
 
 @pytest.mark.parametrize(
-    ("reason", "told"), [("stop", "tool_calls"), ("length", "length"), ("tool_calls", "tool_calls")]
+    ("reason", "expected"), [("stop", "tool_calls"), ("length", "length"), ("tool_calls", "tool_calls")]
 )
-def test_finish_reason_after_tool_calls(reason, told):
+def test_finish_reason_after_tool_calls(reason, expected):
     out, adapted = repaired(ROLE, chunk({"tool_calls": [CALL]}), chunk({}, reason))
-    assert out[-1]["choices"][0]["finish_reason"] == told
-    assert adapted == (("repair=finish",) if reason != told else ())
+    assert out[-1]["choices"][0]["finish_reason"] == expected
+    assert adapted == (("repair=finish",) if reason != expected else ())
 
 
 def test_tool_calls_of_one_choice_do_not_change_the_end_of_another():
-    said = [ROLE, chunk({"tool_calls": [CALL]}), chunk({"content": "a"}, index=1), chunk({}, "stop", index=1)]
-    assert repaired(*said) == (said, ())
+    payload = [ROLE, chunk({"tool_calls": [CALL]}), chunk({"content": "a"}, index=1), chunk({}, "stop", index=1)]
+    assert repaired(*payload) == (payload, ())
 
 
 # --- message in place of delta --------------------------------------------------------------------
@@ -104,9 +104,11 @@ def test_message_after_deltas_repeats_them_and_says_nothing_new():
     assert adapted == ("repair=message",)
 
 
-@pytest.mark.parametrize(("foreign", "told"), [("eos", "stop"), ("max_tokens", "length"), ("SAFETY", "content_filter")])
-def test_foreign_finish_reason_becomes_one_that_clients_know_and_stays_beside_it(foreign, told):
+@pytest.mark.parametrize(
+    ("foreign", "expected"), [("eos", "stop"), ("max_tokens", "length"), ("SAFETY", "content_filter")]
+)
+def test_foreign_finish_reason_becomes_one_that_clients_know_and_stays_beside_it(foreign, expected):
     out, adapted = repaired(ROLE, chunk({}, foreign))
     (last,) = out[-1]["choices"]
-    assert (last["finish_reason"], last["native_finish_reason"]) == (told, foreign)
+    assert (last["finish_reason"], last["native_finish_reason"]) == (expected, foreign)
     assert adapted == ("repair=finish",)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.sse.choice_repair import EVIDENCE, MAX_CHARS, MAX_HELD, MAX_HELD_BYTES, MAX_TEXTS, MIN_CHARS
-from tests.unit.sse.repair_streams import ROLE, STOP, new_repair, repaired, said
+from tests.unit.sse.repair_streams import ROLE, STOP, new_repair, payloads, repaired
 from tests.unit.sse.streams import DONE, chunk, data
 
 NAME = ("repair=cumulative",)
@@ -87,7 +87,7 @@ def test_chunk_waits_only_while_it_may_be_a_repetition():
     repair = new_repair(cumulative=True)
     assert repair.feed(first) == first
     assert repair.feed(second) == b""
-    assert said(repair.feed(third)) == texts(" fox", "!")
+    assert payloads(repair.feed(third)) == texts(" fox", "!")
 
 
 def test_evidence_is_needed_twice_and_of_some_length():
@@ -97,7 +97,7 @@ def test_evidence_is_needed_twice_and_of_some_length():
     out = [repair.feed(event) for event in map(data, texts(*short))]
     assert [bool(block) for block in out] == [True] + [False] * (MIN_CHARS - 1)
     [event] = map(data, texts("no such text"))
-    assert said(repair.feed(event)) == texts(*short[1:], "no such text")
+    assert payloads(repair.feed(event)) == texts(*short[1:], "no such text")
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_error_event_lets_go_what_waits():
     first, second = map(data, texts("The quick brown", "The quick brown fox"))
     error = data({"error": {"message": "boom"}})
     out = repair.feed(first) + repair.feed(second) + repair.feed(error)
-    assert said(out) == [*texts("The quick brown", " fox"), {"error": {"message": "boom"}}]
+    assert payloads(out) == [*texts("The quick brown", " fox"), {"error": {"message": "boom"}}]
     assert out.endswith(error)
 
 

@@ -1,4 +1,4 @@
-"""Words for the end of a choice."""
+"""Finish reasons of upstreams become finish reasons of OpenAI."""
 
 import pytest
 
@@ -13,7 +13,7 @@ def test_what_clients_know_stays(reason):
 
 
 @pytest.mark.parametrize(
-    ("said", "meant"),
+    ("payload", "meant"),
     [
         *[(word, "stop") for word in STOPS],
         *[(word, "length") for word in ("max_tokens", "MAX_TOKENS", "insufficient_system_resource", "abort", "error")],
@@ -23,8 +23,8 @@ def test_what_clients_know_stays(reason):
         ("a_word_of_tomorrow", "a_word_of_tomorrow"),
     ],
 )
-def test_other_words_mean_what_their_upstreams_say(said, meant):
-    assert (chat_reason(said, has_tools=False, has_function=False), text_reason(said)) == (meant, meant)
+def test_other_words_mean_what_their_upstreams_say(payload, meant):
+    assert (chat_reason(payload, has_tools=False, has_function=False), text_reason(payload)) == (meant, meant)
 
 
 def test_calls_are_a_reason_of_their_own_but_for_what_was_cut():

@@ -16,7 +16,7 @@ from gatepass.sse.choice_repair import (
 from tests.unit.sse.documents import origin
 
 
-def mended(*entries):
+def repaired(*entries):
     """Each entry comes in a delta of its own."""
     repair, notes = ToolRepair(origin(), ArgumentBuffer(), 0), list[str]()
     for entry in entries:
@@ -59,7 +59,7 @@ MADE = "call_000000000000000000000001"
 )
 def test_flawless_pieces_are_not_touched(entries):
     before = copy.deepcopy(entries)
-    assert mended(*entries) == (before, [])
+    assert repaired(*entries) == (before, [])
 
 
 def without(entry, *names):
@@ -107,10 +107,12 @@ def without(entry, *names):
     ],
 )
 def test_each_defect_is_repaired_and_named(entries, expected, notes):
-    assert mended(*entries) == (expected, notes)
+    assert repaired(*entries) == (expected, notes)
 
 
 def test_name_that_comes_after_the_opener_is_told_once():
     late = {"index": 0, "function": {"name": "f", "arguments": ""}}
-    entries, notes = mended({"index": 0, "id": "a", "type": "function"}, late, {"index": 0, "function": {"name": "f"}})
+    entries, notes = repaired(
+        {"index": 0, "id": "a", "type": "function"}, late, {"index": 0, "function": {"name": "f"}}
+    )
     assert (entries[1], entries[2], notes) == (late, {"index": 0, "function": {}}, [TOOL_NAME])

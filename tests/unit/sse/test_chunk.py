@@ -28,12 +28,12 @@ def test_nested_too_deep_is_a_value_error():
 
 
 def test_complete_envelope_is_kept():
-    said = {"id": "a", "object": "x", "created": 7, "model": "m", "system_fingerprint": None, "service_tier": "t"}
-    assert complete_envelope(said, origin(), "o", "p-") == said | {"object": "o"}
+    payload = {"id": "a", "object": "x", "created": 7, "model": "m", "system_fingerprint": None, "service_tier": "t"}
+    assert complete_envelope(payload, origin(), "o", "p-") == payload | {"object": "o"}
 
 
 @pytest.mark.parametrize(
-    "said",
+    "payload",
     [
         {},
         {"id": "", "created": 0, "model": ""},
@@ -44,8 +44,8 @@ def test_complete_envelope_is_kept():
         {"created": float("nan")},
     ],
 )
-def test_missing_envelope_comes_from_the_origin(said):
-    assert complete_envelope(said, origin(), "o", "p-") == {
+def test_missing_envelope_comes_from_the_origin(payload):
+    assert complete_envelope(payload, origin(), "o", "p-") == {
         "id": "p-000000000000000000000001",
         "object": "o",
         "created": CREATED_S,
@@ -68,7 +68,7 @@ CHUNK: dict[str, object] = {"choices": []}
 
 
 @pytest.mark.parametrize(
-    ("said", "inside"),
+    ("payload", "inside"),
     [
         ({"code": 0, "data": CHUNK}, CHUNK),
         ({"choices": None, "data": CHUNK}, CHUNK),
@@ -78,5 +78,5 @@ CHUNK: dict[str, object] = {"choices": []}
         ({}, None),
     ],
 )
-def test_only_what_is_wrapped_is_unwrapped(said, inside):
-    assert unwrap(said) is (said if inside is None else inside)
+def test_only_what_is_wrapped_is_unwrapped(payload, inside):
+    assert unwrap(payload) is (payload if inside is None else inside)

@@ -27,9 +27,9 @@ def test_no_text_makes_ragflow_repeat_the_answer_or_blame_the_key(make):
         assert not words.search(error.message.lower())
 
 
-def test_refusal_is_the_complaint_with_a_status():
-    told = UpstreamErrorBody("slow down", status=429, kind="k", code="c", param="p", raw={"x": 1})
-    error = chunk.upstream_error_event("chat", told)
+def test_the_error_has_all_members_of_the_upstreams_error_body():
+    error_body = UpstreamErrorBody("slow down", status=429, kind="k", code="c", param="p", raw={"x": 1})
+    error = chunk.upstream_error_event("chat", error_body)
     assert isinstance(error, UpstreamErrorReply)
     assert (error.message, error.http_status, error.kind, error.public_code, error.param, error.raw) == (
         "slow down",

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from gatepass.sse import choice_repair
 from gatepass.sse.transform import EventTransform, TransformChain
 from tests.unit.sse.documents import clean_streams, events, fed
-from tests.unit.sse.repair_streams import ROLE, STOP, USAGE, new_repair, said
+from tests.unit.sse.repair_streams import ROLE, STOP, USAGE, new_repair, payloads
 from tests.unit.sse.streams import DONE, REALISTIC, chunk, data, new_stream, pieces, text, with_line_ends
 
 # --- clean streams --------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ def test_broken_stream_is_repaired_alike_in_runs_of_any_size(end, gap):
         repair = new_repair(include_usage=True)
         runs = [b"".join(blocks[at : at + size]) for at in range(0, len(blocks), size)]
         out = b"".join(repair.feed(run) for run in runs)
-        assert (said(out), repair.finish()) == ([*REPAIRED, b"[DONE]"], b"")
+        assert (payloads(out), repair.finish()) == ([*REPAIRED, b"[DONE]"], b"")
         assert repair.adapted == NAMES
         outs.add(out)
     assert len(outs) == 1
@@ -142,7 +142,7 @@ def test_broken_stream_is_repaired_alike_behind_the_judge_at_every_split_and_in_
     for cut in [*splits, *(list(pieces(whole, size)) for size in range(1, 65))]:
         stream, repair = new_stream(), new_repair(include_usage=True)
         out = b"".join(repair.feed(stream.feed(piece)) for piece in cut)
-        assert (said(out), stream.done, repair.adapted) == ([*REPAIRED, b"[DONE]"], True, NAMES)
+        assert (payloads(out), stream.done, repair.adapted) == ([*REPAIRED, b"[DONE]"], True, NAMES)
 
 
 def test_names_are_those_that_are_documented():
@@ -195,21 +195,21 @@ def test_what_is_nested_too_deep_never_breaks_the_end():
 def test_finish_gives_what_is_held_once():
     repair = new_repair(include_usage=True)
     repair.feed(data(ROLE | {"usage": USAGE}))
-    assert said(repair.finish()) == [chunk(None, usage=USAGE)]
+    assert payloads(repair.finish()) == [chunk(None, usage=USAGE)]
     assert repair.finish() == b""
 
 
 def test_stream_without_an_envelope_still_gets_its_usage():
     repair = new_repair(include_usage=True)
     repair.feed(data({"choices": [{"delta": {"content": "a"}}], "usage": USAGE}))
-    assert said(repair.finish()) == [{"object": "chat.completion.chunk", "choices": [], "usage": USAGE}]
+    assert payloads(repair.finish()) == [{"object": "chat.completion.chunk", "choices": [], "usage": USAGE}]
 
 
 def test_repair_is_a_shaper_and_can_be_asked_about_one_parsed_event():
     shaper: EventTransform = new_repair()
     asked = new_repair()
     chain = TransformChain([shaper])
-    assert said(chain.feed(data(chunk({"content": "a"}, "")))) == [chunk({"content": "a"})]
+    assert payloads(chain.feed(data(chunk({"content": "a"}, "")))) == [chunk({"content": "a"})]
     assert chain.adapted == ("repair=finish",)
     event, broken = text("a"), data(chunk({"content": "a"}, ""))
     assert (asked.repair_event(event, chunk({"content": "a"})) is event, asked.skips_similar) == (True, True)

@@ -1,4 +1,4 @@
-"""`[DONE]` without a finish reason: a choice that is whole gets one, a choice that was cut never looks whole."""
+"""`[DONE]` without a finish reason: a complete choice gets one, a choice that was cut never looks complete."""
 
 import json
 
@@ -28,8 +28,8 @@ def call(*pieces, number=0):
     return opened + [data(chunk(delta)) for delta in more]
 
 
-def legacy(said):
-    return data({"id": "cmpl-1", "object": "text_completion", "created": 1, "model": "m", "choices": [said]})
+def legacy(payload):
+    return data({"id": "cmpl-1", "object": "text_completion", "created": 1, "model": "m", "choices": [payload]})
 
 
 def reasons(out):
@@ -126,7 +126,7 @@ def test_text_completion_gets_its_own_form():
 
 
 def test_text_that_no_event_of_its_own_shape_told_before_counts():
-    """The pattern of an event with an empty text must not cover one that has some."""
+    """The pattern of an event with an empty text must not match an event with a text."""
     thought = data(chunk({"content": "", "reasoning_content": "hm"}))
     spoken = data(chunk({"content": "Hi", "reasoning_content": ""}))
     out, stream = read(thought, thought, spoken, DONE)
@@ -148,8 +148,8 @@ def test_finished_choices_give_their_room_back():
     argument = '"' + "x" * (MAX_ARGUMENT_BYTES // 2) + '"'
     blocks = []
     for index in range(4):
-        said = {"tool_calls": [{**CALL, "function": {"name": "f", "arguments": argument}}]}
-        blocks.append(data(chunk(said, index=index, finish="tool_calls" if index < 3 else None)))
+        payload = {"tool_calls": [{**CALL, "function": {"name": "f", "arguments": argument}}]}
+        blocks.append(data(chunk(payload, index=index, finish="tool_calls" if index < 3 else None)))
     out, stream = read(*blocks, DONE)
     assert (stream.failure, reasons(out)[3]) == (None, "tool_calls")
 

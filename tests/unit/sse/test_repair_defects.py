@@ -1,5 +1,4 @@
-"""Every defect, alone and together with others: what openai-python's helper makes of the stream before
-and after the repair."""
+"""Every defect, alone and with others: what openai-python's helper reads before and after the repair."""
 
 from __future__ import annotations
 
@@ -129,13 +128,13 @@ MISREAD: list[Defect] = [
     *(tools_without_index, tools_all_of_index_0, tool_ids_and_names_repeated, tools_end_with_stop),
     *(role_in_every_delta, null_delta, null_choices, pings, messages_for_deltas, wrapped),
 ]
-"""What the helper fails on, or reads as something else."""
+"""The helper fails on these, or misreads them."""
 
 OTHERS: list[Defect] = [
     *(envelope_only_at_first, empty_role_in_every_delta, empty_finish_reason, usage_in_every_chunk),
     *(azure_filter_first, azure_filter_last),
 ]
-"""What it forgives, while langchain-openai, RAGFlow or code that looks at `choices[0]` does not."""
+"""The helper accepts these; langchain-openai, RAGFlow or code that reads `choices[0]` fails."""
 
 
 def repaired(chunks: list[Any], draw: Any = None) -> bytes:
@@ -191,7 +190,7 @@ def test_helper_reads_the_repaired_stream_as_the_clean_one(defect):
 
 @pytest.mark.parametrize("defect", [*MISREAD, *OTHERS], ids=named)
 def test_client_that_looks_no_further_than_the_first_choice_reads_the_repaired_stream(defect):
-    """What a plain loop over the chunks does, as most code does it."""
+    """A plain loop over the chunks, as in most client code."""
     *chunks, last = chunks_of(repaired(defect(copy.deepcopy(SAMPLE))))
     assert "".join(one.choices[0].delta.content or "" for one in chunks) == "Hi there"
     assert [one.usage for one in chunks] == [None] * len(chunks)
@@ -207,7 +206,7 @@ def test_repaired_stream_is_clean_to_a_second_repair(defect):
 
 
 def joined(blocks: list[bytes]) -> Any:
-    """What the aggregation of a stream means."""
+    """The meaning of the aggregated stream."""
     aggregator = CompletionAggregator("chat", LIMIT_BYTES, read_error, origin())
     fed(aggregator.feed, blocks)
     return without_filters(meaning(json.loads(aggregator.finish())))

@@ -35,8 +35,8 @@ def test_extras_that_no_choices_follow_come_at_the_end():
 
 
 def test_extras_and_usage_at_the_end_come_in_one_chunk():
-    said = [ROLE, STOP | {"usage": USAGE}, chunk(None, citations=["u"])]
-    out, _ = repaired(*said, include_usage=True)
+    payload = [ROLE, STOP | {"usage": USAGE}, chunk(None, citations=["u"])]
+    out, _ = repaired(*payload, include_usage=True)
     assert out == [ROLE, STOP | {"usage": None}, chunk(None, citations=["u"], usage=USAGE)]
 
 
@@ -84,10 +84,10 @@ def test_chunk_that_says_nothing_is_left_out(nothing):
 
 @pytest.mark.parametrize("missing", [None, "absent"])
 def test_usage_without_a_list_of_choices_gets_an_empty_one(missing):
-    said = chunk(None, usage=USAGE) | {"choices": None}
+    payload = chunk(None, usage=USAGE) | {"choices": None}
     if missing:
-        del said["choices"]
-    assert repaired(ROLE, STOP, said, include_usage=True) == ([ROLE, STOP, chunk(None, usage=USAGE)], EMPTY)
+        del payload["choices"]
+    assert repaired(ROLE, STOP, payload, include_usage=True) == ([ROLE, STOP, chunk(None, usage=USAGE)], EMPTY)
 
 
 BOOM = {"code": 102, "message": "boom", "data": None}
@@ -101,13 +101,13 @@ def test_event_that_is_no_chunk_is_for_a_client_that_knows_it(foreign):
 
 
 def test_choices_that_are_no_objects_are_left_alone():
-    said = chunk(None) | {"choices": [None, 7]}
-    assert repaired(ROLE, said, STOP) == ([ROLE, said, STOP], ())
+    payload = chunk(None) | {"choices": [None, 7]}
+    assert repaired(ROLE, payload, STOP) == ([ROLE, payload, STOP], ())
 
 
 def test_choices_without_index_get_their_places():
-    said = chunk(None) | {"choices": [{"delta": {"content": part}, "finish_reason": None} for part in "ab"]}
-    out, adapted = repaired(said)
+    payload = chunk(None) | {"choices": [{"delta": {"content": part}, "finish_reason": None} for part in "ab"]}
+    out, adapted = repaired(payload)
     assert [choice["index"] for choice in out[0]["choices"]] == [0, 1]
     assert adapted == ("repair=index",)
 
@@ -126,8 +126,8 @@ def test_more_choices_than_any_answer_has_share_one_state():
 # --- id, object, created, model -------------------------------------------------------------------
 
 
-def without(said, *names):
-    return {name: value for name, value in said.items() if name not in names}
+def without(payload, *names):
+    return {name: value for name, value in payload.items() if name not in names}
 
 
 @pytest.mark.parametrize("name", ["id", "object", "created", "model"])
@@ -139,33 +139,33 @@ def test_what_a_chunk_lacks_of_the_envelope_is_as_in_the_first_one(name, is_ther
 
 
 def test_what_no_chunk_says_is_not_made_up():
-    said = [without(ROLE, "id", "created"), without(STOP, "id", "created")]
-    assert repaired(*said) == (said, ())
+    payload = [without(ROLE, "id", "created"), without(STOP, "id", "created")]
+    assert repaired(*payload) == (payload, ())
 
 
 def test_what_the_second_chunk_says_first_is_known_to_the_third():
-    said = [without(ROLE, "model"), chunk({"content": "a"}), without(STOP, "model")]
-    out, _ = repaired(*said)
-    assert out == [said[0], said[1], STOP]
+    payload = [without(ROLE, "model"), chunk({"content": "a"}), without(STOP, "model")]
+    out, _ = repaired(*payload)
+    assert out == [payload[0], payload[1], STOP]
 
 
 def test_ids_of_their_own_stay_unless_one_is_wished_for():
-    said = [ROLE | {"id": "a"}, chunk({"content": "x"}) | {"id": "b"}, STOP | {"id": "c"}]
-    assert repaired(*said) == (said, ())
-    out, adapted = repaired(*said, one_id=True)
+    payload = [ROLE | {"id": "a"}, chunk({"content": "x"}) | {"id": "b"}, STOP | {"id": "c"}]
+    assert repaired(*payload) == (payload, ())
+    out, adapted = repaired(*payload, one_id=True)
     assert ([one["id"] for one in out], adapted) == (["a"] * 3, ("repair=one-id",))
 
 
 def test_one_id_is_wished_for_where_none_was_ever_told():
-    said = [without(ROLE, "id"), STOP | {"id": ""}, STOP | {"id": None}]
-    assert repaired(*said, one_id=True) == (said, ())
+    payload = [without(ROLE, "id"), STOP | {"id": ""}, STOP | {"id": None}]
+    assert repaired(*payload, one_id=True) == (payload, ())
 
 
 # --- wrapped chunks, whole completions ------------------------------------------------------------
 
 
-def wrapped(said):
-    return {"code": 0, "msg": "ok", "data": said}
+def wrapped(payload):
+    return {"code": 0, "msg": "ok", "data": payload}
 
 
 def test_wrapped_chunks_are_unwrapped_and_the_last_empty_one_is_left_out():
@@ -197,8 +197,8 @@ def test_whole_completion_in_one_event_becomes_its_deltas(include_usage):
 
 
 def test_whole_completion_that_calls_itself_a_chunk_or_is_wrapped_becomes_its_deltas():
-    for said in (WHOLE | {"object": "chat.completion.chunk"}, wrapped(WHOLE)):
-        out, _ = repaired(said)
+    for payload in (WHOLE | {"object": "chat.completion.chunk"}, wrapped(WHOLE)):
+        out, _ = repaired(payload)
         assert deltas(out)[1] == {"content": "Hi"}
 
 
@@ -213,9 +213,9 @@ def test_second_whole_completion_repeats_the_first_and_says_nothing_new():
 
 
 def test_messages_that_are_pieces_of_an_answer_are_its_deltas():
-    """With the `object` of a whole: none of them has a finish reason before the last."""
-    said = [{**WHOLE, "choices": [{"index": 0, "message": {"content": text}}]} for text in ("Hel", "lo ", "world")]
-    out, adapted = repaired(*({name: one[name] for name in one if name != "usage"} for one in said), STOP)
+    """Chunks with the `object` of a completion: only the last one has a finish reason."""
+    payload = [{**WHOLE, "choices": [{"index": 0, "message": {"content": text}}]} for text in ("Hel", "lo ", "world")]
+    out, adapted = repaired(*({name: one[name] for name in one if name != "usage"} for one in payload), STOP)
     assert deltas(out) == [{"content": "Hel"}, {"content": "lo "}, {"content": "world"}, {}]
     assert [choice.get("finish_reason") for one in out for choice in one["choices"]] == [None, None, None, "stop"]
     assert adapted == ("repair=message",)
@@ -224,13 +224,13 @@ def test_messages_that_are_pieces_of_an_answer_are_its_deltas():
 def test_a_message_behind_a_mere_role_is_the_answer_and_no_repetition():
     repair = StreamRepair(RepairOptions(), EnvelopeDefaults(lambda prefix: f"{prefix}x", 1, "m"))
     repair.feed(b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n')
-    said = repair.feed(b'data: {"choices":[{"index":0,"finish_reason":null,"message":{"content":"Hi"}}]}\n\n')
-    assert b'"delta":{"content":"Hi"}' in said
+    payload = repair.feed(b'data: {"choices":[{"index":0,"finish_reason":null,"message":{"content":"Hi"}}]}\n\n')
+    assert b'"delta":{"content":"Hi"}' in payload
 
 
 def test_a_message_behind_a_number_for_a_finish_reason_is_the_answer_and_no_repetition():
-    """Found by the fuzzer: only a text ends a choice, for every part that looks."""
+    """Found by the fuzzer: every part accepts only a text as a finish reason."""
     repair = StreamRepair(RepairOptions(), EnvelopeDefaults(lambda prefix: f"{prefix}x", 1, "m"))
     repair.feed(b'data: {"choices":[{"index":0,"delta":{},"finish_reason":123456789012345678901}]}\n\n')
-    said = repair.feed(b'data: {"choices":[{"index":0,"finish_reason":null,"message":{"content":"Hi"}}]}\n\n')
-    assert b'"delta":{"content":"Hi"}' in said
+    payload = repair.feed(b'data: {"choices":[{"index":0,"finish_reason":null,"message":{"content":"Hi"}}]}\n\n')
+    assert b'"delta":{"content":"Hi"}' in payload

@@ -8,26 +8,26 @@ from tests.unit.sse.streams import chunk
 
 
 def test_text_beside_a_finish_reason_comes_in_a_chunk_before_it():
-    said = chunk({"content": "a"}, "stop", usage=USAGE, citations=["u"])
-    assert split_finish(said) == (
+    payload = chunk({"content": "a"}, "stop", usage=USAGE, citations=["u"])
+    assert split_finish(payload) == (
         chunk({"content": "a"}, usage=None, citations=["u"]),
         chunk({}, "stop", usage=USAGE),
     )
 
 
 def test_logprobs_stay_with_the_text_and_extras_of_the_choice_go_with_both():
-    said = chunk({"content": "a"}, "stop")
-    said["choices"][0] |= {"logprobs": {"content": []}, "stop_reason": "eos"}
-    first, last = split_finish(said)
-    assert first["choices"] == [said["choices"][0] | {"finish_reason": None}]
-    assert last["choices"] == [said["choices"][0] | {"delta": {}, "logprobs": None}]
+    payload = chunk({"content": "a"}, "stop")
+    payload["choices"][0] |= {"logprobs": {"content": []}, "stop_reason": "eos"}
+    first, last = split_finish(payload)
+    assert first["choices"] == [payload["choices"][0] | {"finish_reason": None}]
+    assert last["choices"] == [payload["choices"][0] | {"delta": {}, "logprobs": None}]
 
 
 def test_only_choices_that_end_are_in_the_second_chunk():
-    said = chunk({"content": "a"}, "stop")
+    payload = chunk({"content": "a"}, "stop")
     other = {"index": 1, "delta": {"content": "b"}, "finish_reason": None}
-    said["choices"] += [other, None]
-    first, last = split_finish(said)
+    payload["choices"] += [other, None]
+    first, last = split_finish(payload)
     assert (len(first["choices"]), [one["index"] for one in last["choices"]]) == (3, [0])
 
 
@@ -39,17 +39,18 @@ def test_legacy_text_is_split_too():
 
 
 @pytest.mark.parametrize(
-    "said", [ROLE, STOP, chunk({"content": "a"}), chunk({"content": ""}, "stop"), chunk({"role": "assistant"}, "stop")]
+    "payload",
+    [ROLE, STOP, chunk({"content": "a"}), chunk({"content": ""}, "stop"), chunk({"role": "assistant"}, "stop")],
 )
-def test_what_needs_no_split_is_the_same_object(said):
-    assert split_finish(said) == (said,)
-    assert split_finish(said)[0] is said
+def test_what_needs_no_split_is_the_same_object(payload):
+    assert split_finish(payload) == (payload,)
+    assert split_finish(payload)[0] is payload
 
 
 def test_split_is_made_by_wish_alone():
-    said = chunk({"content": "a"}, "stop")
-    assert repaired(ROLE, said) == ([ROLE, said], ())
-    assert repaired(ROLE, said, splits_finish=True) == ([ROLE, chunk({"content": "a"}), STOP], ("repair=split",))
+    payload = chunk({"content": "a"}, "stop")
+    assert repaired(ROLE, payload) == ([ROLE, payload], ())
+    assert repaired(ROLE, payload, splits_finish=True) == ([ROLE, chunk({"content": "a"}), STOP], ("repair=split",))
     assert repaired(ROLE, STOP, splits_finish=True) == ([ROLE, STOP], ())
 
 

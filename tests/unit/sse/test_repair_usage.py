@@ -25,27 +25,27 @@ def usages(chunks):
 
 
 def test_usage_alone_at_the_end_passes_as_it_is():
-    said = [ROLE | {"usage": None}, text("a", usage=None), STOP, ALONE]
-    assert repaired(*said, include_usage=True) == (said, ())
+    payload = [ROLE | {"usage": None}, text("a", usage=None), STOP, ALONE]
+    assert repaired(*payload, include_usage=True) == (payload, ())
 
 
 def test_usage_in_every_chunk_is_told_once_and_last():
-    said = [ROLE | {"usage": early(0)}, text("a", usage=early(1)), STOP | {"usage": USAGE}]
-    out, adapted = repaired(*said, include_usage=True)
+    payload = [ROLE | {"usage": early(0)}, text("a", usage=early(1)), STOP | {"usage": USAGE}]
+    out, adapted = repaired(*payload, include_usage=True)
     assert usages(out) == [(1, None), (1, None), (1, None), (0, USAGE)]
     assert out[-1] == ALONE
     assert adapted == ONCE
 
 
 def test_usage_in_every_chunk_and_alone_at_the_end_is_told_once():
-    said = [ROLE | {"usage": early(0)}, text("a", usage=early(1)), STOP | {"usage": early(2)}, ALONE]
-    out, adapted = repaired(*said, include_usage=True)
+    payload = [ROLE | {"usage": early(0)}, text("a", usage=early(1)), STOP | {"usage": early(2)}, ALONE]
+    out, adapted = repaired(*payload, include_usage=True)
     assert (usages(out), adapted) == ([(1, None), (1, None), (1, None), (0, USAGE)], ONCE)
 
 
 def test_usage_alone_again_and_again_is_told_once():
-    said = [ROLE, chunk(None, usage=early(0)), text("a"), STOP, ALONE, chunk(None, usage=early(9))]
-    out, adapted = repaired(*said, include_usage=True)
+    payload = [ROLE, chunk(None, usage=early(0)), text("a"), STOP, ALONE, chunk(None, usage=early(9))]
+    out, adapted = repaired(*payload, include_usage=True)
     assert out == [ROLE, text("a"), STOP, ALONE]
     assert adapted == ("repair=usage", "repair=choices")
 
@@ -65,25 +65,30 @@ def test_usage_of_a_stream_that_ends_without_done_is_told():
 
 @pytest.mark.parametrize("nothing", [None, {}])
 def test_usage_that_says_nothing_is_left_alone(nothing):
-    said = [ROLE | {"usage": nothing}, text("a", usage=nothing), STOP]
-    assert repaired(*said) == (said, ())
+    payload = [ROLE | {"usage": nothing}, text("a", usage=nothing), STOP]
+    assert repaired(*payload) == (payload, ())
 
 
 def test_usage_beside_the_last_finish_reason_stays():
-    said = [ROLE, text("a"), STOP | {"usage": USAGE}]
-    assert repaired(*said) == (said, ())
+    payload = [ROLE, text("a"), STOP | {"usage": USAGE}]
+    assert repaired(*payload) == (payload, ())
 
 
 def test_usage_in_every_chunk_stays_beside_the_last_finish_reason_alone():
-    said = [ROLE | {"usage": early(0)}, text("a", usage=early(1)), STOP | {"usage": USAGE}, ALONE]
-    out, adapted = repaired(*said)
+    payload = [ROLE | {"usage": early(0)}, text("a", usage=early(1)), STOP | {"usage": USAGE}, ALONE]
+    out, adapted = repaired(*payload)
     assert out == [ROLE, text("a"), STOP | {"usage": USAGE}]
     assert adapted == ("repair=usage", "repair=choices")
 
 
 def test_usage_of_two_choices_stays_beside_the_one_that_ends_last():
-    said = [ROLE, chunk({"content": "b"}, index=1), STOP | {"usage": early(1)}, chunk({}, "stop", index=1, usage=USAGE)]
-    out, adapted = repaired(*said)
+    payload = [
+        ROLE,
+        chunk({"content": "b"}, index=1),
+        STOP | {"usage": early(1)},
+        chunk({}, "stop", index=1, usage=USAGE),
+    ]
+    out, adapted = repaired(*payload)
     assert usages(out) == [(1, None), (1, None), (1, None), (1, USAGE)]
     assert adapted == ONCE
 
@@ -93,5 +98,5 @@ def test_usage_alone_is_left_out():
 
 
 def test_usage_stays_as_it_is_for_a_client_that_asked_for_all_of_it():
-    said = [ROLE | {"usage": early(0)}, text("a", usage=early(1)), STOP | {"usage": USAGE}, ALONE]
-    assert repaired(*said, include_usage=None) == (said, ())
+    payload = [ROLE | {"usage": early(0)}, text("a", usage=early(1)), STOP | {"usage": USAGE}, ALONE]
+    assert repaired(*payload, include_usage=None) == (payload, ())

@@ -1,4 +1,4 @@
-"""A response out of the events of a stream."""
+"""A response from the events of a stream."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ ITEM = event("response.output_item.done", output_index=0, item=message(part("Hi"
 
 
 @pytest.mark.parametrize(
-    "said",
+    "payload",
     [
         event("response.output_text.delta", **AT, delta="hi"),
         event("response.output_text.delta", delta="hi"),
@@ -109,13 +109,13 @@ ITEM = event("response.output_item.done", output_index=0, item=message(part("Hi"
     ],
 )
 @pytest.mark.parametrize("output", [[], None])
-def test_what_was_told_is_never_silently_lost(said, output):
+def test_what_was_told_is_never_silently_lost(payload, output):
     last = event("response.completed", response={**WHOLE, "output": output})
-    assert failed(said + last) == (
+    assert failed(payload + last) == (
         "upstream_invalid",
         "The upstream's last event has no output, although its stream contained some.",
     )
-    assert assembled(said + LAST) == WHOLE
+    assert assembled(payload + LAST) == WHOLE
 
 
 @pytest.mark.parametrize("item", [ITEM, ITEM.replace(b'"output_index":0,', b"")])

@@ -1,4 +1,4 @@
-"""The events that a whole response becomes, and what the SDK reads out of them."""
+"""The events of a whole response, and what the SDK reads from them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from tests.unit.sse.responses import ODD_RESPONSES, RESPONSES, USAGE, call, mess
 AT = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
 
 
-def told(document: Any) -> list[dict[str, Any]]:
+def events_of(document: Any) -> list[dict[str, Any]]:
     return list(events(document, origin()))
 
 
 def inside(document: Any) -> list[dict[str, Any]]:
     """The events of the items."""
-    return [said for said in told(document) if "response" not in said]
+    return [payload for payload in events_of(document) if "response" not in payload]
 
 
 def names(document: Any) -> list[str]:
-    return [said["type"].removeprefix("response.") for said in told(document)]
+    return [payload["type"].removeprefix("response.") for payload in events_of(document)]
 
 
 def written(document: Any) -> bytes:
@@ -36,7 +36,7 @@ def written(document: Any) -> bytes:
 def test_a_text_is_told_as_the_api_tells_it():
     whole = response(message(part("Hi")))
     begun = {**whole, "status": "in_progress", "output": [], "usage": None}
-    assert told(whole) == [
+    assert events_of(whole) == [
         {"type": "response.created", "response": begun},
         {"type": "response.in_progress", "response": begun},
         {"type": "response.output_item.added", "output_index": 0, "item": message(status="in_progress")},
@@ -51,10 +51,10 @@ def test_a_text_is_told_as_the_api_tells_it():
 
 def test_each_event_has_its_name_and_its_number_and_none_is_done():
     blocks = written(response(message(part("Hi\n\nho")))).split(b"\n\n")
-    said = [json.loads(block.split(b"\n")[1].removeprefix(b"data: ")) for block in blocks[:-1]]
+    payload = [json.loads(block.split(b"\n")[1].removeprefix(b"data: ")) for block in blocks[:-1]]
     assert blocks[-1] == b""
-    assert [one["sequence_number"] for one in said] == list(range(9))
-    assert [block.split(b"\n")[0] for block in blocks[:-1]] == [f"event: {one['type']}".encode() for one in said]
+    assert [one["sequence_number"] for one in payload] == list(range(9))
+    assert [block.split(b"\n")[0] for block in blocks[:-1]] == [f"event: {one['type']}".encode() for one in payload]
 
 
 def test_a_function_call_is_opened_told_and_done():
@@ -79,29 +79,29 @@ def test_other_calls_have_events_of_their_own_names():
 
 def test_thoughts_come_as_summaries_and_as_texts_and_what_is_sealed_when_they_are_done():
     thought = reasoning("Hm", "", content=[{"type": "reasoning_text", "text": "hm"}], encrypted_content="x")
-    said = inside(response(thought))
-    assert said[0]["item"] == {"id": "rs_1", "type": "reasoning", "summary": [], "content": []}
-    assert said[-1]["item"] == thought
-    assert [one["type"].removeprefix("response.") for one in said[1:-1]] == [
+    payload = inside(response(thought))
+    assert payload[0]["item"] == {"id": "rs_1", "type": "reasoning", "summary": [], "content": []}
+    assert payload[-1]["item"] == thought
+    assert [one["type"].removeprefix("response.") for one in payload[1:-1]] == [
         *("reasoning_summary_part.added", "reasoning_summary_text.delta", "reasoning_summary_text.done"),
         "reasoning_summary_part.done",
         *("reasoning_summary_part.added", "reasoning_summary_text.done", "reasoning_summary_part.done"),
         *("content_part.added", "reasoning_text.delta", "reasoning_text.done", "content_part.done"),
     ]
-    assert [one["summary_index"] for one in said if "summary_index" in one] == [0] * 4 + [1] * 3
+    assert [one["summary_index"] for one in payload if "summary_index" in one] == [0] * 4 + [1] * 3
 
 
 def test_a_refusal_and_annotations_and_logprobs_are_told_with_their_text():
     cited = {"type": "url_citation", "start_index": 0, "end_index": 1, "title": "t", "url": "https://e.example"}
     logprob = {"token": "H", "bytes": [72], "logprob": -0.5, "top_logprobs": []}
     spoken = part("Hi", annotations=[cited], logprobs=[logprob])
-    said = inside(response(message(spoken, {"type": "refusal", "refusal": "No"})))
-    assert said[1]["part"] == part("", logprobs=[])
-    assert [one["logprobs"] for one in said if "logprobs" in one] == [[logprob]] * 2
+    payload = inside(response(message(spoken, {"type": "refusal", "refusal": "No"})))
+    assert payload[1]["part"] == part("", logprobs=[])
+    assert [one["logprobs"] for one in payload if "logprobs" in one] == [[logprob]] * 2
     cites = {"type": "response.output_text.annotation.added", **AT, "annotation_index": 0, "annotation": cited}
-    assert said[3] == cites
+    assert payload[3] == cites
     second = {**AT, "content_index": 1}
-    assert said[6:10] == [
+    assert payload[6:10] == [
         {"type": "response.content_part.added", **second, "part": {"type": "refusal", "refusal": ""}},
         {"type": "response.refusal.delta", **second, "delta": "No"},
         {"type": "response.refusal.done", **second, "refusal": "No"},
@@ -140,61 +140,61 @@ def test_a_part_that_nobody_knows_is_there_and_done():
     ],
 )
 def test_how_it_ends_is_the_last_event(more, last):
-    said = told(response(message(part("Hi")), **more))
-    assert [one["type"] for one in said if "response" in one] == ["response.created", "response.in_progress", last]
-    assert said[-1]["response"]["usage"] == USAGE
+    payload = events_of(response(message(part("Hi")), **more))
+    assert [one["type"] for one in payload if "response" in one] == ["response.created", "response.in_progress", last]
+    assert payload[-1]["response"]["usage"] == USAGE
     if last != "response.completed":
-        assert said[0]["response"].get("incomplete_details") is None
-        assert said[0]["response"].get("error") is None
+        assert payload[0]["response"].get("incomplete_details") is None
+        assert payload[0]["response"].get("error") is None
 
 
 @pytest.mark.parametrize(("status", "last"), [("queued", "queued"), ("in_progress", "in_progress")])
 def test_one_that_goes_on_behind_the_request_has_no_end_yet(status, last):
-    said = told(response(status=status, background=True))
-    assert [one["type"] for one in said] == ["response.created", f"response.{last}"]
-    assert [one["response"]["status"] for one in said] == [status, status]
+    payload = events_of(response(status=status, background=True))
+    assert [one["type"] for one in payload] == ["response.created", f"response.{last}"]
+    assert [one["response"]["status"] for one in payload] == [status, status]
 
 
 @pytest.mark.parametrize("background", [{}, {"background": None}, {"background": False}])
 @pytest.mark.parametrize("status", ["queued", "in_progress"])
 def test_one_that_calls_itself_unfinished_ends_with_its_output_unless_it_goes_on_behind_the_request(status, background):
     finished = response(message(part("Hi")), **background)
-    assert told({**finished, "status": status}) == told(finished)
-    assert told({**finished, "status": status})[-1] == {"type": "response.completed", "response": finished}
+    assert events_of({**finished, "status": status}) == events_of(finished)
+    assert events_of({**finished, "status": status})[-1] == {"type": "response.completed", "response": finished}
 
 
 @pytest.mark.parametrize("output", [[], None, ""])
 @pytest.mark.parametrize("status", ["queued", "in_progress"])
 def test_one_that_is_unfinished_and_says_nothing_is_no_answer(status, output):
     with pytest.raises(Unfinished):
-        told({**response(status=status), "output": output})
+        events_of({**response(status=status), "output": output})
 
 
 @pytest.mark.parametrize("status", ["queued", "in_progress"])
 def test_one_that_calls_itself_unfinished_and_says_why_it_ended_ends_so(status):
     details = {"reason": "max_output_tokens"}
-    assert told(response(status=status, incomplete_details=details))[-1] == {
+    assert events_of(response(status=status, incomplete_details=details))[-1] == {
         "type": "response.incomplete",
         "response": response(status="incomplete", incomplete_details=details),
     }
 
 
 def test_an_output_that_is_a_text_is_the_message_that_says_it():
-    assert told({**response(), "output": "Hi"}) == told(response(message(part("Hi"), id=f"msg_{1:024x}")))
+    assert events_of({**response(), "output": "Hi"}) == events_of(response(message(part("Hi"), id=f"msg_{1:024x}")))
 
 
 def test_what_strict_clients_require_is_filled_in_and_the_same_in_every_event():
     bare = {"output": [{"type": "message", "content": "Hi"}, {"type": "function_call", "arguments": {"a": 1}}], "x": 1}
-    said = strict_events(written(bare))
-    last = said[-1].response
+    payload = strict_events(written(bare))
+    last = payload[-1].response
     assert (last.id, last.created_at, last.model, last.status) == (
         f"resp_{1:024x}", CREATED_S, "asked-for", "completed",
     )  # fmt: skip
     assert last.output_text == "Hi"
     assert (last.output[1].arguments, last.output[1].name) == ('{"a":1}', "")
     assert last.model_extra == {"x": 1}
-    assert {one.response.id for one in said if hasattr(one, "response")} == {last.id}
-    assert {one.item_id for one in said if hasattr(one, "item_id")} == {item.id for item in last.output}
+    assert {one.response.id for one in payload if hasattr(one, "response")} == {last.id}
+    assert {one.item_id for one in payload if hasattr(one, "item_id")} == {item.id for item in last.output}
 
 
 @pytest.mark.parametrize("value", [{}, {"output": None}, {"output": ""}, {"output": [5, None]}])
@@ -205,12 +205,12 @@ def test_a_response_that_says_nothing_is_a_stream_that_says_nothing(value):
 
 @given(RESPONSES)
 def test_every_event_is_one_of_the_sdks_and_the_last_one_is_the_response(document):
-    said = strict_events(written(document))
-    assert said[-1].response.to_dict() == document
-    items = [one.item.to_dict() for one in said if one.type == "response.output_item.done"]
+    payload = strict_events(written(document))
+    assert payload[-1].response.to_dict() == document
+    items = [one.item.to_dict() for one in payload if one.type == "response.output_item.done"]
     assert items == document["output"]
-    deltas = "".join(one.delta for one in said if one.type == "response.output_text.delta")
-    assert deltas == said[-1].response.output_text
+    deltas = "".join(one.delta for one in payload if one.type == "response.output_text.delta")
+    assert deltas == payload[-1].response.output_text
 
 
 @given(RESPONSES)
@@ -228,7 +228,7 @@ def test_whatever_is_a_document_is_a_stream_that_ends(document):
     except Unfinished:
         assert document["status"] in ("queued", "in_progress")
         return
-    said = [json.loads(block.split(b"\n")[1][6:]) for block in stream.split(b"\n\n")[:-1]]
-    assert said[0]["type"] == "response.created"
-    assert said[-1]["type"].startswith("response.")
-    assert [one["sequence_number"] for one in said] == list(range(len(said)))
+    payload = [json.loads(block.split(b"\n")[1][6:]) for block in stream.split(b"\n\n")[:-1]]
+    assert payload[0]["type"] == "response.created"
+    assert payload[-1]["type"].startswith("response.")
+    assert [one["sequence_number"] for one in payload] == list(range(len(payload)))

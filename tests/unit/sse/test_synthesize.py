@@ -27,9 +27,9 @@ def piece(delta: Any, reason: Any = None, *, index: int = 0, logprobs: Any = Non
     return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason, **more}
 
 
-def pieces(said: dict[str, Any], **more: Any) -> list[dict[str, Any]]:
+def pieces(payload: dict[str, Any], **more: Any) -> list[dict[str, Any]]:
     """The choices of the chunks, one in each."""
-    made = list(chunks(said, False, origin(), **more))
+    made = list(chunks(payload, False, origin(), **more))
     assert all(len(chunk["choices"]) == 1 for chunk in made)
     return [chunk["choices"][0] for chunk in made]
 
@@ -61,7 +61,7 @@ def test_usage_that_is_none_is_not_told(usage):
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("payload", "expected"),
     [
         ({"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": None}, 7),
         ({"prompt_tokens": 3, "completion_tokens": 4}, 7),
@@ -69,8 +69,8 @@ def test_usage_that_is_none_is_not_told(usage):
         ({"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 99}, 99),
     ],
 )
-def test_missing_total_of_usage_is_the_sum(said, told):
-    assert list(chunks(document(usage=said), True, origin()))[-1]["usage"]["total_tokens"] == told
+def test_missing_total_of_usage_is_the_sum(payload, expected):
+    assert list(chunks(document(usage=payload), True, origin()))[-1]["usage"]["total_tokens"] == expected
 
 
 def test_reasoning_comes_before_content_and_extras_after_it():
@@ -155,7 +155,7 @@ def test_legacy_function_call_and_audio_come_in_one_delta_each():
 
 
 @pytest.mark.parametrize(
-    ("message", "reason", "told"),
+    ("message", "reason", "expected"),
     [
         ({}, None, "stop"),
         ({}, "", "stop"),
@@ -167,8 +167,8 @@ def test_legacy_function_call_and_audio_come_in_one_delta_each():
         ({"tool_calls": []}, None, "stop"),
     ],
 )
-def test_finish_reason(message, reason, told):
-    assert pieces(document(message, reason))[-1] == piece({}, told)
+def test_finish_reason(message, reason, expected):
+    assert pieces(document(message, reason))[-1] == piece({}, expected)
 
 
 def test_long_texts_are_cut_between_characters_and_short_ones_are_not():
@@ -179,18 +179,18 @@ def test_long_texts_are_cut_between_characters_and_short_ones_are_not():
 
 
 def test_no_line_is_longer_than_a_mebibyte_whatever_the_text():
-    said = document(
+    payload = document(
         {"content": "\0" * 600_000, "tool_calls": [{"id": "a", "function": {"name": "f", "arguments": "🚀" * 600_000}}]}
     )
-    assert max(len(event) for event in synthesize_stream(said, True, origin())) < 1 << 20
+    assert max(len(event) for event in synthesize_stream(payload, True, origin())) < 1 << 20
 
 
 def test_logprobs_go_with_the_whole_text_that_they_are_of():
     tokens, refused = [{"token": "Hi", "logprob": -0.1}], [{"token": "No", "logprob": -0.2}]
-    said = document(
+    payload = document(
         {"content": "Hi there", "refusal": "No"}, choice={"logprobs": {"content": tokens, "refusal": refused}}
     )
-    assert pieces(said, piece_chars=2) == [
+    assert pieces(payload, piece_chars=2) == [
         ROLE,
         piece({"content": "Hi there"}, logprobs={"content": tokens, "refusal": None}),
         piece({"refusal": "No"}, logprobs={"content": None, "refusal": refused}),
@@ -199,8 +199,8 @@ def test_logprobs_go_with_the_whole_text_that_they_are_of():
 
 
 def test_logprobs_of_an_empty_text_are_not_lost():
-    said = document({"content": ""}, choice={"logprobs": {"content": [{"token": ""}]}})
-    assert pieces(said)[1] == piece({}, logprobs={"content": [{"token": ""}], "refusal": None})
+    payload = document({"content": ""}, choice={"logprobs": {"content": [{"token": ""}]}})
+    assert pieces(payload)[1] == piece({}, logprobs={"content": [{"token": ""}], "refusal": None})
 
 
 def test_choices_come_in_ascending_order_and_all_of_them_before_any_ends():
@@ -237,10 +237,10 @@ def test_lone_chunk_in_place_of_a_completion_is_read_as_one():
 
 
 def test_what_nobody_knows_survives_beside_the_choices_and_in_the_first_chunk_only():
-    said = document(
+    payload = document(
         choice={"content_filter_results": {"hate": False}, "stop_reason": None}, citations=["u"], x_null=None
     )
-    made = list(chunks(said | {"system_fingerprint": "fp", "service_tier": None}, False, origin()))
+    made = list(chunks(payload | {"system_fingerprint": "fp", "service_tier": None}, False, origin()))
     head = {**HEAD, "system_fingerprint": "fp", "service_tier": None}
     assert made[0] == {**head, "choices": [ROLE], "citations": ["u"]}
     assert made[1] == {**head, "choices": [piece({"content": "Hi"})]}
@@ -248,23 +248,23 @@ def test_what_nobody_knows_survives_beside_the_choices_and_in_the_first_chunk_on
 
 
 def test_missing_id_time_and_model_come_from_the_origin_and_are_the_same_in_all_chunks():
-    said = {"choices": document()["choices"]}
-    made = list(chunks(said, False, origin()))
+    payload = {"choices": document()["choices"]}
+    made = list(chunks(payload, False, origin()))
     assert {(chunk["id"], chunk["created"], chunk["model"]) for chunk in made} == {
         ("chatcmpl-000000000000000000000001", CREATED_S, "asked-for")
     }
 
 
 def test_same_document_gives_the_same_bytes():
-    said = document({"tool_calls": CALLS})
-    assert list(synthesize_stream(said, True, origin())) == list(synthesize_stream(said, True, origin()))
+    payload = document({"tool_calls": CALLS})
+    assert list(synthesize_stream(payload, True, origin())) == list(synthesize_stream(payload, True, origin()))
 
 
 def test_document_is_not_changed():
-    said = document({"tool_calls": CALLS, "function_call": {"name": "f", "arguments": {}}}, None)
-    before = json.dumps(said)
-    list(synthesize_stream(said, True, origin()))
-    assert json.dumps(said) == before
+    payload = document({"tool_calls": CALLS, "function_call": {"name": "f", "arguments": {}}}, None)
+    before = json.dumps(payload)
+    list(synthesize_stream(payload, True, origin()))
+    assert json.dumps(payload) == before
 
 
 # --- /v1/completions ------------------------------------------------------------------------------
@@ -275,10 +275,10 @@ def legacy(index: int, text: str, reason: str | None = None, logprobs: Any = Non
 
 
 def test_legacy_completion_is_streamed_as_text():
-    said = {"id": "cmpl-1", "object": "text_completion", "created": 7, "model": "m", "usage": USAGE}
-    said["choices"] = [legacy(0, "abc", "length", stop_reason="x"), legacy(1, "", None)]
+    payload = {"id": "cmpl-1", "object": "text_completion", "created": 7, "model": "m", "usage": USAGE}
+    payload["choices"] = [legacy(0, "abc", "length", stop_reason="x"), legacy(1, "", None)]
     head = {"id": "cmpl-1", "object": "text_completion", "created": 7, "model": "m"}
-    assert list(chunks(said, True, origin(), 2)) == [
+    assert list(chunks(payload, True, origin(), 2)) == [
         {**head, "choices": [legacy(0, "ab")], "usage": None},
         {**head, "choices": [legacy(0, "c")], "usage": None},
         {**head, "choices": [legacy(0, "", "length", stop_reason="x")], "usage": None},
@@ -288,37 +288,37 @@ def test_legacy_completion_is_streamed_as_text():
 
 
 def test_legacy_text_with_logprobs_stays_whole():
-    said = {"choices": [legacy(0, "abc", "stop", {"tokens": ["abc"]})]}
-    assert pieces(said, piece_chars=1) == [legacy(0, "abc", None, {"tokens": ["abc"]}), legacy(0, "", "stop")]
-    assert next(chunks(said, False, origin()))["id"] == "cmpl-000000000000000000000001"
+    payload = {"choices": [legacy(0, "abc", "stop", {"tokens": ["abc"]})]}
+    assert pieces(payload, piece_chars=1) == [legacy(0, "abc", None, {"tokens": ["abc"]}), legacy(0, "", "stop")]
+    assert next(chunks(payload, False, origin()))["id"] == "cmpl-000000000000000000000001"
 
 
 @given(legacy_completions(), st.integers(1, 9))
-def test_sdk_reads_every_legacy_stream_as_the_document(said, piece_chars):
-    read = chunks_of(b"".join(synthesize_stream(said, True, origin(), piece_chars)), Completion)
-    texts = {choice["index"]: "" for choice in said["choices"]}
+def test_sdk_reads_every_legacy_stream_as_the_document(payload, piece_chars):
+    read = chunks_of(b"".join(synthesize_stream(payload, True, origin(), piece_chars)), Completion)
+    texts = {choice["index"]: "" for choice in payload["choices"]}
     reasons: dict[int, str | None] = {}
     for chunk in read:
         for choice in chunk.choices:
             texts[choice.index] += choice.text
             reasons[choice.index] = choice.finish_reason or reasons.get(choice.index)
-    assert texts == {choice["index"]: choice["text"] for choice in said["choices"]}
-    assert reasons == {choice["index"]: choice["finish_reason"] for choice in said["choices"]}
-    assert read[-1].usage.to_dict() == said["usage"]
+    assert texts == {choice["index"]: choice["text"] for choice in payload["choices"]}
+    assert reasons == {choice["index"]: choice["finish_reason"] for choice in payload["choices"]}
+    assert read[-1].usage.to_dict() == payload["usage"]
 
 
 # --- chat, as openai-python's helper reads it -----------------------------------------------------
 
 
 @given(completions(clean=True), st.integers(1, 9) | st.just(PIECE_CHARS))
-def test_helper_of_the_sdk_reads_every_stream_as_the_document(said, piece_chars):
-    assert meaning(helper_reads(b"".join(synthesize_stream(said, True, origin(), piece_chars)))) == meaning(said)
+def test_helper_of_the_sdk_reads_every_stream_as_the_document(payload, piece_chars):
+    assert meaning(helper_reads(b"".join(synthesize_stream(payload, True, origin(), piece_chars)))) == meaning(payload)
 
 
 @given(completions())
-def test_role_comes_once_for_each_choice_and_usage_nowhere_unasked(said):
-    made = list(chunks(said, False, origin()))
+def test_role_comes_once_for_each_choice_and_usage_nowhere_unasked(payload):
+    made = list(chunks(payload, False, origin()))
     roles = [choice["index"] for chunk in made for choice in chunk["choices"] if "role" in choice["delta"]]
-    assert roles == sorted(choice["index"] for choice in said["choices"])
+    assert roles == sorted(choice["index"] for choice in payload["choices"])
     assert not any("usage" in chunk for chunk in made)
     assert not any(choice["finish_reason"] and choice["delta"] for chunk in made for choice in chunk["choices"])

@@ -8,16 +8,16 @@ from gatepass.sse.tool_calls import MAX_CALLS, ToolCallTracker
 
 
 def entry(index: int | None = None, identity: Any = None, name: str | None = None, arguments: str | None = None):
-    said: dict[str, Any] = {"function": {}}
+    payload: dict[str, Any] = {"function": {}}
     if index is not None:
-        said["index"] = index
+        payload["index"] = index
     if identity is not None:
-        said["id"] = identity
+        payload["id"] = identity
     if name is not None:
-        said["function"]["name"] = name
+        payload["function"]["name"] = name
     if arguments is not None:
-        said["function"]["arguments"] = arguments
-    return said
+        payload["function"]["arguments"] = arguments
+    return payload
 
 
 def placed(*deltas: list[dict[str, Any]]) -> list[list[tuple[int, bool]]]:

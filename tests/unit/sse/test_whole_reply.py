@@ -1,4 +1,4 @@
-"""A whole reply is mended as a stream is, and where nothing is to be mended it is left alone."""
+"""A whole reply is repaired as a stream is, and stays the same object if it needs no repair."""
 
 import json
 from itertools import count
@@ -16,7 +16,7 @@ TWICE = rb"""{"id":1,"id":"x","object":"chat.completion","created":1,"model":"m"
     "type":"function","function":{"name":"f","arguments":""}}]},
     "score":-1.50e-07 } ], "x": [NaN, "\ud83d"], "usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":1e400,
     "total_tokens":2}}"""
-"""Names that stand twice, of which the last one counts, in an own way to write, beside what only Python reads."""
+"""Repeated names, unusual white space, and numbers and escapes that only Python reads."""
 
 FUNCTION = CALL["function"]
 FINISH, ENVELOPE, USED = "repair=finish", "repair=envelope", "repair=usage"
@@ -32,13 +32,13 @@ def never():
     raise AssertionError("the origin was asked for")
 
 
-def mended(said):
-    body, adapted = repair_reply(json.dumps(said).encode(), origin)
+def repaired(payload):
+    body, adapted = repair_reply(json.dumps(payload).encode(), origin)
     return json.loads(body), adapted
 
 
-def without(said, *names):
-    return {name: value for name, value in said.items() if name not in names}
+def without(payload, *names):
+    return {name: value for name, value in payload.items() if name not in names}
 
 
 def ended(finish, *calls, **message):
@@ -58,22 +58,22 @@ def test_stop_after_tool_calls_is_tool_calls_and_all_else_keeps_its_bytes(before
     assert repair_reply(before + stops, origin) == (before + calls, (FINISH,))
 
 
-@pytest.mark.parametrize("said", [chat(choice(CALL)), chat(choice(), choice(CALL, index=1)), text()])
-def test_what_is_as_it_should_be_is_the_same_object_and_asks_for_nothing(said):
-    body = json.dumps(said).encode()
+@pytest.mark.parametrize("payload", [chat(choice(CALL)), chat(choice(), choice(CALL, index=1)), text()])
+def test_what_is_as_it_should_be_is_the_same_object_and_asks_for_nothing(payload):
+    body = json.dumps(payload).encode()
     assert repair_reply(body, never) == (body, ())
     assert repair_reply(body, never)[0] is body
 
 
-@pytest.mark.parametrize("said", [[], "stop", {}, {"choices": "stop"}, {"choices": []}, {"choices": [1, None]}])
-def test_what_holds_no_choices_is_the_same_object(said):
-    body = json.dumps(said).encode()
+@pytest.mark.parametrize("payload", [[], "stop", {}, {"choices": "stop"}, {"choices": []}, {"choices": [1, None]}])
+def test_what_holds_no_choices_is_the_same_object(payload):
+    body = json.dumps(payload).encode()
     assert repair_reply(body, origin)[0] is body
 
 
 @pytest.mark.parametrize("finish", ["length", "content_filter", "tool_calls", "function_call"])
 def test_another_reason_that_clients_know_stays(finish):
-    assert mended(ended(finish, CALL)) == (ended(finish, CALL), ())
+    assert repaired(ended(finish, CALL)) == (ended(finish, CALL), ())
 
 
 @pytest.mark.parametrize(
@@ -96,18 +96,18 @@ def test_another_reason_that_clients_know_stays(finish):
     ],
 )  # fmt: skip
 def test_a_tool_call_gets_what_it_lacks(call, becomes, names):
-    assert mended(chat(choice(call))) == (chat(choice(becomes)), names)
+    assert repaired(chat(choice(call))) == (chat(choice(becomes)), names)
 
 
 def test_two_calls_of_one_id_are_two():
-    assert mended(chat(choice(CALL, CALL))) == (chat(choice(CALL, CALL | {"id": "call_1"})), (ID,))
+    assert repaired(chat(choice(CALL, CALL))) == (chat(choice(CALL, CALL | {"id": "call_1"})), (ID,))
 
 
 def test_half_a_character_in_arguments_stays_the_escape_that_it_was():
     call = json.dumps(CALL).encode().replace(json.dumps(FUNCTION["arguments"]).encode(), rb'{"x":"\ud83d"}')
     body, adapted = repair_reply(json.dumps(chat(choice(0))).encode().replace(b"[0]", b"[%b]" % call), origin)
-    [said] = json.loads(body)["choices"][0]["message"]["tool_calls"]
-    assert (json.loads(said["function"]["arguments"]), adapted) == ({"x": "\ud83d"}, (ARGUMENTS,))
+    [payload] = json.loads(body)["choices"][0]["message"]["tool_calls"]
+    assert (json.loads(payload["function"]["arguments"]), adapted) == ({"x": "\ud83d"}, (ARGUMENTS,))
 
 
 @pytest.mark.parametrize(
@@ -124,17 +124,17 @@ def test_half_a_character_in_arguments_stays_the_escape_that_it_was():
     ],
 )
 def test_an_end_is_one_that_clients_know_and_the_upstreams_word_stays_beside_it(finish, message, becomes, native):
-    said, adapted = mended(ended(finish, **message))
+    payload, adapted = repaired(ended(finish, **message))
     expected = ended(becomes, **message)
     if native:
         expected["choices"][0]["native_finish_reason"] = native
-    assert (said, adapted) == (expected, (FINISH,))
+    assert (payload, adapted) == (expected, (FINISH,))
 
 
 def test_a_native_reason_that_is_told_already_stays():
-    said = ended("eos")
-    said["choices"][0]["native_finish_reason"] = "</s>"
-    assert mended(said)[0]["choices"][0]["native_finish_reason"] == "</s>"
+    payload = ended("eos")
+    payload["choices"][0]["native_finish_reason"] = "</s>"
+    assert repaired(payload)[0]["choices"][0]["native_finish_reason"] == "</s>"
 
 
 @pytest.mark.parametrize(
@@ -161,33 +161,33 @@ def test_a_native_reason_that_is_told_already_stays():
     ],
 )  # fmt: skip
 def test_a_reply_gets_what_it_lacks(lacks, becomes, names):
-    assert mended(lacks) == (becomes, names)
+    assert repaired(lacks) == (becomes, names)
 
 
-def test_a_choice_that_says_nothing_stays_beside_one_that_is_mended():
-    assert mended(chat(choice(role=""), {"index": 1, "error": {}, "finish_reason": "error"})) == (
+def test_a_choice_that_says_nothing_stays_beside_one_that_is_repaired():
+    assert repaired(chat(choice(role=""), {"index": 1, "error": {}, "finish_reason": "error"})) == (
         chat(choice(), {"index": 1, "error": {}, "finish_reason": "error"}),
         ("repair=role",),
     )
 
 
 def test_what_calls_nothing_is_no_call():
-    """An empty `function_call` or entry of `tool_calls` beside a text: an agent would call a function without name."""
+    """An empty `function_call` or entry of `tool_calls` with a text: a client would call a function without a name."""
     empty: list[dict[str, object]] = [{"function_call": {}}, {"tool_calls": [{}]}]
-    for said in empty:
-        lacks = chat(choice(content="hi", **said) | {"finish_reason": None})
-        assert mended(lacks) == (chat(choice(content="hi", **said) | {"finish_reason": "stop"}), (FINISH,))
+    for payload in empty:
+        lacks = chat(choice(content="hi", **payload) | {"finish_reason": None})
+        assert repaired(lacks) == (chat(choice(content="hi", **payload) | {"finish_reason": "stop"}), (FINISH,))
 
 
 def test_a_call_of_a_kind_that_we_do_not_know_keeps_it():
     call = {"id": "a", "type": "mcp", "mcp": {"x": 1}}
-    assert mended(ended("tool_calls", call)) == (ended("tool_calls", call), ())
+    assert repaired(ended("tool_calls", call)) == (ended("tool_calls", call), ())
 
 
 def test_arguments_that_only_python_reads_stay_as_they_came():
     body = json.dumps(chat(choice(CALL | {"function": {"name": "f", "arguments": 0}}))).encode()
-    said = json.loads(repair_reply(body.replace(b": 0}", b': {"n": 1e400, "m": NaN}}'), origin)[0])
-    (call,) = said["choices"][0]["message"]["tool_calls"]
+    payload = json.loads(repair_reply(body.replace(b": 0}", b': {"n": 1e400, "m": NaN}}'), origin)[0])
+    (call,) = payload["choices"][0]["message"]["tool_calls"]
     assert call["function"]["arguments"] == '{"n": 1e400, "m": NaN}'
 
 
@@ -207,7 +207,7 @@ def test_what_cannot_be_walked_through_costs_no_answer(body):
 
 
 def test_a_reply_of_megabytes_is_mended_in_its_place():
-    said = ended("stop", CALL, content="\U0001f600 " * 200_000)
-    body = json.dumps(said).encode()
+    payload = ended("stop", CALL, content="\U0001f600 " * 200_000)
+    body = json.dumps(payload).encode()
     assert len(body) > 1_500_000
     assert repair_reply(body, origin)[0] == body.replace(b'"finish_reason": "stop"', b'"finish_reason": "tool_calls"')

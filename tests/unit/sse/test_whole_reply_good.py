@@ -1,4 +1,4 @@
-"""What one look tells of a chat's reply is what judge, mending and usage tell of it one after the other."""
+"""`read_good` agrees with classification, repair and usage, which read the same reply one after the other."""
 
 import json
 from collections.abc import Iterator
@@ -110,23 +110,23 @@ def bodies():
 
 
 def walked(body, monkeypatch):
-    """The reply mended without a look before."""
+    """The reply repaired without the check of `is_strict` before."""
     with monkeypatch.context() as patched:
         patched.setattr(whole_reply, "is_strict", lambda _: False)
         return whole_reply.repair_reply(body, lambda: EnvelopeDefaults(lambda prefix: f"{prefix}1", 9, "asked"))
 
 
-def test_what_one_look_takes_is_a_success_that_nobody_mends_and_has_the_usage_that_was_found(monkeypatch):
+def test_a_good_reply_is_a_success_needs_no_repair_and_has_the_usage_that_is_found(monkeypatch):
     taken = [(body, good) for body in bodies() if (good := read_good(body)) is not None]
-    told = 0
+    with_usage = 0
     for body, good in taken:
         assert not content.is_event_stream(JSON, body), body
         assert walked(body, monkeypatch) == (body, ()), body
         assert (good.usage or usage_of(body)) == usage_of(body), body
-        told += good.usage is not None
+        with_usage += good.usage is not None
         assert classify_document(ReceivedReply("chat", 200, JSON, body), ClientProtocol.CHAT) is body, body
     assert len(taken) > 500
-    assert told > 100
+    assert with_usage > 100
 
 
 @pytest.mark.parametrize("more", [{}, {"usage": USAGE}, {"service_tier": "x", "usage": USAGE}])
@@ -177,15 +177,18 @@ def empty_replies() -> Iterator[tuple[bytes, bool]]:
     kinds = list(product(("stop", "length", "tool_calls", "content_filter"), CONTENTS))
     for chosen in [*([one] for one in kinds), *product(kinds, kinds)]:
         choices = [
-            {"index": index, "finish_reason": reason, "message": {"role": "assistant", **said}}
-            for index, (reason, said) in enumerate(chosen)
+            {"index": index, "finish_reason": reason, "message": {"role": "assistant", **payload}}
+            for index, (reason, payload) in enumerate(chosen)
         ]
-        yield json.dumps(chat(*choices)).encode(), all(reason == "stop" and not speaks(said) for reason, said in chosen)
+        yield (
+            json.dumps(chat(*choices)).encode(),
+            all(reason == "stop" and not speaks(payload) for reason, payload in chosen),
+        )
 
 
-def speaks(said: dict[str, Any]) -> bool:
-    told = (value for name, value in said.items() if name != "reasoning_content")
-    return any(bool(value) and isinstance(value, list | dict | str) for value in told)
+def speaks(payload: dict[str, Any]) -> bool:
+    values = (value for name, value in payload.items() if name != "reasoning_content")
+    return any(bool(value) and isinstance(value, list | dict | str) for value in values)
 
 
 def test_no_empty_answer_is_good_at_first_sight():

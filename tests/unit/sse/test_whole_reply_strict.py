@@ -1,4 +1,4 @@
-"""What needs no mending is told by one look."""
+"""`is_strict` accepts exactly the replies that need no repair."""
 
 import json
 

@@ -13,7 +13,7 @@ from gatepass.sse.repair import StreamRepair
 from gatepass.sse.usage import Usage
 from tests.unit.sse.documents import clean_streams, events, fed, meaning, origin
 from tests.unit.sse.peer import helper_reads
-from tests.unit.sse.repair_streams import new_repair, said
+from tests.unit.sse.repair_streams import new_repair, payloads
 from tests.unit.sse.streams import DONE, LIMIT_BYTES, REALISTIC, chunk, code, data, read_error, text
 from tests.unit.sse.test_repair_defects import MISREAD, OTHERS, SAMPLE, named, read_by_helper
 
@@ -80,7 +80,7 @@ def test_what_the_repair_holds_goes_out_before_an_error():
     parts = [data(chunk({"content": content})) for content in ("The quick brown", "The quick brown fox")]
     error = data({"error": {"message": "boom", "type": "x", "code": None, "param": None}})
     out, stream = repaired([*parts, error], cumulative=True)
-    assert said(out) == [chunk({"content": "The quick brown"}), chunk({"content": " fox"})]
+    assert payloads(out) == [chunk({"content": "The quick brown"}), chunk({"content": " fox"})]
     assert str(stream.failure) == "boom"
 
 
