@@ -1,6 +1,8 @@
-"""Tokens for upstreams: sources fetch them, a holder keeps one ready, processes that share a store share it.
+"""Tokens for upstreams: token sources fetch them, and a holder keeps one valid token per credential.
 
-Exports TokenHolder and what its callers name. Imports no web framework and nothing of the request path.
+Exports `TokenHolder`, `TokenSource`, `build_source`, `Token` and the types in their signatures. Processes that share
+a store share their tokens (`sharing.py`). Must not import a web framework or a package of the request path.
+`sources/` and `vendor/` are imported only when a credential of that type is configured.
 """
 
 from gatepass.tokens.failure import FetchFailure, TokenReissued

@@ -1,4 +1,4 @@
-"""When to ask again after a failure: values in, values out."""
+"""Decide when to fetch again after a failure. Pure functions and values."""
 
 from __future__ import annotations
 
@@ -8,38 +8,39 @@ from dataclasses import dataclass, replace
 from gatepass.tokens.failure import FetchFailure
 
 QUICK_WAITS_S = (0.2, 0.5, 1.0)
-"""Before the second, third and fourth try of one fetch."""
+"""Before the second, third and fourth attempt of one fetch."""
 QUICK_JITTER_SHARE = 0.25
 PROBE_S = 2.0
 PROBE_JITTER_S = 1.0
-"""Between the starts of two tries in an outage: a recovery is noticed within 4 s."""
+"""Between the starts of two attempts in an outage. A recovery is noticed within 4 s."""
 REFUSAL_S = 30.0
 MAX_REFUSAL_S = 300.0
 WORKED_TRIES = 2
-"""How many unknown refusals of a secret that has worked count as an outage. With the try that follows, that is three
+"""How many unclear refusals of a secret that has worked are treated as an outage. With the next attempt these are three
 wrong passwords within 6 s. Many issuers lock an account after five, and a person may have typed one of them."""
 TRANSIENT_TRIES = 300
-"""How many where the secret has worked again after the same refusal: tries of ten minutes at least."""
+"""The same for a secret that worked again after this refusal: attempts of ten minutes at least."""
 MAX_REFUSAL_KINDS = 16
-"""An issuer that finds new words for each failure fills no memory."""
+"""Cap on remembered refusals, because an issuer may phrase each failure differently."""
 MAX_RETRY_AFTER_S = 3600.0
-"""A longer `Retry-After` is taken for a mistake."""
+"""A longer `Retry-After` is treated as a mistake."""
 
 
 _VARYING = re.compile(r"[0-9a-f:.-]{8,}", re.IGNORECASE)
-"""Request ids and moments. Shorter numbers stay: a code of its own is what distinguishes two refusals."""
+"""Request ids and times. Shorter numbers stay, because an issuer's own code distinguishes two refusals."""
 
 
 @dataclass(frozen=True, slots=True)
 class SecretHistory:
-    """What one process knows of the secret that a credential signs in with: decides what an unknown refusal means.
+    """What one process knows about a credential's secret. It decides whether an unclear refusal is an outage.
 
-    A wrong password and an outage may look the same: a code of the issuer's own, and words. A secret that never
-    returned a token is probably wrong. One that did is probably right, for some tries. If it works again after a
-    refusal, that refusal reported an outage.
+    A wrong password and an outage may look the same: an issuer's own code, and a text. A secret that never returned a
+    token is probably wrong. One that did is probably right, for some tries. If it works again after a refusal, the
+    refusal was an outage.
 
-    `secret`: fingerprint of the secret that returned the last token. `refused`: the unclear refusals of it since then.
-    `outlived`: those after which it worked again.
+    - `secret`: hash of the secret that returned the last token.
+    - `refused`: the unclear refusals since then.
+    - `transient`: the refusals after which the secret worked again.
     """
 
     secret: int | None = None
@@ -62,7 +63,7 @@ class SecretHistory:
         return replace(self, refused=self.refused | {_kind(failure)})
 
     def free_tries(self, secret: int, failure: FetchFailure) -> int:
-        """Return how many unclear refusals of `secret` like `failure` count as an outage."""
+        """Return how many unclear refusals of `secret` like `failure` are treated as an outage."""
         if secret != self.secret:
             return 0
         return TRANSIENT_TRIES if _kind(failure) in self.transient else WORKED_TRIES
@@ -70,10 +71,10 @@ class SecretHistory:
 
 @dataclass(frozen=True, slots=True)
 class FailureState:
-    """What the failures since the last token mean for the next try.
+    """The failures since the last token, and when the next attempt starts.
 
-    `definite`: the last one holds further tries back, as a refusal or as an unclear one that had its free tries.
-    `refusals` counts the definite and the unclear ones.
+    `definite`: the last failure delays further attempts. It was a refusal, or an unclear one after its free tries.
+    `refusals` includes definite and unclear failures.
     """
 
     reason: str
@@ -83,9 +84,9 @@ class FailureState:
 
 
 def quick_wait_s(tries: int, failure: FetchFailure, jitter: float) -> float | None:
-    """Return the seconds until the next quick try of a fetch that made `tries`; None where there is none.
+    """Return the seconds until the next quick attempt of a fetch that made `tries`; None if there is none.
 
-    A failure that another process met costs the issuer nothing, so its `retry_after_s` delays no quick try.
+    A failure of another process cost the issuer no request, so its `retry_after_s` delays no quick attempt.
     """
     if failure.definite or not failure.retry_quickly or tries > len(QUICK_WAITS_S):
         return None
@@ -98,10 +99,10 @@ def quick_wait_s(tries: int, failure: FetchFailure, jitter: float) -> float | No
 def next_failure_state(
     before: FailureState | None, failure: FetchFailure, began_s: float, now: float, jitter: float
 ) -> FailureState:
-    """Return the state after one more failure, of a try that began at `began_s`.
+    """Return the state after one more failure, of an attempt that began at `began_s`.
 
-    A try that hung until its timeout is followed by the next at once. A failure that another process met ends with
-    that process's own pause.
+    After an attempt that hung until its timeout the next one follows at once. A failure of another process ends with
+    that process's pause.
     """
     refusals = (before.refusals if before else 0) + (failure.definite or failure.unclear)
     holds = failure.definite or (failure.unclear and refusals > failure.free_tries)
@@ -111,12 +112,12 @@ def next_failure_state(
 
 
 def retry_now(state: FailureState, now: float) -> FailureState:
-    """Return the state when what was refused has changed: a new secret deserves a try of its own."""
+    """Return the state after the refused secret has changed: the new one is tried at once."""
     return replace(state, refusals=0, next_try_s=now)
 
 
 def shared_pause_s(failure: FetchFailure, refusals: int) -> float:
-    """Return for how long `failure`, the last of so many refusals in a row, keeps every process from asking.
+    """Return how long `failure`, after `refusals` refusals in a row, delays fetches in every process.
 
     0 if the issuer may recover at any moment.
     """
@@ -128,5 +129,5 @@ def shared_pause_s(failure: FetchFailure, refusals: int) -> float:
 
 
 def _kind(failure: FetchFailure) -> str:
-    """The status, code and words of `failure`, without what differs each time."""
+    """Return the status, code and text of `failure` without the parts that vary."""
     return _VARYING.sub("#", failure.reason)

@@ -1,4 +1,4 @@
-"""How a token is shown to an upstream, and what else its requests always hold."""
+"""Attach a token and an upstream's static headers to its requests."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from gatepass.observability.redaction import Redactor
 from gatepass.types import NEVER_UP, Headers, OutboundRequest, Secret
 
 MASKED_CHARS = 16
-"""A static header this long is taken for a secret in texts; shorter ones are names, such as `default`."""
+"""A static header of this length is masked as a secret. A shorter one is a name, such as `default`."""
 logger = logging.getLogger("gatepass.upstream")
 
 
 class StaticHeader:
-    """`field` is the header as it was last good: while a file is replaced it is away, empty or half written for a
-    moment, and no request fails of that. Each change for the worse is one line of the log, without the value.
+    """One configured header of an upstream. `field` holds its last good value.
 
-    Raises UnresolvedReference, which names `setting`, where there is no good value to begin with.
+    While a file is replaced it is absent, empty or incomplete for a moment, and no request must fail because of that.
+    Each change between readable and unreadable writes one log line, without the value.
+
+    Raises UnresolvedReference, which names `setting`, if there is no good value at the start.
     """
 
     __slots__ = ("_error", "_redactor", "_setting", "_value", "field")
@@ -45,7 +47,7 @@ class StaticHeader:
         return self._value.changes
 
     def reload(self) -> None:
-        """Take the value as it stands now, where it is good."""
+        """Read the value again, and use it if it is good."""
         try:
             self.field = (self.field[0], self._read())
         except ValueError as error:
@@ -73,16 +75,16 @@ class StaticHeader:
 
 
 REREAD_S = 2.0
-"""How old a static header may be that stands in a file: no stat call for each request."""
+"""Maximum age of a static header from a file. It avoids a stat call for each request."""
 NOTHING: Mapping[str, Secret] = MappingProxyType({})
 
 
 class CredentialInjector:
-    """Puts a token into the requests to one upstream, and the upstream's static headers.
+    """Adds a token and the upstream's static headers to its requests.
 
-    What one token makes is made once and not once a request (25 µs for a long JWT). `headers` are
-    static and those of `upstreams.UPSTREAM`; their values are learned by `redactor`, and read again
-    REREAD_S later where they may change. Raises UnresolvedReference where one cannot be read to begin with.
+    The fields of a token are encoded once, not once a request (25 µs for a long JWT). `headers` are those of
+    `upstreams.UPSTREAM`. `redactor` masks their values. Headers from files are read again after REREAD_S. Raises
+    UnresolvedReference if one cannot be read at the start.
     """
 
     __slots__ = (
@@ -119,7 +121,7 @@ class CredentialInjector:
         self._reread_s = -math.inf if any(header.changes for header in self._static) else math.inf
 
     def __repr__(self) -> str:
-        return "Carrier(hidden)"
+        return "CredentialInjector(hidden)"
 
     def loaded(
         self,
@@ -128,10 +130,10 @@ class CredentialInjector:
         now: float,
         anew: Callable[[], OutboundRequest | None] | None = None,
     ) -> OutboundRequest:
-        """`request` with `token`, where there is one, and the static headers, in place of its own of these names;
-        `anew` as in Request.
+        """Return `request` with `token`, if any, and the static headers, which replace its own fields of these names.
 
-        Raises ValueError, without the token in it, for one that no field can hold.
+        `anew` is passed to OutboundRequest. Raises ValueError, without the token in it, if no header field can hold
+        the token.
         """
         if now >= self._reread_s:
             self._reload(now)
@@ -170,10 +172,10 @@ class CredentialInjector:
 
 
 def sendable(token: Secret) -> str:
-    """The token's text, as a header can hold it.
+    """Return the token's text, as a header can hold it.
 
-    Raises ValueError, without the token in it, for one that none can hold: whatever else failed to
-    look, nothing is smuggled into the request behind a line break.
+    Raises ValueError, without the token in it, for a text that a header cannot hold. This is the last check that no
+    line break in a token adds a header field.
     """
     text = token.reveal()
     if not text or not all("\x21" <= character <= "\x7e" for character in text):

@@ -1,4 +1,4 @@
-"""Why a token could not be fetched, and which setting to check."""
+"""Describe why a token could not be fetched, and which setting to check."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from copy import copy
 from gatepass.errors import TokenUnavailable
 
 ENVIRONMENT_CREDENTIAL = "token"
-"""What the credential is called whose settings are variables of the environment."""
+"""Name of the credential whose settings are environment variables."""
 VARIABLES = {
     "url": "GATEPASS_TOKEN_URL",
     "token_url": "GATEPASS_TOKEN_URL",
@@ -20,13 +20,15 @@ BUSY = "the refresh token is in use elsewhere, and was not free in time"
 
 
 class FetchFailure(Exception):
-    """One try of a source failed. `reason` is for people: it names the issuer and holds no secret.
+    """One failed attempt of a source. `reason` is for people: it names the issuer and contains no secret.
 
-    `definite`: the issuer understood and said no (a wrong secret), so asking again soon only risks
-    a locked account. `unclear`: it said no with a code that is not known, so it may be one or the other.
-    `free_tries` of them in a row count as an outage: the holder raises this by its SecretHistory.
-    `quick`: another try within the same second can help.
-    `retry_after_s` is the issuer's own wish. `heard`: another process asked, or was waited for; this one did not.
+    - `definite`: the issuer refused the client, for example because of a wrong secret. Another attempt soon only
+      risks a locked account.
+    - `unclear`: the issuer refused with an unknown code, so this may be a refusal or an outage.
+    - `free_tries`: how many unclear failures in a row are treated as an outage. The holder raises it (SecretHistory).
+    - `retry_quickly`: another attempt within the same second can succeed.
+    - `retry_after_s`: the issuer's own `Retry-After`.
+    - `from_other_process`: another process sent the request, or was waited for.
     """
 
     def __init__(
@@ -50,39 +52,39 @@ class FetchFailure(Exception):
         self.from_other_process = from_other_process
 
     def with_reason(self, reason: str) -> FetchFailure:
-        """The same failure in other words."""
+        """Return the same failure with another reason."""
         other = copy(self)
         other.reason, other.args = reason, (reason,)
         return other
 
     def masked(self, mask: Callable[[str], str]) -> FetchFailure:
-        """The same failure with secrets taken out of its reason."""
+        """Return the same failure with secrets masked in its reason."""
         return self.with_reason(mask(self.reason))
 
 
 class TokenReissued(TokenUnavailable):
-    """The issuer gave the very token again that the upstream had just refused.
+    """The issuer returned the same token that the upstream had just rejected.
 
-    Sending it once more cannot end differently: whoever meets this shows the upstream's own answer.
+    Sending it again cannot succeed, so the client receives the upstream's own answer.
     """
 
 
 def setting(credential: str, name: str) -> str:
-    """The full name of a setting, and of the variable that stands for it where there is no file."""
+    """Return the full name of a setting, with its environment variable if the environment configures the credential."""
     variable = VARIABLES.get(name) if credential == ENVIRONMENT_CREDENTIAL else None
     return f"credentials.{credential}.{name}{f' ({variable})' if variable else ''}"
 
 
 def setting_hint(credential: str, name: str | None) -> str:
-    """Where an address may be wrong; nothing where none was configured."""
+    """Return advice to check the setting `name`; empty if `name` is None."""
     return "" if name is None else f"; check {setting(credential, name)}"
 
 
 def network_hint(credential: str, name: str | None) -> str:
-    """Where nothing answers: the address may be wrong, or a proxy be needed."""
+    """Return advice for an issuer that does not answer: the address may be wrong, or a proxy is required."""
     return "" if name is None else f"{setting_hint(credential, name)} and its network.proxy"
 
 
 def token_path_hint(credential: str) -> str:
-    """Where the token stands in a place that nobody looks at."""
+    """Return advice for a token in an unknown place of the reply."""
     return f"; {setting(credential, 'reply.token')} names its place" if credential else ""

@@ -1,6 +1,7 @@
-"""The owner of one credential's token: keeps one ready, and never hands out an expired one.
+"""Keep one valid token per credential, and never return an expired one.
 
-How many token renewals the rejections of upstreams may cause.
+`TokenHolder` shares one fetch between all requests. `RefreshTask` fetches without traffic. `RenewalLimiter` bounds
+the renewals that rejections by upstreams cause.
 """
 
 from __future__ import annotations
@@ -38,21 +39,21 @@ from gatepass.tokens.source import TokenSource
 from gatepass.tokens.token_log import TokenLog
 
 RENEWALS = 20
-"""In WINDOW_S, for all users of one credential together."""
+"""Maximum renewals in WINDOW_S, for all users of one credential together."""
 UNPROVEN_RENEWALS = 6
-"""How many of RENEWALS may follow the rejection of a token by a user that had not accepted it. The rest is kept for
-tokens that worked and ended early, so that a model that always refuses takes no renewal from one that is served."""
+"""How many of RENEWALS may follow a rejection by a user that had not accepted the token. The rest is reserved for
+tokens that worked and ended early. So a model that always rejects uses no renewal of a model that works."""
 RENEWAL_SPACING_S = 1.0
-"""Between two renewals of tokens that worked: an upstream may answer 401 to every second request."""
+"""Between two renewals of tokens that worked. An upstream may answer 401 to every second request."""
 WINDOW_S = 60.0
 REISSUED_PAUSE_S = 10.0
-"""How long a token is not renewed that the issuer returned again after it was rejected."""
+"""Pause before the next renewal if the issuer returned a rejected token again."""
 MAX_USERS = 1024
-"""How many users are remembered: a client may invent model names, which some upstreams answer."""
+"""Cap on remembered users. A client may invent model names, and some upstreams answer any name."""
 
 
 class TokenUser(msgspec.Struct, frozen=True, gc=False):
-    """Whom a token is sent to: an upstream, and a model there, because one model may refuse what another accepts."""
+    """The upstream and model that receive a token. One model may reject a token that another accepts."""
 
     upstream: str = ""
     model: str = ""
@@ -64,8 +65,8 @@ ANY_USER = TokenUser()
 class RenewalLimiter:
     """Decides which rejections renew the token.
 
-    A wrong credential is rejected with every request and must not cause a login with every request. A user that
-    refused the renewed token too causes no renewal for WINDOW_S, unless it accepts a token meanwhile.
+    An upstream rejects a wrong credential with every request. Those rejections must not cause a login each. A user
+    that rejected the renewed token too causes no renewal for WINDOW_S, unless it accepts a token meanwhile.
     """
 
     def __init__(self) -> None:
@@ -80,32 +81,32 @@ class RenewalLimiter:
         self._paused_until_s = 0.0
 
     def __repr__(self) -> str:
-        return f"Rejections({len(self._renewals)} renewals)"
+        return f"RenewalLimiter({len(self._renewals)} renewals)"
 
     @property
     def is_refused(self) -> bool:
-        """Whether the current token was refused, and accepted by nobody who has not refused it."""
+        """Whether a user rejected the current token, and every user that accepted it rejected it too."""
         return bool(self._refused_by) and self._accepted_by <= self._refused_by
 
     def is_rejected(self, token: Token) -> bool:
-        """Whether `token` itself was rejected: one with the same text that came later was not."""
+        """Return whether this token object was rejected. A later token with the same text was not."""
         return token is self._rejected
 
     def set_current(self, token: Token, now: float) -> None:
-        """`token` is the current one from now on."""
+        """Make `token` the current one."""
         is_reissued = self._rejected is not None and token.text == self._rejected.text
         self._paused_until_s = now + REISSUED_PAUSE_S if is_reissued else 0.0
         self._token, self._accepted_by, self._refused_by = token, set(), set()
 
     def accept(self, by: TokenUser) -> None:
-        """`by` accepted the current token."""
+        """Record that `by` accepted the current token."""
         if self._refused_by:
             self._refused_by.discard(by)
         if by not in self._accepted_by and len(self._accepted_by) < MAX_USERS:
             self._accepted_by.add(by)
 
     def reject(self, by: TokenUser, now: float) -> bool:
-        """Whether the current token, which `by` refused, is to be renewed."""
+        """Record that `by` rejected the current token; return whether to renew it."""
         has_accepted = by in self._accepted_by
         is_known_to_reject = self._is_renewal_rejected(by, now)
         if now < self._paused_until_s or (is_known_to_reject and not has_accepted):
@@ -119,16 +120,16 @@ class RenewalLimiter:
         return True
 
     def denial_reason(self, by: TokenUser, now: float) -> str:
-        """Why `reject` has just returned False, in words that end a sentence."""
+        """Return why `reject` has just returned False, as the end of a sentence."""
         if now < self._paused_until_s:
             return "its issuer returned the same token again"
         if self._is_renewal_rejected(by, now) and by not in self._accepted_by:
-            rest = f"less than {WINDOW_S:.0f} s ago"
-            return f"it was not renewed, because this upstream and model refused a new token {rest}"
+            when = f"less than {WINDOW_S:.0f} s ago"
+            return f"it was not renewed, because this upstream and model refused a new token {when}"
         return "it was not renewed, because rejections have used up the credential's rate of renewals"
 
     def renewal_rejected(self, by: TokenUser, now: float) -> None:
-        """`by` refused the renewed token too."""
+        """Record that `by` rejected the renewed token too."""
         if len(self._renewal_rejected_s) >= MAX_USERS:
             self._renewal_rejected_s = {
                 user: at_s for user, at_s in self._renewal_rejected_s.items() if now < at_s + WINDOW_S
@@ -159,27 +160,27 @@ def _is_full(moments: deque[float], now: float) -> bool:
 
 
 SECRET_POLL_S = 2.0
-"""The secret is read this often while a change of its file would make a difference."""
+"""How often the secret is read while a change of its file would matter."""
 MAX_SLEEP_S = 5.0
-"""The keeper looks at the clock this often: timers stand still while a machine is suspended."""
+"""How often the refresh task reads the clock. Timers do not advance while a machine is suspended."""
 WAIT_MARGIN_S = 0.25
-"""Beyond the fetch timeout: a fetch that has used it up ends with an error of its own."""
+"""Added to the fetch timeout, so that a fetch which reaches it ends with its own error."""
 OUTAGE_WAIT_S = 1.0
 """How long a request waits for a fetch in progress while the issuer is failing."""
 SLOW_ATTEMPT_S = 1.0
-"""A try that failed later than this is not repeated within its fetch: requests wait for the reason."""
+"""An attempt that failed later than this is not repeated within its fetch, because requests wait for the reason."""
 MIN_RETRY_AFTER_S = 1.0
 REISSUE_WAIT_S = 3.0
-"""How long after its end an issuer may repeat a token before that is a failure: their clocks may differ."""
+"""How long after its end an issuer may return a token again before that is a failure. The clocks may differ."""
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """One credential at one moment.
+    """The state of one credential at one moment.
 
-    `expires_in_s` runs until the token is not sent any more; None for a key that does not expire, and where no token is
-    held. `fetches` counts the tries of this process that ended with a token or a failure. `last_error` stays after a
-    recovery: `failing` says whether it is over.
+    `expires_in_s` counts to the moment from which the token is not sent. It is None without a token, and for a key
+    that does not expire. `fetches` counts this process's attempts that ended with a token or a failure. `last_error`
+    stays after a recovery, and `failing` tells whether the failure continues.
     """
 
     credential: str
@@ -199,9 +200,9 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class WaitBudget:
-    """`budget_s` is how long a request waits for a token at most; `place` names the issuer to it.
+    """How long a request waits for a token at most (`budget_s`), and the issuer's name in its error.
 
-    `chance` returns 0 to 1 for jitter.
+    `random_fraction` returns 0 to 1 for jitter.
     """
 
     budget_s: float
@@ -210,11 +211,11 @@ class WaitBudget:
 
 
 class TokenHolder:
-    """Fetches through `source`, one fetch at a time however many requests wait.
+    """Keeps a valid token, with one fetch at a time for all requests.
 
-    `start` needs a running loop, begins the first fetch and returns. From then on a task of the holder refreshes the
-    token ahead of its end and tries again after failures, without traffic too. `on_rejection` is called with each
-    rejected token before it is renewed.
+    `start` requires a running event loop. It begins the first fetch and returns. A background task then refreshes the
+    token before its end and retries after failures, with and without traffic. `on_rejection` is called with each
+    rejected token before its renewal.
     """
 
     def __init__(
@@ -245,14 +246,14 @@ class TokenHolder:
         return f"TokenHolder({self.name})"
 
     def start(self) -> None:
-        """Begin to keep a token, in the background: a dead issuer does not prevent the start."""
+        """Begin to fetch in the background. A dead issuer does not prevent the start."""
         if self._tasks is not None:
             raise RuntimeError(f"{self!r} has been started already")
         self._tasks = Tasks()
         self._refresh_task.start(self._tasks)
 
     async def aclose(self) -> None:
-        """End all tasks of this holder; waiting requests get TokenUnavailable."""
+        """End all tasks of this holder. Waiting requests get TokenUnavailable."""
         self._closed = True
         self._fetch = None
         self._refresh_task.stop()
@@ -261,24 +262,24 @@ class TokenHolder:
         self._waiters.wake()
 
     def current(self) -> Token | None:
-        """Return the token if a valid one is held; never waits."""
+        """Return the valid token, or None. Never waits."""
         return None if self._clock.now() >= self._expires_at_s else self._token
 
     @property
     def usable(self) -> bool:
-        """Whether a valid token is held, and it is not only known for having been refused."""
+        """Whether a valid token is held that no user rejected, or that another user still accepts."""
         return self._clock.now() < self._expires_at_s and not self._rejections.is_refused
 
     async def token(self, instead_of: str | None = None) -> Token:
-        """Return a valid token: at once where one is held, else from the fetch that all requests share.
+        """Return a valid token: the current one at once, otherwise the result of the shared fetch.
 
-        After `reject(value)` returned True pass the value as `instead_of`: this request alone waits for the successor.
-        Waits until the fetch in progress has had `budget_s` (and a moment). A request that arrives later, or while the
-        issuer is failing, waits a second.
+        After `reject(value)` returned True, pass the value as `instead_of`: only this request waits for the next
+        token. A request waits until the fetch in progress has taken `budget_s` and WAIT_MARGIN_S. A request that
+        arrives later, or while the issuer is failing, waits OUTAGE_WAIT_S.
 
         Raises:
             TokenUnavailable: with the issuer's reason.
-            TokenReissued: the issuer has no other token than `instead_of`.
+            TokenReissued: the issuer returned `instead_of` again.
         """
         arrived_s = self._clock.now()
         while True:
@@ -289,32 +290,26 @@ class TokenHolder:
                     raise TokenReissued("the issuer gave the token again that was refused", credential=self.name)
             now = self._clock.now()
             self._fetch_if_due(now)
-            wait_s = self._wait_until_s(arrived_s) - now
-            if self._fetch is None or wait_s <= 0:
+            longest_s = self._wait_budget.budget_s + WAIT_MARGIN_S
+            until_s = arrived_s + min(longest_s, OUTAGE_WAIT_S)
+            # A fetch that retries after a slow failure may exceed its budget. A request does not wait for that.
+            if self._failure_state is None:
+                until_s = max(until_s, min(arrived_s, self._fetch_began_s) + longest_s)
+            if self._fetch is None or now >= until_s:
                 raise self._unavailable(now)
-            await self._waiters.wait(wait_s)
-
-    def _wait_until_s(self, arrived_s: float) -> float:
-        """Return until when a request may wait. A fetch that tries again after a slow failure exceeds its budget."""
-        longest_s = self._wait_budget.budget_s + WAIT_MARGIN_S
-        least_s = arrived_s + min(longest_s, OUTAGE_WAIT_S)
-        return (
-            least_s
-            if self._failure_state is not None
-            else max(least_s, min(arrived_s, self._fetch_began_s) + longest_s)
-        )
+            await self._waiters.wait(until_s - now)
 
     def confirm(self, token: Token, by: TokenUser = ANY_USER) -> None:
-        """`by` accepted `token`: if it rejects it later, the token has ended early."""
+        """Record that `by` accepted `token`. If it rejects the token later, the token ended early."""
         if token is self._token:
             self._rejections.accept(by)
 
     def reject(self, value: str, by: TokenUser = ANY_USER) -> bool:
-        """`by` refused the token `value`: renew it. Other requests keep it until its successor is here.
+        """Renew the token `value`, which `by` rejected. Other requests use it until the next token arrives.
 
-        True: call `token(instead_of=value)` for another one. False: none will come, because the issuer returned this
-        one again, `by` refused the last renewed token too, or renewals were too frequent (see Rejections): pass on the
-        upstream's own answer.
+        True: call `token(instead_of=value)` for another token. False: pass on the upstream's own answer, because no
+        other token will come. Either the issuer returned this token again, or `by` rejected the last renewed token
+        too, or renewals were too frequent (RenewalLimiter).
         """
         token, now = self._token, self._clock.now()
         if token is None or token.text != value:
@@ -330,11 +325,11 @@ class TokenHolder:
         return True
 
     def not_renewed(self, by: TokenUser = ANY_USER) -> str:
-        """Why `reject` has just returned False, in words that end a sentence."""
+        """Return why `reject` has just returned False, as the end of a sentence."""
         return self._rejections.denial_reason(by, self._clock.now())
 
     def rejected_again(self, by: TokenUser = ANY_USER) -> None:
-        """`by` refused the renewed token too: its next rejections renew nothing for a minute."""
+        """Record that `by` rejected the renewed token too. Its rejections renew nothing for WINDOW_S."""
         self._rejections.renewal_rejected(by, self._clock.now())
 
     def adopt_shared(self, token: Token) -> bool:
@@ -351,7 +346,10 @@ class TokenHolder:
         return True
 
     def with_free_tries(self, failure: FetchFailure) -> FetchFailure:
-        """Return `failure` with its free tries by the history of the secret. What another process met has its own."""
+        """Return `failure` with the free tries that the history of the secret allows.
+
+        A failure of another process already has its own.
+        """
         if not failure.from_other_process:
             failure = failure.masked(self._log.redactor.mask)
             earned = self._history.free_tries(self._secret_hash, failure)
@@ -378,14 +376,12 @@ class TokenHolder:
         )
 
     def _due_s(self) -> float:
-        """When the next fetch is to start."""
+        """Return the moment at which the next fetch starts."""
         if self._fetch is not None:
             return math.inf
-        return (
-            min(self._refresh_at_s, self._expires_at_s)
-            if self._failure_state is None
-            else self._failure_state.next_try_s
-        )
+        if self._failure_state is not None:
+            return self._failure_state.next_try_s
+        return min(self._refresh_at_s, self._expires_at_s)
 
     def _fetch_if_due(self, now: float) -> None:
         if self._closed or now < self._due_s():
@@ -397,12 +393,12 @@ class TokenHolder:
         self._fetch.add_done_callback(self._on_end)
 
     async def _fetch_token(self, *, quick: bool) -> Token:
-        """Return a valid token after one try; if `quick` and the failure may pass, after up to three more.
+        """Return a valid token after one attempt. If `quick` and the failure is transient, make up to three more.
 
-        Near its end, an issuer may repeat the last token until that one has expired: the fetch waits for the next one.
+        Near its end an issuer may return the last token until it has expired. Then the fetch waits for the next one.
 
         Raises:
-            FetchFailure: of the last try, masked.
+            FetchFailure: of the last attempt, masked.
         """
         if (early_s := self._not_before_s - self._clock.now()) > 0:
             await sleep(self._clock, early_s)
@@ -415,7 +411,7 @@ class TokenHolder:
                 now = self._clock.now()
                 was_slow = (
                     now - self._attempt_began_s > SLOW_ATTEMPT_S
-                )  # the waiting requests get the issuer's reason at once
+                )  # waiting requests get the issuer's reason at once
                 wait_s = (
                     quick_wait_s(tries, failure, self._wait_budget.random_fraction())
                     if quick and not was_slow
@@ -499,7 +495,7 @@ class TokenHolder:
         return TokenUnavailable(message, credential=self.name, retry_after_s=retry_s)
 
     def _run_due(self) -> float:
-        """Do what is due; return the seconds until the next look."""
+        """Do what is due; return the seconds until the next call."""
         now = self._clock.now()
         if self._watches_secret() and self._log.mask_secrets(self._source.secrets()) != self._secret_hash:
             self._refresh_at_s = now
@@ -508,7 +504,7 @@ class TokenHolder:
         return min(SECRET_POLL_S if self._watches_secret() else math.inf, max(0.0, self._due_s() - now))
 
     def _watches_secret(self) -> bool:
-        """Whether a change of the secret matters now: the issuer refused it, or the token came with the old one."""
+        """Whether a change of the secret matters now: the issuer refused it, or it fetched the current token."""
         if self._fetch is not None:
             return False
         return self._token is not None if self._failure_state is None else self._failure_state.definite
@@ -524,33 +520,34 @@ def _expired_on_arrival(token: Token, now: float) -> FetchFailure:
 
 
 class RefreshTask:
-    """The task that keeps a token ready, with traffic and without.
+    """Keeps a token valid in the background.
 
-    Calls `tend` again and again: it does what is due, and returns the seconds until the next call. `broke` receives
-    an exception that `tend` raised, by a bug in a source; `tend` is called again NAP_S later or after `rouse`.
+    Calls `run_due` again and again. It does what is due and returns the seconds until the next call. `on_error`
+    receives an exception that `run_due` raised because of a bug in a source. The next call follows MAX_SLEEP_S later,
+    or after `wake`.
     """
 
     def __init__(
-        self, name: str, clock: Clock, tend: Callable[[], float], on_error: Callable[[BaseException], object]
+        self, name: str, clock: Clock, run_due: Callable[[], float], on_error: Callable[[BaseException], object]
     ) -> None:
         self._name = name
         self._clock = clock
-        self._run_due = tend
+        self._run_due = run_due
         self._on_error = on_error
         self._wake = asyncio.Event()
         self._is_stopped = False
 
     def start(self, tasks: Tasks, pause_s: float = 0.0) -> None:
         """Begin after `pause_s`, in a task of `tasks`."""
-        work = tasks.spawn(self._run(pause_s), f"keeper of {self._name}")
+        work = tasks.spawn(self._run(pause_s), f"refresh of {self._name}")
         work.add_done_callback(partial(self._on_end, tasks))
 
     def wake(self) -> None:
-        """Call `tend` now: something has changed."""
+        """Call `run_due` now, because something has changed."""
         self._wake.set()
 
     def stop(self) -> None:
-        """Do not begin again; the owner of the tasks ends what runs."""
+        """Do not begin again. The owner of the tasks ends the running one."""
         self._is_stopped = True
 
     def _on_end(self, tasks: Tasks, work: asyncio.Task[NoReturn]) -> None:
@@ -575,10 +572,10 @@ class RefreshTask:
 
 
 class Waiters:
-    """The requests that wait for the one fetch.
+    """The requests that wait for the shared fetch.
 
-    Each has a future of its own: one that leaves does not affect another, and 2,000 that leave at once cost no storm
-    of callbacks, as a shield around one shared future does (Soju06/codex-lb#1897).
+    Each has its own future, so a request that leaves does not affect another. When 2,000 leave at once, a shield
+    around one shared future runs a storm of callbacks (Soju06/codex-lb#1897). Separate futures do not.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -589,7 +586,7 @@ class Waiters:
         return len(self._waiting)
 
     async def wait(self, longest_s: float) -> None:
-        """Return when `wake` is called, or after `longest_s`: check again in either case."""
+        """Return when `wake` is called or after `longest_s`. Check the condition again in either case."""
         waiter = asyncio.get_running_loop().create_future()
         self._waiting.add(waiter)
         timer = self._clock.call_later(longest_s, lambda: _wake(waiter))

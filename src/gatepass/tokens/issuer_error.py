@@ -1,6 +1,6 @@
-"""Classify an issuer's refusal by its code (RFC 6749 5.2), its status and `retry-after`; its words are only quoted.
+"""Classify an issuer's refusal by its code (RFC 6749 5.2), status and `Retry-After`. Its text is only quoted.
 
-What an issuer sent back, before anybody knows whether it is a token.
+Also holds the raw reply (`TokenResponse`), before it is known whether it contains a token.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from gatepass.tokens.lifetime import retry_after_s
 from gatepass.types import Headers, header
 
 REPLY_BYTES = 64 * 1024
-"""The largest reply that is read: a token is a few kilobytes."""
+"""Maximum size of a reply. A token has a few kilobytes."""
 MAX_MESSAGE_CHARS = 200
 _TITLE = re.compile(r"<title[^>]{0,200}>", re.IGNORECASE)
 _TITLE_WITHIN = 4096
 
 Mask = Callable[[str], str]
-"""Takes secrets out of a text."""
+"""Removes secrets from a text."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenResponse:
-    """A whole reply. Its headers and body may hold a token, so they are not printed."""
+    """A complete reply. Its headers and body may contain a token, so they are not printed."""
 
     status: int
     headers: Headers = field(default=(), repr=False)
@@ -46,11 +46,11 @@ class TokenResponse:
 
 
 class NotJson(ValueError):
-    """The body is no JSON document."""
+    """The body is not a JSON document."""
 
 
 def parse_json_object(text: str) -> Any:
-    """The JSON document `text`; raises NotJson, for NaN and bottomless nesting too."""
+    """Return the JSON document `text`; raise NotJson, also for NaN and too deep nesting."""
     try:
         return json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError):
@@ -66,14 +66,15 @@ def is_html(reply: TokenResponse) -> bool:
 
 
 def page_title(text: str) -> str | None:
-    """The whole title: `one_line` cuts it, and masks it before."""
+    """Return the complete title. `one_line` masks it before it is cut."""
     found = _TITLE.search(text[:_TITLE_WITHIN])
     return text[found.end() :].partition("<")[0] or None if found else None
 
 
 def one_line(text: str, mask: Mask) -> str:
-    """`text` for one line of a log: secrets masked (before it is cut), white space folded, at most
-    LONGEST_WORDS characters, all printable.
+    """Return `text` as one line for a log: masked before it is cut, white space folded, all printable.
+
+    At most MAX_MESSAGE_CHARS characters.
     """
     words = "".join(c if c.isprintable() else " " for c in mask(text)).split()
     line = " ".join(words)
@@ -82,20 +83,20 @@ def one_line(text: str, mask: Mask) -> str:
 
 CODE_NAMES = ("error", "code", "errcode", "errorCode", "error_code")
 STATUS_NAMES = ("status", "statusCode", "status_code")
-"""Read where the code says nothing, and only for an HTTP status: elsewhere `status` is `success` or `1`."""
+"""Read only if the code has no meaning, and only for an HTTP status. Other values of `status` are `success` or `1`."""
 TEXT_NAMES = (
     *("error_description", "msg", "message", "errmsg", "errorMessage", "error_message", "error_msg"),
     *("detail", "description", "title", "reason"),
 )
 DEFINITE_STATUSES = frozenset({400, 401, 403, 422})
-"""With which an issuer refuses a client. What stands before it (a proxy, a firewall, a mesh) uses them too."""
+"""Statuses with which an issuer refuses a client. A proxy, firewall or mesh before the issuer uses them too."""
 UNKNOWN_CLIENT = 401
 WRONG_PROXY_AUTH = 407
 OUTAGE_RETRY_AFTER_S = 3.0
-"""The longest `Retry-After` that is obeyed in an outage: its end is noticed within 4 s."""
+"""The longest `Retry-After` that is obeyed in an outage, so that its end is noticed within 4 s."""
 TOO_MANY = 429
 WRONG_URL_STATUSES = frozenset({404, 405, 410})
-"""Where the URL is the configuration's own, it is wrong. A metadata server says 404 and 410 while it starts."""
+"""A URL from the configuration is wrong. A metadata server returns 404 and 410 while it starts."""
 OVERLOADED_STATUSES = frozenset({408, 425, 429})
 SERVER_ERROR = 500
 DEFINITE_CODES = frozenset(
@@ -106,21 +107,22 @@ DEFINITE_CODES = frozenset(
     }
 )
 TRANSIENT_CODES = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
-"""Of a server that is busy (RFC 6749 4.1.2.1, RFC 8628 3.5), whatever status it chose."""
+"""Codes of a busy server (RFC 6749 4.1.2.1, RFC 8628 3.5), with any status."""
 REFUSED = "the issuer refused the client: "
-"""Begins every reason that waiting does not mend."""
+"""Begins every reason that waiting does not fix."""
 _SUCCESS_CODE = re.compile(r"0+\Z|200\d{0,3}\Z")
-"""Codes of in-house gateways for "all is well"."""
+"""Codes of in-house gateways for a success."""
 _REFUSED = re.compile(r"[0-9]{2,3}(401|403)\Z")
 _PATH = re.compile(r"/{1,2}([A-Za-z._-]{1,20}/)*[A-Za-z._-]{1,20}")
-"""A file or an address, without which a complaint says nothing. A token of this shape has no digit in 24 characters."""
+"""A file or an address, which an error text requires to be useful. A token of this shape has no digit in 24
+characters."""
 _TOKENLIKE = re.compile(r"[A-Za-z0-9\-._~+/=]{24,}")
-"""What a 2xx reply says might be the token itself, in a member that is called `message`."""
+"""The text of a 2xx reply may be the token itself, in a member named `message`."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenErrorBody:
-    """What an error object says: its code, its sentence, and the HTTP status that it names, as far as it has them."""
+    """The content of an error object: its code, its text and the HTTP status that it names, if present."""
 
     code: str | None
     text: str | None
@@ -128,12 +130,12 @@ class TokenErrorBody:
 
     @property
     def message(self) -> str:
-        said = dict.fromkeys(part for part in (self.code, self.text) if part)
-        return ": ".join(said) or f"status {self.status}"
+        parts = dict.fromkeys(part for part in (self.code, self.text) if part)
+        return ": ".join(parts) or f"status {self.status}"
 
     @property
     def definite(self) -> bool:
-        """Whether a later try cannot end differently. In-house logins write 401 as 40101 or 10401."""
+        """Whether a later attempt cannot succeed. In-house logins write 401 as 40101 or 10401."""
         if self.code in TRANSIENT_CODES or self.code in DEFINITE_CODES:
             return self.code in DEFINITE_CODES
         if self._status in DEFINITE_STATUSES:
@@ -142,14 +144,14 @@ class TokenErrorBody:
 
     @property
     def is_transient(self) -> bool:
-        """Whether it is about an outage. A login's own 500 may be a wrong password as well."""
+        """Whether it describes an outage. A login may also return 500 for a wrong password."""
         if self.code in DEFINITE_CODES or self.code in TRANSIENT_CODES:
             return self.code in TRANSIENT_CODES
         return self._status in OVERLOADED_STATUSES or (self._status or 0) > SERVER_ERROR
 
     @property
     def is_overloaded(self) -> bool:
-        """Whether it says that there were too many requests: then the issuer means its `Retry-After`."""
+        """Whether it reports too many requests. Then the issuer's `Retry-After` is intended."""
         return self._status == TOO_MANY
 
     @property
@@ -158,7 +160,7 @@ class TokenErrorBody:
 
 
 def token_error_body(document: Any) -> TokenErrorBody | None:
-    """What `document` has to say against us, or None where it says nothing."""
+    """Return the error in `document`, or None if it contains none."""
     if isinstance(document, list):
         return token_error_body(document[0]) if document else None
     if not isinstance(document, dict):
@@ -175,7 +177,7 @@ def token_error_body(document: Any) -> TokenErrorBody | None:
 
 
 def is_error_reply(document: Any) -> bool:
-    """Whether a reply with status 200 is an error beyond doubt, whatever else it holds."""
+    """Return whether a reply with status 200 is certainly an error, whatever else it contains."""
     if not isinstance(document, dict):
         return False
     error = document.get("error")
@@ -185,12 +187,12 @@ def is_error_reply(document: Any) -> bool:
 
 
 def error_response_failure(
-    reply: TokenResponse, wall_s: float, issuer: str, mask: Mask, *, is_wrong_url: bool = False, by_login: bool = False
+    reply: TokenResponse, wall_s: float, issuer: str, mask: Mask, *, is_wrong_url: bool = False, is_login: bool = False
 ) -> FetchFailure:
-    """Return the failure that a reply beyond 2xx stands for.
+    """Return the failure of a reply that is not 2xx.
 
-    `misdirected`: a 404 says that the URL is wrong. `by_login`: an error object with a 500 may be a refusal too, and
-    asked on every two seconds the account would be locked.
+    `is_wrong_url`: a 404 means that the URL is wrong. `is_login`: an error object with a 500 may be a refusal too.
+    Repeating it every two seconds would lock the account.
     """
     if 300 <= reply.status < 400:
         return FetchFailure(
@@ -204,7 +206,7 @@ def error_response_failure(
     return FetchFailure(
         f"{REFUSED if definite else ''}{issuer} answered {reply.status}{': ' if words else ''}{words}",
         definite=definite,
-        unclear=_is_unclear(reply, found, by_login=by_login),
+        unclear=_is_unclear(reply, found, is_login=is_login),
         quick=reply.status != TOO_MANY and (found is not None or reply.status not in DEFINITE_STATUSES),
         retry_after_s=_retry_after_s(reply, wall_s, is_long=definite or reply.status == TOO_MANY),
     )
@@ -213,7 +215,7 @@ def error_response_failure(
 def embedded_error_failure(
     document: Any, reply: TokenResponse, wall_s: float, issuer: str, mask: Mask
 ) -> FetchFailure | None:
-    """The failure that an error object inside a 2xx reply stands for; None where it holds none."""
+    """Return the failure of an error object inside a 2xx reply; None if it contains none."""
     found = token_error_body(document)
     if found is None:
         return None
@@ -226,21 +228,21 @@ def embedded_error_failure(
 
 
 def quoted(found: TokenErrorBody, mask: Mask) -> str:
-    """Its words, from a place where a token may stand: nothing that looks like one is quoted."""
+    """Return the error's text from a place that may contain a token, with everything that looks like a token masked."""
     return one_line(mask_token_like(mask(found.message)), mask)
 
 
 def mask_token_like(words: str) -> str:
-    """`words` from where a token may stand that nobody knows: what looks like one is masked, paths are not."""
+    """Return `words` with everything masked that looks like a token. Paths stay."""
     return _TOKENLIKE.sub(lambda found: found[0] if _PATH.fullmatch(found[0]) else MASK, words)
 
 
 def _is_definite(reply: TokenResponse, found: TokenErrorBody | None) -> bool:
-    """Whether the issuer itself refuses the client.
+    """Return whether the issuer itself refuses the client.
 
-    A status alone does not say so: proxies and firewalls before the issuer send the same, with a page, a line of text
-    or nothing (Envoy's "RBAC: access denied"), and no account counts that. A 401 that asks for other credentials by
-    `WWW-Authenticate` (RFC 9110 15.5.2) has checked those it got.
+    The status alone does not prove it. Proxies and firewalls before the issuer send the same status with a page, a
+    line of text or nothing (Envoy's "RBAC: access denied"). Such an attempt does not lock an account. A 401 with
+    `WWW-Authenticate` (RFC 9110 15.5.2) has checked the credentials.
     """
     if found is not None and found.code in TRANSIENT_CODES:
         return False
@@ -253,23 +255,25 @@ def _is_definite(reply: TokenResponse, found: TokenErrorBody | None) -> bool:
     return found.code in DEFINITE_CODES
 
 
-def _is_unclear(reply: TokenResponse, found: TokenErrorBody | None, *, by_login: bool) -> bool:
-    """Whether it may be a refusal: an error object with a code that nobody knows, or a 401 without a page."""
+def _is_unclear(reply: TokenResponse, found: TokenErrorBody | None, *, is_login: bool) -> bool:
+    """Return whether it may be a refusal: an error object with an unknown code, or a 401 without a page."""
     if found is not None:
-        may_be_one = reply.status in DEFINITE_STATUSES or (by_login and reply.status == SERVER_ERROR)
-        return may_be_one and not found.is_transient
+        may_be_refusal = reply.status in DEFINITE_STATUSES or (is_login and reply.status == SERVER_ERROR)
+        return may_be_refusal and not found.is_transient
     return reply.status == UNKNOWN_CLIENT and not is_html(reply)
 
 
 def _retry_after_s(reply: TokenResponse, wall_s: float, *, is_long: bool = False) -> float | None:
-    """How long the issuer wants to be left alone. A server that is away for an hour is asked all the same:
-    many write a number there that nobody has thought about, and the end of the outage is to be noticed."""
+    """Return the `Retry-After` to obey; at most OUTAGE_RETRY_AFTER_S unless `is_long`.
+
+    Many servers send an arbitrary number, and the end of an outage must be noticed.
+    """
     wish_s = retry_after_s(reply.headers, wall_s)
     return wish_s if wish_s is None or is_long else min(wish_s, OUTAGE_RETRY_AFTER_S)
 
 
 def _error_body_of(reply: TokenResponse) -> TokenErrorBody | None:
-    """What the body says. A member that repeats the reply's own status (Spring, NestJS) is no word of the issuer."""
+    """Return the error in the body, without a status that only repeats the reply's own (Spring, NestJS)."""
     try:
         found = token_error_body(parse_json_object(reply.text))
     except NotJson:
@@ -287,13 +291,15 @@ def _excerpt(reply: TokenResponse) -> str:
 
 
 def _redirect_message(reply: TokenResponse, issuer: str, mask: Mask) -> str:
-    where = mask((header(reply.headers, b"location") or b"").decode("latin-1"))  # `hostname` below is in lower case
+    where = mask(
+        (header(reply.headers, b"location") or b"").decode("latin-1")
+    )  # before `hostname`, which is in lower case
     try:
         host = urlsplit(where).hostname
     except ValueError:
         host = None
-    aim = f" to {host}" if host and host.isascii() and host.isprintable() else ""
-    return f"{issuer} answered {reply.status}, a redirect{aim}: none is followed, so name the final address instead"
+    target = f" to {host}" if host and host.isascii() and host.isprintable() else ""
+    return f"{issuer} answered {reply.status}, a redirect{target}: none is followed, so name the final address instead"
 
 
 def _first(document: dict[Any, Any], names: tuple[str, ...]) -> str | None:
@@ -309,7 +315,7 @@ def _first(document: dict[Any, Any], names: tuple[str, ...]) -> str | None:
 
 
 def _status_in(code: str | None) -> int | None:
-    """The HTTP status that a code of digits begins with: 401 of "401" and of "40101"."""
+    """Return the HTTP status at the start of a numeric code: 401 of "401" and of "40101"."""
     if code is None or not code.isdecimal() or not code.isascii() or not 3 <= len(code) <= 6:
         return None
     status = int(code[:3])

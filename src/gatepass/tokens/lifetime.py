@@ -1,6 +1,6 @@
-"""What a JWT and a reply say about a token's lifetime.
+"""Decide how long a token is valid and when the next one is fetched. Pure functions and values.
 
-How long a token is good, and when the next one is asked for: values in, values out.
+Reads lifetimes from a JWT's claims, from members of a reply, and from HTTP headers.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from gatepass.types import Headers, Secret, header
 
 STALE_SHARE = 0.80
 JITTER_SHARE = 0.05
-"""How much earlier than STALE_SHARE a token may become stale, as a share of its life: replicas spread."""
+"""How much earlier than STALE_SHARE a token may become stale, as a share of its lifetime. It spreads the refreshes of
+replicas."""
 MARGIN_SHARE = 0.05
 MARGIN_S = 5.0
-"""A token is not sent in its last MARGIN_SHARE, at most MARGIN_S: it must still live when it arrives."""
+"""A token is not sent in its last MARGIN_SHARE, at most MARGIN_S, because it must still be valid on arrival."""
 JWT_MARGIN_S = 1.0
-"""A JWT's times are whole seconds, cut off: one made late in a second dies up to that much before
-`born_s + (exp - iat)`. Of very short lives a quarter is given, for the whole would leave nothing."""
+"""The times in a JWT are whole seconds, rounded down. A JWT may expire up to a second before `requested_s + (exp -
+iat)`. A very short lifetime is cut by a quarter, because a whole second would leave nothing."""
 MAX_LIFETIME_S = 86_400.0
-"""A JWT that says to live longer is believed about its end, which a rejection may correct; a newer one is asked
-for after a day all the same."""
+"""A JWT with a longer lifetime keeps its expiry, which a rejection may correct. It is still refreshed after a day."""
 SPACING_S = 1.0
-"""Between the starts of two fetches that went well, however short the lives are."""
+"""Between the starts of two successful fetches, however short the lifetimes are."""
 
 
 class TokenKind(StrEnum):
@@ -42,7 +42,7 @@ class TokenKind(StrEnum):
 
 
 class LifetimeSource(StrEnum):
-    """Who said how long a token lives."""
+    """Where a token's lifetime came from."""
 
     JWT = "jwt"
     REPLY = "reply"
@@ -51,7 +51,7 @@ class LifetimeSource(StrEnum):
 
 
 class Freshness(StrEnum):
-    """FRESH is used, STALE is used while a newer one is fetched, EXPIRED is never sent."""
+    """FRESH is used. STALE is used while the next token is fetched. EXPIRED is never sent."""
 
     FRESH = "fresh"
     STALE = "stale"
@@ -60,11 +60,15 @@ class Freshness(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token and its life. `born_s` (Clock.now) is the start of its fetch: the issuer can only have
-    made it later, so `born_s + life_s` is never too late. `lifetime_s` None is a key that does not expire.
-    `no_expiry_at` is the configured path that told no expiry, so that `lifetime_s` is only assumed.
-    `shared` says that another process minted it; `doubted_s` is an implausible lifetime that was told for it, and
-    `unusual_type` an unusual `token_type`.
+    """A token and its lifetime.
+
+    - `requested_s` (Clock.now): the start of the fetch. The issuer made the token later, so `requested_s +
+      lifetime_s` is never too late.
+    - `lifetime_s`: None for a key that does not expire.
+    - `missing_expiry_path`: the configured path that contained no expiry, so that `lifetime_s` is only assumed.
+    - `from_store`: another process fetched the token.
+    - `implausible_lifetime_s`: the announced lifetime, if it is implausible and not used.
+    - `unexpected_type`: a `token_type` other than Bearer.
     """
 
     value: Secret
@@ -87,7 +91,7 @@ class Token:
 
     @property
     def expires_s(self) -> float:
-        """The moment from which it is not sent any more."""
+        """The moment from which the token is not sent."""
         if self.lifetime_s is None:
             return math.inf
         cut_s = jwt_margin_s(self.lifetime_s) if self.lifetime_source is LifetimeSource.JWT else 0.0
@@ -95,12 +99,12 @@ class Token:
 
 
 def jwt_margin_s(life_s: float) -> float:
-    """How much earlier than a JWT's times say it may die."""
+    """Return how much earlier than its claims a JWT may expire."""
     return min(JWT_MARGIN_S, life_s / 4)
 
 
 def stale_at_s(token: Token, jitter: float) -> float:
-    """The moment from which a newer one is wanted; `jitter` is 0 to 1."""
+    """Return the moment from which the token is refreshed. `jitter` is 0 to 1."""
     if token.lifetime_s is None:
         return math.inf
     life_s = min(token.lifetime_s, MAX_LIFETIME_S) if token.lifetime_source is LifetimeSource.JWT else token.lifetime_s
@@ -114,14 +118,14 @@ def freshness(token: Token, now: float, jitter: float) -> Freshness:
 
 
 def is_reissued(token: Token, before: Token | None) -> bool:
-    """Whether the issuer gave the same token as last time."""
+    """Return whether the issuer returned the same token as last time."""
     return before is not None and before.text == token.text
 
 
 def without_extension(token: Token, before: Token | None) -> Token:
-    """`token`, its end not after that of the same JWT as it was first met.
+    """Return `token` with an end no later than that of the same JWT when it was first received.
 
-    An issuer that hands out a JWT from its cache cannot have prolonged it; an opaque token it can.
+    An issuer that returns a JWT from its cache cannot have extended it. It can extend an opaque token.
     """
     if (
         before is None
@@ -134,11 +138,11 @@ def without_extension(token: Token, before: Token | None) -> Token:
 
 
 def refresh_at_s(token: Token, *, again: bool, now: float, jitter: float) -> float:
-    """When to ask for the next token.
+    """Return the moment of the next fetch.
 
-    An issuer that gives the same one `again` has no newer one yet. Metadata servers do so until
-    shortly before its end (googleapis/google-auth-library-python#581, #862): half of what is left
-    is waited, or a refresh would follow a refresh without end.
+    An issuer that returned the same token `again` has no newer one yet. Metadata servers do so until shortly before
+    the end (googleapis/google-auth-library-python#581, #862). Then half of the rest passes before the next fetch,
+    because otherwise fetches would repeat without end.
     """
     if again and token.lifetime_s is not None:
         return now + max(SPACING_S, (token.end_s - now) / 2)
@@ -146,15 +150,15 @@ def refresh_at_s(token: Token, *, again: bool, now: float, jitter: float) -> flo
 
 
 EPOCH_S = 1e9
-"""From here on a number of seconds is a moment (after 2001), not a life (31 years)."""
+"""From here on a number of seconds is a point in time (after 2001), not a lifetime (31 years)."""
 EPOCH_MS = 1e12
 MAX_SECONDS = 34_560_000
-"""400 days: a larger life was counted in milliseconds."""
+"""400 days. A larger lifetime is in milliseconds."""
 MAX_DATE_LAG_S = 2.0
-"""How far a `Date` may lie behind the clock it shows: its fraction of a second is cut off (RFC 9110 5.6.7),
-and there are servers that write it anew only once a second (uvicorn, `Server.on_tick`)."""
+"""How far a `Date` header may lag behind the issuer's clock. It has no fraction of a second (RFC 9110 5.6.7), and some
+servers update it once a second (uvicorn, `Server.on_tick`)."""
 MAX_SKEW_S = 600.0
-"""A file older than its own token by more than this has been dated back (a copy, an image), and shows no skew."""
+"""A file older than its token by more than this was dated back (a copy, an image), so it shows no clock skew."""
 _LARGEST = 1e18
 _NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?\Z")
 _ISO_DATE = re.compile(r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}([T ]|\Z)")
@@ -165,7 +169,7 @@ _HTTP_DATE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class ExpiresIn:
-    """Seconds from now on, as announced: zero and less are possible."""
+    """Seconds from now on, as announced. May be zero or negative."""
 
     seconds: float
 
@@ -178,37 +182,29 @@ class ExpiresAt:
 
 
 def parse_expiry(value: Any, unit: Unit | None) -> ExpiresIn | ExpiresAt | None:
-    """What the member of a reply that tells the expiry says; None where it cannot be read.
+    """Return the expiry in a member of a reply; None if it cannot be read.
 
-    Numbers may be text. Without a `unit` the size decides: there are issuers that write
-    milliseconds (apigee edgeauth#44), an epoch (simple-oauth2#277) or a date
-    (js-client-oauth2#107) where a life in seconds is expected.
+    A number may be text. Without a `unit` its size decides, because some issuers return milliseconds (apigee
+    edgeauth#44), an epoch (simple-oauth2#277) or a date (js-client-oauth2#107) instead of a lifetime in seconds.
     """
     if isinstance(value, str):
         text = value.strip()
         if not _NUMBER.match(text):
-            moment = http_date(text)
-            moment = _iso_date(text) if moment is None else moment
-            return None if moment is None else ExpiresAt(moment)
+            moment_s = http_date(text)
+            if moment_s is None and _ISO_DATE.match(text):
+                moment_s = _epoch_s(datetime.fromisoformat, text)
+            return None if moment_s is None else ExpiresAt(moment_s)
         value = float(text)
     if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST < value < _LARGEST:
         return None
-    seconds = _seconds(float(value), unit)
+    if unit is None:
+        unit = "ms" if value >= EPOCH_MS or MAX_SECONDS < value < EPOCH_S else "s"
+    seconds = value / 1000 if unit == "ms" else float(value)
     return ExpiresAt(seconds) if seconds >= EPOCH_S else ExpiresIn(seconds)
 
 
-def _seconds(number: float, unit: Unit | None) -> float:
-    if unit is None:
-        unit = "ms" if number >= EPOCH_MS or MAX_SECONDS < number < EPOCH_S else "s"
-    return number / 1000 if unit == "ms" else number
-
-
-def _iso_date(text: str) -> float | None:
-    return _epoch_s(datetime.fromisoformat, text) if _ISO_DATE.match(text) else None
-
-
 def http_date(text: str) -> float | None:
-    """Epoch seconds of an IMF-fixdate (RFC 9110 5.6.7), or None."""
+    """Return the epoch seconds of an IMF-fixdate (RFC 9110 5.6.7), or None."""
     return _epoch_s(parsedate_to_datetime, text) if _HTTP_DATE.match(text) else None
 
 
@@ -221,15 +217,15 @@ def _epoch_s(parse: Callable[[str], datetime], text: str) -> float | None:
 
 
 def issuer_time(headers: Headers) -> float | None:
-    """The issuer's own clock: its `Date` header in epoch seconds."""
+    """Return the issuer's clock: its `Date` header in epoch seconds, or None."""
     text = header(headers, b"date")
     return None if text is None else http_date(text.decode("latin-1").strip())
 
 
 def at_least_left_s(end_s: float, date_s: float, lag_s: float = MAX_DATE_LAG_S) -> float:
-    """What surely was left until `end_s` when the issuer stamped the reply with `date_s`.
+    """Return the least time left until `end_s` when the issuer dated its reply `date_s`.
 
-    Of very short lives half is given up at most, for the whole lag would leave nothing.
+    Subtracts at most half of a very short lifetime, because the whole lag would leave nothing.
     """
     claimed_lifetime_s = end_s - date_s
     return claimed_lifetime_s - min(lag_s, claimed_lifetime_s / 2)
@@ -240,41 +236,39 @@ def is_jwt(text: str) -> bool:
 
 
 def jwt_lifetime_s(text: str, date_s: float | None, wall_s: float) -> float | None:
-    """The life that a JWT tells of itself, in seconds from now on; None where it tells none.
+    """Return the lifetime of a JWT by its claims, in seconds from now on; None if it has no `exp`.
 
-    `exp - iat` is free of every difference between clocks. Where the issuer's `Date` shows that
-    the JWT comes out of a cache, only the rest counts. Without `iat`, `exp` is read by the
-    issuer's clock, or else by ours. Nothing is verified: that is the upstream's business.
-    The life is up to a whole second too long, which every JWT is cut by (`life.WHOLE_SECOND_S`).
+    `exp - iat` does not depend on any clock skew. If the issuer's `Date` shows that the JWT comes from a cache, the
+    remaining time is returned. Without `iat`, `exp` is compared with the issuer's clock, or with this machine's. The
+    signature is not verified, because the upstream does that. The result is up to JWT_MARGIN_S too long.
     """
-    span = jwt_times(text)
-    if span is None:
+    times = jwt_times(text)
+    if times is None:
         return None
-    if span.issued_s is None:
-        left_s = _left_by_clocks_s(text, span.end_s, date_s, wall_s)
-        return left_s if left_s > 0 else None
-    whole_s = span.end_s - span.issued_s
-    if whole_s <= 0:
-        return None
-    return whole_s if date_s is None else _plausible_left_s(span.end_s - date_s, whole_s)
+    if times.issued_s is not None:
+        whole_s = times.end_s - times.issued_s
+        if whole_s <= 0:
+            return None
+        return whole_s if date_s is None else _plausible_left_s(times.end_s - date_s, whole_s)
+    if date_s is not None:
+        left_s = at_least_left_s(times.end_s, date_s, MAX_DATE_LAG_S - JWT_MARGIN_S)
+    else:
+        # This machine's clock may be minutes off, so `exp - nbf` is the upper limit.
+        left_s, span_s = times.end_s - wall_s, _span_from_nbf_s(text, times.end_s)
+        left_s = left_s if span_s is None else _plausible_left_s(left_s, span_s)
+    return left_s if left_s > 0 else None
 
 
 def _plausible_left_s(left_s: float, whole_s: float) -> float:
-    """`expires_in_s` where it can be true of a token of `whole_s` that was given just now; else the whole."""
+    """Return `left_s` if a token of `whole_s` that was just issued can have it; otherwise the whole lifetime."""
     return left_s if 0 < left_s < whole_s else whole_s
 
 
-def _left_by_clocks_s(text: str, end_s: float, date_s: float | None, wall_s: float) -> float:
-    """What is left of a JWT without `iat`. Our clock may be minutes off, and `exp - nbf` is the most there can be."""
-    if date_s is not None:
-        return at_least_left_s(end_s, date_s, MAX_DATE_LAG_S - JWT_MARGIN_S)
-    whole_s = _span_from_nbf_s(text, end_s)
-    return end_s - wall_s if whole_s is None else _plausible_left_s(end_s - wall_s, whole_s)
-
-
 def _span_from_nbf_s(text: str, end_s: float) -> float | None:
-    """`exp - nbf`; None where `nbf` says nothing. It is the moment from which a JWT is good (RFC 7519 4.1.5), so
-    at the latest the one in which it was given. .NET's `JwtSecurityToken` writes it without `iat`.
+    """Return `exp - nbf`; None without a usable `nbf`.
+
+    A JWT is valid from `nbf` on (RFC 7519 4.1.5), so it was issued at that time or later. .NET's `JwtSecurityToken`
+    writes `nbf` without `iat`.
     """
     valid_s = _epoch_of((claims_of(text) or {}).get("nbf"))
     return end_s - valid_s if valid_s is not None and valid_s < end_s else None
@@ -282,8 +276,10 @@ def _span_from_nbf_s(text: str, end_s: float) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class JwtTimes:
-    """What a JWT tells of its own times, in epoch seconds by its issuer's clock. `is_guess`: it said something
-    else, which can hardly have been meant."""
+    """The times in a JWT, in epoch seconds by its issuer's clock.
+
+    `is_guess`: the claims were implausible and have been corrected.
+    """
 
     issued_s: float | None
     end_s: float
@@ -291,7 +287,10 @@ class JwtTimes:
 
 
 def jwt_times(text: str) -> JwtTimes | None:
-    """None where `text` is no JWT with an `exp`. A life that was counted in milliseconds is put right."""
+    """Return the times in a JWT; None if `text` is not a JWT with an `exp`.
+
+    A lifetime in milliseconds is corrected.
+    """
     claims = claims_of(text) or {}
     end_s, issued_s = _epoch_of(claims.get("exp")), _epoch_of(claims.get("iat"))
     if end_s is None:
@@ -302,9 +301,9 @@ def jwt_times(text: str) -> JwtTimes | None:
 
 
 def _counted_in_ms(life_s: float) -> bool:
-    """Whether `exp - iat` looks like milliseconds: beyond a day, and no number of days.
+    """Return whether `exp - iat` looks like milliseconds: more than a day, and not a whole number of days.
 
-    `300000` may mean three days and a half as well: then a newer one is asked for too often, and no harm is done.
+    `300000` may also mean three and a half days. Then refreshes are too frequent, which does no harm.
     """
     if life_s <= MAX_LIFETIME_S:
         return False
@@ -312,13 +311,12 @@ def _counted_in_ms(life_s: float) -> bool:
 
 
 def jwt_remaining_s(text: str, wall_s: float, written_s: float | None = None) -> float | None:
-    """What is left of a JWT that may have been made long ago, by our clock; zero or less where it has
-    expired, None where it tells no end.
+    """Return the remaining lifetime of a JWT that may be old, by this machine's clock; None if it has no `exp`.
 
-    Never more than `exp - iat`, or `exp - nbf` without it. `written_s` is when it came to this machine, by
-    the same clock: a JWT that is younger than its file shows that our clock is behind the issuer's, and by
-    how much at least.
-    The other way round the file may be late or the clock ahead, and the shorter life counts.
+    Zero or negative if it has expired. Never more than `exp - iat`, or `exp - nbf` without `iat`. `written_s` is when
+    the JWT arrived on this machine, by the same clock. A JWT younger than its file shows that this clock is behind
+    the issuer's, and by how much at least. In the opposite case the file may be late or the clock ahead, so the
+    shorter lifetime is used.
     """
     claims = claims_of(text) or {}
     end_s, issued_s = _epoch_of(claims.get("exp")), _epoch_of(claims.get("iat"))
@@ -335,14 +333,14 @@ def jwt_remaining_s(text: str, wall_s: float, written_s: float | None = None) ->
 
 
 def _epoch_of(claim: Any) -> float | None:
-    """Epoch seconds; there are issuers that write milliseconds, which RFC 7519 2 knows nothing of."""
+    """Return a time claim in epoch seconds. Some issuers write milliseconds, against RFC 7519 2."""
     if isinstance(claim, bool) or not isinstance(claim, int | float) or not 0 < claim < _LARGEST:
         return None
     return claim / 1000 if claim >= EPOCH_MS else float(claim)
 
 
 def retry_after_s(headers: Headers, wall_s: float) -> float | None:
-    """Seconds that the issuer asks to wait (RFC 9110 10.2.3), never negative; None where it does not."""
+    """Return the seconds of a `Retry-After` header (RFC 9110 10.2.3), never negative; None without one."""
     value = header(headers, b"retry-after")
     if value is None:
         return None
@@ -356,22 +354,22 @@ def retry_after_s(headers: Headers, wall_s: float) -> float | None:
 
 
 SAFE_CLAIMS = ("iss", "aud", "sub", "client_id", "azp", "appid", "tid", "scope", "scp", "iat", "nbf", "exp")
-"""The claims that are shown, in this order. All others may be private: names, mail addresses, groups."""
+"""The claims to show, in this order. All others may be private: names, mail addresses, groups."""
 TIME_CLAIMS = frozenset(("iat", "nbf", "exp"))
 MAX_CLAIM_CHARS = 200
 CLIENT_CLAIMS = ("client_id", "azp", "appid", "cid")
-"""Claims that name the client (RFC 9068 2.2, OpenID Connect Core 2, Entra, Okta)."""
+"""Claims that identify the client (RFC 9068 2.2, OpenID Connect Core 2, Entra, Okta)."""
 _MACHINE = re.compile(
     r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}|system:serviceaccount:[^@\s]+|[^@\s]+@clients", re.IGNORECASE
 )
-"""Subjects that are no person's name: a UUID, a Kubernetes service account, a client of Auth0."""
+"""Subjects that are not a person: a UUID, a Kubernetes service account, a client of Auth0."""
 
 
 def claims_of(text: str) -> dict[str, Any] | None:
-    """All claims of the signed JWT `text`, or None where it is none (RFC 7515 3.1, RFC 7519 7.2).
+    """Return all claims of the signed JWT `text`; None if it is not one (RFC 7515 3.1, RFC 7519 7.2).
 
-    PyJWT is for signing alone: where cryptography is installed too, importing it takes 20 MB and 365 M instructions,
-    a seventh of a start.
+    PyJWT is used only for signing. If cryptography is installed too, importing PyJWT costs 20 MB and 365 M
+    instructions, a seventh of a start.
     """
     parts = text.split(".")
     if len(parts) != 3:
@@ -386,9 +384,9 @@ def claims_of(text: str) -> dict[str, Any] | None:
 
 
 def safe_claims(text: str, wall_s: float) -> dict[str, str]:
-    """The claims of SAFE that the JWT `text` has, each in words; nothing where it is no JWT.
+    """Return the SAFE_CLAIMS of the JWT `text` as readable text; empty if it is not a JWT.
 
-    Moments are told in UTC and from `wall_s`, this machine's clock: a difference of clocks shows.
+    Times are in UTC and relative to `wall_s`, this machine's clock, so that clock skew is visible.
     """
     claims = claims_of(text) or {}
     shown = {name: _claim_text(name, claims[name], wall_s) for name in SAFE_CLAIMS if name in claims}
@@ -396,7 +394,7 @@ def safe_claims(text: str, wall_s: float) -> dict[str, str]:
 
 
 def _subject(claims: Mapping[str, Any]) -> str:
-    """The subject where it is plainly a client; of anything else, a person's name or mail perhaps, its length."""
+    """Return the subject if it is a client. Otherwise return its length, because it may be a person's name or mail."""
     subject = claims["sub"]
     if not isinstance(subject, str):
         return "not shown"
@@ -408,9 +406,9 @@ def _subject(claims: Mapping[str, Any]) -> str:
 def _claim_text(name: str, value: Any, wall_s: float) -> str:
     if name in TIME_CLAIMS and (moment := _time_text(value, wall_s)):
         return moment
-    said = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    shown = "".join(char if char.isprintable() else "?" for char in said[:MAX_CLAIM_CHARS])
-    return shown if len(said) <= MAX_CLAIM_CHARS else f"{shown}…"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    shown = "".join(char if char.isprintable() else "?" for char in text[:MAX_CLAIM_CHARS])
+    return shown if len(text) <= MAX_CLAIM_CHARS else f"{shown}…"
 
 
 def _time_text(value: Any, wall_s: float) -> str | None:
@@ -421,5 +419,5 @@ def _time_text(value: Any, wall_s: float) -> str | None:
     except (OverflowError, OSError, ValueError):
         return None
     away_s = value - wall_s
-    told = f"in {away_s:.0f} s" if away_s >= 0 else f"{-away_s:.0f} s ago"
-    return f"{date:%Y-%m-%d %H:%M:%S}Z ({told})"
+    relative = f"in {away_s:.0f} s" if away_s >= 0 else f"{-away_s:.0f} s ago"
+    return f"{date:%Y-%m-%d %H:%M:%S}Z ({relative})"

@@ -1,6 +1,6 @@
-"""The secrets of a credential: read at the moment of use, and known by value to be masked.
+"""Read a credential's secrets at the moment of use, list the values to mask, and compute fingerprints.
 
-What makes a credential the same as another, and a refresh token the same credential's after a restart.
+A fingerprint identifies a credential between processes, and a refresh token's owner after a restart.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ _PUBLIC = frozenset(
         *("accept", "acceptlanguage", "acceptencoding", "contenttype", "useragent", "xrequestedwith"),
     }
 )
-"""Members that hold no secret. Their values are ordinary words (`password`, `application/json`)
-that must not be masked wherever they occur."""
+"""Members that hold no secret. Their values are ordinary words (`password`, `application/json`), which must not be
+masked everywhere."""
 _SECRETIVE = re.compile(r"secret|passw|pwd|token|key|credential|assertion|auth|sign|cookie|pin$", re.IGNORECASE)
 _WORD = re.compile(
     r"password|(authorization|device)_code|client_credentials|refresh_token|urn:ietf:[a-z0-9:_-]+"
     r"|https?://[^/?#@\s]+[^?#@\s]*|(application|text|multipart)/[a-z0-9.+-]+",
     re.IGNORECASE,
 )
-"""Values that are public in whatever member they stand: grants, addresses, media types."""
+"""Values that are public in any member: grants, addresses, media types."""
 LONG_CHARS = 8
-"""A text of a body that is shorter is masked only where its name, or a reference, makes it a secret: an ordinary
-word would be masked wherever it occurs."""
+"""A shorter text of a body is masked only if its name or a reference marks it as a secret. Otherwise an ordinary word
+would be masked everywhere."""
 _SCHEMES = frozenset({"authorization", "proxy-authorization"})
 
 
 def revealed(secret: Secret, setting: str) -> str:
-    """The value now; raises FetchFailure where its file cannot be read or is empty.
+    """Return the current value; raise FetchFailure if its file cannot be read or is empty.
 
-    Not definite: a file may be away for the moment in which it is replaced.
+    The failure is not definite, because a file may be absent for a moment while it is replaced.
     """
     try:
         value = secret.reveal()
@@ -58,19 +58,18 @@ def revealed(secret: Secret, setting: str) -> str:
 
 
 def secret_values(secrets: Iterable[Secret]) -> tuple[str | None, ...]:
-    """The values now, None for what cannot be read."""
-    return tuple(_value(secret) for secret in secrets)
-
-
-def _value(secret: Secret) -> str | None:
-    try:
-        return secret.reveal()
-    except ValueError:
-        return None
+    """Return the current values, with None for each that cannot be read."""
+    values: list[str | None] = []
+    for secret in secrets:
+        try:
+            values.append(secret.reveal())
+        except ValueError:
+            values.append(None)
+    return tuple(values)
 
 
 def secret_retry_hint(secrets: Iterable[Secret]) -> str:
-    """When what is signed in with may be another, behind the words "tried again in 30 s"; "" where that is nothing."""
+    """Return when another secret can take effect, to follow "tried again in 30 s"; empty without a secret."""
     found = [secret.changes for secret in secrets]
     if any(found):
         return " or when the file of its secret changes"
@@ -78,7 +77,7 @@ def secret_retry_hint(secrets: Iterable[Secret]) -> str:
 
 
 def secret_fields(fields: Mapping[str, Secret]) -> Iterator[Secret]:
-    """The values of `fields` (headers, query, form) that are to be masked."""
+    """Return the values of `fields` (headers, query, form) to mask."""
     for name, secret in fields.items():
         if not _is_public(name):
             yield secret
@@ -87,8 +86,10 @@ def secret_fields(fields: Mapping[str, Secret]) -> Iterator[Secret]:
 
 
 def secret_leaves(document: Any, name: str = "") -> Iterator[Secret]:
-    """The strings of a JSON body that are to be masked: references, what is called a secret, and whatever is
-    long enough to be one and not plainly public."""
+    """Return the strings of a JSON body to mask.
+
+    These are references, values of members with a secret's name, and texts of LONG_CHARS or more that are not public.
+    """
     if isinstance(document, Mapping):
         for key, child in document.items():
             yield from secret_leaves(child, str(key))
@@ -108,21 +109,21 @@ def _is_public(name: str) -> bool:
 
 
 _WRITTEN_FILES = frozenset({"refresh_token_file"})
-"""Files that a source writes itself: what is in them is no part of the recipe."""
+"""Files that a source writes itself. Their content is not part of the fingerprint."""
 _FILES = frozenset({"client_cert", "client_key"})
 
 
 def credential_fingerprint(settings: Credential) -> str:
-    """A digest of all that `settings` say as it stands now, files and references read again.
+    """Return a digest of everything in `settings`, with files and references read again.
 
-    Raises ValueError or OSError where a secret or a file cannot be read.
+    Raises ValueError or OSError if a secret or a file cannot be read.
     """
-    told = json.dumps(_json_value(settings), sort_keys=True, separators=(",", ":"))
-    return sha256(told.encode("utf-8", "surrogatepass")).hexdigest()
+    document = json.dumps(_json_value(settings), sort_keys=True, separators=(",", ":"))
+    return sha256(document.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _json_value(value: Any) -> Any:
-    """`value` as JSON: what it is now, where it lives elsewhere."""
+    """Return `value` as JSON, with secrets and references replaced by their current values."""
     if isinstance(value, Secret):
         return value.reveal()
     if isinstance(value, Reference):
@@ -138,19 +139,19 @@ def _json_value(value: Any) -> Any:
 
 
 def _files(members: Mapping[str, Any]) -> Mapping[str, str]:
-    """Digests of the files that a block names: the same path may hold another key on another machine."""
+    """Return digests of the named files. The same path may contain another key on another machine."""
     files = (name for name in members if name not in _WRITTEN_FILES and (name.endswith("_file") or name in _FILES))
     named = {name: path for name in files if isinstance(path := members[name], str)}
     return {name: sha256(Path(path).expanduser().read_bytes()).hexdigest() for name, path in named.items()}
 
 
 def refresh_token_fingerprint(settings: Oauth2Credential) -> str:
-    """Whose refresh tokens these are.
+    """Return a digest that identifies the owner of a refresh token.
 
-    Where a new login is a fetch like any other, the whole recipe tells it: a field of any name may choose the
-    account that is signed in to (`extra.tenant`). Where a person gave the first token, that one is the login, and
-    neither wishes nor proof belong to it: a change of those must not bring it back, which has long ended.
-    Raises FetchFailure where a secret cannot be read.
+    If gatepass can log in by itself, this is the whole credential, because any field may choose the account
+    (`extra.tenant`). If a person supplied the first refresh token, that token is the login. Scope and client
+    authentication do not belong to it: a change of those must not bring back the first token, because it has ended.
+    Raises FetchFailure if a secret cannot be read.
     """
     if settings.grant_type == "refresh_token":
         first = settings.refresh_token
@@ -162,7 +163,7 @@ def refresh_token_fingerprint(settings: Oauth2Credential) -> str:
 
 
 def account_fingerprint(settings: Oauth2Credential) -> str:
-    """By which client, and of which issuer, a refresh token may be used."""
+    """Return a digest of the issuer and the client that may use a refresh token."""
     return _digest(settings.endpoint, settings.client_id)
 
 

@@ -1,4 +1,4 @@
-"""One token for all processes that share a store: one of them fetches it, the others find it there."""
+"""Share one token between all processes with a common store: one process fetches it, the others read it."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ if TYPE_CHECKING:
 
 POLL_S = 0.05
 MAX_POLL_S = 0.25
-"""Between two looks at what another process is fetching; it grows from the first to the second."""
+"""Between two checks of another process's fetch. The interval grows from POLL_S to MAX_POLL_S."""
 YIELD_LEAD_S = 0.5
-"""How long a process whose fetch failed leaves the next one to another: longer than POLL_LONGEST_S, and short enough
-that a process alone notices a recovery within 4 s."""
+"""How long a process whose fetch failed leaves the next fetch to another process. Longer than MAX_POLL_S, and short
+enough that a single process notices a recovery within 4 s."""
 REFUSALS_TTL_S = 900.0
-"""The issuer's refusals within this are counted together."""
+"""The issuer's refusals within this time are counted together."""
 FAILURE_KEPT_S = 60.0
-"""How long a failure is kept beyond its pause: a process that fetches well then sees that there is one to delete."""
+"""How long a failure record outlives its pause. A process with a successful fetch sees it and deletes it."""
 MAX_REJECTED = 8
 _NO_RESULT_IN_TIME = "another gatepass process asks for this token, and has none after {:g} s (timeout_s)"
 _COMPLETE_IN_CONFIGURATION = frozenset({"oauth2", "http_json"})
 _LOCAL_KINDS = frozenset({"static", "api_key", "env", "file"})
 REFRESH_TOKEN_KEPT_S = 180 * 86_400.0
-"""Longer than an unused refresh token lives at any known issuer."""
+"""Longer than an unused refresh token is valid at any known issuer."""
 UNAVAILABLE = "the refresh token is in the store, and the store is away: two uses of one token would end them all ({})"
 
 
 def is_shareable(kind: str, reach: StoreScope) -> bool:
-    """Return whether tokens of `type: kind` may be shared as far as `reach`.
+    """Return whether tokens of `type: kind` may be shared within `reach`.
 
-    Over a network only those are shared whose configuration says completely who signs in. What a program, a cloud's
-    library or the machine's own identity adds differs from machine to machine.
+    Over a network a token is shared only if the configuration identifies the client completely. A program, a cloud's
+    library and the machine's own identity differ between machines.
     """
     if reach is StoreScope.PROCESS or kind in _LOCAL_KINDS:
         return False
@@ -57,7 +57,7 @@ def is_shareable(kind: str, reach: StoreScope) -> bool:
 
 
 class _Record:
-    """Encodes itself; what another version wrote is ignored."""
+    """A record that encodes itself. Records of another version are ignored."""
 
     def encoded(self) -> bytes:
         return msgspec.json.encode(self)
@@ -72,7 +72,7 @@ class _Record:
 
 @dataclass(frozen=True, slots=True)
 class TokenRecord(_Record):
-    """A token in the store. `born_s` is a moment of the store; `id` distinguishes two records of the same text."""
+    """A token in the store. `requested_s` is on the store's clock; `id` distinguishes two records of the same text."""
 
     text: str = field(repr=False)
     requested_s: float
@@ -95,7 +95,7 @@ class TokenRecord(_Record):
         )
 
     def token(self, reading: StoreReading) -> Token:
-        """Return the token by this process's clock, its end never later than it really is."""
+        """Return the token on this process's clock, with an end no later than the real one."""
         born_s = reading.here_s(self.requested_s)
         return Token(
             Secret(self.text),
@@ -110,7 +110,7 @@ class TokenRecord(_Record):
 
 @dataclass(frozen=True, slots=True)
 class FailureRecord(_Record):
-    """A fetch that failed, in the store. Until `until_s`, a moment of the store, no process but `owner` asks again."""
+    """A failed fetch in the store. Until `until_s`, on the store's clock, only `owner` may fetch again."""
 
     owner: str
     reason: str
@@ -122,9 +122,9 @@ class FailureRecord(_Record):
 
     @classmethod
     def of(cls, failure: FetchFailure, owner: str, began_s: float, at_s: float, refusals: int) -> Self:
-        """`refusals`: how many refusals, or unclear errors, there were by now, this one included.
+        """Return a record of `failure`. `refusals` is the number of refusals and unclear errors, including this one.
 
-        The pause after an outage's failure counts from the start of the fetch: after a fetch that hung there is none.
+        The pause after an outage's failure counts from the start of the fetch. After a fetch that hung there is none.
         """
         until_s = max(at_s + shared_pause_s(failure, refusals), began_s + PROBE_S)
         return cls(
@@ -132,19 +132,19 @@ class FailureRecord(_Record):
         )
 
     def applies_to(self, process: str, now_s: float) -> bool:
-        """Return whether `process` has failed too, without asking: it would get the same answer."""
+        """Return whether `process` must report this failure without a fetch, because it would get the same answer."""
         return self.owner != process and now_s < self.until_s
 
     def yields_lead(self, process: str, now_s: float) -> bool:
-        """Return whether `process`, whose own failure this is, lets another process lead first.
+        """Return whether `process`, the owner of this failure, lets another process lead first.
 
-        Another may reach the issuer where this one does not. A process that asks before its own pause is over has a
+        Another process may reach the issuer when this one cannot. A process that fetches before its pause ends has a
         reason, such as a new secret.
         """
         return self.owner == process and self.until_s <= now_s < self.until_s + YIELD_LEAD_S
 
     def failure(self, now_s: float) -> FetchFailure:
-        """Return the same failure at the store's moment `now_s`, for a process that has not asked."""
+        """Return the failure at `now_s` (store's clock), for a process that did not fetch."""
         return FetchFailure(
             self.reason,
             definite=self.definite,
@@ -158,7 +158,7 @@ class FailureRecord(_Record):
 
 @dataclass(frozen=True, slots=True)
 class SharedTokenNames:
-    """Where the entries of one recipe are in the store."""
+    """The names of one credential's entries in the store."""
 
     token: str
     failure: str
@@ -171,11 +171,11 @@ class SharedTokenNames:
 
 
 class SharedSource:
-    """`source`, asked by one process at a time, and only while the store has nothing newer.
+    """Fetches through `source` in one process at a time, and only if the store has no newer token.
 
-    A process that does not hold the lease looks for the result of the one that does; if that one dies, the lease ends
-    LEASE_S later. The names in the store follow from the whole recipe at the moment of the fetch: a changed secret
-    shares with no process that has the old one. Without the store each process asks for itself.
+    A process without the lease polls for the leader's result. If the leader dies, its lease ends LEASE_S later. The
+    names in the store derive from the credential's fingerprint at the time of the fetch. So a process with a changed
+    secret shares nothing with a process that has the old one. Without the store each process fetches for itself.
     """
 
     def __init__(self, source: TokenSource, settings: Credential, store: Store, clock: Clock) -> None:
@@ -199,12 +199,12 @@ class SharedSource:
         return self._source.secrets()
 
     def attach(self, store_cache: StoreCache, holder: TokenHolder) -> None:
-        """Offer `holder`, which fetches through this source, what other processes fetch, soon after they did."""
+        """Pass tokens of other processes to `holder`, which fetches through this source."""
         self._store_cache, self._holder = store_cache, holder
         holder.on_rejection = self.forget_rejected
 
     def forget_rejected(self, value: str) -> None:
-        """The upstream refused `value`: what was fetched before this is not taken from the store any more."""
+        """Record that the upstream rejected `value`. Tokens fetched before now are no longer read from the store."""
         self._rejected[value] = self._clock.now()
         self._rejected.move_to_end(value)
         while len(self._rejected) > MAX_REJECTED:
@@ -213,8 +213,12 @@ class SharedSource:
     async def fetch(self) -> Token:
         names = self._names_now()
         if names is None:
-            return await self._source.fetch()  # it names what cannot be read
-        self._follow(names)
+            return await self._source.fetch()  # its error names the unreadable secret
+        if names != self._names:  # the first fetch, or a changed secret
+            self._stop_watching()
+            self._names, self._returned_id, self._returned_s = names, None, -math.inf
+            if self._store_cache is not None:
+                self._stop_watching = self._store_cache.follow(names.token, self._on_store_change)
         try:
             return await self._fetch_shared(names)
         except StoreUnavailable:
@@ -226,21 +230,13 @@ class SharedSource:
         except (ValueError, OSError):
             return None
 
-    def _follow(self, names: SharedTokenNames) -> None:
-        if names == self._names:
-            return
-        self._stop_watching()
-        self._names, self._returned_id, self._returned_s = names, None, -math.inf
-        if self._store_cache is not None:
-            self._stop_watching = self._store_cache.follow(names.token, self._hear)
-
-    def _hear(self, value: bytes, reading: StoreReading) -> None:
+    def _on_store_change(self, value: bytes, reading: StoreReading) -> None:
         found = self._newer(value, reading)
         if found is not None and self._holder is not None and self._holder.adopt_shared(found[1]):
             self._remember(found[1], found[0].id)
 
     async def _fetch_shared(self, names: SharedTokenNames) -> Token:
-        """Return what the store has, or gets while this process waits, or what this process fetches for all."""
+        """Return the token of the store, of another process during the wait, or of this process's own fetch."""
         until_s, wait_s = self._clock.now() + self._settings.timeout_s, POLL_S
         while (token := await self._read_or_lead(names)) is None:
             if self._clock.now() >= until_s:
@@ -252,7 +248,7 @@ class SharedSource:
         return token
 
     async def _read_or_lead(self, names: SharedTokenNames) -> Token | None:
-        """Return the token of the moment; None while another process is to fetch it."""
+        """Return the current token; None while another process is to fetch it."""
         reading = await self._store.get((names.token, names.failure))
         if (token := self._found(names, reading)) is not None:
             return token
@@ -264,11 +260,11 @@ class SharedSource:
         async with lease.held(timeout_s) as leads:
             if not leads:
                 return None
-            reading = await self._store.get((names.token, names.failure))  # another may have led since
+            reading = await self._store.get((names.token, names.failure))  # another process may have led since
             return self._found(names, reading) or await self._fetch_for_all(names, lease, reading)
 
     def _found(self, names: SharedTokenNames, reading: StoreReading) -> Token | None:
-        """Return the token in the store, if it is newer; raise the failure of another process."""
+        """Return a newer token from the store; raise the failure of another process."""
         if (found := self._newer(reading.values.get(names.token), reading)) is not None:
             return self._remember(found[1], found[0].id)
         failed = FailureRecord.decoded(reading.values.get(names.failure))
@@ -291,8 +287,11 @@ class SharedSource:
         return token
 
     async def _put_token(self, names: SharedTokenNames, reading: StoreReading, token: Token) -> None:
-        """Share `token`, even if the lease has ended, but not over one that was asked for later, which may have ended
-        this one. If a secret has changed meanwhile, the token belongs to another recipe."""
+        """Store `token`, even if the lease has ended, unless the store has one that was requested later.
+
+        The later request may have ended this token. If a secret has changed meanwhile, the token belongs to another
+        fingerprint and is not stored.
+        """
         left_s = token.expires_s - self._clock.now()
         if token.lifetime_s is None or left_s <= 0 or self._names_now() != names:
             return
@@ -309,7 +308,7 @@ class SharedSource:
     async def _put_failure(
         self, names: SharedTokenNames, lease: Lease, reading: StoreReading, failure: FetchFailure, began_s: float
     ) -> None:
-        if not await lease.take():  # another process leads by now, and may succeed
+        if not await lease.take():  # another process leads now and may succeed
             return
         counts = failure.definite or failure.unclear
         refusals = await self._store.count(names.refusals, REFUSALS_TTL_S) if counts else 0
@@ -318,7 +317,7 @@ class SharedSource:
         await self._store.put(names.failure, record.encoded(), record.until_s - now_s + FAILURE_KEPT_S)
 
     def _newer(self, value: bytes | None, reading: StoreReading) -> tuple[TokenRecord, Token] | None:
-        """Return what the store has if it is valid, newer than what was handed out, and not rejected since."""
+        """Return the store's token if it is valid, newer than the last returned one, and not rejected since."""
         record = TokenRecord.decoded(value)
         if record is None or record.id == self._returned_id:
             return None
@@ -327,23 +326,24 @@ class SharedSource:
         return (record, token) if token.requested_s > known_s and self._clock.now() < token.expires_s else None
 
     def _remember(self, token: Token, mark: str | None) -> Token:
-        """Remember what was handed out last."""
+        """Remember the last returned token."""
         self._returned_id, self._returned_s = mark, token.requested_s
         return token
 
 
 def shared_refresh_token_store(settings: Credential, store: Store, clock: Clock) -> SharedRefreshTokenStore | None:
-    """Return where the refresh tokens of this credential are shared; None if it has none, or no store is shared."""
+    """Return the shared store for a credential's refresh tokens; None if there are none, or if no store is shared."""
     if store.scope is StoreScope.PROCESS or not isinstance(settings, Oauth2Credential) or not settings.refreshes:
         return None
     return SharedRefreshTokenStore(settings, store, clock)
 
 
 class SharedRefreshTokenStore:
-    """A Keepsake of all processes that share `store`.
+    """A RefreshTokenStore for all processes that share `store`.
 
-    Without the store no refresh token is used: what a process remembers may have been used by another, and an issuer
-    that sees it again ends the whole family (RFC 9700 4.14.2), which only a person could repair.
+    Without the store no refresh token is used. Another process may have used the one that this process remembers. An
+    issuer that receives a used refresh token revokes the whole family (RFC 9700 4.14.2), which only a new login
+    repairs.
     """
 
     def __init__(self, settings: Oauth2Credential, store: Store, clock: Clock) -> None:
@@ -353,7 +353,7 @@ class SharedRefreshTokenStore:
 
     @property
     def is_persistent(self) -> bool:
-        """The store of a supervisor's workers ends with it."""
+        """Whether it survives a restart. The store of a supervisor's workers does not."""
         return self._store.scope is StoreScope.NETWORK
 
     @asynccontextmanager

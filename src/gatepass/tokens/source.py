@@ -1,4 +1,4 @@
-"""What mints a token: the seam, and the one switch over its kinds."""
+"""Define the protocol of token sources, and build the source that a credential configures."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ if TYPE_CHECKING:
     from gatepass.tokens.sources.refresh_token import RefreshTokenStore
 
 Local = StaticCredential | ApiKeyCredential | ExecCredential | FileCredential | EnvCredential
-"""Credentials whose source asks nobody over a network."""
+"""Credentials whose source sends no request over a network."""
 
 
 class TokenSource(Protocol):
-    """Mints tokens; keeps none."""
+    """Fetches tokens and caches none."""
 
     async def fetch(self) -> Token:
-        """A token of this moment, within the source's own time limit; raises FetchFailure."""
+        """Return a new token within the source's own time limit; raise FetchFailure."""
         ...
 
     def secrets(self) -> tuple[Secret, ...]:
-        """What it signs in with, so that it can be masked. A value that changed is worth a new try."""
+        """Return the secrets of this source, so that they can be masked. A changed value justifies a new attempt."""
         ...
 
 
 def open_client(settings: AnyCredential, tls_contexts: TLSContexts) -> httpx2.AsyncClient | None:
-    """The HTTP client of one credential, None for a Local one: then no HTTP library is loaded.
+    """Return the HTTP client of one credential; None for a Local one, which loads no HTTP library.
 
-    It holds no connection between requests, so it needs no closing. Raises OSError where a CA or a certificate cannot
-    be loaded.
+    The client holds no connection between requests, so it requires no closing. Raises OSError if a CA or a
+    certificate cannot be loaded.
     """
     if isinstance(settings, Local):
         return None
@@ -64,10 +64,10 @@ def build_source(
     clock: Clock,
     refresh_token_store: RefreshTokenStore | None = None,
 ) -> TokenSource:
-    """The source that `credentials.NAME` describes. `client` is what `open_client` returns.
+    """Return the token source of `credentials.NAME`. `client` is the result of `open_client`.
 
-    `refresh_token_store` keeps what must outlive this process (refresh tokens) where processes share a place for it.
-    A kind that nobody configured is not loaded, and no vendor's library with it.
+    `refresh_token_store` keeps refresh tokens beyond this process if processes share a store. A source that is not
+    configured is not imported, nor is its vendor's library.
     """
     if isinstance(settings, Local):
         return _local(name, settings, clock)
@@ -97,7 +97,7 @@ def build_source(
 
 
 def _local(name: str, settings: Local, clock: Clock) -> TokenSource:
-    """The source of a credential that asks nobody over a network."""
+    """Return the source of a credential that sends no request over a network."""
     match settings:
         case StaticCredential():
             return StaticSource(name, settings.token, "token", clock)
@@ -116,7 +116,7 @@ def _local(name: str, settings: Local, clock: Clock) -> TokenSource:
 
 
 class StaticSource:
-    """`setting` is what the key is called in the configuration: `token` of static, `key` of api_key."""
+    """A configured key. `setting` is its name in the configuration: `token` of static, `key` of api_key."""
 
     def __init__(self, name: str, key: Secret, setting: str, clock: Clock) -> None:
         self._name = name
@@ -131,10 +131,7 @@ class StaticSource:
         return (self._key,)
 
     async def fetch(self) -> Token:
-        """The key as it stands now; raises FetchFailure where it could not be a header's value.
-
-        Keys are no OAuth tokens: any visible ASCII goes (`1|abc` is a key).
-        """
+        """Return the key as it reads now; raise FetchFailure if a header cannot hold it."""
         text = strip_bearer(revealed(self._key, self._setting))
         if not text or any(not "!" <= c <= "~" for c in text):
             raise FetchFailure(
@@ -144,6 +141,8 @@ class StaticSource:
 
 
 class EnvSource:
+    """A token in an environment variable."""
+
     def __init__(self, name: str, settings: EnvCredential, clock: Clock) -> None:
         self._name = name
         self._variable = settings.variable
@@ -156,7 +155,7 @@ class EnvSource:
         return (self._variable,)
 
     async def fetch(self) -> Token:
-        """The value; raises FetchFailure where no header could hold it, or it is a JWT that has expired."""
+        """Return the value; raise FetchFailure if a header cannot hold it, or if it is an expired JWT."""
         issuer = f"the environment variable {self._variable.name}"
-        minted = parse_token_text(self._variable.reveal(), issuer, ReadTimes(self._clock.wall()))
-        return minted.token(self._clock.now())
+        parsed = parse_token_text(self._variable.reveal(), issuer, ReadTimes(self._clock.wall()))
+        return parsed.token(self._clock.now())

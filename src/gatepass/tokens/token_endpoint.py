@@ -1,6 +1,6 @@
-"""One issuer, reached over one hop: a request goes out, a token or a reason comes back.
+"""Send requests to a token endpoint, and return its token or the reason for the failure.
 
-The HTTP client is httpx2. Only credentials that ask over a network import this module.
+The HTTP client is httpx2. Only credentials with a token endpoint import this module.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ HEADERS = (
     (b"accept-encoding", b"identity"),
     (b"user-agent", b"gatepass"),
 )
-"""Sent with every fetch. Some firewalls in front of issuers refuse what names no user agent."""
+"""Sent with every fetch. Some firewalls before issuers reject requests without a user agent."""
 _FAULT_TEXTS = {
     Fault.DNS: "the name {host} cannot be resolved",
     Fault.CONNECT: "no connection to {host}",
@@ -53,18 +53,20 @@ _FAULT_TEXTS = {
     Fault.TIMEOUT_IDLE: "{host} stopped in the middle of its answer",
 }
 _PERMANENT = frozenset({Fault.TLS, Fault.TOO_LARGE})
-"""Faults that another try within a second does not mend."""
+"""Faults that another attempt within a second does not fix."""
 _UNREACHABLE = frozenset({Fault.DNS, Fault.CONNECT, Fault.TIMEOUT_CONNECT})
 _SLOW = frozenset({Fault.TIMEOUT_FIRST_BYTE, Fault.TIMEOUT_IDLE})
-"""Those that `timeout_s` bounds; a connection has CONNECT_S."""
+"""Faults that `timeout_s` bounds. A connection attempt has CONNECT_S."""
 WRONG_PROXY_AUTH = "407 "
-"""Begins httpx2's error for a proxy that refuses the password. Another try could lock the proxy's account."""
+"""Begins httpx2's error for a proxy that rejects the password. Another attempt could lock the account at the proxy."""
 
 
 @dataclass(frozen=True, slots=True)
 class TimedTokenResponse:
-    """A reply and the moment in which it was asked for: Clock.now and Clock.wall. `mask` takes out of its
-    words what it may echo."""
+    """A reply and the time of its request: Clock.now and Clock.wall.
+
+    `mask` removes secrets that the reply may echo.
+    """
 
     response: TokenResponse
     requested_s: float
@@ -74,7 +76,7 @@ class TimedTokenResponse:
 
 @dataclass(frozen=True, slots=True)
 class TokenEndpointClient:
-    """The far end of a credential's fetches. `name` is the credential's, `terms` say how to read it."""
+    """Sends a credential's fetches. `name` is the credential's; `reply_format` describes its replies."""
 
     name: str
     settings: Credential
@@ -83,19 +85,18 @@ class TokenEndpointClient:
     clock: Clock
 
     async def fetch_token(self, request: OutboundRequest, secrets: Iterable[Secret]) -> Token:
-        """Send `request` and read the token out of the reply; raises FetchFailure.
+        """Send `request` and return the token in the reply; raise FetchFailure.
 
-        All of it, the last byte of the body included, is bounded by `timeout_s`. What the issuer
-        echoes of `secrets` is masked.
+        `timeout_s` bounds the whole exchange, including the last byte of the body. `secrets` are masked in errors.
         """
         return self.parse_token(await self.send(request, secrets))
 
     async def send(
         self, request: OutboundRequest, secrets: Iterable[Secret], by_s: float | None = None
     ) -> TimedTokenResponse:
-        """Send `request`; whatever is answered is heard. Raises FetchFailure where nothing is.
+        """Send `request` and return the reply, whatever its status; raise FetchFailure if there is none.
 
-        `by_s` (Clock.now) bounds it where it is one step of several; without it `timeout_s` does.
+        `by_s` (Clock.now) bounds a request that is one of several steps. Without it, `timeout_s` does.
         """
         proxy = self.settings.network.proxy
         if crosses_network_in_plain(request.url, proxy) and not self.settings.allow_plain_http:
@@ -105,23 +106,23 @@ class TokenEndpointClient:
                 f"use https, or set credentials.{self.name}.allow_plain_http: true",
                 definite=True,
             )
-        own = Redactor()
+        redactor = Redactor()
         for value in secret_values(secrets):
-            own.learn(value or "")
-        born_s, wall_s = self.clock.now(), self.clock.wall()
-        limit_s = self.settings.timeout_s if by_s is None else by_s - born_s
-        return TimedTokenResponse(await self._answer(request, own.mask, limit_s), born_s, wall_s, own.mask)
+            redactor.learn(value or "")
+        began_s, wall_s = self.clock.now(), self.clock.wall()
+        limit_s = self.settings.timeout_s if by_s is None else by_s - began_s
+        return TimedTokenResponse(await self._answer(request, redactor.mask, limit_s), began_s, wall_s, redactor.mask)
 
     def parse_token(self, timed_response: TimedTokenResponse) -> Token:
-        """The token of a reply; raises FetchFailure with the issuer's own words where there is none."""
-        minted = parse_token_response(
+        """Return the token in a reply; raise FetchFailure with the issuer's own text if there is none."""
+        parsed = parse_token_response(
             timed_response.response, self.reply_format, timed_response.wall_s, timed_response.mask
         )
-        return minted.token(timed_response.requested_s)
+        return parsed.token(timed_response.requested_s)
 
     async def _answer(self, request: OutboundRequest, mask: Mask, limit_s: float) -> TokenResponse:
-        bound_s, its_setting = self.settings.timeout_s, setting(self.name, "timeout_s")
-        late = FetchFailure(f"{self.reply_format.issuer} gave no whole answer within {bound_s:g} s ({its_setting})")
+        bound_s, timeout_setting = self.settings.timeout_s, setting(self.name, "timeout_s")
+        late = FetchFailure(f"{self.reply_format.issuer} gave no whole answer within {bound_s:g} s ({timeout_setting})")
         if limit_s <= 0:
             raise late
         try:
@@ -129,27 +130,27 @@ class TokenEndpointClient:
         except TransportFault as fault:
             words = (_FAULT_TEXTS[fault.fault].format(host=self.reply_format.issuer), one_line(fault.detail, mask))
             is_wrong_auth = fault.fault is Fault.PROXY and fault.detail.startswith(WRONG_PROXY_AUTH)
-            advice = setting_hint(self.name, "network.proxy_auth") if is_wrong_auth else self._advice(fault.fault)
+            advice = ""
+            if is_wrong_auth:
+                advice = setting_hint(self.name, "network.proxy_auth")
+            elif fault.fault in _UNREACHABLE:
+                advice = network_hint(self.reply_format.credential, self.reply_format.url_setting)
+            elif fault.fault in _SLOW:
+                advice = setting_hint(self.name, "timeout_s")
             raise FetchFailure(
                 ": ".join(filter(None, words)) + advice,
                 definite=is_wrong_auth,
                 quick=fault.fault not in _PERMANENT,
             ) from fault
 
-    def _advice(self, fault: Fault) -> str:
-        """Which setting to look at."""
-        if fault in _UNREACHABLE:
-            return network_hint(self.reply_format.credential, self.reply_format.url_setting)
-        return setting_hint(self.name, "timeout_s") if fault in _SLOW else ""
-
 
 def issuer_client(settings: Credential, context: ssl.SSLContext) -> httpx2.AsyncClient:
-    """The HTTP client of one credential. It follows no redirect, keeps no cookie, and reads no environment variable.
+    """Return the HTTP client of one credential. It follows no redirect, keeps no cookie, reads no environment variable.
 
-    It holds no connection between requests, so nobody has to close it. The timeouts bound each phase; the total is
-    bounded by whoever awaits the request.
+    It holds no connection between requests, so it requires no closing. Its timeouts bound each phase. The code that
+    awaits the request bounds the total.
     """
-    quiet_loggers("httpcore2")  # at DEBUG it logs the headers of replies, where a token may be
+    quiet_loggers("httpcore2")  # at DEBUG it logs response headers, which may contain a token
     limit_s = settings.timeout_s
     return httpx2.AsyncClient(
         transport=IssuerTransport(settings.network, context),
@@ -163,9 +164,9 @@ def issuer_client(settings: Credential, context: ssl.SSLContext) -> httpx2.Async
 class IssuerTransport(httpx2.AsyncBaseTransport):
     """Opens a connection for each request and closes it with the response.
 
-    A kept connection would save little, because fetches are minutes apart. Without one, a renewed client
-    certificate and a changed DNS record apply to the next request. Nor does a cancelled request occupy a slot of a
-    pool: httpx2 2.16 never frees the slot of a tunnel whose TLS handshake failed (pydantic/httpx2#1175).
+    A kept connection would save little, because fetches are minutes apart. Without one, a renewed client certificate
+    and a changed DNS record apply to the next request. A cancelled request also leaves no slot of a pool occupied:
+    httpx2 2.16 never frees the slot of a tunnel whose TLS handshake failed (pydantic/httpx2#1175).
     """
 
     def __init__(self, network: Network, context: ssl.SSLContext) -> None:
@@ -186,7 +187,7 @@ class IssuerTransport(httpx2.AsyncBaseTransport):
 
 
 class _Body(httpx2.AsyncByteStream):
-    """The body of a response as it was sent. It closes the connection too."""
+    """The body of a response as received. Closing it closes the connection too."""
 
     def __init__(self, response: httpx2.Response, connection: httpx2.AsyncHTTPTransport) -> None:
         self._response, self._connection = response, connection
@@ -201,18 +202,18 @@ class _Body(httpx2.AsyncByteStream):
 
 
 class _Handshake:
-    """Closes the socket of a TLS handshake that is cancelled; httpx2 2.16 leaves it to the garbage collector.
+    """Closes the socket of a cancelled TLS handshake. httpx2 2.16 leaves it to the garbage collector.
 
-    httpx2 calls it at each step of a request (the extension `trace`).
+    httpx2 calls this at each step of a request (the extension `trace`).
     """
 
     def __init__(self) -> None:
         self._stream: Any = None
 
-    async def __call__(self, event: str, told: Mapping[str, Any]) -> None:
+    async def __call__(self, event: str, values: Mapping[str, Any]) -> None:
         _, _, step = event.partition(".")
         if step in ("connect_tcp.complete", "start_tls.complete"):
-            self._stream = told["return_value"]
+            self._stream = values["return_value"]
         elif step == "start_tls.failed":
             await self._stream.aclose()
 
@@ -228,10 +229,10 @@ def _proxy(network: Network, context: ssl.SSLContext) -> httpx2.Proxy | None:
 
 
 async def send_request(client: httpx2.AsyncClient, request: OutboundRequest) -> TokenResponse:
-    """Send `request` and return its reply; raises TransportFault.
+    """Send `request` and return its reply; raise TransportFault.
 
-    The body of a success is read whole, up to REPLY_BYTES. Of an error's body it is what arrives: the status is
-    enough where the text breaks off. The body of a redirect is not read, because it may never end.
+    The body of a success is read to its end, up to REPLY_BYTES. An error's body may be incomplete, because its status
+    is enough. The body of a redirect is not read, because it may never end.
     """
     try:
         response = await client.send(_httpx_request(client, request), stream=True)
@@ -260,7 +261,7 @@ async def send_request(client: httpx2.AsyncClient, request: OutboundRequest) -> 
 
 
 def _httpx_request(client: httpx2.AsyncClient, request: OutboundRequest) -> httpx2.Request:
-    """`request`, byte for byte. Its query travels in an extension, because httpx2 logs the URL."""
+    """Return `request` for httpx2, with the same bytes. Its query is in an extension, because httpx2 logs the URL."""
     target = destination_of(request.url).target
     if has_line_break(value for _, value in request.headers):
         raise TransportFault(Fault.INVALID, "a header field of the request holds a line break", sent=False)
@@ -274,7 +275,7 @@ def _httpx_request(client: httpx2.AsyncClient, request: OutboundRequest) -> http
 
 
 def _fault(error: Exception, slow: Fault = Fault.TIMEOUT_FIRST_BYTE) -> TransportFault:
-    """`error` in gatepass's terms; `slow` is what a read timeout means at this point."""
+    """Return `error` as a TransportFault. `slow` is the meaning of a read timeout at this point."""
     detail, causes = str(error), [*_causes(error)]
     match error:
         case httpx2.ConnectTimeout():
@@ -294,7 +295,7 @@ def _fault(error: Exception, slow: Fault = Fault.TIMEOUT_FIRST_BYTE) -> Transpor
         case httpx2.ConnectError() if any(isinstance(cause, ssl.SSLError) for cause in causes):
             fault = Fault.TLS
         case httpx2.ConnectError():
-            # the system's words for the addresses that could not be connected to: `connection refused`
+            # The system's text for each address, such as `connection refused`, replaces httpx2's.
             numbers = [cause.errno for cause in causes if isinstance(cause, OSError) and cause.errno is not None]
             refusals = ", ".join(dict.fromkeys(os.strerror(number).lower() for number in numbers))
             fault, detail = Fault.CONNECT, refusals or detail
@@ -304,7 +305,7 @@ def _fault(error: Exception, slow: Fault = Fault.TIMEOUT_FIRST_BYTE) -> Transpor
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """`error` and what caused it. A name with several addresses fails with a group, one error for each."""
+    """Yield `error` and its causes. A host with several addresses fails with a group, one error for each address."""
     while error is not None:
         yield error
         for member in error.exceptions if isinstance(error, BaseExceptionGroup) else ():
@@ -313,7 +314,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def quiet_loggers(*names: str) -> None:
-    """Let these loggers and those below them log errors only, whatever the root's level is.
+    """Limit these loggers and their children to errors, whatever the root's level is.
 
     At DEBUG and INFO libraries log requests, replies and what they sign. At WARNING they log a refusal in the
     issuer's own words, unmasked. The FetchFailure reports it as well.
@@ -323,5 +324,5 @@ def quiet_loggers(*names: str) -> None:
 
 
 def display_host(url: str) -> str:
-    """`url` as people are told of it: its query may hold a secret, its path is noise."""
+    """Return the host of `url` for messages. Its query may contain a secret, and its path does not help."""
     return urlsplit(url).netloc

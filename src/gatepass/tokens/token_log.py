@@ -1,4 +1,4 @@
-"""The record of a credential's fetches: counted and logged. Secrets are masked on the way in."""
+"""Log and count the fetches of one credential. Secrets are masked before they are stored."""
 
 from __future__ import annotations
 
@@ -15,27 +15,29 @@ from gatepass.types import Secret
 logger = logging.getLogger("gatepass.tokens")
 
 REPEAT_LOG_S = 60.0
-"""Between two lines that say the same: an outage of a night is some hundred lines and not ten thousand."""
+"""Between two log lines with the same reason. An outage of one night produces some hundred lines, not ten thousand."""
 MAX_REASONS = 16
-"""Different reasons in one outage; an issuer that finds new words for each failure is told of once a minute."""
+"""Cap on different reasons in one outage. Further reasons share one line a minute."""
 _VARYING = re.compile(r"[0-9a-f]{8,}|[0-9]+", re.IGNORECASE)
-"""Moments, ports and request ids: what differs in two reasons that are the same."""
+"""Times, ports and request ids: they differ between two equal reasons."""
 
 
 @dataclass(slots=True)
 class RepeatedFailure:
+    """When a reason was last logged, and how often it occurred since."""
+
     at_s: float
     suppressed: int = 0
 
 
 @dataclass(slots=True)
 class FailureDeduplicator:
-    """The failures of one credential since it last went well."""
+    """The failures of one credential since its last success."""
 
     _logged: dict[str, RepeatedFailure] = field(default_factory=dict)
 
     def count_to_report(self, reason: str, now: float) -> int | None:
-        """For how many failures a line about `reason` stands that is written now; None: write none."""
+        """Return how many failures a log line about `reason` now stands for; None to write no line."""
         key = _VARYING.sub("#", reason)
         if key not in self._logged and len(self._logged) >= MAX_REASONS:
             key = ""
@@ -47,12 +49,14 @@ class FailureDeduplicator:
         return 1 if told is None else told.suppressed + 1
 
     def reset(self) -> None:
-        """All is well: the next failure is news."""
+        """Forget all failures after a success."""
         self._logged.clear()
 
 
 @dataclass(slots=True)
 class TokenLog:
+    """The log and the counters of one credential."""
+
     credential: str
     redactor: Redactor
     fetches: int = 0
@@ -65,14 +69,14 @@ class TokenLog:
     repetitions: FailureDeduplicator = field(default_factory=FailureDeduplicator)
 
     def mask_secrets(self, secrets: tuple[Secret, ...]) -> int:
-        """Mask what a source signs in with, as it stands now; the result changes when it does."""
+        """Mask the current secrets of a source; return a hash that changes when they change."""
         values = secret_values(secrets)
         for place, value in enumerate(values):
             self.redactor.learn(value or "", (self.credential, place))
         return hash(values)
 
     def log_fetched(self, token: Token, took_s: float) -> None:
-        """Note a fetch that went well; one of another process is no call of this one."""
+        """Log and count a successful fetch. A token from another process is not counted."""
         if token.from_store:
             self.log_shared(token)
             return
@@ -100,7 +104,7 @@ class TokenLog:
             logger.warning("token_type_unusual", extra={"fields": told})
 
     def log_shared(self, token: Token) -> None:
-        """Another process minted it: no call of an issuer, and nothing to count."""
+        """Log a token that another process fetched. It is no fetch of this process, so it is not counted."""
         self._learn(token)
         self.repetitions.reset()
         logger.debug("token_shared", extra={"fields": {"credential": self.credential, "lifetime_s": token.lifetime_s}})
@@ -108,10 +112,10 @@ class TokenLog:
     def log_failed(
         self, failure: FetchFailure, took_s: float, now: float, bug: BaseException | None = None
     ) -> FetchFailure:
-        """Note one failed try at `now`; the failure as it may be shown. A `bug` brings its traceback along.
+        """Log one failed attempt at `now`; return the failure with its reason masked. A `bug` adds its traceback.
 
-        What is said already is said again once a minute, with the number of times. What was only heard is
-        counted and told by the process that asked.
+        A repeated reason is logged once a minute with its count. The process that sent the request counts and logs a
+        shared failure.
         """
         failure = failure.masked(self.redactor.mask)
         self.last_error, self.last_error_s = failure.reason, now
@@ -131,7 +135,7 @@ class TokenLog:
         self.redactor.learn(token.text, (self.credential, "token"))
 
     def _note_expiry(self, token: Token) -> None:
-        """Say once that the configured path tells no expiry, and once that it does again."""
+        """Log once that the configured path contains no expiry, and once that it does again."""
         if token.missing_expiry_path == self.missing_expiry_path:
             return
         self.missing_expiry_path = token.missing_expiry_path

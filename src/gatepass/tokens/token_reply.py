@@ -1,4 +1,4 @@
-"""From an issuer's reply, or a text on this machine, to a token and its lifetime, or to the reason for its absence."""
+"""Parse a token and its lifetime from an issuer's reply or a local text, or explain why there is none."""
 
 from __future__ import annotations
 
@@ -49,21 +49,24 @@ _SCHEME = re.compile(r"bearer(\s+|\Z)", re.IGNORECASE)
 _B64TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*\Z")
 """RFC 6750 2.1."""
 BOUND_TYPES = frozenset({"mac", "dpop", "pop"})
-"""Each request needs a proof of a key beside such a token (RFC 9449, draft-ietf-oauth-v2-http-mac, RFC 7800)."""
+"""Types of tokens that require a proof of a key with each request (RFC 9449, draft-ietf-oauth-v2-http-mac, RFC
+7800)."""
 TYPE_NAMES = ("token_type", "tokenType")
 _NOTHING = frozenset({"null", "none", "nil", "undefined", "true", "false", "error"})
 
 
 def strip_bearer(text: str) -> str:
-    """`text` without white space around it and without `Bearer` before it."""
+    """Return `text` without surrounding white space and without a leading `Bearer`."""
     text = text.strip()
     scheme = _SCHEME.match(text)
     return text[scheme.end() :] if scheme else text
 
 
 def checked_token(found: str, issuer: str) -> str:
-    """The bare token; raises FetchFailure where it is none by RFC 6750 2.1: a line break in it would
-    write headers of its own."""
+    """Return the token without `Bearer`; raise FetchFailure if RFC 6750 2.1 does not allow it.
+
+    A line break in a token would add header fields to the request.
+    """
     text = strip_bearer(found)
     if text.lower() in _NOTHING:
         raise FetchFailure(f"{issuer} gave {text!r} where a token is expected")
@@ -74,12 +77,13 @@ def checked_token(found: str, issuer: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TokenReplyFormat:
-    """How the replies of one issuer are read. `issuer` is its name for people: a host, a program, a file.
+    """How the replies of one issuer are parsed. `issuer` is its name in messages: a host, a program, a file.
 
-    `header` names the response header that holds the token, where the body does not. `credential` and
-    `address` name the settings to look at: the block under `credentials`, and that of the URL in it, where the
-    URL is the configuration's own. `by_login`: the reply is a login's, which says no in any words. `audience` is the
-    configured one, which a JWT must name if it names any.
+    - `header`: the response header that contains the token, if the body does not.
+    - `credential`, `url_setting`: the settings to check, the block under `credentials` and its URL. `url_setting` is
+      None if the URL does not come from the configuration.
+    - `is_login`: the reply comes from a login, which may refuse in any form.
+    - `audience`: the configured one. A JWT that names an audience must name this one.
     """
 
     issuer: str
@@ -96,12 +100,9 @@ class TokenReplyFormat:
 
 @dataclass(frozen=True, slots=True)
 class ParsedToken:
-    """What a good reply holds. `lifetime_s` counts from the start of the fetch and is above zero; None is a
-    key that does not expire.
+    """A parsed token. `lifetime_s` counts from the start of the fetch and is above zero; None for a key without an end.
 
-    `no_expiry_at` is the configured path that told no expiry where nothing else told one either. `doubted_s` is the
-    lifetime that was told, where it is implausible and `lifetime_s` is another one. `unusual_type` is a `token_type`
-    other than Bearer.
+    The optional members are those of `Token`.
     """
 
     text: str = field(repr=False)
@@ -129,10 +130,10 @@ class ParsedToken:
 def parse_token_response(
     reply: TokenResponse, reply_format: TokenReplyFormat, wall_s: float, mask: Mask
 ) -> ParsedToken:
-    """The token of `reply`; raises FetchFailure with the issuer's own words.
+    """Return the token of `reply`; raise FetchFailure with the issuer's own text.
 
-    `wall_s` is Clock.wall at the start of the fetch. A 2xx reply is never quoted beyond the
-    members of an error object: it might hold a token in a place where nobody looks for one.
+    `wall_s` is Clock.wall at the start of the fetch. From a 2xx reply only the members of an error object are quoted,
+    because a token may be anywhere else in it.
     """
     if not 200 <= reply.status < 300:
         raise _status_failure(reply, reply_format, wall_s, mask)
@@ -144,41 +145,48 @@ def parse_token_response(
     if not is_text(found):
         failure = embedded_error_failure(document, reply, wall_s, reply_format.issuer, mask)
         raise failure or FetchFailure(_no_token_message(document, found, reply_format), unclear=reply_format.is_login)
-    unusual_type = _unexpected_type(document, home, reply_format, mask)
+    unexpected_type = _unexpected_type(document, home, reply_format, mask)
     text = checked_token(found, reply_format.issuer)
     _check_audience(text, reply_format, mask)
-    told = find_expiry(document, home, reply_format.paths)
-    life_s, told_by, doubted_s = _lifetime(text, told, reply, reply_format, wall_s)
-    unheard = expiry_path(reply_format.paths) if told is None and told_by is LifetimeSource.DEFAULT else None
+    announced = find_expiry(document, home, reply_format.paths)
+    lifetime_s, source, implausible_s = _lifetime(text, announced, reply, reply_format, wall_s)
+    missing_path = expiry_path(reply_format.paths) if announced is None and source is LifetimeSource.DEFAULT else None
     return ParsedToken(
-        text, life_s, TokenKind.JWT if is_jwt(text) else TokenKind.OPAQUE, told_by, unheard, doubted_s, unusual_type
+        text,
+        lifetime_s,
+        TokenKind.JWT if is_jwt(text) else TokenKind.OPAQUE,
+        source,
+        missing_path,
+        implausible_s,
+        unexpected_type,
     )
 
 
 def _unexpected_type(document: Any, home: Any, reply_format: TokenReplyFormat, mask: Mask) -> str | None:
-    """Return the token's type if it is unusual; None for `Bearer` and where none is told.
+    """Return the token's type if it is unusual; None for `Bearer` and without a type.
 
     Raises:
-        FetchFailure: if each request would need a proof beside the token.
+        FetchFailure: if each request would require a proof in addition to the token.
     """
-    boxes = [box for box in (home, document) if isinstance(box, dict)]
-    told = next((box[name] for box in boxes for name in TYPE_NAMES if is_text(box.get(name))), "bearer").strip()
-    if told.lower() in BOUND_TYPES:
+    objects = [members for members in (home, document) if isinstance(members, dict)]
+    types = (members[name] for members in objects for name in TYPE_NAMES if is_text(members.get(name)))
+    token_type = next(types, "bearer").strip()
+    if token_type.lower() in BOUND_TYPES:
         raise FetchFailure(
-            f"{reply_format.issuer} returned a token of type {told}, which needs a signed proof with each request. "
-            f"gatepass sends bearer tokens: configure this client at the issuer for Bearer tokens",
+            f"{reply_format.issuer} returned a token of type {token_type}, which needs a signed proof with each "
+            f"request. gatepass sends bearer tokens: configure this client at the issuer for Bearer tokens",
             definite=True,
         )
-    return None if told.lower() == "bearer" else one_line(mask_token_like(mask(told)), mask)
+    return None if token_type.lower() == "bearer" else one_line(mask_token_like(mask(token_type)), mask)
 
 
 def _check_audience(text: str, reply_format: TokenReplyFormat, mask: Mask) -> None:
-    """Raise FetchFailure if `text` is a JWT whose `aud` (RFC 7519 4.1.3) leaves the configured audience out."""
+    """Raise FetchFailure if `text` is a JWT whose `aud` (RFC 7519 4.1.3) does not name the configured audience."""
     if reply_format.audience is None:
         return
-    told = (claims_of(text) or {}).get("aud")
-    named = [told] if isinstance(told, str) else told if isinstance(told, list) else []
-    named = [name for name in named if isinstance(name, str)]
+    announced = (claims_of(text) or {}).get("aud")
+    names = [announced] if isinstance(announced, str) else announced if isinstance(announced, list) else []
+    named = [name for name in names if isinstance(name, str)]
     if named and reply_format.audience not in named:
         raise FetchFailure(
             f"{reply_format.issuer} returned a token for the audience {one_line(', '.join(named), mask)}, and "
@@ -189,10 +197,10 @@ def _check_audience(text: str, reply_format: TokenReplyFormat, mask: Mask) -> No
 
 
 def _status_failure(reply: TokenResponse, reply_format: TokenReplyFormat, wall_s: float, mask: Mask) -> FetchFailure:
-    """Beyond 2xx: a URL of the configuration that nobody knows there will not be known a second later."""
+    """Return the failure of a reply that is not 2xx. A wrong configured URL is still wrong a second later."""
     is_wrong_url = reply_format.url_setting is not None and reply.status in WRONG_URL_STATUSES
     failure = error_response_failure(
-        reply, wall_s, reply_format.issuer, mask, is_wrong_url=is_wrong_url, by_login=reply_format.is_login
+        reply, wall_s, reply_format.issuer, mask, is_wrong_url=is_wrong_url, is_login=reply_format.is_login
     )
     if reply.status == WRONG_PROXY_AUTH and reply_format.credential:
         return failure.with_reason(f"{failure.reason}{setting_hint(reply_format.credential, 'network.proxy_auth')}")
@@ -202,14 +210,14 @@ def _status_failure(reply: TokenResponse, reply_format: TokenReplyFormat, wall_s
 
 
 def _found(reply: TokenResponse, reply_format: TokenReplyFormat, mask: Mask) -> tuple[Any, Any, Any]:
-    """What stands where the token is looked for, the document, and the object that the token is a member of."""
+    """Return the value at the token's place, the document, and the object that has the token as a member."""
     if (
         reply_format.header is not None
         and (value := header(reply.headers, reply_format.header.lower().encode())) is not None
     ):
         try:
             return value.decode("latin-1"), parse_json_object(reply.text), None
-        except NotJson:  # beside a token in a header the body need not be a document
+        except NotJson:  # the body of a reply with a token in a header may be anything
             return value.decode("latin-1"), None, None
     if not reply.body.strip():
         raise FetchFailure(f"{reply_format.issuer} answered {reply.status} with an empty body")
@@ -221,10 +229,10 @@ def _found(reply: TokenResponse, reply_format: TokenReplyFormat, mask: Mask) -> 
 
 
 def _document(reply: TokenResponse, reply_format: TokenReplyFormat, mask: Mask) -> Any:
-    """The JSON document, or the whole text where a plain one is a token."""
+    """Return the JSON document, or the whole text if plain text is allowed as a token."""
     text = reply.text
-    says_json = "json" in reply.content_type
-    if says_json or text.lstrip()[:1] in ("{", "[", '"'):
+    is_json = "json" in reply.content_type
+    if is_json or text.lstrip()[:1] in ("{", "[", '"'):
         try:
             return parse_json_object(text)
         except NotJson:
@@ -250,66 +258,77 @@ def _no_token_message(document: Any, found: Any, reply_format: TokenReplyFormat)
 
 
 def _with_names(lacks: str, document: Any, has: str, place: str) -> str:
-    """`lacks`, and the names that stand there instead, if there are any."""
+    """Return `lacks` and the member names that the document has instead, if there are any."""
     names = member_names(document)
     return f"{lacks}; {has} {names}{place}" if names else lacks
 
 
 def _lifetime(
-    text: str, told: ExpiresIn | ExpiresAt | None, reply: TokenResponse, reply_format: TokenReplyFormat, wall_s: float
+    text: str,
+    announced: ExpiresIn | ExpiresAt | None,
+    reply: TokenResponse,
+    reply_format: TokenReplyFormat,
+    wall_s: float,
 ) -> tuple[float, LifetimeSource, float | None]:
-    """How long the token lives, who says so, and what was said where that is implausible.
+    """Return the lifetime, its source, and the announced lifetime if that is implausible.
 
-    Of a JWT's own end and the reply's the earlier counts. The reply's alone is believed up to
-    `max_ttl_s`: a life of five minutes that is announced as 300000 must not become three days. A moment that has passed
-    on a token just made means that the clocks differ: then the default holds, and a 401 corrects.
-    Where the issuer's `Date` frees a moment from that difference, only what is certain counts.
+    The earlier end of a JWT's claims and the reply applies. Without a JWT the reply is believed up to `max_ttl_s`: a
+    lifetime of five minutes that is announced as 300000 must not become three days. If a new token's announced end
+    has passed, the clocks differ. Then the default applies, and a 401 corrects it. With the issuer's `Date` the clock
+    skew is known, and the least time left applies.
     """
     date_s = issuer_time(reply.headers)
-    if isinstance(told, ExpiresIn) and told.seconds <= 0:
+    if isinstance(announced, ExpiresIn) and announced.seconds <= 0:
         raise FetchFailure(
-            f"{reply_format.issuer} gave a token that has expired already (its life is {told.seconds:g} s)", quick=False
+            f"{reply_format.issuer} gave a token that has expired already (its life is {announced.seconds:g} s)",
+            quick=False,
         )
     own_s = jwt_lifetime_s(text, date_s, wall_s)
     if own_s is not None:
         span = jwt_times(text)
-        return *_earlier_end(text, own_s, told), own_s * 1000 if span is not None and span.is_guess else None
-    if isinstance(told, ExpiresAt):
-        told = ExpiresIn(told.epoch_s - wall_s if date_s is None else at_least_left_s(told.epoch_s, date_s))
-    if told is None:
+        return *_earlier_end(text, own_s, announced), own_s * 1000 if span is not None and span.is_guess else None
+    if isinstance(announced, ExpiresAt):
+        announced = ExpiresIn(
+            announced.epoch_s - wall_s if date_s is None else at_least_left_s(announced.epoch_s, date_s)
+        )
+    if announced is None:
         return reply_format.default_ttl_s, LifetimeSource.DEFAULT, None
-    if told.seconds <= 0:
-        return reply_format.default_ttl_s, LifetimeSource.DEFAULT, told.seconds
-    is_too_long = told.seconds > reply_format.max_ttl_s
-    return min(told.seconds, reply_format.max_ttl_s), LifetimeSource.REPLY, told.seconds if is_too_long else None
+    if announced.seconds <= 0:
+        return reply_format.default_ttl_s, LifetimeSource.DEFAULT, announced.seconds
+    is_too_long = announced.seconds > reply_format.max_ttl_s
+    return (
+        min(announced.seconds, reply_format.max_ttl_s),
+        LifetimeSource.REPLY,
+        announced.seconds if is_too_long else None,
+    )
 
 
-def _earlier_end(text: str, own_s: float, told: ExpiresIn | ExpiresAt | None) -> tuple[float, LifetimeSource]:
-    """What is left of a JWT of which `own_s` is left by its own word, where its reply may have told an earlier end.
+def _earlier_end(text: str, own_s: float, announced: ExpiresIn | ExpiresAt | None) -> tuple[float, LifetimeSource]:
+    """Return the remaining lifetime of a JWT: `own_s` by its claims, or less if its reply announced an earlier end.
 
-    A moment is compared with the JWT's own, both on the issuer's clock: no difference between clocks comes in.
-    A life that is only guessed is not held against the JWT when it comes again (`no_longer_than`).
+    An announced point in time is compared with the JWT's own. Both are on the issuer's clock, so clock skew has no
+    effect. A guessed lifetime does not limit the same JWT when it is returned again (`without_extension`).
     """
     span, claimed_lifetime_s = jwt_times(text), None
-    if isinstance(told, ExpiresIn):
-        claimed_lifetime_s = told.seconds
-    elif told is not None and span is not None:
-        claimed_lifetime_s = own_s - (span.end_s - told.epoch_s)
+    if isinstance(announced, ExpiresIn):
+        claimed_lifetime_s = announced.seconds
+    elif announced is not None and span is not None:
+        claimed_lifetime_s = own_s - (span.end_s - announced.epoch_s)
     if claimed_lifetime_s is not None and 0 < claimed_lifetime_s < own_s - jwt_margin_s(own_s):
         return claimed_lifetime_s, LifetimeSource.REPLY
     return own_s, LifetimeSource.REPLY if span is not None and span.is_guess else LifetimeSource.JWT
 
 
 EXEC_CREDENTIAL = ReplyPaths(token="status.token", expires_at="status.expirationTimestamp")  # noqa: S106 - a path
-"""kubernetes.io/docs/reference/config-api/client-authentication.v1: RFC 3339, or nothing."""
+"""An RFC 3339 time, or nothing (kubernetes.io/docs/reference/config-api/client-authentication.v1)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadTimes:
-    """Clock.wall at the reading; and when the text came to this machine, where a change of it is noticed.
+    """When a local text is parsed (Clock.wall), and when it was written, if its changes are noticed.
 
-    Such a text's token lasts until it changes where nothing tells its life, and one that has expired
-    is not asked for again before.
+    The token of such a text is valid until the text changes, if it has no other lifetime. An expired one is not read
+    again before a change.
     """
 
     wall_s: float
@@ -321,30 +340,30 @@ class ReadTimes:
 
 
 def parse_token_document(text: str, reply_format: TokenReplyFormat, at_s: ReadTimes, mask: Mask) -> ParsedToken:
-    """The token of a JSON document, or of a text that is one; raises FetchFailure.
+    """Return the token of a JSON document, or of a text that is a token; raise FetchFailure.
 
-    Unlike an issuer's reply the text may be old: a life that has passed is over, whatever the clocks.
+    Unlike an issuer's reply the text may be old. So a lifetime in the past is over, whatever the clocks are.
     """
     document = _local_document(text, reply_format)
     if value_at(document, "kind") == "ExecCredential":
         reply_format = replace(reply_format, paths=EXEC_CREDENTIAL, credential="")
     found, home = find_token(document, reply_format.paths, plain_text=True)
     if is_error_reply(document) or not is_text(found):
-        raise _refusal(document, reply_format, mask) or FetchFailure(_no_local_token(document, found, reply_format))
+        raise _local_failure(document, found, reply_format, mask)
     token = checked_token(found, reply_format.issuer)
-    told = find_expiry(document, home, reply_format.paths)
-    left_s, told_by = _remaining_s(token, told, reply_format, at_s)
-    unheard = expiry_path(reply_format.paths) if told_by is LifetimeSource.DEFAULT else None
+    announced = find_expiry(document, home, reply_format.paths)
+    left_s, source = _remaining_s(token, announced, reply_format, at_s)
+    missing_path = expiry_path(reply_format.paths) if source is LifetimeSource.DEFAULT else None
     kind = TokenKind.JWT if is_jwt(token) else TokenKind.OPAQUE
     return ParsedToken(
-        token, left_s, kind, told_by, unheard, unexpected_type=_unexpected_type(document, home, reply_format, mask)
+        token, left_s, kind, source, missing_path, unexpected_type=_unexpected_type(document, home, reply_format, mask)
     )
 
 
 def parse_token_text(text: str, issuer: str, at_s: ReadTimes) -> ParsedToken:
-    """A text that is a token as a whole: a JWT with its `exp`, or a key without an end; raises FetchFailure.
+    """Return a text that is a token as a whole: a JWT with its `exp`, or a key without an end; raise FetchFailure.
 
-    Keys are no OAuth tokens: any visible ASCII goes (`1|abc` is a key).
+    A key is not an OAuth token, so it may contain any visible ASCII (`1|abc` is a key).
     """
     key = strip_bearer(text)
     if not key:
@@ -360,7 +379,7 @@ def parse_token_text(text: str, issuer: str, at_s: ReadTimes) -> ParsedToken:
 
 
 def looks_like_json(text: str) -> bool:
-    """Whether `text` wants to be JSON."""
+    """Return whether `text` begins like a JSON document."""
     return text.lstrip()[:1] in ("{", "[", '"')
 
 
@@ -377,51 +396,45 @@ def _local_document(text: str, reply_format: TokenReplyFormat) -> Any:
         raise FetchFailure(f"{reply_format.issuer} begins like JSON and is none") from None
 
 
-def _refusal(document: Any, reply_format: TokenReplyFormat, mask: Mask) -> FetchFailure | None:
-    found = token_error_body(document)
-    if found is None:
-        return None
-    refused = REFUSED if found.definite else ""
-    words = f"{refused}{reply_format.issuer} holds an error: {quoted(found, mask)}"
-    return FetchFailure(words, definite=found.definite, unclear=not found.is_transient)
-
-
-def _no_local_token(document: Any, found: Any, reply_format: TokenReplyFormat) -> str:
+def _local_failure(document: Any, found: Any, reply_format: TokenReplyFormat, mask: Mask) -> FetchFailure:
+    """Return the error in a local document, or the reason why it contains no token."""
+    if (error := token_error_body(document)) is not None:
+        refused = REFUSED if error.definite else ""
+        reason = f"{refused}{reply_format.issuer} holds an error: {quoted(error, mask)}"
+        return FetchFailure(reason, definite=error.definite, unclear=not error.is_transient)
     where = f" at {reply_format.paths.token}" if reply_format.paths.token else ""
     if found is not None and not isinstance(found, str | dict | list):
-        return f"{reply_format.issuer} holds a token{where} that is not text"
+        return FetchFailure(f"{reply_format.issuer} holds a token{where} that is not text")
     lacks = f"{reply_format.issuer} holds no token{where}"
-    return _with_names(lacks, document, "it has", token_path_hint(reply_format.credential))
+    return FetchFailure(_with_names(lacks, document, "it has", token_path_hint(reply_format.credential)))
 
 
 def _remaining_s(
-    token: str, told: ExpiresIn | ExpiresAt | None, reply_format: TokenReplyFormat, at_s: ReadTimes
+    token: str, announced: ExpiresIn | ExpiresAt | None, reply_format: TokenReplyFormat, at_s: ReadTimes
 ) -> tuple[float | None, LifetimeSource]:
-    """How long the token lives from now on and who says so: the earlier end of a JWT's own and the document's,
-    which alone is believed up to `max_ttl_s`.
+    """Return the remaining lifetime and its source: the earlier end of a JWT's claims and the document.
+
+    Without a JWT the document is believed up to `max_ttl_s`.
     """
     own_s = jwt_remaining_s(token, at_s.wall_s, at_s.written_s)
-    claimed_lifetime_s = None if told is None else _told_left_s(told, at_s)
+    claimed_lifetime_s = None
+    if isinstance(announced, ExpiresAt):
+        claimed_lifetime_s = announced.epoch_s - at_s.wall_s  # no other clock is known
+    elif announced is not None:
+        # A lifetime began when the text was written.
+        age_s = 0.0 if at_s.written_s is None else max(0.0, at_s.wall_s - at_s.written_s)
+        claimed_lifetime_s = announced.seconds - age_s
     if own_s is None and claimed_lifetime_s is None:
         if at_s.is_watched and expiry_path(reply_format.paths) is None:
             return None, LifetimeSource.NONE
         return reply_format.default_ttl_s, LifetimeSource.DEFAULT
-    left_s, told_by = own_s or 0.0, LifetimeSource.JWT
+    left_s, source = own_s or 0.0, LifetimeSource.JWT
     if claimed_lifetime_s is not None and (own_s is None or claimed_lifetime_s < own_s - jwt_margin_s(own_s)):
-        left_s, told_by = (
-            claimed_lifetime_s if own_s is not None else min(claimed_lifetime_s, reply_format.max_ttl_s),
-            LifetimeSource.REPLY,
-        )
+        left_s = claimed_lifetime_s if own_s is not None else min(claimed_lifetime_s, reply_format.max_ttl_s)
+        source = LifetimeSource.REPLY
     if left_s <= 0:
         raise _expired(reply_format.issuer, left_s, definite=at_s.is_watched)
-    return left_s, told_by
-
-
-def _told_left_s(told: ExpiresIn | ExpiresAt, at_s: ReadTimes) -> float:
-    """A moment is on our clock, for there is no other; a life began when the text was written."""
-    if isinstance(told, ExpiresAt):
-        return told.epoch_s - at_s.wall_s
-    return told.seconds if at_s.written_s is None else told.seconds - max(0.0, at_s.wall_s - at_s.written_s)
+    return left_s, source
 
 
 def _expired(issuer: str, left_s: float, *, definite: bool) -> FetchFailure:
@@ -436,15 +449,15 @@ EXPIRES_AT_NAMES = (
     *("accessTokenExpiresAt", "expiry"),
 )
 ENVELOPES = ("data", "result", "response", "body", "token")
-"""Where in-house gateways put the token, after the root itself."""
+"""Members that contain the token in replies of in-house gateways, checked after the root object."""
 _ORDINARY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\Z")
 _NAMES_SHOWN = 8
 
 
 def value_at(document: Any, path: str) -> Any:
-    """What stands at a dotted path (`data.token`, `items.0.token`), None where nothing does.
+    """Return the value at a dotted path (`data.token`, `items.0.token`), or None.
 
-    A member whose name holds the dots itself comes first.
+    A member whose own name contains the dots has precedence.
     """
     if isinstance(document, dict) and path in document:
         return document[path]
@@ -458,12 +471,17 @@ def value_at(document: Any, path: str) -> Any:
 
 
 def find_token(document: Any, paths: ReplyPaths, *, plain_text: bool) -> tuple[Any, Any]:
-    """What stands where the token is looked for, and the object that it is a member of."""
+    """Return the value at the token's place, and the object that has it as a member."""
     if (path := paths.token) is not None:
         return value_at(document, path), value_at(document, path.rpartition(".")[0]) if "." in path else document
     if not isinstance(document, dict):
         return (document if plain_text else None), None
-    named = ((box[name], box) for box in _candidate_objects(document) for name in TOKEN_NAMES if is_text(box.get(name)))
+    named = (
+        (members[name], members)
+        for members in _candidate_objects(document)
+        for name in TOKEN_NAMES
+        if is_text(members.get(name))
+    )
     return next(named, (None, None))
 
 
@@ -472,14 +490,17 @@ def is_text(value: Any) -> bool:
 
 
 def find_expiry(document: Any, home: Any, paths: ReplyPaths) -> ExpiresIn | ExpiresAt | None:
-    """What the document says of the life: at the configured path alone, else by the usual names, those of
-    the token's own object (`home`) first.
+    """Return the expiry in the document: at the configured path, or else by the usual names.
+
+    The members of the token's own object (`home`) have precedence.
     """
     if (configured := expiry_path(paths)) is not None:
         return parse_expiry(value_at(document, configured), paths.unit)
-    boxes = (*([home] if isinstance(home, dict) else []), *_candidate_objects(document))
-    values = (box[name] for box in boxes for name in (*EXPIRES_IN_NAMES, *EXPIRES_AT_NAMES) if name in box)
-    return next((told for value in values if (told := parse_expiry(value, paths.unit)) is not None), None)
+    objects = (*([home] if isinstance(home, dict) else []), *_candidate_objects(document))
+    values = (
+        members[name] for members in objects for name in (*EXPIRES_IN_NAMES, *EXPIRES_AT_NAMES) if name in members
+    )
+    return next((announced for value in values if (announced := parse_expiry(value, paths.unit)) is not None), None)
 
 
 def expiry_path(paths: ReplyPaths) -> str | None:
@@ -487,7 +508,7 @@ def expiry_path(paths: ReplyPaths) -> str | None:
 
 
 def member_names(document: Any) -> str:
-    """The first names of an object, for people, with those of the objects in it: `code, data (token, ttl)`.
+    """Return the first member names of an object and of the objects in it, for messages: `code, data (token, ttl)`.
 
     Names that could be values are left out.
     """
@@ -501,7 +522,7 @@ def _plain_names(document: Any) -> list[str]:
 
 
 def _candidate_objects(document: Any) -> Iterator[dict[Any, Any]]:
-    """The objects in which names are looked for, in order: the root, then the envelopes."""
+    """Yield the objects to search, in order: the root, then the envelopes."""
     if isinstance(document, dict):
         yield document
-        yield from (box for name in ENVELOPES if isinstance(box := document.get(name), dict))
+        yield from (members for name in ENVELOPES if isinstance(members := document.get(name), dict))

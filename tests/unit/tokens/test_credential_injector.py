@@ -188,5 +188,5 @@ def test_static_headers_that_may_be_secrets_are_masked_and_names_are_not():
 def test_carrier_tells_nothing_of_what_it_holds():
     carrier = CredentialInjector(headers={"X-Key": Secret("0123456789abcdef")})
     carrier.loaded(PLAIN, Secret("my-token"), 0.0)
-    assert repr(carrier) == "Carrier(hidden)"
+    assert repr(carrier) == "CredentialInjector(hidden)"
     assert repr(carrier._static) == "(StaticHeader(upstreams.NAME.headers.X-Key),)"

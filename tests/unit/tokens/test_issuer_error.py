@@ -297,9 +297,9 @@ def test_a_redirect_tells_no_secret_in_any_case(secret):
         assert "abcd" not in failure.reason.lower()
 
 
-@pytest.mark.parametrize(("by_login", "unclear"), [(True, True), (False, False)])
-def test_a_logins_error_with_a_500_may_be_a_refusal(by_login, unclear):
-    failure = error_response_failure(said(500, {"message": "用户名或密码错误"}), NOW, "sso", str, by_login=by_login)
+@pytest.mark.parametrize(("is_login", "unclear"), [(True, True), (False, False)])
+def test_a_logins_error_with_a_500_may_be_a_refusal(is_login, unclear):
+    failure = error_response_failure(said(500, {"message": "用户名或密码错误"}), NOW, "sso", str, is_login=is_login)
     assert (failure.definite, failure.unclear) == (False, unclear)
-    assert not error_response_failure(said(500, b"<html>"), NOW, "sso", str, by_login=by_login).unclear
-    assert not error_response_failure(said(502, {"message": "bad gateway"}), NOW, "sso", str, by_login=by_login).unclear
+    assert not error_response_failure(said(500, b"<html>"), NOW, "sso", str, is_login=is_login).unclear
+    assert not error_response_failure(said(502, {"message": "bad gateway"}), NOW, "sso", str, is_login=is_login).unclear

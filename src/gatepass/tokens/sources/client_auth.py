@@ -1,6 +1,6 @@
-"""How the client proves to the token endpoint who it is (RFC 6749 2.3, RFC 7523, RFC 8705).
+"""Authenticate the client to the token endpoint (RFC 6749 2.3, RFC 7523, RFC 8705).
 
-What the form of a token request says (RFC 6749 4.3, 4.4 and 6), and the code of a refusal (5.2).
+Also builds the form of a token request (RFC 6749 4.3, 4.4 and 6) and reads the code of a refusal (5.2).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Fields = Mapping[str, str]
 
 
 def login_fields(settings: Oauth2Credential) -> Fields:
-    """The grant that needs no token of before; raises FetchFailure where it cannot be asked for."""
+    """Return the grant that requires no earlier token; raise FetchFailure if it cannot be requested."""
     if settings.grant_type == "client_credentials":
         return {"grant_type": "client_credentials"}
     if settings.username is not None and settings.password is not None:
@@ -40,24 +40,27 @@ def login_fields(settings: Oauth2Credential) -> Fields:
 
 
 def extra_fields(settings: Oauth2Credential) -> Fields:
-    """What is asked for with every grant, the fields of the user's own last."""
-    asked = {"scope": settings.scope, "audience": settings.audience, "resource": settings.resource}
+    """Return the fields that accompany every grant. The operator's own fields come last and override."""
+    fields = {"scope": settings.scope, "audience": settings.audience, "resource": settings.resource}
     own = {name: revealed(value, f"extra.{name}") for name, value in settings.extra.items()}
-    return {name: value for name, value in asked.items() if value is not None} | own
+    return {name: value for name, value in fields.items() if value is not None} | own
 
 
 INVALID_GRANT_CODES = frozenset({"invalid_grant", "bad_refresh_token", "unauthorized_client", "unsupported_grant_type"})
-"""Codes after which a refresh token is of no more use. GitHub says bad_refresh_token, in a reply of 200."""
+"""Codes after which a refresh token is useless. GitHub returns bad_refresh_token with status 200."""
 
 
 def new_login_advice(settings: Oauth2Credential) -> str:
-    """What a person has to do, and where what comes of it belongs: what stands in the file counts first."""
+    """Return what the operator must do after the refresh token ended.
+
+    The file has precedence over `refresh_token`, so the advice names the file if one is configured.
+    """
     place = "refresh_token" if settings.refresh_token_file is None else "refresh_token_file, as the file's only text"
     return f"sign in anew, and put the refresh token that you get into {place}"
 
 
 def code_of(reply: TokenResponse) -> str | None:
-    """The `error` of a reply that refuses; None where it gives a token, or no code."""
+    """Return the `error` of a refusal; None for a reply with a token or without a code."""
     try:
         document = parse_json_object(reply.text)
     except NotJson:
@@ -69,7 +72,7 @@ def code_of(reply: TokenResponse) -> str | None:
 
 
 def with_advice(failure: FetchFailure, advice: str) -> FetchFailure:
-    """The same failure with what to do about it."""
+    """Return the same failure with advice for the operator."""
     return failure.with_reason(f"{failure.reason.rstrip('.')}; {advice}")
 
 
@@ -77,55 +80,55 @@ TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 """RFC 7523 2.2."""
 LIFETIME_S = 60
 BACKDATED_S = 10
-"""How far `iat` and `nbf` lie in the past: an issuer whose clock is behind would call them of the future."""
+"""How far `iat` and `nbf` are in the past. An issuer with a slow clock would reject them as future times."""
 _JTI_BYTES = 18
 
 
 def claims(client_id: str, audience: str, wall_s: float) -> dict[str, Any]:
-    """What an assertion made at `wall_s` (epoch seconds, by the issuer's clock) says; LIFE_S from `iat` to `exp`."""
-    made_s = int(wall_s) - BACKDATED_S
+    """Return the claims of an assertion issued at `wall_s`: epoch seconds on the issuer's clock."""
+    issued_s = int(wall_s) - BACKDATED_S
     return {
         "iss": client_id,
         "sub": client_id,
         "aud": audience,
         "jti": secrets.token_urlsafe(_JTI_BYTES),
-        "iat": made_s,
-        "nbf": made_s,
-        "exp": made_s + LIFETIME_S,
+        "iat": issued_s,
+        "nbf": issued_s,
+        "exp": issued_s + LIFETIME_S,
     }
 
 
 SKEW_S = 20.0
-"""A difference of clocks from which on it is what an assertion may have been refused for."""
+"""A clock skew from here on may be the reason why an assertion was refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClientProof:
-    """What a token request carries so that the issuer knows the client."""
+    """The headers and fields of a token request that authenticate the client."""
 
     headers: Headers = field(default=(), repr=False)
     fields: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def secrets(self) -> tuple[Secret, ...]:
-        """What of it is made for this one request and known to nobody else yet."""
+        """The secrets created for this request alone, so that they can be masked."""
         assertion = self.fields.get("client_assertion")
         return () if assertion is None else (Secret(assertion),)
 
 
 class ClientAuthenticator:
-    """The client of one credential. It learns how far the issuer's clock is ahead of ours, and no more."""
+    """Authenticates one credential's client. Its only state is the measured skew of the issuer's clock."""
 
     def __init__(self, settings: Oauth2Credential) -> None:
         self._settings = settings
         self._secret = settings.client_secret or Secret("")
-        file = settings.private_key_file  # its PEM text is read afresh at each look
+        file = settings.private_key_file  # the PEM text is read again for each use
         self._key = settings.private_key if file is None else Secret(lambda: read_file(file))
         self._signer = _signer(settings, self._secret, self._key)
         self._ahead_s = 0.0
 
     def secrets(self) -> tuple[Secret, ...]:
-        """What it proves itself with, in each form in which it travels."""
+        """Return the client's secrets in each form in which they are sent."""
         if self._key is not None:
             return (self._key,)
         if self._settings.client_secret is None:
@@ -133,7 +136,7 @@ class ClientAuthenticator:
         return (self._secret, self._secret.derived(partial(_basic, self._settings.client_id)))
 
     def proof(self, token_url: str, wall_s: float) -> ClientProof:
-        """For one request to `token_url` at `wall_s` (Clock.wall); raises FetchFailure where a secret is away."""
+        """Return the proof for one request at `wall_s` (Clock.wall); raise FetchFailure if a secret is unreadable."""
         settings = self._settings
         named = {"client_id": settings.client_id}
         match settings.client_auth:
@@ -143,12 +146,16 @@ class ClientAuthenticator:
             case "form":
                 return ClientProof(fields=named | {"client_secret": revealed(self._secret, "client_secret")})
             case "secret_jwt" | "private_key_jwt" | "mtls" | "none":
-                return ClientProof(fields=named | self._assertion(token_url, wall_s + self._ahead_s))
+                if self._signer is None:
+                    return ClientProof(fields=named)
+                assertion = claims(settings.client_id, self._audience(token_url), wall_s + self._ahead_s)
+                signed = self._signer.sign(assertion)
+                return ClientProof(fields=named | {"client_assertion_type": TYPE, "client_assertion": signed})
 
     def adjust_clock(self, timed_response: TimedTokenResponse) -> bool:
-        """Whether an assertion may have been refused for its times alone: then the next is made by the issuer's clock.
+        """Return whether an assertion may have been refused for its times. Then the next one uses the issuer's clock.
 
-        With a clock of ours that is two minutes behind, every assertion has expired when it arrives.
+        If this machine's clock is two minutes slow, every assertion has expired on arrival.
         """
         date_s = issuer_time(timed_response.response.headers)
         if self._signer is None or date_s is None:
@@ -159,13 +166,6 @@ class ClientAuthenticator:
             return False
         self._ahead_s = ahead_s
         return True
-
-    def _assertion(self, token_url: str, wall_s: float) -> dict[str, str]:
-        """What a signature proves, where one does."""
-        if self._signer is None:
-            return {}
-        said = claims(self._settings.client_id, self._audience(token_url), wall_s)
-        return {"client_assertion_type": TYPE, "client_assertion": self._signer.sign(said)}
 
     def _audience(self, token_url: str) -> str:
         match self._settings.assertion_audience:
@@ -180,11 +180,11 @@ class ClientAuthenticator:
 def _signer(settings: Oauth2Credential, secret: Secret, key: Secret | None) -> Signer | None:
     if settings.client_auth not in ("secret_jwt", "private_key_jwt"):
         return None
-    from gatepass.tokens.sources.signer import signer_of  # which loads what signs, for these two alone
+    from gatepass.tokens.sources.signer import signer_of  # imports PyJWT, only for these two methods
 
     return signer_of(settings, secret, key)
 
 
 def _basic(client_id: str, secret: str) -> str:
-    """RFC 6749 2.3.1: both are form-encoded before they are joined."""
+    """Return the Basic credentials. RFC 6749 2.3.1: both parts are form-encoded before they are joined."""
     return b64encode(f"{quote_plus(client_id)}:{quote_plus(secret)}".encode()).decode()

@@ -1,4 +1,4 @@
-"""A program that prints a token."""
+"""Run a program that prints a token."""
 
 from __future__ import annotations
 
@@ -28,16 +28,19 @@ from gatepass.tokens.token_reply import EXEC_CREDENTIAL, ReadTimes, TokenReplyFo
 from gatepass.types import Secret
 
 STDERR_BYTES = 4096
-"""The end of what a program complains is kept."""
+"""Only the end of a program's error output is kept."""
 PIPE_CLOSE_S = 0.5
-"""How long the output is read on after the program has ended: what it left in the background may hold it open."""
+"""How long the output is read after the program has ended. A background process may hold the pipe open."""
 REAP_S = 2.0
-"""How long a killed program is waited for. One that hangs in the kernel is reaped by the loop when it can."""
+"""How long to wait for a killed program. One that hangs in the kernel is reaped by the loop later."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessResult:
-    """`code` is negative where a signal ended the program. `cut`: it printed more than was wanted, and was killed."""
+    """The result of a run. `code` is negative if a signal ended the program.
+
+    `cut`: the program printed more than the limit and was killed.
+    """
 
     code: int
     stdout: bytes = field(default=b"", repr=False)
@@ -47,17 +50,19 @@ class ProcessResult:
 async def run(
     arguments: Sequence[str], environment: Mapping[str, str], limit_bytes: int, stderr: bytearray, clock: Clock
 ) -> ProcessResult:
-    """Run a program to its end; raises OSError where it cannot be started, ValueError for a NUL in its arguments.
+    """Run a program to its end; raise OSError if it cannot be started, ValueError for a NUL in its arguments.
 
-    The last STDERR_BYTES of its stderr stand in `complaints` as they come. It has no input, and a session
-    and process group of its own, which is killed as a whole where this is cancelled or more than
-    `limit_bytes` come out, and in the end, with what is left of it: a program that means to leave
-    something behind gives it a session of its own (setsid(1)), and nobody ends that. It is reaped and
-    its pipes are closed in every case.
+    `stderr` receives the last STDERR_BYTES of the error output while the program runs. The program has no input. It
+    runs in its own session and process group. The group is killed if this call is cancelled or the output exceeds
+    `limit_bytes`, and also when the program has ended. A program that must leave a process behind starts it in
+    another session (setsid(1)). The program is reaped and its pipes are closed in every case.
     """
-    if any("\0" in text for text in (*arguments, *environment.values())):  # uvloop would cut them there
+    if any("\0" in text for text in (*arguments, *environment.values())):  # uvloop would cut the text there
         raise ValueError("a NUL in an argument or variable")
-    start = asyncio.ensure_future(_start(arguments, environment, _Output(limit_bytes, stderr)))
+    protocol, loop = _Output(limit_bytes, stderr), asyncio.get_running_loop()
+    start = asyncio.ensure_future(
+        loop.subprocess_exec(lambda: protocol, *arguments, stdin=DEVNULL, env=dict(environment), start_new_session=True)
+    )
     try:
         await _wait_despite_cancel(start)
         transport, output = start.result()
@@ -70,19 +75,11 @@ async def run(
     return ProcessResult(-signal.SIGKILL if code is None else code, bytes(output.stdout), output.cut)
 
 
-async def _start(
-    arguments: Sequence[str], environment: Mapping[str, str], output: _Output
-) -> tuple[asyncio.SubprocessTransport, _Output]:
-    return await asyncio.get_running_loop().subprocess_exec(
-        lambda: output, *arguments, stdin=DEVNULL, env=dict(environment), start_new_session=True
-    )
-
-
 async def _wait_despite_cancel(start: asyncio.Future[Any]) -> None:
-    """Wait until `start` is done, a matter of milliseconds, and only then be cancelled.
+    """Wait until `start` is done, a matter of milliseconds; raise a cancellation only then.
 
-    A start that is cancelled itself kills the program alone, and asyncio then waits for whatever else
-    holds its pipes open (CPython, `asyncio/unix_events.py`, `_make_subprocess_transport`).
+    A cancelled start kills only the program. asyncio then waits for every other process that holds its pipes open
+    (CPython, `asyncio/unix_events.py`, `_make_subprocess_transport`).
     """
     cancelled = None
     while not start.done():
@@ -106,7 +103,7 @@ async def _end(transport: asyncio.SubprocessTransport, output: _Output, clock: C
 
 
 class _Output(asyncio.SubprocessProtocol):
-    """Gathers what comes out, within bounds. `ended`: there is nothing more to wait for."""
+    """Collects the output, within limits. `ended`: the program has ended or its output is cut."""
 
     def __init__(self, limit_bytes: int, stderr: bytearray) -> None:
         self._limit_bytes = limit_bytes
@@ -146,10 +143,10 @@ async def _wait_at_most(event: asyncio.Event, limit_s: float, clock: Clock) -> N
 
 
 def _kill_rest(pid: int) -> None:
-    """Kill what a program left in its group when it ended.
+    """Kill the processes that a program left in its group when it ended.
 
-    It has been reaped, but no new process gets the number of a group that has members (Linux, `kernel/pid.c`:
-    a number is free when nothing refers to it). So a process of that number means that the group is over.
+    The program has been reaped, but Linux gives its number to no new process while the group has members
+    (`kernel/pid.c`). So a process with that number means that the group is empty.
     """
     try:
         os.getpgid(pid)
@@ -158,7 +155,7 @@ def _kill_rest(pid: int) -> None:
 
 
 def _kill_group(pid: int) -> None:
-    """Kill a group: the program, where it is not reaped yet, and what it started."""
+    """Kill a process group: the program, if it is not reaped yet, and its children."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
 
@@ -166,22 +163,24 @@ def _kill_group(pid: int) -> None:
 KUBERNETES = "client.authentication.k8s.io"
 EXEC_INFO = "KUBERNETES_EXEC_INFO"
 EX_NOPERM = 77
-"""By sysexits.h "permission denied": a program's way to say that asking again soon is of no use."""
+""""Permission denied" in sysexits.h. A program returns it if another attempt soon is useless."""
 EX_TEMPFAIL = 75
-"""By sysexits.h "temporary failure; user is invited to retry"."""
+""""Temporary failure; user is invited to retry" in sysexits.h."""
 _REFUSAL = re.compile(rf"\b({'|'.join(sorted(DEFINITE_CODES))})\b")
-"""What programs hand on of an issuer: its code. Asked every two seconds, an account would soon be locked."""
+"""An issuer's code in a program's error output. Repeated every two seconds, such a refusal would lock the account."""
 _JWT = re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_.-]+")
 
 Runner = Callable[[Sequence[str], Mapping[str, str], int, bytearray, Clock], Awaitable[ProcessResult]]
-"""`process.run`, or what stands for it."""
+"""`run`, or a replacement for tests."""
 
 
 class _Late(Exception):
-    """The time of the run is over."""
+    """The time limit of the run is exceeded."""
 
 
 class ExecSource:
+    """Runs a program for each fetch."""
+
     def __init__(self, name: str, settings: ExecCredential, clock: Clock, runner: Runner = run) -> None:
         self._name = name
         self._settings = settings
@@ -198,12 +197,12 @@ class ExecSource:
         return self._secrets
 
     async def fetch(self) -> Token:
-        """Run it once, within `timeout_s` in all; cancelled, it is killed."""
-        own = Redactor()
+        """Run the program once, within `timeout_s`. A cancelled fetch kills it."""
+        redactor = Redactor()
         for value in secret_values(self._secrets):
-            own.learn(value or "")
+            redactor.learn(value or "")
         requested_s, wall_s = self._clock.now(), self._clock.wall()
-        finished = await self._finished(own.mask)
+        finished = await self._finished(redactor.mask)
         settings, printed = self._settings, f"what {self._program} prints"
         paths, credential = settings.reply, self._name
         if settings.exec_credential is not None:
@@ -211,14 +210,16 @@ class ExecSource:
         reply_format = TokenReplyFormat(
             printed, settings.default_ttl_s, settings.max_ttl_s, paths, credential=credential
         )
-        return parse_token_document(_text(finished.stdout), reply_format, ReadTimes(wall_s), own.mask).token(
+        return parse_token_document(_text(finished.stdout), reply_format, ReadTimes(wall_s), redactor.mask).token(
             requested_s
         )
 
     async def _finished(self, mask: Mask) -> ProcessResult:
-        """A run that went well; raises FetchFailure with the last line of what the program complained."""
+        """Return a successful run; raise FetchFailure with the last line of the error output."""
         limit_s, stderr = self._settings.timeout_s, bytearray()
-        running = self._run(self._arguments(), self._environment(), REPLY_BYTES, stderr, self._clock)
+        parts = enumerate(self._settings.command)
+        arguments = [revealed(part, f"command[{i}]") if isinstance(part, Secret) else part for i, part in parts]
+        running = self._run(arguments, self._environment(), REPLY_BYTES, stderr, self._clock)
         try:
             finished = await timeout(self._clock, limit_s, running, _Late())
         except _Late:
@@ -238,18 +239,14 @@ class ExecSource:
             raise _failed(self._program, finished.code, stderr, mask)
         return finished
 
-    def _arguments(self) -> list[str]:
-        named = enumerate(self._settings.command)
-        return [revealed(part, f"command[{at}]") if isinstance(part, Secret) else part for at, part in named]
-
     def _environment(self) -> dict[str, str]:
         settings = self._settings
         environment = settings.inherited()
         if settings.exec_credential is not None:
-            # as kubectl does, but nothing of a cluster: no plugin may ask at a terminal
+            # As kubectl does, but without a cluster. No plugin may prompt on a terminal.
             version = f"{KUBERNETES}/{settings.exec_credential}"
-            told = {"apiVersion": version, "kind": "ExecCredential", "spec": {"interactive": False}}
-            environment[EXEC_INFO] = json.dumps(told, separators=(",", ":"))
+            info = {"apiVersion": version, "kind": "ExecCredential", "spec": {"interactive": False}}
+            environment[EXEC_INFO] = json.dumps(info, separators=(",", ":"))
         return environment | {name: revealed(value, f"env.{name}") for name, value in settings.env.items()}
 
 
@@ -262,7 +259,7 @@ def _failed(program: str, code: int, stderr: bytearray, mask: Mask) -> FetchFail
 
 
 def _with_words(how: str, stderr: bytearray, mask: Mask) -> str:
-    """`how` and the last line of the complaints, masked and cut."""
+    """Return `how` and the last line of the error output, masked and cut."""
     lines = [line for line in _text(stderr).splitlines() if line.strip()]
     return f"{how}: {one_line(mask_token_like(_JWT.sub(MASK, mask(lines[-1]))), mask)}" if lines else how
 

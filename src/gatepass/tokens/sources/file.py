@@ -1,4 +1,4 @@
-"""A token that another program keeps fresh in a file, and the file, read again when it has changed."""
+"""Read a token that another program keeps fresh in a file, again whenever the file changes."""
 
 from __future__ import annotations
 
@@ -23,25 +23,28 @@ from gatepass.tokens.token_reply import (
 from gatepass.types import Secret
 
 SETTLED_S = 2.0
-"""A file that is younger when it is read may change once more without another mark: file systems keep time
-in steps of up to 2 s (FAT). It is read again the next time."""
+"""A younger file may change once more without a new version, because file systems round times by up to 2 s (FAT). So it
+is read again the next time."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileContent:
-    """What stood in the file, and when it was written (its mtime, epoch seconds)."""
+    """The text of a file, and when it was written (its mtime, epoch seconds)."""
 
     text: str = field(repr=False)
     written_s: float
 
 
 FileVersion = tuple[int, int, int, int, int]
-"""By what a change is seen: device, inode, size, mtime and ctime in nanoseconds. A symbolic link that is
-turned to another file, as Kubernetes does with projected volumes, changes the first two."""
+"""Identifies a change: device, inode, size, mtime and ctime in nanoseconds. The first two change if a symbolic link
+points to another file, as in Kubernetes' projected volumes."""
 
 
 class WatchedFile:
-    """`wall` gives epoch seconds. A look at an unchanged file costs one stat call."""
+    """A file that is read again after a change. The check of an unchanged file costs one stat call.
+
+    `wall` returns epoch seconds.
+    """
 
     def __init__(self, path: str, wall: Callable[[], float]) -> None:
         self._path = path
@@ -54,7 +57,7 @@ class WatchedFile:
         return f"WatchedFile({self._path})"
 
     def read(self) -> FileContent:
-        """The file as it is now; raises FetchFailure, which names it, where it cannot be read."""
+        """Return the current content; raise FetchFailure, which names the file, if it cannot be read."""
         try:
             if self._last is not None and self._mark == _version_of(os.stat(self._path)):
                 return self._last
@@ -64,7 +67,7 @@ class WatchedFile:
             raise FetchFailure(f"the file {self._path} cannot be read: {error.strerror}", quick=False) from None
 
     def changes(self) -> int:
-        """How often it has been seen to hold something new. While it is away, it holds what it held."""
+        """Return how often a new content was found. While the file is absent, its last content applies."""
         with suppress(FetchFailure):
             self.read()
         return self._changes
@@ -73,7 +76,7 @@ class WatchedFile:
         descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):  # reading a pipe would take what it holds from others, or wait
+            if not stat.S_ISREG(status.st_mode):  # reading a pipe would consume its data, or block
                 raise FetchFailure(f"{self._path} is no regular file", definite=True)
             with open(descriptor, "rb", closefd=False) as file:
                 data = file.read(REPLY_BYTES + 1)
@@ -97,11 +100,13 @@ _MAX_COUNT = 10_000
 
 
 class FileSource:
+    """Reads a token from a file."""
+
     def __init__(self, name: str, settings: FileCredential, clock: Clock) -> None:
         self._name = name
         self._file = WatchedFile(settings.path, clock.wall)
         self._clock = clock
-        self._terms = TokenReplyFormat(
+        self._reply_format = TokenReplyFormat(
             f"the file {settings.path}",
             settings.default_ttl_s,
             settings.max_ttl_s,
@@ -115,15 +120,17 @@ class FileSource:
         return f"FileSource({self._name})"
 
     def secrets(self) -> tuple[Secret, ...]:
-        """A count of the file's changes: it tells of a new token, stays while the file is away for a moment, and is too
-        short to be masked. The tokens are learned as they are given out.
+        """Return a count of the file's changes, so that a new token is noticed.
+
+        It does not change while the file is absent for a moment, and it is too short to be masked. The tokens are
+        masked when they are returned.
         """
         return (self._mark,)
 
     async def fetch(self) -> Token:
-        """The token as it stands there now; raises FetchFailure where there is none, or it has expired."""
+        """Return the token in the file; raise FetchFailure if there is none, or if it has expired."""
         requested_s, written = self._clock.now(), self._file.read()
         at_s = ReadTimes(self._clock.wall(), written.written_s)
-        if looks_like_json(written.text) or self._terms.paths.token is not None:
-            return parse_token_document(written.text, self._terms, at_s, str).token(requested_s)
-        return parse_token_text(written.text, self._terms.issuer, at_s).token(requested_s)
+        if looks_like_json(written.text) or self._reply_format.paths.token is not None:
+            return parse_token_document(written.text, self._reply_format, at_s, str).token(requested_s)
+        return parse_token_text(written.text, self._reply_format.issuer, at_s).token(requested_s)

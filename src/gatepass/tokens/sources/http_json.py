@@ -1,4 +1,4 @@
-"""A login of somebody's own: one HTTP request whose reply holds a token."""
+"""Log in to a custom token endpoint: one HTTP request whose reply contains a token."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ JSON = b"application/json"
 
 @dataclass(frozen=True, slots=True)
 class LoginRequestTemplate:
-    """`document` is the JSON body; where it and `form` are None there is no body."""
+    """A login request with placeholders. `document` is the JSON body. Without it and `form` there is no body."""
 
     method: str
     url: str
@@ -57,7 +57,7 @@ class LoginRequestTemplate:
         return json.dumps(self.document, ensure_ascii=False, separators=(",", ":")).encode()
 
     def filled(self, values: Mapping[str, str]) -> LoginRequestTemplate:
-        """The same with each `{name}` of `values` replaced in headers, query, form and JSON texts."""
+        """Return the template with each `{name}` of `values` replaced in headers, query, form and JSON texts."""
         return replace(
             self,
             headers=_filled(self.headers, values),
@@ -67,11 +67,14 @@ class LoginRequestTemplate:
         )
 
     def request(self) -> OutboundRequest:
-        """As it goes out; raises FetchFailure for a header that cannot."""
+        """Return the request to send; raise FetchFailure for an invalid header."""
         headers = dict(HEADERS)
         if self.form is not None or self.document is not None:
             headers[b"content-type"] = JSON if self.form is None else FORM
-        headers.update(_field(name, value) for name, value in self.headers.items())
+        for name, text in self.headers.items():
+            if any(c in text for c in "\r\n\0"):
+                raise FetchFailure(f"headers.{name} holds a line break, which no header may", definite=True)
+            headers[name.lower().encode()] = text.encode()
         query = f"{'&' if '?' in self.url else '?'}{urlencode(self.query)}" if self.query else ""
         return OutboundRequest(self.method, self.url + query, tuple(headers.items()), self.body())
 
@@ -80,18 +83,12 @@ def _filled(fields: Mapping[str, str], values: Mapping[str, str]) -> dict[str, s
     return {name: with_values(text, values) for name, text in fields.items()}
 
 
-def _field(name: str, text: str) -> tuple[bytes, bytes]:
-    if any(c in text for c in "\r\n\0"):
-        raise FetchFailure(f"headers.{name} holds a line break, which no header may", definite=True)
-    return name.lower().encode(), text.encode()
-
-
 Values = Mapping[str, str]
-"""What stands for each `{name}`."""
+"""The value of each `{name}`."""
 
 
 def request_values(wall_s: float, nonce: str) -> Values:
-    """The values of one request; `wall_s` in epoch seconds."""
+    """Return the values of one request. `wall_s` is in epoch seconds."""
     second = int(wall_s)
     return {
         "timestamp": str(second),
@@ -102,7 +99,7 @@ def request_values(wall_s: float, nonce: str) -> Values:
 
 
 def sign_request(template: LoginRequestTemplate, sign: Sign, secret: str, values: Values) -> LoginRequestTemplate:
-    """`template` with its places filled: first the values, then the signature over what it has become."""
+    """Return `template` with its placeholders replaced: first the values, then the signature over the result."""
     template = template.filled(values)
     text = with_values(sign.text, {**_named_values(template), **_request_facts(template), **values})
     return template.filled({SIGNATURE: signature(sign, secret, text)})
@@ -114,8 +111,9 @@ def signature(sign: Sign, secret: str, text: str) -> str:
 
 
 def _named_values(template: LoginRequestTemplate) -> dict[str, str]:
-    """What the text may call by its name; of two with one name that of the query, the form, the JSON body, the
-    headers counts, in this order.
+    """Return the values that the signed text may use by name.
+
+    If a name occurs more than once, the query has precedence, then the form, the JSON body and the headers.
     """
     document = template.document if isinstance(template.document, Mapping) else {}
     plain = {str(name): _written(value) for name, value in document.items() if not isinstance(value, list | dict)}
@@ -123,7 +121,7 @@ def _named_values(template: LoginRequestTemplate) -> dict[str, str]:
 
 
 def _written(value: object) -> str:
-    """A member of a JSON body as text: `true`, not `True`."""
+    """Return a member of a JSON body as text: `true`, not `True`."""
     match value:
         case None:
             return ""
@@ -151,7 +149,7 @@ def fresh_nonce() -> str:
 
 
 class HttpJsonSource:
-    """`nonce` gives each signed request a text of its own."""
+    """Sends one login request for each fetch. `nonce` makes each signed request unique."""
 
     def __init__(
         self,
@@ -214,7 +212,7 @@ def _values(fields: Mapping[str, Secret], setting: str) -> dict[str, str]:
 
 
 def _resolved(document: Any) -> Any:
-    """`document` with its references read again: a rotated file arrives with the next fetch."""
+    """Return `document` with its references read again, so that a rotated file applies to the next fetch."""
     if isinstance(document, Reference):
         return revealed(Secret(document.read), document.template)
     if isinstance(document, Mapping):
@@ -225,12 +223,12 @@ def _resolved(document: Any) -> Any:
 
 
 def _basic_pair(basic: Basic, password: str) -> str:
-    """RFC 7617 2, as it stands: SAP's ids hold `!` and `|`, and are not taken form-encoded."""
+    """Return the Basic credentials of RFC 7617 2. SAP rejects form-encoded ids, which contain `!` and `|`."""
     return b64encode(f"{basic.username}:{password}".encode()).decode()
 
 
 def _secrets(settings: HttpJsonCredential) -> Iterator[Secret]:
-    """What is to be masked."""
+    """Yield the values to mask."""
     for fields in (settings.headers, settings.query, settings.form or {}):
         yield from secret_fields(fields)
     yield from secret_leaves(settings.json_body)
@@ -241,7 +239,7 @@ def _secrets(settings: HttpJsonCredential) -> Iterator[Secret]:
 
 
 def _is_placeholder(secret: Secret) -> bool:
-    """Whether it is a `{nonce}` or the like, for which something else goes out each time: no secret."""
+    """Return whether the value is only a placeholder, such as `{nonce}`. Its value changes, so it is not a secret."""
     try:
         text = secret.reveal()
     except ValueError:

@@ -1,6 +1,6 @@
-"""Where an issuer's token endpoint is, by its own document (OpenID Connect Discovery 1.0, RFC 8414).
+"""Fetch tokens of `type: oauth2`: send a grant, with the client's proof, to the token endpoint.
 
-The source of `type: oauth2`: a grant, with the client's proof, to the token endpoint.
+`Discovery` finds the token endpoint in the issuer's document (OpenID Connect Discovery 1.0, RFC 8414).
 """
 
 from __future__ import annotations
@@ -43,23 +43,24 @@ from gatepass.tokens.token_reply import TokenReplyFormat
 from gatepass.types import Headers, OutboundRequest, Secret
 
 TTL_S = 3600.0
-"""How long a document is believed without another look."""
+"""How long a discovery document is used without being read again."""
 REREAD_S = 10.0
-"""Between two looks while fetches fail: the endpoint may have moved, and an issuer in need wants no more calls."""
+"""Between two reads while fetches fail. The endpoint may have moved, and an overloaded issuer must not get more
+requests."""
 _METHOD = re.compile(r"[a-z_]{1,40}\Z")
 _METHODS_SHOWN = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A token endpoint. `methods` are the client authentications that its issuer says it takes, as it calls them."""
+    """A token endpoint. `methods` are the client authentications that its issuer supports, in the issuer's spelling."""
 
     token_url: str
     methods: tuple[str, ...] = ()
 
 
 def metadata_urls(issuer: str) -> tuple[str, str]:
-    """Where the document of `issuer` may stand: OpenID Connect puts its path behind the issuer's, RFC 8414 3 before."""
+    """Return the possible URLs of the issuer's document. OpenID Connect appends its path, RFC 8414 3 prepends it."""
     bare = issuer.rstrip("/")
     parts = urlsplit(bare)
     return (
@@ -69,10 +70,10 @@ def metadata_urls(issuer: str) -> tuple[str, str]:
 
 
 def endpoint_in(document: Any, issuer: str, mask: Mask, *, mtls: bool) -> Endpoint:
-    """The token endpoint that `document` names; raises FetchFailure where it is not the issuer's own document.
+    """Return the token endpoint in `document`; raise FetchFailure if it is not the issuer's own document.
 
-    Another issuer's name in it means that somebody else speaks here (RFC 8414 3.3), and a secret
-    must not go where that one points.
+    Another issuer's name in it means that the document is not authentic (RFC 8414 3.3). A secret must not be sent to
+    the endpoint that it names.
     """
     if not isinstance(document, Mapping):
         raise FetchFailure(f"the discovery document of {issuer} is no JSON object", quick=False)
@@ -83,10 +84,13 @@ def endpoint_in(document: Any, issuer: str, mask: Mask, *, mtls: bool) -> Endpoi
             quick=False,
         )
     url = document.get("token_endpoint")
-    aliases = document.get("mtls_endpoint_aliases")  # RFC 8705 5: where certificates are asked for
+    aliases = document.get("mtls_endpoint_aliases")  # RFC 8705 5: endpoints that request a client certificate
     if mtls and isinstance(aliases, Mapping) and aliases.get("token_endpoint") is not None:
         url = aliases["token_endpoint"]
-    return Endpoint(_checked_url(url, issuer, mtls=mtls), _methods(document))
+    supported = document.get("token_endpoint_auth_methods_supported")
+    names = supported if isinstance(supported, list) else []
+    methods = tuple(name for name in names if isinstance(name, str) and _METHOD.match(name))[:_METHODS_SHOWN]
+    return Endpoint(_checked_url(url, issuer, mtls=mtls), methods)
 
 
 def _checked_url(url: Any, issuer: str, *, mtls: bool) -> str:
@@ -102,14 +106,8 @@ def _checked_url(url: Any, issuer: str, *, mtls: bool) -> str:
     return url
 
 
-def _methods(document: Mapping[str, Any]) -> tuple[str, ...]:
-    told = document.get("token_endpoint_auth_methods_supported")
-    named = told if isinstance(told, list) else []
-    return tuple(name for name in named if isinstance(name, str) and _METHOD.match(name))[:_METHODS_SHOWN]
-
-
 class Discovery:
-    """Keeps the token endpoint of one issuer; a document that was good once outlives an outage of its place."""
+    """Finds the token endpoint of one issuer. The last valid document is used while the issuer is unavailable."""
 
     def __init__(self, settings: Oauth2Credential, issuer: TokenEndpointClient, clock: Clock) -> None:
         self._settings = settings
@@ -120,14 +118,14 @@ class Discovery:
         self._read_s = self._good_until_s = -math.inf
 
     async def endpoint(self, by_s: float) -> Endpoint:
-        """The token endpoint; raises FetchFailure where it is not known and cannot be learned until `by_s`."""
+        """Return the token endpoint; raise FetchFailure if it is unknown and cannot be read until `by_s`."""
         now = self._clock.now()
         known = self._known
         if known is not None and now < self._good_until_s:
             return known
         self._read_s = now
         try:
-            self._known = await self._look(by_s if known is None else now + (by_s - now) / 2)
+            self._known = await self._read(by_s if known is None else now + (by_s - now) / 2)
         except FetchFailure:
             if known is None:
                 raise
@@ -137,38 +135,35 @@ class Discovery:
         return self._known
 
     def expire_soon(self) -> None:
-        """A fetch has failed, perhaps because the endpoint is not there any more: look again, REREAD_S after
-        the last look."""
+        """Read the document again REREAD_S after the last read, because the endpoint may have moved."""
         self._good_until_s = min(self._good_until_s, self._read_s + REREAD_S)
 
-    async def _look(self, by_s: float) -> Endpoint:
-        timed_response = [await self._ask(metadata_urls(self._name)[0], by_s)]
-        if _document(timed_response[0]) is None:
-            timed_response.append(await self._ask(metadata_urls(self._name)[1], by_s))
-        for each in timed_response:
-            if (document := _document(each)) is not None:
-                return endpoint_in(document, self._name, each.mask, mtls=self._settings.client_auth == "mtls")
-        raise self._undocumented(timed_response[0])
-
-    async def _ask(self, url: str, by_s: float) -> TimedTokenResponse:
-        return await self._issuer.send(OutboundRequest("GET", url, HEADERS), (), by_s)
+    async def _read(self, by_s: float) -> Endpoint:
+        responses: list[TimedTokenResponse] = []
+        for url in metadata_urls(self._name):
+            timed_response = await self._issuer.send(OutboundRequest("GET", url, HEADERS), (), by_s)
+            if (document := _document(timed_response)) is not None:
+                is_mtls = self._settings.client_auth == "mtls"
+                return endpoint_in(document, self._name, timed_response.mask, mtls=is_mtls)
+            responses.append(timed_response)
+        raise self._undocumented(responses[0])
 
     def _undocumented(self, timed_response: TimedTokenResponse) -> FetchFailure:
         if 200 <= timed_response.response.status < 300:
             return FetchFailure(f"the discovery document of {self._name} is not JSON", quick=False)
-        said = error_response_failure(
+        failure = error_response_failure(
             timed_response.response, timed_response.wall_s, self._issuer.reply_format.issuer, timed_response.mask
         )
-        words = said.reason.removeprefix(REFUSED)
+        words = failure.reason.removeprefix(REFUSED)
         return FetchFailure(
             f"no discovery document of {self._name}: {words}",
-            quick=said.retry_quickly,
-            retry_after_s=said.retry_after_s,
+            quick=failure.retry_quickly,
+            retry_after_s=failure.retry_after_s,
         )
 
 
 def _document(timed_response: TimedTokenResponse) -> Any:
-    """The JSON document of a good reply, None of any other."""
+    """Return the JSON document of a successful reply; None for any other."""
     if not 200 <= timed_response.response.status < 300:
         return None
     try:
@@ -192,7 +187,7 @@ class Oauth2Source:
         refresh_token_store: RefreshTokenStore | None = None,
     ) -> None:
         url_setting = "token_url" if settings.issuer is None else None
-        terms = TokenReplyFormat(
+        reply_format = TokenReplyFormat(
             display_host(settings.endpoint),
             settings.default_ttl_s,
             settings.max_ttl_s,
@@ -202,7 +197,7 @@ class Oauth2Source:
         )
         self._settings = settings
         self._clock = clock
-        self._issuer = TokenEndpointClient(name, settings, terms, client, clock)
+        self._issuer = TokenEndpointClient(name, settings, reply_format, client, clock)
         self._client = ClientAuthenticator(settings)
         self._discovery = Discovery(settings, self._issuer, clock) if settings.issuer is not None else None
         file = settings.refresh_token_file
@@ -224,11 +219,14 @@ class Oauth2Source:
         return f"Oauth2Source({self._issuer.name})"
 
     def secrets(self) -> tuple[Secret, ...]:
-        """With a mark of what a person has put into `refresh_token_file`: that is worth a try at once."""
+        """Return the secrets, and a count of the refresh tokens that a person put into `refresh_token_file`.
+
+        A changed count justifies an attempt at once.
+        """
         return (*self._secrets, *self._marks)
 
     async def fetch(self) -> Token:
-        """A token of this moment; raises FetchFailure. All its steps together are bounded by `timeout_s`."""
+        """Return a new token; raise FetchFailure. `timeout_s` bounds all steps together."""
         by_s = self._clock.now() + self._settings.timeout_s
         endpoint = Endpoint(self._settings.endpoint)
         if self._discovery is None:
@@ -242,7 +240,10 @@ class Oauth2Source:
 
     async def _mint(self, endpoint: Endpoint, by_s: float) -> Token:
         async def exchange(grant: Fields) -> TimedTokenResponse:
-            return await self._exchange(endpoint, grant, by_s)
+            timed_response = await self._send(endpoint, grant, by_s)
+            if self._client.adjust_clock(timed_response):
+                timed_response = await self._send(endpoint, grant, by_s)
+            return timed_response
 
         timed_response = await self._rotation.refresh(exchange, by_s) if self._rotation is not None else None
         if timed_response is None:
@@ -254,11 +255,7 @@ class Oauth2Source:
         except FetchFailure as failure:
             raise self._advised(failure, timed_response, endpoint) from None
 
-    async def _exchange(self, endpoint: Endpoint, grant: Fields, by_s: float) -> TimedTokenResponse:
-        timed_response = await self._ask(endpoint, grant, by_s)
-        return await self._ask(endpoint, grant, by_s) if self._client.adjust_clock(timed_response) else timed_response
-
-    async def _ask(self, endpoint: Endpoint, grant: Fields, by_s: float) -> TimedTokenResponse:
+    async def _send(self, endpoint: Endpoint, grant: Fields, by_s: float) -> TimedTokenResponse:
         proof = self._client.proof(endpoint.token_url, self._clock.wall())
         headers: Headers = (*HEADERS, FORM, *proof.headers)
         form = urlencode({**grant, **proof.fields, **extra_fields(self._settings)}).encode()
@@ -273,9 +270,11 @@ class Oauth2Source:
 
     def _advised(self, failure: FetchFailure, timed_response: TimedTokenResponse, endpoint: Endpoint) -> FetchFailure:
         code, own = code_of(timed_response.response), self._settings.client_auth
-        taken = [SPELLINGS.get(method, method) for method in endpoint.methods]
-        if code == "invalid_client" and taken and own not in taken:
-            return with_advice(failure, f"client_auth is {own}, and the issuer takes {', '.join(dict.fromkeys(taken))}")
+        supported = [SPELLINGS.get(method, method) for method in endpoint.methods]
+        if code == "invalid_client" and supported and own not in supported:
+            return with_advice(
+                failure, f"client_auth is {own}, and the issuer takes {', '.join(dict.fromkeys(supported))}"
+            )
         if code in INVALID_GRANT_CODES and self._rotation is not None and self._rotation.is_last:
             return with_advice(failure, new_login_advice(self._settings))
         return failure

@@ -1,6 +1,6 @@
-"""The refresh token of one credential: each use may end it and give a new one, which is kept before anything else.
+"""Use and store the refresh token of one credential.
 
-Where a refresh token is kept between its uses: each use may end it, so only the newest is of any worth.
+Each use may end a refresh token and return the next one, so the next one is stored before anything else.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ _MAX_COUNT = 10_000
 
 
 class RefreshTokenFileWatch:
-    """Notices it, so that a refused credential is tried again at once.
+    """Notices a refresh token that a person puts into the file, so that a refused credential is tried again at once.
 
-    What gatepass writes there itself, in this process or another, is no news: each use would lead to the next.
+    Texts that gatepass itself writes there, in this process or another, are ignored. Otherwise each use would cause
+    the next.
     """
 
     def __init__(self, path: str, wall: Callable[[], float]) -> None:
@@ -44,7 +45,7 @@ class RefreshTokenFileWatch:
         self._count = 0
 
     def mark(self) -> Secret:
-        """How often it has been found: a text that is another one after each time, and too short to be masked."""
+        """Return how often a new one was found, as a text too short to be masked."""
         return Secret(lambda: str(self._found() % _MAX_COUNT))
 
     def _found(self) -> int:
@@ -57,36 +58,36 @@ class RefreshTokenFileWatch:
 
 
 LOCK_POLL_S = 0.05
-"""Between two looks at a lock that another process holds."""
+"""Between two attempts to take a lock that another process holds."""
 
 
 class RefreshTokenStore(Protocol):
-    """Keeps one short text for one credential, for all who use it. Every failure is a FetchFailure."""
+    """Stores one short text for one credential, for all its users. Every error is a FetchFailure."""
 
     @property
     def is_persistent(self) -> bool:
-        """Whether the text is still there after a restart."""
+        """Whether the text survives a restart."""
         ...
 
     def exclusive(self, within_s: float) -> AbstractAsyncContextManager[None]:
-        """Keeps everybody else out from the look at the text until what replaces it is kept.
+        """Hold an exclusive lock from the read of the text until its successor is stored.
 
-        Two uses of one refresh token look like a theft, which ends the whole family of tokens
-        (RFC 9700 4.14.2). Fails where the turn does not come within `within_s` seconds.
+        Two uses of one refresh token look like a theft, and the issuer revokes the whole family of tokens (RFC 9700
+        4.14.2). Fails if the lock is not free within `within_s` seconds.
         """
         ...
 
     async def get(self) -> str | None:
-        """The text that was put last; None where there is none."""
+        """Return the stored text, or None."""
         ...
 
     async def put(self, text: str) -> None:
-        """Keeps `text` in the place of what was there; when this returns, it is kept."""
+        """Replace the stored text by `text`. It is durable when this returns."""
         ...
 
 
 class MemoryRefreshTokenStore:
-    """Keeps it in this process: lost at a restart, and unknown to other processes."""
+    """Stores the text in this process: lost at a restart, and unknown to other processes."""
 
     is_persistent = False
 
@@ -111,11 +112,11 @@ class MemoryRefreshTokenStore:
 
 
 class FileRefreshTokenStore:
-    """Keeps it in a file of mode 0600, for all processes of this machine that name the same file.
+    """Stores the text in a file of mode 0600, for all processes of this machine that name the same file.
 
-    A reader sees the old text or the new one, never a half, and the new one survives a crash: it is on
-    the disk before it takes the old one's place. The lock is a file beside it (`NAME.lock`), for the
-    file itself is another one after each change; it ends with the process that holds it.
+    A reader sees the old text or the new one, never a part. The new text is on the disk before it replaces the old
+    one, so it survives a crash. The lock is a separate file (`NAME.lock`), because each change replaces the file
+    itself. The lock ends with its process.
     """
 
     is_persistent = True
@@ -173,7 +174,7 @@ def _try_lock(lock: int) -> bool:
 
 
 def _replace(path: str, text: str) -> None:
-    """All of `text` or nothing of it stands at `path`: a rename is atomic. What a link points to is replaced."""
+    """Replace the file atomically with `text`. A rename is atomic. The target of a symbolic link is replaced."""
     path = os.path.realpath(path)
     folder, name = os.path.split(path)
     new = os.path.join(folder, f".{name}.{secrets.token_hex(8)}")
@@ -183,13 +184,13 @@ def _replace(path: str, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(new, path)
-    except BaseException:  # not even a process that is told to end leaves half a file
+    except BaseException:  # a process that is terminated leaves no partial file either
         with suppress(FileNotFoundError):
             os.unlink(new)
         raise
     place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(place)  # makes a rename last (fsync(2), Notes)
+        os.fsync(place)  # makes the rename durable (fsync(2), Notes)
     finally:
         os.close(place)
 
@@ -202,32 +203,35 @@ T = TypeVar("T")
 
 NAMES = ("refresh_token", "refreshToken")
 CANCEL_GRACE_S = 2.0
-"""How long a cancelled use may still take: its reply holds the only refresh token that lives from then on."""
+"""How long a cancelled use may still take. Its reply contains the only valid refresh token from then on."""
 NOT_PERSISTED = "it ends with this gatepass: set refresh_token_file, or a restart begins with the first one again"
 FOREIGN = "what was kept is the refresh token of another client or issuer, and there is none to begin with"
 logger = logging.getLogger("gatepass.tokens")
 
 SendGrant = Callable[[Fields], Awaitable[TimedTokenResponse]]
-"""Sends the form of a grant to the token endpoint, with the proof of the client and the wishes."""
+"""Sends a grant to the token endpoint, with the client's proof and the extra fields."""
 
 
 def refresh_token_in(reply: TokenResponse) -> str | None:
-    """The refresh token that a good reply gives, None where it gives none."""
+    """Return the refresh token in a successful reply, or None."""
     try:
         document = parse_json_object(reply.text) if 200 <= reply.status < 300 else None
     except NotJson:
         return None
     root = document if isinstance(document, dict) else {}
-    boxes = [root, *(box for name in ENVELOPES if isinstance(box := root.get(name), dict))]
-    found = (box[name] for box in boxes for name in NAMES if isinstance(box.get(name), str) and box[name])
+    objects = [root, *(members for name in ENVELOPES if isinstance(members := root.get(name), dict))]
+    found = (
+        members[name] for members in objects for name in NAMES if isinstance(members.get(name), str) and members[name]
+    )
     return next(found, None)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredRefreshToken:
-    """What a Keepsake holds: a token, and whose it is. `recipe` None is a bare token that a person put there.
+    """The content of a RefreshTokenStore: a token and its owner.
 
-    `account` is the recipe without the token that the chain began with.
+    `recipe` is the refresh token fingerprint. None means a bare token that a person put there. `account` is the
+    fingerprint without the first token.
     """
 
     token: str = field(repr=False)
@@ -239,7 +243,7 @@ class StoredRefreshToken:
 
 
 def parse_stored(text: str | None) -> StoredRefreshToken | None:
-    """What `text` says; None where it says nothing."""
+    """Return the stored refresh token in `text`; None if it contains none."""
     if text is None or not (text := text.strip()):
         return None
     if not text.startswith("{"):
@@ -249,12 +253,12 @@ def parse_stored(text: str | None) -> StoredRefreshToken | None:
     except NotJson:
         raise FetchFailure("refresh_token_file holds neither a refresh token nor JSON", quick=False) from None
     token, marks = document.get("refresh_token"), (document.get("recipe"), document.get("account"))
-    whose = (mark if isinstance(mark, str) else None for mark in marks)
-    return StoredRefreshToken(token, *whose) if isinstance(token, str) and token else None
+    owner = (mark if isinstance(mark, str) else None for mark in marks)
+    return StoredRefreshToken(token, *owner) if isinstance(token, str) and token else None
 
 
 class RefreshTokenRotation:
-    """Uses the newest refresh token there is. `is_last` says that nothing else signs in where it is dead."""
+    """Uses the newest refresh token. `is_last`: no other grant can log in if the token has ended."""
 
     def __init__(
         self, name: str, settings: Oauth2Credential, refresh_token_store: RefreshTokenStore, clock: Clock
@@ -269,15 +273,14 @@ class RefreshTokenRotation:
         self.is_last = settings.grant_type == "refresh_token"
 
     async def refresh(self, exchange: SendGrant, by_s: float) -> TimedTokenResponse | None:
-        """The reply to a use of the refresh token; None where there is none that is worth a try.
+        """Return the reply to a use of the refresh token; None if there is none to try.
 
-        A refused one is tried once more where another process has put a newer one in its place meanwhile.
-        The reply may still refuse where `is_last`: then its words are what people need. Else where nobody can
-        say which token is the newest, none is used.
+        A refused token is tried once more if another process has stored a newer one meanwhile. If `is_last`, the
+        reply may be a refusal, because its text helps the operator. If the newest token is unknown, none is used.
         """
-        async with AsyncExitStack() as turn:
+        async with AsyncExitStack() as stack:
             try:
-                await turn.enter_async_context(self._store.exclusive(by_s - self._clock.now()))
+                await stack.enter_async_context(self._store.exclusive(by_s - self._clock.now()))
                 token = await self._newest()
             except FetchFailure as failure:
                 if self.is_last or self._clock.now() >= by_s:
@@ -300,7 +303,7 @@ class RefreshTokenRotation:
         return timed_response
 
     async def store_from(self, timed_response: TimedTokenResponse) -> None:
-        """Keep the refresh token that the reply to another grant gives."""
+        """Store the refresh token in the reply to another grant."""
         if (token := refresh_token_in(timed_response.response)) is not None:
             await finish_despite_cancel(self._put(token), self._clock)
 
@@ -310,10 +313,10 @@ class RefreshTokenRotation:
             return self._unstored.token
         kept = parse_stored(await self._store.get())
         first = self._settings.refresh_token
-        # the chain goes on where its first token has left the configuration
-        goes_on = self.is_last and first is None
+        # The chain continues if its first token was removed from the configuration.
+        is_continued = self.is_last and first is None
         if kept is not None and (
-            kept.recipe in (own, None) or (goes_on and kept.account == account_fingerprint(self._settings))
+            kept.recipe in (own, None) or (is_continued and kept.account == account_fingerprint(self._settings))
         ):
             self._has_warned = True
             return kept.token
@@ -329,7 +332,7 @@ class RefreshTokenRotation:
         return timed_response
 
     async def _put(self, token: str) -> None:
-        """Where it cannot be kept it is still used: to drop the only token that lives would help nobody."""
+        """Store the token. If that fails, still use it, because it is the only valid one."""
         kept = StoredRefreshToken(token, refresh_token_fingerprint(self._settings), account_fingerprint(self._settings))
         self._unstored = kept
         try:
@@ -347,7 +350,7 @@ class RefreshTokenRotation:
 
 
 async def finish_despite_cancel(work: Coroutine[Any, Any, T], clock: Clock) -> T:
-    """Await `work`, which a cancellation ends only after LAST_WORDS_S."""
+    """Await `work`. A cancellation ends it only after CANCEL_GRACE_S."""
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)

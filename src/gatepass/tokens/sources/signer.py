@@ -1,4 +1,4 @@
-"""What signs a client's assertions: the one part of OAuth that loads PyJWT, and cryptography where that is there."""
+"""Sign a client's assertions. The only OAuth module that imports PyJWT, and cryptography if it is installed."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from gatepass.types import Secret
 
 
 class Signer(Protocol):
+    """Signs the claims of a client assertion."""
+
     def sign(self, claims: dict[str, Any]) -> str:
-        """The claims as a JWT, with the secret or key as it stands now; raises FetchFailure where that is unfit."""
+        """Return the claims as a JWT, signed with the current secret or key; raise FetchFailure if that is unusable."""
         ...
 
 
 def signer_of(settings: Oauth2Credential, secret: Secret, key: Secret | None) -> Signer:
-    """For `client_auth` secret_jwt and private_key_jwt; `key` reads the PEM text of the key, where there is one."""
+    """Return the signer for `client_auth` secret_jwt or private_key_jwt. `key` reads the key's PEM text."""
     return SecretSigner(secret) if key is None else KeySigner(settings, key)
 
 
@@ -41,7 +43,7 @@ class SecretSigner:
 
 
 class KeySigner:
-    """`private_key_jwt`. The key's file is read each time, and parsed again when it has changed."""
+    """`private_key_jwt`. The key's file is read each time, and parsed again after a change."""
 
     def __init__(self, settings: Oauth2Credential, key: Secret) -> None:
         self._settings = settings
@@ -63,7 +65,7 @@ class KeySigner:
         return jwt.encode(claims, key.key, algorithm=algorithm, headers=self._headers())
 
     def _headers(self) -> dict[str, str]:
-        """How the issuer finds the key's public half (RFC 7515 4.1.4 and 4.1.8)."""
+        """Return the headers by which the issuer finds the public key (RFC 7515 4.1.4 and 4.1.8)."""
         found = {} if self._settings.key_id is None else {"kid": self._settings.key_id}
         if (file := self._settings.certificate_file) is not None:
             try:

@@ -1,4 +1,5 @@
-"""Sources that a vendor's library makes: it says what to ask for, and our own Transport does the asking.
+"""Token sources that use a vendor's library, which builds the requests. gatepass's own HTTP client sends them.
 
-The libraries are extras, imported when such a credential is configured and only in this package.
+Exports nothing: `source.py` imports one module when such a credential is configured. The libraries are extras, and
+only this package may import them. Must not open a connection past the credential's `network`.
 """

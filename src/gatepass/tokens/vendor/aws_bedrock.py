@@ -1,7 +1,7 @@
-"""Short-term keys for Amazon Bedrock, signed here with AWS keys.
+"""Create short-term keys for Amazon Bedrock, signed with AWS keys.
 
-botocore signs. Of the two libraries that could, it is the smaller set: aws-bedrock-token-generator is sixty
-lines on top of it, and would look for AWS keys at addresses that it asks past our transport.
+botocore signs. It is the smaller dependency: aws-bedrock-token-generator is sixty lines on top of it. That library
+also looks for AWS keys at addresses that bypass gatepass's HTTP client.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from gatepass.types import Secret
 
 VERSION = "2011-06-15"
 SHORTEST_S, LONGEST_S = 900, 3600
-"""Sessions that STS gives for any role: longer ones must be allowed at the role, and never in a chain."""
+"""Session lengths that STS allows for any role. A longer one must be allowed at the role, and never in a chain."""
 TRANSIENT_CODES = frozenset(("Throttling", "ThrottlingException", "RequestLimitExceeded", "IDPCommunicationError"))
-"""Codes of a 400 that a later try can change."""
+"""Codes of a 400 that a later attempt can change."""
 _NAMES = ("AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration")
 
 
 @dataclass(frozen=True, slots=True)
 class AwsKeys:
-    """What AWS requests are signed with. `ends_s` is in seconds since the epoch, None where nothing tells it."""
+    """Keys that sign AWS requests. `ends_s` is in seconds since the epoch; None if unknown."""
 
     access_key_id: str
     secret_access_key: str = field(repr=False)
@@ -50,7 +50,7 @@ class AwsKeys:
 
 
 def role_form(role_arn: str, session_name: str, lifetime_s: float, more: Mapping[str, str]) -> bytes:
-    """The body that asks for a session of the role; `more` is the proof, where the request is not signed."""
+    """Return the body that requests a session of the role. `more` contains the proof if the request is not signed."""
     fields = {
         "Action": "AssumeRoleWithWebIdentity" if "WebIdentityToken" in more else "AssumeRole",
         "Version": VERSION,
@@ -63,9 +63,13 @@ def role_form(role_arn: str, session_name: str, lifetime_s: float, more: Mapping
 
 
 def parse_sts_session(reply: TokenResponse, host: str, mask: Mask) -> AwsKeys:
-    """The keys in a reply; raises FetchFailure with the words of STS."""
+    """Return the keys in a reply; raise FetchFailure with the text of STS."""
     if not 200 <= reply.status < 300:
-        raise _refusal(reply, host, mask)
+        code, message = _element(reply.text, "Code"), _element(reply.text, "Message")
+        text = ": ".join(filter(None, (code, message))) or reply.text
+        definite = reply.status in DEFINITE_STATUSES and code not in TRANSIENT_CODES
+        reason = f"{host} answered {reply.status}: {one_line(text, mask)}".removesuffix(": ")
+        raise FetchFailure(f"{REFUSED if definite else ''}{reason}", definite=definite, quick=reply.status != 429)
     found = [_element(reply.text, name) for name in _NAMES]
     if None in found:
         raise FetchFailure(f"{host} answered {reply.status} without a session's keys")
@@ -77,16 +81,8 @@ def parse_sts_session(reply: TokenResponse, host: str, mask: Mask) -> AwsKeys:
     return AwsKeys(key, secret, token, ends_s)
 
 
-def _refusal(reply: TokenResponse, host: str, mask: Mask) -> FetchFailure:
-    code, message = _element(reply.text, "Code"), _element(reply.text, "Message")
-    words = ": ".join(filter(None, (code, message))) or reply.text
-    definite = reply.status in DEFINITE_STATUSES and code not in TRANSIENT_CODES
-    said = f"{host} answered {reply.status}: {one_line(words, mask)}".removesuffix(": ")
-    return FetchFailure(f"{REFUSED if definite else ''}{said}", definite=definite, quick=reply.status != 429)
-
-
 def _element(text: str, name: str) -> str | None:
-    """The text of an element that has no children; STS writes these without attributes and prefixes."""
+    """Return the text of an element without children. STS writes these without attributes and prefixes."""
     found = re.search(rf"<{name}>\s*([^<]+?)\s*</{name}>", text)
     return found[1] if found else None
 
@@ -99,11 +95,12 @@ UNSUPPORTED_PROFILE_KEYS = (
     "role_arn",
     "web_identity_token_file",
 )
-"""Members by which AWS's tools get keys from a program or a server: past our transport, so they are refused."""
+"""Members by which AWS's tools get keys from a program or a server. They bypass gatepass's HTTP client, so they are
+rejected."""
 
 
 def profile_keys(text: str, profile: str) -> AwsKeys:
-    """The keys of `profile`; raises ValueError, which quotes nothing of the file, where it has none of its own."""
+    """Return the keys of `profile`; raise ValueError, which quotes nothing of the file, if it has none."""
     parser = RawConfigParser(default_section="")
     try:
         parser.read_string(text)
@@ -125,8 +122,10 @@ PREFIX = "bedrock-api-key-"
 
 
 def bedrock_key(keys: AwsKeys, region: str, lifetime_s: float) -> str:
-    """A short-term key: a presigned request that nobody sends, in base64, as AWS's own
-    aws-bedrock-token-generator 1.1.0 builds it. It holds from the current second on for `lifetime_s`.
+    """Return a short-term key: a presigned request in base64, which is never sent.
+
+    It has the format of AWS's aws-bedrock-token-generator 1.1.0. It is valid from the current second for
+    `lifetime_s`.
     """
     request = AWSRequest("POST", f"https://{HOST}/", {"host": HOST}, params={"Action": "CallWithBearerToken"})
     SigV4QueryAuth(_credentials(keys), "bedrock", region, expires=int(lifetime_s)).add_auth(request)
@@ -135,7 +134,7 @@ def bedrock_key(keys: AwsKeys, region: str, lifetime_s: float) -> str:
 
 
 def signed_headers(keys: AwsKeys, region: str, url: str, body: bytes, headers: dict[str, str]) -> dict[str, str]:
-    """`headers` of a POST to STS, and those that prove who sends it."""
+    """Return `headers` of a POST to STS with the signature."""
     request = AWSRequest("POST", url, headers, body)
     SigV4Auth(_credentials(keys), "sts", region).add_auth(request)
     return dict(request.headers.items())
@@ -150,19 +149,19 @@ FORM = {"content-type": "application/x-www-form-urlencoded; charset=utf-8"}
 
 
 class AwsBedrockSource:
-    """Signs anew for each fetch, with keys as they stand then. Without a role nothing is asked anywhere."""
+    """Signs a key for each fetch with the current AWS keys. Without a role it sends no request."""
 
     def __init__(self, name: str, settings: AwsBedrockCredential, client: httpx2.AsyncClient, clock: Clock) -> None:
         quiet_loggers("botocore", "urllib3")
         self._settings = settings
         self._endpoints = VendorEndpoints(name, settings, client, clock)
-        self._path = os.path.expanduser(settings.profiles_file or "")  # which a process without a home survives
+        self._path = os.path.expanduser(settings.profiles_file or "")  # also works without a home directory
 
     def __repr__(self) -> str:
         return f"AwsBedrockSource({self._endpoints.name})"
 
     def secrets(self) -> tuple[Secret, ...]:
-        """The secret halves of what signs; a key's id is no secret."""
+        """Return the secret parts of the AWS keys. A key's id is not a secret."""
         settings = self._settings
         if settings.profile is not None:
             return (
@@ -218,7 +217,7 @@ class AwsBedrockSource:
         )
 
     def _profile(self) -> AwsKeys:
-        """Raises ValueError."""
+        """Return the keys of the configured profile; raise ValueError."""
         return profile_keys(read_file(self._path), self._settings.profile or "")
 
 

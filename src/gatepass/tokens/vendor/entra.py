@@ -1,4 +1,4 @@
-"""Microsoft Entra ID, through azure-identity."""
+"""Fetch tokens of Microsoft Entra ID through azure-identity."""
 
 from __future__ import annotations
 
@@ -39,8 +39,11 @@ from gatepass.types import Secret
 
 
 class AzureTransport(AsyncHttpTransport[HttpRequest, AsyncHttpResponse]):
-    """Every request of an azure pipeline goes on one errand. The pipeline's own time limits do not
-    count: the errand has one for all. The hop's transport stays its owner's to close."""
+    """Sends every request of an azure pipeline through one VendorFetch.
+
+    The pipeline's own time limits are ignored, because the fetch has one limit for all requests. The credential owns
+    the HTTP client and closes it.
+    """
 
     def __init__(self, vendor_fetch: VendorFetch) -> None:
         self._fetch = vendor_fetch
@@ -50,10 +53,10 @@ class AzureTransport(AsyncHttpTransport[HttpRequest, AsyncHttpResponse]):
         return _Response(request, reply)
 
     async def open(self) -> None:
-        """Nothing to open."""
+        """Do nothing: the HTTP client is open."""
 
     async def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing: the credential owns the HTTP client."""
 
     async def __aexit__(
         self,
@@ -65,7 +68,7 @@ class AzureTransport(AsyncHttpTransport[HttpRequest, AsyncHttpResponse]):
 
 
 class _Response(AsyncHttpResponse):
-    """A whole reply. azure-core reads its attributes and `text()`."""
+    """A complete reply. azure-core reads its attributes and `text()`."""
 
     def __init__(self, request: HttpRequest, reply: TokenResponse) -> None:
         super().__init__(request, None)
@@ -85,7 +88,7 @@ class _Response(AsyncHttpResponse):
 
 
 def _body(request: HttpRequest) -> bytes:
-    """azure-identity 1.25 sends this HttpRequest, 1.27 that of azure.core.rest: both have a `body`."""
+    """Return the body. azure-identity 1.25 sends this HttpRequest, 1.27 that of azure.core.rest; both have a `body`."""
     content = request.body
     if isinstance(content, dict):
         return urlencode(content).encode()
@@ -93,18 +96,18 @@ def _body(request: HttpRequest) -> bytes:
 
 
 LIFE_S = 600
-"""Of an assertion: enough for a clock that is minutes ahead or behind."""
+"""Lifetime of an assertion: enough for a clock that is minutes fast or slow."""
 
 
 @dataclass(frozen=True, slots=True)
 class EntraCertificate:
-    """A key and the thumbprint by which the directory knows its certificate."""
+    """A key and the thumbprint by which the directory identifies its certificate."""
 
     key: RSAPrivateKey = field(repr=False)
     thumbprint: str
 
     def assertion(self, client_id: str, audience: str, wall_s: float) -> str:
-        """Who asks, for `audience` (the token endpoint's URL), in the shape that azure-identity 1.27 sends."""
+        """Return an assertion for `audience`, the token endpoint's URL, in the format of azure-identity 1.27."""
         made_s = int(wall_s)
         claims = {
             "iss": client_id,
@@ -118,10 +121,10 @@ class EntraCertificate:
 
 
 class CertificateFile:
-    """The certificate in a file, parsed anew when the file or its pass phrase changes.
+    """The certificate in a file, parsed again when the file or its pass phrase changes.
 
-    azure-identity's own CertificateCredential parses the key twice for each object, and an object caches tokens: 60 ms
-    of each fetch in which no stream of the process moves.
+    azure-identity's own CertificateCredential parses the key twice for each object, and an object caches tokens. That
+    blocks the event loop for 60 ms in each fetch.
     """
 
     def __init__(self, path: str, password: Secret | None) -> None:
@@ -130,7 +133,7 @@ class CertificateFile:
         self._known: tuple[bytes, str | None, EntraCertificate] | None = None
 
     def current(self) -> EntraCertificate:
-        """Raises FetchFailure where the file is not there or is not what it should be."""
+        """Return the certificate; raise FetchFailure if the file is absent or invalid."""
         password = None if self._password is None else revealed(self._password, "certificate_password")
         try:
             data = Path(self._path).read_bytes()
@@ -143,7 +146,7 @@ class CertificateFile:
         return self._known[2]
 
     def fingerprint(self) -> str:
-        """Changes when the file does; raises ValueError. The key goes nowhere: nothing in it is to be masked."""
+        """Return a digest that changes with the file; raise ValueError. The key is never sent, so nothing is masked."""
         try:
             return sha256(Path(self._path).read_bytes()).hexdigest()
         except OSError as error:
@@ -155,7 +158,7 @@ class CertificateFile:
 
 
 def certificate(data: bytes, password: str | None) -> EntraCertificate:
-    """The certificate and key in `data`, PEM or PKCS #12; raises ValueError, which quotes none of it."""
+    """Return the certificate and key in `data`, PEM or PKCS #12; raise ValueError, which quotes none of it."""
     phrase = password.encode() if password else None
     try:
         key: object
@@ -181,7 +184,7 @@ class _Credential(AbstractAsyncContextManager[Any], Protocol):
 
 
 class EntraSource:
-    """Each fetch makes a credential object of its own: none caches a token, and a changed file counts."""
+    """Fetches through a new azure-identity object each time, so that no token is cached and a changed file applies."""
 
     def __init__(self, name: str, settings: EntraCredential, client: httpx2.AsyncClient, clock: Clock) -> None:
         quiet_loggers("azure", "msal")
@@ -215,7 +218,7 @@ class EntraSource:
 
     def _credential(self, transport: AzureTransport) -> _Credential:
         settings = self._settings
-        # retries are the holder's; within one fetch the library would go on for minutes
+        # The holder retries. Within one fetch the library would retry for minutes.
         common: dict[str, Any] = {"transport": transport, "retry_total": 0, "retry_status": 0}
         if settings.managed_identity:
             named: dict[str, Any] = {} if settings.client_id is None else {"client_id": settings.client_id}
@@ -228,7 +231,7 @@ class EntraSource:
         return aio.ClientAssertionCredential(tenant, client, self._assertion, **common)
 
     def _assertion(self) -> str:
-        """What the application shows instead of a secret."""
+        """Return the assertion that replaces a client secret."""
         settings = self._settings
         if self._certificate is None:
             return revealed(self._federated or Secret(""), "federated_token_file")

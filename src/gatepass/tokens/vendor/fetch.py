@@ -1,4 +1,4 @@
-"""One fetch through a vendor's library: what it asks for goes over the hop's own transport, and is remembered."""
+"""Run one fetch through a vendor's library, and send the library's requests with gatepass's HTTP client."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from gatepass.types import OutboundRequest, Secret, header
 T = TypeVar("T")
 
 GRACE_S = 0.2
-"""Beyond `timeout_s`: a request that has used it up ends with words of its own, which name the host."""
+"""Added to `timeout_s`, so that a request which reaches it ends with its own error, which names the host."""
 LIBRARY_ERRORS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, OSError)
-"""What libraries raise, beside errors of their own, over a file or a reply that is not as they expect."""
+"""Errors that libraries raise for an unexpected file or reply, in addition to their own error classes."""
 _OURS = frozenset((b"host", b"content-length", b"transfer-encoding", b"connection", b"accept-encoding"))
-"""Request headers that are the transport's to write."""
+"""Request headers that the HTTP client writes."""
 _PROOF_HEADERS = frozenset(("authorization", "x-identity-header", "secret", "x-amz-security-token"))
 _PROOF_FIELDS = frozenset(
     ("client_secret", "client_assertion", "assertion", "refresh_token", "subject_token", "WebIdentityToken")
@@ -38,10 +38,10 @@ _PROOF_FIELDS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class VendorEndpoints:
-    """The way to a credential's issuers.
+    """The HTTP access to one credential's issuers.
 
-    With `metadata` a server that hands out the machine's own identity may be asked over plain HTTP: at a
-    link-local address, or by one of these names.
+    `metadata` allows plain HTTP to a server that issues the machine's own identity: at a link-local address, or at
+    one of these names.
     """
 
     name: str
@@ -51,9 +51,11 @@ class VendorEndpoints:
     metadata: frozenset[str] | None = None
 
     def client_for(self, url: str, *, asks_metadata: bool = False) -> TokenEndpointClient:
-        """Who answers at `url`; plain HTTP is refused there as for any issuer, but for metadata."""
+        """Return the client for `url`. Plain HTTP is rejected as for any issuer, except for metadata servers."""
         settings = self.settings
-        is_direct = settings.network.proxy is None  # behind a proxy stands the proxy's own metadata server
+        is_direct = (
+            settings.network.proxy is None
+        )  # through a proxy the address is that of the proxy's own metadata server
         if asks_metadata and is_direct and self.metadata is not None and _is_metadata(url, self.metadata):
             settings = settings.model_copy(update={"allow_plain_http": True})
         reply_format = TokenReplyFormat(display_host(url), settings.default_ttl_s, settings.max_ttl_s)
@@ -62,10 +64,9 @@ class VendorEndpoints:
 
 @dataclass(slots=True)
 class VendorFetch:
-    """One fetch, with `timeout_s` for all its requests; `library` is what people know the vendor's code as.
+    """One fetch, with `timeout_s` for all its requests. `library` is the name of the vendor's library in messages.
 
-    The first failure and the last reply are kept, because a library's own words for them say less, or
-    quote what nobody should read.
+    The first failure and the last reply are kept. The library's own text for them contains less, or quotes a secret.
     """
 
     endpoints: VendorEndpoints
@@ -80,14 +81,14 @@ class VendorFetch:
         self.requested_s, self.wall_s = self.endpoints.clock.now(), self.endpoints.clock.wall()
 
     async def run(self, work: Awaitable[T]) -> T:
-        """Await `work` for as long as the fetch may take; raises FetchFailure after that."""
+        """Await `work` within the time limit; raise FetchFailure after it."""
         limit_s = self.endpoints.settings.timeout_s
         its_setting = setting(self.endpoints.name, "timeout_s")
         late = FetchFailure(f"{self.library} brought no token within {limit_s:g} s ({its_setting})")
         return await timeout(self.endpoints.clock, limit_s + GRACE_S, work, late)
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> TokenResponse:
-        """The whole reply, whatever its status; raises FetchFailure where none came."""
+        """Return the complete reply, whatever its status; raise FetchFailure if there is none."""
         self.secrets = (*self.secrets, *_proofs(headers, body))
         issuer = self.endpoints.client_for(url, asks_metadata=method == "GET" and not body)
         theirs = {name.lower().encode(): str(value).encode() for name, value in headers.items()}
@@ -105,19 +106,18 @@ class VendorFetch:
         return timed_response.response
 
     def token_from_response(self) -> Token:
-        """The token in the last reply; raises FetchFailure in the issuer's words where it holds none."""
+        """Return the token in the last reply; raise FetchFailure with the issuer's text if it contains none."""
         if self._last_reply is None:
             raise self.failure or FetchFailure(f"{self.library} asked nobody", quick=False)
         issuer, timed_response = self._last_reply
         return issuer.parse_token(timed_response)
 
     def token_from_text(self, text: object, expires_s: float | None) -> Token:
-        """The token `text` that the library gives, which ends at `expires_s` (seconds since the epoch).
+        """Return the token `text` from the library, which ends at `expires_s` (seconds since the epoch).
 
-        Raises FetchFailure where it is none: libraries hand on what stood in the reply.
-
-        Where it stands in the last reply, that tells its life as it does for any issuer. The library's
-        word only shortens it: metadata servers hand out tokens that they made long ago.
+        Raises FetchFailure if it is not a token, because libraries pass on any content of a reply. If the last reply
+        contains it, its lifetime is parsed as for any issuer. The library's expiry can only shorten it, because
+        metadata servers return tokens that they issued long ago.
         """
         if not isinstance(text, str):
             raise self.failure_for("no token")
@@ -125,13 +125,14 @@ class VendorFetch:
         token = self._from_last_reply(text) or self._from_library(text)
         wall_s = self._last_reply[1].wall_s if self._last_reply else self.wall_s
         left_s = 0.0 if expires_s is None else expires_s - wall_s
-        shorter = 0 < left_s < (token.lifetime_s or 0) - JWT_MARGIN_S  # libraries cut fractions off
+        shorter = 0 < left_s < (token.lifetime_s or 0) - JWT_MARGIN_S  # libraries round fractions down
         return replace(token, lifetime_s=left_s) if shorter else token
 
     def failure_for(self, words: str) -> FetchFailure:
-        """Why there is no token: what the transport met, else what the issuer said, else the library's `words`.
+        """Return why there is no token: the transport's failure, else the issuer's text, else the library's `words`.
 
-        Beside a challenge (Azure Arc's names a file) both count: the library says why it could not meet it.
+        After a challenge (Azure Arc's names a file) both texts are included, because only the library knows why it
+        failed.
         """
         if self.failure is not None:
             return self.failure
@@ -153,12 +154,12 @@ class VendorFetch:
             token = self.token_from_response()
         except FetchFailure as failure:
             if failure.definite and self._last_reply is not None and text in self._last_reply[1].response.text:
-                raise  # a library may hand on what cannot be sent as a bearer token
+                raise  # a library may return a token that cannot be sent as bearer token
             return None
         return token if token.text == text else None
 
     def _from_library(self, text: str) -> Token:
-        """A token that no issuer gave: the library signed it here."""
+        """Return a token that no reply contained, because the library signed it on this machine."""
         settings = self.endpoints.settings
         own_s = jwt_lifetime_s(text, None, self.wall_s)
         life_s, told_by = (
@@ -169,7 +170,7 @@ class VendorFetch:
         )
 
     def mask(self, text: str) -> str:
-        """`text` without what this errand signed in with."""
+        """Return `text` without the secrets of this fetch."""
         own = Redactor()
         for value in secret_values(self.secrets):
             own.learn(value or "")
@@ -177,7 +178,7 @@ class VendorFetch:
 
 
 def _is_metadata(url: str, names: frozenset[str]) -> bool:
-    """Whether `url` leads to a metadata server. A link-local address is this machine's host or its neighbour."""
+    """Return whether `url` is a metadata server. A link-local address is this machine's host or its neighbour."""
     host = urlsplit(url).hostname or ""
     try:
         return host in names or ip_address(host).is_link_local
@@ -186,7 +187,7 @@ def _is_metadata(url: str, names: frozenset[str]) -> bool:
 
 
 def _proofs(headers: Mapping[str, str], body: bytes) -> Iterator[Secret]:
-    """What a request signs in with, so that a reply that echoes it can be masked."""
+    """Yield the secrets of a request, so that a reply that echoes them can be masked."""
     for name, value in headers.items():
         if name.lower() in _PROOF_HEADERS:
             yield Secret(str(value).rpartition(" ")[2])

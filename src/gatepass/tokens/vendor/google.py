@@ -1,4 +1,4 @@
-"""Google Cloud, through google-auth."""
+"""Fetch tokens of Google Cloud through google-auth."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from gatepass.tokens.vendor.fetch import LIBRARY_ERRORS, VendorEndpoints, Vendor
 from gatepass.types import Secret
 
 BOUND_S = 5.0
-"""Beyond the fetch's own limit: a thread waits no longer, even for a loop that stands still."""
+"""Added to the limit of the fetch. A thread waits no longer, even if the event loop is blocked."""
 CANCELLED = "nobody waits for this token any more"
 
 
 class GoogleRequest(Request):
-    """What google-auth calls, in a thread, for each of its requests. Made in the loop that answers them.
+    """The transport that google-auth calls in a thread. It is created in the event loop that sends its requests.
 
-    Raises FetchFailure for every status beyond 2xx: google-auth would sleep and ask again, where retries
-    are the holder's, and any that is no success fails its fetch in the end.
+    Raises FetchFailure for every status other than 2xx. google-auth would sleep and retry, but retries belong to the
+    holder, and such a status fails the fetch in any case.
     """
 
     def __init__(self, vendor_fetch: VendorFetch) -> None:
         self._fetch = vendor_fetch
         self._loop = asyncio.get_running_loop()
-        self._under_way: asyncio.Task[Any] | None = None
+        self._current: asyncio.Task[Any] | None = None
         self._is_closed = False
 
     def __call__(
@@ -49,29 +49,29 @@ class GoogleRequest(Request):
         method: str = "GET",
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
-        timeout: float | None = None,  # noqa: ARG002 - google-auth's name for a limit that the errand has already
+        timeout: float | None = None,  # noqa: ARG002 - google-auth's own limit; VendorFetch has one
         **_: Any,
     ) -> Response:
-        asked = asyncio.run_coroutine_threadsafe(self._ask(method, url, headers or {}, body or b""), self._loop)
-        return _Response(asked.result(self._fetch.endpoints.settings.timeout_s + BOUND_S))
+        future = asyncio.run_coroutine_threadsafe(self._send(method, url, headers or {}, body or b""), self._loop)
+        return _Response(future.result(self._fetch.endpoints.settings.timeout_s + BOUND_S))
 
     def close(self) -> None:
-        """End the request that is under way, and let no other begin. In the loop's thread only."""
+        """Cancel the current request and reject further ones. Only in the event loop's thread."""
         self._is_closed = True
-        if self._under_way is not None:
-            self._under_way.cancel()
+        if self._current is not None:
+            self._current.cancel()
 
-    async def _ask(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> TokenResponse:
+    async def _send(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> TokenResponse:
         if self._is_closed:
             raise FetchFailure(CANCELLED)
-        self._under_way = asyncio.current_task()
+        self._current = asyncio.current_task()
         try:
             reply = await self._fetch.send(method, url, headers, body)
             if not 200 <= reply.status < 300:
                 self._fetch.token_from_response()
             return reply
         finally:
-            self._under_way = None
+            self._current = None
 
 
 class _Response(Response):
@@ -96,11 +96,11 @@ _PAST_THE_NETWORK = {
     "environment_id": "AWS keys of the machine",
     "executable": "a program: run it with a source of type exec",
 }
-"""Sources of federated credentials that google-auth would ask beside our transport, or run."""
+"""Sources of federated credentials for which google-auth would bypass gatepass's HTTP client, or run a program."""
 
 
 class GoogleCredentials(Protocol):
-    """What google-auth's credentials have in common; `expiry` is naive and means UTC."""
+    """The common members of google-auth's credentials. `expiry` is naive and means UTC."""
 
     token: Any
     expiry: Any
@@ -109,20 +109,19 @@ class GoogleCredentials(Protocol):
 
 
 class GoogleCredentialsFactory:
-    """Credentials objects, each for one fetch.
+    """Creates credentials objects, each for one fetch.
 
-    A service account's key is parsed when its document has changed: that takes 30 ms in which no other
-    thread runs.
+    A service account's key is parsed only when its document has changed, because that blocks all threads for 30 ms.
     """
 
     def __init__(self) -> None:
         self._known: tuple[Mapping[str, Any], service_account.Credentials] | None = None
 
     def of(self, info: Mapping[str, Any], scopes: Sequence[str], path: str) -> GoogleCredentials:
-        """As `account`."""
+        """Return the credentials object of `info`; see `google_credentials`."""
         if info.get("type") != "service_account":
             return google_credentials(info, scopes, path)
-        known = self._known  # another thread may have a newer one in its place in the next moment
+        known = self._known  # another thread may replace it at any moment
         if known is None or known[0] != info:
             known = self._known = (info, service_account.Credentials.from_service_account_info(info))
         found: GoogleCredentials = known[1].with_scopes(scopes)
@@ -130,10 +129,10 @@ class GoogleCredentialsFactory:
 
 
 def google_credentials(info: Mapping[str, Any], scopes: Sequence[str], path: str) -> GoogleCredentials:
-    """The credentials object of `info`, the document in `path`, which is no service account's.
+    """Return the credentials object of `info`, the document in `path`. Not for service accounts.
 
-    A user's credentials keep the scopes that they were granted. Raises FetchFailure for a kind that
-    is not taken, and what google-auth raises for a document with faults.
+    A user's credentials keep their granted scopes. Raises FetchFailure for an unsupported type, and google-auth's
+    errors for an invalid document.
     """
     found: GoogleCredentials
     match info.get("type"):
@@ -142,7 +141,12 @@ def google_credentials(info: Mapping[str, Any], scopes: Sequence[str], path: str
         case "impersonated_service_account":
             found = impersonated_credentials.Credentials.from_impersonated_service_account_info(info, scopes=scopes)
         case "external_account":
-            _check_source(info, path)
+            source = info.get("credential_source")
+            for member in source if isinstance(source, Mapping) else ():
+                if (kind := _PAST_THE_NETWORK.get(member)) is not None:
+                    raise FetchFailure(
+                        f"{path} takes its proof from {kind}; credential_source is taken with file or url", quick=False
+                    )
             found = identity_pool.Credentials.from_info(info, scopes=scopes)
         case _:
             raise FetchFailure(
@@ -151,15 +155,6 @@ def google_credentials(info: Mapping[str, Any], scopes: Sequence[str], path: str
                 quick=False,
             )
     return found
-
-
-def _check_source(info: Mapping[str, Any], path: str) -> None:
-    source = info.get("credential_source")
-    for member in source if isinstance(source, Mapping) else ():
-        if (what := _PAST_THE_NETWORK.get(member)) is not None:
-            raise FetchFailure(
-                f"{path} takes its proof from {what}; credential_source is taken with file or url", quick=False
-            )
 
 
 LIBRARY = "google-auth"
@@ -175,11 +170,11 @@ _SECRET_MEMBERS = frozenset(("private_key", "client_secret", "refresh_token"))
 
 
 class GoogleSource:
-    """Each fetch reads the credentials anew and makes an object of its own: none caches a token.
+    """Reads the credentials for each fetch and creates a new object, so that no token is cached.
 
-    Where the credentials are looked for without `credentials_file` is Google's own order (application
-    default credentials) in `environment`. `google.auth.default` is not asked: it makes requests of its own, past ours
-    (google-auth 2.62, `_get_explicit_environ_credentials` hands on no `request`), and runs gcloud.
+    Without `credentials_file` the credentials are searched in Google's own order (application default credentials) in
+    `environment`. `google.auth.default` is not used. It sends requests that bypass gatepass's HTTP client
+    (google-auth 2.62, `_get_explicit_environ_credentials` passes on no `request`), and it runs gcloud.
     """
 
     def __init__(
@@ -226,13 +221,13 @@ class GoogleSource:
         return vendor_fetch.token_from_text(text, expires_s)
 
     def _refreshed(self, path: str, request: GoogleRequest) -> tuple[object, float | None]:
-        """A new token and its end in seconds since the epoch. Runs in a thread of its own."""
+        """Return a new token and its end in seconds since the epoch. Runs in a separate thread."""
         found = self._credentials_factory.of(_document(path), self._settings.scope.split(), path)
         found.refresh(request)
         return found.token, timegm(found.expiry.utctimetuple()) if found.expiry else None
 
     async def _from_metadata(self, vendor_fetch: VendorFetch) -> Token:
-        """google-auth's own way there wants the `requests` library, and asks thrice and again before it."""
+        """Return a token of the metadata server. google-auth would require `requests` and send repeated requests."""
         host = self._environment.get("GCE_METADATA_HOST") or METADATA_HOST
         scopes = quote(",".join(self._settings.scope.split()), safe="")
         try:
@@ -242,12 +237,12 @@ class GoogleSource:
             raise failure.masked(lambda reason: f"{reason} ({_NO_CREDENTIALS})") from failure
 
     def _path(self) -> str | None:
-        """The credentials file, or None where the machine's own identity is left."""
-        if told := self._settings.credentials_file or self._environment.get("GOOGLE_APPLICATION_CREDENTIALS"):
-            return told
+        """Return the credentials file; None to use the machine's own identity."""
+        if configured := self._settings.credentials_file or self._environment.get("GOOGLE_APPLICATION_CREDENTIALS"):
+            return configured
         home = self._environment.get("HOME", "/")
         usual = os.path.join(self._environment.get("CLOUDSDK_CONFIG") or f"{home}/.config/gcloud", GCLOUD_FILE)
-        return usual if os.path.isfile(usual) else None  # what may not be looked at is not there
+        return usual if os.path.isfile(usual) else None  # a file without access rights is treated as absent
 
 
 def _document(path: str) -> dict[str, Any]:
