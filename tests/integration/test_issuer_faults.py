@@ -63,7 +63,7 @@ FAULTS = {
     "down": Fault([], "no connection to"),
     "nowhere": Fault([], "cannot be resolved"),
     "untrusted": Fault([], "network.ca_file"),
-    "moved": Fault([], "a redirect to 127.0.0.1: none is followed"),
+    "moved": Fault([], "a redirect to 127.0.0.1. gatepass follows no redirect"),
     "fin": Fault([Fin()], "closed the connection"),
     "rst": Fault([Rst()], "closed the connection"),
     "half": Fault([Send(reply({"access_token": "half-token"})[:-4]), Fin()], "closed the connection"),
@@ -82,9 +82,9 @@ FAULTS = {
     "no-json": Fault(said(b"{access_token: x}"), "not JSON"),
     "no-token": Fault(said({"expires_in": 300, "status": "ok"}), "without a token"),
     "null-token": Fault(said({"access_token": None}), "without a token"),
-    "text-null": Fault(said({"access_token": "null"}), "where a token is expected"),
-    "line-break": Fault(said({"access_token": "abc\r\nx-admin: 1"}), "characters that no bearer token may hold"),
-    "dead": Fault(said({"access_token": "dead-token", "expires_in": 0}), "expired already"),
+    "text-null": Fault(said({"access_token": "null"}), "instead of a token"),
+    "line-break": Fault(said({"access_token": "abc\r\nx-admin: 1"}), "characters that a bearer token must not contain"),
+    "dead": Fault(said({"access_token": "dead-token", "expires_in": 0}), "returned an expired token"),
     "flood": Fault(FLOOD, "larger than 65536 bytes"),
 }
 

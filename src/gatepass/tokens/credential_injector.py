@@ -179,7 +179,7 @@ def sendable(token: Secret) -> str:
     """
     text = token.reveal()
     if not text or not all("\x21" <= character <= "\x7e" for character in text):
-        raise ValueError("the token is empty or holds a blank, a line break or a character beyond ASCII")
+        raise ValueError("the token is empty or contains a space, a line break or a non-ASCII character")
     return text
 
 

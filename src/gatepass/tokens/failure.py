@@ -16,7 +16,7 @@ VARIABLES = {
     "network.proxy_auth": "GATEPASS_PROXY",
 }
 
-BUSY = "the refresh token is in use elsewhere, and was not free in time"
+BUSY = "another process uses the refresh token and did not release it in time"
 
 
 class FetchFailure(Exception):
@@ -87,4 +87,4 @@ def network_hint(credential: str, name: str | None) -> str:
 
 def token_path_hint(credential: str) -> str:
     """Return advice for a token in an unknown place of the reply."""
-    return f"; {setting(credential, 'reply.token')} names its place" if credential else ""
+    return f"; {setting(credential, 'reply.token')} sets its path" if credential else ""

@@ -287,7 +287,7 @@ class TokenHolder:
                 if token.text != instead_of:
                     return token
                 if not self._rejections.is_rejected(token):
-                    raise TokenReissued("the issuer gave the token again that was refused", credential=self.name)
+                    raise TokenReissued("the issuer returned the rejected token again", credential=self.name)
             now = self._clock.now()
             self._fetch_if_due(now)
             longest_s = self._wait_budget.budget_s + WAIT_MARGIN_S
@@ -473,7 +473,7 @@ class TokenHolder:
         if isinstance(error, FetchFailure):
             failure, began_s = error, self._attempt_began_s
         else:
-            failure = FetchFailure(f"the source broke ({type(error).__name__}): a bug", quick=False)
+            failure = FetchFailure(f"the token source failed ({type(error).__name__}): a bug", quick=False)
             failure, began_s = self._log.log_failed(failure, 0.0, now, bug=error), now
         self._failure_state = next_failure_state(
             self._failure_state, failure, began_s, now, self._wait_budget.random_fraction()
@@ -512,7 +512,7 @@ class TokenHolder:
 
 def _expired_on_arrival(token: Token, now: float) -> FetchFailure:
     return FetchFailure(
-        f"the token was dead on arrival: {max(0.0, token.end_s - token.requested_s):.1f} s to live, "
+        f"the token had expired on arrival: {max(0.0, token.end_s - token.requested_s):.1f} s of lifetime, "
         f"and fetching it took {now - token.requested_s:.1f} s",
         quick=False,
         from_other_process=token.from_store,

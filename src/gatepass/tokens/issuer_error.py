@@ -199,7 +199,7 @@ def error_response_failure(
             _redirect_message(reply, issuer, mask), quick=False, retry_after_s=_retry_after_s(reply, wall_s)
         )
     if reply.status == WRONG_PROXY_AUTH:
-        return FetchFailure(f"the proxy on the way to {issuer} refuses: 407", definite=True)
+        return FetchFailure(f"the proxy refused the connection to {issuer}: 407", definite=True)
     found = _error_body_of(reply)
     words = one_line(found.message if found else _excerpt(reply), mask)
     definite = _is_definite(reply, found) or (is_wrong_url and reply.status in WRONG_URL_STATUSES)
@@ -299,7 +299,8 @@ def _redirect_message(reply: TokenResponse, issuer: str, mask: Mask) -> str:
     except ValueError:
         host = None
     target = f" to {host}" if host and host.isascii() and host.isprintable() else ""
-    return f"{issuer} answered {reply.status}, a redirect{target}: none is followed, so name the final address instead"
+    redirect = f"{issuer} answered {reply.status}, a redirect{target}"
+    return f"{redirect}. gatepass follows no redirect, so configure the final address"
 
 
 def _first(document: dict[Any, Any], names: tuple[str, ...]) -> str | None:

@@ -73,7 +73,7 @@ def secret_retry_hint(secrets: Iterable[Secret]) -> str:
     found = [secret.changes for secret in secrets]
     if any(found):
         return " or when the file of its secret changes"
-    return "; another secret wants a restart, for it stands in no file" if found else ""
+    return "; a new secret requires a restart, because it is not in a file" if found else ""
 
 
 def secret_fields(fields: Mapping[str, Secret]) -> Iterator[Secret]:

@@ -37,12 +37,12 @@ REFUSALS_TTL_S = 900.0
 FAILURE_KEPT_S = 60.0
 """How long a failure record outlives its pause. A process with a successful fetch sees it and deletes it."""
 MAX_REJECTED = 8
-_NO_RESULT_IN_TIME = "another gatepass process asks for this token, and has none after {:g} s (timeout_s)"
+_NO_RESULT_IN_TIME = "another gatepass process fetches this token and has no result after {:g} s (timeout_s)"
 _COMPLETE_IN_CONFIGURATION = frozenset({"oauth2", "http_json"})
 _LOCAL_KINDS = frozenset({"static", "api_key", "env", "file"})
 REFRESH_TOKEN_KEPT_S = 180 * 86_400.0
 """Longer than an unused refresh token is valid at any known issuer."""
-UNAVAILABLE = "the refresh token is in the store, and the store is away: two uses of one token would end them all ({})"
+UNAVAILABLE = "the store with the refresh token is unavailable, and a second use of an old one would revoke all ({})"
 
 
 def is_shareable(kind: str, reach: StoreScope) -> bool:

@@ -135,7 +135,7 @@ class StaticSource:
         text = strip_bearer(revealed(self._key, self._setting))
         if not text or any(not "!" <= c <= "~" for c in text):
             raise FetchFailure(
-                f"{self._setting} holds a space, a line break or a character beyond ASCII", definite=True
+                f"{self._setting} contains a space, a line break or a non-ASCII character", definite=True
             )
         return Token(Secret(text), self._clock.now(), None, TokenKind.KEY, LifetimeSource.NONE)
 

@@ -44,10 +44,10 @@ _FAULT_TEXTS = {
     Fault.DNS: "the name {host} cannot be resolved",
     Fault.CONNECT: "no connection to {host}",
     Fault.TLS: "no TLS connection to {host} (network.ca_file adds a private CA)",
-    Fault.PROXY: "the proxy on the way to {host} refuses",
+    Fault.PROXY: "the proxy refused the connection to {host}",
     Fault.CLOSED: "{host} closed the connection",
     Fault.INVALID: "{host} does not answer in HTTP",
-    Fault.TOO_LARGE: "the reply of {host} is no token",
+    Fault.TOO_LARGE: "the reply of {host} is not a token",
     Fault.TIMEOUT_CONNECT: "no connection to {host} in time",
     Fault.TIMEOUT_FIRST_BYTE: "{host} did not answer in time",
     Fault.TIMEOUT_IDLE: "{host} stopped in the middle of its answer",
@@ -102,7 +102,7 @@ class TokenEndpointClient:
         if crosses_network_in_plain(request.url, proxy) and not self.settings.allow_plain_http:
             way = "" if crosses_network_in_plain(request.url) else " by a proxy on another machine"
             raise FetchFailure(
-                f"{self.reply_format.issuer} is asked over plain HTTP{way}, where the secret can be read on the way: "
+                f"{self.reply_format.issuer} would receive the secret over plain HTTP{way}, where others can read it: "
                 f"use https, or set credentials.{self.name}.allow_plain_http: true",
                 definite=True,
             )
@@ -122,7 +122,9 @@ class TokenEndpointClient:
 
     async def _answer(self, request: OutboundRequest, mask: Mask, limit_s: float) -> TokenResponse:
         bound_s, timeout_setting = self.settings.timeout_s, setting(self.name, "timeout_s")
-        late = FetchFailure(f"{self.reply_format.issuer} gave no whole answer within {bound_s:g} s ({timeout_setting})")
+        late = FetchFailure(
+            f"{self.reply_format.issuer} sent no complete answer within {bound_s:g} s ({timeout_setting})"
+        )
         if limit_s <= 0:
             raise late
         try:

@@ -69,9 +69,11 @@ def checked_token(found: str, issuer: str) -> str:
     """
     text = strip_bearer(found)
     if text.lower() in _NOTHING:
-        raise FetchFailure(f"{issuer} gave {text!r} where a token is expected")
+        raise FetchFailure(f"{issuer} returned {text!r} instead of a token")
     if not _B64TOKEN.match(text):
-        raise FetchFailure(f"{issuer} gave a token with characters that no bearer token may hold (RFC 6750 2.1)")
+        raise FetchFailure(
+            f"{issuer} returned a token with characters that a bearer token must not contain (RFC 6750 2.1)"
+        )
     return text
 
 
@@ -280,7 +282,7 @@ def _lifetime(
     date_s = issuer_time(reply.headers)
     if isinstance(announced, ExpiresIn) and announced.seconds <= 0:
         raise FetchFailure(
-            f"{reply_format.issuer} gave a token that has expired already (its life is {announced.seconds:g} s)",
+            f"{reply_format.issuer} returned an expired token (its lifetime is {announced.seconds:g} s)",
             quick=False,
         )
     own_s = jwt_lifetime_s(text, date_s, wall_s)
@@ -369,7 +371,7 @@ def parse_token_text(text: str, issuer: str, at_s: ReadTimes) -> ParsedToken:
     if not key:
         raise FetchFailure(f"{issuer} is empty")
     if any(not "!" <= c <= "~" for c in key):
-        raise FetchFailure(f"{issuer} holds a space, a line break or a character beyond ASCII", definite=True)
+        raise FetchFailure(f"{issuer} contains a space, a line break or a non-ASCII character", definite=True)
     left_s = jwt_remaining_s(key, at_s.wall_s, at_s.written_s)
     if left_s is None:
         return ParsedToken(key, None, TokenKind.JWT if is_jwt(key) else TokenKind.KEY, LifetimeSource.NONE)
@@ -388,24 +390,26 @@ def _local_document(text: str, reply_format: TokenReplyFormat) -> Any:
         raise FetchFailure(f"{reply_format.issuer} is empty")
     if not looks_like_json(text):
         if reply_format.paths.token is not None:
-            raise FetchFailure(f"{reply_format.issuer} is no JSON, so nothing stands at {reply_format.paths.token}")
+            raise FetchFailure(
+                f"{reply_format.issuer} is not JSON, so it contains nothing at {reply_format.paths.token}"
+            )
         return text
     try:
         return parse_json_object(text)
     except NotJson:
-        raise FetchFailure(f"{reply_format.issuer} begins like JSON and is none") from None
+        raise FetchFailure(f"{reply_format.issuer} begins like JSON but is not valid JSON") from None
 
 
 def _local_failure(document: Any, found: Any, reply_format: TokenReplyFormat, mask: Mask) -> FetchFailure:
     """Return the error in a local document, or the reason why it contains no token."""
     if (error := token_error_body(document)) is not None:
         refused = REFUSED if error.definite else ""
-        reason = f"{refused}{reply_format.issuer} holds an error: {quoted(error, mask)}"
+        reason = f"{refused}{reply_format.issuer} contains an error: {quoted(error, mask)}"
         return FetchFailure(reason, definite=error.definite, unclear=not error.is_transient)
     where = f" at {reply_format.paths.token}" if reply_format.paths.token else ""
     if found is not None and not isinstance(found, str | dict | list):
-        return FetchFailure(f"{reply_format.issuer} holds a token{where} that is not text")
-    lacks = f"{reply_format.issuer} holds no token{where}"
+        return FetchFailure(f"{reply_format.issuer} contains a token{where} that is not text")
+    lacks = f"{reply_format.issuer} contains no token{where}"
     return FetchFailure(_with_names(lacks, document, "it has", token_path_hint(reply_format.credential)))
 
 
@@ -438,7 +442,7 @@ def _remaining_s(
 
 
 def _expired(issuer: str, left_s: float, *, definite: bool) -> FetchFailure:
-    return FetchFailure(f"{issuer} holds a token that expired {-left_s:.0f} s ago", definite=definite, quick=False)
+    return FetchFailure(f"{issuer} contains a token that expired {-left_s:.0f} s ago", definite=definite, quick=False)
 
 
 TOKEN_NAMES = ("access_token", "accessToken", "token", "jwt", "value")

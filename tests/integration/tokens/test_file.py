@@ -95,10 +95,10 @@ async def test_what_is_wrong_with_the_file_is_told_by_its_name(writer, tmp_path)
     writer.write("")
     assert (await failure(it)).reason == f"{name} is empty"
     writer.write("x" * 70_000)
-    assert (await failure(it)).reason == f"{name} is larger than 65536 bytes: that is no token"
+    assert (await failure(it)).reason == f"{name} is larger than 65536 bytes, so it is not a token"
     writer.path.unlink()
     writer.path.mkdir()
-    assert (await failure(it)).reason == f"{writer.path} is no regular file"
+    assert (await failure(it)).reason == f"{writer.path} is not a regular file"
     writer.path.rmdir()
     os.mkfifo(writer.path)
     assert (await failure(it)).definite
@@ -209,7 +209,7 @@ async def test_an_expired_token_is_told_once_and_its_successor_noticed_at_once(w
     assert not it.usable
     assert (status.failures, status.last_error) == (
         1,
-        f"the file {writer.path} holds a token that expired 100 s ago",
+        f"the file {writer.path} contains a token that expired 100 s ago",
     )
     text = writer.jwt(600)
     await clock.advance(SECRET_POLL_S + 0.1)

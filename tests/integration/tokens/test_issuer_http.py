@@ -209,7 +209,7 @@ async def test_a_reply_that_is_no_whole_reply_is_a_fault(dialogue: Dialogue, fau
 async def test_a_silent_issuer_meets_the_bound_of_the_whole():
     async with Scripted([Hold()]) as server:
         failure = await failure_of(server.url, timeout_s=1.0)
-        assert failure.reason.endswith("gave no whole answer within 1 s (credentials.corp.timeout_s)")
+        assert failure.reason.endswith("sent no complete answer within 1 s (credentials.corp.timeout_s)")
         await server.left()
 
 
@@ -304,7 +304,7 @@ async def test_a_proxy_that_refuses_the_password_is_not_asked_again(url, status,
         failure = await failure_of(url, network=network, allow_plain_http=True)
     assert failure.definite is definite
     if definite:
-        assert failure.reason.startswith("the proxy on the way to sso.example refuses: 407")
+        assert failure.reason.startswith("the proxy refused the connection to sso.example: 407")
 
 
 async def test_a_proxy_that_is_down_is_no_connection():

@@ -51,7 +51,7 @@ async def test_without_a_file_a_restart_shows_the_first_one_again_and_the_issuer
         async with gateway(**corp(issuer, upstream, **chain)) as gate:
             answer = await gate.ask().answer()
     assert (answer.status, answer.error["code"], strict.reused) == (503, "token_unavailable", 1)
-    assert "invalid_grant: refused; sign in anew" in answer.error["message"]
+    assert "invalid_grant: refused; sign in again" in answer.error["message"]
     assert FIRST not in answer.body.decode()
 
 

@@ -100,7 +100,7 @@ def test_next_token_has_fields_of_its_own():
 def test_token_that_no_field_can_hold_is_refused_without_being_told(value):
     with pytest.raises(ValueError) as raised:
         sendable(Secret(value))
-    assert str(raised.value) == "the token is empty or holds a blank, a line break or a character beyond ASCII"
+    assert str(raised.value) == "the token is empty or contains a space, a line break or a non-ASCII character"
     assert raised.value.__cause__ is raised.value.__context__ is None
 
 

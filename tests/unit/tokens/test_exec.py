@@ -111,7 +111,7 @@ async def test_as_kubectl_does_it():
 
 async def test_where_kubectls_form_is_asked_for_another_is_refused():
     failure = await failure_of(source(Program(printed({"token": "abc"})), exec_credential="v1").fetch())
-    assert failure.reason == "what get-token prints holds no token at status.token; it has token"
+    assert failure.reason == "what get-token prints contains no token at status.token; it has token"
 
 
 async def test_it_gets_its_arguments_and_its_own_environment_alone(monkeypatch):
@@ -189,10 +189,13 @@ async def test_its_secrets_are_read_at_every_run(tmp_path):
         (Program(printed(""), stderr="warning"), "what get-token prints is empty", False),
         (
             Program(printed("a b")),
-            "what get-token prints gave a token with characters that no bearer token may hold (RFC 6750 2.1)",
+            (
+                "what get-token prints returned a token with characters that a bearer token must not contain "
+                "(RFC 6750 2.1)"
+            ),
             False,
         ),
-        (Program(printed("{")), "what get-token prints begins like JSON and is none", False),
+        (Program(printed("{")), "what get-token prints begins like JSON but is not valid JSON", False),
         (Program(ProcessResult(-9, cut=True)), "get-token printed more than 65536 bytes", False),
     ],
 )

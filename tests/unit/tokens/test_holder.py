@@ -32,7 +32,7 @@ from tests.unit.tokens.scripted import (
 )
 from tests.unit.tokens.statuses import FRESH
 
-RESTART = "; another secret wants a restart, for it stands in no file"
+RESTART = "; a new secret requires a restart, because it is not in a file"
 DOWN = "no connection to sso.example: refused; check credentials.corp.token_url and its network.proxy"
 
 
@@ -478,7 +478,7 @@ async def test_a_source_with_a_bug_is_a_failure_like_any_other(bug, caplog):
     source = OddSource(bug, Token(Secret("abc"), clock.now(), 300.0))
     holder = over(source, clock)
     holder.start()
-    with pytest.raises(TokenUnavailable, match=f"the source broke \\({type(bug).__name__}\\): a bug"):
+    with pytest.raises(TokenUnavailable, match=f"the token source failed \\({type(bug).__name__}\\): a bug"):
         await holder.token()
     assert [record.exc_info is not None for record in caplog.records] == [True]
     await clock.advance(4.0)
@@ -505,7 +505,9 @@ async def test_a_keeper_that_meets_a_bug_is_told_of_and_goes_on(caplog):
     await clock.advance(1.0)
     source.broken = True
     await clock.advance(10.0)
-    assert [record.fields["reason"] for record in caplog.records] == ["the source broke (PermissionError): a bug"]
+    assert [record.fields["reason"] for record in caplog.records] == [
+        "the token source failed (PermissionError): a bug"
+    ]
     assert caplog.records[0].exc_info is not None
     assert (holder.usable, holder.status().failing) == (True, True)
     source.broken = False
@@ -546,7 +548,7 @@ async def test_a_token_that_is_dead_on_arrival_is_not_given_away():
     clock = DrivenClock()
     holder = over(OddSource(Token(Secret("abc"), clock.now() - 10.0, 5.0)), clock)
     holder.start()
-    with pytest.raises(TokenUnavailable, match=r"dead on arrival: 5\.0 s to live, and fetching it took 10\.0 s"):
+    with pytest.raises(TokenUnavailable, match=r"expired on arrival: 5\.0 s of lifetime, and fetching it took 10\.0 s"):
         await holder.token()
     await holder.aclose()
 
@@ -559,7 +561,7 @@ async def test_a_jwt_out_of_a_cache_is_not_believed_to_be_new():
         assert it.holder.current() is not None
         await clock.advance(15.0)
         assert it.holder.current() is None
-        assert "dead on arrival" in (it.holder.status().last_error or "")
+        assert "expired on arrival" in (it.holder.status().last_error or "")
 
 
 async def test_secrets_and_tokens_are_learned_and_printed_nowhere(caplog):
@@ -661,5 +663,5 @@ async def test_the_wait_for_the_next_token_is_bounded_where_the_issuer_repeats_b
         tasks = await it.asked(5)
         await clock.advance(5.0)
         assert await outcomes(tasks) == ["TokenUnavailable"] * 5
-        assert "dead on arrival" in str(tasks[0].exception())
+        assert "expired on arrival" in str(tasks[0].exception())
         assert it.issuer.calls - calls <= 5

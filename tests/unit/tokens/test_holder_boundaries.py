@@ -40,7 +40,7 @@ async def test_a_token_that_comes_at_the_moment_at_which_its_margin_begins_is_de
         await it.clock.advance(4.75 - early_s)
         assert it.holder.usable is usable
         assert it.holder.status().failing is not usable
-        assert ("dead on arrival" in (it.holder.status().last_error or "")) is not usable
+        assert ("expired on arrival" in (it.holder.status().last_error or "")) is not usable
         assert it.issuer.minted == ["token-1"]
 
 

@@ -149,7 +149,7 @@ async def test_t3_a_hanging_issuer_keeps_a_cold_request_for_its_time_and_no_long
         assert not any(task.done() for task in tasks)
         await it.clock.advance(0.2)
         assert await outcomes(tasks) == ["TokenUnavailable"] * 50
-        assert "gave no whole answer within 10 s" in str(tasks[0].exception())
+        assert "sent no complete answer within 10 s" in str(tasks[0].exception())
         later = await it.asked(50)
         await it.clock.advance(1.0)
         assert await outcomes(later) == ["TokenUnavailable"] * 50
@@ -251,7 +251,7 @@ async def test_t5_retry_after_reaches_the_caller():
         ),
         ("empty", "sso.example answered 200 with an empty body"),
         ("null", "sso.example answered without a token; the reply has access_token, expires_in"),
-        ("crlf", "sso.example gave a token with characters that no bearer token may hold (RFC 6750 2.1)"),
+        ("crlf", "sso.example returned a token with characters that a bearer token must not contain (RFC 6750 2.1)"),
         ("code", "sso.example answered 200 with an error: 50301: busy"),
         (
             "invalid_client",
@@ -278,7 +278,7 @@ async def test_t7_an_issuer_slower_than_its_tokens_live_is_named():
         tasks = await it.asked(1)
         await it.clock.advance(3.0)
         assert await outcomes(tasks) == ["TokenUnavailable"]
-        assert "dead on arrival: 2.0 s to live, and fetching it took 3.0 s" in str(tasks[0].exception())
+        assert "expired on arrival: 2.0 s of lifetime, and fetching it took 3.0 s" in str(tasks[0].exception())
 
 
 @pytest.mark.parametrize("life", [0.3, 1, 2, 3])

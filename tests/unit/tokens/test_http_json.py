@@ -85,7 +85,10 @@ async def test_a_query_is_put_behind_a_url_without_one(endpoint: Endpoint):
 async def test_a_header_with_a_line_break_is_never_sent(endpoint: Endpoint, value):
     source = endpoint.source(http_json(headers={"X-Key": value}), "login")
     failure = await failure_of(source.fetch())
-    assert (failure.reason, failure.definite) == ("headers.X-Key holds a line break, which no header may", True)
+    assert (failure.reason, failure.definite) == (
+        "headers.X-Key contains a line break, which a header must not contain",
+        True,
+    )
     assert endpoint.requests == []
 
 

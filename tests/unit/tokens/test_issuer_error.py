@@ -142,7 +142,7 @@ def said(status: int, document: object, *headers: tuple[bytes, bytes]) -> TokenR
         (said(401, {"error": "invalid_client"}), REFUSED + "sso answered 401: invalid_client", True),
         (said(401, {"msg": "no"}), REFUSED + "sso answered 401: no", True),
         (said(403, {"code": 40302, "msg": "no"}), REFUSED + "sso answered 403: 40302: no", True),
-        (said(407, b"<html>"), "the proxy on the way to sso refuses: 407", True),
+        (said(407, b"<html>"), "the proxy refused the connection to sso: 407", True),
         (said(502, b"<html><p>bad gateway"), "sso answered 502: an HTML page", False),
         (said(500, b"stack\n  trace"), "sso answered 500: stack trace", False),
         (said(404, {"msg": "no route"}), "sso answered 404: no route", False),
@@ -285,7 +285,7 @@ def test_too_many_requests_is_left_alone_as_long_as_it_asks():
 )
 def test_a_redirect_names_its_host_alone(location, aim):
     failure = error_response_failure(TokenResponse(302, ((b"location", location),)), NOW, "sso", str)
-    expected = f"sso answered 302, a redirect{aim}: none is followed, so name the final address instead"
+    expected = f"sso answered 302, a redirect{aim}. gatepass follows no redirect, so configure the final address"
     assert (failure.reason, failure.retry_quickly, failure.definite) == (expected, False, False)
 
 

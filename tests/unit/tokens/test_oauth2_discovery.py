@@ -99,12 +99,12 @@ async def test_the_other_place_is_looked_at_where_the_first_has_no_document(firs
         (
             Answer(302, b"", ((b"location", b"https://evil.example/"),)),
             answer({}, 404),
-            f"no discovery document of {ISSUER}: sso.example answered 302, a redirect to evil.example: none",
+            f"no discovery document of {ISSUER}: sso.example answered 302, a redirect to evil.example. gatepass",
         ),
         (
             Answer(pieces=[b" " * 1024] * 80),
             None,
-            "the reply of sso.example is no token: the reply is larger than 65536",
+            "the reply of sso.example is not a token: the reply is larger than 65536",
         ),
         (Broken(Fault.CONNECT), None, "no connection to sso.example: refused"),
     ],
@@ -120,11 +120,11 @@ async def test_without_a_document_there_is_no_token_and_its_words_say_why(first,
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"issuer": "https://evil.example"}, "names another issuer, https://evil.example: write issuer exactly as it"),
-        ({"issuer": f"{ISSUER}/"}, f"names another issuer, {ISSUER}/: write issuer exactly as it does"),
+        ({"issuer": "https://evil.example"}, "names another issuer, https://evil.example: set issuer exactly as the"),
+        ({"issuer": f"{ISSUER}/"}, f"names another issuer, {ISSUER}/: set issuer exactly as the document does"),
         ({"issuer": None}, "names another issuer, None"),
-        ({"token_endpoint": None}, "names no token_endpoint"),
-        ({"token_endpoint": 5}, "names no token_endpoint"),
+        ({"token_endpoint": None}, "contains no token_endpoint"),
+        ({"token_endpoint": 5}, "contains no token_endpoint"),
         ({"token_endpoint": "http://sso.example/token"}, "names a token_endpoint that is plain HTTP"),
         ({"token_endpoint": "http://127.0.0.1:9/token"}, "names a token_endpoint that is plain HTTP"),
         ({"token_endpoint": "ftp://sso.example/"}, "names a token_endpoint that expects http://host"),
@@ -139,7 +139,7 @@ async def test_no_secret_goes_where_a_wrong_document_points(change, reason):
 
 
 def test_a_document_that_is_no_object_is_refused():
-    with pytest.raises(FetchFailure, match="is no JSON object"):
+    with pytest.raises(FetchFailure, match="is not a JSON object"):
         endpoint_in([DOCUMENT], ISSUER, unmasked, mtls=False)
 
 
@@ -154,7 +154,7 @@ async def test_a_plain_endpoint_of_a_plain_issuer_beyond_loopback_gets_no_secret
     plain = {"issuer": "http://127.0.0.1:9", "token_endpoint": "http://sso.example/token"}
     issuer, source = at(answer(plain), issuer="http://127.0.0.1:9")
     failure = await failure_of(source.fetch())
-    assert "sso.example is asked over plain HTTP" in failure.reason
+    assert "sso.example would receive the secret over plain HTTP" in failure.reason
     assert issuer.calls == 1
 
 
@@ -201,7 +201,7 @@ async def test_a_refused_client_hears_what_the_issuer_takes_instead(methods, tur
     failure = await failure_of(source.fetch())
     assert failure.definite
     told = failure.reason.partition("; ")[2]
-    assert told == (f"client_auth is form, and the issuer takes {advice}" if advice else "")
+    assert told == (f"client_auth is form, and the issuer supports {advice}" if advice else "")
 
 
 async def test_assertions_are_for_the_issuer_where_that_is_wanted():
@@ -287,7 +287,7 @@ async def test_discovery_and_fetch_together_are_bounded_by_the_time_of_the_whole
     await issuer.clock.advance(6.9)
     assert not fetched.done()
     await issuer.clock.advance(0.1)
-    assert (await fetched).reason == "sso.example gave no whole answer within 7 s (credentials.corp.timeout_s)"
+    assert (await fetched).reason == "sso.example sent no complete answer within 7 s (credentials.corp.timeout_s)"
     assert issuer.open == 0
 
 

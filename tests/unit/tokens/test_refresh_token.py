@@ -271,8 +271,8 @@ async def test_a_file_of_another_client_is_told_of_and_not_passed_over_in_silenc
     failure = await failure_of(stage.again(refreshing(refresh_token=None, client_id="you", **place)).fetch())
     assert failure.definite
     assert failure.reason == (
-        "what was kept is the refresh token of another client or issuer, and there is none to begin with: sign in anew,"
-        " and put the refresh token that you get into refresh_token_file, as the file's only text"
+        "the stored refresh token belongs to another client or issuer, and no other is configured: sign in again,"
+        " and put the new refresh token into refresh_token_file, as the file's only text"
     )
 
 
@@ -285,8 +285,8 @@ async def test_a_refresh_token_put_into_the_file_by_hand_is_tried_at_once(tmp_pa
     async with Kept(clock, issuer, settings) as it:
         await thread.rest()
         assert it.holder.status().last_error == (
-            "the issuer refused the client: sso.example answered 400: invalid_grant: No; sign in anew, and put the"
-            " refresh token that you get into refresh_token_file, as the file's only text"
+            "the issuer refused the client: sso.example answered 400: invalid_grant: No; sign in again, and put the new"
+            " refresh token into refresh_token_file, as the file's only text"
         )
         file.write_text("of a new login")
         for _ in range(50):
@@ -315,8 +315,8 @@ async def test_a_dead_refresh_token_is_told_with_what_to_do():
         failure = await failure_of(stage.source.fetch())
         assert failure.definite
         assert failure.reason == (
-            "the issuer refused the client: sso.example answered 400: invalid_grant: No; sign in anew, and put the "
-            "refresh token that you get into refresh_token"
+            "the issuer refused the client: sso.example answered 400: invalid_grant: No; sign in again, and put the "
+            "new refresh token into refresh_token"
         )
     assert stage.shown == [FIRST, FIRST], "one try for each fetch, so that a mistake of the issuer's heals"
 
@@ -325,7 +325,7 @@ async def test_without_any_refresh_token_nothing_is_asked(tmp_path: Path):
     stage = Stage(refreshing(refresh_token=None, refresh_token_file=str(tmp_path / "refresh")))
     failure = await failure_of(stage.source.fetch())
     assert (failure.definite, stage.issuer.calls) == (True, 0)
-    assert failure.reason.startswith("there is no refresh token to begin with")
+    assert failure.reason.startswith("there is no refresh token")
 
 
 @pytest.mark.parametrize(
@@ -428,7 +428,7 @@ async def test_a_turn_that_never_comes_is_a_failure_within_the_time_of_the_whole
         await stage.clock.advance(6.9)
         assert not waiting.done()
         await stage.clock.advance(0.2)
-        assert "in use elsewhere" in (await waiting).reason
+        assert "another process uses the refresh token" in (await waiting).reason
     assert stage.issuer.calls == 0
 
 

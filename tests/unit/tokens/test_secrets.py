@@ -98,5 +98,5 @@ def test_what_stands_in_a_file_may_change_and_what_stands_in_a_variable_does_not
 def test_when_another_secret_may_come_is_told_as_it_is():
     file, variable = Secret(lambda: "a"), Secret("b")
     assert secret_retry_hint([variable, file]) == " or when the file of its secret changes"
-    assert secret_retry_hint([variable]) == "; another secret wants a restart, for it stands in no file"
+    assert secret_retry_hint([variable]) == "; a new secret requires a restart, because it is not in a file"
     assert secret_retry_hint([]) == ""

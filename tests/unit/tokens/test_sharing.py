@@ -79,7 +79,7 @@ async def test_what_was_found_is_no_call_in_anybodys_count(caplog):
     ids=["slow", "short lives", "an outage", "a refusal", "hangs"],
 )
 async def test_the_fetches_of_all_are_the_calls_that_the_issuer_saw(turn, failing):
-    """Each is counted where it was asked; one that waited for it, or heard of its failure, has asked nobody."""
+    """Each is counted where it was asked; one that waited for it, or heard of its failure, has sent no request."""
     async with Fleet(scripted(otherwise=turn)) as fleet:
         for _ in range(240):
             await fleet.clock.advance(0.25)
@@ -568,7 +568,7 @@ async def test_who_waits_for_others_in_vain_says_so_after_its_time():
         await fleet.kill(next(replica for replica in fleet.replicas if replica.asks))
         await fleet.clock.advance(6.4)
         errors = [str(replica.holder.status().last_error) for replica in fleet.replicas if not replica.asks]
-        assert set(errors) == {"another gatepass process asks for this token, and has none after 10 s (timeout_s)"}
+        assert set(errors) == {"another gatepass process fetches this token and has no result after 10 s (timeout_s)"}
 
 
 async def cut_off_in_its_refresh(fleet: Fleet) -> Replica:

@@ -107,7 +107,7 @@ async def test_a_turn_that_does_not_come_in_time_is_told_of(clock, store):
         waiting = asyncio.create_task(two.exclusive(1.0).__aenter__())
         await clock.advance(1.1)
         failure = await failure_of(lambda: waiting.result())
-        assert "in use elsewhere" in failure.reason
+        assert "another process uses the refresh token" in failure.reason
         assert not failure.retry_quickly
 
 
@@ -132,8 +132,8 @@ async def test_without_the_store_no_refresh_token_is_used(clock, store, state):
     for work in (keepsake.get(), keepsake.put("x"), keepsake.exclusive(1.0).__aenter__()):
         failure = await failure_of(work)
         assert failure.reason == (
-            "the refresh token is in the store, and the store is away: "
-            "two uses of one token would end them all (no connection)"
+            "the store with the refresh token is unavailable, and a second use of an old one would revoke all "
+            "(no connection)"
         )
         assert not failure.retry_quickly
 

@@ -38,8 +38,8 @@ async def test_a_variable_holds_a_key_or_a_jwt_with_its_end(value, told):
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        (signed(exp=NOW - 9), "the environment variable CORP_TOKEN holds a token that expired 9 s ago"),
-        ("a b", "the environment variable CORP_TOKEN holds a space, a line break or a character beyond ASCII"),
+        (signed(exp=NOW - 9), "the environment variable CORP_TOKEN contains a token that expired 9 s ago"),
+        ("a b", "the environment variable CORP_TOKEN contains a space, a line break or a non-ASCII character"),
     ],
 )
 async def test_what_can_never_become_a_token_is_refused_for_good(value, reason):

@@ -47,4 +47,4 @@ async def test_an_api_key_is_the_same_under_its_own_name():
     assert (token.text, token.lifetime_s, token.kind) == ("1|abc", None, TokenKind.KEY)
     bad = ApiKeyCredential.model_validate({"type": "api_key", "key": "a b"})
     failure = await failure_of(build_source("key", bad, issuer, issuer.clock).fetch())
-    assert failure.reason == "key holds a space, a line break or a character beyond ASCII"
+    assert failure.reason == "key contains a space, a line break or a non-ASCII character"

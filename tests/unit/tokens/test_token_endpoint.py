@@ -105,7 +105,7 @@ async def test_where_nobody_answers_the_setting_of_the_address_is_named(credenti
 
 
 CHECK = "; check credentials.corp.timeout_s"
-WHOLE = "sso.example gave no whole answer within 7 s (credentials.corp.timeout_s)"
+WHOLE = "sso.example sent no complete answer within 7 s (credentials.corp.timeout_s)"
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ WHOLE = "sso.example gave no whole answer within 7 s (credentials.corp.timeout_s
         (Fault.DNS, "the name sso.example cannot be resolved: refused", True),
         (Fault.CONNECT, "no connection to sso.example: refused", True),
         (Fault.TLS, "no TLS connection to sso.example (network.ca_file adds a private CA): refused", False),
-        (Fault.PROXY, "the proxy on the way to sso.example refuses: refused", True),
+        (Fault.PROXY, "the proxy refused the connection to sso.example: refused", True),
         (Fault.CLOSED, "sso.example closed the connection: refused", True),
         (Fault.INVALID, "sso.example does not answer in HTTP: refused", True),
         (Fault.TIMEOUT_CONNECT, "no connection to sso.example in time: refused", True),
@@ -142,7 +142,7 @@ async def test_a_wrong_proxy_password_is_not_tried_again_and_again():
     failure = await failure_of(issuer.fetch_token(REQUEST, ()))
     assert (failure.reason, failure.definite) == (
         (
-            "the proxy on the way to sso.example refuses: 407 Proxy Authentication Required; "
+            "the proxy refused the connection to sso.example: 407 Proxy Authentication Required; "
             "check credentials.corp.network.proxy_auth"
         ),
         True,
@@ -181,7 +181,7 @@ async def test_a_hanging_or_dribbling_issuer_meets_the_bound_of_the_whole(turn):
 async def test_a_reply_beyond_64_kib_is_read_no_further():
     issuer, far = at(DrivenClock(), Answer(pieces=[b"x" * 1024] * 400_000))
     failure = await failure_of(issuer.fetch_token(REQUEST, ()))
-    assert failure.reason == "the reply of sso.example is no token: the reply is larger than 65536 bytes"
+    assert failure.reason == "the reply of sso.example is not a token: the reply is larger than 65536 bytes"
     assert far.bytes_read == 65 * 1024
     assert far.open == 0
 
@@ -224,7 +224,9 @@ async def test_a_redirect_whose_body_does_not_end_is_told_as_a_redirect_at_once(
     to = ((b"location", b"https://login.example/"),)
     issuer, far = at(DrivenClock(), Answer(302, headers=to, **endless))
     failure = await failure_of(issuer.fetch_token(REQUEST, ()))
-    assert failure.reason.startswith("sso.example answered 302, a redirect to login.example: none is followed")
+    assert failure.reason.startswith(
+        "sso.example answered 302, a redirect to login.example. gatepass follows no redirect"
+    )
     assert (far.bytes_read, far.open) == (0, 0)
 
 
@@ -342,5 +344,5 @@ async def test_the_407_of_a_proxy_names_the_setting_of_its_password(name, variab
     clock = DrivenClock()
     issuer = TokenEndpointClient(name, oauth2(), terms, ScriptedIssuer(clock, page), clock)
     failure = await failure_of(issuer.fetch_token(REQUEST, ()))
-    told = f"refuses: 407; check credentials.{name}.network.proxy_auth{variable}"
-    assert failure.reason == f"the proxy on the way to sso.example {told}"
+    told = f": 407; check credentials.{name}.network.proxy_auth{variable}"
+    assert failure.reason == f"the proxy refused the connection to sso.example{told}"

@@ -301,7 +301,7 @@ def test_a_token_without_life_is_a_failure(life):
         with pytest.raises(FetchFailure) as caught:
             parse_token_response(said({"token": token, "expires_in": life}), LOGIN, NOW, str)
         assert (caught.value.retry_quickly, caught.value.definite) == (False, False)
-        assert "has expired already" in caught.value.reason
+        assert "returned an expired token" in caught.value.reason
 
 
 @pytest.mark.parametrize(
@@ -338,9 +338,9 @@ def test_a_token_without_life_is_a_failure(life):
         (TokenResponse(200, (), b"<html>"), "sso answered 200 with an HTML page instead of a token"),
         (
             said({"token": "a\r\nb"}),
-            "sso gave a token with characters that no bearer token may hold (RFC 6750 2.1)",
+            "sso returned a token with characters that a bearer token must not contain (RFC 6750 2.1)",
         ),
-        (TokenResponse(200, (), b"null"), "sso gave 'null' where a token is expected"),
+        (TokenResponse(200, (), b"null"), "sso returned 'null' instead of a token"),
         (TokenResponse(500, JSON, b""), "sso answered 500"),
     ],
 )
@@ -358,8 +358,8 @@ def test_a_configured_path_is_named_when_nothing_stands_there():
 @pytest.mark.parametrize(
     ("credential", "names"),
     [
-        ("portal", "credentials.portal.reply.token names its place"),
-        ("token", "credentials.token.reply.token (GATEPASS_TOKEN_PATH) names its place"),
+        ("portal", "credentials.portal.reply.token sets its path"),
+        ("token", "credentials.token.reply.token (GATEPASS_TOKEN_PATH) sets its path"),
     ],
 )
 def test_a_token_in_a_place_of_its_own_is_told_with_the_names_around_it_and_the_setting(credential, names):
@@ -600,7 +600,7 @@ def test_a_token_in_a_header(reply, expected):
         ),
         (
             TokenResponse(200, ((b"x-subject-token", "ä".encode()),), b"{}"),
-            "sso gave a token with characters that no bearer token may hold (RFC 6750 2.1)",
+            "sso returned a token with characters that a bearer token must not contain (RFC 6750 2.1)",
         ),
     ],
 )

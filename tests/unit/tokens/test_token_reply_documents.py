@@ -109,7 +109,7 @@ def test_a_jwt_may_be_old_and_the_rest_of_its_life_counts(claims, at_s, expires_
 
 @pytest.mark.parametrize("document", [{"token": "abc", "expires_in": 50}, {"token": "abc", "expires_at": NOW - 10}])
 def test_a_life_in_a_file_began_when_the_file_was_written(document):
-    assert failure(document, FILE).reason == "the file t holds a token that expired 10 s ago"
+    assert failure(document, FILE).reason == "the file t contains a token that expired 10 s ago"
 
 
 def test_a_file_from_the_future_is_as_old_as_now():
@@ -149,7 +149,7 @@ def test_a_file_without_a_told_life_counts_until_it_changes():
 def test_an_expired_token_is_a_failure_and_final_where_a_change_is_noticed(at_s, definite):
     told = failure({"token": signed(iat=NOW - 400, exp=NOW - 100)}, at_s)
     assert (told.reason, told.definite, told.retry_quickly) == (
-        "the file t holds a token that expired 100 s ago",
+        "the file t contains a token that expired 100 s ago",
         definite,
         False,
     )
@@ -161,16 +161,16 @@ def test_an_expired_token_is_a_failure_and_final_where_a_change_is_noticed(at_s,
     [
         ("", {}, "the file t is empty"),
         (" \n", {}, "the file t is empty"),
-        ("{", {}, "the file t begins like JSON and is none"),
-        ("abc", {"token": "a.b"}, "the file t is no JSON, so nothing stands at a.b"),
-        ({"a": 1}, {}, "the file t holds no token; it has a"),
-        ([], {}, "the file t holds no token"),
-        ({"a": 1}, {"token": "a.b"}, "the file t holds no token at a.b; it has a"),
-        ({"a": 1}, {"token": "a"}, "the file t holds a token at a that is not text"),
-        ({"error": "busy", "token": "abc"}, {}, "the file t holds an error: busy"),
-        ({"code": 1, "msg": "no"}, {}, "the file t holds an error: 1: no"),
-        ("a b", {}, "the file t gave a token with characters that no bearer token may hold (RFC 6750 2.1)"),
-        ("null", {}, "the file t gave 'null' where a token is expected"),
+        ("{", {}, "the file t begins like JSON but is not valid JSON"),
+        ("abc", {"token": "a.b"}, "the file t is not JSON, so it contains nothing at a.b"),
+        ({"a": 1}, {}, "the file t contains no token; it has a"),
+        ([], {}, "the file t contains no token"),
+        ({"a": 1}, {"token": "a.b"}, "the file t contains no token at a.b; it has a"),
+        ({"a": 1}, {"token": "a"}, "the file t contains a token at a that is not text"),
+        ({"error": "busy", "token": "abc"}, {}, "the file t contains an error: busy"),
+        ({"code": 1, "msg": "no"}, {}, "the file t contains an error: 1: no"),
+        ("a b", {}, "the file t returned a token with characters that a bearer token must not contain (RFC 6750 2.1)"),
+        ("null", {}, "the file t returned 'null' instead of a token"),
     ],
 )
 def test_what_is_no_token_is_told_in_words(document, paths, reason):
@@ -180,7 +180,7 @@ def test_what_is_no_token_is_told_in_words(document, paths, reason):
 def test_an_error_object_quotes_nothing_that_looks_like_a_token():
     told = failure({"error": "invalid_client", "message": "eyJhbGciOiJIUzI1NiJ9.eyJleHAiOjF9.c2ln"})
     assert (told.reason, told.definite) == (
-        "the issuer refused the client: the file t holds an error: invalid_client: ***",
+        "the issuer refused the client: the file t contains an error: invalid_client: ***",
         True,
     )
 
@@ -190,9 +190,9 @@ def test_an_error_object_quotes_nothing_that_looks_like_a_token():
     [
         ("", "it is empty", False),
         ("Bearer ", "it is empty", False),
-        ("a b", "it holds a space, a line break or a character beyond ASCII", True),
-        ("schlüssel", "it holds a space, a line break or a character beyond ASCII", True),
-        (signed(exp=NOW - 5), "it holds a token that expired 5 s ago", True),
+        ("a b", "it contains a space, a line break or a non-ASCII character", True),
+        ("schlüssel", "it contains a space, a line break or a non-ASCII character", True),
+        (signed(exp=NOW - 5), "it contains a token that expired 5 s ago", True),
     ],
 )
 def test_what_is_no_key_is_told_in_words(text, reason, definite):

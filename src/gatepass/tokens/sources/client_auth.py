@@ -36,7 +36,7 @@ def login_fields(settings: Oauth2Credential) -> Fields:
     if settings.username is not None and settings.password is not None:
         password = revealed(settings.password, "password")
         return {"grant_type": "password", "username": settings.username, "password": password}
-    raise FetchFailure(f"there is no refresh token to begin with: {new_login_advice(settings)}", definite=True)
+    raise FetchFailure(f"there is no refresh token: {new_login_advice(settings)}", definite=True)
 
 
 def extra_fields(settings: Oauth2Credential) -> Fields:
@@ -56,7 +56,7 @@ def new_login_advice(settings: Oauth2Credential) -> str:
     The file has precedence over `refresh_token`, so the advice names the file if one is configured.
     """
     place = "refresh_token" if settings.refresh_token_file is None else "refresh_token_file, as the file's only text"
-    return f"sign in anew, and put the refresh token that you get into {place}"
+    return f"sign in again, and put the new refresh token into {place}"
 
 
 def code_of(reply: TokenResponse) -> str | None:

@@ -77,13 +77,13 @@ class WatchedFile:
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):  # reading a pipe would consume its data, or block
-                raise FetchFailure(f"{self._path} is no regular file", definite=True)
+                raise FetchFailure(f"{self._path} is not a regular file", definite=True)
             with open(descriptor, "rb", closefd=False) as file:
                 data = file.read(REPLY_BYTES + 1)
         finally:
             os.close(descriptor)
         if len(data) > REPLY_BYTES:
-            raise FetchFailure(f"the file {self._path} is larger than {REPLY_BYTES} bytes: that is no token")
+            raise FetchFailure(f"the file {self._path} is larger than {REPLY_BYTES} bytes, so it is not a token")
         written = FileContent(data.decode("utf-8-sig", "replace"), status.st_mtime_ns / 1e9)
         if self._last is None or self._last.text != written.text:
             self._changes += 1

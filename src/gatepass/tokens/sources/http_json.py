@@ -73,7 +73,9 @@ class LoginRequestTemplate:
             headers[b"content-type"] = JSON if self.form is None else FORM
         for name, text in self.headers.items():
             if any(c in text for c in "\r\n\0"):
-                raise FetchFailure(f"headers.{name} holds a line break, which no header may", definite=True)
+                raise FetchFailure(
+                    f"headers.{name} contains a line break, which a header must not contain", definite=True
+                )
             headers[name.lower().encode()] = text.encode()
         query = f"{'&' if '?' in self.url else '?'}{urlencode(self.query)}" if self.query else ""
         return OutboundRequest(self.method, self.url + query, tuple(headers.items()), self.body())

@@ -76,11 +76,12 @@ def endpoint_in(document: Any, issuer: str, mask: Mask, *, mtls: bool) -> Endpoi
     the endpoint that it names.
     """
     if not isinstance(document, Mapping):
-        raise FetchFailure(f"the discovery document of {issuer} is no JSON object", quick=False)
+        raise FetchFailure(f"the discovery document of {issuer} is not a JSON object", quick=False)
     if document.get("issuer") != issuer:
         named = one_line(str(document.get("issuer")), mask)
         raise FetchFailure(
-            f"the discovery document of {issuer} names another issuer, {named}: write issuer exactly as it does",
+            f"the discovery document of {issuer} names another issuer, {named}: "
+            "set issuer exactly as the document does",
             quick=False,
         )
     url = document.get("token_endpoint")
@@ -96,7 +97,7 @@ def endpoint_in(document: Any, issuer: str, mask: Mask, *, mtls: bool) -> Endpoi
 def _checked_url(url: Any, issuer: str, *, mtls: bool) -> str:
     wrong = f"the discovery document of {issuer} names a token_endpoint that"
     if not isinstance(url, str):
-        raise FetchFailure(f"the discovery document of {issuer} names no token_endpoint", quick=False)
+        raise FetchFailure(f"the discovery document of {issuer} contains no token_endpoint", quick=False)
     try:
         checked_url(url)
     except ValueError as error:
@@ -273,7 +274,7 @@ class Oauth2Source:
         supported = [SPELLINGS.get(method, method) for method in endpoint.methods]
         if code == "invalid_client" and supported and own not in supported:
             return with_advice(
-                failure, f"client_auth is {own}, and the issuer takes {', '.join(dict.fromkeys(supported))}"
+                failure, f"client_auth is {own}, and the issuer supports {', '.join(dict.fromkeys(supported))}"
             )
         if code in INVALID_GRANT_CODES and self._rotation is not None and self._rotation.is_last:
             return with_advice(failure, new_login_advice(self._settings))

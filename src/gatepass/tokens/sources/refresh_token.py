@@ -204,8 +204,8 @@ T = TypeVar("T")
 NAMES = ("refresh_token", "refreshToken")
 CANCEL_GRACE_S = 2.0
 """How long a cancelled use may still take. Its reply contains the only valid refresh token from then on."""
-NOT_PERSISTED = "it ends with this gatepass: set refresh_token_file, or a restart begins with the first one again"
-FOREIGN = "what was kept is the refresh token of another client or issuer, and there is none to begin with"
+NOT_PERSISTED = "it is kept in memory only: without refresh_token_file a restart uses the configured one again"
+FOREIGN = "the stored refresh token belongs to another client or issuer, and no other is configured"
 logger = logging.getLogger("gatepass.tokens")
 
 SendGrant = Callable[[Fields], Awaitable[TimedTokenResponse]]

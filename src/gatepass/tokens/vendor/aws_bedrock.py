@@ -105,12 +105,12 @@ def profile_keys(text: str, profile: str) -> AwsKeys:
     try:
         parser.read_string(text)
     except Error:
-        raise ValueError("is no file of AWS profiles") from None
+        raise ValueError("is not a file of AWS profiles") from None
     if not parser.has_section(profile):
         raise ValueError(f"has no profile {profile}")
     members = parser[profile]
     if found := [name for name in UNSUPPORTED_PROFILE_KEYS if name in members]:
-        raise ValueError(f"has a profile {profile} that wants {found[0]}, which would go past `network`: use role_arn")
+        raise ValueError(f"has a profile {profile} with {found[0]}, which would bypass `network`: use role_arn")
     key, secret = members.get("aws_access_key_id"), members.get("aws_secret_access_key")
     if not key or not secret:
         raise ValueError(f"has a profile {profile} without aws_access_key_id and aws_secret_access_key")
@@ -178,7 +178,7 @@ class AwsBedrockSource:
         clock, lifetime_s = self._endpoints.clock, self._settings.key_life_s
         requested_s, left_s = clock.now(), lifetime_s if keys.ends_s is None else keys.ends_s - clock.wall()
         if left_s <= 0:
-            raise FetchFailure("STS gave a session that has ended already: is this machine's clock right?", quick=False)
+            raise FetchFailure("STS returned an expired session: check this machine's clock", quick=False)
         text = bedrock_key(keys, self._settings.region, lifetime_s)
         return Token(Secret(text), requested_s, min(lifetime_s, left_s), TokenKind.OPAQUE, LifetimeSource.REPLY)
 

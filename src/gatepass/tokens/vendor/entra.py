@@ -168,11 +168,11 @@ def certificate(data: bytes, password: str | None) -> EntraCertificate:
         else:
             key, found, _ = load_key_and_certificates(data, phrase)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise ValueError("holds no certificate with its key that can be read, or has another pass phrase") from None
+        raise ValueError("contains no readable certificate with its key, or has another pass phrase") from None
     if not isinstance(key, RSAPrivateKey) or found is None:
-        raise ValueError("holds no certificate with an RSA key, which Entra ID wants")
+        raise ValueError("contains no certificate with an RSA key, which Entra ID requires")
     if key.public_key() != found.public_key():
-        raise ValueError("holds a key that belongs to another certificate")
+        raise ValueError("contains a key that belongs to another certificate")
     return EntraCertificate(key, urlsafe_b64encode(found.fingerprint(SHA256())).rstrip(b"=").decode())
 
 

@@ -84,7 +84,7 @@ class VendorFetch:
         """Await `work` within the time limit; raise FetchFailure after it."""
         limit_s = self.endpoints.settings.timeout_s
         its_setting = setting(self.endpoints.name, "timeout_s")
-        late = FetchFailure(f"{self.library} brought no token within {limit_s:g} s ({its_setting})")
+        late = FetchFailure(f"{self.library} returned no token within {limit_s:g} s ({its_setting})")
         return await timeout(self.endpoints.clock, limit_s + GRACE_S, work, late)
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> TokenResponse:
@@ -108,7 +108,7 @@ class VendorFetch:
     def token_from_response(self) -> Token:
         """Return the token in the last reply; raise FetchFailure with the issuer's text if it contains none."""
         if self._last_reply is None:
-            raise self.failure or FetchFailure(f"{self.library} asked nobody", quick=False)
+            raise self.failure or FetchFailure(f"{self.library} sent no request", quick=False)
         issuer, timed_response = self._last_reply
         return issuer.parse_token(timed_response)
 
@@ -147,7 +147,7 @@ class VendorFetch:
                 timed_response.response.headers, b"www-authenticate"
             )
             return failure.masked(lambda reason: f"{reason} ({own})") if challenged else failure
-        return FetchFailure(f"{self.library} makes nothing of what {issuer.reply_format.issuer} answered", quick=False)
+        return FetchFailure(f"{self.library} cannot use the answer of {issuer.reply_format.issuer}", quick=False)
 
     def _from_last_reply(self, text: str) -> Token | None:
         try:

@@ -27,7 +27,7 @@ from gatepass.types import Secret
 
 BOUND_S = 5.0
 """Added to the limit of the fetch. A thread waits no longer, even if the event loop is blocked."""
-CANCELLED = "nobody waits for this token any more"
+CANCELLED = "the fetch was cancelled"
 
 
 class GoogleRequest(Request):
@@ -145,12 +145,13 @@ def google_credentials(info: Mapping[str, Any], scopes: Sequence[str], path: str
             for member in source if isinstance(source, Mapping) else ():
                 if (kind := _PAST_THE_NETWORK.get(member)) is not None:
                     raise FetchFailure(
-                        f"{path} takes its proof from {kind}; credential_source is taken with file or url", quick=False
+                        f"{path} takes its proof from {kind}; gatepass supports a credential_source with file or url",
+                        quick=False,
                     )
             found = identity_pool.Credentials.from_info(info, scopes=scopes)
         case _:
             raise FetchFailure(
-                f"{path} holds no credentials of a type that is taken: service_account, authorized_user, "
+                f"{path} contains no credentials of a supported type: service_account, authorized_user, "
                 "impersonated_service_account or external_account",
                 quick=False,
             )
@@ -253,7 +254,7 @@ def _document(path: str) -> dict[str, Any]:
     except NotJson:
         raise FetchFailure(f"the file {path} is not JSON", quick=False) from None
     if not isinstance(document, dict):
-        raise FetchFailure(f"the file {path} holds no JSON object", quick=False)
+        raise FetchFailure(f"the file {path} contains no JSON object", quick=False)
     return document
 
 

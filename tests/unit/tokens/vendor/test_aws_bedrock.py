@@ -79,8 +79,7 @@ async def test_a_profile_that_cannot_be_used_is_told(tmp_path):
     path.write_text("[work]\ncredential_process = /bin/keys")
     failure = await failure_of(minting.fetch())
     assert failure.reason == (
-        f"profiles_file: {path} has a profile work that wants credential_process, which would go past `network`: "
-        "use role_arn"
+        f"profiles_file: {path} has a profile work with credential_process, which would bypass `network`: use role_arn"
     )
     assert (failure.retry_quickly, failure.definite) == (False, False)
 
@@ -121,7 +120,7 @@ async def test_china_has_an_sts_of_its_own():
 async def test_a_session_that_has_ended_signs_nothing():
     issuer = ScriptedIssuer(clock := present(), granted(clock.wall() - 1))
     failure = await failure_of(source(issuer, **AWS_KEYS, role_arn=ROLE).fetch())
-    assert failure.reason == "STS gave a session that has ended already: is this machine's clock right?"
+    assert failure.reason == "STS returned an expired session: check this machine's clock"
 
 
 async def test_a_refusal_of_sts_is_told_masked(tmp_path):
@@ -153,7 +152,9 @@ async def test_a_silent_sts_is_left_in_time():
     task = asyncio.create_task(failure_of(minting.fetch()))
     await clock.advance(3)
     failure = await task
-    assert failure.reason == "sts.us-east-1.amazonaws.com gave no whole answer within 3 s (credentials.aws.timeout_s)"
+    assert (
+        failure.reason == "sts.us-east-1.amazonaws.com sent no complete answer within 3 s (credentials.aws.timeout_s)"
+    )
     assert issuer.under_way == 0
 
 

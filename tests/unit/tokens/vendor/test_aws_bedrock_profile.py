@@ -26,8 +26,8 @@ def test_a_profile_has_its_own_keys():
         ("", "has no profile other"),
         ("[other]", "has a profile other without aws_access_key_id and aws_secret_access_key"),
         ("[other]\naws_access_key_id = secret-of-theirs", "has a profile other without aws_access_key_id and"),
-        ("secret-of-theirs", "is no file of AWS profiles"),
-        ("[other]\n[other]", "is no file of AWS profiles"),
+        ("secret-of-theirs", "is not a file of AWS profiles"),
+        ("[other]\n[other]", "is not a file of AWS profiles"),
     ],
 )
 def test_a_profile_without_keys_is_told_without_quoting_the_file(text, told):
@@ -40,5 +40,5 @@ def test_a_profile_without_keys_is_told_without_quoting_the_file(text, told):
 @pytest.mark.parametrize("member", UNSUPPORTED_PROFILE_KEYS)
 def test_keys_that_are_had_past_the_network_are_refused_by_name(member):
     text = f"[other]\n{member} = x\naws_access_key_id = a\naws_secret_access_key = b"
-    with pytest.raises(ValueError, match=f"has a profile other that wants {member}, which would go past `network`"):
+    with pytest.raises(ValueError, match=f"has a profile other with {member}, which would bypass `network`"):
         profile_keys(text, "other")

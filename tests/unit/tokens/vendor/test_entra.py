@@ -134,7 +134,7 @@ async def test_a_certificate_that_cannot_be_used_is_told_without_a_request(tmp_p
     assert missing.reason == f"certificate_file: {path} cannot be read: No such file or directory"
     path.write_text("no certificate")
     failure = await failure_of(minting.fetch())
-    assert failure.reason.startswith(f"certificate_file: {path} holds no certificate with its key that can be read")
+    assert failure.reason.startswith(f"certificate_file: {path} contains no readable certificate with its key")
     assert (failure.retry_quickly, failure.definite) == (False, False)
     assert issuer.calls == 0
 
@@ -192,7 +192,7 @@ async def test_an_identity_endpoint_beyond_this_machine_is_not_asked_in_plain(mo
     monkeypatch.setenv("IDENTITY_HEADER", "proof-of-the-app-service")
     issuer = ScriptedIssuer(present())
     failure = await failure_of(source(issuer, managed_identity=True).fetch())
-    assert "10.1.2.3 is asked over plain HTTP" in failure.reason
+    assert "10.1.2.3 would receive the secret over plain HTTP" in failure.reason
     assert issuer.calls == 0
 
 
@@ -265,7 +265,7 @@ async def test_each_failure_is_told_in_the_words_of_its_source(turn, told, defin
     if told is not None:
         assert failure.reason == told
     else:
-        assert "login.microsoftonline.com" in failure.reason or "no bearer token" in failure.reason
+        assert "login.microsoftonline.com" in failure.reason or "bearer token must not" in failure.reason
 
 
 async def test_the_metadata_servers_no_is_told_too():
@@ -292,7 +292,7 @@ async def test_a_silent_issuer_is_left_in_time():
     task = asyncio.create_task(failure_of(source(issuer, client_secret=SECRET, timeout_s=4.0).fetch()))
     await clock.advance(4)
     failure = await task
-    assert failure.reason == "login.microsoftonline.com gave no whole answer within 4 s (credentials.corp.timeout_s)"
+    assert failure.reason == "login.microsoftonline.com sent no complete answer within 4 s (credentials.corp.timeout_s)"
     assert issuer.under_way == 0
 
 

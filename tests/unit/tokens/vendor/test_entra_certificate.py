@@ -10,7 +10,7 @@ from tests.unit.tokens.scripted import failure_of
 
 PEM = (keys.private_pem("rsa") + keys.certificate_pem("rsa")).encode()
 LOCKED = (keys.private_pem("rsa", b"phrase") + keys.certificate_pem("rsa")).encode()
-UNREADABLE = "holds no certificate with its key that can be read, or has another pass phrase"
+UNREADABLE = "contains no readable certificate with its key, or has another pass phrase"
 
 
 def p12(kind: str, phrase: bytes | None = None, alone: bool = False) -> bytes:
@@ -41,16 +41,16 @@ def test_a_certificate_is_read_in_either_form(data, password):
         (LOCKED, None, UNREADABLE),
         (LOCKED, "wrong", UNREADABLE),
         (p12("rsa", b"phrase"), "wrong", UNREADABLE),
-        (p12("rsa", alone=True), None, "holds no certificate with an RSA key, which Entra ID wants"),
+        (p12("rsa", alone=True), None, "contains no certificate with an RSA key, which Entra ID requires"),
         (
             (keys.private_pem("p256") + keys.certificate_pem("p256")).encode(),
             None,
-            "holds no certificate with an RSA key, which Entra ID wants",
+            "contains no certificate with an RSA key, which Entra ID requires",
         ),
         (
             (keys.private_pem("other-rsa") + keys.certificate_pem("rsa")).encode(),
             None,
-            "holds a key that belongs to another certificate",
+            "contains a key that belongs to another certificate",
         ),
     ],
 )

@@ -105,7 +105,7 @@ async def test_all_requests_share_one_time_limit():
     await clock.advance(9.9)
     assert not task.done()
     await clock.advance(0.2)
-    assert (await task).reason == "issuer.example gave no whole answer within 10 s (credentials.corp.timeout_s)"
+    assert (await task).reason == "issuer.example sent no complete answer within 10 s (credentials.corp.timeout_s)"
     assert issuer.under_way == 0
 
 
@@ -113,7 +113,7 @@ async def test_a_library_that_dawdles_by_itself_is_ended():
     issuer = ScriptedIssuer(clock := present())
     task = asyncio.create_task(failure_of(errand(issuer).run(asyncio.Event().wait())))
     await clock.advance(10 + GRACE_S)
-    assert (await task).reason == "some-library brought no token within 10 s (credentials.corp.timeout_s)"
+    assert (await task).reason == "some-library returned no token within 10 s (credentials.corp.timeout_s)"
 
 
 async def test_the_last_reply_tells_the_life_of_the_token_in_it():
@@ -172,7 +172,7 @@ async def test_a_token_that_nobody_answered_tells_its_own_life():
 
 async def test_what_the_library_calls_a_token_must_be_one():
     assert (
-        "no bearer token"
+        "bearer token must not"
         in (await failure_of(lambda: errand(ScriptedIssuer(present())).token_from_text("a b", None))).reason
     )
 
@@ -207,7 +207,7 @@ async def test_beside_a_challenge_the_library_says_why_it_could_not_meet_it():
 async def test_a_good_reply_that_the_library_does_not_take_is_not_quoted():
     work = errand(ScriptedIssuer(present(), Mint(text="token-in-full")))
     await work.send("GET", URL, {})
-    told = "some-library makes nothing of what issuer.example answered"
+    told = "some-library cannot use the answer of issuer.example"
     assert work.failure_for("Unexpected response {'access_token': 'token-in-full'}").reason == told
 
 
@@ -217,7 +217,7 @@ async def test_without_a_reply_the_librarys_words_count_masked_and_short():
     assert failure.reason.startswith("some-library: cannot use *** xxx")
     assert len(failure.reason) < 230
     assert (failure.retry_quickly, failure.definite) == (False, False)
-    assert (await failure_of(work.token_from_response)).reason == "some-library asked nobody"
+    assert (await failure_of(work.token_from_response)).reason == "some-library sent no request"
 
 
 @pytest.mark.parametrize(

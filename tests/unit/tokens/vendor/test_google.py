@@ -183,9 +183,9 @@ async def test_proofs_that_go_past_the_network_are_refused_by_name(tmp_path, mem
         ("{", "the file {} is not JSON"),
         ("[" * 100_000, "the file {} is larger than 65536 bytes: that is not a secret"),
         ("[" * 60_000, "the file {} is not JSON"),
-        ("[]", "the file {} holds no JSON object"),
-        ({"type": "gdch_service_account"}, "{} holds no credentials of a type that is taken: service_account"),
-        ({}, "{} holds no credentials of a type that is taken: service_account"),
+        ("[]", "the file {} contains no JSON object"),
+        ({"type": "gdch_service_account"}, "{} contains no credentials of a supported type: service_account"),
+        ({}, "{} contains no credentials of a supported type: service_account"),
         ({"type": "service_account"}, "google-auth: "),
         (service_account(private_key="no key"), "google-auth: "),
         ({"type": "authorized_user"}, "google-auth: "),
@@ -219,11 +219,11 @@ async def test_a_file_that_is_missing_is_named(tmp_path):
             False,
         ),
         (answer({"hi": 1}), "{} answered without a token; the reply has hi", False),
-        (answer({"access_token": "t", "expires_in": "soon"}), "google-auth makes nothing of what {} answered", False),
+        (answer({"access_token": "t", "expires_in": "soon"}), "google-auth cannot use the answer of {}", False),
         (answer({"access_token": None, "expires_in": 9}), "{} answered without a token", False),
         (answer({"access_token": 5, "expires_in": 9}), "{} answered without a token", False),
         (Broken(), "no connection to {}: refused", False),
-        (Broken(Fault.PROXY, "407"), "the proxy on the way to {} refuses: 407", False),
+        (Broken(Fault.PROXY, "407"), "the proxy refused the connection to {}: 407", False),
     ],
 )
 async def test_each_failure_is_told_in_the_words_of_its_source_after_one_request(tmp_path, turn, told, definite):
@@ -314,7 +314,9 @@ async def test_a_silent_issuer_is_left_in_time_and_no_thread_stays(tmp_path):
     task = asyncio.create_task(failure_of(minting.fetch()))
     await asyncio.wait_for(issuer.asked.wait(), BOUND_S)
     await clock.advance(4)
-    assert (await task).reason == "oauth2.googleapis.com gave no whole answer within 4 s (credentials.corp.timeout_s)"
+    assert (
+        await task
+    ).reason == "oauth2.googleapis.com sent no complete answer within 4 s (credentials.corp.timeout_s)"
     await thread.rest()
     assert (issuer.under_way, issuer.calls) == (0, 1)
 
