@@ -90,10 +90,11 @@ def quick_wait_s(tries: int, failure: FetchFailure, jitter: float) -> float | No
     """
     if failure.definite or not failure.retry_quickly or tries > len(QUICK_WAITS_S):
         return None
-    wished_s = 0.0 if failure.from_other_process else failure.retry_after_s or 0.0
-    if wished_s > QUICK_WAITS_S[-1]:
+    # A longer `Retry-After` would exceed a quick attempt. The refresh task obeys it.
+    retry_after_s = 0.0 if failure.from_other_process else failure.retry_after_s or 0.0
+    if retry_after_s > QUICK_WAITS_S[-1]:
         return None
-    return max(wished_s, QUICK_WAITS_S[tries - 1] * (1 + QUICK_JITTER_SHARE * jitter))
+    return max(retry_after_s, QUICK_WAITS_S[tries - 1] * (1 + QUICK_JITTER_SHARE * jitter))
 
 
 def next_failure_state(
@@ -106,6 +107,7 @@ def next_failure_state(
     """
     refusals = (before.refusals if before else 0) + (failure.definite or failure.unclear)
     holds = failure.definite or (failure.unclear and refusals > failure.free_tries)
+    # Another process has already counted its refusal into its own pause.
     wait_s = shared_pause_s(failure, 0 if failure.from_other_process else refusals)
     probe_s = now if failure.from_other_process else began_s + PROBE_S + PROBE_JITTER_S * jitter
     return FailureState(failure.reason, holds, refusals, max(probe_s, now + wait_s))
@@ -121,11 +123,11 @@ def shared_pause_s(failure: FetchFailure, refusals: int) -> float:
 
     0 if the issuer may recover at any moment.
     """
-    wished_s = min(failure.retry_after_s or 0.0, MAX_RETRY_AFTER_S)
+    retry_after_s = min(failure.retry_after_s or 0.0, MAX_RETRY_AFTER_S)
     counted = refusals - failure.free_tries if failure.unclear else refusals
     if counted < 1 or not (failure.definite or failure.unclear):
-        return wished_s
-    return max(wished_s, min(REFUSAL_S * 2.0 ** min(counted - 1, 10), MAX_REFUSAL_S))
+        return retry_after_s
+    return max(retry_after_s, min(REFUSAL_S * 2.0 ** min(counted - 1, 10), MAX_REFUSAL_S))
 
 
 def _kind(failure: FetchFailure) -> str:

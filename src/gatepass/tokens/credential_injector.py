@@ -50,7 +50,7 @@ class StaticHeader:
         """Read the value again, and use it if it is good."""
         try:
             self.field = (self.field[0], self._read())
-        except ValueError as error:
+        except ValueError as error:  # keep the last good value
             self._log_change(str(error))
         else:
             self._log_change(None)
@@ -59,7 +59,7 @@ class StaticHeader:
         text = self._value.reveal()
         if fault := header_value_error(text) if text else "is empty":
             raise ValueError(fault)
-        if len(text) >= MASKED_CHARS:
+        if len(text) >= MASKED_CHARS:  # masking `default` would hide ordinary text
             self._redactor.learn(text, self._setting)
         return text.encode()
 
@@ -137,7 +137,7 @@ class CredentialInjector:
         """
         if now >= self._reread_s:
             self._reload(now)
-        if token is not self._token:
+        if token is not self._token:  # by identity, which is cheaper than comparing texts
             self._prepare(token)
         if not self._fields and not self._parameter:
             return request

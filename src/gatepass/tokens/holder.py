@@ -100,7 +100,7 @@ class RenewalLimiter:
 
     def accept(self, by: TokenUser) -> None:
         """Record that `by` accepted the current token."""
-        if self._refused_by:
+        if self._refused_by:  # empty in nearly every request
             self._refused_by.discard(by)
         if by not in self._accepted_by and len(self._accepted_by) < MAX_USERS:
             self._accepted_by.add(by)
@@ -111,6 +111,7 @@ class RenewalLimiter:
         is_known_to_reject = self._is_renewal_rejected(by, now)
         if now < self._paused_until_s or (is_known_to_reject and not has_accepted):
             return False
+        # Only the first rejection of a token uses a renewal. Later users wait for the same one.
         if self._token is not self._rejected:
             if not self._take_renewal(now, is_proven=has_accepted and not is_known_to_reject):
                 return False
@@ -313,13 +314,13 @@ class TokenHolder:
         """
         token, now = self._token, self._clock.now()
         if token is None or token.text != value:
-            return True
+            return True  # already replaced
         is_first = not self._rejections.is_rejected(token)
         if self._closed or not self._rejections.reject(by, now):
             return False
         if is_first:
             self.on_rejection(value)
-            self._refresh_at_s = self._not_before_s = -math.inf
+            self._refresh_at_s = self._not_before_s = -math.inf  # without SPACING_S: a client waits
             self._fetch_if_due(now)
             self._refresh_task.wake()
         return True
@@ -339,7 +340,7 @@ class TokenHolder:
         if not is_newer or self._closed or self._clock.now() >= token.expires_s:
             return False
         self._log.log_shared(token)
-        if self._fetch is not None:
+        if self._fetch is not None:  # the shared token makes it superfluous
             self._fetch.cancel()
             self._fetch = None
         self._adopt(token)
@@ -400,6 +401,7 @@ class TokenHolder:
         Raises:
             FetchFailure: of the last attempt, masked.
         """
+        # A new task may begin before SPACING_S has passed, so the fetch itself waits for the rest.
         if (early_s := self._not_before_s - self._clock.now()) > 0:
             await sleep(self._clock, early_s)
         began_s, tries = self._clock.now(), 0
@@ -424,6 +426,7 @@ class TokenHolder:
                 if now < token.expires_s:
                     return token
                 wait_s = max(SPACING_S, token.end_s - now)
+                # The issuer returned the last token again, and that one has just ended.
                 if now + wait_s >= min(began_s + self._wait_budget.budget_s, token.end_s + REISSUE_WAIT_S):
                     raise self._log.log_failed(_expired_on_arrival(token, now), now - token.requested_s, now)
             await sleep(self._clock, wait_s)
@@ -442,11 +445,12 @@ class TokenHolder:
             failure = self.with_free_tries(self._log.log_failed(failure, now - began_s, now))
             self._history = self._history.after_failure(self._secret_hash, failure)
             raise failure from None
-        if now < token.expires_s:
+        if now < token.expires_s:  # a reissued token near its end is not a success
             self._log.log_fetched(token, now - began_s)
         return token
 
     def _on_end(self, fetch: asyncio.Task[Token]) -> None:
+        # Reading the exception also marks it as retrieved, before the early return.
         error = asyncio.CancelledError() if fetch.cancelled() else fetch.exception()
         if fetch is not self._fetch:  # closed, or another process was faster
             return
@@ -498,7 +502,7 @@ class TokenHolder:
         """Do what is due; return the seconds until the next call."""
         now = self._clock.now()
         if self._watches_secret() and self._log.mask_secrets(self._source.secrets()) != self._secret_hash:
-            self._refresh_at_s = now
+            self._refresh_at_s = now  # a new secret takes effect before the old token ends
             self._failure_state = retry_now(self._failure_state, now) if self._failure_state is not None else None
         self._fetch_if_due(now)
         return min(SECRET_POLL_S if self._watches_secret() else math.inf, max(0.0, self._due_s() - now))
@@ -563,6 +567,7 @@ class RefreshTask:
             await self._sleep(min(MAX_SLEEP_S, self._run_due()))
 
     async def _sleep(self, sleep_s: float) -> None:
+        # One event for the timer and for `wake`, so that neither is missed.
         timer = self._clock.call_later(sleep_s, self._wake.set)
         try:
             await self._wake.wait()
@@ -597,6 +602,7 @@ class Waiters:
             self._waiting.discard(waiter)
 
     def wake(self) -> None:
+        # A woken request may wait again at once, in the new set.
         waiting, self._waiting = self._waiting, set()
         for waiter in waiting:
             _wake(waiter)

@@ -199,6 +199,7 @@ def error_response_failure(
             _redirect_message(reply, issuer, mask), quick=False, retry_after_s=_retry_after_s(reply, wall_s)
         )
     if reply.status == WRONG_PROXY_AUTH:
+        # Each further attempt could lock the account at the proxy, so this is definite.
         return FetchFailure(f"the proxy refused the connection to {issuer}: 407", definite=True)
     found = _error_body_of(reply)
     words = one_line(found.message if found else _excerpt(reply), mask)
@@ -232,9 +233,9 @@ def quoted(found: TokenErrorBody, mask: Mask) -> str:
     return one_line(mask_token_like(mask(found.message)), mask)
 
 
-def mask_token_like(words: str) -> str:
-    """Return `words` with everything masked that looks like a token. Paths stay."""
-    return _TOKENLIKE.sub(lambda found: found[0] if _PATH.fullmatch(found[0]) else MASK, words)
+def mask_token_like(text: str) -> str:
+    """Return `text` with everything masked that looks like a token. Paths stay."""
+    return _TOKENLIKE.sub(lambda found: found[0] if _PATH.fullmatch(found[0]) else MASK, text)
 
 
 def _is_definite(reply: TokenResponse, found: TokenErrorBody | None) -> bool:
@@ -244,7 +245,7 @@ def _is_definite(reply: TokenResponse, found: TokenErrorBody | None) -> bool:
     line of text or nothing (Envoy's "RBAC: access denied"). Such an attempt does not lock an account. A 401 with
     `WWW-Authenticate` (RFC 9110 15.5.2) has checked the credentials.
     """
-    if found is not None and found.code in TRANSIENT_CODES:
+    if found is not None and found.code in TRANSIENT_CODES:  # the issuer's code overrides the status
         return False
     if reply.status == UNKNOWN_CLIENT and header(reply.headers, b"www-authenticate") is not None:
         return True
@@ -268,8 +269,8 @@ def _retry_after_s(reply: TokenResponse, wall_s: float, *, is_long: bool = False
 
     Many servers send an arbitrary number, and the end of an outage must be noticed.
     """
-    wish_s = retry_after_s(reply.headers, wall_s)
-    return wish_s if wish_s is None or is_long else min(wish_s, OUTAGE_RETRY_AFTER_S)
+    retry_s = retry_after_s(reply.headers, wall_s)
+    return retry_s if retry_s is None or is_long else min(retry_s, OUTAGE_RETRY_AFTER_S)
 
 
 def _error_body_of(reply: TokenResponse) -> TokenErrorBody | None:
@@ -306,7 +307,7 @@ def _redirect_message(reply: TokenResponse, issuer: str, mask: Mask) -> str:
 def _first(document: dict[Any, Any], names: tuple[str, ...]) -> str | None:
     for name in names:
         value = document.get(name)
-        if isinstance(value, bool):
+        if isinstance(value, bool):  # an int in Python, but not a code
             continue
         if isinstance(value, int | float) or (isinstance(value, str) and value.strip()):
             return str(value).strip()

@@ -98,17 +98,18 @@ class Token:
         return self.end_s - cut_s - min(MARGIN_S, MARGIN_SHARE * self.lifetime_s)
 
 
-def jwt_margin_s(life_s: float) -> float:
+def jwt_margin_s(lifetime_s: float) -> float:
     """Return how much earlier than its claims a JWT may expire."""
-    return min(JWT_MARGIN_S, life_s / 4)
+    return min(JWT_MARGIN_S, lifetime_s / 4)
 
 
 def stale_at_s(token: Token, jitter: float) -> float:
     """Return the moment from which the token is refreshed. `jitter` is 0 to 1."""
     if token.lifetime_s is None:
         return math.inf
-    life_s = min(token.lifetime_s, MAX_LIFETIME_S) if token.lifetime_source is LifetimeSource.JWT else token.lifetime_s
-    return token.requested_s + life_s * (STALE_SHARE - JITTER_SHARE * jitter)
+    is_jwt_time = token.lifetime_source is LifetimeSource.JWT
+    lifetime_s = min(token.lifetime_s, MAX_LIFETIME_S) if is_jwt_time else token.lifetime_s
+    return token.requested_s + lifetime_s * (STALE_SHARE - JITTER_SHARE * jitter)
 
 
 def freshness(token: Token, now: float, jitter: float) -> Freshness:
@@ -195,6 +196,7 @@ def parse_expiry(value: Any, unit: Unit | None) -> ExpiresIn | ExpiresAt | None:
                 moment_s = _epoch_s(datetime.fromisoformat, text)
             return None if moment_s is None else ExpiresAt(moment_s)
         value = float(text)
+    # bool is an int in Python. The limit also excludes NaN and infinity.
     if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST < value < _LARGEST:
         return None
     if unit is None:
@@ -211,6 +213,7 @@ def http_date(text: str) -> float | None:
 def _epoch_s(parse: Callable[[str], datetime], text: str) -> float | None:
     try:
         moment = parse(text)
+        # Without a zone both formats mean UTC here; `timestamp` would take the local one.
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return None
@@ -300,14 +303,14 @@ def jwt_times(text: str) -> JwtTimes | None:
     return JwtTimes(issued_s, issued_s + (end_s - issued_s) / 1000, is_guess=True)
 
 
-def _counted_in_ms(life_s: float) -> bool:
+def _counted_in_ms(lifetime_s: float) -> bool:
     """Return whether `exp - iat` looks like milliseconds: more than a day, and not a whole number of days.
 
     `300000` may also mean three and a half days. Then refreshes are too frequent, which does no harm.
     """
-    if life_s <= MAX_LIFETIME_S:
+    if lifetime_s <= MAX_LIFETIME_S:
         return False
-    return life_s > MAX_SECONDS or (life_s % MAX_LIFETIME_S != 0 and life_s % 1000 == 0)
+    return lifetime_s > MAX_SECONDS or (lifetime_s % MAX_LIFETIME_S != 0 and lifetime_s % 1000 == 0)
 
 
 def jwt_remaining_s(text: str, wall_s: float, written_s: float | None = None) -> float | None:
@@ -326,9 +329,11 @@ def jwt_remaining_s(text: str, wall_s: float, written_s: float | None = None) ->
     if issued_s is None:
         whole_s = _span_from_nbf_s(text, end_s)
         return left_s if whole_s is None else min(left_s, whole_s)
+    # A JWT cannot be issued after it was written to the file, so a positive difference is clock skew.
     behind_s = 0.0 if written_s is None else issued_s - written_s
     if 0 < behind_s <= MAX_SKEW_S:
         left_s -= behind_s
+    # An `iat` after `exp` is invalid, so it sets no limit.
     return min(left_s, end_s - issued_s) if end_s > issued_s else left_s
 
 
@@ -350,6 +355,7 @@ def retry_after_s(headers: Headers, wall_s: float) -> float | None:
     moment, date_s = http_date(text), issuer_time(headers)
     if moment is None:
         return None
+    # A date is on the issuer's clock, so it is compared with the issuer's `Date` if there is one.
     return max(0.0, math.ceil(moment - (wall_s if date_s is None else date_s)))
 
 

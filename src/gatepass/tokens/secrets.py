@@ -81,7 +81,7 @@ def secret_fields(fields: Mapping[str, Secret]) -> Iterator[Secret]:
     for name, secret in fields.items():
         if not _is_public(name):
             yield secret
-        if name.lower() in _SCHEMES:
+        if name.lower() in _SCHEMES:  # an error may echo the credentials without their scheme
             yield secret.derived(lambda text: text.rpartition(" ")[2])
 
 

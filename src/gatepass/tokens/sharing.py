@@ -83,11 +83,11 @@ class TokenRecord(_Record):
     id: str
 
     @classmethod
-    def of(cls, token: Token, life_s: float, born_s: float) -> Self:
+    def of(cls, token: Token, lifetime_s: float, requested_s: float) -> Self:
         return cls(
             token.text,
-            born_s,
-            life_s,
+            requested_s,
+            lifetime_s,
             token.kind,
             token.lifetime_source,
             token.missing_expiry_path,
@@ -96,10 +96,10 @@ class TokenRecord(_Record):
 
     def token(self, reading: StoreReading) -> Token:
         """Return the token on this process's clock, with an end no later than the real one."""
-        born_s = reading.here_s(self.requested_s)
+        requested_s = reading.here_s(self.requested_s)
         return Token(
             Secret(self.text),
-            born_s,
+            requested_s,
             self.lifetime_s,
             self.kind,
             self.lifetime_source,
@@ -126,6 +126,7 @@ class FailureRecord(_Record):
 
         The pause after an outage's failure counts from the start of the fetch. After a fetch that hung there is none.
         """
+        # At least PROBE_S from the start, so that an outage is probed once for all processes.
         until_s = max(at_s + shared_pause_s(failure, refusals), began_s + PROBE_S)
         return cls(
             owner, failure.reason, failure.definite, failure.retry_quickly, until_s, failure.unclear, failure.free_tries
@@ -255,6 +256,7 @@ class SharedSource:
         failed = FailureRecord.decoded(reading.values.get(names.failure))
         if failed is not None and failed.yields_lead(self._owner, reading.at_s):
             return None
+        # If the leader dies, its lease ends early enough for another fetch within the timeout.
         timeout_s = self._settings.timeout_s
         lease = Lease(self._store, self._clock, names.lease, self._owner, min(LEASE_S, timeout_s / 2))
         async with lease.held(timeout_s) as leads:
@@ -301,7 +303,7 @@ class SharedSource:
             return
         self._remember(token, record.id)
         await self._store.put(names.token, record.encoded(), left_s)
-        if names.failure in reading.values:
+        if names.failure in reading.values:  # an outage has ended: its records are obsolete
             await self._store.drop(names.failure)
             await self._store.drop(names.refusals)
 
@@ -322,6 +324,7 @@ class SharedSource:
         if record is None or record.id == self._returned_id:
             return None
         token = record.token(reading)
+        # The issuer may return the same text again after a rejection. Only a token requested later is newer.
         known_s = max(self._returned_s, self._rejected.get(token.text, -math.inf))
         return (record, token) if token.requested_s > known_s and self._clock.now() < token.expires_s else None
 
@@ -358,6 +361,7 @@ class SharedRefreshTokenStore:
 
     @asynccontextmanager
     async def exclusive(self, within_s: float) -> AsyncIterator[None]:
+        # A new owner for each use, so that two uses in one process exclude each other too.
         lease = Lease(self._store, self._clock, self._name("refresh-turn"), secrets.token_hex(8))
         try:
             await self._wait_for(lease, self._clock.now() + within_s)

@@ -157,7 +157,7 @@ def issuer_client(settings: Credential, context: ssl.SSLContext) -> httpx2.Async
     return httpx2.AsyncClient(
         transport=IssuerTransport(settings.network, context),
         timeout=httpx2.Timeout(limit_s, connect=min(CONNECT_S, limit_s)),
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # accepts no cookie
         follow_redirects=False,
         trust_env=False,
     )
@@ -180,7 +180,7 @@ class IssuerTransport(httpx2.AsyncBaseTransport):
         request.extensions["trace"] = _Handshake()
         try:
             response = await connection.handle_async_request(request)
-        except BaseException:
+        except BaseException:  # a cancellation too
             await connection.aclose()
             raise
         return httpx2.Response(
@@ -233,8 +233,8 @@ def _proxy(network: Network, context: ssl.SSLContext) -> httpx2.Proxy | None:
 async def send_request(client: httpx2.AsyncClient, request: OutboundRequest) -> TokenResponse:
     """Send `request` and return its reply; raise TransportFault.
 
-    The body of a success is read to its end, up to REPLY_BYTES. An error's body may be incomplete, because its status
-    is enough. The body of a redirect is not read, because it may never end.
+    The body of a success is read to its end, up to REPLY_BYTES. If an error's body breaks off, the reply has its status
+    and an empty body. The body of a redirect is not read, because it may never end.
     """
     try:
         response = await client.send(_httpx_request(client, request), stream=True)
@@ -250,7 +250,7 @@ async def send_request(client: httpx2.AsyncClient, request: OutboundRequest) -> 
     except (httpx2.TransportError, httpx2.DecodingError, ssl.SSLError) as error:
         if response.is_success:
             raise _fault(error, slow=Fault.TIMEOUT_IDLE) from error
-        body.clear()
+        body.clear()  # a part of an error object could be misread
     finally:
         await response.aclose()
     if len(body) > REPLY_BYTES and response.is_success:
@@ -286,6 +286,7 @@ def _fault(error: Exception, slow: Fault = Fault.TIMEOUT_FIRST_BYTE) -> Transpor
             fault = slow
         case httpx2.ProxyError():
             fault = Fault.PROXY
+        # httpx2 has no class for a closed connection, only these texts.
         case httpx2.RemoteProtocolError() if "disconnected" in detail or "closed connection" in detail:
             fault = Fault.CLOSED
         case httpx2.ProtocolError() | httpx2.UnsupportedProtocol() | httpx2.DecodingError():
@@ -303,6 +304,7 @@ def _fault(error: Exception, slow: Fault = Fault.TIMEOUT_FIRST_BYTE) -> Transpor
             fault, detail = Fault.CONNECT, refusals or detail
         case _:
             fault = Fault.CLOSED
+    # The number means nothing to an operator.
     return TransportFault(fault, re.sub(r"\[Errno -?[0-9]{1,3}\] ", "", detail))
 
 

@@ -37,16 +37,16 @@ class FailureDeduplicator:
     _logged: dict[str, RepeatedFailure] = field(default_factory=dict)
 
     def count_to_report(self, reason: str, now: float) -> int | None:
-        """Return how many failures a log line about `reason` now stands for; None to write no line."""
+        """Return how many failures a log line about `reason` represents now; None to write no line."""
         key = _VARYING.sub("#", reason)
         if key not in self._logged and len(self._logged) >= MAX_REASONS:
-            key = ""
-        told = self._logged.get(key)
-        if told is not None and now < told.at_s + REPEAT_LOG_S:
-            told.suppressed += 1
+            key = ""  # further reasons share one entry
+        logged = self._logged.get(key)
+        if logged is not None and now < logged.at_s + REPEAT_LOG_S:
+            logged.suppressed += 1
             return None
         self._logged[key] = RepeatedFailure(now)
-        return 1 if told is None else told.suppressed + 1
+        return 1 if logged is None else logged.suppressed + 1
 
     def reset(self) -> None:
         """Forget all failures after a success."""
@@ -91,17 +91,17 @@ class TokenLog:
         logger.info("token_fetched", extra={"fields": self._fields(took_s) | fields})
         self._note_expiry(token)
         if (token.implausible_lifetime_s is not None) > self.has_implausible_lifetime:
-            told = {
+            details = {
                 "credential": self.credential,
                 "claimed_lifetime_s": round(token.implausible_lifetime_s or 0.0),
                 "lifetime_s": token.lifetime_s,
             }
-            logger.warning("lifetime_implausible", extra={"fields": told})
+            logger.warning("lifetime_implausible", extra={"fields": details})
         self.has_implausible_lifetime = token.implausible_lifetime_s is not None
         if token.unexpected_type is not None and not self.has_logged_type:
             self.has_logged_type = True
-            told = {"credential": self.credential, "token_type": token.unexpected_type}
-            logger.warning("token_type_unusual", extra={"fields": told})
+            details = {"credential": self.credential, "token_type": token.unexpected_type}
+            logger.warning("token_type_unusual", extra={"fields": details})
 
     def log_shared(self, token: Token) -> None:
         """Log a token that another process fetched. It is no fetch of this process, so it is not counted."""
@@ -120,10 +120,10 @@ class TokenLog:
         failure = failure.masked(self.redactor.mask)
         self.last_error, self.last_error_s = failure.reason, now
         if failure.from_other_process:
-            told = {"credential": self.credential, "reason": failure.reason}
-            logger.debug("token_failure_shared", extra={"fields": told})
+            details = {"credential": self.credential, "reason": failure.reason}
+            logger.debug("token_failure_shared", extra={"fields": details})
             return failure
-        self.fetches += bug is None
+        self.fetches += bug is None  # a bug is not an attempt at the issuer
         self.failures += 1
         times = self.repetitions.count_to_report(failure.reason, now)
         fields = self._fields(took_s) | {"reason": failure.reason, "definite": failure.definite}

@@ -146,6 +146,7 @@ def parse_token_response(
         raise failure
     if not is_text(found):
         failure = embedded_error_failure(document, reply, wall_s, reply_format.issuer, mask)
+        # A login may answer 200 for a wrong password, without any known error member.
         raise failure or FetchFailure(_no_token_message(document, found, reply_format), unclear=reply_format.is_login)
     unexpected_type = _unexpected_type(document, home, reply_format, mask)
     text = checked_token(found, reply_format.issuer)
@@ -285,17 +286,17 @@ def _lifetime(
             f"{reply_format.issuer} returned an expired token (its lifetime is {announced.seconds:g} s)",
             quick=False,
         )
-    own_s = jwt_lifetime_s(text, date_s, wall_s)
-    if own_s is not None:
-        span = jwt_times(text)
-        return *_earlier_end(text, own_s, announced), own_s * 1000 if span is not None and span.is_guess else None
+    jwt_s = jwt_lifetime_s(text, date_s, wall_s)
+    if jwt_s is not None:
+        times = jwt_times(text)
+        return *_earlier_end(text, jwt_s, announced), jwt_s * 1000 if times is not None and times.is_guess else None
     if isinstance(announced, ExpiresAt):
         announced = ExpiresIn(
             announced.epoch_s - wall_s if date_s is None else at_least_left_s(announced.epoch_s, date_s)
         )
     if announced is None:
         return reply_format.default_ttl_s, LifetimeSource.DEFAULT, None
-    if announced.seconds <= 0:
+    if announced.seconds <= 0:  # the clocks differ
         return reply_format.default_ttl_s, LifetimeSource.DEFAULT, announced.seconds
     is_too_long = announced.seconds > reply_format.max_ttl_s
     return (
@@ -305,20 +306,20 @@ def _lifetime(
     )
 
 
-def _earlier_end(text: str, own_s: float, announced: ExpiresIn | ExpiresAt | None) -> tuple[float, LifetimeSource]:
-    """Return the remaining lifetime of a JWT: `own_s` by its claims, or less if its reply announced an earlier end.
+def _earlier_end(text: str, jwt_s: float, announced: ExpiresIn | ExpiresAt | None) -> tuple[float, LifetimeSource]:
+    """Return the remaining lifetime of a JWT: `jwt_s` by its claims, or less if its reply announced an earlier end.
 
     An announced point in time is compared with the JWT's own. Both are on the issuer's clock, so clock skew has no
     effect. A guessed lifetime does not limit the same JWT when it is returned again (`without_extension`).
     """
-    span, claimed_lifetime_s = jwt_times(text), None
+    times, claimed_lifetime_s = jwt_times(text), None
     if isinstance(announced, ExpiresIn):
         claimed_lifetime_s = announced.seconds
-    elif announced is not None and span is not None:
-        claimed_lifetime_s = own_s - (span.end_s - announced.epoch_s)
-    if claimed_lifetime_s is not None and 0 < claimed_lifetime_s < own_s - jwt_margin_s(own_s):
+    elif announced is not None and times is not None:
+        claimed_lifetime_s = jwt_s - (times.end_s - announced.epoch_s)
+    if claimed_lifetime_s is not None and 0 < claimed_lifetime_s < jwt_s - jwt_margin_s(jwt_s):
         return claimed_lifetime_s, LifetimeSource.REPLY
-    return own_s, LifetimeSource.REPLY if span is not None and span.is_guess else LifetimeSource.JWT
+    return jwt_s, LifetimeSource.REPLY if times is not None and times.is_guess else LifetimeSource.JWT
 
 
 EXEC_CREDENTIAL = ReplyPaths(token="status.token", expires_at="status.expirationTimestamp")  # noqa: S106 - a path
@@ -348,6 +349,7 @@ def parse_token_document(text: str, reply_format: TokenReplyFormat, at_s: ReadTi
     """
     document = _local_document(text, reply_format)
     if value_at(document, "kind") == "ExecCredential":
+        # Kubernetes defines the paths, so no setting is named in errors.
         reply_format = replace(reply_format, paths=EXEC_CREDENTIAL, credential="")
     found, home = find_token(document, reply_format.paths, plain_text=True)
     if is_error_reply(document) or not is_text(found):
@@ -369,7 +371,7 @@ def parse_token_text(text: str, issuer: str, at_s: ReadTimes) -> ParsedToken:
     """
     key = strip_bearer(text)
     if not key:
-        raise FetchFailure(f"{issuer} is empty")
+        raise FetchFailure(f"{issuer} is empty")  # not definite: the writer may be replacing it
     if any(not "!" <= c <= "~" for c in key):
         raise FetchFailure(f"{issuer} contains a space, a line break or a non-ASCII character", definite=True)
     left_s = jwt_remaining_s(key, at_s.wall_s, at_s.written_s)
@@ -420,7 +422,7 @@ def _remaining_s(
 
     Without a JWT the document is believed up to `max_ttl_s`.
     """
-    own_s = jwt_remaining_s(token, at_s.wall_s, at_s.written_s)
+    jwt_s = jwt_remaining_s(token, at_s.wall_s, at_s.written_s)
     claimed_lifetime_s = None
     if isinstance(announced, ExpiresAt):
         claimed_lifetime_s = announced.epoch_s - at_s.wall_s  # no other clock is known
@@ -428,13 +430,13 @@ def _remaining_s(
         # A lifetime began when the text was written.
         age_s = 0.0 if at_s.written_s is None else max(0.0, at_s.wall_s - at_s.written_s)
         claimed_lifetime_s = announced.seconds - age_s
-    if own_s is None and claimed_lifetime_s is None:
+    if jwt_s is None and claimed_lifetime_s is None:
         if at_s.is_watched and expiry_path(reply_format.paths) is None:
             return None, LifetimeSource.NONE
         return reply_format.default_ttl_s, LifetimeSource.DEFAULT
-    left_s, source = own_s or 0.0, LifetimeSource.JWT
-    if claimed_lifetime_s is not None and (own_s is None or claimed_lifetime_s < own_s - jwt_margin_s(own_s)):
-        left_s = claimed_lifetime_s if own_s is not None else min(claimed_lifetime_s, reply_format.max_ttl_s)
+    left_s, source = jwt_s or 0.0, LifetimeSource.JWT
+    if claimed_lifetime_s is not None and (jwt_s is None or claimed_lifetime_s < jwt_s - jwt_margin_s(jwt_s)):
+        left_s = claimed_lifetime_s if jwt_s is not None else min(claimed_lifetime_s, reply_format.max_ttl_s)
         source = LifetimeSource.REPLY
     if left_s <= 0:
         raise _expired(reply_format.issuer, left_s, definite=at_s.is_watched)

@@ -162,9 +162,10 @@ class ClientAuthenticator:
             return False
         ahead_s = date_s - timed_response.wall_s
         is_unknown = timed_response.response.status == 401 or code_of(timed_response.response) == "invalid_client"
+        # A small difference cannot be the reason, and must not cause a second request.
         if not is_unknown or abs(ahead_s - self._ahead_s) < SKEW_S:
             return False
-        self._ahead_s = ahead_s
+        self._ahead_s = ahead_s  # the caller sends the request once more
         return True
 
     def _audience(self, token_url: str) -> str:

@@ -71,6 +71,7 @@ async def run(
     finally:
         if start.done() and not start.cancelled() and start.exception() is None:
             await _end(*start.result(), clock)
+    # None if the loop has not reaped the killed program yet.
     code = transport.get_returncode()
     return ProcessResult(-signal.SIGKILL if code is None else code, bytes(output.stdout), output.cut)
 
@@ -108,7 +109,7 @@ class _Output(asyncio.SubprocessProtocol):
     def __init__(self, limit_bytes: int, stderr: bytearray) -> None:
         self._limit_bytes = limit_bytes
         self._stderr = stderr
-        self._open = {1, 2}
+        self._open = {1, 2}  # file descriptors of stdout and stderr
         self.stdout = bytearray()
         self.cut = False
         self.exited, self.ended, self.closed = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -116,10 +117,10 @@ class _Output(asyncio.SubprocessProtocol):
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         if fd == 2:
             self._stderr += data
-            del self._stderr[:-STDERR_BYTES]
+            del self._stderr[:-STDERR_BYTES]  # the last lines name the reason
         elif not self.cut:
             self.stdout += data
-            if len(self.stdout) > self._limit_bytes:
+            if len(self.stdout) > self._limit_bytes:  # wake the reader, which kills the program
                 self.cut = True
                 self.ended.set()
                 self.closed.set()
@@ -254,6 +255,7 @@ def _failed(program: str, code: int, stderr: bytearray, mask: Mask) -> FetchFail
     definite = code == EX_NOPERM or _REFUSAL.search(mask(_text(stderr))) is not None
     how = f"ended with exit code {code}" if code > 0 else f"was killed by {_signal(-code)}"
     words = _with_words(f"{REFUSED if definite else ''}{program} {how}", stderr, mask)
+    # A signal (negative code) comes from the system, not from the issuer.
     unclear = code > 0 and code != EX_TEMPFAIL
     return FetchFailure(words, definite=definite, unclear=unclear, quick=False, free_tries=WORKED_TRIES)
 

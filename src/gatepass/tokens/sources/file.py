@@ -63,7 +63,7 @@ class WatchedFile:
                 return self._last
             return self._opened()
         except OSError as error:
-            self._mark = None
+            self._mark = None  # the next read opens the file
             raise FetchFailure(f"the file {self._path} cannot be read: {error.strerror}", quick=False) from None
 
     def changes(self) -> int:
@@ -73,13 +73,14 @@ class WatchedFile:
         return self._changes
 
     def _opened(self) -> FileContent:
+        # O_NONBLOCK: the open of a named pipe would wait for its writer.
         descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):  # reading a pipe would consume its data, or block
                 raise FetchFailure(f"{self._path} is not a regular file", definite=True)
             with open(descriptor, "rb", closefd=False) as file:
-                data = file.read(REPLY_BYTES + 1)
+                data = file.read(REPLY_BYTES + 1)  # one more, to notice a larger file
         finally:
             os.close(descriptor)
         if len(data) > REPLY_BYTES:

@@ -102,7 +102,7 @@ def request_values(wall_s: float, nonce: str) -> Values:
 
 def sign_request(template: LoginRequestTemplate, sign: Sign, secret: str, values: Values) -> LoginRequestTemplate:
     """Return `template` with its placeholders replaced: first the values, then the signature over the result."""
-    template = template.filled(values)
+    template = template.filled(values)  # first, because the signature covers the values
     text = with_values(sign.text, {**_named_values(template), **_request_facts(template), **values})
     return template.filled({SIGNATURE: signature(sign, secret, text)})
 
@@ -117,6 +117,7 @@ def _named_values(template: LoginRequestTemplate) -> dict[str, str]:
 
     If a name occurs more than once, the query has precedence, then the form, the JSON body and the headers.
     """
+    # Later members of the merge below override earlier ones.
     document = template.document if isinstance(template.document, Mapping) else {}
     plain = {str(name): _written(value) for name, value in document.items() if not isinstance(value, list | dict)}
     return {**template.headers, **plain, **(template.form or {}), **template.query}

@@ -61,7 +61,7 @@ class Endpoint:
 
 def metadata_urls(issuer: str) -> tuple[str, str]:
     """Return the possible URLs of the issuer's document. OpenID Connect appends its path, RFC 8414 3 prepends it."""
-    bare = issuer.rstrip("/")
+    bare = issuer.rstrip("/")  # OpenID Connect Discovery 4.1 removes it too
     parts = urlsplit(bare)
     return (
         f"{bare}/.well-known/openid-configuration",
@@ -102,6 +102,7 @@ def _checked_url(url: Any, issuer: str, *, mtls: bool) -> str:
         checked_url(url)
     except ValueError as error:
         raise FetchFailure(f"{wrong} {error}", quick=False) from None
+    # A document fetched over TLS must not downgrade the request that carries the secret.
     if urlsplit(url).scheme == "http" and (mtls or urlsplit(issuer).scheme == "https"):
         raise FetchFailure(f"{wrong} is plain HTTP: no secret is sent there", quick=False)
     return url
@@ -126,6 +127,7 @@ class Discovery:
             return known
         self._read_s = now
         try:
+            # With a known endpoint, half of the time remains for the token itself.
             self._known = await self._read(by_s if known is None else now + (by_s - now) / 2)
         except FetchFailure:
             if known is None:

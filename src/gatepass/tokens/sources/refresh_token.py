@@ -158,6 +158,7 @@ class FileRefreshTokenStore:
 
 def _lock_of(path: str) -> int:
     try:
+        # The real path, so that two links to one file share one lock.
         return os.open(f"{os.path.realpath(path)}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise _failure("cannot be locked", error) from None
@@ -246,7 +247,7 @@ def parse_stored(text: str | None) -> StoredRefreshToken | None:
     """Return the stored refresh token in `text`; None if it contains none."""
     if text is None or not (text := text.strip()):
         return None
-    if not text.startswith("{"):
+    if not text.startswith("{"):  # a bare token, put there by a person
         return StoredRefreshToken(text)
     try:
         document = parse_json_object(text)
@@ -291,6 +292,7 @@ class RefreshTokenRotation:
 
     async def _use_newest(self, token: str, exchange: SendGrant) -> TimedTokenResponse | None:
         timed_response = None
+        # Ends after the newest token was rejected too.
         while token != self._rejected:
             timed_response = await finish_despite_cancel(self._use(token, exchange), self._clock)
             if code_of(timed_response.response) not in INVALID_GRANT_CODES:
@@ -334,7 +336,7 @@ class RefreshTokenRotation:
     async def _put(self, token: str) -> None:
         """Store the token. If that fails, still use it, because it is the only valid one."""
         kept = StoredRefreshToken(token, refresh_token_fingerprint(self._settings), account_fingerprint(self._settings))
-        self._unstored = kept
+        self._unstored = kept  # used instead of the stored one until a put succeeds
         try:
             await self._store.put(kept.encoded())
         except FetchFailure as failure:
@@ -355,6 +357,7 @@ async def finish_despite_cancel(work: Coroutine[Any, Any, T], clock: Clock) -> T
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
+        # The issuer may already have replaced the token, so its reply is still awaited for a moment.
         timer = clock.call_later(CANCEL_GRACE_S, task.cancel)
         try:
             await asyncio.wait({task})

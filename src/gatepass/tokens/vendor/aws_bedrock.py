@@ -101,10 +101,11 @@ rejected."""
 
 def profile_keys(text: str, profile: str) -> AwsKeys:
     """Return the keys of `profile`; raise ValueError, which quotes nothing of the file, if it has none."""
+    # Without a default section: AWS treats `[default]` as an ordinary profile.
     parser = RawConfigParser(default_section="")
     try:
         parser.read_string(text)
-    except Error:
+    except Error:  # its text quotes the file
         raise ValueError("is not a file of AWS profiles") from None
     if not parser.has_section(profile):
         raise ValueError(f"has no profile {profile}")
@@ -129,6 +130,7 @@ def bedrock_key(keys: AwsKeys, region: str, lifetime_s: float) -> str:
     """
     request = AWSRequest("POST", f"https://{HOST}/", {"host": HOST}, params={"Action": "CallWithBearerToken"})
     SigV4QueryAuth(_credentials(keys), "bedrock", region, expires=int(lifetime_s)).add_auth(request)
+    # AWS's library appends this parameter after the signature.
     url = str(request.url).removeprefix("https://") + "&Version=1"
     return PREFIX + b64encode(url.encode()).decode()
 

@@ -108,14 +108,14 @@ class EntraCertificate:
 
     def assertion(self, client_id: str, audience: str, wall_s: float) -> str:
         """Return an assertion for `audience`, the token endpoint's URL, in the format of azure-identity 1.27."""
-        made_s = int(wall_s)
+        issued_s = int(wall_s)
         claims = {
             "iss": client_id,
             "sub": client_id,
             "aud": audience,
             "jti": secrets.token_urlsafe(18),
-            "nbf": made_s - LIFE_S // 2,
-            "exp": made_s + LIFE_S,
+            "nbf": issued_s - LIFE_S // 2,
+            "exp": issued_s + LIFE_S,
         }
         return jwt.encode(claims, self.key, algorithm="PS256", headers={"x5t#S256": self.thumbprint})
 

@@ -94,7 +94,7 @@ class VendorFetch:
         theirs = {name.lower().encode(): str(value).encode() for name, value in headers.items()}
         fields = dict(HEADERS) | {name: value for name, value in theirs.items() if name not in _OURS}
         request = OutboundRequest(method, url, tuple(fields.items()), body)
-        self._last_reply = None
+        self._last_reply = None  # a failure must not be explained by an earlier reply
         try:
             timed_response = await issuer.send(
                 request, self.secrets, self.requested_s + self.endpoints.settings.timeout_s
@@ -162,11 +162,11 @@ class VendorFetch:
         """Return a token that no reply contained, because the library signed it on this machine."""
         settings = self.endpoints.settings
         own_s = jwt_lifetime_s(text, None, self.wall_s)
-        life_s, told_by = (
+        lifetime_s, source = (
             (settings.default_ttl_s, LifetimeSource.DEFAULT) if own_s is None else (own_s, LifetimeSource.JWT)
         )
         return Token(
-            Secret(text), self.requested_s, life_s, TokenKind.JWT if is_jwt(text) else TokenKind.OPAQUE, told_by
+            Secret(text), self.requested_s, lifetime_s, TokenKind.JWT if is_jwt(text) else TokenKind.OPAQUE, source
         )
 
     def mask(self, text: str) -> str:

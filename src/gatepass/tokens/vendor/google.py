@@ -164,7 +164,7 @@ TOKEN_PATH = "/computeMetadata/v1/instance/service-accounts/default/token"  # no
 METADATA_HEADERS = {"metadata-flavor": "Google"}
 GCLOUD_FILE = "application_default_credentials.json"
 _NO_CREDENTIALS = (
-    "asked because there is no credentials_file, no GOOGLE_APPLICATION_CREDENTIALS, and no file of "
+    "used because there is no credentials_file, no GOOGLE_APPLICATION_CREDENTIALS, and no file of "
     "`gcloud auth application-default login`"
 )
 _SECRET_MEMBERS = frozenset(("private_key", "client_secret", "refresh_token"))
@@ -224,7 +224,7 @@ class GoogleSource:
     def _refreshed(self, path: str, request: GoogleRequest) -> tuple[object, float | None]:
         """Return a new token and its end in seconds since the epoch. Runs in a separate thread."""
         found = self._credentials_factory.of(_document(path), self._settings.scope.split(), path)
-        found.refresh(request)
+        found.refresh(request)  # blocks: it waits for requests in the event loop
         return found.token, timegm(found.expiry.utctimetuple()) if found.expiry else None
 
     async def _from_metadata(self, vendor_fetch: VendorFetch) -> Token:

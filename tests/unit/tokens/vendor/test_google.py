@@ -291,7 +291,7 @@ async def test_without_credentials_and_a_metadata_server_it_is_told_what_was_loo
     issuer = ScriptedIssuer(present(), Broken(Fault.DNS, "unknown"), Answer(404, b"no such account"))
     minting = source(issuer)
     looked = (
-        " (asked because there is no credentials_file, no GOOGLE_APPLICATION_CREDENTIALS, and no file of "
+        " (used because there is no credentials_file, no GOOGLE_APPLICATION_CREDENTIALS, and no file of "
         "`gcloud auth application-default login`)"
     )
     said = (await failure_of(minting.fetch())).reason
