@@ -1,8 +1,7 @@
 """Try one target: normalize, encode, authorize, send, classify, and repeat the request if a retry can succeed.
 
-`try_target` shows the steps and the retry after a learned rule. `_send_and_classify` shows the retry with a new token.
-`upstream_call.send` has the retries that need no classified reply. `AttemptLearning` connects an attempt to the rules
-that gatepass learns from an upstream's errors.
+`try_target` shows the steps. `AttemptLearning` connects an attempt to the rules that gatepass learns from an upstream's
+errors.
 """
 
 from __future__ import annotations
@@ -52,6 +51,13 @@ async def try_target(
     context: RequestContext, call: Call, target: Target, keep_alive: KeepAlive | None = None
 ) -> ClassifiedReply:
     """Send `call`, as the client sent it, to `target`, and return the classified reply.
+
+    The request is repeated:
+
+    - with another token, if its token expired while it waited for a connection (`send`)
+    - on a new connection, once, if a reused connection closed without an answer (`send`)
+    - with a new token, once, after a 401 (`send`) or a reply that hides a rejection (`_send_and_classify`)
+    - with a learned rule, as long as the error of the last try produces a new one (here)
 
     `keep_alive` is None if no client waits for the reply. Raises the error in the last reply.
     """
@@ -129,10 +135,7 @@ async def _pass_through(
 
 
 async def _send_and_classify(attempt: Attempt, request: OutboundRequest) -> ClassifiedReply:
-    """Authorize and send `request`, and classify the reply.
-
-    `send` repeats a request that no upstream has answered, and renews the token after a 401.
-    """
+    """Authorize and send `request`, and classify the reply."""
     while True:
         try:
             response = await send(attempt, request)

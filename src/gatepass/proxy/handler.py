@@ -91,13 +91,8 @@ async def handle(client_request: ClientRequest, state: AppState, catalog: Catalo
         context.error = Draining("gatepass was stopped before the response was complete.")
         raise
     except Exception:
-        error_id = client_request.id
-        await _send_error(
-            client_response,
-            InternalError(
-                f"Internal error while handling the request. Search the gatepass log for request id `{error_id}`."
-            ),
-        )
+        where = f"Search the gatepass log for request id `{client_request.id}`."
+        await _send_error(client_response, InternalError(f"Internal error while handling the request. {where}"))
         raise  # the server logs the traceback
     finally:
         _log_request(context)

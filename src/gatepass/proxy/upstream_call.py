@@ -366,7 +366,7 @@ _TEXTS: Mapping[Fault, str] = MappingProxyType(
         Fault.PROXY: "The proxy in front of {host} refuses{detail}. Check {settings}.network.{proxy_setting}.",
         Fault.TLS: (
             "No secure connection to {host}{detail}. If a company certificate signs this host, name its PEM"
-            " file in {settings}.network.ca_file; if the host wants a client certificate, set"
+            " file in {settings}.network.ca_file; if the host requires a client certificate, set"
             " {settings}.network.client_cert."
         ),
         Fault.CLOSED: (
@@ -392,7 +392,7 @@ _TEXTS: Mapping[Fault, str] = MappingProxyType(
             " {settings}.timeouts, or in `timeouts` of the model or the operation where that is set."
         ),
         Fault.TIMEOUT_IDLE: (
-            "{host} fell silent in the middle of its reply for longer than timeouts.idle_s. A model that pauses"
+            "{host} stopped sending in the middle of its reply for longer than timeouts.idle_s. A model that pauses"
             " needs more: set it in {settings}.timeouts, or in `timeouts` of the model or the operation where that is"
             " set."
         ),

@@ -38,7 +38,7 @@ EXPECTED = {
         "upstream_tls",
         (
             f"No secure connection to {HOST} (why). If a company certificate signs this host, name its PEM file in"
-            " upstreams.chat.network.ca_file; if the host wants a client certificate, set"
+            " upstreams.chat.network.ca_file; if the host requires a client certificate, set"
             " upstreams.chat.network.client_cert."
         ),
     ),
@@ -94,9 +94,9 @@ EXPECTED = {
         UpstreamTimeout,
         "upstream_timeout_idle",
         (
-            f"{HOST} fell silent in the middle of its reply for longer than timeouts.idle_s. A model that pauses needs"
-            " more: set it in upstreams.chat.timeouts, or in `timeouts` of the model or the operation where that is"
-            " set."
+            f"{HOST} stopped sending in the middle of its reply for longer than timeouts.idle_s. A model that pauses"
+            " needs more: set it in upstreams.chat.timeouts, or in `timeouts` of the model or the operation where that"
+            " is set."
         ),
     ),
 }
