@@ -155,7 +155,7 @@ async def test_one_request_with_another_fault_stops_no_lesson_of_others():
         right = await gate.ask({**HELLO, "max_tokens": 3}).answer()
         assert lessons(gate) == ["rename=max_tokens>max_completion_tokens"]
     assert (wrong.status, wrong.error["param"]) == (400, "stop")
-    assert "To have stop left out: upstreams.chat.learn_also: [stop]." in wrong.error["message"]
+    assert "To drop stop, set upstreams.chat.learn_also: [stop]." in wrong.error["message"]
     assert (right.status, len(upstream.received)) == (200, 3)
 
 
@@ -225,8 +225,7 @@ async def test_what_a_model_says_of_its_stream_is_not_overruled():
             answer = await gate.ask(STREAMED).answer()
     assert (answer.status, len(upstream.received)) == (400, 1)
     assert answer.error["message"].endswith(
-        "The model's entry says stream: native: set it to auto or emulate."
-        " The model 'gpt-4o' may do what was asked for."
+        "The model's entry sets stream: native. Set it to auto or emulate. The model 'gpt-4o' may accept this request."
     )
 
 

@@ -1,6 +1,7 @@
-"""From a rejection to the rules that may answer it, one matcher for each thing that upstreams reject.
+"""Match an upstream's rejection to the rules that may solve it.
 
-What to tell a person whom a refusal reaches although gatepass knows a way.
+One matcher per area: streams, messages, embeddings, opt-in changes, members of the body. `advice` explains which
+setting would allow a rule that gatepass knows but did not apply.
 """
 
 from __future__ import annotations
@@ -16,30 +17,28 @@ from gatepass.normalize.members import STREAMED, JsonMemberPath
 from gatepass.normalize.rule import concerns
 from gatepass.types import Call, ClientProtocol
 
+Concerned = Collection[LearnedRule]
+"""Rules that would change one body; the result of `relevant_rules`."""
+
 _FIGURES = re.compile(r"[0-9]+")
 _LONG_NAME = 8
-"""Letters of a name that is no everyday word: `temperature`, and not `user` or `stop`."""
+"""Letters from which a name is not an everyday word: `temperature`, but not `user` or `stop`."""
+_VALUE_CODE = "unsupported_value"
 
 
 def suggested_rules(rejection: UpstreamRejection, also: Collection[str] = ()) -> Iterator[tuple[LearnedRule, ...]]:
-    """Everything that `rejection` suggests, the likeliest first; the lessons of one step are taken together.
-
-    Who knows the whole sentence comes first: `members` sees no more than a name.
-    """
+    """Yield the steps that `rejection` suggests, the most likely first; the rules of one step are applied together."""
     if rejection.wants_reasoning:
         return
     yield from streaming(rejection)
     yield from conversation(rejection)
     yield from batches(rejection)
     yield from choices(rejection, also)
-    yield from members(rejection)
-
-
-Concerned = Collection[LearnedRule]
+    yield from members(rejection)  # last: it reads only a name, the others read a whole sentence
 
 
 def relevant_rules(rejection: UpstreamRejection, sent: Call) -> Concerned:
-    """All that `rejection` suggests and that would change the body `sent`."""
+    """Return the suggested rules that would change the body `sent`."""
     suggested = {rule for step in suggested_rules(rejection, OPT_IN) for rule in step}
     return frozenset(rule for rule in suggested if concerns(rule.change(), sent))
 
@@ -47,58 +46,55 @@ def relevant_rules(rejection: UpstreamRejection, sent: Call) -> Concerned:
 def next_rules(
     rejection: UpstreamRejection,
     sent: Call,
-    allowance: LearningPolicy,
-    barred: Callable[[LearnedRule], bool],
-    known: Concerned | None = None,
+    policy: LearningPolicy,
+    is_excluded: Callable[[LearnedRule], bool],
+    concerned: Concerned | None = None,
 ) -> tuple[LearnedRule, ...]:
-    """The first step of which every lesson that concerns the body `sent` is allowed and not `barred`; only those.
+    """Return the rules of the first step that concern the body `sent`, if all of them are allowed and not excluded.
 
-    A step of which one part is not allowed is no step: the upstream would refuse the rest of it again. `known` is what
-    `relevant_rules` found, if it was asked before.
+    `concerned` is the result of `relevant_rules`, if the caller has it already.
     """
-    for step in suggested_rules(rejection, allowance.also):
-        found = [one for one in step if (concerns(one.change(), sent) if known is None else one in known)]
-        fits = [allowance.allows(rule, rejection.protocol) and not barred(rule) for rule in found]
+    for step in suggested_rules(rejection, policy.also):
+        found = [one for one in step if (concerns(one.change(), sent) if concerned is None else one in concerned)]
+        # All or nothing: the upstream would reject a request to which only a part of the step is applied.
+        fits = [policy.allows(rule, rejection.protocol) and not is_excluded(rule) for rule in found]
         if found and all(fits):
             return tuple(found)
     return ()
 
 
 def contradicts(rejection: UpstreamRejection, rule: LearnedRule) -> bool:
-    """Whether the rejection is about what `rule` made of the request."""
+    """Whether the upstream rejects the change that `rule` made."""
     if rejection.wants_reasoning:
         return rule.action == "drop" and "reasoning" in rule.field
     return any(one.reverses(rule) for step in suggested_rules(rejection) for one in step)
 
 
 def is_same_rejection(rejection: UpstreamRejection, rule: LearnedRule, evidence: str) -> bool:
-    """Whether the rejection is again about what `rule`, taken for the sentence `evidence`, was to mend.
+    """Whether the rejection is again about what `rule`, learned from the sentence `evidence`, was to solve.
 
-    Any other complaint shows that the upstream got past it.
+    Any other rejection shows that the rule helped.
     """
     if _FIGURES.sub("0", rejection.text) == _FIGURES.sub("0", evidence) or contradicts(rejection, rule):
         return True
     if any(one.key == rule.key for step in suggested_rules(rejection, OPT_IN) for one in step):
         return True
-    return any(_names(rejection, name) for name in _about(rule))
-
-
-def _about(rule: LearnedRule) -> tuple[str, ...]:
-    """The names by which an upstream would call the member that `rule` is about."""
+    names: tuple[str, ...] = ()  # by which an upstream names the member that the rule changes
     if rule.action in ("stream", "stream_options"):
-        return (rule.action,)
-    if rule.action == "rename":
-        return (rule.field, rule.to or "")
-    return (rule.field.rpartition(".")[2],) if rule.action in ("drop", "set", "clamp") else ()
-
-
-def _names(rejection: UpstreamRejection, name: str) -> bool:
-    if rejection.param is not None and name in re.split(r"[^A-Za-z0-9_]+", rejection.param):
-        return True
-    is_plain = len(name) >= _LONG_NAME or "_" in name or name == "stream"
-    quoted = rf"['\"`]{re.escape(name)}['\"`]"
-    plain = rf"(?<![\w.]){re.escape(name)}(?:ing)?(?![\w])"
-    return re.search(f"{quoted}|{plain}" if is_plain else quoted, rejection.text, re.IGNORECASE) is not None
+        names = (rule.action,)
+    elif rule.action == "rename":
+        names = (rule.field, rule.to or "")
+    elif rule.action in ("drop", "set", "clamp"):
+        names = (rule.field.rpartition(".")[2],)
+    for name in names:
+        if rejection.param is not None and name in re.split(r"[^A-Za-z0-9_]+", rejection.param):
+            return True
+        pattern = rf"['\"`]{re.escape(name)}['\"`]"
+        if len(name) >= _LONG_NAME or "_" in name or name == "stream":  # recognizable without quotes
+            pattern += rf"|(?<![\w.]){re.escape(name)}(?:ing)?(?![\w])"
+        if re.search(pattern, rejection.text, re.IGNORECASE) is not None:
+            return True
+    return False
 
 
 # streams
@@ -115,7 +111,7 @@ _COMBINED = re.compile(
     r"(?! (?:this|the|your) (?:[\w.'-]+ )?(?:model|deployment|endpoint|account|organi[sz]ation|region|api|provider)\b)",
     re.IGNORECASE,
 )
-"""Not streams are refused but streams beside something else."""
+"""The upstream rejects streams together with something else, not streams as such."""
 _NEEDED = re.compile(
     rf"{WORDS}only supports? stream(?:ing)?\b|(?:Unsupported value: )?'?stream'? does not support false"
     rf"|{WORDS}please enable the stream parameter"
@@ -140,13 +136,9 @@ def streaming(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]
     elif rejection.opens(_NEEDED):
         yield (LearnedRule("stream", "aggregate"),)
     elif (found := rejection.opens(_REFUSED)) or (rejection.code, rejection.param) == (_VALUE_CODE, "stream"):
-        said = found.string[found.end() :] if found is not None else rejection.text
-        yield (LearnedRule("stream", "synth", ttl_s=HOUR_S if _COMBINED.search(said) is None else 0.0),)
-    yield from _thinking(rejection)
-
-
-def _thinking(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
-    """DashScope: what it thinks of `enable_thinking` depends on the model and on the stream."""
+        rest = found.string[found.end() :] if found is not None else rejection.text
+        yield (LearnedRule("stream", "synth", ttl_s=HOUR_S if _COMBINED.search(rest) is None else 0.0),)
+    # DashScope accepts or rejects `enable_thinking` depending on the model and on `stream`.
     if rejection.opens(_NO_THINKING):
         yield (LearnedRule("set", "enable_thinking", "false"),)
     if rejection.opens(_THINKING_ONLY):
@@ -157,7 +149,7 @@ def _thinking(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]
 # messages
 
 _AT = r"(?:'?(?:body\.)?messages[\w.\[\]-]*+'?\s*:\s*)?"
-"""The place that a sentence may name first."""
+"""The path with which a sentence may begin."""
 _DEVELOPER = re.compile(
     rf"{_AT}(?:['`\"]?developer['`\"]? is not one of|unknown variant [`'\"]developer|Unexpected message role"
     r"|Incorrect role information|角色信息不正确)|(?:Unsupported value: )?"
@@ -171,7 +163,7 @@ _SYSTEM = re.compile(
 _NO_SYSTEM = re.compile(rf"{WORDS}[Ss]ystem role (?:is )?not supported")
 _ALTERNATE = re.compile(rf"{WORDS}roles must alternate")
 
-_STRING_WANTED = (
+_STRING_REQUIRED = (
     re.compile(rf"{_AT}invalid type: sequence, expected a string"),
     re.compile(r"'messages\.\d+\.content' : value must be a string"),
     re.compile(r"(?:json: )?cannot unmarshal array into Go struct field [\w.]*content of type string"),
@@ -190,27 +182,22 @@ _TOOL_ID = re.compile(r"Tool call id was .{0,200}? but must be a-z, A-Z, 0-9, wi
 def conversation(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
     if rejection.protocol is not ClientProtocol.CHAT or not rejection.is_about("messages", "role", "content"):
         return
-    yield from _roles(rejection)
+    rejects_developer = rejection.opens(_DEVELOPER) or rejection.opens(_OTHER_ROLES)
+    if rejects_developer:
+        yield (LearnedRule("role", "developer", "system"),)
+    if rejection.opens(_SYSTEM):
+        yield (LearnedRule("role", "system", "developer"),)
+    if rejects_developer or rejection.opens(_SYSTEM) or rejection.opens(_NO_SYSTEM):
+        yield (LearnedRule("role", "system", "user"),)  # o1-mini rejects `developer` as well
+    if rejection.opens(_ALTERNATE):
+        yield (LearnedRule("roles", "merged"),)
     if rejection.opens(*_NULL_REFUSED):
         yield (LearnedRule("content", "empty"),)
-    if rejection.opens(*_STRING_WANTED):
+    if rejection.opens(*_STRING_REQUIRED):
         yield (LearnedRule("content", "text"),)
         yield (LearnedRule("content", "empty"),)
     if rejection.opens(_TOOL_ID):
         yield (LearnedRule("tool_ids", "short"),)
-
-
-def _roles(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
-    """The second step for `system` is for those who refuse `developer` as well (o1-mini)."""
-    refuses_developer = rejection.opens(_DEVELOPER) or rejection.opens(_OTHER_ROLES)
-    if refuses_developer:
-        yield (LearnedRule("role", "developer", "system"),)
-    if rejection.opens(_SYSTEM):
-        yield (LearnedRule("role", "system", "developer"),)
-    if refuses_developer or rejection.opens(_SYSTEM) or rejection.opens(_NO_SYSTEM):
-        yield (LearnedRule("role", "system", "user"),)
-    if rejection.opens(_ALTERNATE):
-        yield (LearnedRule("roles", "merged"),)
 
 
 # embeddings
@@ -227,7 +214,7 @@ _STRING_ONLY = re.compile(r"(?:input|prompt)\s*参数非法")
 _NO_BASE64 = re.compile(r"base64 encoding is not (?:currently )?supported")
 LARGEST = 100_000
 FILL = 0.9
-"""Of the tokens that fit: inputs differ in length."""
+"""Part of the tokens per request to use, because inputs differ in length."""
 
 
 def batches(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
@@ -238,7 +225,7 @@ def batches(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
         yield (LearnedRule("split", "input", str(limits[0]), ttl_s=DAY_S),)
     if (over := rejection.opens(_TOKENS)) is not None:
         requested, most = (int(figure.replace(",", "")[:15]) for figure in over.groups())
-        if 0 < most < requested:  # another request of as many inputs may fit as a whole
+        if 0 < most < requested:  # not stored: another request with as many inputs may fit
             yield (LearnedRule("split", "input", f"{max(1, int(100 * FILL * most / requested))}%", ttl_s=0.0),)
     if rejection.code == "1214" and rejection.opens(_STRING_ONLY):
         yield (LearnedRule("split", "input", "1", ttl_s=DAY_S),)
@@ -246,7 +233,7 @@ def batches(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
         yield (LearnedRule("set", "encoding_format", '"float"'),)
 
 
-# what only some want changed
+# changes that require `learn_also`
 
 _TOOL_CHOICE = re.compile(
     rf"{WORDS}tool_choice parameter does not support being set to|[Tt]hinking mode does not support this tool_choice"
@@ -259,14 +246,14 @@ _ROOM = re.compile(
     r" \((\d+) in the messages, \d+ in the completion\)"
 )
 SPARE_TOKENS = 8
-"""Left free below the context's length: counts differ by a few."""
+"""Tokens left free below the context length, because counts differ by a few."""
 
 
 def choices(rejection: UpstreamRejection, also: Collection[str]) -> Iterator[tuple[LearnedRule, ...]]:
-    """Thinking and a forced tool are refused together, either of them alone is not: nothing of that is remembered."""
     if rejection.protocol is not ClientProtocol.CHAT:
         return
     if "tool_choice" in also and rejection.opens(_TOOL_CHOICE):
+        # Not stored (0 s): the upstream rejects thinking together with a forced tool, and accepts either alone.
         yield (LearnedRule("set", "enable_thinking", "false", ttl_s=0.0),)
         yield (LearnedRule("set", "thinking.type", '"disabled"', ttl_s=0.0),)
         yield (LearnedRule("set", "tool_choice", '"auto"', ttl_s=0.0),)
@@ -277,7 +264,7 @@ def choices(rejection: UpstreamRejection, also: Collection[str]) -> Iterator[tup
     if "tools" in also and rejection.opens(_NO_TOOLS):
         yield tuple(LearnedRule("drop", name) for name in ("tools", "tool_choice", "parallel_tool_calls"))
     if "max_tokens" in also and (found := rejection.opens(_ROOM)) is not None:
-        left = int(found[1][:9]) - int(found[2][:9]) - SPARE_TOKENS  # beside this prompt, and no other
+        left = int(found[1][:9]) - int(found[2][:9]) - SPARE_TOKENS  # holds for this prompt only, so it is not stored
         if left > 0:
             for name in ("max_tokens", "max_completion_tokens"):
                 yield (LearnedRule("clamp", name, str(left), ttl_s=0.0),)
@@ -286,9 +273,7 @@ def choices(rejection: UpstreamRejection, also: Collection[str]) -> Iterator[tup
 # members
 
 MOST_NAMES = 8
-"""Of one sentence."""
-
-_VALUE_CODE = "unsupported_value"
+"""Limit on the members that one sentence may drop."""
 
 _LISTS = (
     re.compile(r"Unrecognized request arguments? supplied: ([\w, ]+)"),
@@ -314,17 +299,23 @@ _VALUES = (
 _OTHER_VALUES = re.compile(
     r"(?:(?:[Ss]upported|[Aa]llowed|[Vv]alid) values (?:are|include)|[Mm]ust be one of):? *(.*)", re.DOTALL
 )
-"""Then only this value is refused, unless there is but one other: that is the default."""
+"""The accepted values that the upstream names. If there are two or more, only this value is rejected. A single one is
+the default."""
 SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "top_k", "min_p")
-"""Reasoning models take none of these, and refuse them one by one: RAGFlow's dialogs send four, which are more
-than a request is sent again for."""
-_FAMILY = frozenset(SAMPLING)
+"""Reasoning models accept none of these and reject them one by one.
+
+RAGFlow's dialogs send four, which is more than the repeats of a request (MOST_STEPS).
+"""
+_SAMPLING = frozenset(SAMPLING)
 THINKING = ("chat_template_kwargs", "enable_thinking", "thinking")
-"""One wish in the words of vLLM, DashScope and GLM. Dify sends two of them to every server (its plugin's default) and
-RAGFlow others, and where OpenAI's own words refuse one, none is known."""
+"""The same option for vLLM, DashScope and GLM.
+
+Dify's plugin sends two of them to every server by default, RAGFlow sends others. An upstream that rejects one with
+OpenAI's sentence knows none of them.
+"""
 _OPENAI = re.compile(r"Unrecognized request arguments? supplied: |Unknown parameter: '")
-_WHOLE = frozenset(("stream_options", "metadata", "logit_bias"))
-"""They go as a whole: what is in the last two is the client's to name, and might be named without end."""
+_DROPPED_WHOLE = frozenset(("stream_options", "metadata", "logit_bias"))
+"""Objects dropped as a whole: the client chooses the names in the last two, so their number has no limit."""
 _NOT_HERE = re.compile(r"with this model\b")
 _WORD = re.compile(r"[\w.]+")
 _HINT = re.compile(r"Use '([^']+)' instead")
@@ -332,93 +323,80 @@ _NO_DIMENSIONS = re.compile(rf"{WORDS}(?:dimensions is currently not supported|d
 
 
 def members(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
-    """For unknown members one step that deals with all of them: no request would do without one of the others.
-
-    Where one of SAMPLING is refused as a matter of the model and not of its value's form, the others go along in
-    this one request: nobody has refused them yet. So do those of THINKING where OpenAI's API does not know one.
-    """
     if rejection.is_of_a_value:
         return
-    unknown = [place for place in _agreed(rejection, _unknown(rejection)) if place.partition("[")[0] != "stream"]
-    wrong = [
-        place for place in _agreed(rejection, _wrong_values(rejection)) if place not in NEVER and place not in RENAMES
+    unknown = [
+        path for path in _confirmed(rejection, _unknown_members(rejection)) if path.partition("[")[0] != "stream"
     ]
-    ttl_s = 0.0 if _is_one_of_several(rejection.text) else HOUR_S
-    refused = dict.fromkeys(unknown, HOUR_S) | dict.fromkeys(wrong, ttl_s)
-    if _NOT_HERE.search(rejection.text) is not None and not _FAMILY.isdisjoint(refused):
-        yield tuple(LearnedRule("drop", place, ttl_s=refused.get(place, 0.0)) for place in SAMPLING)
-    if unknown:
+    wrong = [
+        path for path in _confirmed(rejection, _wrong_values(rejection)) if path not in NEVER and path not in RENAMES
+    ]
+    accepted = _OTHER_VALUES.search(rejection.text)
+    is_one_of_several = accepted and len(re.split(r",| and | or |\|", accepted[1].partition(". ")[0])) > 1
+    ttl_s = 0.0 if is_one_of_several else HOUR_S
+    rejected = dict.fromkeys(unknown, HOUR_S) | dict.fromkeys(wrong, ttl_s)
+    if _NOT_HERE.search(rejection.text) is not None and not _SAMPLING.isdisjoint(rejected):
+        # The model rejects the member, whatever its value: drop the other sampling members from this request too.
+        # The upstream has not rejected those yet, so their rules are not stored (0 s).
+        yield tuple(LearnedRule("drop", path, ttl_s=rejected.get(path, 0.0)) for path in SAMPLING)
+    if unknown:  # one step for all of them, because the upstream accepts no request that has one
         hint = _HINT.search(rejection.text)
-        named = [_of_unknown(place, hint[1] if hint is not None else None) for place in unknown[:MOST_NAMES]]
+        rules = []
+        for path in unknown[:MOST_NAMES]:
+            top = path.partition(".")[0]
+            if path in RENAMES and (hint is None or hint[1] == RENAMES[path]):
+                rules.append(LearnedRule("rename", path, RENAMES[path]))
+            else:
+                rules.append(LearnedRule("drop", top if top in _DROPPED_WHOLE else path))
         is_openai = any(_OPENAI.match(sentence) for sentence in rejection.sentences)
         others = THINKING if is_openai and not set(THINKING).isdisjoint(unknown) else ()
-        yield (*named, *(LearnedRule("drop", place, ttl_s=0.0) for place in others if place not in unknown))
-    yield from ((LearnedRule("drop", place, ttl_s=ttl_s),) for place in wrong)
+        yield (*rules, *(LearnedRule("drop", path, ttl_s=0.0) for path in others if path not in unknown))
+    yield from ((LearnedRule("drop", path, ttl_s=ttl_s),) for path in wrong)
 
 
-def _is_one_of_several(text: str) -> bool:
-    """Whether it names more than one value that would have been taken."""
-    named = _OTHER_VALUES.search(text)
-    return named is not None and len(re.split(r",| and | or |\|", named[1].partition(". ")[0])) > 1
+def _confirmed(rejection: UpstreamRejection, paths: Iterable[str]) -> list[str]:
+    """Return those of `paths` that a rule can change and that agree with the error's `param`."""
+    # pydantic's `param` names only the first of several members.
+    param = None if rejection.code == "extra_forbidden" else rejection.path
+    # `tools[0]` is an element and `2fast` is not a name: no rule can change them.
+    valid = [path for path in dict.fromkeys(paths) if JsonMemberPath.is_one(path)]
+    return [path for path in valid if param is None or f".{param}".endswith(f".{path}")]
 
 
-def _agreed(rejection: UpstreamRejection, places: Iterable[str]) -> list[str]:
-    """The Places among them that are in accord with `param`, which of pydantic's details names the first alone.
-
-    What an upstream names besides is nothing that a change could be about: `tools[0]` is an element, `2fast` no name.
-    """
-    told = None if rejection.code == "extra_forbidden" else rejection.path
-    named = [place for place in dict.fromkeys(places) if JsonMemberPath.is_one(place)]
-    return [place for place in named if told is None or f".{told}".endswith(f".{place}")]
-
-
-def _of_unknown(place: str, hint: str | None) -> LearnedRule:
-    if place in RENAMES and hint in (None, RENAMES[place]):
-        return LearnedRule("rename", place, RENAMES[place])
-    top = place.partition(".")[0]
-    return LearnedRule("drop", top if top in _WHOLE else place)
-
-
-def _unknown(rejection: UpstreamRejection) -> Iterator[str]:
-    """The places that the upstream does not know, in its order."""
+def _unknown_members(rejection: UpstreamRejection) -> Iterator[str]:
+    """Yield the paths that the upstream does not know, in its order."""
     yield from _zod(rejection.raw)
     if rejection.code in TAUGHT_CODES - {_VALUE_CODE} and rejection.param:
         yield path_from_error(rejection.param)
     for sentence in rejection.sentences:
-        yield from _named(sentence)
-
-
-def _named(sentence: str) -> Iterator[str]:
-    """The names with which the sentence begins."""
-    for pattern in _PLACES:
-        if (found := pattern.match(sentence)) is not None:
-            yield path_from_error(found[1].replace(" -> ", "."))
-    for pattern in _LISTS:
-        if (found := pattern.match(sentence)) is not None:
-            yield from _WORD.findall(found[1])
-    if (found := _GEMINI.match(sentence)) is not None and found[2] in (None, "", found[1]):
-        yield path_from_error(found[1])
-    if (found := _PROPERTY.match(sentence)) is not None:
-        place = path_from_error(found[2])  # Groq names the message before it, Cerebras the whole way, twice
-        in_messages = _IN_MESSAGES.match(found[1] or "") is not None and not place.startswith("messages[]")
-        yield f"messages[].{place}" if in_messages else place
+        for pattern in _PLACES:
+            if (found := pattern.match(sentence)) is not None:
+                yield path_from_error(found[1].replace(" -> ", "."))
+        for pattern in _LISTS:
+            if (found := pattern.match(sentence)) is not None:
+                yield from _WORD.findall(found[1])
+        if (found := _GEMINI.match(sentence)) is not None and found[2] in (None, "", found[1]):
+            yield path_from_error(found[1])
+        if (found := _PROPERTY.match(sentence)) is not None:
+            path = path_from_error(found[2])  # Groq names the message before it, Cerebras the whole path, twice
+            in_messages = _IN_MESSAGES.match(found[1] or "") is not None and not path.startswith("messages[]")
+            yield f"messages[].{path}" if in_messages else path
 
 
 def _zod(raw: Any) -> Iterator[str]:
-    """`unrecognized_keys` with the way to the object that has them."""
+    """Yield the paths of zod's `unrecognized_keys` issues."""
     issues = raw if isinstance(raw, list) else raw.get("error") if isinstance(raw, dict) else None
     for issue in issues if isinstance(issues, list) else ():
         if isinstance(issue, dict) and issue.get("code") == ZOD_CODE:
             path, keys = issue.get("path"), issue.get("keys")
-            suggested_rules = [str(step) for step in path] if isinstance(path, list) else []
+            steps = [str(step) for step in path] if isinstance(path, list) else []
             yield from (
-                path_from_error(".".join([*suggested_rules, str(key)]))
-                for key in (keys if isinstance(keys, list) else ())
+                path_from_error(".".join([*steps, str(key)])) for key in (keys if isinstance(keys, list) else ())
             )
 
 
 def _wrong_values(rejection: UpstreamRejection) -> Iterator[str]:
-    """The members whose value the upstream does not take, where leaving them out is an answer to that."""
+    """Yield the members whose value the upstream rejects and that may be dropped for it."""
     if rejection.code == _VALUE_CODE and rejection.param:
         yield path_from_error(rejection.param)
     for pattern in _VALUES:
@@ -428,22 +406,22 @@ def _wrong_values(rejection: UpstreamRejection) -> Iterator[str]:
         yield "dimensions"
 
 
-_PICTURES = (b'"image_url"', b'"input_image"')
-_WANTED = {"synth": "auto or emulate", "aggregate": "auto or aggregate"}
+# advice for the operator
+
+_IMAGES = (b'"image_url"', b'"input_image"')
 REASONING = (
-    "The client has to send the reasoning of earlier answers back with them; rules.replayed of the model's entry"
-    " has to be keep."
+    "The client must send the reasoning of earlier answers back with them. Set rules.replayed of the model's entry"
+    " to keep."
 )
-_FOR_STREAM = {"synth": "emulate", "aggregate": "aggregate"}
+_STREAM_VALUES = {"synth": "emulate", "aggregate": "aggregate"}
 
 BlockedS = Callable[[LearnedRule], float]
-"""For how many seconds a lesson that was tried in vain is not tried again; 0: it was not."""
+"""Return for how many seconds a rule that failed is not tried again; 0 if it did not fail."""
 
 
 @dataclass(frozen=True, slots=True)
 class LearningSettings:
-    """How the model is configured: `learn` and `learn_also` of `upstream` (as `allowance`), `stream` and `suggest` of
-    its own entry."""
+    """The configuration of one model: `learn` and `policy` from its upstream, `stream` and `suggest` from its entry."""
 
     upstream: str
     policy: LearningPolicy
@@ -457,77 +435,69 @@ def advice(
     sent: Call,
     setting: LearningSettings,
     blocked_s: BlockedS = lambda _: 0.0,
-    known: Concerned | None = None,
+    concerned: Concerned | None = None,
 ) -> str:
-    """Sentences to put behind the upstream's own, "" where there is nothing to say.
+    """Return sentences to append to the upstream's error message, "" if there are none.
 
-    `rejection` is the rejection of `sent`. `blocked_s` holds the rules that failed within the last minute. `known` is
+    `rejection` is the rejection of `sent`. `blocked_s` knows the rules that failed within the last minute. `concerned`
     as in `next_rules`.
     """
-    told = [_way(rejection, sent, setting, blocked_s, known)]
+    sentences = [_rule_advice(rejection, sent, setting, blocked_s, concerned)]
     if setting.suggest is not None and any(step for step in suggested_rules(rejection, OPT_IN)):
-        told.append(f"The model {setting.suggest!r} may do what was asked for.")
-    return " ".join(sentence for sentence in told if sentence)
+        sentences.append(f"The model {setting.suggest!r} may accept this request.")
+    return " ".join(sentence for sentence in sentences if sentence)
 
 
-def _way(
-    rejection: UpstreamRejection, sent: Call, setting: LearningSettings, blocked_s: BlockedS, known: Concerned | None
+def _rule_advice(
+    rejection: UpstreamRejection,
+    sent: Call,
+    setting: LearningSettings,
+    blocked_s: BlockedS,
+    concerned: Concerned | None,
 ) -> str:
     if rejection.wants_reasoning:
         return REASONING
     for step in suggested_rules(rejection, OPT_IN):
-        wanted = [one for one in step if (concerns(one.change(), sent) if known is None else one in known)]
-        if wanted:
-            return _setting(rejection, wanted, setting, blocked_s)
-        if LearnedRule("content", "text") in step and any(name in sent.body for name in _PICTURES):
-            return "This model reads text alone, and the request holds pictures."
+        rules = [one for one in step if (concerns(one.change(), sent) if concerned is None else one in concerned)]
+        if rules:
+            return _setting_advice(rejection, rules, setting, blocked_s)
+        if LearnedRule("content", "text") in step and any(name in sent.body for name in _IMAGES):
+            return "This model accepts text only, and the request contains images."
     return ""
 
 
-def _setting(
-    rejection: UpstreamRejection, wanted: list[LearnedRule], setting: LearningSettings, blocked_s: BlockedS
+def _setting_advice(
+    rejection: UpstreamRejection, rules: list[LearnedRule], setting: LearningSettings, blocked_s: BlockedS
 ) -> str:
-    refused = [rule for rule in wanted if not setting.policy.allows(rule, rejection.protocol)]
-    stream = next((rule for rule in refused if rule.action == "stream"), None)
+    """Name the setting that would allow `rules`, or say that they failed a moment ago."""
+    forbidden = [rule for rule in rules if not setting.policy.allows(rule, rejection.protocol)]
+    stream = next((rule for rule in forbidden if rule.action == "stream"), None)
     if stream is not None:
-        return f"The model's entry says stream: {setting.stream}: set it to {_WANTED[stream.field]}."
-    names = _setting_names(refused, rejection)
+        return f"The model's entry sets stream: {setting.stream}. Set it to auto or {_STREAM_VALUES[stream.field]}."
+    names = _setting_names(forbidden, rejection)
     if names is None:
         return ""
-    return _to_set(wanted, names, setting) if names or setting.learn != "on" else _why_not(wanted, blocked_s)
+    if not names and setting.learn == "on":
+        left_s, entry = max((blocked_s(rule), rule.entry) for rule in rules)
+        return (
+            f"{entry} is not tried again for {max(1, round(left_s))} s because it did not help." if left_s > 0 else ""
+        )
+    fields = [rule.field for rule in rules]
+    purpose = f"drop {', '.join(fields[:-1])} and {fields[-1]}" if fields[1:] else f"drop {fields[0]}"
+    if any(rule.action != "drop" for rule in rules):
+        purpose = f"adapt such requests ({', '.join(rule.entry for rule in rules)})"
+    values = [] if setting.learn == "on" else ["learn: on"]
+    values += [f"learn_also: [{', '.join(names)}]"] if names else []
+    sentence = f"To {purpose}, set upstreams.{setting.upstream}.{' and '.join(values)}"
+    if rules[0].action == "stream":
+        return f"{sentence}, or stream: {_STREAM_VALUES[rules[0].field]} in the model's entry under models."
+    return f"{sentence}."
 
 
-def _to_set(wanted: list[LearnedRule], names: list[str], setting: LearningSettings) -> str:
-    wants = [] if setting.learn == "on" else ["learn: on"]
-    wants += [f"learn_also: [{', '.join(names)}]"] if names else []
-    told = f"{_purpose(wanted)}: upstreams.{setting.upstream}.{' and '.join(wants)}"
-    if wanted[0].action == "stream":
-        return f"{told}, or stream: {_FOR_STREAM[wanted[0].field]} in the model's entry under models."
-    return f"{told}."
-
-
-def _purpose(wanted: list[LearnedRule]) -> str:
-    if all(rule.action == "drop" for rule in wanted):
-        return f"To have {_listed([rule.field for rule in wanted])} left out"
-    return f"To have such requests adapted ({', '.join(rule.entry for rule in wanted)})"
-
-
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _why_not(wanted: list[LearnedRule], blocked_s: BlockedS) -> str:
-    """Where a change is allowed, and was tried in vain."""
-    left_s, entry = max((blocked_s(rule), rule.entry) for rule in wanted)
-    if left_s <= 0:
-        return ""
-    return f"{entry} is not made again for {max(1, round(left_s))} s, because it helped nothing when it was made last."
-
-
-def _setting_names(refused: list[LearnedRule], rejection: UpstreamRejection) -> list[str] | None:
-    """The names for `learn_also` that would allow all of `refused`, one where one does; None where nothing does."""
+def _setting_names(forbidden: list[LearnedRule], rejection: UpstreamRejection) -> list[str] | None:
+    """Return names for `learn_also` that allow all `forbidden` rules, or None if a rule cannot be allowed."""
     found: list[str] = []
-    for rule in refused:
+    for rule in forbidden:
         if not any(LearningPolicy(frozenset((name,))).allows(rule, rejection.protocol) for name in found):
             offered = (rule.field, *sorted(OPT_IN))
             name = next(

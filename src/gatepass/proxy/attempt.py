@@ -281,7 +281,7 @@ class AttemptLearning:
         if self._session is None:
             return self._base
         self._session.recall(self._base, self._state.clock.now())
-        if self._session.has_lessons:
+        if self._session.has_rules:
             self._base = await reread(self._base)
             planned = await run_off_loop(self._base.body, partial(self._session.revise, self._base))
         else:

@@ -20,8 +20,8 @@ def told(
 ) -> str:
     heard = UpstreamRejection.of(case.call.operation.protocol, case.status, case.complaint, case.call.body)
     assert heard is not None
-    allowance = LearningPolicy(frozenset(also), may_stream=stream == "auto")
-    return advice(heard, case.call, LearningSettings("chat", allowance, learn, stream, suggest), blocked_s)
+    policy = LearningPolicy(frozenset(also), may_stream=stream == "auto")
+    return advice(heard, case.call, LearningSettings("chat", policy, learn, stream, suggest), blocked_s)
 
 
 NO_STREAM = never("", openai(STREAM, "stream", "unsupported_value"))
@@ -30,35 +30,35 @@ NO_TOOLS = never("", openai(unsupported("tools"), "tools", "unsupported_paramete
 
 def test_where_nothing_is_learned_it_says_that_it_could_be():
     assert told(NO_STREAM, learn="off") == (
-        "To have such requests adapted (stream=synth): upstreams.chat.learn: on, or stream: emulate in the model's"
+        "To adapt such requests (stream=synth), set upstreams.chat.learn: on, or stream: emulate in the model's"
         " entry under models."
     )
     assert told(NO_STREAM) == ""
 
 
 def test_where_both_are_missing_both_are_named():
-    assert told(NO_TOOLS, learn="off") == ("To have tools left out: upstreams.chat.learn: on and learn_also: [tools].")
+    assert told(NO_TOOLS, learn="off") == ("To drop tools, set upstreams.chat.learn: on and learn_also: [tools].")
 
 
 def test_what_the_model_says_of_its_stream_is_named_as_what_to_change():
     only_stream = never("", openai("This model only support stream mode"), request={"stream": False})
     for stream in ("native", "emulate"):
         assert told(only_stream, stream=stream) == (
-            f"The model's entry says stream: {stream}: set it to auto or aggregate."
+            f"The model's entry sets stream: {stream}. Set it to auto or aggregate."
         )
-    assert told(NO_STREAM, stream="native") == "The model's entry says stream: native: set it to auto or emulate."
+    assert told(NO_STREAM, stream="native") == "The model's entry sets stream: native. Set it to auto or emulate."
 
 
 def test_what_was_tried_in_vain_is_told_while_it_is_not_tried_again():
     blocked = {LearnedRule("stream", "synth").key: 41.6}
     assert told(NO_STREAM, blocked_s=lambda lesson: blocked.get(lesson.key, 0.0)) == (
-        "stream=synth is not made again for 42 s, because it helped nothing when it was made last."
+        "stream=synth is not tried again for 42 s because it did not help."
     )
 
 
 def test_tools_and_what_belongs_to_them_are_one_name():
     no_tools = never("", openai("m does not support tools"), request={"tools": [], "tool_choice": "auto"})
-    assert told(no_tools) == "To have tools and tool_choice left out: upstreams.chat.learn_also: [tools]."
+    assert told(no_tools) == "To drop tools and tool_choice, set upstreams.chat.learn_also: [tools]."
 
 
 def test_reasoning_that_is_missed_is_for_the_client_to_send():
@@ -78,7 +78,7 @@ OPTIONAL = {
 
 @pytest.mark.parametrize(("name", "case"), OPTIONAL.items())
 def test_what_the_operator_may_allow_is_named(name, case):
-    assert told(case).endswith(f": upstreams.chat.learn_also: [{name}].")
+    assert told(case).endswith(f", set upstreams.chat.learn_also: [{name}].")
     assert told(case, also=(name,)) == ""
 
 
@@ -89,12 +89,12 @@ def test_what_nobody_may_allow_is_not_offered():
 def test_pictures_that_a_model_cannot_read_are_told():
     case = never("", openai("messages[0]: invalid type: sequence, expected a string"), request=turns(PICTURE))
     assert told(case, suggest="gpt-4o") == (
-        "This model reads text alone, and the request holds pictures. The model 'gpt-4o' may do what was asked for."
+        "This model accepts text only, and the request contains images. The model 'gpt-4o' may accept this request."
     )
 
 
 def test_another_model_is_suggested_where_this_one_refuses_a_form():
-    assert told(NO_TOOLS, suggest="gpt-4o").endswith(". The model 'gpt-4o' may do what was asked for.")
+    assert told(NO_TOOLS, suggest="gpt-4o").endswith(". The model 'gpt-4o' may accept this request.")
     assert told(never("", openai("Something else.")), suggest="gpt-4o") == ""
 
 

@@ -31,11 +31,11 @@ def heard(case: Case) -> UpstreamRejection | None:
     return UpstreamRejection.of(case.call.operation.protocol, case.status, case.complaint, case.call.body)
 
 
-def lessons(case: Case, allowance: LearningPolicy | None = None) -> tuple[LearnedRule, ...]:
+def lessons(case: Case, policy: LearningPolicy | None = None) -> tuple[LearnedRule, ...]:
     said = heard(case)
     if said is None:
         return ()
-    return next_rules(said, case.call, allowance or LearningPolicy(frozenset(case.also)), lambda lesson: False)
+    return next_rules(said, case.call, policy or LearningPolicy(frozenset(case.also)), lambda lesson: False)
 
 
 @pytest.mark.parametrize("case", ROWS, ids=lambda case: case.name)

@@ -161,7 +161,7 @@ def test_where_learning_is_off_nothing_happens():
 def test_what_the_operator_decided_about_streams_is_not_overruled():
     learner, upstream = Learner(), Upstream([NO_STREAM])
     ask(learner, upstream, chat(stream=True))
-    outcome = ask(learner, upstream, chat(stream=True), allowance=LearningPolicy(may_stream=False))
+    outcome = ask(learner, upstream, chat(stream=True), policy=LearningPolicy(may_stream=False))
     assert outcome.error is not None
     assert outcome.call.adapted == ()
 
@@ -428,7 +428,7 @@ def test_roles_go_one_step_further_where_the_operator_lets_them():
         for role in ("system", "developer")
     ]
     call = chat(messages=[{"role": "system", "content": "s"}, {"role": "user", "content": "u"}])
-    outcome = ask(Learner(), Upstream(refusals), call, allowance=LearningPolicy(frozenset(["system_into_user"])))
+    outcome = ask(Learner(), Upstream(refusals), call, policy=LearningPolicy(frozenset(["system_into_user"])))
     assert json.loads(outcome.call.body)["messages"] == [{"role": "user", "content": "s\n\nu"}]
     assert ask(Learner(), Upstream(refusals), call).error is not None
 
@@ -644,15 +644,25 @@ def test_a_lesson_is_barred_where_it_is_applied_was_tried_or_is_undone():
         LearnedRule("rename", "max_completion_tokens", "max_tokens"),
         LearnedRule("rename", "max_tokens", "limit"),
     )
-    assert [applied.bars(key(lesson), lesson) for lesson in (RENAME, back, other, SYNTH)] == [True, True, False, False]
-    applied.leave_out([key(RENAME)])
-    assert [applied.bars(key(lesson), lesson) for lesson in (RENAME, back, other, SYNTH)] == [True, False, True, False]
+    assert [applied.excludes(key(lesson), lesson) for lesson in (RENAME, back, other, SYNTH)] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    applied.remove([key(RENAME)])
+    assert [applied.excludes(key(lesson), lesson) for lesson in (RENAME, back, other, SYNTH)] == [
+        True,
+        False,
+        True,
+        False,
+    ]
 
 
 def test_another_lesson_about_the_same_takes_the_place_behind_the_others():
     applied = going_by(SYNTH, TEMPERATURE)
     other = AppliedRule(LearnedRule("stream", "aggregate"), proven=False, is_own=True)
-    applied.take(key(SYNTH), other)
+    applied.add(key(SYNTH), other)
     assert list(applied.by_key) == [key(TEMPERATURE), key(SYNTH)]
     assert (applied.own, list(applied.inherited)) == ({key(SYNTH): other}, [key(TEMPERATURE)])
 
@@ -661,7 +671,7 @@ def test_a_change_of_ones_own_has_helped_once_where_the_complaint_is_another():
     applied = going_by(SYNTH, TEMPERATURE, RENAME, is_own=True)
     applied.by_key[key(SYNTH)].evidence = "no stream"
     applied.revise(CALL)
-    assert applied.weigh(heard("no stream")) == [key(TEMPERATURE)]
-    assert applied.weigh(heard("no stop")) == [key(SYNTH)]
-    assert applied.weigh(heard("no stop")) == []
+    assert applied.mark_helped(heard("no stream")) == [key(TEMPERATURE)]
+    assert applied.mark_helped(heard("no stop")) == [key(SYNTH)]
+    assert applied.mark_helped(heard("no stop")) == []
     assert not applied.by_key[key(RENAME)].helped, "it changed nothing of this request"

@@ -79,10 +79,10 @@ def ask(
     now_s: float = 0.0,
     *,
     mode: Mode = "on",
-    allowance: LearningPolicy | None = None,
+    policy: LearningPolicy | None = None,
     subject: RuleScope = O3,
 ) -> Outcome:
-    with learner.session(subject, call.operation.protocol, mode, allowance) as learning:
+    with learner.session(subject, call.operation.protocol, mode, policy) as learning:
         return converse(learning, upstream, call, now_s)
 
 

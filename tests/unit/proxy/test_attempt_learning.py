@@ -151,8 +151,8 @@ async def test_what_is_left_after_a_change_that_helped_is_shown_with_it_and_with
     call = a_chat(stop=["x"])
     assert await scenario.ask(call, refusal(), left) is left
     assert left.message == (
-        f"{NO_STOP} Already changed: stream=synth. To have stop left out: upstreams.chat.learn_also: [stop]."
-        " The model 'gpt-4o' may do what was asked for."
+        f"{NO_STOP} Already changed: stream=synth. To drop stop, set upstreams.chat.learn_also: [stop]."
+        " The model 'gpt-4o' may accept this request."
     )
     assert (scenario.attempt.tried, scenario.attempt.adapted) == ((), ("stream=synth",))
     assert await scenario.ask(a_chat(), None) is None
@@ -165,7 +165,7 @@ async def test_while_a_change_is_not_tried_again_the_refusal_says_so(scenario):
     shown = await scenario.ask(a_chat(), refusal())
     assert shown is not None
     assert shown.message.startswith(
-        f"{NO_STREAM} stream=synth is not made again for 40 s, because it helped nothing when it was made last."
+        f"{NO_STREAM} stream=synth is not tried again for 40 s because it did not help."
     )
     assert scenario.attempt.tried == ()
 
@@ -207,8 +207,8 @@ async def test_what_is_learned_off_is_said_to_be(scenario):
     shown = await off.ask(a_chat(), refusal())
     assert shown is not None
     assert shown.message == (
-        f"{NO_STREAM} To have such requests adapted (stream=synth): upstreams.chat.learn: on, or stream: emulate in the"
-        " model's entry under models. The model 'gpt-4o' may do what was asked for."
+        f"{NO_STREAM} To adapt such requests (stream=synth), set upstreams.chat.learn: on, or stream: emulate in the"
+        " model's entry under models. The model 'gpt-4o' may accept this request."
     )
     assert off.attempt.tried == ()
 
