@@ -11,7 +11,7 @@ from gatepass.sse import client_transforms, event_stream
 from gatepass.sse.choice_repair import NAMES as REPAIRS
 from gatepass.sse.dialect_transforms import NAMES as RAGFLOW
 from tests.unit.learning.rejections import ROWS
-from tests.unit.learning.test_learned_rule import LESSONS
+from tests.unit.learning.test_learned_rule import RULES_OF_TABLE
 
 TEXT = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
 SECTION = TEXT.partition("### What is learned")[2]
@@ -46,7 +46,7 @@ def patterns() -> list[str]:
 
 def test_every_entry_is_in_the_table():
     assert len(patterns()) > 15
-    entries = {lesson.entry for lesson in LESSONS} | {entry for row in ROWS for entry in row.adapted}
+    entries = {lesson.entry for lesson in RULES_OF_TABLE} | {entry for row in ROWS for entry in row.adapted}
     more = {"drop=replayed", "default=seed", "set=seed", "images=2", "drop=drop_params,model_type"}
     made = {
         Shaped().entry,

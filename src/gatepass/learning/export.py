@@ -1,4 +1,4 @@
-"""Learned rules for people: as configuration that makes them permanent, and as members of the model list."""
+"""Export learned rules: as configuration that makes them permanent, and as members of the model list."""
 
 from __future__ import annotations
 
@@ -15,32 +15,31 @@ from gatepass.normalize.declared import Declared, changes_of
 from gatepass.normalize.rule import Change
 
 ALWAYS = frozenset(("stream_options",))
-"""Rules that need no declaration: gatepass goes by them anyway."""
+"""Actions that need no configuration, because gatepass applies them to every rejection."""
 WHERE_EMPTY = frozenset(("messages[].audio", "messages[].function_call", "messages[].tool_calls"))
-"""Members that a lesson drops only where they hold nothing, which `drop` does not ask."""
+"""Members that a learned rule drops only if they are empty. A configured `drop` drops any value."""
 STREAM: Mapping[str, str] = MappingProxyType({"synth": "emulate", "aggregate": "aggregate"})
 NOTHING = "# Nothing has been learned.\n"
 HIDDEN = ("set", "default")
-"""Rules whose values are the operator's own: whoever may see a lesson need not see them."""
+"""Rules whose values only the operator may see. A caller that may see learned rules may not."""
 _COMMENT_CHARS = 100
 
 
 @dataclass(slots=True)
 class _Pins:
-    """The entry of one model as it grows."""
+    """The entry to write for one model. `model` is the entry that applies to it today."""
 
     upstream: str
     name: str
     model: Model | None = None
-    """What serves it until now."""
-    is_there: bool = False
+    exists: bool = False
     stream: str | None = None
     rules: dict[str, Any] = field(default_factory=dict)
     reasons: list[str] = field(default_factory=list)
 
     @property
-    def is_one(self) -> bool:
-        """Whether rules would hold for one model of one upstream."""
+    def has_one_target(self) -> bool:
+        """Whether rules of the entry apply to one model of one upstream."""
         targets = self.model.all_targets() if self.model is not None else []
         return len({(target.upstream, target.name or self.name) for target in targets}) < 2
 
@@ -48,16 +47,24 @@ class _Pins:
 def as_config(
     learned: Iterable[LearnedRuleRecord], config: Config, may_see: Callable[[str], bool] = lambda _: True
 ) -> str:
-    """Return YAML to put under `models`, each change with the sentence it was learned from.
+    """Return YAML for `models`, each change with the sentence from which it was learned.
 
-    The names are those by which `config` reaches the models; for models that only a glob leads to, the upstream's own
-    name. Names that the caller may not see are left out.
+    The names are the public names of `config`, or the upstream's model name if only a glob matches it. Names that the
+    caller may not see are left out.
     """
     pins: dict[str, _Pins] = {}
     declared = Declared(config)
     for one in (one for one in learned if one.rule.action not in ALWAYS):
+        operation = one.scope.operation
         for public in filter(may_see, _public_names(one, config)):
-            _pin(pins.setdefault(public, _entry(public, one, config, declared)), one)
+            name = public if public in config.models else declared.entry(operation, public)
+            if name is not None:
+                model: Model | None = config.models[name]
+            else:  # the operation's own upstream serves it, and its rules and timeouts apply
+                route = block_of_operation(config.operations, operation)
+                model = None if route is None or route.upstream is None else Model(upstream=route.upstream)
+            entry = _Pins(one.scope.upstream, public, model, exists=public in config.models)
+            _pin(pins.setdefault(public, entry), one)
     if not pins:
         return NOTHING
     lines = list(_lines(pins))
@@ -65,15 +72,8 @@ def as_config(
     return "".join(line + "\n" for line in (head, *lines))
 
 
-def _entry(public: str, one: LearnedRuleRecord, config: Config, declared: Declared) -> _Pins:
-    operation = one.scope.operation
-    name = public if public in config.models else declared.entry(operation, public)
-    model = _of_operation(operation, config) if name is None else config.models[name]
-    return _Pins(one.scope.upstream, public, model, is_there=public in config.models)
-
-
 def _public_names(one: LearnedRuleRecord, config: Config) -> list[str]:
-    """The exact names of the configuration that lead to this model of this upstream."""
+    """Return the exact names in the configuration whose targets include this model of this upstream."""
     found = [
         public
         for public, model in config.models.items()
@@ -84,49 +84,40 @@ def _public_names(one: LearnedRuleRecord, config: Config) -> list[str]:
 
 
 def _pin(pins: _Pins, one: LearnedRuleRecord) -> None:
-    lesson = one.rule
-    why_not = _why_not(pins, one)
-    pins.reasons.append(f"{why_not}{lesson.entry}: {' '.join(one.evidence.split())}"[:_COMMENT_CHARS])
+    """Add the setting for a learned rule, or the reason why no setting does the same as the rule."""
+    rule = one.rule
+    why_not = ""
+    if rule.action == "set":
+        why_not = "not pinned, because `set` also adds a missing member: "
+    elif not pins.has_one_target:
+        why_not = f"not pinned, because rules apply to all targets, and this one to {one.scope.upstream} only: "
+    pins.reasons.append(f"{why_not}{rule.entry}: {' '.join(one.evidence.split())}"[:_COMMENT_CHARS])
     if why_not:
         return
-    if lesson.action == "stream":
-        pins.stream = STREAM[lesson.field]
+    if rule.action == "stream":
+        pins.stream = STREAM[rule.field]
     else:
-        _pin_rule(pins.rules, lesson)
+        _pin_rule(pins.rules, rule)
 
 
-def _of_operation(operation: str, config: Config) -> Model | None:
-    """What an entry would be that leads to the operation's own upstream; its rules and timeouts count there too."""
-    route = block_of_operation(config.operations, operation)
-    return None if route is None or route.upstream is None else Model(upstream=route.upstream)
-
-
-def _why_not(pins: _Pins, one: LearnedRuleRecord) -> str:
-    """What a pin would do that the lesson does not; "" where they are the same."""
-    if one.rule.action == "set":
-        return "not pinned, for `set` adds it where it is missing: "
-    if not pins.is_one:
-        return f"not pinned, for rules hold for all targets, and this for {one.scope.upstream} alone: "
-    return ""
-
-
-def _pin_rule(rules: dict[str, Any], lesson: LearnedRule) -> None:
-    match lesson.action:
-        case "drop" if lesson.field in WHERE_EMPTY:
+def _pin_rule(rules: dict[str, Any], rule: LearnedRule) -> None:
+    match rule.action:
+        case "drop" if rule.field in WHERE_EMPTY:
             rules["replayed"] = "drop_but_reasoning"
         case "drop":
-            rules.setdefault("drop", []).append(lesson.field)
+            rules.setdefault("drop", []).append(rule.field)
         case "rename":
-            rules.setdefault("rename", {})[lesson.field] = lesson.to
+            rules.setdefault("rename", {})[rule.field] = rule.to
         case "role":
-            rules.setdefault("roles", {})[lesson.field] = lesson.to
+            rules.setdefault("roles", {})[rule.field] = rule.to
         case "split":
-            rules["split"] = int(lesson.to or "1")
-        case rule:
-            rules[_BY_RULE[rule, lesson.field][0]] = _BY_RULE[rule, lesson.field][1]
+            rules["split"] = int(rule.to or "1")
+        case action:
+            name, value = _SETTINGS[action, rule.field]
+            rules[name] = value
 
 
-_BY_RULE: Mapping[tuple[str, str], tuple[str, Any]] = MappingProxyType(
+_SETTINGS: Mapping[tuple[str, str], tuple[str, Any]] = MappingProxyType(
     {
         ("roles", "merged"): ("merge_roles", True),
         ("content", "text"): ("text_content", True),
@@ -135,32 +126,35 @@ _BY_RULE: Mapping[tuple[str, str], tuple[str, Any]] = MappingProxyType(
         ("response_format", "json_object"): ("schema_in_words", True),
     }
 )
+"""The name and value of the setting for the action and field of a rule."""
 
 
 def _lines(pins: Mapping[str, _Pins]) -> Iterator[str]:
     for public, entry in pins.items():
         changes = entry.stream is not None or bool(entry.rules)
         if changes:
-            yield f"  {_text(public)}:{'   # add to the entry that is there' if entry.is_there else ''}"
+            yield f"  {_text(public)}:{'   # add to the existing entry' if entry.exists else ''}"
         yield from (f"    # {_text(public) + ': ' if not changes else ''}{reason}" for reason in entry.reasons)
         if changes:
             yield from _members(entry)
 
 
 def _members(entry: _Pins) -> Iterator[str]:
-    """What an entry that is there has already is not said again; a new one has all that the glob's has, which serves
-    the model no more."""
-    had = entry.model.model_dump(mode="json", exclude_unset=True) if entry.model is not None else {}
+    """Yield the lines to add to an existing entry, or all lines of a new one.
+
+    A new entry repeats everything from the glob's entry, which does not apply to the model any more.
+    """
     rules = dict(entry.rules)
-    if not entry.is_there:
-        had_rules, had_stream = had.pop("rules", None) or {}, had.pop("stream", None)
-        if hidden := [name for name in HIDDEN if had_rules.pop(name, None)]:
-            yield f"    # add by hand what the rules had until now, for the values are not shown: {', '.join(hidden)}"
-        if had.pop("operations", None):
-            yield "    # add by hand the `operations` that the entry had until now"
-        rules, entry.stream = _joined(had_rules, rules), entry.stream or had_stream
-        where = {} if "targets" in had else {"upstream": entry.upstream}
-        yield from (f"    {name}: {_text(value)}" for name, value in (where | had).items())
+    if not entry.exists:
+        old = entry.model.model_dump(mode="json", exclude_unset=True) if entry.model is not None else {}
+        old_rules, old_stream = old.pop("rules", None) or {}, old.pop("stream", None)
+        if hidden := [name for name in HIDDEN if old_rules.pop(name, None)]:
+            yield f"    # add by hand these rules of the old entry, because values are not shown: {', '.join(hidden)}"
+        if old.pop("operations", None):
+            yield "    # add by hand the `operations` of the old entry"
+        rules, entry.stream = _joined(old_rules, rules), entry.stream or old_stream
+        where = {} if "targets" in old else {"upstream": entry.upstream}
+        yield from (f"    {name}: {_text(value)}" for name, value in (where | old).items())
     if entry.stream is not None:
         yield f"    stream: {entry.stream}"
     if rules:
@@ -168,15 +162,18 @@ def _members(entry: _Pins) -> Iterator[str]:
         yield from (f"      {name}: {_text(value)}" for name, value in rules.items())
 
 
-def _joined(had: Mapping[str, Any], rules: Mapping[str, Any]) -> dict[str, Any]:
-    """`rules` in addition to those that the model `had`."""
-    return {**had, **{name: _both(had.get(name), value) for name, value in rules.items()}}
-
-
-def _both(had: Any, value: Any) -> Any:
-    if isinstance(had, list) and isinstance(value, list):
-        return list(dict.fromkeys((*had, *value)))
-    return {**had, **value} if isinstance(had, dict) and isinstance(value, dict) else value
+def _joined(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the rules of `old` and `new`; lists and mappings with one name are joined."""
+    joined = dict(old)
+    for name, value in new.items():
+        before = old.get(name)
+        if isinstance(before, list) and isinstance(value, list):
+            joined[name] = list(dict.fromkeys((*before, *value)))
+        elif isinstance(before, dict) and isinstance(value, dict):
+            joined[name] = {**before, **value}
+        else:
+            joined[name] = value
+    return joined
 
 
 def _text(value: Any) -> str:
@@ -186,7 +183,7 @@ def _text(value: Any) -> str:
 ABILITIES = ("kind", "vision", "audio", "tools", "reasoning", "json_schema", "token_ids")
 SIZES = ("context_length", "max_output_tokens", "dimensions")
 
-_TAUGHT: Mapping[tuple[str, str], tuple[str, Any]] = MappingProxyType(
+_CAPABILITIES: Mapping[tuple[str, str], tuple[str, Any]] = MappingProxyType(
     {
         ("stream", "synth"): ("stream", "emulate"),
         ("stream", "aggregate"): ("stream", "aggregate"),
@@ -197,41 +194,45 @@ _TAUGHT: Mapping[tuple[str, str], tuple[str, Any]] = MappingProxyType(
         ("response_format", "json_object"): ("json_schema", False),
     }
 )
-"""Of a lesson, by its rule and field: what it says of the model. One that takes no list of parts sees no picture."""
+"""The capability that a rule's action and field show. A model that rejects a list of parts does not accept images."""
 
 
 def marks(entry: Model | None, learned: Sequence[LearnedRuleRecord], wall_s: float) -> dict[str, Any]:
-    """Members to add to a model's entry of `/v1/models`; none where nothing is declared or learned.
+    """Return members to add to a model's entry of `/v1/models`, none if nothing is declared or learned.
 
-    `gatepass.capabilities` has each name that is known, with `value` and `source`: `declared`, or `learned` (with its
-    age in seconds and the sentence it was learned from). `gatepass.adapted` lists the changes in the words of
-    `x-gatepass-adapted`, with the `operation` of those that count for one alone. `context_length` and `max_model_len`,
-    where declared, are what clients look for (vLLM's own list has the latter, OpenRouter's the former).
+    `gatepass.capabilities` has each known capability with `value` and `source`. A `learned` one also has its age in
+    seconds and the sentence from which it was learned. `gatepass.adapted` lists the changes as `x-gatepass-adapted`
+    names them, with the `operation` if a change applies to one only. `context_length` is what OpenRouter's list has,
+    `max_model_len` what vLLM's has.
     """
-    declared = dict(_declared(entry)) if entry is not None else {}
-    adapted = [*_rules(entry), *(_lesson(one, wall_s) for one in learned)]
+    declared: dict[str, Any] = {}
+    names = ("stream", *ABILITIES, *SIZES)
+    if entry is not None:
+        stream = None if entry.stream == "auto" else entry.stream
+        values = (stream, *(getattr(entry.capabilities, name) for name in (*ABILITIES, *SIZES)))
+        declared = {
+            name: {"value": value, "source": "declared"}
+            for name, value in zip(names, values, strict=True)
+            if value is not None
+        }
+    adapted = [*_declared_changes(entry), *(_learned_change(one, wall_s) for one in learned)]
     if not declared and not adapted:
         return {}
-    taught = dict(_taught(learned, wall_s))
-    names = ("stream", *ABILITIES, *SIZES)
-    capabilities = {name: told for name in names if (told := declared.get(name) or taught.get(name)) is not None}
-    found: dict[str, Any] = {"gatepass": {"capabilities": capabilities, "adapted": adapted}}
+    shown: dict[str, Any] = {}
+    for one in reversed(learned):  # so that the first in `learned` wins
+        if (capability := _CAPABILITIES.get((one.rule.action, one.rule.field))) is not None:
+            shown[capability[0]] = {"value": capability[1], **_source(one, wall_s)}
+    found = shown | declared
+    capabilities = {name: found[name] for name in names if name in found}
+    members: dict[str, Any] = {"gatepass": {"capabilities": capabilities, "adapted": adapted}}
     if "context_length" in capabilities:
         length = capabilities["context_length"]["value"]
-        found |= {"context_length": length, "max_model_len": length}
-    return found
+        members |= {"context_length": length, "max_model_len": length}
+    return members
 
 
-def _declared(entry: Model) -> Iterable[tuple[str, Any]]:
-    if entry.stream != "auto":
-        yield "stream", {"value": entry.stream, "source": "declared"}
-    for name in (*ABILITIES, *SIZES):
-        if (value := getattr(entry.capabilities, name)) is not None:
-            yield name, {"value": value, "source": "declared"}
-
-
-def _rules(entry: Model | None) -> list[dict[str, Any]]:
-    """What the entry changes for all operations, then for each what is different there."""
+def _declared_changes(entry: Model | None) -> list[dict[str, Any]]:
+    """Return what the entry changes for all operations, then what differs for each operation."""
     if entry is None:
         return []
     everywhere = [*changes_of(entry)]
@@ -246,11 +247,11 @@ def _rules(entry: Model | None) -> list[dict[str, Any]]:
 
 
 def _entries(changes: Iterable[Change]) -> Iterable[str]:
-    """Each once."""
+    """Return the name of each change once."""
     return dict.fromkeys(change.entry for change in changes)
 
 
-def _lesson(one: LearnedRuleRecord, wall_s: float) -> dict[str, Any]:
+def _learned_change(one: LearnedRuleRecord, wall_s: float) -> dict[str, Any]:
     return {
         "change": one.rule.entry,
         "upstream": one.scope.upstream,
@@ -258,13 +259,6 @@ def _lesson(one: LearnedRuleRecord, wall_s: float) -> dict[str, Any]:
         **_source(one, wall_s),
         "expires_in_s": max(0, round(one.expires_at - wall_s)),
     }
-
-
-def _taught(learned: Sequence[LearnedRuleRecord], wall_s: float) -> Iterable[tuple[str, Any]]:
-    """The first in `learned` counts, so the later ones come first here."""
-    for one in reversed(learned):
-        if (told := _TAUGHT.get((one.rule.action, one.rule.field))) is not None:
-            yield told[0], {"value": told[1], **_source(one, wall_s)}
 
 
 def _source(one: LearnedRuleRecord, wall_s: float) -> dict[str, Any]:

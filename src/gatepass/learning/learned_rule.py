@@ -1,6 +1,6 @@
-"""A rule that a rejection teaches, and the same as learned: its subject, evidence and times.
+"""Define a learned rule, its scope, its record, and the policy that decides which rules may be learned.
 
-What may be learned: the safe changes always, those that alter what is meant only where the operator says so.
+Safe changes may always be learned. A change that alters the meaning of a request requires `learn_also`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SAFE = frozenset(
         *("prediction", "cache", "encoding_format"),
     )
 )
-"""Members of the top level: without them an answer is still one to the same question."""
+"""Top-level members that may be dropped: the answer without them still answers the same question."""
 
 SAFE_IN_MESSAGES = frozenset(
     f"messages[].{name}"
@@ -47,8 +47,11 @@ SAFE_IN_MESSAGES = frozenset(
         *("metadata", "status", "id", "timestamp", "timestamps", "tool_calls[].index"),
     )
 )
-"""RAGFlow and Open WebUI put members of their own into messages (litellm#30882); RAGFlow sends an answer's
-`index` of a tool call back, LiteLLM its own `provider_specific_fields`."""
+"""Members of messages that may be dropped.
+
+RAGFlow and Open WebUI add members to messages (litellm#30882). RAGFlow sends the `index` of an answer's tool call back,
+LiteLLM sends `provider_specific_fields`.
+"""
 
 NEVER = frozenset(("model", "messages", "input", "stream", "role", "content"))
 """No configuration lets a rejection drop one of these."""
@@ -58,55 +61,58 @@ RENAMES: Mapping[str, str] = MappingProxyType(
 )
 
 OPT_IN = LEARN_ALSO
-"""What `upstreams.NAME.learn_also` may name, beside members that gatepass does not know."""
+"""Names for `upstreams.NAME.learn_also`, in addition to members that gatepass does not know."""
 
-_BY_WORD: Mapping[str, str] = MappingProxyType(
+_OPT_IN_OF_ACTION: Mapping[str, str] = MappingProxyType(
     {"roles": "merge_roles", "response_format": "response_format", "clamp": "max_tokens"}
 )
 _PART_OF: Mapping[str, str] = MappingProxyType({"tool_choice": "tools", "thinking": "tool_choice"})
+"""Members that `learn_also` allows together with another one."""
 
 
 @dataclass(frozen=True, slots=True)
 class LearningPolicy:
-    """`also` are the names of `learn_also`; `may_stream` is False where the operator has decided about streams;
-    `is_configured`: the configuration names the model, so rules of other models do not evict its rules."""
+    """Which rules may be learned for one model.
+
+    `also` holds the names of `learn_also`. `may_stream` is False if the configuration sets `stream`. `is_configured`:
+    the configuration names the model, so rules of other models do not evict its rules.
+    """
 
     also: frozenset[str] = frozenset()
     may_stream: bool = True
     is_configured: bool = False
 
-    def allows(self, lesson: LearnedRule, protocol: ClientProtocol) -> bool:
-        match lesson.action:
+    def allows(self, rule: LearnedRule, protocol: ClientProtocol) -> bool:
+        field = rule.field
+        match rule.action:
             case "drop":
-                return self._may_drop(lesson.field, protocol)
+                top, _, inner = field.partition(".")
+                if top == "messages[]":
+                    return field in SAFE_IN_MESSAGES or (inner not in NEVER and field in self.also)
+                if top in NEVER or top.endswith("[]"):
+                    return False
+                is_dimensions = field == "dimensions" and protocol is ClientProtocol.EMBEDDINGS
+                return top in SAFE or self._names(field) or is_dimensions
             case "rename":
-                return RENAMES.get(lesson.field) == lesson.to
+                return RENAMES.get(field) == rule.to
             case "set":
-                return lesson.field in SAFE or self._names(lesson.field)
+                return field in SAFE or self._names(field)
             case "role":
-                return lesson.to != "user" or "system_into_user" in self.also
+                return rule.to != "user" or "system_into_user" in self.also
             case "stream":
                 return self.may_stream
-            case rule:
-                return rule not in _BY_WORD or _BY_WORD[rule] in self.also
-
-    def _may_drop(self, field: str, protocol: ClientProtocol) -> bool:
-        top, _, inner = field.partition(".")
-        if top == "messages[]":
-            return field in SAFE_IN_MESSAGES or (inner not in NEVER and field in self.also)
-        if top in NEVER or top.endswith("[]"):
-            return False
-        return top in SAFE or self._names(field) or (field == "dimensions" and protocol is ClientProtocol.EMBEDDINGS)
+            case action:
+                return action not in _OPT_IN_OF_ACTION or _OPT_IN_OF_ACTION[action] in self.also
 
     def _names(self, field: str) -> bool:
-        """Whether the operator allowed it; what belongs to it goes with it."""
+        """Whether `learn_also` names the member, or one that it is part of."""
         top = field.partition(".")[0]
         return bool({field, top, _PART_OF.get(top)} & self.also)
 
 
 EVIDENCE_CHARS = 200
 QUOTED_CHARS = 40
-"""Names and values of members are shorter; what is longer may be what somebody has asked."""
+"""Names and values of members are shorter; a longer quote may be a user's text."""
 LEFT_OUT = "…"
 
 _QUOTED = re.compile(
@@ -119,18 +125,20 @@ _QUOTED = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-"""An apostrophe inside a word begins nothing and ends nothing; what is never closed goes on to the end."""
+"""A quote. An apostrophe inside a word begins and ends none; an unclosed quote extends to the end."""
 
 
-def evidence_of(said: str) -> str:
-    """`said` without what is quoted in it at length, at most EVIDENCE_CHARS long: upstreams quote what a user wrote,
-    and a lesson is shown to others."""
-    return _QUOTED.sub(_shortened, said)[:EVIDENCE_CHARS]
+def evidence_of(message: str) -> str:
+    """Return an upstream's `message` without long quotes, cut to EVIDENCE_CHARS.
 
+    Upstreams quote text that a user wrote, and other callers see the evidence of a learned rule.
+    """
 
-def _shortened(found: re.Match[str]) -> str:
-    inside = found[str(found.lastgroup)]
-    return found[0] if len(inside) <= QUOTED_CHARS else found[0].replace(inside, LEFT_OUT, 1)
+    def shortened(found: re.Match[str]) -> str:
+        inside = found[str(found.lastgroup)]
+        return found[0] if len(inside) <= QUOTED_CHARS else found[0].replace(inside, LEFT_OUT, 1)
+
+    return _QUOTED.sub(shortened, message)[:EVIDENCE_CHARS]
 
 
 HOUR_S = 3600.0
@@ -145,10 +153,10 @@ ONLY: Mapping[str, frozenset[bytes]] = MappingProxyType(
         "messages[].tool_calls": frozenset((b"null", b"[]")),
     }
 )
-"""Members that go only where they say nothing: with any other value they are what the client wants."""
+"""Members to drop only if they have one of these values, which mean nothing. The client needs any other value."""
 
 UNSTREAMED = frozenset((("enable_thinking", "false"),))
-"""Where it is remembered, this is set only where no stream is asked for: DashScope thinks in streams."""
+"""Values that a stored rule sets only in requests without a stream: DashScope supports thinking in streams."""
 
 _FIXED: Mapping[tuple[str, str], Change] = MappingProxyType(
     {
@@ -166,7 +174,7 @@ _ORDER = (
     *("stream", "stream_options", "rename", "drop", "set", "clamp", "response_format"),
     *("role", "roles", "content", "tool_ids", "split"),
 )
-"""Of the rules: what one of them makes, the ones behind it see."""
+"""The order in which actions are applied: each one sees the result of those before it."""
 _OPPOSITE: Mapping[str, str] = MappingProxyType(
     {"synth": "aggregate", "aggregate": "synth", "true": "false", "false": "true"}
 )
@@ -176,10 +184,10 @@ _SCALAR = re.compile(r'true\Z|false\Z|-?[0-9]+\Z|"[A-Za-z0-9_-]*"\Z')
 
 @dataclass(frozen=True, slots=True)
 class LearnedRule:
-    """One change by its `rule`, the `field` that it is about, and what that becomes (`to`).
+    """One change: its `action`, the `field` that it changes, and the new value or name (`to`).
 
-    It holds for `ttl_s` seconds; 0: for the one request that it was learned from. `by_credential`: it
-    may be different for another credential. Raises ValueError where these make no change.
+    `ttl_s`: validity in seconds; 0 limits the rule to the request from which it was learned. `by_credential`: the rule
+    may differ between credentials. Raises ValueError if no such change exists.
     """
 
     action: str
@@ -193,7 +201,7 @@ class LearnedRule:
 
     @property
     def key(self) -> tuple[str, str]:
-        """Two lessons with one key are about the same thing: only one of them can hold."""
+        """Identifies what the rule changes: only one rule with a key can apply."""
         about = {"stream": "", "role": f"{self.field}>{self.to}"}
         return (self.action, about.get(self.action, self.field))
 
@@ -203,21 +211,21 @@ class LearnedRule:
 
     @property
     def entry(self) -> str:
-        """How `x-gatepass-adapted` names it."""
+        """The rule's name in `x-gatepass-adapted`."""
         return self.change().entry
 
     def change(self) -> Change:
-        """The change itself."""
+        """Return the change that the rule makes."""
         if (fixed := _FIXED.get((self.action, self.field))) is not None:
             return fixed
         if self.action == "split" and (found := _SHARE.match(self.to or "")) is not None:
             return SplitShare(int(found[1])) if found[2] else SplitInputs(int(found[1]))
         if self.action == "role" and self.to is not None:
             return SystemIntoUser() if self.to == "user" else Role(self.field, self.to)
-        return _of_member(self)
+        return _change_of_member(self)
 
     def reverses(self, other: LearnedRule) -> bool:
-        """Whether this one undoes `other`: together they would go round in a circle."""
+        """Whether this rule undoes `other`. Learning both would never end."""
         if self.action != other.action:
             return False
         if self.action in ("rename", "role"):
@@ -227,39 +235,37 @@ class LearnedRule:
         return self.action == "set" and self.field == other.field and _OPPOSITE.get(self.to or "") == other.to
 
 
-def _of_member(lesson: LearnedRule) -> Change:
-    path = JsonMemberPath.parse(lesson.field)
-    match lesson.action, lesson.to:
+def _change_of_member(rule: LearnedRule) -> Change:
+    path = JsonMemberPath.parse(rule.field)
+    match rule.action, rule.to:
         case "drop", None:
-            return Drop(path, ONLY.get(lesson.field, frozenset()))
+            return Drop(path, ONLY.get(rule.field, frozenset()))
         case "rename", str(name):
             return Rename(path, JsonMemberPath.parse(name).name)
         case "set", str(text) if _SCALAR.match(text):
-            unstreamed = lesson.ttl_s > 0 and (lesson.field, text) in UNSTREAMED
+            unstreamed = rule.ttl_s > 0 and (rule.field, text) in UNSTREAMED
             return Set(path, text.encode(), only_there=True, is_shown=True, unstreamed=unstreamed)
         case "clamp", str(number):
             return Clamp(path, most=float(number))
-    raise ValueError(f"there is no rule {lesson.action}")
+    raise ValueError(f"there is no rule {rule.action}")
 
 
+# A NamedTuple, because every request is looked up by its scope: a dataclass takes four times as long to make and hash.
 class RuleScope(NamedTuple):
-    """What a lesson is about. `credential` names the one in use, for the lessons that depend on it.
-
-    A tuple, for every request is looked up by it: a dataclass takes four times as long to make and to hash.
-    """
+    """Where a learned rule applies. `credential` is the one in use; only some rules depend on it."""
 
     upstream: str
     model: str
     operation: str
     credential: str = ""
 
-    def of(self, lesson: LearnedRule) -> RuleScope:
-        """The subject without what does not matter to `lesson`."""
-        return self if lesson.by_credential else self.plain
+    def of(self, rule: LearnedRule) -> RuleScope:
+        """Return the scope of `rule`: without the credential, if the rule does not depend on it."""
+        return self if rule.by_credential else self.plain
 
     @property
     def plain(self) -> RuleScope:
-        """The subject without its credential."""
+        """The scope without its credential."""
         return self._replace(credential="") if self.credential else self
 
 
@@ -268,10 +274,10 @@ Key = tuple[RuleScope, tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class LearnedRuleRecord:
-    """One learned rule with its evidence, for people. Times are seconds since the epoch.
+    """One learned rule with its evidence, for the operator. Times are seconds since the epoch.
 
-    `state` is `learned`, or `failed` if it was tried in vain and is not tried again before `expires_at`: then
-    `evidence` is what came of it.
+    `state` is `learned` or `failed`. A failed rule is not tried again before `expires_at`, and its `evidence` is the
+    error that it led to.
     """
 
     scope: RuleScope
@@ -283,7 +289,7 @@ class LearnedRuleRecord:
     uses: int = 0
 
     def as_row(self) -> dict[str, Any]:
-        """Plain JSON; the evidence is the upstream's own sentence, secrets masked, cut."""
+        """Return JSON values. `evidence` is the upstream's sentence, cut, with secrets masked."""
         return {
             "upstream": self.scope.upstream,
             "model": self.scope.model,
@@ -300,7 +306,7 @@ class LearnedRuleRecord:
 
     @classmethod
     def of_row(cls, row: Mapping[str, Any]) -> Self:
-        """Return what `as_row` wrote in another worker of the same supervisor."""
-        subject = RuleScope(*(row[name] for name in ("upstream", "model", "operation", "credential")))
-        told = {name: row[name] for name in ("state", "evidence", "learned_at", "expires_at", "uses")}
-        return cls(subject, LearnedRule(**row["rule"]), **told)
+        """Return the record for a row that `as_row` wrote in another worker of the same supervisor."""
+        scope = RuleScope(*(row[name] for name in ("upstream", "model", "operation", "credential")))
+        rest = {name: row[name] for name in ("state", "evidence", "learned_at", "expires_at", "uses")}
+        return cls(scope, LearnedRule(**row["rule"]), **rest)

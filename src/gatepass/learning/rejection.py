@@ -37,7 +37,7 @@ as many."""
 INNER_BYTES = 24
 """Folded bytes from the middle of a value that count as a quote. Shorter phrases of errors occur in prompts too."""
 SHORT_CHARS = 64
-"""Up to this length, the strings of one list are also compared as one text, as an upstream prints a whole list."""
+"""Up to this length, the strings of one list are also compared as one text: upstreams print whole lists."""
 CUT = "…"
 """Replaces a value: no matcher reads it as part of a word."""
 

@@ -40,10 +40,10 @@ class Case:
         return a_call(json.dumps(whole).encode(), EMBEDDINGS if self.embeds else CHAT, stream=stream)
 
     @property
-    def complaint(self) -> UpstreamErrorBody:
-        complaint = read_error_body(self.body, refused=True)
-        assert complaint is not None
-        return complaint
+    def error_body(self) -> UpstreamErrorBody:
+        error_body = read_error_body(self.body, refused=True)
+        assert error_body is not None
+        return error_body
 
     @property
     def expected(self) -> dict[str, Any]:

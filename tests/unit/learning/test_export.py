@@ -17,15 +17,16 @@ from gatepass.normalize.built_in import normalize
 from gatepass.normalize.declared import Declared
 from gatepass.normalize.rule import apply_changes
 from tests.unit.learning.rejections import ROWS, Case
-from tests.unit.learning.test_learned_rule import LESSONS
+from tests.unit.learning.test_learned_rule import RULES_OF_TABLE
 from tests.unit.normalize.calls import TARGET
 
 UPSTREAMS = {"upstreams": {"chat": {"base_url": "https://h/v1"}}}
 
 
-def learned(*lessons: Any, model: str = "o3-mini", evidence: str = "no") -> list[LearnedRuleRecord]:
+def learned(*learned_rules: Any, model: str = "o3-mini", evidence: str = "no") -> list[LearnedRuleRecord]:
     return [
-        LearnedRuleRecord(RuleScope("chat", model, "chat"), lesson, "learned", evidence, 0.0, 1.0) for lesson in lessons
+        LearnedRuleRecord(RuleScope("chat", model, "chat"), learned_rule, "learned", evidence, 0.0, 1.0)
+        for learned_rule in learned_rules
     ]
 
 
@@ -42,14 +43,16 @@ def yaml(rows: list[LearnedRuleRecord], known: Config | None = None) -> str:
 
 
 def test_the_yaml_is_for_people_too():
-    rows = learned(LESSONS[0], LESSONS[3], *LESSONS[4:6], evidence="Unsupported value:\n 'stream' …")
+    rows = learned(
+        RULES_OF_TABLE[0], RULES_OF_TABLE[3], *RULES_OF_TABLE[4:6], evidence="Unsupported value:\n 'stream' …"
+    )
     assert yaml(rows) == (
         "models:\n"
         '  "o3-mini":\n'
         "    # stream=synth: Unsupported value: 'stream' …\n"
         "    # rename=max_tokens>max_completion_tokens: Unsupported value: 'stream' …\n"
         "    # drop=messages[].name: Unsupported value: 'stream' …\n"
-        "    # not pinned, for `set` adds it where it is missing: set=enable_thinking>false: Unsupported value: 'st\n"
+        "    # not pinned, because `set` also adds a missing member: set=enable_thinking>false: Unsupported value: \n"
         '    upstream: "chat"\n'
         "    stream: emulate\n"
         "    rules:\n"
@@ -64,50 +67,50 @@ def test_models_have_their_public_names():
         best={"targets": [{"upstream": "chat", "name": "o3-mini"}]},
         other={"upstream": "chat"},
     )
-    text = yaml(learned(LESSONS[0]), known)
+    text = yaml(learned(RULES_OF_TABLE[0]), known)
     assert [line for line in text.splitlines() if line.startswith('  "')] == [
-        '  "mini":   # add to the entry that is there',
-        '  "best":   # add to the entry that is there',
+        '  "mini":   # add to the existing entry',
+        '  "best":   # add to the existing entry',
     ]
     assert "upstream:" not in text
-    assert '  "o3-mini":\n' in yaml(learned(LESSONS[0]), config(other={"upstream": "chat"}))
+    assert '  "o3-mini":\n' in yaml(learned(RULES_OF_TABLE[0]), config(other={"upstream": "chat"}))
 
 
-def test_where_nothing_was_learned_that_is_said():
-    assert yaml([]) == yaml(learned(LESSONS[2])) == NOTHING
+def test_where_nothing_was_learned_that_is_sent():
+    assert yaml([]) == yaml(learned(RULES_OF_TABLE[2])) == NOTHING
 
 
 def test_evidence_cannot_leave_its_comment():
-    text = yaml(learned(LESSONS[0], evidence="a\n  evil: true\r\n\u2028b" + "x" * 500))
+    text = yaml(learned(RULES_OF_TABLE[0], evidence="a\n  evil: true\r\n\u2028b" + "x" * 500))
     assert set(read(text).models) == {"o3-mini"}
     assert max(map(len, text.splitlines())) < 120
 
 
-def lesson_of(case: Case) -> tuple[Any, ...]:
-    said = UpstreamRejection.of(case.call.operation.protocol, case.status, case.complaint, case.call.body)
+def rules_of(case: Case) -> tuple[Any, ...]:
+    said = UpstreamRejection.of(case.call.operation.protocol, case.status, case.error_body, case.call.body)
     assert said is not None
     return next_rules(said, case.call, LearningPolicy(frozenset(case.also)), lambda _: False)
 
 
 UNPINNED = ("stream_options", "set")
-PINNED = [case for case in ROWS if lesson_of(case)[0].ttl_s and lesson_of(case)[0].action not in UNPINNED]
+PINNED = [case for case in ROWS if rules_of(case)[0].ttl_s and rules_of(case)[0].action not in UNPINNED]
 
 
 @pytest.mark.parametrize("case", PINNED, ids=lambda case: case.name)
-def test_a_pin_does_what_its_lesson_does(case):
-    lessons = lesson_of(case)
-    pinned = read(yaml(learned(*lessons, model="m")))
+def test_a_pin_does_what_its_rule_does(case):
+    learned_rules = rules_of(case)
+    pinned = read(yaml(learned(*learned_rules, model="m")))
     rules = Declared(pinned).rules(case.call.operation.name, "m")
-    by_lesson, _ = apply_changes(case.call, [lesson.change() for lesson in lessons])
+    by_rule, _ = apply_changes(case.call, [learned_rule.change() for learned_rule in learned_rules])
     by_pin = normalize(case.call, TARGET, rules)
-    assert json.loads(by_pin.body) == json.loads(by_lesson.body)
-    assert (by_pin.stream, by_pin.max_inputs) == (by_lesson.stream, by_lesson.max_inputs)
+    assert json.loads(by_pin.body) == json.loads(by_rule.body)
+    assert (by_pin.stream, by_pin.max_inputs) == (by_rule.stream, by_rule.max_inputs)
 
 
 @pytest.mark.parametrize("name", ["audio", "function_call", "tool_calls"])
 def test_what_goes_only_where_it_is_empty_is_not_pinned_as_a_drop(name):
-    lesson = LESSONS[4].__class__("drop", f"messages[].{name}")
-    rules = read(yaml(learned(lesson))).models["o3-mini"].rules
+    learned_rule = RULES_OF_TABLE[4].__class__("drop", f"messages[].{name}")
+    rules = read(yaml(learned(learned_rule))).models["o3-mini"].rules
     assert rules is not None
     assert (rules.drop, rules.replayed) == ([], "drop_but_reasoning")
 
@@ -120,8 +123,12 @@ def test_a_pin_takes_over_what_the_glob_has_that_it_shadows():
         "timeouts": {"first_byte_s": 1},
         "rules": {"drop": ["top_p"], "rename": {"a": "b"}, "merge_roles": True},
     }
-    lessons = (LESSONS[4].__class__("drop", "seed"), LESSONS[4].__class__("drop", "top_p"), LESSONS[3])
-    pin = read(yaml(learned(*lessons), config(**{"*": glob, "other": {"upstream": "chat"}}))).models["o3-mini"]
+    learned_rules = (
+        RULES_OF_TABLE[4].__class__("drop", "seed"),
+        RULES_OF_TABLE[4].__class__("drop", "top_p"),
+        RULES_OF_TABLE[3],
+    )
+    pin = read(yaml(learned(*learned_rules), config(**{"*": glob, "other": {"upstream": "chat"}}))).models["o3-mini"]
     assert pin.model_dump(mode="json", exclude_unset=True) == {
         **glob,
         "rules": {
@@ -132,17 +139,18 @@ def test_a_pin_takes_over_what_the_glob_has_that_it_shadows():
     }
 
 
-def test_what_holds_for_one_of_several_targets_is_told_and_not_pinned():
+def test_what_holds_for_one_of_several_targets_is_shown_and_not_pinned():
     two = {"targets": [{"upstream": "chat", "name": "x"}, {"upstream": "chat", "name": "o3-mini"}]}
-    text = yaml(learned(LESSONS[0], evidence="no stream"), config(best=two))
+    text = yaml(learned(RULES_OF_TABLE[0], evidence="no stream"), config(best=two))
     assert text == (
         "# Nothing can be pinned.\n"
-        '    # "best": not pinned, for rules hold for all targets, and this for chat alone: stream=synth: no stream\n'
+        '    # "best": not pinned, because rules apply to all targets, and this one to chat only:'
+        " stream=synth: no stream\n"
     )
 
 
-def test_what_is_set_only_where_it_is_there_is_told_and_not_pinned():
-    text = yaml(learned(LESSONS[5].__class__("set", "enable_thinking", "false")))
+def test_what_is_set_only_where_it_is_there_is_shown_and_not_pinned():
+    text = yaml(learned(RULES_OF_TABLE[5].__class__("set", "enable_thinking", "false")))
     assert "models:" not in text
     assert "set=enable_thinking>false" in text
 
@@ -150,7 +158,7 @@ def test_what_is_set_only_where_it_is_there_is_told_and_not_pinned():
 def test_a_pin_leads_where_the_operation_does_and_leaves_the_rest_to_it():
     route = {"upstream": "chat", "timeouts": {"idle_s": 3.0}, "rules": {"drop": ["user"], "set": {"x": "mine"}}}
     known = Config.model_validate({**UPSTREAMS, "operations": {"chat": route}})
-    text = yaml(learned(LESSONS[4].__class__("drop", "seed")), known)
+    text = yaml(learned(RULES_OF_TABLE[4].__class__("drop", "seed")), known)
     pin = read(text).models["o3-mini"]
     assert pin.model_dump(mode="json", exclude_unset=True) == {"upstream": "chat", "rules": {"drop": ["seed"]}}
     assert "mine" not in text
@@ -160,7 +168,7 @@ def test_a_pin_shows_no_value_that_an_operator_sets():
     rules = {"drop": ["user"], "set": {"x": "mine"}}
     own = {"embeddings": {"rules": rules}}
     glob = {"upstream": "chat", "timeouts": {"idle_s": 3.0}, "rules": rules, "operations": own}
-    text = yaml(learned(LESSONS[4].__class__("drop", "seed")), config(**{"o3-*": glob}))
+    text = yaml(learned(RULES_OF_TABLE[4].__class__("drop", "seed")), config(**{"o3-*": glob}))
     assert read(text).models["o3-mini"].model_dump(mode="json", exclude_unset=True) == {
         "upstream": "chat",
         "timeouts": {"idle_s": 3.0},
@@ -171,18 +179,18 @@ def test_a_pin_shows_no_value_that_an_operator_sets():
     assert "mine" not in text
 
 
-def test_what_holds_for_one_operations_own_upstream_is_told_and_not_pinned():
+def test_what_holds_for_one_operations_own_upstream_is_shown_and_not_pinned():
     entry = {"upstream": "other", "operations": {"chat": {"upstream": "chat", "name": "o3-mini"}}}
     blocks = {**UPSTREAMS, "upstreams": {**UPSTREAMS["upstreams"], "other": {"base_url": "https://o/v1"}}}
     known = Config.model_validate({**blocks, "models": {"best": entry}})
-    text = yaml(learned(LESSONS[0], evidence="no stream"), known)
+    text = yaml(learned(RULES_OF_TABLE[0], evidence="no stream"), known)
     assert text.startswith("# Nothing can be pinned.")
     assert '"best": not pinned' in text
 
 
 def test_a_pin_takes_over_the_one_target_of_a_glob():
     glob = {"targets": [{"upstream": "chat"}]}
-    pin = read(yaml(learned(LESSONS[0]), config(**{"o3-*": glob}))).models["o3-mini"]
+    pin = read(yaml(learned(RULES_OF_TABLE[0]), config(**{"o3-*": glob}))).models["o3-mini"]
     assert (pin.upstream, pin.stream, len(pin.targets or ())) == (None, "emulate", 1)
 
 
@@ -211,7 +219,7 @@ def test_a_model_of_which_nothing_is_known_is_not_marked():
     assert marks(None, [], WALL_S) == marks(entry(), [], WALL_S) == {}
 
 
-def test_what_is_declared_is_said_to_be_so():
+def test_what_is_declared_is_sent_to_be_so():
     found = marks(
         entry(stream=False, capabilities={"vision": True, "tools": False, "context_length": 128_000}), [], WALL_S
     )
@@ -244,7 +252,7 @@ def test_what_is_learned_has_its_age_and_its_evidence():
 
 
 @pytest.mark.parametrize(
-    ("lesson", "name", "value"),
+    ("learned_rule", "name", "value"),
     [
         (LearnedRule("stream", "aggregate"), "stream", "aggregate"),
         (LearnedRule("content", "text"), "vision", False),
@@ -253,12 +261,12 @@ def test_what_is_learned_has_its_age_and_its_evidence():
         (LearnedRule("response_format", "json_object"), "json_schema", False),
     ],
 )
-def test_a_lesson_says_what_the_model_cannot_do(lesson, name, value):
-    told = known(marks(entry(), [replace(LEARNED, rule=lesson)], WALL_S))
+def test_a_rule_says_what_the_model_cannot_do(learned_rule, name, value):
+    told = known(marks(entry(), [replace(LEARNED, rule=learned_rule)], WALL_S))
     assert {name: one["value"] for name, one in told.items()} == {name: value}
 
 
-def test_a_lesson_about_nothing_that_has_a_name_is_a_change_alone():
+def test_a_rule_about_nothing_that_has_a_name_is_a_change_alone():
     found = marks(entry(), [replace(LEARNED, rule=LearnedRule("drop", "temperature"))], WALL_S)
     assert known(found) == {}
     assert [change["change"] for change in found["gatepass"]["adapted"]] == ["drop=temperature"]
@@ -271,7 +279,7 @@ def test_what_is_declared_counts_before_what_is_learned_and_the_first_target_bef
     assert known(marks(None, [other, LEARNED], WALL_S))["stream"]["value"] == "aggregate"
 
 
-def test_a_lesson_past_its_time_ends_now_and_rules_are_listed_once():
+def test_a_rule_past_its_time_ends_now_and_rules_are_listed_once():
     found = marks(entry(rules={"drop": ["seed"]}), [replace(LEARNED, expires_at=WALL_S - 5)], WALL_S)
     shown = [
         (change["change"], change["source"], change.get("expires_in_s")) for change in found["gatepass"]["adapted"]

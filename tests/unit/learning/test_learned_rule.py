@@ -31,7 +31,7 @@ WITHOUT_A_CHANGE = (
     ("explode", "seed", None),
 )
 
-LESSONS = (
+RULES_OF_TABLE = (
     LearnedRule("stream", "synth", ttl_s=900, by_credential=True),
     LearnedRule("stream", "aggregate"),
     LearnedRule("stream_options", "orphaned"),
@@ -50,17 +50,17 @@ LESSONS = (
 )
 
 
-def test_lessons_are_made_in_an_order_in_which_each_sees_what_it_needs():
-    shuffled = [*LESSONS[8:], *LESSONS[:8]]
-    assert [lesson.rank for lesson in sorted(shuffled, key=lambda lesson: lesson.rank)] == [
-        lesson.rank for lesson in LESSONS
+def test_rules_are_made_in_an_order_in_which_each_sees_what_it_needs():
+    shuffled = [*RULES_OF_TABLE[8:], *RULES_OF_TABLE[:8]]
+    assert [learned_rule.rank for learned_rule in sorted(shuffled, key=lambda learned_rule: learned_rule.rank)] == [
+        learned_rule.rank for learned_rule in RULES_OF_TABLE
     ]
 
 
 def test_the_entries_are_those_of_the_table():
     seen = {entry for row in ROWS for entry in row.adapted}
-    assert {lesson.entry for lesson in LESSONS[:2]} <= seen
-    assert [lesson.entry for lesson in LESSONS[2:]] == [
+    assert {learned_rule.entry for learned_rule in RULES_OF_TABLE[:2]} <= seen
+    assert [learned_rule.entry for learned_rule in RULES_OF_TABLE[2:]] == [
         "drop=stream_options",
         "rename=max_tokens>max_completion_tokens",
         "drop=messages[].name",
@@ -79,7 +79,7 @@ def test_the_entries_are_those_of_the_table():
 
 
 @pytest.mark.parametrize(("rule", "field", "to"), WITHOUT_A_CHANGE)
-def test_there_is_no_lesson_without_a_change(rule, field, to):
+def test_there_is_no_rule_without_a_change(rule, field, to):
     with pytest.raises(ValueError, match=r"."):
         LearnedRule(rule, field, to)
 
@@ -100,12 +100,12 @@ def test_there_is_no_lesson_without_a_change(rule, field, to):
         (LearnedRule("content", "text"), LearnedRule("content", "empty"), False),
     ],
 )
-def test_lessons_that_undo_each_other_are_known(one, other, is_reversed):
+def test_rules_that_undo_each_other_are_known(one, other, is_reversed):
     assert one.reverses(other) is is_reversed
     assert other.reverses(one) is is_reversed
 
 
-def test_one_lesson_about_streams_takes_the_place_of_the_other():
+def test_one_rule_about_streams_takes_the_place_of_the_other():
     assert LearnedRule("stream", "synth").key == LearnedRule("stream", "aggregate").key
     assert LearnedRule("role", "system", "user").key != LearnedRule("role", "system", "developer").key
     assert LearnedRule("split", "input", "5").key == LearnedRule("split", "input", "9").key
@@ -137,7 +137,7 @@ def test_a_subject_keeps_its_credential_only_where_that_matters():
     assert OURS.of(LearnedRule("stream", "synth", by_credential=True)) == OURS
 
 
-def test_a_lesson_is_plain_json_for_people_and_processes():
+def test_a_rule_is_plain_json_for_people_and_processes():
     assert json.loads(json.dumps(LEARNED.as_row())) == ROW
     assert LearnedRuleRecord.of_row(ROW) == LEARNED
 

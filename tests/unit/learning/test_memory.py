@@ -1,7 +1,7 @@
 """The memory of learned rules: how long, and how many."""
 
 from gatepass.learning.learned_rule import HOUR_S, Key, LearnedRule, LearnedRuleRecord, RuleScope
-from gatepass.learning.memory import LIMIT_OF_SUBJECT, REFUTED_S, Memory
+from gatepass.learning.memory import LIMIT_OF_SCOPE, REFUTED_S, Memory
 
 O3 = RuleScope("chat", "o3-mini", "chat")
 OURS = RuleScope("chat", "o3-mini", "chat", "corp")
@@ -11,15 +11,15 @@ DROP = LearnedRule("drop", "temperature")
 NOW_S, WALL_S = 1_000.0, 1_800_000_000.0
 
 
-def key(lesson: LearnedRule = SYNTH, subject: RuleScope = O3) -> Key:
-    return (subject.of(lesson), lesson.key)
+def key(learned_rule: LearnedRule = SYNTH, subject: RuleScope = O3) -> Key:
+    return (subject.of(learned_rule), learned_rule.key)
 
 
 def known(memory: Memory, subject: RuleScope = OURS) -> list[LearnedRule]:
-    return [lesson for _, lesson in memory.of(subject)]
+    return [learned_rule for _, learned_rule in memory.of(subject)]
 
 
-def test_a_lesson_is_known_for_its_subject_alone():
+def test_a_rule_is_known_for_its_subject_alone():
     memory = Memory()
     assert memory.commit(key(), SYNTH, "no stream", NOW_S)
     assert known(memory) == known(memory, O3) == [SYNTH]
@@ -31,7 +31,7 @@ def test_a_lesson_is_known_for_its_subject_alone():
         assert known(memory, other) == []
 
 
-def test_what_is_known_is_told_without_looking_at_it():
+def test_what_is_known_is_shown_without_looking_at_it():
     memory = Memory()
     assert not memory.knows(OURS)
     memory.commit(key(), SYNTH, "", NOW_S)
@@ -43,14 +43,14 @@ def test_what_is_known_is_told_without_looking_at_it():
     assert not memory.knows(O3)
 
 
-def test_a_lesson_about_an_account_is_known_for_its_credential_alone():
+def test_a_rule_about_an_account_is_known_for_its_credential_alone():
     memory = Memory()
     memory.commit(key(VERIFIED, OURS), VERIFIED, "verify", NOW_S)
     assert known(memory) == [VERIFIED]
     assert known(memory, O3) == known(memory, RuleScope("chat", "o3-mini", "chat", "other")) == []
 
 
-def test_a_lesson_is_news_once():
+def test_a_rule_is_news_once():
     memory = Memory()
     assert memory.commit(key(), SYNTH, "", NOW_S)
     assert not memory.commit(key(), SYNTH, "", NOW_S + 5)
@@ -58,7 +58,7 @@ def test_a_lesson_is_news_once():
     assert known(memory) == [LearnedRule("stream", "aggregate")]
 
 
-def test_what_undoes_a_lesson_takes_its_place():
+def test_what_undoes_a_rule_takes_its_place():
     memory = Memory()
     there, back = LearnedRule("rename", "a", "b"), LearnedRule("rename", "b", "a")
     memory.commit(key(there), there, "", NOW_S)
@@ -119,19 +119,19 @@ def test_a_rule_that_finds_no_room_is_no_news():
     assert known(memory) == []
 
 
-def test_lessons_without_end_about_one_model_take_the_place_of_none_that_is_used():
+def test_rules_without_end_about_one_model_take_the_place_of_none_that_is_used():
     memory = Memory()
-    for lesson in (SYNTH, DROP):
-        memory.commit(key(lesson), lesson, "", NOW_S)
-        memory.used(key(lesson))
-        memory.used(key(lesson))
+    for learned_rule in (SYNTH, DROP):
+        memory.commit(key(learned_rule), learned_rule, "", NOW_S)
+        memory.used(key(learned_rule))
+        memory.used(key(learned_rule))
     other = RuleScope("chat", "other", "chat")
     memory.commit(key(DROP, other), DROP, "", NOW_S)
     for at in range(1_010):
         memory.commit(key(drop(at)), drop(at), "", NOW_S)
         memory.used(key(drop(at)))
     held = known(memory)
-    assert len(held) == LIMIT_OF_SUBJECT
+    assert len(held) == LIMIT_OF_SCOPE
     assert {SYNTH, DROP, drop(1_009)} <= set(held)
     assert known(memory, other) == [DROP]
 
@@ -156,7 +156,7 @@ def test_what_failed_is_shown_until_it_is_tried_again():
     assert memory.refuted(key(), NOW_S + REFUTED_S) is None
 
 
-def test_a_long_quotation_is_kept_by_nobody():
+def test_a_long_quotation_is_kept_by_no_request():
     memory = Memory()
     memory.commit(key(), SYNTH, f"Invalid value: '{'my secret ' * 10}'.", 0.0)
     (one,) = memory.learned(0.0, WALL_S)

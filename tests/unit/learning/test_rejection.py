@@ -38,14 +38,14 @@ def test_a_place_is_understood_however_it_is_written(path, place):
 
 
 @pytest.mark.parametrize("status", [200, 401, 413, 500, None])
-def test_other_statuses_are_not_heard(status):
+def test_other_statuses_are_not_parsed(status):
     assert (
         UpstreamRejection.of(ClientProtocol.CHAT, status, UpstreamErrorBody("Unknown parameter: 'seed'."), b"{}")
         is None
     )
 
 
-def test_without_words_there_is_nothing_to_hear():
+def test_without_form_there_is_nothing_to_hear():
     assert UpstreamRejection.of(ClientProtocol.CHAT, 400, None, b"{}") is None
 
 
@@ -53,7 +53,7 @@ def test_too_many_inputs_have_a_status_of_their_own():
     assert UpstreamRejection.of(ClientProtocol.EMBEDDINGS, 413, UpstreamErrorBody("x"), b"{}") is not None
 
 
-WORDS = st.one_of(st.text(max_size=60), st.sampled_from([row.complaint.message for row in ROWS]))
+WORDS = st.one_of(st.text(max_size=60), st.sampled_from([row.error_body.message for row in ROWS]))
 
 
 @given(
@@ -64,11 +64,13 @@ WORDS = st.one_of(st.text(max_size=60), st.sampled_from([row.complaint.message f
     st.sampled_from([ClientProtocol.CHAT, ClientProtocol.EMBEDDINGS]),
 )
 def test_whatever_an_upstream_says_is_read(texts, param, code, raw, surface):
-    heard = UpstreamRejection.of(surface, 400, UpstreamErrorBody(" ".join(texts), 400, None, code, param, raw), b"{}")
-    if heard is not None:
-        for step in suggested_rules(heard, OPT_IN):
-            for lesson in step:
-                assert lesson.rank >= 0
+    rejection = UpstreamRejection.of(
+        surface, 400, UpstreamErrorBody(" ".join(texts), 400, None, code, param, raw), b"{}"
+    )
+    if rejection is not None:
+        for step in suggested_rules(rejection, OPT_IN):
+            for rule in step:
+                assert rule.rank >= 0
 
 
 @pytest.mark.parametrize(
@@ -95,11 +97,11 @@ def test_whatever_an_upstream_says_is_read(texts, param, code, raw, surface):
 def test_long_texts_are_read_in_linear_time(unit):
     text = (unit * 20_000)[:20_000]
     began = time.perf_counter()
-    heard = UpstreamRejection.of(
+    rejection = UpstreamRejection.of(
         ClientProtocol.CHAT, 400, UpstreamErrorBody(text, raw={"metadata": {"raw": text * 2}}, param=text[:100]), b"{}"
     )
-    assert heard is not None
-    list(suggested_rules(heard, OPT_IN))
+    assert rejection is not None
+    list(suggested_rules(rejection, OPT_IN))
     assert time.perf_counter() - began < 2.0
 
 
@@ -114,7 +116,7 @@ def test_long_texts_are_read_in_linear_time(unit):
         "insufficient_user_quota",
     ],
 )
-def test_what_no_change_of_form_heals_is_not_heard(code):
+def test_what_no_change_of_form_heals_is_not_parsed(code):
     words = "Unsupported parameter: 'temperature' is not supported with this model."
     assert UpstreamRejection.of(ClientProtocol.CHAT, 400, UpstreamErrorBody(words, code=code), b"{}") is None
     assert UpstreamRejection.of(ClientProtocol.CHAT, 400, UpstreamErrorBody(words, kind=code), b"{}") is None

@@ -53,14 +53,14 @@ def embed(*inputs: str, **members: Any) -> Call:
     return a_call(json.dumps({"model": "e", "input": inputs, **members}).encode(), EMBEDDINGS)
 
 
-def lessons(learner: Learner, subject: RuleScope = O3) -> list[str]:
-    return [lesson.entry for _, lesson in learner.memory.of(subject)]
+def rules(learner: Learner, subject: RuleScope = O3) -> list[str]:
+    return [rule.entry for _, rule in learner.memory.of(subject)]
 
 
 # learning
 
 
-def test_a_refused_stream_is_learned_and_gone_by():
+def test_a_refused_stream_is_learned_and_applied():
     learner, upstream = Learner(), Upstream([NO_STREAM])
     first = ask(learner, upstream, chat(stream=True))
     assert (first.error, first.call.stream, first.call.adapted) == (None, False, ("stream=synth",))
@@ -72,7 +72,7 @@ def test_a_refused_stream_is_learned_and_gone_by():
     assert [body["stream"] for body in upstream.seen] == [True, False, False]
 
 
-def test_what_a_lesson_does_not_concern_is_the_same_call():
+def test_what_a_rule_does_not_concern_is_the_same_call():
     learner, upstream = Learner(), Upstream([NO_STREAM])
     ask(learner, upstream, chat(stream=True))
     call = chat()
@@ -89,7 +89,7 @@ def test_three_changes_of_one_request_are_learned_together():
     assert len(upstream.seen) == 4
     expected = ("rename=max_tokens>max_completion_tokens", "drop=temperature", "drop=parallel_tool_calls")
     assert outcome.call.adapted == expected
-    assert lessons(learner) == list(expected)
+    assert rules(learner) == list(expected)
 
 
 def test_a_fourth_change_is_one_too_many_and_the_next_request_makes_it():
@@ -101,10 +101,10 @@ def test_a_fourth_change_is_one_too_many_and_the_next_request_makes_it():
     assert outcome.error.message == unsupported("parallel_tool_calls")
     assert len(upstream.seen) == 1 + MOST_STEPS
     assert (outcome.learning.tried, outcome.learning.changed, outcome.told) == ((), helped, [])
-    assert lessons(learner) == []
+    assert rules(learner) == []
     second = ask(learner, upstream, call, 5.0)
     assert (second.error, len(upstream.seen)) == (None, 1 + MOST_STEPS + 2)
-    assert lessons(learner) == [*helped, "drop=parallel_tool_calls"]
+    assert rules(learner) == [*helped, "drop=parallel_tool_calls"]
 
 
 def test_several_members_of_one_sentence_are_one_step():
@@ -115,7 +115,7 @@ def test_several_members_of_one_sentence_are_one_step():
     assert (outcome.error, len(upstream.seen)) == (None, 2)
 
 
-def test_a_lesson_of_one_model_is_none_of_another():
+def test_a_rule_of_one_model_is_none_of_another():
     learner, upstream = Learner(), Upstream([NO_STREAM])
     ask(learner, upstream, chat(stream=True))
     for other in (
@@ -123,15 +123,15 @@ def test_a_lesson_of_one_model_is_none_of_another():
         RuleScope("azure", "o3-mini", "chat"),
         RuleScope("chat", "o3-mini", "x"),
     ):
-        assert lessons(learner, other) == []
+        assert rules(learner, other) == []
 
 
 def test_an_unverified_account_is_a_matter_of_its_credential_and_of_minutes():
     learner = Learner()
     refusal = Refusal(NO_STREAM.concerns, openai(VERIFY, "stream", "unsupported_value"))
     ask(learner, Upstream([refusal]), chat(stream=True))
-    assert lessons(learner) == ["stream=synth"]
-    assert lessons(learner, RuleScope("chat", "o3-mini", "chat", "other")) == []
+    assert rules(learner) == ["stream=synth"]
+    assert rules(learner, RuleScope("chat", "o3-mini", "chat", "other")) == []
     verified = Upstream()
     assert ask(learner, verified, chat(stream=True), QUARTER_S - 1).call.adapted == ("stream=synth",)
     assert ask(learner, verified, chat(stream=True), QUARTER_S).call.adapted == ()
@@ -146,7 +146,7 @@ def test_the_first_word_of_these_is_the_last(case):
     outcome = ask(learner, upstream, case.call)
     assert outcome.error is not None
     assert outcome.error.http_status == case.status
-    assert (len(upstream.seen), lessons(learner), outcome.learning.tried) == (1, [], ())
+    assert (len(upstream.seen), rules(learner), outcome.learning.tried) == (1, [], ())
 
 
 def test_where_learning_is_off_nothing_happens():
@@ -201,19 +201,19 @@ def is_wrong(body: dict[str, Any]) -> bool:
     return "stop" in body
 
 
-def test_a_change_before_a_complaint_of_something_else_has_helped_and_that_complaint_is_shown():
+def test_a_change_before_a_rejection_of_something_else_has_helped_and_that_rejection_is_shown():
     learner, upstream = Learner(), Upstream([NO_STREAM, Refusal(is_wrong, openai(WRONG))])
     wrong = ask(learner, upstream, chat(stream=True, stop=["x"]))
     assert wrong.error is not None
     assert wrong.error.message == WRONG
     assert (wrong.told, wrong.learning.tried, wrong.learning.changed) == ([], (), ("stream=synth",))
-    assert (lessons(learner), learner.memory.learned(0.0, 0.0)) == ([], [])
+    assert (rules(learner), learner.memory.learned(0.0, 0.0)) == ([], [])
     right = ask(learner, upstream, chat(stream=True), 5.0)
     assert (right.error, right.call.adapted, right.told) == (None, ("stream=synth",), [("learned", "stream=synth")])
     assert [body["stream"] for body in upstream.seen] == [True, False, False]
 
 
-def test_who_goes_by_what_has_helped_does_not_try_without_it():
+def test_a_request_that_goes_by_what_has_helped_does_not_try_without_it():
     learner, upstream = Learner(), Upstream([NO_STREAM, Refusal(is_wrong, openai(WRONG))])
     ask(learner, upstream, chat(stream=True, stop=["x"]))
     second = ask(learner, upstream, chat(stream=True, stop=["x"]), 5.0)
@@ -279,7 +279,7 @@ SILENT = [
 
 
 @pytest.mark.parametrize("silent", SILENT, ids=lambda error: error.public_code)
-def test_an_upstream_that_says_nothing_after_a_change_is_told_as_such_and_refutes_nothing(silent):
+def test_an_upstream_that_says_nothing_after_a_change_is_shown_as_such_and_refutes_nothing(silent):
     learner = Learner()
     with learner.session(O3, CHAT.protocol) as learning:
         learning.plan(chat(stream=True), 0.0)
@@ -297,7 +297,7 @@ def test_a_failure_of_the_server_after_a_change_brings_the_first_error_back(stat
     outcome = ask(learner, upstream, chat(stream=True))
     assert outcome.error is not None
     assert outcome.error.message == STREAM
-    assert lessons(learner) == []
+    assert rules(learner) == []
 
 
 def test_a_connection_that_breaks_after_a_change_brings_the_first_error_back():
@@ -327,18 +327,18 @@ def test_an_answer_about_something_else_is_passed_on_and_the_trial_goes_on(statu
     assert outcome.error is not None
     assert outcome.error.http_status == status
     assert outcome.error.message == body["error"]["message"]
-    assert (outcome.told, lessons(learner)) == ([], [])
+    assert (outcome.told, rules(learner)) == ([], [])
     next_one = ask(learner, Upstream([NO_STREAM]), chat(stream=True), 5.0)
     assert (next_one.call.adapted, next_one.told) == (("stream=synth",), [("learned", "stream=synth")])
 
 
-def test_a_trial_that_nobody_holds_ends_after_a_minute():
+def test_a_trial_that_no_request_holds_ends_after_a_minute():
     learner, upstream = Learner(), Upstream([NO_STREAM, always(openai("Slow down."), 429)])
     ask(learner, upstream, chat(stream=True))
     assert ask(learner, Upstream(), chat(stream=True), 61.0).call.adapted == ()
 
 
-def test_who_follows_a_trial_of_which_nobody_knows_finds_out_that_it_helped():
+def test_a_request_that_follows_a_trial_of_which_no_request_knows_finds_out_that_it_helped():
     learner = Learner()
     ask(learner, Upstream([NO_STREAM, always(openai("Slow down."), 429)]), chat(stream=True))
     upstream = Upstream([NO_STREAM, always(openai(WRONG))])
@@ -346,12 +346,12 @@ def test_who_follows_a_trial_of_which_nobody_knows_finds_out_that_it_helped():
     assert [body["stream"] for body in upstream.seen] == [False, True, False]
     assert outcome.error is not None
     assert outcome.error.message == WRONG
-    assert (outcome.learning.tried, outcome.learning.changed, lessons(learner)) == ((), ("stream=synth",), [])
+    assert (outcome.learning.tried, outcome.learning.changed, rules(learner)) == ((), ("stream=synth",), [])
     ask(learner, upstream, chat(stream=True), 6.0)
     assert [body["stream"] for body in upstream.seen] == [False, True, False, False]
 
 
-def test_who_follows_a_trial_that_is_at_fault_goes_back_to_its_own_words():
+def test_a_request_that_follows_a_trial_that_is_at_fault_goes_back_to_its_own_form():
     learner = Learner()
     ask(learner, Upstream([NO_STREAM, always(openai("Slow down."), 429)]), chat(stream=True))
     whole = Refusal(lambda body: not body["stream"], openai("Not as a whole."))
@@ -362,7 +362,7 @@ def test_who_follows_a_trial_that_is_at_fault_goes_back_to_its_own_words():
     assert (outcome.error.message, outcome.learning.changed) == (WRONG, ())
 
 
-def test_who_follows_a_trial_that_mends_nothing_does_not_try_it_again():
+def test_a_request_that_follows_a_trial_that_solves_nothing_does_not_try_it_again():
     learner = Learner()
     ask(learner, Upstream([NO_STREAM, always(openai("Slow down."), 429)]), chat(stream=True))
     upstream = Upstream([always(openai(STREAM, "stream", "unsupported_value"))])
@@ -382,14 +382,14 @@ def test_nothing_is_undone_in_the_request_that_did_it():
     assert outcome.error.message == unsupported("max_tokens", USE)
 
 
-def test_a_lesson_that_the_upstream_no_longer_takes_is_forgotten_at_once():
+def test_a_rule_that_the_upstream_no_longer_takes_is_forgotten_at_once():
     learner = Learner()
     ask(learner, Upstream([without("max_tokens", USE)]), chat(max_tokens=5))
     changed = Upstream([without("max_completion_tokens")])
     outcome = ask(learner, changed, chat(max_tokens=5))
     assert (outcome.error, outcome.call.adapted) == (None, ())
     assert outcome.told == [("revoked", "rename=max_tokens>max_completion_tokens")]
-    assert lessons(learner) == []
+    assert rules(learner) == []
 
 
 def test_an_upstream_that_takes_neither_name_is_asked_twice_at_most():
@@ -408,11 +408,11 @@ def test_reasoning_that_is_missed_comes_back():
     place = ["messages", 1, "assistant", "reasoning_content"]
     refuses = Refusal(lambda body: "reasoning_content" in body["messages"][1], pydantic(place), 422)
     ask(learner, Upstream([refuses]), chat(messages=messages))
-    assert lessons(learner) == ["drop=messages[].reasoning_content"]
+    assert rules(learner) == ["drop=messages[].reasoning_content"]
     missed = openai("The `reasoning_content` in the thinking mode must be passed back to the API.")
     wants = Upstream([Refusal(lambda body: "reasoning_content" not in body["messages"][1], missed)])
     outcome = ask(learner, wants, chat(messages=messages))
-    assert (outcome.error, lessons(learner)) == (None, [])
+    assert (outcome.error, rules(learner)) == (None, [])
 
 
 def has_turn_of(role, body):
@@ -450,11 +450,11 @@ def test_a_rule_that_has_expired_is_forgotten_and_learned_again():
     assert [body["stream"] for body in upstream.seen] == [False]
 
 
-def test_a_model_that_was_mended_is_asked_as_the_client_asks():
+def test_a_model_that_was_repaired_is_asked_as_the_client_asks():
     learner, mended = Learner(), Upstream()
     ask(learner, Upstream([NO_STREAM]), chat(stream=True))
     again = ask(learner, mended, chat(stream=True), HOUR_S)
-    assert (again.call.adapted, again.told, lessons(learner)) == ((), [], [])
+    assert (again.call.adapted, again.told, rules(learner)) == ((), [], [])
 
 
 def test_after_a_rule_has_expired_one_request_goes_first():
@@ -478,7 +478,7 @@ def test_after_a_rule_has_expired_one_request_goes_first():
         (401, None, "last"),
     ],
 )
-def test_the_status_and_the_words_of_the_last_answer_say_whether_a_change_failed(status, body, shown):
+def test_the_status_and_the_form_of_the_last_answer_say_whether_a_change_failed(status, body, shown):
     learner, first = Learner(), refused(NO_STREAM)
     said = None if body is None else UpstreamErrorBody(STREAM if body == "no stream" else body)
     last: UpstreamError = UpstreamClosed("last", upstream="chat")
@@ -501,7 +501,7 @@ def test_a_request_in_flight_takes_over_what_was_learned_meanwhile():
         late = converse(slow, Upstream([always(openai("Wrong."))]), chat(stream=True), 1.0)
     assert late.error is not None
     assert late.error.message == "Wrong."
-    assert lessons(learner) == ["stream=synth"]
+    assert rules(learner) == ["stream=synth"]
 
 
 # embeddings
@@ -534,7 +534,7 @@ def test_a_smaller_limit_takes_the_place_of_one_that_is_known():
             assert learning.learn_from(refused(refusal), 0.0)
             assert learning.plan(embed("a", "b", "c", "d", "e"), 0.0).max_inputs == most
             learning.succeeded(0.0)
-    assert lessons(learner) == ["split=2"]
+    assert rules(learner) == ["split=2"]
 
 
 def test_what_holds_for_one_request_alone_is_not_remembered():
@@ -552,7 +552,7 @@ def test_what_holds_for_one_request_alone_is_not_remembered():
                 learning.succeeded(0.0)
             else:
                 assert learning.failed(refused(refusal), 0.0) is error
-    assert (lessons(learner), learner.memory.learned(0.0, 0.0)) == ([], [])
+    assert (rules(learner), learner.memory.learned(0.0, 0.0)) == ([], [])
 
 
 # whatever comes
@@ -563,7 +563,7 @@ SENT = st.sampled_from([row for row in ROWS if not row.also])
 
 
 @given(st.lists(st.tuples(SENT, ANSWERS, st.sampled_from([0.0, 30.0, 4_000.0])), max_size=6))
-def test_no_sequence_of_answers_loops_or_touches_what_was_said(exchanges):
+def test_no_sequence_of_answers_loops_or_touches_what_was_sent(exchanges):
     learner, now_s = Learner(), 0.0
     for case, answers, pause_s in exchanges:
         now_s += pause_s
@@ -600,12 +600,12 @@ def words(turn: dict[str, Any]) -> tuple[bool, str]:
     return turn["role"] in ("system", "developer"), text
 
 
-def test_lessons_that_two_processes_learned_against_each_other_make_no_circle():
+def test_rules_that_two_processes_learned_against_each_other_make_no_circle():
     learner = Learner()
     for there, back in (("max_tokens", "max_completion_tokens"), ("max_completion_tokens", "max_tokens")):
-        lesson = LearnedRule("rename", there, back)
-        learner.memory.commit((RuleScope("chat", "o3-mini", "chat"), lesson.key), lesson, "", 0.0)
-    assert lessons(learner) == ["rename=max_completion_tokens>max_tokens"]
+        rule = LearnedRule("rename", there, back)
+        learner.memory.commit((RuleScope("chat", "o3-mini", "chat"), rule.key), rule, "", 0.0)
+    assert rules(learner) == ["rename=max_completion_tokens>max_tokens"]
 
 
 PLAIN = RuleScope("chat", "o3-mini", "chat")
@@ -614,18 +614,18 @@ RENAME = LearnedRule("rename", "max_tokens", "max_completion_tokens")
 CALL = a_call(b'{"model":"m","messages":[],"temperature":1,"stream":true}', CHAT, stream=True)
 
 
-def key(lesson: LearnedRule) -> Key:
-    return (PLAIN, lesson.key)
+def key(rule: LearnedRule) -> Key:
+    return (PLAIN, rule.key)
 
 
-def heard(text: str) -> UpstreamRejection:
+def rejection(text: str) -> UpstreamRejection:
     found = UpstreamRejection.of(CHAT.protocol, 400, UpstreamErrorBody(text), b"{}")
     assert found is not None
     return found
 
 
-def going_by(*lessons: LearnedRule, is_own: bool = False) -> AppliedRules:
-    return AppliedRules({key(lesson): AppliedRule(lesson, proven=False, is_own=is_own) for lesson in lessons})
+def applied_rules(*rules: LearnedRule, is_own: bool = False) -> AppliedRules:
+    return AppliedRules({key(rule): AppliedRule(rule, proven=False, is_own=is_own) for rule in rules})
 
 
 def test_a_request_that_goes_by_nothing_is_sent_as_it_is():
@@ -633,25 +633,25 @@ def test_a_request_that_goes_by_nothing_is_sent_as_it_is():
 
 
 def test_what_concerns_a_request_changes_it_in_the_order_of_the_rules():
-    applied = going_by(TEMPERATURE, RENAME, SYNTH)
+    applied = applied_rules(TEMPERATURE, RENAME, SYNTH)
     assert applied.revise(CALL).adapted == ("stream=synth", "drop=temperature")
     assert applied.used == [key(SYNTH), key(TEMPERATURE)]
 
 
-def test_a_lesson_is_barred_where_it_is_applied_was_tried_or_is_undone():
-    applied = going_by(RENAME)
+def test_a_rule_is_excluded_where_it_is_applied_was_tried_or_is_undone():
+    applied = applied_rules(RENAME)
     back, other = (
         LearnedRule("rename", "max_completion_tokens", "max_tokens"),
         LearnedRule("rename", "max_tokens", "limit"),
     )
-    assert [applied.excludes(key(lesson), lesson) for lesson in (RENAME, back, other, SYNTH)] == [
+    assert [applied.excludes(key(rule), rule) for rule in (RENAME, back, other, SYNTH)] == [
         True,
         True,
         False,
         False,
     ]
     applied.remove([key(RENAME)])
-    assert [applied.excludes(key(lesson), lesson) for lesson in (RENAME, back, other, SYNTH)] == [
+    assert [applied.excludes(key(rule), rule) for rule in (RENAME, back, other, SYNTH)] == [
         True,
         False,
         True,
@@ -659,19 +659,19 @@ def test_a_lesson_is_barred_where_it_is_applied_was_tried_or_is_undone():
     ]
 
 
-def test_another_lesson_about_the_same_takes_the_place_behind_the_others():
-    applied = going_by(SYNTH, TEMPERATURE)
+def test_another_rule_about_the_same_takes_the_place_behind_the_others():
+    applied = applied_rules(SYNTH, TEMPERATURE)
     other = AppliedRule(LearnedRule("stream", "aggregate"), proven=False, is_own=True)
     applied.add(key(SYNTH), other)
     assert list(applied.by_key) == [key(TEMPERATURE), key(SYNTH)]
     assert (applied.own, list(applied.inherited)) == ({key(SYNTH): other}, [key(TEMPERATURE)])
 
 
-def test_a_change_of_ones_own_has_helped_once_where_the_complaint_is_another():
-    applied = going_by(SYNTH, TEMPERATURE, RENAME, is_own=True)
+def test_a_change_of_ones_own_has_helped_once_where_the_rejection_is_another():
+    applied = applied_rules(SYNTH, TEMPERATURE, RENAME, is_own=True)
     applied.by_key[key(SYNTH)].evidence = "no stream"
     applied.revise(CALL)
-    assert applied.mark_helped(heard("no stream")) == [key(TEMPERATURE)]
-    assert applied.mark_helped(heard("no stop")) == [key(SYNTH)]
-    assert applied.mark_helped(heard("no stop")) == []
+    assert applied.mark_helped(rejection("no stream")) == [key(TEMPERATURE)]
+    assert applied.mark_helped(rejection("no stop")) == [key(SYNTH)]
+    assert applied.mark_helped(rejection("no stop")) == []
     assert not applied.by_key[key(RENAME)].helped, "it changed nothing of this request"

@@ -1,4 +1,4 @@
-"""Upstreams that refuse, and a street that learns from them: what the pipeline does, without its I/O."""
+"""Upstreams that refuse, and a requests that learns from them: what the pipeline does, without its I/O."""
 
 from __future__ import annotations
 

@@ -18,10 +18,10 @@ def told(
     stream: str = "auto",
     blocked_s: BlockedS = lambda _: 0.0,
 ) -> str:
-    heard = UpstreamRejection.of(case.call.operation.protocol, case.status, case.complaint, case.call.body)
-    assert heard is not None
+    rejection = UpstreamRejection.of(case.call.operation.protocol, case.status, case.error_body, case.call.body)
+    assert rejection is not None
     policy = LearningPolicy(frozenset(also), may_stream=stream == "auto")
-    return advice(heard, case.call, LearningSettings("chat", policy, learn, stream, suggest), blocked_s)
+    return advice(rejection, case.call, LearningSettings("chat", policy, learn, stream, suggest), blocked_s)
 
 
 NO_STREAM = never("", openai(STREAM, "stream", "unsupported_value"))
@@ -49,9 +49,9 @@ def test_what_the_model_says_of_its_stream_is_named_as_what_to_change():
     assert told(NO_STREAM, stream="native") == "The model's entry sets stream: native. Set it to auto or emulate."
 
 
-def test_what_was_tried_in_vain_is_told_while_it_is_not_tried_again():
+def test_what_was_tried_in_vain_is_shown_while_it_is_not_tried_again():
     blocked = {LearnedRule("stream", "synth").key: 41.6}
-    assert told(NO_STREAM, blocked_s=lambda lesson: blocked.get(lesson.key, 0.0)) == (
+    assert told(NO_STREAM, blocked_s=lambda rule: blocked.get(rule.key, 0.0)) == (
         "stream=synth is not tried again for 42 s because it did not help."
     )
 
@@ -82,11 +82,11 @@ def test_what_the_operator_may_allow_is_named(name, case):
     assert told(case, also=(name,)) == ""
 
 
-def test_what_nobody_may_allow_is_not_offered():
+def test_what_no_request_may_allow_is_not_offered():
     assert told(never("", openai(unsupported("messages"), "messages", "unknown_parameter"))) == ""
 
 
-def test_pictures_that_a_model_cannot_read_are_told():
+def test_pictures_that_a_model_cannot_read_are_shown():
     case = never("", openai("messages[0]: invalid type: sequence, expected a string"), request=turns(PICTURE))
     assert told(case, suggest="gpt-4o") == (
         "This model accepts text only, and the request contains images. The model 'gpt-4o' may accept this request."

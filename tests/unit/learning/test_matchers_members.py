@@ -12,11 +12,11 @@ USERS = unsupported("temperature")
 VALUES = "Unsupported value: 'minimal' is not supported with the 'gpt-5-codex' model. Supported values are: {}."
 
 
-def lessons(body, request, status=400):
+def rules(body, request, status=400):
     case = Case("", body, request, {}, (), status)
-    heard = UpstreamRejection.of(case.call.operation.protocol, status, case.complaint, case.call.body)
-    assert heard is not None
-    return next_rules(heard, case.call, LearningPolicy(), lambda lesson: False)
+    rejection = UpstreamRejection.of(case.call.operation.protocol, status, case.error_body, case.call.body)
+    assert rejection is not None
+    return next_rules(rejection, case.call, LearningPolicy(), lambda rule: False)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def lessons(body, request, status=400):
     ids=str,
 )
 def test_a_quotation_teaches_nothing(body):
-    assert lessons(body, WARM) == ()
+    assert rules(body, WARM) == ()
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,8 @@ def test_a_quotation_teaches_nothing(body):
         "[{'type': 'value_error', 'loc': ('body',), 'msg': 'Value error, ",
     ],
 )
-def test_what_relays_put_before_a_refusal_hides_it_from_nobody(before):
-    assert lessons(openai(f"{before}Unknown parameter: 'seed'."), WARM) == (LearnedRule("drop", "seed"),)
+def test_what_relays_put_before_a_refusal_hides_it_from_no_request(before):
+    assert rules(openai(f"{before}Unknown parameter: 'seed'."), WARM) == (LearnedRule("drop", "seed"),)
 
 
 UNSAYABLE = "does not support this with this model"
@@ -90,12 +90,12 @@ UNSAYABLE = "does not support this with this model"
 )
 def test_what_is_no_place_teaches_nothing(body):
     request = {"tools": [{"type": "function", "function": {"name": "f"}}], "2fast": 1, "größe": 2, "x" * 65: 3}
-    assert lessons(body, request) == ()
+    assert rules(body, request) == ()
 
 
 def test_what_is_no_place_hides_no_other():
     told = openai("Unrecognized request arguments supplied: 2fast, seed")
-    assert lessons(told, {"2fast": 1, "seed": 1}) == (LearnedRule("drop", "seed"),)
+    assert rules(told, {"2fast": 1, "seed": 1}) == (LearnedRule("drop", "seed"),)
 
 
 SPELLINGS = {"chat_template_kwargs": {}, "thinking": {"type": "disabled"}, "temperature": 1}
@@ -111,12 +111,12 @@ ONCE = LearnedRule("drop", "thinking", ttl_s=0.0)
     ],
 )
 def test_where_openais_api_knows_one_spelling_of_thinking_not_the_others_go_along_once(body):
-    assert lessons(body, SPELLINGS) == (LearnedRule("drop", "chat_template_kwargs"), ONCE)
+    assert rules(body, SPELLINGS) == (LearnedRule("drop", "chat_template_kwargs"), ONCE)
 
 
 def test_two_spellings_that_are_named_are_learned_both():
     body = openai("Unrecognized request arguments supplied: chat_template_kwargs, thinking")
-    assert lessons(body, SPELLINGS) == (LearnedRule("drop", "chat_template_kwargs"), LearnedRule("drop", "thinking"))
+    assert rules(body, SPELLINGS) == (LearnedRule("drop", "chat_template_kwargs"), LearnedRule("drop", "thinking"))
 
 
 @pytest.mark.parametrize(
@@ -127,16 +127,16 @@ def test_two_spellings_that_are_named_are_learned_both():
     ],
 )
 def test_other_servers_may_know_the_other_spelling(body, request_, status):
-    assert lessons(body, request_, status) == (LearnedRule("drop", "chat_template_kwargs"),)
+    assert rules(body, request_, status) == (LearnedRule("drop", "chat_template_kwargs"),)
 
 
 def test_a_stranger_takes_no_spelling_along():
     body = openai("Unrecognized request argument supplied: seed")
-    assert lessons(body, {**SPELLINGS, "seed": 1}) == (LearnedRule("drop", "seed"),)
+    assert rules(body, {**SPELLINGS, "seed": 1}) == (LearnedRule("drop", "seed"),)
 
 
 def test_every_detail_of_a_list_is_read():
-    assert lessons(pydantic(["seed"], ["top_p"]), WARM, 422) == (
+    assert rules(pydantic(["seed"], ["top_p"]), WARM, 422) == (
         LearnedRule("drop", "seed"),
         LearnedRule("drop", "top_p"),
     )
@@ -148,7 +148,7 @@ def test_every_detail_of_a_list_is_read():
 )
 def test_a_refused_value_says_nothing_of_the_other_values(values, ttl_s):
     body = openai(VALUES.format(values), "reasoning_effort", "unsupported_value")
-    assert lessons(body, {"reasoning_effort": "minimal"}) == (LearnedRule("drop", "reasoning_effort", ttl_s=ttl_s),)
+    assert rules(body, {"reasoning_effort": "minimal"}) == (LearnedRule("drop", "reasoning_effort", ttl_s=ttl_s),)
 
 
 def test_where_only_the_default_is_taken_the_member_is_left_out_for_everybody():
@@ -156,12 +156,12 @@ def test_where_only_the_default_is_taken_the_member_is_left_out_for_everybody():
         "Unsupported value: 'temperature' does not support 0.2 with this model. Only the default (1) value is supported"
     )
     body = openai(words, "temperature", "unsupported_value")
-    assert lessons(body, {"temperature": 0.2}) == (LearnedRule("drop", "temperature", ttl_s=HOUR_S),)
+    assert rules(body, {"temperature": 0.2}) == (LearnedRule("drop", "temperature", ttl_s=HOUR_S),)
 
 
 def test_of_the_sampling_family_only_the_refused_one_is_remembered():
     body = openai(unsupported("top_p"), "top_p", "unsupported_parameter")
-    assert lessons(body, {"temperature": 1, "top_p": 0.3, "min_p": 0}) == (
+    assert rules(body, {"temperature": 1, "top_p": 0.3, "min_p": 0}) == (
         LearnedRule("drop", "temperature", ttl_s=0.0),
         LearnedRule("drop", "top_p", ttl_s=HOUR_S),
         LearnedRule("drop", "min_p", ttl_s=0.0),
@@ -171,4 +171,4 @@ def test_of_the_sampling_family_only_the_refused_one_is_remembered():
 @pytest.mark.parametrize("name", ["metadata", "logit_bias"])
 def test_what_the_client_names_itself_goes_as_a_whole(name):
     body = openai(f"Unknown parameter: '{name}.a7'.", f"{name}.a7", "unknown_parameter")
-    assert lessons(body, {name: {"a7": 1}}) == (LearnedRule("drop", name),)
+    assert rules(body, {name: {"a7": 1}}) == (LearnedRule("drop", name),)

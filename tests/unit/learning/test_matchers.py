@@ -27,96 +27,94 @@ from tests.unit.learning.rejections import (
 from tests.unit.normalize.calls import CHAT, EMBEDDINGS
 
 
-def heard(case: Case) -> UpstreamRejection | None:
-    return UpstreamRejection.of(case.call.operation.protocol, case.status, case.complaint, case.call.body)
+def rejection(case: Case) -> UpstreamRejection | None:
+    return UpstreamRejection.of(case.call.operation.protocol, case.status, case.error_body, case.call.body)
 
 
-def lessons(case: Case, policy: LearningPolicy | None = None) -> tuple[LearnedRule, ...]:
-    said = heard(case)
+def rules(case: Case, policy: LearningPolicy | None = None) -> tuple[LearnedRule, ...]:
+    said = rejection(case)
     if said is None:
         return ()
-    return next_rules(said, case.call, policy or LearningPolicy(frozenset(case.also)), lambda lesson: False)
+    return next_rules(said, case.call, policy or LearningPolicy(frozenset(case.also)), lambda rule: False)
 
 
 @pytest.mark.parametrize("case", ROWS, ids=lambda case: case.name)
 def test_a_rejection_teaches_its_change(case):
-    found = lessons(case)
-    changed, _ = apply_changes(case.call, [lesson.change() for lesson in found])
+    found = rules(case)
+    changed, _ = apply_changes(case.call, [rule.change() for rule in found])
     assert json.loads(changed.body) == case.expected
     assert changed.adapted == case.adapted
     assert changed.max_inputs == case.max_inputs
-    assert tuple(lesson.entry for lesson in found) == case.adapted
+    assert tuple(rule.entry for rule in found) == case.adapted
 
 
 @pytest.mark.parametrize("case", ROWS, ids=lambda case: case.name)
 def test_a_changed_request_does_not_learn_the_same_again(case):
-    changed, _ = apply_changes(case.call, [lesson.change() for lesson in lessons(case)])
-    said = heard(case)
+    changed, _ = apply_changes(case.call, [rule.change() for rule in rules(case)])
+    said = rejection(case)
     assert said is not None
-    again = next_rules(
-        said, changed, LearningPolicy(frozenset(case.also)), lambda lesson: lesson.entry not in case.adapted
-    )
+    again = next_rules(said, changed, LearningPolicy(frozenset(case.also)), lambda rule: rule.entry not in case.adapted)
     assert again == ()
 
 
 @pytest.mark.parametrize("case", NOTHING_ROWS, ids=lambda case: case.name)
 def test_these_teach_nothing(case):
-    assert lessons(case) == ()
+    assert rules(case) == ()
 
 
 @pytest.mark.parametrize("case", [case for case in ROWS if case.also], ids=lambda case: case.name)
 def test_without_leave_what_is_asked_for_is_not_altered(case):
-    assert lessons(case, LearningPolicy()) == ()
+    assert rules(case, LearningPolicy()) == ()
 
 
 @pytest.mark.parametrize(
     "case", [case for case in STREAM_ROWS if "stream=" in case.adapted[0]], ids=lambda case: case.name
 )
 def test_where_the_operator_decided_about_streams_nothing_is_learned_of_them(case):
-    assert "stream=" not in "".join(lesson.entry for lesson in lessons(case, LearningPolicy(may_stream=False)))
+    assert "stream=" not in "".join(rule.entry for rule in rules(case, LearningPolicy(may_stream=False)))
 
 
-def test_a_lesson_holds_as_long_as_its_kind_does():
-    stream = {case.name: lessons(case)[0] for case in STREAM_ROWS}
+def test_a_rule_holds_as_long_as_its_kind_does():
+    stream = {case.name: rules(case)[0] for case in STREAM_ROWS}
     assert (stream["5 OpenAI"].ttl_s, stream["5 OpenAI"].by_credential) == (HOUR_S, False)
     for name in ("6 OpenAI", "6 a relay keeps message and code", "6 OpenRouter nests it", "6 quoted without JSON"):
         assert (stream[name].ttl_s, stream[name].by_credential) == (QUARTER_S, True)
-    batches = {case.name: lessons(case)[0].ttl_s for case in EMBEDDING_ROWS if "split" in case.adapted[0]}
+    batches = {case.name: rules(case)[0].ttl_s for case in EMBEDDING_ROWS if "split" in case.adapted[0]}
     assert batches.pop("18 OpenAI's tokens") == 0.0
     assert set(batches.values()) == {DAY_S}
-    assert [lessons(case)[0].ttl_s for case in CHOICE_ROWS if case.name == "43"] == [0.0]
+    assert [rules(case)[0].ttl_s for case in CHOICE_ROWS if case.name == "43"] == [0.0]
 
 
-def test_where_one_reading_is_barred_the_next_is_taken():
+def test_where_one_reading_is_excluded_the_next_is_taken():
     (case,) = [case for case in STREAM_ROWS if case.name == "9 DashScope's thinking"]
-    said = heard(case)
+    said = rejection(case)
     assert said is not None
-    (second,) = next_rules(said, case.call, LearningPolicy(), lambda lesson: lesson.action == "stream")
+    (second,) = next_rules(said, case.call, LearningPolicy(), lambda rule: rule.action == "stream")
     assert second.entry == "set=enable_thinking>false"
 
 
 def test_a_stream_that_needs_a_verified_account_has_one_reading_only():
-    said = heard(never("", openai(VERIFY, "stream", "unsupported_value")))
+    said = rejection(never("", openai(VERIFY, "stream", "unsupported_value")))
     assert said is not None
-    assert next([lesson.by_credential for lesson in step] for step in suggested_rules(said)) == [True]
-    assert all(lesson.action != "stream" for step in list(suggested_rules(said))[1:] for lesson in step)
+    assert next([rule.by_credential for rule in step] for step in suggested_rules(said)) == [True]
+    assert all(rule.action != "stream" for step in list(suggested_rules(said))[1:] for rule in step)
 
 
 def test_dimensions_belong_to_embeddings_alone():
     case = Case("", openai(unsupported("dimensions"), "dimensions", "unsupported_parameter"), {"dimensions": 5}, {}, ())
-    assert lessons(case) == ()
+    assert rules(case) == ()
 
 
 def test_names_beyond_a_handful_are_not_listened_to():
     names = ", ".join(f"n{at}" for at in range(40))
-    said = heard(never("", openai(f"Unsupported parameter(s): {names}")))
+    said = rejection(never("", openai(f"Unsupported parameter(s): {names}")))
     assert said is not None
     (step,) = suggested_rules(said)
     assert len(step) == 8
 
 
 @pytest.mark.parametrize(
-    ("text", "lesson", "is_contradicted"),
+    ("text", "rule", "is_contradicted"),
     [
         (unsupported("max_completion_tokens"), LearnedRule("rename", "max_tokens", "max_completion_tokens"), True),
         (unsupported("temperature"), LearnedRule("rename", "max_tokens", "max_completion_tokens"), False),
@@ -126,10 +124,10 @@ def test_names_beyond_a_handful_are_not_listened_to():
         ("Missing `reasoning_content` field", LearnedRule("drop", "temperature"), False),
     ],
 )
-def test_a_rejection_of_what_a_lesson_made_contradicts_it(text, lesson, is_contradicted):
-    said = heard(never("", openai(text), request=EVERYTHING))
+def test_a_rejection_of_what_a_rule_made_contradicts_it(text, rule, is_contradicted):
+    said = rejection(never("", openai(text), request=EVERYTHING))
     assert said is not None
-    assert contradicts(said, lesson) is is_contradicted
+    assert contradicts(said, rule) is is_contradicted
 
 
 BATCH = "batch size is invalid, it should not be larger than 10.: input.contents"
@@ -153,12 +151,12 @@ ELSE = [
 
 
 @pytest.mark.parametrize(
-    ("lesson", "evidence", "text", "param", "operation", "is_again"),
+    ("rule", "evidence", "text", "param", "operation", "is_again"),
     [*((*row, True) for row in AGAIN), *((*row, False) for row in ELSE)],
 )
-def test_a_complaint_is_the_same_again_or_another_one(lesson, evidence, text, param, operation, is_again):
-    heard = UpstreamRejection(operation.protocol, text, param=param)
-    assert is_same_rejection(heard, lesson, evidence) is is_again
+def test_a_rejection_is_the_same_again_or_another_one(rule, evidence, text, param, operation, is_again):
+    rejection = UpstreamRejection(operation.protocol, text, param=param)
+    assert is_same_rejection(rejection, rule, evidence) is is_again
 
 
 NAMES = st.one_of(
@@ -212,8 +210,8 @@ def rejections(draw: st.DrawFn) -> UpstreamRejection:
 
 
 @given(rejections())
-def test_every_lesson_of_every_step_is_a_change_whatever_an_upstream_says(said):
+def test_every_rule_of_every_step_is_a_change_whatever_an_upstream_says(said):
     for step in suggested_rules(said, OPT_IN):
-        changes: list[Change] = [lesson.change() for lesson in step]
-        assert [change.entry for change in changes] == [lesson.entry for lesson in step]
-        assert all(lesson.change().entry == lesson.entry for lesson in step)
+        changes: list[Change] = [rule.change() for rule in step]
+        assert [change.entry for change in changes] == [rule.entry for rule in step]
+        assert all(rule.change().entry == rule.entry for rule in step)

@@ -11,14 +11,14 @@ from tests.unit.learning.rejections import STREAM, STREAMS, TOOLS, Case, openai
 
 def said(body, request=STREAMS):
     case = Case("", body, request, {}, ())
-    heard = UpstreamRejection.of(case.call.operation.protocol, 400, case.complaint, case.call.body)
-    assert heard is not None
-    return heard, case.call
+    rejection = UpstreamRejection.of(case.call.operation.protocol, 400, case.error_body, case.call.body)
+    assert rejection is not None
+    return rejection, case.call
 
 
-def lessons(body, request=STREAMS):
-    heard, call = said(body, request)
-    return next_rules(heard, call, LearningPolicy(), lambda lesson: False)
+def rules(body, request=STREAMS):
+    rejection, call = said(body, request)
+    return next_rules(rejection, call, LearningPolicy(), lambda rule: False)
 
 
 @pytest.mark.parametrize(
@@ -36,14 +36,14 @@ def lessons(body, request=STREAMS):
     ids=str,
 )
 def test_a_quotation_teaches_nothing(body):
-    assert lessons(body) == ()
+    assert rules(body) == ()
 
 
 @pytest.mark.parametrize(
     "text", ["No role 'this only supports streaming' here.", "'x enable_thinking must be set to false"]
 )
 def test_a_quotation_teaches_no_whole_request_anything(text):
-    assert lessons(openai(text), {"enable_thinking": True}) == ()
+    assert rules(openai(text), {"enable_thinking": True}) == ()
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_quotation_teaches_no_whole_request_anything(text):
     ],
 )
 def test_a_combination_is_no_refusal_of_streams(text):
-    assert lessons(openai(text), STREAMS | TOOLS) == (LearnedRule("stream", "synth", ttl_s=0.0),)
+    assert rules(openai(text), STREAMS | TOOLS) == (LearnedRule("stream", "synth", ttl_s=0.0),)
 
 
 @pytest.mark.parametrize(
@@ -69,13 +69,13 @@ def test_a_combination_is_no_refusal_of_streams(text):
     ],
 )
 def test_a_refusal_of_streams_is_remembered(text):
-    assert lessons(openai(text)) == (LearnedRule("stream", "synth", ttl_s=HOUR_S),)
+    assert rules(openai(text)) == (LearnedRule("stream", "synth", ttl_s=HOUR_S),)
 
 
 def test_thinking_is_turned_off_in_whole_requests_alone():
     words = "parameter.enable_thinking must be set to false for non-streaming calls"
-    heard, whole = said(openai(words, code="invalid_parameter_error"), {"enable_thinking": True})
+    rejection, whole = said(openai(words, code="invalid_parameter_error"), {"enable_thinking": True})
     _, stream = said(openai(words), {"enable_thinking": True, "stream": True})
-    (lesson,) = (one for step in suggested_rules(heard) for one in step if one.action == "set")
-    assert concerns(lesson.change(), whole)
-    assert not concerns(lesson.change(), stream)
+    (rule,) = (one for step in suggested_rules(rejection) for one in step if one.action == "set")
+    assert concerns(rule.change(), whole)
+    assert not concerns(rule.change(), stream)
