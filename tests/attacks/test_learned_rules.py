@@ -73,7 +73,7 @@ def is_compared(text: str) -> bool:
 
 
 SENTENCES: st.SearchStrategy[str] = st.one_of(
-    st.sampled_from([case.complaint.message for case in ROWS]),
+    st.sampled_from([case.error_body.message for case in ROWS]),
     st.sampled_from(MATCHERS).flatmap(_own),
     st.sampled_from(MATCHERS).flatmap(_own),
 ).filter(is_compared)
