@@ -173,7 +173,7 @@ async def test_what_helps_nothing_brings_the_first_error_and_costs_nothing_for_a
         again = await gate.ask(STREAMED).answer()
         assert (again.status, len(upstream.received)) == (400, 3)
         assert "x-gatepass-tried" not in again.headers
-        assert "stream=synth is not made again for 60 s" in again.error["message"]
+        assert "stream=synth is not tried again for 60 s" in again.error["message"]
         (row,) = [one for one in gate.gate.learner.memory.learned(clock.now(), clock.wall()) if one.state == "failed"]
         assert (row.rule.entry, round(row.expires_at - clock.wall())) == ("stream=synth", REFUTED_S)
         upstream_of.refuses.pop()
