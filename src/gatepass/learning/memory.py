@@ -139,14 +139,14 @@ class Memory:
         others = {key: stored.uses for key, stored in self._by_scope[new[0]].items() if key != new}
         if len(others) >= LIMIT_OF_SCOPE:
             self.forget(min(others, key=others.__getitem__))
-
-        def standing(key: Key) -> int:
-            rules = self._by_scope[key[0]].values()
-            return max(2 if one.is_configured else 1 if one.uses >= USES_OF_KNOWN else 0 for one in rules)
-
         of_upstream = [key for key in self._stored if key[0].upstream == new[0].upstream]
         if len(of_upstream) > self._limit:
-            self.forget(min(of_upstream, key=standing))
+            self.forget(min(of_upstream, key=lambda key: self._standing(key[0])))
+
+    def _standing(self, scope: RuleScope) -> int:
+        """Return how well the model is known: 2 if it is configured, 1 if a rule succeeded again, else 0."""
+        rules = self._by_scope[scope].values()
+        return max(2 if one.is_configured else 1 if one.uses >= USES_OF_KNOWN else 0 for one in rules)
 
 
 def _record(key: Key, stored: _StoredRule, state: str, to_wall_s: float) -> LearnedRuleRecord:
