@@ -158,7 +158,7 @@ class Metrics:
         )
         self._learned_rules = Counts(
             "gatepass_learned_rules_total",
-            "Events of learned rules: learned, healed, failed",
+            "Events of learned rules: learned, revoked, failed",
             ("upstream", "event"),
         )
         self._errors = Counts("gatepass_errors_total", "Errors by code and by the hop that failed", ("code", "hop"))

@@ -164,9 +164,7 @@ async def test_while_a_change_is_not_tried_again_the_refusal_says_so(scenario):
     await scenario.state.clock.advance(20.0)
     shown = await scenario.ask(a_chat(), refusal())
     assert shown is not None
-    assert shown.message.startswith(
-        f"{NO_STREAM} stream=synth is not tried again for 40 s because it did not help."
-    )
+    assert shown.message.startswith(f"{NO_STREAM} stream=synth is not tried again for 40 s because it did not help.")
     assert scenario.attempt.tried == ()
 
 
