@@ -20,6 +20,7 @@ class CancelScope:
     drain end a request in this way.
     """
 
+    # defaults on the class, so that `InFlightRequest` need not call `__init__` for each request
     _task: asyncio.Task[Any] | None = None
     _reason: BaseException | None = None
     _cancelling = 0
@@ -49,6 +50,7 @@ class CancelScope:
         task, self._task = self._task, None
         if self._reason is None or task is None:
             return
+        # if the task was also cancelled from outside, that cancellation has precedence
         if task.uncancel() <= self._cancelling and kind is not None and issubclass(kind, asyncio.CancelledError):
             raise self._reason from None
 

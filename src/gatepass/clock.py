@@ -94,13 +94,13 @@ class PeriodicChecks:
 
     def _set(self) -> None:
         self._is_set = True
-        self._clock.call_later(self._every_s, self._go)
+        self._clock.call_later(self._every_s, self._check_members)
 
-    def _go(self) -> None:
+    def _check_members(self) -> None:
         self._is_set = False
         if self._members:
             self._set()
-            for member in tuple(self._members):
+            for member in tuple(self._members):  # a check may add and remove members
                 member.check()
 
 

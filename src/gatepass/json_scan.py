@@ -179,7 +179,7 @@ class JsonScanner:
                 if depth == 0:
                     break
         self.steps_left = steps
-        self._pay(0)
+        self._pay(0)  # raises if the loop ended because no steps were left
         return at
 
     def _string_end(self, at: int) -> int:
@@ -263,6 +263,7 @@ def string(raw: bytes) -> str:
 def _decode_slices(raw: bytes) -> Iterator[str]:
     at, end = 1, len(raw) - 1
     while at < end:
+        # no cut inside an escape or between the escapes of a surrogate pair
         stop = WHOLE_ESCAPES.match(raw, at, min(at + LONG_BYTES, end)).end()  # type: ignore[union-attr]
         while raw[stop] & 0xC0 == 0x80:  # inside a UTF-8 character
             stop -= 1
@@ -398,7 +399,7 @@ def place_of(text: bytes, quoted: bytes) -> int:
 def replace_value(text: bytes, quoted: bytes, value: bytes) -> bytes:
     """Return `text` with the value of a top-level member (see `value_span`) replaced by the JSON text `value`."""
     start, end = value_span(text, quoted)
-    view = text if len(text) <= SMALL_BYTES else memoryview(text)
+    view = text if len(text) <= SMALL_BYTES else memoryview(text)  # slices of a memoryview are not copies
     return b"".join((view[:start], value, view[end:]))
 
 
@@ -409,7 +410,7 @@ def removals(listed: Sequence[Member], removed: Collection[Member]) -> list[Edit
     for index, member in enumerate(listed):
         if member not in removed:
             has_previous = True
-        elif has_previous:
+        elif has_previous:  # remove the comma before the member, else the comma after it
             edits.append(Edit(listed[index - 1].end, member.end))
         else:
             edits.append(Edit(member.start, listed[index + 1].start if index + 1 < len(listed) else member.end))

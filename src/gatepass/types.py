@@ -57,7 +57,7 @@ class Secret:
     def __repr__(self) -> str:
         return "Secret(hidden)"
 
-    def __reduce__(self) -> str | tuple[Any, ...]:
+    def __reduce__(self) -> str | tuple[Any, ...]:  # called by pickle and by copy
         raise TypeError("a Secret cannot be pickled")
 
 
@@ -143,19 +143,7 @@ class Call(msgspec.Struct, frozen=True, gc=False):
 
     def with_body(self, body: bytes, *entries: str) -> Call:
         """Return the call with another body; `entries` are appended to `adapted`."""
-        return Call(
-            self.id,
-            self.operation,
-            self.caller,
-            self.model,
-            body,
-            self.headers,
-            self.stream,
-            self.choices,
-            (*self.adapted, *entries),
-            self.max_inputs,
-            self.embeddings,
-        )
+        return msgspec.structs.replace(self, body=body, adapted=(*self.adapted, *entries))
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,7 @@ class Upstream:
     host: str = field(init=False)
 
     def __post_init__(self) -> None:
+        # the only way to set a derived field of a frozen dataclass
         object.__setattr__(self, "host", urlsplit(self.settings.base_url).netloc)
 
 
@@ -125,11 +126,11 @@ class AppState:
     async def aclose(self) -> None:
         for holder in self.holders.values():
             await holder.aclose()
-        await self.in_flight.tasks.aclose()
+        await self.in_flight.tasks.aclose()  # before the transports that the tasks use
         for transport in self.transports:
             await transport.aclose()
         await self.store_cache.aclose()
-        with suppress(StoreUnavailable):
+        with suppress(StoreUnavailable):  # an unreachable store must not fail the shutdown
             await self.store.aclose()
 
 
@@ -154,7 +155,7 @@ def create_app_state(config: Config, clock: Clock | None = None, store: Store | 
     # all configured secrets are masked in logs and error messages
     for network in (one.network for one in (*config.upstreams.values(), *config.credentials.values())):
         if network.proxy_auth is not None:
-            redactor.learn(network.proxy_auth.reveal().partition(":")[2])
+            redactor.learn(network.proxy_auth.reveal().partition(":")[2])  # the password of `user:password`
     for secret in () if config.store is None else (config.store.encryption_key, config.store.password):
         if secret is not None:
             redactor.learn(secret.reveal())
@@ -231,6 +232,7 @@ def _create_upstream(
 
 def _credential_sample(name: str, holder: TokenHolder) -> CredentialSample:
     status = holder.status()
+    # a usable token without an expiry, such as a static key, never expires
     left_s = status.expires_in_s if status.expires_in_s is not None else (math.inf if holder.usable else 0.0)
     return CredentialSample(
         name,

@@ -44,6 +44,7 @@ class Concurrency:
         Raises: ConcurrencyLimited, Overloaded. The request is then not counted.
         """
         own = self._by_caller.get(caller, 0)
+        # one comparison for most requests; `_check` finds the limit that was reached
         if own and (max_concurrent is not None or own >= self._limit_per_caller or self._total >= self._limit):
             self._check(caller, own, max_concurrent)
         self._by_caller[caller] = own + 1
@@ -91,7 +92,7 @@ class MemoryBudget:
         self.by_caller: dict[str, int] = {}
         self.firsts: dict[str, RequestMemory] = {}
         """The request of each caller that always fits, until it ends."""
-        self.waits: dict[asyncio.Future[None], None] = {}
+        self.waits: dict[asyncio.Future[None], None] = {}  # an ordered set: the longest wait is woken first
 
     def add(self, caller: str, size_bytes: int) -> None:
         self.total_bytes += size_bytes
@@ -162,7 +163,7 @@ class RequestMemory:
         if self.held_bytes + size_bytes <= SMALL_BYTES:
             return True
         budget = self._budget
-        if budget.firsts.setdefault(self.caller, self) is self:
+        if budget.firsts.setdefault(self.caller, self) is self:  # the first large request of each caller always fits
             return True
         return budget.fits(self.caller, size_bytes if self.held_bytes > SMALL_BYTES else self.held_bytes + size_bytes)
 

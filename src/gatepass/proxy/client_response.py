@@ -61,7 +61,7 @@ class ClientResponse:
         """Send a complete response."""
         self._begin(status, (*headers, NO_STORE), len(body))
         context = self._context
-        context.first_byte_s = context.head_s
+        context.first_byte_s = context.head_s  # the body is written together with its head
         context.bytes_out += len(body)
         self.ended = True
         if len(body) > WHOLE_BYTES:
@@ -86,7 +86,11 @@ class ClientResponse:
         if data:
             self._mark_first_byte()
         self.ended = last
-        await self._write(data, last=last)
+        self._context.bytes_out += len(data)
+        if len(data) > WHOLE_BYTES:
+            data = await self._send_slices(data)
+        await self.cycle.write(data, last=last)
+        self.is_sent = last
 
     def try_send_events(self, data: bytes) -> bool:
         """Send a run of complete events of a begun stream, and return True, if the client accepts it at once."""
@@ -109,7 +113,7 @@ class ClientResponse:
         A begun raw response stays incomplete, and the connection is closed.
         """
         self._context.error = error
-        if self.ended or self._is_raw:
+        if self.ended or self._is_raw:  # an error inside a file would look like its content
             return
         if self.begun:
             encode = response_error if self._context.operation == ClientProtocol.RESPONSES else stream_error
@@ -131,13 +135,6 @@ class ClientResponse:
         if attempt is not None and (attempt.adapted or attempt.tried or attempt.requests > 1 or context.failover):
             _add_changes(fields, context, attempt)
         self.cycle.start(status, fields, length_bytes)
-
-    async def _write(self, data: bytes, *, last: bool) -> None:
-        self._context.bytes_out += len(data)
-        if len(data) > WHOLE_BYTES:
-            data = await self._send_slices(data)
-        await self.cycle.write(data, last=last)
-        self.is_sent = last
 
     async def _send_slices(self, data: bytes) -> bytes:
         """Write `data` in slices and return the last one, which the caller writes.

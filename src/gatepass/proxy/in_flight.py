@@ -93,9 +93,11 @@ class InFlightRequests:
             self._idle.set()
         if await self._idle_within(clock, bound_s, self._end_now):
             return 0
+        # a request whose response is sent but not yet closed needs no error event
         rest = [request for request in self._requests if not request.is_answered]
         for request in rest:
             request.cancel(Draining("gatepass stopped before the response was complete."))
+        # an event that is never set: a second signal does not cut off the error events
         await self._idle_within(clock, ERROR_EVENT_S, asyncio.Event())
         return len(rest)
 
@@ -168,7 +170,7 @@ class InFlightRequest(CancelScope):
     ) -> None:
         if self._caller is not None:
             self._concurrency.release(self._caller)
-        if self.memory.held_bytes > SMALL_BYTES:
+        if self.memory.held_bytes > SMALL_BYTES:  # most requests hold less and save the call
             self.memory.release()
         self._in_flight.remove(self)
         CancelScope.__exit__(self, kind, error, trace)

@@ -111,7 +111,7 @@ class Catalog:
         entries = self._visible(wanted, context.caller)
         if context.profile.settings.typed_ids:
             listed = {name: {entry["id"] for entry in fetched.models} for name, fetched in self._lists.items()}
-            for entry in entries:
+            for entry in entries:  # copies: the cached entries keep their names
                 listed_by = [name for name, models in listed.items() if entry["id"] in models]
                 entry["id"] = self._kinds.typed(entry["id"], listed_by)
         return msgspec.json.encode({"object": "list", "data": entries})
@@ -165,7 +165,7 @@ class Catalog:
         models = self._known_entries()
         failed = [self._failed[name].error for name in wanted if name in self._failed]
         if failed and not models:
-            raise failed[0].with_traceback(None)
+            raise failed[0].with_traceback(None)  # the kept error is raised again: its traceback would grow each time
         wall_s = self._state.clock.wall()
         learned: RulesByScope = {}
         for record in self._state.learner.memory.learned(self._state.clock.now(), wall_s):
@@ -235,13 +235,12 @@ async def fetch_models(state: AppState, upstream: Upstream) -> tuple[Entry, ...]
 async def _fetch_list(attempt: Attempt) -> tuple[Entry, ...]:
     upstream = attempt.upstream
     response = await send(attempt, model_list_request(upstream))
-    try:
-        if response.status != 200:
+    if response.status != 200:
+        try:
             mask = attempt.state.redactor.mask
             error = upstream.dialect.classify_head(upstream.name, response.status, response.headers, mask=mask)
             raise error or await read_error(attempt, response)
-    finally:
-        if response.status != 200:
+        finally:
             await response.aclose()
     body = await read_body(attempt, response, LIST_BYTES)
     document = upstream.dialect.classify_document(received_reply(attempt, response, body), ClientProtocol.MODELS)
@@ -286,7 +285,7 @@ def _completed(entry: Entry) -> Entry:
     return {
         **entry,
         "object": kind if isinstance(kind, str) else "model",
-        "created": int(created) if type(created) in (int, float) else 0,
+        "created": int(created) if type(created) in (int, float) else 0,  # `isinstance` would accept a bool
         "owned_by": owner if isinstance(owner, str) else "upstream",
     }
 
@@ -344,7 +343,7 @@ def _of_upstream(config: Config) -> Mapping[str, ModelKind]:
     """Kinds by upstream, from the upstreams of `operations`."""
     routed = {target.upstream for entry in config.models.values() for target in entry.all_targets()}
     if not config.models and len(config.upstreams) == 1:
-        return {}  # all operations are routed to the only upstream
+        return {}  # all operations are routed to the only upstream, so its kind is not known
     operations: dict[str, set[str]] = {}
     for operation, route in config.operations.items():
         if operation != "models" and route.upstream is not None and route.upstream not in routed:

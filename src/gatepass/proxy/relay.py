@@ -47,6 +47,7 @@ async def relay(
     context.usage = nonempty_usage(usage_of(classified.body))
     context.empty_answer = classified.is_empty
     attempt.add_changes(classified.adapted)
+    # `[DONE]` is not counted as an event
     context.events = classified.events.count(b"\n\n") - classified.events.endswith(DONE)
     client_response.begin_stream(OK, classified.headers)
     await client_response.send_events(classified.events, last=True)

@@ -293,10 +293,11 @@ async def begin_stream(context: ReplyContext) -> ClassifiedReply:
                 pieces.append(piece)
                 if sniffer.feed(piece) is ContentKind.UNDECIDED:
                     continue
-                piece = b"".join(pieces)
+                piece = b"".join(pieces)  # the sniffer has decided: parse all pieces so far
             if sniffer.kind is not ContentKind.STREAM:
                 return await _synthesized(context, await buffer_reply(context, piece))
             held += _checked(context, piece, events.feed(piece), events)
+            # a large piece is parsed in turns, so that other requests run in between
             while events.waiting and (not held or _may_wait(held, held_until_s - context.state.clock.now())):
                 await asyncio.sleep(0)
                 held += _checked(context, piece, events.feed(), events)
@@ -517,7 +518,7 @@ async def aggregate_reply(context: ReplyContext) -> BufferedReply:
             context.attempt.capture_reply(run)
             if not await _feed_slices(aggregator, run):
                 break
-            if (memory := context.attempt.memory) is not None:
+            if (memory := context.attempt.memory) is not None:  # the aggregated reply is held in memory
                 memory.add(len(run))
                 await memory.wait_for_room()
     except TransportFault as fault:
@@ -533,6 +534,7 @@ def _is_labelled_stream(context: ReplyContext) -> bool:
     headers = context.response.headers
     for name, value in headers:
         if name == b"content-type":
+            # the most frequent value first: it needs no parsing
             return value != b"application/json" and content_type(headers) == "text/event-stream"
     return False
 
@@ -571,6 +573,7 @@ def _aggregated(context: ReplyContext, aggregator: BodyAggregator) -> BufferedRe
     except GatepassError:
         context.attempt.add_changes(aggregator.adapted)
         raise
+    # the upstream's content type is that of a stream
     headers = tuple(field for field in context.headers() if field[0] != b"content-type")
     headers = (*headers, (b"content-type", b"application/json"))
     return _repaired(context, BufferedReply(context.response.status, headers, body, (AGGREGATED,)))

@@ -81,6 +81,7 @@ class MultipartUpload:
             await self.read()
             return
         while self.model is None and not self.is_whole:
+            # a `model` that is cut at the end of the searched bytes is still read
             if self._kept_bytes >= self._search_bytes and not (self._scan.has_named or self._scan.in_head):
                 return
             await self.read()
@@ -106,7 +107,7 @@ class MultipartUpload:
         if not self.has_begun or self._kept_bytes <= self._keep_bytes:
             self._kept.append(piece)
         else:
-            self._kept.clear()
+            self._kept.clear()  # a beginning alone cannot be sent again
         return piece
 
     def taken(self) -> bytes:
@@ -170,7 +171,7 @@ class EditedUpload:
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         head = self.upload.taken()
-        for start, end, text in reversed(self.edits):
+        for start, end, text in reversed(self.edits):  # from the end, so that the other positions stay valid
             head = head[:start] + text + head[end:]
         if head:
             yield head
@@ -214,6 +215,7 @@ def boundary_of(headers: Headers) -> bytes | None:
         return None
     lowered = re.sub(rb"; *boundary=", b"; boundary=", separator + rest, flags=re.IGNORECASE)
     boundary = (_parameters(lowered) or {}).get(b"boundary", b"")
+    # a second `boundary=`, even inside a quoted value, may be the one that another parser uses
     is_one = rest.lower().count(b"boundary=") == 1 and kind == kind.rstrip()
     if not is_one or _BOUNDARY.fullmatch(boundary) is None:
         raise InvalidRequest(
@@ -263,6 +265,7 @@ class MultipartScan:
             self._rest = b""
             return
         self._check_start(data)
+        # outside a head only the bytes that may begin a delimiter are kept
         is_held = self.in_head or self._in_model or not self._has_begun
         keep = used if is_held else max(used, len(data) - len(self._line) - 2)
         self._at += keep
@@ -387,6 +390,7 @@ def _parameters(text: bytes) -> dict[bytes, bytes] | None:
         return None
     found: dict[bytes, bytes] = {}
     for name, quoted, token in _PARAMETER.findall(text):
+        # parsers disagree whether `name*` (RFC 5987) overrides `name`
         if name in found or name in (b"name*", b"boundary*") or _HIDDEN_NAME.search(quoted):
             return None
         found[name] = quoted or token
