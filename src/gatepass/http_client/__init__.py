@@ -1,5 +1,5 @@
-"""The HTTP client for upstreams: HTTP/1.1 over a pool of connections, directly or through a proxy.
+"""The HTTP/1.1 client for upstreams: connection pool, proxies, TLS and deadlines. It does not support HTTP/2.
 
-lean.py sends requests, tls.py holds the TLS contexts of all hops. No HTTP library is imported here, and nothing
-is decided: what a reply means and whether a request is repeated is the caller's matter.
+`pool.open_transport` returns the transport of one upstream. `tls.TLSContexts` holds the TLS contexts of all of them.
+Must not import an HTTP library, `proxy` or `sse`. It neither classifies replies nor retries: the caller does.
 """

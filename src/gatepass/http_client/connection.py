@@ -1,7 +1,7 @@
-"""One connection to a server: HTTP/1.1, one request and its reply after the other.
+"""One connection to an upstream: HTTP/1.1 on asyncio and httptools, one request after the other.
 
-asyncio calls the protocol's methods, httptools those that begin with `on_`; neither ever waits. Whoever
-sends waits in `Connection.ask`, and then in the Incoming that it gets.
+asyncio calls the protocol methods and httptools calls the methods that begin with `on_`. Both return at once. A task
+that sends a request waits in `Connection.send_request`, and then in the UpstreamResponse that it returns.
 """
 
 from __future__ import annotations
@@ -16,68 +16,66 @@ import httptools
 
 from gatepass.clock import Deadline
 from gatepass.errors import Fault, TransportFault
-from gatepass.http_client.message_head import FIELDS, HEAD_BYTES, objection
+from gatepass.http_client.message_head import FIELDS, HEAD_BYTES, head_error
 from gatepass.http_client.response_body import UpstreamResponse
 from gatepass.types import Timeouts, Upload
 
 AHEAD_BYTES = 256 * 1024
-"""Reading stops while more than this of a body is here and nobody takes it."""
+"""Reading pauses while more than this of a body is buffered."""
 
 JOINED_BYTES = 64 * 1024
-"""A body up to this size goes out in one piece with its head: a copy is cheaper than a call."""
+"""A body up to this size is written together with its head: a copy is cheaper than a second call."""
 
 SLICE_BYTES = 256 * 1024
-"""A larger body is handed to the loop in slices of this size, each when the one before is nearly out."""
+"""A larger body is written in slices of this size, so that the transport never buffers all of it."""
 
 CONTINUE, SWITCHING, OK = 100, 101, 200
 
 
 class ConnectionOwner(Protocol):
-    """Who is told of what becomes of a connection."""
+    """The pool of a connection, which receives its events."""
 
     def on_idle(self, connection: Connection) -> None:
-        """It is whole, and ready for another request."""
+        """The reply is complete, and the connection accepts another request."""
         ...
 
     def on_lost(self, connection: Connection) -> None:
-        """It is no more. Told once, whoever ended it."""
+        """The connection is closed. Called once, whichever side closed it."""
         ...
 
     def defers_write(self, connection: Connection) -> bool:
-        """Whether it is told to flush when this iteration of the loop is over, and writes then and not now."""
+        """Return whether the connection keeps its request until `flush` is called at the end of this loop iteration."""
         ...
 
 
 class Connection(asyncio.BufferedProtocol):
-    """New until it is dialed, then idle, or busy with one reply, and at last lost.
-
-    What is read goes through `buffer`, which all connections of a loop may share: each read is used
-    up before the next one begins. Of a large reply half the cost were fresh pages for every read.
-    """
+    """A connection with the states new, idle, busy with one reply, and lost."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, owner: ConnectionOwner, buffer: memoryview) -> None:
-        self.deadline = Deadline(loop, self._late)
+        self.deadline = Deadline(loop, self._on_timeout)
         self.made_s: float | None = None
         self._loop = loop
         self._owner = owner
+        # All connections of a loop may share the buffer: each read is parsed before the next one begins.
+        # With a new buffer for each read, half the cost of a large reply was page faults.
         self._buffer = buffer
         self._transport: asyncio.Transport | None = None
         self._parser: httptools.HttpResponseParser | None = None
         self._reply: UpstreamResponse | None = None
         self.kept = False
-        """It has lain idle: its server may have closed it meanwhile, and nobody is to blame."""
+        """Whether it was idle in the pool. The server may have closed it meanwhile, which is not a fault."""
         self._killed = False
-        self._why = (Fault.CLOSED, "it closed before it was asked")
-        self._forget()
+        self._close_reason = (Fault.CLOSED, "the server closed the connection before a request was sent")
+        self._reset()
 
-    def _forget(self) -> None:
-        """As before the first request."""
+    def _reset(self) -> None:
+        """Set the state of one request."""
         self._fields: list[tuple[bytes, bytes]] = []
         self._problem: str | None = None
         self._held = b""
         self._sending: BodyWriter | None = None
         self._overhead_bytes = 0
-        self._heard = self._whole = self._keeps = self._surplus = False
+        self._has_received = self._is_complete = self._keeps = self._surplus = False
         self._until_close = self._to_head = self._is_cut = False
         self._reading_paused = self.is_full = False
 
@@ -87,22 +85,22 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def new(self) -> bool:
-        """Whether it was never dialed."""
+        """Whether it still has to be dialed."""
         return self.made_s is None and not self._killed
 
     async def send_request(
         self, head: bytes, body: bytes | Upload, bounds: Timeouts, *, to_head: bool = False
     ) -> UpstreamResponse:
-        """Send a request; returns when the head of its reply is here. Raises TransportFault.
+        """Send a request and return its reply once the head has arrived. Raises TransportFault.
 
-        `to_head`: the method is HEAD, so there is no body, whatever length the reply claims. A reply
-        that comes before the body is out ends the sending: it is an error that wants no more of it.
-        `first_byte_s` bounds each wait for the server: to take more of the body, and then to reply.
+        `to_head`: the method is HEAD, so the reply has no body, whatever its content-length states.
+        `bounds.first_byte_s` bounds each wait for the server: to accept more of the body, and then to reply.
+        A reply that arrives before the body is sent ends the sending: it is an error that needs no more of the body.
         """
         transport = self._transport
         if transport is None or not self.open:
-            raise TransportFault(*self._why, sent=False, stale=self.kept)
-        self._forget()
+            raise TransportFault(*self._close_reason, sent=False, stale=self.kept)
+        self._reset()
         reply = self._reply = UpstreamResponse(self, self._loop, bounds.idle_s)
         self._to_head = to_head
         self.deadline.set(bounds.first_byte_s)
@@ -115,7 +113,7 @@ class Connection(asyncio.BufferedProtocol):
                     transport.write(head + body)
             else:
                 sending = self._sending = BodyWriter(self, transport, reply, bounds.first_byte_s)
-                await (sending.write(head, body) if isinstance(body, bytes) else sending.pass_on(head, body))
+                await (sending.write(head, body) if isinstance(body, bytes) else sending.write_upload(head, body))
             while not reply.status:
                 if reply.ended:
                     reply.check()
@@ -126,43 +124,45 @@ class Connection(asyncio.BufferedProtocol):
         finally:
             if sending is not None:
                 sending.close()
-                if self._sending is sending:  # the next request is not here yet; let go of it, for it knows this object
+                # The next request may have replaced it. The writer refers to this object: break the reference cycle.
+                if self._sending is sending:
                     self._sending, self._is_cut = None, not sending.is_out
         if not reply.ended:
             self.deadline.lift()
         return reply
 
     def abort(self, fault: Fault = Fault.CLOSED, detail: str = "gatepass closed it", *, stale: bool = False) -> None:
-        """End it at once, in whatever state; a reply that it is busy with breaks off by `fault`."""
+        """Close the connection at once, in any state. Its current reply ends with `fault`."""
         if not self._killed:
-            self._killed, self._why = True, (fault, detail)
+            self._killed, self._close_reason = True, (fault, detail)
         if self._transport is not None:
             self._transport.abort()
         reply, self._reply = self._reply, None
         if reply is not None:
             if self._sending is not None:
                 self._sending.stop()
+            # a held request was never written: the caller may send it again on another connection
             reply.end(TransportFault(fault, detail, sent=not self._held, stale=stale))
 
     def resume(self) -> None:
-        """Read on, where reading stopped."""
+        """Read on if reading is paused."""
         if self._reading_paused and self._transport is not None:
             self._reading_paused = False
             self._transport.resume_reading()
 
     def flush(self) -> None:
-        """Write the request that waited (see Outbox), unless its connection has ended meanwhile."""
+        """Write the deferred request (see WriteBatcher) if the connection is still open."""
         held, self._held = self._held, b""
         if held and self._transport is not None and self.open:
             self._transport.write(held)
 
-    def _late(self) -> None:
+    def _on_timeout(self) -> None:
         if self._reply is not None and self._reply.status:
-            self.abort(Fault.TIMEOUT_IDLE, "the reply stopped coming")
+            self.abort(Fault.TIMEOUT_IDLE, "no more of the reply arrived in time")
         else:
-            self.abort(Fault.TIMEOUT_FIRST_BYTE, "no whole head came in time")
+            self.abort(Fault.TIMEOUT_FIRST_BYTE, "the head of the reply did not arrive in time")
 
-    # asyncio calls these
+    # called by asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.made_s = self._loop.time()
@@ -171,7 +171,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.abort()
         self._parser = httptools.HttpResponseParser(self)
         self._parser.set_dangerous_leniencies(
-            # RFC 9112 2.2 allows to take a bare LF, and old servers pad the sizes of their chunks
+            # RFC 9112 2.2 allows a recipient to accept a bare LF; old servers pad chunk sizes with spaces
             lenient_optional_cr_before_lf=True,
             lenient_spaces_after_chunk_size=True,
         )
@@ -182,17 +182,17 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         reply, parser = self._reply, self._parser
         if reply is None or parser is None or self._held:
-            # a server that is tired of waiting says 408 to nobody: what is still held goes over another connection
-            self.abort(Fault.INVALID, "the server spoke before it was asked", stale=self._held != b"")
+            # Some servers send a 408 on an idle connection. A held request is then sent on another connection.
+            self.abort(Fault.INVALID, "the server sent data before a request", stale=self._held != b"")
             return
-        self._heard = True
+        self._has_received = True
         self._overhead_bytes += nbytes
-        begun, size = reply.status, reply.size
+        status_before, size = reply.status, reply.size
         try:
             parser.feed_data(self._buffer[:nbytes])
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._problem = self._problem or str(error)
-        if self._whole:
+        if self._is_complete:
             self._finish(reply)
         elif self._problem is not None:
             self.abort(Fault.INVALID, self._problem)
@@ -202,24 +202,25 @@ class Connection(asyncio.BufferedProtocol):
                 self._reading_paused = True
                 self._transport.pause_reading()
             reply.wake()
-        elif self._overhead_bytes > HEAD_BYTES:  # an endless head, or trailers, or extensions of chunks
+        elif self._overhead_bytes > HEAD_BYTES:  # an endless head, endless trailers or chunk extensions
             self.abort(Fault.INVALID, f"its fields are larger than {HEAD_BYTES} bytes")
-        elif reply.status != begun:
+        elif reply.status != status_before:
             reply.wake()
 
     def eof_received(self) -> None:
         if self._reply is not None and self._until_close:
             self._finish(self._reply)
         else:
-            self.broke_off(None)
+            self.server_closed(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         sending = self._sending
-        while sending is not None and self._reply is not None and (size := sending.last_words(self._buffer)):
+        # a reply may still be in the kernel although writing failed: see `read_after_reset`
+        while sending is not None and self._reply is not None and (size := sending.read_after_reset(self._buffer)):
             self.buffer_updated(size)
-        self.broke_off(exc)
+        self.server_closed(exc)
         self.deadline.close()
-        self._parser = self._transport = None  # the parser holds this object's methods
+        self._parser = self._transport = None  # the parser refers to this object: break the reference cycle
         self._owner.on_lost(self)
 
     def pause_writing(self) -> None:
@@ -230,20 +231,22 @@ class Connection(asyncio.BufferedProtocol):
         if self._reply is not None:
             self._reply.wake()
 
-    def broke_off(self, exc: Exception | None) -> None:
-        """The server ended the connection, and with it what it was busy with."""
-        if isinstance(exc, ssl.SSLError) and not (self.kept or self._heard):
-            self.abort(Fault.TLS, str(exc))  # in TLS 1.3 a client certificate is refused after the handshake
+    def server_closed(self, exc: Exception | None) -> None:
+        """The server closed the connection: end the current reply with the reason."""
+        if isinstance(exc, ssl.SSLError) and not (self.kept or self._has_received):
+            self.abort(Fault.TLS, str(exc))  # in TLS 1.3 the server rejects a client certificate after the handshake
             return
-        where = "in the middle of its reply" if self._heard else "without an answer"
-        self.abort(Fault.CLOSED, str(exc or where), stale=self.kept and not self._heard)
+        where = "in the middle of its reply" if self._has_received else "without an answer"
+        self.abort(Fault.CLOSED, str(exc or where), stale=self.kept and not self._has_received)
 
     def _finish(self, reply: UpstreamResponse) -> None:
-        """The reply is whole; the connection is free where nothing is left on either way."""
+        """End a complete reply. Keep the connection if no bytes are left in either direction."""
         self._reply = None
         self.deadline.lift()
         reply.end()
-        if self._keeps and not (self._surplus or self._problem) and self._is_written():
+        is_cut = self._is_cut if self._sending is None else not self._sending.is_out
+        is_written = self._transport is not None and not is_cut and not self._transport.get_write_buffer_size()
+        if self._keeps and not (self._surplus or self._problem) and is_written and self.open:
             if self._reading_paused:
                 self.resume()
             self.kept = True
@@ -251,49 +254,44 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self.abort()
 
-    def _is_written(self) -> bool:
-        """Whether nothing of the request is left, and the next one can follow."""
-        is_cut = self._is_cut if self._sending is None else not self._sending.is_out
-        return self._transport is not None and self.open and not is_cut and not self._transport.get_write_buffer_size()
-
-    # httptools calls these
+    # called by httptools
 
     def on_message_begin(self) -> None:
-        self._surplus = self._whole
+        self._surplus = self._is_complete  # a second reply to one request
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if len(self._fields) <= FIELDS:  # one more than may be, so that it shows
+        if len(self._fields) <= FIELDS:  # store one more than is allowed, so that `head_error` sees the excess
             self._fields.append((name.lower(), value.strip()))
 
     def on_headers_complete(self) -> None:
         parser, reply = self._parser, self._reply
-        if parser is None or reply is None or self._whole:
+        if parser is None or reply is None or self._is_complete:
             return
         status = parser.get_status_code()
-        if CONTINUE <= status < OK and status != SWITCHING:
+        if CONTINUE <= status < OK and status != SWITCHING:  # an interim reply
             self._fields.clear()
             return
         headers = tuple(self._fields)
         named = dict(headers)
-        self._problem = self._problem_of(status) or objection(headers, named)
+        if status == SWITCHING:
+            self._problem = "it switches protocols, which gatepass did not request"
+        elif status < OK:
+            self._problem = "its status is not a valid HTTP status"
+        elif self._overhead_bytes > HEAD_BYTES and sum(len(n) + len(v) for n, v in headers) > HEAD_BYTES:
+            self._problem = f"its fields are larger than {HEAD_BYTES} bytes"
+        else:
+            self._problem = head_error(headers, named)
         if self._problem is not None:
             return
         self._until_close = b"content-length" not in named and b"transfer-encoding" not in named
-        self._whole = self._to_head
+        self._is_complete = self._to_head
         if self._sending is not None:
             self._sending.stop()
         reply.status, reply.headers, reply.named = status, headers, named
 
-    def _problem_of(self, status: int) -> str | None:
-        if status < OK:
-            return "it switches protocols, which nobody asked for" if status == SWITCHING else "its status is no status"
-        if self._overhead_bytes > HEAD_BYTES and sum(len(n) + len(v) for n, v in self._fields) > HEAD_BYTES:
-            return f"its fields are larger than {HEAD_BYTES} bytes"
-        return None
-
     def on_body(self, body: bytes) -> None:
         reply = self._reply
-        if reply is None or self._whole or not reply.status:
+        if reply is None or self._is_complete or not reply.status:
             self._surplus = True
             return
         reply.pieces.append(body)
@@ -301,15 +299,15 @@ class Connection(asyncio.BufferedProtocol):
 
     def on_message_complete(self) -> None:
         if self._parser is not None and self._reply is not None and self._reply.status:
-            self._whole = True
+            self._is_complete = True
             self._keeps = self._parser.should_keep_alive()
 
 
 class BodyWriter:
-    """A body that does not go out with its head: `is_out` when all of it does.
+    """Writes a body that is too large to be written together with its head, or an upload.
 
-    A reply that comes meanwhile ends the sending: it is an error that wants no more of it. Each wait for the server is
-    bounded by `bound_s`. Whoever makes it closes it.
+    A reply that arrives first ends the writing. `is_out` is True once the transport has all of the body. Each wait for
+    the server is bounded by `bound_s`. The code that creates a writer closes it.
     """
 
     __slots__ = ("_bound_s", "_connection", "_handle", "_reply", "_transport", "_wait", "is_out")
@@ -326,20 +324,19 @@ class BodyWriter:
         self.is_out = False
 
     async def write(self, head: bytes, body: bytes) -> None:
-        """Write a body that is here, behind its head."""
+        """Write `head` and a body that is in memory."""
         self._transport.write(head)
         view = memoryview(body)
         for start in range(0, len(body), SLICE_BYTES):
-            await self._room()
+            await self._wait_writable()
             if self._is_over():
                 return
             self._transport.write(view[start : start + SLICE_BYTES])
-        self._end()
+        self._finish_body()
 
-    async def pass_on(self, head: bytes, body: Upload) -> None:
-        """Write an upload, piece by piece as it comes: while one is waited for, its sender is bounded and not the
-        server, and a reply ends the wait."""
-        self._connection.deadline.lift()
+    async def write_upload(self, head: bytes, body: Upload) -> None:
+        """Write `head` and the pieces of an upload as they arrive. A reply ends the wait for the next piece."""
+        self._connection.deadline.lift()  # gatepass waits for the client, which has its own deadline
         is_chunked = body.length_bytes is None
         self._transport.write(head)
         try:
@@ -347,7 +344,7 @@ class BodyWriter:
                 self._wait = wait
                 async for piece in body:
                     if self._connection.is_full:
-                        await self._room()
+                        await self._wait_writable()
                         self._connection.deadline.lift()
                     if self._is_over():
                         return
@@ -355,24 +352,24 @@ class BodyWriter:
         except TimeoutError:
             if not wait.expired():
                 raise
-            return  # `stop` was here
+            return  # `stop` ended the wait
         finally:
             self._wait = None
         if self._is_over():
             return
         if is_chunked:
             self._transport.write(b"0\r\n\r\n")
-        self._end()
+        self._finish_body()
 
-    def last_words(self, into: memoryview) -> int:
-        """How many bytes of what the server said before it hung up are now in `into`; 0 when there are no more.
+    def read_after_reset(self, into: memoryview) -> int:
+        """Read into `into` what the server sent before it closed; return the number of bytes, 0 at the end.
 
-        A server that answers a body which it does not read, and closes, resets the connection (RFC 9112 9.6). The loop
-        ends it at the next write that fails, before it has read the answer: that lies in the kernel.
+        A server that replies without reading the whole body, and closes, resets the connection (RFC 9112 9.6). The
+        event loop closes the transport at the first failed write. The reply may then still be in the kernel's buffer.
         """
         try:
             return 0 if self._handle is None else os.readv(self._handle, [into])
-        except OSError:  # it never said more, or the reset was first
+        except OSError:  # the server sent nothing more, or the kernel dropped it at the reset
             return 0
 
     def close(self) -> None:
@@ -381,27 +378,28 @@ class BodyWriter:
             os.close(handle)
 
     def stop(self) -> None:
-        """The reply is here, or there will be none: nothing more of an upload is waited for."""
+        """End the wait for the next piece of an upload, because the reply arrived or failed."""
         wait, self._wait = self._wait, None
         if wait is not None:
             wait.reschedule(0)
 
-    async def _room(self) -> None:
+    async def _wait_writable(self) -> None:
         while self._connection.is_full and not (self._reply.status or self._reply.ended):
             self._connection.deadline.set(self._bound_s)
             await self._reply.changed()
 
     def _is_over(self) -> bool:
-        """Whether nothing more is wanted; uvloop raises where asyncio ignores a write to what is closing."""
+        """Return whether the rest of the body is not needed."""
+        # uvloop raises on a write to a closing transport; asyncio ignores it
         return bool(self._reply.status) or not self._connection.open
 
-    def _end(self) -> None:
+    def _finish_body(self) -> None:
         self.is_out = True
         self._connection.deadline.set(self._bound_s)
 
 
 def _second_handle(transport: asyncio.Transport) -> int | None:
-    """The transport's socket, to outlive it; None over TLS, where nobody else could read it."""
+    """Duplicate the transport's socket, so that it can be read after the transport closed. None over TLS."""
     connected = transport.get_extra_info("socket")
     if connected is None or transport.get_extra_info("sslcontext") is not None:
         return None

@@ -1,4 +1,4 @@
-"""The head of a message: what one of ours says, and what one of theirs may say. Pure."""
+"""Heads of HTTP/1.1 messages: encode those of requests, check those of replies. Without I/O."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from gatepass.errors import Fault, TransportFault
 from gatepass.types import Headers, OutboundRequest
 
 HEAD_BYTES = 64 * 1024
-"""The largest head of a reply, interim replies before it included."""
+"""Maximum size of a reply's head, including interim replies before it."""
 
 FIELDS = 100
-"""The most header fields in a reply, as many as http.client of the standard library takes."""
+"""Maximum number of header fields in a reply. The standard library's http.client has the same limit."""
 
 _PORTS = {"http": 80, "https": 443}
 _BODIED = frozenset(("POST", "PUT", "PATCH"))
@@ -22,7 +22,7 @@ _BODIED = frozenset(("POST", "PUT", "PATCH"))
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where a URL leads: the server, the proxy on the way to it, and what to ask for."""
+    """The parts of a URL that a request needs: server, request target, and the proxy in between."""
 
     secure: bool
     host: str
@@ -33,27 +33,27 @@ class Destination:
 
     @property
     def host_and_port(self) -> bytes:
-        """The server as CONNECT names it, its port never left out."""
+        """The server as CONNECT names it: always with its port."""
         return b"%b:%d" % (_bracketed(self.host).encode(), self.port)
 
 
 @dataclass(frozen=True, slots=True)
 class ProxyServer:
-    """An HTTP proxy: where it is, and the value of `proxy-authorization` where it requires one."""
+    """An HTTP proxy: its address, and the value of `proxy-authorization` if it requires one."""
 
-    place: Destination
+    destination: Destination
     authorization: bytes | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, url: str, user_and_password: str | None) -> ProxyServer:
-        """Raises TransportFault INVALID where `url` is not a plain http or https one."""
+        """Parse `url`. Raises TransportFault INVALID if it is not an http or https URL."""
         if user_and_password is None:
             return cls(destination_of(url))
         colon = "" if ":" in user_and_password else ":"
         return cls(destination_of(url), b"Basic " + base64.b64encode(f"{user_and_password}{colon}".encode()))
 
     def mask(self, text: str) -> str:
-        """`text` of the proxy without the credentials that it may quote."""
+        """Return `text`, which the proxy sent, with its credentials masked."""
         if self.authorization is None:
             return text
         encoded = self.authorization.removeprefix(b"Basic ")
@@ -63,18 +63,20 @@ class ProxyServer:
 
 
 def destination_of(url: str, proxy: ProxyServer | None = None) -> Destination:
-    """Where `url` leads through `proxy`. A proxy that gets the request itself is asked for the whole URL (RFC 9112
-    3.2.2). Raises TransportFault INVALID, unsent, where `url` is none that could be asked for."""
+    """Return the destination of `url` through `proxy`.
+
+    Raises TransportFault INVALID, unsent, if `url` is not an http or https URL of printable ASCII.
+    """
     parts = urlsplit(url)
     if parts.scheme not in _PORTS or not parts.hostname or any(not 0x20 < ord(char) < 0x7F for char in url):
-        raise TransportFault(Fault.INVALID, "the URL is no plain http or https one", sent=False)
+        raise TransportFault(Fault.INVALID, "the URL is not a valid http or https URL", sent=False)
     host = _bracketed(parts.hostname)
     port = parts.port or _PORTS[parts.scheme]
     authority = host if port == _PORTS[parts.scheme] else f"{host}:{port}"
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     secure = parts.scheme == "https"
     if proxy is not None and not secure:
-        target = f"http://{host}:{port}{target}"
+        target = f"http://{host}:{port}{target}"  # a proxy needs the absolute URL (RFC 9112 3.2.2)
     return Destination(secure, parts.hostname, port, authority.encode(), target.encode(), proxy)
 
 
@@ -83,15 +85,14 @@ def _bracketed(host: str) -> str:
 
 
 def request_fields(request: OutboundRequest, destination: Destination) -> list[tuple[bytes, bytes]]:
-    """The header fields of `request` with those that HTTP/1.1 asks for.
+    """Return the header fields of `request` and those that HTTP/1.1 requires.
 
-    Raises TransportFault INVALID, unsent, where a field frames the body (that is done here) or could
-    end its own line: a value with a line break in it would be a second field, or a second request.
+    Raises TransportFault INVALID, unsent, if `request` contains a field that frames the body: this function adds it.
     """
     headers = request.headers
     names = dict(headers)
     if b"content-length" in names or b"transfer-encoding" in names:
-        raise TransportFault(Fault.INVALID, "the request frames its own body", sent=False)
+        raise TransportFault(Fault.INVALID, "the request contains content-length or transfer-encoding", sent=False)
     fields = [*headers] if b"host" in names else [(b"host", destination.authority), *headers]
     if request.upload is not None:
         size = request.upload.length_bytes
@@ -105,38 +106,33 @@ def request_fields(request: OutboundRequest, destination: Destination) -> list[t
 
 
 def request_head(request: OutboundRequest, destination: Destination) -> bytes:
-    """The bytes of the head, its empty line included. Raises as `request_fields` does."""
+    """Encode the head with its empty line. Raises like `request_fields`, and if a field contains a line break."""
     lines = [
         b"%b %b HTTP/1.1" % (request.method.encode(), destination.target),
         *map(b": ".join, request_fields(request, destination)),
     ]
-    if has_line_break(lines):
-        raise TransportFault(Fault.INVALID, "a header field of the request holds a line break", sent=False)
+    if has_line_break(lines):  # the rest of such a field would be another field, or another request
+        raise TransportFault(Fault.INVALID, "a header field of the request contains a line break", sent=False)
     lines += (b"", b"")
     return b"\r\n".join(lines)
 
 
 def has_line_break(lines: Iterable[bytes]) -> bool:
-    """Whether one of `lines` would end itself.
-
-    One search of the joined lines for numbers takes 0.14 µs for seven fields. Searching each line for bytes takes
-    3.5 µs (CPython 3.11), and a request needs it twice.
-    """
+    """Return whether one of `lines` contains CR, LF or NUL."""
+    # Searching the joined lines for integers takes 0.14 µs for seven fields. Searching each line for bytes takes
+    # 3.5 µs (CPython 3.11), and each request needs the check twice.
     joined = b"".join(lines)
     return 10 in joined or 13 in joined or 0 in joined
 
 
-def objection(headers: Headers, named: Mapping[bytes, bytes]) -> str | None:
-    """What is wrong with the head of a reply that a parser let pass; `named` is `dict(headers)`.
-
-    A length beside a transfer coding, or a coding that is not `chunked` alone: two readers of such a
-    message can differ on where it ends (RFC 9112 6.3).
-    """
+def head_error(headers: Headers, by_name: Mapping[bytes, bytes]) -> str | None:
+    """Return what is wrong with the head of a reply that the parser accepted. `by_name` is `dict(headers)`."""
     if len(headers) > FIELDS:
         return f"it has more than {FIELDS} header fields"
-    if b"transfer-encoding" not in named:
+    if b"transfer-encoding" not in by_name:
         return None
-    if b"content-length" in named:
+    # Two recipients can disagree about where such a message ends (RFC 9112 6.3): response smuggling.
+    if b"content-length" in by_name:
         return "it has a content-length and a transfer-encoding"
     codings = [value.strip().lower() for name, value in headers if name == b"transfer-encoding"]
-    return None if codings == [b"chunked"] else "its transfer-encoding is not chunked alone"
+    return None if codings == [b"chunked"] else "its transfer-encoding is not just `chunked`"

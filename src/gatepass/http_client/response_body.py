@@ -1,7 +1,6 @@
-"""A reply on its way in: its pieces as they come, all of them as one, its content coding undone; all of it bounded.
+"""The body of an upstream's reply: read in pieces or as a whole, decompressed, always within limits.
 
-Upstreams are asked for `identity`; some send gzip all the same, and a stream of events must not wait
-in a decompressor's buffer.
+gatepass requests `identity`, but some upstreams send gzip anyway. Decompression must not delay an event of a stream.
 """
 
 from __future__ import annotations
@@ -16,45 +15,50 @@ from gatepass.errors import Fault, TransportFault
 from gatepass.types import Headers, Response
 
 JOINED_BYTES = 64 * 1024
-"""So much of small pieces is handed on as one; with no more than this left the connection reads on."""
+"""Small pieces are joined up to this size. A paused connection reads on when no more than this is buffered."""
 
 SMALL_BYTES = 4 * 1024
-"""Larger pieces, on the average, are not worth the copy where there are many."""
+"""Pieces that are larger than this on average are not joined: the copy costs more than it saves."""
 
 PIECE_BYTES = 256 * 1024
-"""The largest piece handed on at once: a compressed bomb grows no further than what is read."""
+"""Maximum size of a decompressed piece, so that a decompression bomb never expands further than it is read."""
 
 TURN_BYTES = 4 * 1024 * 1024
-"""So much is decompressed before the event loop runs. It takes 10 ms."""
+"""The event loop runs after decompressing this much, which takes 10 ms."""
 
 LARGE_BYTES = 4 * 1024 * 1024
-"""A larger reply is joined beside the event loop: 64 MiB take 50 ms."""
+"""A larger reply is joined in a thread: 64 MiB take 50 ms."""
 
 CODING_BYTES = 40
-"""A longer content-encoding is not quoted."""
+"""Error messages quote a content-encoding up to this length."""
 
 GZIP_WINDOW = 16 + zlib.MAX_WBITS
 
 
 class ResponseConnection(Protocol):
-    """The connection, as much of it as a reply may know."""
+    """The part of a connection that its reply uses."""
 
     deadline: Deadline
 
-    def abort(self) -> None: ...
-    def resume(self) -> None: ...
+    def abort(self) -> None:
+        """Close the connection at once."""
+        ...
+
+    def resume(self) -> None:
+        """Read on if reading is paused."""
+        ...
 
 
 class UpstreamResponse:
-    """A Response. The connection fills `status`, `headers`, `pieces` (`size` bytes of them) and ends it.
+    """The Response on an HTTP/1.1 connection. The connection sets `status`, `headers` and `pieces`, and calls `end`.
 
-    It lets go of its connection when its last byte is here, read or not; until then whoever holds it
-    closes it, which kills the connection.
+    `size` is the number of bytes in `pieces`. The reply releases its connection when the last byte has arrived. If it
+    is closed before that, the connection is aborted.
     """
 
     __slots__ = (
         *("status", "headers", "named", "pieces", "size", "ended"),
-        *("_source", "_loop", "_idle_s", "_fault", "_waiter", "_take"),
+        *("_source", "_loop", "_idle_s", "_fault", "_waiter", "_write"),
     )
 
     def __init__(self, source: ResponseConnection, loop: asyncio.AbstractEventLoop, idle_s: float) -> None:
@@ -69,32 +73,32 @@ class UpstreamResponse:
         self._idle_s = idle_s
         self._fault: TransportFault | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._take: Callable[[bytes], bool] | None = None
+        self._write: Callable[[bytes], bool] | None = None
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
-        """What came since the last call. Raises TransportFault, after all that came before it."""
+        """Return what arrived since the last call. Raises TransportFault after everything before the fault."""
         while not self.pieces:
             if self.ended:
                 self.check()
                 raise StopAsyncIteration
-            await self._more()
-        return self._taken()
+            await self._wait_for_more()
+        return self._take_pieces()
 
     async def stream_to(self, write: Callable[[bytes], bool]) -> bool:
-        """See `Response`. A piece goes to `write` where it is read: an event needs no turn of the loop for
-        itself and no step of a task, which was a third of its cost."""
-        self._take = write
+        """Pass each piece to `write`; see `Response.stream_to`."""
+        # `write` is called while the socket is read: a wake-up of the task was a third of the cost of an event
+        self._write = write
         try:
-            while self._poured():
+            while self._hand_over():
                 if self.ended:
                     self.check()
                     return True
-                await self._more()
+                await self._wait_for_more()
         finally:
-            self._take = None
+            self._write = None
         return False
 
     async def aclose(self) -> None:
@@ -102,30 +106,30 @@ class UpstreamResponse:
             self.discard()
 
     def discard(self) -> None:
-        """Kill the connection, where this reply still holds it."""
+        """Abort the connection if the reply still uses it."""
         if self._source is not None:
             self._source.abort()
 
     def check(self) -> None:
-        """Raises what this reply broke off by."""
+        """Raise the fault that ended this reply, if any."""
         if self._fault is not None:
             fault = self._fault
             raise TransportFault(fault.fault, fault.detail, sent=fault.sent, stale=fault.stale)
 
     def changed(self) -> asyncio.Future[None]:
-        """Done when there is more of the reply, or room for more of the request."""
+        """Return a future that is done when more of the reply arrived, or more of the request can be written."""
         waiter = self._waiter = self._loop.create_future()
         return waiter
 
     def wake(self) -> None:
-        """Hand on what is here without the task that pours, where one does and wants more; else wake who waits."""
+        """Pass what arrived to the callback of `stream_to`. Without one, or if it needs no more, wake the task."""
         waiter = self._waiter
         if waiter is None or waiter.done():
             return
-        if self._take is not None:
+        if self._write is not None:
             try:
-                wants_more = self._poured()
-            except Exception as error:  # noqa: BLE001 - it belongs to whoever pours, not to the connection that reads
+                wants_more = self._hand_over()
+            except Exception as error:  # noqa: BLE001 - raised in the task that called `stream_to`
                 waiter.set_exception(error)
                 return
             if wants_more and self._source is not None:
@@ -135,25 +139,25 @@ class UpstreamResponse:
         waiter.set_result(None)
 
     def end(self, fault: TransportFault | None = None) -> None:
-        """There will be no more: the body is whole, or broke off by `fault`."""
+        """The body is complete, or `fault` ended it."""
         self._source = None
         self._fault = fault
         self.ended = True
         self.wake()
 
-    def _poured(self) -> bool:
-        """Hand on what is here; whether more is wanted."""
-        pieces, write = self.pieces, self._take
-        if len(pieces) == 1 and write is not None and self.size <= JOINED_BYTES:  # an event, of which there are many
+    def _hand_over(self) -> bool:
+        """Pass all pieces to the callback; return whether it needs more."""
+        pieces, write = self.pieces, self._write
+        if len(pieces) == 1 and write is not None and self.size <= JOINED_BYTES:  # the common case: one event
             self.size = 0
             if not write(pieces.pop()):
-                self._take = None
-        while self.pieces and self._take is not None:
-            if not self._take(self._taken()):
-                self._take = None
-        return self._take is not None
+                self._write = None
+        while self.pieces and self._write is not None:
+            if not self._write(self._take_pieces()):
+                self._write = None
+        return self._write is not None
 
-    async def _more(self) -> None:
+    async def _wait_for_more(self) -> None:
         if self._source is not None:
             self._source.deadline.set(self._idle_s)
         try:
@@ -162,7 +166,7 @@ class UpstreamResponse:
             if self._source is not None:
                 self._source.deadline.lift()
 
-    def _taken(self) -> bytes:
+    def _take_pieces(self) -> bytes:
         size = self.size
         if len(self.pieces) == 1 or size > max(JOINED_BYTES, len(self.pieces) * SMALL_BYTES):
             taken = self.pieces.pop(0)
@@ -170,39 +174,48 @@ class UpstreamResponse:
             taken = b"".join(self.pieces)
             self.pieces.clear()
         self.size -= len(taken)
-        if self.size <= JOINED_BYTES < size and self._source is not None:  # with no more than that it was never paused
+        if self.size <= JOINED_BYTES < size and self._source is not None:  # reading pauses only above JOINED_BYTES
             self._source.resume()
         return taken
 
 
-async def pour(pieces: AsyncIterable[bytes], write: Callable[[bytes], bool]) -> bool:
-    """`Response.pour` for pieces that have to be awaited one by one."""
+async def stream_pieces(pieces: AsyncIterable[bytes], write: Callable[[bytes], bool]) -> bool:
+    """Implement `Response.stream_to` for an async iterable of pieces."""
     size_bytes = 0
     async for piece in pieces:
         if not write(piece):
             return False
         size_bytes += len(piece)
-        if size_bytes > TURN_BYTES:  # a compressed body may be large though little was read
+        if size_bytes > TURN_BYTES:  # a few bytes read may decompress to many, without an await in between
             size_bytes = 0
             await asyncio.sleep(0)
     return True
 
 
 class BodyMemory(Protocol):
-    """Counts what is held of a reply, and says when no more of it may be read for now."""
+    """Counts the buffered bytes of a reply, and pauses reading while the limit is reached."""
 
     @property
-    def is_full(self) -> bool: ...
-    def add(self, size_bytes: int) -> None: ...
-    async def wait_for_room(self) -> None: ...
+    def is_full(self) -> bool:
+        """Whether reading must pause."""
+        ...
+
+    def add(self, size_bytes: int) -> None:
+        """Count `size_bytes` more as buffered."""
+        ...
+
+    async def wait_for_room(self) -> None:
+        """Return when reading may continue."""
+        ...
 
 
 async def read_whole(
     response: Response, limit_bytes: int, beginning: bytes = b"", memory: BodyMemory | None = None
 ) -> bytes:
-    """The whole body, `beginning` is what was read of it already; raises TransportFault TOO_LARGE past the limit.
+    """Read the whole body and return it after `beginning`, the part that was read before.
 
-    The caller closes the response. Nothing more is read while `memory` is full: then the upstream has to wait.
+    The caller closes the response. While `memory` is full nothing is read, so the upstream waits.
+    Raises TransportFault TOO_LARGE if the body is larger than `limit_bytes`.
     """
     pieces = [beginning] if beginning else []
     left_bytes = limit_bytes - len(beginning)
@@ -222,21 +235,21 @@ async def read_whole(
         if await response.stream_to(write):
             if limit_bytes - left_bytes <= LARGE_BYTES:
                 return b"".join(pieces)
-            return await asyncio.to_thread(b"".join, pieces)  # it lets go of the interpreter's lock
+            return await asyncio.to_thread(b"".join, pieces)  # `join` releases the GIL
         if left_bytes >= 0 and memory is not None:
             await memory.wait_for_room()
     raise TransportFault(Fault.TOO_LARGE, f"the reply is larger than {limit_bytes} bytes")
 
 
 class ZlibDecoder:
-    """gzip (RFC 1952, members may follow each other) and deflate (RFC 1950)."""
+    """Decodes gzip (RFC 1952, several members may follow each other) and deflate (RFC 1950)."""
 
     def __init__(self, window: int) -> None:
         self._window = window
         self._inflate = zlib.decompressobj(window)
 
     def decode(self, piece: bytes) -> Iterator[bytes]:
-        """All that can be decoded so far, in bounded pieces; raises TransportFault INVALID."""
+        """Yield what can be decoded so far, in pieces of at most PIECE_BYTES. Raises TransportFault INVALID."""
         rest = piece
         while rest:
             if self._inflate.eof:
@@ -244,19 +257,19 @@ class ZlibDecoder:
             try:
                 out = self._inflate.decompress(rest, PIECE_BYTES)
             except zlib.error as error:
-                raise TransportFault(Fault.INVALID, f"the compressed reply is broken: {error}") from None
+                raise TransportFault(Fault.INVALID, f"the compressed reply is invalid: {error}") from None
             rest = self._inflate.unconsumed_tail or self._inflate.unused_data
             if out:
                 yield out
 
     def finish(self) -> None:
-        """Raises TransportFault CLOSED where the coding did not end."""
+        """Raise TransportFault CLOSED if the compressed data is incomplete."""
         if not self._inflate.eof:
-            raise TransportFault(Fault.CLOSED, "the compressed reply broke off")
+            raise TransportFault(Fault.CLOSED, "the compressed reply is incomplete")
 
 
 def decoder_of(coding: bytes | None) -> ZlibDecoder | None:
-    """The decoder of a content-encoding; None for identity. Raises TransportFault for one we do not know."""
+    """Return the decoder of a content-encoding, None for identity. Raises TransportFault if it is not supported."""
     stated = (coding or b"").strip()
     name = stated.lower()
     if name in (b"", b"identity"):
@@ -265,13 +278,13 @@ def decoder_of(coding: bytes | None) -> ZlibDecoder | None:
         return ZlibDecoder(GZIP_WINDOW)
     if name == b"deflate":
         return ZlibDecoder(zlib.MAX_WBITS)
-    # as it was written, and never a part: a secret in other letters, or the beginning of one, is not masked
+    # quoted unchanged or not at all: the log masks no secret that is cut or has its case changed
     shown = stated.decode("ascii", "replace") if len(stated) <= CODING_BYTES else "something unknown"
-    raise TransportFault(Fault.INVALID, f"the reply is encoded as {shown}, unasked")
+    raise TransportFault(Fault.INVALID, f"the reply is encoded as {shown}, which gatepass did not request")
 
 
-class Decoded:
-    """A Response whose content coding is undone; its header fields are as they came."""
+class DecodedResponse:
+    """A Response with a decoded body and unchanged header fields."""
 
     def __init__(self, response: Response, decoder: ZlibDecoder) -> None:
         self.status = response.status
@@ -299,13 +312,13 @@ class Decoded:
         return self._response.ended
 
     async def stream_to(self, write: Callable[[bytes], bool]) -> bool:
-        return await pour(self, write)
+        return await stream_pieces(self, write)
 
     def aclose(self) -> Awaitable[None]:
         return self._response.aclose()
 
 
-def decoded(response: Response, coding: bytes | None) -> Response:
-    """`response` itself where `coding`, its content-encoding, is none; raises as `decoder_of` does."""
+def decode_response(response: Response, coding: bytes | None) -> Response:
+    """Decode `response` by its content-encoding; unchanged if it has none. Raises like `decoder_of`."""
     decoder = decoder_of(coding) if coding is not None else None
-    return response if decoder is None else Decoded(response, decoder)
+    return response if decoder is None else DecodedResponse(response, decoder)

@@ -1,4 +1,4 @@
-"""The trust of one hop, and what it shows of itself."""
+"""TLS contexts of upstreams: trusted CAs and client certificates, reloaded when their files change."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 from gatepass.config.network import Network
 
-Mark = tuple[int, int, int, int]
-"""By what a change of a file is seen: device, inode, size, mtime in nanoseconds."""
+FileVersion = tuple[int, int, int, int]
+"""What changes with a file: device, inode, size, mtime in nanoseconds."""
 
 
 class TLSContexts:
-    """One context for all hops whose files are the same: each holds the system's CAs anew, 2.5 MiB of them."""
+    """Shares one context between upstreams with the same files: each context holds the system's CAs, 2.5 MiB."""
 
     def __init__(self) -> None:
         self._contexts: dict[tuple[str | None, ...], ssl.SSLContext] = {}
@@ -27,17 +27,17 @@ class TLSContexts:
 
 
 def ssl_context(network: Network) -> ssl.SSLContext:
-    """The system's trust, the hop's own CA added to it, and the client certificate where one is set.
+    """Return a context with the system's CAs, the CA of `network`, and its client certificate if it has one.
 
-    Raises OSError (ssl.SSLError is one) where a file is missing or is no PEM.
+    Raises OSError (ssl.SSLError is a subclass) if a file is missing or is not PEM.
     """
     context = ssl.create_default_context()
     if network.client_cert:
-        presenting = ReloadingSSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        presenting.verify_flags = context.verify_flags
-        presenting.load_default_certs()
-        presenting.present(network.client_cert, network.client_key)
-        context = presenting
+        reloading = ReloadingSSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        reloading.verify_flags = context.verify_flags
+        reloading.load_default_certs()
+        reloading.load_client_cert(network.client_cert, network.client_key)
+        context = reloading
     context.set_alpn_protocols(["http/1.1"])
     if network.ca_file:
         context.load_verify_locations(network.ca_file)
@@ -45,32 +45,30 @@ def ssl_context(network: Network) -> ssl.SSLContext:
 
 
 class ReloadingSSLContext(ssl.SSLContext):
-    """Shows a certificate that is renewed on the disk: each new connection shows what stands there then.
-
-    asyncio, uvloop and anyio begin every connection with `wrap_bio`.
-    """
+    """Reloads a client certificate that was renewed on disk, before each new connection."""
 
     _cert: str
     _key: str | None
-    _marks: tuple[Mark, ...] | None = None
+    _loaded: tuple[FileVersion, ...] | None = None
 
-    def present(self, cert: str, key: str | None) -> None:
-        """Show `cert` from now on; raises OSError where it, or its key, cannot be read."""
+    def load_client_cert(self, cert: str, key: str | None) -> None:
+        """Use `cert` from now on. Raises OSError if it or its key cannot be read."""
         self._cert, self._key = cert, key
-        marks = self._found()
+        versions = self._file_versions()
         self.load_cert_chain(cert, key)
-        self._marks = marks
+        self._loaded = versions
 
-    def wrap_bio(self, *given: Any, **named: Any) -> ssl.SSLObject:
-        with suppress(OSError):  # half of a pair has been replaced: the next connection looks again
-            if (marks := self._found()) != self._marks:
-                self._marks = None
-                # a pair that does not match would leave this context without any: another one tries it
+    # asyncio, uvloop and anyio begin every connection with `wrap_bio`
+    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
+        with suppress(OSError):  # only one of the two files was replaced yet: the next connection checks again
+            if (versions := self._file_versions()) != self._loaded:
+                self._loaded = None
+                # a pair that does not match would leave this context without a certificate: try it in another one
                 ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(self._cert, self._key)
                 self.load_cert_chain(self._cert, self._key)
-                self._marks = marks
-        return super().wrap_bio(*given, **named)
+                self._loaded = versions
+        return super().wrap_bio(*args, **kwargs)
 
-    def _found(self) -> tuple[Mark, ...]:
+    def _file_versions(self) -> tuple[FileVersion, ...]:
         found = [os.stat(path) for path in (self._cert, self._key) if path is not None]
         return tuple((status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns) for status in found)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from gatepass.errors import Fault, TransportFault
-from gatepass.http_client.response_body import PIECE_BYTES, decoded, decoder_of, pour
+from gatepass.http_client.response_body import PIECE_BYTES, decode_response, decoder_of, stream_pieces
 
 TEXT = b"data: {}\n\n" * 50
 
@@ -65,9 +65,9 @@ def test_an_unknown_coding_is_a_fault_that_names_it():
 
 def test_an_unknown_coding_is_quoted_as_it_was_written_or_not_at_all():
     """Else a mask, which comes later, would not find a secret in it."""
-    with pytest.raises(TransportFault, match="encoded as MiNtEd-Token, unasked"):
+    with pytest.raises(TransportFault, match="encoded as MiNtEd-Token, which gatepass did not request"):
         decoder_of(b" MiNtEd-Token ")
-    with pytest.raises(TransportFault, match="encoded as something unknown, unasked"):
+    with pytest.raises(TransportFault, match="encoded as something unknown, which gatepass did not request"):
         decoder_of(b"MiNtEd-Token" * 4)
 
 
@@ -89,7 +89,7 @@ class Played:
         raise StopAsyncIteration
 
     async def stream_to(self, take: Callable[[bytes], bool]) -> bool:
-        return await pour(self, take)
+        return await stream_pieces(self, take)
 
     async def aclose(self) -> None:
         self.closed = True
@@ -99,7 +99,7 @@ async def test_a_coded_response_reads_as_if_it_were_not():
     packed = gzip.compress(TEXT)
     for cut in range(len(packed) + 1):
         played = Played(packed[:cut], packed[cut:])
-        response = decoded(played, b"gzip")
+        response = decode_response(played, b"gzip")
         assert (response.status, response.headers) == (200, played.headers)
         assert b"".join([piece async for piece in response]) == TEXT
         await response.aclose()
@@ -107,11 +107,11 @@ async def test_a_coded_response_reads_as_if_it_were_not():
 
 
 async def test_a_coded_response_that_breaks_off_does_not_end_well():
-    response = decoded(Played(gzip.compress(TEXT)[:-4]), b"gzip")
+    response = decode_response(Played(gzip.compress(TEXT)[:-4]), b"gzip")
     with pytest.raises(TransportFault, match="closed"):
         [piece async for piece in response]
 
 
 async def test_a_plain_response_is_itself():
     played = Played(b"x")
-    assert decoded(played, None) is played
+    assert decode_response(played, None) is played

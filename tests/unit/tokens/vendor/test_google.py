@@ -105,7 +105,7 @@ async def test_a_token_uri_of_another_scheme_is_refused(tmp_path):
     issuer = ScriptedIssuer(present())
     account = service_account(token_uri="ftp://tokens.corp.example/token")
     failure = await failure_of(source(issuer, credentials_file=file_of(tmp_path, account)).fetch())
-    assert failure.reason == "tokens.corp.example does not answer in HTTP: the URL is no plain http or https one"
+    assert failure.reason == "tokens.corp.example does not answer in HTTP: the URL is not a valid http or https URL"
     assert issuer.calls == 0
 
 

@@ -10,12 +10,12 @@ import pytest
 from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.response_body import (
     GZIP_WINDOW,
-    Decoded,
+    DecodedResponse,
     UpstreamResponse,
     ZlibDecoder,
-    decoded,
-    pour,
+    decode_response,
     read_whole,
+    stream_pieces,
 )
 from gatepass.types import Timeouts
 from tests.unit.http_client.loop import advance, rest
@@ -107,7 +107,7 @@ async def test_what_is_here_before_it_is_poured_goes_the_way_of_what_is_awaited(
         except TransportFault as fault:
             return taker.taken, fault.fault, reply.size
 
-    assert await found(UpstreamResponse.stream_to) == await found(pour)
+    assert await found(UpstreamResponse.stream_to) == await found(stream_pieces)
 
 
 async def test_what_breaks_off_is_raised_after_all_that_came():
@@ -182,7 +182,7 @@ async def test_a_coded_reply_pours_what_it_decodes():
             raise StopAsyncIteration
 
         async def stream_to(self, take):
-            return await pour(self, take)
+            return await stream_pieces(self, take)
 
         async def aclose(self):
             pass
@@ -194,8 +194,8 @@ async def test_a_coded_reply_pours_what_it_decodes():
         def finish(self):
             pass
 
-    assert decoded(Pieces(), None).status == 200
-    reply, taker = Decoded(Pieces(), Plain(GZIP_WINDOW)), Taker(b"B")
+    assert decode_response(Pieces(), None).status == 200
+    reply, taker = DecodedResponse(Pieces(), Plain(GZIP_WINDOW)), Taker(b"B")
     assert (await reply.stream_to(taker), taker.taken) == (False, [b"A", b"B"])
     assert (await reply.stream_to(taker), taker.taken) == (True, [b"A", b"B", b"C"])
 
@@ -217,7 +217,7 @@ class Body:
         raise StopAsyncIteration
 
     async def stream_to(self, take: Callable[[bytes], bool]) -> bool:
-        return await pour(self, take)
+        return await stream_pieces(self, take)
 
     async def aclose(self) -> None:
         pass

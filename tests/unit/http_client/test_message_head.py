@@ -8,7 +8,7 @@ from gatepass.http_client.message_head import (
     Destination,
     ProxyServer,
     destination_of,
-    objection,
+    head_error,
     request_fields,
     request_head,
 )
@@ -72,7 +72,7 @@ def test_no_field_ends_its_own_line(bad: bytes):
 
 @pytest.mark.parametrize("name", [b"content-length", b"transfer-encoding"])
 def test_a_request_does_not_frame_its_own_body(name: bytes):
-    with pytest.raises(TransportFault, match="frames"):
+    with pytest.raises(TransportFault, match="contains content-length or transfer-encoding"):
         request_fields(OutboundRequest("POST", "http://h/", ((name, b"1"),)), PLACE)
 
 
@@ -93,7 +93,7 @@ def test_a_request_does_not_frame_its_own_body(name: bytes):
     ],
 )
 def test_a_head_of_two_meanings_is_objected_to(headers: Headers, fine: bool):
-    assert (objection(headers, dict(headers)) is None) == fine
+    assert (head_error(headers, dict(headers)) is None) == fine
 
 
 PROXY = ProxyServer.of("http://proxy.example:3128", "user:pass word")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from gatepass.http_client.write_batcher import MANY, WriteBatcher
+from gatepass.http_client.write_batcher import MIN_IN_FLIGHT, WriteBatcher
 from tests.unit.http_client.loop import rest
 
 
@@ -19,7 +19,10 @@ class Pen:
 async def test_those_of_a_turn_are_told_in_their_order_when_it_is_over():
     told: list[str] = []
     outbox, loop = WriteBatcher(), asyncio.get_running_loop()
-    taken = [outbox.defer(Pen(name, told), under_way, loop) for name, under_way in (("a", MANY), ("b", MANY), ("c", 1))]
+    taken = [
+        outbox.defer(Pen(name, told), under_way, loop)
+        for name, under_way in (("a", MIN_IN_FLIGHT), ("b", MIN_IN_FLIGHT), ("c", 1))
+    ]
     assert (taken, told) == ([True, True, True], [])  # with two that wait already the last one waits too
     await rest()
     assert told == ["a", "b", "c"]
@@ -28,10 +31,10 @@ async def test_those_of_a_turn_are_told_in_their_order_when_it_is_over():
 async def test_who_has_few_beside_it_waits_for_nobody_in_the_next_turn_either():
     told: list[str] = []
     outbox, loop = WriteBatcher(), asyncio.get_running_loop()
-    assert not outbox.defer(Pen("a", told), MANY - 1, loop)
-    assert outbox.defer(Pen("b", told), MANY, loop)
+    assert not outbox.defer(Pen("a", told), MIN_IN_FLIGHT - 1, loop)
+    assert outbox.defer(Pen("b", told), MIN_IN_FLIGHT, loop)
     await rest()
-    assert not outbox.defer(Pen("c", told), MANY - 1, loop)
+    assert not outbox.defer(Pen("c", told), MIN_IN_FLIGHT - 1, loop)
     await rest()
     assert told == ["b"]
 
@@ -43,9 +46,9 @@ async def test_what_a_flush_puts_in_waits_for_the_next_turn():
     class Again(Pen):
         def flush(self) -> None:
             super().flush()
-            outbox.defer(Pen("later", told), MANY, loop)
+            outbox.defer(Pen("later", told), MIN_IN_FLIGHT, loop)
 
-    outbox.defer(Again("first", told), MANY, loop)
-    outbox.defer(Pen("second", told), MANY, loop)
+    outbox.defer(Again("first", told), MIN_IN_FLIGHT, loop)
+    outbox.defer(Pen("second", told), MIN_IN_FLIGHT, loop)
     await rest()
     assert told == ["first", "second", "later"]
