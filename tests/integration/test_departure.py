@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gatepass.http_client.response_body import pour
+from gatepass.http_client.response_body import stream_pieces
 from gatepass.proxy.app_state import AppState
 from gatepass.types import OutboundRequest
 from tests.integration.answers import COMPLETION
@@ -136,7 +136,7 @@ class Unfinished:
         await asyncio.Event().wait()
 
     async def stream_to(self, take: Callable[[bytes], bool]) -> bool:
-        return await pour(self, take)
+        return await stream_pieces(self, take)
 
     async def aclose(self) -> None:
         self.closed = True

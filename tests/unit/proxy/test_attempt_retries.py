@@ -23,7 +23,7 @@ from gatepass.errors import (
     UpstreamConnect,
     UpstreamError,
 )
-from gatepass.http_client.response_body import pour
+from gatepass.http_client.response_body import stream_pieces
 from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.proxy.attempt import try_target
 from gatepass.proxy.context import Attempt, RequestContext
@@ -56,7 +56,7 @@ class Reply:
         yield self._body
 
     async def stream_to(self, take: Callable[[bytes], bool]) -> bool:
-        return await pour(self, take)
+        return await stream_pieces(self, take)
 
     async def aclose(self) -> None: ...
 

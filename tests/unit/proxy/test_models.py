@@ -13,7 +13,7 @@ import pytest
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.errors import ModelNotFound
-from gatepass.http_client.response_body import pour
+from gatepass.http_client.response_body import stream_pieces
 from gatepass.proxy.app_state import create_app_state
 from gatepass.proxy.context import RequestContext
 from gatepass.proxy.models import FAILED_S, FRESH_S, Catalog
@@ -39,7 +39,7 @@ class Listed:
         yield self._body
 
     async def stream_to(self, take: Callable[[bytes], bool]) -> bool:
-        return await pour(self, take)
+        return await stream_pieces(self, take)
 
     async def aclose(self) -> None:
         pass

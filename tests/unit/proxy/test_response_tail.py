@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 from gatepass.cancel import Tasks
 from gatepass.errors import Fault, TransportFault
-from gatepass.http_client.response_body import pour
+from gatepass.http_client.response_body import stream_pieces
 from gatepass.proxy.response import TAIL_S, close_finished_stream
 from tests.unit.clock import DrivenClock, settle
 
@@ -33,7 +33,7 @@ class Body:
         self.story.append("ended")
 
     async def stream_to(self, take: Callable[[bytes], bool]) -> bool:
-        return await pour(self, take)
+        return await stream_pieces(self, take)
 
     async def aclose(self) -> None:
         self.story.append("closed")

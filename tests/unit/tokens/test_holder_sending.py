@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from gatepass.clock import sleep
 from gatepass.config.model import Config
 from gatepass.errors import Fault, TokenUnavailable, TransportFault, UpstreamError
-from gatepass.http_client.response_body import pour
+from gatepass.http_client.response_body import stream_pieces
 from gatepass.proxy.app_state import AppState, Upstream, create_app_state
 from gatepass.proxy.context import Attempt
 from gatepass.proxy.upstream_call import confirm_token, send
@@ -101,7 +101,7 @@ class Reply:
             await asyncio.Event().wait()
 
     async def stream_to(self, take: Callable[[bytes], bool]) -> bool:
-        return await pour(self, take)
+        return await stream_pieces(self, take)
 
     async def aclose(self) -> None:
         await asyncio.sleep(0)
