@@ -225,7 +225,7 @@ async def test_the_command_shows_a_key_that_the_shell_or_the_configuration_has(t
         monkeypatch.setenv("GATEPASS_KEYS", f"{KEY},another-one")
         of_environment = await called("--url", f"http://localhost:{gate.port}")
     assert without.exit_code == 1
-    assert "answered 401 to GET /learned. No API key came with the request." in without.stderr
+    assert "answered 401 to GET /learned. The request has no API key." in without.stderr
     assert "Set the environment variable GATEPASS_KEY to one of its keys." in without.stderr
     assert [result.exit_code for result in (default, named, referred, of_environment)] == [0] * 4
     assert KEY not in without.output

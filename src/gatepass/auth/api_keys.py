@@ -1,7 +1,4 @@
-"""Inbound keys: made here, kept as hashes, found in constant time, taken from a request by one function.
-
-A key that came inside a JSON object.
-"""
+"""API keys of clients: create, hash, extract from a request, and look up in constant time."""
 
 from __future__ import annotations
 
@@ -25,23 +22,26 @@ from gatepass.types import Headers
 logger = logging.getLogger("gatepass.admission")
 
 PREFIX = "gp-"
-"""What makes a leaked key easy to recognise, for people and for scanners."""
+"""Makes a leaked key easy to recognise for people and secret scanners."""
 RANDOM_BYTES = 32
-LOOK_AGAIN_S = 1.0
-"""How often a file that holds keys is looked at, at most."""
+RELOAD_INTERVAL_S = 1.0
+"""Minimum time between two reads of a key file."""
+MAX_WRAPPED_CHARS = 4096
+"""Maximum length of a JSON object that is searched for a key."""
 
 _HASH_PREFIX = "sha256:"
 _KEY_HEADERS = frozenset((b"authorization", b"x-api-key", b"api-key"))
 
 
 def new_key() -> tuple[str, str]:
-    """A new key of 256 random bits, and the hash that stands for it in a configuration."""
+    """Return a new key of 256 random bits, and its hash for the configuration."""
     key = PREFIX + secrets.token_urlsafe(RANDOM_BYTES)
     return key, hash_key(key)
 
 
 def hash_key(key: str) -> str:
-    """`sha256:<hex>`. A key of 256 random bits needs no salt and no slow hash: nobody can guess it."""
+    """Return `sha256:<hex>`."""
+    # a key of 256 random bits cannot be guessed, so it needs neither a salt nor a slow hash
     return _HASH_PREFIX + _digest(key).hex()
 
 
@@ -50,8 +50,8 @@ def _digest(key: str) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class _Trouble:
-    """What is wrong with a key's file, as the log tells it: the event, and why."""
+class _FileProblem:
+    """What is wrong with a key file: log event and reason."""
 
     event: str
     reason: str
@@ -61,135 +61,123 @@ class _Trouble:
 class _Entry:
     key: AccessKey
     digests: tuple[bytes, ...]
-    trouble: _Trouble | None = None
+    problem: _FileProblem | None = None
 
 
 class KeyRing:
-    """The keys that open the door.
+    """The configured API keys.
 
-    A key by reference is read again at most once in LOOK_AGAIN_S, so a rotated file counts at once
-    without a restart; while it cannot be read, or is empty, the keys read last stay good. A key in
-    it that no configuration may start with (`config.checks.api_key_weakness`) opens nothing. Each change
-    for the worse is one line of the log, which names the entry and the file and holds no key.
+    A key file is read again at most once in RELOAD_INTERVAL_S, so that a rotated key needs no restart. While the file
+    is unreadable or empty, the keys read last stay valid. A key that is too weak for a configuration
+    (`config.checks.api_key_weakness`) is ignored. Each new problem of a file is logged once, without the key.
     """
 
     def __init__(self, keys: Sequence[AccessKey]) -> None:
-        self._entries = [_Entry(key, _digests(key)) for key in keys]
-        self._looked_s = -math.inf
+        self._entries: list[_Entry] = []
+        for key in keys:
+            if key.hash is not None:
+                digests: tuple[bytes, ...] = (bytes.fromhex(key.hash.removeprefix(_HASH_PREFIX)),)
+            else:
+                digests = tuple(_digest(text) for text in key_texts(key))
+            self._entries.append(_Entry(key, digests))
+        self._loaded_s = -math.inf
 
-    def find(self, presented: str, now: float) -> AccessKey | None:
-        """The entry that `presented` belongs to. Takes as long for a wrong key as for any right one.
-
-        `now` is in seconds of the Clock.
-        """
-        if now - self._looked_s >= LOOK_AGAIN_S:
-            self._look_again(now)
+    def find(self, presented: str, now_s: float) -> AccessKey | None:
+        """Return the entry of the key `presented`, None if it is unknown. `now_s` is a time of the Clock."""
+        if now_s - self._loaded_s >= RELOAD_INTERVAL_S:
+            self._loaded_s = now_s
+            for entry in self._entries:
+                if entry.key.key is not None:
+                    _reload(entry)
         digest = _digest(presented)
         found: AccessKey | None = None
-        for entry in self._entries:
+        for entry in self._entries:  # compare all of them: the time must not depend on the key
             for known in entry.digests:
                 if hmac.compare_digest(known, digest):
                     found = entry.key
         return found
 
-    def _look_again(self, now: float) -> None:
-        self._looked_s = now
-        for entry in self._entries:
-            if entry.key.key is not None:
-                entry.digests, trouble = _reread(entry)
-                _tell(entry, trouble)
-                entry.trouble = trouble
 
-
-def _digests(key: AccessKey) -> tuple[bytes, ...]:
-    if key.hash is not None:
-        return (bytes.fromhex(key.hash.removeprefix(_HASH_PREFIX)),)
-    return tuple(_digest(text) for text in key_texts(key))
-
-
-def _reread(entry: _Entry) -> tuple[tuple[bytes, ...], _Trouble | None]:
+def _reload(entry: _Entry) -> None:
+    """Read the key file of `entry`, and log a problem that is new or gone."""
+    problem = None
     try:
         texts = key_texts(entry.key)
-    except UnresolvedReference as error:  # a secret that is being replaced is missing for a moment
-        return entry.digests, _Trouble("keys_unreadable", str(error))
-    if not texts:
-        return entry.digests, _Trouble("keys_unreadable", "holds no key")
-    faults = {text: api_key_weakness(text) for text in texts}
-    good = tuple(_digest(text) for text, fault in faults.items() if fault is None)
-    return good, next((_weak(text, fault) for text, fault in faults.items() if fault is not None), None)
-
-
-def _weak(key: str, fault: str) -> _Trouble:
-    return _Trouble("key_too_short" if len(key) < SHORTEST_KEY_CHARS else "key_unusable", fault)
-
-
-def _tell(entry: _Entry, trouble: _Trouble | None) -> None:
-    """Log what has become of the entry's file, once per change."""
-    if trouble == entry.trouble:
+    except UnresolvedReference as error:  # a secret is missing for a moment while it is being replaced
+        problem = _FileProblem("keys_unreadable", str(error))
+    else:
+        if texts:
+            faults = {text: api_key_weakness(text) for text in texts}
+            entry.digests = tuple(_digest(text) for text, fault in faults.items() if fault is None)
+            weak = next(((text, fault) for text, fault in faults.items() if fault is not None), None)
+            if weak is not None:
+                event = "key_too_short" if len(weak[0]) < SHORTEST_KEY_CHARS else "key_unusable"
+                problem = _FileProblem(event, weak[1])
+        else:
+            problem = _FileProblem("keys_unreadable", "holds no key")
+    if problem == entry.problem:
         return
+    entry.problem = problem
     fields: dict[str, object] = {"key": entry.key.name}
-    if trouble is None:
+    if problem is None:
         logger.info("keys_reloaded", extra={"fields": fields})
     else:
-        fields |= {"reason": trouble.reason, "keys_in_force": len(entry.digests)}
-        logger.warning(trouble.event, extra={"fields": fields})
+        fields |= {"reason": problem.reason, "keys_in_force": len(entry.digests)}
+        logger.warning(problem.event, extra={"fields": fields})
 
 
 def key_texts(key: AccessKey) -> tuple[str, ...]:
-    """The keys themselves, where the configuration knows them: for masking. Raises UnresolvedReference."""
+    """Return the keys in clear if the configuration contains them, for masking. Raises UnresolvedReference."""
     return keys_in(key.key.reveal()) if key.key is not None else ()
 
 
 def presented_key(headers: Headers) -> str | None:
-    """The key that a request shows in Authorization, x-api-key or api-key; None where it shows none.
+    """Return the key in Authorization, x-api-key or api-key; None if the request has none.
 
-    Raises InvalidApiKey where two differ, and where Authorization is not of the scheme Bearer: a key
-    must not be looked at in one header and overlooked in another (the class of CVE-2026-45339). A key, and
-    a JSON object with it (RAGFlow sends one), do not differ: it is the key then.
+    Raises InvalidApiKey if two keys differ, and if the scheme of Authorization is not Bearer. A key and a JSON object
+    that contains the same key do not differ: RAGFlow sends both.
     """
+    # All three headers count: a key checked in one header and ignored in another is the class of CVE-2026-45339.
     found: str | None = None
     for name, value in headers:
-        if name in _KEY_HEADERS:
-            key = _bearer(value) if name == b"authorization" else value.strip().decode("latin-1")
-            if found is not None and key and key != found:
-                found = _agreed(found, key)
-            found = found or key or None
+        if name not in _KEY_HEADERS:
+            continue
+        text = value.strip()
+        if name == b"authorization":
+            scheme, _, text = text.partition(b" ")  # RFC 6750 2.1; the scheme is case-insensitive (RFC 9110 11.1)
+            if scheme and scheme.lower() != b"bearer":
+                raise InvalidApiKey(
+                    "The scheme of the Authorization header is not Bearer. Send it as `Authorization: Bearer <key>`."
+                )
+        key = text.strip().decode("latin-1")
+        if found is not None and key and key != found:
+            found = _same_key(found, key)
+        found = found or key or None
     return found
 
 
-def _agreed(one: str, other: str) -> str:
-    """The key that both are, where one holds the other in a JSON object."""
+def _same_key(one: str, other: str) -> str:
+    """Return the bare key if one of the two contains the other in a JSON object. Raises InvalidApiKey otherwise."""
     inner, other_inner = unwrapped_key(one), unwrapped_key(other)
     if (inner or one) != (other_inner or other):
         raise InvalidApiKey(
-            "The request shows two API keys that differ: `Authorization`, `x-api-key` and `api-key` all count."
+            "The request contains two different API keys: `Authorization`, `x-api-key` and `api-key` all count."
             " Send one, as `Authorization: Bearer <key>`."
         )
     return one if inner is None else other
 
 
-def _bearer(value: bytes) -> str:
-    """The key in an Authorization header (RFC 6750 2.1; the scheme's case is free, RFC 9110 11.1)."""
-    scheme, _, key = value.strip().partition(b" ")
-    if scheme and scheme.lower() != b"bearer":
-        raise InvalidApiKey("The Authorization header is not understood. Send it as `Authorization: Bearer <key>`.")
-    return key.strip().decode("latin-1")
-
-
-MOST_CHARS = 4096
-
-
 def unwrapped_key(presented: str) -> str | None:
-    """The key in `{"api_key": "…", …}`, None where `presented` is no such object.
+    """Return the key in `{"api_key": "…", …}`, None if `presented` is not such an object.
 
-    RAGFlow stores what its form collected as one JSON text, and some versions send that whole text as the bearer
+    RAGFlow stores the values of its form as one JSON text. Some versions send that whole text as the bearer token
     (infiniflow/ragflow#17757).
     """
-    if not presented.startswith("{") or len(presented) > MOST_CHARS:
+    if not presented.startswith("{") or len(presented) > MAX_WRAPPED_CHARS:
         return None
     try:
-        said: Any = msgspec.json.decode(presented)
+        decoded: Any = msgspec.json.decode(presented)
     except (ValueError, RecursionError):
         return None
-    key = said.get("api_key")
+    key = decoded.get("api_key")
     return key.strip() or None if isinstance(key, str) else None

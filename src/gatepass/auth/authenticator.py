@@ -1,4 +1,4 @@
-"""Who may come in: decided from the head of a request, before a byte of its body is read."""
+"""Authentication of a request from its head, before its body is read."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from gatepass.errors import (
     InvalidApiKey,
     UnsupportedMediaType,
 )
-from gatepass.types import ClientRequest, Headers, header
+from gatepass.types import ClientRequest, header
 
 _HOST = re.compile(rb"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9.-]+))(?::[0-9]{1,5})?")
 
 _OWN_PAGES = (None, b"none", b"same-origin")
-"""Values of Sec-Fetch-Site (the Fetch Metadata standard) by which no other page has sent a request."""
+"""Values of Sec-Fetch-Site (Fetch Metadata standard) of a request that no other site sent."""
 
 LOCAL = AccessKey.model_construct(name="local", hash=None, key=None, models=None, profile=None, max_concurrent=None)
-"""The caller of a gatepass without keys, which serves this machine alone."""
+"""The caller of every request to a gatepass without keys, which serves only this machine."""
 
 
 class Authenticator:
-    """The first hop's rules. With keys: a known one. Without: this machine, and no foreign page in its browser."""
+    """Requires a known API key. Without configured keys: a client on this machine, and no page of another site."""
 
     def __init__(self, config: Config) -> None:
         self._ring = KeyRing(config.access.keys)
@@ -39,9 +39,9 @@ class Authenticator:
     def authenticate(
         self, client_request: ClientRequest, in_path: str | None = None, *, takes_form: bool = False
     ) -> AccessKey:
-        """The caller behind `client_request`; `in_path` is the profile that its path names, `takes_form` whether its
-        operation takes a multipart form.
+        """Return the caller of `client_request`.
 
+        `in_path` is the profile that the request's path names. `takes_form`: its operation accepts a multipart form.
         Raises InvalidApiKey, ForbiddenPeer, ForbiddenHost, ForbiddenOrigin, UnsupportedMediaType.
         """
         if not self.wants_key:
@@ -49,23 +49,25 @@ class Authenticator:
             return LOCAL
         presented = presented_key(client_request.headers)
         if presented is None:
-            raise InvalidApiKey("No API key came with the request. Send it as `Authorization: Bearer <key>`.")
+            raise InvalidApiKey("The request has no API key. Send it as `Authorization: Bearer <key>`.")
         caller = self._ring.find(presented, client_request.arrived_s) or self._wrapped(
             presented, client_request.arrived_s, in_path
         )
         if caller is None:
-            raise InvalidApiKey("This API key is not known to gatepass. Check the client's API key setting.")
+            raise InvalidApiKey("The API key is not known to gatepass. Check the client's API key setting.")
         return caller
 
     def check_page(self, client_request: ClientRequest, *, from_anywhere: bool = False) -> None:
-        """Raises ForbiddenHost and ForbiddenOrigin where no page of that origin may get any answer, with or without
-        a key: a gatepass without keys opens to none by a profile. With `from_anywhere` other machines may ask (their
-        probes name this one by its address); else raises ForbiddenPeer for them."""
+        """Check a request that needs no key, such as a health check or a CORS preflight.
+
+        With configured keys it accepts every request. Without keys it raises ForbiddenHost and ForbiddenOrigin, and
+        ForbiddenPeer unless `from_anywhere`: probes come from other machines and name this one by its address.
+        """
         if not self.wants_key:
             check_host_and_origin(client_request, from_anywhere=from_anywhere)
 
     def _wrapped(self, presented: str, now: float, in_path: str | None) -> AccessKey | None:
-        """The caller whose key stands inside a JSON object, where its profile takes it out of there."""
+        """Return the caller of a key inside a JSON object, if the caller's profile allows that."""
         key = unwrapped_key(presented)
         caller = None if key is None else self._ring.find(key, now)
         if caller is None:
@@ -75,61 +77,64 @@ class Authenticator:
 
 
 def check_local(client_request: ClientRequest, *, takes_form: bool = False) -> None:
-    """Without keys a web page must not be able to use this gateway: not by another name of this
-    machine (DNS rebinding, the class of CVE-2025-66416), not from a foreign origin, and not by the
-    forms and plain-text posts that browsers send without asking first."""
+    """Check a request to a gatepass without keys, which a web page must not be able to use.
+
+    Raises like `check_host_and_origin`, and UnsupportedMediaType for a body that is not JSON.
+    """
     check_host_and_origin(client_request)
-    kind = _media_type(client_request.headers)
+    kind = (header(client_request.headers, b"content-type") or b"").partition(b";")[0].strip().lower()
     if (
         takes_form
         and kind == b"multipart/form-data"
         and header(client_request.headers, b"sec-fetch-site") in _OWN_PAGES
     ):
-        return  # no browser sends one for another page without saying so: its Origin was looked at
+        return  # Sec-Fetch-Site or Origin show a form that another site sends; both were checked
+    # browsers send forms and plain text to other sites without a preflight, but not JSON
     if client_request.method == "POST" and kind != b"application/json":
         raise UnsupportedMediaType("Send the body as `content-type: application/json`.")
 
 
 def check_host_and_origin(client_request: ClientRequest, *, from_anywhere: bool = False) -> None:
-    """Raises ForbiddenPeer, ForbiddenHost, ForbiddenOrigin; `from_anywhere` as in `Authenticator.check_page`."""
+    """Require a local peer, Host and Origin. `from_anywhere` as in `Authenticator.check_page`.
+
+    Raises ForbiddenPeer, ForbiddenHost, ForbiddenOrigin.
+    """
     is_near = is_loopback(client_request.peer)
     if not is_near and not from_anywhere:
         raise ForbiddenPeer(
-            f"Without keys gatepass serves clients on the same machine only. This client is at"
+            f"Without keys gatepass serves only clients on the same machine. This client is at"
             f" {client_request.peer or 'an unknown address'}."
             " Set access.keys (see `gatepass keys new`) to serve others."
         )
+    # another name of this machine in Host is DNS rebinding (the class of CVE-2025-66416)
     hosts = [_host_of(value) for name, value in client_request.headers if name == b"host"]
     if len(hosts) != 1 or not (is_loopback(hosts[0]) or (not is_near and _is_address(hosts[0]))):
         raise ForbiddenHost(
-            "Without keys gatepass answers to localhost only. Set access.keys (see `gatepass keys new`) to open it."
+            "Without keys gatepass serves only requests to localhost."
+            " Set access.keys (see `gatepass keys new`) to serve others."
         )
     origins = [value for name, value in client_request.headers if name == b"origin"]
     for value in origins:
-        if not _is_local_page(value):
+        scheme, _, host = value.partition(b"://")
+        # the scheme of a browser extension's page is neither
+        if scheme not in (b"http", b"https") or not is_loopback(_host_of(host)):
             raise ForbiddenOrigin(
-                "CORS: without keys gatepass serves no pages of other origins, and this one is of"
-                f" {shown_origin(value)}. Set access.keys, and add that origin to profiles.NAME.cors_origins."
+                f"CORS: without keys gatepass does not serve pages of other origins, such as {shown_origin(value)}."
+                " Set access.keys, and add that origin to profiles.NAME.cors_origins."
             )
     if not origins and any(
         name == b"sec-fetch-site" and value not in _OWN_PAGES for name, value in client_request.headers
     ):
         raise ForbiddenOrigin(
-            "Without keys gatepass serves no pages of other sites, and the browser says (Sec-Fetch-Site) that one sent"
-            " this request. Set access.keys (see `gatepass keys new`) to serve others."
+            "Without keys gatepass does not serve pages of other sites. The browser reports in Sec-Fetch-Site that one"
+            " sent this request. Set access.keys (see `gatepass keys new`) to serve others."
         )
 
 
 def _host_of(value: bytes) -> str:
-    """The name in a Host header without its port, `[::1]:8080` and `localhost:8080`; "" where it is neither form."""
+    """Return the name in a Host header without its port: `[::1]:8080`, `localhost:8080`. "" if it is invalid."""
     found = _HOST.fullmatch(value)
     return (found["v6"] or found["name"]).decode("ascii") if found else ""
-
-
-def _is_local_page(origin: bytes) -> bool:
-    """Whether an Origin is that of a page which a web server on this machine has served, and no extension's."""
-    scheme, _, host = origin.partition(b"://")
-    return scheme in (b"http", b"https") and is_loopback(_host_of(host))
 
 
 def _is_address(host: str) -> bool:
@@ -138,7 +143,3 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _media_type(headers: Headers) -> bytes:
-    return (header(headers, b"content-type") or b"").partition(b";")[0].strip().lower()

@@ -1,4 +1,4 @@
-"""Which pages may call gatepass from a browser (the Fetch standard's CORS protocol). None, unless they are listed."""
+"""CORS: which web pages may call gatepass from a browser (Fetch standard). None, unless a profile lists them."""
 
 from __future__ import annotations
 
@@ -9,51 +9,54 @@ from gatepass.errors import ForbiddenOrigin
 from gatepass.types import Headers, header
 
 METHODS = b"GET, POST, DELETE, OPTIONS"
-"""All that any operation has: a page whose path serves another one reads the 405 itself."""
+"""The methods of all operations. For a method that its path does not support, a page receives the 405."""
 MAX_AGE_S = b"600"
 EXPOSED = (
     b"x-request-id, x-gatepass-adapted, x-gatepass-attempts, x-gatepass-hop, x-gatepass-tried, "
     b"retry-after, retry-after-ms, x-should-retry, server-timing"
 )
-"""Response headers that a page may read beside the harmless ones; openai-node repeats by the middle three."""
+"""Response headers that a page may read besides the safelisted ones. openai-node retries by the middle three."""
 SHOWN_BYTES = 100
-"""Of an origin in an error."""
+"""Maximum length of an origin in an error message."""
 VARY = (b"vary", b"origin")
-"""Of every response where some pages are let in, also of those that let none in: a cache must not give a page the
-response that another request got (https://fetch.spec.whatwg.org/#cors-protocol-and-http-caches)."""
+"""Sent with every response of a profile that lists origins, also to requests without one.
+
+Otherwise a cache could give a page the response to another request
+(https://fetch.spec.whatwg.org/#cors-protocol-and-http-caches).
+"""
 
 _NAMES = re.compile(rb"[A-Za-z0-9-]{1,64}(?:[ \t]*,[ \t]*[A-Za-z0-9-]{1,64}){0,63}\Z")
 _ALWAYS = b"authorization, content-type"
 
 
 def is_preflight(method: str, headers: Headers) -> bool:
-    """Whether a browser only asks if the page that it shows may call."""
-    asks = header(headers, b"access-control-request-method") is not None
-    return method == "OPTIONS" and asks and header(headers, b"origin") is not None
+    """Return whether the request is a CORS preflight."""
+    has_method = header(headers, b"access-control-request-method") is not None
+    return method == "OPTIONS" and has_method and header(headers, b"origin") is not None
 
 
 def shut_out(headers: Headers, profile: str | None) -> ForbiddenOrigin:
-    """The error for a preflight of a page that the profile lists not; `profile` is the one that the path names."""
+    """Return the error for a preflight of an origin that is not listed. `profile` is the profile in the path."""
     origin = shown_origin(header(headers, b"origin") or b"")
     if origin == "'null'":
-        told = "A page without an origin of its own (a file, a sandboxed frame) is never let in: serve it from a host."
+        action = "A page without an origin (a file, a sandboxed frame) is never allowed: serve it from a host."
     else:
-        told = f"To let it in, add that origin to profiles.{profile or 'plain'}.cors_origins."
+        action = f"To allow it, add that origin to profiles.{profile or 'plain'}.cors_origins."
     if profile is None:
-        told += " A preflight shows no key: for the profile of a key the base URL has to end in /for/NAME/v1."
-    return ForbiddenOrigin(f"CORS: a page of the origin {origin} may not call gatepass from a browser. {told}")
+        action += " A preflight has no key: to use the profile of a key, end the base URL in /for/NAME/v1."
+    return ForbiddenOrigin(f"CORS: a page of the origin {origin} may not call gatepass from a browser. {action}")
 
 
 def shown_origin(origin: bytes) -> str:
-    """`origin` as an error tells of it."""
+    """Return `origin` quoted and shortened for an error message."""
     return repr(origin[:SHOWN_BYTES].decode("latin-1"))
 
 
 def cors_headers(headers: Headers, origins: Collection[str]) -> Headers:
-    """What the response to a request with `headers` says to the browser; no more than VARY where its page may not
-    read it, nothing where no page may.
+    """Return the CORS headers of the response to a request with `headers`.
 
-    No credentials are allowed: a key goes in a header, and no cookie is ever looked at.
+    Only VARY if the request's origin is not allowed, nothing if `origins` is empty. Never allows credentials: the key
+    is in a header, and gatepass reads no cookies.
     """
     if not origins:
         return ()
@@ -64,15 +67,15 @@ def cors_headers(headers: Headers, origins: Collection[str]) -> Headers:
 
 
 def preflight(method: str, headers: Headers, origins: Collection[str]) -> Headers | None:
-    """The headers of the 204 to a preflight; None where the request is none, or its page may not go on.
+    """Return the headers of the 204 for a preflight. None if it is not a preflight, or its origin is not allowed.
 
-    A preflight carries no key, so it can only be told by its path and its Origin.
+    A preflight has no key, so only its path and its Origin decide.
     """
     origin = header(headers, b"origin")
     if not is_preflight(method, headers) or origin is None or not _allows(origin, origins):
         return None
-    wanted = header(headers, b"access-control-request-headers") or b""
-    names = wanted if _NAMES.match(wanted) is not None else _ALWAYS
+    requested = header(headers, b"access-control-request-headers") or b""
+    names = requested if _NAMES.match(requested) is not None else _ALWAYS
     private = header(headers, b"access-control-request-private-network") == b"true"
     return (
         (b"access-control-allow-origin", origin),
@@ -85,6 +88,6 @@ def preflight(method: str, headers: Headers, origins: Collection[str]) -> Header
 
 
 def _allows(origin: bytes, origins: Collection[str]) -> bool:
-    """The text alone decides; `null`, which sandboxed frames send, is not every page's."""
     text = origin.decode("latin-1")
+    # `*` does not include `null`, the origin of sandboxed frames and local files
     return text in origins or ("*" in origins and text != "null")

@@ -1,7 +1,7 @@
-"""What a request names beside its model: other models, destinations and credentials, for keys that cover some models.
+"""Model access: which models a caller may use, also through members of the body other than `model`.
 
-An upstream may be a gateway itself. LiteLLM, OpenRouter and others take the model of a fallback, the URL of another
-server or a key for it from members of the body.
+An upstream may be a gateway itself. LiteLLM, OpenRouter and others accept a fallback model, the URL of another server
+or its API key as members of the body. A caller whose key covers only some models may not send them.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
 from gatepass.config.access import AccessKey
-from gatepass.errors import (
-    ModelNotAllowed,
-)
+from gatepass.errors import ModelNotAllowed
 from gatepass.json_scan import (
     MOST_STEPS,
     JsonScanner,
@@ -32,7 +30,7 @@ MODELS = frozenset(
         *("fallbacks", "fallback_models", "default_fallbacks", "context_window_fallbacks", "content_policy_fallbacks"),
     )
 )
-"""Members with the name of a model, several of them, or objects with a `model` or with lists of models."""
+"""Members that contain the name of a model, several names, or objects with a `model` or with lists of models."""
 DESTINATIONS = frozenset(
     (
         *("api_base", "base_url", "api_url", "endpoint", "azure_endpoint", "server_url", "custom_llm_provider"),
@@ -43,12 +41,12 @@ DESTINATIONS = frozenset(
         *("vertex_credentials", "vertex_project", "vertex_location", "vertex_ai_credentials"),
     )
 )
-"""Members with the place of another server, with a credential for it, or with whole configurations of both."""
+"""Members that contain the address of another server, a credential for it, or configurations of both."""
 NESTED = frozenset(("extra_body",))
 """Members whose own members some servers move to the top level."""
 
 REFUSED_PARTS = MODELS | DESTINATIONS | NESTED
-"""Names of a form's parts. A model in one is refused too: no operation with a form has one beside `model`."""
+"""Names of form parts that are rejected. No operation with a form has a model in a part other than `model`."""
 _STEPS = re.compile(r"[\[\].\0]")
 _AROUND_STEP = " \t\n\r\v\f'\""
 
@@ -57,70 +55,70 @@ _ANY = any_of(*(name.replace("_", "[_-]?") for name in sorted(MODELS | DESTINATI
 _ANY_TOOLS, _ANY_MODEL = any_of(_TOOLS), re.compile(rb'(?i:"model")')
 
 
-def _joined(name: str) -> str:
-    """`name` without regard to case and to what parts its words: servers in Go and TypeScript read `apiBase`."""
+def _normalized(name: str) -> str:
+    """Return `name` in lower case and without `_` and `-`: servers in Go and TypeScript read `apiBase`."""
     return folded(name).replace("_", "").replace("-", "")
 
 
 _MODELS, _DESTINATIONS, _NESTED, _PARTS = (
-    frozenset(map(_joined, names)) for names in (MODELS, DESTINATIONS, NESTED, REFUSED_PARTS)
+    frozenset(map(_normalized, names)) for names in (MODELS, DESTINATIONS, NESTED, REFUSED_PARTS)
 )
 
 
 def check_body_access(
     caller: AccessKey, body: bytes, most_steps: int = MOST_STEPS, *, names_model: bool = False
 ) -> None:
-    """Raises ModelNotAllowed where `body`, which a parser has accepted, names what the caller's key does not cover, and
-    TooManySteps where that takes more than `most_steps` (see Walk).
+    """Check a JSON `body` that a parser has accepted. Names match without case, `_` and `-`, and may be repeated.
 
-    `names_model`: the object has exactly one `model` member of its own, in plain letters. `check_model_access` checks
-    that one. Names are compared without case, `_` and `-`. Every repetition of a name counts.
+    `names_model`: the object has exactly one own `model` member, without escapes. `check_model_access` checks that one.
+    Raises ModelNotAllowed if `body` names what the caller's key does not cover. Raises TooManySteps if the check needs
+    more than `most_steps` (see JsonScanner).
     """
-    if caller.models is not None and (
-        may_name_in_any_case(body, _ANY) or _may_name_in_tools(body, names_model=names_model)
-    ):
-        _permit_object(caller, JsonScanner(body, most_steps), 0, is_top=True)
-
-
-def _may_name_in_tools(body: bytes, *, names_model: bool) -> bool:
-    """Whether a tool in `body` may have a `model`: not where that stands nowhere but at the top level."""
-    if type(body) is not ScannedBody and occurs_at_most(body, _ANY_MODEL, int(names_model)):
-        return False
-    return may_name_in_any_case(body, _ANY_TOOLS)
+    if caller.models is None:
+        return
+    if not may_name_in_any_case(body, _ANY):
+        # Only a tool may still name a model. Without another `"model"` than the top level's, no tool does.
+        if type(body) is not ScannedBody and occurs_at_most(body, _ANY_MODEL, int(names_model)):
+            return
+        if not may_name_in_any_case(body, _ANY_TOOLS):
+            return
+    _check_object(caller, JsonScanner(body, most_steps), 0, is_top=True)
 
 
 def permit_part(caller: AccessKey, name: str) -> None:
-    """Raises ModelNotAllowed where the part `name` of a form, such as `extra_body[api_base]`, may name other models, a
-    server or a credential, and the caller's key covers some models only."""
+    """Check the part `name` of a form, such as `extra_body[api_base]`.
+
+    Raises ModelNotAllowed if it may name other models, a server or a credential, and the key covers only some models.
+    """
     if caller.models is None:
         return
     for step in _STEPS.split(name):
-        if _joined(step).strip(_AROUND_STEP) in _PARTS:
+        if _normalized(step).strip(_AROUND_STEP) in _PARTS:
             raise ModelNotAllowed(
-                f"The caller {caller.name!r} may use some models only, and the part {name[:200]!r} of the form may name"
+                f"The caller {caller.name!r} may use only some models, and the part {name[:200]!r} of the form may name"
                 " other models, a server or a credential. Leave it out.",
                 param=name[:200],
             )
 
 
-def _permit_object(caller: AccessKey, scanner: JsonScanner, at: int, *, is_top: bool = False) -> None:
+def _check_object(caller: AccessKey, scanner: JsonScanner, at: int, *, is_top: bool = False) -> None:
     for member in scanner.members(at):
-        name = _joined(member.name)
+        name = _normalized(member.name)
         if name in _DESTINATIONS:
             raise ModelNotAllowed(
-                f"The caller {caller.name!r} may use some models only, and {member.name!r} may name another server or"
+                f"The caller {caller.name!r} may use only some models, and {member.name!r} may name another server or"
                 " credential. Leave it out.",
                 param=member.name,
             )
         if name in _MODELS or (name == _MODEL and not is_top):
-            _permit_all(caller, member.name, _models_in(caller, scanner, member.value))
+            _check_models(caller, member.name, _models_in(caller, scanner, member.value))
         elif name == _TOOLS:
-            _permit_all(caller, "tools", _models_of_tools(scanner, member.value))
+            _check_models(caller, "tools", _models_of_tools(scanner, member.value))
         elif name in _NESTED and scanner.text.startswith(b"{", member.value):
-            _permit_object(caller, scanner, member.value)
+            _check_object(caller, scanner, member.value)
 
 
-def _permit_all(caller: AccessKey, member: str, models: Iterator[str]) -> None:
+def _check_models(caller: AccessKey, member: str, models: Iterator[str]) -> None:
     for model in models:
         if not may_use(caller, model):
             raise ModelNotAllowed(
@@ -130,8 +128,10 @@ def _permit_all(caller: AccessKey, member: str, models: Iterator[str]) -> None:
 
 
 def _models_in(caller: AccessKey, scanner: JsonScanner, at: int) -> Iterator[str]:
-    """The models in the value at `at`: a name, a list of such values, or an object with a `model`, or with lists of
-    models by any name. What else an object with a `model` names is checked on the way."""
+    """Yield the models in the value at `at`: a name, a list of such values, or an object.
+
+    An object contains lists of models under any names, or a `model`. The latter is checked like a body instead.
+    """
     sign = scanner.text[at : at + 1]
     if sign == b'"':
         yield string(scanner.text[at : scanner.value_end(at)])
@@ -141,14 +141,14 @@ def _models_in(caller: AccessKey, scanner: JsonScanner, at: int) -> Iterator[str
     elif sign == b"{":
         listed = list(scanner.members(at))
         if any(folded(member.name) == _MODEL for member in listed):
-            _permit_object(caller, scanner, at)
+            _check_object(caller, scanner, at)
             return
         for member in listed:
             yield from _models_in(caller, scanner, member.value)
 
 
 def _models_of_tools(scanner: JsonScanner, at: int) -> Iterator[str]:
-    """The `model` of each tool, as that of OpenAI's image_generation."""
+    """Yield the `model` of each tool. OpenAI's image_generation has one."""
     if not scanner.text.startswith(b"[", at):
         return
     for start, _ in scanner.elements(at):
@@ -159,19 +159,21 @@ def _models_of_tools(scanner: JsonScanner, at: int) -> Iterator[str]:
 
 
 def check_model_access(caller: AccessKey, model: str) -> None:
-    """Raises ModelNotAllowed where the caller's key does not cover `model`."""
+    """Raise ModelNotAllowed if the caller's key does not cover `model`."""
     if not model and not may_use(caller, model):
-        raise ModelNotAllowed(f"The caller {caller.name!r} may use some models only, and the request names none.")
+        raise ModelNotAllowed(f"The caller {caller.name!r} may use only some models, and the request names none.")
     if not may_use(caller, model):
         raise ModelNotAllowed(f"The caller {caller.name!r} may not use the model {model!r}.", param="model")
 
 
 def check_operation_access(caller: AccessKey, operation: Operation) -> None:
-    """Raises ModelNotAllowed where the caller's key covers some models only and `operation` may run any: a file of a
-    batch names models of its own, and a model that its request names holds nothing back."""
+    """Raise ModelNotAllowed if the caller's key covers only some models and `operation` may run any model.
+
+    For example, the file of a batch names models itself, whatever model the request names.
+    """
     if caller.models is not None and not operation.names_model:
         raise ModelNotAllowed(
-            f"The caller {caller.name!r} may use some models only; {operation.name} may run or hold those of others."
+            f"The caller {caller.name!r} may use only some models. The operation {operation.name} may run any model."
         )
 
 

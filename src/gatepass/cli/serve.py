@@ -206,7 +206,7 @@ def work(options: WorkerOptions, config_path: str | None, host: str | None, port
 
     from gatepass.cli.opening import open_app_state
     from gatepass.server.listening import ConnectionCounts
-    from gatepass.server.pages import lessons_of, status_of
+    from gatepass.server.pages import learned_rows, status_of
     from gatepass.server.peers import Peers
     from gatepass.server.process import DrainingServer, Team
     from gatepass.server.supervisor import CONNECTIONS, STORE, name_of
@@ -224,7 +224,7 @@ def work(options: WorkerOptions, config_path: str | None, host: str | None, port
     if loaded.config.access.keys:
         keyed.touch()
     name = name_of(options.number)
-    peers = Peers(options.folder, name, state.metrics.exposition, lambda: status_of(state), lambda: lessons_of(state))
+    peers = Peers(options.folder, name, state.metrics.exposition, lambda: status_of(state), lambda: learned_rows(state))
     team = Team(peers, socket.socket(fileno=lifeline), ConnectionCounts(options.folder / CONNECTIONS, options.seat))
     server = DrainingServer(state, lambda _: None, team)
     server.run(sockets=[socket.socket(fileno=listening)])

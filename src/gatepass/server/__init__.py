@@ -1,0 +1,6 @@
+"""The server: FastAPI application, ASGI endpoint, pages for operators, and HTTP/1.1 for `gatepass serve`.
+
+Exports `app.create_app`, `app.drain`, `process.DrainingServer` and `supervisor.Supervisor`.
+It receives requests and passes them to `proxy.handler.handle`, which decides everything about them.
+Must not import `cli` or `demo`. Only those two and `gatepass` itself import it.
+"""

@@ -1,9 +1,4 @@
-"""The pages for operators: alive, ready, metrics, status, learned rules.
-
-What /status tells: each credential as it stands now.
-
-What /learned tells: what the upstreams' rejections have taught, with the evidence.
-"""
+"""The pages for operators: /healthz, /readyz, /metrics, /status (credentials) and /learned (learned rules)."""
 
 from __future__ import annotations
 
@@ -28,7 +23,6 @@ from gatepass.proxy.app_state import AppState
 from gatepass.proxy.routing import RouteTable
 from gatepass.server.asgi import peer_in
 from gatepass.server.peers import Peers
-from gatepass.tokens import Status
 from gatepass.types import ClientRequest
 
 UNREADY = 503
@@ -39,13 +33,14 @@ PATHS = ("/healthz", "/readyz", "/metrics", "/status", "/learned")
 
 
 class PageRoute(Route):
-    """A page, which no cache keeps. Drops the body of a reply to HEAD, which granian sends over HTTP/2."""
+    """The route of one page. Its responses must not be cached."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_page(message: Message) -> None:
             if message["type"] == "http.response.start":
                 others = [field for field in message["headers"] if field[0] != b"cache-control"]
                 message = {**message, "headers": [*others, NO_STORE]}
+            # granian sends the body of a response to HEAD over HTTP/2
             elif scope["method"] == "HEAD" and message["type"] == "http.response.body":
                 message = {**message, "body": b""}
             await send(message)
@@ -54,19 +49,22 @@ class PageRoute(Route):
 
 
 def page_paths(base_path: str) -> frozenset[str]:
-    """Where the pages are: at the root, and below `base_path`."""
+    """Return the paths of the pages: at the root, and below `base_path`."""
     return frozenset(prefix + path for prefix in ("", base_path) for path in PATHS)
 
 
 def ops_routes(current: Callable[[], AppState], base_path: str, peers: Peers | None = None) -> list[PageRoute]:
-    """The routes of the pages, which tell of all `peers`. `current` returns the Gate, or raises NotStarted."""
+    """Return the routes of the pages, which cover all workers if there are `peers`.
+
+    `current` returns the AppState, or raises NotStarted.
+    """
 
     async def healthz(request: Request) -> Response:
         _check_page(request, current())
         return JSONResponse({"status": "ok"})
 
     async def readyz(request: Request) -> Response:
-        """Says only ready or not: who asks need not be known, so nothing is told of the reason."""
+        """Return ready or not, without the reason: this page requires no key."""
         state = current()
         _check_page(request, state)
         ready = state.ready
@@ -75,26 +73,28 @@ def ops_routes(current: Callable[[], AppState], base_path: str, peers: Peers | N
     async def metrics(request: Request) -> Response:
         state = current()
         _check_page(request, state)
-        if not state.config.access.metrics_open and (refused := _refused(request, state)):
+        if not state.config.access.metrics_open and (refused := _key_error(request, state)):
             return refused
         shown = state.metrics.exposition() if peers is None else await peers.exposition()
         return Response(shown, media_type=CONTENT_TYPE)
 
     async def status(request: Request) -> Response:
-        """Wants a key wherever there are any: it quotes what issuers say."""
+        """Return the status. Requires a key if any is configured: it quotes errors of token endpoints."""
         state = current()
-        if refused := _refused(request, state):
+        if refused := _key_error(request, state):
             return refused
         return JSONResponse(status_of(state) if peers is None else {"workers": await peers.statuses()})
 
     async def learned(request: Request) -> Response:
-        """Wants a key as well, and shows the models that it may use: it quotes what upstreams say. `?as=config` is the
-        YAML that pins it."""
+        """Return the learned rules of the caller's models, as YAML for the configuration with `?as=config`.
+
+        Requires a key if any is configured: the rules quote errors of upstreams.
+        """
         state = current()
-        caller = _admitted(request, state)
+        caller = _authenticate(request, state)
         if isinstance(caller, Response):
             return caller
-        known = merged([lessons_of(state)] if peers is None else await peers.learned())
+        known = merged([learned_rows(state)] if peers is None else await peers.learned())
         rows = visible(known, caller, state.routes, state.config)
         if request.query_params.get("as") == "config":
             return Response(pinned(rows, state.config, caller), media_type="application/yaml")
@@ -109,34 +109,42 @@ def ops_routes(current: Callable[[], AppState], base_path: str, peers: Peers | N
     ]
 
 
-def _refused(request: Request, state: AppState) -> Response | None:
-    """The answer to somebody without a known key; None lets them in."""
-    caller = _admitted(request, state)
+def _key_error(request: Request, state: AppState) -> Response | None:
+    """Return the error response to a request without a known key, None if it has one."""
+    caller = _authenticate(request, state)
     return caller if isinstance(caller, Response) else None
 
 
-def _admitted(request: Request, state: AppState) -> AccessKey | Response:
-    """Who asks, or the answer to somebody without a known key."""
+def _authenticate(request: Request, state: AppState) -> AccessKey | Response:
+    """Return the caller, or the error response to a request without a known key."""
     try:
-        return state.authenticator.authenticate(_inbound(request, state))
+        return state.authenticator.authenticate(_client_request(request, state))
     except GatepassError as error:
         shown = {name.decode(): value.decode() for name, value in error_headers(error)}
         return Response(error_body(error), error.http_status, shown)
 
 
 def _check_page(request: Request, state: AppState) -> None:
-    """Raises ForbiddenHost and ForbiddenOrigin for a page of a foreign name or origin, where there are no keys."""
-    state.authenticator.check_page(_inbound(request, state), from_anywhere=True)
+    """Raise ForbiddenHost or ForbiddenOrigin if no keys are configured and the request is from another site."""
+    state.authenticator.check_page(_client_request(request, state), from_anywhere=True)
 
 
-def _inbound(request: Request, state: AppState) -> ClientRequest:
+def _client_request(request: Request, state: AppState) -> ClientRequest:
     peer = peer_in(request.scope, only_direct=not state.authenticator.wants_key)
     return ClientRequest("", "GET", request.url.path, tuple(request.headers.raw), peer, state.clock.now())
 
 
 def status_of(state: AppState) -> dict[str, Any]:
-    """The state of one process, as plain JSON. Times are seconds; no token, key or secret is in it."""
-    credentials = {name: _credential(state, name, holder.status()) for name, holder in state.holders.items()}
+    """Return the state of one process as JSON, with times in seconds and without tokens, keys or secrets."""
+    credentials: dict[str, dict[str, Any]] = {}
+    for name, holder in state.holders.items():
+        fields = asdict(holder.status())
+        del fields["credential"]
+        credentials[name] = {
+            "type": state.config.credentials[name].type,
+            "upstreams": [one.name for one in state.upstreams.values() if one.settings.credential == name],
+            **{field: round(value, 3) if isinstance(value, float) else value for field, value in fields.items()},
+        }
     in_flight = state.in_flight
     return {
         "ready": state.ready,
@@ -146,46 +154,42 @@ def status_of(state: AppState) -> dict[str, Any]:
     }
 
 
-def _credential(state: AppState, name: str, status: Status) -> dict[str, Any]:
-    told = {field: _plain(value) for field, value in asdict(status).items() if field != "credential"}
-    users = [hop.name for hop in state.upstreams.values() if hop.settings.credential == name]
-    return {"type": state.config.credentials[name].type, "upstreams": users, **told}
-
-
-def _plain(value: Any) -> Any:
-    return round(value, 3) if isinstance(value, float) else value
-
-
 Row = dict[str, Any]
 
 _SUBJECT = ("upstream", "model", "operation", "credential", "adapted", "state")
-"""What tells two rows apart."""
+"""The columns that identify a row."""
 
 
-def lessons_of(state: AppState) -> list[Row]:
-    """The rows of one process, plain JSON (`LearnedRuleRecord.as_row`); moments are seconds since the epoch."""
+def learned_rows(state: AppState) -> list[Row]:
+    """Return the learned rules of one process as JSON rows (`LearnedRuleRecord.as_row`), times since the epoch."""
     return [one.as_row() for one in state.learner.memory.learned(state.clock.now(), state.clock.wall())]
 
 
 def merged(pages: Iterable[Sequence[Row]]) -> list[Row]:
-    """The rows of several processes as one list: uses added up, from the first learning to the last end."""
+    """Merge the rows of several processes: uses are added, `learned_at` is the first, `expires_at` the last."""
     found: dict[tuple[str, ...], Row] = {}
     for row in (row for page in pages for row in page):
         key = tuple(row[name] for name in _SUBJECT)
-        found[key] = _together(found[key], row) if key in found else row
+        if key in found:
+            one = found[key]
+            later = max(one, row, key=lambda row: float(row["expires_at"]))
+            learned_at = min(one["learned_at"], row["learned_at"])
+            row = {**later, "learned_at": learned_at, "uses": one["uses"] + row["uses"]}
+        found[key] = row
     return [found[key] for key in sorted(found)]
 
 
 def visible(rows: Iterable[Row], caller: AccessKey, routes: RouteTable, config: Config) -> list[Row]:
-    """The rows of models that `caller` may use, by any name that leads there."""
+    """Return the rows of models that `caller` may use under any name."""
     if caller.models is None:
         return list(rows)
     names = [*caller.models, *config.models]
-    return [row for row in rows if any(_leads_to(row, name, caller, routes) for name in (row["model"], *names))]
+    return [row for row in rows if any(_has_target(row, name, caller, routes) for name in (row["model"], *names))]
 
 
-def _leads_to(row: Row, name: str, caller: AccessKey, routes: RouteTable) -> bool:
-    """A glob stands for the names that it matches: each of them goes where the glob itself does."""
+def _has_target(row: Row, name: str, caller: AccessKey, routes: RouteTable) -> bool:
+    """Return whether the model `name` of `caller` has the row's target."""
+    # a pattern is resolved like a name: every name that it matches has the same targets
     if not may_use(caller, name):
         return False
     try:
@@ -195,14 +199,8 @@ def _leads_to(row: Row, name: str, caller: AccessKey, routes: RouteTable) -> boo
     return (row["upstream"], row["model"]) in {(target.upstream, target.model or name) for target in targets}
 
 
-def _together(one: Row, other: Row) -> Row:
-    later = max(one, other, key=lambda row: float(row["expires_at"]))
-    learned_at = min(one["learned_at"], other["learned_at"])
-    return {**later, "learned_at": learned_at, "uses": one["uses"] + other["uses"]}
-
-
 def shown(rows: Iterable[Row], wall_s: float) -> list[Row]:
-    """Return `rows` with ages instead of moments, for people and programs."""
+    """Return `rows` with ages in seconds, not times."""
     return [
         {
             **{name: row[name] for name in _SUBJECT},

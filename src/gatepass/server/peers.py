@@ -1,4 +1,4 @@
-"""The workers of one supervisor, as far as they know each other: each shows its pages on a socket in one folder."""
+"""Exchange of pages between the workers of one supervisor, over Unix sockets in a shared folder."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from gatepass.observability.metrics import merged
 
 LOG = logging.getLogger("gatepass.peers")
 
-ASK_S = 1.0
-"""A worker that does not answer within this is left out."""
+REQUEST_S = 1.0
+"""Timeout for the page of one worker. A worker that does not answer in time is omitted."""
 PAGE_BYTES = 8 * 1024 * 1024
 METRICS, STATUS, LEARNED = "metrics", "status", "learned"
 
@@ -23,9 +23,10 @@ Rows = list[dict[str, Any]]
 
 
 class Peers:
-    """The folder that a supervisor made, mode 0700. A worker's socket in it also says that the worker is ready.
+    """Serves the pages of this worker to the other workers, and collects theirs.
 
-    Who connects says a line with the name of a page and is told that page: Prometheus text, or JSON.
+    `folder` is created by the supervisor with mode 0700. A worker's socket in it also means that the worker is ready.
+    The client sends one line with the name of a page. It receives the page: Prometheus text, or JSON.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Peers:
         self._server: asyncio.Server | None = None
 
     async def open(self) -> None:
-        self._server = await asyncio.start_unix_server(self._tell, self._socket)
+        self._server = await asyncio.start_unix_server(self._answer, self._socket)
 
     async def aclose(self) -> None:
         if self._server is not None:
@@ -54,27 +55,27 @@ class Peers:
             self._socket.unlink(missing_ok=True)
 
     async def exposition(self) -> bytes:
-        """All workers' metrics in one."""
-        return merged((await self._asked(METRICS)).values())
+        """Return the merged metrics of all workers."""
+        return merged((await self._request_all(METRICS)).values())
 
     async def statuses(self) -> dict[str, Any]:
-        """Each worker's status by its name."""
-        return {name: json.loads(page) for name, page in (await self._asked(STATUS)).items()}
+        """Return the status of each worker by its name."""
+        return {name: json.loads(page) for name, page in (await self._request_all(STATUS)).items()}
 
     async def learned(self) -> list[Rows]:
-        """Each worker's lessons."""
-        return [json.loads(page) for page in (await self._asked(LEARNED)).values()]
+        """Return the learned rules of each worker."""
+        return [json.loads(page) for page in (await self._request_all(LEARNED)).values()]
 
-    async def _asked(self, page: str) -> dict[str, bytes]:
+    async def _request_all(self, page: str) -> dict[str, bytes]:
         paths = sorted(self._folder.glob("*.sock"))
-        found = await asyncio.gather(*(self._ask(path, page) for path in paths))
-        return {path.stem: said for path, said in zip(paths, found, strict=True) if said}
+        found = await asyncio.gather(*(self._request(path, page) for path in paths))
+        return {path.stem: content for path, content in zip(paths, found, strict=True) if content}
 
-    async def _ask(self, path: Path, page: str) -> bytes | None:
+    async def _request(self, path: Path, page: str) -> bytes | None:
         if path == self._socket:
             return self._pages[page]()
         try:
-            async with asyncio.timeout(ASK_S):
+            async with asyncio.timeout(REQUEST_S):
                 reader, writer = await asyncio.open_unix_connection(path, limit=PAGE_BYTES)
                 try:
                     writer.write(f"{page}\n".encode())
@@ -85,13 +86,13 @@ class Peers:
             LOG.warning("worker_unresponsive", extra={"fields": {"silent": path.stem, "reason": type(error).__name__}})
             return None
 
-    async def _tell(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            async with asyncio.timeout(ASK_S):
+            async with asyncio.timeout(REQUEST_S):
                 page = self._pages.get((await reader.readline()).decode("latin-1").strip())
                 writer.write(page() if page is not None else b"")
                 await writer.drain()
         except (OSError, TimeoutError, ValueError):
-            return  # who asked has left, or said no line
+            return  # the other worker closed the connection, or sent no valid line
         finally:
             writer.close()

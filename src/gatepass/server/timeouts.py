@@ -1,9 +1,7 @@
-"""How long a client may take for what is awaited of it.
+"""Deadlines for what a client sends, and the responses of a connection without a complete request.
 
-uvicorn's own protocol has no deadline for receiving a request: a half-sent head or body is held for ever
-(measured: more than 31 s; nginx has client_header_timeout and client_body_timeout).
-
-What a connection answers by itself: to what never became a request, comes too late or was given up.
+uvicorn's own protocol has no deadline for receiving a request: it keeps an incomplete head or body forever (measured:
+more than 31 s). nginx has client_header_timeout and client_body_timeout.
 """
 
 from __future__ import annotations
@@ -24,43 +22,43 @@ from gatepass.server.parser import RequestParser
 LOG = logging.getLogger("gatepass.access")
 SERVER_ERROR = 500
 
-DRAIN_IDLE_S = 1.0
-"""Refusals come by the thousand where they come at all: one line in this time for each code, which says how many."""
+LOG_INTERVAL_S = 1.0
+"""One log line for each error code in this time, with a count: a client may cause thousands of rejections."""
 
 
 class RejectedRequests:
-    """Counts what was refused, and logs it: the first of a code at once, those that follow together."""
+    """Counts and logs rejected requests: the first of an error code at once, the next ones together."""
 
-    __slots__ = ("_count", "_untold")
+    __slots__ = ("_count", "_unlogged")
 
     def __init__(self, count: Callable[[GatepassError], None]) -> None:
         self._count = count
-        self._untold: dict[str, tuple[int, GatepassError, str]] = {}
+        self._unlogged: dict[str, tuple[int, GatepassError, str]] = {}
 
     def note(self, error: GatepassError, peer: str) -> None:
-        """`error` was told to the client at `peer`, which has no request that could tell of it."""
+        """Record that the client at `peer` received `error`. The access log has no line for it."""
         self._count(error)
         code = error.public_code
-        if code not in self._untold:
-            self._tell(1, error, peer)
+        if code not in self._unlogged:
+            self._log(1, error, peer)
         else:
-            self._untold[code] = (self._untold[code][0] + 1, error, peer)
+            self._unlogged[code] = (self._unlogged[code][0] + 1, error, peer)
 
-    def _tell(self, count: int, error: GatepassError, peer: str) -> None:
+    def _log(self, count: int, error: GatepassError, peer: str) -> None:
         fields = {"status": error.http_status, "code": error.public_code, "hop": error.hop, "reason": error.message}
         level = logging.WARNING if error.http_status >= SERVER_ERROR else logging.INFO
         emit(LOG, level, "refused", {**fields, "peer": peer, "count": count})
-        self._untold[error.public_code] = (0, error, peer)
-        asyncio.get_running_loop().call_later(DRAIN_IDLE_S, self._tell_rest, error.public_code)
+        self._unlogged[error.public_code] = (0, error, peer)
+        asyncio.get_running_loop().call_later(LOG_INTERVAL_S, self._log_rest, error.public_code)
 
-    def _tell_rest(self, code: str) -> None:
-        untold = self._untold.pop(code)
-        if untold[0]:
-            self._tell(*untold)
+    def _log_rest(self, code: str) -> None:
+        unlogged = self._unlogged.pop(code)
+        if unlogged[0]:
+            self._log(*unlogged)
 
 
 def response(error: GatepassError) -> bytes:
-    """A whole response, with which its connection ends."""
+    """Encode a complete response that ends its connection."""
     body = error_body(error)
     fields: Fields = [*error_headers(error), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
     return b"HTTP/1.1 %d \r\n" % error.http_status + header_lines(fields) + b"\r\n" + body
@@ -74,12 +72,12 @@ def evicted() -> Overloaded:
 
 
 def slow_head() -> ReceiveTimeout:
-    return ReceiveTimeout("The request's head did not come in time (limits.receive_s).")
+    return ReceiveTimeout("The request's head did not arrive in time (limits.receive_s).")
 
 
 def slow_upload(limits: Limits) -> ReceiveTimeout:
     return ReceiveTimeout(
-        f"No more of the form came for {limits.receive_s:g} s (limits.receive_s), or it came slower than"
+        f"No more of the form arrived for {limits.receive_s:g} s (limits.receive_s), or it arrived slower than"
         f" {limits.upload_bytes_per_s} bytes a second (limits.upload_bytes_per_s)."
     )
 
@@ -89,37 +87,42 @@ def slow_body(receive_s: float) -> ReceiveTimeout:
 
 
 def given_up() -> InternalError:
-    return InternalError("gatepass gave this request up. Its log tells more.")
+    return InternalError("Internal error while handling the request. Search the gatepass log for `request_failed`.")
 
 
 BODY_GRACE_S = 5.0
-"""A slow body is answered at limits.receive_s; after this the connection ends, whatever still comes."""
+"""A body that is not complete after limits.receive_s gets a response. This much later its connection is closed."""
 
 LINGER_S = 1.0
-"""How long more is waited for after a refusal, and taken: closing over unread bytes resets the connection, and the
-client would never read why (nginx has lingering_close)."""
+"""How long gatepass still reads after an error response.
 
+Closing a connection with unread bytes resets it, and the client never reads the response. nginx has lingering_close.
+"""
 
 DRAIN_IDLE_S = 1.0
-"""A connection of a draining server closes when its client has sent nothing for this long. One that is in use is closed
-by an answer instead: a request that crosses a close is lost to its client."""
+"""During a drain a connection closes once its client has sent nothing for this long.
+
+A connection in use closes with a response instead: a request that crosses the close would be lost.
+"""
 
 
 class AwaitedInput(StrEnum):
+    """What a deadline waits for."""
+
     HEAD = "head"
     BODY = "body"
-    REST = "rest of a body that came too late"
+    REST = "rest of a body that is too late"
     NEXT = "next request"
-    CLOSE = "client's close after a refusal"
-    TAKER = "nothing of the client: what is here of a body has to be taken first"
+    CLOSE = "close by the client after an error response"
+    TAKER = "nothing: the buffered part of a body must be read first"
 
 
 _HEAD, _NEXT = AwaitedInput.HEAD, AwaitedInput.NEXT
-"""Awaited with each request. To name a member of an Enum takes CPython 3.11 up to 100 ns."""
+"""Used with each request. Access to a member of an Enum takes CPython 3.11 up to 100 ns."""
 
 
 class ReceiveTimeouts:
-    """One deadline, for one thing at a time; for none while a whole request is served."""
+    """The deadline of a connection for the input it waits for. None while a complete request is served."""
 
     __slots__ = ("_awaited", "_deadline", "_receive_s", "_upload_bytes_per_s", "keep_alive_s")
 
@@ -131,12 +134,12 @@ class ReceiveTimeouts:
         self._awaited: AwaitedInput | None = None
 
     def update(self, parser: RequestParser, serving: HttpRequestCycle | None) -> None:
-        """A deadline for what is awaited next; it stays where it is while that is the same.
+        """Set the deadline for the next input, unless the connection already waits for it.
 
-        A whole body has one. Of a body that is passed on each piece has its own, where the next one is wanted. All of
-        them together have one too, which grows with the bytes that came.
-        All in one frame: this is called for each piece that comes, and for each answer.
+        A buffered body has one deadline. A streamed body has one for each piece. Another one for all of its pieces
+        grows with the bytes that arrived.
         """
+        # one function without calls: it runs for each piece of input and each response
         cycle, current = parser.cycle, self._awaited
         if parser.in_head:
             awaited, bound_s = _HEAD, self._receive_s
@@ -164,28 +167,28 @@ class ReceiveTimeouts:
             self._deadline.set(bound_s)
 
     def clear(self) -> None:
-        """Nothing is awaited: what comes next has its time from the beginning."""
+        """Wait for nothing. The next input has its full time."""
         self._awaited = None
         self._deadline.lift()
 
     def suspend(self) -> None:
-        """No piece is wanted until `rest`: the client owes nothing."""
+        """Stop the deadline of a streamed body until `clear`, because gatepass reads no more for now."""
         self._awaited = AwaitedInput.TAKER
         self._deadline.lift()
 
     def shorten(self, *, is_idle: bool) -> None:
-        """Wait only QUIET_S for each next request, from now on; where `is_idle`, for this one too."""
+        """Wait only DRAIN_IDLE_S for each next request; if `is_idle`, also for the one awaited now."""
         if is_idle:
             granted_s = self.keep_alive_s if self._awaited is AwaitedInput.NEXT else self._receive_s
             self._deadline.set(max(0.0, self._deadline.left_s() - granted_s + DRAIN_IDLE_S))
         self.keep_alive_s = DRAIN_IDLE_S
 
     def linger(self) -> None:
-        """There is still more of what is taken behind a refusal."""
+        """Restart the wait for the client's close, because more bytes arrived."""
         self._deadline.set(LINGER_S)
 
     def expired(self) -> AwaitedInput | None:
-        """What was awaited for too long; it is awaited no longer."""
+        """Return the input whose deadline passed, and stop waiting for it."""
         awaited, self._awaited = self._awaited, None
         return awaited
 

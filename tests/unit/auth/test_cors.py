@@ -75,16 +75,16 @@ def test_a_preflight_is_answered_with_what_it_asked_for():
 def test_a_page_that_is_shut_out_is_told_its_origin_and_the_setting(profile, setting):
     told = shut_out(of(CHAT, *ASKED), profile).message
     assert told.startswith(
-        f"CORS: a page of the origin '{CHAT}' may not call gatepass from a browser. To let it in, add that origin to"
+        f"CORS: a page of the origin '{CHAT}' may not call gatepass from a browser. To allow it, add that origin to"
         f" {setting}.cors_origins."
     )
-    assert ("has to end in /for/NAME/v1" in told) == (profile is None)
+    assert ("end the base URL in /for/NAME/v1" in told) == (profile is None)
 
 
 def test_a_page_without_an_origin_is_told_that_no_setting_lets_it_in():
     told = shut_out(of("null", *ASKED), "lobechat").message
     assert "'null'" in told
-    assert "never let in" in told
+    assert "never allowed" in told
     assert "cors_origins" not in told
 
 

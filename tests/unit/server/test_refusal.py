@@ -10,7 +10,7 @@ import pytest
 from gatepass.errors import GatepassError, InvalidRequest
 from gatepass.operations.error_objects import error_body
 from gatepass.server.parser import large_head, many_fields
-from gatepass.server.timeouts import DRAIN_IDLE_S, RejectedRequests, evicted, given_up, response, slow_body, slow_head
+from gatepass.server.timeouts import LOG_INTERVAL_S, RejectedRequests, evicted, given_up, response, slow_body, slow_head
 from tests.unit.http_client.loop import advance
 
 
@@ -88,7 +88,7 @@ async def test_a_thousand_refusals_are_all_counted_and_two_lines(caplog: pytest.
     book = Book(caplog)
     book.note(evicted(), times=1000)
     assert book.lines() == [("WARNING", 503, "overloaded", "192.0.2.7", 1)]
-    await advance(DRAIN_IDLE_S)
+    await advance(LOG_INTERVAL_S)
     assert book.lines() == [("WARNING", 503, "overloaded", "192.0.2.7", 999)]
     assert book.counted == ["overloaded"] * 1000
 
@@ -98,7 +98,7 @@ async def test_refusals_that_go_on_are_a_line_a_second_for_each_code(caplog: pyt
     for _ in range(4):
         book.note(evicted(), times=5)
         book.note(slow_head())
-        await advance(DRAIN_IDLE_S / 2)
+        await advance(LOG_INTERVAL_S / 2)
     assert [(code, count) for _, _, code, _, count in book.lines()] == [
         *[("overloaded", 1), ("receive_timeout", 1)],
         *[("overloaded", 9), ("receive_timeout", 1)],
@@ -109,6 +109,6 @@ async def test_refusals_that_go_on_are_a_line_a_second_for_each_code(caplog: pyt
 async def test_after_a_second_without_one_the_next_is_told_at_once(caplog: pytest.LogCaptureFixture):
     book = Book(caplog)
     book.note(slow_head())
-    await advance(DRAIN_IDLE_S)
+    await advance(LOG_INTERVAL_S)
     book.note(slow_head())
     assert book.lines() == [("INFO", 408, "receive_timeout", "192.0.2.7", 1)] * 2

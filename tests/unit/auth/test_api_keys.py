@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from gatepass.auth.api_keys import LOOK_AGAIN_S, KeyRing, hash_key, key_texts, new_key, presented_key
+from gatepass.auth.api_keys import RELOAD_INTERVAL_S, KeyRing, hash_key, key_texts, new_key, presented_key
 from gatepass.config.access import AccessKey
 from gatepass.config.references import Reference, UnresolvedReference
 from gatepass.errors import InvalidApiKey
@@ -89,8 +89,8 @@ def test_a_changed_file_counts_within_a_second(tmp_path):
     ring = KeyRing([by_hash("b", THREE), entry])
     assert ring.find(ONE, 100.0) is entry
     file.write_text(TWO)
-    assert [ring.find(key, 100.0 + LOOK_AGAIN_S - 0.01) for key in (ONE, TWO)] == [entry, None]
-    assert [ring.find(key, 100.0 + LOOK_AGAIN_S) for key in (ONE, TWO)] == [None, entry]
+    assert [ring.find(key, 100.0 + RELOAD_INTERVAL_S - 0.01) for key in (ONE, TWO)] == [entry, None]
+    assert [ring.find(key, 100.0 + RELOAD_INTERVAL_S) for key in (ONE, TWO)] == [None, entry]
     assert ring.find(THREE, 200.0) is not None
 
 

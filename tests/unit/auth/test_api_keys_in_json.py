@@ -2,7 +2,7 @@
 
 import pytest
 
-from gatepass.auth.api_keys import MOST_CHARS, unwrapped_key
+from gatepass.auth.api_keys import MAX_WRAPPED_CHARS, unwrapped_key
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from gatepass.auth.api_keys import MOST_CHARS, unwrapped_key
         ('{"api_key":1}', None),
         ('{"key":"gp-1"}', None),
         ('["gp-1"]', None),
-        ('{"api_key":"' + "x" * MOST_CHARS + '"}', None),
+        ('{"api_key":"' + "x" * MAX_WRAPPED_CHARS + '"}', None),
         ('{"a":' * 700, None),
     ],
 )
