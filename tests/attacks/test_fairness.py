@@ -60,7 +60,7 @@ class World:
             self.invariants()
         while self.open:
             self.leave(0)
-        left = self.shares._strangers
+        left = self.shares._unauthenticated
         self.holds(
             not (len(self.shares) or left._groups or left._by_size), "connections are counted when all have left"
         )

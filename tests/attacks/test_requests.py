@@ -27,8 +27,8 @@ from tests.integration.gateway import gateway
 from tests.integration.raw import request, spoken, status_of
 from tests.integration.scripted import Scripted, Send, reply
 from tests.unit.http_client.loop import DrivenLoop, advance, driven, rest
-from tests.unit.server.desk import Desk
-from tests.unit.server.visitor import Visitor, asked
+from tests.unit.server.cycle_recorder import CycleRecorder
+from tests.unit.server.wire_client import WireClient, asked
 
 READ_BYTES = 256 * 1024
 """The largest piece that asyncio and uvloop read at once."""
@@ -110,7 +110,7 @@ heads = st.builds(
 
 
 def status_by_reader(raw: bytes, cut: int) -> int:
-    reader = RequestParser(Desk())
+    reader = RequestParser(CycleRecorder())
     try:
         reader.feed(raw[:cut])
         reader.feed(raw[cut:])
@@ -201,16 +201,16 @@ CHUNKED = asked(b"", "Transfer-Encoding: chunked", length=False)
 
 def fed(raw: bytes, step: int) -> tuple[int, str, HttpRequestCycle | None]:
     """Feed `raw` in pieces of `step` bytes: how much was read, the error's code, and the request."""
-    desk = Desk()
-    reader = RequestParser(desk)
+    recorder = CycleRecorder()
+    reader = RequestParser(recorder)
     reader.feed(CHUNKED)
-    desk.turns[0]._limit_bytes = 1 << 40  # nobody waits for the body yet
+    recorder.cycles[0]._limit_bytes = 1 << 40  # nobody waits for the body yet
     for at in range(0, len(raw), step):
         try:
             reader.feed(raw[at : at + step])
         except GatepassError as error:
-            return at + step, error.code, desk.turns[0]
-    return len(raw), "", desk.turns[0]
+            return at + step, error.code, recorder.cycles[0]
+    return len(raw), "", recorder.cycles[0]
 
 
 def trailer_fields(count: int, value_bytes: int) -> bytes:
@@ -249,14 +249,14 @@ def test_a_reader_without_a_bound_on_trailer_fields_is_found(monkeypatch: pytest
 
 
 async def test_trailer_fields_are_not_relayed_and_the_next_request_is_served() -> None:
-    desk = Desk()
-    reader = RequestParser(desk)
+    recorder = CycleRecorder()
+    reader = RequestParser(recorder)
     reader.feed(CHUNKED + b"2\r\nhi\r\n0\r\nHost: evil\r\nExpect: 100-continue\r\n\r\n" + asked(b"2"))
-    assert [turn.headers for turn in desk.turns] == [
+    assert [turn.headers for turn in recorder.cycles] == [
         ((b"host", b"h"), (b"transfer-encoding", b"chunked")),
         ((b"host", b"h"), (b"content-length", b"1")),
     ]
-    assert [await turn.read_body(100) for turn in desk.turns] == [b"hi", b"2"]
+    assert [await turn.read_body(100) for turn in recorder.cycles] == [b"hi", b"2"]
 
 
 @dataclass(frozen=True)
@@ -499,9 +499,9 @@ async def is_late(sends: Sends) -> tuple[bool, bool]:
             turn.start(error.http_status, [], 0)
             await turn.write(b"", last=True)
 
-    limits, visitor = Limits(), Visitor(take_all)
+    limits, wire_client = Limits(), WireClient(take_all)
     began_s = last_s = driven().time()
-    visitor.say(asked(bytes(FORM_BYTES))[:-FORM_BYTES])
+    wire_client.say(asked(bytes(FORM_BYTES))[:-FORM_BYTES])
     await rest()
     size_bytes = 0
     for count, pause_s in sends:
@@ -509,7 +509,7 @@ async def is_late(sends: Sends) -> tuple[bool, bool]:
         await advance(pause_s)
         if driven().time() >= allowed_s or failed:
             return bool(failed), driven().time() >= allowed_s
-        visitor.say(bytes(count))
+        wire_client.say(bytes(count))
         await rest()
         size_bytes, last_s = size_bytes + count, driven().time()
     return bool(failed), False

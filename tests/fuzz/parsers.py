@@ -26,7 +26,7 @@ from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer_error import TokenResponse
 from gatepass.tokens.token_reply import ParsedToken, TokenReplyFormat, parse_token_response
 from tests.fuzz.pieces import pieces
-from tests.unit.server.desk import Desk
+from tests.unit.server.cycle_recorder import CycleRecorder
 
 WALL_S = 1_800_000_000.0
 LONGEST_REASON = 1_000
@@ -50,8 +50,8 @@ def head_read_alike(body: bytes, random: Random) -> None:
 
 def _requests(parts: Iterable[bytes]) -> tuple[list[Any], bool]:
     """The requests in `parts`, and whether they are refused behind these: for which of two faults may differ."""
-    desk, is_refused = Desk(), False
-    reader = RequestParser(desk)
+    recorder, is_refused = CycleRecorder(), False
+    reader = RequestParser(recorder)
     try:
         for part in parts:
             reader.feed(part)
@@ -59,7 +59,7 @@ def _requests(parts: Iterable[bytes]) -> tuple[list[Any], bool]:
         is_refused = True
     turns = [
         (turn.method, turn.path, turn.target, turn.version, turn.headers, turn.persists, turn.is_whole, _body(turn))
-        for turn in desk.turns
+        for turn in recorder.cycles
     ]
     return turns, is_refused
 

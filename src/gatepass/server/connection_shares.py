@@ -1,7 +1,7 @@
-"""Shares of client connections: no address and no caller keeps others from being served.
+"""Shares of client connections: no address and no caller can use all of them.
 
-Pure state: `now_s` is an argument, and the caller closes the connections that a call returns. A connection is any
-hashable object. It counts for its address until a request on it was authenticated, and then for that caller alone.
+Without I/O: `now_s` is an argument, and the code that calls closes the connections that a call returns. A connection
+is any hashable object. It belongs to its address until a request on it was authenticated, and then to that caller.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ Address = str
 """An IPv4 address, or the /64 network of an IPv6 one, as text. Objects of `ipaddress` take 0.3 µs for each hash."""
 
 IDLE_S = 1.0
-"""A client that just connected needs this long to send its request. Within it only a full process closes it."""
+"""Time for a new client to send its request. Before that its connection closes only if every share is used up."""
 
 ADDRESSES = 4
-"""One address may hold one part in so many of the share for connections without authentication."""
+"""One address may use this fraction (1/4) of the share for connections without authentication."""
 
 AT_ONCE = 100
-"""One call closes no more than this, which takes 2 ms of the event loop; the next calls close the rest."""
+"""Maximum number of connections that one call closes. That takes 2 ms. The next calls close the rest."""
 
 PROXIES = 16
-"""So many proxies between a client and gatepass are looked through, at most."""
+"""Maximum number of proxies between a client and gatepass that are read from X-Forwarded-For."""
 ADDRESS_CHARS = 64
-"""The longest text that is read as an address: an IPv6 address has 39, and a zone may follow."""
+"""Maximum length of an address: an IPv6 address has up to 39 characters, and a zone may follow."""
 
 
 class ConnectionShares(Generic[C]):
     """Decides which connections close when too many are open. A new connection is always accepted.
 
-    `connections` may be authenticated, and one more for each of `callers`. The rest has `unauthenticated` more.
-    Connections that have not authenticated also use what authenticated ones leave free, but only for IDLE_S. After
-    that all of them together are held to `unauthenticated`, and each address to a part of it. The oldest one of the
-    address with the most closes first, so that a flood closes its own connections.
+    `connections` may be authenticated, and one more for each of `callers`. `unauthenticated` more are for the others.
+    Connections without authentication also use the free part of the authenticated share, but only for IDLE_S. After
+    that, all of them together may use `unauthenticated`, and each address a fraction of it. The oldest connection of
+    the address with the most connections closes first, so that a flood closes its own connections.
     """
 
     def __init__(self, connections: int, unauthenticated: int, callers: int) -> None:
@@ -48,25 +48,25 @@ class ConnectionShares(Generic[C]):
         self._unauthenticated_limit = unauthenticated
         self._address_limit = max(1, unauthenticated // ADDRESSES)
         self._allowed = min(self._address_limit, unauthenticated)
-        """So many connections without authentication are within every limit."""
-        self._strangers: Groups[C] = Groups()
+        """Up to this many connections without authentication are within every limit."""
+        self._unauthenticated: Groups[C] = Groups()
         self._callers: dict[str, _OfCaller[C]] = {}
         self._authenticated: dict[C, _OfCaller[C]] = {}
 
     def __len__(self) -> int:
-        return len(self._strangers) + len(self._authenticated)
+        return len(self._unauthenticated) + len(self._authenticated)
 
     def connect(self, connection: C, address: Address | None, now_s: float) -> list[C]:
-        """Count a new connection; return those to close.
+        """Count a new connection, and return those to close.
 
-        `address` None: a trusted proxy's connection, whose client is not known. It counts in the total alone.
+        `address` is None for a connection of a trusted proxy, whose client is not known yet. Only the
+        limit on all connections applies to it.
         """
-        self._strangers.add(connection, address, now_s)
-        return self._over(address, now_s)
+        self._unauthenticated.add(connection, address, now_s)
+        return self._excess(address, now_s)
 
     def begin(self, connection: C) -> bool:
-        """A request has begun on `connection`, which no longer waits for one; return whether it counts for a caller,
-        nothing changes otherwise."""
+        """A request has begun on `connection`. Return False, and do nothing, if it belongs to no caller."""
         own = self._authenticated.get(connection)
         if own is None:
             return False
@@ -75,15 +75,15 @@ class ConnectionShares(Generic[C]):
         return True
 
     def begin_unauthenticated(self, connection: C, now_s: float) -> None:
-        """A request has begun on `connection`, which counts for no caller."""
-        self._strangers.touch(connection, now_s)
+        """A request has begun on `connection`, which belongs to no caller."""
+        self._unauthenticated.touch(connection, now_s)
 
     def authenticate(self, connection: C, caller: str) -> list[C]:
         """The request on `connection` is `caller`'s, and was admitted; return the connections to close."""
         known, own = self._authenticated.get(connection), self._callers.get(caller)
         if known is None:
-            if not self._strangers.remove(connection):
-                return []  # it was closed by now
+            if not self._unauthenticated.remove(connection):
+                return []  # it is closed already
         elif known is own:
             return []
         if own is None:
@@ -93,12 +93,12 @@ class ConnectionShares(Generic[C]):
             return []
         callers = self._callers.values()
         most = max((own.idle for own in callers), key=len) or max((own.delivering for own in callers), key=len)
-        return [self._dropped(next(iter(most)))] if most else []
+        return [self._remove_authenticated(next(iter(most)))] if most else []
 
     def end(self, connection: C, *, delivered: bool) -> bool:
-        """A request on `connection` was answered; return whether it counts for a caller, nothing changes otherwise.
+        """A response on `connection` is complete. Return False, and do nothing, if it belongs to no caller.
 
-        Called again when the client has taken all of the answer.
+        `delivered`: the client has read all of the response. If not, call again when it has.
         """
         own = self._authenticated.get(connection)
         if own is None:
@@ -112,70 +112,74 @@ class ConnectionShares(Generic[C]):
         return True
 
     def end_unauthenticated(self, connection: C, address: Address | None, now_s: float) -> list[C]:
-        """A request from `address` on `connection`, which counts for no caller, was answered; return those to close.
+        """A response on `connection`, which belongs to no caller, is complete. Return the connections to close.
 
-        Behind a trusted proxy this is the first time that the connection counts for its client's address.
+        Behind a trusted proxy, the connection belongs to its client's `address` from now on.
         """
-        if not self._strangers.remove(connection):
+        if not self._unauthenticated.remove(connection):
             return []
-        self._strangers.add(connection, address, now_s)
-        return self._over(address, now_s)
+        self._unauthenticated.add(connection, address, now_s)
+        return self._excess(address, now_s)
 
     def relieve(self, now_s: float) -> list[C]:
-        """No file descriptor is free: return connections to close, those that would close first above the shares."""
+        """Return connections to close because no file descriptor is free: those that close first above the shares."""
         closing: list[C] = []
-        while len(closing) < AT_ONCE and (oldest := self._strangers.oldest_of_largest(now_s - IDLE_S)) is not None:
+        while (
+            len(closing) < AT_ONCE and (oldest := self._unauthenticated.oldest_of_largest(now_s - IDLE_S)) is not None
+        ):
             closing.append(oldest)
-            self._strangers.remove(oldest)
+            self._unauthenticated.remove(oldest)
         return closing
 
     def disconnect(self, connection: C) -> None:
-        """`connection` is closed. It may have been returned as one to close before."""
-        self._strangers.remove(connection)
+        """`connection` is closed, possibly because an earlier call returned it."""
+        self._unauthenticated.remove(connection)
         if connection in self._authenticated:
-            self._dropped(connection)
+            self._remove_authenticated(connection)
 
-    def _dropped(self, connection: C) -> C:
+    def _remove_authenticated(self, connection: C) -> C:
         own = self._authenticated.pop(connection)
         own.idle.pop(connection, None)
         own.delivering.pop(connection, None)
         return connection
 
-    def _over(self, address: Address | None, now_s: float) -> list[C]:
-        strangers = self._strangers
+    def _excess(self, address: Address | None, now_s: float) -> list[C]:
+        unauthenticated = self._unauthenticated
         closing: list[C] = []  # `list[C]()` takes 0.8 µs
-        if len(strangers) <= self._allowed:
+        if len(unauthenticated) <= self._allowed:
             return closing
         since_s = now_s - IDLE_S
-        while address is not None and strangers.size(address) > self._address_limit and len(closing) < AT_ONCE:
-            if (oldest := strangers.oldest(address, since_s)) is None:
+        while address is not None and unauthenticated.size(address) > self._address_limit and len(closing) < AT_ONCE:
+            if (oldest := unauthenticated.oldest(address, since_s)) is None:
                 break
             closing.append(oldest)
-            strangers.remove(oldest)
-        while len(strangers) > self._unauthenticated_limit and len(closing) <= AT_ONCE:
+            unauthenticated.remove(oldest)
+        while len(unauthenticated) > self._unauthenticated_limit and len(closing) <= AT_ONCE:
             full = len(self) > self._authenticated_limit + self._unauthenticated_limit
-            if (oldest := strangers.oldest_of_largest(now_s if full else since_s)) is None:
+            if (oldest := unauthenticated.oldest_of_largest(now_s if full else since_s)) is None:
                 break
             closing.append(oldest)
-            strangers.remove(oldest)
+            unauthenticated.remove(oldest)
         return closing
 
 
 class _OfCaller(Generic[C]):
-    """The connections of one caller on which no request is served, the one first that has been so for longest."""
+    """The idle connections of one caller, longest idle first."""
 
     __slots__ = ("delivering", "idle")
 
     def __init__(self) -> None:
         self.idle: OrderedDict[C, None] = OrderedDict()
-        """Those that wait for a request."""
+        """Connections that wait for a request."""
         self.delivering: OrderedDict[C, None] = OrderedDict()
-        """Those whose client has not taken all of the last answer."""
+        """Connections whose client has not read all of the last response."""
 
 
 class Groups(Generic[C]):
-    """Members by group, each group in the order of its members' last activity. Every call costs the same however many
-    groups there are: the addresses of a flood are the attacker's choice."""
+    """Members by group, in the order of their last activity. Every operation takes constant time.
+
+    The cost must not depend on the number of groups, because an attacker chooses the addresses of a flood.
+    """
 
     def __init__(self) -> None:
         self._group_of: dict[C, Hashable] = {}
@@ -187,7 +191,7 @@ class Groups(Generic[C]):
         return len(self._group_of)
 
     def add(self, member: C, group: Hashable | None, now_s: float) -> None:
-        """Add `member`. It has a group of its own if `group` is None."""
+        """Add `member` to `group`, or to a new group if `group` is None."""
         group = group if group is not None else (member,)
         self._group_of[member] = group
         members = self._groups.get(group)
@@ -197,7 +201,7 @@ class Groups(Generic[C]):
         self._resized(group, len(members) - 1, len(members))
 
     def remove(self, member: C) -> bool:
-        """Remove `member`; return whether it was here."""
+        """Remove `member`, and return whether it was present."""
         group = self._group_of.pop(member, None)
         if group is None:
             return False
@@ -209,7 +213,7 @@ class Groups(Generic[C]):
         return True
 
     def touch(self, member: C, now_s: float) -> None:
-        """`member` is the most recently active one of its group."""
+        """Make `member` the most recently active one of its group."""
         group = self._group_of.get(member)
         if group is not None:
             members = self._groups[group]
@@ -221,12 +225,12 @@ class Groups(Generic[C]):
         return len(self._groups.get(group, ()))
 
     def oldest(self, group: Hashable, since_s: float) -> C | None:
-        """The member of `group` that was active longest ago; None if it was active after `since_s`."""
+        """Return the member of `group` that was active longest ago, None if that was after `since_s`."""
         member, at_s = next(iter(self._groups[group].items()))
         return member if at_s <= since_s else None
 
     def oldest_of_largest(self, since_s: float) -> C | None:
-        """The same of the largest group: of several, the one that changed longest ago."""
+        """Return `oldest` of the largest group. Of groups of the same size, use the one that changed longest ago."""
         return self.oldest(next(iter(self._by_size[self._largest])), since_s) if self._largest else None
 
     def _resized(self, group: Hashable, before: int, after: int) -> None:
@@ -247,14 +251,14 @@ class Groups(Generic[C]):
 
 
 class TrustedProxies:
-    """Which peers are proxies of the operator (`server.trusted_proxies`), and the address of a client behind them."""
+    """The operator's proxies (`server.trusted_proxies`), and the addresses of clients behind them."""
 
     def __init__(self, networks: Sequence[str]) -> None:
         self._networks = [ip_network(network) for network in networks]
         self._known = lru_cache(maxsize=1024)(self._of_peer)  # the same clients connect again and again
 
     def of_peer(self, peer: str) -> Address | None:
-        """The address that a new connection counts for; None for a trusted proxy and for a peer without an address."""
+        """Return the address that a new connection belongs to. None for a trusted proxy or without an address."""
         return self._known(peer)
 
     def _of_peer(self, peer: str) -> Address | None:
@@ -262,9 +266,10 @@ class TrustedProxies:
         return None if address is None or self._trusts(address) else _grouped(address)
 
     def of_request(self, peer: str, headers: Headers) -> Address | None:
-        """The address of the client that sent a request: the last one in X-Forwarded-For that is not a trusted proxy.
+        """Return the address of the client that sent a request, None if it is unknown.
 
-        What stands before it is the client's own claim. Only a trusted proxy's header is read.
+        Behind a trusted proxy it is the last address in X-Forwarded-For that is not a trusted proxy. The client can
+        write any addresses before it.
         """
         address = _parsed(peer)
         if not self._networks or address is None or not self._trusts(address):
@@ -296,12 +301,12 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
 
 
 def _grouped(address: IPv4Address | IPv6Address) -> Address:
-    """An IPv6 client has a /64 network of addresses to choose from, so that network counts."""
+    # an IPv6 client can use every address of its /64 network, so the whole network is one address
     return str(address if isinstance(address, IPv4Address) else ip_network((int(address) >> 64 << 64, 64)))  # 128 bits
 
 
 def _without_port(entry: str) -> str:
-    """`192.0.2.7:5123` and `[2001:db8::7]:5123` without the port: Azure's gateways append it."""
+    """Remove the port from `192.0.2.7:5123` and `[2001:db8::7]:5123`. Azure's gateways append it."""
     if entry.startswith("["):
         return entry[1:].partition("]")[0]
     return entry.partition(":")[0] if entry.count(":") == 1 else entry

@@ -1,4 +1,4 @@
-"""One request of a client's connection, and the response to it: the street's Client on HTTP/1.1."""
+"""A request/response cycle on a client's connection: the proxy's Client on HTTP/1.1."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from gatepass.types import Headers, header
 Fields = Iterable[tuple[bytes, bytes]]
 
 JOINED_BYTES = 64 * 1024
-"""A piece up to this size goes out in one with what frames it: a copy is cheaper than a system call's second buffer."""
+"""A piece up to this size is joined with its framing: a copy is cheaper than a second buffer in the system call."""
 
 AHEAD_BYTES = 256 * 1024
-"""Reading stops while more than this of a body that is passed on is here and nobody takes it."""
+"""Reading pauses while more than this of a streamed body is buffered."""
 
 COALESCED_BYTES = 4096
-"""A smaller piece of a body joins the one before it: an object for each would take 40 bytes."""
+"""A smaller piece of a body is appended to the one before it: an object for each piece takes 40 bytes."""
 
 REST_BYTES = 64 * 1024
-"""At most so much of a body is read behind an early response, to keep the connection. With more it closes."""
+"""Maximum rest of a body that is read after an early response to keep the connection. With more it closes."""
 
 MOST_DIGITS = 18
-"""Of a Content-Length. With as many it is above every limit; the HTTP parser lets 64 bits pass."""
+"""Digits of a Content-Length that are read: more than every limit. The HTTP parser accepts 64 bits."""
 
 NEVER_S = math.inf
 
@@ -39,14 +39,14 @@ _STATUS_LINES = MappingProxyType(
 
 
 class CycleConnection(Protocol):
-    """The connection, as much of it as a turn may know."""
+    """The part of a connection that a cycle uses."""
 
     def common_fields(self) -> bytes:
-        """The header lines of every response, ended."""
+        """Return the header lines of every response, with the last line break."""
         ...
 
     def send_continue(self) -> None:
-        """Tell the client that its body is wanted (RFC 9110 10.1.1)."""
+        """Send 100 Continue, which requests the body (RFC 9110 10.1.1)."""
         ...
 
     def pause_reading(self) -> None:
@@ -57,57 +57,68 @@ class CycleConnection(Protocol):
         """Read on."""
         ...
 
-    def send(self, data: bytes) -> None: ...
+    def send(self, data: bytes) -> None:
+        """Write `data`, after a deferred response."""
+        ...
 
-    def send_all(self, pieces: list[bytes]) -> None: ...
+    def send_all(self, pieces: list[bytes]) -> None:
+        """Write `pieces` without joining them."""
+        ...
 
     def send_batched(self, response: bytes) -> None:
-        """Send a small response, head and body: with others of this moment, where there are many."""
+        """Write a complete small response, together with others of this loop iteration (see WriteBatcher)."""
         ...
 
     @property
     def connected_before_drain(self) -> bool:
-        """Whether it was open before new connections were refused."""
+        """Whether it was open before the drain rejected new connections."""
         ...
 
     @property
     def closes_after_response(self) -> bool:
-        """Whether it closes behind the response that begins."""
+        """Whether it closes after the response that begins."""
         ...
 
     @property
     def is_write_paused(self) -> bool:
-        """Whether the client has to take something before more is sent."""
+        """Whether the client must read before more is sent."""
         ...
 
     async def wait_writable(self) -> None:
-        """Returns when it is not full, or when there is no client any more."""
+        """Return when writing is not paused, or the client has disconnected."""
         ...
 
     def set_caller(self, caller: str) -> None:
-        """The turn is `caller`'s, and is served."""
+        """The request is authenticated as `caller` and accepted."""
         ...
 
     def response_complete(self) -> None:
-        """The response of the turn is complete."""
+        """The response of the current cycle is complete."""
         ...
 
 
 class HttpRequestCycle:
-    """The connection fills in the body and tells of a departure; the street reads the one and writes the response.
+    """One request and its response. The connection feeds the body, the proxy reads it and writes the response.
 
-    `persists`: the connection serves on when this response is out.
+    `persists`: the connection serves further requests after this response.
     """
 
     __slots__ = (
-        *("method", "path", "target", "version", "headers", "peer", "persists", "is_whole", "has_begun", "has_ended"),
-        *("_line", "_pieces", "_size_bytes", "_limit_bytes", "_waiter", "_fault", "_head", "_left"),
-        *("_is_asked_for", "_is_chunked", "_is_bodiless", "is_disconnected", "task", "is_streamed", "_taken_bytes"),
-        *("_waited_s", "_waits_since_s", "_claim", "_is_dropping"),
+        *("method", "path", "target", "version", "headers", "peer", "persists", "is_whole", "has_begun"),
+        *("has_ended", "_connection", "_pieces", "_size_bytes", "_limit_bytes", "_waiter", "_fault", "_head"),
+        *("_on_left", "_is_body_requested", "_is_chunked", "_is_bodiless", "is_disconnected", "task"),
+        *("is_streamed", "_taken_bytes", "_waited_s", "_waits_since_s", "_claim", "_is_dropping"),
     )
 
     def __init__(
-        self, line: CycleConnection, method: str, path: str, target: bytes, version: str, headers: Headers, peer: str
+        self,
+        connection: CycleConnection,
+        method: str,
+        path: str,
+        target: bytes,
+        version: str,
+        headers: Headers,
+        peer: str,
     ) -> None:
         self.method = method
         self.path = path
@@ -117,25 +128,25 @@ class HttpRequestCycle:
         self.peer = peer
         self.persists = True
         self.is_whole = self.has_begun = self.has_ended = False
-        self._line = line
+        self._connection = connection
         self._pieces: list[bytes | bytearray] = []
         self._size_bytes = self._limit_bytes = 0
         self._waiter: asyncio.Future[None] | None = None
         self._fault: GatepassError | ClientGone | None = None
         self._claim: Callable[[int], None] | None = None
         self._head = b""
-        self._left: Callable[[], None] | None = None
+        self._on_left: Callable[[], None] | None = None
         self.task: asyncio.Task[None] | None = None
-        self._is_asked_for = True
+        self._is_body_requested = True
         self.is_disconnected = self._is_chunked = self._is_bodiless = self.is_streamed = self._is_dropping = False
         self._taken_bytes = 0
         self._waited_s, self._waits_since_s = 0.0, NEVER_S
 
-    # the connection calls these
+    # called by the connection
 
     def expect(self) -> None:
-        """The client sends its body when it is told to."""
-        self._is_asked_for = False
+        """The client waits for 100 Continue before it sends the body."""
+        self._is_body_requested = False
 
     def feed(self, piece: bytes) -> None:
         self._size_bytes += len(piece)
@@ -151,10 +162,10 @@ class HttpRequestCycle:
             if self._waiter is not None:
                 self._wake()
             if self.is_streamed and self._size_bytes - self._taken_bytes > AHEAD_BYTES:
-                self._line.pause_reading()
+                self._connection.pause_reading()
 
     def _has_room(self, claim: Callable[[int], None], size_bytes: int) -> bool:
-        """Whether a piece of so many bytes may be held. If not, `body` raises, and nothing more is held."""
+        """Return whether a piece of this size may be buffered. If not, `read_body` raises, and no more is buffered."""
         try:
             claim(size_bytes)
         except Overloaded as error:
@@ -165,7 +176,7 @@ class HttpRequestCycle:
         return True
 
     def _drop(self) -> None:
-        """Nobody takes the body, or any more of it: hold none of it."""
+        """Buffer no more of the body, because the proxy does not read it."""
         self._is_dropping = True
         self._claim = None
         self._pieces.clear()
@@ -176,40 +187,40 @@ class HttpRequestCycle:
             self._wake()
 
     def reopen(self) -> None:
-        """It is not complete after all: there is more of its body."""
+        """Undo `complete`: more of the body follows."""
         self.is_whole = False
 
     def fail(self, error: GatepassError) -> None:
-        """The body does not come: whoever waits for it learns why."""
+        """The body did not arrive: `read_body` and `read_piece` raise `error`."""
         self._fault = error
         self._wake()
 
     def disconnect(self) -> None:
-        """There is no client any more."""
+        """The client has disconnected."""
         if self.is_disconnected:
             return
         self.is_disconnected = True
         self._fault = self._fault or ClientGone()
         self._wake()
-        if self._left is not None:
-            self._left()
+        if self._on_left is not None:
+            self._on_left()
 
-    # the street calls these: call.Client
+    # called by the proxy: types.Client
 
     @property
     def connected_before_drain(self) -> bool:
-        return self._line.connected_before_drain
+        return self._connection.connected_before_drain
 
     def set_caller(self, caller: str) -> None:
         if not self.is_disconnected:
-            self._line.set_caller(caller)
+            self._connection.set_caller(caller)
 
     async def read_body(self, limit_bytes: int, claim: Callable[[int], None] | None = None) -> bytes:
         if not self.is_whole and announced_bytes(self.headers) > limit_bytes:
             raise too_large(limit_bytes)
-        if not self._is_asked_for:
-            self._is_asked_for = True
-            self._line.send_continue()
+        if not self._is_body_requested:
+            self._is_body_requested = True
+            self._connection.send_continue()
         self._limit_bytes, self._claim = limit_bytes, claim
         try:
             if claim is not None and self._size_bytes:
@@ -225,7 +236,7 @@ class HttpRequestCycle:
             if fault is not None and not self.is_whole:
                 raise fault
             pieces, self._pieces = self._pieces, []
-            return b"".join(pieces)  # one piece is not copied
+            return b"".join(pieces)  # CPython does not copy a single piece
         except Overloaded:
             self.persists = False
             raise
@@ -235,9 +246,9 @@ class HttpRequestCycle:
 
     async def read_piece(self, limit_bytes: int) -> bytes:
         if not self.is_streamed:
-            self._pass_on(limit_bytes)
+            self._start_streaming(limit_bytes)
         while not (self._pieces or self.is_whole) and self._fault is None:
-            self._line.resume_reading()
+            self._connection.resume_reading()
             loop = asyncio.get_running_loop()
             self._waiter, self._waits_since_s = loop.create_future(), loop.time()
             await self._waiter
@@ -252,64 +263,63 @@ class HttpRequestCycle:
         return b"".join(pieces)
 
     def ahead_s(self, bytes_per_s: int) -> float:
-        """How far the pieces are ahead of a sender of `bytes_per_s`; negative if they are behind."""
+        """Return by how many seconds the body is ahead of `bytes_per_s`, negative if it is late."""
         waits_s = max(0.0, asyncio.get_running_loop().time() - self._waits_since_s)
         return self._size_bytes / bytes_per_s - self._waited_s - waits_s
 
-    def _pass_on(self, limit_bytes: int) -> None:
-        """The body is taken as it comes: every piece of it wakes who waits."""
+    def _start_streaming(self, limit_bytes: int) -> None:
+        """Stream the body: every piece wakes the task that reads it."""
         if announced_bytes(self.headers) > limit_bytes:
             raise too_large(limit_bytes, "limits.upload_bytes")
         self.is_streamed, self._limit_bytes = True, 0
-        if not self._is_asked_for:
-            self._is_asked_for = True
-            self._line.send_continue()
+        if not self._is_body_requested:
+            self._is_body_requested = True
+            self._connection.send_continue()
 
     def start(self, status: int, headers: Fields, length_bytes: int | None = None) -> None:
         self.has_begun = True
-        if not self._is_asked_for or self._line.closes_after_response:
-            self.persists = False  # whether the body that was never asked for comes all the same, nobody can know
-        if not self.is_whole and (self.is_streamed or not self._rest_is_small()):
-            self.persists = False  # nobody takes the rest of it
+        if not self._is_body_requested or self._connection.closes_after_response:
+            self.persists = False  # without 100 Continue the client may send the body or not
+        if not self.is_whole:
+            rest_bytes = announced_bytes(self.headers) - self._size_bytes
+            # a chunked body announces no length: its rest is below 0
+            if self.is_streamed or not 0 < rest_bytes <= REST_BYTES:
+                self.persists = False
         line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
-        framing = self._framed(status, length_bytes)
-        self._head = b"".join((line, self._line.common_fields(), framing, header_lines(headers), b"\r\n"))
-
-    def _rest_is_small(self) -> bool:
-        rest_bytes = announced_bytes(self.headers) - self._size_bytes
-        return 0 < rest_bytes <= REST_BYTES  # a body in chunks announces nothing
+        framing = self._framing_lines(status, length_bytes)
+        self._head = b"".join((line, self._connection.common_fields(), framing, header_lines(headers), b"\r\n"))
 
     async def write(self, data: bytes, *, last: bool = False) -> None:
-        if self._line.is_write_paused:
-            await self._line.wait_writable()
+        if self._connection.is_write_paused:
+            await self._connection.wait_writable()
         self._send(data, last)
 
     def try_write(self, data: bytes) -> bool:
-        line, size = self._line, len(data)
-        if line.is_write_paused:
+        connection, size = self._connection, len(data)
+        if connection.is_write_paused:
             return False
         if self._is_chunked and 0 < size <= JOINED_BYTES and not (self._head or self.is_disconnected):
-            line.send(b"%x\r\n%b\r\n" % (size, data))  # an event behind the first: `_send` takes 0.35 µs more
+            connection.send(b"%x\r\n%b\r\n" % (size, data))  # the common case, an event: `_send` takes 0.35 µs more
         else:
             self._send(data, False)
         return True
 
     def on_disconnect(self, left: Callable[[], None]) -> Callable[[], None]:
-        self._left = left
+        self._on_left = left
         if self.is_disconnected:
             left()
         return self._unwatch
 
     def _unwatch(self) -> None:
-        self._left = None
+        self._on_left = None
 
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    def _framed(self, status: int, length_bytes: int | None) -> bytes:
-        """The header lines that say how the body ends (RFC 9112 6): HTTP/1.0 knows no chunks."""
+    def _framing_lines(self, status: int, length_bytes: int | None) -> bytes:
+        """Return the header lines that define the end of the body (RFC 9112 6). HTTP/1.0 does not support chunks."""
         self._is_bodiless = self.method == "HEAD" or status in BODILESS
         lines = b""
         if length_bytes is not None:
@@ -321,7 +331,7 @@ class HttpRequestCycle:
         return lines if self.persists else lines + b"connection: close\r\n"
 
     def _send(self, data: bytes, last: bool) -> None:
-        """Send the next bytes of the response: the head where it is not out yet, and `data` in its frame."""
+        """Send `data` with its framing, after the head if that is not sent yet."""
         if self.is_disconnected:
             return
         head, self._head, size = self._head, b"", len(data)
@@ -335,27 +345,27 @@ class HttpRequestCycle:
         elif self._is_bodiless:
             data, size = b"", 0
         if size <= JOINED_BYTES:
-            send = self._line.send_batched if is_whole else self._line.send
+            send = self._connection.send_batched if is_whole else self._connection.send
             send(b"".join((head, data, tail)))
         else:
-            self._line.send_all([piece for piece in (head, data, tail) if piece])
+            self._connection.send_all([piece for piece in (head, data, tail) if piece])
         if last:
             self.has_ended = True
             self._pieces.clear()
-            self._line.response_complete()
+            self._connection.response_complete()
 
 
 def header_lines(fields: Fields) -> bytes:
-    """`fields` as lines, ended; raises ValueError where one would end its own line and be two."""
+    """Encode `fields`, with the last line break. Raises ValueError if one of them contains a line break."""
     lines = [*map(b": ".join, fields)]
     if has_line_break(lines):
-        raise ValueError("a header field of the response holds a line break")
+        raise ValueError("a header field of the response contains a line break")
     lines.append(b"")
     return b"\r\n".join(lines)
 
 
 def add_piece(pieces: list[bytes | bytearray], piece: bytes) -> None:
-    """Append `piece` to `pieces`. Small pieces share a buffer, except the first: a body in one piece is not copied."""
+    """Append `piece` to `pieces`, a small one to the last buffer. A body in one piece is never copied."""
     if not pieces or len(piece) >= COALESCED_BYTES:
         pieces.append(piece)
     elif isinstance(last := pieces[-1], bytearray):
@@ -365,7 +375,7 @@ def add_piece(pieces: list[bytes | bytearray], piece: bytes) -> None:
 
 
 def announced_bytes(headers: Headers) -> int:
-    """Return what Content-Length announces, 0 without one. Of a longer number only the first MOST_DIGITS count."""
+    """Return the Content-Length, 0 without one. Only the first MOST_DIGITS digits are read."""
     value = header(headers, b"content-length")
     if value is None:
         return 0

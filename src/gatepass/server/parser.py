@@ -1,8 +1,6 @@
-"""The requests in the bytes of a client, by httptools: heads within their bounds, and what becomes of bodies.
+"""Parser of client requests, based on httptools: limits of the head, Host, transfer coding and upgrades.
 
-uvicorn's own protocol bounds neither the number of header fields nor, with httptools, their size.
-
-The head of a client's request: how large it may be, and what it names. Pure.
+uvicorn's own protocol limits neither the number of header fields nor, with httptools, their size.
 """
 
 from __future__ import annotations
@@ -17,73 +15,72 @@ import httptools
 from gatepass.errors import GatepassError, HeadTooLarge, InvalidRequest, UnsupportedTransferCoding, UnsupportedVersion
 from gatepass.server.cycle import CycleConnection, HttpRequestCycle
 
-_READ_HERE = frozenset((b"host", b"expect", b"transfer-encoding"))
+_CHECKED_FIELDS = frozenset((b"host", b"expect", b"transfer-encoding"))
 
 
 class ParserConnection(CycleConnection, Protocol):
-    """The connection, as much of it as its reader may know."""
+    """The part of a connection that its parser uses."""
 
     def begin_cycle(self, cycle: HttpRequestCycle) -> None:
-        """The head of `cycle` is whole."""
+        """The head of `cycle` is complete."""
         ...
 
     def last_cycle(self) -> HttpRequestCycle:
-        """The turn that was taken last, in the same moment: nobody has begun to serve it."""
+        """Return the cycle of the last `begin_cycle`, whose task has not run yet."""
         ...
 
 
 class RequestParser:
-    """httptools calls the methods that begin with `on_`; none of them ever waits.
+    """Parses the input of one connection. httptools calls the methods that begin with `on_`.
 
-    `in_head`: the head of a request has begun, or the first one is awaited. `cycle`: whose body is not whole yet.
+    `in_head`: the head of a request has begun, or the first one is awaited. `cycle`: its body is incomplete.
     """
 
     __slots__ = (
-        *("in_head", "peer", "cycle", "_desk", "_expects", "_fields", "_first_bytes", "_framing_bytes", "_head_bytes"),
-        *("_host", "_hosts", "_is_chunked", "_parser", "_piece_bytes", "_refusal", "_take", "_target"),
+        *("in_head", "peer", "cycle", "_connection", "_expects_continue", "_fields", "_first_bytes"),
+        *("_framing_bytes", "_head_bytes", "_host", "_hosts", "_is_chunked", "_parser", "_piece_bytes"),
+        *("_error", "_on_cycle", "_target"),
     )
 
-    def __init__(self, desk: ParserConnection) -> None:
-        self._desk = desk
-        self._take = desk.begin_cycle
-        self._parser = self._begin()
+    def __init__(self, connection: ParserConnection) -> None:
+        self._connection = connection
+        self._on_cycle = connection.begin_cycle
+        self._parser = self._new_parser()
         self.in_head = True
         self.peer = ""
         self.cycle: HttpRequestCycle | None = None
         self._target = b""
         self._fields: list[tuple[bytes, bytes]] = []
-        self._expects = self._is_chunked = False
+        self._expects_continue = self._is_chunked = False
         self._host = b""
         self._hosts = self._piece_bytes = self._first_bytes = self._head_bytes = self._framing_bytes = 0
-        self._refusal: GatepassError | None = None
+        self._error: GatepassError | None = None
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing of a request is here that is not whole."""
+        """Whether no part of an incomplete request has arrived."""
         return self.cycle is None and not (self.in_head and self._first_bytes)
 
     def feed(self, data: bytes) -> None:
-        """Parse the next bytes of the connection. Raise a GatepassError if no request can be read any more.
-
-        Trailer fields and chunk extensions have the bound of a head: the bytes since the last byte of the body count.
-        """
+        """Parse the next bytes of the connection. Raises GatepassError if the input is not a valid request."""
         self._piece_bytes = len(data)
         if self.in_head:
             self._head_bytes += len(data)
         else:
-            self._framing_bytes += len(data)  # `on_body` sets it back
+            # trailer fields and chunk extensions have the limit of a head; `on_body` sets the count to 0
+            self._framing_bytes += len(data)
         try:
             try:
                 self._parser.feed_data(data)
             except httptools.HttpParserUpgrade as offer:
-                self._decline(memoryview(data)[offer.args[0] :])
+                self._ignore_upgrade(memoryview(data)[offer.args[0] :])
         except httptools.HttpParserError as error:
-            raise self._refusal or refused_by_parser(str(error)) from error
+            raise self._error or refused_by_parser(str(error)) from error
         if self.in_head or self.cycle is not None:
             self._check_bounds()
 
     def _check_bounds(self) -> None:
-        """Bound what is held of a request that is not whole; called once for each piece."""
+        """Limit the buffered part of an incomplete request. Called once for each piece of input."""
         if len(self._fields) > HEADER_FIELDS:
             raise many_fields()
         if self.in_head and self._head_bytes > HEAD_BYTES:
@@ -92,29 +89,31 @@ class RequestParser:
             raise large_framing()
 
     def close(self) -> None:
-        """Nothing more is fed, and who holds this object in turn is let go: no cycle waits for the collector."""
+        """End parsing. Break the reference cycles, so that the garbage collector has no work."""
         self.cycle = None
-        del self._desk, self._parser, self._take
+        del self._connection, self._parser, self._on_cycle
 
-    def _begin(self) -> httptools.HttpRequestParser:
+    def _new_parser(self) -> httptools.HttpRequestParser:
         parser = httptools.HttpRequestParser(self)
-        parser.set_dangerous_leniencies(lenient_data_after_close=True)  # what comes behind is passed over
+        # accept, and ignore, data after a request with `connection: close`
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)
         return parser
 
-    def _decline(self, rest: memoryview) -> None:
-        """Read on as if the last head had not offered another protocol: `rest` is what came behind it.
+    def _ignore_upgrade(self, rest: memoryview) -> None:
+        """Ignore the Upgrade of the last head, and parse `rest`, the bytes after it, as HTTP/1.1.
 
-        RFC 9110 7.8 lets a server ignore the offer. The parser takes what follows for that protocol's: so another one
-        is told the same head without it. Java's HTTP client offers h2c with every plain request.
+        RFC 9110 7.8 allows a server to ignore Upgrade. Java's HTTP client sends h2c with every plain request.
         """
+        # httptools treats all bytes after the head as the other protocol. So a new parser reads the same head without
+        # Upgrade, and then the rest.
         while True:
-            cycle = self._desk.last_cycle()
+            cycle = self._connection.last_cycle()
             if cycle.method == "CONNECT":
-                raise InvalidRequest("gatepass is no proxy: it opens no tunnel.")
+                raise InvalidRequest("gatepass is not a forward proxy: it does not support CONNECT.")
             fields = (field for field in cycle.headers if field[0] != b"upgrade")
-            self._parser, self._take = self._begin(), _let_go
+            self._parser, self._on_cycle = self._new_parser(), _drop_cycle
             self._parser.feed_data(head_of(cycle.method, cycle.target, cycle.version, fields))
-            self._take = self._desk.begin_cycle
+            self._on_cycle = self._connection.begin_cycle
             if self.cycle is not None:
                 self.cycle = cycle
                 cycle.reopen()
@@ -125,30 +124,33 @@ class RequestParser:
             else:
                 return
 
-    # httptools calls these
+    # called by httptools
 
     def on_message_begin(self) -> None:
         self.in_head, self._head_bytes, self._first_bytes = True, 0, self._piece_bytes
         self._target, self._fields, self._hosts = b"", [], 0
-        self._expects = self._is_chunked = False
+        self._expects_continue = self._is_chunked = False
 
     def on_url(self, url: bytes) -> None:
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
-        if name in _READ_HERE:
+        if name in _CHECKED_FIELDS:
             if name == b"host":
                 self._hosts += 1
-                if (value != self._host or not value) and self.in_head:  # a connection mostly says the same again
-                    self._check_host(value)
+                # most requests of a connection have the same Host: check it once
+                if (value != self._host or not value) and self.in_head:
+                    if not is_host(value, self._target):
+                        self._refuse(host_invalid())
+                    self._host = value
             elif name == b"expect":
-                self._expects = self._expects or value.lower() == b"100-continue"
+                self._expects_continue = self._expects_continue or value.lower() == b"100-continue"
             elif value.lower() != b"chunked":
                 self._refuse(unknown_coding())
             else:
                 self._is_chunked, self._framing_bytes = True, 0
-        self._fields.append((name, value))  # trailer fields too, which only count: the turn has those of its head
+        self._fields.append((name, value))  # trailer fields too, only to count them: the cycle already has its headers
 
     def on_headers_complete(self) -> None:
         if len(self._fields) > HEADER_FIELDS:
@@ -158,10 +160,13 @@ class RequestParser:
         parser, target = self._parser, self._target
         version = parser.get_http_version()
         is_plain = version == "1.1" and self._hosts == 1
-        if not is_plain:
-            self._check_version(version)
+        if not is_plain:  # RFC 9110 15.6.6 and RFC 9112 3.2; httptools also accepts 0.9 and 2.0
+            if version not in ("1.0", "1.1"):
+                self._refuse(unknown_version())
+            if self._hosts > 1 or version == "1.1":
+                self._refuse(host_missing(self._hosts))
         self.cycle = cycle = HttpRequestCycle(
-            self._desk,
+            self._connection,
             parser.get_method().decode("ascii"),
             path_of(target),
             target,
@@ -169,27 +174,15 @@ class RequestParser:
             tuple(self._fields),
             self.peer,
         )
-        cycle.persists = is_plain and parser.should_keep_alive()  # HTTP/1.0 persists on no connection
-        if self._expects:
+        cycle.persists = is_plain and parser.should_keep_alive()  # an HTTP/1.0 connection always closes
+        if self._expects_continue:
             cycle.expect()
         self.in_head = False
-        self._take(cycle)
-
-    def _check_version(self, version: str) -> None:
-        """RFC 9110 15.6.6 and RFC 9112 3.2. The parser also accepts 0.9 and 2.0."""
-        if version not in ("1.0", "1.1"):
-            self._refuse(unknown_version())
-        if self._hosts > 1 or version == "1.1":
-            self._refuse(host_missing(self._hosts))
-
-    def _check_host(self, value: bytes) -> None:
-        if not is_host(value, self._target):
-            self._refuse(host_invalid())
-        self._host = value
+        self._on_cycle(cycle)
 
     def _refuse(self, error: GatepassError) -> NoReturn:
         """Stop the parser: `feed` raises `error`."""
-        self._refusal = error
+        self._error = error
         raise httptools.HttpParserError(error.message)
 
     def on_body(self, body: bytes) -> None:
@@ -205,26 +198,26 @@ class RequestParser:
             cycle.complete()
 
 
-def _let_go(cycle: HttpRequestCycle) -> None:
-    """A head that is told to a parser once more is no other request."""
+def _drop_cycle(cycle: HttpRequestCycle) -> None:
+    """Ignore a head that is parsed again: its request already has a cycle."""
 
 
 HEADER_FIELDS = 100
 HEAD_BYTES = 64 * 1024
 HOST_BYTES = 300
-"""No name of DNS with a port is longer."""
+"""Maximum length of Host: more than any DNS name with a port."""
 
 _HOST = re.compile(
     rb"(?:\[(?:[0-9A-Fa-f:.]+(?:%[\w.~%-]+)?|[vV][0-9A-Fa-f]+\.[\w.~!$&'()*+,;=:-]+)\]"
     rb"|(?:[\w.~!$&'()*+,;=-]++|%[0-9A-Fa-f]{2})*+)(?::[0-9]*)?"
 )
-"""`uri-host [":" port]` of RFC 3986 3.2.2, and the zone of RFC 6874 also with its `%` unescaped."""
+"""`uri-host [":" port]` (RFC 3986 3.2.2), with the zone of RFC 6874, also if its `%` is not escaped."""
 
 
 def path_of(target: bytes) -> str:
-    """The path that `target` names, its percent-escapes decoded.
+    """Return the path of a request target, percent-decoded.
 
-    Raises httptools.HttpParserError or UnicodeDecodeError where it names none.
+    Raises httptools.HttpParserError or UnicodeDecodeError if the target is invalid.
     """
     if target.startswith(b"/") and target.find(b"#") < 0:
         path = target.partition(b"?")[0]
@@ -235,13 +228,13 @@ def path_of(target: bytes) -> str:
 
 
 def head_of(method: str, target: bytes, version: str, fields: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The head that says this, with its empty line."""
+    """Encode a request head with its empty line."""
     line = b"%b %b HTTP/%b" % (method.encode(), target, version.encode())
     return b"\r\n".join((line, *map(b": ".join, fields), b"", b""))
 
 
 def size_bytes(target: bytes, fields: Iterable[tuple[bytes, bytes]]) -> int:
-    """What of a head is the client's choice: its target, the names and values of its fields."""
+    """Return the size of the parts of a head that the client chooses: target, names and values of fields."""
     return len(target) + sum(len(name) + len(value) for name, value in fields)
 
 
@@ -263,7 +256,7 @@ def host_missing(count: int) -> InvalidRequest:
 
 
 def is_host(value: bytes, target: bytes) -> bool:
-    """Whether `value` is a right Host field for `target`: empty only where `target` names no host (RFC 9112 3.2)."""
+    """Return whether `value` is a valid Host for `target`. Empty only if `target` has no host (RFC 9112 3.2)."""
     if not value:
         return target.startswith((b"/", b"*"))
     return len(value) <= HOST_BYTES and _HOST.fullmatch(value) is not None
@@ -280,11 +273,11 @@ def unknown_coding() -> UnsupportedTransferCoding:
 
 
 def unknown_version() -> UnsupportedVersion:
-    return UnsupportedVersion("The request line does not say HTTP/1.1 or HTTP/1.0.")
+    return UnsupportedVersion("The version in the request line is not HTTP/1.1 or HTTP/1.0.")
 
 
 def refused_by_parser(reason: str) -> GatepassError:
-    """Return the error for what llhttp rejects. httptools tells most kinds apart by their text alone."""
+    """Return the error for a request that llhttp rejects. httptools reports most reasons only as text."""
     if reason in ("Invalid HTTP version", "Pause on PRI/Upgrade"):
         return unknown_version()
     if reason in ("Invalid `Transfer-Encoding` header value", "Empty Transfer-Encoding"):

@@ -226,7 +226,7 @@ class DrainingServer(uvicorn.Server):
         await in_flight.delay(SystemClock(), delay_s)
         log_draining(gate)
         for connection in connections:
-            connection.leave()
+            connection.close_when_idle()
         ended = await self._drained(connections)
         LOG.info("drained", extra={"fields": {"streams_ended": ended}})
         if team is not None:
@@ -239,7 +239,7 @@ class DrainingServer(uvicorn.Server):
         bound_s = self._gate.config.server.drain_timeout_s
         until_s = now() + bound_s
         ended = await in_flight.drain(clock, bound_s)
-        while now() < until_s and not in_flight.is_hurried and any(each.may_ask for each in connections):
+        while now() < until_s and not in_flight.is_hurried and any(each.accepts_requests for each in connections):
             await asyncio.sleep(LOOK_S)
             ended += await in_flight.drain(clock, until_s - now())
         return ended

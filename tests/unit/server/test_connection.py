@@ -20,7 +20,7 @@ from gatepass.server.cycle import AHEAD_BYTES, REST_BYTES, HttpRequestCycle
 from gatepass.server.parser import HEAD_BYTES, HEADER_FIELDS
 from gatepass.server.timeouts import BODY_GRACE_S, DRAIN_IDLE_S, LINGER_S
 from tests.unit.http_client.loop import advance, driven, one_turn, rest
-from tests.unit.server.visitor import DATE, KEEP_ALIVE_S, FakeTransport, Visitor, asked
+from tests.unit.server.wire_client import DATE, KEEP_ALIVE_S, FakeTransport, WireClient, asked
 
 LIMIT_BYTES = 1_000_000
 RECEIVE_S = 20.0
@@ -63,11 +63,11 @@ async def refuse(turn: HttpRequestCycle) -> None:
     await turn.write(b"no", last=True)
 
 
-async def visited(visitor: Visitor, *pieces: bytes) -> bytes:
+async def visited(wire_client: WireClient, *pieces: bytes) -> bytes:
     for piece in pieces:
-        visitor.say(piece)
+        wire_client.say(piece)
         await rest()
-    return visitor.heard
+    return wire_client.heard
 
 
 def told(response: bytes) -> tuple[str, bool]:
@@ -77,110 +77,114 @@ def told(response: bytes) -> tuple[str, bool]:
 
 
 async def test_a_request_in_pieces_is_served_with_the_address_of_its_client():
-    visitor = Visitor(echo)
-    assert await visited(visitor, *(bytes([byte]) for byte in asked(b"hello"))) == OK % (5, b"hello")
-    assert [(turn.path, turn.peer) for turn in visitor.turns] == [("/v1/x", "192.0.2.7")]
+    wire_client = WireClient(echo)
+    assert await visited(wire_client, *(bytes([byte]) for byte in asked(b"hello"))) == OK % (5, b"hello")
+    assert [(turn.path, turn.peer) for turn in wire_client.turns] == [("/v1/x", "192.0.2.7")]
 
 
 async def test_a_connection_serves_one_request_after_the_other_without_a_timer_for_each():
-    visitor = Visitor(echo)
-    await visited(visitor, asked(b"1"))
+    wire_client = WireClient(echo)
+    await visited(wire_client, asked(b"1"))
     before = driven().timers
     for number in range(3):
-        await visited(visitor, asked(b"%d" % number))
-    assert visitor.statuses == [200] * 4
+        await visited(wire_client, asked(b"%d" % number))
+    assert wire_client.statuses == [200] * 4
     assert driven().timers == before
-    assert not visitor.state.tasks
+    assert not wire_client.state.tasks
 
 
 async def test_the_date_is_the_servers_newest():
-    visitor = Visitor(echo)
-    await visited(visitor, asked(b"1"))
-    visitor.state.default_headers = [(b"date", b"later")]
-    assert (await visited(visitor, asked(b"2"))).endswith(b"date: later\r\ncontent-length: 1\r\n\r\n2")
+    wire_client = WireClient(echo)
+    await visited(wire_client, asked(b"1"))
+    wire_client.state.default_headers = [(b"date", b"later")]
+    assert (await visited(wire_client, asked(b"2"))).endswith(b"date: later\r\ncontent-length: 1\r\n\r\n2")
 
 
 async def test_requests_sent_ahead_are_answered_in_order_and_reading_stops_meanwhile():
     held = Held()
-    visitor = Visitor(held)
-    await visited(visitor, asked(b"1") + asked(b"2") + asked(b"3"))
-    assert (len(visitor.turns), visitor.transport.reading, visitor.heard) == (1, False, b"")
+    wire_client = WireClient(held)
+    await visited(wire_client, asked(b"1") + asked(b"2") + asked(b"3"))
+    assert (len(wire_client.turns), wire_client.transport.reading, wire_client.heard) == (1, False, b"")
     held.go.set()
     await rest()
-    assert visitor.heard == b"".join(OK % (1, body) for body in (b"1", b"2", b"3"))
-    assert visitor.transport.reading
+    assert wire_client.heard == b"".join(OK % (1, body) for body in (b"1", b"2", b"3"))
+    assert wire_client.transport.reading
 
 
 async def test_an_idle_connection_is_closed_after_its_time():
-    visitor = Visitor(echo_known)
-    await visited(visitor, asked(b"1"))
+    wire_client = WireClient(echo_known)
+    await visited(wire_client, asked(b"1"))
     await advance(KEEP_ALIVE_S - 1)
-    await visited(visitor, asked(b"2"))
+    await visited(wire_client, asked(b"2"))
     await advance(KEEP_ALIVE_S - 1)
-    assert not visitor.transport.closing
+    assert not wire_client.transport.closing
     await advance(2)
-    assert (visitor.transport.closing, visitor.transport.aborted, visitor.statuses) == (True, False, [200, 200])
+    assert (wire_client.transport.closing, wire_client.transport.aborted, wire_client.statuses) == (
+        True,
+        False,
+        [200, 200],
+    )
 
 
 @pytest.mark.parametrize("begun", [b"", b"POST /v1", asked(b"")[:-2]])
 async def test_a_head_that_does_not_come_is_408(begun: bytes):
-    visitor = Visitor(echo)
-    await visited(visitor, begun)
+    wire_client = WireClient(echo)
+    await visited(wire_client, begun)
     await advance(RECEIVE_S / 2)
-    await visited(visitor, begun[:0])
+    await visited(wire_client, begun[:0])
     await advance(RECEIVE_S / 2)
-    assert told(visitor.heard) == ("receive_timeout", True)
-    assert (visitor.transport.ended, visitor.transport.closing) == (True, False)
+    assert told(wire_client.heard) == ("receive_timeout", True)
+    assert (wire_client.transport.ended, wire_client.transport.closing) == (True, False)
     await advance(LINGER_S)
-    assert visitor.transport.aborted
+    assert wire_client.transport.aborted
 
 
 async def test_a_dribbled_head_does_not_buy_time():
-    visitor = Visitor(echo)
+    wire_client = WireClient(echo)
     for byte in b"GET / HTTP/1.1\r\nx: y"[:19]:
-        visitor.say(bytes([byte]))
+        wire_client.say(bytes([byte]))
         await advance(RECEIVE_S / 19)
-    assert told(visitor.heard) == ("receive_timeout", True)
+    assert told(wire_client.heard) == ("receive_timeout", True)
 
 
 async def test_a_body_that_does_not_come_is_told_to_the_street_and_then_cut_off():
     held = Held()
-    visitor = Visitor(held)
-    await visited(visitor, asked(b"hello")[:-1])
+    wire_client = WireClient(held)
+    await visited(wire_client, asked(b"hello")[:-1])
     await advance(RECEIVE_S)
     assert [error.code for error in held.raised if isinstance(error, GatepassError)] == ["receive_timeout"]
     await advance(BODY_GRACE_S)
-    assert visitor.transport.aborted
+    assert wire_client.transport.aborted
 
 
 async def test_the_body_of_a_refused_request_is_passed_over_and_the_next_one_served():
-    visitor = Visitor(refuse)
+    wire_client = WireClient(refuse)
     raw = asked(b"hello")
-    await visited(visitor, raw[:-2])
-    assert visitor.statuses == [401]
-    await visited(visitor, raw[-2:] + asked(b"2"))
-    assert visitor.statuses == [401, 401]
+    await visited(wire_client, raw[:-2])
+    assert wire_client.statuses == [401]
+    await visited(wire_client, raw[-2:] + asked(b"2"))
+    assert wire_client.statuses == [401, 401]
     await advance(KEEP_ALIVE_S + 1)
-    assert visitor.transport.closing
+    assert wire_client.transport.closing
 
 
 async def test_a_refused_request_whose_body_never_ends_is_cut_off():
-    visitor = Visitor(refuse)
-    await visited(visitor, asked(b"hello")[:-2])
+    wire_client = WireClient(refuse)
+    await visited(wire_client, asked(b"hello")[:-2])
     await advance(RECEIVE_S)
     await advance(BODY_GRACE_S)
-    assert visitor.transport.aborted
+    assert wire_client.transport.aborted
 
 
 async def test_a_refused_request_that_closes_waits_for_unread_bytes():
-    visitor = Visitor(refuse)
-    await visited(visitor, asked(b"hello", "connection: close")[:-2])
-    assert b"connection: close" in visitor.heard
-    assert (visitor.transport.ended, visitor.transport.closing) == (True, False)
-    await visited(visitor, b"lo" + asked(b"2"))
-    assert visitor.statuses == [401]
+    wire_client = WireClient(refuse)
+    await visited(wire_client, asked(b"hello", "connection: close")[:-2])
+    assert b"connection: close" in wire_client.heard
+    assert (wire_client.transport.ended, wire_client.transport.closing) == (True, False)
+    await visited(wire_client, b"lo" + asked(b"2"))
+    assert wire_client.statuses == [401]
     await advance(LINGER_S)
-    assert visitor.transport.aborted
+    assert wire_client.transport.aborted
 
 
 BROKEN = {
@@ -194,10 +198,10 @@ BROKEN = {
 @pytest.mark.parametrize("form", BROKEN)
 async def test_what_never_becomes_a_request_is_refused_and_nothing_more_is_read(form: str):
     raw, code = BROKEN[form]
-    visitor = Visitor(echo)
-    await visited(visitor, raw, asked(b"1"))
-    assert told(visitor.heard) == (code, True)
-    assert visitor.turns == []
+    wire_client = WireClient(echo)
+    await visited(wire_client, raw, asked(b"1"))
+    assert told(wire_client.heard) == (code, True)
+    assert wire_client.turns == []
 
 
 BEHIND = {
@@ -211,24 +215,24 @@ BEHIND = {
 @pytest.mark.parametrize("behind", BEHIND.values(), ids=BEHIND)
 async def test_what_is_broken_behind_a_request_waits_for_its_response(behind: bytes):
     held = Held()
-    visitor = Visitor(held)
-    await visited(visitor, asked(b"1"), behind)
+    wire_client = WireClient(held)
+    await visited(wire_client, asked(b"1"), behind)
     await advance(RECEIVE_S)
-    assert visitor.heard == b""
+    assert wire_client.heard == b""
     held.go.set()
     await rest()
-    assert visitor.heard == OK.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n") % (1, b"1")
+    assert wire_client.heard == OK.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n") % (1, b"1")
     await advance(LINGER_S)
-    assert visitor.transport.closing
-    assert len(visitor.turns) == 1
+    assert wire_client.transport.closing
+    assert len(wire_client.turns) == 1
 
 
 async def test_a_broken_body_is_told_at_once_and_its_street_has_nobody_to_answer():
     held = Held()
-    visitor = Visitor(held)
+    wire_client = WireClient(held)
     raw = asked(b"zz\r\n", "transfer-encoding: chunked", length=False)
-    await visited(visitor, raw)
-    assert told(visitor.heard) == ("invalid_request", True)
+    await visited(wire_client, raw)
+    assert told(wire_client.heard) == ("invalid_request", True)
     assert [type(error) for error in held.raised] == [ClientGone]
 
 
@@ -243,20 +247,20 @@ async def test_a_broken_body_is_told_at_once_and_its_street_has_nobody_to_answer
     ids=["chunks", "trailers", "a large rest", "a small rest"],
 )
 async def test_behind_an_early_answer_a_large_rest_of_the_body_is_not_parsed(raw: bytes, persists: bool):
-    visitor = Visitor(refuse)
-    await visited(visitor, raw)
-    assert (visitor.statuses, b"connection: close" in visitor.heard) == ([401], not persists)
-    assert visitor.transport.ended is not persists
-    await visited(visitor, bytes(REST_BYTES) + asked(b"2"))
-    assert visitor.statuses == ([401, 401] if persists else [401])
+    wire_client = WireClient(refuse)
+    await visited(wire_client, raw)
+    assert (wire_client.statuses, b"connection: close" in wire_client.heard) == ([401], not persists)
+    assert wire_client.transport.ended is not persists
+    await visited(wire_client, bytes(REST_BYTES) + asked(b"2"))
+    assert wire_client.statuses == ([401, 401] if persists else [401])
 
 
 async def test_a_broken_body_behind_its_early_answer_closes():
-    visitor = Visitor(refuse)
-    await visited(visitor, asked(b"5\r\n", "transfer-encoding: chunked", length=False), b"zz zz zz\r\n")
-    assert (visitor.statuses, visitor.transport.ended) == ([401], True)
+    wire_client = WireClient(refuse)
+    await visited(wire_client, asked(b"5\r\n", "transfer-encoding: chunked", length=False), b"zz zz zz\r\n")
+    assert (wire_client.statuses, wire_client.transport.ended) == ([401], True)
     await advance(LINGER_S)
-    assert visitor.transport.aborted
+    assert wire_client.transport.aborted
 
 
 async def test_a_broken_body_puts_no_refusal_into_an_answer_that_has_begun():
@@ -268,27 +272,27 @@ async def test_a_broken_body_puts_no_refusal_into_an_answer_that_has_begun():
         await go.wait()
         await turn.write(b"2", last=True)
 
-    visitor = Visitor(early)
-    await visited(visitor, asked(b"5\r\n", "transfer-encoding: chunked", length=False), b"zz zz zz\r\n")
+    wire_client = WireClient(early)
+    await visited(wire_client, asked(b"5\r\n", "transfer-encoding: chunked", length=False), b"zz zz zz\r\n")
     go.set()
     await rest()
-    assert visitor.heard.endswith(b"\r\n\r\n1\r\n1\r\n1\r\n2\r\n0\r\n\r\n")
+    assert wire_client.heard.endswith(b"\r\n\r\n1\r\n1\r\n1\r\n2\r\n0\r\n\r\n")
     await advance(LINGER_S)
-    assert (visitor.statuses, visitor.transport.closing) == ([200], True)
+    assert (wire_client.statuses, wire_client.transport.closing) == ([200], True)
 
 
 async def test_a_body_behind_a_slow_answer_gets_its_own_time():
     """It stands unread behind another request for longer than a body may take."""
     held = Held()
-    visitor = Visitor(held)
-    await visited(visitor, asked(b"1") + asked(b"hello")[:-1])
+    wire_client = WireClient(held)
+    await visited(wire_client, asked(b"1") + asked(b"hello")[:-1])
     await advance(RECEIVE_S + 1)
     await advance(RECEIVE_S - 1)
     held.go.set()
     await rest()
     await advance(RECEIVE_S - 1)
-    await visited(visitor, b"o")
-    assert visitor.statuses == [200, 200]
+    await visited(wire_client, b"o")
+    assert wire_client.statuses == [200, 200]
 
 
 def shared(connections: int = 1, unauthenticated: int = 2) -> ConnectionShares[Any]:
@@ -302,50 +306,50 @@ async def served_for_a_caller(turn: HttpRequestCycle) -> None:
 
 async def test_above_the_shares_the_oldest_silent_connection_closes_and_the_new_one_is_heard():
     shares = shared()
-    first, *others = (Visitor(echo, shares=shares) for _ in range(5))
+    first, *others = (WireClient(echo, shares=shares) for _ in range(5))
     assert (first.transport.closing, first.refused) == (True, [("overloaded", "192.0.2.7")])
-    assert [visitor.transport.closing for visitor in others] == [False] * 4
+    assert [wire_client.transport.closing for wire_client in others] == [False] * 4
     await visited(others[-1], asked(b"1"))
     assert others[-1].statuses == [200]
 
 
 async def test_a_connection_with_a_served_request_counts_for_its_caller_and_is_not_closed_for_silent_ones():
     shares = shared()
-    app = Visitor(served_for_a_caller, shares=shares)
+    app = WireClient(served_for_a_caller, shares=shares)
     await visited(app, asked(b"1"))
-    silent = [Visitor(echo, shares=shares) for _ in range(6)]
-    assert (app.transport.closing, [visitor.transport.closing for visitor in silent].count(True)) == (False, 3)
+    silent = [WireClient(echo, shares=shares) for _ in range(6)]
+    assert (app.transport.closing, [wire_client.transport.closing for wire_client in silent].count(True)) == (False, 3)
     await visited(app, asked(b"2"))
     assert app.statuses == [200, 200]
 
 
 async def test_above_its_share_a_callers_oldest_idle_connection_closes():
     shares = shared()
-    visitors = [Visitor(served_for_a_caller, shares=shares) for _ in range(3)]
-    for visitor in visitors:
-        await visited(visitor, asked(b"1"))
-    assert [visitor.transport.closing for visitor in visitors] == [True, False, False]
+    visitors = [WireClient(served_for_a_caller, shares=shares) for _ in range(3)]
+    for wire_client in visitors:
+        await visited(wire_client, asked(b"1"))
+    assert [wire_client.transport.closing for wire_client in visitors] == [True, False, False]
 
 
 async def test_an_answer_that_its_client_takes_slowly_is_not_cut_off_for_others_while_one_of_them_is_idle():
     shares = shared()
-    slow, idle, new = (Visitor(served_for_a_caller, shares=shares) for _ in range(3))
+    slow, idle, new = (WireClient(served_for_a_caller, shares=shares) for _ in range(3))
     slow.transport.is_slow = True
-    for visitor in (slow, idle, new):
-        await visited(visitor, asked(b"1"))
-    assert [visitor.transport.closing for visitor in (slow, idle, new)] == [False, True, False]
+    for wire_client in (slow, idle, new):
+        await visited(wire_client, asked(b"1"))
+    assert [wire_client.transport.closing for wire_client in (slow, idle, new)] == [False, True, False]
     slow.connection.resume_writing()
-    last = Visitor(served_for_a_caller, shares=shares)
+    last = WireClient(served_for_a_caller, shares=shares)
     await visited(last, asked(b"1"))
-    assert [visitor.transport.closing for visitor in (slow, new, last)] == [False, True, False]
+    assert [wire_client.transport.closing for wire_client in (slow, new, last)] == [False, True, False]
     assert slow.statuses == [200]
 
 
 async def test_a_connection_that_closes_for_others_sends_what_it_has_for_a_second():
     shares = shared(unauthenticated=1)
-    first, *_ = (Visitor(echo, shares=shares) for _ in range(3))
+    first, *_ = (WireClient(echo, shares=shares) for _ in range(3))
     first.transport.unsent_bytes = 1
-    Visitor(echo, shares=shares)
+    WireClient(echo, shares=shares)
     assert (first.transport.closing, first.transport.aborted) == (True, False)
     await advance(LINGER_S)
     assert first.transport.aborted
@@ -353,10 +357,10 @@ async def test_a_connection_that_closes_for_others_sends_what_it_has_for_a_secon
 
 async def test_a_connection_that_ends_leaves_its_share():
     shares = shared()
-    visitors = [Visitor(echo, shares=shares), Visitor(served_for_a_caller, shares=shares)]
-    for visitor in visitors:
-        await visited(visitor, asked(b"1"))
-        visitor.transport.abort()
+    visitors = [WireClient(echo, shares=shares), WireClient(served_for_a_caller, shares=shares)]
+    for wire_client in visitors:
+        await visited(wire_client, asked(b"1"))
+        wire_client.transport.abort()
     await rest()
     assert len(shares) == 0
 
@@ -364,13 +368,13 @@ async def test_a_connection_that_ends_leaves_its_share():
 @pytest.mark.parametrize("form", BROKEN)
 async def test_what_is_refused_is_told_to_the_reception_with_its_address(form: str):
     raw, code = BROKEN[form]
-    visitor = Visitor(echo)
-    await visited(visitor, raw, asked(b"1"))
-    assert visitor.refused == [(code, "192.0.2.7")]
+    wire_client = WireClient(echo)
+    await visited(wire_client, raw, asked(b"1"))
+    assert wire_client.refused == [(code, "192.0.2.7")]
 
 
 async def test_a_head_that_is_late_is_told_to_the_reception_and_a_request_is_not():
-    late, fine = Visitor(echo), Visitor(echo)
+    late, fine = WireClient(echo), WireClient(echo)
     await visited(fine, asked(b"1"))
     await advance(RECEIVE_S)
     assert (late.refused, fine.refused) == ([("receive_timeout", "192.0.2.7")], [])
@@ -384,59 +388,59 @@ async def refuse_when_told(turn: HttpRequestCycle) -> None:
     await turn.write(b"large", last=True)
 
 
-async def refused_in_mid_body() -> tuple[Visitor, bytes]:
+async def refused_in_mid_body() -> tuple[WireClient, bytes]:
     """Who was refused while nobody took of its body, and what it has sent of a piece since."""
-    visitor = Visitor(refuse_when_told)
+    wire_client = WireClient(refuse_when_told)
     piece = bytes(AHEAD_BYTES + 1)
-    await visited(visitor, asked(bytes(5 * LIMIT_BYTES))[:100], piece)
-    assert (visitor.transport.reading, visitor.statuses) == (False, [])
+    await visited(wire_client, asked(bytes(5 * LIMIT_BYTES))[:100], piece)
+    assert (wire_client.transport.reading, wire_client.statuses) == (False, [])
     await advance(0.5)
-    assert (visitor.statuses, visitor.transport.ended) == ([413], True)
-    return visitor, piece
+    assert (wire_client.statuses, wire_client.transport.ended) == ([413], True)
+    return wire_client, piece
 
 
 async def test_a_refusal_while_nobody_read_takes_the_rest_of_the_body():
     """Or the client, which sends all before it reads, meets a closed door and never learns why."""
-    visitor, _ = await refused_in_mid_body()
-    assert visitor.transport.reading
+    wire_client, _ = await refused_in_mid_body()
+    assert wire_client.transport.reading
 
 
 async def test_a_body_that_goes_on_behind_its_refusal_is_taken_for_as_long_as_one_may_take():
-    visitor, piece = await refused_in_mid_body()
+    wire_client, piece = await refused_in_mid_body()
     for _ in range(int(RECEIVE_S / LINGER_S * 2) - 1):
         await advance(LINGER_S / 2)
-        await visited(visitor, piece)
-    assert not visitor.transport.closing
+        await visited(wire_client, piece)
+    assert not wire_client.transport.closing
     for _ in range(4):
         await advance(LINGER_S / 2)
-        await visited(visitor, piece)
-    assert visitor.transport.aborted
+        await visited(wire_client, piece)
+    assert wire_client.transport.aborted
 
 
 async def test_a_body_that_stops_behind_its_refusal_is_waited_for_no_longer():
-    visitor, piece = await refused_in_mid_body()
-    await visited(visitor, piece)
+    wire_client, piece = await refused_in_mid_body()
+    await visited(wire_client, piece)
     await advance(LINGER_S)
-    assert visitor.transport.aborted
+    assert wire_client.transport.aborted
 
 
 async def test_what_dribbles_behind_a_refused_head_buys_no_time():
-    visitor = Visitor(echo)
-    await visited(visitor, b"\0\0\r\n\r\n")
+    wire_client = WireClient(echo)
+    await visited(wire_client, b"\0\0\r\n\r\n")
     await advance(LINGER_S / 2)
-    await visited(visitor, b"more")
+    await visited(wire_client, b"more")
     await advance(LINGER_S / 2)
-    assert visitor.transport.aborted
+    assert wire_client.transport.aborted
 
 
 async def test_offers_to_upgrade_are_ignored_in_the_requests_that_wait_too():
     held = Held()
-    visitor = Visitor(held)
+    wire_client = WireClient(held)
     offer = ("connection: upgrade", "upgrade: h2c")
-    await visited(visitor, asked(b"1", *offer) + asked(b"2", *offer)[:-1], b"2")
+    await visited(wire_client, asked(b"1", *offer) + asked(b"2", *offer)[:-1], b"2")
     held.go.set()
     await rest()
-    assert visitor.heard == OK % (1, b"1") + OK % (1, b"2")
+    assert wire_client.heard == OK % (1, b"1") + OK % (1, b"2")
 
 
 async def test_a_departure_reaches_whoever_watches_and_whoever_waits():
@@ -451,11 +455,11 @@ async def test_a_departure_reaches_whoever_watches_and_whoever_waits():
         await go.wait()
 
     held = Held()
-    watcher, waiter = Visitor(watching), Visitor(held)
+    watcher, waiter = WireClient(watching), WireClient(held)
     await visited(watcher, asked(b"1"))
     await visited(waiter, asked(b"hello")[:-1])
-    for visitor in (watcher, waiter):
-        visitor.transport.abort()
+    for wire_client in (watcher, waiter):
+        wire_client.transport.abort()
         await rest()
     assert left == ["once"]
     assert [type(error) for error in held.raised] == [ClientGone]
@@ -476,13 +480,13 @@ async def test_who_watches_too_late_is_told_at_once_and_writes_to_nobody():
         turn.start(200, [], 2)
         await turn.write(b"no", last=True)
 
-    visitor = Visitor(late)
-    await visited(visitor, asked(b"1"))
-    visitor.transport.abort()
+    wire_client = WireClient(late)
+    await visited(wire_client, asked(b"1"))
+    wire_client.transport.abort()
     await rest()
     go.set()
     await rest()
-    assert (left, visitor.heard) == (["left"], b"")
+    assert (left, wire_client.heard) == (["left"], b"")
 
 
 async def test_a_client_that_takes_nothing_is_waited_for_and_at_last_cut_off():
@@ -494,27 +498,27 @@ async def test_a_client_that_takes_nothing_is_waited_for_and_at_last_cut_off():
         await go.wait()
         assert turn.try_write(b"2")
 
-    visitor = Visitor(stream, send_stall_s=3)
-    visitor.connection.pause_writing()
-    await visited(visitor, asked(b"x"))
-    assert (visitor.heard, visitor.turns[0].try_write(b"lost")) == (b"", False)
+    wire_client = WireClient(stream, send_stall_s=3)
+    wire_client.connection.pause_writing()
+    await visited(wire_client, asked(b"x"))
+    assert (wire_client.heard, wire_client.turns[0].try_write(b"lost")) == (b"", False)
     await advance(2)
-    visitor.connection.resume_writing()
+    wire_client.connection.resume_writing()
     await advance(2)
-    assert visitor.heard.endswith(b"\r\n1\r\n1\r\n")
+    assert wire_client.heard.endswith(b"\r\n1\r\n1\r\n")
     go.set()
     await rest()
-    assert b"\r\n1\r\n2\r\n" in visitor.heard
+    assert b"\r\n1\r\n2\r\n" in wire_client.heard
 
 
 async def test_a_client_that_takes_nothing_for_long_is_cut_off():
-    visitor = Visitor(Held(), send_stall_s=3)
-    await visited(visitor, asked(b"x"))
-    visitor.connection.pause_writing()
+    wire_client = WireClient(Held(), send_stall_s=3)
+    await visited(wire_client, asked(b"x"))
+    wire_client.connection.pause_writing()
     await advance(2)
-    assert not visitor.transport.closing
+    assert not wire_client.transport.closing
     await advance(1)
-    assert visitor.transport.aborted
+    assert wire_client.transport.aborted
 
 
 async def test_a_wait_for_room_ends_with_the_connection():
@@ -522,12 +526,12 @@ async def test_a_wait_for_room_ends_with_the_connection():
         turn.start(200, [])
         await turn.write(b"1", last=True)
 
-    visitor = Visitor(stream)
-    visitor.connection.pause_writing()
-    await visited(visitor, asked(b"x"))
-    visitor.transport.abort()
+    wire_client = WireClient(stream)
+    wire_client.connection.pause_writing()
+    await visited(wire_client, asked(b"x"))
+    wire_client.transport.abort()
     await rest()
-    assert not visitor.state.tasks
+    assert not wire_client.state.tasks
 
 
 @pytest.mark.parametrize("begun", [False, True])
@@ -538,51 +542,51 @@ async def test_a_fault_of_the_street_is_logged_and_ends_the_connection(begun: bo
             await turn.write(b"1")
         raise ZeroDivisionError("a bug")
 
-    visitor = Visitor(broken)
-    await visited(visitor, asked(b"x"))
+    wire_client = WireClient(broken)
+    await visited(wire_client, asked(b"x"))
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR] == ["request_failed"]
-    assert visitor.statuses == ([200] if begun else [500])
+    assert wire_client.statuses == ([200] if begun else [500])
     await advance(LINGER_S)
-    assert visitor.transport.closing
-    assert b"a bug" not in visitor.heard
-    assert not visitor.heard.endswith(b"0\r\n\r\n")
+    assert wire_client.transport.closing
+    assert b"a bug" not in wire_client.heard
+    assert not wire_client.heard.endswith(b"0\r\n\r\n")
 
 
 async def test_a_street_that_is_cancelled_leaves_no_client_waiting():
-    visitor = Visitor(Held())
-    await visited(visitor, asked(b"x"))
-    (task,) = visitor.state.tasks
+    wire_client = WireClient(Held())
+    await visited(wire_client, asked(b"x"))
+    (task,) = wire_client.state.tasks
     task.cancel()
     await rest()
-    assert (visitor.statuses, visitor.transport.closing) == ([500], True)
+    assert (wire_client.statuses, wire_client.transport.closing) == ([500], True)
 
 
 @pytest.mark.parametrize("expects", [(), ("expect: 100-continue",)])
 async def test_nothing_is_written_behind_a_close_of_which_nobody_was_told_yet(expects: tuple[str, ...]):
     async def cut(turn: HttpRequestCycle) -> None:
-        visitor.transport.abort()
+        wire_client.transport.abort()
         await echo(turn)
 
-    visitor = Visitor(cut)
-    await visited(visitor, asked(b"1", *expects))
-    assert (visitor.heard, visitor.state.tasks, visitor.state.connections) == (b"", set(), set())
+    wire_client = WireClient(cut)
+    await visited(wire_client, asked(b"1", *expects))
+    assert (wire_client.heard, wire_client.state.tasks, wire_client.state.connections) == (b"", set(), set())
 
 
 async def test_nothing_is_refused_behind_a_close():
-    visitor = Visitor(echo)
-    visitor.transport.close()
-    visitor.connection.data_received(b"\0\0\r\n\r\n")
+    wire_client = WireClient(echo)
+    wire_client.transport.close()
+    wire_client.connection.data_received(b"\0\0\r\n\r\n")
     await rest()
-    assert visitor.heard == b""
+    assert wire_client.heard == b""
 
 
 async def test_a_stop_closes_what_is_idle_and_lets_the_rest_end():
     held = Held()
-    idle, busy, ahead = Visitor(echo), Visitor(held), Visitor(held)
+    idle, busy, ahead = WireClient(echo), WireClient(held), WireClient(held)
     await visited(busy, asked(b"1"))
     await visited(ahead, asked(b"1") + asked(b"2"))
-    for visitor in (idle, busy, ahead):
-        visitor.connection.shutdown()
+    for wire_client in (idle, busy, ahead):
+        wire_client.connection.shutdown()
     assert (idle.transport.ended, busy.transport.ended) == (True, False)
     held.go.set()
     await rest()
@@ -622,76 +626,76 @@ class Passing:
 
 async def test_a_body_that_is_passed_on_comes_in_pieces_and_the_next_request_is_served():
     passing = Passing()
-    visitor = Visitor(passing)
+    wire_client = WireClient(passing)
     raw = asked(b"hello, you")
     await passing.want(9)
-    await visited(visitor, raw[:-5], raw[-5:-2], raw[-2:])
-    assert (passing.pieces, visitor.statuses) == ([b"hello", b", y", b"ou", b""], [200])
-    await visited(visitor, asked(b"again"))
-    assert (passing.pieces[4:], visitor.statuses) == ([b"again", b""], [200, 200])
+    await visited(wire_client, raw[:-5], raw[-5:-2], raw[-2:])
+    assert (passing.pieces, wire_client.statuses) == ([b"hello", b", y", b"ou", b""], [200])
+    await visited(wire_client, asked(b"again"))
+    assert (passing.pieces[4:], wire_client.statuses) == ([b"again", b""], [200, 200])
 
 
 async def test_a_body_that_nobody_takes_is_read_no_further_and_runs_into_no_deadline():
     passing = Passing()
-    visitor = Visitor(passing)
+    wire_client = WireClient(passing)
     raw = asked(bytes(LIMIT_BYTES))
     await passing.want()
-    await visited(visitor, raw[:100], raw[100 : AHEAD_BYTES + 200])
-    assert not visitor.transport.reading
+    await visited(wire_client, raw[:100], raw[100 : AHEAD_BYTES + 200])
+    assert not wire_client.transport.reading
     await advance(10 * RECEIVE_S)
-    assert not visitor.transport.closing
+    assert not wire_client.transport.closing
     await passing.want(2)
-    assert bool(visitor.transport.reading) is True
+    assert bool(wire_client.transport.reading) is True
     await passing.want(9)
-    await visited(visitor, raw[AHEAD_BYTES + 200 :])
-    assert (sum(map(len, passing.pieces)), visitor.statuses) == (LIMIT_BYTES, [200])
+    await visited(wire_client, raw[AHEAD_BYTES + 200 :])
+    assert (sum(map(len, passing.pieces)), wire_client.statuses) == (LIMIT_BYTES, [200])
 
 
 async def test_each_piece_of_a_body_that_is_passed_on_has_its_time():
     passing = Passing()
-    visitor = Visitor(passing)
+    wire_client = WireClient(passing)
     raw = asked(bytes(LIMIT_BYTES))
     piece = bytes(int(RECEIVE_S) * 1024)
     await passing.want(99)
-    await visited(visitor, raw[:-LIMIT_BYTES])
+    await visited(wire_client, raw[:-LIMIT_BYTES])
     for _ in range(8):
-        await visited(visitor, piece)
+        await visited(wire_client, piece)
         await advance(RECEIVE_S - 1)
     assert passing.raised == []
     await advance(2)
     assert [error.code for error in passing.raised if isinstance(error, GatepassError)] == ["receive_timeout"]
-    assert visitor.statuses == [413]
+    assert wire_client.statuses == [413]
     await advance(LINGER_S)
-    assert visitor.transport.closing
+    assert wire_client.transport.closing
 
 
 async def test_a_body_that_is_passed_on_has_a_least_rate_in_total():
     passing = Passing()
-    visitor = Visitor(passing)
+    wire_client = WireClient(passing)
     raw = asked(bytes(LIMIT_BYTES))
     await passing.want(99)
-    await visited(visitor, raw[:-LIMIT_BYTES])
+    await visited(wire_client, raw[:-LIMIT_BYTES])
     for _ in range(2):
-        await visited(visitor, b"x")
+        await visited(wire_client, b"x")
         await advance(RECEIVE_S / 2 - 0.1)
     assert passing.raised == []
-    await visited(visitor, b"x")
+    await visited(wire_client, b"x")
     await advance(0.3)
     assert "upload_bytes_per_s" in str(passing.raised)
     await advance(LINGER_S)
-    assert visitor.transport.closing
+    assert wire_client.transport.closing
 
 
 async def test_a_client_that_never_authenticates_renews_no_connection():
     """By /healthz, or with answers of 401."""
-    visitor = Visitor(refuse)
+    wire_client = WireClient(refuse)
     for _ in range(3):
-        await visited(visitor, asked(b""))
+        await visited(wire_client, asked(b""))
         await advance(KEEP_ALIVE_S / 3 - 1)
-    assert not visitor.transport.closing
+    assert not wire_client.transport.closing
     await advance(4)
-    assert (bool(visitor.transport.closing), visitor.statuses) == (True, [401, 401, 401])
-    late = Visitor(refuse)
+    assert (bool(wire_client.transport.closing), wire_client.statuses) == (True, [401, 401, 401])
+    late = WireClient(refuse)
     await visited(late, asked(b"")[:-2])
     await advance(RECEIVE_S - 1)
     late.connection._until_s -= KEEP_ALIVE_S
@@ -701,36 +705,36 @@ async def test_a_client_that_never_authenticates_renews_no_connection():
 
 async def test_a_body_that_is_passed_on_is_bounded_and_its_rest_is_nobodys():
     passing = Passing()
-    visitor = Visitor(passing)
+    wire_client = WireClient(passing)
     await passing.want(9)
-    await visited(visitor, b"POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n")
-    await visited(visitor, b"f4241\r\n" + bytes(LIMIT_BYTES + 1) + b"\r\n")
+    await visited(wire_client, b"POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n")
+    await visited(wire_client, b"f4241\r\n" + bytes(LIMIT_BYTES + 1) + b"\r\n")
     assert [error.code for error in passing.raised if isinstance(error, GatepassError)] == ["body_too_large"]
-    assert visitor.transport.ended
-    announced = Visitor(passing)
+    assert wire_client.transport.ended
+    announced = WireClient(passing)
     await visited(announced, asked(bytes(LIMIT_BYTES + 1))[:200])
     assert announced.statuses == [413]
 
 
 async def test_a_client_that_leaves_while_its_body_is_passed_on_is_told_to_the_street():
     passing = Passing()
-    visitor = Visitor(passing)
+    wire_client = WireClient(passing)
     await passing.want(9)
-    await visited(visitor, asked(b"hello")[:-1])
-    visitor.connection.connection_lost(None)
+    await visited(wire_client, asked(b"hello")[:-1])
+    wire_client.connection.connection_lost(None)
     await rest()
     assert isinstance(passing.raised[0], ClientGone)
 
 
 async def test_a_client_that_expects_is_told_to_go_on_when_its_body_is_passed_on():
     passing = Passing()
-    visitor = Visitor(passing)
+    wire_client = WireClient(passing)
     raw = asked(b"hello", "expect: 100-continue")
-    await visited(visitor, raw[:-5])
-    assert visitor.heard == b""
+    await visited(wire_client, raw[:-5])
+    assert wire_client.heard == b""
     await passing.want(2)
-    assert visitor.heard == b"HTTP/1.1 100 Continue\r\n\r\n"
-    await visited(visitor, raw[-5:])
+    assert wire_client.heard == b"HTTP/1.1 100 Continue\r\n\r\n"
+    await visited(wire_client, raw[-5:])
     assert passing.pieces == [b"hello", b""]
 
 
@@ -745,12 +749,12 @@ async def test_a_connection_that_is_over_leaves_nothing_to_the_collector(raw: by
     gc.collect()
     gc.disable()
     try:
-        visitor = Visitor(echo, made=Traced)
-        await visited(visitor, raw)
-        gone = weakref.ref(visitor.connection)
-        visitor.transport.abort()
+        wire_client = WireClient(echo, made=Traced)
+        await visited(wire_client, raw)
+        gone = weakref.ref(wire_client.connection)
+        wire_client.transport.abort()
         await rest()
-        del visitor.connection, visitor.transport.protocol, visitor.turns  # the test holds it no more
+        del wire_client.connection, wire_client.transport.protocol, wire_client.turns  # the test holds it no more
         assert gone() is None
     finally:
         gc.enable()
@@ -760,14 +764,14 @@ async def test_a_connection_that_is_over_leaves_nothing_to_the_collector(raw: by
 
 
 @contextmanager
-def crowded(visitor: Visitor, others: int = 5) -> Iterator[None]:
-    """Inside it `others` are under way beside what `visitor` asks."""
+def crowded(wire_client: WireClient, others: int = 5) -> Iterator[None]:
+    """Inside it `others` are under way beside what `wire_client` asks."""
 
     async def busy() -> None:
         await asyncio.Event().wait()
 
     tasks = [asyncio.ensure_future(busy()) for _ in range(others)]
-    visitor.state.tasks.update(tasks)
+    wire_client.state.tasks.update(tasks)
     try:
         yield
     finally:
@@ -779,15 +783,15 @@ class AtOnce:
     """Answers in the step that serves, and notes what is written when its own call returns."""
 
     def __init__(self) -> None:
-        self.visitor: Visitor | None = None
+        self.wire_client: WireClient | None = None
         self.seen: list[int] = []
         self.size = 2
 
     async def __call__(self, turn: HttpRequestCycle) -> None:
         turn.start(200, [], self.size)
         await turn.write(b"x" * self.size, last=True)
-        assert self.visitor is not None
-        self.seen.append(len(self.visitor.statuses))
+        assert self.wire_client is not None
+        self.seen.append(len(self.wire_client.statuses))
 
 
 @pytest.mark.parametrize(
@@ -798,118 +802,118 @@ class AtOnce:
 async def test_a_small_response_waits_for_the_others_of_its_turn(others: int, size: int, written: int):
     serve = AtOnce()
     serve.size = size
-    visitor = serve.visitor = Visitor(serve)
-    with crowded(visitor, others):
-        visitor.say(asked(b""))
+    wire_client = serve.wire_client = WireClient(serve)
+    with crowded(wire_client, others):
+        wire_client.say(asked(b""))
         await rest()
-        assert (serve.seen, visitor.statuses) == ([written], [200])
+        assert (serve.seen, wire_client.statuses) == ([written], [200])
 
 
 async def test_what_follows_a_held_response_stands_behind_it():
     serve = AtOnce()
-    visitor = serve.visitor = Visitor(serve)
-    with crowded(visitor):
-        visitor.say(asked(b""))
+    wire_client = serve.wire_client = WireClient(serve)
+    with crowded(wire_client):
+        wire_client.say(asked(b""))
         await one_turn()
-        visitor.say(b"no HTTP\r\n\r\n")
+        wire_client.say(b"no HTTP\r\n\r\n")
         assert serve.seen == [0]
-        assert visitor.heard.startswith(OK % (2, b"xx") + b"HTTP/1.1 400 ")
+        assert wire_client.heard.startswith(OK % (2, b"xx") + b"HTTP/1.1 400 ")
 
 
 async def test_a_held_response_is_out_before_its_connection_closes():
     serve = AtOnce()
-    visitor = serve.visitor = Visitor(serve)
-    with crowded(visitor):
-        visitor.say(asked(b"", "connection: close"))
+    wire_client = serve.wire_client = WireClient(serve)
+    with crowded(wire_client):
+        wire_client.say(asked(b"", "connection: close"))
         await rest()
-        assert (serve.seen, visitor.statuses, visitor.transport.closing) == ([1], [200], True)
+        assert (serve.seen, wire_client.statuses, wire_client.transport.closing) == ([1], [200], True)
 
 
 async def test_a_held_response_is_out_before_its_client_is_told_that_this_is_the_end():
     """It is refused while its body still comes: the connection lingers behind the response."""
     serve = AtOnce()
-    visitor = serve.visitor = Visitor(serve)
-    with crowded(visitor):
-        visitor.say(asked(b"", "content-length: 9", "connection: close") + b"half")
+    wire_client = serve.wire_client = WireClient(serve)
+    with crowded(wire_client):
+        wire_client.say(asked(b"", "content-length: 9", "connection: close") + b"half")
         await rest()
-        assert (visitor.statuses, visitor.transport.ended) == ([200], True)
-        assert visitor.transport.pieces_at_end == 1
+        assert (wire_client.statuses, wire_client.transport.ended) == ([200], True)
+        assert wire_client.transport.pieces_at_end == 1
 
 
 async def test_a_held_response_is_out_before_the_transport_of_a_client_that_is_done_sending_closes():
     serve = AtOnce()
-    visitor = serve.visitor = Visitor(serve)
-    with crowded(visitor):
-        visitor.say(asked(b""))
+    wire_client = serve.wire_client = WireClient(serve)
+    with crowded(wire_client):
+        wire_client.say(asked(b""))
         await one_turn()
-        visitor.connection.eof_received()
-        assert (serve.seen, visitor.statuses) == ([0], [200])
+        wire_client.connection.eof_received()
+        assert (serve.seen, wire_client.statuses) == ([0], [200])
 
 
 async def test_nothing_is_written_to_a_client_that_left_before_its_turn_ended():
     serve = AtOnce()
-    visitor = serve.visitor = Visitor(serve)
-    with crowded(visitor):
-        visitor.say(asked(b""))
+    wire_client = serve.wire_client = WireClient(serve)
+    with crowded(wire_client):
+        wire_client.say(asked(b""))
         await one_turn()
-        visitor.transport.abort()
+        wire_client.transport.abort()
         await rest()
-        assert (serve.seen, visitor.heard) == ([0], b"")
+        assert (serve.seen, wire_client.heard) == ([0], b"")
 
 
 # a stop
 
 
 async def test_while_draining_an_answer_says_that_it_is_the_last_and_the_client_sees_a_clean_end():
-    visitor = Visitor(echo)
-    visitor.connection.retire()
-    await visited(visitor, asked(b"1"))
-    assert b"connection: close" in visitor.heard
-    assert (visitor.statuses, visitor.transport.ended, visitor.transport.aborted) == ([200], True, False)
+    wire_client = WireClient(echo)
+    wire_client.connection.retire()
+    await visited(wire_client, asked(b"1"))
+    assert b"connection: close" in wire_client.heard
+    assert (wire_client.statuses, wire_client.transport.ended, wire_client.transport.aborted) == ([200], True, False)
 
 
 async def test_while_draining_only_the_last_of_several_requests_is_the_last_answer():
-    visitor = Visitor(echo)
-    visitor.connection.retire()
-    await visited(visitor, asked(b"1") + asked(b"2"))
-    assert (visitor.statuses, visitor.heard.count(b"connection: close")) == ([200, 200], 1)
+    wire_client = WireClient(echo)
+    wire_client.connection.retire()
+    await visited(wire_client, asked(b"1") + asked(b"2"))
+    assert (wire_client.statuses, wire_client.heard.count(b"connection: close")) == ([200, 200], 1)
 
 
 async def test_a_connection_made_while_draining_closes_behind_its_answer():
-    visitor = Visitor(echo)
-    visitor.live.draining = True
-    late = FakeTransport(visitor.connection)
-    visitor.connection.connection_made(late)
-    visitor.transport = late
-    await visited(visitor, asked(b"1"))
-    assert b"connection: close" in visitor.heard
-    assert visitor.turns[0].connected_before_drain
+    wire_client = WireClient(echo)
+    wire_client.live.draining = True
+    late = FakeTransport(wire_client.connection)
+    wire_client.connection.connection_made(late)
+    wire_client.transport = late
+    await visited(wire_client, asked(b"1"))
+    assert b"connection: close" in wire_client.heard
+    assert wire_client.turns[0].connected_before_drain
 
 
 async def test_a_connection_in_use_is_served_once_more_before_it_closes():
-    visitor = Visitor(echo)
-    await visited(visitor, asked(b"1"))
+    wire_client = WireClient(echo)
+    await visited(wire_client, asked(b"1"))
     await advance(DRAIN_IDLE_S / 2)
-    visitor.connection.leave()
+    wire_client.connection.close_when_idle()
     await advance(DRAIN_IDLE_S / 4)
-    await visited(visitor, asked(b"2"))
-    assert (visitor.statuses, visitor.heard.count(b"connection: close")) == ([200, 200], 1)
-    assert visitor.transport.ended
+    await visited(wire_client, asked(b"2"))
+    assert (wire_client.statuses, wire_client.heard.count(b"connection: close")) == ([200, 200], 1)
+    assert wire_client.transport.ended
 
 
 async def test_an_idle_connection_closes_after_a_quiet_second_and_at_once_where_that_is_over():
-    fresh, old, silent, begun = Visitor(echo), Visitor(echo), Visitor(echo), Visitor(echo)
+    fresh, old, silent, begun = WireClient(echo), WireClient(echo), WireClient(echo), WireClient(echo)
     await visited(old, asked(b"1"))
     await advance(DRAIN_IDLE_S * 2)
     await visited(fresh, asked(b"1"))
     await visited(begun, asked(b"1")[:10])
-    for visitor in (fresh, old, silent, begun):
-        visitor.connection.leave()
+    for wire_client in (fresh, old, silent, begun):
+        wire_client.connection.close_when_idle()
     await advance(0.01)
     assert [each.transport.ended for each in (fresh, old, silent, begun)] == [False, True, True, False]
     await advance(DRAIN_IDLE_S)
     assert [each.transport.ended for each in (fresh, begun)] == [True, False]
-    assert not fresh.connection.may_ask
+    assert not fresh.connection.accepts_requests
     begun.say(asked(b"1")[10:])
     await rest()
     assert (begun.statuses, begun.transport.ended, silent.heard) == ([200], True, b"")
@@ -917,14 +921,14 @@ async def test_an_idle_connection_closes_after_a_quiet_second_and_at_once_where_
 
 async def test_an_answer_that_began_before_the_stop_leaves_a_second_for_the_next_request():
     held = Held()
-    visitor = Visitor(begin_and_hold(held))
-    await visited(visitor, asked(b"1"))
-    visitor.connection.leave()
+    wire_client = WireClient(begin_and_hold(held))
+    await visited(wire_client, asked(b"1"))
+    wire_client.connection.close_when_idle()
     held.go.set()
     await rest()
-    assert (visitor.transport.ended, b"connection: close" in visitor.heard) == (False, False)
+    assert (wire_client.transport.ended, b"connection: close" in wire_client.heard) == (False, False)
     await advance(DRAIN_IDLE_S)
-    assert (visitor.transport.ended, visitor.transport.aborted) == (True, False)
+    assert (wire_client.transport.ended, wire_client.transport.aborted) == (True, False)
 
 
 def begin_and_hold(held: Held) -> Any:
@@ -938,12 +942,12 @@ def begin_and_hold(held: Held) -> Any:
 
 
 async def test_what_a_client_still_takes_is_not_cut_by_the_end_of_the_linger():
-    visitor = Visitor(echo)
-    visitor.connection.retire()
-    await visited(visitor, asked(b"1"))
-    visitor.transport.unsent_bytes = 9
+    wire_client = WireClient(echo)
+    wire_client.connection.retire()
+    await visited(wire_client, asked(b"1"))
+    wire_client.transport.unsent_bytes = 9
     await advance(LINGER_S * 3)
-    assert not visitor.transport.aborted
-    visitor.transport.unsent_bytes = 0
+    assert not wire_client.transport.aborted
+    wire_client.transport.unsent_bytes = 0
     await advance(LINGER_S)
-    assert visitor.transport.aborted
+    assert wire_client.transport.aborted

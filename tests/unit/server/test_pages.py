@@ -8,7 +8,7 @@ from typing import Any
 from gatepass.server.asgi import show
 from gatepass.server.cycle import HttpRequestCycle
 from tests.unit.http_client.loop import rest
-from tests.unit.server.visitor import DATE, Visitor, asked
+from tests.unit.server.wire_client import DATE, WireClient, asked
 
 HEAD = b"HTTP/1.1 200 OK\r\ndate: " + DATE + b"\r\n"
 
@@ -29,15 +29,15 @@ class App:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body"})
 
-    def served(self) -> Visitor:
-        return Visitor(lambda turn: show(self, turn, 100))
+    def served(self) -> WireClient:
+        return WireClient(lambda turn: show(self, turn, 100))
 
 
 async def answered(app: App, raw: bytes) -> bytes:
-    visitor = app.served()
-    visitor.say(raw)
+    wire_client = app.served()
+    wire_client.say(raw)
     await rest()
-    return visitor.heard
+    return wire_client.heard
 
 
 async def test_an_application_is_told_of_the_request_as_asgi_has_it():
@@ -83,11 +83,11 @@ async def test_receive_tells_of_a_departure_and_not_before():
     async def serve(turn: HttpRequestCycle) -> None:
         await show(waits, turn, 100)
 
-    visitor = Visitor(serve)
-    visitor.say(asked(b"x"))
+    wire_client = WireClient(serve)
+    wire_client.say(asked(b"x"))
     await rest()
     assert heard == ["http.request"]
-    visitor.transport.abort()
+    wire_client.transport.abort()
     await asyncio.sleep(0)
     await rest()
     assert heard == ["http.request", "http.disconnect"]

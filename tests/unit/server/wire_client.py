@@ -75,7 +75,7 @@ class FakeTransport(asyncio.Transport):
         self.reading = True
 
 
-class Visitor:
+class WireClient:
     """One connection, made; what it asks is served by `serve`."""
 
     def __init__(

@@ -6,20 +6,20 @@ import pytest
 
 from gatepass.errors import GatepassError
 from gatepass.server.parser import HEAD_BYTES, HEADER_FIELDS, RequestParser
-from tests.unit.server.desk import Desk
-from tests.unit.server.visitor import asked
+from tests.unit.server.cycle_recorder import CycleRecorder
+from tests.unit.server.wire_client import asked
 
 LIMIT_BYTES = 1_000_000
 
 
-def fed(*pieces: bytes) -> tuple[Desk, RequestParser]:
+def fed(*pieces: bytes) -> tuple[CycleRecorder, RequestParser]:
     """Whose turns they became, and who read `pieces`."""
-    desk = Desk()
-    reader = RequestParser(desk)
+    recorder = CycleRecorder()
+    reader = RequestParser(recorder)
     reader.peer = "192.0.2.7"
     for piece in pieces:
         reader.feed(piece)
-    return desk, reader
+    return recorder, reader
 
 
 def refused(*pieces: bytes) -> tuple[str, str]:
@@ -42,10 +42,10 @@ REQUESTS = {
 @pytest.mark.parametrize("form", REQUESTS)
 async def test_a_request_is_the_same_wherever_it_is_split(form: str):
     raw = REQUESTS[form]
-    (whole,) = fed(raw)[0].turns
+    (whole,) = fed(raw)[0].cycles
     for cut in range(len(raw) + 1):
-        desk, reader = fed(raw[:cut], raw[cut:])
-        (turn,) = desk.turns
+        recorder, reader = fed(raw[:cut], raw[cut:])
+        (turn,) = recorder.cycles
         assert (turn.method, turn.path, turn.target, turn.version, turn.headers, turn.peer, turn.persists) == (
             *("POST", "/v1/x", whole.target, "1.1", whole.headers, "192.0.2.7", True),
         )
@@ -54,8 +54,8 @@ async def test_a_request_is_the_same_wherever_it_is_split(form: str):
 
 
 async def test_names_of_fields_are_lowered_and_their_values_kept():
-    desk, _ = fed(asked(b"", "X-One: Two"))
-    assert desk.turns[0].headers == ((b"host", b"h"), (b"x-one", b"Two"))
+    recorder, _ = fed(asked(b"", "X-One: Two"))
+    assert recorder.cycles[0].headers == ((b"host", b"h"), (b"x-one", b"Two"))
 
 
 OFFER = ("connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "http2-settings: AAMAAABkAAQAAP__")
@@ -70,35 +70,35 @@ OFFERS = {
 async def test_an_offer_to_upgrade_is_ignored_and_the_body_kept_wherever_it_is_split(form: str, before: bytes):
     """In the middle of the field's name too, and in any request of a connection."""
     raw = OFFERS[form]
-    (whole,) = fed(raw)[0].turns
+    (whole,) = fed(raw)[0].cycles
     for cut in range(len(raw) + 1):
-        desk, reader = fed(before + raw[:cut], raw[cut:], asked(b"behind"))
-        bodies = [await turn.read_body(LIMIT_BYTES) for turn in desk.turns if turn.is_whole]
+        recorder, reader = fed(before + raw[:cut], raw[cut:], asked(b"behind"))
+        bodies = [await turn.read_body(LIMIT_BYTES) for turn in recorder.cycles if turn.is_whole]
         assert bodies == [b"before", b"hello", b"behind"][0 if before else 1 :], cut
-        assert (desk.turns[-2].headers, desk.turns[-2].persists, reader.cycle) == (whole.headers, True, None)
+        assert (recorder.cycles[-2].headers, recorder.cycles[-2].persists, reader.cycle) == (whole.headers, True, None)
 
 
 async def test_an_offer_byte_by_byte_is_ignored_as_well():
     for raw in OFFERS.values():
-        desk, _ = fed(*(bytes([byte]) for byte in raw))
-        (turn,) = desk.turns
+        recorder, _ = fed(*(bytes([byte]) for byte in raw))
+        (turn,) = recorder.cycles
         assert (turn.is_whole, await turn.read_body(LIMIT_BYTES)) == (True, b"hello")
 
 
 def test_a_body_behind_an_offer_is_waited_for():
-    desk, reader = fed(OFFERS["length"][:-1])
-    assert (reader.cycle, desk.turns[0].is_whole) == (desk.turns[0], False)
+    recorder, reader = fed(OFFERS["length"][:-1])
+    assert (reader.cycle, recorder.cycles[0].is_whole) == (recorder.cycles[0], False)
 
 
 async def test_offers_sent_ahead_are_all_ignored():
     many = 2_000
-    desk, _ = fed(b"".join(asked(b"%d" % number, *OFFER) for number in range(many)))
-    assert [await turn.read_body(LIMIT_BYTES) for turn in desk.turns] == [b"%d" % number for number in range(many)]
+    recorder, _ = fed(b"".join(asked(b"%d" % number, *OFFER) for number in range(many)))
+    assert [await turn.read_body(LIMIT_BYTES) for turn in recorder.cycles] == [b"%d" % number for number in range(many)]
 
 
 def test_an_offer_without_a_body_is_a_whole_request():
-    desk, reader = fed(asked(b"", *OFFER, line="GET /v1/models HTTP/1.1"))
-    assert ([turn.is_whole for turn in desk.turns], reader.cycle) == ([True], None)
+    recorder, reader = fed(asked(b"", *OFFER, line="GET /v1/models HTTP/1.1"))
+    assert ([turn.is_whole for turn in recorder.cycles], reader.cycle) == ([True], None)
 
 
 def test_what_is_broken_behind_an_offer_is_refused():
@@ -107,12 +107,12 @@ def test_what_is_broken_behind_an_offer_is_refused():
 
 def test_it_knows_what_it_waits_for():
     raw = asked(b"hello")
-    desk, reader = fed()
+    recorder, reader = fed()
     assert (reader.in_head, reader.cycle) == (True, None)
     reader.feed(raw[:10])
     assert (reader.in_head, reader.cycle) == (True, None)
     reader.feed(raw[10:-1])
-    assert (reader.in_head, reader.cycle) == (False, desk.turns[0])
+    assert (reader.in_head, reader.cycle) == (False, recorder.cycles[0])
     reader.feed(raw[-1:])
     assert (reader.in_head, reader.cycle) == (False, None)
     reader.feed(raw[:10])
@@ -129,13 +129,13 @@ def test_it_knows_what_it_waits_for():
     ],
 )
 def test_a_request_says_whether_another_may_follow(line: str, fields: tuple[str, ...], persists: bool):
-    desk, _ = fed(asked(b"", *fields, line=line))
-    assert [turn.persists for turn in desk.turns] == [persists]
+    recorder, _ = fed(asked(b"", *fields, line=line))
+    assert [turn.persists for turn in recorder.cycles] == [persists]
 
 
 def test_what_comes_behind_a_last_request_is_passed_over():
-    desk, _ = fed(asked(b"1", "connection: close"), asked(b"2"))
-    assert len(desk.turns) == 1
+    recorder, _ = fed(asked(b"1", "connection: close"), asked(b"2"))
+    assert len(recorder.cycles) == 1
 
 
 GARBAGE = (b"\0\0\0\r\n\r\n",)
@@ -181,27 +181,27 @@ def test_a_large_head_in_small_pieces_is_refused_with_the_piece_that_is_too_much
 
 def test_a_head_of_just_the_largest_size_is_taken():
     field = HEAD_BYTES - len("/v1/x" + "host" + "h" + "x")
-    assert len(fed(asked(b"", "x: " + "y" * field))[0].turns) == 1
+    assert len(fed(asked(b"", "x: " + "y" * field))[0].cycles) == 1
     assert refused(asked(b"", "x: " + "y" * (field + 1)))[0] == "head_too_large"
 
 
 def test_as_many_fields_as_are_allowed_are_taken():
-    desk, _ = fed(asked(b"", *(f"x-{number}: y" for number in range(HEADER_FIELDS - 1))))
-    assert len(desk.turns[0].headers) == HEADER_FIELDS
+    recorder, _ = fed(asked(b"", *(f"x-{number}: y" for number in range(HEADER_FIELDS - 1))))
+    assert len(recorder.cycles[0].headers) == HEADER_FIELDS
 
 
 def test_a_head_behind_a_large_body_is_counted_by_itself():
-    desk, _ = fed(asked(b"x" * 2 * HEAD_BYTES) + asked(b"2"))
-    assert len(desk.turns) == 2
+    recorder, _ = fed(asked(b"x" * 2 * HEAD_BYTES) + asked(b"2"))
+    assert len(recorder.cycles) == 2
 
 
 def test_a_large_body_in_the_piece_that_ends_its_head_is_none_of_the_head():
     raw = asked(b"x" * 2 * HEAD_BYTES)
-    desk, _ = fed(raw[:10], raw[10:])
-    assert desk.turns[0].is_whole
+    recorder, _ = fed(raw[:10], raw[10:])
+    assert recorder.cycles[0].is_whole
 
 
 async def test_what_is_closed_has_no_request_any_more():
-    desk, reader = fed(asked(b"hello")[:-1])
+    recorder, reader = fed(asked(b"hello")[:-1])
     reader.close()
-    assert (reader.cycle, desk.turns[0].is_whole) == (None, False)
+    assert (reader.cycle, recorder.cycles[0].is_whole) == (None, False)

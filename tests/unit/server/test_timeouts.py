@@ -11,8 +11,8 @@ from gatepass.server.cycle import HttpRequestCycle
 from gatepass.server.parser import RequestParser
 from gatepass.server.timeouts import BODY_GRACE_S, AwaitedInput, ReceiveTimeouts
 from tests.unit.http_client.loop import advance, driven
-from tests.unit.server.desk import Desk
-from tests.unit.server.visitor import asked
+from tests.unit.server.cycle_recorder import CycleRecorder
+from tests.unit.server.wire_client import asked
 
 RECEIVE_S, KEEP_ALIVE_S = 20.0, 75.0
 LIMIT_BYTES = 1_000_000
@@ -27,8 +27,8 @@ class Wait:
 
     def __init__(self) -> None:
         self.late: list[AwaitedInput | None] = []
-        self.desk = Desk()
-        self.reader = RequestParser(self.desk)
+        self.recorder = CycleRecorder()
+        self.reader = RequestParser(self.recorder)
         self.patience = ReceiveTimeouts(
             Deadline(asyncio.get_running_loop(), self._late), RECEIVE_S, KEEP_ALIVE_S, BYTES_PER_S
         )
@@ -43,7 +43,7 @@ class Wait:
 
     def say(self, data: bytes) -> None:
         self.reader.feed(data)
-        self.serving = self.desk.turns[0] if self.desk.turns else None
+        self.serving = self.recorder.cycles[0] if self.recorder.cycles else None
         self.bound()
 
     def answer(self) -> None:
@@ -52,7 +52,7 @@ class Wait:
 
     def pass_on(self) -> None:
         """The street takes the body as it comes."""
-        self.desk.turns[0].is_streamed = True
+        self.recorder.cycles[0].is_streamed = True
         self.bound()
 
 

@@ -10,7 +10,7 @@ import pytest
 from gatepass.errors import GatepassError
 from gatepass.server.cycle import JOINED_BYTES, HttpRequestCycle, header_lines
 from tests.unit.http_client.loop import rest
-from tests.unit.server.visitor import DATE, Visitor, asked
+from tests.unit.server.wire_client import DATE, WireClient, asked
 
 LIMIT_BYTES = 10
 HEAD = b"HTTP/1.1 200 OK\r\ndate: " + DATE + b"\r\n"
@@ -33,11 +33,11 @@ class Reader:
 
 async def read(*pieces: bytes) -> tuple[list[bytes | str], bytes]:
     reader = Reader()
-    visitor = Visitor(reader)
+    wire_client = WireClient(reader)
     for piece in pieces:
-        visitor.say(piece)
+        wire_client.say(piece)
         await rest()
-    return reader.read, visitor.heard
+    return reader.read, wire_client.heard
 
 
 @pytest.mark.parametrize(
@@ -68,14 +68,14 @@ async def test_a_client_that_expects_is_told_to_go_on_when_its_body_is_wanted():
 
 async def test_a_body_that_was_never_asked_for_ends_the_connection():
     """Whether the client sends it nobody can know, so what comes next could be it, or the next request."""
-    visitor = Visitor(answer_with(b"no", length_bytes=2))
+    wire_client = WireClient(answer_with(b"no", length_bytes=2))
     raw = asked(b"hello", "expect: 100-continue")
-    visitor.say(raw[:-5])
+    wire_client.say(raw[:-5])
     await rest()
-    assert visitor.heard == HEAD + b"content-length: 2\r\nconnection: close\r\n\r\nno"
-    visitor.say(asked(b"1"))
+    assert wire_client.heard == HEAD + b"content-length: 2\r\nconnection: close\r\n\r\nno"
+    wire_client.say(asked(b"1"))
     await rest()
-    assert len(visitor.turns) == 1
+    assert len(wire_client.turns) == 1
 
 
 def answer_with(*pieces: bytes, status: int = 200, length_bytes: int | None = None):
@@ -118,11 +118,11 @@ FRAMES = {
 @pytest.mark.parametrize("form", FRAMES)
 async def test_a_response_shows_its_end_as_the_request_can_read_it(form: str):
     line, answer, expected = FRAMES[form]
-    visitor = Visitor(answer)
-    visitor.say(asked(line=line))
+    wire_client = WireClient(answer)
+    wire_client.say(asked(line=line))
     await rest()
-    assert visitor.heard == expected
-    assert visitor.transport.closing == (line == OLD)
+    assert wire_client.heard == expected
+    assert wire_client.transport.closing == (line == OLD)
 
 
 @pytest.mark.parametrize("line", [GET, OLD, HEAD_LINE])
@@ -136,26 +136,26 @@ async def test_pieces_of_every_size_are_framed_alike_written_or_offered(line: st
             assert turn.try_write(pieces[1])
             await turn.write(pieces[2], last=True)
 
-        visitor = Visitor(answer)
-        visitor.say(asked(line=line))
+        wire_client = WireClient(answer)
+        wire_client.say(asked(line=line))
         await rest()
         chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces if piece)
         bodies = {GET: chunks + b"0\r\n\r\n", OLD: b"".join(pieces), HEAD_LINE: b""}
-        assert visitor.heard.partition(b"\r\n\r\n")[2] == bodies[line]
+        assert wire_client.heard.partition(b"\r\n\r\n")[2] == bodies[line]
 
 
 async def test_head_and_body_leave_in_one_piece_and_a_large_body_is_not_copied():
-    visitor = Visitor(answer_with(b"x", length_bytes=1))
-    visitor.say(asked(line=GET))
+    wire_client = WireClient(answer_with(b"x", length_bytes=1))
+    wire_client.say(asked(line=GET))
     await rest()
-    assert len(visitor.transport.pieces) == 1
+    assert len(wire_client.transport.pieces) == 1
     large = b"x" * (JOINED_BYTES + 1)
     for answer, count in ((answer_with(large, length_bytes=len(large)), 2), (answer_with(large), 3)):
-        visitor = Visitor(answer)
-        visitor.say(asked(line=GET))
+        wire_client = WireClient(answer)
+        wire_client.say(asked(line=GET))
         await rest()
-        assert len(visitor.transport.pieces) == count
-        assert visitor.transport.pieces[1] == large
+        assert len(wire_client.transport.pieces) == count
+        assert wire_client.transport.pieces[1] == large
 
 
 @pytest.mark.parametrize("broken", [b"a\r\nset-cookie: b", b"a\nb", b"a\rb", b"a\0b"])
@@ -172,25 +172,25 @@ def test_header_lines_are_the_fields_in_order():
 
 
 async def test_cancelled_while_it_waits_for_a_body_a_street_leaves_the_connection_in_order():
-    visitor = Visitor(Reader())
-    visitor.say(asked(b"hello")[:-1])
+    wire_client = WireClient(Reader())
+    wire_client.say(asked(b"hello")[:-1])
     await rest()
-    (task,) = visitor.state.tasks
+    (task,) = wire_client.state.tasks
     task.cancel()
     await rest()
-    visitor.say(b"o")
-    assert visitor.heard.startswith(b"HTTP/1.1 500")
-    assert visitor.transport.ended
+    wire_client.say(b"o")
+    assert wire_client.heard.startswith(b"HTTP/1.1 500")
+    assert wire_client.transport.ended
 
 
 async def test_cancelled_while_it_waits_for_room_a_street_writes_nothing():
-    visitor = Visitor(answer_with(b"x", length_bytes=1))
-    visitor.connection.pause_writing()
-    visitor.say(asked(line=GET))
+    wire_client = WireClient(answer_with(b"x", length_bytes=1))
+    wire_client.connection.pause_writing()
+    wire_client.say(asked(line=GET))
     await rest()
-    (task,) = visitor.state.tasks
+    (task,) = wire_client.state.tasks
     task.cancel()
     await rest()
-    visitor.connection.resume_writing()
+    wire_client.connection.resume_writing()
     await asyncio.sleep(0)
-    assert (visitor.heard, visitor.transport.closing) == (b"", True)
+    assert (wire_client.heard, wire_client.transport.closing) == (b"", True)
