@@ -40,7 +40,7 @@ class ConnectionOwner(Protocol):
         ...
 
     def on_lost(self, connection: Connection) -> None:
-        """The connection is closed. Called once, whichever side closed it."""
+        """The connection is closed. Called once, also if gatepass closed it."""
         ...
 
     def defers_write(self, connection: Connection) -> bool:
@@ -63,7 +63,7 @@ class Connection(asyncio.BufferedProtocol):
         self._parser: httptools.HttpResponseParser | None = None
         self._reply: UpstreamResponse | None = None
         self.kept = False
-        """Whether it was idle in the pool. The server may have closed it meanwhile, which is not a fault."""
+        """Whether it was idle in the pool. It is not a fault if the server closed it meanwhile."""
         self._killed = False
         self._close_reason = (Fault.CLOSED, "the server closed the connection before a request was sent")
         self._reset()
@@ -93,7 +93,7 @@ class Connection(asyncio.BufferedProtocol):
     ) -> UpstreamResponse:
         """Send a request and return its reply once the head has arrived. Raises TransportFault.
 
-        `to_head`: the method is HEAD, so the reply has no body, whatever its content-length states.
+        `to_head`: the method is HEAD. The reply has no body even if it has a content-length.
         `bounds.first_byte_s` bounds each wait for the server: to accept more of the body, and then to reply.
         A reply that arrives before the body is sent ends the sending: it is an error that needs no more of the body.
         """
@@ -307,7 +307,7 @@ class BodyWriter:
     """Writes a body that is too large to be written together with its head, or an upload.
 
     A reply that arrives first ends the writing. `is_out` is True once the transport has all of the body. Each wait for
-    the server is bounded by `bound_s`. The code that creates a writer closes it.
+    the server ends after `bound_s`. The code that creates a writer closes it.
     """
 
     __slots__ = ("_bound_s", "_connection", "_handle", "_reply", "_transport", "_wait", "is_out")
@@ -336,7 +336,7 @@ class BodyWriter:
 
     async def write_upload(self, head: bytes, body: Upload) -> None:
         """Write `head` and the pieces of an upload as they arrive. A reply ends the wait for the next piece."""
-        self._connection.deadline.lift()  # gatepass waits for the client, which has its own deadline
+        self._connection.deadline.lift()  # gatepass waits for the client: the client's deadline applies
         is_chunked = body.length_bytes is None
         self._transport.write(head)
         try:

@@ -1,4 +1,4 @@
-"""config ─► Gate ─► FastAPI app ─► a server: wiring only."""
+"""The FastAPI application: `create_app` builds it from a configuration, `drain` begins to stop it."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ LOG = logging.getLogger("gatepass.serve")
 
 
 ENTER_LIFESPAN = "Enter its lifespan in the event loop that serves the requests."
-"""What the application around gatepass does to start it."""
+"""How a parent application starts gatepass."""
 
 NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False, "auto_configure": False}
-"""FastAPI's own telemetry records exception texts and reads exporters from the environment by default."""
+"""By default FastAPI's own telemetry records exception texts and reads exporters from the environment."""
 
 
 class Service:
-    """What one application serves with, from the start of its lifespan to its end."""
+    """The AppState and ApiEndpoint of one application, while its lifespan runs."""
 
     def __init__(self, opened: Callable[[], AppState]) -> None:
         self._opened = opened
@@ -55,11 +55,11 @@ class Service:
         return self._running().state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The ASGI endpoint of every API route. The operation table does the routing: 404, 405, CORS, profiles."""
+        """Serve any API request. The operation table does the routing: 404, 405, CORS, profiles."""
         await self._running().serve_asgi(scope, receive, send)
 
     def _running(self) -> ApiEndpoint:
-        """Raises NotStarted."""
+        """Return the endpoint. Raises NotStarted."""
         if self._operations is None:
             raise NotStarted(f"gatepass was not started: its lifespan is not running. {ENTER_LIFESPAN}")
         if asyncio.get_running_loop() is not self._loop:
@@ -69,16 +69,20 @@ class Service:
     @asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
         if self._operations is not None:
-            raise RuntimeError("the lifespan of this gatepass application is running already")
-        gate = self._opened()
-        self._operations, self._loop = ApiEndpoint(gate), asyncio.get_running_loop()
+            raise RuntimeError("the lifespan of this gatepass application is already running")
+        state = self._opened()
+        self._operations, self._loop = ApiEndpoint(state), asyncio.get_running_loop()
         try:
-            gate.start()
+            state.start()
             yield
-            await self._drained(gate)
+            # a server ends the lifespan when it no longer waits for requests: end those that are still in progress
+            if self._draining is not None:
+                await asyncio.wait((self._draining,))
+            elif state.in_flight.busy:
+                await state.in_flight.drain(state.clock, 0)
         finally:
             self._operations = self._draining = self._loop = None
-            await gate.aclose()
+            await state.aclose()
 
     def drain(self) -> None:
         """See `gatepass.drain`."""
@@ -88,36 +92,31 @@ class Service:
     def _begin_drain(self) -> None:
         if self._operations is None:
             return
-        gate = self._operations.state
+        state = self._operations.state
         if self._draining is not None:
-            gate.in_flight.end_now()
-        elif not gate.in_flight.draining:
-            self._draining = gate.in_flight.tasks.spawn(_drain(gate), "drain")
-
-    async def _drained(self, gate: AppState) -> None:
-        """End what is still under way: a server ends the lifespan when it waits for no request any more."""
-        if self._draining is not None:
-            await asyncio.wait((self._draining,))
-        elif gate.in_flight.busy:
-            await gate.in_flight.drain(gate.clock, 0)
+            state.in_flight.end_now()
+        elif not state.in_flight.draining:
+            self._draining = state.in_flight.tasks.spawn(_drain(state), "drain")
 
 
 class ApiRoute(Route):
-    """Shows an API path in `app.routes`. It passes on every method: the operation table answers 405."""
+    """An API path in `app.routes`. It accepts every method: the operation table responds with 405."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.app(scope, receive, send)
 
 
 def create_app(config: Config) -> FastAPI:
-    """The complete gateway as an ASGI application, for any server, a mount, or the TestClient.
+    """Return the complete gateway as an ASGI application, for any server, a mount, or the TestClient.
 
-    Its lifespan opens the configuration, starts to fetch tokens, and closes everything at the end: a parent application
-    must enter it. `drain` is for the parent's signal handler. gatepass changes nothing of the process: no signals, log
-    handlers, garbage collector or event loop policy.
+    A parent application must enter its lifespan, which starts to fetch tokens and closes everything at the end. `drain`
+    is for the parent's signal handler. gatepass does not change the process: no signals, log handlers, garbage
+    collector or event loop policy.
 
-    Raises: ConfigError if the configuration cannot be used. At the start of the lifespan OSError if a certificate
-    cannot be loaded, and UnresolvedReference if a secret has gone since the configuration was loaded.
+    Raises:
+        ConfigError: the configuration is invalid.
+        OSError: at the start of the lifespan, if a certificate cannot be loaded.
+        UnresolvedReference: at the start of the lifespan, if a secret was removed after the configuration was loaded.
     """
     check(config)
 
@@ -129,10 +128,10 @@ def create_app(config: Config) -> FastAPI:
 
 
 def load_config(path: str | os.PathLike[str]) -> Config:
-    """The configuration in the YAML file `path`, with the references in it resolved from the environment.
+    """Load the YAML file `path`, and resolve its references from the environment.
 
-    Warnings go to the logger `gatepass.config`. Raises `gatepass.config.document.ConfigError`, which
-    lists every problem.
+    Logs warnings to the logger `gatepass.config`. Raises `gatepass.config.document.ConfigError`, which lists every
+    problem.
     """
     loaded = load(os.fspath(path), os.environ)
     for warning in loaded.warnings:
@@ -141,23 +140,23 @@ def load_config(path: str | os.PathLike[str]) -> Config:
 
 
 def drain(app: FastAPI) -> None:
-    """Begin to stop an application of `create_app`: safe in a signal handler and in any thread.
+    """Begin to stop an application of `create_app`. Safe in a signal handler and in any thread.
 
-    /readyz turns 503. After `server.drain_delay_s` new requests get 503 `draining`. Running streams may go on for
-    `server.drain_timeout_s` more, and then end with an error event. A second call ends them at once. Without effect
-    while the lifespan does not run.
+    /readyz returns 503 at once. After `server.drain_delay_s` new requests receive 503 `draining`. Streams in progress
+    may continue for `server.drain_timeout_s` more, and then end with an error event. A second call ends them at once.
+    Does nothing if the lifespan is not running.
     """
     service: Service = app.state.gatepass
     service.drain()
 
 
-def build_app(gate: AppState) -> FastAPI:
-    """The application of one Gate that is open already."""
-    return _app(lambda: gate, gate.config.server.base_path)
+def build_app(state: AppState) -> FastAPI:
+    """Return the application of an existing AppState."""
+    return _app(lambda: state, state.config.server.base_path)
 
 
 def _app(opened: Callable[[], AppState], base_path: str) -> FastAPI:
-    from fastapi import FastAPI  # takes 0.1 s and 6 MB, and `gatepass serve` needs none of it
+    from fastapi import FastAPI  # takes 0.1 s and 6 MB; `gatepass serve` does not need it
 
     service = Service(opened)
     app = FastAPI(
@@ -173,48 +172,44 @@ def _app(opened: Callable[[], AppState], base_path: str) -> FastAPI:
     )
     app.state.gatepass = service
     app.router.routes.extend(ops_routes(lambda: service.state, base_path))
-    app.router.routes.extend(_operation_routes(service, base_path))
-    not_http = app.router.default
-
-    async def otherwise(scope: Scope, receive: Receive, send: Send) -> None:
-        await (service if scope["type"] == "http" else not_http)(scope, receive, send)
-
-    app.router.default = otherwise
-    app.openapi = lambda: _openapi(app, base_path)  # type: ignore[method-assign]  # FastAPI's own way to extend the schema
-    return app
-
-
-def _operation_routes(service: Service, base_path: str) -> list[ApiRoute]:
     methods: dict[str, list[str]] = {}
     for operation in OPERATIONS:
         methods.setdefault(base_path + PREFIXES[0] + operation.path, []).append(operation.method)
-    return [ApiRoute(path, service, methods=methods[path], name=path) for path in methods]
+    app.router.routes.extend(ApiRoute(path, service, methods=methods[path], name=path) for path in methods)
+    not_http = app.router.default
+
+    async def serve_unrouted(scope: Scope, receive: Receive, send: Send) -> None:
+        await (service if scope["type"] == "http" else not_http)(scope, receive, send)
+
+    def openapi() -> dict[str, Any]:
+        # FastAPI's schema omits plain routes, so the operation table adds them
+        info = {"title": app.title, "version": app.version}
+        return {"openapi": "3.1.0", "info": info, "paths": openapi_paths(base_path)}
+
+    app.router.default = serve_unrouted
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the schema
+    return app
 
 
-async def _drain(gate: AppState) -> int:
-    """Serve on for the delay, then let end what runs. Return how many streams had to be ended."""
-    server = gate.config.server
-    log_unready(gate)
-    await gate.in_flight.delay(gate.clock, server.drain_delay_s)
-    log_draining(gate)
-    return await gate.in_flight.drain(gate.clock, server.drain_timeout_s)
+async def _drain(state: AppState) -> int:
+    """Serve on for the delay, then wait for requests in progress. Return the number of streams that were ended."""
+    server = state.config.server
+    log_unready(state)
+    await state.in_flight.delay(state.clock, server.drain_delay_s)
+    log_draining(state)
+    return await state.in_flight.drain(state.clock, server.drain_timeout_s)
 
 
-def log_unready(gate: AppState) -> None:
-    if delay_s := gate.config.server.drain_delay_s:
-        LOG.info("unready", extra={"fields": {"delay_s": delay_s, "in_flight": gate.in_flight.busy}})
+def log_unready(state: AppState) -> None:
+    if delay_s := state.config.server.drain_delay_s:
+        LOG.info("unready", extra={"fields": {"delay_s": delay_s, "in_flight": state.in_flight.busy}})
 
 
-def log_draining(gate: AppState) -> None:
+def log_draining(state: AppState) -> None:
     LOG.info(
-        "draining", extra={"fields": {"bound_s": gate.config.server.drain_timeout_s, "in_flight": gate.in_flight.busy}}
+        "draining",
+        extra={"fields": {"bound_s": state.config.server.drain_timeout_s, "in_flight": state.in_flight.busy}},
     )
-
-
-def _openapi(app: FastAPI, base_path: str) -> dict[str, Any]:
-    """Raw routes are absent from FastAPI's schema, so the operation table adds them."""
-    paths = openapi_paths(base_path)
-    return {"openapi": "3.1.0", "info": {"title": app.title, "version": app.version}, "paths": paths}
 
 
 def _response(error: GatepassError) -> Response:
@@ -222,18 +217,20 @@ def _response(error: GatepassError) -> Response:
     return Response(error_body(error), error.http_status, headers)
 
 
-async def _told(_: Request, error: Exception) -> Response:
+async def _gatepass_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, GatepassError)  # noqa: S101 - Starlette's handlers take any Exception
     return _response(error)
 
 
 async def _internal_error(_: Request, __: Exception) -> Response:
-    """The last resort for a fault of our own; the server logs its trace, the client learns no detail."""
-    return _response(InternalError("gatepass failed at this request. Its log tells more."))
+    """Respond to an internal error without details. The server logs the traceback."""
+    return _response(
+        InternalError("Internal error while handling the request. Search the server's log for the traceback.")
+    )
 
 
 async def _wrong_method(request: Request, error: Exception) -> Response:
-    """The router raises no other: a page is asked for by its path, so it is the method that does not fit."""
+    # the only HTTPException of the router: the path of a page matched, its method did not
     named = (error.headers or {}).get("Allow", "GET") if isinstance(error, HTTPException) else "GET"
     allowed = ", ".join(sorted(named.split(", ")))
     return _response(
@@ -243,6 +240,6 @@ async def _wrong_method(request: Request, error: Exception) -> Response:
 
 ERRORS: dict[int | type[Exception], Callable[[Request, Exception], Coroutine[Any, Any, Response]]] = {
     HTTPException: _wrong_method,
-    GatepassError: _told,
+    GatepassError: _gatepass_error,
     Exception: _internal_error,
 }

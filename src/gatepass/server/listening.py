@@ -1,4 +1,4 @@
-"""The socket that gatepass serves on, and the file descriptors that its connections need."""
+"""Listening socket, free file descriptors, and the balance of connections between workers."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-LOOK_EVERY_S = 1.0
-TELL_EVERY_S = 60.0
-"""One log line in this time while no connection can be accepted."""
+CHECK_INTERVAL_S = 1.0
+LOG_EVERY_S = 60.0
+"""One log line in this time while no file descriptor is free."""
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A bound socket; raises OSError where the address cannot be had."""
+    """Return a bound socket. Raises OSError if the address is not available."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -38,13 +38,13 @@ def url_of(listening: socket.socket) -> str:
 
 
 def descriptor_limit() -> float:
-    """The soft limit of file descriptors of this process (`ulimit -n`)."""
+    """Return the soft limit of file descriptors of this process (`ulimit -n`)."""
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return math.inf if soft == resource.RLIM_INFINITY else soft
 
 
 def has_free_descriptor() -> bool:
-    """Whether a connection could be accepted now."""
+    """Return whether a connection can be accepted now."""
     try:
         os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
     except OSError as error:
@@ -53,29 +53,28 @@ def has_free_descriptor() -> bool:
 
 
 class AcceptWatch:
-    """Decides when to look for a free file descriptor, and when to log that there is none.
+    """Decides when to check for a free file descriptor, and when to log that none is free.
 
-    It has to be looked for: without one, uvloop closes each new connection and reports nothing (libuv's
-    uv__emfile_trick).
+    Without the check nothing reports it: uvloop closes each new connection (libuv's uv__emfile_trick).
     """
 
     def __init__(self) -> None:
-        self._looked_s = self._told_s = -math.inf
+        self._checked_s = self._logged_s = -math.inf
         self._failed = 0
 
     def is_due(self, now_s: float) -> bool:
-        """Whether to look now; True at most once in LOOK_EVERY_S."""
-        if now_s - self._looked_s < LOOK_EVERY_S:
+        """Return whether to check now: True at most once in CHECK_INTERVAL_S."""
+        if now_s - self._checked_s < CHECK_INTERVAL_S:
             return False
-        self._looked_s = now_s
+        self._checked_s = now_s
         return True
 
     def failed(self, now_s: float) -> int | None:
-        """There was no free descriptor. Return for how many looks since the last line, if a line is due."""
+        """Record that no descriptor was free. If a log line is due, return the failed checks since the last one."""
         self._failed += 1
-        if now_s - self._told_s < TELL_EVERY_S:
+        if now_s - self._logged_s < LOG_EVERY_S:
             return None
-        count, self._failed, self._told_s = self._failed, 0, now_s
+        count, self._failed, self._logged_s = self._failed, 0, now_s
         return count
 
 
@@ -83,19 +82,22 @@ BACKLOG = 2048
 SEATS = 256
 MARGIN = 1
 MARGIN_PART = 16
-"""A worker accepts while it holds at most MARGIN more than the one with the fewest, and a MARGIN_PART of these."""
+"""A worker accepts while it has at most `fewest + MARGIN + fewest / MARGIN_PART` connections.
+
+`fewest` is the number of connections of the worker with the fewest.
+"""
 PAUSE_S = 0.25
-"""A connection that waited this long is accepted by any worker: the one with the fewest may hang."""
-LOOK_AGAIN_S = 0.002
+"""Any worker accepts a connection that has waited this long: the worker with the fewest connections may hang."""
+RECHECK_S = 0.002
 FREELY_S = 5.0
-"""How long a worker then accepts whatever it holds."""
+"""After that, how long the worker accepts regardless of its number of connections."""
 NO_DESCRIPTOR_S = 0.1
 
 
 class ConnectionCounts:
-    """How many connections each worker holds, in a file that all workers of a supervisor map into memory.
+    """The number of connections of each worker, in a file that all workers of a supervisor map into memory.
 
-    A seat is a 32-bit number: 0 for no worker that accepts, else one more than its connections. `own` is this worker's.
+    A worker's seat is a 32-bit number: its connections plus 1, or 0 if it does not accept. `own` is this worker's seat.
     """
 
     def __init__(self, file: Path, own: int | None = None) -> None:
@@ -108,26 +110,28 @@ class ConnectionCounts:
             os.close(descriptor)
 
     def publish(self, held: int) -> None:
-        """This worker accepts, and has `held` connections."""
+        """Record that this worker accepts, and has `held` connections."""
         assert self.own is not None  # noqa: S101 - the supervisor has no seat
         self._held[self.own] = held + 1
 
     def clear(self, seat: int) -> None:
-        """The worker of `seat` accepts nothing more: it retires, or has ended."""
+        """Record that the worker of `seat` no longer accepts: it retires, or has ended."""
         self._held[seat] = 0
 
     def fewest(self) -> int:
-        """How many connections the worker with the fewest has; 0 if none accepts."""
+        """Return the number of connections of the worker with the fewest, 0 if none accepts."""
         return min(filter(None, self._held.tolist()), default=1) - 1
 
 
 class Acceptor:
-    """Accepts on a socket that several workers share, so that their connections spread evenly.
+    """Accepts on a socket that several workers share, so that their connections are distributed evenly.
 
-    asyncio's own server accepts all that wait at each wake-up: 100 connections landed as 11 and 89. This one accepts
-    one, and pauses while it holds more than another worker. A socket for each worker (SO_REUSEPORT) spreads by a hash,
-    exceeds 1.3 times the share in one run of six, and resets the connections in its queue when it closes.
+    At each wake-up it accepts one connection, and it pauses while it has more connections than another worker.
     """
+
+    # asyncio's own server accepts all waiting connections at each wake-up: 100 connections became 11 and 89.
+    # One socket for each worker (SO_REUSEPORT) distributes by a hash. In one run of six a worker had more than 1.3
+    # times its share, and a socket that closes resets the connections in its queue.
 
     def __init__(
         self,
@@ -136,7 +140,7 @@ class Acceptor:
         count: Callable[[], int],
         seats: ConnectionCounts,
     ) -> None:
-        """`make` returns the protocol of a connection, and `count` how many of them are open."""
+        """`make` returns the protocol of a new connection, `count` the number of open ones."""
         self._loop = asyncio.get_running_loop()
         self._listening = listening
         self._make = make
@@ -154,21 +158,22 @@ class Acceptor:
         self._resume()
 
     def publish(self) -> int:
-        """Share how many connections this worker has, and return it."""
+        """Publish the number of connections of this worker, and return it."""
         held = self._count() + len(self._making)
         self._seats.publish(held)
         return held
 
     async def close(self) -> None:
-        """Leave the socket to the other workers. Return when all that was accepted has its protocol."""
+        """Stop accepting. Return when every accepted connection has its protocol."""
         if self._listening.fileno() < 0:
-            return  # it was closed before
+            return  # already closed
         self._loop.remove_reader(self._listening)
         if self._later is not None:
             self._later.cancel()
         if self._seats.own is not None:
             self._seats.clear(self._seats.own)
-        self._listening.close()  # else the port stays open where the supervisor is gone, and nobody accepts there
+        # if the supervisor is gone, an open socket would still queue connections that no process accepts
+        self._listening.close()
         await asyncio.gather(*self._making, return_exceptions=True)
 
     def _resume(self) -> None:
@@ -180,10 +185,10 @@ class Acceptor:
         self._later = self._loop.call_later(delay_s, then)
 
     def _accept(self) -> None:
-        """Accept one connection; another worker may have been faster."""
+        """Accept one connection, unless another worker was faster."""
         if self._is_above_share():
             self._paused_s = self._loop.time()
-            self._pause(LOOK_AGAIN_S, self._look)
+            self._pause(RECHECK_S, self._recheck)
             return
         try:
             accepted, _ = self._listening.accept()
@@ -203,11 +208,11 @@ class Acceptor:
         fewest = self._seats.fewest()
         return held > fewest + MARGIN + fewest // MARGIN_PART
 
-    def _look(self) -> None:
-        """Accept again as soon as this worker's share allows it, or where no other worker takes what waits."""
+    def _recheck(self) -> None:
+        """Accept again as soon as this worker's share allows it, or if no other worker accepts within PAUSE_S."""
         if self._poll.poll(0) and self._is_above_share():
             if self._loop.time() - self._paused_s < PAUSE_S:
-                self._later = self._loop.call_later(LOOK_AGAIN_S, self._look)
+                self._later = self._loop.call_later(RECHECK_S, self._recheck)
                 return
             self._free_until_s = self._loop.time() + FREELY_S
         self._resume()

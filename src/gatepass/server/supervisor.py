@@ -1,17 +1,10 @@
-"""Who keeps the workers: one in each slot, renewed one by one, and all of them told of a stop.
+"""The supervisor of `gatepass serve --workers N`: starts, restarts, replaces and stops the workers.
 
-`gatepass serve --workers N`: one listening socket, N processes that accept on it, and this one, which keeps them.
+It serves no requests and imports no web framework. SIGTERM and SIGINT drain the workers. SIGHUP replaces them one by
+one with workers that read the new configuration. uvicorn's own supervisor stops all of them first.
 
-It imports no web framework and serves nothing. SIGTERM and SIGINT drain the workers; SIGHUP replaces
-them one by one by new ones, which read the configuration anew; uvicorn's own supervisor would stop
-and start them instead. A worker that is replaced is told by SIGTERM and leaves the socket to the others;
-that all of them stop is told by the lifeline, and then each answers 503 while it drains.
-
-The folder of one supervisor and its workers, and where it can be.
-
-What the workers of one supervisor inherit: the listening socket, the lifeline, their folder, and its key.
-
-One worker: a process, from its start to its end.
+A worker that is replaced receives SIGTERM, and leaves the listening socket to the others. If all workers stop, they
+read it from the lifeline, a socket pair. Then each accepts during its drain, and responds with 503.
 """
 
 from __future__ import annotations
@@ -26,7 +19,7 @@ import signal
 import socket
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,29 +29,29 @@ from gatepass.cancel import Tasks
 from gatepass.server.listening import SEATS, ConnectionCounts
 
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the folder in it is made by mkdtemp, mode 0700
-"""A tmpfs: what lies in it never reaches a disk. Containers have one of their own, with a read-only root too."""
+"""A tmpfs, which is never written to a disk. Each container has its own, also with a read-only root."""
 PREFIX = "gatepass-"
 ALIVE = "alive"
-"""A file that the supervisor holds locked; the kernel frees the lock of one that was killed."""
+"""A file that the supervisor keeps locked. The kernel releases the lock if the supervisor is killed."""
 
 
 class NoFolder(Exception):
-    """There is no place for what the workers share: their sockets, and the tokens that one fetches for all."""
+    """No folder is available for the workers' sockets and for the tokens that one of them fetches for all."""
 
 
 @contextmanager
 def own_folder(shared_memory: str = SHARED_MEMORY) -> Iterator[Path]:
-    """Make a folder with mode 0700 that is removed when the block ends, and remove those of killed supervisors.
+    """Create a folder with mode 0700, and remove it when the block ends. Also remove those of killed supervisors.
 
-    It is in `shared_memory` if that is writable, else where TMPDIR says, or in /tmp and its like.
-    Raises NoFolder, with what to do, if none of them is writable.
+    It is in `shared_memory` if that is writable, else in TMPDIR, /tmp or another default of tempfile. Raises NoFolder
+    if none of them is writable.
     """
-    with _made(shared_memory) as name:
+    with _temporary_directory(shared_memory) as name:
         folder = Path(name)
         alive = os.open(folder / "new", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(alive, fcntl.LOCK_EX)
-            (folder / "new").rename(folder / ALIVE)  # nobody sees it unlocked
+            (folder / "new").rename(folder / ALIVE)  # under this name, the file is always locked
             for left in folder.parent.glob(f"{PREFIX}*"):
                 _remove_if_left(left)
             yield folder
@@ -66,7 +59,7 @@ def own_folder(shared_memory: str = SHARED_MEMORY) -> Iterator[Path]:
             os.close(alive)
 
 
-def _made(shared_memory: str) -> tempfile.TemporaryDirectory[str]:
+def _temporary_directory(shared_memory: str) -> tempfile.TemporaryDirectory[str]:
     try:
         return tempfile.TemporaryDirectory(prefix=PREFIX, dir=shared_memory)
     except OSError:
@@ -75,18 +68,18 @@ def _made(shared_memory: str) -> tempfile.TemporaryDirectory[str]:
         return tempfile.TemporaryDirectory(prefix=PREFIX)
     except OSError as error:  # tempfile raises FileNotFoundError if no folder is usable, a read-only root included
         raise NoFolder(
-            f"several workers share a folder, and none can be made in {shared_memory} or the usual folders"
+            f"several workers share a folder, and none can be created in {shared_memory} or the usual folders"
             f" ({error.strerror}): mount a tmpfs on /tmp, name a folder in TMPDIR, or set server.workers: 1"
         ) from error
 
 
 def _remove_if_left(folder: Path) -> None:
-    """Remove `folder` if it is this user's and no supervisor holds its lock: tokens lie in it in clear."""
+    """Remove `folder`, which contains tokens in clear, if this user owns it and no supervisor has its lock."""
     try:
         if folder.lstat().st_uid != os.geteuid():
             return
         alive = os.open(folder / ALIVE, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:  # not a supervisor's, another user's, or just being made or removed
+    except OSError:  # not a supervisor's folder, another user's, or just being created or removed
         return
     try:
         fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -103,11 +96,11 @@ LOG = logging.getLogger("gatepass.server.supervisor")
 KEY_BYTES = 32
 
 STOPPING = b"."
-"""What the lifeline says before a stop. It is not read but looked at, for all workers have the same end of it."""
+"""Sent on the lifeline before a stop. Workers peek at it and never consume it, because they share one end."""
 STORE = "store"
-"""The folder of the tokens that the workers share, within the supervisor's own; absent if they share none."""
+"""The folder of shared tokens, inside the supervisor's folder. Absent if the workers share none."""
 CONNECTIONS = "connections"
-"""The file, in the same folder, of how many connections each worker holds."""
+"""The file with the number of connections of each worker, in the supervisor's folder."""
 NOT_SHARED = (
     "the workers' folder is on a disk, and the library that encrypts tokens there is not installed: each worker"
     " fetches its own tokens, and refresh tokens are not shared. Make {} writable, or install the extra `crypto`"
@@ -116,47 +109,52 @@ NOT_SHARED = (
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """`lifeline` is the supervisor's end: its close tells the workers that their supervisor is gone.
+    """What a supervisor shares with its workers. `worker_lifeline` is the workers' end of `lifeline`.
 
-    `key` encrypts what lies in `folder`; it is empty where that is in memory, which needs none.
+    The workers see the end of the supervisor when `lifeline` closes. `key` encrypts the files in `folder`. It is empty
+    if the folder is in memory.
     """
 
     folder: Path
     listening: socket.socket
     lifeline: socket.socket
-    lent: socket.socket
+    worker_lifeline: socket.socket
     connection_counts: ConnectionCounts
     key: bytes = field(repr=False)
 
     def tell_stop(self) -> None:
-        """No signal: systemd sends its own to all, and a second one would hurry them."""
+        """Tell all workers to drain, without a signal.
+
+        systemd itself signals all processes, and a second signal would end the workers' streams.
+        """
         self.lifeline.send(STOPPING)
 
     @contextmanager
     def descriptors(self) -> Iterator[tuple[int, int, int]]:
-        """What a worker inherits, in the order of its `--fds`: listening socket, lifeline, the key to be read once."""
-        with _readable(self.key) as key:
-            yield self.listening.fileno(), self.lent.fileno(), key
+        """Yield the descriptors that a worker inherits as `--fds`: listening socket, lifeline, pipe with the key."""
+        with _pipe_with(self.key) as key:
+            yield self.listening.fileno(), self.worker_lifeline.fileno(), key
 
 
 @contextmanager
 def channel(listening: socket.socket, shared_memory: str = SHARED_MEMORY) -> Iterator[Channel]:
-    """A new one, whose folder goes with the block. Raises NoFolder."""
+    """Create a channel, and remove its folder when the block ends. Raises NoFolder."""
     with own_folder(shared_memory) as folder:
         is_on_disk = folder.parent != Path(shared_memory)
         if is_on_disk and find_spec("cryptography") is None:
             LOG.warning("tokens_not_shared", extra={"fields": {"reason": NOT_SHARED.format(shared_memory)}})
         else:
             (folder / STORE).mkdir(mode=0o700)
-        lifeline, lent = socket.socketpair()
-        with lifeline, lent:
+        lifeline, worker_lifeline = socket.socketpair()
+        with lifeline, worker_lifeline:
             key = secrets.token_bytes(KEY_BYTES) if is_on_disk else b""
-            yield Channel(folder, listening, lifeline, lent, ConnectionCounts(folder / CONNECTIONS), key)
+            yield Channel(folder, listening, lifeline, worker_lifeline, ConnectionCounts(folder / CONNECTIONS), key)
 
 
 @contextmanager
-def _readable(key: bytes) -> Iterator[int]:
-    """A descriptor from which `key` can be read once: arguments and environment of a process are for others to see."""
+def _pipe_with(key: bytes) -> Iterator[int]:
+    """Yield a descriptor from which `key` can be read once."""
+    # other processes can read the arguments and the environment of a process, but not its pipes
     reading, writing = os.pipe()
     try:
         os.write(writing, key)
@@ -167,16 +165,16 @@ def _readable(key: bytes) -> Iterator[int]:
 
 
 READY_S = 20.0
-LOOK_S = 0.05
+CHECK_INTERVAL_S = 0.05
 SHORT_LIFE_S = 10.0
-"""A worker that dies earlier is started again with a growing pause."""
+"""A worker that exits earlier is started again after a pause, which doubles each time."""
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """It is ready when its socket is in the folder; `retired` is set when another takes its slot."""
+    """One worker process. It is ready when its socket exists; `retired` is set when another one replaces it."""
 
     number: int
     index: int
@@ -194,7 +192,7 @@ class Worker:
                 *("--seat", str(seat)),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=fds,
-                process_group=0,  # Ctrl-C of a terminal is for the supervisor, which then tells the workers once
+                process_group=0,  # Ctrl-C in a terminal must reach only the supervisor, which stops the workers
             )
         LOG.info("worker_started", extra={"fields": {"worker": number, "pid": process.pid}})
         began_s = asyncio.get_running_loop().time()
@@ -212,19 +210,20 @@ class Worker:
         if self.is_alive:
             self.process.send_signal(number)
 
-    async def becomes_ready(self) -> bool:
-        """Whether it does, before READY_S are over or it has ended."""
+    async def wait_until_ready(self) -> bool:
+        """Wait until the worker is ready. Return False if it exits first, or after READY_S."""
         loop = asyncio.get_running_loop()
         until_s = loop.time() + READY_S
         while loop.time() < until_s and self.is_alive:
             if self.is_ready:
                 return True
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(CHECK_INTERVAL_S)
         return False
 
-    async def wait_until_left(self, stopping: asyncio.Event) -> bool:
-        """Returns when it has died or is retired, then True; or at a stop, then False."""
-        waits = [asyncio.create_task(event) for event in (self._exit(), self.retired.wait(), stopping.wait())]
+    async def wait_for_exit(self, stopping: asyncio.Event) -> bool:
+        """Wait until the worker exits or is retired, and return True. Return False when `stopping` is set."""
+        events = (self.process.wait(), self.retired.wait(), stopping.wait())
+        waits = [asyncio.create_task(event) for event in events]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -232,8 +231,8 @@ class Worker:
                 wait.cancel()
         return not stopping.is_set()
 
-    async def reaped(self, within_s: float) -> None:
-        """Let a worker that was told to end do so; one that takes longer is killed."""
+    async def wait_or_kill(self, within_s: float) -> None:
+        """Wait for a stopping worker to exit, and kill it after `within_s`."""
         try:
             async with asyncio.timeout(within_s):
                 await self.process.wait()
@@ -243,27 +242,25 @@ class Worker:
             await self.process.wait()
 
     def pause_s(self, before_s: float) -> float:
-        """How long to wait before another is started in its place, after a pause of `before_s` for this one."""
+        """Return the pause before this worker is replaced; `before_s` is the pause before it was started."""
         lived_s = asyncio.get_running_loop().time() - self.began_s
         return min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, before_s * 2)) if lived_s < SHORT_LIFE_S else 0.0
 
-    async def _exit(self) -> None:
-        await self.process.wait()
-
 
 def name_of(number: int) -> str:
-    """What a worker is called where its socket lies, and on /status."""
+    """Return the name of a worker, for its socket and on /status."""
     return f"worker-{number}"
 
 
 KILL_GRACE_S = 5.0
-"""Between the end of a drain and the kill."""
+"""Time between the end of a drain and SIGKILL."""
 
 
 class Supervisor:
-    """Keeps `count` workers of `command` on `listening` alive until it is told to stop.
+    """Keeps `count` workers of `command` on `listening` alive until it is stopped.
 
-    `unusable` is the code of a worker that cannot use its configuration: where the first ones end so, it stops too.
+    `unusable` is the exit code of a worker with an invalid configuration. If the first workers exit with it, the
+    supervisor exits too.
     """
 
     def __init__(
@@ -285,7 +282,7 @@ class Supervisor:
         self._serial = 0
         self._workers: dict[int, Worker] = {}
         self._changing = tuple(asyncio.Lock() for _ in range(count))
-        """Each held while its slot gets another worker: by what keeps it, or by a renewal."""
+        """Locks of the slots, each held while its worker is replaced, after an exit or by a reload."""
         self._seats_of_starting: set[int] = set()
         self._started: list[Worker] = []
         self._has_served = False
@@ -293,32 +290,35 @@ class Supervisor:
         self._tasks = Tasks()
 
     async def run(self) -> int:
-        """The exit code, when every worker has ended, also those that others took the place of: 0 after a stop,
-        `unusable` where no worker could begin. Raises NoFolder before the first is started."""
+        """Run until every worker has exited, replaced ones too. Return the exit code: 0 after a stop, or `unusable`.
+
+        Raises NoFolder before the first worker is started.
+        """
         loop = asyncio.get_running_loop()
         renewals: asyncio.Queue[None] = asyncio.Queue()
-        for number in (signal.SIGTERM, signal.SIGINT):  # first: until here SIGTERM ends the process, a folder or not
+        # before the folder exists: without a handler SIGTERM ends the process and leaves the folder behind
+        for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
         loop.add_signal_handler(signal.SIGHUP, lambda: renewals.put_nowait(None))
         with channel(self._listening) as self._channel:
             self._renewing = self._tasks.spawn(self._renew(renewals), "renewals")
-            self._tasks.spawn(self._say_when_ready(), "announce")
+            self._tasks.spawn(self._announce_when_ready(), "announce")
             try:
-                await asyncio.gather(*(self._keep(slot) for slot in range(self._count)))
+                await asyncio.gather(*(self._run_slot(slot) for slot in range(self._count)))
                 await asyncio.gather(*map(self._reap, self._living()))
             finally:
                 await self._tasks.aclose()
         return self._code
 
-    async def _say_when_ready(self) -> None:
-        """Tell where gatepass listens once the first worker accepts there."""
+    async def _announce_when_ready(self) -> None:
+        """Announce the address once the first worker accepts on it."""
         while not any(worker.is_ready for worker in self._workers.values()):
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(CHECK_INTERVAL_S)
         self._has_served = True
         self._announce()
 
     def _stop(self) -> None:
-        """The first call drains, a second one reaches the workers as a signal and ends their patience."""
+        """Drain at the first call. At the second one signal the workers, which then end their streams."""
         if self._stopping.is_set():
             for worker in self._living():
                 worker.signal(signal.SIGTERM)
@@ -326,46 +326,40 @@ class Supervisor:
         self._stopping.set()
         self._renewing.cancel()
         self._channel.tell_stop()
-        self._listening.close()  # so that who comes after the last worker has left is refused, and does not hang
+        # else clients would wait in the socket's queue after the last worker closed it
+        self._listening.close()
 
     def _living(self) -> list[Worker]:
-        """All of its processes: those in the slots, those that left one, and one that has none yet."""
+        """Return all running workers: in slots, replaced, and not yet in a slot."""
         return [worker for worker in self._started if worker.is_alive]
 
-    async def _keep(self, slot: int) -> None:
-        """One worker after another in this slot, until the stop."""
+    async def _run_slot(self, slot: int) -> None:
+        """Run one worker after another in this slot until the stop."""
         pause_s = 0.0
         worker = await self._start(slot)
-        while await worker.wait_until_left(self._stopping):
+        while await worker.wait_for_exit(self._stopping):
             if not worker.retired.is_set():
                 if worker.process.returncode == self._unusable and not self._has_served:
-                    self._give_up(self._unusable)
+                    # every other worker would fail in the same way, and has logged why
+                    if not self._stopping.is_set():
+                        self._code = self._unusable
+                        self._stop()
                     return
                 pause_s = worker.pause_s(pause_s)
                 fields = {"worker": worker.number, "code": worker.process.returncode, "again_in_s": pause_s}
                 LOG.error("worker_exited", extra={"fields": fields})
                 worker.ready_at.unlink(missing_ok=True)
                 self._channel.connection_counts.clear(worker.index)
-                if await self._stopped_within(pause_s):
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause_s):
+                        await self._stopping.wait()
+                if self._stopping.is_set():
                     return
             worker = self._workers[slot] if worker.retired.is_set() else await self._start(slot)
 
-    def _give_up(self, code: int) -> None:
-        """What the worker could not use, and has told, no other one could: a supervisor that goes on hides it."""
-        if not self._stopping.is_set():
-            self._code = code
-            self._stop()
-
     async def _reap(self, worker: Worker) -> None:
-        await worker.reaped(self._drain_s + KILL_GRACE_S)
+        await worker.wait_or_kill(self._drain_s + KILL_GRACE_S)
         self._channel.connection_counts.clear(worker.index)
-
-    async def _stopped_within(self, pause_s: float) -> bool:
-        try:
-            async with asyncio.timeout(pause_s):
-                return await self._stopping.wait()
-        except TimeoutError:
-            return self._stopping.is_set()
 
     async def _start(self, slot: int) -> Worker:
         async with self._changing[slot]:
@@ -394,14 +388,14 @@ class Supervisor:
                     break
 
     async def _replace(self, slot: int) -> bool:
-        """A new worker takes the slot once it is ready, and the old one drains; False leaves the old one.
+        """Start a new worker, put it into the slot once it is ready, and drain the old one.
 
-        A stop cancels it: both hear the lifeline, and the new one need not come up for that.
+        Return False, and keep the old worker, if the new one does not become ready.
         """
         newer = await self._spawn()
         try:
-            is_ready = await newer.becomes_ready()
-        except asyncio.CancelledError:
+            is_ready = await newer.wait_until_ready()
+        except asyncio.CancelledError:  # a stop; the new worker may be too early in its start to read the lifeline
             newer.signal(signal.SIGTERM)
             raise
         if not is_ready:

@@ -157,7 +157,7 @@ async def test_a_request_from_another_event_loop_gets_the_same_code():
 async def test_a_running_lifespan_is_not_entered_twice():
     app = app_of()
     async with app.router.lifespan_context(app):
-        with pytest.raises(RuntimeError, match="running already"):
+        with pytest.raises(RuntimeError, match="already running"):
             async with app.router.lifespan_context(app):
                 pass
         assert (await answer(app, lifespan=False))[0] == 200

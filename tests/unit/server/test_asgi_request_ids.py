@@ -2,7 +2,7 @@
 
 import pytest
 
-from gatepass.server.asgi import RequestIds, given_id
+from gatepass.server.asgi import RequestIds, client_request_id
 
 
 def test_ids_are_unique_in_a_process_and_differ_between_processes():
@@ -17,5 +17,5 @@ def test_ids_are_unique_in_a_process_and_differ_between_processes():
     ("given", "kept"), [(b"req_0123", "req_0123"), (b"a b", None), (b"", None), (b"x" * 129, None), (b"\xff", None)]
 )
 def test_a_clients_own_id_counts_where_it_is_a_plain_word(given, kept):
-    assert given_id(((b"host", b"h"), (b"x-request-id", given))) == kept
-    assert given_id(((b"host", b"h"),)) is None
+    assert client_request_id(((b"host", b"h"), (b"x-request-id", given))) == kept
+    assert client_request_id(((b"host", b"h"),)) is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from gatepass.server.asgi import show
+from gatepass.server.asgi import serve_page
 from gatepass.server.cycle import HttpRequestCycle
 from tests.unit.http_client.loop import rest
 from tests.unit.server.wire_client import DATE, WireClient, asked
@@ -30,7 +30,7 @@ class App:
         await send({"type": "http.response.body"})
 
     def served(self) -> WireClient:
-        return WireClient(lambda turn: show(self, turn, 100))
+        return WireClient(lambda turn: serve_page(self, turn, 100))
 
 
 async def answered(app: App, raw: bytes) -> bytes:
@@ -81,7 +81,7 @@ async def test_receive_tells_of_a_departure_and_not_before():
                 return
 
     async def serve(turn: HttpRequestCycle) -> None:
-        await show(waits, turn, 100)
+        await serve_page(waits, turn, 100)
 
     wire_client = WireClient(serve)
     wire_client.say(asked(b"x"))

@@ -38,7 +38,7 @@ def test_without_any_place_one_line_says_what_to_do(monkeypatch, tmp_path):
     with pytest.raises(NoFolder) as caught, own_folder(str(missing)):
         pass
     assert str(caught.value) == (
-        f"several workers share a folder, and none can be made in {missing} or the usual folders"
+        f"several workers share a folder, and none can be created in {missing} or the usual folders"
         " (No usable temporary directory found): mount a tmpfs on /tmp, name a folder in TMPDIR,"
         " or set server.workers: 1"
     )
