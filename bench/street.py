@@ -32,7 +32,7 @@ from gatepass.observability.log import configure
 from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.server.app import build_app
 from gatepass.server.connection import ClientConnection, ConnectionContext
-from gatepass.server.process import reception_of
+from gatepass.server.process import connection_context
 
 BATCHES, BATCH = 12, 150
 EVENTS = 400
@@ -191,7 +191,7 @@ async def opened(log: TextIO) -> tuple[AppState, Upstream, Client]:
     configure("info", "json", gate.redactor, log)
     gate.start()
     app = build_app(gate)
-    client = Client(reception_of(app, gate), ServerConfig(app))
+    client = Client(connection_context(app, gate), ServerConfig(app))
     return gate, upstream, client
 
 

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from gatepass import Config, create_app
 from gatepass.auth.authenticator import Authenticator
-from gatepass.auth.model_access import DESTINATIONS, MODELS, NESTED, check_body_access, may_use, permit_part
+from gatepass.auth.model_access import DESTINATIONS, MODELS, NESTED, check_body_access, check_part_access, may_use
 from gatepass.config.access import AccessKey
 from gatepass.config.block import is_loopback
 from gatepass.config.checks import unsafe_settings
@@ -199,7 +199,7 @@ KEPT_PARTS = (
 def reads_form(name: str, caller: AccessKey = LIMITED) -> bool:
     """Whether a form with a part `name` goes up."""
     head = '--b\r\nContent-Disposition: form-data; name="{}"\r\n\r\n{}\r\n'
-    scan = MultipartScan(b"b", partial(permit_part, caller))
+    scan = MultipartScan(b"b", partial(check_part_access, caller))
     try:
         scan.feed(f"{head.format('model', 'gpt-a')}{head.format(name, 'x')}--b--\r\n".encode())
     except GatepassError:

@@ -34,7 +34,7 @@ class Authenticator:
     def __init__(self, config: Config) -> None:
         self._ring = KeyRing(config.access.keys)
         self._profiles = resolved(config.profiles)
-        self.wants_key = bool(config.access.keys)
+        self.requires_key = bool(config.access.keys)
 
     def authenticate(
         self, client_request: ClientRequest, in_path: str | None = None, *, takes_form: bool = False
@@ -44,7 +44,7 @@ class Authenticator:
         `in_path` is the profile that the request's path names. `takes_form`: its operation accepts a multipart form.
         Raises InvalidApiKey, ForbiddenPeer, ForbiddenHost, ForbiddenOrigin, UnsupportedMediaType.
         """
-        if not self.wants_key:
+        if not self.requires_key:
             check_local(client_request, takes_form=takes_form)
             return LOCAL
         presented = presented_key(client_request.headers)
@@ -63,7 +63,7 @@ class Authenticator:
         With configured keys it accepts every request. Without keys it raises ForbiddenHost and ForbiddenOrigin, and
         ForbiddenPeer unless `from_anywhere`: probes come from other machines and name this one by its address.
         """
-        if not self.wants_key:
+        if not self.requires_key:
             check_host_and_origin(client_request, from_anywhere=from_anywhere)
 
     def _wrapped(self, presented: str, now: float, in_path: str | None) -> AccessKey | None:

@@ -35,7 +35,7 @@ def is_preflight(method: str, headers: Headers) -> bool:
     return method == "OPTIONS" and has_method and header(headers, b"origin") is not None
 
 
-def shut_out(headers: Headers, profile: str | None) -> ForbiddenOrigin:
+def preflight_error(headers: Headers, profile: str | None) -> ForbiddenOrigin:
     """Return the error for a preflight of an origin that is not listed. `profile` is the profile in the path."""
     origin = shown_origin(header(headers, b"origin") or b"")
     if origin == "'null'":

@@ -85,7 +85,7 @@ def check_body_access(
     _check_object(caller, JsonScanner(body, most_steps), 0, is_top=True)
 
 
-def permit_part(caller: AccessKey, name: str) -> None:
+def check_part_access(caller: AccessKey, name: str) -> None:
     """Check the part `name` of a form, such as `extra_body[api_base]`.
 
     Raises ModelNotAllowed if it may name other models, a server or a credential, and the key covers only some models.

@@ -209,7 +209,7 @@ def work(options: WorkerOptions, config_path: str | None, host: str | None, port
     from gatepass.server.pages import learned_rows, status_of
     from gatepass.server.peers import Peers
     from gatepass.server.process import DrainingServer, Team
-    from gatepass.server.supervisor import CONNECTIONS, STORE, name_of
+    from gatepass.server.supervisor import CONNECTIONS, STORE, worker_name
     from gatepass.store.choice import WorkerStore
 
     listening, lifeline, key = options.fds
@@ -223,7 +223,7 @@ def work(options: WorkerOptions, config_path: str | None, host: str | None, port
     state = open_app_state(loaded, exit_unusable, shared, options.number)
     if loaded.config.access.keys:
         keyed.touch()
-    name = name_of(options.number)
+    name = worker_name(options.number)
     peers = Peers(options.folder, name, state.metrics.exposition, lambda: status_of(state), lambda: learned_rows(state))
     team = Team(peers, socket.socket(fileno=lifeline), ConnectionCounts(options.folder / CONNECTIONS, options.seat))
     server = DrainingServer(state, lambda _: None, team)

@@ -12,13 +12,13 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from gatepass.auth.cors import cors_headers, is_preflight, preflight, shut_out
+from gatepass.auth.cors import cors_headers, is_preflight, preflight, preflight_error
 from gatepass.auth.model_access import (
     check_body_access,
     check_model_access,
     check_operation_access,
+    check_part_access,
     may_use,
-    permit_part,
 )
 from gatepass.cancel import CancelScope
 from gatepass.clock import Timer
@@ -200,7 +200,7 @@ def _no_operation(context: RequestContext, in_path: str | None, error: MethodNot
     if not is_preflight(client_request.method, client_request.headers):
         return error
     select_profile(state.profiles, in_path, None)
-    return shut_out(client_request.headers, in_path)
+    return preflight_error(client_request.headers, in_path)
 
 
 def _unknown_path(context: RequestContext, in_path: str | None) -> UnknownPath:
@@ -225,7 +225,7 @@ def _open_upload(context: RequestContext, cycle: RequestCycle, operation: Operat
     length = header(client_request.headers, b"content-length") or b""
     length_bytes = int(length) if length.isdigit() else None
     return MultipartUpload(
-        cycle, operation, limits, MultipartScan(boundary, partial(permit_part, context.caller)), length_bytes
+        cycle, operation, limits, MultipartScan(boundary, partial(check_part_access, context.caller)), length_bytes
     )
 
 

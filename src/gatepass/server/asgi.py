@@ -399,7 +399,7 @@ class ApiEndpoint:
             scope["method"],
             path,
             client.headers,
-            peer_in(scope, only_direct=not state.authenticator.wants_key),
+            peer_in(scope, only_direct=not state.authenticator.requires_key),
             state.clock.now(),
             scope["query_string"],
             mounted_at,

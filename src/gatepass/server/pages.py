@@ -130,7 +130,7 @@ def _check_page(request: Request, state: AppState) -> None:
 
 
 def _client_request(request: Request, state: AppState) -> ClientRequest:
-    peer = peer_in(request.scope, only_direct=not state.authenticator.wants_key)
+    peer = peer_in(request.scope, only_direct=not state.authenticator.requires_key)
     return ClientRequest("", "GET", request.url.path, tuple(request.headers.raw), peer, state.clock.now())
 
 

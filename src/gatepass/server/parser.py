@@ -141,9 +141,7 @@ class RequestParser:
                 self._hosts += 1
                 # most requests of a connection have the same Host: check it once
                 if (value != self._host or not value) and self.in_head:
-                    if not is_host(value, self._target):
-                        self._refuse(host_invalid())
-                    self._host = value
+                    self._check_host(value)
             elif name == b"expect":
                 self._expects_continue = self._expects_continue or value.lower() == b"100-continue"
             elif value.lower() != b"chunked":
@@ -160,11 +158,8 @@ class RequestParser:
         parser, target = self._parser, self._target
         version = parser.get_http_version()
         is_plain = version == "1.1" and self._hosts == 1
-        if not is_plain:  # RFC 9110 15.6.6 and RFC 9112 3.2; httptools also accepts 0.9 and 2.0
-            if version not in ("1.0", "1.1"):
-                self._refuse(unknown_version())
-            if self._hosts > 1 or version == "1.1":
-                self._refuse(host_missing(self._hosts))
+        if not is_plain:
+            self._check_version(version)
         self.cycle = cycle = HttpRequestCycle(
             self._connection,
             parser.get_method().decode("ascii"),
@@ -179,6 +174,18 @@ class RequestParser:
             cycle.expect()
         self.in_head = False
         self._on_cycle(cycle)
+
+    def _check_version(self, version: str) -> None:
+        # RFC 9110 15.6.6 and RFC 9112 3.2; httptools also accepts 0.9 and 2.0
+        if version not in ("1.0", "1.1"):
+            self._refuse(unknown_version())
+        if self._hosts > 1 or version == "1.1":
+            self._refuse(host_missing(self._hosts))
+
+    def _check_host(self, value: bytes) -> None:
+        if not is_host(value, self._target):
+            self._refuse(host_invalid())
+        self._host = value
 
     def _refuse(self, error: GatepassError) -> NoReturn:
         """Stop the parser: `feed` raises `error`."""

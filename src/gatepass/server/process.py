@@ -83,7 +83,7 @@ def keep_freed_pages() -> bool:
     return bool(mallopt(_MMAP_THRESHOLD, HEAP_BODY_BYTES)) and bool(mallopt(_TRIM_THRESHOLD, KEPT_BYTES))
 
 
-def served_by(app: ASGIApp, state: AppState) -> Serve:
+def cycle_server(app: ASGIApp, state: AppState) -> Serve:
     """Return the function that serves a cycle: pages with `app`, every other path with the proxy."""
     operations, pages = ApiEndpoint(state), page_paths(state.config.server.base_path)
     limit_bytes = state.config.limits.body_bytes
@@ -94,7 +94,7 @@ def served_by(app: ASGIApp, state: AppState) -> Serve:
     return serve
 
 
-def reception_of(app: ASGIApp, state: AppState) -> ConnectionContext:
+def connection_context(app: ASGIApp, state: AppState) -> ConnectionContext:
     """Return what the connections of a server share."""
     config, rejected = state.config, RejectedRequests(state.metrics.error_sent).note
     shares: ConnectionShares[Evictable] = ConnectionShares(
@@ -102,7 +102,7 @@ def reception_of(app: ASGIApp, state: AppState) -> ConnectionContext:
     )
     proxies = TrustedProxies(config.server.trusted_proxies)
     return ConnectionContext(
-        served_by(app, state), rejected, config.limits, KEEP_ALIVE_S, proxies, shares, state.in_flight
+        cycle_server(app, state), rejected, config.limits, KEEP_ALIVE_S, proxies, shares, state.in_flight
     )
 
 
@@ -129,7 +129,7 @@ class DrainingServer(uvicorn.Server):
         routes = ops_routes(lambda: service.state, state.config.server.base_path, peers)
         # only lifespan and pages: ClientConnection serves every other path
         app = Starlette(routes=routes, lifespan=service.lifespan, exception_handlers=ERRORS)
-        context = reception_of(app, state)
+        context = connection_context(app, state)
         super().__init__(
             uvicorn.Config(
                 app,

@@ -196,7 +196,7 @@ class Worker:
             )
         LOG.info("worker_started", extra={"fields": {"worker": number, "pid": process.pid}})
         began_s = asyncio.get_running_loop().time()
-        return cls(number, seat, process, channel.folder / f"{name_of(number)}.sock", began_s, asyncio.Event())
+        return cls(number, seat, process, channel.folder / f"{worker_name(number)}.sock", began_s, asyncio.Event())
 
     @property
     def is_alive(self) -> bool:
@@ -247,7 +247,7 @@ class Worker:
         return min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, before_s * 2)) if lived_s < SHORT_LIFE_S else 0.0
 
 
-def name_of(number: int) -> str:
+def worker_name(number: int) -> str:
     """Return the name of a worker, for its socket and on /status."""
     return f"worker-{number}"
 

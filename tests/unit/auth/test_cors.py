@@ -2,7 +2,7 @@
 
 import pytest
 
-from gatepass.auth.cors import EXPOSED, METHODS, VARY, cors_headers, is_preflight, preflight, shut_out
+from gatepass.auth.cors import EXPOSED, METHODS, VARY, cors_headers, is_preflight, preflight, preflight_error
 from gatepass.operations.table import OPERATIONS
 
 CHAT = "https://chat.corp.example"
@@ -73,7 +73,7 @@ def test_a_preflight_is_answered_with_what_it_asked_for():
 
 @pytest.mark.parametrize(("profile", "setting"), [(None, "profiles.plain"), ("lobechat", "profiles.lobechat")])
 def test_a_page_that_is_shut_out_is_told_its_origin_and_the_setting(profile, setting):
-    told = shut_out(of(CHAT, *ASKED), profile).message
+    told = preflight_error(of(CHAT, *ASKED), profile).message
     assert told.startswith(
         f"CORS: a page of the origin '{CHAT}' may not call gatepass from a browser. To allow it, add that origin to"
         f" {setting}.cors_origins."
@@ -82,14 +82,14 @@ def test_a_page_that_is_shut_out_is_told_its_origin_and_the_setting(profile, set
 
 
 def test_a_page_without_an_origin_is_told_that_no_setting_lets_it_in():
-    told = shut_out(of("null", *ASKED), "lobechat").message
+    told = preflight_error(of("null", *ASKED), "lobechat").message
     assert "'null'" in told
     assert "never allowed" in told
     assert "cors_origins" not in told
 
 
 def test_a_long_origin_is_cut_and_nothing_of_it_reaches_a_terminal():
-    told = shut_out(((b"origin", b"https://\x1b[2J\xe9" + b"x" * 9000),), "a").message
+    told = preflight_error(((b"origin", b"https://\x1b[2J\xe9" + b"x" * 9000),), "a").message
     assert "\x1b" not in told
     assert len(told) < 400
 
