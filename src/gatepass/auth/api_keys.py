@@ -46,6 +46,7 @@ def hash_key(key: str) -> str:
 
 
 def _digest(key: str) -> bytes:
+    # a key with lone surrogates must not raise
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 

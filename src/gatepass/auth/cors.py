@@ -75,7 +75,7 @@ def preflight(method: str, headers: Headers, origins: Collection[str]) -> Header
     if not is_preflight(method, headers) or origin is None or not _allows(origin, origins):
         return None
     requested = header(headers, b"access-control-request-headers") or b""
-    names = requested if _NAMES.match(requested) is not None else _ALWAYS
+    names = requested if _NAMES.match(requested) is not None else _ALWAYS  # reflect only well-formed names
     private = header(headers, b"access-control-request-private-network") == b"true"
     return (
         (b"access-control-allow-origin", origin),

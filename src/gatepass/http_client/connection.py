@@ -118,7 +118,7 @@ class Connection(asyncio.BufferedProtocol):
                 if reply.ended:
                     reply.check()
                 await reply.changed()
-        except BaseException:
+        except BaseException:  # also a cancellation: a connection in use must not return to the pool
             reply.discard()
             raise
         finally:

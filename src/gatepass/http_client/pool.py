@@ -25,6 +25,7 @@ from gatepass.http_client.response_body import decode_response
 from gatepass.http_client.write_batcher import WriteBatcher
 from gatepass.types import OutboundRequest, Response
 
+# possessive quantifiers (`*+`, `++`): a proxy's bytes must not cause backtracking
 _HEAD = rb"HTTP/1\.[01] (%b)(?: ([^\r\n]*+))?\r?\n(?:[^\r\n]++\r?\n)*+\r?\n"
 _ANSWER = re.compile(b"(?:%b)*+%b" % (_HEAD % b"10[023]", _HEAD % b"[2-5][0-9]{2}"))
 """The complete head of a reply to CONNECT, after interim replies. A line may end in a bare LF (RFC 9112 2.2)."""
@@ -255,7 +256,7 @@ class ConnectionPool:
         if connection in self._slots:
             self._slots.remove(connection)
             if (waiter := self._next_waiter()) is not None:
-                waiter.set_result(self._new_slot())
+                waiter.set_result(self._new_slot())  # still to dial: the waiting request does that
 
     def defers_write(self, connection: Connection) -> bool:
         """Count every connection that is not idle as a request in flight, spare ones being dialed too."""

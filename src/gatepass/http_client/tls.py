@@ -38,7 +38,7 @@ def ssl_context(network: Network) -> ssl.SSLContext:
         reloading.load_default_certs()
         reloading.load_client_cert(network.client_cert, network.client_key)
         context = reloading
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols(["http/1.1"])  # the client does not support HTTP/2
     if network.ca_file:
         context.load_verify_locations(network.ca_file)
     return context

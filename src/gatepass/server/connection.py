@@ -131,7 +131,7 @@ class ClientConnection(asyncio.Protocol):
         self._state.connections.discard(self)
         self._shares.disconnect(self)
         self._timeouts.close()
-        self.resume_writing()
+        self.resume_writing()  # wakes a task in `wait_writable`
         cycles = (self._serving, self._parser.cycle, *self._queue)
         self._ignores_input = True
         self._parser.close()
@@ -177,7 +177,7 @@ class ClientConnection(asyncio.Protocol):
         """Close an idle connection, to make room for other connections."""
         self._context.rejected(evicted(), self._parser.peer)
         self._close()
-        if self._transport.get_write_buffer_size():
+        if self._transport.get_write_buffer_size():  # a close waits until the client has read the response
             self._loop.call_later(LINGER_S, self._transport.abort)
 
     def retire(self) -> None:
@@ -218,7 +218,7 @@ class ClientConnection(asyncio.Protocol):
             self._state.tasks.add(cycle.task)
         else:
             self._queue.append(cycle)
-            self._pause_reading()
+            self._pause_reading()  # bounds the pipelined requests in memory
 
     def last_cycle(self) -> HttpRequestCycle:
         return self._queue[-1] if self._queue else cast(HttpRequestCycle, self._serving)
@@ -263,6 +263,7 @@ class ClientConnection(asyncio.Protocol):
     def send_batched(self, response: bytes) -> None:
         if self._held:
             self.flush()
+        # each request in progress has a task in `tasks`
         if self._context.write_batcher.defer(self, len(self._state.tasks), self._loop):
             self._held = response
         else:
@@ -405,7 +406,7 @@ class ClientConnection(asyncio.Protocol):
         self.flush()
         if self._transport.is_closing():
             return
-        self._transport.write_eof()
+        self._transport.write_eof()  # the client sees the end of the response, and gatepass can still read
         if self._reading_paused:
             self._reading_paused = False
             self._transport.resume_reading()

@@ -149,7 +149,7 @@ class HttpRequestCycle:
         self._is_body_requested = False
 
     def feed(self, piece: bytes) -> None:
-        self._size_bytes += len(piece)
+        self._size_bytes += len(piece)  # also of dropped pieces: `start` computes the rest from it
         if self.has_ended or self._is_dropping:
             return
         if self._claim is not None and not self._has_room(self._claim, len(piece)):

@@ -194,6 +194,7 @@ class Acceptor:
             accepted, _ = self._listening.accept()
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
+                # the socket stays readable: without a pause the event loop would spin
                 self._pause(NO_DESCRIPTOR_S, self._resume)
             return
         making = self._loop.create_task(self._loop.connect_accepted_socket(self._make, accepted))

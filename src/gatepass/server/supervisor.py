@@ -369,6 +369,7 @@ class Supervisor:
     async def _spawn(self) -> Worker:
         self._serial += 1
         taken = self._seats_of_starting.union(worker.index for worker in self._living())
+        # with more workers than seats the last seat is shared, and the balance is less even
         seat = next((seat for seat in range(SEATS) if seat not in taken), SEATS - 1)
         self._channel.connection_counts.clear(seat)
         self._seats_of_starting.add(seat)
