@@ -28,7 +28,18 @@ from dataclasses import dataclass
 from gatepass.errors import Fault, TokenUnavailable
 from gatepass.tokens import Token
 from tests.unit.clock import DrivenClock, settle
-from tests.unit.tokens.scripted import JSON, Answer, Broken, Hang, Kept, Mint, ScriptedIssuer, Turn, answer, oauth2
+from tests.unit.tokens.scripted import (
+    JSON,
+    Answer,
+    Broken,
+    Hang,
+    Mint,
+    RunningHolder,
+    ScriptedIssuer,
+    Turn,
+    answer,
+    oauth2,
+)
 
 OUTAGE_S = 60.0
 TURN_S = 0.5
@@ -121,7 +132,7 @@ class Trial:
         row, age = self.row, AGES[self.row.state]
         if age is None:
             self.issuer.otherwise = FAULTS[row.fault]
-        async with Kept(self.clock, self.issuer, oauth2(timeout_s=TIMEOUT_S)) as it:
+        async with RunningHolder(self.clock, self.issuer, oauth2(timeout_s=TIMEOUT_S)) as it:
             if row.again:
                 await self._outlive(it)
             if age is not None:
@@ -137,7 +148,7 @@ class Trial:
                 task.cancel()
             await settle(5)
 
-    async def _outlive(self, it: Kept) -> None:
+    async def _outlive(self, it: RunningHolder) -> None:
         """Let the first refresh be refused once, and the next one succeed: a token is held when this returns."""
         await settle()
         self.issuer.otherwise = FAULTS[self.row.fault]
@@ -146,7 +157,7 @@ class Trial:
         await self.clock.advance(BACK_WITHIN_S)
         assert not it.holder.status().failing
 
-    async def _age(self, it: Kept, age: float) -> None:
+    async def _age(self, it: RunningHolder, age: float) -> None:
         """Let the first token get so old, without a refresh having come between."""
         await settle()
         token = it.holder.current()
@@ -154,7 +165,7 @@ class Trial:
         self.issuer.otherwise = Hang()
         await self.clock.advance(self.row.life_s * age)
 
-    async def _load(self, it: Kept, for_s: float, returned_s: float | None = None) -> None:
+    async def _load(self, it: RunningHolder, for_s: float, returned_s: float | None = None) -> None:
         end_s = self.clock.now() + for_s
         while self.clock.now() < end_s:
             if returned_s is not None and self.row.back_s is None and it.holder.usable:
@@ -163,7 +174,7 @@ class Trial:
             await self.clock.advance(TURN_S)
             self._reap()
 
-    def _ask(self, it: Kept) -> None:
+    def _ask(self, it: RunningHolder) -> None:
         held = it.holder.current()
         for _ in range(self.row.load):
             self.row.requests += 1
@@ -222,7 +233,7 @@ async def calls_in_an_hour(fault: str, past: str) -> int:
     """The requests to an issuer that answers with `fault` from some moment on, in the hour from its first answer."""
     clock = DrivenClock()
     issuer = ScriptedIssuer(clock, *([Mint(60)] if past == "has worked" else []), otherwise=FAULTS[fault])
-    async with Kept(clock, issuer, oauth2(timeout_s=TIMEOUT_S)):
+    async with RunningHolder(clock, issuer, oauth2(timeout_s=TIMEOUT_S)):
         while len(issuer.started_s) < (2 if past == "has worked" else 1):
             await clock.advance(1.0)
         began_s = issuer.started_s[-1]

@@ -16,6 +16,9 @@ from gatepass.types import NEVER_UP, Headers, OutboundRequest, Secret
 MASKED_CHARS = 16
 """A static header of this length is masked as a secret. A shorter one is a name, such as `default`."""
 logger = logging.getLogger("gatepass.upstream")
+REREAD_S = 2.0
+"""Maximum age of a static header from a file. It avoids a stat call for each request."""
+NOTHING: Mapping[str, Secret] = MappingProxyType({})
 
 
 class StaticHeader:
@@ -72,11 +75,6 @@ class StaticHeader:
             logger.info("header_reloaded", extra={"fields": fields})
         else:
             logger.warning("header_unreadable", extra={"fields": fields | {"reason": error_text}})
-
-
-REREAD_S = 2.0
-"""Maximum age of a static header from a file. It avoids a stat call for each request."""
-NOTHING: Mapping[str, Secret] = MappingProxyType({})
 
 
 class CredentialInjector:

@@ -50,116 +50,6 @@ REISSUED_PAUSE_S = 10.0
 """Pause before the next renewal if the issuer returned a rejected token again."""
 MAX_USERS = 1024
 """Cap on remembered users. A client may invent model names, and some upstreams answer any name."""
-
-
-class TokenUser(msgspec.Struct, frozen=True, gc=False):
-    """The upstream and model that receive a token. One model may reject a token that another accepts."""
-
-    upstream: str = ""
-    model: str = ""
-
-
-ANY_USER = TokenUser()
-
-
-class RenewalLimiter:
-    """Decides which rejections renew the token.
-
-    An upstream rejects a wrong credential with every request. Those rejections must not cause a login each. A user
-    that rejected the renewed token too causes no renewal for WINDOW_S, unless it accepts a token meanwhile.
-    """
-
-    def __init__(self) -> None:
-        self._renewals: deque[float] = deque(maxlen=RENEWALS)
-        self._unproven: deque[float] = deque(maxlen=UNPROVEN_RENEWALS)
-        self._proven_s = -math.inf
-        self._renewal_rejected_s: dict[TokenUser, float] = {}
-        self._token: Token | None = None
-        self._accepted_by: set[TokenUser] = set()
-        self._refused_by: set[TokenUser] = set()
-        self._rejected: Token | None = None
-        self._paused_until_s = 0.0
-
-    def __repr__(self) -> str:
-        return f"RenewalLimiter({len(self._renewals)} renewals)"
-
-    @property
-    def is_refused(self) -> bool:
-        """Whether a user rejected the current token, and every user that accepted it rejected it too."""
-        return bool(self._refused_by) and self._accepted_by <= self._refused_by
-
-    def is_rejected(self, token: Token) -> bool:
-        """Return whether this token object was rejected. A later token with the same text was not."""
-        return token is self._rejected
-
-    def set_current(self, token: Token, now: float) -> None:
-        """Make `token` the current one."""
-        is_reissued = self._rejected is not None and token.text == self._rejected.text
-        self._paused_until_s = now + REISSUED_PAUSE_S if is_reissued else 0.0
-        self._token, self._accepted_by, self._refused_by = token, set(), set()
-
-    def accept(self, by: TokenUser) -> None:
-        """Record that `by` accepted the current token."""
-        if self._refused_by:  # empty in nearly every request
-            self._refused_by.discard(by)
-        if by not in self._accepted_by and len(self._accepted_by) < MAX_USERS:
-            self._accepted_by.add(by)
-
-    def reject(self, by: TokenUser, now: float) -> bool:
-        """Record that `by` rejected the current token; return whether to renew it."""
-        has_accepted = by in self._accepted_by
-        is_known_to_reject = self._is_renewal_rejected(by, now)
-        if now < self._paused_until_s or (is_known_to_reject and not has_accepted):
-            return False
-        # Only the first rejection of a token uses a renewal. Later users wait for the same one.
-        if self._token is not self._rejected:
-            if not self._take_renewal(now, is_proven=has_accepted and not is_known_to_reject):
-                return False
-            self._rejected = self._token
-        if len(self._refused_by) < MAX_USERS:
-            self._refused_by.add(by)
-        return True
-
-    def denial_reason(self, by: TokenUser, now: float) -> str:
-        """Return why `reject` has just returned False, as the end of a sentence."""
-        if now < self._paused_until_s:
-            return "its issuer returned the same token again"
-        if self._is_renewal_rejected(by, now) and by not in self._accepted_by:
-            when = f"less than {WINDOW_S:.0f} s ago"
-            return f"it was not renewed, because this upstream and model refused a new token {when}"
-        return "it was not renewed, because rejections have used up the credential's rate of renewals"
-
-    def renewal_rejected(self, by: TokenUser, now: float) -> None:
-        """Record that `by` rejected the renewed token too."""
-        if len(self._renewal_rejected_s) >= MAX_USERS:
-            self._renewal_rejected_s = {
-                user: at_s for user, at_s in self._renewal_rejected_s.items() if now < at_s + WINDOW_S
-            }
-        if len(self._renewal_rejected_s) < MAX_USERS:
-            self._renewal_rejected_s[by] = now
-
-    def _is_renewal_rejected(self, by: TokenUser, now: float) -> bool:
-        return by in self._renewal_rejected_s and now < self._renewal_rejected_s[by] + WINDOW_S
-
-    def _take_renewal(self, now: float, *, is_proven: bool) -> bool:
-        if _is_full(self._renewals, now):
-            return False
-        if is_proven:
-            if now < self._proven_s + RENEWAL_SPACING_S:
-                return False
-            self._proven_s = now
-        elif _is_full(self._unproven, now):
-            return False
-        else:
-            self._unproven.append(now)
-        self._renewals.append(now)
-        return True
-
-
-def _is_full(moments: deque[float], now: float) -> bool:
-    return len(moments) == moments.maxlen and now < moments[0] + WINDOW_S
-
-
 SECRET_POLL_S = 2.0
 """How often the secret is read while a change of its file would matter."""
 MAX_SLEEP_S = 5.0
@@ -173,6 +63,16 @@ SLOW_ATTEMPT_S = 1.0
 MIN_RETRY_AFTER_S = 1.0
 REISSUE_WAIT_S = 3.0
 """How long after its end an issuer may return a token again before that is a failure. The clocks may differ."""
+
+
+class TokenUser(msgspec.Struct, frozen=True, gc=False):
+    """The upstream and model that receive a token. One model may reject a token that another accepts."""
+
+    upstream: str = ""
+    model: str = ""
+
+
+ANY_USER = TokenUser()
 
 
 @dataclass(frozen=True, slots=True)
@@ -521,6 +421,104 @@ def _expired_on_arrival(token: Token, now: float) -> FetchFailure:
         quick=False,
         from_other_process=token.from_store,
     )
+
+
+class RenewalLimiter:
+    """Decides which rejections renew the token.
+
+    An upstream rejects a wrong credential with every request. Those rejections must not cause a login each. A user
+    that rejected the renewed token too causes no renewal for WINDOW_S, unless it accepts a token meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._renewals: deque[float] = deque(maxlen=RENEWALS)
+        self._unproven: deque[float] = deque(maxlen=UNPROVEN_RENEWALS)
+        self._proven_s = -math.inf
+        self._renewal_rejected_s: dict[TokenUser, float] = {}
+        self._token: Token | None = None
+        self._accepted_by: set[TokenUser] = set()
+        self._refused_by: set[TokenUser] = set()
+        self._rejected: Token | None = None
+        self._paused_until_s = 0.0
+
+    def __repr__(self) -> str:
+        return f"RenewalLimiter({len(self._renewals)} renewals)"
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether a user rejected the current token, and every user that accepted it rejected it too."""
+        return bool(self._refused_by) and self._accepted_by <= self._refused_by
+
+    def is_rejected(self, token: Token) -> bool:
+        """Return whether this token object was rejected. A later token with the same text was not."""
+        return token is self._rejected
+
+    def set_current(self, token: Token, now: float) -> None:
+        """Make `token` the current one."""
+        is_reissued = self._rejected is not None and token.text == self._rejected.text
+        self._paused_until_s = now + REISSUED_PAUSE_S if is_reissued else 0.0
+        self._token, self._accepted_by, self._refused_by = token, set(), set()
+
+    def accept(self, by: TokenUser) -> None:
+        """Record that `by` accepted the current token."""
+        if self._refused_by:  # empty in nearly every request
+            self._refused_by.discard(by)
+        if by not in self._accepted_by and len(self._accepted_by) < MAX_USERS:
+            self._accepted_by.add(by)
+
+    def reject(self, by: TokenUser, now: float) -> bool:
+        """Record that `by` rejected the current token; return whether to renew it."""
+        has_accepted = by in self._accepted_by
+        is_known_to_reject = self._is_renewal_rejected(by, now)
+        if now < self._paused_until_s or (is_known_to_reject and not has_accepted):
+            return False
+        # Only the first rejection of a token uses a renewal. Later users wait for the same one.
+        if self._token is not self._rejected:
+            if not self._take_renewal(now, is_proven=has_accepted and not is_known_to_reject):
+                return False
+            self._rejected = self._token
+        if len(self._refused_by) < MAX_USERS:
+            self._refused_by.add(by)
+        return True
+
+    def denial_reason(self, by: TokenUser, now: float) -> str:
+        """Return why `reject` has just returned False, as the end of a sentence."""
+        if now < self._paused_until_s:
+            return "its issuer returned the same token again"
+        if self._is_renewal_rejected(by, now) and by not in self._accepted_by:
+            when = f"less than {WINDOW_S:.0f} s ago"
+            return f"it was not renewed, because this upstream and model refused a new token {when}"
+        return "it was not renewed, because rejections have used up the credential's rate of renewals"
+
+    def renewal_rejected(self, by: TokenUser, now: float) -> None:
+        """Record that `by` rejected the renewed token too."""
+        if len(self._renewal_rejected_s) >= MAX_USERS:
+            self._renewal_rejected_s = {
+                user: at_s for user, at_s in self._renewal_rejected_s.items() if now < at_s + WINDOW_S
+            }
+        if len(self._renewal_rejected_s) < MAX_USERS:
+            self._renewal_rejected_s[by] = now
+
+    def _is_renewal_rejected(self, by: TokenUser, now: float) -> bool:
+        return by in self._renewal_rejected_s and now < self._renewal_rejected_s[by] + WINDOW_S
+
+    def _take_renewal(self, now: float, *, is_proven: bool) -> bool:
+        if _is_full(self._renewals, now):
+            return False
+        if is_proven:
+            if now < self._proven_s + RENEWAL_SPACING_S:
+                return False
+            self._proven_s = now
+        elif _is_full(self._unproven, now):
+            return False
+        else:
+            self._unproven.append(now)
+        self._renewals.append(now)
+        return True
+
+
+def _is_full(moments: deque[float], now: float) -> bool:
+    return len(moments) == moments.maxlen and now < moments[0] + WINDOW_S
 
 
 class RefreshTask:

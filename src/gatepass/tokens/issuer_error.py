@@ -22,9 +22,45 @@ REPLY_BYTES = 64 * 1024
 MAX_MESSAGE_CHARS = 200
 _TITLE = re.compile(r"<title[^>]{0,200}>", re.IGNORECASE)
 _TITLE_WITHIN = 4096
-
 Mask = Callable[[str], str]
 """Removes secrets from a text."""
+CODE_NAMES = ("error", "code", "errcode", "errorCode", "error_code")
+STATUS_NAMES = ("status", "statusCode", "status_code")
+"""Read only if the code has no meaning, and only for an HTTP status. Other values of `status` are `success` or `1`."""
+TEXT_NAMES = (
+    *("error_description", "msg", "message", "errmsg", "errorMessage", "error_message", "error_msg"),
+    *("detail", "description", "title", "reason"),
+)
+DEFINITE_STATUSES = frozenset({400, 401, 403, 422})
+"""Statuses with which an issuer refuses a client. A proxy, firewall or mesh before the issuer uses them too."""
+UNKNOWN_CLIENT = 401
+WRONG_PROXY_AUTH = 407
+OUTAGE_RETRY_AFTER_S = 3.0
+"""The longest `Retry-After` that is obeyed in an outage, so that its end is noticed within 4 s."""
+TOO_MANY = 429
+WRONG_URL_STATUSES = frozenset({404, 405, 410})
+"""A URL from the configuration is wrong. A metadata server returns 404 and 410 while it starts."""
+OVERLOADED_STATUSES = frozenset({408, 425, 429})
+SERVER_ERROR = 500
+DEFINITE_CODES = frozenset(
+    {
+        *("invalid_request", "invalid_client", "invalid_grant", "unauthorized_client"),  # RFC 6749 5.2
+        *("unsupported_grant_type", "invalid_scope"),
+        *("invalid_target", "access_denied"),  # RFC 8707 2, RFC 6749 4.1.2.1
+    }
+)
+TRANSIENT_CODES = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
+"""Codes of a busy server (RFC 6749 4.1.2.1, RFC 8628 3.5), with any status."""
+REFUSED = "the issuer refused the client: "
+"""Begins every reason that waiting does not fix."""
+_SUCCESS_CODE = re.compile(r"0+\Z|200\d{0,3}\Z")
+"""Codes of in-house gateways for a success."""
+_REFUSED = re.compile(r"[0-9]{2,3}(401|403)\Z")
+_PATH = re.compile(r"/{1,2}([A-Za-z._-]{1,20}/)*[A-Za-z._-]{1,20}")
+"""A file or an address, which an error text requires to be useful. A token of this shape has no digit in 24
+characters."""
+_TOKENLIKE = re.compile(r"[A-Za-z0-9\-._~+/=]{24,}")
+"""The text of a 2xx reply may be the token itself, in a member named `message`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,45 +115,6 @@ def one_line(text: str, mask: Mask) -> str:
     words = "".join(c if c.isprintable() else " " for c in mask(text)).split()
     line = " ".join(words)
     return line if len(line) <= MAX_MESSAGE_CHARS else line[: MAX_MESSAGE_CHARS - 1] + "…"
-
-
-CODE_NAMES = ("error", "code", "errcode", "errorCode", "error_code")
-STATUS_NAMES = ("status", "statusCode", "status_code")
-"""Read only if the code has no meaning, and only for an HTTP status. Other values of `status` are `success` or `1`."""
-TEXT_NAMES = (
-    *("error_description", "msg", "message", "errmsg", "errorMessage", "error_message", "error_msg"),
-    *("detail", "description", "title", "reason"),
-)
-DEFINITE_STATUSES = frozenset({400, 401, 403, 422})
-"""Statuses with which an issuer refuses a client. A proxy, firewall or mesh before the issuer uses them too."""
-UNKNOWN_CLIENT = 401
-WRONG_PROXY_AUTH = 407
-OUTAGE_RETRY_AFTER_S = 3.0
-"""The longest `Retry-After` that is obeyed in an outage, so that its end is noticed within 4 s."""
-TOO_MANY = 429
-WRONG_URL_STATUSES = frozenset({404, 405, 410})
-"""A URL from the configuration is wrong. A metadata server returns 404 and 410 while it starts."""
-OVERLOADED_STATUSES = frozenset({408, 425, 429})
-SERVER_ERROR = 500
-DEFINITE_CODES = frozenset(
-    {
-        *("invalid_request", "invalid_client", "invalid_grant", "unauthorized_client"),  # RFC 6749 5.2
-        *("unsupported_grant_type", "invalid_scope"),
-        *("invalid_target", "access_denied"),  # RFC 8707 2, RFC 6749 4.1.2.1
-    }
-)
-TRANSIENT_CODES = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
-"""Codes of a busy server (RFC 6749 4.1.2.1, RFC 8628 3.5), with any status."""
-REFUSED = "the issuer refused the client: "
-"""Begins every reason that waiting does not fix."""
-_SUCCESS_CODE = re.compile(r"0+\Z|200\d{0,3}\Z")
-"""Codes of in-house gateways for a success."""
-_REFUSED = re.compile(r"[0-9]{2,3}(401|403)\Z")
-_PATH = re.compile(r"/{1,2}([A-Za-z._-]{1,20}/)*[A-Za-z._-]{1,20}")
-"""A file or an address, which an error text requires to be useful. A token of this shape has no digit in 24
-characters."""
-_TOKENLIKE = re.compile(r"[A-Za-z0-9\-._~+/=]{24,}")
-"""The text of a 2xx reply may be the token itself, in a member named `message`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,32 @@ MAX_LIFETIME_S = 86_400.0
 """A JWT with a longer lifetime keeps its expiry, which a rejection may correct. It is still refreshed after a day."""
 SPACING_S = 1.0
 """Between the starts of two successful fetches, however short the lifetimes are."""
+EPOCH_S = 1e9
+"""From here on a number of seconds is a point in time (after 2001), not a lifetime (31 years)."""
+EPOCH_MS = 1e12
+MAX_SECONDS = 34_560_000
+"""400 days. A larger lifetime is in milliseconds."""
+MAX_DATE_LAG_S = 2.0
+"""How far a `Date` header may lag behind the issuer's clock. It has no fraction of a second (RFC 9110 5.6.7), and some
+servers update it once a second (uvicorn, `Server.on_tick`)."""
+MAX_SKEW_S = 600.0
+"""A file older than its token by more than this was dated back (a copy, an image), so it shows no clock skew."""
+_LARGEST = 1e18
+_NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?\Z")
+_ISO_DATE = re.compile(r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}([T ]|\Z)")
+_HTTP_DATE = re.compile(
+    r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} (GMT|UTC|[+-][0-9]{4})\Z"
+)
+SAFE_CLAIMS = ("iss", "aud", "sub", "client_id", "azp", "appid", "tid", "scope", "scp", "iat", "nbf", "exp")
+"""The claims to show, in this order. All others may be private: names, mail addresses, groups."""
+TIME_CLAIMS = frozenset(("iat", "nbf", "exp"))
+MAX_CLAIM_CHARS = 200
+CLIENT_CLAIMS = ("client_id", "azp", "appid", "cid")
+"""Claims that identify the client (RFC 9068 2.2, OpenID Connect Core 2, Entra, Okta)."""
+_MACHINE = re.compile(
+    r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}|system:serviceaccount:[^@\s]+|[^@\s]+@clients", re.IGNORECASE
+)
+"""Subjects that are not a person: a UUID, a Kubernetes service account, a client of Auth0."""
 
 
 class TokenKind(StrEnum):
@@ -148,24 +174,6 @@ def refresh_at_s(token: Token, *, again: bool, now: float, jitter: float) -> flo
     if again and token.lifetime_s is not None:
         return now + max(SPACING_S, (token.end_s - now) / 2)
     return max(stale_at_s(token, jitter), token.requested_s + SPACING_S)
-
-
-EPOCH_S = 1e9
-"""From here on a number of seconds is a point in time (after 2001), not a lifetime (31 years)."""
-EPOCH_MS = 1e12
-MAX_SECONDS = 34_560_000
-"""400 days. A larger lifetime is in milliseconds."""
-MAX_DATE_LAG_S = 2.0
-"""How far a `Date` header may lag behind the issuer's clock. It has no fraction of a second (RFC 9110 5.6.7), and some
-servers update it once a second (uvicorn, `Server.on_tick`)."""
-MAX_SKEW_S = 600.0
-"""A file older than its token by more than this was dated back (a copy, an image), so it shows no clock skew."""
-_LARGEST = 1e18
-_NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?\Z")
-_ISO_DATE = re.compile(r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}([T ]|\Z)")
-_HTTP_DATE = re.compile(
-    r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} (GMT|UTC|[+-][0-9]{4})\Z"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,18 +365,6 @@ def retry_after_s(headers: Headers, wall_s: float) -> float | None:
         return None
     # A date is on the issuer's clock, so it is compared with the issuer's `Date` if there is one.
     return max(0.0, math.ceil(moment - (wall_s if date_s is None else date_s)))
-
-
-SAFE_CLAIMS = ("iss", "aud", "sub", "client_id", "azp", "appid", "tid", "scope", "scp", "iat", "nbf", "exp")
-"""The claims to show, in this order. All others may be private: names, mail addresses, groups."""
-TIME_CLAIMS = frozenset(("iat", "nbf", "exp"))
-MAX_CLAIM_CHARS = 200
-CLIENT_CLAIMS = ("client_id", "azp", "appid", "cid")
-"""Claims that identify the client (RFC 9068 2.2, OpenID Connect Core 2, Entra, Okta)."""
-_MACHINE = re.compile(
-    r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}|system:serviceaccount:[^@\s]+|[^@\s]+@clients", re.IGNORECASE
-)
-"""Subjects that are not a person: a UUID, a Kubernetes service account, a client of Auth0."""
 
 
 def claims_of(text: str) -> dict[str, Any] | None:

@@ -41,6 +41,9 @@ LONG_CHARS = 8
 """A shorter text of a body is masked only if its name or a reference marks it as a secret. Otherwise an ordinary word
 would be masked everywhere."""
 _SCHEMES = frozenset({"authorization", "proxy-authorization"})
+_WRITTEN_FILES = frozenset({"refresh_token_file"})
+"""Files that a source writes itself. Their content is not part of the fingerprint."""
+_FILES = frozenset({"client_cert", "client_key"})
 
 
 def revealed(secret: Secret, setting: str) -> str:
@@ -106,11 +109,6 @@ def secret_leaves(document: Any, name: str = "") -> Iterator[Secret]:
 
 def _is_public(name: str) -> bool:
     return re.sub(r"[-_ ]", "", name).lower() in _PUBLIC
-
-
-_WRITTEN_FILES = frozenset({"refresh_token_file"})
-"""Files that a source writes itself. Their content is not part of the fingerprint."""
-_FILES = frozenset({"client_cert", "client_key"})
 
 
 def credential_fingerprint(settings: Credential) -> str:

@@ -53,6 +53,19 @@ BOUND_TYPES = frozenset({"mac", "dpop", "pop"})
 7800)."""
 TYPE_NAMES = ("token_type", "tokenType")
 _NOTHING = frozenset({"null", "none", "nil", "undefined", "true", "false", "error"})
+EXEC_CREDENTIAL = ReplyPaths(token="status.token", expires_at="status.expirationTimestamp")  # noqa: S106 - a path
+"""An RFC 3339 time, or nothing (kubernetes.io/docs/reference/config-api/client-authentication.v1)."""
+TOKEN_NAMES = ("access_token", "accessToken", "token", "jwt", "value")
+EXPIRES_IN_NAMES = ("expires_in", "expiresIn", "expire_in", "expireIn", "expires", "expire", "ttl", "expiresInSecs")
+EXPIRES_AT_NAMES = (
+    *("expires_on", "expiresOn", "expires_at", "expiresAt", "expire_at", "expireAt"),
+    *("expiration", "expirationTime", "expireTime", "expire_time"),
+    *("accessTokenExpiresAt", "expiry"),
+)
+ENVELOPES = ("data", "result", "response", "body", "token")
+"""Members that contain the token in replies of in-house gateways, checked after the root object."""
+_ORDINARY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\Z")
+_NAMES_SHOWN = 8
 
 
 def strip_bearer(text: str) -> str:
@@ -322,10 +335,6 @@ def _earlier_end(text: str, jwt_s: float, announced: ExpiresIn | ExpiresAt | Non
     return jwt_s, LifetimeSource.REPLY if times is not None and times.is_guess else LifetimeSource.JWT
 
 
-EXEC_CREDENTIAL = ReplyPaths(token="status.token", expires_at="status.expirationTimestamp")  # noqa: S106 - a path
-"""An RFC 3339 time, or nothing (kubernetes.io/docs/reference/config-api/client-authentication.v1)."""
-
-
 @dataclass(frozen=True, slots=True)
 class ReadTimes:
     """When a local text is parsed (Clock.wall), and when it was written, if its changes are noticed.
@@ -445,19 +454,6 @@ def _remaining_s(
 
 def _expired(issuer: str, left_s: float, *, definite: bool) -> FetchFailure:
     return FetchFailure(f"{issuer} contains a token that expired {-left_s:.0f} s ago", definite=definite, quick=False)
-
-
-TOKEN_NAMES = ("access_token", "accessToken", "token", "jwt", "value")
-EXPIRES_IN_NAMES = ("expires_in", "expiresIn", "expire_in", "expireIn", "expires", "expire", "ttl", "expiresInSecs")
-EXPIRES_AT_NAMES = (
-    *("expires_on", "expiresOn", "expires_at", "expiresAt", "expire_at", "expireAt"),
-    *("expiration", "expirationTime", "expireTime", "expire_time"),
-    *("accessTokenExpiresAt", "expiry"),
-)
-ENVELOPES = ("data", "result", "response", "body", "token")
-"""Members that contain the token in replies of in-house gateways, checked after the root object."""
-_ORDINARY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\Z")
-_NAMES_SHOWN = 8
 
 
 def value_at(document: Any, path: str) -> Any:

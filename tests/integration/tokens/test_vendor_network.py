@@ -77,7 +77,7 @@ def named(tmp_path) -> dict[str, AnyCredential]:
 
 
 @asynccontextmanager
-async def minting(settings: AnyCredential, **network: str) -> AsyncIterator[TokenSource]:
+async def token_source(settings: AnyCredential, **network: str) -> AsyncIterator[TokenSource]:
     own = settings.model_copy(update={"network": Network.model_validate(network)})
     yield build_source("corp", own, open_client(own, TLSContexts()), SystemClock())
 
@@ -116,7 +116,7 @@ async def test_a_way_around_the_proxy_would_be_heard(cloud, wire):
 
 @pytest.mark.parametrize("name", [*OVER_TLS, *IN_PLAIN])
 async def test_every_request_goes_through_the_hops_proxy_and_no_other_way(cloud, wire, named, name):
-    async with minting(named[name], **cloud.network) as source:
+    async with token_source(named[name], **cloud.network) as source:
         tokens = [await source.fetch() for _ in range(2)]
     asked = OVER_TLS[name] if name in OVER_TLS else IN_PLAIN[name]
     assert cloud.asked == [asked] * 2, "each request has a connection of its own"
@@ -126,7 +126,7 @@ async def test_every_request_goes_through_the_hops_proxy_and_no_other_way(cloud,
 
 
 async def test_a_key_that_is_signed_here_asks_nobody_at_all(cloud, wire, named):
-    async with minting(named["keys"], **cloud.network) as source:
+    async with token_source(named["keys"], **cloud.network) as source:
         assert (await source.fetch()).text.startswith("bedrock-api-key-")
     assert (cloud.asked, cloud.received) == ([], [])
     assert wire.connected == []
@@ -134,7 +134,7 @@ async def test_a_key_that_is_signed_here_asks_nobody_at_all(cloud, wire, named):
 
 @pytest.mark.parametrize("name", OVER_TLS)
 async def test_without_the_hops_ca_no_secret_is_sent(cloud, wire, named, name):
-    async with minting(named[name], proxy=cloud.proxy) as source:
+    async with token_source(named[name], proxy=cloud.proxy) as source:
         with pytest.raises(FetchFailure, match=r"no TLS connection to .*network.ca_file adds a private CA"):
             await source.fetch()
     assert cloud.asked == [OVER_TLS[name]]
@@ -146,7 +146,7 @@ async def test_without_the_hops_ca_no_secret_is_sent(cloud, wire, named, name):
 async def test_a_proxy_that_is_down_is_not_gone_around(cloud, wire, named, name):
     async with Scripted([Send(reply(b""))]) as gone:
         port = int(gone.url.rpartition(":")[2])
-    async with minting(named[name], proxy=f"http://127.0.0.1:{port}", ca_file=cloud.ca_file) as source:
+    async with token_source(named[name], proxy=f"http://127.0.0.1:{port}", ca_file=cloud.ca_file) as source:
         with pytest.raises(FetchFailure, match="no connection to"):
             await source.fetch()
     assert {address[:2] for address in wire.connected} == {("127.0.0.1", port)}
@@ -158,7 +158,7 @@ async def test_a_proxy_of_the_environment_does_not_count(cloud, wire, named, nam
     async with Scripted([Send(reply(b"decoy"))]) as decoy:
         for variable in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
             monkeypatch.setenv(variable, decoy.url)
-        async with minting(named[name], **cloud.network) as source:
+        async with token_source(named[name], **cloud.network) as source:
             await source.fetch()
         assert decoy.connections == 0
     assert len(cloud.asked) == 1
@@ -169,7 +169,7 @@ async def test_a_managed_identity_at_loopback_wants_no_permission(cloud, wire, n
     async with Scripted([Send(reply(answer, content_type="application/json"))]) as agent:
         monkeypatch.setenv("IDENTITY_ENDPOINT", f"{agent.url}/msi/token")
         monkeypatch.setenv("IDENTITY_HEADER", "proof-of-the-app-service")
-        async with minting(named["managed"]) as source:
+        async with token_source(named["managed"]) as source:
             assert (await source.fetch()).text == "t"
         assert agent.received[0].header("x-identity-header") == "proof-of-the-app-service"
         assert agent.received[0].target.startswith("/msi/token?api-version=2019-08-01&resource=https://cognitive")

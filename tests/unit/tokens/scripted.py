@@ -229,7 +229,7 @@ def static(token: Any = "key-1234567890") -> StaticCredential:
     return StaticCredential(type="static", token=token if isinstance(token, Secret) else Secret(token))
 
 
-class Kept:
+class RunningHolder:
     """A started holder over a scripted issuer, and all that belongs to it. Use as `async with`."""
 
     def __init__(

@@ -15,9 +15,9 @@ PLAIN = OutboundRequest(
 ACCEPT = PLAIN.headers[0]
 
 
-def added(carrier: CredentialInjector, token: str | None = "abc", request: OutboundRequest = PLAIN, now: float = 0.0):
-    """What `carrier` made of `request`: its new headers, and what stands behind the URL."""
-    loaded = carrier.loaded(request, None if token is None else Secret(token), now)
+def added(injector: CredentialInjector, token: str | None = "abc", request: OutboundRequest = PLAIN, now: float = 0.0):
+    """What `injector` made of `request`: its new headers, and what stands behind the URL."""
+    loaded = injector.loaded(request, None if token is None else Secret(token), now)
     assert (loaded.method, loaded.body, loaded.timeouts) == (request.method, request.body, request.timeouts)
     assert loaded.url.startswith(request.url)
     return [field for field in loaded.headers if field != ACCEPT], loaded.url.removeprefix(request.url)
@@ -41,8 +41,8 @@ def test_token_goes_into_every_header_that_is_named():
 
 
 def test_token_in_a_query_is_escaped_and_in_no_header():
-    carrier = CredentialInjector(TokenPlacement(query="access_token"))
-    assert added(carrier, "24.a/b+c==") == ([], "?access_token=24.a%2Fb%2Bc%3D%3D")
+    injector = CredentialInjector(TokenPlacement(query="access_token"))
+    assert added(injector, "24.a/b+c==") == ([], "?access_token=24.a%2Fb%2Bc%3D%3D")
 
 
 def test_token_in_a_query_goes_behind_the_one_that_is_there():
@@ -60,16 +60,16 @@ def test_token_with_the_placeholder_in_it_is_put_in_once():
 
 
 def test_static_headers_go_beside_the_token_and_without_one():
-    carrier = CredentialInjector(headers={"AI-Resource-Group": Secret("default")})
+    injector = CredentialInjector(headers={"AI-Resource-Group": Secret("default")})
     group = (b"ai-resource-group", b"default")
-    assert added(carrier) == ([group, (b"authorization", b"Bearer abc")], "")
-    assert added(carrier, None) == ([group], "")
+    assert added(injector) == ([group, (b"authorization", b"Bearer abc")], "")
+    assert added(injector, None) == ([group], "")
 
 
 def test_static_header_replaces_the_clients():
     client = OutboundRequest("POST", PLAIN.url, ((b"openai-organization", b"mine"), (b"user-agent", b"sdk")))
-    carrier = CredentialInjector(headers={"OpenAI-Organization": Secret("ours")})
-    assert carrier.loaded(client, None, 0.0).headers == ((b"user-agent", b"sdk"), (b"openai-organization", b"ours"))
+    injector = CredentialInjector(headers={"OpenAI-Organization": Secret("ours")})
+    assert injector.loaded(client, None, 0.0).headers == ((b"user-agent", b"sdk"), (b"openai-organization", b"ours"))
 
 
 def test_fields_of_a_token_are_made_once():
@@ -80,16 +80,16 @@ def test_fields_of_a_token_are_made_once():
         return "abc"
 
     secret = Secret(value)
-    carrier = CredentialInjector(TokenPlacement(headers={"api-key": "{token}"}, query="key"))
-    first, second = (carrier.loaded(PLAIN, secret, now) for now in (0.0, 100.0))
+    injector = CredentialInjector(TokenPlacement(headers={"api-key": "{token}"}, query="key"))
+    first, second = (injector.loaded(PLAIN, secret, now) for now in (0.0, 100.0))
     assert first == second
     assert first.headers[-1] is second.headers[-1]
     assert read == ["read"]
 
 
 def test_next_token_has_fields_of_its_own():
-    carrier = CredentialInjector()
-    assert [added(carrier, token)[0] for token in ("one", "two", "one")] == [
+    injector = CredentialInjector()
+    assert [added(injector, token)[0] for token in ("one", "two", "one")] == [
         [(b"authorization", b"Bearer one")],
         [(b"authorization", b"Bearer two")],
         [(b"authorization", b"Bearer one")],
@@ -106,20 +106,20 @@ def test_token_that_no_field_can_hold_is_refused_without_being_told(value):
 
 @pytest.mark.parametrize("carry", [TokenPlacement(), TokenPlacement(query="access_token")])
 def test_token_that_cannot_be_sent_leaves_no_other_one_in_its_place(carry):
-    carrier = CredentialInjector(carry)
-    carrier.loaded(PLAIN, Secret("first-token"), 0.0)
+    injector = CredentialInjector(carry)
+    injector.loaded(PLAIN, Secret("first-token"), 0.0)
     for _ in range(2):
         with pytest.raises(ValueError):
-            carrier.loaded(PLAIN, Secret("two words"), 0.0)
+            injector.loaded(PLAIN, Secret("two words"), 0.0)
 
 
 def test_static_header_in_a_file_is_read_again_soon(tmp_path: Path):
     file = tmp_path / "key"
     file.write_text("first")
-    carrier = CredentialInjector(headers={"Ocp-Apim-Subscription-Key": Secret(file.read_text)})
+    injector = CredentialInjector(headers={"Ocp-Apim-Subscription-Key": Secret(file.read_text)})
     shown = []
     for now in (0.0, REREAD_S - 0.1, REREAD_S):
-        shown.append(added(carrier, now=now)[0][0][1])
+        shown.append(added(injector, now=now)[0][0][1])
         file.write_text("second")
     assert shown == [b"first", b"first", b"second"]
 
@@ -129,11 +129,11 @@ def test_static_header_whose_file_is_away_at_the_first_request_is_sent_as_it_was
     file = tmp_path / "key"
     file.write_text("the-key-of-the-gateway")
     headers = {"X-Key": Secret(Reference.to_file(str(file)).read), "X-Group": Secret("default")}
-    carrier = CredentialInjector(headers=headers, upstream="chat")
+    injector = CredentialInjector(headers=headers, upstream="chat")
     file.unlink()
-    shown = [added(carrier, now=now)[0][0][1] for now in (0.0, REREAD_S)]
+    shown = [added(injector, now=now)[0][0][1] for now in (0.0, REREAD_S)]
     file.write_text("the-next-key-of-it")
-    shown.append(added(carrier, now=2 * REREAD_S)[0][0][1])
+    shown.append(added(injector, now=2 * REREAD_S)[0][0][1])
     assert shown == [b"the-key-of-the-gateway", b"the-key-of-the-gateway", b"the-next-key-of-it"]
     said = {"setting": "upstreams.chat.headers.X-Key"}
     gone = {"reason": f"the file {file} cannot be read: No such file or directory"}
@@ -144,9 +144,9 @@ def test_static_header_whose_file_is_away_at_the_first_request_is_sent_as_it_was
 def test_static_header_that_went_bad_stays_as_it_was_and_the_others_change(bad, caplog):
     values, others = iter(["good", "good", bad, bad, "better"]), iter("abcde")
     headers = {"X-Key": Secret(lambda: next(values)), "X-Other": Secret(lambda: next(others))}
-    carrier = CredentialInjector(headers=headers)
+    injector = CredentialInjector(headers=headers)
     moments = (0.0, REREAD_S, REREAD_S + 0.1, 2 * REREAD_S, 3 * REREAD_S)
-    shown = [tuple(value for _, value in added(carrier, None, now=now)[0]) for now in moments]
+    shown = [tuple(value for _, value in added(injector, None, now=now)[0]) for now in moments]
     assert shown == [(b"good", b"b"), (b"good", b"c"), (b"good", b"c"), (b"good", b"d"), (b"better", b"e")]
     assert [event for _, event, _ in told(caplog)] == ["header_unreadable"]
     assert "kéy" not in str(told(caplog))
@@ -165,17 +165,17 @@ def test_static_header_that_cannot_change_is_read_once():
         read.append("read")
         return "value"
 
-    carrier = CredentialInjector(headers={"X-Key": Secret(value, changes=False)})
-    assert [added(carrier, None, now=now) for now in (0.0, 100.0)] == [([(b"x-key", b"value")], "")] * 2
+    injector = CredentialInjector(headers={"X-Key": Secret(value, changes=False)})
+    assert [added(injector, None, now=now) for now in (0.0, 100.0)] == [([(b"x-key", b"value")], "")] * 2
     assert read == ["read"]
 
 
 def test_static_header_that_is_rotated_for_months_is_remembered_by_its_last_values():
     redactor, keys = Redactor(), [f"a-key-of-the-gateway-{number:03}" for number in range(101)]
     values = iter(keys)
-    carrier = CredentialInjector(headers={"X-Key": Secret(lambda: next(values))}, redactor=redactor)
+    injector = CredentialInjector(headers={"X-Key": Secret(lambda: next(values))}, redactor=redactor)
     for number in range(100):
-        carrier.loaded(PLAIN, None, number * REREAD_S)
+        injector.loaded(PLAIN, None, number * REREAD_S)
     assert [redactor.mask(key) == MASK for key in keys] == [False] * (101 - KEPT) + [True] * KEPT
 
 
@@ -186,7 +186,7 @@ def test_static_headers_that_may_be_secrets_are_masked_and_names_are_not():
 
 
 def test_carrier_tells_nothing_of_what_it_holds():
-    carrier = CredentialInjector(headers={"X-Key": Secret("0123456789abcdef")})
-    carrier.loaded(PLAIN, Secret("my-token"), 0.0)
-    assert repr(carrier) == "CredentialInjector(hidden)"
-    assert repr(carrier._static) == "(StaticHeader(upstreams.NAME.headers.X-Key),)"
+    injector = CredentialInjector(headers={"X-Key": Secret("0123456789abcdef")})
+    injector.loaded(PLAIN, Secret("my-token"), 0.0)
+    assert repr(injector) == "CredentialInjector(hidden)"
+    assert repr(injector._static) == "(StaticHeader(upstreams.NAME.headers.X-Key),)"

@@ -17,8 +17,8 @@ from tests.unit.tokens.scripted import (
     SECRET,
     Broken,
     Hang,
-    Kept,
     Mint,
+    RunningHolder,
     ScriptedIssuer,
     Turn,
     answer,
@@ -36,9 +36,9 @@ RESTART = "; a new secret requires a restart, because it is not in a file"
 DOWN = "no connection to sso.example: refused; check credentials.corp.token_url and its network.proxy"
 
 
-def kept(*turns: Turn, otherwise: Turn | None = None, settings: object = None, jitter: float = 0.0) -> Kept:
+def kept(*turns: Turn, otherwise: Turn | None = None, settings: object = None, jitter: float = 0.0) -> RunningHolder:
     clock = DrivenClock()
-    return Kept(clock, ScriptedIssuer(clock, *turns, otherwise=otherwise), settings, jitter=jitter)
+    return RunningHolder(clock, ScriptedIssuer(clock, *turns, otherwise=otherwise), settings, jitter=jitter)
 
 
 class OddSource:
@@ -269,7 +269,7 @@ async def test_the_holder_may_be_closed_at_each_await_of_a_fetch():
     for turns in range(25):
         clock = DrivenClock()
         issuer = ScriptedIssuer(clock, Broken(), otherwise=Mint())
-        async with Kept(clock, issuer) as it:
+        async with RunningHolder(clock, issuer) as it:
             task = asyncio.create_task(it.holder.token())
             for _ in range(turns):
                 await asyncio.sleep(0)
@@ -556,7 +556,7 @@ async def test_a_token_that_is_dead_on_arrival_is_not_given_away():
 async def test_a_jwt_out_of_a_cache_is_not_believed_to_be_new():
     clock = DrivenClock()
     text = signed(iat=clock.wall(), exp=clock.wall() + 300)
-    async with Kept(clock, ScriptedIssuer(clock, otherwise=Mint(None, text))) as it:
+    async with RunningHolder(clock, ScriptedIssuer(clock, otherwise=Mint(None, text))) as it:
         await clock.advance(290.0)
         assert it.holder.current() is not None
         await clock.advance(15.0)
@@ -633,7 +633,7 @@ async def test_a_confirmation_counts_for_its_own_token_alone():
         assert verdicts == [True] * 6 + [False] * 2
 
 
-async def until_it_ends(it: Kept) -> None:
+async def until_it_ends(it: RunningHolder) -> None:
     """Let the issuer give the same JWT of 300 s until it is not sent any more."""
     while it.clock.now() < 1300.0 - 10.0 or it.holder.usable:
         await it.clock.advance(0.25)
@@ -643,7 +643,7 @@ async def until_it_ends(it: Kept) -> None:
 async def test_requests_wait_for_the_next_token_near_the_end_of_one_that_the_issuer_repeats():
     clock = DrivenClock()
     text = signed(iat=clock.wall(), exp=clock.wall() + 300)
-    async with Kept(clock, ScriptedIssuer(clock, otherwise=Mint(None, text))) as it:
+    async with RunningHolder(clock, ScriptedIssuer(clock, otherwise=Mint(None, text))) as it:
         await until_it_ends(it)
         tasks = await it.asked(50)
         await clock.advance(0.2)
@@ -657,7 +657,7 @@ async def test_requests_wait_for_the_next_token_near_the_end_of_one_that_the_iss
 async def test_the_wait_for_the_next_token_is_bounded_where_the_issuer_repeats_beyond_the_end():
     clock = DrivenClock()
     text = signed(iat=clock.wall(), exp=clock.wall() + 300)
-    async with Kept(clock, ScriptedIssuer(clock, otherwise=Mint(None, text))) as it:
+    async with RunningHolder(clock, ScriptedIssuer(clock, otherwise=Mint(None, text))) as it:
         await until_it_ends(it)
         calls = it.issuer.calls
         tasks = await it.asked(5)

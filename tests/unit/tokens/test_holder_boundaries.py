@@ -10,7 +10,7 @@ from gatepass.tokens import Token
 from gatepass.tokens.lifetime import Freshness, freshness
 from gatepass.types import Secret
 from tests.unit.clock import DrivenClock
-from tests.unit.tokens.scripted import Hang, Kept, Mint, ScriptedIssuer, Turn, answer, oauth2
+from tests.unit.tokens.scripted import Hang, Mint, RunningHolder, ScriptedIssuer, Turn, answer, oauth2
 
 TICK_S = 2.0**-10
 """Exact as a sum with the clock's 1,000 s."""
@@ -18,9 +18,9 @@ MARGIN_S = 5.0
 LIFE_S = 300.0
 
 
-def kept(*turns: Turn) -> Kept:
+def kept(*turns: Turn) -> RunningHolder:
     clock = DrivenClock()
-    return Kept(clock, ScriptedIssuer(clock, *turns, otherwise=Hang()))
+    return RunningHolder(clock, ScriptedIssuer(clock, *turns, otherwise=Hang()))
 
 
 async def test_a_token_is_not_used_from_the_very_moment_on_at_which_its_margin_begins():
@@ -49,7 +49,7 @@ async def test_a_fetch_is_over_where_its_next_try_would_begin_at_the_end_of_its_
     """2 s for the fetch: a second for the first try, and a second that the issuer asks to be left alone for."""
     busy = answer({"error": "temporarily_unavailable"}, 503, (b"retry-after", b"1"), delay_s=1.0 - early_s)
     clock = DrivenClock()
-    async with Kept(clock, ScriptedIssuer(clock, busy, otherwise=Hang()), oauth2(timeout_s=2.0)) as it:
+    async with RunningHolder(clock, ScriptedIssuer(clock, busy, otherwise=Hang()), oauth2(timeout_s=2.0)) as it:
         await clock.advance(1.0)
         assert (it.issuer.calls, it.holder.status().failing) == (1, is_over)
 

@@ -22,8 +22,8 @@ from tests.unit.tokens.fleet import Fleet
 from tests.unit.tokens.scripted import (
     Answer,
     Hang,
-    Kept,
     Mint,
+    RunningHolder,
     ScriptedIssuer,
     Turn,
     oauth2,
@@ -42,17 +42,17 @@ ROTATING: dict[str, Any] = {"grant_type": "refresh_token", "refresh_token": Secr
 @asynccontextmanager
 async def holding(
     *turns: Turn, otherwise: Turn | None = None, jitter: float = 0.0, grace_s: float = 0.0, **settings: Any
-) -> AsyncIterator[Kept]:
+) -> AsyncIterator[RunningHolder]:
     clock = DrivenClock()
     issuer = ScriptedIssuer(clock, *turns, otherwise=otherwise)
-    async with Kept(
+    async with RunningHolder(
         clock, issuer, oauth2(**{"timeout_s": TIMEOUT_S, **settings}), jitter=jitter, grace_s=grace_s
     ) as it:
         await settle()
         yield it
 
 
-async def leave_without(it: Kept, state: str) -> None:
+async def leave_without(it: RunningHolder, state: str) -> None:
     """No request has a token any more, and the fetch of the next one hangs."""
     if state == "ended":
         it.clock._now += 296.0  # the machine slept

@@ -23,8 +23,8 @@ from tests.unit.tokens.scripted import (
     Answer,
     Broken,
     Hang,
-    Kept,
     Mint,
+    RunningHolder,
     ScriptedIssuer,
     Turn,
     answer,
@@ -79,15 +79,15 @@ def turn(fault: str) -> Turn:
 @asynccontextmanager
 async def holding(
     *turns: Turn, otherwise: Turn | None = None, jitter: float = 0.0, **settings: object
-) -> AsyncIterator[Kept]:
+) -> AsyncIterator[RunningHolder]:
     clock = DrivenClock()
     settings = {"timeout_s": 10.0} | settings
     issuer = ScriptedIssuer(clock, *turns, otherwise=otherwise)
-    async with Kept(clock, issuer, oauth2(**settings), jitter=jitter) as it:
+    async with RunningHolder(clock, issuer, oauth2(**settings), jitter=jitter) as it:
         yield it
 
 
-def alive(it: Kept, token: Token) -> bool:
+def alive(it: RunningHolder, token: Token) -> bool:
     return token.requested_s <= it.clock.now() < token.expires_s
 
 
@@ -319,7 +319,7 @@ async def test_t9_every_form_of_a_life_is_understood(life, expires_in_s, lifetim
 async def test_t9_a_jwt_tells_its_life_itself():
     clock = DrivenClock()
     text = signed(iat=clock.wall(), exp=clock.wall() + 100)
-    async with Kept(clock, ScriptedIssuer(clock, otherwise=Mint(300_000, text))) as it:
+    async with RunningHolder(clock, ScriptedIssuer(clock, otherwise=Mint(300_000, text))) as it:
         await settle()
         assert (it.holder.status().expires_in_s, it.holder.status().lifetime_source) == (94.0, LifetimeSource.JWT)
 
@@ -350,7 +350,7 @@ async def test_t11_a_clock_two_minutes_off_does_no_harm_where_the_issuer_sends_i
     clock = DrivenClock()
     theirs = clock.wall() + skew_s
     turn = answer({"access_token": "abc", "expires_at": theirs + 300}, 200, date(theirs))
-    async with Kept(clock, ScriptedIssuer(clock, turn)) as it:
+    async with RunningHolder(clock, ScriptedIssuer(clock, turn)) as it:
         await settle()
         assert it.holder.status().expires_in_s == 293.0
 
@@ -363,7 +363,9 @@ async def test_t11_a_date_of_whole_seconds_lets_no_dead_token_out(lifetime_s, fr
     turn = answer(
         {"code": 0, "data": {"token": "abc", "expireAt": round((theirs + lifetime_s) * 1000)}}, 200, date(theirs)
     )
-    async with Kept(clock, ScriptedIssuer(clock, turn, otherwise=Broken()), http_json(json={"id": "bot"})) as it:
+    async with RunningHolder(
+        clock, ScriptedIssuer(clock, turn, otherwise=Broken()), http_json(json={"id": "bot"})
+    ) as it:
         await settle()
         assert it.holder.usable
         await clock.advance(0.95 * lifetime_s - 2.5)
@@ -375,7 +377,7 @@ async def test_t11_a_date_of_whole_seconds_lets_no_dead_token_out(lifetime_s, fr
 async def test_t11_an_expiry_in_the_past_means_skew_and_the_default_holds():
     clock = DrivenClock()
     turn = answer({"access_token": "abc", "expires_at": clock.wall() - 60})
-    async with Kept(clock, ScriptedIssuer(clock, turn)) as it:
+    async with RunningHolder(clock, ScriptedIssuer(clock, turn)) as it:
         await settle()
         assert (it.holder.status().expires_in_s, it.holder.status().lifetime_source) == (235.0, LifetimeSource.DEFAULT)
 
@@ -461,7 +463,7 @@ async def test_t17_a_rotated_secret_is_used_within_5_seconds_of_a_refusal():
     clock = DrivenClock()
     issuer = ScriptedIssuer(clock)
     issuer.accepts = "secret-of-today"
-    async with Kept(clock, issuer, oauth2(client_secret=Secret(lambda: secret[0]))) as it:
+    async with RunningHolder(clock, issuer, oauth2(client_secret=Secret(lambda: secret[0]))) as it:
         for _ in range(50):
             assert await outcomes(await it.asked(1)) == ["TokenUnavailable"]
             await clock.advance(0.5)
@@ -484,7 +486,7 @@ async def test_t17_a_secret_that_changes_to_another_wrong_one_begins_anew():
     secret = ["wrong-secret-1"]
     clock = DrivenClock()
     issuer = ScriptedIssuer(clock, otherwise=refused())
-    async with Kept(clock, issuer, oauth2(client_secret=Secret(lambda: secret[0]))):
+    async with RunningHolder(clock, issuer, oauth2(client_secret=Secret(lambda: secret[0]))):
         await clock.advance(100.0)
         secret[0] = "wrong-secret-2"
         await clock.advance(40.0)
@@ -529,16 +531,16 @@ async def test_t20_a_stop_in_the_middle_of_a_fetch_is_survived():
 
 async def test_t22_nothing_belongs_to_a_loop_before_the_start():
     clock = DrivenClock()
-    made_elsewhere = await asyncio.to_thread(lambda: Kept(clock, ScriptedIssuer(clock)))
+    made_elsewhere = await asyncio.to_thread(lambda: RunningHolder(clock, ScriptedIssuer(clock)))
     async with made_elsewhere as it:
         assert (await it.holder.token()).text == "token-1"
 
 
 async def test_t23_two_credentials_do_not_harm_each_other():
     clock = DrivenClock()
-    chat = Kept(clock, ScriptedIssuer(clock, Mint(), otherwise=Hang()), name="chat")
+    chat = RunningHolder(clock, ScriptedIssuer(clock, Mint(), otherwise=Hang()), name="chat")
     login = Answer(body=b'{"data": {"token": "embed-token", "expireTime": 300}}', headers=JSON)
-    embed = Kept(clock, ScriptedIssuer(clock, otherwise=login), http_json(json={"id": "bot"}), name="embed")
+    embed = RunningHolder(clock, ScriptedIssuer(clock, otherwise=login), http_json(json={"id": "bot"}), name="embed")
     async with chat, embed:
         await clock.advance(600.0)
         assert not chat.holder.usable

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gatepass.tokens import TokenUser
 from gatepass.tokens.holder import RENEWALS, UNPROVEN_RENEWALS, WINDOW_S
 from tests.unit.clock import DrivenClock, settle
-from tests.unit.tokens.scripted import Kept, Mint, ScriptedIssuer, Turn
+from tests.unit.tokens.scripted import Mint, RunningHolder, ScriptedIssuer, Turn
 
 CHAT, FORBIDDEN = TokenUser("chat", "m"), TokenUser("chat", "forbidden")
 AGAIN = "its issuer returned the same token again"
@@ -13,12 +13,12 @@ IN_VAIN = "it was not renewed, because this upstream and model refused a new tok
 RATE = "it was not renewed, because rejections have used up the credential's rate of renewals"
 
 
-def kept(*turns: Turn) -> Kept:
+def kept(*turns: Turn) -> RunningHolder:
     clock = DrivenClock()
-    return Kept(clock, ScriptedIssuer(clock, *turns))
+    return RunningHolder(clock, ScriptedIssuer(clock, *turns))
 
 
-async def reason(it: Kept, by: TokenUser) -> str | None:
+async def reason(it: RunningHolder, by: TokenUser) -> str | None:
     """Why the rejection of the held token by `by` renews nothing; None where it renews."""
     await settle()
     token = await it.holder.token()

@@ -21,10 +21,10 @@ class Tended:
 
     def tend(self) -> float:
         self.looks_s.append(self.clock.now())
-        nap = self.naps.pop(0) if self.naps else math.inf
-        if isinstance(nap, BaseException):
-            raise nap
-        return nap
+        sleep = self.naps.pop(0) if self.naps else math.inf
+        if isinstance(sleep, BaseException):
+            raise sleep
+        return sleep
 
 
 @pytest.mark.parametrize(

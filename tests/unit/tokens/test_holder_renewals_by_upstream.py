@@ -8,14 +8,14 @@ from typing import Any
 
 from gatepass.tokens import Token, TokenHolder, TokenReissued, TokenUser
 from tests.unit.clock import DrivenClock, settle
-from tests.unit.tokens.scripted import Hang, Kept, Mint, ScriptedIssuer, Turn, outcomes, refused
+from tests.unit.tokens.scripted import Hang, Mint, RunningHolder, ScriptedIssuer, Turn, outcomes, refused
 
 CHAT, EMBED, FORBIDDEN = TokenUser("chat", "m"), TokenUser("embed", "e"), TokenUser("chat", "forbidden")
 
 
-def kept(*turns: Turn, otherwise: Turn | None = None) -> Kept:
+def kept(*turns: Turn, otherwise: Turn | None = None) -> RunningHolder:
     clock = DrivenClock()
-    return Kept(clock, ScriptedIssuer(clock, *turns, otherwise=otherwise))
+    return RunningHolder(clock, ScriptedIssuer(clock, *turns, otherwise=otherwise))
 
 
 def _task(work: Coroutine[Any, Any, Token]) -> asyncio.Task[Token]:
@@ -28,7 +28,7 @@ async def taken(holder: TokenHolder, by: TokenUser) -> str:
     return token.text
 
 
-async def refusing(it: Kept, by: TokenUser) -> bool:
+async def refusing(it: RunningHolder, by: TokenUser) -> bool:
     """One request of a model that is always refused; whether it waited for another token."""
     token = await it.holder.token()
     if not it.holder.reject(token.text, by):

@@ -31,7 +31,18 @@ from gatepass.tokens.holder import ANY_USER
 from gatepass.types import Headers, OutboundRequest, Target, header
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.normalize.calls import a_call
-from tests.unit.tokens.scripted import JSON, Answer, Broken, Hang, Kept, Mint, ScriptedIssuer, Turn, refused, signed
+from tests.unit.tokens.scripted import (
+    JSON,
+    Answer,
+    Broken,
+    Hang,
+    Mint,
+    RunningHolder,
+    ScriptedIssuer,
+    Turn,
+    refused,
+    signed,
+)
 
 MARGIN_S = 7.0
 """More than a token is held back before its end: until then it must be used."""
@@ -155,7 +166,9 @@ class Street:
         self.issuers = {name: Issuer(self.clock, name) for name in ("corp", "firm")}
         self.dropped: set[tuple[int, str]] = set()
         holding = partial(Witness, self.dropped)
-        self.kept = {name: Kept(self.clock, one, name=name, holding=holding) for name, one in self.issuers.items()}
+        self.kept = {
+            name: RunningHolder(self.clock, one, name=name, holding=holding) for name, one in self.issuers.items()
+        }
         self.upstreams = {
             name: FakeUpstream(name, self.clock, self.issuers[credential], self.dropped)
             for name, credential in UPSTREAMS.items()

@@ -14,8 +14,8 @@ from tests.unit.tokens.scripted import (
     Answer,
     Broken,
     Hang,
-    Kept,
     Mint,
+    RunningHolder,
     ScriptedIssuer,
     Turn,
     answer,
@@ -42,7 +42,7 @@ EVENTS = st.lists(
 class Street:
     """Requests over one holder, and what must be true of every token they get."""
 
-    def __init__(self, it: Kept) -> None:
+    def __init__(self, it: RunningHolder) -> None:
         self.it = it
         self.asked: list[asyncio.Task[None]] = []
         self.got: list[str] = []
@@ -98,7 +98,7 @@ class Street:
 def test_no_sequence_of_events_gives_a_dead_token_or_delays_a_good_one(events, jitter):
     async def story() -> None:
         clock = DrivenClock()
-        async with Kept(clock, ScriptedIssuer(clock), oauth2(), jitter=jitter) as it:
+        async with RunningHolder(clock, ScriptedIssuer(clock), oauth2(), jitter=jitter) as it:
             street = Street(it)
             for event, value in events:
                 await street.play(event, value)

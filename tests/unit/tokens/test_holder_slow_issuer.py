@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.fleet import Fleet, Upstream
-from tests.unit.tokens.scripted import Kept, Mint, ScriptedIssuer, Stubborn, answer, oauth2
+from tests.unit.tokens.scripted import Mint, RunningHolder, ScriptedIssuer, Stubborn, answer, oauth2
 
 
 @pytest.mark.parametrize("processes", [1, 4])
@@ -60,7 +60,7 @@ async def test_four_tries_that_fail_slowly_are_one_fetch():
     """503 after 0.8 s each, in one flight of four tries."""
     clock = DrivenClock()
     issuer = ScriptedIssuer(clock, otherwise=answer({"error": "temporarily_unavailable"}, 503, delay_s=0.8))
-    async with Kept(clock, issuer, oauth2()) as it:
+    async with RunningHolder(clock, issuer, oauth2()) as it:
         await settle()
         began_s = issuer.started_s[0]
         await clock.advance(4.8)

@@ -13,7 +13,7 @@ from gatepass.tokens.token_endpoint import HEADERS
 from gatepass.types import OutboundRequest, Secret
 from tests.unit.clock import DrivenClock
 from tests.unit.tokens.conftest import Endpoint
-from tests.unit.tokens.scripted import Answer, Kept, Mint, ScriptedIssuer, answer, failure_of, http_json
+from tests.unit.tokens.scripted import Answer, Mint, RunningHolder, ScriptedIssuer, answer, failure_of, http_json
 
 FORM = b"application/x-www-form-urlencoded"
 JSON_BODY = b"application/json"
@@ -243,7 +243,7 @@ def test_each_preset_masks_what_it_signs_in_with(endpoint: Endpoint, preset):
 async def test_a_login_that_refuses_by_a_code_is_asked_15_times_in_an_hour(reply):
     clock = DrivenClock()
     issuer = ScriptedIssuer(clock, otherwise=reply)
-    async with Kept(clock, issuer, http_json(json=LOGIN)) as it:
+    async with RunningHolder(clock, issuer, http_json(json=LOGIN)) as it:
         for _ in range(60):
             await clock.advance(59.99)
         assert issuer.calls == 15
@@ -261,7 +261,7 @@ async def test_a_login_that_refuses_by_a_code_is_asked_15_times_in_an_hour(reply
 async def test_a_login_that_refuses_by_words_with_a_status_is_asked_15_times_in_an_hour(reply):
     clock = DrivenClock()
     issuer = ScriptedIssuer(clock, otherwise=reply)
-    async with Kept(clock, issuer, http_json(json=LOGIN)):
+    async with RunningHolder(clock, issuer, http_json(json=LOGIN)):
         for _ in range(60):
             await clock.advance(59.99)
         assert issuer.calls == 15
@@ -281,7 +281,7 @@ async def test_a_login_that_refuses_by_words_with_a_status_is_asked_15_times_in_
 async def test_a_login_that_nobody_understands_is_asked_15_times_in_an_hour(reply):
     clock = DrivenClock()
     issuer = ScriptedIssuer(clock, otherwise=reply)
-    async with Kept(clock, issuer, http_json(json=LOGIN)) as it:
+    async with RunningHolder(clock, issuer, http_json(json=LOGIN)) as it:
         for _ in range(60):
             await clock.advance(59.99)
         assert issuer.calls == 15
@@ -302,7 +302,7 @@ async def test_a_login_that_nobody_understands_is_asked_15_times_in_an_hour(repl
 async def test_a_login_that_is_busy_is_noticed_to_be_back_within_4_seconds(reply):
     clock = DrivenClock()
     issuer = ScriptedIssuer(clock, otherwise=reply)
-    async with Kept(clock, issuer, http_json(json=LOGIN)) as it:
+    async with RunningHolder(clock, issuer, http_json(json=LOGIN)) as it:
         await clock.advance(100.0)
         issuer.otherwise = Mint()
         await clock.advance(4.0)

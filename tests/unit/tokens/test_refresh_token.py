@@ -29,8 +29,8 @@ from tests.unit.tokens.scripted import (
     Answer,
     Broken,
     Hang,
-    Kept,
     Mint,
+    RunningHolder,
     ScriptedIssuer,
     answer,
     failure_of,
@@ -57,14 +57,14 @@ def logging_in(**settings: Any):
 class Stage:
     """A source over a scripted issuer; `again` is the same after a restart."""
 
-    def __init__(self, settings: Any, *turns: Any, keepsake: Any = None, otherwise: Any = None) -> None:
+    def __init__(self, settings: Any, *turns: Any, refresh_store: Any = None, otherwise: Any = None) -> None:
         self.clock = DrivenClock()
         self.issuer = ScriptedIssuer(self.clock, *turns, otherwise=otherwise)
-        self.settings, self.keepsake = settings, keepsake
+        self.settings, self.refresh_store = settings, refresh_store
         self.source = self.again()
 
     def again(self, settings: Any = None) -> Oauth2Source:
-        self.source = Oauth2Source("corp", settings or self.settings, self.issuer, self.clock, self.keepsake)
+        self.source = Oauth2Source("corp", settings or self.settings, self.issuer, self.clock, self.refresh_store)
         return self.source
 
     @property
@@ -75,7 +75,7 @@ class Stage:
 
 
 class Spy:
-    """A Keepsake in which a test sees and breaks everything."""
+    """A RefreshTokenStore in which a test sees and breaks everything."""
 
     is_persistent = True
 
@@ -116,7 +116,7 @@ async def test_a_refresh_token_is_used_and_its_successor_after_it():
 async def test_a_new_refresh_token_is_kept_before_the_access_token_is_given_away():
     spy = Spy()
     spy.gate = asyncio.Event()
-    stage = Stage(refreshing(), rotating(2), keepsake=spy)
+    stage = Stage(refreshing(), rotating(2), refresh_store=spy)
     fetched = asyncio.create_task(stage.source.fetch())
     await settle()
     assert stage.issuer.calls == 1
@@ -128,14 +128,14 @@ async def test_a_new_refresh_token_is_kept_before_the_access_token_is_given_away
 
 async def test_a_new_refresh_token_is_kept_from_a_reply_without_an_access_token_too():
     spy = Spy()
-    stage = Stage(refreshing(), answer({"refresh_token": "refresh-token-2"}), keepsake=spy)
+    stage = Stage(refreshing(), answer({"refresh_token": "refresh-token-2"}), refresh_store=spy)
     await failure_of(stage.source.fetch())
     assert spy.log[1:] == ["put refresh-token-2"]
 
 
 async def test_the_same_refresh_token_again_is_not_written_again():
     spy = Spy()
-    stage = Stage(refreshing(), rotating(1), Mint(), keepsake=spy)
+    stage = Stage(refreshing(), rotating(1), Mint(), refresh_store=spy)
     await stage.source.fetch()
     await stage.source.fetch()
     assert spy.log == ["turn within 10 s"] * 2
@@ -153,7 +153,7 @@ async def test_a_file_carries_the_newest_over_a_restart(tmp_path: Path):
 
 async def test_a_file_of_its_own_wins_over_a_place_that_others_share(tmp_path: Path):
     spy = Spy()
-    stage = Stage(refreshing(refresh_token_file=str(tmp_path / "refresh")), rotating(2), keepsake=spy)
+    stage = Stage(refreshing(refresh_token_file=str(tmp_path / "refresh")), rotating(2), refresh_store=spy)
     await stage.source.fetch()
     assert (spy.log, (tmp_path / "refresh").exists()) == ([], True)
 
@@ -175,7 +175,7 @@ async def test_without_a_file_a_restart_begins_with_the_first_one_and_a_warning_
 async def test_a_place_that_ends_with_gatepass_is_warned_of_once_by_all_who_share_it(caplog):
     spy = Spy()
     spy.is_persistent = False
-    stage = Stage(refreshing(), rotating(2), rotating(3), rotating(4), keepsake=spy)
+    stage = Stage(refreshing(), rotating(2), rotating(3), rotating(4), refresh_store=spy)
     with caplog.at_level(logging.WARNING, "gatepass.tokens"):
         await stage.source.fetch()
         await stage.source.fetch()
@@ -282,7 +282,7 @@ async def test_a_refresh_token_put_into_the_file_by_hand_is_tried_at_once(tmp_pa
     file.write_text("spent")
     clock, thread = DrivenClock(), OneThread.of_this_loop()
     issuer = ScriptedIssuer(clock, refused("invalid_grant", 400), rotating(2), otherwise=rotating(3))
-    async with Kept(clock, issuer, settings) as it:
+    async with RunningHolder(clock, issuer, settings) as it:
         await thread.rest()
         assert it.holder.status().last_error == (
             "the issuer refused the client: sso.example answered 400: invalid_grant: No; sign in again, and put the new"
@@ -396,7 +396,7 @@ async def test_a_refused_token_that_another_process_has_replaced_meanwhile_is_no
             ).encoded()
             return reply
 
-    stage = Stage(refreshing(), keepsake=spy)
+    stage = Stage(refreshing(), refresh_store=spy)
     stage.issuer = Racing(stage.clock, refused("invalid_grant", 400), rotating(10))
     assert (await stage.again().fetch()).text == "token-1"
     assert stage.shown == [FIRST, "refresh-token-9"]
@@ -411,7 +411,7 @@ async def test_two_fetches_at_once_use_one_refresh_token_after_the_other():
 async def test_each_life_of_a_held_token_uses_the_refresh_token_of_the_life_before():
     clock = DrivenClock()
     issuer = ScriptedIssuer(clock, *(rotating(number, life=60) for number in (2, 3, 4)))
-    async with Kept(clock, issuer, refreshing()) as kept:
+    async with RunningHolder(clock, issuer, refreshing()) as kept:
         for number in (1, 2, 3):
             assert (await kept.holder.token()).text == f"token-{number}"
             await clock.advance(50.0)
@@ -435,7 +435,7 @@ async def test_a_turn_that_never_comes_is_a_failure_within_the_time_of_the_whole
 async def test_a_token_that_cannot_be_kept_is_used_on_and_kept_as_soon_as_that_goes(caplog):
     spy = Spy()
     spy.broken = "the disk is full"
-    stage = Stage(refreshing(), rotating(2), Mint(), Mint(), keepsake=spy)
+    stage = Stage(refreshing(), rotating(2), Mint(), Mint(), refresh_store=spy)
     with caplog.at_level(logging.WARNING, "gatepass.tokens"):
         assert (await stage.source.fetch()).text == "token-1"
         await stage.source.fetch()
@@ -447,12 +447,12 @@ async def test_a_token_that_cannot_be_kept_is_used_on_and_kept_as_soon_as_that_g
     assert [line for line in spy.log if line.startswith("put")] == ["put refresh-token-2"]
 
 
-async def test_a_keepsake_that_cannot_be_read_brings_no_older_token_back():
+async def test_a_store_that_cannot_be_read_brings_no_older_token_back():
     class Unreadable(Spy):
         async def get(self):
             raise FetchFailure("cannot be read")
 
-    stage = Stage(refreshing(), keepsake=Unreadable())
+    stage = Stage(refreshing(), refresh_store=Unreadable())
     assert (await failure_of(stage.source.fetch())).reason == "cannot be read"
     assert stage.issuer.calls == 0
 
@@ -462,7 +462,7 @@ async def test_who_can_sign_in_again_does_so_where_nobody_can_say_which_token_is
         async def get(self):
             raise FetchFailure("cannot be read")
 
-    stage = Stage(logging_in(refresh_token=Secret(FIRST)), Mint(), keepsake=Unreadable())
+    stage = Stage(logging_in(refresh_token=Secret(FIRST)), Mint(), refresh_store=Unreadable())
     with caplog.at_level(logging.WARNING, "gatepass.tokens"):
         assert (await stage.source.fetch()).text == "token-1"
     assert stage.shown == ["password"]
@@ -499,7 +499,7 @@ async def test_what_it_signs_in_with_is_known_but_not_every_successor():
 
 async def test_a_use_that_is_cancelled_still_keeps_what_its_reply_brings():
     spy = Spy()
-    stage = Stage(refreshing(), rotating(2, delay_s=1.0), keepsake=spy)
+    stage = Stage(refreshing(), rotating(2, delay_s=1.0), refresh_store=spy)
     fetched = asyncio.create_task(stage.source.fetch())
     await stage.clock.advance(0.5)
     fetched.cancel()
@@ -547,7 +547,7 @@ async def test_a_cancelled_use_that_fails_is_only_cancelled():
 async def test_at_each_await_a_cancelled_fetch_loses_no_refresh_token_that_the_issuer_gave():
     for turns in range(60):
         spy = Spy()
-        stage = Stage(refreshing(), rotating(2), keepsake=spy)
+        stage = Stage(refreshing(), rotating(2), refresh_store=spy)
         task = asyncio.create_task(stage.source.fetch())
         for _ in range(turns):
             await asyncio.sleep(0)

@@ -15,8 +15,8 @@ from tests.unit.tokens.scripted import failure_of
 
 
 @pytest.fixture(params=["memory", "file"])
-def keepsakes(request, tmp_path):
-    """What makes the keepsake of one process, and of others where they can share it."""
+def stores(request, tmp_path):
+    """What makes the refresh_store of one process, and of others where they can share it."""
     clock = DrivenClock()
     memory = MemoryRefreshTokenStore(clock)
 
@@ -26,16 +26,16 @@ def keepsakes(request, tmp_path):
     return clock, make
 
 
-async def test_what_was_put_last_is_there(keepsakes):
-    _, make = keepsakes
+async def test_what_was_put_last_is_there(stores):
+    _, make = stores
     assert await make().get() is None
     for text in ("one", "two"):
         await make().put(text)
         assert await make().get() == text
 
 
-async def test_nobody_else_has_a_turn_until_the_first_one_is_over(keepsakes):
-    clock, make = keepsakes
+async def test_nobody_else_has_a_turn_until_the_first_one_is_over(stores):
+    clock, make = stores
     told: list[str] = []
 
     async def take(name: str, end: asyncio.Event) -> None:
@@ -55,8 +55,8 @@ async def test_nobody_else_has_a_turn_until_the_first_one_is_over(keepsakes):
     await asyncio.gather(*tasks)
 
 
-async def test_a_turn_that_does_not_come_in_time_is_a_failure(keepsakes):
-    clock, make = keepsakes
+async def test_a_turn_that_does_not_come_in_time_is_a_failure(stores):
+    clock, make = stores
 
     async def take() -> None:
         async with make().exclusive(2.0):
@@ -73,8 +73,8 @@ async def test_a_turn_that_does_not_come_in_time_is_a_failure(keepsakes):
         pass
 
 
-async def test_a_turn_is_over_whatever_ends_it(keepsakes):
-    clock, make = keepsakes
+async def test_a_turn_is_over_whatever_ends_it(stores):
+    clock, make = stores
 
     async def take() -> None:
         async with make().exclusive(1.0):
@@ -100,10 +100,10 @@ async def test_a_file_is_replaced_as_a_whole_and_is_the_owners_alone(tmp_path: P
     file.write_text("by-hand\n")
     file.chmod(0o644)
     before = file.open()
-    keepsake = FileRefreshTokenStore(str(file), DrivenClock())
-    assert await keepsake.get() == "by-hand"
-    async with keepsake.exclusive(1.0):
-        await keepsake.put("new")
+    refresh_store = FileRefreshTokenStore(str(file), DrivenClock())
+    assert await refresh_store.get() == "by-hand"
+    async with refresh_store.exclusive(1.0):
+        await refresh_store.put("new")
     assert before.read() == "by-hand\n", "who had it open still reads all of the old text"
     before.close()
     assert (file.read_text(), stat.S_IMODE(file.stat().st_mode)) == ("new", 0o600)
@@ -133,9 +133,9 @@ async def test_what_a_link_points_to_is_replaced_and_locked(tmp_path: Path):
     (tmp_path / "real").mkdir()
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "real" / "refresh")
-    keepsake = FileRefreshTokenStore(str(link), DrivenClock())
-    async with keepsake.exclusive(1.0):
-        await keepsake.put("new")
+    refresh_store = FileRefreshTokenStore(str(link), DrivenClock())
+    async with refresh_store.exclusive(1.0):
+        await refresh_store.put("new")
     assert link.is_symlink()
     assert sorted(os.listdir(tmp_path / "real")) == ["refresh", "refresh.lock"]
 
@@ -154,11 +154,11 @@ async def test_a_write_that_fails_leaves_the_old_text_and_nothing_else(tmp_path:
 
 
 async def test_a_directory_that_is_not_there_is_told(tmp_path: Path):
-    keepsake = FileRefreshTokenStore(str(tmp_path / "nowhere" / "refresh"), DrivenClock())
-    for work, what in ((keepsake.put("x"), "written"), (keepsake.exclusive(1.0).__aenter__(), "locked")):
+    refresh_store = FileRefreshTokenStore(str(tmp_path / "nowhere" / "refresh"), DrivenClock())
+    for work, what in ((refresh_store.put("x"), "written"), (refresh_store.exclusive(1.0).__aenter__(), "locked")):
         with pytest.raises(FetchFailure, match=f"refresh_token_file cannot be {what}: No such file or directory"):
             await work
-    assert await keepsake.get() is None
+    assert await refresh_store.get() is None
 
 
 @pytest.mark.parametrize(

@@ -85,9 +85,9 @@ async def test_turns_exclude_each_other_in_one_process_and_in_two(clock, store):
     one, two = (SharedRefreshTokenStore(refreshing(), store, clock) for _ in range(2))
     inside, most = 0, 0
 
-    async def use(keepsake):
+    async def use(refresh_store):
         nonlocal inside, most
-        async with keepsake.exclusive(60.0):
+        async with refresh_store.exclusive(60.0):
             inside += 1
             most = max(most, inside)
             event = asyncio.Event()
@@ -95,7 +95,7 @@ async def test_turns_exclude_each_other_in_one_process_and_in_two(clock, store):
             await event.wait()
             inside -= 1
 
-    using = [asyncio.create_task(use(keepsake)) for keepsake in (one, one, two, two)]
+    using = [asyncio.create_task(use(refresh_store)) for refresh_store in (one, one, two, two)]
     await clock.advance(21.0)
     assert all(task.done() for task in using)
     assert most == 1
@@ -128,8 +128,8 @@ async def test_the_turn_of_one_who_died_ends_by_itself(clock, store):
 async def test_without_the_store_no_refresh_token_is_used(clock, store, state):
     wire = wired(store, clock)
     wire.state = state
-    keepsake = SharedRefreshTokenStore(refreshing(), wire, clock)
-    for work in (keepsake.get(), keepsake.put("x"), keepsake.exclusive(1.0).__aenter__()):
+    refresh_store = SharedRefreshTokenStore(refreshing(), wire, clock)
+    for work in (refresh_store.get(), refresh_store.put("x"), refresh_store.exclusive(1.0).__aenter__()):
         failure = await failure_of(work)
         assert failure.reason == (
             "the store with the refresh token is unavailable, and a second use of an old one would revoke all "
@@ -139,17 +139,17 @@ async def test_without_the_store_no_refresh_token_is_used(clock, store, state):
 
 
 async def test_a_cancelled_turn_is_free_for_the_next(clock, store):
-    keepsake = SharedRefreshTokenStore(refreshing(), store, clock)
+    refresh_store = SharedRefreshTokenStore(refreshing(), store, clock)
 
     async def use():
-        async with keepsake.exclusive(1.0):
+        async with refresh_store.exclusive(1.0):
             await asyncio.Event().wait()
 
     using = asyncio.create_task(use())
     await settle()
     using.cancel()
     await asyncio.wait({using})
-    async with keepsake.exclusive(0.0):
+    async with refresh_store.exclusive(0.0):
         pass
     assert len(asyncio.all_tasks()) == 1
 
@@ -169,12 +169,12 @@ async def test_four_processes_use_each_refresh_token_once(clock, store):
 async def test_who_starts_later_goes_on_with_the_newest(clock, store):
     issuer = Rotating(clock)
     for _ in range(3):
-        keepsake = SharedRefreshTokenStore(refreshing(), store, clock)
-        assert (await build_source("corp", refreshing(), issuer, clock, keepsake).fetch()).text == "a"
+        refresh_store = SharedRefreshTokenStore(refreshing(), store, clock)
+        assert (await build_source("corp", refreshing(), issuer, clock, refresh_store).fetch()).text == "a"
     assert issuer.thefts == 0
 
 
-def test_only_refresh_tokens_that_are_shared_have_a_keepsake(clock, store):
+def test_only_refresh_tokens_that_are_shared_have_a_store(clock, store):
     far = wired(store, clock)
     assert isinstance(shared_refresh_token_store(refreshing(), far, clock), SharedRefreshTokenStore)
     assert shared_refresh_token_store(oauth2(), far, clock) is None

@@ -7,49 +7,49 @@ from gatepass.types import Secret
 
 
 @pytest.fixture
-def journal() -> TokenLog:
+def log() -> TokenLog:
     return TokenLog("corp", Redactor())
 
 
-def masked(journal: TokenLog, kind: str, count: int) -> int:
+def masked(log: TokenLog, kind: str, count: int) -> int:
     """How many of the values `KIND-00000` up to `count` are masked, which must be the last ones."""
-    texts = [journal.redactor.mask(f"{kind}-{number:05}") for number in range(count)]
+    texts = [log.redactor.mask(f"{kind}-{number:05}") for number in range(count)]
     found = texts.count(MASK)
     assert texts[count - found :] == [MASK] * found
     return found
 
 
-def test_a_secret_that_is_rotated_for_months_is_remembered_by_its_last_values(journal):
+def test_a_secret_that_is_rotated_for_months_is_remembered_by_its_last_values(log):
     """A projected token of Kubernetes changes every 50 minutes: `federated_token_file`, `web_identity_token_file`."""
     for number in range(720):
-        journal.mask_secrets((Secret(f"first-{number:05}"), Secret("the-same-secret"), Secret(f"other-{number:05}")))
-    assert (masked(journal, "first", 720), masked(journal, "other", 720)) == (KEPT, KEPT)
-    assert journal.redactor.mask("the-same-secret") == MASK
+        log.mask_secrets((Secret(f"first-{number:05}"), Secret("the-same-secret"), Secret(f"other-{number:05}")))
+    assert (masked(log, "first", 720), masked(log, "other", 720)) == (KEPT, KEPT)
+    assert log.redactor.mask("the-same-secret") == MASK
 
 
 @pytest.mark.parametrize("lifetime_s", [300.0, None])
-def test_tokens_and_keys_that_come_and_go_are_remembered_by_the_last_ones(journal, lifetime_s):
+def test_tokens_and_keys_that_come_and_go_are_remembered_by_the_last_ones(log, lifetime_s):
     for number in range(0, 100, 2):
-        journal.log_fetched(Token(Secret(f"token-{number:05}"), 0.0, lifetime_s), 0.1)
-        journal.log_shared(Token(Secret(f"token-{number + 1:05}"), 0.0, lifetime_s))
-    assert masked(journal, "token", 100) == KEPT
+        log.log_fetched(Token(Secret(f"token-{number:05}"), 0.0, lifetime_s), 0.1)
+        log.log_shared(Token(Secret(f"token-{number + 1:05}"), 0.0, lifetime_s))
+    assert masked(log, "token", 100) == KEPT
 
 
-def test_what_a_source_signs_in_with_changes_with_its_secrets_alone(journal):
-    first = journal.mask_secrets((Secret("one-secret"), Secret("x")))
-    assert journal.mask_secrets((Secret("one-secret"), Secret("x"))) == first
-    assert journal.mask_secrets((Secret("one-secret"), Secret("y"))) != first
+def test_what_a_source_signs_in_with_changes_with_its_secrets_alone(log):
+    first = log.mask_secrets((Secret("one-secret"), Secret("x")))
+    assert log.mask_secrets((Secret("one-secret"), Secret("x"))) == first
+    assert log.mask_secrets((Secret("one-secret"), Secret("y"))) != first
 
 
-def test_an_implausible_lifetime_is_told_once_until_a_plausible_one_comes(journal, caplog):
+def test_an_implausible_lifetime_is_told_once_until_a_plausible_one_comes(log, caplog):
     for doubted_s in (300_000.0, 299_000.0, None, 300_000.0):
-        journal.log_fetched(Token(Secret("a-token-of-some-length"), 0.0, 3600.0, implausible_lifetime_s=doubted_s), 0.1)
+        log.log_fetched(Token(Secret("a-token-of-some-length"), 0.0, 3600.0, implausible_lifetime_s=doubted_s), 0.1)
     told = {"credential": "corp", "claimed_lifetime_s": 300_000, "lifetime_s": 3600.0}
     assert [(r.getMessage(), r.fields) for r in caplog.records] == [("lifetime_implausible", told)] * 2
 
 
-def test_an_unusual_token_type_is_logged_once(journal, caplog):
+def test_an_unusual_token_type_is_logged_once(log, caplog):
     for kind in (None, "BearerToken", "N_A", "BearerToken"):
-        journal.log_fetched(Token(Secret("a-token-of-some-length"), 0.0, 3600.0, unexpected_type=kind), 0.1)
+        log.log_fetched(Token(Secret("a-token-of-some-length"), 0.0, 3600.0, unexpected_type=kind), 0.1)
     told = {"credential": "corp", "token_type": "BearerToken"}
     assert [(r.getMessage(), r.fields) for r in caplog.records] == [("token_type_unusual", told)]

@@ -25,8 +25,17 @@ from gatepass.types import Headers, Secret
 if TYPE_CHECKING:
     from gatepass.tokens.sources.signer import Signer
 
-
 Fields = Mapping[str, str]
+INVALID_GRANT_CODES = frozenset({"invalid_grant", "bad_refresh_token", "unauthorized_client", "unsupported_grant_type"})
+"""Codes after which a refresh token is useless. GitHub returns bad_refresh_token with status 200."""
+TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+"""RFC 7523 2.2."""
+LIFETIME_S = 60
+BACKDATED_S = 10
+"""How far `iat` and `nbf` are in the past. An issuer with a slow clock would reject them as future times."""
+_JTI_BYTES = 18
+SKEW_S = 20.0
+"""A clock skew from here on may be the reason why an assertion was refused."""
 
 
 def login_fields(settings: Oauth2Credential) -> Fields:
@@ -44,10 +53,6 @@ def extra_fields(settings: Oauth2Credential) -> Fields:
     fields = {"scope": settings.scope, "audience": settings.audience, "resource": settings.resource}
     own = {name: revealed(value, f"extra.{name}") for name, value in settings.extra.items()}
     return {name: value for name, value in fields.items() if value is not None} | own
-
-
-INVALID_GRANT_CODES = frozenset({"invalid_grant", "bad_refresh_token", "unauthorized_client", "unsupported_grant_type"})
-"""Codes after which a refresh token is useless. GitHub returns bad_refresh_token with status 200."""
 
 
 def new_login_advice(settings: Oauth2Credential) -> str:
@@ -76,14 +81,6 @@ def with_advice(failure: FetchFailure, advice: str) -> FetchFailure:
     return failure.with_reason(f"{failure.reason.rstrip('.')}; {advice}")
 
 
-TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-"""RFC 7523 2.2."""
-LIFETIME_S = 60
-BACKDATED_S = 10
-"""How far `iat` and `nbf` are in the past. An issuer with a slow clock would reject them as future times."""
-_JTI_BYTES = 18
-
-
 def claims(client_id: str, audience: str, wall_s: float) -> dict[str, Any]:
     """Return the claims of an assertion issued at `wall_s`: epoch seconds on the issuer's clock."""
     issued_s = int(wall_s) - BACKDATED_S
@@ -96,10 +93,6 @@ def claims(client_id: str, audience: str, wall_s: float) -> dict[str, Any]:
         "nbf": issued_s,
         "exp": issued_s + LIFETIME_S,
     }
-
-
-SKEW_S = 20.0
-"""A clock skew from here on may be the reason why an assertion was refused."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,15 @@ PIPE_CLOSE_S = 0.5
 """How long the output is read after the program has ended. A background process may hold the pipe open."""
 REAP_S = 2.0
 """How long to wait for a killed program. One that hangs in the kernel is reaped by the loop later."""
+KUBERNETES = "client.authentication.k8s.io"
+EXEC_INFO = "KUBERNETES_EXEC_INFO"
+EX_NOPERM = 77
+""""Permission denied" in sysexits.h. A program returns it if another attempt soon is useless."""
+EX_TEMPFAIL = 75
+""""Temporary failure; user is invited to retry" in sysexits.h."""
+_REFUSAL = re.compile(rf"\b({'|'.join(sorted(DEFINITE_CODES))})\b")
+"""An issuer's code in a program's error output. Repeated every two seconds, such a refusal would lock the account."""
+_JWT = re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_.-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,16 +169,6 @@ def _kill_group(pid: int) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
 
-
-KUBERNETES = "client.authentication.k8s.io"
-EXEC_INFO = "KUBERNETES_EXEC_INFO"
-EX_NOPERM = 77
-""""Permission denied" in sysexits.h. A program returns it if another attempt soon is useless."""
-EX_TEMPFAIL = 75
-""""Temporary failure; user is invited to retry" in sysexits.h."""
-_REFUSAL = re.compile(rf"\b({'|'.join(sorted(DEFINITE_CODES))})\b")
-"""An issuer's code in a program's error output. Repeated every two seconds, such a refusal would lock the account."""
-_JWT = re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_.-]+")
 
 Runner = Callable[[Sequence[str], Mapping[str, str], int, bytearray, Clock], Awaitable[ProcessResult]]
 """`run`, or a replacement for tests."""

@@ -25,6 +25,10 @@ from gatepass.types import Secret
 SETTLED_S = 2.0
 """A younger file may change once more without a new version, because file systems round times by up to 2 s (FAT). So it
 is read again the next time."""
+FileVersion = tuple[int, int, int, int, int]
+"""Identifies a change: device, inode, size, mtime and ctime in nanoseconds. The first two change if a symbolic link
+points to another file, as in Kubernetes' projected volumes."""
+_MAX_COUNT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +37,6 @@ class FileContent:
 
     text: str = field(repr=False)
     written_s: float
-
-
-FileVersion = tuple[int, int, int, int, int]
-"""Identifies a change: device, inode, size, mtime and ctime in nanoseconds. The first two change if a symbolic link
-points to another file, as in Kubernetes' projected volumes."""
 
 
 class WatchedFile:
@@ -95,9 +94,6 @@ class WatchedFile:
 
 def _version_of(status: os.stat_result) -> FileVersion:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-
-_MAX_COUNT = 10_000
 
 
 class FileSource:

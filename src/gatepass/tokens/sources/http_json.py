@@ -36,6 +36,9 @@ from gatepass.types import OutboundRequest, Secret
 
 FORM = b"application/x-www-form-urlencoded"
 JSON = b"application/json"
+Values = Mapping[str, str]
+"""The value of each `{name}`."""
+NONCE_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +86,6 @@ class LoginRequestTemplate:
 
 def _filled(fields: Mapping[str, str], values: Mapping[str, str]) -> dict[str, str]:
     return {name: with_values(text, values) for name, text in fields.items()}
-
-
-Values = Mapping[str, str]
-"""The value of each `{name}`."""
 
 
 def request_values(wall_s: float, nonce: str) -> Values:
@@ -142,9 +141,6 @@ def _request_facts(template: LoginRequestTemplate) -> dict[str, str]:
         "body": body.decode(),
         "body_sha256": sha256(body).hexdigest(),
     }
-
-
-NONCE_BYTES = 16
 
 
 def fresh_nonce() -> str:

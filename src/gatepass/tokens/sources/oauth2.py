@@ -49,6 +49,7 @@ REREAD_S = 10.0
 requests."""
 _METHOD = re.compile(r"[a-z_]{1,40}\Z")
 _METHODS_SHOWN = 8
+FORM = (b"content-type", b"application/x-www-form-urlencoded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +174,6 @@ def _document(timed_response: TimedTokenResponse) -> Any:
         return parse_json_object(timed_response.response.text)
     except NotJson:
         return None
-
-
-FORM = (b"content-type", b"application/x-www-form-urlencoded")
 
 
 class Oauth2Source:

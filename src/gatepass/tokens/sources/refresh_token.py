@@ -30,6 +30,17 @@ from gatepass.tokens.token_reply import ENVELOPES
 from gatepass.types import Secret
 
 _MAX_COUNT = 10_000
+LOCK_POLL_S = 0.05
+"""Between two attempts to take a lock that another process holds."""
+T = TypeVar("T")
+NAMES = ("refresh_token", "refreshToken")
+CANCEL_GRACE_S = 2.0
+"""How long a cancelled use may still take. Its reply contains the only valid refresh token from then on."""
+NOT_PERSISTED = "it is kept in memory only: without refresh_token_file a restart uses the configured one again"
+FOREIGN = "the stored refresh token belongs to another client or issuer, and no other is configured"
+logger = logging.getLogger("gatepass.tokens")
+SendGrant = Callable[[Fields], Awaitable[TimedTokenResponse]]
+"""Sends a grant to the token endpoint, with the client's proof and the extra fields."""
 
 
 class RefreshTokenFileWatch:
@@ -55,10 +66,6 @@ class RefreshTokenFileWatch:
             self._count += is_bare and text != self._last
             self._last = text if is_bare else None
         return self._count
-
-
-LOCK_POLL_S = 0.05
-"""Between two attempts to take a lock that another process holds."""
 
 
 class RefreshTokenStore(Protocol):
@@ -198,19 +205,6 @@ def _replace(path: str, text: str) -> None:
 
 def _failure(what: str, error: OSError) -> FetchFailure:
     return FetchFailure(f"refresh_token_file {what}: {error.strerror}", quick=False)
-
-
-T = TypeVar("T")
-
-NAMES = ("refresh_token", "refreshToken")
-CANCEL_GRACE_S = 2.0
-"""How long a cancelled use may still take. Its reply contains the only valid refresh token from then on."""
-NOT_PERSISTED = "it is kept in memory only: without refresh_token_file a restart uses the configured one again"
-FOREIGN = "the stored refresh token belongs to another client or issuer, and no other is configured"
-logger = logging.getLogger("gatepass.tokens")
-
-SendGrant = Callable[[Fields], Awaitable[TimedTokenResponse]]
-"""Sends a grant to the token endpoint, with the client's proof and the extra fields."""
 
 
 def refresh_token_in(reply: TokenResponse) -> str | None:

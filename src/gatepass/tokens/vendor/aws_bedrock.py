@@ -37,6 +37,20 @@ SHORTEST_S, LONGEST_S = 900, 3600
 TRANSIENT_CODES = frozenset(("Throttling", "ThrottlingException", "RequestLimitExceeded", "IDPCommunicationError"))
 """Codes of a 400 that a later attempt can change."""
 _NAMES = ("AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration")
+UNSUPPORTED_PROFILE_KEYS = (
+    "credential_process",
+    "sso_session",
+    "sso_start_url",
+    "login_session",
+    "role_arn",
+    "web_identity_token_file",
+)
+"""Members by which AWS's tools get keys from a program or a server. They bypass gatepass's HTTP client, so they are
+rejected."""
+HOST = "bedrock.amazonaws.com"
+PREFIX = "bedrock-api-key-"
+LIBRARY = "botocore"
+FORM = {"content-type": "application/x-www-form-urlencoded; charset=utf-8"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,18 +101,6 @@ def _element(text: str, name: str) -> str | None:
     return found[1] if found else None
 
 
-UNSUPPORTED_PROFILE_KEYS = (
-    "credential_process",
-    "sso_session",
-    "sso_start_url",
-    "login_session",
-    "role_arn",
-    "web_identity_token_file",
-)
-"""Members by which AWS's tools get keys from a program or a server. They bypass gatepass's HTTP client, so they are
-rejected."""
-
-
 def profile_keys(text: str, profile: str) -> AwsKeys:
     """Return the keys of `profile`; raise ValueError, which quotes nothing of the file, if it has none."""
     # Without a default section: AWS treats `[default]` as an ordinary profile.
@@ -116,10 +118,6 @@ def profile_keys(text: str, profile: str) -> AwsKeys:
     if not key or not secret:
         raise ValueError(f"has a profile {profile} without aws_access_key_id and aws_secret_access_key")
     return AwsKeys(key, secret, members.get("aws_session_token") or None)
-
-
-HOST = "bedrock.amazonaws.com"
-PREFIX = "bedrock-api-key-"
 
 
 def bedrock_key(keys: AwsKeys, region: str, lifetime_s: float) -> str:
@@ -144,10 +142,6 @@ def signed_headers(keys: AwsKeys, region: str, url: str, body: bytes, headers: d
 
 def _credentials(keys: AwsKeys) -> Credentials:
     return Credentials(keys.access_key_id, keys.secret_access_key, keys.session_token)
-
-
-LIBRARY = "botocore"
-FORM = {"content-type": "application/x-www-form-urlencoded; charset=utf-8"}
 
 
 class AwsBedrockSource:

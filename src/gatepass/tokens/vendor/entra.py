@@ -37,6 +37,10 @@ from gatepass.tokens.token_endpoint import quiet_loggers
 from gatepass.tokens.vendor.fetch import LIBRARY_ERRORS, VendorEndpoints, VendorFetch
 from gatepass.types import Secret
 
+LIFE_S = 600
+"""Lifetime of an assertion: enough for a clock that is minutes fast or slow."""
+LIBRARY = "azure-identity"
+
 
 class AzureTransport(AsyncHttpTransport[HttpRequest, AsyncHttpResponse]):
     """Sends every request of an azure pipeline through one VendorFetch.
@@ -93,10 +97,6 @@ def _body(request: HttpRequest) -> bytes:
     if isinstance(content, dict):
         return urlencode(content).encode()
     return content.encode() if isinstance(content, str) else content or b""
-
-
-LIFE_S = 600
-"""Lifetime of an assertion: enough for a clock that is minutes fast or slow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +174,6 @@ def certificate(data: bytes, password: str | None) -> EntraCertificate:
     if key.public_key() != found.public_key():
         raise ValueError("contains a key that belongs to another certificate")
     return EntraCertificate(key, urlsafe_b64encode(found.fingerprint(SHA256())).rstrip(b"=").decode())
-
-
-LIBRARY = "azure-identity"
 
 
 class _Credential(AbstractAsyncContextManager[Any], Protocol):

@@ -28,6 +28,22 @@ from gatepass.types import Secret
 BOUND_S = 5.0
 """Added to the limit of the fetch. A thread waits no longer, even if the event loop is blocked."""
 CANCELLED = "the fetch was cancelled"
+_PAST_THE_NETWORK = {
+    "certificate": "a client certificate: put that into network.client_cert, behind a source of type oauth2",
+    "environment_id": "AWS keys of the machine",
+    "executable": "a program: run it with a source of type exec",
+}
+"""Sources of federated credentials for which google-auth would bypass gatepass's HTTP client, or run a program."""
+LIBRARY = "google-auth"
+METADATA_HOST = "metadata.google.internal"
+TOKEN_PATH = "/computeMetadata/v1/instance/service-accounts/default/token"  # noqa: S105 - a path
+METADATA_HEADERS = {"metadata-flavor": "Google"}
+GCLOUD_FILE = "application_default_credentials.json"
+_NO_CREDENTIALS = (
+    "used because there is no credentials_file, no GOOGLE_APPLICATION_CREDENTIALS, and no file of "
+    "`gcloud auth application-default login`"
+)
+_SECRET_MEMBERS = frozenset(("private_key", "client_secret", "refresh_token"))
 
 
 class GoogleRequest(Request):
@@ -91,14 +107,6 @@ class _Response(Response):
         return self._reply.body
 
 
-_PAST_THE_NETWORK = {
-    "certificate": "a client certificate: put that into network.client_cert, behind a source of type oauth2",
-    "environment_id": "AWS keys of the machine",
-    "executable": "a program: run it with a source of type exec",
-}
-"""Sources of federated credentials for which google-auth would bypass gatepass's HTTP client, or run a program."""
-
-
 class GoogleCredentials(Protocol):
     """The common members of google-auth's credentials. `expiry` is naive and means UTC."""
 
@@ -156,18 +164,6 @@ def google_credentials(info: Mapping[str, Any], scopes: Sequence[str], path: str
                 quick=False,
             )
     return found
-
-
-LIBRARY = "google-auth"
-METADATA_HOST = "metadata.google.internal"
-TOKEN_PATH = "/computeMetadata/v1/instance/service-accounts/default/token"  # noqa: S105 - a path
-METADATA_HEADERS = {"metadata-flavor": "Google"}
-GCLOUD_FILE = "application_default_credentials.json"
-_NO_CREDENTIALS = (
-    "used because there is no credentials_file, no GOOGLE_APPLICATION_CREDENTIALS, and no file of "
-    "`gcloud auth application-default login`"
-)
-_SECRET_MEMBERS = frozenset(("private_key", "client_secret", "refresh_token"))
 
 
 class GoogleSource:

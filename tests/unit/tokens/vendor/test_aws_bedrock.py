@@ -62,22 +62,22 @@ async def test_temporary_keys_bring_their_session():
 async def test_keys_of_a_profile_are_read_anew_each_time(tmp_path):
     path = tmp_path / "credentials"
     path.write_text(PROFILES)
-    minting = source(ScriptedIssuer(present()), profile="work", profiles_file=str(path))
-    token = await minting.fetch()
+    token_source = source(ScriptedIssuer(present()), profile="work", profiles_file=str(path))
+    token = await token_source.fetch()
     assert signed(token)["X-Amz-Credential"].startswith("AKIDWORK/")
     assert signed(token)["X-Amz-Security-Token"] == "token-of-work"
     path.write_text(PROFILES.replace("AKIDWORK", "AKIDNEXT"))
-    assert signed(await minting.fetch())["X-Amz-Credential"].startswith("AKIDNEXT/")
+    assert signed(await token_source.fetch())["X-Amz-Credential"].startswith("AKIDNEXT/")
 
 
 async def test_a_profile_that_cannot_be_used_is_told(tmp_path):
     path = tmp_path / "credentials"
-    minting = source(ScriptedIssuer(present()), profile="work", profiles_file=str(path))
-    assert (await failure_of(minting.fetch())).reason == (
+    token_source = source(ScriptedIssuer(present()), profile="work", profiles_file=str(path))
+    assert (await failure_of(token_source.fetch())).reason == (
         f"profiles_file: the file {path} cannot be read: No such file or directory"
     )
     path.write_text("[work]\ncredential_process = /bin/keys")
-    failure = await failure_of(minting.fetch())
+    failure = await failure_of(token_source.fetch())
     assert failure.reason == (
         f"profiles_file: {path} has a profile work with credential_process, which would bypass `network`: use role_arn"
     )
@@ -128,14 +128,14 @@ async def test_a_refusal_of_sts_is_told_masked(tmp_path):
     path.write_text("projected-token-of-the-pod")
     no = Answer(403, refused("AccessDenied", "projected-token-of-the-pod may not"))
     issuer = ScriptedIssuer(present(), no, Broken(detail="no way"))
-    minting = source(issuer, role_arn=ROLE, web_identity_token_file=str(path))
-    failure = await failure_of(minting.fetch())
+    token_source = source(issuer, role_arn=ROLE, web_identity_token_file=str(path))
+    failure = await failure_of(token_source.fetch())
     told = "the issuer refused the client: sts.us-east-1.amazonaws.com answered 403: AccessDenied: *** may not"
     assert (failure.reason, failure.definite) == (told, True)
-    assert (await failure_of(minting.fetch())).reason == "no connection to sts.us-east-1.amazonaws.com: no way"
+    assert (await failure_of(token_source.fetch())).reason == "no connection to sts.us-east-1.amazonaws.com: no way"
     path.unlink()
     told = f"web_identity_token_file: the file {path} cannot be read: No such file or directory"
-    assert (await failure_of(minting.fetch())).reason == told
+    assert (await failure_of(token_source.fetch())).reason == told
     assert issuer.calls == 2
 
 
@@ -148,8 +148,8 @@ async def test_keys_that_are_empty_now_sign_nothing(empty):
 
 async def test_a_silent_sts_is_left_in_time():
     issuer = ScriptedIssuer(clock := present(), otherwise=Hang())
-    minting = source(issuer, **AWS_KEYS, role_arn=ROLE, timeout_s=3.0)
-    task = asyncio.create_task(failure_of(minting.fetch()))
+    token_source = source(issuer, **AWS_KEYS, role_arn=ROLE, timeout_s=3.0)
+    task = asyncio.create_task(failure_of(token_source.fetch()))
     await clock.advance(3)
     failure = await task
     assert (

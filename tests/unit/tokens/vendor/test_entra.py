@@ -33,7 +33,7 @@ from tests.unit.tokens.scripted import (
     signed,
 )
 from tests.unit.tokens.vendor.accounts import SECRET, entra, present
-from tests.unit.tokens.vendor.test_fetch import errand
+from tests.unit.tokens.vendor.test_fetch import vendor_fetch
 
 TOKEN_URL = "https://login.microsoftonline.com/corp.example/oauth2/v2.0/token"
 SCOPE = "https://cognitiveservices.azure.com/.default"
@@ -83,8 +83,8 @@ async def test_authority_and_scope_are_configured():
 
 async def test_every_fetch_mints():
     issuer = ScriptedIssuer(present(), otherwise=Mint(life=86_400))
-    minting = source(issuer, client_secret=SECRET)
-    assert [(await minting.fetch()).text for _ in range(3)] == ["token-1", "token-2", "token-3"]
+    token_source = source(issuer, client_secret=SECRET)
+    assert [(await token_source.fetch()).text for _ in range(3)] == ["token-1", "token-2", "token-3"]
 
 
 async def test_one_fetch_is_one_request_however_it_fails():
@@ -100,8 +100,8 @@ async def test_a_certificate_signs_the_assertion(tmp_path, locked):
     path.write_text(private_pem("rsa", b"phrase" if locked else None) + certificate_pem("rsa"))
     more = {"certificate_password": "phrase"} if locked else {}
     issuer = ScriptedIssuer(present())
-    minting = source(issuer, certificate_file=str(path), **more)
-    assert (await minting.fetch()).text == "token-1"
+    token_source = source(issuer, certificate_file=str(path), **more)
+    assert (await token_source.fetch()).text == "token-1"
     sent = form(issuer)
     assertion = sent.pop("client_assertion")
     assert sent == {
@@ -129,11 +129,11 @@ async def test_a_certificate_may_be_a_pkcs12_file(tmp_path):
 
 async def test_a_certificate_that_cannot_be_used_is_told_without_a_request(tmp_path):
     issuer, path = ScriptedIssuer(present()), tmp_path / "app.pem"
-    minting = source(issuer, certificate_file=str(path))
-    missing = await failure_of(minting.fetch())
+    token_source = source(issuer, certificate_file=str(path))
+    missing = await failure_of(token_source.fetch())
     assert missing.reason == f"certificate_file: {path} cannot be read: No such file or directory"
     path.write_text("no certificate")
-    failure = await failure_of(minting.fetch())
+    failure = await failure_of(token_source.fetch())
     assert failure.reason.startswith(f"certificate_file: {path} contains no readable certificate with its key")
     assert (failure.retry_quickly, failure.definite) == (False, False)
     assert issuer.calls == 0
@@ -142,13 +142,13 @@ async def test_a_certificate_that_cannot_be_used_is_told_without_a_request(tmp_p
 async def test_a_workload_identity_shows_the_projected_token_as_it_stands(tmp_path):
     path = tmp_path / "token"
     issuer = ScriptedIssuer(present())
-    minting = source(issuer, federated_token_file=str(path))
+    token_source = source(issuer, federated_token_file=str(path))
     for text in ("projected-token-1", "projected-token-2"):
         path.write_text(text + "\n")
-        await minting.fetch()
+        await token_source.fetch()
         assert form(issuer)["client_assertion"] == text
     path.unlink()
-    failure = await failure_of(minting.fetch())
+    failure = await failure_of(token_source.fetch())
     told = f"federated_token_file: the file {path} cannot be read: No such file or directory"
     assert (failure.reason, failure.retry_quickly, issuer.calls) == (told, False, 2)
 
@@ -180,11 +180,11 @@ async def test_an_app_service_identity_shows_its_header(monkeypatch):
         answer({"access_token": "t", "expires_on": str(ends_s), "resource": "r", "token_type": "Bearer"}),
         answer({"statusCode": 400, "message": "proof-of-the-app-service is stale"}, 400),
     )
-    minting = source(issuer, managed_identity=True)
-    assert (await minting.fetch()).text == "t"
+    token_source = source(issuer, managed_identity=True)
+    assert (await token_source.fetch()).text == "t"
     assert issuer.requests[-1].url.startswith("http://169.254.129.6:8081/msi/token?")
     assert dict(issuer.requests[-1].headers)[b"x-identity-header"] == b"proof-of-the-app-service"
-    assert (await failure_of(minting.fetch())).reason == "169.254.129.6:8081 answered 400: *** is stale"
+    assert (await failure_of(token_source.fetch())).reason == "169.254.129.6:8081 answered 400: *** is stale"
 
 
 async def test_an_identity_endpoint_beyond_this_machine_is_not_asked_in_plain(monkeypatch):
@@ -274,11 +274,11 @@ async def test_the_metadata_servers_no_is_told_too():
         answer({"error": "invalid_request", "error_description": "Identity not found"}, 400),
         Broken(Fault.CONNECT, "no route"),
     )
-    minting = source(issuer, managed_identity=True)
-    assert (await failure_of(minting.fetch())).reason == (
+    token_source = source(issuer, managed_identity=True)
+    assert (await failure_of(token_source.fetch())).reason == (
         "the issuer refused the client: 169.254.169.254 answered 400: invalid_request: Identity not found"
     )
-    assert (await failure_of(minting.fetch())).reason == "no connection to 169.254.169.254: no route"
+    assert (await failure_of(token_source.fetch())).reason == "no connection to 169.254.169.254: no route"
 
 
 async def test_a_wish_to_wait_is_passed_on():
@@ -298,22 +298,22 @@ async def test_a_silent_issuer_is_left_in_time():
 
 async def test_cancelled_at_any_await_it_leaves_nothing_open():
     issuer = ScriptedIssuer(present())
-    minting = source(issuer, client_secret=SECRET)
+    token_source = source(issuer, client_secret=SECRET)
 
     def nothing_is_open() -> None:
         assert (issuer.open, issuer.under_way) == (0, 0)
 
-    assert await cancelled_at_each_await(minting.fetch, nothing_is_open) > 2
+    assert await cancelled_at_each_await(token_source.fetch, nothing_is_open) > 2
 
 
 async def test_nothing_that_is_secret_is_logged_at_any_level(caplog):
     caplog.set_level(logging.DEBUG)
     words = answer({"error": "invalid_client", "error_description": f"not {SECRET}"}, 401)
     issuer = ScriptedIssuer(present(), Mint(text="a-token-nobody-reads"), words)
-    minting = source(issuer, client_secret=SECRET)
+    token_source = source(issuer, client_secret=SECRET)
     logging.getLogger("elsewhere").debug("the capture works")
-    await minting.fetch()
-    await failure_of(minting.fetch())
+    await token_source.fetch()
+    await failure_of(token_source.fetch())
     assert "the capture works" in caplog.text
     assert [record.name for record in caplog.records if record.name.startswith(("azure", "msal"))] == []
     assert not [secret for secret in (SECRET, "a-token-nobody-reads") if secret in caplog.text]
@@ -344,7 +344,7 @@ def test_it_prints_its_name_alone():
 @pytest.mark.parametrize("older", [False, True], ids=["rest", "pipeline"])
 async def test_the_adapter_speaks_azure_cores_language(older):
     issuer = ScriptedIssuer(present(), Answer(200, b"\xef\xbb\xbf{}", ((b"content-type", b"application/json"),)))
-    async with AzureTransport(errand(issuer)) as transport:
+    async with AzureTransport(vendor_fetch(issuer)) as transport:
         await transport.open()
         for data in ({"a": "b c"}, "text", b"bytes", None):
             response = await transport.send(azure_request(data, older))

@@ -15,7 +15,7 @@ URL = "https://issuer.example/token?x=1"
 IMDS = "http://169.254.169.254/metadata/token"
 
 
-def errand(issuer, settings=None, metadata=None):
+def vendor_fetch(issuer, settings=None, metadata=None):
     settings = settings or entra(client_secret="a-secret-of-theirs")
     return VendorFetch(
         VendorEndpoints("corp", settings, issuer, issuer.clock, metadata),
@@ -27,7 +27,7 @@ def errand(issuer, settings=None, metadata=None):
 async def test_requests_go_over_the_hops_transport_with_our_framing():
     issuer = ScriptedIssuer(present())
     given = {"Content-Type": "text/plain", "Host": "elsewhere", "Content-Length": "9", "User-Agent": "theirs"}
-    reply = await errand(issuer).send("POST", URL, {**given, "Accept-Encoding": "gzip", "X-Count": 3}, b"body")
+    reply = await vendor_fetch(issuer).send("POST", URL, {**given, "Accept-Encoding": "gzip", "X-Count": 3}, b"body")
     assert reply.status == 200
     (asked,) = issuer.requests
     assert (asked.method, asked.url, asked.body) == ("POST", URL, b"body")
@@ -42,7 +42,7 @@ async def test_requests_go_over_the_hops_transport_with_our_framing():
 
 async def test_an_error_reply_is_the_librarys_to_judge():
     issuer = ScriptedIssuer(present(), Answer(418, b"teapot"))
-    reply = await errand(issuer).send("GET", URL, {})
+    reply = await vendor_fetch(issuer).send("GET", URL, {})
     assert (reply.status, reply.body) == (418, b"teapot")
 
 
@@ -62,7 +62,7 @@ async def test_an_error_reply_is_the_librarys_to_judge():
 )
 async def test_plain_http_leads_to_loopback_and_metadata_servers_only(url, metadata, goes):
     issuer = ScriptedIssuer(present())
-    work = errand(issuer, metadata=metadata).send("GET", url, {})
+    work = vendor_fetch(issuer, metadata=metadata).send("GET", url, {})
     if goes:
         await work
     else:
@@ -75,27 +75,27 @@ async def test_plain_http_leads_to_loopback_and_metadata_servers_only(url, metad
 async def test_no_metadata_is_asked_for_over_a_proxy():
     issuer = ScriptedIssuer(present())
     settings = entra(managed_identity=True, network={"proxy": "http://proxy.example:3128"})
-    failure = await failure_of(errand(issuer, settings, metadata=frozenset()).send("GET", IMDS, {}))
+    failure = await failure_of(vendor_fetch(issuer, settings, metadata=frozenset()).send("GET", IMDS, {}))
     assert ("plain HTTP" in failure.reason, issuer.calls) == (True, 0)
 
 
 @pytest.mark.parametrize(("method", "body"), [("POST", b""), ("GET", b"client_secret=x")])
 async def test_nothing_is_sent_to_a_metadata_server_but_a_question(method, body):
     issuer = ScriptedIssuer(present())
-    await failure_of(errand(issuer, metadata=frozenset()).send(method, IMDS, {}, body))
+    await failure_of(vendor_fetch(issuer, metadata=frozenset()).send(method, IMDS, {}, body))
     assert issuer.calls == 0
 
 
 async def test_plain_http_may_be_allowed():
     issuer = ScriptedIssuer(present())
     settings = entra(client_secret="a-secret-of-theirs", allow_plain_http=True)
-    await errand(issuer, settings).send("POST", "http://issuer.example/", {}, b"x")
+    await vendor_fetch(issuer, settings).send("POST", "http://issuer.example/", {}, b"x")
     assert issuer.calls == 1
 
 
 async def test_all_requests_share_one_time_limit():
     issuer = ScriptedIssuer(clock := present(), Mint(delay_s=6), otherwise=Hang())
-    work = errand(issuer)
+    work = vendor_fetch(issuer)
 
     async def two() -> None:
         for _ in range(2):
@@ -111,14 +111,14 @@ async def test_all_requests_share_one_time_limit():
 
 async def test_a_library_that_dawdles_by_itself_is_ended():
     issuer = ScriptedIssuer(clock := present())
-    task = asyncio.create_task(failure_of(errand(issuer).run(asyncio.Event().wait())))
+    task = asyncio.create_task(failure_of(vendor_fetch(issuer).run(asyncio.Event().wait())))
     await clock.advance(10 + GRACE_S)
     assert (await task).reason == "some-library returned no token within 10 s (credentials.corp.timeout_s)"
 
 
 async def test_the_last_reply_tells_the_life_of_the_token_in_it():
     issuer = ScriptedIssuer(clock := present(), Mint(life="299", text="abc", delay_s=3))
-    work = errand(issuer)
+    work = vendor_fetch(issuer)
     task = asyncio.create_task(work.send("GET", URL, {}))
     await clock.advance(3)
     await task
@@ -131,7 +131,7 @@ async def test_the_library_shortens_a_life_and_never_prolongs_it():
     made_s = (clock := present()).wall() - 3_000
     cached = signed(iat=int(made_s), exp=int(made_s) + 3_600)
     issuer = ScriptedIssuer(clock, otherwise=answer({"access_token": cached}))
-    work = errand(issuer)
+    work = vendor_fetch(issuer)
     await work.send("GET", URL, {})
     assert work.token_from_text(cached, made_s + 3_600).lifetime_s == pytest.approx(600)
     assert work.token_from_text(cached, made_s + 9_000).lifetime_s == 3_600
@@ -143,7 +143,7 @@ async def test_the_library_shortens_a_life_and_never_prolongs_it():
 
 async def test_seconds_that_a_library_cuts_off_do_not_count():
     issuer = ScriptedIssuer(clock := present(), Mint(life=300, text="abc"))
-    work = errand(issuer)
+    work = vendor_fetch(issuer)
     await work.send("GET", URL, {})
     assert work.token_from_text("abc", int(clock.wall()) + 300).lifetime_s == 300
 
@@ -153,14 +153,14 @@ async def test_clocks_that_differ_do_no_harm_to_a_jwt():
     theirs = signed(iat=int(now_s), exp=int(now_s) + 300)
     date = (b"date", formatdate(now_s, usegmt=True).encode())
     issuer = ScriptedIssuer(clock, otherwise=answer({"access_token": theirs}, 200, date))
-    work = errand(issuer)
+    work = vendor_fetch(issuer)
     await work.send("GET", URL, {})
     assert work.token_from_text(theirs, now_s + 300).lifetime_s == pytest.approx(300, abs=1)
 
 
 async def test_a_token_that_nobody_answered_tells_its_own_life():
     issuer = ScriptedIssuer(clock := present(), Mint())
-    work = errand(issuer)
+    work = vendor_fetch(issuer)
     own = signed(iat=int(clock.wall()), exp=int(clock.wall()) + 3_600)
     assert (work.token_from_text(own, None).kind, work.token_from_text(own, None).lifetime_s) == (TokenKind.JWT, 3_600)
     token = work.token_from_text("opaque", None)
@@ -173,13 +173,13 @@ async def test_a_token_that_nobody_answered_tells_its_own_life():
 async def test_what_the_library_calls_a_token_must_be_one():
     assert (
         "bearer token must not"
-        in (await failure_of(lambda: errand(ScriptedIssuer(present())).token_from_text("a b", None))).reason
+        in (await failure_of(lambda: vendor_fetch(ScriptedIssuer(present())).token_from_text("a b", None))).reason
     )
 
 
 async def test_a_failure_of_the_transport_beats_the_librarys_words():
     issuer = ScriptedIssuer(present(), Broken(Fault.TLS, "self-signed certificate"))
-    work = errand(issuer)
+    work = vendor_fetch(issuer)
     await failure_of(work.send("GET", URL, {}))
     told = "no TLS connection to issuer.example (network.ca_file adds a private CA): self-signed certificate"
     assert work.failure_for("no response from the endpoint").reason == told
@@ -188,7 +188,7 @@ async def test_a_failure_of_the_transport_beats_the_librarys_words():
 
 async def test_the_issuers_words_beat_the_librarys():
     refusal = answer({"error": "invalid_client", "error_description": "a-secret-of-theirs is wrong"}, 401)
-    work = errand(ScriptedIssuer(present(), refusal))
+    work = vendor_fetch(ScriptedIssuer(present(), refusal))
     await work.send("GET", URL, {})
     failure = work.failure_for("something is not right")
     told = "the issuer refused the client: issuer.example answered 401: invalid_client: *** is wrong"
@@ -197,7 +197,7 @@ async def test_the_issuers_words_beat_the_librarys():
 
 async def test_beside_a_challenge_the_library_says_why_it_could_not_meet_it():
     refusal = answer({}, 401, (b"www-authenticate", b"Basic realm=/etc/passwd"))
-    work = errand(ScriptedIssuer(present(), refusal))
+    work = vendor_fetch(ScriptedIssuer(present(), refusal))
     await work.send("GET", URL, {})
     assert work.failure_for("The key file path is invalid").reason == (
         "the issuer refused the client: issuer.example answered 401: {} (some-library: The key file path is invalid)"
@@ -205,14 +205,14 @@ async def test_beside_a_challenge_the_library_says_why_it_could_not_meet_it():
 
 
 async def test_a_good_reply_that_the_library_does_not_take_is_not_quoted():
-    work = errand(ScriptedIssuer(present(), Mint(text="token-in-full")))
+    work = vendor_fetch(ScriptedIssuer(present(), Mint(text="token-in-full")))
     await work.send("GET", URL, {})
     told = "some-library cannot use the answer of issuer.example"
     assert work.failure_for("Unexpected response {'access_token': 'token-in-full'}").reason == told
 
 
 async def test_without_a_reply_the_librarys_words_count_masked_and_short():
-    work = errand(ScriptedIssuer(present()))
+    work = vendor_fetch(ScriptedIssuer(present()))
     failure = work.failure_for("cannot use\na-secret-of-theirs " + "x" * 500)
     assert failure.reason.startswith("some-library: cannot use *** xxx")
     assert len(failure.reason) < 230
@@ -230,16 +230,16 @@ async def test_without_a_reply_the_librarys_words_count_masked_and_short():
     ],
 )
 async def test_an_echo_of_what_the_library_made_up_to_sign_in_is_masked(headers, body):
-    work = errand(ScriptedIssuer(present(), answer({"error": "proof-of-this-request is bad"}, 400), Mint()))
+    work = vendor_fetch(ScriptedIssuer(present(), answer({"error": "proof-of-this-request is bad"}, 400), Mint()))
     await work.send("POST", URL, headers, body)
     assert "answered 400: *** is bad" in work.failure_for("").reason
     await work.send("POST", URL, {})
     assert work.mask("proof-of-this-request") == "***"
 
 
-async def test_a_cancelled_errand_leaves_nothing_open():
+async def test_a_cancelled_fetch_leaves_nothing_open():
     issuer = ScriptedIssuer(present(), otherwise=Hang())
-    work = errand(issuer)
+    work = vendor_fetch(issuer)
     task = asyncio.create_task(work.run(work.send("GET", URL, {})))
     await settle()
     assert issuer.under_way == 1
@@ -249,15 +249,15 @@ async def test_a_cancelled_errand_leaves_nothing_open():
     assert (issuer.under_way, issuer.open) == (0, 0)
 
 
-def test_an_errand_prints_no_secret():
-    work = errand(ScriptedIssuer(present()))
+def test_a_vendor_fetch_prints_no_secret():
+    work = vendor_fetch(ScriptedIssuer(present()))
     assert "a-secret-of-theirs" not in repr(work)
 
 
 @pytest.mark.parametrize("told", ["pop", "DPoP"])
 async def test_a_token_that_needs_a_proof_is_no_token_though_the_library_gives_it(told):
     issuer = ScriptedIssuer(present(), answer({"access_token": "abc", "token_type": told, "expires_in": 300}))
-    work = errand(issuer)
+    work = vendor_fetch(issuer)
     await work.send("POST", URL, {})
     failure = await failure_of(lambda: work.token_from_text("abc", None))
     assert failure.definite

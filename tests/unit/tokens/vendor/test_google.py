@@ -20,7 +20,7 @@ from tests.unit.threads import BOUND_S, OneThread
 from tests.unit.tokens.keys import private_pem, public_pem
 from tests.unit.tokens.scripted import Answer, Broken, Hang, Mint, ScriptedIssuer, answer, failure_of, refused
 from tests.unit.tokens.vendor.accounts import SECRET, file_of, google, present, service_account, user
-from tests.unit.tokens.vendor.test_fetch import errand
+from tests.unit.tokens.vendor.test_fetch import vendor_fetch
 
 TOKEN_URL = "https://oauth2.googleapis.com/token"
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
@@ -65,10 +65,10 @@ async def test_scopes_are_configured(tmp_path):
 
 async def test_every_fetch_mints_and_reads_the_file_anew(tmp_path):
     issuer = ScriptedIssuer(present())
-    minting = source(issuer, credentials_file=file_of(tmp_path, service_account()))
-    assert [(await minting.fetch()).text for _ in range(2)] == ["token-1", "token-2"]
+    token_source = source(issuer, credentials_file=file_of(tmp_path, service_account()))
+    assert [(await token_source.fetch()).text for _ in range(2)] == ["token-1", "token-2"]
     file_of(tmp_path, service_account(token_uri="https://elsewhere.example/token"))
-    await minting.fetch()
+    await token_source.fetch()
     assert issuer.requests[-1].url == "https://elsewhere.example/token"
 
 
@@ -142,11 +142,11 @@ async def test_federated_credentials_exchange_a_projected_token(tmp_path):
     projected.write_text("projected-token-of-the-pod")
     document = {**FEDERATED, "credential_source": {"file": str(projected)}}
     issuer = ScriptedIssuer(present(), Mint(life=3_600), refused("invalid_grant", 400))
-    minting = source(issuer, credentials_file=file_of(tmp_path, document))
-    token = await minting.fetch()
+    token_source = source(issuer, credentials_file=file_of(tmp_path, document))
+    token = await token_source.fetch()
     assert (token.text, token.lifetime_s) == ("token-1", 3_600)
     assert form(issuer)["subject_token"] == "projected-token-of-the-pod"
-    assert (await failure_of(minting.fetch())).reason == (
+    assert (await failure_of(token_source.fetch())).reason == (
         "the issuer refused the client: sts.googleapis.com answered 400: invalid_grant: No."
     )
 
@@ -262,10 +262,10 @@ async def test_a_home_that_may_not_be_entered_is_as_good_as_none(monkeypatch):
         raise PermissionError(13, "Permission denied", str(path))
 
     issuer = ScriptedIssuer(present(), Mint(life=1_799, text="ya29.machine"))
-    minting = source(issuer, {"HOME": "/root"})
+    token_source = source(issuer, {"HOME": "/root"})
     monkeypatch.setattr("os.stat", stat)
-    assert minting.secrets() == ()
-    assert (await minting.fetch()).text == "ya29.machine"
+    assert token_source.secrets() == ()
+    assert (await token_source.fetch()).text == "ya29.machine"
 
 
 async def test_the_environment_is_gatepasss_own(monkeypatch, tmp_path):
@@ -289,14 +289,14 @@ async def test_the_metadata_server_gives_the_machines_own_token():
 
 async def test_without_credentials_and_a_metadata_server_it_is_told_what_was_looked_for():
     issuer = ScriptedIssuer(present(), Broken(Fault.DNS, "unknown"), Answer(404, b"no such account"))
-    minting = source(issuer)
+    token_source = source(issuer)
     looked = (
         " (used because there is no credentials_file, no GOOGLE_APPLICATION_CREDENTIALS, and no file of "
         "`gcloud auth application-default login`)"
     )
-    said = (await failure_of(minting.fetch())).reason
+    said = (await failure_of(token_source.fetch())).reason
     assert said == f"the name metadata.google.internal cannot be resolved: unknown{looked}"
-    assert (await failure_of(minting.fetch())).reason == (
+    assert (await failure_of(token_source.fetch())).reason == (
         f"metadata.google.internal answered 404: no such account{looked}"
     )
 
@@ -310,8 +310,8 @@ async def test_a_metadata_host_elsewhere_is_not_asked_in_plain():
 
 async def test_a_silent_issuer_is_left_in_time_and_no_thread_stays(tmp_path):
     thread, issuer = OneThread.of_this_loop(), ScriptedIssuer(clock := present(), otherwise=Hang())
-    minting = source(issuer, credentials_file=file_of(tmp_path, service_account()), timeout_s=4.0)
-    task = asyncio.create_task(failure_of(minting.fetch()))
+    token_source = source(issuer, credentials_file=file_of(tmp_path, service_account()), timeout_s=4.0)
+    task = asyncio.create_task(failure_of(token_source.fetch()))
     await asyncio.wait_for(issuer.asked.wait(), BOUND_S)
     await clock.advance(4)
     assert (
@@ -337,7 +337,7 @@ async def test_cancelled_in_a_request_it_leaves_nothing_open_and_asks_no_more(tm
     assert (issuer.under_way, issuer.calls) == (0, 1)
 
 
-class HeldAccounts(GoogleCredentialsFactory):
+class HeldCredentialsFactory(GoogleCredentialsFactory):
     """The thread stands still before its first request until `go`; the loop is told that it does."""
 
     def __init__(self) -> None:
@@ -353,9 +353,9 @@ class HeldAccounts(GoogleCredentialsFactory):
 
 async def test_cancelled_before_its_first_request_it_asks_nobody(tmp_path):
     thread, issuer = OneThread.of_this_loop(), ScriptedIssuer(present())
-    minting = source(issuer, credentials_file=file_of(tmp_path, service_account()))
-    minting._credentials_factory = held = HeldAccounts()
-    task = asyncio.create_task(minting.fetch())
+    token_source = source(issuer, credentials_file=file_of(tmp_path, service_account()))
+    token_source._credentials_factory = held = HeldCredentialsFactory()
+    task = asyncio.create_task(token_source.fetch())
     await asyncio.wait_for(held.standing.wait(), BOUND_S)
     task.cancel()
     await asyncio.wait({task})
@@ -366,7 +366,7 @@ async def test_cancelled_before_its_first_request_it_asks_nobody(tmp_path):
 
 async def test_a_request_that_is_given_up_is_not_begun():
     issuer = ScriptedIssuer(present())
-    request = GoogleRequest(errand(issuer))
+    request = GoogleRequest(vendor_fetch(issuer))
     request.close()
     with pytest.raises(FetchFailure, match=CANCELLED):
         await asyncio.to_thread(request, "https://x.example/")
@@ -375,14 +375,14 @@ async def test_a_request_that_is_given_up_is_not_begun():
 
 async def test_the_adapter_speaks_google_auths_language():
     issuer = ScriptedIssuer(present(), Answer(201, b"\x00", ((b"x-a", b"b"),)))
-    response = await asyncio.to_thread(GoogleRequest(errand(issuer)), "https://x.example/", timeout=3)
+    response = await asyncio.to_thread(GoogleRequest(vendor_fetch(issuer)), "https://x.example/", timeout=3)
     assert (response.status, response.headers, response.data) == (201, {"x-a": "b"}, b"\x00")
 
 
 async def test_the_loop_goes_on_while_google_auth_works(tmp_path):
     issuer = ScriptedIssuer(present())
-    minting = source(issuer, credentials_file=file_of(tmp_path, service_account()))
-    turns, done = 0, asyncio.create_task(minting.fetch())
+    token_source = source(issuer, credentials_file=file_of(tmp_path, service_account()))
+    turns, done = 0, asyncio.create_task(token_source.fetch())
     while not done.done():
         turns += 1
         await asyncio.sleep(0)
@@ -394,11 +394,11 @@ async def test_nothing_that_is_secret_is_logged_at_any_level(tmp_path, caplog):
     caplog.set_level(logging.DEBUG)
     words = answer({"error": f"not {SECRET}"}, 400)
     issuer = ScriptedIssuer(present(), Mint(text="a-token-nobody-reads"), words, Broken())
-    minting = source(issuer, credentials_file=file_of(tmp_path, user()))
+    token_source = source(issuer, credentials_file=file_of(tmp_path, user()))
     logging.getLogger("elsewhere").debug("the capture works")
-    await minting.fetch()
-    assert SECRET not in (await failure_of(minting.fetch())).reason
-    await failure_of(minting.fetch())
+    await token_source.fetch()
+    assert SECRET not in (await failure_of(token_source.fetch())).reason
+    await failure_of(token_source.fetch())
     assert "the capture works" in caplog.text
     assert [record.name for record in caplog.records if record.name.startswith("google")] == []
     assert not [secret for secret in (SECRET, "a-token-nobody-reads", "1//refresh") if secret in caplog.text]
@@ -406,12 +406,12 @@ async def test_nothing_that_is_secret_is_logged_at_any_level(tmp_path, caplog):
 
 def test_secrets_are_the_files_as_it_stands_now(tmp_path):
     issuer = ScriptedIssuer(present())
-    minting = source(issuer, credentials_file=file_of(tmp_path, service_account()))
-    assert secret_values(minting.secrets()) == (private_pem("rsa"),)
+    token_source = source(issuer, credentials_file=file_of(tmp_path, service_account()))
+    assert secret_values(token_source.secrets()) == (private_pem("rsa"),)
     file_of(tmp_path, {"type": "impersonated_service_account", "source_credentials": user()})
-    assert secret_values(minting.secrets()) == (SECRET, "1//refresh-token-of-the-user")
+    assert secret_values(token_source.secrets()) == (SECRET, "1//refresh-token-of-the-user")
     file_of(tmp_path, "{")
-    assert minting.secrets() == ()
+    assert token_source.secrets() == ()
     assert source(issuer).secrets() == ()
 
 
