@@ -279,8 +279,8 @@ async def test_a_wrong_base_url_is_told_the_right_one(gate, path, base, seems):
     """Without a key: whoever has the base URL wrong may not have come to the key."""
     answer = await gate.ask(None, path, method="GET", headers={"host": "llm.corp.example:8080"}).answer()
     assert (answer.status, answer.error["code"]) == (404, "unknown_path")
-    right = f"There is nothing at {path}. The base URL is http://llm.corp.example:8080{base}"
-    seen = f"; the one of this client seems to end in {seems}" if seems else ""
+    right = f"No operation has the path {path}. The base URL is http://llm.corp.example:8080{base}"
+    seen = f". The base URL of this client seems to end in {seems}" if seems else ""
     assert answer.error["message"].startswith(f"{right}{seen}. gatepass serves ")
 
 

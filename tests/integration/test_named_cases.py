@@ -139,7 +139,7 @@ async def test_a_stream_with_images_is_a_stream(model):
 
 NO_IMAGES = {
     "a file URL": (ragflow_chat(images=[DATA_URL, "file:///etc/passwd"]), "images[1]", "file: URL"),
-    "bytes that are no image": (ragflow_chat(images=["aGVsbG8gd29ybGQ="]), "images[0]", "begins like no image"),
+    "bytes that are no image": (ragflow_chat(images=["aGVsbG8gd29ybGQ="]), "images[0]", "does not begin like an image"),
     "no base64 at all": (ragflow_chat(images=["hello!"]), "images[0]", "neither a URL nor base64"),
     "a number": (ragflow_chat(images=[DATA_URL, HTTP_URL, 3]), "images[2]", "is a number"),
     "nobody to hold it": (

@@ -194,7 +194,7 @@ async def test_an_error_in_mid_stream_is_reworded_for_ragflow_alone(name):
         error = (await gate.ask({**HELLO, "stream": True}, headers=by(name)).answer()).error
     assert (error["code"], error["hop"]) == ("busy", "upstream:chat")
     if name == "ragflow":
-        assert error["message"] == "The answer ends here: the upstream refused the request."
+        assert error["message"] == "The answer ends here: the upstream rejected the request."
         assert error["upstream"]["message"] == words
     else:
         assert (error["message"], error["type"]) == (words, "server_error")

@@ -1,6 +1,6 @@
-"""Rules that change a request, and rules that are learned from an upstream's rejections. Pure: no I/O.
+"""Change requests so that an upstream accepts them, and check embeddings and rerank replies.
 
-Rules: rule, draft, built_in, declared, profile; members, messages, streams, images, embeddings_request, rerank; and
-embeddings_reply, which checks what an embeddings call is answered. They import nothing of the rest.
-Learning: quoted, rejection, rejection_parser, allowance, advice, learned_rule, memory, crowd, session, export.
+`rule` defines rules and changes, `built_in` applies them, `declared` and `profiles` build them from the configuration.
+The other modules hold the changes, which edit the client's bytes through `json_editor`.
+The package does no I/O. It must not import learning, proxy, server or any package of its own layer.
 """

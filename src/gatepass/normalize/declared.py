@@ -1,4 +1,4 @@
-"""The rules that an operator has declared for a model, as changes in their fixed order."""
+"""Turn the rules that the operator declares for a model into changes, in a fixed order."""
 
 from __future__ import annotations
 
@@ -28,73 +28,76 @@ NAME = "rules"
 ANY = "*"
 _GLOB_SIGNS = "*?["
 NAMES = 1024
-"""Of models whose entry is remembered: clients choose them (and operations/request.py how long they may be)."""
+"""Limit on cached models, because clients choose the names. operations/request.py limits their length."""
 
 Choice = tuple[Model | None, tuple[Rule, ...]]
 
 
 class Declared:
-    """The entry of `models` that serves each model, as it counts for the operation, and its rules, or the rules of the
-    operation alone; chosen as the route is (proxy/routing.py)."""
+    """Find the entry of `models` for a model, and the rules of that entry and of the operation.
+
+    It chooses the entry as proxy/routing.py chooses the route.
+    """
 
     def __init__(self, config: Config) -> None:
         self._config = config
         globs = [name for name in config.models if name != ANY and any(sign in name for sign in _GLOB_SIGNS)]
         self._globs = sorted(globs, key=lambda name: (-len(name), name))
-        self._made = lru_cache(maxsize=NAMES)(self._choice_of)
-        self._chosen = lru_cache(maxsize=NAMES)(self._choice)
+        choice_of_entry = lru_cache(maxsize=NAMES)(self._choice_of_entry)
+        self._choice = lru_cache(maxsize=NAMES)(
+            lambda operation, model: choice_of_entry(operation, self.entry(operation, model))
+        )
 
     def entry(self, operation: str, model: str) -> str | None:
-        """The name of the entry of `models` that serves `model`; None where none does."""
+        """Return the name of the entry of `models` that applies to `model`, or None."""
         models, route = self._config.models, block_of_operation(self._config.operations, operation)
         if model in models and model not in self._globs and model != ANY:
             return model
         found = next((glob for glob in self._globs if fnmatchcase(model, glob)), None)
-        leads = route is not None and route.upstream is not None
-        return found if found is not None or leads or ANY not in models else ANY
+        has_upstream = route is not None and route.upstream is not None
+        return found if found is not None or has_upstream or ANY not in models else ANY
 
     def model(self, operation: str, model: str) -> Model | None:
-        """The entry that serves `model` as it counts for `operation`, None where an operation's own upstream does."""
-        return self._chosen(operation, model)[0]
+        """Return the entry for `model` and `operation`, or None if the operation's own upstream serves it."""
+        return self._choice(operation, model)[0]
 
     def rules(self, operation: str, model: str) -> tuple[Rule, ...]:
-        """The Rules of that entry and of the operation; none where they change nothing. Embeddings of token ids are
-        refused where the entry says that the model takes none."""
-        return self._chosen(operation, model)[1]
+        """Return the rules of the entry and of the operation.
 
-    def _choice(self, operation: str, model: str) -> Choice:
-        return self._made(operation, self.entry(operation, model))
+        They include TextsOnly if the entry declares that the model does not accept token ids.
+        """
+        return self._choice(operation, model)[1]
 
-    def _choice_of(self, operation: str, name: str | None) -> Choice:
+    def _choice_of_entry(self, operation: str, name: str | None) -> Choice:
         route = block_of_operation(self._config.operations, operation)
         if name is None:
-            return None, _revision(_of_rules(None if route is None else route.rules))
+            return None, _as_rule(_changes_of_rules(None if route is None else route.rules))
         entry = self._config.models[name].for_operation(operation, route)
-        refuses_ids = operation == ClientProtocol.EMBEDDINGS and entry.capabilities.token_ids is False
-        return entry, (*((TextsOnly(),) if refuses_ids else ()), *_revision(changes_of(entry)))
+        rejects_ids = operation == ClientProtocol.EMBEDDINGS and entry.capabilities.token_ids is False
+        return entry, (*((TextsOnly(),) if rejects_ids else ()), *_as_rule(changes_of(entry)))
 
 
-def _revision(changes: Iterable[Change]) -> tuple[Rule, ...]:
+def _as_rule(changes: Iterable[Change]) -> tuple[Rule, ...]:
     found = tuple(changes)
     return (ChangeRule(NAME, found),) if found else ()
 
 
 def changes_of(model: Model) -> Iterator[Change]:
-    """The stream first, then members (rename, drop, default, set, clamp), then what messages hold."""
+    """Yield changes of the stream, then of members (rename, drop, default, set, clamp), then of messages."""
     if model.stream == "emulate":
         yield Unstreamed()
     elif model.stream == "aggregate":
         yield Streamed()
-    yield from _of_rules(model.rules)
+    yield from _changes_of_rules(model.rules)
 
 
-def _of_rules(rules: Rules | None) -> Iterator[Change]:
+def _changes_of_rules(rules: Rules | None) -> Iterator[Change]:
     if rules is not None:
-        yield from _of_members(rules)
-        yield from _of_messages(rules)
+        yield from _changes_of_members(rules)
+        yield from _changes_of_messages(rules)
 
 
-def _of_members(rules: Rules) -> Iterator[Change]:
+def _changes_of_members(rules: Rules) -> Iterator[Change]:
     yield from (Rename(JsonMemberPath.parse(old), new) for old, new in rules.rename.items())
     yield from (Drop(JsonMemberPath.parse(name)) for name in rules.drop)
     yield from (Default(JsonMemberPath.parse(name), _json(value)) for name, value in rules.default.items())
@@ -106,7 +109,7 @@ def _of_members(rules: Rules) -> Iterator[Change]:
         yield SplitInputs(rules.split)
 
 
-def _of_messages(rules: Rules) -> Iterator[Change]:
+def _changes_of_messages(rules: Rules) -> Iterator[Change]:
     for old, new in rules.roles.items():
         yield SystemIntoUser() if new == "user" else Role(old, new)
     if rules.replayed != "keep":

@@ -1,15 +1,17 @@
-"""The replies to one embeddings call or its parts: whether they are right, and all as one reply.
+"""Check the replies to one embeddings call or its parts, and merge them into one reply.
 
-`is_right` is the fast path: nearly all of a reply are digits, and a JSON parser looks at each (250 µs for 16 vectors of
-1,536). It hops over most of them, from bracket to bracket at memory speed, and parses what is left, both ends of each
-list included. So a fault in the middle of a long list passes as it came, for the client's parser to find: a comma too
-many, too few or in the place of a number, a number in a spelling that JSON does not have. Likewise, where no length was
-asked for, a vector that lacks so few numbers that its text is neither the longest nor the shortest. To see each comma
-would take three times as long as all of this. What writes such replies writes them throughout: a list without commas,
-or with another sign in their place, shows at its ends.
+`is_right` is the fast path. A JSON parser reads every digit of a reply: 250 µs for 16 vectors of 1,536 numbers.
+`is_right` searches for brackets instead, which runs at memory speed, and parses only the rest and both ends of each
+list. Therefore it does not find these faults, and leaves them to the client's parser:
 
-`merge_replies` is the slow path. It raises if a vector is missing, has the wrong length or is in the wrong place: such
-a vector would poison an index without an error. Vectors are not built where only their places matter.
+- one comma too many or too few, or an invalid number, in the middle of a long list
+- a wrong number of numbers, if the client requests no length and the vector is neither the longest nor the shortest
+
+Finding them takes three times as long. A server that omits commas or writes another separator does so everywhere, and
+the ends of the lists show it.
+
+`merge_replies` is the slow path. It raises if a vector is missing, has the wrong length or is in the wrong place,
+because such a vector would corrupt an index without an error. It parses the numbers only to convert them.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import sys
 from array import array
 from base64 import b64encode
 from binascii import Error, a2b_base64
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from math import isfinite
 from typing import Any
 
@@ -30,27 +32,27 @@ from gatepass.types import EmbeddingsOptions, parse_count
 
 
 def encoded(value: Any) -> bytes:
-    """`value` as JSON in UTF-8. Raises ValueError where its raw parts are none: msgspec copies them unread."""
+    """Return `value` as JSON. Raises ValueError if a raw part of it is not UTF-8."""
     text = msgspec.json.encode(value)
     if not text.isascii():
-        text.decode()
+        text.decode()  # msgspec copies raw parts without reading them
     return text
 
 
-LOOKED_BYTES = 4 * 1024
-"""So much of all vectors together is read as JSON: all of short ones, the ends of others."""
+PARSED_BYTES = 4 * 1024
+"""How much of all vectors together is parsed as JSON: short vectors as a whole, of longer ones the ends."""
 SHORTEST_END_BYTES = 32
 COUNTED_BYTES = 16 * 1024
-"""Where any length is right, the numbers of all vectors together that are no longer than this are counted; else those
-of the longest and the shortest."""
+"""Up to this size of all vectors together, `is_right` compares the lengths of all. Above it, only those of the longest
+and the shortest text. It applies if the client requests no length."""
 
 
 VECTOR_BYTES = 1024 * 1024
-"""The longest vector, as it is written: 50,000 numbers. No model has more than 20,000."""
+"""Limit on the text of one vector: 50,000 numbers. No model has more than 20,000."""
 SLICE_BYTES = 256 * 1024
-"""After so much of vectors the caller may let the event loop run."""
+"""Size of vectors after which `answered` yields, so that the event loop can run."""
 ENTRY_BYTES = 256
-"""What an entry costs beside its numbers, in bytes of them: 20,000 short vectors take 50 ms."""
+"""Cost of an entry in addition to its numbers, as bytes of numbers: 20,000 short vectors take 50 ms."""
 
 Slices = Generator[None, None, tuple[bytes, tuple[str, ...]]]
 
@@ -72,14 +74,17 @@ Span = tuple[int, int]
 
 
 def is_right(reply: bytes, options: EmbeddingsOptions) -> bool:
-    """Whether `reply` is JSON without an error in it, and its vectors are lists of numbers as they were asked for, in
-    order, as far as this module looks; False: look closer.
+    """Whether `reply` is certainly a correct reply to the call, within the limits that the module describes.
+
+    Its vectors are lists of numbers, as many and as long as requested, in order. False: `merge_replies` must decide.
     """
     if options.base64:
         return False
     if options.count < 2 and len(reply) > 2 * VECTOR_BYTES:
         return False
-    rest, spans = _parted(reply, _end_bytes(reply, options.count))
+    end_bytes = max(SHORTEST_END_BYTES, PARSED_BYTES // (2 * options.count)) if options.count > 1 else len(reply)
+    # A single vector is parsed as a whole: there is no other to compare its length with, and counting costs as much.
+    rest, spans = _without_middles(reply, end_bytes)
     try:
         found = _REPLY.decode(rest)
     except (ValueError, RecursionError):
@@ -88,22 +93,18 @@ def is_right(reply: bytes, options: EmbeddingsOptions) -> bool:
         return False
     if [entry.index for entry in found.data] != list(range(options.count)) or len(spans) != options.count:
         return False
-    if not all(_is_flat_list(bytes(entry.embedding)) for entry in found.data):
-        return False
-    return all(_holds_numbers(reply, *span) for span in spans) and _are_of_length(reply, spans, options.dimensions)
+    for entry in found.data:
+        text = bytes(entry.embedding)
+        if text[:1] != b"[" or text.rfind(b"[") != 0 or text[1:-1].strip() == b"":  # not a flat list with numbers
+            return False
+    return all(_has_only_numbers(reply, *span) for span in spans) and _have_length(reply, spans, options.dimensions)
 
 
-def _end_bytes(reply: bytes, count: int) -> int:
-    """How much of each end of a list is read. A lone vector is read whole: it is compared with no other, and to count
-    its numbers would cost as much."""
-    return len(reply) if count < 2 else max(SHORTEST_END_BYTES, LOOKED_BYTES // (2 * count))
+def _without_middles(reply: bytes, end_bytes: int) -> tuple[bytes, list[Span]]:
+    """Return `reply` without the middle of each flat list, and the spans of these lists.
 
-
-def _parted(reply: bytes, end_bytes: int) -> tuple[bytes, list[Span]]:
-    """`reply` without the middle of each list that holds no other, and where those lists stand. Of a list stay at most
-    `end_bytes` at each end, to a comma: with what is in between gone, it is one as before.
-
-    A bracket in a string looks like a list's too: then there are more of them than vectors.
+    At most `end_bytes` remain at each end of a list, cut at a comma, so that the rest is still a list. A bracket in a
+    string counts as a list: then there are more spans than vectors.
     """
     kept, spans, start = list[bytes](), list[Span](), 0
     at = reply.find(b"[")
@@ -126,15 +127,10 @@ def _parted(reply: bytes, end_bytes: int) -> tuple[bytes, list[Span]]:
     return b"".join(kept), spans
 
 
-def _is_flat_list(written: bytes) -> bool:
-    """Whether the JSON value `written` is a list that holds something, and no other list."""
-    return written[:1] == b"[" and written.rfind(b"[") == 0 and written[1:-1].strip() != b""
-
-
-def _holds_numbers(text: bytes, start: int, end: int) -> bool:
-    """Whether the list there, which is flat, holds nothing else; written out, for it is most of the work."""
+def _has_only_numbers(text: bytes, start: int, end: int) -> bool:
+    """Whether the flat list from `start` to `end` has no strings, objects and literals."""
     find = text.find
-    return (
+    return (  # not a loop over the signs: these searches are most of the work
         find(b'"', start, end) < 0
         and find(b"{", start, end) < 0
         and find(b"a", start, end) < 0
@@ -143,8 +139,8 @@ def _holds_numbers(text: bytes, start: int, end: int) -> bool:
     )
 
 
-def _are_of_length(text: bytes, spans: Sequence[Span], length: int | None) -> bool:
-    """Whether all are of `length`; where that is None, of one and the same."""
+def _have_length(text: bytes, spans: Sequence[Span], length: int | None) -> bool:
+    """Whether all lists have `length` numbers, or the same number of them if `length` is None."""
     if length is not None:
         return all(_numbers_in(text, span) == length for span in spans)
     if len(spans) < 2:
@@ -164,13 +160,15 @@ def _numbers_in(text: bytes, span: Span) -> int:
 
 FLOAT_BYTES = 4
 LARGEST = 3.4028234663852886e38
-"""Of float32."""
+"""The largest float32."""
 PARALLEL = 4
-"""Requests of one call that are worth having under way at once."""
+"""Requests of one call to send at the same time."""
 ORDER, INDEX = "embeddings=order", "embeddings=index"
 NAMES = (ORDER, INDEX)
-"""What `x-gatepass-adapted` calls vectors that were put into the order that their `index` says, and an `index` that
-was missing or not the vector's place in its reply. That their encoding is the one that was asked for has no name."""
+"""Names in `x-gatepass-adapted` for vectors sorted by `index`, and for an `index` that was missing or wrong.
+
+A conversion of the encoding has no name, because the client requested the result.
+"""
 
 Entry = dict[str, msgspec.Raw]
 
@@ -181,22 +179,22 @@ _NUMBERS: msgspec.json.Decoder[list[float]] = msgspec.json.Decoder(list[float])
 _TEXT: msgspec.json.Decoder[str] = msgspec.json.Decoder(str)
 
 
-class _Unfit(Exception):
-    """What is wrong with a reply."""
+class _InvalidReply(Exception):
+    """The reason why a reply is invalid."""
 
 
 def merge_replies(
     replies: Sequence[bytes], counts: Sequence[int], options: EmbeddingsOptions, upstream: str
 ) -> tuple[bytes, tuple[str, ...]]:
-    """As `answered`, at once."""
+    """Run `answered` to its end and return its result."""
     steps = answered(replies, counts, options, upstream)
-    while (made := next_step(steps)) is None:
+    while (result := next_step(steps)) is None:
         pass
-    return made
+    return result
 
 
 def next_step(steps: Slices) -> tuple[bytes, tuple[str, ...]] | None:
-    """Go on with `answered`: its result, None before that."""
+    """Continue `answered`; return its result, or None if it has not ended."""
     try:
         next(steps)
     except StopIteration as done:
@@ -206,43 +204,32 @@ def next_step(steps: Slices) -> tuple[bytes, tuple[str, ...]] | None:
 
 
 def answered(replies: Sequence[bytes], counts: Sequence[int], options: EmbeddingsOptions, upstream: str) -> Slices:
-    """One reply out of `replies`, each of which is to hold as many vectors as `counts` says: in order, with their
-    `index`, usage added up, in the encoding that was asked for; and those of NAMES that say what was wrong.
+    """Merge `replies` into one reply, and return it with those of NAMES that apply.
 
-    A lone reply that is right already comes back as it is. Raises UpstreamInvalid for a vector that is
-    missing, empty, of another length than `asked.dimensions` or than the others, not of numbers, or not to be read,
-    where `index` says another order than theirs and not which, and where what is rewritten holds numbers beyond any
-    float or is no UTF-8. Yields after SLICE_BYTES of vectors, where the caller may let the event loop run.
+    Each reply must have as many vectors as `counts` states. In the result they are in order, with their `index`, in the
+    requested encoding, and with the sum of the usage. A single correct reply is returned unchanged.
+
+    Yields after each SLICE_BYTES of vectors. Raises UpstreamInvalid
+
+    - for a vector that is missing, empty, unreadable, or not of numbers
+    - for a vector with another length than `options.dimensions` or than the others
+    - if `index` contradicts the order of the entries and does not define another one
+    - if the merged reply is not UTF-8 or has a number beyond any float
     """
     try:
         return (yield from _answer(replies, counts, options))
-    except _Unfit as fault:
-        told = f"The embeddings of the upstream {upstream!r} are invalid: {fault}."
-        raise UpstreamInvalid(told, upstream=upstream) from None
-
-
-def _is_numbers(written: bytes) -> bool:
-    """Whether the JSON value `written` is a list of numbers, and not seen at once to be an empty one.
-
-    Every other value has one of these signs: `null` and `false` the l, `true` the t. Five searches for one byte each
-    take a tenth of the time that decoding does.
-    """
-    return (
-        written[:1] == b"["
-        and written[1:20].strip(b" \t\r\n]") != b""
-        and written.rfind(b"[") == 0
-        and not (b"l" in written or b'"' in written or b"{" in written or b"t" in written)
-    )
-
-
-def _length(written: bytes) -> int:
-    return 0 if not written[1:-1].strip() else written.count(b",") + 1
+    except _InvalidReply as fault:
+        reason = f"The embeddings of the upstream {upstream!r} are invalid: {fault}."
+        raise UpstreamInvalid(reason, upstream=upstream) from None
 
 
 def _answer(replies: Sequence[bytes], counts: Sequence[int], options: EmbeddingsOptions) -> Slices:
     documents = list[Entry]()
     for reply in replies:
-        documents.append(_document(reply))
+        try:
+            documents.append(_OBJECT.decode(reply))
+        except (ValueError, RecursionError):
+            raise _InvalidReply("the reply is not a JSON object") from None
         yield
     entries, wrong = list[Entry](), set[str]()
     for document, count in zip(documents, counts, strict=True):
@@ -251,54 +238,47 @@ def _answer(replies: Sequence[bytes], counts: Sequence[int], options: Embeddings
         ordered = _in_order(listed)
         if ordered is not listed:
             wrong.add(ORDER)
-        if _placed(ordered, len(entries)):
+        if _number_entries(ordered, len(entries)):
             wrong.add(INDEX)
         entries += ordered
-    are_written_anew = yield from _fit_all(entries, options)
+    is_converted = yield from _convert_all(entries, options)
     names = tuple(name for name in NAMES if name in wrong)
-    if wrong or are_written_anew or len(replies) != 1:
+    if wrong or is_converted or len(replies) != 1:
         return _written(documents, entries), names
     return replies[0], names
-
-
-def _document(reply: bytes) -> Entry:
-    try:
-        return _OBJECT.decode(reply)
-    except (ValueError, RecursionError):
-        raise _Unfit("the reply is no JSON object") from None
 
 
 def _entries(document: Entry, count: int) -> list[Entry]:
     try:
         listed = _ENTRIES.decode(document.get("data", msgspec.Raw(b"null")))
     except ValueError:
-        raise _Unfit('the reply has no list "data" of objects') from None
+        raise _InvalidReply('the reply has no list "data" of objects') from None
     if len(listed) != count:
-        raise _Unfit(f"there are {len(listed)} for {count} inputs")
+        raise _InvalidReply(f"there are {len(listed)} vectors for {count} inputs")
     return listed
 
 
 def _in_order(listed: list[Entry]) -> list[Entry]:
-    """By `index` where that says another order than theirs, from 0 or from any other number on. Some servers leave it
-    out, or write 0 everywhere: that says nothing. One that falls and has gaps leaves open whose vector is whose."""
-    places = [_place(entry) for entry in listed]
-    known = [place for place in places if place is not None]
+    """Return the entries sorted by `index`, or the same list if `index` defines no other order.
+
+    Some servers omit `index` or write 0 in every entry: then the order of the entries applies. An `index` may start at
+    any number. If it decreases and has gaps, the vector of an input is unknown.
+    """
+    # Some servers write `index` as a string, or as 1.0.
+    found = [
+        parse_count(bytes(one["index"]).strip(b'"').removesuffix(b".0")) if "index" in one else None for one in listed
+    ]
+    known = [index for index in found if index is not None]
     ranked = sorted(known)
     if known == ranked:
         return listed
     if len(known) != len(listed) or ranked != list(range(ranked[0], ranked[0] + len(ranked))):
-        raise _Unfit('"index" says neither the order in which they stand nor another one')
+        raise _InvalidReply('"index" contradicts the order of the entries and does not define another one')
     return [entry for _, entry in sorted(zip(known, listed, strict=True), key=lambda pair: pair[0])]
 
 
-def _place(entry: Entry) -> int | None:
-    """Some write it as a text, or as 1.0."""
-    return parse_count(bytes(entry["index"]).strip(b'"').removesuffix(b".0")) if "index" in entry else None
-
-
-def _placed(ordered: list[Entry], before: int) -> bool:
-    """Give each entry of one reply its place among all, of which `before` stand in front; whether one did not have its
-    place in the reply."""
+def _number_entries(ordered: list[Entry], before: int) -> bool:
+    """Set the `index` of each entry of one reply, after `before` entries; return whether one was wrong in its reply."""
     was_wrong = False
     for position, entry in enumerate(ordered):
         is_right = "index" in entry and bytes(entry["index"]) == b"%d" % position
@@ -308,36 +288,50 @@ def _placed(ordered: list[Entry], before: int) -> bool:
     return was_wrong
 
 
-def _fit_all(entries: list[Entry], options: EmbeddingsOptions) -> Generator[None, None, bool]:
-    """Check all vectors, and write them as they were asked for; whether that changed one."""
-    fits, seen_bytes = list[tuple[int, bool]](), 0
+def _convert_all(entries: list[Entry], options: EmbeddingsOptions) -> Generator[None, None, bool]:
+    """Check all vectors and convert them to the requested encoding; return whether one changed."""
+    results, seen_bytes = list[tuple[int, bool]](), 0
     for entry in entries:
-        fits.append(_fit(entry, options))
+        results.append(_convert(entry, options))
         seen_bytes += ENTRY_BYTES + len(memoryview(entry["embedding"]))
         if seen_bytes > SLICE_BYTES:
             seen_bytes = 0
             yield
-    lengths = {length for length, _ in fits}
+    lengths = {length for length, _ in results}
     if len(lengths) > 1:
-        raise _Unfit(f"one has {min(lengths)} numbers and another {max(lengths)}")
-    return any(is_new for _, is_new in fits)
+        raise _InvalidReply(f"one vector has {min(lengths)} numbers and another {max(lengths)}")
+    return any(is_new for _, is_new in results)
 
 
-def _fit(entry: Entry, options: EmbeddingsOptions) -> tuple[int, bool]:
-    """Check the vector, and write it as it was asked for; its length, and whether that changed it."""
+def _is_numbers(written: bytes) -> bool:
+    """Whether the JSON value `written` is a list of numbers that is not obviously empty.
+
+    Every other value contains one of these bytes: `null` and `false` an l, `true` a t. Five searches for one byte take
+    a tenth of the time of decoding.
+    """
+    return (
+        written[:1] == b"["
+        and written[1:20].strip(b" \t\r\n]") != b""
+        and written.rfind(b"[") == 0
+        and not (b"l" in written or b'"' in written or b"{" in written or b"t" in written)
+    )
+
+
+def _convert(entry: Entry, options: EmbeddingsOptions) -> tuple[int, bool]:
+    """Check one vector and convert it to the requested encoding; return its length and whether it changed."""
     written = bytes(entry.get("embedding", b""))
     if len(written) > VECTOR_BYTES:
-        raise _Unfit(f"a vector is longer than {VECTOR_BYTES} bytes")
+        raise _InvalidReply(f"a vector is longer than {VECTOR_BYTES} bytes")
     if written.startswith(b"["):
-        length = _length(written)
+        length = 0 if not written[1:-1].strip() else written.count(b",") + 1
         _check_length(length, options)
         if not _is_numbers(b"[" + written[1:].lstrip()):
-            raise _Unfit("a vector holds what is no number")
+            raise _InvalidReply("a vector contains a value that is not a number")
         if options.base64:
             entry["embedding"] = msgspec.Raw(_in_base64(written))
         return length, options.base64
     if not written.startswith(b'"'):
-        raise _Unfit("one has no vector")
+        raise _InvalidReply("an entry has no vector")
     numbers = _from_base64(written)
     _check_length(len(numbers), options)
     if not options.base64:
@@ -347,24 +341,24 @@ def _fit(entry: Entry, options: EmbeddingsOptions) -> tuple[int, bool]:
 
 def _check_length(length: int, options: EmbeddingsOptions) -> None:
     if not length:
-        raise _Unfit("one is an empty vector")
+        raise _InvalidReply("a vector is empty")
     if options.dimensions not in (None, length):
-        raise _Unfit(
-            f"the request asks for {options.dimensions} dimensions and a vector has {length}: the model knows no"
-            " `dimensions`, so leave that out or ask for what it has"
+        raise _InvalidReply(
+            f"the request asks for {options.dimensions} dimensions and a vector has {length}. The model does not"
+            " support `dimensions`: omit it or request the length of the model"
         )
 
 
 def _in_base64(written: bytes) -> bytes:
-    """Little-endian float32, as the OpenAI API writes it."""
+    """Return the vector as base64 of little-endian float32, as the OpenAI API writes it."""
     if has_slow_numbers(written):
-        raise _Unfit("a vector holds a number beyond float32")
+        raise _InvalidReply("a vector contains a number beyond float32")
     try:
         numbers = _NUMBERS.decode(written)
     except ValueError:
-        raise _Unfit("a vector holds what is no number") from None
+        raise _InvalidReply("a vector contains a value that is not a number") from None
     if max(numbers) > LARGEST or min(numbers) < -LARGEST:
-        raise _Unfit("a vector holds a number beyond float32")
+        raise _InvalidReply("a vector contains a number beyond float32")
     return b'"%b"' % b64encode(_little_endian(array("f", numbers)).tobytes())
 
 
@@ -372,12 +366,12 @@ def _from_base64(written: bytes) -> array[float]:
     try:
         data = a2b_base64(_TEXT.decode(written), strict_mode=True)
     except (Error, ValueError):
-        raise _Unfit("a vector is a text that is no base64") from None
+        raise _InvalidReply("a vector is a string that is not base64") from None
     if len(data) % FLOAT_BYTES:
-        raise _Unfit("a vector is base64 of something else than float32")
+        raise _InvalidReply("a vector is base64 of something other than float32")
     numbers = _little_endian(array("f", data))
     if not all(map(isfinite, numbers)):
-        raise _Unfit("a vector holds a number that is not finite")
+        raise _InvalidReply("a vector contains a number that is not finite")
     return numbers
 
 
@@ -388,39 +382,32 @@ def _little_endian(numbers: array[float]) -> array[float]:
 
 
 def _written(documents: Sequence[Entry], entries: list[Entry]) -> bytes:
-    """The first reply with all entries, and the usage of all."""
+    """Return the first reply with all entries and the sum of the usage."""
     merged: dict[str, Any] = {**documents[0], "data": entries}
-    usages = _usages(documents)
+    try:
+        found = [msgspec.json.decode(document["usage"]) for document in documents if "usage" in document]
+    except ValueError:  # a number beyond any float, or bytes that are not UTF-8
+        raise _InvalidReply('its "usage" cannot be read') from None
+    usages = [usage for usage in found if isinstance(usage, dict)]
     if len(documents) > 1 and usages:
         merged["usage"] = _summed(usages)
     try:
         return encoded(merged)
     except ValueError:
-        raise _Unfit("the reply is no text in UTF-8") from None
-
-
-def _usages(documents: Sequence[Entry]) -> list[dict[str, Any]]:
-    try:
-        found = [msgspec.json.decode(document["usage"]) for document in documents if "usage" in document]
-    except ValueError:  # a number beyond any float, bytes that are no text
-        raise _Unfit('its "usage" cannot be read') from None
-    return [usage for usage in found if isinstance(usage, dict)]
+        raise _InvalidReply("the reply is not UTF-8") from None
 
 
 def _summed(usages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Numbers added up by name, objects likewise; of anything else the first."""
-    return {name: _sum([usage[name] for usage in usages if name in usage]) for name in dict.fromkeys(_names(usages))}
-
-
-def _names(usages: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    return (name for usage in usages for name in usage)
-
-
-def _sum(values: list[Any]) -> Any:
-    if all(isinstance(value, dict) for value in values):
-        return _summed(values)
-    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
-    return _total(numbers) if numbers else values[0]
+    """Add numbers by name, also in objects; of any other value keep the first."""
+    summed: dict[str, Any] = {}
+    for name in dict.fromkeys(name for usage in usages for name in usage):
+        values = [usage[name] for usage in usages if name in usage]
+        numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+        if all(isinstance(value, dict) for value in values):
+            summed[name] = _summed(values)
+        else:
+            summed[name] = _total(numbers) if numbers else values[0]
+    return summed
 
 
 def _total(numbers: list[int | float]) -> int | float:
@@ -430,5 +417,5 @@ def _total(numbers: list[int | float]) -> int | float:
     except OverflowError:  # an integer beyond any float
         is_finite = False
     if not is_finite:
-        raise _Unfit('its "usage" cannot be added up')
+        raise _InvalidReply('its "usage" cannot be added up')
     return total

@@ -1,4 +1,4 @@
-"""Changes of what is to be embedded and of the form of the vectors, and one embeddings call as several requests."""
+"""Change embeddings requests: the encoding of vectors, token ids, and splitting one call into several requests."""
 
 from __future__ import annotations
 
@@ -17,18 +17,21 @@ from gatepass.types import Call, ClientProtocol, EmbeddingsOptions, Target
 
 _IDS_FIRST = re.compile(rb"\[[ \t\r\n]*(?:\[[ \t\r\n]*)?[-0-9]")
 _MAYBE_IDS = re.compile(rb'"input"[ \t\r\n]*:[ \t\r\n]*' + _IDS_FIRST.pattern)
-"""Tells at the price of one search that there are none: every embeddings call is looked at."""
-_IDS = (
-    "`input` holds token ids, which mean something only to the tokenizer that made them. Send texts"
-    " (LangChain: check_embedding_ctx_length=False). The configuration says of this model that it takes none"
-    " (capabilities.token_ids: false)."
+"""One search that finds most bodies without token ids, because every embeddings call is checked."""
+_IDS_REASON = (
+    "`input` contains token ids, which are valid only for the tokenizer that produced them. The configuration declares"
+    " that this model does not accept them (capabilities.token_ids: false). Send texts (LangChain:"
+    " check_embedding_ctx_length=False)."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class FloatVectors:
-    """Ask for numbers where the client wants base64, which is then made of them: few upstreams know base64, some
-    answer numbers all the same, and openai-node reads those as an empty vector. Entry `set=encoding_format>float`."""
+    """Request numbers if the client requests base64, to which gatepass converts them.
+
+    Few upstreams support base64. Some return numbers anyway, which openai-node reads as an empty vector. Entry
+    `set=encoding_format>float`.
+    """
 
     entry: str = "set=encoding_format>float"
 
@@ -40,7 +43,7 @@ class FloatVectors:
 
 @dataclass(frozen=True, slots=True)
 class SplitInputs:
-    """At most `limit` inputs in one request; a lone one of a limit of 1 is sent as a plain string. Entry `split=N`."""
+    """Send at most `limit` inputs in one request. With a limit of 1, the input is not a list. Entry `split=N`."""
 
     limit: int
 
@@ -49,15 +52,12 @@ class SplitInputs:
         return f"split={self.limit}"
 
     def apply_to(self, editor: JsonEditor) -> bool:
-        return _limited(editor, self.limit)
+        return _set_limit(editor, self.limit)
 
 
 @dataclass(frozen=True, slots=True)
 class SplitShare:
-    """At most `percent` of the inputs in one request: what is too much is their tokens, not their number.
-
-    Entry `split=N%`.
-    """
+    """Send at most `percent` of the inputs in one request, because their tokens exceed a limit. Entry `split=N%`."""
 
     percent: int
 
@@ -67,19 +67,21 @@ class SplitShare:
 
     def apply_to(self, editor: JsonEditor) -> bool:
         count = _count(editor)
-        return count > 1 and _limited(editor, max(1, count * self.percent // 100))
+        return count > 1 and _set_limit(editor, max(1, count * self.percent // 100))
 
 
 class TextsOnly:
-    """Rule "texts": refuses token ids in an embeddings call, where the model is declared to take none. vLLM takes
-    any for its own tokenizer's, and the vectors would be wrong without a word. Raises InvalidRequest."""
+    """Reject token ids in an embeddings call, if the configuration declares that the model does not accept them.
+
+    vLLM treats any ids as those of its own tokenizer and returns wrong vectors without an error. Raises InvalidRequest.
+    """
 
     name = "texts"
 
     def apply(self, call: Call, target: Target) -> Call:
         del target
         if has_token_ids(call):
-            raise InvalidRequest(_IDS, param="input")
+            raise InvalidRequest(_IDS_REASON, param="input")
         return call
 
 
@@ -94,9 +96,10 @@ def has_token_ids(call: Call) -> bool:
     return bool(inputs) and _IDS_FIRST.match(body, inputs[-1]) is not None
 
 
-def _limited(editor: JsonEditor, limit: int) -> bool:
-    """Set the limit where it makes a difference: a list of one is worth a change only where a string is wanted."""
+def _set_limit(editor: JsonEditor, limit: int) -> bool:
+    """Set the limit and return True, unless it changes nothing."""
     count = _count(editor)
+    # With a limit of 1, even a list with one input changes: into a string.
     if not count or (limit > 1 and count <= limit) or (editor.max_inputs is not None and editor.max_inputs <= limit):
         return False
     editor.max_inputs = limit
@@ -104,7 +107,7 @@ def _limited(editor: JsonEditor, limit: int) -> bool:
 
 
 def _count(editor: JsonEditor) -> int:
-    """How many inputs there are in a list; 0 for a lone one, be it a string or a list of ids."""
+    """Return the number of inputs in a list; 0 for a single input, which is a string or a list of ids."""
     inputs = editor.top.array("input") if editor.protocol is ClientProtocol.EMBEDDINGS else None
     if inputs is None or (len(inputs) and inputs.kind(0) in "-0123456789"):
         return 0
@@ -113,8 +116,8 @@ def _count(editor: JsonEditor) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Parts(Sequence[Call]):
-    """The requests of one call, each made when it is asked for: all their bodies at once may take a hundred times the
-    room of the one that they come from."""
+    """The requests of one call. Each is built on access, because all bodies may take a hundred times as much memory
+    as the body of the call."""
 
     call: Call
     member: Member
@@ -140,9 +143,9 @@ class Parts(Sequence[Call]):
 
 
 def split(call: Call) -> Sequence[Call]:
-    """`call` as requests of at most `call.max_inputs` inputs each, in order; itself alone where that is no bound.
+    """Split `call` into requests of at most `call.max_inputs` inputs, in order; return it alone if it has no more.
 
-    With a bound of 1 the input stands alone, without a list around it: old Zhipu endpoints take nothing else.
+    With a limit of 1 the input is not a list, because old Zhipu endpoints accept nothing else.
     """
     inputs = _inputs(call) if call.max_inputs is not None else None
     if inputs is None or call.max_inputs is None:
@@ -163,14 +166,14 @@ def _parts(call: Call, scanner: JsonScanner, member: Member, limit: int) -> Part
 
 
 def counts_of(parts: Sequence[Call], options: EmbeddingsOptions) -> list[int]:
-    """How many vectors the answer to each of `parts` is to hold, which are what `split` made of a call."""
+    """Return the number of vectors expected in the reply to each of the `parts` that `split` returned."""
     if not isinstance(parts, Parts):
         return [options.count]
     return [min(parts.limit, parts.total - at) for at in range(0, parts.total, parts.limit)]
 
 
 def _inputs(call: Call) -> tuple[JsonScanner, Member] | None:
-    """The list of inputs; None where there is one input only."""
+    """Return the list of inputs, or None if there is a single input."""
     scanner = JsonScanner(call.body)
     found = [member for member in scanner.members() if member.name == "input"]
     if not found or not call.body.startswith(b"[", found[-1].value):

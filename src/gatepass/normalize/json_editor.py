@@ -1,6 +1,6 @@
-"""A body under revision: many changes, each seeing what the ones before it did, written out in one copy.
+"""Edit a JSON body with several changes, each of which sees the result of those before it, and write it once.
 
-Nothing is parsed that no change looks at, and what none of them touches keeps its bytes.
+Only the parts that a change reads are parsed. Everything that no change touches keeps its bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from gatepass.types import Call, ClientProtocol
 
 @dataclass(slots=True)
 class _Slot:
-    """One member or element: as it stands in the text (`member`), or with a new `text`, opened or not."""
+    """One member or element: its position in the body (`member`), or a new `text`.
+
+    `inner` edits its value, if a change opened it.
+    """
 
     name: str = ""
     member: Member | None = None
@@ -30,29 +33,29 @@ class _Slot:
 
 
 class _Container(ABC):
-    """What objects and lists share: slots over the text of one Walk, of which `start` is the opening bracket."""
+    """The common part of objects and arrays: slots over the text of `scanner`, where `start` is the opening bracket."""
 
-    __slots__ = ("_slots", "_start", "_walk")
+    __slots__ = ("_scanner", "_slots", "_start")
 
     def __init__(self, scanner: JsonScanner, start: int) -> None:
-        self._walk = scanner
+        self._scanner = scanner
         self._start = start
         self._slots: list[_Slot] | None = None
 
     def edits(self) -> list[Edit]:
-        """What makes the changed container out of its text."""
+        """Return the edits that turn the container's text into its new text."""
         if self._slots is None:
             return []
-        standing = [(slot, slot.member) for slot in self._slots if slot.member is not None]
-        result = removals([member for _, member in standing], {member for slot, member in standing if slot.gone})
-        for slot, member in standing:
+        existing = [(slot, slot.member) for slot in self._slots if slot.member is not None]
+        result = removals([member for _, member in existing], {member for slot, member in existing if slot.gone})
+        for slot, member in existing:
             if not slot.gone:
                 result += self._slot_edits(slot, member)
         return [*result, *self._insertion([slot for slot in self._slots if slot.member is None and not slot.gone])]
 
     def _slot_edits(self, slot: _Slot, member: Member) -> Iterator[Edit]:
         if slot.renamed:
-            before_colon = self._walk.text[member.start : member.value].rpartition(b":")[0]
+            before_colon = self._scanner.text[member.start : member.value].rpartition(b":")[0]
             yield Edit(member.start, member.start + len(before_colon.rstrip()), (_quoted(slot.name),))
         if slot.text is not None:
             yield Edit(member.value, member.end, (_new_text(slot),))
@@ -60,19 +63,21 @@ class _Container(ABC):
             yield from slot.inner.edits()
 
     @abstractmethod
-    def _insertion(self, added: list[_Slot]) -> list[Edit]: ...
+    def _insertion(self, added: list[_Slot]) -> list[Edit]:
+        """Return the edit that inserts the new slots."""
 
     @abstractmethod
-    def _list(self) -> list[_Slot]: ...
+    def _list(self) -> list[_Slot]:
+        """Return all slots, also those that are gone; parse them on the first call."""
 
     def _live(self) -> list[_Slot]:
         return [slot for slot in self._list() if not slot.gone]
 
     def _source(self, slot: _Slot) -> tuple[JsonScanner, int]:
-        """The text in which the slot's value stands, and where it begins there."""
+        """Return the text that contains the slot's value, and the position of the value."""
         if slot.member is None or slot.text is not None:
             return JsonScanner(slot.text or b""), 0
-        return self._walk, slot.member.value
+        return self._scanner, slot.member.value
 
     def _kind(self, slot: _Slot) -> str:
         scanner, at = self._source(slot)
@@ -82,7 +87,7 @@ class _Container(ABC):
         if slot.member is None or slot.text is not None:
             return _new_text(slot)
         start, end = slot.member.value, slot.member.end
-        return b"".join(pieces(self._walk.text, slot.inner.edits() if slot.inner is not None else (), start, end))
+        return b"".join(pieces(self._scanner.text, slot.inner.edits() if slot.inner is not None else (), start, end))
 
     def _object(self, slot: _Slot) -> JsonObjectEditor | None:
         if slot.inner is None and self._kind(slot) == "{":
@@ -96,7 +101,7 @@ class _Container(ABC):
 
 
 class JsonObjectEditor(_Container):
-    """An object; of several members with one name the last one counts, as it does for every parser we met."""
+    """An object. If a name occurs more than once, its last member is used, as every known parser does."""
 
     __slots__ = ()
 
@@ -108,28 +113,30 @@ class JsonObjectEditor(_Container):
         return [slot.name for slot in self._live()]
 
     def text(self, name: str) -> bytes | None:
-        """The member's value as JSON text, None where there is none."""
+        """Return the member's value as JSON text, or None."""
         slot = self._find(name)
         return None if slot is None else self._text(slot)
 
     def kind(self, name: str) -> str | None:
-        """The first character of the member's value: `{`, `[`, `"`, `t`, `f`, `n`, a digit or `-`."""
+        """Return the first character of the member's value: `{`, `[`, `"`, `t`, `f`, `n`, a digit or `-`; or None."""
         slot = self._find(name)
         return None if slot is None else self._kind(slot)
 
     def string(self, name: str) -> str | None:
-        """What the member says where it is a string."""
+        """Return the member's value if it is a string, else None."""
         slot = self._find(name)
         return string(self._text(slot)) if slot is not None and self._kind(slot) == '"' else None
 
     def value(self, name: str) -> Any:
-        """The member's value, built; None where there is none. Raises InvalidRequest for a number beyond any float
-        (`1e999`), or of thousands of digits."""
+        """Return the member's value as a Python object, or None.
+
+        Raises InvalidRequest for a number beyond any float (`1e999`) or of thousands of digits.
+        """
         text = self.text(name)
         try:
             return None if text is None else json_value(text)
-        except msgspec.ValidationError:  # JSON knows no bounds, msgspec does
-            raise InvalidRequest(f"`{name}` holds a number that is too large to be read.", param=name) from None
+        except msgspec.ValidationError:  # JSON has no limit for numbers, msgspec has one
+            raise InvalidRequest(f"`{name}` contains a number that is too large.", param=name) from None
 
     def object(self, name: str) -> JsonObjectEditor | None:
         slot = self._find(name)
@@ -140,21 +147,21 @@ class JsonObjectEditor(_Container):
         return None if slot is None else self._array(slot)
 
     def drop(self, name: str) -> bool:
-        """Take every member of that name out; whether there was one."""
+        """Drop every member with that name; return whether there was one."""
         found = [slot for slot in self._live() if slot.name == name]
         for slot in found:
             slot.gone = True
         return bool(found)
 
     def keep(self, names: Collection[str]) -> bool:
-        """Take every other member out; whether there was one."""
+        """Drop every other member; return whether there was one."""
         found = [slot for slot in self._live() if slot.name not in names]
         for slot in found:
             slot.gone = True
         return bool(found)
 
     def set(self, name: str, text: bytes) -> bool:
-        """Make the JSON `text` the member's value, behind the others where there is none; whether that is news."""
+        """Set the member's value to the JSON `text`, or add the member at the end; return whether that changes it."""
         slot = self._find(name)
         if slot is None:
             self._list().append(_Slot(name, text=text))
@@ -165,7 +172,7 @@ class JsonObjectEditor(_Container):
         return True
 
     def rename(self, old: str, new: str) -> bool:
-        """Call the member `old` by the name `new`; where there is a `new` already, that one stays alone."""
+        """Rename the member `old` to `new`. If `new` exists, only drop `old`. Return whether there was an `old`."""
         slot = self._find(old)
         if slot is None or old == new:
             return False
@@ -180,21 +187,21 @@ class JsonObjectEditor(_Container):
 
     def _list(self) -> list[_Slot]:
         if self._slots is None:
-            self._slots = [_Slot(member.name, member) for member in self._walk.members(self._start)]
+            self._slots = [_Slot(member.name, member) for member in self._scanner.members(self._start)]
         return self._slots
 
     def _insertion(self, added: list[_Slot]) -> list[Edit]:
         if not added:
             return []
-        standing = [(slot, slot.member) for slot in self._list() if slot.member is not None]
+        existing = [(slot, slot.member) for slot in self._list() if slot.member is not None]
         text = b",".join(_quoted(slot.name) + b":" + _new_text(slot) for slot in added)
-        at = standing[-1][1].end if standing else self._start + 1
-        comma = b"," if any(not slot.gone for slot, _ in standing) else b""
+        at = existing[-1][1].end if existing else self._start + 1
+        comma = b"," if any(not slot.gone for slot, _ in existing) else b""
         return [Edit(at, at, (comma + text,))]
 
 
 class JsonArrayEditor(_Container):
-    """An array; positions count what is there now."""
+    """An array. Positions count the present elements, without those that were dropped."""
 
     __slots__ = ()
 
@@ -202,7 +209,7 @@ class JsonArrayEditor(_Container):
         return len(self._live())
 
     def kind(self, index: int) -> str:
-        """The first character of the element."""
+        """Return the first character of the element."""
         return self._kind(self._live()[index])
 
     def text(self, index: int) -> bytes:
@@ -212,20 +219,20 @@ class JsonArrayEditor(_Container):
         return self._object(self._live()[index])
 
     def objects(self) -> list[JsonObjectEditor]:
-        """The elements that are objects."""
+        """Return the elements that are objects."""
         return [inner for slot in self._live() if (inner := self._object(slot)) is not None]
 
     def numbered(self) -> list[tuple[int, JsonObjectEditor]]:
-        """The elements that are objects, with their positions."""
+        """Return the elements that are objects, with their positions."""
         found = ((index, self._object(slot)) for index, slot in enumerate(self._live()))
         return [(index, inner) for index, inner in found if inner is not None]
 
     def kinds(self) -> str:
-        """The first characters of all elements."""
+        """Return the first characters of all elements."""
         return "".join(map(self._kind, self._live()))
 
     def texts(self) -> list[bytes]:
-        """The elements as JSON texts."""
+        """Return the elements as JSON texts."""
         return [self._text(slot) for slot in self._live()]
 
     def drop(self, indices: Iterable[int]) -> None:
@@ -234,27 +241,30 @@ class JsonArrayEditor(_Container):
             live[index].gone = True
 
     def insert(self, text: bytes) -> None:
-        """Put the JSON `text` before all others."""
+        """Insert the JSON `text` before all other elements."""
         self._list().insert(0, _Slot(text=text))
 
     def _list(self) -> list[_Slot]:
         if self._slots is None:
-            spans = self._walk.elements(self._start)
+            spans = self._scanner.elements(self._start)
             self._slots = [_Slot(member=Member("", start, start, end)) for start, end in spans]
         return self._slots
 
     def _insertion(self, added: list[_Slot]) -> list[Edit]:
         if not added:
             return []
-        standing = [(slot, slot.member) for slot in self._list() if slot.member is not None]
+        existing = [(slot, slot.member) for slot in self._list() if slot.member is not None]
         text = b",".join(_new_text(slot) for slot in added)
-        at = standing[0][1].start if standing else self._start + 1
-        comma = b"," if any(not slot.gone for slot, _ in standing) else b""
+        at = existing[0][1].start if existing else self._start + 1
+        comma = b"," if any(not slot.gone for slot, _ in existing) else b""
         return [Edit(at, at, (text + comma,))]
 
 
 class JsonEditor:
-    """A Call under revision. `stream` is what the upstream will be asked for, `max_inputs` how many at once."""
+    """The body of a call, to be edited.
+
+    `stream`: whether the upstream is to reply with a stream. `max_inputs`: limit on inputs in one request, or None.
+    """
 
     __slots__ = ("_call", "max_inputs", "stream", "top")
 
@@ -270,12 +280,12 @@ class JsonEditor:
 
     @property
     def messages(self) -> list[JsonObjectEditor]:
-        """The messages that are objects; what else stands among them is the upstream's to refuse."""
+        """The messages that are objects. The upstream rejects others."""
         messages = self.top.array("messages")
         return [] if messages is None else messages.objects()
 
     def written(self) -> bytes:
-        """The body with everything that was changed; the same object where nothing was."""
+        """Return the body with all changes, or the same object if there are none."""
         edits = self.top.edits()
         return edited(self._call.body, edits) if edits else self._call.body
 

@@ -1,6 +1,6 @@
-"""Changes of single members, by their place: drop, rename, set, default, clamp.
+"""Change single members by their path (drop, rename, set, default, clamp), and whether the upstream streams.
 
-Changes of whether the upstream streams: the client gets what it asked for in either case.
+The client receives the stream or the whole reply that it requests, whatever the upstream returns.
 """
 
 from __future__ import annotations
@@ -20,14 +20,17 @@ from gatepass.types import ClientProtocol
 
 @dataclass(frozen=True, slots=True)
 class JsonMemberPath:
-    """`temperature`, `stream_options.include_usage`, `messages[].tool_calls[].index`: `[]` is each object of a list."""
+    """The path of a member, such as `stream_options.include_usage` or `messages[].tool_calls[].index`.
+
+    `[]` stands for each object of a list.
+    """
 
     steps: tuple[tuple[str, bool], ...]
     name: str
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises ValueError, with what is expected, for what is no such place."""
+        """Parse a path. Raises ValueError, with the expected form, if `text` is not one."""
         if not cls.is_one(text):
             raise ValueError(NOT_A_MEMBER_PATH)
         *steps, name = text.split(".")
@@ -35,14 +38,17 @@ class JsonMemberPath:
 
     @staticmethod
     def is_one(text: str) -> bool:
-        """Whether `parse` takes it."""
+        """Whether `parse` accepts `text`."""
         return MEMBER_PATH.match(text) is not None
 
     def __str__(self) -> str:
         return ".".join([*(f"{name}[]" if each else name for name, each in self.steps), self.name])
 
     def owners(self, editor: JsonEditor, *, make: bool = False) -> Iterator[JsonObjectEditor]:
-        """The objects in which the last name stands or would stand; `make` adds plain ones that are missing."""
+        """Yield the objects that have, or could have, the last name as a member.
+
+        `make` adds missing objects, but not elements of lists.
+        """
         return _descend(editor.top, self.steps, make=make)
 
 
@@ -65,7 +71,7 @@ _NUMBER = re.compile(rb"-?[0-9]")
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """The member goes; with `only`, where its value is one of these JSON texts. Entry `drop=PLACE`."""
+    """Drop the member; with `only`, if its value is one of these JSON texts. Entry `drop=PATH`."""
 
     path: JsonMemberPath
     only: frozenset[bytes] = frozenset()
@@ -87,10 +93,7 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Rename:
-    """The member gets the name `to`, its value as it is; where `to` is there too, that one stays alone.
-
-    Entry `rename=PLACE>NAME`.
-    """
+    """Rename the member to `to`. If `to` exists as well, only `to` remains. Entry `rename=PATH>NAME`."""
 
     path: JsonMemberPath
     to: str
@@ -105,9 +108,11 @@ class Rename:
 
 @dataclass(frozen=True, slots=True)
 class Set:
-    """The member's value is `text`, JSON; with `only_there`, where the member is. Entry `set=PLACE`, or
-    `set=PLACE>VALUE` where the value `is_shown`: an operator's own may be nobody's to read. With `unstreamed`, where
-    the upstream is not asked for a stream."""
+    """Set the member to the JSON `text`.
+
+    `only_there`: only if the member exists. `unstreamed`: only if the upstream does not stream. Entry `set=PATH`, or
+    `set=PATH>VALUE` if `is_shown`: a value that the operator sets may be secret.
+    """
 
     path: JsonMemberPath
     text: bytes
@@ -117,11 +122,8 @@ class Set:
 
     @property
     def entry(self) -> str:
-        return f"set={self.path}>{self._shown}" if self.is_shown else f"set={self.path}"
-
-    @property
-    def _shown(self) -> str:
-        return self.text.decode().strip('"')
+        value = self.text.decode().strip('"')
+        return f"set={self.path}>{value}" if self.is_shown else f"set={self.path}"
 
     def apply_to(self, editor: JsonEditor) -> bool:
         if self.unstreamed and editor.stream:
@@ -135,7 +137,7 @@ class Set:
 
 @dataclass(frozen=True, slots=True)
 class Default:
-    """The member is `text`, JSON, where the client sends none. Entry `default=PLACE`."""
+    """Set the member to the JSON `text` if the client does not send it. Entry `default=PATH`."""
 
     path: JsonMemberPath
     text: bytes
@@ -151,7 +153,7 @@ class Default:
 
 @dataclass(frozen=True, slots=True)
 class Clamp:
-    """A number beyond `least` or `most` becomes that bound; what is no number stays. Entry `clamp=PLACE`."""
+    """Limit a number to the range from `least` to `most`; other values remain. Entry `clamp=PATH`."""
 
     path: JsonMemberPath
     least: float | None = None
@@ -171,20 +173,19 @@ class Clamp:
         number = float(text)
         bound = self.least if self.least is not None and number < self.least else number
         bound = self.most if self.most is not None and bound > self.most else bound
-        return bound != number and owner.set(self.path.name, _written(bound))
-
-
-def _written(number: float) -> bytes:
-    return msgspec.json.encode(int(number) if math.isfinite(number) and number == int(number) else number)
+        if bound == number:
+            return False
+        is_integer = math.isfinite(bound) and bound == int(bound)
+        return owner.set(self.path.name, msgspec.json.encode(int(bound) if is_integer else bound))
 
 
 STREAMED = (ClientProtocol.CHAT, ClientProtocol.RESPONSES)
-"""Surfaces with answers that come whole or as a stream, and are made of each other (verdict/)."""
+"""Protocols with whole and streamed replies, each of which gatepass can convert to the other (proxy/response.py)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unstreamed:
-    """Ask for one whole reply where the client wants a stream, which is then made of it. Entry `stream=synth`."""
+    """Request a whole reply if the client requests a stream, which is then synthesized. Entry `stream=synth`."""
 
     entry: str = "stream=synth"
 
@@ -199,7 +200,7 @@ class Unstreamed:
 
 @dataclass(frozen=True, slots=True)
 class Streamed:
-    """Ask for a stream where the client wants a whole reply, which is then made of it. Entry `stream=aggregate`."""
+    """Request a stream if the client requests a whole reply, which is then aggregated. Entry `stream=aggregate`."""
 
     entry: str = "stream=aggregate"
 
@@ -207,7 +208,7 @@ class Streamed:
         if editor.stream or editor.protocol not in STREAMED:
             return False
         editor.top.set("stream", b"true")
-        if editor.protocol is ClientProtocol.CHAT:  # a response's last event has its usage anyway
+        if editor.protocol is ClientProtocol.CHAT:  # the last event of the Responses API has the usage anyway
             editor.top.set("stream_options", b'{"include_usage":true}')
         editor.stream = True
         return True
@@ -215,7 +216,7 @@ class Streamed:
 
 @dataclass(frozen=True, slots=True)
 class OrphanedOptions:
-    """`stream_options` without a stream goes: OpenAI and vLLM refuse it. Entry `drop=stream_options`."""
+    """Drop `stream_options` without a stream: OpenAI and vLLM reject it. Entry `drop=stream_options`."""
 
     entry: str = "drop=stream_options"
 

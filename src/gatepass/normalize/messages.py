@@ -1,11 +1,10 @@
-"""Changes of messages: roles and their order, content, what an answer leaves behind, ids of tool calls, schemas."""
+"""Change messages: roles and their order, content, members of earlier answers, ids of tool calls, schemas."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
 
 import msgspec
 
@@ -15,82 +14,82 @@ from gatepass.normalize.json_editor import JsonArrayEditor, JsonEditor, JsonObje
 
 @dataclass(frozen=True, slots=True)
 class TextContent:
-    """A list of parts that are all text becomes one string, an empty line between two. Entry `content=text`.
+    """Join a list of text parts into one string, with an empty line between two. Entry `content=text`.
 
-    Lists that hold anything else stay: a picture has no place in a string.
+    Lists with other parts remain, because a string cannot contain an image.
     """
 
     entry: str = "content=text"
 
     def apply_to(self, editor: JsonEditor) -> bool:
-        return sum(_flattened(message) for message in editor.messages if message.kind("content") == "[") > 0
+        changed = 0
+        for message in editor.messages:
+            if message.kind("content") == "[" and (text := text_of(message)) is not None:
+                changed += message.set("content", quoted(text))
+        return changed > 0
 
 
 @dataclass(frozen=True, slots=True)
 class EmptyContent:
-    """`content: null` becomes `""`, and an assistant's message without any gets one. Entry `content=empty`."""
+    """Replace `content: null` by `""`, and add it to assistant messages without `content`. Entry `content=empty`."""
 
     entry: str = "content=empty"
 
     def apply_to(self, editor: JsonEditor) -> bool:
-        return sum(message.set("content", b'""') for message in editor.messages if _says_nothing(message)) > 0
+        changed = 0
+        for message in editor.messages:
+            kind = message.kind("content")
+            if kind == "n" or (kind is None and message.string("role") == "assistant"):
+                changed += message.set("content", b'""')
+        return changed > 0
 
 
 def text_of(message: JsonObjectEditor) -> str | None:
-    """What a message says, as one text; None where it holds more than text, or nothing."""
-    said = message.string("content")
-    if said is not None or message.kind("content") != "[":
-        return said
+    """Return the content of a message as one text, or None if it is empty or has parts other than text."""
+    content = message.string("content")
+    if content is not None or message.kind("content") != "[":
+        return content
     parts = message.array("content")
-    texts = [] if parts is None else [part.string("text") for part in parts.objects() if part.string("type") == "text"]
-    said_of = [text for text in texts if text is not None]
-    return "\n\n".join(said_of) if parts is not None and said_of and len(said_of) == len(parts) else None
-
-
-def _flattened(message: JsonObjectEditor) -> bool:
-    text = text_of(message)
-    return text is not None and message.set("content", quoted(text))
-
-
-def _says_nothing(message: JsonObjectEditor) -> bool:
-    kind = message.kind("content")
-    return kind == "n" or (kind is None and message.string("role") == "assistant")
+    found = [] if parts is None else [part.string("text") for part in parts.objects() if part.string("type") == "text"]
+    texts = [text for text in found if text is not None]
+    return "\n\n".join(texts) if parts is not None and texts and len(texts) == len(parts) else None
 
 
 REASONING = ("reasoning_content", "reasoning", "reasoning_details")
 ANNOTATIONS = ("annotations", "metadata", "status", "timestamp", "timestamps")
 EMPTY = ("refusal", "audio", "function_call", "tool_calls")
-"""These are the API's own where they hold anything."""
+"""Members to drop if they are empty: with a value they belong to the API."""
 
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """Assistant messages lose what only an answer has: reasoning, annotations, members that hold nothing.
+    """Drop members of assistant messages that only an answer has: reasoning, annotations, empty members.
 
-    With `keeps_reasoning` the reasoning stays: DeepSeek's thinking models want it back beside tool
-    calls ("must be passed back"), while Mistral, Groq and Cerebras refuse it. Entry `drop=replayed`.
+    With `keeps_reasoning` the reasoning remains: DeepSeek's thinking models require it together with tool calls ("must
+    be passed back"), while Mistral, Groq and Cerebras reject it. Entry `drop=replayed`.
     """
 
     keeps_reasoning: bool = False
     entry: str = "drop=replayed"
 
     def apply_to(self, editor: JsonEditor) -> bool:
-        return sum(self._stripped(message) for message in editor.messages if message.string("role") == "assistant") > 0
-
-    def _stripped(self, message: JsonObjectEditor) -> bool:
         names = ANNOTATIONS if self.keeps_reasoning else (*REASONING, *ANNOTATIONS)
-        empty = [name for name in EMPTY if name in message and not message.value(name)]
-        return sum(message.drop(name) for name in (*names, *empty)) > 0
+        dropped = 0
+        for message in editor.messages:
+            if message.string("role") == "assistant":
+                empty = [name for name in EMPTY if name in message and not message.value(name)]
+                dropped += sum(message.drop(name) for name in (*names, *empty))
+        return dropped > 0
 
 
 SYSTEM_ROLES = ("system", "developer")
 PLAIN = frozenset(("role", "content"))
-"""Messages that have more than these say something that a merge would lose."""
+"""The only members of messages to merge: a merge would lose any other."""
 
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """Every message of the role `old` gets the role `new`. Entry `role=OLD>NEW`."""
+    """Change the role `old` of every message to `new`. Entry `role=OLD>NEW`."""
 
     old: str
     new: str
@@ -106,10 +105,9 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class SystemIntoUser:
-    """What system and developer messages say stands before the first user message's own text.
+    """Move the texts of system and developer messages to the beginning of the first user message.
 
-    Without a user message, or where one of them holds more than text, nothing changes. Entry
-    `role=system>user`.
+    Nothing changes if there is no user message or if one of them has more than text. Entry `role=system>user`.
     """
 
     entry: str = "role=system>user"
@@ -118,12 +116,12 @@ class SystemIntoUser:
         messages = editor.top.array("messages")
         if messages is None:
             return False
-        turns = messages.numbered()
-        systems = {index: message for index, message in turns if message.string("role") in SYSTEM_ROLES}
-        user = next((message for _, message in turns if message.string("role") == "user"), None)
-        texts = [text_of(message) for message in systems.values()]
-        said = [text for text in texts if text is not None]
-        if not systems or user is None or len(said) < len(texts) or not _preceded(user, "\n\n".join(said)):
+        numbered = messages.numbered()
+        systems = {index: message for index, message in numbered if message.string("role") in SYSTEM_ROLES}
+        user = next((message for _, message in numbered if message.string("role") == "user"), None)
+        found = [text_of(message) for message in systems.values()]
+        texts = [text for text in found if text is not None]
+        if not systems or user is None or len(texts) < len(found) or not _prepend(user, "\n\n".join(texts)):
             return False
         messages.drop(systems)
         return True
@@ -131,18 +129,20 @@ class SystemIntoUser:
 
 @dataclass(frozen=True, slots=True)
 class MergedRoles:
-    """Neighbours of one role (user or assistant) that are nothing but text become one message, and all system
-    messages one in front. Entry `roles=merged`."""
+    """Merge neighbouring text messages of one role (user or assistant), and all system messages into a first one.
+
+    Entry `roles=merged`.
+    """
 
     entry: str = "roles=merged"
 
     def apply_to(self, editor: JsonEditor) -> bool:
         messages = editor.top.array("messages")
-        return messages is not None and any([_gathered(messages), _merged(messages)])
+        return messages is not None and any([_gather_system(messages), _merge_neighbours(messages)])
 
 
-def _preceded(message: JsonObjectEditor, text: str) -> bool:
-    """Put `text` before what `message` says; False where that has no place for it."""
+def _prepend(message: JsonObjectEditor, text: str) -> bool:
+    """Insert `text` before the content of `message`; return False if the content is neither a string nor a list."""
     content = message.text("content") or b""
     if content.startswith(b'"'):
         message.set("content", quoted(text + "\n\n")[:-1] + content[1:])
@@ -154,8 +154,8 @@ def _preceded(message: JsonObjectEditor, text: str) -> bool:
     return True
 
 
-def _gathered(messages: JsonArrayEditor) -> bool:
-    """Every plain system message but the first, or all where another stands in front, into the first."""
+def _gather_system(messages: JsonArrayEditor) -> bool:
+    """Replace all plain system messages by one in front, unless the first message is the only one."""
     systems = [
         (index, _plain_text(message)) for index, message in messages.numbered() if message.string("role") == "system"
     ]
@@ -168,26 +168,23 @@ def _gathered(messages: JsonArrayEditor) -> bool:
     return True
 
 
-def _merged(messages: JsonArrayEditor) -> bool:
+def _merge_neighbours(messages: JsonArrayEditor) -> bool:
     gone: list[int] = []
-    first: JsonObjectEditor | None = None
-    role, texts = None, list[str]()  # of `first` and of its neighbours: joined once, or a long chat takes hours
+    groups: list[tuple[JsonObjectEditor, list[str]]] = []  # a message, its text and those of the neighbours to merge
+    first_role = None
     for index, message in messages.numbered():
-        said, text = message.string("role"), _plain_text(message)
-        if text is not None and said == role and said in ("user", "assistant"):
+        role, text = message.string("role"), _plain_text(message)
+        if groups and text is not None and role == first_role and role in ("user", "assistant"):
             gone.append(index)
-            texts.append(text)
-            continue
-        _join(first, texts)
-        first, role, texts = message, said if text is not None else None, [text or ""]
-    _join(first, texts)
+            groups[-1][1].append(text)
+        else:
+            groups.append((message, [text or ""]))
+            first_role = role if text is not None else None
+    for message, texts in groups:
+        if len(texts) > 1:  # joined once for each group: joining at each message takes hours for a long chat
+            message.set("content", quoted("\n\n".join(texts)))
     messages.drop(gone)
     return bool(gone)
-
-
-def _join(message: JsonObjectEditor | None, texts: list[str]) -> None:
-    if message is not None and len(texts) > 1:
-        message.set("content", quoted("\n\n".join(texts)))
 
 
 def _plain_text(message: JsonObjectEditor) -> str | None:
@@ -201,19 +198,26 @@ _FITS = re.compile(r"[A-Za-z0-9]{9}\Z")
 
 @dataclass(frozen=True, slots=True)
 class ToolIds:
-    """The same id becomes the same short one in every request and process: nothing has to be remembered.
+    """Shorten `tool_calls[].id` of the assistant and `tool_call_id` of the tool. Entry `tool_ids=short`.
 
-    Both places change: `tool_calls[].id` of the assistant, and `tool_call_id` of the tool. Entry `tool_ids=short`.
+    An id becomes the same short id in every request and process, so gatepass stores none.
     """
 
     entry: str = "tool_ids=short"
 
     def apply_to(self, editor: JsonEditor) -> bool:
-        return sum(_shortened(message) for message in editor.messages) > 0
+        changed = 0
+        for message in editor.messages:
+            calls = message.array("tool_calls")
+            owners = [(call, "id") for call in calls.objects()] if calls is not None else []
+            for owner, name in (*owners, (message, "tool_call_id")):
+                if (id_ := owner.string(name)) is not None:
+                    changed += owner.set(name, f'"{short_id(id_)}"'.encode())
+        return changed > 0
 
 
 def short_id(id_: str) -> str:
-    """The first nine digits, base 62, of the id's SHA-256; an id of that form is left as it is."""
+    """Return the first nine digits, base 62, of the id's SHA-256; an id of that form is returned unchanged."""
     if _FITS.match(id_) is not None:
         return id_
     number = int.from_bytes(sha256(id_.encode()).digest())
@@ -224,53 +228,40 @@ def short_id(id_: str) -> str:
     return "".join(reversed(digits))[:CHARS]
 
 
-def _shortened(message: JsonObjectEditor) -> bool:
-    calls = message.array("tool_calls")
-    places: list[tuple[JsonObjectEditor, str]] = [(call, "id") for call in calls.objects()] if calls is not None else []
-    return sum(_replaced(owner, name) for owner, name in (*places, (message, "tool_call_id"))) > 0
-
-
-def _replaced(owner: JsonObjectEditor, name: str) -> bool:
-    id_ = owner.string(name)
-    return id_ is not None and owner.set(name, f'"{short_id(id_)}"'.encode())
-
-
-TELL = "Answer with one JSON object that fits this JSON Schema, and with nothing else:\n"
+SCHEMA_PROMPT = "Answer with one JSON object that fits this JSON Schema, and with nothing else:\n"
 
 
 @dataclass(frozen=True, slots=True)
 class SchemaInWords:
-    """`json_schema` becomes `json_object`, and the schema stands in the system message: the model is asked, no
-    longer made, to keep it. Entry `response_format=json_object`."""
+    """Replace `json_schema` by `json_object`, and add the schema to the system message.
+
+    The upstream does not enforce the schema then. Entry `response_format=json_object`.
+    """
 
     entry: str = "response_format=json_object"
 
     def apply_to(self, editor: JsonEditor) -> bool:
-        wanted = editor.top.value("response_format") if editor.top.kind("response_format") == "{" else {}
-        schema = _schema(wanted)
-        if schema is None or not _told(editor, TELL + schema):
+        response_format = editor.top.value("response_format") if editor.top.kind("response_format") == "{" else {}
+        inner = response_format.get("json_schema")
+        if response_format.get("type") != "json_schema" or not isinstance(inner, dict):
+            return False
+        schema = msgspec.json.encode(inner.get("schema", {})).decode()
+        if not _add_to_system(editor, SCHEMA_PROMPT + schema):
             return False
         return editor.top.set("response_format", b'{"type":"json_object"}')
 
 
-def _schema(wanted: dict[str, Any]) -> str | None:
-    inner = wanted.get("json_schema")
-    if wanted.get("type") != "json_schema" or not isinstance(inner, dict):
-        return None
-    return msgspec.json.encode(inner.get("schema", {})).decode()
-
-
-def _told(editor: JsonEditor, text: str) -> bool:
-    """Say `text` in the system message, behind what stands there; where there is none, in a new one."""
+def _add_to_system(editor: JsonEditor, text: str) -> bool:
+    """Append `text` to the system message, or insert a new one; return False if there are no messages."""
     messages = editor.top.array("messages")
     if messages is None:
         return False
     system = next(
         (message for message in messages.objects() if message.string("role") in ("system", "developer")), None
     )
-    said = None if system is None else text_of(system)
-    if system is None or said is None:
+    content = None if system is None else text_of(system)
+    if system is None or content is None:
         messages.insert(b'{"role":"system","content":%b}' % quoted(text))
     else:
-        system.set("content", quoted(f"{said}\n\n{text}"))
+        system.set("content", quoted(f"{content}\n\n{text}"))
     return True

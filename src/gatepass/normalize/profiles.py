@@ -1,4 +1,4 @@
-"""A client's profile, as far as its requests are concerned; and model names that tell RAGFlow what a model is."""
+"""Build the request rules of client profiles, and the model names from which RAGFlow guesses a model's kind."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 
 from gatepass.config.access import Dialect, Profile, resolved
 from gatepass.config.routes import ModelKind
-from gatepass.normalize.json_editor import JsonEditor, JsonObjectEditor
+from gatepass.normalize.json_editor import JsonEditor
 from gatepass.normalize.members import Drop, JsonMemberPath
 from gatepass.normalize.rule import Change, ChangeRule
 
@@ -24,20 +24,21 @@ _HINTS: tuple[tuple[ModelKind, tuple[str, ...]], ...] = (
     ("tts", ("tts", "text-to-speech")),
     ("vision", ("vl", "vision", "llava", "internvl", "minicpm-v", "gpt-4o", "glm-4v", "qvq", "pixtral")),
 )
-"""What RAGFlow looks for, in its order; chat is what has none of it. Its list for vision is longer."""
+"""Parts of a name for which RAGFlow searches, in its order. A name without any is a chat model. RAGFlow's list for
+vision is longer."""
 _SUFFIXES = MappingProxyType(
     {"vision": "vision", "embedding": "embedding", "rerank": "rerank", "asr": "whisper", "tts": "tts"}
 )
 
 
 def guessed(model: str) -> ModelKind:
-    """What RAGFlow takes `model` for; `vision` is a chat model that also sees."""
+    """Return the kind that RAGFlow guesses from the name; `vision` is a chat model that accepts images."""
     lower = model.lower()
     return next((kind for kind, hints in _HINTS if any(hint in lower for hint in hints)), "chat")
 
 
 def typed(model: str, kind: ModelKind) -> str:
-    """`model` as it is to be listed for RAGFlow; itself where it is taken for what it is, or no suffix helps."""
+    """Return the name to list for RAGFlow: with a suffix if RAGFlow guesses another kind and the suffix corrects it."""
     if guessed(model) == kind or kind not in _SUFFIXES:
         return model
     candidate = f"{model}{MARK}{_SUFFIXES[kind]}"
@@ -45,14 +46,14 @@ def typed(model: str, kind: ModelKind) -> str:
 
 
 def untyped(model: str) -> str:
-    """`model` without a suffix that `typed` gives."""
+    """Return `model` without the suffix that `typed` adds."""
     plain, mark, suffix = model.rpartition(MARK)
     return plain if mark and plain and suffix in _SUFFIXES.values() else model
 
 
 @dataclass(frozen=True, slots=True)
 class UntypedModel:
-    """The name without its suffix, for a client that does not cut it off itself. Entry `model=untyped`."""
+    """Remove the suffix from the model's name, for a client that does not remove it. Entry `model=untyped`."""
 
     entry: str = "model=untyped"
 
@@ -70,9 +71,9 @@ NULL = frozenset((b"null",))
 
 @dataclass(frozen=True, slots=True)
 class PlainTools:
-    """Entries of `tools` that hold a `function` keep that and their `type`. Entry `tools=plain`.
+    """Keep only `type` and `function` in entries of `tools` that have a `function`. Entry `tools=plain`.
 
-    Entries of another form stay: those of the Responses API have their name and parameters beside the type.
+    Other entries remain: those of the Responses API have their name and parameters next to the type.
     """
 
     entry: str = "tools=plain"
@@ -80,12 +81,12 @@ class PlainTools:
     def apply_to(self, editor: JsonEditor) -> bool:
         tools = editor.top.array("tools")
         found = [] if tools is None else [tool for tool in tools.objects() if tool.kind("function") == "{"]
-        return sum(_stripped(tool) for tool in found) > 0
+        return sum(tool.keep(KNOWN) for tool in found) > 0
 
 
 @dataclass(frozen=True, slots=True)
 class ProfileRules:
-    """A profile ready for requests: the Rules that it makes for each dialect, made once."""
+    """A profile with its rules for each dialect."""
 
     name: str
     settings: Profile
@@ -93,7 +94,7 @@ class ProfileRules:
 
 
 def build_profiles(own: Mapping[str, Profile]) -> Mapping[str, ProfileRules]:
-    """All profiles by name, the built-in ones and an operator's `own`."""
+    """Return all profiles by name: the built-in ones and the operator's `own`."""
     return MappingProxyType(
         {
             name: ProfileRules(name, profile, {dialect: rules_of(profile, dialect) for dialect in get_args(Dialect)})
@@ -103,20 +104,16 @@ def build_profiles(own: Mapping[str, Profile]) -> Mapping[str, ProfileRules]:
 
 
 def rules_of(profile: Profile, dialect: Dialect) -> tuple[ChangeRule, ...]:
-    """The Rules for a client of `profile` on the way to an upstream of `dialect`; none where nothing is to be done."""
+    """Return the rules for requests of `profile` to an upstream of `dialect`."""
     changes = tuple(changes_of(profile, dialect))
     return (ChangeRule(NAME, changes),) if changes else ()
 
 
 def changes_of(profile: Profile, dialect: Dialect) -> Iterator[Change]:
-    """Names first, then members, then what tools hold."""
+    """Yield changes of the model's name, then of members, then of tools."""
     if profile.typed_ids:
         yield UntypedModel()
     yield from (Drop(JsonMemberPath.parse(path)) for path in (*profile.drop, *profile.drop_for.get(dialect, ())))
     yield from (Drop(JsonMemberPath.parse(path), NULL) for path in profile.drop_null)
     if profile.plain_tools:
         yield PlainTools()
-
-
-def _stripped(tool: JsonObjectEditor) -> bool:
-    return tool.keep(KNOWN)

@@ -1,4 +1,4 @@
-"""What a rule and a change are: a rule is a named change of a call, a change one thing done to a body."""
+"""Define rules and changes: a rule is a named change of a call, a change edits its body."""
 
 from __future__ import annotations
 
@@ -14,37 +14,39 @@ from gatepass.types import Call, ClientProtocol, Target
 
 
 class Rule(Protocol):
-    """One change that may be made to a call, under the name that `x-gatepass-adapted` shows.
-
-    `apply` returns the same object when nothing changes; otherwise a new Call whose `adapted` has
-    grown by this rule's entry. It raises a CallerError for what cannot be adapted, and touches
-    nothing but what its name says: unknown members survive byte for byte.
-    """
+    """One named change of a call. Unknown members keep their bytes."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The rule's name in the output of `gatepass route`."""
+        ...
 
-    def apply(self, call: Call, target: Target) -> Call: ...
+    def apply(self, call: Call, target: Target) -> Call:
+        """Return `call` itself if nothing changes, else a new Call with this rule's entry added to `adapted`.
+
+        Raises a CallerError if the call cannot be adapted.
+        """
+        ...
 
 
 class Change(Protocol):
-    """One thing to do to a body. `entry` is what `x-gatepass-adapted` shows of it: short, ASCII, without any value
-    of the client's.
-
-    `revise` says whether it changed anything; where it did not, the draft is as it was.
-    """
+    """One edit of a body."""
 
     @property
-    def entry(self) -> str: ...
+    def entry(self) -> str:
+        """The text in `x-gatepass-adapted`: short, ASCII, without a value from the client."""
+        ...
 
-    def apply_to(self, editor: JsonEditor) -> bool: ...
+    def apply_to(self, editor: JsonEditor) -> bool:
+        """Edit the body and return True, or return False and leave it unchanged."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeRule:
-    """A Rule made of changes, in order: the body is copied once however many of them have something to do.
+    """A rule of several changes, in order. The body is copied once, whatever their number.
 
-    The new Call's `stream` is what the upstream is asked for; the client's own Call keeps what the client asked.
+    The new Call's `stream` is what the upstream receives. The client's own Call keeps what the client requests.
     """
 
     name: str
@@ -56,15 +58,15 @@ class ChangeRule:
 
 
 def concerns(change: Change, call: Call) -> bool:
-    """Whether `change` would change `call`; nothing is written out."""
+    """Whether `change` would change `call`, without writing the new body."""
     try:
         return call.operation.protocol is not ClientProtocol.MODELS and change.apply_to(JsonEditor(call))
     except InvalidRequest:
-        return False  # made of more values than gatepass looks at (jsontext.Walk)
+        return False  # the body has more values than gatepass reads (json_scan.JsonScanner)
 
 
 def apply_changes(call: Call, changes: Iterable[Change]) -> tuple[Call, list[Change]]:
-    """`call` after `changes`, the same object where none had anything to do; and those that had."""
+    """Return `call` after `changes`, the same object if none applied, and the changes that applied."""
     if call.operation.protocol is ClientProtocol.MODELS:
         return call, []
     editor = JsonEditor(call)

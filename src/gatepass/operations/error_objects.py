@@ -1,4 +1,4 @@
-"""An error in OpenAI's words: as a response, and as the last event of a stream that has begun."""
+"""Write errors in OpenAI's format: as a response, and as the last event of a stream."""
 
 from __future__ import annotations
 
@@ -20,79 +20,90 @@ from gatepass.errors import (
 REPLAYED = re.compile(
     r"rate limit|429|tpm limit|too many requests|requests per minute|server|503|502|504|500|unavailable"
 )
-"""What RAGFlow repeats a whole chat for when a stream ends in an error that says so: the text comes twice and tools
-run again. Its own words (rag/llm/chat_model.py, `_classify_error`, the same from v0.20.5 on), searched in the
-lower-cased message, which is all of a mid-stream error that openai-python shows (its `_streaming.py`)."""
+"""Words in a stream's error for which RAGFlow repeats the whole chat: the text appears twice and tools run again.
+
+RAGFlow searches for them in the lower-cased message (rag/llm/chat_model.py, `_classify_error`, unchanged since
+v0.20.5). The message is all that openai-python shows of an error in a stream (its `_streaming.py`).
+"""
 
 UPSTREAM_OBJECT_BYTES = 4096
 LONGEST_WAIT_S = 120
-"""openai-python and openai-node from 3.x on repeat nothing that asks for a longer wait; others sleep
-through hours of it (openai/openai-dotnet#404), so they are told not to."""
-LONGEST_TOLD_S = 86_400
-"""No `retry-after` says more than a day, whatever an upstream's clock made of it."""
+"""Above this `retry-after`, `x-should-retry: false` is sent.
+
+openai-python and openai-node from 3.x on do not retry after a longer wait. Other SDKs sleep for hours
+(openai/openai-dotnet#404).
+"""
+LONGEST_RETRY_AFTER_S = 86_400
+"""Limit on `retry-after`, because an upstream's clock may be wrong."""
 
 _TYPES = MappingProxyType({401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"})
 
-_REPEATED = frozenset((408, 409, 429))
-"""Below 500 the openai SDKs repeat these."""
+_RETRIED = frozenset((408, 409, 429))
+"""The statuses below 500 that the openai SDKs retry."""
 
 _ENDS = "The answer ends here: "
 _STREAM_TEXTS = MappingProxyType(
     {
-        "draining": "gatepass is being stopped.",
+        "draining": "gatepass is shutting down.",
         "not_started": "gatepass has not started.",
-        "overloaded": "gatepass had no room for it.",
-        "concurrency_limited": "the caller has as many requests under way as it may.",
-        "internal_error": "gatepass itself failed. Its log tells why.",
-        "token_unavailable": "no token could be had for the upstream. The log of gatepass tells the issuer's reason.",
-        "upstream_connect": "the upstream could not be reached.",
-        "upstream_dns": "the upstream's host name could not be resolved.",
-        "upstream_tls": "no TLS connection to the upstream could be made.",
+        "overloaded": "gatepass is overloaded.",
+        "concurrency_limited": "the caller has reached its limit of concurrent requests.",
+        "internal_error": "gatepass failed. Search its log for the request id.",
+        "token_unavailable": "gatepass has no valid token for the upstream. Its log states the issuer's reason.",
+        "upstream_connect": "gatepass could not connect to the upstream.",
+        "upstream_dns": "gatepass could not resolve the upstream's host name.",
+        "upstream_tls": "the TLS connection to the upstream failed.",
         "upstream_closed": "the stream of the upstream ended before the answer was complete.",
-        "upstream_invalid": "what the upstream sent could not be read as a stream.",
-        "upstream_html": "the upstream sent a web page, perhaps a login page.",
-        "upstream_empty": "the upstream sent nothing.",
-        "upstream_redirect": "the upstream answered with a redirect, which gatepass does not follow.",
-        "upstream_timeout_connect": "the upstream took longer to connect to than timeouts.connect_s allows.",
-        "upstream_timeout_first_byte": "the upstream took longer to begin than timeouts.first_byte_s allows.",
-        "upstream_timeout_idle": "the upstream fell silent for longer than timeouts.idle_s allows.",
-        "upstream_timeout_total": "the request took longer than timeouts.total_s allows.",
-        "upstream_auth": "the upstream refused the authorization of gatepass, with a new token too.",
-        "upstream_error": "the upstream refused the request.",
+        "upstream_invalid": "the upstream did not send a valid event stream.",
+        "upstream_html": "the upstream sent an HTML page, possibly a login page.",
+        "upstream_empty": "the upstream sent an empty reply.",
+        "upstream_redirect": "the upstream replied with a redirect, which gatepass does not follow.",
+        "upstream_timeout_connect": "connecting to the upstream took longer than timeouts.connect_s.",
+        "upstream_timeout_first_byte": "the upstream did not begin its reply within timeouts.first_byte_s.",
+        "upstream_timeout_idle": "the upstream sent no data for longer than timeouts.idle_s.",
+        "upstream_timeout_total": "the request took longer than timeouts.total_s.",
+        "upstream_auth": "the upstream rejected the token of gatepass, and a new one too.",
+        "upstream_error": "the upstream rejected the request.",
     }
 )
 
 
 def error_object(error: GatepassError) -> dict[str, Any]:
-    """`{"error": {message, type, param, code, hop}}`, and `upstream` where the upstream said more."""
-    return _envelope(error, error.message, _type(error), _said_upstream(error))
+    """Return `{"error": {message, type, param, code, hop}}`, with `upstream` if the upstream sent an error object."""
+    return _envelope(error, error.message, _type(error), _upstream_object(error))
 
 
 def error_body(error: GatepassError) -> bytes:
-    """The body of the response that tells of `error`."""
+    """Return the body of an error response."""
     return _json(error_object(error))
 
 
 def error_headers(error: GatepassError) -> list[tuple[bytes, bytes]]:
-    """The headers of that response, content-length aside.
+    """Return the headers of an error response, without content-length.
 
-    `x-should-retry: false` stops the openai SDKs where a repeat cannot help: they would send any
-    5xx and 429 three times, or where it would have to wait for longer than LONGEST_WAIT_S. The
-    upstream's own `false` is always passed on, its `true` for the statuses that the SDKs repeat anyway.
+    The openai SDKs send any request with a 5xx or 429 three times. `x-should-retry: false` stops them if a retry cannot
+    succeed, or only after LONGEST_WAIT_S. The upstream's `false` is always passed on, its `true` for the statuses that
+    the SDKs retry anyway.
     """
     headers = [
         (b"content-type", b"application/json"),
         (b"cache-control", b"no-store"),
         (b"x-gatepass-hop", error.hop.encode("latin-1", "replace")),
     ]
-    after_s = _retry_after_s(error)
-    if after_s is not None:
+    after_s = None
+    if error.retry_after_s is not None and math.isfinite(error.retry_after_s):
+        after_s = max(1, math.ceil(min(error.retry_after_s, LONGEST_RETRY_AFTER_S)))
         headers.append((b"retry-after", str(after_s).encode()))
-    told = error.should_retry if error.should_retry is not True or _is_repeated(error.http_status) else None
-    is_final = _is_final(error) if told is None else not told
+    should_retry = error.should_retry if error.should_retry is not True or _is_retried(error.http_status) else None
+    if should_retry is not None:
+        is_final = not should_retry
+    elif isinstance(error, UpstreamAuth) or (error.http_status >= 500 and not error.retryable):
+        is_final = True
+    else:
+        is_final = isinstance(error, UpstreamErrorReply) and _is_rejected_for_good(error)
     if is_final or (after_s or 0) > LONGEST_WAIT_S:
         headers.append((b"x-should-retry", b"false"))
-    elif told:
+    elif should_retry:
         headers.append((b"x-should-retry", b"true"))
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", error.allow.encode("latin-1", "replace")))
@@ -102,36 +113,36 @@ def error_headers(error: GatepassError) -> list[tuple[bytes, bytes]]:
 
 
 def stream_error(error: GatepassError, *, rewords: bool = False) -> bytes:
-    """One `data: {"error": …}` event that ends a begun stream; nothing may follow it.
+    """Return the `data: {"error": …}` event that ends a stream; nothing may follow it.
 
-    It is the object of `error_object`. With `rewords` (`profiles.NAME.rewords_errors`) its message is one for which
-    RAGFlow does not repeat the request (see `stream_message`).
+    It contains `error_object`. With `rewords` (`profiles.NAME.rewords_errors`) its message is one for which RAGFlow
+    does not repeat the request (see `stream_message`).
     """
-    return b"data: " + _json(_reworded(error) if rewords else error_object(error)) + b"\n\n"
+    if not rewords:
+        return b"data: " + _json(error_object(error)) + b"\n\n"
+    message, upstream = stream_message(error), _upstream_object(error)
+    if upstream is None and isinstance(error, UpstreamErrorReply) and error.message not in ("", message):
+        upstream = _capped({"message": error.message})
+    kind = _type(error)
+    reworded = _envelope(error, message, "stream_error" if REPLAYED.search(kind) else kind, upstream)
+    return b"data: " + _json(reworded) + b"\n\n"
 
 
 def response_error(error: GatepassError, *, rewords: bool = False) -> bytes:
-    """The same for a stream of the Responses API: its own `error` event, in which openai-python's older reader of
-    streams finds the `error` that it raises, too."""
-    said = json.loads(stream_error(error, rewords=rewords).removeprefix(b"data: "))
-    told = {"type": "error", **{name: said["error"].get(name) for name in ("code", "message", "param")}, **said}
-    return b"event: error\ndata: " + _json(told) + b"\n\n"
+    """Return the `error` event that ends a stream of the Responses API.
 
-
-def _reworded(error: GatepassError) -> dict[str, Any]:
-    message, said = stream_message(error), _said_upstream(error)
-    if said is None and isinstance(error, UpstreamErrorReply) and error.message not in ("", message):
-        said = _capped({"message": error.message})
-    kind = _type(error)
-    return _envelope(error, message, "stream_error" if REPLAYED.search(kind) else kind, said)
+    It also contains the `error` object that openai-python's older stream reader raises.
+    """
+    document = json.loads(stream_error(error, rewords=rewords).removeprefix(b"data: "))
+    members = {name: document["error"].get(name) for name in ("code", "message", "param")}
+    return b"event: error\ndata: " + _json({"type": "error", **members, **document}) + b"\n\n"
 
 
 def stream_message(error: GatepassError) -> str:
-    """The sentence for RAGFlow where a stream has begun: a fixed one for each code, without names of upstreams.
+    """Return the message for RAGFlow in a stream: a fixed sentence for each code, without names of upstreams.
 
-    openai-python shows a client this sentence alone (its `_streaming.py` raises APIError with
-    `error.message`), and RAGFlow searches what it shows for the words of REPLAYED, which a name
-    may hold too. An upstream's own refusal keeps its words where none of them stands in it.
+    RAGFlow searches the message for the words of REPLAYED, which a name may contain. An upstream's own message is used
+    if it contains none of them.
     """
     if isinstance(error, UpstreamErrorReply) and not isinstance(error, UpstreamAuth):
         if error.message and not REPLAYED.search(error.message.lower()):
@@ -140,38 +151,27 @@ def stream_message(error: GatepassError) -> str:
     return _ENDS + _STREAM_TEXTS.get(error.public_code, "the request could not be served.")
 
 
-def _retry_after_s(error: GatepassError) -> int | None:
-    after_s = error.retry_after_s
-    if after_s is None or not math.isfinite(after_s):
-        return None
-    return max(1, math.ceil(min(after_s, LONGEST_TOLD_S)))
+def _is_retried(status: int) -> bool:
+    """Whether the openai SDKs retry a request after this status."""
+    return status >= 500 or status in _RETRIED
 
 
-def _is_final(error: GatepassError) -> bool:
-    if isinstance(error, UpstreamAuth) or (error.http_status >= 500 and not error.retryable):
-        return True
-    return isinstance(error, UpstreamErrorReply) and _is_refused_for_good(error)
+def _is_rejected_for_good(error: UpstreamErrorReply) -> bool:
+    """Whether a retry cannot succeed although the status suggests one, by the upstream's `code` and `type`.
 
-
-def _is_repeated(status: int) -> bool:
-    """Whether the openai SDKs repeat a request that got this status."""
-    return status >= 500 or status in _REPEATED
-
-
-def _is_refused_for_good(error: UpstreamErrorReply) -> bool:
-    """By what the upstream says of it, whatever the status: its `code` and `type` (OpenAI's empty account is a 429,
-    llama.cpp's full context was a 500); and 501, which is not implemented."""
+    OpenAI reports an empty account with a 429, llama.cpp reported a full context with a 500. 501 means not implemented.
+    """
     status, kind = error.http_status, (error.kind or "").lower()
-    if not _is_repeated(status):
+    if not _is_retried(status):
         return False
-    said = {(error.upstream_code or "").lower(), kind}
-    return status == 501 or not FINAL_CODES.isdisjoint(said) or (status == 500 and kind == "invalid_request_error")
+    codes = {(error.upstream_code or "").lower(), kind}
+    return status == 501 or not FINAL_CODES.isdisjoint(codes) or (status == 500 and kind == "invalid_request_error")
 
 
-def _envelope(error: GatepassError, message: str, kind: str, said: Any) -> dict[str, Any]:
+def _envelope(error: GatepassError, message: str, kind: str, upstream: Any) -> dict[str, Any]:
     inner = {"message": message, "type": kind, "param": error.param, "code": error.public_code, "hop": error.hop}
-    if said is not None:
-        inner["upstream"] = said
+    if upstream is not None:
+        inner["upstream"] = upstream
     return {"error": inner}
 
 
@@ -182,12 +182,12 @@ def _type(error: GatepassError) -> str:
     return _TYPES.get(status) or ("server_error" if status >= 500 else "invalid_request_error")
 
 
-def _said_upstream(error: GatepassError) -> Any:
+def _upstream_object(error: GatepassError) -> Any:
     return _capped(error.raw) if isinstance(error, UpstreamErrorReply) and error.raw is not None else None
 
 
 def _capped(raw: Any) -> Any:
-    """`raw`, its JSON text cut where that is too long, or None where it has none (NaN and the like)."""
+    """Return `raw`, its JSON text cut to the limit if it is longer, or None if it has no JSON text (such as NaN)."""
     try:
         text = json.dumps(raw, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
     except (TypeError, ValueError, RecursionError):
@@ -198,5 +198,5 @@ def _capped(raw: Any) -> Any:
 
 
 def _json(value: Any) -> bytes:
-    """Compact UTF-8 on one line; half a surrogate pair, which upstreams do send, becomes a `?`."""
+    """Return compact JSON in UTF-8 on one line. Half a surrogate pair, which upstreams do send, becomes a `?`."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")

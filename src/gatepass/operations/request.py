@@ -1,8 +1,6 @@
-"""The top level of a JSON object body, read in one pass; nothing below it is built.
+"""Parse a client request into a Call, and select the headers that may be sent to an upstream.
 
-One client request ─► Call, for the operations whose body is a JSON object with a `model`.
-
-Which request headers of a client may leave gatepass at all.
+The top level of a JSON body is read in one pass; nothing below it is built as Python objects.
 """
 
 from __future__ import annotations
@@ -44,22 +42,25 @@ _STREAM = {None: False, b"null": False, b"false": False, b"true": True}
 def decode(
     client_request: ClientRequest, operation: Operation, body: bytes, caller: str, most_steps: int = MOST_STEPS
 ) -> Call:
-    """The Call that `client_request` and its whole `body` stand for. Its body is `body` itself.
+    """Return the Call for `client_request` and its complete `body`, which the Call contains unchanged.
 
-    Its headers are all that may go upstream at all (see `safe_headers`): whoever encodes the request
-    for an upstream picks from them. `model` is "" where the body names none.
-    Raises UnsupportedEncoding, InvalidJson and InvalidRequest, and TooManySteps where the body takes more than
-    `most_steps` (see Walk).
+    Its headers are those that may be sent upstream (see `safe_headers`); a dialect selects from them. `model` is "" if
+    the body names none. Raises UnsupportedEncoding, InvalidJson and InvalidRequest, and TooManySteps if the body
+    requires more than `most_steps` (see JsonScanner).
     """
     headers = safe_headers(client_request.headers, is_read=True)
     document = RequestBody.read(
         body, asks_vectors=operation.protocol is ClientProtocol.EMBEDDINGS, most_steps=most_steps
     )
-    model, choices = _model(document.model), 1
+    model, choices = "", 1
+    if document.model is not None:
+        if document.model[0] != _QUOTE:
+            raise InvalidRequest("`model` must be a string.", param="model")
+        model = checked_model(string(document.model))
     stream = _STREAM.get(document.stream)
     if stream is None:
         raise InvalidRequest("`stream` must be true, false or null.", param="stream")
-    n = document.n  # where it is no count, the upstream says so and not we
+    n = document.n  # the upstream rejects an invalid number
     if n is not None and _COUNT.fullmatch(n) is not None and int(n) <= MAX_CHOICES:
         choices = int(n)
     return Call(
@@ -68,32 +69,24 @@ def decode(
 
 
 def without_body(client_request: ClientRequest, operation: Operation, caller: str, model: str) -> Call:
-    """The Call of a request whose body gatepass does not read; `model` is "" where there is none."""
+    """Return the Call for a request whose body gatepass does not read; `model` is "" if there is none."""
     headers = safe_headers(client_request.headers)
     return Call(id=client_request.id, operation=operation, caller=caller, model=model, body=b"", headers=headers)
 
 
-def _model(raw: bytes | None) -> str:
-    if raw is None:
-        return ""
-    if raw[0] != _QUOTE:
-        raise InvalidRequest("`model` must be a string.", param="model")
-    return checked_model(string(raw))
-
-
 def checked_model(model: str) -> str:
-    """`model` itself; raises InvalidRequest for what is no name."""
+    """Return `model`. Raises InvalidRequest if it is empty, too long or has a control character."""
     if not model:
         raise InvalidRequest("`model` is empty.", param="model")
     if len(model) > MAX_MODEL_CHARS:
         raise InvalidRequest(f"`model` is longer than {MAX_MODEL_CHARS} characters.", param="model")
-    if not model.isprintable() and _CONTROL.search(model) is not None:  # what is printable holds none
-        raise InvalidRequest("`model` holds a control character.", param="model")
+    if not model.isprintable() and _CONTROL.search(model) is not None:  # isprintable is faster than the search
+        raise InvalidRequest("`model` contains a control character.", param="model")
     return model
 
 
 _WINDOW = re.compile(rb".{1,262144}+\\*+[^\\]?+", re.DOTALL)
-"""256 KiB and whatever it takes not to end inside an escape."""
+"""256 KiB, and more if the window would end inside an escape."""
 
 _ESCAPED_SIGN = re.compile(rb'\\["\\]')
 MOST_ESCAPED_SIGNS = 2_000
@@ -105,11 +98,8 @@ _OTHER = bytes(byte for byte in range(256) if byte not in _BRACKETS + b'"')
 
 
 def is_deeper(text: bytes, limit: int) -> bool:
-    """Whether arrays and objects stand more than `limit` deep in `text`, which a parser has accepted.
-
-    A text with no more than `limit` opening brackets cannot be; that settles the usual request with
-    a few searches for one byte each.
-    """
+    """Whether arrays and objects in `text`, which is valid JSON, are nested deeper than `limit`."""
+    # A text with at most `limit` opening brackets is not. For most requests a few searches for one byte show that.
     find, left = text.find, limit
     for sign in _OPENERS:
         at = find(sign)
@@ -122,7 +112,7 @@ def is_deeper(text: bytes, limit: int) -> bool:
 
 
 def _deepest_by_window(text: bytes) -> Iterator[int]:
-    """The deepest level in each window: brackets inside strings left out, memory bounded by the window."""
+    """Yield the deepest level in each window, without brackets in strings. The window limits the memory."""
     level, is_inside = 0, False
     for window in _WINDOW.finditer(text):
         # the brackets and the quotes that open or close strings
@@ -135,13 +125,11 @@ def _deepest_by_window(text: bytes) -> Iterator[int]:
 
 
 def _unescaped(text: bytes) -> bytes:
-    """`text` with another sign in the place of each escaped quote and backslash.
-
-    The pattern takes half as long as `replace` where there are few, and ten times as long where there are many. A
-    replacement as long as what it replaces is made in place, at twice the speed of one that shortens (CPython 3.11).
-    """
+    """Replace each escaped quote and backslash in `text` by other characters."""
     if b"\\" not in text:
         return text
+    # The pattern takes half as long as `replace` for few escapes, and ten times as long for many. A replacement of the
+    # same length works in place, twice as fast as a shorter one (CPython 3.11).
     changed, count = _ESCAPED_SIGN.subn(b"__", text, MOST_ESCAPED_SIGNS)
     if count < MOST_ESCAPED_SIGNS:
         return changed
@@ -151,17 +139,20 @@ def _unescaped(text: bytes) -> bytes:
 MAX_DEPTH = 64
 WINDOW_BYTES = 64 * 1024
 LISTED_BYTES = 128 * 1024
-"""The inputs of a larger body are not listed: a list of the shortest takes thirty times as much as its text."""
+"""Limit on a body whose inputs are listed. A list of the shortest inputs takes thirty times the memory of its text."""
 BEGINNING_BYTES = 1024
-"""So much of a body is looked at for a list of texts."""
+"""The part of a body that is searched for a list of texts."""
 
 ROUTING = ("model", "stream", "n")
-"""What gatepass decides by. Two parsers that read different values here would part ways. Go's encoding/json, and with
-it Ollama, one-api and new-api, reads names without regard to case and takes the last."""
+"""Members by which gatepass decides. gatepass and the upstream must read the same values.
+
+Go's encoding/json ignores the case of names and uses the last of several members. Ollama, one-api and new-api use it.
+"""
 
 
+# A struct, because a malicious body could make a dict of all members many times larger than the body.
 class _Top(msgspec.Struct, gc=False):
-    """A struct, since a dict of all members takes many times the size of a body made for that."""
+    """The members of the top level that every operation reads."""
 
     model: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     stream: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
@@ -169,7 +160,7 @@ class _Top(msgspec.Struct, gc=False):
 
 
 class _TopOfInputs(_Top, gc=False, kw_only=True):
-    """Of an embeddings request with a list of texts: a second pass would cost as much as the first."""
+    """The members of an embeddings request with a list of texts. Reading them in a second pass costs as much again."""
 
     input: list[msgspec.Raw]
     dimensions: msgspec.Raw = msgspec.Raw(b"")
@@ -182,17 +173,17 @@ _TEXTS = re.compile(rb'"input"[ \t\r\n]*:[ \t\r\n]*\[[ \t\r\n]*"')
 _PLAIN = tuple(f'"{name}"'.encode() for name in ROUTING)
 _INITIALS = "".join(name[0] + name[0].upper() for name in ROUTING).encode()
 _NAMES = re.compile(rb'"[%b](?i:%b)' % (_INITIALS, "|".join(f'(?<={name[0]}){name[1:]}"' for name in ROUTING).encode()))
-"""Most quotes stand before another letter: without a look at it each name would be tried there, in any case."""
+"""The names of ROUTING in any case. The initials come first, because most quotes precede another letter."""
 _UNSET = msgspec.UNSET
 _AT_BYTE = re.compile(r" \(byte (\d+)\)\Z")
 HALF_PAIR = ("unexpected end of hex escape", "invalid utf-16 surrogate pair")
-"""How msgspec puts it; within six bytes of the end it speaks of truncated data instead."""
+"""msgspec's messages. Within six bytes of the end it reports truncated data instead."""
 _HALF_PAIR_AT_END = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}[^\\]{0,16}\}[ \t\r\n]*\Z")
 _KINDS = {b"[": "an array", b'"': "a string", b"t": "true", b"f": "false", b"n": "null"}
 
 
 class RequestBody(msgspec.Struct, frozen=True, gc=False):
-    """A request body, and the top-level members that gatepass reads: as they are written, None where absent."""
+    """A request body, and the JSON text of the top-level members that gatepass reads, or None."""
 
     body: bytes
     model: bytes | None
@@ -202,11 +193,11 @@ class RequestBody(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def read(cls, body: bytes, *, asks_vectors: bool = False, most_steps: int = MOST_STEPS) -> Self:
-        """`asks_vectors`: it is an embeddings request, so `options` is read too where that costs nothing.
-        `most_steps`: see Walk.
+        """Read a body.
 
-        Raises InvalidJson for what is no JSON object in UTF-8, or nested deeper than 64, and
-        InvalidRequest where a member of ROUTING stands twice, in another case, or is spelled with escapes.
+        `asks_vectors`: it is an embeddings request; `embeddings` is read too if that needs no second pass.
+        `most_steps`: see JsonScanner. Raises InvalidJson if `body` is not a JSON object in UTF-8 or is nested deeper
+        than MAX_DEPTH, and InvalidRequest if a member of ROUTING occurs twice, in another case or with escapes.
         """
         if type(body) is ScannedBody:
             return cls._of_scanned(body)
@@ -217,7 +208,7 @@ class RequestBody(msgspec.Struct, frozen=True, gc=False):
             raise too_deep()
         model, stream, n = top.model, top.stream, top.n
         present = (model is not _UNSET) + (stream is not _UNSET) + (n is not _UNSET)
-        if not occurs_at_most(body, _NAMES, present):  # the decoder read each present one by its plain name
+        if not occurs_at_most(body, _NAMES, present):  # the decoder found each present one by its plain name
             _check_routing_names(body, most_steps)
         return cls(
             body,
@@ -240,7 +231,7 @@ class RequestBody(msgspec.Struct, frozen=True, gc=False):
 
 
 def _check_utf8(body: bytes) -> None:
-    """In windows: a single character beyond Latin-1 makes a str four times the size of its bytes."""
+    # In windows, because one character beyond U+FFFF makes a str four times the size of its bytes.
     view, at = memoryview(body), 0
     try:
         while at < len(body):
@@ -255,7 +246,7 @@ def top_level(body: bytes) -> _Top:
         return _TOP.decode(body)
     except msgspec.ValidationError:
         kind = _KINDS.get(body.lstrip()[:1], "a number")
-        raise InvalidJson(f"The body is {kind} where a JSON object was expected.") from None
+        raise InvalidJson(f"The body is {kind}. Send a JSON object.") from None
     except msgspec.DecodeError as error:
         raise InvalidJson(json_error(body, str(error))) from None
     except RecursionError:
@@ -263,33 +254,36 @@ def top_level(body: bytes) -> _Top:
 
 
 def _of_inputs(body: bytes) -> tuple[_Top, EmbeddingsOptions | None]:
-    """What it asks for comes along where that is a list of texts, as most are; else a second pass tells, if there is an
-    answer (see `Call.wishes`)."""
+    """Return the embeddings options too if `input` is a list of texts, as in most requests.
+
+    For any other body they are read in a second pass, when the reply needs them (see types.Call).
+    """
     if len(body) > LISTED_BYTES or _TEXTS.search(body, 0, BEGINNING_BYTES) is None:
         return top_level(body), None
     try:
         top = _TOP_OF_INPUTS.decode(body)
-    except (msgspec.DecodeError, RecursionError):  # `input` stands twice, or this is no request at all
+    except (msgspec.DecodeError, RecursionError):  # `input` occurs twice, or the body is not a valid request
         return top_level(body), None
     return top, EmbeddingsOptions.from_members(count_inputs(top.input), top.encoding_format, top.dimensions)
 
 
-def json_error(body: bytes, said: str) -> str:
+def json_error(body: bytes, reason: str) -> str:
+    """Return the message for a `body` that msgspec rejected because of `reason`."""
     if not body or body.isspace():
-        return "The body is empty where a JSON object was expected."
+        return "The body is empty. Send a JSON object."
     if body.startswith(codecs.BOM_UTF8):
-        return "The body begins with a byte order mark: send the JSON without it (RFC 8259 section 8.1)."
-    reason = _AT_BYTE.sub("", said).removeprefix("JSON is malformed: ")
-    place = _AT_BYTE.search(said)
-    if reason in HALF_PAIR or _HALF_PAIR_AT_END.search(body[-32:]) is not None:
-        where = place[1] if place is not None else len(body)
+        return "The body begins with a byte order mark. Send the JSON without it (RFC 8259 section 8.1)."
+    fault = _AT_BYTE.sub("", reason).removeprefix("JSON is malformed: ")
+    position = _AT_BYTE.search(reason)
+    if fault in HALF_PAIR or _HALF_PAIR_AT_END.search(body[-32:]) is not None:
+        where = position[1] if position is not None else len(body)
         return (
-            f"The body holds half of a surrogate pair (\\ud800 to \\udfff alone) before byte {where}: "
+            f"The body contains half of a surrogate pair (\\ud800 to \\udfff alone) before byte {where}: "
             "a text was cut in the middle of a character."
         )
-    if place is None:
+    if position is None:
         return f"The body is not complete JSON: it ends at byte {len(body)} in the middle of a value."
-    return f"The body is not JSON: {reason.replace('object keys', 'member names')} at byte {place[1]}."
+    return f"The body is not JSON: {fault.replace('object keys', 'member names')} at byte {position[1]}."
 
 
 def too_deep() -> InvalidJson:
@@ -308,54 +302,52 @@ def _check_routing_names(body: bytes, most_steps: int = MOST_STEPS) -> None:
 def _check_spelling(body: bytes, name: str, plain: bytes, listed: list[Member]) -> None:
     if other := next((member.name for member in listed if member.name != name), None):
         raise InvalidRequest(
-            f"The body holds `{other}`, which some servers read as `{name}`; send `{name}` alone.", param=name
+            f"The body contains `{other}`, which some servers read as `{name}`. Send only `{name}`.", param=name
         )
     if len(listed) > 1:
-        raise InvalidRequest(f"The body holds `{name}` {len(listed)} times; send it once.", param=name)
+        raise InvalidRequest(f"The body contains `{name}` {len(listed)} times. Send it once.", param=name)
     if listed and not body.startswith(plain, listed[0].start):
-        raise InvalidRequest(f"The body spells `{name}` with escapes; send it in plain letters.", param=name)
+        raise InvalidRequest(f"The body spells `{name}` with escapes. Send it in plain letters.", param=name)
 
 
 FRAMING = frozenset((b"host", b"content-length", b"content-encoding", b"accept-encoding", b"expect"))
-"""True of the first hop's message only; the second hop gets its own."""
+"""Headers that describe only the client's message; the request to the upstream gets its own."""
 
 UNDERSCORE = ord("_")
-"""A number, because searching a name for `b"_"` takes 0.2 µs more (CPython 3.11): 1 % of a small chat in all."""
+"""A number, because searching a name for `b"_"` takes 0.2 µs more (CPython 3.11): 1 % of a small chat in total."""
 
 _NEVER = CREDENTIALS | FRAMING | HOP_BY_HOP
-_TELLING = frozenset((b"connection", b"content-encoding"))
-"""Of `_NEVER`, the ones whose value has a say here."""
+_READ = frozenset((b"connection", b"content-encoding"))
+"""Those of `_NEVER` whose value `safe_headers` reads."""
 
 
 def safe_headers(headers: Headers, *, is_read: bool = False) -> Headers:
-    """`headers` without those that must not go upstream, whatever a configuration says.
+    """Return `headers` without those that are never sent upstream, whatever the configuration.
 
-    Gone are the lists above, what `Connection` names, and names with `_`, which CGI-like servers
-    read as `-` (so that `x_api_key` would pass for `x-api-key`). What is left is what an upstream's
-    allow-list and its `forward_headers` choose from. `is_read`: the body is, so raises what `check_encoding` does.
-
-    In one pass: three of them were 2 % of a small chat.
+    These are the lists above, the headers that `Connection` names, and names with `_`. CGI-like servers read `_` as
+    `-`, so `x_api_key` would be `x-api-key` to them. The upstream's allow-list and `forward_headers` select from the
+    rest. `is_read`: gatepass reads the body, so `check_encoding` applies.
     """
     safe: list[tuple[bytes, bytes]] = []
-    telling: list[tuple[bytes, bytes]] = []
-    for field in headers:
+    read: list[tuple[bytes, bytes]] = []
+    for field in headers:  # one pass: three took 2 % of a small chat
         name = field[0]
         if name in _NEVER:
-            if name in _TELLING and field != KEEPS_ALIVE:
-                telling.append(field)
+            if name in _READ and field != KEEPS_ALIVE:
+                read.append(field)
         elif UNDERSCORE not in name:
             safe.append(field)
-    if telling:
+    if read:
         if is_read:
-            check_encoding(tuple(telling))
-        named = named_by_connection(telling)
+            check_encoding(tuple(read))
+        named = named_by_connection(read)
         safe = [field for field in safe if field[0] not in named]
     return tuple(safe)
 
 
 def check_encoding(headers: Headers) -> None:
-    """Raises UnsupportedEncoding for a compressed body: rules read it, and nothing bounds what it unfolds to."""
+    """Raise UnsupportedEncoding for a compressed body: rules read the body, and its decompressed size has no limit."""
     for name, value in headers:
         if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
             shown = value.decode("latin-1")[:40]
-            raise UnsupportedEncoding(f"A request body with content-encoding {shown!r} is not read; send it plain.")
+            raise UnsupportedEncoding(f"gatepass does not read a body with content-encoding {shown!r}. Send it plain.")

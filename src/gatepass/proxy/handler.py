@@ -40,7 +40,7 @@ from gatepass.errors import (
 from gatepass.json_scan import MOST_STEPS, TooManySteps, has_more_values
 from gatepass.normalize.built_in import with_model
 from gatepass.normalize.profiles import ProfileRules, untyped
-from gatepass.normalize.rerank import is_question
+from gatepass.normalize.rerank import is_rerank
 from gatepass.observability.log import emit
 from gatepass.operations.request import check_encoding, decode, without_body
 from gatepass.operations.table import Match, base_url, match, nothing_at, operation_at, select_profile, split_profile
@@ -277,7 +277,7 @@ def _parse(context: RequestContext, found: Match, body: bytes, most_steps: int =
             call = with_model(call, model) if operation.names_model else call
         elif not call.model and operation.protocol in MODEL_REQUIRED:
             raise InvalidRequest("The body names no `model`.", param="model")
-    if found.at_root and not is_question(body):
+    if found.at_root and not is_rerank(body):
         raise _unknown_path(context, split_profile(client_request.path, context.state.config.server.base_path)[0])
     return _keep_call(context, call)
 

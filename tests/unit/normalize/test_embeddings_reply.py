@@ -190,7 +190,7 @@ def test_places_from_any_number_on_and_in_any_form_say_the_order(places):
 @pytest.mark.parametrize("places", [(1, 0, None), (9, 5, 1), (1, 1, 0)])
 def test_places_that_fall_and_name_no_order_are_told_so(places):
     told = fault(vectors(*(entry(place) for place in places)), counts=[3], asked=EmbeddingsOptions(3))
-    assert '"index" says neither' in told
+    assert '"index" contradicts' in told
 
 
 def test_places_that_are_texts_become_numbers():
@@ -257,8 +257,8 @@ def test_there_and_back_is_the_same_vector(numbers):
 
 def test_an_answer_with_too_few_vectors_is_none():
     told = fault(vectors(entry(0)), counts=[2])
-    assert told == "The embeddings of the upstream 'embed' are invalid: there are 1 for 2 inputs."
-    assert "there are 0 for 1 inputs" in fault(vectors())
+    assert told == "The embeddings of the upstream 'embed' are invalid: there are 1 vectors for 2 inputs."
+    assert "there are 0 vectors for 1 inputs" in fault(vectors())
 
 
 def test_a_vector_of_another_length_than_was_asked_for_would_poison_an_index():
@@ -270,19 +270,19 @@ def test_a_vector_of_another_length_than_was_asked_for_would_poison_an_index():
 @pytest.mark.parametrize(
     ("reply", "told"),
     [
-        (b"[]", "the reply is no JSON object"),
-        (b"{", "the reply is no JSON object"),
+        (b"[]", "the reply is not a JSON object"),
+        (b"{", "the reply is not a JSON object"),
         (b'{"data":{}}', 'no list "data"'),
         (b'{"data":[1]}', 'no list "data"'),
-        (b'{"data":%b}' % (b"[" * 400_000 + b"]" * 400_000), "the reply is no JSON object"),
+        (b'{"data":%b}' % (b"[" * 400_000 + b"]" * 400_000), "the reply is not a JSON object"),
         (b"{}", 'no list "data"'),
-        (vectors({"index": 0}), "one has no vector"),
-        (vectors(entry(0, None)), "one has no vector"),
-        (vectors(entry(0, [])), "one is an empty vector"),
-        (vectors(entry(0, "")), "one is an empty vector"),
-        (vectors(entry(0, "no base64!")), "no base64"),
-        (vectors(entry(0, "é")), "no base64"),
-        (vectors(entry(0, b64encode(b"abc").decode())), "something else than float32"),
+        (vectors({"index": 0}), "an entry has no vector"),
+        (vectors(entry(0, None)), "an entry has no vector"),
+        (vectors(entry(0, [])), "a vector is empty"),
+        (vectors(entry(0, "")), "a vector is empty"),
+        (vectors(entry(0, "no base64!")), "not base64"),
+        (vectors(entry(0, "é")), "not base64"),
+        (vectors(entry(0, b64encode(b"abc").decode())), "something other than float32"),
         (vectors(entry(0, text(float("nan")))), "not finite"),
         (vectors(entry(0, text(float("inf")))), "not finite"),
     ],
@@ -315,11 +315,11 @@ def test_usage_that_cannot_be_added_up_is_told_so(one, other):
 @pytest.mark.parametrize(("inner", "outer"), [(b',"x":"\xff"', b""), (b"", b',"model":"\xff"')])
 def test_what_is_rewritten_is_text(inner, outer):
     for asked in (EmbeddingsOptions(1), EmbeddingsOptions(1, base64=True)):
-        assert "the reply is no text in UTF-8" in fault(REWRITTEN % (inner, outer), asked=asked)
+        assert "the reply is not UTF-8" in fault(REWRITTEN % (inner, outer), asked=asked)
 
 
 @pytest.mark.parametrize(
-    ("vector", "told"), [([1, None], "no number"), ([1e39], "beyond float32"), ([-1e39], "beyond float32")]
+    ("vector", "told"), [([1, None], "not a number"), ([1e39], "beyond float32"), ([-1e39], "beyond float32")]
 )
 def test_numbers_that_have_no_base64_are_told_so(vector, told):
     assert told in fault(vectors(entry(0, vector)), asked=EmbeddingsOptions(1, base64=True))
@@ -327,7 +327,7 @@ def test_numbers_that_have_no_base64_are_told_so(vector, told):
 
 def test_a_number_beyond_any_float_has_no_base64():
     told = fault(b'{"data":[{"embedding":[1e999]}]}', asked=EmbeddingsOptions(1, base64=True))
-    assert "a vector holds what is no number" in told
+    assert "a vector contains a value that is not a number" in told
 
 
 @pytest.mark.parametrize(
@@ -337,7 +337,7 @@ def test_a_number_beyond_any_float_has_no_base64():
 def test_a_vector_that_is_not_of_numbers_is_told_so(vector, indent):
     reply = json.dumps({"data": [entry(0, vector)]}, indent=indent).encode()
     assert not is_right(reply, EmbeddingsOptions(1))
-    assert "what is no number" in fault(reply)
+    assert "not a number" in fault(reply)
 
 
 @pytest.mark.parametrize("asked", [EmbeddingsOptions(2), EmbeddingsOptions(2, base64=True)])
@@ -345,8 +345,8 @@ def test_vectors_of_different_lengths_are_told_so(asked):
     for other in ([0.5], text(0.5)):
         reply = vectors(entry(0), entry(1, other))
         assert not is_right(reply, asked)
-        assert "one has 1 numbers and another 2" in fault(reply, counts=[2], asked=asked)
-    assert "one has 1 numbers and another 2" in fault(
+        assert "one vector has 1 numbers and another 2" in fault(reply, counts=[2], asked=asked)
+    assert "one vector has 1 numbers and another 2" in fault(
         vectors(entry(0)), vectors(entry(0, [1])), counts=[1, 1], asked=asked
     )
 
@@ -357,7 +357,7 @@ def test_numbers_in_every_form_are_right(vector):
 
 
 def test_one_part_that_fails_fails_all():
-    assert "there are 2 for 1 inputs" in fault(vectors(entry(0)), vectors(entry(0), entry(1)), counts=[1, 1])
+    assert "there are 2 vectors for 1 inputs" in fault(vectors(entry(0)), vectors(entry(0), entry(1)), counts=[1, 1])
 
 
 @pytest.mark.parametrize(
@@ -410,7 +410,7 @@ def test_an_error_of_null_is_none():
 @pytest.mark.parametrize("blank", [b"", b" ", b"\n" * 40])
 def test_a_vector_of_blanks_is_an_empty_one(blank):
     reply = b'{"data":[{"index":0,"embedding":[%b]}]}' % blank
-    assert "empty vector" in fault(reply)
+    assert "a vector is empty" in fault(reply)
     assert not is_right(reply, EmbeddingsOptions(1))
     reply = b'{"data":[{"index":0,"embedding":[%b0.5]}]}' % blank
     assert answer([reply], [1], EmbeddingsOptions(1), "embed") is reply

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gatepass.errors import UpstreamInvalid
-from gatepass.normalize.embeddings_reply import COUNTED_BYTES, LOOKED_BYTES, is_right, merge_replies
+from gatepass.normalize.embeddings_reply import COUNTED_BYTES, PARSED_BYTES, is_right, merge_replies
 from gatepass.types import EmbeddingsOptions
 
 LONG = ", ".join(["-0.0123"] * 1536)
@@ -76,7 +76,7 @@ def test_one_much_shorter_or_longer_is_refused_among_long_ones(odd: str, asked: 
 def test_long_vectors_are_right_however_they_are_written(vector: Any, separators: tuple[str, str], count: int):
     data = [{"embedding": vector, "index": at} for at in range(count)]
     told = json.dumps({"data": data, "usage": {"total_tokens": 1}}, separators=separators).encode()
-    assert len(told) > max(LOOKED_BYTES, COUNTED_BYTES / 4)
+    assert len(told) > max(PARSED_BYTES, COUNTED_BYTES / 4)
     assert is_right(told, EmbeddingsOptions(count))
     assert not is_right(told, EmbeddingsOptions(count, dimensions=len(vector) + 1))
 

@@ -304,26 +304,26 @@ WANTED = "Send an http(s) URL, a data:image/…;base64 URL, or the base64 of a J
 @pytest.mark.parametrize(
     ("image", "reason"),
     [
-        ("file:///etc/passwd", "is a file: URL, which is no image that gatepass can pass on"),
-        ("ftp://h/a.png", "is a ftp: URL, which is no image that gatepass can pass on"),
-        ("http:///a", "is a http: URL, which is no image that gatepass can pass on"),
-        ("blob:https://h/1", "is a blob: URL, which is no image that gatepass can pass on"),
-        (f"data:text/plain;base64,{PNG}", "is a data: URL, which is no image that gatepass can pass on"),
-        ("data:image/png,%89PNG", "is a data: URL, which is no image that gatepass can pass on"),
+        ("file:///etc/passwd", "is a file: URL, which gatepass does not support"),
+        ("ftp://h/a.png", "is a ftp: URL, which gatepass does not support"),
+        ("http:///a", "is a http: URL, which gatepass does not support"),
+        ("blob:https://h/1", "is a blob: URL, which gatepass does not support"),
+        (f"data:text/plain;base64,{PNG}", "is a data: URL, which gatepass does not support"),
+        ("data:image/png,%89PNG", "is a data: URL, which gatepass does not support"),
         (f"data:image/png;base64,%{PNG}", "is neither a URL nor base64"),
         ("data:image/png;base64,", "is empty"),
         (f"data:image/png;base64,{PNG * 100}!", "is neither a URL nor base64"),
         ("", "is empty"),
-        ("\n", "begins like no image that gatepass knows"),
+        ("\n", "does not begin like an image that gatepass supports"),
         ("C:\\a.png", "is neither a URL nor base64"),
         ("a.png", "is neither a URL nor base64"),
         ("/9j-_", "is neither a URL nor base64"),
-        ("iVBORw0KGgo", "begins like no image that gatepass knows"),
-        (b64encode(b"BM" + bytes(40)).decode(), "begins like no image that gatepass knows"),
-        (b64encode(b"%PDF-1.7" + bytes(40)).decode(), "begins like no image that gatepass knows"),
-        ("A=======", "begins like no image that gatepass knows"),
-        ("=" * 40, "begins like no image that gatepass knows"),
-        (PNG[:29], "is base64 with a piece missing"),
+        ("iVBORw0KGgo", "does not begin like an image that gatepass supports"),
+        (b64encode(b"BM" + bytes(40)).decode(), "does not begin like an image that gatepass supports"),
+        (b64encode(b"%PDF-1.7" + bytes(40)).decode(), "does not begin like an image that gatepass supports"),
+        ("A=======", "does not begin like an image that gatepass supports"),
+        ("=" * 40, "does not begin like an image that gatepass supports"),
+        (PNG[:29], "is incomplete base64"),
         (PNG.replace("C", "=", 1), "is neither a URL nor base64"),
         (f"{PNG}\u00e9", "is neither a URL nor base64"),
         (5, "is a number"),
@@ -335,14 +335,14 @@ WANTED = "Send an http(s) URL, a data:image/…;base64 URL, or the base64 of a J
         ({"type": "text", "text": "x"}, "is an object without image_url, url, inline_data or data"),
         ({"inline_data": None}, "is an object without image_url, url, inline_data or data"),
         ({"inline_data": {"mime_type": "image/png"}}, "is an object without image_url, url, inline_data or data"),
-        ({"image_url": {"detail": "low"}}, "holds an image_url without url"),
-        ({"image_url": {"url": None}}, "holds null in url"),
-        ({"image_url": None}, "holds null in image_url"),
-        ({"image_url": ["x"]}, "holds an array in image_url"),
-        ({"url": 5}, "holds a number in url"),
-        ({"url": {"url": URL}}, "holds an object in url"),
-        ({"url": "file:x"}, "is a file: URL, which is no image that gatepass can pass on"),
-        ({"data": False}, "holds false in data"),
+        ({"image_url": {"detail": "low"}}, "has an image_url without url"),
+        ({"image_url": {"url": None}}, "has null in url"),
+        ({"image_url": None}, "has null in image_url"),
+        ({"image_url": ["x"]}, "has an array in image_url"),
+        ({"url": 5}, "has a number in url"),
+        ({"url": {"url": URL}}, "has an object in url"),
+        ({"url": "file:x"}, "is a file: URL, which gatepass does not support"),
+        ({"data": False}, "has false in data"),
         ({"data": PNG, "mime_type": "application/pdf"}, "has a type that is not image/…"),
         ({"data": PNG, "mime_type": 'image/png";"x'}, "has a type that is not image/…"),
         ({"data": PNG, "mime_type": 5}, "has a type that is not image/…"),
@@ -379,7 +379,7 @@ def test_base64_in_escapes_cannot_smuggle_json():
 )
 def test_images_without_a_user_message_are_refused(messages):
     message, param = refusal({"messages": messages, "images": [URL]})
-    assert (message, param) == ("images has no user message to go to: `messages` holds none.", "images")
+    assert (message, param) == ("images requires a user message, and `messages` has none.", "images")
     assert refusal({"images": [URL]})[1] == "images"
 
 
@@ -387,14 +387,14 @@ def test_images_without_a_user_message_are_refused(messages):
 def test_images_in_a_message_of_another_role_are_refused(role):
     message, param = refusal({"messages": [user("t"), {"role": role, "content": "x", "images": [URL]}]})
     assert param == "messages[1].images"
-    assert message == "messages[1].images stands in a message whose role is not user; only those hold images."
+    assert message == "messages[1].images is in a message whose role is not user. Only user messages may have images."
 
 
 @pytest.mark.parametrize(("content", "kind"), [(5, "a number"), ({"text": "x"}, "an object"), (True, "true")])
 def test_a_content_that_cannot_hold_images_is_refused(content, kind):
     message, param = refusal({"messages": [user("t"), user(content)], "images": [URL]})
     assert param == "messages[1].content"
-    assert message.startswith(f"messages[1].content is {kind};")
+    assert message.startswith(f"messages[1].content is {kind}. In a message with images")
 
 
 def test_no_refusal_quotes_the_image():
@@ -454,7 +454,7 @@ def test_the_rule_is_the_plain_model(data):
 @pytest.mark.parametrize("odd", ["\r", "\n", "\t", " ", "\x00", "\x7f", "\x85", "\u00a0", "\u2028"])
 def test_a_url_with_a_blank_or_a_control_character_is_none(odd):
     bad = f"https://h/a{odd}X-Header: 1"
-    told = f"images[1] is a URL with a blank, a line break or another control character in it. {WANTED}"
+    told = f"images[1] is a URL that contains a space, a line break or another control character. {WANTED}"
     for image in (bad, {"url": bad}, {"image_url": {"url": bad}}):
         assert refusal({"messages": [user("")], "images": [URL, image]}) == (told, "images[1]")
     for raw in (json.dumps(bad), json.dumps(bad, ensure_ascii=False)):
@@ -464,7 +464,7 @@ def test_a_url_with_a_blank_or_a_control_character_is_none(odd):
 
 def test_a_data_url_with_a_line_break_in_its_head_is_none():
     bad = f"data:image/png;a=\r\nb;base64,{PNG}"
-    told = f"images[0] is a data: URL, which is no image that gatepass can pass on. {WANTED}"
+    told = f"images[0] is a data: URL, which gatepass does not support. {WANTED}"
     assert refusal({"messages": [user("")], "images": [bad]}) == (told, "images[0]")
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gatepass.config.upstream import RerankShape
 from gatepass.errors import InvalidRequest
-from gatepass.normalize.rerank import InvalidRanking, RerankOptions, Shaped, client_ranking, is_question
+from gatepass.normalize.rerank import InvalidRanking, RerankOptions, Shaped, client_ranking, is_rerank
 from gatepass.normalize.rule import apply_changes
 from gatepass.types import ClientProtocol, Operation
 from tests.unit.normalize.calls import a_call
@@ -44,18 +44,18 @@ def test_a_request_tells_what_its_answer_is_to_be(members, asked):
 @pytest.mark.parametrize(
     ("members", "param", "told"),
     [
-        ({"query": ["q"], "documents": ["a"]}, "query", "must be a text"),
-        ({"query": None, "documents": ["a"]}, "query", "must be a text"),
+        ({"query": ["q"], "documents": ["a"]}, "query", "must be a string"),
+        ({"query": None, "documents": ["a"]}, "query", "must be a string"),
         ({}, "documents", "no `documents`"),
         ({"documents": ["a"], "texts": ["a"]}, "texts", "both"),
         ({"documents": "a"}, "documents", "must be a list"),
         ({"documents": {"a": 1}}, "documents", "must be a list"),
         ({"documents": {"content": 1}}, "documents", "must be a list"),
         ({"texts": []}, "texts", "is empty"),
-        ({"documents": ["a", 1]}, "documents[1]", "must be a text"),
-        ({"documents": ["a"], "top_n": -1}, "top_n", "whole number"),
-        ({"documents": ["a"], "top_n": "1"}, "top_n", "whole number"),
-        ({"documents": ["a"], "top_n": True}, "top_n", "whole number"),
+        ({"documents": ["a", 1]}, "documents[1]", "must be a string"),
+        ({"documents": ["a"], "top_n": -1}, "top_n", "an integer of at least 1"),
+        ({"documents": ["a"], "top_n": "1"}, "top_n", "an integer of at least 1"),
+        ({"documents": ["a"], "top_n": True}, "top_n", "an integer of at least 1"),
         ({"documents": ["a"], "return_documents": "yes"}, "return_documents", "true or false"),
         ({"documents": ["a"], "return_documents": 1}, "return_documents", "true or false"),
     ],
@@ -74,7 +74,7 @@ def test_a_request_without_a_query_is_told_so():
 
 @pytest.mark.parametrize("number", [b"1e999", b"1E400", b"-" + b"9" * 5000, b"9" * 5000, b"1.5"])
 def test_a_top_n_that_is_no_count_is_told_so(number):
-    with pytest.raises(InvalidRequest, match="whole number") as caught:
+    with pytest.raises(InvalidRequest, match="an integer of at least 1") as caught:
         RerankOptions.of(b'{"model":"r","query":"q","documents":["a"],"top_n":%b}' % number)
     assert caught.value.param == "top_n"
 
@@ -90,7 +90,7 @@ def test_a_top_n_that_is_no_count_is_told_so(number):
     ],
 )
 def test_a_question_is_known_at_the_root_by_its_members(text, is_one):
-    assert is_question(text) is is_one
+    assert is_rerank(text) is is_one
 
 
 RERANK = Operation("rerank", "POST", "/rerank", ClientProtocol.EMBEDDINGS, "")
@@ -319,11 +319,11 @@ def test_the_best_are_kept_where_the_upstream_knows_no_top_n():
 @pytest.mark.parametrize(
     ("reply", "reason"),
     [
-        (b"nonsense", "the reply is no list of objects"),
-        (b"[1]", "the reply is no list of objects"),
+        (b"nonsense", "the reply is not a list of objects"),
+        (b"[1]", "the reply is not a list of objects"),
         (b'{"object":"list"}', 'the reply has no "results"'),
-        (b'{"results":null}', '"results" is no list of objects'),
-        (b'{"data":{"x":1}}', '"data" is no list of objects'),
+        (b'{"results":null}', '"results" is not a list of objects'),
+        (b'{"data":{"x":1}}', '"data" is not a list of objects'),
         (b'{"results":[]}', "it ranks none of 3 documents"),
         (b"[]", "it ranks none of 3 documents"),
         (b'[{"score":1}]', 'a result has no "index" from 0 to 2'),
@@ -340,10 +340,10 @@ def test_the_best_are_kept_where_the_upstream_knows_no_top_n():
         (b'[{"index":%b,"score":1}]' % DIGITS, 'a result has no "index" from 0 to 2'),
         (b'[{"index":-%b,"score":1}]' % DIGITS, 'a result has no "index" from 0 to 2'),
         (b'[{"index":1,"score":"\xff"}]', "the result of document 1 has no score"),
-        (b'{"data":[{"index":1,"score":1,"x":"\xff"}]}', "the reply is no text in UTF-8"),
-        (b'{"data":[{"index":1,"score":1}],"meta":"\xff"}', "the reply is no text in UTF-8"),
-        (b'{"results":%b}' % NESTED, "the reply is no list of objects"),
-        (NESTED, "the reply is no list of objects"),
+        (b'{"data":[{"index":1,"score":1,"x":"\xff"}]}', "the reply is not UTF-8"),
+        (b'{"data":[{"index":1,"score":1}],"meta":"\xff"}', "the reply is not UTF-8"),
+        (b'{"results":%b}' % NESTED, "the reply is not a list of objects"),
+        (NESTED, "the reply is not a list of objects"),
         (b'[{"index":1,"score":1},{"index":1,"score":0}]', "it ranks a document twice"),
     ],
 )

@@ -71,10 +71,10 @@ def test_a_body_that_names_no_model_is_a_call_of_none():
         (b'{"model":["m"]}', "`model` must be a string."),
         (b'{"model":""}', "`model` is empty."),
         (b'{"model":"' + b"x" * 513 + b'"}', "`model` is longer than 512 characters."),
-        (b'{"model":"a\\u0000"}', "`model` holds a control character."),
-        (b'{"model":"a\\nb"}', "`model` holds a control character."),
-        (b'{"model":"a\x7f"}', "`model` holds a control character."),
-        ('{"model":"a\x85"}'.encode(), "`model` holds a control character."),
+        (b'{"model":"a\\u0000"}', "`model` contains a control character."),
+        (b'{"model":"a\\nb"}', "`model` contains a control character."),
+        (b'{"model":"a\x7f"}', "`model` contains a control character."),
+        ('{"model":"a\x85"}'.encode(), "`model` contains a control character."),
     ],
 )
 def test_a_model_that_is_no_name_is_refused(body, message):

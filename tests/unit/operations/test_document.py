@@ -87,12 +87,12 @@ def test_absent_members_are_none():
     ],
 )
 def test_what_is_no_object_is_named(body, kind):
-    assert refusal(body) == f"The body is {kind} where a JSON object was expected."
+    assert refusal(body) == f"The body is {kind}. Send a JSON object."
 
 
 @pytest.mark.parametrize("body", [b"", b" \n"])
 def test_an_empty_body_is_called_empty(body):
-    assert refusal(body) == "The body is empty where a JSON object was expected."
+    assert refusal(body) == "The body is empty. Send a JSON object."
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_brackets_in_strings_are_no_depth():
 def test_a_routing_member_that_stands_twice_is_refused(name):
     with pytest.raises(InvalidRequest) as caught:
         RequestBody.read(f'{{"{name}":"m","a":1,"{name}":"m"}}'.encode())
-    assert (caught.value.message, caught.value.param) == (f"The body holds `{name}` 2 times; send it once.", name)
+    assert (caught.value.message, caught.value.param) == (f"The body contains `{name}` 2 times. Send it once.", name)
 
 
 @pytest.mark.parametrize("body", [b'{"model":"m","\\u006dodel":"x"}', b'{"mode\\u006c":"x","model":"m"}'])

@@ -329,14 +329,14 @@ def test_a_harmless_refusal_keeps_its_words_in_mid_stream():
 )
 def test_a_refusal_that_would_be_repeated_moves_out_of_the_message(said):
     inner = json.loads(stream_error(refusal(429, said, kind="server_error"), rewords=True)[6:])["error"]
-    assert inner["message"] == "The answer ends here: the upstream refused the request."
+    assert inner["message"] == "The answer ends here: the upstream rejected the request."
     assert inner["type"] == "stream_error"
     assert inner["upstream"] == {"message": said}
 
 
 def test_a_refusal_without_a_word_gets_a_sentence():
     inner = json.loads(stream_error(refusal(400, ""), rewords=True)[6:])["error"]
-    assert inner["message"] == "The answer ends here: the upstream refused the request."
+    assert inner["message"] == "The answer ends here: the upstream rejected the request."
     assert "upstream" not in inner
 
 

@@ -73,7 +73,7 @@ def test_any_other_path_is_unknown(path):
     with pytest.raises(UnknownPath) as caught:
         match("POST", path)
     told = caught.value.message
-    assert told.startswith(f"There is nothing at {path}. The base URL is /v1")
+    assert told.startswith(f"No operation has the path {path}. The base URL is /v1")
     assert " gatepass serves POST /v1/chat/completions, POST /v1/completions, " in told
     assert told.endswith("GET /v1/models, GET /v1/models/{model}.")
 
@@ -115,7 +115,7 @@ def test_several_slashes_are_one_but_in_a_models_id(base_path, method, path, fou
 def test_several_slashes_make_no_other_way_in(path):
     with pytest.raises(UnknownPath) as caught:
         match("GET", path)
-    assert f"nothing at {path}. " in caught.value.message
+    assert f"the path {path}. " in caught.value.message
 
 
 @pytest.mark.parametrize(
@@ -131,14 +131,16 @@ def test_several_slashes_make_no_other_way_in(path):
 def test_a_wrong_base_url_is_told_beside_the_right_one(path, wrong):
     told = nothing_at(path, "", "http://gw/v1").message
     assert told.startswith(
-        f"There is nothing at {path}. The base URL is http://gw/v1; the one of this client seems to end in {wrong}. "
+        f"No operation has the path {path}. The base URL is http://gw/v1. The base URL of this client seems to end in {wrong}. "
     )
 
 
 @pytest.mark.parametrize("path", ["/", "/v1", "/api/tags", "/v1/messages", ""])
 def test_a_path_that_tells_of_no_base_url_is_told_the_right_one(path):
     told = nothing_at(path, "/llm").message
-    assert told.startswith(f"There is nothing at {path}. The base URL is /llm/v1. gatepass serves POST /llm/v1/chat")
+    assert told.startswith(
+        f"No operation has the path {path}. The base URL is /llm/v1. gatepass serves POST /llm/v1/chat"
+    )
 
 
 @pytest.mark.parametrize(
@@ -181,7 +183,7 @@ def test_the_root_of_the_api_may_be_the_rerankers(path):
 def test_what_is_not_below_the_base_path_is_unknown(path):
     with pytest.raises(UnknownPath) as caught:
         match("GET", path, "/llm")
-    assert f"nothing at {path}. The base URL is /llm/v1" in caught.value.message
+    assert f"the path {path}. The base URL is /llm/v1" in caught.value.message
     assert "gatepass serves POST /llm/v1/chat/completions" in caught.value.message
 
 

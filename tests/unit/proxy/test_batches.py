@@ -204,7 +204,7 @@ async def test_a_vector_less_is_an_error_however_it_came():
         return BufferedReply(200, HEADERS, b'{"data":[{"index":0,"embedding":[1.0]}]}')
 
     for limit in (2, 5):
-        with pytest.raises(UpstreamInvalid, match="there are 1 for 2 inputs"):
+        with pytest.raises(UpstreamInvalid, match="there are 1 vectors for 2 inputs"):
             await asked(a_request(4 if limit == 2 else 2, limit), ask)
 
 
