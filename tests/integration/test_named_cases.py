@@ -145,7 +145,7 @@ NO_IMAGES = {
     "nobody to hold it": (
         {"model": "m", "messages": [{"role": "system", "content": "x"}], "images": [DATA_URL]},
         "images",
-        "no user message",
+        "requires a user message",
     ),
     "in a message": (
         {"model": "m", "messages": [{"role": "user", "content": "x", "images": ["?"]}]},
