@@ -131,7 +131,8 @@ def test_several_slashes_make_no_other_way_in(path):
 def test_a_wrong_base_url_is_told_beside_the_right_one(path, wrong):
     told = nothing_at(path, "", "http://gw/v1").message
     assert told.startswith(
-        f"No operation has the path {path}. The base URL is http://gw/v1. The base URL of this client seems to end in {wrong}. "
+        f"No operation has the path {path}. The base URL is http://gw/v1."
+        f" The base URL of this client seems to end in {wrong}. "
     )
 
 
