@@ -325,10 +325,10 @@ class WholeUsage:
         except ValueError:
             return block
         usage = payload.get("usage") if isinstance(payload, dict) and "choices" in payload else None
-        if not isinstance(usage, dict) or is_identical(whole := complete_usage(usage, is_chat=True), usage):
+        if not isinstance(usage, dict) or is_identical(completed := complete_usage(usage, is_chat=True), usage):
             return block
         self._has_repaired = True
-        return encode_event({**payload, "usage": whole})
+        return encode_event({**payload, "usage": completed})
 
 
 def complete_usage(usage: Object, *, is_chat: bool) -> Object:
@@ -406,10 +406,10 @@ def _repair_usage(top: dict[str, Any], profile: Profile) -> bool:
     if not profile.whole_numbers or not ("choices" in top or "data" in top):
         return False
     payload: Any = json_value(bytes(top["usage"])) if "usage" in top else None
-    whole = complete_usage(payload if isinstance(payload, dict) else {}, is_chat="choices" in top)
-    if is_identical(whole, payload):
+    completed = complete_usage(payload if isinstance(payload, dict) else {}, is_chat="choices" in top)
+    if is_identical(completed, payload):
         return False
-    top["usage"] = whole
+    top["usage"] = completed
     return True
 
 

@@ -34,22 +34,22 @@ class StoreReading:
     """The values that a store held at one moment. `values` has no entry for an absent name.
 
     `at_s` is the moment of the reading by the store's clock. All processes that share the store see that clock alike,
-    although their own clocks differ. By `Clock.now` of this process the reading happened between `asked_s` and
-    `answered_s`.
+    although their own clocks differ. By `Clock.now` of this process the reading happened between `started_s` and
+    `finished_s`.
     """
 
     values: Mapping[str, bytes]
     at_s: float
-    asked_s: float
-    answered_s: float
+    started_s: float
+    finished_s: float
 
-    def here_s(self, moment_s: float) -> float:
+    def to_local_s(self, moment_s: float) -> float:
         """Convert `moment_s` from the store's clock to `Clock.now` of this process; the result is never too late."""
-        return self.asked_s - (self.at_s - moment_s)
+        return self.started_s - (self.at_s - moment_s)
 
-    def there_s(self, now: float) -> float:
+    def to_store_s(self, now: float) -> float:
         """Convert `now` from `Clock.now` of this process to the store's clock; the result is never too late."""
-        return self.at_s - (self.answered_s - now)
+        return self.at_s - (self.finished_s - now)
 
 
 class Store(Protocol):

@@ -56,14 +56,14 @@ class ValkeyStore:
         self._free = asyncio.Semaphore(CONNECTIONS)
 
     async def get(self, names: Collection[str]) -> StoreReading:
-        asked_s = self._clock.now()
+        started_s = self._clock.now()
         async with self._connected(), self._client.pipeline(transaction=False) as pipe:
             for name in names:
                 pipe.get(self._prefix + name)
             pipe.time()
-            *values, (whole, micro) = await pipe.execute()
+            *values, (seconds, microseconds) = await pipe.execute()
         found = {name: value for name, value in zip(names, values, strict=True) if value is not None}
-        return StoreReading(found, int(whole) + int(micro) / 1e6, asked_s, self._clock.now())
+        return StoreReading(found, int(seconds) + int(microseconds) / 1e6, started_s, self._clock.now())
 
     async def put(self, name: str, value: bytes, ttl_s: float) -> None:
         async with self._connected():

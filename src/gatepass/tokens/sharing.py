@@ -96,7 +96,7 @@ class TokenRecord(_Record):
 
     def token(self, reading: StoreReading) -> Token:
         """Return the token on this process's clock, with an end no later than the real one."""
-        requested_s = reading.here_s(self.requested_s)
+        requested_s = reading.to_local_s(self.requested_s)
         return Token(
             Secret(self.text),
             requested_s,
@@ -297,7 +297,7 @@ class SharedSource:
         left_s = token.expires_s - self._clock.now()
         if token.lifetime_s is None or left_s <= 0 or self._names_now() != names:
             return
-        record = TokenRecord.of(token, token.lifetime_s, reading.there_s(token.requested_s))
+        record = TokenRecord.of(token, token.lifetime_s, reading.to_store_s(token.requested_s))
         kept = TokenRecord.decoded((await self._store.get((names.token,))).values.get(names.token))
         if kept is not None and kept.requested_s > record.requested_s:
             return
@@ -314,8 +314,8 @@ class SharedSource:
             return
         counts = failure.definite or failure.unclear
         refusals = await self._store.count(names.refusals, REFUSALS_TTL_S) if counts else 0
-        now_s = reading.there_s(self._clock.now())
-        record = FailureRecord.of(failure, self._owner, reading.there_s(began_s), now_s, refusals)
+        now_s = reading.to_store_s(self._clock.now())
+        record = FailureRecord.of(failure, self._owner, reading.to_store_s(began_s), now_s, refusals)
         await self._store.put(names.failure, record.encoded(), record.until_s - now_s + FAILURE_KEPT_S)
 
     def _newer(self, value: bytes | None, reading: StoreReading) -> tuple[TokenRecord, Token] | None:

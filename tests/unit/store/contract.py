@@ -48,7 +48,7 @@ class StoreContract:
         await shared.elapse(BRIEF_S)
         second = await shared.there.get([])
         assert BRIEF_S <= second.at_s - first.at_s < BRIEF_S + 2.0
-        assert first.asked_s <= first.answered_s <= second.asked_s <= second.answered_s
+        assert first.started_s <= first.finished_s <= second.started_s <= second.finished_s
 
     async def test_dropped_values_and_counters_are_gone(self, shared: Shared):
         await shared.here.put("value/one", b"x", LONG_S)

@@ -1,13 +1,13 @@
 from gatepass.store.base import StoreReading
 
-READING = StoreReading({}, at_s=5000.0, asked_s=100.0, answered_s=100.5)
+READING = StoreReading({}, at_s=5000.0, started_s=100.0, finished_s=100.5)
 
 
 def test_a_moment_of_the_store_is_never_put_too_late_on_our_clock():
-    assert READING.here_s(5000.0) == 100.0
-    assert READING.here_s(4900.0) == 0.0
+    assert READING.to_local_s(5000.0) == 100.0
+    assert READING.to_local_s(4900.0) == 0.0
 
 
 def test_a_moment_of_ours_is_never_put_too_late_on_the_stores_clock():
-    assert READING.there_s(100.5) == 5000.0
-    assert READING.there_s(110.5) == 5010.0
+    assert READING.to_store_s(100.5) == 5000.0
+    assert READING.to_store_s(110.5) == 5010.0

@@ -72,9 +72,9 @@ class Wire:
             await asyncio.Event().wait()
 
     async def get(self, names):
-        asked_s = self._clock.now()
+        started_s = self._clock.now()
         reading = await self._ask("get", next(iter(names)), lambda: self._store.get(names))
-        return replace(reading, asked_s=asked_s, answered_s=self._clock.now())
+        return replace(reading, started_s=started_s, finished_s=self._clock.now())
 
     async def put(self, name, value, ttl_s):
         await self._ask("put", name, lambda: self._store.put(name, value, ttl_s))

@@ -6,7 +6,7 @@ from gatepass.tokens.lifetime import LifetimeSource, Token, TokenKind
 from gatepass.tokens.sharing import FailureRecord, TokenRecord
 from gatepass.types import Secret
 
-READING = StoreReading({}, at_s=5000.0, asked_s=100.0, answered_s=100.2)
+READING = StoreReading({}, at_s=5000.0, started_s=100.0, finished_s=100.2)
 TOKEN = Token(Secret("minted"), 90.0, 300.0, TokenKind.JWT, LifetimeSource.JWT, "data.expires")
 
 
