@@ -11,9 +11,9 @@ FIRST, SECOND = REALISTIC[0], REALISTIC[2]
 LINE = b": OPENROUTER PROCESSING\n"
 
 
-def shaped(*runs: bytes) -> bytes:
-    shaper = WithoutComments()
-    return b"".join([*map(shaper.feed, runs), shaper.finish()])
+def transformed(*runs: bytes) -> bytes:
+    transform = WithoutComments()
+    return b"".join([*map(transform.feed, runs), transform.finish()])
 
 
 def dify_reads(stream: bytes) -> list[bytes]:
@@ -40,25 +40,25 @@ def dify_reads(stream: bytes) -> list[bytes]:
     ],
 )
 def test_comment_lines_go_and_the_rest_keeps_its_bytes(sent, left, end):
-    assert shaped(with_line_ends(sent, end)) == with_line_ends(left, end)
+    assert transformed(with_line_ends(sent, end)) == with_line_ends(left, end)
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
 def test_a_run_without_comments_is_the_same_object(end):
-    run, shaper = with_line_ends(b"".join(REALISTIC), end), WithoutComments()
-    assert shaper.feed(run) is run
-    assert shaper.adapted == ()
+    run, transform = with_line_ends(b"".join(REALISTIC), end), WithoutComments()
+    assert transform.feed(run) is run
+    assert transform.adapted == ()
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
 @pytest.mark.parametrize("size_bytes", [*range(1, 40), 97, 1000, 100_000])
 def test_at_every_split_point_the_events_are_all_that_is_left(end, size_bytes):
     body = with_line_ends(b"".join(LINE + b"\n" + LINE + one for one in REALISTIC), end)
-    framer, shaper = Framer(1 << 20), WithoutComments()
-    out = b"".join(shaper.feed(framer.feed(piece)) for piece in pieces(body, size_bytes))
-    out += shaper.feed(framer.tail)
+    framer, transform = Framer(1 << 20), WithoutComments()
+    out = b"".join(transform.feed(framer.feed(piece)) for piece in pieces(body, size_bytes))
+    out += transform.feed(framer.tail)
     assert [one for one in split_events(out) if one.strip()] == [with_line_ends(one, end) for one in REALISTIC]
-    assert shaper.adapted == (COMMENTS,)
+    assert transform.adapted == (COMMENTS,)
 
 
 def test_dify_loses_no_event_of_a_stream_with_comments():

@@ -15,11 +15,11 @@ SILENT = {"index": 0, "delta": {"content": ""}, "finish_reason": None}
 
 @pytest.mark.parametrize("spaced", [True, False])
 def test_the_usage_comes_beside_a_choice(spaced):
-    shaper = make_client_transform(BUILT_IN["cline"])
-    assert shaper is not None
-    run = shaper.feed(text("a") + data(chunk(None, usage=USAGE), spaced=spaced) + DONE + b": alive\n")
+    transform = make_client_transform(BUILT_IN["cline"])
+    assert transform is not None
+    run = transform.feed(text("a") + data(chunk(None, usage=USAGE), spaced=spaced) + DONE + b": alive\n")
     assert run == text("a") + data({**chunk(None, usage=USAGE), "choices": [SILENT]}) + DONE + b": alive\n"
-    assert (shaper.adapted, shaper.finish()) == ((EMPTY_CHOICE,), b"")
+    assert (transform.adapted, transform.finish()) == ((EMPTY_CHOICE,), b"")
 
 
 def test_in_a_stream_of_completions_the_choice_is_one_of_those():
@@ -40,21 +40,21 @@ def test_in_a_stream_of_completions_the_choice_is_one_of_those():
     ],
 )
 def test_what_has_a_choice_or_is_no_chunk_is_the_same_object(run):
-    shaper = EmptyChoice()
-    assert shaper.feed(run) is run
-    assert (shaper.adapted, shaper.finish()) == ((), b"")
+    transform = EmptyChoice()
+    assert transform.feed(run) is run
+    assert (transform.adapted, transform.finish()) == ((), b"")
 
 
 def test_real_clients_read_the_same_as_without():
-    shaper = EmptyChoice()
-    shaped = b"".join(map(shaper.feed, REALISTIC))
-    assert helper_reads(shaped) == helper_reads(b"".join(REALISTIC))
-    assert all(one.choices for one in chunks_of(shaped))
+    transform = EmptyChoice()
+    transformed = b"".join(map(transform.feed, REALISTIC))
+    assert helper_reads(transformed) == helper_reads(b"".join(REALISTIC))
+    assert all(one.choices for one in chunks_of(transformed))
 
 
 def test_numbers_are_made_whole_beside_it():
-    shaper = make_client_transform(Profile(like="cline", fills_choices=True, whole_numbers=True))
-    assert shaper is not None
-    (one,) = [json.loads(shaper.feed(data(chunk(None, usage={**USAGE, "total_tokens": None})))[5:])]
+    transform = make_client_transform(Profile(like="cline", fills_choices=True, whole_numbers=True))
+    assert transform is not None
+    (one,) = [json.loads(transform.feed(data(chunk(None, usage={**USAGE, "total_tokens": None})))[5:])]
     assert (one["usage"], one["choices"]) == (USAGE, [SILENT])
-    assert shaper.adapted == ("repair=usage", EMPTY_CHOICE)
+    assert transform.adapted == ("repair=usage", EMPTY_CHOICE)

@@ -13,9 +13,9 @@ FOREIGN = data({"foo": "bar"})
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
 @pytest.mark.parametrize("foreign", [FOREIGN, data([1]), data(7), data(None), b"event: x\n" + data({"a": "choices:"})])
 def test_events_without_choices_are_left_out(foreign, end):
-    sent, shaper = with_line_ends(foreign + b"".join(one + foreign for one in REALISTIC), end), OnlyChunks()
-    assert shaper.feed(sent) == with_line_ends(CLEAN, end)
-    assert (shaper.adapted, shaper.finish()) == ((NO_CHUNK,), b"")
+    sent, transform = with_line_ends(foreign + b"".join(one + foreign for one in REALISTIC), end), OnlyChunks()
+    assert transform.feed(sent) == with_line_ends(CLEAN, end)
+    assert (transform.adapted, transform.finish()) == ((NO_CHUNK,), b"")
 
 
 @pytest.mark.parametrize(
@@ -33,9 +33,9 @@ def test_events_without_choices_are_left_out(foreign, end):
     ],
 )
 def test_chunks_errors_and_what_is_no_json_are_the_same_object(run):
-    shaper = OnlyChunks()
-    assert shaper.feed(run) is run
-    assert shaper.adapted == ()
+    transform = OnlyChunks()
+    assert transform.feed(run) is run
+    assert transform.adapted == ()
 
 
 @pytest.mark.parametrize("name", ["dify", "cline"])

@@ -39,9 +39,9 @@ def named(stream: list[bytes], line: bytes) -> bytes:
 
 @pytest.mark.parametrize("run", [CLEAN, *REALISTIC, data(chunk({}), gap=b"  "), data(chunk({}), spaced=True), DONE])
 def test_what_is_plain_already_is_the_same_object(run):
-    shaper = PlainEvents()
-    assert shaper.feed(run) is run
-    assert (shaper.adapted, shaper.finish()) == ((), b"")
+    transform = PlainEvents()
+    assert transform.feed(run) is run
+    assert (transform.adapted, transform.finish()) == ((), b"")
 
 
 @pytest.mark.parametrize(
@@ -61,20 +61,20 @@ def test_what_is_plain_already_is_the_same_object(run):
 )
 @pytest.mark.parametrize("size_bytes", [1, 2, 3, 7, 97, 1_000_000])
 def test_every_framing_becomes_the_one_that_dify_reads(stream, size_bytes):
-    framer, shaper = Framer(1 << 20), PlainEvents()
-    out = b"".join(shaper.feed(framer.feed(piece)) for piece in pieces(stream, size_bytes))
-    assert out + shaper.feed(framer.tail) == CLEAN
-    assert shaper.adapted == (ADAPTED,)
+    framer, transform = Framer(1 << 20), PlainEvents()
+    out = b"".join(transform.feed(framer.feed(piece)) for piece in pieces(stream, size_bytes))
+    assert out + transform.feed(framer.tail) == CLEAN
+    assert transform.adapted == (ADAPTED,)
 
 
 def test_data_of_several_lines_is_one_and_says_the_same():
-    shaper = PlainEvents()
-    out = shaper.feed(text("x") + SPREAD + DONE)
+    transform = PlainEvents()
+    out = transform.feed(text("x") + SPREAD + DONE)
     lines = [line.removeprefix("data:") for line in SPREAD.decode().splitlines()]
     assert out.count(b"\n") == 6
     assert dify_reads(out)[1] == json.loads("".join(lines))
     assert out.startswith(text("x"))
-    assert shaper.adapted == (ADAPTED,)
+    assert transform.adapted == (ADAPTED,)
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])

@@ -17,10 +17,10 @@ def test_json_that_only_python_reads_is_left_as_it_is(content):
 
 
 def test_lines_are_cut_for_the_client_that_takes_no_long_ones():
-    shaper = make_client_transform(BUILT_IN["ragflow"])
-    assert shaper is not None
+    transform = make_client_transform(BUILT_IN["ragflow"])
+    assert transform is not None
     long = b'data: {"choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n' % (b"x" * 2**20)
-    assert max(map(len, shaper.feed(long).splitlines())) < 2**20
+    assert max(map(len, transform.feed(long).splitlines())) < 2**20
     assert make_client_transform(PLAIN) is None
 
 

@@ -30,24 +30,24 @@ def text_of(chunks, name="content") -> str:
 
 def test_a_short_run_is_the_same_object():
     block = encode_event(chunk({"content": "a" * 100})) * 3
-    shaper = ShortLines(LIMIT)
-    assert shaper.feed(block) is block
-    assert shaper.adapted == ()
-    assert shaper.finish() == b""
+    transform = ShortLines(LIMIT)
+    assert transform.feed(block) is block
+    assert transform.adapted == ()
+    assert transform.finish() == b""
 
 
 def test_many_short_events_of_a_long_run_are_the_same_object():
     block = encode_event(chunk({"content": "a" * 100})) * 100
-    shaper = ShortLines(LIMIT)
+    transform = ShortLines(LIMIT)
     assert len(block) > LIMIT
-    assert shaper.feed(block) is block
+    assert transform.feed(block) is block
 
 
 def test_a_long_text_comes_in_pieces_and_ends_as_it_did():
     usage = {"total_tokens": 3}
-    shaper = ShortLines(LIMIT)
+    transform = ShortLines(LIMIT)
     block = encode_event(chunk({"role": "assistant", "content": PAD}, "stop", usage=usage, extra={"a": 1}))
-    parts = told(shaper.feed(block))
+    parts = told(transform.feed(block))
     assert text_of(parts) == PAD
     assert parts[0]["extra"] == {"a": 1}
     assert parts[0]["choices"][0]["delta"]["role"] == "assistant"
@@ -55,7 +55,7 @@ def test_a_long_text_comes_in_pieces_and_ends_as_it_did():
     reasons = [choice["finish_reason"] for part in parts for choice in part["choices"]]
     assert reasons == [None] * (len(parts) - 1) + ["stop"]
     assert all({name: part[name] for name in HEAD} == HEAD for part in parts)
-    assert shaper.adapted == (LINE,)
+    assert transform.adapted == (LINE,)
 
 
 def test_a_text_without_an_end_has_no_chunk_more():
@@ -82,10 +82,10 @@ def test_arguments_of_tools_come_in_pieces_by_their_index():
 
 def test_short_events_around_a_long_one_stay_by_the_byte():
     small = encode_event(chunk({"content": "é"}))
-    shaped = ShortLines(LIMIT).feed(small + encode_event(chunk({"content": PAD})) + small + b": keep-alive\n")
-    assert shaped.startswith(small)
-    assert shaped.endswith(small + b": keep-alive\n")
-    assert text_of(told(shaped)) == f"é{PAD}é"
+    transformed = ShortLines(LIMIT).feed(small + encode_event(chunk({"content": PAD})) + small + b": keep-alive\n")
+    assert transformed.startswith(small)
+    assert transformed.endswith(small + b": keep-alive\n")
+    assert text_of(told(transformed)) == f"é{PAD}é"
 
 
 @pytest.mark.parametrize(
@@ -103,17 +103,17 @@ def test_short_events_around_a_long_one_stay_by_the_byte():
 )
 def test_what_cannot_be_cut_passes_as_it_is(data):
     block = f"data: {data}\n\n".encode()
-    shaper = ShortLines(LIMIT)
-    assert shaper.feed(block) is block
-    assert shaper.adapted == ()
+    transform = ShortLines(LIMIT)
+    assert transform.feed(block) is block
+    assert transform.adapted == ()
 
 
 @given(st.text(max_size=400), st.text(max_size=400), st.integers(OVERHEAD_BYTES, OVERHEAD_BYTES + 300))
 def test_every_text_arrives_whole_and_every_line_is_short(content, reasoning, limit):
     block = encode_event(chunk({"content": content * 30, "reasoning_content": reasoning * 30}, "stop"))
-    shaped = ShortLines(limit).feed(block)
-    parts = told(shaped)
+    transformed = ShortLines(limit).feed(block)
+    parts = told(transformed)
     assert text_of(parts) == content * 30
     assert text_of(parts, "reasoning_content") == reasoning * 30
     assert parts[-1]["choices"][0]["finish_reason"] == "stop"
-    assert all(len(line) <= limit for line in shaped.splitlines())
+    assert all(len(line) <= limit for line in transformed.splitlines())

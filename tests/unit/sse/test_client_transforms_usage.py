@@ -19,10 +19,10 @@ def told(usage, choices=b"[]"):
     [("ragflow", b": alive\n", ("repair=usage",)), ("dify", b"", ("sse=comments", "repair=usage"))],
 )
 def test_a_lost_total_of_a_stream_is_the_sum_of_the_rest(profile, behind, adapted):
-    shaper = make_client_transform(BUILT_IN[profile])
-    assert shaper is not None
+    transform = make_client_transform(BUILT_IN[profile])
+    assert transform is not None
     lost = told(b'{"prompt_tokens":12,"completion_tokens":3.0,"total_tokens":null}')
-    run = shaper.feed(TEXT + lost + b"data: [DONE]\n\n: alive\n") + shaper.finish()
+    run = transform.feed(TEXT + lost + b"data: [DONE]\n\n: alive\n") + transform.finish()
     assert run.startswith(TEXT)
     assert run.endswith(b"data: [DONE]\n\n" + behind)
     said = json.loads(run[len(TEXT) :].split(b"\n")[0].removeprefix(b"data: "))
@@ -32,7 +32,7 @@ def test_a_lost_total_of_a_stream_is_the_sum_of_the_rest(profile, behind, adapte
         "usage": {"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": 15},
     }
     assert type(said["usage"]["completion_tokens"]) is int
-    assert shaper.adapted == adapted
+    assert transform.adapted == adapted
 
 
 @pytest.mark.parametrize(
@@ -47,9 +47,9 @@ def test_a_lost_total_of_a_stream_is_the_sum_of_the_rest(profile, behind, adapte
     ],
 )
 def test_what_is_whole_or_tells_no_usage_is_the_same_object(run):
-    shaper = WholeUsage()
-    assert shaper.feed(run) is run
-    assert (shaper.finish(), shaper.adapted) == (b"", ())
+    transform = WholeUsage()
+    assert transform.feed(run) is run
+    assert (transform.finish(), transform.adapted) == (b"", ())
 
 
 @pytest.mark.parametrize(
