@@ -1,7 +1,4 @@
-"""What all blocks of the configuration are made of: strictness, field types, and the docs below each field.
-
-What a URL of the configuration must be.
-"""
+"""Base of all configuration blocks: strict validation, common field types, URL checks and field descriptions."""
 
 from __future__ import annotations
 
@@ -30,37 +27,37 @@ from pydantic_core import CoreSchema
 from gatepass.config.references import Reference
 from gatepass.types import Secret
 
-ELSEWHERE = "put it under credentials"
-BESIDE = "put it into proxy_auth"
+USER_TO_CREDENTIALS = "put it under credentials"
+USER_TO_PROXY_AUTH = "put it into proxy_auth"
 
 
 def checked_url(text: str) -> str:
-    """`text` itself; raises ValueError, which tells every fault, where it is no plain http(s) URL.
+    """Return `text`; raise ValueError with every fault if it is not a plain http(s) URL.
 
-    A trailing slash stays: some issuers redirect without theirs, and no redirect is followed.
+    A trailing slash is kept: some issuers redirect without it, and gatepass follows no redirect.
     """
-    return _without(_faults(text), text)
+    return _raise_for(_faults(text), text)
 
 
 def checked_proxy_url(text: str) -> str:
-    """As `checked_url`; who finds no user name allowed here is told of `network.proxy_auth`."""
-    return _without(_faults(text, BESIDE), text)
+    """Check like `checked_url`; the error for a user name refers to `network.proxy_auth`."""
+    return _raise_for(_faults(text, USER_TO_PROXY_AUTH), text)
 
 
 def checked_base_url(text: str) -> str:
-    """A URL to put paths behind: as `checked_url`, without a query and without trailing slashes."""
-    query = ["holds a query: a path is put behind this URL, so it ends before the ?"] if "?" in text else []
-    return _without((*_faults(text), *query), text).rstrip("/")
+    """Check like `checked_url`, reject a query, and remove trailing slashes, because a path is appended."""
+    query = ["holds a query: gatepass appends a path to this URL, so end it before the ?"] if "?" in text else []
+    return _raise_for((*_faults(text), *query), text).rstrip("/")
 
 
-def _without(faults: Iterable[str], text: str) -> str:
-    if told := "; ".join(faults):
-        raise ValueError(told)
+def _raise_for(faults: Iterable[str], text: str) -> str:
+    if message := "; ".join(faults):
+        raise ValueError(message)
     return text
 
 
-def _faults(text: str, elsewhere: str = ELSEWHERE) -> Iterator[str]:
-    """What is wrong with `text`, which is never quoted: it may have come from a secret."""
+def _faults(text: str, user_hint: str = USER_TO_CREDENTIALS) -> Iterator[str]:
+    """Yield the faults of a URL. They never quote `text`, because it may come from a secret."""
     try:
         parts = urlsplit(text)
         port = parts.port
@@ -70,13 +67,13 @@ def _faults(text: str, elsewhere: str = ELSEWHERE) -> Iterator[str]:
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
         yield "expects http://host… or https://host…"
     if parts.username is not None or parts.password is not None:
-        yield f"holds a user name or password: {elsewhere}"
+        yield f"holds a user name or password: {user_hint}"
     if parts.fragment or any(ord(c) <= 0x20 or ord(c) >= 0x7F for c in text):
         yield "holds a fragment, a space or a character beyond ASCII"
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host` (no port, brackets allowed) is this machine for certain."""
+    """Whether `host` (without port, brackets allowed) is certainly this machine. Names are not resolved."""
     host = host.strip("[]").rstrip(".").lower()
     if host == "localhost" or host.endswith(".localhost"):
         return True
@@ -89,7 +86,7 @@ def is_loopback(host: str) -> bool:
 
 
 def crosses_network_in_plain(url: str, proxy: str | None = None) -> bool:
-    """Whether a secret sent to `url`, over `proxy` where one is set, could be read by another machine."""
+    """Whether another machine could read a secret that is sent to `url`, directly or through `proxy`."""
     parts = urlsplit(url)
     hops = (parts,) if proxy is None else (parts, urlsplit(proxy))
     return parts.scheme == "http" and not all(is_loopback(hop.hostname or "") for hop in hops)
@@ -144,18 +141,18 @@ class Block(BaseModel):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """What is below a field is its description. pydantic's own `use_attribute_docstrings` parses the source of
-        every block at each start (13 % of its instructions), which nobody reads there."""
-        made = handler(schema)
-        members = handler.resolve_ref_schema(made)["properties"]
+        """Add the string below each field as its description."""
+        # pydantic's use_attribute_docstrings would parse the source of every block at each start (13 % of its
+        # instructions), but only `gatepass schema` needs descriptions
+        json_schema = handler(schema)
+        members = handler.resolve_ref_schema(json_schema)["properties"]
         for name, text in field_docstrings(cls).items():
             members[cls.model_fields[name].alias or name]["description"] = text
-        return made
+        return json_schema
 
 
 def field_docstrings(block: type[BaseModel]) -> dict[str, str]:
-    """The text below each field of `block`, its inherited ones too, by the field's name; nothing of a class
-    whose source is not there."""
+    """Return the string below each field of `block` and its bases by field name; empty for a class without source."""
     found: dict[str, str] = {}
     for part in reversed(block.__mro__):
         if not issubclass(part, BaseModel) or part is BaseModel:

@@ -1,7 +1,6 @@
-"""Private keys, certificates and the files that a configuration names: what can be used, and why not.
+"""Checks of private keys, certificates and other files that a configuration names.
 
-RSA and elliptic curves need the package cryptography, which is no part of the small installed set: it is
-imported only where a key is configured.
+The package cryptography is an optional dependency, so it is imported only if a key is configured.
 """
 
 from __future__ import annotations
@@ -28,33 +27,33 @@ if TYPE_CHECKING:
 
 LIBRARY, EXTRA = "cryptography", "crypto"
 NO_KEY = "holds no PEM private key that can be read (-----BEGIN PRIVATE KEY-----)"
-LOCKED_KEY = "holds a private key under a pass phrase, which gatepass has no setting for: take one without"
+LOCKED_KEY = "holds a private key with a pass phrase, which gatepass does not support: use a key without one"
 WRONG_KIND = "holds a key that is neither RSA nor on the curve P-256"
-SHORT_KEY = "holds an RSA key of fewer than 2048 bits, which RFC 7518 3.3 forbids: take a longer one"
+SHORT_KEY = "holds an RSA key of fewer than 2048 bits, which RFC 7518 3.3 forbids: use a longer one"
 NO_CERTIFICATE = "holds no PEM certificate that can be read (-----BEGIN CERTIFICATE-----)"
 FOREIGN_CERTIFICATE = "holds a certificate that does not belong to the private key"
 SHORTEST_RSA_BITS = 2048
 SHORTEST_SECRET_BYTES = 32
-SHORT_SECRET = "is shorter than 32 bytes, and HS256 wants that many (RFC 7518 3.2)"  # noqa: S105 - words, no secret
+SHORT_SECRET = "is shorter than 32 bytes, which HS256 requires (RFC 7518 3.2)"  # noqa: S105 - a message
 _BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """A key and what it can sign with (RFC 7518 3.1), the usual algorithm first."""
+    """A private key and its signature algorithms (RFC 7518 3.1), the default first."""
 
     key: RSAPrivateKey | EllipticCurvePrivateKey = field(repr=False)
     algorithms: tuple[str, ...]
 
     def algorithm(self, wanted: str | None) -> str:
-        """`wanted`, or the key's usual one; raises ValueError where the key cannot sign so."""
+        """Return `wanted` or the default; raise ValueError if the key does not support `wanted`."""
         if wanted is not None and wanted not in self.algorithms:
-            raise ValueError(f"is {wanted}, which the key cannot sign with: it can {' and '.join(self.algorithms)}")
+            raise ValueError(f"is {wanted}, which the key does not support: use {' or '.join(self.algorithms)}")
         return wanted or self.algorithms[0]
 
 
 def signing_key(pem: str) -> SigningKey:
-    """The key of a PEM text; raises ValueError, which tells what is wrong and quotes nothing."""
+    """Return the key of a PEM text; raise ValueError with the reason, which never quotes the text."""
     from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
@@ -81,19 +80,19 @@ def _private_key(pem: str) -> PrivateKeyTypes:
 
 
 def thumbprint(pem: str) -> str:
-    """The `x5t#S256` of the first certificate of a PEM text (RFC 7515 4.1.8); raises ValueError."""
+    """Return the `x5t#S256` of the first certificate of a PEM text (RFC 7515 4.1.8); raise ValueError."""
     return urlsafe_b64encode(sha256(_first_certificate(pem)).digest()).rstrip(b"=").decode()
 
 
 def check_belongs(pem: str, key: SigningKey) -> None:
-    """Raises ValueError unless the first certificate of `pem` is the key's."""
+    """Raise ValueError unless the first certificate of `pem` belongs to `key`."""
     from cryptography.x509 import load_der_x509_certificate
 
     try:
-        shown = load_der_x509_certificate(_first_certificate(pem)).public_key()
+        public_key = load_der_x509_certificate(_first_certificate(pem)).public_key()
     except ValueError:
         raise ValueError(NO_CERTIFICATE) from None
-    if shown != key.key.public_key():
+    if public_key != key.key.public_key():
         raise ValueError(FOREIGN_CERTIFICATE)
 
 
@@ -106,20 +105,20 @@ def _first_certificate(pem: str) -> bytes:
 
 
 def check_secret(secret: str) -> None:
-    """Raises ValueError where `secret` is too short to sign with HS256."""
+    """Raise ValueError if `secret` is too short for HS256."""
     if len(secret.encode()) < SHORTEST_SECRET_BYTES:
         raise ValueError(SHORT_SECRET)
 
 
 FILES = ("ca_file", "client_cert", "client_key")
 NETWORKS = (("upstreams", "*", "network"), ("credentials", "*", "network"), ("store", "network"))
-NO_KEY_BEHIND = "holds a certificate and no private key: name the key's file in client_key"
+NO_KEY_IN_CERTIFICATE = "holds a certificate and no private key: name the key's file in client_key"
 FOREIGN_KEY = "holds no PEM private key that belongs to client_cert"
-TOO_WEAK = "is too weak for the TLS library of this machine: take one with a longer key or a newer signature"
+TOO_WEAK = "is too weak for the TLS library of this machine: use one with a longer key or a newer signature"
 
 
 def unusable_files(tree: Any) -> Iterator[tuple[SettingPath, str]]:
-    """Each file with which no connection could be made or no token had, and why: found at load, not at the start."""
+    """Yield each setting whose file cannot be used for TLS or for tokens, with the reason."""
     for pattern in NETWORKS:
         for path, network in matches(tree, pattern):
             given = network if isinstance(network, dict) else {}
@@ -155,11 +154,12 @@ def _unreadable(file: str) -> str | None:
 
 
 def _pair_fault(cert: str, key: str | None) -> Iterator[tuple[str, str]]:
-    """What is wrong with a client's key, in a file of its own or behind its certificate."""
-    asked: list[str] = []  # without a password of ours OpenSSL would ask for one at the terminal
+    """Yield the fault of a client's private key, which is in `key` or in the file of the certificate."""
+    is_locked = False
 
-    def password() -> str:
-        asked.append(cert)
+    def password() -> str:  # without this callback OpenSSL would prompt for a pass phrase at the terminal
+        nonlocal is_locked
+        is_locked = True
         return ""
 
     try:
@@ -167,22 +167,22 @@ def _pair_fault(cert: str, key: str | None) -> Iterator[tuple[str, str]]:
     except OSError as error:
         if str(getattr(error, "reason", "")).endswith(("_TOO_SMALL", "_TOO_WEAK")):
             yield "client_cert", TOO_WEAK
-        elif asked:
+        elif is_locked:
             yield "client_cert" if key is None else "client_key", LOCKED_KEY
         elif key is None:
-            yield "client_cert", NO_KEY_BEHIND
+            yield "client_cert", NO_KEY_IN_CERTIFICATE
         else:
             yield "client_key", FOREIGN_KEY
 
 
-UNWRITABLE = "stands in a directory that gatepass cannot write to: each new refresh token replaces the file"
-NO_DIRECTORY = "stands in a directory that does not exist"
+UNWRITABLE = "is in a directory that gatepass cannot write to: each new refresh token replaces the file"
+NO_DIRECTORY = "is in a directory that does not exist"
 
 
 def unusable_oauth2_files(tree: Any) -> Iterator[tuple[SettingPath, str]]:
-    """Each key, certificate and kept token with which no token could be had, and why.
+    """Yield each key, certificate and refresh token file of `type: oauth2` that cannot be used, with the reason.
 
-    What is of a wrong type or in the wrong place is left to the model.
+    Values of a wrong type are left to pydantic.
     """
     for path, block in matches(tree, ("credentials", "*")):
         if isinstance(block, Mapping) and block.get("type") == "oauth2":
@@ -192,12 +192,12 @@ def unusable_oauth2_files(tree: Any) -> Iterator[tuple[SettingPath, str]]:
 def _oauth2_faults(block: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     method = method_of(block.get("client_auth"))
     if method == "private_key_jwt":
-        missing = list(_tried("client_auth", checked_extra, LIBRARY, EXTRA, method))
+        missing = list(_fault_of("client_auth", checked_extra, LIBRARY, EXTRA, method))
         yield from missing or _key_faults(block)
     if method == "secret_jwt" and isinstance(secret := block.get("client_secret"), str):
-        yield from _tried("client_secret", check_secret, secret)
+        yield from _fault_of("client_secret", check_secret, secret)
     if isinstance(file := block.get("refresh_token_file"), str):
-        yield from _tried("refresh_token_file", _check_kept, file)
+        yield from _fault_of("refresh_token_file", _check_refresh_token_file, file)
 
 
 def _key_faults(block: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -209,12 +209,18 @@ def _key_faults(block: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     except ValueError as error:
         yield setting, str(error)
     if key is not None and isinstance(wanted := block.get("algorithm"), str | None):
-        yield from _tried("algorithm", key.algorithm, wanted)
-    yield from _tried("certificate_file", _check_certificate, block, key)
+        yield from _fault_of("algorithm", key.algorithm, wanted)
+    try:
+        if (pem := _text(block, "certificate_file")) is not None:
+            thumbprint(pem)
+            if key is not None:
+                check_belongs(pem, key)
+    except ValueError as error:
+        yield "certificate_file", str(error)
 
 
 def _text(block: Mapping[str, Any], setting: str) -> str | None:
-    """What stands at `setting`, or in its file; raises ValueError where that cannot be read."""
+    """Return the value of `setting`, or the text of the file that it names; raise ValueError."""
     value = block.get(setting)
     if not isinstance(value, str):
         return None
@@ -228,24 +234,17 @@ def _read(file: str) -> str:
         raise ValueError(str(error).removeprefix(f"the file {file} ")) from None
 
 
-def _check_certificate(block: Mapping[str, Any], key: SigningKey | None) -> None:
-    if (pem := _text(block, "certificate_file")) is not None:
-        thumbprint(pem)
-        if key is not None:
-            check_belongs(pem, key)
-
-
-def _check_kept(file: str) -> None:
-    place = FilePath(os.path.realpath(file))
-    if not place.parent.is_dir():
+def _check_refresh_token_file(file: str) -> None:
+    path = FilePath(os.path.realpath(file))
+    if not path.parent.is_dir():
         raise ValueError(NO_DIRECTORY)
-    if not os.access(place.parent, os.W_OK | os.X_OK):
+    if not os.access(path.parent, os.W_OK | os.X_OK):
         raise ValueError(UNWRITABLE)
-    if place.exists():
+    if path.exists():
         _read(file)
 
 
-def _tried(setting: str, check: Callable[..., object], *arguments: Any) -> Iterator[tuple[str, str]]:
+def _fault_of(setting: str, check: Callable[..., object], *arguments: Any) -> Iterator[tuple[str, str]]:
     try:
         check(*arguments)
     except ValueError as error:

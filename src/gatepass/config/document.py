@@ -1,4 +1,4 @@
-"""A configuration as it was written: a plain tree, where each of its values stands, and what is wrong with it."""
+"""`ConfigDocument`: the plain tree of a configuration, the origin of each value, and the problems found so far."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 SettingPath = tuple[str | int, ...]
-"""A way into the tree of a configuration: `("access", "keys", 0, "name")`."""
+"""The path of a value in the tree: `("access", "keys", 0, "name")`."""
 
 
 def dotted(path: SettingPath) -> str:
-    """`access.keys[0].name`: the form in which people name a setting."""
+    """Return the path as text: `access.keys[0].name`."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class ValueOrigin:
-    """Where a value came from: a line of a file, a variable of the environment, a flag."""
+    """The origin of a value: a line of a file, an environment variable, or a flag."""
 
     source: str
     line: int = 0
@@ -28,7 +28,7 @@ class ValueOrigin:
 
 @dataclass(frozen=True, slots=True)
 class ConfigProblem:
-    """One fault. `text` says what is wrong and what to do, and never quotes a referenced value."""
+    """One problem. `text` states the fault and what to do, and never quotes a referenced value."""
 
     path: SettingPath
     text: str
@@ -40,7 +40,7 @@ class ConfigProblem:
 
 
 class ConfigError(Exception):
-    """A configuration that cannot be used: every fault at once, in the order of the file."""
+    """An invalid configuration, with all problems in the order of the file."""
 
     def __init__(self, problems: Iterable[ConfigProblem]) -> None:
         self.problems = tuple(sorted(problems, key=lambda problem: problem.origin))
@@ -48,16 +48,16 @@ class ConfigError(Exception):
 
 
 DEEPEST = 64
-"""Levels of nesting."""
+"""The most levels of nesting."""
 MOST_VALUES = 20_000
-"""Values of one file, each use of an alias counted anew: this is what ends a billion laughs."""
+"""The most values of one file. Each use of an alias counts, which limits a "billion laughs" file."""
 
 
 @dataclass(slots=True)
 class ConfigDocument:
-    """A tree that its reader fills value by value. `problems` and `warnings` gather what is found on the way.
+    """The tree of one configuration, its problems and warnings.
 
-    `origins` is the only record of lines and variables: values carry none, and who reports a fault looks it up.
+    `origins` holds the line or variable of each value by its path; the values themselves hold none.
     """
 
     source: str
@@ -67,7 +67,7 @@ class ConfigDocument:
     warnings: list[str] = field(default_factory=list)
 
     def origin(self, path: SettingPath) -> ValueOrigin:
-        """Where the value at `path` came from; for one that is missing, where its block stands."""
+        """Return the origin of the value at `path`; for a missing value the origin of its block."""
         for length in range(len(path), -1, -1):
             found = self.origins.get(path[:length])
             if found is not None:
@@ -75,22 +75,22 @@ class ConfigDocument:
         return ValueOrigin(self.source)
 
     def put(self, path: SettingPath, value: Any, origin: str) -> None:
-        """Set the value at `path`, which came from `origin`."""
+        """Set the value at `path` and its origin."""
         self.tree = with_value(self.tree, path, value)
         self.origins[path] = ValueOrigin(origin)
 
     def add_problem(self, path: SettingPath, text: str) -> None:
-        """Note a fault of the value at `path`."""
+        """Add a problem of the value at `path`."""
         self.problems.append(ConfigProblem(path, text, self.origin(path)))
 
     def refuse_all(self, found: Iterable[tuple[SettingPath, str]], known: Collection[SettingPath]) -> None:
-        """Note each fault but those at places that are `known`: what follows from a fault is noise."""
+        """Add each problem, except at paths that are `known` to have one: follow-up problems do not help."""
         for path, text in found:
             if path not in known:
                 self.add_problem(path, text)
 
     def note_line(self, path: SettingPath, line: int) -> None:
-        """Note the line of the value at `path`; raises ConfigError beyond the bounds."""
+        """Record the line of the value at `path`; raise ConfigError beyond DEEPEST or MOST_VALUES."""
         if len(path) > DEEPEST:
             raise self.fault(line, f"is nested deeper than {DEEPEST} levels")
         if len(self.origins) >= MOST_VALUES:
@@ -106,11 +106,11 @@ class ConfigDocument:
 
 
 SettingPattern = tuple[str, ...]
-"""A path in which `*` stands for any name or index: `("upstreams", "*", "base_url")`."""
+"""A path in which `*` matches any name or index: `("upstreams", "*", "base_url")`."""
 
 
 def children(node: Any) -> Iterator[tuple[str | int, Any]]:
-    """The members of a dict or list; a leaf has none."""
+    """Yield the members of a dict or list; nothing for a leaf."""
     if isinstance(node, dict):
         yield from node.items()
     elif isinstance(node, list):
@@ -118,7 +118,7 @@ def children(node: Any) -> Iterator[tuple[str | int, Any]]:
 
 
 def matches(tree: Any, pattern: SettingPattern, prefix: SettingPath = ()) -> Iterator[tuple[SettingPath, Any]]:
-    """Every place of `tree` that `pattern` names, with its value; none where shapes differ."""
+    """Yield the path and value of each match of `pattern` in `tree`."""
     if not pattern:
         yield prefix, tree
         return
@@ -128,7 +128,7 @@ def matches(tree: Any, pattern: SettingPattern, prefix: SettingPath = ()) -> Ite
 
 
 def leaves(tree: Any, prefix: SettingPath = ()) -> Iterator[tuple[SettingPath, Any]]:
-    """Every value that is neither a dict nor a list, with its path."""
+    """Yield each value that is neither a dict nor a list, with its path."""
     if not isinstance(tree, dict | list):
         yield prefix, tree
         return
@@ -137,14 +137,14 @@ def leaves(tree: Any, prefix: SettingPath = ()) -> Iterator[tuple[SettingPath, A
 
 
 def lookup(tree: Any, path: SettingPath) -> Any:
-    """The value at `path`, or None where there is nothing."""
+    """Return the value at `path`, or None."""
     for key in path:
         tree = dict(children(tree)).get(key)
     return tree
 
 
 def with_value(tree: Any, path: SettingPath, value: Any) -> Any:
-    """A copy of `tree` with `value` at `path`; blocks that are missing on the way are made."""
+    """Return a copy of `tree` with `value` at `path`; missing blocks are created."""
     if not path:
         return value
     if isinstance(tree, list):

@@ -1,7 +1,7 @@
-"""A configuration from the environment alone: one upstream, one more for embeddings, one credential.
+"""Read a configuration from GATEPASS_ variables: one upstream, one for embeddings, one credential, keys and a proxy.
 
-Values are taken as they stand: nothing in them is a reference. An empty variable counts as unset. A
-secret may stand in a file that `…_FILE` names; that file is read again when it changes.
+References in values are not resolved. An empty variable is unset. A secret may be in a file that `…_FILE` names;
+gatepass reads that file again when it changes.
 """
 
 from __future__ import annotations
@@ -58,26 +58,26 @@ Proxied = TypeVar("Proxied", UpstreamConfig, Credential)
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A proxy's URL, and `user:password` where it wants them."""
+    """A proxy's URL and its `user:password`, if it has one."""
 
     url: str
     auth: Secret | None = None
 
 
 def with_environment_proxies(config: Config, environment: Mapping[str, str]) -> Config:
-    """`config` with the environment's proxy at every hop that asks for it; raises ValueError where it is no URL."""
+    """Return `config` with the proxies of the environment where `network.from_env` is set; raise ValueError."""
     upstreams = {name: _proxied(hop, hop.base_url, environment) for name, hop in config.upstreams.items()}
     credentials = {name: _proxied(hop, _issuer_url(hop), environment) for name, hop in config.credentials.items()}
     return config.model_copy(update={"upstreams": upstreams, "credentials": credentials})
 
 
 def environment_proxy(url: str, environment: Mapping[str, str]) -> Proxy | None:
-    """The proxy for `url`: HTTPS_PROXY or HTTP_PROXY by its scheme, else ALL_PROXY, unless NO_PROXY names its host.
+    """Return the proxy for `url`: HTTPS_PROXY or HTTP_PROXY, else ALL_PROXY, unless NO_PROXY names the host.
 
-    The lower-case spelling wins, as curl and Python have it. Raises ValueError.
+    The lower-case variable wins, as in curl and Python. Raises ValueError.
     """
     parts = urlsplit(url)
-    # public in CPython and documented by its tests alone; typeshed does not know it
+    # public in CPython but undocumented, and missing in typeshed
     bypass = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]
     if (hosts := _variable("no_proxy", environment)) and bypass(parts.netloc, {"no": hosts}):
         return None
@@ -86,19 +86,18 @@ def environment_proxy(url: str, environment: Mapping[str, str]) -> Proxy | None:
 
 
 def parsed_proxy(text: str) -> Proxy:
-    """`http://user:password@host:port` taken apart; raises ValueError, which quotes none of it.
+    """Parse `http://user:password@host:port`, with or without a scheme. Raise ValueError, which quotes none of it.
 
-    The scheme may be missing, and in the user's name and password %40 stands for an @.
+    The user name and password are percent-decoded.
     """
     try:
         parts = urlsplit(text if "://" in text else f"http://{text}")
-    except ValueError:
-        # its own words may quote the password
+    except ValueError:  # its message may quote the password
         raise ValueError("is not a URL: its host or port is malformed") from None
-    user, _, place = parts.netloc.rpartition("@")
-    rest = parts._replace(netloc=place).geturl()
+    user, _, host = parts.netloc.rpartition("@")
+    rest = parts._replace(netloc=host).geturl()
     if "@" in rest:
-        raise ValueError("holds an @ behind its host: in a password write / as %2F, ? as %3F and # as %23")
+        raise ValueError("holds an @ after its host: in a password write / as %2F, ? as %3F and # as %23")
     return Proxy(checked_url(rest), Secret(unquote(user)) if user else None)
 
 
@@ -111,7 +110,7 @@ def _proxied(hop: Proxied, url: str | None, environment: Mapping[str, str]) -> P
 
 
 def _issuer_url(credential: Credential) -> str | None:
-    """Where its tokens come from; None for a key that is fetched nowhere."""
+    """Return the URL of the token endpoint or issuer; None for a credential without one."""
     match credential:
         case Oauth2Credential():
             return credential.endpoint
@@ -133,12 +132,12 @@ def _variable(name: str, environment: Mapping[str, str]) -> str:
 
 SOURCE = "environment"
 CHAT, EMBEDDINGS, CREDENTIAL = "chat", "embeddings", "token"
-"""What the blocks are called that a file would name."""
+"""The names of the blocks, which a file would choose itself."""
 _SEPARATORS = re.compile(r"[\s,]+")
-NO_CLIENTS_KEY = "is for `gatepass learned` and opens no door: clients' keys are GATEPASS_KEYS"
-NO_KEY = "is the profile of clients' keys, of which there are none"
+NO_CLIENTS_KEY = "is used only by `gatepass learned`: set the clients' keys with GATEPASS_KEYS"
+NO_KEY = "is the profile of clients' keys, but there are no keys"
 NEAR = 0.7
-WANTS_A_FILE = "wants a file, which --config or GATEPASS_CONFIG names"
+WANTS_A_FILE = "requires a file, which --config or GATEPASS_CONFIG names"
 OF_BASE_URL = ("BASE_URL", *(word.upper() for word, names in ALIASES.items() if "base_url" in names))
 VARIABLE_OF = {
     **dict.fromkeys(("UPSTREAM", *OF_BASE_URL), "UPSTREAM_URL"),
@@ -147,13 +146,13 @@ VARIABLE_OF = {
     "SERVER_PORT": "PORT",
     "ACCESS_KEYS": "KEYS",
 }
-"""Names in a file, and of others, of what has a variable of another name."""
+"""Names of settings, and of other products, for which gatepass has a variable of another name."""
 
 
 def read_environment(environment: Mapping[str, str]) -> ConfigDocument:
-    """The configuration that the GATEPASS_ variables stand for, with every problem found on the way."""
+    """Return the configuration of the GATEPASS_ variables, with every problem."""
     reading = _Reading(own_variables(environment))
-    reading.refuse_strangers()
+    reading.reject_unknown()
     reading.upstreams()
     reading.credential()
     reading.keys()
@@ -162,37 +161,36 @@ def read_environment(environment: Mapping[str, str]) -> ConfigDocument:
     return reading.document
 
 
-def strangers(values: Mapping[str, str]) -> Iterator[ConfigProblem]:
-    """Each of the own variables that gatepass does not have, with the nearest name that it has, or the setting of
-    that name that a file has."""
+def unknown_variables(values: Mapping[str, str]) -> Iterator[ConfigProblem]:
+    """Yield a problem for each GATEPASS_ variable that does not exist, with the nearest variable or setting."""
     for name in values:
         if name not in NAMES and name not in ("CONFIG", CLIENT_KEY_VARIABLE):
-            yield ConfigProblem((), _strange(name), _origin(name))
+            yield ConfigProblem((), _unknown_variable(name), _origin(name))
 
 
-def _strange(name: str) -> str:
-    """Compared without the prefix, which makes all names alike."""
+def _unknown_variable(name: str) -> str:
     known = sorted((*NAMES, "CONFIG"))
-    spelled = [place for place in all_settings() if len(place) > 1 and "_".join(place) == name.lower()]
-    near = [] if spelled else get_close_matches(name, known, n=1, cutoff=NEAR)
+    exact = [setting for setting in all_settings() if len(setting) > 1 and "_".join(setting) == name.lower()]
+    # compared without the prefix, which would make all names similar
+    near = [] if exact else get_close_matches(name, known, n=1, cutoff=NEAR)
     if near := [VARIABLE_OF[name]] if name in VARIABLE_OF else near:
         return f"is not a variable of gatepass; did you mean {PREFIX}{near[0]}?"
-    for place in spelled or all_settings():
-        if spelled or place[-1] == name.lower():
-            return f"is not a variable of gatepass: {dotted(named(place))} {WANTS_A_FILE}"
+    for setting in exact or all_settings():
+        if exact or setting[-1] == name.lower():
+            return f"is not a variable of gatepass: {dotted(named(setting))} {WANTS_A_FILE}"
     return f"is not a variable of gatepass; there is {', '.join(PREFIX + it for it in known)}"
 
 
 class _Reading:
-    """Turns variables into the tree that a file would have held."""
+    """Builds the tree of a configuration from variables."""
 
     def __init__(self, values: Mapping[str, str]) -> None:
         self._values = values
         self.document = ConfigDocument(SOURCE)
 
-    def refuse_strangers(self) -> None:
-        """Names that gatepass does not have, and secrets that are given twice."""
-        self.document.problems += strangers(self._values)
+    def reject_unknown(self) -> None:
+        """Report unknown variables, and secrets that are set both as a value and as a file."""
+        self.document.problems += unknown_variables(self._values)
         for name in SECRETS:
             if name in self._values and f"{name}_FILE" in self._values:
                 self._problem((), f"conflicts with {PREFIX}{name}: keep one of them", f"{name}_FILE")
@@ -205,22 +203,22 @@ class _Reading:
             self._set(("operations",), {"embeddings": {"upstream": EMBEDDINGS}}, "EMBEDDINGS_URL")
 
     def credential(self) -> None:
-        kind, teller = self._type()
+        kind, origin = self._type()
         if not kind:
             return
         block: SettingPath = ("credentials", CREDENTIAL)
-        self._set((*block, "type"), kind, teller)
-        for name, place in VARIABLES_BY_TYPE[kind].items():
-            self._member(name, (*block, *place))
+        self._set((*block, "type"), kind, origin)
+        for name, path in VARIABLES_BY_TYPE[kind].items():
+            self._member(name, (*block, *path))
         for name in TOKEN_VARIABLES:
             if name not in VARIABLES_BY_TYPE[kind] and (foreign := variable_value(self._values, name)):
                 self._problem((), f"has no effect on a credential of type {kind}: remove it", foreign.name)
         self._network(block)
         for upstream in self.document.tree["upstreams"]:
-            self._set(("upstreams", upstream, "credential"), CREDENTIAL, teller)
+            self._set(("upstreams", upstream, "credential"), CREDENTIAL, origin)
 
     def keys(self) -> None:
-        """One entry for each key and each hash; the keys of a file, which may change in number, share one."""
+        """Add an entry for each key and hash. Keys of a file share one entry, because their number may change."""
         keys = variable_value(self._values, "KEYS")
         entries = self._keys(keys) if keys else []
         for entry in entries:
@@ -231,7 +229,7 @@ class _Reading:
             self._problem((), f"{NO_KEY}: set {PREFIX}KEYS or {PREFIX}KEY_HASHES, or remove it", "PROFILE")
 
     def _entry(self, entry: dict[str, Any], name: str) -> None:
-        """`entry`, under the profile of all keys."""
+        """Add `entry` to access.keys, with the profile of all keys."""
         entries = lookup(self.document.tree, ("access", "keys")) or []
         self.document.tree = with_value(self.document.tree, ("access", "keys"), [*entries, entry])
         self.document.origins["access", "keys", len(entries)] = _origin(name)
@@ -250,7 +248,7 @@ class _Reading:
         ]
 
     def _type(self) -> tuple[str, str]:
-        """The credential's type and the variable that tells it; "" where there is none, or a problem."""
+        """Return the credential's type and the variable that determines it, or empty texts."""
         if stated := self._values.get("TOKEN_TYPE"):
             if stated in VARIABLES_BY_TYPE:
                 return stated, "TOKEN_TYPE"
@@ -286,14 +284,14 @@ class _Reading:
             self._set(path, found.value, found.name)
 
     def _login(self, path: SettingPath, found: VariableValue) -> None:
-        """A JSON body, each text in it a Reference: none of them can be printed, and a file is read again."""
+        """Set a JSON body. Each text becomes a Reference, so that it is hidden and a file is read again."""
         try:
             body = value_of(found.value)
-            for place, text in list(leaves(body)):
+            for member, text in list(leaves(body)):
                 if isinstance(text, str) and found.file is None:
-                    body = with_value(body, place, Reference.to_variable(f"{PREFIX}{found.name}", text))
+                    body = with_value(body, member, Reference.to_variable(f"{PREFIX}{found.name}", text))
                 elif isinstance(text, str) and found.file is not None:
-                    body = with_value(body, place, Reference.to_file(found.file, partial(_text_at, place=place)))
+                    body = with_value(body, member, Reference.to_file(found.file, partial(_text_at, path=member)))
         except ValueError as error:
             self._problem(path, str(error), found.name)
         else:
@@ -310,7 +308,7 @@ class _Reading:
             self._proxy((*block, "network"))
 
     def _proxy(self, network: SettingPath) -> None:
-        """The proxy, and apart from it its user and password, which nothing may print."""
+        """Set the proxy without its user and password, which become a hidden reference."""
         try:
             proxy = parsed_proxy(self._values["PROXY"])
         except ValueError as error:
@@ -336,28 +334,28 @@ def _listed(text: str) -> list[str]:
     return [part for part in _SEPARATORS.split(text) if part]
 
 
-def _text_at(whole: str, place: SettingPath) -> str:
-    """The text at `place` of a JSON file that may have changed; raises UnresolvedReference where it is gone."""
+def _text_at(json_text: str, path: SettingPath) -> str:
+    """Return the text at `path` of a JSON file that may have changed; raise UnresolvedReference if it is missing."""
     try:
-        text = lookup(value_of(whole), place)
+        text = lookup(value_of(json_text), path)
     except ValueError as error:
         raise UnresolvedReference(f"the login's JSON {error}") from None
     if not isinstance(text, str):
-        raise UnresolvedReference("the login's JSON has lost a text that it had")
+        raise UnresolvedReference("a text of the login's JSON is missing since the file changed")
     return text
 
 
-PLACE = ("credentials", "*", "variable")
+_VARIABLE_SETTING = ("credentials", "*", "variable")
 _NAME = re.compile(r"[A-Z_][A-Z0-9_]*\Z")
-"""As most are called. What looks otherwise may be the token itself, by mistake, and is not repeated."""
+"""The usual form of a variable's name. Another text may be the token itself, so that no message quotes it."""
 
 
 def put_variables(document: ConfigDocument, environment: Mapping[str, str]) -> None:
-    """Put the value behind each variable's name that a credential of type `env` gives into `document`."""
-    for path, name in list(matches(document.tree, PLACE)):
+    """Replace the variable's name in each credential of type `env` by a reference to its value."""
+    for path, name in list(matches(document.tree, _VARIABLE_SETTING)):
         if lookup(document.tree, (*path[:-1], "type")) != "env" or not isinstance(name, str):
             continue
-        if isinstance(name, Reference):  # its value is nobody's to read
+        if isinstance(name, Reference):  # its value may be a secret
             document.add_problem(path, "expects a variable's name alone, without ${…}")
         elif environment.get(name):
             document.tree = with_value(document.tree, path, Reference.to_variable(name, environment[name]))

@@ -1,4 +1,4 @@
-"""Read a configuration file within bounds and parse it by its suffix; JSON is parsed here, YAML in yaml_file.py."""
+"""Read a configuration file of limited size and parse it by its suffix. YAML is parsed in yaml_file.py."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from gatepass.config.document import (
 
 LARGEST_BYTES = 1024 * 1024
 
-_HALF = re.compile("[\ud800-\udfff]")
-_HALF_ESCAPE = re.compile(r"\\(?:u|U0000)[dD][89a-fA-F]")
-"""JSON makes one character of two of them, YAML does not."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_SURROGATE_ESCAPE = re.compile(r"\\(?:u|U0000)[dD][89a-fA-F]")
+"""JSON joins an escaped surrogate pair to one character, YAML does not."""
 
 
 def read_document(name: str) -> ConfigDocument:
-    """The file `name`, by its suffix; raises ConfigError where it cannot be read or parsed."""
+    """Parse the file `name` by its suffix; raise ConfigError if it cannot be read or parsed."""
     text = _text(name)
     match pathlib.Path(name).suffix.lower():
         case ".yaml" | ".yml":
@@ -40,18 +40,14 @@ def read_document(name: str) -> ConfigDocument:
             raise _unusable(name, "expects a name that ends in .yaml, .yml or .json")
     if not isinstance(document.tree, dict):
         raise _unusable(name, "expects settings, as `name: value`")
-    if _HALF_ESCAPE.search(text):
-        _refuse_halves(document)
+    if _SURROGATE_ESCAPE.search(text):
+        # a lone surrogate cannot be encoded, so that an error, log or header with it could not be written
+        for path, origin in document.origins.items():
+            for word in (*path[-1:], lookup(document.tree, path)):
+                if isinstance(word, str) and _SURROGATE.search(word):
+                    reason = "holds half of a surrogate pair: write the character itself, not an escape of it"
+                    raise document.fault(origin.line, reason)
     return document
-
-
-def _refuse_halves(document: ConfigDocument) -> None:
-    """Raise ConfigError for half of a surrogate pair: no error, log or header that quotes it could be written."""
-    for path, origin in document.origins.items():
-        for word in (*path[-1:], lookup(document.tree, path)):
-            if isinstance(word, str) and _HALF.search(word):
-                told = "holds half of a surrogate pair: write the character itself, not an escape of it"
-                raise document.fault(origin.line, told)
 
 
 def _text(name: str) -> str:
@@ -80,7 +76,7 @@ Tokens = Iterator[tuple[str, int]]
 
 
 def parse_json(source: str, text: str) -> ConfigDocument:
-    """The value of `text`; raises ConfigError with the line of the fault."""
+    """Parse `text`; raise ConfigError with the line of the fault."""
     document = ConfigDocument(source)
     try:
         document.tree = json.loads(text, parse_constant=_no_constant)
@@ -90,8 +86,8 @@ def parse_json(source: str, text: str) -> ConfigDocument:
         raise document.fault(error.lineno, f"is not JSON: {error.msg}") from None
     except RecursionError:
         raise document.fault(1, f"is nested deeper than {DEEPEST} levels") from None
-    except ValueError:  # a number that Python does not take: NaN, or thousands of digits
-        raise document.fault(1, "is not JSON: holds a number that is none, or far too long") from None
+    except ValueError:  # NaN, Infinity, or a number with thousands of digits
+        raise document.fault(1, "is not JSON: holds NaN, Infinity or a number that is too long") from None
     return document
 
 
@@ -108,7 +104,7 @@ def _tokens(text: str) -> Tokens:
 
 
 def _walk(document: ConfigDocument, tokens: Tokens, opening: str, line: int, path: SettingPath) -> None:
-    """Note the lines of the value that begins with `opening`, whose JSON is known to be right."""
+    """Record the lines of the value that begins with `opening`, which is known to be valid JSON."""
     document.note_line(path, line)
     if opening not in ("{", "["):
         return
@@ -130,10 +126,10 @@ def _walk(document: ConfigDocument, tokens: Tokens, opening: str, line: int, pat
 
 
 def value_of(text: str) -> Any:
-    """The JSON value of `text`, where nobody asks for lines; raises ValueError with a text that quotes nothing."""
+    """Parse JSON without lines; raise ValueError with a reason that does not quote `text`."""
     try:
         return json.loads(text, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
         raise ValueError(f"is not JSON: {error.msg} (line {error.lineno}, column {error.colno})") from None
     except (ValueError, RecursionError):
-        raise ValueError("is not JSON: a number that is none, or far too deep") from None
+        raise ValueError("is not JSON: holds NaN, Infinity or a number that is too long, or is too deep") from None

@@ -32,11 +32,11 @@ from gatepass.config.document import (
     lookup,
     with_value,
 )
-from gatepass.config.environment import put_variables, read_environment, strangers, with_environment_proxies
+from gatepass.config.environment import put_variables, read_environment, unknown_variables, with_environment_proxies
 from gatepass.config.file import read_document
 from gatepass.config.model import Config
 from gatepass.config.references import PREFIX, Reference, UnresolvedReference, own_variables, resolve, without_braces
-from gatepass.config.wording import refusals
+from gatepass.config.wording import explained_errors
 from gatepass.types import Secret
 
 WITH_A_FILE = ("CONFIG", "HOST", "PORT")
@@ -113,7 +113,7 @@ def _document(path: str | None, environment: Mapping[str, str]) -> ConfigDocumen
     if "UPSTREAM_URL" in own:
         return read_environment(environment)
     text = f"not found: name a file with --config or {PREFIX}CONFIG, or set {PREFIX}UPSTREAM_URL"
-    raise ConfigError([ConfigProblem((), text, ValueOrigin("configuration")), *strangers(own)])
+    raise ConfigError([ConfigProblem((), text, ValueOrigin("configuration")), *unknown_variables(own)])
 
 
 def _put_address(document: ConfigDocument, environment: Mapping[str, str], host: str | None, port: int | None) -> None:
@@ -157,7 +157,7 @@ def _checked(document: ConfigDocument) -> Config:
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
-        document.refuse_all(refusals(error, tree), known)
+        document.refuse_all(explained_errors(error, tree), known)
         raise ConfigError(document.problems) from None
     if not document.problems:
         document.refuse_all(conflicts(config), known)

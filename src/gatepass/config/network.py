@@ -1,4 +1,4 @@
-"""What upstreams and credentials share: `carry`, `network` and `timeouts`."""
+"""Blocks that upstreams and credentials share: `carry`, `network` and `timeouts`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ PARAMETER = r"^[A-Za-z0-9._~-]+$"
 """A query parameter whose name needs no escape (RFC 3986 2.3)."""
 TOKEN_PLACEHOLDER = "{token}"  # noqa: S105 - where the token goes
 RESERVED_FIELDS = frozenset(name.decode() for name in HOP_BY_HOP | SET_BY_GATEPASS)
-"""Request headers that belong to one hop, or that gatepass makes itself: nobody sets them."""
+"""Request headers that belong to one connection, or that gatepass sets. A configuration cannot set them."""
 
 _PLACEHOLDER = re.compile(r"\{[A-Za-z_ ]*\}")
 
 
 def header_value_error(text: str) -> str | None:
-    """Why `text` is not what a header can hold, or None."""
+    """Return why `text` is not a valid header value, or None."""
     if text == text.strip(" ") and all(" " <= c <= "~" for c in text):
         return None
     return "begins or ends with a space, or holds a line break or a character beyond ASCII"
@@ -32,7 +32,7 @@ def header_value_error(text: str) -> str | None:
 def _template(text: str) -> str:
     if TOKEN_PLACEHOLDER not in text:
         raise ValueError(
-            f"holds no {TOKEN_PLACEHOLDER}: that is where the token goes; a fixed value belongs under upstreams"
+            f"holds no {TOKEN_PLACEHOLDER}, which gatepass replaces by the token; a fixed value belongs under upstreams"
         )
     if any(found != TOKEN_PLACEHOLDER for found in _PLACEHOLDER.findall(text)):
         raise ValueError(f"supports no placeholder but {TOKEN_PLACEHOLDER}")
@@ -46,18 +46,18 @@ HeaderTemplate = Annotated[str, AfterValidator(_template)]
 
 
 def checked_fields(names: Iterable[str]) -> None:
-    """Raises ValueError where one of `names` is no header for a configuration to set, or stands there twice."""
+    """Raise ValueError if one of `names` is a reserved header, or is in `names` twice."""
     seen: set[str] = set()
     for name in map(str.lower, names):
         if name in RESERVED_FIELDS or name.startswith("x-gatepass-"):
-            raise ValueError(f"{name} belongs to one hop or is gatepass's own: it cannot be set")
+            raise ValueError(f"{name} is set by gatepass or belongs to one connection: it cannot be set")
         if name in seen:
             raise ValueError(f"{name} is set twice: header names are case-insensitive")
         seen.add(name)
 
 
 class TokenPlacement(Block):
-    """Where a token stands in a request: in headers, in a query parameter, or in both."""
+    """The place of a token in a request: in headers, in a query parameter, or in both."""
 
     headers: dict[FieldName, HeaderTemplate] | None = None
     """Headers and their templates; None and no `query`: `{Authorization: "Bearer {token}"}`."""
@@ -67,13 +67,13 @@ class TokenPlacement(Block):
     @model_validator(mode="after")
     def _settable(self) -> TokenPlacement:
         if not self.templates and self.query is None:
-            raise ValueError("carries the token nowhere: name a header or a query parameter")
+            raise ValueError("has no place for the token: name a header or a query parameter")
         checked_fields(self.headers or ())
         return self
 
     @property
     def templates(self) -> dict[str, str]:
-        """The headers that count."""
+        """The effective headers and their templates, with the default filled in."""
         if self.headers is None and self.query is None:
             return {"Authorization": f"Bearer {TOKEN_PLACEHOLDER}"}
         return dict(self.headers or {})
@@ -85,11 +85,11 @@ BEARER_PLACEMENT = TokenPlacement()
 
 class TlsFiles(Block):
     ca_file: str | None = None
-    """PEM certificates to trust in addition to the system's."""
+    """A file with PEM certificates to trust in addition to the system's."""
     client_cert: str | None = None
-    """A PEM certificate (chain) to show to the server."""
+    """A file with the PEM client certificate (chain) for mutual TLS."""
     client_key: str | None = None
-    """Its key, where `client_cert` does not hold it."""
+    """A file with its PEM private key, unless `client_cert` contains the key."""
 
     @model_validator(mode="after")
     def _key_needs_cert(self) -> Self:
@@ -117,16 +117,16 @@ class Network(TlsFiles):
 
 class TimeoutSettings(Block):
     connect_s: Seconds = 5.0
-    """Seconds until the connection stands, TLS included."""
+    """Seconds to establish a connection, TLS included."""
     first_byte_s: Seconds = 600.0
-    """Seconds from the request's first byte to the head of the reply."""
+    """Seconds from the first byte of the request to the head of the reply."""
     idle_s: Seconds = 300.0
-    """Seconds between two pieces of the reply."""
+    """Seconds between two reads of the reply."""
     total_s: Seconds | None = None
-    """Seconds over all attempts; None is no bound of its own."""
+    """Seconds for all attempts of a request together; None: no limit."""
 
     def over(self, base: TimeoutSettings | None) -> TimeoutSettings:
-        """These, and of `base` those that are not set here."""
+        """Return these timeouts, with those of `base` that are not set here."""
         own = {name: getattr(self, name) for name in self.model_fields_set}
         return self if base is None else base.model_copy(update=own)
 

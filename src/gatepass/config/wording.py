@@ -1,6 +1,6 @@
-"""Every setting there is, and what the model's refusals mean to a person.
+"""List all settings, and translate pydantic's errors into sentences with "did you mean".
 
-No text holds the refused value: it may be a secret.
+No sentence quotes a value that may be a secret.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ ALIASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         **dict.fromkeys(("secret",), ("client_secret", "key", "token")),
     }
 )
-"""What clients, other gateways and other blocks call something: our names of it, the first one that is known there."""
+"""Names in clients, other gateways and other blocks, each with the settings to suggest; the first that exists wins."""
 
 
 @dataclass(frozen=True, slots=True)
 class SettingInfo:
-    """One name of the file. `members`: the `type`s of credential that have it; empty is all."""
+    """One setting. `members` are the credential types that have it; empty means all."""
 
     pattern: SettingPattern
     required: bool
@@ -47,7 +47,7 @@ class SettingInfo:
 
 
 def all_settings() -> Mapping[SettingPattern, SettingInfo]:
-    """Every setting by its pattern: `("upstreams", "*", "base_url")`."""
+    """Return every setting by its pattern: `("upstreams", "*", "base_url")`."""
     found: dict[SettingPattern, SettingInfo] = {}
     for setting in _walk(Config, (), ""):
         known = found.get(setting.pattern)
@@ -65,13 +65,13 @@ def _walk(block: type[BaseModel], prefix: SettingPattern, member: str) -> Iterat
         members = frozenset({member} if member else ())
         yield SettingInfo(pattern, field.is_required(), field.default, bool(blocks), members)
         for suffix, inner in blocks:
-            type_field = inner.model_fields.get("type")  # what a member of a union answers to
+            type_field = inner.model_fields.get("type")  # the discriminator of the credentials' union
             inner_member = str(get_args(type_field.annotation)[0]) if type_field else member
             yield from _walk(inner, (*pattern, *suffix), inner_member)
 
 
 def _blocks(annotation: Any) -> Iterator[tuple[SettingPattern, type[BaseModel]]]:
-    """The blocks inside a type, each with the way to it: `dict[str, Upstream]` has `("*",)`."""
+    """Yield the blocks inside a type with their paths: `dict[str, UpstreamConfig]` has `("*",)`."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if isinstance(annotation, type) and origin is None and issubclass(annotation, BaseModel):
         yield (), annotation
@@ -86,7 +86,7 @@ def _blocks(annotation: Any) -> Iterator[tuple[SettingPattern, type[BaseModel]]]
 
 
 def pattern_of(path: SettingPath, known: Mapping[SettingPattern, SettingInfo]) -> SettingPattern:
-    """`path` with `*` where the model has a name of the user's choice or an index."""
+    """Return `path` with `*` instead of names that the operator chooses and of indexes."""
     prefixes = {pattern[:length] for pattern in known for length in range(len(pattern) + 1)}
     found: SettingPattern = ()
     for part in path:
@@ -96,32 +96,32 @@ def pattern_of(path: SettingPath, known: Mapping[SettingPattern, SettingInfo]) -
 
 
 def unknown_setting(path: SettingPath, tree: Any) -> str:
-    """What to tell somebody who wrote a name that this block does not have: its nearest one, or where that name is."""
+    """Return the problem of a name that its block does not have, with the nearest name or its right block."""
     known = all_settings()
     *block, name = pattern_of(path, known)
-    # the `type` of the outermost block around `path` that has one: the blocks inside it belong to it too
+    # the outermost block with a `type` decides, because the blocks inside it belong to the same credential
     stated = (lookup(tree, (*path[:length], "type")) for length in range(1, len(path)))
     kind = next((each for each in stated if isinstance(each, str)), None)
     siblings = {p[-1]: s for p, s in known.items() if p[:-1] == tuple(block)}
     usable = [sibling for sibling, s in siblings.items() if not s.members or kind in s.members]
     near = _nearest(name, usable)
     if name in siblings:
-        meant = f"; did you mean {near}?" if near in ALIASES.get(name, ()) else ""
-        return f"belongs to type {' or '.join(sorted(siblings[name].members))}, not to {kind}{meant}"
+        hint = f"; did you mean {near}?" if near in ALIASES.get(name, ()) else ""
+        return f"belongs to type {' or '.join(sorted(siblings[name].members))}, not to {kind}{hint}"
     if near is not None:
         return f"is not a setting; did you mean {near}?"
-    there = [p for p in known if p[-1] == name]
-    inside = [p for p in there if p[: len(block)] == tuple(block) and "*" not in p[len(block) :]]
-    if len(found := inside or there) == 1:
-        place = found[0][len(block) :] if inside else found[0]
-        return f"is not a setting here; did you mean {dotted(named(place))}?"
+    elsewhere = [p for p in known if p[-1] == name]
+    inside = [p for p in elsewhere if p[: len(block)] == tuple(block) and "*" not in p[len(block) :]]
+    if len(found := inside or elsewhere) == 1:
+        suggested = found[0][len(block) :] if inside else found[0]
+        return f"is not a setting here; did you mean {dotted(named(suggested))}?"
     return f"is not a setting; known here: {', '.join(usable)}"
 
 
 def _nearest(name: str, usable: list[str]) -> str | None:
-    """The one of `usable` that `name` stands for elsewhere, that is spelled nearly so, or that alone has it in it."""
-    if meant := [other for other in ALIASES.get(name, ()) if other in usable]:
-        return meant[0]
+    """Return the setting of `usable` that has `name` as an alias, is spelled similarly, or alone contains it."""
+    if aliased := [other for other in ALIASES.get(name, ()) if other in usable]:
+        return aliased[0]
     if near := get_close_matches(name, usable, n=1):
         return near[0]
     parts = [sibling for sibling in usable if name in sibling.split("_")]
@@ -129,12 +129,12 @@ def _nearest(name: str, usable: list[str]) -> str | None:
 
 
 def named(pattern: SettingPattern) -> SettingPattern:
-    """As people write it: `NAME` where the model has a name of the user's choice."""
+    """Return `pattern` as it is written in the docs, with `NAME` instead of `*`."""
     return tuple("NAME" if part == "*" else part for part in pattern)
 
 
 def did_you_mean(word: str, known: list[str]) -> str:
-    """`; did you mean X?`, or the whole list where nothing is near, or nothing where there is none."""
+    """Return `; did you mean X?`, or the list of known words if none is similar, or an empty text without any."""
     if near := get_close_matches(word, known, n=1):
         return f"; did you mean {near[0]}?"
     return f"; there is {', '.join(known)}" if known else ""
@@ -156,7 +156,7 @@ PATTERNS: Mapping[str, str] = {
     ORIGIN: "expects an origin as browsers send it: https://chat.corp.example, in lower case, with a scheme, without"
     " underscores, a path or a slash at the end; or *",
 }
-"""What each pattern of the model asks for."""
+"""The message for each pattern of the configuration's fields."""
 _ORIGIN_PARTS = re.compile(
     r"(?:([A-Za-z][A-Za-z0-9+.-]{0,20})://)?((?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?)(?:[/?#].*)?",
     re.DOTALL,
@@ -184,29 +184,29 @@ _BOUNDS: Mapping[str, str] = {
     "less_than_equal": "expects {le:g} or less",
 }
 _LISTS: Mapping[str, str] = {"command": "[program, argument]"}
-"""The form of a list, by its setting."""
+"""Examples of a list, by setting."""
 _UNITS: Mapping[str, str] = {"_s": " of seconds", "_bytes": " of bytes"}
-"""What a number counts, by the end of its setting's name."""
+"""Units, by the suffix of a setting's name."""
 _UNQUOTED: Mapping[str, re.Pattern[str]] = {
     "int_type": re.compile(r"-?[0-9]{1,300}\Z"),
     "float_type": re.compile(r"-?[0-9]{1,300}(\.[0-9]{1,300})?\Z"),
     "bool_type": re.compile(r"(true|True|TRUE|false|False|FALSE)\Z"),
 }
-"""Texts that would be right without their quotes."""
+"""Texts that would be valid without their quotes."""
 _YAML_1_1 = frozenset(("yes", "no", "on", "off", "y", "n"))
-"""Words, in any case, that YAML 1.1 takes for true or false: a closed list, so that they can be told."""
-_EMPTY = "holds nothing: fill it, or remove the line"
+"""Words, in any case, that are booleans in YAML 1.1. The list is closed, so that quoting one reveals no secret."""
+_EMPTY = "is empty: set it, or remove the line"
 
 
-def refusals(error: ValidationError, tree: Any) -> Iterator[tuple[SettingPath, str]]:
-    """Each fault that pydantic found in `tree`, as the path a person wrote and a sentence."""
+def explained_errors(error: ValidationError, tree: Any) -> Iterator[tuple[SettingPath, str]]:
+    """Yield each error of pydantic as the path in the file and a sentence."""
     for detail in error.errors(include_url=False, include_input=False):
         path = _path(detail)
         yield path, _sentence(detail, path, tree)
 
 
 def _path(detail: ErrorDetails) -> SettingPath:
-    """The way as the file has it: without the tag of the union's member and the mark of a key."""
+    """Return the path as the file has it, without pydantic's union tag and its mark of a key."""
     loc = detail["loc"]
     if loc[-1:] == ("[key]",):
         loc = loc[:-1]
@@ -228,43 +228,42 @@ def _sentence(detail: ErrorDetails, path: SettingPath, tree: Any) -> str:
         case "union_tag_invalid":
             return _choice(value, path, detail, _listed(context["expected_tags"]))
         case "string_pattern_mismatch":
-            return PATTERNS[context["pattern"]] + (_right_origin(value) if context["pattern"] == ORIGIN else "")
+            text = PATTERNS[context["pattern"]]
+            # scheme, host and port of an origin hold no secret; a path or query might, and is left out
+            is_origin = context["pattern"] == ORIGIN and not isinstance(value, Reference)
+            if is_origin and (found := _ORIGIN_PARTS.fullmatch(str(value))) is not None:
+                text += f"; did you mean {found[1] or 'https'}://{found[2]}?".lower()
+            return text
         case _ if kind in _BOUNDS:
             return _BOUNDS[kind].format(**context)
         case _:
             return _type(kind, value, path, detail["msg"])
 
 
-def _right_origin(value: Any) -> str:
-    """The right form of an origin, of which no part is a secret's place."""
-    found = None if isinstance(value, Reference) else _ORIGIN_PARTS.fullmatch(str(value))
-    return f"; did you mean {found[1] or 'https'}://{found[2]}?".lower() if found is not None else ""
-
-
-def _type(kind: str, value: Any, path: SettingPath, otherwise: str) -> str:
-    """What is expected and what stands there; of a reference's value nothing is told, not even its look."""
+def _type(kind: str, value: Any, path: SettingPath, default: str) -> str:
+    """Return the expected and the actual type. Nothing about a reference's value is revealed, not even its type."""
     if kind not in _TYPES:
-        return _OTHERS.get(kind, otherwise)
+        return _OTHERS.get(kind, default)
     if value is None:
         return _EMPTY
     is_number = kind in ("int_type", "float_type")
     unit = next((unit for end, unit in _UNITS.items() if is_number and str(path[-1]).endswith(end)), "")
     text = f"{_TYPES[kind]}{unit}"
     if isinstance(value, Reference):
-        return f"{text}, and a reference always stands for a text: write the value itself"
+        return f"{text}, but a reference is always a text: write the value itself"
     if isinstance(value, str) and kind == "list_type":
         return f"{text}, not a text: write {_LISTS.get(str(path[-1]), '[one, two]')}"
     if isinstance(value, str) and kind == "bool_type" and value.lower() in _YAML_1_1:
         return f"{text}; in YAML 1.2 {value} is a text"
     if isinstance(value, str):
-        would_do = kind in _UNQUOTED and _UNQUOTED[kind].match(value)
-        return f"{text}, not a text{': remove the quotes' if would_do else ''}"
+        is_quoted = kind in _UNQUOTED and _UNQUOTED[kind].match(value)
+        return f"{text}, not a text{': remove the quotes' if is_quoted else ''}"
     quotable = kind == "string_type" and isinstance(value, int | float)
     return f"{text}, not {_shape(kind, value)}{': put quotes around it' if quotable else ''}"
 
 
 def _shape(kind: str, value: Any) -> str:
-    """What `value`, which is no text, looks like in a file."""
+    """Describe `value`, which is not a text."""
     match value:
         case bool():
             return "true or false"
@@ -279,7 +278,7 @@ def _shape(kind: str, value: Any) -> str:
 
 
 def _choice(value: Any, path: SettingPath, detail: ErrorDetails, expected: list[str]) -> str:
-    """For a value outside a closed list; the word is a key of the file where the fault is in a key."""
+    """Return the sentence for a value, or a key, outside a closed list."""
     is_key = detail["loc"][-1:] == ("[key]",)
     word = str(path[-1]) if is_key else value
     if word is None:
@@ -292,5 +291,5 @@ def _choice(value: Any, path: SettingPath, detail: ErrorDetails, expected: list[
 
 
 def _listed(expected: str) -> list[str]:
-    """pydantic's `'a', 'b' or 'c'` as names."""
+    """Split pydantic's `'a', 'b' or 'c'` into names."""
     return re.findall(r"[\w.]+", expected.replace(" or ", " "))

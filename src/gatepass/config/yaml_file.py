@@ -1,7 +1,7 @@
-"""YAML 1.2 by ruamel.yaml, with the core schema's types and a line for each value.
+"""Parse YAML 1.2 with ruamel.yaml, and record the line of each value.
 
-ruamel's parser gives the nodes; what a plain word means is decided here by the core schema (YAML 1.2.2,
-10.3.2) alone, so that `12:30`, `no`, `2024-01-01` and `1_000` stay the texts they look like.
+ruamel's parser yields the nodes. Plain scalars are resolved here by the core schema (YAML 1.2.2, 10.3.2), so that
+`12:30`, `no`, `2024-01-01` and `1_000` are texts.
 """
 
 from __future__ import annotations
@@ -29,32 +29,32 @@ _INT = re.compile(r"[-+]?[0-9]+\Z")
 _BASED = re.compile(r"0o[0-7]+\Z|0x[0-9a-fA-F]+\Z")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z|[-+]?\.(inf|Inf|INF)\Z|\.(nan|NaN|NAN)\Z")
 _STAR = re.compile(r"(\*[^\s,\[\]{}]*?) *:(?=\s|\Z)|(\*)(?=[\s,\[\]{}]|\Z)")
-"""An alias that is meant as a name of the file, or a lone star."""
+"""An alias that is most likely an unquoted glob: one that is used as a name, or a lone star."""
 _REFERENCE = re.compile(r"\$\{[A-Za-z0-9_:./-]+\}")
 _PAIR = re.compile(r":\s")
 _BLOCK_FOUND = re.compile(r"found \(?'<block (mapping|sequence) start>'")
 _ENTRY_FOUND = re.compile(r"expected <block end>, but found '[-?]'")
-_NO_PAIR = "no `name: value` stands here (a space belongs behind the colon)"
-_MIXED = "one block holds names or items (-), never both"
+_NO_PAIR = "expected `name: value` here (with a space after the colon)"
+_MIXED = "a block holds either names or items (-), not both"
 _DIGITS = 300
-"""Longer numbers are nobody's setting, and int() refuses them past 4,300."""
+"""Longer numbers stay texts: no setting has them, and int() rejects more than 4,300 digits."""
 
 
 def parse_yaml(source: str, text: str) -> ConfigDocument:
-    """The one document of `text`; raises ConfigError with the line of the fault."""
+    """Parse the only document of `text`; raise ConfigError with the line of the fault."""
     document = ConfigDocument(source)
     yaml = YAML(typ="safe", pure=True)
-    yaml.composer.warn_double_anchors = False  # YAML 1.2.2, 3.2.2.2: the latest anchor of a name counts
+    yaml.composer.warn_double_anchors = False  # an anchor may be redefined (YAML 1.2.2, 3.2.2.2)
     try:
         node: Node | None = yaml.compose(text)
     except MarkedYAMLError as error:
-        line, told = _complaint(text, error)
-        raise document.fault(line, f"is not YAML: {told}") from None
+        line, reason = _explained(text, error)
+        raise document.fault(line, f"is not YAML: {reason}") from None
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise document.fault(line, "is not YAML: holds a control character") from None
-    except ValueError:  # ruamel gives an escape beyond U+10FFFF to chr()
-        raise document.fault(1, "is not YAML: an escape in it stands for no character") from None
+    except ValueError:  # ruamel passes an escape beyond U+10FFFF to chr()
+        raise document.fault(1, "is not YAML: holds an escape of a character that does not exist") from None
     except RecursionError:
         raise document.fault(1, f"is nested deeper than {DEEPEST} levels") from None
     if node is None:
@@ -64,56 +64,57 @@ def parse_yaml(source: str, text: str) -> ConfigDocument:
     return document
 
 
-def _complaint(text: str, error: MarkedYAMLError) -> tuple[int, str]:
-    """The line to mend and what to do there: ruamel's own words name tokens, and often another line."""
+def _explained(text: str, error: MarkedYAMLError) -> tuple[int, str]:
+    """Return the line to correct and what to do. ruamel's message names parser tokens, and often another line."""
     problem, mark = str(error.problem), error.problem_mark or error.context_mark
     if mark is None:
         return 1, problem
     line = mark.line + 1
     if problem.startswith("found undefined alias") or error.context == "while scanning an alias":
         found = _STAR.match(text, (error.context_mark or mark).index)
-        shown = (found[1] or found[2]) if found else "*…"  # where it is a name; a value may be a secret after a star
-        return line, f'* begins an alias, and there is no such anchor: quote it, "{shown}"'
+        shown = (found[1] or found[2]) if found else "*…"  # a value is not shown: it may be a secret
+        return line, f'* begins an alias, but this anchor does not exist: quote it, "{shown}"'
     if problem.endswith("but got '{'") and text[mark.index - 1] == "$":
         around = "[…]" if str(error.context).endswith("sequence") else "{…}"
         found = _REFERENCE.match(text, mark.index - 1)
         return line, f'quote references inside {around}: "{found[0] if found else "${NAME}"}"'
     if problem.startswith("found character") and text[mark.index : mark.index + 1] == "\t":
-        return line, f"a tab stands in column {mark.column + 1}: YAML wants spaces"
+        return line, f"a tab is in column {mark.column + 1}: YAML requires spaces"
     if problem == "could not find expected ':'" and error.context_mark:
         return error.context_mark.line + 1, _NO_PAIR
     if problem == "mapping values are not allowed here":
         return _colon(text, mark) or (line, problem)
     if _BLOCK_FOUND.search(problem):
-        head = text[mark.index - mark.column : mark.index]  # more than its indentation is wrong where it holds a word
-        return line, (None if head.strip() else _misfit(text, mark.line, mark.column)) or problem
+        head = text[mark.index - mark.column : mark.index]
+        # with a word before the mark, the indentation is not the only fault
+        return line, (None if head.strip() else _wrong_indentation(text, mark.line, mark.column)) or problem
     if _ENTRY_FOUND.search(problem) and error.context_mark:
-        return line, f"does not fit the block that began in line {error.context_mark.line + 1}: {_MIXED}"
+        return line, f"does not fit the block that begins in line {error.context_mark.line + 1}: {_MIXED}"
     return line, problem
 
 
 def _colon(text: str, colon: StringMark) -> tuple[int, str] | None:
-    """Why no name may stand before `colon`: it is in a value, too deep, or goes on from the line before."""
+    """Return why a colon is not allowed here: it is in a value, indented too deep, or continues the line before."""
     start = colon.index - colon.column
     head, above = text[start : colon.index], text[:start].rstrip()
     if _PAIR.search(head):
         return colon.line + 1, "a colon inside a value: put quotes around the value"
     indent = _indent(head)
-    if indent != _indent(above.rpartition("\n")[2]) and (told := _misfit(text, colon.line, indent)):
-        return colon.line + 1, told
+    if indent != _indent(above.rpartition("\n")[2]) and (reason := _wrong_indentation(text, colon.line, indent)):
+        return colon.line + 1, reason
     return (above.count("\n") + 1, _NO_PAIR) if above else None
 
 
-def _misfit(text: str, line: int, column: int) -> str | None:
+def _wrong_indentation(text: str, line: int, column: int) -> str | None:
     block = _nearest_block(text, line)
     if block is None:
         return None
-    place = f"the one before it began in line {block.line + 1}, in column {block.column + 1}"
-    return f"begins in column {column + 1} and fits no block: {place}"
+    previous = f"the previous one begins in line {block.line + 1}, in column {block.column + 1}"
+    return f"begins in column {column + 1} and fits no block: {previous}"
 
 
 def _nearest_block(text: str, line: int) -> StreamMark | None:
-    """Where the block began that `line` was to go on: the outermost that it ends, else the innermost around it."""
+    """Return the start of the outermost block that `line` ends, else of the innermost block around it."""
     blocks: list[StreamMark] = []
     ended: StreamMark | None = None
     try:
@@ -126,7 +127,7 @@ def _nearest_block(text: str, line: int) -> StreamMark | None:
             ended = None
             if isinstance(token, BlockMappingStartToken | BlockSequenceStartToken):
                 blocks.append(token.start_mark)
-    except MarkedYAMLError:  # the one that is being told
+    except MarkedYAMLError:  # the error that is being explained
         pass
     return ended or (blocks[-1] if blocks else None)
 
@@ -167,7 +168,7 @@ def _mapping(document: ConfigDocument, node: MappingNode, path: SettingPath) -> 
 
 
 def core_schema(text: str) -> bool | int | float | str | None:
-    """What a plain word means by the core schema of YAML 1.2; a text where it means nothing else."""
+    """Resolve a plain scalar by the core schema of YAML 1.2; the default is a text."""
     if text in _WORDS:
         return _WORDS[text]
     if len(text) > _DIGITS:

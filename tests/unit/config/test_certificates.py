@@ -18,7 +18,7 @@ from gatepass.config.certificates import (
     LOCKED_KEY,
     NO_CERTIFICATE,
     NO_KEY,
-    NO_KEY_BEHIND,
+    NO_KEY_IN_CERTIFICATE,
     SHORT_KEY,
     SHORT_SECRET,
     TOO_WEAK,
@@ -94,7 +94,7 @@ def test_a_certificate_with_its_key_is_taken(faults, files):
 @pytest.mark.parametrize(
     ("files", "told"),
     [
-        ({"client_cert": "cert"}, {"client_cert": NO_KEY_BEHIND}),
+        ({"client_cert": "cert"}, {"client_cert": NO_KEY_IN_CERTIFICATE}),
         ({"client_cert": "cert", "client_key": "other"}, {"client_key": FOREIGN_KEY}),
         ({"client_cert": "cert", "client_key": "garbage"}, {"client_key": FOREIGN_KEY}),
         ({"client_cert": "cert", "client_key": "cert"}, {"client_key": FOREIGN_KEY}),
@@ -182,7 +182,7 @@ def test_a_key_knows_what_it_can_sign_with(kind, algorithms, wanted):
 
 
 def test_a_key_is_asked_for_nothing_that_it_cannot():
-    with pytest.raises(ValueError, match="is RS256, which the key cannot sign with: it can ES256"):
+    with pytest.raises(ValueError, match="is RS256, which the key does not support: use ES256"):
         signing_key(private_pem("p256")).algorithm("RS256")
 
 

@@ -106,7 +106,7 @@ def test_a_login_in_a_file_is_read_again(tmp_path):
     assert (str(secret), secret.read()) == ("one", "one")
     file.write_text('{"app": "bot", "secret": "two", "n": 1}')
     assert secret.read() == "two"
-    for broken, told in (("{", "is not JSON"), ('{"secret": 5}', "has lost a text")):
+    for broken, told in (("{", "is not JSON"), ('{"secret": 5}', "is missing since the file changed")):
         file.write_text(broken)
         with pytest.raises(UnresolvedReference, match=told):
             secret.read()
@@ -229,7 +229,7 @@ def test_a_proxys_password_is_taken_apart_and_hidden(scheme):
         ("http://u:topsecret\u2100@p:1", "is not a URL: its host or port is malformed"),
         (
             "http://u:1/topsecret@p:1",
-            "holds an @ behind its host: in a password write / as %2F, ? as %3F and # as %23",
+            "holds an @ after its host: in a password write / as %2F, ? as %3F and # as %23",
         ),
         ("ftp://u:topsecret@p:1", "expects http://host… or https://host…"),
     ],
@@ -241,13 +241,13 @@ def test_a_proxy_that_is_none_is_told_without_its_password(text, told):
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("DIALECT", ": upstreams.NAME.dialect wants a file, which --config or GATEPASS_CONFIG names"),
-        ("LEARN", ": upstreams.NAME.learn wants a file, which --config or GATEPASS_CONFIG names"),
+        ("DIALECT", ": upstreams.NAME.dialect requires a file, which --config or GATEPASS_CONFIG names"),
+        ("LEARN", ": upstreams.NAME.learn requires a file, which --config or GATEPASS_CONFIG names"),
         ("BASE_URL", "; did you mean GATEPASS_UPSTREAM_URL?"),
         ("API_BASE", "; did you mean GATEPASS_UPSTREAM_URL?"),
         ("TOKENS", "; did you mean GATEPASS_TOKEN?"),
-        ("STORE_URL", ": store.url wants a file, which --config or GATEPASS_CONFIG names"),
-        ("STORE_NETWORK_CA_FILE", ": store.network.ca_file wants a file, which --config or GATEPASS_CONFIG names"),
+        ("STORE_URL", ": store.url requires a file, which --config or GATEPASS_CONFIG names"),
+        ("STORE_NETWORK_CA_FILE", ": store.network.ca_file requires a file, which --config or GATEPASS_CONFIG names"),
         ("SERVER_PORT", "; did you mean GATEPASS_PORT?"),
     ],
 )
@@ -265,7 +265,7 @@ def test_the_key_that_the_command_learned_shows_is_no_fault_and_opens_no_door():
     document = read(KEY="gp-of-the-shell-4711")
     assert document.problems == []
     assert document.warnings == [
-        "GATEPASS_KEY is for `gatepass learned` and opens no door: clients' keys are GATEPASS_KEYS",
+        "GATEPASS_KEY is used only by `gatepass learned`: set the clients' keys with GATEPASS_KEYS",
     ]
     assert document.tree == read().tree
     assert read().warnings == []
@@ -285,7 +285,7 @@ def test_a_profile_is_that_of_every_key_and_told_by_its_variable(tmp_path):
 def test_a_profile_without_keys_is_refused():
     assert problems(PROFILE="ragflow") == [
         (
-            "environment GATEPASS_PROFILE: is the profile of clients' keys, of which there are none: set GATEPASS_KEYS"
+            "environment GATEPASS_PROFILE: is the profile of clients' keys, but there are no keys: set GATEPASS_KEYS"
             " or GATEPASS_KEY_HASHES, or remove it"
         )
     ]

@@ -193,7 +193,7 @@ def test_a_wrong_type_is_told_with_what_stands_there(write, text, told):
 def test_a_base_url_with_a_password_and_a_query_is_told_both(write):
     assert refused(write("upstreams: {chat: {base_url: 'https://u:topsecret@h/v1?x=1'}}\n")) == (
         "gatepass.yaml:1: upstreams.chat.base_url: holds a user name or password: put it under credentials;"
-        " holds a query: a path is put behind this URL, so it ends before the ?"
+        " holds a query: gatepass appends a path to this URL, so end it before the ?"
     )
 
 
@@ -315,8 +315,7 @@ def test_references_work_in_texts_alone_and_are_resolved_after_parsing(write):
     assert loaded.config.models["${HOST}"].name == "$x"
     assert loaded.origin(("credentials", "corp", "token")).endswith("gatepass.yaml:2, environment T")
     assert refused(write(MINIMAL + 'server: {port: "${P}"}\n'), {"P": "80"}) == (
-        "gatepass.yaml:2: server.port: expects a whole number,"
-        " and a reference always stands for a text: write the value itself"
+        "gatepass.yaml:2: server.port: expects a whole number, but a reference is always a text: write the value itself"
     )
 
 

@@ -4,7 +4,7 @@ from pydantic import ValidationError
 from gatepass.config.credential.kinds import StaticCredential
 from gatepass.config.network import BEARER_PLACEMENT, TokenPlacement
 
-FIXED = "holds no {token}: that is where the token goes; a fixed value belongs under upstreams"
+FIXED = "holds no {token}, which gatepass replaces by the token; a fixed value belongs under upstreams"
 UNFIT = "begins or ends with a space, or holds a line break or a character beyond ASCII"
 
 
@@ -47,7 +47,7 @@ def test_template_that_no_header_could_hold_is_refused(template, told):
     "name", ["Host", "Content-Length", "connection", "Proxy-Authorization", "X-Request-Id", "X-Gatepass-Hop"]
 )
 def test_header_of_one_hop_carries_no_token(name):
-    told = f"{name.lower()} belongs to one hop or is gatepass's own: it cannot be set"
+    told = f"{name.lower()} is set by gatepass or belongs to one connection: it cannot be set"
     assert refused(headers={name: "{token}"}) == ("", told)
 
 
@@ -57,7 +57,7 @@ def test_header_that_is_named_twice_is_refused():
 
 
 def test_token_must_go_somewhere():
-    assert refused(headers={}) == ("", "carries the token nowhere: name a header or a query parameter")
+    assert refused(headers={}) == ("", "has no place for the token: name a header or a query parameter")
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a&b", "a=b", "é"])

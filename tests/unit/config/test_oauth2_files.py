@@ -57,7 +57,7 @@ def signing(folder: Path, **files: str) -> dict[str, str]:
         ({"private_key_file": "cert"}, {"private_key_file": NO_KEY}),
         (
             {"private_key_file": "key", "algorithm": "ES256"},
-            {"algorithm": "is ES256, which the key cannot sign with: it can RS256 and PS256"},
+            {"algorithm": "is ES256, which the key does not support: use RS256 or PS256"},
         ),
         ({"private_key_file": "key", "certificate_file": "other"}, {"certificate_file": FOREIGN_CERTIFICATE}),
         ({"private_key_file": "key", "certificate_file": "garbage"}, {"certificate_file": NO_CERTIFICATE}),

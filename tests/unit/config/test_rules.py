@@ -7,7 +7,7 @@ from gatepass.config.document import dotted
 from gatepass.config.model import Config
 from gatepass.config.references import Reference
 from gatepass.config.routes import NOT_LEARNED
-from gatepass.config.wording import refusals
+from gatepass.config.wording import explained_errors
 from gatepass.learning.learned_rule import NEVER, OPT_IN, SAFE, SAFE_IN_MESSAGES
 from gatepass.normalize.members import JsonMemberPath
 
@@ -25,7 +25,7 @@ def model(**members):
 def said(whole):
     with pytest.raises(ValidationError) as caught:
         Config.model_validate(whole)
-    return {dotted(place): text for place, text in refusals(caught.value, whole)}
+    return {dotted(place): text for place, text in explained_errors(caught.value, whole)}
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_stream_is_written_in_words_or_as_true_and_false(written, meant):
 
 def test_stream_is_nothing_else():
     assert said(tree(stream="nativ")) == {"models.m.stream": "'nativ' is not known here; did you mean native?"}
-    assert said(tree(stream=None)) == {"models.m.stream": "holds nothing: fill it, or remove the line"}
+    assert said(tree(stream=None)) == {"models.m.stream": "is empty: set it, or remove the line"}
     assert model().stream == "auto"
 
 

@@ -23,7 +23,7 @@ def test_static_headers_may_be_any_but_those_of_one_hop():
 
 @pytest.mark.parametrize("name", ["Host", "connection", "TE", "Content-Type", "accept", "X-Request-Id", "X-Gatepass-A"])
 def test_static_header_of_one_hop_or_of_gatepass_is_refused(name):
-    told = f"{name.lower()} belongs to one hop or is gatepass's own: it cannot be set"
+    told = f"{name.lower()} is set by gatepass or belongs to one connection: it cannot be set"
     assert refused(headers={name: "v"}) == told
 
 

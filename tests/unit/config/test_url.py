@@ -60,7 +60,7 @@ def test_every_fault_of_a_url_is_told_at_once():
         "expects http://host… or https://host…; "
         "holds a user name or password: put it under credentials; "
         "holds a fragment, a space or a character beyond ASCII; "
-        "holds a query: a path is put behind this URL, so it ends before the ?"
+        "holds a query: gatepass appends a path to this URL, so end it before the ?"
     )
 
 

@@ -9,7 +9,7 @@ from gatepass.config.document import dotted, with_value
 from gatepass.config.model import Config
 from gatepass.config.references import Reference
 from gatepass.config.upstream import CODE
-from gatepass.config.wording import PATTERNS, all_settings, did_you_mean, pattern_of, refusals, unknown_setting
+from gatepass.config.wording import PATTERNS, all_settings, did_you_mean, explained_errors, pattern_of, unknown_setting
 
 BASE = {"upstreams": {"u": {"base_url": "https://x"}}}
 OAUTH = {"type": "oauth2", "token_url": "https://x", "client_id": "a", "client_secret": "b"}
@@ -20,7 +20,7 @@ def said(path, value):
     tree = with_value(BASE, path, value)
     with pytest.raises(ValidationError) as caught:
         Config.model_validate(tree)
-    return {dotted(place): text for place, text in refusals(caught.value, tree)}
+    return {dotted(place): text for place, text in explained_errors(caught.value, tree)}
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def said(path, value):
         (("server", "port"), "+80", "expects a whole number, not a text"),
         (("server", "port"), True, "expects a whole number, not true or false"),
         (("server", "port"), [80], "expects a whole number, not a list"),
-        (("server", "port"), None, "holds nothing: fill it, or remove the line"),
+        (("server", "port"), None, "is empty: set it, or remove the line"),
         (("server", "port"), 1.5, "expects a whole number, not one with a point or an exponent"),
         (("limits", "body_bytes"), "32M", "expects a whole number of bytes, not a text"),
         (("server", "port"), 70000, "expects 65535 or less"),
@@ -53,21 +53,21 @@ def said(path, value):
         (("server", "base_path"), "llm", "expects segments that begin with a slash, none at the end: /llm"),
         (("access", "keys"), {}, "expects a list, not a block"),
         (("access", "keys"), "k", "expects a list, not a text: write [one, two]"),
-        (("access", "keys"), None, "holds nothing: fill it, or remove the line"),
-        (("server",), None, "holds nothing: fill it, or remove the line"),
+        (("access", "keys"), None, "is empty: set it, or remove the line"),
+        (("server",), None, "is empty: set it, or remove the line"),
         (("server",), "x", "expects a block of settings, not a text"),
         (("models",), [], "expects a block of names, not a list"),
         (("upstreams",), {}, "is empty: at least one is needed"),
         (("upstreams", "u", "base_url"), "x", "expects http://host… or https://host…"),
         (("log", "format"), "jsn", "'jsn' is not known here; did you mean json?"),
         (("log", "format"), 5, "expects json or text, not a number"),
-        (("log", "format"), None, "holds nothing: fill it, or remove the line"),
+        (("log", "format"), None, "is empty: set it, or remove the line"),
         (("log", "nothing"), 5, "is not a setting; known here: format, level, bodies"),
         (("credentials", "c"), {"type": "oauth"}, None),
         (
             ("server", "port"),
             SECRET,
-            "expects a whole number, and a reference always stands for a text: write the value itself",
+            "expects a whole number, but a reference is always a text: write the value itself",
         ),
         (("log", "format"), SECRET, "expects json or text"),
     ],
@@ -87,7 +87,7 @@ def test_the_look_of_a_referenced_value_is_not_told(path, value):
     ((_, told),) = said(path, Reference.to_variable("S", value)).items()
     ((_, other),) = said(path, SECRET).items()
     assert told == other
-    assert told.endswith(", and a reference always stands for a text: write the value itself")
+    assert told.endswith(", but a reference is always a text: write the value itself")
 
 
 def test_a_name_that_is_none_is_told_at_the_name():
@@ -114,7 +114,7 @@ def test_only_the_member_that_the_type_names_is_reported():
         ({"type": "statik"}, {"credentials.c.type": "'statik' is not known here; did you mean static?"}),
         ({"type": SECRET}, {"credentials.c.type": f"expects {' or '.join(KINDS)}"}),
         ({"type": "static"}, {"credentials.c.token": "is missing"}),
-        (None, {"credentials.c": "holds nothing: fill it, or remove the line"}),
+        (None, {"credentials.c": "is empty: set it, or remove the line"}),
         (5, {"credentials.c": "expects a block of settings, not a number"}),
     ],
 )

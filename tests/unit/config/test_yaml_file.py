@@ -95,7 +95,7 @@ def test_every_name_that_stands_twice_is_told_with_both_lines():
             "f.yaml:1: the tag tag:yaml.org,2002:python/object:os.system is not known",
         ),
         ("a: !!binary aGk=\n", "f.yaml:1: the tag tag:yaml.org,2002:binary is not known"),
-        ('a: "\\U00110000"\n', "f.yaml:1: is not YAML: an escape in it stands for no character"),
+        ('a: "\\U00110000"\n', "f.yaml:1: is not YAML: holds an escape of a character that does not exist"),
         ("a: &x [*x]\n", "is nested deeper than 64 levels"),
         ("[" * 1_000, "is nested deeper than 64 levels"),
     ],
@@ -117,7 +117,7 @@ def test_what_is_no_configuration_is_refused_with_its_line(text, told):
     ],
 )
 def test_a_star_that_is_no_alias_wants_quotes(text, told):
-    star = "* begins an alias, and there is no such anchor"
+    star = "* begins an alias, but this anchor does not exist"
     assert refused(text) == f"f.yaml:{told.format(star=star)}"
 
 
@@ -139,7 +139,7 @@ def test_a_reference_between_braces_wants_quotes(text, told):
     [("a: 1\n\tb: 2\n", 2, 1), ("a:\n  \tb: 1\n", 2, 3), ("a:\n  b: 1\n\tc: 2\n", 3, 1), ("a:\tb\n", 1, 3)],
 )
 def test_a_tab_is_called_a_tab(text, line, column):
-    assert refused(text) == f"f.yaml:{line}: is not YAML: a tab stands in column {column}: YAML wants spaces"
+    assert refused(text) == f"f.yaml:{line}: is not YAML: a tab is in column {column}: YAML requires spaces"
 
 
 @pytest.mark.parametrize(
@@ -163,15 +163,15 @@ def test_a_tab_is_called_a_tab(text, line, column):
 def test_a_line_that_fits_no_block_is_told_with_the_block_before_it(text, here, block):
     assert refused(text) == (
         f"f.yaml:{here[0]}: is not YAML: begins in column {here[1]} and fits no block:"
-        f" the one before it began in line {block[0]}, in column {block[1]}"
+        f" the previous one begins in line {block[0]}, in column {block[1]}"
     )
 
 
 @pytest.mark.parametrize("text", ["a:\n  b: 1\n  - c\n", "a:\n  - b\n  c: 1\n"])
 def test_names_and_items_in_one_block_are_told_apart(text):
     assert refused(text) == (
-        "f.yaml:3: is not YAML: does not fit the block that began in line 2:"
-        " one block holds names or items (-), never both"
+        "f.yaml:3: is not YAML: does not fit the block that begins in line 2:"
+        " a block holds either names or items (-), not both"
     )
 
 
@@ -180,7 +180,7 @@ def test_names_and_items_in_one_block_are_told_apart(text):
     [("a:b\nc: 1\n", 1), ("a:\n  b\n  c: 1\n", 2), ("a: 1\nb\n", 2), ("  a\nb: 1\n", 1), ("a: 1\nb:c\n\nd: 2\n", 2)],
 )
 def test_a_line_without_a_name_is_told_itself(text, line):
-    told = "no `name: value` stands here (a space belongs behind the colon)"
+    told = "expected `name: value` here (with a space after the colon)"
     assert refused(text) == f"f.yaml:{line}: is not YAML: {told}"
 
 

@@ -137,7 +137,7 @@ async def test_a_key_file_is_read_again_when_it_changes(endpoint: Endpoint, tmp_
         ({"private_key": Secret("no key")}, "private_key holds no PEM private key that can be read"),
         ({"private_key": Secret(private_pem("p384"))}, "private_key holds a key that is neither RSA nor"),
         ({"private_key": None, "private_key_file": "/nowhere/key"}, "private_key: the file /nowhere/key cannot be"),
-        ({"algorithm": "ES256"}, "algorithm is ES256, which the key cannot sign with: it can RS256 and PS256"),
+        ({"algorithm": "ES256"}, "algorithm is ES256, which the key does not support: use RS256 or PS256"),
         ({"certificate_file": "/nowhere/cert"}, "certificate_file: the file /nowhere/cert cannot be read"),
         ({"certificate_file": __file__}, "certificate_file holds no PEM certificate"),
     ],

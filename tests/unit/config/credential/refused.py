@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from gatepass.config.document import dotted
 from gatepass.config.model import Config
-from gatepass.config.wording import refusals
+from gatepass.config.wording import explained_errors
 
 
 def refused(**block: Any) -> dict[str, str]:
@@ -19,5 +19,5 @@ def refused(**block: Any) -> dict[str, str]:
         Config.model_validate(tree)
     return {
         dotted(path).removeprefix("credentials.c").removeprefix("."): text
-        for path, text in refusals(caught.value, tree)
+        for path, text in explained_errors(caught.value, tree)
     }

@@ -118,7 +118,7 @@ def test_a_network_that_says_nothing_may_be_written():
 
 
 def test_a_header_that_nobody_may_set_is_refused():
-    with pytest.raises(ValidationError, match="belongs to one hop"):
+    with pytest.raises(ValidationError, match="belongs to one connection"):
         api_key(header="Host")
 
 
