@@ -311,9 +311,8 @@ class TokenHolder:
                 token = await self._attempt()
             except FetchFailure as failure:
                 now = self._clock.now()
-                was_slow = (
-                    now - self._attempt_began_s > SLOW_ATTEMPT_S
-                )  # waiting requests get the issuer's reason at once
+                # Waiting requests get the issuer's reason at once.
+                was_slow = now - self._attempt_began_s > SLOW_ATTEMPT_S
                 wait_s = (
                     quick_wait_s(tries, failure, self._wait_budget.random_fraction())
                     if quick and not was_slow

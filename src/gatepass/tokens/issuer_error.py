@@ -199,7 +199,14 @@ def error_response_failure(
         # Each further attempt could lock the account at the proxy, so this is definite.
         return FetchFailure(f"the proxy refused the connection to {issuer}: 407", definite=True)
     found = _error_body_of(reply)
-    words = one_line(found.message if found else _excerpt(reply), mask)
+    if found is not None:
+        text = found.message
+    elif is_html(reply):
+        title = page_title(reply.text)
+        text = f"an HTML page, {title}" if title else "an HTML page"
+    else:
+        text = reply.text
+    words = one_line(text, mask)
     definite = _is_definite(reply, found) or (is_wrong_url and reply.status in WRONG_URL_STATUSES)
     return FetchFailure(
         f"{REFUSED if definite else ''}{issuer} answered {reply.status}{': ' if words else ''}{words}",
@@ -281,17 +288,9 @@ def _error_body_of(reply: TokenResponse) -> TokenErrorBody | None:
     return replace(found, status=None) if found.code or found.text else None
 
 
-def _excerpt(reply: TokenResponse) -> str:
-    if is_html(reply):
-        title = page_title(reply.text)
-        return f"an HTML page, {title}" if title else "an HTML page"
-    return reply.text
-
-
 def _redirect_message(reply: TokenResponse, issuer: str, mask: Mask) -> str:
-    where = mask(
-        (header(reply.headers, b"location") or b"").decode("latin-1")
-    )  # before `hostname`, which is in lower case
+    # Masked before `hostname` is read, because that is in lower case.
+    where = mask((header(reply.headers, b"location") or b"").decode("latin-1"))
     try:
         host = urlsplit(where).hostname
     except ValueError:

@@ -184,13 +184,13 @@ class HttpJsonSource:
         return self._secrets
 
     async def fetch(self) -> Token:
-        template, sign = self._draft(), self._settings.sign
+        template, sign = self._template(), self._settings.sign
         if sign is not None:
             secret = revealed(sign.secret, "sign.secret")
             template = sign_request(template, sign, secret, request_values(self._clock.wall(), self._nonce()))
         return await self._issuer.fetch_token(template.request(), self._secrets)
 
-    def _draft(self) -> LoginRequestTemplate:
+    def _template(self) -> LoginRequestTemplate:
         settings = self._settings
         headers = _values(settings.headers, "headers")
         if settings.basic is not None:

@@ -53,9 +53,8 @@ class VendorEndpoints:
     def client_for(self, url: str, *, asks_metadata: bool = False) -> TokenEndpointClient:
         """Return the client for `url`. Plain HTTP is rejected as for any issuer, except for metadata servers."""
         settings = self.settings
-        is_direct = (
-            settings.network.proxy is None
-        )  # through a proxy the address is that of the proxy's own metadata server
+        # Through a proxy the address is that of the proxy's own metadata server.
+        is_direct = settings.network.proxy is None
         if asks_metadata and is_direct and self.metadata is not None and _is_metadata(url, self.metadata):
             settings = settings.model_copy(update={"allow_plain_http": True})
         reply_format = TokenReplyFormat(display_host(url), settings.default_ttl_s, settings.max_ttl_s)

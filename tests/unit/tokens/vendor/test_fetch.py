@@ -136,9 +136,8 @@ async def test_the_library_shortens_a_life_and_never_prolongs_it():
     assert work.token_from_text(cached, made_s + 3_600).lifetime_s == pytest.approx(600)
     assert work.token_from_text(cached, made_s + 9_000).lifetime_s == 3_600
     assert work.token_from_text(cached, None).lifetime_s == 3_600
-    assert (
-        work.token_from_text(cached, clock.wall() - 5).lifetime_s == 3_600
-    )  # our clock is wrong: the token is new to us
+    # this machine's clock is wrong: the token is new
+    assert work.token_from_text(cached, clock.wall() - 5).lifetime_s == 3_600
 
 
 async def test_seconds_that_a_library_cuts_off_do_not_count():
