@@ -220,6 +220,7 @@ FILL = 0.9
 def batches(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
     if rejection.protocol is not ClientProtocol.EMBEDDINGS:
         return
+    # Nine digits at most, here and below: an upstream's text may contain thousands.
     limits = [int(found[1][:9]) for pattern in _LIMITS if (found := rejection.opens(pattern)) is not None]
     if limits and 0 < limits[0] <= LARGEST:
         yield (LearnedRule("split", "input", str(limits[0]), ttl_s=DAY_S),)

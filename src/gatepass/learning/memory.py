@@ -81,7 +81,7 @@ class Memory:
         """
         known = self._stored.get(key)
         for other, one in list(self._by_scope.get(key[0], {}).items()):
-            if rule.reverses(one.rule):
+            if rule.reverses(one.rule):  # the newer rejection is right
                 self.forget(other)
         uses = known.uses if known is not None else 0
         stored = _StoredRule(rule, evidence_of(evidence), now_s, now_s + rule.ttl_s, uses, is_configured)
@@ -227,6 +227,7 @@ class SingleTrial:
         if self._known.get(trial_key, 0.0) > now_s:
             return 0.0
         leader = self._leaders.setdefault(trial_key, TrialLeader(who, now_s))
+        # The wait counts from the request's arrival too: it does not wait as long again for the next leader.
         return 0.0 if leader.who == who else max(0.0, min(leader.since_s, entered_s) + WAIT_S - now_s)
 
     def is_calm(self, trial_key: TrialKey, now_s: float) -> bool:

@@ -149,7 +149,7 @@ class _Cover:
                 raise _TooMuch
             first, last = position, position + EDGE_BYTES
             if covered.find(0, first, last) < 0:
-                continue
+                continue  # covered already
             before, after = offset, offset + EDGE_BYTES
             while first and before and text[first - 1] == value[before - 1]:
                 first, before = first - 1, before - 1

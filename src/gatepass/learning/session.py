@@ -194,7 +194,7 @@ class LearningSession:
             return 0.0
         self._stream = call.stream
         self._expire(now_s)
-        self._entered_s = now_s if self._entered_s is None else self._entered_s
+        self._entered_s = now_s if self._entered_s is None else self._entered_s  # the first call starts the wait
         return self.trial.wait_s(self, self._trial_key, self._entered_s, now_s)
 
     def listen(self, callback: Callable[[], object]) -> Callable[[], None]:
@@ -212,7 +212,7 @@ class LearningSession:
         if not self._is_planned and self.mode == "on" and call.body:
             self._expire(now_s)
             known = {key: AppliedRule(rule, proven=True) for key, rule in self.memory.of(self.scope)}
-            for key, trial in self.trial.candidates(self.scope, now_s):
+            for key, trial in self.trial.candidates(self.scope, now_s):  # a stored rule takes precedence
                 candidate = AppliedRule(trial.rule, proven=False, evidence=trial.evidence, helped=trial.helped)
                 known.setdefault(key, candidate)
             allows = self.policy.allows

@@ -42,7 +42,7 @@ class Declared:
     def __init__(self, config: Config) -> None:
         self._config = config
         globs = [name for name in config.models if name != ANY and any(sign in name for sign in _GLOB_SIGNS)]
-        self._globs = sorted(globs, key=lambda name: (-len(name), name))
+        self._globs = sorted(globs, key=lambda name: (-len(name), name))  # the longest first, as in proxy/routing.py
         choice_of_entry = lru_cache(maxsize=NAMES)(self._choice_of_entry)
         self._choice = lru_cache(maxsize=NAMES)(
             lambda operation, model: choice_of_entry(operation, self.entry(operation, model))

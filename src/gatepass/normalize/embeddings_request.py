@@ -179,5 +179,5 @@ def _inputs(call: Call) -> tuple[JsonScanner, Member] | None:
     if not found or not call.body.startswith(b"[", found[-1].value):
         return None
     first = next(scanner.elements(found[-1].value), None)
-    is_one = first is not None and call.body[first[0]] in b"-0123456789"
+    is_one = first is not None and call.body[first[0]] in b"-0123456789"  # a list of token ids is one input
     return None if is_one else (scanner, found[-1])

@@ -296,7 +296,7 @@ def _message_edits(scanner: JsonScanner, message: ScannedMessage, parts: Sequenc
 
 def _content_edit(scanner: JsonScanner, message: ScannedMessage, content: Member, parts: Sequence[Part]) -> Edit:
     body = scanner.text
-    if body.startswith((b"null", b'""'), content.value):
+    if body.startswith((b"null", b'""'), content.value):  # no empty text part
         return Edit(content.value, content.end, (b"[", *_listed(parts), b"]"))
     if body.startswith(b'"', content.value):
         text = (b'{"type":"text","text":', memoryview(body)[content.value : content.end], b"}")

@@ -168,7 +168,7 @@ class JsonObjectEditor(_Container):
             return True
         if self._text(slot) == text:
             return False
-        slot.text, slot.inner = text, None
+        slot.text, slot.inner = text, None  # an editor of the old value is void
         return True
 
     def rename(self, old: str, new: str) -> bool:
@@ -179,7 +179,7 @@ class JsonObjectEditor(_Container):
         if new in self:
             return self.drop(old)
         slot.name, slot.renamed = new, True
-        self.drop(old)
+        self.drop(old)  # further members with the old name
         return True
 
     def _find(self, name: str) -> _Slot | None:
@@ -196,7 +196,7 @@ class JsonObjectEditor(_Container):
         existing = [(slot, slot.member) for slot in self._list() if slot.member is not None]
         text = b",".join(_quoted(slot.name) + b":" + _new_text(slot) for slot in added)
         at = existing[-1][1].end if existing else self._start + 1
-        comma = b"," if any(not slot.gone for slot, _ in existing) else b""
+        comma = b"," if any(not slot.gone for slot, _ in existing) else b""  # dropped members take their commas along
         return [Edit(at, at, (comma + text,))]
 
 

@@ -88,7 +88,7 @@ class Drop:
         if not self.only:
             return self.path.name in owner
         text = owner.text(self.path.name)
-        return text is not None and b"".join(text.split()) in self.only
+        return text is not None and b"".join(text.split()) in self.only  # compared without whitespace
 
 
 @dataclass(frozen=True, slots=True)

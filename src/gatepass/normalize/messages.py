@@ -145,7 +145,7 @@ def _prepend(message: JsonObjectEditor, text: str) -> bool:
     """Insert `text` before the content of `message`; return False if the content is neither a string nor a list."""
     content = message.text("content") or b""
     if content.startswith(b'"'):
-        message.set("content", quoted(text + "\n\n")[:-1] + content[1:])
+        message.set("content", quoted(text + "\n\n")[:-1] + content[1:])  # the old string keeps its escapes
     elif content.startswith(b"["):
         comma = b"" if content[1:].lstrip().startswith(b"]") else b","
         message.set("content", b"[" + b'{"type":"text","text":%b}' % quoted(text) + comma + content[1:])
@@ -220,7 +220,7 @@ def short_id(id_: str) -> str:
     """Return the first nine digits, base 62, of the id's SHA-256; an id of that form is returned unchanged."""
     if _FITS.match(id_) is not None:
         return id_
-    number = int.from_bytes(sha256(id_.encode()).digest())
+    number = int.from_bytes(sha256(id_.encode()).digest())  # a hash, so that processes need not share a table
     digits = []
     while number:
         number, digit = divmod(number, len(DIGITS))

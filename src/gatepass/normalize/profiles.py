@@ -41,7 +41,7 @@ def typed(model: str, kind: ModelKind) -> str:
     """Return the name to list for RAGFlow: with a suffix if RAGFlow guesses another kind and the suffix corrects it."""
     if guessed(model) == kind or kind not in _SUFFIXES:
         return model
-    candidate = f"{model}{MARK}{_SUFFIXES[kind]}"
+    candidate = f"{model}{MARK}{_SUFFIXES[kind]}"  # another part of the name may still decide
     return candidate if guessed(candidate) == kind else model
 
 

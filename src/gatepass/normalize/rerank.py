@@ -305,7 +305,7 @@ def _read(reply: bytes) -> tuple[dict[str, Any], str | None]:
 
 def _result(entry: Entry, count: int) -> _Result:
     index = _number(entry.get("index"))
-    if type(index) is not int or not 0 <= index < count:
+    if type(index) is not int or not 0 <= index < count:  # `true` is an int for isinstance
         raise _InvalidReply(f'a result has no "index" from 0 to {count - 1}')
     written = next((entry[name] for name in _SCORES if name in entry), None)
     score = _number(written)

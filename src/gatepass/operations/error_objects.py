@@ -194,7 +194,7 @@ def _capped(raw: Any) -> Any:
         return None
     if len(text) <= UPSTREAM_OBJECT_BYTES:
         return raw
-    return text[:UPSTREAM_OBJECT_BYTES].decode("utf-8", "ignore") + "…"
+    return text[:UPSTREAM_OBJECT_BYTES].decode("utf-8", "ignore") + "…"  # the cut may split a character
 
 
 def _json(value: Any) -> bytes:

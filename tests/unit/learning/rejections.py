@@ -1,6 +1,6 @@
-"""Rejections as upstreams were seen to write them: status, body, the request they refuse, and what is to become of it.
+"""Rejections that upstreams really sent: status, body, the rejected request, and the expected request after learning.
 
-The bodies are those of docs and issue threads; each row says whose it is.
+The bodies come from docs and issue threads; each row names its source.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What was learned, as configuration that does the same."""
+"""Learned rules as configuration and as members of the model list."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Lessons: as changes, and against each other."""
+"""Learned rules: their changes, their order, and rules that reverse each other."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Every body of the field's documents and threads, and the one change that it teaches."""
+"""Each rejection from docs and issue threads, and the one change that it suggests."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What a person is told whom a refusal reaches."""
+"""Advice that is added to a rejection."""
 
 import pytest
 

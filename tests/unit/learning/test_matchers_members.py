@@ -1,4 +1,4 @@
-"""Refusals that name a member, and messages that only quote one."""
+"""Rejections that name a member, and messages that only quote one."""
 
 import pytest
 

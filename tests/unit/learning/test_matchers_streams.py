@@ -1,4 +1,4 @@
-"""Refusals of streams, of streams beside something else, and messages that only quote one."""
+"""Rejections of streams, of streams together with something else, and messages that only quote one."""
 
 import pytest
 

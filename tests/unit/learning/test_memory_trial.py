@@ -1,4 +1,4 @@
-"""Who goes first, and for how long the others wait."""
+"""Which request leads a trial, and for how long the others wait."""
 
 from gatepass.learning.learned_rule import LearnedRule, RuleScope
 from gatepass.learning.memory import CANDIDATE_S, KNOWN_S, MOST_WAIT_S, WAIT_S, SingleTrial

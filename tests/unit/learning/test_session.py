@@ -1,4 +1,4 @@
-"""Playbooks of requests to upstreams that refuse: what is learned, when, and what the client sees."""
+"""Requests to upstreams that reject: which rules are learned, when, and which error the client receives."""
 
 import json
 from functools import partial

@@ -1,4 +1,4 @@
-"""Two hundred requests at once to a model that nobody knows, on a clock that is driven by hand."""
+"""Two hundred simultaneous requests to an unknown model, on a driven clock."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What is a body that gatepass reads, and what it says of one that is not."""
+"""Valid bodies, and the error for each invalid one."""
 
 import json
 
