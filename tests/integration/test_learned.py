@@ -250,8 +250,8 @@ async def test_what_is_no_gatepass_is_told():
     results.append(await called("--url", other.url))
     assert [result.exit_code for result in results] == [1] * 5
     assert "answered 404 to GET /learned. Is it a gatepass, and is the URL its root?" in results[0].stderr
-    assert "is no list of lessons" in results[1].stderr
-    assert "is no list of lessons" in results[2].stderr
+    assert "did not return a list of learned rules" in results[1].stderr
+    assert "did not return a list of learned rules" in results[2].stderr
     assert "no answer from" in results[3].stderr
     assert "no answer from" in results[4].stderr
     assert not any("Traceback" in result.output for result in results)

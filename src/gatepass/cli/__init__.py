@@ -1,4 +1,7 @@
-"""`gatepass`: the commands, each imported only when it is called."""
+"""`gatepass`: the command line. Each command is a module that is imported only when it is called.
+
+COMMANDS lists all commands with their one-line help. Nothing may import this package but `__main__`.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from gatepass import __version__
 
 @dataclass(frozen=True, slots=True)
 class CommandEntry:
-    """Where a command is, and what the overview says of it without importing it."""
+    """The module and name of a command, and its line in the overview, which imports no command."""
 
     module: str
     name: str
@@ -26,21 +29,21 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "check": CommandEntry(
         "gatepass.cli.check", "check", "Show the effective configuration, a route, or try every hop."
     ),
-    "token": CommandEntry("gatepass.cli.token", "token", "Mint a token, say what it is, watch it being kept fresh."),
+    "token": CommandEntry("gatepass.cli.token", "token", "Fetch a token, describe it, and watch how it is refreshed."),
     "learned": CommandEntry(
-        "gatepass.cli.learned", "learned", "List what a running gatepass learned of its upstreams."
+        "gatepass.cli.learned", "learned", "List the rules that a running gatepass learned from rejections."
     ),
-    "keys": CommandEntry("gatepass.cli.keys", "keys", "Make keys for clients."),
+    "keys": CommandEntry("gatepass.cli.keys", "keys", "Create API keys for clients."),
     "schema": CommandEntry("gatepass.cli.schema", "schema", "Print the JSON Schema of the configuration, for editors."),
-    "demo": CommandEntry("gatepass.demo.command", "demo", "Play the main job on this machine, without a network."),
+    "demo": CommandEntry("gatepass.demo.command", "demo", "Show the main features on this machine, without a network."),
     "healthcheck": CommandEntry(
-        "gatepass.cli.healthcheck", "healthcheck", "Ask the gatepass of this machine if it lives."
+        "gatepass.cli.healthcheck", "healthcheck", "Check whether gatepass on this machine is alive."
     ),
 }
 
 
 class Commands(click.Group):
-    """A group whose overview imports no command, and in which a missing one harms no other."""
+    """A group whose overview imports no command, and in which a missing command does not break the others."""
 
     def __init__(self, entries: Mapping[str, CommandEntry] = COMMANDS, **options: Any) -> None:
         super().__init__(**options)
@@ -59,7 +62,7 @@ class Commands(click.Group):
             if error.name is None or not entry.module.startswith(error.name):
                 raise
             ctx.fail(f"This installation has no command {cmd_name!r}: {entry.module} is missing.")
-        assert isinstance(command, click.Command)  # noqa: S101 - a slip in the table above
+        assert isinstance(command, click.Command)  # noqa: S101 - an error in COMMANDS
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
@@ -70,7 +73,7 @@ class Commands(click.Group):
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="gatepass")
 def main() -> None:
-    """A plain, stable OpenAI API in front of an LLM gateway that is hard to talk to.
+    """A plain, stable OpenAI API in front of an LLM gateway that is hard to use.
 
-    Exit codes: 0 fine, 1 a check failed, 2 configuration or usage, 3 cannot bind, 4 nothing was proven.
+    Exit codes: 0 success, 1 a check failed, 2 invalid configuration or usage, 3 cannot bind, 4 nothing was proven.
     """

@@ -1,4 +1,4 @@
-"""Loading a configuration for a command: what is wrong goes to stderr, and the exit code is 2."""
+"""Load the configuration for a command. Problems go to stderr, and the exit code is then 2."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ UNUSABLE = 2
 
 
 def load_or_exit(path: str | None, host: str | None = None, port: int | None = None) -> LoadedConfig:
-    """The configuration of this process, its warnings on stderr; exits with 2 where it cannot be used."""
+    """Load the configuration and print its warnings to stderr; exit with 2 if it is invalid."""
     from gatepass.config.document import ConfigError
     from gatepass.config.load import load
 
@@ -30,6 +30,6 @@ def load_or_exit(path: str | None, host: str | None = None, port: int | None = N
 
 
 def exit_unusable(text: str) -> NoReturn:
-    """Say on stderr what cannot be used, and exit with 2."""
+    """Print `text` to stderr and exit with 2."""
     click.echo(text, err=True)
     sys.exit(UNUSABLE)

@@ -1,4 +1,4 @@
-"""`gatepass healthcheck`: what a container engine asks every few seconds, so it imports next to nothing."""
+"""`gatepass healthcheck`: container engines run it every few seconds, so it imports as little as possible."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import click
 from gatepass.config.references import own_variables
 
 HOST, PORT = "127.0.0.1", 8080
-"""The defaults of `server` in config/model.py, which takes long to import."""
+"""The defaults of `server` in config/model.py, copied because that module takes long to import."""
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - compared with, never listened on
 
 
 def reachable(listen_host: str) -> str:
-    """The address under which this machine reaches a server that listens on `listen_host`."""
+    """Return the address at which this machine reaches a server that listens on `listen_host`."""
     return _WILDCARDS.get(listen_host, listen_host)
 
 
 def failure_of(host: str, port: int, timeout_s: float) -> str | None:
-    """Why `GET /healthz` there is not a 200 within `timeout_s` of silence, or None where it is."""
+    """Send GET /healthz; return why the reply is not a 200, or None. `timeout_s` applies to each read."""
     connection = HTTPConnection(host, port, timeout=timeout_s)
     try:
         connection.request("GET", "/healthz")
@@ -34,14 +34,15 @@ def failure_of(host: str, port: int, timeout_s: float) -> str | None:
 
 
 def variable(name: str) -> str | None:
-    """GATEPASS_`name` as `gatepass serve` understands it: GATEPASS_PORT=tcp://… of a service link is none."""
+    """Return the variable GATEPASS_`name`, without those that Kubernetes sets for a service (GATEPASS_PORT=tcp://…)."""
     return own_variables(os.environ).get(name)
 
 
 def listening(path: str, environment: Mapping[str, str]) -> tuple[str, int]:
-    """`server.host` and `server.port` of the file; raises ConfigError, and ValueError for a reference to nothing.
+    """Return `server.host` and `server.port` of the file.
 
-    Nothing else of the file is judged: a secret that is being replaced makes no live server look dead.
+    Checks nothing else of the file, so that a secret that is just being replaced does not fail the health check.
+    Raises ConfigError, and ValueError for an unresolved reference.
     """
     from gatepass.config.document import lookup
     from gatepass.config.file import read_document
@@ -53,26 +54,26 @@ def listening(path: str, environment: Mapping[str, str]) -> tuple[str, int]:
 
 
 @click.command()
-@click.option("--config", "path", metavar="FILE", default=lambda: variable("CONFIG"), help="The file that it reads.")
-@click.option("--host", default=lambda: variable("HOST"), help="Where gatepass was told to listen.")
-@click.option("--port", type=click.IntRange(1, 65535), default=lambda: variable("PORT"), help="And at which port.")
+@click.option("--config", "path", metavar="FILE", default=lambda: variable("CONFIG"), help="Its configuration file.")
+@click.option("--host", default=lambda: variable("HOST"), help="The address that gatepass listens on.")
+@click.option("--port", type=click.IntRange(1, 65535), default=lambda: variable("PORT"), help="The port of gatepass.")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(min=0, min_open=True), default=2.0, show_default=True)
 def healthcheck(path: str | None, host: str | None, port: int | None, timeout_s: float) -> None:
-    """Ask the gatepass of this machine whether it lives: exit code 0, or 1 and the reason.
+    """Check whether gatepass on this machine is alive: exit code 0, or 1 with the reason.
 
-    Like `gatepass serve` it goes by its options, else by GATEPASS_HOST and GATEPASS_PORT, else by
-    `server` in the file of --config or GATEPASS_CONFIG. The file is read only where it decides.
+    The address comes from the options, else from GATEPASS_HOST and GATEPASS_PORT, else from `server` in the file of
+    --config or GATEPASS_CONFIG, as for `gatepass serve`. The file is read only if it is needed.
     """
     if path is not None and (host is None or port is None):
         from gatepass.config.document import ConfigError
 
         try:
-            said_host, said_port = listening(path, os.environ)
+            file_host, file_port = listening(path, os.environ)
         except (ConfigError, ValueError) as error:
             raise click.ClickException(str(error)) from None
-        host, port = host or said_host, port or said_port
+        host, port = host or file_host, port or file_port
     if port == 0:
-        raise click.ClickException("server.port is 0, which picks a free one: name it by --port")
+        raise click.ClickException("server.port is 0, which picks a free port: set the port with --port")
     reason = failure_of(reachable(host or HOST), port or PORT, timeout_s)
     if reason is not None:
         raise click.ClickException(reason)

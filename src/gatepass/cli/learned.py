@@ -1,4 +1,4 @@
-"""`gatepass learned`: what a running gatepass has learned of its upstreams, and the YAML that pins it."""
+"""`gatepass learned`: list the rules that a running gatepass has learned, or print them as YAML."""
 
 from __future__ import annotations
 
@@ -25,81 +25,81 @@ _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 @dataclass(frozen=True, slots=True)
 class LearnedPage:
-    """Where the gatepass is that is asked, and the key that it is shown."""
+    """The URL of the running gatepass, and the API key to send."""
 
     url: str
     key: str | None = field(repr=False)
 
 
 @click.command()
-@click.option("--config", "path", metavar="FILE", help="The file of the gatepass to ask; GATEPASS_CONFIG names it too.")
-@click.option("--url", metavar="URL", help="Where it listens, instead of what the configuration says.")
-@click.option("--key-env", metavar="NAME", default=KEY, show_default=True, help="The variable that holds a key for it.")
-@click.option("--as-config", is_flag=True, help="Print the YAML that pins it, to put under `models`.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@click.option("--config", "path", metavar="FILE", help="Its configuration file. Default: the value of GATEPASS_CONFIG.")
+@click.option("--url", metavar="URL", help="The URL of gatepass. Default: the address in its configuration.")
+@click.option("--key-env", metavar="NAME", default=KEY, show_default=True, help="The variable with an API key for it.")
+@click.option("--as-config", is_flag=True, help="Print YAML that makes the rules permanent, to put under `models`.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def learned(path: str | None, url: str | None, key_env: str, *, as_config: bool, as_json: bool) -> None:
     """List what a running gatepass has learned from the rejections of its upstreams.
 
-    Where it wants a key and the variable of --key-env is not set, the first key is taken that
-    `access.keys` names by reference, or GATEPASS_KEYS; for a --url only on this machine.
+    If the variable of --key-env is not set, the command sends the first key that `access.keys` references, or the
+    first of GATEPASS_KEYS. With --url it does so only for this machine.
 
-    Exit codes: 0 listed, 1 no gatepass told, 2 the command line or the configuration cannot be used.
+    Exit codes: 0 listed, 1 gatepass did not answer, 2 invalid command line or configuration.
     """
     if as_config and as_json:
         raise click.UsageError("--as-config prints YAML: leave --json out.")
-    place = learned_page(path or variable("CONFIG"), url, key_env)
-    page = _asked(place, "/learned?as=config" if as_config else "/learned", key_env)
+    page = learned_page(path or variable("CONFIG"), url, key_env)
+    text = _fetched_text(page, "/learned?as=config" if as_config else "/learned", key_env)
     if as_config:
-        click.echo(_printable(page), nl=False)
+        click.echo(_printable(text), nl=False)
         return
-    lessons = _lessons(place, page)
-    click.echo(json.dumps(lessons, indent=2) if as_json else "\n".join(table(lessons)))
+    rules = _parsed_rules(page, text)
+    click.echo(json.dumps(rules, indent=2) if as_json else "\n".join(table(rules)))
 
 
 def learned_page(path: str | None, url: str | None, key_env: str) -> LearnedPage:
-    """Where to ask, and with which key; exits with 2 where that cannot be told."""
+    """Return the URL and the key of the running gatepass; exit with 2 if the configuration does not contain them."""
     from gatepass.config.block import is_loopback
 
     if url is None:
         url, is_own = _own_url(path), True
     else:
-        url = _checked(url)
+        url = _checked_url(url)
         is_own = is_loopback(urlsplit(url).hostname or "")
     key = os.environ.get(key_env) or None
     if key is None and key_env != KEY:
         exit_unusable(f"--key-env: the environment variable {key_env} is not set")
-    if key is None and is_own:  # the first one that the configuration names by a reference that this shell can follow
+    if key is None and is_own:  # a key goes only to the gatepass whose configuration contains it
         from gatepass.config.access import keys_in
 
         key = next((one for text in _key_texts(path, os.environ) for one in keys_in(text)), None)
     if key is not None and not (key.isascii() and key.isprintable()):
-        exit_unusable("the key for it holds what no key holds: letters beyond ASCII, or a line break")
+        exit_unusable("the API key contains characters beyond ASCII or a line break")
     return LearnedPage(url, key)
 
 
 def _own_url(path: str | None) -> str:
-    """As `gatepass serve` would listen: by the environment, else by the file, else by its defaults."""
+    """Return the URL of `gatepass serve` with the same variables and file."""
     from gatepass.config.document import ConfigError
 
     host, port = variable("HOST"), variable("PORT")
     try:
-        said_host, said_port = (HOST, PORT) if path is None else listening(path, os.environ)
+        file_host, file_port = (HOST, PORT) if path is None else listening(path, os.environ)
     except (ConfigError, ValueError) as error:
         exit_unusable(str(error))
-    name, number = reachable(host or said_host), port or str(said_port)
+    name, number = reachable(host or file_host), port or str(file_port)
     if number == "0":
-        exit_unusable("server.port is 0, which picks a free one: name it by --url")
-    return _checked(f"http://[{name}]:{number}" if ":" in name else f"http://{name}:{number}")
+        exit_unusable("server.port is 0, which picks a free port: set the URL with --url")
+    return _checked_url(f"http://[{name}]:{number}" if ":" in name else f"http://{name}:{number}")
 
 
-def _checked(url: str) -> str:
-    """`url` up to where gatepass's own pages begin; exits with 2 where it is none."""
+def _checked_url(url: str) -> str:
+    """Return the root URL of gatepass; exit with 2 if `url` is not an http(s) URL."""
     try:
         parts = urlsplit(url)
-        is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        is_one = False
-    if not is_one or parts.username or parts.query or parts.fragment or not url.isascii() or not url.isprintable():
+        is_url = False
+    if not is_url or parts.username or parts.query or parts.fragment or not url.isascii() or not url.isprintable():
         exit_unusable(f"{url!r} is not the URL of a gatepass: expects http://HOST:PORT")
     return url.rstrip("/").removesuffix("/v1")
 
@@ -124,15 +124,24 @@ def _key_texts(path: str | None, environment: Mapping[str, str]) -> Iterator[str
             if isinstance(text, str):
                 yield resolve(text, environment)
         except UnresolvedReference:
-            continue  # the secret of the machine that serves, perhaps
+            continue  # the secret may exist only on the machine that serves
 
 
-def _asked(place: LearnedPage, page: str, key_env: str) -> str:
-    """The page as text; says what is wrong and exits with 1 where there is none."""
+def _fetched_text(page: LearnedPage, target: str, key_env: str) -> str:
+    """Return the reply to GET `target`; exit with 1 and the reason if it fails."""
+    parts = urlsplit(page.url)
+    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
     try:
-        status, body = _fetched(place, page)
+        connection = kind(parts.hostname or "", parts.port, timeout=TIMEOUT_S)
+        try:
+            headers = {} if page.key is None else {"authorization": f"Bearer {page.key}"}
+            connection.request("GET", parts.path + target, headers=headers)
+            response = connection.getresponse()
+            status, body = response.status, response.read(PAGE_BYTES)
+        finally:
+            connection.close()
     except (OSError, HTTPException, ValueError) as error:
-        raise click.ClickException(f"no answer from {place.url}: {type(error).__name__} {error}") from None
+        raise click.ClickException(f"no answer from {page.url}: {type(error).__name__} {error}") from None
     text = body.decode("utf-8", "replace")
     if status == 200:
         return text
@@ -144,43 +153,30 @@ def _asked(place: LearnedPage, page: str, key_env: str) -> str:
         reason = _printable(str(json.loads(text)["error"]["message"]))
     except (ValueError, LookupError, TypeError):
         reason = ""
-    said = f"{place.url} answered {status} to GET /learned. {reason}".rstrip()
-    raise click.ClickException(said + hints.get(status, ""))
+    message = f"{page.url} answered {status} to GET /learned. {reason}".rstrip()
+    raise click.ClickException(message + hints.get(status, ""))
 
 
-def _fetched(place: LearnedPage, page: str) -> tuple[int, bytes]:
-    parts = urlsplit(place.url)
-    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=TIMEOUT_S)
+def _parsed_rules(page: LearnedPage, text: str) -> list[dict[str, Any]]:
     try:
-        headers = {} if place.key is None else {"authorization": f"Bearer {place.key}"}
-        connection.request("GET", parts.path + page, headers=headers)
-        response = connection.getresponse()
-        return response.status, response.read(PAGE_BYTES)
-    finally:
-        connection.close()
-
-
-def _lessons(place: LearnedPage, page: str) -> list[dict[str, Any]]:
-    try:
-        lessons = json.loads(page)["rules"]
-        if all(isinstance(row, dict) for row in lessons):
-            return list(lessons)
+        rules = json.loads(text)["rules"]
+        if all(isinstance(row, dict) for row in rules):
+            return list(rules)
     except (ValueError, LookupError, TypeError):
         pass
-    raise click.ClickException(f"{place.url} answered something that is no list of lessons: is it a gatepass?")
+    raise click.ClickException(f"{page.url} did not return a list of learned rules. Is it a gatepass?")
 
 
-def table(lessons: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """For people: one line for each lesson, and below it the sentence that it was learned from."""
-    if not lessons:
+def table(rules: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a line for each rule, followed by the error message that it was learned from."""
+    if not rules:
         yield NOTHING
         return
-    cells = [_HEAD, *(_cells(row) for row in lessons)]
+    cells = [_HEAD, *(_cells(row) for row in rules)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(_HEAD))]
     for number, line in enumerate(cells):
         yield "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
-        if number and (evidence := _printable(" ".join(str(lessons[number - 1].get("evidence", "")).split()))):
+        if number and (evidence := _printable(" ".join(str(rules[number - 1].get("evidence", "")).split()))):
             yield f"    {evidence}"
 
 
@@ -196,10 +192,10 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def span(seconds: float) -> str:
-    """`90` is `1 min`: as much as a person wants to know."""
+    """Return the largest whole unit: `90` is `1 min`."""
     return next((f"{seconds // size:.0f} {unit}" for size, unit in _UNITS if seconds >= size), f"{seconds:.0f} s")
 
 
 def _printable(text: str) -> str:
-    """What an upstream said moves no cursor."""
-    return "".join(sign if sign.isprintable() or sign == "\n" else "�" for sign in text)
+    """Replace control characters, because an upstream's message could otherwise control the terminal."""
+    return "".join(char if char.isprintable() or char == "\n" else "�" for char in text)

@@ -1,4 +1,4 @@
-"""A configuration that was read, opened to serve."""
+"""Open the AppState of a loaded configuration, for `gatepass serve`."""
 
 from __future__ import annotations
 
@@ -27,6 +27,6 @@ def open_app_state(
     except OSError as error:
         exit_unusable(f"a certificate of the configuration cannot be loaded: {error}")
     except UnresolvedReference as error:
-        exit_unusable(f"a secret of the configuration has gone since it was read: {error}")
+        exit_unusable(f"a secret of the configuration was removed after loading: {error}")
     configure(loaded.config.log.level, loaded.config.log.format, state.redactor, worker=worker)
     return state

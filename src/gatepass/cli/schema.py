@@ -1,4 +1,4 @@
-"""`gatepass schema`: the configuration as JSON Schema, for editors."""
+"""`gatepass schema`: print the JSON Schema of the configuration, for editors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def schema() -> None:
 
 
 def editor_schema() -> dict[str, Any]:
-    """JSON Schema 2020-12 of a file as it is written, so with references in the place of texts."""
+    """Return the JSON Schema (2020-12) of a configuration file, which allows references in all texts."""
     from gatepass.config.model import Config
 
     found = _with_references(Config.model_json_schema(by_alias=True))
@@ -36,7 +36,7 @@ def editor_schema() -> dict[str, Any]:
 
 
 def _with_references(node: Any) -> Any:
-    """`node`, in which each pattern also admits a reference and each text says that it may be one."""
+    """Return `node` with patterns that also match a reference, and with a note in each text's description."""
     if isinstance(node, list):
         return [_with_references(item) for item in node]
     if not isinstance(node, dict):

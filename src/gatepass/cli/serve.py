@@ -1,8 +1,6 @@
-"""`gatepass serve`.
+"""`gatepass serve`: serve in one process, or start a supervisor with several workers.
 
-`gatepass serve` as one of several: what its supervisor hands down, and its words in the form of the log.
-
-Somebody reads its stderr among the lines of the gatepass that goes on serving, whatever this process cannot use.
+A worker reports problems as log records, because its stderr is part of the log of the other workers.
 """
 
 from __future__ import annotations
@@ -36,12 +34,12 @@ STDERR_FD = 2
 
 @click.command()
 @click.option(
-    "--config", "config_path", type=click.Path(), help="The configuration file; GATEPASS_CONFIG names it too."
+    "--config", "config_path", type=click.Path(), help="Configuration file. Default: the value of GATEPASS_CONFIG."
 )
-@click.option("--host", help="The address to listen on, instead of server.host.")
-@click.option("--port", type=click.IntRange(0, 65535), help="The port, instead of server.port; 0 picks a free one.")
-@click.option("--workers", type=click.IntRange(1, 64), help="How many processes serve, instead of server.workers.")
-@click.option("--worker", type=int, hidden=True, help="This worker's number: set by the supervisor, as the rest is.")
+@click.option("--host", help="Address to listen on. Default: server.host.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port; 0 picks a free one. Default: server.port.")
+@click.option("--workers", type=click.IntRange(1, 64), help="Number of processes. Default: server.workers.")
+@click.option("--worker", type=int, hidden=True, help="The worker's number. Only the supervisor sets hidden options.")
 @click.option("--fds", type=int, nargs=3, hidden=True, help="Inherited: listening socket, lifeline, key of the store.")
 @click.option("--peers", type=click.Path(path_type=Path), hidden=True)
 @click.option("--seat", type=int, default=0, hidden=True)
@@ -58,13 +56,13 @@ def serve(
     log_format: str,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, then let running streams finish."""
-    # the kernel drops a SIGTERM for which pid 1 has no handler: a container stopped during the imports would stay.
-    # Nothing has begun then, and SystemExit is lost where it is raised in native code that takes it for its own
-    # (seen in pydantic-core)
+    # The kernel ignores a SIGTERM for which pid 1 has no handler, so a container stopped during imports would hang.
+    # No request is in progress yet, so the process exits at once. SystemExit would be lost if it was raised inside
+    # native code, as seen in pydantic-core.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    signal.signal(signal.SIGHUP, lambda *_: None)  # a reload; not SIG_IGN, which programs would inherit
-    _keep_descriptors()
-    gc.disable()  # until the server stands: imports make 100,000 objects that stay, and a collection finds none to free
+    signal.signal(signal.SIGHUP, lambda *_: None)  # reserved for a reload; child processes would inherit SIG_IGN
+    _close_descriptors_in_children()
+    gc.disable()  # until the server is ready: imports create 100,000 permanent objects, and collecting finds no garbage
     try:
         if worker is not None and fds is not None and peers is not None:
             work(WorkerOptions(worker, fds, peers, seat, log_format), config_path, host, port)
@@ -73,42 +71,38 @@ def serve(
         listening = _listen(loaded)
         count = workers or loaded.config.server.workers
         if count == 1:
-            _serve(loaded, listening)
-        else:
-            command = [*_worker_command(config_path, host, port), "--log-format", loaded.config.log.format]
-            _supervise(loaded, listening, count, command)
+            from gatepass.cli.opening import open_app_state
+            from gatepass.server.process import DrainingServer
+
+            state = open_app_state(loaded)
+            _log_start(loaded)
+            DrainingServer(state, _print_url).run(sockets=[listening])
+            return
+        command = [*_worker_command(config_path, host, port), "--log-format", loaded.config.log.format]
+        _supervise(loaded, listening, count, command)
     finally:
         gc.enable()
 
 
-def _keep_descriptors() -> None:
-    """No program of an `exec` credential inherits the listening socket or the supervisor's lifeline: one that
-    outlives its gatepass would hold the port, and keep the workers from seeing that their supervisor is gone.
-
-    uvloop closes nothing in its children but what is marked so.
-    """
-    for name in os.listdir("/dev/fd"):
-        with suppress(OSError):  # that of the listing itself is closed by now
-            if (descriptor := int(name)) > STDERR_FD:
-                os.set_inheritable(descriptor, False)
-
-
-def _serve(loaded: LoadedConfig, listening: socket.socket) -> None:
-    from gatepass.cli.opening import open_app_state
-    from gatepass.server.process import DrainingServer
-
-    state = open_app_state(loaded)
-    _announce(loaded)
-    DrainingServer(state, _say_where).run(sockets=[listening])
-
-
 def _worker_command(config_path: str | None, host: str | None, port: int | None) -> list[str]:
-    """What a worker is started by: it reads the configuration itself, and the flags that stand above it count too."""
+    """Return the command of a worker, which loads the configuration itself with the same flags."""
     command = [sys.executable, "-m", "gatepass", "serve"]
     for flag, value in (("--config", config_path), ("--host", host), ("--port", port)):
         if value is not None:
             command += [flag, str(value)]
     return command
+
+
+def _close_descriptors_in_children() -> None:
+    """Make all open descriptors non-inheritable, such as the listening socket and the supervisor's lifeline.
+
+    A program of an `exec` credential that outlives gatepass would otherwise keep the port in use, and hide the
+    supervisor's death from the workers.
+    """
+    for name in os.listdir("/dev/fd"):  # uvloop closes only non-inheritable descriptors in child processes
+        with suppress(OSError):  # the descriptor of the listing itself is closed by now
+            if (descriptor := int(name)) > STDERR_FD:
+                os.set_inheritable(descriptor, False)
 
 
 def _supervise(loaded: LoadedConfig, listening: socket.socket, count: int, command: list[str]) -> None:
@@ -120,11 +114,11 @@ def _supervise(loaded: LoadedConfig, listening: socket.socket, count: int, comma
     from gatepass.server.supervisor import NoFolder, Supervisor
 
     configure(loaded.config.log.level, loaded.config.log.format, Redactor())
-    _announce(loaded)
+    _log_start(loaded)
     server, url = loaded.config.server, url_of(listening)
     drain_s = server.drain_delay_s + server.drain_timeout_s
     gc.enable()
-    supervisor = Supervisor(command, listening, count, drain_s, lambda: _say_where(url), UNUSABLE)
+    supervisor = Supervisor(command, listening, count, drain_s, lambda: _print_url(url), UNUSABLE)
     try:
         sys.exit(asyncio.run(supervisor.run()))
     except NoFolder as error:
@@ -142,12 +136,12 @@ def _listen(loaded: LoadedConfig) -> socket.socket:
         sys.exit(CANNOT_BIND)
 
 
-def _say_where(url: str) -> None:
+def _print_url(url: str) -> None:
     click.echo(f"gatepass listening on {url}", err=True)
 
 
-def _announce(loaded: LoadedConfig) -> None:
-    """Say at the start what counts, and what somebody should know before trusting it."""
+def _log_start(loaded: LoadedConfig) -> None:
+    """Log what is configured, and warn about too few descriptors and logged bodies."""
     from gatepass.server.listening import descriptor_limit
 
     log = logging.getLogger("gatepass.serve")
@@ -161,21 +155,21 @@ def _announce(loaded: LoadedConfig) -> None:
     }
     log.info("starting", extra={"fields": fields})
     if (limit := descriptor_limit()) < config.descriptors:
-        said = (
+        warning = (
             f"limits.connections needs {config.descriptors} file descriptors in each process, and the soft limit is"
             f" {limit:g}: raise it (ulimit -n {config.descriptors}) or lower limits.connections"
         )
-        log.warning("descriptors_short", extra={"fields": {"warning": said}})
+        log.warning("descriptors_short", extra={"fields": {"warning": warning}})
     if config.log.bodies:
-        said = "log.bodies is on: beginnings of requests and replies, which are personal data, go into this log"
-        log.warning("bodies_logged", extra={"fields": {"warning": said}})
+        warning = "log.bodies is on: the log contains the beginnings of requests and replies, which are personal data"
+        log.warning("bodies_logged", extra={"fields": {"warning": warning}})
 
 
 KEYED = "keyed"
-"""A file in the folder of all workers: one of them has served with keys."""
+"""A file in the workers' common folder. It exists once a worker has served with keys."""
 NO_MORE_KEYS = (
-    "access.keys: is missing, and this gatepass has served with keys: a file that lost its access block would open it."
-    " Put the block back, or restart gatepass to serve without keys"
+    "access.keys: is missing, but this gatepass has served with keys: without them every caller would have access."
+    " Restore the access block, or restart gatepass to serve without keys"
 )
 
 LOG = logging.getLogger("gatepass.serve")
@@ -183,10 +177,11 @@ LOG = logging.getLogger("gatepass.serve")
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """`number` is its own, `fds` are listening socket, lifeline and key of the store, `folder` is that of all workers.
-    `seat` is where it publishes how many connections it has, see `listening.Seats`.
+    """What the supervisor passes to a worker.
 
-    `log_format` is the supervisor's: it counts until the configuration has told its own.
+    `fds` are the listening socket, the lifeline and the pipe with the store's key. `folder` is common to all workers.
+    `seat` is the index of its connection count in `listening.ConnectionCounts`. `log_format` is used until the
+    configuration is loaded.
     """
 
     number: int
@@ -197,7 +192,7 @@ class WorkerOptions:
 
 
 def work(options: WorkerOptions, config_path: str | None, host: str | None, port: int | None) -> None:
-    """Serve until the supervisor says stop, or is gone."""
+    """Serve until the supervisor sends a signal or exits."""
     configure("info", options.log_format, Redactor(), worker=options.number)
     loaded = _loaded(config_path, host, port)
     keyed = options.folder / KEYED
@@ -246,6 +241,6 @@ def _loaded(path: str | None, host: str | None, port: int | None) -> LoadedConfi
 
 
 def _refuse(file: str, problems: Sequence[str]) -> NoReturn:
-    """Say in the log what cannot be used, and exit with 2."""
+    """Log the problems of the configuration and exit with 2."""
     LOG.error("configuration_unusable", extra={"fields": {"file": file, "problems": problems}})
     sys.exit(UNUSABLE)

@@ -1,8 +1,6 @@
-"""The demo's steps: each does one thing with the real `openai` client and checks the result.
+"""`gatepass demo`: show the main features on this machine, without a network.
 
-The demo from its first line to its last: what it prints, and how a signal ends it.
-
-`gatepass demo`: the main job from end to end on this machine, without a network.
+Each step does one thing with the real `openai` client and checks the result. A signal ends the demo in good order.
 """
 
 from __future__ import annotations
@@ -46,7 +44,7 @@ class StepFailed(Exception):
 
 
 async def play(demo_servers: DemoServers, print_line: Say) -> bool:
-    """Play every step and print its verdict; return whether all were right. A failed step stops no later one."""
+    """Run every step and print its result; return whether all succeeded. Later steps run after a failed one too."""
     failed = []
     async with _client(f"{demo_servers.gateway_url}/v1", demo_servers.key) as client:
         for number, (name, (title, step)) in enumerate(STEPS.items(), start=1):
@@ -59,18 +57,18 @@ async def play(demo_servers: DemoServers, print_line: Say) -> bool:
                 failed.append(name)
             else:
                 print_line(f"   {name}: ok")
-    print_line(f"\nFAILED: {', '.join(failed)}" if failed else "\nAll steps were right.")
+    print_line(f"\nFAILED: {', '.join(failed)}" if failed else "\nAll steps succeeded.")
     return not failed
 
 
-def _check(right: object, error_body: str) -> None:
-    if not right:
-        raise StepFailed(error_body)
+def _check(condition: object, reason: str) -> None:
+    if not condition:
+        raise StepFailed(reason)
 
 
 @asynccontextmanager
 async def _client(base_url: str, key: str) -> AsyncIterator[AsyncOpenAI]:
-    """A client without retries, so that every failure shows, and without a proxy of the environment."""
+    """Open a client without retries, so that every failure is visible, and without the environment's proxy."""
     async with openai.DefaultAsyncHttpxClient(trust_env=False) as http:
         yield AsyncOpenAI(base_url=base_url, api_key=key, max_retries=0, timeout=30.0, http_client=http)
 
@@ -157,7 +155,7 @@ async def stale_check(demo_servers: DemoServers, _: AsyncOpenAI, print_line: Say
 
 
 async def _directly(demo_servers: DemoServers, token: IssuedToken, messages: list[Any], **more: Any) -> None:
-    """Ask the model server itself, past gatepass."""
+    """Send a chat to the model server directly, without gatepass."""
     async with _client(f"{demo_servers.chat_url}/v1", token.token) as client:
         await client.chat.completions.create(model=CHAT_MODEL, messages=messages, **more)
 
@@ -169,7 +167,7 @@ async def _outlive(token: IssuedToken, print_line: Say) -> None:
 
 
 def _token(demo_servers: DemoServers, index: int) -> IssuedToken:
-    """One of the chat's tokens, in the order in which gatepass fetched them."""
+    """Return one of the chat's tokens, in the order in which gatepass fetched them."""
     minted = [minted for minted in demo_servers.issuer.minted if minted.audience == "chat"]
     _check(minted[index:], f"of the chat's tokens gatepass has fetched {len(minted)}, which is too few")
     return minted[index]
@@ -221,9 +219,9 @@ class Printer:
 
 
 async def show(out: Callable[[str], object], *, once: bool, lifetime_s: float) -> int:
-    """Play the story; without `once` stay up afterwards until SIGINT, SIGTERM or SIGHUP.
+    """Run all steps; without `once`, serve afterwards until SIGINT, SIGTERM or SIGHUP.
 
-    Returns the exit code: 0 if every step was right and gatepass started and stopped as it should, else 1.
+    Returns the exit code: 0 if every step succeeded and gatepass started and stopped without error, else 1.
     """
     right = asyncio.Event()
     with secrets_in_files() as (folder, secret_of):
@@ -295,10 +293,10 @@ Its configuration is {0.folder}/gatepass.yaml, its log gatepass.log beside it.
 
 
 @click.command()
-@click.option("--once", is_flag=True, help="End after the last step: exit code 0 only if every step was right.")
+@click.option("--once", is_flag=True, help="End after the last step. Exit code 0 if every step succeeded.")
 @click.option("--life", "lifetime_s", type=click.FloatRange(min=3), default=20, hidden=True)
 def demo(once: bool, lifetime_s: float) -> None:
-    """Play the main job on this machine: an issuer, two model servers, gatepass in front, a real client."""
+    """Run an issuer, two model servers, gatepass and a real client on this machine, and show the main features."""
     if importlib.util.find_spec("openai") is None:
         click.echo(f"The demo uses the openai client, which is not installed: {in_a_clone('demo')}", err=True)
         sys.exit(2)

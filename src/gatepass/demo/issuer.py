@@ -31,7 +31,7 @@ class IssuedToken:
 
 
 def fingerprint(token: str) -> str:
-    """Return enough of the token's hash to tell it from another."""
+    """Return the first characters of the token's hash, which identify it in the output."""
     return hashlib.sha256(token.encode()).hexdigest()[:8]
 
 
@@ -59,7 +59,7 @@ class DemoIssuer:
         self.app = Starlette(routes=routes)
 
     def mint(self, client: DemoClient) -> IssuedToken:
-        """A token that lives at least the issuer's `lifetime_s`; `exp` is in whole seconds (RFC 7519)."""
+        """Create a token with at least the issuer's lifetime; `exp` is rounded up to whole seconds (RFC 7519)."""
         now = time.time()
         expires_at = math.ceil(now + self._life_s)
         claims = {"aud": client.audience, "exp": expires_at, "jti": secrets.token_hex(8)}
@@ -70,7 +70,7 @@ class DemoIssuer:
         return minted
 
     async def _oauth(self, request: Request) -> Response:
-        """RFC 6749 4.4, with the client's id and secret by Basic."""
+        """Serve the client credentials grant (RFC 6749 4.4) with Basic authentication."""
         basic = request.headers.get("authorization", "").removeprefix("Basic ")
         client = self._known(*b64decode(basic).decode().split(":", 1))
         if client is None:
@@ -80,7 +80,7 @@ class DemoIssuer:
         return JSONResponse({"access_token": minted.token, "token_type": "Bearer", "expires_in": lifetime_s})
 
     async def _login(self, request: Request) -> Response:
-        """An in-house portal's login: a wrong secret is HTTP 200 with a code of its own."""
+        """Serve an in-house portal's login, which returns HTTP 200 with an error code for a wrong secret."""
         given = await request.json()
         client = self._known(given["app_id"], given["secret"])
         if client is None:

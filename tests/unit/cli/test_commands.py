@@ -21,7 +21,7 @@ def test_the_overview_names_every_command_and_the_exit_codes():
     for name, entry in COMMANDS.items():
         assert f"  {name} " in result.output
         assert entry.summary in result.output
-    assert "0 fine, 1 a check failed, 2 configuration or usage, 3 cannot" in result.output
+    assert "0 success, 1 a check failed, 2 invalid configuration or" in result.output
 
 
 def test_the_overview_loads_nothing_heavy():

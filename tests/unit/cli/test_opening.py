@@ -16,6 +16,6 @@ def test_a_secret_that_goes_between_the_reading_and_the_start_is_named(tmp_path,
         open_app_state(loaded)
     assert ended.value.code == 2
     assert capsys.readouterr().err == (
-        "a secret of the configuration has gone since it was read: upstreams.chat.headers.X-Key: "
+        "a secret of the configuration was removed after loading: upstreams.chat.headers.X-Key: "
         f"the file {key} cannot be read: No such file or directory\n"
     )
