@@ -16,10 +16,9 @@ from gatepass.sse.aggregate import CompletionAggregator
 from gatepass.sse.choice_repair import RepairOptions
 from gatepass.sse.chunk import MAX_ENTRIES, EnvelopeDefaults
 from gatepass.sse.client_transforms import PlainEvents, WithoutComments
-from gatepass.sse.event import MOST_LINES
+from gatepass.sse.event import MOST_LINES, TransformChain
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.repair import StreamRepair
-from gatepass.sse.transform import TransformChain
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
 from tests.integration.answers import EVENTS

@@ -31,9 +31,8 @@ from gatepass.sse.chunk import (
     json_text,
     unwrap,
 )
-from gatepass.sse.event import Framer, is_json, parse_event, read_json, single_line_data, split_events
+from gatepass.sse.event import EventTransform, Framer, is_json, parse_event, read_json, single_line_data, split_events
 from gatepass.sse.tool_calls import ToolCall, ToolCallTracker, is_complete_json
-from gatepass.sse.transform import EventTransform
 from gatepass.types import UpstreamErrorBody
 
 _BOM = b"\xef\xbb\xbf"

@@ -11,8 +11,16 @@ import msgspec
 from gatepass.config.access import Profile
 from gatepass.json_scan import json_value
 from gatepass.sse.chunk import CHAT, ENVELOPE, LEGACY, Object, empty_choice, encode_event, json_text
-from gatepass.sse.event import parse_event, read_json, single_line_data, split_comments, split_events, takes_long
-from gatepass.sse.transform import EventTransform, TransformChain
+from gatepass.sse.event import (
+    EventTransform,
+    TransformChain,
+    parse_event,
+    read_json,
+    single_line_data,
+    split_comments,
+    split_events,
+    takes_long,
+)
 
 
 def make_client_transform(profile: Profile, *, is_chat: bool = True) -> EventTransform | None:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from gatepass.sse.chunk import CHAT_CHUNK, EnvelopeDefaults, Object, encode_event, json_text
-from gatepass.sse.event import parse_event, read_json, split_events
-from gatepass.sse.transform import EventTransform
+from gatepass.sse.event import EventTransform, parse_event, read_json, split_events
 
 
 class DialectTransforms(Protocol):

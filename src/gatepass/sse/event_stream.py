@@ -10,6 +10,7 @@ from gatepass.sse import chunk
 from gatepass.sse.chunk import MAX_ENTRIES_MIN_BYTES, error_of, finish_reason, has_output, has_too_many_entries, unwrap
 from gatepass.sse.event import (
     DONE,
+    EventTransform,
     Framer,
     count_lines,
     first_event,
@@ -23,7 +24,6 @@ from gatepass.sse.event import (
 )
 from gatepass.sse.fast_path import FastPath
 from gatepass.sse.repair import StreamRepair
-from gatepass.sse.transform import EventTransform
 from gatepass.sse.usage import Usage
 from gatepass.types import UpstreamErrorBody
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.sse import choice_repair
-from gatepass.sse.transform import EventTransform, TransformChain
+from gatepass.sse.event import EventTransform, TransformChain
 from tests.unit.sse.documents import clean_streams, events, fed
 from tests.unit.sse.repair_streams import ROLE, STOP, USAGE, new_repair, payloads
 from tests.unit.sse.streams import DONE, REALISTIC, chunk, data, new_stream, pieces, text, with_line_ends

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gatepass.sse.transform import TransformChain
+from gatepass.sse.event import TransformChain
 
 
 class Letters:
