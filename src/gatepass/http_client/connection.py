@@ -14,8 +14,8 @@ from typing import Protocol, cast
 
 import httptools
 
-from gatepass.clock import Deadline
 from gatepass.errors import Fault, TransportFault
+from gatepass.http_client.deadline import Deadline
 from gatepass.http_client.message_head import FIELDS, HEAD_BYTES, head_error
 from gatepass.http_client.response_body import UpstreamResponse
 from gatepass.types import Timeouts, Upload

@@ -10,8 +10,8 @@ import zlib
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterator
 from typing import Protocol, Self
 
-from gatepass.clock import Deadline
 from gatepass.errors import Fault, TransportFault
+from gatepass.http_client.deadline import Deadline
 from gatepass.types import Headers, Response
 
 JOINED_BYTES = 64 * 1024

@@ -17,9 +17,9 @@ from typing import Any, Protocol, cast
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from gatepass.clock import Deadline
 from gatepass.config.model import Limits
 from gatepass.errors import GatepassError
+from gatepass.http_client.deadline import Deadline
 from gatepass.http_client.write_batcher import WriteBatcher
 from gatepass.proxy.in_flight import InFlightRequests
 from gatepass.server.connection_shares import ConnectionShares, TrustedProxies

@@ -11,9 +11,9 @@ import logging
 from collections.abc import Callable
 from enum import StrEnum
 
-from gatepass.clock import Deadline
 from gatepass.config.model import Limits
 from gatepass.errors import GatepassError, InternalError, Overloaded, ReceiveTimeout
+from gatepass.http_client.deadline import Deadline
 from gatepass.observability.log import emit
 from gatepass.operations.error_objects import error_body, error_headers
 from gatepass.server.cycle import Fields, HttpRequestCycle, header_lines

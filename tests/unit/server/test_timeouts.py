@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from gatepass.clock import Deadline
+from gatepass.http_client.deadline import Deadline
 from gatepass.server.cycle import HttpRequestCycle
 from gatepass.server.parser import RequestParser
 from gatepass.server.timeouts import BODY_GRACE_S, AwaitedInput, ReceiveTimeouts
