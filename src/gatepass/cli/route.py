@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.config.routes import block_of_operation
-from gatepass.config.upstream import UpstreamConfig
+from gatepass.config.upstream import DialectName, UpstreamConfig
 from gatepass.errors import CallerError
 from gatepass.normalize.built_in import BUILT_IN, STRAY_PARAMS, ModelName, normalize
 from gatepass.normalize.declared import Declared
@@ -40,7 +40,7 @@ OPERATIONS_OF_RULE: Mapping[str, frozenset[str]] = MappingProxyType(
     }
 )
 """The operations of the built-in rules that do not apply to all operations."""
-DIALECT_CHANGES: Mapping[str, str] = MappingProxyType(
+DIALECT_CHANGES: Mapping[DialectName, str] = MappingProxyType(
     {
         "openai": "nothing",
         "azure": "the URL",

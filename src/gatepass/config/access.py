@@ -16,6 +16,7 @@ from pydantic import Field, field_validator, model_validator
 from gatepass.config.block import HASH, Block, Name, SecretText
 from gatepass.config.references import Reference
 from gatepass.config.routes import MemberPath
+from gatepass.config.upstream import DialectName
 
 BuiltIn = Literal[
     "plain",
@@ -32,7 +33,6 @@ BuiltIn = Literal[
     "vscode",
 ]
 KeepAliveMode = Literal["comment", "empty-delta", "off"]
-Dialect = Literal["openai", "azure", "ragflow"]
 ORIGIN = r"^(\*|[a-z][a-z0-9+.-]*://[a-z0-9.:\[\]-]+)$"
 """An origin as browsers send it, or `*`: https://fetch.spec.whatwg.org/#origin-header."""
 CorsOrigin = Annotated[str, Field(pattern=ORIGIN)]
@@ -53,7 +53,7 @@ class Profile(Block):
     """Members to leave out of every request. gatepass always leaves out drop_params and model_type."""
     drop_null: list[MemberPath] = []
     """Members to leave out if they are null."""
-    drop_for: dict[Dialect, list[MemberPath]] = {}
+    drop_for: dict[DialectName, list[MemberPath]] = {}
     """Members to leave out of requests to upstreams of a dialect."""
     plain_tools: bool = False
     """Send only `type` and `function` in an entry of `tools`."""

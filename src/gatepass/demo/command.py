@@ -19,17 +19,18 @@ import openai
 from openai import AsyncOpenAI
 
 from gatepass.config.credential.base import in_a_clone
-from gatepass.demo.issuer import IssuedToken
-from gatepass.demo.model_server import answer, vector
-from gatepass.demo.stage import (
+from gatepass.demo.servers import (
     CHAT_MODEL,
     EMBEDDINGS_MODEL,
     LOG,
     DemoServers,
     GatewayFailed,
+    IssuedToken,
+    answer,
     demo_servers,
     last_lines,
     secrets_in_files,
+    vector,
 )
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="

@@ -6,13 +6,13 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 from types import MappingProxyType
+from typing import Protocol
 
 import msgspec
 from msgspec.structs import replace
 
 from gatepass.json_scan import JsonScanner, any_of, edited, may_name, removals, replace_value
 from gatepass.normalize.embeddings_request import FloatVectors
-from gatepass.normalize.images import WORDS as IMAGES
 from gatepass.normalize.images import Images
 from gatepass.normalize.members import OrphanedOptions
 from gatepass.normalize.rule import Rule, apply_changes
@@ -25,10 +25,32 @@ second in chats (infiniflow/ragflow#15427). Azure replies "Unrecognized request 
 _STRAYS = any_of(*STRAY_PARAMS)
 
 
+CallKind = tuple[ClientProtocol, bool]
+"""A protocol, and whether the client requests a stream."""
+WHOLE_CHAT, STREAMED_CHAT = (ClientProtocol.CHAT, False), (ClientProtocol.CHAT, True)
+VECTORS = (ClientProtocol.EMBEDDINGS, False)
+
+
+class BuiltInRule(Rule, Protocol):
+    """A rule that applies at every upstream. It declares the requests that it cannot apply to."""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Names of members. The rule does not apply to a body that contains none of these."""
+        ...
+
+    @property
+    def calls(self) -> frozenset[CallKind]:
+        """The kinds of calls that the rule applies to."""
+        ...
+
+
 class DropStrayParams:
     """Drop the top-level members named in STRAY_PARAMS; entry `drop=NAME,NAME`."""
 
     name = "strays"
+    words = STRAY_PARAMS
+    calls = frozenset((WHOLE_CHAT, STREAMED_CHAT, VECTORS))
 
     def apply(self, call: Call, target: Target) -> Call:
         del target
@@ -52,6 +74,8 @@ class StreamOptions:
     """Drop `stream_options` from a request without a stream (see OrphanedOptions)."""
 
     name = "stream_options"
+    words = OF_STREAMS
+    calls = frozenset((WHOLE_CHAT,))
 
     def apply(self, call: Call, target: Target) -> Call:
         del target
@@ -64,6 +88,8 @@ class Vectors:
     """Request embeddings as numbers (see FloatVectors). embeddings_reply.py converts them to base64 for the client."""
 
     name = "vectors"
+    words = OF_VECTORS
+    calls = frozenset((VECTORS,))
 
     def apply(self, call: Call, target: Target) -> Call:
         del target
@@ -115,18 +141,17 @@ def with_model(call: Call, model: str) -> Call:
     return call.with_body(b"".join((memoryview(body)[:start], member, memoryview(body)[start:])), ADDED)
 
 
-BUILT_IN: tuple[Rule, ...] = (Images(), DropStrayParams(), StreamOptions(), Vectors(), ModelName())
-NAMING: tuple[Rule, ...] = BUILT_IN[-1:]
+_WITH_WORDS: tuple[BuiltInRule, ...] = (Images(), DropStrayParams(), StreamOptions(), Vectors())
+NAMING: tuple[Rule, ...] = (ModelName(),)
 """The rules for a body without a word of any other rule. They read only the value of `model` if it occurs once."""
+BUILT_IN: tuple[Rule, ...] = (*_WITH_WORDS, *NAMING)
 _WORDS = MappingProxyType(
     {
-        (ClientProtocol.CHAT, False): any_of(*STRAY_PARAMS, *IMAGES, *OF_STREAMS),
-        (ClientProtocol.CHAT, True): any_of(*STRAY_PARAMS, *IMAGES),
-        (ClientProtocol.EMBEDDINGS, False): any_of(*STRAY_PARAMS, *OF_VECTORS),
+        kind: any_of(*(word for rule in _WITH_WORDS if kind in rule.calls for word in rule.words))
+        for kind in (WHOLE_CHAT, STREAMED_CHAT, VECTORS)
     }
 )
-"""Words of the built-in rules by protocol and by whether the client requests a stream. To a body without any of them
-only the last rule applies."""
+"""To a body without any of these words only the last rule applies."""
 LAST: tuple[Rule, ...] = (StreamOptions(),)
 """Rules that run after the declared ones, which may set members that require a stream."""
 

@@ -187,9 +187,7 @@ def _check_base64(base64: memoryview, where: str) -> None:
 
 Part = tuple[Piece, ...]
 
-WORDS = ("images",)
-"""The rule does not apply to a body that contains none of these."""
-_WORDS = any_of(*WORDS)
+_WORDS = any_of("images")
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +213,8 @@ class Images:
     """
 
     name = "images"
+    words = ("images",)
+    calls = frozenset(((ClientProtocol.CHAT, False), (ClientProtocol.CHAT, True)))
 
     def apply(self, call: Call, target: Target) -> Call:
         del target

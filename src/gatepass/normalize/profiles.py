@@ -9,8 +9,9 @@ from typing import get_args
 
 import msgspec
 
-from gatepass.config.access import Dialect, Profile, resolved
+from gatepass.config.access import Profile, resolved
 from gatepass.config.routes import ModelKind
+from gatepass.config.upstream import DialectName
 from gatepass.normalize.json_editor import JsonEditor
 from gatepass.normalize.members import Drop, JsonMemberPath
 from gatepass.normalize.rule import Change, ChangeRule
@@ -90,26 +91,28 @@ class ProfileRules:
 
     name: str
     settings: Profile
-    rules: Mapping[Dialect, tuple[ChangeRule, ...]]
+    rules: Mapping[DialectName, tuple[ChangeRule, ...]]
 
 
 def build_profiles(own: Mapping[str, Profile]) -> Mapping[str, ProfileRules]:
     """Return all profiles by name: the built-in ones and the operator's `own`."""
     return MappingProxyType(
         {
-            name: ProfileRules(name, profile, {dialect: rules_of(profile, dialect) for dialect in get_args(Dialect)})
+            name: ProfileRules(
+                name, profile, {dialect: rules_of(profile, dialect) for dialect in get_args(DialectName)}
+            )
             for name, profile in resolved(own).items()
         }
     )
 
 
-def rules_of(profile: Profile, dialect: Dialect) -> tuple[ChangeRule, ...]:
+def rules_of(profile: Profile, dialect: DialectName) -> tuple[ChangeRule, ...]:
     """Return the rules for requests of `profile` to an upstream of `dialect`."""
     changes = tuple(changes_of(profile, dialect))
     return (ChangeRule(NAME, changes),) if changes else ()
 
 
-def changes_of(profile: Profile, dialect: Dialect) -> Iterator[Change]:
+def changes_of(profile: Profile, dialect: DialectName) -> Iterator[Change]:
     """Yield changes of the model's name, then of members, then of tools."""
     if profile.typed_ids:
         yield UntypedModel()

@@ -15,9 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from gatepass.demo.issuer import DemoClient, DemoIssuer
-from gatepass.demo.model_server import ModelServer
-from gatepass.demo.stage import serving
+from gatepass.demo.servers import DemoClient, DemoIssuer, ModelServer, serving
 from tests.e2e.container.compose import document
 from tests.e2e.container.engine import REPOSITORY, Container, Engine, missing
 

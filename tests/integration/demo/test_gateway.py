@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gatepass.demo import stage as module
-from gatepass.demo.stage import GatewayFailed, gateway, last_lines
+from gatepass.demo import servers as module
+from gatepass.demo.servers import GatewayFailed, gateway, last_lines
 from tests.integration.demo.standin import READY, Program
 
 PID = "print(os.getpid(), flush=True)"

@@ -23,10 +23,9 @@ import pytest
 from click.testing import CliRunner
 from starlette.exceptions import HTTPException
 
-from gatepass.demo import model_server, stage
+from gatepass.demo import servers
 from gatepass.demo.command import demo
-from gatepass.demo.issuer import DemoClient, DemoIssuer, IssuedToken
-from gatepass.demo.model_server import ModelServer, understood, vector
+from gatepass.demo.servers import DemoClient, DemoIssuer, IssuedToken, ModelServer, understood, vector
 
 BOUND_S = 60.0
 COMMAND = (sys.executable, "-m", "gatepass", "demo")
@@ -76,20 +75,26 @@ class Fault:
     reason: str
 
 
+BELIEVING_JWT = SimpleNamespace(encode=jwt.encode, decode=believing, PyJWTError=jwt.PyJWTError)
 FAULTS = {
-    "cut stream": Fault(stage, "ModelServer", CutServer, "stream", "APIError"),
-    "burst": Fault(stage, "ModelServer", BurstServer, "stream", "chunks came within"),
+    "cut stream": Fault(servers, "ModelServer", CutServer, "stream", "APIError"),
+    "burst": Fault(servers, "ModelServer", BurstServer, "stream", "chunks came within"),
     "blind": Fault(
-        *(model_server, "understood", lambda messages: (understood(messages)[0], []), "images"),
+        *(servers, "understood", lambda messages: (understood(messages)[0], []), "images"),
         "the model should have said: I see 2 images: image/png, image/gif.",
     ),
     "swapped vectors": Fault(
-        *(model_server, "vector", lambda text: vector(text[::-1]), "embeddings"),
+        *(servers, "vector", lambda text: vector(text[::-1]), "embeddings"),
         "the vectors are not those of the texts",
     ),
-    "outage": Fault(stage, "DemoIssuer", FailingIssuer, "renewal", "503"),
+    "outage": Fault(servers, "DemoIssuer", FailingIssuer, "renewal", "503"),
     "lenient": Fault(
-        *(model_server, "jwt", SimpleNamespace(decode=believing, PyJWTError=jwt.PyJWTError), "stale-check"),
+        *(
+            servers,
+            "jwt",
+            SimpleNamespace(encode=jwt.encode, decode=believing, PyJWTError=jwt.PyJWTError),
+            "stale-check",
+        ),
         "the model server answered on the dead token",
     ),
 }

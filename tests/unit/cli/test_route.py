@@ -1,7 +1,10 @@
+from typing import get_args
+
 import pytest
 
-from gatepass.cli.route import BUILT_IN_EFFECTS, FORM, report_route
+from gatepass.cli.route import BUILT_IN_EFFECTS, DIALECT_CHANGES, FORM, report_route
 from gatepass.config.model import Config
+from gatepass.config.upstream import DialectName
 from gatepass.normalize.built_in import BUILT_IN
 from gatepass.operations.table import samples
 from gatepass.proxy.app_state import create_app_state
@@ -185,3 +188,7 @@ def test_a_target_that_has_no_such_request_says_why_and_is_not_fine():
     assert not fine
     assert found[-1].startswith("refused: 404 model_not_found: ")
     assert steps(upstream={"dialect": "ragflow"}, model={"name": "2e3b"})[1]
+
+
+def test_each_dialect_says_what_it_changes():
+    assert set(DIALECT_CHANGES) == set(get_args(DialectName))

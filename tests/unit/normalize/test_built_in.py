@@ -17,12 +17,13 @@ from gatepass.normalize.built_in import (
     ModelName,
     StreamOptions,
     Vectors,
+    concerning,
     normalize,
     with_model,
 )
-from gatepass.operations.request import decode
+from gatepass.operations.request import ROUTING, decode
 from gatepass.operations.table import match
-from gatepass.types import Call, ClientRequest, Target
+from gatepass.types import Call, ClientProtocol, ClientRequest, Target
 from tests.unit.normalize.calls import CHAT, EMBEDDINGS, MODELS, RESPONSES, TARGET, a_call
 from tests.unit.operations.json_texts import STRINGS, VALUES, written
 
@@ -44,6 +45,17 @@ def test_each_rule_sees_what_the_one_before_made():
     assert adapted.adapted == ("images=1", "drop=drop_params,model_type")
 
 
+@pytest.mark.parametrize("rule", BUILT_IN[:-1], ids=lambda rule: rule.name)
+def test_a_rule_runs_for_a_body_with_one_of_its_words(rule):
+    """`concerning` skips the rules if a body has none of their words, so it has to look for each word."""
+    for protocol, stream in rule.calls:
+        for word in rule.words:
+            operation = CHAT if protocol is ClientProtocol.CHAT else EMBEDDINGS
+            body = json.dumps({"model": "m", "stream": stream, word: 1}).encode()
+            call = decode(INBOUND, operation, body, "k")
+            assert concerning(call, BUILT_IN) is BUILT_IN
+
+
 def test_no_rules_give_the_same_call():
     call = a_call(b'{"drop_params":1}')
     assert normalize(call, TARGET, ()) is call
@@ -60,6 +72,7 @@ NAMES = st.one_of(st.sampled_from(["temperature", "metadata", "tools", "user", '
 @given(st.data())
 def test_an_unconcerned_request_is_not_changed_by_a_byte(data):
     value = data.draw(st.dictionaries(NAMES, VALUES, max_size=4))
+    value = {name: held for name, held in value.items() if name.lower() not in ROUTING}
     for name in ("drop_params", "model_type", "images", "messages"):
         value.pop(name, None)
     body = data.draw(written({**value, "model": "m"}, escaped_names=False)).encode()
@@ -72,6 +85,7 @@ def test_an_unconcerned_request_is_not_changed_by_a_byte(data):
 @given(st.data())
 def test_decoding_and_rules_do_what_a_plain_model_does(data):
     value = data.draw(st.dictionaries(NAMES, VALUES, max_size=3))
+    value = {name: held for name, held in value.items() if name.lower() not in ROUTING}
     images = data.draw(st.lists(st.sampled_from(["http://h/a", PNG]), max_size=2))
     content = data.draw(st.sampled_from([None, "", "text", [{"type": "text", "text": "t"}]]))
     more = {"model": "m", "stream": data.draw(st.booleans()), "messages": [{"role": "user", "content": content}]}
