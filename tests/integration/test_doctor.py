@@ -261,7 +261,7 @@ async def test_a_refresh_token_of_a_store_is_looked_for_there_and_nowhere_else()
         blocks["credentials"]["c"] |= {"grant_type": "refresh_token", "refresh_token": "refresh-token-1"}
         shared, credential, _ = await found(blocks, clock=Hurried())
     assert (shared.outcome, credential.outcome, issuer.connections) == (FAILS, FAILS, 0)
-    assert "the refresh token is in the store, and the store is away" in credential.finding
+    assert "the store with the refresh token is unavailable" in credential.finding
 
 
 def stored(responder: Responder, password: str = "password-of-the-store") -> dict[str, Any]:
@@ -548,7 +548,7 @@ async def test_no_connection_and_no_task_outlives_a_check_that_is_given_up():
     async with Scripted([Hold()]) as silent:
         giving_up = asyncio.create_task(found(one(silent, static())))
         await silent.requested()
-        assert own_tasks() == ["keeper of c"]
+        assert own_tasks() == ["refresh of c"]
         giving_up.cancel()
         with pytest.raises(asyncio.CancelledError):
             await giving_up

@@ -117,7 +117,7 @@ async def test_a_question_without_a_model_that_nothing_serves_is_told_so():
         answer = await gp.ask(TEI, "/rerank").answer()
     assert (answer.status, answer.error["code"]) == (404, "model_not_found")
     assert "`operations: {rerank: {upstream: NAME}}`" in answer.error["message"]
-    assert answer.error["message"].endswith("name one of these: rr.")
+    assert answer.error["message"].endswith("name one of these models: rr.")
 
 
 @pytest.mark.parametrize("path", ["/", "/v1/", "/v1/v1/"])
@@ -189,4 +189,4 @@ async def test_a_clients_name_that_the_upstream_does_not_know_is_told_where_anot
         audio = await gp.ask(form, "/v1/audio/transcriptions", headers=typed).answer()
     for answer in (chat, response, audio):
         assert (answer.status, answer.error["code"]) == (404, "model_not_found")
-        assert ("set models.m.name to what it is called there" in answer.error["message"]) is not named
+        assert ("set models.m.name to it" in answer.error["message"]) is not named
