@@ -1,9 +1,11 @@
-"""Describe why a token could not be fetched, and which setting to check."""
+"""Why a token could not be fetched, which setting to check, and when to fetch again. Pure functions and values."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from copy import copy
+from dataclasses import dataclass, replace
 
 from gatepass.errors import TokenUnavailable
 
@@ -88,3 +90,131 @@ def network_hint(credential: str, name: str | None) -> str:
 def token_path_hint(credential: str) -> str:
     """Return advice for a token in an unknown place of the reply."""
     return f"; {setting(credential, 'reply.token')} sets its path" if credential else ""
+
+
+QUICK_WAITS_S = (0.2, 0.5, 1.0)
+"""Before the second, third and fourth attempt of one fetch."""
+QUICK_JITTER_SHARE = 0.25
+PROBE_S = 2.0
+PROBE_JITTER_S = 1.0
+"""Between the starts of two attempts in an outage. A recovery is noticed within 4 s."""
+REFUSAL_S = 30.0
+MAX_REFUSAL_S = 300.0
+WORKED_TRIES = 2
+"""How many unclear refusals of a secret that has worked are treated as an outage. With the next attempt these are three
+wrong passwords within 6 s. Many issuers lock an account after five, and a person may have typed one of them."""
+TRANSIENT_TRIES = 300
+"""The same for a secret that worked again after this refusal: attempts of ten minutes at least."""
+MAX_REFUSAL_KINDS = 16
+"""Cap on remembered refusals, because an issuer may phrase each failure differently."""
+MAX_RETRY_AFTER_S = 3600.0
+"""A longer `Retry-After` is treated as a mistake."""
+
+
+_VARYING = re.compile(r"[0-9a-f:.-]{8,}", re.IGNORECASE)
+"""Request ids and times. Shorter numbers stay, because an issuer's own code distinguishes two refusals."""
+
+
+@dataclass(frozen=True, slots=True)
+class SecretHistory:
+    """What one process knows about a credential's secret. It decides whether an unclear refusal is an outage.
+
+    A wrong password and an outage may look the same: an issuer's own code, and a text. A secret that never returned a
+    token is probably wrong. One that did is probably right, for some tries. If it works again after a refusal, the
+    refusal was an outage.
+
+    - `secret`: hash of the secret that returned the last token.
+    - `refused`: the unclear refusals since then.
+    - `transient`: the refusals after which the secret worked again.
+    """
+
+    secret: int | None = None
+    refused: frozenset[str] = frozenset()
+    transient: frozenset[str] = frozenset()
+
+    def after_token(self, secret: int) -> SecretHistory:
+        """Return the history after `secret` returned a token."""
+        if secret != self.secret:
+            return SecretHistory(secret)
+        if not self.refused:
+            return self
+        transient = self.transient | self.refused
+        return SecretHistory(secret, transient=transient if len(transient) <= MAX_REFUSAL_KINDS else self.refused)
+
+    def after_failure(self, secret: int, failure: FetchFailure) -> SecretHistory:
+        """Return the history after the issuer answered `secret` with `failure`."""
+        if not failure.unclear or secret != self.secret or len(self.refused) >= MAX_REFUSAL_KINDS:
+            return self
+        return replace(self, refused=self.refused | {_kind(failure)})
+
+    def free_tries(self, secret: int, failure: FetchFailure) -> int:
+        """Return how many unclear refusals of `secret` like `failure` are treated as an outage."""
+        if secret != self.secret:
+            return 0
+        return TRANSIENT_TRIES if _kind(failure) in self.transient else WORKED_TRIES
+
+
+@dataclass(frozen=True, slots=True)
+class FailureState:
+    """The failures since the last token, and when the next attempt starts.
+
+    `definite`: the last failure delays further attempts. It was a refusal, or an unclear one after its free tries.
+    `refusals` includes definite and unclear failures.
+    """
+
+    reason: str
+    definite: bool
+    refusals: int
+    next_try_s: float
+
+
+def quick_wait_s(tries: int, failure: FetchFailure, jitter: float) -> float | None:
+    """Return the seconds until the next quick attempt of a fetch that made `tries`; None if there is none.
+
+    A failure of another process cost the issuer no request, so its `retry_after_s` delays no quick attempt.
+    """
+    if failure.definite or not failure.retry_quickly or tries > len(QUICK_WAITS_S):
+        return None
+    # A longer `Retry-After` would exceed a quick attempt. The refresh task obeys it.
+    retry_after_s = 0.0 if failure.from_other_process else failure.retry_after_s or 0.0
+    if retry_after_s > QUICK_WAITS_S[-1]:
+        return None
+    return max(retry_after_s, QUICK_WAITS_S[tries - 1] * (1 + QUICK_JITTER_SHARE * jitter))
+
+
+def next_failure_state(
+    before: FailureState | None, failure: FetchFailure, began_s: float, now: float, jitter: float
+) -> FailureState:
+    """Return the state after one more failure, of an attempt that began at `began_s`.
+
+    After an attempt that hung until its timeout the next one follows at once. A failure of another process ends with
+    that process's pause.
+    """
+    refusals = (before.refusals if before else 0) + (failure.definite or failure.unclear)
+    holds = failure.definite or (failure.unclear and refusals > failure.free_tries)
+    # Another process has already counted its refusal into its own pause.
+    wait_s = shared_pause_s(failure, 0 if failure.from_other_process else refusals)
+    probe_s = now if failure.from_other_process else began_s + PROBE_S + PROBE_JITTER_S * jitter
+    return FailureState(failure.reason, holds, refusals, max(probe_s, now + wait_s))
+
+
+def retry_now(state: FailureState, now: float) -> FailureState:
+    """Return the state after the refused secret has changed: the new one is tried at once."""
+    return replace(state, refusals=0, next_try_s=now)
+
+
+def shared_pause_s(failure: FetchFailure, refusals: int) -> float:
+    """Return how long `failure`, after `refusals` refusals in a row, delays fetches in every process.
+
+    0 if the issuer may recover at any moment.
+    """
+    retry_after_s = min(failure.retry_after_s or 0.0, MAX_RETRY_AFTER_S)
+    counted = refusals - failure.free_tries if failure.unclear else refusals
+    if counted < 1 or not (failure.definite or failure.unclear):
+        return retry_after_s
+    return max(retry_after_s, min(REFUSAL_S * 2.0 ** min(counted - 1, 10), MAX_REFUSAL_S))
+
+
+def _kind(failure: FetchFailure) -> str:
+    """Return the status, code and text of `failure` without the parts that vary."""
+    return _VARYING.sub("#", failure.reason)

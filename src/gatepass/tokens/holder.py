@@ -21,8 +21,16 @@ from gatepass.cancel import Tasks
 from gatepass.clock import Clock, sleep
 from gatepass.errors import TokenUnavailable
 from gatepass.observability.redaction import Redactor
-from gatepass.tokens.backoff import FailureState, SecretHistory, next_failure_state, quick_wait_s, retry_now
-from gatepass.tokens.failure import FetchFailure, TokenReissued, setting
+from gatepass.tokens.failure import (
+    FailureState,
+    FetchFailure,
+    SecretHistory,
+    TokenReissued,
+    next_failure_state,
+    quick_wait_s,
+    retry_now,
+    setting,
+)
 from gatepass.tokens.lifetime import (
     SPACING_S,
     Freshness,

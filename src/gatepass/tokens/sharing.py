@@ -16,8 +16,7 @@ from gatepass.clock import Clock, sleep
 from gatepass.config.credential.base import Credential
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.store.base import LEASE_S, Lease, Store, StoreCache, StoreReading, StoreScope, StoreUnavailable
-from gatepass.tokens.backoff import PROBE_S, shared_pause_s
-from gatepass.tokens.failure import BUSY, FetchFailure
+from gatepass.tokens.failure import BUSY, PROBE_S, FetchFailure, shared_pause_s
 from gatepass.tokens.lifetime import LifetimeSource, Token, TokenKind
 from gatepass.tokens.secrets import credential_fingerprint, refresh_token_fingerprint
 from gatepass.tokens.source import TokenSource

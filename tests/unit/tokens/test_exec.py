@@ -11,7 +11,7 @@ from gatepass.clock import Clock, sleep
 from gatepass.config.credential.kinds import ExecCredential
 from gatepass.config.references import Reference, resolve
 from gatepass.tokens import Token, TokenHolder, WaitBudget, build_source
-from gatepass.tokens.backoff import WORKED_TRIES
+from gatepass.tokens.failure import WORKED_TRIES
 from gatepass.tokens.lifetime import LifetimeSource, TokenKind
 from gatepass.tokens.sources.exec import ExecSource, ProcessResult
 from gatepass.types import Secret

@@ -13,7 +13,7 @@ from gatepass.errors import Fault, TokenUnavailable, TransportFault
 from gatepass.store.base import StoreScope
 from gatepass.store.memory import MemoryStore
 from gatepass.tokens import Token, build_source
-from gatepass.tokens.backoff import PROBE_S
+from gatepass.tokens.failure import PROBE_S
 from gatepass.tokens.secrets import credential_fingerprint
 from gatepass.tokens.sharing import YIELD_LEAD_S, SharedSource, SharedTokenNames, TokenRecord, is_shareable
 from gatepass.types import OutboundRequest, Secret

@@ -19,8 +19,7 @@ from gatepass.cancel import timeout
 from gatepass.clock import Clock
 from gatepass.config.credential.kinds import ExecCredential
 from gatepass.observability.redaction import MASK, Redactor
-from gatepass.tokens.backoff import WORKED_TRIES
-from gatepass.tokens.failure import FetchFailure, setting
+from gatepass.tokens.failure import WORKED_TRIES, FetchFailure, setting
 from gatepass.tokens.issuer_error import DEFINITE_CODES, REFUSED, REPLY_BYTES, Mask, mask_token_like, one_line
 from gatepass.tokens.lifetime import Token
 from gatepass.tokens.secrets import revealed, secret_fields, secret_values

@@ -4,18 +4,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gatepass.tokens.backoff import (
+from gatepass.tokens.failure import (
     MAX_REFUSAL_KINDS,
     TRANSIENT_TRIES,
     WORKED_TRIES,
     FailureState,
+    FetchFailure,
     SecretHistory,
     next_failure_state,
     quick_wait_s,
     retry_now,
     shared_pause_s,
 )
-from gatepass.tokens.failure import FetchFailure
 
 DOWN = FetchFailure("down")
 REFUSED = FetchFailure("no", definite=True)
