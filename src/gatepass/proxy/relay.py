@@ -107,10 +107,10 @@ async def _relay_events(stream: StreamingReply, attempt: Attempt, client_respons
         await writer.flush()
         if events.waiting:
             await asyncio.sleep(0)  # a large piece is parsed in slices: other requests run in between
-            writer.take(b"")
+            writer.relay_piece(b"")
             continue
         try:
-            at_end = await stream.response.stream_to(writer.take)
+            at_end = await stream.response.stream_to(writer.relay_piece)
             if at_end:
                 writer.hold(events.finish())
         except TransportFault as fault:
@@ -144,7 +144,7 @@ class _EventWriter:
         self._attempt.capture_reply(ready)
         self.held = ready
 
-    def take(self, piece: bytes) -> bool:
+    def relay_piece(self, piece: bytes) -> bool:
         """Parse `piece` and send its events. Return whether the next piece may be read now.
 
         One function without calls to helpers, because it runs for every piece of every stream.

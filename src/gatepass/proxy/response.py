@@ -198,7 +198,7 @@ def _classify_body(context: ReplyContext) -> Awaitable[ClassifiedReply]:
     """Choose how to read the body, by the operation, the call's `stream` and the reply's content type."""
     if context.may_stream:
         if context.call.stream:
-            return begin_stream(context)
+            return classify_stream(context)
         return aggregate_reply(context) if _is_labelled_stream(context) else buffer_reply(context)
     return _classify_raw(context) if context.call.operation.protocol is ClientProtocol.RAW else buffer_reply(context)
 
@@ -212,7 +212,9 @@ async def _classify_raw(context: ReplyContext) -> ClassifiedReply:
         return await _classify_unlabelled(context)
     if kind == "text/html" or kind.endswith("json"):
         return await buffer_reply(context)
-    return await begin_stream(context) if kind == "text/event-stream" else RawReply(context.upstream, context.response)
+    return (
+        await classify_stream(context) if kind == "text/event-stream" else RawReply(context.upstream, context.response)
+    )
 
 
 OPENING_BYTES = 1024
@@ -275,18 +277,18 @@ class _ReplayedResponse:
 
 SYNTHESISED = "stream=synth"
 """The entry of `x-gatepass-adapted` for a stream made from a whole reply."""
-HOLD_S = 5.0
+COMMENT_HOLD_S = 5.0
 HELD_BYTES = 4096
 """An upstream's comments are held back before the first event for this time and up to this size, because an error may
 follow and then still gets its HTTP status."""
 
 
-async def begin_stream(context: ReplyContext) -> ClassifiedReply:
+async def classify_stream(context: ReplyContext) -> ClassifiedReply:
     """Read until the kind of body is known and, if it is a stream, until its first events can be written."""
     sniffer = ContentSniffer(header(context.response.headers, b"content-type"))
     events = _event_stream(context)
     pieces: list[bytes] = []
-    held, held_until_s = b"", context.state.clock.now() + HOLD_S
+    held, held_until_s = b"", context.state.clock.now() + COMMENT_HOLD_S
     try:
         async for piece in context.response:
             if sniffer.kind is ContentKind.UNDECIDED:
