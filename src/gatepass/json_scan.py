@@ -264,7 +264,7 @@ def _decode_slices(raw: bytes) -> Iterator[str]:
     at, end = 1, len(raw) - 1
     while at < end:
         # no cut inside an escape or between the escapes of a surrogate pair
-        stop = WHOLE_ESCAPES.match(raw, at, min(at + LONG_BYTES, end)).end()  # type: ignore[union-attr]
+        stop = WHOLE_ESCAPES.match(raw, at, min(at + LONG_BYTES, end)).end()  # type: ignore[union-attr]  # matches ""
         while raw[stop] & 0xC0 == 0x80:  # inside a UTF-8 character
             stop -= 1
         yield msgspec.json.decode(b'"%b"' % raw[at:stop], type=str)

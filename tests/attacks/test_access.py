@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -400,6 +400,8 @@ def test_no_secret_leaves_the_machine_in_plain(
 
 
 def test_a_check_that_looks_at_the_host_alone_lets_a_proxy_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    host_alone: Callable[..., bool] = lambda url, _=None: not is_loopback(urlsplit(url).hostname or "")  # noqa: E731
+    def host_alone(url: str, _: object = None) -> bool:
+        return not is_loopback(urlsplit(url).hostname or "")
+
     monkeypatch.setattr("gatepass.config.checks.crosses_network_in_plain", host_alone)
     assert not refused(*BLOCKS[0], "http://127.0.0.1:9/v1", "http://proxy.example:3128")

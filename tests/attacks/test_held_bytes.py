@@ -21,6 +21,7 @@ from gatepass.types import Response
 from tests.attacks.conftest import Attack
 from tests.integration.gateway import HELLO, gateway
 from tests.integration.scripted import Scripted, Send, reply
+from tests.waiting import at_rest, until
 
 LIMIT_BYTES = 1000
 SMALLEST_BYTES = 50
@@ -278,18 +279,14 @@ async def test_silent_requests_that_announce_bodies_take_nothing_from_others(att
             _, writer = await asyncio.open_connection("127.0.0.1", served.port)
             writer.write(ANNOUNCED + b"content-length: %d\r\n\r\n{" % MIB)
             writers.append(writer)
-        async with asyncio.timeout(20):
-            while served.gate.in_flight.busy < 16:
-                await asyncio.sleep(0.01)
+        await until(lambda: served.gate.in_flight.busy == 16, within_s=20)
         attack.cases += 16
         attack.peak_bytes, attack.allowed_bytes = served.gate.in_flight.held.total_bytes, 16
         answer = await served.ask(large, "/v1/moderations").answer()
         attack.check(answer.status == 200, answer.body[:200])
         for writer in writers:
             writer.close()
-        async with asyncio.timeout(20):
-            while served.gate.in_flight.held.total_bytes:
-                await asyncio.sleep(0.01)
+        await until(lambda: not served.gate.in_flight.held.total_bytes, within_s=20)
 
 
 @pytest.mark.attack("held bytes: arriving")
@@ -331,7 +328,7 @@ async def test_a_reply_above_its_limit_is_an_error_however_much_is_held() -> Non
     for _ in range(20):
         upstream.send()
     with pytest.raises(TransportFault) as caught:
-        await read_whole(upstream, 5 * PIECE_BYTES, memory=RequestMemory(held))  # type: ignore[arg-type]
+        await read_whole(upstream, 5 * PIECE_BYTES, memory=RequestMemory(held))  # type: ignore[arg-type]  # a fake
     assert caught.value.fault is Fault.TOO_LARGE
 
 
@@ -355,20 +352,15 @@ async def test_slow_readers_of_large_replies_are_bounded_and_served(attack: Atta
         watching = asyncio.create_task(watch())
         for ask in asks:
             await ask.__aenter__()
-        async with asyncio.timeout(20):
-            while not held.waits:
-                await asyncio.sleep(0.01)
-        for _ in range(100):  # nobody reads: what is held stays held
-            await asyncio.sleep(0.002)
+        await until(lambda: held.waits, within_s=20)
+        await at_rest(lambda: held.total_bytes)  # nobody reads: what is held stays held
         attack.check(held.total_bytes > 16 * MIB, held.total_bytes)
         large = await served.ask({**HELLO, "input": "y" * (MIB // 2)}, "/v1/moderations").answer()
         small = await served.ask({**HELLO, "input": "y"}, "/v1/moderations").answer()
         answers = await asyncio.gather(*(ask.answer() for ask in asks))
         for ask in asks:
             await ask.__aexit__()
-        async with asyncio.timeout(20):
-            while held.total_bytes:
-                await asyncio.sleep(0.01)
+        await until(lambda: not held.total_bytes, within_s=20)
         watching.cancel()
         requests = len(upstream.received)
     attack.cases += readers

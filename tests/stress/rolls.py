@@ -251,7 +251,7 @@ async def clients(port: int, load: Load) -> AsyncIterator[list[Result]]:
             results.append(Result("openai-node"))
             commands.append(("node", str(script), str(port), str(load.concurrency), str(PAUSE_S * 1000), str(EVENTS)))
         for command in commands:
-            processes.append(await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE))  # noqa: PERF401
+            processes.append(await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE))  # noqa: PERF401 - those before stay known
         await asyncio.sleep(1.0)  # until each has its connections
         try:
             yield results

@@ -77,8 +77,7 @@ def environment_proxy(url: str, environment: Mapping[str, str]) -> Proxy | None:
     The lower-case variable wins, as in curl and Python. Raises ValueError.
     """
     parts = urlsplit(url)
-    # public in CPython but undocumented, and missing in typeshed
-    bypass = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]
+    bypass = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]  # CPython has it, typeshed does not
     if (hosts := _variable("no_proxy", environment)) and bypass(parts.netloc, {"no": hosts}):
         return None
     found = _variable(f"{parts.scheme}_proxy", environment) or _variable("all_proxy", environment)

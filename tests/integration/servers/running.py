@@ -34,6 +34,7 @@ from gatepass.server.app import build_app
 from gatepass.server.asgi import ResponseIncomplete
 from gatepass.server.listening import listen
 from tests.integration.gateway import CHAT, HELLO, JSON, Answer, Ask, gateway
+from tests.waiting import until, until_told
 
 BOUND_S = 10.0
 MOUNTED_AT = "/llm"
@@ -242,9 +243,7 @@ async def under_uvicorn(app: FastAPI) -> AsyncIterator[int]:
     server = _Uvicorn(uvicorn.Config(app, lifespan="on", log_config=None, access_log=False))
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     try:
-        async with asyncio.timeout(BOUND_S):
-            while not server.started:
-                await asyncio.sleep(0.005)
+        await until(lambda: server.started, BOUND_S)
         yield listening.getsockname()[1]
     finally:
         server.should_exit = True
@@ -289,15 +288,16 @@ def free_port() -> int:
 
 async def connectable(port: int, within_s: float = BOUND_S) -> None:
     """Wait until a server listens on `port`."""
-    async with asyncio.timeout(within_s):
-        while True:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except ConnectionError:
-                await asyncio.sleep(0.01)
-            else:
-                writer.close()
-                return
+
+    async def is_listening() -> bool:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except ConnectionError:
+            return False
+        writer.close()
+        return True
+
+    await until_told(is_listening, within_s)
 
 
 def mounted(app: FastAPI) -> FastAPI:

@@ -354,7 +354,7 @@ async def test_a_client_that_leaves_while_its_upload_is_not_taken_ends_the_upstr
             while True:
                 writer.write(chunk(b"x"))
                 await writer.drain()
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.02)  # the pace of this upstream: it writes until its client closes
         writer.close()
         is_closed.set()
 

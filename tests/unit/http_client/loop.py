@@ -22,7 +22,7 @@ class DrivenLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self.now_s
 
-    def call_at(self, *args: Any, **named: Any) -> asyncio.TimerHandle:  # type: ignore[override]
+    def call_at(self, *args: Any, **named: Any) -> asyncio.TimerHandle:  # type: ignore[override]  # passes on all arguments
         self.timers += 1
         return super().call_at(*args, **named)
 

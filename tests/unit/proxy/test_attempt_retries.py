@@ -166,7 +166,8 @@ class Scenario:
         for name, upstream in zip(names, upstreams, strict=True):
             held: Any = holder if name == "chat" else None
             settings = replaced[name].settings.model_copy(update={"credential": held and "corp"})
-            replaced[name] = replace(replaced[name], transport=upstream, holder=held, settings=settings)  # type: ignore[arg-type]
+            transport: Any = upstream  # a fake with the same methods
+            replaced[name] = replace(replaced[name], transport=transport, holder=held, settings=settings)
         self.state: AppState = replace(state, upstreams=replaced)
         self.context = RequestContext.of_own(self.state, self.state.profiles["plain"])
 

@@ -70,7 +70,8 @@ class Upstream:
 def over(upstream: Upstream, clock: DrivenClock, **blocks: Any) -> Catalog:
     config = Config.model_validate({"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}}, **blocks})
     state = create_app_state(config, clock)
-    return Catalog(replace(state, upstreams={"chat": replace(state.upstreams["chat"], transport=upstream)}))  # type: ignore[arg-type]
+    chat = replace(state.upstreams["chat"], transport=upstream)  # type: ignore[arg-type]  # a fake with the same methods
+    return Catalog(replace(state, upstreams={"chat": chat}))
 
 
 def request_context() -> RequestContext:

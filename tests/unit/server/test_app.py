@@ -179,7 +179,7 @@ def test_a_mount_without_the_lifespan_says_so_and_with_it_serves():
     parent.mount("/llm", gateway)
     with local_client(parent) as client:
         assert client.get("/llm/v1/models").json()["error"]["code"] == "not_started"
-    parent = FastAPI(lifespan=lambda _: gateway.router.lifespan_context(gateway))  # type: ignore[arg-type]
+    parent = FastAPI(lifespan=lambda _: gateway.router.lifespan_context(gateway))  # type: ignore[arg-type]  # Starlette types it for itself
     parent.mount("/llm", gateway)
     with local_client(parent) as client:
         assert client.get("/llm/v1/models").json()["data"][0]["id"] == "m"

@@ -176,7 +176,7 @@ class ScriptedIssuer(httpx2.AsyncClient):
             await sleep(self.clock, delay_s)
         if isinstance(turn, Broken):
             raise TransportFault(turn.fault, turn.detail)
-        return Reply(self, turn if isinstance(turn, Answer) else self._mint(turn))  # type: ignore[arg-type]
+        return Reply(self, turn if isinstance(turn, Answer) else self._mint(turn))  # type: ignore[arg-type]  # the rest of the union
 
     def _mint(self, turn: Mint) -> Answer:
         text = turn.text or f"token-{len(self.minted) + 1}"

@@ -593,7 +593,7 @@ async def test_a_hot_path_with_a_fresh_token_does_not_yield():
 async def test_a_source_that_knows_no_bound_keeps_nobody_beyond_the_budget():
     clock = DrivenClock()
     source = OddSource()
-    source.fetch = asyncio.Event().wait  # type: ignore[assignment]
+    source.fetch = asyncio.Event().wait  # type: ignore[assignment]  # never returns, so no token either
     holder = over(source, clock)
     holder.start()
     task = asyncio.create_task(holder.token())

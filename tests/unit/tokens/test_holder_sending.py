@@ -180,7 +180,8 @@ class Street:
         self.served: defaultdict[TokenUser, set[str]] = defaultdict(set)
 
     def _hop(self, name: str, credential: str) -> Upstream:
-        return replace(self.gate.upstreams[name], transport=self.upstreams[name], holder=self.kept[credential].holder)  # type: ignore[arg-type]
+        transport: Any = self.upstreams[name]  # a fake with the same methods
+        return replace(self.gate.upstreams[name], transport=transport, holder=self.kept[credential].holder)
 
     async def ask(self, name: str, model: str) -> int:
         """The status that one request comes to."""

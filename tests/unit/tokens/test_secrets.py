@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 
 from gatepass.config.credential.kinds import StaticCredential
@@ -13,8 +15,8 @@ def gone() -> str:
     raise ValueError("the file /run/secrets/x cannot be read")
 
 
-def values(secrets: object) -> list[str]:
-    return [secret.reveal() for secret in secrets]  # type: ignore[attr-defined]
+def values(secrets: Iterable[Secret]) -> list[str]:
+    return [secret.reveal() for secret in secrets]
 
 
 def test_a_secret_is_revealed():

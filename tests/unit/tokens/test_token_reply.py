@@ -516,8 +516,8 @@ def judged(reply: TokenResponse, how: TokenReplyFormat) -> None:
     try:
         it = parse_token_response(reply, how, NOW, str)
     except FetchFailure as failure:
-        assert failure.reason.isprintable()  # noqa: PT017
-        assert len(failure.reason) < 500  # noqa: PT017
+        assert failure.reason.isprintable()  # noqa: PT017 - a property: of a token or of a failure
+        assert len(failure.reason) < 500  # noqa: PT017 - as above
         return
     assert checked_token(it.text, "sso") == it.text
     assert it.lifetime_s is not None
