@@ -14,7 +14,7 @@ from gatepass.operations.table import OPERATIONS
 TEXT = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
 ROWS = dict(re.findall(r"^\| `([a-z_.\[\]NAME]+)` \| (`[^`]*`|required) \| .+ \| .*\|$", TEXT, re.MULTILINE))
 VARIABLES = set(re.findall(r"^\| `GATEPASS_([A-Z_]+)` \|", TEXT, re.MULTILINE))
-SHARED_BLOCKS = ("network", "timeouts", "carry", "rules")
+SHARED_BLOCKS = ("network", "timeouts", "token_placement", "rules")
 
 
 def name(setting: SettingInfo) -> str:

@@ -106,7 +106,7 @@ async def test_an_empty_answer_stays_what_ragflow_shows_as_an_error(content):
 
 
 async def test_a_profile_of_ones_own_may_put_a_text_there():
-    own = {"corp": {"like": "ragflow", "content_text": True}}
+    own = {"corp": {"extends": "ragflow", "content_text": True}}
     async with serving(whole({"role": "assistant", "content": None}), profiles=own) as (_, gatepass):
         answer = await gatepass.ask(path="/for/corp" + CHAT, headers=by("none")).answer()
     assert answer.json()["choices"][0]["message"]["content"] == ""

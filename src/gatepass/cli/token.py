@@ -31,7 +31,7 @@ ISSUER_REPLY = "the issuer's reply"
 LIFETIME_ORIGINS: Mapping[str, str] = {
     "exec": "the program's output",
     "file": "the file",
-    "aws_bedrock": "key_life_s",
+    "aws_bedrock": "key_ttl_s",
 }
 """Origin of the lifetime for credentials without an issuer's reply, by type."""
 

@@ -47,7 +47,7 @@ class Profile(Block):
     An entry with a built-in profile's name changes that profile; settings that it leaves out keep their values.
     """
 
-    like: BuiltIn | None = None
+    extends: BuiltIn | None = None
     """The built-in profile to start from. None: the one of the same name, else `plain`."""
     drop: list[MemberPath] = []
     """Members to leave out of every request. gatepass always leaves out drop_params and model_type."""
@@ -145,7 +145,7 @@ def resolved(own: Mapping[str, Profile]) -> Mapping[str, Profile]:
     """Return all profiles by name: the built-in ones, and the operator's `own` with inherited settings filled in."""
     profiles = dict(BUILT_IN)
     for name, profile in own.items():
-        base = BUILT_IN[profile.like] if profile.like is not None else BUILT_IN.get(name, PLAIN)
+        base = BUILT_IN[profile.extends] if profile.extends is not None else BUILT_IN.get(name, PLAIN)
         profiles[name] = base.model_copy(update={field: getattr(profile, field) for field in profile.model_fields_set})
     return MappingProxyType(profiles)
 

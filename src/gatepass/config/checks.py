@@ -256,8 +256,8 @@ _AZURE = re.compile(r"\.(?:openai|cognitiveservices)\.azure\.(?:com|us|cn)\Z")
 
 def placement_of(upstream: UpstreamConfig, config: Config) -> TokenPlacement:
     """Return where the token of its credential is in requests to `upstream`."""
-    if upstream.carry is not None or upstream.credential is None:
-        return upstream.carry or BEARER_PLACEMENT
+    if upstream.token_placement is not None or upstream.credential is None:
+        return upstream.token_placement or BEARER_PLACEMENT
     return config.credentials[upstream.credential].placement
 
 

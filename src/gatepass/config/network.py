@@ -1,4 +1,4 @@
-"""Blocks that upstreams and credentials share: `carry`, `network` and `timeouts`."""
+"""Blocks that upstreams and credentials share: `token_placement`, `network` and `timeouts`."""
 
 from __future__ import annotations
 

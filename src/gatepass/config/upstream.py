@@ -149,7 +149,7 @@ class UpstreamConfig(Block):
     """Settings of `dialect: ragflow`."""
     credential: Name | None = None
     """A name under `credentials`; None sends no credential."""
-    carry: TokenPlacement | None = None
+    token_placement: TokenPlacement | None = None
     """Where the token is in a request to this upstream; None: as the credential defines it."""
     headers: dict[FieldName, SecretText] = {}
     """Headers to send with every request, in addition to the token. They replace the client's headers of the same

@@ -39,12 +39,12 @@ HINTS = (
     _hint(
         r"missing subscription key",
         "The gateway (Azure API Management) requires the header Ocp-Apim-Subscription-Key: set it under"
-        " upstreams.{upstream}.headers, or set upstreams.{upstream}.carry to send the token in it.",
+        " upstreams.{upstream}.headers, or set upstreams.{upstream}.token_placement to send the token in it.",
     ),
     _hint(
         r"no api key found in request",
         "The gateway (Kong) requires its own header, usually apikey: set it under upstreams.{upstream}.headers, or set"
-        " upstreams.{upstream}.carry to send the token in it.",
+        " upstreams.{upstream}.token_placement to send the token in it.",
     ),
     _hint(
         r"API deployment for this resource does not exist|DeploymentNotFound",

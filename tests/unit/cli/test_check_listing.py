@@ -70,7 +70,7 @@ def test_what_nobody_set_is_left_out_and_counted(tmp_path):
 PRESET = """\
 upstreams: {chat: {base_url: "https://x/v1", credential: hw}}
 credentials:
-  hw: {type: http_json, preset: huawei, username: u, password: topsecret, domain: corp, carry: {query: t}}
+  hw: {type: http_json, preset: huawei, username: u, password: topsecret, domain: corp, token_placement: {query: t}}
 """
 
 

@@ -86,7 +86,7 @@ def of_type(**settings: Any) -> Config:
         (
             {"type": "aws_bedrock", "region": "eu-central-1", "profile": "p", "profiles_file": "/c"},
             Token(Secret("t"), 0.0, 900.0),
-            "900 s, from key_life_s",
+            "900 s, from key_ttl_s",
         ),
         (
             {"type": "file", "path": "/t"},
@@ -126,8 +126,8 @@ def test_each_way_of_carrying_is_told_with_its_upstreams():
     other = {"base_url": "https://other.example/v1", "credential": "corp"}
     settings = config(
         embed=other,
-        query={**other, "carry": {"query": "access_token"}},
-        both={**other, "carry": {"headers": {"X-A": "{token}", "X-B": "v={token}"}, "query": "key"}},
+        query={**other, "token_placement": {"query": "access_token"}},
+        both={**other, "token_placement": {"headers": {"X-A": "{token}", "X-B": "v={token}"}, "query": "key"}},
         keyless={"base_url": "https://other.example/v1"},
     )
     assert [

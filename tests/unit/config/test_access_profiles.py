@@ -35,13 +35,13 @@ def test_what_an_entry_says_replaces_lists_too():
 
 
 def test_an_entry_of_another_name_begins_with_what_it_is_like():
-    found = resolved({"intranet": Profile(like="cherry_studio", whole_numbers=True), "bare": Profile()})
-    assert found["intranet"] == Profile(like="cherry_studio", plain_tools=True, whole_numbers=True)
+    found = resolved({"intranet": Profile(extends="cherry_studio", whole_numbers=True), "bare": Profile()})
+    assert found["intranet"] == Profile(extends="cherry_studio", plain_tools=True, whole_numbers=True)
     assert found["bare"] == PLAIN
 
 
 def test_an_entry_may_begin_with_another_than_its_name():
-    assert not resolved({"ragflow": Profile(like="plain")})["ragflow"].unwraps_keys
+    assert not resolved({"ragflow": Profile(extends="plain")})["ragflow"].unwraps_keys
 
 
 @pytest.mark.parametrize("origin", ["*", "https://chat.corp.example", "http://localhost:3210", "app://obsidian.md"])
@@ -55,7 +55,7 @@ def test_what_is_no_origin_is_refused(origin):
         Profile(cors_origins=[origin])
 
 
-@pytest.mark.parametrize("fields", [{"drop": ["model"]}, {"drop": ["a b"]}, {"like": "ragflw"}, {"new": 1}])
+@pytest.mark.parametrize("fields", [{"drop": ["model"]}, {"drop": ["a b"]}, {"extends": "ragflw"}, {"new": 1}])
 def test_what_no_profile_has_is_refused(fields):
     with pytest.raises(ValidationError):
         Profile(**fields)

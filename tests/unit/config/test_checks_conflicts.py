@@ -30,40 +30,45 @@ def test_upstream_says_how_a_token_is_carried_before_the_credential_does():
     said: dict[str, Any] = {"headers": {"X-Key": "{token}"}}
     own: dict[str, Any] = {"query": "key"}
     assert placement_of((it := config({})).upstreams["chat"], it) is BEARER_PLACEMENT
-    assert placement_of((it := config({}, {**KEY, "carry": said})).upstreams["chat"], it) == TokenPlacement(**said)
-    assert placement_of((it := config({"carry": own}, {**KEY, "carry": said})).upstreams["chat"], it) == TokenPlacement(
-        **own
+    assert placement_of((it := config({}, {**KEY, "token_placement": said})).upstreams["chat"], it) == TokenPlacement(
+        **said
     )
+    assert placement_of(
+        (it := config({"token_placement": own}, {**KEY, "token_placement": said})).upstreams["chat"], it
+    ) == TokenPlacement(**own)
 
 
 def test_static_header_beside_the_token_is_fine():
     assert list(conflicts(config({"headers": {"Ocp-Apim-Subscription-Key": "k", "api-key": "k"}}))) == []
-    assert list(conflicts(config({"headers": {"Authorization": "k"}, "carry": {"query": "key"}}))) == []
+    assert list(conflicts(config({"headers": {"Authorization": "k"}, "token_placement": {"query": "key"}}))) == []
     assert list(conflicts(config({"headers": {"Authorization": "k"}, "credential": None}))) == []
 
 
 @pytest.mark.parametrize(
-    ("header", "carry"), [("authorization", None), ("X-KEY", {"headers": {"x-key": "{token}"}, "query": "key"})]
+    ("header", "token_placement"),
+    [("authorization", None), ("X-KEY", {"headers": {"x-key": "{token}"}, "query": "key"})],
 )
-def test_static_header_of_the_tokens_name_is_refused(header, carry):
-    found = conflicts(config({"headers": {header: "k"}, "carry": carry}))
+def test_static_header_of_the_tokens_name_is_refused(header, token_placement):
+    found = conflicts(config({"headers": {header: "k"}, "token_placement": token_placement}))
     assert list(found) == [(("upstreams", "chat", "headers", header), HEADER_SET_TWICE.format(header))]
 
 
 FILE = """
 credentials:
-  key: {type: static, token: abc, carry: {headers: {"a b": "{token}"}}}
+  key: {type: static, token: abc, token_placement: {headers: {"a b": "{token}"}}}
 upstreams:
   chat:
     base_url: https://llm.example/v1
     credential: key
-    carry: {query: "a b"}
+    token_placement: {query: "a b"}
     headers: {X-Y: "${EMPTY}"}
     rejection: {statuses: [302], codes: ["a b", 1], login_hosts: ["https://sso"], login_page: "no"}
 """
 TOLD = {
-    "credentials.key.carry.headers.a b": "expects the name of a header: letters, digits, hyphens and underscores",
-    "upstreams.chat.carry.query": "expects the name of a query parameter: letters, digits and . _ ~ -",
+    "credentials.key.token_placement.headers.a b": (
+        "expects the name of a header: letters, digits, hyphens and underscores"
+    ),
+    "upstreams.chat.token_placement.query": "expects the name of a query parameter: letters, digits and . _ ~ -",
     "upstreams.chat.headers.X-Y": "${EMPTY} is empty",
     "upstreams.chat.rejection.statuses[0]": "expects 400 or more",
     "upstreams.chat.rejection.codes[0]": "expects a code as the upstream writes it: letters, digits and . _ : -",

@@ -131,7 +131,17 @@ def test_the_example_holds_every_block_and_all_of_it_is_a_configuration(write):
     assert {credential.type for credential in config.credentials.values()} == set(KINDS)
     assert {upstream.dialect for upstream in config.upstreams.values()} == {"openai", "azure", "ragflow"}
     written = {name for upstream in config.upstreams.values() for name in upstream.model_fields_set}
-    assert {"carry", "headers", "rejection", "network", "timeouts", "learn", "repair", "azure", "ragflow"} <= written
+    assert {
+        "token_placement",
+        "headers",
+        "rejection",
+        "network",
+        "timeouts",
+        "learn",
+        "repair",
+        "azure",
+        "ragflow",
+    } <= written
     assert {"rules", "capabilities", "targets", "stream"} <= {
         name for model in config.models.values() for name in model.model_fields_set
     }

@@ -73,11 +73,14 @@ def test_header_must_be_a_token_of_http(name):
 def test_credential_carries_as_it_says_or_as_its_kind_does():
     class Own(StaticCredential):
         @property
-        def usual_carry(self):
+        def default_placement(self):
             return TokenPlacement(headers={"api-key": "{token}"})
 
     said = TokenPlacement(query="key")
-    plain, own = ({"type": "static", "token": "abc"}, {"type": "static", "token": "abc", "carry": {"query": "key"}})
+    plain, own = (
+        {"type": "static", "token": "abc"},
+        {"type": "static", "token": "abc", "token_placement": {"query": "key"}},
+    )
     assert StaticCredential.model_validate(plain).placement is BEARER_PLACEMENT
     assert StaticCredential.model_validate(own).placement == said
     assert Own.model_validate(plain).placement == TokenPlacement(headers={"api-key": "{token}"})

@@ -73,7 +73,7 @@ REJECTION = (
             APIM,
             (
                 " The gateway (Azure API Management) requires the header Ocp-Apim-Subscription-Key: set it under"
-                " upstreams.chat.headers, or set upstreams.chat.carry to send the token in it."
+                " upstreams.chat.headers, or set upstreams.chat.token_placement to send the token in it."
             ),
         ),
         (
@@ -81,7 +81,7 @@ REJECTION = (
             "No API key found in request",
             (
                 ". The gateway (Kong) requires its own header, usually apikey: set it under upstreams.chat.headers, or"
-                " set upstreams.chat.carry to send the token in it."
+                " set upstreams.chat.token_placement to send the token in it."
             ),
         ),
         (

@@ -202,7 +202,7 @@ def test_missing_subscription_key_is_told_with_advice():
         "upstream_auth",
         f'The upstream "chat" does not accept the credential that gatepass sends: {APIM_TEXT} The gateway (Azure API'
         " Management) requires the header Ocp-Apim-Subscription-Key: set it under upstreams.chat.headers, or set"
-        " upstreams.chat.carry to send the token in it.",
+        " upstreams.chat.token_placement to send the token in it.",
         kind="authentication_error",
         raw=body,
     )

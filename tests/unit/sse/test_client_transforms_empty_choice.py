@@ -53,7 +53,7 @@ def test_real_clients_read_the_same_as_without():
 
 
 def test_numbers_are_made_whole_beside_it():
-    transform = make_client_transform(Profile(like="cline", fills_choices=True, whole_numbers=True))
+    transform = make_client_transform(Profile(extends="cline", fills_choices=True, whole_numbers=True))
     assert transform is not None
     (one,) = [json.loads(transform.feed(data(chunk(None, usage={**USAGE, "total_tokens": None})))[5:])]
     assert (one["usage"], one["choices"]) == (USAGE, [SILENT])

@@ -36,8 +36,11 @@ def test_request_without_token_and_headers_is_the_very_same():
 
 
 def test_token_goes_into_every_header_that_is_named():
-    carry = TokenPlacement(headers={"X-Auth-Token": "{token}", "Authorization": "Token t={token};v=1"})
-    assert added(CredentialInjector(carry)) == ([(b"x-auth-token", b"abc"), (b"authorization", b"Token t=abc;v=1")], "")
+    placement = TokenPlacement(headers={"X-Auth-Token": "{token}", "Authorization": "Token t={token};v=1"})
+    assert added(CredentialInjector(placement)) == (
+        [(b"x-auth-token", b"abc"), (b"authorization", b"Token t=abc;v=1")],
+        "",
+    )
 
 
 def test_token_in_a_query_is_escaped_and_in_no_header():
@@ -51,8 +54,8 @@ def test_token_in_a_query_goes_behind_the_one_that_is_there():
 
 
 def test_token_goes_into_a_header_and_the_query_where_both_are_named():
-    carry = TokenPlacement(headers={"api-key": "{token}"}, query="key")
-    assert added(CredentialInjector(carry)) == ([(b"api-key", b"abc")], "?key=abc")
+    placement = TokenPlacement(headers={"api-key": "{token}"}, query="key")
+    assert added(CredentialInjector(placement)) == ([(b"api-key", b"abc")], "?key=abc")
 
 
 def test_token_with_the_placeholder_in_it_is_put_in_once():
@@ -104,9 +107,9 @@ def test_token_that_no_field_can_hold_is_refused_without_being_told(value):
     assert raised.value.__cause__ is raised.value.__context__ is None
 
 
-@pytest.mark.parametrize("carry", [TokenPlacement(), TokenPlacement(query="access_token")])
-def test_token_that_cannot_be_sent_leaves_no_other_one_in_its_place(carry):
-    injector = CredentialInjector(carry)
+@pytest.mark.parametrize("placement", [TokenPlacement(), TokenPlacement(query="access_token")])
+def test_token_that_cannot_be_sent_leaves_no_other_one_in_its_place(placement):
+    injector = CredentialInjector(placement)
     injector.loaded(PLAIN, Secret("first-token"), 0.0)
     for _ in range(2):
         with pytest.raises(ValueError):

@@ -38,18 +38,18 @@ class Credential(Block):
     """Proxy and TLS files for the token endpoint; they may differ from the upstream's."""
     allow_plain_http: bool = False
     """Allow sending this credential's secret over plain HTTP beyond loopback, where others can read it."""
-    carry: TokenPlacement | None = None
+    token_placement: TokenPlacement | None = None
     """Where the token is in requests to upstreams. None: the default of this type, mostly `Authorization: Bearer …`."""
 
     @property
-    def usual_carry(self) -> TokenPlacement:
-        """The default of `carry` for this type."""
+    def default_placement(self) -> TokenPlacement:
+        """The default of `token_placement` for this type."""
         return BEARER_PLACEMENT
 
     @property
     def placement(self) -> TokenPlacement:
         """Where the token is in a request, unless the upstream overrides it."""
-        return self.carry or self.usual_carry
+        return self.token_placement or self.default_placement
 
 
 def checked_extra(module: str, extra: str, kind: str) -> None:

@@ -72,7 +72,7 @@ PRESETS: Mapping[str, Preset] = {
                 "client_secret": "{client_secret}",
             },
             "reply": {"token": "access_token", "expires_in": "expires_in"},
-            "carry": {"query": "access_token"},
+            "token_placement": {"query": "access_token"},
         },
     ),
     # support.huaweicloud.com/intl/en-us/api-iam/iam_30_0001.html; without `nocatalog` the reply lists every service
@@ -97,7 +97,7 @@ PRESETS: Mapping[str, Preset] = {
                 }
             },
             "reply": {"header": "X-Subject-Token", "expires_at": "token.expires_at"},
-            "carry": {"headers": {"X-Auth-Token": "{token}"}},
+            "token_placement": {"headers": {"X-Auth-Token": "{token}"}},
         },
         {"project": None},
     ),

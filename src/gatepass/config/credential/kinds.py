@@ -152,13 +152,13 @@ class ApiKeyCredential(LocalCredential):
 
     @model_validator(mode="after")
     def _one_placement(self) -> Self:
-        if self.carry is not None and (self.header or self.query):
-            raise ValueError("carry already sets the place of the key: remove header and query")
-        _ = self.usual_carry  # raises ValueError for a reserved header
+        if self.token_placement is not None and (self.header or self.query):
+            raise ValueError("token_placement already sets the place of the key: remove header and query")
+        _ = self.default_placement  # raises ValueError for a reserved header
         return self
 
     @property
-    def usual_carry(self) -> TokenPlacement:
+    def default_placement(self) -> TokenPlacement:
         header = self.header or (USUAL_HEADER if self.query is None else None)
         return TokenPlacement(headers={header: TOKEN_PLACEHOLDER} if header else None, query=self.query)
 

@@ -141,7 +141,7 @@ class AwsBedrockCredential(Credential):
     """The external id that the owner of a role in another account requires."""
     sts_url: Url | None = None
     """The URL of STS; None: `https://sts.REGION.amazonaws.com/`."""
-    key_life_s: Annotated[float, Field(ge=60, le=LONGEST_KEY_S)] = 3600.0
+    key_ttl_s: Annotated[float, Field(ge=60, le=LONGEST_KEY_S)] = 3600.0
     """The lifetime of a short-term key in seconds. It ends earlier if the AWS keys that signed it expire earlier."""
 
     _is_installed = field_validator("type")(_check_library)

@@ -171,7 +171,7 @@ class AwsBedrockSource:
     async def fetch(self) -> Token:
         vendor_fetch = VendorFetch(self._endpoints, LIBRARY, self.secrets())
         keys = await vendor_fetch.run(self._keys(vendor_fetch))
-        clock, lifetime_s = self._endpoints.clock, self._settings.key_life_s
+        clock, lifetime_s = self._endpoints.clock, self._settings.key_ttl_s
         requested_s, left_s = clock.now(), lifetime_s if keys.ends_s is None else keys.ends_s - clock.wall()
         if left_s <= 0:
             raise FetchFailure("STS returned an expired session: check this machine's clock", quick=False)
@@ -197,7 +197,7 @@ class AwsBedrockSource:
 
     async def _session(self, vendor_fetch: VendorFetch, keys: AwsKeys | None, more: dict[str, str]) -> AwsKeys:
         settings, url = self._settings, self._settings.sts
-        body = role_form(settings.role_arn or "", settings.role_session_name, settings.key_life_s, more)
+        body = role_form(settings.role_arn or "", settings.role_session_name, settings.key_ttl_s, more)
         headers = FORM if keys is None else signed_headers(keys, settings.region, url, body, FORM)
         return parse_sts_session(
             await vendor_fetch.send("POST", url, headers, body), display_host(url), vendor_fetch.mask

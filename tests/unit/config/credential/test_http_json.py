@@ -90,14 +90,14 @@ MADE: dict[str, dict[str, Any]] = {
         "url": "https://aip.baidubce.com/oauth/2.0/token",
         "query": {"grant_type": "client_credentials", "client_id": "me", "client_secret": KEY},
         "reply": OAUTH,
-        "carry": {"query": "access_token"},
+        "token_placement": {"query": "access_token"},
     },
     "huawei": {
         "url": "https://iam.myhuaweicloud.com/v3/auth/tokens",
         "query": {"nocatalog": "true"},
         "json": {"auth": {"identity": HUAWEI_IDENTITY}},
         "reply": {"header": "X-Subject-Token", "expires_at": "token.expires_at"},
-        "carry": {"headers": {"X-Auth-Token": "{token}"}},
+        "token_placement": {"headers": {"X-Auth-Token": "{token}"}},
     },
     "databricks": {
         "url": "https://dbc.example/oidc/v1/token",
@@ -170,7 +170,7 @@ def test_what_a_file_says_itself_wins():
     [
         ("ibm_iam", {"json": {"apikey": "x"}}, {"url", "reply"}),
         ("login", {"form": {"u": "x"}}, set()),
-        ("huawei", {"carry": {"query": "t"}}, {"url", "query", "json", "reply"}),
+        ("huawei", {"token_placement": {"query": "t"}}, {"url", "query", "json", "reply"}),
     ],
 )
 def test_what_a_file_says_itself_drives_out_what_excludes_it(preset, own, left):
@@ -197,7 +197,7 @@ def test_each_preset_has_a_way_to_carry_its_token():
         name: HttpJsonCredential.model_validate({"type": "http_json", "preset": name, **given}).placement
         for name, given in GIVEN.items()
     }
-    ways = {name: carry for name, carry in carried.items() if carry != TokenPlacement()}
+    ways = {name: token_placement for name, token_placement in carried.items() if token_placement != TokenPlacement()}
     assert ways == {
         "baidu": TokenPlacement(query="access_token"),
         "huawei": TokenPlacement(headers={"X-Auth-Token": "{token}"}),

@@ -61,17 +61,17 @@ def api_key(**more: object) -> ApiKeyCredential:
 
 
 @pytest.mark.parametrize(
-    ("settings", "carry"),
+    ("settings", "token_placement"),
     [
         ({}, TokenPlacement(headers={"api-key": "{token}"})),
         ({"header": "X-Key"}, TokenPlacement(headers={"X-Key": "{token}"})),
         ({"query": "key"}, TokenPlacement(query="key")),
         ({"header": "X-Key", "query": "key"}, TokenPlacement(headers={"X-Key": "{token}"}, query="key")),
-        ({"carry": {"headers": {"X-K": "k={token}"}}}, TokenPlacement(headers={"X-K": "k={token}"})),
+        ({"token_placement": {"headers": {"X-K": "k={token}"}}}, TokenPlacement(headers={"X-K": "k={token}"})),
     ],
 )
-def test_an_api_key_stands_where_it_is_told(settings, carry):
-    assert api_key(**settings).placement == carry
+def test_an_api_key_stands_where_it_is_told(settings, token_placement):
+    assert api_key(**settings).placement == token_placement
 
 
 def test_other_local_tokens_are_bearers():
@@ -82,8 +82,8 @@ def test_other_local_tokens_are_bearers():
     ("block", "told"),
     [
         (
-            {"type": "api_key", "key": "k", "header": "X-K", "carry": {"query": "t"}},
-            {"": "carry already sets the place of the key: remove header and query"},
+            {"type": "api_key", "key": "k", "header": "X-K", "token_placement": {"query": "t"}},
+            {"": "token_placement already sets the place of the key: remove header and query"},
         ),
         ({"type": "api_key", "key": "k", "header": "a b"}, {"header": HEADER}),
         ({"type": "api_key", "key": "k", "query": "a b"}, {"query": None}),

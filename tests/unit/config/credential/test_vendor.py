@@ -49,7 +49,7 @@ def told(loaded):
         GOOGLE,
         {**GOOGLE, "credentials_file": "/key.json", "scope": "a b"},
         {**BEDROCK, **KEYS},
-        {**BEDROCK, **KEYS, "session_token": "x", "key_life_s": 43_200},
+        {**BEDROCK, **KEYS, "session_token": "x", "key_ttl_s": 43_200},
         {**BEDROCK, **KEYS, "role_arn": ROLE, "external_id": "x"},
         {**BEDROCK, "profile": "work", "profiles_file": "/credentials"},
         {**BEDROCK, "web_identity_token_file": "/token", "role_arn": ROLE, "sts_url": "https://sts.example/"},
@@ -106,8 +106,8 @@ PROOFS = "expects exactly one of client_secret, certificate_file, federated_toke
             "external_id needs role_arn next to it, and keys or a profile",
         ),
         ({**BEDROCK, **KEYS, "region": "Us East"}, "expects the name of a region, such as us-east-1"),
-        ({**BEDROCK, **KEYS, "key_life_s": 43_201}, "expects 43200 or less"),
-        ({**BEDROCK, **KEYS, "key_life_s": 59}, "expects 60 or more"),
+        ({**BEDROCK, **KEYS, "key_ttl_s": 43_201}, "expects 43200 or less"),
+        ({**BEDROCK, **KEYS, "key_ttl_s": 59}, "expects 60 or more"),
     ],
 )
 def test_what_does_not_go_together_is_told(told, credential, fault):

@@ -39,7 +39,7 @@ def signed(token) -> dict[str, str]:
 
 async def test_a_key_is_signed_here_and_nobody_is_asked():
     issuer = ScriptedIssuer(present())
-    token = await source(issuer, **AWS_KEYS, key_life_s=1_800.0).fetch()
+    token = await source(issuer, **AWS_KEYS, key_ttl_s=1_800.0).fetch()
     told = signed(token)
     assert told["X-Amz-Credential"].startswith("AKIDEXAMPLE/")
     assert "/us-east-1/bedrock/aws4_request" in told["X-Amz-Credential"]
@@ -102,7 +102,7 @@ async def test_a_web_identity_becomes_a_session_and_a_key_that_ends_with_it(tmp_
 async def test_a_role_is_assumed_with_the_own_keys():
     issuer = ScriptedIssuer(clock := present(), granted(clock.wall() + 3_600))
     settings = {"role_arn": ROLE, "external_id": "theirs", "sts_url": "https://sts.corp.example/"}
-    token = await source(issuer, **AWS_KEYS, **settings, key_life_s=600.0).fetch()
+    token = await source(issuer, **AWS_KEYS, **settings, key_ttl_s=600.0).fetch()
     asked = issuer.requests[0]
     assert asked.url == "https://sts.corp.example/"
     assert b"Credential=AKIDEXAMPLE/" in dict(asked.headers)[b"authorization"]

@@ -34,16 +34,16 @@ WAYS: dict[str, tuple[dict[str, Any] | None, dict[str, str], str]] = {
 CARRIERS = ("authorization", "x-auth-token", "x-session", "cookie", "api-key")
 
 
-def blocks(upstream: Scripted, carry: dict[str, Any] | None, **more: Any) -> dict[str, Any]:
-    credential = {"type": "static", "token": TOKEN, **({"carry": carry} if carry else {})}
+def blocks(upstream: Scripted, placement: dict[str, Any] | None, **more: Any) -> dict[str, Any]:
+    credential = {"type": "static", "token": TOKEN, **({"token_placement": placement} if placement else {})}
     chat = {"base_url": f"{upstream.url}/v1", "credential": "key", **more}
     return {"credentials": {"key": credential}, "upstreams": {"chat": chat}}
 
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_token_arrives_as_it_is_configured(way):
-    carry, headers, query = WAYS[way]
-    async with Scripted(GOOD) as upstream, gateway(**blocks(upstream, carry)) as gate:
+    placement, headers, query = WAYS[way]
+    async with Scripted(GOOD) as upstream, gateway(**blocks(upstream, placement)) as gate:
         answers = [await gate.ask().answer() for _ in range(2)]
         listed = await gate.ask(None, "/v1/models", method="GET").answer()
     assert [answer.status for answer in answers] == [200, 200]
@@ -57,7 +57,7 @@ async def test_a_token_arrives_as_it_is_configured(way):
 async def test_an_upstream_has_its_own_way_of_one_credential():
     async with Scripted(GOOD) as upstream:
         both = blocks(upstream, {"headers": {"api-key": "{token}"}})
-        both["upstreams"]["query"] = {**both["upstreams"]["chat"], "carry": {"query": "key"}}
+        both["upstreams"]["query"] = {**both["upstreams"]["chat"], "token_placement": {"query": "key"}}
         both["models"] = {"m": {"upstream": "chat"}, "q": {"upstream": "query"}}
         async with gateway(**both) as gate:
             for model in ("m", "q"):
