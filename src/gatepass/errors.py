@@ -9,6 +9,7 @@
     │   ├── ForbiddenOrigin         403 forbidden_origin
     │   ├── ForbiddenPeer           403 forbidden_peer
     │   ├── ModelNotAllowed         403 model_not_allowed
+    │   ├── RoleNotAllowed          403 role_not_allowed
     │   ├── ModelNotFound           404 model_not_found
     │   ├── UnknownPath             404 unknown_path
     │   ├── MethodNotAllowed        405 method_not_allowed
@@ -139,6 +140,10 @@ class ForbiddenPeer(CallerError):
 
 class ModelNotAllowed(CallerError):
     code, status = "model_not_allowed", 403
+
+
+class RoleNotAllowed(CallerError):
+    code, status = "role_not_allowed", 403
 
 
 class ModelNotFound(CallerError):

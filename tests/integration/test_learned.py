@@ -23,7 +23,7 @@ from tests.integration.workers.test_supervisor import started
 from tests.unit.clock import DrivenClock
 
 KEY = "gp-a-key-that-opens-the-door"
-LOCKED = {"keys": [{"name": "ragflow", "hash": hash_key(KEY)}]}
+LOCKED = {"keys": [{"name": "ragflow", "hash": hash_key(KEY), "role": "admin"}]}
 STREAMED = {**HELLO, "model": "mini", "stream": True}
 SAID = "Unsupported value: 'stream' does not support true with this model."
 REFUSAL = {"error": {"message": SAID, "type": "invalid_request_error", "param": "stream", "code": "unsupported_value"}}
@@ -81,8 +81,8 @@ async def test_what_was_learned_is_listed_with_its_evidence():
 
 async def test_a_key_sees_only_the_lessons_of_models_that_it_may_use():
     keys = [
-        {"name": "one", "hash": hash_key(KEY), "models": ["mini"]},
-        {"name": "two", "hash": hash_key(f"{KEY}-2"), "models": ["plain"]},
+        {"name": "one", "hash": hash_key(KEY), "role": "admin", "models": ["mini"]},
+        {"name": "two", "hash": hash_key(f"{KEY}-2"), "role": "viewer", "models": ["plain"]},
     ]
     async with (
         Scripted(answer=no_stream) as upstream,
@@ -220,7 +220,12 @@ async def test_the_command_shows_a_key_that_the_shell_or_the_configuration_has(t
         monkeypatch.delenv("GATEPASS_KEY")
         monkeypatch.setenv("OTHER", KEY)
         named = await called("--config", by_hash, "--key-env", "OTHER")
-        keys = [{"name": "x", "key": "${NOT_SET}"}, {"name": "y", "hash": "h"}, "odd", {"name": "z", "key": "${OTHER}"}]
+        keys = [
+            {"name": "x", "key": "${NOT_SET}", "role": "admin"},
+            {"name": "y", "hash": "h"},
+            "odd",
+            {"name": "z", "key": "${OTHER}", "role": "viewer"},
+        ]
         referred = await called("--config", written(tmp_path, gate, access={"keys": keys}))
         monkeypatch.setenv("GATEPASS_KEYS", f"{KEY},another-one")
         of_environment = await called("--url", f"http://localhost:{gate.port}")

@@ -36,7 +36,7 @@ from tests.waiting import until
 
 STREAMED = {**HELLO, "stream": True, "stream_options": {"include_usage": True}}
 KEY = "gp-a-key-that-opens-the-door"
-LOCKED = {"keys": [{"name": "ragflow", "hash": hash_key(KEY)}]}
+LOCKED = {"keys": [{"name": "ragflow", "hash": hash_key(KEY), "role": "admin"}]}
 GOOD = [Send(reply(COMPLETION))]
 
 

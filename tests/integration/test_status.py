@@ -12,7 +12,7 @@ from tests.unit.clock import DrivenClock
 from tests.waiting import until
 
 KEY = "gp-a-key-that-opens-the-door"
-LOCKED = {"keys": [{"name": "ragflow", "hash": hash_key(KEY)}]}
+LOCKED = {"keys": [{"name": "ragflow", "hash": hash_key(KEY), "role": "admin"}]}
 GOOD = [Send(reply(COMPLETION))]
 MINTED = [Send(reply({"access_token": "good-token-1", "expires_in": 300}))]
 SECRET = "a-long-client-secret"

@@ -424,7 +424,7 @@ class Gatepass:
                 "failover": {"targets": [{"upstream": "dead"}, {"upstream": "chat"}]},
                 "*": {"upstream": "chat"},
             },
-            "access": {"keys": [{"name": "chaos", "key": "${CHAOS_KEY}"}]},
+            "access": {"keys": [{"name": "chaos", "key": "${CHAOS_KEY}", "role": "admin"}]},
         }
         self._write("gatepass.json", json.dumps(configuration))
 

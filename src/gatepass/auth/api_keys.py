@@ -1,9 +1,8 @@
-"""API keys of clients: create, hash, extract from a request, and look up in constant time."""
+"""API keys of clients: create, hash, extract from a request, and look up by digest."""
 
 from __future__ import annotations
 
 import hashlib
-import hmac
 import logging
 import math
 import secrets
@@ -74,29 +73,29 @@ class KeyRing:
     """
 
     def __init__(self, keys: Sequence[AccessKey]) -> None:
-        self._entries: list[_Entry] = []
-        for key in keys:
-            if key.hash is not None:
-                digests: tuple[bytes, ...] = (bytes.fromhex(key.hash.removeprefix(_HASH_PREFIX)),)
-            else:
-                digests = tuple(_digest(text) for text in key_texts(key))
-            self._entries.append(_Entry(key, digests))
+        by_hash = [key for key in keys if key.hash is not None]
+        self._hashed = {bytes.fromhex((key.hash or "").removeprefix(_HASH_PREFIX)): key for key in by_hash}
+        self._entries = [
+            _Entry(key, tuple(_digest(text) for text in key_texts(key))) for key in keys if key.hash is None
+        ]
+        self._by_digest = self._all()
         self._loaded_s = -math.inf
+
+    def _all(self) -> dict[bytes, AccessKey]:
+        return {**self._hashed, **{digest: entry.key for entry in self._entries for digest in entry.digests}}
 
     def find(self, presented: str, now_s: float) -> AccessKey | None:
         """Return the entry of the key `presented`, None if it is unknown. `now_s` is a time of the Clock."""
-        if now_s - self._loaded_s >= RELOAD_INTERVAL_S:
+        if self._entries and now_s - self._loaded_s >= RELOAD_INTERVAL_S:
             self._loaded_s = now_s
+            before = [entry.digests for entry in self._entries]
             for entry in self._entries:
-                if entry.key.key is not None:
-                    _reload(entry)
-        digest = _digest(presented)
-        found: AccessKey | None = None
-        for entry in self._entries:  # compare all of them: the time must not depend on the key
-            for known in entry.digests:
-                if hmac.compare_digest(known, digest):
-                    found = entry.key
-        return found
+                _reload(entry)
+            if before != [entry.digests for entry in self._entries]:
+                self._by_digest = self._all()
+        # The time depends neither on the number of keys nor on how much of one is right: a guess with a known digest
+        # is the key itself, and the digests of two guesses have nothing in common.
+        return self._by_digest.get(_digest(presented))
 
 
 def _reload(entry: _Entry) -> None:

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 from gatepass.auth.api_keys import KeyRing, presented_key, unwrapped_key
 from gatepass.auth.cors import shown_origin
-from gatepass.config.access import AccessKey, resolved
+from gatepass.config.access import AccessKey, moment_text, resolved
 from gatepass.config.block import is_loopback
 from gatepass.config.model import Config
 from gatepass.errors import (
@@ -15,6 +15,7 @@ from gatepass.errors import (
     ForbiddenOrigin,
     ForbiddenPeer,
     InvalidApiKey,
+    RoleNotAllowed,
     UnsupportedMediaType,
 )
 from gatepass.types import ClientRequest, header
@@ -24,7 +25,7 @@ _HOST = re.compile(rb"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9.-]+))(?:
 _OWN_PAGES = (None, b"none", b"same-origin")
 """Values of Sec-Fetch-Site (Fetch Metadata standard) of a request that no other site sent."""
 
-LOCAL = AccessKey.model_construct(name="local", hash=None, key=None, models=None, profile=None, max_concurrent=None)
+LOCAL = AccessKey.model_construct(name="local", role="admin")
 """The caller of every request to a gatepass without keys, which serves only this machine."""
 
 
@@ -37,16 +38,41 @@ class Authenticator:
         self.requires_key = bool(config.access.keys)
 
     def authenticate(
-        self, client_request: ClientRequest, in_path: str | None = None, *, takes_form: bool = False
+        self, client_request: ClientRequest, wall_s: float, in_path: str | None = None, *, takes_form: bool = False
     ) -> AccessKey:
-        """Return the caller of `client_request`.
+        """Return the caller of an API request that arrived at `wall_s`, in seconds since the epoch.
 
         `in_path` is the profile that the request's path names. `takes_form`: its operation accepts a multipart form.
-        Raises InvalidApiKey, ForbiddenPeer, ForbiddenHost, ForbiddenOrigin, UnsupportedMediaType.
+        Raises InvalidApiKey, RoleNotAllowed, ForbiddenPeer, ForbiddenHost, ForbiddenOrigin, UnsupportedMediaType.
         """
         if not self.requires_key:
             check_local(client_request, takes_form=takes_form)
             return LOCAL
+        caller = self._caller(client_request, wall_s, in_path)
+        if not caller.calls_models:
+            raise RoleNotAllowed(
+                f"The caller {caller.name!r} may not call models, because its key has the role {caller.role}."
+                " Use a key with the role caller or admin (`gatepass keys new`)."
+            )
+        return caller
+
+    def authenticate_reader(self, client_request: ClientRequest, wall_s: float) -> AccessKey:
+        """Return the caller of a request to a page that only some roles may read. `wall_s` as in `authenticate`.
+
+        Raises InvalidApiKey, RoleNotAllowed, ForbiddenPeer, ForbiddenHost, ForbiddenOrigin.
+        """
+        if not self.requires_key:
+            check_host_and_origin(client_request)
+            return LOCAL
+        caller = self._caller(client_request, wall_s, None)
+        if not caller.reads_pages:
+            raise RoleNotAllowed(
+                f"The caller {caller.name!r} may not read {client_request.path}, because its key has the role"
+                f" {caller.role}. Use a key with the role viewer or admin (`gatepass keys new --role viewer`)."
+            )
+        return caller
+
+    def _caller(self, client_request: ClientRequest, wall_s: float, in_path: str | None) -> AccessKey:
         presented = presented_key(client_request.headers)
         if presented is None:
             raise InvalidApiKey("The request has no API key. Send it as `Authorization: Bearer <key>`.")
@@ -55,6 +81,11 @@ class Authenticator:
         )
         if caller is None:
             raise InvalidApiKey("The API key is not known to gatepass. Check the client's API key setting.")
+        if caller.expires is not None and caller.state(wall_s) == "expired":
+            raise InvalidApiKey(
+                f"This API key of the caller {caller.name!r} expired at {moment_text(caller.expires)}."
+                f" Create its successor with `gatepass keys new --name {caller.name}`."
+            )
         return caller
 
     def check_page(self, client_request: ClientRequest, *, from_anywhere: bool = False) -> None:

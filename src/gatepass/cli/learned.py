@@ -40,8 +40,8 @@ class LearnedPage:
 def learned(path: str | None, url: str | None, key_env: str, *, as_config: bool, as_json: bool) -> None:
     """List what a running gatepass has learned from the rejections of its upstreams.
 
-    If the variable of --key-env is not set, the command sends the first key that `access.keys` references, or the
-    first of GATEPASS_KEYS. With --url it does so only for this machine.
+    If the variable of --key-env is not set, the command sends the first key of a viewer or admin that `access.keys`
+    references, or the first of GATEPASS_KEYS. With --url it does so only for this machine.
 
     Exit codes: 0 listed, 1 gatepass did not answer, 2 invalid command line or configuration.
     """
@@ -119,7 +119,8 @@ def _key_texts(path: str | None, environment: Mapping[str, str]) -> Iterator[str
     except ConfigError as error:
         exit_unusable(str(error))
     for entry in entries if isinstance(entries, list) else ():
-        text = entry.get("key") if isinstance(entry, dict) else None
+        is_reader = isinstance(entry, dict) and entry.get("role") in ("viewer", "admin")
+        text = entry.get("key") if is_reader else None
         try:
             if isinstance(text, str):
                 yield resolve(text, environment)

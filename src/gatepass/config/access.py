@@ -6,12 +6,14 @@ else `plain`. The path wins because several clients may share one key. gatepass 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from hashlib import sha256
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, field_validator, model_validator
 
 from gatepass.config.block import HASH, Block, Name, SecretText
 from gatepass.config.references import Reference
@@ -161,13 +163,48 @@ versions if the key field is empty."""
 _FIXED_HASHES = frozenset(f"sha256:{sha256(key.encode()).hexdigest()}" for key in FIXED_KEYS)
 
 
+Role = Literal["caller", "viewer", "admin"]
+KeyState = Literal["valid", "expires soon", "expired"]
+SOON_S = 14 * 86_400
+"""How long before its end a key is reported as `expires soon`."""
+
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\d(?P<time>T\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d))?\Z", re.ASCII | re.IGNORECASE)
+
+
+def moment(value: Any) -> datetime:
+    """Return a date (its first second in UTC) or an RFC 3339 time in UTC. Raises ValueError."""
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value.astimezone(UTC)
+    found = _MOMENT.match(value) if isinstance(value, str) else None
+    try:
+        if found is not None:
+            return datetime.fromisoformat(value.upper() if found["time"] else f"{value}T00:00:00Z").astimezone(UTC)
+    except (ValueError, OverflowError):  # such as February 30
+        pass
+    raise ValueError("expects a date, such as 2027-01-31, or an RFC 3339 time, such as 2027-01-31T18:00:00Z")
+
+
+def moment_text(value: datetime) -> str:
+    """Return `2027-01-31T18:00:00Z`."""
+    return value.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+Moment = Annotated[
+    datetime, BeforeValidator(moment), PlainSerializer(moment_text, return_type=str), WithJsonSchema({"type": "string"})
+]
+
+
 class AccessKey(Block):
     name: Name
-    """The caller's name in logs and metrics. Entries with the same name are one caller."""
+    """The caller's name in logs and metrics. Entries with the same name are keys of one caller."""
+    role: Role = "caller"
+    """What the key may do: `caller` calls models, `viewer` reads /status, /metrics and /learned, `admin` does both."""
     hash: Annotated[str, Field(pattern=HASH)] | None = None
     """The SHA-256 of the key, as `gatepass keys new` prints it."""
     key: SecretText | None = None
     """The key, by reference only: `${NAME}` or `${file:/path}`. A file may hold several keys, one per line."""
+    expires: Moment | None = None
+    """A date (its beginning in UTC) or an RFC 3339 time from which on the key is rejected. None: it does not expire."""
     models: list[str] | None = None
     """The public model names (or globs) that this key may use; None: all."""
     profile: Name | None = None
@@ -190,6 +227,29 @@ class AccessKey(Block):
             fixed = ", ".join(FIXED_KEYS)
             raise ValueError(f"is the hash of a publicly known key ({fixed}): set models to the one model it may use")
         return self
+
+    @property
+    def calls_models(self) -> bool:
+        return self.role != "viewer"
+
+    @property
+    def reads_pages(self) -> bool:
+        return self.role != "caller"
+
+    def state(self, wall_s: float) -> KeyState:
+        """Return whether the key is usable at `wall_s`, in seconds since the epoch."""
+        left_s = float("inf") if self.expires is None else self.expires.timestamp() - wall_s
+        return "expired" if left_s <= 0 else "expires soon" if left_s <= SOON_S else "valid"
+
+
+def expiry_warnings(keys: Sequence[AccessKey], wall_s: float) -> Iterator[str]:
+    """Yield a warning for each key that has expired at `wall_s`, or will within SOON_S."""
+    for number, key in enumerate(keys):
+        if key.expires is not None and (state := key.state(wall_s)) != "valid":
+            words = "expired" if state == "expired" else "expires"
+            action = f"create its successor with `gatepass keys new --name {key.name}`"
+            action += ", or remove it" if state == "expired" else ""
+            yield f"access.keys[{number}]: this key of {key.name!r} {words} at {moment_text(key.expires)}: {action}"
 
 
 class Access(Block):

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path as FilePath
 from typing import Any
 from urllib.parse import urlsplit
 
-from gatepass.config.access import BUILT_IN, keys_in
+from gatepass.config.access import BUILT_IN, AccessKey, keys_in
 from gatepass.config.block import crosses_network_in_plain, is_loopback
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.document import SettingPath, SettingPattern, dotted, leaves, lookup, matches
@@ -151,13 +151,12 @@ def unsafe_settings(tree: Any) -> Iterator[tuple[SettingPath, str]]:
     for path, key in matches(tree, ("access", "keys", "*", "key")):
         if isinstance(key, Reference):
             yield from ((path, fault) for text in keys_in(key) or ("",) if (fault := api_key_weakness(text)))
-    for member, text in (("name", "is the name of an earlier key"), ("hash", "is the hash of an earlier key")):
-        seen: set[str] = set()
-        for path, value in matches(tree, ("access", "keys", "*", member)):
-            if isinstance(value, str) and value in seen:
-                yield path, f"{text}: each key needs its own"
-            elif isinstance(value, str):
-                seen.add(value)
+    seen: set[str] = set()
+    for path, value in matches(tree, ("access", "keys", "*", "hash")):
+        if isinstance(value, str) and value in seen:
+            yield path, "is the hash of an earlier key: each key needs its own"
+        elif isinstance(value, str):
+            seen.add(value)
 
 
 def secrets_over_plain_http(tree: Any) -> Iterator[tuple[SettingPath, str]]:
@@ -236,6 +235,10 @@ def api_key_weakness(key: str) -> str | None:
     return None
 
 
+OF_CALLER = ("role", "models", "profile", "max_concurrent")
+DIFFERENT_KEY = (
+    "differs from access.keys[{}], which is a key of the same caller {!r}: repeat the value there, or use another name"
+)
 HEADER_SET_TWICE = "{} carries the token already: a request has one of each name"
 GLOB_NEVER_USED = "is never used: operations.{}.upstream comes before `*`; move the setting there"
 NOT_AZURE = "is Azure: deployments need dialect: azure, and with dialect: openai the URL ends in /openai/v1"
@@ -273,12 +276,23 @@ def conflicts(config: Config) -> Iterator[tuple[SettingPath, str]]:
         yield from _never_used(operation, ("operations", operation), route.model_fields_set)
     for name, model in config.models.items():
         yield from _model_conflicts(name, model, config)
+    yield from _different_keys_of_caller(config.access.keys)
     for name, upstream in config.upstreams.items():
         if upstream.credential is not None:
             token_headers = {field.lower() for field in placement_of(upstream, config).templates}
             for field in upstream.headers:
                 if field.lower() in token_headers:
                     yield ("upstreams", name, "headers", field), HEADER_SET_TWICE.format(field)
+
+
+def _different_keys_of_caller(keys: Sequence[AccessKey]) -> Iterator[tuple[SettingPath, str]]:
+    """Yield each setting in which a key differs from the first key of the same caller."""
+    first: dict[str, int] = {}
+    for number, key in enumerate(keys):
+        earlier = first.setdefault(key.name, number)
+        for name in OF_CALLER:
+            if getattr(key, name) != getattr(keys[earlier], name):
+                yield ("access", "keys", number, name), DIFFERENT_KEY.format(earlier, key.name)
 
 
 def likely_mistakes(config: Config) -> Iterator[str]:

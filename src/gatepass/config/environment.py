@@ -134,6 +134,8 @@ CHAT, EMBEDDINGS, CREDENTIAL = "chat", "embeddings", "token"
 """The names of the blocks, which a file would choose itself."""
 _SEPARATORS = re.compile(r"[\s,]+")
 NO_CLIENTS_KEY = "is used only by `gatepass learned`: set the clients' keys with GATEPASS_KEYS"
+OF_HASH = frozenset(("hash", "name", "role", "profile", "expires"))
+NOT_OF_HASH = "expects HASH/name=NAME/role=ROLE/profile=PROFILE/expires=TIME; everything after HASH is optional"
 NO_KEY = "is the profile of clients' keys, but there are no keys"
 NEAR = 0.7
 WANTS_A_FILE = "requires a file, which --config or GATEPASS_CONFIG names"
@@ -223,16 +225,21 @@ class _Reading:
         for entry in entries:
             self._entry(entry, keys.name if keys else "")
         for number, text in enumerate(_listed(self._values.get("KEY_HASHES", "")), 1):
-            self._entry({"name": f"hash-{number}", "hash": text}, "KEY_HASHES")
+            key_hash, *settings = text.split("/")
+            pairs = [setting.partition("=") for setting in settings]
+            entry = {"name": f"hash-{number}", "hash": key_hash, **{name: value for name, _, value in pairs}}
+            if not entry.keys() <= OF_HASH:
+                self._problem((), NOT_OF_HASH, "KEY_HASHES")
+            self._entry({name: value for name, value in entry.items() if name in OF_HASH}, "KEY_HASHES")
         if "PROFILE" in self._values and not lookup(self.document.tree, ("access", "keys")):
             self._problem((), f"{NO_KEY}: set {PREFIX}KEYS or {PREFIX}KEY_HASHES, or remove it", "PROFILE")
 
     def _entry(self, entry: dict[str, Any], name: str) -> None:
-        """Add `entry` to access.keys, with the profile of all keys."""
+        """Add `entry` to access.keys, with the profile of all keys if it has none."""
         entries = lookup(self.document.tree, ("access", "keys")) or []
         self.document.tree = with_value(self.document.tree, ("access", "keys"), [*entries, entry])
         self.document.origins["access", "keys", len(entries)] = _origin(name)
-        if profile := self._values.get("PROFILE"):
+        if "profile" not in entry and (profile := self._values.get("PROFILE")):
             self._set(("access", "keys", len(entries), "profile"), profile, "PROFILE")
 
     def _keys(self, keys: VariableValue) -> list[dict[str, Any]]:

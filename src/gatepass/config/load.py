@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from gatepass.config.access import expiry_warnings
 from gatepass.config.certificates import unusable_files
 from gatepass.config.checks import (
     conflicts,
@@ -95,7 +97,7 @@ def load(
     ]:
         raise ConfigError(problems)
     warnings = [*document.warnings, *likely_mistakes(config), *_exposed(document, config)]
-    warnings += _unused_variables(document, environment)
+    warnings += [*expiry_warnings(config.access.keys, time.time()), *_unused_variables(document, environment)]
     names = [name for name in PROXY_VARIABLES if environment.get(name)]
     hops: list[Any] = [*config.upstreams.values(), *config.credentials.values()]
     if names and not any(hop.network.from_env for hop in hops):

@@ -116,7 +116,9 @@ async def _serve(
         raise _no_operation(context, in_path, error) from None
     operation = found.operation
     context.operation, context.memory = operation.name, request.memory
-    caller = context.caller = state.authenticator.authenticate(client_request, in_path, takes_form=operation.takes_form)
+    caller = context.caller = state.authenticator.authenticate(
+        client_request, state.clock.wall(), in_path, takes_form=operation.takes_form
+    )
     request.claim(caller.name, caller.max_concurrent)
     cycle.set_caller(caller.name)
     if in_path is not None or caller.profile is not None or state.has_pages:

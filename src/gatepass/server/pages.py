@@ -14,11 +14,10 @@ from starlette.types import Message, Receive, Scope, Send
 from gatepass.auth.model_access import may_use
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
-from gatepass.errors import GatepassError, ModelNotFound
+from gatepass.errors import ModelNotFound
 from gatepass.learning.export import as_config
 from gatepass.learning.learned_rule import LearnedRuleRecord
 from gatepass.observability.metrics import CONTENT_TYPE
-from gatepass.operations.error_objects import error_body, error_headers
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.routing import RouteTable
 from gatepass.server.asgi import peer_in
@@ -73,27 +72,24 @@ def ops_routes(current: Callable[[], AppState], base_path: str, peers: Peers | N
     async def metrics(request: Request) -> Response:
         state = current()
         _check_page(request, state)
-        if not state.config.access.metrics_open and (refused := _key_error(request, state)):
-            return refused
+        if not state.config.access.metrics_open:
+            _reader(request, state)
         shown = state.metrics.exposition() if peers is None else await peers.exposition()
         return Response(shown, media_type=CONTENT_TYPE)
 
     async def status(request: Request) -> Response:
-        """Return the status. Requires a key if any is configured: it quotes errors of token endpoints."""
+        """Return the status. Requires a viewer or admin if there are keys: it quotes errors of token endpoints."""
         state = current()
-        if refused := _key_error(request, state):
-            return refused
+        _reader(request, state)
         return JSONResponse(status_of(state) if peers is None else {"workers": await peers.statuses()})
 
     async def learned(request: Request) -> Response:
         """Return the learned rules of the caller's models, as YAML for the configuration with `?as=config`.
 
-        Requires a key if any is configured: the rules quote errors of upstreams.
+        Requires a viewer or admin if there are keys: the rules quote errors of upstreams.
         """
         state = current()
-        caller = _authenticate(request, state)
-        if isinstance(caller, Response):
-            return caller
+        caller = _reader(request, state)
         known = merged([learned_rows(state)] if peers is None else await peers.learned())
         rows = visible(known, caller, state.routes, state.config)
         if request.query_params.get("as") == "config":
@@ -109,19 +105,9 @@ def ops_routes(current: Callable[[], AppState], base_path: str, peers: Peers | N
     ]
 
 
-def _key_error(request: Request, state: AppState) -> Response | None:
-    """Return the error response to a request without a known key, None if it has one."""
-    caller = _authenticate(request, state)
-    return caller if isinstance(caller, Response) else None
-
-
-def _authenticate(request: Request, state: AppState) -> AccessKey | Response:
-    """Return the caller, or the error response to a request without a known key."""
-    try:
-        return state.authenticator.authenticate(_client_request(request, state))
-    except GatepassError as error:
-        shown = {name.decode(): value.decode() for name, value in error_headers(error)}
-        return Response(error_body(error), error.http_status, shown)
+def _reader(request: Request, state: AppState) -> AccessKey:
+    """Return the caller, who may read the pages. Raises as `Authenticator.authenticate_reader`."""
+    return state.authenticator.authenticate_reader(_client_request(request, state), state.clock.wall())
 
 
 def _check_page(request: Request, state: AppState) -> None:

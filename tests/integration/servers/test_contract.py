@@ -87,7 +87,7 @@ def clock() -> DrivenClock:
 async def server(request: pytest.FixtureRequest, stage: Stage, clock: DrivenClock) -> AsyncIterator[Served]:
     blocks: dict[str, Any] = {
         "upstreams": {"chat": {"base_url": f"{stage.upstream.url}/v1"}},
-        "access": {"keys": [{"name": "one", "hash": hash_key(KEY)}]},
+        "access": {"keys": [{"name": "one", "hash": hash_key(KEY), "role": "admin"}]},
         "profiles": {"web": {"cors_origins": [PAGE]}},
         "limits": {"body_bytes": 1_000_000, "upload_bytes": 8_000_000},
     }

@@ -1,5 +1,6 @@
 import logging
 import re
+import sys
 
 import pytest
 
@@ -58,18 +59,32 @@ def test_what_is_not_a_key_finds_nothing(presented):
     assert KeyRing([]).find(presented, 0.0) is None
 
 
-def test_every_entry_is_compared_whether_or_not_one_has_been_found(monkeypatch):
-    compared = []
+def steps_of(ring, key):
+    """The lines that `find` runs."""
+    lines = []
 
-    def compare(one, other):
-        compared.append(len(one))
-        return one == other
+    def trace(frame, event, _):
+        if event == "line":
+            lines.append((frame.f_code.co_name, frame.f_lineno))
+        return trace
 
-    monkeypatch.setattr("gatepass.auth.api_keys.hmac.compare_digest", compare)
-    ring = KeyRing([by_hash("a", ONE), by_hash("b", TWO)])
-    for key in (ONE, TWO, THREE):
-        ring.find(key, 0.0)
-    assert compared == [32] * 6
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        ring.find(key, 0.5)
+    finally:
+        sys.settrace(before)
+    return lines
+
+
+def test_the_steps_of_a_search_depend_neither_on_the_number_of_keys_nor_on_which_one_is_presented():
+    many = KeyRing([by_hash(f"k{number}", f"gp-{number:017}") for number in range(2_000)])
+    one = KeyRing([by_hash("a", ONE)])
+    keys = [f"gp-{0:017}", f"gp-{1_999:017}", THREE]
+    assert [entry and entry.name for entry in (many.find(key, 0.0) for key in keys)] == ["k0", "k1999", None]
+    found = [steps_of(many, key) for key in keys] + [steps_of(one, ONE)]
+    assert found[0]
+    assert found == [found[0]] * 4
 
 
 def test_a_file_may_hold_several_keys(tmp_path):

@@ -1,19 +1,22 @@
 """Who may come in with what, judged from the head alone."""
 
 from contextlib import nullcontext
+from datetime import UTC, datetime
 from hashlib import sha256
 
 import pytest
 
+from gatepass.auth.api_keys import hash_key
 from gatepass.auth.authenticator import LOCAL, Authenticator
 from gatepass.auth.model_access import check_model_access, check_operation_access
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
-from gatepass.errors import ForbiddenOrigin, InvalidApiKey, ModelNotAllowed, UnsupportedMediaType
+from gatepass.errors import ForbiddenOrigin, InvalidApiKey, ModelNotAllowed, RoleNotAllowed, UnsupportedMediaType
 from gatepass.types import ClientProtocol, ClientRequest, Operation
 
 KEY = "gp-0123456789abcdef"
 FORM = (b"content-type", b"multipart/form-data; boundary=b")
+NOW_S = 1_800_000_000.0
 HOST = (b"host", b"localhost:8080")
 
 
@@ -33,7 +36,7 @@ def asked(*headers):
 @pytest.mark.parametrize("site", [None, b"none", b"same-origin"])
 def test_without_keys_an_operation_of_forms_takes_one_from_this_machine(site):
     more = () if site is None else ((b"sec-fetch-site", site),)
-    assert doors().authenticate(asked(HOST, FORM, *more), takes_form=True) is LOCAL
+    assert doors().authenticate(asked(HOST, FORM, *more), NOW_S, takes_form=True) is LOCAL
 
 
 @pytest.mark.parametrize(
@@ -48,7 +51,7 @@ def test_without_keys_an_operation_of_forms_takes_one_from_this_machine(site):
 )
 def test_without_keys_no_other_page_can_send_one(headers, takes_form, refusal):
     with pytest.raises(refusal):
-        doors().authenticate(asked(*headers), takes_form=takes_form)
+        doors().authenticate(asked(*headers), NOW_S, takes_form=takes_form)
 
 
 @pytest.mark.parametrize(
@@ -58,24 +61,24 @@ def test_without_keys_no_other_page_can_send_one(headers, takes_form, refusal):
 def test_a_key_in_a_json_object_is_taken_out_for_the_profile_that_wants_it(profile, in_path, opens):
     bearer = (b"authorization", b'Bearer {"api_key": "%b", "x": 1}' % KEY.encode())
     if opens:
-        assert keyed(profile).authenticate(asked(bearer), in_path).name == "a"
+        assert keyed(profile).authenticate(asked(bearer), NOW_S, in_path).name == "a"
         return
     with pytest.raises(InvalidApiKey):
-        keyed(profile).authenticate(asked(bearer), in_path)
+        keyed(profile).authenticate(asked(bearer), NOW_S, in_path)
 
 
 @pytest.mark.parametrize("profile", ["ragflow", "dify", None])
 def test_a_key_that_is_shown_plain_as_well_opens_for_any_profile(profile):
     bearer = (b"authorization", b'Bearer {"api_key": "%b", "x": 1}' % KEY.encode())
-    assert keyed(profile).authenticate(asked(bearer, (b"x-api-key", KEY.encode()))).name == "a"
+    assert keyed(profile).authenticate(asked(bearer, (b"x-api-key", KEY.encode())), NOW_S).name == "a"
     with pytest.raises(InvalidApiKey, match="two different API keys"):
-        keyed(profile).authenticate(asked(bearer, (b"x-api-key", KEY.encode() + b"x")))
+        keyed(profile).authenticate(asked(bearer, (b"x-api-key", KEY.encode() + b"x")), NOW_S)
 
 
 def test_a_profile_that_is_none_opens_nothing():
     bearer = (b"authorization", b'Bearer {"api_key": "%b"}' % KEY.encode())
     with pytest.raises(InvalidApiKey):
-        keyed("ragflow").authenticate(asked(bearer), "nobody")
+        keyed("ragflow").authenticate(asked(bearer), NOW_S, "nobody")
 
 
 def test_who_may_use_some_models_names_one_of_them():
@@ -103,3 +106,64 @@ def test_a_key_for_some_models_runs_nothing_that_names_its_models_elsewhere(mode
     operation = Operation("batches", "POST", "/batches", ClientProtocol.RAW, "Begin a batch", names_model=names_model)
     with nullcontext() if passes else pytest.raises(ModelNotAllowed, match="The operation batches may run any model"):
         check_operation_access(caller, operation)
+
+
+def with_keys(*entries):
+    return doors(access={"keys": [{"name": "a", "hash": hash_key(KEY), **entry} for entry in entries]})
+
+
+BEARER = (b"authorization", b"Bearer " + KEY.encode())
+END = "2027-01-31T18:00:00Z"
+END_S = datetime(2027, 1, 31, 18, tzinfo=UTC).timestamp()
+
+
+@pytest.mark.parametrize(
+    ("role", "calls", "reads"), [(None, 1, 0), ("caller", 1, 0), ("viewer", 0, 1), ("admin", 1, 1)]
+)
+def test_a_role_decides_who_calls_models_and_who_reads_the_pages(role, calls, reads):
+    ring = with_keys({} if role is None else {"role": role})
+    with (
+        nullcontext() if calls else pytest.raises(RoleNotAllowed, match="'a' may not call models, because its key has")
+    ):
+        assert ring.authenticate(asked(BEARER), NOW_S).role == (role or "caller")
+    with nullcontext() if reads else pytest.raises(RoleNotAllowed, match="may not read /v1/files, because its key has"):
+        assert ring.authenticate_reader(asked(BEARER), NOW_S).role == role
+
+
+def test_without_keys_the_caller_on_this_machine_may_do_both():
+    assert doors().authenticate(asked(HOST, (b"content-type", b"application/json")), NOW_S) is LOCAL
+    assert doors().authenticate_reader(asked(HOST), NOW_S) is LOCAL
+    with pytest.raises(ForbiddenOrigin):
+        doors().authenticate_reader(asked(HOST, (b"origin", b"https://evil.example")), NOW_S)
+
+
+def test_a_key_is_good_until_the_moment_it_expires():
+    ring = with_keys({"role": "admin", "expires": END})
+    for check in (ring.authenticate, ring.authenticate_reader):
+        assert check(asked(BEARER), END_S - 0.001).name == "a"
+        for wall_s in (END_S, END_S + 1e9):
+            with pytest.raises(InvalidApiKey, match=f"key of the caller 'a' expired at {END}. Create its successor"):
+                check(asked(BEARER), wall_s)
+
+
+def test_only_who_presents_the_key_is_told_that_it_expired():
+    ring = with_keys({"expires": END})
+    for wrong in (KEY + "x", KEY[:-1], hash_key(KEY)):
+        with pytest.raises(InvalidApiKey, match="not known to gatepass"):
+            ring.authenticate(asked((b"x-api-key", wrong.encode())), END_S)
+
+
+def test_an_expired_key_in_a_json_object_is_told_so_to_the_profile_that_takes_it_out():
+    bearer = (b"authorization", b'Bearer {"api_key": "%b"}' % KEY.encode())
+    for profile, told in (("ragflow", "expired at"), ("dify", "not known")):
+        with pytest.raises(InvalidApiKey, match=told):
+            with_keys({"expires": END, "profile": profile}).authenticate(asked(bearer), END_S)
+
+
+def test_two_keys_of_one_caller_are_one_caller_and_expire_one_by_one():
+    ring = with_keys({"expires": END}, {"hash": hash_key(KEY + "2")})
+    new = (b"authorization", f"Bearer {KEY}2".encode())
+    assert [ring.authenticate(asked(bearer), END_S - 1).name for bearer in (BEARER, new)] == ["a", "a"]
+    assert ring.authenticate(asked(new), END_S).name == "a"
+    with pytest.raises(InvalidApiKey, match="expired"):
+        ring.authenticate(asked(BEARER), END_S)

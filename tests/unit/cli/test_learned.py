@@ -96,7 +96,8 @@ def test_what_is_no_url_is_refused(url):
 def test_a_key_of_the_configuration_goes_to_its_own_gatepass_and_no_further(tmp_path, monkeypatch):
     monkeypatch.setenv("DOOR", KEY)
     path = file(
-        tmp_path, "access: {keys: [{name: a, hash: x}, {name: b, key: '${NOWHERE}'}, {name: c, key: '${DOOR}'}]}"
+        tmp_path,
+        "access: {keys: [{name: a, hash: x}, {name: b, key: '${NOWHERE}'}, {name: c, key: '${DOOR}', role: viewer}]}",
     )
     assert learned_page(path, None, "GATEPASS_KEY").key == KEY
     assert learned_page(path, "http://localhost:8080", "GATEPASS_KEY").key == KEY

@@ -132,6 +132,30 @@ def test_several_keys_and_hashes_are_told_apart():
     assert "access" not in read(KEYS=" , ", KEY_HASHES=",").tree
 
 
+def test_a_hash_has_its_settings_behind_it():
+    hashes = "sha256:a/name=grafana/role=viewer/expires=2027-01-31T00:00:00+01:00 sha256:b/profile=dify,sha256:c"
+    assert read(KEY_HASHES=hashes, PROFILE="ragflow").tree["access"]["keys"] == [
+        {
+            "name": "grafana",
+            "hash": "sha256:a",
+            "role": "viewer",
+            "expires": "2027-01-31T00:00:00+01:00",
+            "profile": "ragflow",
+        },
+        {"name": "hash-2", "hash": "sha256:b", "profile": "dify"},
+        {"name": "hash-3", "hash": "sha256:c", "profile": "ragflow"},
+    ]
+
+
+def test_a_setting_that_a_hash_has_not_is_refused_without_quoting_it():
+    for odd in ("sha256:a/models=m", "sha256:a/gp-secret", "sha256:a/"):
+        document = read(KEY_HASHES=odd)
+        (problem,) = document.problems
+        assert str(problem).startswith("environment GATEPASS_KEY_HASHES: expects HASH/name=NAME/role=ROLE/")
+        assert "gp-secret" not in str(problem)
+        assert document.tree["access"]["keys"] == [{"name": "hash-1", "hash": "sha256:a"}]
+
+
 def test_keys_in_a_file_share_a_name_and_are_read_again(tmp_path):
     file = tmp_path / "keys"
     file.write_text("one,two\n")

@@ -1,0 +1,103 @@
+"""Roles and ends of keys, and several keys of one caller, in the configuration."""
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from pydantic import ValidationError
+
+from gatepass.config.access import SOON_S, AccessKey, expiry_warnings
+from gatepass.config.document import ConfigError
+from gatepass.config.load import load
+
+HASH = "sha256:" + "0" * 64
+END = datetime(2027, 1, 31, tzinfo=UTC)
+CREATE = "create its successor with `gatepass keys new --name a`"
+
+
+def key(**fields):
+    return AccessKey(name="a", hash=HASH, **fields)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("2027-01-31", END),
+        ("2027-01-31T18:30:00Z", END + timedelta(hours=18, minutes=30)),
+        ("2027-01-31t18:30:00.25z", END + timedelta(hours=18, minutes=30, seconds=0.25)),
+        ("2027-01-31T01:00:00+02:00", END - timedelta(hours=1)),
+        (datetime(2027, 1, 31, 1, tzinfo=timezone(timedelta(hours=1))), END),
+    ],
+)
+def test_an_end_is_a_date_or_a_time(written, meant):
+    assert key(expires=written).expires == meant
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        *("", "soon", "2027", "2027-1-31", "2027-02-30", "20270131", "2027-W05-1", "2027-01-31 18:30:00Z"),
+        *("2027-01-31T18:30:00", "2027-01-31T18:30Z", "2027-01-31T25:00:00Z", "9999-12-31T23:59:59-01:00"),
+        *("2027-01-31\n", "\u0662027-01-31", 1801353600, 1.5, True, datetime(2027, 1, 31)),
+    ],
+)
+def test_what_is_no_end_is_refused(written):
+    with pytest.raises(ValidationError, match="expects a date, such as 2027-01-31, or an RFC 3339 time"):
+        key(expires=written)
+
+
+@pytest.mark.parametrize(
+    ("left_s", "state"),
+    [(-1, "expired"), (0, "expired"), (0.001, "expires soon"), (SOON_S, "expires soon"), (SOON_S + 1, "valid")],
+)
+def test_the_state_of_a_key(left_s, state):
+    assert key(expires=END).state(END.timestamp() - left_s) == state
+    assert key().state(1e12) == "valid"
+
+
+def test_keys_near_their_end_are_warned_about():
+    day_s = 86_400.0
+    keys = [key(), key(expires="2027-01-31"), key(expires="2027-02-10T12:00:00Z"), key(expires="2028-01-01")]
+    assert list(expiry_warnings(keys, END.timestamp() - 60 * day_s)) == []
+    assert list(expiry_warnings(keys, END.timestamp())) == [
+        f"access.keys[1]: this key of 'a' expired at 2027-01-31T00:00:00Z: {CREATE}, or remove it",
+        f"access.keys[2]: this key of 'a' expires at 2027-02-10T12:00:00Z: {CREATE}",
+    ]
+
+
+def written(tmp_path, *entries):
+    file = tmp_path / "gatepass.yaml"
+    lines = "".join(f"  - {entry}\n" for entry in entries)
+    file.write_text(f"upstreams: {{u: {{base_url: 'https://u/v1'}}}}\naccess:\n keys:\n{lines}")
+    return str(file)
+
+
+def hashed(digit):
+    return f'"sha256:{digit * 64}"'
+
+
+def test_the_file_warns_about_a_key_that_has_expired(tmp_path):
+    file = written(
+        tmp_path, f"{{name: a, hash: {hashed('1')}, expires: 2020-01-31}}", f"{{name: b, hash: {hashed('2')}}}"
+    )
+    loaded = load(file, {})
+    assert loaded.warnings == tuple(expiry_warnings(loaded.config.access.keys, END.timestamp()))
+    assert len(loaded.warnings) == 1
+    assert "2020-01-31" in loaded.warnings[0]
+
+
+def test_several_keys_may_belong_to_one_caller(tmp_path):
+    entries = [f"{{name: a, role: admin, models: [m], hash: {hashed(digit)}}}" for digit in "12"]
+    access = load(written(tmp_path, *entries, f"{{name: b, hash: {hashed('3')}}}"), {}).config.access
+    assert (len(access.keys), access.callers) == (3, 2)
+
+
+@pytest.mark.parametrize("setting", ["role: viewer", "models: [m]", "profile: dify", "max_concurrent: 3"])
+def test_the_keys_of_one_caller_have_the_same_rights(tmp_path, setting):
+    file = written(tmp_path, f"{{name: a, hash: {hashed('1')}, {setting}}}", f"{{name: a, hash: {hashed('2')}}}")
+    with pytest.raises(ConfigError) as caught:
+        load(file, {})
+    name = setting.partition(":")[0]
+    assert str(caught.value) == (
+        f"{file}:5: access.keys[1].{name}: differs from access.keys[0], which is a key of the same caller 'a':"
+        " repeat the value there, or use another name"
+    )
