@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from gatepass.tokens import token_reply
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer_error import REPLY_BYTES, TokenResponse
-from gatepass.tokens.lifetime import claims_of
+from gatepass.tokens.lifetime import Token, claims_of
 from gatepass.tokens.token_reply import (
-    ParsedToken,
     ReadTimes,
     TokenReplyFormat,
     parse_token_document,
@@ -27,6 +26,7 @@ from tests.attacks.conftest import Attack
 from tests.unit.tokens.scripted import signed
 
 NOW = 1_800_000_000.0
+AT = ReadTimes(0.0, NOW)
 AUDIENCE = "https://llm.corp.example/"
 TERMS = TokenReplyFormat("sso", 240.0, 3600.0, credential="corp", audience=AUDIENCE, plain_text=True)
 LONGEST_REASON = 700
@@ -103,7 +103,7 @@ def is_told(box: dict[str, Any], name: str) -> bool:
     return isinstance(box.get(name), str) and bool(box[name].strip())
 
 
-def is_kept(document: Any, minted: ParsedToken) -> bool:
+def is_kept(document: Any, minted: Token) -> bool:
     """Whether a token that was taken out of `document` may be sent as a bearer token."""
     told = types_told(document)
     if told and all(kind in ("mac", "dpop", "pop") for kind in told):
@@ -116,7 +116,7 @@ def is_kept(document: Any, minted: ParsedToken) -> bool:
     return set(minted.text) <= SENDABLE and (minted.lifetime_s is None or minted.lifetime_s > 0)
 
 
-def outcome(work: Callable[[], ParsedToken]) -> ParsedToken | FetchFailure:
+def outcome(work: Callable[[], Token]) -> Token | FetchFailure:
     """Anything but a FetchFailure is a bug, and fails the test."""
     try:
         return work()
@@ -148,8 +148,8 @@ def test_a_token_that_is_taken_out_of_a_reply_can_be_sent(attack: Attack, docume
     attack.cases += 1
     reply = TokenResponse(200, ((b"content-type", b"application/json"),), json.dumps(document).encode())
     with attack.on_loop():
-        found = outcome(lambda: parse_token_response(reply, TERMS, NOW, str))
-    if isinstance(found, ParsedToken):
+        found = outcome(lambda: parse_token_response(reply, TERMS, AT, str))
+    if isinstance(found, Token):
         attack.check(is_kept(document, found), document)
     else:
         attack.check(len(found.reason) <= LONGEST_REASON and found.reason.isprintable(), document)
@@ -159,9 +159,7 @@ def test_a_token_that_is_taken_out_of_a_reply_can_be_sent(attack: Attack, docume
 @pytest.mark.attack("token replies: type, audience, shape")
 def test_what_must_not_be_sent_is_a_definite_failure(attack: Attack, document: Any) -> None:
     attack.cases += 1
-    found = outcome(
-        lambda: parse_token_response(TokenResponse(200, (), json.dumps(document).encode()), TERMS, NOW, str)
-    )
+    found = outcome(lambda: parse_token_response(TokenResponse(200, (), json.dumps(document).encode()), TERMS, AT, str))
     attack.check(isinstance(found, FetchFailure) and found.definite, document)
 
 
@@ -170,12 +168,10 @@ def test_what_must_not_be_sent_is_a_definite_failure(attack: Attack, document: A
 @given(documents())
 def test_a_program_and_a_file_are_read_by_the_same_rules(attack: Attack, document: Any) -> None:
     attack.cases += 1
-    found = outcome(
-        lambda: parse_token_document(json.dumps(document), replace(TERMS, audience=None), ReadTimes(NOW), str)
-    )
+    found = outcome(lambda: parse_token_document(json.dumps(document), replace(TERMS, audience=None), AT, str))
     told = types_told(document)
     is_bound = bool(told) and all(kind in ("mac", "dpop", "pop") for kind in told)
-    attack.check(not (isinstance(found, ParsedToken) and is_bound), document)
+    attack.check(not (isinstance(found, Token) and is_bound), document)
 
 
 BIG = {
@@ -196,20 +192,18 @@ def test_a_reply_of_64_kib_in_any_shape_is_read_at_once(attack: Attack, body: by
     """Sixteen times the reply: its text, the document, a token decoded, and 200 characters of it in a reason."""
     attack.cases += 1
     with attack.on_loop():
-        outcome(lambda: parse_token_response(TokenResponse(200, (), body), TERMS, NOW, str))
+        outcome(lambda: parse_token_response(TokenResponse(200, (), body), TERMS, AT, str))
     with attack.memory(allowed_bytes=16 * REPLY_BYTES):
-        found = outcome(lambda: parse_token_response(TokenResponse(200, (), body), TERMS, NOW, str))
+        found = outcome(lambda: parse_token_response(TokenResponse(200, (), body), TERMS, AT, str))
     attack.check(not isinstance(found, FetchFailure) or len(found.reason) <= LONGEST_REASON, body[:80])
-    attack.check(not isinstance(found, ParsedToken) or len(found.unexpected_type or "") <= LONGEST_REASON, body[:80])
+    attack.check(not isinstance(found, Token) or len(found.unexpected_type or "") <= LONGEST_REASON, body[:80])
 
 
 @pytest.mark.parametrize(("weakened", "document"), [("BOUND_TYPES", CORPUS[1]), ("_check_audience", CORPUS[5])])
 def test_a_reader_that_checks_less_is_noticed(monkeypatch, weakened: str, document: Any) -> None:
     monkeypatch.setattr(token_reply, weakened, frozenset() if weakened == "BOUND_TYPES" else lambda *_: None)
     row = Attack("planted")
-    found = outcome(
-        lambda: parse_token_response(TokenResponse(200, (), json.dumps(document).encode()), TERMS, NOW, str)
-    )
-    assert isinstance(found, ParsedToken)
+    found = outcome(lambda: parse_token_response(TokenResponse(200, (), json.dumps(document).encode()), TERMS, AT, str))
+    assert isinstance(found, Token)
     with pytest.raises(AssertionError, match="got through"):
         row.check(is_kept(document, found), document)

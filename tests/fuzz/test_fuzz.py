@@ -15,8 +15,8 @@ from gatepass.server.parser import RequestParser
 from gatepass.sse.choice_repair import RepairOptions
 from gatepass.sse.event import Framer
 from gatepass.sse.repair import StreamRepair
-from gatepass.tokens.lifetime import LifetimeSource, TokenKind
-from gatepass.tokens.token_reply import ParsedToken
+from gatepass.tokens.lifetime import LifetimeSource, Token, TokenKind
+from gatepass.types import Secret
 from tests.fuzz import campaign, parsers
 from tests.fuzz.mutation import LONGEST_BYTES, mutated
 from tests.fuzz.targets import FAMILIES, Family, kept_bytes
@@ -95,7 +95,7 @@ WEAKENED: dict[str, tuple[str, Any]] = {
     ),
     "token": (
         "parse_token_response",
-        lambda reply, *_: ParsedToken("a\r\nb", 1.0, TokenKind.OPAQUE, LifetimeSource.REPLY),
+        lambda reply, *_: Token(Secret("a\r\nb"), 0.0, 1.0, TokenKind.OPAQUE, LifetimeSource.REPLY),
     ),
     "config": ("load", lambda *_: dict[str, str]()["x"]),
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Protocol
 
@@ -15,7 +14,7 @@ from gatepass.json_scan import JsonScanner, any_of, edited, may_name, removals, 
 from gatepass.normalize.embeddings_request import FloatVectors
 from gatepass.normalize.images import Images
 from gatepass.normalize.members import OrphanedOptions
-from gatepass.normalize.rule import Rule, apply_changes
+from gatepass.normalize.rule import Change, Rule, apply_changes
 from gatepass.types import Call, ClientProtocol, Target
 
 STRAY_PARAMS = ("drop_params", "model_type")
@@ -28,7 +27,8 @@ _STRAYS = any_of(*STRAY_PARAMS)
 CallKind = tuple[ClientProtocol, bool]
 """A protocol, and whether the client requests a stream."""
 WHOLE_CHAT, STREAMED_CHAT = (ClientProtocol.CHAT, False), (ClientProtocol.CHAT, True)
-VECTORS = (ClientProtocol.EMBEDDINGS, False)
+VECTORS = (ClientProtocol.EMBEDDINGS, False), (ClientProtocol.EMBEDDINGS, True)
+"""Clients may send `stream: true` with embeddings too. It has no effect there."""
 
 
 class BuiltInRule(Rule, Protocol):
@@ -50,7 +50,7 @@ class DropStrayParams:
 
     name = "strays"
     words = STRAY_PARAMS
-    calls = frozenset((WHOLE_CHAT, STREAMED_CHAT, VECTORS))
+    calls = frozenset((WHOLE_CHAT, STREAMED_CHAT, *VECTORS))
 
     def apply(self, call: Call, target: Target) -> Call:
         del target
@@ -65,49 +65,32 @@ class DropStrayParams:
         return replace(call, body=edited(call.body, removals(listed, gone)), adapted=(*call.adapted, entry))
 
 
-OF_STREAMS, OF_VECTORS = ("stream_options",), ("base64",)
-"""The two rules below do not apply to a body that contains none of these."""
-_OF_STREAMS, _OF_VECTORS = any_of(*OF_STREAMS), any_of(*OF_VECTORS)
+class SearchedChange:
+    """Apply `change` to calls of `calls` whose body contains the string `word`."""
 
-
-class StreamOptions:
-    """Drop `stream_options` from a request without a stream (see OrphanedOptions)."""
-
-    name = "stream_options"
-    words = OF_STREAMS
-    calls = frozenset((WHOLE_CHAT,))
+    def __init__(self, name: str, word: str, calls: frozenset[CallKind], change: Change) -> None:
+        self.name = name
+        self.words = (word,)
+        self.calls = calls
+        self._change = change
+        self._pattern = any_of(word)
 
     def apply(self, call: Call, target: Target) -> Call:
         del target
-        if call.stream or call.operation.protocol is not ClientProtocol.CHAT or not may_name(call.body, _OF_STREAMS):
+        if (call.operation.protocol, call.stream) not in self.calls or not may_name(call.body, self._pattern):
             return call
-        return apply_changes(call, [OrphanedOptions()])[0]
+        return apply_changes(call, [self._change])[0]
 
 
-class Vectors:
-    """Request embeddings as numbers (see FloatVectors). embeddings_reply.py converts them to base64 for the client."""
-
-    name = "vectors"
-    words = OF_VECTORS
-    calls = frozenset((VECTORS,))
-
-    def apply(self, call: Call, target: Target) -> Call:
-        del target
-        if call.operation.protocol is not ClientProtocol.EMBEDDINGS or not may_name(call.body, _OF_VECTORS):
-            return call
-        return apply_changes(call, [FloatVectors()])[0]
-
+STREAM_OPTIONS = SearchedChange("stream_options", "stream_options", frozenset((WHOLE_CHAT,)), OrphanedOptions())
+FLOAT_VECTORS = SearchedChange("vectors", "base64", frozenset(VECTORS), FloatVectors())
+"""Request embeddings as numbers. embeddings_reply.py converts them to base64 for the client."""
 
 ADDED = "default=model"
 """Entry in `x-gatepass-adapted` for a model added to a body or a form, as for a member that `rules.default` adds."""
 
 MODEL = b'"model"'
 _EMPTY_OBJECT = re.compile(rb"[ \t\n\r]*\}")
-
-
-@lru_cache(maxsize=1024)  # names of the configuration's models
-def _json_name(name: str) -> bytes:
-    return msgspec.json.encode(name)
 
 
 class ModelName:
@@ -122,12 +105,11 @@ class ModelName:
     def apply(self, call: Call, target: Target) -> Call:
         if target.model is None or target.model == call.model:
             return call
-        if call.model and call.operation.names_model and call.body:
-            return call.with_body(replace_value(call.body, MODEL, _json_name(target.model)))
         if not call.body:
             return call
-        # Here the body of the call may name a model that gatepass did not read.
-        if any(member.name == "model" for member in JsonScanner(call.body).members()):
+        is_named = bool(call.model) and call.operation.names_model
+        # Without a known model, the body may still name one that gatepass did not read.
+        if is_named or any(member.name == "model" for member in JsonScanner(call.body).members()):
             return call.with_body(replace_value(call.body, MODEL, msgspec.json.encode(target.model)))
         return with_model(call, target.model) if call.operation.names_model else call
 
@@ -141,18 +123,18 @@ def with_model(call: Call, model: str) -> Call:
     return call.with_body(b"".join((memoryview(body)[:start], member, memoryview(body)[start:])), ADDED)
 
 
-_WITH_WORDS: tuple[BuiltInRule, ...] = (Images(), DropStrayParams(), StreamOptions(), Vectors())
+_WITH_WORDS: tuple[BuiltInRule, ...] = (Images(), DropStrayParams(), STREAM_OPTIONS, FLOAT_VECTORS)
 NAMING: tuple[Rule, ...] = (ModelName(),)
 """The rules for a body without a word of any other rule. They read only the value of `model` if it occurs once."""
 BUILT_IN: tuple[Rule, ...] = (*_WITH_WORDS, *NAMING)
 _WORDS = MappingProxyType(
     {
         kind: any_of(*(word for rule in _WITH_WORDS if kind in rule.calls for word in rule.words))
-        for kind in (WHOLE_CHAT, STREAMED_CHAT, VECTORS)
+        for kind in (WHOLE_CHAT, STREAMED_CHAT, *VECTORS)
     }
 )
 """To a body without any of these words only the last rule applies."""
-LAST: tuple[Rule, ...] = (StreamOptions(),)
+LAST: tuple[Rule, ...] = (STREAM_OPTIONS,)
 """Rules that run after the declared ones, which may set members that require a stream."""
 
 

@@ -10,7 +10,7 @@ list. Therefore it does not find these faults, and leaves them to the client's p
 Finding them takes three times as long. A server that omits commas or writes another separator does so everywhere, and
 the ends of the lists show it.
 
-`merge_replies` is the slow path. It raises if a vector is missing, has the wrong length or is in the wrong place,
+`answered` is the slow path. It raises if a vector is missing, has the wrong length or is in the wrong place,
 because such a vector would corrupt an index without an error. It parses the numbers only to convert them.
 """
 
@@ -76,7 +76,7 @@ Span = tuple[int, int]
 def is_right(reply: bytes, options: EmbeddingsOptions) -> bool:
     """Whether `reply` is certainly a correct reply to the call, within the limits that the module describes.
 
-    Its vectors are lists of numbers, as many and as long as requested, in order. False: `merge_replies` must decide.
+    Its vectors are lists of numbers, as many and as long as requested, in order. False: `answered` must decide.
     """
     if options.base64:
         return False
@@ -173,24 +173,14 @@ A conversion of the encoding has no name, because the client requested the resul
 Entry = dict[str, msgspec.Raw]
 
 
-_OBJECT: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_ENTRIES: msgspec.json.Decoder[list[Entry]] = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
+OBJECT: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(dict[str, msgspec.Raw])
+ENTRIES: msgspec.json.Decoder[list[Entry]] = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 _NUMBERS: msgspec.json.Decoder[list[float]] = msgspec.json.Decoder(list[float])
 _TEXT: msgspec.json.Decoder[str] = msgspec.json.Decoder(str)
 
 
-class _InvalidReply(Exception):
+class InvalidReply(Exception):
     """The reason why a reply is invalid."""
-
-
-def merge_replies(
-    replies: Sequence[bytes], counts: Sequence[int], options: EmbeddingsOptions, upstream: str
-) -> tuple[bytes, tuple[str, ...]]:
-    """Run `answered` to its end and return its result."""
-    steps = answered(replies, counts, options, upstream)
-    while (result := next_step(steps)) is None:
-        pass
-    return result
 
 
 def next_step(steps: Slices) -> tuple[bytes, tuple[str, ...]] | None:
@@ -218,7 +208,7 @@ def answered(replies: Sequence[bytes], counts: Sequence[int], options: Embedding
     """
     try:
         return (yield from _answer(replies, counts, options))
-    except _InvalidReply as fault:
+    except InvalidReply as fault:
         reason = f"The embeddings of the upstream {upstream!r} are invalid: {fault}."
         raise UpstreamInvalid(reason, upstream=upstream) from None
 
@@ -227,9 +217,9 @@ def _answer(replies: Sequence[bytes], counts: Sequence[int], options: Embeddings
     documents = list[Entry]()
     for reply in replies:
         try:
-            documents.append(_OBJECT.decode(reply))
+            documents.append(OBJECT.decode(reply))
         except (ValueError, RecursionError):
-            raise _InvalidReply("the reply is not a JSON object") from None
+            raise InvalidReply("the reply is not a JSON object") from None
         yield
     entries, wrong = list[Entry](), set[str]()
     for document, count in zip(documents, counts, strict=True):
@@ -250,11 +240,11 @@ def _answer(replies: Sequence[bytes], counts: Sequence[int], options: Embeddings
 
 def _entries(document: Entry, count: int) -> list[Entry]:
     try:
-        listed = _ENTRIES.decode(document.get("data", msgspec.Raw(b"null")))
+        listed = ENTRIES.decode(document.get("data", msgspec.Raw(b"null")))
     except ValueError:
-        raise _InvalidReply('the reply has no list "data" of objects') from None
+        raise InvalidReply('the reply has no list "data" of objects') from None
     if len(listed) != count:
-        raise _InvalidReply(f"there are {len(listed)} vectors for {count} inputs")
+        raise InvalidReply(f"there are {len(listed)} vectors for {count} inputs")
     return listed
 
 
@@ -273,7 +263,7 @@ def _in_order(listed: list[Entry]) -> list[Entry]:
     if known == ranked:
         return listed
     if len(known) != len(listed) or ranked != list(range(ranked[0], ranked[0] + len(ranked))):
-        raise _InvalidReply('"index" contradicts the order of the entries and does not define another one')
+        raise InvalidReply('"index" contradicts the order of the entries and does not define another one')
     return [entry for _, entry in sorted(zip(known, listed, strict=True), key=lambda pair: pair[0])]
 
 
@@ -299,7 +289,7 @@ def _convert_all(entries: list[Entry], options: EmbeddingsOptions) -> Generator[
             yield
     lengths = {length for length, _ in results}
     if len(lengths) > 1:
-        raise _InvalidReply(f"one vector has {min(lengths)} numbers and another {max(lengths)}")
+        raise InvalidReply(f"one vector has {min(lengths)} numbers and another {max(lengths)}")
     return any(is_new for _, is_new in results)
 
 
@@ -321,17 +311,17 @@ def _convert(entry: Entry, options: EmbeddingsOptions) -> tuple[int, bool]:
     """Check one vector and convert it to the requested encoding; return its length and whether it changed."""
     written = bytes(entry.get("embedding", b""))
     if len(written) > VECTOR_BYTES:
-        raise _InvalidReply(f"a vector is longer than {VECTOR_BYTES} bytes")
+        raise InvalidReply(f"a vector is longer than {VECTOR_BYTES} bytes")
     if written.startswith(b"["):
         length = 0 if not written[1:-1].strip() else written.count(b",") + 1
         _check_length(length, options)
         if not _is_numbers(b"[" + written[1:].lstrip()):
-            raise _InvalidReply("a vector contains a value that is not a number")
+            raise InvalidReply("a vector contains a value that is not a number")
         if options.base64:
             entry["embedding"] = msgspec.Raw(_in_base64(written))
         return length, options.base64
     if not written.startswith(b'"'):
-        raise _InvalidReply("an entry has no vector")
+        raise InvalidReply("an entry has no vector")
     numbers = _from_base64(written)
     _check_length(len(numbers), options)
     if not options.base64:
@@ -341,9 +331,9 @@ def _convert(entry: Entry, options: EmbeddingsOptions) -> tuple[int, bool]:
 
 def _check_length(length: int, options: EmbeddingsOptions) -> None:
     if not length:
-        raise _InvalidReply("a vector is empty")
+        raise InvalidReply("a vector is empty")
     if options.dimensions not in (None, length):
-        raise _InvalidReply(
+        raise InvalidReply(
             f"the request asks for {options.dimensions} dimensions and a vector has {length}. The model does not"
             " support `dimensions`: omit it or request the length of the model"
         )
@@ -352,13 +342,13 @@ def _check_length(length: int, options: EmbeddingsOptions) -> None:
 def _in_base64(written: bytes) -> bytes:
     """Return the vector as base64 of little-endian float32, as the OpenAI API writes it."""
     if has_slow_numbers(written):
-        raise _InvalidReply("a vector contains a number beyond float32")
+        raise InvalidReply("a vector contains a number beyond float32")
     try:
         numbers = _NUMBERS.decode(written)
     except ValueError:
-        raise _InvalidReply("a vector contains a value that is not a number") from None
+        raise InvalidReply("a vector contains a value that is not a number") from None
     if max(numbers) > LARGEST or min(numbers) < -LARGEST:
-        raise _InvalidReply("a vector contains a number beyond float32")
+        raise InvalidReply("a vector contains a number beyond float32")
     return b'"%b"' % b64encode(_little_endian(array("f", numbers)).tobytes())
 
 
@@ -366,12 +356,12 @@ def _from_base64(written: bytes) -> array[float]:
     try:
         data = a2b_base64(_TEXT.decode(written), strict_mode=True)
     except (Error, ValueError):
-        raise _InvalidReply("a vector is a string that is not base64") from None
+        raise InvalidReply("a vector is a string that is not base64") from None
     if len(data) % FLOAT_BYTES:
-        raise _InvalidReply("a vector is base64 of something other than float32")
+        raise InvalidReply("a vector is base64 of something other than float32")
     numbers = _little_endian(array("f", data))
     if not all(map(isfinite, numbers)):
-        raise _InvalidReply("a vector contains a number that is not finite")
+        raise InvalidReply("a vector contains a number that is not finite")
     return numbers
 
 
@@ -387,14 +377,14 @@ def _written(documents: Sequence[Entry], entries: list[Entry]) -> bytes:
     try:
         found = [msgspec.json.decode(document["usage"]) for document in documents if "usage" in document]
     except ValueError:  # a number beyond any float, or bytes that are not UTF-8
-        raise _InvalidReply('its "usage" cannot be read') from None
+        raise InvalidReply('its "usage" cannot be read') from None
     usages = [usage for usage in found if isinstance(usage, dict)]
     if len(documents) > 1 and usages:
         merged["usage"] = _summed(usages)
     try:
         return encoded(merged)
     except ValueError:
-        raise _InvalidReply("the reply is not UTF-8") from None
+        raise InvalidReply("the reply is not UTF-8") from None
 
 
 def _summed(usages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -417,5 +407,5 @@ def _total(numbers: list[int | float]) -> int | float:
     except OverflowError:  # an integer beyond any float
         is_finite = False
     if not is_finite:
-        raise _InvalidReply('its "usage" cannot be added up')
+        raise InvalidReply('its "usage" cannot be added up')
     return total

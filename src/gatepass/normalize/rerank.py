@@ -11,9 +11,9 @@ from typing import Any, Self
 import msgspec
 
 from gatepass.config.upstream import RerankShape
-from gatepass.errors import InvalidRequest
+from gatepass.errors import InvalidRequest, UpstreamInvalid
 from gatepass.json_scan import JsonScanner, Member
-from gatepass.normalize.embeddings_reply import encoded
+from gatepass.normalize.embeddings_reply import ENTRIES, OBJECT, Entry, InvalidReply, encoded
 from gatepass.normalize.json_editor import JsonEditor, JsonObjectEditor
 
 _FLAGS = MappingProxyType({b"true": True, b'"true"': True, b"false": False, b'"false"': False, b"null": False})
@@ -227,19 +227,8 @@ def _not_a_string(where: str) -> InvalidRequest:
     return InvalidRequest(f"`{where}` must be a string: this upstream accepts only strings.", param=where)
 
 
-Entry = dict[str, msgspec.Raw]
-
-_OBJECT: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Entry)
-_ENTRIES: msgspec.json.Decoder[list[Entry]] = msgspec.json.Decoder(list[Entry])
 _LISTS = ("results", "data")
 _SCORES = ("relevance_score", "score")
-
-
-@dataclass(frozen=True, slots=True)
-class InvalidRanking:
-    """Why a reply is invalid: the end of a sentence that begins with the upstream."""
-
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,31 +241,31 @@ class _Result:
     entry: Entry
 
 
-class _InvalidReply(Exception):
-    """The reason why a reply is invalid."""
-
-
-def client_ranking(reply: bytes, options: RerankOptions) -> bytes | InvalidRanking:
+def client_ranking(reply: bytes, options: RerankOptions, upstream: str) -> bytes:
     """Return `reply` in the form that the client requests, or the same object if it has that form.
 
     The upstream's list may be `results`, `data` or the whole reply, its scores `relevance_score` or `score`. The best
     `options.top_n` results remain, with their documents if requested. Unknown members remain. A reply with fewer
-    results than documents is valid, a reply without results is not.
+    results than documents is valid. Raises UpstreamInvalid, for example for a reply without results.
     """
     try:
-        document, name = _read(reply)
-        try:
-            found = _ENTRIES.decode(document[name or ""])
-        except (ValueError, RecursionError):
-            where = "the reply is" if name is None else f'"{name}" is'
-            raise _InvalidReply(f"{where} not a list of objects") from None
-        listed = [_result(entry, options.count) for entry in found]
-    except _InvalidReply as fault:
-        return InvalidRanking(str(fault))
+        return _ranked(reply, options)
+    except InvalidReply as fault:
+        raise UpstreamInvalid(f"The upstream's reply is not a ranking: {fault}.", upstream=upstream) from None
+
+
+def _ranked(reply: bytes, options: RerankOptions) -> bytes:
+    document, name = _read(reply)
+    try:
+        found = ENTRIES.decode(document[name or ""])
+    except (ValueError, RecursionError):
+        where = "the reply is" if name is None else f'"{name}" is'
+        raise InvalidReply(f"{where} not a list of objects") from None
+    listed = [_result(entry, options.count) for entry in found]
     if not listed:
-        return InvalidRanking(f"it ranks none of {options.count} documents")
+        raise InvalidReply(f"it ranks none of {options.count} documents")
     if len({result.index for result in listed}) < len(listed):
-        return InvalidRanking("it ranks a document twice")
+        raise InvalidReply("it ranks a document twice")
     best = listed
     if options.top_n is not None and len(listed) > options.top_n:
         best = sorted(listed, key=lambda result: -result.score)[: options.top_n]
@@ -288,29 +277,29 @@ def client_ranking(reply: bytes, options: RerankOptions) -> bytes | InvalidRanki
     try:
         return encoded(entries if options.is_tei else {**rest, "results": entries})
     except ValueError:
-        return InvalidRanking("the reply is not UTF-8")
+        raise InvalidReply("the reply is not UTF-8") from None
 
 
 def _read(reply: bytes) -> tuple[dict[str, Any], str | None]:
     """Return the document and the name of its list; for a bare list the name is None and the key is ""."""
     try:
-        document: dict[str, Any] = {**_OBJECT.decode(reply)}
+        document: dict[str, Any] = {**OBJECT.decode(reply)}
     except (ValueError, RecursionError):
         return {"": msgspec.Raw(reply)}, None
     name = next((name for name in _LISTS if name in document), None)
     if name is None:
-        raise _InvalidReply('the reply has no "results"')
+        raise InvalidReply('the reply has no "results"')
     return document, name
 
 
 def _result(entry: Entry, count: int) -> _Result:
     index = _number(entry.get("index"))
     if type(index) is not int or not 0 <= index < count:  # `true` is an int for isinstance
-        raise _InvalidReply(f'a result has no "index" from 0 to {count - 1}')
+        raise InvalidReply(f'a result has no "index" from 0 to {count - 1}')
     written = next((entry[name] for name in _SCORES if name in entry), None)
     score = _number(written)
     if written is None or score is None:
-        raise _InvalidReply(f"the result of document {index} has no score")
+        raise InvalidReply(f"the result of document {index} has no score")
     return _Result(index, score, written, entry)
 
 

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from gatepass.auth.model_access import may_use
 from gatepass.dialects.base import raw_request
 from gatepass.dialects.hints import model_hint, responses_hint, sentence
-from gatepass.errors import UpstreamEmpty, UpstreamError, UpstreamErrorReply, UpstreamInvalid
+from gatepass.errors import UpstreamEmpty, UpstreamError, UpstreamErrorReply
 from gatepass.json_scan import ScannedBody, place_of
 from gatepass.learning.learned_rule import LearnedRule, LearningPolicy, RuleScope
 from gatepass.learning.matchers import Concerned, LearningSettings, advice, relevant_rules
@@ -27,7 +27,7 @@ from gatepass.normalize.built_in import BUILT_IN, MODEL, NAMING, applied, concer
 from gatepass.normalize.embeddings_request import has_token_ids
 from gatepass.normalize.members import STREAMED
 from gatepass.normalize.profiles import ProfileRules
-from gatepass.normalize.rerank import InvalidRanking, RerankOptions, Shaped, client_ranking
+from gatepass.normalize.rerank import RerankOptions, Shaped, client_ranking
 from gatepass.normalize.rule import ChangeRule, Rule
 from gatepass.observability.log import emit
 from gatepass.proxy.app_state import AppState, Upstream
@@ -166,9 +166,7 @@ async def _send_rerank(attempt: Attempt, adapted: Call) -> BufferedReply:
     reply = await _send_and_classify(attempt, _encode(attempt, adapted))
     if not isinstance(reply, BufferedReply):
         raise TypeError("only chats are streamed")
-    body = client_ranking(reply.body, options)
-    if isinstance(body, InvalidRanking):
-        raise UpstreamInvalid(f"The upstream's reply is not a ranking: {body.reason}.", upstream=attempt.upstream.name)
+    body = client_ranking(reply.body, options, attempt.upstream.name)
     return reply if body is reply.body else replace(reply, body=body)
 
 

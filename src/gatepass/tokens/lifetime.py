@@ -242,8 +242,9 @@ def at_least_left_s(end_s: float, date_s: float, lag_s: float = MAX_DATE_LAG_S) 
     return claimed_lifetime_s - min(lag_s, claimed_lifetime_s / 2)
 
 
-def is_jwt(text: str) -> bool:
-    return claims_of(text) is not None
+def kind_of(text: str, other: TokenKind = TokenKind.OPAQUE) -> TokenKind:
+    """Return JWT if `text` is one, and `other` if not."""
+    return other if claims_of(text) is None else TokenKind.JWT
 
 
 def jwt_lifetime_s(text: str, date_s: float | None, wall_s: float) -> float | None:

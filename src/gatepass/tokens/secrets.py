@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from gatepass.config.credential.base import Credential
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.references import Reference
+from gatepass.observability.redaction import Redactor
 from gatepass.tokens.failure import FetchFailure
 from gatepass.types import Secret
 
@@ -69,6 +70,14 @@ def secret_values(secrets: Iterable[Secret]) -> tuple[str | None, ...]:
         except ValueError:
             values.append(None)
     return tuple(values)
+
+
+def mask_of(secrets: Iterable[Secret]) -> Callable[[str], str]:
+    """Return a function that masks the current values of `secrets` in a text."""
+    redactor = Redactor()
+    for value in secret_values(secrets):
+        redactor.learn(value or "")
+    return redactor.mask
 
 
 def secret_retry_hint(secrets: Iterable[Secret]) -> str:

@@ -157,5 +157,4 @@ class EnvSource:
     async def fetch(self) -> Token:
         """Return the value; raise FetchFailure if a header cannot hold it, or if it is an expired JWT."""
         issuer = f"the environment variable {self._variable.name}"
-        parsed = parse_token_text(self._variable.reveal(), issuer, ReadTimes(self._clock.wall()))
-        return parsed.token(self._clock.now())
+        return parse_token_text(self._variable.reveal(), issuer, ReadTimes(self._clock.now(), self._clock.wall()))

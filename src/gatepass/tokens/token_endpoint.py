@@ -25,12 +25,12 @@ from gatepass.config.credential.base import Credential
 from gatepass.config.network import Network
 from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.message_head import destination_of, has_line_break
-from gatepass.observability.redaction import Redactor, whole_words
+from gatepass.observability.redaction import whole_words
 from gatepass.tokens.failure import FetchFailure, network_hint, setting, setting_hint
 from gatepass.tokens.issuer_error import REPLY_BYTES, Mask, TokenResponse, one_line
 from gatepass.tokens.lifetime import Token
-from gatepass.tokens.secrets import secret_values
-from gatepass.tokens.token_reply import TokenReplyFormat, parse_token_response
+from gatepass.tokens.secrets import mask_of
+from gatepass.tokens.token_reply import ReadTimes, TokenReplyFormat, parse_token_response
 from gatepass.types import OutboundRequest, Secret
 
 CONNECT_S = 5.0
@@ -106,19 +106,15 @@ class TokenEndpointClient:
                 f"use https, or set credentials.{self.name}.allow_plain_http: true",
                 definite=True,
             )
-        redactor = Redactor()
-        for value in secret_values(secrets):
-            redactor.learn(value or "")
+        mask = mask_of(secrets)
         began_s, wall_s = self.clock.now(), self.clock.wall()
         limit_s = self.settings.timeout_s if by_s is None else by_s - began_s
-        return TimedTokenResponse(await self._answer(request, redactor.mask, limit_s), began_s, wall_s, redactor.mask)
+        return TimedTokenResponse(await self._answer(request, mask, limit_s), began_s, wall_s, mask)
 
     def parse_token(self, timed_response: TimedTokenResponse) -> Token:
         """Return the token in a reply; raise FetchFailure with the issuer's own text if there is none."""
-        parsed = parse_token_response(
-            timed_response.response, self.reply_format, timed_response.wall_s, timed_response.mask
-        )
-        return parsed.token(timed_response.requested_s)
+        at_s = ReadTimes(timed_response.requested_s, timed_response.wall_s)
+        return parse_token_response(timed_response.response, self.reply_format, at_s, timed_response.mask)
 
     async def _answer(self, request: OutboundRequest, mask: Mask, limit_s: float) -> TokenResponse:
         bound_s, timeout_setting = self.settings.timeout_s, setting(self.name, "timeout_s")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from dataclasses import dataclass, field
 
@@ -23,30 +24,23 @@ _VARYING = re.compile(r"[0-9a-f]{8,}|[0-9]+", re.IGNORECASE)
 
 
 @dataclass(slots=True)
-class RepeatedFailure:
-    """When a reason was last logged, and how often it occurred since."""
-
-    at_s: float
-    suppressed: int = 0
-
-
-@dataclass(slots=True)
 class FailureDeduplicator:
-    """The failures of one credential since its last success."""
+    """The failures of one credential since its last success: when each reason was logged, and how often it occurred
+    since."""
 
-    _logged: dict[str, RepeatedFailure] = field(default_factory=dict)
+    _logged: dict[str, tuple[float, int]] = field(default_factory=dict)
 
     def count_to_report(self, reason: str, now: float) -> int | None:
         """Return how many failures a log line about `reason` represents now; None to write no line."""
         key = _VARYING.sub("#", reason)
         if key not in self._logged and len(self._logged) >= MAX_REASONS:
             key = ""  # further reasons share one entry
-        logged = self._logged.get(key)
-        if logged is not None and now < logged.at_s + REPEAT_LOG_S:
-            logged.suppressed += 1
+        logged_s, suppressed = self._logged.get(key, (-math.inf, 0))
+        if now < logged_s + REPEAT_LOG_S:
+            self._logged[key] = logged_s, suppressed + 1
             return None
-        self._logged[key] = RepeatedFailure(now)
-        return 1 if logged is None else logged.suppressed + 1
+        self._logged[key] = now, 0
+        return suppressed + 1
 
     def reset(self) -> None:
         """Forget all failures after a success."""

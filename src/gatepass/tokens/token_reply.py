@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -35,12 +36,12 @@ from gatepass.tokens.lifetime import (
     TokenKind,
     at_least_left_s,
     claims_of,
-    is_jwt,
     issuer_time,
     jwt_lifetime_s,
     jwt_margin_s,
     jwt_remaining_s,
     jwt_times,
+    kind_of,
     parse_expiry,
 )
 from gatepass.types import Secret, header
@@ -114,42 +115,28 @@ class TokenReplyFormat:
 
 
 @dataclass(frozen=True, slots=True)
-class ParsedToken:
-    """A parsed token. `lifetime_s` counts from the start of the fetch and is above zero; None for a key without an end.
+class ReadTimes:
+    """When a fetch began (Clock.now and Clock.wall), and when a local text was written, if its changes are noticed.
 
-    The optional members are those of `Token`.
+    The token of such a text is valid until the text changes, if it has no other lifetime. An expired one is not read
+    again before a change.
     """
 
-    text: str = field(repr=False)
-    lifetime_s: float | None
-    kind: TokenKind
-    lifetime_source: LifetimeSource
-    missing_expiry_path: str | None = None
-    implausible_lifetime_s: float | None = None
-    unexpected_type: str | None = None
+    requested_s: float
+    wall_s: float
+    written_s: float | None = None
 
-    def token(self, requested_s: float) -> Token:
-        """Return it as the token of a fetch that began at `requested_s` (Clock.now)."""
-        return Token(
-            Secret(self.text),
-            requested_s,
-            self.lifetime_s,
-            self.kind,
-            self.lifetime_source,
-            self.missing_expiry_path,
-            implausible_lifetime_s=self.implausible_lifetime_s,
-            unexpected_type=self.unexpected_type,
-        )
+    @property
+    def is_watched(self) -> bool:
+        return self.written_s is not None
 
 
-def parse_token_response(
-    reply: TokenResponse, reply_format: TokenReplyFormat, wall_s: float, mask: Mask
-) -> ParsedToken:
+def parse_token_response(reply: TokenResponse, reply_format: TokenReplyFormat, at_s: ReadTimes, mask: Mask) -> Token:
     """Return the token of `reply`; raise FetchFailure with the issuer's own text.
 
-    `wall_s` is Clock.wall at the start of the fetch. From a 2xx reply only the members of an error object are quoted,
-    because a token may be anywhere else in it.
+    From a 2xx reply only the members of an error object are quoted, because a token may be anywhere else in it.
     """
+    wall_s = at_s.wall_s
     if not 200 <= reply.status < 300:
         raise _status_failure(reply, reply_format, wall_s, mask)
     found, document, home = _found(reply, reply_format, mask)
@@ -167,14 +154,15 @@ def parse_token_response(
     announced = find_expiry(document, home, reply_format.paths)
     lifetime_s, source, implausible_s = _lifetime(text, announced, reply, reply_format, wall_s)
     missing_path = expiry_path(reply_format.paths) if announced is None and source is LifetimeSource.DEFAULT else None
-    return ParsedToken(
-        text,
+    return Token(
+        Secret(text),
+        at_s.requested_s,
         lifetime_s,
-        TokenKind.JWT if is_jwt(text) else TokenKind.OPAQUE,
+        kind_of(text),
         source,
         missing_path,
-        implausible_s,
-        unexpected_type,
+        implausible_lifetime_s=implausible_s,
+        unexpected_type=unexpected_type,
     )
 
 
@@ -247,20 +235,17 @@ def _found(reply: TokenResponse, reply_format: TokenReplyFormat, mask: Mask) -> 
 def _document(reply: TokenResponse, reply_format: TokenReplyFormat, mask: Mask) -> Any:
     """Return the JSON document, or the whole text if plain text is allowed as a token."""
     text = reply.text
-    is_json = "json" in reply.content_type
-    if is_json or text.lstrip()[:1] in ("{", "[", '"'):
-        try:
+    if "json" in reply.content_type or looks_like_json(text):
+        with suppress(NotJson):
             return parse_json_object(text)
-        except NotJson:
-            raise FetchFailure(f"{reply_format.issuer} answered {reply.status} with a body that is not JSON") from None
-    if is_html(reply):
+    elif is_html(reply):
         title = page_title(text)
         named = f" ({one_line(title, mask)})" if title else ""
         page = f"{reply_format.issuer} answered {reply.status} with an HTML page{named} instead of a token"
         raise FetchFailure(page + setting_hint(reply_format.credential, reply_format.url_setting))
-    if not reply_format.plain_text:
-        raise FetchFailure(f"{reply_format.issuer} answered {reply.status} with a body that is not JSON")
-    return text
+    elif reply_format.plain_text:
+        return text
+    raise FetchFailure(f"{reply_format.issuer} answered {reply.status} with a body that is not JSON")
 
 
 def _no_token_message(document: Any, found: Any, reply_format: TokenReplyFormat) -> str:
@@ -335,23 +320,7 @@ def _earlier_end(text: str, jwt_s: float, announced: ExpiresIn | ExpiresAt | Non
     return jwt_s, LifetimeSource.REPLY if times is not None and times.is_guess else LifetimeSource.JWT
 
 
-@dataclass(frozen=True, slots=True)
-class ReadTimes:
-    """When a local text is parsed (Clock.wall), and when it was written, if its changes are noticed.
-
-    The token of such a text is valid until the text changes, if it has no other lifetime. An expired one is not read
-    again before a change.
-    """
-
-    wall_s: float
-    written_s: float | None = None
-
-    @property
-    def is_watched(self) -> bool:
-        return self.written_s is not None
-
-
-def parse_token_document(text: str, reply_format: TokenReplyFormat, at_s: ReadTimes, mask: Mask) -> ParsedToken:
+def parse_token_document(text: str, reply_format: TokenReplyFormat, at_s: ReadTimes, mask: Mask) -> Token:
     """Return the token of a JSON document, or of a text that is a token; raise FetchFailure.
 
     Unlike an issuer's reply the text may be old. So a lifetime in the past is over, whatever the clocks are.
@@ -366,14 +335,18 @@ def parse_token_document(text: str, reply_format: TokenReplyFormat, at_s: ReadTi
     token = checked_token(found, reply_format.issuer)
     announced = find_expiry(document, home, reply_format.paths)
     left_s, source = _remaining_s(token, announced, reply_format, at_s)
-    missing_path = expiry_path(reply_format.paths) if source is LifetimeSource.DEFAULT else None
-    kind = TokenKind.JWT if is_jwt(token) else TokenKind.OPAQUE
-    return ParsedToken(
-        token, left_s, kind, source, missing_path, unexpected_type=_unexpected_type(document, home, reply_format, mask)
+    return Token(
+        Secret(token),
+        at_s.requested_s,
+        left_s,
+        kind_of(token),
+        source,
+        expiry_path(reply_format.paths) if source is LifetimeSource.DEFAULT else None,
+        unexpected_type=_unexpected_type(document, home, reply_format, mask),
     )
 
 
-def parse_token_text(text: str, issuer: str, at_s: ReadTimes) -> ParsedToken:
+def parse_token_text(text: str, issuer: str, at_s: ReadTimes) -> Token:
     """Return a text that is a token as a whole: a JWT with its `exp`, or a key without an end; raise FetchFailure.
 
     A key is not an OAuth token, so it may contain any visible ASCII (`1|abc` is a key).
@@ -384,11 +357,10 @@ def parse_token_text(text: str, issuer: str, at_s: ReadTimes) -> ParsedToken:
     if any(not "!" <= c <= "~" for c in key):
         raise FetchFailure(f"{issuer} contains a space, a line break or a non-ASCII character", definite=True)
     left_s = jwt_remaining_s(key, at_s.wall_s, at_s.written_s)
-    if left_s is None:
-        return ParsedToken(key, None, TokenKind.JWT if is_jwt(key) else TokenKind.KEY, LifetimeSource.NONE)
-    if left_s <= 0:
+    if left_s is not None and left_s <= 0:
         raise _expired(issuer, left_s, definite=True)
-    return ParsedToken(key, left_s, TokenKind.JWT, LifetimeSource.JWT)
+    source = LifetimeSource.NONE if left_s is None else LifetimeSource.JWT
+    return Token(Secret(key), at_s.requested_s, left_s, kind_of(key, TokenKind.KEY), source)
 
 
 def looks_like_json(text: str) -> bool:
@@ -480,7 +452,7 @@ def find_token(document: Any, paths: ReplyPaths, *, plain_text: bool) -> tuple[A
         return (document if plain_text else None), None
     named = (
         (members[name], members)
-        for members in _candidate_objects(document)
+        for members in candidate_objects(document)
         for name in TOKEN_NAMES
         if is_text(members.get(name))
     )
@@ -498,7 +470,7 @@ def find_expiry(document: Any, home: Any, paths: ReplyPaths) -> ExpiresIn | Expi
     """
     if (configured := expiry_path(paths)) is not None:
         return parse_expiry(value_at(document, configured), paths.unit)
-    objects = (*([home] if isinstance(home, dict) else []), *_candidate_objects(document))
+    objects = (*([home] if isinstance(home, dict) else []), *candidate_objects(document))
     values = (
         members[name] for members in objects for name in (*EXPIRES_IN_NAMES, *EXPIRES_AT_NAMES) if name in members
     )
@@ -523,7 +495,7 @@ def _plain_names(document: Any) -> list[str]:
     return names[:_NAMES_SHOWN]
 
 
-def _candidate_objects(document: Any) -> Iterator[dict[Any, Any]]:
+def candidate_objects(document: Any) -> Iterator[dict[Any, Any]]:
     """Yield the objects to search, in order: the root, then the envelopes."""
     if isinstance(document, dict):
         yield document

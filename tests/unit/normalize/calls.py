@@ -1,8 +1,10 @@
 """Calls to adapt."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from gatepass.types import Call, ClientProtocol, Operation, Target
+from gatepass.normalize.embeddings_reply import answered, next_step
+from gatepass.types import Call, ClientProtocol, EmbeddingsOptions, Operation, Target
 
 CHAT = Operation("chat", "POST", "/chat/completions", ClientProtocol.CHAT, "")
 EMBEDDINGS = Operation("embeddings", "POST", "/embeddings", ClientProtocol.EMBEDDINGS, "")
@@ -13,3 +15,13 @@ TARGET = Target("chat")
 
 def a_call(body: bytes, operation: Operation = CHAT, **fields: Any) -> Call:
     return Call("id", operation, "caller", fields.pop("model", "m"), body, (), **fields)
+
+
+def merge_replies(
+    replies: Sequence[bytes], counts: Sequence[int], options: EmbeddingsOptions, upstream: str
+) -> tuple[bytes, tuple[str, ...]]:
+    """Run `answered` to its end."""
+    steps = answered(replies, counts, options, upstream)
+    while (result := next_step(steps)) is None:
+        pass
+    return result

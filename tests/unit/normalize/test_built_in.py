@@ -13,10 +13,10 @@ from msgspec.structs import replace
 from gatepass.errors import InvalidImage
 from gatepass.normalize.built_in import (
     BUILT_IN,
+    FLOAT_VECTORS,
+    STREAM_OPTIONS,
     DropStrayParams,
     ModelName,
-    StreamOptions,
-    Vectors,
     concerning,
     normalize,
     with_model,
@@ -261,12 +261,12 @@ def test_the_rule_is_removal_from_the_object(data):
 
 
 def test_stream_options_without_a_stream_go():
-    adapted = StreamOptions().apply(a_call(b'{"model":"m","stream_options":{"include_usage":true}}'), TARGET)
+    adapted = STREAM_OPTIONS.apply(a_call(b'{"model":"m","stream_options":{"include_usage":true}}'), TARGET)
     assert (adapted.body, adapted.adapted) == (b'{"model":"m"}', ("drop=stream_options",))
 
 
 def test_vectors_are_asked_for_as_numbers():
-    adapted = Vectors().apply(a_call(b'{"input":"a","encoding_format":"base64"}', EMBEDDINGS), TARGET)
+    adapted = FLOAT_VECTORS.apply(a_call(b'{"input":"a","encoding_format":"base64"}', EMBEDDINGS), TARGET)
     assert (adapted.body, adapted.adapted) == (
         b'{"input":"a","encoding_format":"float"}',
         ("set=encoding_format>float",),
@@ -287,7 +287,7 @@ def test_vectors_are_asked_for_as_numbers():
     ],
 )
 def test_everything_else_is_left_alone(call):
-    for rule in (StreamOptions(), Vectors()):
+    for rule in (STREAM_OPTIONS, FLOAT_VECTORS):
         assert rule.apply(call, TARGET) is call
 
 

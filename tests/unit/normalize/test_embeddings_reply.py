@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 
 from gatepass.errors import UpstreamInvalid
 from gatepass.normalize.embeddings_reply import INDEX, NAMES, ORDER, encoded, is_right
-from gatepass.normalize.embeddings_reply import merge_replies as put_right
 from gatepass.normalize.embeddings_request import counts_of, split
 from gatepass.types import Call, EmbeddingsOptions
-from tests.unit.normalize.calls import EMBEDDINGS, a_call
+from tests.unit.normalize.calls import EMBEDDINGS, a_call, merge_replies
 from tests.unit.operations.json_texts import STRINGS, written
 
 FLOATS = EmbeddingsOptions(2)
@@ -42,11 +41,11 @@ def text(*numbers: float) -> str:
 
 def answer(replies: Sequence[bytes], counts: Sequence[int], asked: EmbeddingsOptions, upstream: str) -> bytes:
     """What the client gets; `told` is what is said of it."""
-    return put_right(replies, counts, asked, upstream)[0]
+    return merge_replies(replies, counts, asked, upstream)[0]
 
 
 def told(reply: bytes, count: int, **more: Any) -> tuple[str, ...]:
-    return put_right([reply], [count], EmbeddingsOptions(count, **more), "embed")[1]
+    return merge_replies([reply], [count], EmbeddingsOptions(count, **more), "embed")[1]
 
 
 def fault(*replies: bytes, counts: Any = (1,), asked: EmbeddingsOptions | None = None) -> str:
@@ -221,8 +220,8 @@ def test_what_is_right_but_for_its_encoding_is_not_named():
 
 def test_of_joined_answers_is_named_what_was_wrong_in_one_of_them_and_once():
     right, wrong, turned = vectors(entry(0), entry(1)), vectors(entry(), entry()), vectors(entry(1), entry(0))
-    assert put_right([right, right], [2, 2], EmbeddingsOptions(4), "embed")[1] == ()
-    assert put_right([right, wrong, turned, wrong], [2] * 4, EmbeddingsOptions(8), "embed")[1] == (ORDER, INDEX)
+    assert merge_replies([right, right], [2, 2], EmbeddingsOptions(4), "embed")[1] == ()
+    assert merge_replies([right, wrong, turned, wrong], [2] * 4, EmbeddingsOptions(8), "embed")[1] == (ORDER, INDEX)
     assert NAMES == ("embeddings=order", "embeddings=index")
 
 

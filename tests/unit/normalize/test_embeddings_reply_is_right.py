@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from gatepass.errors import UpstreamInvalid
-from gatepass.normalize.embeddings_reply import COUNTED_BYTES, PARSED_BYTES, is_right, merge_replies
+from gatepass.normalize.embeddings_reply import COUNTED_BYTES, PARSED_BYTES, is_right
 from gatepass.types import EmbeddingsOptions
+from tests.unit.normalize.calls import merge_replies
 
 LONG = ", ".join(["-0.0123"] * 1536)
 

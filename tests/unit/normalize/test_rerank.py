@@ -1,6 +1,7 @@
 """What a rerank request asks for."""
 
 import json
+import re
 from typing import get_args
 
 import pytest
@@ -8,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.config.upstream import RerankShape
-from gatepass.errors import InvalidRequest
-from gatepass.normalize.rerank import InvalidRanking, RerankOptions, Shaped, client_ranking, is_rerank
+from gatepass.errors import InvalidRequest, UpstreamInvalid
+from gatepass.normalize.rerank import RerankOptions, Shaped, client_ranking, is_rerank
 from gatepass.normalize.rule import apply_changes
 from gatepass.types import ClientProtocol, Operation
 from tests.unit.normalize.calls import a_call
@@ -238,8 +239,7 @@ DIGITS, NESTED = b"9" * 400, b"[" * 400_000 + b"]" * 400_000
 REPLIES = [COHERE, TEI_REPLY, VLLM, XINFERENCE, SCORED]
 
 
-def read(reply: bytes | InvalidRanking):
-    assert isinstance(reply, bytes)
+def read(reply: bytes):
     return json.loads(reply)
 
 
@@ -253,46 +253,48 @@ def scores(document) -> list[tuple[int, float]]:
 @pytest.mark.parametrize("asked", [PLAIN, TEI])
 @pytest.mark.parametrize("reply", REPLIES)
 def test_every_reply_says_the_same_to_every_client(reply, asked):
-    told = read(client_ranking(reply, asked))
+    told = read(client_ranking(reply, asked, "chat"))
     assert isinstance(told, list) is asked.is_tei
     assert scores(told) == [(2, 0.9), (0, 0.001)]
 
 
 @pytest.mark.parametrize(("reply", "asked"), [(COHERE, PLAIN), (TEI_REPLY, TEI), (COHERE, RerankOptions(3, top_n=2))])
 def test_what_is_right_already_is_the_same_object(reply, asked):
-    assert client_ranking(reply, asked) is reply
+    assert client_ranking(reply, asked, "chat") is reply
 
 
 def test_an_echo_that_was_asked_for_and_is_there_is_the_same_object():
     asked = RerankOptions(3, echoed=TEXTS)
     reply = b'{"results":[{"index":0,"document":{"text":"a"},"relevance_score":1}]}'
-    assert client_ranking(reply, asked) is reply
+    assert client_ranking(reply, asked, "chat") is reply
 
 
 @pytest.mark.parametrize("reply", REPLIES)
 def test_documents_come_only_where_they_were_asked_for(reply):
     for asked in (PLAIN, TEI):
-        told = read(client_ranking(reply, asked))
+        told = read(client_ranking(reply, asked, "chat"))
         results = told if asked.is_tei else told["results"]
         assert not any({"document", "text"} & result.keys() for result in results)
 
 
 def test_documents_that_were_asked_for_are_those_of_the_request():
     reply = b'[{"index":0,"score":3},{"index":1,"score":2},{"index":2,"score":1,"text":"mine"}]'
-    told = read(client_ranking(reply, RerankOptions(3, echoed=TEXTS)))
+    told = read(client_ranking(reply, RerankOptions(3, echoed=TEXTS), "chat"))
     documents = [result["document"] for result in told["results"]]
     assert documents == [{"text": "a"}, {"text": "b", "title": "t"}, {"text": "é"}]
-    plain = read(client_ranking(reply, RerankOptions(3, is_tei=True, echoed=(b'"a"', b'"b"', b'"c"'))))
+    plain = read(client_ranking(reply, RerankOptions(3, is_tei=True, echoed=(b'"a"', b'"b"', b'"c"')), "chat"))
     assert [result["text"] for result in plain] == ["a", "b", "mine"]
 
 
 def test_a_document_that_came_as_a_text_becomes_what_clients_read():
     reply = b'{"results":[{"index":0,"relevance_score":1,"document":"a"}]}'
-    assert read(client_ranking(reply, RerankOptions(1, echoed=(b'"a"',))))["results"][0]["document"] == {"text": "a"}
+    assert read(client_ranking(reply, RerankOptions(1, echoed=(b'"a"',)), "chat"))["results"][0]["document"] == {
+        "text": "a"
+    }
 
 
 def test_members_that_nobody_knows_stay_by_the_byte():
-    told = client_ranking(SCORED, PLAIN)
+    told = client_ranking(SCORED, PLAIN, "chat")
     assert told == (
         b'{"object":"list","model":"r","results":[{"index":2,"object":"score","relevance_score":0.9},'
         b'{"index":0,"relevance_score":1e-3}]}'
@@ -307,13 +309,13 @@ def test_members_that_nobody_knows_stay_by_the_byte():
     ],
 )
 def test_a_bare_list_becomes_its_results_and_nothing_else(asked, expected):
-    assert client_ranking(TEI_REPLY, asked) == expected
+    assert client_ranking(TEI_REPLY, asked, "chat") == expected
 
 
 def test_the_best_are_kept_where_the_upstream_knows_no_top_n():
     reply = b'[{"index":0,"score":-3},{"index":1,"score":-1},{"index":2,"score":-2}]'
-    assert scores(read(client_ranking(reply, RerankOptions(3, top_n=2)))) == [(1, -1), (2, -2)]
-    assert scores(read(client_ranking(reply, RerankOptions(3, top_n=3)))) == [(0, -3), (1, -1), (2, -2)]
+    assert scores(read(client_ranking(reply, RerankOptions(3, top_n=2), "chat"))) == [(1, -1), (2, -2)]
+    assert scores(read(client_ranking(reply, RerankOptions(3, top_n=3), "chat"))) == [(0, -3), (1, -1), (2, -2)]
 
 
 @pytest.mark.parametrize(
@@ -348,7 +350,8 @@ def test_the_best_are_kept_where_the_upstream_knows_no_top_n():
     ],
 )
 def test_what_would_be_read_as_zeros_is_refused_with_the_reason(reply, reason):
-    assert client_ranking(reply, PLAIN) == InvalidRanking(reason)
+    with pytest.raises(UpstreamInvalid, match=re.escape(f"The upstream's reply is not a ranking: {reason}.")):
+        client_ranking(reply, PLAIN, "chat")
 
 
 @given(
@@ -362,7 +365,7 @@ def test_a_document_keeps_its_score_whatever_the_order_and_the_shape(drawn, is_t
     values, order, top_n = drawn
     (name, score), asked = names, RerankOptions(len(values), top_n=top_n, is_tei=is_tei)
     listed = [{"index": index, score: values[index]} for index in order]
-    told = scores(read(client_ranking(json.dumps({name: listed} if name else listed).encode(), asked)))
+    told = scores(read(client_ranking(json.dumps({name: listed} if name else listed).encode(), asked, "chat")))
     assert len(told) == min(top_n, len(values))
     assert all(values[index] == value for index, value in told)
     assert sorted((value for _, value in told), reverse=True) == sorted(values, reverse=True)[:top_n]

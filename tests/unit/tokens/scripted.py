@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 from urllib.parse import parse_qs
 
 import httpx2
@@ -23,6 +23,7 @@ from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.errors import Fault, TransportFault
 from gatepass.observability.redaction import Redactor
 from gatepass.tokens import FetchFailure, Token, TokenHolder, WaitBudget, build_source
+from gatepass.tokens.lifetime import LifetimeSource, TokenKind
 from gatepass.types import Headers, OutboundRequest, Secret
 from tests.unit.clock import DrivenClock, settle
 
@@ -268,6 +269,22 @@ class RunningHolder:
         tasks = [asyncio.create_task(self.holder.token(instead_of)) for _ in range(count)]
         await settle()
         return tasks
+
+
+class TokenFacts(NamedTuple):
+    """The members of a token that parsing decides, comparable: a Secret is not."""
+
+    text: str
+    lifetime_s: float | None
+    kind: TokenKind
+    lifetime_source: LifetimeSource
+    missing_expiry_path: str | None = None
+    implausible_lifetime_s: float | None = None
+    unexpected_type: str | None = None
+
+    @classmethod
+    def of(cls, token: Token) -> TokenFacts:
+        return cls(*(getattr(token, name) for name in cls._fields))
 
 
 async def outcomes(tasks: Sequence[asyncio.Task[Token]]) -> list[str]:

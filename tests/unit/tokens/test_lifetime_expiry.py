@@ -8,13 +8,14 @@ from gatepass.tokens.lifetime import (
     ExpiresAt,
     ExpiresIn,
     JwtTimes,
+    TokenKind,
     at_least_left_s,
     http_date,
-    is_jwt,
     issuer_time,
     jwt_lifetime_s,
     jwt_remaining_s,
     jwt_times,
+    kind_of,
     parse_expiry,
     retry_after_s,
 )
@@ -153,7 +154,7 @@ def test_an_nbf_that_says_nothing_is_let_be(nbf):
 )
 def test_a_jwt_that_tells_no_life(claims):
     text = signed(**claims)
-    assert is_jwt(text)
+    assert kind_of(text) is TokenKind.JWT
     assert jwt_lifetime_s(text, None, NOW) is None
 
 

@@ -209,7 +209,7 @@ async def test_a_file_written_by_hand_begins_the_chain(tmp_path: Path):
         {"refresh_token": Secret("refresh-token-of-a-new-login")},
     ],
 )
-async def test_a_kept_token_is_never_shown_for_another_recipe(tmp_path: Path, change):
+async def test_a_kept_token_is_never_shown_for_another_fingerprint(tmp_path: Path, change):
     place = {"refresh_token_file": str(tmp_path / "refresh")}
     stage = Stage(refreshing(**place), rotating(2))
     await stage.source.fetch()
@@ -569,15 +569,15 @@ async def test_at_each_await_a_cancelled_fetch_loses_no_refresh_token_that_the_i
         (None, None),
         ("  \n", None),
         ("bare-token\n", rotation.StoredRefreshToken("bare-token")),
-        ('{"refresh_token": "kept-token", "recipe": "r"}', rotation.StoredRefreshToken("kept-token", "r")),
+        ('{"refresh_token": "kept-token", "fingerprint": "r"}', rotation.StoredRefreshToken("kept-token", "r")),
         (
-            '{"refresh_token": "kept-token", "recipe": "r", "account": "a"}',
+            '{"refresh_token": "kept-token", "fingerprint": "r", "account": "a"}',
             rotation.StoredRefreshToken("kept-token", "r", "a"),
         ),
         ('{"refresh_token": "kept-token"}', rotation.StoredRefreshToken("kept-token")),
-        ('{"refresh_token": "kept-token", "recipe": 5}', rotation.StoredRefreshToken("kept-token")),
+        ('{"refresh_token": "kept-token", "fingerprint": 5}', rotation.StoredRefreshToken("kept-token")),
         ('{"refresh_token": ""}', None),
-        ('{"recipe": "r"}', None),
+        ('{"fingerprint": "r"}', None),
     ],
 )
 def test_what_is_kept_is_read(text, kept):

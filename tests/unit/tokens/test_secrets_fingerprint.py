@@ -96,7 +96,7 @@ def test_a_file_that_gatepass_writes_itself_does_not_count(tmp_path):
     assert credential_fingerprint(oauth2(refresh_token_file=str(tmp_path / "other"))) != before
 
 
-def test_what_cannot_be_read_has_no_recipe(tmp_path):
+def test_what_cannot_be_read_has_no_fingerprint(tmp_path):
     def missing() -> str:
         raise ValueError("the file is away")
 

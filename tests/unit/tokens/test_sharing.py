@@ -456,7 +456,7 @@ async def test_who_waited_for_a_fetch_that_failed_has_failed_with_it():
         assert fleet.issuer.calls == 2
 
 
-async def test_another_recipe_has_another_token():
+async def test_another_fingerprint_has_another_token():
     async with Fleet(scripted(), count=2) as fleet:
         await fleet.clock.advance(1.0)
         other = await fleet.join(oauth2(scope="more"))
@@ -545,7 +545,7 @@ async def test_who_waits_in_an_outage_is_served_by_the_process_that_could_mint()
         assert waiting.text == "token-1"
 
 
-def test_tokens_go_no_farther_than_their_recipe_is_whole():
+def test_tokens_are_shared_only_if_their_fingerprint_is_complete():
     far = {kind for kind in KINDS if is_shareable(kind, StoreScope.NETWORK)}
     near = {kind for kind in KINDS if is_shareable(kind, StoreScope.MACHINE)}
     assert far == {"oauth2", "http_json"}
@@ -761,7 +761,7 @@ async def test_who_waits_is_served_with_what_is_offered():
         assert fleet.issuer.under_way == 0
 
 
-async def test_who_changes_to_a_recipe_that_others_have_takes_what_they_have_though_it_is_older():
+async def test_a_changed_secret_takes_the_older_token_of_processes_that_have_it_already():
     secret = ["old-secret"]
     settings = oauth2(client_secret=Secret(lambda: secret[0]))
     async with Fleet(scripted(otherwise=Mint(100)), count=0, settings=settings) as fleet:

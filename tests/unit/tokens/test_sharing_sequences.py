@@ -97,7 +97,7 @@ async def play(events: list[tuple[Any, ...]]) -> None:
         assert None not in fleet.texts
         before = issuer.calls
         await fleet.clock.advance(10 * LIFE_S * 0.8)
-        assert issuer.calls - before <= 2 * 11, "two recipes, one call per life each"
+        assert issuer.calls - before <= 2 * 11, "two fingerprints, one call for each lifetime"
     for outcome in await asyncio.gather(*asked, return_exceptions=True):
         assert isinstance(outcome, TokenUnavailable) or not isinstance(outcome, BaseException)
 

@@ -15,16 +15,16 @@ from gatepass.tokens.lifetime import LifetimeSource, Token, TokenKind
 from gatepass.tokens.token_reply import (
     EXPIRES_AT_NAMES,
     EXPIRES_IN_NAMES,
-    ParsedToken,
+    ReadTimes,
     TokenReplyFormat,
     checked_token,
     parse_token_response,
     value_at,
 )
-from gatepass.types import Secret
-from tests.unit.tokens.scripted import JSON, date, signed
+from tests.unit.tokens.scripted import JSON, TokenFacts, date, signed
 
 NOW = 1_800_000_000.0
+AT = ReadTimes(5.0, NOW)
 OAUTH2 = TokenReplyFormat("sso", 240.0, 3600.0)
 LOGIN = TokenReplyFormat("sso", 240.0, 3600.0, plain_text=True)
 
@@ -40,24 +40,25 @@ def said(document: Any, *headers: tuple[bytes, bytes], status: int = 200) -> Tok
 def minted(
     document: Any, how: TokenReplyFormat = LOGIN, *headers: tuple[bytes, bytes]
 ) -> tuple[str, float | None, str]:
-    it = parse_token_response(said(document, *headers), how, NOW, str)
+    it = parse_token_response(said(document, *headers), how, AT, str)
     return it.text, it.lifetime_s, it.lifetime_source.value
 
 
 def reason(reply: TokenResponse, how: TokenReplyFormat = LOGIN) -> str:
     with pytest.raises(FetchFailure) as caught:
-        parse_token_response(reply, how, NOW, str)
+        parse_token_response(reply, how, AT, str)
     return caught.value.reason
 
 
 def test_the_standard_reply():
     document = {"access_token": "2YotnFZFEjr1zCsicMWpAA", "token_type": "example", "expires_in": 300}
-    expected = ParsedToken(
+    expected = TokenFacts(
         "2YotnFZFEjr1zCsicMWpAA", 300.0, TokenKind.OPAQUE, LifetimeSource.REPLY, unexpected_type="example"
     )
-    assert parse_token_response(said(document), OAUTH2, NOW, str) == expected
+    assert TokenFacts.of(parse_token_response(said(document), OAUTH2, AT, str)) == expected
     checked_token = document | {"token_type": "bEARER"}
-    assert parse_token_response(said(checked_token), OAUTH2, NOW, str) == replace(expected, unexpected_type=None)
+    found = parse_token_response(said(checked_token), OAUTH2, AT, str)
+    assert TokenFacts.of(found) == expected._replace(unexpected_type=None)
 
 
 @pytest.mark.parametrize(
@@ -186,11 +187,11 @@ def test_configured_paths_and_units(paths, life):
 def test_a_configured_path_without_an_expiry_is_named_where_the_life_is_assumed(token, value, path):
     document = {"token": token, "x": {"until": value}, "expires_in": 99}
     for setting in ("expires_in", "expires_at"):
-        assert parse_token_response(said(document), terms(**{setting: "x.until"}), NOW, str).missing_expiry_path == path
+        assert parse_token_response(said(document), terms(**{setting: "x.until"}), AT, str).missing_expiry_path == path
 
 
 def test_where_no_path_is_configured_none_is_missed():
-    it = parse_token_response(said({"token": "abc"}), LOGIN, NOW, str)
+    it = parse_token_response(said({"token": "abc"}), LOGIN, AT, str)
     assert (it.lifetime_source, it.missing_expiry_path) == (LifetimeSource.DEFAULT, None)
 
 
@@ -205,16 +206,16 @@ def test_a_date_cut_to_whole_seconds_lengthens_no_life(lifetime_s, fraction_s):
     """Found with an issuer of exact milliseconds: 6 s became 6.584, and the token was sent when it was dead."""
     made_s = NOW + fraction_s
     document = {"token": "abc", "expireAt": round((made_s + lifetime_s) * 1000)}
-    claimed_lifetime_s = parse_token_response(said(document, date(made_s)), LOGIN, made_s, str).lifetime_s
+    claimed_lifetime_s = parse_token_response(
+        said(document, date(made_s)), LOGIN, ReadTimes(0.0, made_s), str
+    ).lifetime_s
     assert lifetime_s / 2 <= claimed_lifetime_s <= lifetime_s
 
 
 def held(document: Any, wall_s: float, date_s: float) -> Token:
     """The token of a fetch that started at second 0 of the Clock."""
-    it = parse_token_response(
-        said(document, date(date_s)), TokenReplyFormat("sso", 240.0, 1e9, plain_text=True), wall_s, str
-    )
-    return Token(Secret(it.text), 0.0, it.lifetime_s, it.kind, it.lifetime_source)
+    how = TokenReplyFormat("sso", 240.0, 1e9, plain_text=True)
+    return parse_token_response(said(document, date(date_s)), how, ReadTimes(0.0, wall_s), str)
 
 
 ms = st.integers
@@ -286,7 +287,7 @@ def test_a_jwts_life_in_milliseconds_is_put_right_and_is_a_guess():
 def test_a_jwts_own_word_is_believed_beyond_the_cap():
     text = signed(iat=NOW, exp=NOW + 86_400)
     assert minted({"token": text}) == (text, 86_400.0, "jwt")
-    assert parse_token_response(said({"token": text}), LOGIN, NOW, str).kind is TokenKind.JWT
+    assert parse_token_response(said({"token": text}), LOGIN, AT, str).kind is TokenKind.JWT
 
 
 def test_a_jwt_that_tells_nothing_leaves_it_to_the_reply():
@@ -299,7 +300,7 @@ def test_a_token_without_life_is_a_failure(life):
     text = signed(iat=NOW, exp=NOW + 300)
     for token in ("abc", text):
         with pytest.raises(FetchFailure) as caught:
-            parse_token_response(said({"token": token, "expires_in": life}), LOGIN, NOW, str)
+            parse_token_response(said({"token": token, "expires_in": life}), LOGIN, AT, str)
         assert (caught.value.retry_quickly, caught.value.definite) == (False, False)
         assert "returned an expired token" in caught.value.reason
 
@@ -366,7 +367,7 @@ def test_a_token_in_a_place_of_its_own_is_told_with_the_names_around_it_and_the_
     login = replace(LOGIN, credential=credential, url_setting="url", is_login=True)
     reply = said({"code": 0, "payload": {"jeton": "abc", "ttl": 5, "a b": 1}, "list": [{"x": 1}]})
     with pytest.raises(FetchFailure) as caught:
-        parse_token_response(reply, login, NOW, str)
+        parse_token_response(reply, login, AT, str)
     assert caught.value.reason == (
         f"sso answered without a token; the reply has code, payload (jeton, ttl), list; {names}"
     )
@@ -376,13 +377,13 @@ def test_a_token_in_a_place_of_its_own_is_told_with_the_names_around_it_and_the_
 def test_an_address_that_nobody_knows_is_a_mistake_of_the_configuration(status):
     login = replace(LOGIN, credential="portal", url_setting="url", is_login=True)
     with pytest.raises(FetchFailure) as caught:
-        parse_token_response(said({"msg": "no such app"}, status=status), login, NOW, str)
+        parse_token_response(said({"msg": "no such app"}, status=status), login, AT, str)
     assert (caught.value.reason, caught.value.definite) == (
         f"the issuer refused the client: sso answered {status}: no such app; check credentials.portal.url",
         True,
     )
     with pytest.raises(FetchFailure) as caught:
-        parse_token_response(said({"msg": "starting"}, status=status), OAUTH2, NOW, str)
+        parse_token_response(said({"msg": "starting"}, status=status), OAUTH2, AT, str)
     assert not caught.value.definite
 
 
@@ -390,7 +391,7 @@ def test_a_page_where_a_token_was_due_names_the_address():
     login = replace(LOGIN, credential="portal", url_setting="url", is_login=True)
     for reply in (TokenResponse(200, (), b"<html>"), TokenResponse(502, (), b"<html>")):
         with pytest.raises(FetchFailure) as caught:
-            parse_token_response(reply, login, NOW, str)
+            parse_token_response(reply, login, AT, str)
         assert caught.value.reason.endswith("; check credentials.portal.url")
 
 
@@ -406,7 +407,7 @@ def test_an_error_in_a_200_that_nobody_understands_is_unclear_and_not_tried_agai
         ({"code": 40101, "msg": "wrong app secret"}, False),
     ):
         with pytest.raises(FetchFailure) as caught:
-            parse_token_response(said(document), login, NOW, str)
+            parse_token_response(said(document), login, AT, str)
         assert caught.value.unclear is unclear
         assert caught.value.retry_quickly is not unclear
 
@@ -414,7 +415,7 @@ def test_an_error_in_a_200_that_nobody_understands_is_unclear_and_not_tried_agai
 @pytest.mark.parametrize("told", ["mac", "DPoP", " PoP "])
 def test_a_token_that_needs_a_proof_is_an_error_with_the_next_action(told):
     with pytest.raises(FetchFailure) as caught:
-        parse_token_response(said({"access_token": "abc", "token_type": told}), OAUTH2, NOW, str)
+        parse_token_response(said({"access_token": "abc", "token_type": told}), OAUTH2, AT, str)
     assert caught.value.definite
     assert f"a token of type {told.strip()}, which needs a signed proof" in caught.value.reason
     assert "configure this client at the issuer for Bearer tokens" in caught.value.reason
@@ -432,29 +433,29 @@ def test_a_token_that_needs_a_proof_is_an_error_with_the_next_action(told):
     ],
 )
 def test_an_unusual_token_type_is_used_and_noted(document, expected):
-    minted = parse_token_response(said(document), OAUTH2, NOW, str)
+    minted = parse_token_response(said(document), OAUTH2, AT, str)
     assert (minted.text, minted.unexpected_type) == ("abc", expected)
 
 
 @pytest.mark.parametrize("aud", ["llm", ["other", "llm"], None, [], 5, {"llm": 1}])
 def test_a_jwt_that_names_the_configured_audience_or_none_is_used(aud):
     text = signed(exp=NOW + 300, iat=NOW, **({} if aud is None else {"aud": aud}))
-    assert parse_token_response(said({"access_token": text}), replace(OAUTH2, audience="llm"), NOW, str).text == text
+    assert parse_token_response(said({"access_token": text}), replace(OAUTH2, audience="llm"), AT, str).text == text
 
 
 @pytest.mark.parametrize(("aud", "named"), [("other", "other"), (["a", "b"], "a, b"), ("LLM", "LLM")])
 def test_a_jwt_for_another_audience_is_an_error_that_names_both(aud, named):
     text = signed(exp=NOW + 300, iat=NOW, aud=aud)
     with pytest.raises(FetchFailure) as caught:
-        parse_token_response(said({"access_token": text}), replace(OAUTH2, audience="llm", credential="corp"), NOW, str)
+        parse_token_response(said({"access_token": text}), replace(OAUTH2, audience="llm", credential="corp"), AT, str)
     assert caught.value.definite
     assert f"for the audience {named}, and credentials.corp.audience is llm." in caught.value.reason
-    assert parse_token_response(said({"access_token": text}), OAUTH2, NOW, str).text == text
+    assert parse_token_response(said({"access_token": text}), OAUTH2, AT, str).text == text
 
 
 def test_plain_text_is_a_token_for_a_login_alone():
     reply = TokenResponse(200, ((b"content-type", b"text/plain"),), b"abc\n")
-    assert parse_token_response(reply, LOGIN, NOW, str) == ParsedToken(
+    assert TokenFacts.of(parse_token_response(reply, LOGIN, AT, str)) == TokenFacts(
         "abc", 240.0, TokenKind.OPAQUE, LifetimeSource.DEFAULT
     )
     assert reason(reply, OAUTH2) == "sso answered 200 with a body that is not JSON"
@@ -463,18 +464,18 @@ def test_plain_text_is_a_token_for_a_login_alone():
 
 def test_json_is_read_whatever_it_is_called():
     reply = TokenResponse(200, ((b"content-type", b"text/html"),), b'{"access_token": "abc"}')
-    assert parse_token_response(reply, OAUTH2, NOW, str).text == "abc"
+    assert parse_token_response(reply, OAUTH2, AT, str).text == "abc"
 
 
 def test_codes_of_an_error_in_a_200_decide_its_weight():
     for code, definite in ((40101, True), (10401, True), (50000, False), (10001, False)):
         with pytest.raises(FetchFailure) as caught:
-            parse_token_response(said({"code": code, "msg": "x"}), LOGIN, NOW, str)
+            parse_token_response(said({"code": code, "msg": "x"}), LOGIN, AT, str)
         assert caught.value.definite is definite
 
 
 def test_minted_hides_its_token():
-    assert "abc" not in repr(parse_token_response(said({"token": "abc"}), LOGIN, NOW, str))
+    assert "abc" not in repr(parse_token_response(said({"token": "abc"}), LOGIN, AT, str))
 
 
 json_values = st.recursive(
@@ -514,7 +515,7 @@ headers = st.lists(
 
 def judged(reply: TokenResponse, how: TokenReplyFormat) -> None:
     try:
-        it = parse_token_response(reply, how, NOW, str)
+        it = parse_token_response(reply, how, AT, str)
     except FetchFailure as failure:
         assert failure.reason.isprintable()  # noqa: PT017 - a property: of a token or of a failure
         assert len(failure.reason) < 500  # noqa: PT017 - as above
@@ -547,7 +548,7 @@ def test_a_jwt_life_is_never_beyond_its_own_claims(lifetime_s, date_s):
     exp = NOW + lifetime_s
     text = signed(iat=NOW, exp=exp)
     try:
-        it = parse_token_response(said({"token": text}, (b"date", str(date_s).encode())), LOGIN, NOW, str)
+        it = parse_token_response(said({"token": text}, (b"date", str(date_s).encode())), LOGIN, AT, str)
     except FetchFailure:
         raise AssertionError("a JWT with a life is a token") from None
     if it.lifetime_source is LifetimeSource.JWT:
@@ -565,20 +566,20 @@ IN_HEADER = (b"x-subject-token", b"abc")
     [
         (
             TokenResponse(201, (*JSON, IN_HEADER), b'{"token": {"expires_at": "2027-01-15T08:05:00Z"}}'),
-            ParsedToken("abc", 300.0, TokenKind.OPAQUE, LifetimeSource.REPLY),
+            TokenFacts("abc", 300.0, TokenKind.OPAQUE, LifetimeSource.REPLY),
         ),
         (
             TokenResponse(204, (IN_HEADER,)),
-            ParsedToken("abc", 240.0, TokenKind.OPAQUE, LifetimeSource.DEFAULT, "token.expires_at"),
+            TokenFacts("abc", 240.0, TokenKind.OPAQUE, LifetimeSource.DEFAULT, "token.expires_at"),
         ),
         (
             TokenResponse(200, (IN_HEADER,), b"<html>"),
-            ParsedToken("abc", 240.0, TokenKind.OPAQUE, LifetimeSource.DEFAULT, "token.expires_at"),
+            TokenFacts("abc", 240.0, TokenKind.OPAQUE, LifetimeSource.DEFAULT, "token.expires_at"),
         ),
     ],
 )
 def test_a_token_in_a_header(reply, expected):
-    assert parse_token_response(reply, HEADER, NOW, str) == expected
+    assert TokenFacts.of(parse_token_response(reply, HEADER, AT, str)) == expected
 
 
 @pytest.mark.parametrize(
@@ -639,11 +640,11 @@ def test_a_jwt_that_counts_milliseconds_is_no_token_of_three_days():
     ],
 )
 def test_a_lifetime_that_is_implausible_is_kept_for_the_log(life, lifetime_s, doubted_s):
-    minted = parse_token_response(said({"access_token": "abc", **life}), OAUTH2, NOW, str)
+    minted = parse_token_response(said({"access_token": "abc", **life}), OAUTH2, AT, str)
     assert (minted.lifetime_s, minted.implausible_lifetime_s) == (lifetime_s, doubted_s)
-    assert minted.token(5.0).implausible_lifetime_s == doubted_s
+    assert minted.implausible_lifetime_s == doubted_s
 
 
 def test_a_jwt_whose_life_was_counted_in_milliseconds_is_implausible():
-    minted = parse_token_response(said({"access_token": signed(iat=NOW, exp=NOW + 300_000)}), OAUTH2, NOW, str)
+    minted = parse_token_response(said({"access_token": signed(iat=NOW, exp=NOW + 300_000)}), OAUTH2, AT, str)
     assert (minted.lifetime_s, minted.implausible_lifetime_s) == (300.0, 300_000.0)

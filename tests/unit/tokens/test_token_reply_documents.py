@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from gatepass.config.credential.base import ReplyPaths
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.lifetime import LifetimeSource, TokenKind
-from gatepass.tokens.token_reply import ParsedToken, ReadTimes, TokenReplyFormat, parse_token_document, parse_token_text
-from tests.unit.tokens.scripted import signed
+from gatepass.tokens.token_reply import ReadTimes, TokenReplyFormat, parse_token_document, parse_token_text
+from tests.unit.tokens.scripted import TokenFacts, signed
 
 NOW = 1_800_000_000.0
-RUN = ReadTimes(NOW)
-FILE = ReadTimes(NOW, NOW - 60)
+RUN = ReadTimes(5.0, NOW)
+FILE = ReadTimes(5.0, NOW, NOW - 60)
 UNTIL = "2027-01-15T08:05:00Z"
 
 
@@ -23,9 +23,9 @@ def terms(**paths: Any) -> TokenReplyFormat:
     return TokenReplyFormat("the file t", 240.0, 3600.0, ReplyPaths(**paths), plain_text=True)
 
 
-def read(document: Any, at_s: ReadTimes = RUN, **paths: Any) -> ParsedToken:
+def read(document: Any, at_s: ReadTimes = RUN, **paths: Any) -> TokenFacts:
     text = document if isinstance(document, str) else json.dumps(document)
-    return parse_token_document(text, terms(**paths), at_s, str)
+    return TokenFacts.of(parse_token_document(text, terms(**paths), at_s, str))
 
 
 def failure(document: Any, at_s: ReadTimes = RUN, **paths: Any) -> FetchFailure:
@@ -37,38 +37,38 @@ def failure(document: Any, at_s: ReadTimes = RUN, **paths: Any) -> FetchFailure:
 @pytest.mark.parametrize(
     ("document", "paths", "minted"),
     [
-        ("abc\n", {}, ParsedToken("abc", 240.0, TokenKind.OPAQUE, LifetimeSource.DEFAULT)),
-        ("Bearer abc", {}, ParsedToken("abc", 240.0, TokenKind.OPAQUE, LifetimeSource.DEFAULT)),
-        ('"abc"', {}, ParsedToken("abc", 240.0, TokenKind.OPAQUE, LifetimeSource.DEFAULT)),
+        ("abc\n", {}, TokenFacts("abc", 240.0, TokenKind.OPAQUE, LifetimeSource.DEFAULT)),
+        ("Bearer abc", {}, TokenFacts("abc", 240.0, TokenKind.OPAQUE, LifetimeSource.DEFAULT)),
+        ('"abc"', {}, TokenFacts("abc", 240.0, TokenKind.OPAQUE, LifetimeSource.DEFAULT)),
         (
             {"access_token": "abc", "expires_in": 300},
             {},
-            ParsedToken("abc", 300.0, TokenKind.OPAQUE, LifetimeSource.REPLY),
+            TokenFacts("abc", 300.0, TokenKind.OPAQUE, LifetimeSource.REPLY),
         ),
         (
             {"accessToken": "abc", "expiresOn": UNTIL},
             {},
-            ParsedToken("abc", 300.0, TokenKind.OPAQUE, LifetimeSource.REPLY),
+            TokenFacts("abc", 300.0, TokenKind.OPAQUE, LifetimeSource.REPLY),
         ),
         (
             {"a": {"b": "abc"}, "c": 9},
             {"token": "a.b", "expires_in": "c"},
-            ParsedToken("abc", 9.0, TokenKind.OPAQUE, LifetimeSource.REPLY),
+            TokenFacts("abc", 9.0, TokenKind.OPAQUE, LifetimeSource.REPLY),
         ),
         (
             {"token": "abc"},
             {"expires_in": "c"},
-            ParsedToken("abc", 240.0, TokenKind.OPAQUE, LifetimeSource.DEFAULT, "c"),
+            TokenFacts("abc", 240.0, TokenKind.OPAQUE, LifetimeSource.DEFAULT, "c"),
         ),
         (
             {"token": "abc", "expires_in": 300_000},
             {},
-            ParsedToken("abc", 3600.0, TokenKind.OPAQUE, LifetimeSource.REPLY),
+            TokenFacts("abc", 3600.0, TokenKind.OPAQUE, LifetimeSource.REPLY),
         ),
         (
             {"token": "abc", "expires_in": 300_000},
             {"unit": "ms"},
-            ParsedToken("abc", 300.0, TokenKind.OPAQUE, LifetimeSource.REPLY),
+            TokenFacts("abc", 300.0, TokenKind.OPAQUE, LifetimeSource.REPLY),
         ),
     ],
 )
@@ -79,9 +79,9 @@ def test_what_a_program_prints(document, paths, minted):
 def test_kubectls_exec_credential_is_known_by_its_kind():
     status = {"token": "k8s-aws-v1.abc", "expirationTimestamp": UNTIL}
     document = {"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": status}
-    assert read(document) == ParsedToken("k8s-aws-v1.abc", 300.0, TokenKind.OPAQUE, LifetimeSource.REPLY)
+    assert read(document) == TokenFacts("k8s-aws-v1.abc", 300.0, TokenKind.OPAQUE, LifetimeSource.REPLY)
     del status["expirationTimestamp"]
-    assert read(document) == ParsedToken(
+    assert read(document) == TokenFacts(
         "k8s-aws-v1.abc", 240.0, TokenKind.OPAQUE, LifetimeSource.DEFAULT, "status.expirationTimestamp"
     )
 
@@ -113,7 +113,7 @@ def test_a_life_in_a_file_began_when_the_file_was_written(document):
 
 
 def test_a_file_from_the_future_is_as_old_as_now():
-    assert read({"token": "abc", "expires_in": 50}, ReadTimes(NOW, NOW + 500)).lifetime_s == 50.0
+    assert read({"token": "abc", "expires_in": 50}, ReadTimes(5.0, NOW, NOW + 500)).lifetime_s == 50.0
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_a_file_from_the_future_is_as_old_as_now():
 )
 def test_of_a_jwts_end_and_its_documents_the_earlier_counts(own_s, told, expires_in_s, lifetime_source):
     text = signed(iat=NOW, exp=NOW + own_s)
-    assert read({"token": text, **told}) == ParsedToken(text, expires_in_s, TokenKind.JWT, lifetime_source)
+    assert read({"token": text, **told}) == TokenFacts(text, expires_in_s, TokenKind.JWT, lifetime_source)
 
 
 def test_a_jwt_that_its_document_says_is_over_is_over():
@@ -138,9 +138,11 @@ def test_a_jwt_that_its_document_says_is_over_is_over():
 
 
 def test_a_file_without_a_told_life_counts_until_it_changes():
-    assert read({"token": "abc"}, FILE) == ParsedToken("abc", None, TokenKind.OPAQUE, LifetimeSource.NONE)
-    assert parse_token_text("abc\n", "it", FILE) == ParsedToken("abc", None, TokenKind.KEY, LifetimeSource.NONE)
-    assert read({"token": "abc"}, FILE, expires_in="c") == ParsedToken(
+    assert read({"token": "abc"}, FILE) == TokenFacts("abc", None, TokenKind.OPAQUE, LifetimeSource.NONE)
+    assert TokenFacts.of(parse_token_text("abc\n", "it", FILE)) == TokenFacts(
+        "abc", None, TokenKind.KEY, LifetimeSource.NONE
+    )
+    assert read({"token": "abc"}, FILE, expires_in="c") == TokenFacts(
         "abc", 240.0, TokenKind.OPAQUE, LifetimeSource.DEFAULT, "c"
     )
 
@@ -202,9 +204,13 @@ def test_what_is_no_key_is_told_in_words(text, reason, definite):
 
 
 def test_a_key_may_hold_any_visible_ascii_and_a_jwt_without_an_end_has_none():
-    assert parse_token_text(" 1|abc\n", "it", RUN) == ParsedToken("1|abc", None, TokenKind.KEY, LifetimeSource.NONE)
+    assert TokenFacts.of(parse_token_text(" 1|abc\n", "it", RUN)) == TokenFacts(
+        "1|abc", None, TokenKind.KEY, LifetimeSource.NONE
+    )
     text = signed(sub="me")
-    assert parse_token_text(text, "it", RUN) == ParsedToken(text, None, TokenKind.JWT, LifetimeSource.NONE)
+    assert TokenFacts.of(parse_token_text(text, "it", RUN)) == TokenFacts(
+        text, None, TokenKind.JWT, LifetimeSource.NONE
+    )
 
 
 def outcome(reading):
@@ -240,7 +246,7 @@ def test_no_skew_and_no_late_file_makes_a_token_outlive_itself(iat, lifetime_s, 
     written_s, wall_s = made_s + late_s + skew_s, made_s + late_s + skew_s + age_s
     true_left_s = lifetime_s - late_s - age_s
     try:
-        found = parse_token_text(signed(iat=made_s, exp=made_s + lifetime_s), "it", ReadTimes(wall_s, written_s))
+        found = parse_token_text(signed(iat=made_s, exp=made_s + lifetime_s), "it", ReadTimes(5.0, wall_s, written_s))
     except FetchFailure:
         return
     assert found.lifetime_s is not None

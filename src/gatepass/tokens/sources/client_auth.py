@@ -174,9 +174,9 @@ class ClientAuthenticator:
 def _signer(settings: Oauth2Credential, secret: Secret, key: Secret | None) -> Signer | None:
     if settings.client_auth not in ("secret_jwt", "private_key_jwt"):
         return None
-    from gatepass.tokens.sources.signer import signer_of  # imports PyJWT, only for these two methods
+    from gatepass.tokens.sources.signer import Signer  # imports PyJWT, only for these two methods
 
-    return signer_of(settings, secret, key)
+    return Signer(settings, secret, key)
 
 
 def _basic(client_id: str, secret: str) -> str:

@@ -18,11 +18,11 @@ from typing import Any
 from gatepass.cancel import timeout
 from gatepass.clock import Clock
 from gatepass.config.credential.kinds import ExecCredential
-from gatepass.observability.redaction import MASK, Redactor
+from gatepass.observability.redaction import MASK
 from gatepass.tokens.failure import WORKED_TRIES, FetchFailure, setting
 from gatepass.tokens.issuer_error import DEFINITE_CODES, REFUSED, REPLY_BYTES, Mask, mask_token_like, one_line
 from gatepass.tokens.lifetime import Token
-from gatepass.tokens.secrets import revealed, secret_fields, secret_values
+from gatepass.tokens.secrets import mask_of, revealed, secret_fields
 from gatepass.tokens.token_reply import EXEC_CREDENTIAL, ReadTimes, TokenReplyFormat, parse_token_document
 from gatepass.types import Secret
 
@@ -197,11 +197,8 @@ class ExecSource:
 
     async def fetch(self) -> Token:
         """Run the program once, within `timeout_s`. A cancelled fetch kills it."""
-        redactor = Redactor()
-        for value in secret_values(self._secrets):
-            redactor.learn(value or "")
-        requested_s, wall_s = self._clock.now(), self._clock.wall()
-        finished = await self._finished(redactor.mask)
+        mask, at_s = mask_of(self._secrets), ReadTimes(self._clock.now(), self._clock.wall())
+        finished = await self._finished(mask)
         settings, printed = self._settings, f"what {self._program} prints"
         paths, credential = settings.reply, self._name
         if settings.exec_credential is not None:
@@ -209,9 +206,7 @@ class ExecSource:
         reply_format = TokenReplyFormat(
             printed, settings.default_ttl_s, settings.max_ttl_s, paths, credential=credential
         )
-        return parse_token_document(_text(finished.stdout), reply_format, ReadTimes(wall_s), redactor.mask).token(
-            requested_s
-        )
+        return parse_token_document(_text(finished.stdout), reply_format, at_s, mask)
 
     async def _finished(self, mask: Mask) -> ProcessResult:
         """Return a successful run; raise FetchFailure with the last line of the error output."""

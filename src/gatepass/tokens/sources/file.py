@@ -127,7 +127,7 @@ class FileSource:
     async def fetch(self) -> Token:
         """Return the token in the file; raise FetchFailure if there is none, or if it has expired."""
         requested_s, written = self._clock.now(), self._file.read()
-        at_s = ReadTimes(self._clock.wall(), written.written_s)
+        at_s = ReadTimes(requested_s, self._clock.wall(), written.written_s)
         if looks_like_json(written.text) or self._reply_format.paths.token is not None:
-            return parse_token_document(written.text, self._reply_format, at_s, str).token(requested_s)
-        return parse_token_text(written.text, self._reply_format.issuer, at_s).token(requested_s)
+            return parse_token_document(written.text, self._reply_format, at_s, str)
+        return parse_token_text(written.text, self._reply_format.issuer, at_s)

@@ -26,7 +26,7 @@ from gatepass.tokens.secrets import account_fingerprint, refresh_token_fingerpri
 from gatepass.tokens.sources.client_auth import INVALID_GRANT_CODES, Fields, code_of, new_login_advice
 from gatepass.tokens.sources.file import WatchedFile
 from gatepass.tokens.token_endpoint import TimedTokenResponse
-from gatepass.tokens.token_reply import ENVELOPES
+from gatepass.tokens.token_reply import candidate_objects
 from gatepass.types import Secret
 
 _MAX_COUNT = 10_000
@@ -213,28 +213,24 @@ def refresh_token_in(reply: TokenResponse) -> str | None:
         document = parse_json_object(reply.text) if 200 <= reply.status < 300 else None
     except NotJson:
         return None
-    root = document if isinstance(document, dict) else {}
-    objects = [root, *(members for name in ENVELOPES if isinstance(members := root.get(name), dict))]
-    found = (
-        members[name] for members in objects for name in NAMES if isinstance(members.get(name), str) and members[name]
-    )
-    return next(found, None)
+    found = (members.get(name) for members in candidate_objects(document) for name in NAMES)
+    return next((token for token in found if isinstance(token, str) and token), None)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredRefreshToken:
     """The content of a RefreshTokenStore: a token and its owner.
 
-    `recipe` is the refresh token fingerprint. None means a bare token that a person put there. `account` is the
-    fingerprint without the first token.
+    `fingerprint` is that of `refresh_token_fingerprint`. None means a bare token that a person put there. `account` is
+    the fingerprint without the first token.
     """
 
     token: str = field(repr=False)
-    recipe: str | None = None
+    fingerprint: str | None = None
     account: str | None = None
 
     def encoded(self) -> str:
-        return json.dumps({"refresh_token": self.token, "recipe": self.recipe, "account": self.account})
+        return json.dumps({"refresh_token": self.token, "fingerprint": self.fingerprint, "account": self.account})
 
 
 def parse_stored(text: str | None) -> StoredRefreshToken | None:
@@ -247,7 +243,7 @@ def parse_stored(text: str | None) -> StoredRefreshToken | None:
         document = parse_json_object(text)
     except NotJson:
         raise FetchFailure("refresh_token_file holds neither a refresh token nor JSON", quick=False) from None
-    token, marks = document.get("refresh_token"), (document.get("recipe"), document.get("account"))
+    token, marks = document.get("refresh_token"), (document.get("fingerprint"), document.get("account"))
     owner = (mark if isinstance(mark, str) else None for mark in marks)
     return StoredRefreshToken(token, *owner) if isinstance(token, str) and token else None
 
@@ -305,14 +301,14 @@ class RefreshTokenRotation:
 
     async def _newest(self) -> str | None:
         own = refresh_token_fingerprint(self._settings)
-        if self._unstored is not None and self._unstored.recipe == own:
+        if self._unstored is not None and self._unstored.fingerprint == own:
             return self._unstored.token
         kept = parse_stored(await self._store.get())
         first = self._settings.refresh_token
         # The chain continues if its first token was removed from the configuration.
         is_continued = self.is_last and first is None
         if kept is not None and (
-            kept.recipe in (own, None) or (is_continued and kept.account == account_fingerprint(self._settings))
+            kept.fingerprint in (own, None) or (is_continued and kept.account == account_fingerprint(self._settings))
         ):
             self._has_warned = True
             return kept.token

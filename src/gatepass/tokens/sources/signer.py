@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import jwt
 
@@ -14,26 +14,22 @@ from gatepass.tokens.secrets import revealed
 from gatepass.types import Secret
 
 
-class Signer(Protocol):
-    """Signs the claims of a client assertion."""
+class Signer:
+    """Signs client assertions: for `secret_jwt` with the client's secret, for `private_key_jwt` with `key`.
 
-    def sign(self, claims: dict[str, Any]) -> str:
-        """Return the claims as a JWT, signed with the current secret or key; raise FetchFailure if that is unusable."""
-        ...
+    `key` reads the key's PEM text for each signature. The text is parsed again after a change.
+    """
 
-
-def signer_of(settings: Oauth2Credential, secret: Secret, key: Secret | None) -> Signer:
-    """Return the signer for `client_auth` secret_jwt or private_key_jwt. `key` reads the key's PEM text."""
-    return SecretSigner(secret) if key is None else KeySigner(settings, key)
-
-
-class SecretSigner:
-    """`client_secret_jwt`: HS256 with the client's secret."""
-
-    def __init__(self, secret: Secret) -> None:
+    def __init__(self, settings: Oauth2Credential, secret: Secret, key: Secret | None) -> None:
+        self._settings = settings
         self._secret = secret
+        self._key = key
+        self._parsed: tuple[str, SigningKey] | None = None
 
     def sign(self, claims: dict[str, Any]) -> str:
+        """Return the claims as a JWT; raise FetchFailure if the current secret or key is unusable."""
+        if self._key is not None:
+            return self._signed_with_key(claims, revealed(self._key, "private_key"))
         secret = revealed(self._secret, "client_secret")
         try:
             check_secret(secret)
@@ -41,17 +37,7 @@ class SecretSigner:
         except (ValueError, jwt.PyJWTError) as error:
             raise FetchFailure(f"client_secret {error}", quick=False) from None
 
-
-class KeySigner:
-    """`private_key_jwt`. The key's file is read each time, and parsed again after a change."""
-
-    def __init__(self, settings: Oauth2Credential, key: Secret) -> None:
-        self._settings = settings
-        self._key = key
-        self._parsed: tuple[str, SigningKey] | None = None
-
-    def sign(self, claims: dict[str, Any]) -> str:
-        pem = revealed(self._key, "private_key")
+    def _signed_with_key(self, claims: dict[str, Any], pem: str) -> str:
         try:
             if self._parsed is None or self._parsed[0] != pem:
                 self._parsed = (pem, signing_key(pem))

@@ -13,11 +13,10 @@ import httpx2
 from gatepass.cancel import timeout
 from gatepass.clock import Clock
 from gatepass.config.credential.base import Credential
-from gatepass.observability.redaction import Redactor
 from gatepass.tokens.failure import FetchFailure, setting
 from gatepass.tokens.issuer_error import TokenResponse, one_line
-from gatepass.tokens.lifetime import JWT_MARGIN_S, LifetimeSource, Token, TokenKind, is_jwt, jwt_lifetime_s
-from gatepass.tokens.secrets import secret_values
+from gatepass.tokens.lifetime import JWT_MARGIN_S, LifetimeSource, Token, jwt_lifetime_s, kind_of
+from gatepass.tokens.secrets import mask_of
 from gatepass.tokens.token_endpoint import HEADERS, TimedTokenResponse, TokenEndpointClient, display_host
 from gatepass.tokens.token_reply import TokenReplyFormat, checked_token
 from gatepass.types import OutboundRequest, Secret, header
@@ -164,16 +163,11 @@ class VendorFetch:
         lifetime_s, source = (
             (settings.default_ttl_s, LifetimeSource.DEFAULT) if own_s is None else (own_s, LifetimeSource.JWT)
         )
-        return Token(
-            Secret(text), self.requested_s, lifetime_s, TokenKind.JWT if is_jwt(text) else TokenKind.OPAQUE, source
-        )
+        return Token(Secret(text), self.requested_s, lifetime_s, kind_of(text), source)
 
     def mask(self, text: str) -> str:
         """Return `text` without the secrets of this fetch."""
-        own = Redactor()
-        for value in secret_values(self.secrets):
-            own.learn(value or "")
-        return own.mask(text)
+        return mask_of(self.secrets)(text)
 
 
 def _is_metadata(url: str, names: frozenset[str]) -> bool:
