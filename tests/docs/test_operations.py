@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from gatepass.observability.metrics import CredentialSample, Metrics
+from gatepass.observability.metrics import CredentialSample, Metrics, StoreSample
 from gatepass.proxy.context import AccessRecord
 
 TEXT = (Path(__file__).parents[2] / "docs/operations.md").read_text()
@@ -11,7 +11,8 @@ SOURCES = Path(__file__).parents[2] / "src/gatepass"
 
 
 def test_every_metric_is_documented_with_its_labels_and_none_besides():
-    metrics = Metrics(lambda: [CredentialSample("c", usable=True, life_left_s=1, fetches=1, failures=0)])
+    store = StoreSample(is_up=True, emptied=0, operations={("get", "ok"): 1})
+    metrics = Metrics(lambda: [CredentialSample("c", usable=True, life_left_s=1, fetches=1, failures=0)], lambda: store)
     exposed = re.findall(r"^# TYPE (gatepass_\w+)", metrics.exposition().decode(), re.MULTILINE)
     families = {name for name in exposed if not name.endswith("_created")}
     documented = set(re.findall(r"^\| `(gatepass_\w+)` \|", TEXT, re.MULTILINE))

@@ -273,7 +273,11 @@ async def test_a_store_that_answers_is_told_and_proves_no_upstream():
     async with Scripted(answer=strict) as upstream, responding(Responder(b"password-of-the-store")) as responder:
         checks = await found(one(upstream, static(), store=stored(responder)))
         route = await found(one(upstream, static(), store=stored(responder)), ProbeCall("chat", "m"))
-    assert checks == [Check("store", WORKS, f"127.0.0.1:{responder.port} answers", proves=False), CONFIGURED, TAKEN]
+    assert checks == [
+        Check("store", WORKS, f"127.0.0.1:{responder.port} answers, and the encryption key matches", proves=False),
+        CONFIGURED,
+        TAKEN,
+    ]
     assert "store" not in [check.hop for check in route]
 
 
@@ -281,7 +285,7 @@ async def test_a_store_that_refuses_the_password_fails_with_its_reason():
     async with Scripted(answer=strict) as upstream, responding(Responder(b"another-password")) as responder:
         checks = await found(one(upstream, static(), store=stored(responder)))
     assert [check.outcome for check in checks] == [FAILS, WORKS, WORKS]
-    assert checks[0].finding.startswith(f"no answer from 127.0.0.1:{responder.port}: AuthenticationError: ")
+    assert checks[0].finding.startswith(f"no use of 127.0.0.1:{responder.port}: invalid")
     assert "invalid username-password pair" in checks[0].finding
     assert "store.password" in checks[0].finding
 
@@ -304,7 +308,7 @@ async def test_a_store_that_is_down_fails_the_check(tmp_path):
         result = await asyncio.to_thread(CliRunner().invoke, main, command)
     first, *others = result.stdout.splitlines()
     assert (result.exit_code, len(others)) == (1, 2)
-    assert first.startswith(f"FAIL store: no answer from 127.0.0.1:{responder.port}: ConnectionError: ")
+    assert first.startswith(f"FAIL store: no use of 127.0.0.1:{responder.port}: Connection refused. Check store.url")
 
 
 async def test_an_issuer_that_falls_silent_is_told_with_the_reason_that_it_gave_before():

@@ -46,6 +46,7 @@ async def test_a_credential_is_told_with_its_state_and_its_upstreams():
         "ready": True,
         "draining": False,
         "in_flight": 0,
+        "store": None,
         "credentials": {
             "corp": {
                 "type": "oauth2",

@@ -6,6 +6,7 @@ A check reports only what it has seen: a public model list does not prove that t
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeVar
@@ -36,6 +37,7 @@ from gatepass.proxy.response import BufferedReply, classify
 from gatepass.proxy.upstream_call import explain_rejection, send
 from gatepass.store.base import StoreUnavailable
 from gatepass.store.choice import open_store
+from gatepass.store.guarded import StoreState
 from gatepass.tokens import TokenHolder
 from gatepass.tokens.failure import setting
 from gatepass.tokens.lifetime import LifetimeSource
@@ -297,11 +299,17 @@ async def diagnose(
 
 
 async def _check_store(state: AppState, settings: StoreSettings) -> Check:
-    """Send the store one request. The result proves nothing about an upstream."""
-    try:
-        await state.store.get(("check",))
-    except StoreUnavailable as error:
-        reason = state.redactor.mask(str(error))
-        advice = "Check store.url, store.username and store.password; until then each process fetches tokens by itself"
-        return Check("store", Outcome.FAILS, f"no answer from {settings.host}:{settings.port}: {reason}. {advice}")
-    return Check("store", Outcome.WORKS, f"{settings.host}:{settings.port} answers", proves=False)
+    """Read and write the store, and compare the encryption key. The result proves nothing about an upstream."""
+    store, address = state.shared_store, f"{settings.host}:{settings.port}"
+    assert store is not None  # noqa: S101 - open_store returns a shared one for these settings
+    with suppress(StoreUnavailable):  # its health has the reason
+        await store.check()
+    health = store.health
+    if health.state is StoreState.UP:
+        return Check("store", Outcome.WORKS, f"{address} answers, and the encryption key matches", proves=False)
+    reason = state.redactor.mask(str(health.reason))
+    if health.state is StoreState.UNREADABLE:
+        return Check("store", Outcome.FAILS, f"{address} answers, but {reason}")
+    return Check(
+        "store", Outcome.FAILS, f"no use of {address}: {reason}. Until then each process fetches tokens itself"
+    )

@@ -52,6 +52,8 @@ class StoreSettings(Block):
     """`valkey://host:6379/0`, or with TLS `valkeys://…`; `redis://` and `rediss://` are synonyms."""
     encryption_key: SecretText
     """The key that encrypts everything in the store, at least 32 characters. All sharing processes need the same."""
+    previous_encryption_key: SecretText | None = None
+    """A second key that gatepass reads with and does not write with, for the rotation of `encryption_key`."""
     username: str | None = None
     """The user name for the store; None: the server's default user."""
     password: SecretText | None = None
@@ -72,10 +74,10 @@ class StoreSettings(Block):
             checked_extra(module, "valkey", "a shared store")
         return url
 
-    @field_validator("encryption_key")
+    @field_validator("encryption_key", "previous_encryption_key")
     @classmethod
-    def _long_enough(cls, key: Secret) -> Secret:
-        if len(key.reveal()) < SHORTEST_KEY_CHARS:
+    def _long_enough(cls, key: Secret | None) -> Secret | None:
+        if key is not None and len(key.reveal()) < SHORTEST_KEY_CHARS:
             raise ValueError(f"is shorter than {SHORTEST_KEY_CHARS} characters: create one with `openssl rand -hex 32`")
         return key
 
@@ -90,6 +92,12 @@ class StoreSettings(Block):
                 "would send the password over plain TCP to another machine: write valkeys://, or set allow_plain_tcp"
             )
         return self
+
+    @property
+    def encryption_keys(self) -> list[Secret]:
+        """The keys to read with. The first one is the key to write with."""
+        keys = {key.reveal(): key for key in (self.encryption_key, self.previous_encryption_key) if key is not None}
+        return list(keys.values())
 
     @property
     def tls(self) -> bool:

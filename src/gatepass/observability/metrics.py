@@ -120,6 +120,14 @@ class CredentialSample:
         self.failures = failures
 
 
+class StoreSample(NamedTuple):
+    """The state of the shared store at the moment of a scrape. `operations` counts by operation and outcome."""
+
+    is_up: bool
+    emptied: int
+    operations: Mapping[tuple[str, str], int]
+
+
 class Series(NamedTuple):
     """The metrics of one operation and outcome."""
 
@@ -132,7 +140,11 @@ class Series(NamedTuple):
 class Metrics:
     """All metrics of one app. They are not global, because a process can have several apps."""
 
-    def __init__(self, credentials: Callable[[], Iterable[CredentialSample]]) -> None:
+    def __init__(
+        self,
+        credentials: Callable[[], Iterable[CredentialSample]],
+        store: Callable[[], StoreSample | None] = lambda: None,
+    ) -> None:
         self._registry = CollectorRegistry()
         self._requests = Counts(
             "gatepass_requests_total", "Requests by operation and outcome", ("operation", "outcome")
@@ -184,7 +196,7 @@ class Metrics:
             *(self._requests, self._attempts, self._renewals, self._stale, self._failovers, self._learned_rules),
             *(self._errors, self._bytes, self._empty_answers),
         )
-        for family in (*counts, self._duration, self._ttft, self.in_flight, _Credentials(credentials)):
+        for family in (*counts, self._duration, self._ttft, self.in_flight, _Credentials(credentials), _Store(store)):
             self._registry.register(family)
 
     def request_finished(self, operation: str, outcome: str, duration_s: float, bytes_in: int, bytes_out: int) -> None:
@@ -268,8 +280,32 @@ class _Credentials:
         yield from (left, usable, fetches, failures)
 
 
+class _Store:
+    """Reads the health of the shared store at a scrape. Without one there are no series."""
+
+    def __init__(self, sample: Callable[[], StoreSample | None]) -> None:
+        self._sample = sample
+
+    def describe(self) -> Iterable[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        if (sample := self._sample()) is None:
+            return
+        yield GaugeMetricFamily(
+            "gatepass_store_up", "1 while the shared store works and all use one encryption key", float(sample.is_up)
+        )
+        yield CounterMetricFamily("gatepass_store_emptied", "How often the store lost its data", sample.emptied)
+        operations = CounterMetricFamily(
+            "gatepass_store_operations", "Operations of the shared store", labels=["operation", "outcome"]
+        )
+        for labels, count in sample.operations.items():
+            operations.add_metric(labels, count)
+        yield operations
+
+
 MERGED_BY: Mapping[str, Callable[[float, float], float]] = MappingProxyType(
-    {"gatepass_token_expires_in_seconds": min, "gatepass_token_usable": min}
+    {"gatepass_token_expires_in_seconds": min, "gatepass_token_usable": min, "gatepass_store_up": min}
 )
 """Metrics that are not added up. The worst value of all processes is shown."""
 

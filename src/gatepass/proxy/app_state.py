@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from contextlib import suppress
@@ -28,18 +29,21 @@ from gatepass.normalize.built_in import BUILT_IN, LAST
 from gatepass.normalize.declared import Declared
 from gatepass.normalize.profiles import ProfileRules, build_profiles
 from gatepass.normalize.rule import Rule
-from gatepass.observability.metrics import CredentialSample, Metrics
+from gatepass.observability.metrics import CredentialSample, Metrics, StoreSample
 from gatepass.observability.redaction import Redactor
 from gatepass.proxy.in_flight import InFlightRequests
 from gatepass.proxy.routing import RouteTable
 from gatepass.sse.dialect_transforms import DialectTransforms, NoTransforms, dialect_transforms
 from gatepass.store.base import Store, StoreCache, StoreUnavailable
+from gatepass.store.guarded import GuardedStore, StoreState
 from gatepass.store.memory import MemoryStore
 from gatepass.tokens.credential_injector import CredentialInjector
 from gatepass.tokens.holder import TokenHolder, WaitBudget
 from gatepass.tokens.sharing import SharedSource, is_shareable, shared_refresh_token_store
 from gatepass.tokens.source import build_source, open_client
 from gatepass.types import Call, Timeouts
+
+LOG = logging.getLogger("gatepass.store")
 
 
 def dialect_of(settings: UpstreamConfig) -> Dialect:
@@ -110,8 +114,19 @@ class AppState:
         declared = self.declared.rules(call.operation.name, call.model)
         return (*self.rules, *declared, *LAST) if declared else self.rules
 
+    @property
+    def shared_store(self) -> GuardedStore | None:
+        """The store that this process shares with others, None if it shares nothing."""
+        return self.store if isinstance(self.store, GuardedStore) else None
+
     def start(self) -> None:
         """Start to fetch tokens in the background, so that an unreachable issuer does not delay the start."""
+        if (shared := self.shared_store) is not None:
+            settings = self.config.credentials.items()
+            credentials = [name for name, one in settings if is_shareable(one.type, shared.scope)]
+            if credentials:
+                LOG.info("sharing_tokens", extra={"fields": {**shared.place, "credentials": credentials}})
+            shared.start()
         self.store_cache.start()
         for holder in self.holders.values():
             holder.start()
@@ -156,7 +171,7 @@ def create_app_state(config: Config, clock: Clock | None = None, store: Store | 
     for network in (one.network for one in (*config.upstreams.values(), *config.credentials.values())):
         if network.proxy_auth is not None:
             redactor.learn(network.proxy_auth.reveal().partition(":")[2])  # the password of `user:password`
-    for secret in () if config.store is None else (config.store.encryption_key, config.store.password):
+    for secret in () if config.store is None else (*config.store.encryption_keys, config.store.password):
         if secret is not None:
             redactor.learn(secret.reveal())
     for key in config.access.keys:
@@ -177,7 +192,10 @@ def create_app_state(config: Config, clock: Clock | None = None, store: Store | 
         upstreams=upstreams,
         holders=holders,
         transports=tuple(upstream.transport for upstream in upstreams.values()),
-        metrics=Metrics(lambda: [_credential_sample(name, holder) for name, holder in holders.items()]),
+        metrics=Metrics(
+            lambda: [_credential_sample(name, holder) for name, holder in holders.items()],
+            lambda: _store_sample(store),
+        ),
         in_flight=InFlightRequests(config.limits.connections, config.access.callers, config.limits.held_bytes),
         periodic_checks=PeriodicChecks(clock, CHECK_EVERY_S),
         store=store,
@@ -228,6 +246,13 @@ def _create_upstream(
         transforms=dialect_transforms(settings.dialect),
         response_headers=ResponseHeaders(settings.forward_response_headers, redactor.holds),
     )
+
+
+def _store_sample(store: Store) -> StoreSample | None:
+    if not isinstance(store, GuardedStore):
+        return None
+    health = store.health
+    return StoreSample(health.state is StoreState.UP, health.emptied, dict(health.operations))
 
 
 def _credential_sample(name: str, holder: TokenHolder) -> CredentialSample:

@@ -137,6 +137,7 @@ def status_of(state: AppState) -> dict[str, Any]:
         "draining": in_flight.draining,
         "in_flight": in_flight.busy,
         "credentials": credentials,
+        "store": None if state.shared_store is None else state.shared_store.health.shown(state.clock.now()),
     }
 
 

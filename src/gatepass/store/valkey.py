@@ -7,6 +7,9 @@ each request as a whole. A connection whose request was cancelled is closed.
 from __future__ import annotations
 
 import asyncio
+import os
+import re
+import socket
 import ssl
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
@@ -15,7 +18,13 @@ from typing import Any
 from valkey.asyncio import Valkey
 from valkey.asyncio.connection import Connection, ConnectionPool
 from valkey.credentials import CredentialProvider
-from valkey.exceptions import ValkeyError
+from valkey.exceptions import (
+    AuthenticationError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ValkeyError,
+)
 
 from gatepass.clock import Clock
 from gatepass.config.model import StoreSettings
@@ -61,7 +70,11 @@ class ValkeyStore:
             for name in names:
                 pipe.get(self._prefix + name)
             pipe.time()
-            *values, (seconds, microseconds) = await pipe.execute()
+            replies = await pipe.execute(raise_on_error=False)  # which else adds the command to the server's text
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    raise reply
+            *values, (seconds, microseconds) = replies
         found = {name: value for name, value in zip(names, values, strict=True) if value is not None}
         return StoreReading(found, int(seconds) + int(microseconds) / 1e6, started_s, self._clock.now())
 
@@ -98,10 +111,39 @@ class ValkeyStore:
             try:
                 yield
             except (ValkeyError, OSError, ValueError) as error:
-                reason = f"{type(error).__name__}: {error}"
+                reason = _reason(error)
                 if len(reason) > REASON_CHARS:  # without the last word, which may be the beginning of a secret
                     reason = reason[:REASON_CHARS].rpartition(" ")[0] + " …"
                 raise StoreUnavailable(reason) from None
+
+
+ADVICE: tuple[tuple[type[ValkeyError], str], ...] = (
+    (AuthenticationError, "Check store.username and store.password"),
+    (NoPermissionError, "Allow the user the commands that docs/operations.md lists"),
+    (OutOfMemoryError, "The server is full: raise its maxmemory"),
+    (ReadOnlyError, "The server is a replica: set store.url to the primary"),
+)
+
+
+def _reason(error: Exception) -> str:
+    """Return what the server or the system reported, and what to do if it is known."""
+    cause = error if isinstance(error, OSError) else error.__context__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"the server's certificate was refused: {cause.verify_message}. Check store.network.ca_file"
+    if isinstance(cause, ssl.SSLError):
+        return "the TLS handshake failed. Write valkey:// in store.url if the server does not use TLS"
+    if isinstance(cause, OSError) and not isinstance(cause, TimeoutError):
+        # asyncio joins the errors of several addresses in one text
+        numbers = [cause.errno] if cause.errno is not None else map(int, re.findall(r"\[Errno (\d+)\]", str(cause)))
+        named = (
+            cause.strerror
+            if isinstance(cause, socket.gaierror)
+            else ", ".join(dict.fromkeys(map(os.strerror, numbers)))
+        )
+        return f"{named or cause}. Check store.url and that the server runs"
+    text = str(error).strip().rstrip(".")
+    advice = next((advice for kind, advice in ADVICE if isinstance(error, kind)), None)
+    return text if advice is None else f"{text}. {advice}"
 
 
 class _TlsConnection(Connection):

@@ -12,7 +12,8 @@ import trustme
 from gatepass.clock import SystemClock
 from gatepass.config.model import StoreSettings
 from gatepass.store.base import Store, StoreScope, StoreUnavailable
-from gatepass.store.choice import REST_S, open_store
+from gatepass.store.choice import open_store
+from gatepass.store.guarded import REST_S
 from gatepass.store.valkey import ValkeyStore
 from gatepass.types import Secret
 from tests.integration.gateway import descriptors
@@ -135,7 +136,7 @@ async def test_nobody_listening_is_a_store_that_is_away():
     async with responding(responder):
         pass
     async with opened(settings(responder)) as (store,):
-        assert "127.0.0.1" in await unavailable(store.get([]))
+        assert "Connection refused. Check store.url" in await unavailable(store.get([]))
 
 
 async def test_a_restarted_server_is_noticed_by_nobody():

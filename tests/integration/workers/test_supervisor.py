@@ -109,7 +109,10 @@ async def test_two_workers_serve_one_socket_and_show_one_set_of_metrics_and_each
         status = await both_told(port)
         running.process.send_signal(signal.SIGTERM)
         assert await running.ended() == 0
-    one = {"ready": True, "draining": False, "in_flight": 0, "credentials": {}}
+    store = {"through": "the folder of the workers", "state": "up", "reason": None, "emptied": 0}
+    one = {"ready": True, "draining": False, "in_flight": 0, "credentials": {}, "store": store}
+    assert all(worker["store"].pop("for_s") >= 0 for worker in status["workers"].values())
+    assert "gatepass_store_up 1.0" in metrics
     assert status == {"workers": {"worker-1": one, "worker-2": one}}
     assert [answer.status for answer in answers] == [200] * 12
     assert 'gatepass_requests_total{operation="chat",outcome="ok"} 12.0' in metrics

@@ -11,7 +11,7 @@ from gatepass.store.base import StoreScope
 from gatepass.store.encrypted import NONCE_BYTES, EncryptedStore
 from gatepass.store.memory import MemoryStore
 from tests.unit.clock import DrivenClock
-from tests.unit.store.contract import Shared, StoreContract
+from tests.unit.store.contract import LONG_S, Shared, StoreContract
 
 SECRET = b"k" * 32
 NAME, VALUE = "token/v1/abc", b"a token of nobody's business"
@@ -123,3 +123,59 @@ async def test_it_reaches_as_far_as_the_store_below_and_closes_it():
     assert store.scope is StoreScope.NETWORK
     await store.aclose()
     assert far.closed
+
+
+OLD, NEW = b"o" * 32, b"n" * 32
+ROTATION = [((OLD,), (OLD, NEW)), ((OLD, NEW), (NEW, OLD)), ((NEW, OLD), (NEW,))]
+"""The keys of two processes in each step of a rotation, where one has restarted and the other has not."""
+
+
+@pytest.mark.parametrize(("before", "after"), ROTATION)
+class TestRotation(StoreContract):
+    """Two processes in one step of a rotation keep every promise of a store."""
+
+    @pytest.fixture(params=["before", "after"])
+    def shared(self, request, before, after):
+        clock = DrivenClock()
+        store = MemoryStore(clock)
+        here, there = (before, after) if request.param == "before" else (after, before)
+        return Shared(EncryptedStore(store, *here), EncryptedStore(store, *there), clock.advance)
+
+    async def test_dropped_values_and_counters_are_gone(self, shared: Shared):
+        """A counter is kept under both keys. A process with one key drops one of the two, so the other goes on."""
+        await shared.here.put("value/one", b"x", LONG_S)
+        for name in ("value/one", "value/none"):
+            await shared.there.drop(name)
+        assert (await shared.here.get(["value/one"])).values == {}
+        await shared.here.count("count/one", LONG_S)
+        await shared.here.drop("count/one")
+        await shared.there.drop("count/one")
+        assert await shared.here.count("count/one", LONG_S) == 1
+
+
+async def test_values_survive_a_rotation_and_an_old_one_never_comes_back(below):
+    await EncryptedStore(below, OLD).put(NAME, b"first", 60.0)
+    for _, after in ROTATION:
+        assert (await EncryptedStore(below, *after).get([NAME])).values == {NAME: b"first"}
+        if after[0] == NEW:
+            break
+    await EncryptedStore(below, NEW, OLD).put(NAME, b"second", 60.0)
+    for keys in ((OLD, NEW), (NEW, OLD), (NEW,)):
+        assert (await EncryptedStore(below, *keys).get([NAME])).values == {NAME: b"second"}
+    assert (await EncryptedStore(below, OLD).get([NAME])).values == {}
+
+
+async def test_a_lease_that_is_lost_in_part_is_given_back_whole(below):
+    both = EncryptedStore(below, OLD, NEW)
+    assert await EncryptedStore(below, OLD).lease("lease/one", "a", 60.0)
+    assert not await both.lease("lease/one", "b", 60.0)
+    assert await EncryptedStore(below, NEW).lease("lease/one", "c", 60.0)
+
+
+async def test_what_stands_where_the_id_of_a_key_belongs_is_not_repeated(below):
+    store = EncryptedStore(below, SECRET)
+    assert await store.other_key() is None
+    await below.put("encryption-key:current", b"\x1b[31m\xff<script>!", 60.0)
+    assert await store.other_key() == "not an id of a key"
+    await EncryptedStore(below, OLD).put_key()
+    assert await store.other_key() == EncryptedStore(below, OLD).key_id != store.key_id

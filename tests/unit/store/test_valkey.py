@@ -1,5 +1,17 @@
+import errno
+import socket
+import ssl
+
 import pytest
-from valkey.exceptions import ResponseError
+from valkey.exceptions import (
+    AuthenticationError,
+    ConnectionError,  # noqa: A004 - the client's name for it
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ResponseError,
+    ValkeyError,
+)
 
 from gatepass.config.model import StoreSettings
 from gatepass.store.base import StoreUnavailable
@@ -10,13 +22,50 @@ from tests.unit.clock import DrivenClock
 SETTINGS = StoreSettings(url="valkey://127.0.0.1:1", encryption_key=Secret("k" * 32))
 
 
-async def failed_with(said: str) -> str:
-    store = ValkeyStore(SETTINGS, DrivenClock())
+async def failed_with(said: str, kind: type[ValkeyError] = ResponseError, cause: OSError | None = None) -> str:
+    """The reason that is reported for an error of the client, which it raises while it handles `cause`."""
+    store, error = ValkeyStore(SETTINGS, DrivenClock()), kind(said)
+    error.__context__ = cause
     with pytest.raises(StoreUnavailable) as failure:
         async with store._connected():
-            raise ResponseError(said)
+            raise error
     await store.aclose()
     return str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "cause", "reason"),
+    [
+        ("invalid username-password pair.", AuthenticationError, None, "pair. Check store.username and store.password"),
+        ("no permissions to run 'get'", NoPermissionError, None, "Allow the user the commands that docs/operations.md"),
+        ("command not allowed when", OutOfMemoryError, None, "The server is full: raise its maxmemory"),
+        ("You can't write against", ReadOnlyError, None, "replica: set store.url to the primary"),
+        (
+            "Error 111",
+            ConnectionError,
+            OSError(errno.ECONNREFUSED, "Connect call"),
+            "Connection refused. Check store.url",
+        ),
+        (
+            "Multiple exceptions",
+            ConnectionError,
+            OSError("Multiple exceptions: [Errno 111] Connect (::1), [Errno 111] Connect (127.0.0.1)"),
+            "Connection refused. Check store.url and that the server runs",
+        ),
+        (
+            "Error -2",
+            ConnectionError,
+            socket.gaierror(socket.EAI_NONAME, "Name or service not known"),
+            "Name or service not known. Check store.url and that the server runs",
+        ),
+        ("", ConnectionError, ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER]"), "Write valkey:// in store.url if"),
+        ("MISCONF cannot persist", ResponseError, None, "MISCONF cannot persist"),
+    ],
+)
+async def test_a_reason_names_what_to_do_and_neither_a_class_nor_a_number(said, kind, cause, reason):
+    told = await failed_with(said, kind, cause)
+    assert reason in told
+    assert not any(sign in told for sign in ("Errno", "Error", "111", "SSL:"))
 
 
 async def test_the_words_of_a_server_reach_the_mask_whole():
@@ -26,6 +75,6 @@ async def test_the_words_of_a_server_reach_the_mask_whole():
 
 async def test_words_that_are_cut_end_before_what_may_be_half_a_secret():
     secret = "the-password-of-the-store"
-    reason = await failed_with(f"{'word ' * (REASON_CHARS // 5 - 5)}{secret}")
+    reason = await failed_with(f"{'word ' * (REASON_CHARS // 5 - 3)}{secret}")
     assert len(reason) <= REASON_CHARS + 2
     assert "the-p" not in reason

@@ -12,7 +12,7 @@ import httpx2
 from gatepass.clock import sleep
 from gatepass.observability.redaction import Redactor
 from gatepass.store.base import StoreCache, StoreScope, StoreUnavailable
-from gatepass.store.choice import GuardedStore
+from gatepass.store.guarded import GuardedStore
 from gatepass.store.memory import MemoryStore
 from gatepass.tokens import Token, TokenHolder, WaitBudget, build_source
 from gatepass.tokens.sharing import SharedSource
@@ -120,7 +120,7 @@ class Replica:
     def __init__(self, fleet: Fleet, ahead_s: float, settings: Any, jitter: float) -> None:
         self.clock = OwnClock(fleet.clock, ahead_s)
         self.wire = Wire(fleet.store, self.clock)
-        self.store = GuardedStore(self.wire, self.clock, BOUND_S)
+        self.store = GuardedStore(self.wire, self.clock, BOUND_S, {})
         self.snapshot = StoreCache(self.store, self.clock)
         self.redactor = Redactor()
         self.road = Road(fleet.issuer)

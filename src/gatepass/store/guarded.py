@@ -1,0 +1,259 @@
+"""`GuardedStore`: limits the time of each request to a store that processes share, and reports its health.
+
+Every CHECK_S it reads and writes an entry of this process and compares the encryption key with that of the other
+processes. So a store that does not share is visible in the log, in /status and in /metrics.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import secrets
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import suppress
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from gatepass.cancel import CancelScope, Tasks
+from gatepass.clock import Clock, Timer, sleep
+from gatepass.store.base import Store, StoreReading, StoreScope, StoreUnavailable
+
+if TYPE_CHECKING:
+    from gatepass.store.encrypted import EncryptedStore
+
+LOG = logging.getLogger("gatepass.store")
+
+T = TypeVar("T")
+
+REST_S = 1.0
+"""After a failure no request goes to the store for this long."""
+CHECK_S = 3.0
+"""Interval of the checks. With the longest `store.timeout_s` (5 s) a fault is visible after 8 s."""
+CANARY_S = 600.0
+"""How long the entry of a check lasts. If it disappears earlier, the store has lost its data."""
+REPEAT_S = 60.0
+"""A fault that lasts is logged again after this time."""
+SETTLE_S = 10.0
+"""The least time between two log lines with the same event."""
+
+OTHER_KEY = (
+    "the other processes encrypt with another key ({theirs}, this process: {ours}), so this process shares nothing."
+    " Set the same store.encryption_key in all of them"
+)
+EMPTIED = (
+    "the store lost its entries: it was emptied, restarted without persistence, or evicts entries."
+    " The next tokens are shared again. Set maxmemory-policy noeviction, and persistence if it holds refresh tokens"
+)
+
+
+class StoreState(StrEnum):
+    """UNCHECKED: no request has ended yet. UNREADABLE: it answers, but other processes use another encryption key."""
+
+    UNCHECKED = "unchecked"
+    UP = "up"
+    DOWN = "down"
+    UNREADABLE = "unreadable"
+
+
+class _Part(StrEnum):
+    """What can fail by itself: a full server is readable, and one with another encryption key works."""
+
+    READ = "read"
+    WRITE = "write"
+    KEY = "key"
+
+
+class StoreHealth:
+    """The state of a store by its latest requests. Logs its changes, and a fault that lasts every REPEAT_S."""
+
+    def __init__(self, place: Mapping[str, object]) -> None:
+        self._place = place
+        self._faults: dict[_Part, str] = {}
+        self._logged = StoreState.UP
+        self._logged_s: dict[str, float] = {}
+        self.state = StoreState.UNCHECKED
+        self.since_s = -math.inf
+        self.emptied = 0
+        self.operations = Counter[tuple[str, str]]()
+        """How often each operation had each outcome: ok, failed, or skipped after a failure."""
+
+    @property
+    def reason(self) -> str | None:
+        return next((self._faults[part] for part in _Part if part in self._faults), None)
+
+    def note(self, part: _Part, reason: str | None, now: float) -> None:
+        """Record that `part` works, or fails for a `reason`."""
+        if reason is None:
+            self._faults.pop(part, None)
+        else:
+            self._faults[part] = reason
+        state = StoreState.UP
+        if self._faults:
+            state = StoreState.UNREADABLE if self._faults.keys() == {_Part.KEY} else StoreState.DOWN
+        if state is not self.state:
+            self.state, self.since_s = state, now
+        self._log_state(now)
+
+    def note_emptied(self, now: float) -> None:
+        """Record that the store lost its data."""
+        self.emptied += 1
+        if self._may_log("store_emptied", SETTLE_S, now):
+            LOG.warning("store_emptied", extra={"fields": {**self._place, "reason": EMPTIED}})
+
+    def shown(self, now: float) -> dict[str, Any]:
+        """Return the fields for /status."""
+        since_s = round(now - self.since_s, 3) if self.state is not StoreState.UNCHECKED else None
+        return {**self._place, "state": self.state, "for_s": since_s, "reason": self.reason, "emptied": self.emptied}
+
+    def _log_state(self, now: float) -> None:
+        is_new = self.state is not self._logged
+        if self.state is StoreState.UP:
+            if is_new and self._may_log("store_available", SETTLE_S, now):
+                self._logged = self.state
+                LOG.info("store_available", extra={"fields": dict(self._place)})
+            return
+        event = "store_unreadable" if self.state is StoreState.UNREADABLE else "store_unavailable"
+        if self._may_log(event, SETTLE_S if is_new else REPEAT_S, now):
+            self._logged = self.state
+            LOG.warning(event, extra={"fields": {**self._place, "reason": self.reason}})
+
+    def _may_log(self, event: str, after_s: float, now: float) -> bool:
+        if now - self._logged_s.get(event, -math.inf) < after_s:
+            return False
+        self._logged_s[event] = now
+        return True
+
+
+class GuardedStore:
+    """Limit each request to `store` to `bound_s`, and fail at once for REST_S after a failure.
+
+    `place` names the store in the log and in /status. `encrypted` is the layer of `store` whose key is compared.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        bound_s: float,
+        place: Mapping[str, object],
+        encrypted: EncryptedStore | None = None,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._bound_s = bound_s
+        self._encrypted = encrypted
+        self._rests_until_s = -math.inf
+        self._reason = ""
+        self._is_compared = False
+        self._canary = f"check/v1/{secrets.token_hex(8)}"
+        self._canary_until_s = -math.inf
+        self._tasks = Tasks()
+        self.place = place
+        self.health = StoreHealth(place)
+
+    @property
+    def scope(self) -> StoreScope:
+        return self._store.scope
+
+    def start(self) -> None:
+        """Start the task that checks the store. Requires a running event loop."""
+        self._tasks.spawn(self._check_forever(), "store check")
+
+    async def get(self, names: Collection[str]) -> StoreReading:
+        return await self._share(_Part.READ, "get", lambda: self._store.get(names))
+
+    async def put(self, name: str, value: bytes, ttl_s: float) -> None:
+        await self._share(_Part.WRITE, "put", lambda: self._store.put(name, value, ttl_s))
+
+    async def drop(self, name: str) -> None:
+        await self._share(_Part.WRITE, "drop", lambda: self._store.drop(name))
+
+    async def count(self, name: str, ttl_s: float) -> int:
+        return await self._share(_Part.WRITE, "count", lambda: self._store.count(name, ttl_s))
+
+    async def lease(self, name: str, owner: str, ttl_s: float) -> bool:
+        return await self._share(_Part.WRITE, "lease", lambda: self._store.lease(name, owner, ttl_s))
+
+    async def release(self, name: str, owner: str) -> None:
+        await self._share(_Part.WRITE, "release", lambda: self._store.release(name, owner))
+
+    async def aclose(self) -> None:
+        await self._tasks.aclose()
+        await self._within_bound(self._store.aclose)
+
+    async def check(self) -> None:
+        """Compare the encryption key with that of the other processes, then read and write an entry of this process.
+
+        Raises StoreUnavailable. An encryption key that differs is recorded in `health`.
+        """
+        await self._compare_key()
+        kept = await self._request(_Part.READ, "get", lambda: self._store.get((self._canary,)))
+        if not kept.values and kept.finished_s < self._canary_until_s:
+            self.health.note_emptied(self._clock.now())
+        self._canary_until_s = -math.inf  # a put that fails may have replaced the entry or not
+        put_s = self._clock.now()
+        await self._request(_Part.WRITE, "put", lambda: self._store.put(self._canary, b"", CANARY_S))
+        self._canary_until_s = put_s + CANARY_S
+
+    async def _compare_key(self) -> None:
+        if (encrypted := self._encrypted) is None:
+            return
+        theirs = await self._request(_Part.READ, "get", encrypted.other_key)
+        differs = None if theirs is None else OTHER_KEY.format(theirs=theirs, ours=encrypted.key_id)
+        self.health.note(_Part.KEY, differs, self._clock.now())
+        if theirs is None:
+            await self._request(_Part.WRITE, "put", encrypted.put_key)
+        self._is_compared = True
+
+    async def _share(self, part: _Part, operation: str, work: Callable[[], Awaitable[T]]) -> T:
+        """Request `work`, unless the other processes have another encryption key.
+
+        A refresh token that such a process cannot see may be in use: with an older one it would end all of them.
+        """
+        if self._encrypted is not None and not self._is_compared:
+            await self._compare_key()
+        if self.health.state is StoreState.UNREADABLE:
+            self.health.operations[operation, "skipped"] += 1
+            raise StoreUnavailable(self.health.reason)
+        return await self._request(part, operation, work)
+
+    async def _check_forever(self) -> None:
+        while True:
+            with suppress(StoreUnavailable):  # `health` has recorded it
+                await self.check()
+            await sleep(self._clock, CHECK_S)
+
+    async def _request(self, part: _Part, operation: str, work: Callable[[], Awaitable[T]]) -> T:
+        counts = self.health.operations
+        if self._clock.now() < self._rests_until_s:
+            counts[operation, "skipped"] += 1
+            raise StoreUnavailable(self._reason)
+        try:
+            result = await self._within_bound(work)
+        except StoreUnavailable as error:
+            counts[operation, "failed"] += 1
+            self._reason = str(error)
+            self._rests_until_s = self._clock.now() + REST_S
+            self.health.note(part, self._reason, self._clock.now())
+            raise
+        counts[operation, "ok"] += 1
+        self.health.note(part, None, self._clock.now())
+        return result
+
+    async def _within_bound(self, work: Callable[[], Awaitable[T]]) -> T:
+        cancel_scope, timers = CancelScope(), list[Timer]()
+        late = StoreUnavailable(f"no answer within {self._bound_s:g} s")
+
+        # Two timers in a row: if the event loop was blocked, the reply may have arrived and be unread
+        # when the first timer fires. The second timer leaves time to read it.
+        def last_half() -> None:
+            timers.append(self._clock.call_later(self._bound_s / 2, lambda: cancel_scope.cancel(late)))
+
+        with cancel_scope:
+            timers.append(self._clock.call_later(self._bound_s / 2, last_half))
+            try:
+                return await work()
+            finally:
+                for timer in timers:
+                    timer.cancel()

@@ -1,0 +1,326 @@
+import asyncio
+import logging
+import re
+from contextlib import suppress
+
+import pytest
+
+from gatepass.store.base import StoreUnavailable
+from gatepass.store.encrypted import KEY_KEPT_S, EncryptedStore
+from gatepass.store.guarded import CHECK_S, REPEAT_S, REST_S, SETTLE_S, GuardedStore, StoreState
+from gatepass.store.memory import MemoryStore
+from tests.unit.clock import DrivenClock, settle
+from tests.unit.store.contract import Shared, StoreContract
+
+BOUND_S = 0.25
+
+
+class TestGuardedStore(StoreContract):
+    @pytest.fixture
+    def shared(self):
+        clock = DrivenClock()
+        store = MemoryStore(clock)
+        return Shared(GuardedStore(store, clock, BOUND_S, {}), GuardedStore(store, clock, BOUND_S, {}), clock.advance)
+
+
+class Ailing(MemoryStore):
+    """Does what `ails` says: None works, an exception is raised, "hang" never answers."""
+
+    def __init__(self, clock):
+        super().__init__(clock)
+        self.ails: Exception | str | None = None
+        self.is_full = False
+        self.asked = 0
+
+    async def get(self, names):
+        self.asked += 1
+        if isinstance(self.ails, Exception):
+            raise self.ails
+        if self.ails == "hang":
+            await asyncio.Event().wait()
+        return await super().get(names)
+
+    async def put(self, name, value, ttl_s):
+        if self.is_full:
+            raise StoreUnavailable("full")
+        await super().put(name, value, ttl_s)
+
+    async def aclose(self):
+        await self.get([])
+
+
+@pytest.fixture
+def clock():
+    return DrivenClock()
+
+
+@pytest.fixture
+def ailing(clock):
+    return Ailing(clock)
+
+
+@pytest.fixture
+def guarded(ailing, clock):
+    return GuardedStore(ailing, clock, BOUND_S, {})
+
+
+async def unavailable(work) -> str:
+    with pytest.raises(StoreUnavailable) as raised:
+        await work
+    return str(raised.value)
+
+
+async def test_nobody_waits_longer_than_the_bound(clock, ailing, guarded):
+    ailing.ails = "hang"
+    asking = asyncio.create_task(guarded.get(["value/one"]))
+    await clock.advance(BOUND_S - 0.01)
+    assert not asking.done()
+    await clock.advance(0.01)
+    assert await unavailable(asking) == "no answer within 0.25 s"
+
+
+async def test_after_a_failure_it_is_not_asked_for_a_while_and_then_again(clock, ailing, guarded):
+    ailing.ails = StoreUnavailable("gone")
+    assert await unavailable(guarded.get([])) == "gone"
+    await clock.advance(REST_S - 0.01)
+    for work in (
+        guarded.get([]),
+        guarded.put("value/one", b"x", 1.0),
+        guarded.drop("value/one"),
+        guarded.count("count/one", 1.0),
+        guarded.lease("lease/one", "a", 1.0),
+        guarded.release("lease/one", "a"),
+    ):
+        assert await unavailable(work) == "gone"
+    assert ailing.asked == 1
+    await clock.advance(0.01)
+    assert await unavailable(guarded.get([])) == "gone"
+    assert ailing.asked == 2
+    ailing.ails = None
+    await clock.advance(REST_S)
+    assert (await guarded.get([])).values == {}
+
+
+async def test_the_log_tells_once_that_it_is_gone_and_once_that_it_is_back(clock, ailing, guarded, caplog):
+    caplog.set_level(logging.INFO)
+    ailing.ails = StoreUnavailable("gone")
+    for _ in range(3):
+        await unavailable(guarded.get([]))
+        await clock.advance(REST_S)
+    ailing.ails = None
+    for _ in range(3):
+        await guarded.get([])
+    assert [(record.message, record.fields) for record in caplog.records] == [
+        ("store_unavailable", {"reason": "gone"}),
+        ("store_available", {}),
+    ]
+
+
+async def test_a_loop_that_stood_still_is_not_taken_for_a_store_that_is_away(clock, ailing, guarded):
+    answers = asyncio.Event()
+
+    async def slow_get(names):
+        await answers.wait()
+        return await MemoryStore.get(ailing, names)
+
+    ailing.get = slow_get
+    asking = asyncio.create_task(guarded.get([]))
+    await settle()
+    clock._now += 5.0  # everything stood still, and the first timer finds the reply unread
+    await clock.advance(0.0)
+    answers.set()
+    await settle()
+    assert (await asking).values == {}
+
+
+async def test_a_cancelled_request_of_the_store_is_no_failure_of_it(clock, ailing, guarded):
+    ailing.ails = "hang"
+    asking = asyncio.create_task(guarded.get([]))
+    await settle()
+    asking.cancel()
+    await asyncio.wait({asking})
+    assert asking.cancelled()
+    ailing.ails = None
+    assert (await guarded.get([])).values == {}
+
+
+async def test_closing_is_bounded_too_and_works_while_it_rests(clock, ailing, guarded):
+    ailing.ails = StoreUnavailable("gone")
+    await unavailable(guarded.get([]))
+    ailing.ails = "hang"
+    closing = asyncio.create_task(guarded.aclose())
+    await clock.advance(BOUND_S)
+    assert await unavailable(closing) == "no answer within 0.25 s"
+    assert ailing.asked == 2
+
+
+async def test_no_timer_is_left_behind(clock, guarded):
+    await guarded.get([])
+    assert all(timer.cancelled for *_, timer in clock._timers)
+
+
+SHORT = b"k" * 32
+
+
+class Fleet:
+    """Processes that share one store; each has a key of its own."""
+
+    def __init__(self):
+        self.clock = DrivenClock()
+        self.store = Ailing(self.clock)
+        self.started: list[GuardedStore] = []
+
+    def process(self, *keys: bytes) -> GuardedStore:
+        encrypted = EncryptedStore(self.store, *keys)
+        guarded = GuardedStore(encrypted, self.clock, BOUND_S, {"through": "a store"}, encrypted)
+        self.started.append(guarded)
+        guarded.start()
+        return guarded
+
+    async def aclose(self) -> None:
+        self.store.ails = None
+        for guarded in self.started:
+            await guarded.aclose()
+
+
+@pytest.fixture
+async def fleet():
+    fleet = Fleet()
+    yield fleet
+    await fleet.aclose()
+
+
+def told(caplog, event):
+    return [record.fields for record in caplog.records if record.message == event]
+
+
+async def test_a_process_with_another_key_says_so_within_one_check_and_again_every_minute(fleet, caplog):
+    right, wrong = fleet.process(b"a" * 32), fleet.process(b"b" * 32)
+    await settle()
+    assert (right.health.state, wrong.health.state) == (StoreState.UP, StoreState.UNREADABLE)
+    (line,) = told(caplog, "store_unreadable")
+    assert line["through"] == "a store"
+    assert "Set the same store.encryption_key in all of them" in line["reason"]
+    assert line["reason"] == wrong.health.reason
+    await fleet.clock.advance(2 * REPEAT_S + CHECK_S)
+    assert len(told(caplog, "store_unreadable")) == 3
+    assert right.health.state is StoreState.UP
+    assert wrong.health.shown(fleet.clock.now())["for_s"] == pytest.approx(2 * REPEAT_S + CHECK_S)
+
+
+async def test_a_key_of_processes_that_have_ended_is_replaced(fleet):
+    old = fleet.process(b"a" * 32)
+    await settle()
+    new = fleet.process(b"b" * 32)
+    await settle()
+    assert new.health.state is StoreState.UNREADABLE
+    await old.aclose()
+    await fleet.clock.advance(KEY_KEPT_S + CHECK_S)
+    assert (new.health.state, new.health.reason) == (StoreState.UP, None)
+
+
+async def test_in_a_rotation_no_process_reports_another_key(fleet, caplog):
+    old, new = b"a" * 32, b"b" * 32
+    for ends, begins in (((old,), (old, new)), ((old, new), (new, old)), ((new, old), (new,))):
+        before, after = fleet.process(*ends), fleet.process(*begins)
+        await fleet.clock.advance(4 * CHECK_S)
+        await before.aclose()
+        await fleet.clock.advance(2 * CHECK_S)
+        assert (before.health.state, after.health.state) == (StoreState.UP, StoreState.UP)
+        await after.aclose()
+    assert told(caplog, "store_unreadable") == []
+
+
+async def test_a_store_that_lost_its_data_is_reported_by_each_process_once(fleet, caplog):
+    processes = [fleet.process(SHORT) for _ in range(3)]
+    await fleet.clock.advance(2 * CHECK_S)
+    fleet.store._values._kept.clear()
+    await fleet.clock.advance(2 * CHECK_S)
+    assert [(one.health.emptied, one.health.state) for one in processes] == [(1, StoreState.UP)] * 3
+    lines = told(caplog, "store_emptied")
+    assert len(lines) == 3
+    assert "Set maxmemory-policy noeviction" in lines[0]["reason"]
+
+
+async def test_a_full_store_stays_down_although_it_can_be_read(fleet, caplog):
+    process = fleet.process(SHORT)
+    await settle()
+    fleet.store.is_full = True
+    await fleet.clock.advance(CHECK_S)
+    read = process.health.operations["get", "ok"]
+    for _ in range(20):
+        await fleet.clock.advance(REST_S / 2)
+        with suppress(StoreUnavailable):  # while it rests
+            await process.get(["token/one"])
+        assert (process.health.state, process.health.reason) == (StoreState.DOWN, "full")
+    assert process.health.operations["get", "ok"] > read + 5
+    assert len(told(caplog, "store_unavailable")) == 1
+    fleet.store.is_full = False
+    await fleet.clock.advance(CHECK_S)
+    assert process.health.state is StoreState.UP
+
+
+async def test_a_store_that_comes_and_goes_is_logged_every_ten_seconds_at_most(clock, ailing, guarded, caplog):
+    caplog.set_level(logging.INFO)
+    for _ in range(30):
+        ailing.ails = StoreUnavailable("gone")
+        await unavailable(guarded.get([]))
+        await clock.advance(REST_S)
+        ailing.ails = None
+        await guarded.get([])
+        await clock.advance(REST_S)
+    for event in ("store_unavailable", "store_available"):
+        assert len(told(caplog, event)) <= 60 * REST_S / SETTLE_S + 1
+    await clock.advance(SETTLE_S)
+    await guarded.get([])
+    assert caplog.records[-1].message == "store_available"
+
+
+async def test_each_operation_is_counted_with_its_outcome(clock, ailing, guarded):
+    await guarded.get([])
+    await guarded.count("count/one", 1.0)
+    ailing.ails = StoreUnavailable("gone")
+    await unavailable(guarded.get([]))
+    await unavailable(guarded.get([]))
+    assert guarded.health.operations == {
+        ("get", "ok"): 1,
+        ("count", "ok"): 1,
+        ("get", "failed"): 1,
+        ("get", "skipped"): 1,
+    }
+
+
+async def test_a_check_needs_no_requests_of_others_and_ends_with_the_store(fleet, caplog):
+    process = fleet.process(SHORT)
+    await settle()
+    fleet.store.ails = StoreUnavailable("gone")
+    await fleet.clock.advance(CHECK_S)
+    assert told(caplog, "store_unavailable") == [{"through": "a store", "reason": "gone"}]
+    await fleet.clock.advance(REPEAT_S + CHECK_S)
+    assert len(told(caplog, "store_unavailable")) == 2
+    fleet.store.ails = None
+    await process.aclose()
+    asked = fleet.store.asked
+    await fleet.clock.advance(10 * CHECK_S)
+    assert fleet.store.asked == asked
+
+
+async def test_the_id_of_a_key_is_all_that_a_store_shows_of_it(fleet):
+    process = fleet.process(b"a-secret-of-the-operator-of-32-characters")
+    await settle()
+    shown = process.health.shown(fleet.clock.now())
+    assert shown["state"] == "up"
+    kept = fleet.store._values._kept["encryption-key:current"][0].decode()
+    assert re.fullmatch("[0-9a-f]{16}", kept)
+    assert kept not in b"a-secret-of-the-operator-of-32-characters".hex()
+
+
+async def test_a_process_with_another_key_uses_nothing_of_the_store_from_its_first_request_on(fleet):
+    right = fleet.process(b"a" * 32)
+    await settle()
+    encrypted = EncryptedStore(fleet.store, b"b" * 32)
+    wrong = GuardedStore(encrypted, fleet.clock, BOUND_S, {}, encrypted)
+    assert "another key" in await unavailable(wrong.lease("refresh-turn/one", "me", 60.0))
+    assert "another key" in await unavailable(wrong.get(["refresh-token/one"]))
+    assert await right.lease("refresh-turn/one", "them", 60.0)
+    assert wrong.health.operations["lease", "skipped"] == 1
