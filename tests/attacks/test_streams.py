@@ -60,7 +60,7 @@ class Flood:
 
 def new_stream() -> EventStream:
     repair = StreamRepair(RepairOptions(None, "keep"), EnvelopeDefaults(lambda prefix: f"{prefix}x", 1, "m"))
-    after = TransformChain([PlainEvents(), WithoutComments()])
+    after = TransformChain([WithoutComments(), PlainEvents()])
     return EventStream("chat", EVENT_LIMIT_BYTES, read_error, repair=repair, client_transform=after)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -28,21 +28,71 @@ def make_client_transform(profile: Profile, *, is_chat: bool = True) -> EventTra
 
     `is_chat`: the stream consists of chunks. In other streams only the framing is changed.
     """
-    # in the order of adaptation: a TransformChain runs the last one first
     transforms: list[EventTransform] = []
-    if is_chat and profile.plain_events:
-        transforms.append(PlainEvents())
-    if is_chat and profile.line_bytes is not None:
-        transforms.append(ShortLines(profile.line_bytes))
-    if is_chat and profile.fills_choices:
-        transforms.append(EmptyChoice())
-    if is_chat and profile.whole_numbers:
-        transforms.append(WholeUsage())
-    if is_chat and profile.only_chunks:
-        transforms.append(OnlyChunks())
     if profile.keep_alive != "comment":
         transforms.append(WithoutComments())
+    if is_chat and profile.only_chunks:
+        transforms.append(OnlyChunks())
+    if is_chat and profile.whole_numbers:
+        transforms.append(WholeUsage())
+    if is_chat and profile.fills_choices:
+        transforms.append(EmptyChoice())
+    if is_chat and profile.line_bytes is not None:
+        transforms.append(ShortLines(profile.line_bytes))
+    if is_chat and profile.plain_events:
+        transforms.append(PlainEvents())  # last, so that the new events of the others are plain too
     return TransformChain(transforms) if transforms else None
+
+
+class _ClientTransform:
+    """The part that the transforms below share: each makes the change `name`, and holds no event back."""
+
+    __slots__ = ("_has_changed",)
+
+    name: ClassVar[str]
+
+    def __init__(self) -> None:
+        self._has_changed = False
+
+    @property
+    def adapted(self) -> tuple[str, ...]:
+        return (self.name,) if self._has_changed else ()
+
+    def finish(self) -> bytes:
+        return b""
+
+
+class _ChunkTransform(_ClientTransform):
+    """A change of single events. Only events that `_passes` does not recognize by their bytes are parsed."""
+
+    __slots__ = ()
+
+    def feed(self, block: bytes) -> bytes:
+        return block if self._passes(block) else self._feed_each(block)
+
+    def _passes(self, block: bytes) -> bool:
+        """Whether the bytes show that an event needs no change; for a run, that none of its events does."""
+        raise NotImplementedError
+
+    def _change(self, payload: Any) -> bytes | None:
+        """Return the events to send instead of one with the data `payload`; None to send it unchanged."""
+        raise NotImplementedError
+
+    def _feed_each(self, block: bytes) -> bytes:
+        run, comments = split_comments(block)
+        events = split_events(run)
+        changed = [one if self._passes(one) else self._change_event(one) for one in events]
+        return block if changed == events else b"".join([*changed, comments])
+
+    def _change_event(self, block: bytes) -> bytes:
+        try:
+            changed = self._change(read_json(parse_event(block).data or b""))
+        except ValueError:  # `[DONE]`, a comment
+            return block
+        if changed is None:
+            return block
+        self._has_changed = True
+        return changed
 
 
 LINE = "repair=line"
@@ -54,7 +104,7 @@ OVERHEAD_BYTES = 4096
 _TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
 
 
-class ShortLines:
+class ShortLines(_ChunkTransform):
     """Split a chunk of more than `limit_bytes` at its texts and the arguments of its tool calls.
 
     RAGFlow's Go client fails at a line of 1 MiB (bufio.Scanner in its internal/entity/models). The first of the new
@@ -62,37 +112,25 @@ class ShortLines:
     text to split, such as one with audio, passes unchanged.
     """
 
-    __slots__ = ("_has_cut", "_limit_bytes", "_piece_chars")
+    __slots__ = ("_limit_bytes", "_piece_chars")
+
+    name = LINE
 
     def __init__(self, limit_bytes: int) -> None:
+        super().__init__()
         self._limit_bytes = limit_bytes
         self._piece_chars = max(1, (limit_bytes - OVERHEAD_BYTES) // BYTES_PER_CHAR)
-        self._has_cut = False
 
-    @property
-    def adapted(self) -> tuple[str, ...]:
-        return (LINE,) if self._has_cut else ()
+    def _passes(self, block: bytes) -> bool:
+        return len(block) <= self._limit_bytes  # nearly every run
 
-    def feed(self, block: bytes) -> bytes:
-        if len(block) <= self._limit_bytes:  # nearly every run
-            return block
-        return each_event(block, lambda one: self._split_event(one) if len(one) > self._limit_bytes else one)
-
-    def finish(self) -> bytes:
-        return b""
-
-    def _split_event(self, block: bytes) -> bytes:
-        try:
-            payload = read_json(parse_event(block).data or b"")
-        except ValueError:
-            return block
+    def _change(self, payload: Any) -> bytes | None:
         choices = payload.get("choices") if isinstance(payload, dict) else None
         if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
-            return block
+            return None
         later = [piece for choice in choices for piece in self._later(choice)]
         if not later:
-            return block
-        self._has_cut = True
+            return None
         envelope = {name: payload[name] for name in ENVELOPE if name in payload}
         ends = [
             {"index": choice.get("index", 0), "delta": {}, "finish_reason": choice["finish_reason"]}
@@ -131,14 +169,6 @@ class ShortLines:
         return [text[at : at + size] for at in range(size, len(text), size)]
 
 
-def each_event(block: bytes, change: Callable[[bytes], bytes]) -> bytes:
-    """Apply `change` to each event of a run, and keep comments at its end; return `block` if nothing changed."""
-    run, rest = split_comments(block)
-    events = split_events(run)
-    changed = [change(one) for one in events]
-    return block if changed == events else b"".join([*changed, rest])
-
-
 def _piece(choice: Object, delta: Object) -> Object:
     return {"index": choice.get("index", 0), "delta": delta, "finish_reason": None}
 
@@ -148,43 +178,28 @@ NO_CHUNK = "sse=no-chunk"
 _CHOICES = re.compile(rb'"choices"\s*+:')
 
 
-class OnlyChunks:
+class OnlyChunks(_ChunkTransform):
     """Remove events without `choices`, except errors, because the client must fail at an error.
 
     It runs after the repair, which adds missing choices. An event with a member of that name at any depth passes
     without parsing. The name in a text does not match, because its quotes are escaped.
     """
 
-    __slots__ = ("_has_cut",)
+    __slots__ = ()
 
-    def __init__(self) -> None:
-        self._has_cut = False
-
-    @property
-    def adapted(self) -> tuple[str, ...]:
-        return (NO_CHUNK,) if self._has_cut else ()
+    name = NO_CHUNK
 
     def feed(self, block: bytes) -> bytes:
-        if _CHOICES.search(block) and single_line_data(block) is not None:
-            return block
-        return each_event(block, self._keep_chunk)
+        # of several events in a run, one may have no choices
+        return block if self._passes(block) and single_line_data(block) is not None else self._feed_each(block)
 
-    def finish(self) -> bytes:
-        return b""
+    def _passes(self, block: bytes) -> bool:
+        return _CHOICES.search(block) is not None
 
-    def _keep_chunk(self, block: bytes) -> bytes:
-        if _CHOICES.search(block):
-            return block
-        try:
-            payload = read_json(parse_event(block).data or b"")
-        except ValueError:  # [DONE], a comment
-            return block
-        if isinstance(payload, dict):
-            is_error = payload.get("error") or payload.get("object") == "error"
-            if is_error or "choices" in payload:
-                return block
-        self._has_cut = True
-        return b""
+    def _change(self, payload: Any) -> bytes | None:
+        fields = payload if isinstance(payload, dict) else {}
+        is_kept = fields.get("error") or fields.get("object") == "error" or "choices" in fields
+        return None if is_kept else b""
 
 
 EMPTY_CHOICE = "repair=empty-choice"
@@ -192,37 +207,22 @@ EMPTY_CHOICE = "repair=empty-choice"
 _NO_CHOICES = re.compile(rb'"choices"\s*+:\s*+\[\s*+\]')
 
 
-class EmptyChoice:
+class EmptyChoice(_ChunkTransform):
     """Add an empty choice to a chunk without choices, such as the last one with the usage.
 
     Moving the usage into the chunk before would delay that chunk and its finish reason until the next one arrives.
     """
 
-    __slots__ = ("_has_added",)
+    __slots__ = ()
 
-    def __init__(self) -> None:
-        self._has_added = False
+    name = EMPTY_CHOICE
 
-    @property
-    def adapted(self) -> tuple[str, ...]:
-        return (EMPTY_CHOICE,) if self._has_added else ()
+    def _passes(self, block: bytes) -> bool:
+        return _NO_CHOICES.search(block) is None
 
-    def feed(self, block: bytes) -> bytes:
-        return each_event(block, self._add_choice) if _NO_CHOICES.search(block) else block
-
-    def finish(self) -> bytes:
-        return b""
-
-    def _add_choice(self, block: bytes) -> bytes:
-        if not _NO_CHOICES.search(block):
-            return block
-        try:
-            payload = read_json(parse_event(block).data or b"")
-        except ValueError:
-            return block
+    def _change(self, payload: Any) -> bytes | None:
         if not isinstance(payload, dict) or payload.get("choices") != []:
-            return block
-        self._has_added = True
+            return None
         return encode_event({**payload, "choices": [empty_choice(0, is_text=payload.get("object") == LEGACY)]})
 
 
@@ -231,21 +231,16 @@ PLAIN = "sse=plain"
 _PLAIN = re.compile(rb"(?:data: [^\r\n]++\n\n)++")
 
 
-class PlainEvents:
+class PlainEvents(_ClientTransform):
     """Send each event as one line `data: …` and one blank line, both ended by a line feed.
 
     It removes names, ids and comments. Events in this form keep their bytes. It runs after the validation of the
     stream, so data is JSON or `[DONE]`.
     """
 
-    __slots__ = ("_has_changed",)
+    __slots__ = ()
 
-    def __init__(self) -> None:
-        self._has_changed = False
-
-    @property
-    def adapted(self) -> tuple[str, ...]:
-        return (PLAIN,) if self._has_changed else ()
+    name = PLAIN
 
     def feed(self, block: bytes) -> bytes:
         if _PLAIN.fullmatch(block):
@@ -257,9 +252,6 @@ class PlainEvents:
         # (RFC 8259, section 7).
         return b"".join([b"data: %b\n\n" % data.replace(b"\n", b" ") for data in lines if data is not None])
 
-    def finish(self) -> bytes:
-        return b""
-
 
 COMMENTS = "sse=comments"
 
@@ -267,31 +259,23 @@ _COMMENT = re.compile(rb"(?<![^\r\n]):[^\r\n]*+(?>\r\n?|\n)")
 _MARKS = (b"\n:", b"\r:")
 
 
-class WithoutComments:
+class WithoutComments(_ClientTransform):
     """Remove comment lines, and the blank line of a block that holds only comments.
 
     Dify and Continue lose the event next to a comment (see config/access.py).
     """
 
-    __slots__ = ("_has_cut",)
+    __slots__ = ()
 
-    def __init__(self) -> None:
-        self._has_cut = False
-
-    @property
-    def adapted(self) -> tuple[str, ...]:
-        return (COMMENTS,) if self._has_cut else ()
+    name = COMMENTS
 
     def feed(self, block: bytes) -> bytes:
         # a line that begins with a colon is a comment: no line of JSON begins with one
         if not block.startswith(b":") and block.find(_MARKS[0]) < 0 and block.find(_MARKS[1]) < 0:
             return block
-        self._has_cut = True
+        self._has_changed = True
         run, _ = split_comments(block)
         return b"".join(map(_without_comments, split_events(run)))
-
-    def finish(self) -> bytes:
-        return b""
 
 
 def _without_comments(block: bytes) -> bytes:
@@ -307,35 +291,20 @@ _MOST = 2.0**53
 _HAS_USAGE = re.compile(rb'"usage"\s*+:\s*+\{')
 
 
-class WholeUsage:
+class WholeUsage(_ChunkTransform):
     """Complete the `usage` of the chunks that have one. A chunk without usage passes unchanged."""
 
-    __slots__ = ("_has_repaired",)
+    __slots__ = ()
 
-    def __init__(self) -> None:
-        self._has_repaired = False
+    name = USAGE
 
-    @property
-    def adapted(self) -> tuple[str, ...]:
-        return (USAGE,) if self._has_repaired else ()
+    def _passes(self, block: bytes) -> bool:
+        return _HAS_USAGE.search(block) is None
 
-    def feed(self, block: bytes) -> bytes:
-        return each_event(block, self._repair) if _HAS_USAGE.search(block) else block
-
-    def finish(self) -> bytes:
-        return b""
-
-    def _repair(self, block: bytes) -> bytes:
-        if not _HAS_USAGE.search(block):
-            return block
-        try:
-            payload = read_json(parse_event(block).data or b"")
-        except ValueError:
-            return block
+    def _change(self, payload: Any) -> bytes | None:
         usage = payload.get("usage") if isinstance(payload, dict) and "choices" in payload else None
         if not isinstance(usage, dict) or is_identical(completed := complete_usage(usage, is_chat=True), usage):
-            return block
-        self._has_repaired = True
+            return None
         return encode_event({**payload, "usage": completed})
 
 

@@ -321,16 +321,12 @@ class EventTransform(Protocol):
 
 
 class TransformChain:
-    """Several transforms as one.
-
-    The caller passes them in the order in which the request was adapted. They run in reverse order: the rule that
-    changed the request last was nearest to the upstream, so its transform receives the reply first.
-    """
+    """Several transforms as one. The first one receives the events first."""
 
     __slots__ = ("_transforms",)
 
     def __init__(self, transforms: Iterable[EventTransform]) -> None:
-        self._transforms = tuple(transforms)[::-1]
+        self._transforms = tuple(transforms)
 
     @property
     def adapted(self) -> tuple[str, ...]:

@@ -33,25 +33,25 @@ class Swallow:
         return b"late"
 
 
-def test_chain_runs_in_the_reverse_order_of_adaptation():
-    assert TransformChain([Letters(b"a"), Letters(b"b"), Letters(b"c")]).feed(b"event-") == b"event-cba"
+def test_the_first_of_a_chain_receives_the_events_first():
+    assert TransformChain([Letters(b"a"), Letters(b"b"), Letters(b"c")]).feed(b"event-") == b"event-abc"
 
 
-def test_end_of_one_shaper_passes_through_the_next():
-    assert TransformChain([Letters(b"a"), Letters(b"b")]).finish() == b"end-ba" + b"end-a"
+def test_end_of_one_transform_passes_through_the_next():
+    assert TransformChain([Letters(b"a"), Letters(b"b")]).finish() == b"end-ab" + b"end-b"
 
 
-def test_what_is_held_back_does_not_reach_the_next_shaper():
-    chain = TransformChain([Letters(b"a"), Swallow()])
+def test_what_is_held_back_does_not_reach_the_next_transform():
+    chain = TransformChain([Swallow(), Letters(b"a")])
     assert (chain.feed(b"event"), chain.finish()) == (b"", b"latea" + b"end-a")
 
 
-def test_chain_names_each_change_once_and_the_nearest_to_the_upstream_first():
-    assert TransformChain([Letters(b"a"), Letters(b"b")]).adapted == ("letter=b", "letter", "letter=a")
+def test_chain_names_each_change_once_and_those_of_its_first_transform_first():
+    assert TransformChain([Letters(b"a"), Letters(b"b")]).adapted == ("letter=a", "letter", "letter=b")
 
 
 @pytest.mark.parametrize("block", [b"", b"data: 1\n\n"])
-def test_empty_chain_gives_the_same_object_back(block):
+def test_empty_chain_returns_the_same_object(block):
     chain = TransformChain([])
     assert chain.feed(block) is block
     assert (chain.finish(), chain.adapted) == (b"", ())
