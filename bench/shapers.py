@@ -92,10 +92,12 @@ def _judge(blocks: list[bytes]) -> None:
         stream.feed(block)
 
 
-def _repair(wishes: RepairOptions, blocks: list[bytes]) -> StreamRepair:
-    repair = StreamRepair(wishes, ORIGIN)
+def _repair(options: RepairOptions, blocks: list[bytes]) -> StreamRepair:
+    repair = StreamRepair(options, ORIGIN)
+    stream = EventStream("bench", LIMIT_BYTES, _read_error, repair=repair)
     for block in blocks:
-        repair.feed(block)
+        stream.feed(block)
+    stream.finish()
     return repair
 
 

@@ -113,7 +113,7 @@ def stream_of(case: Case, *, is_slow: bool = False) -> EventStream:
     repair = StreamRepair(RepairOptions(include_usage=case.asks_usage), origin())
     stream = EventStream("chat", LIMIT_BYTES, read_error, choices=len(case.choices), repair=repair)
     if is_slow:
-        stream._fast_path = repair._fast_path = Never()
+        stream._fast_path = Never()
     return stream
 
 

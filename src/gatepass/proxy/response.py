@@ -547,14 +547,16 @@ def _body_aggregator(context: ReplyContext) -> BodyAggregator:
     if context.is_response:
         responses = ResponseAggregator(name, limits.reply_bytes, context.error_reader())
         return BodyAggregator(name, responses, limits.event_bytes)
-    transform = upstream.transforms.stream(defaults, wants_usage=True)
-    transforms = [] if transform is None else [transform]
-    if upstream.settings.repair.cumulative:  # the other repairs do not change an aggregated reply
-        transforms.append(StreamRepair(RepairOptions(None, "keep", cumulative=True), defaults))
     completions = CompletionAggregator(
-        name, limits.reply_bytes, context.error_reader(), defaults, choices=context.call.choices
+        name,
+        limits.reply_bytes,
+        context.error_reader(),
+        defaults,
+        choices=context.call.choices,
+        cumulative=upstream.settings.repair.cumulative,
     )
-    return BodyAggregator(name, completions, limits.event_bytes, transforms)
+    transform = upstream.transforms.stream(defaults, wants_usage=True)
+    return BodyAggregator(name, completions, limits.event_bytes, transform)
 
 
 async def _feed_slices(aggregator: BodyAggregator, run: bytes) -> bool:

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from operator import itemgetter
-from typing import Any, Protocol
+from typing import Any
 
 from gatepass.errors import GatepassError
 from gatepass.sse import chunk
+from gatepass.sse.choice_repair import CumulativeTextRepair, PendingChunk
 from gatepass.sse.chunk import (
     CHAT,
     ENVELOPE,
     LEGACY,
     EnvelopeDefaults,
     Object,
+    ReadError,
     complete_envelope,
-    error_of,
+    error_in_event,
     finish_reason,
     has_content,
     has_output,
@@ -33,58 +36,119 @@ from gatepass.sse.chunk import (
 )
 from gatepass.sse.event import EventTransform, Framer, is_json, parse_event, read_json, single_line_data, split_events
 from gatepass.sse.tool_calls import ToolCall, ToolCallTracker, is_complete_json
-from gatepass.types import UpstreamErrorBody
 
 _BOM = b"\xef\xbb\xbf"
 
 
-class StreamAggregator(Protocol):
-    """Builds one reply from whole events: of a completion (below), or of a response (responses_api.py)."""
+class StreamAggregator(ABC):
+    """Builds one reply from the events of a stream: of a completion (below), or of a response (responses_api.py).
 
-    @property
-    def is_over(self) -> bool:
-        """Whether further events are ignored: after the last event, or after a failure."""
-        ...
+    `failure` is set as soon as the stream cannot give a reply: after an error event of the upstream, after an event
+    that is not JSON, or after more than `limit_bytes` of events. `finish` raises it. `is_over`: further events are
+    ignored, after the last event or after a failure.
+    """
+
+    __slots__ = ("_bytes_left", "_has_done", "_read_error", "_upstream", "failure", "is_over")
+
+    def __init__(self, upstream: str, limit_bytes: int, read_error: ReadError) -> None:
+        self.failure: GatepassError | None = None
+        self.is_over = False
+        self._upstream = upstream
+        self._bytes_left = limit_bytes
+        self._read_error = read_error
+        self._has_done = False
 
     def feed(self, run: bytes) -> None:
         """Take whole events, with any line ends."""
-        ...
+        if self.is_over:
+            return
+        self._bytes_left -= len(run)
+        if self._bytes_left < 0:
+            self.fail(chunk.reply_too_large(self._upstream))
+            return
+        if (data := single_line_data(run)) is not None:
+            self._add_data(data.strip(), b"")
+            return
+        for block in split_events(run):
+            data, name = single_line_data(block), b""
+            if data is None:
+                event = parse_event(block)
+                data, name = event.data or b"", event.name
+            self._add_data(data.strip(), name)
 
     def fail(self, error: GatepassError) -> None:
-        """Drop the collected events. `finish` raises `error`."""
-        ...
+        """Drop the collected events, and ignore further ones. `finish` raises `error`."""
+        self.failure, self.is_over = error, True
 
     def finish(self) -> bytes:
-        """Return the reply as JSON. Raises GatepassError if the stream failed, was empty or was cut."""
-        ...
+        """Return the reply as JSON. Raises `failure`, or an error for a stream that was empty or was cut."""
+        if self.failure is None:
+            self._end()
+        if self.failure is not None:
+            raise self.failure
+        try:
+            return json_text(self._reply())
+        except ValueError:
+            raise chunk.event_not_json(self._upstream) from None
+
+    @abstractmethod
+    def _add(self, payload: Any, data: bytes) -> None:
+        """Take the JSON value of an event that is not an error, and the event's data."""
+
+    @abstractmethod
+    def _end(self) -> None:
+        """End a stream that has not failed yet: fail if it was empty or was cut."""
+
+    @abstractmethod
+    def _reply(self) -> Object:
+        """Return the reply of a complete stream."""
+
+    def _add_data(self, data: bytes, name: bytes) -> None:
+        if self.is_over or not data or data.startswith(b":"):  # some upstreams send comments as data
+            return
+        if data == b"[DONE]":
+            self._has_done = self.is_over = True
+            return
+        try:
+            payload = read_json(data)
+        except ValueError:
+            if name != b"error":
+                self.fail(chunk.event_not_json(self._upstream))
+                return
+            payload = data.decode("utf-8", "replace")  # an error event may hold plain text
+        error_body = error_in_event(payload, name, self._read_error)
+        if error_body is not None:
+            self.fail(chunk.upstream_error_event(self._upstream, error_body))
+            return
+        self._add(payload, data)
 
 
 class BodyAggregator:
-    """Frames a body, runs its events through `transforms`, and feeds them to `aggregator`.
+    """Frames a body, runs its events through `transform`, and feeds them to `aggregator`.
 
-    Memory is bounded: one event of `event_limit_bytes`, what the transforms hold, and the answer, which the
-    aggregator bounds.
+    Memory is bounded: one event of `event_limit_bytes`, what the transform holds, and the answer, which the aggregator
+    bounds.
     """
 
-    __slots__ = ("_aggregator", "_framer", "_has_started", "_transforms", "_upstream")
+    __slots__ = ("_aggregator", "_framer", "_has_started", "_transform", "_upstream")
 
     def __init__(
         self,
         upstream: str,
         aggregator: StreamAggregator,
         event_limit_bytes: int,
-        transforms: Sequence[EventTransform] = (),
+        transform: EventTransform | None = None,
     ) -> None:
         self._upstream = upstream
         self._aggregator = aggregator
         self._framer = Framer(event_limit_bytes)
-        self._transforms = tuple(transforms)
+        self._transform = transform
         self._has_started = False
 
     @property
     def adapted(self) -> tuple[str, ...]:
-        """The changes that its transforms have made so far."""
-        return tuple(dict.fromkeys(name for transform in self._transforms for name in transform.adapted))
+        """The changes that its transform has made so far."""
+        return () if self._transform is None else self._transform.adapted
 
     def feed(self, piece: bytes) -> bool:
         """Take the next bytes of the body. Return False after the last event or the first error."""
@@ -100,23 +164,15 @@ class BodyAggregator:
         data = (parse_event(tail + b"\n\n").data or b"").strip()
         if is_json(data) or data == b"[DONE]":  # a complete last event that only lacks its blank line
             self._add(tail + b"\n\n")
-        for position, transform in enumerate(self._transforms):
-            self._transform(transform.finish(), position + 1)
+        if self._transform is not None:
+            self._aggregator.feed(self._transform.finish())
         return self._aggregator.finish()
 
     def _add(self, run: bytes) -> None:
         if not self._has_started:
             self._has_started = True
             run = run.removeprefix(_BOM)  # a byte order mark would hide the first event
-        self._transform(run, 0)
-
-    def _transform(self, run: bytes, first: int) -> None:
-        """Feed `run` to the transforms from position `first` on, then to the aggregator."""
-        for transform in self._transforms[first:]:
-            if run:
-                run = transform.feed(run)
-        if run:
-            self._aggregator.feed(run)
+        self._aggregator.feed(run if self._transform is None else self._transform.feed(run))
 
 
 MAX_CHOICES = 1024
@@ -126,150 +182,88 @@ _KNOWN_OF_CHUNK = frozenset({*ENVELOPE, "choices", "usage", "obfuscation"})
 """OpenAI pads each event with a random `obfuscation`; a plain reply has none."""
 
 
-class CompletionAggregator:
+class CompletionAggregator(StreamAggregator):
     """Builds the `chat.completion` or `text_completion` of one stream.
 
-    `failure` is set as soon as the stream cannot give an answer: after an error event of the upstream, after an event
-    that is not JSON, or after more than `limit_bytes` of events. From then on nothing is kept. `finish` raises it, and
-    raises `upstream_closed` for a stream that was cut:
+    `finish` raises `upstream_closed` for a stream that was cut:
 
     - it has neither `[DONE]` nor a finish reason for each of `choices`, or
     - a choice `is_cut` before `[DONE]`.
 
-    `read_error` reads an upstream's error out of a JSON value, or returns None.
+    `cumulative`: cut texts that repeat all earlier text to their new part.
     """
 
     __slots__ = (
-        "_bytes_left",
         "_choices",
+        "_cumulative",
         "_defaults",
         "_envelope",
         "_expected_choices",
         "_extra",
-        "_is_done",
-        "_is_over",
         "_missing",
-        "_read_error",
-        "_upstream",
         "_usage",
-        "failure",
     )
 
     def __init__(
         self,
         upstream: str,
         limit_bytes: int,
-        read_error: Callable[[Any], UpstreamErrorBody | None],
+        read_error: ReadError,
         defaults: EnvelopeDefaults,
         *,
         choices: int = 1,
+        cumulative: bool = False,
     ) -> None:
-        self.failure: GatepassError | None = None
-        self._upstream = upstream
-        self._bytes_left = limit_bytes
-        self._read_error = read_error
+        super().__init__(upstream, limit_bytes, read_error)
         self._defaults = defaults
         self._expected_choices = choices
+        self._cumulative = CumulativeTextRepair(lambda _: None) if cumulative else None
         self._choices: dict[int, ChatChoice | TextChoice] = {}
         self._envelope: Object = {}
         self._missing: tuple[str, ...] = ENVELOPE
         self._extra: Object = {}
         self._usage: Object | None = None
-        self._is_done = self._is_over = False
-
-    @property
-    def is_over(self) -> bool:
-        """Whether further events are ignored: after `[DONE]`, or after a failure."""
-        return self._is_over
-
-    def feed(self, run: bytes) -> None:
-        """Take whole events, with any line ends."""
-        if self._is_over:
-            return
-        self._bytes_left -= len(run)
-        if self._bytes_left < 0:
-            self.fail(chunk.reply_too_large(self._upstream))
-            return
-        if (data := single_line_data(run)) is not None:
-            self._add_data(data.strip(), b"")
-            return
-        for block in split_events(run):
-            if self.is_over:
-                return
-            data, name = single_line_data(block), b""
-            if data is None:
-                event = parse_event(block)
-                data, name = event.data or b"", event.name
-            self._add_data(data.strip(), name)
 
     def fail(self, error: GatepassError) -> None:
-        """Drop the collected events. `finish` raises `error`."""
-        self.failure = error
-        self._is_over = True
+        super().fail(error)
         self._choices, self._extra = {}, {}
 
-    def finish(self) -> bytes:
-        """Return the reply as JSON. Raises `failure`, or an error for a stream that was empty or was cut."""
+    def _end(self) -> None:
+        if self._cumulative is not None:
+            self._add_chunks(self._cumulative.finish())
+        if self.failure is not None:  # by one of these chunks
+            return
         choices = self._choices.values()
         finished = [choice.has_finished for choice in choices]
-        is_complete = self._is_done or (len(finished) >= self._expected_choices and all(finished))
-        if self.failure is None:
-            if choices and not is_complete:
-                self.failure = chunk.stream_closed(self._upstream)
-            elif not any(choice.has_output for choice in choices):
-                self.failure = chunk.stream_empty(self._upstream)
-            elif any(choice.is_cut for choice in choices):
-                self.failure = chunk.stream_closed(self._upstream)
-        if self.failure is not None:
-            raise self.failure
-        try:
-            return json_text(self._reply())
-        except ValueError:
-            raise chunk.event_not_json(self._upstream) from None
+        is_complete = self._has_done or (len(finished) >= self._expected_choices and all(finished))
+        if choices and not is_complete:
+            self.fail(chunk.stream_closed(self._upstream))
+        elif not any(choice.has_output for choice in choices):
+            self.fail(chunk.stream_empty(self._upstream))
+        elif any(choice.is_cut for choice in choices):
+            self.fail(chunk.stream_closed(self._upstream))
 
-    def _add_data(self, data: bytes, name: bytes) -> None:
-        if not data or data.startswith(b":"):  # some upstreams send comments as data
-            return
-        if data == b"[DONE]":
-            self._is_done = self._is_over = True
-            return
-        try:
-            payload = read_json(data)
-        except ValueError:
-            if name != b"error":
-                self.fail(chunk.event_not_json(self._upstream))
-                return
-            payload = data.decode("utf-8", "replace")  # an error event may hold plain text
-        self._add_payload(payload, name)
-
-    def _add_payload(self, payload: Any, name: bytes) -> None:
+    def _add(self, payload: Any, data: bytes) -> None:
         fields = payload if isinstance(payload, dict) else {}
         choices = fields.get("choices")
-        if name == b"error" or not choices or fields.get("error") or fields.get("object") == "error":
-            error_body = self._read_error(payload)
-            if error_body is None and name == b"error":
-                # Only its name marks it as an error. `read_error` masks secrets, so nothing is quoted without it.
-                error_body = self._read_error({"error": payload}) or chunk.UNREADABLE
-            if error_body is not None:
-                self.fail(chunk.upstream_error_event(self._upstream, error_body))
-                return
+        if not choices:
             fields = unwrap(fields)
             choices = fields.get("choices")
             if not is_chunk(fields):
                 return
-        elif (error := error_of(choices)) is not None:
-            error_body = self._read_error({"error": error}) or chunk.UNREADABLE
-            self.fail(chunk.upstream_error_event(self._upstream, error_body))
-            return
-        if isinstance(choices, list):
-            if has_too_many_entries(choices):
-                self.fail(chunk.too_many_choices(self._upstream))
-                return
-            self._add_choices(choices)
-        self._add_members(fields)
+        if has_too_many_entries(choices):
+            self.fail(chunk.too_many_choices(self._upstream))
+        elif self._cumulative is None:
+            self._add_chunk(fields, choices)
+        else:
+            self._add_chunks(self._cumulative.feed(PendingChunk(data, fields)))
 
-    def _add_choices(self, choices: list[Any]) -> None:
-        for position, payload in enumerate(choices):
+    def _add_chunks(self, items: list[PendingChunk]) -> None:
+        for item in items:
+            self._add_chunk(item.payload, item.payload.get("choices"))
+
+    def _add_chunk(self, fields: Object, choices: Any) -> None:
+        for position, payload in enumerate(choices if isinstance(choices, list) else ()):
             if not isinstance(payload, dict):
                 continue
             index = payload.get("index")
@@ -284,9 +278,6 @@ class CompletionAggregator:
                 is_text = "text" in payload and "delta" not in payload and "message" not in payload
                 choice = self._choices[index] = TextChoice() if is_text else ChatChoice()
             choice.add(payload)
-
-    def _add_members(self, fields: Object) -> None:
-        """Keep the usage, the envelope and the unknown members of a chunk."""
         usage = fields.get("usage")
         if usage and isinstance(usage, dict):
             self._usage = usage
@@ -294,7 +285,7 @@ class CompletionAggregator:
             if fields.get(name):
                 self._envelope[name] = fields[name]
                 self._missing = tuple(other for other in ENVELOPE if other not in self._envelope)
-        if not (fields.keys() <= _KNOWN_OF_CHUNK or self._is_over):
+        if not (fields.keys() <= _KNOWN_OF_CHUNK or self.is_over):
             for name, value in fields.items():
                 if name not in _KNOWN_OF_CHUNK:
                     keep_last(self._extra, name, value)

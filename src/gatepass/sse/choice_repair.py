@@ -544,11 +544,12 @@ class WatchedText:
 
 
 def _texts(payload: Object) -> Iterator[tuple[int, Object, str]]:
-    """Yield choice index, delta and member name of each text in a chunk that was repaired before."""
-    for choice in payload["choices"]:
+    """Yield choice index, delta and member name of each text in a chunk."""
+    choices = payload.get("choices")
+    for position, choice in enumerate(choices if isinstance(choices, list) else ()):
         delta = choice.get("delta") if isinstance(choice, dict) else None
         if isinstance(delta, dict):
             index = choice.get("index")
             for name in _TEXT_MEMBERS:
                 if delta.get(name) and isinstance(delta[name], str):
-                    yield index if type(index) is int else 0, delta, name
+                    yield index if type(index) is int else position, delta, name

@@ -108,19 +108,29 @@ def is_chunk(payload: Object) -> bool:
     return is_named or "choices" in payload or isinstance(payload.get("usage"), dict)
 
 
-def error_of(choices: Any) -> Any:
-    """Return the error inside the choices of a chunk, None unless every choice has one.
+ReadError = Callable[[Any], UpstreamErrorBody | None]
+"""Reads an upstream's error from a JSON value, and returns None if the value is not an error."""
 
-    OpenRouter reports the error of a provider there.
-    """
-    if not isinstance(choices, list) or not choices:
-        return None
-    first = choices[0]
+UNREADABLE = UpstreamErrorBody("The upstream sent an error event without a message.")
+
+
+def error_in_event(payload: Any, name: bytes, read_error: ReadError) -> UpstreamErrorBody | None:
+    """Return the error in the event with the JSON value `payload` and the event name `name`; None without one."""
+    fields = payload if isinstance(payload, dict) else {}
+    choices = fields.get("choices")
+    if name == b"error" or not choices or fields.get("error") or fields.get("object") == "error":
+        error_body = read_error(payload)
+        if error_body is None and name == b"error":
+            # only its name marks it as an error: read it as `{"error": …}`, so that `read_error` masks all its texts
+            return read_error({"error": payload}) or UNREADABLE
+        return error_body
+    # OpenRouter reports the error of a provider in the choices: it ends the stream only if every choice has one
+    first = choices[0] if isinstance(choices, list) else None
     if not isinstance(first, dict) or not first.get("error"):  # the usual case, before the loop
         return None
     if not all(isinstance(choice, dict) and choice.get("error") for choice in choices):
         return None
-    return first["error"]
+    return read_error({"error": first["error"]}) or UNREADABLE
 
 
 MAX_ENTRIES = 1024
@@ -193,8 +203,6 @@ def _has_output_beyond(excluded: Container[str], message: Any) -> bool:
 # RAGFlow searches an error for words and numbers such as "server" and "503", and repeats the whole answer with all
 # tool calls if it finds one (see REPLAYED in operations/error_objects.py). These messages contain none of them, and
 # no figures.
-
-UNREADABLE = UpstreamErrorBody("The upstream sent an error event without a message.")
 
 
 def stream_closed(upstream: str) -> GatepassError:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from gatepass.errors import GatepassError
 from gatepass.sse import chunk
-from gatepass.sse.chunk import MAX_ENTRIES_MIN_BYTES, error_of, finish_reason, has_output, has_too_many_entries, unwrap
+from gatepass.sse.chunk import (
+    MAX_ENTRIES_MIN_BYTES,
+    ReadError,
+    error_in_event,
+    finish_reason,
+    has_output,
+    has_too_many_entries,
+    unwrap,
+)
 from gatepass.sse.event import (
     DONE,
     EventTransform,
@@ -70,7 +78,6 @@ class EventStream:
 
     * `event_limit_bytes` limits one event. It also limits the comments, blank lines and events without data between
       two events.
-    * `read_error` reads an upstream's error from a JSON value, or returns None.
     * `choices` is the number of choices that the call requests.
     * `done_is_required`: if it is false, every body that ended cleanly is complete.
     * `last_types` are values of `type`. The first event with one of them ends the stream, as `[DONE]` does.
@@ -109,7 +116,7 @@ class EventStream:
         self,
         upstream: str,
         event_limit_bytes: int,
-        read_error: Callable[[Any], UpstreamErrorBody | None],
+        read_error: ReadError,
         done_is_required: bool = True,
         *,
         last_types: frozenset[str] = frozenset(),
@@ -329,11 +336,13 @@ class EventStream:
         try:
             payload = read_json(data)
         except ValueError:
-            if name == b"error":
-                return self._fail_with_error_event(data.decode("utf-8", "replace"), None)
-            self._fail(chunk.event_not_json(self._upstream))
-            return b""
-        return self._validate_value(block, payload, name)
+            if name != b"error":
+                self._fail(chunk.event_not_json(self._upstream))
+                return b""
+            payload = data.decode("utf-8", "replace")  # an error event may hold plain text
+        if (error_body := error_in_event(payload, name, self._read_error)) is not None:
+            return self._fail_with_error_event(error_body)
+        return self._validate_chunk(block, payload)
 
     def _validate_done(self, block: bytes) -> bytes:
         if self._done_is_required and not self._progress.has_answer:
@@ -352,19 +361,8 @@ class EventStream:
         """Return the events that the repair held back, such as the usage that the client requested."""
         return b"" if self._repair is None else self._repair.finish()
 
-    def _validate_value(self, block: bytes, payload: Any, name: bytes) -> bytes:
-        """Validate one JSON value. A value without choices that is not an error (a ping) passes unchanged."""
-        fields = payload if isinstance(payload, dict) else {}
-        choices = fields.get("choices")
-        if name == b"error" or not choices or fields.get("error") or fields.get("object") == "error":
-            error_body = self._read_error(payload)
-            if error_body is not None or name == b"error":
-                return self._fail_with_error_event(payload, error_body)
-        elif (error := error_of(choices)) is not None:
-            return self._fail_with_error_event(payload, self._read_error({"error": error}) or chunk.UNREADABLE)
-        return self._validate_chunk(block, payload)
-
     def _validate_chunk(self, block: bytes, payload: Any) -> bytes:
+        """Validate one JSON value that is not an error. A value without choices (a ping) passes unchanged."""
         fields = unwrap(payload) if isinstance(payload, dict) else {}
         choices = fields.get("choices")
         if not isinstance(choices, list):
@@ -387,11 +385,7 @@ class EventStream:
             self._fast_path.set_pattern(_without_id(block), self.events)
         return repaired
 
-    def _fail_with_error_event(self, payload: Any, error_body: UpstreamErrorBody | None) -> bytes:
-        """Fail with the upstream's error."""
-        # An event may be an error only by its name. Then it is read as `{"error": …}`, so that `read_error` masks
-        # all its texts.
-        error_body = error_body or self._read_error({"error": payload}) or chunk.UNREADABLE
+    def _fail_with_error_event(self, error_body: UpstreamErrorBody) -> bytes:
         self._fail(chunk.upstream_error_event(self._upstream, error_body))
         return self._finish_repair()
 

@@ -27,8 +27,6 @@ from gatepass.sse.chunk import (
     is_chunk,
     unwrap,
 )
-from gatepass.sse.event import parse_event, read_json, single_line_data, split_comments, split_events
-from gatepass.sse.fast_path import FastPath
 from gatepass.sse.synthesize import chunks
 
 MAX_CHOICES = 1024
@@ -37,11 +35,10 @@ _SHARED = -1
 
 
 class StreamRepair:
-    """Makes the repairs that `choice_repair.NAMES` lists. A correct stream passes as the same objects.
+    """Makes the repairs that `choice_repair.NAMES` lists. A correct event passes as the same object.
 
-    The stream is validated first: errors and events that are not JSON pass unchanged. Events are parsed until one
-    needs no repair. From then on only events that differ from it in more than their text are parsed (see FastPath).
-    A repaired event is written again as one `data:` line: it loses its `id:` and its comments, but no unknown members.
+    EventStream validates and parses the events. A repaired event is written again as one `data:` line: it loses its
+    `id:` and its comments, but no unknown members.
     """
 
     __slots__ = (
@@ -53,10 +50,8 @@ class StreamRepair:
         "_deferred",
         "_ends",
         "_envelope",
-        "_fast_path",
         "_has_changed",
         "_options",
-        "_seen",
         "_usage",
         "skips_similar",
     )
@@ -77,8 +72,6 @@ class StreamRepair:
             self._usage.close()
         self._cumulative = CumulativeTextRepair(self._note) if options.cumulative else None
         self._has_changed = False
-        self._fast_path = FastPath()
-        self._seen = 0
 
     @property
     def adapted(self) -> tuple[str, ...]:
@@ -96,27 +89,6 @@ class StreamRepair:
             if not choice.is_empty:
                 return False
         return bool(self._choices)
-
-    def feed(self, block: bytes) -> bytes:
-        if count := self._fast_path.count_matching(block):
-            self._seen += count
-            return block
-        data = single_line_data(block)
-        if data is not None:
-            return self._repair_data(block, data)
-        events, comments = split_events(block), b""
-        if sum(map(len, events)) != len(block):  # a run may end with comment lines
-            run, comments = split_comments(block)
-            events = split_events(run)
-        repaired = []
-        for event in events:
-            if count := self._fast_path.count_matching(event):
-                self._seen += count
-                repaired.append(event)
-            else:
-                data = single_line_data(event)
-                repaired.append(self._repair_data(event, parse_event(event).data or b"" if data is None else data))
-        return block if repaired == events else b"".join([*repaired, comments])
 
     def finish(self) -> bytes:
         """Return what is held: chunks that could be cumulative, added ends, deferred members, requested usage."""
@@ -162,22 +134,6 @@ class StreamRepair:
             return self._repair_chunk(block, payload)
         except ValueError:  # nested too deep to write again
             return block
-
-    def _repair_data(self, block: bytes, data: bytes) -> bytes:
-        data = data.strip()
-        if data == b"[DONE]":  # clients stop reading here: send what is held first
-            return self.finish() + block
-        try:
-            payload = read_json(data)
-        except ValueError:
-            return block
-        if not isinstance(payload, dict):
-            return block
-        self._seen += 1
-        repaired = self.repair_event(block, payload)
-        if self.skips_similar:
-            self._fast_path.set_pattern(block, self._seen)
-        return repaired
 
     def _note(self, name: str) -> None:
         self._has_changed = True

@@ -6,16 +6,15 @@ answer from the deltas, from the finished items, or from the response in the las
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import MappingProxyType
 from typing import Any
 
 from gatepass.errors import GatepassError, UpstreamInvalid
 from gatepass.sse import chunk
-from gatepass.sse.chunk import MAX_ENTRIES, EnvelopeDefaults, Object, json_text, text_of_id
-from gatepass.sse.event import parse_event, read_json, split_events
+from gatepass.sse.aggregate import StreamAggregator
+from gatepass.sse.chunk import MAX_ENTRIES, EnvelopeDefaults, Object, ReadError, json_text, text_of_id
 from gatepass.sse.synthesize import argument_text
-from gatepass.types import UpstreamErrorBody
 
 _STATUSES = frozenset(("completed", "failed", "incomplete", "cancelled", "queued", "in_progress"))
 
@@ -261,100 +260,41 @@ def _complete_part(part: Object) -> Object:
 # --- a response from a stream ---------------------------------------------------------------------
 
 
-class ResponseAggregator:
+class ResponseAggregator(StreamAggregator):
     """Returns the response in the last event of a stream.
 
     Gateways that store nothing send it without output. Then the output is made of the finished items: first those with
     an `output_index` in its order, then those without one. If an item had output but was never finished, the response
-    is `upstream_invalid`.
-
-    `failure` is set as soon as the stream cannot give a response: after an error event, a failed response, an event
-    that is not JSON, or more than `limit_bytes` of events. `finish` raises it, and raises `upstream_closed` for a
-    stream that was cut.
-
-    `read_error` reads an upstream's error out of a JSON value, or returns None.
+    is `upstream_invalid`. A failed response is a failure too. `finish` raises `upstream_closed` for a stream that was
+    cut.
     """
 
-    __slots__ = (
-        "_bytes_left",
-        "_has_started",
-        "_is_done",
-        "_items",
-        "_items_without_index",
-        "_read_error",
-        "_response",
-        "_started_items",
-        "_upstream",
-        "failure",
-    )
+    __slots__ = ("_has_started", "_items", "_items_without_index", "_response", "_started_items")
 
-    def __init__(self, upstream: str, limit_bytes: int, read_error: Callable[[Any], UpstreamErrorBody | None]) -> None:
-        self.failure: GatepassError | None = None
-        self._upstream = upstream
-        self._bytes_left = limit_bytes
-        self._read_error = read_error
+    def __init__(self, upstream: str, limit_bytes: int, read_error: ReadError) -> None:
+        super().__init__(upstream, limit_bytes, read_error)
         self._items: dict[int, Object] = {}
         self._items_without_index: list[Object] = []
         self._started_items: set[int] = set()
         self._response: Object | None = None
-        self._has_started = self._is_done = False
-
-    @property
-    def is_over(self) -> bool:
-        """Whether further events are ignored: after the last event, or after a failure."""
-        return self._is_done or self.failure is not None
-
-    def feed(self, run: bytes) -> None:
-        """Take whole events, with any line ends."""
-        for block in split_events(run):
-            if self.is_over:
-                return
-            self._bytes_left -= len(block)
-            if self._bytes_left < 0:
-                self.fail(chunk.reply_too_large(self._upstream))
-                return
-            self._add_event(block)
+        self._has_started = False
 
     def fail(self, error: GatepassError) -> None:
-        """Drop the collected items. `finish` raises `error`."""
-        self.failure = error
+        super().fail(error)
         self._items, self._items_without_index = {}, []
 
-    def finish(self) -> bytes:
-        """Return the response as JSON. Raises `failure`, or an error for a stream that was empty or was cut."""
-        if self.failure is None and self._response is None:
-            self.failure = (chunk.stream_closed if self._has_started else chunk.stream_empty)(self._upstream)
-        if self.failure is not None:
-            raise self.failure
-        try:
-            return json_text(self._response)
-        except ValueError:
-            raise chunk.event_not_json(self._upstream) from None
+    def _end(self) -> None:
+        if self._response is None:
+            self.fail((chunk.stream_closed if self._has_started else chunk.stream_empty)(self._upstream))
 
-    def _add_event(self, block: bytes) -> None:
-        event = parse_event(block)
-        data = (event.data or b"").strip()
-        if not data or data.startswith(b":"):  # some upstreams send comments as data
-            return
-        if data == b"[DONE]":
-            self._is_done = True
-            return
-        try:
-            payload = read_json(data)
-        except ValueError:
-            if event.name != b"error":
-                self.fail(chunk.event_not_json(self._upstream))
-                return
-            payload = data.decode("utf-8", "replace")  # an error event may hold plain text
-        self._add_payload(payload, event.name)
+    def _reply(self) -> Object:
+        return self._response or {}
 
-    def _add_payload(self, payload: Any, name: bytes) -> None:
+    def _add(self, payload: Any, data: bytes) -> None:  # noqa: ARG002 - only a completion needs the bytes
         fields = payload if isinstance(payload, dict) else {}
         kind = kind_of(fields)
-        is_error = name == b"error" or kind == "error"
-        error_body = self._read_error(payload) or (self._read_error({"error": payload}) if is_error else None)
-        if error_body is not None or is_error:
-            self.fail(chunk.upstream_error_event(self._upstream, error_body or chunk.UNREADABLE))
+        if kind == "error":  # only its type marks it as an error
+            self._fail_with(payload)
             return
         self._has_started = True
         index = fields.get("output_index")
@@ -366,15 +306,17 @@ class ResponseAggregator:
                 else:
                     self._items_without_index.append(item)
         elif kind in LAST_EVENTS and isinstance(fields.get("response"), dict):
-            self._end(fields["response"])
+            self._add_response(fields["response"])
         elif any(fields.get(name) for name in ("delta", "text", "arguments")):
             self._started_items.add(index if type(index) is int else 0)  # without an index: the first item
 
-    def _end(self, response: Object) -> None:
-        error = response.get("error")
-        if error:
-            error_body = self._read_error({"error": error}) or chunk.UNREADABLE
-            self.fail(chunk.upstream_error_event(self._upstream, error_body))
+    def _fail_with(self, error: Any) -> None:
+        error_body = self._read_error({"error": error}) or chunk.UNREADABLE
+        self.fail(chunk.upstream_error_event(self._upstream, error_body))
+
+    def _add_response(self, response: Object) -> None:
+        if error := response.get("error"):
+            self._fail_with(error)
             return
         if not response.get("output"):
             if len(self._started_items - self._items.keys()) > len(self._items_without_index):
@@ -384,4 +326,4 @@ class ResponseAggregator:
             in_order = [item for _, item in sorted(self._items.items())]
             if items := [*in_order, *self._items_without_index]:
                 response = {**response, "output": items}
-        self._response, self._is_done = response, True
+        self._response, self.is_over = response, True

@@ -453,6 +453,17 @@ def test_event_that_is_no_json_is_an_error():
     )
 
 
+def test_cumulative_texts_of_choices_without_an_index_are_cut_each_by_its_own():
+    grown = [
+        ("The answer", "Die Antwort"),
+        ("The answer is", "Die Antwort ist"),
+        ("The answer is 1", "Die Antwort ist 2"),
+    ]
+    blocks = [data({"choices": [{"delta": {"content": part}} for part in parts]}) for parts in grown]
+    choices = aggregated(*blocks, DONE, cumulative=True)["choices"]
+    assert [choice["message"]["content"] for choice in choices] == [*grown[-1]]
+
+
 def test_answer_above_the_limit_is_an_error_and_nothing_of_it_is_kept():
     whole = b"".join(REALISTIC)
     assert aggregated(whole, limit_bytes=len(whole)) == WHOLE

@@ -8,9 +8,7 @@ import pytest
 
 from gatepass.errors import GatepassError
 from gatepass.sse.aggregate import BodyAggregator, CompletionAggregator
-from gatepass.sse.choice_repair import RepairOptions
 from gatepass.sse.dialect_transforms import RagflowStream
-from gatepass.sse.repair import StreamRepair
 from tests.unit.sse.documents import origin
 from tests.unit.sse.streams import DONE, LIMIT_BYTES, chunk, data, read_error, text
 
@@ -18,8 +16,8 @@ STOP = data(chunk({}, finish="stop"))
 LINES = b"".join([b": hello\n\n", text("he"), text("llo"), STOP, DONE])
 
 
-def assembly(limit_bytes: int = LIMIT_BYTES, shapers=()) -> BodyAggregator:
-    return BodyAggregator("chat", CompletionAggregator("chat", LIMIT_BYTES, read_error, origin()), limit_bytes, shapers)
+def assembly(limit_bytes: int = LIMIT_BYTES) -> BodyAggregator:
+    return BodyAggregator("chat", CompletionAggregator("chat", LIMIT_BYTES, read_error, origin()), limit_bytes)
 
 
 def content(one: BodyAggregator) -> str:
@@ -91,9 +89,9 @@ TEXTS = ("The answer", "The answer is", "The answer is forty")
 
 
 @pytest.mark.parametrize("end", [DONE, b""])
-def test_shapers_give_out_what_they_hold(end):
-    repair = StreamRepair(RepairOptions(None, "keep", cumulative=True), origin())
-    one = assembly(shapers=[RagflowStream(origin(), wants_usage=True), repair])
+def test_chunks_that_a_transform_and_the_repair_hold_are_part_of_the_reply(end):
+    aggregator = CompletionAggregator("chat", LIMIT_BYTES, read_error, origin(), cumulative=True)
+    one = BodyAggregator("chat", aggregator, LIMIT_BYTES, RagflowStream(origin(), wants_usage=True))
     for payload in TEXTS:
         assert one.feed(text(payload))
     one.feed(STOP + end)

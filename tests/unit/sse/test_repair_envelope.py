@@ -2,11 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from gatepass.sse.choice_repair import RepairOptions
-from gatepass.sse.chunk import EnvelopeDefaults
-from gatepass.sse.repair import MAX_MOVED_BYTES, StreamRepair
-from tests.unit.sse.repair_streams import ROLE, STOP, USAGE, deltas, repaired
-from tests.unit.sse.streams import chunk
+from gatepass.sse.repair import MAX_CHOICES, MAX_MOVED_BYTES
+from tests.unit.sse.repair_streams import ROLE, STOP, USAGE, deltas, new_repair, repaired
+from tests.unit.sse.streams import chunk, data
 
 EMPTY = ("repair=choices",)
 FILTER = [{"prompt_index": 0, "content_filter_results": {"hate": {"filtered": False}}}]
@@ -113,10 +111,6 @@ def test_choices_without_index_get_their_places():
 
 
 def test_more_choices_than_any_answer_has_share_one_state():
-    from gatepass.sse.repair import MAX_CHOICES
-    from tests.unit.sse.repair_streams import new_repair
-    from tests.unit.sse.streams import data
-
     repair = new_repair()
     for index in range(2 * MAX_CHOICES):
         repair.feed(data(chunk({"role": "assistant", "content": "a"}, index=index)))
@@ -222,7 +216,7 @@ def test_messages_that_are_pieces_of_an_answer_are_its_deltas():
 
 
 def test_a_message_behind_a_mere_role_is_the_answer_and_no_repetition():
-    repair = StreamRepair(RepairOptions(), EnvelopeDefaults(lambda prefix: f"{prefix}x", 1, "m"))
+    repair = new_repair()
     repair.feed(b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n')
     payload = repair.feed(b'data: {"choices":[{"index":0,"finish_reason":null,"message":{"content":"Hi"}}]}\n\n')
     assert b'"delta":{"content":"Hi"}' in payload
@@ -230,7 +224,7 @@ def test_a_message_behind_a_mere_role_is_the_answer_and_no_repetition():
 
 def test_a_message_behind_a_number_for_a_finish_reason_is_the_answer_and_no_repetition():
     """Found by the fuzzer: every part accepts only a text as a finish reason."""
-    repair = StreamRepair(RepairOptions(), EnvelopeDefaults(lambda prefix: f"{prefix}x", 1, "m"))
+    repair = new_repair()
     repair.feed(b'data: {"choices":[{"index":0,"delta":{},"finish_reason":123456789012345678901}]}\n\n')
     payload = repair.feed(b'data: {"choices":[{"index":0,"finish_reason":null,"message":{"content":"Hi"}}]}\n\n')
     assert b'"delta":{"content":"Hi"}' in payload
