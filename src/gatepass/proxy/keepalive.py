@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
+
 from gatepass.clock import Clock, PeriodicChecks
 from gatepass.config.access import Profile
 from gatepass.proxy.client_response import ClientResponse
@@ -100,7 +102,7 @@ EVERY_S = 12.0
 earlier."""
 
 
-class KeepAlive:
+class KeepAlive(msgspec.Struct, eq=False):
     """Hold back the head of a stream, then send the 200 and a keep-alive whenever nothing was sent for EVERY_S.
 
     An error within the hold time keeps its HTTP status. After it, keep-alives cover the wait for the first event and
@@ -108,17 +110,14 @@ class KeepAlive:
     events are written to the client, so a keep-alive never splits one. Nothing follows the end of the reply or `stop`.
     """
 
-    __slots__ = ("_checks", "_client_response", "_clock", "_encoder", "_events", "_hold_s", "_seen_bytes", "_since_s")
-
-    def __init__(self, client_response: ClientResponse, clock: Clock, periodic_checks: PeriodicChecks) -> None:
-        self._client_response = client_response
-        self._clock = clock
-        self._checks = periodic_checks
-        self._encoder: KeepAliveEncoder | None = None
-        self._events: KeepAliveState | None = None
-        self._hold_s = STREAM_HOLD_S
-        self._since_s = 0.0
-        self._seen_bytes = 0
+    _client_response: ClientResponse
+    _clock: Clock
+    _checks: PeriodicChecks
+    _encoder: KeepAliveEncoder | None = None
+    _events: KeepAliveState | None = None
+    _hold_s: float = STREAM_HOLD_S
+    _since_s: float = 0.0
+    _seen_bytes: int = 0
 
     def start(self, encoder: KeepAliveEncoder, hold_s: float) -> None:
         """Start the hold time. It spans all attempts, so a second call can only shorten it."""

@@ -6,7 +6,6 @@ unchanged. A large completion is read without building the values that gatepass 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal, Self
 
@@ -89,6 +88,7 @@ class _StrictChatChoice(msgspec.Struct, frozen=True, gc=False):
     index: int
     finish_reason: Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
     message: _Message
+    error: None = None
 
 
 class _StrictTextChoice(msgspec.Struct, frozen=True, gc=False):
@@ -147,7 +147,6 @@ class GoodReply(msgspec.Struct, frozen=True, gc=False):
 
 
 _WITHOUT_USAGE = GoodReply()
-_FIRST_OUTPUT = re.compile(rb'"choices"\s*+:\s*+\[\s*+\{[^{}\[\]]*?"(?:message"\s*+:\s*+\{\s*+"|text"\s*+:\s*+")')
 _DOUBLE_QUOTE = ord('"')
 
 
@@ -156,7 +155,7 @@ def read_good(body: bytes) -> GoodReply | None:
 
     Fast path of `classify_document`. It saves one pass there and one in `usage_of`, 3 µs of a chat.
     """
-    if len(body) > ONE_PASS_BYTES or _FIRST_OUTPUT.search(body, 0, BUILT_BYTES) is None or body.find(b'"error"') >= 0:
+    if len(body) > ONE_PASS_BYTES:
         return None
     try:
         completion = _STRICT.decode(body)

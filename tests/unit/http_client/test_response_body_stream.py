@@ -242,3 +242,44 @@ async def test_a_body_beyond_the_limit_is_read_no_further(beginning, pieces):
 async def test_a_whole_body_in_one_piece_is_not_copied():
     piece = b"abc"
     assert await read_whole(Body(piece), 3) is piece
+
+
+class FullMemory:
+    """Is full until the first wait for room."""
+
+    def __init__(self) -> None:
+        self.added: list[int] = []
+        self.is_full = True
+
+    def add(self, size_bytes: int) -> None:
+        self.added.append(size_bytes)
+
+    async def wait_for_room(self) -> None:
+        self.is_full = False
+
+
+@pytest.mark.parametrize("beginning", [b"", b"01"])
+async def test_a_body_that_arrived_with_its_head_is_counted_and_waits_for_room(beginning):
+    memory = FullMemory()
+    reply = await begun(Wire(), chunk(b"abc") + END)
+    assert await read_whole(reply, 5, beginning, memory) == beginning + b"abc"
+    assert (sum(memory.added), memory.is_full) == (len(beginning) + 3, False)
+    assert (reply.pieces, reply.size) == ([], 0)
+
+
+@pytest.mark.parametrize("beginning", [b"", b"01"])
+async def test_a_body_that_arrived_with_its_head_has_the_same_limit(beginning):
+    reply = await begun(Wire(), chunk(b"abc") + END)
+    with pytest.raises(TransportFault) as raised:
+        await read_whole(reply, 2 + len(beginning), beginning)
+    assert raised.value.fault is Fault.TOO_LARGE
+
+
+@pytest.mark.parametrize("beginning", [b"", b"01"])
+async def test_a_body_that_ends_early_is_a_fault_although_its_only_piece_arrived(beginning):
+    wire = Wire()
+    reply = await begun(wire, chunk(b"abc"))
+    wire.connection.server_closed(None)
+    with pytest.raises(TransportFault) as raised:
+        await read_whole(reply, 5, beginning)
+    assert raised.value.fault is Fault.CLOSED

@@ -31,6 +31,8 @@ REPLIES = [
     chat(choice(), 1),
     chat(choice() | {"error": {"message": "no"}}),
     chat(choice() | {"error": None}),
+    chat(choice() | {"error": False}),
+    chat(choice(), choice(index=1) | {"error": {"message": "no"}}),
     chat({"content_filter_results": {}} | choice()),
     chat(choice(content=None)),
     chat({"index": 0, "finish_reason": "stop", "message": {}}),
@@ -152,7 +154,8 @@ SAYS = b'{"index":0,"finish_reason":"stop","message":{"role":"assistant","conten
         (SAYS.replace(b'"a"', b"null") % b"", b"", False),
         (SAYS.replace(b'"stop"', b'"length"').replace(b'"a"', b"null") % b"", b"", True),
         (SAYS % b',"error":{"message":"boom"}', b"", False),
-        (b'{"content_filter":{},' + (SAYS % b"")[1:], b"", False),
+        (SAYS % b',"error":null', b"", True),
+        (b'{"content_filter_results":{},' + (SAYS % b"")[1:], b"", True),
         (SAYS % b"", b',"x":"%b"' % (b"x" * ONE_PASS_BYTES), False),
     ],
 )
