@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from contextlib import aclosing
 from typing import Any
 
 import pytest
 
-from gatepass.cli.doctor import Check, Outcome, ProbeCall, diagnose
-from gatepass.config.model import Config
+from gatepass.cli.probe import Outcome, ProbeCall
 from tests.integration.answers import COMPLETION, VECTORS
 from tests.integration.azure_resource import BUSY, FILTERED, KEY, NO_DEPLOYMENT, TOKEN, Resource
+from tests.integration.findings import Check, found_upstreams
 from tests.integration.gateway import Answer, gateway
 from tests.integration.scripted import Scripted
 
@@ -206,17 +205,12 @@ async def test_no_client_leads_a_request_out_of_the_deployments():
     assert request.target.startswith("/openai/deployments/..%2F..%2Fevil%3Fx%3Dy%23/chat/completions?")
 
 
-async def found(config: dict[str, Any], trial: ProbeCall | None = None) -> list[Check]:
-    async with aclosing(diagnose(Config.model_validate(config), trial)) as checks:
-        return [check async for check in checks if check.hop.startswith("upstream:")]
-
-
 @pytest.mark.parametrize(
     ("azure", "target"), [(CLASSIC, "/openai/models?api-version=2024-10-21"), (None, "/openai/v1/models")]
 )
 async def test_a_check_proves_the_key_by_azures_list(azure, target):
     async with Scripted(answer=Resource().answer) as upstream:
-        assert await found(blocks(upstream, azure)) == [
+        assert await found_upstreams(blocks(upstream, azure)) == [
             Check("upstream:az", Outcome.WORKS, "answers and accepts the token")
         ]
     assert {request.target for request in upstream.received} == {target}
@@ -224,8 +218,8 @@ async def test_a_check_proves_the_key_by_azures_list(azure, target):
 
 async def test_a_check_with_a_model_proves_its_deployment():
     async with Scripted(answer=Resource().answer) as upstream:
-        (works,) = await found(blocks(upstream, CLASSIC), ProbeCall("chat", "gpt-4o"))
+        (works,) = await found_upstreams(blocks(upstream, CLASSIC), ProbeCall("chat", "gpt-4o"))
         models = {"gpt-4o": {"upstream": "az", "name": "gone"}}
-        (fails,) = await found(blocks(upstream, CLASSIC, models=models), ProbeCall("chat", "gpt-4o"))
+        (fails,) = await found_upstreams(blocks(upstream, CLASSIC, models=models), ProbeCall("chat", "gpt-4o"))
     assert works.outcome is Outcome.WORKS
     assert (fails.outcome, fails.finding.endswith(NO_NAME)) == (Outcome.FAILS, True)

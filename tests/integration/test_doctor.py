@@ -1,4 +1,4 @@
-"""`gatepass check --live` tells what it has seen, and no more: strict, open, lost and silent servers."""
+"""`gatepass doctor` tells what it has seen, and no more: strict, open, lost and silent servers."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ import pytest
 from click.testing import CliRunner
 
 from gatepass.cli import main
-from gatepass.cli.check import NOTHING, NOTHING_PROVEN
-from gatepass.cli.doctor import PROVE, Check, Outcome, ProbeCall, diagnose
-from gatepass.clock import Clock, SystemClock, Timer
+from gatepass.cli.doctor import NOTHING, NOTHING_PROVEN, diagnose
+from gatepass.cli.probe import PROVE, Outcome, ProbeCall
+from gatepass.clock import SystemClock, Timer
 from gatepass.config.checks import UNSHARED_REFRESH_LOGIN
 from gatepass.config.model import Config
 from gatepass.errors import ModelNotFound
 from gatepass.operations.table import samples
 from tests.integration.answers import COMPLETION, VECTORS
+from tests.integration.findings import Check, check_of, found
 from tests.integration.gateway import gateway
 from tests.integration.scripted import Dialogue, Hold, Received, Rst, Scripted, Send, head, reply
 from tests.integration.store.responder import Responder, responding
@@ -63,11 +64,6 @@ def one(upstream: Scripted | str, credentials: dict[str, Any] | None = None, **b
     url = upstream if isinstance(upstream, str) else upstream.url
     hop = {"base_url": f"{url}/v1", **({"credential": "c"} if credentials else {})}
     return {"upstreams": {"chat": hop}, "credentials": credentials or {}, **blocks}
-
-
-async def found(blocks: dict[str, Any], trial: ProbeCall | None = None, clock: Clock | None = None) -> list[Check]:
-    async with aclosing(diagnose(Config.model_validate(blocks), trial, clock)) as checks:
-        return [check async for check in checks]
 
 
 def strict(request: Received) -> Dialogue:
@@ -124,7 +120,7 @@ async def test_a_list_that_is_open_to_everybody_proves_no_token(key):
     assert hop == Check(
         "upstream:chat",
         UNPROVEN,
-        "answers; its model list is public, so it is not proven that it accepts the token: " + PROVE,
+        "answers; its model list is public, so it is not proven that it accepts the token " + PROVE,
     )
 
 
@@ -188,7 +184,7 @@ async def test_an_upstream_without_a_model_list_is_not_proven(status):
         "upstream:chat",
         UNPROVEN,
         f"answers, but GET /v1/models returns {status}: it has no model list, or base_url is wrong,"
-        f" so neither base_url nor the token is proven: {PROVE}",
+        f" so neither base_url nor the token is proven {PROVE}",
     )
 
 
@@ -210,9 +206,11 @@ async def test_an_answer_that_is_none_fails(dialogue, told):
 
 async def test_an_upstream_that_is_down_fails():
     with nobody() as url:
-        (hop,) = await found(one(url))
-    assert (hop.hop, hop.outcome) == ("upstream:chat", FAILS)
-    assert "No connection to" in hop.finding
+        config = Config.model_validate(one(url))
+        async with aclosing(diagnose(config)) as steps:
+            *_, step = [step async for step in steps]
+    assert (step.hop, step.what, step.outcome) == ("upstream:chat", "connect", FAILS)
+    assert step.why.endswith(": connection refused")
 
 
 @pytest.mark.parametrize("begins", [b"", head(200, content_length="99") + b"{"], ids=["no head", "half a body"])
@@ -240,7 +238,7 @@ async def test_a_silent_issuer_is_waited_for_ten_seconds_and_its_upstream_is_ski
         Check("credential:c", FAILS, late(issuer.url)),
         Check("upstream:chat", SKIPPED, "its credential failed"),
     ]
-    assert upstream.connections == 0
+    assert upstream.received == []
 
 
 async def test_a_refresh_token_that_is_kept_nowhere_is_not_used_up():
@@ -251,7 +249,7 @@ async def test_a_refresh_token_that_is_kept_nowhere_is_not_used_up():
             Check("credential:c", SKIPPED, UNSHARED_REFRESH_LOGIN),
             Check("upstream:chat", SKIPPED, "its credential was not tried"),
         ]
-    assert (issuer.connections, upstream.connections) == (0, 0)
+    assert (issuer.received, upstream.received) == ([], [])
 
 
 async def test_a_refresh_token_of_a_store_is_looked_for_there_and_nowhere_else():
@@ -260,7 +258,7 @@ async def test_a_refresh_token_of_a_store_is_looked_for_there_and_nowhere_else()
         blocks = one(upstream, oauth2(issuer.url), store=store)
         blocks["credentials"]["c"] |= {"grant_type": "refresh_token", "refresh_token": "refresh-token-1"}
         shared, credential, _ = await found(blocks, clock=Hurried())
-    assert (shared.outcome, credential.outcome, issuer.connections) == (FAILS, FAILS, 0)
+    assert (shared.outcome, credential.outcome, issuer.received) == (FAILS, FAILS, [])
     assert "the store with the refresh token is unavailable" in credential.finding
 
 
@@ -304,11 +302,13 @@ async def test_a_store_that_is_down_fails_the_check(tmp_path):
     async with Scripted(answer=strict) as upstream:
         file = tmp_path / "gatepass.yaml"
         file.write_text(json.dumps(one(upstream, static(), store=stored(responder))))
-        command = ["check", "--config", str(file), "--live"]
+        command = ["doctor", "--config", str(file)]
         result = await asyncio.to_thread(CliRunner().invoke, main, command)
-    first, *others = result.stdout.splitlines()
-    assert (result.exit_code, len(others)) == (1, 2)
-    assert first.startswith(f"FAIL store: no use of 127.0.0.1:{responder.port}: Connection refused. Check store.url")
+    _, line, *others = result.stdout.splitlines()
+    assert (result.exit_code, len(others)) == (1, 4)
+    assert line.startswith(
+        f"FAIL store store: no use of 127.0.0.1:{responder.port}: Connection refused. Check store.url"
+    )
 
 
 async def test_an_issuer_that_falls_silent_is_told_with_the_reason_that_it_gave_before():
@@ -339,13 +339,22 @@ async def test_an_issuer_that_fails_again_and_again_is_told_with_its_own_reason(
     assert (skipped.outcome, free.hop, free.outcome) == (SKIPPED, "upstream:free", FAILS)
 
 
+def posted(upstream: Scripted) -> list[Received]:
+    """The calls, without the requests for the model list before them."""
+    return [request for request in upstream.received if request.method == "POST"]
+
+
+def with_list(answer: Callable[[Received], Dialogue]) -> Callable[[Received], Dialogue]:
+    return lambda request: LIST if request.method == "GET" else answer(request)
+
+
 async def test_a_trial_is_one_tiny_call_as_the_street_would_send_it():
     async with Scripted(answer=without_list) as upstream:
         models = {"gpt": {"upstream": "chat", "name": "gpt-240806"}}
         _, hop = await found(one(upstream, static(), models=models), ProbeCall("chat", "gpt"))
     assert (hop.hop, hop.outcome) == ("upstream:chat", WORKS)
     assert re.fullmatch(r"chat with gpt-240806: 200 in \d+\.\d\d s", hop.finding)
-    (asked,) = upstream.received
+    (asked,) = posted(upstream)
     assert (asked.method, asked.target, asked.header("authorization")) == (
         "POST",
         "/v1/chat/completions",
@@ -362,14 +371,14 @@ async def test_a_trial_goes_through_the_profile_of_the_caller_in_whose_name_it_i
         assert [check.outcome for check in await found(plain, ProbeCall("chat", "m"))] == [WORKS]
         assert [check.outcome for check in await found(short, ProbeCall("chat", "m", "short"))] == [WORKS]
     sent = {"model": "m", "messages": [{"role": "user", "content": "ping"}]}
-    assert [request.json() for request in upstream.received] == [{**sent, "max_tokens": 1}, sent]
+    assert [request.json() for request in posted(upstream)] == [{**sent, "max_tokens": 1}, sent]
 
 
 async def test_a_trial_of_embeddings_is_one_word():
     async with Scripted(answer=strict) as upstream:
         _, hop = await found(one(upstream, static()), ProbeCall("embeddings", "bge-m3"))
     assert re.fullmatch(r"embeddings with bge-m3: 200 in \d+\.\d\d s", hop.finding)
-    (asked,) = upstream.received
+    (asked,) = posted(upstream)
     assert (asked.target, asked.json()) == ("/v1/embeddings", {"model": "bge-m3", "input": "ping"})
 
 
@@ -399,10 +408,10 @@ async def test_a_trial_of_a_reasoning_model_bounds_its_answer_in_its_own_way(lea
             return [Send(reply({"error": UNSUPPORTED}, 400))]
         return [Send(reply(COMPLETION) if bound >= least else reply({"error": {"message": NO_ROOM}}, 400))]
 
-    async with Scripted(answer=reasoning) as upstream:
+    async with Scripted(answer=with_list(reasoning)) as upstream:
         (hop,) = await found(one(upstream), ProbeCall("chat", "o3"))
     assert hop.outcome is WORKS
-    assert [request.json().get("max_completion_tokens") for request in upstream.received] == bounds
+    assert [request.json().get("max_completion_tokens") for request in posted(upstream)] == bounds
     assert ("max_completion_tokens (learned" in hop.finding) == (least == 1)
 
 
@@ -422,19 +431,19 @@ def only_streams(request: Received) -> Dialogue:
 
 
 async def test_a_trial_learns_from_refusals_as_a_clients_request_does():
-    async with Scripted(answer=only_streams) as upstream:
+    async with Scripted(answer=with_list(only_streams)) as upstream:
         (hop,) = await found(one(upstream), ProbeCall("chat", "m"))
-    assert (hop.outcome, len(upstream.received)) == (WORKS, 2)
+    assert (hop.outcome, len(posted(upstream))) == (WORKS, 2)
     learned = r"chat with m: 200 in \d+\.\d\d s; stream=aggregate \(learned from a rejection, as for any client\)"
     assert re.fullmatch(learned, hop.finding)
 
 
 async def test_a_trial_where_nothing_is_to_be_learned_fails_with_the_setting_that_would_mend_it():
-    async with Scripted(answer=only_streams) as upstream:
+    async with Scripted(answer=with_list(only_streams)) as upstream:
         blocks = one(upstream)
         blocks["upstreams"]["chat"]["learn"] = "off"
         (hop,) = await found(blocks, ProbeCall("chat", "m"))
-    assert (hop.outcome, len(upstream.received)) == (FAILS, 1)
+    assert (hop.outcome, len(posted(upstream))) == (FAILS, 1)
     assert ONLY_STREAMS in hop.finding
     assert "upstreams.chat.learn" in hop.finding
 
@@ -456,7 +465,7 @@ async def test_a_trial_asks_each_operation_in_its_own_words(operation, shape, an
         blocks["upstreams"]["chat"]["rerank_shape"] = shape
         (hop,) = await found(blocks, ProbeCall(operation, "m"))
     assert hop.outcome is WORKS
-    assert upstream.received[0].json() == asked
+    assert posted(upstream)[0].json() == asked
 
 
 UNFIT: dict[str, list[Any]] = {
@@ -489,14 +498,14 @@ async def test_a_trial_has_a_new_token_where_a_reply_is_its_rejection_as_a_clien
     minted = [[Send(reply({"access_token": f"minted-{number}", "expires_in": 300}))] for number in (1, 2)]
     async with Scripted(*minted) as issuer, Scripted(answer=forgetful) as upstream:
         _, hop = await found(one(upstream, oauth2(issuer.url)), ProbeCall("chat", "m"))
-    assert (hop.outcome, len(upstream.received)) == (WORKS, 2)
+    assert (hop.outcome, len(posted(upstream))) == (WORKS, 2)
 
 
 @pytest.mark.parametrize(("status", "text"), [(400, "no such model"), (500, "max_tokens overflow")])
 async def test_a_trial_that_fails_for_another_reason_is_not_repeated(status, text):
     async with Scripted([Send(reply({"error": {"message": text}}, status))]) as upstream:
         (hop,) = await found(one(upstream), ProbeCall("chat", "m"))
-    assert (hop.outcome, len(upstream.received)) == (FAILS, 1)
+    assert (hop.outcome, len(posted(upstream))) == (FAILS, 1)
     assert f"chat with m: {status} upstream_error after" in hop.finding
 
 
@@ -541,7 +550,7 @@ async def test_a_finding_is_there_before_the_next_hop_is_tried():
     async with Scripted([Hold()]) as silent:
         config = Config.model_validate(one(silent, static()))
         async with aclosing(diagnose(config)) as checks:
-            assert await anext(checks) == CONFIGURED
+            assert check_of(await anext(checks)) == CONFIGURED
             assert silent.connections == 0
 
 
@@ -573,13 +582,14 @@ async def test_the_command_prints_findings_alone_and_fails_with_the_first_failur
     file.chmod(0o600)
 
     def check(*options: str) -> tuple[int, list[str], str]:
-        result = CliRunner().invoke(main, ["check", "--config", str(file), "--live", *options])
+        result = CliRunner().invoke(main, ["doctor", "--config", str(file), *options])
         return result.exit_code, result.stdout.splitlines(), result.stderr
 
     code, lines, errors = await asyncio.to_thread(check)
     assert (code, errors) == (NOTHING_PROVEN, f"{NOTHING}\n")
-    assert lines[0] == "ok   credential:c: a key is configured; it does not expire"
-    assert lines[1].startswith("???? upstream:chat: answers; its model list is public")
-    code, lines, errors = await asyncio.to_thread(check, "--model", "m")
+    assert lines[1] == "ok   credential:c token: a key is configured; it does not expire"
+    assert lines[-1].startswith("???? upstream:chat models: answers; its model list is public")
+    code, lines, errors = await asyncio.to_thread(check, "m", "--call")
     assert (code, errors) == (1, "")
-    assert lines[-1].startswith("FAIL upstream:chat: chat with m: 401 upstream_auth after")
+    assert lines[-2].startswith("FAIL upstream:chat call: chat with m: 401 upstream_auth after")
+    assert lines[-1].startswith("FAIL upstream:chat stream: chat as a stream with m: 401 upstream_auth after")

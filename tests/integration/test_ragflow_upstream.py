@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from contextlib import aclosing
 from typing import Any, get_args
 
 import pytest
 
-from gatepass.cli.doctor import PROVE, Check, Outcome, ProbeCall, diagnose
-from gatepass.config.model import Config
+from gatepass.cli.probe import PROVE, Outcome, ProbeCall
+from tests.integration.findings import Check, found_upstreams
 from tests.integration.gateway import Answer, gateway
 from tests.integration.ragflow_server import AGENT, ANSWER, BOOM, CHAT, CHUNK, KEY, THOUGHT, USAGE, Ragflow, Version
 from tests.integration.scripted import Scripted, Send, reply
@@ -236,28 +235,25 @@ async def test_without_an_alias_the_model_is_the_id_and_leads_nowhere_else():
     assert len(upstream.received) == 2
 
 
-async def found(config: dict[str, Any], trial: ProbeCall | None = None) -> list[Check]:
-    async with aclosing(diagnose(Config.model_validate(config), trial)) as checks:
-        return [check async for check in checks if check.hop.startswith("upstream:")]
-
-
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_a_check_proves_the_token_without_generating_anything(version):
     async with Scripted(answer=Ragflow(version).answer) as upstream:
-        assert await found(blocks(upstream)) == [Check("upstream:rag", Outcome.WORKS, "answers and accepts the token")]
-        (wrong,) = await found(blocks(upstream, token="ragflow-wrong-0123456789"))
+        assert await found_upstreams(blocks(upstream)) == [
+            Check("upstream:rag", Outcome.WORKS, "answers and accepts the token")
+        ]
+        (wrong,) = await found_upstreams(blocks(upstream, token="ragflow-wrong-0123456789"))
     assert wrong.outcome is Outcome.FAILS
     assert {request.target for request in upstream.received} == {"/api/v1/chats?page=1&page_size=1"}
 
 
 async def test_a_check_of_what_is_no_ragflow_says_what_was_asked():
     async with Scripted([Send(reply({"detail": "Not Found"}, 404))]) as upstream:
-        assert await found(blocks(upstream)) == [
+        assert await found_upstreams(blocks(upstream)) == [
             Check(
                 "upstream:rag",
                 Outcome.UNPROVEN,
                 "answers, but GET /api/v1/chats returns 404: it has no model list, or base_url is wrong,"
-                f" so neither base_url nor the token is proven: {PROVE}",
+                f" so neither base_url nor the token is proven {PROVE}",
             )
         ]
 
@@ -265,9 +261,9 @@ async def test_a_check_of_what_is_no_ragflow_says_what_was_asked():
 async def test_a_check_with_a_model_asks_its_assistant():
     server = Ragflow()
     async with Scripted(answer=server.answer) as upstream:
-        (works,) = await found(blocks(upstream), ProbeCall("chat", "handbook"))
-        (fails,) = await found(blocks(upstream), ProbeCall("chat", "gone"))
-        (refused,) = await found(blocks(upstream), ProbeCall("embeddings", "handbook"))
+        (works,) = await found_upstreams(blocks(upstream), ProbeCall("chat", "handbook"))
+        (fails,) = await found_upstreams(blocks(upstream), ProbeCall("chat", "gone"))
+        (refused,) = await found_upstreams(blocks(upstream), ProbeCall("embeddings", "handbook"))
     assert [check.outcome for check in (works, fails, refused)] == [Outcome.WORKS, Outcome.FAILS, Outcome.FAILS]
     assert server.bodies[0]["model"] == "model"
     assert "supports only chat" in refused.finding

@@ -301,8 +301,8 @@ async def test_a_token_goes_to_its_own_host_alone(world):
     assert_silent(asked, [*world.tokens, STATIC_TOKEN, CLIENT_KEY, OTHER_KEY], "the issuer")
 
 
-async def test_gatepass_check_prints_no_secret(world, tmp_path, monkeypatch):
-    """The file names variables; the effective configuration, the route and the live check name no value."""
+async def test_check_route_and_doctor_print_no_secret(world, tmp_path, monkeypatch):
+    """The file names variables; the effective configuration, the route and the doctor name no value."""
     names = {
         "CLIENT_SECRET": CLIENT_SECRET,
         "FORM_SECRET": FORM_SECRET,
@@ -324,11 +324,11 @@ async def test_gatepass_check_prints_no_secret(world, tmp_path, monkeypatch):
     file = tmp_path / "gatepass.json"
     file.write_text(text)
     printed = ""
-    for arguments in ([], ["--model", "corp", "--key", "client"], ["--live"]):
-        called = ["check", "--config", str(file), *arguments]
+    for command, *arguments in (["check"], ["check", "--json"], ["route", "corp", "--key", "client"], ["doctor"]):
+        called = [command, "--config", str(file), *arguments]
         result = await asyncio.to_thread(CliRunner().invoke, main, called)
-        assert result.exit_code == (1 if "--live" in arguments else 0), result.output
+        assert result.exit_code == (1 if command == "doctor" else 0), result.output
         printed += result.output
     assert "credential:corp.described" in printed
     assert "***" in printed
-    assert_silent(printed, [*CONFIGURED, *world.tokens], "gatepass check")
+    assert_silent(printed, [*CONFIGURED, *world.tokens], "check, route and doctor")

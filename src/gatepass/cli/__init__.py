@@ -26,9 +26,9 @@ class CommandEntry:
 
 COMMANDS: Mapping[str, CommandEntry] = {
     "serve": CommandEntry("gatepass.cli.serve", "serve", "Serve the OpenAI API in front of the configured upstreams."),
-    "check": CommandEntry(
-        "gatepass.cli.check", "check", "Show the effective configuration, a route, or try every hop."
-    ),
+    "check": CommandEntry("gatepass.cli.check", "check", "Validate the configuration and show its effective values."),
+    "route": CommandEntry("gatepass.cli.route", "route", "Explain one request without sending anything."),
+    "doctor": CommandEntry("gatepass.cli.doctor", "doctor", "Test every hop and say what to do about what fails."),
     "token": CommandEntry("gatepass.cli.token", "token", "Fetch a token, describe it, and watch how it is refreshed."),
     "learned": CommandEntry(
         "gatepass.cli.learned", "learned", "List the rules that a running gatepass learned from rejections."

@@ -1,168 +1,90 @@
-"""`gatepass check`: validate the configuration, list it with origins, show routes, and call every hop."""
+"""`gatepass check`: validate the configuration and list its values with their origins. It calls no hop."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import logging
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import aclosing
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from gatepass.cli.configuration import CHECK_FAILED, exit_unusable, load_or_exit
+from gatepass.cli.configuration import UNUSABLE, load_or_exit, summary
 from gatepass.config.credential.http_json import PRESETS
-from gatepass.config.document import SettingPath, children, lookup
-from gatepass.config.load import LoadedConfig
+from gatepass.config.document import ConfigError, SettingPath, children, dotted, lookup
+from gatepass.config.load import LoadedConfig, load
+from gatepass.config.model import Config
 
-if TYPE_CHECKING:
-    from gatepass.cli.doctor import ProbeCall
-    from gatepass.config.access import AccessKey
-    from gatepass.config.model import Config
+MOVED = {
+    "live": "check calls no hop: use `gatepass doctor`, and with --call for a real call.",
+    "model": "check shows no route: use `gatepass route MODEL`.",
+}
+"""Options of earlier versions, and the command that replaces each."""
 
 
-NOTHING_PROVEN = 4
-NOTHING = f"nothing failed, and nothing was proven: exit code {NOTHING_PROVEN}"
-LIVE_OPERATIONS = ("chat", "completions", "embeddings", "rerank")
-"""Operations that --live can call."""
-OPERATIONS = (
-    *LIVE_OPERATIONS,
-    *("responses", "transcriptions", "translations", "speech", "images", "moderations"),
-)
-"""The values of OfModel in config/routes.py, copied so that --help does not import that module."""
-NO_CALL = (
-    f"--live: check has no call for {{operation}}, only for {', '.join(LIVE_OPERATIONS)}:"
-    " without --live it shows the route"
-)
-OPERATION_OF_KIND: Mapping[str | None, str] = MappingProxyType(
-    {
-        None: "chat",
-        "chat": "chat",
-        "vision": "chat",
-        "embedding": "embeddings",
-        "rerank": "rerank",
-        "asr": "transcriptions",
-        "tts": "speech",
-    }
-)
-"""The operation to show for a model, by its declared kind."""
+def _moved(context: click.Context, option: click.Parameter, value: Any) -> None:  # noqa: ARG001 - click's signature
+    if value:
+        raise click.UsageError(MOVED[option.name or ""])
 
 
 @click.command()
 @click.option("--config", "path", metavar="FILE", help="Configuration file. Default: the value of GATEPASS_CONFIG.")
-@click.option("--model", help="Show the route of this model's requests, and every change of them.")
-@click.option("--key", "caller", metavar="NAME", help="With --model: the caller, a name of an entry of access.keys.")
-@click.option(
-    "--operation",
-    type=click.Choice(OPERATIONS),
-    help="With --model: the operation. Default: the one that the model is declared for, else chat."
-    f" --live supports {', '.join(LIVE_OPERATIONS[:-1])} and {LIVE_OPERATIONS[-1]}.",
-)
 @click.option("--all", "every", is_flag=True, help="Also show settings that have their defaults.")
-@click.option("--live", is_flag=True, help="Call the store, fetch each token, call each upstream.")
-def check(
-    path: str | None, model: str | None, caller: str | None, operation: str | None, every: bool, live: bool
-) -> None:
-    """Check the configuration and print its settings with their origins. Secrets are hidden.
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, also for an invalid configuration.")
+@click.option("--live", is_flag=True, hidden=True, expose_value=False, is_eager=True, callback=_moved)
+@click.option("--model", hidden=True, expose_value=False, is_eager=True, callback=_moved)
+def check(path: str | None, every: bool, as_json: bool) -> None:
+    """Validate the configuration and print its effective values with their origins. Secrets are hidden.
 
-    --live calls the store if there is one, and sends GET /models to each upstream, with the token and without it.
-    If that proves nothing (????), add --model M: each upstream of its route then gets one small real call, which may
-    be billed. --key makes that call as the named caller.
-
-    Exit codes: 0 nothing failed, 1 a check failed, 2 the configuration is not valid, 4 --live proved nothing.
+    Exit codes: 0 the configuration is valid, 2 it is not.
     """
-    for option, given in (("--key", caller), ("--operation", operation)):
-        if given is not None and model is None:
-            raise click.UsageError(f"{option} requires --model.")
+    if as_json:
+        sys.exit(_print_json(path, every=every))
     loaded = load_or_exit(path)
     for warning in idle(loaded.config):
         click.echo(f"warning: {warning}", err=True)
-    key = None
-    if caller is not None:
-        keys = {entry.name: entry for entry in loaded.config.access.keys}
-        if caller not in keys:
-            exit_unusable(f"--key: {caller!r} is not the name of a key; there is {', '.join(keys) or 'none'}")
-        key = keys[caller]
-    if model is not None:
-        operation = operation or _operation_of(loaded.config, model)
-        if live and operation not in LIVE_OPERATIONS:
-            exit_unusable(NO_CALL.format(operation=operation))
-        sys.exit(_check_model(loaded.config, operation, model, key, live=live))
-    if live:
-        sys.exit(_check_hops(loaded.config, None))
-
     shown = effective(loaded, every=every)
     click.echo(shown.text)
     hidden = "" if every else f"; {shown.left_out} defaults are left out, --all shows them"
     click.echo(f"# valid: {summary(loaded.config)}{hidden}")
 
 
-def summary(config: Config) -> str:
-    """Return the number of upstreams, credentials and keys as text."""
-    named = (("upstream", config.upstreams), ("credential", config.credentials), ("key", config.access.keys))
-    return ", ".join(f"{len(found)} {name}{'' if len(found) == 1 else 's'}" for name, found in named)
+def _print_json(path: str | None, *, every: bool) -> int:
+    """Print the result as one JSON document. Return the exit code."""
+    try:
+        loaded = load(path, os.environ)
+    except ConfigError as error:
+        problems = [
+            {
+                "source": problem.origin.source,
+                "line": problem.origin.line or None,
+                "setting": dotted(problem.path),
+                "problem": problem.text,
+            }
+            for problem in error.problems
+        ]
+        click.echo(json.dumps({"valid": False, "problems": problems}, indent=2, ensure_ascii=False))
+        return UNUSABLE
+    tree = loaded.config.model_dump(mode="json", by_alias=True)
+    origins = {setting: origin_of(loaded, tree, setting) for setting in _places(tree, ())}
+    settings = [
+        {"setting": dotted(setting), "value": _without_query(lookup(tree, setting)), "origin": origin}
+        for setting, origin in origins.items()
+        if every or origin != DEFAULT
+    ]
+    warnings = [*loaded.warnings, *idle(loaded.config)]
+    document = {"valid": True, "source": loaded.source, "warnings": warnings, "settings": settings}
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    return 0
 
 
 def idle(config: Config) -> Iterator[str]:
     """Yield a warning for each credential that no upstream uses."""
     used = {upstream.credential for upstream in config.upstreams.values()}
     yield from (f"credentials.{name}: no upstream uses it" for name in config.credentials if name not in used)
-
-
-def _operation_of(config: Config, model: str) -> str:
-    """Return the operation of `model`, by its entry (or a glob), or by an `operations.NAME.model` that names it."""
-    from gatepass.normalize.declared import Declared
-    from gatepass.proxy.models import Kinds, declared
-
-    entry = Declared(config).model("chat", model)
-    return OPERATION_OF_KIND[(None if entry is None else declared(entry)) or Kinds(config).of(model)]
-
-
-def _check_model(config: Config, operation: str, model: str, key: AccessKey | None, *, live: bool) -> int:
-    """Print the route of a request, and with `live` the result of a call to each upstream. Return the exit code."""
-    from gatepass.auth.model_access import check_model_access
-    from gatepass.cli.doctor import ProbeCall
-    from gatepass.cli.route import report_route
-    from gatepass.errors import CallerError
-
-    try:
-        if key is not None:
-            check_model_access(key, model)
-        route = report_route(config, operation, model, key)
-    except CallerError as error:
-        click.echo(f"refused: {error.status} {error.code}: {error.message}")
-        return CHECK_FAILED
-    click.echo("\n".join(route.lines))
-    profile = (key.profile if key is not None else None) or "plain"
-    code = _check_hops(config, ProbeCall(operation, model, profile)) if live else 0
-    return code if route.is_accepted else CHECK_FAILED
-
-
-def _check_hops(config: Config, probe_call: ProbeCall | None) -> int:
-    """Print the result of each hop as soon as it is known. Return the exit code."""
-    logging.getLogger("gatepass").addHandler(logging.NullHandler())  # keeps log lines out of the findings
-    return asyncio.run(_print_findings(config, probe_call))
-
-
-async def _print_findings(config: Config, probe_call: ProbeCall | None) -> int:
-    from gatepass.cli.doctor import Outcome, diagnose
-
-    findings = []
-    async with aclosing(diagnose(config, probe_call)) as found:
-        async for entry in found:
-            click.echo(f"{entry.outcome:<4} {entry.hop}: {entry.finding}")
-            findings.append(entry)
-    if any(entry.outcome is Outcome.FAILS for entry in findings):
-        return CHECK_FAILED
-    if any(entry.outcome is Outcome.WORKS and entry.proves for entry in findings):
-        return 0
-    click.echo(NOTHING, err=True)
-    return NOTHING_PROVEN
 
 
 _PLAIN = re.compile(r"[A-Za-z/(][A-Za-z0-9 _./:@()+,=-]*(?<! )\Z")
@@ -228,6 +150,11 @@ def _scalar(value: Any) -> str:
     """Return one value as YAML on one line."""
     if not isinstance(value, str):
         return json.dumps(value)
-    text = _QUERY.sub(r"\1?(hidden)", value)  # the query of a URL may hold a key
+    text = str(_without_query(value))
     is_plain = _PLAIN.match(text) and text.lower() not in _NOT_TEXT and ": " not in text
     return text if is_plain else json.dumps(text, ensure_ascii=False)
+
+
+def _without_query(value: Any) -> Any:
+    """Return a text with the query of a URL hidden, because it may hold a key; any other value as it is."""
+    return _QUERY.sub(r"\1?(hidden)", value) if isinstance(value, str) else value

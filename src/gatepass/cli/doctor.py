@@ -1,315 +1,288 @@
-"""`gatepass check --live`: call the store, fetch each token, call each upstream, and report the hop that fails.
+"""`gatepass doctor`: test every hop of the configuration, and report the one that fails, why, and what to do.
 
-A check reports only what it has seen: a public model list does not prove that the upstream accepts the token.
+A step reports only what it has seen: a public model list does not prove that the upstream accepts the token.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from enum import StrEnum
-from typing import TypeVar
-from urllib.parse import urlsplit
+import asyncio
+import json
+import logging
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
 
-from gatepass.cancel import timeout
-from gatepass.clock import Clock, SystemClock
-from gatepass.config.checks import UNSHARED_REFRESH_LOGIN, has_unshared_refresh_token
-from gatepass.config.credential.kinds import token_location
-from gatepass.config.model import Config, StoreSettings
-from gatepass.errors import (
-    CallerError,
-    GatepassError,
-    TokenUnavailable,
-    UpstreamAuth,
-    UpstreamErrorReply,
-    UpstreamHtml,
-    UpstreamRedirect,
-    UpstreamTimeout,
+import click
+
+from gatepass.cli.configuration import (
+    CALL_OPERATIONS,
+    CHECK_FAILED,
+    exit_unusable,
+    find_key,
+    load_or_exit,
+    operation_of,
+    summary,
 )
-from gatepass.normalize.profiles import ProfileRules
-from gatepass.operations.table import OPERATIONS, call_of, samples
-from gatepass.proxy.app_state import AppState, Upstream, create_app_state
-from gatepass.proxy.attempt import try_target
-from gatepass.proxy.context import Attempt, RequestContext
-from gatepass.proxy.models import model_list_request
-from gatepass.proxy.response import BufferedReply, classify
-from gatepass.proxy.upstream_call import explain_rejection, send
-from gatepass.store.base import StoreUnavailable
-from gatepass.store.choice import open_store
-from gatepass.store.guarded import StoreState
-from gatepass.tokens import TokenHolder
-from gatepass.tokens.failure import setting
-from gatepass.tokens.lifetime import LifetimeSource
-from gatepass.types import Call, Target
+from gatepass.clock import Clock, SystemClock
+from gatepass.errors import CallerError
 
-PROVE = "add --model M with a model of this upstream"
+if TYPE_CHECKING:
+    from gatepass.cli.probe import Begin, ProbeCall, Step
+    from gatepass.config.access import AccessKey
+    from gatepass.config.load import LoadedConfig
+    from gatepass.config.model import Config
+    from gatepass.proxy.app_state import AppState, Upstream
 
-
-class Outcome(StrEnum):
-    """The result of a check, as it is printed. UNPROVEN: the hop answers, but the check cannot show that it works."""
-
-    WORKS = "ok"
-    FAILS = "FAIL"
-    UNPROVEN = "????"
-    SKIPPED = "skip"
+NOTHING_PROVEN = 4
+NOTHING = f"nothing failed, and nothing was proven: exit code {NOTHING_PROVEN}"
+NO_CALL = f"--call: doctor has no call for {{operation}}, only for {', '.join(CALL_OPERATIONS)}"
+NO_MODEL = "--call: no model is declared under `models`: name one, as in `gatepass doctor MODEL --call`"
+STREAMED = ("chat", "completions")
+"""Operations that --call also requests as a stream."""
+SHOWN_AFTER_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One finding: the hop, whether it works, and what to do if it does not.
+@click.command()
+@click.argument("model", required=False)
+@click.option("--config", "path", metavar="FILE", help="Configuration file. Default: the value of GATEPASS_CONFIG.")
+@click.option("--call", is_flag=True, help="Also send one small real call per operation. It may be billed.")
+@click.option("--key", "caller", metavar="NAME", help="With --call: the caller, a name of an entry of access.keys.")
+@click.option(
+    "--operation",
+    type=click.Choice(CALL_OPERATIONS),
+    help="With --call: the operation. Default: the one that the model is declared for, else chat.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line: each step, then the result.")
+def doctor(
+    model: str | None, path: str | None, call: bool, caller: str | None, operation: str | None, as_json: bool
+) -> None:
+    """Test every hop: DNS, TCP, proxy, TLS, token and model list, and say what to do about the one that fails.
 
-    `proves` is false for an outcome WORKS without a proof, such as a configured key that was not sent anywhere.
+    With MODEL only the upstreams on the route of that model are tested. Without --call nothing is generated and
+    nothing is billed.
+
+    Exit codes: 0 nothing failed, 1 a step failed, 2 the configuration is not valid, 4 nothing was proven.
     """
-
-    hop: str
-    outcome: Outcome
-    finding: str
-    proves: bool = True
-
-
-def hop_of(upstream: Upstream) -> str:
-    return f"upstream:{upstream.name}"
-
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class TimeLimit:
-    """The time limit for all requests of one check together."""
-
-    began_s: float
-    limit_s: float
-
-    def used_s(self, clock: Clock) -> float:
-        return clock.now() - self.began_s
-
-
-async def within(limit: TimeLimit, state: AppState, upstream: Upstream, answer: Awaitable[T]) -> T:
-    """Return `answer`; raise UpstreamTimeout after the rest of `limit`, even if its timeouts are longer."""
-    message = f"{upstream.host} did not return a complete reply within {limit.limit_s:g} s, the limit of this check."
-    late = UpstreamTimeout(message, upstream=upstream.name, phase="total")
-    return await timeout(state.clock, limit.limit_s - limit.used_s(state.clock), answer, late)
-
-
-LIST_S = 10.0
-"""The limit of both requests of `check_model_list`. An operator waits, so that it ignores configured timeouts."""
-
-NO_LIST = (404, 405)
-"""Statuses of GET /models at an upstream without a model list, or with a wrong base_url."""
-
-BUSY = (408, 429)
-
-
-async def check_model_list(state: AppState, upstream: Upstream) -> Check:
-    """Request the model list with the token and once more without it. Such a request costs nothing."""
-    limit = TimeLimit(state.clock.now(), LIST_S)
+    for option, given in (("--key", caller), ("--operation", operation)):
+        if given is not None and not call:
+            raise click.UsageError(f"{option} requires --call.")
+    loaded = load_or_exit(path)
+    key = find_key(loaded.config, caller)
+    logging.getLogger("gatepass").addHandler(logging.NullHandler())  # keeps log lines out of the findings
+    report = Report(as_json=as_json)
     try:
-        await within(limit, state, upstream, _request_model_list(state, upstream))
-    except GatepassError as error:
-        return _failed_model_list(upstream, error)
-    if upstream.holder is None:
-        return Check(hop_of(upstream), Outcome.WORKS, "answers; no credential is configured")
-    try:
-        await within(limit, state, upstream, _request_model_list(state, replace(upstream, holder=None)))
-    except GatepassError as error:
-        # a 4xx or a login page without the token proves that the token was accepted
-        is_rejection = isinstance(error, UpstreamErrorReply) and 400 <= error.http_status < 500
-        if isinstance(error, UpstreamRedirect | UpstreamHtml) or (is_rejection and error.http_status not in BUSY):
-            return Check(hop_of(upstream), Outcome.WORKS, "answers and accepts the token")
-        reason = f"without the token it returns {error.http_status} {error.public_code}, which proves nothing"
+        calls = _calls(loaded.config, model, operation, key) if call else ()
+        sys.exit(asyncio.run(_run(loaded, model, calls, report)))
+    except CallerError as error:
+        click.echo(f"refused: {error.status} {error.code}: {error.message}", err=as_json)
+        sys.exit(CHECK_FAILED)
+
+
+def _calls(config: Config, model: str | None, operation: str | None, key: AccessKey | None) -> list[ProbeCall]:
+    """Return the real calls: of `model`, or of the first declared model of each operation."""
+    from gatepass.auth.model_access import check_model_access
+    from gatepass.cli.probe import ProbeCall
+
+    if model is not None:
+        chosen = {operation or operation_of(config, model): model}
+        if (only := next(iter(chosen))) not in CALL_OPERATIONS:
+            exit_unusable(NO_CALL.format(operation=only))
     else:
-        reason = "its model list is public"
-    finding = f"answers; {reason}, so it is not proven that it accepts the token: {PROVE}"
-    return Check(hop_of(upstream), Outcome.UNPROVEN, finding)
+        chosen = {}
+        for name in config.models:
+            if not any(char in name for char in "*?["):
+                chosen.setdefault(operation_of(config, name), name)
+        chosen = {found: name for found, name in chosen.items() if found in CALL_OPERATIONS}
+        if not chosen:
+            exit_unusable(NO_MODEL)
+    calls = []
+    for found, name in chosen.items():
+        if key is not None:
+            check_model_access(key, name)
+        profile = (key.profile if key is not None else None) or "plain"
+        calls.append(ProbeCall(found, name, profile))
+        if found in STREAMED:
+            calls.append(ProbeCall(found, name, profile, stream=True))
+    return calls
 
 
-async def _request_model_list(state: AppState, upstream: Upstream) -> None:
-    """Request the model list; raise the classified error, with a rejected token explained as for a client."""
-    models = next(operation for operation in OPERATIONS if operation.name == "models")
-    call, target = call_of(models), Target(upstream.name)
-    attempt = Attempt(state, upstream, target, call)
-    request = upstream.dialect.encode(call, target, upstream.settings.base_url, upstream.timeouts)
-    try:
-        await classify(attempt, await send(attempt, request))
-    except UpstreamAuth as refusal:
-        raise explain_rejection(attempt, refusal) from refusal.__cause__
+async def _run(loaded: LoadedConfig, model: str | None, calls: Sequence[ProbeCall], report: Report) -> int:
+    from gatepass.cli.probe import Outcome, Step
+
+    valid = f"{loaded.source} is valid: {summary(loaded.config)}"
+    report.add(Step("gatepass", "configuration", Outcome.WORKS, valid, proves=False))
+    async with aclosing(diagnose(loaded.config, calls, model=model, begin=report.begin)) as steps:
+        await report.show(steps)
+    return report.finish()
 
 
-def _failed_model_list(upstream: Upstream, error: GatepassError) -> Check:
-    if not isinstance(error, UpstreamErrorReply):
-        return Check(error.hop, Outcome.FAILS, error.message)
-    if error.http_status not in NO_LIST:
-        return Check(error.hop, Outcome.FAILS, f"HTTP {error.http_status}: {error.message}")
-    path = urlsplit(model_list_request(upstream).url).path
-    return Check(
-        hop_of(upstream),
-        Outcome.UNPROVEN,
-        f"answers, but GET {path} returns {error.http_status}: it has no model list, or base_url is wrong,"
-        f" so neither base_url nor the token is proven: {PROVE}",
-    )
+class Report:
+    """Prints each step as soon as it is known, and on a terminal the step that has been running for a second."""
 
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._steps: list[Step] = []
+        self._running: asyncio.TimerHandle | None = None
+        self._is_shown = False
 
-SERVER_ERROR = 500
-ANSWER_S = 30.0
-"""The limit of one real call. It is longer because some servers load a model at its first request."""
+    def begin(self, hop: str, what: str) -> None:
+        """Show on a terminal what runs, if it takes longer than a second."""
+        if self._running is not None:
+            self._running.cancel()
+        if not self._as_json and sys.stderr.isatty():
+            self._running = asyncio.get_running_loop().call_later(SHOWN_AFTER_S, self._show_running, f"{hop} {what}")
 
-LEARNED = "(learned from a rejection, as for any client)"
+    def _show_running(self, text: str) -> None:
+        self._is_shown = True
+        click.echo(f"\r.... {text}: running", nl=False, err=True)
 
+    def _hide_running(self) -> None:
+        if self._running is not None:
+            self._running.cancel()
+        if self._is_shown:
+            self._is_shown = False
+            click.echo("\r\x1b[K", nl=False, err=True)
 
-@dataclass(frozen=True, slots=True)
-class ProbeCall:
-    """A small real call of a model with one word, sent to each upstream of its route with `profile`."""
+    def add(self, step: Step) -> None:
+        """Print a step."""
+        self._hide_running()
+        self._steps.append(step)
+        click.echo(json.dumps(described(step)) if self._as_json else line_of(step))
 
-    operation: str
-    model: str
-    profile: str = "plain"
-
-
-@dataclass(frozen=True, slots=True)
-class TargetProbe:
-    """The call at one target. `calls` are its variants; the one that most upstreams accept comes first."""
-
-    what: str
-    target: Target
-    calls: tuple[Call, ...]
-    profile: ProfileRules
-
-
-def probes_of(state: AppState, upstream: Upstream, probe_call: ProbeCall | None) -> list[TargetProbe]:
-    """Return the calls that `probe_call` sends to `upstream`, in the order of its route."""
-    if probe_call is None:
-        return []
-    calls = samples(probe_call.operation, probe_call.model)
-    return [
-        TargetProbe(
-            f"{probe_call.operation} with {target.model or probe_call.model}",
-            target,
-            calls,
-            state.profiles[probe_call.profile],
-        )
-        for target in state.routes.resolve(probe_call.operation, probe_call.model)
-        if target.upstream == upstream.name
-    ]
-
-
-async def check_call(state: AppState, upstream: Upstream, target_probe: TargetProbe) -> Check:
-    limit = TimeLimit(state.clock.now(), ANSWER_S)
-    try:
-        status, learned = await within(limit, state, upstream, _first_accepted(state, target_probe))
-    except GatepassError as error:
-        result = f"{error.http_status} {error.public_code} after {limit.used_s(state.clock):.2f} s: {error.message}"
-        failed_hop = hop_of(upstream) if isinstance(error, CallerError) else error.hop
-        return Check(failed_hop, Outcome.FAILS, f"{target_probe.what}: {result}")
-    rules = f"; {', '.join(learned)} {LEARNED}" if learned else ""
-    finding = f"{target_probe.what}: {status} in {limit.used_s(state.clock):.2f} s{rules}"
-    return Check(hop_of(upstream), Outcome.WORKS, finding)
-
-
-async def _first_accepted(state: AppState, target_probe: TargetProbe) -> tuple[int, tuple[str, ...]]:
-    *first, last = target_probe.calls
-    for call in first:
+    async def show(self, steps: AsyncIterator[Step]) -> None:
+        """Print each of `steps`."""
         try:
-            return await _call(state, target_probe, call)
-        except UpstreamErrorReply as rejection:
-            # the next variant limits its answer by another member than max_tokens
-            if rejection.http_status >= SERVER_ERROR or "max_tokens" not in f"{rejection.param} {rejection.message}":
-                raise
-    return await _call(state, target_probe, last)
+            async for step in steps:
+                self.add(step)
+        finally:
+            self._hide_running()
+
+    def finish(self) -> int:
+        """Print the result and return the exit code."""
+        from gatepass.cli.probe import Outcome
+
+        failed = [step for step in self._steps if step.failed]
+        is_proven = any(step.outcome is Outcome.WORKS and step.proves for step in self._steps)
+        code = CHECK_FAILED if failed else 0 if is_proven else NOTHING_PROVEN
+        if self._as_json:
+            click.echo(json.dumps({"exit_code": code, "failed": [f"{step.hop} {step.what}" for step in failed]}))
+        elif code == NOTHING_PROVEN:
+            click.echo(NOTHING, err=True)
+        return code
 
 
-async def _call(state: AppState, target_probe: TargetProbe, call: Call) -> tuple[int, tuple[str, ...]]:
-    """Return the status of a good reply and the rules learned for it; raise the error that a client would get."""
-    context = RequestContext.of_own(state, target_probe.profile)
-    answer = await try_target(context, call, target_probe.target)
-    if not isinstance(answer, BufferedReply):
-        raise TypeError("a call without stream got a stream")
-    return answer.status, context.attempts[-1].learned
+def described(step: Step) -> dict[str, object]:
+    """Return a step for JSON output."""
+    fields = asdict(step) | {"outcome": step.outcome.name.lower(), "seconds": round(step.seconds, 3)}
+    return {name: value for name, value in fields.items() if name != "proves"}
 
 
-TOKEN_S = 10.0
-"""The limit of one token fetch. An operator waits, so that it ignores the credential's timeout_s."""
+def line_of(step: Step) -> str:
+    """Return a step as one line: the outcome, the hop, what was done, the reason, and what to do."""
+    from gatepass.dialects.hints import sentence
 
-
-async def check_credential(state: AppState, name: str, holder: TokenHolder) -> Check:
-    if has_unshared_refresh_token(state.config, name):
-        return Check(f"credential:{name}", Outcome.SKIPPED, UNSHARED_REFRESH_LOGIN)
-    settings = state.config.credentials[name]
-    own_limit = f"{setting(name, 'timeout_s')} is {settings.timeout_s:g} s"
-    message = f"no token from {token_location(settings)} within {TOKEN_S:g} s, the limit of this check ({own_limit})"
-    late = TokenUnavailable(message, credential=name)
-    try:
-        token = await timeout(state.clock, TOKEN_S, holder.token(), late)
-    except TokenUnavailable as error:
-        # the error's own message announces the next try, but this command ends now
-        reason = holder.status().last_error
-        failed = error.message if error is late or reason is None else f"no token for credential {name}"
-        return Check(error.hop, Outcome.FAILS, f"{failed}: {reason}" if reason else failed)
-    if token.lifetime_s is None:
-        found = "a key is configured; it does not expire"
-    elif token.lifetime_source is LifetimeSource.DEFAULT:
-        found = f"a token was fetched; no lifetime was found, so default_ttl_s is used: {token.lifetime_s:g} s"
-    else:
-        found = f"a token was fetched; its lifetime is {token.lifetime_s:g} s"
-    return Check(f"credential:{name}", Outcome.WORKS, found, proves=token.lifetime_s is not None)
+    text = f"{sentence(step.why)} {step.advice}" if step.advice else step.why
+    took = f" ({step.seconds:.2f} s)" if step.seconds >= 0.005 else ""
+    return f"{step.outcome:<4} {step.hop} {step.what}: {text}{took}"
 
 
 async def diagnose(
-    config: Config, probe_call: ProbeCall | None = None, clock: Clock | None = None
-) -> AsyncGenerator[Check, None]:
-    """Yield each check of the store, credentials and upstreams as soon as it is done.
+    config: Config,
+    calls: Sequence[ProbeCall] = (),
+    clock: Clock | None = None,
+    *,
+    model: str | None = None,
+    begin: Begin = lambda *_: None,
+) -> AsyncGenerator[Step, None]:
+    """Yield each step at the store, the credentials and the upstreams as soon as it is done.
 
-    Skips an upstream if its credential failed, and a credential whose refresh token only a running gatepass may use.
-    Without `probe_call` each upstream gets a GET /models. With it, only the upstreams of its route are checked, by
-    that call; the store is not. Raises ModelNotFound if the model has no route.
+    The token step of a credential is skipped if its network steps failed, or if only a running gatepass may use its
+    refresh token; the model list of an upstream if its credential has no token. With `model` or `calls` only the
+    upstreams of their routes are tested, and the store is not. Raises ModelNotFound if a model has no route.
     """
+    from gatepass.cli.probe import Outcome, check_store
+    from gatepass.proxy.app_state import create_app_state
+    from gatepass.store.choice import open_store
+
     clock = clock or SystemClock()
     state = create_app_state(config, clock, open_store(config.store, None, clock))
-    without: dict[str | None, str] = {}
     try:
-        upstreams = list(state.upstreams.values())
-        if probe_call is not None:
-            route = {target.upstream for target in state.routes.resolve(probe_call.operation, probe_call.model)}
-            upstreams = [upstream for upstream in upstreams if upstream.name in route]
-        used = {upstream.settings.credential for upstream in upstreams}
-        credentials = [name for name in state.holders if probe_call is None or name in used]
-        if config.store is not None and probe_call is None:
-            yield await _check_store(state, config.store)
+        upstreams, without = _tested(state, calls, model), dict[str | None, str]()
+        is_whole = model is None and not calls
+        if config.store is not None and is_whole:
+            begin("store", "store")
+            yield await check_store(state, config.store)
         state.store_cache.start()
-        for name in credentials:
-            if not has_unshared_refresh_token(config, name):  # a fetch would end the login of the running gatepass
-                state.holders[name].start()
-        for name in credentials:
-            check = await check_credential(state, name, state.holders[name])
-            if check.outcome is not Outcome.WORKS:
-                without[name] = "failed" if check.outcome is Outcome.FAILS else "was not tried"
-            yield check
+        used = {upstream.settings.credential for upstream in upstreams}
+        for name in [name for name in state.holders if is_whole or name in used]:
+            async for step in _test_credential(state, name, begin):
+                if step.what == "token" or step.failed:
+                    without[name] = {Outcome.FAILS: "failed", Outcome.SKIPPED: "was not tried"}.get(step.outcome, "")
+                yield step
         for upstream in upstreams:
-            if (reason := without.get(upstream.settings.credential)) is not None:
-                yield Check(hop_of(upstream), Outcome.SKIPPED, f"its credential {reason}")
-                continue
-            probes = probes_of(state, upstream, probe_call)
-            for target_probe in probes:
-                yield await check_call(state, upstream, target_probe)
-            if not probes:
-                yield await check_model_list(state, upstream)
+            async for step in _test_upstream(state, upstream, calls, begin, without.get(upstream.settings.credential)):
+                yield step
     finally:
         await state.aclose()
 
 
-async def _check_store(state: AppState, settings: StoreSettings) -> Check:
-    """Read and write the store, and compare the encryption key. The result proves nothing about an upstream."""
-    store, address = state.shared_store, f"{settings.host}:{settings.port}"
-    assert store is not None  # noqa: S101 - open_store returns a shared one for these settings
-    with suppress(StoreUnavailable):  # its health has the reason
-        await store.check()
-    health = store.health
-    if health.state is StoreState.UP:
-        return Check("store", Outcome.WORKS, f"{address} answers, and the encryption key matches", proves=False)
-    reason = state.redactor.mask(str(health.reason))
-    if health.state is StoreState.UNREADABLE:
-        return Check("store", Outcome.FAILS, f"{address} answers, but {reason}")
-    return Check(
-        "store", Outcome.FAILS, f"no use of {address}: {reason}. Until then each process fetches tokens itself"
+def _tested(state: AppState, calls: Sequence[ProbeCall], model: str | None) -> list[Upstream]:
+    """Return the upstreams on the routes of `calls` and of `model`; without either all upstreams."""
+    asked = [(call.operation, call.model) for call in calls]
+    if model is not None:
+        asked.append((operation_of(state.config, model), model))
+    used = {target.upstream for operation, name in asked for target in state.routes.resolve(operation, name)}
+    return [upstream for upstream in state.upstreams.values() if not asked or upstream.name in used]
+
+
+async def _test_credential(state: AppState, name: str, begin: Begin) -> AsyncIterator[Step]:
+    """Yield the steps of a credential: its token endpoint's network, then the token."""
+    from gatepass.cli.probe import check_token, issuer_server, reach
+    from gatepass.config.checks import has_unshared_refresh_token
+
+    if not has_unshared_refresh_token(state.config, name):  # a fetch would end the login of the running gatepass
+        if (server := issuer_server(name, state.config.credentials[name])) is not None:
+            async for step in reach(server, state.clock, begin):
+                yield step
+                if step.failed:
+                    return
+        state.holders[name].start()
+    begin(f"credential:{name}", "token")
+    yield await check_token(state, name, state.holders[name])
+
+
+async def _test_upstream(
+    state: AppState, upstream: Upstream, calls: Sequence[ProbeCall], begin: Begin, without: str | None
+) -> AsyncIterator[Step]:
+    """Yield the steps of an upstream: its network, its model list and the real calls.
+
+    `without` is why its credential has no token; then nothing is requested.
+    """
+    from gatepass.cli.probe import (
+        Outcome,
+        Step,
+        check_call,
+        check_models,
+        hop_of,
+        probes_of,
+        reach,
+        upstream_server,
     )
+
+    async for step in reach(upstream_server(upstream.name, upstream.settings), state.clock, begin):
+        yield step
+        if step.failed:
+            return
+    if without:
+        yield Step(hop_of(upstream), "models", Outcome.SKIPPED, f"its credential {without}")
+        return
+    probes = [probe for call in calls for probe in probes_of(state, upstream, call)]
+    begin(hop_of(upstream), "models")
+    step = await check_models(state, upstream)
+    # the calls decide whether an upstream works whose model list has an error of its own
+    yield replace(step, outcome=Outcome.UNPROVEN) if step.failed and probes else step
+    for target_probe in probes:
+        begin(hop_of(upstream), "call")
+        yield await check_call(state, upstream, target_probe)

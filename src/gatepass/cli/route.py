@@ -1,13 +1,18 @@
-"""`gatepass check --model`: the route of a request, with every change of it and the URL that is called."""
+"""`gatepass route`: explain one request, with every change of it and the URL that is called. Nothing is sent."""
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import MappingProxyType
 
+import click
 from msgspec.structs import replace
 
+from gatepass.auth.model_access import check_model_access
+from gatepass.cli.configuration import CHECK_FAILED, ROUTED_OPERATIONS, find_key, load_or_exit, operation_of
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.config.routes import block_of_operation
@@ -59,12 +64,72 @@ STREAM_EFFECTS: Mapping[str, str] = MappingProxyType(
 )
 
 
+@click.command()
+@click.argument("model")
+@click.option("--config", "path", metavar="FILE", help="Configuration file. Default: the value of GATEPASS_CONFIG.")
+@click.option("--key", "caller", metavar="NAME", help="The caller, a name of an entry of access.keys.")
+@click.option(
+    "--operation",
+    type=click.Choice(ROUTED_OPERATIONS),
+    help="The operation. Default: the one that the model is declared for, else chat.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def route(model: str, path: str | None, caller: str | None, operation: str | None, as_json: bool) -> None:
+    """Explain a request for MODEL: its targets in order, every change of it, and the URL. Nothing is sent.
+
+    Exit codes: 0 a target supports the request, 1 it is refused, 2 the configuration is not valid.
+    """
+    config = load_or_exit(path).config
+    key = find_key(config, caller)
+    operation = operation or operation_of(config, model)
+    document: dict[str, object] = {"operation": operation, "model": model, "caller": caller}
+    try:
+        if key is not None:
+            check_model_access(key, model)
+        report = report_route(config, operation, model, key)
+    except CallerError as error:
+        document["refused"] = {"status": error.status, "code": error.code, "message": error.message}
+        text = f"refused: {error.status} {error.code}: {error.message}"
+        is_accepted = False
+    else:
+        document["targets"] = [asdict(target) for target in report.targets]
+        text = "\n".join(report.lines)
+        is_accepted = report.is_accepted
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False) if as_json else text)
+    sys.exit(0 if is_accepted else CHECK_FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class TargetReport:
+    """One target with the steps of a request to it. `refused` is the error if its dialect does not support it."""
+
+    upstream: str
+    model: str
+    steps: tuple[str, ...]
+    refused: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class RouteReport:
-    """The lines to print. `is_accepted` is false if the dialect of a target does not support the request."""
+    """The targets of a request in order. `title` names the operation, the model and the caller."""
 
-    lines: tuple[str, ...]
-    is_accepted: bool
+    title: str
+    targets: tuple[TargetReport, ...]
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether the dialects of all targets support the request."""
+        return all(target.refused is None for target in self.targets)
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines to print."""
+        lines = [self.title]
+        for number, target in enumerate(self.targets, 1):
+            refused = () if target.refused is None else (f"refused: {target.refused}",)
+            lines.append(f"{number}. to the upstream {target.upstream}, as {target.model}:")
+            lines += [f"   - {step}" for step in (*target.steps, *refused)]
+        return lines
 
 
 def report_route(config: Config, operation: str, model: str, key: AccessKey | None) -> RouteReport:
@@ -73,17 +138,16 @@ def report_route(config: Config, operation: str, model: str, key: AccessKey | No
     The profile is the caller's; a path such as /for/NAME/ may name another. Raises ModelNotFound without a target.
     """
     profile = build_profiles(config.profiles)[(key.profile if key is not None else None) or "plain"]
-    lines, is_accepted = [f"{operation} with the model {model}, as {'any caller' if key is None else key.name}"], True
-    for number, target in enumerate(RouteTable.from_config(config).resolve(operation, model), 1):
-        lines.append(f"{number}. to the upstream {target.upstream}, as {target.model or model}:")
-        steps = [*_steps(config, operation, model, target, profile)]
+    targets = []
+    for target in RouteTable.from_config(config).resolve(operation, model):
+        steps, refused = [*_steps(config, operation, model, target, profile)], None
         try:
             steps += [*_requests(config.upstreams[target.upstream], operation, model, target)]
         except CallerError as error:
-            steps.append(f"refused: {error.status} {error.code}: {error.message}")
-            is_accepted = False
-        lines += [f"   - {step}" for step in steps]
-    return RouteReport(tuple(lines), is_accepted)
+            refused = f"{error.status} {error.code}: {error.message}"
+        targets.append(TargetReport(target.upstream, target.model or model, tuple(steps), refused))
+    title = f"{operation} with the model {model}, as {'any caller' if key is None else key.name}"
+    return RouteReport(title, tuple(targets))
 
 
 def _steps(config: Config, operation: str, model: str, target: Target, profile: ProfileRules) -> Iterator[str]:

@@ -190,7 +190,7 @@ def token_hint(upstream: str, credential: str | None, age_s: float | None, not_r
         tried = f"Tried once, with the token of the credential {credential!r}{fetched}: {not_renewed}."
     return (
         f"{tried} `gatepass token {credential} --reveal` shows it: compare its audience and scope with what this"
-        " upstream requires. `gatepass check --live --model NAME` tries it."
+        " upstream requires. `gatepass doctor MODEL --call` tries it."
     )
 
 

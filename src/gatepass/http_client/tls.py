@@ -1,10 +1,16 @@
-"""TLS contexts of upstreams: trusted CAs and client certificates, reloaded when their files change."""
+"""TLS contexts of upstreams: trusted CAs and client certificates, reloaded when their files change.
+
+`tls_problem` names the likely cause of a failed handshake, and what to do.
+"""
 
 from __future__ import annotations
 
 import os
 import ssl
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from enum import StrEnum
+from types import MappingProxyType
 from typing import Any
 
 from gatepass.config.network import Network
@@ -72,3 +78,78 @@ class ReloadingSSLContext(ssl.SSLContext):
     def _file_versions(self) -> tuple[FileVersion, ...]:
         found = [os.stat(path) for path in (self._cert, self._key) if path is not None]
         return tuple((status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns) for status in found)
+
+
+class TlsProblem(StrEnum):
+    """The likely cause of a failed handshake. The value is the end of a sentence."""
+
+    EXPIRED = "its certificate has expired"
+    NOT_YET_VALID = "its certificate is not valid yet"
+    WRONG_NAME = "its certificate is for another host name"
+    UNKNOWN_CA = "its certificate is signed by a CA that this machine does not trust"
+    OTHER_CA = "the CA in ca_file did not sign its certificate"
+    PLAIN_HTTP = "it does not use TLS on this port"
+    CLIENT_CERTIFICATE = "it rejects the connection without a client certificate that it trusts"
+    CLOSED = "it closed the connection during the TLS handshake"
+    OTHER = "the TLS handshake failed"
+
+
+TLS_ADVICE: Mapping[TlsProblem, str] = MappingProxyType(
+    {
+        TlsProblem.EXPIRED: "Renew the certificate of {host}, and check the clock of this machine.",
+        TlsProblem.NOT_YET_VALID: "Check the clock of this machine and the certificate of {host}.",
+        TlsProblem.WRONG_NAME: "Use a host name of the certificate in {url_setting}.",
+        TlsProblem.UNKNOWN_CA: "Set {settings}.network.ca_file to a PEM file with the certificate of that CA.",
+        TlsProblem.OTHER_CA: (
+            "Add the certificate of the CA that signs {host} to {settings}.network.ca_file, or let {host} send its"
+            " intermediate certificates."
+        ),
+        TlsProblem.PLAIN_HTTP: "Check the port in {url_setting}, or begin it with http://.",
+        TlsProblem.CLIENT_CERTIFICATE: "Set {settings}.network.client_cert to a certificate that {host} trusts.",
+        TlsProblem.CLOSED: (
+            "Check the port in {url_setting}, and whether {host} requires {settings}.network.client_cert."
+        ),
+        TlsProblem.OTHER: (
+            "Check {url_setting}, {settings}.network.ca_file and, if {host} requires a client certificate,"
+            " {settings}.network.client_cert."
+        ),
+    }
+)
+"""What to do about a problem, with the placeholders `host`, `settings` (such as `upstreams.chat`) and `url_setting`."""
+
+_PROBLEM_OF_CODE: Mapping[int, TlsProblem] = MappingProxyType(
+    {
+        **dict.fromkeys((9, 11), TlsProblem.NOT_YET_VALID),
+        **dict.fromkeys((10, 12), TlsProblem.EXPIRED),
+        **dict.fromkeys((2, 18, 19, 20, 21, 24), TlsProblem.UNKNOWN_CA),
+        **dict.fromkeys((62, 64), TlsProblem.WRONG_NAME),
+    }
+)
+"""By OpenSSL's X509_V_ERR_* numbers (openssl-verification-options)."""
+_PLAIN_REASONS = frozenset(("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"))
+_CLIENT_REASONS = ("CERTIFICATE_REQUIRED", "BAD_CERTIFICATE", "UNKNOWN_CA", "CERTIFICATE_UNKNOWN", "ACCESS_DENIED")
+"""Alerts about the client certificate. TLS 1.2 has only HANDSHAKE_FAILURE, which has other causes too."""
+
+
+def tls_problem(error: BaseException | None, *, has_ca_file: bool) -> TlsProblem:
+    """Return the likely cause of `error`, which ended a handshake, or of one of its causes."""
+    found = next((cause for cause in causes_of(error) if isinstance(cause, ssl.SSLError)), None)
+    if isinstance(found, ssl.SSLCertVerificationError):
+        problem = _PROBLEM_OF_CODE.get(found.verify_code, TlsProblem.OTHER)
+        return TlsProblem.OTHER_CA if problem is TlsProblem.UNKNOWN_CA and has_ca_file else problem
+    reason = (found.reason or "") if found is not None else ""
+    if reason in _PLAIN_REASONS:
+        return TlsProblem.PLAIN_HTTP
+    if "ALERT" in reason and reason.endswith(_CLIENT_REASONS):
+        return TlsProblem.CLIENT_CERTIFICATE
+    is_closed = any(isinstance(cause, ConnectionError | ssl.SSLEOFError) for cause in causes_of(error))
+    return TlsProblem.CLOSED if is_closed else TlsProblem.OTHER
+
+
+def causes_of(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield `error` and its causes. A host with several addresses fails with a group, one error for each address."""
+    while error is not None:
+        yield error
+        for member in error.exceptions if isinstance(error, BaseExceptionGroup) else ():
+            yield from causes_of(member)
+        error = error.__cause__ or error.__context__

@@ -198,7 +198,7 @@ def test_a_call_of_the_responses_api_is_told_the_other_way(status, message, told
 AGAIN = "its issuer returned the same token again"
 SHOWS = (
     " `gatepass token corp --reveal` shows it: compare its audience and scope with what this upstream requires."
-    " `gatepass check --live --model NAME` tries it."
+    " `gatepass doctor MODEL --call` tries it."
 )
 
 

@@ -1,0 +1,40 @@
+"""What the doctor finds, without the steps of the network: those have tests of their own."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from gatepass.cli.doctor import diagnose
+from gatepass.cli.probe import Outcome, ProbeCall, Step
+from gatepass.clock import Clock
+from gatepass.config.model import Config
+
+NETWORK = frozenset(("resolve", "connect", "proxy", "tls"))
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A step: its reason and its advice in one text."""
+
+    hop: str
+    outcome: Outcome
+    finding: str
+    proves: bool = True
+
+
+def check_of(step: Step) -> Check:
+    return Check(step.hop, step.outcome, f"{step.why} {step.advice}".strip(), step.proves)
+
+
+async def found(blocks: dict[str, Any], trial: ProbeCall | None = None, clock: Clock | None = None) -> list[Check]:
+    """The checks of the store, the credentials and the upstreams; with `trial` its calls in place of the lists."""
+    trials = [] if trial is None else [trial]
+    async with aclosing(diagnose(Config.model_validate(blocks), trials, clock)) as steps:
+        known = [step async for step in steps if step.what not in NETWORK]
+    return [check_of(step) for step in known if trial is None or step.what != "models"]
+
+
+async def found_upstreams(blocks: dict[str, Any], trial: ProbeCall | None = None) -> list[Check]:
+    return [check for check in await found(blocks, trial) if check.hop.startswith("upstream:")]

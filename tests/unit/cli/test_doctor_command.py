@@ -1,0 +1,267 @@
+import asyncio
+import json
+import logging
+import os
+
+import pytest
+from click.testing import CliRunner
+
+import gatepass.cli.doctor
+from gatepass.cli import main
+from gatepass.cli.doctor import NO_MODEL, Report
+from gatepass.cli.probe import Outcome, ProbeCall, Step
+
+HASH, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+FILE = f"""\
+upstreams:
+  chat: {{base_url: "https://llm.example/v1"}}
+  spare: {{base_url: "https://spare.example/v1"}}
+models:
+  gpt-4o: {{targets: [{{upstream: chat, name: gpt-4o-240806-deploy-gs}}, {{upstream: spare}}]}}
+access:
+  keys: [{{name: ragflow, hash: "{HASH}", models: ["gpt-3*"]}}, {{name: bot, hash: "{OTHER}"}}]
+"""
+WORKING = Step("upstream:chat", "models", Outcome.WORKS, "answers")
+CONFIGURED = Step("credential:c", "token", Outcome.WORKS, "a key is configured", proves=False)
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch):
+    for name in [name for name in os.environ if name.startswith("GATEPASS_") or name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+
+
+class Doctor:
+    """What the doctor finds, and what it was asked to test."""
+
+    def __init__(self) -> None:
+        self.findings: list[Step] = []
+        self.models: list[str | None] = []
+        self.calls: list[ProbeCall] = []
+
+    async def diagnose(self, config, calls, *, model, begin):
+        assert "chat" in config.upstreams
+        self.models.append(model)
+        self.calls += calls
+        for finding in self.findings:
+            begin(finding.hop, finding.what)
+            yield finding
+
+
+@pytest.fixture
+def found(monkeypatch):
+    found = Doctor()
+    monkeypatch.setattr(gatepass.cli.doctor, "diagnose", found.diagnose)
+    return found
+
+
+@pytest.fixture
+def doctor(tmp_path):
+    (tmp_path / "f.yaml").write_text(FILE)
+
+    def run(*arguments, file="f.yaml"):
+        return CliRunner().invoke(main, ["doctor", "--config", str(tmp_path / file), *arguments])
+
+    return run
+
+
+def steps_of(result):
+    first, *others = result.stdout.splitlines()
+    assert first.startswith("ok   gatepass configuration: ")
+    assert first.endswith("f.yaml is valid: 2 upstreams, 0 credentials, 2 keys")
+    return others
+
+
+@pytest.mark.parametrize("option", [("--key", "bot"), ("--operation", "embeddings")])
+def test_an_option_of_a_call_without_a_call_is_a_usage_error(doctor, found, option):
+    result = doctor(*option)
+    assert (result.exit_code, found.models) == (2, [])
+    assert f"{option[0]} requires --call" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "mark"),
+    [
+        (Outcome.WORKS, 0, "ok  "),
+        (Outcome.UNPROVEN, 0, "????"),
+        (Outcome.SKIPPED, 0, "skip"),
+        (Outcome.FAILS, 1, "FAIL"),
+    ],
+)
+def test_every_step_is_one_line_and_only_a_failing_one_is_exit_1(doctor, found, outcome, code, mark):
+    found.findings += [Step("credential:c", "token", outcome, "what was found", "Do this.", 0.25), WORKING]
+    result = doctor()
+    assert (result.exit_code, steps_of(result), result.stderr) == (
+        code,
+        [
+            f"{mark} credential:c token: what was found. Do this. (0.25 s)",
+            "ok   upstream:chat models: answers",
+        ],
+        "",
+    )
+    assert (found.models, found.calls) == ([None], [])
+
+
+def test_json_is_one_object_per_line_with_the_result_last(doctor, found):
+    found.findings += [WORKING, Step("upstream:spare", "tls", Outcome.FAILS, "expired", "Renew it.", 0.12345)]
+    result = doctor("--json")
+    *steps, end = [json.loads(line) for line in result.stdout.splitlines()]
+    assert (result.exit_code, end) == (1, {"exit_code": 1, "failed": ["upstream:spare tls"]})
+    assert [step["what"] for step in steps] == ["configuration", "models", "tls"]
+    assert steps[-1] == {
+        "hop": "upstream:spare",
+        "what": "tls",
+        "outcome": "fails",
+        "why": "expired",
+        "advice": "Renew it.",
+        "seconds": 0.123,
+    }
+
+
+def test_a_model_limits_the_test_to_its_route_and_is_called_on_request_alone(doctor, found):
+    found.findings.append(WORKING)
+    assert doctor("gpt-4o").exit_code == 0
+    assert (found.models, found.calls) == (["gpt-4o"], [])
+    assert doctor("gpt-4o", "--call", "--operation", "embeddings").exit_code == 0
+    assert found.calls == [ProbeCall("embeddings", "gpt-4o")]
+
+
+def test_a_model_without_a_route_is_refused(doctor):
+    result = doctor("gpt-9")
+    assert result.exit_code == 1
+    assert "refused: 404 model_not_found: " in result.stdout
+
+
+def test_a_key_that_may_not_use_the_model_is_refused(doctor, found):
+    result = doctor("gpt-4o", "--call", "--key", "ragflow")
+    assert (result.exit_code, found.calls) == (1, [])
+    assert result.stdout.startswith("refused: 403 model_not_allowed: ")
+
+
+def test_an_unknown_key_is_exit_2(doctor, found):
+    result = doctor("gpt-4o", "--call", "--key", "nobody")
+    assert (result.exit_code, found.models) == (2, [])
+    assert result.stderr == "--key: 'nobody' is not the name of a key; there is ragflow, bot\n"
+
+
+@pytest.mark.parametrize(
+    ("models", "blocks", "operation"),
+    [
+        ("m: {upstream: chat}", "", "chat"),
+        ("m: {upstream: chat, capabilities: {kind: chat}}", "", "chat"),
+        ("m: {upstream: chat, capabilities: {kind: vision}}", "", "chat"),
+        ("m: {upstream: chat, capabilities: {vision: true}}", "", "chat"),
+        ("m: {upstream: chat, capabilities: {kind: embedding}}", "", "embeddings"),
+        ("m: {upstream: chat, capabilities: {dimensions: 384}}", "", "embeddings"),
+        ("m: {upstream: chat, capabilities: {kind: rerank}}", "", "rerank"),
+        ("'m*': {upstream: chat, capabilities: {kind: embedding}}", "", "embeddings"),
+        ("m: {upstream: chat}", "operations: {embeddings: {upstream: spare, model: m}}\n", "embeddings"),
+        ("'*': {upstream: chat}", "operations: {rerank: {upstream: spare, model: m}}\n", "rerank"),
+    ],
+)
+def test_a_model_is_called_for_what_it_is_declared_for(tmp_path, doctor, found, models, blocks, operation):
+    upstreams = "chat: {base_url: 'https://llm.example/v1'}, spare: {base_url: 'https://spare.example/v1'}"
+    (tmp_path / "m.yaml").write_text(f"upstreams: {{{upstreams}}}\nmodels: {{{models}}}\n{blocks}")
+    found.findings.append(WORKING)
+    assert doctor("m", "--call", file="m.yaml").exit_code == 0
+    streamed = [ProbeCall(operation, "m", stream=True)] if operation == "chat" else []
+    assert found.calls == [ProbeCall(operation, "m"), *streamed]
+
+
+def test_without_a_model_the_first_declared_one_of_each_operation_is_called(tmp_path, doctor, found):
+    (tmp_path / "m.yaml").write_text(
+        "upstreams: {chat: {base_url: 'https://llm.example/v1'}}\n"
+        "models:\n  a: {upstream: chat}\n  b: {upstream: chat}\n  '*': {upstream: chat}\n"
+        "  voice: {upstream: chat, capabilities: {kind: tts}}\n"
+        "  vectors: {upstream: chat, capabilities: {kind: embedding}}\n"
+    )
+    found.findings.append(WORKING)
+    assert doctor("--call", file="m.yaml").exit_code == 0
+    assert found.calls == [
+        ProbeCall("chat", "a"),
+        ProbeCall("chat", "a", stream=True),
+        ProbeCall("embeddings", "vectors"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "told"),
+    [
+        ("models: {'*': {upstream: chat}}", (), NO_MODEL),
+        ("models: {m: {upstream: chat, capabilities: {kind: tts}}}", ("m",), "doctor has no call for speech, only for"),
+    ],
+)
+def test_what_cannot_be_called_is_said_and_nothing_is_tested(tmp_path, doctor, found, text, arguments, told):
+    (tmp_path / "m.yaml").write_text(f"upstreams: {{chat: {{base_url: 'https://llm.example/v1'}}}}\n{text}\n")
+    result = doctor(*arguments, "--call", file="m.yaml")
+    assert (result.exit_code, result.stdout, found.models) == (2, "", [])
+    assert told in result.stderr
+
+
+def test_a_model_is_called_as_the_caller_with_its_profile(tmp_path, doctor, found):
+    (tmp_path / "p.yaml").write_text(FILE.replace("name: bot,", "name: bot, profile: dify,"))
+    found.findings.append(WORKING)
+    doctor("gpt-4o", "--call", "--key", "bot", file="p.yaml")
+    assert {call.profile for call in found.calls} == {"dify"}
+
+
+@pytest.mark.parametrize(
+    "findings",
+    [
+        [Step("credential:c", "token", Outcome.SKIPPED, "kept nowhere")],
+        [CONFIGURED, Step("upstream:chat", "models", Outcome.UNPROVEN, "open to everybody")],
+        [Step("upstream:chat", "connect", Outcome.WORKS, "accepts connections", proves=False)],
+    ],
+    ids=["all skipped", "a key that nobody asked for", "a port alone"],
+)
+def test_a_check_that_proved_nothing_is_exit_4_and_says_so(doctor, found, findings):
+    found.findings += findings
+    result = doctor()
+    assert (result.exit_code, result.stderr) == (4, "nothing failed, and nothing was proven: exit code 4\n")
+    found.findings.append(WORKING)
+    assert doctor().exit_code == 0
+    found.findings.append(Step("upstream:spare", "tls", Outcome.FAILS, "down"))
+    assert doctor().exit_code == 1
+
+
+def test_each_step_is_printed_as_soon_as_it_is_known(tmp_path, monkeypatch, capsys):
+    (tmp_path / "f.yaml").write_text(FILE)
+    seen = []
+
+    async def diagnose(config, calls, **_):
+        yield WORKING
+        seen.append(capsys.readouterr().out)
+        yield Step("upstream:spare", "models", Outcome.WORKS, "answers")
+
+    monkeypatch.setattr(gatepass.cli.doctor, "diagnose", diagnose)
+    with pytest.raises(SystemExit):
+        main(["doctor", "--config", str(tmp_path / "f.yaml")])
+    assert [text.splitlines()[-1] for text in seen] == ["ok   upstream:chat models: answers"]
+
+
+def test_no_log_line_stands_between_the_steps(doctor, monkeypatch):
+    async def diagnose(config, calls, **_):
+        logging.getLogger("gatepass.tokens").warning("token_fetch_failed")
+        yield WORKING
+
+    monkeypatch.setattr(gatepass.cli.doctor, "diagnose", diagnose)
+    for name in (None, "gatepass"):  # as in a process of its own: then the last resort is stderr
+        monkeypatch.setattr(logging.getLogger(name), "handlers", [])
+    result = doctor()
+    assert (steps_of(result), result.stderr) == (["ok   upstream:chat models: answers"], "")
+
+
+def test_a_terminal_shows_the_step_that_takes_longer_than_a_second(monkeypatch, capsys):
+    monkeypatch.setattr("gatepass.cli.doctor.SHOWN_AFTER_S", 0.0)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+
+    async def run():
+        report = Report(as_json=False)
+        report.begin("upstream:chat", "tls")
+        await asyncio.sleep(0.01)
+        report.add(WORKING)
+
+    asyncio.run(run())
+    printed = capsys.readouterr()
+    assert printed.err == "\r.... upstream:chat tls: running\r\x1b[K"
+    assert printed.out == "ok   upstream:chat models: answers\n"

@@ -1,0 +1,147 @@
+import json
+from typing import get_args
+
+import pytest
+from click.testing import CliRunner
+
+from gatepass.cli import main
+from gatepass.cli.configuration import CALL_OPERATIONS, OPERATION_OF_KIND, ROUTED_OPERATIONS
+from gatepass.config.routes import ModelKind, OfModel
+
+HASH, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+FILE = f"""\
+upstreams:
+  chat: {{base_url: "https://llm.example/v1"}}
+  spare: {{base_url: "https://spare.example/v1"}}
+models:
+  gpt-4o: {{targets: [{{upstream: chat, name: gpt-4o-240806-deploy-gs}}, {{upstream: spare}}]}}
+access:
+  keys: [{{name: ragflow, hash: "{HASH}", models: ["gpt-3*"]}}, {{name: bot, hash: "{OTHER}"}}]
+"""
+
+
+@pytest.fixture
+def route(tmp_path):
+    (tmp_path / "f.yaml").write_text(FILE)
+
+    def run(*arguments, environment=None):
+        return CliRunner().invoke(main, ["route", "--config", str(tmp_path / "f.yaml"), *arguments], env=environment)
+
+    return run
+
+
+def test_every_operation_that_names_a_model_and_every_kind_has_a_way_to_be_shown():
+    assert get_args(OfModel) == ROUTED_OPERATIONS
+    assert set(OPERATION_OF_KIND) == {None, *get_args(ModelKind)}
+    assert set(CALL_OPERATIONS) < set(ROUTED_OPERATIONS) >= set(OPERATION_OF_KIND.values())
+
+
+def test_the_way_and_what_is_changed_on_it_are_shown_in_order(route):
+    result = route("gpt-4o")
+    assert result.exit_code == 0
+    assert result.output.splitlines() == [
+        "chat with the model gpt-4o, as any caller",
+        "1. to the upstream chat, as gpt-4o-240806-deploy-gs:",
+        "   - profile plain: nothing",
+        "   - built-in images: `images` next to the conversation are moved into it",
+        "   - built-in strays: drop_params and model_type are left out",
+        "   - built-in stream_options: left out if no stream is requested",
+        "   - built-in model: gpt-4o becomes gpt-4o-240806-deploy-gs",
+        "   - stream: auto, as the client requests, until a rejection changes it",
+        "   - learning: on",
+        "   - dialect openai: nothing",
+        "   - POST https://llm.example/v1/chat/completions, with no credential",
+        "2. to the upstream spare, as gpt-4o:",
+        "   - profile plain: nothing",
+        "   - built-in images: `images` next to the conversation are moved into it",
+        "   - built-in strays: drop_params and model_type are left out",
+        "   - built-in stream_options: left out if no stream is requested",
+        "   - stream: auto, as the client requests, until a rejection changes it",
+        "   - learning: on",
+        "   - dialect openai: nothing",
+        "   - POST https://spare.example/v1/chat/completions, with no credential",
+    ]
+
+
+def test_the_way_is_one_of_the_caller_and_the_operation(route):
+    result = route("gpt-4o", "--operation", "embeddings", "--key", "bot")
+    assert result.exit_code == 0
+    assert result.output.splitlines()[0] == "embeddings with the model gpt-4o, as bot"
+
+
+@pytest.mark.parametrize("operation", ROUTED_OPERATIONS)
+def test_the_way_of_every_operation_that_names_a_model_is_shown(route, operation):
+    result = route("gpt-4o", "--operation", operation)
+    assert result.exit_code == 0
+    assert result.output.splitlines()[0] == f"{operation} with the model gpt-4o, as any caller"
+    assert result.output.splitlines()[-1].startswith("   - POST https://spare.example/v1/")
+
+
+def test_a_way_that_ends_in_a_refusal_is_exit_1(tmp_path):
+    rag = "{base_url: 'http://rag.example:9380', dialect: ragflow}"
+    (tmp_path / "r.yaml").write_text(f"upstreams: {{rag: {rag}}}\nmodels: {{bot: {{upstream: rag, name: 2e3b}}}}\n")
+    result = CliRunner().invoke(
+        main, ["route", "--config", str(tmp_path / "r.yaml"), "bot", "--operation", "embeddings"]
+    )
+    assert result.exit_code == 1
+    assert result.output.splitlines()[-1].startswith("   - refused: 404 model_not_found: ")
+
+
+def test_a_model_that_goes_nowhere_is_exit_1(route):
+    result = route("gpt-9")
+    assert result.exit_code == 1
+    assert result.output.startswith("refused: 404 model_not_found: ")
+
+
+def test_a_caller_who_may_not_use_the_model_is_exit_1(route):
+    result = route("gpt-4o", "--key", "ragflow")
+    assert result.exit_code == 1
+    assert result.output.startswith("refused: 403 model_not_allowed: ")
+
+
+def test_an_unknown_caller_is_exit_2(route):
+    result = route("gpt-4o", "--key", "nobody")
+    assert result.exit_code == 2
+    assert result.stderr == "--key: 'nobody' is not the name of a key; there is ragflow, bot\n"
+
+
+SPEAKING = """\
+upstreams: {a: {base_url: 'https://llm.example/v1'}}
+models: {m: {upstream: a, capabilities: {kind: tts}}, ears: {upstream: a, name: whisper, capabilities: {kind: asr}}}
+"""
+
+
+def test_the_way_of_a_model_for_speech_is_that_of_its_own_operation(tmp_path):
+    (tmp_path / "m.yaml").write_text(SPEAKING)
+    ears = CliRunner().invoke(main, ["route", "--config", str(tmp_path / "m.yaml"), "ears"])
+    assert (ears.exit_code, ears.output.splitlines()) == (
+        0,
+        [
+            "transcriptions with the model ears, as any caller",
+            "1. to the upstream a, as whisper:",
+            "   - the form passes through unchanged: no profile, no rules, no learning",
+            "   - built-in model: ears becomes whisper",
+            "   - dialect openai: nothing",
+            "   - POST https://llm.example/v1/audio/transcriptions, with no credential",
+        ],
+    )
+    mouth = CliRunner().invoke(main, ["route", "--config", str(tmp_path / "m.yaml"), "m"])
+    assert mouth.output.splitlines()[0] == "speech with the model m, as any caller"
+
+
+def test_what_a_callers_profile_changes_is_shown_in_its_place(tmp_path):
+    (tmp_path / "p.yaml").write_text(FILE.replace("name: bot,", "name: bot, profile: librechat,"))
+    result = CliRunner().invoke(main, ["route", "--config", str(tmp_path / "p.yaml"), "gpt-4o", "--key", "bot"])
+    assert result.output.splitlines()[2] == "   - profile librechat: drop=tools[].strict, drop=tools[].function.strict"
+
+
+def test_json_has_the_steps_of_each_target(route):
+    result = route("gpt-4o", "--json", "--key", "bot")
+    document = json.loads(result.stdout)
+    assert (result.exit_code, document["operation"], document["caller"]) == (0, "chat", "bot")
+    assert [(target["upstream"], target["model"]) for target in document["targets"]] == [
+        ("chat", "gpt-4o-240806-deploy-gs"),
+        ("spare", "gpt-4o"),
+    ]
+    assert document["targets"][0]["steps"][-1].startswith("POST https://llm.example/v1/chat/completions")
+    assert json.loads(route("gpt-9", "--json").stdout)["refused"]["code"] == "model_not_found"
