@@ -19,7 +19,7 @@ E2E_BESIDE := $(addprefix tests/e2e/test_,$(addsuffix .py,quirks sdk_types clien
 UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check coverage lint types layers unit integration docs golden e2e e2e-system \
+.PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site golden e2e e2e-system \
   attacks campaigns stress chaos rolls token-chaos token-matrix properties mutants fuzz startup pythons lock clean
 
 help: ## Show this list
@@ -74,6 +74,17 @@ integration: setup ## Real sockets, scripted upstreams
 
 docs: setup ## What the documentation says is what the code does
 	$(BIN)/pytest tests/docs
+
+SITE := build/site
+
+docs-site: .docs/.ready ## Build the documentation as a site in build/site; a warning, such as a broken link, is an error
+	.docs/bin/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going --nitpicky --builder dirhtml docs $(SITE)
+	@echo "$(SITE): $$(find $(SITE) -name '*.html' | wc -l) pages, $$(du -sh $(SITE) | cut -f1)"
+
+.docs/.ready: requirements/docs.txt
+	$(PYTHON) -m venv .docs
+	.docs/bin/pip install --quiet --require-hashes -r requirements/docs.txt
+	@touch $@
 
 golden: setup ## Write tests/golden/*.txt again: what users see, which tests/golden compares byte for byte
 	GATEPASS_GOLDEN=write $(BIN)/pytest -q tests/golden
@@ -133,4 +144,4 @@ lock: ## Write the hash-locked requirement lists anew (needs uv)
 	requirements/lock.sh
 
 clean: ## Remove what these targets made
-	rm -rf $(VENV) .e2e .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	rm -rf $(VENV) .docs .e2e .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist

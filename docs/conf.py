@@ -1,0 +1,24 @@
+"""Sphinx configuration of the site. `make docs-site` builds it without a network; a warning is an error."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+VERSION = re.search(r'__version__ = "([^"]+)"', (ROOT / "src/gatepass/__init__.py").read_text())
+
+project = "gatepass"
+author = "the gatepass authors"
+release = version = VERSION[1] if VERSION else ""
+extensions = ["myst_parser", "sphinx_copybutton"]
+exclude_patterns = ["_build"]
+myst_heading_anchors = 4  # the anchors of GitHub, so that a link works there and here
+myst_enable_extensions = ["deflist"]
+html_theme = "furo"
+html_title = f"gatepass {release}"
+html_static_path = ["images"]
+html_show_sphinx = False
+html_copy_source = False
+copybutton_prompt_text = r"\$ "
+copybutton_prompt_is_regexp = True
