@@ -22,7 +22,7 @@ MOST_PACKAGES = 24
 
 EXTRAS = ("crypto", "entra", "google", "aws", "valkey")
 """What the image takes beside, by the build argument of that name."""
-LOCKS = ("runtime", "build", "dev", *(f"extra-{name}" for name in EXTRAS))
+LOCKS = ("runtime", "build", "dev", "docs", *(f"extra-{name}" for name in EXTRAS))
 PLATFORMS = [(python, machine) for python in ("3.11", "3.12", "3.13", "3.14") for machine in ("x86_64", "aarch64")]
 PROJECT = tomllib.loads((REQUIREMENTS.parent / "pyproject.toml").read_text())
 
@@ -70,6 +70,7 @@ def test_locks_fulfil_what_the_project_asks_for() -> None:
         assert unmet([*PROJECT["project"]["dependencies"], *optional[name]], f"extra-{name}") == []
     demo = optional["demo"]
     assert unmet([*PROJECT["dependency-groups"]["dev"], *demo], "dev") == []
+    assert unmet(PROJECT["dependency-groups"]["docs"], "docs") == []
 
 
 def test_runtime_lock_holds_nothing_for_development() -> None:
@@ -85,7 +86,7 @@ def test_the_image_takes_every_extra_by_its_lock() -> None:
     assert '-r "requirements/extra-$extra.txt"' in image
 
 
-@pytest.mark.parametrize("part", [lock for lock in LOCKS if lock != "dev"])
+@pytest.mark.parametrize("part", [lock for lock in LOCKS if lock not in ("dev", "docs")])
 def test_development_runs_on_the_very_same_versions(part: str) -> None:
     whole = by_name(read("dev"))
     assert {name: whole[name].version for name in by_name(read(part)) if name in whole} == {

@@ -19,7 +19,8 @@ from gatepass.auth.api_keys import MAX_WRAPPED_CHARS, unwrapped_key
         ('{"api_key":1}', None),
         ('{"key":"gp-1"}', None),
         ('["gp-1"]', None),
-        ('{"api_key":"' + "x" * MAX_WRAPPED_CHARS + '"}', None),
+        ('{"api_key":"gp-1"}'.ljust(MAX_WRAPPED_CHARS), "gp-1"),
+        ('{"api_key":"gp-1"}'.ljust(MAX_WRAPPED_CHARS + 1), None),
         ('{"a":' * 700, None),
     ],
 )

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from gatepass.errors import UpstreamClosed
+from gatepass.errors import UpstreamClosed, UpstreamEmpty
+from gatepass.sse.responses_api import LAST_EVENTS
 from tests.unit.sse.streams import (
     DONE,
     REALISTIC,
@@ -262,3 +263,13 @@ def test_a_last_event_that_is_strange_ends_nothing_well():
     whole = {"type": "response.completed", "choices": [{"message": {"content": "hi"}}]}
     assert stream.feed(data(whole)) == b""
     assert (code(stream), stream.done) == ("upstream_invalid", False)
+
+
+@pytest.mark.parametrize(
+    ("sent", "error"), [(b"", UpstreamEmpty), (data({"type": "response.created"}), UpstreamClosed)]
+)
+def test_done_ends_a_stream_that_lacks_its_last_event_at_once(sent, error):
+    stream = new_stream(done_is_required=False, last_types=LAST_EVENTS)
+    stream.feed(sent + DONE)
+    assert type(stream.failure) is error
+    assert not stream.done

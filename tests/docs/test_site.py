@@ -1,0 +1,56 @@
+"""The site: each page is in the index, pictures load nothing, and the examples of the concept pages are real."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from tests.integration.gateway import CHAT, HELLO, gateway
+from tests.integration.scripted import Scripted, Send, reply
+
+DOCS = Path(__file__).parents[2] / "docs"
+FENCE = re.compile(r"^```json\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def test_each_page_is_in_the_index_once():
+    index = (DOCS / "index.md").read_text()
+    trees = re.findall(r"^```\{toctree\}\n(.*?)^```", index, re.MULTILINE | re.DOTALL)
+    entries = [line for tree in trees for line in tree.splitlines() if line and not line.startswith(":")]
+    named = [entry for entry in entries if not entry.endswith("*")]
+    pages = {str(page.relative_to(DOCS).with_suffix("")) for page in DOCS.rglob("*.md")} - {"index"}
+    assert len(named) == len(set(named))
+    assert {page for page in pages if page not in named and not page.startswith("clients/")} == set()
+    assert set(named) <= pages
+
+
+def test_pictures_name_themselves_and_load_nothing():
+    pictures = sorted((DOCS / "images").glob("*.svg"))
+    pages = "".join(page.read_text() for page in DOCS.rglob("*.md"))
+    assert len(pictures) >= 5
+    for picture in pictures:
+        text = picture.read_text()
+        assert "<title" in text, picture.name
+        assert "<desc" in text, picture.name
+        assert re.findall(r"https?://(?!www\.w3\.org/2000/svg)|href=|<script|url\((?!#)", text) == [], picture.name
+        assert picture.name in pages, picture.name
+
+
+async def test_an_error_in_a_200_is_the_error_of_the_page():
+    upstream_body, client_body = FENCE.findall((DOCS / "concepts/classification.md").read_text())
+    sent = [Send(reply(json.loads(upstream_body)))]
+    async with Scripted(answer=lambda _: sent) as upstream, gateway(upstream=upstream.url) as served:
+        answer = await served.ask(HELLO, CHAT).answer()
+    assert answer.status == 400
+    assert json.loads(answer.body) == json.loads(client_body)
+
+
+async def test_the_rejection_of_the_page_teaches_its_rule():
+    text = (DOCS / "concepts/learned_rules.md").read_text()
+    (rejection,) = FENCE.findall(text)
+    (rule,) = re.findall(r"`(rename=[^`]+)`", text)
+    answers = iter([reply(json.loads(rejection), 400), reply({"choices": [{"message": {"content": "Hi"}}]})])
+    async with Scripted(answer=lambda _: [Send(next(answers))]) as upstream, gateway(upstream=upstream.url) as served:
+        answer = await served.ask({**HELLO, "max_tokens": 5}, CHAT).answer()
+    assert answer.status == 200
+    assert answer.headers["x-gatepass-adapted"].split(", ")[0] == rule
