@@ -38,7 +38,7 @@ def lessons(gate):
 
 def counted(gate, event):
     text = gate.gate.metrics.exposition().decode()
-    return f'gatepass_learned_rules_total{{event="{event}",upstream="chat"}} 1.0' in text
+    return f'gatepass_learned_rule_events_total{{event="{event}",upstream="chat"}} 1.0' in text
 
 
 async def test_a_refused_stream_comes_as_one_and_is_learned(caplog):

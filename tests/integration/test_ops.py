@@ -84,6 +84,13 @@ async def test_ready_says_only_ready_or_not():
 # --- metrics ------------------------------------------------------------------------------------------------------
 
 
+CHATS = "caller=local,model=other,operation=chat"
+NOTHING = "caller=none,model=none,operation=none"
+TIMED_OUT = "caller=local,code=upstream_timeout_first_byte,hop=upstream:chat,model=other,operation=chat"
+REFUSED = "caller=local,code=upstream_error,hop=upstream:chat,model=other,operation=chat"
+UNKNOWN = "caller=none,code=unknown_path,hop=client,model=none,operation=none"
+
+
 def samples(exposition: bytes) -> dict[str, float]:
     """Each sample by its name and labels, the times of creation and the buckets left out."""
     found = {}
@@ -106,11 +113,11 @@ async def test_metrics_want_a_key_where_there_are_keys():
         async with gateway(upstream=upstream.url, access=LOCKED) as gate:
             refused = await gate.ask(None, "/metrics", method="GET", headers={"x-api-key": "wrong"}).answer()
             assert (refused.status, refused.error["code"]) == (401, "invalid_api_key")
-            assert "gatepass_requests_in_flight{}" in await measured(gate, **{"x-api-key": KEY})
+            assert "gatepass_requests_in_flight_limit{}" in await measured(gate, **{"x-api-key": KEY})
         async with gateway(upstream=upstream.url, access={**LOCKED, "metrics_open": True}) as gate:
-            assert "gatepass_requests_in_flight{}" in await measured(gate)
+            assert "gatepass_requests_in_flight_limit{}" in await measured(gate)
         async with gateway(upstream=upstream.url) as gate:
-            assert "gatepass_requests_in_flight{}" in await measured(gate)
+            assert "gatepass_requests_in_flight_limit{}" in await measured(gate)
             rebound = await gate.ask(None, "/metrics", method="GET", headers={"host": "evil.example"}).answer()
             assert (rebound.status, rebound.error["code"]) == (403, "forbidden_host")
 
@@ -136,20 +143,25 @@ async def test_metrics_count_what_happened():
     assert [answer.status for answer in answers] == [200, 200, 504, 400, 404]
     sent = sum(len(ask.data) for ask in asks[:4])
     expected = {
-        "gatepass_requests_total{operation=chat,outcome=ok}": 2,
-        "gatepass_requests_total{operation=chat,outcome=error}": 2,
-        "gatepass_requests_total{operation=none,outcome=error}": 1,
-        "gatepass_attempts_total{upstream=chat}": 5,
+        f"gatepass_requests_total{{{CHATS},outcome=ok,upstream=chat}}": 2,
+        f"gatepass_requests_total{{{CHATS},outcome=error,upstream=chat}}": 2,
+        f"gatepass_requests_total{{{NOTHING},outcome=error,upstream=none}}": 1,
+        f"gatepass_attempts_total{{{CHATS},upstream=chat}}": 5,
         "gatepass_token_retries_total{upstream=chat}": 1,
-        "gatepass_errors_total{code=upstream_timeout_first_byte,hop=upstream:chat}": 1,
-        "gatepass_errors_total{code=upstream_error,hop=upstream:chat}": 1,
-        "gatepass_errors_total{code=unknown_path,hop=client}": 1,
-        "gatepass_request_duration_seconds_count{operation=chat}": 4,
-        "gatepass_time_to_first_token_seconds_count{operation=chat}": 1,
+        f"gatepass_errors_total{{{TIMED_OUT},upstream=chat}}": 1,
+        f"gatepass_errors_total{{{REFUSED},upstream=chat}}": 1,
+        f"gatepass_errors_total{{{UNKNOWN},upstream=none}}": 1,
+        "gatepass_request_duration_seconds_count{model=other,operation=chat,upstream=chat}": 4,
+        "gatepass_time_to_first_token_seconds_count{model=other,operation=chat,upstream=chat}": 1,
+        "gatepass_added_latency_seconds_count{operation=chat,upstream=chat}": 2,
+        f"gatepass_input_tokens_total{{{CHATS},upstream=chat}}": 1,
+        f"gatepass_output_tokens_total{{{CHATS},upstream=chat}}": 1,
+        "gatepass_upstream_connections{state=busy,upstream=chat}": 0,
         "gatepass_client_bytes_total{direction=in}": sent,
         "gatepass_client_bytes_total{direction=out}": sum(len(answer.body) for answer in answers),
-        "gatepass_requests_in_flight{}": 0,
+        f"gatepass_requests_in_flight{{{CHATS},upstream=chat}}": 0,
         "gatepass_token_usable{credential=corp}": 1,
+        "gatepass_token_age_seconds{credential=corp}": 10,
         "gatepass_token_expires_in_seconds{credential=corp}": 285,
         "gatepass_token_fetches_total{credential=corp}": 2,
         "gatepass_token_fetch_failures_total{credential=corp}": 0,
@@ -161,9 +173,10 @@ async def test_requests_under_way_are_a_gauge():
     async with Scripted([Hold()]) as upstream, gateway(upstream=upstream.url) as gate:
         async with gate.ask(), gate.ask():
             await upstream.requested(2)
-            assert (await measured(gate))["gatepass_requests_in_flight{}"] == 2
+            assert (await measured(gate))[f"gatepass_requests_in_flight{{{CHATS},upstream=chat}}"] == 2
         await until(lambda: not gate.gate.in_flight.busy)
-        assert (await measured(gate))["gatepass_requests_total{operation=chat,outcome=client_gone}"] == 2
+        gone = f"gatepass_requests_total{{{CHATS},outcome=client_gone,upstream=chat}}"
+        assert (await measured(gate))[gone] == 2
 
 
 # --- the access line ----------------------------------------------------------------------------------------------
@@ -291,8 +304,9 @@ async def test_a_fault_of_gatepass_itself_is_a_500_and_an_error_in_every_count(c
     assert (answer.status, answer.error["code"], answer.error["hop"]) == (500, "internal_error", "gatepass")
     assert "a bug" not in answer.body.decode()
     assert (line["outcome"], line["code"], line["hop"]) == ("error", "internal_error", "gatepass")
-    assert found["gatepass_errors_total{code=internal_error,hop=gatepass}"] == 1
-    assert found["gatepass_requests_total{operation=chat,outcome=error}"] == 1
+    chats = "model=other,operation=chat,upstream=chat"
+    assert found[f"gatepass_errors_total{{caller=local,code=internal_error,hop=gatepass,{chats}}}"] == 1
+    assert found[f"gatepass_requests_total{{{CHATS},outcome=error,upstream=chat}}"] == 1
     assert "ZeroDivisionError: a bug" in complaints[0]
     complaints.clear()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
@@ -42,9 +43,10 @@ async def full(connections: int = 2):
 
 
 def errors(gp: Gateway) -> dict[str, float]:
-    lines = gp.gate.metrics.exposition().decode().splitlines()
-    found = (line.rpartition(" ") for line in lines if line.startswith("gatepass_errors_total{"))
-    return {labels.removeprefix("gatepass_errors_total"): float(value) for labels, _, value in found}
+    """The errors so far by code and hop."""
+    labels = r'gatepass_errors_total{caller="\w*",(code="\w*",hop="\w*"),model="\w*",operation="\w*",upstream="\w*"}'
+    text = gp.gate.metrics.exposition().decode()
+    return {f"{{{found[1]}}}": float(found[2]) for found in re.finditer(f"^{labels} (.+)$", text, re.MULTILINE)}
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, int]]:

@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from functools import partial
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from gatepass.config.network import Network
 from gatepass.errors import Fault, TransportFault
@@ -178,6 +178,14 @@ BUFFER_BYTES = 128 * 1024
 """Maximum size of one read."""
 
 
+class PoolCounts(NamedTuple):
+    """How many connections are in use or being dialed, how many are idle, and how many requests wait for one."""
+
+    busy: int
+    idle: int
+    waiting: int
+
+
 class ConnectionPool:
     """The connections to one server, at most `limit` of them.
 
@@ -189,6 +197,8 @@ class ConnectionPool:
     # encode/httpcore#1093 describes the leak that slots without an owner cause.
 
     def __init__(self, dial: Dial, limit: int, *, dials_ahead: bool = True) -> None:
+        self.on_wait: Callable[[float], object] = lambda _: None
+        """Called with the seconds that a request waited for a slot, whether or not it got one."""
         self._dial = dial
         self._limit = limit
         self._dials_ahead = dials_ahead
@@ -203,6 +213,11 @@ class ConnectionPool:
         self._is_kept_by_server = False
         self._ahead: asyncio.Handle | asyncio.Task[None] | None = None
         self._closed = False
+
+    @property
+    def counts(self) -> PoolCounts:
+        idle = len(self._idle)
+        return PoolCounts(len(self._slots) - idle, idle, len(self._waiting))
 
     def idle(self) -> Connection | None:
         """Return the connection that became idle last, if any, so that connections beyond the current load expire."""
@@ -325,6 +340,7 @@ class ConnectionPool:
         return connection
 
     async def _wait_for_slot(self, bound_s: float) -> Connection:
+        began_s = self._loop.time()
         waiter: asyncio.Future[Connection] = self._loop.create_future()
         self._waiting[waiter] = None
 
@@ -343,6 +359,7 @@ class ConnectionPool:
         finally:
             bound.cancel()
             self._waiting.pop(waiter, None)
+            self.on_wait(self._loop.time() - began_s)
 
     def _next_waiter(self) -> asyncio.Future[Connection] | None:
         while self._waiting:
@@ -392,12 +409,21 @@ class Http1Transport:
     def __init__(
         self, max_connections: int, context: ssl.SSLContext, dial: Dialer = dial, proxy: ProxyServer | None = None
     ) -> None:
-        self._max_connections = max_connections
+        self.max_connections = max_connections
+        """The limit of each server."""
+        self.on_wait: Callable[[float], object] = lambda _: None
+        """As `ConnectionPool.on_wait`, for all servers. Set it before the first request."""
         self._context = context
         self._dial = dial
         self._proxy = proxy
         self._pools: dict[tuple[bool, str, int], ConnectionPool] = {}
         self._by_url: dict[str, tuple[Destination, ConnectionPool]] = {}
+
+    @property
+    def counts(self) -> PoolCounts:
+        """The sum over all servers."""
+        counts = [pool.counts for pool in self._pools.values()]
+        return PoolCounts(*map(sum, zip(*counts, strict=True))) if counts else PoolCounts(0, 0, 0)
 
     async def send(self, request: OutboundRequest) -> Response:
         """Send `request` and return its reply once the head has arrived. Raises TransportFault.
@@ -457,12 +483,13 @@ class Http1Transport:
         destination = destination_of(url, self._proxy)
         server = (destination.secure, destination.host, destination.port)
         if server not in self._pools:
-            self._pools[server] = ConnectionPool(
+            self._pools[server] = pool = ConnectionPool(
                 partial(self._dial, destination, self._context),
-                self._max_connections,
+                self.max_connections,
                 # wrong proxy credentials are sent only once for each request: more attempts may lock the account
                 dials_ahead=self._proxy is None or self._proxy.authorization is None,
             )
+            pool.on_wait = self.on_wait
         if len(self._by_url) >= URLS:
             self._by_url.clear()
         found = self._by_url[url] = (destination, self._pools[server])

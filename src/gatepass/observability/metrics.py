@@ -1,24 +1,55 @@
 """Count requests, tokens and learned rules, and write the counts in the Prometheus text format.
 
-Label values come from closed sets: the configuration and the code.
-The metrics of prometheus_client are thread-safe and check each step. That takes 0.5 µs, seven times a request. So the
+Label values come from the configuration and from the code. `MAX_SERIES` limits their combinations.
+The metrics of prometheus_client are thread-safe and check each step. That takes 0.5 µs, ten times a request. So the
 metrics here are plain numbers, and prometheus_client only formats them at a scrape.
 """
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import accumulate
+from operator import attrgetter
 from types import MappingProxyType
 from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry, Metric, generate_latest
+from prometheus_client import CollectorRegistry, Metric, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.utils import floatToGoString
 
 from gatepass.errors import GatepassError, UpstreamErrorReply
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+# The bounds are those of OpenTelemetry's metrics for GenAI servers, with larger ones for models that think for minutes.
+DURATION_S = (
+    *(0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92),
+    *(163.84, 327.68, 655.36),
+)
+FIRST_TOKEN_S = (0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 30, 60, 120)
+PER_TOKEN_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2.5)
+DELAY_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+"""For what gatepass adds: its own time, waits for connections, and the lag of the event loop."""
+
+MAX_SERIES = 1_000
+"""Cap on combinations of caller, model, upstream and operation. More of them share the caller and the model OTHER."""
+MAX_HISTOGRAMS = 200
+"""The same for combinations of model, upstream and operation, because each has three histograms of twenty lines."""
+MAX_KEY_CHARS = 200
+"""A request with a longer caller and model is not remembered in `Metrics.series`. It costs 1 µs more."""
+LAG_EVERY_S = 0.5
+MAX_TOKENS = 10**9
+"""A larger token count of one reply is a fault of the upstream, and would make the sum useless."""
+NONE, OTHER = "none", "other"
+"""Label values: the request has no caller, model, upstream or operation; the name is not configured."""
+OUTCOMES = ("ok", "error", "client_gone")
+
+REQUEST_LABELS = ("caller", "model", "upstream", "operation")
+Labels = tuple[str, ...]
 
 
 class Counter:
@@ -35,15 +66,21 @@ class Counts:
 
     def __init__(self, name: str, documentation: str, labels: Sequence[str]) -> None:
         self._name, self._documentation, self._labels = name, documentation, labels
-        self._counts: dict[tuple[str, ...], Counter] = {}
+        self._counts: dict[Labels, Counter] = {}
 
-    def of(self, labels: tuple[str, ...]) -> Counter:
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    def __contains__(self, labels: Labels) -> bool:
+        return labels in self._counts
+
+    def of(self, labels: Labels) -> Counter:
         """Return the counter of these labels. It is exposed from now on. A caller that adds often keeps it."""
         if (count := self._counts.get(labels)) is None:
             count = self._counts[labels] = Counter()
         return count
 
-    def add(self, labels: tuple[str, ...]) -> None:
+    def add(self, labels: Labels) -> None:
         (self._counts.get(labels) or self.of(labels)).value += 1
 
     def collect(self) -> Iterator[Metric]:
@@ -51,17 +88,6 @@ class Counts:
         for labels, count in self._counts.items():
             family.add_metric(labels, count.value)
         yield family
-
-
-class Gauge:
-    """A gauge without labels."""
-
-    def __init__(self, name: str, documentation: str) -> None:
-        self._name, self._documentation = name, documentation
-        self.value = 0
-
-    def collect(self) -> Iterator[Metric]:
-        yield GaugeMetricFamily(self._name, self._documentation, self.value)
 
 
 class Histogram:
@@ -80,44 +106,87 @@ class Histogram:
 
 
 class Times:
-    """A family of histograms with one label. `bounds_s` are in ascending order."""
+    """A family of histograms. `bounds_s` are in ascending order."""
 
-    def __init__(self, name: str, documentation: str, label: str, bounds_s: Sequence[float]) -> None:
-        self._name, self._documentation, self._label = name, documentation, label
+    def __init__(self, name: str, documentation: str, labels: Sequence[str], bounds_s: Sequence[float]) -> None:
+        self._name, self._documentation, self._labels = name, documentation, labels
         self._bounds_s = bounds_s
-        self._histograms: dict[str, Histogram] = {}
+        self._histograms: dict[Labels, Histogram] = {}
 
-    def of(self, label: str) -> Histogram:
-        """Return the histogram of this label. It is exposed from now on. A caller that adds often keeps it."""
-        if (histogram := self._histograms.get(label)) is None:
-            histogram = self._histograms[label] = Histogram(self._bounds_s)
+    def __len__(self) -> int:
+        return len(self._histograms)
+
+    def __contains__(self, labels: Labels) -> bool:
+        return labels in self._histograms
+
+    def of(self, labels: Labels) -> Histogram:
+        """Return the histogram of these labels. A caller that adds often keeps it."""
+        if (histogram := self._histograms.get(labels)) is None:
+            histogram = self._histograms[labels] = Histogram(self._bounds_s)
         return histogram
 
     def collect(self) -> Iterator[Metric]:
-        family = HistogramMetricFamily(self._name, self._documentation, labels=[self._label])
+        """Yield the family. A histogram without a value has no lines, because it would have twenty."""
+        family = HistogramMetricFamily(self._name, self._documentation, labels=self._labels)
         bounds = [*map(floatToGoString, self._bounds_s), "+Inf"]
-        for label, histogram in self._histograms.items():
-            buckets = list(zip(bounds, accumulate(histogram.counts), strict=True))
-            family.add_metric([label], buckets, histogram.sum_s)
+        for labels, histogram in self._histograms.items():
+            if any(histogram.counts):
+                buckets = list(zip(bounds, accumulate(histogram.counts), strict=True))
+                family.add_metric(labels, buckets, histogram.sum_s)
         yield family
 
 
-DURATIONS_S = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+class Series:
+    """The counts of one combination of caller, model, upstream and operation.
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+    Series that differ only in the caller share their histograms.
+    """
+
+    __slots__ = (
+        *("labels", "requests", "attempts", "input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens"),
+        *("duration", "first_token", "per_token", "added"),
+    )
+
+    def __init__(self, labels: Labels, times: Sequence[Histogram]) -> None:
+        """`times` are the histograms `duration`, `first_token`, `per_token` and `added`."""
+        self.labels = labels
+        self.duration, self.first_token, self.per_token, self.added = times
+        self.requests = dict.fromkeys(OUTCOMES, 0)
+        self.attempts = self.input_tokens = self.output_tokens = self.cached_tokens = self.reasoning_tokens = 0
+
+    def add_tokens(self, prompt: int | None, completion: int | None, cached: int | None, reasoning: int | None) -> None:
+        """Add the token counts of one reply. None: the upstream did not report this count."""
+        if prompt and prompt <= MAX_TOKENS:
+            self.input_tokens += prompt
+        if completion and completion <= MAX_TOKENS:
+            self.output_tokens += completion
+        if cached and cached <= MAX_TOKENS:
+            self.cached_tokens += cached
+        if reasoning and reasoning <= MAX_TOKENS:
+            self.reasoning_tokens += reasoning
 
 
-class CredentialSample:
+class CredentialSample(NamedTuple):
     """The state of one credential at the moment of a scrape."""
 
-    __slots__ = ("failures", "fetches", "life_left_s", "name", "usable")
+    name: str
+    usable: bool
+    age_s: float | None
+    """None without a token."""
+    life_left_s: float
+    fetches: int
+    failures: int
 
-    def __init__(self, name: str, *, usable: bool, life_left_s: float, fetches: int, failures: int) -> None:
-        self.name = name
-        self.usable = usable
-        self.life_left_s = life_left_s
-        self.fetches = fetches
-        self.failures = failures
+
+class PoolSample(NamedTuple):
+    """The connections to one upstream at the moment of a scrape."""
+
+    upstream: str
+    busy: int
+    idle: int
+    waiting: int
+    """Requests that wait for a connection."""
+    limit: int
 
 
 class StoreSample(NamedTuple):
@@ -128,28 +197,52 @@ class StoreSample(NamedTuple):
     operations: Mapping[tuple[str, str], int]
 
 
-class Series(NamedTuple):
-    """The metrics of one operation and outcome."""
+class Sample(NamedTuple):
+    """What is read at a scrape instead of being counted."""
 
-    requests: Counter
-    duration: Histogram
-    bytes_in: Counter
-    bytes_out: Counter
+    credentials: Sequence[CredentialSample] = ()
+    pools: Sequence[PoolSample] = ()
+    in_flight: Sequence[Labels] = ()
+    """The key of each request in flight, as in `Metrics.series`."""
+    in_flight_limit: int = 0
+    learned_rules: Mapping[str, int] = MappingProxyType({})
+    """By upstream."""
+    store: StoreSample | None = None
+    """None if the process shares nothing."""
+
+
+class _LagTimer:
+    """Observes by how much later than each `every_s` the running event loop calls it."""
+
+    def __init__(self, lag: Histogram, every_s: float) -> None:
+        self._lag = lag
+        self._every_s = every_s
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        due_s = self._loop.time() + self._every_s
+        self._timer = self._loop.call_at(due_s, self._measure, due_s)
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _measure(self, due_s: float) -> None:
+        self._lag.observe(max(0.0, self._loop.time() - due_s))
+        self.start()
 
 
 class Metrics:
     """All metrics of one app. They are not global, because a process can have several apps."""
 
-    def __init__(
-        self,
-        credentials: Callable[[], Iterable[CredentialSample]],
-        store: Callable[[], StoreSample | None] = lambda: None,
-    ) -> None:
+    def __init__(self) -> None:
+        self.series: dict[Labels, Series] = {}
+        """By caller, model, upstream and operation as a request has them, "" for none. `new_series` adds to it."""
+        self._by_labels: dict[Labels, Series] = {}
+        self._sample: Callable[[], Sample] = Sample
+        self._configured_name: Callable[[str], str | None] = lambda _: None
         self._registry = CollectorRegistry()
-        self._requests = Counts(
-            "gatepass_requests_total", "Requests by operation and outcome", ("operation", "outcome")
-        )
-        self._attempts = Counts("gatepass_attempts_total", "Requests sent to an upstream", ("upstream",))
         self._renewals = Counts(
             "gatepass_token_retries_total", "Requests sent again with a new token after a 401", ("upstream",)
         )
@@ -168,66 +261,94 @@ class Metrics:
             "Targets of a model that failed, so that the request was sent to the next one",
             ("upstream", "code"),
         )
-        self._learned_rules = Counts(
-            "gatepass_learned_rules_total",
+        self._learning = Counts(
+            "gatepass_learned_rule_events_total",
             "Events of learned rules: learned, revoked, failed",
             ("upstream", "event"),
         )
-        self._errors = Counts("gatepass_errors_total", "Errors by code and by the hop that failed", ("code", "hop"))
+        shared = REQUEST_LABELS[1:]
         self._duration = Times(
-            "gatepass_request_duration_seconds",
-            "From the request's arrival to the response's end",
-            "operation",
-            DURATIONS_S,
+            "gatepass_request_duration_seconds", "From the request's arrival to the response's end", shared, DURATION_S
         )
-        self._ttft = Times(
+        self._first_token = Times(
             "gatepass_time_to_first_token_seconds",
             "From the request's arrival to the first event of a stream",
-            "operation",
-            DURATIONS_S,
+            shared,
+            FIRST_TOKEN_S,
+        )
+        self._per_token = Times(
+            "gatepass_time_per_output_token_seconds",
+            "Time from a stream's first event to its end, by output token after the first",
+            shared,
+            PER_TOKEN_S,
+        )
+        self._added = Times(
+            "gatepass_added_latency_seconds",
+            "Time to the first byte of a good reply, without the waits for the client's body and for the upstream",
+            REQUEST_LABELS[2:],
+            DELAY_S,
+        )
+        self._pool_waits = Times(
+            "gatepass_pool_wait_seconds",
+            "Waits for a free connection, of requests that had to wait",
+            ("upstream",),
+            DELAY_S,
+        )
+        self._loop_lag = Times(
+            "gatepass_event_loop_lag_seconds", "Delay of a timer that runs every half second", (), DELAY_S
+        )
+        self._errors = Counts(
+            "gatepass_errors_total", "Errors by code and by the hop that failed", (*REQUEST_LABELS, "code", "hop")
         )
         self._bytes = Counts(
             "gatepass_client_bytes_total", "Body bytes received from and sent to clients", ("direction",)
         )
-        self._series: dict[tuple[str, str], Series] = {}
-        self.in_flight = Gauge("gatepass_requests_in_flight", "Requests in progress")
-        """The handler adds 1 at the start of a request, `request_finished` subtracts it."""
+        self.bytes_in, self.bytes_out = self._bytes.of(("in",)), self._bytes.of(("out",))
         counts = (
-            *(self._requests, self._attempts, self._renewals, self._stale, self._failovers, self._learned_rules),
-            *(self._errors, self._bytes, self._empty_answers),
+            *(self._errors, self._renewals, self._stale, self._failovers, self._learning),
+            *(self._bytes, self._empty_answers),
         )
-        for family in (*counts, self._duration, self._ttft, self.in_flight, _Credentials(credentials), _Store(store)):
+        times = (
+            *(self._duration, self._first_token, self._per_token, self._added),
+            *(self._pool_waits, self._loop_lag),
+        )
+        for family in (*counts, *times, _Collected(self._collect)):
             self._registry.register(family)
+        ProcessCollector(registry=self._registry)
 
-    def request_finished(self, operation: str, outcome: str, duration_s: float, bytes_in: int, bytes_out: int) -> None:
-        """Count a finished request."""
-        series = self._series.get((operation, outcome)) or self._new_series(operation, outcome)
-        self.in_flight.value -= 1
-        series.requests.value += 1
-        series.duration.observe(duration_s)
-        series.bytes_in.value += bytes_in
-        series.bytes_out.value += bytes_out
+    def attach(self, sample: Callable[[], Sample], configured_name: Callable[[str], str | None]) -> None:
+        """Set what depends on the configuration; a reload sets it again and keeps all counts.
 
-    def began_stream(self, operation: str, first_byte_s: float) -> None:
-        """Count a finished stream by the time until its first event."""
-        self._ttft.of(operation).observe(first_byte_s)
+        `sample` is called at a scrape. `configured_name` returns the name or pattern in the configuration that a model
+        matches, or None.
+        """
+        self._sample, self._configured_name = sample, configured_name
+        self.series.clear()
 
-    def _new_series(self, operation: str, outcome: str) -> Series:
-        # Kept, because looking them up by label takes half of the time of counting.
-        series = self._series[operation, outcome] = Series(
-            self._requests.of((operation, outcome)),
-            self._duration.of(operation),
-            self._bytes.of(("in",)),
-            self._bytes.of(("out",)),
-        )
+    def new_series(self, key: Labels) -> Series:
+        """Return the series of a `key` that `series` does not have."""
+        labels = self._labels(key)
+        series = self._by_labels.get(labels)
+        if series is None and len(self._by_labels) >= MAX_SERIES:
+            labels = (OTHER, OTHER, *labels[2:])
+            series = self._by_labels.get(labels)
+        if series is None:
+            shared = labels[1:]
+            if len(self._duration) >= MAX_HISTOGRAMS and shared not in self._duration:
+                shared = (OTHER, *shared[1:])
+            times = [family.of(shared) for family in (self._duration, self._first_token, self._per_token)]
+            series = self._by_labels[labels] = Series(labels, (*times, self._added.of(labels[2:])))
+        if len(self.series) < MAX_SERIES and len(key[0]) + len(key[1]) <= MAX_KEY_CHARS:
+            self.series[key] = series
         return series
 
-    def error_sent(self, error: GatepassError) -> None:
-        """Count an error that was sent to a client."""
-        self._errors.add((_code(error), error.hop))
-
-    def attempted(self, upstream: str) -> None:
-        self._attempts.add((upstream,))
+    def error_sent(self, error: GatepassError, series: Series | None = None) -> None:
+        """Count an error that was sent to a client. `series` is None if the request was not parsed."""
+        of_request = (NONE,) * len(REQUEST_LABELS) if series is None else series.labels
+        labels = (*of_request, _code(error), error.hop)
+        if len(self._errors) >= MAX_SERIES and labels not in self._errors:
+            labels = (OTHER, OTHER, *labels[2:])
+        self._errors.add(labels)
 
     def renewed(self, upstream: str) -> None:
         self._renewals.add((upstream,))
@@ -243,10 +364,75 @@ class Metrics:
         self._failovers.add((upstream, _code(error)))
 
     def learning_event(self, upstream: str, event: str) -> None:
-        self._learned_rules.add((upstream, event))
+        self._learning.add((upstream, event))
+
+    def waited_for_connection(self, upstream: str, seconds: float) -> None:
+        self._pool_waits.of((upstream,)).observe(seconds)
+
+    @contextmanager
+    def loop_lag_sampled(self, every_s: float = LAG_EVERY_S) -> Iterator[None]:
+        """Measure the lag of the running event loop while the block runs: the delay of a timer."""
+        timer = _LagTimer(self._loop_lag.of(()), every_s)
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.stop()
 
     def exposition(self) -> bytes:
         return generate_latest(self._registry)
+
+    def _labels(self, key: Labels) -> Labels:
+        caller, model, upstream, operation = key
+        name = (self._configured_name(model) or OTHER) if model else NONE
+        return (caller or NONE, name, upstream or NONE, operation)
+
+    def _collect(self) -> Iterator[Metric]:
+        sample = self._sample()
+        yield from self._request_families(sample)
+        yield from _credential_families(sample.credentials)
+        yield from _pool_families(sample.pools)
+        yield GaugeMetricFamily(
+            "gatepass_requests_in_flight_limit", "limits.connections of one process", sample.in_flight_limit
+        )
+        learned = GaugeMetricFamily("gatepass_learned_rules", "Learned rules that are applied", labels=["upstream"])
+        for upstream, rules in sample.learned_rules.items():
+            learned.add_metric([upstream], rules)
+        yield learned
+        if sample.store is not None:
+            yield from _store_families(sample.store)
+
+    def _request_families(self, sample: Sample) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            "gatepass_requests_total", "Requests by outcome", labels=[*REQUEST_LABELS, "outcome"]
+        )
+        for series in self._by_labels.values():
+            for outcome, count in series.requests.items():
+                requests.add_metric([*series.labels, outcome], count)
+        yield requests
+        for name, documentation, count_of in _SERIES_COUNTS:
+            family = CounterMetricFamily(name, documentation, labels=REQUEST_LABELS)
+            for series in self._by_labels.values():
+                if count := count_of(series):
+                    family.add_metric(series.labels, count)
+            yield family
+        in_flight = dict.fromkeys(self._by_labels, 0)  # with zeros, so that a graph falls to 0
+        for key in sample.in_flight:
+            labels = (self.series.get(key) or self.new_series(key)).labels
+            in_flight[labels] = in_flight.get(labels, 0) + 1
+        gauge = GaugeMetricFamily("gatepass_requests_in_flight", "Requests in progress", labels=REQUEST_LABELS)
+        for labels, requests_now in in_flight.items():
+            gauge.add_metric(labels, requests_now)
+        yield gauge
+
+
+_SERIES_COUNTS = (
+    ("gatepass_attempts_total", "Requests sent to an upstream", attrgetter("attempts")),
+    ("gatepass_input_tokens_total", "Input tokens that upstreams reported", attrgetter("input_tokens")),
+    ("gatepass_output_tokens_total", "Output tokens that upstreams reported", attrgetter("output_tokens")),
+    ("gatepass_cached_input_tokens_total", "Input tokens that were read from a cache", attrgetter("cached_tokens")),
+    ("gatepass_reasoning_tokens_total", "Output tokens of reasoning", attrgetter("reasoning_tokens")),
+)
 
 
 def _code(error: GatepassError) -> str:
@@ -254,60 +440,77 @@ def _code(error: GatepassError) -> str:
     return error.code if isinstance(error, UpstreamErrorReply) else error.public_code
 
 
-class _Credentials:
-    """Reads the token holders at a scrape."""
+def _credential_families(samples: Iterable[CredentialSample]) -> Iterator[Metric]:
+    labels = ["credential"]
+    left = GaugeMetricFamily("gatepass_token_expires_in_seconds", "Time until the token expires", labels=labels)
+    age = GaugeMetricFamily("gatepass_token_age_seconds", "Time since the token was requested", labels=labels)
+    usable = GaugeMetricFamily("gatepass_token_usable", "1 while a valid token is held", labels=labels)
+    fetches = CounterMetricFamily("gatepass_token_fetches", "Token fetches, failed ones included", labels=labels)
+    failures = CounterMetricFamily("gatepass_token_fetch_failures", "Failed token fetches", labels=labels)
+    for sample in samples:
+        left.add_metric([sample.name], sample.life_left_s)
+        if sample.age_s is not None:
+            age.add_metric([sample.name], sample.age_s)
+        usable.add_metric([sample.name], float(sample.usable))
+        fetches.add_metric([sample.name], sample.fetches)
+        failures.add_metric([sample.name], sample.failures)
+    yield from (left, age, usable, fetches, failures)
 
-    def __init__(self, samples: Callable[[], Iterable[CredentialSample]]) -> None:
-        self._samples = samples
+
+def _pool_families(samples: Iterable[PoolSample]) -> Iterator[Metric]:
+    connections = GaugeMetricFamily(
+        "gatepass_upstream_connections", "Connections to upstreams", labels=["upstream", "state"]
+    )
+    limit = GaugeMetricFamily(
+        "gatepass_upstream_connections_limit", "max_connections of the upstream", labels=["upstream"]
+    )
+    waiting = GaugeMetricFamily(
+        "gatepass_pool_waiting_requests", "Requests that wait for a connection", labels=["upstream"]
+    )
+    for sample in samples:
+        connections.add_metric([sample.upstream, "busy"], sample.busy)
+        connections.add_metric([sample.upstream, "idle"], sample.idle)
+        limit.add_metric([sample.upstream], sample.limit)
+        waiting.add_metric([sample.upstream], sample.waiting)
+    yield from (connections, limit, waiting)
+
+
+def _store_families(sample: StoreSample) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "gatepass_store_up", "1 while the shared store works and all use one encryption key", float(sample.is_up)
+    )
+    yield CounterMetricFamily("gatepass_store_emptied", "How often the store lost its data", sample.emptied)
+    operations = CounterMetricFamily(
+        "gatepass_store_operations", "Operations of the shared store", labels=["operation", "outcome"]
+    )
+    for labels, count in sample.operations.items():
+        operations.add_metric(labels, count)
+    yield operations
+
+
+class _Collected:
+    """Passes the families that exist only at a scrape to the registry."""
+
+    def __init__(self, collect: Callable[[], Iterator[Metric]]) -> None:
+        self.collect = collect
 
     def describe(self) -> Iterable[Metric]:
         return []  # without this method, registration would call `collect` before there are credentials
 
-    def collect(self) -> Iterator[Metric]:
-        left = GaugeMetricFamily(
-            "gatepass_token_expires_in_seconds", "Time until the token expires", labels=["credential"]
-        )
-        usable = GaugeMetricFamily("gatepass_token_usable", "1 while a valid token is held", labels=["credential"])
-        fetches = CounterMetricFamily(
-            "gatepass_token_fetches", "Token fetches, failed ones included", labels=["credential"]
-        )
-        failures = CounterMetricFamily("gatepass_token_fetch_failures", "Failed token fetches", labels=["credential"])
-        for sample in self._samples():
-            left.add_metric([sample.name], sample.life_left_s)
-            usable.add_metric([sample.name], float(sample.usable))
-            fetches.add_metric([sample.name], sample.fetches)
-            failures.add_metric([sample.name], sample.failures)
-        yield from (left, usable, fetches, failures)
-
-
-class _Store:
-    """Reads the health of the shared store at a scrape. Without one there are no series."""
-
-    def __init__(self, sample: Callable[[], StoreSample | None]) -> None:
-        self._sample = sample
-
-    def describe(self) -> Iterable[Metric]:
-        return []
-
-    def collect(self) -> Iterator[Metric]:
-        if (sample := self._sample()) is None:
-            return
-        yield GaugeMetricFamily(
-            "gatepass_store_up", "1 while the shared store works and all use one encryption key", float(sample.is_up)
-        )
-        yield CounterMetricFamily("gatepass_store_emptied", "How often the store lost its data", sample.emptied)
-        operations = CounterMetricFamily(
-            "gatepass_store_operations", "Operations of the shared store", labels=["operation", "outcome"]
-        )
-        for labels, count in sample.operations.items():
-            operations.add_metric(labels, count)
-        yield operations
-
 
 MERGED_BY: Mapping[str, Callable[[float, float], float]] = MappingProxyType(
-    {"gatepass_token_expires_in_seconds": min, "gatepass_token_usable": min, "gatepass_store_up": min}
+    {
+        "gatepass_token_expires_in_seconds": min,
+        "gatepass_token_usable": min,
+        "gatepass_token_age_seconds": max,
+        "gatepass_learned_rules": max,
+        "gatepass_store_up": min,
+        "process_open_fds": max,
+        "process_max_fds": min,
+        "process_start_time_seconds": max,
+    }
 )
-"""Metrics that are not added up. The worst value of all processes is shown."""
+"""Metrics that are not added up. The worst value of all processes is shown, and the start of the youngest one."""
 
 _Labels = tuple[tuple[str, str], ...]
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from urllib.parse import urlsplit
 
 from gatepass.auth.api_keys import key_texts
@@ -29,7 +30,7 @@ from gatepass.normalize.built_in import BUILT_IN, LAST
 from gatepass.normalize.declared import Declared
 from gatepass.normalize.profiles import ProfileRules, build_profiles
 from gatepass.normalize.rule import Rule
-from gatepass.observability.metrics import CredentialSample, Metrics, StoreSample
+from gatepass.observability.metrics import CredentialSample, Metrics, PoolSample, Sample, StoreSample
 from gatepass.observability.redaction import Redactor
 from gatepass.proxy.in_flight import InFlightRequests
 from gatepass.proxy.routing import RouteTable
@@ -177,7 +178,7 @@ def create_app_state(config: Config, clock: Clock | None = None, store: Store | 
     for key in config.access.keys:
         for text in key_texts(key):
             redactor.learn(text)
-    return AppState(
+    state = AppState(
         config=config,
         clock=clock,
         redactor=redactor,
@@ -192,15 +193,22 @@ def create_app_state(config: Config, clock: Clock | None = None, store: Store | 
         upstreams=upstreams,
         holders=holders,
         transports=tuple(upstream.transport for upstream in upstreams.values()),
-        metrics=Metrics(
-            lambda: [_credential_sample(name, holder) for name, holder in holders.items()],
-            lambda: _store_sample(store),
-        ),
+        metrics=Metrics(),
         in_flight=InFlightRequests(config.limits.connections, config.access.callers, config.limits.held_bytes),
         periodic_checks=PeriodicChecks(clock, CHECK_EVERY_S),
         store=store,
         store_cache=store_cache,
     )
+    attach_metrics(state)
+    return state
+
+
+def attach_metrics(state: AppState) -> None:
+    """Let the metrics of `state` read its objects at a scrape, and its configured model names."""
+    metrics = state.metrics
+    metrics.attach(partial(_sample, state), state.routes.configured_name)
+    for upstream in state.upstreams.values():
+        upstream.transport.on_wait = partial(metrics.waited_for_connection, upstream.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,11 +256,28 @@ def _create_upstream(
     )
 
 
-def _store_sample(store: Store) -> StoreSample | None:
-    if not isinstance(store, GuardedStore):
-        return None
+def _store_sample(store: GuardedStore) -> StoreSample:
     health = store.health
     return StoreSample(health.state is StoreState.UP, health.emptied, dict(health.operations))
+
+
+def _sample(state: AppState) -> Sample:
+    pools = [
+        PoolSample(name, *upstream.transport.counts, upstream.transport.max_connections)
+        for name, upstream in state.upstreams.items()
+    ]
+    learned = dict.fromkeys(state.upstreams, 0)
+    for record in state.learner.memory.learned(state.clock.now(), state.clock.wall()):
+        if record.state == "learned":
+            learned[record.scope.upstream] = learned.get(record.scope.upstream, 0) + 1
+    return Sample(
+        [_credential_sample(name, holder) for name, holder in state.holders.items()],
+        pools,
+        state.in_flight.metrics_keys(),
+        state.config.limits.connections,
+        learned,
+        None if state.shared_store is None else _store_sample(state.shared_store),
+    )
 
 
 def _credential_sample(name: str, holder: TokenHolder) -> CredentialSample:
@@ -262,6 +287,7 @@ def _credential_sample(name: str, holder: TokenHolder) -> CredentialSample:
     return CredentialSample(
         name,
         usable=holder.usable,
+        age_s=status.age_s,
         life_left_s=left_s,
         fetches=status.fetches,
         failures=status.failures,

@@ -49,6 +49,7 @@ async def _send_all(attempt: Attempt, parts: Sequence[Call], send_part: SendPart
     replies: dict[int, ClassifiedReply] = {}
     indexes = iter(range(len(parts)))  # shared: each worker takes the next part, and `split` builds it only then
     attempt.upstream_request_id = None  # drop the id of an earlier try
+    attempt.waits_since_s = attempt.state.clock.now()
 
     async def work() -> None:
         for at in indexes:
@@ -68,4 +69,5 @@ async def _send_all(attempt: Attempt, parts: Sequence[Call], send_part: SendPart
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
+    attempt.received()
     return [replies[at] for at in range(len(parts))]

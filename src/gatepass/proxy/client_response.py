@@ -53,6 +53,10 @@ class ClientResponse:
         return self.cycle.connected_before_drain
 
     @property
+    def metrics_key(self) -> tuple[str, str, str, str]:
+        return self._context.metrics_key
+
+    @property
     def sent_bytes(self) -> int:
         """Bytes of the body that were sent so far."""
         return self._context.bytes_out

@@ -104,6 +104,10 @@ class Attempt(msgspec.Struct, eq=False):
     requests: int = 0
     """How many requests were sent, including the current one."""
     token_wait_s: float = 0.0
+    waits_since_s: float = 0.0
+    """The moment since which the attempt waits for the upstream."""
+    upstream_s: float = 0.0
+    """How long the attempt waited for the upstream."""
     upstream_request_id: str | None = None
     adapted: tuple[str, ...] = ()
     """The changes of the request, and of the part of the reply that was relayed."""
@@ -120,6 +124,12 @@ class Attempt(msgspec.Struct, eq=False):
     def user(self) -> TokenUser:
         """The upstream and model that the token is sent to."""
         return TokenUser(self.upstream.name, self.target.model or self.call.model)
+
+    def received(self) -> None:
+        """Add the time since the request was sent, or since the last call, to `upstream_s`."""
+        now_s = self.state.clock.now()
+        self.upstream_s += now_s - self.waits_since_s
+        self.waits_since_s = now_s
 
     def capture_reply(self, data: bytes) -> None:
         """Capture the beginning of the reply's body, if `log.bodies` is on."""
@@ -181,6 +191,8 @@ class RequestContext(msgspec.Struct, eq=False):
     bytes_in: int = 0
     bytes_out: int = 0
     events: int = 0
+    body_s: float = 0.0
+    """When the request's body had arrived, 0 if gatepass does not read it whole."""
     head_s: float | None = None
     first_byte_s: float | None = None
     usage: Usage | None = None
@@ -210,6 +222,16 @@ class RequestContext(msgspec.Struct, eq=False):
         if self.client_gone:
             return "client_gone"
         return "error" if self.error is not None else "ok"
+
+    @property
+    def metrics_key(self) -> tuple[str, str, str, str]:
+        """The caller, model, upstream and operation, as `Metrics.series` has them."""
+        return (
+            self.caller.name,
+            self.call.model if self.call is not None else "",
+            self.attempts[-1].upstream.name if self.attempts else "",
+            self.operation,
+        )
 
     @classmethod
     def of_own(cls, state: AppState, profile: ProfileRules) -> Self:

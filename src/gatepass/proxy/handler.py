@@ -53,7 +53,7 @@ from gatepass.proxy.keepalive import KeepAlive
 from gatepass.proxy.large_body import INLINE_BYTES, INLINE_VALUES, needs_scan, run_off_loop, scanned
 from gatepass.proxy.models import Catalog
 from gatepass.proxy.relay import relay
-from gatepass.proxy.response import ClassifiedReply
+from gatepass.proxy.response import SYNTHESISED, ClassifiedReply
 from gatepass.proxy.uploads import MultipartScan, MultipartUpload, boundary_of
 from gatepass.types import Call, ClientProtocol, ClientRequest, Operation, Target, header
 
@@ -77,7 +77,6 @@ async def handle(client_request: ClientRequest, state: AppState, catalog: Catalo
     """Serve one request, send its response or its error, and write its access log line."""
     context = RequestContext(client_request, state, state.profiles["plain"])
     client_response = ClientResponse(cycle, context)
-    state.metrics.in_flight.value += 1
     try:
         with state.in_flight.admit(client_response) as request:
             await _serve(context, catalog, client_response, request)
@@ -131,6 +130,7 @@ async def _serve(
     else:
         body = await cycle.read_body(state.config.limits.body_bytes, request.memory.claim)
         context.bytes_in = len(body)
+        context.body_s = state.clock.now() - client_request.arrived_s
     unwatch = cycle.on_disconnect(lambda: request.cancel(ClientGone()))
     try:
         if operation.protocol is ClientProtocol.MODELS:
@@ -353,13 +353,7 @@ def _log_request(context: RequestContext) -> None:
         context.bytes_in = context.upload.bytes_in
     outcome = context.outcome
     record = context.record(outcome, duration_s)
-    state.metrics.request_finished(context.operation, outcome, duration_s, context.bytes_in, context.bytes_out)
-    if context.events and context.first_byte_s is not None:
-        state.metrics.began_stream(context.operation, context.first_byte_s)
-    if error is not None:
-        state.metrics.error_sent(error)
-    if context.empty_answer and context.upstream_name is not None:
-        state.metrics.empty_answer(context.upstream_name)
+    _count_request(context, outcome, duration_s)
     level, status = logging.INFO, context.status or 0
     if status >= SERVER_ERROR or (error is not None and 0 < status < CLIENT_ERROR):  # failed after the head was sent
         level = logging.WARNING
@@ -367,3 +361,38 @@ def _log_request(context: RequestContext) -> None:
     if state.keeps_bodies and (bodies := context.captured_bodies()):
         shown = {which: state.redactor.beginning(body, BODY_LOG_CHARS) for which, body in bodies.items()}
         emit(BODY_LOG, logging.INFO, "bodies", {"id": client_request.id, **shown})
+
+
+def _count_request(context: RequestContext, outcome: str, duration_s: float) -> None:
+    """Count the finished request in the metrics."""
+    metrics, attempts = context.state.metrics, context.attempts
+    key = context.metrics_key
+    series = metrics.series.get(key) or metrics.new_series(key)
+    series.requests[outcome] += 1
+    series.duration.observe(duration_s)
+    metrics.bytes_in.value += context.bytes_in
+    metrics.bytes_out.value += context.bytes_out
+    if context.error is not None:
+        metrics.error_sent(context.error, series)
+    if not attempts:
+        return
+    attempt, usage, first_byte_s = attempts[-1], context.usage, context.first_byte_s
+    series.attempts += attempt.requests
+    upstream_s = attempt.upstream_s
+    for earlier in attempts[:-1]:
+        upstream_s += earlier.upstream_s
+        key = (*key[:2], earlier.upstream.name, key[3])
+        (metrics.series.get(key) or metrics.new_series(key)).attempts += earlier.requests
+    if context.empty_answer:
+        metrics.empty_answer(attempt.upstream.name)
+    if usage is not None:
+        series.add_tokens(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens)
+    if first_byte_s is None:
+        return
+    if outcome == "ok":
+        series.added.observe(max(0.0, first_byte_s - context.body_s - upstream_s))
+    if context.events:
+        series.first_token.observe(first_byte_s)
+        later_tokens = 0 if usage is None else (usage.completion_tokens or 0) - 1
+        if later_tokens > 0 and outcome == "ok" and SYNTHESISED not in attempt.adapted:
+            series.per_token.observe((duration_s - first_byte_s) / later_tokens)

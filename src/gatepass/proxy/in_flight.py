@@ -32,6 +32,11 @@ class InFlightResponse(Protocol):
         """Whether the connection was open before gatepass began to refuse new ones."""
         ...
 
+    @property
+    def metrics_key(self) -> tuple[str, str, str, str]:
+        """The caller, model, upstream and operation of the request, each "" until it is known."""
+        ...
+
 
 class InFlightRequests:
     """The requests in flight in this process, and whether new ones are admitted."""
@@ -55,6 +60,10 @@ class InFlightRequests:
     def busy(self) -> int:
         """The number of requests in flight."""
         return len(self._requests)
+
+    def metrics_keys(self) -> list[tuple[str, str, str, str]]:
+        """Return `InFlightResponse.metrics_key` of each request in flight."""
+        return [request.response.metrics_key for request in self._requests]
 
     def admit(self, response: InFlightResponse) -> InFlightRequest:
         """Return a context manager that registers one request while its block runs.
@@ -139,7 +148,7 @@ class InFlightRequest(CancelScope):
     ) -> None:
         self._in_flight = in_flight
         self._loop = loop
-        self._response = response
+        self.response = response
         self._concurrency = concurrency
         self._caller: str | None = None
         self.memory = RequestMemory(in_flight.held)
@@ -154,10 +163,10 @@ class InFlightRequest(CancelScope):
 
     @property
     def is_answered(self) -> bool:
-        return self._response.is_sent
+        return self.response.is_sent
 
     def cancel(self, reason: BaseException) -> None:
-        if not self._response.is_sent:
+        if not self.response.is_sent:
             super().cancel(reason)
 
     def __enter__(self) -> Self:

@@ -291,6 +291,7 @@ async def classify_stream(context: ReplyContext) -> ClassifiedReply:
     held, held_until_s = b"", context.state.clock.now() + COMMENT_HOLD_S
     try:
         async for piece in context.response:
+            context.attempt.received()
             if sniffer.kind is ContentKind.UNDECIDED:
                 pieces.append(piece)
                 if sniffer.feed(piece) is ContentKind.UNDECIDED:
@@ -512,6 +513,7 @@ async def aggregate_reply(context: ReplyContext) -> BufferedReply:
     sniffer, aggregator = ContentSniffer(b"text/event-stream"), _body_aggregator(context)
     try:
         async for piece in context.response:
+            context.attempt.received()
             if sniffer.kind is ContentKind.UNDECIDED and sniffer.feed(piece) is ContentKind.UNDECIDED:
                 continue
             if sniffer.kind is not ContentKind.STREAM:

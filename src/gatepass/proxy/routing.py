@@ -94,6 +94,12 @@ class RouteTable:
         """Return the model for requests of `operation` without one, "" if none is configured."""
         return self._default_models.get(operation, "")
 
+    def configured_name(self, model: str) -> str | None:
+        """Return the name or pattern in the configuration that `model` matches, None if there is none but `*`."""
+        if model in self._others.exact or model in self._default_models.values():
+            return model
+        return next((pattern for pattern, _ in self._others.globs if fnmatchcase(model, pattern)), None)
+
     def resolve(self, operation: str, model: str, may_see: Callable[[str], bool] | None = None) -> Targets:
         """Return the targets of `model` in order, at least one. `model` is "" if the request names none.
 

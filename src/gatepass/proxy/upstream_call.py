@@ -72,13 +72,14 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
     holder, outbound, is_renewed = upstream.holder, request, False
     while True:
         if holder is None:
-            authorized = upstream.injector.loaded(outbound, None, state.clock.now())
+            attempt.waits_since_s = state.clock.now()
+            authorized = upstream.injector.loaded(outbound, None, attempt.waits_since_s)
         else:
             attempt.token = token = holder.current() or await _wait_for_token(attempt, holder)
             reauthorize = partial(_reauthorize, attempt, holder, outbound)
-            authorized = upstream.injector.loaded(outbound, token.value, state.clock.now(), reauthorize)
+            attempt.waits_since_s = state.clock.now()
+            authorized = upstream.injector.loaded(outbound, token.value, attempt.waits_since_s, reauthorize)
         attempt.requests += 1
-        state.metrics.attempted(upstream.name)
         try:
             response = await upstream.transport.send(authorized)
         except _TokenExpired:
@@ -97,6 +98,8 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
             state.metrics.repeated_stale(upstream.name)
             outbound = replace(request, new_connection=True)
             continue  # retry: a reused connection closed without an answer
+        finally:
+            attempt.received()
         attempt.written = True
         rejected = attempt.token  # not `token`: `_reauthorize` may have replaced it
         is_rejected = is_rejection_status(response.status, upstream.settings.rejection)
@@ -274,6 +277,7 @@ async def read_error(attempt: Attempt, response: Response, within_s: float | Non
     except TransportFault as fault:
         return connection_error(attempt, fault)
     finally:
+        attempt.received()
         await response.aclose()
     attempt.capture_reply(body)
     error = attempt.upstream.dialect.classify_error(received_reply(attempt, response, body))
@@ -329,6 +333,7 @@ async def read_body(attempt: Attempt, response: Response, limit_bytes: int, begi
     except TransportFault as fault:
         raise connection_error(attempt, fault) from fault
     finally:
+        attempt.received()
         await response.aclose()
 
 

@@ -74,7 +74,8 @@ class Service:
         self._operations, self._loop = ApiEndpoint(state), asyncio.get_running_loop()
         try:
             state.start()
-            yield
+            with state.metrics.loop_lag_sampled():
+                yield
             # a server ends the lifespan when it no longer waits for requests: end those that are still in progress
             if self._draining is not None:
                 await asyncio.wait((self._draining,))

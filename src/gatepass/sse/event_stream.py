@@ -375,6 +375,7 @@ class EventStream:
             return b""
         if self._last_types and isinstance(kind := fields.get("type"), str) and kind in self._last_types:
             self.done = self._is_over = True
+            self._progress.note_response(fields.get("response"))
         self.events += 1
         self.has_answered = self.has_answered or bool(choices)
         is_plain = self._progress.note(fields, choices or [])  # before the repair, which may move the usage
@@ -444,6 +445,12 @@ class Progress:
             self.usage = Usage.read(usage)
         ends = [self._note_choice(choice) for choice in choices if isinstance(choice, dict)]
         return bool(ends) and not usage and not any(ends)
+
+    def note_response(self, response: object) -> None:
+        """Record the usage of the Response in the last event of the Responses API."""
+        usage = response.get("usage") if isinstance(response, dict) else None
+        if isinstance(usage, dict):
+            self.usage = Usage.read(usage)
 
     def _note_choice(self, choice: dict[str, Any]) -> bool:
         """Record one choice, and return whether this ends it. Ollama and SGLang send an empty finish reason."""

@@ -19,23 +19,56 @@ Count = Annotated[int, msgspec.Meta(ge=0)] | None
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """The counts of a `usage` object. A count that is missing or not a whole number is None, and is not written."""
+    """The counts of a `usage` object. A count that is missing or not a whole number is None, and is not written.
+
+    `cached_tokens` are part of `prompt_tokens`, and `reasoning_tokens` are part of `completion_tokens`. The Responses
+    API names the two `input_tokens` and `output_tokens`.
+    """
 
     prompt_tokens: Count = None
     completion_tokens: Count = None
     total_tokens: Count = None
+    cached_tokens: Count = None
+    reasoning_tokens: Count = None
 
     @classmethod
     def read(cls, payload: Mapping[str, Any]) -> Self:
-        get = payload.get
-        return cls(_count(get("prompt_tokens")), _count(get("completion_tokens")), _count(get("total_tokens")))
+        """Return the counts of any JSON object, whatever the types of its members are."""
+        is_response = "input_tokens" in payload and "prompt_tokens" not in payload
+        prompt, completion = ("input", "output") if is_response else ("prompt", "completion")
+        return cls(
+            _count(payload, f"{prompt}_tokens"),
+            _count(payload, f"{completion}_tokens"),
+            _count(payload, "total_tokens"),
+            _count(payload.get(f"{prompt}_tokens_details"), "cached_tokens"),
+            _count(payload.get(f"{completion}_tokens_details"), "reasoning_tokens"),
+        )
 
 
-_COUNTS = msgspec.json.Decoder(Usage)
+class _Details(msgspec.Struct, gc=False):
+    cached_tokens: Count = None
+    reasoning_tokens: Count = None
+
+
+_NO_DETAILS = _Details()
+
+
+class _ChatUsage(msgspec.Struct, gc=False):
+    """The `usage` of a chat or of embeddings. Without `prompt_tokens` it is another one."""
+
+    prompt_tokens: Annotated[int, msgspec.Meta(ge=0)]
+    completion_tokens: Count = None
+    total_tokens: Count = None
+    prompt_tokens_details: _Details | None = None
+    completion_tokens_details: _Details | None = None
+
+
+_CHAT_USAGE = msgspec.json.Decoder(_ChatUsage)
 _NO_COUNTS = Usage()
 
 
-def _count(value: Any) -> int | None:
+def _count(members: Any, name: str) -> int | None:
+    value = members.get(name) if isinstance(members, dict) else None
     return value if type(value) is int and value >= 0 else None
 
 
@@ -47,12 +80,19 @@ def usage_of(body: bytes) -> Usage | None:
     if found is None:
         return None
     try:
-        return _COUNTS.decode(found[1])
-    except msgspec.DecodeError:  # a member is not a count: read the others
+        usage = _CHAT_USAGE.decode(found[1])
+    except msgspec.DecodeError:  # another usage, or a member is not a count: read the others
         try:
             return Usage.read(msgspec.json.decode(found[1]))
         except ValueError:  # neither JSON nor UTF-8
             return None
+    return Usage(
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        usage.total_tokens,
+        (usage.prompt_tokens_details or _NO_DETAILS).cached_tokens,
+        (usage.completion_tokens_details or _NO_DETAILS).reasoning_tokens,
+    )
 
 
 def ends_with_usage(body: bytes) -> bool:

@@ -1,74 +1,180 @@
+import asyncio
+import time
+
 from prometheus_client import CollectorRegistry, generate_latest
 
 from gatepass.errors import TokenUnavailable, UpstreamErrorReply, UpstreamTimeout
-from gatepass.observability.metrics import Counts, CredentialSample, Gauge, Metrics, Times
+from gatepass.observability import metrics as module
+from gatepass.observability.metrics import (
+    MAX_HISTOGRAMS,
+    MAX_SERIES,
+    MAX_TOKENS,
+    Counts,
+    CredentialSample,
+    Metrics,
+    PoolSample,
+    Sample,
+    Series,
+    Times,
+)
+
+CONFIGURED = ("gpt", "bge")
+LABELS = 'caller="{}",model="{}",upstream="{}",operation="{}"'
+
+
+def with_models(*names: str) -> Metrics:
+    metrics = Metrics()
+    metrics.attach(Sample, lambda model: model if model in names else None)
+    return metrics
+
+
+def series_of(metrics: Metrics, *key: str) -> Series:
+    return metrics.series.get(key) or metrics.new_series(key)
 
 
 def shown(metrics: Metrics) -> list[str]:
-    return [line for line in metrics.exposition().decode().splitlines() if not line.startswith("#")]
+    lines = metrics.exposition().decode().splitlines()
+    return [line for line in lines if not line.startswith(("#", "process_"))]
 
 
-def test_a_request_is_counted_once_with_its_times_and_bytes():
-    metrics = Metrics(list)
-    metrics.in_flight.value += 1
-    metrics.request_finished("chat", "ok", 0.2, bytes_in=10, bytes_out=20)
-    metrics.began_stream("chat", 0.03)
+def value(metrics: Metrics, name: str, **labels: str) -> float:
+    """The sum of the samples of `name` with these labels."""
+    wanted = [f'{label}="{text}"' for label, text in labels.items()]
+    lines = [line for line in shown(metrics) if line.split("{")[0].split(" ")[0] == name]
+    found = [float(line.rpartition(" ")[2]) for line in lines if all(label in line for label in wanted)]
+    assert found, (name, labels)
+    return sum(found)
+
+
+def test_a_series_is_exposed_with_the_four_labels_and_zeros_for_the_other_outcomes():
+    metrics = with_models(*CONFIGURED)
+    series = series_of(metrics, "alice", "gpt", "azure", "chat")
+    series.requests["ok"] += 2
+    series.attempts += 3
+    labels = {"caller": "alice", "model": "gpt", "upstream": "azure", "operation": "chat"}
+    assert value(metrics, "gatepass_requests_total", outcome="ok", **labels) == 2
+    assert value(metrics, "gatepass_requests_total", outcome="error", **labels) == 0
+    assert value(metrics, "gatepass_attempts_total", **labels) == 3
+    assert not [line for line in shown(metrics) if "_tokens_total" in line]
+
+
+def test_the_same_key_has_one_series_and_the_same_labels_too():
+    metrics = with_models(*CONFIGURED)
+    assert series_of(metrics, "a", "gpt", "u", "chat") is series_of(metrics, "a", "gpt", "u", "chat")
+    assert series_of(metrics, "a", "made-up", "u", "chat") is series_of(metrics, "a", "another", "u", "chat")
+    assert series_of(metrics, "a", "gpt", "u", "chat") is not series_of(metrics, "b", "gpt", "u", "chat")
+
+
+def test_what_is_unknown_is_none_and_what_is_not_configured_is_other():
+    metrics = with_models(*CONFIGURED)
+    series_of(metrics, "", "", "", "none").requests["error"] += 1
+    series_of(metrics, "alice", "made-up", "", "chat").requests["error"] += 1
+    none = {"caller": "none", "model": "none", "upstream": "none", "operation": "none"}
+    assert value(metrics, "gatepass_requests_total", outcome="error", **none) == 1
+    assert value(metrics, "gatepass_requests_total", outcome="error", caller="alice", model="other") == 1
+
+
+def test_callers_share_the_histograms_of_their_model():
+    metrics = with_models(*CONFIGURED)
+    first = series_of(metrics, "alice", "gpt", "azure", "chat")
+    second = series_of(metrics, "bob", "gpt", "azure", "chat")
+    assert first.duration is second.duration
+    assert first.first_token is second.first_token
+    assert first.duration is not series_of(metrics, "bob", "bge", "azure", "chat").duration
+    assert first.added is series_of(metrics, "bob", "bge", "azure", "chat").added
+    first.duration.observe(0.05)
+    second.duration.observe(20)
+    shared = {"model": "gpt", "upstream": "azure", "operation": "chat"}
+    assert value(metrics, "gatepass_request_duration_seconds_count", **shared) == 2
+    assert value(metrics, "gatepass_request_duration_seconds_bucket", le="0.08", **shared) == 1
+
+
+def test_tokens_are_added_up_and_counts_that_cannot_be_true_are_left_out():
+    metrics = with_models(*CONFIGURED)
+    series = series_of(metrics, "alice", "gpt", "azure", "chat")
+    series.add_tokens(10, 20, 4, 15)
+    series.add_tokens(1, None, None, None)
+    series.add_tokens(MAX_TOKENS + 1, 10**400, 10**400, 10**400)
+    for name, count in (("input", 11), ("output", 20), ("cached_input", 4), ("reasoning", 15)):
+        assert value(metrics, f"gatepass_{name}_tokens_total", caller="alice", model="gpt") == count
+
+
+def test_invented_models_and_many_callers_make_a_bounded_number_of_series():
+    """4,000 model names that a client invents, then 4,000 callers with a configured model: the caps hold."""
+    models = [f"configured-{number}" for number in range(500)]
+    metrics = with_models(*models)
+    for number in range(4_000):
+        key = ("alice", f"invented-{number}", "azure", "chat")
+        series = series_of(metrics, *key)
+        series.requests["error"] += 1
+        metrics.error_sent(UpstreamErrorReply("no", upstream="azure", status=404), series)
+    assert value(metrics, "gatepass_requests_total", model="other", outcome="error") == 4_000
+    assert value(metrics, "gatepass_errors_total", model="other", code="upstream_error") == 4_000
+    assert len([line for line in shown(metrics) if line.startswith("gatepass_requests_total")]) == 3
+
+    for number in range(4_000):
+        series = series_of(metrics, f"caller-{number}", models[number % len(models)], "azure", "chat")
+        series.requests["ok"] += 1
+        series.duration.observe(1.0)
+        series.first_token.observe(1.0)
+        metrics.error_sent(TokenUnavailable("no token", credential="corp"), series)
     lines = shown(metrics)
-    assert 'gatepass_requests_total{operation="chat",outcome="ok"} 1.0' in lines
-    assert 'gatepass_request_duration_seconds_count{operation="chat"} 1.0' in lines
-    assert 'gatepass_time_to_first_token_seconds_sum{operation="chat"} 0.03' in lines
-    assert 'gatepass_client_bytes_total{direction="in"} 10.0' in lines
-    assert 'gatepass_client_bytes_total{direction="out"} 20.0' in lines
-    assert "gatepass_requests_in_flight 0.0" in lines
+    named = list({line.split('"')[1] for line in lines if line.startswith("gatepass_requests_total")})
+    assert len(named) == MAX_SERIES + 1
+    assert value(metrics, "gatepass_requests_total", outcome="ok") == 4_000
+    assert value(metrics, "gatepass_requests_total", outcome="ok", caller="other", model="other") > 2_900
+    assert value(metrics, "gatepass_errors_total", code="token_unavailable") == 4_000
+    assert len([line for line in lines if line.startswith("gatepass_errors_total")]) <= MAX_SERIES + 2
+    durations = [line for line in lines if line.startswith("gatepass_request_duration_seconds_count")]
+    assert len(durations) <= MAX_HISTOGRAMS + 1
+    assert value(metrics, "gatepass_request_duration_seconds_count") == 4_000
+    assert len(metrics.series) <= MAX_SERIES
 
 
-def test_outcomes_share_their_operations_times_and_everybodys_bytes():
-    metrics = Metrics(list)
-    assert not [line for line in shown(metrics) if line.startswith("gatepass_client_bytes")]
-    for operation, outcome in [
-        ("chat", "ok"),
-        ("chat", "error"),
-        ("chat", "client_gone"),
-        ("chat", "ok"),
-        ("rerank", "ok"),
-    ]:
-        metrics.in_flight.value += 1
-        metrics.request_finished(operation, outcome, 0.2, bytes_in=10, bytes_out=1)
-    lines = shown(metrics)
-    for outcome, count in (("ok", 2), ("error", 1), ("client_gone", 1)):
-        assert f'gatepass_requests_total{{operation="chat",outcome="{outcome}"}} {count}.0' in lines
-    assert 'gatepass_requests_total{operation="rerank",outcome="ok"} 1.0' in lines
-    assert 'gatepass_request_duration_seconds_count{operation="chat"} 4.0' in lines
-    assert 'gatepass_request_duration_seconds_count{operation="rerank"} 1.0' in lines
-    assert 'gatepass_client_bytes_total{direction="in"} 50.0' in lines
-    assert 'gatepass_client_bytes_total{direction="out"} 5.0' in lines
-    assert "gatepass_requests_in_flight 0.0" in lines
+def test_long_invented_names_are_not_kept():
+    metrics = with_models(*CONFIGURED)
+    series_of(metrics, "alice", "x" * 1_000_000, "azure", "chat").requests["error"] += 1
+    assert not metrics.series
+    assert value(metrics, "gatepass_requests_total", model="other", outcome="error") == 1
+
+
+def test_a_reload_keeps_the_counts_and_names_the_new_models():
+    metrics = with_models("old")
+    series_of(metrics, "alice", "old", "azure", "chat").requests["ok"] += 1
+    series_of(metrics, "alice", "new", "azure", "chat").requests["ok"] += 1
+    metrics.attach(Sample, lambda model: model if model in ("old", "new") else None)
+    series_of(metrics, "alice", "old", "azure", "chat").requests["ok"] += 1
+    series_of(metrics, "alice", "new", "azure", "chat").requests["ok"] += 1
+    for model, count in (("old", 2), ("new", 1), ("other", 1)):
+        assert value(metrics, "gatepass_requests_total", model=model, outcome="ok") == count
 
 
 def test_an_upstreams_own_code_is_no_label_value():
-    metrics = Metrics(list)
-    metrics.error_sent(UpstreamErrorReply("no", upstream="chat", status=400, upstream_code="made-up-by-the-upstream"))
-    assert 'gatepass_errors_total{code="upstream_error",hop="upstream:chat"} 1.0' in shown(metrics)
+    metrics = Metrics()
+    error = UpstreamErrorReply("no", upstream="chat", status=400, upstream_code="made-up-by-the-upstream")
+    metrics.error_sent(error, series_of(metrics, "alice", "", "chat", "files"))
+    labels = {"caller": "alice", "model": "none", "upstream": "chat", "operation": "files", "code": "upstream_error"}
+    assert value(metrics, "gatepass_errors_total", hop="upstream:chat", **labels) == 1
 
 
 def test_an_error_is_counted_by_the_code_that_the_documentation_has():
-    metrics = Metrics(list)
+    metrics = Metrics()
     metrics.error_sent(UpstreamTimeout("silence", upstream="chat", phase="idle"))
-    assert 'gatepass_errors_total{code="upstream_timeout_idle",hop="upstream:chat"} 1.0' in shown(metrics)
+    labels = {"caller": "none", "model": "none", "upstream": "none", "operation": "none"}
+    assert value(metrics, "gatepass_errors_total", code="upstream_timeout_idle", hop="upstream:chat", **labels) == 1
 
 
-def test_attempts_and_repeats_are_counted_by_upstream():
-    metrics = Metrics(list)
-    metrics.attempted("chat")
+def test_repeats_are_counted_by_upstream():
+    metrics = Metrics()
     metrics.renewed("chat")
     metrics.repeated_stale("chat")
     lines = shown(metrics)
-    for name in ("attempts", "token_retries", "stale_connection_retries"):
+    for name in ("token_retries", "stale_connection_retries"):
         assert f'gatepass_{name}_total{{upstream="chat"}} 1.0' in lines
 
 
 def test_a_target_that_was_not_reached_is_counted_by_upstream_and_code():
-    metrics = Metrics(list)
+    metrics = Metrics()
     metrics.failed_over("first", UpstreamTimeout("deaf", upstream="first", phase="connect", sent=False))
     metrics.failed_over("first", TokenUnavailable("no token", credential="corp"))
     lines = shown(metrics)
@@ -76,15 +182,66 @@ def test_a_target_that_was_not_reached_is_counted_by_upstream_and_code():
         assert f'gatepass_failovers_total{{code="{code}",upstream="first"}} 1.0' in lines
 
 
-def test_credentials_are_read_at_the_scrape():
-    samples = [CredentialSample("corp", usable=True, life_left_s=12.5, fetches=3, failures=1)]
-    metrics = Metrics(lambda: samples)
+def test_credentials_connections_rules_and_requests_in_flight_are_read_at_the_scrape():
+    credential = CredentialSample("corp", usable=True, age_s=40.0, life_left_s=12.5, fetches=3, failures=1)
+    sample = Sample(
+        [credential],
+        [PoolSample("chat", busy=3, idle=2, waiting=1, limit=5)],
+        [("alice", "gpt", "chat", "chat"), ("alice", "gpt", "chat", "chat"), ("alice", "made-up", "chat", "chat")],
+        4_000,
+        {"chat": 7},
+    )
+    samples = [sample]
+    metrics = Metrics()
+    metrics.attach(lambda: samples[-1], lambda model: model if model in CONFIGURED else None)
+    series_of(metrics, "bob", "bge", "chat", "embeddings")
     lines = shown(metrics)
     assert 'gatepass_token_expires_in_seconds{credential="corp"} 12.5' in lines
+    assert 'gatepass_token_age_seconds{credential="corp"} 40.0' in lines
     assert 'gatepass_token_usable{credential="corp"} 1.0' in lines
     assert 'gatepass_token_fetches_total{credential="corp"} 3.0' in lines
-    samples.clear()
+    assert 'gatepass_upstream_connections{state="busy",upstream="chat"} 3.0' in lines
+    assert 'gatepass_upstream_connections{state="idle",upstream="chat"} 2.0' in lines
+    assert 'gatepass_upstream_connections_limit{upstream="chat"} 5.0' in lines
+    assert 'gatepass_pool_waiting_requests{upstream="chat"} 1.0' in lines
+    assert 'gatepass_learned_rules{upstream="chat"} 7.0' in lines
+    assert "gatepass_requests_in_flight_limit 4000.0" in lines
+    assert value(metrics, "gatepass_requests_in_flight", caller="alice", model="gpt") == 2
+    assert value(metrics, "gatepass_requests_in_flight", caller="alice", model="other") == 1
+    assert value(metrics, "gatepass_requests_in_flight", caller="bob") == 0
+    samples.append(Sample())
     assert not [line for line in shown(metrics) if "corp" in line]
+    assert value(metrics, "gatepass_requests_in_flight", caller="alice", model="gpt") == 0
+
+
+def test_a_wait_for_a_connection_is_observed_by_upstream():
+    metrics = Metrics()
+    metrics.waited_for_connection("chat", 0.3)
+    assert value(metrics, "gatepass_pool_wait_seconds_bucket", upstream="chat", le="0.5") == 1
+    assert value(metrics, "gatepass_pool_wait_seconds_bucket", upstream="chat", le="0.25") == 0
+
+
+async def test_the_lag_of_the_event_loop_is_sampled_until_the_block_ends():
+    metrics = Metrics()
+    with metrics.loop_lag_sampled(every_s=0.001):
+        await asyncio.sleep(0)
+        time.sleep(0.06)  # noqa: ASYNC251 - the test holds the event loop
+        await asyncio.sleep(0.002)
+        assert value(metrics, "gatepass_event_loop_lag_seconds_sum") > 0.05
+    counted = value(metrics, "gatepass_event_loop_lag_seconds_count")
+    await asyncio.sleep(0.005)
+    assert value(metrics, "gatepass_event_loop_lag_seconds_count") == counted
+
+
+def test_the_process_is_measured_with_the_standard_names():
+    text = Metrics().exposition().decode()
+    for name in ("process_open_fds", "process_max_fds", "process_resident_memory_bytes", "process_cpu_seconds_total"):
+        assert f"\n{name} " in text
+
+
+def test_bounds_ascend_and_have_no_duplicates():
+    for bounds in (module.DURATION_S, module.FIRST_TOKEN_S, module.PER_TOKEN_S, module.DELAY_S):
+        assert list(bounds) == sorted(set(bounds))
 
 
 def exposed(family) -> list[str]:
@@ -109,22 +266,21 @@ def test_a_counter_that_was_asked_for_is_one_and_the_same_and_shown_from_then_on
     counts = Counts("gatepass_bytes_total", "Bytes", ("direction",))
     assert counts.of(("in",)) is counts.of(("in",))
     assert exposed(counts)[2:] == ['gatepass_bytes_total{direction="in"} 0.0']
-    times = Times("gatepass_wait_seconds", "Wait", "operation", (0.1,))
-    assert times.of("chat") is times.of("chat")
-    assert times.of("chat") is not times.of("rerank")
 
 
-def test_a_level_goes_up_and_down():
-    level = Gauge("gatepass_now", "Now")
-    level.value += 2
-    level.value -= 1
-    assert exposed(level)[-1] == "gatepass_now 1.0"
+def test_a_histogram_is_shown_with_its_first_value():
+    times = Times("gatepass_wait_seconds", "Wait", ("operation",), (0.1,))
+    assert times.of(("chat",)) is times.of(("chat",))
+    assert times.of(("chat",)) is not times.of(("rerank",))
+    assert len(exposed(times)) == 2
+    times.of(("chat",)).observe(0.2)
+    assert len(exposed(times)) == 6
 
 
 def test_times_count_each_bound_and_what_is_below_it():
-    times = Times("gatepass_wait_seconds", "Wait", "operation", (0.1, 1, 2.5))
+    times = Times("gatepass_wait_seconds", "Wait", ("operation",), (0.1, 1, 2.5))
     for seconds in (0.05, 0.1, 0.11, 2.5, 9):
-        times.of("chat").observe(seconds)
+        times.of(("chat",)).observe(seconds)
     assert exposed(times)[2:] == [
         'gatepass_wait_seconds_bucket{le="0.1",operation="chat"} 2.0',
         'gatepass_wait_seconds_bucket{le="1.0",operation="chat"} 3.0',

@@ -1,12 +1,16 @@
-from gatepass.observability.metrics import CredentialSample, Metrics, merged
+from gatepass.observability.metrics import CredentialSample, Metrics, Sample, merged
+
+KEY = ("alice", "gpt", "azure", "chat")
 
 
-def one_worker(requests: int, life_left_s: float, *, usable: bool = True) -> bytes:
-    metrics = Metrics(lambda: [CredentialSample("c", usable=usable, life_left_s=life_left_s, fetches=2, failures=0)])
+def one_worker(requests: int, life_left_s: float, *, usable: bool = True, age_s: float = 1.0, rules: int = 0) -> bytes:
+    credential = CredentialSample("c", usable=usable, age_s=age_s, life_left_s=life_left_s, fetches=2, failures=0)
+    metrics = Metrics()
+    metrics.attach(lambda: Sample([credential], (), [KEY], 100, {"azure": rules}), lambda model: model)
+    series = metrics.new_series(KEY)
     for _ in range(requests):
-        metrics.in_flight.value += 1
-        metrics.request_finished("chat", "ok", 0.2, bytes_in=0, bytes_out=0)
-    metrics.in_flight.value += 1
+        series.requests["ok"] += 1
+        series.duration.observe(0.2)
     return metrics.exposition()
 
 
@@ -14,19 +18,40 @@ def shown(exposition: bytes) -> list[str]:
     return [line for line in exposition.decode().splitlines() if not line.startswith("#")]
 
 
+def process(exposition: bytes, name: str) -> float:
+    (line,) = [line for line in shown(exposition) if line.startswith(f"{name} ")]
+    return float(line.partition(" ")[2])
+
+
+LABELS = 'caller="alice",model="gpt",operation="chat"'
+
+
 def test_counters_histograms_and_gauges_are_added_up():
     lines = shown(merged([one_worker(2, 10.0), one_worker(3, 20.0)]))
-    assert 'gatepass_requests_total{operation="chat",outcome="ok"} 5.0' in lines
-    assert 'gatepass_request_duration_seconds_bucket{le="0.25",operation="chat"} 5.0' in lines
-    assert 'gatepass_request_duration_seconds_count{operation="chat"} 5.0' in lines
-    assert "gatepass_requests_in_flight 2.0" in lines
+    assert f'gatepass_requests_total{{{LABELS},outcome="ok",upstream="azure"}} 5.0' in lines
+    shared = 'model="gpt",operation="chat",upstream="azure"'
+    assert f'gatepass_request_duration_seconds_bucket{{le="0.32",{shared}}} 5.0' in lines
+    assert f'gatepass_request_duration_seconds_bucket{{le="0.16",{shared}}} 0.0' in lines
+    assert f"gatepass_request_duration_seconds_count{{{shared}}} 5.0" in lines
+    assert f'gatepass_requests_in_flight{{{LABELS},upstream="azure"}} 2.0' in lines
+    assert "gatepass_requests_in_flight_limit 200.0" in lines
     assert 'gatepass_token_fetches_total{credential="c"} 4.0' in lines
 
 
-def test_of_a_tokens_life_the_worst_worker_counts():
-    lines = shown(merged([one_worker(0, 10.0), one_worker(0, 0.0, usable=False)]))
+def test_of_a_token_and_of_the_rules_the_worst_worker_counts():
+    lines = shown(merged([one_worker(0, 10.0, age_s=5, rules=3), one_worker(0, 0.0, usable=False, age_s=90, rules=2)]))
     assert 'gatepass_token_expires_in_seconds{credential="c"} 0.0' in lines
+    assert 'gatepass_token_age_seconds{credential="c"} 90.0' in lines
     assert 'gatepass_token_usable{credential="c"} 0.0' in lines
+    assert 'gatepass_learned_rules{upstream="azure"} 3.0' in lines
+
+
+def test_of_the_processes_the_descriptors_of_the_fullest_one_count_and_memory_is_added_up():
+    one = one_worker(0, 10.0)
+    both = merged([one, one])
+    for name in ("process_open_fds", "process_max_fds", "process_start_time_seconds"):
+        assert process(both, name) == process(one, name)
+    assert process(both, "process_resident_memory_bytes") == 2 * process(one, "process_resident_memory_bytes")
 
 
 def test_one_worker_alone_is_itself_without_creation_times():

@@ -111,7 +111,10 @@ async def test_a_rule_is_learned_from_a_known_model_that_begins_to_refuse(scenar
     assert [call.adapted for call in scenario.sent] == [(), ("stream=synth",)]
     assert events(caplog) == ["rule_learned"]
     assert scenario.attempt.tried == ()
-    assert b'gatepass_learned_rules_total{event="learned",upstream="chat"} 1.0' in scenario.state.metrics.exposition()
+    assert (
+        b'gatepass_learned_rule_events_total{event="learned",upstream="chat"} 1.0'
+        in scenario.state.metrics.exposition()
+    )
     await scenario.ask(a_chat(), None)
     assert scenario.sent[0].adapted == ("stream=synth",)
 

@@ -16,6 +16,7 @@ class Response:
     """A response; `is_sent`: all of it was sent."""
 
     connected_before_drain = False
+    metrics_key = ("alice", "gpt", "azure", "chat")
 
     def __init__(self, *, is_sent: bool = False) -> None:
         self.is_sent = is_sent
