@@ -349,6 +349,7 @@ def _event_stream(context: ReplyContext) -> EventStream:
     defaults, requested = context.envelope_defaults(), requested_usage(context.call.body)
     include_usage, drops_usage = _usage_options(context, requested)
     configured, profile = context.upstream.settings.repair, context.profile
+    transforms = context.upstream.transforms
     options = RepairOptions(
         include_usage,
         configured.without_choices if profile.without_choices == "move" else profile.without_choices,
@@ -362,7 +363,7 @@ def _event_stream(context: ReplyContext) -> EventStream:
         event_bytes,
         context.error_reader(),
         choices=context.call.choices,
-        dialect_transform=context.upstream.transforms.stream(defaults, wants_usage=bool(requested)),
+        dialect_transform=None if transforms is None else transforms.stream(defaults, wants_usage=bool(requested)),
         repair=StreamRepair(options, defaults),
         client_transform=make_client_transform(profile),
     )
@@ -427,7 +428,8 @@ async def buffer_reply(context: ReplyContext, beginning: bytes = b"") -> Buffere
     body = await read_body(context.attempt, context.response, context.state.config.limits.reply_bytes, beginning)
     context.attempt.capture_reply(body)
     protocol = context.call.operation.protocol
-    is_plain_chat = protocol is ClientProtocol.CHAT and context.upstream.transforms.is_plain
+    transforms = context.upstream.transforms if protocol is ClientProtocol.CHAT else None
+    is_plain_chat = protocol is ClientProtocol.CHAT and transforms is None
     # a large reply that becomes a stream is read in slices below, so that it can be synthesized in slices
     may_be_good = is_plain_chat and (len(body) <= BUILT_BYTES or not context.call.stream)
     if may_be_good and (good := read_good(body)) is not None:  # needs neither classification nor repair
@@ -448,8 +450,8 @@ async def buffer_reply(context: ReplyContext, beginning: bytes = b"") -> Buffere
     if protocol is ClientProtocol.EMBEDDINGS and is_right(body, context.call.embeddings_options()):
         return _repaired(context, BufferedReply(context.response.status, context.headers(), body, is_validated=True))
     adapted: tuple[str, ...] = ()
-    if protocol is ClientProtocol.CHAT and not is_plain_chat:
-        body, adapted = context.upstream.transforms.document(body, context.envelope_defaults())
+    if transforms is not None:
+        body, adapted = transforms.document(body, context.envelope_defaults())
     await _yield_if_large(body)
     reply = received_reply(context.attempt, context.response, body)
     document = context.upstream.dialect.classify_document(reply, protocol)
@@ -557,7 +559,8 @@ def _body_aggregator(context: ReplyContext) -> BodyAggregator:
         choices=context.call.choices,
         cumulative=upstream.settings.repair.cumulative,
     )
-    transform = upstream.transforms.stream(defaults, wants_usage=True)
+    transforms = upstream.transforms
+    transform = None if transforms is None else transforms.stream(defaults, wants_usage=True)
     return BodyAggregator(name, completions, limits.event_bytes, transform)
 
 

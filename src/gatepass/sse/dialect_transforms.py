@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from gatepass.sse.chunk import CHAT_CHUNK, EnvelopeDefaults, Object, encode_event, json_text
 from gatepass.sse.event import EventTransform, parse_event, read_json, split_events
 
 
 class DialectTransforms(Protocol):
-    @property
-    def is_plain(self) -> bool:
-        """Whether the dialect needs no change. Then neither method below has to be called."""
-        ...
+    """The changes that one dialect needs: of a stream, and of a whole reply."""
 
-    def stream(self, defaults: EnvelopeDefaults, *, wants_usage: bool) -> EventTransform | None:
-        """Return a new transform for one stream; None if its events are validated unchanged."""
+    def stream(self, defaults: EnvelopeDefaults, *, wants_usage: bool) -> EventTransform:
+        """Return a new transform for one stream."""
         ...
 
     def document(self, body: bytes, defaults: EnvelopeDefaults) -> tuple[bytes, tuple[str, ...]]:
@@ -25,32 +21,15 @@ class DialectTransforms(Protocol):
         ...
 
 
-def dialect_transforms(dialect: str) -> DialectTransforms:
-    return RagflowTransforms() if dialect == "ragflow" else NoTransforms()
+def dialect_transforms(dialect: str) -> DialectTransforms | None:
+    """Return the changes for `dialect`; None for a dialect whose replies are validated unchanged."""
+    return RagflowTransforms() if dialect == "ragflow" else None
 
 
-@dataclass(frozen=True, slots=True)
-class NoTransforms:
-    """OpenAI and Azure: no change."""
-
-    is_plain: ClassVar[bool] = True
-
-    def stream(self, defaults: EnvelopeDefaults, *, wants_usage: bool) -> EventTransform | None:
-        del defaults, wants_usage
-        return None
-
-    def document(self, body: bytes, defaults: EnvelopeDefaults) -> tuple[bytes, tuple[str, ...]]:
-        del defaults
-        return body, ()
-
-
-@dataclass(frozen=True, slots=True)
 class RagflowTransforms:
     """RAGFlow: see NAMES."""
 
-    is_plain: ClassVar[bool] = False
-
-    def stream(self, defaults: EnvelopeDefaults, *, wants_usage: bool) -> EventTransform | None:
+    def stream(self, defaults: EnvelopeDefaults, *, wants_usage: bool) -> EventTransform:
         return RagflowStream(defaults, wants_usage=wants_usage)
 
     def document(self, body: bytes, defaults: EnvelopeDefaults) -> tuple[bytes, tuple[str, ...]]:
