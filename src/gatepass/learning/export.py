@@ -10,7 +10,7 @@ from typing import Any
 
 from gatepass.config.model import Config
 from gatepass.config.routes import Model, block_of_operation
-from gatepass.learning.learned_rule import LearnedRule, LearnedRuleRecord
+from gatepass.learning.learned_rule import STREAM_SETTING, LearnedRule, LearnedRuleRecord
 from gatepass.normalize.declared import Declared, changes_of
 from gatepass.normalize.rule import Change
 
@@ -18,7 +18,6 @@ ALWAYS = frozenset(("stream_options",))
 """Actions that need no configuration, because gatepass applies them to every rejection."""
 WHERE_EMPTY = frozenset(("messages[].audio", "messages[].function_call", "messages[].tool_calls"))
 """Members that a learned rule drops only if they are empty. A configured `drop` drops any value."""
-STREAM: Mapping[str, str] = MappingProxyType({"synth": "emulate", "aggregate": "aggregate"})
 NOTHING = "# Nothing has been learned.\n"
 HIDDEN = ("set", "default")
 """Rules whose values only the operator may see. A caller that may see learned rules may not."""
@@ -95,7 +94,7 @@ def _pin(pins: _Pins, one: LearnedRuleRecord) -> None:
     if why_not:
         return
     if rule.action == "stream":
-        pins.stream = STREAM[rule.field]
+        pins.stream = STREAM_SETTING[rule.field]
     else:
         _pin_rule(pins.rules, rule)
 

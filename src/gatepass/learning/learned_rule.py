@@ -170,6 +170,8 @@ _FIXED: Mapping[tuple[str, str], Change] = MappingProxyType(
         ("response_format", "json_object"): SchemaInWords(),
     }
 )
+STREAM_SETTING: Mapping[str, str] = MappingProxyType({"synth": "emulate", "aggregate": "aggregate"})
+"""The value of the setting `stream` that does the same as a `stream` rule with the field."""
 _ORDER = (
     *("stream", "stream_options", "rename", "drop", "set", "clamp", "response_format"),
     *("role", "roles", "content", "tool_ids", "split"),

@@ -11,7 +11,17 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from gatepass.learning.learned_rule import DAY_S, HOUR_S, NEVER, OPT_IN, QUARTER_S, RENAMES, LearnedRule, LearningPolicy
+from gatepass.learning.learned_rule import (
+    DAY_S,
+    HOUR_S,
+    NEVER,
+    OPT_IN,
+    QUARTER_S,
+    RENAMES,
+    STREAM_SETTING,
+    LearnedRule,
+    LearningPolicy,
+)
 from gatepass.learning.rejection import TAUGHT_CODES, WORDS, ZOD_CODE, UpstreamRejection, path_from_error
 from gatepass.normalize.members import STREAMED, JsonMemberPath
 from gatepass.normalize.rule import concerns
@@ -414,7 +424,6 @@ REASONING = (
     "The client must send the reasoning of earlier answers back with them. Set rules.replayed of the model's entry"
     " to keep."
 )
-_STREAM_VALUES = {"synth": "emulate", "aggregate": "aggregate"}
 
 BlockedS = Callable[[LearnedRule], float]
 """Return for how many seconds a rule that failed is not tried again; 0 if it did not fail."""
@@ -474,7 +483,7 @@ def _setting_advice(
     forbidden = [rule for rule in rules if not setting.policy.allows(rule, rejection.protocol)]
     stream = next((rule for rule in forbidden if rule.action == "stream"), None)
     if stream is not None:
-        return f"The model's entry sets stream: {setting.stream}. Set it to auto or {_STREAM_VALUES[stream.field]}."
+        return f"The model's entry sets stream: {setting.stream}. Set it to auto or {STREAM_SETTING[stream.field]}."
     names = _setting_names(forbidden, rejection)
     if names is None:
         return ""
@@ -491,7 +500,7 @@ def _setting_advice(
     values += [f"learn_also: [{', '.join(names)}]"] if names else []
     sentence = f"To {purpose}, set upstreams.{setting.upstream}.{' and '.join(values)}"
     if rules[0].action == "stream":
-        return f"{sentence}, or stream: {_STREAM_VALUES[rules[0].field]} in the model's entry under models."
+        return f"{sentence}, or stream: {STREAM_SETTING[rules[0].field]} in the model's entry under models."
     return f"{sentence}."
 
 

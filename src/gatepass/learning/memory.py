@@ -111,19 +111,27 @@ class Memory:
         while len(self._refuted) > self._limit_of_others:
             self._refuted.popitem(last=False)
 
-    def refuted(self, key: Key, now_s: float) -> LearnedRuleRecord | None:
-        """Return the record of a rule that failed within REFUTED_S, with times on the scale of `now_s`, else None."""
+    def blocked_s(self, key: Key, now_s: float) -> float:
+        """Return for how many seconds a rule that failed is not tried again; 0 if it did not fail within REFUTED_S."""
         found = self._refuted.get(key)
         if found is not None and found.expires_s <= now_s:
             del self._refuted[key]
-            return None
-        return None if found is None else _record(key, found, "failed", 0.0)
+            return 0.0
+        return 0.0 if found is None else found.expires_s - now_s
 
     def learned(self, now_s: float, wall_s: float) -> list[LearnedRuleRecord]:
         """Return the valid rules, the last used at the end, then the rules that failed within REFUTED_S."""
         to_wall_s = wall_s - now_s
         return [
-            _record(key, one, state, to_wall_s)
+            LearnedRuleRecord(
+                scope=key[0],
+                rule=one.rule,
+                state=state,
+                evidence=one.evidence,
+                learned_at=round(one.learned_s + to_wall_s, 3),
+                expires_at=round(one.expires_s + to_wall_s, 3),
+                uses=one.uses,
+            )
             for state, rules in (("learned", self._stored), ("failed", self._refuted))
             for key, one in rules.items()
             if one.expires_s > now_s
@@ -147,18 +155,6 @@ class Memory:
         """Return how well the model is known: 2 if it is configured, 1 if a rule succeeded again, else 0."""
         rules = self._by_scope[scope].values()
         return max(2 if one.is_configured else 1 if one.uses >= USES_OF_KNOWN else 0 for one in rules)
-
-
-def _record(key: Key, stored: _StoredRule, state: str, to_wall_s: float) -> LearnedRuleRecord:
-    return LearnedRuleRecord(
-        scope=key[0],
-        rule=stored.rule,
-        state=state,
-        evidence=stored.evidence,
-        learned_at=round(stored.learned_s + to_wall_s, 3),
-        expires_at=round(stored.expires_s + to_wall_s, 3),
-        uses=stored.uses,
-    )
 
 
 WAIT_S = 2.0

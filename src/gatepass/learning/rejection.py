@@ -335,13 +335,6 @@ class UpstreamRejection:
             raw = None
         return cls(protocol, _with_quoted(error_body, quoted.cut), code, kind, error_body.param, raw)
 
-    @classmethod
-    def from_error(cls, protocol: ClientProtocol, error: UpstreamError, sent: bytes) -> Self | None:
-        """As `of`, with the status and body of `error`; None if the upstream returned no error."""
-        if not isinstance(error, UpstreamErrorReply):
-            return None
-        return cls.of(protocol, error.http_status, error.error_body, sent)
-
     @property
     def is_of_a_value(self) -> bool:
         """Whether its code means that a value is wrong, and not that a member is unknown."""

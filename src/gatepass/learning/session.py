@@ -29,7 +29,7 @@ from gatepass.errors import (
     UpstreamTimeout,
     UpstreamTls,
 )
-from gatepass.learning.learned_rule import Key, LearnedRule, LearnedRuleRecord, LearningPolicy, RuleScope, evidence_of
+from gatepass.learning.learned_rule import Key, LearnedRule, LearningPolicy, RuleScope, evidence_of
 from gatepass.learning.matchers import Concerned, contradicts, is_same_rejection, next_rules
 from gatepass.learning.memory import Memory, SingleTrial, TrialKey
 from gatepass.learning.rejection import TEACHING, UpstreamRejection
@@ -184,9 +184,9 @@ class LearningSession:
         open_ones = (one.rule.entry for one in self._applied.own.values() if not one.helped)
         return tuple(dict.fromkeys((*self._failed, *open_ones)))
 
-    def refuted(self, rule: LearnedRule, now_s: float) -> LearnedRuleRecord | None:
-        """Return the record of `rule` if it failed within the last minute, else None."""
-        return self.memory.refuted(self._key(rule), now_s)
+    def blocked_s(self, rule: LearnedRule, now_s: float) -> float:
+        """Return for how many seconds `rule` is not tried again; 0 if it did not fail within the last minute."""
+        return self.memory.blocked_s(self._key(rule), now_s)
 
     def wait_s(self, call: Call, now_s: float) -> float:
         """Return for how many seconds at most this request waits for the trial of another; 0 if it goes now."""
@@ -236,7 +236,10 @@ class LearningSession:
         for known, rejection in self._rejections:
             if known is error:
                 return rejection
-        rejection = UpstreamRejection.from_error(self.protocol, error, b"{}" if self._sent is None else self._sent.body)
+        rejection = None
+        if isinstance(error, UpstreamErrorReply):
+            sent = b"{}" if self._sent is None else self._sent.body
+            rejection = UpstreamRejection.of(self.protocol, error.http_status, error.error_body, sent)
         self._rejections.append((error, rejection))
         return rejection
 
@@ -252,7 +255,7 @@ class LearningSession:
 
         def is_excluded(rule: LearnedRule) -> bool:
             key = self._key(rule)
-            return self._applied.excludes(key, rule) or self.memory.refuted(key, now_s) is not None
+            return self._applied.excludes(key, rule) or self.memory.blocked_s(key, now_s) > 0
 
         rules = next_rules(rejection, self._sent, self.policy, is_excluded, concerned)
         self._steps += 1

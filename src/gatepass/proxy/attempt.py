@@ -19,7 +19,7 @@ from gatepass.dialects.base import raw_request
 from gatepass.dialects.hints import model_hint, responses_hint, sentence
 from gatepass.errors import UpstreamEmpty, UpstreamError, UpstreamErrorReply
 from gatepass.json_scan import ScannedBody, place_of
-from gatepass.learning.learned_rule import LearnedRule, LearningPolicy, RuleScope
+from gatepass.learning.learned_rule import LearningPolicy, RuleScope
 from gatepass.learning.matchers import Concerned, LearningSettings, advice, relevant_rules
 from gatepass.learning.rejection import is_too_long
 from gatepass.learning.session import LearningSession, wait_for_trial
@@ -369,12 +369,7 @@ class AttemptLearning:
             suggest = None  # the caller must not learn that the model exists
         stream = "auto" if entry is None else entry.stream
         settings = LearningSettings(session.scope.upstream, session.policy, session.mode, stream, suggest)
-
-        def blocked_s(rule: LearnedRule) -> float:
-            now_s = self._state.clock.now()
-            refuted = session.refuted(rule, now_s)
-            return 0.0 if refuted is None else refuted.expires_at - now_s
-
+        blocked_s = partial(session.blocked_s, now_s=self._state.clock.now())
         rejection = session.parse_error(error)
         hint = "" if rejection is None else advice(rejection, sent, settings, blocked_s, rules)
         has_no_room = not hint and suggest is not None and is_too_long(error)

@@ -83,13 +83,13 @@ def test_a_rule_that_has_expired_is_forgotten():
         vain(key(DROP))
 
 
-def test_what_failed_is_refuted_for_a_minute():
+def test_what_failed_is_blocked_for_a_minute():
     memory = Memory()
     memory.refute(key(), SYNTH, "no", NOW_S)
-    assert memory.refuted(key(), NOW_S + REFUTED_S - 0.1)
-    assert not memory.refuted(key(DROP), NOW_S)
-    assert not memory.refuted(key(), NOW_S + REFUTED_S)
-    assert not memory.refuted(key(), NOW_S)
+    assert memory.blocked_s(key(), NOW_S + REFUTED_S - 0.5) == 0.5
+    assert not memory.blocked_s(key(DROP), NOW_S)
+    assert not memory.blocked_s(key(), NOW_S + REFUTED_S)
+    assert not memory.blocked_s(key(), NOW_S)
 
 
 def drop(at: int) -> LearnedRule:
@@ -140,7 +140,7 @@ def test_everything_else_is_bounded_too():
     memory = Memory(limit_of_others=3)
     for at in range(10):
         memory.refute(key(drop(at)), drop(at), "", NOW_S)
-    assert [memory.refuted(key(drop(at)), NOW_S) is None for at in (6, 7, 8, 9)] == [True, False, False, False]
+    assert [memory.blocked_s(key(drop(at)), NOW_S) for at in (6, 7, 8, 9)] == [0.0, REFUTED_S, REFUTED_S, REFUTED_S]
     assert [(one.rule, one.state) for one in memory.learned(NOW_S, WALL_S)] == [
         (drop(at), "failed") for at in (7, 8, 9)
     ]
@@ -151,9 +151,9 @@ def test_what_failed_is_shown_until_it_is_tried_again():
     memory.refute(key(), SYNTH, "no", NOW_S)
     shown = LearnedRuleRecord(O3, SYNTH, "failed", "no", WALL_S, WALL_S + REFUTED_S)
     assert memory.learned(NOW_S, WALL_S) == [shown]
-    assert memory.refuted(key(), NOW_S + 20.0) == LearnedRuleRecord(O3, SYNTH, "failed", "no", NOW_S, NOW_S + REFUTED_S)
+    assert memory.blocked_s(key(), NOW_S + 20.0) == REFUTED_S - 20.0
     assert memory.learned(NOW_S + REFUTED_S, WALL_S + REFUTED_S) == []
-    assert memory.refuted(key(), NOW_S + REFUTED_S) is None
+    assert memory.blocked_s(key(), NOW_S + REFUTED_S) == 0.0
 
 
 def test_a_long_quotation_is_kept_by_no_request():
