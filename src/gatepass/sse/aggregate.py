@@ -21,6 +21,8 @@ from gatepass.sse.chunk import (
     CHAT,
     ENVELOPE,
     LEGACY,
+    MAX_CHOICES,
+    REASONING,
     EnvelopeDefaults,
     Object,
     ReadError,
@@ -175,9 +177,6 @@ class BodyAggregator:
         self._aggregator.feed(run if self._transform is None else self._transform.feed(run))
 
 
-MAX_CHOICES = 1024
-"""OpenAI accepts an `n` of at most 128. Each choice costs memory."""
-
 _KNOWN_OF_CHUNK = frozenset({*ENVELOPE, "choices", "usage", "obfuscation"})
 """OpenAI pads each event with a random `obfuscation`; a plain reply has none."""
 
@@ -302,8 +301,7 @@ class CompletionAggregator(StreamAggregator):
 
 _CHOICE = frozenset({"index", "delta", "message", "text", "logprobs", "finish_reason"})
 _CHAT_CHOICE = frozenset({"index", "delta", "logprobs", "finish_reason"})
-_REASONING = ("reasoning_content", "reasoning")
-_IN_FIXED_ORDER = frozenset({"role", "content", "refusal", *_REASONING})
+_IN_FIXED_ORDER = frozenset({"role", "content", "refusal", *REASONING})
 
 
 class _Choice:
@@ -355,13 +353,14 @@ class ChatChoice(_Choice):
     A `message` is read as a delta. After deltas or after the finish reason it only repeats them and is ignored.
     """
 
-    __slots__ = ("_audio", "_audio_data", "_function_call", "_has_deltas", "_message", "_role", "_tools")
+    __slots__ = ("_audio", "_audio_data", "_calls", "_function_call", "_has_deltas", "_message", "_role", "_tracker")
 
     def __init__(self) -> None:
         super().__init__()
         self._message = MemberAggregator()
         self._role = ""
-        self._tools: ToolCallAggregator | None = None
+        self._tracker = ToolCallTracker()
+        self._calls: list[_Call] = []
         self._function_call: MemberAggregator | None = None
         self._audio: MemberAggregator | None = None
         self._audio_data: list[str] = []
@@ -372,7 +371,7 @@ class ChatChoice(_Choice):
         if self._reason:
             return False
         function = None if self._function_call is None else self._function_call.text("arguments") or ""
-        calls_complete = self._tools is None or self._tools.are_complete
+        calls_complete = all(call.is_complete for call in self._calls)
         return not (self._has_content and calls_complete and (function is None or is_complete_json(function)))
 
     def add(self, payload: Object) -> None:
@@ -391,8 +390,10 @@ class ChatChoice(_Choice):
             if name == "role":
                 self._role = self._role or (value if isinstance(value, str) else "")
             elif name == "tool_calls" and isinstance(value, list):
-                self._tools = self._tools or ToolCallAggregator()
-                self._tools.add(value)
+                for part in self._tracker.assign(value):
+                    if part.is_first:
+                        self._calls.append(_Call(part.call))
+                    self._calls[part.call.number].add(part.entry)
             elif name == "function_call" and isinstance(value, dict):
                 call = self._function_call = self._function_call or MemberAggregator()
                 for key, part in value.items():
@@ -411,7 +412,7 @@ class ChatChoice(_Choice):
     def build(self, index: int, defaults: EnvelopeDefaults) -> Object:
         """Return the choice of a plain reply. The content suggests a missing finish reason."""
         reason = self._reason
-        if self._tools and reason in ("", "stop"):
+        if self._calls and reason in ("", "stop"):
             reason = "tool_calls"
         return {
             "index": index,
@@ -428,9 +429,9 @@ class ChatChoice(_Choice):
             "content": None,
             "refusal": members.get("refusal") or None,
         }
-        message.update({name: members[name] for name in _REASONING if name in members})
-        if self._tools:
-            message["tool_calls"] = self._tools.build(defaults)
+        message.update({name: members[name] for name in REASONING if name in members})
+        if self._calls:
+            message["tool_calls"] = [call.build(defaults) for call in self._calls]
         if self._function_call is not None:
             message["function_call"] = {"name": "", "arguments": "", **self._function_call.build()}
         if self._audio is not None or self._audio_data:
@@ -473,35 +474,8 @@ _KNOWN_OF_CALL = frozenset({"index", "id", "type", "function", "custom"})
 _KNOWN_OF_FUNCTION = frozenset({"name", "arguments", "input"})
 
 
-class ToolCallAggregator:
-    """Joins the tool deltas of one choice. Calls come out in the order of appearance, without `index`."""
-
-    __slots__ = ("_calls", "_tracker")
-
-    def __init__(self) -> None:
-        self._tracker = ToolCallTracker()
-        self._calls: list[_Call] = []
-
-    def __len__(self) -> int:
-        return len(self._calls)
-
-    @property
-    def are_complete(self) -> bool:
-        """Whether every call has complete arguments, as far as gatepass can check it."""
-        return all(call.is_complete for call in self._calls)
-
-    def add(self, entries: list[Any]) -> None:
-        for delta in self._tracker.assign(entries):
-            if delta.is_first:
-                self._calls.append(_Call(delta.call))
-            self._calls[delta.call.number].add(delta.entry)
-
-    def build(self, defaults: EnvelopeDefaults) -> list[Object]:
-        return [call.build(defaults) for call in self._calls]
-
-
 class _Call:
-    """One tool call. Its first id, type and name count, because upstreams repeat them; its arguments are joined."""
+    """One tool call, without `index`. Its first id, type and name count, because upstreams repeat them."""
 
     __slots__ = ("_arguments", "_call", "_extra", "_inner_extra", "_kind", "_name", "_type")
 

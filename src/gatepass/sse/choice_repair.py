@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from gatepass.sse.chunk import (
+    REASONING,
     REASONING_MEMBERS,
     EnvelopeDefaults,
     Object,
@@ -422,7 +423,7 @@ MAX_HELD = 64
 MAX_HELD_BYTES = 1_048_576
 MAX_CHARS = 16_777_216
 
-_TEXT_MEMBERS = ("content", "reasoning_content", "reasoning")
+_TEXT_MEMBERS = ("content", *REASONING)
 
 
 class TextKind(Enum):

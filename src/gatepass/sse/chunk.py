@@ -133,6 +133,8 @@ def error_in_event(payload: Any, name: bytes, read_error: ReadError) -> Upstream
     return read_error({"error": first["error"]}) or UNREADABLE
 
 
+MAX_CHOICES = 1024
+"""OpenAI accepts an `n` of at most 128. Each choice of a stream costs memory."""
 MAX_ENTRIES = 1024
 MAX_ENTRIES_MIN_BYTES = 2 * MAX_ENTRIES
 """A smaller text cannot hold more than MAX_ENTRIES entries."""
@@ -163,7 +165,9 @@ def finish_reason(choice: Object) -> str:
 
 
 _ROLE = frozenset({"role"})
-REASONING_MEMBERS = frozenset({"role", "reasoning_content", "reasoning", "reasoning_details"})
+REASONING = ("reasoning_content", "reasoning")
+"""The members with the text of the reasoning. An upstream uses one of them."""
+REASONING_MEMBERS = frozenset({"role", *REASONING, "reasoning_details"})
 """The members of a delta that are not content: a choice with only these has not answered yet."""
 
 # A tuple, because `str | list | dict` makes a new object each time. Numbers are not output: one that is too large for

@@ -10,7 +10,7 @@ import msgspec
 
 from gatepass.config.access import Profile
 from gatepass.json_scan import json_value
-from gatepass.sse.chunk import CHAT, ENVELOPE, LEGACY, Object, empty_choice, encode_event, json_text
+from gatepass.sse.chunk import CHAT, ENVELOPE, LEGACY, REASONING, Object, empty_choice, encode_event, json_text
 from gatepass.sse.event import (
     EventTransform,
     TransformChain,
@@ -101,7 +101,7 @@ BYTES_PER_CHAR = 6
 OVERHEAD_BYTES = 4096
 """Reserve for the JSON around a text in its chunk."""
 
-_TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
+_TEXTS = ("content", *REASONING, "refusal")
 
 
 class ShortLines(_ChunkTransform):

@@ -20,6 +20,7 @@ from gatepass.sse.chunk import (
     CHAT_CHUNK,
     ENVELOPE,
     LEGACY,
+    MAX_CHOICES,
     EnvelopeDefaults,
     Object,
     encode_event,
@@ -29,7 +30,6 @@ from gatepass.sse.chunk import (
 )
 from gatepass.sse.synthesize import chunks
 
-MAX_CHOICES = 1024
 _SHARED = -1
 """The index of the state that all choices beyond MAX_CHOICES share, so that memory stays bounded."""
 

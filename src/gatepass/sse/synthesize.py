@@ -17,6 +17,7 @@ from gatepass.sse.chunk import (
     CHAT_CHUNK,
     ENVELOPE,
     LEGACY,
+    REASONING,
     EnvelopeDefaults,
     Object,
     complete_envelope,
@@ -31,8 +32,7 @@ PIECE_CHARS = 131_072
 """Longer texts are cut between characters. RAGFlow's Go client rejects lines of 1 MiB (`bufio.Scanner`), and JSON
 may need six bytes for a character."""
 
-_REASONING = ("reasoning_content", "reasoning")
-_MESSAGE = frozenset({"role", "content", *_REASONING, "refusal", "tool_calls", "function_call", "audio"})
+_MESSAGE = frozenset({"role", "content", *REASONING, "refusal", "tool_calls", "function_call", "audio"})
 _CHOICE = frozenset({"index", "message", "delta", "text", "logprobs", "finish_reason"})
 _DOCUMENT = frozenset({*ENVELOPE, "choices", "usage"})
 _ARGUMENTS = {"function": "arguments", "custom": "input"}
@@ -111,7 +111,7 @@ class _ChatSynthesis:
         has_other = self._calls or any(message.get(name) for name in ("function_call", "audio", "refusal"))
         content = None if message.get("content") is None and has_other else ""
         yield self._piece({"role": message.get("role") or "assistant", "content": content})
-        for name in _REASONING:
+        for name in REASONING:
             yield from self._texts(name)
         logprobs = {name: value for name, value in self._logprobs.items() if name != "refusal"}
         yield from self._text_with_logprobs("content", logprobs)

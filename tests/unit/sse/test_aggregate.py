@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.errors import GatepassError, UpstreamClosed
-from gatepass.sse.aggregate import MAX_CHOICES, CompletionAggregator
+from gatepass.sse.aggregate import CompletionAggregator
+from gatepass.sse.chunk import MAX_CHOICES
 from tests.unit.sse.documents import CREATED_S, clean_streams, completions, events, fed, meaning, origin
 from tests.unit.sse.peer import helper_reads, strictly, strictly_legacy
 from tests.unit.sse.streams import DONE, LIMIT_BYTES, REALISTIC, chunk, data, read_error, text, with_line_ends

@@ -6,9 +6,10 @@ import pytest
 
 from gatepass.config.access import BUILT_IN
 from gatepass.sse.choice_repair import CALL_BYTES, MAX_ARGUMENT_BYTES, RepairOptions
+from gatepass.sse.chunk import MAX_CHOICES
 from gatepass.sse.client_transforms import make_client_transform
 from gatepass.sse.event_stream import EventStream
-from gatepass.sse.repair import MAX_CHOICES, StreamRepair
+from gatepass.sse.repair import StreamRepair
 from tests.unit.sse.documents import origin
 from tests.unit.sse.peer import chunks_of
 from tests.unit.sse.streams import DONE, LIMIT_BYTES, chunk, code, data, looks_finished, read_error, text

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from gatepass.sse.repair import MAX_CHOICES, MAX_MOVED_BYTES
+from gatepass.sse.chunk import MAX_CHOICES
+from gatepass.sse.repair import MAX_MOVED_BYTES
 from tests.unit.sse.repair_streams import ROLE, STOP, USAGE, deltas, new_repair, repaired
 from tests.unit.sse.streams import chunk, data
 
