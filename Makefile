@@ -20,7 +20,8 @@ UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site golden e2e e2e-system \
-  attacks campaigns stress chaos rolls token-chaos token-matrix properties mutants fuzz startup pythons lock clean
+  attacks campaigns stress chaos rolls token-chaos store-faults token-matrix properties mutants fuzz startup pythons \
+  lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -108,6 +109,10 @@ chaos: setup ## Ten minutes of faults on all sides of two workers, with a ledger
 token-chaos: setup ## gatepass processes, a real Valkey or Redis and an issuer, killed and paused: three minutes
 	[ -x .e2e/store/server ] || tests/e2e/store/fetch.sh "$(CURDIR)/.e2e/store"
 	$(BIN)/python -W ignore -m tests.stress.token_chaos
+
+store-faults: setup ## Four processes, a real Valkey or Redis: each fault of the store, and a key rotation; two minutes
+	[ -x .e2e/store/server ] || tests/e2e/store/fetch.sh "$(CURDIR)/.e2e/store"
+	$(BIN)/pytest -q -s tests/e2e/test_store_health.py tests/e2e/test_valkey.py -k "health or Documented"
 
 rolls: setup ## Rolling restarts and 100 worker replacements under clients that keep connections: five minutes
 	$(BIN)/python -m tests.stress.rolls $(if $(wildcard .e2e/node-client),--node .e2e/node-client) $(ROLLS)

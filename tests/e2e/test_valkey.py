@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,6 +20,7 @@ import pytest
 from gatepass.clock import SystemClock
 from gatepass.config.model import StoreSettings
 from gatepass.store.choice import open_store
+from gatepass.store.guarded import GuardedStore
 from tests.e2e.process import Process
 from tests.e2e.servers import (
     CLIENT_ID,
@@ -151,6 +153,49 @@ def test_a_dump_of_the_store_gives_no_token(tmp_path, store):
         dumped = store.dump()
         assert b"eyJ" not in dumped, "a JWT begins so"
         assert CLIENT_SECRET.encode() not in dumped
+
+
+DOCS = (HERE.parents[1] / "docs/operations.md").read_text()
+ACL = re.findall(r"^user (gatepass on >PASSWORD .+)$", DOCS, re.MULTILINE)
+
+
+class TestDocumentedUser(StoreContract):
+    """The user of docs/operations.md may do all that gatepass does."""
+
+    @pytest.fixture
+    async def shared(self, store):
+        store.empty()
+        (line,) = ACL
+        store.add_user(["gatepass", "reset", *line.split()[1:]])
+        settings = StoreSettings.model_validate(
+            {**store.settings, "username": "gatepass", "password": "PASSWORD", "timeout_s": 2.0}
+        )
+        here, there = (open_store(settings, None, SystemClock()) for _ in range(2))
+        assert isinstance(here, GuardedStore)
+        await here.check()
+        yield Shared(here, there, asyncio.sleep)
+        await here.aclose()
+        await there.aclose()
+
+    async def test_it_uses_a_database_of_its_own_and_no_more_memory_than_documented(self, store, shared):
+        digest = "a" * 64
+        text = b"t" * 2000
+        await shared.here.put(f"token/v1/{digest}", text, 60.0)
+        await shared.here.put(f"token-failure/v1/{digest}", b"f" * 300, 60.0)
+        await shared.here.count(f"token-refusals/v1/{digest}", 60.0)
+        await shared.here.lease(f"token-lease/v1/{digest}", "o" * 16, 60.0)
+        sizes = {key.split(b":")[1]: size for key, size in store.memory_bytes().items()}
+        assert sizes.keys() == {
+            b"encryption-key",
+            b"check",
+            b"token",
+            b"token-failure",
+            b"token-refusals",
+            b"token-lease",
+        }
+        assert sizes[b"token"] <= len(text) + 700
+        assert sizes[b"check"] <= 150
+        assert sum(sizes.values()) <= 10_000
 
 
 TURNS = 12

@@ -107,14 +107,19 @@ class EncryptedStore:
     async def aclose(self) -> None:
         await self._store.aclose()
 
-    async def other_key(self) -> str | None:
-        """Return the id of the key that the other processes write with, None if this process has that key."""
-        found = (await self._store.get((KEY_NAME,))).values.get(KEY_NAME, b"").decode("ascii", "replace")
-        if not found or found in {key.id for key in self._keys}:
-            return None
-        return found if len(found) == KEY_ID_CHARS and found.isalnum() else "not an id of a key"
+    def accepts(self, key_id: str) -> bool:
+        """Return whether this process can read what is written with the key `key_id`."""
+        return key_id in {key.id for key in self._keys}
 
-    async def put_key(self) -> None:
+    async def shared_key_id(self) -> str | None:
+        """Return the id of the key that the processes write with, None if none is in the store."""
+        found = (await self._store.get((KEY_NAME,))).values.get(KEY_NAME)
+        if found is None:
+            return None
+        text = found.decode("ascii", "replace")
+        return text if len(text) == KEY_ID_CHARS and text.isalnum() else "not an id of a key"
+
+    async def put_key_id(self) -> None:
         """Keep the id of the key that writes in the store, in clear, while a process with this key runs."""
         await self._store.put(KEY_NAME, self.key_id.encode(), KEY_KEPT_S)
 

@@ -32,6 +32,8 @@ CHECK_S = 3.0
 """Interval of the checks. With the longest `store.timeout_s` (5 s) a fault is visible after 8 s."""
 CANARY_S = 600.0
 """How long the entry of a check lasts. If it disappears earlier, the store has lost its data."""
+TAKE_OVER_S = 10.0
+"""How long a process with another key waits after the store was emptied, so that the others keep theirs there first."""
 REPEAT_S = 60.0
 """A fault that lasts is logged again after this time."""
 SETTLE_S = 10.0
@@ -146,6 +148,7 @@ class GuardedStore:
         self._rests_until_s = -math.inf
         self._reason = ""
         self._is_compared = False
+        self._saw_other_key_s = -math.inf
         self._canary = f"check/v1/{secrets.token_hex(8)}"
         self._canary_until_s = -math.inf
         self._tasks = Tasks()
@@ -199,11 +202,14 @@ class GuardedStore:
     async def _compare_key(self) -> None:
         if (encrypted := self._encrypted) is None:
             return
-        theirs = await self._request(_Part.READ, "get", encrypted.other_key)
-        differs = None if theirs is None else OTHER_KEY.format(theirs=theirs, ours=encrypted.key_id)
-        self.health.note(_Part.KEY, differs, self._clock.now())
-        if theirs is None:
-            await self._request(_Part.WRITE, "put", encrypted.put_key)
+        found = await self._request(_Part.READ, "get", encrypted.shared_key_id)
+        now = self._clock.now()
+        if found is not None and not encrypted.accepts(found):
+            self._saw_other_key_s = now
+            self.health.note(_Part.KEY, OTHER_KEY.format(theirs=found, ours=encrypted.key_id), now)
+        elif now - self._saw_other_key_s >= TAKE_OVER_S:
+            self.health.note(_Part.KEY, None, now)
+            await self._request(_Part.WRITE, "put", encrypted.put_key_id)
         self._is_compared = True
 
     async def _share(self, part: _Part, operation: str, work: Callable[[], Awaitable[T]]) -> T:

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from typing import Any, Self
 from tests.e2e.process import Process
 from tests.e2e.servers import CLIENT_ID, CLIENT_SECRET, READY_S, RESOURCE, ROOT, SCOPE
 from tests.e2e.store.server import free_port
+from tests.waiting import block_until
 
 BODY = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}]}).encode()
 JSON = {"content-type": "application/json"}
@@ -41,10 +43,11 @@ class Fleet:
             "resource": RESOURCE,
         }
         chat = {"base_url": f"{upstream}/v1", "credential": "corp"}
-        configuration = {"credentials": {"corp": corp}, "upstreams": {"chat": chat}, "store": store}
-        self._config = folder / "gatepass.json"
-        self._config.write_text(json.dumps(configuration))
+        self._folder = folder
+        self._configuration = {"credentials": {"corp": corp}, "upstreams": {"chat": chat}, "store": store}
         self.ports = [free_port() for _ in range(count)]
+        for port in self.ports:
+            self._configure(port, store)
         self._processes = [self._start(port) for port in self.ports]
         self.kills = 0
         self._stop = threading.Event()
@@ -70,6 +73,22 @@ class Fleet:
     def output(self) -> str:
         return "\n\n".join(process.output for process in self._processes)
 
+    def output_of(self, index: int) -> str:
+        return self._processes[index].output
+
+    def restart(self, index: int, **store: Any) -> None:
+        """Stop a process as a rolling restart does; the next one on its port has `store` changed."""
+        self._configure(self.ports[index], {**self._configuration["store"], **store})
+        before = self._processes[index]
+        os.kill(before.pid, signal.SIGTERM)
+        block_until(lambda: self._processes[index] is not before)
+        self._processes[index].wait_for("gatepass listening on", READY_S)
+
+    def page(self, index: int, path: str) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[index]}{path}", timeout=ANSWER_S) as reply:
+            text: str = reply.read().decode()
+        return text
+
     def alive(self, pid: int) -> bool:
         return pid in self.pids and _runs(pid)
 
@@ -86,10 +105,16 @@ class Fleet:
                     process.stop()
                     self._processes[index] = self._start(self.ports[index])
 
+    def _configure(self, port: int, store: dict[str, Any]) -> None:
+        self._config(port).write_text(json.dumps({**self._configuration, "store": store}))
+
+    def _config(self, port: int) -> Path:
+        return self._folder / f"gatepass-{port}.json"
+
     def _start(self, port: int) -> Process:
         plain = {name: value for name, value in os.environ.items() if not name.startswith("GATEPASS_")}
         return Process(
-            [sys.executable, "-m", "gatepass", "serve", "--config", self._config, "--port", str(port)],
+            [sys.executable, "-m", "gatepass", "serve", "--config", self._config(port), "--port", str(port)],
             environment=plain | {"PYTHONPATH": str(ROOT / "src")},
         )
 

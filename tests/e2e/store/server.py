@@ -62,6 +62,25 @@ class StoreServer:
         with self._client() as client:
             client.flushall()
 
+    def fill(self) -> None:
+        """Let it refuse every write, as one that has reached its memory limit."""
+        with self._client() as client:
+            client.config_set("maxmemory", "1")
+
+    def unfill(self) -> None:
+        with self._client() as client:
+            client.config_set("maxmemory", "0")
+
+    def add_user(self, rules: list[str]) -> None:
+        """Create a user by the words of a line in an ACL file, behind `user`."""
+        with self._client() as client:
+            client.execute_command("ACL", "SETUSER", *rules)
+
+    def memory_bytes(self) -> dict[bytes, int]:
+        """What each key takes, by its name."""
+        with self._client() as client:
+            return {key: client.memory_usage(key) for key in client.scan_iter()}
+
     def dump(self) -> bytes:
         with self._client() as client:
             client.save()

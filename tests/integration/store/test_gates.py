@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 
 from gatepass.clock import SystemClock
 from gatepass.config.model import Config
 from gatepass.proxy.app_state import AppState, create_app_state
+from gatepass.server.pages import status_of
 from gatepass.store.choice import open_store
 from gatepass.store.memory import MemoryStore
 from tests.integration.gateway import gateway
@@ -19,12 +21,13 @@ KEY = "an-encryption-key-of-32-characters-and-more"
 PASSWORD = "password-of-the-store"
 
 
-def built(issuer: Minting, responder: Responder) -> AppState:
+def built(issuer: Minting, responder: Responder, **settings: str) -> AppState:
     store = {
         "url": f"valkey://127.0.0.1:{responder.port}",
         "password": PASSWORD,
         "encryption_key": KEY,
         "timeout_s": 2.0,
+        **settings,
     }
     config = Config.model_validate(issuer.configuration(store=store))
     clock = SystemClock()
@@ -58,10 +61,35 @@ async def test_a_gate_whose_store_is_away_starts_serves_and_stops(caplog):
     assert [record.message for record in caplog.records].count("store_unavailable") == 1
 
 
+async def test_a_gate_that_does_not_share_says_so_in_the_log_in_its_status_and_in_its_metrics(caplog):
+    caplog.set_level(logging.INFO)
+    async with minting() as issuer, responding(Responder(password=PASSWORD.encode())) as responder:
+        gates = [built(issuer, responder), built(issuer, responder, encryption_key=KEY[::-1])]
+        gates.append(built(issuer, responder, password="wrong-password"))
+        for gate, state in zip(gates, ("up", "unreadable", "down"), strict=True):
+            gate.start()
+            await until(partial(_is_checked, gate))
+            store = status_of(gate)["store"]
+            assert (store["state"], store["through"]) == (state, f"valkey://127.0.0.1:{responder.port}")
+            assert f"gatepass_store_up {float(state == 'up')}" in gate.metrics.exposition().decode()
+        reasons = [status_of(gate)["store"]["reason"] for gate in gates]
+        assert len(issuer.calls) == 3, "each works alone"
+        for gate in gates:
+            await gate.aclose()
+    logged = {record.message: record.fields for record in caplog.records if record.name == "gatepass.store"}
+    assert logged["sharing_tokens"]["credentials"] == ["corp"]
+    assert [logged[event]["reason"] for event in ("store_unreadable", "store_unavailable")] == reasons[1:]
+    assert not any(secret in repr(logged) for secret in (KEY, KEY[::-1], PASSWORD, "wrong-password"))
+
+
+def _is_checked(gate: AppState) -> bool:
+    return gate.ready and status_of(gate)["store"]["state"] != "unchecked"
+
+
 async def test_the_secrets_of_a_store_are_masked():
     async with minting() as issuer, responding() as responder:
-        gate = built(issuer, responder)
-        assert gate.redactor.mask(f"{KEY} {PASSWORD}") == "*** ***"
+        gate = built(issuer, responder, previous_encryption_key=KEY[::-1])
+        assert gate.redactor.mask(f"{KEY} {PASSWORD} {KEY[::-1]}") == "*** *** ***"
         await gate.aclose()
 
 

@@ -63,6 +63,13 @@ def test_a_short_key_is_refused():
     assert "shorter than 32 characters: create one with `openssl rand -hex 32`" in told
 
 
+def test_the_first_key_writes_and_a_second_one_reads():
+    other = Secret("o" * 32)
+    assert [key.reveal() for key in store(previous_encryption_key=other).encryption_keys] == ["k" * 32, "o" * 32]
+    assert len(store(previous_encryption_key=KEY).encryption_keys) == 1
+    assert "shorter than 32 characters" in refusal(previous_encryption_key=Secret("k" * 31))
+
+
 def test_without_a_key_nothing_is_shared_with_anybody():
     with pytest.raises(ValidationError, match="encryption_key"):
         StoreSettings.model_validate({"url": "valkey://127.0.0.1"})

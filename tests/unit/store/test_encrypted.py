@@ -174,8 +174,12 @@ async def test_a_lease_that_is_lost_in_part_is_given_back_whole(below):
 
 async def test_what_stands_where_the_id_of_a_key_belongs_is_not_repeated(below):
     store = EncryptedStore(below, SECRET)
-    assert await store.other_key() is None
+    assert await store.shared_key_id() is None
     await below.put("encryption-key:current", b"\x1b[31m\xff<script>!", 60.0)
-    assert await store.other_key() == "not an id of a key"
-    await EncryptedStore(below, OLD).put_key()
-    assert await store.other_key() == EncryptedStore(below, OLD).key_id != store.key_id
+    assert await store.shared_key_id() == "not an id of a key"
+    await EncryptedStore(below, OLD).put_key_id()
+    assert await store.shared_key_id() == EncryptedStore(below, OLD).key_id != store.key_id
+    assert [EncryptedStore(below, NEW, OLD).accepts(EncryptedStore(below, key).key_id) for key in (OLD, SECRET)] == [
+        True,
+        False,
+    ]

@@ -1,0 +1,111 @@
+"""Four gatepass processes over a real Redis or Valkey server: each fault of the store is visible, and its key rotates.
+
+`make store-faults` prints the figures.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.store.fleet import Clients, Fleet
+from tests.e2e.store.server import StoreServer
+from tests.stress.token_chaos import LIFE_S, scene
+from tests.waiting import block_until
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Iterator[StoreServer]:
+    with StoreServer(tmp_path_factory.mktemp("store")) as server:
+        yield server
+
+
+SEEN_S = 10.0
+"""docs/operations.md: how soon a fault of the store is visible."""
+
+
+def seen(fleet: Fleet, index: int) -> tuple[str, str, float]:
+    """The state and reason of /status, and `gatepass_store_up` of /metrics."""
+    store = json.loads(fleet.page(index, "/status"))["store"]
+    (up,) = re.findall(r"^gatepass_store_up (\S+)", fleet.page(index, "/metrics"), re.MULTILINE)
+    return store["state"], store["reason"] or "", float(up)
+
+
+def appears(fleet: Fleet, index: int, state: str, reason: str, event: str) -> float:
+    """Wait until a fault is visible in all three places, and return how long it took."""
+    began_s = time.monotonic()
+
+    def visible() -> bool:
+        found, told, up = seen(fleet, index)
+        return found == state and reason in told and up == (state == "up") and f'"{event}"' in fleet.output_of(index)
+
+    block_until(visible, SEEN_S)
+    return time.monotonic() - began_s
+
+
+def test_a_store_that_does_not_share_is_visible_in_each_process_within_ten_seconds(store):
+    with scene(store, 4) as it, Clients(it.fleet.ports, 4) as clients:
+        fleet, right = it.fleet, (0, 1)
+        took_s = {"start": max(appears(fleet, index, "up", "", "sharing_tokens") for index in range(4))}
+        fleet.restart(2, encryption_key="a-key-that-no-other-process-of-the-tests-has")
+        took_s["wrong key"] = appears(fleet, 2, "unreadable", "Set the same store.encryption_key", "store_unreadable")
+        fleet.restart(3, password="wrong-password")
+        took_s["wrong password"] = appears(fleet, 3, "down", "Check store.username and store", "store_unavailable")
+        assert [seen(fleet, index)[0] for index in right] == ["up", "up"]
+
+        store.empty()
+        took_s["emptied"] = max(appears(fleet, index, "up", "", "store_emptied") for index in right)
+        for index in right:
+            assert "gatepass_store_emptied_total 1.0" in fleet.page(index, "/metrics")
+            assert json.loads(fleet.page(index, "/status"))["store"]["emptied"] == 1
+
+        store.fill()
+        took_s["full"] = max(
+            appears(fleet, index, "down", "raise its maxmemory", "store_unavailable") for index in right
+        )
+        store.unfill()
+        took_s["not full"] = max(appears(fleet, index, "up", "", "store_available") for index in right)
+
+        store.kill()
+        took_s["stopped"] = max(appears(fleet, index, "down", "refused", "store_unavailable") for index in right)
+        store.start()
+        took_s["started"] = max(appears(fleet, index, "up", "", "store_available") for index in right)
+        assert "wrong-password" not in fleet.output
+        assert clients.report.lost == [], fleet.output
+    times = ", ".join(f"{fault} {seconds:.1f} s" for fault, seconds in took_s.items())
+    print(f"\nvisible after: {times}; {clients.report.served} requests served, 0 lost")
+
+
+def test_a_rotation_of_the_encryption_key_costs_no_request(store):
+    """The three steps of docs/operations.md, each in a rolling restart of four processes under load."""
+    old, new = store.settings["encryption_key"], "a-new-key-for-what-lies-in-the-store-of-the-tests"
+    steps = (
+        {"encryption_key": old, "previous_encryption_key": new},
+        {"encryption_key": new, "previous_encryption_key": old},
+        {"encryption_key": new},
+    )
+    with scene(store, 4) as it, Clients(it.fleet.ports, 6) as clients:
+        block_until(lambda: clients.report.served > 20)
+        began_s, before, output = time.monotonic(), it.calls, list[str]()
+        for step in steps:
+            for index in range(4):
+                output.append(it.fleet.output_of(index))
+                it.fleet.restart(index, **step)
+            block_until(lambda: all(seen(it.fleet, index)[0] == "up" for index in range(4)), SEEN_S)
+            time.sleep(LIFE_S)  # "one token lifetime"
+        lives, calls = (time.monotonic() - began_s) / (0.8 * LIFE_S), it.calls - before
+        output += [it.fleet.output_of(index) for index in range(4)]
+        assert clients.report.lost == [], it.fleet.output
+        assert it.world.refused == 0
+        assert calls <= lives + 1, "each life has one token call in a rotation too"
+        assert not [text for text in output if "store_unreadable" in text]
+        assert [seen(it.fleet, index)[0] for index in range(4)] == ["up"] * 4
+    report = clients.report
+    print(
+        f"\n12 rolling restarts with three pairs of keys: {report.served} requests served, {len(report.lost)} lost, "
+        f"{report.moved} attempts went to the next process, {calls} token calls in {lives:.0f} lives"
+    )
