@@ -11,7 +11,7 @@ import pytest
 
 from gatepass.cli import COMMANDS
 from gatepass.config.load import load
-from gatepass.tokens.issuer_error import TokenResponse, embedded_error_failure, parse_json_object
+from gatepass.tokens.issuer_error import TokenResponse, embedded_error_failure, parse_json_text
 from gatepass.tokens.secrets import secret_retry_hint
 from gatepass.types import Secret
 
@@ -92,7 +92,7 @@ def test_the_error_of_the_readme_has_the_shape_that_gatepass_writes():
         "server_error",
     )
     said = TokenResponse(200, ((b"content-type", b"application/json"),), b'{"code": 1001, "msg": "wrong app secret"}')
-    failure = embedded_error_failure(parse_json_object(said.text), said, 0.0, "portal.corp.example", str)
+    failure = embedded_error_failure(parse_json_text(said.text), said, 0.0, "portal.corp.example", str)
     assert failure is not None
     assert failure.unclear
     assert error.pop("message") == (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -134,6 +134,15 @@ def leaves(tree: Any, prefix: SettingPath = ()) -> Iterator[tuple[SettingPath, A
         return
     for key, value in children(tree):
         yield from leaves(value, (*prefix, key))
+
+
+def with_leaves(tree: Any, convert: Callable[[Any], Any]) -> Any:
+    """Return a copy of `tree` with `convert` applied to each value that is neither a mapping nor a list."""
+    if isinstance(tree, Mapping):
+        return {key: with_leaves(value, convert) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [with_leaves(value, convert) for value in tree]
+    return convert(tree)
 
 
 def lookup(tree: Any, path: SettingPath) -> Any:

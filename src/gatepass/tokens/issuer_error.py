@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -72,6 +73,17 @@ class TokenResponse:
     body: bytes = field(default=b"", repr=False)
 
     @property
+    def is_success(self) -> bool:
+        return 200 <= self.status < 300
+
+    @property
+    def document(self) -> Any:
+        """The JSON document in the body; None if the body is not JSON."""
+        with suppress(NotJson):
+            return parse_json_text(self.text)
+        return None
+
+    @property
     def content_type(self) -> str:
         value = header(self.headers, b"content-type") or b""
         return value.decode("latin-1").partition(";")[0].strip().lower()
@@ -85,7 +97,7 @@ class NotJson(ValueError):
     """The body is not a JSON document."""
 
 
-def parse_json_object(text: str) -> Any:
+def parse_json_text(text: str) -> Any:
     """Return the JSON document `text`; raise NotJson, also for NaN and too deep nesting."""
     try:
         return json.loads(text, parse_constant=_refuse)
@@ -279,10 +291,7 @@ def _retry_after_s(reply: TokenResponse, wall_s: float, *, is_long: bool = False
 
 def _error_body_of(reply: TokenResponse) -> TokenErrorBody | None:
     """Return the error in the body, without a status that only repeats the reply's own (Spring, NestJS)."""
-    try:
-        found = token_error_body(parse_json_object(reply.text))
-    except NotJson:
-        return None
+    found = token_error_body(reply.document)
     if found is None or found.status != reply.status:
         return found
     return replace(found, status=None) if found.code or found.text else None

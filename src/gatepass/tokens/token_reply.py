@@ -24,7 +24,7 @@ from gatepass.tokens.issuer_error import (
     mask_token_like,
     one_line,
     page_title,
-    parse_json_object,
+    parse_json_text,
     quoted,
     token_error_body,
 )
@@ -137,7 +137,7 @@ def parse_token_response(reply: TokenResponse, reply_format: TokenReplyFormat, a
     From a 2xx reply only the members of an error object are quoted, because a token may be anywhere else in it.
     """
     wall_s = at_s.wall_s
-    if not 200 <= reply.status < 300:
+    if not reply.is_success:
         raise _status_failure(reply, reply_format, wall_s, mask)
     found, document, home = _found(reply, reply_format, mask)
     if is_error_reply(document) and (
@@ -219,10 +219,7 @@ def _found(reply: TokenResponse, reply_format: TokenReplyFormat, mask: Mask) -> 
         reply_format.header is not None
         and (value := header(reply.headers, reply_format.header.lower().encode())) is not None
     ):
-        try:
-            return value.decode("latin-1"), parse_json_object(reply.text), None
-        except NotJson:  # the body of a reply with a token in a header may be anything
-            return value.decode("latin-1"), None, None
+        return value.decode("latin-1"), reply.document, None  # the body may be anything
     if not reply.body.strip():
         raise FetchFailure(f"{reply_format.issuer} answered {reply.status} with an empty body")
     document = _document(reply, reply_format, mask)
@@ -237,7 +234,7 @@ def _document(reply: TokenResponse, reply_format: TokenReplyFormat, mask: Mask) 
     text = reply.text
     if "json" in reply.content_type or looks_like_json(text):
         with suppress(NotJson):
-            return parse_json_object(text)
+            return parse_json_text(text)
     elif is_html(reply):
         title = page_title(text)
         named = f" ({one_line(title, mask)})" if title else ""
@@ -378,7 +375,7 @@ def _local_document(text: str, reply_format: TokenReplyFormat) -> Any:
             )
         return text
     try:
-        return parse_json_object(text)
+        return parse_json_text(text)
     except NotJson:
         raise FetchFailure(f"{reply_format.issuer} begins like JSON but is not valid JSON") from None
 

@@ -9,7 +9,7 @@ from gatepass.tokens.issuer_error import (
     is_html,
     one_line,
     page_title,
-    parse_json_object,
+    parse_json_text,
 )
 
 
@@ -33,11 +33,11 @@ def test_text_drops_a_byte_order_mark_and_survives_foreign_bytes():
 @pytest.mark.parametrize("text", ["", "{", "NaN", '{"a": Infinity}', "[" * 60_000, "1" * 60_000])
 def test_what_is_no_json_is_refused(text):
     with pytest.raises(NotJson):
-        parse_json_object(text)
+        parse_json_text(text)
 
 
 def test_a_document_is_read():
-    assert parse_json_object(' {"a": [1, null]} ') == {"a": [1, None]}
+    assert parse_json_text(' {"a": [1, null]} ') == {"a": [1, None]}
 
 
 @pytest.mark.parametrize(

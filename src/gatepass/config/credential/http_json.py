@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self
 
@@ -17,6 +17,7 @@ from pydantic import (
 
 from gatepass.config.block import BaseUrl, Block, SecretText, Url, checked_base_url
 from gatepass.config.credential.base import Credential, HttpReply, SettingFault, settings_error
+from gatepass.config.document import with_leaves
 from gatepass.types import Secret
 
 PresetName = Literal["ibm_iam", "baidu", "huawei", "databricks", "sap", "login"]
@@ -247,17 +248,16 @@ def with_values(text: str, values: Mapping[str, str]) -> str:
     return _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), text)
 
 
-def with_values_in(document: Any, values: Mapping[str, str], reveal: Callable[[Any], str]) -> Any:
-    """Return a JSON document with each text revealed and filled; a whole `{timestamp:number}` becomes a number."""
-    if isinstance(document, str):
-        text = reveal(document)
-        number = _NUMBER.match(text)
-        return int(values[number[1]]) if number and number[1] in values else with_values(text, values)
-    if isinstance(document, Mapping):
-        return {key: with_values_in(child, values, reveal) for key, child in document.items()}
-    if isinstance(document, list | tuple):
-        return [with_values_in(child, values, reveal) for child in document]
-    return document
+def with_values_in(document: Any, values: Mapping[str, str]) -> Any:
+    """Return a JSON document with each text filled; a whole `{timestamp:number}` becomes a number."""
+
+    def filled(leaf: Any) -> Any:
+        if not isinstance(leaf, str):
+            return leaf
+        number = _NUMBER.match(leaf)
+        return int(values[number[1]]) if number and number[1] in values else with_values(leaf, values)
+
+    return with_leaves(document, filled)
 
 
 def unsigned(sign: Sign, members: Iterable[str], signed: Iterable[str], bodies: Iterable[str]) -> Iterator[str]:
@@ -392,15 +392,11 @@ class HttpJsonCredential(Credential):
 
     @field_serializer("json_body")
     def _hide_texts(self, document: Any) -> Any:
-        return None if document is None else _without_leaves(document)
+        return None if document is None else with_leaves(document, _shown)
 
 
-def _without_leaves(document: Any) -> Any:
-    if isinstance(document, Mapping):
-        return {name: _without_leaves(child) for name, child in document.items()}
-    if isinstance(document, list | tuple):
-        return [_without_leaves(child) for child in document]
-    return document if isinstance(document, str) and is_placeholder(document) else "(hidden)"
+def _shown(leaf: Any) -> str:
+    return leaf if isinstance(leaf, str) and is_placeholder(leaf) else "(hidden)"
 
 
 def _texts(document: Any) -> Iterator[str]:

@@ -16,7 +16,7 @@ from urllib.parse import quote_plus
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.references import read_file
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.issuer_error import NotJson, TokenResponse, is_error_reply, parse_json_object, token_error_body
+from gatepass.tokens.issuer_error import TokenResponse, is_error_reply, token_error_body
 from gatepass.tokens.lifetime import issuer_time
 from gatepass.tokens.secrets import revealed
 from gatepass.tokens.token_endpoint import TimedTokenResponse
@@ -66,11 +66,8 @@ def new_login_advice(settings: Oauth2Credential) -> str:
 
 def code_of(reply: TokenResponse) -> str | None:
     """Return the `error` of a refusal; None for a reply with a token or without a code."""
-    try:
-        document = parse_json_object(reply.text)
-    except NotJson:
-        return None
-    if 200 <= reply.status < 300 and not is_error_reply(document):
+    document = reply.document
+    if reply.is_success and not is_error_reply(document):
         return None
     found = token_error_body(document)
     return found.code if found is not None else None

@@ -26,6 +26,7 @@ from gatepass.config.credential.http_json import (
     with_values,
     with_values_in,
 )
+from gatepass.config.document import with_leaves
 from gatepass.config.references import Reference
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.lifetime import Token
@@ -66,7 +67,7 @@ class LoginRequestTemplate:
             headers=_filled(self.headers, values),
             query=_filled(self.query, values),
             form=None if self.form is None else _filled(self.form, values),
-            document=with_values_in(self.document, values, str),
+            document=with_values_in(self.document, values),
         )
 
     def request(self) -> OutboundRequest:
@@ -202,7 +203,7 @@ class HttpJsonSource:
             headers,
             _values(settings.query, "query"),
             None if settings.form is None else _values(settings.form, "form"),
-            _resolved(settings.json_body),
+            with_leaves(settings.json_body, _read_again),
         )
 
 
@@ -210,15 +211,9 @@ def _values(fields: Mapping[str, Secret], setting: str) -> dict[str, str]:
     return {name: revealed(value, f"{setting}.{name}") for name, value in fields.items()}
 
 
-def _resolved(document: Any) -> Any:
-    """Return `document` with its references read again, so that a rotated file applies to the next fetch."""
-    if isinstance(document, Reference):
-        return revealed(Secret(document.read), document.template)
-    if isinstance(document, Mapping):
-        return {key: _resolved(child) for key, child in document.items()}
-    if isinstance(document, list | tuple):
-        return [_resolved(child) for child in document]
-    return document
+def _read_again(leaf: Any) -> Any:
+    """Return the current value of a reference, so that a rotated file applies to the next fetch."""
+    return revealed(Secret(leaf.read), leaf.template) if isinstance(leaf, Reference) else leaf
 
 
 def _basic_pair(basic: Basic, password: str) -> str:

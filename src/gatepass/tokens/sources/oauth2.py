@@ -18,7 +18,7 @@ from gatepass.clock import Clock
 from gatepass.config.block import checked_url
 from gatepass.config.credential.oauth2 import SPELLINGS, Oauth2Credential
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.issuer_error import REFUSED, Mask, NotJson, error_response_failure, one_line, parse_json_object
+from gatepass.tokens.issuer_error import REFUSED, Mask, error_response_failure, one_line
 from gatepass.tokens.lifetime import Token
 from gatepass.tokens.secrets import secret_fields
 from gatepass.tokens.sources.client_auth import (
@@ -146,14 +146,15 @@ class Discovery:
         responses: list[TimedTokenResponse] = []
         for url in metadata_urls(self._name):
             timed_response = await self._issuer.send(OutboundRequest("GET", url, HEADERS), (), by_s)
-            if (document := _document(timed_response)) is not None:
+            document = timed_response.response.document if timed_response.response.is_success else None
+            if document is not None:
                 is_mtls = self._settings.client_auth == "mtls"
                 return endpoint_in(document, self._name, timed_response.mask, mtls=is_mtls)
             responses.append(timed_response)
         raise self._undocumented(responses[0])
 
     def _undocumented(self, timed_response: TimedTokenResponse) -> FetchFailure:
-        if 200 <= timed_response.response.status < 300:
+        if timed_response.response.is_success:
             return FetchFailure(f"the discovery document of {self._name} is not JSON", quick=False)
         failure = error_response_failure(
             timed_response.response, timed_response.wall_s, self._issuer.reply_format.issuer, timed_response.mask
@@ -164,16 +165,6 @@ class Discovery:
             quick=failure.retry_quickly,
             retry_after_s=failure.retry_after_s,
         )
-
-
-def _document(timed_response: TimedTokenResponse) -> Any:
-    """Return the JSON document of a successful reply; None for any other."""
-    if not 200 <= timed_response.response.status < 300:
-        return None
-    try:
-        return parse_json_object(timed_response.response.text)
-    except NotJson:
-        return None
 
 
 class Oauth2Source:

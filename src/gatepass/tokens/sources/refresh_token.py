@@ -21,7 +21,7 @@ from gatepass.clock import Clock, sleep
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.references import UnresolvedReference, read_file
 from gatepass.tokens.failure import BUSY, FetchFailure
-from gatepass.tokens.issuer_error import NotJson, TokenResponse, parse_json_object
+from gatepass.tokens.issuer_error import NotJson, TokenResponse, parse_json_text
 from gatepass.tokens.secrets import account_fingerprint, refresh_token_fingerprint, revealed
 from gatepass.tokens.sources.client_auth import INVALID_GRANT_CODES, Fields, code_of, new_login_advice
 from gatepass.tokens.sources.file import WatchedFile
@@ -209,11 +209,8 @@ def _failure(what: str, error: OSError) -> FetchFailure:
 
 def refresh_token_in(reply: TokenResponse) -> str | None:
     """Return the refresh token in a successful reply, or None."""
-    try:
-        document = parse_json_object(reply.text) if 200 <= reply.status < 300 else None
-    except NotJson:
-        return None
-    found = (members.get(name) for members in candidate_objects(document) for name in NAMES)
+    objects = candidate_objects(reply.document) if reply.is_success else ()
+    found = (members.get(name) for members in objects for name in NAMES)
     return next((token for token in found if isinstance(token, str) and token), None)
 
 
@@ -240,7 +237,7 @@ def parse_stored(text: str | None) -> StoredRefreshToken | None:
     if not text.startswith("{"):  # a bare token, put there by a person
         return StoredRefreshToken(text)
     try:
-        document = parse_json_object(text)
+        document = parse_json_text(text)
     except NotJson:
         raise FetchFailure("refresh_token_file holds neither a refresh token nor JSON", quick=False) from None
     token, marks = document.get("refresh_token"), (document.get("fingerprint"), document.get("account"))

@@ -78,7 +78,7 @@ def role_form(role_arn: str, session_name: str, lifetime_s: float, more: Mapping
 
 def parse_sts_session(reply: TokenResponse, host: str, mask: Mask) -> AwsKeys:
     """Return the keys in a reply; raise FetchFailure with the text of STS."""
-    if not 200 <= reply.status < 300:
+    if not reply.is_success:
         code, message = _element(reply.text, "Code"), _element(reply.text, "Message")
         text = ": ".join(filter(None, (code, message))) or reply.text
         definite = reply.status in DEFINITE_STATUSES and code not in TRANSIENT_CODES

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import secrets
 from base64 import urlsafe_b64encode
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlencode
 
 import httpx2
 import jwt
-from azure.core.credentials import AccessTokenInfo
+from azure.core.credentials_async import AsyncSupportsTokenInfo
 from azure.core.exceptions import AzureError
 from azure.core.pipeline.transport import AsyncHttpResponse, AsyncHttpTransport, HttpRequest
 from azure.core.utils import case_insensitive_dict
@@ -176,10 +175,6 @@ def certificate(data: bytes, password: str | None) -> EntraCertificate:
     return EntraCertificate(key, urlsafe_b64encode(found.fingerprint(SHA256())).rstrip(b"=").decode())
 
 
-class _Credential(AbstractAsyncContextManager[Any], Protocol):
-    async def get_token_info(self, *scopes: str) -> AccessTokenInfo: ...
-
-
 class EntraSource:
     """Fetches through a new azure-identity object each time, so that no token is cached and a changed file applies."""
 
@@ -213,7 +208,7 @@ class EntraSource:
             raise vendor_fetch.failure_for(str(error)) from error
         return vendor_fetch.token_from_text(info.token, info.expires_on)
 
-    def _credential(self, transport: AzureTransport) -> _Credential:
+    def _credential(self, transport: AzureTransport) -> AsyncSupportsTokenInfo:
         settings = self._settings
         # The holder retries. Within one fetch the library would retry for minutes.
         common: dict[str, Any] = {"transport": transport, "retry_total": 0, "retry_status": 0}

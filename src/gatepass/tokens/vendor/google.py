@@ -6,11 +6,12 @@ import asyncio
 import os.path
 from calendar import timegm
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import quote
 
 import httpx2
 from google.auth import identity_pool, impersonated_credentials
+from google.auth.credentials import Credentials
 from google.auth.exceptions import GoogleAuthError
 from google.auth.transport import Request, Response
 from google.oauth2 import credentials, service_account
@@ -19,7 +20,7 @@ from gatepass.clock import Clock
 from gatepass.config.credential.vendor import GoogleCredential
 from gatepass.config.references import UnresolvedReference, read_file
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.issuer_error import NotJson, TokenResponse, parse_json_object
+from gatepass.tokens.issuer_error import NotJson, TokenResponse, parse_json_text
 from gatepass.tokens.lifetime import Token
 from gatepass.tokens.token_endpoint import quiet_loggers
 from gatepass.tokens.vendor.fetch import LIBRARY_ERRORS, VendorEndpoints, VendorFetch
@@ -83,7 +84,7 @@ class GoogleRequest(Request):
         self._current = asyncio.current_task()
         try:
             reply = await self._fetch.send(method, url, headers, body)
-            if not 200 <= reply.status < 300:
+            if not reply.is_success:
                 self._fetch.token_from_response()
             return reply
         finally:
@@ -107,42 +108,13 @@ class _Response(Response):
         return self._reply.body
 
 
-class GoogleCredentials(Protocol):
-    """The common members of google-auth's credentials. `expiry` is naive and means UTC."""
-
-    token: Any
-    expiry: Any
-
-    def refresh(self, request: Request) -> None: ...
-
-
-class GoogleCredentialsFactory:
-    """Creates credentials objects, each for one fetch.
-
-    A service account's key is parsed only when its document has changed, because that blocks all threads for 30 ms.
-    """
-
-    def __init__(self) -> None:
-        self._known: tuple[Mapping[str, Any], service_account.Credentials] | None = None
-
-    def of(self, info: Mapping[str, Any], scopes: Sequence[str], path: str) -> GoogleCredentials:
-        """Return the credentials object of `info`; see `google_credentials`."""
-        if info.get("type") != "service_account":
-            return google_credentials(info, scopes, path)
-        known = self._known  # another thread may replace it at any moment
-        if known is None or known[0] != info:
-            known = self._known = (info, service_account.Credentials.from_service_account_info(info))
-        found: GoogleCredentials = known[1].with_scopes(scopes)
-        return found
-
-
-def google_credentials(info: Mapping[str, Any], scopes: Sequence[str], path: str) -> GoogleCredentials:
+def google_credentials(info: Mapping[str, Any], scopes: Sequence[str], path: str) -> Credentials:
     """Return the credentials object of `info`, the document in `path`. Not for service accounts.
 
     A user's credentials keep their granted scopes. Raises FetchFailure for an unsupported type, and google-auth's
     errors for an invalid document.
     """
-    found: GoogleCredentials
+    found: Credentials
     match info.get("type"):
         case "authorized_user":
             found = credentials.Credentials.from_authorized_user_info(info)
@@ -185,7 +157,7 @@ class GoogleSource:
         quiet_loggers("google")
         self._settings = settings
         self._environment = environment
-        self._credentials_factory = GoogleCredentialsFactory()
+        self._service_account: tuple[Mapping[str, Any], service_account.Credentials] | None = None
         self._endpoints = VendorEndpoints(name, settings, client, clock, frozenset({METADATA_HOST}))
 
     def __repr__(self) -> str:
@@ -219,9 +191,21 @@ class GoogleSource:
 
     def _refreshed(self, path: str, request: GoogleRequest) -> tuple[object, float | None]:
         """Return a new token and its end in seconds since the epoch. Runs in a separate thread."""
-        found = self._credentials_factory.of(_document(path), self._settings.scope.split(), path)
+        found = self.credentials_of(_document(path), path)
         found.refresh(request)  # blocks: it waits for requests in the event loop
+        # `expiry` has no time zone and means UTC.
         return found.token, timegm(found.expiry.utctimetuple()) if found.expiry else None
+
+    def credentials_of(self, info: Mapping[str, Any], path: str) -> Credentials:
+        """Return the credentials object of `info`, the document in `path`; see `google_credentials`."""
+        scopes = self._settings.scope.split()
+        if info.get("type") != "service_account":
+            return google_credentials(info, scopes, path)
+        known = self._service_account  # another thread may replace it at any moment
+        if known is None or known[0] != info:  # parsing a key blocks all threads for 30 ms
+            known = self._service_account = (info, service_account.Credentials.from_service_account_info(info))
+        found: Credentials = known[1].with_scopes(scopes)
+        return found
 
     async def _from_metadata(self, vendor_fetch: VendorFetch) -> Token:
         """Return a token of the metadata server. google-auth would require `requests` and send repeated requests."""
@@ -244,7 +228,7 @@ class GoogleSource:
 
 def _document(path: str) -> dict[str, Any]:
     try:
-        document = parse_json_object(read_file(path))
+        document = parse_json_text(read_file(path))
     except UnresolvedReference as error:
         raise FetchFailure(f"credentials_file: {error}", quick=False) from None
     except NotJson:

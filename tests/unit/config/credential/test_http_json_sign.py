@@ -46,8 +46,8 @@ def test_what_stands_in_a_place_is_not_searched_again():
 def test_a_json_body_is_filled_at_every_depth_and_a_time_may_be_a_number():
     document = {"a": ["{timestamp}", "{timestamp:number}", {"b": "x{nonce}"}], "n": 5, "t": ("{timestamp_ms:number}",)}
     values = {"timestamp": "18", "timestamp_ms": "18000", "nonce": "n"}
-    assert with_values_in(document, values, str) == {"a": ["18", 18, {"b": "xn"}], "n": 5, "t": [18000]}
-    assert with_values_in("{timestamp:number}", {}, str) == "{timestamp:number}"
+    assert with_values_in(document, values) == {"a": ["18", 18, {"b": "xn"}], "n": 5, "t": [18000]}
+    assert with_values_in("{timestamp:number}", {}) == "{timestamp:number}"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.lifetime import LifetimeSource
 from gatepass.tokens.secrets import secret_values
 from gatepass.tokens.source import build_source
-from gatepass.tokens.vendor.google import CANCELLED, GoogleCredentialsFactory, GoogleRequest, GoogleSource
+from gatepass.tokens.vendor.google import CANCELLED, GoogleRequest, GoogleSource
 from tests.unit.threads import BOUND_S, OneThread
 from tests.unit.tokens.keys import private_pem, public_pem
 from tests.unit.tokens.scripted import Answer, Broken, Hang, Mint, ScriptedIssuer, answer, failure_of, refused
@@ -73,9 +73,9 @@ async def test_every_fetch_mints_and_reads_the_file_anew(tmp_path):
 
 
 def test_a_key_is_parsed_once_and_each_fetch_has_an_object_of_its_own():
-    accounts, document = GoogleCredentialsFactory(), service_account()
-    first, second = (accounts.of(dict(document), ["a"], "file") for _ in range(2))
-    changed = accounts.of({**document, "private_key": private_pem("other-rsa")}, ["a"], "file")
+    token_source, document = source(ScriptedIssuer(present())), service_account()
+    first, second = (token_source.credentials_of(dict(document), "file") for _ in range(2))
+    changed = token_source.credentials_of({**document, "private_key": private_pem("other-rsa")}, "file")
     assert first is not second
     signers = [one.signer for one in (first, second, changed) if isinstance(one, Credentials)]
     assert [one is signers[0] for one in signers] == [True, True, False]
@@ -337,26 +337,26 @@ async def test_cancelled_in_a_request_it_leaves_nothing_open_and_asks_no_more(tm
     assert (issuer.under_way, issuer.calls) == (0, 1)
 
 
-class HeldCredentialsFactory(GoogleCredentialsFactory):
-    """The thread stands still before its first request until `go`; the loop is told that it does."""
+class HeldSource(GoogleSource):
+    """The thread waits before its first request until `go`. `waiting` reports it to the loop."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.standing, self.go = asyncio.Event(), threading.Event()
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.waiting, self.go = asyncio.Event(), threading.Event()
         self._loop = asyncio.get_running_loop()
 
-    def of(self, *given: Any) -> Any:
-        self._loop.call_soon_threadsafe(self.standing.set)
+    def credentials_of(self, *given: Any) -> Any:
+        self._loop.call_soon_threadsafe(self.waiting.set)
         assert self.go.wait(BOUND_S)
-        return super().of(*given)
+        return super().credentials_of(*given)
 
 
 async def test_cancelled_before_its_first_request_it_asks_nobody(tmp_path):
     thread, issuer = OneThread.of_this_loop(), ScriptedIssuer(present())
-    token_source = source(issuer, credentials_file=file_of(tmp_path, service_account()))
-    token_source._credentials_factory = held = HeldCredentialsFactory()
-    task = asyncio.create_task(token_source.fetch())
-    await asyncio.wait_for(held.standing.wait(), BOUND_S)
+    settings = google(credentials_file=file_of(tmp_path, service_account()))
+    held = HeldSource("corp", settings, issuer, issuer.clock, {})
+    task = asyncio.create_task(held.fetch())
+    await asyncio.wait_for(held.waiting.wait(), BOUND_S)
     task.cancel()
     await asyncio.wait({task})
     held.go.set()
