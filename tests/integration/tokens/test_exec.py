@@ -83,7 +83,7 @@ def test_a_failure_has_the_programs_last_words_without_secrets(loop, tmp_path):
     assert caught.value.reason == "get-token ended with exit code 1: could not log in: wrong ***"
 
 
-def test_a_program_that_hangs_ends_in_time_and_tells_what_it_said(loop, tmp_path):
+def test_a_hanging_program_ends_in_time_and_its_output_is_quoted(loop, tmp_path):
     path = program(
         tmp_path, "import sys, time\nprint('open https://x/device', file=sys.stderr, flush=True)\ntime.sleep(60)"
     )

@@ -65,7 +65,7 @@ def test_as_much_as_the_limit_is_not_too_much(loop):
     assert (found.cut, found.stdout) == (False, b"1234567890")
 
 
-def test_endless_complaints_are_heard_to_their_end(loop):
+def test_endless_error_output_is_read_to_its_end(loop):
     complaints = bytearray()
     found = on(loop, shell("head -c 1000000 /dev/zero | tr '\\0' x >&2; echo last >&2", complaints=complaints))
     assert found.code == 0
@@ -154,7 +154,7 @@ def test_a_hundred_runs_leave_nothing_open(loop):
         (["ec\0ho"], ValueError),
     ],
 )
-def test_what_cannot_be_started_says_so(loop, command, error, tmp_path, monkeypatch):
+def test_a_program_that_cannot_be_started_is_reported(loop, command, error, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "not-executable").write_text("#!/bin/sh\n")
     with pytest.raises(error):

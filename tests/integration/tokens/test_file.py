@@ -80,7 +80,7 @@ async def test_a_jwt_has_what_is_left_of_its_life(writer):
     assert told(await source(writer).fetch()) == (text, 400.0, TokenKind.JWT, LifetimeSource.JWT)
 
 
-async def test_a_plain_key_has_no_end_and_json_may_tell_one(writer):
+async def test_a_plain_key_has_no_end_and_json_may_contain_one(writer):
     writer.write("1|abc\n")
     assert told(await source(writer).fetch()) == ("1|abc", None, TokenKind.KEY, LifetimeSource.NONE)
     writer.write(json.dumps({"a": {"token": "abc"}, "left": 300}), age_s=100)
@@ -88,7 +88,7 @@ async def test_a_plain_key_has_no_end_and_json_may_tell_one(writer):
     assert told(await it.fetch()) == ("abc", 200.0, TokenKind.OPAQUE, LifetimeSource.REPLY)
 
 
-async def test_what_is_wrong_with_the_file_is_told_by_its_name(writer, tmp_path):
+async def test_a_fault_of_the_file_names_the_file(writer, tmp_path):
     it, name = source(writer), f"the file {writer.path}"
     missing = await failure(it)
     assert (missing.reason, missing.definite) == (f"{name} cannot be read: No such file or directory", False)
@@ -201,7 +201,7 @@ async def test_a_change_long_before_is_picked_up_at_the_stale_point_at_the_lates
     await it.aclose()
 
 
-async def test_an_expired_token_is_told_once_and_its_successor_noticed_at_once(writer, clock):
+async def test_an_expired_token_is_reported_once_and_its_successor_noticed_at_once(writer, clock):
     writer.jwt(600, age_s=700)
     it = holder(writer)
     await clock.advance(20.0)

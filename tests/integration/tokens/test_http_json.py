@@ -178,7 +178,7 @@ async def test_a_rejected_token_of_a_program_costs_one_run_and_no_request(tmp_pa
     assert counter.read_text() == "2"
 
 
-async def test_a_program_that_fails_is_told_to_the_client_without_its_secret(tmp_path: Path):
+async def test_a_failed_program_is_reported_to_the_client_without_its_secret(tmp_path: Path):
     path = program(tmp_path, "import sys\nsys.exit('no account for ' + sys.argv[1])")
     secret = Reference.to_variable("PASSWORD", SECRET)
     async with (

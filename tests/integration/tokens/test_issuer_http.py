@@ -284,7 +284,7 @@ async def test_a_plain_request_goes_to_the_proxy_with_its_whole_url_and_the_prox
 
 
 @pytest.mark.parametrize("is_secure", [False, True])
-async def test_a_secure_request_goes_through_a_tunnel_and_tells_the_proxy_nothing(is_secure):
+async def test_a_secure_request_goes_through_a_tunnel_and_reveals_nothing_to_the_proxy(is_secure):
     tunnel = Tunnel(server_context() if is_secure else None)
     async with Scripted(TOKEN, tls=server_context()) as issuer, tunnel.open() as proxy:
         answer = await reply_of(f"{issuer.url}/token", client_context(), proxy=proxy, proxy_auth="user:pass word")
@@ -314,7 +314,7 @@ async def test_a_proxy_that_is_down_is_no_connection():
     assert (fault.fault, fault.detail) == (Fault.CONNECT, "connection refused")
 
 
-async def test_a_name_that_is_unknown_is_told():
+async def test_an_unknown_name_is_reported():
     fault = await fault_of("http://nobody.invalid/")
     assert fault.fault is Fault.DNS
     assert not fault.detail.startswith("[")

@@ -104,7 +104,7 @@ OVER_TLS = {
 IN_PLAIN = {"managed": f"GET {IMDS}", "metadata": f"GET {GCE}"}
 
 
-async def test_a_way_around_the_proxy_would_be_heard(cloud, wire):
+async def test_a_request_past_the_proxy_would_be_noticed(cloud, wire):
     def past_everything(port: int) -> None:
         socket.create_connection(("127.0.0.1", port), timeout=5).close()
 

@@ -30,7 +30,7 @@ def test_what_an_entry_leaves_out_stays_as_the_built_in_one_has_it():
     assert found["dify"] is BUILT_IN["dify"]
 
 
-def test_what_an_entry_says_replaces_lists_too():
+def test_the_settings_of_an_entry_replace_lists_too():
     assert resolved({"ragflow": Profile(drop=[])})["ragflow"].drop == []
 
 

@@ -53,7 +53,7 @@ def test_a_base_url_has_no_query():
         checked_base_url("https://h/v1?key=x")
 
 
-def test_every_fault_of_a_url_is_told_at_once():
+def test_every_fault_of_a_url_is_reported_at_once():
     with pytest.raises(ValueError) as caught:
         checked_base_url("ftp://user:topsecret@h/v1?x=1#y")
     assert str(caught.value) == (

@@ -100,16 +100,16 @@ def test_a_certificate_with_its_key_is_taken(faults, files):
         ({"client_cert": "cert", "client_key": "cert"}, {"client_key": FOREIGN_KEY}),
     ],
 )
-def test_a_certificate_without_its_key_is_told_where_the_key_should_be(faults, files, told):
+def test_a_certificate_without_its_key_is_reported_at_the_key(faults, files, told):
     assert faults(**files) == told
 
 
-def test_a_key_under_a_pass_phrase_is_told_and_nobody_is_asked_for_it(faults):
+def test_a_key_with_a_pass_phrase_is_reported_without_a_prompt(faults):
     assert faults(client_cert="cert", client_key="locked") == {"client_key": LOCKED_KEY}
     assert faults(client_cert="locked-both") == {"client_cert": LOCKED_KEY}
 
 
-def test_a_certificate_that_the_tls_library_finds_too_weak_is_told(faults, monkeypatch):
+def test_a_certificate_that_the_tls_library_finds_too_weak_is_reported(faults, monkeypatch):
     class Strict(ssl.SSLContext):
         """Refuses as OpenSSL does at a high security level: EE_KEY_TOO_SMALL."""
 
@@ -122,7 +122,7 @@ def test_a_certificate_that_the_tls_library_finds_too_weak_is_told(faults, monke
     assert faults(client_cert="cert", client_key="key") == {"client_cert": TOO_WEAK}
 
 
-def test_every_file_that_cannot_be_read_is_told_and_nothing_follows_from_it(faults):
+def test_every_unreadable_file_is_reported_without_follow_up_errors(faults):
     assert faults(ca_file="a", client_cert="b", client_key="c") == {
         "ca_file": ABSENT,
         "client_cert": ABSENT,
@@ -199,7 +199,7 @@ def test_a_key_is_asked_for_nothing_that_it_cannot():
     ],
     ids=["empty", "garbage", "public", "certificate", "locked", "P-384", "short"],
 )
-def test_what_cannot_sign_is_told_without_a_quote(pem, told):
+def test_an_unusable_key_is_reported_without_quoting_it(pem, told):
     with pytest.raises(ValueError) as caught:
         signing_key(pem)
     assert str(caught.value) == told
@@ -216,7 +216,7 @@ def test_a_thumbprint_is_the_first_certificates():
     "pem",
     ["", private_pem("rsa"), "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE----------BEGIN CERTIFICATE-----"],
 )
-def test_what_holds_no_certificate_is_told(pem):
+def test_a_file_without_a_certificate_is_reported(pem):
     with pytest.raises(ValueError) as caught:
         thumbprint(pem)
     assert str(caught.value) == NO_CERTIFICATE

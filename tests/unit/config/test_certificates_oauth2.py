@@ -85,7 +85,7 @@ def test_without_its_library_a_key_is_refused_with_what_to_install(folder, monke
 
 
 @pytest.mark.parametrize("spelling", ["secret_jwt", "client_secret_jwt"])
-def test_a_secret_that_is_too_short_to_sign_with_is_told(spelling):
+def test_a_secret_that_is_too_short_to_sign_with_is_reported(spelling):
     assert faults(client_auth=spelling, client_secret="x" * 31) == {"client_secret": SHORT_SECRET}
     assert faults(client_auth=spelling, client_secret="x" * 32) == {}
     assert faults(client_auth="basic", client_secret="x") == {}

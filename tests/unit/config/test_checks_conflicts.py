@@ -26,7 +26,7 @@ def config(upstream, credential=KEY):
     return Config.model_validate({"credentials": {"key": credential}, "upstreams": {"chat": base}})
 
 
-def test_upstream_says_how_a_token_is_carried_before_the_credential_does():
+def test_the_placement_of_an_upstream_overrides_the_credentials():
     said: dict[str, Any] = {"headers": {"X-Key": "{token}"}}
     own: dict[str, Any] = {"query": "key"}
     assert placement_of((it := config({})).upstreams["chat"], it) is BEARER_PLACEMENT
@@ -85,12 +85,12 @@ def told(tmp_path, text, **environment):
     return {dotted(problem.path): (problem.text, problem.origin) for problem in caught.value.problems}
 
 
-def test_what_is_wrong_is_told_in_words_at_its_line(tmp_path):
+def test_a_fault_is_described_at_its_line(tmp_path):
     found = told(tmp_path, FILE, EMPTY="")
     assert {path: text for path, (text, _) in found.items()} == TOLD
 
 
-def test_a_clash_is_told_at_the_static_header(tmp_path):
+def test_a_conflict_is_reported_at_the_static_header(tmp_path):
     text = """
 credentials: {key: {type: api_key, key: abc}}
 upstreams:

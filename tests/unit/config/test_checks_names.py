@@ -14,7 +14,7 @@ def test_names_that_stand_for_something_are_fine():
     assert list(unknown_names(tree)) == []
 
 
-def test_names_that_stand_for_nothing_are_told_with_the_nearest_one():
+def test_unknown_names_are_reported_with_the_nearest_one():
     tree = {
         "credentials": ["corp"],
         "upstreams": {"chat": {"credential": "corp"}},
@@ -48,7 +48,7 @@ def test_a_name_by_reference_is_not_quoted():
         ("https://llm.example/v1/models//", "/models"),
     ],
 )
-def test_a_base_url_that_ends_in_an_operations_path_is_told(url, path):
+def test_a_base_url_that_ends_in_an_operations_path_is_reported(url, path):
     assert list(unreachable_settings({"upstreams": {"chat": {"base_url": url}}})) == [
         (
             ("upstreams", "chat", "base_url"),
@@ -75,7 +75,7 @@ TWO = {"chat": {"base_url": "https://a/v1"}, "spare": {"base_url": "https://b/v1
 @pytest.mark.parametrize(
     "more", [{}, {"models": {}, "operations": None}, {"operations": {"models": {"upstream": "chat"}}}]
 )
-def test_several_upstreams_to_which_no_model_leads_are_told(more):
+def test_several_upstreams_without_a_route_are_reported(more):
     assert list(unreachable_settings({"upstreams": TWO, **more})) == [(("upstreams",), NO_ROUTE.format(first="chat"))]
 
 
@@ -88,7 +88,7 @@ def test_several_upstreams_to_which_no_model_leads_are_told(more):
         {"upstreams": TWO, "operations": {"embeddings": {"upstream": "chat"}}},
     ],
 )
-def test_where_a_model_leads_somewhere_nothing_is_told(tree):
+def test_a_model_with_a_route_is_not_reported(tree):
     assert list(unreachable_settings(tree)) == []
 
 
@@ -96,7 +96,7 @@ def suggesting(name, **more):
     return list(unknown_names({"models": {"tiny": {"suggest": name}, "gpt-*": {}}, **more}))
 
 
-def test_a_suggestion_that_no_request_could_reach_is_told():
+def test_an_unreachable_suggestion_is_reported():
     assert suggesting("tinyy") == [
         (("models", "tiny", "suggest"), "'tinyy' is not a name under models; did you mean tiny?")
     ]

@@ -94,7 +94,7 @@ def test_a_json_login_and_a_second_host_for_embeddings():
     assert isinstance(document.tree["credentials"]["token"]["json"]["deep"][0]["secret"], Reference)
 
 
-def test_a_path_that_tells_a_life_goes_to_expires_in():
+def test_a_path_of_a_lifetime_goes_to_expires_in():
     document = read(TOKEN_TYPE="http_json", TOKEN_URL="https://p", EXPIRES_PATH="ttl")
     assert document.tree["credentials"]["token"]["reply"] == {"expires_in": "ttl"}
 
@@ -112,7 +112,7 @@ def test_a_login_in_a_file_is_read_again(tmp_path):
             secret.read()
 
 
-def test_several_keys_and_hashes_are_told_apart():
+def test_several_keys_and_hashes_have_names_of_their_own():
     document = read(KEYS="one, two\nthree", KEY_HASHES=" sha256:a,sha256:b ")
     assert document.tree["access"] == {
         "keys": [
@@ -258,7 +258,7 @@ def test_a_proxys_password_is_taken_apart_and_hidden(scheme):
         ("ftp://u:topsecret@p:1", "expects http://host… or https://host…"),
     ],
 )
-def test_a_proxy_that_is_none_is_told_without_its_password(text, told):
+def test_an_invalid_proxy_is_reported_without_its_password(text, told):
     assert problems(PROXY=text) == [f"environment GATEPASS_PROXY: upstreams.chat.network.proxy: {told}"]
 
 
@@ -275,11 +275,11 @@ def test_a_proxy_that_is_none_is_told_without_its_password(text, told):
         ("SERVER_PORT", "; did you mean GATEPASS_PORT?"),
     ],
 )
-def test_a_variable_that_is_none_is_told_with_its_setting_or_with_the_nearest_one(name, told):
+def test_an_unknown_variable_is_reported_with_its_setting_or_the_nearest_one(name, told):
     assert problems(**{name: "x"}) == [f"environment GATEPASS_{name}: is not a variable of gatepass{told}"]
 
 
-def test_a_variable_that_resembles_none_is_told_with_all_there_are():
+def test_an_unknown_variable_that_resembles_none_is_reported_with_all():
     (told,) = problems(ZZZZ="x")
     assert told.startswith("environment GATEPASS_ZZZZ: is not a variable of gatepass; there is GATEPASS_CA_FILE, ")
     assert "GATEPASS_UPSTREAM_URL" in told
@@ -295,7 +295,7 @@ def test_the_key_that_the_command_learned_shows_is_no_fault_and_opens_no_door():
     assert read().warnings == []
 
 
-def test_a_profile_is_that_of_every_key_and_told_by_its_variable(tmp_path):
+def test_a_profile_applies_to_every_key_and_is_reported_by_its_variable(tmp_path):
     file = tmp_path / "keys"
     file.write_text("one two")
     for keys, count in (({"KEYS": "a b", "KEY_HASHES": "sha256:x"}, 3), ({"KEYS_FILE": str(file)}, 1)):

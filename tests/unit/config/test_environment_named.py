@@ -37,7 +37,7 @@ def test_a_named_variable_has_its_value_from_the_environment_of_the_start(tmp_pa
         ({}, "5", "expects the name of an environment variable that is set and not empty"),
     ],
 )
-def test_a_variable_that_is_not_there_is_told_once_and_at_its_line(tmp_path, environment, variable, told):
+def test_an_unset_variable_is_reported_once_at_its_line(tmp_path, environment, variable, told):
     with pytest.raises(ConfigError) as caught:
         loaded(tmp_path, environment, variable)
     assert str(caught.value) == f"{tmp_path}/f.yaml:3: credentials.c.variable: {told}"

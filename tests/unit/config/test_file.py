@@ -7,7 +7,7 @@ from gatepass.config.file import LARGEST_BYTES, parse_json, read_document, value
 @pytest.mark.parametrize(
     ("name", "text"), [("f.yaml", "a: {b: 1}"), ("f.YML", "a: {b: 1}"), ("f.json", '\ufeff{"a": {"b": 1}}')]
 )
-def test_the_suffix_tells_the_format(tmp_path, name, text):
+def test_the_suffix_decides_the_format(tmp_path, name, text):
     (tmp_path / name).write_text(text, encoding="utf-8")
     document = read_document(str(tmp_path / name))
     assert document.tree == {"a": {"b": 1}}
@@ -51,7 +51,7 @@ def test_both_halves_are_one_character_in_json_alone(tmp_path):
         read_document(str(tmp_path / "f.yaml"))
 
 
-def test_a_file_that_is_not_there_or_no_file_is_told_apart(tmp_path):
+def test_a_missing_file_and_a_directory_have_different_messages(tmp_path):
     with pytest.raises(ConfigError, match="does not exist"):
         read_document(str(tmp_path / "none.yaml"))
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
@@ -89,7 +89,7 @@ def test_values_come_with_their_lines():
     assert document.problems == []
 
 
-def test_every_name_that_stands_twice_is_told_with_both_lines():
+def test_every_duplicate_name_is_reported_with_both_lines():
     document = parse_json("f.json", '{"a": 1,\n"b": {"c": 1, "\\u0063": 2},\n"a": 3}')
     assert [str(problem) for problem in document.problems] == [
         "f.json:2: b.c: is written twice (first in line 2): keep one",

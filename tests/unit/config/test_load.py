@@ -154,7 +154,7 @@ def test_a_small_file_is_enough(write):
     assert loaded.origin(("server", "port")) == "default"
 
 
-def test_json_says_the_same(write):
+def test_json_and_yaml_give_the_same_configuration(write):
     tree = {"upstreams": {"chat": {"base_url": "https://llm.example/v1"}}}
     loaded = load(write(json.dumps(tree, indent="\t"), "gatepass.json"), {})
     assert loaded.config == load(write(MINIMAL), {}).config
@@ -166,7 +166,7 @@ def test_the_environment_names_the_file(write):
     assert load(write(MINIMAL), {"GATEPASS_CONFIG": "/nowhere.yaml"}).source.endswith("gatepass.yaml")
 
 
-def test_without_any_configuration_it_says_where_one_could_come_from():
+def test_without_any_configuration_the_error_names_the_possible_sources():
     told = "configuration: not found: name a file with --config or GATEPASS_CONFIG, or set GATEPASS_UPSTREAM_URL"
     assert refused(None) == told
     assert refused(None, {"GATEPASS_CONFIG": "", "GATEPASS_UPSTREAM_URL": ""}) == told
@@ -196,11 +196,11 @@ def test_without_any_configuration_a_mistyped_variable_is_named():
         ),
     ],
 )
-def test_a_wrong_type_is_told_with_what_stands_there(write, text, told):
+def test_a_wrong_type_is_reported_with_the_actual_one(write, text, told):
     assert refused(write(f"{MINIMAL}{text}\n")) == f"gatepass.yaml:2: {told}"
 
 
-def test_a_base_url_with_a_password_and_a_query_is_told_both(write):
+def test_a_base_url_with_a_password_and_a_query_reports_both(write):
     assert refused(write("upstreams: {chat: {base_url: 'https://u:topsecret@h/v1?x=1'}}\n")) == (
         "gatepass.yaml:1: upstreams.chat.base_url: holds a user name or password: put it under credentials;"
         " holds a query: gatepass appends a path to this URL, so end it before the ?"
@@ -246,7 +246,7 @@ def test_a_port_that_is_none_is_refused(write, port):
 @pytest.mark.parametrize(
     ("port", "told"), [("-1", "0 or more"), ("9" * 300, "65535 or less"), ("+1", "a whole number, not a text")]
 )
-def test_a_port_of_the_environment_is_never_told_to_lose_quotes(write, port, told):
+def test_the_error_of_a_port_variable_never_mentions_quotes(write, port, told):
     assert refused(write(MINIMAL), {"GATEPASS_PORT": port}) == f"environment GATEPASS_PORT: server.port: expects {told}"
 
 
@@ -271,7 +271,7 @@ def test_a_wider_host_needs_keys_wherever_the_host_comes_from(write):
     assert load(keyed, {}, host="0.0.0.0").config.server.host == "0.0.0.0"
 
 
-def test_everything_that_is_wrong_is_told_at_once_in_the_order_of_the_file(write):
+def test_all_faults_are_reported_at_once_in_the_order_of_the_file(write):
     path = write(
         """\
 server: {prot: 1}
@@ -340,7 +340,7 @@ def test_a_rotated_file_arrives_without_a_restart(write, tmp_path):
     assert loaded.origin(("credentials", "c", "token")).endswith(f"gatepass.yaml:2, file {secret}")
 
 
-def test_variables_that_say_nothing_beside_a_file_are_pointed_out(write):
+def test_unused_variables_next_to_a_file_are_reported(write):
     path = write('upstreams: {chat: {base_url: "https://${GATEPASS_MINE}/v1"}}\n')
     environment = {
         "GATEPASS_MINE": "h",

@@ -31,7 +31,7 @@ def refusal(**settings) -> str:
         ("rediss://[::1]:6380/0", ("::1", 6380, 0, True)),
     ],
 )
-def test_a_url_says_where_which_and_how(url, parts):
+def test_a_url_sets_host_database_and_tls(url, parts):
     made = store(url=url)
     assert (made.host, made.port, made.database, made.tls) == parts
 
@@ -104,7 +104,7 @@ def test_a_password_goes_over_loopback_over_tls_or_where_it_is_allowed(settings)
     assert store(**settings).host
 
 
-def test_without_its_library_it_says_what_to_install(monkeypatch):
+def test_without_its_library_the_error_has_the_install_command(monkeypatch):
     real = util.find_spec
     monkeypatch.setattr(
         "gatepass.config.credential.base.find_spec", lambda name: None if name == "valkey" else real(name)

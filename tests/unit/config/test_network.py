@@ -15,12 +15,12 @@ def refused(**settings):
     return ".".join(map(str, detail["loc"])), str(detail.get("ctx", {}).get("error") or detail["type"])
 
 
-def test_token_is_a_bearer_where_nothing_is_said():
+def test_token_is_a_bearer_by_default():
     assert TokenPlacement() == BEARER_PLACEMENT
     assert BEARER_PLACEMENT.templates == {"Authorization": "Bearer {token}"}
 
 
-def test_what_is_said_replaces_the_bearer():
+def test_a_configured_placement_replaces_the_bearer():
     assert TokenPlacement(headers={"api-key": "{token}"}).templates == {"api-key": "{token}"}
     assert TokenPlacement(query="access_token").templates == {}
     both = TokenPlacement(headers={"X_Token": "{token}"}, query="key")
@@ -70,7 +70,7 @@ def test_header_must_be_a_token_of_http(name):
     assert refused(headers={name: "{token}"})[1] == "string_pattern_mismatch"
 
 
-def test_credential_carries_as_it_says_or_as_its_kind_does():
+def test_a_credential_has_its_own_placement_or_the_default_of_its_type():
     class Own(StaticCredential):
         @property
         def default_placement(self):

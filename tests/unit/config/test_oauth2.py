@@ -101,7 +101,7 @@ def test_what_can_be_is_taken(settings):
         ),
     ],
 )
-def test_where_to_ask_and_for_whom_is_said_once(settings, told):
+def test_token_url_issuer_and_audience_are_consistent(settings, told):
     assert faults(**settings) == told
 
 
@@ -203,7 +203,7 @@ def test_no_secret_is_printed():
     assert SECRET.reveal() not in f"{held!r}{held}{held.model_dump_json()}"
 
 
-def test_each_fault_is_told_at_its_line(tmp_path):
+def test_each_fault_is_reported_at_its_line(tmp_path):
     file = tmp_path / "gatepass.yaml"
     file.write_text(
         "upstreams: {chat: {base_url: https://llm.example/v1, credential: corp}}\n"

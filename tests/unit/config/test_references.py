@@ -57,7 +57,7 @@ def test_a_reference_knows_its_places_and_hides_its_value():
         ("${file:/a\0b}", "the file /a\0b cannot be read: a NUL in its name"),
     ],
 )
-def test_what_cannot_be_resolved_says_why(text, told):
+def test_an_unresolved_reference_has_a_reason(text, told):
     with pytest.raises(UnresolvedReference) as caught:
         resolve(text, ENVIRONMENT)
     assert told in str(caught.value)

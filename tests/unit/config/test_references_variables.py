@@ -8,7 +8,7 @@ def test_own_variables_lose_their_prefix_and_the_empty_ones():
     assert own_variables(environment) == {"HOST": "h"}
 
 
-def test_what_kubernetes_sets_for_a_service_of_our_name_says_nothing():
+def test_variables_that_kubernetes_sets_for_a_service_named_gatepass_are_ignored():
     environment = {
         "GATEPASS_PORT": "tcp://10.0.0.1:8080",
         "GATEPASS_SERVICE_HOST": "10.0.0.1",
@@ -30,7 +30,7 @@ def test_what_kubernetes_sets_for_a_service_of_our_name_says_nothing():
         *("expireAt", "EXPIRES-AT", "exp", "expiry_date", "expirationTime", "valid_until", "expireon", "tokenExpiry"),
     ],
 )
-def test_these_names_tell_a_moment(name):
+def test_these_names_are_points_in_time(name):
     assert is_moment(name)
     assert is_moment(f"data.0.{name}")
 
@@ -50,7 +50,7 @@ def test_these_names_tell_a_moment(name):
         "expires_at.seconds",
     ],
 )
-def test_these_names_tell_a_life(name):
+def test_these_names_are_lifetimes(name):
     assert not is_moment(name)
 
 

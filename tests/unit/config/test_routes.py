@@ -16,7 +16,7 @@ def counts(entry: Model) -> dict[str, Any]:
     return entry.model_dump(exclude={"operations", "capabilities", "suggest"}, exclude_unset=True, exclude_none=True)
 
 
-def test_an_entry_of_which_nothing_else_is_said_counts_as_it_is():
+def test_an_entry_without_operations_applies_unchanged():
     entry = model(operations={"responses": {"upstream": "b"}})
     assert entry.for_operation("chat") is entry
 
@@ -77,7 +77,7 @@ def test_the_more_particular_counts_one_by_one():
         ({}, {"split": 3}, {"split": 3}),
     ],
 )  # fmt: skip
-def test_of_a_place_that_both_name_the_rules_above_say_all(above, below, found):
+def test_rules_for_the_same_path_replace_those_below(above, below, found):
     rules = Rules.model_validate(above).over(Rules.model_validate(below))
     assert rules.model_dump(exclude_defaults=True) == found
 
@@ -177,7 +177,7 @@ def test_what_leads_nowhere_or_two_ways_is_refused(entry, text):
         Model.model_validate(entry)
 
 
-def test_an_operation_says_something():
+def test_an_operation_without_settings_is_rejected():
     with pytest.raises(ValidationError, match="expects at least one of upstream, model"):
         OperationRoute.model_validate({})
     assert OperationRoute.model_validate({"model": "m"}).upstream is None

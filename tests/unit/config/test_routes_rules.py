@@ -67,7 +67,7 @@ def test_stream_is_nothing_else():
         ({"dorp": []}, {"dorp": "is not a setting; did you mean drop?"}),
     ],
 )
-def test_a_rule_that_cannot_be_is_told_at_its_place(rules, told):
+def test_an_impossible_rule_is_reported_at_its_path(rules, told):
     ((place, text),) = said(tree(rules=rules)).items()
     ((expected, beginning),) = told.items()
     assert place == f"models.m.rules.{expected}"
@@ -127,7 +127,7 @@ def test_the_lists_of_what_may_be_learned_do_not_meet():
         JsonMemberPath.parse(name)
 
 
-def test_capabilities_are_said_or_unknown():
+def test_capabilities_are_declared_or_unknown():
     said_of_it = model(capabilities={"vision": False, "context_length": 128_000}).capabilities
     assert said_of_it.model_dump(exclude_none=True) == {"vision": False, "context_length": 128_000}
     assert model().capabilities.model_dump(exclude_none=True) == {}

@@ -99,7 +99,7 @@ def test_a_block_beside_another_dialect_is_refused_where_it_stands(dialect, bloc
     assert str(detail["ctx"]["error"]) == f"has no effect with dialect: {dialect}; remove it, or set dialect: {block}"
 
 
-def test_a_dialect_that_is_none_is_told_alone():
+def test_an_unknown_dialect_is_reported_alone():
     with pytest.raises(ValidationError) as caught:
         upstream(dialect="gemini", azure={})
     assert [detail["loc"] for detail in caught.value.errors()] == [("dialect",)]
@@ -126,5 +126,5 @@ def test_an_id_alone_or_behind_its_kind_names_an_assistant(name):
         ("qwen:7b", "is neither the id of a chat assistant nor agent:ID"),
     ],
 )
-def test_a_name_that_stands_for_nothing_in_ragflow_is_told(name, told):
+def test_a_name_that_ragflow_cannot_resolve_is_reported(name, told):
     assert assistant_name_error(name) == told

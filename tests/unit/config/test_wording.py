@@ -83,14 +83,14 @@ def test_each_refusal_is_a_sentence_at_its_place(path, value, told):
     ("path", "value"),
     [(("server", "port"), "8080"), (("log", "bodies"), "yes"), (("log", "bodies"), "true"), (("server",), "x")],
 )
-def test_the_look_of_a_referenced_value_is_not_told(path, value):
+def test_the_type_of_a_referenced_value_is_not_revealed(path, value):
     ((_, told),) = said(path, Reference.to_variable("S", value)).items()
     ((_, other),) = said(path, SECRET).items()
     assert told == other
     assert told.endswith(", but a reference is always a text: write the value itself")
 
 
-def test_a_name_that_is_none_is_told_at_the_name():
+def test_an_invalid_name_is_reported_at_the_name():
     (told,) = said(("upstreams", "bad name"), {"base_url": "https://x"}).items()
     assert told[0] == "upstreams.bad name"
     assert told[1].startswith("a name is 1 to 63 letters")
@@ -118,11 +118,11 @@ def test_only_the_member_that_the_type_names_is_reported():
         (5, {"credentials.c": "expects a block of settings, not a number"}),
     ],
 )
-def test_a_credential_without_a_usable_type_is_told_so(credential, told):
+def test_a_credential_without_a_usable_type_is_reported(credential, told):
     assert said(("credentials", "c"), credential) == told
 
 
-def test_patterns_of_hashes_and_headers_are_told_in_words():
+def test_patterns_of_hashes_and_headers_are_described():
     assert said(("access", "keys"), [{"name": "a", "hash": "x"}]) == {
         "access.keys[0].hash": "expects sha256: and 64 hexadecimal digits in lower case,"
         " as `gatepass keys new` prints them"
@@ -169,7 +169,7 @@ ORIGIN = (
         (SECRET, ""),
     ],
 )
-def test_an_origin_of_a_wrong_form_is_told_in_the_right_one(origin, meant):
+def test_an_invalid_origin_is_reported_with_the_valid_form(origin, meant):
     found = said(("profiles", "lobechat"), {"cors_origins": [origin]})
     assert found == {"profiles.lobechat.cors_origins[0]": ORIGIN + meant}
 

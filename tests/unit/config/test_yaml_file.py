@@ -38,7 +38,7 @@ def test_values_come_with_the_lines_of_their_names():
         *(("!!str 12", "12"), ("!!int '12'", 12)),
     ],
 )
-def test_a_word_means_what_yaml_1_2_says(word, value):
+def test_a_word_has_its_yaml_1_2_meaning(word, value):
     found = parse_yaml("f.yaml", f"a: {word}\n").tree["a"]
     assert (type(found), found) == (type(value), value)
 
@@ -71,7 +71,7 @@ def test_anchors_and_aliases_repeat_a_block():
     assert document.origin(("b",)).line == 2
 
 
-def test_every_name_that_stands_twice_is_told_with_both_lines():
+def test_every_duplicate_name_is_reported_with_both_lines():
     document = parse_yaml("f.yaml", "a: 1\nb: {c: 1, c: 2}\na: 3\n")
     assert [str(problem) for problem in document.problems] == [
         "f.yaml:2: b.c: is written twice (first in line 2): keep one",
@@ -160,7 +160,7 @@ def test_a_tab_is_called_a_tab(text, line, column):
         ("# head\n a: 1\nb: 2\n", (3, 1), (2, 2)),
     ],
 )
-def test_a_line_that_fits_no_block_is_told_with_the_block_before_it(text, here, block):
+def test_a_line_that_fits_no_block_is_reported_with_the_previous_block(text, here, block):
     assert refused(text) == (
         f"f.yaml:{here[0]}: is not YAML: begins in column {here[1]} and fits no block:"
         f" the previous one begins in line {block[0]}, in column {block[1]}"
@@ -168,7 +168,7 @@ def test_a_line_that_fits_no_block_is_told_with_the_block_before_it(text, here, 
 
 
 @pytest.mark.parametrize("text", ["a:\n  b: 1\n  - c\n", "a:\n  - b\n  c: 1\n"])
-def test_names_and_items_in_one_block_are_told_apart(text):
+def test_names_and_items_in_one_block_are_reported(text):
     assert refused(text) == (
         "f.yaml:3: is not YAML: does not fit the block that begins in line 2:"
         " a block holds either names or items (-), not both"
@@ -179,7 +179,7 @@ def test_names_and_items_in_one_block_are_told_apart(text):
     ("text", "line"),
     [("a:b\nc: 1\n", 1), ("a:\n  b\n  c: 1\n", 2), ("a: 1\nb\n", 2), ("  a\nb: 1\n", 1), ("a: 1\nb:c\n\nd: 2\n", 2)],
 )
-def test_a_line_without_a_name_is_told_itself(text, line):
+def test_a_line_without_a_name_is_reported_itself(text, line):
     told = "expected `name: value` here (with a space after the colon)"
     assert refused(text) == f"f.yaml:{line}: is not YAML: {told}"
 

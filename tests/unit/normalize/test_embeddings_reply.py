@@ -69,7 +69,7 @@ def fault(*replies: bytes, counts: Any = (1,), asked: EmbeddingsOptions | None =
         (b"{}", EmbeddingsOptions(1)),
     ],
 )
-def test_a_request_tells_what_its_answer_is_to_be(body, asked):
+def test_a_request_states_the_form_of_its_reply(body, asked):
     assert EmbeddingsOptions.from_body(body) == asked
 
 
@@ -119,7 +119,7 @@ def test_parts_take_no_room_before_their_turn():
     assert (len(parts), counts_of(parts, EmbeddingsOptions(500))) == (500, [1] * 500)
 
 
-def test_parts_are_told_how_many_vectors_each_is_to_bring():
+def test_each_part_has_its_number_of_expected_vectors():
     whole = call(["a", "b", "c", "d", "e"], 2)
     parts = split(whole)
     assert counts_of(parts, EmbeddingsOptions(5)) == [2, 2, 1]
@@ -180,14 +180,14 @@ def test_vectors_out_of_order_are_put_in_order():
 
 
 @pytest.mark.parametrize("places", [(3, 2, 1), ("2", "1", "0"), (2.0, 1.0, 0.0), (7, 6, 5)])
-def test_places_from_any_number_on_and_in_any_form_say_the_order(places):
+def test_indexes_from_any_number_and_in_any_form_define_the_order(places):
     reply = vectors(*(entry(place, [at]) for at, place in enumerate(places)))
     joined = json.loads(answer([reply], [3], EmbeddingsOptions(3), "embed"))
     assert joined["data"] == [entry(0, [2]), entry(1, [1]), entry(2, [0])]
 
 
 @pytest.mark.parametrize("places", [(1, 0, None), (9, 5, 1), (1, 1, 0)])
-def test_places_that_fall_and_name_no_order_are_told_so(places):
+def test_indexes_that_decrease_without_an_order_are_reported(places):
     told = fault(vectors(*(entry(place) for place in places)), counts=[3], asked=EmbeddingsOptions(3))
     assert '"index" contradicts' in told
 
@@ -286,7 +286,7 @@ def test_a_vector_of_another_length_than_was_asked_for_would_poison_an_index():
         (vectors(entry(0, text(float("inf")))), "not finite"),
     ],
 )
-def test_what_is_no_answer_is_told_so(reply, told):
+def test_an_invalid_reply_is_reported(reply, told):
     assert told in fault(reply)
 
 
@@ -295,7 +295,7 @@ REWRITTEN = b'{"data":[{"embedding":[0.5]%b}]%b}'
 
 @pytest.mark.parametrize("odd", [b"1e999", b"1E400", b"9" * 5000, b'"\xff"', b'{"prompt_tokens":1e999}'])
 @pytest.mark.parametrize("base64", [True, False])
-def test_usage_that_cannot_be_read_is_told_so(odd, base64):
+def test_usage_that_cannot_be_read_is_reported(odd, base64):
     reply = REWRITTEN % (b"", b',"usage":%b' % odd)
     assert 'its "usage" cannot be read' in fault(reply, asked=EmbeddingsOptions(1, base64))
     assert 'its "usage" cannot be read' in fault(
@@ -306,7 +306,7 @@ def test_usage_that_cannot_be_read_is_told_so(odd, base64):
 @pytest.mark.parametrize(
     ("one", "other"), [(b"9" * 400, b"1.5"), (b"9" * 400, b"9"), (b"1e308", b"1e308"), (b"-1e308", b"-1e308")]
 )
-def test_usage_that_cannot_be_added_up_is_told_so(one, other):
+def test_usage_that_cannot_be_added_up_is_reported(one, other):
     replies = [REWRITTEN % (b"", b',"usage":{"details":{"x":%b}}' % figure) for figure in (one, other)]
     assert 'its "usage" cannot be added up' in fault(*replies, counts=[1, 1])
 
@@ -320,7 +320,7 @@ def test_what_is_rewritten_is_text(inner, outer):
 @pytest.mark.parametrize(
     ("vector", "told"), [([1, None], "not a number"), ([1e39], "beyond float32"), ([-1e39], "beyond float32")]
 )
-def test_numbers_that_have_no_base64_are_told_so(vector, told):
+def test_numbers_without_a_base64_form_are_reported(vector, told):
     assert told in fault(vectors(entry(0, vector)), asked=EmbeddingsOptions(1, base64=True))
 
 
@@ -333,14 +333,14 @@ def test_a_number_beyond_any_float_has_no_base64():
     "vector", [[None, None], [1, None], [1, True], [False], ["a"], [1, "2"], [[1, 2]], [1, [2]], [{}], [1, {"a": 1}]]
 )
 @pytest.mark.parametrize("indent", [None, 2])
-def test_a_vector_that_is_not_of_numbers_is_told_so(vector, indent):
+def test_a_vector_that_is_not_of_numbers_is_reported(vector, indent):
     reply = json.dumps({"data": [entry(0, vector)]}, indent=indent).encode()
     assert not is_right(reply, EmbeddingsOptions(1))
     assert "not a number" in fault(reply)
 
 
 @pytest.mark.parametrize("asked", [EmbeddingsOptions(2), EmbeddingsOptions(2, base64=True)])
-def test_vectors_of_different_lengths_are_told_so(asked):
+def test_vectors_of_different_lengths_are_reported(asked):
     for other in ([0.5], text(0.5)):
         reply = vectors(entry(0), entry(1, other))
         assert not is_right(reply, asked)
@@ -378,7 +378,7 @@ def test_one_part_that_fails_fails_all():
         ([], EmbeddingsOptions(0), False),
     ],
 )
-def test_a_reply_that_is_right_is_told_in_one_pass(listed, asked, expected):
+def test_a_correct_reply_is_recognised_in_one_pass(listed, asked, expected):
     for indent in (None, 2):
         reply = json.dumps({"object": "list", "data": listed, "model": "e"}, indent=indent).encode()
         assert is_right(reply, asked) is expected
@@ -398,7 +398,7 @@ def test_a_reply_that_is_right_is_told_in_one_pass(listed, asked, expected):
         vectors(entry(0))[:-1],
     ],
 )
-def test_what_says_that_it_is_an_error_or_is_cut_is_not_right(reply):
+def test_an_error_or_a_truncated_reply_is_not_right(reply):
     assert not is_right(reply, EmbeddingsOptions(1))
 
 

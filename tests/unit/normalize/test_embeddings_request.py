@@ -66,7 +66,7 @@ def test_a_conversation_has_no_inputs():
         (b'{"input":["\\"input\\":[1]"]}', False),
     ],
 )
-def test_token_ids_are_told_from_texts(body, has):
+def test_token_ids_are_distinguished_from_texts(body, has):
     assert has_token_ids(a_call(body, EMBEDDINGS)) is has
     assert has_token_ids(a_call(body, CHAT)) is False
 

@@ -215,7 +215,7 @@ def test_only_chats_are_looked_at(operation, body):
 
 @pytest.mark.parametrize(("mime", "raw"), BYTES.items())
 @pytest.mark.parametrize("cut", [0, 1, 2])
-def test_bare_base64_gets_the_type_its_bytes_tell_and_its_padding(mime, raw, cut):
+def test_bare_base64_gets_the_type_of_its_bytes_and_its_padding(mime, raw, cut):
     raw = raw[: len(raw) // 3 * 3 - cut]
     base64 = b64encode(raw).decode()
     assert moved([base64, base64.rstrip("=")]) == [part(f"data:{mime};base64,{base64}")] * 2

@@ -31,7 +31,7 @@ def at(written: str) -> JsonMemberPath:
         (Clamp(at("a"), most=10), b'{"a":1e400}', b'{"a":10}', "clamp=a"),
     ],
 )
-def test_a_change_does_what_its_entry_says(change: Change, body, becomes, entry):
+def test_a_change_does_what_its_entry_names(change: Change, body, becomes, entry):
     changed, made = apply_changes(a_call(body), [change])
     assert (changed.body, changed.adapted, made) == (becomes, (entry,), [change])
 

@@ -23,7 +23,7 @@ def test_a_whole_reply_is_asked_for_as_a_stream_with_its_usage(body):
     assert (changed.stream, changed.adapted) == (True, ("stream=aggregate",))
 
 
-def test_responses_stream_and_tell_their_usage_anyway():
+def test_responses_stream_and_have_their_usage_anyway():
     whole, _ = apply_changes(
         a_call(b'{"stream":true,"stream_options":{},"n":1}', RESPONSES, stream=True), [Unstreamed()]
     )

@@ -50,7 +50,7 @@ def test_a_role_is_replaced_wherever_it_speaks():
     assert unchanged(Role("developer", "system"), turn("user", "x"), {"content": "no role"}, 5)
 
 
-def test_what_the_system_says_stands_before_the_first_users_words():
+def test_the_system_text_precedes_the_first_user_text():
     turns = (turn("system", [text("a"), text("b")]), turn("developer", "c"), turn("user", "d"), turn("user", "e"))
     assert after(SystemIntoUser(), *turns) == [turn("user", "a\n\nb\n\nc\n\nd"), turn("user", "e")]
     for parts in ([PICTURE], []):
@@ -107,7 +107,7 @@ def test_lists_of_anything_else_stay(content):
     assert unchanged(TextContent(), turn("user", content))
 
 
-def test_nothing_said_becomes_an_empty_text():
+def test_missing_content_becomes_an_empty_text():
     calls = [{"id": "c"}]
     turns = (turn("assistant", None, tool_calls=calls), {"role": "assistant", "tool_calls": calls}, turn("user", None))
     assert after(EmptyContent(), *turns) == [
@@ -137,7 +137,7 @@ def test_an_answer_that_comes_back_loses_what_only_an_answer_has():
     assert kept == [turn("assistant", "x", reasoning_content="r", reasoning="r")]
 
 
-def test_what_says_something_to_the_model_stays():
+def test_members_that_the_model_reads_remain():
     said = turn("assistant", "x", refusal="no", audio={"id": "a"}, tool_calls=[{"id": "c"}], name="n")
     assert unchanged(Replayed(), said, turn("user", "u", metadata={"a": 1}))
 
@@ -168,7 +168,7 @@ TOLD = 'Answer with one JSON object that fits this JSON Schema, and with nothing
         ([turn("system", [PICTURE])], [turn("system", TOLD), turn("system", [PICTURE])]),
     ],
 )
-def test_a_schema_is_told_in_words(turns, becomes):
+def test_a_schema_is_added_as_text(turns, becomes):
     body = json.dumps({"response_format": SCHEMA, "messages": turns}).encode()
     changed, _ = apply_changes(a_call(body), [SchemaInWords()])
     assert json.loads(changed.body) == {"response_format": {"type": "json_object"}, "messages": becomes}
@@ -184,7 +184,7 @@ def test_a_schema_is_told_in_words(turns, becomes):
         {"response_format": SCHEMA},
     ],
 )
-def test_without_a_schema_or_messages_nothing_is_told(document):
+def test_without_a_schema_or_messages_nothing_is_added(document):
     call = a_call(json.dumps(document).encode())
     assert apply_changes(call, [SchemaInWords()]) == (call, [])
 

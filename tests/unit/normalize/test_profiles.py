@@ -130,7 +130,7 @@ def test_a_name_is_read_as_ragflow_reads_it(model, kind):
         ("embedded-eyes", "vision", "embedded-eyes"),
     ],
 )
-def test_a_name_that_tells_nothing_gets_a_suffix_where_that_helps(model, kind, listed):
+def test_a_name_without_a_hint_gets_a_suffix_if_that_helps(model, kind, listed):
     assert typed(model, kind) == listed
 
 

@@ -38,7 +38,7 @@ def body(**members) -> bytes:
         ({"query": {"image": "…"}, "documents": [{"image": "…"}]}, RerankOptions(1)),
     ],
 )
-def test_a_request_tells_what_its_answer_is_to_be(members, asked):
+def test_a_request_states_the_form_of_its_reply(members, asked):
     assert RerankOptions.of(body(**members)) == asked
 
 
@@ -61,20 +61,20 @@ def test_a_request_tells_what_its_answer_is_to_be(members, asked):
         ({"documents": ["a"], "return_documents": 1}, "return_documents", "true or false"),
     ],
 )
-def test_a_bad_request_is_told_by_the_name_of_the_member(members, param, told):
+def test_a_bad_request_is_reported_by_the_name_of_the_member(members, param, told):
     with pytest.raises(InvalidRequest) as caught:
         RerankOptions.of(body(**members))
     assert caught.value.param == param
     assert told in caught.value.message
 
 
-def test_a_request_without_a_query_is_told_so():
+def test_a_request_without_a_query_is_rejected():
     with pytest.raises(InvalidRequest, match="no `query`"):
         RerankOptions.of(b'{"model":"r","documents":["a"]}')
 
 
 @pytest.mark.parametrize("number", [b"1e999", b"1E400", b"-" + b"9" * 5000, b"9" * 5000, b"1.5"])
-def test_a_top_n_that_is_no_count_is_told_so(number):
+def test_an_invalid_top_n_is_rejected(number):
     with pytest.raises(InvalidRequest, match="an integer of at least 1") as caught:
         RerankOptions.of(b'{"model":"r","query":"q","documents":["a"],"top_n":%b}' % number)
     assert caught.value.param == "top_n"
@@ -134,7 +134,7 @@ def test_tei_is_asked_in_its_own_words_and_not_for_what_gatepass_does(body):
     assert json.loads(sent(body, "tei")) == {"model": "r", "query": "q", "texts": ["a", "b"], "truncate": True}
 
 
-def test_what_the_client_says_of_truncating_stays():
+def test_the_clients_truncation_remains():
     body = b'{"query":"q","documents":["a"],"truncate":false,"new":1}'
     assert sent(body, "tei") == b'{"query":"q","texts":["a"],"truncate":false,"new":1}'
 
@@ -252,7 +252,7 @@ def scores(document) -> list[tuple[int, float]]:
 
 @pytest.mark.parametrize("asked", [PLAIN, TEI])
 @pytest.mark.parametrize("reply", REPLIES)
-def test_every_reply_says_the_same_to_every_client(reply, asked):
+def test_every_reply_has_the_same_scores_for_every_client(reply, asked):
     told = read(client_ranking(reply, asked, "chat"))
     assert isinstance(told, list) is asked.is_tei
     assert scores(told) == [(2, 0.9), (0, 0.001)]

@@ -27,7 +27,7 @@ def told(caplog):
     return [(record.levelname, record.getMessage(), record.fields) for record in caplog.records]
 
 
-def test_token_is_a_bearer_where_nothing_else_is_said():
+def test_token_is_a_bearer_by_default_in_the_injector():
     assert added(CredentialInjector(), "ragflow-abc~.+/=") == ([(b"authorization", b"Bearer ragflow-abc~.+/=")], "")
 
 
@@ -100,7 +100,7 @@ def test_next_token_has_fields_of_its_own():
 
 
 @pytest.mark.parametrize("value", ["", "a b", "a\r\nx: y", "tokén", "a\x00", "a\x7f", "a\ud800"])
-def test_token_that_no_field_can_hold_is_refused_without_being_told(value):
+def test_token_that_no_field_can_hold_is_rejected_without_being_revealed(value):
     with pytest.raises(ValueError) as raised:
         sendable(Secret(value))
     assert str(raised.value) == "the token is empty or contains a space, a line break or a non-ASCII character"
@@ -156,7 +156,7 @@ def test_static_header_that_went_bad_stays_as_it_was_and_the_others_change(bad, 
 
 
 @pytest.mark.parametrize("bad", ["two\nlines", ""])
-def test_static_header_that_was_never_good_is_told_before_any_request(bad):
+def test_static_header_that_was_never_good_is_reported_before_any_request(bad):
     with pytest.raises(UnresolvedReference, match=r"^upstreams\.chat\.headers\.X-Key: (begins|is empty)"):
         CredentialInjector(headers={"X-Key": Secret(bad)}, upstream="chat")
 
@@ -188,7 +188,7 @@ def test_static_headers_that_may_be_secrets_are_masked_and_names_are_not():
     assert redactor.mask("key 0123456789abcdef of group default") == "key *** of group default"
 
 
-def test_carrier_tells_nothing_of_what_it_holds():
+def test_the_repr_of_an_injector_reveals_nothing():
     injector = CredentialInjector(headers={"X-Key": Secret("0123456789abcdef")})
     injector.loaded(PLAIN, Secret("my-token"), 0.0)
     assert repr(injector) == "CredentialInjector(hidden)"

@@ -199,7 +199,7 @@ async def test_its_secrets_are_read_at_every_run(tmp_path):
         (Program(ProcessResult(-9, cut=True)), "get-token printed more than 65536 bytes", False),
     ],
 )
-async def test_a_failure_says_what_went_wrong_and_keeps_secrets(program, reason, definite):
+async def test_a_failure_states_the_reason_and_keeps_secrets(program, reason, definite):
     failure = await failure_of(source(program, env={"K": KEY}).fetch())
     assert (failure.reason, failure.definite) == (reason, definite)
 
@@ -237,7 +237,7 @@ async def test_words_that_mean_an_outage_do_not(words):
         (ValueError(), "get-token: a NUL in its arguments or environment", True),
     ],
 )
-async def test_a_program_that_does_not_start_says_why(error, reason, definite):
+async def test_a_program_that_does_not_start_has_a_reason(error, reason, definite):
     failure = await failure_of(source(Program(error)).fetch())
     assert (failure.reason, failure.definite, failure.retry_quickly) == (
         reason,

@@ -216,7 +216,7 @@ def test_a_failure_of_another_process_is_looked_at_again_quickly_where_it_may_pa
         (FetchFailure("?", unclear=True, free_tries=WORKED_TRIES), 17, 12),
     ],
 )
-def test_an_hour_of_no_is_as_many_tries_as_docs_tokens_md_says(failure, first_hour, later):
+def test_an_hour_of_refusals_has_the_attempts_that_docs_tokens_md_states(failure, first_hour, later):
     state, now, tries = None, 0.0, []
     while now < 7200.0:
         tries.append(now)

@@ -278,7 +278,7 @@ async def test_the_holder_may_be_closed_at_each_await_of_a_fetch():
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_who_waits_is_told_when_the_holder_closes():
+async def test_a_waiting_request_gets_an_error_when_the_holder_closes():
     async with kept(Hang()) as it:
         tasks = await it.asked(3)
         await it.holder.aclose()
@@ -312,7 +312,7 @@ async def test_the_failure_names_credential_issuer_and_reason():
         assert (error.hop, error.retry_after_s, error.http_status) == ("credential:corp", 30.0, 503)
 
 
-async def test_a_refusal_says_when_it_is_tried_again():
+async def test_a_refusal_states_when_the_next_attempt_starts():
     async with kept(otherwise=refused()) as it:
         await it.clock.advance(2.5)
         with pytest.raises(TokenUnavailable, match=f"; tried again in 28 s{RESTART}$") as caught:
@@ -414,7 +414,7 @@ async def test_a_key_that_was_rejected_is_read_again():
         assert it.holder.usable
 
 
-async def test_every_fetch_is_told_to_the_log(caplog):
+async def test_every_fetch_is_logged(caplog):
     caplog.set_level(logging.INFO, logger="gatepass.tokens")
     async with kept(Broken(), Mint(delay_s=1.5)) as it:
         await it.clock.advance(2.0)
@@ -431,7 +431,7 @@ async def test_every_fetch_is_told_to_the_log(caplog):
     ]
 
 
-async def test_an_outage_is_told_at_once_and_then_once_a_minute_with_a_count(caplog):
+async def test_an_outage_is_logged_at_once_and_then_once_a_minute_with_a_count(caplog):
     async with kept(otherwise=Broken()) as it:
         await it.clock.advance(150.0)
         failures = it.holder.status().failures
@@ -452,7 +452,7 @@ async def test_the_last_error_has_an_age_that_goes_on_after_the_recovery():
         assert (status.last_error, status.last_error_age_s, status.failing) == (DOWN, 100.0, False)
 
 
-async def test_an_expiry_that_is_not_at_its_path_is_told_once_per_change(caplog):
+async def test_a_missing_expiry_is_logged_once_per_change(caplog):
     caplog.set_level(logging.INFO, logger="gatepass.tokens")
     told: dict[str, int] = {"until": 100}
     untold: dict[str, int] = {}
@@ -497,7 +497,7 @@ class FragileSource(OddSource):
         return ()
 
 
-async def test_a_keeper_that_meets_a_bug_is_told_of_and_goes_on(caplog):
+async def test_a_refresh_task_logs_a_bug_and_continues(caplog):
     clock = DrivenClock()
     source = FragileSource(*(Token(Secret(f"token-{number}"), clock.now() + number * 80, 100.0) for number in range(9)))
     holder = over(source, clock)

@@ -223,7 +223,7 @@ async def test_a_refresh_token_is_used_once_though_its_answer_takes_long():
         assert it.issuer.calls == 1
 
 
-async def test_while_a_fetch_is_under_way_the_status_tells_of_no_next_try():
+async def test_during_a_fetch_the_status_has_no_next_attempt():
     async with holding(otherwise=Hang()) as it:
         await it.clock.advance(1.0)
         status = it.holder.status()

@@ -101,7 +101,7 @@ async def test_t1_issuer_failing_while_the_token_is_good_harms_no_request(fault)
 
 
 @everything
-async def test_t2_issuer_failing_after_expiry_is_told_within_its_time_and_nothing_dead_is_given(fault):
+async def test_t2_issuer_failing_after_expiry_is_reported_in_time_and_no_expired_token_is_returned(fault):
     async with holding(Mint(), otherwise=turn(fault)) as it:
         await it.clock.advance(296.0)
         for _ in range(10):
@@ -259,7 +259,7 @@ async def test_t5_retry_after_reaches_the_caller():
         ),
     ],
 )
-async def test_t6_what_is_no_token_is_told_by_source_and_reason(fault, reason):
+async def test_t6_what_is_no_token_is_reported_with_source_and_reason(fault, reason):
     async with holding(otherwise=turn(fault)) as it:
         await it.clock.advance(3.0)
         with pytest.raises(TokenUnavailable) as caught:
@@ -316,7 +316,7 @@ async def test_t9_every_form_of_a_life_is_understood(life, expires_in_s, lifetim
         assert (it.holder.status().expires_in_s, it.holder.status().lifetime_source) == (expires_in_s, lifetime_source)
 
 
-async def test_t9_a_jwt_tells_its_life_itself():
+async def test_t9_a_jwt_states_its_own_lifetime():
     clock = DrivenClock()
     text = signed(iat=clock.wall(), exp=clock.wall() + 100)
     async with RunningHolder(clock, ScriptedIssuer(clock, otherwise=Mint(300_000, text))) as it:

@@ -30,7 +30,7 @@ class Tended:
 @pytest.mark.parametrize(
     ("naps", "looks_s"), [((), [0, 5, 10]), ((1.0, 3.0, 4.0), [0, 1, 4, 8]), ((0.0,), [0, 0, 5, 10])]
 )
-async def test_it_looks_when_it_was_told_to_and_every_five_seconds(naps, looks_s):
+async def test_it_runs_when_it_is_due_and_every_five_seconds(naps, looks_s):
     tended, tasks = Tended(*naps), Tasks()
     tended.keeper.start(tasks)
     await tended.clock.advance(2 * MAX_SLEEP_S)
@@ -48,7 +48,7 @@ async def test_roused_it_looks_at_once():
     await tasks.aclose()
 
 
-async def test_after_a_bug_it_goes_on_and_tells_of_it():
+async def test_after_a_bug_it_continues_and_logs_it():
     bug = KeyError("x")
     tended, tasks = Tended(bug), Tasks()
     tended.keeper.start(tasks)

@@ -219,7 +219,7 @@ PRESETS: dict[str, tuple[dict[str, str], OutboundRequest, Answer, tuple[str, flo
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-async def test_each_preset_says_and_understands_what_its_issuer_does(endpoint: Endpoint, preset):
+async def test_each_preset_matches_its_issuer(endpoint: Endpoint, preset):
     given, request, reply, told = PRESETS[preset]
     settings = HttpJsonCredential.model_validate({"type": "http_json", "preset": preset, **given})
     endpoint.answers(reply)
@@ -309,7 +309,7 @@ async def test_a_login_that_is_busy_is_noticed_to_be_back_within_4_seconds(reply
         assert it.holder.usable
 
 
-async def test_a_wrong_password_at_huawei_is_told_in_its_words(endpoint: Endpoint):
+async def test_a_wrong_password_at_huawei_is_quoted(endpoint: Endpoint):
     given = PRESETS["huawei"][0]
     settings = HttpJsonCredential.model_validate({"type": "http_json", "preset": "huawei", **given})
     said = {"error": {"message": "The username or password is wrong.", "code": 401, "title": "Unauthorized"}}

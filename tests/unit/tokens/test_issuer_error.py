@@ -49,7 +49,7 @@ def test_the_issuers_words_are_found_in_every_shape(document, words):
         *({"code": 200, "message": "success"}, {"error": None}, {"message": "  "}, {"detail": []}),
     ],
 )
-def test_what_says_nothing_against_us_is_no_objection(document):
+def test_a_body_without_an_error_is_no_error(document):
     assert token_error_body(document) is None
 
 
@@ -250,7 +250,7 @@ def test_what_looks_like_a_token_is_masked_and_a_path_is_not(words, shown):
         (400, {"status": 503, "error": "Service Unavailable"}, False),
     ],
 )
-def test_a_body_that_repeats_its_own_status_says_no_more_than_the_status(status, document, unclear):
+def test_a_body_that_repeats_its_own_status_adds_nothing(status, document, unclear):
     failure = error_response_failure(said(status, document), NOW, "sso", str)
     assert (failure.definite, failure.unclear) == (False, unclear)
 
@@ -290,7 +290,7 @@ def test_a_redirect_names_its_host_alone(location, aim):
 
 
 @pytest.mark.parametrize("secret", ["AbCdEf-Secret", "AbCd/Ef:Secret@x", "AbCd" * 80])
-def test_a_redirect_tells_no_secret_in_any_case(secret):
+def test_a_redirect_reveals_no_secret_in_any_case(secret):
     for target in ("https://{}.evil/", "https://{}@evil/", "//{}:1/"):
         reply = TokenResponse(302, ((b"location", target.format(secret).encode()),))
         failure = error_response_failure(reply, NOW, "sso", lambda text: text.replace(secret, "***"))

@@ -50,7 +50,7 @@ def test_jitter_makes_stale_earlier_by_5_percent_of_the_life_at_most():
     assert [stale_at_s(token(100), jitter) for jitter in (0.0, 0.5, 1.0)] == [180.0, 177.5, 175.0]
 
 
-def test_a_newer_jwt_is_asked_for_after_a_day_however_long_it_says_to_live():
+def test_a_jwt_is_refreshed_after_a_day_however_long_its_lifetime():
     week = token(7 * 86_400, born_s=0.0, lifetime_source=LifetimeSource.JWT)
     assert (stale_at_s(week, 0.0), week.expires_s) == (0.8 * 86_400, 7 * 86_400 - 6.0)
     assert refresh_at_s(week, again=False, now=0.0, jitter=0.0) == 0.8 * 86_400
@@ -82,7 +82,7 @@ def test_a_key_read_again_is_not_due():
     assert refresh_at_s(token(None), again=True, now=1.0, jitter=0.0) == math.inf
 
 
-def test_same_is_told_by_value():
+def test_a_reissued_token_is_recognised_by_value():
     assert is_reissued(token(1), token(2))
     assert not is_reissued(token(1), token(1, text="abd"))
     assert not is_reissued(token(1), None)

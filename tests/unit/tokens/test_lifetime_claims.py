@@ -79,7 +79,7 @@ def test_a_subject_that_is_no_text_is_not_shown():
     assert "Alice" not in str(safe_claims(text, NOW_S))
 
 
-def test_moments_are_told_in_utc_and_from_this_machines_clock():
+def test_times_are_shown_in_utc_and_relative_to_this_machines_clock():
     token = signed(iat=int(NOW_S) - 3, nbf=int(NOW_S), exp=int(NOW_S) + 300)
     assert safe_claims(token, NOW_S) == {
         "iat": "2025-10-09 08:53:17Z (3 s ago)",

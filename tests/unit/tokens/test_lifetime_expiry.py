@@ -144,7 +144,7 @@ def test_a_jwt_without_iat_that_has_ended_by_our_clock_alone_has_its_life_since_
 
 
 @pytest.mark.parametrize("nbf", [NOW + 300, NOW + 400, "soon", True, -1])
-def test_an_nbf_that_says_nothing_is_let_be(nbf):
+def test_an_unusable_nbf_is_ignored(nbf):
     assert jwt_lifetime_s(signed(nbf=nbf, exp=NOW + 300), None, NOW) == 300.0
 
 
@@ -152,7 +152,7 @@ def test_an_nbf_that_says_nothing_is_let_be(nbf):
     "claims",
     [{}, {"exp": True}, {"exp": "x"}, {"exp": NOW, "iat": NOW}, {"exp": 1, "iat": NOW}, {"exp": -5}, {"exp": 1e300}],
 )
-def test_a_jwt_that_tells_no_life(claims):
+def test_a_jwt_without_a_lifetime(claims):
     text = signed(**claims)
     assert kind_of(text) is TokenKind.JWT
     assert jwt_lifetime_s(text, None, NOW) is None
@@ -203,7 +203,7 @@ def test_a_jwt_without_iat_is_no_guess():
 
 
 @pytest.mark.parametrize("text", ["opaque", "a.b.c", "..", "a.b.c.d.e", "e30.e30.", "W10.W10.W10", "." * 20_000])
-def test_what_only_looks_like_a_jwt_tells_nothing(text):
+def test_what_only_resembles_a_jwt_has_no_claims(text):
     assert jwt_lifetime_s(text, None, NOW) is None
 
 

@@ -109,7 +109,7 @@ async def test_the_other_place_is_looked_at_where_the_first_has_no_document(firs
         (Broken(Fault.CONNECT), None, "no connection to sso.example: refused"),
     ],
 )
-async def test_without_a_document_there_is_no_token_and_its_words_say_why(first, second, reason):
+async def test_without_a_document_there_is_no_token_and_the_reason_is_quoted(first, second, reason):
     issuer, source = at(first, *([second] if second else []))
     failure = await failure_of(source.fetch())
     assert failure.reason.startswith(reason)
@@ -182,7 +182,7 @@ def test_certificates_go_to_the_alias_where_there_is_one(aliases, mtls, plain):
         (None, ()),
     ],
 )
-def test_what_the_issuer_says_it_takes_is_read_as_names_alone(told, methods):
+def test_only_names_are_read_from_the_issuers_supported_methods(told, methods):
     document = {**DOCUMENT, "token_endpoint_auth_methods_supported": told}
     assert endpoint_in(document, ISSUER, unmasked, mtls=False).methods == methods
 
@@ -196,7 +196,7 @@ def test_what_the_issuer_says_it_takes_is_read_as_names_alone(told, methods):
         ([], refused(), None),
     ],
 )
-async def test_a_refused_client_hears_what_the_issuer_takes_instead(methods, turn, advice):
+async def test_a_refused_client_authentication_names_the_supported_ones(methods, turn, advice):
     _, source = at(answer({**DOCUMENT, "token_endpoint_auth_methods_supported": methods}), turn)
     failure = await failure_of(source.fetch())
     assert failure.definite
@@ -291,7 +291,7 @@ async def test_discovery_and_fetch_together_are_bounded_by_the_time_of_the_whole
     assert issuer.open == 0
 
 
-async def test_what_fails_at_the_endpoint_is_told_by_the_endpoints_host():
+async def test_a_failure_at_the_endpoint_names_the_endpoints_host():
     _, source = at(answer({**DOCUMENT, "token_endpoint": "https://tokens.example/t"}), answer({"error": "boom"}, 500))
     assert (await failure_of(source.fetch())).reason == "tokens.example answered 500: boom"
 

@@ -158,7 +158,7 @@ async def test_a_file_of_its_own_wins_over_a_place_that_others_share(tmp_path: P
     assert (spy.log, (tmp_path / "refresh").exists()) == ([], True)
 
 
-async def test_without_a_file_a_restart_begins_with_the_first_one_and_a_warning_says_so(caplog):
+async def test_without_a_file_a_restart_uses_the_first_refresh_token_and_a_warning_reports_it(caplog):
     stage = Stage(refreshing(), rotating(2), rotating(3), Mint())
     with caplog.at_level(logging.WARNING, "gatepass.tokens"):
         await stage.source.fetch()
@@ -264,7 +264,7 @@ async def test_a_chain_without_its_first_token_is_never_shown_to_another_issuer_
     assert stage.shown == [FIRST]
 
 
-async def test_a_file_of_another_client_is_told_of_and_not_passed_over_in_silence(tmp_path: Path):
+async def test_a_file_of_another_client_is_reported(tmp_path: Path):
     place = {"refresh_token_file": str(tmp_path / "refresh")}
     stage = Stage(refreshing(**place), rotating(2))
     await stage.source.fetch()
@@ -309,7 +309,7 @@ async def test_a_secret_that_cannot_be_read_is_a_failure_of_the_fetch(tmp_path: 
     assert ("/run/secrets/x cannot be read" in failure.reason, failure.definite) == (True, False)
 
 
-async def test_a_dead_refresh_token_is_told_with_what_to_do():
+async def test_an_ended_refresh_token_is_reported_with_advice():
     stage = Stage(refreshing(), otherwise=refused("invalid_grant", 400))
     for _ in range(2):
         failure = await failure_of(stage.source.fetch())
@@ -457,7 +457,7 @@ async def test_a_store_that_cannot_be_read_brings_no_older_token_back():
     assert stage.issuer.calls == 0
 
 
-async def test_who_can_sign_in_again_does_so_where_nobody_can_say_which_token_is_the_newest(caplog):
+async def test_a_credential_that_can_log_in_does_so_if_the_newest_refresh_token_is_unknown(caplog):
     class Unreadable(Spy):
         async def get(self):
             raise FetchFailure("cannot be read")
@@ -587,7 +587,7 @@ def test_what_is_kept_is_read(text, kept):
         assert kept.token not in repr(kept)
 
 
-def test_half_a_text_is_told():
+def test_truncated_json_in_the_refresh_token_file_is_an_error():
     with pytest.raises(FetchFailure, match="neither a refresh token nor JSON"):
         parse_stored('{"refresh_token": "t')
 

@@ -153,7 +153,7 @@ async def test_a_write_that_fails_leaves_the_old_text_and_nothing_else(tmp_path:
     assert (file.read_text(), os.listdir(tmp_path)) == ("old", ["refresh"])
 
 
-async def test_a_directory_that_is_not_there_is_told(tmp_path: Path):
+async def test_a_missing_directory_is_reported(tmp_path: Path):
     refresh_store = FileRefreshTokenStore(str(tmp_path / "nowhere" / "refresh"), DrivenClock())
     for work, what in ((refresh_store.put("x"), "written"), (refresh_store.exclusive(1.0).__aenter__(), "locked")):
         with pytest.raises(FetchFailure, match=f"refresh_token_file cannot be {what}: No such file or directory"):
@@ -175,7 +175,7 @@ async def test_a_file_that_cannot_be_read_is_not_taken_for_none(tmp_path: Path, 
         await FileRefreshTokenStore(str(tmp_path / place), DrivenClock()).get()
 
 
-async def test_a_lock_that_the_file_system_refuses_is_told(tmp_path: Path, monkeypatch):
+async def test_a_lock_that_the_file_system_refuses_is_reported(tmp_path: Path, monkeypatch):
     def refuse(descriptor: int, operation: int) -> None:
         raise OSError(37, "No locks available")
 

@@ -97,7 +97,7 @@ def test_what_stands_in_a_file_may_change_and_what_stands_in_a_variable_does_not
     assert settings.token.derived(str.upper).reveal() == str(reference).upper()
 
 
-def test_when_another_secret_may_come_is_told_as_it_is():
+def test_the_hint_states_when_another_secret_takes_effect():
     file, variable = Secret(lambda: "a"), Secret("b")
     assert secret_retry_hint([variable, file]) == " or when the file of its secret changes"
     assert secret_retry_hint([variable]) == "; a new secret requires a restart, because it is not in a file"

@@ -106,7 +106,7 @@ def test_what_cannot_be_read_has_no_fingerprint(tmp_path):
         credential_fingerprint(oauth2(network={"ca_file": str(tmp_path / "none.pem")}))
 
 
-def test_it_tells_nothing_of_what_it_is_made_of():
+def test_a_fingerprint_reveals_nothing_of_its_parts():
     digest = credential_fingerprint(oauth2(client_secret=Secret("a-secret")))
     assert len(digest) == 64
     assert set(digest) <= set("0123456789abcdef")

@@ -90,7 +90,7 @@ async def test_the_fetches_of_all_are_the_calls_that_the_issuer_saw(turn, failin
         assert [status.last_error is not None for status in statuses] == [failing] * 4
 
 
-async def test_a_failure_that_was_heard_is_told_by_the_one_that_asked(caplog):
+async def test_a_shared_failure_is_logged_by_the_process_that_fetched(caplog):
     caplog.set_level(logging.DEBUG, logger="gatepass.tokens")
     async with Fleet(scripted(otherwise=refused())) as fleet:
         await fleet.clock.advance(5.0)
@@ -329,7 +329,7 @@ async def test_a_value_that_was_minted_again_before_it_was_rejected_is_not_taken
         assert fleet.issuer.calls == 3
 
 
-async def test_a_value_that_was_minted_again_after_it_was_rejected_is_what_the_issuer_says():
+async def test_a_rejected_value_that_the_issuer_returns_again_is_used():
     async with Fleet(scripted(otherwise=Mint(300, "same")), count=2) as fleet:
         first, second = fleet.replicas
         await fleet.clock.advance(10.0)
@@ -478,7 +478,7 @@ async def test_a_changed_secret_asks_anew_and_leaves_the_others_what_they_have()
         assert len(changing.snapshot._followed) == 1
 
 
-async def test_a_secret_that_cannot_be_read_is_told_in_the_sources_own_words():
+async def test_an_unreadable_secret_is_reported_by_the_source():
     def missing():
         raise ValueError("the file /run/secret cannot be read")
 
@@ -562,7 +562,7 @@ def test_it_shows_no_secret():
     assert shared.secrets() == source.secrets()
 
 
-async def test_who_waits_for_others_in_vain_says_so_after_its_time():
+async def test_a_process_that_waits_in_vain_reports_it_after_its_timeout():
     async with Fleet(scripted(otherwise=Hang()), count=5) as fleet:
         await fleet.clock.advance(4.0)
         await fleet.kill(next(replica for replica in fleet.replicas if replica.asks))
@@ -669,7 +669,7 @@ async def test_what_it_has_from_the_store_it_does_not_take_for_newer_later():
         assert (late.text, fleet.issuer.calls) == ("token-2", 2)
 
 
-async def test_what_was_heard_of_is_not_fetched_again():
+async def test_a_token_of_another_process_is_not_fetched_again():
     async with Fleet(scripted(otherwise=Mint(300)), count=2) as fleet:
         first, second = fleet.replicas
         await fleet.clock.advance(10.0)
@@ -707,7 +707,7 @@ async def test_a_process_that_never_reaches_the_issuer_does_not_keep_the_others_
 
 
 @pytest.mark.parametrize(("born_s", "kept"), [(1.0, "another"), (-1.0, "token-1")])
-async def test_a_token_is_not_told_over_one_that_was_asked_for_later(born_s, kept):
+async def test_a_token_does_not_replace_one_that_was_requested_later(born_s, kept):
     clock = DrivenClock(now=0.0)
     settings, store, issuer = oauth2(), MemoryStore(clock), ScriptedIssuer(clock, Mint(delay_s=6.0))
     source = SharedSource(build_source("corp", settings, issuer, clock), settings, store, clock)
@@ -774,7 +774,7 @@ async def test_a_changed_secret_takes_the_older_token_of_processes_that_have_it_
         assert fleet.issuer.calls == 2
 
 
-async def test_a_token_that_was_minted_with_a_secret_that_came_meanwhile_is_not_told_as_the_old_ones():
+async def test_a_token_of_a_secret_that_changed_meanwhile_is_not_stored_under_the_old_one():
     secret = ["old-secret"]
     settings = oauth2(client_secret=Secret(lambda: secret[0]))
     async with Fleet(scripted(), count=0, settings=settings) as fleet:

@@ -20,7 +20,7 @@ def test_a_token_is_the_same_after_the_way_through_the_store():
     assert (token.requested_s, token.missing_expiry_path, token.from_store) == (90.0, "data.expires", True)
 
 
-def test_the_same_token_told_twice_is_two_records():
+def test_the_same_token_stored_twice_is_two_records():
     assert TokenRecord.of(TOKEN, 300.0, 1.0) != TokenRecord.of(TOKEN, 300.0, 1.0)
 
 
@@ -37,7 +37,7 @@ def test_what_another_version_wrote_is_nothing(data):
     assert FailureRecord.decoded(data) is None
 
 
-def test_a_failure_is_told_with_what_is_left_of_its_hold():
+def test_a_failure_is_shared_with_the_rest_of_its_pause():
     failure = FetchFailure("no", definite=True, quick=False)
     record = FailureRecord.decoded(FailureRecord.of(failure, "me", 999.0, 1000.0, 2).encoded())
     assert record is not None
@@ -53,14 +53,14 @@ def test_the_pause_after_a_failure_that_may_pass_counts_from_the_start_of_its_fe
     assert record.failure(1000.0).retry_after_s == until_s - 1000.0
 
 
-def test_a_doubt_is_told_on_as_one():
+def test_an_unclear_failure_is_shared_as_unclear():
     record = FailureRecord.decoded(FailureRecord.of(FetchFailure("?", unclear=True), "me", 1000.0, 1000.0, 1).encoded())
     assert record is not None
     assert record.until_s == 1030.0
     assert record.failure(1010.0).unclear
 
 
-def test_the_free_tries_of_a_doubt_are_told_on():
+def test_the_free_tries_of_an_unclear_failure_are_shared():
     doubt = FetchFailure("?", unclear=True, free_tries=5)
     record = FailureRecord.decoded(FailureRecord.of(doubt, "me", 1000.0, 1000.0, 1).encoded())
     assert record is not None

@@ -101,7 +101,7 @@ async def test_turns_exclude_each_other_in_one_process_and_in_two(clock, store):
     assert most == 1
 
 
-async def test_a_turn_that_does_not_come_in_time_is_told_of(clock, store):
+async def test_a_lock_that_is_not_free_in_time_is_reported(clock, store):
     one, two = (SharedRefreshTokenStore(refreshing(), store, clock) for _ in range(2))
     async with one.exclusive(1.0):
         waiting = asyncio.create_task(two.exclusive(1.0).__aenter__())

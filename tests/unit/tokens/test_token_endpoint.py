@@ -76,7 +76,7 @@ REFUSED, AWAY = OSError(111, "Connect call failed ('127.0.0.1', 9)"), OSError(10
         (ssl.SSLError(1, "no"), "no TLS connection to sso.example (network.ca_file adds a private CA): All connection"),
     ],
 )
-async def test_a_connection_that_fails_is_told_in_the_systems_words(cause, told):
+async def test_a_connection_failure_quotes_the_system(cause, told):
     def fail(_: httpx2.Request) -> httpx2.Response:
         error = OSError("All connection attempts failed")
         error.__cause__ = cause
@@ -121,13 +121,13 @@ WHOLE = "sso.example sent no complete answer within 7 s (credentials.corp.timeou
         (Fault.TIMEOUT_FIRST_BYTE, f"sso.example did not answer in time: refused{CHECK}", True),
     ],
 )
-async def test_every_fault_of_the_way_is_told_in_words(fault, reason, quick):
+async def test_every_transport_fault_has_a_message(fault, reason, quick):
     issuer, _ = at(DrivenClock(), Broken(fault))
     failure = await failure_of(issuer.fetch_token(REQUEST, ()))
     assert (failure.reason, failure.retry_quickly, failure.definite) == (reason, quick, False)
 
 
-async def test_a_reply_that_stops_coming_is_told_in_words():
+async def test_a_reply_that_stops_is_reported():
     stops = TransportFault(Fault.TIMEOUT_IDLE, "refused")
     issuer, _ = at(DrivenClock(), Answer(pieces=[b"{"], ends_with=stops))
     failure = await failure_of(issuer.fetch_token(REQUEST, ()))
@@ -220,7 +220,7 @@ async def test_a_redirect_is_not_followed():
         {"pieces": [b"x"], "ends_with": TransportFault(Fault.CLOSED, "eof")},
     ],
 )
-async def test_a_redirect_whose_body_does_not_end_is_told_as_a_redirect_at_once(endless):
+async def test_a_redirect_whose_body_does_not_end_is_reported_at_once(endless):
     to = ((b"location", b"https://login.example/"),)
     issuer, far = at(DrivenClock(), Answer(302, headers=to, **endless))
     failure = await failure_of(issuer.fetch_token(REQUEST, ()))
@@ -243,7 +243,7 @@ async def test_a_step_of_several_ends_with_the_time_of_the_whole():
 
 
 @pytest.mark.parametrize("url", ["http://sso.example/token", "http://10.0.0.7:8080/token"])
-async def test_a_secret_does_not_go_over_plain_http_unless_told(url):
+async def test_a_secret_is_not_sent_over_plain_http_unless_allowed(url):
     request = OutboundRequest("POST", url)
     issuer, far = at(DrivenClock())
     failure = await failure_of(issuer.fetch_token(request, ()))
@@ -333,7 +333,7 @@ async def test_a_query_is_not_logged(caplog):
     assert "t-1234" not in caplog.text
 
 
-def test_people_are_told_the_host_alone():
+def test_messages_contain_the_host_alone():
     assert display_host("https://sso.example:8443/token?secret=1") == "sso.example:8443"
 
 

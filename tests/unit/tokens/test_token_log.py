@@ -41,7 +41,7 @@ def test_what_a_source_signs_in_with_changes_with_its_secrets_alone(log):
     assert log.mask_secrets((Secret("one-secret"), Secret("y"))) != first
 
 
-def test_an_implausible_lifetime_is_told_once_until_a_plausible_one_comes(log, caplog):
+def test_an_implausible_lifetime_is_logged_once_until_a_plausible_one(log, caplog):
     for doubted_s in (300_000.0, 299_000.0, None, 300_000.0):
         log.log_fetched(Token(Secret("a-token-of-some-length"), 0.0, 3600.0, implausible_lifetime_s=doubted_s), 0.1)
     told = {"credential": "corp", "claimed_lifetime_s": 300_000, "lifetime_s": 3600.0}

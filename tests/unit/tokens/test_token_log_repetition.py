@@ -3,7 +3,7 @@ from __future__ import annotations
 from gatepass.tokens.token_log import MAX_REASONS, FailureDeduplicator
 
 
-def test_the_same_reason_is_told_once_a_minute_with_its_count():
+def test_the_same_reason_is_logged_once_a_minute_with_its_count():
     it = FailureDeduplicator()
     assert [it.count_to_report("down", float(now)) for now in range(0, 130, 10)] == [
         *(1, None, None, None, None, None),
@@ -25,7 +25,7 @@ def test_what_follows_a_success_is_news():
     assert it.count_to_report("down", 1.0) == 1
 
 
-def test_an_issuer_with_new_words_each_time_is_told_of_once_a_minute():
+def test_an_issuer_with_a_new_text_each_time_is_logged_once_a_minute():
     it = FailureDeduplicator()
     words = [f"{chr(97 + at % 26)}{chr(103 + at // 26)}" for at in range(200)]
     told = [it.count_to_report(word, 0.0) for word in words]

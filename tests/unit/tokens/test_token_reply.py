@@ -231,7 +231,7 @@ the reply stamped, and how old the server's `Date` was before it was cut to whol
 
 @example(skew_ms=0, wall_ms=1_800_000_000_999, waited_ms=0, lag_ms=1_000, life_ms=6_000)
 @given(life_ms=ms(2_000, 4_000_000), **ISSUERS)
-def test_no_life_told_by_a_moment_and_a_date_outlives_the_token(skew_ms, wall_ms, waited_ms, lag_ms, life_ms):
+def test_no_lifetime_from_an_expiry_and_a_date_outlives_the_token(skew_ms, wall_ms, waited_ms, lag_ms, life_ms):
     made_ms = wall_ms + skew_ms + waited_ms
     document = {"token": "abc", "expireAt": made_ms + life_ms}
     token = held(document, wall_ms / 1000, (made_ms - lag_ms) // 1000)
@@ -241,7 +241,7 @@ def test_no_life_told_by_a_moment_and_a_date_outlives_the_token(skew_ms, wall_ms
 
 @example(skew_ms=0, wall_ms=1_800_000_000_999, waited_ms=0, lag_ms=1_000, lifetime_s=8)
 @given(lifetime_s=st.integers(8, 4_000), **ISSUERS)
-def test_no_life_told_by_the_exp_of_a_jwt_and_a_date_outlives_it(skew_ms, wall_ms, waited_ms, lag_ms, lifetime_s):
+def test_no_lifetime_from_the_exp_of_a_jwt_and_a_date_outlives_it(skew_ms, wall_ms, waited_ms, lag_ms, lifetime_s):
     made_ms = wall_ms + skew_ms + waited_ms
     exp_s = made_ms // 1000 + lifetime_s
     token = held({"token": signed(exp=exp_s)}, wall_ms / 1000, (made_ms - lag_ms) // 1000)
@@ -290,7 +290,7 @@ def test_a_jwts_own_word_is_believed_beyond_the_cap():
     assert parse_token_response(said({"token": text}), LOGIN, AT, str).kind is TokenKind.JWT
 
 
-def test_a_jwt_that_tells_nothing_leaves_it_to_the_reply():
+def test_a_jwt_without_times_uses_the_lifetime_of_the_reply():
     text = signed(sub="me")
     assert minted({"token": text, "expires_in": 300}) == (text, 300.0, "reply")
 
@@ -345,7 +345,7 @@ def test_a_token_without_life_is_a_failure(life):
         (TokenResponse(500, JSON, b""), "sso answered 500"),
     ],
 )
-def test_what_is_no_token_is_told_in_words(reply, expected):
+def test_an_invalid_token_is_reported(reply, expected):
     assert reason(reply) == expected
 
 
@@ -363,7 +363,7 @@ def test_a_configured_path_is_named_when_nothing_stands_there():
         ("token", "credentials.token.reply.token (GATEPASS_TOKEN_PATH) sets its path"),
     ],
 )
-def test_a_token_in_a_place_of_its_own_is_told_with_the_names_around_it_and_the_setting(credential, names):
+def test_a_token_at_an_unknown_path_is_reported_with_the_member_names_and_the_setting(credential, names):
     login = replace(LOGIN, credential=credential, url_setting="url", is_login=True)
     reply = said({"code": 0, "payload": {"jeton": "abc", "ttl": 5, "a b": 1}, "list": [{"x": 1}]})
     with pytest.raises(FetchFailure) as caught:
@@ -605,7 +605,7 @@ def test_a_token_in_a_header(reply, expected):
         ),
     ],
 )
-def test_a_token_that_is_not_in_its_header_is_told_in_words(reply, expected):
+def test_a_token_missing_in_its_header_is_reported(reply, expected):
     assert reason(reply, HEADER) == expected
 
 

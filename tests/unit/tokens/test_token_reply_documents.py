@@ -132,12 +132,12 @@ def test_of_a_jwts_end_and_its_documents_the_earlier_counts(own_s, told, expires
     assert read({"token": text, **told}) == TokenFacts(text, expires_in_s, TokenKind.JWT, lifetime_source)
 
 
-def test_a_jwt_that_its_document_says_is_over_is_over():
+def test_a_jwt_that_its_document_declares_expired_is_expired():
     text = signed(iat=NOW, exp=NOW + 3600)
     assert "expired 10 s ago" in failure({"token": text, "expires_at": NOW - 10}).reason
 
 
-def test_a_file_without_a_told_life_counts_until_it_changes():
+def test_a_file_without_a_lifetime_is_valid_until_it_changes():
     assert read({"token": "abc"}, FILE) == TokenFacts("abc", None, TokenKind.OPAQUE, LifetimeSource.NONE)
     assert TokenFacts.of(parse_token_text("abc\n", "it", FILE)) == TokenFacts(
         "abc", None, TokenKind.KEY, LifetimeSource.NONE
@@ -175,7 +175,7 @@ def test_an_expired_token_is_a_failure_and_final_where_a_change_is_noticed(at_s,
         ("null", {}, "the file t returned 'null' instead of a token"),
     ],
 )
-def test_what_is_no_token_is_told_in_words(document, paths, reason):
+def test_an_invalid_token_is_reported(document, paths, reason):
     assert failure(document, **paths).reason == reason
 
 
@@ -197,7 +197,7 @@ def test_an_error_object_quotes_nothing_that_looks_like_a_token():
         (signed(exp=NOW - 5), "it contains a token that expired 5 s ago", True),
     ],
 )
-def test_what_is_no_key_is_told_in_words(text, reason, definite):
+def test_an_invalid_key_is_reported(text, reason, definite):
     with pytest.raises(FetchFailure) as caught:
         parse_token_text(text, "it", RUN)
     assert (caught.value.reason, caught.value.definite) == (reason, definite)

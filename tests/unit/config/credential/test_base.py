@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[4]
 TOLD = (*ROOT.glob("src/**/*.py"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/*"), *ROOT.glob("*.md"))
 
 
-def test_what_is_missing_is_told_with_the_two_ways_that_work():
+def test_a_missing_library_is_reported_with_the_two_install_commands():
     with pytest.raises(ValueError, match="entra needs a library") as caught:
         checked_extra("a_library_that_nobody_has", "entra", "entra")
     assert str(caught.value).endswith(

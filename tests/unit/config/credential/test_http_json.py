@@ -157,7 +157,7 @@ def test_settings_that_may_be_left_out_leave_no_hole():
     assert made("databricks", scope="sql")["form"]["scope"] == "sql"
 
 
-def test_what_a_file_says_itself_wins():
+def test_own_settings_override_the_presets():
     assert made("huawei", url="https://iam.eu.example/v3/auth/tokens").get("url") is None
     found = made("ibm_iam", form={"extra": "x"}, reply={"unit": "ms", "token": "id_token"}, headers={"A": "b"})
     assert found["form"] == {**MADE["ibm_iam"]["form"], "extra": "x"}
@@ -173,7 +173,7 @@ def test_what_a_file_says_itself_wins():
         ("huawei", {"token_placement": {"query": "t"}}, {"url", "query", "json", "reply"}),
     ],
 )
-def test_what_a_file_says_itself_drives_out_what_excludes_it(preset, own, left):
+def test_own_settings_remove_the_presets_settings_that_they_exclude(preset, own, left):
     assert set(made(preset, **own)) == left
     HttpJsonCredential.model_validate({"type": "http_json", "preset": preset, **GIVEN[preset], **own})
 
@@ -239,7 +239,7 @@ def test_each_preset_has_a_way_to_carry_its_token():
         ),
     ],
 )
-def test_what_does_not_fit_is_told_at_its_setting_and_once(block, told):
+def test_an_inconsistent_setting_is_reported_once_and_at_the_setting(block, told):
     assert refused(type="http_json", **block) == told
 
 

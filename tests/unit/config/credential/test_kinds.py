@@ -70,7 +70,7 @@ def api_key(**more: object) -> ApiKeyCredential:
         ({"token_placement": {"headers": {"X-K": "k={token}"}}}, TokenPlacement(headers={"X-K": "k={token}"})),
     ],
 )
-def test_an_api_key_stands_where_it_is_told(settings, token_placement):
+def test_an_api_key_is_at_its_configured_place(settings, token_placement):
     assert api_key(**settings).placement == token_placement
 
 
@@ -113,7 +113,7 @@ def test_what_makes_no_sense_is_refused_at_its_setting(block, told):
     assert [found[name] for name, text in told.items() if text] == [text for text in told.values() if text]
 
 
-def test_a_network_that_says_nothing_may_be_written():
+def test_an_empty_network_block_is_accepted():
     assert FileCredential.model_validate({"type": "file", "path": "/t", "network": {"from_env": False}}).path == "/t"
 
 

@@ -110,7 +110,7 @@ PROOFS = "expects exactly one of client_secret, certificate_file, federated_toke
         ({**BEDROCK, **KEYS, "key_ttl_s": 59}, "expects 60 or more"),
     ],
 )
-def test_what_does_not_go_together_is_told(told, credential, fault):
+def test_conflicting_settings_are_reported(told, credential, fault):
     assert [problem.partition(": ")[2] for problem in told(credential)] == [fault]
 
 

@@ -70,7 +70,7 @@ async def test_keys_of_a_profile_are_read_anew_each_time(tmp_path):
     assert signed(await token_source.fetch())["X-Amz-Credential"].startswith("AKIDNEXT/")
 
 
-async def test_a_profile_that_cannot_be_used_is_told(tmp_path):
+async def test_a_profile_that_cannot_be_used_is_reported(tmp_path):
     path = tmp_path / "credentials"
     token_source = source(ScriptedIssuer(present()), profile="work", profiles_file=str(path))
     assert (await failure_of(token_source.fetch())).reason == (
@@ -123,7 +123,7 @@ async def test_a_session_that_has_ended_signs_nothing():
     assert failure.reason == "STS returned an expired session: check this machine's clock"
 
 
-async def test_a_refusal_of_sts_is_told_masked(tmp_path):
+async def test_a_refusal_of_sts_is_quoted_masked(tmp_path):
     path = tmp_path / "token"
     path.write_text("projected-token-of-the-pod")
     no = Answer(403, refused("AccessDenied", "projected-token-of-the-pod may not"))

@@ -30,7 +30,7 @@ def test_a_profile_has_its_own_keys():
         ("[other]\n[other]", "is not a file of AWS profiles"),
     ],
 )
-def test_a_profile_without_keys_is_told_without_quoting_the_file(text, told):
+def test_a_profile_without_keys_is_reported_without_quoting_the_file(text, told):
     with pytest.raises(ValueError) as caught:
         profile_keys(text, "other")
     assert str(caught.value).startswith(told)

@@ -76,7 +76,7 @@ async def test_a_reply_without_keys_is_not_quoted(body):
         (503, b"busy", "sts.example answered 503: busy", False, True),
     ],
 )
-async def test_a_refusal_is_told_in_its_own_words(status, body, told, definite, quick):
+async def test_a_refusal_is_quoted(status, body, told, definite, quick):
     def mask(text: str) -> str:
         return text.replace("secret-one", "***")
 

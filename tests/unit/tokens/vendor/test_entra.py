@@ -127,7 +127,7 @@ async def test_a_certificate_may_be_a_pkcs12_file(tmp_path):
     assert "client_assertion" in form(issuer)
 
 
-async def test_a_certificate_that_cannot_be_used_is_told_without_a_request(tmp_path):
+async def test_a_certificate_that_cannot_be_used_is_reported_without_a_request(tmp_path):
     issuer, path = ScriptedIssuer(present()), tmp_path / "app.pem"
     token_source = source(issuer, certificate_file=str(path))
     missing = await failure_of(token_source.fetch())
@@ -205,7 +205,7 @@ async def test_a_token_out_of_the_metadata_servers_cache_lives_only_what_is_left
     assert token.lifetime_s == pytest.approx(6_400, abs=2)
 
 
-async def test_clocks_that_differ_leave_the_life_as_the_issuer_tells_it():
+async def test_clock_skew_does_not_change_the_announced_lifetime():
     theirs_s = time.time() - 120
     made = signed(iat=int(theirs_s), exp=int(theirs_s) + 300)
     issuer = ScriptedIssuer(present(), answer({"access_token": made, "expires_in": 300}, 200, date(theirs_s)))
@@ -256,7 +256,7 @@ async def test_clocks_that_differ_leave_the_life_as_the_issuer_tells_it():
         ),
     ],
 )
-async def test_each_failure_is_told_in_the_words_of_its_source(turn, told, definite):
+async def test_each_failure_quotes_its_source(turn, told, definite):
     issuer = ScriptedIssuer(present(), turn)
     failure = await failure_of(source(issuer, client_secret=SECRET).fetch())
     assert SECRET not in failure.reason
@@ -268,7 +268,7 @@ async def test_each_failure_is_told_in_the_words_of_its_source(turn, told, defin
         assert "login.microsoftonline.com" in failure.reason or "bearer token must not" in failure.reason
 
 
-async def test_the_metadata_servers_no_is_told_too():
+async def test_the_metadata_servers_refusal_is_reported_too():
     issuer = ScriptedIssuer(
         present(),
         answer({"error": "invalid_request", "error_description": "Identity not found"}, 400),
@@ -365,7 +365,7 @@ def azure_request(data: Any, older: bool) -> Any:
     return request
 
 
-async def test_an_arc_machines_challenge_that_cannot_be_met_says_why(monkeypatch):
+async def test_an_arc_challenge_that_cannot_be_met_has_a_reason(monkeypatch):
     monkeypatch.setenv("IDENTITY_ENDPOINT", "http://127.0.0.1:40342/metadata/identity/oauth2/token")
     monkeypatch.setenv("IMDS_ENDPOINT", "http://127.0.0.1:40342")
     issuer = ScriptedIssuer(present(), answer({}, 401, (b"www-authenticate", b"Basic realm=/etc/hostname")))

@@ -54,7 +54,7 @@ def test_a_certificate_is_read_in_either_form(data, password):
         ),
     ],
 )
-def test_what_cannot_sign_is_told(data, password, told):
+def test_an_unusable_key_is_reported(data, password, told):
     with pytest.raises(ValueError) as caught:
         certificate(data, password)
     assert str(caught.value) == told

@@ -116,7 +116,7 @@ async def test_a_library_that_dawdles_by_itself_is_ended():
     assert (await task).reason == "some-library returned no token within 10 s (credentials.corp.timeout_s)"
 
 
-async def test_the_last_reply_tells_the_life_of_the_token_in_it():
+async def test_the_last_reply_decides_the_lifetime_of_its_token():
     issuer = ScriptedIssuer(clock := present(), Mint(life="299", text="abc", delay_s=3))
     work = vendor_fetch(issuer)
     task = asyncio.create_task(work.send("GET", URL, {}))
@@ -157,7 +157,7 @@ async def test_clocks_that_differ_do_no_harm_to_a_jwt():
     assert work.token_from_text(theirs, now_s + 300).lifetime_s == pytest.approx(300, abs=1)
 
 
-async def test_a_token_that_nobody_answered_tells_its_own_life():
+async def test_a_token_that_no_reply_contained_has_its_own_lifetime():
     issuer = ScriptedIssuer(clock := present(), Mint())
     work = vendor_fetch(issuer)
     own = signed(iat=int(clock.wall()), exp=int(clock.wall()) + 3_600)
@@ -194,7 +194,7 @@ async def test_the_issuers_words_beat_the_librarys():
     assert (failure.reason, failure.definite) == (told, True)
 
 
-async def test_beside_a_challenge_the_library_says_why_it_could_not_meet_it():
+async def test_after_a_challenge_the_librarys_reason_is_included():
     refusal = answer({}, 401, (b"www-authenticate", b"Basic realm=/etc/passwd"))
     work = vendor_fetch(ScriptedIssuer(present(), refusal))
     await work.send("GET", URL, {})

@@ -195,7 +195,7 @@ async def test_proofs_that_go_past_the_network_are_refused_by_name(tmp_path, mem
         ({**FEDERATED, "credential_source": {"file": "/nowhere"}}, "google-auth: "),
     ],
 )
-async def test_a_file_with_faults_is_told_without_a_request(tmp_path, document, told):
+async def test_a_file_with_faults_is_reported_without_a_request(tmp_path, document, told):
     issuer, path = ScriptedIssuer(present()), file_of(tmp_path, document)
     failure = await failure_of(source(issuer, credentials_file=path).fetch())
     assert told.format(path) in failure.reason
@@ -226,7 +226,7 @@ async def test_a_file_that_is_missing_is_named(tmp_path):
         (Broken(Fault.PROXY, "407"), "the proxy refused the connection to {}: 407", False),
     ],
 )
-async def test_each_failure_is_told_in_the_words_of_its_source_after_one_request(tmp_path, turn, told, definite):
+async def test_each_failure_quotes_its_source_after_one_request(tmp_path, turn, told, definite):
     issuer = ScriptedIssuer(present(), otherwise=turn)
     failure = await failure_of(source(issuer, credentials_file=file_of(tmp_path, service_account())).fetch())
     assert failure.reason.startswith(told.format("oauth2.googleapis.com"))
@@ -287,7 +287,7 @@ async def test_the_metadata_server_gives_the_machines_own_token():
     assert (asked.method, dict(asked.headers)[b"metadata-flavor"]) == ("GET", b"Google")
 
 
-async def test_without_credentials_and_a_metadata_server_it_is_told_what_was_looked_for():
+async def test_without_credentials_and_a_metadata_server_the_error_lists_the_searched_places():
     issuer = ScriptedIssuer(present(), Broken(Fault.DNS, "unknown"), Answer(404, b"no such account"))
     token_source = source(issuer)
     looked = (
