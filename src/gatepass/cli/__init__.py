@@ -33,7 +33,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "learned": CommandEntry(
         "gatepass.cli.learned", "learned", "List the rules that a running gatepass learned from rejections."
     ),
-    "keys": CommandEntry("gatepass.cli.keys", "keys", "Create API keys for clients."),
+    "keys": CommandEntry("gatepass.cli.keys", "keys", "Create, list and revoke API keys of clients."),
     "schema": CommandEntry("gatepass.cli.schema", "schema", "Print the JSON Schema of the configuration, for editors."),
     "demo": CommandEntry("gatepass.demo.command", "demo", "Show the main features on this machine, without a network."),
     "healthcheck": CommandEntry(

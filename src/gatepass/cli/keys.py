@@ -1,30 +1,204 @@
-"""`gatepass keys`: create API keys for clients."""
+"""`gatepass keys`: create, list and revoke the API keys of clients."""
 
 from __future__ import annotations
 
-import re
+import difflib
+import json
+import os
+import stat
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import click
+
+from gatepass.cli.configuration import exit_unusable, load_or_exit
+from gatepass.cli.healthcheck import variable
+
+DEFAULT_NAME = "client"
+SHOWN_DIGITS = 12
+"""The digits of a hash that `list` shows. `revoke --key` accepts them."""
+LEAST_DIGITS = 8
+APPLY = "To apply it, restart gatepass, or send SIGHUP to a gatepass with several workers."
+_HEAD = ("NAME", "ROLE", "PROFILE", "EXPIRES", "MODELS", "STATE", "KEY")
+_AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_CONFIG = click.option(
+    "--config", "path", metavar="FILE", help="Configuration file. Default: the value of GATEPASS_CONFIG."
+)
+
+Row = dict[str, Any]
 
 
 @click.group()
 def keys() -> None:
-    """Create API keys for clients."""
+    """Create, list and revoke the API keys of clients."""
 
 
 @keys.command()
-@click.option("--name", default="client", show_default=True, help="The caller's name in logs and metrics.")
-def new(name: str) -> None:
-    """Create a key and print it once, with the hash for the configuration."""
-    from gatepass.auth.api_keys import new_key
-    from gatepass.config.block import NAME
+@click.option("--name", help=f"The caller's name in logs and metrics. Default: {DEFAULT_NAME}.")
+@click.option("--role", type=click.Choice(("caller", "viewer", "admin")), help="What the key may do. Default: caller.")
+@click.option("--profile", metavar="NAME", help="The profile of the client, such as ragflow. Default: plain.")
+@click.option("--expires", metavar="TIME", help="A date (its beginning in UTC) or an RFC 3339 time. Default: no end.")
+@click.option("--model", "models", multiple=True, help="A model or glob that the key may use. May be repeated.")
+@_AS_JSON
+def new(*, as_json: bool, name: str | None, models: tuple[str, ...], **options: str | None) -> None:
+    """Create a key and print it once, with its entry for the configuration file and its variable.
 
-    if not re.fullmatch(NAME, name):
-        raise click.BadParameter("use letters, digits, dots, underscores and hyphens", param_hint="--name")
+    Only the hash belongs into the configuration. gatepass does not store the key.
+    """
+    from pydantic import ValidationError
+
+    from gatepass.auth.api_keys import new_key
+    from gatepass.config.access import AccessKey
+    from gatepass.config.wording import explained_errors
+
     key, key_hash = new_key()
+    given = {"name": name, "models": list(models) or None, **options}
+    entry: Row = {"name": DEFAULT_NAME, **{option: value for option, value in given.items() if value}, "hash": key_hash}
+    try:
+        if AccessKey.model_validate(entry).state(time.time()) == "expired":
+            raise click.BadParameter("is in the past", param_hint="--expires")
+    except ValidationError as error:
+        setting, reason = next(iter(explained_errors(error, entry)))
+        raise click.BadParameter(reason, param_hint=f"--{setting[0]}") from None
+    shown = ", ".join(f"{option}: {json.dumps(value)}" for option, value in entry.items())
+    behind = "".join(f"/{option}={value}" for option, value in given.items() if value)
+    # a name of a model may contain the separators of the variable
+    line = None if models else f"GATEPASS_KEY_HASHES={key_hash}{behind}"
+    if as_json:
+        click.echo(json.dumps({"key": key, "entry": entry, "environment": line}, indent=2))
+        return
     click.echo("The key, for the client. gatepass does not store it and shows it only now:")
     click.echo(f"\n  {key}\n")
     click.echo("For the configuration file, under access.keys:")
-    click.echo(f'\n  - {{name: "{name}", hash: "{key_hash}"}}\n')
-    click.echo("Or, for a configuration by environment variables:")
-    click.echo(f"\n  GATEPASS_KEY_HASHES={key_hash}")
+    click.echo(f"\n  - {{{shown}}}\n")
+    if line is None:
+        click.echo("A configuration by environment variables has no models of a key: use a file.")
+    else:
+        click.echo("Or, for a configuration by environment variables:")
+        click.echo(f"\n  {line}")
+
+
+@keys.command(name="list")
+@_CONFIG
+@_AS_JSON
+def list_keys(path: str | None, *, as_json: bool) -> None:
+    """List the configured keys: name, role, profile, end, models, state and the beginning of the hash."""
+    from gatepass.config.document import lookup
+
+    loaded = load_or_exit(path)
+    found = [
+        key.model_dump(mode="json", exclude={"key", "max_concurrent"})
+        | {
+            "profile": key.profile or "plain",
+            "state": key.state(time.time()),
+            "reference": getattr(lookup(loaded.document.tree, ("access", "keys", number, "key")), "template", None),
+        }
+        for number, key in enumerate(loaded.config.access.keys)
+    ]
+    click.echo(json.dumps(found, indent=2) if as_json else "\n".join(_table(found)))
+
+
+def _table(found: Sequence[Row]) -> Iterator[str]:
+    if not found:
+        yield "There are no keys: gatepass serves only clients on the same machine."
+        return
+    lines = [_HEAD, *map(_cells, found)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(_HEAD))]
+    for line in lines:
+        yield "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    models = "all" if row["models"] is None else ",".join(row["models"])
+    key = row["reference"] or row["hash"][: len("sha256:") + SHOWN_DIGITS]
+    return (row["name"], row["role"], row["profile"], row["expires"] or "never", models, row["state"], key)
+
+
+@keys.command()
+@click.argument("name")
+@click.option("--key", "which", metavar="HASH", help="Only this key of the caller: the beginning of its hash.")
+@_CONFIG
+@_AS_JSON
+def revoke(name: str, which: str | None, path: str | None, *, as_json: bool) -> None:
+    """Remove the keys of the caller NAME from the configuration file, and show the change.
+
+    Every other line of the file, and its comments, stay as they are.
+
+    Exit codes: 0 removed, 1 the file cannot be changed, 2 invalid command line or configuration.
+    """
+    from gatepass.config.document import ConfigError, lookup
+    from gatepass.config.file import read_document
+    from gatepass.config.yaml_file import without_item
+
+    path = path or variable("CONFIG")
+    if path is None:
+        exit_unusable("name the file with --config or GATEPASS_CONFIG; without a file, change GATEPASS_KEY_HASHES")
+    if not path.endswith((".yaml", ".yml")):
+        exit_unusable(f"{path}: is not YAML: remove the entry under access.keys by hand")
+    try:
+        entries = lookup(read_document(path).tree, ("access", "keys"))
+    except ConfigError as error:
+        exit_unusable(str(error))
+    entries = entries if isinstance(entries, list) else []
+    numbers = _chosen(entries, name, which)
+    if len(numbers) == len(entries):
+        exit_unusable(
+            f"{path}: {name!r} has the only keys. Without keys every client on this machine is served:"
+            " add another key first (`gatepass keys new`)"
+        )
+    try:
+        before = after = Path(path).read_bytes().decode()
+        for number in reversed(numbers):
+            after = without_item(after, ("access", "keys"), number)
+        _replace(Path(path), after)
+    except ValueError as error:
+        raise click.ClickException(f"{path}: {error}") from None
+    except OSError as error:
+        raise click.ClickException(f"{path} cannot be replaced: {error.strerror}. Remove the key by hand.") from None
+    # without lines around the change, which may hold a secret
+    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), path, path, n=0, lineterm="")
+    if as_json:
+        click.echo(json.dumps({"file": path, "revoked": [entries[number] for number in numbers], "diff": list(lines)}))
+    else:
+        click.echo("\n".join([*lines, "", APPLY]))
+
+
+def _chosen(entries: Sequence[Any], name: str, which: str | None) -> list[int]:
+    """Return the numbers of the entries of `name`, or of the one whose hash begins with `which`; else exit with 2."""
+    from gatepass.config.wording import did_you_mean
+
+    names = [entry.get("name") if isinstance(entry, dict) else None for entry in entries]
+    numbers = [number for number, found in enumerate(names) if found == name]
+    if not numbers:
+        known = sorted({found for found in names if isinstance(found, str)})
+        exit_unusable(f"{name!r} is not the name of a caller{did_you_mean(name, known)}")
+    if which is None:
+        return numbers
+    digits = which.removeprefix("sha256:")
+    if len(digits) < LEAST_DIGITS:
+        raise click.BadParameter(f"expects at least {LEAST_DIGITS} digits of the hash", param_hint="--key")
+    found = [number for number in numbers if str(entries[number].get("hash")).startswith(f"sha256:{digits}")]
+    if len(found) != 1:
+        exit_unusable(f"{len(found)} keys of {name!r} have a hash that begins with {which}: see `gatepass keys list`")
+    return found
+
+
+def _replace(path: Path, text: str) -> None:
+    """Replace the file at once, with the same mode and owner. Raises OSError; the file is then unchanged."""
+    path = path.resolve()  # the file behind a link
+    before = path.stat()
+    descriptor, new_path = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(text.encode())
+            file.flush()
+            os.fchmod(descriptor, stat.S_IMODE(before.st_mode))
+            os.fchown(descriptor, before.st_uid, before.st_gid)
+            os.fsync(descriptor)
+        os.replace(new_path, path)
+    except OSError:
+        os.unlink(new_path)
+        raise

@@ -11,11 +11,19 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, StreamMark, StringMark
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.nodes import CollectionNode, MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 from ruamel.yaml.tokens import BlockEndToken, BlockMappingStartToken, BlockSequenceStartToken
 
-from gatepass.config.document import DEEPEST, ConfigDocument, SettingPath
+from gatepass.config.document import (
+    DEEPEST,
+    ConfigDocument,
+    ConfigError,
+    SettingPath,
+    dotted,
+    lookup,
+    with_value,
+)
 
 _CORE = "tag:yaml.org,2002:"
 _TEXTS = frozenset(f"{_CORE}{kind}" for kind in ("str", "timestamp", "value", "merge"))
@@ -62,6 +70,44 @@ def parse_yaml(source: str, text: str) -> ConfigDocument:
     else:
         document.tree = _value(document, node, (), node.start_mark.line + 1)
     return document
+
+
+def without_item(text: str, path: SettingPath, number: int) -> str:
+    """Return `text` without the item `number` of the list at `path`. Every other line stays as it is.
+
+    Comments in the item's own lines go with it; comments between items stay. Raises ValueError if the item cannot be
+    removed alone, such as the only item, or one that an alias uses.
+    """
+    tree = parse_yaml("", text).tree
+    expected = with_value(tree, path, [item for at, item in enumerate(lookup(tree, path)) if at != number])
+    node: CollectionNode = YAML(typ="safe", pure=True).compose(text)
+    for name in path:
+        node = next(value for key, value in node.value if key.value == name)
+    items = node.value
+    begin, end = items[number].start_mark.index, _end(items[number])
+    if not node.flow_style:
+        begin = text.rfind("-", 0, begin)
+        begin, end = text.rfind("\n", 0, begin) + 1, (text.find("\n", end) + 1 or len(text))
+    elif number + 1 < len(items):
+        end = items[number + 1].start_mark.index
+    elif number:
+        begin = _end(items[number - 1])
+    left = text[:begin] + text[end:]
+    try:
+        if len(items) > 1 and parse_yaml("", left).tree == expected:
+            return left
+    except ConfigError:  # such as an alias without its anchor
+        pass
+    line = items[number].start_mark.line + 1
+    raise ValueError(f"line {line}: {dotted((*path, number))} cannot be removed alone: edit the file by hand")
+
+
+def _end(node: Node) -> int:
+    """Return the index behind `node`. The end of a block is that of its last scalar, not of the blanks behind it."""
+    if not isinstance(node, CollectionNode) or node.flow_style or not node.value:
+        return int(node.end_mark.index)
+    last = node.value[-1]
+    return _end(last[1] if isinstance(node, MappingNode) else last)
 
 
 def _explained(text: str, error: MarkedYAMLError) -> tuple[int, str]:

@@ -1,27 +1,221 @@
+import json
+import os
 import re
+import stat
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from click.testing import CliRunner
 
 from gatepass.auth.api_keys import hash_key
-from gatepass.cli.keys import keys
+from gatepass.cli.keys import APPLY, keys
+from gatepass.config.document import lookup
+from gatepass.config.environment import read_environment
 from gatepass.config.load import load
+from gatepass.config.yaml_file import parse_yaml
+
+HEAD = "upstreams: {u: {base_url: 'https://x'}}\naccess:\n  keys:\n"
+ONES, TWOS = "sha256:" + "1" * 64, "sha256:" + "2" * 64
+
+
+def run(*arguments, env=None):
+    return CliRunner().invoke(keys, list(map(str, arguments)), env=env)
+
+
+def file_of(tmp_path, text):
+    file = tmp_path / "gatepass.yaml"
+    file.write_text(text)
+    return file
 
 
 def test_a_new_key_is_printed_once_with_its_hash_and_lines_to_paste(tmp_path):
-    result = CliRunner().invoke(keys, ["new", "--name", "rag-flow.1"])
+    result = run("new", "--name", "rag-flow.1")
     assert result.exit_code == 0
     (key,) = re.findall(r"gp-\S+", result.output)
     (line,) = re.findall(r"^ {2}- .*$", result.output, re.MULTILINE)
-    assert f"GATEPASS_KEY_HASHES={hash_key(key)}\n" in result.output
-    file = tmp_path / "f.yaml"
-    file.write_text(f"upstreams: {{u: {{base_url: 'https://x'}}}}\naccess:\n  keys:\n  {line}\n")
-    (entry,) = load(str(file), {}).config.access.keys
+    assert f"GATEPASS_KEY_HASHES={hash_key(key)}/name=rag-flow.1\n" in result.output
+    (entry,) = load(str(file_of(tmp_path, f"{HEAD}  {line}\n")), {}).config.access.keys
     assert (entry.name, entry.hash) == ("rag-flow.1", hash_key(key))
 
 
-@pytest.mark.parametrize("name", ["", "a b", "a\nb", 'a"', "-a"])
+def test_without_options_the_variable_holds_the_hash_alone():
+    result = run("new")
+    (key,) = re.findall(r"gp-\S+", result.output)
+    assert result.output.endswith(f"GATEPASS_KEY_HASHES={hash_key(key)}\n")
+
+
+def test_both_forms_of_a_new_key_mean_the_same_entry(tmp_path):
+    options = ("--name", "grafana", "--role", "viewer", "--profile", "dify", "--expires", "2099-01-31T18:00:00+01:00")
+    result = run("new", *options)
+    (line,) = re.findall(r"^ {2}- .*$", result.output, re.MULTILINE)
+    (variable,) = re.findall(r"GATEPASS_KEY_HASHES=(.*)", result.output)
+    tree = parse_yaml("", f"{HEAD}  {line}\n").tree
+    by_variable = read_environment({"GATEPASS_UPSTREAM_URL": "https://x", "GATEPASS_KEY_HASHES": variable}).tree
+    assert lookup(by_variable, ("access", "keys")) == lookup(tree, ("access", "keys"))
+    (entry,) = load(str(file_of(tmp_path, f"{HEAD}  {line}\n")), {}).config.access.keys
+    assert (entry.role, entry.profile, entry.expires) == ("viewer", "dify", datetime(2099, 1, 31, 17, tzinfo=UTC))
+
+
+def test_a_new_key_as_json():
+    made = json.loads(run("new", "--json", "--role", "admin", "--model", "gpt-*", "--model", "a/b").output)
+    assert made["entry"] == {
+        "name": "client",
+        "role": "admin",
+        "models": ["gpt-*", "a/b"],
+        "hash": hash_key(made["key"]),
+    }
+    assert made["environment"] is None, "a variable has no models"
+
+
+@pytest.mark.parametrize("name", ["a b", "a\nb", 'a"', "-a"])
 def test_a_name_that_the_file_would_refuse_is_refused(name):
-    result = CliRunner().invoke(keys, ["new", f"--name={name}"])
+    result = run("new", f"--name={name}")
     assert result.exit_code == 2
     assert "gp-" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ("--expires=tomorrow", "--expires: expects a date, such as 2027-01-31, or an RFC 3339 time"),
+        ("--expires=2020-01-31", "--expires: is in the past"),
+        ("--role=root", "'root' is not one of 'caller', 'viewer', 'admin'"),
+        ("--profile=a/b", "--profile: a name is 1 to 63 letters"),
+    ],
+)
+def test_what_a_key_cannot_have_is_refused(option, told):
+    result = run("new", option)
+    assert (result.exit_code, "gp-" in result.output) == (2, False)
+    assert told in result.stderr
+
+
+def days_ahead(days):
+    return (datetime.now(UTC) + timedelta(days=days)).date()
+
+
+SEVERAL = f"""{HEAD}    # the old one
+    - {{name: rag, profile: ragflow, hash: "{ONES}", expires: {{soon}}}}   # until all clients have the next
+    # the next one
+    - {{name: rag, profile: ragflow, hash: "{TWOS}"}}
+
+    # by reference
+    - name: chat
+      role: admin
+      key: "${{CHAT}}"
+      models: [gpt-*, m]
+      expires: 2020-01-31   # over
+log: {{format: text}}   # kept
+"""
+CHAT = {"CHAT": "gp-0123456789abcdef-chat"}
+
+
+def test_the_list_shows_each_key_with_its_state(tmp_path):
+    soon = days_ahead(3)
+    file = file_of(tmp_path, SEVERAL.replace("{soon}", str(soon)))
+    result = run("list", "--config", file, env=CHAT)
+    assert (result.exit_code, CHAT["CHAT"] in result.output) == (0, False)
+    assert [line.split("  ") for line in map(str.rstrip, re.sub(" {2,}", "  ", result.stdout).splitlines())] == [
+        ["NAME", "ROLE", "PROFILE", "EXPIRES", "MODELS", "STATE", "KEY"],
+        ["rag", "caller", "ragflow", f"{soon}T00:00:00Z", "all", "expires soon", ONES[:19]],
+        ["rag", "caller", "ragflow", "never", "all", "valid", TWOS[:19]],
+        ["chat", "admin", "plain", "2020-01-31T00:00:00Z", "gpt-*,m", "expired", "${CHAT}"],
+    ]
+    rows = json.loads(run("list", "--config", file, "--json", env=CHAT).stdout)
+    assert [(row["name"], row["state"], row["hash"], row["reference"]) for row in rows] == [
+        ("rag", "expires soon", ONES, None),
+        ("rag", "valid", TWOS, None),
+        ("chat", "expired", None, "${CHAT}"),
+    ]
+    assert rows[2]["models"] == ["gpt-*", "m"]
+
+
+def test_the_list_of_a_configuration_by_variables():
+    variables = {"GATEPASS_UPSTREAM_URL": "https://x", "GATEPASS_KEY_HASHES": f"{ONES}/name=grafana/role=viewer"}
+    assert run("list", env=variables).stdout.splitlines()[1].split()[:2] == ["grafana", "viewer"]
+    del variables["GATEPASS_KEY_HASHES"]
+    assert "There are no keys" in run("list", env=variables).stdout
+
+
+def test_one_key_is_revoked_and_every_other_line_stays(tmp_path):
+    text = SEVERAL.replace("{soon}", "2099-01-31")
+    file = file_of(tmp_path, text)
+    file.chmod(0o640)
+    result = run("revoke", "rag", "--key", ONES[:19], "--config", file)
+    assert result.exit_code == 0
+    removed = text.splitlines(keepends=True)[4]
+    assert file.read_text() == text.replace(removed, "")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+    assert result.output == (f"--- {file}\n+++ {file}\n@@ -5 +4,0 @@\n-{removed}\n{APPLY}\n")
+    assert os.listdir(tmp_path) == [file.name]
+
+
+def test_a_caller_is_revoked_with_all_its_keys(tmp_path):
+    file = file_of(tmp_path, SEVERAL.replace("{soon}", "2099-01-31"))
+    result = run("revoke", "rag", "--json", env={"GATEPASS_CONFIG": str(file)})
+    shown = json.loads(result.output)
+    assert [entry["hash"] for entry in shown["revoked"]] == [ONES, TWOS]
+    assert len([line for line in shown["diff"] if line.startswith("-    - {name: rag")]) == 2
+    assert [key.name for key in load(str(file), CHAT).config.access.keys] == ["chat"]
+    assert "# the next one\n" in file.read_text()
+
+
+def test_the_file_behind_a_link_is_changed(tmp_path):
+    file = file_of(tmp_path, SEVERAL.replace("{soon}", "2099-01-31"))
+    link = tmp_path / "link.yaml"
+    link.symlink_to(file)
+    assert run("revoke", "chat", "--config", link).exit_code == 0
+    assert link.is_symlink()
+    assert "chat" not in file.read_text()
+    assert "log: {format: text}   # kept\n" in file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("rg",), 2, "'rg' is not the name of a caller; did you mean rag?"),
+        (("rag", "--key", "1111"), 2, "--key: expects at least 8 digits of the hash"),
+        (("rag", "--key", "33333333"), 2, "0 keys of 'rag' have a hash that begins with 33333333"),
+        (("chat", "--key", "11111111"), 2, "0 keys of 'chat'"),
+    ],
+)
+def test_what_cannot_be_revoked_changes_nothing(tmp_path, arguments, code, told):
+    text = SEVERAL.replace("{soon}", "2099-01-31")
+    file = file_of(tmp_path, text)
+    result = run("revoke", *arguments, "--config", file)
+    assert (result.exit_code, file.read_text()) == (code, text)
+    assert told in result.stderr
+
+
+def test_the_only_keys_stay_because_without_keys_gatepass_is_open_on_this_machine(tmp_path):
+    text = f'{HEAD}  - {{name: a, hash: "{ONES}"}}\n  - {{name: a, hash: "{TWOS}"}}\n'
+    file = file_of(tmp_path, text)
+    result = run("revoke", "a", "--config", file)
+    assert (result.exit_code, file.read_text()) == (2, text)
+    assert "'a' has the only keys" in result.stderr
+
+
+def test_a_configuration_that_is_no_yaml_file_is_told():
+    assert "change GATEPASS_KEY_HASHES" in run("revoke", "a", env={"GATEPASS_CONFIG": ""}).stderr
+    assert "is not YAML" in run("revoke", "a", "--config", "x.json").stderr
+    assert "does not exist" in run("revoke", "a", "--config", "/nowhere.yaml").stderr
+
+
+def test_an_entry_that_another_uses_is_left_to_the_operator(tmp_path):
+    text = f'{HEAD}  - &rag {{name: a, hash: "{ONES}"}}\n  - {{name: b, key: "${{B}}"}}\n  - *rag\n'
+    file = file_of(tmp_path, text)
+    result = run("revoke", "a", "--config", file)
+    assert (result.exit_code, file.read_text()) == (1, text)
+    assert "cannot be removed alone: edit the file by hand" in result.stderr
+
+
+def test_a_failed_replacement_leaves_the_file_and_no_other(tmp_path, monkeypatch):
+    text = SEVERAL.replace("{soon}", "2099-01-31")
+    file = file_of(tmp_path, text)
+
+    def busy(*_):
+        raise OSError(16, "Device or resource busy")
+
+    monkeypatch.setattr("gatepass.cli.keys.os.replace", busy)
+    result = run("revoke", "chat", "--config", file)
+    assert (result.exit_code, file.read_text(), os.listdir(tmp_path)) == (1, text, [file.name])
+    assert f"{file} cannot be replaced: Device or resource busy. Remove the key by hand." in result.stderr

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from gatepass.config.document import DEEPEST, MOST_VALUES, ConfigError
-from gatepass.config.yaml_file import core_schema, parse_yaml
+from gatepass.config.yaml_file import core_schema, parse_yaml, without_item
 
 
 def refused(text: str) -> str:
@@ -200,3 +200,45 @@ def test_the_deepest_file_is_taken_and_one_level_more_is_not():
 
     assert parse_yaml("f.yaml", nested(DEEPEST)).tree
     assert "is nested deeper" in refused(nested(DEEPEST + 1))
+
+
+LAYOUTS = {
+    "lines": "a: 1  # one\nlist:\n  # x\n  - {n: x}  # gone\n  # y\n  - {n: y}\n\n  # z\n  - {n: z}\nb: 2\n",
+    "blocks": "list:\n- n: x\n  more: [1, 2]\n# y\n-\n  n: y\n  # inside y\n  more:\n    - 1\n"
+    "- n: z\n  text: |\n    two\n\n    lines\n",
+    "flow": 'list: [{n: x}, {n: "y]"}, {n: z}]\n',
+    "flow over lines": "list: [\n  {n: x},\n  {n: y},  # y\n  {n: z}\n]\nb: 2",
+    "windows": "list:\r\n  - {n: x}\r\n  - {n: y}\r\n  - n: z\r\nb: 2\r\n",
+    "no end": "list:\n  - {n: x}\n  - {n: y}\n  - n: z",
+}
+
+
+@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_item_goes_and_nothing_else(layout, number):
+    text = LAYOUTS[layout]
+    left = without_item(text, ("list",), number)
+    tree = parse_yaml("f", text).tree
+    del tree["list"][number]
+    assert parse_yaml("f", left).tree == tree
+    lines = left.splitlines()
+    assert [line for line in text.splitlines() if line.lstrip().startswith("#") and "inside" not in line] == [
+        line for line in lines if line.lstrip().startswith("#") and "inside" not in line
+    ]
+    if not layout.startswith("flow"):
+        assert set(lines) <= set(text.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("list: [x]", 0),
+        ("list:\n  - x\n", 0),
+        ("list:\n  - &a x\n  - *a\n", 0),
+        ("list:\n  - &a {n: x}\n  - *a\n", 1),
+        ("list:\n  -\n    # - why\n    n: x\n  - n: y\n", 0),
+    ],
+)
+def test_an_item_that_cannot_go_alone_is_refused_with_its_line(text, number):
+    with pytest.raises(ValueError, match=rf"line \d: list\[{number}\] cannot be removed alone: edit the file by hand"):
+        without_item(text, ("list",), number)
