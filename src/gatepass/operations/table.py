@@ -69,7 +69,7 @@ OPERATIONS = (
 PREFIXES = ("/v1", "", "/v1/v1")
 """Prefixes of a path, the preferred one first. RAGFlow appends `/v1` to the base URL never, once or twice."""
 
-PATH_SHOWN_CHARS = 200
+PATH_SHOWN_CHARS = 100
 """Limit on a path quoted in an error message."""
 
 _MODEL, _ID = "{model}", "{id}"
@@ -105,6 +105,7 @@ def _matches_by_path() -> Mapping[str, Mapping[str, Match]]:
 
 
 _RERANK = next(operation for operation in OPERATIONS if operation.protocol is ClientProtocol.RERANK)
+_MESSAGES = frozenset(prefix + path for prefix in PREFIXES for path in ("/messages", "/messages/count_tokens"))
 _ROOTS = frozenset(("", *PREFIXES))
 _AT_ROOT = MappingProxyType({"POST": Match(_RERANK, at_root=True)})
 _BY_PATH = _matches_by_path()
@@ -149,21 +150,22 @@ def operation_at(path: str, base_path: str = "") -> str | None:
 
 
 def nothing_at(path: str, base_path: str = "", base_url: str = "") -> UnknownPath:
-    """Return the error for a `path` without an operation; `base_url` is the one that the client should use."""
-    served = ", ".join(
-        f"{operation.method} {base_path}{PREFIXES[0]}{operation.path}"
-        for operation in OPERATIONS
-        if _ID not in operation.path
-    )
+    """Return the error for a `path` without an operation; `base_url` is the one that the client should use.
+
+    The error names no other path, because a client without a key receives it too.
+    """
     where = base_url or base_path + PREFIXES[0]
+    if path.removeprefix(base_path).rstrip("/") in _MESSAGES:
+        return UnknownPath(
+            "The operation messages of Anthropic clients is not built yet."
+            f" Use a client of the OpenAI API with the base URL {where}."
+        )
     # Clients append an operation's path to their base URL. What is before it is the URL of another server, or a URL
     # that already contains an operation.
     ends = (operation.path for operation in OPERATIONS if "{" not in operation.path)
     wrong = path.removesuffix(max((end for end in ends if path.endswith(end)), key=len, default=path))
     hint = f" The base URL of this client seems to end in {wrong[:PATH_SHOWN_CHARS]}." if wrong else ""
-    return UnknownPath(
-        f"No operation has the path {path[:PATH_SHOWN_CHARS]}. The base URL is {where}.{hint} gatepass serves {served}."
-    )
+    return UnknownPath(f"No operation has the path {path[:PATH_SHOWN_CHARS]}. The base URL is {where}.{hint}")
 
 
 def openapi_paths(base_path: str = "") -> dict[str, Any]:

@@ -1,16 +1,18 @@
-"""The pages for operators: /healthz, /readyz, /metrics, /status (credentials) and /learned (learned rules)."""
+"""The pages for operators: /, /healthz, /readyz, /metrics, /status (credentials) and /learned (learned rules)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
+from html import escape
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Match, Route
 from starlette.types import Message, Receive, Scope, Send
 
+from gatepass import __version__
 from gatepass.auth.model_access import may_use
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
@@ -18,9 +20,10 @@ from gatepass.errors import ModelNotFound
 from gatepass.learning.export import as_config
 from gatepass.learning.learned_rule import LearnedRuleRecord
 from gatepass.observability.metrics import CONTENT_TYPE
+from gatepass.operations.table import base_url
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.routing import RouteTable
-from gatepass.server.asgi import peer_in
+from gatepass.server.asgi import path_in, peer_in
 from gatepass.server.peers import Peers
 from gatepass.types import ClientRequest
 
@@ -29,6 +32,26 @@ NO_STORE = (b"cache-control", b"no-store")
 
 
 PATHS = ("/healthz", "/readyz", "/metrics", "/status", "/learned")
+HOME = """\
+<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<title>gatepass</title>
+<h1>gatepass {version} is running</h1>
+<p>It serves the OpenAI API. The base URL for clients is <code>{base_url}</code>.</p>
+<p>The documentation is in the gatepass repository:</p>
+<ul>
+<li><code>docs/clients</code>: connect a client</li>
+<li><code>docs/operations.md</code>: pages, log and metrics</li>
+<li><code>docs/errors.md</code>: the codes of errors</li>
+</ul>
+</html>
+"""
+HOME_HEADERS = {
+    "content-security-policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
 
 
 class PageRoute(Route):
@@ -47,9 +70,28 @@ class PageRoute(Route):
         await super().handle(scope, receive, send_page)
 
 
+class HomeRoute(PageRoute):
+    """The route of `/` for browsers. The operation table serves every other request of that path."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        if scope["type"] != "http" or not is_browser(scope["method"], scope["headers"]):
+            return Match.NONE, {}
+        return super().matches(scope)
+
+
 def page_paths(base_path: str) -> frozenset[str]:
     """Return the paths of the pages: at the root, and below `base_path`."""
     return frozenset(prefix + path for prefix in ("", base_path) for path in PATHS)
+
+
+def home_paths(base_path: str) -> frozenset[str]:
+    """Return the paths at which a browser receives the home page."""
+    return frozenset((*("/", f"{base_path}/"), *([base_path] if base_path else [])))
+
+
+def is_browser(method: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Return whether a browser's address bar or link may have sent the request: it accepts HTML."""
+    return method in ("GET", "HEAD") and any(name == b"accept" and b"text/html" in value for name, value in headers)
 
 
 def ops_routes(current: Callable[[], AppState], base_path: str, peers: Peers | None = None) -> list[PageRoute]:
@@ -96,12 +138,23 @@ def ops_routes(current: Callable[[], AppState], base_path: str, peers: Peers | N
             return Response(pinned(rows, state.config, caller), media_type="application/yaml")
         return JSONResponse({"rules": shown(rows, state.clock.wall())})
 
+    async def home(request: Request) -> Response:
+        """Return what a browser shows: gatepass is running, its version, and its base URL. Requires no key."""
+        state = current()
+        state.authenticator.check_page(_client_request(request, state))
+        mounted_at, _ = path_in(request.scope)
+        url = base_url(tuple(request.headers.raw), mounted_at + base_path)
+        return HTMLResponse(HOME.format(version=escape(__version__), base_url=escape(url)), headers=HOME_HEADERS)
+
     endpoints = dict(zip(PATHS, (healthz, readyz, metrics, status, learned), strict=True))
     prefixes = dict.fromkeys(("", base_path))
     return [
-        PageRoute(prefix + path, endpoint, methods=["GET"])
-        for prefix in prefixes
-        for path, endpoint in endpoints.items()
+        *(HomeRoute(path, home, methods=["GET"]) for path in sorted(home_paths(base_path))),
+        *(
+            PageRoute(prefix + path, endpoint, methods=["GET"])
+            for prefix in prefixes
+            for path, endpoint in endpoints.items()
+        ),
     ]
 
 

@@ -34,7 +34,7 @@ from gatepass.server.listening import (
     has_free_descriptor,
     url_of,
 )
-from gatepass.server.pages import ops_routes, page_paths
+from gatepass.server.pages import home_paths, is_browser, ops_routes, page_paths
 from gatepass.server.peers import Peers
 from gatepass.server.timeouts import RejectedRequests
 
@@ -85,11 +85,14 @@ def keep_freed_pages() -> bool:
 
 def cycle_server(app: ASGIApp, state: AppState) -> Serve:
     """Return the function that serves a cycle: pages with `app`, every other path with the proxy."""
-    operations, pages = ApiEndpoint(state), page_paths(state.config.server.base_path)
+    base_path = state.config.server.base_path
+    operations, pages, home = ApiEndpoint(state), page_paths(base_path), home_paths(base_path)
     limit_bytes = state.config.limits.body_bytes
 
     def serve(cycle: HttpRequestCycle) -> Awaitable[None]:
-        return serve_page(app, cycle, limit_bytes) if cycle.path in pages else operations.serve(cycle)
+        if cycle.path in pages or (cycle.path in home and is_browser(cycle.method, cycle.headers)):
+            return serve_page(app, cycle, limit_bytes)
+        return operations.serve(cycle)
 
     return serve
 

@@ -254,6 +254,22 @@ async def test_head_has_the_fields_of_get_and_no_body(server, stage, path):
     assert asked.headers["content-type"] == got.headers["content-type"]
 
 
+@pytest.mark.parametrize("accept", [None, "*/*", "application/json", "text/html,application/xhtml+xml,*/*;q=0.8"])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+async def test_only_a_browser_gets_the_home_page(server, stage, method, accept):
+    headers = {} if accept is None else {"accept": accept}
+    answer = await server.ask(None, "/", method=method, headers=headers).answer()
+    if method == "POST":  # rerank at the root
+        assert (answer.status, answer.error["code"]) == (401, "invalid_api_key")
+    elif accept is None or "html" not in accept:
+        assert (answer.status, answer.headers["content-type"]) == (404, "application/json")
+    else:
+        assert (answer.status, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["content-security-policy"].startswith("default-src 'none';")
+        assert (b"is running" in answer.body) is (method == "GET")
+
+
 async def test_pages_answer(server, stage):
     assert (await server.ask(None, "/healthz", method="GET").answer()).json() == {"status": "ok"}
     assert (await server.ask(None, "/readyz", method="GET").answer()).json() == {"ready": True}

@@ -186,6 +186,8 @@ def test_a_mount_without_the_lifespan_says_so_and_with_it_serves():
         unknown = client.get("/llm/nowhere").json()["error"]
         assert unknown["code"] == "unknown_path"
         assert "The base URL is http://localhost/llm/v1." in unknown["message"]
+        home = client.get("/llm/", headers={"accept": "text/html"})
+        assert "<code>http://localhost/llm/v1</code>" in home.text
         assert client.post("/llm/v1/models").headers["allow"] == "GET, HEAD"
 
 

@@ -1,0 +1,67 @@
+"""The page that a browser shows at `/`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import pytest
+
+from gatepass import __version__
+from gatepass.auth.api_keys import hash_key
+
+from .gateway import Answer, Gateway, gateway
+
+HTML = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", "sec-fetch-site": "none"}
+LOCKED = {"keys": [{"name": "one", "hash": hash_key("gp-0123456789abcdef")}]}
+UPSTREAM = "http://127.0.0.1:9"
+
+
+async def shown(gate: Gateway, path: str = "/", headers: Mapping[str, str] = HTML) -> Answer:
+    return await gate.ask(None, path, method="GET", headers=headers).answer()
+
+
+async def test_a_browser_sees_that_it_runs_the_version_the_base_url_and_where_the_docs_are():
+    async with gateway(upstream=UPSTREAM, access=LOCKED) as gate:
+        answer = await shown(gate)
+        url = f"http://127.0.0.1:{gate.port}/v1"
+    text = answer.body.decode()
+    assert (answer.status, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    for words in (f"gatepass {__version__} is running", f"<code>{url}</code>", "docs/operations.md"):
+        assert words in text
+    assert answer.headers["content-security-policy"] == (
+        "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert not re.search(r"src=|href=|<script|<style|127\.0\.0\.1:9", text), "it loads nothing and names no upstream"
+    assert len(answer.body) < 1000
+
+
+@pytest.mark.parametrize(("path", "base"), [("/", "/llm/v1"), ("/llm", "/llm/v1"), ("/llm/", "/llm/v1")])
+async def test_it_is_at_the_root_and_below_the_base_path(path, base):
+    async with gateway(upstream=UPSTREAM, access=LOCKED, server={"base_path": "/llm"}) as gate:
+        answer = await shown(gate, path, {**HTML, "host": "gw.example", "x-forwarded-proto": "https"})
+        other = await shown(gate, "/llmx/")
+    assert f"<code>https://gw.example{base}</code>" in answer.body.decode()
+    assert (other.status, other.error["code"]) == (404, "unknown_path")
+
+
+async def test_a_host_cannot_write_into_the_page():
+    async with gateway(upstream=UPSTREAM, access=LOCKED) as gate:
+        answer = await shown(gate, headers={**HTML, "host": "x</code><script>"})
+    assert b"<script" not in answer.body
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [
+        ({"host": "evil.example"}, "forbidden_host"),
+        ({"origin": "https://evil.example"}, "forbidden_origin"),
+        ({"sec-fetch-site": "cross-site"}, "forbidden_origin"),
+    ],
+)
+async def test_without_keys_no_other_site_shows_it(more, code):
+    async with gateway(upstream=UPSTREAM) as gate:
+        assert (await shown(gate)).status == 200
+        refused = await shown(gate, headers={**HTML, **more})
+    assert (refused.status, refused.error["code"]) == (403, code)
