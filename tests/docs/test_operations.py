@@ -20,7 +20,7 @@ def one_of_each() -> Metrics:
     pool = PoolSample("chat", busy=1, idle=1, waiting=1, limit=1)
     metrics = Metrics()
     metrics.attach(lambda: Sample([credential], [pool], (), 1, {"chat": 1}, store), lambda model: model)
-    series = metrics.new_series(("alice", "gpt", "chat", "chat"))
+    series = metrics.of(("alice", "gpt", "chat", "chat"))
     series.attempts = 1
     series.add_tokens(1, 1, 1, 1)
     for histogram in (series.duration, series.first_token, series.per_token, series.added):

@@ -219,7 +219,7 @@ def work(options: WorkerOptions, config_path: str | None, host: str | None, port
     if loaded.config.access.keys:
         keyed.touch()
     name = worker_name(options.number)
-    peers = Peers(options.folder, name, state.metrics.exposition, lambda: status_of(state), lambda: learned_rows(state))
+    peers = Peers(options.folder, name, state.metrics.scrape, lambda: status_of(state), lambda: learned_rows(state))
     team = Team(peers, socket.socket(fileno=lifeline), ConnectionCounts(options.folder / CONNECTIONS, options.seat))
     server = DrainingServer(state, lambda _: None, team)
     server.run(sockets=[socket.socket(fileno=listening)])

@@ -8,17 +8,16 @@ metrics here are plain numbers, and prometheus_client only formats them at a scr
 from __future__ import annotations
 
 import asyncio
+import operator
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
-from operator import attrgetter
 from types import MappingProxyType
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Metric, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.utils import floatToGoString
 
 from gatepass.errors import GatepassError, UpstreamErrorReply
@@ -39,6 +38,8 @@ MAX_SERIES = 1_000
 """Cap on combinations of caller, model, upstream and operation. More of them share the caller and the model OTHER."""
 MAX_HISTOGRAMS = 200
 """The same for combinations of model, upstream and operation, because each has three histograms of twenty lines."""
+INLINE_SERIES = 50
+"""So many are formatted on the event loop, in 10 ms."""
 MAX_KEY_CHARS = 200
 """A request with a longer caller and model is not remembered in `Metrics.series`. It costs 1 µs more."""
 LAG_EVERY_S = 0.5
@@ -85,7 +86,7 @@ class Counts:
 
     def collect(self) -> Iterator[Metric]:
         family = CounterMetricFamily(self._name, self._documentation, labels=self._labels)
-        for labels, count in self._counts.items():
+        for labels, count in list(self._counts.items()):  # a copy, as in `Metrics.scrape`
             family.add_metric(labels, count.value)
         yield family
 
@@ -129,7 +130,7 @@ class Times:
         """Yield the family. A histogram without a value has no lines, because it would have twenty."""
         family = HistogramMetricFamily(self._name, self._documentation, labels=self._labels)
         bounds = [*map(floatToGoString, self._bounds_s), "+Inf"]
-        for labels, histogram in self._histograms.items():
+        for labels, histogram in list(self._histograms.items()):  # a copy, as in `Metrics.scrape`
             if any(histogram.counts):
                 buckets = list(zip(bounds, accumulate(histogram.counts), strict=True))
                 family.add_metric(labels, buckets, histogram.sum_s)
@@ -238,9 +239,12 @@ class Metrics:
 
     def __init__(self) -> None:
         self.series: dict[Labels, Series] = {}
-        """By caller, model, upstream and operation as a request has them, "" for none. `new_series` adds to it."""
+        """By the caller, model, upstream and operation as a request has them. `of` finds those that are not here."""
         self._by_labels: dict[Labels, Series] = {}
         self._sample: Callable[[], Sample] = Sample
+        self._sampled = Sample()
+        """The last sample."""
+        self._scraping = asyncio.Lock()
         self._configured_name: Callable[[str], str | None] = lambda _: None
         self._registry = CollectorRegistry()
         self._renewals = Counts(
@@ -325,8 +329,10 @@ class Metrics:
         self._sample, self._configured_name = sample, configured_name
         self.series.clear()
 
-    def new_series(self, key: Labels) -> Series:
-        """Return the series of a `key` that `series` does not have."""
+    def of(self, key: Labels) -> Series:
+        """Return the series of `key`, which has "" for what is unknown."""
+        if (found := self.series.get(key)) is not None:
+            return found
         labels = self._labels(key)
         series = self._by_labels.get(labels)
         if series is None and len(self._by_labels) >= MAX_SERIES:
@@ -380,7 +386,17 @@ class Metrics:
             timer.stop()
 
     def exposition(self) -> bytes:
+        """Return the metrics as Prometheus text."""
+        self._sampled = self._sample()
         return generate_latest(self._registry)
+
+    async def scrape(self) -> bytes:
+        """Return `exposition` without holding the event loop: a thread formats many series."""
+        if len(self._by_labels) <= INLINE_SERIES:
+            return self.exposition()
+        async with self._scraping:
+            self._sampled = self._sample()  # here, because the event loop changes what it reads
+            return await asyncio.to_thread(generate_latest, self._registry)
 
     def _labels(self, key: Labels) -> Labels:
         caller, model, upstream, operation = key
@@ -388,7 +404,7 @@ class Metrics:
         return (caller or NONE, name, upstream or NONE, operation)
 
     def _collect(self) -> Iterator[Metric]:
-        sample = self._sample()
+        sample = self._sampled
         yield from self._request_families(sample)
         yield from _credential_families(sample.credentials)
         yield from _pool_families(sample.pools)
@@ -406,19 +422,22 @@ class Metrics:
         requests = CounterMetricFamily(
             "gatepass_requests_total", "Requests by outcome", labels=[*REQUEST_LABELS, "outcome"]
         )
-        for series in self._by_labels.values():
+        all_series = list(self._by_labels.values())  # a copy: the event loop adds series while a thread formats them
+        for series in all_series:
             for outcome, count in series.requests.items():
                 requests.add_metric([*series.labels, outcome], count)
         yield requests
         for name, documentation, count_of in _SERIES_COUNTS:
             family = CounterMetricFamily(name, documentation, labels=REQUEST_LABELS)
-            for series in self._by_labels.values():
+            for series in all_series:
                 if count := count_of(series):
                     family.add_metric(series.labels, count)
             yield family
-        in_flight = dict.fromkeys(self._by_labels, 0)  # with zeros, so that a graph falls to 0
+        in_flight = {series.labels: 0 for series in all_series}  # with zeros, so that a graph falls to 0
         for key in sample.in_flight:
-            labels = (self.series.get(key) or self.new_series(key)).labels
+            labels = self._labels(key)
+            if labels not in in_flight and len(in_flight) >= MAX_SERIES:
+                labels = (OTHER, OTHER, *labels[2:])
             in_flight[labels] = in_flight.get(labels, 0) + 1
         gauge = GaugeMetricFamily("gatepass_requests_in_flight", "Requests in progress", labels=REQUEST_LABELS)
         for labels, requests_now in in_flight.items():
@@ -427,11 +446,15 @@ class Metrics:
 
 
 _SERIES_COUNTS = (
-    ("gatepass_attempts_total", "Requests sent to an upstream", attrgetter("attempts")),
-    ("gatepass_input_tokens_total", "Input tokens that upstreams reported", attrgetter("input_tokens")),
-    ("gatepass_output_tokens_total", "Output tokens that upstreams reported", attrgetter("output_tokens")),
-    ("gatepass_cached_input_tokens_total", "Input tokens that were read from a cache", attrgetter("cached_tokens")),
-    ("gatepass_reasoning_tokens_total", "Output tokens of reasoning", attrgetter("reasoning_tokens")),
+    ("gatepass_attempts_total", "Requests sent to an upstream", operator.attrgetter("attempts")),
+    ("gatepass_input_tokens_total", "Input tokens that upstreams reported", operator.attrgetter("input_tokens")),
+    ("gatepass_output_tokens_total", "Output tokens that upstreams reported", operator.attrgetter("output_tokens")),
+    (
+        "gatepass_cached_input_tokens_total",
+        "Input tokens that were read from a cache",
+        operator.attrgetter("cached_tokens"),
+    ),
+    ("gatepass_reasoning_tokens_total", "Output tokens of reasoning", operator.attrgetter("reasoning_tokens")),
 )
 
 
@@ -498,7 +521,7 @@ class _Collected:
         return []  # without this method, registration would call `collect` before there are credentials
 
 
-MERGED_BY: Mapping[str, Callable[[float, float], float]] = MappingProxyType(
+MERGED_BY: Mapping[str, Callable[[Sequence[float]], float]] = MappingProxyType(
     {
         "gatepass_token_expires_in_seconds": min,
         "gatepass_token_usable": min,
@@ -512,38 +535,27 @@ MERGED_BY: Mapping[str, Callable[[float, float], float]] = MappingProxyType(
 )
 """Metrics that are not added up. The worst value of all processes is shown, and the start of the youngest one."""
 
-_Labels = tuple[tuple[str, str], ...]
-
 
 def merged(expositions: Iterable[bytes]) -> bytes:
-    """Return the sum of the Prometheus texts of several worker processes, without `_created` times."""
-    families: dict[str, Metric] = {}
-    values: dict[str, dict[tuple[str, _Labels], float]] = {}
+    """Return the sum of the Prometheus texts of several worker processes.
+
+    The workers run the same code. So the lines of a sample differ only in the value, and need no parser, which takes
+    fifty times as long.
+    """
+    families: dict[str, dict[str, list[float]]] = {}
     for exposition in expositions:
-        for family in text_string_to_metric_families(exposition.decode()):
-            families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
-            _add_samples(values.setdefault(family.name, {}), family)
-    for name, metric in families.items():
-        for (sample, labels), value in values[name].items():
-            metric.add_sample(sample, dict(labels), value)
-    return generate_latest(_Fixed(families.values()))
-
-
-def _add_samples(values: dict[tuple[str, _Labels], float], family: Metric) -> None:
-    for sample in family.samples:
-        if sample.name.endswith("_created"):  # the start times of counters, which have no sum
-            continue
-        key = (sample.name, tuple(sample.labels.items()))
-        combine = MERGED_BY.get(sample.name)
-        if key not in values:
-            values[key] = sample.value
-        else:
-            values[key] = combine(values[key], sample.value) if combine else values[key] + sample.value
-
-
-class _Fixed:
-    def __init__(self, families: Iterable[Metric]) -> None:
-        self._families = families
-
-    def collect(self) -> Iterator[Metric]:
-        return iter(self._families)
+        head, values = "", families.setdefault("", {})
+        for line in exposition.decode().splitlines():
+            if line.startswith("# HELP "):
+                head = line
+            elif line.startswith("#"):
+                values = families.setdefault(f"{head}\n{line}\n", {})
+            else:
+                sample, _, text = line.rpartition(" ")
+                values.setdefault(sample, []).append(float(text))
+    parts: list[str] = []
+    for head, samples in families.items():
+        combined = [MERGED_BY.get(sample.partition("{")[0], sum)(values) for sample, values in samples.items()]
+        lines = zip(samples, map(floatToGoString, combined), strict=True)
+        parts += [head, *(f"{sample} {value}\n" for sample, value in lines)]
+    return "".join(parts).encode()

@@ -126,7 +126,10 @@ class Attempt(msgspec.Struct, eq=False):
         return TokenUser(self.upstream.name, self.target.model or self.call.model)
 
     def received(self) -> None:
-        """Add the time since the request was sent, or since the last call, to `upstream_s`."""
+        """Add the time since the request was sent, or since the last call, to `upstream_s`.
+
+        Called when the part of the reply that gatepass waited for has arrived, or will not arrive.
+        """
         now_s = self.state.clock.now()
         self.upstream_s += now_s - self.waits_since_s
         self.waits_since_s = now_s

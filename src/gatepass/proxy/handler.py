@@ -365,9 +365,14 @@ def _log_request(context: RequestContext) -> None:
 
 def _count_request(context: RequestContext, outcome: str, duration_s: float) -> None:
     """Count the finished request in the metrics."""
-    metrics, attempts = context.state.metrics, context.attempts
+    metrics, attempts, usage, first_byte_s = (
+        context.state.metrics,
+        context.attempts,
+        context.usage,
+        context.first_byte_s,
+    )
     key = context.metrics_key
-    series = metrics.series.get(key) or metrics.new_series(key)
+    series = metrics.series.get(key) or metrics.of(key)
     series.requests[outcome] += 1
     series.duration.observe(duration_s)
     metrics.bytes_in.value += context.bytes_in
@@ -376,13 +381,13 @@ def _count_request(context: RequestContext, outcome: str, duration_s: float) -> 
         metrics.error_sent(context.error, series)
     if not attempts:
         return
-    attempt, usage, first_byte_s = attempts[-1], context.usage, context.first_byte_s
+    attempt = attempts[-1]
     series.attempts += attempt.requests
     upstream_s = attempt.upstream_s
-    for earlier in attempts[:-1]:
-        upstream_s += earlier.upstream_s
-        key = (*key[:2], earlier.upstream.name, key[3])
-        (metrics.series.get(key) or metrics.new_series(key)).attempts += earlier.requests
+    if len(attempts) > 1:
+        for earlier in attempts[:-1]:
+            upstream_s += earlier.upstream_s
+            metrics.of((*key[:2], earlier.upstream.name, key[3])).attempts += earlier.requests
     if context.empty_answer:
         metrics.empty_answer(attempt.upstream.name)
     if usage is not None:
@@ -390,7 +395,7 @@ def _count_request(context: RequestContext, outcome: str, duration_s: float) -> 
     if first_byte_s is None:
         return
     if outcome == "ok":
-        series.added.observe(max(0.0, first_byte_s - context.body_s - upstream_s))
+        series.added.observe(first_byte_s - context.body_s - upstream_s)
     if context.events:
         series.first_token.observe(first_byte_s)
         later_tokens = 0 if usage is None else (usage.completion_tokens or 0) - 1

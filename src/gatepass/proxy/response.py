@@ -174,6 +174,7 @@ async def classify(attempt: Attempt, response: Response) -> ClassifiedReply:
             await _check_status(context)
         return await _classify_body(context)
     except UpstreamError as error:
+        attempt.received()
         await response.aclose()
         error.should_retry = should_retry(response.headers)
         raise as_rejection(error, upstream.settings.rejection) from error.__cause__
@@ -205,6 +206,7 @@ def _classify_body(context: ReplyContext) -> Awaitable[ClassifiedReply]:
 
 async def _classify_raw(context: ReplyContext) -> ClassifiedReply:
     """Buffer JSON and HTML, which may be errors, watch event streams, and relay every other content type unread."""
+    context.attempt.received()
     kind = content_type(context.response.headers)
     if context.call.operation.is_download and kind != "text/html":
         return RawReply(context.upstream, context.response)

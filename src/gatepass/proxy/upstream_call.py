@@ -86,6 +86,7 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
             attempt.requests -= 1  # not sent
             continue  # retry: with the next token
         except TransportFault as fault:
+            attempt.received()
             if fault.fault is Fault.TIMEOUT_POOL:
                 name = upstream.name
                 busy = f"Every connection to the upstream {name!r} is in use (upstreams.{name}.max_connections)."
@@ -98,8 +99,6 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
             state.metrics.repeated_stale(upstream.name)
             outbound = replace(request, new_connection=True)
             continue  # retry: a reused connection closed without an answer
-        finally:
-            attempt.received()
         attempt.written = True
         rejected = attempt.token  # not `token`: `_reauthorize` may have replaced it
         is_rejected = is_rejection_status(response.status, upstream.settings.rejection)

@@ -116,7 +116,7 @@ def ops_routes(current: Callable[[], AppState], base_path: str, peers: Peers | N
         _check_page(request, state)
         if not state.config.access.metrics_open:
             _reader(request, state)
-        shown = state.metrics.exposition() if peers is None else await peers.exposition()
+        shown = await state.metrics.scrape() if peers is None else await peers.exposition()
         return Response(shown, media_type=CONTENT_TYPE)
 
     async def status(request: Request) -> Response:

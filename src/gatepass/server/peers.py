@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +33,14 @@ class Peers:
         self,
         folder: Path,
         name: str,
-        exposition: Callable[[], bytes],
+        exposition: Callable[[], Awaitable[bytes]],
         status: Callable[[], Mapping[str, Any]],
         learned: Callable[[], Rows],
     ) -> None:
         self._folder = folder
         self._socket = folder / f"{name}.sock"
-        self._pages: Mapping[str, Callable[[], bytes]] = {
-            METRICS: exposition,
-            STATUS: lambda: json.dumps(status()).encode(),
-            LEARNED: lambda: json.dumps(learned()).encode(),
-        }
+        self._exposition = exposition
+        self._pages: Mapping[str, Callable[[], Any]] = {STATUS: status, LEARNED: learned}
         self._server: asyncio.Server | None = None
 
     async def open(self) -> None:
@@ -56,7 +53,7 @@ class Peers:
 
     async def exposition(self) -> bytes:
         """Return the merged metrics of all workers."""
-        return merged((await self._request_all(METRICS)).values())
+        return await asyncio.to_thread(merged, (await self._request_all(METRICS)).values())
 
     async def statuses(self) -> dict[str, Any]:
         """Return the status of each worker by its name."""
@@ -73,7 +70,7 @@ class Peers:
 
     async def _request(self, path: Path, page: str) -> bytes | None:
         if path == self._socket:
-            return self._pages[page]()
+            return await self._page(page)
         try:
             async with asyncio.timeout(REQUEST_S):
                 reader, writer = await asyncio.open_unix_connection(path, limit=PAGE_BYTES)
@@ -86,11 +83,16 @@ class Peers:
             LOG.warning("worker_unresponsive", extra={"fields": {"silent": path.stem, "reason": type(error).__name__}})
             return None
 
+    async def _page(self, page: str) -> bytes:
+        """Return a page of this worker, b"" for an unknown one."""
+        if page == METRICS:
+            return await self._exposition()
+        return json.dumps(self._pages[page]()).encode() if page in self._pages else b""
+
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(REQUEST_S):
-                page = self._pages.get((await reader.readline()).decode("latin-1").strip())
-                writer.write(page() if page is not None else b"")
+                writer.write(await self._page((await reader.readline()).decode("latin-1").strip()))
                 await writer.drain()
         except (OSError, TimeoutError, ValueError):
             return  # the other worker closed the connection, or sent no valid line

@@ -11,8 +11,12 @@ from gatepass.server.peers import Peers
 FIRST = b"# HELP gatepass_x_total X\n# TYPE gatepass_x_total counter\ngatepass_x_total 1.0\n"
 
 
+async def exposition() -> bytes:
+    return FIRST
+
+
 def worker(folder: Path, name: str) -> Peers:
-    return Peers(folder, name, lambda: FIRST, lambda: {"ready": True, "name": name}, lambda: [{"adapted": name}])
+    return Peers(folder, name, exposition, lambda: {"ready": True, "name": name}, lambda: [{"adapted": name}])
 
 
 async def told(folder: Path, said: bytes) -> bytes:

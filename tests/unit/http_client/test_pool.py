@@ -159,16 +159,21 @@ async def test_who_waits_gets_the_slot_of_a_dial_that_failed():
 
 async def test_a_wait_is_bounded():
     pool = ConnectionPool(Server().dial, 1)
+    waits: list[float] = []
+    pool.on_wait = waits.append
     connection = await pool.take(5)
     waiter = taken(pool)
     await rest()
     await advance(BOUNDS.connect_s - 0.1)
     assert not waiter.done()
+    assert (pool.counts, waits) == ((1, 0, 1), [])
     await advance(0.2)
     with pytest.raises(TransportFault) as caught:
         await waiter
     assert (caught.value.fault, caught.value.sent) == (Fault.TIMEOUT_POOL, False)
+    assert waits == [pytest.approx(BOUNDS.connect_s + 0.1)]
     await use(connection)
+    assert pool.counts == (0, 1, 0)
     await proved_whole(pool, 1)
 
 

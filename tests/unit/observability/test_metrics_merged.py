@@ -7,7 +7,7 @@ def one_worker(requests: int, life_left_s: float, *, usable: bool = True, age_s:
     credential = CredentialSample("c", usable=usable, age_s=age_s, life_left_s=life_left_s, fetches=2, failures=0)
     metrics = Metrics()
     metrics.attach(lambda: Sample([credential], (), [KEY], 100, {"azure": rules}), lambda model: model)
-    series = metrics.new_series(KEY)
+    series = metrics.of(KEY)
     for _ in range(requests):
         series.requests["ok"] += 1
         series.duration.observe(0.2)

@@ -40,6 +40,19 @@ def test_exact_beats_longest_glob_beats_operation_beats_star(operation, model, t
     assert FULL.resolve(operation, model) == targets
 
 
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [("gpt-4o", "gpt-4o"), ("gpt-4-turbo", "gpt-4*"), ("gpt-3", "gpt-*"), ("best", "best"), ("invented", None)],
+)
+def test_the_configured_name_of_a_model_is_its_own_or_its_pattern(model, name):
+    assert FULL.configured_name(model) == name
+
+
+def test_the_default_model_of_an_operation_is_configured():
+    routes = table(operations={"embeddings": {"upstream": "embed", "model": "bge"}})
+    assert [routes.configured_name(model) for model in ("bge", "", "invented")] == ["bge", None, None]
+
+
 def test_the_error_for_an_unknown_model_lists_the_models():
     routes = table(models={f"m{n}": {"upstream": "chat"} for n in range(12)})
     with pytest.raises(ModelNotFound) as caught:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from gatepass.sse.usage import Usage, nonempty_usage, usage_of
@@ -15,6 +17,34 @@ def test_counts_are_whole_numbers_or_missing():
     assert Usage.read({"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18, "more": {}}) == Usage(11, 7, 18)
     assert Usage.read({"prompt_tokens": None, "completion_tokens": "7", "total_tokens": -1}) == Usage()
     assert Usage.read({"prompt_tokens": True, "total_tokens": 1.5}) == Usage()
+
+
+DETAILS = '{"prompt_tokens":9,"completion_tokens":8,"total_tokens":17,%s}'
+
+
+@pytest.mark.parametrize(
+    ("document", "usage"),
+    [
+        (
+            DETAILS % '"prompt_tokens_details":{"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":5}',
+            Usage(9, 8, 17, 4, 5),
+        ),
+        (DETAILS % '"prompt_tokens_details":null,"completion_tokens_details":{"audio_tokens":1}', Usage(9, 8, 17)),
+        (DETAILS % '"prompt_tokens_details":{"cached_tokens":"4"},"completion_tokens_details":[5]', Usage(9, 8, 17)),
+        (DETAILS % '"prompt_tokens_details":{"cached_tokens":-4}', Usage(9, 8, 17)),
+        ('{"completion_tokens":3,"input_tokens_details":{"cached_tokens":1}}', Usage(None, 3)),
+        (
+            (
+                '{"input_tokens":9,"input_tokens_details":{"cached_tokens":4},"output_tokens":8,'
+                '"output_tokens_details":{"reasoning_tokens":5},"total_tokens":17}'
+            ),
+            Usage(9, 8, 17, 4, 5),
+        ),
+    ],
+)
+def test_cached_and_reasoning_tokens_are_read_from_the_details(document, usage):
+    assert Usage.read(json.loads(document)) == usage
+    assert usage_of(b'{"usage":%b}' % document.encode()) == usage
 
 
 @pytest.mark.parametrize(
