@@ -81,6 +81,7 @@ def _private_key(pem: str) -> PrivateKeyTypes:
 
 def thumbprint(pem: str) -> str:
     """Return the `x5t#S256` of the first certificate of a PEM text (RFC 7515 4.1.8); raise ValueError."""
+    # RFC 7515 2: base64url without its padding
     return urlsafe_b64encode(sha256(_first_certificate(pem)).digest()).rstrip(b"=").decode()
 
 
@@ -97,6 +98,7 @@ def check_belongs(pem: str, key: SigningKey) -> None:
 
 
 def _first_certificate(pem: str) -> bytes:
+    # `PEM_cert_to_DER_cert` accepts no text around the certificate.
     start, end = pem.find(_BEGIN), pem.find(_END)
     try:
         return ssl.PEM_cert_to_DER_cert(pem[start : end + len(_END)])
@@ -235,9 +237,11 @@ def _read(file: str) -> str:
 
 
 def _check_refresh_token_file(file: str) -> None:
+    # The target of a symbolic link is what gatepass replaces.
     path = FilePath(os.path.realpath(file))
     if not path.parent.is_dir():
         raise ValueError(NO_DIRECTORY)
+    # A file is replaced by a rename, which requires these rights for its directory.
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise ValueError(UNWRITABLE)
     if path.exists():

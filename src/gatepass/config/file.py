@@ -53,6 +53,7 @@ def read_document(name: str) -> ConfigDocument:
 def _text(name: str) -> str:
     try:
         with pathlib.Path(name).open("rb") as file:
+            # one byte more, to notice a larger file
             data = file.read(LARGEST_BYTES + 1)
     except OSError as error:
         reason = "does not exist" if error.errno == errno.ENOENT else f"cannot be read: {error.strerror}"
@@ -60,6 +61,7 @@ def _text(name: str) -> str:
     if len(data) > LARGEST_BYTES:
         raise _unusable(name, f"is larger than {LARGEST_BYTES} bytes")
     try:
+        # Editors of Windows write a byte order mark.
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise _unusable(name, "is not UTF-8 text") from None

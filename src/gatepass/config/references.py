@@ -116,6 +116,7 @@ def read_file(path: str) -> str:
     """Return the text of a file with a secret, without the newlines that editors add at the end."""
     try:
         with FilePath(path).open("rb") as file:
+            # one byte more, to notice a larger file
             data = file.read(LARGEST_BYTES + 1)
         text = data.decode("utf-8")
     except UnicodeDecodeError:

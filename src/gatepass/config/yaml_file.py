@@ -26,6 +26,7 @@ from gatepass.config.document import (
 )
 
 _CORE = "tag:yaml.org,2002:"
+# `timestamp`, `value` (=) and `merge` (<<) are types of YAML 1.1 only.
 _TEXTS = frozenset(f"{_CORE}{kind}" for kind in ("str", "timestamp", "value", "merge"))
 _TYPED = frozenset(f"{_CORE}{kind}" for kind in ("null", "bool", "int", "float"))
 _WORDS: dict[str, bool | None] = {

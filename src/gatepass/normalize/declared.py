@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
@@ -71,15 +71,10 @@ class Declared:
     def _choice_of_entry(self, operation: str, name: str | None) -> Choice:
         route = block_of_operation(self._config.operations, operation)
         if name is None:
-            return None, _as_rule(_changes_of_rules(None if route is None else route.rules))
+            return None, ChangeRule.of(NAME, _changes_of_rules(None if route is None else route.rules))
         entry = self._config.models[name].for_operation(operation, route)
         rejects_ids = operation == ClientProtocol.EMBEDDINGS and entry.capabilities.token_ids is False
-        return entry, (*((TextsOnly(),) if rejects_ids else ()), *_as_rule(changes_of(entry)))
-
-
-def _as_rule(changes: Iterable[Change]) -> tuple[Rule, ...]:
-    found = tuple(changes)
-    return (ChangeRule(NAME, found),) if found else ()
+        return entry, (*((TextsOnly(),) if rejects_ids else ()), *ChangeRule.of(NAME, changes_of(entry)))
 
 
 def changes_of(model: Model) -> Iterator[Change]:

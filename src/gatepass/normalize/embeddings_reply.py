@@ -264,6 +264,7 @@ def _in_order(listed: list[Entry]) -> list[Entry]:
         return listed
     if len(known) != len(listed) or ranked != list(range(ranked[0], ranked[0] + len(ranked))):
         raise InvalidReply('"index" contradicts the order of the entries and does not define another one')
+    # By the index alone, because entries cannot be compared.
     return [entry for _, entry in sorted(zip(known, listed, strict=True), key=lambda pair: pair[0])]
 
 
@@ -354,6 +355,7 @@ def _in_base64(written: bytes) -> bytes:
 
 def _from_base64(written: bytes) -> array[float]:
     try:
+        # Strict, because Python otherwise skips every character that is not base64.
         data = a2b_base64(_TEXT.decode(written), strict_mode=True)
     except (Error, ValueError):
         raise InvalidReply("a vector is a string that is not base64") from None
@@ -366,6 +368,7 @@ def _from_base64(written: bytes) -> array[float]:
 
 
 def _little_endian(numbers: array[float]) -> array[float]:
+    # The base64 of the API is little-endian on every machine.
     if sys.byteorder == "big":
         numbers.byteswap()
     return numbers

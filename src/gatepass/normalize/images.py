@@ -27,6 +27,7 @@ SNIFFED_CHARS = 32
 _HTTP = re.compile(rb"https?://[^\s/?#]", re.IGNORECASE)
 _SCHEME = re.compile(rb"([a-z][a-z0-9+.-]{1,19}):", re.IGNORECASE)
 _DATA_IMAGE = re.compile(rb"data:image/[a-z0-9.+-]+(?:;[^,;\x00-\x20\x7f]*)*?;base64,", re.IGNORECASE)
+# Possessive, so that an invalid image of megabytes does not backtrack.
 _BASE64 = re.compile(rb"[A-Za-z0-9+/ \t\r\n]*+(?:=[= \t\r\n]*+)?+")
 _UNFIT = re.compile(r"[\s\x00-\x1f\x7f-\x9f]")
 _MIME = re.compile(r"image/[a-z0-9.+-]{1,60}", re.IGNORECASE)
@@ -140,6 +141,7 @@ def _string_url(text: bytes, member: Member, where: str, mime: bytes | None = No
 def _url(text: bytes, start: int, end: int, where: str, mime: bytes | None = None) -> tuple[Piece, ...]:
     """Return the URL for the JSON string from `start` to `end`, as a JSON string. URLs keep their bytes."""
     written = memoryview(text)[start:end]
+    # Unescaping copies the image, so this is done only for a string with escapes.
     has_escapes = text.find(b"\\", start, end) >= 0
     value = memoryview(string(bytes(written)).encode()) if has_escapes else written[1:-1]
     head = bytes(value[:HEAD_BYTES])
@@ -170,6 +172,7 @@ def _data_url(base64: memoryview, where: str, mime: bytes | None, *, has_escapes
     if mime is None:
         raise invalid_image(where, "does not begin like an image that gatepass supports")
     missing = -len(base64) % 4
+    # A group of base64 has two characters or more.
     if missing == 3:
         raise invalid_image(where, "is incomplete base64")
     return (b'"data:%b;base64,' % mime, base64, b"=" * missing + b'"')
@@ -179,6 +182,7 @@ def _check_base64(base64: memoryview, where: str) -> None:
     if not len(base64):
         raise invalid_image(where, "is empty")
     for at in range(0, len(base64), CHECKED_BYTES):
+        # The padding is not in _BASE64_BYTES: only a piece with it, or an invalid one, needs the regular expression.
         if bytes(base64[at : at + CHECKED_BYTES]).translate(None, _BASE64_BYTES):
             if _BASE64.fullmatch(base64[at:]) is None:
                 raise invalid_image(where, "is neither a URL nor base64")

@@ -55,6 +55,7 @@ class _Container(ABC):
 
     def _slot_edits(self, slot: _Slot, member: Member) -> Iterator[Edit]:
         if slot.renamed:
+            # The last colon: a name may contain colons, too.
             before_colon = self._scanner.text[member.start : member.value].rpartition(b":")[0]
             yield Edit(member.start, member.start + len(before_colon.rstrip()), (_quoted(slot.name),))
         if slot.text is not None:

@@ -175,6 +175,7 @@ class Clamp:
         bound = self.most if self.most is not None and bound > self.most else bound
         if bound == number:
             return False
+        # A bound of 100.0 is written as 100, because integers are required for most members. `int` fails for infinity.
         is_integer = math.isfinite(bound) and bound == int(bound)
         return owner.set(self.path.name, msgspec.json.encode(int(bound) if is_integer else bound))
 

@@ -99,17 +99,13 @@ def build_profiles(own: Mapping[str, Profile]) -> Mapping[str, ProfileRules]:
     return MappingProxyType(
         {
             name: ProfileRules(
-                name, profile, {dialect: rules_of(profile, dialect) for dialect in get_args(DialectName)}
+                name,
+                profile,
+                {dialect: ChangeRule.of(NAME, changes_of(profile, dialect)) for dialect in get_args(DialectName)},
             )
             for name, profile in resolved(own).items()
         }
     )
-
-
-def rules_of(profile: Profile, dialect: DialectName) -> tuple[ChangeRule, ...]:
-    """Return the rules for requests of `profile` to an upstream of `dialect`."""
-    changes = tuple(changes_of(profile, dialect))
-    return (ChangeRule(NAME, changes),) if changes else ()
 
 
 def changes_of(profile: Profile, dialect: DialectName) -> Iterator[Change]:

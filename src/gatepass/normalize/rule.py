@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 from msgspec.structs import replace
 
@@ -51,6 +51,12 @@ class ChangeRule:
 
     name: str
     changes: tuple[Change, ...]
+
+    @classmethod
+    def of(cls, name: str, changes: Iterable[Change]) -> tuple[Self, ...]:
+        """Return the rule, or an empty tuple without changes, which would copy the body in vain."""
+        found = tuple(changes)
+        return (cls(name, found),) if found else ()
 
     def apply(self, call: Call, target: Target) -> Call:
         del target

@@ -172,6 +172,7 @@ class TokenHolder:
 
     def current(self) -> Token | None:
         """Return the valid token, or None. Never waits."""
+        # An expired token is never sent (envoyproxy/envoy#44674 sent them while the issuer was down).
         return None if self._clock.now() >= self._expires_at_s else self._token
 
     @property
@@ -204,6 +205,7 @@ class TokenHolder:
             # A fetch that retries after a slow failure may exceed its budget. A request does not wait for that.
             if self._failure_state is None:
                 until_s = max(until_s, min(arrived_s, self._fetch_began_s) + longest_s)
+            # No fetch is due: the issuer failed a moment ago, or the holder is closed.
             if self._fetch is None or now >= until_s:
                 raise self._unavailable(now)
             await self._waiters.wait(until_s - now)
@@ -221,6 +223,7 @@ class TokenHolder:
         too, or renewals were too frequent (RenewalLimiter).
         """
         token, now = self._token, self._clock.now()
+        # By value: ten late 401s must not drop the token that has replaced theirs (azure-sdk-for-cpp#6151).
         if token is None or token.text != value:
             return True  # already replaced
         is_first = not self._rejections.is_rejected(token)
@@ -298,6 +301,7 @@ class TokenHolder:
         if self._tasks is None:
             raise RuntimeError(f"{self!r} has not been started")
         self._fetch_began_s = max(now, self._not_before_s)
+        # A task of its own: the client that waits for it may disconnect.
         self._fetch = self._tasks.spawn(self._fetch_token(quick=self._failure_state is None), f"fetch of {self.name}")
         self._fetch.add_done_callback(self._on_end)
 
@@ -369,6 +373,7 @@ class TokenHolder:
 
     def _adopt(self, token: Token) -> None:
         now = self._clock.now()
+        # Drawn once for each token, so that its refresh does not move at each look.
         self._jitter = self._wait_budget.random_fraction()
         self._refresh_at_s = refresh_at_s(token, again=is_reissued(token, self._token), now=now, jitter=self._jitter)
         self._not_before_s = token.requested_s + SPACING_S
@@ -382,6 +387,7 @@ class TokenHolder:
     def _fail(self, error: BaseException) -> None:
         now = self._clock.now()
         if isinstance(error, FetchFailure):
+            # The pause counts from the start of the attempt, so that one which hung delays nothing.
             failure, began_s = error, self._attempt_began_s
         else:
             failure = FetchFailure(f"the token source failed ({type(error).__name__}): a bug", quick=False)

@@ -100,6 +100,7 @@ class NotJson(ValueError):
 def parse_json_text(text: str) -> Any:
     """Return the JSON document `text`; raise NotJson, also for NaN and too deep nesting."""
     try:
+        # Python accepts NaN and Infinity, which are not JSON (RFC 8259 6).
         return json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError):
         raise NotJson from None
@@ -179,6 +180,7 @@ def token_error_body(document: Any) -> TokenErrorBody | None:
         if isinstance(inner, dict | list) and (found := token_error_body(inner)):
             return found
     code, text = _first(document, CODE_NAMES), _first(document, TEXT_NAMES)
+    # In-house gateways write `{"code": 0, "msg": "success", ...}` around every reply.
     if code is not None and _SUCCESS_CODE.match(code):
         return None
     status = _status_in(_first(document, STATUS_NAMES))
@@ -224,6 +226,7 @@ def error_response_failure(
         f"{REFUSED if definite else ''}{issuer} answered {reply.status}{': ' if words else ''}{words}",
         definite=definite,
         unclear=_is_unclear(reply, found, is_login=is_login),
+        # A page or an empty body with 401 or 403 comes from a proxy or firewall, which another attempt does not change.
         quick=reply.status != TOO_MANY and (found is not None or reply.status not in DEFINITE_STATUSES),
         retry_after_s=_retry_after_s(reply, wall_s, is_long=definite or reply.status == TOO_MANY),
     )

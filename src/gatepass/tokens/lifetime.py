@@ -28,7 +28,7 @@ MARGIN_S = 5.0
 """A token is not sent in its last MARGIN_SHARE, at most MARGIN_S, because it must still be valid on arrival."""
 JWT_MARGIN_S = 1.0
 """The times in a JWT are whole seconds, rounded down. A JWT may expire up to a second before `requested_s + (exp -
-iat)`. A very short lifetime is cut by a quarter, because a whole second would leave nothing."""
+iat)`."""
 MAX_LIFETIME_S = 86_400.0
 """A JWT with a longer lifetime keeps its expiry, which a rejection may correct. It is still refreshed after a day."""
 SPACING_S = 1.0
@@ -45,6 +45,7 @@ MAX_SKEW_S = 600.0
 """A file older than its token by more than this was dated back (a copy, an image), so it shows no clock skew."""
 _LARGEST = 1e18
 _NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?\Z")
+# `fromisoformat` accepts more, such as week dates.
 _ISO_DATE = re.compile(r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}([T ]|\Z)")
 _HTTP_DATE = re.compile(
     r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} (GMT|UTC|[+-][0-9]{4})\Z"
@@ -126,6 +127,7 @@ class Token:
 
 def jwt_margin_s(lifetime_s: float) -> float:
     """Return how much earlier than its claims a JWT may expire."""
+    # A quarter of a very short lifetime, because a whole second would leave nothing.
     return min(JWT_MARGIN_S, lifetime_s / 4)
 
 
@@ -167,10 +169,11 @@ def without_extension(token: Token, before: Token | None) -> Token:
 def refresh_at_s(token: Token, *, again: bool, now: float, jitter: float) -> float:
     """Return the moment of the next fetch.
 
-    An issuer that returned the same token `again` has no newer one yet. Metadata servers do so until shortly before
-    the end (googleapis/google-auth-library-python#581, #862). Then half of the rest passes before the next fetch,
-    because otherwise fetches would repeat without end.
+    An issuer that returned the same token `again` has no newer one yet. Then half of the rest passes before the next
+    fetch.
     """
+    # Metadata servers return a token again until shortly before its end. Clients that fetched at once repeated fetches
+    # without end (googleapis/google-auth-library-python#581, #862).
     if again and token.lifetime_s is not None:
         return now + max(SPACING_S, (token.end_s - now) / 2)
     return max(stale_at_s(token, jitter), token.requested_s + SPACING_S)
@@ -207,6 +210,7 @@ def parse_expiry(value: Any, unit: Unit | None) -> ExpiresIn | ExpiresAt | None:
     # bool is an int in Python. The limit also excludes NaN and infinity.
     if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST < value < _LARGEST:
         return None
+    # IBM IAM writes epoch seconds into `expiration`, in-house gateways milliseconds into `expireTime`.
     if unit is None:
         unit = "ms" if value >= EPOCH_MS or MAX_SECONDS < value < EPOCH_S else "s"
     seconds = value / 1000 if unit == "ms" else float(value)
@@ -234,11 +238,9 @@ def issuer_time(headers: Headers) -> float | None:
 
 
 def at_least_left_s(end_s: float, date_s: float, lag_s: float = MAX_DATE_LAG_S) -> float:
-    """Return the least time left until `end_s` when the issuer dated its reply `date_s`.
-
-    Subtracts at most half of a very short lifetime, because the whole lag would leave nothing.
-    """
+    """Return the least time left until `end_s` when the issuer dated its reply `date_s`."""
     claimed_lifetime_s = end_s - date_s
+    # At most half of a very short lifetime, because the whole lag would leave nothing.
     return claimed_lifetime_s - min(lag_s, claimed_lifetime_s / 2)
 
 
@@ -250,17 +252,17 @@ def kind_of(text: str, other: TokenKind = TokenKind.OPAQUE) -> TokenKind:
 def jwt_lifetime_s(text: str, date_s: float | None, wall_s: float) -> float | None:
     """Return the lifetime of a JWT by its claims, in seconds from now on; None if it has no `exp`.
 
-    `exp - iat` does not depend on any clock skew. If the issuer's `Date` shows that the JWT comes from a cache, the
-    remaining time is returned. Without `iat`, `exp` is compared with the issuer's clock, or with this machine's. The
-    signature is not verified, because the upstream does that. The result is up to JWT_MARGIN_S too long.
+    Without `iat`, `exp` is compared with the issuer's clock, or with this machine's. The signature is not verified,
+    because the upstream does that. The result is up to JWT_MARGIN_S too long.
     """
     times = jwt_times(text)
     if times is None:
         return None
     if times.issued_s is not None:
-        whole_s = times.end_s - times.issued_s
+        whole_s = times.end_s - times.issued_s  # does not depend on clock skew
         if whole_s <= 0:
             return None
+        # The issuer's `Date` shows whether the JWT comes from a cache. Then it has less time left.
         return whole_s if date_s is None else _plausible_left_s(times.end_s - date_s, whole_s)
     if date_s is not None:
         left_s = at_least_left_s(times.end_s, date_s, MAX_DATE_LAG_S - JWT_MARGIN_S)
@@ -313,12 +315,10 @@ def jwt_times(text: str) -> JwtTimes | None:
 
 
 def _counted_in_ms(lifetime_s: float) -> bool:
-    """Return whether `exp - iat` looks like milliseconds: more than a day, and not a whole number of days.
-
-    `300000` may also mean three and a half days. Then refreshes are too frequent, which does no harm.
-    """
+    """Return whether `exp - iat` looks like milliseconds: more than a day, and not a whole number of days."""
     if lifetime_s <= MAX_LIFETIME_S:
         return False
+    # `300000` may also mean three and a half days. Then refreshes are too frequent, which does no harm.
     return lifetime_s > MAX_SECONDS or (lifetime_s % MAX_LIFETIME_S != 0 and lifetime_s % 1000 == 0)
 
 
@@ -349,7 +349,7 @@ def jwt_remaining_s(text: str, wall_s: float, written_s: float | None = None) ->
 def _epoch_of(claim: Any) -> float | None:
     """Return a time claim in epoch seconds. Some issuers write milliseconds, against RFC 7519 2."""
     if isinstance(claim, bool) or not isinstance(claim, int | float) or not 0 < claim < _LARGEST:
-        return None
+        return None  # bool is an int in Python
     return claim / 1000 if claim >= EPOCH_MS else float(claim)
 
 
@@ -369,11 +369,8 @@ def retry_after_s(headers: Headers, wall_s: float) -> float | None:
 
 
 def claims_of(text: str) -> dict[str, Any] | None:
-    """Return all claims of the signed JWT `text`; None if it is not one (RFC 7515 3.1, RFC 7519 7.2).
-
-    PyJWT is used only for signing. If cryptography is installed too, importing PyJWT costs 20 MB and 365 M
-    instructions, a seventh of a start.
-    """
+    """Return all claims of the signed JWT `text`; None if it is not one (RFC 7515 3.1, RFC 7519 7.2)."""
+    # Without PyJWT: if cryptography is installed too, importing it costs 20 MB and a seventh of a start.
     parts = text.split(".")
     if len(parts) != 3:
         return None

@@ -125,6 +125,7 @@ def credential_fingerprint(settings: Credential) -> str:
 
     Raises ValueError or OSError if a secret or a file cannot be read.
     """
+    # Sorted, because two replicas may write the same settings in another order.
     document = json.dumps(_json_value(settings), sort_keys=True, separators=(",", ":"))
     return sha256(document.encode("utf-8", "surrogatepass")).hexdigest()
 

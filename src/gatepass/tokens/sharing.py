@@ -207,6 +207,7 @@ class SharedSource:
         """Record that the upstream rejected `value`. Tokens fetched before now are no longer read from the store."""
         self._rejected[value] = self._clock.now()
         self._rejected.move_to_end(value)
+        # An upstream may reject every token, so their number is bounded.
         while len(self._rejected) > MAX_REJECTED:
             self._rejected.popitem(last=False)
 
@@ -239,6 +240,7 @@ class SharedSource:
         """Return the token of the store, of another process during the wait, or of this process's own fetch."""
         until_s, wait_s = self._clock.now() + self._settings.timeout_s, POLL_S
         while (token := await self._read_or_lead(names)) is None:
+            # The fetch of the leader has the same timeout.
             if self._clock.now() >= until_s:
                 raise FetchFailure(
                     _NO_RESULT_IN_TIME.format(self._settings.timeout_s), quick=False, from_other_process=True

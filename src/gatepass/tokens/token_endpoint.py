@@ -36,6 +36,7 @@ from gatepass.types import OutboundRequest, Secret
 CONNECT_S = 5.0
 HEADERS = (
     (b"accept", b"application/json"),
+    # A compressed reply could expand to any size.
     (b"accept-encoding", b"identity"),
     (b"user-agent", b"gatepass"),
 )
@@ -121,6 +122,7 @@ class TokenEndpointClient:
         late = FetchFailure(
             f"{self.reply_format.issuer} sent no complete answer within {bound_s:g} s ({timeout_setting})"
         )
+        # Earlier steps of this fetch, such as discovery, used the whole time.
         if limit_s <= 0:
             raise late
         try:
@@ -152,8 +154,10 @@ def issuer_client(settings: Credential, context: ssl.SSLContext) -> httpx2.Async
     limit_s = settings.timeout_s
     return httpx2.AsyncClient(
         transport=IssuerTransport(settings.network, context),
+        # Phases alone are no limit: an issuer that sends byte by byte reaches none (ThalesGroup/fred#2309).
         timeout=httpx2.Timeout(limit_s, connect=min(CONNECT_S, limit_s)),
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # accepts no cookie
+        # A redirect would take the secret to another address.
         follow_redirects=False,
         trust_env=False,
     )
@@ -220,6 +224,7 @@ def _proxy(network: Network, context: ssl.SSLContext) -> httpx2.Proxy | None:
     if network.proxy is None:
         return None
     user, _, password = network.proxy_auth.reveal().partition(":") if network.proxy_auth else ("", "", "")
+    # httpx2 rejects an `ssl_context` for a proxy without TLS.
     is_secure = network.proxy.startswith("https:")
     return httpx2.Proxy(
         network.proxy, ssl_context=context if is_secure else None, auth=(user, password) if user else None
@@ -233,6 +238,7 @@ async def send_request(client: httpx2.AsyncClient, request: OutboundRequest) -> 
     and an empty body. The body of a redirect is not read, because it may never end.
     """
     try:
+        # A streamed body can be bounded. httpx2 would read all of it.
         response = await client.send(_httpx_request(client, request), stream=True)
     except (httpx2.TransportError, ssl.SSLError) as error:
         raise _fault(error) from error

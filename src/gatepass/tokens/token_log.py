@@ -84,6 +84,7 @@ class TokenLog:
         }
         logger.info("token_fetched", extra={"fields": self._fields(took_s) | fields})
         self._note_expiry(token)
+        # Once until a plausible lifetime arrives: the same issuer writes the same number each time.
         if (token.implausible_lifetime_s is not None) > self.has_implausible_lifetime:
             details = {
                 "credential": self.credential,

@@ -82,6 +82,7 @@ def checked_token(found: str, issuer: str) -> str:
     A line break in a token would add header fields to the request.
     """
     text = strip_bearer(found)
+    # Some gateways write a missing token as text.
     if text.lower() in _NOTHING:
         raise FetchFailure(f"{issuer} returned {text!r} instead of a token")
     if not _B64TOKEN.match(text):
@@ -189,6 +190,7 @@ def _check_audience(text: str, reply_format: TokenReplyFormat, mask: Mask) -> No
     if reply_format.audience is None:
         return
     announced = (claims_of(text) or {}).get("aud")
+    # RFC 7519 4.1.3: one name or a list of names.
     names = [announced] if isinstance(announced, str) else announced if isinstance(announced, list) else []
     named = [name for name in names if isinstance(name, str)]
     if named and reply_format.audience not in named:
@@ -220,6 +222,7 @@ def _found(reply: TokenResponse, reply_format: TokenReplyFormat, mask: Mask) -> 
         and (value := header(reply.headers, reply_format.header.lower().encode())) is not None
     ):
         return value.decode("latin-1"), reply.document, None  # the body may be anything
+    # Envoy treats an empty 200 as a reply and never fetches again (envoyproxy/envoy#42009).
     if not reply.body.strip():
         raise FetchFailure(f"{reply_format.issuer} answered {reply.status} with an empty body")
     document = _document(reply, reply_format, mask)
@@ -276,6 +279,7 @@ def _lifetime(
     skew is known, and the least time left applies.
     """
     date_s = issuer_time(reply.headers)
+    # A lifetime does not depend on a clock, so this is not clock skew.
     if isinstance(announced, ExpiresIn) and announced.seconds <= 0:
         raise FetchFailure(
             f"{reply_format.issuer} returned an expired token (its lifetime is {announced.seconds:g} s)",

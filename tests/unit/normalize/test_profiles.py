@@ -10,9 +10,14 @@ from hypothesis import strategies as st
 from gatepass.config.access import BUILT_IN, PLAIN, Profile
 from gatepass.config.routes import ModelKind
 from gatepass.normalize.built_in import normalize
-from gatepass.normalize.profiles import PlainTools, UntypedModel, changes_of, guessed, rules_of, typed, untyped
-from gatepass.normalize.rule import apply_changes
+from gatepass.normalize.profiles import NAME, PlainTools, UntypedModel, changes_of, guessed, typed, untyped
+from gatepass.normalize.rule import ChangeRule, apply_changes
 from tests.unit.normalize.calls import EMBEDDINGS, TARGET, a_call
+
+
+def rules_of(profile, dialect):
+    return ChangeRule.of(NAME, changes_of(profile, dialect))
+
 
 ROUND = {
     "model": "m",

@@ -55,6 +55,7 @@ class Variable(Secret):
     __slots__ = ("name",)
 
     def __init__(self, name: str, value: str | Callable[[], str]) -> None:
+        # The environment of a running process does not change.
         super().__init__(value, changes=False)
         self.name = name
 

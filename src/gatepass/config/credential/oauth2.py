@@ -131,6 +131,7 @@ def _client_auth_faults(block: Oauth2Credential) -> Iterator[SettingFault]:
         yield "client_auth", "is mtls, which requires a certificate: set network.client_cert"
     if method == "mtls" and urlsplit(block.endpoint).scheme == "http":
         yield "client_auth", "is mtls, and plain HTTP has no certificates: use https"
+    # `extra` may hold another grant, which needs no client authentication.
     if method == "none" and block.grant_type == "client_credentials" and "grant_type" not in block.extra:
         yield "client_auth", "is none, but the client_credentials grant requires client authentication"
 
@@ -158,8 +159,10 @@ def _grant_faults(block: Oauth2Credential) -> Iterator[SettingFault]:
     if block.grant_type == "refresh_token" and not has_token:
         yield "refresh_token", "is missing (or refresh_token_file, which holds one)"
     own_fields = {name for name in ("scope", "audience", "resource") if getattr(block, name) is not None}
+    # `extra` may replace the default grant, but not one that is configured.
     if block.refreshes or "grant_type" in block.model_fields_set:
         own_fields |= {"grant_type", "refresh_token", "username", "password"}
+    # `basic` sends the client id in a header, so `extra` may hold it.
     if block.client_auth != "basic":
         own_fields.add("client_id")
     if block.client_auth == "form":

@@ -57,6 +57,7 @@ class EntraCredential(Credential):
     @field_validator("tenant_id")
     @classmethod
     def _tenant(cls, tenant: str | None) -> str | None:
+        # The tenant becomes a part of the URL of the token endpoint.
         if tenant is not None and not _TENANT.match(tenant):
             raise ValueError("expects a directory's id or domain: letters, digits, dots and hyphens")
         return tenant
@@ -176,5 +177,6 @@ class AwsBedrockCredential(Credential):
     @property
     def sts(self) -> str:
         """The URL of STS."""
+        # AWS in China is a partition with its own domain.
         domain = "amazonaws.com.cn" if self.region.startswith("cn-") else "amazonaws.com"
         return self.sts_url or f"https://sts.{self.region}.{domain}/"

@@ -85,6 +85,7 @@ def claims(client_id: str, audience: str, wall_s: float) -> dict[str, Any]:
         "iss": client_id,
         "sub": client_id,
         "aud": audience,
+        # An issuer may reject an assertion that it has seen before (RFC 7523 3).
         "jti": secrets.token_urlsafe(_JTI_BYTES),
         "iat": issued_s,
         "nbf": issued_s,
@@ -160,6 +161,7 @@ class ClientAuthenticator:
 
     def _audience(self, token_url: str) -> str:
         match self._settings.assertion_audience:
+            # RFC 7523 3 allows the token endpoint as audience. FAPI 2.0 requires the issuer.
             case "token_url":
                 return token_url
             case "issuer":

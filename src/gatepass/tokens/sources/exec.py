@@ -225,6 +225,7 @@ class ExecSource:
                 f"{_shown(self._settings.command[0])} cannot be started: {error.strerror or 'refused by the system'}"
             )
             raise FetchFailure(reason, quick=False) from None
+        # A setting causes it, so another attempt fails too.
         except ValueError:
             raise FetchFailure(f"{self._program}: a NUL in its arguments or environment", definite=True) from None
         if finished.cut:
@@ -235,6 +236,7 @@ class ExecSource:
 
     def _environment(self) -> dict[str, str]:
         settings = self._settings
+        # Not all variables: they contain secrets of gatepass and of other services.
         environment = settings.inherited()
         if settings.exec_credential is not None:
             # As kubectl does, but without a cluster. No plugin may prompt on a terminal.
@@ -245,6 +247,7 @@ class ExecSource:
 
 
 def _failed(program: str, code: int, stderr: bytearray, mask: Mask) -> FetchFailure:
+    # A program cannot return an HTTP status. Only a code of RFC 6749 in its output, or EX_NOPERM, is certain.
     definite = code == EX_NOPERM or _REFUSAL.search(mask(_text(stderr))) is not None
     how = f"ended with exit code {code}" if code > 0 else f"was killed by {_signal(-code)}"
     words = _with_words(f"{REFUSED if definite else ''}{program} {how}", stderr, mask)

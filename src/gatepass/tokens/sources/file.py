@@ -85,6 +85,7 @@ class WatchedFile:
         if len(data) > REPLY_BYTES:
             raise FetchFailure(f"the file {self._path} is larger than {REPLY_BYTES} bytes, so it is not a token")
         written = FileContent(data.decode("utf-8-sig", "replace"), status.st_mtime_ns / 1e9)
+        # A file may be written again with the same content.
         if self._last is None or self._last.text != written.text:
             self._changes += 1
         self._last = written

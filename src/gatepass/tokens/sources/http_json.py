@@ -30,7 +30,7 @@ from gatepass.config.document import with_leaves
 from gatepass.config.references import Reference
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.lifetime import Token
-from gatepass.tokens.secrets import revealed, secret_fields, secret_leaves
+from gatepass.tokens.secrets import revealed, secret_fields, secret_leaves, secret_values
 from gatepass.tokens.token_endpoint import HEADERS, TokenEndpointClient, display_host
 from gatepass.tokens.token_reply import TokenReplyFormat
 from gatepass.types import OutboundRequest, Secret
@@ -81,6 +81,7 @@ class LoginRequestTemplate:
                     f"headers.{name} contains a line break, which a header must not contain", definite=True
                 )
             headers[name.lower().encode()] = text.encode()
+        # The configured URL may already have a query.
         query = f"{'&' if '?' in self.url else '?'}{urlencode(self.query)}" if self.query else ""
         return OutboundRequest(self.method, self.url + query, tuple(headers.items()), self.body())
 
@@ -234,8 +235,5 @@ def _secrets(settings: HttpJsonCredential) -> Iterator[Secret]:
 
 def _is_placeholder(secret: Secret) -> bool:
     """Return whether the value is only a placeholder, such as `{nonce}`. Its value changes, so it is not a secret."""
-    try:
-        text = secret.reveal()
-    except ValueError:
-        return False
-    return not with_values(text, dict.fromkeys((*PER_REQUEST, SIGNATURE), ""))
+    values = dict.fromkeys((*PER_REQUEST, SIGNATURE), "")
+    return any(text is not None and not with_values(text, values) for text in secret_values((secret,)))

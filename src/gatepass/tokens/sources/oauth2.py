@@ -78,6 +78,7 @@ def endpoint_in(document: Any, issuer: str, mask: Mask, *, mtls: bool) -> Endpoi
     """
     if not isinstance(document, Mapping):
         raise FetchFailure(f"the discovery document of {issuer} is not a JSON object", quick=False)
+    # Compared exactly: RFC 8414 3.3 allows no normalization, not even of a trailing slash.
     if document.get("issuer") != issuer:
         named = one_line(str(document.get("issuer")), mask)
         raise FetchFailure(
@@ -250,6 +251,7 @@ class Oauth2Source:
     async def _send(self, endpoint: Endpoint, grant: Fields, by_s: float) -> TimedTokenResponse:
         proof = self._client.proof(endpoint.token_url, self._clock.wall())
         headers: Headers = (*HEADERS, FORM, *proof.headers)
+        # The operator's own fields come last, because they override.
         form = urlencode({**grant, **proof.fields, **extra_fields(self._settings)}).encode()
         request = OutboundRequest("POST", endpoint.token_url, headers, form)
         granted = (Secret(grant[name]) for name in ("refresh_token", "password") if name in grant)

@@ -158,6 +158,7 @@ class FileRefreshTokenStore:
 
     async def put(self, text: str) -> None:
         try:
+            # fsync may take seconds on a busy disk.
             await asyncio.get_running_loop().run_in_executor(None, _replace, self._path, text)
         except OSError as error:
             raise _failure("cannot be written", error) from None
@@ -190,6 +191,7 @@ def _replace(path: str, text: str) -> None:
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
             file.write(text.encode())
             file.flush()
+            # Without it, a crash after the rename could leave an empty file (fsync(2)).
             os.fsync(file.fileno())
         os.replace(new, path)
     except BaseException:  # a process that is terminated leaves no partial file either
@@ -285,6 +287,7 @@ class RefreshTokenRotation:
             if code_of(timed_response.response) not in INVALID_GRANT_CODES:
                 self._rejected = None
                 return timed_response
+            # Another process may have used this one meanwhile and stored its successor.
             self._rejected, token = token, await self._newest() or token
         if not self.is_last:
             return None
@@ -322,6 +325,7 @@ class RefreshTokenRotation:
 
     async def _put(self, token: str) -> None:
         """Store the token. If that fails, still use it, because it is the only valid one."""
+        # Stored before the access token is used: the issuer has ended the old refresh token already.
         kept = StoredRefreshToken(token, refresh_token_fingerprint(self._settings), account_fingerprint(self._settings))
         self._unstored = kept  # used instead of the stored one until a put succeeds
         try:

@@ -70,6 +70,7 @@ def role_form(role_arn: str, session_name: str, lifetime_s: float, more: Mapping
         "Version": VERSION,
         "RoleArn": role_arn,
         "RoleSessionName": session_name,
+        # STS rejects a session shorter than SHORTEST_S, even for a shorter key.
         "DurationSeconds": str(int(min(max(lifetime_s, SHORTEST_S), LONGEST_S))),
         **more,
     }
@@ -176,6 +177,7 @@ class AwsBedrockSource:
         if left_s <= 0:
             raise FetchFailure("STS returned an expired session: check this machine's clock", quick=False)
         text = bedrock_key(keys, self._settings.region, lifetime_s)
+        # The key ends with the session that signed it.
         return Token(Secret(text), requested_s, min(lifetime_s, left_s), TokenKind.OPAQUE, LifetimeSource.REPLY)
 
     async def _keys(self, vendor_fetch: VendorFetch) -> AwsKeys:

@@ -113,6 +113,7 @@ class EntraCertificate:
             "sub": client_id,
             "aud": audience,
             "jti": secrets.token_urlsafe(18),
+            # An issuer whose clock is behind would reject a future `nbf`.
             "nbf": issued_s - LIFE_S // 2,
             "exp": issued_s + LIFE_S,
         }

@@ -180,12 +180,14 @@ class GoogleSource:
         )
 
     async def _from_file(self, path: str, vendor_fetch: VendorFetch) -> Token:
+        # google-auth refreshes synchronously, so it runs in a thread.
         request = GoogleRequest(vendor_fetch)
         try:
             text, expires_s = await asyncio.to_thread(self._refreshed, path, request)
         except (GoogleAuthError, *LIBRARY_ERRORS) as error:
             raise vendor_fetch.failure_for(str(error)) from error
         finally:
+            # The thread cannot be cancelled. Its next request fails instead.
             request.close()
         return vendor_fetch.token_from_text(text, expires_s)
 
