@@ -127,8 +127,9 @@ class ResponseHeaders:
         if kept and self._holds(_SEPARATOR.join([value for _, value in kept]).decode("latin-1")):
             kept = [field for field in kept if not self._holds(field[1].decode("latin-1"))]
         if kinds:
-            streams = [kind for kind in kinds if kind.strip().lower().startswith(b"text/event-stream")]
-            kind = (streams or kinds)[0]
+            kind = kinds[0]
+            if len(kinds) > 1:
+                kind = next((one for one in kinds if one.strip().lower().startswith(b"text/event-stream")), kind)
             if kind in _USUAL_KINDS or not self._holds(kind.decode("latin-1")):
                 kept.insert(0, (b"content-type", kind))
         return kept

@@ -153,7 +153,7 @@ class Connection(asyncio.BufferedProtocol):
     def flush(self) -> None:
         """Write the deferred request (see WriteBatcher) if the connection is still open."""
         held, self._held = self._held, b""
-        if held and self._transport is not None and self.open:
+        if held and self._transport is not None and not self._transport.is_closing():
             self._transport.write(held)
 
     def _on_timeout(self) -> None:

@@ -75,7 +75,8 @@ async def try_target(
     if is_streamed:
         _start_keep_alive(attempt, keep_alive, STREAM_HOLD_S)
     with AttemptLearning(attempt, base) as learning:
-        await learning.wait_for_trial()
+        if learning.session is not None:  # another request may try an unknown model (learning/memory.py)
+            await wait_for_trial(learning.session, base, attempt.state.clock)
         while True:
             # Normalize: learned rules, which a retry may have extended, then the rules of the dialect.
             adapted, rules = await learning.plan(), upstream.dialect.rules
@@ -235,7 +236,7 @@ class AttemptLearning:
     learned rules. Then the session begins with the first error.
     """
 
-    __slots__ = ("_attempt", "_base", "_scope", "_session", "_state", "_upstream")
+    __slots__ = ("_attempt", "_base", "_scope", "_state", "_upstream", "session")
 
     def __init__(self, attempt: Attempt, base: Call) -> None:
         self._attempt = attempt
@@ -246,7 +247,7 @@ class AttemptLearning:
         model = attempt.target.model or base.model
         self._scope = RuleScope(upstream.name, model, base.operation.name, settings.credential or "")
         is_settled = settings.learn != "on" or learner.is_settled(self._scope, base.stream, state.clock.now())
-        self._session = None if is_settled else self._new_session()
+        self.session = None if is_settled else self._new_session()
 
     def __enter__(self) -> Self:
         return self
@@ -254,10 +255,10 @@ class AttemptLearning:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._session is None:
+        if self.session is None:
             return
-        self._session.__exit__(kind, error, trace)
-        for event in self._session.events:
+        self.session.__exit__(kind, error, trace)
+        for event in self.session.events:
             self._state.metrics.learning_event(event.scope.upstream, event.event)
             fields = {
                 "id": self._base.id,
@@ -269,21 +270,16 @@ class AttemptLearning:
             }
             emit(LOG, logging.INFO, f"rule_{event.event}", fields)
 
-    async def wait_for_trial(self) -> None:
-        """Wait while another request tries an unknown model (learning/memory.py). Nearly always returns at once."""
-        if self._session is not None:
-            await wait_for_trial(self._session, self._base, self._state.clock)
-
     async def plan(self) -> Call:
         """Return the request with the learned rules applied, the same object if none concerns it."""
-        if self._session is None:
+        if self.session is None:
             return self._base
-        self._session.recall(self._base, self._state.clock.now())
-        if self._session.has_rules:
+        self.session.recall(self._base, self._state.clock.now())
+        if self.session.has_rules:
             self._base = await reread(self._base)
-            planned = await run_off_loop(self._base.body, partial(self._session.revise, self._base))
+            planned = await run_off_loop(self._base.body, partial(self.session.revise, self._base))
         else:
-            planned = self._session.revise(self._base)
+            planned = self.session.revise(self._base)
         self._attempt.learned = planned.adapted[len(self._base.adapted) :]
         return planned
 
@@ -296,8 +292,8 @@ class AttemptLearning:
     def succeeded(self) -> None:
         """Record that the upstream accepted the request that was planned last."""
         self._attempt.tried = ()
-        if self._session is not None:
-            self._session.succeeded(self._state.clock.now())
+        if self.session is not None:
+            self.session.succeeded(self._state.clock.now())
 
     async def final_error(self, sent: Call, error: UpstreamError) -> UpstreamError:
         """Return the error for the client after `error` to `sent`, with advice if gatepass has some.
@@ -342,10 +338,10 @@ class AttemptLearning:
 
     def _begun_session(self) -> LearningSession:
         """Return the session. Begin it if the request was sent without one."""
-        if self._session is None:
-            self._session = self._new_session()
-            self._session.sent(self._base)
-        return self._session
+        if self.session is None:
+            self.session = self._new_session()
+            self.session.sent(self._base)
+        return self.session
 
     async def _relevant_rules(
         self, session: LearningSession, sent: Call | None, error: UpstreamError

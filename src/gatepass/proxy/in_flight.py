@@ -49,7 +49,7 @@ class InFlightRequests:
         self.refusing = False
         """Whether requests on new connections are refused; set some time after `draining`."""
         self._concurrency = Concurrency(limit, callers)
-        self._requests: set[InFlightRequest] = set()
+        self.requests: set[InFlightRequest] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         """The event loop, kept from the first request on: to look it up costs a system call per request."""
         self._idle = asyncio.Event()
@@ -59,11 +59,11 @@ class InFlightRequests:
     @property
     def busy(self) -> int:
         """The number of requests in flight."""
-        return len(self._requests)
+        return len(self.requests)
 
     def metrics_keys(self) -> list[tuple[str, str, str, str]]:
         """Return `InFlightResponse.metrics_key` of each request in flight."""
-        return [request.response.metrics_key for request in self._requests]
+        return [request.response.metrics_key for request in self.requests]
 
     def admit(self, response: InFlightResponse) -> InFlightRequest:
         """Return a context manager that registers one request while its block runs.
@@ -78,12 +78,9 @@ class InFlightRequests:
             loop = self._loop = asyncio.get_running_loop()
         return InFlightRequest(self, response, self._concurrency, loop)
 
-    def enter(self, request: InFlightRequest) -> None:
-        self._requests.add(request)
-
-    def remove(self, request: InFlightRequest) -> None:
-        self._requests.discard(request)
-        if self.draining and not self._requests:
+    def note_end(self) -> None:
+        """A request has ended during a drain."""
+        if not self.requests:
             self._idle.set()
 
     async def delay(self, clock: Clock, delay_s: float) -> None:
@@ -96,14 +93,14 @@ class InFlightRequests:
     async def drain(self, clock: Clock, bound_s: float) -> int:
         """Wait up to `bound_s`, or until `end_now`, for requests to end. Cancel the rest and return their number."""
         self.draining = self.refusing = True
-        if self._requests:
+        if self.requests:
             self._idle.clear()
         else:
             self._idle.set()
         if await self._idle_within(clock, bound_s, self._end_now):
             return 0
         # a request whose response is sent but not yet closed needs no error event
-        rest = [request for request in self._requests if not request.is_answered]
+        rest = [request for request in self.requests if not request.is_answered]
         for request in rest:
             request.cancel(Draining("gatepass stopped before the response was complete."))
         # an event that is never set: a second signal does not cut off the error events
@@ -171,7 +168,7 @@ class InFlightRequest(CancelScope):
 
     def __enter__(self) -> Self:
         CancelScope.__enter__(self)  # `super()` would create an object for each request
-        self._in_flight.enter(self)
+        self._in_flight.requests.add(self)
         return self
 
     def __exit__(
@@ -181,5 +178,8 @@ class InFlightRequest(CancelScope):
             self._concurrency.release(self._caller)
         if self.memory.held_bytes > SMALL_BYTES:  # most requests hold less and save the call
             self.memory.release()
-        self._in_flight.remove(self)
+        in_flight = self._in_flight
+        in_flight.requests.discard(self)
+        if in_flight.draining:
+            in_flight.note_end()
         CancelScope.__exit__(self, kind, error, trace)

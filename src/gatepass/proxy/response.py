@@ -434,8 +434,10 @@ async def buffer_reply(context: ReplyContext, beginning: bytes = b"") -> Buffere
     is_plain_chat = protocol is ClientProtocol.CHAT and transforms is None
     # a large reply that becomes a stream is read in slices below, so that it can be synthesized in slices
     may_be_good = is_plain_chat and (len(body) <= BUILT_BYTES or not context.call.stream)
+    is_large = len(body) > SLICE_BYTES  # then the event loop runs between two passes
     if may_be_good and (good := read_good(body)) is not None:  # needs neither classification nor repair
-        await _yield_if_large(body)
+        if is_large:
+            await asyncio.sleep(0)
         return _for_profile(context, BufferedReply(context.response.status, context.headers(), body, usage=good.usage))
     most_bytes = BUILT_BYTES if protocol is ClientProtocol.CHAT else ONE_PASS_BYTES
     if protocol is not ClientProtocol.EMBEDDINGS and len(body) > most_bytes and first_bytes(body)[:1] == b"{":
@@ -448,13 +450,15 @@ async def buffer_reply(context: ReplyContext, beginning: bytes = b"") -> Buffere
         aggregator = _body_aggregator(context)
         await _feed_slices(aggregator, body)
         return _aggregated(context, aggregator)
-    await _yield_if_large(body)
+    if is_large:
+        await asyncio.sleep(0)
     if protocol is ClientProtocol.EMBEDDINGS and is_right(body, context.call.embeddings_options()):
         return _repaired(context, BufferedReply(context.response.status, context.headers(), body, is_validated=True))
     adapted: tuple[str, ...] = ()
     if transforms is not None:
         body, adapted = transforms.document(body, context.envelope_defaults())
-    await _yield_if_large(body)
+    if is_large:
+        await asyncio.sleep(0)
     reply = received_reply(context.attempt, context.response, body)
     document = context.upstream.dialect.classify_document(reply, protocol)
     if isinstance(document, GatepassError):
@@ -462,7 +466,8 @@ async def buffer_reply(context: ReplyContext, beginning: bytes = b"") -> Buffere
         raise document
     if document is not body:
         adapted = (*adapted, UNWRAPPED)
-    await _yield_if_large(body)
+    if is_large:
+        await asyncio.sleep(0)
     return _repaired(context, BufferedReply(context.response.status, context.headers(), document, adapted))
 
 
@@ -477,12 +482,6 @@ async def _check_value_count(context: ReplyContext, body: bytes) -> None:
                 f"The upstream's reply is invalid: it has more than {MOST_VALUES} values.",
                 upstream=context.upstream.name,
             )
-        await asyncio.sleep(0)
-
-
-async def _yield_if_large(body: bytes) -> None:
-    """Let the event loop run between two passes over a large reply."""
-    if len(body) > SLICE_BYTES:
         await asyncio.sleep(0)
 
 

@@ -13,6 +13,7 @@ from gatepass.config.model import Config
 from gatepass.errors import UpstreamClosed, UpstreamEmpty, UpstreamError, UpstreamErrorReply, UpstreamTimeout
 from gatepass.learning.learned_rule import LearnedRule, RuleScope
 from gatepass.learning.memory import KNOWN_S
+from gatepass.learning.session import wait_for_trial
 from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.proxy.attempt import AttemptLearning
 from gatepass.proxy.context import Attempt
@@ -61,7 +62,8 @@ class Scenario:
         self.attempt, self.sent = self._attempt(call), []
         results = iter(answers)
         with AttemptLearning(self.attempt, call) as learning:
-            await learning.wait_for_trial()
+            if learning.session is not None:
+                await wait_for_trial(learning.session, call, self.state.clock)
             while True:
                 self.sent.append(await learning.plan())
                 self.attempt.adapted = self.sent[-1].adapted

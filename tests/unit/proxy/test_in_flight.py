@@ -55,7 +55,7 @@ async def test_a_request_without_a_sent_response_ends_with_the_reason():
     in_flight, go_on = InFlightRequests(9), asyncio.Event()
     waiting = asyncio.create_task(served(in_flight, Response(), go_on))
     await settle()
-    (request,) = in_flight._requests
+    (request,) = in_flight.requests
     request.cancel(ClientGone())
     assert (await waiting, in_flight.busy) == ("ClientGone", 0)
 
