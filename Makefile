@@ -123,7 +123,7 @@ token-matrix: setup ## Every fault of an issuer against every state of a token, 
 mutants: setup ## Plant 40 faults in the core and name those that no test catches: half an hour; MUTANTS="--list"
 	$(BIN)/python -m tests.stress.mutants $(MUTANTS)
 
-fuzz: setup ## Ten minutes of mutated streams through the judge and the shapers; FUZZ="--target head" for another
+fuzz: setup ## Ten minutes of mutated streams through validation, repair and aggregation; FUZZ="--target head" for another
 	$(BIN)/python -m tests.fuzz --seconds 600 $(FUZZ)
 
 properties: setup ## Every property with 500 examples instead of 25

@@ -1,6 +1,8 @@
-"""What shaping a stream costs: `python -m bench.shapers`. CPU of one process, without sockets.
+"""What repair, aggregation and synthesis of a stream cost: `python -m bench.shapers`.
 
-A stream of 512 events comes event by event, as a paced upstream sends it. The bar is that of the house:
+CPU of one process, without sockets.
+
+A stream of 512 events comes event by event, as a paced upstream sends it. The bar is:
 12 µs of CPU for an event that is emulated, aggregated or repaired, all of the gateway included; so the
 part measured here has 5 µs. Each figure is the best of many rounds, for the machine may be busy.
 """
@@ -86,7 +88,7 @@ def _read_error(_: Any) -> UpstreamErrorBody | None:
     return None
 
 
-def _judge(blocks: list[bytes]) -> None:
+def _validate(blocks: list[bytes]) -> None:
     stream = EventStream("bench", LIMIT_BYTES, _read_error)
     for block in blocks:
         stream.feed(block)
@@ -125,14 +127,14 @@ def _repairs() -> Iterator[Task]:
             raise AssertionError(f"{name}: nothing was repaired")
         yield Task(f"repair, {name}", partial(_repair, RepairOptions(), blocks), len(blocks), BAR_US)
     growing = _stream(lambda number: _chunk({"content": CUMULATIVE[: number + 1]}))
-    wishes = RepairOptions(cumulative=True)
-    yield Task("repair, cumulative texts", partial(_repair, wishes, growing), len(growing))
-    yield Task("repair, clean, cumulative ones looked for", partial(_repair, wishes, clean), len(clean), CLEAN_BAR_US)
+    options = RepairOptions(cumulative=True)
+    yield Task("repair, cumulative texts", partial(_repair, options, growing), len(growing))
+    yield Task("repair, clean, cumulative ones looked for", partial(_repair, options, clean), len(clean), CLEAN_BAR_US)
 
 
 def _tasks() -> Iterator[Task]:
     clean, calls = _stream(_text), _stream(_call)
-    yield Task("judge alone, clean", partial(_judge, clean), len(clean))
+    yield Task("validation alone, clean", partial(_validate, clean), len(clean))
     yield from _repairs()
     yield Task("aggregate, text", partial(_aggregate, clean), len(clean), BAR_US)
     yield Task("aggregate, all events in one run", partial(_aggregate, [b"".join(clean)]), len(clean), BAR_US)

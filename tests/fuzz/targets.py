@@ -26,7 +26,7 @@ from tests.unit.sse.streams import DONE, read_error
 LIMIT_BYTES = 1 << 16
 SOAKED_BYTES = 1 << 20
 KEPT_BYTES = 1 << 22
-"""What a shaper may hold after `SOAKED_BYTES` of anything: a constant, whatever came."""
+"""The most that a repair may hold after `SOAKED_BYTES` of anything."""
 
 WISHES = (
     RepairOptions(include_usage=True),
@@ -40,8 +40,8 @@ _LEFT_COMMENTS = re.compile(rb"(?:(?<![^\r\n]):[^\r\n]*(?:\r\n?|\n))+\Z")
 Target = Callable[[bytes, Random], None]
 
 
-def judged_repaired_and_joined(body: bytes, random: Random) -> None:
-    """The way of a stream: judge, repair, aggregation, in pieces of random sizes."""
+def validated_repaired_and_aggregated(body: bytes, random: Random) -> None:
+    """A stream is validated, repaired and aggregated, in pieces of random sizes."""
     repair = StreamRepair(random.choice(WISHES), origin())
     stream = EventStream("chat", LIMIT_BYTES, read_error, repair=repair)
     aggregator = CompletionAggregator("chat", LIMIT_BYTES, read_error, origin())
@@ -322,7 +322,7 @@ _CONFIG_WORDS = (
 FAMILIES: Mapping[str, Family] = {
     "stream": Family(
         (
-            (judged_repaired_and_joined, 8),
+            (validated_repaired_and_aggregated, 8),
             (repaired_alike, 6),
             (joined_alike, 4),
             (synthesised, 3),
@@ -351,13 +351,13 @@ def _runs(blocks: list[bytes], random: Random) -> Iterator[bytes]:
 
 
 def _are_whole(stream: bytes) -> None:
-    """Whole events, and behind them comment lines that the judge left of another."""
+    """Whole events, and behind them comment lines that the validation left of another."""
     whole = _LEFT_COMMENTS.sub(b"", stream)
     assert b"".join(split_events(whole)) == whole, "what goes on is whole events"
 
 
 def _is_no_text(out: bytes) -> bool:
-    """Whether there are bytes in it that no JSON text may hold. The judge lets them pass inside the text of an
+    """Whether there are bytes in it that no JSON text may hold. The validation lets them pass inside the text of an
     event that it knows by heart."""
     try:
         out.decode()

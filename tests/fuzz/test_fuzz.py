@@ -117,7 +117,7 @@ def test_mutations_are_the_same_for_one_seed_and_bounded():
     assert max(map(len, made[0])) <= LONGEST_BYTES
 
 
-def test_memory_of_a_shaper_is_measured_to_its_ends():
+def test_memory_of_a_repair_is_measured_to_its_ends():
     repair = StreamRepair(RepairOptions(), origin())
     before = kept_bytes(repair)
     repair._deferred._held["x"] = {"deep": ["x" * 100_000]}

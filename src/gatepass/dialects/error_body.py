@@ -1,6 +1,6 @@
 """Read an error body: decide whether a JSON document is an error, and return its message, code, type and status.
 
-Upstreams and token endpoints share this reader. Each shape has a test with a literal body:
+Each shape has a test with a literal body:
 
 * `error` is an object: OpenAI, llama.cpp, Google, OpenRouter (`metadata.raw`). Gemini puts it into an array.
 * `error` is a text: LM Studio, Ollama, TGI, RFC 6749.
@@ -33,7 +33,9 @@ _STATUSES = ("code", "status", "statusCode", "status_code", "error_code", "error
 _STANDARD = frozenset({"message", "msg", "type", "param", "code", "object", "error"})
 _JSON = re.compile(r"\{|\[\{")
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_.-]{1,100}\Z")
+# Google names the kind of an error in `status`: UNAUTHENTICATED
 _GOOGLE_STATUS = re.compile(r"[A-Z][A-Z_]+\Z")
+# new-api appends its own id to the upstream's sentence
 _REQUEST_ID = re.compile(r"\(request id:[^()]*\)\s*\Z", re.IGNORECASE)
 ISSUES = 5
 """This many entries of a list of errors are quoted."""
@@ -309,13 +311,14 @@ def _own(document: Object, refused: bool) -> Any:
     lists = [value for value in (document.get("choices"), document.get("data")) if isinstance(value, list)]
     if any(lists):
         return None
-    if isinstance(document.get("errors"), list) and document["errors"]:
+    if isinstance(document.get("errors"), list) and document["errors"]:  # Cloudflare
         return document["errors"]
-    header = document.get("header")
+    header = document.get("header")  # iFlytek
     if isinstance(header, dict) and _fails(header):
         return header
     if lists and not refused:
         return document if _fails(document) else None
+    # FastAPI; a success of a corporate envelope may have a `detail` too
     detail = document.get("detail")
     claims_success = any(name in document and is_success(document[name]) for name in _ENVELOPE_CODES)
     if detail and (refused or not claims_success):

@@ -59,6 +59,7 @@ NEVER = frozenset(("model", "messages", "input", "stream", "role", "content"))
 RENAMES: Mapping[str, str] = MappingProxyType(
     {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 )
+"""OpenAI's reasoning models accept the new name only, older API versions of Azure and Mistral the old one only."""
 
 OPT_IN = LEARN_ALSO
 """Names for `upstreams.NAME.learn_also`, in addition to members that gatepass does not know."""
@@ -142,8 +143,11 @@ def evidence_of(message: str) -> str:
 
 
 HOUR_S = 3600.0
+"""Validity of most rules. Providers change what a model accepts without notice, and an expired rule costs one call."""
 QUARTER_S = 900.0
+"""OpenAI's sentence about an organization that is not verified says that a verification takes up to 15 minutes."""
 DAY_S = 86_400.0
+"""Validity of batch limits: they are settings of a server and change seldom."""
 
 ONLY: Mapping[str, frozenset[bytes]] = MappingProxyType(
     {

@@ -109,8 +109,9 @@ def is_same_rejection(rejection: UpstreamRejection, rule: LearnedRule, evidence:
 
 # streams
 
+# OpenAI, for an organization that is not verified (lobehub#9385). Relays keep the sentence, but often not its param.
 _UNVERIFIED = re.compile(rf"{WORDS}must be verified to stream")
-_REFUSED = re.compile(
+_REFUSED = re.compile(  # the first alternatives are OpenAI's for o1 (NextChat#5410)
     r"(?:Unsupported value: )?'?stream'? does not support true|Unsupported value: 'stream'.{0,200}?values are: false"
     rf"|{WORDS}(?:does not|doesn't|do not|don't) support stream(?:ing)?(?![\w_])"
     rf"|{WORDS}[Ss]treaming is not (?:currently )?(?:supported|enabled|allowed|available)"
@@ -122,14 +123,16 @@ _COMBINED = re.compile(
     re.IGNORECASE,
 )
 """The upstream rejects streams together with something else, not streams as such."""
-_NEEDED = re.compile(
+_NEEDED = re.compile(  # DashScope, for models that only stream or that think (ragflow#5912, ragflow#8972)
     rf"{WORDS}only supports? stream(?:ing)?\b|(?:Unsupported value: )?'?stream'? does not support false"
     rf"|{WORDS}please enable the stream parameter"
     r"|(?:parameter\.)?enable_thinking must be set to false for non-stream"
 )
+# The alternative to a stream for the same models. Streaming is tried first, because it keeps the thinking.
 _NO_THINKING = re.compile(r"(?:parameter\.)?enable_thinking must be set to false")
+# DashScope, for models that always think (qwen-code#7332).
 _THINKING_ONLY = re.compile(rf"{WORDS}enable_thinking parameter is restricted to True", re.IGNORECASE)
-_ORPHANED = re.compile(
+_ORPHANED = re.compile(  # OpenAI (litellm#5803), then vLLM
     r"(?:The )?'?stream_options'? (?:parameter )?(?:is only allowed|can only be (?:defined|used|set)) when"
     r"|Stream options can only be defined when"
 )
@@ -160,32 +163,37 @@ def streaming(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]
 
 _AT = r"(?:'?(?:body\.)?messages[\w.\[\]-]*+'?\s*:\s*)?"
 """The path with which a sentence may begin."""
+# In this order: clones of OpenAI's API, DeepSeek, the chat templates of vLLM and llama.cpp, GLM in English and Chinese,
+# OpenAI.
 _DEVELOPER = re.compile(
     rf"{_AT}(?:['`\"]?developer['`\"]? is not one of|unknown variant [`'\"]developer|Unexpected message role"
     r"|Incorrect role information|角色信息不正确)|(?:Unsupported value: )?"
     rf"(?:'messages[\w.\[\]]*+' |{WORDS})does not support ['`\"]developer"
 )
+# FastAPI lists the roles that it accepts. A list with `developer` rejects another role.
 _OTHER_ROLES = re.compile(r"(?:body\.)?messages\.\d+\.(?:[\w-]+\.)?role: Input should be (?!.*developer)")
-_SYSTEM = re.compile(
+_SYSTEM = re.compile(  # OpenAI's o1 models want `developer` instead (cherry-studio#4973)
     rf"(?:Unsupported value: )?(?:'messages[\w.\[\]]*+' |{WORDS})does not support ['`\"]system"
     rf"|{_AT}['`\"]?system['`\"]? is not one of"
 )
 _NO_SYSTEM = re.compile(rf"{WORDS}[Ss]ystem role (?:is )?not supported")
+# Chat templates of models such as Mistral's, in vLLM (vllm#6862).
 _ALTERNATE = re.compile(rf"{WORDS}roles must alternate")
 
-_STRING_REQUIRED = (
+_STRING_REQUIRED = (  # DeepSeek, Groq, Ollama, Cloudflare, FastAPI
     re.compile(rf"{_AT}invalid type: sequence, expected a string"),
     re.compile(r"'messages\.\d+\.content' : value must be a string"),
     re.compile(r"(?:json: )?cannot unmarshal array into Go struct field [\w.]*content of type string"),
     re.compile(r"Type mismatch of '/messages/[^/'\s]+/content', 'array' not in 'string'"),
     re.compile(r"(?:body\.)?messages\.\d+\.(?:[\w-]+\.)*content(?:\.str)?: Input should be a valid string"),
 )
-_NULL_REFUSED = (
+_NULL_REFUSED = (  # LM Studio, Ollama, OpenAI, FastAPI
     re.compile(r"(?:Invalid 'content': )?'content' field must be a string or an array of objects"),
     re.compile(r"invalid message content type: <nil>"),
     re.compile(r"Invalid value for 'content': expected a string, got null"),
     re.compile(r"(?:body\.)?messages\.\d+\.(?:[\w-]+\.)*content: (?:Field required|none is not an allowed value)"),
 )
+# Mistral accepts no id of another provider (opencode#1680).
 _TOOL_ID = re.compile(r"Tool call id was .{0,200}? but must be a-z, A-Z, 0-9, with a length of 9")
 
 
@@ -212,7 +220,7 @@ def conversation(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ..
 
 # embeddings
 
-_LIMITS = (
+_LIMITS = (  # DashScope, TEI and SiliconFlow, Azure, Gemini, OpenAI
     re.compile(rf"{WORDS}batch size is invalid, it should not be larger than (\d+)"),
     re.compile(rf"{WORDS}batch size \d+ > maximum allowed batch size (\d+)"),
     re.compile(r"[Tt]oo many inputs\. The max number of inputs is (\d+)"),
@@ -220,9 +228,12 @@ _LIMITS = (
     re.compile(r"(?:Invalid )?'input': array too long\. Expected an array with maximum length (\d+)"),
 )
 _TOKENS = re.compile(r"Requested (\d[\d,]*) tokens, max (\d[\d,]*) tokens per request")
+# Zhipu's older API accepts one text (zhipuai-sdk-python-v4#7). Its sentence names no list, only its code 1214 does.
 _STRING_ONLY = re.compile(r"(?:input|prompt)\s*参数非法")
+# Older vLLM (vllm#6174). The openai SDKs request base64 by default.
 _NO_BASE64 = re.compile(r"base64 encoding is not (?:currently )?supported")
 LARGEST = 100_000
+"""Limit on a batch: a larger number in such a sentence is not a number of inputs. OpenAI accepts 2,048."""
 FILL = 0.9
 """Part of the tokens per request to use, because inputs differ in length."""
 
@@ -246,13 +257,16 @@ def batches(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
 
 # changes that require `learn_also`
 
-_TOOL_CHOICE = re.compile(
+_TOOL_CHOICE = re.compile(  # DashScope and DeepSeek, for models that think (DeepSeek-V3#1376)
     rf"{WORDS}tool_choice parameter does not support being set to|[Tt]hinking mode does not support this tool_choice"
 )
+# LM Studio.
 _OBJECT_REFUSED = re.compile(r"'response_format\.type' must be 'json_schema' or 'text'")
+# DeepSeek.
 _FORMAT_REFUSED = re.compile(rf"{WORDS}response_format type is unavailable")
+# vLLM started without a parser of tool calls (vllm#9986), and Ollama.
 _NO_TOOLS = re.compile(rf"{WORDS}(?:tool choice requires --enable-auto-tool-choice|does not support tools\b)")
-_ROOM = re.compile(
+_ROOM = re.compile(  # vLLM (vllm#12886)
     rf"{WORDS}maximum context length is (\d+) tokens\. However, you requested \d+ tokens"
     r" \((\d+) in the messages, \d+ in the completion\)"
 )
@@ -286,12 +300,12 @@ def choices(rejection: UpstreamRejection, also: Collection[str]) -> Iterator[tup
 MOST_NAMES = 8
 """Limit on the members that one sentence may drop."""
 
-_LISTS = (
+_LISTS = (  # OpenAI's older API and Azure, NVIDIA (9router#3325), Venice (llm-venice#3)
     re.compile(r"Unrecognized request arguments? supplied: ([\w, ]+)"),
     re.compile(r"Unsupported parameter\(s\): ([\w, `'\"]+)"),
     re.compile(r"Unrecognized keys?(?:\(s\))?(?: in object)?: ((?:['\"][^'\"]+['\"](?:, )?)+)"),
 )
-_PLACES = (
+_PLACES = (  # OpenAI twice, pydantic twice (Mistral, FastAPI), a gateway, Databricks (continue#12936)
     re.compile(r"Unsupported parameter: '([^']+)'"),
     re.compile(r"Unknown parameter: '([^']+)'"),
     re.compile(r"([\w.\[\]-]++): Extra inputs are not permitted"),
@@ -300,9 +314,10 @@ _PLACES = (
     re.compile(r"json: unknown field \\?\"([^\"\\]+)\\?\""),
 )
 _GEMINI = re.compile(r"Unknown name \\?\"([^\"\\]+)\\?\"(?: at '([^']*)')?: Cannot find field")
+# Groq and Cerebras, for members of replayed messages.
 _PROPERTY = re.compile(r"('?messages[\w.\[\]]*+'?\s*:\s*|[\w.\[\]]++: )?property '([^']{1,200})' is unsupported")
 _IN_MESSAGES = re.compile(r"'?messages\b")
-_VALUES = (
+_VALUES = (  # OpenAI (litellm#13397), Kimi, GLM
     re.compile(r"Unsupported value: '([^']+)' does not support "),
     re.compile(r"invalid (\w+): only "),
     re.compile(r"([A-Za-z0-9_]++)\s*参数非法"),
@@ -330,6 +345,7 @@ _DROPPED_WHOLE = frozenset(("stream_options", "metadata", "logit_bias"))
 _NOT_HERE = re.compile(r"with this model\b")
 _WORD = re.compile(r"[\w.]+")
 _HINT = re.compile(r"Use '([^']+)' instead")
+# vLLM (vllm#15465).
 _NO_DIMENSIONS = re.compile(rf"{WORDS}(?:dimensions is currently not supported|does not support matryoshka)")
 
 

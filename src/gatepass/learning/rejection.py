@@ -254,6 +254,7 @@ NEVER_CODES = FINAL_CODES | {
 The account, the model name or the content caused the error: no change of the request's form solves it.
 """
 
+# Azure's content filter, and OpenAI for a model that requires a verified organization: no change of the form helps.
 _NEVER_TEXT = re.compile(r"content management policy|must be verified to use", re.IGNORECASE)
 _WANTS_BACK = re.compile(r"must be passed back|missing `?reasoning_content", re.IGNORECASE)
 """DeepSeek's thinking models require the reasoning that other upstreams reject."""

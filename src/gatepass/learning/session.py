@@ -37,7 +37,10 @@ from gatepass.normalize.rule import apply_changes
 from gatepass.types import Call, ClientProtocol
 
 MOST_STEPS = 3
-"""Limit on repeats of one request at one target, whatever their reason. o3-mini requires three."""
+"""Limit on repeats of one request at one target, whatever their reason.
+
+o3-mini requires three: it rejects `max_tokens`, `temperature` and `parallel_tool_calls` one after the other.
+"""
 
 NO_ANSWER = (UpstreamTimeout, UpstreamConnect, UpstreamDns, UpstreamTls)
 """Errors after which it is unknown whether the upstream accepts the request."""

@@ -26,23 +26,29 @@ from gatepass.sse.tool_calls import KEY_CHARS, ToolCallDelta, ToolCallTracker, i
 # The names of the repairs, as they appear in x-gatepass-adapted
 
 WRAPPED = "repair=wrapped"
-"""`{"code": 0, "data": {chunk}}` is unwrapped."""
+"""`{"code": 0, "data": {chunk}}` of corporate gateways is unwrapped."""
 MESSAGE = "repair=message"
 """A chunk with `message` instead of `delta`, or a whole completion in one event, becomes deltas."""
 EMPTY_CHOICES = "repair=choices"
-"""The other members of a chunk with empty, null or missing `choices` move into the next chunk."""
+"""The other members of a chunk with empty, null or missing `choices` move into the next chunk.
+
+Azure's first chunk is one: code that reads `choices[0]` fails at it, and openai-python's helper fails at null.
+"""
 ENVELOPE = "repair=envelope"
-"""Missing id, object, created and model are copied from the first chunk that has them."""
+"""Missing id, object, created and model are copied from the first chunk that has them. Azure's first chunk has none."""
 ONE_ID = "repair=one-id"
 """All chunks get the id of the first one."""
 INDEX = "repair=index"
 """A choice without an index gets its position."""
 DELTA = "repair=delta"
-"""A null or missing delta becomes `{}`; a first one with only a role gets `content: ""`."""
+"""A null or missing delta becomes `{}`; a first one with only a role gets `content: ""`.
+
+Azure's asynchronous filter sends a last choice without a delta. Spring AI fails at a first delta without content.
+"""
 ROLE = "repair=role"
-"""The role is sent once and is never empty."""
+"""The role is sent once and is never empty. RAGFlow sends it in every chunk, MiniMax an empty one."""
 FINISH = "repair=finish"
-"""An empty finish reason becomes null, `stop` after tool calls becomes `tool_calls`."""
+"""An empty finish reason becomes null (Ollama, SGLang), `stop` after tool calls becomes `tool_calls` (Gemini)."""
 USAGE = "repair=usage"
 """Usage is sent once, and in a separate chunk if the client requested it."""
 TOOL_INDEX, TOOL_ID, TOOL_NAME = "repair=tool-index", "repair=tool-id", "repair=tool-name"
@@ -409,9 +415,9 @@ class ArgumentBuffer:
 
 # --- cumulative texts -----------------------------------------------------------------------------
 #
-# Some upstreams send the whole text so far in every chunk. A chunk is evidence of this if its text begins with all
-# earlier text, is longer, and the earlier text has MIN_CHARS. A plain stream may repeat a syllable, but not twice a
-# phrase in growing form.
+# DashScope's Coding Plan (qwen-code#3896) and older agents of RAGFlow send the whole text so far in every chunk. A
+# chunk is evidence of this if its text begins with all earlier text, is longer, and the earlier text has MIN_CHARS. A
+# plain stream may repeat a syllable, but not twice a phrase in growing form.
 
 EVIDENCE = 2
 MIN_CHARS = 8

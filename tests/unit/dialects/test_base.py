@@ -89,7 +89,7 @@ def test_model_and_body_of_the_client_never_choose_the_destination():
     assert not any(b"evil" in value for _, value in request.headers)
 
 
-def test_dialect_judges_as_the_modules_do():
+def test_dialect_classifies_as_the_modules_do():
     dialect = Dialect()
     assert dialect.read_error_body({"message": "m"}, refused=True) == UpstreamErrorBody("m")
     assert dialect.read_error_body is read_error_body

@@ -36,7 +36,7 @@ def test_content_type_is_read_without_parameters():
         (JSON, b"", False),
     ],
 )
-def test_page_is_told_by_its_bytes(headers, body, expected):
+def test_page_is_recognized_by_its_bytes(headers, body, expected):
     assert content.is_html(headers, body) is expected
 
 
@@ -65,7 +65,7 @@ def test_title_is_found_or_none():
         ((), b"dat", False),
     ],
 )
-def test_stream_is_told_by_its_first_bytes(headers, body, expected):
+def test_stream_is_recognized_by_its_first_bytes(headers, body, expected):
     assert content.is_event_stream(headers, body) is expected
 
 

@@ -31,11 +31,11 @@ BOM = b"\xef\xbb\xbf"
 )
 def test_first_bytes_win_over_the_label_at_every_split(label, body, expected):
     for at in range(len(body) + 1):
-        opening = ContentSniffer(label)
-        kinds = [opening.feed(piece) for piece in (body[:at], body[at:]) if opening.kind is ContentKind.UNDECIDED]
+        sniffer = ContentSniffer(label)
+        kinds = [sniffer.feed(piece) for piece in (body[:at], body[at:]) if sniffer.kind is ContentKind.UNDECIDED]
         assert kinds[-1] is expected
         assert set(kinds) <= {ContentKind.UNDECIDED, expected}
-        assert body.startswith(opening.held)
+        assert body.startswith(sniffer.held)
 
 
 @pytest.mark.parametrize(
@@ -58,27 +58,27 @@ def test_label_decides_where_the_bytes_tell_nothing(label, expected, body):
     "part", [b"", b" \n", b"d", b"dat", b"event", b"i", b"re", b"\xef", b"\xef\xbb", BOM, BOM + b"\n"]
 )
 def test_what_may_still_become_a_stream_is_undecided(part):
-    opening = ContentSniffer(b"text/html")
-    assert opening.feed(part) is ContentKind.UNDECIDED
-    assert opening.held == part
+    sniffer = ContentSniffer(b"text/html")
+    assert sniffer.feed(part) is ContentKind.UNDECIDED
+    assert sniffer.held == part
 
 
 def test_decided_opening_stays_decided():
-    opening = ContentSniffer(None)
-    opening.feed(b"data: x")
-    assert opening.feed(b"<html>") is ContentKind.STREAM
-    assert opening.held == b"data: x<html>"
+    sniffer = ContentSniffer(None)
+    sniffer.feed(b"data: x")
+    assert sniffer.feed(b"<html>") is ContentKind.STREAM
+    assert sniffer.held == b"data: x<html>"
 
 
 def test_white_space_without_end_is_bounded():
-    opening = ContentSniffer(b"text/event-stream")
-    kinds = [opening.feed(b"\n") for _ in range(MAX_BLANK_BYTES + 1)]
+    sniffer = ContentSniffer(b"text/event-stream")
+    kinds = [sniffer.feed(b"\n") for _ in range(MAX_BLANK_BYTES + 1)]
     assert set(kinds[:-1]) == {ContentKind.UNDECIDED}
     assert kinds[-1] is ContentKind.STREAM
-    assert len(opening.held) == MAX_BLANK_BYTES + 1
+    assert len(sniffer.held) == MAX_BLANK_BYTES + 1
 
 
 def test_first_piece_that_decides_is_held_as_the_same_object():
-    piece, opening = b"data: x\n\n", ContentSniffer(None)
-    opening.feed(piece)
-    assert opening.held is piece
+    piece, sniffer = b"data: x\n\n", ContentSniffer(None)
+    sniffer.feed(piece)
+    assert sniffer.held is piece

@@ -556,21 +556,21 @@ def test_success_is_no_error(document):
 
 
 def test_quoted_request_of_the_caller_is_not_taken_for_the_error():
-    said = 'cannot parse {"message": "hello", "role": "user"}'
-    assert read_error_body({"error": {"message": said}}) == UpstreamErrorBody(said)
+    quoted = 'cannot parse {"message": "hello", "role": "user"}'
+    assert read_error_body({"error": {"message": quoted}}) == UpstreamErrorBody(quoted)
 
 
 def test_error_always_has_a_message():
-    said = ["\x00", "(request id: 1)", {"code": "\x00"}]
-    messages = [complaint.message for one in said if (complaint := read_error_body({"error": one}))]
+    quoted = ["\x00", "(request id: 1)", {"code": "\x00"}]
+    messages = [found.message for one in quoted if (found := read_error_body({"error": one}))]
     assert messages == ["An error without a message.", "(request id: 1)", "An error without a message."]
 
 
 def test_inner_json_is_parsed_once():
     inner = json.dumps({"error": {"message": json.dumps({"error": {"message": "deepest"}})}})
-    complaint = read_error_body({"error": {"message": inner}})
-    assert complaint is not None
-    assert complaint.message == '{"error": {"message": "deepest"}}'
+    found = read_error_body({"error": {"message": inner}})
+    assert found is not None
+    assert found.message == '{"error": {"message": "deepest"}}'
 
 
 def test_text_that_only_looks_like_json_stays():
@@ -584,11 +584,9 @@ def test_raw_metadata_that_is_no_json_leaves_the_message():
 
 def test_message_is_cut_after_masking():
     secret = "s3cret-token"
-    complaint = read_error_body(
-        {"error": {"message": "x" * 1995 + secret}}, mask=lambda text: text.replace(secret, "***")
-    )
-    assert complaint is not None
-    assert complaint.message == "x" * 1995 + "***"
+    found = read_error_body({"error": {"message": "x" * 1995 + secret}}, mask=lambda text: text.replace(secret, "***"))
+    assert found is not None
+    assert found.message == "x" * 1995 + "***"
 
 
 def test_every_part_is_masked():
@@ -599,8 +597,8 @@ def test_every_part_is_masked():
         "param": "TOKEN-p",
         "TOKEN": ["TOKEN", {"k": 1}],
     }
-    complaint = read_error_body({"error": error}, mask=lambda text: text.replace("TOKEN", "***"))
-    assert complaint == UpstreamErrorBody(
+    found = read_error_body({"error": error}, mask=lambda text: text.replace("TOKEN", "***"))
+    assert found == UpstreamErrorBody(
         "a ***",
         None,
         "***-t",
@@ -612,13 +610,13 @@ def test_every_part_is_masked():
 
 def test_secret_inside_inner_json_is_masked():
     inner = '{"error":{"message":"bad \\u0054OKEN"}}'
-    complaint = read_error_body({"error": {"message": inner}}, mask=lambda text: text.replace("TOKEN", "***"))
-    assert complaint == UpstreamErrorBody("bad ***")
+    found = read_error_body({"error": {"message": inner}}, mask=lambda text: text.replace("TOKEN", "***"))
+    assert found == UpstreamErrorBody("bad ***")
 
 
 def test_large_object_is_not_kept():
-    complaint = read_error_body({"error": {"message": "m", "input": "x" * 5000}})
-    assert complaint == UpstreamErrorBody("m")
+    found = read_error_body({"error": {"message": "m", "input": "x" * 5000}})
+    assert found == UpstreamErrorBody("m")
 
 
 def test_object_that_json_cannot_hold_is_not_kept():
@@ -634,9 +632,9 @@ def test_deep_object_is_no_crash():
 
 def test_entries_of_a_long_list_of_errors_are_quoted_to_a_number():
     document = {"detail": [{"loc": ["body", n], "msg": "bad", "type": "t"} for n in range(9)]}
-    complaint = read_error_body(document)
-    assert complaint is not None
-    assert complaint.message == "; ".join(f"body.{n}: bad" for n in range(5))
+    found = read_error_body(document)
+    assert found is not None
+    assert found.message == "; ".join(f"body.{n}: bad" for n in range(5))
 
 
 JSON = st.recursive(
@@ -678,13 +676,13 @@ ERROR_LIKE = st.recursive(
 
 @given(JSON | ERROR_LIKE, st.booleans())
 def test_any_json_is_read_without_a_crash(document, refused):
-    complaint = read_error_body(document, refused=refused)
-    if complaint is None:
+    found = read_error_body(document, refused=refused)
+    if found is None:
         return
-    assert 0 < len(complaint.message) <= 2000
-    assert complaint.status is None or 400 <= complaint.status <= 599
-    assert all(isinstance(part, str | None) for part in (complaint.kind, complaint.code, complaint.param))
-    for part in (complaint.message, complaint.kind, complaint.code, complaint.param):
+    assert 0 < len(found.message) <= 2000
+    assert found.status is None or 400 <= found.status <= 599
+    assert all(isinstance(part, str | None) for part in (found.kind, found.code, found.param))
+    for part in (found.message, found.kind, found.code, found.param):
         (part or "").encode()
 
 
@@ -763,7 +761,7 @@ def test_http_errors_are_400_to_599():
     assert [error_body.is_http_error(number) for number in numbers] == [False, False, True, True, False]
 
 
-def test_success_is_told_from_failure():
+def test_success_is_distinguished_from_failure():
     fine = [0, "0", 200, "200", 201, "000000", "success", " OK ", "", None, True, False, [], 0.5]
     failed = [1, 102, 199, 300, 401, -1, "1", "401", "InvalidParameter", "no"]
     assert [error_body.is_success(code) for code in fine] == [True] * len(fine)
@@ -787,9 +785,9 @@ def test_each_status_has_a_kind():
 @pytest.mark.parametrize("code", ["InvalidParameter", "DataInspectionFailed", "data_inspection_failed"])
 def test_a_refused_request_inside_a_200_is_no_fault_of_the_server(code):
     assert error_body.STATUS_OF_CODE[code.lower()] == 400
-    complaint = read_error_body({"code": code, "message": "no", "request_id": "1"})
-    assert complaint is not None
-    assert complaint.status == 400
+    found = read_error_body({"code": code, "message": "no", "request_id": "1"})
+    assert found is not None
+    assert found.status == 400
 
 
 def test_a_status_of_400_or_more_is_an_error():
@@ -797,8 +795,8 @@ def test_a_status_of_400_or_more_is_an_error():
 
 
 def test_text_keeps_its_lines_and_loses_what_no_reader_wants():
-    said = "  first\t\tline\r\nsecond \x00\x1b[31m line\r\r\r\rthird\u2028 \n"
-    assert clean(said, unmasked) == "first line\nsecond [31m line\n\nthird"
+    quoted = "  first\t\tline\r\nsecond \x00\x1b[31m line\r\r\r\rthird\u2028 \n"
+    assert clean(quoted, unmasked) == "first line\nsecond [31m line\n\nthird"
 
 
 def test_text_is_cut_with_a_sign():
@@ -844,12 +842,12 @@ def test_code_is_found_under_each_usual_name():
 
 def test_token_endpoints_are_read_by_the_same_function():
     """RFC 6749 5.2, and envelopes of in-house logins."""
-    told = [
+    documents = [
         {"error": "invalid_client", "error_description": "Wrong secret"},
         {"errcode": 40001, "errmsg": "Wrong secret"},
         {"code": "40101", "msg": "Wrong secret"},
         {"error": {"code": 7, "message": "Wrong secret"}},
     ]
-    read = [read_error_body(document, refused=True) for document in told]
-    assert [complaint and complaint.message for complaint in read] == ["Wrong secret"] * 4
-    assert [complaint and complaint.code for complaint in read] == ["invalid_client", "40001", "40101", "7"]
+    read = [read_error_body(document, refused=True) for document in documents]
+    assert [found and found.message for found in read] == ["Wrong secret"] * 4
+    assert [found and found.code for found in read] == ["invalid_client", "40001", "40101", "7"]

@@ -141,11 +141,11 @@ def test_known_text_gets_one_sentence_of_advice(status, message, hint):
 
 
 @pytest.mark.parametrize("hints", [AZURE_CLASSIC, AZURE_V1])
-def test_an_upstream_that_has_azures_dialect_is_not_told_to_choose_it(hints):
-    told = with_hint("Resource not found", "chat", 404, hints)
-    assert "dialect: azure" not in told
+def test_an_upstream_with_azures_dialect_is_not_advised_to_choose_it(hints):
+    hinted = with_hint("Resource not found", "chat", 404, hints)
+    assert "dialect: azure" not in hinted
     assert {"upstreams.chat.base_url", "upstreams.chat.azure.api_version", "`name`"} <= set(
-        told.replace(":", "").split()
+        hinted.replace(":", "").split()
     )
     assert with_hint("API version not supported", "chat", 404, hints) == "API version not supported" + VERSION
 
@@ -177,7 +177,7 @@ NO_RESPONSES = (
 
 
 @pytest.mark.parametrize(
-    ("status", "message", "told"),
+    ("status", "message", "hinted"),
     [
         (404, "Not Found", NO_RESPONSES),
         (405, "Method Not Allowed", NO_RESPONSES),
@@ -191,8 +191,8 @@ NO_RESPONSES = (
         (400, "Unknown parameter: 'x'.", None),
     ],
 )
-def test_a_call_of_the_responses_api_is_told_the_other_way(status, message, told):
-    assert responses_hint(message, "chat", status) == told
+def test_a_call_of_the_responses_api_is_advised_of_the_alternative(status, message, hinted):
+    assert responses_hint(message, "chat", status) == hinted
 
 
 AGAIN = "its issuer returned the same token again"
@@ -215,24 +215,24 @@ SHOWS = (
         (None, None, "Tried with the token of the credential 'corp', and once more with a new one."),
     ],
 )
-def test_a_refused_token_is_told_with_what_was_tried_and_what_to_do(age_s, not_renewed, tried):
+def test_a_refused_token_is_reported_with_what_was_tried_and_what_to_do(age_s, not_renewed, tried):
     assert token_hint("chat", "corp", age_s, not_renewed) == tried + SHOWS
 
 
-def test_an_upstream_without_a_credential_is_told_to_have_none():
-    told = (
+def test_an_upstream_without_a_credential_is_reported_to_have_none():
+    hinted = (
         "gatepass has no credential for it: set upstreams.chat.credential, or correct the key in"
         " upstreams.chat.headers."
     )
-    assert token_hint("chat", None, None, None) == told
+    assert token_hint("chat", None, None, None) == hinted
 
 
 @pytest.mark.parametrize(
-    ("age_s", "said"),
+    ("age_s", "age"),
     [(59, "59 s"), (60, "1 min"), (429, "7 min"), (3_600, "1 h"), (86_400, "1 d"), (429 * 86_400, "99 d")],
 )
-def test_no_age_looks_like_a_status(age_s, said):
-    assert f"fetched {said} ago" in token_hint("chat", "corp", age_s, None)
+def test_no_age_looks_like_a_status(age_s, age):
+    assert f"fetched {age} ago" in token_hint("chat", "corp", age_s, None)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_no_age_looks_like_a_status(age_s, said):
         (422, None, "Unknown model"),
     ],
 )
-def test_a_model_that_the_upstream_does_not_know_is_told_where_its_name_there_is_said(status, code, message):
+def test_an_unknown_model_is_reported_with_the_setting_of_its_name(status, code, message):
     assert model_hint("m", "chat", status, code, message) == (
         "gatepass sent the client's model name 'm' unchanged: if upstreams.chat has another name for this model, set"
         " models.m.name to it (with `upstream: chat`)."

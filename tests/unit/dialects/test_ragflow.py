@@ -54,7 +54,7 @@ def test_what_it_does_not_have_is_joined_plainly():
         ("team:77", Assistant("team:77", is_agent=False)),
     ],
 )
-def test_a_models_name_says_which_assistant_is_meant(name, meant):
+def test_a_models_name_names_the_assistant(name, meant):
     assert assistant(name) == meant
 
 
@@ -107,7 +107,7 @@ def sent(body, stream=False, rule=None, target="chat:2e3b"):
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_model_is_the_placeholder_and_stream_is_always_said(stream):
+def test_model_is_the_placeholder_and_stream_is_always_set(stream):
     assert sent(BODY, stream) == (BODY | {"model": "model", "stream": stream}, ())
 
 
@@ -143,7 +143,7 @@ def test_an_image_is_refused_by_its_place():
     assert caught.value.param == "messages[0].content[1]"
 
 
-def test_an_image_is_left_out_by_configuration_and_that_is_told():
+def test_an_image_is_left_out_by_configuration_and_listed_as_a_change():
     content = [{"type": "text", "text": "What?"}, PICTURE]
     body, adapted = sent(BODY | {"messages": [{"role": "user", "content": content}]}, rule=RagflowBody("drop"))
     assert body["messages"][0]["content"] == "What?"

@@ -53,24 +53,29 @@ APIM_TEXT = (
 )
 
 
-def said(error):
+def fields_of(error):
     """Everything that an error tells, as one value."""
     if error is None:
         return None
-    told = {"class": type(error), "status": error.http_status, "code": error.public_code, "message": error.message}
+    error_fields = {
+        "class": type(error),
+        "status": error.http_status,
+        "code": error.public_code,
+        "message": error.message,
+    }
     if isinstance(error, UpstreamErrorReply):
         more = {"kind": error.kind, "param": error.param, "retry_after_s": error.retry_after_s, "raw": error.raw}
-        told |= {name: value for name, value in more.items() if value is not None}
+        error_fields |= {name: value for name, value in more.items() if value is not None}
     assert error.hop == "upstream:chat"
-    return told
+    return error_fields
 
 
 def refusal(status, body, headers=JSON, **more):
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return said(classify_error(ReceivedReply("chat", status, headers, data, **more)))
+    return fields_of(classify_error(ReceivedReply("chat", status, headers, data, **more)))
 
 
-def judged(body, headers=JSON, *, surface=ClientProtocol.CHAT, **more):
+def classified(body, headers=JSON, *, surface=ClientProtocol.CHAT, **more):
     """The document itself, or the error."""
     return classify_document(ReceivedReply("chat", 200, headers, body, **more), surface)
 
@@ -78,26 +83,26 @@ def judged(body, headers=JSON, *, surface=ClientProtocol.CHAT, **more):
 def document(body, headers=JSON, *, surface=ClientProtocol.CHAT, **more):
     """What the error tells; None for a good reply, which is the same object then."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    found = judged(data, headers, surface=surface, **more)
+    found = classified(data, headers, surface=surface, **more)
     if isinstance(found, bytes):
         assert found is data
         return None
-    return said(found)
+    return fields_of(found)
 
 
-def told(error_class, status, code, message, **more):
+def error_fields(error_class, status, code, message, **more):
     return {"class": error_class, "status": status, "code": code, "message": message, **more}
 
 
 def invalid(message):
-    return told(UpstreamInvalid, 502, "upstream_invalid", message)
+    return error_fields(UpstreamInvalid, 502, "upstream_invalid", message)
 
 
 # --- the head ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [200, 201, 204, 299, 400, 401, 404, 429, 500, 599])
-def test_head_of_a_final_reply_tells_nothing(status):
+def test_head_of_a_final_reply_does_not_decide(status):
     assert classify_head("chat", status, JSON) is None
 
 
@@ -114,7 +119,7 @@ def test_head_of_a_final_reply_tells_nothing(status):
 )
 def test_redirect_names_the_host_and_nothing_else_of_its_target(location, target):
     headers = () if location is None else ((b"location", location),)
-    assert said(classify_head("chat", 302, headers, host="llm.corp.example")) == told(
+    assert fields_of(classify_head("chat", 302, headers, host="llm.corp.example")) == error_fields(
         UpstreamRedirect,
         502,
         "upstream_redirect",
@@ -128,7 +133,7 @@ def test_redirect_names_the_host_and_nothing_else_of_its_target(location, target
     "target", ["https://{}.evil/", "https://{}@evil/", "https://{}:1/", "//{}/x", "{}", "a://[{}]"]
 )
 @pytest.mark.parametrize("secret", ["AbCdEf-Secret", "AbCd/Ef:Secret@x", "Ab" * 80])
-def test_redirect_tells_no_secret_in_any_case(target, secret):
+def test_redirect_shows_no_secret_in_any_case(target, secret):
     headers = ((b"location", target.format(secret).encode()),)
     error = classify_head("chat", 302, headers, mask=lambda text: text.replace(secret, "***"))
     assert "abcd" not in str(error).lower()
@@ -144,7 +149,7 @@ def test_every_redirect_is_an_error(status):
     ("status", "shown"), [(101, "101 Switching Protocols"), (100, "100 Continue"), (600, "600"), (999, "999"), (0, "0")]
 )
 def test_status_that_ends_no_exchange_is_an_error(status, shown):
-    assert said(classify_head("chat", status, ())) == invalid(
+    assert fields_of(classify_head("chat", status, ())) == invalid(
         f'The upstream "chat" answered {shown}, an invalid status for a final reply.'
     )
 
@@ -152,7 +157,7 @@ def test_status_that_ends_no_exchange_is_an_error(status, shown):
 # --- refusals ---------------------------------------------------------------------------------
 
 
-def test_refused_stream_is_told_with_advice():
+def test_refused_stream_is_reported_with_advice():
     error = {
         "error": {
             "message": STREAM_TEXT,
@@ -161,7 +166,7 @@ def test_refused_stream_is_told_with_advice():
             "code": "unsupported_value",
         }
     }
-    assert refusal(400, error) == told(
+    assert refusal(400, error) == error_fields(
         UpstreamErrorReply,
         400,
         "unsupported_value",
@@ -173,7 +178,7 @@ def test_refused_stream_is_told_with_advice():
 
 def test_rejected_token_keeps_the_upstreams_words():
     body = {"error": {"code": 401, "message": "expired", "status": "UNAUTHENTICATED", "details": [{"reason": "X"}]}}
-    assert refusal(401, body, host="h") == told(
+    assert refusal(401, body, host="h") == error_fields(
         UpstreamAuth,
         401,
         "upstream_auth",
@@ -183,7 +188,7 @@ def test_rejected_token_keeps_the_upstreams_words():
     )
 
 
-def test_upstream_that_wants_a_credential_and_got_none_is_not_said_to_have_refused_one():
+def test_upstream_that_requires_a_credential_and_got_none_is_not_reported_to_refuse_one():
     error = classify_error(
         ReceivedReply("chat", 401, (), b'{"error": {"message": "who are you?"}}', has_credential=False)
     )
@@ -194,9 +199,9 @@ def test_rejected_token_is_not_to_be_tried_again():
     assert classify_error(ReceivedReply("chat", 401, (), b"")).retryable is False
 
 
-def test_missing_subscription_key_is_told_with_advice():
+def test_missing_subscription_key_is_reported_with_advice():
     body = {"statusCode": 401, "message": APIM_TEXT}
-    assert refusal(401, body) == told(
+    assert refusal(401, body) == error_fields(
         UpstreamAuth,
         401,
         "upstream_auth",
@@ -209,7 +214,7 @@ def test_missing_subscription_key_is_told_with_advice():
 
 
 def test_forbidden_is_a_plain_refusal():
-    assert refusal(403, {"message": "not for you"}) == told(
+    assert refusal(403, {"message": "not for you"}) == error_fields(
         UpstreamErrorReply, 403, "upstream_error", "not for you", kind="permission_error"
     )
 
@@ -223,7 +228,7 @@ def test_content_filter_passes_as_it_is():
         "status": 400,
         "innererror": {"code": "ResponsibleAIPolicyViolation"},
     }
-    assert refusal(400, {"error": error}) == told(
+    assert refusal(400, {"error": error}) == error_fields(
         UpstreamErrorReply,
         400,
         "content_filter",
@@ -235,7 +240,7 @@ def test_content_filter_passes_as_it_is():
 
 
 def test_status_of_http_beats_the_one_in_the_words():
-    assert refusal(500, {"error": {"code": 429, "message": "slow down"}}) == told(
+    assert refusal(500, {"error": {"code": 429, "message": "slow down"}}) == error_fields(
         UpstreamErrorReply, 500, "429", "slow down", kind="server_error"
     )
 
@@ -247,7 +252,7 @@ def test_status_that_http_does_not_know_becomes_what_the_words_imply():
 
 def test_error_as_an_event_in_a_plain_400_is_read():
     body = b'data: {"error":{"message":"enable_thinking is restricted to True","code":"invalid_parameter_error"}}\n\n'
-    assert refusal(400, body) == told(
+    assert refusal(400, body) == error_fields(
         UpstreamErrorReply,
         400,
         "invalid_parameter_error",
@@ -272,7 +277,9 @@ def test_error_as_an_event_in_a_plain_400_is_read():
     ],
 )
 def test_other_text_is_quoted(body, headers, message):
-    assert refusal(503, body, headers) == told(UpstreamErrorReply, 503, "upstream_error", message, kind="server_error")
+    assert refusal(503, body, headers) == error_fields(
+        UpstreamErrorReply, 503, "upstream_error", message, kind="server_error"
+    )
 
 
 @pytest.mark.parametrize(("status", "shown"), [(503, "503 Service Unavailable"), (529, "529"), (404, "404 Not Found")])
@@ -281,14 +288,14 @@ def test_empty_body_gets_a_sentence(status, shown):
 
 
 def test_page_keeps_its_status_and_is_never_shown():
-    assert refusal(502, LOGIN, HTML, host="h") == told(
+    assert refusal(502, LOGIN, HTML, host="h") == error_fields(
         UpstreamErrorReply,
         502,
         "upstream_html",
         'The upstream "chat" (h) answered 502 Bad Gateway with an HTML page titled "Sign in & go".',
         kind="server_error",
     )
-    assert refusal(404, b"<h1>Nope</h1>", ()) == told(
+    assert refusal(404, b"<h1>Nope</h1>", ()) == error_fields(
         UpstreamErrorReply,
         404,
         "upstream_html",
@@ -369,14 +376,14 @@ def test_good_reply_is_fine_whatever_its_label(body, surface, headers):
 
 @pytest.mark.parametrize("body", [b"", b"\n\n  \r\n", b"\xef\xbb\xbf"])
 def test_empty_body_is_an_error(body):
-    assert document(body, host="h") == told(
+    assert document(body, host="h") == error_fields(
         UpstreamEmpty, 502, "upstream_empty", 'The upstream "chat" (h) answered 200 OK with an empty body.'
     )
 
 
 @pytest.mark.parametrize("headers", [HTML, JSON, EVENTS, ()])
 def test_login_page_is_an_error(headers):
-    assert document(LOGIN, headers, host="h") == told(
+    assert document(LOGIN, headers, host="h") == error_fields(
         UpstreamHtml,
         502,
         "upstream_html",
@@ -389,27 +396,31 @@ def test_login_page_is_an_error(headers):
 LIES = {
     "ragflow": (
         {"code": 102, "message": "You have to provide messages."},
-        told(UpstreamErrorReply, 400, "102", "You have to provide messages.", kind="invalid_request_error"),
+        error_fields(UpstreamErrorReply, 400, "102", "You have to provide messages.", kind="invalid_request_error"),
     ),
     "ragflow of somebody else": (
         {"code": 102, "message": "You don't own the chat 1"},
-        told(UpstreamErrorReply, 404, "102", f"You don't own the chat 1. {NO_ASSISTANT}", kind="invalid_request_error"),
+        error_fields(
+            UpstreamErrorReply, 404, "102", f"You don't own the chat 1. {NO_ASSISTANT}", kind="invalid_request_error"
+        ),
     ),
     "ragflow exception": (
         {"code": 100, "data": None, "message": "ValueError('x')"},
-        told(UpstreamErrorReply, 502, "100", "ValueError('x')", kind="server_error"),
+        error_fields(UpstreamErrorReply, 502, "100", "ValueError('x')", kind="server_error"),
     ),
     "siliconflow": (
         {"code": 20042, "message": "too many", "data": None},
-        told(UpstreamErrorReply, 502, "20042", "too many", kind="server_error"),
+        error_fields(UpstreamErrorReply, 502, "20042", "too many", kind="server_error"),
     ),
     "openrouter": (
         {"error": {"code": 429, "message": "slow down, try again in 2s"}},
-        told(UpstreamErrorReply, 429, "429", "slow down, try again in 2s", kind="rate_limit_error", retry_after_s=2.0),
+        error_fields(
+            UpstreamErrorReply, 429, "429", "slow down, try again in 2s", kind="rate_limit_error", retry_after_s=2.0
+        ),
     ),
     "expired": (
         {"code": 401, "msg": "token expired"},
-        told(
+        error_fields(
             UpstreamAuth,
             401,
             "upstream_auth",
@@ -417,14 +428,14 @@ LIES = {
             kind="authentication_error",
         ),
     ),
-    "text": ({"error": "boom"}, told(UpstreamErrorReply, 502, "upstream_error", "boom", kind="server_error")),
+    "text": ({"error": "boom"}, error_fields(UpstreamErrorReply, 502, "upstream_error", "boom", kind="server_error")),
     "sglang": (
         {"object": "error", "message": "m", "type": "BadRequestError", "param": None, "code": 400},
-        told(UpstreamErrorReply, 400, "400", "m", kind="BadRequestError"),
+        error_fields(UpstreamErrorReply, 400, "400", "m", kind="BadRequestError"),
     ),
     "gemini": (
         [{"error": {"code": 400, "message": "m", "status": "INVALID_ARGUMENT"}}],
-        told(
+        error_fields(
             UpstreamErrorReply,
             400,
             "400",
@@ -435,17 +446,17 @@ LIES = {
     ),
     "beside choices": (
         {**COMPLETION, "error": "boom"},
-        told(
+        error_fields(
             UpstreamErrorReply, 502, "upstream_error", "boom", kind="server_error", raw={**COMPLETION, "error": "boom"}
         ),
     ),
     "event": (
         b': ping\n\ndata: {"error":{"message":"boom","code":503}}\n\n',
-        told(UpstreamErrorReply, 503, "503", "boom", kind="server_error"),
+        error_fields(UpstreamErrorReply, 503, "503", "boom", kind="server_error"),
     ),
     "large error beside choices": (
         {**COMPLETION, "error": {"message": "m" * content.WHOLE_BYTES}},
-        told(
+        error_fields(
             UpstreamErrorReply,
             502,
             "upstream_error",
@@ -456,7 +467,7 @@ LIES = {
     ),
     "large": (
         {"code": 102, "message": "no", "echo": "x" * content.WHOLE_BYTES},
-        told(
+        error_fields(
             UpstreamErrorReply,
             400,
             "102",
@@ -497,7 +508,7 @@ WRAPPED = [
 @pytest.mark.parametrize(("envelope", "surface", "inside"), WRAPPED)
 def test_an_answer_is_taken_out_of_its_envelope_byte_for_byte(envelope, surface, inside):
     document = json.dumps(inside, indent=1).encode()
-    assert judged(envelope % document, surface=surface) == document
+    assert classified(envelope % document, surface=surface) == document
 
 
 @pytest.mark.parametrize(
@@ -513,7 +524,7 @@ def test_an_answer_is_taken_out_of_its_envelope_byte_for_byte(envelope, surface,
         ({"code": 0, "data": COMPLETION}, ClientProtocol.MODELS, None),
     ],
 )
-def test_what_is_in_the_envelope_is_judged_too(body, surface, expected):
+def test_content_of_the_envelope_is_classified_too(body, surface, expected):
     found = document(body, surface=surface)
     assert (None if found is None else found["code"]) == expected
 
@@ -565,7 +576,7 @@ def test_reply_without_the_wanted_list_is_an_error(body, surface, what):
     ],
 )
 def test_reply_whose_list_is_empty_is_an_empty_one(body, surface, expected):
-    assert document(body, surface=surface) == told(
+    assert document(body, surface=surface) == error_fields(
         UpstreamEmpty, 502, "upstream_empty", f'The upstream "chat" answered 200 OK {expected}.'
     )
 
@@ -582,7 +593,7 @@ def test_list_without_an_object_is_an_error(entries, surface, wanted):
 @pytest.mark.parametrize("wanted", ["choices", "data"])
 def test_error_beside_an_empty_list_gets_its_true_status(wanted, surface):
     body = {wanted: [], "code": 102, "message": "boom"}
-    assert document(body, surface=surface) == told(
+    assert document(body, surface=surface) == error_fields(
         UpstreamErrorReply, 400, "102", "boom", kind="invalid_request_error", raw=body
     )
 
@@ -594,9 +605,9 @@ def test_reply_cut_anywhere_never_looks_finished(body, surface):
 
 
 @given(st.binary() | st.text().map(str.encode), st.sampled_from([JSON, HTML, EVENTS, ()]))
-def test_any_bytes_are_judged_without_a_crash(body, headers):
+def test_any_bytes_are_classified_without_a_crash(body, headers):
     for surface in SURFACES:
-        found = judged(body, headers, surface=surface)
+        found = classified(body, headers, surface=surface)
         assert found is body or 400 <= found.http_status <= 599
     refused = classify_error(ReceivedReply("chat", 400, headers, body))
     assert refused.http_status == 400
@@ -635,13 +646,13 @@ FRAGMENTS = st.sampled_from(
 @given(
     st.lists(FRAGMENTS, max_size=12).map(b"".join), st.integers(400, 1100), st.sampled_from([JSON, HTML, EVENTS, ()])
 )
-def test_any_pieces_of_errors_are_judged_without_a_crash(body, status, headers):
+def test_any_pieces_of_errors_are_classified_without_a_crash(body, status, headers):
     error = classify_error(ReceivedReply("chat", status, headers, body))
     assert 400 <= error.http_status <= 599
     assert len(error.message) < 3000
     error.message.encode()
     for surface in SURFACES:
-        judged(body, headers, surface=surface)
+        classified(body, headers, surface=surface)
 
 
 def test_texts_of_our_own_are_no_wrong_credential_to_ragflow():
@@ -663,7 +674,7 @@ def test_texts_of_our_own_are_no_wrong_credential_to_ragflow():
 
 
 @pytest.mark.parametrize(
-    ("said", "is_one"),
+    ("fields_of", "is_one"),
     [
         ({"object": "response", "output": [], "error": None}, True),
         ({"output": []}, True),
@@ -672,8 +683,8 @@ def test_texts_of_our_own_are_no_wrong_credential_to_ragflow():
         ({"choices": []}, False),
     ],
 )
-def test_a_response_is_one_by_its_name_or_its_output(said, is_one):
-    found = document(said, surface=ClientProtocol.RESPONSES)
+def test_a_response_is_one_by_its_name_or_its_output(fields_of, is_one):
+    found = document(fields_of, surface=ClientProtocol.RESPONSES)
     assert (found is None) == is_one
 
 
@@ -684,20 +695,20 @@ IN_LARGE = [{}, {"x": PAD}]
 
 
 def _no_answer(body, code, what):
-    told = document(body, surface=ClientProtocol.CHAT)
-    assert told is not None
-    assert told["code"] == code
-    assert what in told["message"]
+    error_fields = document(body, surface=ClientProtocol.CHAT)
+    assert error_fields is not None
+    assert error_fields["code"] == code
+    assert what in error_fields["message"]
 
 
 @pytest.mark.parametrize("choice", SILENT_CHOICES)
-def test_a_choice_that_says_nothing_is_no_answer(choice):
+def test_an_empty_choice_is_not_an_answer(choice):
     _no_answer({"choices": [choice]}, "upstream_invalid", NOTHING_SAID)
 
 
 @pytest.mark.parametrize("within", IN_LARGE, ids=["beside", "within"])
 @pytest.mark.parametrize("choice", SILENT_CHOICES)
-def test_a_choice_that_says_nothing_is_no_answer_however_large_the_reply(choice, within):
+def test_an_empty_choice_is_not_an_answer_however_large_the_reply(choice, within):
     _no_answer({"choices": [{**choice, **within}], "x": PAD}, "upstream_invalid", NOTHING_SAID)
     inside = {"choices": [{**choice, **within}], "x": PAD}
     _no_answer({"code": 0, "data": inside}, "upstream_invalid", NOTHING_SAID)
@@ -718,10 +729,10 @@ def test_a_piece_of_a_stream_is_no_whole_answer(text):
 def test_the_error_in_a_choice_is_the_upstreams(more, within):
     """As OpenRouter tells that a provider failed."""
     choice = {**more, **within, "error": {"code": 503, "message": "Provider is overloaded"}}
-    told = document({"choices": [choice]}, surface=ClientProtocol.CHAT)
-    assert told is not None
-    assert (told["class"], told["status"]) == (UpstreamErrorReply, 503)
-    assert "Provider is overloaded" in told["message"]
+    error_fields = document({"choices": [choice]}, surface=ClientProtocol.CHAT)
+    assert error_fields is not None
+    assert (error_fields["class"], error_fields["status"]) == (UpstreamErrorReply, 503)
+    assert "Provider is overloaded" in error_fields["message"]
 
 
 LARGE_VECTORS = (

@@ -8,7 +8,7 @@ NOW = 1_800_000_000.0
 DATE = b"Fri, 15 Jan 2027 08:01:00 GMT"  # NOW and a minute
 
 
-def told(status=429, text="", **headers):
+def waits_s(status=429, text="", **headers):
     fields = tuple((name.replace("_", "-").encode(), value) for name, value in headers.items())
     return retry_after_s(status, fields, text, NOW)
 
@@ -29,17 +29,17 @@ def told(status=429, text="", **headers):
     ],
 )
 def test_header_is_seconds_or_a_date(value, expected):
-    assert told(status=503, retry_after=value) == expected
+    assert waits_s(status=503, retry_after=value) == expected
 
 
 def test_milliseconds_come_before_seconds_and_header_before_text():
-    assert told(retry_after_ms=b"250", retry_after=b"1", text="try again in 9s") == 0.25
-    assert told(retry_after=b"1", text="try again in 9s") == 1.0
-    assert told(retry_after=b"soon", text="try again in 9s") == 9.0
+    assert waits_s(retry_after_ms=b"250", retry_after=b"1", text="try again in 9s") == 0.25
+    assert waits_s(retry_after=b"1", text="try again in 9s") == 1.0
+    assert waits_s(retry_after=b"soon", text="try again in 9s") == 9.0
 
 
 def test_header_counts_with_any_status():
-    assert told(status=400, retry_after=b"3") == 3.0
+    assert waits_s(status=400, retry_after=b"3") == 3.0
 
 
 @pytest.mark.parametrize(
@@ -58,12 +58,12 @@ def test_header_counts_with_any_status():
         ("retry later", None),
     ],
 )
-def test_text_tells_the_time(text, expected):
-    assert told(text=text) == (pytest.approx(expected) if expected else None)
+def test_text_names_the_time(text, expected):
+    assert waits_s(text=text) == (pytest.approx(expected) if expected else None)
 
 
 def test_text_counts_only_where_a_repeat_can_help():
-    assert [told(status=status, text="retry after 2 seconds") for status in (400, 404, 408, 409, 425, 500, 503)] == [
+    assert [waits_s(status=status, text="retry after 2 seconds") for status in (400, 404, 408, 409, 425, 500, 503)] == [
         None,
         None,
         2.0,
@@ -74,17 +74,17 @@ def test_text_counts_only_where_a_repeat_can_help():
     ]
 
 
-def test_spent_limit_tells_its_reset():
+def test_spent_limit_names_its_reset():
     limits = {
         "x_ratelimit_remaining_requests": b"0",
         "x_ratelimit_reset_requests": b"1s",
         "x_ratelimit_remaining_tokens": b"12",
         "x_ratelimit_reset_tokens": b"6m0s",
     }
-    assert told(**limits) == 1.0
-    assert told(**{**limits, "x_ratelimit_remaining_tokens": b"0"}) == 360.0
-    assert told(**{**limits, "x_ratelimit_reset_requests": b"?"}) is None
-    assert told(status=503, **limits) is None
+    assert waits_s(**limits) == 1.0
+    assert waits_s(**{**limits, "x_ratelimit_remaining_tokens": b"0"}) == 360.0
+    assert waits_s(**{**limits, "x_ratelimit_reset_requests": b"?"}) is None
+    assert waits_s(status=503, **limits) is None
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_spent_limit_tells_its_reset():
     ],
 )
 def test_lone_reset_is_a_wait_or_a_moment(value, expected):
-    assert told(x_ratelimit_reset=value) == expected
+    assert waits_s(x_ratelimit_reset=value) == expected
 
 
 @given(st.integers(100, 599), st.binary(), st.text())
@@ -119,13 +119,13 @@ def test_any_date_like_header_is_read_without_a_crash(value):
     ("value", "expected"),
     [(b"true", True), (b" FALSE ", False), (b"1", None), (b"", None), (b"true, false", None)],
 )
-def test_an_upstream_says_whether_a_repeat_is_welcome(value, expected):
+def test_an_upstream_states_whether_a_retry_is_allowed(value, expected):
     assert should_retry(((b"x-should-retry", value),)) is expected
 
 
 def test_no_time_is_derived_where_a_repeat_is_forbidden():
     limits = {"x_ratelimit_reset": b"30"}
-    assert told(text="try again in 9s", **limits) == 9.0
-    assert told(text="try again in 9s", x_should_retry=b"false", **limits) is None
-    assert told(text="try again in 9s", x_should_retry=b"true", **limits) == 9.0
-    assert told(retry_after=b"7", x_should_retry=b"false") == 7.0
+    assert waits_s(text="try again in 9s", **limits) == 9.0
+    assert waits_s(text="try again in 9s", x_should_retry=b"false", **limits) is None
+    assert waits_s(text="try again in 9s", x_should_retry=b"true", **limits) == 9.0
+    assert waits_s(retry_after=b"7", x_should_retry=b"false") == 7.0

@@ -87,9 +87,9 @@ def test_evidence_cannot_leave_its_comment():
 
 
 def rules_of(case: Case) -> tuple[Any, ...]:
-    said = UpstreamRejection.of(case.call.operation.protocol, case.status, case.error_body, case.call.body)
-    assert said is not None
-    return next_rules(said, case.call, LearningPolicy(frozenset(case.also)), lambda _: False)
+    rejected = UpstreamRejection.of(case.call.operation.protocol, case.status, case.error_body, case.call.body)
+    assert rejected is not None
+    return next_rules(rejected, case.call, LearningPolicy(frozenset(case.also)), lambda _: False)
 
 
 UNPINNED = ("stream_options", "set")
@@ -210,7 +210,7 @@ def entry(**settings: object) -> Model:
 
 
 def known(found: dict[str, Any]) -> dict[str, Any]:
-    """The capabilities that are told: those that are known."""
+    """The capabilities that are known."""
     capabilities: dict[str, Any] = found["gatepass"]["capabilities"]
     return capabilities
 
@@ -261,9 +261,9 @@ def test_what_is_learned_has_its_age_and_its_evidence():
         (LearnedRule("response_format", "json_object"), "json_schema", False),
     ],
 )
-def test_a_rule_says_what_the_model_cannot_do(learned_rule, name, value):
-    told = known(marks(entry(), [replace(LEARNED, rule=learned_rule)], WALL_S))
-    assert {name: one["value"] for name, one in told.items()} == {name: value}
+def test_a_rule_shows_what_the_model_cannot_do(learned_rule, name, value):
+    marked = known(marks(entry(), [replace(LEARNED, rule=learned_rule)], WALL_S))
+    assert {name: one["value"] for name, one in marked.items()} == {name: value}
 
 
 def test_a_rule_about_nothing_that_has_a_name_is_a_change_alone():

@@ -146,7 +146,7 @@ PROMPT = "my neighbour's diagnosis is a secret that I tell to nobody"
 
 
 @pytest.mark.parametrize(
-    "said",
+    "message",
     [
         "",
         "Unsupported value: 'stream' does not support true with this model.",
@@ -155,8 +155,8 @@ PROMPT = "my neighbour's diagnosis is a secret that I tell to nobody"
         f"'{'x' * QUOTED_CHARS}'",
     ],
 )
-def test_names_and_short_values_stay(said):
-    assert evidence_of(said) == said
+def test_names_and_short_values_stay(message):
+    assert evidence_of(message) == message
 
 
 @pytest.mark.parametrize("quotes", ["''", '""', "``", "“”", "‘’"])
@@ -169,8 +169,8 @@ def test_what_is_quoted_at_length_is_left_out(quotes):
 
 
 def test_a_quotation_in_json_ends_at_its_own_end():
-    said = '{"input":"he said \\"no\\" and that ' + PROMPT + '","type":"x"}'
-    assert evidence_of(said) == '{"input":"…","type":"x"}'
+    message = '{"input":"he said \\"no\\" and that ' + PROMPT + '","type":"x"}'
+    assert evidence_of(message) == '{"input":"…","type":"x"}'
 
 
 def test_a_long_sentence_is_cut():

@@ -32,10 +32,10 @@ def rejection(case: Case) -> UpstreamRejection | None:
 
 
 def rules(case: Case, policy: LearningPolicy | None = None) -> tuple[LearnedRule, ...]:
-    said = rejection(case)
-    if said is None:
+    rejected = rejection(case)
+    if rejected is None:
         return ()
-    return next_rules(said, case.call, policy or LearningPolicy(frozenset(case.also)), lambda rule: False)
+    return next_rules(rejected, case.call, policy or LearningPolicy(frozenset(case.also)), lambda rule: False)
 
 
 @pytest.mark.parametrize("case", ROWS, ids=lambda case: case.name)
@@ -51,9 +51,11 @@ def test_a_rejection_teaches_its_change(case):
 @pytest.mark.parametrize("case", ROWS, ids=lambda case: case.name)
 def test_a_changed_request_does_not_learn_the_same_again(case):
     changed, _ = apply_changes(case.call, [rule.change() for rule in rules(case)])
-    said = rejection(case)
-    assert said is not None
-    again = next_rules(said, changed, LearningPolicy(frozenset(case.also)), lambda rule: rule.entry not in case.adapted)
+    rejected = rejection(case)
+    assert rejected is not None
+    again = next_rules(
+        rejected, changed, LearningPolicy(frozenset(case.also)), lambda rule: rule.entry not in case.adapted
+    )
     assert again == ()
 
 
@@ -87,17 +89,17 @@ def test_a_rule_holds_as_long_as_its_kind_does():
 
 def test_where_one_reading_is_excluded_the_next_is_taken():
     (case,) = [case for case in STREAM_ROWS if case.name == "9 DashScope's thinking"]
-    said = rejection(case)
-    assert said is not None
-    (second,) = next_rules(said, case.call, LearningPolicy(), lambda rule: rule.action == "stream")
+    rejected = rejection(case)
+    assert rejected is not None
+    (second,) = next_rules(rejected, case.call, LearningPolicy(), lambda rule: rule.action == "stream")
     assert second.entry == "set=enable_thinking>false"
 
 
 def test_a_stream_that_needs_a_verified_account_has_one_reading_only():
-    said = rejection(never("", openai(VERIFY, "stream", "unsupported_value")))
-    assert said is not None
-    assert next([rule.by_credential for rule in step] for step in suggested_rules(said)) == [True]
-    assert all(rule.action != "stream" for step in list(suggested_rules(said))[1:] for rule in step)
+    rejected = rejection(never("", openai(VERIFY, "stream", "unsupported_value")))
+    assert rejected is not None
+    assert next([rule.by_credential for rule in step] for step in suggested_rules(rejected)) == [True]
+    assert all(rule.action != "stream" for step in list(suggested_rules(rejected))[1:] for rule in step)
 
 
 def test_dimensions_belong_to_embeddings_alone():
@@ -107,9 +109,9 @@ def test_dimensions_belong_to_embeddings_alone():
 
 def test_names_beyond_a_handful_are_not_listened_to():
     names = ", ".join(f"n{at}" for at in range(40))
-    said = rejection(never("", openai(f"Unsupported parameter(s): {names}")))
-    assert said is not None
-    (step,) = suggested_rules(said)
+    rejected = rejection(never("", openai(f"Unsupported parameter(s): {names}")))
+    assert rejected is not None
+    (step,) = suggested_rules(rejected)
     assert len(step) == 8
 
 
@@ -125,9 +127,9 @@ def test_names_beyond_a_handful_are_not_listened_to():
     ],
 )
 def test_a_rejection_of_what_a_rule_made_contradicts_it(text, rule, is_contradicted):
-    said = rejection(never("", openai(text), request=EVERYTHING))
-    assert said is not None
-    assert contradicts(said, rule) is is_contradicted
+    rejected = rejection(never("", openai(text), request=EVERYTHING))
+    assert rejected is not None
+    assert contradicts(rejected, rule) is is_contradicted
 
 
 BATCH = "batch size is invalid, it should not be larger than 10.: input.contents"
@@ -210,8 +212,8 @@ def rejections(draw: st.DrawFn) -> UpstreamRejection:
 
 
 @given(rejections())
-def test_every_rule_of_every_step_is_a_change_whatever_an_upstream_says(said):
-    for step in suggested_rules(said, OPT_IN):
+def test_every_rule_of_every_step_is_a_change_whatever_an_upstream_returns(rejected):
+    for step in suggested_rules(rejected, OPT_IN):
         changes: list[Change] = [rule.change() for rule in step]
         assert [change.entry for change in changes] == [rule.entry for rule in step]
         assert all(rule.change().entry == rule.entry for rule in step)

@@ -9,7 +9,7 @@ from gatepass.learning.session import Mode
 from tests.unit.learning.rejections import CHOICE, PICTURE, ROWS, STREAM, Case, never, openai, turns, unsupported
 
 
-def told(
+def advised(
     case: Case,
     *,
     learn: Mode = "on",
@@ -28,42 +28,42 @@ NO_STREAM = never("", openai(STREAM, "stream", "unsupported_value"))
 NO_TOOLS = never("", openai(unsupported("tools"), "tools", "unsupported_parameter"))
 
 
-def test_where_nothing_is_learned_it_says_that_it_could_be():
-    assert told(NO_STREAM, learn="off") == (
+def test_where_nothing_is_learned_the_advice_names_the_setting():
+    assert advised(NO_STREAM, learn="off") == (
         "To adapt such requests (stream=synth), set upstreams.chat.learn: on, or stream: emulate in the model's"
         " entry under models."
     )
-    assert told(NO_STREAM) == ""
+    assert advised(NO_STREAM) == ""
 
 
 def test_where_both_are_missing_both_are_named():
-    assert told(NO_TOOLS, learn="off") == ("To drop tools, set upstreams.chat.learn: on and learn_also: [tools].")
+    assert advised(NO_TOOLS, learn="off") == ("To drop tools, set upstreams.chat.learn: on and learn_also: [tools].")
 
 
-def test_what_the_model_says_of_its_stream_is_named_as_what_to_change():
+def test_the_stream_setting_of_the_model_is_named_as_what_to_change():
     only_stream = never("", openai("This model only support stream mode"), request={"stream": False})
     for stream in ("native", "emulate"):
-        assert told(only_stream, stream=stream) == (
+        assert advised(only_stream, stream=stream) == (
             f"The model's entry sets stream: {stream}. Set it to auto or aggregate."
         )
-    assert told(NO_STREAM, stream="native") == "The model's entry sets stream: native. Set it to auto or emulate."
+    assert advised(NO_STREAM, stream="native") == "The model's entry sets stream: native. Set it to auto or emulate."
 
 
 def test_what_was_tried_in_vain_is_shown_while_it_is_not_tried_again():
     blocked = {LearnedRule("stream", "synth").key: 41.6}
-    assert told(NO_STREAM, blocked_s=lambda rule: blocked.get(rule.key, 0.0)) == (
+    assert advised(NO_STREAM, blocked_s=lambda rule: blocked.get(rule.key, 0.0)) == (
         "stream=synth is not tried again for 42 s because it did not help."
     )
 
 
 def test_tools_and_what_belongs_to_them_are_one_name():
     no_tools = never("", openai("m does not support tools"), request={"tools": [], "tool_choice": "auto"})
-    assert told(no_tools) == "To drop tools and tool_choice, set upstreams.chat.learn_also: [tools]."
+    assert advised(no_tools) == "To drop tools and tool_choice, set upstreams.chat.learn_also: [tools]."
 
 
 def test_reasoning_that_is_missed_is_for_the_client_to_send():
     missed = never("", openai("The `reasoning_content` in the thinking mode must be passed back to the API."))
-    assert told(missed) == REASONING
+    assert advised(missed) == REASONING
 
 
 SAID = {"role": "user", "content": "a"}
@@ -78,26 +78,26 @@ OPTIONAL = {
 
 @pytest.mark.parametrize(("name", "case"), OPTIONAL.items())
 def test_what_the_operator_may_allow_is_named(name, case):
-    assert told(case).endswith(f", set upstreams.chat.learn_also: [{name}].")
-    assert told(case, also=(name,)) == ""
+    assert advised(case).endswith(f", set upstreams.chat.learn_also: [{name}].")
+    assert advised(case, also=(name,)) == ""
 
 
 def test_what_no_request_may_allow_is_not_offered():
-    assert told(never("", openai(unsupported("messages"), "messages", "unknown_parameter"))) == ""
+    assert advised(never("", openai(unsupported("messages"), "messages", "unknown_parameter"))) == ""
 
 
 def test_pictures_that_a_model_cannot_read_are_shown():
     case = never("", openai("messages[0]: invalid type: sequence, expected a string"), request=turns(PICTURE))
-    assert told(case, suggest="gpt-4o") == (
+    assert advised(case, suggest="gpt-4o") == (
         "This model accepts text only, and the request contains images. The model 'gpt-4o' may accept this request."
     )
 
 
 def test_another_model_is_suggested_where_this_one_refuses_a_form():
-    assert told(NO_TOOLS, suggest="gpt-4o").endswith(". The model 'gpt-4o' may accept this request.")
-    assert told(never("", openai("Something else.")), suggest="gpt-4o") == ""
+    assert advised(NO_TOOLS, suggest="gpt-4o").endswith(". The model 'gpt-4o' may accept this request.")
+    assert advised(never("", openai("Something else.")), suggest="gpt-4o") == ""
 
 
 @pytest.mark.parametrize("case", ROWS, ids=lambda case: case.name)
 def test_what_is_adapted_by_itself_needs_no_advice(case):
-    assert told(case, also=case.also) == ""
+    assert advised(case, also=case.also) == ""

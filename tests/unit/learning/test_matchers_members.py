@@ -94,8 +94,8 @@ def test_what_is_no_place_teaches_nothing(body):
 
 
 def test_what_is_no_place_hides_no_other():
-    told = openai("Unrecognized request arguments supplied: 2fast, seed")
-    assert rules(told, {"2fast": 1, "seed": 1}) == (LearnedRule("drop", "seed"),)
+    sent_back = openai("Unrecognized request arguments supplied: 2fast, seed")
+    assert rules(sent_back, {"2fast": 1, "seed": 1}) == (LearnedRule("drop", "seed"),)
 
 
 SPELLINGS = {"chat_template_kwargs": {}, "thinking": {"type": "disabled"}, "temperature": 1}
@@ -146,7 +146,7 @@ def test_every_detail_of_a_list_is_read():
     ("values", "ttl_s"),
     [("'low', 'medium', and 'high'", 0.0), ("'low' and 'medium'", 0.0), ("'medium'", HOUR_S)],
 )
-def test_a_refused_value_says_nothing_of_the_other_values(values, ttl_s):
+def test_a_refused_value_does_not_concern_the_other_values(values, ttl_s):
     body = openai(VALUES.format(values), "reasoning_effort", "unsupported_value")
     assert rules(body, {"reasoning_effort": "minimal"}) == (LearnedRule("drop", "reasoning_effort", ttl_s=ttl_s),)
 

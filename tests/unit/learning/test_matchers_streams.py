@@ -9,7 +9,7 @@ from gatepass.normalize.rule import concerns
 from tests.unit.learning.rejections import STREAM, STREAMS, TOOLS, Case, openai
 
 
-def said(body, request=STREAMS):
+def rejection_of(body, request=STREAMS):
     case = Case("", body, request, {}, ())
     rejection = UpstreamRejection.of(case.call.operation.protocol, 400, case.error_body, case.call.body)
     assert rejection is not None
@@ -17,7 +17,7 @@ def said(body, request=STREAMS):
 
 
 def rules(body, request=STREAMS):
-    rejection, call = said(body, request)
+    rejection, call = rejection_of(body, request)
     return next_rules(rejection, call, LearningPolicy(), lambda rule: False)
 
 
@@ -74,8 +74,8 @@ def test_a_refusal_of_streams_is_remembered(text):
 
 def test_thinking_is_turned_off_in_whole_requests_alone():
     words = "parameter.enable_thinking must be set to false for non-streaming calls"
-    rejection, whole = said(openai(words, code="invalid_parameter_error"), {"enable_thinking": True})
-    _, stream = said(openai(words), {"enable_thinking": True, "stream": True})
+    rejection, whole = rejection_of(openai(words, code="invalid_parameter_error"), {"enable_thinking": True})
+    _, stream = rejection_of(openai(words), {"enable_thinking": True, "stream": True})
     (rule,) = (one for step in suggested_rules(rejection) for one in step if one.action == "set")
     assert concerns(rule.change(), whole)
     assert not concerns(rule.change(), stream)

@@ -63,7 +63,7 @@ WORDS = st.one_of(st.text(max_size=60), st.sampled_from([row.error_body.message 
     VALUES | st.lists(st.fixed_dictionaries({"code": st.just("unrecognized_keys"), "keys": VALUES, "path": VALUES})),
     st.sampled_from([ClientProtocol.CHAT, ClientProtocol.EMBEDDINGS]),
 )
-def test_whatever_an_upstream_says_is_read(texts, param, code, raw, surface):
+def test_whatever_an_upstream_returns_is_parsed(texts, param, code, raw, surface):
     rejection = UpstreamRejection.of(
         surface, 400, UpstreamErrorBody(" ".join(texts), 400, None, code, param, raw), b"{}"
     )

@@ -64,11 +64,11 @@ def test_a_refused_stream_is_learned_and_applied():
     learner, upstream = Learner(), Upstream([NO_STREAM])
     first = ask(learner, upstream, chat(stream=True))
     assert (first.error, first.call.stream, first.call.adapted) == (None, False, ("stream=synth",))
-    assert first.told == [("learned", "stream=synth")]
+    assert first.logged == [("learned", "stream=synth")]
     assert first.learning.events[0].evidence == STREAM
     assert learner.trial.candidates(O3, 0.0) == []
     second = ask(learner, upstream, chat(stream=True), 5.0)
-    assert (second.error, second.call.adapted, second.told) == (None, ("stream=synth",), [])
+    assert (second.error, second.call.adapted, second.logged) == (None, ("stream=synth",), [])
     assert [body["stream"] for body in upstream.seen] == [True, False, False]
 
 
@@ -100,7 +100,7 @@ def test_a_fourth_change_is_one_too_many_and_the_next_request_makes_it():
     assert outcome.error is not None
     assert outcome.error.message == unsupported("parallel_tool_calls")
     assert len(upstream.seen) == 1 + MOST_STEPS
-    assert (outcome.learning.tried, outcome.learning.changed, outcome.told) == ((), helped, [])
+    assert (outcome.learning.tried, outcome.learning.changed, outcome.logged) == ((), helped, [])
     assert rules(learner) == []
     second = ask(learner, upstream, call, 5.0)
     assert (second.error, len(upstream.seen)) == (None, 1 + MOST_STEPS + 2)
@@ -182,7 +182,7 @@ def test_the_first_error_comes_back_and_is_not_tried_again_for_a_minute():
     first = ask(learner, upstream, chat(stream=True))
     assert first.error is not None
     assert first.error.message == STREAM
-    assert first.told == [("failed", "stream=synth")]
+    assert first.logged == [("failed", "stream=synth")]
     assert (first.learning.tried, first.learning.changed) == (("stream=synth",), ())
     (row,) = learner.memory.learned(0.0, 0.0)
     assert (row.state, row.expires_at, row.evidence) == ("failed", REFUTED_S, "Streaming is not what this model does.")
@@ -206,10 +206,10 @@ def test_a_change_before_a_rejection_of_something_else_has_helped_and_that_rejec
     wrong = ask(learner, upstream, chat(stream=True, stop=["x"]))
     assert wrong.error is not None
     assert wrong.error.message == WRONG
-    assert (wrong.told, wrong.learning.tried, wrong.learning.changed) == ([], (), ("stream=synth",))
+    assert (wrong.logged, wrong.learning.tried, wrong.learning.changed) == ([], (), ("stream=synth",))
     assert (rules(learner), learner.memory.learned(0.0, 0.0)) == ([], [])
     right = ask(learner, upstream, chat(stream=True), 5.0)
-    assert (right.error, right.call.adapted, right.told) == (None, ("stream=synth",), [("learned", "stream=synth")])
+    assert (right.error, right.call.adapted, right.logged) == (None, ("stream=synth",), [("learned", "stream=synth")])
     assert [body["stream"] for body in upstream.seen] == [True, False, False]
 
 
@@ -256,13 +256,13 @@ def test_of_two_changes_the_one_that_failed_brings_back_what_the_other_had_left(
     assert outcome.error is not None
     assert outcome.error.message == unsupported("temperature")
     assert (outcome.learning.tried, outcome.learning.changed) == (("drop=temperature",), ("stream=synth",))
-    assert outcome.told == [("failed", "drop=temperature")]
+    assert outcome.logged == [("failed", "drop=temperature")]
     assert ask(learner, Upstream([NO_STREAM]), chat(stream=True), 5.0).call.adapted == ("stream=synth",)
 
 
 def test_of_two_changes_that_failed_the_error_before_the_first_is_shown():
-    said = "Unsupported parameter: 'temperature' is not supported without 'stream'."
-    warm = Refusal(lambda body: "temperature" in body, openai(said, "temperature", "unsupported_parameter"))
+    answer = "Unsupported parameter: 'temperature' is not supported without 'stream'."
+    warm = Refusal(lambda body: "temperature" in body, openai(answer, "temperature", "unsupported_parameter"))
     upstream = Upstream([NO_STREAM, warm, always({"error": "boom"}, 500)])
     outcome = ask(Learner(), upstream, chat(stream=True, temperature=1))
     assert outcome.error is not None
@@ -279,7 +279,7 @@ SILENT = [
 
 
 @pytest.mark.parametrize("silent", SILENT, ids=lambda error: error.public_code)
-def test_an_upstream_that_says_nothing_after_a_change_is_shown_as_such_and_refutes_nothing(silent):
+def test_an_upstream_without_an_answer_after_a_change_is_shown_as_such_and_refutes_nothing(silent):
     learner = Learner()
     with learner.session(O3, CHAT.protocol) as learning:
         learning.plan(chat(stream=True), 0.0)
@@ -327,9 +327,9 @@ def test_an_answer_about_something_else_is_passed_on_and_the_trial_goes_on(statu
     assert outcome.error is not None
     assert outcome.error.http_status == status
     assert outcome.error.message == body["error"]["message"]
-    assert (outcome.told, rules(learner)) == ([], [])
+    assert (outcome.logged, rules(learner)) == ([], [])
     next_one = ask(learner, Upstream([NO_STREAM]), chat(stream=True), 5.0)
-    assert (next_one.call.adapted, next_one.told) == (("stream=synth",), [("learned", "stream=synth")])
+    assert (next_one.call.adapted, next_one.logged) == (("stream=synth",), [("learned", "stream=synth")])
 
 
 def test_a_trial_that_no_request_holds_ends_after_a_minute():
@@ -388,7 +388,7 @@ def test_a_rule_that_the_upstream_no_longer_takes_is_forgotten_at_once():
     changed = Upstream([without("max_completion_tokens")])
     outcome = ask(learner, changed, chat(max_tokens=5))
     assert (outcome.error, outcome.call.adapted) == (None, ())
-    assert outcome.told == [("revoked", "rename=max_tokens>max_completion_tokens")]
+    assert outcome.logged == [("revoked", "rename=max_tokens>max_completion_tokens")]
     assert rules(learner) == []
 
 
@@ -443,7 +443,7 @@ def test_a_rule_that_has_expired_is_forgotten_and_learned_again():
     assert ask(learner, upstream, chat(), HOUR_S - 1).call.adapted == ()
     upstream.seen.clear()
     again = ask(learner, upstream, chat(stream=True), HOUR_S)
-    assert (again.error, again.told) == (None, [("learned", "stream=synth")])
+    assert (again.error, again.logged) == (None, [("learned", "stream=synth")])
     assert [body["stream"] for body in upstream.seen] == [True, False]
     upstream.seen.clear()
     ask(learner, upstream, chat(stream=True), 2 * HOUR_S - 1)
@@ -454,7 +454,7 @@ def test_a_model_that_was_repaired_is_asked_as_the_client_asks():
     learner, mended = Learner(), Upstream()
     ask(learner, Upstream([NO_STREAM]), chat(stream=True))
     again = ask(learner, mended, chat(stream=True), HOUR_S)
-    assert (again.call.adapted, again.told, rules(learner)) == ((), [], [])
+    assert (again.call.adapted, again.logged, rules(learner)) == ((), [], [])
 
 
 def test_after_a_rule_has_expired_one_request_goes_first():
@@ -480,10 +480,10 @@ def test_after_a_rule_has_expired_one_request_goes_first():
 )
 def test_the_status_and_the_form_of_the_last_answer_say_whether_a_change_failed(status, body, shown):
     learner, first = Learner(), refused(NO_STREAM)
-    said = None if body is None else UpstreamErrorBody(STREAM if body == "no stream" else body)
+    answer = None if body is None else UpstreamErrorBody(STREAM if body == "no stream" else body)
     last: UpstreamError = UpstreamClosed("last", upstream="chat")
     if status is not None:
-        last = UpstreamErrorReply("last", upstream="chat", status=status, error_body=said)
+        last = UpstreamErrorReply("last", upstream="chat", status=status, error_body=answer)
     with learner.session(O3, CHAT.protocol) as learning:
         learning.plan(chat(stream=True), 0.0)
         assert learning.learn_from(first, 0.0)

@@ -68,7 +68,7 @@ class Outcome:
     learning: LearningSession
 
     @property
-    def told(self) -> list[tuple[str, str]]:
+    def logged(self) -> list[tuple[str, str]]:
         return [(news.event, news.adapted) for news in self.learning.events]
 
 

@@ -1,4 +1,4 @@
-"""Completions, the streams that say the same, and what both mean: shared by the tests of the shapers."""
+"""Completions, streams with the same content, and the meaning of both, for the tests of aggregation and repair."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def origin() -> EnvelopeDefaults:
 def meaning(document: dict[str, Any]) -> dict[str, Any]:
     """`document` without the differences that mean nothing: null and missing members, empty texts."""
     choices = {choice["index"]: _meant(choice) for choice in document["choices"]}
-    return {**_said(document), "object": None, "choices": choices}
+    return {**_non_empty(document), "object": None, "choices": choices}
 
 
 def _meant(choice: dict[str, Any]) -> dict[str, Any]:
     if "message" not in choice:
-        return _said(choice)
-    logprobs = _said(choice.get("logprobs") or {}) or None
-    message = {name: value for name, value in _said(choice["message"]).items() if value != ""}
-    return {**_said(choice), "message": {"content": "", **message}, "logprobs": logprobs}
+        return _non_empty(choice)
+    logprobs = _non_empty(choice.get("logprobs") or {}) or None
+    message = {name: value for name, value in _non_empty(choice["message"]).items() if value != ""}
+    return {**_non_empty(choice), "message": {"content": "", **message}, "logprobs": logprobs}
 
 
-def _said(members: dict[str, Any]) -> dict[str, Any]:
+def _non_empty(members: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in members.items() if value not in (None, [], {})}
 
 

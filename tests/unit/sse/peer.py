@@ -62,8 +62,8 @@ def strict_events(stream: bytes) -> list[Any]:
 def response_helper_reads(stream: bytes) -> Any:
     """The response that `client.responses.stream()` gives in the end; raises what the SDK raises."""
     state: ResponseStreamState[Any] = ResponseStreamState(input_tools=omit, text_format=omit)
-    for said in chunks_of(stream, ResponseStreamEvent):
-        state.handle_event(said)
+    for event in chunks_of(stream, ResponseStreamEvent):
+        state.handle_event(event)
     assert state._completed_response is not None
     return state._completed_response
 

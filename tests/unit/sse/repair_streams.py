@@ -11,7 +11,6 @@ from gatepass.sse.repair import StreamRepair
 from tests.unit.sse.documents import origin
 from tests.unit.sse.streams import DONE, chunk, data
 
-Said = dict[str, Any]
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 ROLE = chunk({"role": "assistant", "content": ""})
 STOP = chunk({}, "stop")

@@ -25,8 +25,8 @@ def chunk(delta: dict[str, Any] | None, finish: str | None = None, index: int = 
     }
 
 
-def data(said: Any, *, spaced: bool = False, gap: bytes = b" ", end: bytes = b"\n\n") -> bytes:
-    text = json.dumps(said, ensure_ascii=False, separators=None if spaced else (",", ":"))
+def data(payload: Any, *, spaced: bool = False, gap: bytes = b" ", end: bytes = b"\n\n") -> bytes:
+    text = json.dumps(payload, ensure_ascii=False, separators=None if spaced else (",", ":"))
     return b"data:" + gap + text.encode() + end
 
 
@@ -63,22 +63,22 @@ def pieces(stream: bytes, size_bytes: int) -> Iterator[bytes]:
     return (stream[at : at + size_bytes] for at in range(0, len(stream), size_bytes))
 
 
-def read_error(said: Any) -> UpstreamErrorBody | None:
+def read_error(payload: Any) -> UpstreamErrorBody | None:
     """Reads some shapes of errors, as gatepass.dialects does for many more; masks one secret."""
-    if isinstance(said, list):
-        return read_error(said[0]) if said else None
-    if not isinstance(said, dict):
+    if isinstance(payload, list):
+        return read_error(payload[0]) if payload else None
+    if not isinstance(payload, dict):
         return None
-    error = said.get("error")
+    error = payload.get("error")
     if isinstance(error, str) and error:
         return UpstreamErrorBody(_mask(error))
     if isinstance(error, dict) and isinstance(error.get("message"), str):
-        return _complaint(error)
-    failed = said.get("object") == "error" or said.get("code") not in (None, 0, 200)
-    return _complaint(said) if failed and isinstance(said.get("message"), str) else None
+        return _error_body(error)
+    failed = payload.get("object") == "error" or payload.get("code") not in (None, 0, 200)
+    return _error_body(payload) if failed and isinstance(payload.get("message"), str) else None
 
 
-def _complaint(error: dict[str, Any]) -> UpstreamErrorBody:
+def _error_body(error: dict[str, Any]) -> UpstreamErrorBody:
     status, kind, code, param = (error.get(name) for name in ("status", "type", "code", "param"))
     more = {name: value for name, value in error.items() if name not in ("message", "type", "code", "param")}
     return UpstreamErrorBody(
@@ -91,8 +91,8 @@ def _complaint(error: dict[str, Any]) -> UpstreamErrorBody:
     )
 
 
-def _mask(said: str) -> str:
-    return said.replace("tok-secret", "•••")
+def _mask(payload: str) -> str:
+    return payload.replace("tok-secret", "•••")
 
 
 def new_stream(**more: Any) -> EventStream:

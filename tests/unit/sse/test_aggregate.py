@@ -112,7 +112,7 @@ def test_nothing_after_done_counts():
 # --- the top level --------------------------------------------------------------------------------
 
 
-def test_first_envelope_that_says_something_counts():
+def test_first_envelope_that_is_not_empty_counts():
     first = chunk({"content": "a"}) | {"id": "", "model": None, "created": 0, "system_fingerprint": None}
     second = chunk({}, "stop") | {"system_fingerprint": "fp_1", "service_tier": "default"}
     third = second | {"id": "other", "model": "other", "created": 1, "system_fingerprint": "fp_2"}
@@ -143,7 +143,7 @@ def test_last_usage_counts_wherever_it_stands_and_is_never_a_sum():
     assert json.loads(one.finish()) == reply(message("ab"), usage=USAGE)
 
 
-def test_usage_is_none_where_none_was_told():
+def test_usage_is_missing_where_none_was_received():
     one = aggregator()
     one.feed(text("a") + STOP)
     assert "usage" not in json.loads(one.finish())
@@ -207,7 +207,7 @@ def test_role_counts_once():
 
 
 @pytest.mark.parametrize("delta", [None, "text", 7])
-def test_delta_that_is_none_says_nothing(delta):
+def test_delta_that_is_not_an_object_adds_nothing(delta):
     odd = chunk({}) | {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
     assert aggregated(text("a"), data(odd), STOP) == reply(message("a"))
 
@@ -283,7 +283,7 @@ def test_extras_of_a_choice_survive_and_an_empty_one_replaces_none():
          [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]),
     ],
 )  # fmt: skip
-def test_content_is_null_only_where_something_else_was_said(deltas, content):
+def test_content_is_null_only_beside_another_output(deltas, content):
     assert joined(*deltas)["content"] == content
 
 
@@ -311,7 +311,7 @@ def test_ids_names_and_types_count_once_whatever_repeats_them():
     )
 
 
-def test_calls_without_index_are_told_apart_by_their_ids_and_keep_what_nobody_knows():
+def test_calls_without_index_are_distinguished_by_their_ids_and_keep_unknown_members():
     first = {"id": "a", "function": {"name": "f", "arguments": {"x": 1}}, "extra_content": {"google": {"s": "t"}}}
     second = {"id": "b", "function": {"name": "g", "arguments": "{}", "strict": True, "x": None}}
     payload = aggregated(data(chunk({"tool_calls": [first, second]})), STOP)
@@ -565,7 +565,7 @@ def test_a_role_alone_is_no_answer(silent):
     assert aggregated(data(chunk(silent)), STOP, DONE) == reply(message(""))
 
 
-def test_a_text_choice_that_says_nothing_is_no_answer():
+def test_an_empty_text_choice_is_not_an_answer():
     assert failed(data({"choices": [{"text": "", "index": 0}]}), DONE)[0] == "upstream_empty"
     assert aggregated(data({"choices": [{"text": "a", "index": 0}]}), DONE)["choices"][0]["text"] == "a"
 

@@ -25,16 +25,16 @@ def test_texts_are_joined_lists_extended_and_of_the_rest_the_last_counts():
     assert gather.build() == {"a": "xy", "l": [1, 2, 3], "n": 2, "o": {"b": 2}}
 
 
-def test_null_says_nothing():
+def test_null_adds_nothing():
     assert gathered(("a", None)).build() == {}
 
 
 @pytest.mark.parametrize("nothing", [{}, None])
-def test_empty_value_does_not_replace_what_was_said(nothing):
+def test_empty_value_does_not_replace_an_earlier_one(nothing):
     assert gathered(("o", {"hate": 1}), ("o", nothing)).build() == {"o": {"hate": 1}}
 
 
-def test_empty_value_is_kept_where_nothing_else_was_said():
+def test_empty_value_is_kept_where_it_is_the_only_one():
     payload: dict[str, object] = {}
     keep_last(payload, "o", {})
     assert payload == {"o": {}}

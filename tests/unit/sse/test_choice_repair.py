@@ -10,7 +10,7 @@ def choice(**members):
     return chunk(None) | {"choices": [{"index": 0, **members}]}
 
 
-def test_role_is_told_once_for_each_choice():
+def test_role_is_sent_once_for_each_choice():
     other = chunk({"role": "assistant", "content": "b"}, index=1)
     out, adapted = repaired(ROLE, chunk({"role": "assistant", "content": "a"}), other, other)
     assert deltas(out) == [
@@ -30,7 +30,7 @@ def test_role_is_told_once_for_each_choice():
         (["assistant", "assistant", "assistant"], ["assistant", None, None]),
     ],
 )
-def test_empty_role_is_told_properly_at_first_and_left_out_later(roles, expected):
+def test_empty_role_is_repaired_at_first_and_left_out_later(roles, expected):
     out, adapted = repaired(*(chunk({"role": role, "content": "a"}) for role in roles))
     assert [delta.get("role") for delta in deltas(out)] == expected
     assert adapted == ("repair=role",)
@@ -98,7 +98,7 @@ def test_messages_that_come_piece_by_piece_are_deltas():
     assert adapted == ("repair=message", "repair=role")
 
 
-def test_message_after_deltas_repeats_them_and_says_nothing_new():
+def test_message_after_deltas_repeats_them_and_adds_nothing():
     out, adapted = repaired(ROLE, chunk({"content": "ab"}), choice(message={"content": "ab"}, finish_reason="stop"))
     assert out == [ROLE, chunk({"content": "ab"}), choice(delta={}, finish_reason="stop")]
     assert adapted == ("repair=message",)

@@ -42,7 +42,7 @@ def test_growing_texts_are_cut_down_to_what_is_new():
     assert adapted == NAME
 
 
-def test_growing_texts_stay_as_they_are_without_the_wish():
+def test_growing_texts_stay_unchanged_without_the_option():
     chunks = [ROLE, *texts(*growing(SENTENCE)), STOP]
     assert repaired(*chunks) == (chunks, ())
 
@@ -114,7 +114,7 @@ def test_one_match_is_enough_at_the_end_where_nothing_speaks_against_it(parts, r
     assert (read(out), names) == (read_as, adapted)
 
 
-def test_each_text_of_each_choice_is_judged_by_itself():
+def test_each_text_of_each_choice_is_watched_separately():
     plain = list("The quick plain one")
     chunks = [
         one

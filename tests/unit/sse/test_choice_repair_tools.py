@@ -110,7 +110,7 @@ def test_each_defect_is_repaired_and_named(entries, expected, notes):
     assert repaired(*entries) == (expected, notes)
 
 
-def test_name_that_comes_after_the_opener_is_told_once():
+def test_name_that_comes_after_the_opener_is_sent_once():
     late = {"index": 0, "function": {"name": "f", "arguments": ""}}
     entries, notes = repaired(
         {"index": 0, "id": "a", "type": "function"}, late, {"index": 0, "function": {"name": "f"}}

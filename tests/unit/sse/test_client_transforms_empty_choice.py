@@ -23,8 +23,8 @@ def test_the_usage_comes_beside_a_choice(spaced):
 
 
 def test_in_a_stream_of_completions_the_choice_is_one_of_those():
-    said = {"object": "text_completion", "choices": [], "usage": USAGE}
-    (choice,) = json.loads(EmptyChoice().feed(data(said))[5:])["choices"]
+    payload = {"object": "text_completion", "choices": [], "usage": USAGE}
+    (choice,) = json.loads(EmptyChoice().feed(data(payload))[5:])["choices"]
     assert choice == {"index": 0, "text": "", "logprobs": None, "finish_reason": None}
 
 

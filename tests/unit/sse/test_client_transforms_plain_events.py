@@ -24,9 +24,9 @@ def dify_reads(stream: bytes) -> list[object]:
     answer ends at the first piece that is no JSON."""
     found: list[object] = []
     for piece in stream.decode().split("\n\n"):
-        said = piece.strip().removeprefix("data: ").lstrip()
-        if said and not piece.strip().startswith(":") and said != "[DONE]":
-            found.append(json.loads(said))
+        text_of_data = piece.strip().removeprefix("data: ").lstrip()
+        if text_of_data and not piece.strip().startswith(":") and text_of_data != "[DONE]":
+            found.append(json.loads(text_of_data))
     return found
 
 
@@ -67,7 +67,7 @@ def test_every_framing_becomes_the_one_that_dify_reads(stream, size_bytes):
     assert transform.adapted == (ADAPTED,)
 
 
-def test_data_of_several_lines_is_one_and_says_the_same():
+def test_data_of_several_lines_becomes_one_with_the_same_meaning():
     transform = PlainEvents()
     out = transform.feed(text("x") + SPREAD + DONE)
     lines = [line.removeprefix("data:") for line in SPREAD.decode().splitlines()]

@@ -58,8 +58,8 @@ def vectors(**more):
     ],
 )
 def test_usage_is_whole_numbers_where_the_client_dies_without(body, usage):
-    told, adapted = transform_reply(body, BOTH)
-    assert json.loads(told) == {**json.loads(body), "usage": usage}
+    changed, adapted = transform_reply(body, BOTH)
+    assert json.loads(changed) == {**json.loads(body), "usage": usage}
     assert adapted == ("repair=usage",)
 
 
@@ -72,8 +72,8 @@ GOOD = {"usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
 
 @pytest.mark.parametrize("message", [{"role": "assistant", "content": None}, {"role": "assistant", "tool_calls": []}])
 def test_an_answer_without_text_has_an_empty_one(message):
-    told, adapted = transform_reply(chat(message, **GOOD), BOTH)
-    assert json.loads(told)["choices"][0]["message"] == {**message, "content": ""}
+    changed, adapted = transform_reply(chat(message, **GOOD), BOTH)
+    assert json.loads(changed)["choices"][0]["message"] == {**message, "content": ""}
     assert adapted == ("repair=content",)
 
 
@@ -92,8 +92,8 @@ def test_an_answer_without_text_has_an_empty_one(message):
     ],
 )
 def test_what_needs_nothing_is_the_same_object(body):
-    told, adapted = transform_reply(body, BOTH)
-    assert told is body
+    changed, adapted = transform_reply(body, BOTH)
+    assert changed is body
     assert adapted == ()
 
 
@@ -108,7 +108,7 @@ NAMED = Profile(envelope=True)
 
 
 @pytest.mark.parametrize(
-    ("said", "kind"),
+    ("reply", "kind"),
     [
         ({"choices": [{"message": {"content": "a"}}]}, "chat.completion"),
         ({"choices": [{"text": "a"}]}, "text_completion"),
@@ -116,9 +116,9 @@ NAMED = Profile(envelope=True)
         ({"object": None, "model": "", "data": []}, "list"),
     ],
 )
-def test_a_reply_says_what_it_is_and_who_wrote_it_where_the_client_asks_for_both(said, kind):
-    body, adapted = transform_reply(json.dumps(said).encode(), NAMED, "m")
-    assert (json.loads(body), adapted) == ({**said, "object": kind, "model": "m"}, ("repair=envelope",))
+def test_a_reply_has_object_and_model_for_a_client_that_requires_both(reply, kind):
+    body, adapted = transform_reply(json.dumps(reply).encode(), NAMED, "m")
+    assert (json.loads(body), adapted) == ({**reply, "object": kind, "model": "m"}, ("repair=envelope",))
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ def chunk(delta, finish=None, **more):
     return {**HEAD, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}], **more}
 
 
-def told(block: bytes) -> list[dict[str, Any]]:
+def payloads_of(block: bytes) -> list[dict[str, Any]]:
     return [json.loads(part.removeprefix(b"data: ")) for part in block.split(b"\n\n") if part.startswith(b"data: ")]
 
 
@@ -47,7 +47,7 @@ def test_a_long_text_comes_in_pieces_and_ends_as_it_did():
     usage = {"total_tokens": 3}
     transform = ShortLines(LIMIT)
     block = encode_event(chunk({"role": "assistant", "content": PAD}, "stop", usage=usage, extra={"a": 1}))
-    parts = told(transform.feed(block))
+    parts = payloads_of(transform.feed(block))
     assert text_of(parts) == PAD
     assert parts[0]["extra"] == {"a": 1}
     assert parts[0]["choices"][0]["delta"]["role"] == "assistant"
@@ -59,7 +59,7 @@ def test_a_long_text_comes_in_pieces_and_ends_as_it_did():
 
 
 def test_a_text_without_an_end_has_no_chunk_more():
-    parts = told(ShortLines(LIMIT).feed(encode_event(chunk({"content": PAD}))))
+    parts = payloads_of(ShortLines(LIMIT).feed(encode_event(chunk({"content": PAD}))))
     assert all(part["choices"][0]["delta"]["content"] for part in parts)
 
 
@@ -68,7 +68,7 @@ def test_arguments_of_tools_come_in_pieces_by_their_index():
         {"index": number, "id": f"c{number}", "type": "function", "function": {"name": "f", "arguments": PAD}}
         for number in range(2)
     ]
-    parts = told(ShortLines(LIMIT).feed(encode_event(chunk({"tool_calls": calls}))))
+    parts = payloads_of(ShortLines(LIMIT).feed(encode_event(chunk({"tool_calls": calls}))))
     found = {0: "", 1: ""}
     for part in parts:
         for call in part["choices"][0]["delta"]["tool_calls"]:
@@ -85,7 +85,7 @@ def test_short_events_around_a_long_one_stay_by_the_byte():
     transformed = ShortLines(LIMIT).feed(small + encode_event(chunk({"content": PAD})) + small + b": keep-alive\n")
     assert transformed.startswith(small)
     assert transformed.endswith(small + b": keep-alive\n")
-    assert text_of(told(transformed)) == f"é{PAD}é"
+    assert text_of(payloads_of(transformed)) == f"é{PAD}é"
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_what_cannot_be_cut_passes_as_it_is(data):
 def test_every_text_arrives_whole_and_every_line_is_short(content, reasoning, limit):
     block = encode_event(chunk({"content": content * 30, "reasoning_content": reasoning * 30}, "stop"))
     transformed = ShortLines(limit).feed(block)
-    parts = told(transformed)
+    parts = payloads_of(transformed)
     assert text_of(parts) == content * 30
     assert text_of(parts, "reasoning_content") == reasoning * 30
     assert parts[-1]["choices"][0]["finish_reason"] == "stop"

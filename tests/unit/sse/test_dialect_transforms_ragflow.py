@@ -22,7 +22,7 @@ DONE = b"data:[DONE]\n\n"
 def chunk(content=None, finish=None, **more):
     """One chunk as v0.26 writes it: no space after the colon, role and nulls in every delta."""
     delta = {"content": content, "role": "assistant", "function_call": None, "tool_calls": None}
-    said = {
+    sent = {
         "id": "chatcmpl-2e3b",
         "object": "chat.completion.chunk",
         "created": 1_755_000_000,
@@ -30,13 +30,13 @@ def chunk(content=None, finish=None, **more):
         "choices": [{"delta": delta, "finish_reason": finish, "index": 0, "logprobs": None}],
         "usage": None,
     }
-    return b"data:" + json.dumps(said | more).encode() + b"\n\n"
+    return b"data:" + json.dumps(sent | more).encode() + b"\n\n"
 
 
 def agent_chunk(content, identity):
     """One chunk of an agent up to v0.26.1: an id of its own, and neither time nor role."""
-    said = {"id": identity, "object": "chat.completion.chunk", "model": "agent", "created": None}
-    return b"data: " + json.dumps(said | {"choices": [{"index": 0, "delta": {"content": content}}]}).encode() + b"\n\n"
+    sent = {"id": identity, "object": "chat.completion.chunk", "model": "agent", "created": None}
+    return b"data: " + json.dumps(sent | {"choices": [{"index": 0, "delta": {"content": content}}]}).encode() + b"\n\n"
 
 
 def shaped(*blocks, wants_usage=False, at_once=False):
@@ -97,13 +97,13 @@ def test_an_answer_beyond_the_bound_is_not_held():
     assert adapted == (ONE_ID,)
 
 
-def test_an_exception_told_as_an_answer_becomes_an_error():
+def test_an_exception_sent_as_an_answer_becomes_an_error():
     events, adapted = shaped(chunk("**ERROR**: model timed out"), chunk(None, "stop"), DONE)
     assert events[0] == {"code": 100, "message": "model timed out"}
     assert adapted[0] == HIDDEN_ERROR
 
 
-def test_an_agent_that_is_not_there_is_told_as_absent():
+def test_an_agent_that_does_not_exist_is_reported_as_absent():
     events, _ = shaped(agent_chunk("**ERROR**: Agent not found.", "a"), DONE)
     assert events[0] == {"code": 102, "message": "Agent not found."}
 
@@ -137,14 +137,14 @@ def test_comments_and_what_is_no_chunk_pass_as_they_are():
 
 def completed(content, **more):
     message = {"role": "assistant", "content": content}
-    said = {"id": "chatcmpl-2e3b", "object": "chat.completion", "created": None, "model": "model"}
-    return json.dumps(said | {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]} | more).encode()
+    sent = {"id": "chatcmpl-2e3b", "object": "chat.completion", "created": None, "model": "model"}
+    return json.dumps(sent | {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]} | more).encode()
 
 
 def test_a_completion_gets_an_id_and_a_time_of_its_own_and_keeps_the_rest():
     body, adapted = transform_completion(completed("Hi", param=None), ORIGIN)
-    said = json.loads(body)
-    assert (said["id"], said["created"], said["param"]) == ("chatcmpl-own", 1_700_000_000, None)
+    sent = json.loads(body)
+    assert (sent["id"], sent["created"], sent["param"]) == ("chatcmpl-own", 1_700_000_000, None)
     assert adapted == (ONE_ID,)
 
 
@@ -154,7 +154,7 @@ def test_a_completion_that_is_an_exception_is_the_error():
     assert json.loads(transform_completion(completed("**ERROR**:"), ORIGIN)[0])["message"]
 
 
-def test_what_is_no_completion_is_left_to_the_judge():
+def test_what_is_not_a_completion_is_left_to_the_validation():
     for body in (b"{oops", b"[]", b'{"code":102,"message":"no"}'):
         assert transform_completion(body, ORIGIN) == (body, ())
 
@@ -175,9 +175,9 @@ def test_what_a_cited_repetition_adds_is_kept_from_its_own_place_on():
 
 
 def test_an_answer_that_quotes_the_mark_of_an_exception_is_no_error():
-    said = ("The log line reads ", "**ERROR**: disk full", ", which means that", " it is full.")
-    events, adapted = shaped(*map(chunk, said), chunk(None, "stop"), DONE)
-    assert text_of(events) == "".join(said)
+    sent = ("The log line reads ", "**ERROR**: disk full", ", which means that", " it is full.")
+    events, adapted = shaped(*map(chunk, sent), chunk(None, "stop"), DONE)
+    assert text_of(events) == "".join(sent)
     assert {event["id"] for event in events[:-1]} == {"chatcmpl-own"}
     assert adapted == (ONE_ID,)
 
@@ -197,16 +197,16 @@ def test_an_exception_after_a_part_of_the_answer_is_an_error_where_the_stop_foll
 
 
 def test_an_exception_in_pieces_at_the_start_is_an_error():
-    for said in (["**ERR", "OR**: timed out"], ["\n", "**ERROR**: timed out"], ["**ERROR**:", " timed out"]):
-        events, _ = shaped(*map(chunk, said), chunk(None, "stop"), DONE)
+    for sent in (["**ERR", "OR**: timed out"], ["\n", "**ERROR**: timed out"], ["**ERROR**:", " timed out"]):
+        events, _ = shaped(*map(chunk, sent), chunk(None, "stop"), DONE)
         assert events[0] == {"code": 100, "message": "timed out"}
 
 
 def test_a_mark_that_is_none_in_the_end_goes_out_in_order():
-    for said in (["**Bold** ", "words"], ["\n", "**", "Bold**"], ["a ", "**ER", "", "A** b"], ["**ERR"], ["\n"]):
-        events, _ = shaped(*map(chunk, said), chunk(None, "stop"), DONE)
-        assert text_of(events) == "".join(said)
-        assert [event["choices"][0]["finish_reason"] for event in events[:-1]] == [None] * len(said) + ["stop"]
+    for sent in (["**Bold** ", "words"], ["\n", "**", "Bold**"], ["a ", "**ER", "", "A** b"], ["**ERR"], ["\n"]):
+        events, _ = shaped(*map(chunk, sent), chunk(None, "stop"), DONE)
+        assert text_of(events) == "".join(sent)
+        assert [event["choices"][0]["finish_reason"] for event in events[:-1]] == [None] * len(sent) + ["stop"]
 
 
 def test_suspects_without_end_are_set_free():

@@ -115,7 +115,7 @@ def reference_events(stream: bytes) -> list[bytes]:
 
 
 @given(st.lists(st.sampled_from([b"\n", b"\r", b"\r\n", b"a", b"data: x"]), max_size=40), st.data())
-def test_any_mixture_of_line_ends_is_cut_as_the_specification_says(parts, draw):
+def test_any_mixture_of_line_ends_is_cut_as_specified(parts, draw):
     stream = b"".join(parts)
     framer, out, at = Framer(1 << 20), b"", 0
     while at < len(stream):
@@ -130,7 +130,7 @@ def test_any_mixture_of_line_ends_is_cut_as_the_specification_says(parts, draw):
 
 
 @given(st.lists(st.sampled_from([b"\n", b"\r", b"\r\n", b"a", b"data: x"]), max_size=40))
-def test_a_run_is_split_as_the_specification_says(parts):
+def test_a_run_is_split_as_specified(parts):
     run = b"".join(reference_events(b"".join(parts)))
     assert split_events(run) == reference_events(run)
 

@@ -85,21 +85,21 @@ def watched(monkeypatch) -> list[bytes]:
     """What is parsed from here on."""
     parsed: list[bytes] = []
 
-    def noted(said):
-        parsed.append(said)
-        return read_json(said)
+    def noted(text_value):
+        parsed.append(text_value)
+        return read_json(text_value)
 
     monkeypatch.setattr(stream_module, "read_json", noted)
     return parsed
 
 
-def test_clean_stream_is_parsed_where_it_tells_something_and_nowhere_else(monkeypatch):
+def test_clean_stream_is_parsed_only_where_an_event_differs_in_more_than_its_text(monkeypatch):
     parsed = watched(monkeypatch)
     role, words, end = REALISTIC[0], [text(f" word {number}") for number in range(500)], data(chunk({}, finish="stop"))
     out, stream = relayed(role, *words[:100], b"".join(words[100:]), end, DONE)
     assert out == b"".join((role, *words, end, DONE))
     assert stream.events == 502
-    assert [read_json(said)["choices"][0]["delta"] for said in parsed] == [
+    assert [read_json(text_value)["choices"][0]["delta"] for text_value in parsed] == [
         {"role": "assistant", "content": ""},
         {"content": " word 0"},
         {},
@@ -162,10 +162,10 @@ CONTENT = st.one_of(
     ),
 )
 DELTA = st.one_of(
-    st.builds(lambda said: {"content": said}, CONTENT),
-    st.builds(lambda said: {"role": "assistant", "content": said}, CONTENT),
-    st.builds(lambda said: {"content": None, "reasoning_content": said}, CONTENT),
-    st.builds(lambda said: {"tool_calls": [{"index": 1, "function": {"arguments": said}}]}, CONTENT),
+    st.builds(lambda text_value: {"content": text_value}, CONTENT),
+    st.builds(lambda text_value: {"role": "assistant", "content": text_value}, CONTENT),
+    st.builds(lambda text_value: {"content": None, "reasoning_content": text_value}, CONTENT),
+    st.builds(lambda text_value: {"tool_calls": [{"index": 1, "function": {"arguments": text_value}}]}, CONTENT),
     st.just({}),
     st.none(),
 )
@@ -194,7 +194,7 @@ SAID = st.one_of(
 )
 EVENT = st.one_of(
     st.builds(
-        lambda said, spaced, gap, end: b"data:" + gap + json.dumps(said, separators=spaced).encode() + end,
+        lambda text_value, spaced, gap, end: b"data:" + gap + json.dumps(text_value, separators=spaced).encode() + end,
         SAID,
         st.sampled_from([None, (",", ":")]),
         st.sampled_from([b"", b" "]),
@@ -223,7 +223,7 @@ def test_recognised_and_parsed_events_give_the_same_bytes_and_the_same_state(eve
 
 
 @given(st.lists(EVENT, max_size=25), st.lists(st.integers(1, 900), min_size=1, max_size=9))
-def test_events_of_one_line_are_judged_as_all_events_are(events, sizes):
+def test_events_of_one_line_are_validated_as_all_events_are(events, sizes):
     quick, thorough = new_stream(), new_stream()
     whole, at = b"".join(events), 0
     with pytest.MonkeyPatch.context() as patch:
@@ -400,7 +400,7 @@ def test_whole_completion_in_place_of_pieces_is_a_failure():
     assert (out, stream.done) == (HELLO + data(whole) + DONE, True)
 
 
-def test_chunks_with_defects_that_are_not_mended_yet_stay_as_they_are():
+def test_chunks_with_defects_that_are_not_repaired_stay_unchanged():
     odd = [
         data({"id": "", "object": "", "created": 0, "model": "", "choices": [], "prompt_filter_results": []}),
         data({"choices": [{"index": 0, "finish_reason": None, "content_filter_offsets": {}}]}),

@@ -44,7 +44,7 @@ def test_indices_without_end_take_no_memory():
     assert len(progress._seen) == 1025
 
 
-def test_event_that_tells_only_text_is_known_from_one_that_tells_more():
+def test_event_with_only_text_is_distinguished_from_one_with_more():
     progress = Progress()
     assert progress.note({"usage": None}, [choice(3)])
     assert not progress.note({"usage": {"total_tokens": 3}}, [choice()])

@@ -177,8 +177,8 @@ def test_recognised_means_the_same_json_but_for_the_text(fillings):
     if not fast_path.count_matching(run):
         return
     try:
-        said = json.loads(run[6:])
+        payload = json.loads(run[6:])
     except ValueError:
         return
-    said["choices"][0]["delta"]["content"] = "Hello"
-    assert said == json.loads(HELLO[6:])
+    payload["choices"][0]["delta"]["content"] = "Hello"
+    assert payload == json.loads(HELLO[6:])

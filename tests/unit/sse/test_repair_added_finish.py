@@ -126,7 +126,7 @@ def test_text_completion_gets_its_own_form():
     )
 
 
-def test_text_that_no_event_of_its_own_shape_told_before_counts():
+def test_text_that_no_similar_event_brought_before_counts():
     """The pattern of an event with an empty text must not match an event with a text."""
     thought = data(chunk({"content": "", "reasoning_content": "hm"}))
     spoken = data(chunk({"content": "Hi", "reasoning_content": ""}))
@@ -155,7 +155,7 @@ def test_finished_choices_give_their_room_back():
     assert (stream.failure, reasons(out)[3]) == (None, "tool_calls")
 
 
-def test_more_choices_than_are_told_apart_get_no_reason():
+def test_more_choices_than_have_a_state_get_no_reason():
     blocks = [text("x", index=index) for index in range(MAX_CHOICES + 1)]
     assert code(read(*blocks[:-1], DONE)[1]) is None
     assert code(read(*blocks, DONE)[1]) == "upstream_closed"

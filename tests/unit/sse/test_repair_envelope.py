@@ -20,11 +20,11 @@ def test_first_chunk_of_azure_moves_into_the_one_that_has_choices():
     assert repaired(AZURE_FIRST, ROLE, STOP) == ([ROLE | {"prompt_filter_results": FILTER}, STOP], EMPTY)
 
 
-def test_first_chunk_of_azure_is_kept_where_the_configuration_says_so():
+def test_first_chunk_of_azure_is_kept_by_configuration():
     assert repaired(AZURE_FIRST, ROLE, STOP, without_choices="keep") == ([AZURE_FIRST, ROLE, STOP], ())
 
 
-def test_first_chunk_of_azure_is_dropped_where_the_configuration_says_so():
+def test_first_chunk_of_azure_is_dropped_by_configuration():
     assert repaired(AZURE_FIRST, ROLE, STOP, without_choices="drop") == ([ROLE, STOP], EMPTY)
 
 
@@ -44,7 +44,7 @@ def test_extras_beside_usage_that_nobody_asked_for_are_not_lost():
     assert (out, adapted) == ([ROLE, STOP, chunk(None, citations=["u"])], ("repair=usage", "repair=choices"))
 
 
-def test_extras_do_not_replace_what_a_chunk_says_itself():
+def test_deferred_members_do_not_replace_those_of_the_chunk():
     out, _ = repaired(chunk(None, citations=["old"], x=1), ROLE | {"citations": ["new"]})
     assert out == [ROLE | {"citations": ["new"], "x": 1}]
 
@@ -77,7 +77,7 @@ def test_extras_that_come_for_ever_are_not_all_held():
         {"choices": "x"},
     ],
 )
-def test_chunk_that_says_nothing_is_left_out(nothing):
+def test_empty_chunk_is_left_out(nothing):
     assert repaired(ROLE, nothing, STOP) == ([ROLE, STOP], EMPTY)
 
 
@@ -133,25 +133,25 @@ def test_what_a_chunk_lacks_of_the_envelope_is_as_in_the_first_one(name, is_ther
     assert (out, adapted) == ([ROLE, STOP], ("repair=envelope",))
 
 
-def test_what_no_chunk_says_is_not_made_up():
+def test_envelope_members_that_no_chunk_has_are_not_made_up():
     payload = [without(ROLE, "id", "created"), without(STOP, "id", "created")]
     assert repaired(*payload) == (payload, ())
 
 
-def test_what_the_second_chunk_says_first_is_known_to_the_third():
+def test_envelope_member_of_the_second_chunk_is_copied_to_the_third():
     payload = [without(ROLE, "model"), chunk({"content": "a"}), without(STOP, "model")]
     out, _ = repaired(*payload)
     assert out == [payload[0], payload[1], STOP]
 
 
-def test_ids_of_their_own_stay_unless_one_is_wished_for():
+def test_different_ids_stay_without_the_option():
     payload = [ROLE | {"id": "a"}, chunk({"content": "x"}) | {"id": "b"}, STOP | {"id": "c"}]
     assert repaired(*payload) == (payload, ())
     out, adapted = repaired(*payload, one_id=True)
     assert ([one["id"] for one in out], adapted) == (["a"] * 3, ("repair=one-id",))
 
 
-def test_one_id_is_wished_for_where_none_was_ever_told():
+def test_option_of_one_id_adds_none_to_a_stream_without_ids():
     payload = [without(ROLE, "id"), STOP | {"id": ""}, STOP | {"id": None}]
     assert repaired(*payload, one_id=True) == (payload, ())
 
@@ -197,12 +197,12 @@ def test_whole_completion_that_calls_itself_a_chunk_or_is_wrapped_becomes_its_de
         assert deltas(out)[1] == {"content": "Hi"}
 
 
-def test_usage_after_a_whole_completion_is_not_told_again():
+def test_usage_after_a_whole_completion_is_not_sent_again():
     out, _ = repaired(WHOLE, chunk(None, usage=USAGE), include_usage=True)
     assert [one["usage"] for one in out if not one["choices"]] == [USAGE]
 
 
-def test_second_whole_completion_repeats_the_first_and_says_nothing_new():
+def test_second_whole_completion_repeats_the_first_and_adds_nothing():
     out, _ = repaired(WHOLE, WHOLE)
     assert deltas(out) == [{"role": "assistant", "content": ""}, {"content": "Hi"}, {}, {}]
 

@@ -33,7 +33,7 @@ def repaired(blocks: list[bytes], draw: Any = None, **more: Any) -> tuple[bytes,
 
 @pytest.mark.parametrize("has_done", [True, False])
 @pytest.mark.parametrize("defect", [*MISREAD, *OTHERS], ids=named)
-def test_judge_with_a_repair_gives_what_a_repair_behind_it_gives(defect, has_done):
+def test_event_stream_with_a_repair_returns_what_the_repair_alone_returns(defect, has_done):
     blocks = events(defect(copy.deepcopy(SAMPLE)))
     out, stream = repaired(blocks if has_done else blocks[:-1])
     alone = new_repair(include_usage=True)
@@ -55,7 +55,7 @@ def test_every_clean_stream_is_unchanged_in_pieces_of_any_size(draw):
     assert (out, stream.adapted) == (b"".join(events(chunks)), ())
 
 
-def test_event_that_was_known_by_heart_is_not_shown_to_the_repair():
+def test_event_that_the_fast_path_matches_is_not_passed_to_the_repair():
     class Counting(StreamRepair):
         shown = 0
 

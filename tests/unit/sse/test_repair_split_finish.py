@@ -47,7 +47,7 @@ def test_what_needs_no_split_is_the_same_object(payload):
     assert split_finish(payload)[0] is payload
 
 
-def test_split_is_made_by_wish_alone():
+def test_split_is_made_by_option_alone():
     payload = chunk({"content": "a"}, "stop")
     assert repaired(ROLE, payload) == ([ROLE, payload], ())
     assert repaired(ROLE, payload, splits_finish=True) == ([ROLE, chunk({"content": "a"}), STOP], ("repair=split",))

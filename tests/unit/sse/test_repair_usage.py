@@ -29,7 +29,7 @@ def test_usage_alone_at_the_end_passes_as_it_is():
     assert repaired(*payload, include_usage=True) == (payload, ())
 
 
-def test_usage_in_every_chunk_is_told_once_and_last():
+def test_usage_in_every_chunk_is_sent_once_and_last():
     payload = [ROLE | {"usage": early(0)}, text("a", usage=early(1)), STOP | {"usage": USAGE}]
     out, adapted = repaired(*payload, include_usage=True)
     assert usages(out) == [(1, None), (1, None), (1, None), (0, USAGE)]
@@ -37,25 +37,25 @@ def test_usage_in_every_chunk_is_told_once_and_last():
     assert adapted == ONCE
 
 
-def test_usage_in_every_chunk_and_alone_at_the_end_is_told_once():
+def test_usage_in_every_chunk_and_alone_at_the_end_is_sent_once():
     payload = [ROLE | {"usage": early(0)}, text("a", usage=early(1)), STOP | {"usage": early(2)}, ALONE]
     out, adapted = repaired(*payload, include_usage=True)
     assert (usages(out), adapted) == ([(1, None), (1, None), (1, None), (0, USAGE)], ONCE)
 
 
-def test_usage_alone_again_and_again_is_told_once():
+def test_usage_alone_again_and_again_is_sent_once():
     payload = [ROLE, chunk(None, usage=early(0)), text("a"), STOP, ALONE, chunk(None, usage=early(9))]
     out, adapted = repaired(*payload, include_usage=True)
     assert out == [ROLE, text("a"), STOP, ALONE]
     assert adapted == ("repair=usage", "repair=choices")
 
 
-def test_usage_alone_before_the_end_is_told_at_the_end():
+def test_usage_alone_before_the_end_is_sent_at_the_end():
     out, adapted = repaired(ROLE, chunk(None, usage=USAGE), text("a"), STOP, include_usage=True)
     assert (out, adapted) == ([ROLE, text("a"), STOP, ALONE], ("repair=usage", "repair=choices"))
 
 
-def test_usage_of_a_stream_that_ends_without_done_is_told():
+def test_usage_of_a_stream_that_ends_without_done_is_sent():
     out, _ = repaired(ROLE, STOP | {"usage": USAGE}, include_usage=True, done=False)
     assert usages(out) == [(1, None), (1, None), (0, USAGE)]
 
@@ -64,7 +64,7 @@ def test_usage_of_a_stream_that_ends_without_done_is_told():
 
 
 @pytest.mark.parametrize("nothing", [None, {}])
-def test_usage_that_says_nothing_is_left_alone(nothing):
+def test_empty_usage_is_left_unchanged(nothing):
     payload = [ROLE | {"usage": nothing}, text("a", usage=nothing), STOP]
     assert repaired(*payload) == (payload, ())
 

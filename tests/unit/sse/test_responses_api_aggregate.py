@@ -109,7 +109,7 @@ ITEM = event("response.output_item.done", output_index=0, item=message(part("Hi"
     ],
 )
 @pytest.mark.parametrize("output", [[], None])
-def test_what_was_told_is_never_silently_lost(payload, output):
+def test_output_that_was_received_is_never_silently_lost(payload, output):
     last = event("response.completed", response={**WHOLE, "output": output})
     assert failed(payload + last) == (
         "upstream_invalid",
@@ -120,14 +120,16 @@ def test_what_was_told_is_never_silently_lost(payload, output):
 
 @pytest.mark.parametrize("item", [ITEM, ITEM.replace(b'"output_index":0,', b"")])
 @pytest.mark.parametrize("place", [AT, {}])
-def test_what_was_told_and_done_is_the_item_that_was_done(item, place):
-    told = event("response.output_text.delta", **place, delta="Hi")
-    assert assembled(told + item + event("response.completed", response=response())) == response(message(part("Hi")))
+def test_output_of_a_finished_item_is_that_item(item, place):
+    received = event("response.output_text.delta", **place, delta="Hi")
+    assert assembled(received + item + event("response.completed", response=response())) == response(
+        message(part("Hi"))
+    )
 
 
 def test_an_empty_text_of_a_response_without_output_is_nothing_lost():
-    told = event("response.output_text.done", **AT, text="")
-    assert assembled(told + event("response.completed", response=response())) == response()
+    received = event("response.output_text.done", **AT, text="")
+    assert assembled(received + event("response.completed", response=response())) == response()
 
 
 def test_pings_comments_and_strange_events_say_nothing():

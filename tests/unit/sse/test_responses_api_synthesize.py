@@ -33,7 +33,7 @@ def written(document: Any) -> bytes:
     return b"".join(synthesize_response(document, origin()))
 
 
-def test_a_text_is_told_as_the_api_tells_it():
+def test_a_text_has_the_events_of_the_api():
     whole = response(message(part("Hi")))
     begun = {**whole, "status": "in_progress", "output": [], "usage": None}
     assert events_of(whole) == [
@@ -57,7 +57,7 @@ def test_each_event_has_its_name_and_its_number_and_none_is_done():
     assert [block.split(b"\n")[0] for block in blocks[:-1]] == [f"event: {one['type']}".encode() for one in payload]
 
 
-def test_a_function_call_is_opened_told_and_done():
+def test_a_function_call_is_added_sent_and_done():
     place = {"item_id": "fc_1", "output_index": 0}
     assert inside(response(call())) == [
         {"type": "response.output_item.added", "output_index": 0, "item": call(status="in_progress", arguments="")},
@@ -91,7 +91,7 @@ def test_thoughts_come_as_summaries_and_as_texts_and_what_is_sealed_when_they_ar
     assert [one["summary_index"] for one in payload if "summary_index" in one] == [0] * 4 + [1] * 3
 
 
-def test_a_refusal_and_annotations_and_logprobs_are_told_with_their_text():
+def test_a_refusal_and_annotations_and_logprobs_are_sent_with_their_text():
     cited = {"type": "url_citation", "start_index": 0, "end_index": 1, "title": "t", "url": "https://e.example"}
     logprob = {"token": "H", "bytes": [72], "logprob": -0.5, "top_logprobs": []}
     spoken = part("Hi", annotations=[cited], logprobs=[logprob])
@@ -165,13 +165,13 @@ def test_one_that_calls_itself_unfinished_ends_with_its_output_unless_it_goes_on
 
 @pytest.mark.parametrize("output", [[], None, ""])
 @pytest.mark.parametrize("status", ["queued", "in_progress"])
-def test_one_that_is_unfinished_and_says_nothing_is_no_answer(status, output):
+def test_an_unfinished_response_without_output_is_not_an_answer(status, output):
     with pytest.raises(Unfinished):
         events_of({**response(status=status), "output": output})
 
 
 @pytest.mark.parametrize("status", ["queued", "in_progress"])
-def test_one_that_calls_itself_unfinished_and_says_why_it_ended_ends_so(status):
+def test_an_unfinished_response_with_a_reason_for_its_end_ends_with_it(status):
     details = {"reason": "max_output_tokens"}
     assert events_of(response(status=status, incomplete_details=details))[-1] == {
         "type": "response.incomplete",
@@ -179,7 +179,7 @@ def test_one_that_calls_itself_unfinished_and_says_why_it_ended_ends_so(status):
     }
 
 
-def test_an_output_that_is_a_text_is_the_message_that_says_it():
+def test_an_output_that_is_a_text_becomes_a_message():
     assert events_of({**response(), "output": "Hi"}) == events_of(response(message(part("Hi"), id=f"msg_{1:024x}")))
 
 
@@ -198,7 +198,7 @@ def test_what_strict_clients_require_is_filled_in_and_the_same_in_every_event():
 
 
 @pytest.mark.parametrize("value", [{}, {"output": None}, {"output": ""}, {"output": [5, None]}])
-def test_a_response_that_says_nothing_is_a_stream_that_says_nothing(value):
+def test_a_response_without_output_is_a_stream_without_output(value):
     assert names(value) == ["created", "in_progress", "completed"]
     strict_events(written(value))
 

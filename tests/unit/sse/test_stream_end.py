@@ -30,15 +30,15 @@ USAGE = data(chunk(None, usage={"total_tokens": 3}))
 
 
 def is_finished(part: bytes, events: list[bytes]) -> bool:
-    """Whether every choice that is in the whole events of `part` has its reason there; told by `events`."""
+    """Whether every choice that is in the whole events of `part` has its reason there, according to `events`."""
     seen, finished, at = set(), set(), 0
     for event in events:
         at += len(event)
-        said = event.strip().removeprefix(b"data: ")
+        payload = event.strip().removeprefix(b"data: ")
         # An event needs no blank line where the body ends whole: its JSON is whole.
-        if at - (len(event) - len(event.rstrip())) > len(part) or said == b"[DONE]":
+        if at - (len(event) - len(event.rstrip())) > len(part) or payload == b"[DONE]":
             break
-        for choice in json.loads(said)["choices"]:
+        for choice in json.loads(payload)["choices"]:
             seen.add(choice["index"])
             if choice["finish_reason"]:
                 finished.add(choice["index"])
@@ -152,7 +152,7 @@ def test_every_choice_that_was_asked_for_must_be_finished():
     assert whole.feed(one + two) + whole.finish() == one + two + DONE
 
 
-def test_error_as_an_unfinished_last_event_is_told():
+def test_error_as_an_unfinished_last_event_is_reported():
     error = data({"error": {"message": "ran out"}})
     stream = new_stream()
     assert stream.feed(HELLO + error[:-2]) + stream.finish() == HELLO
@@ -199,7 +199,7 @@ def test_done_after_nothing_but_a_role_is_an_empty_answer(silent):
 
 @pytest.mark.parametrize("member", ["1e400", "0.5", "7", "true"])
 def test_done_after_a_number_in_the_place_of_text_is_an_empty_answer(member):
-    """Found by the fuzzer: a number beyond a float is null once it is written anew, and nothing was said."""
+    """Found by the fuzzer: a number beyond a float is null once it is written again, so it is not output."""
     choice = b'{"index":"","delta":{"role":"assistant","content":%b},"finish_reason":%b}' % ((member.encode(),) * 2)
     stream = new_stream()
     out = stream.feed(b'data: {"choices":[%b]}\n\n' % choice + DONE)
@@ -230,15 +230,15 @@ def test_the_error_of_one_choice_of_several_in_a_chunk_ends_nothing():
     assert stream.failure is None
 
 
-LAST_SAID = b'data: {"type":"response.completed"}\n\n'
+LAST_TYPED = b'data: {"type":"response.completed"}\n\n'
 
 
 @pytest.mark.parametrize("has_last", [True, False])
 @pytest.mark.parametrize("end", ["closed", "broken", "done"])
 def test_a_stream_of_typed_events_is_whole_when_its_last_one_came(has_last, end):
     stream = new_stream(done_is_required=False, last_types=frozenset(("response.completed",)))
-    said = b'data: {"type":"response.created"}\n\n' + (LAST_SAID if has_last else b"")
-    assert stream.feed(said) == said
+    payload = b'data: {"type":"response.created"}\n\n' + (LAST_TYPED if has_last else b"")
+    assert stream.feed(payload) == payload
     if end == "broken":
         stream.broken(UpstreamClosed("cut", upstream="chat"))
     else:
@@ -248,13 +248,13 @@ def test_a_stream_of_typed_events_is_whole_when_its_last_one_came(has_last, end)
 
 
 @pytest.mark.parametrize(
-    "tail", [b"data: garbage not json\n\n", b'event: error\ndata: {"message":"late"}\n\n', LAST_SAID]
+    "tail", [b"data: garbage not json\n\n", b'event: error\ndata: {"message":"late"}\n\n', LAST_TYPED]
 )
 @pytest.mark.parametrize("gap", [0, 1])
-def test_what_follows_the_last_of_typed_events_is_not_judged(tail, gap):
+def test_what_follows_the_last_of_typed_events_is_ignored(tail, gap):
     stream = new_stream(done_is_required=False, last_types=frozenset(("response.completed",)))
-    pieces = [LAST_SAID, tail] if gap else [LAST_SAID + tail]
-    assert b"".join(map(stream.feed, pieces)) + stream.finish() == LAST_SAID
+    pieces = [LAST_TYPED, tail] if gap else [LAST_TYPED + tail]
+    assert b"".join(map(stream.feed, pieces)) + stream.finish() == LAST_TYPED
     assert (stream.done, stream.failure, stream.events) == (True, None, 1)
 
 

@@ -48,14 +48,14 @@ def test_stream_is_whole_events_that_end_with_done():
     ]
 
 
-def test_asked_for_usage_is_null_in_every_chunk_and_told_in_the_last_one_alone():
+def test_requested_usage_is_null_in_every_chunk_but_the_last():
     made = list(chunks(document(), True, origin()))
     assert [chunk["usage"] for chunk in made] == [None, None, None, USAGE]
     assert made[-1] == {**HEAD, "choices": [], "usage": USAGE}
 
 
 @pytest.mark.parametrize("usage", [None, [], "none"])
-def test_usage_that_is_none_is_not_told(usage):
+def test_usage_that_is_none_is_not_sent(usage):
     made = list(chunks(document(usage=usage), True, origin()))
     assert [(len(chunk["choices"]), chunk["usage"]) for chunk in made] == [(1, None)] * 3
 
@@ -90,7 +90,7 @@ def test_reasoning_comes_before_content_and_extras_after_it():
     ]
 
 
-def test_refusal_is_told_in_place_of_content():
+def test_refusal_is_sent_in_place_of_content():
     assert pieces(document({"content": None, "refusal": "No."})) == [ROLE_ALONE, piece({"refusal": "No."}), END]
 
 

@@ -33,7 +33,7 @@ def test_legacy_synthesised_and_aggregated_is_the_same(document, piece_chars):
 
 
 @given(clean_streams())
-def test_aggregated_and_synthesised_says_the_same_to_the_helper_of_the_sdk(stream):
+def test_aggregated_and_synthesised_means_the_same_to_the_helper_of_the_sdk(stream):
     _, chunks = stream
     again = synthesize_stream(json.loads(aggregated(events(chunks))), True, origin())
     assert meaning(helper_reads(b"".join(again))) == meaning(helper_reads(b"".join(events(chunks))))

@@ -7,7 +7,7 @@ import pytest
 from gatepass.sse.usage import Usage, nonempty_usage, usage_of
 
 
-def test_a_usage_without_a_count_says_nothing():
+def test_a_usage_without_a_count_is_empty():
     assert nonempty_usage(Usage()) is None
     assert nonempty_usage(None) is None
     assert nonempty_usage(Usage(0)) == Usage(0)

@@ -1,4 +1,4 @@
-"""What a request says of the usage that it wants to be told."""
+"""The usage that a request asks for."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from gatepass.sse.usage import requested_usage
 
 
 @pytest.mark.parametrize(
-    ("body", "wish"),
+    ("body", "expected"),
     [
         (b'{"model":"m"}', False),
         (b'{"stream_options":null}', False),
@@ -19,5 +19,5 @@ from gatepass.sse.usage import requested_usage
         (b'{"stream_options":7}', None),
     ],
 )
-def test_a_wish_is_read_or_left_to_the_upstream(body, wish):
-    assert requested_usage(body) is wish
+def test_requested_usage_is_read_or_left_to_the_upstream(body, expected):
+    assert requested_usage(body) is expected

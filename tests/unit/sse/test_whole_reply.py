@@ -131,7 +131,7 @@ def test_an_end_is_one_that_clients_know_and_the_upstreams_word_stays_beside_it(
     assert (payload, adapted) == (expected, (FINISH,))
 
 
-def test_a_native_reason_that_is_told_already_stays():
+def test_a_native_reason_that_is_present_stays():
     payload = ended("eos")
     payload["choices"][0]["native_finish_reason"] = "</s>"
     assert repaired(payload)[0]["choices"][0]["native_finish_reason"] == "</s>"
@@ -164,7 +164,7 @@ def test_a_reply_gets_what_it_lacks(lacks, becomes, names):
     assert repaired(lacks) == (becomes, names)
 
 
-def test_a_choice_that_says_nothing_stays_beside_one_that_is_repaired():
+def test_an_empty_choice_stays_beside_one_that_is_repaired():
     assert repaired(chat(choice(role=""), {"index": 1, "error": {}, "finish_reason": "error"})) == (
         chat(choice(), {"index": 1, "error": {}, "finish_reason": "error"}),
         ("repair=role",),
@@ -206,7 +206,7 @@ def test_what_cannot_be_walked_through_costs_no_answer(body):
     assert repair_reply(body, origin)[0] is body
 
 
-def test_a_reply_of_megabytes_is_mended_in_its_place():
+def test_a_reply_of_megabytes_is_repaired_in_place():
     payload = ended("stop", CALL, content="\U0001f600 " * 200_000)
     body = json.dumps(payload).encode()
     assert len(body) > 1_500_000

@@ -47,5 +47,5 @@ def test_what_clients_misread_is_not(reply):
 
 
 @pytest.mark.parametrize("body", [b"", b"\xef\xbb\xbf{}", LONE, NAN, b"[" * 100_000])
-def test_what_only_its_judge_reads_is_not_and_no_error(body):
+def test_what_only_the_lenient_parser_reads_is_not_strict_and_not_an_error(body):
     assert not is_strict(body)
