@@ -7,6 +7,7 @@ from ipaddress import ip_address
 
 from gatepass.auth.api_keys import KeyRing, presented_key, unwrapped_key
 from gatepass.auth.cors import shown_origin
+from gatepass.auth.model_access import check_calls_models
 from gatepass.config.access import AccessKey, moment_text, resolved
 from gatepass.config.block import is_loopback
 from gatepass.config.model import Config
@@ -49,11 +50,7 @@ class Authenticator:
             check_local(client_request, takes_form=takes_form)
             return LOCAL
         caller = self._caller(client_request, wall_s, in_path)
-        if not caller.calls_models:
-            raise RoleNotAllowed(
-                f"The caller {caller.name!r} may not call models, because its key has the role {caller.role}."
-                " Use a key with the role caller or admin (`gatepass keys new`)."
-            )
+        check_calls_models(caller)
         return caller
 
     def authenticate_reader(self, client_request: ClientRequest, wall_s: float) -> AccessKey:

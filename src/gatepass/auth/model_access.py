@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
 from gatepass.config.access import AccessKey
-from gatepass.errors import ModelNotAllowed
+from gatepass.errors import ModelNotAllowed, RoleNotAllowed
 from gatepass.json_scan import (
     MOST_STEPS,
     JsonScanner,
@@ -158,8 +158,18 @@ def _models_of_tools(scanner: JsonScanner, at: int) -> Iterator[str]:
                     yield string(scanner.text[member.value : member.end])
 
 
+def check_calls_models(caller: AccessKey) -> None:
+    """Raise RoleNotAllowed if the role of the caller's key only reads pages."""
+    if not caller.calls_models:
+        raise RoleNotAllowed(
+            f"The caller {caller.name!r} may not call models, because its key has the role {caller.role}."
+            " Use a key with the role caller or admin (`gatepass keys new`)."
+        )
+
+
 def check_model_access(caller: AccessKey, model: str) -> None:
-    """Raise ModelNotAllowed if the caller's key does not cover `model`."""
+    """Raise ModelNotAllowed if the caller's key does not cover `model`, and RoleNotAllowed if it calls no model."""
+    check_calls_models(caller)
     if not model and not may_use(caller, model):
         raise ModelNotAllowed(f"The caller {caller.name!r} may use only some models, and the request names none.")
     if not may_use(caller, model):

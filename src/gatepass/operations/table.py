@@ -157,8 +157,8 @@ def nothing_at(path: str, base_path: str = "", base_url: str = "") -> UnknownPat
     where = base_url or base_path + PREFIXES[0]
     if path.removeprefix(base_path).rstrip("/") in _MESSAGES:
         return UnknownPath(
-            "The operation messages of Anthropic clients is not built yet."
-            f" Use a client of the OpenAI API with the base URL {where}."
+            "The operation messages (the API of Anthropic) is not built yet."
+            f" Use an OpenAI client with the base URL {where}."
         )
     # Clients append an operation's path to their base URL. What is before it is the URL of another server, or a URL
     # that already contains an operation.

@@ -167,3 +167,9 @@ def test_two_keys_of_one_caller_are_one_caller_and_expire_one_by_one():
     assert ring.authenticate(asked(new), END_S).name == "a"
     with pytest.raises(InvalidApiKey, match="expired"):
         ring.authenticate(asked(BEARER), END_S)
+
+
+def test_a_viewer_may_use_no_model_at_all():
+    key = AccessKey(name="a", hash="sha256:" + "0" * 64, role="viewer")
+    with pytest.raises(RoleNotAllowed, match="'a' may not call models, because its key has the role viewer"):
+        check_model_access(key, "gpt-4o")
