@@ -142,7 +142,7 @@ def start_check(issuer: Issuer, upstream: str) -> Process:
 
 def listening(process: Process) -> str:
     """The URL that it prints when it is ready."""
-    return process.wait_for(r"listening on (https?://\S+)", READY_S)[1].rstrip("/")
+    return process.wait_for(r'(?:listening on |"event":"listening","url":")(https?://[^\s"]+)', READY_S)[1].rstrip("/")
 
 
 def start_gatepass(folder: Path, issuer: Issuer, chat: CheckedServer, embed: CheckedServer) -> Process:

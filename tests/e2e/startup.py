@@ -90,7 +90,7 @@ def address(process: subprocess.Popen[str]) -> str:
     said = []
     for line in process.stderr:
         said.append(line)
-        if found := re.search(r"listening on (http://\S+)", line):
+        if found := re.search(r'"event":"listening","url":"(http://[^"]+)"', line):
             return found[1]
     raise RuntimeError("gatepass did not start:\n" + "".join(said))
 

@@ -749,7 +749,7 @@ class Chaos:
 
     async def _phases(self) -> None:
         self._calm(True)
-        await until(lambda: b"gatepass listening on" in self._gatepass.log.read_bytes(), BOUND_S)
+        await until(lambda: b'"event":"listening"' in self._gatepass.log.read_bytes(), BOUND_S)
         await self._good("warm", 100)
         self._before = self._gatepass.floors()
         self._calm(False)

@@ -131,7 +131,7 @@ class Gatepass:
         return sum(text in line for line in self.lines)
 
     async def port(self) -> int:
-        return int((await self.said(r"gatepass listening on http://127\.0\.0\.1:(\d+)"))[0][1])
+        return int((await self.said(r'"event":"listening","url":"http://127\.0\.0\.1:(\d+)'))[0][1])
 
 
 @asynccontextmanager

@@ -43,16 +43,23 @@ OPERATION_OF_KIND: Mapping[str | None, str] = MappingProxyType(
 
 def load_or_exit(path: str | None, host: str | None = None, port: int | None = None) -> LoadedConfig:
     """Load the configuration and print its warnings to stderr; exit with 2 if it is invalid."""
+    loaded = read_or_exit(path, host, port)
+    for warning in loaded.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    return loaded
+
+
+def read_or_exit(
+    path: str | None, host: str | None, port: int | None, log: Mapping[str, str] = MappingProxyType({})
+) -> LoadedConfig:
+    """Load the configuration; exit with 2 if it is invalid. Flags override it, see `config.load.load`."""
     from gatepass.config.document import ConfigError
     from gatepass.config.load import load
 
     try:
-        loaded = load(path, os.environ, host=host, port=port)
+        return load(path, os.environ, host=host, port=port, log=log)
     except ConfigError as error:
         exit_unusable(str(error))
-    for warning in loaded.warnings:
-        click.echo(f"warning: {warning}", err=True)
-    return loaded
 
 
 def exit_unusable(text: str) -> NoReturn:

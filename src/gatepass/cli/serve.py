@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +20,15 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from gatepass import __version__
-from gatepass.cli.configuration import UNUSABLE, exit_unusable, load_or_exit
+from gatepass.cli.configuration import UNUSABLE, read_or_exit
 from gatepass.observability.log import configure
 from gatepass.observability.redaction import Redactor
 
 if TYPE_CHECKING:
     from gatepass.config.load import LoadedConfig
 
+
+LOG = logging.getLogger("gatepass.serve")
 
 CANNOT_BIND = 3
 STDERR_FD = 2
@@ -43,7 +45,13 @@ STDERR_FD = 2
 @click.option("--fds", type=int, nargs=3, hidden=True, help="Inherited: listening socket, lifeline, key of the store.")
 @click.option("--peers", type=click.Path(path_type=Path), hidden=True)
 @click.option("--seat", type=int, default=0, hidden=True)
-@click.option("--log-format", type=click.Choice(("json", "text")), default="json", hidden=True)
+@click.option("--log-format", type=click.Choice(("json", "text")), help="Format of the log. Default: log.format.")
+@click.option(
+    "--log-level",
+    type=click.Choice(("debug", "info", "warning", "error")),
+    help="The lowest level that is logged. Default: log.level.",
+)
+@click.option("--first-log-format", default="json", hidden=True, help="Until a worker has loaded the configuration.")
 def serve(
     config_path: str | None,
     host: str | None,
@@ -53,7 +61,9 @@ def serve(
     fds: tuple[int, int, int] | None,
     peers: Path | None,
     seat: int,
-    log_format: str,
+    log_format: str | None,
+    log_level: str | None,
+    first_log_format: str,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, then let running streams finish."""
     # The kernel ignores a SIGTERM for which pid 1 has no handler, so a container stopped during imports would hang.
@@ -63,22 +73,29 @@ def serve(
     signal.signal(signal.SIGHUP, lambda *_: None)  # reserved for a reload; child processes would inherit SIG_IGN
     _close_descriptors_in_children()
     gc.disable()  # until the server is ready: imports create 100,000 permanent objects, and collecting finds no garbage
+    flags = {name: value for name, value in (("format", log_format), ("level", log_level)) if value is not None}
     try:
         if worker is not None and fds is not None and peers is not None:
-            work(WorkerOptions(worker, fds, peers, seat, log_format), config_path, host, port)
+            options = WorkerOptions(worker, fds, peers, seat, first_log_format, flags)
+            work(options, config_path, host, port)
             return
-        loaded = load_or_exit(config_path, host, port)
+        loaded = read_or_exit(config_path, host, port, flags)
+        configure(loaded.config.log.level, loaded.config.log.format, Redactor())
+        for warning in loaded.warnings:
+            _report("configuration_warning", {"warning": warning}, f"warning: {warning}", logging.WARNING)
         listening = _listen(loaded)
         count = workers or loaded.config.server.workers
         if count == 1:
             from gatepass.cli.opening import open_app_state
             from gatepass.server.process import DrainingServer
 
-            state = open_app_state(loaded)
+            state = open_app_state(loaded, lambda text: _refuse(loaded.source, [text]))
             _log_start(loaded)
             DrainingServer(state, _print_url).run(sockets=[listening])
             return
-        command = [*_worker_command(config_path, host, port), "--log-format", loaded.config.log.format]
+        command = [*_worker_command(config_path, host, port), "--first-log-format", loaded.config.log.format]
+        for name, value in flags.items():
+            command += [f"--log-{name}", value]
         _supervise(loaded, listening, count, command)
     finally:
         gc.enable()
@@ -108,12 +125,9 @@ def _close_descriptors_in_children() -> None:
 def _supervise(loaded: LoadedConfig, listening: socket.socket, count: int, command: list[str]) -> None:
     import asyncio
 
-    from gatepass.observability.log import configure
-    from gatepass.observability.redaction import Redactor
     from gatepass.server.listening import url_of
     from gatepass.server.supervisor import NoFolder, Supervisor
 
-    configure(loaded.config.log.level, loaded.config.log.format, Redactor())
     _log_start(loaded)
     server, url = loaded.config.server, url_of(listening)
     drain_s = server.drain_delay_s + server.drain_timeout_s
@@ -122,7 +136,7 @@ def _supervise(loaded: LoadedConfig, listening: socket.socket, count: int, comma
     try:
         sys.exit(asyncio.run(supervisor.run()))
     except NoFolder as error:
-        exit_unusable(str(error))
+        _refuse(loaded.source, [str(error)])
 
 
 def _listen(loaded: LoadedConfig) -> socket.socket:
@@ -132,19 +146,28 @@ def _listen(loaded: LoadedConfig) -> socket.socket:
     try:
         return listen(server.host, server.port)
     except OSError as error:
-        click.echo(f"gatepass cannot listen on {server.host}:{server.port}: {error.strerror}", err=True)
+        address, reason = f"{server.host}:{server.port}", error.strerror or str(error)
+        text = f"gatepass cannot listen on {address}: {reason}"
+        _report("cannot_listen", {"address": address, "reason": reason}, text, logging.ERROR)
         sys.exit(CANNOT_BIND)
 
 
 def _print_url(url: str) -> None:
-    click.echo(f"gatepass listening on {url}", err=True)
+    _report("listening", {"url": url}, f"gatepass listening on {url}", logging.INFO)
+
+
+def _report(event: str, fields: Mapping[str, str], text: str, level: int) -> None:
+    """Log an event. If a person reads stderr at a terminal, print `text` instead."""
+    if sys.stderr.isatty():
+        click.echo(text, err=True)
+    else:
+        LOG.log(level, event, extra={"fields": fields})
 
 
 def _log_start(loaded: LoadedConfig) -> None:
     """Log what is configured, and warn about too few descriptors and logged bodies."""
     from gatepass.server.listening import descriptor_limit
 
-    log = logging.getLogger("gatepass.serve")
     config = loaded.config
     fields = {
         "version": __version__,
@@ -153,16 +176,16 @@ def _log_start(loaded: LoadedConfig) -> None:
         "credentials": sorted(config.credentials),
         "keys": len(config.access.keys),
     }
-    log.info("starting", extra={"fields": fields})
+    LOG.info("starting", extra={"fields": fields})
     if (limit := descriptor_limit()) < config.descriptors:
         warning = (
             f"limits.connections needs {config.descriptors} file descriptors in each process, and the soft limit is"
             f" {limit:g}: raise it (ulimit -n {config.descriptors}) or lower limits.connections"
         )
-        log.warning("descriptors_short", extra={"fields": {"warning": warning}})
+        LOG.warning("descriptors_short", extra={"fields": {"warning": warning}})
     if config.log.bodies:
         warning = "log.bodies is on: the log contains the beginnings of requests and replies, which are personal data"
-        log.warning("bodies_logged", extra={"fields": {"warning": warning}})
+        LOG.warning("bodies_logged", extra={"fields": {"warning": warning}})
 
 
 KEYED = "keyed"
@@ -172,29 +195,28 @@ NO_MORE_KEYS = (
     " Restore the access block, or restart gatepass to serve without keys"
 )
 
-LOG = logging.getLogger("gatepass.serve")
-
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
     """What the supervisor passes to a worker.
 
     `fds` are the listening socket, the lifeline and the pipe with the store's key. `folder` is common to all workers.
-    `seat` is the index of its connection count in `listening.ConnectionCounts`. `log_format` is used until the
-    configuration is loaded.
+    `seat` is the index of its connection count in `listening.ConnectionCounts`. `first_log_format` is used until the
+    configuration is loaded. `log` has the flags that override its `log` block.
     """
 
     number: int
     fds: tuple[int, int, int]
     folder: Path
     seat: int
-    log_format: str
+    first_log_format: str
+    log: Mapping[str, str]
 
 
 def work(options: WorkerOptions, config_path: str | None, host: str | None, port: int | None) -> None:
     """Serve until the supervisor sends a signal or exits."""
-    configure("info", options.log_format, Redactor(), worker=options.number)
-    loaded = _loaded(config_path, host, port)
+    configure("info", options.first_log_format, Redactor(), worker=options.number)
+    loaded = _loaded(config_path, host, port, options.log)
     keyed = options.folder / KEYED
     if not loaded.config.access.keys and keyed.exists():
         _refuse(loaded.source, [NO_MORE_KEYS])
@@ -225,13 +247,13 @@ def work(options: WorkerOptions, config_path: str | None, host: str | None, port
     server.run(sockets=[socket.socket(fileno=listening)])
 
 
-def _loaded(path: str | None, host: str | None, port: int | None) -> LoadedConfig:
+def _loaded(path: str | None, host: str | None, port: int | None, log: Mapping[str, str]) -> LoadedConfig:
     from gatepass.config.document import ConfigError
     from gatepass.config.load import load
     from gatepass.config.references import own_variables
 
     try:
-        loaded = load(path, os.environ, host=host, port=port)
+        loaded = load(path, os.environ, host=host, port=port, log=log)
     except ConfigError as error:
         named = path or own_variables(os.environ).get("CONFIG", "environment")
         _refuse(named, [str(problem) for problem in error.problems])

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -44,6 +45,7 @@ from gatepass.types import Secret
 WITH_A_FILE = ("CONFIG", "HOST", "PORT")
 """The variables that override a file, or name it."""
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
+NO_FLAGS: Mapping[str, str] = MappingProxyType({})
 _NUMBER = re.compile(r"-?[0-9]{1,300}\Z")
 
 
@@ -76,14 +78,18 @@ def load(
     *,
     host: str | None = None,
     port: int | None = None,
+    log: Mapping[str, str] = NO_FLAGS,
 ) -> LoadedConfig:
     """Load the file `path`, else the file that GATEPASS_CONFIG names, else the GATEPASS_ variables alone.
 
-    `host` and `port` are flags. They override GATEPASS_HOST and GATEPASS_PORT, which override the file. Raises
-    ConfigError with all problems.
+    `host` and `port` are flags. They override GATEPASS_HOST and GATEPASS_PORT, which override the file. `log` has the
+    flags `format` and `level`. Raises ConfigError with all problems.
     """
     document = _document(path, environment)
     _put_address(document, environment, host, port)
+    if isinstance(lookup(document.tree, ("log",)) or {}, dict):
+        for name, value in log.items():
+            document.put(("log", name), value, f"--log-{name}")
     config = _checked(document)
     try:
         config = with_environment_proxies(config, environment)

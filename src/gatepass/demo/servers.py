@@ -223,7 +223,7 @@ def vector(text: str) -> list[float]:
 CHAT_MODEL = "demo-chat"
 EMBEDDINGS_MODEL = "demo-embed"
 LOG, LOG_LINES = "gatepass.log", 20
-LISTENING = re.compile(r"gatepass listening on (http://\S+)$", re.MULTILINE)
+LISTENING = re.compile(r'"event":"listening","url":"(http://[^"]+)"')
 READY_S, STOP_S, LOOK_S = 20.0, 15.0, 0.02
 
 

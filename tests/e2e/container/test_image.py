@@ -128,7 +128,7 @@ async def test_sigterm_right_after_the_start_is_not_lost(harbour: Harbour, door:
     await until(lambda: catches(pid, signal.SIGTERM))
     os.kill(pid, signal.SIGTERM)
     assert await asyncio.to_thread(container.wait, 10.0) in (0, 143), container.log()
-    assert "listening on" not in container.log(), "it was not caught before all was up"
+    assert '"event":"listening"' not in container.log(), "it was not caught before all was up"
 
 
 def catches(pid: int, number: signal.Signals) -> bool:

@@ -55,7 +55,7 @@ class Fleet:
 
     def __enter__(self) -> Self:
         for process in self._processes:
-            process.wait_for("gatepass listening on", READY_S)
+            process.wait_for('"event":"listening"', READY_S)
         self._keeper.start()
         return self
 
@@ -82,7 +82,7 @@ class Fleet:
         before = self._processes[index]
         os.kill(before.pid, signal.SIGTERM)
         block_until(lambda: self._processes[index] is not before)
-        self._processes[index].wait_for("gatepass listening on", READY_S)
+        self._processes[index].wait_for('"event":"listening"', READY_S)
 
     def page(self, index: int, path: str) -> str:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[index]}{path}", timeout=ANSWER_S) as reply:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-READY = "print('gatepass listening on http://127.0.0.1:5', file=sys.stderr, flush=True)"
+LINE = '{"ts":"2026-01-01T00:00:00.000Z","level":"info","event":"listening","url":"http://127.0.0.1:5"}'
+READY = f"print({LINE!r}, file=sys.stderr, flush=True)"
 
 Program = Callable[..., None]
 """Takes the lines of a Python script that will be started as gatepass would be."""

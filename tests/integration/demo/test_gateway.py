@@ -9,7 +9,7 @@ import pytest
 
 from gatepass.demo import servers as module
 from gatepass.demo.servers import GatewayFailed, gateway, last_lines
-from tests.integration.demo.standin import READY, Program
+from tests.integration.demo.standin import LINE, READY, Program
 
 PID = "print(os.getpid(), flush=True)"
 
@@ -45,7 +45,7 @@ async def test_it_is_ready_when_it_says_so_and_is_stopped_at_the_end(
     )
     assert await run(tmp_path) == "http://127.0.0.1:5"
     arguments = ["-P", "-m", "gatepass", "serve", "--config", str(tmp_path / "config.yaml"), "--port", "0"]
-    assert log(tmp_path)[1:] == [f"{arguments} []", "gatepass listening on http://127.0.0.1:5"]
+    assert log(tmp_path)[1:] == [f"{arguments} []", LINE]
     assert_gone(tmp_path)
 
 

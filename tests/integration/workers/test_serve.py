@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pty
+import re
 import signal
+import socket
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.integration.gateway import Ask
 from tests.integration.workers.test_shared_tokens import arguments
@@ -52,7 +57,7 @@ async def test_host_and_port_of_the_command_line_count_for_the_workers_too(tmp_p
         told = arguments((await running.pids())[0])
         assert told[3 : told.index("--worker")] == [
             *("serve", "--config", config, "--host", "127.0.0.1", "--port", "0"),
-            *("--log-format", "json"),
+            *("--first-log-format", "json"),
         ]
     finally:
         running.process.send_signal(signal.SIGTERM)
@@ -87,10 +92,61 @@ async def test_a_sigterm_before_anything_began_ends_at_once_whatever_catches_exc
         "        pass\n"
         "    print('went on', flush=True)\n"
         "    os._exit(9)\n"
-        "serve.load_or_exit = imports\n"
+        "serve.read_or_exit = imports\n"
         "main(['serve'])\n"
     )
     assert (code, said) == (0, "")
+
+
+async def served(*flags: str) -> tuple[int, list[str]]:
+    """The exit code and the lines of a `gatepass serve` that is stopped once it listens or has ended."""
+    running = Supervised(await process("-m", "gatepass", "serve", *flags))
+    reading = asyncio.create_task(running.read())
+    await until(lambda: any("listen" in line for line in running.lines))
+    if running.process.returncode is None and not any("cannot_listen" in line for line in running.lines):
+        running.process.send_signal(signal.SIGTERM)
+    code = await running.ended()
+    await reading
+    return code, running.lines
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_every_line_is_an_event_of_the_log_in_its_format(tmp_path, monkeypatch, workers):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    config = written(tmp_path, log={"format": "text"})
+    flags = ("--config", config, "--port", "0", "--workers", workers)
+    code, lines = await served(*flags, "--log-format", "json")
+    events = [json.loads(line) for line in lines]
+    assert code == 0
+    assert {"configuration_warning", "starting", "listening"} <= {event["event"] for event in events}
+    assert "HTTP_PROXY is set and not used" in logged(lines, "configuration_warning")[0]["warning"]
+    code, lines = await served(*flags)
+    assert code == 0
+    assert not [line for line in lines if not re.match(r"\d{4}-\d\d-\d\dT\S+Z (info|warning) +[a-z_]+( |$)", line)]
+
+
+async def test_a_port_in_use_is_a_line_of_the_log_and_a_level_hides_lines(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        code, lines = await served("--config", written(tmp_path), "--port", port, "--log-level", "error")
+    (line,) = map(json.loads, lines)
+    assert (code, line["event"], line["level"]) == (3, "cannot_listen", "error")
+    assert (line["address"], line["reason"]) == (f"127.0.0.1:{port}", "Address already in use")
+
+
+async def test_at_a_terminal_the_address_is_a_sentence(tmp_path):
+    reader, terminal = pty.openpty()
+    command = (sys.executable, "-m", "gatepass", "serve", "--config", written(tmp_path), "--port", "0")
+    ran = await asyncio.create_subprocess_exec(*command, stdin=DEVNULL, stdout=DEVNULL, stderr=terminal)
+    os.close(terminal)
+    shown = b""
+    async with asyncio.timeout(BOUND_S):
+        while b"listening on" not in shown:
+            shown += await asyncio.to_thread(os.read, reader, 4096)
+        ran.send_signal(signal.SIGTERM)
+        assert await ran.wait() == 0
+    os.close(reader)
+    assert re.search(rb"^gatepass listening on http://127.0.0.1:\d+\r?$", shown, re.MULTILINE)
 
 
 async def test_too_few_descriptors_are_a_warning_at_start_and_a_line_while_none_is_free(tmp_path):
@@ -126,7 +182,7 @@ async def test_too_few_descriptors_are_a_warning_at_start_and_a_line_while_none_
 
 
 def logged(lines: list[str], event: str) -> list[dict[str, Any]]:
-    found = (json.loads(line) for line in lines if line.startswith("{"))
+    found = map(json.loads, lines)
     return [line for line in found if line["event"] == event]
 
 

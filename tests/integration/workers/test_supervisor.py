@@ -52,7 +52,7 @@ class Supervised:
 
     @property
     async def port(self) -> int:
-        return int((await self.said(r"gatepass listening on http://127\.0\.0\.1:(\d+)"))[0][1])
+        return int((await self.said(r'"event":"listening","url":"http://127\.0\.0\.1:(\d+)'))[0][1])
 
     async def pids(self, count: int = 2) -> list[int]:
         return [int(found[1]) for found in await self.said(r'"worker_started".*"pid":(\d+)', count)]
