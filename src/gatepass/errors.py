@@ -385,14 +385,18 @@ class TransportFault(Exception):
 
     `sent`: a byte of the request may have been written. `stale`: a reused connection closed without a byte of a reply,
     so the server most likely never read the request. RFC 9112 (section 9.3.1) leaves the retry to the client.
+    `limit_s`: the timeout that passed, if it is one.
     """
 
-    def __init__(self, fault: Fault, detail: str, *, sent: bool = True, stale: bool = False) -> None:
+    def __init__(
+        self, fault: Fault, detail: str, *, sent: bool = True, stale: bool = False, limit_s: float | None = None
+    ) -> None:
         super().__init__(f"{fault.value}: {detail}")
         self.fault = fault
         self.detail = detail
         self.sent = sent
         self.stale = stale
+        self.limit_s = limit_s
 
 
 class ClientGone(Exception):

@@ -8,9 +8,10 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from gatepass.http_client.tls import TLS_ADVICE, TlsProblem
+from gatepass.http_client.tls import TlsProblem
 
 Certificate = Mapping[str, Any]
 DAY_S = 86_400.0
@@ -70,55 +71,54 @@ def describe_certificate(certificate: Certificate, version: str, wall_s: float) 
     return f"{version}, certificate of {name_of(certificate, 'issuer')}, {end}"
 
 
-def explain_certificate(
-    chain: Sequence[Certificate], problem: TlsProblem, known: Sequence[str], fields: Mapping[str, str], wall_s: float
-) -> tuple[str, str]:
-    """Return why the handshake failed and what to do, from the certificates that the server sent.
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The server of a chain: its host, the full name of its `ca_file`, and the names of the CAs in that file."""
 
-    `known` are the names of the CAs in ca_file, `fields` the placeholders of TLS_ADVICE.
-    """
-    host, own = fields["host"], chain[0]
-    advice = TLS_ADVICE[problem].format(**fields)
+    host: str
+    ca_setting: str
+    known: Sequence[str] = ()
+
+
+def explain_certificate(
+    chain: Sequence[Certificate], problem: TlsProblem, peer: Peer, wall_s: float
+) -> tuple[str, str | None]:
+    """Return why the handshake failed, and what to do if the certificates say more than the problem."""
+    host, own = peer.host, chain[0]
     match problem:
         case TlsProblem.EXPIRED:
             late = next((each for each in chain if _moment_s(each, "notAfter") < wall_s), own)
-            return f"the certificate of {_owner(late, own, host)} expired on {_date(late, 'notAfter')}", advice
+            return f"the certificate of {_owner(late, own, host)} expired on {_date(late, 'notAfter')}", None
         case TlsProblem.NOT_YET_VALID:
             early = next((each for each in chain if _moment_s(each, "notBefore") > wall_s), own)
-            return f"the certificate of {_owner(early, own, host)} is valid from {_date(early, 'notBefore')}", advice
+            return f"the certificate of {_owner(early, own, host)} is valid from {_date(early, 'notBefore')}", None
         case TlsProblem.WRONG_NAME:
             names = host_names(own)
             more = f" and {len(names) - NAMES} more" if len(names) > NAMES else ""
-            listed = ", ".join(names[:NAMES]) or "no host name"
-            return f"the certificate is for {listed}{more}, not for {host}", advice
-        case TlsProblem.UNKNOWN_CA | TlsProblem.OTHER_CA:
-            return _unknown_ca(chain, known, fields)
+            return f"the certificate is for {', '.join(names[:NAMES]) or 'no host name'}{more}, not for {host}", None
         case _:
-            return f"{host}: {problem.value}", advice
+            return _unknown_ca(chain, peer)
 
 
 def _owner(certificate: Certificate, own: Certificate, host: str) -> str:
     return host if certificate is own else f"the CA {name_of(certificate, 'subject')}"
 
 
-def _unknown_ca(chain: Sequence[Certificate], known: Sequence[str], fields: Mapping[str, str]) -> tuple[str, str]:
-    host, own, last = fields["host"], chain[0], chain[-1]
-    setting = f"{fields['settings']}.network.ca_file"
-    contained = f", and ca_file contains {' and '.join(known)}" if known else ""
+def _unknown_ca(chain: Sequence[Certificate], peer: Peer) -> tuple[str, str]:
+    host, own, setting = peer.host, chain[0], peer.ca_setting
+    contained = f"; ca_file contains {' and '.join(peer.known)}" if peer.known else ""
     if own.get("subject") == own.get("issuer"):
         why = f"the certificate of {host} is self-signed ({name_of(own, 'subject')}){contained}"
         return why, f"Set {setting} to a PEM file with this certificate, or install one that a CA signed."
-    issuer = name_of(last, "issuer")
+    issuer = name_of(chain[-1], "issuer")
     if len(chain) == 1 and _is_by_intermediate(own):
-        return (
-            f"{host} sends an incomplete chain: only its own certificate, and not that of the CA {issuer}{contained}",
-            f"Let {host} send its intermediate certificates, or add that of {issuer} to {setting}.",
-        )
-    if issuer in known:
+        why = f"{host} sends an incomplete chain: its own certificate without that of the CA {issuer}{contained}"
+        return why, f"Let {host} send its intermediate certificates, or add that of {issuer} to {setting}."
+    if issuer in peer.known:
         why = f"the certificate of {host} names the CA {issuer}, but another key than that in ca_file signed it"
         return why, f"Replace the certificate in {setting} with the current one of {issuer}."
     why = f"the certificate of {host} is signed by the CA {issuer}, which this machine does not trust{contained}"
-    if known:
+    if peer.known:
         return why, f"Add the certificate of {issuer} to {setting}."
     return why, f"Set {setting} to a PEM file with the certificate of {issuer}."
 

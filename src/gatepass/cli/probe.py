@@ -8,7 +8,6 @@ request. No step raises for a fault of the network, an issuer or an upstream.
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import socket
 import ssl
@@ -23,7 +22,13 @@ from urllib.parse import urlsplit
 import msgspec
 
 from gatepass.cancel import timeout
-from gatepass.cli.peer_certificate import certificate_chain, describe_certificate, explain_certificate, trusted_names
+from gatepass.cli.peer_certificate import (
+    Peer,
+    certificate_chain,
+    describe_certificate,
+    explain_certificate,
+    trusted_names,
+)
 from gatepass.clock import Clock, SystemClock
 from gatepass.config.checks import UNSHARED_REFRESH_LOGIN, has_unshared_refresh_token
 from gatepass.config.credential.http_json import HttpJsonCredential
@@ -49,7 +54,7 @@ from gatepass.errors import (
 from gatepass.http_client.connection import Connection
 from gatepass.http_client.message_head import Destination, ProxyServer, destination_of
 from gatepass.http_client.pool import dial
-from gatepass.http_client.tls import TLS_ADVICE, TlsProblem, ssl_context, tls_problem
+from gatepass.http_client.tls import TlsProblem, ssl_context, system_reason, tls_advice, tls_problem
 from gatepass.normalize.profiles import ProfileRules
 from gatepass.operations.table import OPERATIONS, call_of, samples
 from gatepass.proxy.app_state import AppState, Upstream
@@ -214,19 +219,20 @@ async def _connect(server: Server, destination: Destination, clock: Clock) -> li
             why = f"{named} did not accept a connection within {server.connect_s:g} s{limit}"
             advice = f"Check the host and port in {where}, a firewall between, and {server.settings}.network.proxy."
         else:
-            why = f"{named}: {_reason(error)}"
+            why = f"{named}: {system_reason(error)}"
             advice = f"Check the host and port in {where}, and whether the server runs."
         return [server.step("connect", Outcome.FAILS, why, advice)]
     transport.abort()
     return [server.step("connect", Outcome.WORKS, f"{named} accepts connections")]
 
 
-def _reason(error: OSError) -> str:
-    """Return the system's text without the number and the addresses."""
-    if error.errno is not None:
-        return os.strerror(error.errno).lower()
-    numbers = re.findall(r"\[Errno ([0-9]+)\]", str(error))
-    return ", ".join(dict.fromkeys(os.strerror(int(number)).lower() for number in numbers)) or "no connection"
+CERTIFICATE_PROBLEMS = frozenset(
+    (
+        *(TlsProblem.EXPIRED, TlsProblem.NOT_YET_VALID, TlsProblem.WRONG_NAME),
+        *(TlsProblem.UNKNOWN_CA, TlsProblem.OTHER_CA),
+    )
+)
+"""Problems that the certificate itself explains."""
 
 
 class _Owner:
@@ -294,24 +300,23 @@ async def _handshake(server: Server, destination: Destination, context: Any) -> 
 
 async def _failed_handshake(server: Server, destination: Destination, fault: TransportFault, wall_s: float) -> Step:
     """Explain a handshake that failed. A second one without verification shows the certificate."""
-    problem = tls_problem(fault, has_ca_file=server.network.ca_file is not None)
-    fields = {"host": server.host, "settings": server.settings, "url_setting": server.url_setting}
-    why, advice = f"{server.host}: {problem.value}", TLS_ADVICE[problem].format(**fields)
-    if problem in (TlsProblem.CLOSED, TlsProblem.OTHER):
-        if await _speaks_http(destination, server.connect_s):
-            problem = TlsProblem.PLAIN_HTTP
-            why, advice = f"{server.host}: {problem.value}", TLS_ADVICE[problem].format(**fields)
-        return server.step("tls", Outcome.FAILS, why, advice)
-    if problem in (TlsProblem.PLAIN_HTTP, TlsProblem.CLIENT_CERTIFICATE):
-        return server.step("tls", Outcome.FAILS, why, advice)
-    context = ssl_context(server.network)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # only to read the certificate
-    try:
-        chain = certificate_chain(await _handshake(server, destination, context))
-    except TransportFault:
-        chain = []
-    if chain:
-        why, advice = explain_certificate(chain, problem, trusted_names(server.network.ca_file), fields, wall_s)
+    problem = tls_problem(fault.detail, has_ca_file=server.network.ca_file is not None)
+    if problem in (TlsProblem.CLOSED, TlsProblem.OTHER) and await _speaks_http(destination, server.connect_s):
+        problem = TlsProblem.PLAIN_HTTP
+    advice = tls_advice(problem, server.host, server.settings, server.url_setting)
+    why = f"{server.host}: {fault.detail if problem is TlsProblem.OTHER else problem.value}"
+    if problem in CERTIFICATE_PROBLEMS:
+        context = ssl_context(server.network)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # only to read the certificate
+        try:
+            chain = certificate_chain(await _handshake(server, destination, context))
+        except TransportFault:
+            chain = []
+        if chain:
+            setting = f"{server.settings}.network.ca_file"
+            peer = Peer(server.host, setting, trusted_names(server.network.ca_file))
+            why, better = explain_certificate(chain, problem, peer, wall_s)
+            advice = better or advice
     return server.step("tls", Outcome.FAILS, why, advice)
 
 

@@ -96,7 +96,12 @@ HINTS = (
         404,
     ),
     _hint(
-        r"^not found\.?$|\binvalid url\b|\bcannot post\b|^404 page not found$|no static resource",
+        r"plain HTTP request was sent to HTTPS port|HTTP request to an HTTPS server",
+        "The port requires TLS: begin upstreams.{upstream}.base_url with https://.",
+    ),
+    _hint(
+        r"^not found\.?$|\binvalid url\b|\bcannot post\b|^404 page not found$|no static resource"
+        r"|with an empty body\.$|with an HTML page(?: titled .*(?:404|not found).*)?\.$",
         "The path may be wrong: upstreams.{upstream}.base_url must end with the version, such as https://host/v1.",
         404,
     ),

@@ -18,6 +18,7 @@ from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.deadline import Deadline
 from gatepass.http_client.message_head import FIELDS, HEAD_BYTES, head_error
 from gatepass.http_client.response_body import UpstreamResponse
+from gatepass.http_client.tls import tls_detail
 from gatepass.types import Timeouts, Upload
 
 AHEAD_BYTES = 256 * 1024
@@ -30,6 +31,10 @@ SLICE_BYTES = 256 * 1024
 """A larger body is written in slices of this size, so that the transport never buffers all of it."""
 
 CONTINUE, SWITCHING, OK = 100, 101, 200
+
+TLS_ALERT, TLS_MAJOR = 21, 3
+"""The first bytes of a TLS server's answer to plain HTTP (RFC 8446 5.1)."""
+TLS_PORT = "the port requires TLS: begin the URL with https://"
 
 
 class ConnectionOwner(Protocol):
@@ -65,6 +70,7 @@ class Connection(asyncio.BufferedProtocol):
         self.kept = False
         """Whether it was idle in the pool. It is not a fault if the server closed it meanwhile."""
         self._killed = False
+        self._bounds = Timeouts()
         self._close_reason = (Fault.CLOSED, "the server closed the connection before a request was sent")
         self._reset()
 
@@ -101,6 +107,7 @@ class Connection(asyncio.BufferedProtocol):
         if transport is None or not self.open:
             raise TransportFault(*self._close_reason, sent=False, stale=self.kept)
         self._reset()
+        self._bounds = bounds
         reply = self._reply = UpstreamResponse(self, self._loop, bounds.idle_s)
         self._to_head = to_head
         self.deadline.set(bounds.first_byte_s)
@@ -131,7 +138,14 @@ class Connection(asyncio.BufferedProtocol):
             self.deadline.lift()
         return reply
 
-    def abort(self, fault: Fault = Fault.CLOSED, detail: str = "gatepass closed it", *, stale: bool = False) -> None:
+    def abort(
+        self,
+        fault: Fault = Fault.CLOSED,
+        detail: str = "gatepass closed it",
+        *,
+        stale: bool = False,
+        limit_s: float | None = None,
+    ) -> None:
         """Close the connection at once, in any state. Its current reply ends with `fault`."""
         if not self._killed:
             self._killed, self._close_reason = True, (fault, detail)
@@ -142,7 +156,7 @@ class Connection(asyncio.BufferedProtocol):
             if self._sending is not None:
                 self._sending.stop()
             # a held request was never written: the caller may send it again on another connection
-            reply.end(TransportFault(fault, detail, sent=not self._held, stale=stale))
+            reply.end(TransportFault(fault, detail, sent=not self._held, stale=stale, limit_s=limit_s))
 
     def resume(self) -> None:
         """Read on if reading is paused."""
@@ -158,9 +172,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def _on_timeout(self) -> None:
         if self._reply is not None and self._reply.status:
-            self.abort(Fault.TIMEOUT_IDLE, "no more of the reply arrived in time")
+            self.abort(Fault.TIMEOUT_IDLE, "no more of the reply arrived in time", limit_s=self._bounds.idle_s)
         else:
-            self.abort(Fault.TIMEOUT_FIRST_BYTE, "the head of the reply did not arrive in time")
+            detail = "the head of the reply did not arrive in time"
+            self.abort(Fault.TIMEOUT_FIRST_BYTE, detail, limit_s=self._bounds.first_byte_s)
 
     # called by asyncio
 
@@ -191,7 +206,8 @@ class Connection(asyncio.BufferedProtocol):
         try:
             parser.feed_data(self._buffer[:nbytes])
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._problem = self._problem or str(error)
+            is_tls_alert = nbytes > 1 and self._buffer[0] == TLS_ALERT and self._buffer[1] == TLS_MAJOR
+            self._problem = self._problem or (TLS_PORT if is_tls_alert else str(error))
         if self._is_complete:
             self._finish(reply)
         elif self._problem is not None:
@@ -234,7 +250,9 @@ class Connection(asyncio.BufferedProtocol):
     def server_closed(self, exc: Exception | None) -> None:
         """The server closed the connection: end the current reply with the reason."""
         if isinstance(exc, ssl.SSLError) and not (self.kept or self._has_received):
-            self.abort(Fault.TLS, str(exc))  # in TLS 1.3 the server rejects a client certificate after the handshake
+            self.abort(
+                Fault.TLS, tls_detail(exc)
+            )  # in TLS 1.3 the server rejects a client certificate after the handshake
             return
         where = "in the middle of its reply" if self._has_received else "without an answer"
         self.abort(Fault.CLOSED, str(exc or where), stale=self.kept and not self._has_received)

@@ -22,6 +22,7 @@ from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.connection import Connection
 from gatepass.http_client.message_head import HEAD_BYTES, Destination, ProxyServer, destination_of, request_head
 from gatepass.http_client.response_body import decode_response
+from gatepass.http_client.tls import system_reason, tls_detail
 from gatepass.http_client.write_batcher import WriteBatcher
 from gatepass.types import OutboundRequest, Response
 
@@ -61,16 +62,18 @@ async def dial(destination: Destination, context: ssl.SSLContext, connection: Co
         if tunnel is not None:
             tunnel.abort()
         if isinstance(error, TimeoutError):
-            raise TransportFault(Fault.TIMEOUT_CONNECT, f"no connection within {bound_s:g} s", sent=False) from None
+            detail = f"no connection within {bound_s:g} s"
+            raise TransportFault(Fault.TIMEOUT_CONNECT, detail, sent=False, limit_s=bound_s) from None
         if isinstance(error, OSError | UnicodeError):
-            detail = where + (str(error) or "the server closed the connection")
-            fault = Fault.CONNECT
             # A refused connection was never open (CONNECT). One that is reset here was open, in its TLS handshake.
             if isinstance(error, ssl.SSLError | ConnectionResetError | ConnectionAbortedError | BrokenPipeError):
-                fault = Fault.TLS
-            elif isinstance(error, socket.gaierror | UnicodeError):  # the idna codec rejects labels of 64 characters
-                fault = Fault.DNS
-            raise TransportFault(fault, detail, sent=False) from error
+                fault, detail = Fault.TLS, tls_detail(error)
+            elif isinstance(error, UnicodeError):  # the idna codec rejects labels of 64 characters
+                fault, detail = Fault.DNS, "it is not a valid name"
+            else:
+                fault = Fault.DNS if isinstance(error, socket.gaierror) else Fault.CONNECT
+                detail = system_reason(error) or "the server closed the connection"
+            raise TransportFault(fault, where + detail, sent=False) from error
         raise
 
 
@@ -136,7 +139,7 @@ class _Tunnel(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if isinstance(exc, ssl.SSLError):  # in TLS 1.3 the proxy rejects a client certificate after the handshake
-            self._end(TransportFault(Fault.TLS, str(exc), sent=False))
+            self._end(TransportFault(Fault.TLS, tls_detail(exc), sent=False))
         self._refuse("it closed the connection without an answer")
 
     def _answered(self, answer: re.Match[bytes]) -> None:
@@ -347,7 +350,7 @@ class ConnectionPool:
         def refuse() -> None:
             if not waiter.done():
                 detail = f"every connection of the pool was in use for {bound_s:g} s"
-                waiter.set_exception(TransportFault(Fault.TIMEOUT_POOL, detail, sent=False))
+                waiter.set_exception(TransportFault(Fault.TIMEOUT_POOL, detail, sent=False, limit_s=bound_s))
 
         bound = self._loop.call_later(bound_s, refuse)
         try:

@@ -1,11 +1,13 @@
 """TLS contexts of upstreams: trusted CAs and client certificates, reloaded when their files change.
 
-`tls_problem` names the likely cause of a failed handshake, and what to do.
+`tls_detail` names the likely cause of a failed handshake, and `tls_advice` says what to do about it.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import socket
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -87,14 +89,14 @@ class TlsProblem(StrEnum):
     NOT_YET_VALID = "its certificate is not valid yet"
     WRONG_NAME = "its certificate is for another host name"
     UNKNOWN_CA = "its certificate is signed by a CA that this machine does not trust"
-    OTHER_CA = "the CA in ca_file did not sign its certificate"
+    OTHER_CA = "its certificate is signed by a CA that neither ca_file nor this machine has"
     PLAIN_HTTP = "it does not use TLS on this port"
     CLIENT_CERTIFICATE = "it rejects the connection without a client certificate that it trusts"
     CLOSED = "it closed the connection during the TLS handshake"
     OTHER = "the TLS handshake failed"
 
 
-TLS_ADVICE: Mapping[TlsProblem, str] = MappingProxyType(
+_ADVICE: Mapping[TlsProblem, str] = MappingProxyType(
     {
         TlsProblem.EXPIRED: "Renew the certificate of {host}, and check the clock of this machine.",
         TlsProblem.NOT_YET_VALID: "Check the clock of this machine and the certificate of {host}.",
@@ -115,7 +117,6 @@ TLS_ADVICE: Mapping[TlsProblem, str] = MappingProxyType(
         ),
     }
 )
-"""What to do about a problem, with the placeholders `host`, `settings` (such as `upstreams.chat`) and `url_setting`."""
 
 _PROBLEM_OF_CODE: Mapping[int, TlsProblem] = MappingProxyType(
     {
@@ -131,19 +132,32 @@ _CLIENT_REASONS = ("CERTIFICATE_REQUIRED", "BAD_CERTIFICATE", "UNKNOWN_CA", "CER
 """Alerts about the client certificate. TLS 1.2 has only HANDSHAKE_FAILURE, which has other causes too."""
 
 
-def tls_problem(error: BaseException | None, *, has_ca_file: bool) -> TlsProblem:
-    """Return the likely cause of `error`, which ended a handshake, or of one of its causes."""
+def tls_detail(error: BaseException) -> str:
+    """Return the likely cause of `error`, which ended a handshake: the value of a TlsProblem, and OpenSSL's reason."""
     found = next((cause for cause in causes_of(error) if isinstance(cause, ssl.SSLError)), None)
     if isinstance(found, ssl.SSLCertVerificationError):
-        problem = _PROBLEM_OF_CODE.get(found.verify_code, TlsProblem.OTHER)
-        return TlsProblem.OTHER_CA if problem is TlsProblem.UNKNOWN_CA and has_ca_file else problem
-    reason = (found.reason or "") if found is not None else ""
+        known = _PROBLEM_OF_CODE.get(found.verify_code)
+        return known or f"{TlsProblem.OTHER}: {found.verify_message}"
+    # an error that Python code raised has only a text
+    reason = "" if found is None else getattr(found, "reason", None) or str(found.args[-1] if found.args else "")
     if reason in _PLAIN_REASONS:
         return TlsProblem.PLAIN_HTTP
     if "ALERT" in reason and reason.endswith(_CLIENT_REASONS):
         return TlsProblem.CLIENT_CERTIFICATE
-    is_closed = any(isinstance(cause, ConnectionError | ssl.SSLEOFError) for cause in causes_of(error))
-    return TlsProblem.CLOSED if is_closed else TlsProblem.OTHER
+    if any(isinstance(cause, ConnectionError | ssl.SSLEOFError) for cause in causes_of(error)):
+        return TlsProblem.CLOSED
+    return f"{TlsProblem.OTHER}: {reason.replace('_', ' ').lower()}" if reason else TlsProblem.OTHER
+
+
+def tls_problem(detail: str, *, has_ca_file: bool) -> TlsProblem:
+    """Return the problem that `detail`, a result of `tls_detail`, ends with or names."""
+    found = next((problem for problem in TlsProblem if problem in detail), TlsProblem.OTHER)
+    return TlsProblem.OTHER_CA if found is TlsProblem.UNKNOWN_CA and has_ca_file else found
+
+
+def tls_advice(problem: TlsProblem, host: str, settings: str, url_setting: str) -> str:
+    """Return what to do. `settings` is such as `upstreams.chat`, `url_setting` the full name of the URL's setting."""
+    return _ADVICE[problem].format(host=host, settings=settings, url_setting=url_setting)
 
 
 def causes_of(error: BaseException | None) -> Iterator[BaseException]:
@@ -153,3 +167,12 @@ def causes_of(error: BaseException | None) -> Iterator[BaseException]:
         for member in error.exceptions if isinstance(error, BaseExceptionGroup) else ():
             yield from causes_of(member)
         error = error.__cause__ or error.__context__
+
+
+def system_reason(error: OSError) -> str:
+    """Return the system's text of `error`, such as `connection refused`, without numbers and addresses."""
+    if isinstance(error, socket.gaierror):
+        return (error.strerror or "the name is unknown").lower()
+    # asyncio joins the errors of several addresses in one text
+    numbers = [error.errno] if error.errno is not None else map(int, re.findall(r"\[Errno (\d+)\]", str(error)))
+    return ", ".join(dict.fromkeys(os.strerror(number).lower() for number in numbers)) or str(error)

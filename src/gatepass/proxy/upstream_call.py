@@ -43,6 +43,7 @@ from gatepass.errors import (
     UpstreamTls,
 )
 from gatepass.http_client.response_body import read_whole
+from gatepass.http_client.tls import TlsProblem, tls_advice, tls_problem
 from gatepass.observability.redaction import whole_words
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.context import Attempt
@@ -368,11 +369,7 @@ _TEXTS: Mapping[Fault, str] = MappingProxyType(
             " and whether this network needs {settings}.network.proxy."
         ),
         Fault.PROXY: "The proxy in front of {host} refuses{detail}. Check {settings}.network.{proxy_setting}.",
-        Fault.TLS: (
-            "No secure connection to {host}{detail}. If a company certificate signs this host, name its PEM"
-            " file in {settings}.network.ca_file; if the host requires a client certificate, set"
-            " {settings}.network.client_cert."
-        ),
+        Fault.TLS: "No secure connection to {host}{detail}. {tls}",
         Fault.CLOSED: (
             "{host} closed the connection before its reply was complete{detail}; whether it did the work is"
             " unknown. Try again where that does no harm."
@@ -385,20 +382,20 @@ _TEXTS: Mapping[Fault, str] = MappingProxyType(
             " limits.reply_bytes, or ask for less in one call."
         ),
         Fault.TIMEOUT_CONNECT: (
-            "No connection to {host} within {settings}.timeouts.connect_s. Check the host and port in"
+            "No connection to {host} within {limit}{settings}.timeouts.connect_s{end}. Check the host and port in"
             " {settings}.base_url, a firewall between, and whether this network needs {settings}.network.proxy."
         ),
         Fault.TIMEOUT_POOL: (
             "All connections that {settings}.max_connections allows to {host} were busy. Try again, or raise it."
         ),
         Fault.TIMEOUT_FIRST_BYTE: (
-            "{host} sent no reply within timeouts.first_byte_s. A slow model needs more: set it in"
+            "{host} sent no reply within {limit}timeouts.first_byte_s{end}. A slow model needs more: set it in"
             " {settings}.timeouts, or in `timeouts` of the model or the operation where that is set."
         ),
         Fault.TIMEOUT_IDLE: (
-            "{host} stopped sending in the middle of its reply for longer than timeouts.idle_s. A model that pauses"
-            " needs more: set it in {settings}.timeouts, or in `timeouts` of the model or the operation where that is"
-            " set."
+            "{host} stopped sending in the middle of its reply for longer than {limit}timeouts.idle_s{end}. A model"
+            " that pauses needs more: set it in {settings}.timeouts, or in `timeouts` of the model or the operation"
+            " where that is set."
         ),
     }
 )
@@ -407,17 +404,28 @@ _TEXTS: Mapping[Fault, str] = MappingProxyType(
 def connection_error(attempt: Attempt, fault: TransportFault) -> UpstreamError:
     """Return the error for a transport fault of the attempt."""
     upstream = attempt.upstream
-    return upstream_error(fault, upstream.name, upstream.settings.base_url, attempt.state.redactor.mask)
+    mask, has_ca_file = attempt.state.redactor.mask, upstream.settings.network.ca_file is not None
+    return upstream_error(fault, upstream.name, upstream.settings.base_url, mask, has_ca_file=has_ca_file)
 
 
-def upstream_error(fault: TransportFault, upstream: str, base_url: str, mask: Mask = unmasked) -> UpstreamError:
+def upstream_error(
+    fault: TransportFault, upstream: str, base_url: str, mask: Mask = unmasked, *, has_ca_file: bool = False
+) -> UpstreamError:
     """Return the error of hop `upstream:NAME` for `fault`, with the setting to check."""
     # The detail may quote bytes from the network. A cut before the mask could leave half a secret.
     detail = " ".join(mask(fault.detail).split())[:DETAIL_CHARS].rstrip(".")
+    host, settings = urlsplit(base_url).netloc.rpartition("@")[2], f"upstreams.{upstream}"  # without user and password
+    limit, end = ("", "") if fault.limit_s is None else (f"{fault.limit_s:g} s (", ")")
+    problem = tls_problem(fault.detail, has_ca_file=has_ca_file)
+    if problem is TlsProblem.OTHER_CA:
+        detail = detail.replace(TlsProblem.UNKNOWN_CA, problem)
     message = _TEXTS[fault.fault].format(
-        host=urlsplit(base_url).netloc.rpartition("@")[2],  # without user and password
-        settings=f"upstreams.{upstream}",
+        host=host,
+        settings=settings,
         detail=f" ({detail})" if detail else "",
+        limit=limit,
+        end=end,
+        tls=tls_advice(problem, host, settings, f"{settings}.base_url"),
         proxy_setting="proxy_auth" if fault.detail.startswith("407") else "proxy",
     )
     phase = _TIMEOUT_PHASES.get(fault.fault)

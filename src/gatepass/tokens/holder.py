@@ -40,6 +40,7 @@ from gatepass.tokens.lifetime import (
     freshness,
     is_reissued,
     refresh_at_s,
+    stale_at_s,
     without_extension,
 )
 from gatepass.tokens.secrets import secret_retry_hint
@@ -227,6 +228,9 @@ class TokenHolder:
         if token is None or token.text != value:
             return True  # already replaced
         is_first = not self._rejections.is_rejected(token)
+        is_early = is_first and self._rejections.has_accepted(by) and now < stale_at_s(token, self._jitter)
+        if is_early and token.lifetime_s is not None:  # a key has no end
+            self._log.log_early_end(token, by.upstream, now)
         if self._closed or not self._rejections.reject(by, now):
             return False
         if is_first:
@@ -461,6 +465,10 @@ class RenewalLimiter:
     def is_refused(self) -> bool:
         """Whether a user rejected the current token, and every user that accepted it rejected it too."""
         return bool(self._refused_by) and self._accepted_by <= self._refused_by
+
+    def has_accepted(self, by: TokenUser) -> bool:
+        """Return whether `by` accepted the current token."""
+        return by in self._accepted_by
 
     def is_rejected(self, token: Token) -> bool:
         """Return whether this token object was rejected. A later token with the same text was not."""

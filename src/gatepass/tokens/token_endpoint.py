@@ -10,7 +10,7 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
@@ -25,6 +25,7 @@ from gatepass.config.credential.base import Credential
 from gatepass.config.network import Network
 from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.message_head import destination_of, has_line_break
+from gatepass.http_client.tls import causes_of, tls_advice, tls_detail, tls_problem
 from gatepass.observability.redaction import whole_words
 from gatepass.tokens.failure import FetchFailure, network_hint, setting, setting_hint
 from gatepass.tokens.issuer_error import REPLY_BYTES, Mask, TokenResponse, one_line
@@ -44,12 +45,12 @@ HEADERS = (
 _FAULT_TEXTS = {
     Fault.DNS: "the name {host} cannot be resolved",
     Fault.CONNECT: "no connection to {host}",
-    Fault.TLS: "no TLS connection to {host} (network.ca_file adds a private CA)",
+    Fault.TLS: "no TLS connection to {host}",
     Fault.PROXY: "the proxy refused the connection to {host}",
     Fault.CLOSED: "{host} closed the connection",
     Fault.INVALID: "{host} does not answer in HTTP",
     Fault.TOO_LARGE: "the reply of {host} is not a token",
-    Fault.TIMEOUT_CONNECT: "no connection to {host} in time",
+    Fault.TIMEOUT_CONNECT: "no connection to {host} within {limit_s:g} s",
     Fault.TIMEOUT_FIRST_BYTE: "{host} did not answer in time",
     Fault.TIMEOUT_IDLE: "{host} stopped in the middle of its answer",
 }
@@ -128,7 +129,8 @@ class TokenEndpointClient:
         try:
             return await timeout(self.clock, limit_s, send_request(self.client, request), late)
         except TransportFault as fault:
-            words = (_FAULT_TEXTS[fault.fault].format(host=self.reply_format.issuer), one_line(fault.detail, mask))
+            text = _FAULT_TEXTS[fault.fault].format(host=self.reply_format.issuer, limit_s=min(CONNECT_S, bound_s))
+            words = (text, one_line(fault.detail, mask))
             is_wrong_auth = fault.fault is Fault.PROXY and fault.detail.startswith(WRONG_PROXY_AUTH)
             advice = ""
             if is_wrong_auth:
@@ -137,11 +139,19 @@ class TokenEndpointClient:
                 advice = network_hint(self.reply_format.credential, self.reply_format.url_setting)
             elif fault.fault in _SLOW:
                 advice = setting_hint(self.name, "timeout_s")
+            elif fault.fault is Fault.TLS:
+                advice = f". {self._tls_advice(fault)}"
             raise FetchFailure(
                 ": ".join(filter(None, words)) + advice,
                 definite=is_wrong_auth,
                 quick=fault.fault not in _PERMANENT,
             ) from fault
+
+    def _tls_advice(self, fault: TransportFault) -> str:
+        named = self.reply_format.url_setting
+        url_setting = "the URL of the issuer" if named is None else setting(self.name, named)
+        problem = tls_problem(fault.detail, has_ca_file=self.settings.network.ca_file is not None)
+        return tls_advice(problem, self.reply_format.issuer, f"credentials.{self.name}", url_setting).rstrip(".")
 
 
 def issuer_client(settings: Credential, context: ssl.SSLContext) -> httpx2.AsyncClient:
@@ -280,7 +290,7 @@ def _httpx_request(client: httpx2.AsyncClient, request: OutboundRequest) -> http
 
 def _fault(error: Exception, slow: Fault = Fault.TIMEOUT_FIRST_BYTE) -> TransportFault:
     """Return `error` as a TransportFault. `slow` is the meaning of a read timeout at this point."""
-    detail, causes = str(error), [*_causes(error)]
+    detail, causes = str(error), [*causes_of(error)]
     match error:
         case httpx2.ConnectTimeout():
             fault = Fault.TIMEOUT_CONNECT
@@ -296,9 +306,9 @@ def _fault(error: Exception, slow: Fault = Fault.TIMEOUT_FIRST_BYTE) -> Transpor
         case httpx2.ConnectError() if any(isinstance(cause, socket.gaierror) for cause in causes):
             fault = Fault.DNS
         case ssl.SSLError():  # TLS 1.3: a refused client certificate is reported after the handshake
-            fault = Fault.TLS
+            fault, detail = Fault.TLS, tls_detail(error)
         case httpx2.ConnectError() if any(isinstance(cause, ssl.SSLError) for cause in causes):
-            fault = Fault.TLS
+            fault, detail = Fault.TLS, tls_detail(error)
         case httpx2.ConnectError():
             # The system's text for each address, such as `connection refused`, replaces httpx2's.
             numbers = [cause.errno for cause in causes if isinstance(cause, OSError) and cause.errno is not None]
@@ -308,15 +318,6 @@ def _fault(error: Exception, slow: Fault = Fault.TIMEOUT_FIRST_BYTE) -> Transpor
             fault = Fault.CLOSED
     # The number means nothing to an operator.
     return TransportFault(fault, re.sub(r"\[Errno -?[0-9]{1,3}\] ", "", detail))
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield `error` and its causes. A host with several addresses fails with a group, one error for each address."""
-    while error is not None:
-        yield error
-        for member in error.exceptions if isinstance(error, BaseExceptionGroup) else ():
-            yield from _causes(member)
-        error = error.__cause__ or error.__context__
 
 
 def quiet_loggers(*names: str) -> None:

@@ -60,6 +60,7 @@ class TokenLog:
     missing_expiry_path: str | None = None
     has_implausible_lifetime: bool = False
     has_logged_type: bool = False
+    early_end_s: float = -math.inf
     repetitions: FailureDeduplicator = field(default_factory=FailureDeduplicator)
 
     def mask_secrets(self, secrets: tuple[Secret, ...]) -> int:
@@ -97,6 +98,15 @@ class TokenLog:
             self.has_logged_type = True
             details = {"credential": self.credential, "token_type": token.unexpected_type}
             logger.warning("token_type_unusual", extra={"fields": details})
+
+    def log_early_end(self, token: Token, upstream: str, now: float) -> None:
+        """Log once a minute that `upstream` accepted `token` and rejects it long before its announced end."""
+        if now < self.early_end_s + REPEAT_LOG_S:
+            return
+        self.early_end_s = now
+        age_s = round(now - token.requested_s, 1)
+        details = {"credential": self.credential, "upstream": upstream, "age_s": age_s, "lifetime_s": token.lifetime_s}
+        logger.warning("token_ended_early", extra={"fields": details})
 
     def log_shared(self, token: Token) -> None:
         """Log a token that another process fetched. It is no fetch of this process, so it is not counted."""

@@ -55,6 +55,25 @@ REJECTION = (
 )
 
 
+@pytest.mark.parametrize("body", ["an empty body", "an HTML page", 'an HTML page titled "404 Not Found"'])
+def test_a_404_without_the_apis_own_words_names_the_version_in_base_url(body):
+    message = f"llm.example answered 404 with {body}."
+    assert with_hint(message, "chat", 404) == f"{message}{PATH}"
+    assert with_hint(message, "chat", 500) == message
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        'llm.example answered 400 with an HTML page titled "400 The plain HTTP request was sent to HTTPS port".',
+        "Client sent an HTTP request to an HTTPS server.",
+    ],
+)
+def test_plain_http_at_a_tls_port_is_told_with_https(message):
+    told = with_hint(message, "chat", 400)
+    assert told == f"{message} The port requires TLS: begin upstreams.chat.base_url with https://."
+
+
 @pytest.mark.parametrize(
     ("status", "message", "hint"),
     [

@@ -282,9 +282,13 @@ def test_other_text_is_quoted(body, headers, message):
     )
 
 
+BASE_URL = " The path may be wrong: upstreams.chat.base_url must end with the version, such as https://host/v1."
+
+
 @pytest.mark.parametrize(("status", "shown"), [(503, "503 Service Unavailable"), (529, "529"), (404, "404 Not Found")])
 def test_empty_body_gets_a_sentence(status, shown):
-    assert refusal(status, b" \n", ())["message"] == f'The upstream "chat" answered {shown} with an empty body.'
+    advice = BASE_URL if status == 404 else ""
+    assert refusal(status, b" \n", ())["message"] == f'The upstream "chat" answered {shown} with an empty body.{advice}'
 
 
 def test_page_keeps_its_status_and_is_never_shown():
@@ -299,7 +303,7 @@ def test_page_keeps_its_status_and_is_never_shown():
         UpstreamErrorReply,
         404,
         "upstream_html",
-        'The upstream "chat" answered 404 Not Found with an HTML page.',
+        f'The upstream "chat" answered 404 Not Found with an HTML page.{BASE_URL}',
         kind="invalid_request_error",
     )
     assert refusal(401, LOGIN, HTML)["class"] is UpstreamAuth

@@ -12,6 +12,7 @@ from gatepass.errors import (
     UpstreamTimeout,
     UpstreamTls,
 )
+from gatepass.http_client.tls import TlsProblem, tls_advice
 from gatepass.proxy.upstream_call import upstream_error
 
 BASE = "https://llm.corp.example:8443/v1?api-version=1"
@@ -37,9 +38,8 @@ EXPECTED = {
         UpstreamTls,
         "upstream_tls",
         (
-            f"No secure connection to {HOST} (why). If a company certificate signs this host, name its PEM file in"
-            " upstreams.chat.network.ca_file; if the host requires a client certificate, set"
-            " upstreams.chat.network.client_cert."
+            f"No secure connection to {HOST} (why). Check upstreams.chat.base_url, upstreams.chat.network.ca_file and,"
+            f" if {HOST} requires a client certificate, upstreams.chat.network.client_cert."
         ),
     ),
     Fault.PROXY: (
@@ -130,6 +130,32 @@ def test_ragflow_repeats_what_passes_and_gives_up_on_what_stays(fault):
     body = {"error": {"message": error.message, "code": error.public_code}}
     shown = f"Error code: {error.http_status} - {body}"  # what str() of openai-python's error says
     assert ragflow_class(shown) == ("INVALID" if isinstance(error, UpstreamInvalid) else "SERVER")
+
+
+@pytest.mark.parametrize("problem", TlsProblem)
+def test_each_tls_problem_has_advice_of_its_own_and_stays_a_server_fault_for_ragflow(problem):
+    error = upstream_error(TransportFault(Fault.TLS, problem), "chat", BASE)
+    assert error.message.startswith(f"No secure connection to {HOST} ({problem}). ")
+    assert error.message.endswith(tls_advice(problem, HOST, "upstreams.chat", "upstreams.chat.base_url"))
+    assert ragflow_class(f"Error code: 502 - {error.message}") == "SERVER"
+
+
+def test_an_unknown_ca_beside_a_ca_file_is_told_as_another_ca():
+    fault = TransportFault(Fault.TLS, TlsProblem.UNKNOWN_CA)
+    told = upstream_error(fault, "chat", BASE, has_ca_file=True).message
+    assert f"({TlsProblem.OTHER_CA}). Add the certificate of the CA that signs {HOST}" in told
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (Fault.TIMEOUT_CONNECT, "within 2.5 s (upstreams.chat.timeouts.connect_s)."),
+        (Fault.TIMEOUT_FIRST_BYTE, "no reply within 2.5 s (timeouts.first_byte_s)."),
+        (Fault.TIMEOUT_IDLE, "for longer than 2.5 s (timeouts.idle_s)."),
+    ],
+)
+def test_a_timeout_names_its_seconds(fault, words):
+    assert words in upstream_error(TransportFault(fault, "", limit_s=2.5), "chat", BASE).message
 
 
 def test_a_proxy_that_wants_a_password_is_told_with_the_setting_of_it():

@@ -3,13 +3,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from gatepass.config.references import Reference
 from gatepass.errors import TokenUnavailable
 from gatepass.observability.redaction import Redactor
-from gatepass.tokens import FetchFailure, Token, TokenHolder, TokenReissued, WaitBudget
+from gatepass.tokens import FetchFailure, Token, TokenHolder, TokenReissued, TokenUser, WaitBudget
 from gatepass.tokens.lifetime import Freshness, LifetimeSource, TokenKind
 from gatepass.types import Secret
 from tests.unit.clock import DrivenClock, settle
@@ -665,3 +666,33 @@ async def test_the_wait_for_the_next_token_is_bounded_where_the_issuer_repeats_b
         assert await outcomes(tasks) == ["TokenUnavailable"] * 5
         assert "expired on arrival" in str(tasks[0].exception())
         assert it.issuer.calls - calls <= 5
+
+
+async def test_a_token_that_an_upstream_rejects_long_before_its_end_is_logged_once_a_minute(caplog):
+    user = TokenUser("chat", "m")
+
+    def told() -> list[dict[str, Any]]:
+        return [record.fields for record in caplog.records if record.getMessage() == "token_ended_early"]
+
+    async with kept(Mint(), Mint(), Mint(), Mint()) as it:
+        token = await it.holder.token()
+        assert it.holder.reject(token.text, user)  # never accepted: a wrong credential, not an early end
+        token = await it.holder.token(instead_of=token.text)
+        assert told() == []
+        for _ in range(2):
+            await it.clock.advance(20.0)
+            it.holder.confirm(token, user)
+            assert it.holder.reject(token.text, user)
+            token = await it.holder.token(instead_of=token.text)
+        expected = {"credential": it.holder.name, "upstream": "chat", "age_s": 20.0, "lifetime_s": 300.0}
+        assert told() == [expected]
+
+
+async def test_a_token_that_ends_when_it_should_is_not_logged_as_early(caplog):
+    user = TokenUser("chat", "m")
+    async with kept(Mint(), Mint(delay_s=90.0)) as it:
+        token = await it.holder.token()
+        it.holder.confirm(token, user)
+        await it.clock.advance(250.0)
+        assert it.holder.reject(token.text, user)
+    assert "token_ended_early" not in caplog.text

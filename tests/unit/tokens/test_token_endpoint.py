@@ -73,7 +73,7 @@ REFUSED, AWAY = OSError(111, "Connect call failed ('127.0.0.1', 9)"), OSError(10
         (ExceptionGroup("all", [AWAY, REFUSED]), "no connection to sso.example: network is unreachable, connection"),
         (None, "no connection to sso.example: All connection attempts failed"),
         (socket.gaierror(-2, "Name or service not known"), "the name sso.example cannot be resolved: All connection"),
-        (ssl.SSLError(1, "no"), "no TLS connection to sso.example (network.ca_file adds a private CA): All connection"),
+        (ssl.SSLError(1, "no"), "no TLS connection to sso.example: the TLS handshake failed: no. Check the URL of the"),
     ],
 )
 async def test_a_connection_failure_quotes_the_system(cause, told):
@@ -104,6 +104,10 @@ async def test_where_nobody_answers_the_setting_of_the_address_is_named(credenti
     )
 
 
+VERIFY = (
+    "certificate verify failed. Check the URL of the issuer, credentials.corp.network.ca_file and, if sso.example"
+    " requires a client certificate, credentials.corp.network.client_cert"
+)
 CHECK = "; check credentials.corp.timeout_s"
 WHOLE = "sso.example sent no complete answer within 7 s (credentials.corp.timeout_s)"
 
@@ -113,11 +117,11 @@ WHOLE = "sso.example sent no complete answer within 7 s (credentials.corp.timeou
     [
         (Fault.DNS, "the name sso.example cannot be resolved: refused", True),
         (Fault.CONNECT, "no connection to sso.example: refused", True),
-        (Fault.TLS, "no TLS connection to sso.example (network.ca_file adds a private CA): refused", False),
+        (Fault.TLS, f"no TLS connection to sso.example: the TLS handshake failed: {VERIFY}", False),
         (Fault.PROXY, "the proxy refused the connection to sso.example: refused", True),
         (Fault.CLOSED, "sso.example closed the connection: refused", True),
         (Fault.INVALID, "sso.example does not answer in HTTP: refused", True),
-        (Fault.TIMEOUT_CONNECT, "no connection to sso.example in time: refused", True),
+        (Fault.TIMEOUT_CONNECT, "no connection to sso.example within 5 s: refused", True),
         (Fault.TIMEOUT_FIRST_BYTE, f"sso.example did not answer in time: refused{CHECK}", True),
     ],
 )

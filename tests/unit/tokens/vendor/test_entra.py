@@ -251,7 +251,11 @@ async def test_clock_skew_does_not_change_the_announced_lifetime():
         (Broken(), "no connection to login.microsoftonline.com: refused", False),
         (
             Broken(Fault.TLS, "unknown CA"),
-            "no TLS connection to login.microsoftonline.com (network.ca_file adds a private CA): unknown CA",
+            (
+                "no TLS connection to login.microsoftonline.com: the TLS handshake failed: certificate verify failed."
+                " Check the URL of the issuer, credentials.corp.network.ca_file and, if login.microsoftonline.com"
+                " requires a client certificate, credentials.corp.network.client_cert"
+            ),
             False,
         ),
     ],

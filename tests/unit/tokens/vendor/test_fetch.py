@@ -180,9 +180,9 @@ async def test_a_failure_of_the_transport_beats_the_librarys_words():
     issuer = ScriptedIssuer(present(), Broken(Fault.TLS, "self-signed certificate"))
     work = vendor_fetch(issuer)
     await failure_of(work.send("GET", URL, {}))
-    told = "no TLS connection to issuer.example (network.ca_file adds a private CA): self-signed certificate"
-    assert work.failure_for("no response from the endpoint").reason == told
-    assert (await failure_of(work.token_from_response)).reason == told
+    told = "no TLS connection to issuer.example: the TLS handshake failed: certificate verify failed. Check the URL"
+    assert work.failure_for("no response from the endpoint").reason.startswith(told)
+    assert (await failure_of(work.token_from_response)).reason.startswith(told)
 
 
 async def test_the_issuers_words_beat_the_librarys():
