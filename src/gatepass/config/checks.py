@@ -21,7 +21,7 @@ from gatepass.config.document import SettingPath, SettingPattern, dotted, leaves
 from gatepass.config.model import Config, ServerConfig
 from gatepass.config.network import BEARER_PLACEMENT, TokenPlacement
 from gatepass.config.references import Reference
-from gatepass.config.routes import Model, TargetList
+from gatepass.config.routes import Model, TargetList, is_glob
 from gatepass.config.upstream import UpstreamConfig, assistant_name_error
 from gatepass.config.wording import did_you_mean
 
@@ -106,6 +106,7 @@ def _unknown_suggestions(tree: Any) -> Iterator[tuple[SettingPath, str]]:
     if _has_operation_upstream(tree):  # that upstream may serve any model
         return
     for path, value in matches(tree, ("models", "*", "suggest")):
+        # An entry with a glob is a route of the suggested model, too.
         if isinstance(value, str) and not any(fnmatchcase(value, name) for name in names):
             yield path, _unknown(value, "models", names)
 
@@ -149,6 +150,7 @@ def unsafe_settings(tree: Any) -> Iterator[tuple[SettingPath, str]]:
         yield ("server", "host"), UNGUARDED
     yield from secrets_over_plain_http(tree)
     for path, key in matches(tree, ("access", "keys", "*", "key")):
+        # A key in plain text is rejected in any case (config/access.py).
         if isinstance(key, Reference):
             yield from ((path, fault) for text in keys_in(key) or ("",) if (fault := api_key_weakness(text)))
     seen: set[str] = set()
@@ -345,8 +347,9 @@ def _invalid_ragflow_names(
     block: SettingPath, name: str, target_list: TargetList, config: Config
 ) -> Iterator[tuple[SettingPath, str]]:
     for number, target in enumerate(target_list.ordered_targets()):
-        is_glob = target.name is None and any(character in name for character in "*?[")
-        if config.upstreams[target.upstream].dialect != "ragflow" or is_glob:
+        if config.upstreams[target.upstream].dialect != "ragflow":
+            continue
+        if target.name is None and is_glob(name):  # the names that it matches are unknown
             continue
         if (fault := assistant_name_error(target.name if target.name is not None else name)) is not None:
             path = block if target_list.targets is None else (*block, "targets", number)

@@ -95,6 +95,7 @@ class ConfigDocument:
             raise self.fault(line, f"is nested deeper than {DEEPEST} levels")
         if len(self.origins) >= MOST_VALUES:
             raise self.fault(line, f"holds more than {MOST_VALUES} values (each use of an alias counts)")
+        # The first line of a duplicate name stays, because the problem names it.
         self.origins.setdefault(path, ValueOrigin(self.source, line))
 
     def duplicate_key(self, path: SettingPath, line: int) -> None:

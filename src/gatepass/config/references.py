@@ -47,6 +47,7 @@ class Reference(str):
     read: Callable[[], str]
 
     def __new__(cls, template: str, sources: tuple[ReferenceSource, ...], read: Callable[[], str]) -> Self:
+        # Read at once, so that an unreadable file is reported at the start.
         self = super().__new__(cls, read())
         self.template, self.sources, self.read = template, sources, read
         return self

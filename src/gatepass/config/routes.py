@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from functools import partial
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
 from gatepass.config.block import Block, Name
+from gatepass.config.document import with_leaves
 from gatepass.config.network import TimeoutSettings
 from gatepass.config.references import Reference
 
@@ -40,16 +41,26 @@ def _checked_member(text: str, form: re.Pattern[str], error: str) -> str:
 
 def _without_secrets(value: Any) -> Any:
     """`value` for `gatepass check`, with every reference replaced by `(hidden)`."""
-    if isinstance(value, dict):
-        return {name: _without_secrets(member) for name, member in value.items()}
-    if isinstance(value, list):
-        return [_without_secrets(item) for item in value]
-    return "(hidden)" if isinstance(value, Reference) else value
+    return with_leaves(value, lambda leaf: "(hidden)" if isinstance(leaf, Reference) else leaf)
 
 
 MemberPath = Annotated[str, AfterValidator(partial(_checked_member, form=MEMBER_PATH, error=NOT_A_MEMBER_PATH))]
 MemberName = Annotated[str, AfterValidator(partial(_checked_member, form=_MEMBER, error=NOT_A_MEMBER_NAME))]
 Value = Annotated[Any, PlainSerializer(_without_secrets)]
+
+ANY = "*"
+"""The entry of `models` for all models that no other entry names."""
+
+
+def is_glob(name: str) -> bool:
+    """Whether the name of an entry of `models` is a pattern."""
+    return any(sign in name for sign in "*?[")
+
+
+def ordered_globs(names: Iterable[str]) -> list[str]:
+    """Return the patterns among `names`, except ANY, in the order in which they are tried: the longest first."""
+    return sorted((name for name in names if is_glob(name) and name != ANY), key=lambda name: (-len(name), name))
+
 
 NOT_LEARNED = frozenset(("model", "messages", "input", "stream", "role", "content"))
 LEARN_ALSO = frozenset(

@@ -157,6 +157,7 @@ PATTERNS: Mapping[str, str] = {
     " underscores, a path or a slash at the end; or *",
 }
 """The message for each pattern of the configuration's fields."""
+# A DNS name has 253 characters at most (RFC 1035 2.3.4).
 _ORIGIN_PARTS = re.compile(
     r"(?:([A-Za-z][A-Za-z0-9+.-]{0,20})://)?((?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?)(?:[/?#].*)?",
     re.DOTALL,
@@ -179,6 +180,7 @@ _OTHERS: Mapping[str, str] = {
     "too_short": "is empty: at least one is needed",
 }
 _BOUNDS: Mapping[str, str] = {
+    # `g`, because pydantic has a float here: 0.0.
     "greater_than": "expects more than {gt:g}",
     "greater_than_equal": "expects {ge:g} or more",
     "less_than_equal": "expects {le:g} or less",

@@ -210,6 +210,7 @@ def _mapping(document: ConfigDocument, node: MappingNode, path: SettingPath) -> 
         if key in found:
             document.duplicate_key((*path, key), line)
             continue
+        # The line of the name, because a block begins below it.
         found[key] = _value(document, value_node, (*path, key), line)
     return found
 

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 
 from gatepass.config.model import Config
-from gatepass.config.routes import Model, Rules, block_of_operation
+from gatepass.config.routes import ANY, Model, Rules, block_of_operation, ordered_globs
 from gatepass.normalize.embeddings_request import SplitInputs, TextsOnly
 from gatepass.normalize.members import Clamp, Default, Drop, JsonMemberPath, Rename, Set, Streamed, Unstreamed
 from gatepass.normalize.messages import (
@@ -25,8 +25,6 @@ from gatepass.normalize.rule import Change, ChangeRule, Rule
 from gatepass.types import ClientProtocol
 
 NAME = "rules"
-ANY = "*"
-_GLOB_SIGNS = "*?["
 NAMES = 1024
 """Limit on cached models, because clients choose the names. operations/request.py limits their length."""
 
@@ -41,8 +39,7 @@ class Declared:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        globs = [name for name in config.models if name != ANY and any(sign in name for sign in _GLOB_SIGNS)]
-        self._globs = sorted(globs, key=lambda name: (-len(name), name))  # the longest first, as in proxy/routing.py
+        self._globs = ordered_globs(config.models)
         choice_of_entry = lru_cache(maxsize=NAMES)(self._choice_of_entry)
         self._choice = lru_cache(maxsize=NAMES)(
             lambda operation, model: choice_of_entry(operation, self.entry(operation, model))

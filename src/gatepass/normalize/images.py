@@ -37,6 +37,7 @@ _BASE64_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789
 _SIGNATURES = (
     (re.compile(rb"\xff\xd8\xff"), b"image/jpeg"),
     (re.compile(rb"\x89PNG\r\n\x1a\n"), b"image/png"),
+    # the four bytes are the length of the file
     (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), b"image/webp"),
     (re.compile(rb"GIF8[79]a"), b"image/gif"),
 )
@@ -165,6 +166,7 @@ def _data_url(base64: memoryview, where: str, mime: bytes | None, *, has_escapes
         base64 = memoryview(bytes(base64).translate(None, _BLANK))
     if mime is None:
         try:
+            # Whole groups of four characters, because a2b_base64 rejects a part of one.
             head = a2b_base64(base64[: min(len(base64), SNIFFED_CHARS) // 4 * 4])
         except Error:
             head = b""

@@ -194,6 +194,7 @@ class Unstreamed:
         if not editor.stream or editor.protocol not in STREAMED:
             return False
         editor.top.set("stream", b"false")
+        # OpenAI and vLLM reject it without a stream.
         editor.top.drop("stream_options")
         editor.stream = False
         return True
@@ -210,6 +211,7 @@ class Streamed:
             return False
         editor.top.set("stream", b"true")
         if editor.protocol is ClientProtocol.CHAT:  # the last event of the Responses API has the usage anyway
+            # Without it the aggregated reply would have no usage.
             editor.top.set("stream_options", b'{"include_usage":true}')
         editor.stream = True
         return True

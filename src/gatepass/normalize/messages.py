@@ -192,6 +192,7 @@ def _plain_text(message: JsonObjectEditor) -> str | None:
 
 
 DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+# Mistral accepts only ids of nine letters and digits.
 CHARS = 9
 _FITS = re.compile(r"[A-Za-z0-9]{9}\Z")
 

@@ -8,12 +8,11 @@ from fnmatch import fnmatchcase
 
 from gatepass.config.model import Config
 from gatepass.config.network import TimeoutSettings
-from gatepass.config.routes import block_of_operation
+from gatepass.config.routes import ANY, block_of_operation, is_glob, ordered_globs
 from gatepass.errors import ModelNotFound
 from gatepass.types import Target
 
 NAMED_IN_ERROR = 10
-ANY = "*"
 WITHOUT_MODEL = ("files", "batches")
 """Operations whose requests name no model."""
 
@@ -47,7 +46,6 @@ class _OperationRoutes:
             routes[name] = tuple(
                 _target(one.upstream, one.name, model.timeouts, config) for one in model.ordered_targets()
             )
-        globs = sorted((name for name in routes if _is_glob(name) and name != ANY), key=lambda name: (-len(name), name))
         # A block of the operation leads to its upstream, and so does the only upstream if there is no choice.
         upstream = None if route is None else route.upstream
         if upstream is None and len(config.upstreams) == 1 and not config.models:
@@ -56,8 +54,8 @@ class _OperationRoutes:
         if upstream is not None:
             rest = (_target(upstream, None, None if route is None else route.timeouts, config),)
         return cls(
-            {name: targets for name, targets in routes.items() if not _is_glob(name)},
-            tuple((name, routes[name]) for name in globs),
+            {name: targets for name, targets in routes.items() if not is_glob(name)},
+            tuple((name, routes[name]) for name in ordered_globs(routes)),
             rest,
         )
 
@@ -142,10 +140,6 @@ class RouteTable:
             for target in targets
         ]
         return Listing(tuple(others.exact), tuple(dict.fromkeys(listed)))
-
-
-def _is_glob(name: str) -> bool:
-    return any(sign in name for sign in "*?[")
 
 
 def _target(upstream: str, name: str | None, timeouts: TimeoutSettings | None, config: Config) -> Target:

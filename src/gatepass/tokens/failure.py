@@ -212,6 +212,7 @@ def shared_pause_s(failure: FetchFailure, refusals: int) -> float:
     counted = refusals - failure.free_tries if failure.unclear else refusals
     if counted < 1 or not (failure.definite or failure.unclear):
         return retry_after_s
+    # The exponent is bounded, because a float overflows after a thousand refusals.
     return max(retry_after_s, min(REFUSAL_S * 2.0 ** min(counted - 1, 10), MAX_REFUSAL_S))
 
 

@@ -127,6 +127,7 @@ def credential_fingerprint(settings: Credential) -> str:
     """
     # Sorted, because two replicas may write the same settings in another order.
     document = json.dumps(_json_value(settings), sort_keys=True, separators=(",", ":"))
+    # A variable may hold bytes that are not UTF-8. Python decodes them as surrogates.
     return sha256(document.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -138,6 +139,7 @@ def _json_value(value: Any) -> Any:
         return value.read()
     if isinstance(value, BaseModel):
         members = {name: getattr(value, name) for name in type(value).model_fields}
+        # No setting has an empty name.
         return {name: _json_value(member) for name, member in members.items()} | {"": _files(members)}
     if isinstance(value, Mapping):
         return {str(key): _json_value(member) for key, member in value.items()}

@@ -132,6 +132,7 @@ class StaticSource:
 
     async def fetch(self) -> Token:
         """Return the key as it reads now; raise FetchFailure if a header cannot hold it."""
+        # The file of the key may have changed since the start.
         text = strip_bearer(revealed(self._key, self._setting))
         if not text or any(not "!" <= c <= "~" for c in text):
             raise FetchFailure(

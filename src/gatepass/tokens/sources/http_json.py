@@ -80,6 +80,7 @@ class LoginRequestTemplate:
                 raise FetchFailure(
                     f"headers.{name} contains a line break, which a header must not contain", definite=True
                 )
+            # The configured headers override those of HEADERS.
             headers[name.lower().encode()] = text.encode()
         # The configured URL may already have a query.
         query = f"{'&' if '?' in self.url else '?'}{urlencode(self.query)}" if self.query else ""
@@ -139,6 +140,7 @@ def _request_facts(template: LoginRequestTemplate) -> dict[str, str]:
     body = template.body()
     return {
         "method": template.method,
+        # An empty path is sent as `/` (RFC 9112 3.2.1).
         "path": urlsplit(template.url).path or "/",
         "body": body.decode(),
         "body_sha256": sha256(body).hexdigest(),

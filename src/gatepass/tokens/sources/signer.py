@@ -32,6 +32,7 @@ class Signer:
             return self._signed_with_key(claims, revealed(self._key, "private_key"))
         secret = revealed(self._secret, "client_secret")
         try:
+            # The file of the secret may have changed since the start.
             check_secret(secret)
             return jwt.encode(claims, secret, algorithm="HS256")
         except (ValueError, jwt.PyJWTError) as error:
@@ -45,6 +46,7 @@ class Signer:
             raise FetchFailure(f"private_key {error}", quick=False) from None
         key = self._parsed[1]
         try:
+            # A new key may be of another kind than `algorithm`.
             algorithm = key.algorithm(self._settings.algorithm)
         except ValueError as error:
             raise FetchFailure(f"algorithm {error}", quick=False) from None

@@ -183,7 +183,12 @@ class EntraSource:
         quiet_loggers("azure", "msal")
         self._settings = settings
         self._endpoints = VendorEndpoints(
-            name, settings, client, clock, frozenset() if settings.managed_identity else None
+            # Metadata services are reached over plain HTTP.
+            name,
+            settings,
+            client,
+            clock,
+            frozenset() if settings.managed_identity else None,
         )
         path, proof = settings.certificate_file, settings.federated_token_file
         self._certificate = None if path is None else CertificateFile(path, settings.certificate_password)
