@@ -112,9 +112,9 @@ SettingPattern = tuple[str, ...]
 
 def children(node: Any) -> Iterator[tuple[str | int, Any]]:
     """Yield the members of a dict or list; nothing for a leaf."""
-    if isinstance(node, dict):
+    if isinstance(node, Mapping):
         yield from node.items()
-    elif isinstance(node, list):
+    elif isinstance(node, list | tuple):
         yield from enumerate(node)
 
 
@@ -129,8 +129,8 @@ def matches(tree: Any, pattern: SettingPattern, prefix: SettingPath = ()) -> Ite
 
 
 def leaves(tree: Any, prefix: SettingPath = ()) -> Iterator[tuple[SettingPath, Any]]:
-    """Yield each value that is neither a dict nor a list, with its path."""
-    if not isinstance(tree, dict | list):
+    """Yield each value that is neither a mapping nor a list, with its path."""
+    if not isinstance(tree, Mapping | list | tuple):
         yield prefix, tree
         return
     for key, value in children(tree):

@@ -128,9 +128,13 @@ def _without_middles(reply: bytes, end_bytes: int) -> tuple[bytes, list[Span]]:
 
 
 def _has_only_numbers(text: bytes, start: int, end: int) -> bool:
-    """Whether the flat list from `start` to `end` has no strings, objects and literals."""
+    """Whether the flat list from `start` to `end` has no strings, objects and literals.
+
+    A literal contains one of these letters: `null` and `true` a u, `false` an a.
+    """
     find = text.find
-    return (  # not a loop over the signs: these searches are most of the work
+    # Searches for one byte take a tenth of the time of decoding, and a loop over the bytes would add to it.
+    return (
         find(b'"', start, end) < 0
         and find(b"{", start, end) < 0
         and find(b"a", start, end) < 0
@@ -295,16 +299,12 @@ def _convert_all(entries: list[Entry], options: EmbeddingsOptions) -> Generator[
 
 
 def _is_numbers(written: bytes) -> bool:
-    """Whether the JSON value `written` is a list of numbers that is not obviously empty.
-
-    Every other value contains one of these bytes: `null` and `false` an l, `true` a t. Five searches for one byte take
-    a tenth of the time of decoding.
-    """
+    """Whether the JSON value `written` is a list of numbers that is not obviously empty."""
     return (
         written[:1] == b"["
         and written[1:20].strip(b" \t\r\n]") != b""
         and written.rfind(b"[") == 0
-        and not (b"l" in written or b'"' in written or b"{" in written or b"t" in written)
+        and _has_only_numbers(written, 0, len(written))
     )
 
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from gatepass.config.credential.base import Credential
 from gatepass.config.credential.oauth2 import Oauth2Credential
+from gatepass.config.document import leaves
 from gatepass.config.references import Reference
 from gatepass.observability.redaction import Redactor
 from gatepass.tokens.failure import FetchFailure
@@ -97,23 +98,19 @@ def secret_fields(fields: Mapping[str, Secret]) -> Iterator[Secret]:
             yield secret.derived(lambda text: text.rpartition(" ")[2])
 
 
-def secret_leaves(document: Any, name: str = "") -> Iterator[Secret]:
+def secret_leaves(document: Any) -> Iterator[Secret]:
     """Return the strings of a JSON body to mask.
 
     These are references, values of members with a secret's name, and texts of LONG_CHARS or more that are not public.
     """
-    if isinstance(document, Mapping):
-        for key, child in document.items():
-            yield from secret_leaves(child, str(key))
-    elif isinstance(document, list | tuple):
-        for child in document:
-            yield from secret_leaves(child, name)
-    elif isinstance(document, Reference):
-        if not _is_public(name):
-            yield Secret(document.read, changes=document.changes)
-    elif isinstance(document, str) and not _is_public(name):
-        is_long = len(document) >= LONG_CHARS and not _WORD.fullmatch(document)
-        yield from [Secret(document)] if is_long or _SECRETIVE.search(name) else []
+    for path, leaf in leaves(document):
+        name = next((part for part in reversed(path) if isinstance(part, str)), "")  # of the member around a list
+        if not isinstance(leaf, str) or _is_public(name):
+            continue
+        if isinstance(leaf, Reference):
+            yield Secret(leaf.read, changes=leaf.changes)
+        elif (len(leaf) >= LONG_CHARS and not _WORD.fullmatch(leaf)) or _SECRETIVE.search(name):
+            yield Secret(leaf)
 
 
 def _is_public(name: str) -> bool:

@@ -17,7 +17,7 @@ from pydantic import (
 
 from gatepass.config.block import BaseUrl, Block, SecretText, Url, checked_base_url
 from gatepass.config.credential.base import Credential, HttpReply, SettingFault, settings_error
-from gatepass.config.document import with_leaves
+from gatepass.config.document import leaves, with_leaves
 from gatepass.types import Secret
 
 PresetName = Literal["ibm_iam", "baidu", "huawei", "databricks", "sap", "login"]
@@ -401,16 +401,11 @@ def _shown(leaf: Any) -> str:
 
 def _texts(document: Any) -> Iterator[str]:
     """Yield every text in a block of secrets or a JSON document; unreadable secrets are left out."""
-    if isinstance(document, Secret):
-        yield from _read(document)
-    elif isinstance(document, str):
-        yield document
-    elif isinstance(document, Mapping):
-        for child in document.values():
-            yield from _texts(child)
-    elif isinstance(document, list | tuple):
-        for child in document:
-            yield from _texts(child)
+    for _, leaf in leaves(document):
+        if isinstance(leaf, Secret):
+            yield from _read(leaf)
+        elif isinstance(leaf, str):
+            yield leaf
 
 
 def _read(secret: Secret) -> Iterator[str]:

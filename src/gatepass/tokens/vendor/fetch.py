@@ -144,7 +144,7 @@ class VendorFetch:
             challenged = timed_response.response.status == 401 and header(
                 timed_response.response.headers, b"www-authenticate"
             )
-            return failure.masked(lambda reason: f"{reason} ({own})") if challenged else failure
+            return failure.with_reason(f"{failure.reason} ({own})") if challenged else failure
         return FetchFailure(f"{self.library} cannot use the answer of {issuer.reply_format.issuer}", quick=False)
 
     def _from_last_reply(self, text: str) -> Token | None:

@@ -217,7 +217,7 @@ class GoogleSource:
             await vendor_fetch.send("GET", f"http://{host}{TOKEN_PATH}?scopes={scopes}", METADATA_HEADERS)
             return vendor_fetch.token_from_response()
         except FetchFailure as failure:
-            raise failure.masked(lambda reason: f"{reason} ({_NO_CREDENTIALS})") from failure
+            raise failure.with_reason(f"{failure.reason} ({_NO_CREDENTIALS})") from failure
 
     def _path(self) -> str | None:
         """Return the credentials file; None to use the machine's own identity."""
