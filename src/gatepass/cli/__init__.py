@@ -25,6 +25,7 @@ class CommandEntry:
 
 
 COMMANDS: Mapping[str, CommandEntry] = {
+    "init": CommandEntry("gatepass.cli.init", "init", "Write a configuration: ask, test each answer, create keys."),
     "serve": CommandEntry("gatepass.cli.serve", "serve", "Serve the OpenAI API in front of the configured upstreams."),
     "check": CommandEntry("gatepass.cli.check", "check", "Validate the configuration and show its effective values."),
     "route": CommandEntry("gatepass.cli.route", "route", "Explain one request without sending anything."),

@@ -123,7 +123,7 @@ class Report:
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
-        self._steps: list[Step] = []
+        self.steps: list[Step] = []
         self._running: asyncio.TimerHandle | None = None
         self._is_shown = False
 
@@ -148,7 +148,7 @@ class Report:
     def add(self, step: Step) -> None:
         """Print a step."""
         self._hide_running()
-        self._steps.append(step)
+        self.steps.append(step)
         click.echo(json.dumps(described(step)) if self._as_json else line_of(step))
 
     async def show(self, steps: AsyncIterator[Step]) -> None:
@@ -163,8 +163,8 @@ class Report:
         """Print the result and return the exit code."""
         from gatepass.cli.probe import Outcome
 
-        failed = [step for step in self._steps if step.failed]
-        is_proven = any(step.outcome is Outcome.WORKS and step.proves for step in self._steps)
+        failed = [step for step in self.steps if step.failed]
+        is_proven = any(step.outcome is Outcome.WORKS and step.proves for step in self.steps)
         code = CHECK_FAILED if failed else 0 if is_proven else NOTHING_PROVEN
         if self._as_json:
             click.echo(json.dumps({"exit_code": code, "failed": [f"{step.hop} {step.what}" for step in failed]}))

@@ -1,0 +1,588 @@
+"""`gatepass init`: ask for the upstream, its token and the clients, test each answer, and write the configuration.
+
+Each question is also an option and a member of the answers file, under one name. `render` makes the file from the
+answers. The tests are steps of `gatepass doctor`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gatepass.cli.configuration import CHECK_FAILED, exit_unusable
+
+if TYPE_CHECKING:
+    from gatepass.cli.probe import Step
+    from gatepass.config.model import Config
+
+UPSTREAM = "llm"
+"""The name of the upstream and of its credential in the file."""
+SECRET_VARIABLE = "GATEPASS_INIT_SECRET"  # noqa: S105 - the name of a variable
+PLACE = "{secret}"
+"""Where the secret belongs in the body of a JSON login."""
+AUTH = ("none", "key", "oauth2", "login")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One answer that the configuration needs. `text` is the prompt, `help` the line of `gatepass init --help`."""
+
+    name: str
+    text: str
+    help: str
+    default: str = ""
+    choices: tuple[str, ...] = ()
+
+    @property
+    def option(self) -> str:
+        return f"--{self.name.replace('_', '-')}"
+
+
+QUESTIONS: Mapping[str, Question] = MappingProxyType(
+    {
+        question.name: question
+        for question in (
+            Question("base_url", "Base URL of the LLM gateway", "Base URL of the LLM gateway, usually ending in /v1."),
+            Question(
+                "auth",
+                "How it authenticates: none, key (one that does not expire), oauth2 (client credentials), login (JSON)",
+                "How the LLM gateway authenticates. Other ways have recipes in docs/tokens.md.",
+                "oauth2",
+                AUTH,
+            ),
+            Question("token_url", "URL of the token endpoint", "oauth2: the URL of the token endpoint."),
+            Question("client_id", "Client id", "oauth2: the client id."),
+            Question("scope", "Scope (empty: none)", "oauth2: the scope. Default: none."),
+            Question("client_auth", "Where the secret is sent: basic or form", "oauth2: basic or form.", "basic"),
+            Question("login_url", "URL of the login", "login: the URL to which the JSON body is posted."),
+            Question(
+                "login_body",
+                f"JSON body of the login, with {PLACE} in place of the secret",
+                f'login: the JSON body with {PLACE} in place of the secret, such as {{"id": "bot", "key": "{PLACE}"}}.',
+            ),
+            Question(
+                "login_token",
+                "Where the token is in the reply (empty: usual names)",
+                "login: the path of the token in the reply, such as data.token. Default: the usual names.",
+            ),
+            Question(
+                "ca_file", "PEM file with the certificate of your company's CA (empty: none)", "PEM file of a CA."
+            ),
+            Question(
+                "proxy", "HTTP proxy for these hosts (empty: none)", "HTTP proxy, such as http://proxy.corp:3128."
+            ),
+            Question(
+                "clients",
+                "Clients, separated by commas (ragflow, open_webui, librechat, dify or other names)",
+                "Clients, separated by commas. Each gets a key, and its profile if there is one.",
+                "other",
+            ),
+            Question(
+                "listen",
+                "Address to listen on (0.0.0.0 if clients run in containers or on other machines)",
+                "Address to listen on. Clients in containers or on other machines require 0.0.0.0.",
+                "127.0.0.1",
+            ),
+        )
+    }
+)
+OF_AUTH: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "none": (),
+        "key": (),
+        "oauth2": ("token_url", "client_id", "scope"),
+        "login": ("login_url", "login_body"),
+    }
+)
+AFTER_A_FAULT: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"oauth2": ("client_auth",), "login": ("login_token",), "none": (), "key": ()}
+)
+"""Questions about the credential that are asked only after a fetch failed."""
+RELATED: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"tls": ("ca_file",), "resolve": ("proxy",), "connect": ("proxy",), "proxy": ("proxy",)}
+)
+"""Questions about the network that are asked only after this step failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientKey:
+    """A client of the configuration. `profile` is empty if its client needs none."""
+
+    name: str
+    profile: str
+    hash: str
+
+
+def render(answers: Mapping[str, str], secret: str, keys: Sequence[ClientKey] = (), notes: Sequence[str] = ()) -> str:
+    """Return the configuration as commented YAML.
+
+    `secret` is the reference to the secret, never its value. `notes` are tests that failed; they become comments.
+    """
+    network = {name: answers[name] for name in ("ca_file", "proxy") if answers.get(name)}
+    plain = {"allow_plain_http": True} if answers.get("allow_plain_http") else {}
+    lines = [
+        "# Written by `gatepass init`. All settings: docs/configuration.md.",
+        "# Next: `gatepass doctor` tests every hop, `gatepass serve` serves.",
+        *(f"# Not proven: {note}" for note in notes),
+        "",
+    ]
+    if keys:
+        lines += _block("server", {"host": answers.get("listen") or "127.0.0.1", "port": 8080})
+    if answers["auth"] != "none":
+        credential = _credential(answers, secret)
+        if answers["auth"] != "key":
+            credential |= ({"network": network} if network else {}) | plain
+        lines += [
+            "# gatepass keeps this token valid and sends it as `Authorization: Bearer …`.",
+            *_block("credentials", {UPSTREAM: credential}),
+        ]
+    upstream: dict[str, Any] = {"base_url": answers["base_url"], **plain}
+    if answers["auth"] != "none":
+        upstream["credential"] = UPSTREAM
+    if network:
+        upstream["network"] = network
+    lines += [
+        "# The LLM gateway. With one upstream every model name is passed on.",
+        *_block("upstreams", {UPSTREAM: upstream}),
+    ]
+    if keys:
+        lines += [
+            "# One key for each client. A profile makes the changes that its client needs.",
+            "# `gatepass keys new --name NAME` creates another key.",
+            "access:",
+            "  keys:",
+            *(f"    - {_inline({name: text for name, text in asdict(key).items() if text})}" for key in keys),
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _credential(answers: Mapping[str, str], secret: str) -> dict[str, Any]:
+    if answers["auth"] == "key":
+        return {"type": "static", "token": secret}
+    if answers["auth"] == "oauth2":
+        optional = {"scope": answers.get("scope"), "client_auth": answers.get("client_auth")}
+        return {
+            "type": "oauth2",
+            "token_url": answers["token_url"],
+            "client_id": answers["client_id"],
+            "client_secret": secret,
+            **{name: value for name, value in optional.items() if value and value != QUESTIONS[name].default},
+        }
+    body = json.loads(answers["login_body"].replace("$", "$$"))
+    reply = {"reply": {"token": answers["login_token"]}} if answers.get("login_token") else {}
+    return {"type": "http_json", "url": answers["login_url"], "json": _with_secret(body, secret), **reply}
+
+
+def _with_secret(node: Any, secret: str) -> Any:
+    if isinstance(node, dict):
+        return {name: _with_secret(value, secret) for name, value in node.items()}
+    if isinstance(node, list):
+        return [_with_secret(value, secret) for value in node]
+    return node.replace(PLACE, secret) if isinstance(node, str) else node
+
+
+def _block(name: str, members: Mapping[str, Any]) -> list[str]:
+    """Return `members` as a YAML block: two levels are indented, the levels below are on one line."""
+    lines = [f"{name}:"]
+    for key, value in members.items():
+        if isinstance(value, dict):
+            lines += [f"  {key}:", *(f"    {inner}: {_inline(item)}" for inner, item in value.items())]
+        else:
+            lines.append(f"  {key}: {_inline(value)}")
+    return [*lines, ""]
+
+
+def _inline(value: Any) -> str:
+    """Return `value` on one line. JSON texts are YAML too."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name}: {_inline(item)}" for name, item in value.items()) + "}"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def body_fault(text: str) -> str:
+    """Return why `text` cannot be the body of a login; empty if it can."""
+    try:
+        document = json.loads(text)
+    except ValueError:
+        return "is not JSON"
+    if not isinstance(document, dict):
+        return "is not a JSON object"
+    return "" if PLACE in text else f"has no {PLACE}, where gatepass puts the secret"
+
+
+PASTE: Mapping[str, str] = MappingProxyType(
+    {
+        "ragflow": "provider OpenAI-API-Compatible\n    Base url: {url}\n    API-Key:  {key}",
+        "open_webui": "Admin Settings > Connections > OpenAI\n    URL: {url}\n    Key: {key}",
+        "librechat": (
+            "librechat.yaml, endpoints.custom\n    baseURL: {url}\n    apiKey:  {key}\n    models: {{fetch: true}}"
+        ),
+        "dify": "model provider OpenAI-API-compatible\n    API endpoint URL: {url}\n    API Key:          {key}",
+        "other": "any OpenAI client\n    base URL: {url}\n    API key:  {key}",
+    }
+)
+"""Where the two values belong in each client, in the words of its interface."""
+
+
+def paste_text(name: str, key: str, url: str, model: str) -> str:
+    """Return what to enter into the client `name`."""
+    shown = PASTE.get(name, PASTE["other"]).format(url=url, key=key)
+    return f"  {name}: {shown}\n    model: {model or 'a name that GET /v1/models lists'}"
+
+
+@dataclass
+class Setup:
+    """The answers so far. Options and the answers file come first; the terminal is asked for the rest."""
+
+    answers: dict[str, str]
+    is_interactive: bool
+    secret: str = field(default="", repr=False)
+    secret_reference: str = ""
+    """The reference that an option gave: `${file:…}` or `${NAME}`. Empty: gatepass writes a file."""
+    notes: list[str] = field(default_factory=list)
+    models: list[str] = field(default_factory=list)
+
+    def ask(self, name: str, *, again: bool = False) -> None:
+        """Set the answer to the question `name`, unless it is known. `again` asks with the old answer as default."""
+        question, known = QUESTIONS[name], self.answers.get(name)
+        if known is not None and not again:
+            self._check(question, known)
+            return
+        if not self.is_interactive:
+            if known is None and not question.default and "empty: none" not in question.text:
+                exit_unusable(f"{question.option}: is missing, and --yes asks no question")
+            self.answers[name] = known or question.default
+            return
+        default = known if known is not None else question.default
+        shown = click.Choice(question.choices) if question.choices else None
+        while True:
+            answer = click.prompt(question.text, default=default, show_default=bool(default), type=shown).strip()
+            fault = body_fault(answer) if name == "login_body" else ""
+            if not fault:
+                break
+            click.echo(f"The answer {fault}.")
+        self.answers[name] = answer
+
+    def _check(self, question: Question, answer: str) -> None:
+        fault = body_fault(answer) if question.name == "login_body" else ""
+        if question.choices and answer not in question.choices:
+            fault = f"{answer!r} is none of {', '.join(question.choices)}"
+        if fault:
+            exit_unusable(f"{question.option}: {fault}")
+
+    def ask_secret(self, *, again: bool = False) -> None:
+        """Ask for the secret without showing it. It stays in memory until the file is written."""
+        if self.answers["auth"] == "none" or self.secret_reference or (self.secret and not again):
+            return
+        if not self.is_interactive:
+            exit_unusable("--secret-file or --secret-env: is missing, and --yes asks no question")
+        label = {"key": "API key", "oauth2": "Client secret", "login": "Secret"}[self.answers["auth"]]
+        text = f"{label} of the LLM gateway (hidden)"
+        if again:
+            text += ", empty: unchanged"
+        self.secret = (
+            click.prompt(text, hide_input=True, default="" if again else None, show_default=False) or self.secret
+        )
+
+    def settle(self, names: Sequence[str], test: Any, *, has_secret: bool = False) -> None:
+        """Ask for `names` until `test` finds no fault, or the operator keeps the answers in spite of it."""
+        again = False
+        while True:
+            for name in names:
+                self.ask(name, again=again)
+            if has_secret:
+                self.ask_secret(again=again)
+            failed = asyncio.run(test())
+            if failed is None:
+                return
+            if not self.is_interactive:
+                click.echo("A test failed, and --yes asks no question.", err=True)
+                sys.exit(CHECK_FAILED)
+            if failed.what == "configuration" and "allow_plain_http" in failed.why:
+                if click.confirm("Send the secret and the token over the network in plain text?", default=False):
+                    self.answers["allow_plain_http"] = "true"
+                    continue
+            elif not click.confirm("Answer again?", default=True):
+                self.notes.append(f"{failed.hop} {failed.what}: {failed.why}")
+                return
+            again = True
+            extra = RELATED.get(failed.what, ())
+            if failed.what == "token":
+                extra = AFTER_A_FAULT[self.answers["auth"]]
+            names = tuple(dict.fromkeys((*names, *extra)))
+
+    def load(self, folder: Path) -> Config:
+        """Return the configuration of the answers so far. Raises ConfigError."""
+        from gatepass.config.load import load
+
+        path = folder / "gatepass.yaml"
+        path.write_text(render(self.answers, self.secret_reference or f"${{{SECRET_VARIABLE}}}"))
+        return load(str(path), {**os.environ, SECRET_VARIABLE: self.secret}).config
+
+    async def reach_upstream(self) -> Step | None:
+        """Test the network path to the upstream. Return the step that failed."""
+        from gatepass.cli.probe import reach, upstream_server
+
+        async def steps(config: Config) -> AsyncIterator[Step]:
+            async for step in reach(upstream_server(UPSTREAM, config.upstreams[UPSTREAM])):
+                yield step
+
+        return await Setup({**self.answers, "auth": "none"}, self.is_interactive).first_failed(steps)
+
+    async def test_token(self) -> Step | None:
+        """Fetch a token and the model list. Return the step that failed."""
+        from gatepass.cli.doctor import diagnose
+
+        async def steps(config: Config) -> AsyncIterator[Step]:
+            async with aclosing(diagnose(config)) as found:
+                async for step in found:
+                    if step.hop.startswith("credential:") or step.what == "models" or step.failed:
+                        yield step
+
+        failed = await self.first_failed(steps)
+        if failed is not None and failed.what != "models":
+            return failed
+        self.models = await self.read_models()
+        url = self.answers["base_url"].rstrip("/")
+        if self.models or url.endswith("/v1"):
+            return failed
+        longer = replace(self, answers={**self.answers, "base_url": f"{url}/v1"})
+        if not (models := await longer.read_models()):
+            return failed
+        click.echo(f"{url} has no model list, but {url}/v1 has one. base_url is now {url}/v1.")
+        self.answers, self.models = longer.answers, models
+        return await self.first_failed(steps)
+
+    async def test_call(self, model: str) -> Step | None:
+        """Send one streamed chat. Return the step that failed."""
+        from gatepass.cli.doctor import diagnose
+        from gatepass.cli.probe import ProbeCall
+
+        async def steps(config: Config) -> AsyncIterator[Step]:
+            calls = [ProbeCall("chat", model, stream=True)]
+            async with aclosing(diagnose(config, calls)) as found:
+                async for step in found:
+                    if step.what == "stream" or step.failed:
+                        yield step
+
+        return await self.first_failed(steps)
+
+    async def read_models(self) -> list[str]:
+        """Return the names in the upstream's model list, an empty list if it has none."""
+        from gatepass.clock import SystemClock
+        from gatepass.errors import GatepassError
+        from gatepass.proxy.app_state import create_app_state
+        from gatepass.proxy.models import fetch_models
+        from gatepass.store.choice import open_store
+
+        with tempfile.TemporaryDirectory() as folder:
+            config = self.load(Path(folder))
+        clock = SystemClock()
+        state = create_app_state(config, clock, open_store(None, None, clock))
+        try:
+            for holder in state.holders.values():
+                holder.start()
+            async with asyncio.timeout(LIST_S):
+                entries = await fetch_models(state, state.upstreams[UPSTREAM])
+        except (GatepassError, TimeoutError):
+            return []
+        finally:
+            await state.aclose()
+        return [str(entry["id"]) for entry in entries]
+
+    async def first_failed(self, steps: Callable[[Config], AsyncIterator[Step]]) -> Step | None:
+        """Print `steps` of the configuration so far, and return the first that failed."""
+        from gatepass.cli.doctor import Report
+        from gatepass.cli.probe import Outcome, Step
+        from gatepass.config.document import ConfigError, dotted
+
+        report = Report(as_json=False)
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                config = self.load(Path(folder))
+        except ConfigError as error:
+            texts = "; ".join(f"{dotted(problem.path)}: {problem.text}" for problem in error.problems)
+            report.add(Step("gatepass", "configuration", Outcome.FAILS, texts))
+        else:
+            await report.show(steps(config))
+        return next((step for step in report.steps if step.failed), None)
+
+
+LIST_S = 10.0
+"""The longest wait for the upstream's model list."""
+
+
+def _options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add one option for each question."""
+    for question in reversed(list(QUESTIONS.values())):
+        shown = click.Choice(question.choices) if question.choices else None
+        command = click.option(question.option, question.name, help=question.help, type=shown)(command)
+    return command
+
+
+@click.command()
+@click.option("--output", default="gatepass.yaml", show_default=True, help="The file to write.")
+@click.option("--answers", "answers_path", help="YAML file with answers, under the names of the options below.")
+@_options
+@click.option("--secret-file", help="File with the secret or key. gatepass reads it again when it changes.")
+@click.option("--secret-env", help="Environment variable with the secret or key.")
+@click.option("--allow-plain-http", is_flag=True, help="Allow plain HTTP to other machines. Others can read the token.")
+@click.option("--call", is_flag=True, help="Also send one streamed request. It may be billed.")
+@click.option("--yes", is_flag=True, help="Ask no question. A test that fails ends the command with exit code 1.")
+@click.option("--force", is_flag=True, help="Overwrite the file.")
+def init(
+    output: str,
+    answers_path: str | None,
+    secret_file: str | None,
+    secret_env: str | None,
+    *,
+    allow_plain_http: bool,
+    call: bool,
+    yes: bool,
+    force: bool,
+    **given: str | None,
+) -> None:
+    """Write a configuration: ask for the LLM gateway, its token and the clients, and test each answer at once.
+
+    Answers come from the options, then from the answers file, then from you. A secret that you type goes into a file
+    that only you can read, never into the configuration.
+
+    Exit codes: 0 written, 1 a test failed, 2 invalid command line or answers.
+    """
+    path = Path(output).absolute()
+    if path.exists() and not force and (yes or not click.confirm(f"{output} exists. Overwrite it?", default=False)):
+        exit_unusable(f"{output} exists: nothing was written. --force overwrites it.")
+    logging.getLogger("gatepass").addHandler(logging.NullHandler())  # keeps log lines out of the answers
+    answers = _answers_file(answers_path) | {name: value for name, value in given.items() if value is not None}
+    secret_file, secret_env = (
+        given_value if given_value is not None else answers.pop(name, None)
+        for name, given_value in (("secret_file", secret_file), ("secret_env", secret_env))
+    )
+    if allow_plain_http:
+        answers["allow_plain_http"] = "true"
+    reference = (
+        f"${{{secret_env}}}" if secret_env else f"${{file:{Path(secret_file).absolute()}}}" if secret_file else ""
+    )
+    setup = Setup(answers, not yes, secret_reference=reference)
+
+    setup.settle(("base_url",), setup.reach_upstream)
+    setup.ask("auth")
+    names = OF_AUTH[setup.answers["auth"]]
+    setup.settle(names, setup.test_token, has_secret=True)
+    if setup.models:
+        shown = ", ".join(setup.models[:MOST_SHOWN]) + (" …" if len(setup.models) > MOST_SHOWN else "")
+        click.echo(f"Models: {shown}")
+    _offer_call(setup, call=call)
+    setup.ask("clients")
+    setup.ask("listen")
+    keys = _keys(setup.answers["clients"])
+    _write(path, setup, [key for key, _ in keys])
+
+    url = f"http://{_address(setup.answers['listen'])}:8080/v1"
+    model = next((name for name in setup.models if "embed" not in name.lower()), "")
+    click.echo(f"\nWrote {output}. Enter these values; each key is shown only now:\n")
+    for key, value in keys:
+        click.echo(paste_text(key.name, value, url, model) + "\n")
+    click.echo("Next: `gatepass doctor` tests every hop, `gatepass serve` serves.")
+
+
+MOST_SHOWN = 12
+
+
+def _answers_file(path: str | None) -> dict[str, str]:
+    """Return the answers in the YAML file `path`; exit with 2 if it holds anything else."""
+    from gatepass.config.document import ConfigError
+    from gatepass.config.file import read_document
+
+    if path is None:
+        return {}
+    try:
+        found = read_document(path).tree
+    except ConfigError as error:
+        exit_unusable(f"--answers: {error}")
+    known = {*QUESTIONS, "secret_file", "secret_env"}
+    answers = {}
+    for name, value in found.items():
+        if name not in known:
+            exit_unusable(f"--answers: {path}: {name!r} is not an answer; known are {', '.join(sorted(known))}")
+        joined = ",".join(map(str, value)) if isinstance(value, list) else value
+        answers[name] = json.dumps(joined) if isinstance(joined, dict) else str(joined)
+    return answers
+
+
+def _offer_call(setup: Setup, *, call: bool) -> None:
+    """Send one streamed chat if the operator agrees."""
+    model = next((name for name in setup.models if "embed" not in name.lower()), "")
+    if not call and not (
+        setup.is_interactive and click.confirm("Send one streamed request? It may be billed.", default=False)
+    ):
+        return
+    if setup.is_interactive:
+        model = click.prompt("Model", default=model or None)
+    if not model:
+        exit_unusable("--call: the LLM gateway lists no model")
+    failed = asyncio.run(setup.test_call(model))
+    if failed is not None:
+        if not setup.is_interactive:
+            sys.exit(CHECK_FAILED)
+        setup.notes.append(f"{failed.hop} {failed.what}: {failed.why}")
+
+
+def _keys(clients: str) -> list[tuple[ClientKey, str]]:
+    """Return an entry and a new key for each of `clients`."""
+    import re
+    from typing import get_args
+
+    from gatepass.auth.api_keys import new_key
+    from gatepass.config.access import BuiltIn
+    from gatepass.config.block import NAME
+
+    found = []
+    for name in dict.fromkeys(filter(None, (each.strip() for each in clients.split(",")))):
+        if not re.fullmatch(NAME, name):
+            exit_unusable(f"--clients: {name!r}: use letters, digits, dots, underscores and hyphens")
+        key, key_hash = new_key()
+        found.append((ClientKey(name, name if name in get_args(BuiltIn) else "", key_hash), key))
+    if not found:
+        exit_unusable("--clients: names no client")
+    return found
+
+
+def _write(path: Path, setup: Setup, keys: Sequence[ClientKey]) -> None:
+    """Write the file of the secret, if one was typed, and the configuration. Nothing stays if one of them fails."""
+    secret_file = path.parent / "secrets" / UPSTREAM
+    reference = setup.secret_reference or f"${{file:{secret_file}}}"
+    text = render(setup.answers, reference, keys, setup.notes)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        if setup.secret:
+            secret_file.parent.mkdir(mode=0o700, exist_ok=True)
+            secret_file.unlink(missing_ok=True)
+            with os.fdopen(os.open(secret_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                file.write(setup.secret)
+        partial.write_text(text)
+        partial.replace(path)
+    except OSError as error:
+        if setup.secret:
+            secret_file.unlink(missing_ok=True)
+        exit_unusable(f"{path}: cannot be written: {error.strerror}")
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _address(listen: str) -> str:
+    """Return the host for a client's base URL. An address that means all interfaces is none to connect to."""
+    return "HOST" if listen in ("0.0.0.0", "::") else listen  # noqa: S104 - compared, not bound

@@ -1,0 +1,251 @@
+"""`gatepass init`: right and wrong answers at each question, against an issuer and a model server on real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import stat
+from base64 import b64encode
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from gatepass.cli import main
+from gatepass.cli.doctor import diagnose
+from gatepass.cli.init import PLACE, UPSTREAM, ClientKey, render
+from gatepass.config.load import load
+from tests.integration.answers import EVENTS
+from tests.integration.scripted import Dialogue, Received, Scripted, Send, reply, stream
+from tests.integration.test_connections import nobody
+
+SECRET = "planted-secret-4711"
+TOKEN = "minted-0815"
+LIST = {"object": "list", "data": [{"id": "text-embedding-3"}, {"id": "gpt-4o"}]}
+BASIC = f"Basic {b64encode(f'me:{SECRET}'.encode()).decode()}"
+
+
+def serve(request: Received) -> Dialogue:
+    """Answer as an issuer with two logins, and as a strict model server below /v1."""
+    if request.target == "/oauth/token":
+        known = request.header("authorization") == BASIC
+        minted: dict[str, Any] = {"access_token": TOKEN, "expires_in": 300}
+        return [Send(reply(minted) if known else reply({"error": "invalid_client"}, 401))]
+    if request.target == "/login":
+        known = request.json() == {"app": "bot", "deep": [{"key": SECRET}]}
+        return [Send(reply({"data": {"token": TOKEN}} if known else {"code": 10401, "msg": "wrong secret"}))]
+    if not request.target.startswith("/v1/"):
+        return [Send(reply({"error": {"message": "no such page"}}, 404))]
+    if request.header("authorization") not in (f"Bearer {TOKEN}", f"Bearer {SECRET}"):
+        return [Send(reply({"error": {"message": "bad token", "code": "invalid_token"}}, 401))]
+    if request.target == "/v1/models":
+        return [Send(reply(LIST))]
+    return [Send(stream(*EVENTS))]
+
+
+@asynccontextmanager
+async def servers() -> AsyncIterator[str]:
+    async with Scripted(answer=serve) as scripted:
+        yield scripted.url.removesuffix("/v1")
+
+
+async def run(folder: Path, *arguments: str, answers: tuple[str, ...] = ()) -> Result:
+    """Run `gatepass init` in `folder`. `answers` are the lines that are typed."""
+    typed = "".join(f"{line}\n" for line in answers)
+    command = ["init", "--output", str(folder / "gatepass.yaml"), *arguments]
+    return await asyncio.to_thread(CliRunner().invoke, main, command, typed)
+
+
+async def failures(folder: Path) -> list[str]:
+    """Return the steps of `gatepass doctor` that fail with the written file, which `check` accepts."""
+    loaded = load(str(folder / "gatepass.yaml"), os.environ)
+    assert loaded.warnings == ()
+    return [f"{step.hop} {step.what}" async for step in diagnose(loaded.config) if step.failed]
+
+
+def assert_secret_is_kept(folder: Path, result: Result) -> None:
+    assert SECRET not in result.output
+    assert TOKEN not in result.output
+    assert SECRET not in (folder / "gatepass.yaml").read_text()
+    secret_file = folder / "secrets" / UPSTREAM
+    assert secret_file.read_text() == SECRET
+    assert stat.S_IMODE(secret_file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(secret_file.parent.stat().st_mode) == 0o700
+
+
+async def test_right_answers_write_a_file_that_passes_check_and_doctor(tmp_path):
+    async with servers() as url:
+        typed = (f"{url}/v1", "oauth2", f"{url}/oauth/token", "me", "", SECRET, "y", "", "ragflow,dify,mine", "0.0.0.0")
+        result = await run(tmp_path, answers=typed)
+        assert result.exit_code == 0, result.output
+        assert await failures(tmp_path) == []
+    assert_secret_is_kept(tmp_path, result)
+    config = load(str(tmp_path / "gatepass.yaml"), os.environ).config
+    assert [(key.name, key.profile) for key in config.access.keys] == [
+        ("ragflow", "ragflow"),
+        ("dify", "dify"),
+        ("mine", None),
+    ]
+    for words in (
+        "Models: text-embedding-3, gpt-4o",
+        "stream: chat as a stream with gpt-4o",
+        "Base url: http://HOST:8080",
+    ):
+        assert words in result.output
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["gatepass.yaml", "secrets"]
+
+
+async def test_a_key_and_a_json_login_and_no_credential_pass_too(tmp_path):
+    body = json.dumps({"app": "bot", "deep": [{"key": PLACE}]})
+    async with servers() as url:
+        for number, typed in enumerate([("key", SECRET), ("login", f"{url}/login", body, SECRET)]):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            result = await run(folder, answers=(f"{url}/v1", *typed, "n", "other", ""))
+            assert result.exit_code == 0, result.output
+            assert await failures(folder) == []
+            assert_secret_is_kept(folder, result)
+    async with Scripted(answer=lambda _: [Send(reply(LIST))]) as upstream:
+        result = await run(tmp_path, answers=(upstream.url, "none", "n", "other", ""))
+        assert result.exit_code == 0, result.output
+        assert await failures(tmp_path) == []
+    assert not (tmp_path / "secrets").exists()
+
+
+async def test_each_wrong_answer_is_explained_and_given_again(tmp_path):
+    async with servers() as url:
+        with nobody() as closed:  # a free port: nothing listens there for the whole test
+            pass
+        typed = (
+            *(f"{closed}/v1", "y", f"{url}", ""),  # refused; then without /v1; no proxy
+            "oauth2",
+            *(f"{closed}/token", "me", "", SECRET, "y"),  # a wrong token URL
+            *(f"{url}/oauth/token", "you", "", "", "", "y"),  # a wrong client id; no proxy, the secret stays
+            *("", "me", "", "", "", "wrong", "y"),  # a wrong secret; the client authentication stays
+            *("", "", "", "", "", SECRET),
+            *("n", "other", ""),
+        )
+        result = await run(tmp_path, answers=typed)
+        assert result.exit_code == 0, result.output
+        assert await failures(tmp_path) == []
+    assert_secret_is_kept(tmp_path, result)
+    for words in (
+        "FAIL upstream:llm connect",
+        "Check the host and port in upstreams.llm.base_url",
+        "FAIL credential:llm connect",
+        "FAIL credential:llm token",
+        f"base_url is now {url}/v1",
+    ):
+        assert words in result.output, result.output
+    assert "Not proven" not in (tmp_path / "gatepass.yaml").read_text()
+
+
+async def test_an_answer_can_be_kept_although_its_test_failed(tmp_path):
+    with nobody() as closed:
+        result = await run(tmp_path, answers=(f"{closed}/v1", "n", "key", SECRET, "n", "n", "other", ""))
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "gatepass.yaml").read_text().count("# Not proven: upstream:llm connect") == 2
+
+
+async def test_without_questions_the_options_the_file_and_the_variable_give_all_answers(tmp_path, monkeypatch):
+    monkeypatch.setenv("CORP_SECRET", SECRET)
+    async with servers() as url:
+        (tmp_path / "answers.yaml").write_text(
+            f"base_url: {url}/v1\nauth: oauth2\ntoken_url: {url}/oauth/token\nclient_id: me\nsecret_env: CORP_SECRET\n"
+            "clients: [open_webui, librechat]\n"
+        )
+        result = await run(tmp_path, "--answers", str(tmp_path / "answers.yaml"), "--yes", "--call")
+        assert result.exit_code == 0, result.output
+        assert await failures(tmp_path) == []
+        assert 'client_secret: "${CORP_SECRET}"' in (tmp_path / "gatepass.yaml").read_text()
+        again = await run(tmp_path, "--answers", str(tmp_path / "answers.yaml"), "--yes")
+        assert (again.exit_code, "--force" in again.output) == (2, True)
+        wrong = await run(
+            tmp_path, "--answers", str(tmp_path / "answers.yaml"), "--yes", "--force", "--client-id", "you"
+        )
+        assert (wrong.exit_code, "invalid_client" in wrong.output) == (1, True)
+    assert not (tmp_path / "secrets").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "--base-url: is missing"),
+        (("--base-url", "nonsense"), "base_url"),
+        (("--base-url", "https://127.0.0.1:1/v1"), "FAIL upstream:llm connect"),
+        (("--answers", "absent.yaml"), "does not exist"),
+    ],
+)
+async def test_answers_that_cannot_be_used_end_the_command(tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    result = await run(tmp_path, "--yes", *arguments)
+    assert result.exit_code in (1, 2)
+    assert words in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_plain_http_to_another_machine_is_used_only_if_the_operator_agrees(tmp_path):
+    remote = ("--token-url", "http://sso.corp.example/token", "--client-id", "me", "--secret-env", "PATH")
+    async with servers() as url:
+        refused = await run(tmp_path, "--yes", "--base-url", f"{url}/v1", "--auth", "oauth2", *remote)
+        assert (refused.exit_code, "allow_plain_http" in refused.output) == (1, True)
+        assert list(tmp_path.iterdir()) == []
+        allowed = await run(
+            tmp_path, "--yes", "--base-url", f"{url}/v1", "--auth", "oauth2", *remote, "--allow-plain-http"
+        )
+    assert "FAIL credential:llm resolve" in allowed.output
+
+
+async def test_an_interrupted_command_leaves_nothing(tmp_path):
+    async with servers() as url:
+        result = await run(tmp_path, answers=(f"{url}/v1", "key", SECRET))
+    assert result.exit_code == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_file_is_what_the_answers_say():
+    answers = {
+        "base_url": "https://llm.corp.example/v1",
+        "auth": "login",
+        "login_url": "https://sso.corp.example/login",
+        "login_body": '{"app": "a$b", "key": "{secret}"}',
+        "login_token": "data.token",
+        "ca_file": "/etc/ca.pem",
+    }
+    keys = [ClientKey("ragflow", "ragflow", f"sha256:{'0' * 64}"), ClientKey("mine", "", f"sha256:{'1' * 64}")]
+    assert render(answers, "${S}", keys, ["upstream:llm tls: late"]).splitlines() == [
+        "# Written by `gatepass init`. All settings: docs/configuration.md.",
+        "# Next: `gatepass doctor` tests every hop, `gatepass serve` serves.",
+        "# Not proven: upstream:llm tls: late",
+        "",
+        "server:",
+        '  host: "127.0.0.1"',
+        "  port: 8080",
+        "",
+        "# gatepass keeps this token valid and sends it as `Authorization: Bearer …`.",
+        "credentials:",
+        "  llm:",
+        '    type: "http_json"',
+        '    url: "https://sso.corp.example/login"',
+        '    json: {app: "a$$b", key: "${S}"}',
+        '    reply: {token: "data.token"}',
+        '    network: {ca_file: "/etc/ca.pem"}',
+        "",
+        "# The LLM gateway. With one upstream every model name is passed on.",
+        "upstreams:",
+        "  llm:",
+        '    base_url: "https://llm.corp.example/v1"',
+        '    credential: "llm"',
+        '    network: {ca_file: "/etc/ca.pem"}',
+        "",
+        "# One key for each client. A profile makes the changes that its client needs.",
+        "# `gatepass keys new --name NAME` creates another key.",
+        "access:",
+        "  keys:",
+        f'    - {{name: "ragflow", profile: "ragflow", hash: "sha256:{"0" * 64}"}}',
+        f'    - {{name: "mine", hash: "sha256:{"1" * 64}"}}',
+    ]
