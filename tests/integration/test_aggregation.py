@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ from tests.integration.scripted import (
     reply,
     stream,
 )
-from tests.waiting import at_rest
+from tests.waiting import at_rest, until
 
 MODELS = {"m": {"upstream": "chat", "stream": "aggregate"}}
 USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
@@ -201,3 +202,12 @@ async def test_a_client_that_leaves_ends_the_stream_within_a_second():
             await upstream.until(lambda: upstream.sent_bytes > begun_bytes)
         async with asyncio.timeout(1):
             await upstream.left()
+
+
+async def test_logged_bodies_hold_the_stream_that_became_a_whole_reply(caplog):
+    caplog.set_level(logging.INFO, "gatepass.bodies")
+    async with Scripted([Send(stream(*EVENTS))]) as upstream, serving(upstream, log={"bodies": True}) as gate:
+        await gate.ask({**HELLO, "model": "m"}).answer()
+        await until(lambda: any(record.name == "gatepass.bodies" for record in caplog.records))
+    (line,) = [record.__dict__["fields"] for record in caplog.records if record.name == "gatepass.bodies"]
+    assert "data: [DONE]" in line["reply"]

@@ -6,9 +6,10 @@ import logging
 
 import pytest
 
+from gatepass.proxy import response
 from tests.integration.answers import EVENTS
 from tests.integration.gateway import CHAT, HELLO, gateway
-from tests.integration.scripted import Fin, Scripted, Send, chunk, head, stream
+from tests.integration.scripted import Fin, Scripted, Send, chunk, head, reply, stream
 
 SECRET = "upstream-token-0123456789"
 BEGUN = {
@@ -30,3 +31,12 @@ async def test_a_token_in_what_broke_a_reply_is_masked_in_its_error(path: str, c
     assert (fields["code"], "invalid HTTP" in fields["reason"], SECRET in fields["reason"]) == (
         *("upstream_invalid", True, False),
     )
+
+
+async def test_the_values_of_a_reply_are_counted_over_all_of_its_slices(monkeypatch):
+    monkeypatch.setattr(response, "MOST_VALUES", 1000)
+    numbers, space = b"[" + b"0," * 600 + b"0]", b" " * response.SLICE_BYTES
+    few, many = b'{"a":%b%b}' % (space, numbers), b'{"a":%b,%b"b":%b}' % (numbers, space, numbers)
+    async with Scripted([Send(reply(few))], [Send(reply(many))]) as upstream, gateway(upstream=upstream.url) as served:
+        answers = [await served.ask({**HELLO, "input": "x"}, "/v1/moderations").answer() for _ in range(2)]
+    assert [answer.status for answer in answers] == [200, 502]
