@@ -31,6 +31,7 @@ from gatepass.http_client.pool import Http1Transport
 from gatepass.observability.log import configure
 from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.server.app import build_app
+from gatepass.server.asgi import ApiEndpoint
 from gatepass.server.connection import ClientConnection, ConnectionContext
 from gatepass.server.process import connection_context
 
@@ -191,7 +192,7 @@ async def opened(log: TextIO) -> tuple[AppState, Upstream, Client]:
     configure("info", "json", gate.redactor, log)
     gate.start()
     app = build_app(gate)
-    client = Client(connection_context(app, gate), ServerConfig(app))
+    client = Client(connection_context(app, ApiEndpoint(gate)), ServerConfig(app))
     return gate, upstream, client
 
 

@@ -39,13 +39,15 @@ class Secret:
 
     `value` is a function if the secret is in a file that may be rotated: each `reveal()` then reads the file again.
     `changes`: whether the value can change without a restart. It can for a file, and not for a variable.
+    `reference`: the reference in the configuration, such as `${NAME}`, empty for a value without one.
     """
 
-    __slots__ = ("_read", "changes")
+    __slots__ = ("_read", "changes", "reference")
 
-    def __init__(self, value: str | Callable[[], str], *, changes: bool | None = None) -> None:
+    def __init__(self, value: str | Callable[[], str], *, changes: bool | None = None, reference: str = "") -> None:
         self._read: Callable[[], str] = value if callable(value) else lambda: value
         self.changes = callable(value) if changes is None else changes
+        self.reference = reference
 
     def reveal(self) -> str:
         return self._read()

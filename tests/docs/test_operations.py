@@ -29,6 +29,7 @@ def one_of_each() -> Metrics:
     metrics.error_sent(error, series)
     metrics.failed_over("chat", error)
     metrics.learning_event("chat", "learned")
+    metrics.reloaded("unchanged")
     metrics.waited_for_connection("chat", 1)
     for count in (metrics.renewed, metrics.repeated_stale, metrics.empty_answer):
         count("chat")

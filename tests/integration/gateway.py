@@ -15,6 +15,7 @@ from gatepass.config.model import Config
 from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.server.listening import listen
 from gatepass.server.process import DrainingServer
+from gatepass.server.reload import ConfigSource
 
 BOUND_S = 30.0
 CHAT = "/v1/chat/completions"
@@ -67,10 +68,16 @@ async def gateway(
     if upstream:
         blocks.setdefault("upstreams", {"chat": {"base_url": f"{upstream}/v1"}})
     config = Config.model_validate({"server": {"drain_timeout_s": 0}, **blocks})
-    gate = change(create_app_state(config, clock))
+    async with serving(change(create_app_state(config, clock))) as served:
+        yield served
+
+
+@asynccontextmanager
+async def serving(gate: AppState, source: ConfigSource | None = None) -> AsyncIterator[Gateway]:
+    """Serve `gate`. With `source` it can be reloaded."""
     listening = listen("127.0.0.1", 0)
     ready = asyncio.Event()
-    server = _Guest(gate, lambda _: ready.set())
+    server = _Guest(gate, lambda _: ready.set(), source=source)
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     try:
         async with asyncio.timeout(BOUND_S):

@@ -3,7 +3,7 @@
 Prints a line for each client of each scenario, and ends with 1 where a request failed or a stream was cut:
 
 * four replicas behind a TCP balancer that polls `/readyz` every 0.1 s, restarted one after the other;
-* 100 replaced workers of one supervisor, by SIGHUP, with the clients connected directly.
+* 100 replaced workers of one supervisor, each ended by SIGTERM, with the clients connected directly.
 
 The clients are openai-python and openai-node, each with pooled connections and without retries. Half of the requests
 are streams. `--node FOLDER` names a folder with the npm package `openai` in `node_modules`; without it only
@@ -293,25 +293,32 @@ async def rolling_restart(load: Load, replicas: int, **settings: float) -> list[
 
 
 async def replaced_workers(load: Load, count: int, workers: int = 2) -> list[Result]:
-    """At least `count` workers are replaced, by SIGHUP, each time when the ones before have drained.
-
-    A worker that is not ready within 20 s, on a machine that is too busy, is no replacement: the old one goes on.
-    """
+    """At least `count` workers are ended, one after the other, each when all that came before it are ready."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         config = configured(folder, await stack.enter_async_context(upstream()))
         running = await stack.enter_async_context(
             gatepass(load.python, config, "--port", "0", "--workers", str(workers))
         )
-        await running.said('"worker_started"', workers)
-        async with clients(await running.port(), load) as results:
-            while (done := running.count('"drained"')) < count:
-                failed = running.count('"renewal_failed"')
-                running.process.send_signal(signal.SIGHUP)
+        port = await running.port()
+        async with clients(port, load) as results:
+            for done in range(count):
                 async with asyncio.timeout(BOUND_S):
-                    while running.count('"drained"') < done + workers and running.count('"renewal_failed"') == failed:
+                    while not await are_up(port, workers):
                         await asyncio.sleep(POLL_S)
+                started = [int(found[1]) for found in await running.said(r'"worker_started".*"pid":(\d+)')]
+                os.kill(started[done], signal.SIGTERM)
+                await running.said('"drained"', done + 1)
     return results
+
+
+async def are_up(port: int, workers: int) -> bool:
+    """Whether `/status` shows this many workers, none of which is ending."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /status HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n")
+    answer = await reader.read()
+    writer.close()
+    return answer.count(b'"draining":false') == workers
 
 
 def main() -> int:

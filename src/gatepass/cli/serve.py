@@ -11,9 +11,10 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -70,7 +71,8 @@ def serve(
     # No request is in progress yet, so the process exits at once. SystemExit would be lost if it was raised inside
     # native code, as seen in pydantic-core.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    signal.signal(signal.SIGHUP, lambda *_: None)  # reserved for a reload; child processes would inherit SIG_IGN
+    # it waits until the server handles it with a reload, and must not end a process that is just starting
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     _close_descriptors_in_children()
     gc.disable()  # until the server is ready: imports create 100,000 permanent objects, and collecting finds no garbage
     flags = {name: value for name, value in (("format", log_format), ("level", log_level)) if value is not None}
@@ -88,10 +90,12 @@ def serve(
         if count == 1:
             from gatepass.cli.opening import open_app_state
             from gatepass.server.process import DrainingServer
+            from gatepass.server.reload import ConfigSource
 
             state = open_app_state(loaded, lambda text: _refuse(loaded.source, [text]))
             _log_start(loaded)
-            DrainingServer(state, _print_url).run(sockets=[listening])
+            source = ConfigSource(loaded, _reader(config_path, host, port, flags))
+            DrainingServer(state, _print_url, source=source).run(sockets=[listening])
             return
         command = [*_worker_command(config_path, host, port), "--first-log-format", loaded.config.log.format]
         for name, value in flags.items():
@@ -99,6 +103,13 @@ def serve(
         _supervise(loaded, listening, count, command)
     finally:
         gc.enable()
+
+
+def _reader(path: str | None, host: str | None, port: int | None, log: Mapping[str, str]) -> Callable[[], LoadedConfig]:
+    """Return the function with which a reload reads the configuration: with the same flags."""
+    from gatepass.config.load import load
+
+    return partial(load, path, os.environ, host=host, port=port, log=log)
 
 
 def _worker_command(config_path: str | None, host: str | None, port: int | None) -> list[str]:
@@ -190,10 +201,6 @@ def _log_start(loaded: LoadedConfig) -> None:
 
 KEYED = "keyed"
 """A file in the workers' common folder. It exists once a worker has served with keys."""
-NO_MORE_KEYS = (
-    "access.keys: is missing, but this gatepass has served with keys: without them every caller would have access."
-    " Restore the access block, or restart gatepass to serve without keys"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,13 +225,13 @@ def work(options: WorkerOptions, config_path: str | None, host: str | None, port
     configure("info", options.first_log_format, Redactor(), worker=options.number)
     loaded = _loaded(config_path, host, port, options.log)
     keyed = options.folder / KEYED
+    from gatepass.server.reload import KEYS_LOST, ConfigSource
+
     if not loaded.config.access.keys and keyed.exists():
-        _refuse(loaded.source, [NO_MORE_KEYS])
+        _refuse(loaded.source, [KEYS_LOST])
 
     from gatepass.cli.opening import open_app_state
     from gatepass.server.listening import ConnectionCounts
-    from gatepass.server.pages import learned_rows, status_of
-    from gatepass.server.peers import Peers
     from gatepass.server.process import DrainingServer, Team
     from gatepass.server.supervisor import CONNECTIONS, STORE, worker_name
     from gatepass.store.choice import WorkerStore
@@ -240,10 +247,10 @@ def work(options: WorkerOptions, config_path: str | None, host: str | None, port
     state = open_app_state(loaded, exit_unusable, shared, options.number)
     if loaded.config.access.keys:
         keyed.touch()
-    name = worker_name(options.number)
-    peers = Peers(options.folder, name, state.metrics.scrape, lambda: status_of(state), lambda: learned_rows(state))
-    team = Team(peers, socket.socket(fileno=lifeline), ConnectionCounts(options.folder / CONNECTIONS, options.seat))
-    server = DrainingServer(state, lambda _: None, team)
+    counts = ConnectionCounts(options.folder / CONNECTIONS, options.seat)
+    team = Team(options.folder, worker_name(options.number), socket.socket(fileno=lifeline), counts)
+    source = ConfigSource(loaded, _reader(config_path, host, port, options.log), keyed)
+    server = DrainingServer(state, lambda _: None, team, source)
     server.run(sockets=[socket.socket(fileno=listening)])
 
 

@@ -106,7 +106,7 @@ def _secret(value: Any) -> Secret:
     if isinstance(value, Reference):
         if not value:
             raise ValueError(f"{value.template} is empty")
-        return Secret(value.read, changes=value.changes)
+        return Secret(value.read, changes=value.changes, reference=value.template)
     if isinstance(value, str) and value:
         return Secret(value)
     raise ValueError("expects a text that is not empty, best as a reference: ${NAME} or ${file:/path}")

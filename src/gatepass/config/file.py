@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import pathlib
 import re
 from collections.abc import Iterator
@@ -52,9 +53,9 @@ def read_document(name: str) -> ConfigDocument:
 
 def _text(name: str) -> str:
     try:
-        with pathlib.Path(name).open("rb") as file:
+        with open(name, "rb", opener=_open_without_wait) as file:
             # one byte more, to notice a larger file
-            data = file.read(LARGEST_BYTES + 1)
+            data = file.read(LARGEST_BYTES + 1) or b""
     except OSError as error:
         reason = "does not exist" if error.errno == errno.ENOENT else f"cannot be read: {error.strerror}"
         raise _unusable(name, reason) from None
@@ -65,6 +66,10 @@ def _text(name: str) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise _unusable(name, "is not UTF-8 text") from None
+
+
+def _open_without_wait(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a named pipe without a writer would block forever
 
 
 def _unusable(name: str, text: str) -> ConfigError:

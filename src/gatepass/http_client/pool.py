@@ -462,6 +462,12 @@ class Http1Transport:
             reply.discard()
             raise
 
+    def is_like(self, other: Http1Transport) -> bool:
+        """Whether `other` would open the same connections to a server."""
+        return (self.max_connections, self._proxy) == (other.max_connections, other._proxy) and (
+            self._context is other._context
+        )
+
     async def aclose(self) -> None:
         """Close all connections, busy ones too."""
         for pool in self._pools.values():

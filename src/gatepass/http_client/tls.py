@@ -21,17 +21,29 @@ FileVersion = tuple[int, int, int, int]
 """What changes with a file: device, inode, size, mtime in nanoseconds."""
 
 
-class TLSContexts:
-    """Shares one context between upstreams with the same files: each context holds the system's CAs, 2.5 MiB."""
+def file_version(path: str) -> FileVersion:
+    """Return the version of the file at `path`, behind symbolic links. Raises OSError."""
+    status = os.stat(path)
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
-    def __init__(self) -> None:
-        self._contexts: dict[tuple[str | None, ...], ssl.SSLContext] = {}
+
+class TLSContexts:
+    """Shares one context between upstreams with the same files: each context holds the system's CAs, 2.5 MiB.
+
+    `previous` are those of the configuration before a reload. A context is used again unless its CA file has changed.
+    """
+
+    def __init__(self, previous: TLSContexts | None = None) -> None:
+        self.loaded: dict[tuple[object, ...], ssl.SSLContext] = {}
+        self._previous = {} if previous is None else previous.loaded
 
     def context_for(self, network: Network) -> ssl.SSLContext:
-        files = (network.ca_file, network.client_cert, network.client_key)
-        if files not in self._contexts:
-            self._contexts[files] = ssl_context(network)
-        return self._contexts[files]
+        """Return the context of a network. Raises OSError if a file is missing or is not PEM."""
+        version = None if network.ca_file is None else file_version(network.ca_file)
+        files = (network.ca_file, version, network.client_cert, network.client_key)
+        if files not in self.loaded:
+            self.loaded[files] = self._previous.get(files) or ssl_context(network)
+        return self.loaded[files]
 
 
 def ssl_context(network: Network) -> ssl.SSLContext:
@@ -78,8 +90,7 @@ class ReloadingSSLContext(ssl.SSLContext):
         return super().wrap_bio(*args, **kwargs)
 
     def _file_versions(self) -> tuple[FileVersion, ...]:
-        found = [os.stat(path) for path in (self._cert, self._key) if path is not None]
-        return tuple((status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns) for status in found)
+        return tuple(file_version(path) for path in (self._cert, self._key) if path is not None)
 
 
 class TlsProblem(StrEnum):

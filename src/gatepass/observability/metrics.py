@@ -270,6 +270,9 @@ class Metrics:
             "Events of learned rules: learned, revoked, failed",
             ("upstream", "event"),
         )
+        self._reloads = Counts(
+            "gatepass_reloads_total", "Reloads of the configuration: reloaded, unchanged, refused", ("outcome",)
+        )
         shared = REQUEST_LABELS[1:]
         self._duration = Times(
             "gatepass_request_duration_seconds", "From the request's arrival to the response's end", shared, DURATION_S
@@ -310,7 +313,7 @@ class Metrics:
         self.bytes_in, self.bytes_out = self._bytes.of(("in",)), self._bytes.of(("out",))
         counts = (
             *(self._errors, self._renewals, self._stale, self._failovers, self._learning),
-            *(self._bytes, self._empty_answers),
+            *(self._bytes, self._empty_answers, self._reloads),
         )
         times = (
             *(self._duration, self._first_token, self._per_token, self._added),
@@ -384,6 +387,9 @@ class Metrics:
             yield
         finally:
             timer.stop()
+
+    def reloaded(self, outcome: str) -> None:
+        self._reloads.add((outcome,))
 
     def exposition(self) -> bytes:
         """Return the metrics as Prometheus text."""

@@ -1,13 +1,15 @@
 """AppState: the immutable set of objects that serve requests, built from one configuration.
 
-`create_app_state` wires the objects and opens no connection. `dialect_of` is the only place that chooses a dialect.
+`create_app_state` wires the objects and opens no connection. `next_app_state` does the same for a reload, and keeps
+what did not change. `dialect_of` is the only place that chooses a dialect.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+import ssl
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,6 +18,7 @@ from urllib.parse import urlsplit
 from gatepass.auth.api_keys import key_texts
 from gatepass.auth.authenticator import Authenticator
 from gatepass.clock import Clock, PeriodicChecks, SystemClock
+from gatepass.config.changes import is_same
 from gatepass.config.checks import placement_of
 from gatepass.config.credential.kinds import AnyCredential, token_location
 from gatepass.config.model import Config
@@ -41,7 +44,7 @@ from gatepass.store.memory import MemoryStore
 from gatepass.tokens.credential_injector import CredentialInjector
 from gatepass.tokens.holder import TokenHolder, WaitBudget
 from gatepass.tokens.sharing import SharedSource, is_shareable, shared_refresh_token_store
-from gatepass.tokens.source import build_source, open_client
+from gatepass.tokens.source import Local, build_source, open_client
 from gatepass.types import Call, Timeouts
 
 LOG = logging.getLogger("gatepass.store")
@@ -62,6 +65,9 @@ FETCH_GRACE_S = 0.5
 
 CHECK_EVERY_S = 1.0
 """Interval at which keep-alives check for streams that pause."""
+
+LONGEST_USE_S = 3600.0
+"""Requests in progress at a reload may use a removed credential or upstream for this long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +90,27 @@ class Upstream:
         object.__setattr__(self, "host", urlsplit(self.settings.base_url).netloc)
 
 
+IssuerConnection = tuple[ssl.SSLContext | None, int]
+"""The TLS context of a credential's HTTP client, and a hash of its password for the proxy."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessParts:
+    """The parts of an AppState that the process keeps in a reload."""
+
+    clock: Clock
+    redactor: Redactor
+    learner: Learner
+    metrics: Metrics
+    in_flight: InFlightRequests
+    periodic_checks: PeriodicChecks
+    store: Store
+    store_cache: StoreCache
+
+
 @dataclass(frozen=True, slots=True)
 class AppState:
-    """Everything that a request needs; it holds references only and contains no logic."""
+    """Everything that a request needs. A request uses the AppState that it began with."""
 
     config: Config
     clock: Clock
@@ -103,7 +127,8 @@ class AppState:
     learner: Learner
     upstreams: Mapping[str, Upstream]
     holders: Mapping[str, TokenHolder]
-    transports: tuple[Http1Transport, ...]
+    issuer_connections: Mapping[str, IssuerConnection]
+    tls_contexts: TLSContexts
     metrics: Metrics
     in_flight: InFlightRequests
     periodic_checks: PeriodicChecks
@@ -139,15 +164,41 @@ class AppState:
             return False
         return any(upstream.holder is None or upstream.holder.usable for upstream in self.upstreams.values())
 
+    def hand_over(self, successor: AppState) -> None:
+        """Start `successor`. What it does not use closes when the requests in progress have ended."""
+        holders = [holder for holder in self.holders.values() if holder not in successor.holders.values()]
+        used = [upstream.transport for upstream in successor.upstreams.values()]
+        transports = [one.transport for one in self.upstreams.values() if one.transport not in used]
+        attach_metrics(successor)
+        self.in_flight.set_callers(successor.config.access.callers)
+        for holder in successor.holders.values():
+            if holder not in self.holders.values():
+                holder.start()
+        if holders or transports:
+            self.in_flight.tasks.spawn(_close_unused(self.in_flight, self.clock, holders, transports), "close unused")
+
     async def aclose(self) -> None:
         for holder in self.holders.values():
             await holder.aclose()
         await self.in_flight.tasks.aclose()  # before the transports that the tasks use
-        for transport in self.transports:
-            await transport.aclose()
+        for upstream in self.upstreams.values():
+            await upstream.transport.aclose()
         await self.store_cache.aclose()
         with suppress(StoreUnavailable):  # an unreachable store must not fail the shutdown
             await self.store.aclose()
+
+
+async def _close_unused(
+    in_flight: InFlightRequests, clock: Clock, holders: Collection[TokenHolder], transports: Collection[Http1Transport]
+) -> None:
+    """Close parts of a replaced AppState after the requests in progress, or when the process stops."""
+    try:
+        await in_flight.wait_for_current(clock, LONGEST_USE_S)
+    finally:
+        for holder in holders:
+            await holder.aclose()
+        for transport in transports:
+            await transport.aclose()
 
 
 def create_app_state(config: Config, clock: Clock | None = None, store: Store | None = None) -> AppState:
@@ -159,29 +210,48 @@ def create_app_state(config: Config, clock: Clock | None = None, store: Store | 
     """
     clock = clock or SystemClock()
     store = store or MemoryStore(clock)
-    store_cache = StoreCache(store, clock)
-    learner = Learner()
-    redactor = Redactor()
-    tls_contexts = TLSContexts()
+    parts = ProcessParts(
+        clock=clock,
+        redactor=Redactor(),
+        learner=Learner(),
+        metrics=Metrics(),
+        in_flight=InFlightRequests(config.limits.connections, config.access.callers, config.limits.held_bytes),
+        periodic_checks=PeriodicChecks(clock, CHECK_EVERY_S),
+        store=store,
+        store_cache=StoreCache(store, clock),
+    )
+    state = _assembled(config, parts, TLSContexts(), None)
+    attach_metrics(state)
+    return state
+
+
+def next_app_state(config: Config, tls_contexts: TLSContexts, previous: AppState) -> AppState:
+    """Return the state of a reload. `previous.hand_over` starts it. `tls_contexts` follow those of `previous`.
+
+    It keeps the token holder of each credential that did not change, and the connections of each upstream whose server
+    and network did not change. Raises like `create_app_state`.
+    """
+    return _assembled(config, previous, tls_contexts, previous)
+
+
+def _assembled(
+    config: Config, parts: ProcessParts | AppState, tls_contexts: TLSContexts, previous: AppState | None
+) -> AppState:
+    context = _HolderContext(tls_contexts, parts.clock, parts.redactor, parts.store, parts.store_cache)
+    connections = {name: _issuer_connection(one, tls_contexts) for name, one in config.credentials.items()}
     holders = {
-        name: _create_holder(name, credential, _HolderContext(tls_contexts, clock, redactor, store, store_cache))
+        name: _kept_holder(name, credential, connections[name], previous) or _create_holder(name, credential, context)
         for name, credential in config.credentials.items()
     }
-    upstreams = {name: _create_upstream(name, config, holders, tls_contexts, redactor) for name in config.upstreams}
-    # all configured secrets are masked in logs and error messages
-    for network in (one.network for one in (*config.upstreams.values(), *config.credentials.values())):
-        if network.proxy_auth is not None:
-            redactor.learn(network.proxy_auth.reveal().partition(":")[2])  # the password of `user:password`
-    for secret in () if config.store is None else (*config.store.encryption_keys, config.store.password):
-        if secret is not None:
-            redactor.learn(secret.reveal())
-    for key in config.access.keys:
-        for text in key_texts(key):
-            redactor.learn(text)
-    state = AppState(
+    upstreams = {
+        name: _create_upstream(name, config, holders, _transport(name, config, tls_contexts, previous), parts.redactor)
+        for name in config.upstreams
+    }
+    _mask_secrets(config, parts.redactor)
+    return AppState(
         config=config,
-        clock=clock,
-        redactor=redactor,
+        clock=parts.clock,
+        redactor=parts.redactor,
         authenticator=Authenticator(config),
         routes=RouteTable.from_config(config),
         rules=BUILT_IN,
@@ -189,18 +259,61 @@ def create_app_state(config: Config, clock: Clock | None = None, store: Store | 
         profiles=build_profiles(config.profiles),
         has_pages=any(profile.cors_origins for profile in config.profiles.values()),
         keeps_bodies=config.log.bodies,
-        learner=learner,
+        learner=parts.learner,
         upstreams=upstreams,
         holders=holders,
-        transports=tuple(upstream.transport for upstream in upstreams.values()),
-        metrics=Metrics(),
-        in_flight=InFlightRequests(config.limits.connections, config.access.callers, config.limits.held_bytes),
-        periodic_checks=PeriodicChecks(clock, CHECK_EVERY_S),
-        store=store,
-        store_cache=store_cache,
+        issuer_connections=connections,
+        tls_contexts=tls_contexts,
+        metrics=parts.metrics,
+        in_flight=parts.in_flight,
+        periodic_checks=parts.periodic_checks,
+        store=parts.store,
+        store_cache=parts.store_cache,
     )
-    attach_metrics(state)
-    return state
+
+
+def _mask_secrets(config: Config, redactor: Redactor) -> None:
+    """Mask all configured secrets in logs and error messages."""
+    for name, hop in (*config.upstreams.items(), *config.credentials.items()):
+        if hop.network.proxy_auth is not None:
+            # the password of `user:password`
+            redactor.learn(hop.network.proxy_auth.reveal().partition(":")[2], ("proxy_auth", type(hop), name))
+    for secret in () if config.store is None else (*config.store.encryption_keys, config.store.password):
+        if secret is not None:
+            redactor.learn(secret.reveal())
+    for index, key in enumerate(config.access.keys):
+        for place, text in enumerate(key_texts(key)):
+            redactor.learn(text, ("access.keys", index, place))
+
+
+def _issuer_connection(settings: AnyCredential, tls_contexts: TLSContexts) -> IssuerConnection:
+    if isinstance(settings, Local):
+        return None, 0
+    auth = settings.network.proxy_auth
+    return tls_contexts.context_for(settings.network), hash(None if auth is None else auth.reveal())
+
+
+def _kept_holder(
+    name: str, settings: AnyCredential, connection: IssuerConnection, previous: AppState | None
+) -> TokenHolder | None:
+    """Return the holder of a credential that did not change, None for a new or changed one."""
+    if previous is None or name not in previous.holders or connection != previous.issuer_connections[name]:
+        return None
+    return previous.holders[name] if is_same(settings, previous.config.credentials[name]) else None
+
+
+def _transport(name: str, config: Config, tls_contexts: TLSContexts, previous: AppState | None) -> Http1Transport:
+    """Return the connections to an upstream: those before the reload unless its server or network changed."""
+    settings = config.upstreams[name]
+    transport = open_transport(
+        settings.network,
+        settings.max_connections or config.limits.connections,
+        tls_contexts.context_for(settings.network),
+    )
+    before = None if previous is None else previous.upstreams.get(name)
+    if before is None or before.settings.base_url != settings.base_url or not transport.is_like(before.transport):
+        return transport
+    return before.transport
 
 
 def attach_metrics(state: AppState) -> None:
@@ -236,18 +349,14 @@ def _create_holder(name: str, settings: AnyCredential, context: _HolderContext) 
 
 
 def _create_upstream(
-    name: str, config: Config, holders: Mapping[str, TokenHolder], tls_contexts: TLSContexts, redactor: Redactor
+    name: str, config: Config, holders: Mapping[str, TokenHolder], transport: Http1Transport, redactor: Redactor
 ) -> Upstream:
     settings = config.upstreams[name]
     return Upstream(
         name=name,
         settings=settings,
         dialect=dialect_of(settings),
-        transport=open_transport(
-            settings.network,
-            settings.max_connections or config.limits.connections,
-            tls_contexts.context_for(settings.network),
-        ),
+        transport=transport,
         holder=holders[settings.credential] if settings.credential else None,
         timeouts=settings.timeouts.value(),
         injector=CredentialInjector(placement_of(settings, config), settings.headers, redactor, name),

@@ -35,6 +35,9 @@ class Concurrency:
         """Entries of 0 stay, because to remove them would cost time in each request of a caller without others."""
         self._total = 0
 
+    def set_callers(self, callers: int) -> None:
+        self._limit_per_caller = _limit_per_caller(self._limit, callers)
+
     def under_way(self, caller: str) -> int:
         return self._by_caller.get(caller, 0)
 
@@ -93,6 +96,9 @@ class MemoryBudget:
         self.firsts: dict[str, RequestMemory] = {}
         """The request of each caller that always fits, until it ends."""
         self.waits: dict[asyncio.Future[None], None] = {}  # an ordered set: the longest wait is woken first
+
+    def set_callers(self, callers: int) -> None:
+        self.caller_limit_bytes = _limit_per_caller(self.limit_bytes, callers)
 
     def add(self, caller: str, size_bytes: int) -> None:
         self.total_bytes += size_bytes

@@ -15,6 +15,8 @@ from gatepass.clock import Clock, sleep
 from gatepass.errors import Draining
 from gatepass.proxy.caller_limits import SMALL_BYTES, Concurrency, MemoryBudget, RequestMemory
 
+CHECK_CURRENT_S = 1.0
+"""How often `wait_for_current` looks. Requests that were received but not yet admitted are admitted by then."""
 ERROR_EVENT_S = 2.0
 """Time that the streams ended by a drain have to write their error event."""
 
@@ -106,6 +108,20 @@ class InFlightRequests:
         # an event that is never set: a second signal does not cut off the error events
         await self._idle_within(clock, ERROR_EVENT_S, asyncio.Event())
         return len(rest)
+
+    async def wait_for_current(self, clock: Clock, bound_s: float) -> None:
+        """Wait up to `bound_s` until every request that was received before this call has ended."""
+        until_s = clock.now() + bound_s
+        await sleep(clock, CHECK_CURRENT_S)
+        current = set(self.requests)
+        while current and clock.now() < until_s:
+            await sleep(clock, CHECK_CURRENT_S)
+            current &= self.requests
+
+    def set_callers(self, callers: int) -> None:
+        """Adjust the limits of each caller after a reload: with several callers a tenth is reserved."""
+        self._concurrency.set_callers(callers)
+        self.held.set_callers(callers)
 
     def end_now(self) -> None:
         """End the wait of the current drain."""

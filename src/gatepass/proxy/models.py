@@ -99,6 +99,14 @@ class Catalog:
         self._fetches: dict[str, _Fetch] = {}
         self._failed: dict[str, _FailedFetch] = {}
 
+    def of_next(self, state: AppState) -> Catalog:
+        """Return the catalog of the state after a reload, with the lists of upstreams whose server is the same."""
+        after, before = Catalog(state), self._state.upstreams
+        for name, fetched in self._lists.items():
+            if name in state.upstreams and state.upstreams[name].transport is before[name].transport:
+                after._lists[name] = fetched
+        return after
+
     async def listing(self, context: RequestContext) -> bytes:
         """Return the body of GET /v1/models for this caller and profile.
 

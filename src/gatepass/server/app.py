@@ -42,9 +42,9 @@ NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False, "operation_sp
 
 
 class Service:
-    """The AppState and ApiEndpoint of one application, while its lifespan runs."""
+    """The ApiEndpoint of one application and its AppState, while its lifespan runs."""
 
-    def __init__(self, opened: Callable[[], AppState]) -> None:
+    def __init__(self, opened: Callable[[], ApiEndpoint]) -> None:
         self._opened = opened
         self._operations: ApiEndpoint | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -70,8 +70,9 @@ class Service:
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
         if self._operations is not None:
             raise RuntimeError("the lifespan of this gatepass application is already running")
-        state = self._opened()
-        self._operations, self._loop = ApiEndpoint(state), asyncio.get_running_loop()
+        operations = self._opened()
+        state = operations.state
+        self._operations, self._loop = operations, asyncio.get_running_loop()
         try:
             state.start()
             with state.metrics.loop_lag_sampled():
@@ -83,7 +84,7 @@ class Service:
                 await state.in_flight.drain(state.clock, 0)
         finally:
             self._operations = self._draining = self._loop = None
-            await state.aclose()
+            await operations.state.aclose()  # a reload may have replaced the first one
 
     def drain(self) -> None:
         """See `gatepass.drain`."""
@@ -121,9 +122,9 @@ def create_app(config: Config) -> FastAPI:
     """
     check(config)
 
-    def opened() -> AppState:
+    def opened() -> ApiEndpoint:
         clock = SystemClock()
-        return create_app_state(config, clock, open_store(config.store, None, clock))
+        return ApiEndpoint(create_app_state(config, clock, open_store(config.store, None, clock)))
 
     return _app(opened, config.server.base_path)
 
@@ -153,10 +154,10 @@ def drain(app: FastAPI) -> None:
 
 def build_app(state: AppState) -> FastAPI:
     """Return the application of an existing AppState."""
-    return _app(lambda: state, state.config.server.base_path)
+    return _app(lambda: ApiEndpoint(state), state.config.server.base_path)
 
 
-def _app(opened: Callable[[], AppState], base_path: str) -> FastAPI:
+def _app(opened: Callable[[], ApiEndpoint], base_path: str) -> FastAPI:
     from fastapi import FastAPI  # takes 0.1 s and 6 MB; `gatepass serve` does not need it
 
     service = Service(opened)

@@ -382,6 +382,12 @@ class ApiEndpoint:
         self._catalog = Catalog(state)
         self._ids = RequestIds()
 
+    def use(self, state: AppState) -> None:
+        """Serve new requests with `state`. Requests in progress keep the state that they began with."""
+        self.state.hand_over(state)
+        self._catalog = self._catalog.of_next(state)
+        self.state = state
+
     def serve(self, cycle: HttpRequestCycle) -> Awaitable[None]:
         state = self.state
         name = client_request_id(cycle.headers) or self._ids.new()

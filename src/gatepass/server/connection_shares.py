@@ -53,6 +53,10 @@ class ConnectionShares(Generic[C]):
         self._callers: dict[str, _OfCaller[C]] = {}
         self._authenticated: dict[C, _OfCaller[C]] = {}
 
+    def set_callers(self, connections: int, callers: int) -> None:
+        """Adjust the share of authenticated connections after a reload."""
+        self._authenticated_limit = connections + callers
+
     def __len__(self) -> int:
         return len(self._unauthenticated) + len(self._authenticated)
 

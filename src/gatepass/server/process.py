@@ -12,14 +12,16 @@ from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from types import FrameType
-from typing import cast
+from typing import NoReturn, cast
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from gatepass.clock import SystemClock
+from gatepass.config.model import Config
 from gatepass.proxy.app_state import AppState
 from gatepass.server.app import ERRORS, Service, log_draining, log_unready
 from gatepass.server.asgi import ApiEndpoint, serve_page
@@ -34,8 +36,9 @@ from gatepass.server.listening import (
     has_free_descriptor,
     url_of,
 )
-from gatepass.server.pages import home_paths, is_browser, ops_routes, page_paths
+from gatepass.server.pages import home_paths, is_browser, learned_rows, ops_routes, page_paths, status_of
 from gatepass.server.peers import Peers
+from gatepass.server.reload import ConfigSource, Reloader
 from gatepass.server.timeouts import RejectedRequests
 
 LOG = logging.getLogger("gatepass.serve")
@@ -47,9 +50,6 @@ HANDOVER_S = 0.1
 
 CHECK_INTERVAL_S = 0.02
 """How often a drain checks if a client can still send a request on an open connection."""
-
-RELOADS = "a single process reads its configuration only at the start: restart it, or serve with several workers"
-"""The reason in the log if a process without a supervisor receives SIGHUP."""
 
 FORCED_STOP_S = 3
 """How long uvicorn waits after the drain for connections that are closing."""
@@ -83,11 +83,11 @@ def keep_freed_pages() -> bool:
     return bool(mallopt(_MMAP_THRESHOLD, HEAP_BODY_BYTES)) and bool(mallopt(_TRIM_THRESHOLD, KEPT_BYTES))
 
 
-def cycle_server(app: ASGIApp, state: AppState) -> Serve:
+def cycle_server(app: ASGIApp, operations: ApiEndpoint) -> Serve:
     """Return the function that serves a cycle: pages with `app`, every other path with the proxy."""
-    base_path = state.config.server.base_path
-    operations, pages, home = ApiEndpoint(state), page_paths(base_path), home_paths(base_path)
-    limit_bytes = state.config.limits.body_bytes
+    config = operations.state.config
+    base_path, limit_bytes = config.server.base_path, config.limits.body_bytes
+    pages, home = page_paths(base_path), home_paths(base_path)
 
     def serve(cycle: HttpRequestCycle) -> Awaitable[None]:
         if cycle.path in pages or (cycle.path in home and is_browser(cycle.method, cycle.headers)):
@@ -97,15 +97,16 @@ def cycle_server(app: ASGIApp, state: AppState) -> Serve:
     return serve
 
 
-def connection_context(app: ASGIApp, state: AppState) -> ConnectionContext:
+def connection_context(app: ASGIApp, operations: ApiEndpoint) -> ConnectionContext:
     """Return what the connections of a server share."""
+    state = operations.state
     config, rejected = state.config, RejectedRequests(state.metrics.error_sent).note
     shares: ConnectionShares[Evictable] = ConnectionShares(
         config.limits.connections, config.limits.unauthenticated, config.access.callers
     )
     proxies = TrustedProxies(config.server.trusted_proxies)
     return ConnectionContext(
-        cycle_server(app, state), rejected, config.limits, KEEP_ALIVE_S, proxies, shares, state.in_flight
+        cycle_server(app, operations), rejected, config.limits, KEEP_ALIVE_S, proxies, shares, state.in_flight
     )
 
 
@@ -113,7 +114,8 @@ def connection_context(app: ASGIApp, state: AppState) -> ConnectionContext:
 class Team:
     """What a worker shares with the others. On `lifeline` it sees that all workers stop, or the supervisor is gone."""
 
-    peers: Peers
+    folder: Path
+    name: str
     lifeline: socket.socket
     connection_counts: ConnectionCounts
 
@@ -126,13 +128,21 @@ class DrainingServer(uvicorn.Server):
         state: AppState,
         announce: Callable[[str], None],
         team: Team | None = None,
+        source: ConfigSource | None = None,
     ) -> None:
-        service = Service(lambda: state)
-        peers = team.peers if team is not None else None
+        """`source` reads the configuration again. None: SIGHUP has no effect."""
+        operations = ApiEndpoint(state)
+        service = Service(lambda: operations)
+        peers = None
+        if team is not None:
+            peers = Peers(
+                *(team.folder, team.name, state.metrics.scrape),
+                *(lambda: status_of(operations.state), lambda: learned_rows(operations.state)),
+            )
         routes = ops_routes(lambda: service.state, state.config.server.base_path, peers)
         # only lifespan and pages: ClientConnection serves every other path
         app = Starlette(routes=routes, lifespan=service.lifespan, exception_handlers=ERRORS)
-        context = connection_context(app, state)
+        context = connection_context(app, operations)
         super().__init__(
             uvicorn.Config(
                 app,
@@ -147,7 +157,10 @@ class DrainingServer(uvicorn.Server):
                 timeout_graceful_shutdown=FORCED_STOP_S,
             )
         )
-        self._state = state
+        self._operations = operations
+        self._reloader = None if source is None else Reloader(operations, source, self._on_change)
+        self._reload_wanted = asyncio.Event()
+        self._peers = peers
         self._context = context
         self._accept_watch = AcceptWatch()
         self._announce = announce
@@ -162,6 +175,7 @@ class DrainingServer(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         with super().capture_signals():
             signal.signal(signal.SIGHUP, self.handle_reload)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
             yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -172,6 +186,8 @@ class DrainingServer(uvicorn.Server):
         gc.freeze()  # collections skip the permanent objects of the start (saves 25 µs for each request)
         gc.set_threshold(COLLECT_AFTER)
         keep_freed_pages()
+        if self._reloader is not None:
+            self._operations.state.in_flight.tasks.spawn(self._reload_on_signal(self._reloader), "reload")
         for listening in sockets or []:
             self._announce(url_of(listening))
         if team is None:
@@ -185,7 +201,8 @@ class DrainingServer(uvicorn.Server):
             return len(self.server_state.connections)
 
         self._acceptors = [Acceptor(listening, make, count, team.connection_counts) for listening in sockets or []]
-        await team.peers.open()
+        if self._peers is not None:
+            await self._peers.open()
         self._loop.add_reader(team.lifeline, self._on_lifeline, self._loop, team.lifeline)
 
     async def on_tick(self, counter: int) -> bool:
@@ -196,7 +213,7 @@ class DrainingServer(uvicorn.Server):
             for connection in self._context.shares.relieve(now_s):
                 connection.evict()
             if (count := self._accept_watch.failed(now_s)) is not None:
-                limit, needed = descriptor_limit(), self._state.config.descriptors
+                limit, needed = descriptor_limit(), self._operations.state.config.descriptors
                 LOG.warning(
                     "descriptors_exhausted", extra={"fields": {"count": count, "limit": limit, "needed": needed}}
                 )
@@ -212,7 +229,7 @@ class DrainingServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Become unready, serve on for the delay, then close each connection after its response or once it is idle."""
-        state, connections = self._state, cast(set[ClientConnection], self.server_state.connections)
+        state, connections = self._operations.state, cast(set[ClientConnection], self.server_state.connections)
         in_flight, team, server = state.in_flight, self._team, state.config.server
         delay_s = max(server.drain_delay_s, min(HANDOVER_S, server.drain_timeout_s))
         in_flight.draining = True
@@ -220,7 +237,7 @@ class DrainingServer(uvicorn.Server):
             connection.retire()
         if team is not None and not self._is_end_of_all:
             delay_s = 0  # the other workers accept the new connections on this socket
-            await asyncio.gather(team.peers.aclose(), *(acceptor.close() for acceptor in self._acceptors))
+            await self._leave_team()
         else:
             log_unready(state)
         await in_flight.delay(SystemClock(), delay_s)
@@ -229,14 +246,19 @@ class DrainingServer(uvicorn.Server):
             connection.close_when_idle()
         ended = await self._drained(connections)
         LOG.info("drained", extra={"fields": {"streams_ended": ended}})
-        if team is not None:
-            await asyncio.gather(team.peers.aclose(), *(acceptor.close() for acceptor in self._acceptors))
+        await self._leave_team()
         await super().shutdown(sockets=sockets)
+
+    async def _leave_team(self) -> None:
+        """Accept no more connections, and show no more pages to the other workers."""
+        await asyncio.gather(*(acceptor.close() for acceptor in self._acceptors))
+        if self._peers is not None:
+            await self._peers.aclose()
 
     async def _drained(self, connections: Collection[ClientConnection]) -> int:
         """Wait until no request is in progress and no client can send another. Return the number of ended streams."""
-        in_flight, clock, now = self._state.in_flight, self._state.clock, asyncio.get_running_loop().time
-        bound_s = self._state.config.server.drain_timeout_s
+        state, now = self._operations.state, asyncio.get_running_loop().time
+        in_flight, clock, bound_s = state.in_flight, state.clock, state.config.server.drain_timeout_s
         until_s = now() + bound_s
         ended = await in_flight.drain(clock, bound_s)
         while now() < until_s and not in_flight.is_hurried and any(each.accepts_requests for each in connections):
@@ -245,10 +267,20 @@ class DrainingServer(uvicorn.Server):
         return ended
 
     def handle_reload(self, _: int, __: FrameType | None) -> None:
-        """Log that SIGHUP is not supported without a supervisor, which otherwise reloads."""
-        if self._team is None and self._loop is not None:
-            warn = partial(LOG.warning, "reload_needs_workers", extra={"fields": {"reason": RELOADS}})
-            self._loop.call_soon_threadsafe(warn)
+        """Reload the configuration. Signals that arrive during a reload cause one more."""
+        if self._loop is None:
+            self._reload_wanted.set()
+        else:
+            self._loop.call_soon_threadsafe(self._reload_wanted.set)
+
+    async def _reload_on_signal(self, reloader: Reloader) -> NoReturn:
+        while True:
+            await self._reload_wanted.wait()
+            self._reload_wanted.clear()
+            await reloader.reload("signal")
+
+    def _on_change(self, config: Config) -> None:
+        self._context.shares.set_callers(config.limits.connections, config.access.callers)
 
     def handle_exit(self, _: int, __: FrameType | None) -> None:
         """Drain at the first signal, end all streams with an error event at the second, exit at the third."""
@@ -256,5 +288,5 @@ class DrainingServer(uvicorn.Server):
         self.force_exit = self._is_hurried
         self._is_hurried = self.should_exit
         if self._is_hurried and self._loop is not None:
-            self._loop.call_soon_threadsafe(self._state.in_flight.end_now)
+            self._loop.call_soon_threadsafe(self._operations.state.in_flight.end_now)
         self.should_exit = True

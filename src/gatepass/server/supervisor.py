@@ -1,10 +1,10 @@
-"""The supervisor of `gatepass serve --workers N`: starts, restarts, replaces and stops the workers.
+"""The supervisor of `gatepass serve --workers N`: starts, restarts and stops the workers.
 
-It serves no requests and imports no web framework. SIGTERM and SIGINT drain the workers. SIGHUP replaces them one by
-one with workers that read the new configuration. uvicorn's own supervisor stops all of them first.
+It serves no requests and imports no web framework. SIGTERM and SIGINT drain the workers. SIGHUP is passed on to them:
+each reloads the configuration in place.
 
-A worker that is replaced receives SIGTERM, and leaves the listening socket to the others. If all workers stop, they
-read it from the lifeline, a socket pair. Then each accepts during its drain, and responds with 503.
+A worker that receives SIGTERM leaves the listening socket to the others. If all workers stop, they read it from the
+lifeline, a socket pair. Then each accepts during its drain, and responds with 503.
 """
 
 from __future__ import annotations
@@ -174,14 +174,13 @@ LONGEST_PAUSE_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """One worker process. It is ready when its socket exists; `retired` is set when another one replaces it."""
+    """One worker process. It is ready when its socket exists."""
 
     number: int
     index: int
     process: asyncio.subprocess.Process
     ready_at: Path
     began_s: float
-    retired: asyncio.Event
 
     @classmethod
     async def started(cls, number: int, seat: int, command: Sequence[str], channel: Channel) -> Self:
@@ -196,7 +195,7 @@ class Worker:
             )
         LOG.info("worker_started", extra={"fields": {"worker": number, "pid": process.pid}})
         began_s = asyncio.get_running_loop().time()
-        return cls(number, seat, process, channel.folder / f"{worker_name(number)}.sock", began_s, asyncio.Event())
+        return cls(number, seat, process, channel.folder / f"{worker_name(number)}.sock", began_s)
 
     @property
     def is_alive(self) -> bool:
@@ -221,8 +220,8 @@ class Worker:
         return False
 
     async def wait_for_exit(self, stopping: asyncio.Event) -> bool:
-        """Wait until the worker exits or is retired, and return True. Return False when `stopping` is set."""
-        events = (self.process.wait(), self.retired.wait(), stopping.wait())
+        """Wait until the worker exits, and return True. Return False when `stopping` is set."""
+        events = (self.process.wait(), stopping.wait())
         waits = [asyncio.create_task(event) for event in events]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -281,8 +280,6 @@ class Supervisor:
         self._code = 0
         self._serial = 0
         self._workers: dict[int, Worker] = {}
-        self._changing = tuple(asyncio.Lock() for _ in range(count))
-        """Locks of the slots, each held while its worker is replaced, after an exit or by a reload."""
         self._seats_of_starting: set[int] = set()
         self._started: list[Worker] = []
         self._has_served = False
@@ -290,18 +287,17 @@ class Supervisor:
         self._tasks = Tasks()
 
     async def run(self) -> int:
-        """Run until every worker has exited, replaced ones too. Return the exit code: 0 after a stop, or `unusable`.
+        """Run until every worker has exited. Return the exit code: 0 after a stop, or `unusable`.
 
         Raises NoFolder before the first worker is started.
         """
         loop = asyncio.get_running_loop()
-        renewals: asyncio.Queue[None] = asyncio.Queue()
         # before the folder exists: without a handler SIGTERM ends the process and leaves the folder behind
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
-        loop.add_signal_handler(signal.SIGHUP, lambda: renewals.put_nowait(None))
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         with channel(self._listening) as self._channel:
-            self._renewing = self._tasks.spawn(self._renew(renewals), "renewals")
             self._tasks.spawn(self._announce_when_ready(), "announce")
             try:
                 await asyncio.gather(*(self._run_slot(slot) for slot in range(self._count)))
@@ -324,47 +320,40 @@ class Supervisor:
                 worker.signal(signal.SIGTERM)
             return
         self._stopping.set()
-        self._renewing.cancel()
         self._channel.tell_stop()
         # else clients would wait in the socket's queue after the last worker closed it
         self._listening.close()
 
     def _living(self) -> list[Worker]:
-        """Return all running workers: in slots, replaced, and not yet in a slot."""
+        """Return all running workers: in slots, and not yet in a slot."""
         return [worker for worker in self._started if worker.is_alive]
 
     async def _run_slot(self, slot: int) -> None:
         """Run one worker after another in this slot until the stop."""
         pause_s = 0.0
-        worker = await self._start(slot)
+        worker = self._workers[slot] = await self._spawn()
         while await worker.wait_for_exit(self._stopping):
-            if not worker.retired.is_set():
-                if worker.process.returncode == self._unusable and not self._has_served:
-                    # every other worker would fail in the same way, and has logged why
-                    if not self._stopping.is_set():
-                        self._code = self._unusable
-                        self._stop()
-                    return
-                pause_s = worker.pause_s(pause_s)
-                fields = {"worker": worker.number, "code": worker.process.returncode, "again_in_s": pause_s}
-                LOG.error("worker_exited", extra={"fields": fields})
-                worker.ready_at.unlink(missing_ok=True)
-                self._channel.connection_counts.clear(worker.index)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(pause_s):
-                        await self._stopping.wait()
-                if self._stopping.is_set():
-                    return
-            worker = self._workers[slot] if worker.retired.is_set() else await self._start(slot)
+            if worker.process.returncode == self._unusable and not self._has_served:
+                # every other worker would fail in the same way, and has logged why
+                if not self._stopping.is_set():
+                    self._code = self._unusable
+                    self._stop()
+                return
+            pause_s = worker.pause_s(pause_s)
+            fields = {"worker": worker.number, "code": worker.process.returncode, "again_in_s": pause_s}
+            LOG.error("worker_exited", extra={"fields": fields})
+            worker.ready_at.unlink(missing_ok=True)
+            self._channel.connection_counts.clear(worker.index)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._stopping.wait()
+            if self._stopping.is_set():
+                return
+            worker = self._workers[slot] = await self._spawn()
 
     async def _reap(self, worker: Worker) -> None:
         await worker.wait_or_kill(self._drain_s + KILL_GRACE_S)
         self._channel.connection_counts.clear(worker.index)
-
-    async def _start(self, slot: int) -> Worker:
-        async with self._changing[slot]:
-            self._workers[slot] = worker = await self._spawn()
-        return worker
 
     async def _spawn(self) -> Worker:
         self._serial += 1
@@ -380,32 +369,12 @@ class Supervisor:
             self._seats_of_starting.discard(seat)
         return worker
 
-    async def _renew(self, renewals: asyncio.Queue[None]) -> None:
-        while True:
-            await renewals.get()
-            LOG.info("workers_reloading", extra={"fields": {"workers": self._count}})
-            for slot in range(self._count):
-                if not await self._replace(slot):
-                    break
+    def _reload(self) -> None:
+        LOG.info("workers_reloading", extra={"fields": {"workers": self._count}})
+        for worker in self._living():
+            self._tasks.spawn(self._pass_on_reload(worker), f"reload {worker.number}")
 
-    async def _replace(self, slot: int) -> bool:
-        """Start a new worker, put it into the slot once it is ready, and drain the old one.
-
-        Return False, and keep the old worker, if the new one does not become ready.
-        """
-        newer = await self._spawn()
-        try:
-            is_ready = await newer.wait_until_ready()
-        except asyncio.CancelledError:  # a stop; the new worker may be too early in its start to read the lifeline
-            newer.signal(signal.SIGTERM)
-            raise
-        if not is_ready:
-            newer.signal(signal.SIGKILL)
-            LOG.error("renewal_failed", extra={"fields": {"worker": newer.number, "code": newer.process.returncode}})
-            return False
-        async with self._changing[slot]:
-            older, self._workers[slot] = self._workers[slot], newer
-        older.retired.set()
-        older.signal(signal.SIGTERM)
-        self._tasks.spawn(self._reap(older), f"reap {older.number}")
-        return True
+    async def _pass_on_reload(self, worker: Worker) -> None:
+        """Signal a worker once it handles signals. It may have read the configuration before it was ready."""
+        if await worker.wait_until_ready():
+            worker.signal(signal.SIGHUP)

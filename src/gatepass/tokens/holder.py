@@ -125,7 +125,7 @@ class TokenHolder:
 
     `start` requires a running event loop. It begins the first fetch and returns. A background task then refreshes the
     token before its end and retries after failures, with and without traffic. `on_rejection` is called with each
-    rejected token before its renewal.
+    rejected token before its renewal, `on_close` when the holder closes.
     """
 
     def __init__(
@@ -137,6 +137,7 @@ class TokenHolder:
         self._log = TokenLog(name, redactor)
         self._wait_budget = wait_budget
         self.on_rejection: Callable[[str], object] = lambda _: None
+        self.on_close: Callable[[], object] = lambda: None
         self._rejections = RenewalLimiter()
         self._waiters = Waiters(clock)
         self._token: Token | None = None
@@ -166,6 +167,7 @@ class TokenHolder:
         """End all tasks of this holder. Waiting requests get TokenUnavailable."""
         self._closed = True
         self._fetch = None
+        self.on_close()
         self._refresh_task.stop()
         if self._tasks is not None:
             await self._tasks.aclose()

@@ -202,6 +202,13 @@ class SharedSource:
         """Pass tokens of other processes to `holder`, which fetches through this source."""
         self._store_cache, self._holder = store_cache, holder
         holder.on_rejection = self.forget_rejected
+        holder.on_close = self._detach
+
+    def _detach(self) -> None:
+        """Read no more tokens of other processes."""
+        self._stop_watching()
+        self._stop_watching = lambda: None
+        self._store_cache = None
 
     def forget_rejected(self, value: str) -> None:
         """Record that the upstream rejected `value`. Tokens fetched before now are no longer read from the store."""

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from gatepass.server.process import RELOADS
 from tests.integration.gateway import Ask
 from tests.integration.scripted import Dialogue, Scripted, Send, Wait, begin_stream, chunk, event, reply
 from tests.integration.workers.processes import alive
@@ -133,13 +132,13 @@ async def both_told(port: int):
     return await until_told(told)
 
 
-async def test_a_worker_that_dies_is_replaced_and_sighup_replaces_all_and_fails_no_request(tmp_path):
+async def test_a_worker_that_dies_is_replaced_and_sighup_reloads_all_in_place_and_fails_no_request(tmp_path):
     async with Scripted([Send(reply(COMPLETION))]) as upstream, supervised(tmp_path, upstream.url) as running:
         port = await running.port
         first, _ = await running.pids()
         os.kill(first, signal.SIGKILL)
         await running.said('"worker_exited".*"code":-9')
-        old = await running.pids(3)
+        pids = await running.pids(3)
         assert (await ask(port)).status == 200
         await both_told(port)
         statuses = []
@@ -150,42 +149,53 @@ async def test_a_worker_that_dies_is_replaced_and_sighup_replaces_all_and_fails_
                 statuses.append((await ask(port)).status)
 
         asking = asyncio.create_task(keep_asking())
-        running.process.send_signal(signal.SIGHUP)
-        await running.pids(5)
-        await gone(old)
+        for times in range(1, 6):
+            changed(tmp_path, models={"m": {"upstream": "chat", "name": f"renamed-{times}"}})
+            running.process.send_signal(signal.SIGHUP)
+            await running.said('"reloaded".*"changed":\\["models.m"\\]', 2 * times)
         stop.set()
         await asking
+        assert sum(map(alive, pids)) == 2
+        assert len(await running.pids(3)) == 3
     assert set(statuses) == {200}
     assert len(statuses) > 10
 
 
-async def test_sighup_to_a_single_process_ends_nothing_and_says_what_reloads_and_no_line_tells_a_worker(tmp_path):
+def changed(folder: Path, **blocks: object) -> None:
+    """Write other blocks into the configuration."""
+    file = folder / "gatepass.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **blocks}))
+
+
+async def test_sighup_to_a_single_process_ends_nothing_and_reloads_and_no_line_tells_a_worker(tmp_path):
     async with streaming(tmp_path, workers=1) as stream:
+        changed(tmp_path, server={"drain_timeout_s": 20, "port": 1}, limits={"connections": 10}, log={"format": "text"})
         stream.running.process.send_signal(signal.SIGHUP)
-        (warning,) = await stream.running.said('.*"reload_needs_workers".*')
+        (line,) = await stream.running.said('.*"restart_needed".*')
         await stream.finish()
         assert (await ask(stream.port, "/readyz", None)).status == 200
         stream.running.process.send_signal(signal.SIGTERM)
         assert await stream.running.ended() == 0
-    told = json.loads(warning[0])
-    assert (told["level"], told["reason"]) == ("warning", RELOADS)
+    told = json.loads(line[0])
+    assert (told["level"], told["settings"]) == ("warning", ["limits.connections", "log.format"])
     assert any('"request"' in line for line in stream.running.lines)
     assert not any('"worker"' in line for line in stream.running.lines)
 
 
 async def test_sighup_to_a_worker_ends_no_stream(tmp_path):
-    """`pkill -HUP gatepass` sends it to all: the supervisor renews them, each once."""
+    """`pkill -HUP gatepass` sends it to all."""
     async with streaming(tmp_path) as stream:
-        old = await stream.running.pids()
-        for pid in (*old, stream.running.process.pid):
+        pids = await stream.running.pids()
+        await both_told(stream.port)
+        for pid in (*pids, stream.running.process.pid):
             os.kill(pid, signal.SIGHUP)
-        await stream.running.pids(4)
+        await stream.running.said('"reloaded"', 2)
         await stream.finish()
-        await gone(old)
+        assert all(map(alive, pids))
         assert not any("worker_exited" in line for line in stream.running.lines)
 
 
-async def test_a_configuration_that_is_broken_leaves_the_old_workers_and_is_told_in_the_form_of_the_log(tmp_path):
+async def test_a_configuration_that_is_broken_leaves_the_old_one_and_is_told_in_the_form_of_the_log(tmp_path):
     async with Scripted([Send(reply(COMPLETION))]) as upstream, supervised(tmp_path, upstream.url) as running:
         port = await running.port
         old = await running.pids()
@@ -193,16 +203,18 @@ async def test_a_configuration_that_is_broken_leaves_the_old_workers_and_is_told
         file.write_text('{"log": {"format": 1},\n "upstreams": {"chat": {}}}')
         before = len(running.lines)
         running.process.send_signal(signal.SIGHUP)
-        await running.said('"renewal_failed".*"code":2')
+        await running.said('"reload_refused"', 2)
         told = [json.loads(line) for line in running.lines[before:]]
         assert all(alive(pid) for pid in old)
         assert (await ask(port)).status == 200
-    (unusable,) = [line for line in told if line["event"] == "configuration_unusable"]
-    assert (unusable["level"], unusable["worker"], unusable["file"]) == ("error", 3, str(file))
-    assert unusable["problems"] == [
-        f"{file}:1: log.format: expects json or text, not a number",
-        f"{file}:2: upstreams.chat.base_url: is missing",
-    ]
+    refused = [line for line in told if line["event"] == "reload_refused"]
+    assert sorted(line["worker"] for line in refused) == [1, 2]
+    for line in refused:
+        assert (line["level"], line["file"], line["trigger"]) == ("error", str(file), "signal")
+        assert line["problems"] == [
+            f"{file}:1: log.format: expects json or text, not a number",
+            f"{file}:2: upstreams.chat.base_url: is missing",
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,15 +260,16 @@ async def test_after_sigterm_a_stream_finishes_and_what_comes_is_told_503_at_onc
 
 
 async def test_where_the_workers_had_left_the_socket_a_stop_refuses_what_comes(tmp_path):
-    """As a retired worker has: its stream goes on, and those that took its place have nothing to wait for."""
+    """As workers have that were stopped one by one: one stream goes on, and no worker accepts."""
     async with streaming(tmp_path) as stream:
-        old = await stream.running.pids()
-        stream.running.process.send_signal(signal.SIGHUP)
+        pids = await stream.running.pids()
+        await both_told(stream.port)
+        for pid in pids:
+            os.kill(pid, signal.SIGTERM)
         await stream.running.said('"draining"', 2)
         stream.running.process.send_signal(signal.SIGTERM)
-        await stream.running.said('"drained"', 3)
         await until_told(partial(is_refused, stream.port))
-        assert any(map(alive, old))
+        assert any(map(alive, pids))
         await at_rest(lambda: len(stream.running.lines))
         assert stream.running.process.returncode is None  # in a container its end would be that of the stream
         await stream.finish()

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from gatepass.cli.serve import KEYED, NO_MORE_KEYS, WorkerOptions, work
+from gatepass.cli.serve import KEYED, WorkerOptions, work
+from gatepass.server.reload import KEYS_LOST
 
 
 @pytest.fixture(autouse=True)
@@ -97,4 +98,4 @@ def test_a_file_that_lost_its_keys_is_not_taken_over(tmp_path, capsys):
     file.write_text('{"upstreams": {"a": {"base_url": "http://127.0.0.1:9/v1"}}}')
     (tmp_path / KEYED).touch()
     line = json.loads(said(capsys, tmp_path, "json", str(file)))
-    assert (line["event"], line["file"], line["problems"]) == ("configuration_unusable", str(file), [NO_MORE_KEYS])
+    assert (line["event"], line["file"], line["problems"]) == ("configuration_unusable", str(file), [KEYS_LOST])

@@ -98,7 +98,7 @@ VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
 def _argument(value: Any) -> str | Secret:
     if isinstance(value, Reference):
-        return Secret(value.read, changes=value.changes)
+        return Secret(value.read, changes=value.changes, reference=value.template)
     if isinstance(value, str | Secret):
         return value
     raise ValueError("expects a text: put quotes around it")

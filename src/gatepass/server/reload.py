@@ -1,0 +1,188 @@
+"""Reload the configuration in a serving process: `Reloader.reload` validates it completely, then replaces the AppState.
+
+Every trigger uses it: SIGHUP, `gatepass reload` and `server.watch`. Requests in progress keep their AppState.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from gatepass.config.changes import NEED_RESTART, changed_settings, lost_blocks
+from gatepass.config.document import ConfigError
+from gatepass.config.load import LoadedConfig, check
+from gatepass.config.model import Config
+from gatepass.config.references import UnresolvedReference
+from gatepass.http_client.tls import TLSContexts
+from gatepass.proxy.app_state import AppState, next_app_state
+from gatepass.server.asgi import ApiEndpoint
+
+LOG = logging.getLogger("gatepass.serve")
+
+READ_S = 20.0
+"""Time to read and validate the files. A file on a server that does not answer must not block a reload forever."""
+
+KEYS_LOST = (
+    "access.keys: is missing, but this gatepass has served with keys: without them every caller would have access."
+    " Restore the access block, or restart gatepass to serve without keys"
+)
+BLOCK_LOST = "has lost its block {}: it may be half written. If the block was removed, run `gatepass reload`"
+
+Trigger = Literal["signal", "command", "watch"]
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigSource:
+    """The configuration at the start, and how to read it again. `read` raises ConfigError.
+
+    `keyed` is a file of all workers. It exists once one of them has served with keys.
+    """
+
+    loaded: LoadedConfig
+    read: Callable[[], LoadedConfig]
+    keyed: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadResult:
+    """What a reload did: the names of the settings that changed or need a restart, or the problems.
+
+    `unchanged`: no setting in use changed. `refused`: the configuration before continues.
+    """
+
+    outcome: Literal["reloaded", "unchanged", "refused"]
+    changed: tuple[str, ...] = ()
+    needs_restart: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A configuration that was read and is valid. `config` has the blocks of NEED_RESTART from the start."""
+
+    loaded: LoadedConfig
+    config: Config
+    tls_contexts: TLSContexts
+    needs_restart: tuple[str, ...]
+
+
+class _Refused(Exception):
+    """The configuration cannot be used."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        super().__init__()
+        self.problems = tuple(problems)
+
+
+class Reloader:
+    """Reloads the configuration of one process, one reload at a time.
+
+    `on_change` receives each new configuration before the first request uses it.
+    """
+
+    def __init__(self, operations: ApiEndpoint, source: ConfigSource, on_change: Callable[[Config], object]) -> None:
+        self._operations = operations
+        self._source = source
+        self._on_change = on_change
+        self._loaded = source.loaded
+        self._lock = asyncio.Lock()
+
+    @property
+    def loaded(self) -> LoadedConfig:
+        """The file of the configuration in use."""
+        return self._loaded
+
+    async def reload(self, trigger: Trigger) -> ReloadResult:
+        """Read the configuration, and use it from the next request on if it is valid. Logs and counts the result."""
+        async with self._lock:
+            state = self._operations.state
+            try:
+                async with asyncio.timeout(READ_S):
+                    read = await asyncio.to_thread(self._read, state, trigger)
+                successor = _next_state(read, state)
+            except _Refused as refused:
+                result = ReloadResult("refused", problems=refused.problems)
+            except TimeoutError:
+                result = ReloadResult("refused", problems=(f"reading the files took longer than {READ_S:g} s",))
+            except Exception:  # any fault: the process continues, and the next reload must work
+                LOG.exception("reload_failed")
+                result = ReloadResult("refused", problems=("internal error: search the log for `reload_failed`",))
+            else:
+                result = self._use(read, state, successor)
+        state.metrics.reloaded(result.outcome)
+        if result.outcome != "unchanged" or result.needs_restart or trigger != "watch":
+            self._log(result, trigger)
+        return result
+
+    def _read(self, state: AppState, trigger: Trigger) -> _Read:
+        """Read and validate everything. Runs in a thread, and changes nothing. Raises _Refused."""
+        try:
+            loaded = self._source.read()
+            config = loaded.config
+            lost = lost_blocks(self._loaded.document, loaded.document) if trigger == "watch" else []
+            if problems := [f"{loaded.source}: {BLOCK_LOST.format(name)}" for name in lost]:
+                raise _Refused(problems)
+            if state.config.access.keys and not config.access.keys:
+                raise _Refused([KEYS_LOST])
+            before = state.config
+            needs_restart = [
+                name for name in changed_settings(before, config) if name.partition(".")[0] in NEED_RESTART
+            ]
+            config = config.model_copy(update={name: getattr(before, name) for name in NEED_RESTART})
+            check(config)
+            tls_contexts = TLSContexts(state.tls_contexts)
+            for hop in (*config.upstreams.values(), *config.credentials.values()):
+                tls_contexts.context_for(hop.network)
+        except ConfigError as error:
+            raise _Refused(map(str, error.problems)) from None
+        except OSError as error:
+            raise _Refused([f"a certificate of the configuration cannot be loaded: {error}"]) from None
+        return _Read(loaded, config, tls_contexts, tuple(needs_restart))
+
+    def _use(self, read: _Read, state: AppState, successor: AppState) -> ReloadResult:
+        names = [*changed_settings(state.config, read.config), *_reopened(state, successor)]
+        changed, known = tuple(dict.fromkeys(names)), set(self._loaded.warnings)
+        for warning in read.loaded.warnings:
+            if warning not in known:
+                LOG.warning("configuration_warning", extra={"fields": {"warning": warning}})
+        self._loaded = read.loaded
+        if not changed:
+            return ReloadResult("unchanged", needs_restart=read.needs_restart)
+        if self._source.keyed is not None and read.config.access.keys:
+            self._source.keyed.touch()
+        self._on_change(read.config)
+        self._operations.use(successor)
+        return ReloadResult("reloaded", changed, read.needs_restart)
+
+    def _log(self, result: ReloadResult, trigger: Trigger) -> None:
+        fields: dict[str, Any] = {"file": self._loaded.source, "trigger": trigger}
+        if result.outcome == "refused":
+            LOG.error("reload_refused", extra={"fields": {**fields, "problems": list(result.problems)}})
+            return
+        LOG.info("reloaded", extra={"fields": {**fields, "changed": list(result.changed)}})
+        if result.needs_restart:
+            LOG.warning("restart_needed", extra={"fields": {**fields, "settings": list(result.needs_restart)}})
+
+
+def _next_state(read: _Read, state: AppState) -> AppState:
+    """Build the AppState. Raises _Refused."""
+    try:
+        return next_app_state(read.config, read.tls_contexts, state)
+    except OSError as error:
+        raise _Refused([f"a certificate of the configuration cannot be loaded: {error}"]) from None
+    except UnresolvedReference as error:
+        raise _Refused([f"a secret of the configuration was removed after loading: {error}"]) from None
+
+
+def _reopened(before: AppState, after: AppState) -> Iterable[str]:
+    """Yield what changed although its settings did not: a CA file, or the password of a proxy in a file."""
+    for name, holder in after.holders.items():
+        if holder is not before.holders.get(name):
+            yield f"credentials.{name}"
+    for name, upstream in after.upstreams.items():
+        if name not in before.upstreams or upstream.transport is not before.upstreams[name].transport:
+            yield f"upstreams.{name}"

@@ -1,0 +1,285 @@
+"""A reload in a serving process: what it keeps, what it replaces, and what it refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from gatepass.auth.api_keys import hash_key
+from gatepass.config.load import load
+from gatepass.proxy import in_flight
+from gatepass.proxy.app_state import create_app_state
+from gatepass.server.reload import BLOCK_LOST, KEYS_LOST, ConfigSource, Reloader, ReloadResult
+from tests.integration.answers import delta
+from tests.integration.gateway import Gateway, serving
+from tests.integration.issuer import corp, minted
+from tests.integration.scripted import Dialogue, Received, Scripted, Send, Wait, begin_stream, chunk, event, reply
+from tests.waiting import until
+
+COMPLETION = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}]}
+GOOD = [Send(reply(COMPLETION))]
+
+
+class Reloading:
+    """A gatepass that serves `file`, and its events."""
+
+    def __init__(self, served: Gateway, file: Path, events: list[dict[str, Any]]) -> None:
+        self.served = served
+        self.file = file
+        self.events = events
+
+    async def reload(self, trigger: Any = "command", **blocks: Any) -> ReloadResult:
+        """Write `blocks`, if any, and reload."""
+        if blocks:
+            self.file.write_text(json.dumps(blocks))
+        assert isinstance(self.served.server._reloader, Reloader)
+        return await self.served.server._reloader.reload(trigger)
+
+    def count(self, outcome: str) -> float:
+        lines = self.served.gate.metrics.exposition().decode().splitlines()
+        found = [line for line in lines if line.startswith(f'gatepass_reloads_total{{outcome="{outcome}"}}')]
+        return float(found[0].rpartition(" ")[2]) if found else 0.0
+
+
+@pytest.fixture
+def events() -> Iterator[list[dict[str, Any]]]:
+    found: list[dict[str, Any]] = []
+
+    class Keeping(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            found.append({"event": record.getMessage(), **getattr(record, "fields", {})})
+
+    handler, log = Keeping(), logging.getLogger("gatepass.serve")
+    level = log.level
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    yield found
+    log.removeHandler(handler)
+    log.setLevel(level)
+
+
+Serve = Callable[..., Any]
+
+
+@pytest.fixture
+def serve(tmp_path: Path, events: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> Serve:
+    monkeypatch.setattr(in_flight, "CHECK_CURRENT_S", 0.02)
+
+    @asynccontextmanager
+    async def serve(**blocks: Any) -> AsyncIterator[Reloading]:
+        file = tmp_path / "gatepass.json"
+        file.write_text(json.dumps(blocks))
+        read = partial(load, str(file), {})
+        loaded = read()
+        async with serving(create_app_state(loaded.config), ConfigSource(loaded, read)) as served:
+            yield Reloading(served, file, events)
+
+    return serve
+
+
+def tokens(upstream: Scripted) -> list[str]:
+    return [dict(one.headers)["authorization"] for one in upstream.received]
+
+
+async def test_what_did_not_change_is_kept_and_new_requests_use_the_rest(serve: Serve):
+    async with Scripted(minted()) as issuer, Scripted(answer=lambda _: GOOD) as upstream:
+        blocks = corp(issuer, upstream)
+        async with serve(**blocks) as gatepass:
+            assert (await gatepass.served.ask().answer()).status == 200
+            for number in range(3):
+                result = await gatepass.reload(**blocks, models={"m": {"upstream": "chat", "name": f"m-{number}"}})
+                assert result == ReloadResult("reloaded", ("models.m",))
+                assert (await gatepass.served.ask().answer()).status == 200
+            assert await gatepass.reload() == ReloadResult("unchanged")
+        assert [json.loads(one.body)["model"] for one in upstream.received] == ["m", "m-0", "m-1", "m-2"]
+        assert (len(issuer.received), upstream.connections) == (1, 1)
+    assert [one["changed"] for one in gatepass.events if one["event"] == "reloaded"] == [["models.m"]] * 3 + [[]]
+    assert (gatepass.count("reloaded"), gatepass.count("unchanged"), gatepass.count("refused")) == (3, 1, 0)
+
+
+async def test_a_changed_credential_fetches_once_and_the_old_one_closes_after_its_last_request(serve: Serve):
+    go_on = asyncio.Event()
+    first, last = delta(content="a"), delta("stop")
+
+    def answered(request: Received) -> Dialogue:
+        if not json.loads(request.body).get("stream"):
+            return GOOD
+        end = Send(chunk(last) + chunk(event("[DONE]")) + b"0\r\n\r\n")
+        return [*begin_stream(), Send(chunk(first)), Wait(go_on), end]
+
+    async with Scripted(minted("token-1"), minted("token-2")) as issuer, Scripted(answer=answered) as upstream:
+        async with serve(**corp(issuer, upstream, client_secret="first-secret")) as gatepass:
+            before = gatepass.served.gate
+            async with gatepass.served.ask({"model": "m", "messages": [], "stream": True}) as stream:
+                await stream.head()
+                await stream.until(first)
+                blocks = corp(issuer, upstream, client_secret="other-secret")
+                assert await gatepass.reload(**blocks) == ReloadResult("reloaded", ("credentials.corp",))
+                assert (await gatepass.served.ask().answer()).status == 200
+                assert tokens(upstream) == ["Bearer token-1", "Bearer token-2"]
+                assert not before.holders["corp"]._closed
+                go_on.set()
+                assert b"error" not in await stream.until(b"[DONE]")
+            await until(lambda: before.holders["corp"]._closed)
+        assert len(issuer.received) == 2
+
+
+async def test_an_upstream_that_moved_gets_new_connections_and_its_stream_goes_on(serve: Serve):
+    go_on = asyncio.Event()
+    end = Send(chunk(delta("stop")) + chunk(event("[DONE]")) + b"0\r\n\r\n")
+    held: Dialogue = [*begin_stream(), Send(chunk(delta(content="a"))), Wait(go_on), end]
+    async with Scripted(held) as old, Scripted(GOOD) as new:
+        blocks = {"upstreams": {"chat": {"base_url": old.url}}}
+        async with serve(**blocks) as gatepass:
+            async with gatepass.served.ask({"model": "m", "messages": [], "stream": True}) as stream:
+                await stream.head()
+                await stream.until(b'"a"')
+                result = await gatepass.reload(upstreams={"chat": {"base_url": new.url}})
+                assert result.changed == ("upstreams.chat",)
+                assert (await gatepass.served.ask().answer()).status == 200
+                go_on.set()
+                await stream.until(b"[DONE]")
+            await old.left()
+            assert len(new.received) == 1
+
+
+async def test_a_ca_file_that_was_replaced_is_used_although_no_setting_changed(serve: Serve, tmp_path: Path):
+    """As at the renewal of a CA by a mounted secret."""
+    first, second = trustme.CA(), trustme.CA()
+    file = tmp_path / "ca.pem"
+    first.cert_pem.write_to_path(str(file))
+    async with serve(upstreams={"chat": {"base_url": "https://127.0.0.1:9", "network": {"ca_file": str(file)}}}) as one:
+        assert (await one.reload()).outcome == "unchanged"
+        second.cert_pem.write_to_path(str(tmp_path / "new.pem"))
+        os.replace(tmp_path / "new.pem", file)
+        assert await one.reload() == ReloadResult("reloaded", ("upstreams.chat",))
+
+
+async def test_callers_change_and_settings_that_need_a_restart_are_named_and_not_used(
+    serve: Serve, complaints: list[str]
+):
+    async with Scripted(GOOD) as upstream:
+        blocks: dict[str, Any] = {"upstreams": {"chat": {"base_url": upstream.url}}}
+        one = {"name": "one", "hash": hash_key("k" * 32)}
+        two = {"name": "two", "hash": hash_key("l" * 32), "max_concurrent": 1}
+        async with serve(**blocks) as gatepass:
+            limits, server = {"connections": 10}, {"port": 1, "workers": 3}
+            access = {"keys": [one, two]}
+            result = await gatepass.reload(**blocks, access=access, limits=limits, server=server)
+            names = ("server.port", "server.workers", "limits.connections")
+            assert result == ReloadResult("reloaded", ("access.keys",), names)
+            assert gatepass.served.server._operations.state.config.limits.connections == 4000
+            assert (
+                gatepass.served.gate.in_flight.held.caller_limit_bytes < gatepass.served.gate.in_flight.held.limit_bytes
+            )
+            assert (await gatepass.served.ask().answer()).status == 401
+            headers = {"content-type": "application/json", "authorization": "Bearer " + "l" * 32}
+            assert (await gatepass.served.ask(headers=headers).answer()).status == 200
+            assert await gatepass.reload(**blocks) == ReloadResult("refused", problems=(KEYS_LOST,))
+            assert (await gatepass.served.ask().answer()).status == 401
+            gone = await gatepass.reload(**blocks, access={"keys": [one]})
+            assert gone.changed == ("access.keys",)
+            assert (await gatepass.served.ask(headers=headers).answer()).status == 401
+    (restart,) = [one for one in gatepass.events if one["event"] == "restart_needed"]
+    assert restart["settings"] == list(names)
+    complaints.clear()  # those of the refused reload, which the result has
+
+
+def spoiled(folder: Path) -> dict[str, tuple[bytes, str]]:
+    """What may lie at the path of the configuration, and a part of the problem that names it."""
+    good = b"upstreams:\n  chat:\n    base_url: https://llm.example/v1\n"
+    return {
+        "empty": (b"", "upstreams: is missing"),
+        "only a comment": (b"# nothing\n", "upstreams: is missing"),
+        "a list": (b"- upstreams\n", "expects settings"),
+        "truncated in a name": (good[:14], "gatepass.yaml:"),
+        "truncated in a quote": (b'upstreams:\n  chat:\n    base_url: "https://llm', "gatepass.yaml:3"),
+        "truncated in a flow": (b"upstreams: {chat: {base_url: https://llm.example/v1", "gatepass.yaml:1"),
+        "wrong indentation": (good + b"   models: {}\n", "gatepass.yaml:4"),
+        "a tab": (b"upstreams:\n\tchat: {}\n", "gatepass.yaml:2"),
+        "no upstreams": (b"models: {}\n", "upstreams"),
+        "wrong type": (b"upstreams: 7\n", "gatepass.yaml:1: upstreams"),
+        "wrong type inside": (good + b"server: {port: many}\n", "gatepass.yaml:4: server.port"),
+        "unknown setting": (good + b"sever: {}\n", "gatepass.yaml:4: sever"),
+        "unknown credential": (good + b"    credential: corp\n", "gatepass.yaml:4: upstreams.chat.credential"),
+        "unset variable": (good + b'    headers: {X-A: "${NO_SUCH_NAME}"}\n', "NO_SUCH_NAME is not set"),
+        "unreadable secret": (good + f'    headers: {{X-A: "${{file:{folder}/no}}"}}\n'.encode(), "cannot be read"),
+        "secret is a folder": (good + f'    headers: {{X-A: "${{file:{folder}}}"}}\n'.encode(), "cannot be read"),
+        "a CA file that is none": (good + f"    network: {{ca_file: {folder}/gatepass.yaml}}\n".encode(), "ca_file"),
+        "invalid UTF-8": (good + b"# \xff\xfe\n", "is not UTF-8 text"),
+        "zeroes, as after a power loss": (bytes(len(good)), "gatepass.yaml"),
+        "too large": (good + b"#" * (1 << 20), "is larger than"),
+        "too many aliases": (b"a: &a [1]\nb: [" + b"*a," * 21_000 + b"]\n", "holds more than"),
+        "half of another file": (good[:-20] + b"\x00\x00\x00", "gatepass.yaml"),
+        "two documents": (good + b"---\n" + good, "gatepass.yaml"),
+        "a plain HTTP secret": (
+            b"access: {keys: []}\n" + good.replace(b"https://llm.example", b"http://[::"),
+            "base_url",
+        ),
+    }
+
+
+async def test_a_file_that_cannot_be_used_leaves_the_configuration_as_it_was(
+    tmp_path: Path, events: list[dict[str, Any]], complaints: list[str]
+):
+    file = tmp_path / "gatepass.yaml"
+    async with Scripted(GOOD) as upstream:
+        file.write_text(f"upstreams: {{chat: {{base_url: '{upstream.url}'}}}}\n")
+        read = partial(load, str(file), {})
+        loaded = read()
+        async with serving(create_app_state(loaded.config), ConfigSource(loaded, read)) as served:
+            gatepass, state = Reloading(served, file, events), served.gate
+            cases = spoiled(tmp_path)
+            for name, (content, problem) in cases.items():
+                file.write_bytes(content)
+                result = await gatepass.reload()
+                assert (result.outcome, result.changed) == ("refused", ()), name
+                assert problem in "\n".join(result.problems), (name, result.problems)
+                assert served.server._operations.state is state
+            file.unlink()
+            assert "does not exist" in (await gatepass.reload()).problems[0]
+            file.mkdir()
+            assert "cannot be read: Is a directory" in (await gatepass.reload()).problems[0]
+            file.rmdir()
+            file.symlink_to(file)
+            assert "cannot be read" in (await gatepass.reload()).problems[0]
+            file.unlink()
+            os.mkfifo(file)
+            assert "upstreams: is missing" in (await gatepass.reload()).problems[0]
+            assert gatepass.count("refused") == len(cases) + 4 >= 20
+            assert (await served.ask().answer()).status == 200
+    refused = [one for one in events if one["event"] == "reload_refused"]
+    assert len(refused) == len(cases) + 4
+    assert all(one["problems"] and one["file"] == str(file) for one in refused)
+    complaints.clear()
+
+
+async def test_a_watched_file_that_lost_a_block_is_refused_and_a_command_takes_it(serve: Serve, complaints: list[str]):
+    blocks: dict[str, Any] = {"upstreams": {"chat": {"base_url": "https://llm.example"}}}
+    async with serve(**blocks, models={"m": {"upstream": "chat"}}) as gatepass:
+        lost = BLOCK_LOST.format("models")
+        assert (await gatepass.reload("watch", **blocks)).problems == (f"{gatepass.file}: {lost}",)
+        assert (await gatepass.reload()).changed == ("models.m",)
+    complaints.clear()
+
+
+async def test_a_fault_of_the_reload_itself_is_logged_and_the_next_one_works(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, complaints: list[str]
+):
+    async with serve(upstreams={"chat": {"base_url": "https://llm.example"}}) as gatepass:
+        with monkeypatch.context() as patched:
+            patched.setattr("gatepass.server.reload.lost_blocks", lambda *_: 1 // 0)
+            assert (await gatepass.reload("watch")).outcome == "refused"
+        assert (await gatepass.reload("watch")).outcome == "unchanged"
+    assert [one["event"] for one in gatepass.events][:2] == ["reload_failed", "reload_refused"]
+    complaints.clear()
