@@ -15,10 +15,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
+from gatepass.config.routes import LEARN_ALSO
 from gatepass.dialects.error_body import read_error_body
 from gatepass.learning import matchers as rejection_parser
 from gatepass.learning import rejection
-from gatepass.learning.learned_rule import OPT_IN, LearnedRule, LearningPolicy, RuleScope
+from gatepass.learning.learned_rule import LearnedRule, LearningPolicy, RuleScope
 from gatepass.learning.matchers import next_rules, suggested_rules
 from gatepass.learning.memory import Memory
 from gatepass.learning.rejection import TAUGHT_CODES, ZOD_CODE, Quoted, UpstreamRejection
@@ -31,7 +32,7 @@ from tests.unit.learning.upstreams import Refusal, Upstream, ask
 from tests.unit.normalize.calls import CHAT, EMBEDDINGS, a_call
 
 DROP = LearnedRule("drop", "seed")
-EVERYTHING = LearningPolicy(OPT_IN | {"user"})
+EVERYTHING = LearningPolicy(LEARN_ALSO | {"user"})
 MEMBERS: dict[str, Any] = {
     "model": "gpt-a",
     "messages": [{"role": "developer", "content": "x"}, {"role": "assistant", "content": None, "name": "n"}],

@@ -3,7 +3,8 @@
 import re
 from pathlib import Path
 
-from gatepass.learning.learned_rule import OPT_IN, SAFE
+from gatepass.config.routes import LEARN_ALSO
+from gatepass.learning.learned_rule import SAFE
 from gatepass.normalize import built_in, embeddings_reply
 from gatepass.normalize.profiles import PlainTools, UntypedModel
 from gatepass.normalize.rerank import Shaped
@@ -72,4 +73,4 @@ def test_what_the_table_says_is_learned_is():
     names = set(re.findall(r"`([a-z_]+)`", row)) - {"learn_also", "dimensions"}
     assert len(names) > 5
     assert names <= SAFE
-    assert not names & OPT_IN
+    assert not names & LEARN_ALSO

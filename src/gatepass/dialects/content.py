@@ -100,14 +100,8 @@ def title_of(page: str) -> str | None:
 
 
 def is_event_stream(headers: Headers, body: bytes) -> bool:
-    """Whether `body` is an event stream, by its first bytes or else by its content type.
-
-    A JSON document or an HTML page is not an event stream, even with its content type.
-    """
-    start = first_bytes(body)
-    if start.startswith(FIELDS):
-        return True
-    return content_type(headers) == "text/event-stream" and start[:1] not in (b"{", b"[", b"<", b"")
+    """Whether the whole `body` is an event stream, by its first bytes or else by its content type."""
+    return ContentSniffer(content_type(headers).encode()).feed(body) is ContentKind.STREAM
 
 
 def parse(body: bytes) -> Any:

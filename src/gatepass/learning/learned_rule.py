@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
-from gatepass.config.routes import LEARN_ALSO
 from gatepass.normalize.embeddings_request import SplitInputs, SplitShare
 from gatepass.normalize.members import Clamp, Drop, JsonMemberPath, OrphanedOptions, Rename, Set, Streamed, Unstreamed
 from gatepass.normalize.messages import (
@@ -60,9 +59,6 @@ RENAMES: Mapping[str, str] = MappingProxyType(
     {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 )
 """OpenAI's reasoning models accept the new name only, older API versions of Azure and Mistral the old one only."""
-
-OPT_IN = LEARN_ALSO
-"""Names for `upstreams.NAME.learn_also`, in addition to members that gatepass does not know."""
 
 _OPT_IN_OF_ACTION: Mapping[str, str] = MappingProxyType(
     {"roles": "merge_roles", "response_format": "response_format", "clamp": "max_tokens"}

@@ -11,11 +11,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from gatepass.config.routes import LEARN_ALSO
 from gatepass.learning.learned_rule import (
     DAY_S,
     HOUR_S,
     NEVER,
-    OPT_IN,
     QUARTER_S,
     RENAMES,
     STREAM_SETTING,
@@ -49,7 +49,7 @@ def suggested_rules(rejection: UpstreamRejection, also: Collection[str] = ()) ->
 
 def relevant_rules(rejection: UpstreamRejection, sent: Call) -> Concerned:
     """Return the suggested rules that would change the body `sent`."""
-    suggested = {rule for step in suggested_rules(rejection, OPT_IN) for rule in step}
+    suggested = {rule for step in suggested_rules(rejection, LEARN_ALSO) for rule in step}
     return frozenset(rule for rule in suggested if concerns(rule.change(), sent))
 
 
@@ -87,7 +87,7 @@ def is_same_rejection(rejection: UpstreamRejection, rule: LearnedRule, evidence:
     """
     if _FIGURES.sub("0", rejection.text) == _FIGURES.sub("0", evidence) or contradicts(rejection, rule):
         return True
-    if any(one.key == rule.key for step in suggested_rules(rejection, OPT_IN) for one in step):
+    if any(one.key == rule.key for step in suggested_rules(rejection, LEARN_ALSO) for one in step):
         return True
     names: tuple[str, ...] = ()  # by which an upstream names the member that the rule changes
     if rule.action in ("stream", "stream_options"):
@@ -469,7 +469,7 @@ def advice(
     as in `next_rules`.
     """
     sentences = [_rule_advice(rejection, sent, setting, blocked_s, concerned)]
-    if setting.suggest is not None and any(step for step in suggested_rules(rejection, OPT_IN)):
+    if setting.suggest is not None and any(step for step in suggested_rules(rejection, LEARN_ALSO)):
         sentences.append(f"The model {setting.suggest!r} may accept this request.")
     return " ".join(sentence for sentence in sentences if sentence)
 
@@ -483,7 +483,7 @@ def _rule_advice(
 ) -> str:
     if rejection.wants_reasoning:
         return REASONING
-    for step in suggested_rules(rejection, OPT_IN):
+    for step in suggested_rules(rejection, LEARN_ALSO):
         rules = [one for one in step if (concerns(one.change(), sent) if concerned is None else one in concerned)]
         if rules:
             return _setting_advice(rejection, rules, setting, blocked_s)
@@ -525,7 +525,7 @@ def _setting_names(forbidden: list[LearnedRule], rejection: UpstreamRejection) -
     found: list[str] = []
     for rule in forbidden:
         if not any(LearningPolicy(frozenset((name,))).allows(rule, rejection.protocol) for name in found):
-            offered = (rule.field, *sorted(OPT_IN))
+            offered = (rule.field, *sorted(LEARN_ALSO))
             name = next(
                 (one for one in offered if LearningPolicy(frozenset((one,))).allows(rule, rejection.protocol)), None
             )

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from gatepass.learning.learned_rule import HOUR_S, Key, LearnedRule, LearnedRuleRecord, RuleScope, evidence_of
 
@@ -195,20 +194,13 @@ class CandidateRule:
     helped: bool = False
 
 
-class TrialLeader(NamedTuple):
-    """The request that tries a model first, and when it started."""
-
-    who: Hashable
-    since_s: float
-
-
 class SingleTrial:
     """The trials of one process, and the requests that wait for them."""
 
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
         self._known: OrderedDict[TrialKey, float] = OrderedDict()
-        self._leaders: dict[TrialKey, TrialLeader] = {}
+        self._leaders: dict[TrialKey, tuple[Hashable, float]] = {}  # who tries a model first, and since when
         self._trials: OrderedDict[Key, CandidateRule] = OrderedDict()
         self._listeners: dict[RuleScope, set[Callable[[], object]]] = {}
 
@@ -217,22 +209,18 @@ class SingleTrial:
 
         It goes as the leader if the model is unknown and has no leader.
         """
-        tried_s = [one.since_s for one in self._of(trial_key[0], now_s).values() if one.holders - {who}]
+        tried_s = [one.since_s for one in self.candidates(trial_key[0], now_s).values() if one.holders - {who}]
         if tried_s and (left_s := min(max(tried_s) + WAIT_S, entered_s + MOST_WAIT_S) - now_s) > 0:
             return left_s
         if self._known.get(trial_key, 0.0) > now_s:
             return 0.0
-        leader = self._leaders.setdefault(trial_key, TrialLeader(who, now_s))
+        leader, since_s = self._leaders.setdefault(trial_key, (who, now_s))
         # The wait counts from the request's arrival too: it does not wait as long again for the next leader.
-        return 0.0 if leader.who == who else max(0.0, min(leader.since_s, entered_s) + WAIT_S - now_s)
+        return 0.0 if leader == who else max(0.0, min(since_s, entered_s) + WAIT_S - now_s)
 
     def is_calm(self, trial_key: TrialKey, now_s: float) -> bool:
         """Whether no request waits and no rule is on trial, and the model replied within the last half KNOWN_S."""
         return not self._trials and self._known.get(trial_key, 0.0) > now_s + KNOWN_S / 2
-
-    def candidates(self, scope: RuleScope, now_s: float) -> list[tuple[Key, CandidateRule]]:
-        """Return the rules on trial for `scope`."""
-        return list(self._of(scope, now_s).items())
 
     def propose(self, key: Key, rule: LearnedRule, evidence: str, who: Hashable, now_s: float) -> None:
         """Put `rule` on trial by `who`, or add `who` to its trial."""
@@ -274,8 +262,8 @@ class SingleTrial:
 
     def leave(self, who: Hashable, trial_key: TrialKey) -> None:
         """Remove `who` as a leader and from its trials, because its request ended."""
-        scope, leader = trial_key[0], self._leaders.get(trial_key)
-        left = leader is not None and leader.who == who
+        scope, (leader, _) = trial_key[0], self._leaders.get(trial_key, (None, 0.0))
+        left = leader == who
         if left:
             del self._leaders[trial_key]
         for key, trial in self._trials.items():
@@ -301,8 +289,8 @@ class SingleTrial:
         for callback in list(self._listeners.get(scope.plain, ())):
             callback()
 
-    def _of(self, scope: RuleScope, now_s: float) -> dict[Key, CandidateRule]:
-        """Return the trials for `scope`, after removing expired trials without holders."""
+    def candidates(self, scope: RuleScope, now_s: float) -> dict[Key, CandidateRule]:
+        """Return the rules on trial for `scope`, after removing expired ones without holders."""
         if not self._trials:
             return {}
         expired = [key for key, trial in self._trials.items() if not trial.holders and trial.until_s <= now_s]

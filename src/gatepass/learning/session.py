@@ -215,7 +215,7 @@ class LearningSession:
         if not self._is_planned and self.mode == "on" and call.body:
             self._expire(now_s)
             known = {key: AppliedRule(rule, proven=True) for key, rule in self.memory.of(self.scope)}
-            for key, trial in self.trial.candidates(self.scope, now_s):  # a stored rule takes precedence
+            for key, trial in self.trial.candidates(self.scope, now_s).items():  # a stored rule takes precedence
                 candidate = AppliedRule(trial.rule, proven=False, evidence=trial.evidence, helped=trial.helped)
                 known.setdefault(key, candidate)
             allows = self.policy.allows

@@ -73,6 +73,16 @@ def complete_envelope(payload: Object, defaults: EnvelopeDefaults, object_name: 
     }
 
 
+def split_end(chunk: Object, ends: list[Object]) -> tuple[Object, Object]:
+    """Return `chunk` without finish reasons and usage, and a chunk with the choices `ends` and the usage."""
+    opened = [{**choice, "finish_reason": None} if isinstance(choice, dict) else choice for choice in chunk["choices"]]
+    first: Object = {**chunk, "choices": opened}
+    last: Object = {**{name: chunk[name] for name in ENVELOPE if name in chunk}, "choices": ends}
+    if "usage" in chunk:
+        first["usage"], last["usage"] = None, chunk["usage"]
+    return first, last
+
+
 def empty_choice(index: int, *, is_text: bool) -> dict[str, Any]:
     """Return a choice of a chunk without output. `is_text` selects the form of `/v1/completions`."""
     payload: dict[str, Any] = {"text": "", "logprobs": None} if is_text else {"delta": {"content": ""}}

@@ -10,7 +10,17 @@ import msgspec
 
 from gatepass.config.access import Profile
 from gatepass.json_scan import json_value
-from gatepass.sse.chunk import CHAT, ENVELOPE, LEGACY, REASONING, Object, empty_choice, encode_event, json_text
+from gatepass.sse.chunk import (
+    CHAT,
+    ENVELOPE,
+    LEGACY,
+    REASONING,
+    Object,
+    empty_choice,
+    encode_event,
+    json_text,
+    split_end,
+)
 from gatepass.sse.event import (
     EventTransform,
     TransformChain,
@@ -131,16 +141,13 @@ class ShortLines(_ChunkTransform):
         later = [piece for choice in choices for piece in self._later(choice)]
         if not later:
             return None
-        envelope = {name: payload[name] for name in ENVELOPE if name in payload}
         ends = [
             {"index": choice.get("index", 0), "delta": {}, "finish_reason": choice["finish_reason"]}
             for choice in choices
             if choice.get("finish_reason")
         ]
-        first = {**payload, "choices": [{**choice, "finish_reason": None} for choice in choices]}
-        last: Object = {**envelope, "choices": ends}
-        if "usage" in payload:
-            first["usage"], last["usage"] = None, payload["usage"]
+        first, last = split_end(payload, ends)
+        envelope = {name: payload[name] for name in ENVELOPE if name in payload}
         parts = [first, *({**envelope, "choices": [piece]} for piece in later)]
         if ends or payload.get("usage"):
             parts.append(last)

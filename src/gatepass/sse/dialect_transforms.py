@@ -33,7 +33,22 @@ class RagflowTransforms:
         return RagflowStream(defaults, wants_usage=wants_usage)
 
     def document(self, body: bytes, defaults: EnvelopeDefaults) -> tuple[bytes, tuple[str, ...]]:
-        return transform_completion(body, defaults)
+        """Return a completion with a new id, or the error that it hides, and the names of the changes.
+
+        A body that is not a completion is returned unchanged, because the validation comes after this.
+        """
+        try:
+            payload = read_json(body)
+        except ValueError:
+            return body, ()
+        if not isinstance(payload, dict) or not isinstance(payload.get("choices"), list):
+            return body, ()
+        error = as_error(_text(payload, "message"))
+        if error is not None:
+            return json_text(error), (HIDDEN_ERROR,)
+        payload["id"] = defaults.new_id("chatcmpl-")
+        payload["created"] = payload.get("created") or defaults.created_s
+        return json_text(payload), (ONE_ID,)
 
 
 ONE_ID, HIDDEN_ERROR, REPEATED, FINISH, ESTIMATED = (
@@ -77,25 +92,6 @@ def as_error(text: str) -> Object | None:
     payload = text.lstrip().removeprefix(ERROR).strip()
     code = 102 if any(words in payload.lower() for words in _ABSENT) else 100
     return {"code": code, "message": payload or "RAGFlow returned an error without a message."}
-
-
-def transform_completion(body: bytes, defaults: EnvelopeDefaults) -> tuple[bytes, tuple[str, ...]]:
-    """Return a completion with a new id, or the error that it hides, and the names of the changes.
-
-    A body that is not a completion is returned unchanged, because the validation comes after this.
-    """
-    try:
-        payload = read_json(body)
-    except ValueError:
-        return body, ()
-    if not isinstance(payload, dict) or not isinstance(payload.get("choices"), list):
-        return body, ()
-    error = as_error(_text(payload, "message"))
-    if error is not None:
-        return json_text(error), (HIDDEN_ERROR,)
-    payload["id"] = defaults.new_id("chatcmpl-")
-    payload["created"] = payload.get("created") or defaults.created_s
-    return json_text(payload), (ONE_ID,)
 
 
 class RagflowStream:

@@ -26,6 +26,7 @@ from gatepass.sse.chunk import (
     encode_event,
     finish_reason,
     is_chunk,
+    split_end,
     unwrap,
 )
 from gatepass.sse.synthesize import chunks
@@ -411,9 +412,4 @@ def split_finish(chunk: Object) -> tuple[Object, ...]:
         return (chunk,)
     empty: Object = {"delta": {}, "text": "", "logprobs": None}
     ends = [{name: empty.get(name, value) for name, value in choice.items()} for choice in ending]
-    opened = [{**choice, "finish_reason": None} if isinstance(choice, dict) else choice for choice in choices]
-    first = {**chunk, "choices": opened}
-    last = {**{name: chunk[name] for name in ENVELOPE if name in chunk}, "choices": ends}
-    if "usage" in chunk:
-        first["usage"], last["usage"] = None, chunk["usage"]
-    return first, last
+    return split_end(chunk, ends)

@@ -6,9 +6,9 @@ from pydantic import ValidationError
 from gatepass.config.document import dotted
 from gatepass.config.model import Config
 from gatepass.config.references import Reference
-from gatepass.config.routes import NOT_LEARNED
+from gatepass.config.routes import LEARN_ALSO, NOT_LEARNED
 from gatepass.config.wording import explained_errors
-from gatepass.learning.learned_rule import NEVER, OPT_IN, SAFE, SAFE_IN_MESSAGES
+from gatepass.learning.learned_rule import NEVER, SAFE, SAFE_IN_MESSAGES
 from gatepass.normalize.members import JsonMemberPath
 
 BASE = {"upstreams": {"u": {"base_url": "https://x"}}}
@@ -93,7 +93,7 @@ def test_what_is_a_place_here_is_one_there(place):
 
 
 def test_what_may_be_learned_besides_has_a_name():
-    names = sorted(OPT_IN)
+    names = sorted(LEARN_ALSO)
     upstream = {"base_url": "https://x", "learn": "on", "learn_also": [*names, "my_own", "messages[].own"]}
     assert Config.model_validate({"upstreams": {"u": upstream}}).upstreams["u"].learn_also[:-2] == names
     for name in ("model", "messages", "input", "stream", "messages[].content", "messages[].role", "a b"):
@@ -121,9 +121,9 @@ def test_a_word_that_would_do_nothing_is_not_to_be_learned(name, why):
 
 def test_the_lists_of_what_may_be_learned_do_not_meet():
     assert NOT_LEARNED == NEVER
-    assert not (SAFE | SAFE_IN_MESSAGES | OPT_IN) & NEVER
-    assert not SAFE & OPT_IN
-    for name in (*SAFE, *SAFE_IN_MESSAGES, *OPT_IN):
+    assert not (SAFE | SAFE_IN_MESSAGES | LEARN_ALSO) & NEVER
+    assert not SAFE & LEARN_ALSO
+    for name in (*SAFE, *SAFE_IN_MESSAGES, *LEARN_ALSO):
         JsonMemberPath.parse(name)
 
 

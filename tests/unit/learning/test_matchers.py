@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.learning.learned_rule import DAY_S, HOUR_S, OPT_IN, QUARTER_S, LearnedRule, LearningPolicy
+from gatepass.config.routes import LEARN_ALSO
+from gatepass.learning.learned_rule import DAY_S, HOUR_S, QUARTER_S, LearnedRule, LearningPolicy
 from gatepass.learning.matchers import contradicts, is_same_rejection, next_rules, suggested_rules
 from gatepass.learning.rejection import UpstreamRejection
 from gatepass.normalize.rule import Change, apply_changes
@@ -213,7 +214,7 @@ def rejections(draw: st.DrawFn) -> UpstreamRejection:
 
 @given(rejections())
 def test_every_rule_of_every_step_is_a_change_whatever_an_upstream_returns(rejected):
-    for step in suggested_rules(rejected, OPT_IN):
+    for step in suggested_rules(rejected, LEARN_ALSO):
         changes: list[Change] = [rule.change() for rule in step]
         assert [change.entry for change in changes] == [rule.entry for rule in step]
         assert all(rule.change().entry == rule.entry for rule in step)

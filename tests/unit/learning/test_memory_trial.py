@@ -123,26 +123,26 @@ def test_a_trial_is_waited_for_even_where_the_model_is_known():
     assert single_trial.wait_s("a", TRIAL_KEY, 0.0, 0.5) == 0.0
     single_trial.settle(KEY)
     assert single_trial.wait_s("b", TRIAL_KEY, 0.0, 0.5) == 0.0
-    assert single_trial.candidates(O3, 0.5) == []
+    assert single_trial.candidates(O3, 0.5) == {}
 
 
 def test_a_trial_lasts_while_it_is_held_and_a_minute_from_its_beginning():
     single_trial = SingleTrial()
     single_trial.propose(KEY, SYNTH, "e", "a", 0.0)
     single_trial.propose(KEY, SYNTH, "e", "b", 1.0)
-    assert [(key, trial.rule) for key, trial in single_trial.candidates(O3, 1_000.0)] == [(KEY, SYNTH)]
+    assert [(key, trial.rule) for key, trial in single_trial.candidates(O3, 1_000.0).items()] == [(KEY, SYNTH)]
     single_trial.leave("a", TRIAL_KEY)
     assert single_trial.candidates(O3, 1_000.0)
     single_trial.leave("b", TRIAL_KEY)
     assert single_trial.candidates(O3, CANDIDATE_S - 1)
-    assert single_trial.candidates(O3, CANDIDATE_S) == []
+    assert single_trial.candidates(O3, CANDIDATE_S) == {}
 
 
 def test_another_rule_about_the_same_begins_another_trial():
     single_trial = SingleTrial()
     single_trial.propose(KEY, SYNTH, "e", "a", 0.0)
     single_trial.propose(KEY, LearnedRule("stream", "aggregate"), "e", "b", 5.0)
-    ((_, trial),) = single_trial.candidates(O3, 5.0)
+    (trial,) = single_trial.candidates(O3, 5.0).values()
     assert (trial.rule.field, trial.holders) == ("aggregate", {"b"})
 
 
@@ -150,7 +150,7 @@ def test_a_trial_about_an_account_is_that_accounts():
     single_trial, ours = SingleTrial(), RuleScope("chat", "o3-mini", "chat", "corp")
     learned_rule = LearnedRule("stream", "synth", by_credential=True)
     single_trial.propose((ours, learned_rule.key), learned_rule, "", "a", 0.0)
-    assert single_trial.candidates(RuleScope("chat", "o3-mini", "chat", "other"), 0.0) == []
+    assert single_trial.candidates(RuleScope("chat", "o3-mini", "chat", "other"), 0.0) == {}
     assert len(single_trial.candidates(ours, 0.0)) == 1
 
 
@@ -164,7 +164,7 @@ def test_a_trial_that_has_helped_lives_on_for_a_minute():
     single_trial.leave("a", (O3, True))
     assert single_trial.has_helped(KEY)
     assert len(single_trial.candidates(O3, 29.0 + CANDIDATE_S)) == 1
-    assert single_trial.candidates(O3, 30.0 + CANDIDATE_S) == []
+    assert single_trial.candidates(O3, 30.0 + CANDIDATE_S) == {}
 
 
 def test_a_request_that_listens_hears_of_everything_that_may_end_its_wait():

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.learning.learned_rule import OPT_IN
+from gatepass.config.routes import LEARN_ALSO
 from gatepass.learning.matchers import suggested_rules
 from gatepass.learning.rejection import UpstreamRejection, path_from_error
 from gatepass.types import ClientProtocol, UpstreamErrorBody
@@ -68,7 +68,7 @@ def test_whatever_an_upstream_returns_is_parsed(texts, param, code, raw, surface
         surface, 400, UpstreamErrorBody(" ".join(texts), 400, None, code, param, raw), b"{}"
     )
     if rejection is not None:
-        for step in suggested_rules(rejection, OPT_IN):
+        for step in suggested_rules(rejection, LEARN_ALSO):
             for rule in step:
                 assert rule.rank >= 0
 
@@ -101,7 +101,7 @@ def test_long_texts_are_read_in_linear_time(unit):
         ClientProtocol.CHAT, 400, UpstreamErrorBody(text, raw={"metadata": {"raw": text * 2}}, param=text[:100]), b"{}"
     )
     assert rejection is not None
-    list(suggested_rules(rejection, OPT_IN))
+    list(suggested_rules(rejection, LEARN_ALSO))
     assert time.perf_counter() - began < 2.0
 
 

@@ -66,7 +66,7 @@ def test_a_refused_stream_is_learned_and_applied():
     assert (first.error, first.call.stream, first.call.adapted) == (None, False, ("stream=synth",))
     assert first.logged == [("learned", "stream=synth")]
     assert first.learning.events[0].evidence == STREAM
-    assert learner.trial.candidates(O3, 0.0) == []
+    assert learner.trial.candidates(O3, 0.0) == {}
     second = ask(learner, upstream, chat(stream=True), 5.0)
     assert (second.error, second.call.adapted, second.logged) == (None, ("stream=synth",), [])
     assert [body["stream"] for body in upstream.seen] == [True, False, False]
@@ -497,7 +497,7 @@ def test_a_request_in_flight_takes_over_what_was_learned_meanwhile():
         slow.plan(chat(stream=True), 0.0)
         ask(learner, upstream, chat(stream=True))
         assert slow.learn_from(refused(NO_STREAM), 1.0)
-        assert learner.trial.candidates(O3, 1.0) == []
+        assert learner.trial.candidates(O3, 1.0) == {}
         late = converse(slow, Upstream([always(openai("Wrong."))]), chat(stream=True), 1.0)
     assert late.error is not None
     assert late.error.message == "Wrong."

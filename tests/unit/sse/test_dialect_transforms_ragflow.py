@@ -11,7 +11,7 @@ from gatepass.sse.dialect_transforms import (
     ONE_ID,
     REPEATED,
     RagflowStream,
-    transform_completion,
+    RagflowTransforms,
 )
 
 ORIGIN = EnvelopeDefaults(lambda prefix: f"{prefix}own", 1_700_000_000, "my-bot")
@@ -142,21 +142,21 @@ def completed(content, **more):
 
 
 def test_a_completion_gets_an_id_and_a_time_of_its_own_and_keeps_the_rest():
-    body, adapted = transform_completion(completed("Hi", param=None), ORIGIN)
+    body, adapted = RagflowTransforms().document(completed("Hi", param=None), ORIGIN)
     sent = json.loads(body)
     assert (sent["id"], sent["created"], sent["param"]) == ("chatcmpl-own", 1_700_000_000, None)
     assert adapted == (ONE_ID,)
 
 
 def test_a_completion_that_is_an_exception_is_the_error():
-    body, adapted = transform_completion(completed("**ERROR**: boom"), ORIGIN)
+    body, adapted = RagflowTransforms().document(completed("**ERROR**: boom"), ORIGIN)
     assert (json.loads(body), adapted) == ({"code": 100, "message": "boom"}, (HIDDEN_ERROR,))
-    assert json.loads(transform_completion(completed("**ERROR**:"), ORIGIN)[0])["message"]
+    assert json.loads(RagflowTransforms().document(completed("**ERROR**:"), ORIGIN)[0])["message"]
 
 
 def test_what_is_not_a_completion_is_left_to_the_validation():
     for body in (b"{oops", b"[]", b'{"code":102,"message":"no"}'):
-        assert transform_completion(body, ORIGIN) == (body, ())
+        assert RagflowTransforms().document(body, ORIGIN) == (body, ())
 
 
 REVISED = ANSWER + " But note: it does more."
@@ -219,7 +219,7 @@ def test_suspects_without_end_are_set_free():
 
 def test_a_completion_with_an_exception_behind_a_line_end_is_an_error():
     whole = {"choices": [{"message": {"content": "\n**ERROR**: timed out"}}]}
-    assert json.loads(transform_completion(json.dumps(whole).encode(), ORIGIN)[0]) == {
+    assert json.loads(RagflowTransforms().document(json.dumps(whole).encode(), ORIGIN)[0]) == {
         "code": 100,
         "message": "timed out",
     }
