@@ -279,19 +279,16 @@ def quoted(text: str) -> bytes:
     return b'"%b"' % b"".join(parts)
 
 
-def at_most_once(text: bytes, names: Sequence[bytes]) -> bool:
-    """Return True only if each of `names` occurs at most once in `text`, and none with escapes.
+def at_most_once(text: bytes, name: bytes) -> bool:
+    """Return True only if `name` occurs at most once in `text`, and not with escapes.
 
-    `names` include their quotes (`b'"model"'`) and consist of a to z and `_`. A quote inside a string is escaped, so
+    `name` includes its quotes (`b'"model"'`) and consists of a to z and `_`. A quote inside a string is escaped, so
     the matches are whole strings at any depth, names or values, and strings that end in `\\"name`. The search is fast
     if most of a large text is long strings such as images.
     """
     if len(text) > SMALL_BYTES:
         text = _thinned(text)
-    for name in names:
-        if text.count(name) > 1:
-            return False
-    return not may_spell(text)
+    return text.count(name) <= 1 and not may_spell(text)
 
 
 def occurs_at_most(text: bytes, names: re.Pattern[bytes], limit: int) -> bool:
@@ -393,7 +390,7 @@ def place_of(text: bytes, quoted: bytes) -> int:
             brackets = _STRING.sub(b"", around)  # `quoted` is a whole string, because quotes in strings are escaped
             if sum(map(brackets.count, _OPEN)) - sum(map(brackets.count, _CLOSE)) == depth:
                 return at
-    return at if at >= 0 and at_most_once(text, (quoted,)) else -1
+    return at if at >= 0 and at_most_once(text, quoted) else -1
 
 
 def replace_value(text: bytes, quoted: bytes, value: bytes) -> bytes:

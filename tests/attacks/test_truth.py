@@ -15,8 +15,7 @@ from gatepass.errors import UpstreamErrorReply
 from gatepass.operations.error_objects import error_headers
 from gatepass.sse import choice_repair as repairs
 from gatepass.sse.choice_repair import MAX_ARGUMENT_BYTES, RepairOptions
-from gatepass.sse.event_stream import EventStream
-from gatepass.sse.fast_path import FastPath
+from gatepass.sse.event_stream import EventStream, FastPath
 from gatepass.sse.repair import StreamRepair, UsageRepair
 from gatepass.sse.tool_calls import is_complete_json
 from tests.attacks import generated

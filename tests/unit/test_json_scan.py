@@ -217,16 +217,15 @@ def test_may_name_finds_a_name_at_every_position_among_short_strings(spelled):
 def test_repeated_names_are_found_in_all_parts(filler):
     inner = b'{"model":"' + b"x" * 3 * PART_BYTES + b'"}'
     end = b',"a":"' + filler + b'","model":""}'
-    assert at_most_once(b'{"b":0' + end, (b'"model"', b'"stream"'))
-    assert not at_most_once(b'{"b":' + inner + end, (b'"model"', b'"stream"'))
-    assert not at_most_once(b'{"b":' + inner + end, (b'"stream"', b'"model"'))
-    assert at_most_once(b'{"b":' + inner + end, (b'"stream"',))
-    assert not at_most_once(b'{"\\u006d":0' + end, (b'"model"',))
+    assert at_most_once(b'{"b":0' + end, b'"model"')
+    assert not at_most_once(b'{"b":' + inner + end, b'"model"')
+    assert at_most_once(b'{"b":' + inner + end, b'"stream"')
+    assert not at_most_once(b'{"\\u006d":0' + end, b'"model"')
 
 
 @pytest.mark.parametrize("escape", [b"\\u00e9", b"\\u0040", b"\\u0060", b"\\u000a", b"\\u002f", b"\\u007f", b"\\u0030"])
 def test_an_escape_of_another_character_cannot_spell_a_name(escape):
-    assert at_most_once(b'{"a":"' + escape + b'"}', (b'"model"',))
+    assert at_most_once(b'{"a":"' + escape + b'"}', b'"model"')
 
 
 def test_edits_are_applied_in_order_of_position():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gatepass.sse import event_stream as stream_module
 from gatepass.sse.event import read_json
-from gatepass.sse.fast_path import FastPath
+from gatepass.sse.event_stream import FastPath
 from gatepass.sse.usage import Usage
 from tests.unit.sse.streams import (
     DONE,
