@@ -20,10 +20,8 @@ CLOCK = SystemClock()
 pytestmark = pytest.mark.parametrize("loop", LOOPS)
 
 
-async def shell(script: str, limit_bytes: int = 1000, complaints: bytearray | None = None) -> ProcessResult:
-    return await run(
-        ["sh", "-c", script], ENVIRONMENT, limit_bytes, bytearray() if complaints is None else complaints, CLOCK
-    )
+async def shell(script: str, limit_bytes: int = 1000, stderr: bytearray | None = None) -> ProcessResult:
+    return await run(["sh", "-c", script], ENVIRONMENT, limit_bytes, bytearray() if stderr is None else stderr, CLOCK)
 
 
 def pid_in(file: Path) -> int:
@@ -35,10 +33,10 @@ def gone(file: Path) -> None:
     block_until(lambda: not lives(pid))
 
 
-def test_a_program_has_its_output_its_complaints_and_its_code(loop):
-    complaints = bytearray()
-    assert on(loop, shell("echo out; echo bad >&2; exit 3", complaints=complaints)) == ProcessResult(3, b"out\n")
-    assert complaints == b"bad\n"
+def test_a_program_has_its_output_its_stderr_and_its_code(loop):
+    stderr = bytearray()
+    assert on(loop, shell("echo out; echo bad >&2; exit 3", stderr=stderr)) == ProcessResult(3, b"out\n")
+    assert stderr == b"bad\n"
 
 
 def test_it_has_no_input_and_no_more_environment_than_it_was_given(loop):
@@ -66,11 +64,11 @@ def test_as_much_as_the_limit_is_not_too_much(loop):
 
 
 def test_endless_error_output_is_read_to_its_end(loop):
-    complaints = bytearray()
-    found = on(loop, shell("head -c 1000000 /dev/zero | tr '\\0' x >&2; echo last >&2", complaints=complaints))
+    stderr = bytearray()
+    found = on(loop, shell("head -c 1000000 /dev/zero | tr '\\0' x >&2; echo last >&2", stderr=stderr))
     assert found.code == 0
-    assert len(complaints) == STDERR_BYTES
-    assert complaints.endswith(b"xlast\n")
+    assert len(stderr) == STDERR_BYTES
+    assert stderr.endswith(b"xlast\n")
 
 
 def test_a_death_by_signal_is_a_negative_code(loop):

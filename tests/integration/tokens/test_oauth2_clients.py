@@ -140,7 +140,7 @@ async def test_a_certificate_that_the_issuer_does_not_trust_is_a_fault_of_tls(
         assert (issuer.received, upstream.received) == ([], [])
     assert status == 503
     assert "no token for credential corp" in words
-    complaints.clear()  # the scripted server's own loop complains of the handshake
+    complaints.clear()  # the scripted server's own loop reports the handshake
 
 
 async def test_certificates_go_to_the_endpoint_that_the_document_has_for_them(files: dict[str, str]):

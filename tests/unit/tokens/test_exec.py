@@ -36,12 +36,12 @@ class Program:
         arguments: Sequence[str],
         environment: Mapping[str, str],
         limit_bytes: int,
-        complaints: bytearray,
+        stderr: bytearray,
         clock: Clock,
     ) -> ProcessResult:
         self.runs.append((arguments, dict(environment), limit_bytes))
         self.running += 1
-        complaints += self.stderr
+        stderr += self.stderr
         try:
             if self.takes_s:
                 await sleep(clock, self.takes_s)

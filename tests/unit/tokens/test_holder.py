@@ -517,7 +517,7 @@ async def test_a_refresh_task_logs_a_bug_and_continues(caplog):
     await holder.aclose()
 
 
-async def test_a_keeper_that_meets_a_bug_over_and_over_keeps_to_the_backoff():
+async def test_a_refresh_task_with_repeated_bugs_keeps_to_the_backoff():
     clock = DrivenClock()
     source = FragileSource()
     source.broken = True
@@ -530,7 +530,7 @@ async def test_a_keeper_that_meets_a_bug_over_and_over_keeps_to_the_backoff():
     await holder.aclose()
 
 
-async def test_a_keeper_that_meets_a_bug_while_its_holder_closes_does_not_begin_again(caplog):
+async def test_a_refresh_task_that_meets_a_bug_while_its_holder_closes_does_not_begin_again(caplog):
     clock = DrivenClock()
     source = FragileSource(Token(Secret("abc"), clock.now(), 100.0))
     holder = over(source, clock)
@@ -538,11 +538,11 @@ async def test_a_keeper_that_meets_a_bug_while_its_holder_closes_does_not_begin_
     await clock.advance(1.0)
     source.broken = True
     holder._refresh_task.wake()
-    await asyncio.sleep(0)  # the keeper has met the bug, and the holder has not been told yet
+    await asyncio.sleep(0)  # the task has met the bug, and its callback has not run yet
     await holder.aclose()
     await settle()
     assert caplog.records == []
-    assert [task for task in asyncio.all_tasks() if task.get_name().startswith("keeper of")] == []
+    assert [task for task in asyncio.all_tasks() if task.get_name().startswith("refresh of")] == []
 
 
 async def test_a_token_that_is_dead_on_arrival_is_not_given_away():

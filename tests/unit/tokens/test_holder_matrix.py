@@ -557,7 +557,7 @@ async def test_t24_what_a_closed_holder_still_fetches_is_dropped():
         assert it.redactor.mask("token-1") == "token-1"
 
 
-async def test_t20_after_a_suspend_the_keeper_notices_within_5_seconds_without_traffic():
+async def test_t20_after_a_suspend_the_refresh_task_notices_within_5_seconds_without_traffic():
     async with holding() as it:
         await it.clock.advance(10.0)
         it.clock._now += 3600.0
