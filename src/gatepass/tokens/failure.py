@@ -7,16 +7,16 @@ from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, replace
 
+from gatepass.config.document import dotted
+from gatepass.config.references import PREFIX, VARIABLES_BY_TYPE
 from gatepass.errors import TokenUnavailable
 
 ENVIRONMENT_CREDENTIAL = "token"
 """Name of the credential whose settings are environment variables."""
-VARIABLES = {
-    "url": "GATEPASS_TOKEN_URL",
-    "token_url": "GATEPASS_TOKEN_URL",
-    "reply.token": "GATEPASS_TOKEN_PATH",
-    "network.proxy_auth": "GATEPASS_PROXY",
+VARIABLES = {dotted(path): name for names in VARIABLES_BY_TYPE.values() for name, path in names.items()} | {
+    "network.proxy_auth": "PROXY"
 }
+"""The variable of each setting, without the prefix."""
 
 BUSY = "another process uses the refresh token and did not release it in time"
 
@@ -74,7 +74,7 @@ class TokenReissued(TokenUnavailable):
 def setting(credential: str, name: str) -> str:
     """Return the full name of a setting, with its environment variable if the environment configures the credential."""
     variable = VARIABLES.get(name) if credential == ENVIRONMENT_CREDENTIAL else None
-    return f"credentials.{credential}.{name}{f' ({variable})' if variable else ''}"
+    return f"credentials.{credential}.{name}{f' ({PREFIX}{variable})' if variable else ''}"
 
 
 def setting_hint(credential: str, name: str | None) -> str:

@@ -11,8 +11,8 @@ import json
 import logging
 import os
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -146,40 +146,32 @@ class FileRefreshTokenStore:
             os.close(lock)
 
     async def get(self) -> str | None:
-        try:
-            os.stat(self._path)
-            return read_file(self._path)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise _failure("cannot be read", error) from None
-        except UnresolvedReference as error:
-            raise FetchFailure(f"refresh_token_file: {error}", quick=False) from None
+        with _as_failure("cannot be read"):
+            try:
+                os.stat(self._path)
+                return read_file(self._path)
+            except FileNotFoundError:
+                return None
+            except UnresolvedReference as error:
+                raise FetchFailure(f"refresh_token_file: {error}", quick=False) from None
 
     async def put(self, text: str) -> None:
-        try:
+        with _as_failure("cannot be written"):
             # fsync may take seconds on a busy disk.
-            await asyncio.get_running_loop().run_in_executor(None, _replace, self._path, text)
-        except OSError as error:
-            raise _failure("cannot be written", error) from None
+            await asyncio.to_thread(_replace, self._path, text)
 
 
 def _lock_of(path: str) -> int:
-    try:
+    with _as_failure("cannot be locked"):
         # The real path, so that two links to one file share one lock.
         return os.open(f"{os.path.realpath(path)}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise _failure("cannot be locked", error) from None
 
 
 def _try_lock(lock: int) -> bool:
-    try:
+    with _as_failure("cannot be locked"), suppress(BlockingIOError):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        raise _failure("cannot be locked", error) from None
-    return True
+        return True
+    return False
 
 
 def _replace(path: str, text: str) -> None:
@@ -205,8 +197,12 @@ def _replace(path: str, text: str) -> None:
         os.close(place)
 
 
-def _failure(what: str, error: OSError) -> FetchFailure:
-    return FetchFailure(f"refresh_token_file {what}: {error.strerror}", quick=False)
+@contextmanager
+def _as_failure(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise FetchFailure(f"refresh_token_file {what}: {error.strerror}", quick=False) from None
 
 
 def refresh_token_in(reply: TokenResponse) -> str | None:
