@@ -42,12 +42,13 @@ class FileContent:
 class WatchedFile:
     """A file that is read again after a change. The check of an unchanged file costs one stat call.
 
-    `wall` returns epoch seconds.
+    `wall` returns epoch seconds. Only texts that `counts` accepts are counted as changes.
     """
 
-    def __init__(self, path: str, wall: Callable[[], float]) -> None:
+    def __init__(self, path: str, wall: Callable[[], float], counts: Callable[[str], bool] = lambda _: True) -> None:
         self._path = path
         self._wall = wall
+        self._counts = counts
         self._mark: FileVersion | None = None
         self._last: FileContent | None = None
         self._changes = 0
@@ -65,8 +66,16 @@ class WatchedFile:
             self._mark = None  # the next read opens the file
             raise FetchFailure(f"the file {self._path} cannot be read: {error.strerror}", quick=False) from None
 
+    def mark(self) -> Secret:
+        """Return how often a new text was found, as a text too short to be masked.
+
+        A token source returns it with its secrets, because a change of those justifies a new attempt. While the file
+        is absent for a moment, its last text applies.
+        """
+        return Secret(lambda: str(self.changes() % _MAX_COUNT))
+
     def changes(self) -> int:
-        """Return how often a new content was found. While the file is absent, its last content applies."""
+        """Return how often a new text was found."""
         with suppress(FetchFailure):
             self.read()
         return self._changes
@@ -86,8 +95,8 @@ class WatchedFile:
             raise FetchFailure(f"the file {self._path} is larger than {REPLY_BYTES} bytes, so it is not a token")
         written = FileContent(data.decode("utf-8-sig", "replace"), status.st_mtime_ns / 1e9)
         # A file may be written again with the same content.
-        if self._last is None or self._last.text != written.text:
-            self._changes += 1
+        is_new = self._last is None or self._last.text.strip() != written.text.strip()
+        self._changes += is_new and self._counts(written.text.strip())
         self._last = written
         self._mark = _version_of(status) if self._wall() - written.written_s > SETTLED_S else None
         return written
@@ -112,18 +121,13 @@ class FileSource:
             plain_text=True,
             credential=name,
         )
-        self._mark = Secret(lambda: str(self._file.changes() % _MAX_COUNT))
 
     def __repr__(self) -> str:
         return f"FileSource({self._name})"
 
     def secrets(self) -> tuple[Secret, ...]:
-        """Return a count of the file's changes, so that a new token is noticed.
-
-        It does not change while the file is absent for a moment, and it is too short to be masked. The tokens are
-        masked when they are returned.
-        """
-        return (self._mark,)
+        """Return a count of the file's changes, so that a new token is noticed. Tokens are masked when returned."""
+        return (self._file.mark(),)
 
     async def fetch(self) -> Token:
         """Return the token in the file; raise FetchFailure if there is none, or if it has expired."""

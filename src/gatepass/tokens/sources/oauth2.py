@@ -31,12 +31,13 @@ from gatepass.tokens.sources.client_auth import (
     new_login_advice,
     with_advice,
 )
+from gatepass.tokens.sources.file import WatchedFile
 from gatepass.tokens.sources.refresh_token import (
     FileRefreshTokenStore,
     MemoryRefreshTokenStore,
-    RefreshTokenFileWatch,
     RefreshTokenRotation,
     RefreshTokenStore,
+    is_bare,
 )
 from gatepass.tokens.token_endpoint import HEADERS, TimedTokenResponse, TokenEndpointClient, display_host
 from gatepass.tokens.token_reply import TokenReplyFormat
@@ -206,7 +207,8 @@ class Oauth2Source:
             *(secret for secret in own if secret is not None),
             *secret_fields(settings.extra),
         )
-        self._marks = () if file is None else (RefreshTokenFileWatch(file, clock.wall).mark(),)
+        # Texts that gatepass writes are not counted. Otherwise each use of a refresh token would cause the next.
+        self._marks = () if file is None else (WatchedFile(file, clock.wall, is_bare).mark(),)
 
     def __repr__(self) -> str:
         return f"Oauth2Source({self._issuer.name})"

@@ -24,12 +24,9 @@ from gatepass.tokens.failure import BUSY, FetchFailure
 from gatepass.tokens.issuer_error import NotJson, TokenResponse, parse_json_text
 from gatepass.tokens.secrets import account_fingerprint, refresh_token_fingerprint, revealed
 from gatepass.tokens.sources.client_auth import INVALID_GRANT_CODES, Fields, code_of, new_login_advice
-from gatepass.tokens.sources.file import WatchedFile
 from gatepass.tokens.token_endpoint import TimedTokenResponse
 from gatepass.tokens.token_reply import candidate_objects
-from gatepass.types import Secret
 
-_MAX_COUNT = 10_000
 LOCK_POLL_S = 0.05
 """Between two attempts to take a lock that another process holds."""
 T = TypeVar("T")
@@ -41,31 +38,6 @@ FOREIGN = "the stored refresh token belongs to another client or issuer, and no 
 logger = logging.getLogger("gatepass.tokens")
 SendGrant = Callable[[Fields], Awaitable[TimedTokenResponse]]
 """Sends a grant to the token endpoint, with the client's proof and the extra fields."""
-
-
-class RefreshTokenFileWatch:
-    """Notices a refresh token that a person puts into the file, so that a refused credential is tried again at once.
-
-    Texts that gatepass itself writes there, in this process or another, are ignored. Otherwise each use would cause
-    the next.
-    """
-
-    def __init__(self, path: str, wall: Callable[[], float]) -> None:
-        self._file = WatchedFile(path, wall)
-        self._last: str | None = None
-        self._count = 0
-
-    def mark(self) -> Secret:
-        """Return how often a new one was found, as a text too short to be masked."""
-        return Secret(lambda: str(self._found() % _MAX_COUNT))
-
-    def _found(self) -> int:
-        with suppress(FetchFailure):
-            text = self._file.read().text.strip()
-            is_bare = bool(text) and not text.startswith("{")
-            self._count += is_bare and text != self._last
-            self._last = text if is_bare else None
-        return self._count
 
 
 class RefreshTokenStore(Protocol):
@@ -228,11 +200,16 @@ class StoredRefreshToken:
         return json.dumps({"refresh_token": self.token, "fingerprint": self.fingerprint, "account": self.account})
 
 
+def is_bare(text: str) -> bool:
+    """Return whether `text` is a token that a person put there. gatepass writes JSON."""
+    return text != "" and not text.startswith("{")
+
+
 def parse_stored(text: str | None) -> StoredRefreshToken | None:
     """Return the stored refresh token in `text`; None if it contains none."""
     if text is None or not (text := text.strip()):
         return None
-    if not text.startswith("{"):  # a bare token, put there by a person
+    if is_bare(text):
         return StoredRefreshToken(text)
     try:
         document = parse_json_text(text)
