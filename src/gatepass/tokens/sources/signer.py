@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import jwt
 
-from gatepass.config.certificates import SigningKey, check_secret, signing_key, thumbprint
+from gatepass.config.certificates import check_secret, signing_key, thumbprint
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.references import UnresolvedReference, read_file
 from gatepass.tokens.failure import FetchFailure
@@ -24,7 +25,7 @@ class Signer:
         self._settings = settings
         self._secret = secret
         self._key = key
-        self._parsed: tuple[str, SigningKey] | None = None
+        self._parse = lru_cache(maxsize=1)(signing_key)
 
     def sign(self, claims: dict[str, Any]) -> str:
         """Return the claims as a JWT; raise FetchFailure if the current secret or key is unusable."""
@@ -40,11 +41,9 @@ class Signer:
 
     def _signed_with_key(self, claims: dict[str, Any], pem: str) -> str:
         try:
-            if self._parsed is None or self._parsed[0] != pem:
-                self._parsed = (pem, signing_key(pem))
+            key = self._parse(pem)
         except ValueError as error:
             raise FetchFailure(f"private_key {error}", quick=False) from None
-        key = self._parsed[1]
         try:
             # A new key may be of another kind than `algorithm`.
             algorithm = key.algorithm(self._settings.algorithm)

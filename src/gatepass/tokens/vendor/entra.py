@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
@@ -130,20 +131,17 @@ class CertificateFile:
     def __init__(self, path: str, password: Secret | None) -> None:
         self._path = path
         self._password = password
-        self._known: tuple[bytes, str | None, EntraCertificate] | None = None
+        self._parse = lru_cache(maxsize=1)(certificate)
 
     def current(self) -> EntraCertificate:
         """Return the certificate; raise FetchFailure if the file is absent or invalid."""
         password = None if self._password is None else revealed(self._password, "certificate_password")
         try:
-            data = Path(self._path).read_bytes()
-            if self._known is None or self._known[:2] != (data, password):
-                self._known = (data, password, certificate(data, password))
+            return self._parse(Path(self._path).read_bytes(), password)
         except OSError as error:
             raise FetchFailure(f"{self._here} cannot be read: {error.strerror}", quick=False) from None
         except ValueError as error:
             raise FetchFailure(f"{self._here} {error}", quick=False) from None
-        return self._known[2]
 
     def fingerprint(self) -> str:
         """Return a digest that changes with the file; raise ValueError. The key is never sent, so nothing is masked."""
