@@ -19,7 +19,7 @@ E2E_BESIDE := $(addprefix tests/e2e/test_,$(addsuffix .py,quirks sdk_types clien
 UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site golden e2e e2e-system \
+.PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site golden e2e e2e-prometheus e2e-system \
   attacks campaigns stress chaos rolls token-chaos store-faults token-matrix properties mutants fuzz startup pythons \
   lock clean
 
@@ -96,6 +96,9 @@ e2e: setup ## Real servers, Node clients, the container image (E2E_CONTAINER=ski
 	tests/e2e/setup.sh
 	$(BIN)/pytest -n 2 --dist loadfile $(E2E_BESIDE)
 	$(BIN)/pytest tests/e2e $(E2E_BESIDE:%=--ignore=%)
+
+e2e-prometheus: ## Put Debian's Prometheus into .e2e/ for tests/e2e/test_prometheus.py, without root
+	tests/e2e/prometheus/fetch.sh .e2e/prometheus
 
 e2e-system: ## Install the system packages of the container tests: Debian or Ubuntu, as root
 	tests/e2e/container/setup.sh
