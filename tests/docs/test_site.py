@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+from gatepass.cli.init import OF_AUTH, QUESTIONS, init
 from tests.integration.gateway import CHAT, HELLO, gateway
 from tests.integration.scripted import Scripted, Send, reply
 
@@ -54,3 +55,12 @@ async def test_the_rejection_of_the_page_teaches_its_rule():
         answer = await served.ask({**HELLO, "max_tokens": 5}, CHAT).answer()
     assert answer.status == 200
     assert answer.headers["x-gatepass-adapted"].split(", ")[0] == rule
+
+
+def test_the_first_page_shows_the_questions_and_options_of_init():
+    page = (DOCS / "getting_started.md").read_text()
+    shown = ["base_url", "auth", *OF_AUTH["oauth2"], "clients", "listen"]
+    for name in shown:
+        assert QUESTIONS[name].text in page, name
+    options = {option for parameter in init.params for option in parameter.opts}
+    assert set(re.findall(r"--[a-z-]+(?= )", page.partition("gatepass init --yes")[2].partition("```")[0])) <= options
