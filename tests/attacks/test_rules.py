@@ -22,7 +22,7 @@ from gatepass.normalize.rerank import RerankOptions, Shaped
 from gatepass.normalize.rule import ChangeRule, Rule
 from gatepass.proxy import large_body
 from gatepass.proxy.attempt import normalize_in_slices
-from gatepass.proxy.large_body import LARGE_BYTES, needs_scan, reread, run_off_loop, scanned
+from gatepass.proxy.large_body import LARGE_BYTES, MEDIUM_BYTES, needs_scan, reread, run_off_loop, scanned
 from gatepass.types import Call, ClientProtocol, Operation, Target
 from tests.attacks.conftest import Attack
 
@@ -46,13 +46,21 @@ UNITS = {
         *('{"role":"user","content":[[],[]]}', '{"role":"assistant","tool_calls":[{"id":"x"}],"refusal":null}'),
         '{"role":"user","content":"' + "\\n\\u4e2d" * 2_000 + '"}',
         '{"role":"user","images":["' + "iVBORw0KGgo" * 100 + '"]}',
+        *(
+            '{"role":"user","content":"%s"}' % ("a" * 330),
+            '{"role":"user","content":"%s"}' % ("a\\n" * 200 + "a" * 7_800),
+        ),
     ),
     "tools": ('{"function":{}}', '{"function":{},"a":1}', '{"function":{}' + ',"a":1' * 30_000 + "}"),
     "input": ('"a"', "1", '"' + "a\\n" * 100 + '"', "[1]"),
     "documents": ('"a"', '{"text":"a"}', '{"text":"' + "\\n" * 1_000 + '"}'),
 }
 bodies = st.sampled_from(sorted(UNITS)).flatmap(
-    lambda name: st.tuples(st.just(name), st.sampled_from(UNITS[name]), st.integers(16_000, LARGE_BYTES * 9 // 8))
+    lambda name: st.tuples(
+        st.just(name),
+        st.sampled_from(UNITS[name]),
+        st.one_of(st.integers(16_000, LARGE_BYTES * 9 // 8), st.just(MEDIUM_BYTES - 100)),
+    )
 )
 
 
@@ -97,6 +105,8 @@ async def longest_pause_s(name: str, raw: bytes, rules: Sequence[Rule]) -> float
 @example(("messages", USER, 2 << 20), RULES[0])
 @example(("messages", UNITS["messages"][6], 4 << 20), RULES[0])
 @example(("messages", UNITS["messages"][3], 2 << 20), RULES[1])
+@example(("messages", UNITS["messages"][8], MEDIUM_BYTES - 100), RULES[0])
+@example(("messages", UNITS["messages"][9], MEDIUM_BYTES - 100), RULES[1])
 @example(("tools", UNITS["tools"][2], 1 << 18), RULES[0])
 @example(("input", '"a"', 1 << 20), RULES[0])
 @example(("documents", UNITS["documents"][1], 2 << 20), RULES[0])
