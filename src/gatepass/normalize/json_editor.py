@@ -213,12 +213,6 @@ class JsonArrayEditor(_Container):
         """Return the first character of the element."""
         return self._kind(self._live()[index])
 
-    def text(self, index: int) -> bytes:
-        return self._text(self._live()[index])
-
-    def object(self, index: int) -> JsonObjectEditor | None:
-        return self._object(self._live()[index])
-
     def objects(self) -> list[JsonObjectEditor]:
         """Return the elements that are objects."""
         return [inner for slot in self._live() if (inner := self._object(slot)) is not None]

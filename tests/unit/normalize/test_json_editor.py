@@ -127,10 +127,10 @@ def test_elements_of_a_list_go_and_come():
     assert empty is not None
     elements.drop((0,))
     elements.insert(b'"new"')
-    assert (len(elements), elements.kind(0), elements.text(1)) == (3, '"', b'{"a":2}')
+    assert (len(elements), elements.kind(0), elements.texts()[1]) == (3, '"', b'{"a":2}')
     (inner,) = elements.objects()
     inner.set("a", b"5")
-    assert elements.text(1) == b'{"a":5}'
+    assert elements.texts()[1] == b'{"a":5}'
     empty.insert(b"1")
     assert under_way.written() == b'{"l":[ "new",{"a":5} ,3 ],"e":[1]}'
     while len(elements) > 1:

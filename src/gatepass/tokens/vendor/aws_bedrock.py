@@ -134,9 +134,9 @@ def bedrock_key(keys: AwsKeys, region: str, lifetime_s: float) -> str:
     return PREFIX + b64encode(url.encode()).decode()
 
 
-def signed_headers(keys: AwsKeys, region: str, url: str, body: bytes, headers: dict[str, str]) -> dict[str, str]:
-    """Return `headers` of a POST to STS with the signature."""
-    request = AWSRequest("POST", url, headers, body)
+def signed_headers(keys: AwsKeys, region: str, url: str, body: bytes) -> dict[str, str]:
+    """Return the headers of a POST to STS, with the signature."""
+    request = AWSRequest("POST", url, FORM, body)
     SigV4Auth(_credentials(keys), "sts", region).add_auth(request)
     return dict(request.headers.items())
 
@@ -200,7 +200,7 @@ class AwsBedrockSource:
     async def _session(self, vendor_fetch: VendorFetch, keys: AwsKeys | None, more: dict[str, str]) -> AwsKeys:
         settings, url = self._settings, self._settings.sts
         body = role_form(settings.role_arn or "", settings.role_session_name, settings.key_ttl_s, more)
-        headers = FORM if keys is None else signed_headers(keys, settings.region, url, body, FORM)
+        headers = FORM if keys is None else signed_headers(keys, settings.region, url, body)
         return parse_sts_session(
             await vendor_fetch.send("POST", url, headers, body), display_host(url), vendor_fetch.mask
         )
