@@ -137,6 +137,7 @@ def _faults(files: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     for name in ("ca_file", "client_cert"):
         try:
             if name in readable:
+                # The TLS library itself decides, as it does for a connection.
                 ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(readable[name])
         except OSError:  # ssl.SSLError is one
             yield name, NO_CERTIFICATE

@@ -43,6 +43,7 @@ class ConfigError(Exception):
     """An invalid configuration, with all problems in the order of the file."""
 
     def __init__(self, problems: Iterable[ConfigProblem]) -> None:
+        # The checks and pydantic find problems in another order than that of the file.
         self.problems = tuple(sorted(problems, key=lambda problem: problem.origin))
         super().__init__("\n".join(str(problem) for problem in self.problems))
 

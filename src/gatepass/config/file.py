@@ -86,6 +86,7 @@ def parse_json(source: str, text: str) -> ConfigDocument:
     """Parse `text`; raise ConfigError with the line of the fault."""
     document = ConfigDocument(source)
     try:
+        # Python accepts NaN and Infinity, which are not JSON.
         document.tree = json.loads(text, parse_constant=_no_constant)
         sign, line = next(tokens := _tokens(text))
         _walk(document, tokens, sign, line, ())

@@ -52,6 +52,7 @@ _DIGITS = 300
 def parse_yaml(source: str, text: str) -> ConfigDocument:
     """Parse the only document of `text`; raise ConfigError with the line of the fault."""
     document = ConfigDocument(source)
+    # The optional parser in C sometimes reads YAML 1.1 (ruamel.yaml, "Basic Usage").
     yaml = YAML(typ="safe", pure=True)
     yaml.composer.warn_double_anchors = False  # an anchor may be redefined (YAML 1.2.2, 3.2.2.2)
     try:

@@ -40,6 +40,7 @@ class Declared:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._globs = ordered_globs(config.models)
+        # Two caches: clients choose the names of models, and all names of one entry share its rules.
         choice_of_entry = lru_cache(maxsize=NAMES)(self._choice_of_entry)
         self._choice = lru_cache(maxsize=NAMES)(
             lambda operation, model: choice_of_entry(operation, self.entry(operation, model))
@@ -89,6 +90,7 @@ def _changes_of_rules(rules: Rules | None) -> Iterator[Change]:
         yield from _changes_of_messages(rules)
 
 
+# The order is documented, because a rule sees the result of those before it (docs/configuration.md).
 def _changes_of_members(rules: Rules) -> Iterator[Change]:
     yield from (Rename(JsonMemberPath.parse(old), new) for old, new in rules.rename.items())
     yield from (Drop(JsonMemberPath.parse(name)) for name in rules.drop)

@@ -240,6 +240,7 @@ def _moves(body: bytes) -> tuple[int, list[Edit]]:
     top_images = _images(scanner, top, "images")
     last_user = None
     if top_images:
+        # RAGFlow means the last question (see Images).
         last_user = next((message for message in reversed(messages) if _is_user(body, message)), None)
         if last_user is None:
             raise InvalidImage("images requires a user message, and `messages` has none.", param="images")

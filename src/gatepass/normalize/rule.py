@@ -79,6 +79,7 @@ def apply_changes(call: Call, changes: Iterable[Change]) -> tuple[Call, list[Cha
     made = [change for change in changes if change.apply_to(editor)]
     if not made:
         return call, []
+    # Several changes may have the same entry, such as two roles that move into the user message.
     entries = dict.fromkeys(change.entry for change in made)
     return (
         replace(

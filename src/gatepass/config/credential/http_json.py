@@ -343,6 +343,7 @@ class HttpJsonCredential(Credential):
     base_url: BaseUrl | None = None
     """For the presets `databricks` (URL of the workspace) and `sap` (`url` of the service key)."""
 
+    # Before the validation, because a preset fills in required settings.
     @model_validator(mode="before")
     @classmethod
     def _expand_preset(cls, block: Any) -> Any:
