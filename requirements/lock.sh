@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Lock what gatepass installs, by hash, for Python 3.11 and newer: runtime.txt, build.txt (the build backend), dev.txt (all of
-# it), extra-NAME.txt (the packages of an extra, for the image) and docs.txt (the generator of the site, by itself).
+# it), demo.txt (`make demo`), extra-NAME.txt (the packages of an extra, for the image) and docs.txt (the site's generator).
 # Arguments go to `uv pip compile`: none keeps the pins that still fit, --upgrade takes the newest of everything,
 # --upgrade-package NAME of one. Needs uv: $UV, or one on the PATH, or a throw-away one from pip.
 set -euo pipefail
@@ -26,11 +26,12 @@ lock() { # NAME INPUT...: compile the inputs into requirements/NAME.txt
 lock runtime pyproject.toml "$@"
 lock build requirements/build.in "$@"
 lock dev pyproject.toml --group dev requirements/build.in -c requirements/runtime.txt -c requirements/build.txt "$@"
+lock demo pyproject.toml --extra demo -c requirements/dev.txt "$@"
 lock docs --group docs "$@"
 extras=(crypto entra google aws valkey)
 for extra in "${extras[@]}"; do lock "extra-$extra" pyproject.toml --extra "$extra" -c requirements/dev.txt "$@"; done
 
-if grep -nE '[a-z]+://|(^|[ =])(/|~|-i |--index|--find-links)' requirements/{runtime,build,dev,docs,extra-*}.txt; then
+if grep -nE '[a-z]+://|(^|[ =])(/|~|-i |--index|--find-links)' requirements/{runtime,build,dev,demo,docs,extra-*}.txt; then
   echo "the lines above name a place of this machine or an index: they do not belong into a lock" >&2
   exit 1
 fi
@@ -38,7 +39,7 @@ fi
 # Each platform that the classifiers and the image promise has a wheel for everything.
 for python in 3.11 3.12 3.13 3.14; do
   for platform in x86_64-manylinux_2_28 aarch64-manylinux_2_28; do
-    for name in runtime build dev docs "${extras[@]/#/extra-}"; do
+    for name in runtime build dev demo docs "${extras[@]/#/extra-}"; do
       "$uv" pip install --quiet --dry-run --require-hashes --only-binary :all: --python-version "$python" \
         --python-platform "$platform" --target "$scratch/target" -r "requirements/$name.txt"
     done

@@ -50,6 +50,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from enum import StrEnum
 from typing import Any, ClassVar
 
@@ -378,6 +380,20 @@ class Fault(StrEnum):
     TIMEOUT_FIRST_BYTE = "timeout_first_byte"
     TIMEOUT_IDLE = "timeout_idle"
     TIMEOUT_POOL = "timeout_pool"
+
+
+def system_reason(error: OSError) -> str:
+    """Return the system's text of `error`, such as `connection refused`, without numbers and addresses."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    # an ssl.SSLError, whose numbers are those of OpenSSL; ssl is not imported here, because it loads slowly
+    if tls_reason := getattr(error, "verify_message", None) or getattr(error, "reason", None):
+        return str(tls_reason).replace("_", " ").lower()
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno).lower()
+    # asyncio joins the errors of several addresses in one text; those of getaddrinfo have numbers of their own
+    numbers = map(int, re.findall(r"\[Errno ([0-9]+)\]", str(error)))
+    return ", ".join(dict.fromkeys(map(os.strerror, numbers))).lower() or (error.strerror or str(error)).lower()
 
 
 class TransportFault(Exception):

@@ -307,7 +307,7 @@ async def test_a_store_that_is_down_fails_the_check(tmp_path):
     _, line, *others = result.stdout.splitlines()
     assert (result.exit_code, len(others)) == (1, 4)
     assert line.startswith(
-        f"FAIL store store: no use of 127.0.0.1:{responder.port}: Connection refused. Check store.url"
+        f"FAIL store store: no use of 127.0.0.1:{responder.port}: connection refused. Check store.url"
     )
 
 

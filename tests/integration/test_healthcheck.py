@@ -63,14 +63,14 @@ def test_any_other_status_is_exit_code_1_and_named() -> None:
 def test_a_server_that_hangs_is_exit_code_1_in_time() -> None:
     with one_answer(None) as (port, _):
         result = ask(port, SHORT_S)
-    assert (result.exit_code, result.output) == (1, f"Error: no answer from 127.0.0.1:{port}: TimeoutError timed out\n")
+    assert (result.exit_code, result.output) == (1, f"Error: no answer from 127.0.0.1:{port}: no answer in time\n")
 
 
 def test_what_is_not_http_is_exit_code_1() -> None:
     with one_answer(b"SSH-2.0-OpenSSH_9.2\r\n") as (port, _):
         result = ask(port)
     assert result.exit_code == 1
-    assert f"no answer from 127.0.0.1:{port}: BadStatusLine" in result.output
+    assert f"no answer from 127.0.0.1:{port}: its answer is not HTTP" in result.output
 
 
 def test_a_closed_port_is_exit_code_1() -> None:
@@ -78,4 +78,4 @@ def test_a_closed_port_is_exit_code_1() -> None:
         port = listener.getsockname()[1]
     result = ask(port)
     assert result.exit_code == 1
-    assert f"no answer from 127.0.0.1:{port}: ConnectionRefusedError" in result.output
+    assert f"no answer from 127.0.0.1:{port}: connection refused" in result.output

@@ -22,7 +22,7 @@ MOST_PACKAGES = 24
 
 EXTRAS = ("crypto", "entra", "google", "aws", "valkey")
 """What the image takes beside, by the build argument of that name."""
-LOCKS = ("runtime", "build", "dev", "docs", *(f"extra-{name}" for name in EXTRAS))
+LOCKS = ("runtime", "build", "dev", "demo", "docs", *(f"extra-{name}" for name in EXTRAS))
 PLATFORMS = [(python, machine) for python in ("3.11", "3.12", "3.13", "3.14") for machine in ("x86_64", "aarch64")]
 PROJECT = tomllib.loads((REQUIREMENTS.parent / "pyproject.toml").read_text())
 
@@ -70,12 +70,14 @@ def test_locks_fulfil_what_the_project_asks_for() -> None:
         assert unmet([*PROJECT["project"]["dependencies"], *optional[name]], f"extra-{name}") == []
     demo = optional["demo"]
     assert unmet([*PROJECT["dependency-groups"]["dev"], *demo], "dev") == []
+    assert unmet([*PROJECT["project"]["dependencies"], *demo], "demo") == []
     assert unmet(PROJECT["dependency-groups"]["docs"], "docs") == []
 
 
 def test_runtime_lock_holds_nothing_for_development() -> None:
     development = {canonicalize_name(Requirement(each).name) for each in PROJECT["dependency-groups"]["dev"]}
     assert development & set(by_name(read("runtime"))) == set()
+    assert development & set(by_name(read("demo"))) == {"openai"}
 
 
 def test_the_image_takes_every_extra_by_its_lock() -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, RemoteDisconnected
 
 import click
 
 from gatepass.config.references import own_variables
+from gatepass.errors import system_reason
 
 HOST, PORT = "127.0.0.1", 8080
 """The defaults of `server` in config/model.py, copied because that module takes long to import."""
@@ -27,10 +28,19 @@ def failure_of(host: str, port: int, timeout_s: float) -> str | None:
         connection.request("GET", "/healthz")
         status = connection.getresponse().status
     except (OSError, HTTPException) as error:
-        return f"no answer from {host}:{port}: {type(error).__name__} {error}"
+        return f"no answer from {host}:{port}: {failure_text(error)}"
     finally:
         connection.close()
     return None if status == 200 else f"{host}:{port} answered {status} to GET /healthz"
+
+
+def failure_text(error: OSError | HTTPException) -> str:
+    """Return why a request failed, without the name of a class or the number of an error."""
+    if isinstance(error, RemoteDisconnected):
+        return "it closed the connection without an answer"
+    if isinstance(error, OSError):
+        return system_reason(error)
+    return "its answer is not HTTP"
 
 
 def variable(name: str) -> str | None:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import click
 
 from gatepass.cli.configuration import exit_unusable
-from gatepass.cli.healthcheck import HOST, PORT, listening, reachable, variable
+from gatepass.cli.healthcheck import HOST, PORT, failure_text, listening, reachable, variable
 
 TIMEOUT_S = 10.0
 PAGE_BYTES = 16 * 1024 * 1024
@@ -141,8 +141,10 @@ def _fetched_text(page: LearnedPage, target: str, key_env: str) -> str:
             status, body = response.status, response.read(PAGE_BYTES)
         finally:
             connection.close()
-    except (OSError, HTTPException, ValueError) as error:
-        raise click.ClickException(f"no answer from {page.url}: {type(error).__name__} {error}") from None
+    except (OSError, HTTPException) as error:
+        raise click.ClickException(f"no answer from {page.url}: {failure_text(error)}") from None
+    except ValueError:  # such as a port beyond 65535, which only the connection reads
+        exit_unusable(f"{page.url!r} is not the URL of a gatepass: expects http://HOST:PORT")
     text = body.decode("utf-8", "replace")
     if status == 200:
         return text

@@ -50,11 +50,12 @@ from gatepass.errors import (
     UpstreamHtml,
     UpstreamRedirect,
     UpstreamTimeout,
+    system_reason,
 )
 from gatepass.http_client.connection import Connection
 from gatepass.http_client.message_head import Destination, ProxyServer, destination_of
 from gatepass.http_client.pool import dial
-from gatepass.http_client.tls import TlsProblem, ssl_context, system_reason, tls_advice, tls_problem
+from gatepass.http_client.tls import TlsProblem, ssl_context, tls_advice, tls_problem
 from gatepass.normalize.profiles import ProfileRules
 from gatepass.operations.table import OPERATIONS, call_of, samples
 from gatepass.proxy.app_state import AppState, Upstream

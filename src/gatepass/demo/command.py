@@ -53,8 +53,7 @@ async def play(demo_servers: DemoServers, print_line: Say) -> bool:
             try:
                 await step(demo_servers, client, print_line)
             except (StepFailed, openai.OpenAIError) as error:
-                reason = str(error) if isinstance(error, StepFailed) else f"{type(error).__name__}: {error}"
-                print_line(f"   {name}: FAILED - {reason}")
+                print_line(f"   {name}: FAILED - {error}")
                 failed.append(name)
             else:
                 print_line(f"   {name}: ok")
@@ -229,7 +228,10 @@ async def show(out: Callable[[str], object], *, once: bool, lifetime_s: float) -
         printer = Printer(out, set(secret_of.values()))
 
         async def run() -> None:
-            printer("Starting a token issuer, two model servers and gatepass, each on a free port of this machine.")
+            printer(
+                "Starting a token issuer, two model servers and gatepass, each on a free port of this machine."
+                f" The demo takes {lifetime_s + OTHER_STEPS_S:.0f} seconds."
+            )
             async with demo_servers(folder, secret_of, printer.minted, lifetime_s) as running:
                 printer(INTRODUCTION.format(running, lifetime_s=lifetime_s))
                 if await play(running, printer):
@@ -275,6 +277,9 @@ async def _ended_by_signal(work: Coroutine[Any, Any, None]) -> bool:
         task.result()
     return task.cancelled()
 
+
+OTHER_STEPS_S = 5
+"""The time of all steps but the wait for the end of a token."""
 
 INTRODUCTION = """
    issuer         {0.issuer_url}   tokens live {lifetime_s:.0f} s

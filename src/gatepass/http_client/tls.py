@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import os
-import re
-import socket
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -178,12 +176,3 @@ def causes_of(error: BaseException | None) -> Iterator[BaseException]:
         for member in error.exceptions if isinstance(error, BaseExceptionGroup) else ():
             yield from causes_of(member)
         error = error.__cause__ or error.__context__
-
-
-def system_reason(error: OSError) -> str:
-    """Return the system's text of `error`, such as `connection refused`, without numbers and addresses."""
-    if isinstance(error, socket.gaierror):
-        return (error.strerror or "the name is unknown").lower()
-    # asyncio joins the errors of several addresses in one text
-    numbers = [error.errno] if error.errno is not None else map(int, re.findall(r"\[Errno (\d+)\]", str(error)))
-    return ", ".join(dict.fromkeys(os.strerror(number).lower() for number in numbers)) or str(error)

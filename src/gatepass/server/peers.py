@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from gatepass.errors import system_reason
 from gatepass.observability.metrics import merged
 
 LOG = logging.getLogger("gatepass.peers")
@@ -80,7 +81,7 @@ class Peers:
                 finally:
                     writer.close()
         except (OSError, TimeoutError) as error:
-            LOG.warning("worker_unresponsive", extra={"fields": {"silent": path.stem, "reason": type(error).__name__}})
+            LOG.warning("worker_unresponsive", extra={"fields": {"silent": path.stem, "reason": system_reason(error)}})
             return None
 
     async def _page(self, page: str) -> bytes:

@@ -7,9 +7,6 @@ each request as a whole. A connection whose request was cancelled is closed.
 from __future__ import annotations
 
 import asyncio
-import os
-import re
-import socket
 import ssl
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
@@ -29,6 +26,7 @@ from valkey.exceptions import (
 from gatepass.clock import Clock
 from gatepass.config.model import StoreSettings
 from gatepass.config.network import TlsFiles
+from gatepass.errors import system_reason
 from gatepass.store.base import StoreReading, StoreScope, StoreUnavailable
 
 CONNECTIONS = 4
@@ -133,14 +131,7 @@ def _reason(error: Exception) -> str:
     if isinstance(cause, ssl.SSLError):
         return "the TLS handshake failed. Write valkey:// in store.url if the server does not use TLS"
     if isinstance(cause, OSError) and not isinstance(cause, TimeoutError):
-        # asyncio joins the errors of several addresses in one text
-        numbers = [cause.errno] if cause.errno is not None else map(int, re.findall(r"\[Errno (\d+)\]", str(cause)))
-        named = (
-            cause.strerror
-            if isinstance(cause, socket.gaierror)
-            else ", ".join(dict.fromkeys(map(os.strerror, numbers)))
-        )
-        return f"{named or cause}. Check store.url and that the server runs"
+        return f"{system_reason(cause)}. Check store.url and that the server runs"
     text = str(error).strip().rstrip(".")
     advice = next((advice for kind, advice in ADVICE if isinstance(error, kind)), None)
     return text if advice is None else f"{text}. {advice}"

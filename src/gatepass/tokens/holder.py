@@ -396,7 +396,7 @@ class TokenHolder:
             # The pause counts from the start of the attempt, so that one which hung delays nothing.
             failure, began_s = error, self._attempt_began_s
         else:
-            failure = FetchFailure(f"the token source failed ({type(error).__name__}): a bug", quick=False)
+            failure = FetchFailure("a bug in gatepass: the log has its trace", quick=False)
             failure, began_s = self._log.log_failed(failure, 0.0, now, bug=error), now
         self._failure_state = next_failure_state(
             self._failure_state, failure, began_s, now, self._wait_budget.random_fraction()

@@ -77,7 +77,7 @@ class Fault:
 
 BELIEVING_JWT = SimpleNamespace(encode=jwt.encode, decode=believing, PyJWTError=jwt.PyJWTError)
 FAULTS = {
-    "cut stream": Fault(servers, "ModelServer", CutServer, "stream", "APIError"),
+    "cut stream": Fault(servers, "ModelServer", CutServer, "stream", "ended its stream before"),
     "burst": Fault(servers, "ModelServer", BurstServer, "stream", "chunks came within"),
     "blind": Fault(
         *(servers, "understood", lambda messages: (understood(messages)[0], []), "images"),

@@ -136,7 +136,7 @@ async def test_nobody_listening_is_a_store_that_is_away():
     async with responding(responder):
         pass
     async with opened(settings(responder)) as (store,):
-        assert "Connection refused. Check store.url" in await unavailable(store.get([]))
+        assert "connection refused. Check store.url" in await unavailable(store.get([]))
 
 
 async def test_a_restarted_server_is_noticed_by_nobody():
