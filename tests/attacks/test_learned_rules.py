@@ -20,7 +20,7 @@ from gatepass.dialects.error_body import read_error_body
 from gatepass.learning import matchers as rejection_parser
 from gatepass.learning import rejection
 from gatepass.learning.learned_rule import LearnedRule, LearningPolicy, RuleScope
-from gatepass.learning.matchers import next_rules, suggested_rules
+from gatepass.learning.matchers import next_rules, relevant_rules, suggested_rules
 from gatepass.learning.memory import Memory
 from gatepass.learning.rejection import TAUGHT_CODES, ZOD_CODE, Quoted, UpstreamRejection
 from gatepass.learning.session import Learner
@@ -179,7 +179,7 @@ def reading(body: dict[str, Any], document: Any) -> tuple[UpstreamRejection | No
 def rules(body: dict[str, Any], document: Any) -> tuple[LearnedRule, ...]:
     """What the refusal `document` of the request `body` teaches."""
     heard, sent = reading(body, document)
-    return () if heard is None else next_rules(heard, sent, EVERYTHING, lambda _: False)
+    return () if heard is None else next_rules(heard, relevant_rules(heard, sent), EVERYTHING, lambda _: False)
 
 
 def holds(text: str, place: Placed, spell: Quotation, template: Callable[[str], Any]) -> bool:

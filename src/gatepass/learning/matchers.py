@@ -27,7 +27,7 @@ from gatepass.normalize.members import STREAMED, JsonMemberPath
 from gatepass.normalize.rule import concerns
 from gatepass.types import Call, ClientProtocol
 
-Concerned = Collection[LearnedRule]
+Relevant = Collection[LearnedRule]
 """Rules that would change one body; the result of `relevant_rules`."""
 
 _FIGURES = re.compile(r"[0-9]+")
@@ -47,7 +47,7 @@ def suggested_rules(rejection: UpstreamRejection, also: Collection[str] = ()) ->
     yield from members(rejection)  # last: it reads only a name, the others read a whole sentence
 
 
-def relevant_rules(rejection: UpstreamRejection, sent: Call) -> Concerned:
+def relevant_rules(rejection: UpstreamRejection, sent: Call) -> Relevant:
     """Return the suggested rules that would change the body `sent`."""
     suggested = {rule for step in suggested_rules(rejection, LEARN_ALSO) for rule in step}
     return frozenset(rule for rule in suggested if concerns(rule.change(), sent))
@@ -55,17 +55,13 @@ def relevant_rules(rejection: UpstreamRejection, sent: Call) -> Concerned:
 
 def next_rules(
     rejection: UpstreamRejection,
-    sent: Call,
+    relevant: Relevant,
     policy: LearningPolicy,
     is_excluded: Callable[[LearnedRule], bool],
-    concerned: Concerned | None = None,
 ) -> tuple[LearnedRule, ...]:
-    """Return the rules of the first step that concern the body `sent`, if all of them are allowed and not excluded.
-
-    `concerned` is the result of `relevant_rules`, if the caller has it already.
-    """
+    """Return the relevant rules of the first step that has any, if all of them are allowed and not excluded."""
     for step in suggested_rules(rejection, policy.also):
-        found = [one for one in step if (concerns(one.change(), sent) if concerned is None else one in concerned)]
+        found = [one for one in step if one in relevant]
         # All or nothing: the upstream would reject a request to which only a part of the step is applied.
         fits = [policy.allows(rule, rejection.protocol) and not is_excluded(rule) for rule in found]
         if found and all(fits):
@@ -460,15 +456,15 @@ def advice(
     rejection: UpstreamRejection,
     sent: Call,
     setting: LearningSettings,
-    blocked_s: BlockedS = lambda _: 0.0,
-    concerned: Concerned | None = None,
+    blocked_s: BlockedS,
+    relevant: Relevant,
 ) -> str:
     """Return sentences to append to the upstream's error message, "" if there are none.
 
-    `rejection` is the rejection of `sent`. `blocked_s` knows the rules that failed within the last minute. `concerned`
-    as in `next_rules`.
+    `rejection` is the rejection of `sent`, `relevant` the result of `relevant_rules` for both. `blocked_s` knows the
+    rules that failed within the last minute.
     """
-    sentences = [_rule_advice(rejection, sent, setting, blocked_s, concerned)]
+    sentences = [_rule_advice(rejection, sent, setting, blocked_s, relevant)]
     if setting.suggest is not None and any(step for step in suggested_rules(rejection, LEARN_ALSO)):
         sentences.append(f"The model {setting.suggest!r} may accept this request.")
     return " ".join(sentence for sentence in sentences if sentence)
@@ -479,12 +475,12 @@ def _rule_advice(
     sent: Call,
     setting: LearningSettings,
     blocked_s: BlockedS,
-    concerned: Concerned | None,
+    relevant: Relevant,
 ) -> str:
     if rejection.wants_reasoning:
         return REASONING
     for step in suggested_rules(rejection, LEARN_ALSO):
-        rules = [one for one in step if (concerns(one.change(), sent) if concerned is None else one in concerned)]
+        rules = [one for one in step if one in relevant]
         if rules:
             return _setting_advice(rejection, rules, setting, blocked_s)
         if LearnedRule("content", "text") in step and any(name in sent.body for name in _IMAGES):

@@ -8,7 +8,7 @@ The caller drives one session through an attempt::
             planned = session.plan(call, now_s)             # `call` with all rules that apply
             ... send, classify the reply ...
             session.succeeded(now_s)                        # stores the rules on trial; or, after an error:
-            if not session.learn_from(error, now_s):
+            if not session.learn_from(error, now_s, relevant_rules(...)):
                 raise session.failed(error, now_s)
 """
 
@@ -30,7 +30,7 @@ from gatepass.errors import (
     UpstreamTls,
 )
 from gatepass.learning.learned_rule import Key, LearnedRule, LearningPolicy, RuleScope, evidence_of
-from gatepass.learning.matchers import Concerned, contradicts, is_same_rejection, next_rules
+from gatepass.learning.matchers import Relevant, contradicts, is_same_rejection, next_rules
 from gatepass.learning.memory import Memory, SingleTrial, TrialKey
 from gatepass.learning.rejection import TEACHING, UpstreamRejection
 from gatepass.normalize.rule import apply_changes
@@ -246,8 +246,8 @@ class LearningSession:
         self._rejections.append((error, rejection))
         return rejection
 
-    def learn_from(self, error: UpstreamError, now_s: float, concerned: Concerned | None = None) -> bool:
-        """Whether to plan and send the request again after `error`. `concerned` as in `next_rules`."""
+    def learn_from(self, error: UpstreamError, now_s: float, relevant: Relevant) -> bool:
+        """Whether to plan and send the request again after `error`. `relevant` as in `next_rules`."""
         rejection = self.parse_error(error)
         if rejection is None or self.mode == "off" or self._sent is None:
             return False
@@ -260,7 +260,7 @@ class LearningSession:
             key = self._key(rule)
             return self._applied.excludes(key, rule) or self.memory.blocked_s(key, now_s) > 0
 
-        rules = next_rules(rejection, self._sent, self.policy, is_excluded, concerned)
+        rules = next_rules(rejection, relevant, self.policy, is_excluded)
         self._steps += 1
         if not rules:
             return self._step_back(rejection)

@@ -20,7 +20,7 @@ from gatepass.dialects.hints import model_hint, responses_hint, sentence
 from gatepass.errors import UpstreamEmpty, UpstreamError, UpstreamErrorReply
 from gatepass.json_scan import ScannedBody, place_of
 from gatepass.learning.learned_rule import LearningPolicy, RuleScope
-from gatepass.learning.matchers import Concerned, LearningSettings, advice, relevant_rules
+from gatepass.learning.matchers import LearningSettings, Relevant, advice, relevant_rules
 from gatepass.learning.rejection import is_too_long
 from gatepass.learning.session import LearningSession, wait_for_trial
 from gatepass.normalize.built_in import BUILT_IN, MODEL, NAMING, applied, concerning, normalize
@@ -286,7 +286,7 @@ class AttemptLearning:
     async def learn_from(self, error: UpstreamError) -> bool:
         """Return whether a rule was learned from `error`, so that a retry can succeed."""
         session = self._begun_session()
-        rules = None if session.mode == "off" else await self._relevant_rules(session, session.last, error)
+        rules = () if session.mode == "off" else await self._relevant_rules(session, session.last, error)
         return session.learn_from(error, self._state.clock.now(), rules)
 
     def succeeded(self) -> None:
@@ -343,19 +343,17 @@ class AttemptLearning:
             self.session.sent(self._base)
         return self.session
 
-    async def _relevant_rules(
-        self, session: LearningSession, sent: Call | None, error: UpstreamError
-    ) -> Concerned | None:
-        """Find the rules for `error` in a thread if `sent` is heavy. None: the session finds them itself."""
-        if sent is None or not is_heavy(sent.body):
-            return None
+    async def _relevant_rules(self, session: LearningSession, sent: Call | None, error: UpstreamError) -> Relevant:
+        """Return the rules that `error` suggests and that would change `sent`. A heavy body is read in a thread."""
+        if sent is None:
+            return ()
         rejection = await run_off_loop(sent.body, partial(session.parse_error, error))
         if rejection is None:
-            return None
+            return ()
         sent = await reread(sent)
         return await run_off_loop(sent.body, partial(relevant_rules, rejection, sent))
 
-    def _advice(self, session: LearningSession, sent: Call, error: UpstreamError, rules: Concerned | None) -> str:
+    def _advice(self, session: LearningSession, sent: Call, error: UpstreamError, rules: Relevant) -> str:
         if isinstance(error, UpstreamErrorReply) and has_token_ids(sent):
             return IDS_ADVICE
         entry = self._state.declared.model(self._base.operation.name, self._base.model)

@@ -11,7 +11,7 @@ from gatepass.config.routes import Model
 from gatepass.config.yaml_file import parse_yaml
 from gatepass.learning.export import NOTHING, as_config, marks
 from gatepass.learning.learned_rule import HOUR_S, LearnedRule, LearnedRuleRecord, LearningPolicy, RuleScope
-from gatepass.learning.matchers import next_rules
+from gatepass.learning.matchers import next_rules, relevant_rules
 from gatepass.learning.rejection import UpstreamRejection
 from gatepass.normalize.built_in import normalize
 from gatepass.normalize.declared import Declared
@@ -89,7 +89,9 @@ def test_evidence_cannot_leave_its_comment():
 def rules_of(case: Case) -> tuple[Any, ...]:
     rejected = UpstreamRejection.of(case.call.operation.protocol, case.status, case.error_body, case.call.body)
     assert rejected is not None
-    return next_rules(rejected, case.call, LearningPolicy(frozenset(case.also)), lambda _: False)
+    return next_rules(
+        rejected, relevant_rules(rejected, case.call), LearningPolicy(frozenset(case.also)), lambda _: False
+    )
 
 
 UNPINNED = ("stream_options", "set")

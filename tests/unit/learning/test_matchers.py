@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gatepass.config.routes import LEARN_ALSO
 from gatepass.learning.learned_rule import DAY_S, HOUR_S, QUARTER_S, LearnedRule, LearningPolicy
-from gatepass.learning.matchers import contradicts, is_same_rejection, next_rules, suggested_rules
+from gatepass.learning.matchers import contradicts, is_same_rejection, next_rules, relevant_rules, suggested_rules
 from gatepass.learning.rejection import UpstreamRejection
 from gatepass.normalize.rule import Change, apply_changes
 from gatepass.types import ClientProtocol
@@ -36,7 +36,12 @@ def rules(case: Case, policy: LearningPolicy | None = None) -> tuple[LearnedRule
     rejected = rejection(case)
     if rejected is None:
         return ()
-    return next_rules(rejected, case.call, policy or LearningPolicy(frozenset(case.also)), lambda rule: False)
+    return next_rules(
+        rejected,
+        relevant_rules(rejected, case.call),
+        policy or LearningPolicy(frozenset(case.also)),
+        lambda rule: False,
+    )
 
 
 @pytest.mark.parametrize("case", ROWS, ids=lambda case: case.name)
@@ -55,7 +60,10 @@ def test_a_changed_request_does_not_learn_the_same_again(case):
     rejected = rejection(case)
     assert rejected is not None
     again = next_rules(
-        rejected, changed, LearningPolicy(frozenset(case.also)), lambda rule: rule.entry not in case.adapted
+        rejected,
+        relevant_rules(rejected, changed),
+        LearningPolicy(frozenset(case.also)),
+        lambda rule: rule.entry not in case.adapted,
     )
     assert again == ()
 
@@ -92,7 +100,9 @@ def test_where_one_reading_is_excluded_the_next_is_taken():
     (case,) = [case for case in STREAM_ROWS if case.name == "9 DashScope's thinking"]
     rejected = rejection(case)
     assert rejected is not None
-    (second,) = next_rules(rejected, case.call, LearningPolicy(), lambda rule: rule.action == "stream")
+    (second,) = next_rules(
+        rejected, relevant_rules(rejected, case.call), LearningPolicy(), lambda rule: rule.action == "stream"
+    )
     assert second.entry == "set=enable_thinking>false"
 
 

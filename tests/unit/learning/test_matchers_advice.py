@@ -3,7 +3,7 @@
 import pytest
 
 from gatepass.learning.learned_rule import LearnedRule, LearningPolicy
-from gatepass.learning.matchers import REASONING, BlockedS, LearningSettings, advice
+from gatepass.learning.matchers import REASONING, BlockedS, LearningSettings, advice, relevant_rules
 from gatepass.learning.rejection import UpstreamRejection
 from gatepass.learning.session import Mode
 from tests.unit.learning.rejections import CHOICE, PICTURE, ROWS, STREAM, Case, never, openai, turns, unsupported
@@ -21,7 +21,8 @@ def advised(
     rejection = UpstreamRejection.of(case.call.operation.protocol, case.status, case.error_body, case.call.body)
     assert rejection is not None
     policy = LearningPolicy(frozenset(also), may_stream=stream == "auto")
-    return advice(rejection, case.call, LearningSettings("chat", policy, learn, stream, suggest), blocked_s)
+    settings = LearningSettings("chat", policy, learn, stream, suggest)
+    return advice(rejection, case.call, settings, blocked_s, relevant_rules(rejection, case.call))
 
 
 NO_STREAM = never("", openai(STREAM, "stream", "unsupported_value"))

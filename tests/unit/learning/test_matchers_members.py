@@ -3,7 +3,7 @@
 import pytest
 
 from gatepass.learning.learned_rule import HOUR_S, LearnedRule, LearningPolicy
-from gatepass.learning.matchers import next_rules
+from gatepass.learning.matchers import next_rules, relevant_rules
 from gatepass.learning.rejection import UpstreamRejection
 from tests.unit.learning.rejections import Case, openai, pydantic, unsupported
 
@@ -16,7 +16,7 @@ def rules(body, request, status=400):
     case = Case("", body, request, {}, (), status)
     rejection = UpstreamRejection.of(case.call.operation.protocol, status, case.error_body, case.call.body)
     assert rejection is not None
-    return next_rules(rejection, case.call, LearningPolicy(), lambda rule: False)
+    return next_rules(rejection, relevant_rules(rejection, case.call), LearningPolicy(), lambda rule: False)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 
 from gatepass.learning.learned_rule import HOUR_S, LearnedRule, LearningPolicy
-from gatepass.learning.matchers import next_rules, suggested_rules
+from gatepass.learning.matchers import next_rules, relevant_rules, suggested_rules
 from gatepass.learning.rejection import UpstreamRejection
 from gatepass.normalize.rule import concerns
 from tests.unit.learning.rejections import STREAM, STREAMS, TOOLS, Case, openai
@@ -18,7 +18,7 @@ def rejection_of(body, request=STREAMS):
 
 def rules(body, request=STREAMS):
     rejection, call = rejection_of(body, request)
-    return next_rules(rejection, call, LearningPolicy(), lambda rule: False)
+    return next_rules(rejection, relevant_rules(rejection, call), LearningPolicy(), lambda rule: False)
 
 
 @pytest.mark.parametrize(

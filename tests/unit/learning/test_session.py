@@ -33,7 +33,18 @@ from tests.unit.learning.rejections import (
     pydantic,
     unsupported,
 )
-from tests.unit.learning.upstreams import NO_STREAM, O3, Refusal, Upstream, always, ask, converse, refused, without
+from tests.unit.learning.upstreams import (
+    NO_STREAM,
+    O3,
+    Refusal,
+    Upstream,
+    always,
+    ask,
+    converse,
+    learn_from,
+    refused,
+    without,
+)
 from tests.unit.normalize.calls import CHAT, EMBEDDINGS, MODELS, a_call
 
 O3_MINI = [
@@ -239,7 +250,7 @@ def test_one_input_that_is_wrong_leaves_the_limit_of_a_batch_for_the_others():
         call = embed(*["good"] * 11, "bad")
         learning.plan(call, 0.0)
         first = refused(always(size))
-        assert learning.learn_from(first, 0.0)
+        assert learn_from(learning, first, 0.0)
         wrong = converse(learning, upstream, call, 0.0)
     assert wrong.error is not None
     assert wrong.error.message == "Range of input length should be [1, 8192]"
@@ -283,9 +294,9 @@ def test_an_upstream_without_an_answer_after_a_change_is_shown_as_such_and_refut
     learner = Learner()
     with learner.session(O3, CHAT.protocol) as learning:
         learning.plan(chat(stream=True), 0.0)
-        assert learning.learn_from(refused(NO_STREAM), 0.0)
+        assert learn_from(learning, refused(NO_STREAM), 0.0)
         learning.plan(chat(stream=True), 0.0)
-        assert not learning.learn_from(silent, 0.0)
+        assert not learn_from(learning, silent, 0.0)
         assert learning.failed(silent, 0.0) is silent
     assert learning.events == []
     assert ask(learner, Upstream([NO_STREAM]), chat(stream=True), 5.0).call.adapted == ("stream=synth",)
@@ -306,9 +317,9 @@ def test_a_connection_that_breaks_after_a_change_brings_the_first_error_back():
     with learner.session(O3, CHAT.protocol) as learning:
         learning.plan(chat(stream=True), 0.0)
         first = refused(NO_STREAM)
-        assert learning.learn_from(first, 0.0)
+        assert learn_from(learning, first, 0.0)
         learning.plan(chat(stream=True), 0.0)
-        assert not learning.learn_from(broken, 0.0)
+        assert not learn_from(learning, broken, 0.0)
         assert learning.failed(broken, 0.0) is first
 
 
@@ -486,7 +497,7 @@ def test_the_status_and_the_form_of_the_last_answer_say_whether_a_change_failed(
         last = UpstreamErrorReply("last", upstream="chat", status=status, error_body=answer)
     with learner.session(O3, CHAT.protocol) as learning:
         learning.plan(chat(stream=True), 0.0)
-        assert learning.learn_from(first, 0.0)
+        assert learn_from(learning, first, 0.0)
         learning.plan(chat(stream=True), 0.0)
         assert learning.failed(last, 0.0) is (first if shown == "first" else last)
 
@@ -496,7 +507,7 @@ def test_a_request_in_flight_takes_over_what_was_learned_meanwhile():
     with learner.session(O3, CHAT.protocol) as slow:
         slow.plan(chat(stream=True), 0.0)
         ask(learner, upstream, chat(stream=True))
-        assert slow.learn_from(refused(NO_STREAM), 1.0)
+        assert learn_from(slow, refused(NO_STREAM), 1.0)
         assert learner.trial.candidates(O3, 1.0) == {}
         late = converse(slow, Upstream([always(openai("Wrong."))]), chat(stream=True), 1.0)
     assert late.error is not None
@@ -518,7 +529,7 @@ def test_a_batch_limit_is_learned_for_a_day():
         call = embed("a", "b", "c", "d", "e")
         learning.plan(call, 0.0)
         refusal = limit(2).refusals[0]
-        assert learning.learn_from(refused(refusal), 0.0)
+        assert learn_from(learning, refused(refusal), 0.0)
         assert learning.plan(call, 0.0).max_inputs == 2
         learning.succeeded(0.0)
     assert ask(learner, Upstream(), embed("a", "b", "c"), DAY_S - 1).call.max_inputs == 2
@@ -531,7 +542,7 @@ def test_a_smaller_limit_takes_the_place_of_one_that_is_known():
         with learner.session(O3, EMBEDDINGS.protocol) as learning:
             learning.plan(embed("a", "b", "c", "d", "e"), 0.0)
             refusal = limit(most).refusals[0]
-            assert learning.learn_from(refused(refusal), 0.0)
+            assert learn_from(learning, refused(refusal), 0.0)
             assert learning.plan(embed("a", "b", "c", "d", "e"), 0.0).max_inputs == most
             learning.succeeded(0.0)
     assert rules(learner) == ["split=2"]
@@ -546,7 +557,7 @@ def test_what_holds_for_one_request_alone_is_not_remembered():
             call = embed("a", "b", "c", "d")
             learning.plan(call, 0.0)
             error = refused(refusal)
-            assert learning.learn_from(error, 0.0)
+            assert learn_from(learning, error, 0.0)
             assert learning.plan(call, 0.0).max_inputs == 1
             if succeeds:
                 learning.succeeded(0.0)
@@ -577,7 +588,7 @@ def test_no_sequence_of_answers_loops_or_touches_what_was_sent(exchanges):
                     learning.succeeded(now_s)
                     break
                 refusal = Refusal(lambda _: True, answer.body, answer.status)
-                if not learning.learn_from(refused(refusal), now_s):
+                if not learn_from(learning, refused(refusal), now_s):
                     learning.failed(refused(refusal), now_s)
                     break
         assert sent <= 1 + MOST_STEPS

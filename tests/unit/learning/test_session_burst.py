@@ -15,7 +15,7 @@ from gatepass.learning.session import Learner, wait_for_trial
 from gatepass.types import Call
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.learning.rejections import USE, openai
-from tests.unit.learning.upstreams import NO_STREAM, O3, Refusal, Upstream, without
+from tests.unit.learning.upstreams import NO_STREAM, O3, Refusal, Upstream, learn_from, without
 from tests.unit.normalize.calls import CHAT, a_call
 
 BURST = 200
@@ -53,7 +53,7 @@ class Requests:
                     return ",".join(planned.adapted)
                 complaint = read_error_body(refusal.body, refused=True)
                 error = UpstreamErrorReply("", upstream="chat", status=refusal.status, error_body=complaint)
-                if not learning.learn_from(error, self.clock.now()):
+                if not learn_from(learning, error, self.clock.now()):
                     learning.failed(error, self.clock.now())
                     return "refused"
 

@@ -1,4 +1,4 @@
-"""Upstreams that refuse, and a requests that learns from them: what the pipeline does, without its I/O."""
+"""Upstreams that reject requests, and a request that learns from them, without I/O."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gatepass.dialects.error_body import read_error_body
-from gatepass.errors import GatepassError, UpstreamErrorReply
+from gatepass.errors import GatepassError, UpstreamError, UpstreamErrorReply
 from gatepass.learning.learned_rule import LearningPolicy, RuleScope
+from gatepass.learning.matchers import relevant_rules
 from gatepass.learning.session import Learner, LearningSession, Mode
 from gatepass.types import Call
 from tests.unit.learning.rejections import STREAM, openai, unsupported
@@ -94,5 +95,12 @@ def converse(learning: LearningSession, upstream: Upstream, call: Call, now_s: f
             learning.succeeded(now_s)
             return Outcome(planned, None, learning)
         error = refused(refusal)
-        if not learning.learn_from(error, now_s):
+        if not learn_from(learning, error, now_s):
             return Outcome(planned, learning.failed(error, now_s), learning)
+
+
+def learn_from(learning: LearningSession, error: UpstreamError, now_s: float) -> bool:
+    """Learn from the rejection of the last request that was planned."""
+    rejection, sent = learning.parse_error(error), learning.last
+    relevant = () if rejection is None or sent is None else relevant_rules(rejection, sent)
+    return learning.learn_from(error, now_s, relevant)
