@@ -5,7 +5,8 @@ The caller drives one session through an attempt::
     with learner.session(scope, protocol, mode, policy) as session:
         await wait_for_trial(session, call, clock)
         while True:
-            planned = session.plan(call, now_s)             # `call` with all rules that apply
+            session.recall(call, now_s)                     # loads the rules of other requests
+            planned = session.revise(call)                  # `call` with all rules that apply
             ... send, classify the reply ...
             session.succeeded(now_s)                        # stores the rules on trial; or, after an error:
             if not session.learn_from(error, now_s, relevant_rules(...)):
@@ -178,7 +179,7 @@ class LearningSession:
 
     @property
     def last(self) -> Call | None:
-        """The request as last planned."""
+        """The request as last revised or sent."""
         return self._sent
 
     @property
@@ -204,13 +205,8 @@ class LearningSession:
         """Call `callback` whenever `wait_s` may have changed; return the function that ends this."""
         return self.trial.listen(self.scope, callback)
 
-    def plan(self, call: Call, now_s: float) -> Call:
-        """Return `call` with all rules that apply, or the same object; call it again after each `learn_from`."""
-        self.recall(call, now_s)
-        return self.revise(call)
-
     def recall(self, call: Call, now_s: float) -> None:
-        """Load the rules that other requests learned or have on trial: the first half of `plan`."""
+        """Load the rules that other requests learned or have on trial. Only the first call for a request loads them."""
         self._stream = call.stream
         if not self._is_planned and self.mode == "on" and call.body:
             self._expire(now_s)
@@ -223,7 +219,7 @@ class LearningSession:
         self._is_planned = True
 
     def revise(self, call: Call) -> Call:
-        """Apply the loaded rules: the second half of `plan`.
+        """Return `call` with all loaded and learned rules applied, or the same object if none changes it.
 
         It changes nothing that other requests see, so it may run in a thread.
         """
@@ -231,7 +227,7 @@ class LearningSession:
         return self._sent
 
     def sent(self, call: Call) -> None:
-        """Record that `call` was sent unchanged because of `Learner.is_settled`, in place of `plan`."""
+        """Record that `call` was sent unchanged because of `Learner.is_settled`, in place of `recall` and `revise`."""
         self._stream, self._sent, self._is_planned = call.stream, call, True
 
     def parse_error(self, error: UpstreamError) -> UpstreamRejection | None:

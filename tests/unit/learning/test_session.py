@@ -42,6 +42,7 @@ from tests.unit.learning.upstreams import (
     ask,
     converse,
     learn_from,
+    plan,
     refused,
     without,
 )
@@ -180,7 +181,7 @@ def test_what_the_operator_decided_about_streams_is_not_overruled():
 def test_a_request_without_a_body_passes():
     call = a_call(b"", MODELS)
     outcome = ask(Learner(), Upstream(), chat(), mode="on")
-    assert outcome.learning.plan(call, 0.0) is call
+    assert plan(outcome.learning, call, 0.0) is call
     assert outcome.learning.wait_s(call, 0.0) == 0.0
 
 
@@ -248,7 +249,7 @@ def test_one_input_that_is_wrong_leaves_the_limit_of_a_batch_for_the_others():
     learner = Learner()
     with learner.session(O3, EMBEDDINGS.protocol) as learning:
         call = embed(*["good"] * 11, "bad")
-        learning.plan(call, 0.0)
+        plan(learning, call, 0.0)
         first = refused(always(size))
         assert learn_from(learning, first, 0.0)
         wrong = converse(learning, upstream, call, 0.0)
@@ -293,9 +294,9 @@ SILENT = [
 def test_an_upstream_without_an_answer_after_a_change_is_shown_as_such_and_refutes_nothing(silent):
     learner = Learner()
     with learner.session(O3, CHAT.protocol) as learning:
-        learning.plan(chat(stream=True), 0.0)
+        plan(learning, chat(stream=True), 0.0)
         assert learn_from(learning, refused(NO_STREAM), 0.0)
-        learning.plan(chat(stream=True), 0.0)
+        plan(learning, chat(stream=True), 0.0)
         assert not learn_from(learning, silent, 0.0)
         assert learning.failed(silent, 0.0) is silent
     assert learning.events == []
@@ -315,10 +316,10 @@ def test_a_connection_that_breaks_after_a_change_brings_the_first_error_back():
     learner = Learner()
     broken = UpstreamClosed("closed", upstream="chat")
     with learner.session(O3, CHAT.protocol) as learning:
-        learning.plan(chat(stream=True), 0.0)
+        plan(learning, chat(stream=True), 0.0)
         first = refused(NO_STREAM)
         assert learn_from(learning, first, 0.0)
-        learning.plan(chat(stream=True), 0.0)
+        plan(learning, chat(stream=True), 0.0)
         assert not learn_from(learning, broken, 0.0)
         assert learning.failed(broken, 0.0) is first
 
@@ -496,16 +497,16 @@ def test_the_status_and_the_form_of_the_last_answer_say_whether_a_change_failed(
     if status is not None:
         last = UpstreamErrorReply("last", upstream="chat", status=status, error_body=answer)
     with learner.session(O3, CHAT.protocol) as learning:
-        learning.plan(chat(stream=True), 0.0)
+        plan(learning, chat(stream=True), 0.0)
         assert learn_from(learning, first, 0.0)
-        learning.plan(chat(stream=True), 0.0)
+        plan(learning, chat(stream=True), 0.0)
         assert learning.failed(last, 0.0) is (first if shown == "first" else last)
 
 
 def test_a_request_in_flight_takes_over_what_was_learned_meanwhile():
     learner, upstream = Learner(), Upstream([NO_STREAM])
     with learner.session(O3, CHAT.protocol) as slow:
-        slow.plan(chat(stream=True), 0.0)
+        plan(slow, chat(stream=True), 0.0)
         ask(learner, upstream, chat(stream=True))
         assert learn_from(slow, refused(NO_STREAM), 1.0)
         assert learner.trial.candidates(O3, 1.0) == {}
@@ -527,10 +528,10 @@ def test_a_batch_limit_is_learned_for_a_day():
     learner = Learner()
     with learner.session(O3, EMBEDDINGS.protocol) as learning:
         call = embed("a", "b", "c", "d", "e")
-        learning.plan(call, 0.0)
+        plan(learning, call, 0.0)
         refusal = limit(2).refusals[0]
         assert learn_from(learning, refused(refusal), 0.0)
-        assert learning.plan(call, 0.0).max_inputs == 2
+        assert plan(learning, call, 0.0).max_inputs == 2
         learning.succeeded(0.0)
     assert ask(learner, Upstream(), embed("a", "b", "c"), DAY_S - 1).call.max_inputs == 2
     assert ask(learner, Upstream(), embed("a", "b"), DAY_S - 1).call.max_inputs is None
@@ -540,10 +541,10 @@ def test_a_smaller_limit_takes_the_place_of_one_that_is_known():
     learner = Learner()
     for most in (4, 2):
         with learner.session(O3, EMBEDDINGS.protocol) as learning:
-            learning.plan(embed("a", "b", "c", "d", "e"), 0.0)
+            plan(learning, embed("a", "b", "c", "d", "e"), 0.0)
             refusal = limit(most).refusals[0]
             assert learn_from(learning, refused(refusal), 0.0)
-            assert learning.plan(embed("a", "b", "c", "d", "e"), 0.0).max_inputs == most
+            assert plan(learning, embed("a", "b", "c", "d", "e"), 0.0).max_inputs == most
             learning.succeeded(0.0)
     assert rules(learner) == ["split=2"]
 
@@ -555,10 +556,10 @@ def test_what_holds_for_one_request_alone_is_not_remembered():
     for succeeds in (True, False):
         with learner.session(O3, EMBEDDINGS.protocol) as learning:
             call = embed("a", "b", "c", "d")
-            learning.plan(call, 0.0)
+            plan(learning, call, 0.0)
             error = refused(refusal)
             assert learn_from(learning, error, 0.0)
-            assert learning.plan(call, 0.0).max_inputs == 1
+            assert plan(learning, call, 0.0).max_inputs == 1
             if succeeds:
                 learning.succeeded(0.0)
             else:
@@ -581,7 +582,7 @@ def test_no_sequence_of_answers_loops_or_touches_what_was_sent(exchanges):
         call, sent = case.call, 0
         with learner.session(O3, call.operation.protocol) as learning:
             for answer in answers:
-                planned = learning.plan(call, now_s)
+                planned = plan(learning, call, now_s)
                 sent += 1
                 assert_same_words(call, planned)
                 if answer is None:

@@ -15,7 +15,7 @@ from gatepass.learning.session import Learner, wait_for_trial
 from gatepass.types import Call
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.learning.rejections import USE, openai
-from tests.unit.learning.upstreams import NO_STREAM, O3, Refusal, Upstream, learn_from, without
+from tests.unit.learning.upstreams import NO_STREAM, O3, Refusal, Upstream, learn_from, plan, without
 from tests.unit.normalize.calls import CHAT, a_call
 
 BURST = 200
@@ -44,7 +44,7 @@ class Requests:
             await wait_for_trial(learning, self.call, self.clock)
             self.waited_s.append(self.clock.now() - entered_s)
             while True:
-                planned = learning.plan(self.call, self.clock.now())
+                planned = plan(learning, self.call, self.clock.now())
                 self.calls += 1
                 refusal = self.refusal(planned)
                 await sleep(self.clock, self.answers_s if refusal is None else self.refuses_s)

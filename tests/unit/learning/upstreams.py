@@ -89,7 +89,7 @@ def ask(
 
 def converse(learning: LearningSession, upstream: Upstream, call: Call, now_s: float) -> Outcome:
     while True:
-        planned = learning.plan(call, now_s)
+        planned = plan(learning, call, now_s)
         refusal = upstream.answer(planned)
         if refusal is None:
             learning.succeeded(now_s)
@@ -97,6 +97,12 @@ def converse(learning: LearningSession, upstream: Upstream, call: Call, now_s: f
         error = refused(refusal)
         if not learn_from(learning, error, now_s):
             return Outcome(planned, learning.failed(error, now_s), learning)
+
+
+def plan(learning: LearningSession, call: Call, now_s: float) -> Call:
+    """The request with all rules that apply."""
+    learning.recall(call, now_s)
+    return learning.revise(call)
 
 
 def learn_from(learning: LearningSession, error: UpstreamError, now_s: float) -> bool:
