@@ -273,6 +273,8 @@ class Metrics:
         self._reloads = Counts(
             "gatepass_reloads_total", "Reloads of the configuration: reloaded, unchanged, refused", ("outcome",)
         )
+        for outcome in ("reloaded", "unchanged", "refused"):
+            self._reloads.of((outcome,))  # Prometheus sees an increase only of a series that it has seen before
         shared = REQUEST_LABELS[1:]
         self._duration = Times(
             "gatepass_request_duration_seconds", "From the request's arrival to the response's end", shared, DURATION_S
@@ -551,7 +553,7 @@ def merged(expositions: Iterable[bytes]) -> bytes:
     families: dict[str, dict[str, list[float]]] = {}
     for exposition in expositions:
         head, values = "", families.setdefault("", {})
-        for line in exposition.decode().splitlines():
+        for line in exposition.decode().split("\n")[:-1]:  # a label value may have other line separators
             if line.startswith("# HELP "):
                 head = line
             elif line.startswith("#"):

@@ -516,7 +516,6 @@ async def aggregate_reply(context: ReplyContext) -> BufferedReply:
     sniffer, aggregator = ContentSniffer(b"text/event-stream"), _body_aggregator(context)
     try:
         async for piece in context.response:
-            context.attempt.received()
             if sniffer.kind is ContentKind.UNDECIDED and sniffer.feed(piece) is ContentKind.UNDECIDED:
                 continue
             if sniffer.kind is not ContentKind.STREAM:
@@ -530,6 +529,7 @@ async def aggregate_reply(context: ReplyContext) -> BufferedReply:
                 await memory.wait_for_room()
     except TransportFault as fault:
         raise connection_error(context.attempt, fault) from fault
+    context.attempt.received()
     await _feed_slices(aggregator, sniffer.held)
     reply = _aggregated(context, aggregator)
     await close_finished_stream(context.response, context.state.in_flight.tasks, context.state.clock)

@@ -58,3 +58,12 @@ def test_one_worker_alone_is_itself_without_creation_times():
     alone = one_worker(1, 5.0)
     expected = [line for line in shown(alone) if "_created" not in line]
     assert sorted(shown(merged([alone]))) == sorted(expected)
+
+
+def test_label_values_with_separators_are_kept():
+    metrics = Metrics()
+    metrics.of(('a "b"\u2028{c} 7\n', "", "", "chat")).requests["ok"] += 1
+    lines = merged([metrics.exposition()] * 2).decode().split("\n")
+    (line,) = [line for line in lines if 'outcome="ok"' in line]
+    assert line.startswith('gatepass_requests_total{caller="a \\"b\\"\u2028{c} 7\\n",')
+    assert line.endswith(" 2.0")
