@@ -39,14 +39,12 @@ def _checked_member(text: str, form: re.Pattern[str], error: str) -> str:
     return text
 
 
-def _without_secrets(value: Any) -> Any:
-    """`value` for `gatepass check`, with every reference replaced by `(hidden)`."""
-    return with_leaves(value, lambda leaf: "(hidden)" if isinstance(leaf, Reference) else leaf)
-
-
 MemberPath = Annotated[str, AfterValidator(partial(_checked_member, form=MEMBER_PATH, error=NOT_A_MEMBER_PATH))]
 MemberName = Annotated[str, AfterValidator(partial(_checked_member, form=_MEMBER, error=NOT_A_MEMBER_NAME))]
-Value = Annotated[Any, PlainSerializer(_without_secrets)]
+Value = Annotated[
+    Any, PlainSerializer(partial(with_leaves, convert=lambda leaf: "(hidden)" if isinstance(leaf, Reference) else leaf))
+]
+"""A JSON value. `gatepass check` shows it with each reference hidden."""
 
 ANY = "*"
 """The entry of `models` for all models that no other entry names."""

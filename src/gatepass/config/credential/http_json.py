@@ -393,11 +393,11 @@ class HttpJsonCredential(Credential):
 
     @field_serializer("json_body")
     def _hide_texts(self, document: Any) -> Any:
-        return None if document is None else with_leaves(document, _shown)
-
-
-def _shown(leaf: Any) -> str:
-    return leaf if isinstance(leaf, str) and is_placeholder(leaf) else "(hidden)"
+        if document is None:
+            return None
+        return with_leaves(
+            document, lambda leaf: leaf if isinstance(leaf, str) and is_placeholder(leaf) else "(hidden)"
+        )
 
 
 def _texts(document: Any) -> Iterator[str]:

@@ -5,7 +5,8 @@ import pytest
 from gatepass.config.credential.base import checked_extra, how_to_install
 
 ROOT = Path(__file__).parents[4]
-TOLD = (*ROOT.glob("src/**/*.py"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/*"), *ROOT.glob("*.md"))
+DEPLOY = [path for path in ROOT.glob("deploy/**/*") if path.is_file()]
+TOLD = (*ROOT.glob("src/**/*.py"), *ROOT.glob("docs/**/*.md"), *DEPLOY, *ROOT.glob("*.md"))
 
 
 def test_a_missing_library_is_reported_with_the_two_install_commands():
