@@ -55,7 +55,8 @@ def test_every_link_leads_somewhere(page):
 
 
 def test_the_file_of_librechat_leads_to_gatepass_and_asks_for_its_models():
-    (block,) = re.findall(r"```yaml\n(.*?)```", PAGES["librechat"].read_text(), re.DOTALL)
+    blocks = re.findall(r"```yaml\n(.*?)```", PAGES["librechat"].read_text(), re.DOTALL)
+    (block,) = [block for block in blocks if block.startswith("endpoints:")]
     (endpoint,) = YAML(typ="safe").load(block)["endpoints"]["custom"]
     assert endpoint["baseURL"] == "http://gatepass.example:8080/v1"
     assert endpoint["models"]["fetch"] is True
