@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 
 from gatepass.auth.api_keys import hash_key
 from tests.integration.answers import COMPLETION
@@ -47,6 +48,7 @@ async def test_a_credential_is_told_with_its_state_and_its_upstreams():
         "draining": False,
         "in_flight": 0,
         "store": None,
+        "keys": [],
         "credentials": {
             "corp": {
                 "type": "oauth2",
@@ -127,3 +129,27 @@ async def test_status_answers_while_the_issuer_hangs():
         async with asyncio.timeout(5):
             corp = (await status(gate)).json()["credentials"]["corp"]
     assert (corp["state"], corp["refreshing"]) == ("none", True)
+
+
+async def test_the_keys_are_shown_with_their_state_and_without_their_hashes():
+    clock = DrivenClock()
+    ends = datetime.fromtimestamp(clock.wall() + 20 * 86_400, UTC).replace(microsecond=0)
+    (key,) = LOCKED["keys"]
+    keys = [{**key, "expires": ends}, {"name": "bot", "models": ["gpt-*"], "hash": hash_key("gp-another-0123456")}]
+    async with Scripted(MINTED) as issuer, gateway(clock=clock, access={"keys": keys}, **blocks(issuer)) as gate:
+        answers = []
+        for days in (0, 7):
+            clock.jump_wall(days * 86_400)
+            answers.append(await status(gate, authorization=f"Bearer {KEY}"))
+    first = {
+        "name": "ragflow",
+        "role": "admin",
+        "profile": "plain",
+        "expires": ends.isoformat().replace("+00:00", "Z"),
+        "models": None,
+    }
+    second = {"name": "bot", "role": "caller", "profile": "plain", "expires": None, "models": ["gpt-*"]}
+    assert [answer.json()["keys"] for answer in answers] == [
+        [{**first, "state": state}, {**second, "state": "valid"}] for state in ("valid", "expires soon")
+    ]
+    assert "sha256" not in answers[0].body.decode()

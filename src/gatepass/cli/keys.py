@@ -90,10 +90,9 @@ def list_keys(path: str | None, *, as_json: bool) -> None:
 
     loaded = load_or_exit(path)
     found = [
-        key.model_dump(mode="json", exclude={"key", "max_concurrent"})
-        | {
-            "profile": key.profile or "plain",
-            "state": key.state(time.time()),
+        {
+            **key.as_row(time.time()),
+            "hash": key.hash,
             "reference": getattr(lookup(loaded.document.tree, ("access", "keys", number, "key")), "template", None),
         }
         for number, key in enumerate(loaded.config.access.keys)

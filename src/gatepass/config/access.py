@@ -241,6 +241,17 @@ class AccessKey(Block):
         left_s = float("inf") if self.expires is None else self.expires.timestamp() - wall_s
         return "expired" if left_s <= 0 else "expires soon" if left_s <= SOON_S else "valid"
 
+    def as_row(self, wall_s: float) -> dict[str, Any]:
+        """Return what operators see of the key, as JSON. `wall_s` as in `state`. Without its hash."""
+        return {
+            "name": self.name,
+            "role": self.role,
+            "profile": self.profile or "plain",
+            "expires": None if self.expires is None else moment_text(self.expires),
+            "models": self.models,
+            "state": self.state(wall_s),
+        }
+
 
 def expiry_warnings(keys: Sequence[AccessKey], wall_s: float) -> Iterator[str]:
     """Yield a warning for each key that has expired at `wall_s`, or will within SOON_S."""
