@@ -11,6 +11,7 @@ from urllib.parse import quote
 from gatepass.config.network import BEARER_PLACEMENT, TOKEN_PLACEHOLDER, TokenPlacement, header_value_error
 from gatepass.config.references import UnresolvedReference
 from gatepass.observability.redaction import Redactor
+from gatepass.tokens.token_reply import fits_a_header
 from gatepass.types import NEVER_UP, Headers, OutboundRequest, Secret
 
 MASKED_CHARS = 16
@@ -178,7 +179,7 @@ def sendable(token: Secret) -> str:
     """
     text = token.reveal()
     # Not only line breaks: a space would end the token in `Bearer {token}`.
-    if not text or not all("\x21" <= character <= "\x7e" for character in text):
+    if not fits_a_header(text):
         raise ValueError("the token is empty or contains a space, a line break or a non-ASCII character")
     return text
 

@@ -20,7 +20,7 @@ from gatepass.http_client.tls import TLSContexts
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.lifetime import LifetimeSource, Token, TokenKind
 from gatepass.tokens.secrets import revealed
-from gatepass.tokens.token_reply import ReadTimes, parse_token_text, strip_bearer
+from gatepass.tokens.token_reply import ReadTimes, fits_a_header, parse_token_text, strip_bearer
 from gatepass.types import Secret
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class StaticSource:
         """Return the key as it reads now; raise FetchFailure if a header cannot hold it."""
         # The file of the key may have changed since the start.
         text = strip_bearer(revealed(self._key, self._setting))
-        if not text or any(not "!" <= c <= "~" for c in text):
+        if not fits_a_header(text):
             raise FetchFailure(
                 f"{self._setting} contains a space, a line break or a non-ASCII character", definite=True
             )

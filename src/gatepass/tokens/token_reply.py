@@ -69,6 +69,11 @@ _ORDINARY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\Z")
 _NAMES_SHOWN = 8
 
 
+def fits_a_header(text: str) -> bool:
+    """Return whether a header can hold `text` as a token: it is not empty and has only visible ASCII characters."""
+    return text != "" and text.isascii() and text.isprintable() and " " not in text
+
+
 def strip_bearer(text: str) -> str:
     """Return `text` without surrounding white space and without a leading `Bearer`."""
     text = text.strip()
@@ -355,7 +360,7 @@ def parse_token_text(text: str, issuer: str, at_s: ReadTimes) -> Token:
     key = strip_bearer(text)
     if not key:
         raise FetchFailure(f"{issuer} is empty")  # not definite: the writer may be replacing it
-    if any(not "!" <= c <= "~" for c in key):
+    if not fits_a_header(key):
         raise FetchFailure(f"{issuer} contains a space, a line break or a non-ASCII character", definite=True)
     left_s = jwt_remaining_s(key, at_s.wall_s, at_s.written_s)
     if left_s is not None and left_s <= 0:
