@@ -21,7 +21,7 @@ UV     := $(shell command -v uv 2>/dev/null)
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site golden e2e e2e-prometheus e2e-system \
   attacks campaigns stress chaos rolls token-chaos store-faults token-matrix properties mutants fuzz startup pythons \
-  lock clean
+  lock clean doctor-faults
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -119,6 +119,9 @@ e2e-system: ## Install the system packages of the container tests: Debian or Ubu
 
 attacks: setup ## Hostile input by class: cases, what got through, longest time on the loop, peak memory; three minutes
 	$(PYTEST) -n $(CORES) -q tests/attacks --hypothesis-profile=attacks --loop-s=0.05
+
+doctor-faults: setup ## Print what gatepass doctor reports about forty staged faults: ten seconds
+	$(BIN)/pytest -q -s tests/integration/test_doctor_faults.py
 
 chaos: setup ## Ten minutes of faults on all sides of two workers, with a ledger; CHAOS="--seconds 60 --seed 7"
 	$(BIN)/python -W ignore -m tests.stress.chaos $(CHAOS)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gatepass.cli.doctor import diagnose
-from gatepass.cli.probe import Outcome, ProbeCall, Step
+from gatepass.cli.probe import ProbeCall
+from gatepass.cli.reach import Outcome, Step
 from gatepass.clock import Clock
 from gatepass.config.model import Config
 

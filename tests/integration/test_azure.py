@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from gatepass.cli.probe import Outcome, ProbeCall
+from gatepass.cli.probe import ProbeCall
+from gatepass.cli.reach import Outcome
 from tests.integration.answers import COMPLETION, VECTORS
 from tests.integration.azure_resource import BUSY, FILTERED, KEY, NO_DEPLOYMENT, TOKEN, Resource
 from tests.integration.findings import Check, found_upstreams

@@ -7,7 +7,8 @@ from typing import Any, get_args
 
 import pytest
 
-from gatepass.cli.probe import PROVE, Outcome, ProbeCall
+from gatepass.cli.probe import PROVE, ProbeCall
+from gatepass.cli.reach import Outcome
 from tests.integration.findings import Check, found_upstreams
 from tests.integration.gateway import Answer, gateway
 from tests.integration.ragflow_server import AGENT, ANSWER, BOOM, CHAT, CHUNK, KEY, THOUGHT, USAGE, Ragflow, Version

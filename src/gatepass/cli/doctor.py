@@ -29,7 +29,8 @@ from gatepass.clock import Clock, SystemClock
 from gatepass.errors import CallerError
 
 if TYPE_CHECKING:
-    from gatepass.cli.probe import Begin, ProbeCall, Step
+    from gatepass.cli.probe import ProbeCall
+    from gatepass.cli.reach import Begin, Step
     from gatepass.config.access import AccessKey
     from gatepass.config.load import LoadedConfig
     from gatepass.config.model import Config
@@ -109,7 +110,7 @@ def _calls(config: Config, model: str | None, operation: str | None, key: Access
 
 
 async def _run(loaded: LoadedConfig, model: str | None, calls: Sequence[ProbeCall], report: Report) -> int:
-    from gatepass.cli.probe import Outcome, Step
+    from gatepass.cli.reach import Outcome, Step
 
     valid = f"{loaded.source} is valid: {summary(loaded.config)}"
     report.add(Step("gatepass", "configuration", Outcome.WORKS, valid, proves=False))
@@ -161,7 +162,7 @@ class Report:
 
     def finish(self) -> int:
         """Print the result and return the exit code."""
-        from gatepass.cli.probe import Outcome
+        from gatepass.cli.reach import Outcome
 
         failed = [step for step in self.steps if step.failed]
         is_proven = any(step.outcome is Outcome.WORKS and step.proves for step in self.steps)
@@ -202,7 +203,8 @@ async def diagnose(
     refresh token; the model list of an upstream if its credential has no token. With `model` or `calls` only the
     upstreams of their routes are tested, and the store is not. Raises ModelNotFound if a model has no route.
     """
-    from gatepass.cli.probe import Outcome, check_store
+    from gatepass.cli.probe import check_store
+    from gatepass.cli.reach import Outcome
     from gatepass.proxy.app_state import create_app_state
     from gatepass.store.choice import open_store
 
@@ -239,7 +241,8 @@ def _tested(state: AppState, calls: Sequence[ProbeCall], model: str | None) -> l
 
 async def _test_credential(state: AppState, name: str, begin: Begin) -> AsyncIterator[Step]:
     """Yield the steps of a credential: its token endpoint's network, then the token."""
-    from gatepass.cli.probe import check_token, issuer_server, reach
+    from gatepass.cli.probe import check_token
+    from gatepass.cli.reach import issuer_server, reach
     from gatepass.config.checks import has_unshared_refresh_token
 
     if not has_unshared_refresh_token(state.config, name):  # a fetch would end the login of the running gatepass
@@ -260,16 +263,8 @@ async def _test_upstream(
 
     `without` is why its credential has no token; then nothing is requested.
     """
-    from gatepass.cli.probe import (
-        Outcome,
-        Step,
-        check_call,
-        check_models,
-        hop_of,
-        probes_of,
-        reach,
-        upstream_server,
-    )
+    from gatepass.cli.probe import check_call, check_models, hop_of, probes_of
+    from gatepass.cli.reach import Outcome, Step, reach, upstream_server
 
     async for step in reach(upstream_server(upstream.name, upstream.settings), state.clock, begin):
         yield step
@@ -280,7 +275,8 @@ async def _test_upstream(
         return
     probes = [probe for call in calls for probe in probes_of(state, upstream, call)]
     begin(hop_of(upstream), "models")
-    step = await check_models(state, upstream)
+    wanted = dict.fromkeys(probe.target.model or probe.calls[0].model for probe in probes)
+    step = await check_models(state, upstream, wanted)
     # the calls decide whether an upstream works whose model list has an error of its own
     yield replace(step, outcome=Outcome.UNPROVEN) if step.failed and probes else step
     for target_probe in probes:

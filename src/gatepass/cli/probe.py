@@ -1,341 +1,57 @@
-"""The steps of `gatepass doctor`. Each tests one part of one hop and returns a Step, or several.
+"""The steps of `gatepass doctor` at the store, a credential and an upstream. Each returns a Step.
 
-`reach` runs the network steps of a Server: resolve, connect, proxy and tls. It requires no AppState. `check_token`,
-`check_models`, `check_call` and `check_stream` use the AppState of a configuration, with the same code as a client's
-request. No step raises for a fault of the network, an issuer or an upstream.
+They use the AppState of a configuration, with the same code as a client's request. reach.py has the steps before them.
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
-import socket
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
 
 from gatepass.cancel import timeout
-from gatepass.cli.peer_certificate import (
-    Peer,
-    certificate_chain,
-    describe_certificate,
-    explain_certificate,
-    trusted_names,
-)
-from gatepass.clock import Clock, SystemClock
+from gatepass.cli.reach import Outcome, Step, requires_tls, upstream_server
+from gatepass.clock import Clock
 from gatepass.config.checks import UNSHARED_REFRESH_LOGIN, has_unshared_refresh_token
-from gatepass.config.credential.http_json import HttpJsonCredential
-from gatepass.config.credential.kinds import AnyCredential, token_location
-from gatepass.config.credential.oauth2 import Oauth2Credential
-from gatepass.config.credential.vendor import EntraCredential
+from gatepass.config.credential.kinds import token_location
 from gatepass.config.model import StoreSettings
-from gatepass.config.network import Network
-from gatepass.config.upstream import UpstreamConfig
+from gatepass.config.wording import did_you_mean
 from gatepass.dialects.hints import sentence
 from gatepass.errors import (
     CallerError,
-    Fault,
     GatepassError,
     TokenUnavailable,
     TransportFault,
     UpstreamAuth,
+    UpstreamClosed,
+    UpstreamError,
     UpstreamErrorReply,
     UpstreamHtml,
+    UpstreamInvalid,
     UpstreamRedirect,
     UpstreamTimeout,
-    system_reason,
 )
-from gatepass.http_client.connection import Connection
-from gatepass.http_client.message_head import Destination, ProxyServer, destination_of
-from gatepass.http_client.pool import dial
-from gatepass.http_client.tls import TlsProblem, ssl_context, tls_advice, tls_problem
 from gatepass.normalize.profiles import ProfileRules
 from gatepass.operations.table import OPERATIONS, call_of, samples
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.attempt import try_target
 from gatepass.proxy.context import Attempt, RequestContext
-from gatepass.proxy.models import model_list_request
+from gatepass.proxy.models import model_list_request, parse_list
 from gatepass.proxy.response import BufferedReply, StreamingReply, SynthesizedStream, classify
 from gatepass.proxy.upstream_call import connection_error, explain_rejection, send
 from gatepass.store.base import StoreUnavailable
 from gatepass.store.guarded import StoreState
 from gatepass.tokens import TokenHolder
 from gatepass.tokens.failure import setting
-from gatepass.tokens.lifetime import LifetimeSource
+from gatepass.tokens.lifetime import MAX_SECONDS, LifetimeSource
 from gatepass.types import Call, Target
-
-
-class Outcome(StrEnum):
-    """The result of a step, as it is printed. UNPROVEN: the hop answers, but the step cannot show that it works."""
-
-    WORKS = "ok"
-    FAILS = "FAIL"
-    UNPROVEN = "????"
-    SKIPPED = "skip"
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One finding: what was tested at which hop, the result, the reason, and what to do.
-
-    - `what`: configuration, store, resolve, connect, proxy, tls, token, models, call, stream, or a path of gatepass.
-    - `advice`: empty if nothing is to be done, or if `why` already says it.
-    - `proves`: whether WORKS proves that the hop works. A configured key that was not sent anywhere proves nothing.
-    """
-
-    hop: str
-    what: str
-    outcome: Outcome
-    why: str
-    advice: str = ""
-    seconds: float = field(default=0.0, compare=False)
-    proves: bool = True
-
-    @property
-    def failed(self) -> bool:
-        return self.outcome is Outcome.FAILS
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """A server to reach: its hop, its URL, and the settings that apply. `settings` is such as `upstreams.chat`."""
-
-    hop: str
-    url: str
-    settings: str
-    url_setting: str
-    network: Network = field(default_factory=Network)
-    connect_s: float = 5.0
-    connect_setting: str = ""
-
-    @property
-    def destination(self) -> Destination:
-        """Raises TransportFault if a URL is not valid."""
-        auth = None if self.network.proxy_auth is None else self.network.proxy_auth.reveal()
-        proxy = None if self.network.proxy is None else ProxyServer.of(self.network.proxy, auth)
-        return destination_of(self.url, proxy)
-
-    @property
-    def host(self) -> str:
-        return urlsplit(self.url).netloc.rpartition("@")[2]
-
-    def step(self, what: str, outcome: Outcome, why: str, advice: str = "") -> Step:
-        return Step(self.hop, what, outcome, why, advice, proves=False)
-
-
-def upstream_server(name: str, upstream: UpstreamConfig) -> Server:
-    """Return the server of an upstream."""
-    settings = f"upstreams.{name}"
-    return Server(
-        f"upstream:{name}",
-        upstream.base_url,
-        settings,
-        f"{settings}.base_url",
-        upstream.network,
-        upstream.timeouts.connect_s,
-        f"{settings}.timeouts.connect_s",
-    )
-
-
-def issuer_server(name: str, credential: AnyCredential) -> Server | None:
-    """Return the server of a credential's token endpoint; None if its type has no configured URL."""
-    match credential:
-        case Oauth2Credential():
-            url, url_setting = credential.endpoint, "token_url" if credential.token_url else "issuer"
-        case HttpJsonCredential():
-            url, url_setting = credential.url, "url"
-        case EntraCredential() if not credential.managed_identity:
-            url, url_setting = credential.authority_host, "authority_host"
-        case _:
-            return None
-    settings = f"credentials.{name}"
-    url_setting, limit_s = setting(name, url_setting), min(5.0, credential.timeout_s)
-    return Server(f"credential:{name}", url, settings, url_setting, credential.network, limit_s)
-
-
-Begin = Callable[[str, str], object]
-"""Called with the hop and the name of a step before it runs, to show progress."""
-
-
-async def reach(server: Server, clock: Clock | None = None, begin: Begin = lambda *_: None) -> AsyncIterator[Step]:
-    """Yield the network steps of `server` in order, and stop after the first that fails."""
-    clock = clock or SystemClock()
-    try:
-        destination = server.destination
-    except TransportFault as fault:
-        yield server.step("resolve", Outcome.FAILS, fault.detail, f"Check {server.url_setting}.")
-        return
-    for what, make in (("resolve", _resolve), ("connect", _connect), ("tls", _secure)):
-        began_s = clock.now()
-        begin(server.hop, what)
-        for step in await make(server, destination, clock):
-            yield replace(step, seconds=clock.now() - began_s)
-            if step.failed:
-                return
-
-
-def _first(server: Server, destination: Destination) -> tuple[Destination, str]:
-    """Return the server that gatepass itself connects to, and the setting with its address."""
-    if destination.proxy is None:
-        return destination, server.url_setting
-    return destination.proxy.destination, f"{server.settings}.network.proxy"
-
-
-async def _resolve(server: Server, destination: Destination, clock: Clock) -> list[Step]:
-    first, where = _first(server, destination)
-    late = TimeoutError()
-    try:
-        lookup = asyncio.get_running_loop().getaddrinfo(first.host, first.port, type=socket.SOCK_STREAM)
-        found = await timeout(clock, server.connect_s, lookup, late)
-    except (OSError, UnicodeError) as error:
-        reason = f"no answer within {server.connect_s:g} s" if error is late else "the name is unknown"
-        advice = f"Check the host in {where} and the DNS of this machine."
-        return [server.step("resolve", Outcome.FAILS, f"{first.host} cannot be resolved: {reason}", advice)]
-    addresses = ", ".join(dict.fromkeys(str(address[0]) for *_, address in found))
-    why = "is an address" if addresses == first.host else f"is {addresses}"
-    return [server.step("resolve", Outcome.WORKS, f"{_named(destination, first)} {why}")]
-
-
-def _named(destination: Destination, first: Destination) -> str:
-    return first.host if first is destination else f"the proxy {first.host}"
-
-
-async def _connect(server: Server, destination: Destination, clock: Clock) -> list[Step]:
-    first, where = _first(server, destination)
-    named = f"{_named(destination, first)} port {first.port}"
-    late = TimeoutError()
-    try:
-        connecting = asyncio.get_running_loop().create_connection(asyncio.Protocol, first.host, first.port)
-        transport, _ = await timeout(clock, server.connect_s, connecting, late)
-    except OSError as error:
-        if error is late:
-            limit = f" ({server.connect_setting})" if server.connect_setting else ""
-            why = f"{named} did not accept a connection within {server.connect_s:g} s{limit}"
-            advice = f"Check the host and port in {where}, a firewall between, and {server.settings}.network.proxy."
-        else:
-            why = f"{named}: {system_reason(error)}"
-            advice = f"Check the host and port in {where}, and whether the server runs."
-        return [server.step("connect", Outcome.FAILS, why, advice)]
-    transport.abort()
-    return [server.step("connect", Outcome.WORKS, f"{named} accepts connections")]
-
-
-CERTIFICATE_PROBLEMS = frozenset(
-    (
-        *(TlsProblem.EXPIRED, TlsProblem.NOT_YET_VALID, TlsProblem.WRONG_NAME),
-        *(TlsProblem.UNKNOWN_CA, TlsProblem.OTHER_CA),
-    )
-)
-"""Problems that the certificate itself explains."""
-
-
-class _Owner:
-    """The owner of a connection that sends no request."""
-
-    def on_idle(self, connection: Connection) -> None: ...
-
-    def on_lost(self, connection: Connection) -> None: ...
-
-    def defers_write(self, connection: Connection) -> bool:  # noqa: ARG002 - the protocol's signature
-        return False
-
-
-class _Handshake(Connection):
-    """A connection that shows its TLS session."""
-
-    session: Any = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.session = transport.get_extra_info("ssl_object")
-        super().connection_made(transport)
-
-
-async def _secure(server: Server, destination: Destination, clock: Clock) -> list[Step]:
-    """Open a tunnel through the proxy if there is one, and do the TLS handshake."""
-    if not destination.secure:
-        return []
-    try:
-        context = ssl_context(server.network)
-    except OSError:
-        files = f"{server.settings}.network.ca_file, client_cert and client_key"
-        return [server.step("tls", Outcome.FAILS, "a PEM file cannot be loaded", f"Check {files}.")]
-    tunnel = []
-    if destination.proxy is not None:
-        name = f"{destination.host}:{destination.port}"
-        tunnel = [server.step("proxy", Outcome.WORKS, f"the proxy opens a tunnel to {name}")]
-    try:
-        session = await _handshake(server, destination, context)
-    except TransportFault as fault:
-        if fault.fault is Fault.PROXY:
-            is_auth = fault.detail.startswith("407")
-            why = f"the proxy refuses a tunnel to {destination.host}: {fault.detail}"
-            where = f"{server.settings}.network.{'proxy_auth' if is_auth else 'proxy'}"
-            return [server.step("proxy", Outcome.FAILS, why, f"Check {where}.")]
-        if fault.fault is not Fault.TLS:
-            why = f"{server.host} did not complete the TLS handshake within {server.connect_s:g} s"
-            limit = server.connect_setting or "the timeout of this step"
-            advice = f"Check the port in {server.url_setting}; {limit} sets the time."
-            return [*tunnel, server.step("tls", Outcome.FAILS, why, advice)]
-        return [*tunnel, await _failed_handshake(server, destination, fault, clock.wall())]
-    why = describe_certificate(session.getpeercert() or {}, session.version() or "TLS", clock.wall())
-    return [*tunnel, server.step("tls", Outcome.WORKS, why)]
-
-
-async def _handshake(server: Server, destination: Destination, context: Any) -> Any:
-    """Return the TLS session with the server. Raises TransportFault."""
-    loop = asyncio.get_running_loop()
-    connection = _Handshake(loop, _Owner(), memoryview(bytearray(4096)))
-    try:
-        await dial(destination, context, connection, server.connect_s)
-        return connection.session
-    finally:
-        connection.abort()
-
-
-async def _failed_handshake(server: Server, destination: Destination, fault: TransportFault, wall_s: float) -> Step:
-    """Explain a handshake that failed. A second one without verification shows the certificate."""
-    problem = tls_problem(fault.detail, has_ca_file=server.network.ca_file is not None)
-    if problem in (TlsProblem.CLOSED, TlsProblem.OTHER) and await _speaks_http(destination, server.connect_s):
-        problem = TlsProblem.PLAIN_HTTP
-    advice = tls_advice(problem, server.host, server.settings, server.url_setting)
-    why = f"{server.host}: {fault.detail if problem is TlsProblem.OTHER else problem.value}"
-    if problem in CERTIFICATE_PROBLEMS:
-        context = ssl_context(server.network)
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # only to read the certificate
-        try:
-            chain = certificate_chain(await _handshake(server, destination, context))
-        except TransportFault:
-            chain = []
-        if chain:
-            setting = f"{server.settings}.network.ca_file"
-            peer = Peer(server.host, setting, trusted_names(server.network.ca_file))
-            why, better = explain_certificate(chain, problem, peer, wall_s)
-            advice = better or advice
-    return server.step("tls", Outcome.FAILS, why, advice)
-
-
-async def _speaks_http(destination: Destination, limit_s: float) -> bool:
-    """Return whether the server answers plain HTTP on this port. Only asked without a proxy."""
-    if destination.proxy is not None:
-        return False
-    try:
-        async with asyncio.timeout(limit_s):
-            reader, writer = await asyncio.open_connection(destination.host, destination.port)
-            try:
-                writer.write(b"GET / HTTP/1.1\r\nhost: %b\r\nconnection: close\r\n\r\n" % destination.authority)
-                return (await reader.read(5)).startswith(b"HTTP/")
-            finally:
-                writer.transport.abort()
-    except OSError:
-        return False
-
 
 T = TypeVar("T")
 
@@ -378,18 +94,50 @@ async def check_token(state: AppState, name: str, holder: TokenHolder) -> Step:
         reason = holder.status().last_error
         failed = error.message if error is late or reason is None else f"no token for credential {name}"
         why, advice = split_advice(f"{failed}: {reason}" if reason else failed)
+        advice = advice or refusal_advice(why, name)
         return Step(error.hop, "token", Outcome.FAILS, why, advice, state.clock.now() - began_s)
     seconds = state.clock.now() - began_s
+    claimed_s = token.implausible_lifetime_s
+    if claimed_s is not None and not 0 < claimed_s <= MAX_SECONDS:
+        why = f"the issuer announces an impossible lifetime of {claimed_s:.3g} s; gatepass uses {token.lifetime_s:g} s"
+        advice = f"Check the unit of the expiry, {setting(name, 'reply.unit')}, and the clock of this machine."
+        return Step(hop, "token", Outcome.FAILS, why, advice, seconds)
     if token.lifetime_s is None:
         found = "a key is configured; it does not expire"
     elif token.lifetime_source is LifetimeSource.DEFAULT:
         found = f"a token was fetched; no lifetime was found, so default_ttl_s is used: {token.lifetime_s:g} s"
     else:
         found = f"a token was fetched; its lifetime is {token.lifetime_s:g} s"
-    return Step(hop, "token", Outcome.WORKS, found, "", seconds, proves=token.lifetime_s is not None)
+    advice = ""
+    if claimed_s is not None:
+        found += f" (the issuer announces {claimed_s:g} s)"
+        advice = f"Check {setting(name, 'max_ttl_s')} and the unit of the expiry."
+    return Step(hop, "token", Outcome.WORKS, found, advice, seconds, proves=token.lifetime_s is not None)
 
 
-PROVE = "add a model and --call: one small real call, which may be billed"
+REFUSED_SETTINGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "invalid_client": ("client_id", "client_secret", "client_auth"),
+        "unauthorized_client": ("client_id", "grant_type"),
+        "unsupported_grant_type": ("grant_type",),
+        "invalid_scope": ("scope",),
+        "invalid_target": ("audience", "resource"),
+        "invalid_grant": ("refresh_token", "username", "password"),
+    }
+)
+"""The settings to check after an error code of RFC 6749 5.2 or RFC 8707 2."""
+
+
+def refusal_advice(reason: str, credential: str) -> str:
+    """Return the settings to check if `reason` contains an error code of OAuth 2.0; empty otherwise."""
+    known = next((names for code, names in REFUSED_SETTINGS.items() if re.search(rf"\b{code}\b", reason)), ())
+    return f"Check {', '.join(setting(credential, name) for name in known)}." if known else ""
+
+
+MODELS_SHOWN = 20
+"""The most names of a model list in a message."""
+
+PROVE = "Add a model and --call for a small real call, which may be billed."
 
 LIST_S = 10.0
 """The limit of both requests of `check_models`. An operator waits, so that it ignores configured timeouts."""
@@ -400,17 +148,27 @@ NO_LIST = (404, 405)
 BUSY = (408, 429)
 
 
-async def check_models(state: AppState, upstream: Upstream) -> Step:
-    """Request the model list with the token and once more without it. Such a request costs nothing."""
+async def check_models(state: AppState, upstream: Upstream, wanted: Collection[str] = ()) -> Step:
+    """Request the model list with the token and once more without it. Such a request costs nothing.
+
+    `wanted` are names that the list should have, because a route or a call uses them.
+    """
     limit, hop = TimeLimit(state.clock.now(), LIST_S), hop_of(upstream)
 
     def step(outcome: Outcome, why: str, advice: str = "") -> Step:
         return Step(hop, "models", outcome, why, advice, limit.used_s(state.clock))
 
     try:
-        await within(limit, state, upstream, _request_model_list(state, upstream))
+        body = await within(limit, state, upstream, _request_model_list(state, upstream))
     except GatepassError as error:
+        server = upstream_server(upstream.name, upstream.settings)
+        if isinstance(error, UpstreamClosed | UpstreamInvalid) and await requires_tls(server):
+            problem = "the server closed the plain connection, and it speaks TLS on this port"
+            return step(Outcome.FAILS, problem, f"Begin upstreams.{upstream.name}.base_url with https://.")
         if isinstance(error, UpstreamErrorReply) and error.http_status in NO_LIST:
+            if (base_url := await _base_url_with_version(state, upstream, limit)) is not None:
+                why = f"base_url lacks the version: it has no model list ({error.http_status}), and {base_url} has one"
+                return step(Outcome.FAILS, why, f"Set upstreams.{upstream.name}.base_url to {base_url}.")
             path = urlsplit(model_list_request(upstream).url).path
             return step(
                 Outcome.UNPROVEN,
@@ -419,19 +177,52 @@ async def check_models(state: AppState, upstream: Upstream) -> Step:
                 PROVE,
             )
         return _failed(error, "models", limit.used_s(state.clock))
+    missing = _missing(upstream, body, wanted)
     if upstream.holder is None:
-        return step(Outcome.WORKS, "answers; no credential is configured")
+        return step(Outcome.WORKS, "answers; no credential is configured", missing)
     try:
         await within(limit, state, upstream, _request_model_list(state, replace(upstream, holder=None)))
     except GatepassError as error:
         # a 4xx or a login page without the token proves that the token was accepted
         is_rejection = isinstance(error, UpstreamErrorReply) and 400 <= error.http_status < 500
         if isinstance(error, UpstreamRedirect | UpstreamHtml) or (is_rejection and error.http_status not in BUSY):
-            return step(Outcome.WORKS, "answers and accepts the token")
+            return step(Outcome.WORKS, "answers and accepts the token", missing)
         reason = f"without the token it returns {error.http_status} {error.public_code}, which proves nothing"
     else:
         reason = "its model list is public"
     return step(Outcome.UNPROVEN, f"answers; {reason}, so it is not proven that it accepts the token", PROVE)
+
+
+def _missing(upstream: Upstream, body: bytes, wanted: Collection[str]) -> str:
+    """Return advice if a wanted model is not in the list; empty for a dialect whose list has other names."""
+    if not (wanted and upstream.dialect.lists_models):
+        return ""
+    try:
+        listed = [str(entry["id"]) for entry in parse_list(upstream, body)]
+    except UpstreamError:
+        return ""
+    texts = [
+        f"The list has no model {name}{did_you_mean(name, listed[:MODELS_SHOWN])}"
+        for name in wanted
+        if name not in listed
+    ]
+    return " ".join(texts)
+
+
+_VERSION = re.compile(r"/v[0-9]")
+
+
+async def _base_url_with_version(state: AppState, upstream: Upstream, limit: TimeLimit) -> str | None:
+    """Return `base_url` with `/v1` if the upstream has a model list there, or rejects a request for it."""
+    base_url = f"{upstream.settings.base_url.rstrip('/')}/v1"
+    if upstream.settings.dialect != "openai" or _VERSION.search(urlsplit(upstream.settings.base_url).path):
+        return None
+    versioned = replace(upstream, settings=upstream.settings.model_copy(update={"base_url": base_url}))
+    try:
+        await within(limit, state, upstream, _request_model_list(state, versioned))
+    except GatepassError as error:
+        return base_url if isinstance(error, UpstreamAuth) else None
+    return base_url
 
 
 async def _request_model_list(state: AppState, upstream: Upstream) -> bytes:
@@ -450,7 +241,18 @@ async def _request_model_list(state: AppState, upstream: Upstream) -> bytes:
 def _failed(error: GatepassError, what: str, seconds: float) -> Step:
     prefix = f"HTTP {error.http_status}: " if isinstance(error, UpstreamErrorReply) else ""
     why, advice = split_advice(error.message)
-    return Step(error.hop, what, Outcome.FAILS, prefix + why, advice, seconds)
+    return Step(error.hop, what, Outcome.FAILS, prefix + why, advice or default_advice(error), seconds)
+
+
+def default_advice(error: GatepassError) -> str:
+    """Return what to do about an error whose message does not say it."""
+    match error:
+        case UpstreamErrorReply(http_status=429):
+            return "Wait, or ask the owner of the upstream for a higher limit."
+        case UpstreamTimeout():
+            return "Check whether the server is overloaded, or whether a proxy or firewall between holds the reply."
+        case _:
+            return ""
 
 
 _ADVICE = re.compile(
@@ -529,7 +331,7 @@ async def check_call(state: AppState, upstream: Upstream, target_probe: TargetPr
         status, learned = await within(limit, state, upstream, _first_accepted(state, target_probe))
     except GatepassError as error:
         reason, advice = split_advice(error.message)
-        used_s = limit.used_s(state.clock)
+        advice, used_s = advice or default_advice(error), limit.used_s(state.clock)
         result = f"{error.http_status} {error.public_code} after {used_s:.2f} s: {reason}"
         failed_hop = hop if isinstance(error, CallerError) else error.hop
         return Step(failed_hop, what, Outcome.FAILS, f"{target_probe.what}: {result}", advice, used_s)

@@ -190,7 +190,10 @@ def token_hint(upstream: str, credential: str | None, age_s: float | None, not_r
     if not_renewed is None:
         tried = f"Tried with the token of the credential {credential!r}, and once more with a new one{fetched}."
     elif age_s is None:
-        tried = f"Tried once, with the key of the credential {credential!r}: there is no other."
+        return (
+            f"Tried once, with the key of the credential {credential!r}: there is no other. Replace credentials."
+            f"{credential} by a key that this upstream issued and that has not been revoked."
+        )
     else:
         tried = f"Tried once, with the token of the credential {credential!r}{fetched}: {not_renewed}."
     return (

@@ -254,7 +254,7 @@ async def _fetch_list(attempt: Attempt) -> tuple[Entry, ...]:
     document = upstream.dialect.classify_document(received_reply(attempt, response, body), ClientProtocol.MODELS)
     if isinstance(document, GatepassError):
         raise document
-    return _parse_list(upstream, document)
+    return parse_list(upstream, document)
 
 
 def model_list_request(upstream: Upstream) -> OutboundRequest:
@@ -271,7 +271,7 @@ def _model_list_call() -> Call:
     return Call(id="gatepass", operation=models, caller="gatepass", model="", body=b"", headers=())
 
 
-def _parse_list(upstream: Upstream, body: bytes) -> tuple[Entry, ...]:
+def parse_list(upstream: Upstream, body: bytes) -> tuple[Entry, ...]:
     """Parse `{"data":[{"id"…}]}`, or the bare list that some servers send."""
     try:
         document = json_value(body)

@@ -9,7 +9,8 @@ from click.testing import CliRunner
 import gatepass.cli.doctor
 from gatepass.cli import main
 from gatepass.cli.doctor import NO_MODEL, Report
-from gatepass.cli.probe import Outcome, ProbeCall, Step
+from gatepass.cli.probe import ProbeCall
+from gatepass.cli.reach import Outcome, Step
 
 HASH, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 FILE = f"""\

@@ -230,12 +230,19 @@ SHOWS = (
             AGAIN,
             f"Tried once, with the token of the credential 'corp', fetched 31 s ago: {AGAIN}.",
         ),
-        (None, AGAIN, "Tried once, with the key of the credential 'corp': there is no other."),
         (None, None, "Tried with the token of the credential 'corp', and once more with a new one."),
     ],
 )
 def test_a_refused_token_is_reported_with_what_was_tried_and_what_to_do(age_s, not_renewed, tried):
     assert token_hint("chat", "corp", age_s, not_renewed) == tried + SHOWS
+
+
+def test_a_refused_key_is_reported_without_advice_about_the_claims_of_a_token():
+    told = token_hint("chat", "corp", None, AGAIN)
+    assert told == (
+        "Tried once, with the key of the credential 'corp': there is no other. Replace credentials.corp by a key that"
+        " this upstream issued and that has not been revoked."
+    )
 
 
 def test_an_upstream_without_a_credential_is_reported_to_have_none():

@@ -1,0 +1,322 @@
+"""The network steps of `gatepass doctor`: resolve, connect, proxy and tls. They require no AppState.
+
+`reach` runs them for a Server. A Step is the result of every step, also of those in probe.py. No step raises for a
+fault of the network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+from urllib.parse import urlsplit
+
+from gatepass.cancel import timeout
+from gatepass.cli.peer_certificate import (
+    Peer,
+    certificate_chain,
+    describe_certificate,
+    explain_certificate,
+    trusted_names,
+)
+from gatepass.clock import Clock, SystemClock
+from gatepass.config.credential.http_json import HttpJsonCredential
+from gatepass.config.credential.kinds import AnyCredential
+from gatepass.config.credential.oauth2 import Oauth2Credential
+from gatepass.config.credential.vendor import EntraCredential
+from gatepass.config.network import Network
+from gatepass.config.upstream import UpstreamConfig
+from gatepass.errors import Fault, TransportFault, system_reason
+from gatepass.http_client.connection import Connection
+from gatepass.http_client.message_head import Destination, ProxyServer, destination_of
+from gatepass.http_client.pool import dial
+from gatepass.http_client.tls import TlsProblem, ssl_context, tls_advice, tls_problem
+from gatepass.tokens.failure import setting
+
+
+class Outcome(StrEnum):
+    """The result of a step, as it is printed. UNPROVEN: the hop answers, but the step cannot show that it works."""
+
+    WORKS = "ok"
+    FAILS = "FAIL"
+    UNPROVEN = "????"
+    SKIPPED = "skip"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One finding: what was tested at which hop, the result, the reason, and what to do.
+
+    - `what`: configuration, store, resolve, connect, proxy, tls, token, models, call, stream, or a path of gatepass.
+    - `advice`: empty if nothing is to be done, or if `why` already says it.
+    - `proves`: whether WORKS proves that the hop works. A configured key that was not sent anywhere proves nothing.
+    """
+
+    hop: str
+    what: str
+    outcome: Outcome
+    why: str
+    advice: str = ""
+    seconds: float = field(default=0.0, compare=False)
+    proves: bool = True
+
+    @property
+    def failed(self) -> bool:
+        return self.outcome is Outcome.FAILS
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server to reach: its hop, its URL, and the settings that apply. `settings` is such as `upstreams.chat`."""
+
+    hop: str
+    url: str
+    settings: str
+    url_setting: str
+    network: Network = field(default_factory=Network)
+    connect_s: float = 5.0
+    connect_setting: str = ""
+
+    @property
+    def destination(self) -> Destination:
+        """Raises TransportFault if a URL is not valid."""
+        auth = None if self.network.proxy_auth is None else self.network.proxy_auth.reveal()
+        proxy = None if self.network.proxy is None else ProxyServer.of(self.network.proxy, auth)
+        return destination_of(self.url, proxy)
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.url).netloc.rpartition("@")[2]
+
+    def step(self, what: str, outcome: Outcome, why: str, advice: str = "") -> Step:
+        return Step(self.hop, what, outcome, why, advice, proves=False)
+
+
+def upstream_server(name: str, upstream: UpstreamConfig) -> Server:
+    """Return the server of an upstream."""
+    settings = f"upstreams.{name}"
+    return Server(
+        f"upstream:{name}",
+        upstream.base_url,
+        settings,
+        f"{settings}.base_url",
+        upstream.network,
+        upstream.timeouts.connect_s,
+        f"{settings}.timeouts.connect_s",
+    )
+
+
+def issuer_server(name: str, credential: AnyCredential) -> Server | None:
+    """Return the server of a credential's token endpoint; None if its type has no configured URL."""
+    match credential:
+        case Oauth2Credential():
+            url, url_setting = credential.endpoint, "token_url" if credential.token_url else "issuer"
+        case HttpJsonCredential():
+            url, url_setting = credential.url, "url"
+        case EntraCredential() if not credential.managed_identity:
+            url, url_setting = credential.authority_host, "authority_host"
+        case _:
+            return None
+    settings = f"credentials.{name}"
+    url_setting, limit_s = setting(name, url_setting), min(5.0, credential.timeout_s)
+    return Server(f"credential:{name}", url, settings, url_setting, credential.network, limit_s)
+
+
+Begin = Callable[[str, str], object]
+"""Called with the hop and the name of a step before it runs, to show progress."""
+
+
+async def reach(server: Server, clock: Clock | None = None, begin: Begin = lambda *_: None) -> AsyncIterator[Step]:
+    """Yield the network steps of `server` in order, and stop after the first that fails."""
+    clock = clock or SystemClock()
+    try:
+        destination = server.destination
+    except TransportFault as fault:
+        yield server.step("resolve", Outcome.FAILS, fault.detail, f"Check {server.url_setting}.")
+        return
+    for what, make in (("resolve", _resolve), ("connect", _connect), ("tls", _secure)):
+        began_s = clock.now()
+        begin(server.hop, what)
+        for step in await make(server, destination, clock):
+            yield replace(step, seconds=clock.now() - began_s)
+            if step.failed:
+                return
+
+
+def _first(server: Server, destination: Destination) -> tuple[Destination, str]:
+    """Return the server that gatepass itself connects to, and the setting with its address."""
+    if destination.proxy is None:
+        return destination, server.url_setting
+    return destination.proxy.destination, f"{server.settings}.network.proxy"
+
+
+async def _resolve(server: Server, destination: Destination, clock: Clock) -> list[Step]:
+    first, where = _first(server, destination)
+    late = TimeoutError()
+    try:
+        lookup = asyncio.get_running_loop().getaddrinfo(first.host, first.port, type=socket.SOCK_STREAM)
+        found = await timeout(clock, server.connect_s, lookup, late)
+    except (OSError, UnicodeError) as error:
+        reason = f"no answer within {server.connect_s:g} s" if error is late else "the name is unknown"
+        advice = f"Check the host in {where} and the DNS of this machine."
+        return [server.step("resolve", Outcome.FAILS, f"{first.host} cannot be resolved: {reason}", advice)]
+    addresses = ", ".join(dict.fromkeys(str(address[0]) for *_, address in found))
+    why = "is an address" if addresses == first.host else f"is {addresses}"
+    return [server.step("resolve", Outcome.WORKS, f"{_named(destination, first)} {why}")]
+
+
+def _named(destination: Destination, first: Destination) -> str:
+    return first.host if first is destination else f"the proxy {first.host}"
+
+
+async def _connect(server: Server, destination: Destination, clock: Clock) -> list[Step]:
+    first, where = _first(server, destination)
+    named = f"{_named(destination, first)} port {first.port}"
+    late = TimeoutError()
+    try:
+        connecting = asyncio.get_running_loop().create_connection(asyncio.Protocol, first.host, first.port)
+        transport, _ = await timeout(clock, server.connect_s, connecting, late)
+    except OSError as error:
+        if error is late:
+            limit = f" ({server.connect_setting})" if server.connect_setting else ""
+            why = f"{named} did not accept a connection within {server.connect_s:g} s{limit}"
+            advice = f"Check the host and port in {where}, a firewall between, and {server.settings}.network.proxy."
+        else:
+            why = f"{named}: {system_reason(error)}"
+            advice = f"Check the host and port in {where}, and whether the server runs."
+        return [server.step("connect", Outcome.FAILS, why, advice)]
+    transport.abort()
+    return [server.step("connect", Outcome.WORKS, f"{named} accepts connections")]
+
+
+CERTIFICATE_PROBLEMS = frozenset(
+    (
+        *(TlsProblem.EXPIRED, TlsProblem.NOT_YET_VALID, TlsProblem.WRONG_NAME),
+        *(TlsProblem.UNKNOWN_CA, TlsProblem.OTHER_CA),
+    )
+)
+"""Problems that the certificate itself explains."""
+
+
+class _Owner:
+    """The owner of a connection that sends no request."""
+
+    def on_idle(self, connection: Connection) -> None: ...
+
+    def on_lost(self, connection: Connection) -> None: ...
+
+    def defers_write(self, connection: Connection) -> bool:  # noqa: ARG002 - the protocol's signature
+        return False
+
+
+class _Handshake(Connection):
+    """A connection that shows its TLS session."""
+
+    session: Any = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.session = transport.get_extra_info("ssl_object")
+        super().connection_made(transport)
+
+
+async def _secure(server: Server, destination: Destination, clock: Clock) -> list[Step]:
+    """Open a tunnel through the proxy if there is one, and do the TLS handshake."""
+    if not destination.secure:
+        return []
+    try:
+        context = ssl_context(server.network)
+    except OSError:
+        files = f"{server.settings}.network.ca_file, client_cert and client_key"
+        return [server.step("tls", Outcome.FAILS, "a PEM file cannot be loaded", f"Check {files}.")]
+    tunnel = []
+    if destination.proxy is not None:
+        name = f"{destination.host}:{destination.port}"
+        tunnel = [server.step("proxy", Outcome.WORKS, f"the proxy opens a tunnel to {name}")]
+    try:
+        session = await _handshake(server, destination, context)
+    except TransportFault as fault:
+        if fault.fault is Fault.PROXY:
+            is_auth = fault.detail.startswith("407")
+            why = f"the proxy refuses a tunnel to {destination.host}: {fault.detail}"
+            where = f"{server.settings}.network.{'proxy_auth' if is_auth else 'proxy'}"
+            return [server.step("proxy", Outcome.FAILS, why, f"Check {where}.")]
+        if fault.fault is not Fault.TLS:
+            why = f"{server.host} did not complete the TLS handshake within {server.connect_s:g} s"
+            limit = server.connect_setting or "the timeout of this step"
+            advice = f"Check the port in {server.url_setting}; {limit} sets the time."
+            return [*tunnel, server.step("tls", Outcome.FAILS, why, advice)]
+        return [*tunnel, await _failed_handshake(server, destination, fault, clock.wall())]
+    why = describe_certificate(session.getpeercert() or {}, session.version() or "TLS", clock.wall())
+    return [*tunnel, server.step("tls", Outcome.WORKS, why)]
+
+
+async def _handshake(server: Server, destination: Destination, context: Any) -> Any:
+    """Return the TLS session with the server. Raises TransportFault."""
+    loop = asyncio.get_running_loop()
+    connection = _Handshake(loop, _Owner(), memoryview(bytearray(4096)))
+    try:
+        await dial(destination, context, connection, server.connect_s)
+        return connection.session
+    finally:
+        connection.abort()
+
+
+async def _failed_handshake(server: Server, destination: Destination, fault: TransportFault, wall_s: float) -> Step:
+    """Explain a handshake that failed. A second one without verification shows the certificate."""
+    problem = tls_problem(fault.detail, has_ca_file=server.network.ca_file is not None)
+    if problem in (TlsProblem.CLOSED, TlsProblem.OTHER) and await _speaks_http(destination, server.connect_s):
+        problem = TlsProblem.PLAIN_HTTP
+    advice = tls_advice(problem, server.host, server.settings, server.url_setting)
+    why = f"{server.host}: {fault.detail if problem is TlsProblem.OTHER else problem.value}"
+    if problem in CERTIFICATE_PROBLEMS:
+        context = ssl_context(server.network)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # only to read the certificate
+        try:
+            chain = certificate_chain(await _handshake(server, destination, context))
+        except TransportFault:
+            chain = []
+        if chain:
+            setting = f"{server.settings}.network.ca_file"
+            peer = Peer(server.host, setting, trusted_names(server.network.ca_file))
+            why, better = explain_certificate(chain, problem, peer, wall_s)
+            advice = better or advice
+    return server.step("tls", Outcome.FAILS, why, advice)
+
+
+async def _speaks_http(destination: Destination, limit_s: float) -> bool:
+    """Return whether the server answers plain HTTP on this port. Only asked without a proxy."""
+    if destination.proxy is not None:
+        return False
+    try:
+        async with asyncio.timeout(limit_s):
+            reader, writer = await asyncio.open_connection(destination.host, destination.port)
+            try:
+                writer.write(b"GET / HTTP/1.1\r\nhost: %b\r\nconnection: close\r\n\r\n" % destination.authority)
+                return (await reader.read(5)).startswith(b"HTTP/")
+            finally:
+                writer.transport.abort()
+    except OSError:
+        return False
+
+
+TLS_TRIAL_S = 2.0
+"""The limit of a TLS handshake at a server whose URL begins with http://."""
+
+
+async def requires_tls(server: Server) -> bool:
+    """Return whether the server of an http URL does a TLS handshake on this port. Only asked without a proxy."""
+    if server.network.proxy or server.destination.secure:
+        return False
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing is sent
+    # a server without TLS may wait for the rest of a request
+    limited = replace(server, connect_s=min(server.connect_s, TLS_TRIAL_S))
+    try:
+        await _handshake(limited, replace(server.destination, secure=True), context)
+    except TransportFault:
+        return False
+    return True

@@ -1,0 +1,494 @@
+"""`gatepass doctor` against staged faults on real sockets: the hop, the step and the remedy of each.
+
+`make doctor-faults` prints the table.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
+
+from gatepass.cli.doctor import diagnose, line_of
+from gatepass.cli.probe import ProbeCall
+from gatepass.cli.reach import Outcome, Step
+from gatepass.clock import Clock
+from gatepass.config.model import Config
+from tests.integration.answers import COMPLETION
+from tests.integration.scripted import Dialogue, Fin, Hold, Received, Scripted, Send, head, reply
+from tests.integration.test_connections import deaf, nobody
+from tests.integration.test_doctor import Hurried
+
+NOW = datetime.now(UTC)
+DAY = timedelta(days=1)
+PAST, FUTURE = NOW - 2 * DAY, NOW + 90 * DAY
+FAST_S = 5.0
+LIST = [Send(reply({"object": "list", "data": [{"id": "gpt-4o"}, {"id": "bge-m3"}]}))]
+PAGE = [Send(reply(b"<html><title>Sign in</title>", content_type="text/html"))]
+MINTED = {"access_token": "minted-4711", "expires_in": 300}
+
+
+@dataclass(frozen=True)
+class Signed:
+    """A certificate and its key."""
+
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey = field(repr=False)
+
+    @property
+    def pem(self) -> bytes:
+        return self.certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def signed(
+    name: str,
+    by: Signed | None = None,
+    *,
+    ca: bool = False,
+    host: str = "127.0.0.1",
+    until: datetime = FUTURE,
+    since: datetime = NOW - 30 * DAY,
+    download: str | None = None,
+) -> Signed:
+    """A certificate of `name` that `by` signed; without `by` it is self-signed."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    issuer, signer = (subject, key) if by is None else (by.certificate.subject, by.key)
+    builder = x509.CertificateBuilder(issuer, subject, key.public_key(), x509.random_serial_number(), since, until)
+    builder = builder.add_extension(x509.BasicConstraints(ca, None), critical=True)
+    own = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    builder = builder.add_extension(own, critical=False)
+    signer_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
+    builder = builder.add_extension(signer_id, critical=False)
+    if ca:
+        usage = x509.KeyUsage(True, False, False, False, False, True, True, False, False)
+        builder = builder.add_extension(usage, critical=True)
+    else:
+        named = x509.IPAddress(ip_address(host)) if host[0].isdigit() else x509.DNSName(host)
+        builder = builder.add_extension(x509.SubjectAlternativeName([named]), critical=False)
+    if download is not None:
+        place = x509.UniformResourceIdentifier(download)
+        access = x509.AccessDescription(AuthorityInformationAccessOID.CA_ISSUERS, place)
+        builder = builder.add_extension(x509.AuthorityInformationAccess([access]), critical=False)
+    return Signed(builder.sign(signer, hashes.SHA256()), key)
+
+
+ROOT = signed("Corp Root", ca=True)
+INTERMEDIATE = signed("Corp Issuing", ROOT, ca=True)
+
+
+class Stage:
+    """The servers and files of one fault."""
+
+    def __init__(self, folder: Path, stack: AsyncExitStack) -> None:
+        self.folder = folder
+        self.stack = stack
+
+    def file(self, name: str, *signed: Signed) -> str:
+        path = self.folder / name
+        path.write_bytes(b"".join(each.pem for each in signed))
+        return str(path)
+
+    def tls(self, leaf: Signed, *chain: Signed, clients: Signed | None = None) -> ssl.SSLContext:
+        """A server's context that sends `leaf` and `chain`. With `clients` it requires a certificate of that CA."""
+        key = leaf.key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        path = self.folder / "server.pem"
+        path.write_bytes(b"".join((leaf.pem, *(each.pem for each in chain), key)))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(path)
+        if clients is not None:
+            context.maximum_version = ssl.TLSVersion.TLSv1_2
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(self.file("clients.pem", clients))
+        return context
+
+    async def server(self, *dialogues: Dialogue, **more: Any) -> str:
+        """The URL of a scripted server."""
+        return (await self.stack.enter_async_context(Scripted(*dialogues, **more))).url
+
+    async def secure(self, leaf: Signed, *chain: Signed, ca: Signed | None = ROOT, **more: Any) -> dict[str, Any]:
+        """A configuration of an upstream with this certificate, and with `ca` in `ca_file`."""
+        url = await self.server(LIST, tls=self.tls(leaf, *chain, **more))
+        settings: dict[str, Any] = {} if ca is None else {"network": {"ca_file": self.file("ca.pem", ca)}}
+        return upstream(url, **settings)
+
+
+def upstream(url: str, /, path: str = "/v1", **settings: Any) -> dict[str, Any]:
+    return {"upstreams": {"chat": {"base_url": f"{url}{path}", **settings}}}
+
+
+def with_credential(at_url: str, **credential: Any) -> dict[str, Any]:
+    return {**upstream(at_url, credential="c"), "credentials": {"c": credential}}
+
+
+async def issuer(stage: Stage, answer: Dialogue, **settings: Any) -> dict[str, Any]:
+    """A configuration whose token endpoint gives `answer`."""
+    token_url, url = await stage.server(answer), await stage.server(LIST)
+    oauth2 = {"type": "oauth2", "token_url": f"{token_url}/token", "client_id": "me", "client_secret": "secret-4711"}
+    return with_credential(url, **{**oauth2, **settings})
+
+
+def refusal(status: int, code: str, text: str) -> Dialogue:
+    return [Send(reply({"error": code, "error_description": text}, status))]
+
+
+def error(status: int, message: str, code: str | None = None) -> Dialogue:
+    return [Send(reply({"error": {"message": message, "code": code}}, status))]
+
+
+async def unknown_name(stage: Stage) -> dict[str, Any]:
+    return upstream("https://llm.corp.invalid")
+
+
+async def refused(stage: Stage) -> dict[str, Any]:
+    return upstream(stage.stack.enter_context(nobody()))
+
+
+async def full_backlog(stage: Stage) -> dict[str, Any]:
+    return upstream(stage.stack.enter_context(deaf()), timeouts={"connect_s": 0.3})
+
+
+async def proxy_down(stage: Stage) -> dict[str, Any]:
+    return upstream("https://llm.example", network={"proxy": stage.stack.enter_context(nobody())})
+
+
+def proxy_answers(status: int, reason: str) -> Callable[[Stage], Any]:
+    async def staged(stage: Stage) -> dict[str, Any]:
+        answer: Dialogue = [Send(f"HTTP/1.1 {status} {reason}\r\ncontent-length: 0\r\n\r\n".encode()), Fin()]
+        return upstream("https://llm.example", network={"proxy": await stage.server(answer)})
+
+    return staged
+
+
+async def https_to_http(stage: Stage) -> dict[str, Any]:
+    answer: Dialogue = [Send(head(400, content_length="0")), Fin()]
+    return upstream((await stage.server(answer, speaks_first=True)).replace("http:", "https:"))
+
+
+async def http_to_tls(stage: Stage) -> dict[str, Any]:
+    url = await stage.server(LIST, tls=stage.tls(signed("llm", ROOT)))
+    return upstream(url.replace("https:", "http:"))
+
+
+async def http_to_nginx(stage: Stage) -> dict[str, Any]:
+    page = b"<html><title>400 The plain HTTP request was sent to HTTPS port</title></html>"
+    return upstream(await stage.server([Send(reply(page, 400, content_type="text/html"))]))
+
+
+async def silent_handshake(stage: Stage) -> dict[str, Any]:
+    url = await stage.server([Hold()], speaks_first=True)
+    return upstream(url.replace("http:", "https:"), timeouts={"connect_s": 0.3})
+
+
+async def expired(stage: Stage) -> dict[str, Any]:
+    return await stage.secure(signed("llm", ROOT, until=PAST))
+
+
+async def not_yet_valid(stage: Stage) -> dict[str, Any]:
+    return await stage.secure(signed("llm", ROOT, since=NOW + 2 * DAY))
+
+
+async def expired_intermediate(stage: Stage) -> dict[str, Any]:
+    old = signed("Corp Issuing 2020", ROOT, ca=True, until=PAST)
+    return await stage.secure(signed("llm", old), old)
+
+
+async def self_signed(stage: Stage) -> dict[str, Any]:
+    return await stage.secure(signed("llm.corp.example"), ca=None)
+
+
+async def unknown_ca(stage: Stage) -> dict[str, Any]:
+    return await stage.secure(signed("llm", INTERMEDIATE), INTERMEDIATE, ca=None)
+
+
+async def other_ca(stage: Stage) -> dict[str, Any]:
+    return await stage.secure(signed("llm", signed("Other Root", ca=True)))
+
+
+async def same_name(stage: Stage) -> dict[str, Any]:
+    return await stage.secure(signed("llm", ROOT), ca=signed("Corp Root", ca=True))
+
+
+async def incomplete_chain(stage: Stage) -> dict[str, Any]:
+    return await stage.secure(signed("llm", INTERMEDIATE, download="http://pki.corp.example/issuing.cer"))
+
+
+async def other_host(stage: Stage) -> dict[str, Any]:
+    return await stage.secure(signed("llm", ROOT, host="llm.corp.example"))
+
+
+async def client_certificate(stage: Stage) -> dict[str, Any]:
+    return await stage.secure(signed("llm", ROOT), clients=ROOT)
+
+
+async def issuer_expired(stage: Stage) -> dict[str, Any]:
+    token_url = await stage.server(LIST, tls=stage.tls(signed("sso", ROOT, until=PAST)))
+    network = {"ca_file": stage.file("ca.pem", ROOT)}
+    oauth2 = {"type": "oauth2", "token_url": token_url, "client_id": "me", "client_secret": "secret-4711"}
+    return with_credential(await stage.server(LIST), **oauth2, network=network)
+
+
+def token_answer(answer: Dialogue, **settings: Any) -> Callable[[Stage], Any]:
+    async def staged(stage: Stage) -> dict[str, Any]:
+        return await issuer(stage, answer, **settings)
+
+    return staged
+
+
+async def milliseconds(stage: Stage) -> dict[str, Any]:
+    told = {"token": "opaque-token-4711", "expireAt": int(time.time() + 300) * 1000}
+    url = await stage.server([Send(reply(told))])
+    layout = {"token": "token", "expires_at": "expireAt", "unit": "s"}
+    return with_credential(await stage.server(LIST), type="http_json", url=url, json={}, reply=layout)
+
+
+async def wrong_audience(stage: Stage) -> dict[str, Any]:
+    blocks = await issuer(stage, [Send(reply(MINTED))])
+    url = await stage.server(error(401, "invalid audience"))
+    return blocks | upstream(url, credential="c")
+
+
+async def wrong_key(stage: Stage) -> dict[str, Any]:
+    return with_credential(await stage.server(error(401, "no such key")), type="static", token="static-key-4711")
+
+
+def answers(dialogue: Dialogue, path: str = "/v1") -> Callable[[Stage], Any]:
+    async def staged(stage: Stage) -> dict[str, Any]:
+        return upstream(await stage.server(dialogue), path)
+
+    return staged
+
+
+async def without_version(stage: Stage) -> dict[str, Any]:
+    def answer(request: Received) -> Dialogue:
+        return LIST if request.target.startswith("/v1/") else [Send(reply({"detail": "Not Found"}, 404))]
+
+    return upstream(await stage.server(answer=answer), "")
+
+
+def chat_answers(dialogue: Dialogue, models: Dialogue = LIST) -> Callable[[Stage], Any]:
+    async def staged(stage: Stage) -> dict[str, Any]:
+        return upstream(await stage.server(answer=lambda asked: models if asked.method == "GET" else dialogue))
+
+    return staged
+
+
+CHUNK = 'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{"content":"p"},"finish_reason":null}]}\n\n'  # noqa: E501 - one event
+CUT: Dialogue = [Send(head(200, content_type="text/event-stream") + CHUNK.encode()), Fin()]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`step` is the hop and the step that must report it, `words` what its line must contain."""
+
+    stage: Callable[[Stage], Any]
+    step: str
+    words: tuple[str, ...]
+    outcome: Outcome = Outcome.FAILS
+    call: ProbeCall | None = None
+    waits: bool = False
+    """A timeout is involved."""
+    clock: Clock | None = None
+
+
+def at(step: str, stage: Callable[[Stage], Any], *words: str, **more: Any) -> Fault:
+    return Fault(stage, step, words, **more)
+
+
+CHAT = ProbeCall("chat", "gpt-4")
+BASE_URL = "upstreams.chat.base_url"
+CA_FILE = "upstreams.chat.network.ca_file"
+DAYS = {name: f"{moment:%Y-%m-%d}" for name, moment in (("past", PAST), ("later", NOW + 2 * DAY))}
+FAULTS = {
+    "the name is unknown": at("upstream:chat resolve", unknown_name, "cannot be resolved", f"the host in {BASE_URL}"),
+    "nobody listens": at("upstream:chat connect", refused, "connection refused", f"host and port in {BASE_URL}"),
+    "the port hangs": at(
+        "upstream:chat connect",
+        full_backlog,
+        "within 0.3 s (upstreams.chat.timeouts.connect_s)",
+        "firewall",
+        waits=True,
+    ),
+    "the proxy is down": at("upstream:chat connect", proxy_down, "the proxy 127.0.0.1", "upstreams.chat.network.proxy"),
+    "the proxy requires a password": at(
+        "upstream:chat proxy", proxy_answers(407, "Auth"), "407", "Check upstreams.chat.network.proxy_auth."
+    ),
+    "the proxy forbids the host": at(
+        "upstream:chat proxy", proxy_answers(403, "Forbidden"), "403", "Check upstreams.chat.network.proxy."
+    ),
+    "https to a plain port": at("upstream:chat tls", https_to_http, "does not use TLS on this port", "http://"),
+    "http to a TLS port": at(
+        "upstream:chat models", http_to_tls, "speaks TLS on this port", f"Begin {BASE_URL} with https"
+    ),
+    "http to nginx's TLS port": at("upstream:chat models", http_to_nginx, f"begin {BASE_URL} with https://"),
+    "the TLS handshake hangs": at("upstream:chat tls", silent_handshake, "TLS handshake within 0.3 s", waits=True),
+    "an expired certificate": at("upstream:chat tls", expired, f"expired on {DAYS['past']}", "Renew the certificate"),
+    "a certificate of the future": at(
+        "upstream:chat tls", not_yet_valid, f"is valid from {DAYS['later']}", "Check the clock of this machine"
+    ),
+    "an expired intermediate": at("upstream:chat tls", expired_intermediate, "the CA Corp Issuing 2020 expired on"),
+    "a self-signed certificate": at(
+        "upstream:chat tls", self_signed, "self-signed (llm.corp.example)", f"Set {CA_FILE}"
+    ),
+    "a CA that nobody trusts": at(
+        "upstream:chat tls", unknown_ca, "signed by the CA Corp Root", f"Set {CA_FILE} to a PEM file with the"
+    ),
+    "another CA in ca_file": at(
+        "upstream:chat tls", other_ca, "ca_file contains Corp Root", f"Add the certificate of Other Root to {CA_FILE}"
+    ),
+    "an older CA of the same name in ca_file": at(
+        "upstream:chat tls", same_name, "another key than that in ca_file", f"Replace the certificate in {CA_FILE}"
+    ),
+    "an incomplete chain": at(
+        "upstream:chat tls",
+        incomplete_chain,
+        "an incomplete chain",
+        "Corp Issuing",
+        "send its intermediate certificates",
+    ),
+    "another host name": at(
+        "upstream:chat tls", other_host, "is for llm.corp.example, not for 127.0.0.1", f"certificate in {BASE_URL}"
+    ),
+    "a client certificate is required": at(
+        "upstream:chat tls", client_certificate, "upstreams.chat.network.client_cert"
+    ),
+    "the issuer's certificate has expired": at(
+        "credential:c tls", issuer_expired, f"expired on {DAYS['past']}", "Renew the certificate"
+    ),
+    "a wrong client secret": at(
+        "credential:c token",
+        token_answer(refusal(401, "invalid_client", "wrong secret")),
+        *("invalid_client: wrong secret", "credentials.c.client_secret"),
+    ),
+    "a wrong scope": at(
+        "credential:c token",
+        token_answer(refusal(400, "invalid_scope", "unknown")),
+        "invalid_scope",
+        "credentials.c.scope",
+    ),
+    "a wrong token URL": at(
+        "credential:c token", token_answer([Send(reply(b"", 404))]), "404", "credentials.c.token_url"
+    ),
+    "a login page in place of a token": at(
+        "credential:c token", token_answer(PAGE), "an HTML page (Sign in)", "credentials.c.token_url"
+    ),
+    "the token endpoint hangs": at(
+        "credential:c token",
+        token_answer([Hold()], timeout_s=0.3),
+        "within 0.3 s (credentials.c.timeout_s)",
+        waits=True,
+    ),
+    "milliseconds read as seconds": at(
+        "credential:c token", milliseconds, "impossible lifetime", "the unit of the expiry, credentials.c.reply.unit"
+    ),
+    "a token for another audience": at(
+        "upstream:chat models", wrong_audience, "invalid audience", "compare its audience and scope"
+    ),
+    "a revoked key": at("upstream:chat models", wrong_key, "no such key", "Replace credentials.c by a key"),
+    "base_url without /v1": at("upstream:chat models", without_version, "lacks the version", f"Set {BASE_URL} to http"),
+    "a login page": at("upstream:chat models", answers(PAGE), 'titled "Sign in"', f"Check {BASE_URL}"),
+    "a redirect": at(
+        "upstream:chat models",
+        answers([Send(head(302, location="https://sso.example/login", content_length="0"))]),
+        *("redirect to sso.example", BASE_URL),
+    ),
+    "a full upstream": at(
+        "upstream:chat models",
+        answers(error(429, "Rate limit reached")),
+        "HTTP 429: Rate limit",
+        "ask the owner of the upstream",
+    ),
+    "an upstream that closes": at("upstream:chat models", answers([Fin()]), "closed the connection", "Try again"),
+    "an upstream that hangs": at(
+        "upstream:chat models", answers([Hold()]), "within 10 s", "overloaded", waits=True, clock=Hurried()
+    ),
+    "the model is unknown to the upstream": at(
+        "upstream:chat call",
+        chat_answers(error(404, "The model `gpt-4` does not exist", "model_not_found")),
+        *("does not exist", "set models.gpt-4.name"),
+        call=CHAT,
+    ),
+    "the model is not in the list": at(
+        "upstream:chat models",
+        chat_answers([Send(reply(COMPLETION))]),
+        *("The list has no model gpt-4; did you mean gpt-4o?",),
+        outcome=Outcome.WORKS,
+        call=CHAT,
+    ),
+    "no model list, and chat works": at(
+        "upstream:chat models",
+        chat_answers([Send(reply(COMPLETION))], error(404, "Not Found")),
+        *("it has no model list, or base_url is wrong",),
+        outcome=Outcome.UNPROVEN,
+        call=CHAT,
+    ),
+    "a full model": at(
+        "upstream:chat call",
+        chat_answers(error(429, "Rate limit reached")),
+        "429 upstream_error",
+        "Rate limit",
+        call=CHAT,
+    ),
+    "a stream that breaks off": at(
+        "upstream:chat stream",
+        chat_answers(CUT),
+        "before the answer was complete",
+        call=ProbeCall("chat", "gpt-4", stream=True),
+    ),
+}
+TABLE: list[str] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def table() -> Any:
+    """Prints the table of all faults that ran, with `-s`."""
+    yield
+    print("\n" + "\n".join(TABLE))
+
+
+@pytest.fixture
+async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+    async with AsyncExitStack() as stack:
+        yield Stage(tmp_path, stack)
+
+
+async def steps_of(blocks: dict[str, Any], call: ProbeCall | None, clock: Clock | None) -> list[Step]:
+    async with aclosing(diagnose(Config.model_validate(blocks), [] if call is None else [call], clock)) as steps:
+        return [step async for step in steps]
+
+
+@pytest.mark.parametrize("name", FAULTS)
+async def test_a_fault_is_reported_at_its_hop_with_the_remedy(name: str, stage: Stage) -> None:
+    fault = FAULTS[name]
+    blocks = await fault.stage(stage)
+    began_s = asyncio.get_running_loop().time()
+    steps = await steps_of(blocks, fault.call, fault.clock)
+    took_s = asyncio.get_running_loop().time() - began_s
+    by_name = {f"{step.hop} {step.what}": step for step in steps}
+    found, line = by_name[fault.step], line_of(by_name[fault.step])
+    TABLE.append(f"{name:<40} {took_s:5.2f} s  {line}")
+    failed = [step for step in steps if step.failed]
+    assert found.outcome is fault.outcome, line
+    assert failed == ([found] if fault.outcome is Outcome.FAILS else []), failed
+    assert [words for words in fault.words if words not in line] == [], line
+    assert not [sign in line for sign in ("Errno", "Error", "_ssl", "[SSL") if sign in line], line
+    assert fault.waits or took_s < FAST_S
+
+
+def test_there_are_thirty_faults_at_least():
+    assert len(FAULTS) >= 30
