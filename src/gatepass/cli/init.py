@@ -24,7 +24,7 @@ import click
 from gatepass.cli.configuration import CHECK_FAILED, exit_unusable
 
 if TYPE_CHECKING:
-    from gatepass.cli.probe import Step
+    from gatepass.cli.reach import Step
     from gatepass.config.model import Config
 
 UPSTREAM = "llm"
@@ -334,7 +334,7 @@ class Setup:
 
     async def reach_upstream(self) -> Step | None:
         """Test the network path to the upstream. Return the step that failed."""
-        from gatepass.cli.probe import reach, upstream_server
+        from gatepass.cli.reach import reach, upstream_server
 
         async def steps(config: Config) -> AsyncIterator[Step]:
             async for step in reach(upstream_server(UPSTREAM, config.upstreams[UPSTREAM])):
@@ -406,7 +406,7 @@ class Setup:
     async def first_failed(self, steps: Callable[[Config], AsyncIterator[Step]]) -> Step | None:
         """Print `steps` of the configuration so far, and return the first that failed."""
         from gatepass.cli.doctor import Report
-        from gatepass.cli.probe import Outcome, Step
+        from gatepass.cli.reach import Outcome, Step
         from gatepass.config.document import ConfigError, dotted
 
         report = Report(as_json=False)
