@@ -435,9 +435,10 @@ async def buffer_reply(context: ReplyContext, beginning: bytes = b"") -> Buffere
     # a large reply that becomes a stream is read in slices below, so that it can be synthesized in slices
     may_be_good = is_plain_chat and (len(body) <= BUILT_BYTES or not context.call.stream)
     is_large = len(body) > SLICE_BYTES  # then the event loop runs between two passes
-    if may_be_good and (good := read_good(body)) is not None:  # needs neither classification nor repair
-        if is_large:
-            await asyncio.sleep(0)
+    good = read_good(body) if may_be_good else None
+    if is_large:
+        await asyncio.sleep(0)
+    if good is not None:  # needs neither classification nor repair
         return _for_profile(context, BufferedReply(context.response.status, context.headers(), body, usage=good.usage))
     most_bytes = BUILT_BYTES if protocol is ClientProtocol.CHAT else ONE_PASS_BYTES
     if protocol is not ClientProtocol.EMBEDDINGS and len(body) > most_bytes and first_bytes(body)[:1] == b"{":
