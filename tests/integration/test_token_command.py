@@ -70,6 +70,31 @@ async def test_reveal_prints_the_token_as_the_last_line(tmp_path):
     assert revealed.output.splitlines()[-1] == "the-token-itself"
 
 
+async def test_json_has_the_same_facts_and_the_token_only_with_reveal(tmp_path):
+    text = jwt.encode({"iss": "https://sso", "exp": 4_000_000_000}, KEY, algorithm="HS256")
+    refusal = {"error": "invalid_client"}
+    async with Scripted(*said({"access_token": text}, {"access_token": text}, (refusal, 401))) as issuer:
+        file = written(tmp_path, issuer)
+        hidden, revealed, failed = [await called("--json", "--config", file, *more) for more in ((), ("--reveal",), ())]
+        host = issuer.url.removeprefix("http://")
+    shown, whole = json.loads(hidden.stdout), json.loads(revealed.stdout)
+    assert (text in hidden.output, whole["token"]) == (False, text)
+    times = [shown.pop(name) for name in ("age_s", "lifetime_s", "expires_in_s", "next_try_in_s")]
+    assert all(round(seconds, 3) == seconds >= 0 for seconds in times)
+    assert shown == {
+        "credential": "corp",
+        "type": "oauth2",
+        "from": host,
+        "kind": "jwt",
+        "characters": len(text),
+        "lifetime_source": "jwt",
+        "carried_as": ["Authorization: Bearer {token}, to chat"],
+        "claims": {"iss": "https://sso", "exp": shown["claims"]["exp"]},
+    }
+    assert failed.exit_code == 1
+    assert json.loads(failed.stdout)["error"].endswith("answered 401: invalid_client")
+
+
 async def test_a_failure_is_told_in_the_words_of_the_issuer_without_the_secret(tmp_path):
     refusal = {"error": "invalid_client", "error_description": f"no client i with the secret {SECRET}"}
     async with Scripted(*said((refusal, 401))) as issuer:

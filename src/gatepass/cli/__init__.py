@@ -5,8 +5,10 @@ COMMANDS lists all commands with their one-line help. Nothing may import this pa
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
@@ -56,6 +58,8 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         entry = self._entries.get(cmd_name)
         if entry is None:
+            if close := get_close_matches(cmd_name, self._entries):  # click knows no commands that are not imported
+                ctx.fail(f"No such command {cmd_name!r}. Did you mean {' or '.join(map(repr, close))}?")
             return None
         try:
             command = getattr(import_module(entry.module), entry.name)
@@ -65,6 +69,14 @@ class Commands(click.Group):
             ctx.fail(f"This installation has no command {cmd_name!r}: {entry.module} is missing.")
         assert isinstance(command, click.Command)  # noqa: S101 - an error in COMMANDS
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise click.ClickException("the output cannot be written: no space left on its device") from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
         with formatter.section("Commands"):

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from gatepass.cli.configuration import UNUSABLE, load_or_exit, summary
+from gatepass.cli.options import config_option, json_option
 from gatepass.config.credential.http_json import PRESETS
 from gatepass.config.document import ConfigError, SettingPath, children, dotted, lookup
 from gatepass.config.load import LoadedConfig, load
@@ -31,9 +32,9 @@ def _moved(context: click.Context, option: click.Parameter, value: Any) -> None:
 
 
 @click.command()
-@click.option("--config", "path", metavar="FILE", help="Configuration file. Default: the value of GATEPASS_CONFIG.")
+@config_option
 @click.option("--all", "every", is_flag=True, help="Also show settings that have their defaults.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, also for an invalid configuration.")
+@json_option
 @click.option("--live", is_flag=True, hidden=True, expose_value=False, is_eager=True, callback=_moved)
 @click.option("--model", hidden=True, expose_value=False, is_eager=True, callback=_moved)
 def check(path: str | None, every: bool, as_json: bool) -> None:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from gatepass.cli.options import coloured
+
 if TYPE_CHECKING:
     from gatepass.config.access import AccessKey
     from gatepass.config.load import LoadedConfig
@@ -45,7 +47,7 @@ def load_or_exit(path: str | None, host: str | None = None, port: int | None = N
     """Load the configuration and print its warnings to stderr; exit with 2 if it is invalid."""
     loaded = read_or_exit(path, host, port)
     for warning in loaded.warnings:
-        click.echo(f"warning: {warning}", err=True)
+        click.echo(f"{coloured('warning', 'yellow')}: {warning}", err=True)
     return loaded
 
 

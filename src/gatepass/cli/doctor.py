@@ -9,9 +9,10 @@ import asyncio
 import json
 import logging
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import click
@@ -25,6 +26,7 @@ from gatepass.cli.configuration import (
     operation_of,
     summary,
 )
+from gatepass.cli.options import coloured, config_option, json_option
 from gatepass.clock import Clock, SystemClock
 from gatepass.errors import CallerError
 
@@ -43,11 +45,12 @@ NO_MODEL = "--call: no model is declared under `models`: name one, as in `gatepa
 STREAMED = ("chat", "completions")
 """Operations that --call also requests as a stream."""
 SHOWN_AFTER_S = 1.0
+COLOURS: Mapping[str, str] = MappingProxyType({"ok": "green", "FAIL": "red", "????": "yellow"})
 
 
 @click.command()
 @click.argument("model", required=False)
-@click.option("--config", "path", metavar="FILE", help="Configuration file. Default: the value of GATEPASS_CONFIG.")
+@config_option
 @click.option("--call", is_flag=True, help="Also send one small real call per operation. It may be billed.")
 @click.option("--key", "caller", metavar="NAME", help="With --call: the caller, a name of an entry of access.keys.")
 @click.option(
@@ -55,7 +58,7 @@ SHOWN_AFTER_S = 1.0
     type=click.Choice(CALL_OPERATIONS),
     help="With --call: the operation. Default: the one that the model is declared for, else chat.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line: each step, then the result.")
+@json_option
 def doctor(
     model: str | None, path: str | None, call: bool, caller: str | None, operation: str | None, as_json: bool
 ) -> None:
@@ -150,7 +153,10 @@ class Report:
         """Print a step."""
         self._hide_running()
         self.steps.append(step)
-        click.echo(json.dumps(described(step)) if self._as_json else line_of(step))
+        line = json.dumps(described(step)) if self._as_json else line_of(step)
+        if not self._as_json and (colour := COLOURS.get(step.outcome.value)):
+            line = coloured(step.outcome.value, colour) + line.removeprefix(step.outcome.value)
+        click.echo(line)
 
     async def show(self, steps: AsyncIterator[Step]) -> None:
         """Print each of `steps`."""

@@ -8,6 +8,7 @@ from http.client import HTTPConnection, HTTPException, RemoteDisconnected
 
 import click
 
+from gatepass.cli.options import config_option
 from gatepass.config.references import own_variables
 from gatepass.errors import system_reason
 
@@ -64,16 +65,24 @@ def listening(path: str, environment: Mapping[str, str]) -> tuple[str, int]:
 
 
 @click.command()
-@click.option("--config", "path", metavar="FILE", default=lambda: variable("CONFIG"), help="Its configuration file.")
+@config_option
 @click.option("--host", default=lambda: variable("HOST"), help="The address that gatepass listens on.")
 @click.option("--port", type=click.IntRange(1, 65535), default=lambda: variable("PORT"), help="The port of gatepass.")
-@click.option("--timeout", "timeout_s", type=click.FloatRange(min=0, min_open=True), default=2.0, show_default=True)
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0, min_open=True),
+    default=2.0,
+    show_default=True,
+    help="Seconds that gatepass may take to answer.",
+)
 def healthcheck(path: str | None, host: str | None, port: int | None, timeout_s: float) -> None:
     """Check whether gatepass on this machine is alive: exit code 0, or 1 with the reason.
 
     The address comes from the options, else from GATEPASS_HOST and GATEPASS_PORT, else from `server` in the file of
     --config or GATEPASS_CONFIG, as for `gatepass serve`. The file is read only if it is needed.
     """
+    path = path or variable("CONFIG")
     if path is not None and (host is None or port is None):
         from gatepass.config.document import ConfigError
 

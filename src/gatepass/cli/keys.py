@@ -16,6 +16,7 @@ import click
 
 from gatepass.cli.configuration import exit_unusable, load_or_exit
 from gatepass.cli.healthcheck import variable
+from gatepass.cli.options import config_option, json_option
 
 DEFAULT_NAME = "client"
 SHOWN_DIGITS = 12
@@ -23,10 +24,6 @@ SHOWN_DIGITS = 12
 LEAST_DIGITS = 8
 APPLY = "To apply it, restart gatepass, or send SIGHUP to a gatepass with several workers."
 _HEAD = ("NAME", "ROLE", "PROFILE", "EXPIRES", "MODELS", "STATE", "KEY")
-_AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-_CONFIG = click.option(
-    "--config", "path", metavar="FILE", help="Configuration file. Default: the value of GATEPASS_CONFIG."
-)
 
 Row = dict[str, Any]
 
@@ -42,7 +39,7 @@ def keys() -> None:
 @click.option("--profile", metavar="NAME", help="The profile of the client, such as ragflow. Default: plain.")
 @click.option("--expires", metavar="TIME", help="A date (its beginning in UTC) or an RFC 3339 time. Default: no end.")
 @click.option("--model", "models", multiple=True, help="A model or glob that the key may use. May be repeated.")
-@_AS_JSON
+@json_option
 def new(*, as_json: bool, name: str | None, models: tuple[str, ...], **options: str | None) -> None:
     """Create a key and print it once, with its entry for the configuration file and its variable.
 
@@ -82,8 +79,8 @@ def new(*, as_json: bool, name: str | None, models: tuple[str, ...], **options: 
 
 
 @keys.command(name="list")
-@_CONFIG
-@_AS_JSON
+@config_option
+@json_option
 def list_keys(path: str | None, *, as_json: bool) -> None:
     """List the configured keys: name, role, profile, end, models, state and the beginning of the hash."""
     from gatepass.config.document import lookup
@@ -119,8 +116,8 @@ def _cells(row: Row) -> tuple[str, ...]:
 @keys.command()
 @click.argument("name")
 @click.option("--key", "which", metavar="HASH", help="Only this key of the caller: the beginning of its hash.")
-@_CONFIG
-@_AS_JSON
+@config_option
+@json_option
 def revoke(name: str, which: str | None, path: str | None, *, as_json: bool) -> None:
     """Remove the keys of the caller NAME from the configuration file, and show the change.
 

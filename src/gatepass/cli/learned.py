@@ -14,6 +14,7 @@ import click
 
 from gatepass.cli.configuration import exit_unusable
 from gatepass.cli.healthcheck import HOST, PORT, failure_text, listening, reachable, variable
+from gatepass.cli.options import config_option, json_option, progress
 
 TIMEOUT_S = 10.0
 PAGE_BYTES = 16 * 1024 * 1024
@@ -32,11 +33,11 @@ class LearnedPage:
 
 
 @click.command()
-@click.option("--config", "path", metavar="FILE", help="Its configuration file. Default: the value of GATEPASS_CONFIG.")
+@config_option
 @click.option("--url", metavar="URL", help="The URL of gatepass. Default: the address in its configuration.")
 @click.option("--key-env", metavar="NAME", default=KEY, show_default=True, help="The variable with an API key for it.")
 @click.option("--as-config", is_flag=True, help="Print YAML that makes the rules permanent, to put under `models`.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def learned(path: str | None, url: str | None, key_env: str, *, as_config: bool, as_json: bool) -> None:
     """List what a running gatepass has learned from the rejections of its upstreams.
 
@@ -130,6 +131,24 @@ def _key_texts(path: str | None, environment: Mapping[str, str]) -> Iterator[str
 
 def _fetched_text(page: LearnedPage, target: str, key_env: str) -> str:
     """Return the reply to GET `target`; exit with 1 and the reason if it fails."""
+    with progress(page.url):
+        status, text = _answer(page, target)
+    if status == 200:
+        return text
+    hints = {
+        401: f" Set the environment variable {key_env} to one of its keys.",
+        404: " Is it a gatepass, and is the URL its root?",
+    }
+    try:
+        reason = _printable(str(json.loads(text)["error"]["message"]))
+    except (ValueError, LookupError, TypeError):
+        reason = ""
+    message = f"{page.url} answered {status} to GET /learned. {reason}".rstrip()
+    raise click.ClickException(message + hints.get(status, ""))
+
+
+def _answer(page: LearnedPage, target: str) -> tuple[int, str]:
+    """Return the status and body of the reply to GET `target`; exit with 1 if there is none."""
     parts = urlsplit(page.url)
     kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
     try:
@@ -145,19 +164,7 @@ def _fetched_text(page: LearnedPage, target: str, key_env: str) -> str:
         raise click.ClickException(f"no answer from {page.url}: {failure_text(error)}") from None
     except ValueError:  # such as a port beyond 65535, which only the connection reads
         exit_unusable(f"{page.url!r} is not the URL of a gatepass: expects http://HOST:PORT")
-    text = body.decode("utf-8", "replace")
-    if status == 200:
-        return text
-    hints = {
-        401: f" Set the environment variable {key_env} to one of its keys.",
-        404: " Is it a gatepass, and is the URL its root?",
-    }
-    try:
-        reason = _printable(str(json.loads(text)["error"]["message"]))
-    except (ValueError, LookupError, TypeError):
-        reason = ""
-    message = f"{page.url} answered {status} to GET /learned. {reason}".rstrip()
-    raise click.ClickException(message + hints.get(status, ""))
+    return status, body.decode("utf-8", "replace")
 
 
 def _parsed_rules(page: LearnedPage, text: str) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from gatepass.auth.model_access import check_model_access
 from gatepass.cli.configuration import CHECK_FAILED, ROUTED_OPERATIONS, find_key, load_or_exit, operation_of
+from gatepass.cli.options import config_option, json_option
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.config.routes import block_of_operation
@@ -66,14 +67,14 @@ STREAM_EFFECTS: Mapping[str, str] = MappingProxyType(
 
 @click.command()
 @click.argument("model")
-@click.option("--config", "path", metavar="FILE", help="Configuration file. Default: the value of GATEPASS_CONFIG.")
+@config_option
 @click.option("--key", "caller", metavar="NAME", help="The caller, a name of an entry of access.keys.")
 @click.option(
     "--operation",
     type=click.Choice(ROUTED_OPERATIONS),
     help="The operation. Default: the one that the model is declared for, else chat.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def route(model: str, path: str | None, caller: str | None, operation: str | None, as_json: bool) -> None:
     """Explain a request for MODEL: its targets in order, every change of it, and the URL. Nothing is sent.
 

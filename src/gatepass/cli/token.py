@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sys
 import time
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gatepass.cli.configuration import CHECK_FAILED, exit_unusable, load_or_exit
+from gatepass.cli.options import coloured, config_option, json_option, progress
 
 if TYPE_CHECKING:
     from gatepass.config.credential.kinds import AnyCredential
@@ -38,11 +40,12 @@ LIFETIME_ORIGINS: Mapping[str, str] = {
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--config", "path", metavar="FILE", help="Configuration file. Default: the value of GATEPASS_CONFIG.")
+@config_option
+@json_option
 @click.option("--watch", is_flag=True, help="Continue and print a line for each refresh, until Ctrl-C.")
 @click.option("--reveal", is_flag=True, help="Also print the token, as the last line.")
 @click.option("--force", is_flag=True, help="Use a refresh token that neither a file nor a store keeps.")
-def token(name: str | None, path: str | None, watch: bool, reveal: bool, force: bool) -> None:
+def token(name: str | None, path: str | None, *, as_json: bool, watch: bool, reveal: bool, force: bool) -> None:
     """Fetch a token of the credential NAME and show its lifetime, where that comes from, and its claims.
 
     NAME can be omitted if there is only one credential. Claims that may identify a person are not shown.
@@ -53,6 +56,8 @@ def token(name: str | None, path: str | None, watch: bool, reveal: bool, force: 
 
     Exit codes: 0 fetched, 1 no token, 2 unknown credential, or only the running gatepass may use it.
     """
+    if watch and as_json:
+        raise click.UsageError("--watch prints lines for people: leave --json out.")
     from gatepass.config.checks import UNSHARED_REFRESH_LOGIN, has_unshared_refresh_token
 
     config = load_or_exit(path).config
@@ -63,8 +68,9 @@ def token(name: str | None, path: str | None, watch: bool, reveal: bool, force: 
             "the next refresh token is then lost."
         )
     logging.getLogger("gatepass").addHandler(logging.NullHandler())  # keeps log lines out of the output
+    report = Report(config, name, as_json=as_json, watch=watch, reveal=reveal)
     try:
-        is_fetched = asyncio.run(_run(config, name, watch=watch, reveal=reveal))
+        is_fetched = asyncio.run(_run(config, name, report))
     except KeyboardInterrupt:
         is_fetched = watch
     sys.exit(0 if is_fetched else CHECK_FAILED)
@@ -84,7 +90,7 @@ def _credential_name(config: Config, name: str | None) -> str:
     return name
 
 
-async def _run(config: Config, name: str, *, watch: bool, reveal: bool) -> bool:
+async def _run(config: Config, name: str, report: Report) -> bool:
     """Return whether a token was fetched. With `watch` it runs until it is cancelled, and prints failures."""
     from gatepass.clock import SystemClock
     from gatepass.proxy.app_state import create_app_state
@@ -96,35 +102,57 @@ async def _run(config: Config, name: str, *, watch: bool, reveal: bool) -> bool:
     state.store_cache.start()
     holder.start()
     try:
-        is_fetched = await _show(state, name, holder, reveal=reveal, watch=watch)
-        if watch:
+        is_fetched = await _fetch(state, holder, report)
+        if report.watch:
             await _watch(state, holder)
         return is_fetched
     finally:
         await state.aclose()
 
 
-async def _show(state: AppState, name: str, holder: TokenHolder, *, reveal: bool, watch: bool) -> bool:
+async def _fetch(state: AppState, holder: TokenHolder, report: Report) -> bool:
+    from gatepass.config.credential.kinds import token_location
     from gatepass.errors import TokenUnavailable
 
     began_s = state.clock.now()
     try:
-        fetched = await holder.token()
+        with progress(token_location(report.config.credentials[report.name])):
+            fetched = await holder.token()
     except TokenUnavailable as error:
         status = holder.status()
-        reason = status.last_error or error.message
-        if watch:
-            _print_event(f"failed: {reason}{next_try(status)}")
-        else:
-            click.echo(f"FAIL credential:{name}: {reason}", err=True)
+        report.failed(status.last_error or error.message, status)
         return False
     took_s = state.clock.now() - began_s
-    view = CredentialView(holder.status(), fetched, state.clock.now())
-    for label, text in report(state.config, name, view, took_s, state.clock.wall()):
-        click.echo(f"{label:<{LABEL_CHARS}} {text}".rstrip())
-    if reveal:
-        click.echo(fetched.text)
+    report.fetched(CredentialView(holder.status(), fetched, state.clock.now()), took_s, state.clock.wall())
     return True
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Prints the result of the first fetch, as text or as one JSON object."""
+
+    config: Config
+    name: str
+    as_json: bool = False
+    watch: bool = False
+    reveal: bool = False
+
+    def failed(self, reason: str, status: Status) -> None:
+        if self.as_json:
+            click.echo(json.dumps({"credential": self.name, "error": reason}))
+        elif self.watch:
+            _print_event(f"failed: {reason}{next_try(status)}")
+        else:
+            click.echo(f"{coloured('FAIL', 'red')} credential:{self.name}: {reason}", err=True)
+
+    def fetched(self, view: CredentialView, took_s: float, wall_s: float) -> None:
+        if self.as_json:
+            click.echo(json.dumps(described(self.config, self.name, view, wall_s, reveal=self.reveal)))
+            return
+        for label, text in report(self.config, self.name, view, took_s, wall_s):
+            click.echo(f"{label:<{LABEL_CHARS}} {text}".rstrip())
+        if self.reveal and view.token is not None:
+            click.echo(view.token.text)
 
 
 async def _watch(state: AppState, holder: TokenHolder) -> None:
@@ -166,6 +194,34 @@ def report(config: Config, name: str, view: CredentialView, took_s: float, wall_
         yield "refresh", f"in {status.next_try_in_s:.0f} s"
     yield from (("carried as", text) for text in _placements(config, name))
     yield from (("claim", f"{claim}: {value}") for claim, value in safe_claims(token.text, wall_s).items())
+
+
+def described(config: Config, name: str, view: CredentialView, wall_s: float, *, reveal: bool) -> dict[str, object]:
+    """Return what is known about a token for JSON output, times in seconds; the token itself only with `reveal`."""
+    from gatepass.config.credential.kinds import token_location
+    from gatepass.tokens.lifetime import safe_claims
+
+    credential, status, token = config.credentials[name], view.status, view.token
+    if token is None:
+        return {"credential": name}
+    times = {
+        "age_s": status.age_s,
+        "lifetime_s": token.lifetime_s,
+        "expires_in_s": status.expires_in_s,
+        "next_try_in_s": status.next_try_in_s,
+    }
+    return {
+        "credential": name,
+        "type": credential.type,
+        "from": token_location(credential),
+        "kind": token.kind.value,
+        "characters": len(token.text),
+        **{label: None if value is None else round(value, 3) for label, value in times.items()},
+        "lifetime_source": token.lifetime_source.value,
+        "carried_as": list(_placements(config, name)),
+        "claims": safe_claims(token.text, wall_s),
+        **({"token": token.text} if reveal else {}),
+    }
 
 
 def _lifetime(credential: AnyCredential, token: Token) -> str:

@@ -1,0 +1,51 @@
+"""What commands share: options with one sentence everywhere, the colour of an outcome, the progress of a wait.
+
+click leaves colours out if the output is not a terminal.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+config_option = click.option(
+    "--config", "path", metavar="FILE", help="Configuration file. Default: the value of GATEPASS_CONFIG."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+TICK_S = 1.0
+
+
+def coloured(text: str, colour: str) -> str:
+    """Return `text` in `colour`, unless the environment has NO_COLOR (no-color.org)."""
+    return text if os.environ.get("NO_COLOR") else click.style(text, fg=colour)
+
+
+@contextmanager
+def progress(waits_for: str) -> Iterator[None]:
+    """Show on a terminal how long the wait in the block takes, as soon as it takes longer than a second."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    has_ended = threading.Event()
+
+    def show() -> None:
+        seconds = 0
+        while not has_ended.wait(TICK_S):
+            seconds += 1
+            click.echo(f"\rwaiting for {waits_for}: {seconds} s", nl=False, err=True)
+        if seconds:
+            click.echo("\r\x1b[K", nl=False, err=True)  # clears the line
+
+    showing = threading.Thread(target=show, daemon=True)
+    showing.start()
+    try:
+        yield
+    finally:
+        has_ended.set()
+        showing.join()

@@ -1,0 +1,144 @@
+"""Forty wrong inputs to the command line: one clear message each, no traceback, exit code 2."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from gatepass.cli import main
+
+VALID = "upstreams: {chat: {base_url: 'https://llm.example/v1'}}\n"
+KEYED = VALID + "access: {keys: [{name: bot, hash: 'sha256:" + "0" * 64 + "'}]}\n"
+INTERNAL = re.compile(r"Traceback|Errno|\b[A-Z]\w+(?:Error|Exception)\b|<class|object at 0x|\[type=|pydantic")
+"""What belongs to Python, not to the person at the keyboard."""
+
+
+def folder(path: Path) -> None:
+    path.mkdir()
+
+
+def binary(path: Path) -> None:
+    path.write_bytes(bytes(range(256)) * 8)
+
+
+def unreadable(path: Path) -> None:
+    path.write_text(VALID)
+    path.chmod(0)
+
+
+def loop(path: Path) -> None:
+    path.symlink_to(path)
+
+
+def text(content: str) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        path.write_text(content)
+
+    return write
+
+
+NOBODY = 65534
+
+CASES: dict[str, tuple[Callable[[Path], None] | None, str, str]] = {
+    # what is at FILE, the command, and a part of the message
+    "an unknown command": (None, "serv", "Did you mean 'serve'?"),
+    "a command like no other": (None, "xyzzy", "No such command 'xyzzy'"),
+    "an unknown option": (None, "check --confg FILE", "--config"),
+    "an unknown global option": (None, "--verbos", "No such option"),
+    "an option without its value": (None, "check --config", "requires an argument"),
+    "a missing argument": (None, "route", "Missing argument 'MODEL'"),
+    "an argument too many": (None, "check FILE", "unexpected extra argument"),
+    "no configuration": (None, "check", "name a file with --config"),
+    "a file that is missing": (None, "check --config FILE", "does not exist"),
+    "a file below a file": (text(VALID), "check --config FILE/x", "Not a directory"),
+    "a folder": (folder, "check --config FILE", "Is a directory"),
+    "a loop of links": (loop, "check --config FILE", "Too many levels of symbolic links"),
+    "a name that is too long": (None, f"check --config {'n' * 5000}", "File name too long"),
+    "a binary file": (binary, "check --config FILE", "UTF-8"),
+    "an empty file": (text(""), "check --config FILE", "upstreams: is missing"),
+    "a list as the file": (text("- a\n- b\n"), "check --config FILE", "expects"),
+    "half a YAML file": (text("upstreams: {chat: {base_url: 'https"), "check --config FILE", ":1"),
+    "a tab in YAML": (text("upstreams:\n\tchat: 1\n"), "check --config FILE", ":2"),
+    "a key twice": (text(VALID + VALID), "check --config FILE", "upstreams"),
+    "an alias without an anchor": (text("upstreams: *none\n"), "check --config FILE", ":1"),
+    "an unknown setting": (text("upstream: {}\n" + VALID), "check --config FILE", "did you mean upstreams?"),
+    "a wrong type": (text("upstreams: 7\n"), "check --config FILE", "upstreams: expects"),
+    "no upstreams": (text("upstreams: {}\n"), "check --config FILE", "upstreams"),
+    "a bad URL": (text("upstreams: {chat: {base_url: 'llm.example'}}"), "check --config FILE", "base_url"),
+    "a URL with a bad port": (text("upstreams: {chat: {base_url: 'http://h:x/'}}"), "check --config FILE", "base_url"),
+    "an unset variable": (text("upstreams: {chat: {base_url: '${NO_SUCH}'}}"), "check --config FILE", "NO_SUCH"),
+    "a file behind a reference": (
+        text(VALID.replace("'https://llm.example/v1'", "'${file:/no/such}'")),
+        "check --config FILE",
+        "/no/such",
+    ),
+    "a server without keys for all": (text(VALID + "server: {host: 0.0.0.0}\n"), "check --config FILE", "access"),
+    "a port that is no number": (text(VALID), "serve --config FILE --port eighty", "'eighty' is not a valid"),
+    "a port that is too high": (text(VALID), "serve --config FILE --port 65536", "0<=x<=65535"),
+    "no workers": (text(VALID), "serve --config FILE --workers 0", "1<=x<=64"),
+    "an unknown format": (text(VALID), "serve --config FILE --log-format xml", "'xml' is not one of 'json', 'text'"),
+    "an unknown level": (text(VALID), "serve --config FILE --log-level loud", "'loud' is not one of"),
+    "a key that is not there": (text(KEYED), "route m --config FILE --key bto", "'bto' is not the name of a key"),
+    "an unknown operation": (text(VALID), "route m --config FILE --operation chta", "'chta' is not one of"),
+    "a credential that is not there": (text(VALID), "token corp --config FILE", "'corp' is not a name under"),
+    "no credential at all": (text(VALID), "token --config FILE", "there are none"),
+    "a watch in JSON": (text(VALID), "token --config FILE --watch --json", "leave --json out"),
+    "a URL of no gatepass": (None, "learned --url gatepass.example", "expects http://HOST:PORT"),
+    "a URL with a port too high": (None, "learned --url http://127.0.0.1:99999", "expects http://HOST:PORT"),
+    "a variable that is not set": (None, "learned --url http://127.0.0.1:9 --key-env NO_SUCH", "NO_SUCH is not set"),
+    "YAML and JSON at once": (None, "learned --as-config --json", "leave --json out"),
+    "a role that is not one": (None, "keys new --role boss", "boss"),
+    "an end that is not a time": (None, "keys new --expires tomorrow", "expects a date, such as"),
+    "a caller that is not there": (text(KEYED), "keys revoke bto --config FILE", "'bto' is not the name of a caller"),
+    "a call without --call": (text(VALID), "doctor --config FILE --operation chat", "requires --call"),
+    "a time that is negative": (None, "healthcheck --timeout -1", "x>0"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    for name in [name for name in os.environ if name.startswith("GATEPASS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    yield
+    for path in tmp_path.iterdir():
+        if path.is_file():
+            path.chmod(0o600)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_a_wrong_input_is_one_clear_message_with_exit_code_2(case, tmp_path):
+    made, command, message = case
+    file = tmp_path / "input.yaml"
+    if made is not None:
+        made(file)
+    result = CliRunner().invoke(main, command.replace("FILE", str(file)).split())
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+    assert result.stderr.count(message) == 1 or message.startswith(":"), "it is said once"
+    assert not INTERNAL.search(result.output), result.output
+    assert result.stdout == ""
+
+
+def test_there_are_forty_of_them():
+    assert len(CASES) >= 40
+
+
+def test_a_file_without_permission(tmp_path):
+    file = tmp_path / "input.yaml"
+    unreadable(file)
+    CliRunner().invoke(main, ["check"])  # imports what it needs, which another user may not read
+    user = os.geteuid()
+    if user == 0:  # root may read everything
+        os.seteuid(NOBODY)
+    try:
+        result = CliRunner().invoke(main, ["check", "--config", str(file)])
+    finally:
+        os.seteuid(user)
+    assert (result.exit_code, result.stderr.count("Permission denied")) == (2, 1)

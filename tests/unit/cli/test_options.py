@@ -1,0 +1,75 @@
+import io
+import re
+from collections.abc import Iterator
+
+import click
+import pytest
+
+from gatepass.cli import COMMANDS, main
+from gatepass.cli.options import coloured, progress
+
+SHARED = ("--config", "--json", "--key-env")
+"""Options that mean the same in every command."""
+
+
+def commands(group: click.Group, context: click.Context) -> Iterator[click.Command]:
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        yield command
+        if isinstance(command, click.Group):
+            yield from commands(command, context)
+
+
+@pytest.mark.parametrize("option", SHARED)
+def test_a_shared_option_has_one_sentence_in_all_commands(option):
+    found = {
+        parameter.help
+        for command in commands(main, click.Context(main))
+        for parameter in command.params
+        if isinstance(parameter, click.Option) and option in parameter.opts
+    }
+    assert len(found) == 1
+
+
+def test_every_option_that_is_shown_has_a_sentence():
+    for command in commands(main, click.Context(main)):
+        for parameter in command.params:
+            if isinstance(parameter, click.Option) and not parameter.hidden:
+                assert re.match(r"\w.*\.$", parameter.help or "", re.DOTALL), (command.name, parameter.opts)
+
+
+def test_a_colour_is_left_out_with_no_color(monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert coloured("FAIL", "red") == "\x1b[31mFAIL\x1b[0m"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert coloured("FAIL", "red") == "FAIL"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("stream", "shown"), [(Terminal, True), (io.StringIO, False)])
+def test_a_long_wait_is_shown_on_a_terminal_only_and_then_cleared(monkeypatch, stream, shown):
+    written = stream()
+    monkeypatch.setattr("sys.stderr", written)
+    monkeypatch.setattr("gatepass.cli.options.TICK_S", 0.001)
+    with progress("sso.example"):
+        if shown:
+            while "3 s" not in written.getvalue():
+                pass
+    text = written.getvalue()
+    assert ("waiting for sso.example: 1 s" in text, text.endswith("\r\x1b[K")) == (shown, shown)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_completes_commands_and_options(monkeypatch, shell):
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    completion = kind(main, {}, "gatepass", "_GATEPASS_COMPLETE")
+    assert {item.value for item in completion.get_completions([], "")} == set(COMMANDS)
+    assert "--config" in {item.value for item in completion.get_completions(["check"], "--")}
