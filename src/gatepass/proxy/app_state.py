@@ -37,7 +37,7 @@ from gatepass.observability.metrics import CredentialSample, Metrics, PoolSample
 from gatepass.observability.redaction import Redactor
 from gatepass.proxy.in_flight import InFlightRequests
 from gatepass.proxy.routing import RouteTable
-from gatepass.sse.dialect_transforms import DialectTransforms, dialect_transforms
+from gatepass.sse.dialect_transforms import RagflowTransforms, dialect_transforms
 from gatepass.store.base import Store, StoreCache, StoreUnavailable
 from gatepass.store.guarded import GuardedStore, StoreState
 from gatepass.store.memory import MemoryStore
@@ -81,7 +81,7 @@ class Upstream:
     holder: TokenHolder | None
     timeouts: Timeouts
     injector: CredentialInjector = field(default_factory=CredentialInjector)
-    transforms: DialectTransforms | None = None
+    transforms: RagflowTransforms | None = None
     response_headers: ResponseHeaders = field(default_factory=ResponseHeaders)
     host: str = field(init=False)
 

@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Protocol
+from typing import Any
 
 from gatepass.sse.chunk import CHAT_CHUNK, EnvelopeDefaults, Object, encode_event, json_text
 from gatepass.sse.event import EventTransform, parse_event, read_json, split_events
 
 
-class DialectTransforms(Protocol):
-    """The changes that one dialect needs: of a stream, and of a whole reply."""
-
-    def stream(self, defaults: EnvelopeDefaults, *, wants_usage: bool) -> EventTransform:
-        """Return a new transform for one stream."""
-        ...
-
-    def document(self, body: bytes, defaults: EnvelopeDefaults) -> tuple[bytes, tuple[str, ...]]:
-        """Return a whole reply and the names of its changes; `body` itself if there were none."""
-        ...
-
-
-def dialect_transforms(dialect: str) -> DialectTransforms | None:
+def dialect_transforms(dialect: str) -> RagflowTransforms | None:
     """Return the changes for `dialect`; None for a dialect whose replies are validated unchanged."""
     return RagflowTransforms() if dialect == "ragflow" else None
 
 
 class RagflowTransforms:
-    """RAGFlow: see NAMES."""
+    """The changes of RAGFlow's streams and whole replies: see NAMES."""
 
     def stream(self, defaults: EnvelopeDefaults, *, wants_usage: bool) -> EventTransform:
+        """Return a new transform for one stream."""
         return RagflowStream(defaults, wants_usage=wants_usage)
 
     def document(self, body: bytes, defaults: EnvelopeDefaults) -> tuple[bytes, tuple[str, ...]]:
