@@ -324,6 +324,7 @@ def retry_after_s(status: int, headers: Headers, text: str, wall_s: float) -> fl
         wait_s = _seconds_or_date(header(headers, b"retry-after"), wall_s)
     if wait_s is None and should_retry(headers) is False:
         return None  # the upstream forbids a retry, so the other sources do not matter
+    # the openai SDKs retry these statuses; 425 asks for a retry too (RFC 8470, section 5.2)
     if wait_s is None and (status in (408, 409, 425, 429) or status >= 500):
         found = _IN_TEXT.search(text)
         wait_s = _sum_s(found[1]) if found else None
