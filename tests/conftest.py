@@ -6,7 +6,8 @@ from __future__ import annotations
 import asyncio
 import io
 import signal
-from collections.abc import Generator
+import tempfile
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -31,6 +32,14 @@ COVERAGE_MIB = 200
 
 _HUNG_AFTER = "hung_after_s"
 _PEAKS = pytest.StashKey[dict[str, int]]()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_control_sockets() -> Iterator[None]:
+    """Each gatepass that a test starts puts its control socket here: no command of a test finds another one."""
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        patch.setenv("XDG_RUNTIME_DIR", folder)
+        yield
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -33,6 +33,8 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "route": CommandEntry("gatepass.cli.route", "route", "Explain one request without sending anything."),
     "doctor": CommandEntry("gatepass.cli.doctor", "doctor", "Test every hop and say what to do about what fails."),
     "token": CommandEntry("gatepass.cli.token", "token", "Fetch a token, describe it, and watch how it is refreshed."),
+    "reload": CommandEntry("gatepass.cli.reload", "reload", "Reload the configuration of the running gatepass."),
+    "status": CommandEntry("gatepass.cli.status", "status", "Show the running gatepass: its tokens and its load."),
     "learned": CommandEntry(
         "gatepass.cli.learned", "learned", "List the rules that a running gatepass learned from rejections."
     ),

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import click
 
 from gatepass.cli.configuration import exit_unusable
+from gatepass.cli.control import NotRunning, RequestRefused, request, socket_at
 from gatepass.cli.healthcheck import HOST, PORT, failure_text, listening, reachable, variable
 from gatepass.cli.options import config_option, json_option, progress
 
@@ -34,12 +35,14 @@ class LearnedPage:
 
 @click.command()
 @config_option
-@click.option("--url", metavar="URL", help="The URL of gatepass. Default: the address in its configuration.")
+@click.option("--url", metavar="URL", help="The URL of gatepass. Default: the gatepass of this machine.")
 @click.option("--key-env", metavar="NAME", default=KEY, show_default=True, help="The variable with an API key for it.")
 @click.option("--as-config", is_flag=True, help="Print YAML that makes the rules permanent, to put under `models`.")
 @json_option
 def learned(path: str | None, url: str | None, key_env: str, *, as_config: bool, as_json: bool) -> None:
     """List what a running gatepass has learned from the rejections of its upstreams.
+
+    Without --url it uses the control socket, which needs no key, or else the address in the configuration.
 
     If the variable of --key-env is not set, the command sends the first key of a viewer or admin that `access.keys`
     references, or the first of GATEPASS_KEYS. With --url it does so only for this machine.
@@ -48,8 +51,12 @@ def learned(path: str | None, url: str | None, key_env: str, *, as_config: bool,
     """
     if as_config and as_json:
         raise click.UsageError("--as-config prints YAML: leave --json out.")
-    page = learned_page(path or variable("CONFIG"), url, key_env)
-    text = _fetched_text(page, "/learned?as=config" if as_config else "/learned", key_env)
+    target, path = "/learned?as=config" if as_config else "/learned", path or variable("CONFIG")
+    if url is None and (local := socket_at(_own_address(path)[1])) is not None:
+        page, text = LearnedPage(local, None), _local_text(target, local)
+    else:
+        page = learned_page(path, url, key_env)
+        text = _fetched_text(page, target, key_env)
     if as_config:
         click.echo(_printable(text), nl=False)
         return
@@ -78,17 +85,29 @@ def learned_page(path: str | None, url: str | None, key_env: str) -> LearnedPage
     return LearnedPage(url, key)
 
 
-def _own_url(path: str | None) -> str:
-    """Return the URL of `gatepass serve` with the same variables and file."""
+def _local_text(target: str, path: str) -> str:
+    """Return the reply to GET `target` over the control socket, which needs no key; exit with 1 if it fails."""
+    try:
+        return request("GET", target, path).decode("utf-8", "replace")
+    except (NotRunning, RequestRefused) as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _own_address(path: str | None) -> tuple[str, int]:
+    """Return the host and port of `gatepass serve` with the same variables and file."""
     from gatepass.config.document import ConfigError
 
     host, port = variable("HOST"), variable("PORT")
     try:
         file_host, file_port = (HOST, PORT) if path is None else listening(path, os.environ)
+        return reachable(host or file_host), int(port or file_port)
     except (ConfigError, ValueError) as error:
         exit_unusable(str(error))
-    name, number = reachable(host or file_host), port or str(file_port)
-    if number == "0":
+
+
+def _own_url(path: str | None) -> str:
+    name, number = _own_address(path)
+    if number == 0:
         exit_unusable("server.port is 0, which picks a free port: set the URL with --url")
     return _checked_url(f"http://[{name}]:{number}" if ":" in name else f"http://{name}:{number}")
 

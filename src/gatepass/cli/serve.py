@@ -11,8 +11,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -45,6 +45,7 @@ STDERR_FD = 2
 @click.option("--worker", type=int, hidden=True, help="The worker's number. Only the supervisor sets hidden options.")
 @click.option("--fds", type=int, nargs=3, hidden=True, help="Inherited: listening socket, lifeline, key of the store.")
 @click.option("--peers", type=click.Path(path_type=Path), hidden=True)
+@click.option("--control", "control_fd", type=int, hidden=True)
 @click.option("--seat", type=int, default=0, hidden=True)
 @click.option("--log-format", type=click.Choice(("json", "text")), help="Format of the log. Default: log.format.")
 @click.option(
@@ -61,6 +62,7 @@ def serve(
     worker: int | None,
     fds: tuple[int, int, int] | None,
     peers: Path | None,
+    control_fd: int | None,
     seat: int,
     log_format: str | None,
     log_level: str | None,
@@ -78,7 +80,7 @@ def serve(
     flags = {name: value for name, value in (("format", log_format), ("level", log_level)) if value is not None}
     try:
         if worker is not None and fds is not None and peers is not None:
-            options = WorkerOptions(worker, fds, peers, seat, first_log_format, flags)
+            options = WorkerOptions(worker, fds, peers, control_fd, seat, first_log_format, flags)
             work(options, config_path, host, port)
             return
         loaded = read_or_exit(config_path, host, port, flags)
@@ -95,7 +97,8 @@ def serve(
             state = open_app_state(loaded, lambda text: _refuse(loaded.source, [text]))
             _log_start(loaded)
             source = ConfigSource(loaded, _reader(config_path, host, port, flags))
-            DrainingServer(state, _print_url, source=source).run(sockets=[listening])
+            with _control_socket(loaded, listening) as control:
+                DrainingServer(state, _print_url, None, source, control).run(sockets=[listening])
             return
         command = [*_worker_command(config_path, host, port), "--first-log-format", loaded.config.log.format]
         for name, value in flags.items():
@@ -143,11 +146,38 @@ def _supervise(loaded: LoadedConfig, listening: socket.socket, count: int, comma
     server, url = loaded.config.server, url_of(listening)
     drain_s = server.drain_delay_s + server.drain_timeout_s
     gc.enable()
-    supervisor = Supervisor(command, listening, count, drain_s, lambda: _print_url(url), UNUSABLE)
+    with _control_socket(loaded, listening) as control:
+        descriptors = [] if control is None else [control.fileno()]
+        command += [text for descriptor in descriptors for text in ("--control", str(descriptor))]
+        supervisor = Supervisor(
+            command, listening, count, drain_s, lambda: _print_url(url), UNUSABLE, inherited=descriptors
+        )
+        try:
+            sys.exit(asyncio.run(supervisor.run()))
+        except NoFolder as error:
+            _refuse(loaded.source, [str(error)])
+
+
+@contextmanager
+def _control_socket(loaded: LoadedConfig, listening: socket.socket) -> Iterator[socket.socket | None]:
+    """Yield the control socket, and remove it at the end. None without one: gatepass serves all the same."""
+    from gatepass.server.control_socket import OFF, listen_control, remove_control
+
+    server = loaded.config.server
+    if server.control_socket == OFF:
+        yield None
+        return
     try:
-        sys.exit(asyncio.run(supervisor.run()))
-    except NoFolder as error:
-        _refuse(loaded.source, [str(error)])
+        path, control = listen_control(server.control_socket, listening.getsockname()[1], os.environ)
+    except OSError as error:
+        fields = {"path": error.filename or server.control_socket, "reason": error.strerror or str(error)}
+        LOG.warning("no_control_socket", extra={"fields": fields})
+        yield None
+        return
+    try:
+        yield control
+    finally:
+        remove_control(path, control)
 
 
 def _listen(loaded: LoadedConfig) -> socket.socket:
@@ -208,6 +238,7 @@ class WorkerOptions:
     """What the supervisor passes to a worker.
 
     `fds` are the listening socket, the lifeline and the pipe with the store's key. `folder` is common to all workers.
+    `control` is the descriptor of the control socket.
     `seat` is the index of its connection count in `listening.ConnectionCounts`. `first_log_format` is used until the
     configuration is loaded. `log` has the flags that override its `log` block.
     """
@@ -215,6 +246,7 @@ class WorkerOptions:
     number: int
     fds: tuple[int, int, int]
     folder: Path
+    control: int | None
     seat: int
     first_log_format: str
     log: Mapping[str, str]
@@ -250,7 +282,8 @@ def work(options: WorkerOptions, config_path: str | None, host: str | None, port
     counts = ConnectionCounts(options.folder / CONNECTIONS, options.seat)
     team = Team(options.folder, worker_name(options.number), socket.socket(fileno=lifeline), counts)
     source = ConfigSource(loaded, _reader(config_path, host, port, options.log), keyed)
-    server = DrainingServer(state, lambda _: None, team, source)
+    control = None if options.control is None else socket.socket(fileno=options.control)
+    server = DrainingServer(state, lambda _: None, team, source, control)
     server.run(sockets=[socket.socket(fileno=listening)])
 
 

@@ -42,7 +42,7 @@ from gatepass.config.references import PREFIX, Reference, UnresolvedReference, o
 from gatepass.config.wording import explained_errors
 from gatepass.types import Secret
 
-WITH_A_FILE = ("CONFIG", "HOST", "PORT")
+WITH_A_FILE = ("CONFIG", "HOST", "PORT", "CONTROL_SOCKET")
 """The variables that override a file, or name it."""
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 NO_FLAGS: Mapping[str, str] = MappingProxyType({})
@@ -129,7 +129,7 @@ def _put_address(document: ConfigDocument, environment: Mapping[str, str], host:
     if not isinstance(lookup(document.tree, ("server",)) or {}, dict):
         return  # a `server` that is not a block is reported by pydantic
     own = own_variables(environment)
-    for name, flag in (("host", host), ("port", port)):
+    for name, flag in (("host", host), ("port", port), ("control_socket", None)):
         text = own.get(name.upper())
         if flag is not None:
             document.put(("server", name), flag, f"--{name}")

@@ -142,6 +142,10 @@ class ServerConfig(Block):
     """Processes that serve one socket. They share tokens; see `store`."""
     trusted_proxies: list[IpNetwork] = []
     """Addresses and networks of proxies whose X-Forwarded-For names the client, for limits per address."""
+    control_socket: Annotated[str, Field(min_length=1)] = "auto"
+    """The Unix socket for commands such as `gatepass reload`: a path, `auto` or `off`."""
+    watch: bool = False
+    """Reload the configuration when its file, or a file that it references, changes."""
     drain_delay_s: Annotated[float, Field(ge=0)] = 0.0
     """Seconds after SIGTERM in which gatepass still accepts requests while /readyz returns 503. For load balancers that
     poll /readyz."""

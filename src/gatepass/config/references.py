@@ -144,6 +144,7 @@ SHARED = (
     "PROXY",
     "HOST",
     "PORT",
+    "CONTROL_SOCKET",
 )
 VARIABLES_BY_TYPE: Mapping[str, Mapping[str, SettingPath]] = {
     "oauth2": {

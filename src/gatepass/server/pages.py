@@ -13,6 +13,7 @@ from starlette.routing import Match, Route
 from starlette.types import Message, Receive, Scope, Send
 
 from gatepass import __version__
+from gatepass.auth.authenticator import LOCAL
 from gatepass.auth.model_access import may_use
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
@@ -30,6 +31,9 @@ from gatepass.types import ClientRequest
 UNREADY = 503
 NO_STORE = (b"cache-control", b"no-store")
 
+
+OPERATOR = "gatepass.operator"
+"""Set in the ASGI scope of a request on the control socket, which needs no key. No client can set it."""
 
 PATHS = ("/healthz", "/readyz", "/metrics", "/status", "/learned")
 HOME = """\
@@ -160,12 +164,15 @@ def ops_routes(current: Callable[[], AppState], base_path: str, peers: Peers | N
 
 def _reader(request: Request, state: AppState) -> AccessKey:
     """Return the caller, who may read the pages. Raises as `Authenticator.authenticate_reader`."""
+    if OPERATOR in request.scope:
+        return LOCAL
     return state.authenticator.authenticate_reader(_client_request(request, state), state.clock.wall())
 
 
 def _check_page(request: Request, state: AppState) -> None:
     """Raise ForbiddenHost or ForbiddenOrigin if no keys are configured and the request is from another site."""
-    state.authenticator.check_page(_client_request(request, state), from_anywhere=True)
+    if OPERATOR not in request.scope:
+        state.authenticator.check_page(_client_request(request, state), from_anywhere=True)
 
 
 def _client_request(request: Request, state: AppState) -> ClientRequest:

@@ -17,7 +17,9 @@ LOG = logging.getLogger("gatepass.peers")
 REQUEST_S = 1.0
 """Timeout for the page of one worker. A worker that does not answer in time is omitted."""
 PAGE_BYTES = 8 * 1024 * 1024
-METRICS, STATUS, LEARNED = "metrics", "status", "learned"
+METRICS, STATUS, LEARNED, RELOAD = "metrics", "status", "learned", "reload"
+RELOAD_S = 30.0
+"""Timeout for a reload. It is longer than the reload itself may take."""
 
 
 Rows = list[dict[str, Any]]
@@ -37,10 +39,12 @@ class Peers:
         exposition: Callable[[], Awaitable[bytes]],
         status: Callable[[], Mapping[str, Any]],
         learned: Callable[[], Rows],
+        reload: Callable[[], Awaitable[Mapping[str, Any]]],
     ) -> None:
         self._folder = folder
         self._socket = folder / f"{name}.sock"
         self._exposition = exposition
+        self._reload = reload
         self._pages: Mapping[str, Callable[[], Any]] = {STATUS: status, LEARNED: learned}
         self._server: asyncio.Server | None = None
 
@@ -64,6 +68,10 @@ class Peers:
         """Return the learned rules of each worker."""
         return [json.loads(page) for page in (await self._request_all(LEARNED)).values()]
 
+    async def reload(self) -> list[dict[str, Any]]:
+        """Let each worker reload its configuration, and return their results."""
+        return [json.loads(page) for page in (await self._request_all(RELOAD)).values()]
+
     async def _request_all(self, page: str) -> dict[str, bytes]:
         paths = sorted(self._folder.glob("*.sock"))
         found = await asyncio.gather(*(self._request(path, page) for path in paths))
@@ -73,7 +81,7 @@ class Peers:
         if path == self._socket:
             return await self._page(page)
         try:
-            async with asyncio.timeout(REQUEST_S):
+            async with asyncio.timeout(RELOAD_S if page == RELOAD else REQUEST_S):
                 reader, writer = await asyncio.open_unix_connection(path, limit=PAGE_BYTES)
                 try:
                     writer.write(f"{page}\n".encode())
@@ -88,12 +96,16 @@ class Peers:
         """Return a page of this worker, b"" for an unknown one."""
         if page == METRICS:
             return await self._exposition()
+        if page == RELOAD:
+            return json.dumps(await self._reload()).encode()
         return json.dumps(self._pages[page]()).encode() if page in self._pages else b""
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(REQUEST_S):
-                writer.write(await self._page((await reader.readline()).decode("latin-1").strip()))
+                page = (await reader.readline()).decode("latin-1").strip()
+            async with asyncio.timeout(RELOAD_S if page == RELOAD else REQUEST_S):
+                writer.write(await self._page(page))
                 await writer.drain()
         except (OSError, TimeoutError, ValueError):
             return  # the other worker closed the connection, or sent no valid line

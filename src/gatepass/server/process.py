@@ -8,9 +8,9 @@ import gc
 import logging
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -27,6 +27,7 @@ from gatepass.server.app import ERRORS, Service, log_draining, log_unready
 from gatepass.server.asgi import ApiEndpoint, serve_page
 from gatepass.server.connection import ClientConnection, ConnectionContext, Evictable, Serve
 from gatepass.server.connection_shares import ConnectionShares, TrustedProxies
+from gatepass.server.control import ControlServer
 from gatepass.server.cycle import HttpRequestCycle
 from gatepass.server.listening import (
     Acceptor,
@@ -110,6 +111,10 @@ def connection_context(app: ASGIApp, operations: ApiEndpoint) -> ConnectionConte
     )
 
 
+async def _reloaded(reloader: Reloader) -> Mapping[str, object]:
+    return asdict(await reloader.reload("command"))
+
+
 @dataclass(frozen=True, slots=True)
 class Team:
     """What a worker shares with the others. On `lifeline` it sees that all workers stop, or the supervisor is gone."""
@@ -129,15 +134,18 @@ class DrainingServer(uvicorn.Server):
         announce: Callable[[str], None],
         team: Team | None = None,
         source: ConfigSource | None = None,
+        control: socket.socket | None = None,
     ) -> None:
-        """`source` reads the configuration again. None: SIGHUP has no effect."""
+        """`source` reads the configuration again. None: SIGHUP has no effect. `control` is the control socket."""
         operations = ApiEndpoint(state)
         service = Service(lambda: operations)
+        reloader = None if source is None else Reloader(operations, source, self._on_change)
         peers = None
-        if team is not None:
+        if team is not None and reloader is not None:
             peers = Peers(
                 *(team.folder, team.name, state.metrics.scrape),
                 *(lambda: status_of(operations.state), lambda: learned_rows(operations.state)),
+                partial(_reloaded, reloader),
             )
         routes = ops_routes(lambda: service.state, state.config.server.base_path, peers)
         # only lifespan and pages: ClientConnection serves every other path
@@ -158,7 +166,10 @@ class DrainingServer(uvicorn.Server):
             )
         )
         self._operations = operations
-        self._reloader = None if source is None else Reloader(operations, source, self._on_change)
+        self._reloader = reloader
+        self._control: ControlServer | None = None
+        if control is not None and reloader is not None:
+            self._control = ControlServer(control, lambda: service.state, reloader, peers)
         self._reload_wanted = asyncio.Event()
         self._peers = peers
         self._context = context
@@ -187,15 +198,20 @@ class DrainingServer(uvicorn.Server):
         gc.set_threshold(COLLECT_AFTER)
         keep_freed_pages()
         if self._reloader is not None:
-            self._operations.state.in_flight.tasks.spawn(self._reload_on_signal(self._reloader), "reload")
+            state = self._operations.state
+            state.in_flight.tasks.spawn(self._reload_on_signal(self._reloader), "reload")
+            if state.config.server.watch:
+                state.in_flight.tasks.spawn(self._reloader.watch(state.clock), "watch")
+        if self._control is not None:
+            await self._control.open()
         for listening in sockets or []:
             self._announce(url_of(listening))
         if team is None:
             return
 
         def make() -> asyncio.Protocol:
-            state, config = self.server_state, self.config
-            return ClientConnection(self._context, config=config, server_state=state, app_state=self.lifespan.state)
+            server_state, config, app_state = self.server_state, self.config, self.lifespan.state
+            return ClientConnection(self._context, config=config, server_state=server_state, app_state=app_state)
 
         def count() -> int:
             return len(self.server_state.connections)
@@ -233,6 +249,8 @@ class DrainingServer(uvicorn.Server):
         in_flight, team, server = state.in_flight, self._team, state.config.server
         delay_s = max(server.drain_delay_s, min(HANDOVER_S, server.drain_timeout_s))
         in_flight.draining = True
+        if self._control is not None:
+            self._control.close()
         for connection in connections:
             connection.retire()
         if team is not None and not self._is_end_of_all:

@@ -6,17 +6,21 @@ Every trigger uses it: SIGHUP, `gatepass reload` and `server.watch`. Requests in
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
+import os
+import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
+from gatepass.clock import Clock, sleep
 from gatepass.config.changes import NEED_RESTART, changed_settings, lost_blocks
-from gatepass.config.document import ConfigError
+from gatepass.config.document import ConfigError, leaves
 from gatepass.config.load import LoadedConfig, check
 from gatepass.config.model import Config
-from gatepass.config.references import UnresolvedReference
+from gatepass.config.references import Reference, UnresolvedReference
 from gatepass.http_client.tls import TLSContexts
 from gatepass.proxy.app_state import AppState, next_app_state
 from gatepass.server.asgi import ApiEndpoint
@@ -25,6 +29,9 @@ LOG = logging.getLogger("gatepass.serve")
 
 READ_S = 20.0
 """Time to read and validate the files. A file on a server that does not answer must not block a reload forever."""
+
+WATCH_S = 1.0
+LARGEST_WATCHED_BYTES = 4 * 1024 * 1024
 
 KEYS_LOST = (
     "access.keys: is missing, but this gatepass has served with keys: without them every caller would have access."
@@ -96,6 +103,21 @@ class Reloader:
         """The file of the configuration in use."""
         return self._loaded
 
+    async def watch(self, clock: Clock) -> NoReturn:
+        """Reload when the files of the configuration have changed and are equal in two readings, WATCH_S apart.
+
+        A file that is just being written differs in the next reading. The first reload finds what changed during the
+        start.
+        """
+        used = seen = b""
+        while True:
+            await sleep(clock, WATCH_S)
+            now = await asyncio.to_thread(_digest, _files(self._loaded))
+            if now == seen and now != used:
+                used = now
+                await self.reload("watch")
+            seen = now
+
     async def reload(self, trigger: Trigger) -> ReloadResult:
         """Read the configuration, and use it from the next request on if it is valid. Logs and counts the result."""
         async with self._lock:
@@ -113,8 +135,8 @@ class Reloader:
                 result = ReloadResult("refused", problems=("internal error: search the log for `reload_failed`",))
             else:
                 result = self._use(read, state, successor)
-        state.metrics.reloaded(result.outcome)
-        if result.outcome != "unchanged" or result.needs_restart or trigger != "watch":
+        if result.outcome != "unchanged" or trigger != "watch":
+            state.metrics.reloaded(result.outcome)
             self._log(result, trigger)
         return result
 
@@ -186,3 +208,26 @@ def _reopened(before: AppState, after: AppState) -> Iterable[str]:
     for name, upstream in after.upstreams.items():
         if name not in before.upstreams or upstream.transport is not before.upstreams[name].transport:
             yield f"upstreams.{name}"
+
+
+def _files(loaded: LoadedConfig) -> list[str]:
+    """Return the files to watch: the configuration, the files that it references, and its CA files."""
+    files = [] if loaded.source == "environment" else [loaded.source]
+    for _, value in leaves(loaded.document.tree):
+        if isinstance(value, Reference):
+            files += [source.name for source in value.sources if source.kind == "file"]
+    hops = (*loaded.config.upstreams.values(), *loaded.config.credentials.values())
+    return [*files, *(hop.network.ca_file for hop in hops if hop.network.ca_file is not None)]
+
+
+def _digest(files: Iterable[str]) -> bytes:
+    """Return a digest of the contents of `files`. A file that cannot be read counts as absent."""
+    digest = hashlib.sha256()
+    for path in dict.fromkeys(files):
+        digest.update(os.fsencode(path) + b"\0")
+        try:
+            if stat.S_ISREG(os.stat(path).st_mode):
+                digest.update(hashlib.sha256(Path(path).read_bytes()[:LARGEST_WATCHED_BYTES]).digest())
+        except OSError:
+            continue
+    return digest.digest()

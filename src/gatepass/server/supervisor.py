@@ -183,14 +183,16 @@ class Worker:
     began_s: float
 
     @classmethod
-    async def started(cls, number: int, seat: int, command: Sequence[str], channel: Channel) -> Self:
+    async def started(
+        cls, number: int, seat: int, command: Sequence[str], channel: Channel, inherited: tuple[int, ...]
+    ) -> Self:
         with channel.descriptors() as fds:
             process = await asyncio.create_subprocess_exec(
                 *command,
                 *("--worker", str(number), "--fds", *map(str, fds), "--peers", str(channel.folder)),
                 *("--seat", str(seat)),
                 stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=fds,
+                pass_fds=(*fds, *inherited),
                 process_group=0,  # Ctrl-C in a terminal must reach only the supervisor, which stops the workers
             )
         LOG.info("worker_started", extra={"fields": {"worker": number, "pid": process.pid}})
@@ -258,8 +260,8 @@ KILL_GRACE_S = 5.0
 class Supervisor:
     """Keeps `count` workers of `command` on `listening` alive until it is stopped.
 
-    `unusable` is the exit code of a worker with an invalid configuration. If the first workers exit with it, the
-    supervisor exits too.
+    `inherited` are descriptors that `command` names. `unusable` is the exit code of a worker with an invalid
+    configuration. If the first workers exit with it, the supervisor exits too.
     """
 
     def __init__(
@@ -270,6 +272,7 @@ class Supervisor:
         drain_s: float,
         announce: Callable[[], None],
         unusable: int,
+        inherited: Sequence[int] = (),
     ) -> None:
         self._command = tuple(command)
         self._listening = listening
@@ -277,6 +280,7 @@ class Supervisor:
         self._drain_s = drain_s
         self._announce = announce
         self._unusable = unusable
+        self._inherited = tuple(inherited)
         self._code = 0
         self._serial = 0
         self._workers: dict[int, Worker] = {}
@@ -363,7 +367,7 @@ class Supervisor:
         self._channel.connection_counts.clear(seat)
         self._seats_of_starting.add(seat)
         try:
-            worker = await Worker.started(self._serial, seat, self._command, self._channel)
+            worker = await Worker.started(self._serial, seat, self._command, self._channel, self._inherited)
             self._started = [*self._living(), worker]
         finally:
             self._seats_of_starting.discard(seat)

@@ -16,7 +16,11 @@ async def exposition() -> bytes:
 
 
 def worker(folder: Path, name: str) -> Peers:
-    return Peers(folder, name, exposition, lambda: {"ready": True, "name": name}, lambda: [{"adapted": name}])
+    async def reload() -> dict[str, str]:
+        return {"outcome": name}
+
+    status = {"ready": True, "name": name}
+    return Peers(folder, name, exposition, lambda: status, lambda: [{"adapted": name}], reload)
 
 
 async def told(folder: Path, said: bytes) -> bytes:
@@ -38,6 +42,7 @@ async def test_each_worker_is_told_by_its_name_and_metrics_are_added_up(tmp_path
         await one.open()
         await two.open()
         statuses, exposition, learned = await one.statuses(), await two.exposition(), await two.learned()
+        assert await one.reload() == [{"outcome": "worker-1"}, {"outcome": "worker-2"}]
     assert statuses == {name: {"ready": True, "name": name} for name in ("worker-1", "worker-2")}
     assert b"gatepass_x_total 2.0" in exposition
     assert learned == [[{"adapted": "worker-1"}], [{"adapted": "worker-2"}]]

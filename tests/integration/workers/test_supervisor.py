@@ -71,8 +71,10 @@ async def supervised(folder: Path, upstream: str, workers: int = 2, **server: ob
 
 @asynccontextmanager
 async def started(folder: Path, configuration: object, workers: int = 2) -> AsyncIterator[Supervised]:
+    """`configuration` None: the file is already in `folder`."""
     config = folder / "gatepass.json"
-    config.write_text(json.dumps(configuration))
+    if configuration is not None:
+        config.write_text(json.dumps(configuration))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEPASS_")}
     command = (sys.executable, "-m", "gatepass", "serve", "--config", str(config), "--port", "0")
     count = ("--workers", str(workers))

@@ -27,7 +27,7 @@ def _own_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def heritage(folder: Path, log_format: str) -> WorkerOptions:
-    return WorkerOptions(3, (0, 0, 0), folder, 0, log_format, {})
+    return WorkerOptions(3, (0, 0, 0), folder, None, 0, log_format, {})
 
 
 def said(capsys: pytest.CaptureFixture[str], folder: Path, log_format: str, file: str | None) -> str:
@@ -85,7 +85,7 @@ def test_a_warning_is_a_line_of_the_log_and_a_secret_that_has_gone_is_told_like_
     monkeypatch.setattr("gatepass.cli.opening.open_app_state", gone)
     key = os.open(pipe, os.O_RDONLY)  # a worker closes what it has read
     with pytest.raises(SystemExit):
-        work(WorkerOptions(3, (0, 0, key), tmp_path, 0, "json", {}), str(file), None, None)
+        work(WorkerOptions(3, (0, 0, key), tmp_path, None, 0, "json", {}), str(file), None, None)
     warned, refused = map(json.loads, capsys.readouterr().err.splitlines())
     assert (warned["level"], warned["event"], warned["worker"]) == ("warning", "configuration_warning", 3)
     assert warned["warning"].startswith("GATEPASS_KEYS is set and has no effect")

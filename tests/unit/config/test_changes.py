@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gatepass.config.changes import changed_settings, lost_blocks
-from gatepass.config.document import ConfigDocument
+from gatepass.config.file import parse_json
 from gatepass.config.load import load
 from gatepass.config.model import Config
 
@@ -88,6 +88,8 @@ def test_references_inside_a_request_to_an_issuer_are_compared_too(tmp_path):
 
 
 def test_blocks_that_a_file_lost_are_named():
-    before, after = ConfigDocument("a", {"upstreams": {}, "access": {}, "log": {}}), ConfigDocument("a", {"log": {}})
-    assert lost_blocks(before, after) == ["upstreams", "access"]
+    before = parse_json("a", '{"upstreams": {}, "server": {}, "log": {}}')
+    after = parse_json("a", '{"log": {}}')
+    after.put(("server", "port"), 80, "--port")
+    assert lost_blocks(before, after) == ["upstreams", "server"]
     assert lost_blocks(after, before) == []

@@ -1,0 +1,102 @@
+"""Talk to the running gatepass over its control socket, as an admin and for all of its workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from http.client import HTTPConnection, HTTPException
+from typing import Any, TypeVar
+
+import click
+
+from gatepass.config.references import own_variables
+
+BOUND_S = 60.0
+"""A reload of all workers may take this long."""
+PAGE_BYTES = 64 * 1024 * 1024
+OK, CONFLICT = 200, 409
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class NotRunning(Exception):
+    """No running gatepass was found. The text says what to do."""
+
+
+class RequestRefused(Exception):
+    """gatepass answered with an error. The text is its message."""
+
+
+def control_option(command: Command) -> Command:
+    """Add `--socket` to a command that uses the control socket."""
+    text = "Control socket of the running gatepass. Default: GATEPASS_CONTROL_SOCKET, else the only one of this user."
+    return click.option("--socket", "socket_path", type=click.Path(), help=text)(command)
+
+
+def request(method: str, target: str, socket_path: str | None = None) -> bytes:
+    """Send a request to the running gatepass and return the body of its reply.
+
+    `target` is a page, such as `/status`, or `/reload` with POST. Raises NotRunning and RequestRefused.
+    """
+    path = socket_path or found_socket()
+    connection = _UnixConnection(path)
+    try:
+        connection.request(method, target)
+        response = connection.getresponse()
+        body = response.read(PAGE_BYTES)
+    except TimeoutError:
+        raise RequestRefused(f"the gatepass at {path} did not answer within {BOUND_S:g} s") from None
+    except OSError as error:
+        reason = error.strerror or "the connection closed"
+        raise NotRunning(f"no gatepass answers at {path}: {reason}. Start one with `gatepass serve`") from None
+    except HTTPException:
+        raise NotRunning(f"the process at {path} is not a gatepass") from None
+    finally:
+        connection.close()
+    if response.status not in (OK, CONFLICT):
+        raise RequestRefused(_message_of(body) or f"the gatepass at {path} answered {response.status}")
+    return body
+
+
+def found_socket() -> str:
+    """Return the socket of GATEPASS_CONTROL_SOCKET, or the only living one of this user. Raises NotRunning."""
+    from gatepass.server.control_socket import AUTO, OFF, living_sockets
+
+    named = own_variables(os.environ).get("CONTROL_SOCKET", AUTO)
+    if named not in (AUTO, OFF):
+        return named
+    found = living_sockets(os.environ)
+    if len(found) == 1:
+        return str(found[0])
+    if not found:
+        raise NotRunning(
+            "no running gatepass of this user was found. Start one with `gatepass serve`, or name its control socket"
+            " with --socket"
+        )
+    raise NotRunning(f"several gatepass are running: choose one with --socket: {', '.join(map(str, found))}")
+
+
+def socket_at(port: int) -> str | None:
+    """Return the control socket of the gatepass of this user that listens on `port`, None if there is none."""
+    from gatepass.server.control_socket import living_sockets
+
+    return next((str(path) for path in living_sockets(os.environ) if path.stem == str(port)), None)
+
+
+class _UnixConnection(HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=BOUND_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def _message_of(body: bytes) -> str:
+    try:
+        return str(json.loads(body)["error"]["message"])
+    except (ValueError, LookupError, TypeError):
+        return ""

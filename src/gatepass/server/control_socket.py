@@ -1,0 +1,113 @@
+"""The control socket: a Unix socket that only the user of gatepass can open, where it is, and whether it is in use.
+
+Commands and `gatepass serve` share this module, so it imports the standard library only.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+AUTO, OFF = "auto", "off"
+"""Values of `server.control_socket` besides a path."""
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the folder in it has mode 0700
+"""A tmpfs that is writable in a container with a read-only root too."""
+CONNECT_S = 1.0
+BACKLOG = 16
+WRITABLE_BY_OTHERS = 0o022
+LONGEST_PATH_BYTES = 107
+"""The limit of Linux, see unix(7)."""
+
+
+def control_folders(environment: Mapping[str, str]) -> Iterator[Path]:
+    """Yield the folders for a control socket, best first. Each belongs to this user alone."""
+    if runtime := environment.get("XDG_RUNTIME_DIR"):
+        yield Path(runtime, "gatepass")
+    name = f"gatepass-control-{os.geteuid()}"
+    yield Path(SHARED_MEMORY, name)
+    yield Path(environment.get("TMPDIR") or "/tmp", name)  # noqa: S108 - the folder in it has mode 0700
+
+
+def listen_control(setting: str, port: int, environment: Mapping[str, str]) -> tuple[Path, socket.socket]:
+    """Return the path and the control socket of the gatepass at `port`. `setting` is `auto` or a path.
+
+    Raises OSError if no folder is usable, or if another gatepass uses the socket.
+    """
+    if setting != AUTO:
+        return _listen(Path(setting).absolute())
+    failure = OSError(errno.ENOENT, "no folder is writable")
+    for folder in control_folders(environment):
+        try:
+            return _listen(folder / f"{port}.sock")
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise
+            failure = error
+    raise failure
+
+
+def _listen(path: Path) -> tuple[Path, socket.socket]:
+    if len(os.fsencode(path)) > LONGEST_PATH_BYTES:
+        raise OSError(errno.ENAMETOOLONG, f"its path is longer than {LONGEST_PATH_BYTES} bytes", str(path))
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    if not _is_own_folder(path.parent):
+        raise PermissionError(errno.EPERM, "another user owns its folder or may write to it", str(path))
+    if path.exists() and not path.is_socket():
+        raise FileExistsError(errno.EEXIST, "a file with this name exists", str(path))
+    if is_listening(path):
+        raise OSError(errno.EADDRINUSE, "another gatepass uses it", str(path))
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # under its own name the socket always listens: one that refuses connections is a dead process's
+    new = path.with_name(f".{os.getpid()}.new")
+    try:
+        listening.bind(str(new))
+        new.chmod(0o600)
+        listening.listen(BACKLOG)
+        new.rename(path)
+    except OSError:
+        listening.close()
+        new.unlink(missing_ok=True)
+        raise
+    return path, listening
+
+
+def remove_control(path: Path, listening: socket.socket) -> None:
+    """Close `listening` and remove its socket, unless another gatepass has replaced it."""
+    listening.close()
+    if not is_listening(path):
+        with suppress(OSError):
+            path.unlink()
+
+
+def is_listening(path: Path) -> bool:
+    """Whether a process accepts connections on the socket `path`."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(CONNECT_S)
+        try:
+            client.connect(str(path))
+        except TimeoutError:  # its queue is full
+            return True
+        except OSError:
+            return False
+    return True
+
+
+def living_sockets(environment: Mapping[str, str]) -> list[Path]:
+    """Return the control sockets of all gatepass processes of this user."""
+    folders = [folder for folder in dict.fromkeys(control_folders(environment)) if _is_own_folder(folder)]
+    return [path for folder in folders for path in sorted(folder.glob("*.sock")) if is_listening(path)]
+
+
+def _is_own_folder(folder: Path) -> bool:
+    """Whether this user or root owns `folder`, and no other user may write to it."""
+    try:
+        status = folder.lstat()
+    except OSError:
+        return False
+    is_safe = stat.S_ISDIR(status.st_mode) and not status.st_mode & WRITABLE_BY_OTHERS
+    return is_safe and status.st_uid in (os.geteuid(), 0)

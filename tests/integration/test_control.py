@@ -1,0 +1,127 @@
+"""The control socket and its commands, against real processes: `gatepass reload`, `status` and `learned`."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gatepass.cli.control import NotRunning, found_socket, request
+from tests.integration.workers.test_serve import outcome
+from tests.integration.workers.test_supervisor import changed, started
+from tests.waiting import until
+
+UPSTREAMS = {"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1", "credential": "fixed"}}}
+CREDENTIALS = {"credentials": {"fixed": {"type": "static", "token": "fixed-token-1234"}}}
+KEYS = {"access": {"keys": [{"name": "one", "hash": f"sha256:{0:064}"}]}}
+
+
+async def command(*arguments: str) -> tuple[int | None, str]:
+    return await outcome(f"from gatepass.cli import main; main({list(arguments)!r})")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_commands_reach_all_processes_without_a_key(tmp_path: Path, workers: int):
+    path = tmp_path / "own" / "control.sock"
+    server = {"control_socket": str(path), "drain_timeout_s": 1}
+    configuration: dict[str, Any] = {"server": server, **UPSTREAMS, **CREDENTIALS, **KEYS}
+    async with started(tmp_path, configuration, workers) as running:
+        await running.port
+        await until(lambda: len(list_of(running.lines, "token_fetched")) >= workers)
+        names = ["gatepass"] if workers == 1 else ["worker-1", "worker-2"]
+
+        code, text = await command("status", "--json", "--socket", str(path))
+        page = json.loads(text)
+        assert (code, page["ready"] if workers == 1 else sorted(page["workers"])) == (
+            0,
+            True if workers == 1 else names,
+        )
+        code, text = await command("status", "--socket", str(path))
+        assert code == 0
+        lines = text.splitlines()
+        assert lines[0].split() == ["PROCESS", "READY", "REQUESTS"]
+        assert [line.split()[:3] for line in lines[1 : 1 + workers]] == [[name, "yes", "0"] for name in names]
+        assert sum(" fixed " in line and " static " in line for line in lines) == workers
+
+        changed(tmp_path, models={"m": {"upstream": "chat"}}, log={"level": "debug"})
+        code, text = await command("reload", "--socket", str(path))
+        assert (code, text.splitlines()) == (
+            0,
+            ["Reloaded. Changed:", "  models.m", "These settings need a restart: log.level"],
+        )
+        assert len(list_of(running.lines, "reloaded")) == workers
+        code, text = await command("reload", "--json", "--socket", str(path))
+        assert (code, json.loads(text)["outcome"], json.loads(text)["processes"]) == (0, "unchanged", workers)
+
+        changed(tmp_path, models={"m": {"upstream": "nowhere"}})
+        code, text = await command("reload", "--socket", str(path))
+        assert code == 2
+        problem, end = text.splitlines()
+        assert f"{tmp_path}/gatepass.json:1: models.m.upstream" in problem
+        assert end == "The configuration was not reloaded: the old one continues."
+
+        assert json.loads(request("GET", "/learned", str(path))) == {"rules": []}
+        assert b"gatepass_reloads_total" in request("GET", "/metrics", str(path))
+        running.process.send_signal(signal.SIGTERM)
+        assert await running.ended() == 0
+    assert not path.exists()
+    code, text = await command("status", "--socket", str(path))
+    assert (code, text) == (
+        1,
+        f"Error: no gatepass answers at {path}: No such file or directory. Start one with `gatepass serve`\n",
+    )
+
+
+def list_of(lines: list[str], event: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in lines if f'"event":"{event}"' in line]
+
+
+async def test_the_only_gatepass_of_this_user_is_found_and_a_socket_in_use_leaves_it_serving(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.delenv("GATEPASS_CONTROL_SOCKET", raising=False)
+    with pytest.raises(NotRunning, match="no running gatepass of this user"):
+        found_socket()
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    async with started(tmp_path / "one", UPSTREAMS | CREDENTIALS, 1) as running:
+        port = await running.port
+        own = tmp_path / "gatepass" / f"{port}.sock"
+        assert found_socket() == str(own)
+        code, text = await command("reload")
+        assert (code, text) == (0, "Nothing that a reload applies has changed.\n")
+        configuration = {"server": {"control_socket": str(own)}, **UPSTREAMS, **CREDENTIALS}
+        async with started(tmp_path / "two", configuration, 1) as second:
+            await second.port
+            (warning,) = await second.said('.*"no_control_socket".*')
+        assert json.loads(warning[0])["reason"] == "another gatepass uses it"
+        assert found_socket() == str(own)
+
+
+async def test_a_watched_configuration_is_reloaded_also_behind_a_symbolic_link(tmp_path: Path):
+    """As Kubernetes swaps the folder of a ConfigMap: `..data` is a link, and the file a link through it."""
+    for name, model in (("first", "a"), ("second", "b")):
+        (tmp_path / name).mkdir()
+        models = {"models": {model: {"upstream": "chat"}}}
+        (tmp_path / name / "gatepass.json").write_text(
+            json.dumps({"server": {"watch": True}, **UPSTREAMS, **CREDENTIALS, **models})
+        )
+    (tmp_path / "data").symlink_to("first")
+    mounted = tmp_path / "mounted"
+    mounted.mkdir()
+    (mounted / "gatepass.json").symlink_to(tmp_path / "data" / "gatepass.json")
+    async with started(mounted, None, 1) as running:
+        await running.port
+        (tmp_path / "new").symlink_to("second")
+        (tmp_path / "new").rename(tmp_path / "data")
+        await running.said('"reloaded".*"trigger":"watch".*"changed":\\["models.a","models.b"\\]')
+        text = (tmp_path / "second" / "gatepass.json").read_text()
+        (tmp_path / "second" / "gatepass.json").write_text(json.dumps({**UPSTREAMS, **CREDENTIALS}))
+        await running.said('"reload_refused".*has lost its block server')
+        (tmp_path / "second" / "gatepass.json").write_text(text[:40])
+        await running.said('"reload_refused".*is not JSON')
+    assert len(list_of(running.lines, "reloaded")) == 1
