@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
@@ -42,6 +43,8 @@ NOTHING_PROVEN = 4
 NOTHING = f"nothing failed, and nothing was proven: exit code {NOTHING_PROVEN}"
 NO_CALL = f"--call: doctor has no call for {{operation}}, only for {', '.join(CALL_OPERATIONS)}"
 NO_MODEL = "--call: no model is declared under `models`: name one, as in `gatepass doctor MODEL --call`"
+CLIENTS = ("ragflow", "dify", "openwebui", "librechat")
+"""The names in client_checks.CLIENTS, copied so that --help does not import it."""
 STREAMED = ("chat", "completions")
 """Operations that --call also requests as a stream."""
 SHOWN_AFTER_S = 1.0
@@ -58,24 +61,49 @@ COLOURS: Mapping[str, str] = MappingProxyType({"ok": "green", "FAIL": "red", "??
     type=click.Choice(CALL_OPERATIONS),
     help="With --call: the operation. Default: the one that the model is declared for, else chat.",
 )
+@click.option("--url", metavar="BASE_URL", help="Test a running gatepass from here, by its base URL and a key.")
+@click.option("--key-stdin", is_flag=True, help="With --url: read the API key from standard input.")
+@click.option("--as", "client", type=click.Choice(CLIENTS), help="Replay the verification calls of this client.")
 @json_option
 def doctor(
-    model: str | None, path: str | None, call: bool, caller: str | None, operation: str | None, as_json: bool
+    model: str | None,
+    path: str | None,
+    url: str | None,
+    client: str | None,
+    caller: str | None,
+    operation: str | None,
+    *,
+    call: bool,
+    key_stdin: bool,
+    as_json: bool,
 ) -> None:
     """Test every hop: DNS, TCP, proxy, TLS, token and model list, and say what to do about the one that fails.
 
     With MODEL only the upstreams on the route of that model are tested. Without --call nothing is generated and
     nothing is billed.
 
+    --url tests a running gatepass as a client sees it. The API key comes from GATEPASS_KEY, from --key-stdin, or from
+    a prompt. --as replays what a client sends when its user adds a model, against --url or against the configuration
+    in this process, then with the models and the profile of --key.
+
     Exit codes: 0 nothing failed, 1 a step failed, 2 the configuration is not valid, 4 nothing was proven.
     """
     for option, given in (("--key", caller), ("--operation", operation)):
-        if given is not None and not call:
+        if given is not None and not call and (client is None or option == "--operation"):
             raise click.UsageError(f"{option} requires --call.")
-    loaded = load_or_exit(path)
-    key = find_key(loaded.config, caller)
     logging.getLogger("gatepass").addHandler(logging.NullHandler())  # keeps log lines out of the findings
     report = Report(as_json=as_json)
+    if url is not None:
+        for option, given in (("--key", caller), ("--config", path)):
+            if given is not None:
+                raise click.UsageError(f"{option} names an entry or a file of this machine: leave it out with --url.")
+        sys.exit(
+            asyncio.run(_run_url(url, _remote_key(from_stdin=key_stdin), (model, operation, client, call), report))
+        )
+    loaded = load_or_exit(path)
+    key = find_key(loaded.config, caller)
+    if client is not None:
+        sys.exit(asyncio.run(_run_client(loaded.config, key, (model, client, call), report)))
     try:
         calls = _calls(loaded.config, model, operation, key) if call else ()
         sys.exit(asyncio.run(_run(loaded, model, calls, report)))
@@ -110,6 +138,53 @@ def _calls(config: Config, model: str | None, operation: str | None, key: Access
         if found in STREAMED:
             calls.append(ProbeCall(found, name, profile, stream=True))
     return calls
+
+
+KEY = "GATEPASS_KEY"
+
+
+def _remote_key(*, from_stdin: bool) -> str | None:
+    """Return the API key for --url from standard input, the environment or a prompt; None for no key."""
+    key = os.environ.get(KEY, "")
+    if from_stdin:
+        key = sys.stdin.readline()
+    elif not key and sys.stdin.isatty():
+        key = click.prompt("API key (empty for none)", default="", show_default=False, hide_input=True, err=True)
+    key = key.strip()
+    if not (key.isascii() and key.isprintable()):
+        exit_unusable("the API key contains characters beyond ASCII or a line break")
+    return key or None
+
+
+async def _run_url(
+    url: str, key: str | None, asked: tuple[str | None, str | None, str | None, bool], report: Report
+) -> int:
+    from gatepass.cli.remote import at_url, checked_url, diagnose_url, replay_client
+
+    model, operation, client, call = asked
+    base_url = checked_url(url)
+    if base_url is None:
+        exit_unusable(f"{url!r} is not the base URL of a gatepass: expects http://HOST:PORT/v1")
+    steps = diagnose_url(base_url, key, model, operation, report.begin, call=call and client is None)
+    async with aclosing(steps):
+        await report.show(steps)
+    if client is not None and not report.has_failed:
+        replayed = replay_client(client, lambda: at_url(base_url, key), model, report.begin, call=call)
+        async with aclosing(replayed):
+            await report.show(replayed)
+    return report.finish()
+
+
+async def _run_client(
+    config: Config, key: AccessKey | None, asked: tuple[str | None, str, bool], report: Report
+) -> int:
+    from gatepass.cli.remote import in_process, replay_client
+
+    model, client, call = asked
+    replayed = replay_client(client, lambda: in_process(config, client, key), model, report.begin, call=call)
+    async with aclosing(replayed):
+        await report.show(replayed)
+    return report.finish()
 
 
 async def _run(loaded: LoadedConfig, model: str | None, calls: Sequence[ProbeCall], report: Report) -> int:
@@ -165,6 +240,10 @@ class Report:
                 self.add(step)
         finally:
             self._hide_running()
+
+    @property
+    def has_failed(self) -> bool:
+        return any(step.failed for step in self.steps)
 
     def finish(self) -> int:
         """Print the result and return the exit code."""

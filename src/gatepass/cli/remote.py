@@ -1,0 +1,277 @@
+"""`gatepass doctor --url` and `--as`: test a gatepass as a client sees it, with a base URL and a key alone.
+
+The gatepass is a running one, or an application of the configuration in this process. Its errors name the hop that
+failed behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
+from itertools import pairwise
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+import msgspec
+
+from gatepass.cli.client_checks import CLIENTS, PROFILES, ClientCheck, error_hop, error_text, kind_of, listed_models
+from gatepass.cli.probe import STREAM_TOKENS, split_advice
+from gatepass.cli.reach import Begin, Outcome, Server, Step, reach
+from gatepass.config.access import AccessKey
+from gatepass.config.model import Config
+from gatepass.config.wording import did_you_mean
+from gatepass.operations.table import samples
+
+HOP = "gatepass"
+PAGE_S, CALL_S = 10.0, 60.0
+"""The limits of a page or list, and of a real call."""
+REPLY_BYTES = 8 * 1024 * 1024
+OPERATION_OF_KIND = {"chat": "chat", "embedding": "embeddings", "rerank": "rerank", "other": "chat"}
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A gatepass: its base URL as a client has it (`http://host:8080/v1`), and the client that sends requests to it."""
+
+    base_url: str
+    client: httpx2.AsyncClient = field(repr=False)
+
+    @property
+    def root(self) -> str:
+        """The URL of the pages: the base URL without `/for/PROFILE` and `/v1`."""
+        return self.base_url.rstrip("/").removesuffix("/v1").partition("/for/")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A reply, or why there is none (`status` 0). `first_s` is the time to the first byte of the body."""
+
+    status: int
+    body: bytes
+    seconds: float
+    first_s: float = 0.0
+    gap_s: float = 0.0
+
+
+@asynccontextmanager
+async def at_url(base_url: str, key: str | None) -> AsyncIterator[Remote]:
+    """Open the running gatepass at `base_url`."""
+    async with httpx2.AsyncClient(headers=_headers(key), trust_env=False, timeout=None) as client:
+        yield Remote(base_url.rstrip("/"), client)
+
+
+@asynccontextmanager
+async def in_process(config: Config, client_name: str, key: AccessKey | None) -> AsyncIterator[Remote]:
+    """Open an application of `config` in this process, with one temporary key.
+
+    The key has the models and profile of `key`, or the profile of the client.
+    """
+    from gatepass.auth.api_keys import new_key
+    from gatepass.server.app import create_app
+
+    secret, hashed = new_key()
+    profile = (key.profile if key is not None else None) or PROFILES.get(client_name, client_name)
+    models = None if key is None else key.models
+    own = AccessKey(name="doctor", hash=hashed, models=models, profile=profile)
+    app = create_app(config.model_copy(update={"access": config.access.model_copy(update={"keys": [own]})}))
+    transport = httpx2.ASGITransport(app=app, client=("127.0.0.1", 1))
+    async with (
+        app.router.lifespan_context(app),
+        httpx2.AsyncClient(transport=transport, headers=_headers(secret), timeout=None) as client,
+    ):
+        yield Remote(f"http://127.0.0.1{config.server.base_path}/v1", client)
+
+
+def _headers(key: str | None) -> dict[str, str]:
+    return {"accept": "application/json"} | ({} if key is None else {"authorization": f"Bearer {key}"})
+
+
+Open = Callable[[], AbstractAsyncContextManager[Remote]]
+
+
+async def diagnose_url(
+    base_url: str, key: str | None, model: str | None, operation: str | None, begin: Begin, *, call: bool
+) -> AsyncGenerator[Step, None]:
+    """Yield the steps to a running gatepass: the network, its pages, its model list and on request real calls."""
+    server = Server(HOP, base_url, "--url", "--url")
+    async for step in reach(server, begin=begin):
+        # a client's machine trusts what OpenSSL's variable names
+        yield replace(step, advice=step.advice.replace("--url.network.ca_file", "the variable SSL_CERT_FILE"))
+        if step.failed:
+            return
+    async with at_url(base_url, key) as remote:
+        for page in ("/healthz", "/readyz"):
+            begin(HOP, page)
+            step = _page_step(page, await _ask(remote, "GET", remote.root + page, None, PAGE_S))
+            yield step
+            if step.failed and page == "/healthz":
+                return
+        begin(HOP, "models")
+        answer = await _ask(remote, "GET", f"{remote.base_url}/models", None, PAGE_S)
+        listed = listed_models(answer.body) if answer.status == HTTPStatus.OK else []
+        yield _list_step(answer, listed, model, has_key=key is not None)
+        if not call:
+            return
+        chosen = model or next((name for name in listed if kind_of(name) == "chat"), None)
+        if chosen is None:
+            yield Step(
+                HOP, "call", Outcome.SKIPPED, "no model to call", "Name one: gatepass doctor MODEL --url URL --call."
+            )
+            return
+        for step in await _call_steps(remote, chosen, operation or OPERATION_OF_KIND[kind_of(chosen)], begin):
+            yield step
+
+
+def _page_step(page: str, answer: Answer) -> Step:
+    document = _document(answer.body)
+    if page == "/healthz" and not (answer.status == HTTPStatus.OK and document.get("status") == "ok"):
+        why = _why(answer) if answer.status != HTTPStatus.OK else "it is not a page of gatepass"
+        advice = "Check --url: the base URL of gatepass, such as https://gatepass.corp.example/v1."
+        return _step(page, Outcome.FAILS, f"GET {page}: {why}", answer, advice)
+    if answer.status != HTTPStatus.OK:
+        advice = "No upstream has a usable token. Run `gatepass doctor` where gatepass runs, or read its /status."
+        return _step(page, Outcome.FAILS, f"GET {page}: {_why(answer)}", answer, advice)
+    return _step(
+        page, Outcome.WORKS, "gatepass lives" if page == "/healthz" else "an upstream has a usable token", answer
+    )
+
+
+def _list_step(answer: Answer, listed: Sequence[str], model: str | None, *, has_key: bool) -> Step:
+    if answer.status != HTTPStatus.OK:
+        step = _failed("models", answer)
+        if answer.status == HTTPStatus.UNAUTHORIZED:
+            advice = "Set GATEPASS_KEY to a key of this gatepass (gatepass keys list shows their names)."
+            return replace(step, advice=advice)
+        return step
+    why = f"{len(listed)} models" + (" are listed without a key" if not has_key else ", and the key is accepted")
+    missing = (
+        f"The list has no model {model}{did_you_mean(model, list(listed)[:20])}"
+        if model and model not in listed
+        else ""
+    )
+    return _step("models", Outcome.WORKS, why, answer, missing)
+
+
+async def _call_steps(remote: Remote, model: str, operation: str, begin: Begin) -> list[Step]:
+    sample, steps = samples(operation, model)[0], []
+    path = {"chat": "/chat/completions"}.get(operation, f"/{operation}")
+    body = msgspec.json.decode(sample.body, type=dict[str, Any])
+    bodies = {"call": body}
+    if operation in ("chat", "completions"):
+        bodies["stream"] = {**body, "max_tokens": STREAM_TOKENS, "stream": True}
+    for what, sent in bodies.items():
+        begin(HOP, what)
+        answer = await _ask(remote, "POST", remote.base_url + path, sent, CALL_S)
+        if answer.status != HTTPStatus.OK:
+            steps.append(_failed(what, answer))
+        elif what == "stream" and b"[DONE]" not in answer.body:
+            fault = error_text(answer.body.rpartition(b"data:")[2])
+            steps.append(_step(what, Outcome.FAILS, f"{operation} with {model}: the stream broke off: {fault}", answer))
+        else:
+            timing = f", first byte after {answer.first_s:.2f} s, longest gap {answer.gap_s:.2f} s" * (what == "stream")
+            steps.append(
+                _step(what, Outcome.WORKS, f"{operation} with {model}: 200 in {answer.seconds:.2f} s{timing}", answer)
+            )
+    return steps
+
+
+async def replay_client(
+    name: str, open_remote: Open, model: str | None, begin: Begin, *, call: bool
+) -> AsyncGenerator[Step, None]:
+    """Yield a step for each verification call of the client `name`. Without `call` it sends only model lists."""
+    async with open_remote() as remote:
+        begin(HOP, "models")
+        answer = await _ask(remote, "GET", f"{remote.base_url}/models", None, PAGE_S)
+        listed = listed_models(answer.body)
+        for check in CLIENTS[name]:
+            what = f"{name}: {check.what}"
+            chosen = _model_for(check, model, listed)
+            if check.body is not None and not call:
+                yield Step(HOP, what, Outcome.SKIPPED, "it is a real call, which may be billed", "Add --call.")
+            elif check.body is not None and chosen is None:
+                why = f"gatepass lists no {check.kind} model"
+                yield Step(HOP, what, Outcome.SKIPPED, why, "Name one: gatepass doctor MODEL --as CLIENT --call.")
+            else:
+                begin(HOP, what)
+                body = None if check.body is None else check.body(chosen or "")
+                method = "GET" if body is None else "POST"
+                sent = await _ask(remote, method, remote.base_url + check.path, body, check.limit_s)
+                yield _client_step(what, check, chosen, sent)
+
+
+def _model_for(check: ClientCheck, model: str | None, listed: Sequence[str]) -> str | None:
+    """Return the model that a check uses: the named one if it has the kind, else the first listed one of the kind."""
+    if model is not None and kind_of(model) == check.kind:
+        return model
+    return next((name for name in listed if kind_of(name) == check.kind), None)
+
+
+def _client_step(what: str, check: ClientCheck, model: str | None, answer: Answer) -> Step:
+    if answer.status != HTTPStatus.OK:
+        return _failed(what, answer)
+    named = "" if check.body is None else f" with {model}"
+    if (fault := check.fault(answer.body)) is not None:
+        return _step(what, Outcome.FAILS, f"the client rejects the reply{named}: {fault}", answer, "Check the profile.")
+    return _step(what, Outcome.WORKS, f"accepted{named} within {check.limit_s:g} s, the client's limit", answer)
+
+
+def _failed(what: str, answer: Answer) -> Step:
+    """Return the step of an error reply, at the hop that it names."""
+    why, advice = split_advice(_why(answer))
+    return replace(_step(what, Outcome.FAILS, why, answer, advice), hop=error_hop(answer.body) or HOP)
+
+
+def _step(what: str, outcome: Outcome, why: str, answer: Answer, advice: str = "") -> Step:
+    proves = what not in ("/healthz", "/readyz")
+    return Step(HOP, what, outcome, why, advice, answer.seconds, proves=proves)
+
+
+def _why(answer: Answer) -> str:
+    return f"{answer.status}: {error_text(answer.body)}" if answer.status else answer.body.decode()
+
+
+def _document(body: bytes) -> Mapping[str, Any]:
+    try:
+        found = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+async def _ask(remote: Remote, method: str, url: str, body: Mapping[str, Any] | None, limit_s: float) -> Answer:
+    """Send one request and read its whole reply. An Answer with the status 0 says why there is none."""
+    clock = asyncio.get_running_loop().time
+    began_s, pieces, moments_s = clock(), bytearray(), [clock()]
+    try:
+        async with (
+            asyncio.timeout(limit_s),
+            remote.client.stream(method, url, json=None if body is None else dict(body)) as response,
+        ):
+            async for piece in response.aiter_bytes():
+                pieces += piece
+                moments_s.append(clock())
+                if len(pieces) > REPLY_BYTES:
+                    return Answer(0, b"the reply is larger than a reply to this request can be", clock() - began_s)
+    except TimeoutError:
+        return Answer(0, f"no complete reply within {limit_s:g} s".encode(), clock() - began_s)
+    except httpx2.HTTPError:
+        return Answer(0, b"the connection broke before the reply was complete", clock() - began_s)
+    gaps_s = [later - earlier for earlier, later in pairwise(moments_s[1:])]
+    first_s = moments_s[min(1, len(moments_s) - 1)] - began_s
+    return Answer(response.status_code, bytes(pieces), clock() - began_s, first_s, max(gaps_s, default=0.0))
+
+
+def checked_url(url: str) -> str | None:
+    """Return `url` without a final slash, None if it is not an http or https URL of printable ASCII."""
+    try:
+        parts = urlsplit(url)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return None
+    if not is_url or parts.username or parts.query or parts.fragment or not url.isascii() or not url.isprintable():
+        return None
+    return url.rstrip("/")

@@ -1,0 +1,248 @@
+"""`gatepass doctor --url` and `--as`: what a client sees of a gatepass, and the hop behind it that fails."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import aclosing
+from hashlib import sha256
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from gatepass.cli import main
+from gatepass.cli.client_checks import CLIENTS, kind_of
+from gatepass.cli.doctor import CLIENTS as CLIENT_NAMES
+from gatepass.cli.reach import Outcome, Step
+from gatepass.cli.remote import diagnose_url, in_process, replay_client
+from gatepass.config.model import Config
+from tests.integration.answers import COMPLETION, VECTORS
+from tests.integration.gateway import gateway
+from tests.integration.scripted import Dialogue, Received, Scripted, Send, reply
+from tests.integration.test_connections import nobody
+
+KEY = "gp-0123456789abcdef0123456789-laptop"
+MODELS = ("gpt-4o", "bge-m3", "bge-reranker")
+LIST = [Send(reply({"object": "list", "data": [{"id": name} for name in MODELS]}))]
+CHUNK = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+STREAM = [
+    CHUNK | {"choices": [{"index": 0, "delta": {"role": "assistant", "content": "p"}, "finish_reason": None}]},
+    CHUNK | {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+]
+
+
+def healthy(request: Received) -> Dialogue:
+    if request.method == "GET":
+        return LIST
+    if request.target == "/v1/rerank":
+        ranks = [{"index": index, "relevance_score": 0.5} for index in range(len(request.json()["documents"]))]
+        return [Send(reply({"results": ranks}))]
+    if request.target == "/v1/embeddings":
+        return [Send(reply(VECTORS))]
+    if request.json().get("stream"):
+        events = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in STREAM) + "data: [DONE]\n\n"
+        return [Send(reply(events.encode(), content_type="text/event-stream"))]
+    return [Send(reply(COMPLETION))]
+
+
+def down(request: Received) -> Dialogue:
+    return LIST if request.method == "GET" else [Send(reply({"error": {"message": "out of memory"}}, 500))]
+
+
+def blocks(upstream: str, **more: Any) -> dict[str, Any]:
+    return {
+        "upstreams": {"chat": {"base_url": f"{upstream}/v1"}},
+        "models": {"*": {"upstream": "chat"}},
+        "access": {"keys": [{"name": "laptop", "hash": f"sha256:{sha256(KEY.encode()).hexdigest()}"}]},
+        **more,
+    }
+
+
+async def steps_at(
+    url: str, key: str | None = KEY, model: str | None = None, operation: str | None = None, *, call: bool = False
+) -> list[Step]:
+    begun: list[tuple[str, str]] = []
+    found = diagnose_url(url, key, model, operation, lambda *step: begun.append(step), call=call)
+    async with aclosing(found) as steps:
+        return [step async for step in steps]
+
+
+def told(steps: list[Step]) -> list[tuple[str, str, str]]:
+    return [(step.hop, step.what, str(step.outcome)) for step in steps]
+
+
+WAY = [("gatepass", what, "ok") for what in ("resolve", "connect", "/healthz", "/readyz")]
+
+
+@pytest.mark.parametrize("path", ["/v1", "", "/for/ragflow/v1"])
+async def test_a_gatepass_that_works_is_proven_from_its_base_url_and_a_key(path):
+    async with Scripted(answer=healthy) as upstream, gateway(**blocks(upstream.url)) as gate:
+        steps = await steps_at(f"http://127.0.0.1:{gate.port}{path}")
+        calls = [request for request in upstream.received if request.method == "POST"]
+    assert told(steps) == [*WAY, ("gatepass", "models", "ok")]
+    assert steps[-1].why == "3 models, and the key is accepted"
+    assert calls == []
+
+
+async def test_real_calls_are_made_on_request_whole_and_as_a_stream():
+    async with Scripted(answer=healthy) as upstream, gateway(**blocks(upstream.url)) as gate:
+        url = f"http://127.0.0.1:{gate.port}/v1"
+        steps = await steps_at(url, call=True)
+        vectors = await steps_at(url, model="bge-m3", call=True)
+    assert told(steps)[5:] == [("gatepass", "call", "ok"), ("gatepass", "stream", "ok")]
+    assert steps[-1].why.startswith("chat with gpt-4o: 200 in ")
+    assert "first byte after" in steps[-1].why
+    assert told(vectors)[5:] == [("gatepass", "call", "ok")]
+    assert vectors[-1].why.startswith("embeddings with bge-m3: 200 in ")
+
+
+async def test_a_failure_behind_gatepass_is_reported_at_its_hop():
+    async with Scripted(answer=down) as upstream, gateway(**blocks(upstream.url)) as gate:
+        steps = await steps_at(f"http://127.0.0.1:{gate.port}/v1", call=True)
+    assert told(steps)[5:] == [("upstream:chat", "call", "FAIL"), ("upstream:chat", "stream", "FAIL")]
+    assert "500: out of memory" in steps[-1].why
+
+
+async def test_an_issuer_that_fails_behind_gatepass_is_reported_by_readyz_and_at_its_hop():
+    refusal = [Send(reply({"error": "invalid_client", "error_description": "wrong secret"}, 401))]
+    async with Scripted(refusal) as issuer:
+        config = blocks("http://127.0.0.1:9")
+        config["upstreams"]["chat"]["credential"] = "corp"
+        oauth2 = {"type": "oauth2", "token_url": f"{issuer.url}/token", "client_id": "me", "client_secret": "s-4711"}
+        async with gateway(**config, credentials={"corp": oauth2}) as gate:
+            steps = await steps_at(f"http://127.0.0.1:{gate.port}/v1", model="gpt-4o", call=True)
+    by_what = {step.what: step for step in steps}
+    assert (by_what["/readyz"].outcome, by_what["/readyz"].advice.startswith("No upstream has")) == (
+        Outcome.FAILS,
+        True,
+    )
+    assert (by_what["call"].hop, by_what["call"].outcome) == ("credential:corp", Outcome.FAILS)
+    assert "wrong secret" in by_what["call"].why
+
+
+@pytest.mark.parametrize("key", [None, "gp-0123456789abcdef0123456789-wrong"])
+async def test_a_key_that_gatepass_does_not_know_is_told_with_the_variable(key):
+    async with Scripted(answer=healthy) as upstream, gateway(**blocks(upstream.url)) as gate:
+        *_, step = await steps_at(f"http://127.0.0.1:{gate.port}/v1", key)
+    assert (step.hop, step.what, step.outcome) == ("client", "models", Outcome.FAILS)
+    assert step.why.startswith("401: ")
+    assert step.advice.startswith("Set GATEPASS_KEY to a key of this gatepass")
+
+
+async def test_a_model_that_is_not_listed_is_told_with_the_nearest_one():
+    async with Scripted(answer=healthy) as upstream, gateway(**blocks(upstream.url)) as gate:
+        *_, step = await steps_at(f"http://127.0.0.1:{gate.port}/v1", model="gpt-4")
+    assert (step.outcome, step.advice) == (Outcome.WORKS, "The list has no model gpt-4; did you mean gpt-4o?")
+
+
+async def test_another_server_at_the_url_is_told_as_that():
+    async with Scripted([Send(reply(b"<html>portal</html>", content_type="text/html"))]) as other:
+        *_, step = await steps_at(f"{other.url}/v1")
+    assert (step.what, step.outcome) == ("/healthz", Outcome.FAILS)
+    assert "it is not a page of gatepass" in step.why
+    assert step.advice.startswith("Check --url")
+
+
+async def test_a_gatepass_that_is_down_is_told_by_its_port():
+    with nobody() as url:
+        *_, step = await steps_at(f"{url}/v1")
+    assert (step.what, step.outcome) == ("connect", Outcome.FAILS)
+    assert "connection refused" in step.why
+    assert "--url" in step.advice
+
+
+def test_the_command_offers_every_client():
+    assert set(CLIENT_NAMES) == set(CLIENTS)
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [("gpt-4o", "chat"), ("bge-m3", "embedding"), ("bge-reranker-v2", "rerank"), ("whisper-1", "other")],
+)
+def test_the_kind_of_a_model_is_read_from_its_name(model, kind):
+    assert kind_of(model) == kind
+
+
+async def replayed(client: str, config: dict[str, Any], *, call: bool = True, model: str | None = None) -> list[Step]:
+    opened = lambda: in_process(Config.model_validate(config), client, None)  # noqa: E731 - as the command passes it
+    async with aclosing(replay_client(client, opened, model, lambda *_: None, call=call)) as steps:
+        return [step async for step in steps]
+
+
+@pytest.mark.parametrize(
+    ("client", "whats"),
+    [
+        ("ragflow", ["model list", "verify a chat model", "verify an embedding model", "verify a rerank model"]),
+        ("dify", ["save a chat model", "save an embedding model", "save a rerank model"]),
+        ("openwebui", ["verify the connection"]),
+        ("librechat", ["fetch the models"]),
+    ],
+)
+async def test_each_client_accepts_a_gatepass_that_works(client, whats):
+    async with Scripted(answer=healthy) as upstream:
+        steps = await replayed(client, blocks(upstream.url))
+    assert told(steps) == [("gatepass", f"{client}: {what}", "ok") for what in whats], steps
+
+
+async def test_the_call_of_a_client_is_its_own():
+    async with Scripted(answer=healthy) as upstream:
+        await replayed("ragflow", blocks(upstream.url))
+        sent = {request.target: request.json() for request in upstream.received if request.method == "POST"}
+    assert sent["/v1/chat/completions"]["temperature"] == 0.9
+    assert sent["/v1/chat/completions"]["stream"] is True
+    assert sent["/v1/embeddings"]["input"] == ["Test if the api key is available"]
+    assert "drop_params" not in sent["/v1/embeddings"], "gatepass removes it"
+
+
+async def test_without_call_only_lists_are_requested():
+    async with Scripted(answer=healthy) as upstream:
+        steps = await replayed("ragflow", blocks(upstream.url), call=False)
+        assert {request.method for request in upstream.received} == {"GET"}
+    assert [step.outcome for step in steps] == [Outcome.WORKS, *[Outcome.SKIPPED] * 3]
+    assert {step.advice for step in steps[1:]} == {"Add --call."}
+
+
+async def test_a_client_check_that_fails_names_the_hop_behind_gatepass():
+    async with Scripted(answer=down) as upstream:
+        steps = await replayed("dify", blocks(upstream.url))
+    assert {(step.hop, step.outcome) for step in steps} == {("upstream:chat", Outcome.FAILS)}
+
+
+async def test_a_reply_that_a_client_rejects_fails_with_its_reason():
+    def silent(request: Received) -> Dialogue:
+        return LIST if request.method == "GET" else [Send(reply({"results": [{"index": 0, "relevance_score": None}]}))]
+
+    async with Scripted(answer=silent) as upstream:
+        steps = await replayed("dify", blocks(upstream.url), model="bge-reranker")
+    assert steps[-1].outcome is Outcome.FAILS
+
+
+async def test_the_command_reads_the_key_from_the_environment_and_never_from_its_arguments(monkeypatch):
+    monkeypatch.setenv("GATEPASS_KEY", KEY)
+    async with Scripted(answer=healthy) as upstream, gateway(**blocks(upstream.url)) as gate:
+        url = f"http://127.0.0.1:{gate.port}/v1"
+
+        def run(*arguments: str, **options: Any) -> Result:
+            return CliRunner().invoke(main, ["doctor", "--url", url, *arguments], **options)
+
+        result = await asyncio.to_thread(run, "--as", "openwebui", "--json")
+        *steps, end = [json.loads(line) for line in result.stdout.splitlines()]
+        assert (result.exit_code, end["exit_code"]) == (0, 0), result.output
+        assert steps[-1]["what"] == "openwebui: verify the connection"
+        assert KEY not in result.output
+        monkeypatch.delenv("GATEPASS_KEY")
+        assert (await asyncio.to_thread(run, "--key-stdin", input=f"{KEY}\n")).exit_code == 0
+        assert (await asyncio.to_thread(run)).exit_code == 1
+        assert (await asyncio.to_thread(run, "--config", "x.yaml")).exit_code == 2
+    assert (await asyncio.to_thread(CliRunner().invoke, main, ["doctor", "--url", "gatepass:8080"])).exit_code == 2
+
+
+async def test_the_command_replays_a_client_in_process(tmp_path):
+    async with Scripted(answer=healthy) as upstream:
+        file = tmp_path / "gatepass.json"
+        file.write_text(json.dumps(blocks(upstream.url)))
+        arguments = ["doctor", "--config", str(file), "--as", "librechat", "--key", "laptop"]
+        result = await asyncio.to_thread(CliRunner().invoke, main, arguments)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("ok   gatepass librechat: fetch the models: accepted within 5 s")
