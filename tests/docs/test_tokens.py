@@ -290,7 +290,7 @@ ACCOUNT = {
 }
 
 CASES = {
-    "Several headers, and an upstream that says 403": Case(
+    "Several headers, and an upstream that returns 403": Case(
         secret_in_a_header, taken=several, env={**CORP, "SUBSCRIPTION_KEY": SECRET}
     ),
     "Client credentials, the secret in a header": Case(secret_in_a_header, files={"/run/secrets/corp": f"{SECRET}\n"}),
