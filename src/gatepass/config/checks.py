@@ -237,6 +237,7 @@ def api_key_weakness(key: str) -> str | None:
     return None
 
 
+NAMED_LIKE_PROFILE = "is named like the profile {0} and does not use it: set profile: {0}, or profile: plain"
 OF_CALLER = ("role", "models", "profile", "max_concurrent")
 DIFFERENT_KEY = (
     "differs from access.keys[{}], which is a key of the same caller {!r}: repeat the value there, or use another name"
@@ -304,6 +305,7 @@ def likely_mistakes(config: Config) -> Iterator[str]:
         is_azure = _AZURE.search((url.hostname or "").lower()) is not None
         if is_azure and upstream.dialect == "openai" and not url.path.endswith("/openai/v1"):
             yield f"upstreams.{name}.base_url {NOT_AZURE}"
+    yield from _profiles_not_used(config)
     if len(config.upstreams) == 1:  # it serves all models that have no route
         return
     used = {target.upstream for model in config.models.values() for target in model.all_targets()}
@@ -312,6 +314,15 @@ def likely_mistakes(config: Config) -> Iterator[str]:
     for name in config.upstreams:
         if name not in used:
             yield (ONLY_LISTED if name in listed else UNUSED_UPSTREAM).format(name=name)
+
+
+def _profiles_not_used(config: Config) -> Iterator[str]:
+    """Yield a warning for each key that is named like a profile and has none."""
+    profiles = BUILT_IN.keys() | config.profiles.keys()
+    for number, key in enumerate(config.access.keys):
+        profile = next((name for name in (key.name, key.name.lower().replace("-", "_")) if name in profiles), None)
+        if profile is not None and key.profile is None and key.calls_models:
+            yield f"access.keys[{number}] {NAMED_LIKE_PROFILE.format(profile)}"
 
 
 def _model_conflicts(name: str, model: Model, config: Config) -> Iterator[tuple[SettingPath, str]]:

@@ -14,7 +14,7 @@ upstreams:
 models:
   gpt-4o: {{targets: [{{upstream: chat, name: gpt-4o-240806-deploy-gs}}, {{upstream: spare}}]}}
 access:
-  keys: [{{name: ragflow, hash: "{HASH}", models: ["gpt-3*"]}}, {{name: bot, hash: "{OTHER}"}}]
+  keys: [{{name: rag, hash: "{HASH}", models: ["gpt-3*"]}}, {{name: bot, hash: "{OTHER}"}}]
 """
 
 

@@ -20,7 +20,7 @@ upstreams:
 models:
   gpt-4o: {{targets: [{{upstream: chat, name: gpt-4o-240806-deploy-gs}}, {{upstream: spare}}]}}
 access:
-  keys: [{{name: ragflow, hash: "{HASH}", models: ["gpt-3*"]}}, {{name: bot, hash: "{OTHER}"}}]
+  keys: [{{name: rag, hash: "{HASH}", models: ["gpt-3*"]}}, {{name: bot, hash: "{OTHER}"}}]
 """
 WORKING = Step("upstream:chat", "models", Outcome.WORKS, "answers")
 CONFIGURED = Step("credential:c", "token", Outcome.WORKS, "a key is configured", proves=False)
@@ -134,7 +134,7 @@ def test_a_model_without_a_route_is_refused(doctor):
 
 
 def test_a_key_that_may_not_use_the_model_is_refused(doctor, found):
-    result = doctor("gpt-4o", "--call", "--key", "ragflow")
+    result = doctor("gpt-4o", "--call", "--key", "rag")
     assert (result.exit_code, found.calls) == (1, [])
     assert result.stdout.startswith("refused: 403 model_not_allowed: ")
 
@@ -142,7 +142,7 @@ def test_a_key_that_may_not_use_the_model_is_refused(doctor, found):
 def test_an_unknown_key_is_exit_2(doctor, found):
     result = doctor("gpt-4o", "--call", "--key", "nobody")
     assert (result.exit_code, found.models) == (2, [])
-    assert result.stderr == "--key: 'nobody' is not the name of a key; there is ragflow, bot\n"
+    assert result.stderr == "--key: 'nobody' is not the name of a key; there is rag, bot\n"
 
 
 @pytest.mark.parametrize(

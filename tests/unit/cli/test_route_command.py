@@ -16,7 +16,7 @@ upstreams:
 models:
   gpt-4o: {{targets: [{{upstream: chat, name: gpt-4o-240806-deploy-gs}}, {{upstream: spare}}]}}
 access:
-  keys: [{{name: ragflow, hash: "{HASH}", models: ["gpt-3*"]}}, {{name: bot, hash: "{OTHER}"}}]
+  keys: [{{name: rag, hash: "{HASH}", models: ["gpt-3*"]}}, {{name: bot, hash: "{OTHER}"}}]
 """
 
 
@@ -94,7 +94,7 @@ def test_a_model_that_goes_nowhere_is_exit_1(route):
 
 
 def test_a_caller_who_may_not_use_the_model_is_exit_1(route):
-    result = route("gpt-4o", "--key", "ragflow")
+    result = route("gpt-4o", "--key", "rag")
     assert result.exit_code == 1
     assert result.output.startswith("refused: 403 model_not_allowed: ")
 
@@ -102,7 +102,7 @@ def test_a_caller_who_may_not_use_the_model_is_exit_1(route):
 def test_an_unknown_caller_is_exit_2(route):
     result = route("gpt-4o", "--key", "nobody")
     assert result.exit_code == 2
-    assert result.stderr == "--key: 'nobody' is not the name of a key; there is ragflow, bot\n"
+    assert result.stderr == "--key: 'nobody' is not the name of a key; there is rag, bot\n"
 
 
 SPEAKING = """\

@@ -101,3 +101,22 @@ def test_the_keys_of_one_caller_have_the_same_rights(tmp_path, setting):
         f"{file}:5: access.keys[1].{name}: differs from access.keys[0], which is a key of the same caller 'a':"
         " repeat the value there, or use another name"
     )
+
+
+@pytest.mark.parametrize(
+    ("entry", "profile"),
+    [
+        ("name: ragflow", "ragflow"),
+        ("name: Open-WebUI", "open_webui"),
+        ("name: ours", "ours"),
+        ("name: ragflow, profile: plain", None),
+        ("name: ragflow, role: viewer", None),
+        ("name: ragflow-2", None),
+    ],
+)
+def test_a_key_that_is_named_like_a_profile_uses_it(tmp_path, entry, profile):
+    file = written(tmp_path, f"{{{entry}, hash: {hashed('1')}}}")
+    with open(file, "a") as text:
+        text.write("profiles: {ours: {keep_alive: 'off'}}\n")
+    told = "access.keys[0] is named like the profile {0} and does not use it: set profile: {0}, or profile: plain"
+    assert load(file, {}).warnings == (() if profile is None else (told.format(profile),))
