@@ -64,6 +64,11 @@ async def test_commands_reach_all_processes_without_a_key(tmp_path: Path, worker
         assert end == "The configuration was not reloaded: the old one continues."
 
         assert json.loads(request("GET", "/learned", str(path))) == {"rules": []}
+        code, text = await command("keys", "list", "--running", "--socket", str(path))
+        assert (code, text.splitlines()[1].split()) == (
+            0,
+            ["one", "caller", "plain", "never", "all", "valid", "hidden"],
+        )
         assert b"gatepass_reloads_total" in request("GET", "/metrics", str(path))
         running.process.send_signal(signal.SIGTERM)
         assert await running.ended() == 0

@@ -8,21 +8,23 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from gatepass.cli.configuration import exit_unusable, load_or_exit
+from gatepass.cli.control import NotRunning, RequestRefused, control_option, request
 from gatepass.cli.healthcheck import variable
 from gatepass.cli.options import config_option, json_option
+from gatepass.cli.status import aligned
 
 DEFAULT_NAME = "client"
 SHOWN_DIGITS = 12
 """The digits of a hash that `list` shows. `revoke --key` accepts them."""
 LEAST_DIGITS = 8
-APPLY = "To apply it, restart gatepass, or send SIGHUP to a gatepass with several workers."
+APPLY = "To apply it to a running gatepass, run `gatepass reload`."
 _HEAD = ("NAME", "ROLE", "PROFILE", "EXPIRES", "MODELS", "STATE", "KEY")
 
 Row = dict[str, Any]
@@ -80,13 +82,31 @@ def new(*, as_json: bool, name: str | None, models: tuple[str, ...], **options: 
 
 @keys.command(name="list")
 @config_option
+@click.option("--running", is_flag=True, help="List the keys of the running gatepass instead, without their hashes.")
+@control_option
 @json_option
-def list_keys(path: str | None, *, as_json: bool) -> None:
-    """List the configured keys: name, role, profile, end, models, state and the beginning of the hash."""
+def list_keys(path: str | None, socket_path: str | None, *, running: bool, as_json: bool) -> None:
+    """List the configured keys: name, role, profile, end, models, state and the beginning of the hash.
+
+    Exit codes: 0 listed, 1 the running gatepass did not answer, 2 invalid command line or configuration.
+    """
+    if running and path is not None:
+        raise click.UsageError("--running asks the running gatepass: leave --config out.")
+    found = _running_keys(socket_path) if running or socket_path is not None else _configured_keys(path)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    elif found:
+        lines = list(aligned([_HEAD, *map(_cells, found)]))
+        click.echo("\n".join(lines))
+    else:
+        click.echo("There are no keys: gatepass serves only clients on the same machine.")
+
+
+def _configured_keys(path: str | None) -> list[Row]:
     from gatepass.config.document import lookup
 
     loaded = load_or_exit(path)
-    found = [
+    return [
         {
             **key.as_row(time.time()),
             "hash": key.hash,
@@ -94,22 +114,20 @@ def list_keys(path: str | None, *, as_json: bool) -> None:
         }
         for number, key in enumerate(loaded.config.access.keys)
     ]
-    click.echo(json.dumps(found, indent=2) if as_json else "\n".join(_table(found)))
 
 
-def _table(found: Sequence[Row]) -> Iterator[str]:
-    if not found:
-        yield "There are no keys: gatepass serves only clients on the same machine."
-        return
-    lines = [_HEAD, *map(_cells, found)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(_HEAD))]
-    for line in lines:
-        yield "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+def _running_keys(socket_path: str | None) -> list[Row]:
+    try:
+        page = json.loads(request("GET", "/status", socket_path))
+    except (NotRunning, RequestRefused) as error:
+        raise click.ClickException(str(error)) from None
+    found: list[Row] = next(iter(page.get("workers", {"": page}).values()))["keys"]  # all workers have the same keys
+    return found
 
 
 def _cells(row: Row) -> tuple[str, ...]:
     models = "all" if row["models"] is None else ",".join(row["models"])
-    key = row["reference"] or row["hash"][: len("sha256:") + SHOWN_DIGITS]
+    key = row.get("reference") or (row.get("hash") or "hidden")[: len("sha256:") + SHOWN_DIGITS]
     return (row["name"], row["role"], row["profile"], row["expires"] or "never", models, row["state"], key)
 
 

@@ -129,6 +129,13 @@ def test_the_list_shows_each_key_with_its_state(tmp_path):
     assert rows[2]["models"] == ["gpt-*", "m"]
 
 
+def test_the_list_asks_the_running_gatepass_or_the_file_and_not_both(tmp_path):
+    missing = run("list", "--running", "--socket", tmp_path / "none.sock")
+    assert (missing.exit_code, missing.stdout) == (1, "")
+    assert "no gatepass answers at" in missing.stderr
+    assert run("list", "--running", "--config", "x.yaml").exit_code == 2
+
+
 def test_the_list_of_a_configuration_by_variables():
     variables = {"GATEPASS_UPSTREAM_URL": "https://x", "GATEPASS_KEY_HASHES": f"{ONES}/name=grafana/role=viewer"}
     assert run("list", env=variables).stdout.splitlines()[1].split()[:2] == ["grafana", "viewer"]
