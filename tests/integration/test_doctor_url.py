@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from contextlib import aclosing
 from hashlib import sha256
 from typing import Any
 
 import pytest
+import trustme
 from click.testing import CliRunner, Result
 
 from gatepass.cli import main
@@ -150,6 +152,15 @@ async def test_a_gatepass_that_is_down_is_told_by_its_port():
     assert (step.what, step.outcome) == ("connect", Outcome.FAILS)
     assert "connection refused" in step.why
     assert "--url" in step.advice
+
+
+async def test_a_certificate_that_a_laptop_does_not_trust_is_told_with_its_variable():
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    async with Scripted(LIST, tls=context) as server:
+        *_, step = await steps_at(f"{server.url}/v1")
+    assert (step.hop, step.what, step.outcome) == ("gatepass", "tls", Outcome.FAILS)
+    assert step.advice.startswith("Set the variable SSL_CERT_FILE to a PEM file with the certificate of ")
 
 
 def test_the_command_offers_every_client():

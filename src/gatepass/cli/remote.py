@@ -30,6 +30,12 @@ HOP = "gatepass"
 PAGE_S, CALL_S = 10.0, 60.0
 """The limits of a page or list, and of a real call."""
 REPLY_BYTES = 8 * 1024 * 1024
+ADVICE_WORDS = {
+    "--url.network.ca_file": "the variable SSL_CERT_FILE",
+    "--url.network.client_cert": "a client certificate",
+    "--url.network.proxy": "a proxy",
+}
+"""What a client's machine has in place of settings. OpenSSL reads the variable."""
 OPERATION_OF_KIND = {"chat": "chat", "embedding": "embeddings", "rerank": "rerank", "other": "chat"}
 
 
@@ -99,8 +105,10 @@ async def diagnose_url(
     """Yield the steps to a running gatepass: the network, its pages, its model list and on request real calls."""
     server = Server(HOP, base_url, "--url", "--url")
     async for step in reach(server, begin=begin):
-        # a client's machine trusts what OpenSSL's variable names
-        yield replace(step, advice=step.advice.replace("--url.network.ca_file", "the variable SSL_CERT_FILE"))
+        advice = step.advice
+        for setting, text in ADVICE_WORDS.items():
+            advice = advice.replace(setting, text)
+        yield replace(step, advice=advice)
         if step.failed:
             return
     async with at_url(base_url, key) as remote:

@@ -8,7 +8,7 @@ import pytest
 import trustme
 
 from gatepass.config.network import Network
-from gatepass.http_client.tls import TLSContexts, ssl_context
+from gatepass.http_client.tls import TLSContexts, TlsProblem, ssl_context, tls_detail, tls_problem
 
 
 @pytest.fixture
@@ -116,3 +116,51 @@ def test_hops_with_the_same_files_share_one_context(files: dict[str, str]):
     trust = TLSContexts()
     assert trust.context_for(Network()) is trust.context_for(Network(proxy="http://p.example"))
     assert trust.context_for(Network(ca_file=files["ca_file"])) is not trust.context_for(Network())
+
+
+def verification(code: int, message: str = "why") -> ssl.SSLCertVerificationError:
+    error = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    error.verify_code, error.verify_message = code, message
+    return error
+
+
+def handshake(reason: str) -> ssl.SSLError:
+    error = ssl.SSLError(1, f"[SSL: {reason}] {reason.lower()} (_ssl.c:1006)")
+    error.reason = reason
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "problem"),
+    [
+        (verification(10), TlsProblem.EXPIRED),
+        (verification(9), TlsProblem.NOT_YET_VALID),
+        (verification(62), TlsProblem.WRONG_NAME),
+        (verification(64), TlsProblem.WRONG_NAME),
+        (verification(18), TlsProblem.UNKNOWN_CA),
+        (verification(19), TlsProblem.UNKNOWN_CA),
+        (verification(20), TlsProblem.UNKNOWN_CA),
+        (verification(21), TlsProblem.UNKNOWN_CA),
+        (handshake("WRONG_VERSION_NUMBER"), TlsProblem.PLAIN_HTTP),
+        (handshake("TLSV13_ALERT_CERTIFICATE_REQUIRED"), TlsProblem.CLIENT_CERTIFICATE),
+        (handshake("TLSV1_ALERT_UNKNOWN_CA"), TlsProblem.CLIENT_CERTIFICATE),
+        (ConnectionResetError(104, "reset"), TlsProblem.CLOSED),
+        (ssl.SSLEOFError(8, "EOF occurred in violation of protocol"), TlsProblem.CLOSED),
+        (handshake("SSLV3_ALERT_HANDSHAKE_FAILURE"), TlsProblem.OTHER),
+        (verification(99, "a new rule"), TlsProblem.OTHER),
+    ],
+)
+def test_the_cause_of_a_failed_handshake_is_found_also_behind_other_errors(error: OSError, problem: TlsProblem):
+    outer = OSError("All connection attempts failed")
+    outer.__cause__ = error
+    for raised in (error, outer):
+        detail = tls_detail(raised)
+        assert tls_problem(detail, has_ca_file=False) is problem
+        assert not any(sign in detail for sign in ("_ssl", "[SSL", "Errno"))
+    expected = TlsProblem.OTHER_CA if problem is TlsProblem.UNKNOWN_CA else problem
+    assert tls_problem(tls_detail(error), has_ca_file=True) is expected
+
+
+def test_openssls_reason_is_kept_where_no_problem_is_known():
+    assert tls_detail(handshake("UNSUPPORTED_PROTOCOL")) == "the TLS handshake failed: unsupported protocol"
+    assert tls_detail(verification(99, "a new rule")) == "the TLS handshake failed: a new rule"

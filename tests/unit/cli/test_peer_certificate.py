@@ -1,0 +1,71 @@
+import time
+
+import pytest
+
+from gatepass.cli.peer_certificate import Peer, certificate_chain, describe_certificate, explain_certificate
+from gatepass.http_client.tls import TlsProblem
+
+NOW_S = 1_795_190_000.0
+DAY_S = 86_400.0
+PEER = Peer("llm.example", "upstreams.chat.network.ca_file")
+
+
+def moment(at_s):
+    return time.strftime("%b %d %H:%M:%S %Y GMT", time.gmtime(at_s))
+
+
+def certificate(name="llm", issuer="Corp CA", since_s=NOW_S - DAY_S, until_s=NOW_S + 90 * DAY_S, names=(), **more):
+    return {
+        "subject": ((("commonName", name),),),
+        "issuer": ((("commonName", issuer),),),
+        "notBefore": moment(since_s),
+        "notAfter": moment(until_s),
+        "subjectAltName": tuple(("DNS", each) for each in names),
+        **more,
+    }
+
+
+@pytest.mark.parametrize(
+    ("days", "told"),
+    [
+        (90, "TLSv1.3, certificate of Corp CA, valid until "),
+        (3, "TLSv1.3, certificate of Corp CA, it expires in 3 days ("),
+    ],
+)
+def test_a_good_certificate_is_described_with_its_end(days, told):
+    text = describe_certificate(certificate(until_s=NOW_S + days * DAY_S), "TLSv1.3", NOW_S)
+    assert text.startswith(told)
+    assert text.endswith(": renew it") is (days == 3)
+
+
+def test_many_host_names_are_cut():
+    own = certificate(names=[f"h{number}.example" for number in range(7)])
+    why, advice = explain_certificate([own], TlsProblem.WRONG_NAME, PEER, NOW_S)
+    assert why == (
+        "the certificate is for h0.example, h1.example, h2.example, h3.example, h4.example and 2 more,"
+        " not for llm.example"
+    )
+    assert advice is None
+
+
+def test_a_certificate_without_names_says_so():
+    why, _ = explain_certificate([certificate()], TlsProblem.WRONG_NAME, PEER, NOW_S)
+    assert why == "the certificate is for no host name, not for llm.example"
+
+
+def test_the_last_certificate_of_the_chain_names_the_missing_ca():
+    chain = [certificate(issuer="Issuing"), certificate("Issuing", issuer="Root")]
+    why, advice = explain_certificate(chain, TlsProblem.UNKNOWN_CA, PEER, NOW_S)
+    assert "signed by the CA Root, which this machine does not trust" in why
+    assert advice == "Set upstreams.chat.network.ca_file to a PEM file with the certificate of Root."
+
+
+def test_a_lone_certificate_that_names_the_place_of_its_issuers_is_an_incomplete_chain():
+    alone = certificate(caIssuers=("http://pki.example/issuing.cer",))
+    assert "incomplete chain" in explain_certificate([alone], TlsProblem.UNKNOWN_CA, PEER, NOW_S)[0]
+    by_directory = certificate(caIssuers=("ldap:///CN=Corp",))
+    assert "signed by the CA" in explain_certificate([by_directory], TlsProblem.UNKNOWN_CA, PEER, NOW_S)[0]
+
+
+def test_a_session_that_shows_no_chain_gives_none():
+    assert certificate_chain(object()) == []
