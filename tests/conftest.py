@@ -30,7 +30,7 @@ PEAK_MIB = 400
 COVERAGE_MIB = 200
 """What coverage.py may add for 10,000 tests: it keeps the lines that ran, and reads the data of the run before."""
 MANY_MIB = 200
-"""What Hypothesis may add with 500 examples of a property instead of 25: it remembers what it tried. 504 MiB measured."""
+"""What Hypothesis may add with 500 examples of a property instead of 25: it remembers them. 504 MiB measured."""
 
 _HUNG_AFTER = "hung_after_s"
 _PEAKS = pytest.StashKey[dict[str, int]]()
