@@ -181,8 +181,12 @@ async def _run_client(
     config: Config, key: AccessKey | None, asked: tuple[str | None, str, bool], report: Report
 ) -> int:
     from gatepass.cli.remote import in_process, replay_client
+    from gatepass.config.checks import UNSHARED_REFRESH_LOGIN, has_unshared_refresh_token
 
     model, client, call = asked
+    for name in config.credentials:
+        if has_unshared_refresh_token(config, name):
+            exit_unusable(f"--as: credentials.{name}: {UNSHARED_REFRESH_LOGIN}. Test the running gatepass with --url.")
     replayed = replay_client(client, lambda: in_process(config, client, key), model, report.begin, call=call)
     async with aclosing(replayed):
         await report.show(replayed)
