@@ -19,8 +19,8 @@ E2E_BESIDE := $(addprefix tests/e2e/test_,$(addsuffix .py,quirks sdk_types clien
 UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site reference golden e2e e2e-prometheus e2e-system \
-  attacks campaigns stress chaos rolls token-chaos store-faults token-matrix properties mutants fuzz startup pythons \
+.PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site golden e2e e2e-prometheus e2e-system \
+  attacks campaigns stress chaos reloads rolls token-chaos store-faults token-matrix properties mutants fuzz startup pythons \
   lock clean doctor-faults
 
 help: ## Show this list
@@ -90,9 +90,6 @@ integration: setup ## Real sockets, scripted upstreams
 docs: setup ## What the documentation says is what the code does
 	$(BIN)/pytest tests/docs
 
-reference: setup ## Write docs/reference/ from the code: settings, commands, errors, metrics, log events
-	$(BIN)/python -m docs.generate
-
 SITE := build/site
 
 docs-site: .docs/.ready ## Build the documentation as a site in build/site; a warning, such as a broken link, is an error
@@ -136,6 +133,9 @@ token-chaos: setup ## gatepass processes, a real Valkey or Redis and an issuer, 
 store-faults: setup ## Four processes, a real Valkey or Redis: each fault of the store, and a key rotation; two minutes
 	[ -x .e2e/store/server ] || tests/e2e/store/fetch.sh "$(CURDIR)/.e2e/store"
 	$(BIN)/pytest -q -s tests/e2e/test_store_health.py tests/e2e/test_valkey.py -k "health or Documented"
+
+reloads: setup ## 1,000 reloads under load, in one process and with two workers: no failed request, memory at its floor
+	$(BIN)/python -m tests.stress.reloads $(RELOADS)
 
 rolls: setup ## Rolling restarts and 100 worker replacements under clients that keep connections: five minutes
 	$(BIN)/python -m tests.stress.rolls $(if $(wildcard .e2e/node-client),--node .e2e/node-client) $(ROLLS)

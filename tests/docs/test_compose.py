@@ -23,7 +23,7 @@ A_HASH = f"sha256:{'5a' * 32}"
 
 
 def service(**variables: str) -> Any:
-    given = {**compose.example_variables(), "KEY_HASHES": A_HASH, **variables}
+    given = {**compose.example_variables(), "GATEPASS_KEY_HASHES": A_HASH, **variables}
     return compose.document(given)["services"]["gatepass"]
 
 
@@ -40,7 +40,7 @@ def test_example_sets_no_variable_that_the_file_does_not_read() -> None:
     assert set(compose.example_variables()) <= compose.variables_of(active_lines())
 
 
-@pytest.mark.parametrize("name", ["UPSTREAM_URL", "TOKEN_URL", "KEY_HASHES"])
+@pytest.mark.parametrize("name", ["UPSTREAM_URL", "TOKEN_URL", "GATEPASS_KEY_HASHES"])
 def test_a_variable_that_has_no_default_is_asked_for(name: str) -> None:
     variables = {key: value for key, value in compose.example_variables().items() if key != name}
     with pytest.raises(compose.Unset, match=name):
@@ -117,8 +117,8 @@ def test_environment_without_a_host_for_embeddings_has_one_upstream() -> None:
 
 
 def test_example_does_not_start_until_the_hash_is_put_in() -> None:
-    placeholder = compose.example_variables()["KEY_HASHES"]
-    read = read_environment({**service(KEY_HASHES=placeholder)["environment"], "GATEPASS_TOKEN_JSON_FILE": ""})
+    placeholder = compose.example_variables()["GATEPASS_KEY_HASHES"]
+    read = read_environment({**service(GATEPASS_KEY_HASHES=placeholder)["environment"], "GATEPASS_TOKEN_JSON_FILE": ""})
     with pytest.raises(ValidationError, match=r"access\.keys\.0\.hash"):
         Config.model_validate(read.tree)
 
@@ -141,7 +141,7 @@ def test_the_readme_counts_the_lines_that_oauth2_replaces() -> None:
     names = [name.removeprefix("GATEPASS_") for name in service()["environment"]]
     replaced = names[names.index("TOKEN_TYPE") : names.index("KEY_HASHES")]
     assert (len(replaced), replaced[-1]) == (6, "EXPIRES_UNIT")
-    told = "six lines from `GATEPASS_TOKEN_TYPE` to `GATEPASS_EXPIRES_UNIT`"
+    told = "six from `GATEPASS_TOKEN_TYPE` to `GATEPASS_EXPIRES_UNIT`"
     assert told in (compose.DEPLOY / "README.md").read_text()
 
 

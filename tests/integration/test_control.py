@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from gatepass.cli import main
 from gatepass.cli.control import NotRunning, found_socket, request
-from tests.integration.workers.test_serve import outcome
+from gatepass.server import control_socket
 from tests.integration.workers.test_supervisor import changed, started
 from tests.waiting import until
 
@@ -19,8 +21,10 @@ CREDENTIALS = {"credentials": {"fixed": {"type": "static", "token": "fixed-token
 KEYS = {"access": {"keys": [{"name": "one", "hash": f"sha256:{0:064}"}]}}
 
 
-async def command(*arguments: str) -> tuple[int | None, str]:
-    return await outcome(f"from gatepass.cli import main; main({list(arguments)!r})")
+def command(*arguments: str) -> tuple[int, str]:
+    """The exit code of a command, and what it printed."""
+    result = CliRunner().invoke(main, list(arguments))
+    return result.exit_code, result.output
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -33,13 +37,13 @@ async def test_commands_reach_all_processes_without_a_key(tmp_path: Path, worker
         await until(lambda: len(list_of(running.lines, "token_fetched")) >= workers)
         names = ["gatepass"] if workers == 1 else ["worker-1", "worker-2"]
 
-        code, text = await command("status", "--json", "--socket", str(path))
+        code, text = command("status", "--json", "--socket", str(path))
         page = json.loads(text)
         assert (code, page["ready"] if workers == 1 else sorted(page["workers"])) == (
             0,
             True if workers == 1 else names,
         )
-        code, text = await command("status", "--socket", str(path))
+        code, text = command("status", "--socket", str(path))
         assert code == 0
         lines = text.splitlines()
         assert lines[0].split() == ["PROCESS", "READY", "REQUESTS"]
@@ -47,24 +51,24 @@ async def test_commands_reach_all_processes_without_a_key(tmp_path: Path, worker
         assert sum(" fixed " in line and " static " in line for line in lines) == workers
 
         changed(tmp_path, models={"m": {"upstream": "chat"}}, log={"level": "debug"})
-        code, text = await command("reload", "--socket", str(path))
+        code, text = command("reload", "--socket", str(path))
         assert (code, text.splitlines()) == (
             0,
             ["Reloaded. Changed:", "  models.m", "These settings need a restart: log.level"],
         )
-        assert len(list_of(running.lines, "reloaded")) == workers
-        code, text = await command("reload", "--json", "--socket", str(path))
+        await running.said('"event":"reloaded".*"trigger":"command"', workers)
+        code, text = command("reload", "--json", "--socket", str(path))
         assert (code, json.loads(text)["outcome"], json.loads(text)["processes"]) == (0, "unchanged", workers)
 
         changed(tmp_path, models={"m": {"upstream": "nowhere"}})
-        code, text = await command("reload", "--socket", str(path))
+        code, text = command("reload", "--socket", str(path))
         assert code == 2
         problem, end = text.splitlines()
         assert f"{tmp_path}/gatepass.json:1: models.m.upstream" in problem
         assert end == "The configuration was not reloaded: the old one continues."
 
         assert json.loads(request("GET", "/learned", str(path))) == {"rules": []}
-        code, text = await command("keys", "list", "--running", "--socket", str(path))
+        code, text = command("keys", "list", "--running", "--socket", str(path))
         assert (code, text.splitlines()[1].split()) == (
             0,
             ["one", "caller", "plain", "never", "all", "valid", "hidden"],
@@ -73,7 +77,7 @@ async def test_commands_reach_all_processes_without_a_key(tmp_path: Path, worker
         running.process.send_signal(signal.SIGTERM)
         assert await running.ended() == 0
     assert not path.exists()
-    code, text = await command("status", "--socket", str(path))
+    code, text = command("status", "--socket", str(path))
     assert (code, text) == (
         1,
         f"Error: no gatepass answers at {path}: No such file or directory. Start one with `gatepass serve`\n",
@@ -87,7 +91,9 @@ def list_of(lines: list[str], event: str) -> list[dict[str, Any]]:
 async def test_the_only_gatepass_of_this_user_is_found_and_a_socket_in_use_leaves_it_serving(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(control_socket, "SHARED_MEMORY", str(tmp_path))  # others may run on this machine
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.delenv("GATEPASS_CONTROL_SOCKET", raising=False)
     with pytest.raises(NotRunning, match="no running gatepass of this user"):
         found_socket()
@@ -97,7 +103,7 @@ async def test_the_only_gatepass_of_this_user_is_found_and_a_socket_in_use_leave
         port = await running.port
         own = tmp_path / "gatepass" / f"{port}.sock"
         assert found_socket() == str(own)
-        code, text = await command("reload")
+        code, text = command("reload")
         assert (code, text) == (0, "Nothing that a reload applies has changed.\n")
         configuration = {"server": {"control_socket": str(own)}, **UPSTREAMS, **CREDENTIALS}
         async with started(tmp_path / "two", configuration, 1) as second:

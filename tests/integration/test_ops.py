@@ -81,6 +81,20 @@ async def test_ready_says_only_ready_or_not():
     assert set(red.headers) == {"date", "content-length", "content-type", "cache-control"}
 
 
+async def test_ready_is_strict_on_demand_every_credential_counts():
+    async with Scripted(minted()) as issuer, Scripted([Hold()]) as dead, Scripted(GOOD) as upstream:
+        blocks = corp(issuer, upstream)
+        blocks["credentials"]["other"] = {**blocks["credentials"]["corp"], "token_url": dead.url}
+        blocks["upstreams"]["more"] = {**blocks["upstreams"]["chat"], "credential": "other"}
+        async with gateway(access=LOCKED, **blocks) as gate:
+            await until(lambda: gate.gate.ready)
+            assert await get(gate, "/readyz") == (200, {"ready": True})
+            assert await get(gate, "/readyz?strict") == (503, {"ready": False})
+        async with gateway(access=LOCKED, **corp(issuer, upstream)) as gate:
+            await until(lambda: gate.gate.ready)
+            assert await get(gate, "/readyz?strict") == (200, {"ready": True})
+
+
 # --- metrics ------------------------------------------------------------------------------------------------------
 
 

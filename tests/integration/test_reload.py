@@ -21,7 +21,7 @@ from gatepass.proxy import in_flight
 from gatepass.proxy.app_state import create_app_state
 from gatepass.server.reload import BLOCK_LOST, KEYS_LOST, ConfigSource, Reloader, ReloadResult
 from tests.integration.answers import delta
-from tests.integration.gateway import Gateway, serving
+from tests.integration.gateway import Gateway, descriptors, serving
 from tests.integration.issuer import corp, minted
 from tests.integration.scripted import Dialogue, Received, Scripted, Send, Wait, begin_stream, chunk, event, reply
 from tests.waiting import until
@@ -193,6 +193,42 @@ async def test_callers_change_and_settings_that_need_a_restart_are_named_and_not
     (restart,) = [one for one in gatepass.events if one["event"] == "restart_needed"]
     assert restart["settings"] == list(names)
     complaints.clear()  # those of the refused reload, which the result has
+
+
+async def test_no_request_fails_and_nothing_is_left_over_during_reloads_under_load(serve: Serve):
+    """`make reloads` is the long run of this, with real processes."""
+    failed: list[int] = []
+    async with Scripted(minted(life_s=3600)) as issuer, Scripted(answer=lambda _: GOOD) as upstream:
+        blocks = corp(issuer, upstream)
+
+        def numbered(number: int) -> dict[str, Any]:
+            token = {"type": "static", "token": f"token-of-reload-{number}"}
+            more = {"base_url": f"{upstream.url}/v{number}", "credential": "more"}
+            return {
+                "credentials": {**blocks["credentials"], "more": token},
+                "upstreams": {**blocks["upstreams"], "more": more},
+                "models": {"m": {"upstream": ("chat", "more")[number % 2]}},
+            }
+
+        async with serve(**numbered(0)) as gatepass:
+            stop = asyncio.Event()
+
+            async def ask() -> None:
+                while not stop.is_set():
+                    if (status := (await gatepass.served.ask().answer()).status) != 200:
+                        failed.append(status)
+
+            asking = [asyncio.create_task(ask()) for _ in range(3)]
+            await gatepass.reload(**numbered(1))
+            open_before, tasks_before = descriptors(), len(asyncio.all_tasks())
+            for number in range(2, 50):
+                assert (await gatepass.reload(**numbered(number))).outcome == "reloaded"
+            stop.set()
+            await asyncio.gather(*asking)
+            await until(lambda: descriptors() <= open_before and len(asyncio.all_tasks()) <= tasks_before)
+        assert len(issuer.received) == 1
+        assert len(upstream.received) > 50
+    assert failed == []
 
 
 def spoiled(folder: Path) -> dict[str, tuple[bytes, str]]:

@@ -7,7 +7,7 @@ import logging
 import math
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -60,7 +60,7 @@ class _FileProblem:
 @dataclass(slots=True)
 class _Entry:
     key: AccessKey
-    digests: tuple[bytes, ...] = field(repr=False)
+    digests: tuple[bytes, ...]
     problem: _FileProblem | None = None
 
 

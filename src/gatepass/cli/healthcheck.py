@@ -49,6 +49,21 @@ def variable(name: str) -> str | None:
     return own_variables(os.environ).get(name)
 
 
+def own_file(path: str | None) -> str | None:
+    """Return `path`, else the file of GATEPASS_CONFIG, else ./gatepass.yaml if nothing else configures gatepass.
+
+    Exits with 2 if ./gatepass.yaml belongs to another user or others may write to it.
+    """
+    from gatepass.cli.configuration import exit_unusable
+    from gatepass.config.document import ConfigError
+    from gatepass.config.file import configuration_file
+
+    try:
+        return configuration_file(path, own_variables(os.environ))
+    except ConfigError as error:
+        exit_unusable(str(error))
+
+
 def listening(path: str, environment: Mapping[str, str]) -> tuple[str, int]:
     """Return `server.host` and `server.port` of the file.
 
@@ -80,9 +95,9 @@ def healthcheck(path: str | None, host: str | None, port: int | None, timeout_s:
     """Check whether gatepass on this machine is alive: exit code 0, or 1 with the reason.
 
     The address comes from the options, else from GATEPASS_HOST and GATEPASS_PORT, else from `server` in the file of
-    --config or GATEPASS_CONFIG, as for `gatepass serve`. The file is read only if it is needed.
+    --config, GATEPASS_CONFIG or ./gatepass.yaml, as for `gatepass serve`. The file is read only if it is needed.
     """
-    path = path or variable("CONFIG")
+    path = own_file(path)
     if path is not None and (host is None or port is None):
         from gatepass.config.document import ConfigError
 

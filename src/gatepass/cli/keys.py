@@ -16,7 +16,7 @@ import click
 
 from gatepass.cli.configuration import exit_unusable, load_or_exit
 from gatepass.cli.control import NotRunning, RequestRefused, control_option, request
-from gatepass.cli.healthcheck import variable
+from gatepass.cli.healthcheck import own_file
 from gatepass.cli.options import config_option, json_option
 from gatepass.cli.status import aligned
 
@@ -147,7 +147,7 @@ def revoke(name: str, which: str | None, path: str | None, *, as_json: bool) -> 
     from gatepass.config.file import read_document
     from gatepass.config.yaml_file import without_item
 
-    path = path or variable("CONFIG")
+    path = own_file(path)
     if path is None:
         exit_unusable("name the file with --config or GATEPASS_CONFIG; without a file, change GATEPASS_KEY_HASHES")
     if not path.endswith((".yaml", ".yml")):

@@ -14,7 +14,7 @@ import click
 
 from gatepass.cli.configuration import exit_unusable
 from gatepass.cli.control import NotRunning, RequestRefused, request, socket_at
-from gatepass.cli.healthcheck import HOST, PORT, failure_text, listening, reachable, variable
+from gatepass.cli.healthcheck import HOST, PORT, failure_text, listening, own_file, reachable, variable
 from gatepass.cli.options import config_option, json_option, progress
 
 TIMEOUT_S = 10.0
@@ -51,7 +51,7 @@ def learned(path: str | None, url: str | None, key_env: str, *, as_config: bool,
     """
     if as_config and as_json:
         raise click.UsageError("--as-config prints YAML: leave --json out.")
-    target, path = "/learned?as=config" if as_config else "/learned", path or variable("CONFIG")
+    target, path = "/learned?as=config" if as_config else "/learned", own_file(path)
     if url is None and (local := socket_at(_own_address(path)[1])) is not None:
         page, text = LearnedPage(local, None), _local_text(target, local)
     else:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import click
 
 config_option = click.option(
-    "--config", "path", metavar="FILE", help="Configuration file. Default: the value of GATEPASS_CONFIG."
+    "--config", "path", metavar="FILE", help="Configuration file. Default: GATEPASS_CONFIG, else ./gatepass.yaml."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 

@@ -124,12 +124,12 @@ UNGUARDED = (
 )
 PLAIN_HTTP_TO_HOST = (
     "would send a secret over plain HTTP to another machine: use https,"
-    " or set allow_plain_http: true under {block} in a configuration file"
+    " or set allow_plain_http: true under {block} (GATEPASS_ALLOW_PLAIN_HTTP=true without a file)"
 )
 PLAIN_HTTP_TO_PROXY = (
     "would send a secret over plain HTTP to a proxy on another machine, although the host is this machine: remove the"
     " proxy from {block}.network (or name the host in NO_PROXY), use https,"
-    " or set allow_plain_http: true under {block} in a configuration file"
+    " or set allow_plain_http: true under {block} (GATEPASS_ALLOW_PLAIN_HTTP=true without a file)"
 )
 CARRIES_SECRETS = (
     ("upstreams", "base_url"),

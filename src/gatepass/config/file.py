@@ -7,7 +7,8 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
 from gatepass.config.document import (
@@ -25,6 +26,34 @@ LARGEST_BYTES = 1024 * 1024
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SURROGATE_ESCAPE = re.compile(r"\\(?:u|U0000)[dD][89a-fA-F]")
 """JSON joins an escaped surrogate pair to one character, YAML does not."""
+
+
+DEFAULT_FILE = "gatepass.yaml"
+"""The configuration file in the current folder, unless another one or the environment configures gatepass."""
+
+
+def configuration_file(path: str | None, own: Mapping[str, str]) -> str | None:
+    """Return `path`, the file of GATEPASS_CONFIG, or ./gatepass.yaml; None if the environment configures gatepass.
+
+    `own` are the GATEPASS_ variables without their prefix. Raises ConfigError if another user owns ./gatepass.yaml or
+    may write to it.
+    """
+    if path or "CONFIG" in own or "UPSTREAM_URL" in own:
+        return path or own.get("CONFIG")
+    try:
+        found = (os.lstat(DEFAULT_FILE), os.stat(DEFAULT_FILE))
+    except OSError:
+        return None
+    if any(status.st_uid not in (os.geteuid(), 0) for status in found):
+        raise _unusable(DEFAULT_FILE, f"belongs to another user: {NAME_IT}")
+    if found[-1].st_mode & stat.S_IWOTH:
+        raise _unusable(
+            DEFAULT_FILE, f"can be written by every user of this machine: run chmod o-w on it, or {NAME_IT}"
+        )
+    return DEFAULT_FILE
+
+
+NAME_IT = "name the configuration file with --config"
 
 
 def read_document(name: str) -> ConfigDocument:

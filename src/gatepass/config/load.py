@@ -36,7 +36,7 @@ from gatepass.config.document import (
     with_value,
 )
 from gatepass.config.environment import put_variables, read_environment, unknown_variables, with_environment_proxies
-from gatepass.config.file import read_document
+from gatepass.config.file import configuration_file, read_document
 from gatepass.config.model import Config
 from gatepass.config.references import PREFIX, Reference, UnresolvedReference, own_variables, resolve, without_braces
 from gatepass.config.wording import explained_errors
@@ -80,7 +80,7 @@ def load(
     port: int | None = None,
     log: Mapping[str, str] = NO_FLAGS,
 ) -> LoadedConfig:
-    """Load the file `path`, else the file that GATEPASS_CONFIG names, else the GATEPASS_ variables alone.
+    """Load the file `path`, else that of GATEPASS_CONFIG, else the GATEPASS_ variables alone, else ./gatepass.yaml.
 
     `host` and `port` are flags. They override GATEPASS_HOST and GATEPASS_PORT, which override the file. `log` has the
     flags `format` and `level`. Raises ConfigError with all problems.
@@ -113,14 +113,17 @@ def load(
 
 def _document(path: str | None, environment: Mapping[str, str]) -> ConfigDocument:
     own = own_variables(environment)
-    if name := path or own.get("CONFIG"):
+    if name := configuration_file(path, own):
         document = read_document(name)
         _resolve(document, environment)
         put_variables(document, environment)
         return document
     if "UPSTREAM_URL" in own:
         return read_environment(environment)
-    text = f"not found: name a file with --config or {PREFIX}CONFIG, or set {PREFIX}UPSTREAM_URL"
+    text = (
+        "not found: write ./gatepass.yaml with `gatepass init`, name a file with --config or"
+        f" {PREFIX}CONFIG, or set {PREFIX}UPSTREAM_URL. `gatepass demo` needs no configuration"
+    )
     raise ConfigError([ConfigProblem((), text, ValueOrigin("configuration")), *unknown_variables(own)])
 
 

@@ -142,6 +142,7 @@ SHARED = (
     "PROFILE",
     "CA_FILE",
     "PROXY",
+    "ALLOW_PLAIN_HTTP",
     "HOST",
     "PORT",
     "CONTROL_SOCKET",

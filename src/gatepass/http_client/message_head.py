@@ -28,8 +28,7 @@ class Destination:
     host: str
     port: int
     authority: bytes
-    target: bytes = field(repr=False)
-    """May hold the token in its query."""
+    target: bytes
     proxy: ProxyServer | None = None
 
     @property

@@ -164,6 +164,11 @@ class AppState:
             return False
         return any(upstream.holder is None or upstream.holder.usable for upstream in self.upstreams.values())
 
+    @property
+    def has_all_tokens(self) -> bool:
+        """Whether the process is not draining and every credential has a usable token."""
+        return not self.in_flight.draining and all(holder.usable for holder in self.holders.values())
+
     def hand_over(self, successor: AppState) -> None:
         """Start `successor`. What it does not use closes when the requests in progress have ended."""
         holders = [holder for holder in self.holders.values() if holder not in successor.holders.values()]

@@ -109,10 +109,10 @@ def ops_routes(current: Callable[[], AppState], base_path: str, peers: Peers | N
         return JSONResponse({"status": "ok"})
 
     async def readyz(request: Request) -> Response:
-        """Return ready or not, without the reason: this page requires no key."""
+        """Return ready or not, without the reason: this page requires no key. `?strict`: every credential counts."""
         state = current()
         _check_page(request, state)
-        ready = state.ready
+        ready = state.has_all_tokens if "strict" in request.query_params else state.ready
         return JSONResponse({"ready": ready}, status_code=200 if ready else UNREADY)
 
     async def metrics(request: Request) -> Response:

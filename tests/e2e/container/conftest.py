@@ -150,7 +150,7 @@ def door(corporation: Corporation) -> Door:
         "UPSTREAM_URL": f"{corporation.chat_url}/v1",
         "EMBEDDINGS_URL": f"{corporation.embeddings_url}/v1",
         "TOKEN_URL": f"{corporation.issuer_url}/login",
-        "KEY_HASHES": f"sha256:{hashlib.sha256(key.encode()).hexdigest()}",
+        "GATEPASS_KEY_HASHES": f"sha256:{hashlib.sha256(key.encode()).hexdigest()}",
     }
     service = document(variables)["services"]["gatepass"]
     environment = {**service["environment"], "GATEPASS_PORT": str(port)}

@@ -148,3 +148,16 @@ def test_an_option_that_moved_names_the_command(check, option, command):
     result = check(*option)
     assert (result.exit_code, result.stdout) == (2, "")
     assert f"use {command}" in result.stderr
+
+
+def test_the_program_of_an_exec_credential_is_not_run(tmp_path):
+    """An argument with a reference is resolved, the program is not started."""
+    ran, file = tmp_path / "ran", tmp_path / "f.yaml"
+    file.write_text(
+        "upstreams: {a: {base_url: 'https://x/v1', credential: own}}\n"
+        f"credentials: {{own: {{type: exec, command: ['/bin/touch', '{ran}', '${{WORD}}']}}}}\n"
+    )
+    for arguments in ((), ("--all",), ("--json",)):
+        command = ["check", "--config", str(file), *arguments]
+        assert CliRunner().invoke(main, command, env={"WORD": f"{ran}-too"}).exit_code == 0
+    assert sorted(tmp_path.iterdir()) == [file]

@@ -148,7 +148,7 @@ def test_a_hash_has_its_settings_behind_it():
 
 
 def test_a_setting_that_a_hash_has_not_is_refused_without_quoting_it():
-    for odd in ("sha256:a/models=m", "sha256:a/gp-secret", "sha256:a/", "sha256:a/hash=sha256:b"):
+    for odd in ("sha256:a/models=m", "sha256:a/gp-secret", "sha256:a/"):
         document = read(KEY_HASHES=odd)
         (problem,) = document.problems
         assert str(problem).startswith("environment GATEPASS_KEY_HASHES: expects HASH/name=NAME/role=ROLE/")
@@ -281,7 +281,9 @@ def test_an_unknown_variable_is_reported_with_its_setting_or_the_nearest_one(nam
 
 def test_an_unknown_variable_that_resembles_none_is_reported_with_all():
     (told,) = problems(ZZZZ="x")
-    assert told.startswith("environment GATEPASS_ZZZZ: is not a variable of gatepass; there is GATEPASS_CA_FILE, ")
+    assert told.startswith(
+        "environment GATEPASS_ZZZZ: is not a variable of gatepass; there is GATEPASS_ALLOW_PLAIN_HTTP, "
+    )
     assert "GATEPASS_UPSTREAM_URL" in told
 
 
@@ -381,3 +383,21 @@ def test_a_proxy_of_the_environment_that_is_no_url_is_refused(tmp_path):
     file.write_text(f"upstreams: {{chat: {{base_url: '{ISSUER_URL}', network: {{from_env: true}}}}}}\n")
     with pytest.raises(ConfigError, match=r"proxy for network\.from_env"):
         load(str(file), {"HTTPS_PROXY": "ftp://nowhere"})
+
+
+def test_plain_http_is_allowed_for_every_hop_by_one_variable():
+    """As to http://litellm:4000 in a compose network."""
+    given = {
+        "UPSTREAM_URL": "http://litellm:4000/v1",
+        "EMBEDDINGS_URL": "http://tei:80/v1",
+        "TOKEN": "a-token-of-litellm",
+    }
+    environment = {f"GATEPASS_{name}": value for name, value in given.items()}
+    with pytest.raises(ConfigError, match="GATEPASS_ALLOW_PLAIN_HTTP=true without a file"):
+        load(None, environment)
+    config = load(None, {**environment, "GATEPASS_ALLOW_PLAIN_HTTP": "true"}).config
+    hops = [*config.upstreams.values(), *config.credentials.values()]
+    assert [hop.allow_plain_http for hop in hops] == [True] * 3
+    for value in ("false", "yes"):
+        with pytest.raises(ConfigError):
+            load(None, {**environment, "GATEPASS_ALLOW_PLAIN_HTTP": value})

@@ -1,4 +1,5 @@
 import json
+import os
 import re
 from pathlib import Path
 
@@ -166,8 +167,42 @@ def test_the_environment_names_the_file(write):
     assert load(write(MINIMAL), {"GATEPASS_CONFIG": "/nowhere.yaml"}).source.endswith("gatepass.yaml")
 
 
+NOT_FOUND = (
+    "configuration: not found: write ./gatepass.yaml with `gatepass init`, name a file with --config or"
+    " GATEPASS_CONFIG, or set GATEPASS_UPSTREAM_URL. `gatepass demo` needs no configuration"
+)
+
+
+def test_the_file_of_the_current_folder_is_read_if_nothing_else_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert refused(None) == NOT_FOUND
+    file = tmp_path / "gatepass.yaml"
+    file.write_text("upstreams: {chat: {base_url: https://here.example/v1}}")
+    assert load(None, {}).source == "gatepass.yaml"
+    assert load(None, {"GATEPASS_UPSTREAM_URL": "https://llm.example/v1"}).source == "environment"
+    (tmp_path / "other.yaml").write_text(file.read_text())
+    assert load("other.yaml", {}).source == load(None, {"GATEPASS_CONFIG": "other.yaml"}).source == "other.yaml"
+
+
+def test_the_file_of_the_current_folder_is_refused_if_others_own_it_or_may_write_to_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "gatepass.yaml"
+    file.write_text("upstreams: {chat: {base_url: https://here.example/v1}}")
+    file.chmod(0o666)
+    assert refused(None) == (
+        "gatepass.yaml: can be written by every user of this machine: run chmod o-w on it, or name the configuration"
+        " file with --config"
+    )
+    file.chmod(0o600)
+    monkeypatch.setattr("os.geteuid", lambda: file.stat().st_uid + 1)
+    if file.stat().st_uid == 0:  # root's files are accepted
+        os.chown(file, 65_432, -1)
+    assert refused(None) == "gatepass.yaml: belongs to another user: name the configuration file with --config"
+    assert load(str(file), {}).source == str(file)
+
+
 def test_without_any_configuration_the_error_names_the_possible_sources():
-    told = "configuration: not found: name a file with --config or GATEPASS_CONFIG, or set GATEPASS_UPSTREAM_URL"
+    told = NOT_FOUND
     assert refused(None) == told
     assert refused(None, {"GATEPASS_CONFIG": "", "GATEPASS_UPSTREAM_URL": ""}) == told
 
@@ -175,7 +210,7 @@ def test_without_any_configuration_the_error_names_the_possible_sources():
 def test_without_any_configuration_a_mistyped_variable_is_named():
     environment = {"GATEPASS_UPSTREAM": "https://topsecret", "GATEPASS_TOKEN": "t", "GATEPASS_CONFG": "x"}
     assert refused(None, environment).splitlines() == [
-        "configuration: not found: name a file with --config or GATEPASS_CONFIG, or set GATEPASS_UPSTREAM_URL",
+        NOT_FOUND,
         "environment GATEPASS_CONFG: is not a variable of gatepass; did you mean GATEPASS_CONFIG?",
         "environment GATEPASS_UPSTREAM: is not a variable of gatepass; did you mean GATEPASS_UPSTREAM_URL?",
     ]
