@@ -193,9 +193,9 @@ class TestDocumentedUser(StoreContract):
             b"token-refusals",
             b"token-lease",
         }
-        assert sizes[b"token"] <= len(text) + 700
-        assert sizes[b"check"] <= 150
-        assert sum(sizes.values()) <= 10_000
+        of_processes = sizes.pop(b"encryption-key") + sizes.pop(b"check")
+        assert sum(sizes.values()) <= len(text) + 1500
+        assert of_processes <= 140 + 140
 
 
 TURNS = 12
