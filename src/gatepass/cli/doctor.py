@@ -83,8 +83,10 @@ def doctor(
     nothing is billed.
 
     --url tests a running gatepass as a client sees it. The API key comes from GATEPASS_KEY, from --key-stdin, or from
-    a prompt. --as replays what a client sends when its user adds a model, against --url or against the configuration
-    in this process, then with the models and the profile of --key.
+    a prompt.
+
+    --as replays what a client sends when its user adds a model. The requests go to --url, or to the configuration in
+    this process with the models and the profile of --key.
 
     Exit codes: 0 nothing failed, 1 a step failed, 2 the configuration is not valid, 4 nothing was proven.
     """
@@ -285,8 +287,8 @@ async def diagnose(
     """Yield each step at the store, the credentials and the upstreams as soon as it is done.
 
     The token step of a credential is skipped if its network steps failed, or if only a running gatepass may use its
-    refresh token; the model list of an upstream if its credential has no token. With `model` or `calls` only the
-    upstreams of their routes are tested, and the store is not. Raises ModelNotFound if a model has no route.
+    refresh token. The model list of an upstream is skipped if its credential has no token. With `model` or `calls`
+    only the upstreams of their routes are tested, and the store is not. Raises ModelNotFound if a model has no route.
     """
     from gatepass.cli.probe import check_store
     from gatepass.cli.reach import Outcome
