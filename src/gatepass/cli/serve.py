@@ -22,6 +22,7 @@ import click
 
 from gatepass import __version__
 from gatepass.cli.configuration import UNUSABLE, read_or_exit
+from gatepass.cli.options import config_option
 from gatepass.observability.log import configure
 from gatepass.observability.redaction import Redactor
 
@@ -36,12 +37,7 @@ STDERR_FD = 2
 
 
 @click.command()
-@click.option(
-    "--config",
-    "config_path",
-    type=click.Path(),
-    help="Configuration file. Default: GATEPASS_CONFIG, else ./gatepass.yaml.",
-)
+@config_option
 @click.option("--host", help="Address to listen on. Default: server.host.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port; 0 picks a free one. Default: server.port.")
 @click.option("--workers", type=click.IntRange(1, 64), help="Number of processes. Default: server.workers.")
@@ -58,7 +54,7 @@ STDERR_FD = 2
 )
 @click.option("--first-log-format", default="json", hidden=True, help="Until a worker has loaded the configuration.")
 def serve(
-    config_path: str | None,
+    path: str | None,
     host: str | None,
     port: int | None,
     workers: int | None,
@@ -84,13 +80,13 @@ def serve(
     try:
         if worker is not None and fds is not None and peers is not None:
             options = WorkerOptions(worker, fds, peers, control_fd, seat, first_log_format, flags)
-            work(options, config_path, host, port)
+            work(options, path, host, port)
             return
-        loaded = read_or_exit(config_path, host, port, flags)
+        loaded = read_or_exit(path, host, port, flags)
         from gatepass.config.file import DEFAULT_FILE
 
         configure(loaded.config.log.level, loaded.config.log.format, Redactor())
-        if loaded.source == DEFAULT_FILE and config_path is None:
+        if loaded.source == DEFAULT_FILE and path is None:
             LOG.info("configuration_found", extra={"fields": {"file": os.path.abspath(DEFAULT_FILE)}})
         for warning in loaded.warnings:
             _report("configuration_warning", {"warning": warning}, f"warning: {warning}", logging.WARNING)
@@ -103,11 +99,11 @@ def serve(
 
             state = open_app_state(loaded, lambda text: _refuse(loaded.source, [text]))
             _log_start(loaded)
-            source = ConfigSource(loaded, _reader(config_path, host, port, flags))
+            source = ConfigSource(loaded, _reader(path, host, port, flags))
             with _control_socket(loaded, listening) as control:
                 DrainingServer(state, _print_url, None, source, control).run(sockets=[listening])
             return
-        command = [*_worker_command(config_path, host, port), "--first-log-format", loaded.config.log.format]
+        command = [*_worker_command(path, host, port), "--first-log-format", loaded.config.log.format]
         for name, value in flags.items():
             command += [f"--log-{name}", value]
         _supervise(loaded, listening, count, command)
