@@ -17,7 +17,7 @@ from gatepass.cli import main
 from gatepass.config.references import Reference
 from gatepass.observability.log import configure
 from gatepass.proxy.app_state import AppState
-from gatepass.proxy.upstream_call import REFUSAL_BYTES
+from gatepass.proxy.upstream_call import ERROR_BYTES
 from tests.integration.answers import COMPLETION, EVENTS, VECTORS, delta
 from tests.integration.gateway import HELLO, JSON, Answer, Gateway, gateway
 from tests.integration.scripted import Dialogue, Fin, Received, Scripted, Send, event, reply, stream
@@ -274,7 +274,7 @@ async def test_a_secret_that_the_cut_of_a_logged_body_would_halve_is_masked_too(
 @pytest.mark.parametrize("title", ["", "<html><title>"])
 async def test_a_secret_that_the_bound_of_an_error_body_halves_is_not_shown(shown_chars, blank, title):
     """Of an error 64 KiB are read. Blanks are folded, so what stands at the end of them may be shown."""
-    before = (f"{title}wrong:").ljust(REFUSAL_BYTES - shown_chars, blank)
+    before = (f"{title}wrong:").ljust(ERROR_BYTES - shown_chars, blank)
     page = f"{before}{STATIC_TOKEN}{blank}and more".encode()
     async with Scripted([Send(reply(page, 500, content_type="text/plain"))]) as server:
         credentials = {"fixed": {"type": "static", "token": STATIC_TOKEN}}

@@ -27,8 +27,6 @@ LOOK_S = 0.1
 LABEL_CHARS = 12
 FOUND_S = 1.0
 """A token that is older than its fetch by this many seconds came from the store."""
-LOCAL_TYPES = frozenset({"static", "api_key", "env", "file"})
-"""Types of credential without a request, so that the fetch time is not shown."""
 ISSUER_REPLY = "the issuer's reply"
 LIFETIME_ORIGINS: Mapping[str, str] = {
     "exec": "the program's output",
@@ -173,11 +171,13 @@ def report(config: Config, name: str, view: CredentialView, took_s: float, wall_
     """Yield what is known about a token as labels and texts, without the token itself."""
     from gatepass.config.credential.kinds import token_location
     from gatepass.tokens.lifetime import safe_claims
+    from gatepass.tokens.sharing import LOCAL_TYPES
 
     credential, status, token = config.credentials[name], view.status, view.token
     if token is None:
         return
     yield "credential", f"{name} ({credential.type})"
+    # no request was sent for these, so the time of the fetch says nothing
     took = "" if credential.type in LOCAL_TYPES else f", in {took_s:.2f} s"
     yield "from", f"{token_location(credential)}{took}"
     # a text in a file may be replaced at any time, so it is not called a key

@@ -135,8 +135,8 @@ class AppState:
     store: Store
     store_cache: StoreCache
 
-    def rules_for(self, call: Call) -> tuple[Rule, ...]:
-        """Return the rules applied to `call` before the learned ones: the built-in rules, then those of its model."""
+    def configured_rules(self, call: Call) -> tuple[Rule, ...]:
+        """Return the built-in rules, then the rules that the configuration declares for the operation and model."""
         declared = self.declared.rules(call.operation.name, call.model)
         return (*self.rules, *declared, *LAST) if declared else self.rules
 

@@ -196,11 +196,11 @@ def rules_for(
 ) -> tuple[Rule, ...]:
     """Return the rules for `call` at `upstream`, without learned ones.
 
-    The order is: the caller's profile, the rerank shape, declared and built-in rules. A call without a body has none.
+    The order is: the caller's profile, the rerank shape, built-in rules, declared rules. Without a body there are none.
     """
     if not call.body:
         return ()
-    rules, profile_rules = state.rules_for(call), profile.rules[upstream.settings.dialect]
+    rules, profile_rules = state.configured_rules(call), profile.rules[upstream.settings.dialect]
     if call.operation.protocol is ClientProtocol.RERANK:
         shape = Shaped(upstream.settings.rerank_shape, call.model or target.model)
         rules = (ChangeRule("rerank", (shape,)), *rules)

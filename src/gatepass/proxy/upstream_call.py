@@ -53,7 +53,7 @@ from gatepass.types import OutboundRequest, Response
 UNAUTHORIZED = 401
 SERVER_ERROR = 500
 DETAIL_CHARS = 300
-REFUSAL_BYTES = 64 * 1024
+ERROR_BYTES = 64 * 1024
 """The most bytes that are read of an error's body."""
 REJECTION_S = 1.0
 """The longest wait for the body of a rejection. The status is enough to renew the token, and other requests need it."""
@@ -74,12 +74,12 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
     while True:
         if holder is None:
             attempt.waits_since_s = state.clock.now()
-            authorized = upstream.injector.loaded(outbound, None, attempt.waits_since_s)
+            authorized = upstream.injector.authorize(outbound, None, attempt.waits_since_s)
         else:
             attempt.token = token = holder.current() or await _wait_for_token(attempt, holder)
             reauthorize = partial(_reauthorize, attempt, holder, outbound)
             attempt.waits_since_s = state.clock.now()
-            authorized = upstream.injector.loaded(outbound, token.value, attempt.waits_since_s, reauthorize)
+            authorized = upstream.injector.authorize(outbound, token.value, attempt.waits_since_s, reauthorize)
         attempt.requests += 1
         try:
             response = await upstream.transport.send(authorized)
@@ -109,11 +109,11 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
             holder.rejected_again(attempt.user)
         if attempt.renewed:
             return response
-        refusal = await read_error(attempt, response, within_s=REJECTION_S)
+        rejection = await read_error(attempt, response, within_s=REJECTION_S)
         if not await _renew(attempt, holder, rejected):
-            raise refusal
+            raise rejection
         if not _can_be_sent_again(request):
-            raise _renewed_during_upload(upstream) from refusal
+            raise _renewed_during_upload(upstream) from rejection
         outbound, is_renewed = request, True  # retry: with a new token
 
 
@@ -162,7 +162,7 @@ def _reauthorize(attempt: Attempt, holder: TokenHolder, request: OutboundRequest
     if token is attempt.token:
         return None  # the transport sends the request as it is
     attempt.token = token
-    return attempt.upstream.injector.loaded(request, token.value, attempt.state.clock.now())
+    return attempt.upstream.injector.authorize(request, token.value, attempt.state.clock.now())
 
 
 async def _renew(attempt: Attempt, holder: TokenHolder, token: Token) -> bool:
@@ -225,7 +225,7 @@ def as_rejection(error: UpstreamError, config: RejectionConfig) -> UpstreamError
     if error.upstream_code is None or error.upstream_code not in config.codes:
         return error
     status = error.upstream_status if error.upstream_status < SERVER_ERROR else UNAUTHORIZED
-    refusal = UpstreamAuth(
+    rejection = UpstreamAuth(
         error.message,
         upstream=error.hop.partition(":")[2],
         status=status,
@@ -235,8 +235,8 @@ def as_rejection(error: UpstreamError, config: RejectionConfig) -> UpstreamError
         retry_after_s=error.retry_after_s,
         raw=error.raw,
     )
-    refusal.relayed, refusal.should_retry = error.relayed, error.should_retry
-    return refusal
+    rejection.relayed, rejection.should_retry = error.relayed, error.should_retry
+    return rejection
 
 
 def leads_to_login(target: str | None, host: str, login_hosts: list[str] | None) -> bool:
@@ -258,15 +258,15 @@ def leads_to_login(target: str | None, host: str, login_hosts: list[str] | None)
     return name != own or _LOGIN.search(redirected.path) is not None
 
 
-def explain_rejection(attempt: Attempt, refusal: UpstreamError) -> UpstreamError:
-    """Add to the text of `refusal` the credential, the renewal that was tried, and advice."""
+def explain_rejection(attempt: Attempt, rejection: UpstreamError) -> UpstreamError:
+    """Add to the text of `rejection` the credential, the renewal that was tried, and advice."""
     upstream, token = attempt.upstream, attempt.token
     age_s = None if token is None or token.lifetime_s is None else attempt.state.clock.now() - token.requested_s
     is_untried = upstream.holder is not None and not attempt.renewed
     reason = upstream.holder.not_renewed(attempt.user) if upstream.holder is not None and is_untried else None
     hint = token_hint(upstream.name, upstream.settings.credential, age_s, not_renewed=reason)
-    refusal.message = f"{sentence(refusal.message)} {hint}"
-    return refusal
+    rejection.message = f"{sentence(rejection.message)} {hint}"
+    return rejection
 
 
 async def read_error(attempt: Attempt, response: Response, within_s: float | None = None) -> GatepassError:
@@ -290,7 +290,7 @@ async def read_error(attempt: Attempt, response: Response, within_s: float | Non
 
 
 async def _read_beginning(state: AppState, response: Response, within_s: float | None) -> bytes:
-    """Read at most REFUSAL_BYTES, and return what arrived `within_s`."""
+    """Read at most ERROR_BYTES, and return what arrived `within_s`."""
     pieces: list[bytes] = []
     size_bytes = 0
 
@@ -298,14 +298,14 @@ async def _read_beginning(state: AppState, response: Response, within_s: float |
         nonlocal size_bytes
         pieces.append(piece)
         size_bytes += len(piece)
-        return size_bytes <= REFUSAL_BYTES
+        return size_bytes <= ERROR_BYTES
 
     with suppress(TimeoutError):
         reading = response.stream_to(write)
         # Without a limit of its own, the timeouts of the upstream apply.
         await (reading if within_s is None else timeout(state.clock, within_s, reading, TimeoutError()))
-    body = b"".join(pieces)[:REFUSAL_BYTES]
-    return whole_words(body) if size_bytes > REFUSAL_BYTES else body
+    body = b"".join(pieces)[:ERROR_BYTES]
+    return whole_words(body) if size_bytes > ERROR_BYTES else body
 
 
 def received_reply(attempt: Attempt, response: Response, body: bytes) -> ReceivedReply:

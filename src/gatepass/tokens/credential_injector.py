@@ -122,7 +122,7 @@ class CredentialInjector:
     def __repr__(self) -> str:
         return "CredentialInjector(hidden)"
 
-    def loaded(
+    def authorize(
         self,
         request: OutboundRequest,
         token: Secret | None,

@@ -38,7 +38,8 @@ FAILURE_KEPT_S = 60.0
 MAX_REJECTED = 8
 _NO_RESULT_IN_TIME = "another gatepass process fetches this token and has no result after {:g} s (timeout_s)"
 _COMPLETE_IN_CONFIGURATION = frozenset({"oauth2", "http_json"})
-_LOCAL_KINDS = frozenset({"static", "api_key", "env", "file"})
+LOCAL_TYPES = frozenset({"static", "api_key", "env", "file"})
+"""Types of credential whose tokens each process makes or reads itself, so that none is shared."""
 REFRESH_TOKEN_KEPT_S = 180 * 86_400.0
 """Longer than an unused refresh token is valid at any known issuer."""
 UNAVAILABLE = "the store with the refresh token is unavailable, and a second use of an old one would revoke all ({})"
@@ -50,7 +51,7 @@ def is_shareable(kind: str, reach: StoreScope) -> bool:
     Over a network a token is shared only if the configuration identifies the client completely. A program, a cloud's
     library and the machine's own identity differ between machines.
     """
-    if reach is StoreScope.PROCESS or kind in _LOCAL_KINDS:
+    if reach is StoreScope.PROCESS or kind in LOCAL_TYPES:
         return False
     return reach is StoreScope.MACHINE or kind in _COMPLETE_IN_CONFIGURATION
 

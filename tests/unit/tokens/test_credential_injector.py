@@ -17,7 +17,7 @@ ACCEPT = PLAIN.headers[0]
 
 def added(injector: CredentialInjector, token: str | None = "abc", request: OutboundRequest = PLAIN, now: float = 0.0):
     """What `injector` made of `request`: its new headers, and what stands behind the URL."""
-    loaded = injector.loaded(request, None if token is None else Secret(token), now)
+    loaded = injector.authorize(request, None if token is None else Secret(token), now)
     assert (loaded.method, loaded.body, loaded.timeouts) == (request.method, request.body, request.timeouts)
     assert loaded.url.startswith(request.url)
     return [field for field in loaded.headers if field != ACCEPT], loaded.url.removeprefix(request.url)
@@ -32,7 +32,7 @@ def test_token_is_a_bearer_by_default_in_the_injector():
 
 
 def test_request_without_token_and_headers_is_the_very_same():
-    assert CredentialInjector().loaded(PLAIN, None, 0.0) is PLAIN
+    assert CredentialInjector().authorize(PLAIN, None, 0.0) is PLAIN
 
 
 def test_token_goes_into_every_header_that_is_named():
@@ -72,7 +72,7 @@ def test_static_headers_go_beside_the_token_and_without_one():
 def test_static_header_replaces_the_clients():
     client = OutboundRequest("POST", PLAIN.url, ((b"openai-organization", b"mine"), (b"user-agent", b"sdk")))
     injector = CredentialInjector(headers={"OpenAI-Organization": Secret("ours")})
-    assert injector.loaded(client, None, 0.0).headers == ((b"user-agent", b"sdk"), (b"openai-organization", b"ours"))
+    assert injector.authorize(client, None, 0.0).headers == ((b"user-agent", b"sdk"), (b"openai-organization", b"ours"))
 
 
 def test_fields_of_a_token_are_made_once():
@@ -84,7 +84,7 @@ def test_fields_of_a_token_are_made_once():
 
     secret = Secret(value)
     injector = CredentialInjector(TokenPlacement(headers={"api-key": "{token}"}, query="key"))
-    first, second = (injector.loaded(PLAIN, secret, now) for now in (0.0, 100.0))
+    first, second = (injector.authorize(PLAIN, secret, now) for now in (0.0, 100.0))
     assert first == second
     assert first.headers[-1] is second.headers[-1]
     assert read == ["read"]
@@ -110,10 +110,10 @@ def test_token_that_no_field_can_hold_is_rejected_without_being_revealed(value):
 @pytest.mark.parametrize("placement", [TokenPlacement(), TokenPlacement(query="access_token")])
 def test_token_that_cannot_be_sent_leaves_no_other_one_in_its_place(placement):
     injector = CredentialInjector(placement)
-    injector.loaded(PLAIN, Secret("first-token"), 0.0)
+    injector.authorize(PLAIN, Secret("first-token"), 0.0)
     for _ in range(2):
         with pytest.raises(ValueError):
-            injector.loaded(PLAIN, Secret("two words"), 0.0)
+            injector.authorize(PLAIN, Secret("two words"), 0.0)
 
 
 def test_static_header_in_a_file_is_read_again_soon(tmp_path: Path):
@@ -178,7 +178,7 @@ def test_static_header_that_is_rotated_for_months_is_remembered_by_its_last_valu
     values = iter(keys)
     injector = CredentialInjector(headers={"X-Key": Secret(lambda: next(values))}, redactor=redactor)
     for number in range(100):
-        injector.loaded(PLAIN, None, number * REREAD_S)
+        injector.authorize(PLAIN, None, number * REREAD_S)
     assert [redactor.mask(key) == MASK for key in keys] == [False] * (101 - KEPT) + [True] * KEPT
 
 
@@ -190,6 +190,6 @@ def test_static_headers_that_may_be_secrets_are_masked_and_names_are_not():
 
 def test_the_repr_of_an_injector_reveals_nothing():
     injector = CredentialInjector(headers={"X-Key": Secret("0123456789abcdef")})
-    injector.loaded(PLAIN, Secret("my-token"), 0.0)
+    injector.authorize(PLAIN, Secret("my-token"), 0.0)
     assert repr(injector) == "CredentialInjector(hidden)"
     assert repr(injector._static) == "(StaticHeader(upstreams.NAME.headers.X-Key),)"
