@@ -19,7 +19,7 @@ E2E_BESIDE := $(addprefix tests/e2e/test_,$(addsuffix .py,quirks sdk_types clien
 UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site golden e2e e2e-prometheus e2e-system \
+.PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site reference golden e2e e2e-prometheus e2e-system \
   attacks campaigns stress chaos reloads rolls token-chaos store-faults token-matrix properties mutants fuzz startup pythons \
   lock clean doctor-faults
 
@@ -89,6 +89,9 @@ integration: setup ## Real sockets, scripted upstreams
 
 docs: setup ## What the documentation says is what the code does
 	$(BIN)/pytest tests/docs
+
+reference: setup ## Write docs/reference/ from the code: settings, commands, errors, metrics, log events
+	$(BIN)/python -m docs.generate
 
 SITE := build/site
 

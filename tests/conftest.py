@@ -29,6 +29,8 @@ PEAK_MIB = 400
 """No test process may take more resident memory."""
 COVERAGE_MIB = 200
 """What coverage.py may add for 10,000 tests: it keeps the lines that ran, and reads the data of the run before."""
+MANY_MIB = 200
+"""What Hypothesis may add with 500 examples of a property instead of 25: it remembers them. 504 MiB measured."""
 
 _HUNG_AFTER = "hung_after_s"
 _PEAKS = pytest.StashKey[dict[str, int]]()
@@ -105,7 +107,8 @@ def _peak_mib() -> int:
 
 
 def _limit_mib(config: pytest.Config) -> int:
-    return PEAK_MIB + (COVERAGE_MIB if config.pluginmanager.hasplugin("_cov") else 0)
+    many_mib = MANY_MIB if config.getoption("--hypothesis-profile", None) == "many" else 0
+    return PEAK_MIB + many_mib + (COVERAGE_MIB if config.pluginmanager.hasplugin("_cov") else 0)
 
 
 @pytest.hookimpl(wrapper=True)

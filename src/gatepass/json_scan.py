@@ -107,7 +107,7 @@ class Edit:
 
     start: int
     end: int
-    pieces: tuple[Piece, ...] = ()
+    pieces: tuple[Piece, ...] = field(default=(), repr=False)
 
 
 class TooManySteps(InvalidRequest):
@@ -122,7 +122,7 @@ class JsonScanner:
     32 MiB would need ten million. Every method raises TooManySteps when `steps_left` is used up.
     """
 
-    text: bytes
+    text: bytes = field(repr=False)
     steps_left: int = MOST_STEPS
     _ends: dict[int, int] = field(default_factory=dict)
     """Ends of long strings with escaped quotes: a scan skips them once for each level above them."""

@@ -63,6 +63,15 @@ class Secret:
         raise TypeError("a Secret cannot be pickled")
 
 
+class Hidden:
+    """Base of values that hold header fields or bodies, which can hold secrets. `repr` shows only the class."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(hidden)"
+
+
 class ClientProtocol(str):
     """The protocol of an operation: how its body is read and how an error is reported. Compared by identity.
 
@@ -108,7 +117,7 @@ class Operation:
     """Its reply is a file of any content type, so its body is not classified."""
 
 
-class ClientRequest(msgspec.Struct, frozen=True, gc=False):
+class ClientRequest(Hidden, msgspec.Struct, frozen=True, gc=False):
     """The head of a request. Access is decided by it, before the body is read."""
 
     id: str
@@ -122,7 +131,7 @@ class ClientRequest(msgspec.Struct, frozen=True, gc=False):
     """The path at which the application is mounted in another one; `path` is relative to it."""
 
 
-class Call(msgspec.Struct, frozen=True, gc=False):
+class Call(Hidden, msgspec.Struct, frozen=True, gc=False):
     """One parsed API call. `body` is the client's bytes until a rule changes them; `adapted` lists the changes."""
 
     id: str
@@ -195,7 +204,7 @@ class Upload(Protocol):
         ...
 
 
-class OutboundRequest(msgspec.Struct, frozen=True, gc=False):
+class OutboundRequest(Hidden, msgspec.Struct, frozen=True, gc=False):
     """A request to an upstream or to an issuer. `upload` is sent instead of `body`, if set."""
 
     method: str
@@ -221,12 +230,12 @@ class UpstreamErrorBody:
     - `inside`: the text that contained the error as JSON, written by a relay in between or quoting the client.
     """
 
-    message: str
+    message: str = field(repr=False)
     status: int | None = None
     kind: str | None = None
     code: str | None = None
     param: str | None = None
-    raw: Any = None
+    raw: Any = field(default=None, repr=False)
     inside: str = field(default="", compare=False, repr=False)
 
 

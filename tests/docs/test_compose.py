@@ -141,7 +141,7 @@ def test_the_readme_counts_the_lines_that_oauth2_replaces() -> None:
     names = [name.removeprefix("GATEPASS_") for name in service()["environment"]]
     replaced = names[names.index("TOKEN_TYPE") : names.index("KEY_HASHES")]
     assert (len(replaced), replaced[-1]) == (6, "EXPIRES_UNIT")
-    told = "six from `GATEPASS_TOKEN_TYPE` to `GATEPASS_EXPIRES_UNIT`"
+    told = "six lines from `GATEPASS_TOKEN_TYPE` to `GATEPASS_EXPIRES_UNIT`"
     assert told in (compose.DEPLOY / "README.md").read_text()
 
 

@@ -102,7 +102,13 @@ class Stage:
         path.write_bytes(b"".join(each.pem for each in signed))
         return str(path)
 
-    def tls(self, leaf: Signed, *chain: Signed, clients: Signed | None = None) -> ssl.SSLContext:
+    def tls(
+        self,
+        leaf: Signed,
+        *chain: Signed,
+        clients: Signed | None = None,
+        version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2,
+    ) -> ssl.SSLContext:
         """A server's context that sends `leaf` and `chain`. With `clients` it requires a certificate of that CA."""
         key = leaf.key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -112,7 +118,7 @@ class Stage:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(path)
         if clients is not None:
-            context.maximum_version = ssl.TLSVersion.TLSv1_2
+            context.maximum_version = version
             context.verify_mode = ssl.CERT_REQUIRED
             context.load_verify_locations(self.file("clients.pem", clients))
         return context
@@ -173,6 +179,17 @@ def proxy_answers(status: int, reason: str) -> Callable[[Stage], Any]:
         return upstream("https://llm.example", network={"proxy": await stage.server(answer)})
 
     return staged
+
+
+async def plain_proxy_password(stage: Stage) -> dict[str, Any]:
+    """An http upstream gets no tunnel: the proxy receives the request itself."""
+    answer: Dialogue = [Send(head(407, content_length="0")), Fin()]
+    return upstream("http://llm.example", network={"proxy": await stage.server(answer)})
+
+
+async def late_client_certificate(stage: Stage) -> dict[str, Any]:
+    """TLS 1.3 rejects a missing certificate after the handshake."""
+    return await stage.secure(signed("llm", ROOT), clients=ROOT, version=ssl.TLSVersion.TLSv1_3)
 
 
 async def https_to_http(stage: Stage) -> dict[str, Any]:
@@ -331,6 +348,9 @@ FAULTS = {
     "the proxy forbids the host": at(
         "upstream:chat proxy", proxy_answers(403, "Forbidden"), "403", "Check upstreams.chat.network.proxy."
     ),
+    "the proxy of an http URL requires a password": at(
+        "upstream:chat models", plain_proxy_password, "407", "Check upstreams.chat.network.proxy_auth."
+    ),
     "https to a plain port": at("upstream:chat tls", https_to_http, "does not use TLS on this port", "http://"),
     "http to a TLS port": at(
         "upstream:chat models", http_to_tls, "speaks TLS on this port", f"Begin {BASE_URL} with https"
@@ -366,6 +386,9 @@ FAULTS = {
     ),
     "a client certificate is required": at(
         "upstream:chat tls", client_certificate, "upstreams.chat.network.client_cert"
+    ),
+    "a client certificate is required, TLS 1.3": at(
+        "upstream:chat models", late_client_certificate, "upstreams.chat.network.client_cert"
     ),
     "the issuer's certificate has expired": at(
         "credential:c tls", issuer_expired, f"expired on {DAYS['past']}", "Renew the certificate"
@@ -433,7 +456,7 @@ FAULTS = {
     "no model list, and chat works": at(
         "upstream:chat models",
         chat_answers([Send(reply(COMPLETION))], error(404, "Not Found")),
-        *("it has no model list, or base_url is wrong",),
+        *("it has no model list, or base_url is wrong", "The calls decide."),
         outcome=Outcome.UNPROVEN,
         call=CHAT,
     ),

@@ -249,6 +249,22 @@ async def test_the_command_reads_the_key_from_the_environment_and_never_from_its
     assert (await asyncio.to_thread(CliRunner().invoke, main, ["doctor", "--url", "gatepass:8080"])).exit_code == 2
 
 
+async def test_a_login_that_only_the_running_gatepass_may_use_is_not_used_up(tmp_path):
+    async with Scripted(LIST) as issuer:
+        config = blocks("http://127.0.0.1:9")
+        config["upstreams"]["chat"]["credential"] = "corp"
+        login = {"type": "oauth2", "token_url": f"{issuer.url}/token", "client_id": "me", "client_auth": "none"}
+        login |= {"grant_type": "refresh_token", "refresh_token": "refresh-token-1"}
+        file = tmp_path / "gatepass.json"
+        file.write_text(json.dumps(config | {"credentials": {"corp": login}}))
+        arguments = ["doctor", "--config", str(file), "--as", "librechat"]
+        result = await asyncio.to_thread(CliRunner().invoke, main, arguments)
+        assert issuer.connections == 0
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--as: credentials.corp: " in result.stderr
+    assert "with --url" in result.stderr
+
+
 async def test_the_command_replays_a_client_in_process(tmp_path):
     async with Scripted(answer=healthy) as upstream:
         file = tmp_path / "gatepass.json"

@@ -134,12 +134,13 @@ async def test_added_latency_is_the_wait_for_the_token_and_not_the_one_for_the_u
 
 async def test_a_request_that_waits_for_a_connection_is_seen_while_it_waits_and_afterwards():
     release = asyncio.Event()
-    dialogues: list[Dialogue] = [[Wait(release), Send(reply(COMPLETION))], [Send(reply(COMPLETION))]]
-    async with Scripted(*dialogues) as upstream:
+    good = Send(reply(COMPLETION))
+    async with Scripted([good], [Wait(release), good], [good]) as upstream:
         chat = {"base_url": f"{upstream.url}/v1", "max_connections": 1}
         async with gateway(upstreams={"chat": chat}) as gate:
+            await gate.ask().answer()  # a second request with an unknown model would wait for the first one's reply
             first = asyncio.create_task(gate.ask().answer())
-            await upstream.requested(1)
+            await upstream.requested(2)
             second = asyncio.create_task(gate.ask().answer())
             await until(lambda: sum_of(gate, "pool_waiting_requests", upstream="chat") == 1)
             assert sum_of(gate, "upstream_connections", upstream="chat", state="busy") == 1

@@ -73,6 +73,13 @@ async def test_a_caller_at_a_page_and_a_viewer_at_a_model_are_told_which_key_to_
     assert upstream.received == []
 
 
+async def test_no_role_reloads_over_http():
+    async with Scripted([Hold()]) as upstream, gateway(upstream=upstream.url, access=ACCESS) as gate:
+        for role, method in product(KEYS, ("GET", "POST")):
+            answer = await gate.ask(None, "/reload", method=method, headers=bearer(role)).answer()
+            assert (answer.status, answer.error["code"]) == (404, "unknown_path")
+
+
 async def test_two_keys_of_one_caller_share_its_limit_its_name_and_its_count():
     keys = [
         {"name": "rag", "max_concurrent": 1, "hash": hash_key(key), "role": "admin"}

@@ -120,7 +120,7 @@ def modules() -> dict[str, str]:
 @cache
 def imported(*folders: str) -> set[str]:
     """The distributions that the code in `folders` imports, by their canonical names."""
-    own, known = {*sys.stdlib_module_names, "gatepass", "tests", "bench"}, modules()
+    own, known = {*sys.stdlib_module_names, "gatepass", "tests", "bench", "docs"}, modules()
     files = [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
     found: set[str] = set()
     for file in files:

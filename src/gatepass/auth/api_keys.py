@@ -7,7 +7,7 @@ import logging
 import math
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -60,7 +60,7 @@ class _FileProblem:
 @dataclass(slots=True)
 class _Entry:
     key: AccessKey
-    digests: tuple[bytes, ...]
+    digests: tuple[bytes, ...] = field(repr=False)
     problem: _FileProblem | None = None
 
 

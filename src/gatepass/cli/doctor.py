@@ -110,7 +110,9 @@ def doctor(
         calls = _calls(loaded.config, model, operation, key) if call else ()
         sys.exit(asyncio.run(_run(loaded, model, calls, report)))
     except CallerError as error:
-        click.echo(f"refused: {error.status} {error.code}: {error.message}", err=as_json)
+        refused = {"status": error.status, "code": error.code, "message": error.message}
+        text = f"refused: {error.status} {error.code}: {error.message}"
+        click.echo(json.dumps({"exit_code": CHECK_FAILED, "refused": refused}) if as_json else text)
         sys.exit(CHECK_FAILED)
 
 
@@ -181,8 +183,12 @@ async def _run_client(
     config: Config, key: AccessKey | None, asked: tuple[str | None, str, bool], report: Report
 ) -> int:
     from gatepass.cli.remote import in_process, replay_client
+    from gatepass.config.checks import UNSHARED_REFRESH_LOGIN, has_unshared_refresh_token
 
     model, client, call = asked
+    for name in config.credentials:
+        if has_unshared_refresh_token(config, name):
+            exit_unusable(f"--as: credentials.{name}: {UNSHARED_REFRESH_LOGIN}. Test the running gatepass with --url.")
     replayed = replay_client(client, lambda: in_process(config, client, key), model, report.begin, call=call)
     async with aclosing(replayed):
         await report.show(replayed)
@@ -364,8 +370,11 @@ async def _test_upstream(
     begin(hop_of(upstream), "models")
     wanted = dict.fromkeys(probe.target.model or probe.calls[0].model for probe in probes)
     step = await check_models(state, upstream, wanted)
-    # the calls decide whether an upstream works whose model list has an error of its own
-    yield replace(step, outcome=Outcome.UNPROVEN) if step.failed and probes else step
+    if probes and step.outcome in (Outcome.FAILS, Outcome.UNPROVEN):
+        # the calls decide whether an upstream works whose model list is missing or has an error of its own
+        advice = step.advice if step.failed else "The calls decide."
+        step = replace(step, outcome=Outcome.UNPROVEN, advice=advice)
+    yield step
     for target_probe in probes:
         begin(hop_of(upstream), "call")
         yield await check_call(state, upstream, target_probe)

@@ -168,6 +168,10 @@ async def check_models(state: AppState, upstream: Upstream, wanted: Collection[s
         if isinstance(error, UpstreamClosed | UpstreamInvalid) and await requires_tls(server):
             problem = "the server closed the plain connection, and it speaks TLS on this port"
             return step(Outcome.FAILS, problem, f"Begin upstreams.{upstream.name}.base_url with https://.")
+        if isinstance(error, UpstreamClosed) and server.destination.secure and server.network.client_cert is None:
+            # in TLS 1.3 a server rejects a missing client certificate after the handshake
+            advice = f"If the server requires a client certificate, set {server.settings}.network.client_cert."
+            return step(Outcome.FAILS, split_advice(error.message)[0], advice)
         if isinstance(error, UpstreamErrorReply) and error.http_status in NO_LIST:
             if (base_url := await _base_url_with_version(state, upstream, limit)) is not None:
                 why = f"base_url lacks the version: it has no model list ({error.http_status}), and {base_url} has one"

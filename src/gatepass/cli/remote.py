@@ -57,7 +57,7 @@ class Answer:
     """A reply, or why there is none (`status` 0). `first_s` is the time to the first byte of the body."""
 
     status: int
-    body: bytes
+    body: bytes = field(repr=False)
     seconds: float
     first_s: float = 0.0
     gap_s: float = 0.0

@@ -62,7 +62,7 @@ class ConfigDocument:
     """
 
     source: str
-    tree: Any = field(default_factory=dict)
+    tree: Any = field(default_factory=dict, repr=False)
     origins: dict[SettingPath, ValueOrigin] = field(default_factory=dict)
     problems: list[ConfigProblem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)

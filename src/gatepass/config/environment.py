@@ -134,7 +134,7 @@ CHAT, EMBEDDINGS, CREDENTIAL = "chat", "embeddings", "token"
 """The names of the blocks, which a file would choose itself."""
 _SEPARATORS = re.compile(r"[\s,]+")
 NO_CLIENTS_KEY = "is used only by `gatepass learned`: set the clients' keys with GATEPASS_KEYS"
-OF_HASH = frozenset(("hash", "name", "role", "profile", "expires"))
+OF_HASH = ("name", "role", "profile", "expires")
 NOT_OF_HASH = "expects HASH/name=NAME/role=ROLE/profile=PROFILE/expires=TIME; everything after HASH is optional"
 NO_KEY = "is the profile of clients' keys, but there are no keys"
 NEAR = 0.7
@@ -227,10 +227,10 @@ class _Reading:
         for number, text in enumerate(_listed(self._values.get("KEY_HASHES", "")), 1):
             key_hash, *settings = text.split("/")
             pairs = [setting.partition("=") for setting in settings]
-            entry = {"name": f"hash-{number}", "hash": key_hash, **{name: value for name, _, value in pairs}}
-            if not entry.keys() <= OF_HASH:
+            found = {name: value for name, _, value in pairs if name in OF_HASH}
+            if len(found) != len(settings):
                 self._problem((), NOT_OF_HASH, "KEY_HASHES")
-            self._entry({name: value for name, value in entry.items() if name in OF_HASH}, "KEY_HASHES")
+            self._entry({"name": f"hash-{number}", "hash": key_hash, **found}, "KEY_HASHES")
         if "PROFILE" in self._values and not lookup(self.document.tree, ("access", "keys")):
             self._problem((), f"{NO_KEY}: set {PREFIX}KEYS or {PREFIX}KEY_HASHES, or remove it", "PROFILE")
 

@@ -33,13 +33,13 @@ from gatepass.errors import (
     UpstreamInvalid,
     UpstreamRedirect,
 )
-from gatepass.types import ClientProtocol, Headers, UpstreamErrorBody, header
+from gatepass.types import ClientProtocol, Headers, Hidden, UpstreamErrorBody, header
 
 EXCERPT_CHARS = 500
 TITLE_CHARS = 100
 
 
-class ReceivedReply(msgspec.Struct, frozen=True):
+class ReceivedReply(Hidden, msgspec.Struct, frozen=True):
     """A whole reply (`body` may be cut), its sender, and the Unix time `wall_s` at which it arrived."""
 
     upstream: str

@@ -28,7 +28,8 @@ class Destination:
     host: str
     port: int
     authority: bytes
-    target: bytes
+    target: bytes = field(repr=False)
+    """May hold the token in its query."""
     proxy: ProxyServer | None = None
 
     @property

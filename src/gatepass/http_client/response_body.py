@@ -273,7 +273,8 @@ class ZlibDecoder:
             try:
                 out = self._inflate.decompress(rest, PIECE_BYTES)
             except zlib.error as error:
-                raise TransportFault(Fault.INVALID, f"the compressed reply is invalid: {error}") from None
+                reason = str(error).rpartition(": ")[2]  # without "Error -3 while decompressing data"
+                raise TransportFault(Fault.INVALID, f"the compressed reply is invalid: {reason}") from None
             rest = self._inflate.unconsumed_tail or self._inflate.unused_data
             if out:
                 yield out

@@ -11,7 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import unquote
 
@@ -63,7 +63,7 @@ class Quoted:
     the client may have invented it.
     """
 
-    values: tuple[bytes, ...]
+    values: tuple[bytes, ...] = field(repr=False)
 
     @classmethod
     def of(cls, body: bytes, labels: Collection[str] = ()) -> Self | None:
@@ -301,11 +301,11 @@ class UpstreamRejection:
     """One rejection: `text` is the upstream's message, `code` and `kind` are in lower case, `param` is unchanged."""
 
     protocol: ClientProtocol
-    text: str
+    text: str = field(repr=False)
     code: str = ""
     kind: str = ""
     param: str | None = None
-    raw: Any = None
+    raw: Any = field(default=None, repr=False)
 
     @classmethod
     def of(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from binascii import Error, a2b_base64
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
@@ -52,7 +52,7 @@ class ImageObject:
     """An image written as an object: the member that becomes `image_url`, its URL, and the members to remove."""
 
     holder: Member
-    url: tuple[Piece, ...]
+    url: tuple[Piece, ...] = field(repr=False)
     used: frozenset[str]
 
 

@@ -248,7 +248,9 @@ class Metrics:
         self._configured_name: Callable[[str], str | None] = lambda _: None
         self._registry = CollectorRegistry()
         self._renewals = Counts(
-            "gatepass_token_retries_total", "Requests sent again with a new token after a 401", ("upstream",)
+            "gatepass_token_retries_total",
+            "Requests sent again with a new token, after a 401 or another rejection of the token",
+            ("upstream",),
         )
         self._stale = Counts(
             "gatepass_stale_connection_retries_total",
@@ -262,12 +264,13 @@ class Metrics:
         )
         self._failovers = Counts(
             "gatepass_failovers_total",
-            "Targets of a model that failed, so that the request was sent to the next one",
+            "Targets of a model that failed, so that gatepass sent the request to the next target. The upstream is"
+            " down, full, or without a token",
             ("upstream", "code"),
         )
         self._learning = Counts(
             "gatepass_learned_rule_events_total",
-            "Events of learned rules: learned, revoked, failed",
+            "Events of learned rules: learned, revoked (the upstream rejected the changed request too), failed",
             ("upstream", "event"),
         )
         self._reloads = Counts(
@@ -287,30 +290,41 @@ class Metrics:
         )
         self._per_token = Times(
             "gatepass_time_per_output_token_seconds",
-            "Time from a stream's first event to its end, by output token after the first",
+            "Time from a stream's first event to its end, divided by the output tokens after the first. Only for"
+            " streams with reported tokens",
             shared,
             PER_TOKEN_S,
         )
         self._added = Times(
             "gatepass_added_latency_seconds",
-            "Time to the first byte of a good reply, without the waits for the client's body and for the upstream",
+            "What gatepass adds to the time to the first byte of a good reply: the time without the waits for the"
+            " client's body and for the upstream. A wait for a token is included",
             REQUEST_LABELS[2:],
             DELAY_S,
         )
         self._pool_waits = Times(
             "gatepass_pool_wait_seconds",
-            "Waits for a free connection, of requests that had to wait",
+            "Waits for a free connection (max_connections). A request that did not wait is not counted",
             ("upstream",),
             DELAY_S,
         )
         self._loop_lag = Times(
-            "gatepass_event_loop_lag_seconds", "Delay of a timer that runs every half second", (), DELAY_S
+            "gatepass_event_loop_lag_seconds",
+            "Delay of a timer that runs every half second. A long delay: a task holds the event loop, or the machine"
+            " is overloaded",
+            (),
+            DELAY_S,
         )
         self._errors = Counts(
-            "gatepass_errors_total", "Errors by code and by the hop that failed", (*REQUEST_LABELS, "code", "hop")
+            "gatepass_errors_total",
+            "Errors by code and by the hop that failed, with requests that gatepass rejected before it parsed them."
+            " An upstream's own codes count as upstream_error",
+            (*REQUEST_LABELS, "code", "hop"),
         )
         self._bytes = Counts(
-            "gatepass_client_bytes_total", "Body bytes received from and sent to clients", ("direction",)
+            "gatepass_client_bytes_total",
+            "Body bytes received from clients (in) and sent to clients (out)",
+            ("direction",),
         )
         self.bytes_in, self.bytes_out = self._bytes.of(("in",)), self._bytes.of(("out",))
         counts = (
@@ -417,9 +431,13 @@ class Metrics:
         yield from _credential_families(sample.credentials)
         yield from _pool_families(sample.pools)
         yield GaugeMetricFamily(
-            "gatepass_requests_in_flight_limit", "limits.connections of one process", sample.in_flight_limit
+            "gatepass_requests_in_flight_limit",
+            "The value of limits.connections, for one process",
+            sample.in_flight_limit,
         )
-        learned = GaugeMetricFamily("gatepass_learned_rules", "Learned rules that are applied", labels=["upstream"])
+        learned = GaugeMetricFamily(
+            "gatepass_learned_rules", "Learned rules that gatepass applies now", labels=["upstream"]
+        )
         for upstream, rules in sample.learned_rules.items():
             learned.add_metric([upstream], rules)
         yield learned
@@ -428,7 +446,9 @@ class Metrics:
 
     def _request_families(self, sample: Sample) -> Iterator[Metric]:
         requests = CounterMetricFamily(
-            "gatepass_requests_total", "Requests by outcome", labels=[*REQUEST_LABELS, "outcome"]
+            "gatepass_requests_total",
+            "Finished requests, by outcome: ok, error, client_gone",
+            labels=[*REQUEST_LABELS, "outcome"],
         )
         all_series = list(self._by_labels.values())  # a copy: the event loop adds series while a thread formats them
         for series in all_series:
@@ -454,15 +474,27 @@ class Metrics:
 
 
 _SERIES_COUNTS = (
-    ("gatepass_attempts_total", "Requests sent to an upstream", operator.attrgetter("attempts")),
-    ("gatepass_input_tokens_total", "Input tokens that upstreams reported", operator.attrgetter("input_tokens")),
+    (
+        "gatepass_attempts_total",
+        "Requests that finished requests sent to an upstream, with retries and failed connections",
+        operator.attrgetter("attempts"),
+    ),
+    (
+        "gatepass_input_tokens_total",
+        "Input tokens that upstreams reported. Many report the tokens of a stream only if the client requests them",
+        operator.attrgetter("input_tokens"),
+    ),
     ("gatepass_output_tokens_total", "Output tokens that upstreams reported", operator.attrgetter("output_tokens")),
     (
         "gatepass_cached_input_tokens_total",
-        "Input tokens that were read from a cache",
+        "The part of the input tokens that the upstream read from its cache",
         operator.attrgetter("cached_tokens"),
     ),
-    ("gatepass_reasoning_tokens_total", "Output tokens of reasoning", operator.attrgetter("reasoning_tokens")),
+    (
+        "gatepass_reasoning_tokens_total",
+        "The part of the output tokens that the model used for reasoning",
+        operator.attrgetter("reasoning_tokens"),
+    ),
 )
 
 
@@ -473,10 +505,18 @@ def _code(error: GatepassError) -> str:
 
 def _credential_families(samples: Iterable[CredentialSample]) -> Iterator[Metric]:
     labels = ["credential"]
-    left = GaugeMetricFamily("gatepass_token_expires_in_seconds", "Time until the token expires", labels=labels)
+    left = GaugeMetricFamily(
+        "gatepass_token_expires_in_seconds",
+        "Time until the token expires; +Inf for a key that does not expire",
+        labels=labels,
+    )
     age = GaugeMetricFamily("gatepass_token_age_seconds", "Time since the token was requested", labels=labels)
     usable = GaugeMetricFamily("gatepass_token_usable", "1 while a valid token is held", labels=labels)
-    fetches = CounterMetricFamily("gatepass_token_fetches", "Token fetches, failed ones included", labels=labels)
+    fetches = CounterMetricFamily(
+        "gatepass_token_fetches",
+        "Token fetches, with failed ones. Only the process that called the token endpoint counts the fetch",
+        labels=labels,
+    )
     failures = CounterMetricFamily("gatepass_token_fetch_failures", "Failed token fetches", labels=labels)
     for sample in samples:
         left.add_metric([sample.name], sample.life_left_s)
@@ -490,13 +530,15 @@ def _credential_families(samples: Iterable[CredentialSample]) -> Iterator[Metric
 
 def _pool_families(samples: Iterable[PoolSample]) -> Iterator[Metric]:
     connections = GaugeMetricFamily(
-        "gatepass_upstream_connections", "Connections to upstreams", labels=["upstream", "state"]
+        "gatepass_upstream_connections",
+        "Connections to the upstream, by state: busy, idle",
+        labels=["upstream", "state"],
     )
     limit = GaugeMetricFamily(
-        "gatepass_upstream_connections_limit", "max_connections of the upstream", labels=["upstream"]
+        "gatepass_upstream_connections_limit", "The value of max_connections of the upstream", labels=["upstream"]
     )
     waiting = GaugeMetricFamily(
-        "gatepass_pool_waiting_requests", "Requests that wait for a connection", labels=["upstream"]
+        "gatepass_pool_waiting_requests", "Requests that wait for a free connection", labels=["upstream"]
     )
     for sample in samples:
         connections.add_metric([sample.upstream, "busy"], sample.busy)
@@ -508,11 +550,17 @@ def _pool_families(samples: Iterable[PoolSample]) -> Iterator[Metric]:
 
 def _store_families(sample: StoreSample) -> Iterator[Metric]:
     yield GaugeMetricFamily(
-        "gatepass_store_up", "1 while the shared store works and all use one encryption key", float(sample.is_up)
+        "gatepass_store_up",
+        "1 while gatepass can read and write the shared store, and all processes use one encryption key. Absent"
+        " without a store",
+        float(sample.is_up),
     )
-    yield CounterMetricFamily("gatepass_store_emptied", "How often the store lost its data", sample.emptied)
+    yield CounterMetricFamily("gatepass_store_emptied", "How often the shared store lost its data", sample.emptied)
     operations = CounterMetricFamily(
-        "gatepass_store_operations", "Operations of the shared store", labels=["operation", "outcome"]
+        "gatepass_store_operations",
+        "Operations of the shared store, by outcome: ok, failed, skipped (not sent in the second after a failure, or"
+        " because the encryption key differs)",
+        labels=["operation", "outcome"],
     )
     for labels, count in sample.operations.items():
         operations.add_metric(labels, count)

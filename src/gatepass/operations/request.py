@@ -25,6 +25,7 @@ from gatepass.types import (
     ClientRequest,
     EmbeddingsOptions,
     Headers,
+    Hidden,
     Operation,
     count_inputs,
     named_by_connection,
@@ -182,7 +183,7 @@ _HALF_PAIR_AT_END = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}[^\\]{0,16}\}[ \t
 _KINDS = {b"[": "an array", b'"': "a string", b"t": "true", b"f": "false", b"n": "null"}
 
 
-class RequestBody(msgspec.Struct, frozen=True, gc=False):
+class RequestBody(Hidden, msgspec.Struct, frozen=True, gc=False):
     """A request body, and the JSON text of the top-level members that gatepass reads, or None."""
 
     body: bytes

@@ -18,7 +18,7 @@ from gatepass.proxy.caller_limits import RequestMemory
 from gatepass.proxy.uploads import MultipartUpload
 from gatepass.sse.usage import Usage
 from gatepass.tokens import Token, TokenUser
-from gatepass.types import Call, ClientRequest, Headers, Target
+from gatepass.types import Call, ClientRequest, Headers, Hidden, Target
 
 PATH_LOG_CHARS = 256
 
@@ -80,7 +80,7 @@ ANONYMOUS = AccessKey.model_construct(name="", hash=None, key=None, models=[], p
 """The caller until the request is authenticated. It may use no model."""
 
 
-class Attempt(msgspec.Struct, eq=False):
+class Attempt(Hidden, msgspec.Struct, eq=False):
     """One target, and the state that decides about a retry at it and a failover to the next one.
 
     An embeddings call that is sent as several requests has a part for each. Each part may repeat its request once with
@@ -165,7 +165,7 @@ class Attempt(msgspec.Struct, eq=False):
         self.reply_text = "\n".join(texts)[:BODY_KEPT_CHARS] if texts else None
 
 
-class RequestContext(msgspec.Struct, eq=False):
+class RequestContext(Hidden, msgspec.Struct, eq=False):
     """The state of one request, from its head to its access record. Times are seconds since the request arrived.
 
     None of its members may refer back to it, so that a finished request needs no garbage collection.

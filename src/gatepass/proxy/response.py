@@ -47,10 +47,10 @@ from gatepass.sse.whole_reply import (
     read_good,
     repair_reply,
 )
-from gatepass.types import Call, ClientProtocol, Headers, Response, UpstreamErrorBody, header
+from gatepass.types import Call, ClientProtocol, Headers, Hidden, Response, UpstreamErrorBody, header
 
 
-class BufferedReply(msgspec.Struct, frozen=True):
+class BufferedReply(Hidden, msgspec.Struct, frozen=True):
     """A whole reply that was classified; `adapted` lists the changes made to it."""
 
     status: int
@@ -65,7 +65,7 @@ class BufferedReply(msgspec.Struct, frozen=True):
     """A chat reply without content although its finish reason is `stop`."""
 
 
-class SynthesizedStream(msgspec.Struct, frozen=True):
+class SynthesizedStream(Hidden, msgspec.Struct, frozen=True):
     """A stream made from the whole reply `body`; `events` holds all of its events and `[DONE]`."""
 
     headers: Headers
@@ -75,7 +75,7 @@ class SynthesizedStream(msgspec.Struct, frozen=True):
     is_empty: bool = False
 
 
-class StreamingReply(msgspec.Struct, frozen=True):
+class StreamingReply(Hidden, msgspec.Struct, frozen=True):
     """A stream whose first event was classified; the holder closes `response`.
 
     `ready` can be written now. `body_ended` is True if the body was read to its end.

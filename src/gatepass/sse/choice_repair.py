@@ -442,8 +442,8 @@ class TextKind(Enum):
 class PendingChunk:
     """A chunk that is not sent yet. `has_changed`: it must be written again, because it differs from its event."""
 
-    block: bytes
-    payload: Object
+    block: bytes = field(repr=False)
+    payload: Object = field(repr=False)
     has_changed: bool = False
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import msgspec
@@ -181,10 +181,10 @@ class Event:
     it even without data. It does for a name, an id or a retry (`SSEDecoder.decode`), and then fails on the empty text.
     """
 
-    data: bytes | None
+    data: bytes | None = field(repr=False)
     name: bytes
     id: bytes
-    comments: bytes
+    comments: bytes = field(repr=False)
     is_dispatched: bool
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
 
@@ -38,7 +38,7 @@ class StoreReading:
     `finished_s`.
     """
 
-    values: Mapping[str, bytes]
+    values: Mapping[str, bytes] = field(repr=False)
     at_s: float
     started_s: float
     finished_s: float

@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
@@ -28,7 +28,7 @@ class FolderEntry:
     """The content of one file: a line with `until_s`, then the content."""
 
     until_s: float
-    content: bytes
+    content: bytes = field(repr=False)
 
     @classmethod
     def of(cls, data: bytes) -> FolderEntry:

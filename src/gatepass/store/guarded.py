@@ -84,6 +84,11 @@ class StoreHealth:
     def reason(self) -> str | None:
         return next((self._faults[part] for part in _Part if part in self._faults), None)
 
+    @property
+    def key_fault(self) -> str | None:
+        """Why the encryption key is not the one of the other processes; None if it is."""
+        return self._faults.get(_Part.KEY)
+
     def note(self, part: _Part, reason: str | None, now: float) -> None:
         """Record that `part` works, or fails for a `reason`."""
         if reason is None:
@@ -219,9 +224,9 @@ class GuardedStore:
         """
         if self._encrypted is not None and not self._is_compared:
             await self._compare_key()
-        if self.health.state is StoreState.UNREADABLE:
+        if (reason := self.health.key_fault) is not None:
             self.health.operations[operation, "skipped"] += 1
-            raise StoreUnavailable(self.health.reason)
+            raise StoreUnavailable(reason)
         return await self._request(part, operation, work)
 
     async def _check_forever(self) -> None:

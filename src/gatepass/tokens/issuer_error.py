@@ -135,7 +135,7 @@ class TokenErrorBody:
     """The content of an error object: its code, its text and the HTTP status that it names, if present."""
 
     code: str | None
-    text: str | None
+    text: str | None = field(repr=False)
     status: int | None = None
 
     @property

@@ -180,6 +180,9 @@ class Clients:
                 moved += 1
                 time.sleep(PAUSE_S)
                 continue
+            if status == 503 and b'"draining"' in body:  # a balancer sends it to another process too
+                moved += 1
+                continue
             return (None if status == 200 else f"{status} {body[:300]!r}"), moved
         return "no process answered", moved
 

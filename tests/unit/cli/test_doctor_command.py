@@ -133,6 +133,12 @@ def test_a_model_without_a_route_is_refused(doctor):
     assert "refused: 404 model_not_found: " in result.stdout
 
 
+def test_json_of_a_refusal_is_an_object_too(doctor):
+    result = doctor("gpt-9", "--json")
+    *_, end = [json.loads(line) for line in result.stdout.splitlines()]
+    assert (result.exit_code, end["exit_code"], end["refused"]["code"]) == (1, 1, "model_not_found")
+
+
 def test_a_key_that_may_not_use_the_model_is_refused(doctor, found):
     result = doctor("gpt-4o", "--call", "--key", "rag")
     assert (result.exit_code, found.calls) == (1, [])

@@ -63,6 +63,10 @@ def test_a_jwt_shows_its_safe_claims_and_never_itself():
             Token(Secret("t"), 0.0, 240.0, lifetime_source=LifetimeSource.DEFAULT),
             "240 s, from default_ttl_s, because no lifetime was found",
         ),
+        (
+            Token(Secret("t"), 0.0, 3600.0, implausible_lifetime_s=1.79519e12),
+            "3600 s, from the issuer's reply; the announced 1.795e+12 s are implausible: check the expiry's unit",
+        ),
         (Token(Secret("t"), 0.0, None, TokenKind.KEY, LifetimeSource.NONE), "unlimited: a key does not expire"),
     ],
 )

@@ -148,7 +148,7 @@ def test_a_hash_has_its_settings_behind_it():
 
 
 def test_a_setting_that_a_hash_has_not_is_refused_without_quoting_it():
-    for odd in ("sha256:a/models=m", "sha256:a/gp-secret", "sha256:a/"):
+    for odd in ("sha256:a/models=m", "sha256:a/gp-secret", "sha256:a/", "sha256:a/hash=sha256:b"):
         document = read(KEY_HASHES=odd)
         (problem,) = document.problems
         assert str(problem).startswith("environment GATEPASS_KEY_HASHES: expects HASH/name=NAME/role=ROLE/")

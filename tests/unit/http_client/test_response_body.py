@@ -46,7 +46,10 @@ def test_garbage_is_a_fault():
     assert decoder is not None
     with pytest.raises(TransportFault) as caught:
         list(decoder.decode(b"not gzip at all"))
-    assert caught.value.fault is Fault.INVALID
+    assert (caught.value.fault, caught.value.detail) == (
+        Fault.INVALID,
+        "the compressed reply is invalid: incorrect header check",
+    )
 
 
 def test_a_coding_that_broke_off_is_a_fault():

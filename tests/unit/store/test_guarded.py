@@ -324,6 +324,12 @@ async def test_a_process_with_another_key_uses_nothing_of_the_store_from_its_fir
     assert "another key" in await unavailable(wrong.get(["refresh-token/one"]))
     assert await right.lease("refresh-turn/one", "them", 60.0)
     assert wrong.health.operations["lease", "skipped"] == 1
+    fleet.store.is_full = True
+    await unavailable(wrong.check())
+    fleet.store.is_full = False
+    await fleet.clock.advance(REST_S)
+    assert wrong.health.state is StoreState.DOWN
+    assert "another key" in await unavailable(wrong.get(["refresh-token/one"]))
 
 
 async def test_a_process_with_another_key_does_not_take_over_a_store_that_was_emptied(fleet):

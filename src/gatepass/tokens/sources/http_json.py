@@ -47,7 +47,7 @@ class LoginRequestTemplate:
     """A login request with placeholders. `document` is the JSON body. Without it and `form` there is no body."""
 
     method: str
-    url: str
+    url: str = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     query: Mapping[str, str] = field(default_factory=dict, repr=False)
     form: Mapping[str, str] | None = field(default=None, repr=False)
