@@ -361,7 +361,12 @@ FAULTS = {
     "a certificate of the future": at(
         "upstream:chat tls", not_yet_valid, f"is valid from {DAYS['later']}", "Check the clock of this machine"
     ),
-    "an expired intermediate": at("upstream:chat tls", expired_intermediate, "the CA Corp Issuing 2020 expired on"),
+    "an expired intermediate": at(
+        "upstream:chat tls",
+        expired_intermediate,
+        "the CA Corp Issuing 2020 expired on",
+        "send a current certificate of that CA",
+    ),
     "a self-signed certificate": at(
         "upstream:chat tls", self_signed, "self-signed (llm.corp.example)", f"Set {CA_FILE}"
     ),

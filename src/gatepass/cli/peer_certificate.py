@@ -88,7 +88,8 @@ def explain_certificate(
     match problem:
         case TlsProblem.EXPIRED:
             late = next((each for each in chain if _moment_s(each, "notAfter") < wall_s), own)
-            return f"the certificate of {_owner(late, own, host)} expired on {_date(late, 'notAfter')}", None
+            advice = None if late is own else f"Let {host} send a current certificate of that CA."
+            return f"the certificate of {_owner(late, own, host)} expired on {_date(late, 'notAfter')}", advice
         case TlsProblem.NOT_YET_VALID:
             early = next((each for each in chain if _moment_s(each, "notBefore") > wall_s), own)
             return f"the certificate of {_owner(early, own, host)} is valid from {_date(early, 'notBefore')}", None
