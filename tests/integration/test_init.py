@@ -249,3 +249,50 @@ def test_the_file_is_what_the_answers_say():
         f'    - {{name: "ragflow", profile: "ragflow", hash: "sha256:{"0" * 64}"}}',
         f'    - {{name: "mine", hash: "sha256:{"1" * 64}"}}',
     ]
+
+
+HOSTILE = "m\x1b]0;title\x07\x9b31m\nserver: {port: 1}\u2028x\u202e"
+"""A text of a server that sets a terminal's title and colour, and looks like a line of its own."""
+
+
+@pytest.mark.parametrize(
+    "answer", ["a: b, c", "x}\nevil: 1", "#no", "*", "${HOME}$$", '"\\', "\x7f\x85\u2028é😀", "true", "- a", "\ufeff"]
+)
+def test_no_answer_changes_the_file_around_it(tmp_path, answer):
+    body = {"key": PLACE, answer: [answer, {answer: 1.5}]}
+    answers = {"base_url": "http://127.0.0.1:1/v1", "auth": "login", "login_url": "http://127.0.0.1:1/"}
+    path = tmp_path / "gatepass.yaml"
+    path.write_text(render({**answers, "login_body": json.dumps(body)}, "${S}", (), [HOSTILE]), encoding="utf-8")
+    config = load(str(path), {"S": SECRET}).config
+    assert config.server.port == 8080
+    login: Any = config.credentials[UPSTREAM]
+    assert login.json_body == {"key": SECRET, answer: [answer, {answer: 1.5}]}
+    oauth2 = {**answers, "auth": "oauth2", "token_url": "http://127.0.0.1:1/", "client_id": answer}
+    path.write_text(render(oauth2, "${S}"), encoding="utf-8")
+    client: Any = load(str(path), {"S": SECRET}).config.credentials[UPSTREAM]
+    assert client.client_id == answer
+
+
+async def test_a_server_writes_nothing_but_text_to_the_terminal_and_the_file(tmp_path):
+    def serve_hostile(request: Received) -> Dialogue:
+        models = {"object": "list", "data": [{"id": HOSTILE}]}
+        return [Send(reply(models if request.target == "/v1/models" else {"error": {"message": HOSTILE}}, 200))]
+
+    async with Scripted(answer=serve_hostile) as scripted:
+        url = scripted.url.removesuffix("/v1")
+        result = await run(tmp_path, answers=(f"{url}/v1", "key", SECRET, "y", "gpt", "other", ""))
+    assert result.exit_code == 0, result.output
+    assert "Models: m�]0;title" in result.output
+    for text in (result.output, (tmp_path / "gatepass.yaml").read_text()):
+        assert all(char.isprintable() or char == "\n" for char in text)
+        assert not any(line.startswith("server: {port") for line in text.splitlines())
+    assert "# Not proven: upstream:llm stream" in (tmp_path / "gatepass.yaml").read_text()
+
+
+async def test_an_invalid_url_with_a_password_is_asked_again_and_never_written(tmp_path):
+    async with servers() as url:
+        wrong = f"{url}/v1".replace("//", "//user:planted-password@")
+        result = await run(tmp_path, answers=(wrong, f"{url}/v1", "key", SECRET, "n", "other", ""))
+    assert result.exit_code == 0, result.output
+    assert "holds a user name or password" in result.output
+    assert "planted-password" not in (tmp_path / "gatepass.yaml").read_text()

@@ -27,7 +27,7 @@ from gatepass.cli.configuration import (
     operation_of,
     summary,
 )
-from gatepass.cli.options import coloured, config_option, json_option
+from gatepass.cli.options import coloured, config_option, json_option, printable
 from gatepass.clock import Clock, SystemClock
 from gatepass.errors import CallerError
 
@@ -233,7 +233,8 @@ class Report:
             click.echo("\r\x1b[K", nl=False, err=True)
 
     def add(self, step: Step) -> None:
-        """Print a step."""
+        """Print a step. It may quote a server."""
+        step = replace(step, why=printable(step.why), advice=printable(step.advice))
         self._hide_running()
         self.steps.append(step)
         line = json.dumps(described(step)) if self._as_json else line_of(step)

@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gatepass.cli.configuration import CHECK_FAILED, exit_unusable
+from gatepass.cli.options import printable
 
 if TYPE_CHECKING:
     from gatepass.cli.reach import Step
@@ -128,14 +130,17 @@ class ClientKey:
 def render(answers: Mapping[str, str], secret: str, keys: Sequence[ClientKey] = (), notes: Sequence[str] = ()) -> str:
     """Return the configuration as commented YAML.
 
-    `secret` is the reference to the secret, never its value. `notes` are tests that failed; they become comments.
+    `secret` is the reference to the secret, never its value. `notes` are tests that failed; they become comments of
+    one line each. A `$` in an answer is a dollar, never the beginning of a reference.
     """
+    body = answers.get("login_body", "")
+    answers = {**{name: answer.replace("$", "$$") for name, answer in answers.items()}, "login_body": body}
     network = {name: answers[name] for name in ("ca_file", "proxy") if answers.get(name)}
     plain = {"allow_plain_http": True} if answers.get("allow_plain_http") else {}
     lines = [
         "# Written by `gatepass init`. All settings: docs/configuration.md.",
         "# Next: `gatepass doctor` tests every hop, `gatepass serve` serves.",
-        *(f"# Not proven: {note}" for note in notes),
+        *(f"# Not proven: {printable(note)}" for note in notes),
         "",
     ]
     if keys:
@@ -181,7 +186,7 @@ def _credential(answers: Mapping[str, str], secret: str) -> dict[str, Any]:
             "client_secret": secret,
             **{name: value for name, value in optional.items() if value and value != QUESTIONS[name].default},
         }
-    body = json.loads(answers["login_body"].replace("$", "$$"))
+    body = json.loads(answers["login_body"])
     reply = {"reply": {"token": answers["login_token"]}} if answers.get("login_token") else {}
     return {"type": "http_json", "url": answers["login_url"], "json": _with_secret(body, secret), **reply}
 
@@ -191,7 +196,7 @@ def _with_secret(node: Any, secret: str) -> Any:
         return {name: _with_secret(value, secret) for name, value in node.items()}
     if isinstance(node, list):
         return [_with_secret(value, secret) for value in node]
-    return node.replace(PLACE, secret) if isinstance(node, str) else node
+    return node.replace("$", "$$").replace(PLACE, secret) if isinstance(node, str) else node
 
 
 def _block(name: str, members: Mapping[str, Any]) -> list[str]:
@@ -208,8 +213,19 @@ def _block(name: str, members: Mapping[str, Any]) -> list[str]:
 def _inline(value: Any) -> str:
     """Return `value` on one line. JSON texts are YAML too."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{name}: {_inline(item)}" for name, item in value.items()) + "}"
-    return json.dumps(value, ensure_ascii=False)
+        names = (name if _PLAIN_NAME.fullmatch(name) else _inline(name) for name in value)
+        return (
+            "{" + ", ".join(f"{name}: {_inline(item)}" for name, item in zip(names, value.values(), strict=True)) + "}"
+        )
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_inline, value)) + "]"
+    text = json.dumps(value, ensure_ascii=False)
+    # YAML does not read all of these characters, and reads two escapes of JSON for one character as two
+    return "".join(char if char.isprintable() else f"\\U{ord(char):08x}" for char in text)
+
+
+_PLAIN_NAME = re.compile(r"[a-z][a-z0-9_]*")
+"""A name in YAML that needs no quotes."""
 
 
 def body_fault(text: str) -> str:
@@ -298,7 +314,10 @@ class Setup:
         )
 
     def settle(self, names: Sequence[str], test: Any, *, has_secret: bool = False) -> None:
-        """Ask for `names` until `test` finds no fault, or the operator keeps the answers in spite of it."""
+        """Ask for `names` until `test` finds no fault, or the operator keeps the answers in spite of it.
+
+        Answers that make no valid configuration are never kept: a URL with a password would be written to the file.
+        """
         again = False
         while True:
             for name in names:
@@ -315,13 +334,15 @@ class Setup:
                 if click.confirm("Send the secret and the token over the network in plain text?", default=False):
                     self.answers["allow_plain_http"] = "true"
                     continue
-            elif not click.confirm("Answer again?", default=True):
+            elif failed.what != "configuration" and not click.confirm("Answer again?", default=True):
                 self.notes.append(f"{failed.hop} {failed.what}: {failed.why}")
                 return
             again = True
             extra = RELATED.get(failed.what, ())
             if failed.what == "token":
                 extra = AFTER_A_FAULT[self.answers["auth"]]
+            elif failed.what == "configuration":  # options may have given these
+                extra = tuple(name for name in ("ca_file", "proxy") if self.answers.get(name))
             names = tuple(dict.fromkeys((*names, *extra)))
 
     def load(self, folder: Path) -> Config:
@@ -329,7 +350,8 @@ class Setup:
         from gatepass.config.load import load
 
         path = folder / "gatepass.yaml"
-        path.write_text(render(self.answers, self.secret_reference or f"${{{SECRET_VARIABLE}}}"))
+        text = render(self.answers, self.secret_reference or f"${{{SECRET_VARIABLE}}}")
+        path.write_text(text, encoding="utf-8")
         return load(str(path), {**os.environ, SECRET_VARIABLE: self.secret}).config
 
     async def reach_upstream(self) -> Step | None:
@@ -401,7 +423,7 @@ class Setup:
             return []
         finally:
             await state.aclose()
-        return [str(entry["id"]) for entry in entries]
+        return [printable(entry["id"]) for entry in entries]
 
     async def first_failed(self, steps: Callable[[Config], AsyncIterator[Step]]) -> Step | None:
         """Print `steps` of the configuration so far, and return the first that failed."""
@@ -543,7 +565,6 @@ def _offer_call(setup: Setup, *, call: bool) -> None:
 
 def _keys(clients: str) -> list[tuple[ClientKey, str]]:
     """Return an entry and a new key for each of `clients`."""
-    import re
     from typing import get_args
 
     from gatepass.auth.api_keys import new_key
@@ -573,7 +594,7 @@ def _write(path: Path, setup: Setup, keys: Sequence[ClientKey]) -> None:
             secret_file.unlink(missing_ok=True)
             with os.fdopen(os.open(secret_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
                 file.write(setup.secret)
-        partial.write_text(text)
+        partial.write_text(text, encoding="utf-8")
         partial.replace(path)
     except OSError as error:
         if setup.secret:

@@ -15,7 +15,7 @@ import click
 from gatepass.cli.configuration import exit_unusable
 from gatepass.cli.control import NotRunning, RequestRefused, request, socket_at
 from gatepass.cli.healthcheck import HOST, PORT, failure_text, listening, own_file, reachable, variable
-from gatepass.cli.options import config_option, json_option, progress
+from gatepass.cli.options import config_option, json_option, printable, progress
 
 TIMEOUT_S = 10.0
 PAGE_BYTES = 16 * 1024 * 1024
@@ -58,7 +58,7 @@ def learned(path: str | None, url: str | None, key_env: str, *, as_config: bool,
         page = learned_page(path, url, key_env)
         text = _fetched_text(page, target, key_env)
     if as_config:
-        click.echo(_printable(text), nl=False)
+        click.echo(printable(text, "\n"), nl=False)
         return
     rules = _parsed_rules(page, text)
     click.echo(json.dumps(rules, indent=2) if as_json else "\n".join(table(rules)))
@@ -159,7 +159,7 @@ def _fetched_text(page: LearnedPage, target: str, key_env: str) -> str:
         404: " Is it a gatepass, and is the URL its root?",
     }
     try:
-        reason = _printable(str(json.loads(text)["error"]["message"]))
+        reason = printable(str(json.loads(text)["error"]["message"]))
     except (ValueError, LookupError, TypeError):
         reason = ""
     message = f"{page.url} answered {status} to GET /learned. {reason}".rstrip()
@@ -205,7 +205,7 @@ def table(rules: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     widths = [max(len(line[column]) for line in cells) for column in range(len(_HEAD))]
     for number, line in enumerate(cells):
         yield "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
-        if number and (evidence := _printable(" ".join(str(rules[number - 1].get("evidence", "")).split()))):
+        if number and (evidence := printable(" ".join(str(rules[number - 1].get("evidence", "")).split()))):
             yield f"    {evidence}"
 
 
@@ -217,14 +217,9 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     spans = [span(float(row.get(name) or 0)) for name in ("age_s", "expires_in_s")]
     if row.get("state") == "failed":
         spans[1] = f"retried in {spans[1]}"
-    return tuple(_printable(str(text)) for text in (*texts, *spans, row.get("uses", 0)))
+    return tuple(printable(text) for text in (*texts, *spans, row.get("uses", 0)))
 
 
 def span(seconds: float) -> str:
     """Return the largest whole unit: `90` is `1 min`."""
     return next((f"{seconds // size:.0f} {unit}" for size, unit in _UNITS if seconds >= size), f"{seconds:.0f} s")
-
-
-def _printable(text: str) -> str:
-    """Replace control characters, because an upstream's message could otherwise control the terminal."""
-    return "".join(char if char.isprintable() or char == "\n" else "�" for char in text)

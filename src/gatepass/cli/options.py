@@ -26,6 +26,14 @@ def coloured(text: str, colour: str) -> str:
     return text if os.environ.get("NO_COLOR") else click.style(text, fg=colour)
 
 
+def printable(text: object, keep: str = "") -> str:
+    """Replace control characters and line breaks, except those in `keep`.
+
+    The message of a server could otherwise control the terminal, or look like a line of the command.
+    """
+    return "".join(char if char.isprintable() or char in keep else " " if char.isspace() else "�" for char in str(text))
+
+
 @contextmanager
 def progress(waits_for: str) -> Iterator[None]:
     """Show on a terminal how long the wait in the block takes, as soon as it takes longer than a second."""

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from gatepass.cli.control import NotRunning, RequestRefused, control_option, request
-from gatepass.cli.options import json_option
+from gatepass.cli.options import json_option, printable
 
 _PROCESSES = ("PROCESS", "READY", "REQUESTS")
 _CREDENTIALS = ("PROCESS", "CREDENTIAL", "TYPE", "TOKEN", "EXPIRES IN", "FETCHES", "FAILURES")
@@ -47,7 +47,7 @@ def lines_of(page: Mapping[str, Any]) -> Iterator[str]:
     yield from aligned([_CREDENTIALS, *(_credential(*row) for row in credentials)])
     for name, credential, held in credentials:
         if held["failing"]:
-            yield f"{name} {credential}: {_plain(held['last_error'])}"
+            yield f"{name} {credential}: {printable(held['last_error'])}"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -66,8 +66,3 @@ def _credential(name: str, credential: str, held: Mapping[str, Any]) -> tuple[st
     token = "failing" if held["failing"] else held["state"]
     left = "-" if left_s is None else f"{left_s:.0f} s"
     return name, credential, held["type"], token, left, str(held["fetches"]), str(held["failures"])
-
-
-def _plain(text: object) -> str:
-    """Replace control characters, because a token endpoint's message could otherwise control the terminal."""
-    return "".join(char if char.isprintable() else "�" for char in str(text))

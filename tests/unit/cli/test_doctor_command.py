@@ -272,3 +272,12 @@ def test_a_terminal_shows_the_step_that_takes_longer_than_a_second(monkeypatch, 
     printed = capsys.readouterr()
     assert printed.err == "\r.... upstream:chat tls: running\r\x1b[K"
     assert printed.out == "ok   upstream:chat models: answers\n"
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_server_controls_neither_the_terminal_nor_the_lines(capsys, as_json):
+    report = Report(as_json=as_json)
+    report.add(Step("upstream:chat", "call", Outcome.FAILS, "a\x1b[2J\x9b31m\r\nok   fake\u2028b\u202e", "c\x07\nd"))
+    line = capsys.readouterr().out.removesuffix("\n")
+    assert line.isprintable()
+    assert "ok   fake b" in line
