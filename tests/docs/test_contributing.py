@@ -1,0 +1,128 @@
+"""CONTRIBUTING.md: its worked examples, followed to the letter on a copy of gatepass, work and pass the linter."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from shutil import copytree, ignore_patterns
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = (ROOT / "CONTRIBUTING.md").read_text().partition("\n## Worked examples\n")[2]
+KINDS = {"A token source", "A rule", "A dialect", "A client profile"}
+STEP = re.compile(
+    r"as `(?P<file>[\w./]+)`[^`]*(?:`\w+`[^`]*)*```python\n(?P<code>.*?)^```"
+    r"|^```diff\n(?P<patch>.*?)^```"
+    r"|^```sh\n(?P<command>.*?)^```",
+    re.MULTILINE | re.DOTALL,
+)
+"""A new file with its name in the sentence before, a patch, or a command."""
+
+
+def steps(example: str) -> Iterator[dict[str, str]]:
+    for found in STEP.finditer(example):
+        yield {name: text for name, text in found.groupdict().items() if text is not None}
+
+
+def run(*command: str, cwd: Path, given: str | None = None) -> str:
+    # a copy below a repository must not be taken for a part of it
+    environment = {**os.environ, "PYTHONPATH": str(cwd / "src"), "GIT_CEILING_DIRECTORIES": str(cwd.parent)}
+    done = subprocess.run(command, cwd=cwd, env=environment, input=given, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sources, and of the tests what the examples' tests import."""
+    folder = tmp_path_factory.mktemp("contributed") / "gatepass"
+    copytree(ROOT / "src", folder / "src")
+    copytree(ROOT / "tests", folder / "tests", ignore=ignore_patterns("test_*", "e2e", "fuzz", "stress", "*.pyc"))
+    (folder / "pyproject.toml").write_bytes((ROOT / "pyproject.toml").read_bytes())
+    return folder
+
+
+def test_the_four_examples_work_as_they_are_written(copy):
+    headings = re.findall(r"(?m)^### (.+)$", EXAMPLES)
+    written: list[str] = []
+    tests: list[str] = []
+    for example in EXAMPLES.split("\n### ")[1:]:
+        kinds = [next(iter(step)) for step in steps(example)]
+        assert example.count("```") == 2 * len(kinds), f"a block of {example[:20]!r} is not followed: {kinds}"
+        for step in steps(example):
+            if "patch" in step:
+                run("git", "apply", "-", cwd=copy, given=step["patch"])
+                written += re.findall(r"(?m)^\+\+\+ b/(.+)$", step["patch"])
+            elif "file" in step:
+                assert not (copy / step["file"]).exists()
+                (copy / step["file"]).write_text(step["code"])
+                written.append(step["file"])
+            else:
+                program, quiet, test = step["command"].split()
+                assert (program, quiet) == ("pytest", "-q")
+                tests.append(test)
+    assert set(headings) == KINDS
+    assert len(tests) == len(KINDS)
+    told = run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, cwd=copy)
+    assert "4 passed" in told
+    ruff = str(Path(sys.executable).with_name("ruff"))
+    run(ruff, "check", "--no-cache", *written, cwd=copy)
+    run(ruff, "format", "--no-cache", "--check", *written, cwd=copy)
+
+
+def test_each_command_of_the_page_is_a_target():
+    targets = set(re.findall(r"(?m)^([a-z0-9-]+):", (ROOT / "Makefile").read_text()))
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    named = set(re.findall(r"(?:`|^)make ([a-z0-9-]+)", page, re.MULTILINE))
+    assert len(named) > 10
+    assert named - targets == set()
+
+
+def parsed(file: str) -> Any:
+    return YAML(typ="safe", pure=True).load(ROOT / file)
+
+
+def test_the_workflow_runs_on_each_supported_python_with_pinned_actions_and_no_rights():
+    text = (ROOT / ".github/workflows/check.yml").read_text()
+    workflow = parsed(".github/workflows/check.yml")
+    (job,) = workflow["jobs"].values()
+    classifiers = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["classifiers"]
+    supported = [
+        line.rpartition(" ")[2] for line in classifiers if line.startswith("Programming Language :: Python :: ")
+    ]
+    assert job["strategy"]["matrix"]["python"] == supported
+    assert workflow["permissions"] == {"contents": "read"}
+    assert "permissions" not in job
+    actions = re.findall(r"uses: (.+)", text)
+    assert len(actions) == 2
+    assert [one for one in actions if not re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v[\d.]+", one)] == []
+    assert [step["run"] for step in job["steps"] if "run" in step] == [".ci/run"]
+
+
+def test_the_hooks_call_the_tools_of_the_environment():
+    hooks = [hook for repo in parsed(".pre-commit-config.yaml")["repos"] for hook in repo["hooks"]]
+    programs = {hook["entry"].split()[0].removeprefix(".venv/bin/") for hook in hooks}
+    assert {repo["repo"] for repo in parsed(".pre-commit-config.yaml")["repos"]} == {"local"}
+    assert programs == {"ruff", "mypy", "lint-imports"}
+    assert [program for program in programs if not Path(sys.executable).with_name(program).exists()] == []
+
+
+def test_each_issue_form_has_what_the_page_needs():
+    """What GitHub requires of a form: a name, a description, and a label for each field that is filled in."""
+    forms = [file for file in (ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml") if file.name != "config.yml"]
+    assert len(forms) == 3
+    for file in forms:
+        form = parsed(str(file.relative_to(ROOT)))
+        fields = [field for field in form["body"] if field["type"] != "markdown"]
+        assert form["name"], file
+        assert form["description"], file
+        assert all(field["attributes"]["label"] for field in fields), file
+        assert len({field["id"] for field in fields}) == len(fields), file
