@@ -66,7 +66,7 @@ def token(name: str | None, path: str | None, *, as_json: bool, watch: bool, rev
             "the next refresh token is then lost."
         )
     logging.getLogger("gatepass").addHandler(logging.NullHandler())  # keeps log lines out of the output
-    report = Report(config, name, as_json=as_json, watch=watch, reveal=reveal)
+    report = TokenReport(config, name, as_json=as_json, watch=watch, reveal=reveal)
     try:
         is_fetched = asyncio.run(_run(config, name, report))
     except KeyboardInterrupt:
@@ -88,7 +88,7 @@ def _credential_name(config: Config, name: str | None) -> str:
     return name
 
 
-async def _run(config: Config, name: str, report: Report) -> bool:
+async def _run(config: Config, name: str, report: TokenReport) -> bool:
     """Return whether a token was fetched. With `watch` it runs until it is cancelled, and prints failures."""
     from gatepass.clock import SystemClock
     from gatepass.proxy.app_state import create_app_state
@@ -108,7 +108,7 @@ async def _run(config: Config, name: str, report: Report) -> bool:
         await state.aclose()
 
 
-async def _fetch(state: AppState, holder: TokenHolder, report: Report) -> bool:
+async def _fetch(state: AppState, holder: TokenHolder, report: TokenReport) -> bool:
     from gatepass.config.credential.kinds import token_location
     from gatepass.errors import TokenUnavailable
 
@@ -126,7 +126,7 @@ async def _fetch(state: AppState, holder: TokenHolder, report: Report) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class TokenReport:
     """Prints the result of the first fetch, as text or as one JSON object."""
 
     config: Config
