@@ -1,13 +1,22 @@
 """docs/reference/ is what docs/generate.py writes, and its entries are complete, unique and real."""
 
+import json
 import re
 import shlex
+from typing import Annotated, Any
 
 import click
 import pytest
-from docs.generate import FOLDER, Entry, commands, pages
+from docs.generate import FOLDER, SHARED, Entry, FieldText, blocks_in, commands, pages
+from pydantic import BaseModel, create_model
 
 from gatepass.cli import main
+from gatepass.config.block import Block, field_docstrings
+from gatepass.config.document import with_leaves
+from gatepass.config.load import load
+from gatepass.config.model import Config
+from gatepass.config.wording import all_settings
+from gatepass.config.yaml_file import parse_yaml
 
 PAGES = pages()
 
@@ -46,3 +55,83 @@ def test_each_example_of_a_command_is_a_valid_command_line():
         if "--version" not in words:
             known[name].make_context(name, words[len(name.split()) :])
     assert shown >= {name for name, command in known.items() if not isinstance(command, click.Group)}
+
+
+def setting_name(setting):
+    """The heading of a setting: `access.keys[].hash`, and one for all places of a block that many have."""
+    pattern = [
+        "[]" if part == "*" and setting.pattern[index - 1] in ("keys", "targets") else "NAME" if part == "*" else part
+        for index, part in enumerate(setting.pattern)
+    ]
+    for block in SHARED:
+        if block in pattern[:-1]:
+            pattern = ["credentials", "NAME"] * (block == "reply") + pattern[pattern.index(block) :]
+    return ".".join(pattern).replace(".[]", "[]")
+
+
+def written_default(setting):
+    value = {} if isinstance(setting.default, BaseModel) else setting.default
+    value = int(value) if isinstance(value, float) and value.is_integer() else value
+    return "none; the setting is required" if setting.required else f"`{json.dumps(value)}`"
+
+
+def test_every_setting_has_its_entries_with_its_default_and_its_credential_types():
+    headings = re.findall(r"^### `([^`]+)`(?: \((\w+)\))?$", PAGES["configuration.md"], re.MULTILINE)
+    defaults = dict(re.findall(r"^### `([^`]+)`.*?^- Default: (.*?)$", PAGES["configuration.md"], re.M | re.S))
+    sections = {block for block in Config.model_fields if not block.endswith("s") or block == "access"}
+    known = {setting_name(setting): setting for setting in all_settings().values() if len(setting.pattern) > 1}
+    assert {title for title, _ in headings} == set(known)
+    assert sections <= set(re.findall(r"^## `(\w+)`$", PAGES["configuration.md"], re.MULTILINE))
+    types = {title: {kind for name, kind in headings if name == title} for title, _ in headings}
+    for title, setting in known.items():
+        if types[title] != {""}:
+            assert types[title] == setting.members, title
+        if len(types[title]) == 1:
+            assert defaults[title] == written_default(setting), title
+
+
+def examples(block):
+    """Each setting of the block and of the blocks in it, with its example."""
+    docstrings = field_docstrings(block)
+    for name, field in block.model_fields.items():
+        if text := FieldText.parse(docstrings.get(name, "")).example:
+            yield block.__name__, field.alias or name, field, text
+        for _, inner in blocks_in(field.annotation):
+            yield from examples(inner)
+
+
+def test_each_example_of_a_setting_is_a_value_of_its_type():
+    resolved_only = {("Access", "keys"), ("EnvCredential", "variable"), ("AccessKey", "key")}  # `access` loads one
+    fields: dict[str, Any] = {}
+    values = {}
+    for block, name, field, text in examples(Config):
+        if block != "Config" and (block, name) not in resolved_only:
+            tree = parse_yaml("example", f"value: {text}").tree["value"]
+            fields[f"{block}_{name}"] = (Annotated[field.annotation, *field.metadata, None], ...)
+            values[f"{block}_{name}"] = with_leaves(tree, resolved)
+    assert len(fields) > 150
+    create_model("Examples", __base__=Block, **fields).model_validate(values)
+
+
+def resolved(leaf):
+    return re.sub(r"\$\{[^}]+\}", "x" * 32, leaf) if isinstance(leaf, str) else leaf
+
+
+BASE = {
+    "credentials": {"corp": {"type": "static", "token": "${SECRET}"}},
+    "upstreams": {"chat": {"base_url": "http://localhost"}, "vectors": {"base_url": "http://localhost"}},
+    "models": {"*": {"upstream": "chat"}},
+    "access": {"keys": [{"name": "ragflow", "key": "${SECRET}"}]},
+}
+
+
+@pytest.mark.parametrize("block", Config.model_fields)
+def test_the_example_of_a_block_loads(block, tmp_path):
+    example = re.search(
+        rf"^## `{block}\b[^`]*`(?:(?!^## ).)*?```yaml\n(.*?)```", PAGES["configuration.md"], re.M | re.S
+    )
+    assert example is not None
+    tree = BASE | parse_yaml("example", re.sub(r"\$\{[^}]+\}", "${SECRET}", example[1])).tree
+    path = tmp_path / "gatepass.json"
+    path.write_text(json.dumps(tree))
+    assert getattr(load(str(path), {"SECRET": "x" * 32}).config, block)

@@ -50,41 +50,71 @@ class Profile(Block):
     """
 
     extends: BuiltIn | None = None
-    """The built-in profile to start from. None: the one of the same name, else `plain`."""
+    """The built-in profile to start from. None: the one of the same name, else `plain`.
+
+    Example: ragflow
+    """
     drop: list[MemberPath] = []
-    """Members to leave out of every request. gatepass always leaves out drop_params and model_type."""
+    """Members to leave out of every request. gatepass always leaves out `drop_params` and `model_type`.
+
+    Example: ["messages[].tool_calls[].index"]
+
+    Danger: The upstream does not see these wishes of the client.
+    """
     drop_null: list[MemberPath] = []
-    """Members to leave out if they are null."""
+    """Members to leave out if they are null.
+
+    Example: [stop]
+    """
     drop_for: dict[DialectName, list[MemberPath]] = {}
-    """Members to leave out of requests to upstreams of a dialect."""
+    """Members to leave out of requests to upstreams of a dialect.
+
+    Example: {azure: [thinking]}
+    """
     plain_tools: bool = False
     """Send only `type` and `function` in an entry of `tools`."""
     keep_alive: KeepAliveMode = "comment"
-    """What gatepass sends while a client waits for a stream: a comment line, a chunk without text, or nothing. The
-    upstream's comments are relayed only with `comment`."""
+    """What gatepass sends while a client waits for a stream: `comment` (the line `: keep-alive` and a blank line),
+    `empty-delta` (a chunk without text, in chats and completions only) or `off`. The upstream's comments are
+    relayed only with `comment`.
+
+    gatepass sends the response head and the first sign after 15 s, or after 5 s if the upstream returns a whole
+    reply. An error before that keeps its status. A later error is the last event of the stream. After that,
+    gatepass sends one sign for every 12 s of silence. Each may be up to 1 s later. A chunk without text has the
+    `id`, `created` and `model` of the stream as soon as they are known, and is not sent after a finish reason.
+
+    Danger: With `off`, a slow answer may exceed the read timeout of the client.
+    """
     whole_numbers: bool = False
     """Send `usage` as integers. Plain replies without usage get zeros; streams get only the upstream's numbers."""
     content_text: bool = False
     """Send `""` instead of `content: null` in plain replies without a tool call."""
     envelope: bool = False
-    """Add `object` and `model` to plain replies that lack them."""
+    """Add `object` and `model` to plain replies of chats, completions and embeddings that lack them."""
     places_usage: bool = False
     """Send the usage of a stream once, where RAGFlow does not add it to its own token count. Applies to requests that
-    do not request usage."""
+    do not request usage. See docs/ragflow.md#token-counts."""
     splits_finish: bool = False
     """Send the finish reason in a chunk without text."""
     without_choices: Literal["move", "keep", "drop"] = "move"
     """Chunks without choices that hold other members: `move` these into the next chunk, `keep` the chunk unchanged, or
-    `drop` it."""
+    `drop` it.
+
+    Example: drop
+    """
     fills_choices: bool = False
-    """Add an empty choice to chunks without choices, such as the last chunk with the usage."""
+    """Add an empty choice (an empty text, no finish reason) to chunks without choices, such as the last chunk with the
+    usage."""
     only_chunks: bool = False
-    """Leave out stream events without choices; errors are kept."""
+    """Leave out stream events without choices, such as an upstream's `{"ping": 1}`; errors are kept."""
     plain_events: bool = False
     """Send each event of a stream of chunks as one line `data: …` and a blank line. Lines end with a line feed; names,
-    ids and comments are left out."""
+    ids and comments are left out. Events that already have this form keep their bytes."""
     line_bytes: Annotated[int, Field(ge=65_536)] | None = None
-    """The longest line of a stream, in bytes; a longer chunk is split into several. None: no limit."""
+    """The longest line of a stream, in bytes; a longer chunk is split into several. None: no limit.
+
+    Example: 131072
+    """
     rewords_errors: bool = False
     """Reword the error that ends a started stream so that RAGFlow does not send the request again. The upstream's text
     is in the error's `upstream`."""
@@ -93,8 +123,12 @@ class Profile(Block):
     typed_ids: bool = False
     """List models under names that show their type to RAGFlow."""
     cors_origins: list[CorsOrigin] = []
-    """Origins of web pages that may call gatepass from a browser, such as https://chat.corp.example. `*` allows every
-    page. A page can use any key that its reader has."""
+    """Origins of web pages that may call gatepass from a browser. `*` allows every page.
+
+    Example: ["https://chat.corp.example"]
+
+    Danger: A page on the list can use any key that its reader has.
+    """
 
 
 PLAIN = Profile()
@@ -196,21 +230,61 @@ Moment = Annotated[
 
 class AccessKey(Block):
     name: Name
-    """The caller's name in logs and metrics. Entries with the same name are keys of one caller."""
+    """The caller's name in logs and metrics. Entries with the same name are keys of one caller: use two to rotate a
+    key. All keys of a caller need the same `role`, `models`, `profile` and `max_concurrent`.
+
+    Example: ragflow
+    """
     role: Role = "caller"
-    """What the key may do: `caller` calls models, `viewer` reads /status, /metrics and /learned, `admin` does both."""
+    """What the key may do: `caller` calls models, `viewer` reads /status, /metrics and /learned, `admin` does both.
+    Other uses get 403 `role_not_allowed`. Prometheus needs a viewer.
+
+    Example: viewer
+    """
     hash: Annotated[str, Field(pattern=HASH)] | None = None
-    """The SHA-256 of the key, as `gatepass keys new` prints it."""
+    """The SHA-256 of the key, as `gatepass keys new` prints it. Set either `hash` or `key`. The hash of a publicly
+    known key (`empty`, `lm-studio`, `x`) requires `models`; see docs/ragflow.md#fixed-keys.
+
+    Example: "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+
+    Danger: Any client can guess a publicly known key.
+    """
     key: SecretText | None = None
-    """The key, by reference only: `${NAME}` or `${file:/path}`. A file may hold several keys, one per line."""
+    """The key, by reference only: `${NAME}` or `${file:/path}`. It has at least 16 visible ASCII characters. A file
+    may hold several keys with white space between them, the old one and the new one during a rotation. gatepass
+    reads the file again within a second of a change.
+
+    Example: ${RAGFLOW_KEY}
+    """
     expires: Moment | None = None
-    """A date (its beginning in UTC) or an RFC 3339 time from which on the key is rejected. None: it does not expire."""
+    """A date (its beginning in UTC) or an RFC 3339 time from which on the key is rejected. None: it does not expire.
+    `gatepass check` and the start warn about keys that have expired or will expire within 14 days.
+
+    Example: 2027-01-31
+
+    Danger: gatepass rejects clients with an expired key (401 `invalid_api_key`).
+    """
     models: list[str] | None = None
-    """The public model names (or globs) that this key may use; None: all."""
+    """The public model names (or globs) that this key may use; None: all. gatepass also checks other members of a body
+    that name models or servers; see docs/configuration.md#members-that-name-other-models.
+
+    Example: [gpt-4o, "text-embedding-*"]
+    """
     profile: Name | None = None
-    """The profile of this caller's client: a built-in one or one of `profiles`. None: `plain`."""
+    """The profile of this caller's client: a built-in one or one of `profiles`. None: `plain`.
+
+    Example: ragflow
+    """
     max_concurrent: Annotated[int, Field(gt=0)] | None = None
-    """The most requests in progress of this caller; one more gets 429 `concurrency_limited`. None: no limit."""
+    """The most requests in progress of this caller, in each worker. One more gets 429 `concurrency_limited`. The
+    requests of all keys of the caller count together. None: only `limits.connections` applies.
+
+    Unit: requests
+
+    Example: 20
+
+    Danger: Clients that send many requests in parallel see 429.
+    """
 
     @field_validator("key", mode="before")
     @classmethod
@@ -267,9 +341,15 @@ class Access(Block):
     """API keys of the callers."""
 
     keys: list[AccessKey] = []
-    """The accepted API keys. Without keys gatepass serves only loopback clients."""
+    """The accepted API keys. Without keys gatepass serves only loopback clients. Each hash may appear once.
+
+    Example: [{name: ragflow, profile: ragflow, key: "${RAGFLOW_KEY}"}]
+    """
     metrics_open: bool = False
-    """Serve /metrics without a key although keys are configured."""
+    """Serve /metrics without a key although keys are configured.
+
+    Danger: Every client that can reach gatepass can read the names of upstreams, their load and their errors.
+    """
 
     @property
     def callers(self) -> int:

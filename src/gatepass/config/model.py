@@ -49,23 +49,61 @@ class StoreSettings(Block):
     """A Valkey or Redis server that several gatepass processes share."""
 
     url: Annotated[str, AfterValidator(checked_store_url)]
-    """`valkey://host:6379/0`, or with TLS `valkeys://…`; `redis://` and `rediss://` are synonyms."""
+    """`valkey://host:6379/0`, or with TLS `valkeys://…`; `redis://` and `rediss://` are synonyms. The number is the
+    database. gatepass supports one server, or a proxy in front of several; it does not support clusters and
+    Sentinel.
+
+    Example: valkeys://cache.corp.example:6379/0
+    """
     encryption_key: SecretText
-    """The key that encrypts everything in the store, at least 32 characters. All sharing processes need the same."""
+    """The key that encrypts everything in the store, at least 32 characters. All sharing processes need the same.
+    gatepass reads it at the start. Create one with `openssl rand -hex 32`.
+
+    Example: ${file:/run/secrets/store}
+
+    Danger: Write a reference. Anyone with the key who can read the store has the tokens.
+    """
     previous_encryption_key: SecretText | None = None
-    """A second key that gatepass reads with and does not write with, for the rotation of `encryption_key`."""
+    """A second key that gatepass reads with and does not write with, for the rotation of `encryption_key`. See
+    docs/operations.md#rotating-the-encryption-key.
+
+    Example: ${file:/run/secrets/old_store}
+
+    Danger: Write a reference.
+    """
     username: str | None = None
-    """The user name for the store; None: the server's default user."""
+    """The user name for the store; None: the server's default user.
+
+    Example: gatepass
+    """
     password: SecretText | None = None
-    """The password of the user, best as a reference."""
+    """The password of the user. gatepass reads it again for each connection.
+
+    Example: ${STORE_PASSWORD}
+
+    Danger: Write a reference.
+    """
     key_prefix: Annotated[str, Field(pattern=KEY_PREFIX)] = "gatepass:"
-    """The prefix of all key names in the store."""
+    """The prefix of all key names in the store.
+
+    Example: 'team-a:'
+    """
     timeout_s: Annotated[Seconds, Field(le=5.0)] = 0.25
-    """Seconds for one request to the store; after that gatepass continues without the store."""
+    """Seconds for one request to the store. After that gatepass continues without the store, and asks it again a
+    second later.
+
+    Danger: If it is too short for the network, each process fetches its own tokens.
+    """
     network: TlsFiles = TlsFiles()
-    """TLS files for the connection to the store. A proxy is not supported."""
+    """TLS files for the connection to the store. A proxy is not supported.
+
+    Example: {ca_file: /etc/ssl/corp.pem}
+    """
     allow_plain_tcp: bool = False
-    """Allow sending the password without TLS beyond loopback, where others can read it."""
+    """Allow sending the password without TLS beyond loopback.
+
+    Danger: Others on the network can read the password. The values in the store are encrypted in any case.
+    """
 
     @field_validator("url")
     @classmethod
@@ -120,7 +158,8 @@ OTHER_DESCRIPTORS = 64
 """File descriptors for the listening socket, token endpoints, the store, the log and the pages of workers."""
 
 
-def _checked_network(text: str) -> str:
+def checked_network(text: str) -> str:
+    """Return `text`; raise ValueError if it is neither an IP address nor a network."""
     try:
         ip_network(text)
     except ValueError:
@@ -128,53 +167,146 @@ def _checked_network(text: str) -> str:
     return text
 
 
-IpNetwork = Annotated[str, AfterValidator(_checked_network)]
+IpNetwork = Annotated[str, AfterValidator(checked_network)]
 
 
 class ServerConfig(Block):
+    """The listening socket, worker processes and the end of the process."""
+
     host: str = "127.0.0.1"
-    """The address to listen on. Any other than loopback requires keys under `access`."""
+    """The address to listen on. Any other than loopback requires keys under `access`.
+
+    Example: 0.0.0.0
+
+    Danger: Other machines can connect to an address that is not loopback.
+    """
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
-    """The port to listen on; 0 picks a free port and logs it."""
+    """The port to listen on; 0 picks a free port and logs it.
+
+    Unit: port number
+
+    Example: 9000
+    """
     base_path: Annotated[str, Field(pattern=BASE_PATH)] = ""
-    """A prefix of every path, such as `/llm`."""
+    """A prefix of every path: with `/llm`, clients use `/llm/v1/chat/completions` and `/llm/for/dify/v1/…`.
+
+    Example: /llm
+    """
     workers: Annotated[int, Field(ge=1, le=64)] = 1
-    """Processes that serve one socket. They share tokens; see `store`."""
+    """Processes that serve one socket. They share tokens; see docs/operations.md#sharing.
+
+    Unit: processes
+
+    Example: 4
+    """
     trusted_proxies: list[IpNetwork] = []
-    """Addresses and networks of proxies whose X-Forwarded-For names the client, for limits per address."""
+    """Addresses and networks of the reverse proxies in front of gatepass. gatepass counts a connection from one of
+    them for the client that its `X-Forwarded-For` names, and uses the header for nothing else. See
+    docs/operations.md#shares-of-connections.
+
+    Example: [10.0.0.0/8]
+
+    Danger: A client at such an address chooses the address for which it is counted.
+    """
     control_socket: Annotated[str, Field(min_length=1)] = "auto"
-    """The Unix socket for commands such as `gatepass reload`: a path, `auto` or `off`."""
+    """The Unix socket for commands such as `gatepass reload`: a path, `auto` or `off`. See
+    docs/operations.md#commands-for-a-running-gatepass.
+
+    Example: /run/gatepass/control.sock
+
+    Danger: Every program of the same user, and of root, can use it as an admin.
+    """
     watch: bool = False
-    """Reload the configuration when its file, or a file that it references, changes."""
+    """Reload the configuration when its file, or a file that it references, changes. See
+    docs/operations.md#reload-the-configuration.
+
+    Danger: A change takes effect without `gatepass check`.
+    """
     drain_delay_s: Annotated[float, Field(ge=0)] = 0.0
-    """Seconds after SIGTERM in which gatepass still accepts requests while /readyz returns 503. For load balancers that
-    poll /readyz."""
+    """Seconds after SIGTERM in which gatepass still accepts requests while /readyz returns 503. For load balancers
+    that poll /readyz: set two or three of their intervals.
+
+    Example: 10
+
+    Danger: A stop takes this time longer.
+    """
     drain_timeout_s: Annotated[float, Field(ge=0)] = 25.0
-    """Seconds that running streams may continue after SIGTERM and `drain_delay_s`."""
+    """Seconds that running streams may continue after SIGTERM and `drain_delay_s`. A stream that is longer ends with
+    an error event.
+
+    Danger: Keep the sum with `drain_delay_s` below the grace period of the program that sends the signal. Otherwise
+    streams are cut without an error event.
+    """
 
 
 class Limits(Block):
+    """Limits of sizes, times and connections."""
+
     body_bytes: Bytes = 32 * MIB
-    """The largest request body, in bytes."""
+    """The largest request body, in bytes. A larger one gets 413. gatepass holds a body whole in memory; `held_bytes`
+    limits all of them together."""
     upload_bytes: Bytes = 512 * MIB
-    """The largest multipart form, in bytes. It passes through and is not kept in memory."""
+    """The largest multipart form, in bytes. A larger one gets 413. The form passes through: gatepass holds at most 1
+    MiB of it, or a form of up to `body_bytes` until it has read `model`. In a larger form, `model` is in the first
+    MiB or absent (see `operations.NAME.model`); a later `model` gets 400. Forms of the operation `files` have no
+    model and pass at once."""
     reply_bytes: Bytes = 64 * MIB
-    """The largest plain reply of an upstream, in bytes. gatepass reads it whole before it relays it."""
+    """The largest plain reply of an upstream, in bytes. gatepass reads it whole before it relays it.
+
+    Danger: gatepass holds each plain reply in memory; `held_bytes` limits all of them together.
+    """
     held_bytes: Bytes = 512 * MIB
-    """The most bytes of request bodies and whole replies in memory; a request that does not fit gets 503
-    `overloaded`."""
+    """The most bytes of request bodies and whole replies in memory, in each worker. Requests that hold less than 64
+    KiB do not count. A request whose body does not fit gets 503 `overloaded` before anything is sent to the
+    upstream. A reply that does not fit waits at the upstream. If there are several keys, no key fills the last
+    tenth. See docs/operations.md#memory.
+
+    Danger: If it is too small, replies to other clients wait for those that read slowly.
+    """
     event_bytes: Bytes = 32 * MIB
-    """The largest single event of a stream, in bytes; also the most bytes between two events."""
+    """The largest single event of a stream, in bytes. It also limits comments and blank lines between two events.
+
+    Danger: Each stream may hold this much memory.
+    """
     connections: Annotated[int, Field(gt=0)] = 4000
-    """The most requests in progress; one more gets 503 `overloaded`, unless its caller has no other in progress."""
+    """The most requests in progress, and the most connections of authenticated clients, idle ones included. Each
+    worker has as many. One more request gets 503 `overloaded`, unless its caller has no other in progress. If
+    `access.keys` names several callers, no caller holds the last tenth. gatepass closes an idle connection after 75
+    s.
+
+    Unit: connections
+
+    Danger: Each connection takes two file descriptors; see docs/operations.md#file-descriptors.
+    """
     unauthenticated_connections: Annotated[int, Field(gt=0)] | None = None
-    """Connections without an authenticated request, in addition to `connections`. None: a quarter of `connections`."""
+    """Connections of clients that have not sent a request with a known key, in addition to `connections`. None: a
+    quarter of `connections`. Above it, gatepass closes the oldest idle ones. See
+    docs/operations.md#shares-of-connections.
+
+    Unit: connections
+
+    Example: 500
+
+    Danger: If it is too small, clients that connect before their first request find the connection closed.
+    """
     receive_s: Seconds = 20.0
-    """Seconds that a client may take to send the head of a request, and again for the body."""
+    """Seconds that a client may take to send the head of a request, and again for the body. For a form that passes
+    through, the limit applies to each next piece. gatepass keeps a connection for 75 s between requests, and for 75
+    s in total if no request was authenticated.
+
+    Danger: A short limit cuts off large uploads on slow lines.
+    """
     upload_bytes_per_s: Bytes = 1024
-    """The least average bytes per second at which a client may send a form, after the first `receive_s` seconds."""
+    """The least average bytes per second at which a client may send a multipart form, after the first `receive_s`
+    seconds. The time in which the upstream reads nothing does not count.
+
+    Danger: A high value cuts off slow lines.
+    """
     send_stall_s: Seconds = 300.0
-    """Seconds that a client may receive nothing of a reply before gatepass closes its connection."""
+    """Seconds for which a client may read nothing of a reply before gatepass closes its connection.
+
+    Danger: A short limit cuts off clients that pause.
+    """
 
     @property
     def unauthenticated(self) -> int:
@@ -186,35 +318,81 @@ class Log(Block):
     format: Literal["json", "text"] = "json"
     """One JSON object per line, or text for reading in a terminal."""
     level: Literal["debug", "info", "warning", "error"] = "info"
-    """The lowest level that is logged."""
+    """The lowest level that is logged.
+
+    Example: warning
+    """
     bodies: bool = False
-    """Log request and reply bodies, redacted and cut at 2,000 characters. Only for debugging: bodies hold private
-    data."""
+    """Log the first 2,000 characters of request and reply bodies, with known secrets masked. For debugging only;
+    gatepass warns at the start.
+
+    Danger: Prompts and answers are in the log.
+    """
 
 
 class Config(Block):
     """The whole configuration."""
 
     server: ServerConfig = ServerConfig()
-    """Where gatepass listens and how it stops."""
+    """Where gatepass listens and how it stops.
+
+    Example: server: {host: 0.0.0.0, port: 8080}
+    """
     limits: Limits = Limits()
-    """Limits of sizes, times and connections for clients and upstreams."""
+    """Limits of sizes, times and connections of clients, in each worker.
+
+    Example: limits: {body_bytes: 67108864, connections: 2000}
+    """
     credentials: dict[Name, AnyCredential] = {}
-    """Token sources, by name."""
+    """Token sources, by name. gatepass fetches a token, keeps it fresh, and sends it to the upstreams that name the
+    credential. `type` decides which other settings exist. docs/tokens.md has a recipe for each type.
+
+    Example: credentials: {corp: {type: static, token: "${API_KEY}"}}
+    """
     upstreams: Annotated[dict[Name, UpstreamConfig], Field(min_length=1)]
-    """The servers behind gatepass, by name; at least one."""
+    """The servers behind gatepass, by name; at least one.
+
+    Example: upstreams: {chat: {base_url: https://llm.corp.example/v1, credential: corp}}
+    """
     operations: dict[OperationName, OperationRoute] = {}
-    """Settings of one operation, and its upstream for models that no entry of `models` names."""
+    """Settings of one operation: its upstream for models that no entry of `models` names, the model of requests that
+    name none, and the timeouts and rules of all its requests. docs/configuration.md#operationsname lists the operations
+    and the order in which places are searched.
+
+    Example: operations: {embeddings: {upstream: vectors}}
+    """
     models: dict[str, Model] = {}
-    """Public model names or globs. An exact name wins over the longest glob, which wins over `*`."""
+    """Public model names or globs. An exact name wins over the longest glob. A glob wins over the upstream of the
+    operation, which wins over `*`. `GET /v1/models` lists the exact names, and the models that the upstreams of
+    globs list.
+
+    Example: models: {gpt-4o: {upstream: chat, name: prod-4o}}
+    """
     profiles: dict[Name, Profile] = {}
-    """Changes of requests and replies for kinds of clients, by name."""
+    """Changes of requests and replies for kinds of clients, by name. docs/clients/README.md#profiles lists the
+    built-in profiles and how gatepass chooses one.
+
+    Example: profiles: {my-client: {extends: open_webui, drop: [user]}}
+    """
     access: Access = Access()
-    """API keys of the callers."""
+    """The API keys of callers. Without keys gatepass listens on loopback only, and requires a loopback `Host` and no
+    foreign `Origin`. A client sends its key as `Authorization: Bearer KEY`, `x-api-key` or `api-key`; two different
+    keys are 401.
+
+    Example: access: {keys: [{name: ragflow, profile: ragflow, key: "${RAGFLOW_KEY}"}]}
+    """
     store: StoreSettings | None = None
-    """A server with state that independent gatepass processes share. None: each process has its own state."""
+    """A Valkey or Redis server, version 6 or newer, that independent gatepass processes share. Together they fetch
+    each token once. It requires the extra `valkey`. Without it, the workers of one `gatepass serve` share among
+    themselves. See docs/operations.md#sharing.
+
+    Example: store: {url: "valkeys://cache.corp.example:6379/0", encryption_key: "${file:/run/secrets/store}"}
+    """
     log: Log = Log()
-    """Format and level of the log."""
+    """Format and level of the log.
+
+    Example: log: {format: text, level: debug}
+    """
 
     @property
     def descriptors(self) -> int:

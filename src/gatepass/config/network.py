@@ -29,7 +29,8 @@ def header_value_error(text: str) -> str | None:
     return "begins or ends with a space, or holds a line break or a character beyond ASCII"
 
 
-def _template(text: str) -> str:
+def header_template(text: str) -> str:
+    """Return `text`; raise ValueError if it is not a header value with the placeholder of the token."""
     if TOKEN_PLACEHOLDER not in text:
         raise ValueError(
             f"holds no {TOKEN_PLACEHOLDER}, which gatepass replaces by the token; a fixed value belongs under upstreams"
@@ -42,7 +43,7 @@ def _template(text: str) -> str:
 
 
 FieldName = Annotated[str, Field(pattern=FIELD_NAME)]
-HeaderTemplate = Annotated[str, AfterValidator(_template)]
+HeaderTemplate = Annotated[str, AfterValidator(header_template)]
 
 
 def checked_fields(names: Iterable[str]) -> None:
@@ -57,12 +58,23 @@ def checked_fields(names: Iterable[str]) -> None:
 
 
 class TokenPlacement(Block):
-    """The place of a token in a request: in headers, in a query parameter, or in both."""
+    """The place of the token in requests to upstreams: headers, a query parameter, or both. The setting of a
+    credential applies to all its upstreams; the setting of an upstream overrides it. The default is `Authorization:
+    Bearer …`."""
 
     headers: dict[FieldName, HeaderTemplate] | None = None
-    """Headers and their templates; None and no `query`: `{Authorization: "Bearer {token}"}`."""
+    """Headers and their templates; None and no `query`: `{Authorization: "Bearer {token}"}`. gatepass replaces
+    `{token}`.
+
+    Example: {X-Auth-Token: "{token}"}
+    """
     query: Annotated[str, Field(pattern=PARAMETER)] | None = None
-    """A query parameter to put the token into, percent-encoded: `access_token`."""
+    """A query parameter for the token, percent-encoded. If only this is set, no header contains the token.
+
+    Example: access_token
+
+    Danger: The upstream's own log may contain the token. gatepass never shows it.
+    """
 
     @model_validator(mode="after")
     def _settable(self) -> TokenPlacement:
@@ -85,11 +97,21 @@ BEARER_PLACEMENT = TokenPlacement()
 
 class TlsFiles(Block):
     ca_file: str | None = None
-    """A file with PEM certificates to trust in addition to the system's."""
+    """A file with PEM certificates to trust in addition to the system's.
+
+    Example: /etc/ssl/corp.pem
+    """
     client_cert: str | None = None
-    """A file with the PEM client certificate (chain) for mutual TLS."""
+    """A file with the PEM client certificate (chain) for mutual TLS. If the file or its key changes, the next
+    connection uses the new pair.
+
+    Example: /run/secrets/client.pem
+    """
     client_key: str | None = None
-    """A file with its PEM private key, unless `client_cert` contains the key."""
+    """A file with its PEM private key, unless `client_cert` contains the key. Pass phrases are not supported.
+
+    Example: /run/secrets/client.key
+    """
 
     @model_validator(mode="after")
     def _key_needs_cert(self) -> Self:
@@ -99,12 +121,30 @@ class TlsFiles(Block):
 
 
 class Network(TlsFiles):
+    """Proxy and TLS files of one hop, under each upstream and each credential. Hops share nothing. gatepass reads the
+    files at load, and rejects one that it cannot read, that is not PEM, or whose key does not belong to the
+    certificate."""
+
     proxy: ProxyUrl | None = None
-    """An HTTP proxy for this hop, such as `http://proxy.corp.example:3128`."""
+    """An HTTP proxy for this hop.
+
+    Example: http://proxy.corp.example:3128
+
+    Danger: For an `http://` target, the proxy sees everything. With a credential, such a target requires
+    `allow_plain_http`, unless its host and the proxy are both on this machine.
+    """
     proxy_auth: SecretText | None = None
-    """`user:password` for the proxy."""
+    """`user:password` for the proxy, by reference, as at the start. With `from_env`, the proxy's variable may contain
+    them.
+
+    Example: ${PROXY_AUTH}
+    """
     from_env: bool = False
-    """Let HTTP_PROXY, HTTPS_PROXY and NO_PROXY choose the proxy of this hop."""
+    """Let HTTP_PROXY, HTTPS_PROXY and NO_PROXY choose the proxy of this hop. Exclusive with `proxy`. Without it, these
+    variables have no effect, and the start warns about them.
+
+    Danger: Any program that sets the environment chooses the proxy.
+    """
 
     @model_validator(mode="after")
     def _one_proxy(self) -> Network:
@@ -116,14 +156,34 @@ class Network(TlsFiles):
 
 
 class TimeoutSettings(Block):
+    """Timeouts of requests, under an upstream, a model or an operation. Those of a model or an operation replace the
+    upstream's one by one."""
+
     connect_s: Seconds = 5.0
-    """Seconds to establish a connection, TLS included."""
+    """Seconds to establish a connection, TLS included.
+
+    Example: 1
+    """
     first_byte_s: Seconds = 600.0
-    """Seconds from the first byte of the request to the head of the reply."""
+    """Seconds from the last byte of the request to the head of the reply. While a large body is sent, seconds for
+    which the upstream may read nothing of it. The client's own time for the body does not count.
+
+    Example: 900
+
+    Danger: Reasoning models send nothing for minutes. A short timeout fails their requests.
+    """
     idle_s: Seconds = 300.0
-    """Seconds between two reads of the reply."""
+    """Seconds between two reads of the reply.
+
+    Danger: Reasoning models pause for minutes. A short timeout fails their requests.
+    """
     total_s: Seconds | None = None
-    """Seconds for all attempts of a request together; None: no limit."""
+    """Seconds for all attempts of a request together; None: no limit.
+
+    Example: 1800
+
+    Danger: It cuts long answers in the middle.
+    """
 
     def over(self, base: TimeoutSettings | None) -> TimeoutSettings:
         """Return these timeouts, with those of `base` that are not set here."""

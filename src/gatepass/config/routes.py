@@ -107,9 +107,19 @@ Stream = Annotated[
 
 class Bounds(Block):
     min: float | None = None
-    """The least value; None means no lower bound."""
+    """The least value; None means no lower bound.
+
+    Unit: the unit of the member
+
+    Example: 1
+    """
     max: float | None = None
-    """The largest value; None means no upper bound."""
+    """The largest value; None means no upper bound.
+
+    Unit: the unit of the member
+
+    Example: 4096
+    """
 
     @model_validator(mode="after")
     def _some_bound(self) -> Bounds:
@@ -121,38 +131,76 @@ class Bounds(Block):
 
 
 class Rules(Block):
-    """Changes of a request before it is sent to a model, in this order.
+    """Changes of a request before it is sent to a model, in this order. They are set for a model, for an operation of
+    a model, or for all requests of an operation.
 
-    A member path is a dotted name: `messages[].name`.
+    A member path is a dotted name, with `[]` for each object of a list: `temperature`,
+    `stream_options.include_usage`, `messages[].name`. Members that no rule names keep their bytes. Rules cannot
+    change `model`, `stream`, `messages`, `input` and the role and content of messages.
     """
 
     rename: dict[MemberPath, MemberName] = {}
-    """Members to send under another name. If the client sends both names, the value of the new name is sent."""
+    """Members to send under another name, in the same object. If the client sends both names, the value of the new
+    name is sent.
+
+    Example: {max_tokens: max_completion_tokens}
+    """
     drop: list[MemberPath] = []
-    """Members to leave out."""
+    """Members to leave out.
+
+    Example: [seed, "messages[].name"]
+    """
     default: dict[MemberPath, Value] = {}
-    """Members to add if the client does not send them, with their values."""
+    """Members to add if the client does not send them, with their values.
+
+    Example: {max_tokens: 500}
+    """
     set: dict[MemberPath, Value] = {}
-    """Members to send with these values, even if the client sends other values."""
+    """Members to send with these values, even if the client sends other values.
+
+    Example: {enable_thinking: false}
+    """
     clamp: dict[MemberPath, Bounds] = {}
-    """Numbers to keep within bounds."""
+    """Numbers to keep within bounds, by member.
+
+    Example: {max_tokens: {max: 4096}}
+    """
     schema_in_words: bool = False
-    """Put the schema of `response_format` into the system message and request `json_object`. The upstream no longer
-    enforces the schema."""
+    """Put the schema of `response_format` into the system message and request `json_object`.
+
+    Danger: The upstream no longer enforces the schema.
+    """
     split: Annotated[int, Field(gt=0)] | None = None
-    """The most inputs of one embeddings request; more inputs are sent as several requests. None: no limit."""
+    """The most inputs of one embeddings request; more inputs are sent as several requests, and their replies are
+    joined. With 1, the input is sent as a plain string. None: no limit.
+
+    Unit: inputs
+
+    Example: 64
+    """
     roles: dict[Literal["system", "developer"], Literal["system", "developer", "user"]] = {}
-    """Roles to replace; `user` puts the text in front of the first user message's text."""
+    """Roles to replace; `user` puts the text in front of the first user message's text.
+
+    Example: {developer: system}
+    """
     replayed: Literal["keep", "drop", "drop_but_reasoning"] = "keep"
-    """Keep or drop the members of an earlier reply that clients send back with the conversation."""
+    """Keep or drop the members of an earlier reply that clients send back with the conversation: reasoning,
+    annotations, an empty `refusal` or `function_call` and similar ones.
+
+    Danger: DeepSeek's thinking models require their reasoning next to tool calls: use `drop_but_reasoning` for
+    them.
+    """
     text_content: bool = False
-    """Send a list of text parts as one string."""
+    """Send a list of text parts as one string. Lists with pictures are kept."""
     empty_content: bool = False
-    """Send `""` instead of `content: null`."""
+    """Send `""` instead of `content: null`, and in an assistant's message without content."""
     merge_roles: bool = False
-    """Join adjacent messages of one role, and system messages at the front."""
+    """Join adjacent messages of one role that contain only text, and system messages at the front.
+
+    Danger: The model no longer sees separate messages.
+    """
     short_tool_ids: bool = False
-    """Send tool call ids in the form that Mistral requires: nine letters and digits."""
+    """Send tool call ids in the form that Mistral requires: nine letters and digits, the same for the same id."""
 
     def over(self, base: Rules | None) -> Rules:
         """Return these rules with the entries of `base` that they do not replace.
@@ -219,28 +267,70 @@ ModelKind = Literal["chat", "vision", "embedding", "rerank", "asr", "tts"]
 
 
 class Capabilities(Block):
-    """What the model can do, for the model list. None leaves the member out."""
+    """What the model can do, for clients that request `GET /v1/models`. None leaves the member out. gatepass shows
+    these values and enforces none of them, except `token_ids: false`. See docs/operations.md#the-model-list."""
 
     kind: ModelKind | None = None
-    """The purpose of the model: vision is chat with image input, asr is speech to text, tts is text to speech."""
+    """The purpose of the model: `vision` is chat with image input, `asr` is speech to text, `tts` is text to speech. A
+    profile with `typed_ids` shows it in the listed name.
+
+    Example: vision
+    """
     vision: bool | None = None
-    """Accepts images."""
+    """Accepts images.
+
+    Example: true
+    """
     audio: bool | None = None
-    """Accepts audio."""
+    """Accepts audio.
+
+    Example: true
+    """
     tools: bool | None = None
-    """Calls tools."""
+    """Calls tools.
+
+    Example: true
+    """
     reasoning: bool | None = None
-    """Produces reasoning before the answer."""
+    """Produces reasoning before the answer.
+
+    Example: true
+    """
     json_schema: bool | None = None
-    """Follows a schema in `response_format`."""
+    """Follows a schema in `response_format`.
+
+    Example: true
+    """
     context_length: Annotated[int, Field(gt=0)] | None = None
-    """The most tokens of request and answer together."""
+    """The most tokens of request and answer together.
+
+    Unit: tokens
+
+    Example: 128000
+    """
     max_output_tokens: Annotated[int, Field(gt=0)] | None = None
-    """The most tokens of an answer."""
+    """The most tokens of an answer.
+
+    Unit: tokens
+
+    Example: 4096
+    """
     dimensions: Annotated[int, Field(gt=0)] | None = None
-    """The length of an embedding vector."""
+    """The length of an embedding vector.
+
+    Unit: numbers
+
+    Example: 1536
+    """
     token_ids: bool | None = None
-    """Accepts token ids of its own tokenizer as the input of embeddings. False: gatepass rejects such requests."""
+    """Accepts token ids of its own tokenizer as the input of embeddings. False: gatepass rejects such requests with a
+    400. None: gatepass sends them to the upstream; if it rejects them, the error names the remedy.
+
+    Example: false
+
+    Danger: Ids of another tokenizer give wrong vectors without an error. Set `false` if clients may send them, as
+    LangChain does by default.
+    """
 
 
 OfModel = Literal[
@@ -270,14 +360,31 @@ def block_of_operation(blocks: Mapping[Any, T], operation: str) -> T | None:
 class OperationRoute(Block):
     upstream: Name | None = None
     """A name under `upstreams`, for models that no entry of `models` names. None: the same upstream as for other
-    operations."""
+    operations.
+
+    Example: vectors
+    """
     model: str | None = None
-    """The model of requests that do not name one, as clients of Text Embeddings Inference send them. It decides the
-    route and is sent to the upstream. None: 400 if the operation requires a model."""
+    """The model of requests that name none, as clients of Text Embeddings Inference send them. It decides the route,
+    the `models` of a key apply to it, and gatepass sends it to the upstream (`default=model`).
+
+    None: `chat`, `completions`, `embeddings` and `responses` without a model get 400. Other operations go to the
+    operation's upstream, to `models."*"` or to the only upstream, without a model; they get 404 if there is none.
+    Requests that are about no model (`files`, `batches`, kept responses) are routed by this setting and are sent
+    without a model.
+
+    Example: bge-reranker
+    """
     timeouts: TimeoutSettings | None = None
-    """Timeouts of this operation; they replace those of the upstream one by one."""
+    """Timeouts of this operation, for all models that set none; they replace those of the upstream one by one.
+
+    Example: {first_byte_s: 60}
+    """
     rules: Rules | None = None
-    """Changes of all requests of this operation."""
+    """Changes of all requests of this operation.
+
+    Example: {split: 64}
+    """
 
     @model_validator(mode="after")
     def _is_not_empty(self) -> Self:
@@ -288,20 +395,44 @@ class OperationRoute(Block):
 
 class ModelTarget(Block):
     upstream: Name
-    """A name under `upstreams`."""
+    """A name under `upstreams`.
+
+    Example: second
+    """
     name: str | None = None
-    """The upstream's name of the model; None sends the client's."""
+    """The upstream's name of the model; None sends the client's.
+
+    Example: prod-4o
+    """
 
 
 class TargetList(Block):
     """One upstream, or `targets` to try in order."""
 
     upstream: Name | None = None
-    """A name under `upstreams`; exclusive with `targets`."""
+    """A name under `upstreams`; exclusive with `targets`.
+
+    Example: chat
+    """
     name: str | None = None
-    """The upstream's name of the model; None sends the client's."""
+    """The upstream's name of the model; None sends the client's. In a block of an operation without `upstream`, None
+    means the model's `name`.
+
+    Example: prod-4o
+
+    Danger: The `model` in replies is the upstream's name. A client that compares it with its own name sees a
+    difference.
+    """
     targets: Annotated[list[ModelTarget], Field(min_length=1)] | None = None
-    """Several upstreams to try in order; exclusive with `upstream`."""
+    """Several upstreams to try in order; exclusive with `upstream`. gatepass tries the next one only if nothing of the
+    request was written: no connection, no token, or all `max_connections` in use. The client receives the error of
+    the last one.
+
+    Example: [{upstream: chat}, {upstream: second, name: prod-4o}]
+
+    Danger: gatepass does not skip an upstream that answers every request with a 500. A host that drops packets
+    delays each request by `timeouts.connect_s`.
+    """
 
     @model_validator(mode="after")
     def _upstream_or_targets(self) -> Self:
@@ -323,32 +454,65 @@ class TargetList(Block):
 
 
 class ModelOperation(TargetList):
-    """Settings of one operation of a model."""
+    """Settings of one operation of a model. They override those of the model."""
 
     timeouts: TimeoutSettings | None = None
-    """Timeouts of this operation; they replace those of the model one by one."""
+    """Timeouts of this operation; they replace those of the model one by one.
+
+    Example: {first_byte_s: 60}
+    """
     stream: Stream | None = None
-    """Whether the upstream streams this operation; None: as in the model's `stream`."""
+    """Whether the upstream streams this operation; None: as in the model's `stream`.
+
+    Example: emulate
+    """
     rules: Rules | None = None
-    """Changes of its requests; they override the model's rules."""
+    """Changes of its requests; they override the model's rules.
+
+    Example: {drop: [seed]}
+    """
 
 
 class Model(TargetList):
     """A public model name (or a glob of them): one upstream, or `targets` to try in order."""
 
     timeouts: TimeoutSettings | None = None
-    """Timeouts of this model; they replace those of the upstream one by one."""
+    """Timeouts of this model; they replace those of the upstream one by one.
+
+    Example: {first_byte_s: 900}
+    """
     stream: Stream = "auto"
-    """Whether the upstream streams: `auto` detects it, `native` (true) on request, `emulate` (false) never, `aggregate`
-    always."""
+    """Whether the upstream streams. `auto` detects it from the replies. `native` (or `true`): as the client requests,
+    and nothing is learned. `emulate` (or `false`): never; gatepass makes a stream from the whole reply.
+    `aggregate`: always; gatepass makes a whole reply from the stream.
+
+    Example: emulate
+
+    Danger: With `emulate`, the first word arrives with the last one.
+    """
     suggest: str | None = None
-    """The public name of a model that error messages suggest if this model does not support the request."""
+    """The public name of a model that error messages suggest if the upstream rejects the request in words that
+    gatepass knows. gatepass sends no request to that model. A name without a route is rejected.
+
+    Example: gpt-4o-vision
+    """
     rules: Rules | None = None
-    """Changes of its requests."""
+    """Changes of its requests.
+
+    Example: {rename: {max_tokens: max_completion_tokens}}
+    """
     capabilities: Capabilities = Capabilities()
-    """What it can do, for the model list."""
+    """What it can do, for the model list.
+
+    Example: {kind: chat, vision: true, context_length: 128000}
+    """
     operations: dict[OfModel, ModelOperation] = {}
-    """Settings that differ for one operation, such as its upstream."""
+    """Settings that differ for one operation, such as its upstream.
+
+    Example: {responses: {upstream: think, name: gpt-4o}}
+
+    Danger: Clients request kept responses by id at `operations.responses.upstream`; set that too.
+    """
 
     @model_validator(mode="after")
     def _has_targets(self) -> Self:

@@ -47,13 +47,30 @@ class RejectionConfig(Block):
     """
 
     statuses: list[Status] = []
-    """More HTTP statuses that reject the token: `[403]`."""
+    """More HTTP statuses that reject the token.
+
+    Unit: HTTP status
+
+    Example: [403]
+
+    Danger: If the status also has another meaning, gatepass sends requests twice, once a minute for each model.
+    """
     codes: list[Code] = []
-    """More error codes that reject the token, also in an HTTP 200: `[A0230, 40101]`."""
+    """More error codes that reject the token, also in an HTTP 200. The client receives such an error as 401
+    `upstream_auth`.
+
+    Example: [A0230, 40101]
+
+    Danger: If the code also has another meaning, gatepass sends requests twice, once a minute for each model.
+    """
     login_page: bool = True
     """An HTML page instead of a reply, or a redirect to a login page, rejects the token."""
     login_hosts: list[HostGlob] | None = None
-    """The only hosts (names or globs) of login pages. None: any other host, or a path that names a login."""
+    """The only hosts (names or globs) of login pages. None: any host other than the upstream's, or a path that names a
+    login, such as `login` or `sso`.
+
+    Example: ["*.sso.corp.example"]
+    """
 
 
 RerankShape = Literal["cohere", "jina", "tei", "vllm", "xinference"]
@@ -67,12 +84,21 @@ class RepairConfig(Block):
     """Repairs of streams that gatepass cannot choose by the first events alone."""
 
     cumulative: bool = False
-    """Events may repeat all text so far: relay only the new part."""
+    """Events may repeat all text so far, as some DashScope paths and agents of an old RAGFlow do: relay only the new
+    part, as soon as two events have shown it.
+
+    Danger: An answer that begins with one phrase three times, each time longer, loses the repetitions.
+    """
     one_id: bool = False
     """Give all chunks of a stream the id of the first."""
     without_choices: Literal["move", "keep", "drop"] = "move"
-    """Chunks without choices that hold other members: `move` these into the next chunk with choices, `keep` the chunk
-    unchanged, or `drop` it."""
+    """Chunks without choices that hold other members, such as Azure's `prompt_filter_results`: `move` these into the
+    next chunk with choices, `keep` the chunk unchanged, or `drop` it.
+
+    Example: drop
+
+    Danger: With `keep`, clients that read `choices[0]` fail at such a chunk.
+    """
 
 
 DialectName = Literal["openai", "azure", "ragflow"]
@@ -100,8 +126,11 @@ NOT_ITS_API = "base_url ends in /v1, where RAGFlow has no API: end it after the 
 
 class AzureConfig(Block):
     api_version: Annotated[str, Field(pattern=API_VERSION)] | None = None
-    """A date selects that version of the classic API, with deployments in its paths: `2024-10-21`. None or `preview`
-    selects the v1 API."""
+    """A date selects that version of the classic API, with deployments in its paths. None or `preview` selects the v1
+    API.
+
+    Example: 2024-10-21
+    """
 
     @property
     def is_classic(self) -> bool:
@@ -112,7 +141,11 @@ class RagflowConfig(Block):
     paths: Literal["current", "old"] = "current"
     """`old` selects the paths of v0.20 to v0.24: `/chats_openai/…` and `/agents_openai/…`."""
     images: Literal["refuse", "drop"] = "refuse"
-    """RAGFlow ignores images: `refuse` returns a 400, `drop` leaves the images out."""
+    """RAGFlow ignores images: `refuse` returns a 400. `drop` leaves the images out and names that in
+    `x-gatepass-adapted`.
+
+    Danger: With `drop`, the answer is one to a question without its picture.
+    """
 
 
 def base_url_error(dialect: DialectName, base_url: str, azure: AzureConfig | None) -> str | None:
@@ -140,45 +173,113 @@ def assistant_name_error(name: str) -> str | None:
 
 class UpstreamConfig(Block):
     base_url: BaseUrl
-    """The URL up to and including the version, such as `https://llm.corp.example/v1`."""
+    """The URL up to and with the version, without a query. gatepass appends the path of the operation: it rejects a
+    URL that already ends in one, such as `/chat/completions` or `/v1/models`.
+
+    Example: https://llm.corp.example/v1
+    """
     dialect: DialectName = "openai"
-    """The protocol that the upstream speaks."""
+    """The protocol of the upstream: `openai`, `azure` or `ragflow`. docs/dialects.md describes each, and where its
+    `base_url` ends."""
     azure: AzureConfig | None = None
-    """Settings of `dialect: azure`."""
+    """Settings of the dialect `azure`.
+
+    Example: {api_version: 2024-10-21}
+    """
     ragflow: RagflowConfig | None = None
-    """Settings of `dialect: ragflow`."""
+    """Settings of the dialect `ragflow`.
+
+    Example: {paths: old}
+    """
     credential: Name | None = None
-    """A name under `credentials`; None sends no credential."""
+    """A name under `credentials`. None: gatepass sends no token.
+
+    Example: corp
+    """
     token_placement: TokenPlacement | None = None
-    """Where the token is in a request to this upstream; None: as the credential defines it."""
+    """Where the token is in requests to this upstream. None: as in the credential's setting.
+
+    Example: {headers: {X-Auth-Token: "{token}"}}
+    """
     headers: dict[FieldName, SecretText] = {}
-    """Headers to send with every request, in addition to the token. They replace the client's headers of the same
-    name."""
+    """Headers to send with every request in addition to the token. They replace the client's headers of the same name.
+    gatepass reads a value that names a file again every 2 s. If the file is missing, empty or not a valid header
+    value, gatepass sends the last good value and logs `header_unreadable` once.
+
+    Example: {AI-Resource-Group: default}
+
+    Danger: Write keys as references. gatepass masks values of 16 characters and more in its logs and errors.
+    """
     rejection: RejectionConfig = RejectionConfig()
-    """Replies that reject the token, in addition to a 401."""
+    """Replies that reject the token, in addition to a 401.
+
+    Example: {statuses: [403]}
+    """
     network: Network = Network()
-    """Proxy and TLS files for this upstream."""
+    """Proxy and TLS files for this upstream.
+
+    Example: {proxy: "http://proxy.corp.example:3128"}
+    """
     timeouts: TimeoutSettings = TimeoutSettings()
-    """How long to wait for it, in seconds."""
+    """Timeouts of requests to this upstream. Those of a model or an operation replace them one by one.
+
+    Example: {first_byte_s: 900}
+    """
     rerank_shape: RerankShape = "jina"
-    """The protocol of its rerank endpoint."""
+    """The protocol of its rerank endpoint. Most servers imitate `jina`. Clients may use any of these protocols."""
     max_connections: Annotated[int, Field(gt=0)] | None = None
-    """The most open connections; None: as many as `limits.connections`."""
+    """The most open connections; None: as many as `limits.connections`. A further request waits for a free connection
+    for `timeouts.connect_s`, then it gets 503 `overloaded`.
+
+    Unit: connections
+
+    Example: 100
+    """
     forward_headers: list[Annotated[str, Field(pattern=HEADER_NAME)]] = []
-    """Request headers of the client to send to the upstream, in addition to the built-in list."""
+    """Request headers of the client to send to the upstream, in addition to `user-agent`, `openai-organization`,
+    `openai-project`, `traceparent` and `tracestate`. Keys, cookies and headers of one connection are rejected.
+
+    Example: [x-team]
+
+    Danger: The upstream receives any value that clients put there.
+    """
     forward_response_headers: list[Annotated[str, Field(pattern=RESPONSE_HEADER)]] = []
-    """Response headers to send to the client, in addition to the built-in list: names, or prefixes that end in `*`."""
+    """Response headers to send to the client, in addition to the list in docs/configuration.md#response-headers:
+    names, or prefixes that end in `*`. Credentials, cookies, headers that control proxies and headers of one
+    connection are rejected.
+
+    Example: ["x-litellm-*"]
+
+    Danger: Clients see any value that the upstream puts there.
+    """
     learn: Literal["off", "on"] = "on"
-    """Whether gatepass learns rules from its rejections and applies them to later requests."""
+    """Whether gatepass learns rules from its rejections and applies them to later requests. See
+    docs/configuration.md#what-is-learned."""
     learn_also: list[Learnable] = []
-    """Rules to learn although they change the meaning of a request: members that gatepass may drop, system_into_user,
-    merge_roles."""
+    """Rules to learn although they change the meaning of a request: members that gatepass may drop,
+    `system_into_user`, `merge_roles`. gatepass rejects a near miss of a known name, and names that would have no
+    effect, such as `split`.
+
+    Example: [stop, response_format]
+
+    Danger: The answer may be one to another question: without `stop`, without tools, or without the requested
+    schema.
+    """
     repair: RepairConfig = RepairConfig()
-    """Repairs of its streams, in addition to the ones that always apply."""
+    """Repairs of its streams, in addition to the ones that always apply. See docs/configuration.md#repair.
+
+    Example: {one_id: true}
+    """
     repeat_stale: bool = True
-    """Send a request once more if a reused or pre-opened connection closed without a byte of the reply."""
+    """Send a request once more if a reused or pre-opened connection closed without a byte of the reply.
+
+    Danger: An upstream that fails while it works on a request may receive the request twice.
+    """
     allow_plain_http: bool = False
-    """Allow sending the credential over plain HTTP beyond loopback, where others can read it."""
+    """Allow sending the credential over plain HTTP beyond loopback, or through a proxy beyond loopback.
+
+    Danger: Others on the network can read the token.
+    """
 
     @field_validator("learn", mode="before")
     @classmethod

@@ -29,17 +29,34 @@ class Credential(Block):
     """Settings of all credentials."""
 
     timeout_s: Seconds = 10.0
-    """Seconds for one whole fetch of a token."""
+    """Seconds for one whole fetch of a token, however slowly the issuer sends its reply.
+
+    Danger: Requests wait for the fetch if there is no valid token.
+    """
     default_ttl_s: Seconds = 240.0
-    """The lifetime of a token in seconds, if neither the reply nor the token contains one."""
+    """The lifetime of a token in seconds, if neither the reply nor the token contains one.
+
+    Danger: If it is longer than the real lifetime, each token ends with a rejected request, which gatepass repeats
+    with a new token.
+    """
     max_ttl_s: Seconds = 3600.0
-    """The longest lifetime in seconds that gatepass accepts from the reply alone."""
+    """The longest lifetime in seconds that gatepass accepts from the reply alone. It protects against a lifetime in
+    milliseconds that is announced as seconds."""
     network: Network = Network()
-    """Proxy and TLS files for the token endpoint; they may differ from the upstream's."""
+    """Proxy and TLS files for the token endpoint; they may differ from the upstream's.
+
+    Example: {ca_file: /etc/ssl/corp.pem}
+    """
     allow_plain_http: bool = False
-    """Allow sending this credential's secret over plain HTTP beyond loopback, where others can read it."""
+    """Allow sending this credential's secret over plain HTTP beyond loopback, or through a proxy beyond loopback.
+
+    Danger: Others on the network can read the secret.
+    """
     token_placement: TokenPlacement | None = None
-    """Where the token is in requests to upstreams. None: the default of this type, mostly `Authorization: Bearer …`."""
+    """Where the token is in requests to upstreams. None: the default of this type, mostly `Authorization: Bearer …`.
+
+    Example: {headers: {X-Auth-Token: "{token}"}}
+    """
 
     @property
     def default_placement(self) -> TokenPlacement:
@@ -78,13 +95,27 @@ class ReplyPaths(Block):
     """Dotted paths of the token and its lifetime in a JSON document: `data.token`."""
 
     token: str | None = None
-    """The path of the token. None searches for access_token, accessToken, token, jwt, value."""
+    """The dotted path of the token. None searches for access_token, accessToken, token, jwt, value.
+
+    Example: data.token
+    """
     expires_in: str | None = None
-    """The path of the lifetime; exclusive with `expires_at`."""
+    """The path of the lifetime, a number from now on; exclusive with `expires_at`.
+
+    Example: data.ttl
+    """
     expires_at: str | None = None
-    """The path of the expiry time: epoch seconds or milliseconds, ISO 8601 or an HTTP date."""
+    """The path of the expiry time: epoch seconds or milliseconds, ISO 8601 or an HTTP date.
+
+    Example: data.expiry
+    """
     unit: Unit | None = None
-    """The unit of the number; None infers it from its size."""
+    """The unit of the number. None infers it from its size.
+
+    Example: ms
+
+    Danger: A lifetime of `300000` can mean five minutes. Set the unit if the issuer counts milliseconds.
+    """
 
     @model_validator(mode="after")
     def _one_expiry(self) -> Self:
@@ -94,10 +125,15 @@ class ReplyPaths(Block):
 
 
 class HttpReply(ReplyPaths):
-    """Paths in a JSON document, or the header that holds the token, of an HTTP reply."""
+    """Where the token and its lifetime are in a JSON document: dotted paths such as `data.token`, or a response
+    header. The types `http_json`, `exec` and `file` have this block."""
 
     header: Annotated[str, Field(pattern=FIELD_NAME)] | None = None
-    """A response header that holds the token, such as `X-Subject-Token`; exclusive with `token`."""
+    """Only for `http_json`: a response header that holds the token; exclusive with `token`. The paths of the expiry
+    still apply to the body.
+
+    Example: X-Subject-Token
+    """
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:

@@ -225,11 +225,19 @@ class Sign(Block):
     algorithm: Literal["sha256", "sha1", "sha512"] = "sha256"
     """The hash of the HMAC (RFC 2104)."""
     secret: SecretText
-    """The key of the HMAC, best as a reference."""
+    """The key of the HMAC.
+
+    Example: ${SIGN_KEY}
+
+    Danger: Write a reference, not the key.
+    """
     encoding: Literal["hex", "base64"] = "hex"
-    """The encoding of the signature."""
+    """The encoding of the signature: `hex` in lower case, or `base64`."""
     text: Annotated[str, Field(min_length=1)]
-    """The text to sign: `"{app_id}\\n{timestamp}\\n{nonce}"`."""
+    """The text to sign, with placeholders.
+
+    Example: '{app_id}{timestamp}{nonce}'
+    """
 
 
 def names_in(text: str) -> list[str]:
@@ -286,9 +294,17 @@ SHOWN = frozenset(("grant_type", "response_type", "scope", "accept", "content-ty
 
 class Basic(Block):
     username: str
-    """The user name."""
+    """The user name.
+
+    Example: bot
+    """
     password: SecretText
-    """The password, best as a reference."""
+    """The password.
+
+    Example: ${BOT_PASSWORD}
+
+    Danger: Write a reference, not the password.
+    """
 
 
 def _require_url_or_preset(schema: dict[str, Any]) -> None:
@@ -297,51 +313,118 @@ def _require_url_or_preset(schema: dict[str, Any]) -> None:
 
 
 class HttpJsonCredential(Credential):
-    """A custom login: one HTTP request whose JSON or plain text reply holds a token."""
+    """A custom login: one HTTP request whose JSON or plain text reply holds a token. Example: `{type: http_json, url:
+    https://llm.corp.example/login, json: {id: bot, key: "${BOT_KEY}"}, reply: {token: data.token}}`."""
 
     model_config = ConfigDict(json_schema_extra=_require_url_or_preset)
 
     type: Literal["http_json"]
     """The type of the token source."""
     preset: PresetName | None = None
-    """The login of a known issuer, filled in from a few plain settings. Your own settings override the preset."""
+    """The login of a known issuer, filled in from a few plain settings. Your own settings override the preset. See
+    docs/configuration.md#presets.
+
+    Example: ibm_iam
+    """
     url: Url
-    """The URL of the token endpoint."""
+    """The URL of the token endpoint. Most presets contain it.
+
+    Example: https://llm.corp.example/login
+
+    Danger: gatepass may print this URL. Put secrets into `query`, `headers` or the body.
+    """
     method: Literal["GET", "POST", "PUT", "PATCH"] = "POST"
     """The HTTP method."""
     headers: dict[str, SecretText] = {}
-    """Headers to send."""
+    """Headers to send.
+
+    Example: {X-App: gatepass}
+    """
     query: dict[str, SecretText] = {}
-    """Query parameters to append to the URL. They are never logged."""
+    """Query parameters to append to the URL. gatepass never logs them.
+
+    Example: {app_id: "${APP_ID}"}
+
+    Danger: The issuer's own log may contain them.
+    """
     json_body: Annotated[Any, Field(alias="json", repr=False)] = None  # keeps its References, to be read again
-    """A JSON body; references inside it are resolved."""
+    """A JSON body of any shape; references inside its texts are resolved.
+
+    Example: {id: bot, key: "${BOT_KEY}"}
+    """
     form: dict[str, SecretText] | None = None
-    """A form body; exclusive with `json`."""
+    """A form body; exclusive with `json`.
+
+    Example: {grant_type: key, key: "${BOT_KEY}"}
+    """
     basic: Basic | None = None
-    """A user name and password to send as `Authorization: Basic` (RFC 7617)."""
+    """A user name and password to send unchanged as `Authorization: Basic` (RFC 7617).
+
+    Example: {username: bot, password: "${BOT_PASSWORD}"}
+    """
     sign: Sign | None = None
-    """Sign each request with an HMAC."""
+    """Sign each request with an HMAC. See docs/configuration.md#signed-requests.
+
+    Example: {secret: "${SIGN_KEY}", text: "{app_id}{timestamp}"}
+    """
     reply: HttpReply = HttpReply()
-    """Where the token and its lifetime are in the reply."""
+    """Where the token and its lifetime are in the reply.
+
+    Example: {token: data.token, expires_in: data.ttl}
+    """
 
     apikey: SecretText | None = None
-    """For the preset `ibm_iam`: the API key."""
+    """For the preset `ibm_iam`: the API key.
+
+    Example: ${IBM_API_KEY}
+
+    Danger: Write a reference, not the key.
+    """
     client_id: str | None = None
-    """For the presets `baidu`, `databricks` and `sap`: the client id."""
+    """For the presets `baidu`, `databricks` and `sap`: the client id.
+
+    Example: gatepass
+    """
     client_secret: SecretText | None = None
-    """For the presets `baidu`, `databricks` and `sap`: the client secret."""
+    """For the presets `baidu`, `databricks` and `sap`: the client secret.
+
+    Example: ${CLIENT_SECRET}
+
+    Danger: Write a reference, not the secret.
+    """
     username: str | None = None
-    """For the presets `huawei` and `login`: the user name."""
+    """For the presets `huawei` (an IAM user) and `login`: the user name.
+
+    Example: svc-llm
+    """
     password: SecretText | None = None
-    """For the presets `huawei` and `login`: the password."""
+    """For the presets `huawei` and `login`: the password.
+
+    Example: ${SVC_PASSWORD}
+
+    Danger: Write a reference, not the password.
+    """
     domain: str | None = None
-    """For the preset `huawei`: the account's name."""
+    """For the preset `huawei`: the name of the account that contains the user.
+
+    Example: corp
+    """
     project: str | None = None
-    """For the preset `huawei`: the region's project, such as `cn-north-4`."""
+    """For the preset `huawei`: the region's project that the token is for.
+
+    Example: cn-north-4
+    """
     scope: str | None = None
-    """For the preset `databricks`: the scope; None: `all-apis`."""
+    """For the preset `databricks`: the scope; None: `all-apis`.
+
+    Example: all-apis
+    """
     base_url: BaseUrl | None = None
-    """For the presets `databricks` (URL of the workspace) and `sap` (`url` of the service key)."""
+    """For the presets `databricks` (URL of the workspace) and `sap` (`url` of the service key). Set either this or
+    `url`.
+
+    Example: https://corp.cloud.databricks.com
+    """
 
     # Before the validation, because a preset fills in required settings.
     @model_validator(mode="before")

@@ -41,12 +41,17 @@ class LocalCredential(Credential):
 
 
 class StaticCredential(Credential):
-    """A key that does not expire."""
+    """A key that does not expire, sent as `Authorization: Bearer …`."""
 
     type: Literal["static"]
     """The type of the token source."""
     token: SecretText
-    """The key, best as a reference."""
+    """The key.
+
+    Example: ${API_KEY}
+
+    Danger: Write a reference, not the key.
+    """
 
 
 class Variable(Secret):
@@ -69,7 +74,7 @@ class Variable(Secret):
 
 
 class EnvCredential(LocalCredential):
-    """A key or token in an environment variable, which cannot change while gatepass runs."""
+    """A key, or a JWT with its `exp`, in an environment variable. It cannot change while gatepass runs."""
 
     type: Literal["env"]
     """The type of the token source."""
@@ -79,18 +84,32 @@ class EnvCredential(LocalCredential):
         PlainSerializer(lambda variable: variable.name, return_type=str),
         WithJsonSchema({"type": "string", "description": "the variable's name"}),
     ]
-    """The variable's name, without `${…}`."""
+    """The variable's name, without `${…}`. A variable that is not set is an error at load.
+
+    Example: LLM_TOKEN
+    """
 
 
 class FileCredential(LocalCredential):
-    """A token in a file that another program keeps fresh, such as a projected token of Kubernetes."""
+    """A token in a file that another program keeps fresh, such as a projected token of Kubernetes or the token of a
+    sidecar. gatepass reads the file when it needs the token, if the file has changed. A JWT is valid until its
+    `exp`. A token without an expiry is valid until the file changes, which gatepass notices within 2 s. An expired
+    token is a failure until the file changes."""
 
     type: Literal["file"]
     """The type of the token source."""
     path: Annotated[str, Field(min_length=1)]
-    """The file: the token as plain text, or JSON that holds it."""
+    """The file: the token as plain text, or JSON that holds it, at most 64 KiB.
+
+    Example: /var/run/secrets/tokens/llm
+
+    Danger: Write a new file and rename it. Otherwise gatepass may read a part of a token.
+    """
     reply: ReplyPaths = ReplyPaths()
-    """Where the token and its lifetime are in a JSON file."""
+    """Where the token and its lifetime are in a JSON file.
+
+    Example: {token: access_token}
+    """
 
 
 VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
@@ -115,21 +134,47 @@ VariableName = Annotated[str, Field(pattern=VARIABLE)]
 
 
 class ExecCredential(LocalCredential):
-    """Your own program that prints a token."""
+    """Your own program that prints a token: JSON, the bare token, or kubectl's ExecCredential. gatepass runs it
+    without a shell and without input. After `timeout_s`, or 64 KiB of output, gatepass kills it and its child
+    processes.
+
+    An exit code other than 0 is a failure, which gatepass logs with the last line of stderr, secrets masked. It
+    runs the program again twice after 2 to 3 s, then after half a minute and ever more rarely, so that no account
+    is locked. With a code of RFC 6749 in the text (`invalid_client`) or with exit code 77, it omits the quick
+    attempts. With exit code 75, it runs the program every 2 to 3 s. The program may print a token from its own
+    cache: the rest of a JWT's lifetime is used.
+    """
 
     type: Literal["exec"]
     """The type of the token source."""
     command: Annotated[list[Argument], Field(min_length=1)]
-    """The program and its arguments; gatepass runs it without a shell."""
+    """The program and its arguments; gatepass runs it without a shell.
+
+    Example: [az, account, get-access-token, --resource, "https://ai.azure.com"]
+
+    Danger: Every user of the machine can see the arguments. Pass secrets in `env`.
+    """
     env: dict[VariableName, SecretText] = {}
-    """Environment variables of the program, by name."""
+    """Environment variables of the program, by name.
+
+    Example: {CLIENT_SECRET: "${CLIENT_SECRET}"}
+    """
     inherit: list[VariableName] = ["PATH", "HOME"]
-    """Variables of gatepass's environment that the program inherits."""
+    """Variables of gatepass's environment that the program inherits. It inherits no others.
+
+    Example: [PATH, HOME, KUBECONFIG]
+    """
     exec_credential: Literal["v1", "v1beta1"] | None = None
     """Use kubectl's protocol: gatepass sets KUBERNETES_EXEC_INFO in this version, the program prints an
-    ExecCredential."""
+    ExecCredential.
+
+    Example: v1
+    """
     reply: ReplyPaths = ReplyPaths()
-    """Where the token and its lifetime are in the output."""
+    """Where the token and its lifetime are in the output.
+
+    Example: {token: accessToken, expires_at: expiresOn}
+    """
 
     def inherited(self) -> dict[str, str]:
         """Return the variables of `inherit` that are set."""
@@ -145,11 +190,24 @@ class ApiKeyCredential(LocalCredential):
     type: Literal["api_key"]
     """The type of the token source."""
     key: SecretText
-    """The key, best as a reference."""
+    """The key.
+
+    Example: ${API_KEY}
+
+    Danger: Write a reference, not the key.
+    """
     header: FieldName | None = None
-    """The header that holds the key; None: `api-key` if `query` is not set."""
+    """The header that holds the key; None: `api-key` if `query` is not set.
+
+    Example: x-api-key
+    """
     query: Annotated[str, Field(pattern=PARAMETER)] | None = None
-    """The query parameter that holds the key."""
+    """The query parameter that holds the key.
+
+    Example: key
+
+    Danger: The upstream's own log may contain the key.
+    """
 
     @model_validator(mode="after")
     def _one_placement(self) -> Self:

@@ -39,50 +39,140 @@ ClientAuth = Annotated[
 
 
 class Oauth2Credential(Credential):
-    """OAuth 2.0 (RFC 6749): the grants that work without a browser."""
+    """OAuth 2.0 (RFC 6749): client credentials, password or refresh token, the grants that work without a browser.
+    Settings that cannot work together, and keys and certificates that cannot sign, are errors at load.
+
+    gatepass uses a refresh token first if `refresh_token` or `refresh_token_file` is set, or if a login with
+    `password` returned one. It stores a new refresh token before it uses the access token. If the issuer rejects
+    the refresh token (`invalid_grant`), gatepass signs in again with `client_credentials` or `password`. Only one
+    process at a time uses a refresh token.
+
+    With `grant_type: refresh_token`, a stored token belongs to its issuer, client and first token: gatepass does
+    not use it after a change of one of these. With another grant, gatepass signs in again after a change of any
+    setting.
+    """
 
     type: Literal["oauth2"]
     """The type of the token source."""
     token_url: Url | None = None
-    """The URL of the token endpoint; either this or `issuer`."""
+    """The URL of the token endpoint; either this or `issuer`.
+
+    Example: https://sso.corp.example/token
+    """
     issuer: Url | None = None
-    """The issuer's name: a URL whose discovery document names the token endpoint."""
+    """The issuer's name, exactly as its discovery document has it. The document (`/.well-known/openid-configuration`,
+    else the URL of RFC 8414) names the token endpoint. gatepass reads it again every hour and after failures, and
+    uses the last good one during an outage.
+
+    Example: https://sso.corp.example/realms/corp
+
+    Danger: The document decides where the secret is sent. It must name this issuer and an https endpoint.
+    """
     grant_type: GrantType = "client_credentials"
-    """The OAuth grant."""
+    """The OAuth grant. `refresh_token` has no other way to sign in if the refresh token is rejected."""
     client_id: Annotated[str, Field(min_length=1)]
-    """The client id."""
+    """The client id.
+
+    Example: gatepass
+    """
     client_auth: ClientAuth = "basic"
-    """The method of client authentication."""
+    """The method of client authentication: the secret in an Authorization header (`basic`) or in the form (`form`), an
+    assertion signed with the secret (`secret_jwt`, HS256) or with a key (`private_key_jwt`), the certificate of
+    `network.client_cert` (`mtls`, RFC 8705), or `none`. The registered names `client_secret_basic`,
+    `client_secret_post`, `client_secret_jwt`, `tls_client_auth` and `self_signed_tls_client_auth` are synonyms."""
     client_secret: SecretText | None = None
-    """The client secret for `basic`, `form` and `secret_jwt`, best as a reference."""
+    """The client secret for `basic`, `form` and `secret_jwt`, which requires at least 32 bytes.
+
+    Example: ${CLIENT_SECRET}
+
+    Danger: Write a reference, not the secret.
+    """
     private_key: SecretText | None = None
-    """The private key for `private_key_jwt` as PEM, by reference."""
+    """The private key for `private_key_jwt` as PEM: RSA with at least 2048 bits, or P-256. It requires the extra
+    `crypto`.
+
+    Example: ${file:/run/secrets/key.pem}
+
+    Danger: Write a reference, not the key.
+    """
     private_key_file: str | None = None
-    """A file with that key. gatepass reads it again when it changes."""
+    """A file with that key, without a pass phrase. gatepass reads it again when it changes. Set either this or
+    `private_key`.
+
+    Example: /run/secrets/key.pem
+    """
     key_id: str | None = None
-    """The `kid` of the key at the issuer."""
+    """The `kid` of the key at the issuer.
+
+    Example: key-2027
+    """
     certificate_file: str | None = None
-    """The key's certificate as PEM, for issuers that identify it by `x5t#S256`."""
+    """The key's certificate as PEM, for issuers that identify it by `x5t#S256`.
+
+    Example: /run/secrets/cert.pem
+    """
     algorithm: Algorithm | None = None
-    """The signature algorithm; None: RS256 for an RSA key, ES256 for a key on P-256."""
+    """The signature algorithm; None: RS256 for an RSA key, ES256 for a key on P-256.
+
+    Example: PS256
+    """
     assertion_audience: str = "token_url"
-    """The audience of signed assertions: `token_url`, `issuer`, or your own text."""
+    """The audience of signed assertions: `token_url` (the endpoint, discovered or not), `issuer`, or your own text.
+
+    Example: issuer
+
+    Danger: With `token_url`, an issuer that names another one's endpoint could use the assertion there. Prefer
+    `issuer` if the issuer accepts it.
+    """
     username: str | None = None
-    """The user name of the `password` grant."""
+    """The user name of the `password` grant.
+
+    Example: svc-llm
+    """
     password: SecretText | None = None
-    """The password of the `password` grant, best as a reference."""
+    """The password of the `password` grant.
+
+    Example: ${SVC_PASSWORD}
+
+    Danger: Write a reference, not the password.
+    """
     refresh_token: SecretText | None = None
-    """The first refresh token, by reference."""
+    """The first refresh token.
+
+    Example: ${file:/run/secrets/refresh_token}
+
+    Danger: Write a reference. Most issuers end a refresh token at its first use; see `refresh_token_file`.
+    """
     refresh_token_file: str | None = None
-    """A file that keeps the newest refresh token across restarts; gatepass writes it."""
+    """A file that keeps the newest refresh token across restarts. gatepass writes it with mode 0600, and `NAME.lock`
+    next to it, so its directory must be writable. A bare token in the file starts the chain.
+
+    Example: /var/lib/gatepass/refresh_token
+
+    Danger: Without it and without a `store`, a restart starts with the first refresh token again
+    (`refresh_token_not_stored`). An issuer that sees one twice may end them all. `gatepass token` and `gatepass
+    doctor` do not use such a credential. Machines must not share the file.
+    """
     scope: str | None = None
-    """Scopes, separated by spaces."""
+    """Scopes, separated by spaces.
+
+    Example: llm.read
+    """
     audience: str | None = None
-    """The API that the token is for, if the issuer requires it."""
+    """The API that the token is for, if the issuer requires it. A JWT whose `aud` does not name it is an error.
+
+    Example: https://llm.corp.example
+    """
     resource: str | None = None
-    """The API that the token is for, as a resource indicator (RFC 8707)."""
+    """The API that the token is for, as a resource indicator (RFC 8707).
+
+    Example: https://llm.corp.example
+    """
     extra: dict[str, SecretText] = {}
-    """Additional form fields that the issuer requires."""
+    """Additional form fields that the issuer requires.
+
+    Example: {tenant: corp}
+    """
 
     @property
     def endpoint(self) -> str:

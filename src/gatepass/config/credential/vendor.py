@@ -29,28 +29,64 @@ PROOFS = ("client_secret", "certificate_file", "federated_token_file", "managed_
 
 
 class EntraCredential(Credential):
-    """Microsoft Entra ID: a service principal, a workload identity or a managed identity. Extra `entra`."""
+    """Microsoft Entra ID: a service principal, a workload identity or a managed identity, through Microsoft's
+    azure-identity. It requires the extra `entra`. All its connections use `network`. Set exactly one of
+    `client_secret`, `certificate_file`, `federated_token_file` and `managed_identity`."""
 
     type: Literal["entra"]
     """The type of the token source."""
     tenant_id: str | None = None
-    """The directory's id or domain; required without `managed_identity`."""
+    """The directory's id or domain; required without `managed_identity`.
+
+    Example: corp.onmicrosoft.com
+    """
     client_id: str | None = None
-    """The application's id; with `managed_identity` the id of a user-assigned identity."""
+    """The application's id, required without `managed_identity`; with it the id of a user-assigned identity.
+
+    Example: ${AZURE_CLIENT_ID}
+    """
     client_secret: SecretText | None = None
-    """Authenticate with a secret of the application."""
+    """Authenticate with a secret of the application.
+
+    Example: ${AZURE_CLIENT_SECRET}
+
+    Danger: Write a reference, not the secret.
+    """
     certificate_file: str | None = None
-    """Authenticate with the application's certificate and RSA key, as PEM or PKCS #12."""
+    """Authenticate with the application's certificate and RSA key, as PEM or PKCS #12. gatepass reads the file for
+    each token.
+
+    Example: /run/secrets/app.pem
+    """
     certificate_password: SecretText | None = None
-    """The pass phrase of `certificate_file`."""
+    """The pass phrase of `certificate_file`.
+
+    Example: ${CERTIFICATE_PASSWORD}
+
+    Danger: Write a reference.
+    """
     federated_token_file: str | None = None
-    """Authenticate with a projected service account token, `${AZURE_FEDERATED_TOKEN_FILE}` on AKS."""
+    """Authenticate with a projected service account token, `${AZURE_FEDERATED_TOKEN_FILE}` on AKS. gatepass reads the
+    file for each token.
+
+    Example: ${AZURE_FEDERATED_TOKEN_FILE}
+    """
     managed_identity: bool = False
-    """Authenticate with the identity of the machine (IMDS, App Service, Arc …)."""
+    """Authenticate with the identity of the machine: IMDS, App Service, Container Apps, Arc and other services that
+    azure-identity finds. Plain HTTP to a link-local address is allowed for it. It is not used with `network.proxy`.
+
+    Danger: Every program on the machine can get this token.
+    """
     authority_host: Url = "https://login.microsoftonline.com"
-    """The URL of Microsoft Entra ID; sovereign clouds have other hosts."""
+    """The URL of Microsoft Entra ID; sovereign clouds have other hosts.
+
+    Example: https://login.microsoftonline.us
+    """
     scope: str = "https://cognitiveservices.azure.com/.default"
-    """The scope of the token."""
+    """The scope of the token; `https://ai.azure.com/.default` for Azure AI Foundry.
+
+    Example: https://ai.azure.com/.default
+    """
 
     _is_installed = field_validator("type")(_check_library)
 
@@ -88,14 +124,26 @@ VARIABLES = ("GOOGLE_APPLICATION_CREDENTIALS", "CLOUDSDK_CONFIG", "HOME", "GCE_M
 
 
 class GoogleCredential(Credential):
-    """Google Cloud: a credentials file of Google, or the credentials of the machine. Extra `google`."""
+    """Google Cloud: a credentials file of Google, or the credentials of the machine, through google-auth. It requires
+    the extra `google`. All its connections use `network` and https."""
 
     type: Literal["google"]
     """The type of the token source."""
     credentials_file: str | None = None
-    """A JSON file: service account key, user, federated or impersonated. None: Application Default Credentials."""
+    """A credentials file of Google: a service account key, a user, an impersonated account, or federated credentials
+    with a `file` or `url`. gatepass reads it for each token. None: Application Default Credentials, which are the
+    file of `GOOGLE_APPLICATION_CREDENTIALS`, the file of `gcloud auth application-default login`, or the metadata
+    server.
+
+    Example: /run/secrets/google.json
+
+    Danger: gatepass calls the URLs in the file. Use only files from a source that you trust.
+    """
     scope: str = "https://www.googleapis.com/auth/cloud-platform"
-    """Scopes, separated by spaces."""
+    """Scopes, separated by spaces. A user's credentials keep the scopes that were granted.
+
+    Example: https://www.googleapis.com/auth/cloud-platform
+    """
 
     _is_installed = field_validator("type")(_check_library)
 
@@ -115,35 +163,79 @@ NO_KEYS = (
 
 
 class AwsBedrockCredential(Credential):
-    """A short-term key for Amazon Bedrock, signed on this machine with AWS keys. Extra `aws`."""
+    """A short-term key for Amazon Bedrock, which botocore signs on this machine with AWS keys. It requires the extra
+    `aws`. Set exactly one source of AWS keys: `access_key_id` with `secret_access_key`, `profile`, or
+    `web_identity_token_file`. Only `role_arn` causes a connection, to STS. Roles of an instance or a container, SSO
+    and `credential_process` are not supported, because botocore would ignore `network` for them."""
 
     type: Literal["aws_bedrock"]
     """The type of the token source."""
     region: str
-    """The AWS region of the Bedrock endpoint."""
+    """The AWS region of the Bedrock endpoint.
+
+    Example: us-east-1
+    """
     access_key_id: SecretText | None = None
-    """The AWS access key id, best as a reference: `${AWS_ACCESS_KEY_ID}`."""
+    """The AWS access key id.
+
+    Example: ${AWS_ACCESS_KEY_ID}
+    """
     secret_access_key: SecretText | None = None
-    """The AWS secret access key, best as a reference."""
+    """The AWS secret access key.
+
+    Example: ${AWS_SECRET_ACCESS_KEY}
+
+    Danger: Write a reference, not the key.
+    """
     session_token: SecretText | None = None
-    """The session token of temporary keys."""
+    """The session token of temporary keys.
+
+    Example: ${AWS_SESSION_TOKEN}
+
+    Danger: gatepass does not know when temporary keys expire. A key may end before `key_ttl_s`; gatepass then
+    repeats the rejected request.
+    """
     profile: str | None = None
-    """The profile of `profiles_file` with the AWS keys; gatepass reads it again for each short-term key."""
+    """The profile of `profiles_file` with the AWS keys; gatepass reads it again for each short-term key.
+
+    Example: bedrock
+    """
     profiles_file: str | None = None
-    """The file with the profiles, mostly `~/.aws/credentials`."""
+    """The file with the profiles, mostly `~/.aws/credentials`.
+
+    Example: /home/gatepass/.aws/credentials
+    """
     web_identity_token_file: str | None = None
-    """Get the AWS keys from STS with the token in this file, for `role_arn`; `${AWS_WEB_IDENTITY_TOKEN_FILE}` on
-    EKS."""
+    """Get the AWS keys from STS with the token in this file, for `role_arn`; `${AWS_WEB_IDENTITY_TOKEN_FILE}` on EKS.
+
+    Example: ${AWS_WEB_IDENTITY_TOKEN_FILE}
+    """
     role_arn: str | None = None
-    """A role to assume first, through STS."""
+    """A role to assume first, through STS.
+
+    Example: arn:aws:iam::123456789012:role/llm
+    """
     role_session_name: str = "gatepass"
-    """The name of the STS session."""
+    """The name of the STS session.
+
+    Example: gatepass
+    """
     external_id: str | None = None
-    """The external id that the owner of a role in another account requires."""
+    """The external id that the owner of a role in another account requires.
+
+    Example: corp-llm
+    """
     sts_url: Url | None = None
-    """The URL of STS; None: `https://sts.REGION.amazonaws.com/`."""
+    """The URL of STS; None: `https://sts.REGION.amazonaws.com/`.
+
+    Example: https://sts.us-east-1.amazonaws.com/
+    """
     key_ttl_s: Annotated[float, Field(ge=60, le=LONGEST_KEY_S)] = 3600.0
-    """The lifetime of a short-term key in seconds. It ends earlier if the AWS keys that signed it expire earlier."""
+    """The lifetime of a short-term key in seconds. It ends earlier if the session that signed it expires earlier; the
+    session of a role lasts at most one hour.
+
+    Danger: A key cannot be revoked before its end.
+    """
 
     _is_installed = field_validator("type")(_check_library)
 
