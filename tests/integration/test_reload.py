@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import os
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -17,6 +19,7 @@ import trustme
 
 from gatepass.auth.api_keys import hash_key
 from gatepass.config.load import load
+from gatepass.http_client.pool import ConnectionPool
 from gatepass.proxy import in_flight
 from gatepass.proxy.app_state import create_app_state
 from gatepass.server.reload import BLOCK_LOST, KEYS_LOST, ConfigSource, Reloader, ReloadResult
@@ -221,13 +224,25 @@ async def test_no_request_fails_and_nothing_is_left_over_during_reloads_under_lo
             asking = [asyncio.create_task(ask()) for _ in range(3)]
             await gatepass.reload(**numbered(1))
             open_before, tasks_before = descriptors(), len(asyncio.all_tasks())
+            replaced: list[weakref.ref[ConnectionPool]] = []
             for number in range(2, 50):
+                await upstream.requested(len(upstream.received) + 1)
+                transport = gatepass.served.server._operations.state.upstreams["more"].transport
                 assert (await gatepass.reload(**numbered(number))).outcome == "reloaded"
+                replaced += map(weakref.ref, transport._pools.values())
+            del transport
             stop.set()
             await asyncio.gather(*asking)
             await until(lambda: descriptors() <= open_before and len(asyncio.all_tasks()) <= tasks_before)
+            assert len(replaced) > 5
+
+            def none_left() -> bool:
+                gc.collect()
+                return not any(one() is not None for one in replaced)
+
+            await until(none_left, within_s=10)  # a timer of an idle pool ends later
         assert len(issuer.received) == 1
-        assert len(upstream.received) > 50
+        assert len(upstream.received) >= 48
     assert failed == []
 
 

@@ -283,8 +283,9 @@ class ConnectionPool:
     def close(self) -> None:
         """Abort every connection, busy ones too."""
         self._closed = True
-        if self._ahead is not None:
-            self._ahead.cancel()
+        for later in (self._ahead, self._sweep):
+            if later is not None:
+                later.cancel()  # a timer would keep the pool and its buffer in memory
         while (waiter := self._next_waiter()) is not None:
             waiter.set_exception(_closed())
         for connection in list(self._slots):

@@ -6,10 +6,11 @@ what did not change. `dialect_of` is the only place that chooses a dialect.
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import ssl
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -194,7 +195,7 @@ class AppState:
 
 
 async def _close_unused(
-    in_flight: InFlightRequests, clock: Clock, holders: Collection[TokenHolder], transports: Collection[Http1Transport]
+    in_flight: InFlightRequests, clock: Clock, holders: list[TokenHolder], transports: list[Http1Transport]
 ) -> None:
     """Close parts of a replaced AppState after the requests in progress, or when the process stops."""
     try:
@@ -204,6 +205,10 @@ async def _close_unused(
             await holder.aclose()
         for transport in transports:
             await transport.aclose()
+    holders.clear()
+    transports.clear()
+    # They have reference cycles: without this, which takes 3 ms, 1,000 reloads add 15 MiB.
+    gc.collect()
 
 
 def create_app_state(config: Config, clock: Clock | None = None, store: Store | None = None) -> AppState:
