@@ -59,7 +59,7 @@ def test_the_four_examples_work_as_they_are_written(copy):
         assert example.count("```") == 2 * len(kinds), f"a block of {example[:20]!r} is not followed: {kinds}"
         for step in steps(example):
             if "patch" in step:
-                run("git", "apply", "-", cwd=copy, given=step["patch"])
+                run("git", "apply", cwd=copy, given=step["patch"])
                 written += re.findall(r"(?m)^\+\+\+ b/(.+)$", step["patch"])
             elif "file" in step:
                 assert not (copy / step["file"]).exists()
