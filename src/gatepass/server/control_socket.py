@@ -90,7 +90,7 @@ def is_listening(path: Path) -> bool:
         client.settimeout(CONNECT_S)
         try:
             client.connect(str(path))
-        except TimeoutError:  # its queue is full
+        except (BlockingIOError, TimeoutError):  # its queue is full, which Linux reports at once (connect(2), EAGAIN)
             return True
         except OSError:
             return False

@@ -94,3 +94,21 @@ def test_a_file_of_this_name_is_kept_and_a_folder_that_others_may_write_to_is_re
             listen_control(str(path), 1, {})
     assert (own / "g.sock").read_text() == "notes"
     assert [one.name for one in own.iterdir()] == ["g.sock"]
+
+
+def test_a_living_process_whose_queue_is_full_is_not_replaced(tmp_path: Path):
+    path, listening = listen_control(str(tmp_path / "own" / "control.sock"), 8080, {})
+    waiting = []
+    try:
+        with pytest.raises(BlockingIOError):
+            for _ in range(1000):
+                waiting.append(client := socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+                client.setblocking(False)
+                client.connect(str(path))
+        assert is_listening(path)
+        with pytest.raises(OSError, match="another gatepass uses it"):
+            listen_control(str(path), 8080, {})
+    finally:
+        for client in waiting:
+            client.close()
+    remove_control(path, listening)
