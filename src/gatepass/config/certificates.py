@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from gatepass.config.credential.base import checked_extra
 from gatepass.config.credential.oauth2 import method_of
 from gatepass.config.document import SettingPath, matches
-from gatepass.config.references import UnresolvedReference, read_file
+from gatepass.config.references import UnresolvedReference, open_regular, read_file
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -148,7 +148,7 @@ def _faults(files: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 def _unreadable(file: str) -> str | None:
     try:
-        FilePath(file).open("rb").close()
+        open_regular(file).close()
     except OSError as error:
         return error.strerror
     except ValueError:

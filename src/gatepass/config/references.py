@@ -5,11 +5,13 @@ References are resolved after parsing and only in strings, so that a value canno
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path as FilePath
-from typing import Self
+from typing import BinaryIO, Self
 
 from gatepass.config.document import SettingPath
 
@@ -113,10 +115,22 @@ def _source(name: str, environment: Mapping[str, str]) -> ReferenceSource:
     return ReferenceSource("environment", name)
 
 
+def open_regular(path: str) -> BinaryIO:
+    """Open a regular file. Raises OSError, also for a pipe, and ValueError for a NUL in `path`.
+
+    A pipe without a writer would block the event loop: gatepass reads such files again while it serves.
+    """
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115 - returned
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is not a regular file", path)
+    return file
+
+
 def read_file(path: str) -> str:
     """Return the text of a file with a secret, without the newlines that editors add at the end."""
     try:
-        with FilePath(path).open("rb") as file:
+        with open_regular(path) as file:
             # one byte more, to notice a larger file
             data = file.read(LARGEST_BYTES + 1)
         text = data.decode("utf-8")

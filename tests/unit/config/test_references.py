@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from gatepass.config.references import (
@@ -115,3 +117,13 @@ def test_a_reference_to_a_file_picks_anew_each_time(tmp_path):
     reference = Reference.to_file(str(file), lambda text: text.partition(",")[2])
     file.write_text("a,c")
     assert (str(reference), reference.read()) == ("b", "c")
+
+
+def test_a_pipe_is_refused_at_once(tmp_path):
+    """Its open would wait for a writer, and so would the event loop, which reads rotated keys."""
+    pipe = tmp_path / "key"
+    os.mkfifo(pipe)
+    with pytest.raises(UnresolvedReference, match="key cannot be read: it is not a regular file"):
+        read_file(str(pipe))
+    with pytest.raises(UnresolvedReference, match="cannot be read: it is not a regular file"):
+        read_file("/dev/zero")
