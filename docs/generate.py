@@ -38,6 +38,7 @@ from gatepass.config.network import FIELD_NAME, PARAMETER, Network, TimeoutSetti
 from gatepass.config.routes import Capabilities, ModelOperation, Rules
 from gatepass.config.upstream import CODE, HOST, RESPONSE_HEADER
 from gatepass.errors import TokenUnavailable
+from gatepass.observability.log_events import EVENTS, FIELDS, LogEvent
 from gatepass.observability.metrics import CredentialSample, Metrics, PoolSample, Sample, StoreSample
 from gatepass.types import Secret
 
@@ -84,9 +85,13 @@ LINK = re.compile(r"\bdocs/([a-z_/]+\.md)((?:#[a-z0-9_-]+)?)", re.IGNORECASE)
 
 
 def unwrapped(text: str) -> str:
-    """Join the lines of each paragraph, and link the pages that it names."""
-    text = LINK.sub(r"[\1](../\1\2)", text)
-    return "\n\n".join(" ".join(part.split()) for part in re.split(r"\n\s*\n", text.strip()))
+    """Join the lines of each paragraph, and make links of the pages that it names."""
+    return linked("\n\n".join(" ".join(part.split()) for part in re.split(r"\n\s*\n", text.strip())))
+
+
+def linked(text: str) -> str:
+    """Make links of the pages that `text` names."""
+    return LINK.sub(r"[\1](../\1\2)", text)
 
 
 # --- the command line
@@ -500,10 +505,39 @@ def credential_sections(text: FieldText, kinds: Iterable[type[BaseModel]]) -> It
         yield from section(f"type: {name}", kind.__doc__ or "", settings(kind, "credentials.NAME", name, without))
 
 
+# --- the log
+
+LOG_TITLE = """# Log events
+
+This page is for operators who search the log or alert on it. gatepass writes one JSON object per line to stderr, or one
+line of text with `log.format: text`. Each line has `ts`, `level` and `event`. Fields without a value are left out.
+
+[The access line](../operations.md#the-access-line) explains how lines are written. No line contains a header, a query
+string or a secret. Only the event `bodies` contains bodies.
+"""
+
+
+def event_entry(name: str, event: LogEvent) -> Entry:
+    line = {"ts": "2027-01-15T08:00:00.000Z", "level": event.level, "event": name, **event.example}
+    facts = {
+        "Level": f"`{event.level}`",
+        "Fields": ", ".join(f"`{field}`" for field in event.example),
+        "Example": f"`{json.dumps(line, ensure_ascii=False)}`",
+        "Action": linked(event.action),
+    }
+    return Entry(name, linked(event.cause), facts, depth=2)
+
+
+def log_page() -> str:
+    rows = "".join(f"- `{name}`: {meaning}\n" for name, meaning in FIELDS.items())
+    return page(LOG_TITLE, [*(event_entry(name, event) for name, event in EVENTS.items()), f"## Fields\n\n{rows}"])
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "configuration.md": configuration_page,
     "cli.md": cli_page,
     "metrics.md": metrics_page,
+    "log_events.md": log_page,
 }
 
 

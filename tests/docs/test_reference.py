@@ -1,8 +1,10 @@
 """docs/reference/ is what docs/generate.py writes, and its entries are complete, unique and real."""
 
+import ast
 import json
 import re
 import shlex
+from pathlib import Path
 from typing import Annotated, Any
 
 import click
@@ -17,8 +19,11 @@ from gatepass.config.load import load
 from gatepass.config.model import Config
 from gatepass.config.wording import all_settings
 from gatepass.config.yaml_file import parse_yaml
+from gatepass.observability.log_events import EVENTS, FIELDS
+from gatepass.proxy.context import AccessRecord
 
 PAGES = pages()
+SOURCES = Path(__file__).parents[2] / "src/gatepass"
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -135,3 +140,40 @@ def test_the_example_of_a_block_loads(block, tmp_path):
     path = tmp_path / "gatepass.json"
     path.write_text(json.dumps(tree))
     assert getattr(load(str(path), {"SECRET": "x" * 32}).config, block)
+
+
+def logged():
+    """Each event that the code logs with its name as a literal: the level and the names in its literal fields."""
+    calls = [
+        node
+        for file in SOURCES.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call)
+    ]
+    for call in calls:
+        words = [word.value for word in call.args if isinstance(word, ast.Constant) and isinstance(word.value, str)]
+        method = ast.unparse(call.func).rpartition(".")[2]
+        if method in ("debug", "info", "warning", "error", "exception") and words:
+            keys = [key for keyword in call.keywords for key in ast.walk(keyword.value) if isinstance(key, ast.Dict)]
+            names = {key.value for one in keys for key in one.keys if isinstance(key, ast.Constant)}
+            yield words[0], "error" if method == "exception" else method, names - {"fields"}
+        elif method in ("emit", "_report") and words:
+            yield words[0], None, set()
+
+
+def test_the_list_of_events_is_complete_and_has_no_other():
+    found = list(logged())
+    assert len(found) > 40
+    for name, level, names in found:
+        assert name in EVENTS, name
+        assert level in (EVENTS[name].level, None), name
+        assert names <= set(EVENTS[name].example), name
+    # names that a variable holds
+    elsewhere = "".join(file.read_text() for file in SOURCES.rglob("*.py") if file.name != "log_events.py")
+    for name in EVENTS.keys() - {name for name, _, _ in found}:
+        assert f'"{name.removeprefix("rule_")}"' in elsewhere, name
+
+
+def test_each_field_of_an_event_is_explained():
+    used = {field for event in EVENTS.values() for field in event.example} | set(AccessRecord.__struct_fields__)
+    assert used | {"ts", "level", "event", "worker"} == set(FIELDS)

@@ -1,0 +1,432 @@
+"""Every event of the log: its level, its cause, its fields and what to do. docs/generate.py writes the page from it.
+
+The calls that log an event have its name as a literal. tests/docs/test_reference.py compares them with this list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal
+
+Level = Literal["debug", "info", "warning", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class LogEvent:
+    """`cause` is when gatepass logs it, `example` has a value for each field, `action` is what the operator does."""
+
+    level: Level
+    cause: str
+    example: Mapping[str, Any]
+    action: str = "nothing"
+
+
+_PLACE = {"through": "valkeys://cache.corp.example:6379/0", "key_prefix": "gatepass:", "key_id": "5f2c9a01"}
+_RULE = {
+    "id": "0b1c2d",
+    "upstream": "chat",
+    "model": "o4-mini",
+    "operation": "chat",
+    "adapted": "drop=temperature",
+    "evidence": "temperature is not supported with this model",
+}
+_RELOAD = {"file": "gatepass.yaml", "trigger": "signal"}
+
+EVENTS: Mapping[str, LogEvent] = MappingProxyType(
+    {
+        "request": LogEvent(
+            "info",
+            "One line for each request, the access line. The level is `warning` for a 5xx, and for a response that"
+            " broke off after its head: it has `status` 200 and `outcome` `error`.",
+            {
+                "id": "0b1c2d",
+                "method": "POST",
+                "path": "/v1/chat/completions",
+                "operation": "chat",
+                "caller": "ragflow",
+                "model": "gpt-4o",
+                "upstream": "chat",
+                "upstream_model": "prod-4o",
+                "status": 200,
+                "outcome": "ok",
+                "attempts": 1,
+                "duration_s": 1.8214,
+                "ttft_s": 0.4121,
+                "bytes_in": 412,
+                "bytes_out": 1203,
+                "usage": {"total_tokens": 30},
+            },
+            "search for `code` in docs/errors.md if `outcome` is `error`",
+        ),
+        "bodies": LogEvent(
+            "info",
+            "The first 2,000 characters of a request and its reply, masked. Only with `log.bodies: true`. For an"
+            " embeddings call in several requests, `reply` has the replies of all, the failed one first.",
+            {"id": "0b1c2d", "request": '{"model": "gpt-4o", …}', "reply": '{"id": "chatcmpl-1", …}'},
+            "set `log.bodies: false` as soon as the fault is found: prompts are personal data",
+        ),
+        "refused": LogEvent(
+            "info",
+            "gatepass closed an idle connection to make room, or rejected a request head that is too large, too slow"
+            " or not HTTP. The first one of a code is logged at once; those of the next second share one line. The"
+            " level is `warning` for a 5xx.",
+            {
+                "status": 431,
+                "code": "head_too_large",
+                "hop": "client",
+                "reason": "The request head exceeds …",
+                "peer": "10.0.0.7",
+                "count": 1,
+            },
+            "search for `code` in docs/errors.md",
+        ),
+        "request_failed": LogEvent(
+            "error",
+            "A bug in gatepass failed a request.",
+            {"trace": "Traceback …"},
+            "report the bug with the traceback",
+        ),
+        "model_list_failed": LogEvent(
+            "error",
+            "A bug in gatepass failed a model list for which no client waited, or that gatepass could not send.",
+            {"upstream": "chat", "trace": "Traceback …"},
+            "report the bug with the traceback",
+        ),
+        "starting": LogEvent(
+            "info",
+            "gatepass starts.",
+            {
+                "version": "0.1.0",
+                "configuration": "gatepass.yaml",
+                "upstreams": ["chat"],
+                "credentials": ["corp"],
+                "keys": 3,
+            },
+        ),
+        "listening": LogEvent("info", "gatepass accepts connections.", {"url": "http://127.0.0.1:8080"}),
+        "cannot_listen": LogEvent(
+            "error",
+            "gatepass cannot listen at its address. The exit code is 3.",
+            {"address": "127.0.0.1:8080", "reason": "address already in use"},
+            "end the other program, or change `server.port`",
+        ),
+        "no_control_socket": LogEvent(
+            "warning",
+            "gatepass serves without a control socket, so that `gatepass reload` and `gatepass status` do not work.",
+            {"path": "/run/gatepass/control.sock", "reason": "permission denied"},
+            "make the directory writable, or change `server.control_socket`",
+        ),
+        "configuration_found": LogEvent(
+            "info",
+            "gatepass uses `./gatepass.yaml`, because no option and no variable names a file.",
+            {"file": "/etc/gatepass/gatepass.yaml"},
+        ),
+        "configuration_warning": LogEvent(
+            "warning",
+            "A warning that `gatepass check` prints too: at the start, in each worker, and after a reload if it is"
+            " new.",
+            {"warning": "gatepass.yaml: every user of this machine can write it"},
+            "follow the sentence",
+        ),
+        "configuration_unusable": LogEvent(
+            "error",
+            "A worker cannot use the configuration, because the file changed, or a certificate or secret is missing.",
+            {"file": "gatepass.yaml", "problems": ["gatepass.yaml:3: server.port: expects a whole number"]},
+            "correct each problem",
+        ),
+        "bodies_logged": LogEvent(
+            "warning",
+            "gatepass starts with `log.bodies: true`.",
+            {"warning": "log.bodies is on: the log contains the beginnings of requests and replies"},
+            "set `log.bodies: false` in production",
+        ),
+        "descriptors_short": LogEvent(
+            "warning",
+            "The soft limit of file descriptors is too low for `limits.connections`.",
+            {"warning": "limits.connections needs 9064 file descriptors in each process, and the soft limit is 1024"},
+            "raise the limit (`ulimit -n`), or lower `limits.connections`",
+        ),
+        "descriptors_exhausted": LogEvent(
+            "warning",
+            "gatepass could not accept connections, because no file descriptor was free.",
+            {"count": 12, "limit": 1024, "needed": 9064},
+            "raise the limit (`ulimit -n`), or lower `limits.connections`",
+        ),
+        "reloaded": LogEvent(
+            "info",
+            "A reload of the configuration succeeded. `changed` is empty if nothing changed.",
+            {**_RELOAD, "changed": ["models.gpt-4o"]},
+        ),
+        "restart_needed": LogEvent(
+            "warning",
+            "A reload contains settings that only a restart changes. All other changes are in use.",
+            {**_RELOAD, "settings": ["server.port"]},
+            "restart gatepass",
+        ),
+        "reload_refused": LogEvent(
+            "error",
+            "The new configuration is invalid. The previous one continues.",
+            {**_RELOAD, "problems": ["gatepass.yaml:3: server.port: expects a whole number"]},
+            "correct each problem and reload again",
+        ),
+        "reload_failed": LogEvent(
+            "error",
+            "A bug in gatepass failed a reload. The previous configuration continues.",
+            {"trace": "Traceback …"},
+            "report the bug with the traceback",
+        ),
+        "unready": LogEvent(
+            "info",
+            "A stop began, and `/readyz` returns 503. gatepass still accepts requests for `server.drain_delay_s`.",
+            {"delay_s": 10, "in_flight": 3},
+        ),
+        "draining": LogEvent(
+            "info", "gatepass accepts no new request and waits for running ones.", {"bound_s": 25, "in_flight": 3}
+        ),
+        "drained": LogEvent(
+            "info", "A stop ends.", {"streams_ended": 0}, "raise `server.drain_timeout_s` if it ends streams"
+        ),
+        "worker_started": LogEvent("info", "The supervisor started a worker.", {"worker": 2, "pid": 4711}),
+        "worker_exited": LogEvent(
+            "error",
+            "A worker ended, and the supervisor starts another one.",
+            {"worker": 2, "code": 1, "again_in_s": 1},
+            "read the lines of this worker before it; code -9 often means that memory was short",
+        ),
+        "worker_killed": LogEvent(
+            "warning", "A worker did not stop in time, and the supervisor killed it.", {"worker": 2}, "report it"
+        ),
+        "workers_reloading": LogEvent("info", "The supervisor passed a SIGHUP on to its workers.", {"workers": 4}),
+        "worker_unresponsive": LogEvent(
+            "warning",
+            "A worker did not answer for `/metrics` or `/status`, so that its part is missing.",
+            {"silent": "worker-2", "reason": "no answer in time"},
+            "look at the worker if it happens again",
+        ),
+        "tokens_not_shared": LogEvent(
+            "warning",
+            "The workers cannot share tokens, so that each fetches its own.",
+            {"reason": "shared memory is not writable"},
+            "mount shared memory, or configure a `store`",
+        ),
+        "sharing_tokens": LogEvent(
+            "info", "gatepass starts and shares the tokens of credentials.", {**_PLACE, "credentials": ["corp"]}
+        ),
+        "store_available": LogEvent("info", "The shared store works again.", _PLACE),
+        "store_unavailable": LogEvent(
+            "warning",
+            "gatepass cannot read or write the shared store. It continues with its own tokens.",
+            {**_PLACE, "reason": "connection refused"},
+            "follow the reason; see docs/operations.md#a-store-that-does-not-share",
+        ),
+        "store_unreadable": LogEvent(
+            "warning",
+            "The store works, but the other processes use another encryption key.",
+            {**_PLACE, "reason": "another encryption key"},
+            "give all processes the same `store.encryption_key`",
+        ),
+        "store_emptied": LogEvent(
+            "warning",
+            "The shared store lost its data. gatepass fetches tokens again.",
+            {**_PLACE, "reason": "the store lost its data"},
+            "check the memory limit and the persistence of the server",
+        ),
+        "token_fetched": LogEvent(
+            "info",
+            "gatepass fetched a token.",
+            {
+                "credential": "corp",
+                "took_s": 0.124,
+                "lifetime_s": 300,
+                "kind": "jwt",
+                "lifetime_source": "reply",
+            },
+        ),
+        "token_fetch_failed": LogEvent(
+            "warning",
+            "gatepass could not fetch a token. The same failure is logged once a minute.",
+            {
+                "credential": "corp",
+                "took_s": 0.124,
+                "reason": "the issuer answered 401: invalid_client",
+                "definite": True,
+                "times": 1,
+            },
+            "run `gatepass token NAME`",
+        ),
+        "token_ended_early": LogEvent(
+            "warning",
+            "An upstream accepted a token and rejects it long before its announced end. Logged once a minute.",
+            {"credential": "corp", "upstream": "chat", "age_s": 61.2, "lifetime_s": 3600},
+            "check `reply.unit` of the credential, and whether another client fetches tokens with it",
+        ),
+        "token_type_unusual": LogEvent(
+            "warning",
+            "gatepass uses a token although its type is not Bearer. Logged once.",
+            {"credential": "corp", "token_type": "mac"},
+            "check the scheme in `token_placement` if the upstream rejects the token",
+        ),
+        "lifetime_implausible": LogEvent(
+            "warning",
+            "The lifetime in the reply is implausible, and gatepass uses another one.",
+            {"credential": "corp", "claimed_lifetime_s": 300000, "lifetime_s": 3600},
+            "check `reply.unit` and `max_ttl_s` of the credential",
+        ),
+        "expiry_missing": LogEvent(
+            "warning",
+            "The reply does not contain the configured path of the expiry. Logged once.",
+            {"credential": "corp", "path": "data.ttl", "assumed_lifetime_s": 240},
+            "correct `reply.expires_in` or `reply.expires_at`",
+        ),
+        "expiry_present": LogEvent(
+            "info",
+            "The reply contains the configured path of the expiry again.",
+            {"credential": "corp", "lifetime_s": 300},
+        ),
+        "refresh_token_not_stored": LogEvent(
+            "warning",
+            "gatepass could not store a new refresh token. A restart would begin with an old one.",
+            {"credential": "corp", "reason": "permission denied"},
+            "set `refresh_token_file`, and make its directory writable",
+        ),
+        "refresh_token_not_read": LogEvent(
+            "warning",
+            "gatepass ignores a stored refresh token and signs in instead.",
+            {"credential": "corp", "reason": "the file holds no refresh token"},
+            "follow the reason",
+        ),
+        "token_shared": LogEvent(
+            "debug", "Another process fetched the token.", {"credential": "corp", "lifetime_s": 300}
+        ),
+        "token_failure_shared": LogEvent(
+            "debug",
+            "Another process could not fetch the token.",
+            {"credential": "corp", "reason": "the issuer answered 401: invalid_client"},
+        ),
+        "keys_reloaded": LogEvent("info", "The file of a key changed, and gatepass uses it.", {"key": "ragflow"}),
+        "keys_unreadable": LogEvent(
+            "warning",
+            "gatepass cannot read the file of a key. The keys before it continue.",
+            {"key": "ragflow", "reason": "no such file or directory", "keys_in_force": 1},
+            "restore the file",
+        ),
+        "key_too_short": LogEvent(
+            "warning",
+            "The file of a key contains a key of less than 16 characters. The keys before it continue.",
+            {"key": "ragflow", "reason": "is shorter than 16 characters", "keys_in_force": 1},
+            "create a key with `gatepass keys new`",
+        ),
+        "key_unusable": LogEvent(
+            "warning",
+            "The file of a key contains no usable key. The keys before it continue.",
+            {"key": "ragflow", "reason": "is empty", "keys_in_force": 1},
+            "create a key with `gatepass keys new`",
+        ),
+        "header_reloaded": LogEvent(
+            "info", "gatepass can read the file of a static header again.", {"setting": "upstreams.chat.headers.x-key"}
+        ),
+        "header_unreadable": LogEvent(
+            "warning",
+            "gatepass cannot read the file of a static header. It sends the last good value.",
+            {"setting": "upstreams.chat.headers.x-key", "reason": "no such file or directory"},
+            "restore the file",
+        ),
+        "rule_learned": LogEvent(
+            "info", "gatepass learned a rule from a rejection.", _RULE, "set the rule in `models.NAME.rules` to keep it"
+        ),
+        "rule_revoked": LogEvent(
+            "info", "The upstream rejected a request with a learned rule too. gatepass forgets the rule.", _RULE
+        ),
+        "rule_failed": LogEvent(
+            "info", "A change after a rejection did not help. gatepass does not try it again for a minute.", _RULE
+        ),
+    }
+)
+
+FIELDS: Mapping[str, str] = MappingProxyType(
+    {
+        "ts": "the time in UTC",
+        "level": "the level: debug, info, warning or error",
+        "event": "the name of the event",
+        "worker": "the number of the worker process, if there are several",
+        "id": "the request id: `x-request-id` of the client, or a new one",
+        "method": "the HTTP method",
+        "path": "the path of the request without its query; of an expiry: the path in the reply; of a socket: its file",
+        "operation": "the operation, `model` for one entry of the model list, `preflight` for CORS, `none` if unknown",
+        "caller": "the name of the caller",
+        "model": "the public name of the model; of a rule: the upstream's name",
+        "upstream": "the name of the upstream; of a model list: all that gatepass called",
+        "upstream_model": "the upstream's name of the model",
+        "stream": "true if the client requested a stream",
+        "status": "the HTTP status",
+        "outcome": "`ok`, `error` or `client_gone`",
+        "code": "the error code; of a worker: its exit code",
+        "hop": "the part that failed",
+        "reason": "the reason in words, with secrets masked",
+        "attempts": "requests that gatepass sent to upstreams",
+        "renewed": "true if gatepass sent the request again with a new token",
+        "repeated_stale": "true if gatepass sent the request again on a new connection",
+        "adapted": "the changes, as in `x-gatepass-adapted`; for a stream also later repairs",
+        "tried": "on an error: the changes that did not help, as in `x-gatepass-tried`",
+        "failover": "the targets that failed before `upstream`, each with its error: `first=upstream_connect`",
+        "duration_s": "seconds to the end of the response",
+        "ttft_s": "seconds to the first byte of the response",
+        "token_wait_s": "seconds of `ttft_s` in which the request waited for a token",
+        "bytes_in": "body bytes from the client",
+        "bytes_out": "body bytes to the client",
+        "events": "events of the stream",
+        "usage": "token counts of the upstream: `prompt_tokens`, `completion_tokens`, `total_tokens`, `cached_tokens`"
+        " (a part of the first) and `reasoning_tokens` (a part of the second)",
+        "upstream_request_id": "the upstream's own request ids, the failed one first",
+        "empty_answer": "true for a chat that ended with the finish reason `stop` and without content or a call",
+        "request": "the beginning of the request body",
+        "reply": "the beginning of the reply",
+        "peer": "the address of the connection, which may be a proxy's",
+        "count": "how many events the line stands for",
+        "trace": "the traceback",
+        "version": "the version of gatepass",
+        "configuration": "the file of the configuration, or the environment",
+        "upstreams": "the names of the upstreams",
+        "credentials": "the names of the credentials",
+        "keys": "the number of keys",
+        "url": "the URL of gatepass",
+        "address": "the host and port",
+        "file": "the file of the configuration",
+        "warning": "the warning",
+        "problems": "each problem with its line",
+        "limit": "the soft limit of file descriptors",
+        "needed": "the file descriptors that `limits.connections` needs",
+        "trigger": "what started the reload: a signal, a command or a changed file",
+        "changed": "the changed settings",
+        "settings": "the settings that need a restart",
+        "delay_s": "seconds for which gatepass still accepts requests",
+        "bound_s": "seconds that running requests may take",
+        "in_flight": "requests in progress",
+        "streams_ended": "streams that gatepass ended with an error event",
+        "pid": "the process id",
+        "again_in_s": "seconds until the next start",
+        "workers": "the number of workers",
+        "silent": "the worker that did not answer",
+        "through": "the URL of the store, or the folder of the workers",
+        "key_prefix": "the prefix of the keys in the store",
+        "key_id": "a fingerprint of the encryption key: compare it between processes",
+        "credential": "the name of the credential",
+        "took_s": "seconds that the fetch took",
+        "lifetime_s": "seconds of the token's lifetime that gatepass uses",
+        "lifetime_source": "the source of the lifetime: `jwt`, `reply`, `default_ttl_s` or `nobody`",
+        "kind": "the kind of token: `jwt`, `opaque` or `key`",
+        "definite": "true if the issuer rejected the credential, so that quick retries do not help",
+        "times": "how often the failure happened since the last line",
+        "age_s": "seconds since the token was requested",
+        "token_type": "the type in the reply",
+        "claimed_lifetime_s": "seconds in the reply",
+        "assumed_lifetime_s": "seconds that gatepass assumes instead",
+        "key": "the name of the key's caller",
+        "keys_in_force": "keys of this entry that gatepass still accepts",
+        "setting": "the setting of the header",
+        "evidence": "the upstream's sentence from which gatepass learned, masked",
+    }
+)
+"""What each field means, in every event that has it."""
