@@ -46,7 +46,10 @@ def lines_of(result: Mapping[str, Any]) -> Iterator[str]:
         yield "No worker answered. Try again, and search the log for `worker_unresponsive`."
     elif result["outcome"] == "refused":
         yield from result["problems"]
-        yield "The configuration was not reloaded: the old one continues."
+        if result["changed"]:
+            yield "Only some of the workers have reloaded. Run `gatepass reload` again."
+        else:
+            yield "The configuration was not reloaded: the old one continues."
     elif result["outcome"] == "reloaded":
         yield "Reloaded. Changed:"
         yield from (f"  {name}" for name in result["changed"])

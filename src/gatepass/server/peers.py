@@ -69,8 +69,12 @@ class Peers:
         return [json.loads(page) for page in (await self._request_all(LEARNED)).values()]
 
     async def reload(self) -> list[dict[str, Any]]:
-        """Let each worker reload its configuration, and return their results."""
-        return [json.loads(page) for page in (await self._request_all(RELOAD)).values()]
+        """Let each worker reload its configuration, and return their results. Silence counts as a refusal."""
+        workers = [path.stem for path in self._folder.glob("*.sock")]
+        pages = await self._request_all(RELOAD)
+        silent = [f"{name}: did not answer; its log has the result" for name in sorted(workers) if name not in pages]
+        refused = {"outcome": "refused", "changed": [], "needs_restart": [], "problems": silent}
+        return [*map(json.loads, pages.values()), *([refused] if silent else [])]
 
     async def _request_all(self, page: str) -> dict[str, bytes]:
         paths = sorted(self._folder.glob("*.sock"))

@@ -53,6 +53,9 @@ async def test_a_worker_that_does_not_answer_is_left_out(tmp_path):
     async with aclosing(worker(tmp_path, "worker-1")) as one:
         await one.open()
         assert list(await one.statuses()) == ["worker-1"]
+        own, silent = await one.reload()
+        assert own == {"outcome": "worker-1"}
+        assert silent["problems"] == ["worker-2: did not answer; its log has the result"]
         assert b"gatepass_x_total 1.0" in await one.exposition()
 
 

@@ -155,12 +155,17 @@ async def test_a_worker_that_dies_is_replaced_and_sighup_reloads_all_in_place_an
             changed(tmp_path, models={"m": {"upstream": "chat", "name": f"renamed-{times}"}})
             running.process.send_signal(signal.SIGHUP)
             await running.said('"reloaded".*"changed":\\["models.m"\\]', 2 * times)
+            await until(partial(has_answered, statuses, 2 * times))  # the requests need their part of the processor
         stop.set()
         await asking
         assert sum(map(alive, pids)) == 2
         assert len(await running.pids(3)) == 3
     assert set(statuses) == {200}
     assert len(statuses) > 10
+
+
+def has_answered(statuses: list[int], more_than: int) -> bool:
+    return len(statuses) > more_than
 
 
 def changed(folder: Path, **blocks: object) -> None:
