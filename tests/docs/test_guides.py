@@ -1,0 +1,125 @@
+"""The guides: each configuration loads, each console block prints what it shows, each command and option exists."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+from ruamel.yaml import YAML
+
+from gatepass.cli import main
+from gatepass.config.load import load
+from tests.docs.test_readme import anchors
+
+PAGES = sorted((Path(__file__).parents[2] / "docs/guides").glob("*.md"))
+OTHERS = "# config.yaml of "
+"""The first line of a block that is the file of another program."""
+SECRET = "a-secret-of-32-characters-and-more"
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def configurations(page: Path) -> list[str]:
+    return [block for block in blocks(page, "yaml") if not block.startswith(OTHERS)]
+
+
+def written(block: str, folder: Path) -> tuple[Path, dict[str, str]]:
+    """Write the block as ./gatepass.yaml with its secret files; return it and the environment that it names."""
+    text = block.replace("sha256:…", f"sha256:{'5a' * 32}").replace("/run/secrets/", f"{folder}/")
+    for name in re.findall(rf"\$\{{file:({re.escape(str(folder))}/\w+)\}}", text):
+        Path(name).write_text(SECRET)
+        Path(name).chmod(0o600)
+    file = folder / "gatepass.yaml"
+    file.write_text(text)
+    return file, {name: f"{SECRET}-{name}" for name in re.findall(r"\$\{(\w+)\}", text)}
+
+
+def printed(command: str, page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run a `gatepass` command beside the first configuration of the page; `| tail -1` keeps the last line."""
+    _, environment = written(configurations(page)[0], folder)
+    monkeypatch.chdir(folder)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    command, _, tail = command.partition(" | ")
+    done = CliRunner().invoke(main, shlex.split(command)[1:], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert tail in ("", "tail -1")
+    output = done.stdout.splitlines(keepends=True)[-1] if tail else done.stdout
+    return re.sub(r"; \d+ defaults .*", "", output)  # the number grows with each new setting
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_each_configuration_of_a_guide_loads(page, tmp_path):
+    shown = configurations(page)
+    assert shown
+    for block in shown:
+        file, environment = written(block, tmp_path)
+        assert load(str(file), environment).warnings == ()
+    for block in set(blocks(page, "yaml")) - set(shown):
+        assert "gatepass" not in block or "http://gatepass:8080/v1" in block
+        YAML(typ="safe").load(block)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_guide_shows_what_its_commands_print(page, tmp_path, monkeypatch):
+    shown = [part for block in blocks(page, "console") for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
+    assert shown
+    for part in shown:
+        command, _, output = part.partition("\n")
+        assert printed(command, page, tmp_path, monkeypatch) == output, command
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_code_of_other_programs_parses(page):
+    for block in blocks(page, "python"):
+        ast.parse(block)
+    for block in blocks(page, "sh"):
+        subprocess.run(["sh", "-n"], input=block, text=True, check=True, timeout=30)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_each_command_and_option_of_a_guide_exists(page):
+    text = page.read_text()
+    commands = {line.strip("`") for line in re.findall(r"`gatepass [^`]+`", text)}
+    for language in ("sh", "console"):
+        lines = "\n".join(blocks(page, language)).splitlines()
+        commands |= {line.removeprefix("$ ") for line in lines if re.match(r"(\$ )?gatepass ", line)}
+    assert commands
+    for line in commands:
+        command: click.Command = main
+        words = line.partition(" | ")[0].split()[1:]
+        while isinstance(command, click.Group) and words:
+            found = command.get_command(click.Context(command), words.pop(0))
+            assert found is not None, line
+            command = found
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert {word.partition("=")[0] for word in words if word.startswith("-")} <= options, line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_guide_is_short_and_names_its_reader_first(page):
+    text = page.read_text()
+    assert text.partition("\n\n")[2].startswith("This page is for ")
+    assert len(re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL).split()) <= 600
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_each_link_of_a_guide_leads_somewhere(page):
+    for path, anchor in re.findall(r"\]\((?!https:)([^)#]*)#?([^)]*)\)", page.read_text()):
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), path
+        assert not anchor or anchor in anchors(target), f"{path}#{anchor}"
+
+
+def test_a_guide_for_another_gateway_links_its_source():
+    for stem in ("from_litellm", "from_one_api"):
+        (page,) = [page for page in PAGES if page.stem == stem]
+        assert "](https://" in page.read_text()
