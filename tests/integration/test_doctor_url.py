@@ -238,9 +238,9 @@ async def test_the_command_reads_the_key_from_the_environment_and_never_from_its
             return CliRunner().invoke(main, ["doctor", "--url", url, *arguments], **options)
 
         result = await asyncio.to_thread(run, "--as", "openwebui", "--json")
-        *steps, end = [json.loads(line) for line in result.stdout.splitlines()]
-        assert (result.exit_code, end["exit_code"]) == (0, 0), result.output
-        assert steps[-1]["what"] == "openwebui: verify the connection"
+        document = json.loads(result.stdout)
+        assert (result.exit_code, document["exit_code"]) == (0, 0), result.output
+        assert document["steps"][-1]["what"] == "openwebui: verify the connection"
         assert KEY not in result.output
         monkeypatch.delenv("GATEPASS_KEY")
         assert (await asyncio.to_thread(run, "--key-stdin", input=f"{KEY}\n")).exit_code == 0

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
+from gatepass.cli.options import progress
 from gatepass.config.references import own_variables
 
 BOUND_S = 60.0
@@ -35,16 +36,17 @@ def control_option(command: Command) -> Command:
 
 
 def request(method: str, target: str, socket_path: str | None = None) -> bytes:
-    """Send a request to the running gatepass and return the body of its reply.
+    """Send a request to the running gatepass and return the body of its reply. A long wait is shown on a terminal.
 
     `target` is a page, such as `/status`, or `/reload` with POST. Raises NotRunning and RequestRefused.
     """
     path = socket_path or found_socket()
     connection = _UnixConnection(path)
     try:
-        connection.request(method, target)
-        response = connection.getresponse()
-        body = response.read(PAGE_BYTES)
+        with progress(f"the gatepass at {path}"):
+            connection.request(method, target)
+            response = connection.getresponse()
+            body = response.read(PAGE_BYTES)
     except TimeoutError:
         raise RequestRefused(f"the gatepass at {path} did not answer within {BOUND_S:g} s") from None
     except OSError as error:

@@ -111,8 +111,10 @@ def doctor(
         sys.exit(asyncio.run(_run(loaded, model, calls, report)))
     except CallerError as error:
         refused = {"status": error.status, "code": error.code, "message": error.message}
-        text = f"refused: {error.status} {error.code}: {error.message}"
-        click.echo(json.dumps({"exit_code": CHECK_FAILED, "refused": refused}) if as_json else text)
+        if as_json:
+            report.print_json(CHECK_FAILED, refused=refused)
+        else:
+            click.echo(f"refused: {error.status} {error.code}: {error.message}")
         sys.exit(CHECK_FAILED)
 
 
@@ -206,7 +208,10 @@ async def _run(loaded: LoadedConfig, model: str | None, calls: Sequence[ProbeCal
 
 
 class Report:
-    """Prints each step as soon as it is known, and on a terminal the step that has been running for a second."""
+    """Prints each step as soon as it is known, and on a terminal the step that has been running for a second.
+
+    As JSON it prints one document at the end.
+    """
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
@@ -218,7 +223,7 @@ class Report:
         """Show on a terminal what runs, if it takes longer than a second."""
         if self._running is not None:
             self._running.cancel()
-        if not self._as_json and sys.stderr.isatty():
+        if sys.stderr.isatty():
             self._running = asyncio.get_running_loop().call_later(SHOWN_AFTER_S, self._show_running, f"{hop} {what}")
 
     def _show_running(self, text: str) -> None:
@@ -233,17 +238,19 @@ class Report:
             click.echo("\r\x1b[K", nl=False, err=True)
 
     def add(self, step: Step) -> None:
-        """Print a step. It may quote a server."""
+        """Record a step, and print it unless the output is JSON. It may quote a server."""
         step = replace(step, why=printable(step.why), advice=printable(step.advice))
         self._hide_running()
         self.steps.append(step)
-        line = json.dumps(described(step)) if self._as_json else line_of(step)
-        if not self._as_json and (colour := COLOURS.get(step.outcome.value)):
+        if self._as_json:
+            return
+        line = line_of(step)
+        if colour := COLOURS.get(step.outcome.value):
             line = coloured(step.outcome.value, colour) + line.removeprefix(step.outcome.value)
         click.echo(line)
 
     async def show(self, steps: AsyncIterator[Step]) -> None:
-        """Print each of `steps`."""
+        """Add each of `steps`."""
         try:
             async for step in steps:
                 self.add(step)
@@ -258,14 +265,19 @@ class Report:
         """Print the result and return the exit code."""
         from gatepass.cli.reach import Outcome
 
-        failed = [step for step in self.steps if step.failed]
         is_proven = any(step.outcome is Outcome.WORKS and step.proves for step in self.steps)
-        code = CHECK_FAILED if failed else 0 if is_proven else NOTHING_PROVEN
+        code = CHECK_FAILED if self.has_failed else 0 if is_proven else NOTHING_PROVEN
         if self._as_json:
-            click.echo(json.dumps({"exit_code": code, "failed": [f"{step.hop} {step.what}" for step in failed]}))
+            self.print_json(code)
         elif code == NOTHING_PROVEN:
             click.echo(NOTHING, err=True)
         return code
+
+    def print_json(self, code: int, **more: object) -> None:
+        """Print the exit code, the steps that failed and all steps as one document, with the members in `more`."""
+        failed = [f"{step.hop} {step.what}" for step in self.steps if step.failed]
+        document = {"exit_code": code, "failed": failed, **more, "steps": [described(step) for step in self.steps]}
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
 
 
 def described(step: Step) -> dict[str, object]:

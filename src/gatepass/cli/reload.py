@@ -11,7 +11,7 @@ import click
 
 from gatepass.cli.configuration import CHECK_FAILED, UNUSABLE
 from gatepass.cli.control import NotRunning, RequestRefused, control_option, request
-from gatepass.cli.options import json_option, progress
+from gatepass.cli.options import json_option
 
 
 @click.command()
@@ -25,8 +25,7 @@ def reload(socket_path: str | None, *, as_json: bool) -> None:
     Exit codes: 0 reloaded or unchanged, 1 gatepass did not answer, 2 the configuration cannot be used.
     """
     try:
-        with progress("gatepass"):
-            result = json.loads(request("POST", "/reload", socket_path))
+        result = json.loads(request("POST", "/reload", socket_path))
     except (NotRunning, RequestRefused) as error:
         raise click.ClickException(str(error)) from None
     if as_json:

@@ -82,7 +82,11 @@ def serve(
             options = WorkerOptions(worker, fds, peers, control_fd, seat, first_log_format, flags)
             work(options, path, host, port)
             return
-        loaded = read_or_exit(path, host, port, flags)
+        if log_format is None:
+            loaded = read_or_exit(path, host, port, flags)
+        else:  # a program may parse stderr: no line may have another format
+            configure("info", log_format, Redactor())
+            loaded = _read_or_log(path, host, port, flags)
         from gatepass.config.file import DEFAULT_FILE
 
         configure(loaded.config.log.level, loaded.config.log.format, Redactor())
@@ -258,7 +262,9 @@ class WorkerOptions:
 def work(options: WorkerOptions, config_path: str | None, host: str | None, port: int | None) -> None:
     """Serve until the supervisor sends a signal or exits."""
     configure("info", options.first_log_format, Redactor(), worker=options.number)
-    loaded = _loaded(config_path, host, port, options.log)
+    loaded = _read_or_log(config_path, host, port, options.log)
+    for warning in loaded.warnings:
+        LOG.warning("configuration_warning", extra={"fields": {"warning": warning}})
     keyed = options.folder / KEYED
     from gatepass.server.reload import KEYS_LOST, ConfigSource
 
@@ -290,19 +296,17 @@ def work(options: WorkerOptions, config_path: str | None, host: str | None, port
     server.run(sockets=[socket.socket(fileno=listening)])
 
 
-def _loaded(path: str | None, host: str | None, port: int | None, log: Mapping[str, str]) -> LoadedConfig:
+def _read_or_log(path: str | None, host: str | None, port: int | None, log: Mapping[str, str]) -> LoadedConfig:
+    """Load the configuration. If it is invalid, log its problems as one event and exit with 2."""
     from gatepass.config.document import ConfigError
     from gatepass.config.load import load
     from gatepass.config.references import own_variables
 
     try:
-        loaded = load(path, os.environ, host=host, port=port, log=log)
+        return load(path, os.environ, host=host, port=port, log=log)
     except ConfigError as error:
         named = path or own_variables(os.environ).get("CONFIG", "environment")
         _refuse(named, [str(problem) for problem in error.problems])
-    for warning in loaded.warnings:
-        LOG.warning("configuration_warning", extra={"fields": {"warning": warning}})
-    return loaded
 
 
 def _refuse(file: str, problems: Sequence[str]) -> NoReturn:

@@ -1,9 +1,11 @@
 import io
 import re
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from gatepass.cli import COMMANDS, main
 from gatepass.cli.options import coloured, progress
@@ -73,3 +75,17 @@ def test_a_shell_completes_commands_and_options(monkeypatch, shell):
     completion = kind(main, {}, "gatepass", "_GATEPASS_COMPLETE")
     assert {item.value for item in completion.get_completions([], "")} == set(COMMANDS)
     assert "--config" in {item.value for item in completion.get_completions(["check"], "--")}
+
+
+@pytest.mark.parametrize("command", ["status", "reload", "keys list --running"])
+def test_a_command_shows_that_it_waits_for_the_running_gatepass(monkeypatch, tmp_path, command):
+    path = str(tmp_path / "control.sock")
+    waits = []
+
+    def noted(waits_for: str) -> AbstractContextManager[None]:
+        waits.append(waits_for)
+        return nullcontext()
+
+    monkeypatch.setattr("gatepass.cli.control.progress", noted)
+    result = CliRunner().invoke(main, [*command.split(), "--socket", path])
+    assert (result.exit_code, waits) == (1, [f"the gatepass at {path}"])

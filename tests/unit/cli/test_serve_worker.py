@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from gatepass.cli import main
 from gatepass.cli.serve import KEYED, WorkerOptions, work
 from gatepass.server.reload import KEYS_LOST
 
@@ -99,3 +101,13 @@ def test_a_file_that_lost_its_keys_is_not_taken_over(tmp_path, capsys):
     (tmp_path / KEYED).touch()
     line = json.loads(said(capsys, tmp_path, "json", str(file)))
     assert (line["event"], line["file"], line["problems"]) == ("configuration_unusable", str(file), [KEYS_LOST])
+
+
+def test_with_a_log_format_every_line_of_serve_follows_it_before_the_configuration_is_read(tmp_path):
+    file = tmp_path / "gatepass.json"
+    file.write_text('{"upstreams": {"a": {}, "b": {}}}')
+    arguments = ["serve", "--config", str(file)]
+    with_format = CliRunner().invoke(main, [*arguments, "--log-format", "json"])
+    line = json.loads(with_format.stderr)
+    assert (with_format.exit_code, line["event"]) == (2, "configuration_unusable")
+    assert CliRunner().invoke(main, arguments).stderr.splitlines() == line["problems"]
