@@ -168,7 +168,7 @@ pythons: ## The unit tier on every Python of PYTHONS that is here
 	  command -v $$python >/dev/null || { echo "$$python: not here"; continue; }; \
 	  $$python -m venv .venv-$$python && .venv-$$python/bin/pip install -q --require-hashes -r requirements/dev.txt \
 	  && .venv-$$python/bin/pip install -q --no-deps --no-build-isolation -e . \
-	  && $(FREEING) .venv-$$python/bin/python -m pytest -q -n $(CORES) --dist loadfile -p no:cacheprovider tests/unit || exit 1; \
+	  && $(FREEING) .venv-$$python/bin/python -m pytest -q -n $(JOBS) --dist loadfile -p no:cacheprovider tests/unit || exit 1; \
 	done
 
 lock: ## Write the hash-locked requirement lists anew (needs uv)
