@@ -101,9 +101,10 @@ class LogFormatter(logging.Formatter):
         level_name = _LEVELS.get(level) or logging.getLevelName(level).lower()
         return self._format_head(level_name, event, self._worker)
 
-    def format_event(self, created_s: float, head: str, fields: Fields) -> str:
-        """Return the line of one event."""
-        return self._redactor.mask(f"{self._time(created_s)}{head}{self._format_fields(fields)}")
+    def format_event(self, created_s: float, head: str, fields: Fields, texts: str | None = None) -> str:
+        """Return the line of one event. `texts`: see `emit`."""
+        line = f"{self._time(created_s)}{head}{self._format_fields(fields)}"
+        return line if texts is not None and not self._redactor.holds(texts) else self._redactor.mask(line)
 
     def _time(self, created_s: float) -> str:
         past_s = created_s - self._second
@@ -154,6 +155,8 @@ class LogHandler(logging.StreamHandler[TextIO]):
         self._waiting: list[str] = []
         self._due: asyncio.AbstractEventLoop | None = None
         """The loop that writes the waiting lines at the end of its turn."""
+        self._due_thread = 0
+        """The thread of that loop."""
 
     def handle(self, record: logging.LogRecord) -> bool:
         with self.lock:  # without the base class's filters: there are none
@@ -161,14 +164,17 @@ class LogHandler(logging.StreamHandler[TextIO]):
             self.emit(record)
         return True
 
-    def emit_event(self, level: int, event: str, fields: Fields) -> None:
-        """Log one event. An error in formatting or writing it is reported by `handleError` and fails no request."""
+    def emit_event(self, level: int, event: str, fields: Fields, texts: str | None = None) -> None:
+        """Log one event. An error in formatting or writing it is reported by `handleError` and fails no request.
+
+        `texts`: see `emit`.
+        """
         head = self._heads.get((level, event))
         if head is None:  # there are few events, so each head is kept
             head = self._heads[level, event] = self._line.head(level, event)
         self.lock.acquire()  # `with` takes 1,000 instructions more
         try:
-            self._waiting.append(self._line.format_event(time.time(), head, fields))
+            self._waiting.append(self._line.format_event(time.time(), head, fields, texts))
             if level >= logging.WARNING or not self._is_due():
                 self._write()
         except ValueError:  # a number with more digits than Python converts to text
@@ -191,12 +197,15 @@ class LogHandler(logging.StreamHandler[TextIO]):
 
     def _is_due(self) -> bool:
         """Return whether the running loop writes the waiting lines at the end of its turn."""
+        due, thread = self._due, threading.get_ident()
+        if due is not None and self._due_thread == thread and due.is_running():
+            return True  # nearly always under load: `get_running_loop` reads the process id from the kernel
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             return False
         if self._due is not loop:
-            self._due = loop
+            self._due, self._due_thread = loop, thread
             loop.call_soon(self._end_turn)
         return True
 
@@ -250,14 +259,18 @@ def configure(
     logging._srcfile = None  # noqa: SLF001 - the documented switch
 
 
-def emit(logger: logging.Logger, level: int, event: str, fields: Fields) -> None:
-    """Log `event` with its fields. A field that is None is left out."""
+def emit(logger: logging.Logger, level: int, event: str, fields: Fields, texts: str | None = None) -> None:
+    """Log `event` with its fields. A field that is None is left out.
+
+    `texts` holds all texts of the fields. If it contains no secret, the line contains none. The search is faster in it,
+    because the line also has names and numbers.
+    """
     if not logger.isEnabledFor(level):
         return
     handlers = logging.root.handlers
     # Without other handlers no LogRecord is made: with its way through the loggers it takes 6 µs, more than the line.
     if len(handlers) == 1 and isinstance(handler := handlers[0], LogHandler) and not logger.handlers:
-        handler.emit_event(level, event, listed(fields) if isinstance(fields, dict) else fields)
+        handler.emit_event(level, event, listed(fields) if isinstance(fields, dict) else fields, texts)
         return
     record = {"name": logger.name, "levelno": level, "levelname": logging.getLevelName(level), "msg": event}
     logger.handle(logging.makeLogRecord({**record, "fields": listed(fields)}))

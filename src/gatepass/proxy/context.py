@@ -60,6 +60,16 @@ class AccessRecord(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     upstream_request_id: str | None = None
     empty_answer: bool = False
 
+    def texts(self) -> str:
+        """Return all texts that the fields hold. They are a quarter of the log line."""
+        texts = (
+            f"{self.id} {self.method} {self.path} {self.operation} {self.caller} {self.model} {self.upstream}"
+            f" {self.upstream_model} {self.upstream_request_id}"
+        )
+        if self.adapted or self.tried or self.failover:
+            texts = " ".join((texts, *self.adapted, *self.tried, *self.failover))
+        return texts if self.outcome == "ok" else f"{texts} {self.outcome} {self.code} {self.hop} {self.reason}"
+
 
 def rounded(seconds: float | None) -> float | None:
     """Return `round(seconds, 4)` of a value that is not negative, in 0.16 µs instead of 0.45 µs (CPython 3.11)."""

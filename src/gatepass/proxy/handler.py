@@ -357,7 +357,7 @@ def _log_request(context: RequestContext) -> None:
     level, status = logging.INFO, context.status or 0
     if status >= SERVER_ERROR or (error is not None and 0 < status < CLIENT_ERROR):  # failed after the head was sent
         level = logging.WARNING
-    emit(ACCESS_LOG, level, "request", record)
+    emit(ACCESS_LOG, level, "request", record, record.texts())
     if state.keeps_bodies and (bodies := context.captured_bodies()):
         shown = {which: state.redactor.beginning(body, BODY_LOG_CHARS) for which, body in bodies.items()}
         emit(BODY_LOG, logging.INFO, "bodies", {"id": client_request.id, **shown})

@@ -10,6 +10,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from gatepass.observability.log import Fields, LogFormatter, LogHandler, configure, emit
 from gatepass.observability.redaction import Redactor
@@ -88,6 +89,21 @@ def test_a_known_secret_is_masked_in_every_field_and_in_traces(logged):
     logging.getLogger("other").error("planted-secret")
     assert "planted-secret" not in buffer.getvalue()
     assert buffer.getvalue().count("***") == 4  # the field, the trace twice, the other line
+
+
+@pytest.mark.parametrize("style", ["json", "text"])
+@pytest.mark.parametrize(
+    "field", [one for one in structs.fields(AccessRecord) if "str" in str(one.type)], ids=lambda one: one.name
+)
+def test_a_known_secret_is_masked_in_every_text_of_an_access_record(logged, style, field):
+    redactor = Redactor()
+    redactor.learn(secret := 'quoted "secret" of the issuer')
+    buffer = logged(style, redactor=redactor)
+    record = AccessRecord("1", "GET", "/", "none", outcome="error")
+    record = structs.replace(record, **{field.name: (secret,) if "tuple" in str(field.type) else secret})
+    emit(logging.getLogger("gatepass.access"), logging.INFO, "request", record, record.texts())
+    assert "***" in buffer.getvalue()
+    assert "of the issuer" not in buffer.getvalue()
 
 
 def test_libraries_speak_from_warning_up_whatever_our_level(logged):
