@@ -1,4 +1,4 @@
-"""deploy/compose.ragflow.yaml as compose would read it, as far as the tests need that: variables filled in."""
+"""The files deploy/compose.*.yaml as compose would read them, as far as the tests need that: variables filled in."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def variables_of(text: str) -> set[str]:
     return {found["name"] for found in _VARIABLE.finditer(text) if found["name"]}
 
 
-def example_variables() -> dict[str, str]:
-    lines = (line.strip() for line in EXAMPLE.read_text().splitlines())
+def example_variables(example: Path = EXAMPLE) -> dict[str, str]:
+    lines = (line.strip() for line in example.read_text().splitlines())
     pairs = (line.partition("=") for line in lines if line and not line.startswith("#"))
     return {name: value for name, _, value in pairs}
 
 
-def document(variables: Mapping[str, str]) -> dict[str, Any]:
+def document(variables: Mapping[str, str], file: Path = FILE) -> dict[str, Any]:
     """The whole file with `variables` in place; raises Unset where a wanted one is missing or empty."""
-    read: dict[str, Any] = YAML(typ="safe").load(FILE)
+    read: dict[str, Any] = YAML(typ="safe").load(file)
     whole: dict[str, Any] = filled(read, variables)
     return whole
 
