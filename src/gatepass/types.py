@@ -112,7 +112,7 @@ class Operation:
     takes_form: bool = False
     """Its body may be a multipart form; gatepass relays it unchanged."""
     names_model: bool = True
-    """Its requests name a model."""
+    """Its requests name a model in their body."""
     is_download: bool = False
     """Its reply is a file of any content type, so its body is not classified."""
 

@@ -64,7 +64,7 @@ class AzureDialect(Dialect):
         """As in Dialect. Raises ModelNotFound for a model that cannot be a path segment."""
         operation = call.operation
         # a Responses request names its deployment in the body, in the classic API too (openai-python's lib/azure.py)
-        has_none = operation.protocol in (ClientProtocol.MODELS, ClientProtocol.RESPONSES) or not operation.names_model
+        has_none = operation.protocol is ClientProtocol.RESPONSES or not operation.names_model
         deployment = "" if has_none else target.model or self.deployment or call.model
         return build_request(call, _url(base_url, deployment, operation.path, self.settings), timeouts, forward_headers)
 

@@ -62,8 +62,8 @@ OPERATIONS = (
     Operation("rerank", "POST", "/rerank", ClientProtocol.RERANK, "Rank documents by a query"),
     Operation("responses", "POST", "/responses", ClientProtocol.RESPONSES, "Create a response"),
     *_RAW,
-    Operation("models", "GET", "/models", ClientProtocol.MODELS, "List the models"),
-    Operation("model", "GET", "/models/{model}", ClientProtocol.MODELS, "Describe one model"),
+    Operation("models", "GET", "/models", ClientProtocol.MODELS, "List the models", names_model=False),
+    Operation("model", "GET", "/models/{model}", ClientProtocol.MODELS, "Describe one model", names_model=False),
 )
 
 PREFIXES = ("/v1", "", "/v1/v1")

@@ -65,9 +65,9 @@ async def try_target(
     upstream = attempt.upstream
 
     # Normalize: profile rules, declared rules and built-in rules. They are the same for every retry.
-    rules = rules_for(attempt.state, upstream, call, target, context.profile)
+    configured = rules_for(attempt.state, upstream, call, target, context.profile)
     is_small = len(call.body) <= INLINE_BYTES  # nearly always: saves a coroutine
-    base = normalize(call, target, rules) if is_small else await normalize_in_slices(call, target, rules)
+    base = normalize(call, target, configured) if is_small else await normalize_in_slices(call, target, configured)
     if not call.body:
         return await _pass_through(context, attempt, base, keep_alive)
 

@@ -8,7 +8,7 @@ from gatepass.types import Call, ClientProtocol, Operation, OutboundRequest, Tar
 
 CHAT = Operation("chat", "POST", "/chat/completions", ClientProtocol.CHAT, "")
 EMBEDDINGS = Operation("embeddings", "POST", "/embeddings", ClientProtocol.EMBEDDINGS, "")
-MODELS = Operation("models", "GET", "/models", ClientProtocol.MODELS, "")
+MODELS = Operation("models", "GET", "/models", ClientProtocol.MODELS, "", names_model=False)
 BASE = "https://r.openai.azure.com"
 CLASSIC = AzureConfig(api_version="2024-10-21")
 TIMEOUTS = Timeouts(1.0, 2.0, 3.0, 4.0)

@@ -9,7 +9,7 @@ from gatepass.types import Call, ClientProtocol, Operation, Target, Timeouts
 
 CHAT = Operation("chat", "POST", "/chat/completions", ClientProtocol.CHAT, "")
 EMBEDDINGS = Operation("embeddings", "POST", "/embeddings", ClientProtocol.EMBEDDINGS, "")
-MODELS = Operation("models", "GET", "/models", ClientProtocol.MODELS, "")
+MODELS = Operation("models", "GET", "/models", ClientProtocol.MODELS, "", names_model=False)
 BASE = "http://rag:9380/api/v1"
 
 

@@ -9,7 +9,7 @@ from gatepass.types import Call, ClientProtocol, EmbeddingsOptions, Operation, T
 CHAT = Operation("chat", "POST", "/chat/completions", ClientProtocol.CHAT, "")
 EMBEDDINGS = Operation("embeddings", "POST", "/embeddings", ClientProtocol.EMBEDDINGS, "")
 RESPONSES = Operation("responses", "POST", "/responses", ClientProtocol.RESPONSES, "")
-MODELS = Operation("models", "GET", "/models", ClientProtocol.MODELS, "")
+MODELS = Operation("models", "GET", "/models", ClientProtocol.MODELS, "", names_model=False)
 TARGET = Target("chat")
 
 
