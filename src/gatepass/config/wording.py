@@ -108,10 +108,11 @@ def unknown_setting(path: SettingPath, tree: Any) -> str:
     if name in siblings:
         hint = f"; did you mean {near}?" if near in ALIASES.get(name, ()) else ""
         return f"belongs to type {' or '.join(sorted(siblings[name].members))}, not to {kind}{hint}"
-    if near is not None:
-        return f"is not a setting; did you mean {near}?"
-    elsewhere = [p for p in known if p[-1] == name]
+    elsewhere = [p for p, s in known.items() if p[-1] == name and (not s.members or kind is None or kind in s.members)]
     inside = [p for p in elsewhere if p[: len(block)] == tuple(block) and "*" not in p[len(block) :]]
+    # the same name one block deeper is a better guess than a similar one here, but not than a known synonym
+    if near is not None and (len(inside) != 1 or name in ALIASES):
+        return f"is not a setting; did you mean {near}?"
     if len(found := inside or elsewhere) == 1:
         suggested = found[0][len(block) :] if inside else found[0]
         return f"is not a setting here; did you mean {dotted(named(suggested))}?"

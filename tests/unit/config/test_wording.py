@@ -243,6 +243,7 @@ def test_a_name_is_looked_for_in_its_own_block_first_then_inside_it_and_then_whe
     assert told("upstreams", "chat", "api_key") == "is not a setting; did you mean credential?"
     assert told("upstreams", "chat", "shape") == "is not a setting; did you mean rerank_shape?"
     assert told("upstreams", "chat", "proxy") == "is not a setting here; did you mean network.proxy?"
+    assert told("credentials", "o", "ca_file") == "is not a setting here; did you mean network.ca_file?"
     assert told("credentials", "o", "url") == "belongs to type http_json, not to oauth2; did you mean token_url?"
     assert told("credentials", "k", "token") == "belongs to type static, not to api_key; did you mean key?"
     assert told("credentials", "s", "api_key") == "is not a setting; did you mean token?"
