@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+from base64 import b64encode
 from contextlib import aclosing
 from hashlib import sha256
 from typing import Any
@@ -273,3 +274,23 @@ async def test_the_command_replays_a_client_in_process(tmp_path):
         result = await asyncio.to_thread(CliRunner().invoke, main, arguments)
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("ok   gatepass librechat: fetch the models: accepted within 5 s")
+
+
+@pytest.mark.parametrize("encode", [str, lambda text: b64encode(text.encode()).decode()])
+@pytest.mark.parametrize("arguments", [("doctor", "m", "--call", "--json"), ("doctor", "--as", "dify"), ("learned",)])
+async def test_a_server_that_quotes_the_key_shows_it_in_no_command(monkeypatch, arguments, encode):
+    monkeypatch.setenv("GATEPASS_KEY", KEY)
+
+    def quoting(request: Received) -> Dialogue:
+        if request.target in ("/healthz", "/readyz"):
+            return [Send(reply({"status": "ok", "ready": True}))]
+        quoted = encode(f"{'.' * 301} {request.header('authorization')} {request.header('authorization')}")
+        return [Send(reply({"error": {"message": quoted, "code": "c"}}, 401))]
+
+    async with Scripted(answer=quoting) as server:
+        url = ("--url", f"{server.url}/v1")
+        result = await asyncio.to_thread(CliRunner().invoke, main, [*arguments, *url])
+    assert result.exit_code == 1
+    assert "***" in result.output
+    assert KEY[:12] not in result.output
+    assert not any(b64encode(KEY.encode())[at : at + 12].decode() in result.output for at in range(4, 24, 4))

@@ -168,6 +168,8 @@ def _fetched_text(page: LearnedPage, target: str, key_env: str) -> str:
 
 def _answer(page: LearnedPage, target: str) -> tuple[int, str]:
     """Return the status and body of the reply to GET `target`; exit with 1 if there is none."""
+    from gatepass.observability.redaction import Redactor
+
     parts = urlsplit(page.url)
     kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
     try:
@@ -183,7 +185,9 @@ def _answer(page: LearnedPage, target: str) -> tuple[int, str]:
         raise click.ClickException(f"no answer from {page.url}: {failure_text(error)}") from None
     except ValueError:  # such as a port beyond 65535, which only the connection reads
         exit_unusable(f"{page.url!r} is not the URL of a gatepass: expects http://HOST:PORT")
-    return status, body.decode("utf-8", "replace")
+    redactor = Redactor()
+    redactor.learn(page.key or "")  # a server that is not a gatepass may quote it
+    return status, redactor.mask(body.decode("utf-8", "replace"))
 
 
 def _parsed_rules(page: LearnedPage, text: str) -> list[dict[str, Any]]:

@@ -24,6 +24,7 @@ from gatepass.cli.reach import Begin, Outcome, Server, Step, reach
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.config.wording import did_you_mean
+from gatepass.observability.redaction import Redactor
 from gatepass.operations.table import samples
 
 HOP = "gatepass"
@@ -41,10 +42,14 @@ OPERATION_OF_KIND = {"chat": "chat", "embedding": "embeddings", "rerank": "reran
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A gatepass: its base URL as a client has it (`http://host:8080/v1`), and the client that sends requests to it."""
+    """A gatepass: its base URL as a client has it (`http://host:8080/v1`), and the client that sends requests to it.
+
+    `redactor` masks the API key in replies, because a server that is not a gatepass may quote it.
+    """
 
     base_url: str
     client: httpx2.AsyncClient = field(repr=False)
+    redactor: Redactor = field(default_factory=Redactor, repr=False)
 
     @property
     def root(self) -> str:
@@ -66,8 +71,10 @@ class Answer:
 @asynccontextmanager
 async def at_url(base_url: str, key: str | None) -> AsyncIterator[Remote]:
     """Open the running gatepass at `base_url`."""
+    redactor = Redactor()
+    redactor.learn(key or "")
     async with httpx2.AsyncClient(headers=_headers(key), trust_env=False, timeout=None) as client:
-        yield Remote(base_url.rstrip("/"), client)
+        yield Remote(base_url.rstrip("/"), client, redactor)
 
 
 @asynccontextmanager
@@ -270,7 +277,8 @@ async def _ask(remote: Remote, method: str, url: str, body: Mapping[str, Any] | 
         return Answer(0, b"the connection broke before the reply was complete", clock() - began_s)
     gaps_s = [later - earlier for earlier, later in pairwise(moments_s[1:])]
     first_s = moments_s[min(1, len(moments_s) - 1)] - began_s
-    return Answer(response.status_code, bytes(pieces), clock() - began_s, first_s, max(gaps_s, default=0.0))
+    masked = remote.redactor.mask(pieces.decode("latin-1")).encode("latin-1")  # before anything cuts the text
+    return Answer(response.status_code, masked, clock() - began_s, first_s, max(gaps_s, default=0.0))
 
 
 def checked_url(url: str) -> str | None:
