@@ -138,7 +138,7 @@ async def renewal(demo_servers: DemoServers, client: AsyncOpenAI, print_line: Sa
     _check(used != first.fingerprint, "the chat was answered on the dead token")
     ahead = first.expires_at - _token(demo_servers, 1).issued_at
     _check(ahead > 0, f"the second token was fetched {-ahead:.1f} s after the first had died")
-    _check(not demo_servers.chat.refused, f"the model server refused tokens: {demo_servers.chat.refused}")
+    _check(not demo_servers.chat.refused, f"the model server rejected tokens: {demo_servers.chat.refused}")
     print_line(f"   answered at once, by token {used}: the first was replaced {ahead:.1f} s before its end")
 
 

@@ -64,7 +64,7 @@ async def try_target(
     attempt = context.attempt(call, target)
     upstream = attempt.upstream
 
-    # Normalize: profile rules, declared rules and built-in rules. They are the same for every retry.
+    # Normalize: profile rules, built-in rules and declared rules. They are the same for every retry.
     configured = rules_for(attempt.state, upstream, call, target, context.profile)
     is_small = len(call.body) <= INLINE_BYTES  # nearly always: saves a coroutine
     base = normalize(call, target, configured) if is_small else await normalize_in_slices(call, target, configured)

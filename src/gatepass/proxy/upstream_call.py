@@ -188,7 +188,7 @@ def _can_be_sent_again(request: OutboundRequest) -> bool:
 def _renewed_during_upload(upstream: Upstream) -> TokenUnavailable:
     """The error that asks the client to repeat an upload, because gatepass does not keep it."""
     error = TokenUnavailable(
-        "The upstream refused the token during the upload. There is a new one now: send the request again.",
+        "The upstream rejected the token during the upload. gatepass has a new token now: send the request again.",
         credential=upstream.settings.credential or "",
         retry_after_s=1,
     )

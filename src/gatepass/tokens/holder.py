@@ -456,7 +456,7 @@ class RenewalLimiter:
         self._renewal_rejected_s: dict[TokenUser, float] = {}
         self._token: Token | None = None
         self._accepted_by: set[TokenUser] = set()
-        self._refused_by: set[TokenUser] = set()
+        self._rejected_by: set[TokenUser] = set()
         self._rejected: Token | None = None
         self._paused_until_s = 0.0
 
@@ -466,7 +466,7 @@ class RenewalLimiter:
     @property
     def is_refused(self) -> bool:
         """Whether a user rejected the current token, and every user that accepted it rejected it too."""
-        return bool(self._refused_by) and self._accepted_by <= self._refused_by
+        return bool(self._rejected_by) and self._accepted_by <= self._rejected_by
 
     def has_accepted(self, by: TokenUser) -> bool:
         """Return whether `by` accepted the current token."""
@@ -480,12 +480,12 @@ class RenewalLimiter:
         """Make `token` the current one."""
         is_reissued = self._rejected is not None and token.text == self._rejected.text
         self._paused_until_s = now + REISSUED_PAUSE_S if is_reissued else 0.0
-        self._token, self._accepted_by, self._refused_by = token, set(), set()
+        self._token, self._accepted_by, self._rejected_by = token, set(), set()
 
     def accept(self, by: TokenUser) -> None:
         """Record that `by` accepted the current token."""
-        if self._refused_by:  # empty in nearly every request
-            self._refused_by.discard(by)
+        if self._rejected_by:  # empty in nearly every request
+            self._rejected_by.discard(by)
         if by not in self._accepted_by and len(self._accepted_by) < MAX_USERS:
             self._accepted_by.add(by)
 
@@ -500,8 +500,8 @@ class RenewalLimiter:
             if not self._take_renewal(now, is_proven=has_accepted and not is_known_to_reject):
                 return False
             self._rejected = self._token
-        if len(self._refused_by) < MAX_USERS:
-            self._refused_by.add(by)
+        if len(self._rejected_by) < MAX_USERS:
+            self._rejected_by.add(by)
         return True
 
     def denial_reason(self, by: TokenUser, now: float) -> str:
@@ -510,7 +510,7 @@ class RenewalLimiter:
             return "its issuer returned the same token again"
         if self._is_renewal_rejected(by, now) and by not in self._accepted_by:
             when = f"less than {WINDOW_S:.0f} s ago"
-            return f"it was not renewed, because this upstream and model refused a new token {when}"
+            return f"it was not renewed, because this upstream and model rejected a new token {when}"
         return "it was not renewed, because rejections have used up the credential's rate of renewals"
 
     def renewal_rejected(self, by: TokenUser, now: float) -> None:

@@ -108,7 +108,7 @@ def test_made_up_models_take_no_memory():
         rejections.accept(user)
         rejections.reject(user, 0.0)
         rejections.renewal_rejected(user, 0.0)
-    assert len(rejections._accepted_by) == len(rejections._refused_by) == MAX_USERS
+    assert len(rejections._accepted_by) == len(rejections._rejected_by) == MAX_USERS
     assert len(rejections._renewal_rejected_s) == MAX_USERS
     rejections.renewal_rejected(CHAT, 60.0)
     assert list(rejections._renewal_rejected_s) == [CHAT]
