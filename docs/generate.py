@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from gatepass.auth.model_access import DESTINATIONS, MODELS
 from gatepass.cli import main
 from gatepass.config.access import ORIGIN, moment
 from gatepass.config.block import (
@@ -37,6 +38,7 @@ from gatepass.config.model import Config, checked_network, checked_store_url
 from gatepass.config.network import FIELD_NAME, PARAMETER, Network, TimeoutSettings, TokenPlacement, header_template
 from gatepass.config.routes import Capabilities, ModelOperation, Rules
 from gatepass.config.upstream import CODE, HOST, RESPONSE_HEADER
+from gatepass.dialects.base import FORWARDED, RELAYED, RELAYED_PREFIXES
 from gatepass.errors import TokenUnavailable
 from gatepass.observability.log_events import EVENTS, FIELDS, LogEvent
 from gatepass.observability.metrics import CredentialSample, Metrics, PoolSample, Sample, StoreSample
@@ -85,8 +87,9 @@ LINK = re.compile(r"\bdocs/([a-z_/]+\.md)((?:#[a-z0-9_-]+)?)", re.IGNORECASE)
 
 
 def unwrapped(text: str) -> str:
-    """Join the lines of each paragraph, and make links of the pages that it names."""
-    return linked("\n\n".join(" ".join(part.split()) for part in re.split(r"\n\s*\n", text.strip())))
+    """Join the lines of each paragraph and list item, and make links of the pages that they name."""
+    parts = [re.split(r"\n(?=\s*- )", part) for part in re.split(r"\n\s*\n", text.strip())]
+    return linked("\n\n".join("\n".join(" ".join(line.split()) for line in part) for part in parts))
 
 
 def linked(text: str) -> str:
@@ -407,7 +410,31 @@ def setting_entry(title: str, field: FieldInfo, docstring: str, note: str) -> En
     if is_number:
         facts["Unit"] = unit
     facts["Example"] = f"`{name}: {example}`" if example else ""
-    return Entry(title, text.purpose, facts, danger=text.danger, note=note)
+    purpose = "\n\n".join([text.purpose, *(f"{words} {in_words(names)}." for words, names in LISTS.get(title, ()))])
+    return Entry(title, purpose, facts, danger=text.danger, note=note)
+
+
+LISTS: Mapping[str, Sequence[tuple[str, Iterable[str]]]] = {
+    "upstreams.NAME.forward_headers": [("The built-in list:", [name.decode() for name in FORWARDED])],
+    "upstreams.NAME.forward_response_headers": [
+        (
+            "The built-in list:",
+            [name.decode() for name in (*RELAYED, *(prefix + b"*" for prefix in RELAYED_PREFIXES))],
+        )
+    ],
+    "access.keys[].models": [
+        (
+            "These members name models, as do each `model` in their objects and the `model` of each entry of `tools`:",
+            MODELS,
+        ),
+        ("These members name a server or a credential, and are always rejected:", DESTINATIONS),
+    ],
+}
+"""Lists of the code that belong to a setting, each with the words before it."""
+
+
+def in_words(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in sorted(names))
 
 
 SUFFIXES: Mapping[str, str] = {"_bytes_per_s": "bytes per second", "_bytes": "bytes", "_s": "seconds"}

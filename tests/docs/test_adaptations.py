@@ -1,4 +1,4 @@
-"""docs/configuration.md names each entry of x-gatepass-adapted, and what is learned."""
+"""docs/adaptations.md names each entry of x-gatepass-adapted, and what is learned."""
 
 import re
 from pathlib import Path
@@ -14,8 +14,8 @@ from gatepass.sse.dialect_transforms import NAMES as RAGFLOW
 from tests.unit.learning.rejections import ROWS
 from tests.unit.learning.test_learned_rule import RULES_OF_TABLE
 
-TEXT = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
-SECTION = TEXT.partition("### What is learned")[2]
+TEXT = (Path(__file__).parents[2] / "docs" / "adaptations.md").read_text()
+SECTION = TEXT.partition("\n## Changes of requests and replies\n")[2]
 TABLE = re.findall(r"^\| (`[a-z_]+=[^|]+) \|", SECTION.partition("\n## ")[0], re.MULTILINE)
 PLACEHOLDER = {
     "PLACE": r"[A-Za-z_.\[\]]+",
@@ -64,7 +64,7 @@ def test_every_entry_is_in_the_table():
 
 
 def test_every_repair_of_a_stream_is_named_and_none_besides():
-    section = TEXT.partition("\n### repair\n")[2].partition("\n### ")[0]
+    section = TEXT.partition("\n## repair\n")[2]
     assert set(re.findall(r"`((?:repair|sse)=[a-z-]+)`", section)) == MENDED
 
 

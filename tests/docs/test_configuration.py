@@ -1,56 +1,53 @@
-"""docs/configuration.md holds every setting and variable, with its true default, and none that does not exist."""
+"""docs/configuration.md names each variable and operation, and its examples load."""
 
 import json
 import re
 from pathlib import Path
 
-from gatepass.auth.model_access import DESTINATIONS, MODELS, NESTED
+import pytest
+from docs.generate import pages
+
+from gatepass.auth.model_access import DESTINATIONS, MODELS
+from gatepass.config.access import Profile
 from gatepass.config.checks import PLANNED
+from gatepass.config.credential.http_json import BODIES, OF_REQUEST, PER_REQUEST, PRESETS
+from gatepass.config.load import load
 from gatepass.config.references import NAMES, SECRETS
-from gatepass.config.wording import SettingInfo, all_settings
+from gatepass.config.yaml_file import parse_yaml
 from gatepass.dialects.base import FORWARDED, RELAYED, RELAYED_PREFIXES
 from gatepass.operations.table import OPERATIONS
 
 TEXT = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
-ROWS = dict(re.findall(r"^\| `([a-z_.\[\]NAME]+)` \| (`[^`]*`|required) \| .+ \| .*\|$", TEXT, re.MULTILINE))
+REFERENCE = pages()["configuration.md"]
 VARIABLES = set(re.findall(r"^\| `GATEPASS_([A-Z_]+)` \|", TEXT, re.MULTILINE))
-SHARED_BLOCKS = ("network", "timeouts", "token_placement", "rules")
+EXAMPLES = re.findall(r"^```yaml\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 
 
-def name(setting: SettingInfo) -> str:
-    """The setting as people write it: `access.keys[].hash`, and once for all under blocks that many have."""
-    pattern = setting.pattern
-    for block in SHARED_BLOCKS:
-        if block in pattern[:-1]:
-            rest = pattern[pattern.index(block) + 1 :]
-            return ".".join([block, *("NAME" if part == "*" else part for part in rest)])
-    parts = [
-        "[]" if part == "*" and pattern[index - 1] in ("keys", "targets") else "NAME" if part == "*" else part
-        for index, part in enumerate(pattern)
-    ]
-    return ".".join(parts).replace(".[]", "[]")
+def entry(title: str) -> str:
+    """The text of a setting in the reference."""
+    return REFERENCE.partition(f"\n### `{title}`")[2].partition("\n### ")[0]
 
 
-def default(setting: SettingInfo) -> str:
-    if setting.required:
-        return "required"
-    value = setting.default
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return f"`{value}`" if isinstance(value, str) and value else f"`{json.dumps(value)}`"
+def test_the_page_is_a_guide_of_at_most_3000_words():
+    assert len(TEXT.split()) <= 3000
 
 
-def test_every_setting_is_documented_with_its_default_and_nothing_else_is():
-    leaves = {name(setting): default(setting) for setting in all_settings().values() if not setting.is_block}
-    lists = {
-        "access.keys": "`[]`",
-        "models.NAME.targets": "`null`",
-        "models.NAME.timeouts": "`null`",
-        "operations.NAME.timeouts": "`null`",
-        "models.NAME.operations.NAME.targets": "`null`",
-        "models.NAME.operations.NAME.timeouts": "`null`",
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_each_example_loads(example, tmp_path):
+    secret = {"type": "static", "token": "x"}
+    upstream = {"base_url": "http://localhost"}
+    tree = {
+        "credentials": {"corp": secret},
+        "upstreams": dict.fromkeys(("azure", "chat", "first", "second", "think", "vectors"), upstream),
+        "models": {"*": {"upstream": "chat"}},
+        **parse_yaml("example", example).tree,
     }
-    assert {**leaves, **lists} == ROWS
+    tree["credentials"] = {"corp": secret} | tree["credentials"]
+    path = tmp_path / "gatepass.json"
+    path.write_text(json.dumps(tree))
+    names = set(re.findall(r"\$\{([A-Z_]+)\}", example))
+    loaded = load(str(path), {name: f"{name:x<20}" for name in names})
+    assert not any("did you mean" in warning for warning in loaded.warnings)
 
 
 def anchor(heading: str) -> str:
@@ -58,30 +55,12 @@ def anchor(heading: str) -> str:
     return re.sub(r"[^a-z0-9_ -]", "", heading.lower()).replace(" ", "-")
 
 
-def test_the_contents_name_every_section_and_every_link_within_the_page_leads_somewhere():
-    headings = re.findall(r"^(#+) (.+)$", TEXT, re.MULTILINE)
-    anchors = {anchor(heading) for _, heading in headings}
-    linked = re.findall(r"\]\(#([^)]+)\)", TEXT)
-    assert [link for link in linked if link not in anchors] == []
-    contents = set(re.findall(r"\]\(#([^)]+)\)", TEXT.partition("\n## ")[0]))
-    assert {anchor(heading) for depth, heading in headings if depth == "##"} <= contents
-    sections = [heading for depth, heading in headings if depth == "##"]
-    assert sections[:2] == ["The file", "Without a file"]
-
-
-def test_every_block_has_a_heading():
-    headings = re.findall(r"^#+ (.+)$", TEXT, re.MULTILINE)
-    for block in (
-        "`server`",
-        "`limits`",
-        "`credentials.NAME`",
-        "`upstreams.NAME`",
-        "`models.NAME`",
-        "`access`",
-        "`log`",
-    ):
-        assert block in headings
-    assert set(SHARED_BLOCKS) < set(headings)
+@pytest.mark.parametrize("text", [TEXT, REFERENCE])
+@pytest.mark.parametrize("target", [TEXT, REFERENCE])
+def test_every_link_leads_to_a_heading(text, target):
+    start = "" if text is target else "reference/configuration.md" if text is TEXT else "../configuration.md"
+    anchors = {anchor(heading) for heading in re.findall(r"^#+ (.+)$", target, re.MULTILINE)}
+    assert [link for link in re.findall(rf"\]\({re.escape(start)}#([^)]+)\)", text) if link not in anchors] == []
 
 
 def test_every_variable_is_documented_and_nothing_else_is():
@@ -92,12 +71,12 @@ def test_every_variable_is_documented_and_nothing_else_is():
 
 
 def test_every_header_that_always_goes_up_is_named():
-    row = next(line for line in TEXT.splitlines() if line.startswith("| `upstreams.NAME.forward_headers`"))
-    assert {name for name in FORWARDED if f"`{name.decode()}`" not in row} == set()
+    text = entry("upstreams.NAME.forward_headers")
+    assert {name for name in FORWARDED if f"`{name.decode()}`" not in text} == set()
 
 
 def test_every_operation_is_in_the_table():
-    table = TEXT.partition("## `operations.NAME`")[2].partition("\n\n| setting |")[0]
+    table = TEXT.partition("## Operations")[2].partition("\n## ")[0]
     rows = {name for cell in re.findall(r"^\| (`[a-z`, ]+) \|", table, re.MULTILINE) for name in cell.split("`")[1::2]}
     assert rows == {operation.name for operation in OPERATIONS} - {"model"}
 
@@ -109,11 +88,30 @@ def test_what_is_not_built_yet_is_named():
 
 
 def test_the_members_that_a_limited_key_may_not_use_freely_are_listed():
-    access = TEXT.partition("\n## `access`\n")[2].partition("\n## ")[0]
-    assert [name for name in sorted(MODELS | DESTINATIONS | NESTED) if f"`{name}`" not in access] == []
+    text = entry("access.keys[].models")
+    assert [name for name in sorted(MODELS | DESTINATIONS | {"extra_body"}) if f"`{name}`" not in text] == []
 
 
 def test_the_response_headers_that_go_to_clients_are_listed():
-    section = TEXT.partition("\n### Response headers\n")[2].partition("\n### ")[0]
+    text = entry("upstreams.NAME.forward_response_headers")
     names = [*RELAYED, *(prefix + b"*" for prefix in RELAYED_PREFIXES)]
-    assert [name for name in names if f"`{name.decode()}`" not in section] == []
+    assert [name for name in names if f"`{name.decode()}`" not in text] == []
+
+
+def test_each_preset_is_listed_with_its_settings():
+    text = entry("credentials.NAME.preset")
+    for name, preset in PRESETS.items():
+        (line,) = re.findall(rf"^- `{name}`: .*", text, re.MULTILINE)
+        assert [setting for setting in preset.takes if f"`{setting}`" not in line] == []
+
+
+def test_each_placeholder_of_a_signed_request_is_listed():
+    for name in PER_REQUEST:
+        assert f"`{{{name}}}`" in entry("credentials.NAME.sign")
+    for name in {*OF_REQUEST, *BODIES}:
+        assert f"`{{{name}}}`" in entry("credentials.NAME.sign.text")
+
+
+def test_each_profile_setting_is_listed():
+    for name in Profile.model_fields:
+        assert entry(f"profiles.NAME.{name}")

@@ -356,8 +356,8 @@ class Config(Block):
     """
     operations: dict[OperationName, OperationRoute] = {}
     """Settings of one operation: its upstream for models that no entry of `models` names, the model of requests that
-    name none, and the timeouts and rules of all its requests. docs/configuration.md#operationsname lists the operations
-    and the order in which places are searched.
+    name none, and the timeouts and rules of all its requests. docs/configuration.md#operations lists the
+    operations, docs/configuration.md#precedence the order of places.
 
     Example: operations: {embeddings: {upstream: vectors}}
     """

@@ -416,12 +416,12 @@ class TargetList(Block):
     """
     name: str | None = None
     """The upstream's name of the model; None sends the client's. In a block of an operation without `upstream`, None
-    means the model's `name`.
+    means the model's `name`. The `model` in replies is the upstream's name. Only chunks that gatepass writes, such
+    as keep-alive chunks, have the public name.
 
     Example: prod-4o
 
-    Danger: The `model` in replies is the upstream's name. A client that compares it with its own name sees a
-    difference.
+    Danger: A client that compares the `model` of a reply with its own name sees a difference.
     """
     targets: Annotated[list[ModelTarget], Field(min_length=1)] | None = None
     """Several upstreams to try in order; exclusive with `upstream`. gatepass tries the next one only if nothing of the

@@ -236,17 +236,18 @@ class UpstreamConfig(Block):
     Example: 100
     """
     forward_headers: list[Annotated[str, Field(pattern=HEADER_NAME)]] = []
-    """Request headers of the client to send to the upstream, in addition to `user-agent`, `openai-organization`,
-    `openai-project`, `traceparent` and `tracestate`. Keys, cookies and headers of one connection are rejected.
+    """Request headers of the client to send to the upstream, in addition to the built-in list. Keys, cookies and
+    headers of one connection are rejected.
 
     Example: [x-team]
 
     Danger: The upstream receives any value that clients put there.
     """
     forward_response_headers: list[Annotated[str, Field(pattern=RESPONSE_HEADER)]] = []
-    """Response headers to send to the client, in addition to the list in docs/configuration.md#response-headers:
-    names, or prefixes that end in `*`. Credentials, cookies, headers that control proxies and headers of one
-    connection are rejected.
+    """Headers of successful replies to send to the client, in addition to the built-in list: names, or prefixes that
+    end in `*`. Credentials, cookies, headers that control proxies and headers of one connection are rejected.
+    gatepass writes `content-type`, `content-length`, `cache-control` (`no-store`, for a stream also `no-transform`)
+    and `x-request-id` itself. It drops every other header, and each header with a known secret.
 
     Example: ["x-litellm-*"]
 
@@ -254,7 +255,7 @@ class UpstreamConfig(Block):
     """
     learn: Literal["off", "on"] = "on"
     """Whether gatepass learns rules from its rejections and applies them to later requests. See
-    docs/configuration.md#what-is-learned."""
+    docs/adaptations.md#what-is-learned."""
     learn_also: list[Learnable] = []
     """Rules to learn although they change the meaning of a request: members that gatepass may drop,
     `system_into_user`, `merge_roles`. gatepass rejects a near miss of a known name, and names that would have no
@@ -266,7 +267,7 @@ class UpstreamConfig(Block):
     schema.
     """
     repair: RepairConfig = RepairConfig()
-    """Repairs of its streams, in addition to the ones that always apply. See docs/configuration.md#repair.
+    """Repairs of its streams, in addition to the ones that always apply. See docs/adaptations.md#repair.
 
     Example: {one_id: true}
     """

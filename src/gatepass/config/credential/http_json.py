@@ -234,7 +234,10 @@ class Sign(Block):
     encoding: Literal["hex", "base64"] = "hex"
     """The encoding of the signature: `hex` in lower case, or `base64`."""
     text: Annotated[str, Field(min_length=1)]
-    """The text to sign, with placeholders.
+    """The text to sign. It may contain the placeholders of `sign` except `{signature}`, and `{method}`, `{path}` (of
+    the URL, without its query), `{body}` and `{body_sha256}` (the body as sent). The name of a member of `query`,
+    `form`, the JSON body or `headers`, in this order, stands for its value. Other text is signed unchanged. An
+    unknown name is an error at load.
 
     Example: '{app_id}{timestamp}{nonce}'
     """
@@ -321,8 +324,19 @@ class HttpJsonCredential(Credential):
     type: Literal["http_json"]
     """The type of the token source."""
     preset: PresetName | None = None
-    """The login of a known issuer, filled in from a few plain settings. Your own settings override the preset. See
-    docs/configuration.md#presets.
+    """The login of a known issuer, filled in from a few plain settings. `gatepass check` shows the resulting settings,
+    marked `# preset NAME`. Your own settings override the preset; members of `headers`, `query`, `form` and `reply`
+    are added to it.
+
+    - `ibm_iam`: IBM Cloud IAM, a form. It requires `apikey`.
+    - `baidu`: Baidu AI Cloud. It requires `client_id` and `client_secret`, and sends the token as `?access_token=`.
+    - `huawei`: Huawei Cloud IAM v3, JSON. It requires `username`, `password` and `domain`, accepts `project`, and
+      sends the token as `X-Auth-Token`.
+    - `databricks`: service principals, `BASE_URL/oidc/v1/token`. It requires `base_url`, `client_id` and
+      `client_secret`, and accepts `scope`. An account's own endpoint goes into `url`.
+    - `sap`: SAP AI Core and others behind XSUAA, `BASE_URL/oauth/token`. It requires `base_url`, `client_id` and
+      `client_secret`.
+    - `login`: a JSON body with `username` and `password`. It requires `url`, `username` and `password`.
 
     Example: ibm_iam
     """
@@ -363,7 +377,16 @@ class HttpJsonCredential(Credential):
     Example: {username: bot, password: "${BOT_PASSWORD}"}
     """
     sign: Sign | None = None
-    """Sign each request with an HMAC. See docs/configuration.md#signed-requests.
+    """Sign each request with an HMAC. gatepass then replaces placeholders in the texts of `headers`, `query`, `form`
+    and `json`:
+
+    - `{timestamp}` and `{timestamp_ms}`: the time in epoch seconds and milliseconds. A text in JSON that is only
+      `{timestamp:number}` becomes a number.
+    - `{time}`: the time as ISO 8601, such as `2027-01-15T08:00:00Z`
+    - `{nonce}`: 32 random hexadecimal digits
+    - `{signature}`: the HMAC of `sign.text`
+
+    Use `type: exec` for any other scheme.
 
     Example: {secret: "${SIGN_KEY}", text: "{app_id}{timestamp}"}
     """
