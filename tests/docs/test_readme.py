@@ -75,7 +75,7 @@ def test_the_configuration_of_the_readme_has_six_lines_and_loads(tmp_path):
 
 def test_the_environment_of_the_readme_is_a_configuration(tmp_path):
     exports = dict(re.findall(r"(GATEPASS_\w+)=(\S+)", "\n".join(blocks("sh"))))
-    assert exports.pop("GATEPASS_CONFIG") == "gatepass.yaml"
+    assert "GATEPASS_CONFIG" not in exports  # the commands of the README read ./gatepass.yaml
     secret = tmp_path / "corp"
     secret.write_text("a-secret-of-the-client")
     exports["GATEPASS_CLIENT_SECRET_FILE"] = str(secret)

@@ -153,6 +153,17 @@ async def test_a_stranger_who_gets_no_refusal_proves_nothing(dialogue, told):
     )
 
 
+async def test_a_model_without_a_call_is_looked_for_in_the_list():
+    async with Scripted(LIST) as upstream:
+        config = Config.model_validate(
+            {**one(upstream), "models": {"alias": {"upstream": "chat", "name": "m"}, "*": {"upstream": "chat"}}}
+        )
+        for model, advice in (("alias", ""), ("n", "The list has no model n; there is m")):
+            async with aclosing(diagnose(config, model=model)) as steps:
+                *_, listed = [step async for step in steps]
+            assert (listed.what, listed.outcome, listed.advice) == ("models", WORKS, advice)
+
+
 async def test_an_upstream_without_a_credential_is_asked_once():
     async with Scripted(LIST) as upstream:
         assert await found(one(upstream)) == [Check("upstream:chat", WORKS, "answers; no credential is configured")]

@@ -144,6 +144,28 @@ async def test_each_wrong_answer_is_explained_and_given_again(tmp_path):
     assert "Not proven" not in (tmp_path / "gatepass.yaml").read_text()
 
 
+async def test_a_wrong_last_answer_is_asked_again(tmp_path):
+    wrong = ("ragflow, open webui", ",", "mine", "127.0.0.1:8088", "300.1.2.3", "localhost")
+    async with servers() as url:
+        result = await run(tmp_path, answers=(f"{url}/v1", "key", SECRET, "n", *wrong))
+    assert result.exit_code == 0, result.output
+    for words in ("has the name 'open webui'", "names no client", "is not an IP address or a host name"):
+        assert words in result.output
+    config = load(str(tmp_path / "gatepass.yaml"), os.environ).config
+    assert (config.server.host, [key.name for key in config.access.keys]) == ("localhost", ["mine"])
+
+
+async def test_an_optional_answer_can_be_removed(tmp_path):
+    with nobody() as closed:
+        pass
+    async with servers() as url:
+        typed = (f"{closed}/v1", "y", f"{url}/v1", "not-a-proxy", "", "-", "key", SECRET, "n", "other", "")
+        result = await run(tmp_path, answers=typed)
+    assert result.exit_code == 0, result.output
+    assert "(-: none) [not-a-proxy]" in result.output
+    assert "proxy" not in (tmp_path / "gatepass.yaml").read_text()
+
+
 async def test_an_answer_can_be_kept_although_its_test_failed(tmp_path):
     with nobody() as closed:
         result = await run(tmp_path, answers=(f"{closed}/v1", "n", "key", SECRET, "n", "n", "other", ""))
@@ -155,7 +177,7 @@ async def test_without_questions_the_options_the_file_and_the_variable_give_all_
     monkeypatch.setenv("CORP_SECRET", SECRET)
     async with servers() as url:
         (tmp_path / "answers.yaml").write_text(
-            f"base_url: {url}/v1\nauth: oauth2\ntoken_url: {url}/oauth/token\nclient_id: me\nsecret_env: CORP_SECRET\n"
+            f"base_url: {url}/v1\nauth: oauth2\ntoken_url: {url}/oauth/token\nclient-id: me\nsecret_env: CORP_SECRET\n"
             "clients: [open_webui, librechat]\n"
         )
         result = await run(tmp_path, "--answers", str(tmp_path / "answers.yaml"), "--yes", "--call")
@@ -178,6 +200,7 @@ async def test_without_questions_the_options_the_file_and_the_variable_give_all_
         (("--base-url", "nonsense"), "base_url"),
         (("--base-url", "https://127.0.0.1:1/v1"), "FAIL upstream:llm connect"),
         (("--answers", "absent.yaml"), "does not exist"),
+        (("--base-url", "https://127.0.0.1:1/v1", "--ca-file", "absent.pem"), "ca_file: cannot be read"),
     ],
 )
 async def test_answers_that_cannot_be_used_end_the_command(tmp_path, monkeypatch, arguments, words):
@@ -205,6 +228,12 @@ async def test_an_interrupted_command_leaves_nothing(tmp_path):
         result = await run(tmp_path, answers=(f"{url}/v1", "key", SECRET))
     assert result.exit_code == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_file_names_a_ca_by_its_whole_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = render({"base_url": "https://llm.corp.example", "auth": "none", "ca_file": "ca.pem"}, "")
+    assert f'network: {{ca_file: "{tmp_path}/ca.pem"}}' in text
 
 
 def test_the_file_is_what_the_answers_say():

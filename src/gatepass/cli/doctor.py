@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, replace
 from types import MappingProxyType
@@ -317,32 +317,39 @@ async def diagnose(
     clock = clock or SystemClock()
     state = create_app_state(config, clock, open_store(config.store, None, clock))
     try:
-        upstreams, without = _tested(state, calls, model), dict[str | None, str]()
+        tested, without = _tested(state, calls, model), dict[str | None, str]()
         is_whole = model is None and not calls
         if config.store is not None and is_whole:
             begin("store", "store")
             yield await check_store(state, config.store)
         state.store_cache.start()
-        used = {upstream.settings.credential for upstream in upstreams}
+        used = {state.upstreams[name].settings.credential for name in tested}
         for name in [name for name in state.holders if is_whole or name in used]:
             async for step in _test_credential(state, name, begin):
                 if step.what == "token" or step.failed:
                     without[name] = {Outcome.FAILS: "failed", Outcome.SKIPPED: "was not tried"}.get(step.outcome, "")
                 yield step
-        for upstream in upstreams:
-            async for step in _test_upstream(state, upstream, calls, begin, without.get(upstream.settings.credential)):
+        for name, wanted in tested.items():
+            reason = without.get(state.upstreams[name].settings.credential)
+            async for step in _test_upstream(state, state.upstreams[name], (calls, wanted), begin, reason):
                 yield step
     finally:
         await state.aclose()
 
 
-def _tested(state: AppState, calls: Sequence[ProbeCall], model: str | None) -> list[Upstream]:
-    """Return the upstreams on the routes of `calls` and of `model`; without either all upstreams."""
+def _tested(state: AppState, calls: Sequence[ProbeCall], model: str | None) -> dict[str, dict[str, None]]:
+    """Return the upstreams on the routes of `calls` and of `model`, each with its names of these models.
+
+    Without `calls` and `model` these are all upstreams, without names.
+    """
     asked = [(call.operation, call.model) for call in calls]
     if model is not None:
         asked.append((operation_of(state.config, model), model))
-    used = {target.upstream for operation, name in asked for target in state.routes.resolve(operation, name)}
-    return [upstream for upstream in state.upstreams.values() if not asked or upstream.name in used]
+    tested: dict[str, dict[str, None]] = {name: {} for name in state.upstreams}
+    for operation, name in asked:
+        for target in state.routes.resolve(operation, name):
+            tested[target.upstream][target.model or name] = None
+    return {name: wanted for name, wanted in tested.items() if wanted or not asked}
 
 
 async def _test_credential(state: AppState, name: str, begin: Begin) -> AsyncIterator[Step]:
@@ -363,11 +370,16 @@ async def _test_credential(state: AppState, name: str, begin: Begin) -> AsyncIte
 
 
 async def _test_upstream(
-    state: AppState, upstream: Upstream, calls: Sequence[ProbeCall], begin: Begin, without: str | None
+    state: AppState,
+    upstream: Upstream,
+    asked: tuple[Sequence[ProbeCall], Collection[str]],
+    begin: Begin,
+    without: str | None,
 ) -> AsyncIterator[Step]:
     """Yield the steps of an upstream: its network, its model list and the real calls.
 
-    `without` is why its credential has no token; then nothing is requested.
+    `asked` are the calls, and the names that its model list should have. `without` is why its credential has no
+    token; then nothing is requested.
     """
     from gatepass.cli.probe import check_call, check_models, hop_of, probes_of
     from gatepass.cli.reach import Outcome, Step, reach, upstream_server
@@ -379,9 +391,9 @@ async def _test_upstream(
     if without:
         yield Step(hop_of(upstream), "models", Outcome.SKIPPED, f"its credential {without}")
         return
+    calls, wanted = asked
     probes = [probe for call in calls for probe in probes_of(state, upstream, call)]
     begin(hop_of(upstream), "models")
-    wanted = dict.fromkeys(probe.target.model or probe.calls[0].model for probe in probes)
     step = await check_models(state, upstream, wanted)
     if probes and step.outcome in (Outcome.FAILS, Outcome.UNPROVEN):
         # the calls decide whether an upstream works whose model list is missing or has an error of its own

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field, replace
+from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,7 @@ class Question:
     help: str
     default: str = ""
     choices: tuple[str, ...] = ()
+    is_optional: bool = False
 
     @property
     def option(self) -> str:
@@ -66,7 +68,7 @@ QUESTIONS: Mapping[str, Question] = MappingProxyType(
             ),
             Question("token_url", "URL of the token endpoint", "oauth2: the URL of the token endpoint."),
             Question("client_id", "Client id", "oauth2: the client id."),
-            Question("scope", "Scope (empty: none)", "oauth2: the scope. Default: none."),
+            Question("scope", "Scope", "oauth2: the scope. Default: none.", is_optional=True),
             Question("client_auth", "Where the secret is sent: basic or form", "oauth2: basic or form.", "basic"),
             Question("login_url", "URL of the login", "login: the URL to which the JSON body is posted."),
             Question(
@@ -80,10 +82,10 @@ QUESTIONS: Mapping[str, Question] = MappingProxyType(
                 "login: the path of the token in the reply, such as data.token. Default: the usual names.",
             ),
             Question(
-                "ca_file", "PEM file with the certificate of your company's CA (empty: none)", "PEM file of a CA."
+                "ca_file", "PEM file with the certificate of your company's CA", "PEM file of a CA.", is_optional=True
             ),
             Question(
-                "proxy", "HTTP proxy for these hosts (empty: none)", "HTTP proxy, such as http://proxy.corp:3128."
+                "proxy", "HTTP proxy for these hosts", "HTTP proxy, such as http://proxy.corp:3128.", is_optional=True
             ),
             Question(
                 "clients",
@@ -116,6 +118,8 @@ RELATED: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"tls": ("ca_file",), "resolve": ("proxy",), "connect": ("proxy",), "proxy": ("proxy",)}
 )
 """Questions about the network that are asked only after this step failed."""
+NO_ANSWER = "-"
+"""What an operator types to remove an earlier answer to an optional question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +138,8 @@ def render(answers: Mapping[str, str], secret: str, keys: Sequence[ClientKey] = 
     one line each. A `$` in an answer is a dollar, never the beginning of a reference.
     """
     body = answers.get("login_body", "")
+    if ca_file := answers.get("ca_file"):  # the file is also right for a server that starts in another folder
+        answers = {**answers, "ca_file": str(Path(ca_file).expanduser().absolute())}
     answers = {**{name: answer.replace("$", "$$") for name, answer in answers.items()}, "login_body": body}
     network = {name: answers[name] for name in ("ca_file", "proxy") if answers.get(name)}
     plain = {"allow_plain_http": True} if answers.get("allow_plain_http") else {}
@@ -228,8 +234,43 @@ _PLAIN_NAME = re.compile(r"[a-z][a-z0-9_]*")
 """A name in YAML that needs no quotes."""
 
 
-def body_fault(text: str) -> str:
-    """Return why `text` cannot be the body of a login; empty if it can."""
+def fault_of(name: str, answer: str) -> str:
+    """Return why `answer` cannot be the answer to the question `name`; empty if it can, or if a test decides."""
+    if name == "login_body":
+        return _body_fault(answer)
+    if name == "clients":
+        return _clients_fault(answer)
+    return _listen_fault(answer) if name == "listen" else ""
+
+
+def _clients_fault(text: str) -> str:
+    from gatepass.config.block import NAME
+
+    names = _client_names(text)
+    if wrong := next((name for name in names if not re.fullmatch(NAME, name)), None):
+        return f"has the name {wrong!r}: use letters, digits, dots, underscores and hyphens"
+    return "" if names else "names no client"
+
+
+def _client_names(text: str) -> list[str]:
+    return list(dict.fromkeys(filter(None, (each.strip() for each in text.split(",")))))
+
+
+def _listen_fault(text: str) -> str:
+    """Return why gatepass cannot listen on the host `text`; names are left to the server."""
+    try:
+        ip_address(text)
+    except ValueError:
+        if not _HOST_NAME.fullmatch(text):
+            return "is not an IP address or a host name, without a port: the file has the port"
+    return ""
+
+
+_HOST_NAME = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
+"""A host name. A text without a letter is an IP address, or a wrong one."""
+
+
+def _body_fault(text: str) -> str:
     try:
         document = json.loads(text)
     except ValueError:
@@ -278,22 +319,28 @@ class Setup:
             self._check(question, known)
             return
         if not self.is_interactive:
-            if known is None and not question.default and "empty: none" not in question.text:
+            if known is None and not question.default and not question.is_optional:
                 exit_unusable(f"{question.option}: is missing, and --yes asks no question")
             self.answers[name] = known or question.default
             return
         default = known if known is not None else question.default
         shown = click.Choice(question.choices) if question.choices else None
+        text = question.text
+        if question.is_optional:
+            text += f" ({NO_ANSWER}: none)" if default else " (empty: none)"
         while True:
-            answer = click.prompt(question.text, default=default, show_default=bool(default), type=shown).strip()
-            fault = body_fault(answer) if name == "login_body" else ""
-            if not fault:
+            answer = click.prompt(
+                text, default=default, show_default=bool(default), type=shown, show_choices=False
+            ).strip()
+            if question.is_optional and answer == NO_ANSWER:
+                answer = ""
+            if not (fault := fault_of(name, answer)):
                 break
             click.echo(f"The answer {fault}.")
         self.answers[name] = answer
 
     def _check(self, question: Question, answer: str) -> None:
-        fault = body_fault(answer) if question.name == "login_body" else ""
+        fault = fault_of(question.name, answer)
         if question.choices and answer not in question.choices:
             fault = f"{answer!r} is none of {', '.join(question.choices)}"
         if fault:
@@ -457,7 +504,9 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command()
 @click.option("--output", default="gatepass.yaml", show_default=True, help="The file to write.")
-@click.option("--answers", "answers_path", help="YAML file with answers, under the names of the options below.")
+@click.option(
+    "--answers", "answers_path", help="YAML file with answers, named like the options below, such as base_url."
+)
 @_options
 @click.option("--secret-file", help="File with the secret or key. gatepass reads it again when it changes.")
 @click.option("--secret-env", help="Environment variable with the secret or key.")
@@ -537,9 +586,10 @@ def _answers_file(path: str | None) -> dict[str, str]:
         exit_unusable(f"--answers: {error}")
     known = {*QUESTIONS, "secret_file", "secret_env"}
     answers = {}
-    for name, value in found.items():
+    for written, value in found.items():
+        name = str(written).replace("-", "_")
         if name not in known:
-            exit_unusable(f"--answers: {path}: {name!r} is not an answer; known are {', '.join(sorted(known))}")
+            exit_unusable(f"--answers: {path}: {written!r} is not an answer; known are {', '.join(sorted(known))}")
         joined = ",".join(map(str, value)) if isinstance(value, list) else value
         answers[name] = json.dumps(joined) if isinstance(joined, dict) else str(joined)
     return answers
@@ -569,16 +619,11 @@ def _keys(clients: str) -> list[tuple[ClientKey, str]]:
 
     from gatepass.auth.api_keys import new_key
     from gatepass.config.access import BuiltIn
-    from gatepass.config.block import NAME
 
     found = []
-    for name in dict.fromkeys(filter(None, (each.strip() for each in clients.split(",")))):
-        if not re.fullmatch(NAME, name):
-            exit_unusable(f"--clients: {name!r}: use letters, digits, dots, underscores and hyphens")
+    for name in _client_names(clients):
         key, key_hash = new_key()
         found.append((ClientKey(name, name if name in get_args(BuiltIn) else "", key_hash), key))
-    if not found:
-        exit_unusable("--clients: names no client")
     return found
 
 

@@ -35,7 +35,7 @@ def keys() -> None:
     """Create, list and revoke the API keys of clients."""
 
 
-@keys.command()
+@keys.command(short_help="Create a key and its entry for the configuration file.")
 @click.option("--name", help=f"The caller's name in logs and metrics. Default: {DEFAULT_NAME}.")
 @click.option("--role", type=click.Choice(("caller", "viewer", "admin")), help="What the key may do. Default: caller.")
 @click.option("--profile", metavar="NAME", help="The profile of the client, such as ragflow. Default: plain.")
@@ -71,7 +71,7 @@ def new(*, as_json: bool, name: str | None, models: tuple[str, ...], **options: 
         return
     click.echo("The key, for the client. gatepass does not store it and shows it only now:")
     click.echo(f"\n  {key}\n")
-    click.echo("For the configuration file, under access.keys:")
+    click.echo("For the configuration file, under access.keys; then run `gatepass reload`:")
     click.echo(f"\n  - {{{shown}}}\n")
     if line is None:
         click.echo("A configuration by environment variables has no models of a key: use a file.")
@@ -80,7 +80,7 @@ def new(*, as_json: bool, name: str | None, models: tuple[str, ...], **options: 
         click.echo(f"\n  {line}")
 
 
-@keys.command(name="list")
+@keys.command(name="list", short_help="List the configured keys.")
 @config_option
 @click.option("--running", is_flag=True, help="List the keys of the running gatepass instead, without their hashes.")
 @control_option
@@ -131,7 +131,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     return (row["name"], row["role"], row["profile"], row["expires"] or "never", models, row["state"], key)
 
 
-@keys.command()
+@keys.command(short_help="Remove the keys of a caller from the configuration file.")
 @click.argument("name")
 @click.option("--key", "which", metavar="HASH", help="Only this key of the caller: the beginning of its hash.")
 @config_option
