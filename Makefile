@@ -19,7 +19,7 @@ E2E_BESIDE := $(addprefix tests/e2e/test_,$(addsuffix .py,quirks sdk_types clien
 UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site reference golden e2e e2e-prometheus e2e-system \
+.PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site reference recordings golden e2e e2e-prometheus e2e-system \
   attacks campaigns stress chaos reloads rolls token-chaos store-faults token-matrix properties mutants fuzz startup pythons \
   lock clean doctor-faults
 
@@ -92,6 +92,9 @@ docs: setup ## What the documentation says is what the code does
 
 reference: setup ## Write docs/reference/ from the code: settings, commands, errors, metrics, log events
 	$(BIN)/python -m docs.generate
+
+recordings: setup ## Record `gatepass demo`, `init` and `doctor` as pictures in docs/images: half a minute
+	$(BIN)/python -m docs.record
 
 SITE := build/site
 

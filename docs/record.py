@@ -1,0 +1,196 @@
+"""Record `gatepass demo`, `init` and `doctor` as SVG: `make recordings` writes docs/images/recording_NAME.svg.
+
+Each command runs in a pseudo-terminal, with the issuer and the model servers of the demo. The text is what it printed;
+pauses are shortened, and keys become `gp-…`. Without animation, a picture shows all lines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from types import MappingProxyType
+
+import click
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from gatepass.demo.servers import CHAT_MODEL, demo_servers, secrets_in_files
+
+IMAGES = Path(__file__).parent / "images"
+COLUMNS = 116
+BOUND_S = 120.0
+PAUSE_S, LONGEST_S = 0.05, 1.2
+"""The shortest and the longest pause between two lines of a picture."""
+TYPING_S = 0.4
+"""How long a prompt is shown before it is answered."""
+LINE_PX, CHAR_PX, MARGIN_PX = 18, 7.8, 16
+CLASSES: Mapping[str, str] = MappingProxyType({"1": "b", "2": "d", "31": "r", "32": "g", "33": "y", "36": "p"})
+TITLES: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "demo": ("gatepass demo --once", "A client works through gatepass for longer than a token lives."),
+        "init": ("gatepass init", "gatepass init asks for the LLM gateway and the clients, and tests each answer."),
+        "doctor": (f"gatepass doctor {CHAT_MODEL} --call", "gatepass doctor tests every hop of one model."),
+    }
+)
+_SGR = re.compile(r"\x1b\[([0-9;]*)m")
+_OTHER = re.compile(r"\x1b\[[0-9;?]*[A-HJ-Zf-lno-z]")
+_KEY = re.compile(r"gp-[\w-]{20,}")
+
+Lines = list[tuple[float, str]]
+"""The second at which a line began, and its text with its colours."""
+
+
+def record(arguments: Sequence[str], folder: Path, answers: Sequence[str] = ()) -> Lines:
+    """Run Python with `arguments` in `folder` on a pseudo-terminal, and type the next answer at each prompt."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, COLUMNS, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("GATEPASS_", "NO_COLOR"))}
+    process = subprocess.Popen(  # noqa: S603 - the commands of TITLES
+        [sys.executable, "-P", *arguments],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        cwd=folder,
+        env={**environment, "TERM": "xterm", "PYTHONUNBUFFERED": "1"},
+        start_new_session=True,
+    )
+    os.close(slave)
+    try:
+        chunks = list(_chunks(master, iter(answers)))
+        code = process.wait(BOUND_S)
+    finally:
+        process.kill()
+        os.close(master)
+    if code:
+        raise SystemExit(f"{arguments} ended with {code}:\n{''.join(text for _, text in chunks)}")
+    return list(_lines(chunks))
+
+
+def _chunks(master: int, answers: Iterator[str]) -> Iterator[tuple[float, str]]:
+    started, tail = time.monotonic(), ""
+    while (now := time.monotonic() - started) < BOUND_S:
+        ready, _, _ = select.select([master], [], [], TYPING_S)
+        if not ready:
+            if tail.endswith(": ") and (answer := next(answers, None)) is not None:
+                os.write(master, f"{answer}\n".encode())
+                tail = ""
+            continue
+        try:
+            data = os.read(master, 65536)
+        except OSError:  # Linux reports EIO when the other end is closed
+            return
+        tail = data.decode(errors="replace")
+        yield now, tail
+    raise SystemExit(f"the command did not end within {BOUND_S:.0f} s")
+
+
+def _lines(chunks: Sequence[tuple[float, str]]) -> Iterator[tuple[float, str]]:
+    """Join the chunks to lines; a carriage return alone begins the line again."""
+    line, began = "", 0.0
+    for at_s, text in chunks:
+        for part in re.findall(r"\r*\n|\r|[^\r\n]+", text):
+            if part.endswith("\n"):
+                yield began, line
+                line = ""
+            elif part == "\r":
+                line = ""
+            else:
+                began = began if line else at_s
+                line += _OTHER.sub("", part)
+    if line.strip():
+        yield began, line
+
+
+def picture(name: str, lines: Lines) -> str:
+    """Return the SVG. Its texts have no URL that a browser could load: each slash pair is a character reference."""
+    command, description = TITLES[name]
+    rows = [f'<text x="{MARGIN_PX}" y="{MARGIN_PX + LINE_PX}"><tspan class="b">$ {command}</tspan></text>']
+    shown_s, last_s = 0.6, 0.0
+    for at_s, line in lines:
+        shown_s += min(max(at_s - last_s, PAUSE_S), LONGEST_S)
+        last_s = at_s
+        for row in _wrapped(_KEY.sub("gp-…", line)):
+            y = MARGIN_PX + LINE_PX * (len(rows) + 1)
+            rows.append(f'<text class="l" x="{MARGIN_PX}" y="{y}" style="animation-delay:{shown_s:.1f}s">{row}</text>')
+    width, height = round(COLUMNS * CHAR_PX + 2 * MARGIN_PX), LINE_PX * len(rows) + 3 * MARGIN_PX
+    return f"""\
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" aria-labelledby="title desc">
+  <title id="title">{command}</title>
+  <desc id="desc">{description}</desc>
+  <style>
+    text {{ font: 13px ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; fill: #e2e8f0; white-space: pre }}
+    .b {{ font-weight: 600 }} .d {{ fill: #94a3b8 }} .r {{ fill: #fca5a5 }} .g {{ fill: #86efac }}
+    .y {{ fill: #fde68a }} .p {{ fill: #a5f3fc }}
+    .l {{ animation: show 0.01s both }}
+    @keyframes show {{ from {{ opacity: 0 }} to {{ opacity: 1 }} }}
+    @media (prefers-reduced-motion: reduce) {{ .l {{ animation: none }} }}
+  </style>
+  <rect width="{width}" height="{height}" rx="8" fill="#0f172a"/>
+  {"".join(f"{row}{chr(10)}  " for row in rows).rstrip()}
+</svg>
+"""
+
+
+def _wrapped(line: str) -> Iterator[str]:
+    """Yield the rows of one line, each at most COLUMNS wide, with a tspan for each colour."""
+    row, width, style = "", 0, ""
+    for index, part in enumerate(_SGR.split(line)):
+        if index % 2:
+            style = " ".join(CLASSES[code] for code in part.split(";") if code in CLASSES)
+            continue
+        while part:
+            piece, part = part[: COLUMNS - width], part[COLUMNS - width :]
+            text = escape(piece, quote=False).replace("//", "&#47;&#47;")
+            row += f'<tspan class="{style}">{text}</tspan>' if style else text
+            width += len(piece)
+            if part:
+                yield row
+                row, width = "", 0
+    yield row
+
+
+def _arguments(name: str) -> Sequence[str]:
+    return ["-m", *TITLES[name][0].split()]
+
+
+async def _models(request: Request) -> Response:
+    """Serve the model list, which the model server of the demo does not have, to requests with a token."""
+    if not request.headers.get("authorization", "").startswith("Bearer ey"):
+        return JSONResponse({"error": {"message": "a token is required"}}, 401)
+    return JSONResponse({"object": "list", "data": [{"id": CHAT_MODEL, "object": "model"}]})
+
+
+async def recordings() -> Mapping[str, str]:
+    """Return the three pictures by name."""
+    shown = {}
+    with secrets_in_files() as (folder, secret_of), tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        async with demo_servers(folder, secret_of, lambda _: None, lifetime_s=300) as running:
+            running.chat.app.router.routes.append(Route("/v1/models", _models))
+            answers = [f"{running.chat_url}/v1", "oauth2", f"{running.issuer_url}/oauth/token", "demo-chat", ""]
+            answers += [secret_of["demo-chat"], "n", "ragflow, librechat", "127.0.0.1"]
+            for part in ("init", "doctor"):
+                lines = await asyncio.to_thread(record, _arguments(part), work, answers if part == "init" else ())
+                shown[part] = picture(part, lines)
+        shown["demo"] = picture("demo", await asyncio.to_thread(record, _arguments("demo"), work))
+    return shown
+
+
+if __name__ == "__main__":
+    for name, svg in asyncio.run(recordings()).items():
+        (IMAGES / f"recording_{name}.svg").write_text(svg)
+        click.echo(f"docs/images/recording_{name}.svg: {len(svg.encode())} bytes")

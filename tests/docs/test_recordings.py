@@ -1,0 +1,72 @@
+"""The recordings: they show the current questions and steps, are small, and reveal nothing."""
+
+from __future__ import annotations
+
+import re
+from html import unescape
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from docs.record import COLUMNS, TITLES, picture, record
+
+from gatepass.cli.init import OF_AUTH, QUESTIONS
+from gatepass.demo.command import STEPS
+
+ROOT = Path(__file__).parents[2]
+IMAGES = ROOT / "docs" / "images"
+
+
+def text_of(svg: str) -> str:
+    """The rows, joined without white space, because a terminal breaks a line inside of words."""
+    rows = re.findall(r"<text[^>]*>(.*?)</text>", svg)
+    return "".join(unescape(re.sub(r"<[^>]+>|\s", "", row)) for row in rows)
+
+
+def shown(name: str) -> str:
+    return text_of((IMAGES / f"recording_{name}.svg").read_text())
+
+
+def joined(text: str) -> str:
+    return "".join(text.split())
+
+
+def test_the_recording_of_init_shows_its_questions() -> None:
+    asked = ["base_url", "auth", *OF_AUTH["oauth2"], "clients", "listen"]
+    assert [name for name in asked if joined(QUESTIONS[name].text) not in shown("init")] == []
+    assert joined("Wrote gatepass.yaml.") in shown("init")
+
+
+def test_the_recording_of_the_demo_shows_its_steps() -> None:
+    for name, (title, _) in STEPS.items():
+        assert joined(title) in shown("demo")
+        assert f"{name}:ok" in shown("demo")
+    assert joined("All steps succeeded.") in shown("demo")
+
+
+def test_the_recording_of_doctor_shows_its_hops() -> None:
+    for step in ("gatepass configuration:", "credential:llm token:", "upstream:llm models:", "upstream:llm stream:"):
+        assert joined(f"ok   {step}") in shown("doctor")
+
+
+@pytest.mark.parametrize("name", TITLES)
+def test_a_recording_is_small_and_shows_nothing_of_the_machine(name: str) -> None:
+    file = IMAGES / f"recording_{name}.svg"
+    assert file.stat().st_size <= 40_000
+    assert ElementTree.parse(file).getroot().tag == "{http://www.w3.org/2000/svg}svg"  # noqa: S314 - our own file
+    assert re.findall(r"gp-\w|FAIL|\?\?\?\?|/tmp|/home|eyJ", shown(name)) == []
+    assert shown(name).startswith(joined(f"$ {TITLES[name][0]}"))
+    assert f"images/{file.name}" in (ROOT / "docs/getting_started.md").read_text()
+
+
+def test_a_command_is_recorded_as_the_terminal_shows_it(tmp_path: Path) -> None:
+    (tmp_path / "asks.py").write_text("name = input('Name: ')\nprint('waiting', end='\\r')\nprint('Hello', name)\n")
+    lines = record([str(tmp_path / "asks.py")], tmp_path, ["me"])
+    assert [text for _, text in lines] == ["Name: me", "Hello me"]
+
+
+def test_a_picture_wraps_colours_and_hides() -> None:
+    svg = picture("doctor", [(0.0, "\x1b[32mok\x1b[0m <me> http://x gp-0123456789abcdef0123456789"), (9.0, "y" * 120)])
+    assert '<tspan class="g">ok</tspan> &lt;me&gt; http:&#47;&#47;x gp-…' in svg
+    assert "y" * COLUMNS + "</text>" in svg
+    assert "y" * (COLUMNS + 1) not in svg
