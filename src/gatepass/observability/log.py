@@ -52,6 +52,8 @@ def _json_fields(fields: Fields) -> str:
         encoded = _JSON.encode(fields).decode()
     except UnicodeEncodeError:  # clients send half a surrogate pair, which msgspec cannot encode
         encoded = json.dumps(listed(fields), separators=(",", ":"), default=str)
+    if not (encoded.isascii() or encoded.isprintable()):  # msgspec escapes no control characters beyond ASCII
+        encoded = "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in encoded)
     return "," + encoded[1:] if encoded != "{}" else "}"
 
 

@@ -45,6 +45,19 @@ def test_a_line_is_one_json_object_with_the_event_first(logged):
     assert buffer.getvalue().count("\n") == 1
 
 
+@pytest.mark.parametrize("style", ["json", "text"])
+@pytest.mark.parametrize("odd", ["\x1b[31m", "\x9b31m", "\u202e", "\u2028", "\x85", "\U000e0001"])
+def test_no_line_controls_a_terminal(logged, style, odd):
+    """Of the characters beyond ASCII, JSON requires no escape, and terminals obey some."""
+    buffer = logged(style=style)
+    emit(logging.getLogger("gatepass.access"), logging.INFO, "request", {"path": f"/{odd}", "model": "日本"})
+    line = buffer.getvalue().removesuffix("\n")
+    assert line.isprintable()
+    assert "日本" in line
+    if style == "json":
+        assert json.loads(line)["path"] == f"/{odd}"
+
+
 def test_text_form_quotes_what_could_fake_a_field(logged):
     buffer = logged(style="text")
     fields = {"model": "a status=200\nfake", "n": 1, "up": ["a", "b"]}
