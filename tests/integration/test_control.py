@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,7 @@ async def test_commands_reach_all_processes_without_a_key(tmp_path: Path, worker
         code, text = command("status", "--socket", str(path))
         assert code == 0
         lines = text.splitlines()
-        assert lines[0].split() == ["PROCESS", "READY", "REQUESTS"]
+        assert lines[0].split() == ["PROCESS", "READY", "IN", "FLIGHT"]
         assert [line.split()[:3] for line in lines[1 : 1 + workers]] == [[name, "yes", "0"] for name in names]
         assert sum(" fixed " in line and " static " in line for line in lines) == workers
 
@@ -111,6 +113,36 @@ async def test_the_only_gatepass_of_this_user_is_found_and_a_socket_in_use_leave
             (warning,) = await second.said('.*"no_control_socket".*')
         assert json.loads(warning[0])["reason"] == "another gatepass uses it"
         assert found_socket() == str(own)
+
+
+def test_of_several_the_one_on_the_port_of_the_configuration_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / "gatepass"
+    folder.mkdir(mode=0o700)
+    monkeypatch.setattr(control_socket, "SHARED_MEMORY", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    for name in ("GATEPASS_CONTROL_SOCKET", "GATEPASS_CONFIG", "GATEPASS_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    with ExitStack() as sockets:
+        for port in (8080, 8081):
+            living = sockets.enter_context(socket.socket(socket.AF_UNIX))
+            living.bind(str(folder / f"{port}.sock"))
+            living.listen()
+        with pytest.raises(NotRunning, match=r"several gatepass .* --socket: .*8080\.sock, "):
+            found_socket()
+        file = tmp_path / "gatepass.yaml"
+        for text, found in (("server: {port: 8081}", "8081.sock"), ("upstreams: {}", "8080.sock")):
+            file.write_text(text)
+            file.chmod(0o600)
+            assert Path(found_socket()).name == found
+        for unusable in ("server: {port: 9}", "server: {"):
+            file.write_text(unusable)
+            with pytest.raises(NotRunning, match="several"):
+                found_socket()
+        monkeypatch.setenv("GATEPASS_PORT", "8081")
+        file.unlink()
+        assert Path(found_socket()).name == "8081.sock"
 
 
 async def test_a_watched_configuration_is_reloaded_also_behind_a_symbolic_link(tmp_path: Path):

@@ -31,7 +31,10 @@ class RequestRefused(Exception):
 
 def control_option(command: Command) -> Command:
     """Add `--socket` to a command that uses the control socket."""
-    text = "Control socket of the running gatepass. Default: GATEPASS_CONTROL_SOCKET, else the only one of this user."
+    text = (
+        "Control socket of the running gatepass. Default: GATEPASS_CONTROL_SOCKET, else the only one of this user, else"
+        " the one on the port of the configuration."
+    )
     return click.option("--socket", "socket_path", type=click.Path(), help=text)(command)
 
 
@@ -62,7 +65,10 @@ def request(method: str, target: str, socket_path: str | None = None) -> bytes:
 
 
 def found_socket() -> str:
-    """Return the socket of GATEPASS_CONTROL_SOCKET, or the only living one of this user. Raises NotRunning."""
+    """Return the socket of GATEPASS_CONTROL_SOCKET, or the living one of this user. Raises NotRunning.
+
+    If several live, it is the one on the port of GATEPASS_PORT, or of the file that `gatepass serve` would read here.
+    """
     from gatepass.server.control_socket import AUTO, OFF, living_sockets
 
     named = own_variables(os.environ).get("CONTROL_SOCKET", AUTO)
@@ -76,7 +82,23 @@ def found_socket() -> str:
             "no running gatepass of this user was found. Start one with `gatepass serve`, or name its control socket"
             " with --socket"
         )
-    raise NotRunning(f"several gatepass are running: choose one with --socket: {', '.join(map(str, found))}")
+    own_port = _own_port()
+    if (own := next((path for path in found if path.stem == own_port), None)) is not None:
+        return str(own)
+    raise NotRunning(f"several gatepass are running. Choose one with --socket: {', '.join(map(str, found))}")
+
+
+def _own_port() -> str | None:
+    """Return the port of the configuration; None if there is none, or if it cannot be read."""
+    from gatepass.cli.healthcheck import listening, variable
+    from gatepass.config.document import ConfigError
+    from gatepass.config.file import configuration_file
+
+    try:
+        path = configuration_file(None, own_variables(os.environ))
+        return variable("PORT") or (None if path is None else str(listening(path, os.environ)[1]))
+    except (ConfigError, ValueError):
+        return None
 
 
 def socket_at(port: int) -> str | None:

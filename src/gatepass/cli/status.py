@@ -11,7 +11,7 @@ import click
 from gatepass.cli.control import NotRunning, RequestRefused, control_option, request
 from gatepass.cli.options import json_option, printable
 
-_PROCESSES = ("PROCESS", "READY", "REQUESTS")
+_PROCESSES = ("PROCESS", "READY", "IN FLIGHT")
 _CREDENTIALS = ("PROCESS", "CREDENTIAL", "TYPE", "TOKEN", "EXPIRES IN", "FETCHES", "FAILURES")
 
 
