@@ -6,6 +6,7 @@ Each description is in the code: the help of a command, the documentation of a m
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -39,9 +40,18 @@ from gatepass.config.network import FIELD_NAME, PARAMETER, Network, TimeoutSetti
 from gatepass.config.routes import Capabilities, ModelOperation, Rules
 from gatepass.config.upstream import CODE, HOST, RESPONSE_HEADER
 from gatepass.dialects.base import FORWARDED, RELAYED, RELAYED_PREFIXES
-from gatepass.errors import TokenUnavailable
+from gatepass.errors import (
+    GatepassError,
+    InternalError,
+    TokenUnavailable,
+    UpstreamAuth,
+    UpstreamErrorReply,
+    UpstreamHtml,
+    UpstreamTimeout,
+)
 from gatepass.observability.log_events import EVENTS, FIELDS, LogEvent
 from gatepass.observability.metrics import CredentialSample, Metrics, PoolSample, Sample, StoreSample
+from gatepass.operations.error_objects import error_object
 from gatepass.types import Secret
 
 FOLDER = Path(__file__).parent / "reference"
@@ -560,10 +570,68 @@ def log_page() -> str:
     return page(LOG_TITLE, [*(event_entry(name, event) for name, event in EVENTS.items()), f"## Fields\n\n{rows}"])
 
 
+# --- the errors
+
+ERRORS_TITLE = """# Error codes
+
+This page is for operators who search for the code of an error. [Errors](../errors.md) explains what all errors have in
+common, and describes each cause in detail.
+
+`hop` is the part that failed. gatepass sends `x-should-retry: false` with errors that a retry cannot fix.
+"""
+PHASES = ("connect", "first_byte", "idle", "total")
+ARGUMENTS_OF_ERROR: Mapping[str, Any] = {
+    "upstream": "chat",
+    "credential": "corp",
+    "allow": "POST",
+    "status": 400,
+    "phase": "connect",
+}
+OF_UPSTREAM = (UpstreamErrorReply, UpstreamAuth, UpstreamHtml)
+"""Errors with the upstream's own status."""
+
+
+def error_kinds(base: type[GatepassError] = GatepassError) -> Iterator[type[GatepassError]]:
+    """Yield every error with a code of its own, in the order of the tree."""
+    for kind in base.__subclasses__():
+        if kind.code != base.code or kind is InternalError:
+            yield kind
+        yield from error_kinds(kind)
+
+
+def error_entries(kind: type[GatepassError]) -> Iterator[Entry]:
+    text, _, action = unwrapped(inspect.cleandoc(kind.__doc__ or "")).partition("\n\nAction: ")
+    cause = text.partition("\n\n")[0]
+    for phase in PHASES if kind is UpstreamTimeout else ("",):
+        given = {**ARGUMENTS_OF_ERROR, "phase": phase}
+        wanted = inspect.signature(kind).parameters.values()
+        arguments = {each.name: given[each.name] for each in wanted if each.name in given}
+        error = kind("…", **arguments)
+        code = error.public_code
+        if phase:
+            cause = re.findall(rf"^- `{phase}`: (.+)$", text, re.MULTILINE)[0]
+            cause = cause[0].upper() + cause[1:] if cause.startswith("the") else cause
+        retry = "as for the upstream's status" if kind is UpstreamErrorReply else "yes" if kind.retryable else "no"
+        facts = {
+            "Status": "the upstream's" if kind in OF_UPSTREAM else str(error.http_status),
+            "Hop": f"`{error.hop}`",
+            "A retry can succeed": retry,
+            "Action": action,
+            "Example": f"`{json.dumps(error_object(error), ensure_ascii=False)}`",
+            "Details": f"[{code}](../errors.md#{code})",
+        }
+        yield Entry(code, cause, facts, depth=2)
+
+
+def errors_page() -> str:
+    return page(ERRORS_TITLE, [entry for kind in error_kinds() for entry in error_entries(kind)])
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "configuration.md": configuration_page,
     "cli.md": cli_page,
     "metrics.md": metrics_page,
+    "errors.md": errors_page,
     "log_events.md": log_page,
 }
 

@@ -125,38 +125,83 @@ class CallerError(GatepassError):
 
 
 class InvalidApiKey(CallerError):
+    """The request has no API key, an unknown or expired one, or two that differ.
+
+    Action: Set the client's API key to the one that `gatepass keys new` printed.
+    """
+
     code, status = "invalid_api_key", 401
 
 
 class ForbiddenHost(CallerError):
+    """gatepass runs without keys, and the `Host` of the request is not a loopback name of this machine.
+
+    Action: Set `access.keys`.
+    """
+
     code, status = "forbidden_host", 403
 
 
 class ForbiddenOrigin(CallerError):
+    """A web page called gatepass from a browser, and its origin is not allowed.
+
+    Action: Add the origin to `profiles.NAME.cors_origins`, and name the profile in the base URL: `/for/NAME/v1`.
+    """
+
     code, status = "forbidden_origin", 403
 
 
 class ForbiddenPeer(CallerError):
+    """gatepass runs without keys in another application, and the request may come from another machine.
+
+    Action: Set `access.keys`.
+    """
+
     code, status = "forbidden_peer", 403
 
 
 class ModelNotAllowed(CallerError):
+    """The key has a list of `models`, and the request names a model, server or operation beyond it.
+
+    Action: Use another key, or add the model to `access.keys[].models`.
+    """
+
     code, status = "model_not_allowed", 403
 
 
 class RoleNotAllowed(CallerError):
+    """The role of the key does not allow the request.
+
+    Action: Call models with a key of the role `caller`, and read pages with a `viewer`; an `admin` does both.
+    """
+
     code, status = "role_not_allowed", 403
 
 
 class ModelNotFound(CallerError):
+    """gatepass has no route for the model, or for a request of this operation without a model.
+
+    Action: Add the model to `models`. `gatepass route NAME` prints the route of a model.
+    """
+
     code, status = "model_not_found", 404
 
 
 class UnknownPath(CallerError):
+    """gatepass does not serve the path.
+
+    Action: Use the base URL in the message, `http://HOST/v1`. Clients append the path of the operation themselves.
+    """
+
     code, status = "unknown_path", 404
 
 
 class MethodNotAllowed(CallerError):
+    """The path exists with another method.
+
+    Action: Use a method of the response header `allow`.
+    """
+
     code, status = "method_not_allowed", 405
 
     def __init__(self, message: str, *, allow: str) -> None:
@@ -165,46 +210,103 @@ class MethodNotAllowed(CallerError):
 
 
 class ReceiveTimeout(CallerError):
+    """The head or the body of the request was not complete in time.
+
+    Action: Raise `limits.receive_s` or lower `limits.upload_bytes_per_s` for slow lines.
+    """
+
     code, status, retryable = "receive_timeout", 408, True
 
 
 class InvalidJson(CallerError):
+    """The body is not one JSON object in UTF-8, or is nested deeper than 64.
+
+    Action: Correct the client's request.
+    """
+
     code = "invalid_json"
 
 
 class InvalidRequest(CallerError):
+    """The request is invalid or ambiguous. The message names the member or the header.
+
+    Action: Correct the client's request.
+    """
+
     code = "invalid_request"
 
 
 class InvalidImage(CallerError):
+    """An entry of `images` is not an image, or the request has no user message for it. Nothing was sent to the
+    upstream.
+
+    Action: Send a URL, a data URL, or base64 of a PNG, JPEG, GIF or WebP.
+    """
+
     code = "invalid_image"
 
 
 class BodyTooLarge(CallerError):
+    """The request body exceeds `limits.body_bytes`, or a form exceeds `limits.upload_bytes`.
+
+    Action: Send less, or raise the limit.
+    """
+
     code, status = "body_too_large", 413
 
 
 class BodyTooComplex(CallerError):
+    """The structure of a large JSON body exceeds the limits of one request.
+
+    Action: Split the request.
+    """
+
     code, status = "body_too_complex", 413
 
 
 class UnsupportedEncoding(CallerError):
+    """The request body is compressed.
+
+    Action: Send it uncompressed.
+    """
+
     code, status = "unsupported_encoding", 415
 
 
 class UnsupportedMediaType(CallerError):
+    """gatepass runs without keys and the body is not JSON, or the operation requires a multipart form and received
+    none.
+
+    Action: Send the `content-type` that the message names.
+    """
+
     code, status = "unsupported_media_type", 415
 
 
 class HeadTooLarge(CallerError):
+    """The request has more than 100 header fields, or more than 64 KiB of them.
+
+    Action: Remove headers, such as cookies.
+    """
+
     code, status = "head_too_large", 431
 
 
 class UnsupportedTransferCoding(CallerError):
+    """`Transfer-Encoding` is not exactly `chunked`.
+
+    Action: Send the body with a content-length, or as `chunked`.
+    """
+
     code, status = "unsupported_transfer_coding", 501
 
 
 class UnsupportedVersion(CallerError):
+    """The version in the request line is neither HTTP/1.1 nor HTTP/1.0.
+
+    Action: Use HTTP/1.1.
+    """
+
     code, status = "unsupported_version", 505
 
 
@@ -216,27 +318,55 @@ class GatewayError(GatepassError):
 
 
 class Overloaded(GatewayError):
+    """Too many requests or too much memory are in use. The message names the limit.
+
+    Action: Retry after `retry-after`; raise the limit if it happens often.
+    """
+
     code, status, retryable = "overloaded", 503, True
 
 
 class ConcurrencyLimited(GatewayError):
+    """The caller has `access.keys[].max_concurrent` requests in progress.
+
+    Action: Retry after `retry-after`, or raise the limit.
+    """
+
     code, status, retryable = "concurrency_limited", 429, True
 
 
 class Draining(GatewayError):
+    """gatepass is stopping: the request is on a new connection, or its stream exceeded `server.drain_timeout_s`.
+
+    Action: Retry; the load balancer should use another instance.
+    """
+
     code, status, retryable = "draining", 503, True
 
 
 class NotStarted(GatewayError):
+    """The application that embeds gatepass does not run the lifespan of gatepass, or runs it in another event loop.
+
+    Action: Enter the lifespan in the outer application.
+    """
+
     code, status = "not_started", 500
 
 
 class InternalError(GatewayError):
+    """A bug in gatepass. The log has a traceback in the event `request_failed`.
+
+    Action: Report the bug with the traceback.
+    """
+
     code, status = "internal_error", 500
 
 
 class TokenUnavailable(GatepassError):
-    """The token source returned no valid token. The message contains the issuer's reason without secrets."""
+    """The token source returned no valid token. The message contains the issuer's reason without secrets.
+
+    Action: Run `gatepass token NAME`. gatepass continues to try in the background.
+    """
 
     code, status, retryable = "token_unavailable", 503, True
 
@@ -263,37 +393,75 @@ class UpstreamError(GatepassError):
 
 
 class UpstreamConnect(UpstreamError):
+    """No server listens at the address, a firewall blocks the connection, or a proxy refuses it.
+
+    Action: Check `base_url`. If the proxy answers 407, set `network.proxy_auth`.
+    """
+
     code = "upstream_connect"
 
 
 class UpstreamDns(UpstreamError):
+    """The host of `base_url` does not resolve.
+
+    Action: Check `base_url` and the DNS of this machine.
+    """
+
     code = "upstream_dns"
 
 
 class UpstreamTls(UpstreamError):
+    """The TLS handshake with the upstream failed. The message names the likely cause.
+
+    Action: Set `network.ca_file` for a company's own CA. `gatepass doctor` shows the certificate.
+    """
+
     code = "upstream_tls"
 
 
 class UpstreamClosed(UpstreamError):
+    """The connection closed before the answer was complete.
+
+    Action: Check the upstream's log, and the timeouts of proxies on the way.
+    """
+
     code = "upstream_closed"
 
 
 class UpstreamInvalid(UpstreamError):
+    """The upstream's reply is not a valid answer to the request, or is too large. The message names the fault.
+
+    Action: Check that `base_url` is an OpenAI API and that `dialect` fits.
+    """
+
     code, retryable = "upstream_invalid", False
 
 
 class UpstreamHtml(UpstreamError):
+    """The upstream sent a web page instead of an answer, most often a login page. A status of 400 or above is kept.
+
+    Action: Check `credential` and `base_url`.
+    """
+
     code, retryable = "upstream_html", False
 
 
 class UpstreamEmpty(UpstreamError):
+    """The upstream returned a success without a body, a choice or a vector.
+
+    Action: Retry. Check the upstream's log if it happens again.
+    """
+
     code = "upstream_empty"
 
 
 class UpstreamRedirect(UpstreamError):
-    """The upstream answered with a redirect.
+    """The upstream answered with a redirect, which gatepass does not follow.
 
-    `target` is used for classification only. It may contain a session, so it is neither logged nor sent to the client.
+    `target` is used for classification only. It may contain a session, so it is neither logged nor sent to the
+    client.
+
+    Action: Set `base_url` to the final URL. Usual causes are `http` instead of `https`, and a login page.
     """
 
     code, retryable = "upstream_redirect", False
@@ -304,7 +472,15 @@ class UpstreamRedirect(UpstreamError):
 
 
 class UpstreamTimeout(UpstreamError):
-    """A timeout of the upstream passed; `phase` is one of connect, first_byte, idle, total."""
+    """A timeout of the upstream passed.
+
+    - `connect`: gatepass could not connect within `timeouts.connect_s`.
+    - `first_byte`: the upstream began no reply within `timeouts.first_byte_s` of the request's last byte.
+    - `idle`: the upstream sent nothing for `timeouts.idle_s` in the middle of a reply.
+    - `total`: the answer was not complete after `timeouts.total_s`.
+
+    Action: Raise the timeout for the model, or check the upstream. Reasoning models need longer than others.
+    """
 
     code, status = "upstream_timeout", 504
 
@@ -318,11 +494,13 @@ class UpstreamTimeout(UpstreamError):
 
 
 class UpstreamErrorReply(UpstreamError):
-    """The upstream's own error, relayed with its status and message.
+    """The upstream's own error, relayed with its status, code and message.
 
-    `kind`, `upstream_code` and `param` are the upstream's `type`, `code` and `param`. `raw` is its error object, size
-    limited, if it has other members. `error_body` is the UpstreamErrorBody before gatepass added to its message; rules
-    are learned from it.
+    `kind`, `upstream_code` and `param` are the upstream's `type`, `code` and `param`. `raw` is its error object,
+    size limited, if it has other members. `error_body` is the UpstreamErrorBody before gatepass added to its
+    message; rules are learned from it.
+
+    Action: Follow the upstream's message.
     """
 
     code = "upstream_error"
@@ -357,7 +535,10 @@ class UpstreamErrorReply(UpstreamError):
 
 
 class UpstreamAuth(UpstreamErrorReply):
-    """The upstream rejects even a new token, so a client's retry cannot succeed."""
+    """The upstream rejects even a new token, so a client's retry cannot succeed.
+
+    Action: Check the scope or audience of the credential: `gatepass doctor MODEL --call`.
+    """
 
     code, retryable = "upstream_auth", False
 
