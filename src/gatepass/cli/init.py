@@ -262,7 +262,7 @@ def _listen_fault(text: str) -> str:
         ip_address(text)
     except ValueError:
         if not _HOST_NAME.fullmatch(text):
-            return "is not an IP address or a host name, without a port: the file has the port"
+            return "is not an IP address or a host name without a port. For another port edit server.port in the file"
     return ""
 
 
