@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "observability"
-OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+REFERENCE = (ROOT / "docs/reference/metrics.md").read_text()
 DASHBOARD: dict[str, Any] = json.loads((FOLDER / "dashboard.json").read_text())
 PANELS: list[dict[str, Any]] = DASHBOARD["panels"]
 COLUMNS = 24
@@ -24,8 +24,8 @@ SCRAPED = {"job", "instance", "le"}
 
 
 def documented() -> dict[str, set[str]]:
-    """The labels of each metric, by the table in docs/operations.md."""
-    rows = re.findall(r"^\| `(gatepass_\w+)` \| ([\w, ]*)\|", OPERATIONS, re.MULTILINE)
+    """The labels of each metric, by docs/reference/metrics.md."""
+    rows = re.findall(r"^## `(gatepass_\w+)`$.*?^- Labels: (.*?)$", REFERENCE, re.MULTILINE | re.DOTALL)
     return {name: set(re.findall(r"\w+", labels)) for name, labels in rows}
 
 

@@ -132,7 +132,7 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
         ),
         "configuration_unusable": LogEvent(
             "error",
-            "A worker cannot use the configuration, because the file changed, or a certificate or secret is missing.",
+            "A worker, or `gatepass serve --log-format`, cannot use the configuration.",
             {"file": "gatepass.yaml", "problems": ["gatepass.yaml:3: server.port: expects a whole number"]},
             "correct each problem",
         ),
