@@ -70,6 +70,11 @@ async def test_commands_reach_all_processes_without_a_key(tmp_path: Path, worker
         assert end == "The configuration was not reloaded: the old one continues."
 
         assert json.loads(request("GET", "/learned", str(path))) == {"rules": []}
+        with socket.socket(socket.AF_UNIX) as client:  # the head of a request has a bound
+            client.settimeout(10)
+            client.connect(str(path))
+            client.sendall(b"GET / HTTP/1.1\r\nx: " + b"a" * 100_000)
+            assert client.recv(100).startswith(b"HTTP/1.1 400 ")
         code, text = command("keys", "list", "--running", "--socket", str(path))
         assert (code, text.splitlines()[1].split()) == (
             0,

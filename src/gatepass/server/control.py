@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from gatepass.proxy.app_state import AppState
@@ -46,8 +46,9 @@ class ControlServer:
         async def serve(scope: Scope, receive: Receive, send: Send) -> None:
             await app({**scope, OPERATOR: True}, receive, send)
 
+        # h11 bounds a request's head (64 KiB); uvicorn's protocol with httptools does not
         self._config = uvicorn.Config(
-            serve, http="httptools", ws="none", lifespan="off", access_log=False, log_config=None, server_header=False
+            serve, http="h11", ws="none", lifespan="off", access_log=False, log_config=None, server_header=False
         )
         self._server: asyncio.Server | None = None
 
@@ -55,7 +56,7 @@ class ControlServer:
         self._config.load()
 
         def connection() -> asyncio.Protocol:
-            return HttpToolsProtocol(self._config, self._connections, app_state={})
+            return H11Protocol(self._config, self._connections, app_state={})
 
         self._server = await asyncio.get_running_loop().create_unix_server(connection, sock=self._listening)
 
