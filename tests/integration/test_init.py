@@ -123,8 +123,8 @@ async def test_each_wrong_answer_is_explained_and_given_again(tmp_path):
         typed = (
             *(f"{closed}/v1", "y", f"{url}", ""),  # refused; then without /v1; no proxy
             "oauth2",
-            *(f"{closed}/token", "me", "", SECRET, "y"),  # a wrong token URL
-            *(f"{url}/oauth/token", "you", "", "", "", "y"),  # a wrong client id; no proxy, the secret stays
+            *(f"{closed}/token", "me", "chat", SECRET, "y"),  # a wrong token URL
+            *(f"{url}/oauth/token", "you", "-", "", "", "y"),  # a wrong client id; no scope, no proxy, the secret stays
             *("", "me", "", "", "", "wrong", "y"),  # a wrong secret; the client authentication stays
             *("", "", "", "", "", SECRET),
             *("n", "other", ""),
@@ -141,7 +141,10 @@ async def test_each_wrong_answer_is_explained_and_given_again(tmp_path):
         f"base_url is now {url}/v1",
     ):
         assert words in result.output, result.output
-    assert "Not proven" not in (tmp_path / "gatepass.yaml").read_text()
+    assert "Scope (-: none) [chat]" in result.output
+    text = (tmp_path / "gatepass.yaml").read_text()
+    assert "Not proven" not in text
+    assert "scope" not in text
 
 
 async def test_a_wrong_last_answer_is_asked_again(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import json
 import logging
@@ -324,6 +325,10 @@ async def test_a_watched_file_that_lost_a_block_is_refused_and_a_command_takes_i
     complaints.clear()
 
 
+def raised(error: Exception) -> None:
+    raise error
+
+
 async def test_a_fault_of_the_reload_itself_is_logged_and_the_next_one_works(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, complaints: list[str]
 ):
@@ -331,6 +336,11 @@ async def test_a_fault_of_the_reload_itself_is_logged_and_the_next_one_works(
         with monkeypatch.context() as patched:
             patched.setattr("gatepass.server.reload.lost_blocks", lambda *_: 1 // 0)
             assert (await gatepass.reload("watch")).outcome == "refused"
+            patched.undo()
+            gone = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "ca.pem")
+            patched.setattr("gatepass.server.reload.TLSContexts", lambda _: raised(gone))
+            problem = "a certificate of the configuration cannot be loaded: no such file or directory"
+            assert (await gatepass.reload("watch")).problems == (problem,)
         assert (await gatepass.reload("watch")).outcome == "unchanged"
     assert [one["event"] for one in gatepass.events][:2] == ["reload_failed", "reload_refused"]
     complaints.clear()

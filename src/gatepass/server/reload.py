@@ -21,6 +21,7 @@ from gatepass.config.document import ConfigError, leaves
 from gatepass.config.load import LoadedConfig, check
 from gatepass.config.model import Config
 from gatepass.config.references import Reference, UnresolvedReference
+from gatepass.errors import system_reason
 from gatepass.http_client.tls import TLSContexts
 from gatepass.proxy.app_state import AppState, next_app_state
 from gatepass.server.asgi import ApiEndpoint
@@ -162,7 +163,7 @@ class Reloader:
         except ConfigError as error:
             raise _Refused(map(str, error.problems)) from None
         except OSError as error:
-            raise _Refused([f"a certificate of the configuration cannot be loaded: {error}"]) from None
+            raise _Refused([f"a certificate of the configuration cannot be loaded: {system_reason(error)}"]) from None
         return _Read(loaded, config, tls_contexts, tuple(needs_restart))
 
     def _use(self, read: _Read, state: AppState, successor: AppState) -> ReloadResult:
@@ -195,7 +196,7 @@ def _next_state(read: _Read, state: AppState) -> AppState:
     try:
         return next_app_state(read.config, read.tls_contexts, state)
     except OSError as error:
-        raise _Refused([f"a certificate of the configuration cannot be loaded: {error}"]) from None
+        raise _Refused([f"a certificate of the configuration cannot be loaded: {system_reason(error)}"]) from None
     except UnresolvedReference as error:
         raise _Refused([f"a secret of the configuration was removed after loading: {error}"]) from None
 
