@@ -194,8 +194,11 @@ async def test_callers_change_and_settings_that_need_a_restart_are_named_and_not
             gone = await gatepass.reload(**blocks, access={"keys": [one]})
             assert gone.changed == ("access.keys",)
             assert (await gatepass.served.ask(headers=headers).answer()).status == 401
-    (restart,) = [one for one in gatepass.events if one["event"] == "restart_needed"]
+            watched = await gatepass.reload("watch", **blocks, access={"keys": [one]}, server={"port": 2})
+            assert watched == ReloadResult("unchanged", needs_restart=("server.port",))
+    restart, by_watch = [one for one in gatepass.events if one["event"] == "restart_needed"]
     assert restart["settings"] == list(names)
+    assert by_watch["settings"] == ["server.port"]
     complaints.clear()  # those of the refused reload, which the result has
 
 

@@ -162,7 +162,8 @@ def _list_step(answer: Answer, listed: Sequence[str], model: str | None, *, has_
             advice = "Set GATEPASS_KEY to a key of this gatepass (gatepass keys list shows their names)."
             return replace(step, advice=advice)
         return step
-    why = f"{len(listed)} models" + (" are listed without a key" if not has_key else ", and the key is accepted")
+    count = "1 model" if len(listed) == 1 else f"{len(listed)} models"
+    why = f"{count}, and the key is accepted" if has_key else f"{count}, and no key was required"
     missing = (
         f"The list has no model {model}{did_you_mean(model, list(listed)[:20])}"
         if model and model not in listed

@@ -136,7 +136,7 @@ class Reloader:
                 result = ReloadResult("refused", problems=("internal error: search the log for `reload_failed`",))
             else:
                 result = self._use(read, state, successor)
-        if result.outcome != "unchanged" or trigger != "watch":
+        if result.outcome != "unchanged" or result.needs_restart or trigger != "watch":
             state.metrics.reloaded(result.outcome)
             self._log(result, trigger)
         return result
