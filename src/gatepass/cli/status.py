@@ -39,7 +39,7 @@ def lines_of(page: Mapping[str, Any]) -> Iterator[str]:
     processes: Mapping[str, Mapping[str, Any]] = page.get("workers", {"gatepass": page})
     yield from aligned([_PROCESSES, *(_process(name, one) for name, one in processes.items())])
     for name, one in processes.items():
-        if (store := one["store"]) is not None and store["state"] != "up":
+        if (store := one.get("store")) is not None and store["state"] != "up":
             yield f"{name} store {store['state']}: {printable(store['reason'])}"
     credentials = [
         (name, credential, held) for name, one in processes.items() for credential, held in one["credentials"].items()
