@@ -40,6 +40,6 @@ def test_a_failing_credential_is_shown_with_its_error_and_no_control_character()
     credentials = {"corp": {**held, "last_error": "401 \x1b[31mwrong secret"}}
     page = {"ready": False, "draining": False, "in_flight": 0, "credentials": credentials}
     lines = list(status.lines_of({"workers": {"worker-1": page}}))
-    assert lines[:2] == ["PROCESS   READY  REQUESTS", "worker-1  no     0"]
+    assert lines[:2] == ["PROCESS   READY  IN FLIGHT", "worker-1  no     0"]
     assert lines[4].split() == ["worker-1", "corp", "oauth2", "failing", "-", "3", "3"]
     assert lines[5] == "worker-1 corp: 401 �[31mwrong secret"
