@@ -144,7 +144,7 @@ def render(answers: Mapping[str, str], secret: str, keys: Sequence[ClientKey] = 
     network = {name: answers[name] for name in ("ca_file", "proxy") if answers.get(name)}
     plain = {"allow_plain_http": True} if answers.get("allow_plain_http") else {}
     lines = [
-        "# Written by `gatepass init`. All settings: docs/configuration.md.",
+        "# Written by `gatepass init`. All settings: docs/reference/configuration.md.",
         "# Next: `gatepass doctor` tests every hop, `gatepass serve` serves.",
         *(f"# Not proven: {printable(note)}" for note in notes),
         "",

@@ -90,7 +90,7 @@ def _changes_of_rules(rules: Rules | None) -> Iterator[Change]:
         yield from _changes_of_messages(rules)
 
 
-# The order is documented, because a rule sees the result of those before it (docs/configuration.md).
+# The order is documented, because a rule sees the result of those before it (docs/reference/configuration.md).
 def _changes_of_members(rules: Rules) -> Iterator[Change]:
     yield from (Rename(JsonMemberPath.parse(old), new) for old, new in rules.rename.items())
     yield from (Drop(JsonMemberPath.parse(name)) for name in rules.drop)
