@@ -6,6 +6,7 @@ import ast
 import re
 import shlex
 import subprocess
+import time
 from pathlib import Path
 
 import click
@@ -15,7 +16,10 @@ from ruamel.yaml import YAML
 
 from gatepass.cli import main
 from gatepass.config.load import load
+from gatepass.proxy.app_state import create_app_state
 from tests.docs.test_readme import anchors
+from tests.integration.gateway import CHAT, HELLO, JSON, serving
+from tests.integration.scripted import Scripted, Send, reply
 
 PAGES = sorted((Path(__file__).parents[2] / "docs/guides").glob("*.md"))
 OTHERS = "# config.yaml of "
@@ -123,3 +127,25 @@ def test_a_guide_for_another_gateway_links_its_source():
     for stem in ("from_litellm", "from_one_api"):
         (page,) = [page for page in PAGES if page.stem == stem]
         assert "](https://" in page.read_text()
+
+
+async def test_gatepass_sends_what_the_forwarder_of_the_page_sent(tmp_path):
+    """The login, the token's header, the dropped member and the client's key, as its Python code has them."""
+    (page,) = [page for page in PAGES if page.stem == "replace_a_forwarder"]
+    file, environment = written(configurations(page)[0], tmp_path)
+    answers = {
+        "/api/token": {"data": {"token": "minted", "expireAt": int((time.time() + 300) * 1000)}},
+        CHAT: {"choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}]},
+    }
+    async with Scripted(answer=lambda request: [Send(reply(answers[request.target]))]) as corp:
+        text = re.sub(r"https://\w+\.corp\.example", corp.url, file.read_text())
+        file.write_text(text)
+        config = load(str(file), environment).config
+        async with serving(create_app_state(config)) as gatepass:
+            by_key = {**JSON, "authorization": f"Bearer {environment['FORWARDER_KEY']}"}
+            answer = await gatepass.ask({**HELLO, "drop_params": True}, headers=by_key).answer()
+    login, chat = corp.received
+    assert answer.status == 200
+    assert login.json() == {"app_id": "bot", "secret": environment["SECRET"]}
+    assert (chat.header("x-auth-token"), chat.header("authorization")) == ("minted", None)
+    assert chat.json() == HELLO
