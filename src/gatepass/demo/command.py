@@ -93,7 +93,7 @@ async def streamed_chat(demo_servers: DemoServers, client: AsyncOpenAI, print_li
     _check(usage is not None, "the usage that was asked for did not come")
     spread, made_in = moments[-1] - moments[0], demo_servers.chat.pace_s * (len(moments) - 1)
     _check(spread > made_in / 2, f"{len(moments)} chunks came within {spread:.2f} s, made in {made_in:.2f} s")
-    print_line(f"   {len(moments)} chunks, each as it was made")
+    print_line(f"   {len(moments)} chunks, each passed on at once")
 
 
 async def stray_images(demo_servers: DemoServers, client: AsyncOpenAI, print_line: Say) -> None:
@@ -101,7 +101,7 @@ async def stray_images(demo_servers: DemoServers, client: AsyncOpenAI, print_lin
     try:
         await _directly(demo_servers, _token(demo_servers, -1), question, extra_body=strays)
     except openai.BadRequestError as error:
-        print_line(f"   the model server itself refuses `images`: {error.status_code} {_words(error)}")
+        print_line(f"   the model server rejects `images`: {error.status_code} {_words(error)}")
     else:
         raise StepFailed("the model server took a member that it does not know")
     raw = await client.chat.completions.with_raw_response.create(model=CHAT_MODEL, messages=question, extra_body=strays)
@@ -122,14 +122,14 @@ async def embeddings(demo_servers: DemoServers, client: AsyncOpenAI, print_line:
     others = {minted.fingerprint for minted in demo_servers.issuer.minted if minted.audience == "chat"}
     _check(token not in others, "the embeddings' host was shown the chat's token")
     print_line(
-        f"   {len(texts)} vectors of {len(expected[0])} numbers from {demo_servers.embeddings_url}, by token {token}"
+        f"   {len(texts)} vectors of {len(expected[0])} numbers from {demo_servers.embeddings_url}, with token {token}"
     )
 
 
 async def renewal(demo_servers: DemoServers, client: AsyncOpenAI, print_line: Say) -> None:
     question = "Are you still there?"
     first = _token(demo_servers, 0)
-    print_line(f"   nothing is asked until the first token ({first.fingerprint}) is dead")
+    print_line(f"   no request is sent until the first token ({first.fingerprint}) has expired")
     await _outlive(first, print_line)
     reply = await client.chat.completions.create(model=CHAT_MODEL, messages=_asking(question))
     text = reply.choices[0].message.content
@@ -139,7 +139,9 @@ async def renewal(demo_servers: DemoServers, client: AsyncOpenAI, print_line: Sa
     ahead = first.expires_at - _token(demo_servers, 1).issued_at
     _check(ahead > 0, f"the second token was fetched {-ahead:.1f} s after the first had died")
     _check(not demo_servers.chat.refused, f"the model server rejected tokens: {demo_servers.chat.refused}")
-    print_line(f"   answered at once, by token {used}: the first was replaced {ahead:.1f} s before its end")
+    print_line(
+        f"   answered at once, with token {used}; gatepass replaced the first token {ahead:.1f} s before its end"
+    )
 
 
 async def stale_check(demo_servers: DemoServers, _: AsyncOpenAI, print_line: Say) -> None:
@@ -148,7 +150,7 @@ async def stale_check(demo_servers: DemoServers, _: AsyncOpenAI, print_line: Say
     try:
         await _directly(demo_servers, first, _asking("Do you know me?"))
     except openai.AuthenticationError as error:
-        print_line(f"   shown directly, {first.fingerprint} is refused: {error.status_code} {_words(error)}")
+        print_line(f"   the model server rejects {first.fingerprint}: {error.status_code} {_words(error)}")
         _check(_words(error) == "The token has expired", "the model server did not refuse it for its age")
     else:
         raise StepFailed(f"the model server answered on the dead token {first.fingerprint}")
@@ -182,11 +184,11 @@ def _words(error: openai.APIStatusError) -> str:
 
 
 STEPS: dict[str, tuple[str, Callable[[DemoServers, AsyncOpenAI, Say], Awaitable[None]]]] = {
-    "stream": ("A streamed chat: the chunks as they come", streamed_chat),
-    "images": ("A chat with stray `images`, which the model server does not know", stray_images),
+    "stream": ("A streamed chat: each chunk arrives when the model sends it", streamed_chat),
+    "images": ("A chat with `images` beside the messages, which the model server rejects", stray_images),
     "embeddings": ("Embeddings, from another host with another login", embeddings),
     "renewal": ("A chat after the first token has expired", renewal),
-    "stale-check": ("The expired token, shown to the model server directly", stale_check),
+    "stale-check": ("The expired token, sent to the model server directly", stale_check),
 }
 
 
@@ -251,7 +253,7 @@ async def show(out: Callable[[str], object], *, once: bool, lifetime_s: float) -
             for line in last_lines(folder / LOG):
                 printer(f"   | {line}")
     if right.is_set():
-        printer("\nThe end: everything has been stopped and removed.")
+        printer("\nThe demo has stopped its servers and removed its files.")
     elif was_ended:
         printer("\nEnded before the last step.")
     return 0 if right.is_set() else 1
@@ -283,9 +285,9 @@ OTHER_STEPS_S = 5
 
 INTRODUCTION = """
    issuer         {0.issuer_url}   tokens live {lifetime_s:.0f} s
-   model server   {0.chat_url}   takes fresh tokens only, and no member that it does not know
+   model server   {0.chat_url}   rejects expired tokens and unknown parameters
    embeddings     {0.embeddings_url}   another host, another login
-   gatepass       {0.gateway_url}   in front; its client has one URL and one key for all of it"""
+   gatepass       {0.gateway_url}   the client has one URL and one key for both"""
 
 INVITATION = """
 Still up. Try it from another terminal, and again in a minute; Ctrl-C ends it:
