@@ -408,7 +408,7 @@ def json_of(value: Any) -> str:
 
 
 def setting_entry(title: str, field: FieldInfo, docstring: str, note: str) -> Entry:
-    text = FieldText.parse(docstring)
+    text = FieldText.parse(re.sub(r"\bNone\b", "`null`", docstring))
     name = title.rpartition(".")[2]
     kind = type_text(field.annotation, field.metadata)
     value = None if field.is_required() else field.default
@@ -495,7 +495,8 @@ def section(title: str, text: str, entries: Iterable[Entry], example: str = "") 
     if not text:
         raise ValueError(f"the section {title} has no purpose: add it to the code")
     shown = f"\n```yaml\n{example}\n```\n" if example else ""
-    return [f"## `{title}`\n\n{unwrapped(text)}\n{shown}", *entries]
+    words = re.sub(r"\bNone\b", "`null`", unwrapped(text))
+    return [f"## `{title}`\n\n{words}\n{shown}", *entries]
 
 
 def configuration_page() -> str:

@@ -200,13 +200,13 @@ class ServerConfig(Block):
     Example: 4
     """
     trusted_proxies: list[IpNetwork] = []
-    """Addresses and networks of the reverse proxies in front of gatepass. gatepass counts a connection from one of
-    them for the client that its `X-Forwarded-For` names, and uses the header for nothing else. See
+    """Addresses and networks of the reverse proxies in front of gatepass. If a connection comes from one of them,
+    gatepass limits it as one of the client in `X-Forwarded-For`. gatepass uses the header for nothing else. See
     docs/operations.md#shares-of-connections.
 
     Example: [10.0.0.0/8]
 
-    Danger: A client at such an address chooses the address for which it is counted.
+    Danger: A client at such an address chooses the address under which gatepass limits it.
     """
     control_socket: Annotated[str, Field(min_length=1)] = "auto"
     """The Unix socket for commands such as `gatepass reload`: a path, `auto` or `off`. See
@@ -355,9 +355,10 @@ class Config(Block):
     Example: upstreams: {chat: {base_url: https://llm.corp.example/v1, credential: corp}}
     """
     operations: dict[OperationName, OperationRoute] = {}
-    """Settings of one operation: its upstream for models that no entry of `models` names, the model of requests that
-    name none, and the timeouts and rules of all its requests. docs/configuration.md#operations lists the
-    operations, docs/configuration.md#precedence the order of places.
+    """Settings of one operation. They are its upstream for models that no entry of `models` names, the model of
+    requests that name none, and the timeouts and rules of all its requests.
+
+    docs/configuration.md#operations lists the operations. docs/configuration.md#precedence has the order of places.
 
     Example: operations: {embeddings: {upstream: vectors}}
     """

@@ -257,9 +257,8 @@ class UpstreamConfig(Block):
     """Whether gatepass learns rules from its rejections and applies them to later requests. See
     docs/adaptations.md#what-is-learned."""
     learn_also: list[Learnable] = []
-    """Rules to learn although they change the meaning of a request: members that gatepass may drop,
-    `system_into_user`, `merge_roles`. gatepass rejects a near miss of a known name, and names that would have no
-    effect, such as `split`.
+    """Rules to learn although they change the meaning of a request: members that gatepass may drop, `system_into_user`
+    and `merge_roles`. Misspelled names are errors, and so are names without an effect, such as `split`.
 
     Example: [stop, response_format]
 

@@ -92,9 +92,12 @@ class EnvCredential(LocalCredential):
 
 class FileCredential(LocalCredential):
     """A token in a file that another program keeps fresh, such as a projected token of Kubernetes or the token of a
-    sidecar. gatepass reads the file when it needs the token, if the file has changed. A JWT is valid until its
-    `exp`. A token without an expiry is valid until the file changes, which gatepass notices within 2 s. An expired
-    token is a failure until the file changes."""
+    sidecar.
+
+    gatepass reads the file when it needs the token, if the file has changed. A JWT is valid until its `exp`. A
+    token without an expiry is valid until the file changes, which gatepass notices within 2 s. An expired token is
+    a failure until the file changes.
+    """
 
     type: Literal["file"]
     """The type of the token source."""

@@ -76,10 +76,16 @@ class Oauth2Credential(Credential):
     Example: gatepass
     """
     client_auth: ClientAuth = "basic"
-    """The method of client authentication: the secret in an Authorization header (`basic`) or in the form (`form`), an
-    assertion signed with the secret (`secret_jwt`, HS256) or with a key (`private_key_jwt`), the certificate of
-    `network.client_cert` (`mtls`, RFC 8705), or `none`. The registered names `client_secret_basic`,
-    `client_secret_post`, `client_secret_jwt`, `tls_client_auth` and `self_signed_tls_client_auth` are synonyms."""
+    """The method of client authentication. The names registered for OAuth, such as `client_secret_basic`,
+    `client_secret_post`, `client_secret_jwt`, `tls_client_auth` and `self_signed_tls_client_auth`, are synonyms.
+
+    - `basic`: the secret in an Authorization header
+    - `form`: the secret in the form
+    - `secret_jwt`: an assertion signed with the secret (HS256)
+    - `private_key_jwt`: an assertion signed with a private key
+    - `mtls`: the certificate of `network.client_cert` (RFC 8705)
+    - `none`: no authentication
+    """
     client_secret: SecretText | None = None
     """The client secret for `basic`, `form` and `secret_jwt`, which requires at least 32 bytes.
 

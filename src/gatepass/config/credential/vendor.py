@@ -131,8 +131,8 @@ class GoogleCredential(Credential):
     """The type of the token source."""
     credentials_file: str | None = None
     """A credentials file of Google: a service account key, a user, an impersonated account, or federated credentials
-    with a `file` or `url`. gatepass reads it for each token. None: Application Default Credentials, which are the
-    file of `GOOGLE_APPLICATION_CREDENTIALS`, the file of `gcloud auth application-default login`, or the metadata
+    with a `file` or `url`. gatepass reads it for each token. None: the file of `GOOGLE_APPLICATION_CREDENTIALS`,
+    else the file of `gcloud auth application-default login` in `CLOUDSDK_CONFIG` or `HOME`, else the metadata
     server.
 
     Example: /run/secrets/google.json
