@@ -54,8 +54,8 @@ async def test_a_token_is_described_and_not_shown(tmp_path):
     assert shown == (
         f"credential   corp (oauth2)\nfrom         {issuer.url.removeprefix('http://')}, in …\n"
         f"token        jwt, {len(text)} characters\nlifetime     …, from the token\n"
-        "used for     … more, except its last …, because it could expire on the way\nrefresh      in …\n"
-        "carried as   Authorization: Bearer {token}, to chat\n"
+        "used for     … more; not in its last …, because it could expire on the way\nrefresh      in …\n"
+        "sent as      Authorization: Bearer {token}, to chat\n"
         "claim        iss: https://sso\n"
         "claim        iat: 2025-10-09 08:53:20Z …\nclaim        exp: 2025-10-09 08:58:20Z …\n"
     )
@@ -88,7 +88,7 @@ async def test_json_has_the_same_facts_and_the_token_only_with_reveal(tmp_path):
         "kind": "jwt",
         "characters": len(text),
         "lifetime_source": "jwt",
-        "carried_as": ["Authorization: Bearer {token}, to chat"],
+        "sent_as": ["Authorization: Bearer {token}, to chat"],
         "claims": {"iss": "https://sso", "exp": shown["claims"]["exp"]},
     }
     assert failed.exit_code == 1

@@ -189,10 +189,10 @@ def report(config: Config, name: str, view: CredentialView, took_s: float, wall_
     if status.expires_in_s is not None and token.lifetime_s is not None:
         margin_s = rounded(token.end_s - token.expires_s)
         reason = "because it could expire on the way"
-        yield "used for", f"{status.expires_in_s:.0f} s more, except its last {margin_s} s, {reason}"
+        yield "used for", f"{status.expires_in_s:.0f} s more; not in its last {margin_s} s, {reason}"
     if status.next_try_in_s is not None:
         yield "refresh", f"in {status.next_try_in_s:.0f} s"
-    yield from (("carried as", text) for text in _placements(config, name))
+    yield from (("sent as", text) for text in _placements(config, name))
     yield from (("claim", f"{claim}: {value}") for claim, value in safe_claims(token.text, wall_s).items())
 
 
@@ -218,7 +218,7 @@ def described(config: Config, name: str, view: CredentialView, wall_s: float, *,
         "characters": len(token.text),
         **{label: None if value is None else round(value, 3) for label, value in times.items()},
         "lifetime_source": token.lifetime_source.value,
-        "carried_as": list(_placements(config, name)),
+        "sent_as": list(_placements(config, name)),
         "claims": safe_claims(token.text, wall_s),
         **({"token": token.text} if reveal else {}),
     }

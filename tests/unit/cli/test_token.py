@@ -41,9 +41,9 @@ def test_an_opaque_token_is_told_by_its_life():
         ("from", "sso.corp.example, in 0.12 s"),
         ("token", "opaque, 12 characters"),
         ("lifetime", "300 s, from the issuer's reply"),
-        ("used for", "285 s more, except its last 5 s, because it could expire on the way"),
+        ("used for", "285 s more; not in its last 5 s, because it could expire on the way"),
         ("refresh", "in 232 s"),
-        ("carried as", "Authorization: Bearer {token}, to chat"),
+        ("sent as", "Authorization: Bearer {token}, to chat"),
     ]
 
 
@@ -123,7 +123,7 @@ def test_a_token_out_of_the_store_is_said_to_be_so():
 def test_a_key_has_no_future_to_tell():
     key = Token(Secret("t"), 0.0, None, TokenKind.KEY, LifetimeSource.NONE)
     labels = [label for label, _ in lines(key, replace(FRESH, expires_in_s=None, next_try_in_s=None))]
-    assert labels == ["credential", "from", "token", "lifetime", "carried as"]
+    assert labels == ["credential", "from", "token", "lifetime", "sent as"]
 
 
 def test_each_way_of_carrying_is_told_with_its_upstreams():
@@ -134,9 +134,7 @@ def test_each_way_of_carrying_is_told_with_its_upstreams():
         both={**other, "token_placement": {"headers": {"X-A": "{token}", "X-B": "v={token}"}, "query": "key"}},
         keyless={"base_url": "https://other.example/v1"},
     )
-    assert [
-        text for label, text in lines(Token(Secret("t"), 0.0, 300.0), FRESH, settings) if label == "carried as"
-    ] == [
+    assert [text for label, text in lines(Token(Secret("t"), 0.0, 300.0), FRESH, settings) if label == "sent as"] == [
         "Authorization: Bearer {token}, to chat, embed",
         "?access_token={token}, to query",
         "X-A: {token} and X-B: v={token} and ?key={token}, to both",
@@ -146,7 +144,7 @@ def test_each_way_of_carrying_is_told_with_its_upstreams():
 def test_a_credential_without_an_upstream_tells_its_own_way():
     settings = config(chat={"base_url": "https://llm.example/v1"})
     told = lines(Token(Secret("t"), 0.0, 300.0), FRESH, settings)
-    assert told[-1] == ("carried as", "Authorization: Bearer {token}; no upstream uses it")
+    assert told[-1] == ("sent as", "Authorization: Bearer {token}; no upstream uses it")
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_one(tmp_path, monkeypatch):
