@@ -18,7 +18,7 @@ from gatepass.cli import main
 from gatepass.cli.client_checks import CLIENTS, kind_of
 from gatepass.cli.doctor import CLIENTS as CLIENT_NAMES
 from gatepass.cli.reach import Outcome, Step
-from gatepass.cli.remote import diagnose_url, in_process, replay_client
+from gatepass.cli.remote import Asked, diagnose_url, in_process, replay_client
 from gatepass.config.model import Config
 from tests.integration.answers import COMPLETION, VECTORS
 from tests.integration.gateway import gateway
@@ -66,7 +66,7 @@ async def steps_at(
     url: str, key: str | None = KEY, model: str | None = None, operation: str | None = None, *, call: bool = False
 ) -> list[Step]:
     begun: list[tuple[str, str]] = []
-    found = diagnose_url(url, key, model, operation, lambda *step: begun.append(step), call=call)
+    found = diagnose_url(url, key, Asked(model, operation, call=call), lambda *step: begun.append(step))
     async with aclosing(found) as steps:
         return [step async for step in steps]
 
@@ -178,7 +178,7 @@ def test_the_kind_of_a_model_is_read_from_its_name(model, kind):
 
 async def replayed(client: str, config: dict[str, Any], *, call: bool = True, model: str | None = None) -> list[Step]:
     opened = lambda: in_process(Config.model_validate(config), client, None)  # noqa: E731 - as the command passes it
-    async with aclosing(replay_client(client, opened, model, lambda *_: None, call=call)) as steps:
+    async with aclosing(replay_client(client, opened, Asked(model, call=call), lambda *_: None)) as steps:
         return [step async for step in steps]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from gatepass.cli.configuration import UNUSABLE, load_or_exit, summary
-from gatepass.cli.options import config_option, json_option
+from gatepass.cli.options import config_option, json_option, print_json
 from gatepass.config.credential.http_json import PRESETS
 from gatepass.config.document import ConfigError, SettingPath, children, dotted, lookup
 from gatepass.config.load import LoadedConfig, load
@@ -67,7 +67,7 @@ def _print_json(path: str | None, *, every: bool) -> int:
             }
             for problem in error.problems
         ]
-        click.echo(json.dumps({"valid": False, "problems": problems}, indent=2, ensure_ascii=False))
+        print_json({"valid": False, "problems": problems})
         return UNUSABLE
     tree = loaded.config.model_dump(mode="json", by_alias=True)
     origins = {setting: origin_of(loaded, tree, setting) for setting in _places(tree, ())}
@@ -78,7 +78,7 @@ def _print_json(path: str | None, *, every: bool) -> int:
     ]
     warnings = [*loaded.warnings, *idle(loaded.config)]
     document = {"valid": True, "source": loaded.source, "warnings": warnings, "settings": settings}
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    print_json(document)
     return 0
 
 

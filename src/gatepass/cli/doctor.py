@@ -6,7 +6,6 @@ A step reports only what it has seen: a public model list does not prove that th
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import sys
@@ -27,13 +26,14 @@ from gatepass.cli.configuration import (
     operation_of,
     summary,
 )
-from gatepass.cli.options import coloured, config_option, json_option, printable
+from gatepass.cli.options import coloured, config_option, json_option, print_json, printable
 from gatepass.clock import Clock, SystemClock
 from gatepass.errors import CallerError
 
 if TYPE_CHECKING:
     from gatepass.cli.probe import ProbeCall
     from gatepass.cli.reach import Begin, Step
+    from gatepass.cli.remote import Asked
     from gatepass.config.access import AccessKey
     from gatepass.config.load import LoadedConfig
     from gatepass.config.model import Config
@@ -99,13 +99,16 @@ def doctor(
         for option, given in (("--key", caller), ("--config", path)):
             if given is not None:
                 raise click.UsageError(f"{option} names an entry or a file of this machine: leave it out with --url.")
-        sys.exit(
-            asyncio.run(_run_url(url, _remote_key(from_stdin=key_stdin), (model, operation, client, call), report))
-        )
+        from gatepass.cli.remote import Asked
+
+        asked = Asked(model, operation, client, call)
+        sys.exit(asyncio.run(_run_url(url, _remote_key(from_stdin=key_stdin), asked, report)))
     loaded = load_or_exit(path)
     key = find_key(loaded.config, caller)
     if client is not None:
-        sys.exit(asyncio.run(_run_client(loaded.config, key, (model, client, call), report)))
+        from gatepass.cli.remote import Asked
+
+        sys.exit(asyncio.run(_run_client(loaded.config, key, Asked(model, None, client, call), report)))
     try:
         calls = _calls(loaded.config, model, operation, key) if call else ()
         sys.exit(asyncio.run(_run(loaded, model, calls, report)))
@@ -162,36 +165,32 @@ def _remote_key(*, from_stdin: bool) -> str | None:
     return key or None
 
 
-async def _run_url(
-    url: str, key: str | None, asked: tuple[str | None, str | None, str | None, bool], report: Report
-) -> int:
+async def _run_url(url: str, key: str | None, asked: Asked, report: Report) -> int:
     from gatepass.cli.remote import at_url, checked_url, diagnose_url, replay_client
 
-    model, operation, client, call = asked
     base_url = checked_url(url)
     if base_url is None:
         exit_unusable(f"{url!r} is not the base URL of a gatepass: expects http://HOST:PORT/v1")
-    steps = diagnose_url(base_url, key, model, operation, report.begin, call=call and client is None)
+    own = replace(asked, call=asked.call and asked.client is None)
+    steps = diagnose_url(base_url, key, own, report.begin)
     async with aclosing(steps):
         await report.show(steps)
-    if client is not None and not report.has_failed:
-        replayed = replay_client(client, lambda: at_url(base_url, key), model, report.begin, call=call)
+    if asked.client is not None and not report.has_failed:
+        replayed = replay_client(asked.client, lambda: at_url(base_url, key), asked, report.begin)
         async with aclosing(replayed):
             await report.show(replayed)
     return report.finish()
 
 
-async def _run_client(
-    config: Config, key: AccessKey | None, asked: tuple[str | None, str, bool], report: Report
-) -> int:
+async def _run_client(config: Config, key: AccessKey | None, asked: Asked, report: Report) -> int:
     from gatepass.cli.remote import in_process, replay_client
     from gatepass.config.checks import UNSHARED_REFRESH_LOGIN, has_unshared_refresh_token
 
-    model, client, call = asked
+    client = asked.client or ""
     for name in config.credentials:
         if has_unshared_refresh_token(config, name):
             exit_unusable(f"--as: credentials.{name}: {UNSHARED_REFRESH_LOGIN}. Test the running gatepass with --url.")
-    replayed = replay_client(client, lambda: in_process(config, client, key), model, report.begin, call=call)
+    replayed = replay_client(client, lambda: in_process(config, client, key), asked, report.begin)
     async with aclosing(replayed):
         await report.show(replayed)
     return report.finish()
@@ -277,7 +276,7 @@ class Report:
         """Print the exit code, the steps that failed and all steps as one document, with the members in `more`."""
         failed = [f"{step.hop} {step.what}" for step in self.steps if step.failed]
         document = {"exit_code": code, "failed": failed, **more, "steps": [described(step) for step in self.steps]}
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        print_json(document)
 
 
 def described(step: Step) -> dict[str, object]:

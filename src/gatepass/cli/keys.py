@@ -17,7 +17,7 @@ import click
 from gatepass.cli.configuration import exit_unusable, load_or_exit
 from gatepass.cli.control import NotRunning, RequestRefused, control_option, request
 from gatepass.cli.healthcheck import own_file
-from gatepass.cli.options import config_option, json_option
+from gatepass.cli.options import config_option, json_option, print_json
 from gatepass.cli.status import aligned
 
 DEFAULT_NAME = "client"
@@ -67,7 +67,7 @@ def new(*, as_json: bool, name: str | None, models: tuple[str, ...], **options: 
     # a name of a model may contain the separators of the variable
     line = None if models else f"GATEPASS_KEY_HASHES={key_hash}{behind}"
     if as_json:
-        click.echo(json.dumps({"key": key, "entry": entry, "environment": line}, indent=2))
+        print_json({"key": key, "entry": entry, "environment": line})
         return
     click.echo("The key, for the client. gatepass does not store it and shows it only now:")
     click.echo(f"\n  {key}\n")
@@ -94,7 +94,7 @@ def list_keys(path: str | None, socket_path: str | None, *, running: bool, as_js
         raise click.UsageError("--running asks the running gatepass: leave --config out.")
     found = _running_keys(socket_path) if running or socket_path is not None else _configured_keys(path)
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        print_json(found)
     elif found:
         lines = list(aligned([_HEAD, *map(_cells, found)]))
         click.echo("\n".join(lines))
@@ -175,7 +175,7 @@ def revoke(name: str, which: str | None, path: str | None, *, as_json: bool) -> 
     # without lines around the change, which may hold a secret
     lines = difflib.unified_diff(before.splitlines(), after.splitlines(), path, path, n=0, lineterm="")
     if as_json:
-        click.echo(json.dumps({"file": path, "revoked": [entries[number] for number in numbers], "diff": list(lines)}))
+        print_json({"file": path, "revoked": [entries[number] for number in numbers], "diff": list(lines)})
     else:
         click.echo("\n".join([*lines, "", APPLY]))
 

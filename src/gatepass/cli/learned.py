@@ -15,7 +15,7 @@ import click
 from gatepass.cli.configuration import exit_unusable
 from gatepass.cli.control import NotRunning, RequestRefused, request, socket_at
 from gatepass.cli.healthcheck import HOST, PORT, failure_text, listening, own_file, reachable, variable
-from gatepass.cli.options import config_option, json_option, printable, progress
+from gatepass.cli.options import config_option, json_option, print_json, printable, progress
 
 TIMEOUT_S = 10.0
 PAGE_BYTES = 16 * 1024 * 1024
@@ -61,7 +61,10 @@ def learned(path: str | None, url: str | None, key_env: str, *, as_config: bool,
         click.echo(printable(text, "\n"), nl=False)
         return
     rules = _parsed_rules(page, text)
-    click.echo(json.dumps(rules, indent=2) if as_json else "\n".join(table(rules)))
+    if as_json:
+        print_json(rules)
+    else:
+        click.echo("\n".join(table(rules)))
 
 
 def learned_page(path: str | None, url: str | None, key_env: str) -> LearnedPage:

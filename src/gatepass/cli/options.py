@@ -5,6 +5,7 @@ click leaves colours out if the output is not a terminal.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import threading
@@ -24,6 +25,11 @@ TICK_S = 1.0
 def coloured(text: str, colour: str) -> str:
     """Return `text` in `colour`, unless the environment has NO_COLOR (no-color.org)."""
     return text if os.environ.get("NO_COLOR") else click.style(text, fg=colour)
+
+
+def print_json(document: object) -> None:
+    """Print the one document of `--json`, in ASCII: the text of a server cannot control the terminal."""
+    click.echo(json.dumps(document, indent=2))
 
 
 def printable(text: object, keep: str = "") -> str:

@@ -11,7 +11,7 @@ import click
 
 from gatepass.cli.configuration import CHECK_FAILED, UNUSABLE
 from gatepass.cli.control import NotRunning, RequestRefused, control_option, request
-from gatepass.cli.options import json_option
+from gatepass.cli.options import json_option, print_json
 
 
 @click.command()
@@ -29,7 +29,7 @@ def reload(socket_path: str | None, *, as_json: bool) -> None:
     except (NotRunning, RequestRefused) as error:
         raise click.ClickException(str(error)) from None
     if as_json:
-        click.echo(json.dumps(result))
+        print_json(result)
     else:
         for line in lines_of(result):
             click.echo(line, err=result["outcome"] == "refused")

@@ -41,6 +41,16 @@ OPERATION_OF_KIND = {"chat": "chat", "embedding": "embeddings", "rerank": "reran
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """The options of `--url` and `--as`: what to test at a gatepass. Only with `call` it sends real calls."""
+
+    model: str | None = None
+    operation: str | None = None
+    client: str | None = None
+    call: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Remote:
     """A gatepass: its base URL as a client has it (`http://host:8080/v1`), and the client that sends requests to it.
 
@@ -106,9 +116,7 @@ def _headers(key: str | None) -> dict[str, str]:
 Open = Callable[[], AbstractAsyncContextManager[Remote]]
 
 
-async def diagnose_url(
-    base_url: str, key: str | None, model: str | None, operation: str | None, begin: Begin, *, call: bool
-) -> AsyncGenerator[Step, None]:
+async def diagnose_url(base_url: str, key: str | None, asked: Asked, begin: Begin) -> AsyncGenerator[Step, None]:
     """Yield the steps to a running gatepass: the network, its pages, its model list and on request real calls."""
     server = Server(HOP, base_url, "--url", "--url")
     async for step in reach(server, begin=begin):
@@ -128,16 +136,16 @@ async def diagnose_url(
         begin(HOP, "models")
         answer = await _ask(remote, "GET", f"{remote.base_url}/models", None, PAGE_S)
         listed = listed_models(answer.body) if answer.status == HTTPStatus.OK else []
-        yield _list_step(answer, listed, model, has_key=key is not None)
-        if not call:
+        yield _list_step(answer, listed, asked.model, has_key=key is not None)
+        if not asked.call:
             return
-        chosen = model or next((name for name in listed if kind_of(name) == "chat"), None)
+        chosen = asked.model or next((name for name in listed if kind_of(name) == "chat"), None)
         if chosen is None:
             yield Step(
                 HOP, "call", Outcome.SKIPPED, "no model to call", "Name one: gatepass doctor MODEL --url URL --call."
             )
             return
-        for step in await _call_steps(remote, chosen, operation or OPERATION_OF_KIND[kind_of(chosen)], begin):
+        for step in await _call_steps(remote, chosen, asked.operation or OPERATION_OF_KIND[kind_of(chosen)], begin):
             yield step
 
 
@@ -195,18 +203,16 @@ async def _call_steps(remote: Remote, model: str, operation: str, begin: Begin) 
     return steps
 
 
-async def replay_client(
-    name: str, open_remote: Open, model: str | None, begin: Begin, *, call: bool
-) -> AsyncGenerator[Step, None]:
-    """Yield a step for each verification call of the client `name`. Without `call` it sends only model lists."""
+async def replay_client(name: str, open_remote: Open, asked: Asked, begin: Begin) -> AsyncGenerator[Step, None]:
+    """Yield a step for each verification call of the client `name`. Without `asked.call` it sends only model lists."""
     async with open_remote() as remote:
         begin(HOP, "models")
         answer = await _ask(remote, "GET", f"{remote.base_url}/models", None, PAGE_S)
         listed = listed_models(answer.body)
         for check in CLIENTS[name]:
             what = f"{name}: {check.what}"
-            chosen = _model_for(check, model, listed)
-            if check.body is not None and not call:
+            chosen = _model_for(check, asked.model, listed)
+            if check.body is not None and not asked.call:
                 yield Step(HOP, what, Outcome.SKIPPED, "it is a real call, which may be billed", "Add --call.")
             elif check.body is not None and chosen is None:
                 why = f"gatepass lists no {check.kind} model"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -13,7 +12,7 @@ from msgspec.structs import replace
 
 from gatepass.auth.model_access import check_model_access
 from gatepass.cli.configuration import CHECK_FAILED, ROUTED_OPERATIONS, find_key, load_or_exit, operation_of
-from gatepass.cli.options import config_option, json_option
+from gatepass.cli.options import config_option, json_option, print_json
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.config.routes import block_of_operation
@@ -96,7 +95,10 @@ def route(model: str, path: str | None, caller: str | None, operation: str | Non
         document["targets"] = [asdict(target) for target in report.targets]
         text = "\n".join(report.lines)
         is_accepted = report.is_accepted
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False) if as_json else text)
+    if as_json:
+        print_json(document)
+    else:
+        click.echo(text)
     sys.exit(0 if is_accepted else CHECK_FAILED)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from gatepass.cli.control import NotRunning, RequestRefused, control_option, request
-from gatepass.cli.options import json_option, printable
+from gatepass.cli.options import json_option, print_json, printable
 
 _PROCESSES = ("PROCESS", "READY", "IN FLIGHT")
 _CREDENTIALS = ("PROCESS", "CREDENTIAL", "TYPE", "TOKEN", "EXPIRES IN", "FETCHES", "FAILURES")
@@ -28,7 +28,7 @@ def status(socket_path: str | None, *, as_json: bool) -> None:
     except (NotRunning, RequestRefused) as error:
         raise click.ClickException(str(error)) from None
     if as_json:
-        click.echo(json.dumps(page))
+        print_json(page)
         return
     for line in lines_of(page):
         click.echo(line)

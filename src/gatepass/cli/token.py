@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import sys
 import time
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gatepass.cli.configuration import CHECK_FAILED, exit_unusable, load_or_exit
-from gatepass.cli.options import coloured, config_option, json_option, progress
+from gatepass.cli.options import coloured, config_option, json_option, print_json, progress
 
 if TYPE_CHECKING:
     from gatepass.config.credential.kinds import AnyCredential
@@ -137,7 +136,7 @@ class TokenReport:
 
     def failed(self, reason: str, status: Status) -> None:
         if self.as_json:
-            click.echo(json.dumps({"credential": self.name, "error": reason}))
+            print_json({"credential": self.name, "error": reason})
         elif self.watch:
             _print_event(f"failed: {reason}{next_try(status)}")
         else:
@@ -145,7 +144,7 @@ class TokenReport:
 
     def fetched(self, view: CredentialView, took_s: float, wall_s: float) -> None:
         if self.as_json:
-            click.echo(json.dumps(described(self.config, self.name, view, wall_s, reveal=self.reveal)))
+            print_json(described(self.config, self.name, view, wall_s, reveal=self.reveal))
             return
         for label, text in report(self.config, self.name, view, took_s, wall_s):
             click.echo(f"{label:<{LABEL_CHARS}} {text}".rstrip())
