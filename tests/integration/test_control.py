@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +73,9 @@ async def test_commands_reach_all_processes_without_a_key(tmp_path: Path, worker
         with socket.socket(socket.AF_UNIX) as client:  # the head of a request has a bound
             client.settimeout(10)
             client.connect(str(path))
-            client.sendall(b"GET / HTTP/1.1\r\nx: " + b"a" * 100_000)
-            assert client.recv(100).startswith(b"HTTP/1.1 400 ")
+            with suppress(ConnectionError):
+                client.sendall(b"GET /status HTTP/1.1\r\nx: " + b"a" * 100_000 + b"\r\n\r\n")
+                assert client.recv(100) == b""
         code, text = command("keys", "list", "--running", "--socket", str(path))
         assert (code, text.splitlines()[1].split()) == (
             0,

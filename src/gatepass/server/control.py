@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from gatepass.proxy.app_state import AppState
@@ -24,6 +24,24 @@ from gatepass.server.peers import Peers
 from gatepass.server.reload import Reloader, ReloadResult
 
 CONFLICT = 409
+MAX_REQUEST_BYTES = 64 * 1024
+
+
+class _BoundedConnection(HttpToolsProtocol):
+    """A connection that closes if a request exceeds MAX_REQUEST_BYTES. uvicorn's protocol bounds no head."""
+
+    _received_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        self._received_bytes += len(data)
+        if self._received_bytes > MAX_REQUEST_BYTES:
+            self.transport.close()
+        else:
+            super().data_received(data)
+
+    def on_message_complete(self) -> None:
+        self._received_bytes = 0
+        super().on_message_complete()
 
 
 class ControlServer:
@@ -46,9 +64,8 @@ class ControlServer:
         async def serve(scope: Scope, receive: Receive, send: Send) -> None:
             await app({**scope, OPERATOR: True}, receive, send)
 
-        # h11 bounds a request's head (64 KiB); uvicorn's protocol with httptools does not
         self._config = uvicorn.Config(
-            serve, http="h11", ws="none", lifespan="off", access_log=False, log_config=None, server_header=False
+            serve, http="httptools", ws="none", lifespan="off", access_log=False, log_config=None, server_header=False
         )
         self._server: asyncio.Server | None = None
 
@@ -56,7 +73,7 @@ class ControlServer:
         self._config.load()
 
         def connection() -> asyncio.Protocol:
-            return H11Protocol(self._config, self._connections, app_state={})
+            return _BoundedConnection(self._config, self._connections, app_state={})
 
         self._server = await asyncio.get_running_loop().create_unix_server(connection, sock=self._listening)
 
