@@ -2,5 +2,5 @@
 
 `rule` defines rules and changes, `built_in` applies them, `declared` and `profiles` build them from the configuration.
 The other modules hold the changes, which edit the client's bytes through `json_editor`.
-The package does no I/O. It must not import learning, proxy, server or any package of its own layer.
+The package does no I/O. It must not import learning, proxy, server or another package of its layer.
 """

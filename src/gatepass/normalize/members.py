@@ -1,6 +1,6 @@
-"""Change single members by their path (drop, rename, set, default, clamp), and whether the upstream streams.
+"""Changes of single request members by path: drop, rename, set, default, clamp, and `stream`.
 
-The client receives the stream or the whole reply that it requests, whatever the upstream returns.
+A change of `stream` does not reach the client: gatepass converts the reply back (proxy/response.py).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from gatepass.types import ClientProtocol
 
 @dataclass(frozen=True, slots=True)
 class JsonMemberPath:
-    """The path of a member, such as `stream_options.include_usage` or `messages[].tool_calls[].index`.
+    """Path of a JSON member, such as `stream_options.include_usage` or `messages[].tool_calls[].index`.
 
-    `[]` stands for each object of a list.
+    `[]` means each object of a list.
     """
 
     steps: tuple[tuple[str, bool], ...]
@@ -30,7 +30,7 @@ class JsonMemberPath:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parse a path. Raises ValueError, with the expected form, if `text` is not one."""
+        """Parse a path. Raises ValueError, which states the expected form, if `text` is not a path."""
         if not cls.is_one(text):
             raise ValueError(NOT_A_MEMBER_PATH)
         *steps, name = text.split(".")
@@ -45,9 +45,9 @@ class JsonMemberPath:
         return ".".join([*(f"{name}[]" if each else name for name, each in self.steps), self.name])
 
     def owners(self, editor: JsonEditor, *, make: bool = False) -> Iterator[JsonObjectEditor]:
-        """Yield the objects that have, or could have, the last name as a member.
+        """Yield each object that the path leads to, whether or not it has the member.
 
-        `make` adds missing objects, but not elements of lists.
+        `make` adds missing objects on the path, but no elements of lists.
         """
         return _descend(editor.top, self.steps, make=make)
 
@@ -71,7 +71,7 @@ _NUMBER = re.compile(rb"-?[0-9]")
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Drop the member; with `only`, if its value is one of these JSON texts. Entry `drop=PATH`."""
+    """Drop the member. With `only`, drop it only if its value is one of these JSON texts. Entry `drop=PATH`."""
 
     path: JsonMemberPath
     only: frozenset[bytes] = frozenset()
@@ -88,7 +88,7 @@ class Drop:
         if not self.only:
             return self.path.name in owner
         text = owner.text(self.path.name)
-        return text is not None and b"".join(text.split()) in self.only  # compared without whitespace
+        return text is not None and b"".join(text.split()) in self.only  # JSON allows whitespace between tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +110,10 @@ class Rename:
 class Set:
     """Set the member to the JSON `text`.
 
-    `only_there`: only if the member exists. `unstreamed`: only if the upstream does not stream. Entry `set=PATH`, or
-    `set=PATH>VALUE` if `is_shown`: a value that the operator sets may be secret.
+    - `only_there`: only if the member exists.
+    - `unstreamed`: only if the request to the upstream has no `stream: true`.
+    - `is_shown`: the entry is `set=PATH>VALUE` instead of `set=PATH`. An operator's value may be secret, so it is
+      not shown.
     """
 
     path: JsonMemberPath
@@ -153,7 +155,7 @@ class Default:
 
 @dataclass(frozen=True, slots=True)
 class Clamp:
-    """Limit a number to the range from `least` to `most`; other values remain. Entry `clamp=PATH`."""
+    """Limit a number to `least` to `most`. Values that are not numbers remain. Entry `clamp=PATH`."""
 
     path: JsonMemberPath
     least: float | None = None
@@ -181,12 +183,12 @@ class Clamp:
 
 
 STREAMED = (ClientProtocol.CHAT, ClientProtocol.RESPONSES)
-"""Protocols with whole and streamed replies, each of which gatepass can convert to the other (proxy/response.py)."""
+"""Protocols whose streams and whole replies gatepass can convert into each other (proxy/response.py)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unstreamed:
-    """Request a whole reply if the client requests a stream, which is then synthesized. Entry `stream=synth`."""
+    """Request a whole reply where the client requests a stream. The stream is synthesized. Entry `stream=synth`."""
 
     entry: str = "stream=synth"
 
@@ -194,7 +196,7 @@ class Unstreamed:
         if not editor.stream or editor.protocol not in STREAMED:
             return False
         editor.top.set("stream", b"false")
-        # OpenAI and vLLM reject it without a stream.
+        # OpenAI and vLLM reject `stream_options` without `stream: true`.
         editor.top.drop("stream_options")
         editor.stream = False
         return True
@@ -202,7 +204,7 @@ class Unstreamed:
 
 @dataclass(frozen=True, slots=True)
 class Streamed:
-    """Request a stream if the client requests a whole reply, which is then aggregated. Entry `stream=aggregate`."""
+    """Request a stream where the client requests a whole reply. The reply is aggregated. Entry `stream=aggregate`."""
 
     entry: str = "stream=aggregate"
 
@@ -210,8 +212,8 @@ class Streamed:
         if editor.stream or editor.protocol not in STREAMED:
             return False
         editor.top.set("stream", b"true")
-        if editor.protocol is ClientProtocol.CHAT:  # the last event of the Responses API has the usage anyway
-            # Without it the aggregated reply would have no usage.
+        if editor.protocol is ClientProtocol.CHAT:
+            # An aggregated reply has usage only if the stream has it. The Responses API always sends it.
             editor.top.set("stream_options", b'{"include_usage":true}')
         editor.stream = True
         return True
@@ -219,7 +221,7 @@ class Streamed:
 
 @dataclass(frozen=True, slots=True)
 class OrphanedOptions:
-    """Drop `stream_options` without a stream: OpenAI and vLLM reject it. Entry `drop=stream_options`."""
+    """Drop `stream_options` if `stream` is not true: OpenAI and vLLM reject it. Entry `drop=stream_options`."""
 
     entry: str = "drop=stream_options"
 

@@ -1,4 +1,4 @@
-"""Read the token counts that an upstream reports, and the usage that a client requests."""
+"""Read the token counts in an upstream's reply, and which usage the client requests of a stream."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Count = Annotated[int, msgspec.Meta(ge=0)] | None
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """The counts of a `usage` object. A count that is missing or not a whole number is None, and is not written.
+    """Token counts of a `usage` object. An absent or invalid count is None and is not encoded.
 
     `cached_tokens` are part of `prompt_tokens`, and `reasoning_tokens` are part of `completion_tokens`. The Responses
     API names the two `input_tokens` and `output_tokens`.
@@ -33,7 +33,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
     @classmethod
     def read(cls, payload: Mapping[str, Any]) -> Self:
-        """Return the counts of any JSON object, whatever the types of its members are."""
+        """Return the token counts in a decoded JSON object. Members of a wrong type are ignored."""
         is_response = "input_tokens" in payload and "prompt_tokens" not in payload
         prompt, completion = ("input", "output") if is_response else ("prompt", "completion")
         return cls(
@@ -54,7 +54,7 @@ _NO_DETAILS = _Details()
 
 
 class _ChatUsage(msgspec.Struct, gc=False):
-    """The `usage` of a chat or of embeddings. Without `prompt_tokens` it is another one."""
+    """Usage of chat, completions and embeddings. Not of the Responses API: `prompt_tokens` is required here."""
 
     prompt_tokens: Annotated[int, msgspec.Meta(ge=0)]
     completion_tokens: Count = None
@@ -73,7 +73,7 @@ def _count(members: Any, name: str) -> int | None:
 
 
 def usage_of(body: bytes) -> Usage | None:
-    """Return the usage of a whole reply, or None if its last TAIL_BYTES hold none."""
+    """Return the usage of a whole reply, or None if its last TAIL_BYTES contain no usage."""
     first = max(0, len(body) - TAIL_BYTES)
     at = body.rfind(_NAME, first)  # three times as fast as a search with the pattern
     found = _USAGE.match(body, at) or _USAGE.search(body, first) if at >= 0 else None
@@ -81,7 +81,7 @@ def usage_of(body: bytes) -> Usage | None:
         return None
     try:
         usage = _CHAT_USAGE.decode(found[1])
-    except msgspec.DecodeError:  # another usage, or a member is not a count: read the others
+    except msgspec.DecodeError:  # usage of the Responses API, or one invalid count: the valid ones are still read
         try:
             return Usage.read(msgspec.json.decode(found[1]))
         except ValueError:  # neither JSON nor UTF-8
@@ -96,14 +96,15 @@ def usage_of(body: bytes) -> Usage | None:
 
 
 def ends_with_usage(body: bytes) -> bool:
-    """Whether the JSON object `body` ends with its own `usage`, without objects or escapes in it.
+    """Return whether `usage` is the last member of the JSON object `body`, flat and without escapes.
 
-    If it does, `usage_of` finds this usage.
+    If so, `usage_of(body)` returns that usage.
     """
     at = body.rfind(_NAME, -TAIL_BYTES)
     return (
-        body[at - 1 : at + 9] == b',"usage":{'  # behind a comma a quote begins a name
-        and body.find(b"}", at) == len(body) - 2  # so it ends the usage, and the last one the body
+        body[at - 1 : at + 9]
+        == b',"usage":{'  # after a comma a quote begins a member name, so this is not inside a string
+        and body.find(b"}", at) == len(body) - 2  # the next brace ends the usage, the one after it the body
         and body.find(b"\\", at) < 0
     )
 
@@ -126,10 +127,10 @@ _BODY = msgspec.json.Decoder(_Body)
 
 
 def requested_usage(body: bytes) -> bool | None:
-    """Return whether the request `body` asks for a usage chunk at the end of the stream.
+    """Return whether the request `body` requests a usage chunk at the end of the stream.
 
-    None if it asks for usage in every chunk (vLLM's `continuous_usage_stats`), or if `stream_options` is malformed:
-    then the upstream rejects it.
+    Returns None if it requests usage in every chunk (vLLM's `continuous_usage_stats`). Also returns None if
+    `stream_options` is malformed, because the upstream then rejects the request.
     """
     if b'"stream_options"' not in body:
         return False
@@ -147,14 +148,16 @@ _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def place_for_ragflow(body: bytes) -> Literal["alone", "finish", "drop"]:
-    """Return where to put usage that RAGFlow did not request for the stream of `body`.
+    """Return where to put the usage in the stream that answers `body`, if RAGFlow did not request usage.
 
-    RAGFlow must not count it twice. Its two client classes differ:
+    RAGFlow must not count the tokens twice. Its two client classes differ:
 
-    * The chat class (rag/llm/chat_model.py) estimates the tokens of each chunk with choices, and adds the chunk's
-      usage. It skips a chunk without choices, which its tool loop reads: usage goes there (`alone`).
-    * The vision class (cv_model.py) fails at a chunk without choices, and ignores usage next to an empty text
-      (`finish`). It sends no settings, so a request without settings may come from either class (`drop`).
+    * The chat class (rag/llm/chat_model.py) estimates the tokens of each chunk with choices and adds the chunk's
+      usage. It skips a chunk without choices, but its tool loop reads the usage there (`alone`).
+    * The vision class (cv_model.py) fails at a chunk without choices. It ignores usage next to an empty text
+      (`finish`).
+
+    The vision class sends no settings. A request without images and settings may come from either class (`drop`).
     """
     if b'"image_url"' in body:
         return "finish"
