@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 
 from gatepass.dialects.ragflow import RagflowBody
 from gatepass.errors import GatepassError
-from gatepass.normalize.built_in import BUILT_IN
 from gatepass.normalize.embeddings_request import SplitInputs, split
 from gatepass.normalize.messages import EmptyContent, MergedRoles, Replayed, SystemIntoUser, TextContent, ToolIds
 from gatepass.normalize.profiles import PlainTools
 from gatepass.normalize.rerank import RerankOptions, Shaped
-from gatepass.normalize.rule import ChangeRule, Rule
+from gatepass.normalize.rules import BUILT_IN, ChangeRule, Rule
 from gatepass.proxy import large_body
 from gatepass.proxy.attempt import normalize_in_slices
 from gatepass.proxy.large_body import LARGE_BYTES, MEDIUM_BYTES, needs_scan, reread, run_off_loop, scanned

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gatepass.config.routes import LEARN_ALSO
 from gatepass.learning.learned_rule import SAFE
-from gatepass.normalize import built_in, embeddings_reply
+from gatepass.normalize import embeddings_reply, rules
 from gatepass.normalize.profiles import PlainTools, UntypedModel
 from gatepass.normalize.rerank import Shaped
 from gatepass.sse import client_transforms, event_stream
@@ -54,7 +54,7 @@ def test_every_entry_is_in_the_table():
         UntypedModel().entry,
         PlainTools().entry,
         "extra_body=reference",
-        built_in.ADDED,
+        rules.ADDED,
         *embeddings_reply.NAMES,
         *RAGFLOW,
         *MENDED,

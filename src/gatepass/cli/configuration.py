@@ -86,7 +86,7 @@ def find_key(config: Config, name: str | None) -> AccessKey | None:
 
 def operation_of(config: Config, model: str) -> str:
     """Return the operation of `model`, by its entry (or a glob), or by an `operations.NAME.model` that names it."""
-    from gatepass.normalize.declared import Declared
+    from gatepass.normalize.rules import Declared
     from gatepass.proxy.models import Kinds, declared
 
     entry = Declared(config).model("chat", model)

@@ -18,11 +18,9 @@ from gatepass.config.model import Config
 from gatepass.config.routes import block_of_operation
 from gatepass.config.upstream import DialectName, UpstreamConfig
 from gatepass.errors import CallerError
-from gatepass.normalize.built_in import BUILT_IN, STRAY_PARAMS, ModelName, normalize
-from gatepass.normalize.declared import Declared
 from gatepass.normalize.members import STREAMED, Clamp
 from gatepass.normalize.profiles import ProfileRules, build_profiles
-from gatepass.normalize.rule import Change, ChangeRule
+from gatepass.normalize.rules import BUILT_IN, STRAY_PARAMS, Change, ChangeRule, Declared, ModelName, normalize
 from gatepass.operations.table import OPERATIONS, call_of, samples
 from gatepass.proxy.app_state import dialect_of
 from gatepass.proxy.routing import RouteTable

@@ -11,8 +11,7 @@ from typing import Any
 from gatepass.config.model import Config
 from gatepass.config.routes import Model, block_of_operation
 from gatepass.learning.learned_rule import STREAM_SETTING, LearnedRule, LearnedRuleRecord
-from gatepass.normalize.declared import Declared, changes_of
-from gatepass.normalize.rule import Change
+from gatepass.normalize.rules import Change, Declared, changes_of
 
 ALWAYS = frozenset(("stream_options",))
 """Actions that need no configuration, because gatepass applies them to every rejection."""

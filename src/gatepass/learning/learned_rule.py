@@ -22,7 +22,7 @@ from gatepass.normalize.messages import (
     TextContent,
     ToolIds,
 )
-from gatepass.normalize.rule import Change
+from gatepass.normalize.rules import Change
 from gatepass.types import ClientProtocol
 
 SAFE = frozenset(

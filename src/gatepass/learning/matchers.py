@@ -24,7 +24,7 @@ from gatepass.learning.learned_rule import (
 )
 from gatepass.learning.rejection import TAUGHT_CODES, WORDS, ZOD_CODE, UpstreamRejection, path_from_error
 from gatepass.normalize.members import STREAMED, JsonMemberPath
-from gatepass.normalize.rule import concerns
+from gatepass.normalize.rules import concerns
 from gatepass.types import Call, ClientProtocol
 
 Relevant = Collection[LearnedRule]

@@ -34,7 +34,7 @@ from gatepass.learning.learned_rule import Key, LearnedRule, LearningPolicy, Rul
 from gatepass.learning.matchers import Relevant, contradicts, is_same_rejection, next_rules
 from gatepass.learning.memory import Memory, SingleTrial, TrialKey
 from gatepass.learning.rejection import TEACHING, UpstreamRejection
-from gatepass.normalize.rule import apply_changes
+from gatepass.normalize.rules import apply_changes
 from gatepass.types import Call, ClientProtocol
 
 MOST_STEPS = 3

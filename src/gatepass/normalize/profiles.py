@@ -14,7 +14,7 @@ from gatepass.config.routes import ModelKind
 from gatepass.config.upstream import DialectName
 from gatepass.normalize.json_editor import JsonEditor
 from gatepass.normalize.members import Drop, JsonMemberPath
-from gatepass.normalize.rule import Change, ChangeRule
+from gatepass.normalize.rules import Change, ChangeRule
 
 MARK = "___"
 

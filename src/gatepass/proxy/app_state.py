@@ -30,10 +30,8 @@ from gatepass.dialects.ragflow import RagflowBody, RagflowDialect
 from gatepass.http_client.pool import Http1Transport, open_transport
 from gatepass.http_client.tls import TLSContexts
 from gatepass.learning.session import Learner
-from gatepass.normalize.built_in import BUILT_IN, LAST
-from gatepass.normalize.declared import Declared
 from gatepass.normalize.profiles import ProfileRules, build_profiles
-from gatepass.normalize.rule import Rule
+from gatepass.normalize.rules import BUILT_IN, LAST, Declared, Rule
 from gatepass.observability.metrics import CredentialSample, Metrics, PoolSample, Sample, StoreSample
 from gatepass.observability.redaction import Redactor
 from gatepass.proxy.in_flight import InFlightRequests

@@ -23,12 +23,11 @@ from gatepass.learning.learned_rule import LearningPolicy, RuleScope
 from gatepass.learning.matchers import LearningSettings, Relevant, advice, relevant_rules
 from gatepass.learning.rejection import is_too_long
 from gatepass.learning.session import LearningSession, wait_for_trial
-from gatepass.normalize.built_in import BUILT_IN, MODEL, NAMING, applied, concerning, normalize
 from gatepass.normalize.embeddings_request import has_token_ids
 from gatepass.normalize.members import STREAMED
 from gatepass.normalize.profiles import ProfileRules
 from gatepass.normalize.rerank import RerankOptions, Shaped, client_ranking
-from gatepass.normalize.rule import ChangeRule, Rule
+from gatepass.normalize.rules import BUILT_IN, MODEL, NAMING, ChangeRule, Rule, applied, concerning, normalize
 from gatepass.observability.log import emit
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.batches import send_embeddings

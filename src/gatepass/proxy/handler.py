@@ -38,9 +38,9 @@ from gatepass.errors import (
     UpstreamTimeout,
 )
 from gatepass.json_scan import MOST_STEPS, TooManySteps, has_more_values
-from gatepass.normalize.built_in import with_model
 from gatepass.normalize.profiles import ProfileRules, untyped
 from gatepass.normalize.rerank import is_rerank
+from gatepass.normalize.rules import with_model
 from gatepass.observability.log import emit
 from gatepass.operations.request import check_encoding, decode, without_body
 from gatepass.operations.table import Match, base_url, match, nothing_at, operation_at, select_profile, split_profile

@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes
 
 from gatepass.config.model import Limits
 from gatepass.errors import InvalidRequest
-from gatepass.normalize.built_in import ADDED
+from gatepass.normalize.rules import ADDED
 from gatepass.operations.request import checked_model
 from gatepass.types import Headers, Operation, header
 

@@ -5,7 +5,7 @@ import pytest
 from gatepass.cli.route import BUILT_IN_EFFECTS, DIALECT_CHANGES, FORM, report_route
 from gatepass.config.model import Config
 from gatepass.config.upstream import DialectName
-from gatepass.normalize.built_in import BUILT_IN
+from gatepass.normalize.rules import BUILT_IN
 from gatepass.operations.table import samples
 from gatepass.proxy.app_state import create_app_state
 from gatepass.proxy.attempt import rules_for

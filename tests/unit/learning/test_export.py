@@ -13,9 +13,7 @@ from gatepass.learning.export import NOTHING, as_config, marks
 from gatepass.learning.learned_rule import HOUR_S, LearnedRule, LearnedRuleRecord, LearningPolicy, RuleScope
 from gatepass.learning.matchers import next_rules, relevant_rules
 from gatepass.learning.rejection import UpstreamRejection
-from gatepass.normalize.built_in import normalize
-from gatepass.normalize.declared import Declared
-from gatepass.normalize.rule import apply_changes
+from gatepass.normalize.rules import Declared, apply_changes, normalize
 from tests.unit.learning.rejections import ROWS, Case
 from tests.unit.learning.test_learned_rule import RULES_OF_TABLE
 from tests.unit.normalize.calls import TARGET

@@ -10,7 +10,7 @@ from gatepass.config.routes import LEARN_ALSO
 from gatepass.learning.learned_rule import DAY_S, HOUR_S, QUARTER_S, LearnedRule, LearningPolicy
 from gatepass.learning.matchers import contradicts, is_same_rejection, next_rules, relevant_rules, suggested_rules
 from gatepass.learning.rejection import UpstreamRejection
-from gatepass.normalize.rule import Change, apply_changes
+from gatepass.normalize.rules import Change, apply_changes
 from gatepass.types import ClientProtocol
 from tests.unit.learning.rejections import (
     CHOICE_ROWS,

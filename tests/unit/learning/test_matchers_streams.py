@@ -5,7 +5,7 @@ import pytest
 from gatepass.learning.learned_rule import HOUR_S, LearnedRule, LearningPolicy
 from gatepass.learning.matchers import next_rules, relevant_rules, suggested_rules
 from gatepass.learning.rejection import UpstreamRejection
-from gatepass.normalize.rule import concerns
+from gatepass.normalize.rules import concerns
 from tests.unit.learning.rejections import STREAM, STREAMS, TOOLS, Case, openai
 
 

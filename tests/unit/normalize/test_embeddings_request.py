@@ -6,7 +6,7 @@ import pytest
 
 from gatepass.errors import InvalidRequest
 from gatepass.normalize.embeddings_request import FloatVectors, SplitInputs, SplitShare, TextsOnly, has_token_ids
-from gatepass.normalize.rule import apply_changes
+from gatepass.normalize.rules import apply_changes
 from tests.unit.normalize.calls import CHAT, EMBEDDINGS, TARGET, a_call
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from gatepass.normalize.json_editor import JsonEditor
 from gatepass.normalize.members import Clamp, Default, Drop, JsonMemberPath, Rename, Set
-from gatepass.normalize.rule import Change, ChangeRule, apply_changes, concerns
+from gatepass.normalize.rules import Change, ChangeRule, apply_changes, concerns
 from tests.unit.normalize.calls import MODELS, TARGET, a_call
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gatepass.normalize.members import OrphanedOptions, Streamed, Unstreamed
-from gatepass.normalize.rule import apply_changes
+from gatepass.normalize.rules import apply_changes
 from tests.unit.normalize.calls import CHAT, EMBEDDINGS, RESPONSES, a_call
 
 

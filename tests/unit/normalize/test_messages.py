@@ -17,7 +17,7 @@ from gatepass.normalize.messages import (
     ToolIds,
     short_id,
 )
-from gatepass.normalize.rule import Change, apply_changes, concerns
+from gatepass.normalize.rules import Change, apply_changes, concerns
 from tests.unit.normalize.calls import EMBEDDINGS, a_call
 
 PICTURE = {"type": "image_url", "image_url": {"url": "https://h/a.png"}}

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from gatepass.config.access import BUILT_IN, PLAIN, Profile
 from gatepass.config.routes import ModelKind
-from gatepass.normalize.built_in import normalize
 from gatepass.normalize.profiles import NAME, PlainTools, UntypedModel, changes_of, guessed, typed, untyped
-from gatepass.normalize.rule import ChangeRule, apply_changes
+from gatepass.normalize.rules import ChangeRule, apply_changes, normalize
 from tests.unit.normalize.calls import EMBEDDINGS, TARGET, a_call
 
 

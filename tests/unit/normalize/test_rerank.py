@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gatepass.config.upstream import RerankShape
 from gatepass.errors import InvalidRequest, UpstreamInvalid
 from gatepass.normalize.rerank import RerankOptions, Shaped, client_ranking, is_rerank
-from gatepass.normalize.rule import apply_changes
+from gatepass.normalize.rules import apply_changes
 from gatepass.types import ClientProtocol, Operation
 from tests.unit.normalize.calls import a_call
 

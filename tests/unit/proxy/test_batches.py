@@ -13,7 +13,7 @@ from gatepass.config.model import Config
 from gatepass.errors import UpstreamClosed, UpstreamInvalid
 from gatepass.normalize.embeddings_reply import PARALLEL
 from gatepass.normalize.embeddings_request import SplitInputs
-from gatepass.normalize.rule import apply_changes
+from gatepass.normalize.rules import apply_changes
 from gatepass.proxy.app_state import create_app_state
 from gatepass.proxy.batches import SendPart, send_embeddings
 from gatepass.proxy.context import Attempt

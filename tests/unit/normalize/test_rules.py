@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from gatepass.errors import InvalidImage
-from gatepass.normalize.built_in import (
+from gatepass.normalize.rules import (
     BUILT_IN,
     FLOAT_VECTORS,
     STREAM_OPTIONS,

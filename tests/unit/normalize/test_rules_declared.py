@@ -9,9 +9,7 @@ import pytest
 from gatepass.config.model import Config
 from gatepass.config.routes import Model
 from gatepass.errors import InvalidRequest
-from gatepass.normalize.built_in import normalize
-from gatepass.normalize.declared import NAMES, Declared, changes_of
-from gatepass.normalize.rule import ChangeRule
+from gatepass.normalize.rules import NAMES, ChangeRule, Declared, changes_of, normalize
 from tests.unit.normalize.calls import EMBEDDINGS, TARGET, a_call
 
 
