@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gatepass.errors import GatepassError
-from gatepass.proxy.caller_limits import Concurrency
+from gatepass.proxy.in_flight import Concurrency
 from gatepass.server.connection_shares import ADDRESSES, AT_ONCE, IDLE_S, ConnectionShares, TrustedProxies
 from tests.attacks import generated
 from tests.attacks.conftest import Attack

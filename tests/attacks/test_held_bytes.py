@@ -14,8 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from gatepass.errors import ClientGone, Fault, Overloaded, TransportFault
 from gatepass.http_client.response_body import read_whole
-from gatepass.proxy import caller_limits, in_flight
-from gatepass.proxy.caller_limits import SMALL_BYTES, MemoryBudget, RequestMemory
+from gatepass.proxy import in_flight
+from gatepass.proxy.in_flight import SMALL_BYTES, MemoryBudget, RequestMemory
 from gatepass.server.cycle import CycleConnection, HttpRequestCycle
 from gatepass.types import Response
 from tests.attacks.conftest import Attack
@@ -195,8 +195,7 @@ class HeldBytesMachine(RuleBasedStateMachine):
 
 
 def run_machine(attack: Attack | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (caller_limits, in_flight):
-        monkeypatch.setattr(module, "SMALL_BYTES", SMALLEST_BYTES)
+    monkeypatch.setattr(in_flight, "SMALL_BYTES", SMALLEST_BYTES)
     monkeypatch.setattr(HeldBytesMachine, "attack", attack)
     wanted = settings(deadline=None, stateful_step_count=40, report_multiple_bugs=False)
     if attack is None:  # a planted fault: the same examples in each run, enough to find it, and no shrinking
@@ -223,7 +222,7 @@ def test_a_count_that_stops_nobody_or_is_not_given_back_is_found(
 
 
 async def test_a_reply_waits_for_room_and_a_body_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(caller_limits, "SMALL_BYTES", 0)
+    monkeypatch.setattr(in_flight, "SMALL_BYTES", 0)
     held = MemoryBudget(100)
     first, second, third = RequestMemory(held), RequestMemory(held), RequestMemory(held)
     first.claim(150)

@@ -14,7 +14,7 @@ from gatepass.config.access import PLAIN, AccessKey, Profile
 from gatepass.errors import GatepassError
 from gatepass.normalize.profiles import ProfileRules
 from gatepass.proxy.app_state import AppState, Upstream
-from gatepass.proxy.caller_limits import RequestMemory
+from gatepass.proxy.in_flight import RequestMemory
 from gatepass.proxy.uploads import MultipartUpload
 from gatepass.sse.usage import Usage
 from gatepass.tokens import Token, TokenUser

@@ -7,8 +7,7 @@ import asyncio
 import pytest
 
 from gatepass.errors import ClientGone, ConcurrencyLimited, Draining, Overloaded
-from gatepass.proxy.caller_limits import Concurrency
-from gatepass.proxy.in_flight import InFlightRequests
+from gatepass.proxy.in_flight import Concurrency, InFlightRequests
 from tests.unit.clock import DrivenClock, settle
 
 
