@@ -1,6 +1,6 @@
-"""Time that tests can control: `Clock`, `sleep`, `PeriodicChecks` and `Deadline`.
+"""Time that tests can control: `Clock`, `sleep` and `PeriodicChecks`, one timer for many requests.
 
-`PeriodicChecks` and `Deadline` exist because one timer per request, or per piece of a stream, costs more than the work.
+`http_client/deadline.py` has the time limit of a connection, which needs the event loop's own time.
 """
 
 from __future__ import annotations

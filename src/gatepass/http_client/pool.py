@@ -19,11 +19,10 @@ from typing import Any, NamedTuple, cast
 
 from gatepass.config.network import Network
 from gatepass.errors import Fault, TransportFault, system_reason
-from gatepass.http_client.connection import Connection
+from gatepass.http_client.connection import Connection, WriteBatcher
 from gatepass.http_client.message_head import HEAD_BYTES, Destination, ProxyServer, destination_of, request_head
 from gatepass.http_client.response_body import decode_response
 from gatepass.http_client.tls import tls_detail
-from gatepass.http_client.write_batcher import WriteBatcher
 from gatepass.types import OutboundRequest, Response
 
 # possessive quantifiers (`*+`, `++`): a proxy's bytes must not cause backtracking

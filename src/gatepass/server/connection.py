@@ -19,8 +19,8 @@ from uvicorn.server import ServerState
 
 from gatepass.config.model import Limits
 from gatepass.errors import GatepassError
+from gatepass.http_client.connection import WriteBatcher
 from gatepass.http_client.deadline import Deadline
-from gatepass.http_client.write_batcher import WriteBatcher
 from gatepass.proxy.in_flight import InFlightRequests
 from gatepass.server.connection_shares import ConnectionShares, TrustedProxies
 from gatepass.server.cycle import HttpRequestCycle, header_lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from gatepass.http_client.write_batcher import MIN_IN_FLIGHT, WriteBatcher
+from gatepass.http_client.connection import MIN_IN_FLIGHT, WriteBatcher
 from tests.unit.http_client.loop import rest
 
 
