@@ -6,6 +6,7 @@ Each description is in the code: the help of a command, the documentation of a m
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import json
 import re
@@ -41,10 +42,13 @@ from gatepass.config.routes import Capabilities, ModelOperation, Rules
 from gatepass.config.upstream import CODE, HOST, RESPONSE_HEADER
 from gatepass.dialects.base import FORWARDED, RELAYED, RELAYED_PREFIXES
 from gatepass.errors import (
+    CallerError,
     GatepassError,
+    GatewayError,
     InternalError,
     TokenUnavailable,
     UpstreamAuth,
+    UpstreamError,
     UpstreamErrorReply,
     UpstreamHtml,
     UpstreamTimeout,
@@ -69,6 +73,8 @@ class Entry:
     note: str = ""
     """Text behind the title, such as the type of credential that has the setting."""
     depth: int = 3
+    details: str = ""
+    """Paragraphs and lists below the facts."""
 
     def __post_init__(self) -> None:
         missing = [name for name, text in {"purpose": self.purpose, **self.facts}.items() if not text]
@@ -79,7 +85,11 @@ class Entry:
         facts = "\n".join(f"- {name}: {text}" for name, text in self.facts.items())
         danger = f"\n**Danger:** {sentence(self.danger)}\n" if self.danger else ""
         note = f" ({self.note})" if self.note else ""
-        return f"{'#' * self.depth} `{self.title}`{note}\n\n{sentence(self.purpose)}\n{danger}\n{facts}\n"
+        # a list that follows a list would continue it
+        causes = "Causes:\n\n" * self.details.startswith("- ")
+        details = f"\n{causes}{sentence(self.details)}\n" if self.details else ""
+        heading = f"{'#' * self.depth} `{self.title}`{note}"
+        return f"{heading}\n\n{sentence(self.purpose)}\n{danger}\n{facts}\n{details}"
 
 
 def sentence(text: str) -> str:
@@ -103,8 +113,8 @@ def unwrapped(text: str) -> str:
 
 
 def linked(text: str) -> str:
-    """Make links of the pages that `text` names."""
-    return LINK.sub(r"[\1](../\1\2)", text)
+    """Make links of the pages that `text` names, from a page in docs/reference/."""
+    return LINK.sub(r"[\1](../\1\2)", text).replace("(../reference/", "(").replace("[reference/", "[")
 
 
 # --- the command line
@@ -577,11 +587,23 @@ def log_page() -> str:
 
 ERRORS_TITLE = """# Error codes
 
-This page is for operators who search for the code of an error. [Errors](../errors.md) explains what all errors have in
-common, and describes each cause in detail.
+This page is for operators who search for the code of an error. It has one entry for each code of gatepass.
+[Read an error](../errors.md) explains the members of an error, and what a client receives in a stream.
 
-`hop` is the part that failed. gatepass sends `x-should-retry: false` with errors that a retry cannot fix.
+- Hop: the part that failed.
+- A retry can succeed: whether the same request can succeed later. gatepass sends `x-should-retry: false` with a 5xx if
+  it cannot.
+- An upstream's own error keeps the upstream's code. It has no entry here.
 """
+GROUPS: Mapping[type[GatepassError], str] = {
+    CallerError: """## Errors of the request
+
+The client or its operator can correct these. gatepass sent nothing to an upstream.
+""",
+    GatewayError: "## Errors of this process\n",
+    TokenUnavailable: "## Errors of a token source\n",
+    UpstreamError: "## Errors of an upstream\n",
+}
 PHASES = ("connect", "first_byte", "idle", "total")
 ARGUMENTS_OF_ERROR: Mapping[str, Any] = {
     "upstream": "chat",
@@ -604,30 +626,51 @@ def error_kinds(base: type[GatepassError] = GatepassError) -> Iterator[type[Gate
 
 def error_entries(kind: type[GatepassError]) -> Iterator[Entry]:
     text, _, action = unwrapped(inspect.cleandoc(kind.__doc__ or "")).partition("\n\nAction: ")
-    cause = text.partition("\n\n")[0]
+    cause, _, details = text.partition("\n\n")
     for phase in PHASES if kind is UpstreamTimeout else ("",):
         given = {**ARGUMENTS_OF_ERROR, "phase": phase}
         wanted = inspect.signature(kind).parameters.values()
         arguments = {each.name: given[each.name] for each in wanted if each.name in given}
         error = kind("…", **arguments)
-        code = error.public_code
         if phase:
-            cause = re.findall(rf"^- `{phase}`: (.+)$", text, re.MULTILINE)[0]
+            cause, details = re.findall(rf"^- `{phase}`: (.+)$", text, re.MULTILINE)[0], ""
             cause = cause[0].upper() + cause[1:] if cause.startswith("the") else cause
         retry = "as for the upstream's status" if kind is UpstreamErrorReply else "yes" if kind.retryable else "no"
         facts = {
             "Status": "the upstream's" if kind in OF_UPSTREAM else str(error.http_status),
             "Hop": f"`{error.hop}`",
             "A retry can succeed": retry,
-            "Action": action,
+            "Action": with_settings(action),
             "Example": f"`{json.dumps(error_object(error), ensure_ascii=False)}`",
-            "Details": f"[{code}](../errors.md#{code})",
         }
-        yield Entry(code, cause, facts, depth=2)
+        yield Entry(error.public_code, with_settings(cause), facts, details=with_settings(details))
+
+
+def with_settings(text: str) -> str:
+    """Make a link of each setting in `text` that has one heading on the page of the settings."""
+    return re.sub(
+        r"`([a-zA-Z_.\[\]]+)`",
+        lambda found: (
+            f"[{found[0]}](configuration.md#{anchors[found[1]]})"
+            if found[1] in (anchors := setting_anchors())
+            else found[0]
+        ),
+        text,
+    )
+
+
+@functools.cache
+def setting_anchors() -> Mapping[str, str]:
+    titles = re.findall(r"^### `([^`]+)`$", configuration_page(), re.MULTILINE)
+    return {title: re.sub(r"[^a-z0-9_-]", "", title.lower()) for title in titles}
 
 
 def errors_page() -> str:
-    return page(ERRORS_TITLE, [entry for kind in error_kinds() for entry in error_entries(kind)])
+    parts: list[Entry | str] = []
+    for kind in error_kinds():
+        parts += [text for base, text in GROUPS.items() if issubclass(kind, base) and text not in parts]
+        parts += error_entries(kind)
+    return page(ERRORS_TITLE, parts)
 
 
 PAGES: Mapping[str, Callable[[], str]] = {

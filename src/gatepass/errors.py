@@ -75,7 +75,7 @@ class GatepassError(Exception):
     """Base class of all errors that a client can receive.
 
     - `message`: what failed and what to do. It is sent to clients, so it never contains a secret.
-    - `code`: stable, with a heading in docs/errors.md.
+    - `code`: stable, with a heading in docs/reference/errors.md, which `make reference` writes from the docstrings.
     - `status`: the HTTP status, if the response has not started.
     - `retryable`: whether the same request can succeed later. A 5xx that is not retryable is sent with
       `x-should-retry: false`.
@@ -127,6 +127,9 @@ class CallerError(GatepassError):
 class InvalidApiKey(CallerError):
     """The request has no API key, an unknown or expired one, or two that differ.
 
+    gatepass reads the headers `Authorization`, `x-api-key` and `api-key`. For an expired key, the message contains the
+    time of its expiry. docs/configuration.md#several-keys-of-one-caller shows how to replace a key.
+
     Action: Set the client's API key to the one that `gatepass keys new` printed.
     """
 
@@ -135,6 +138,8 @@ class InvalidApiKey(CallerError):
 
 class ForbiddenHost(CallerError):
     """gatepass runs without keys, and the `Host` of the request is not a loopback name of this machine.
+
+    `/healthz`, `/readyz` and an open `/metrics` also accept an IP address of this machine, from another machine.
 
     Action: Set `access.keys`.
     """
@@ -145,6 +150,13 @@ class ForbiddenHost(CallerError):
 class ForbiddenOrigin(CallerError):
     """A web page called gatepass from a browser, and its origin is not allowed.
 
+    The page sees only a network error. The reason is in the browser's console and in the access line.
+
+    - No profile lists the origin, or gatepass runs without keys and the page is from another origin.
+    - Pages of browser extensions have an origin too.
+    - Without keys, gatepass also rejects a request without `Origin` that another site sent (`Sec-Fetch-Site`).
+    - A browser sends a preflight (`OPTIONS`) without a key, so the profile of a key has no effect on it.
+
     Action: Add the origin to `profiles.NAME.cors_origins`, and name the profile in the base URL: `/for/NAME/v1`.
     """
 
@@ -154,7 +166,10 @@ class ForbiddenOrigin(CallerError):
 class ForbiddenPeer(CallerError):
     """gatepass runs without keys in another application, and the request may come from another machine.
 
-    Action: Set `access.keys`.
+    The peer's address is not loopback, the server provides no address (a Unix socket), or a proxy forwarded the
+    request. `gatepass serve` never sends this error, because without keys it listens on loopback only.
+
+    Action: Set `access.keys`. docs/embedding.md#who-may-connect has the details.
     """
 
     code, status = "forbidden_peer", 403
@@ -162,6 +177,11 @@ class ForbiddenPeer(CallerError):
 
 class ModelNotAllowed(CallerError):
     """The key has a list of `models`, and the request names a model, server or operation beyond it.
+
+    - The model is not in the list, or the request names no model.
+    - The operation works on files, batches or stored responses, which name no model.
+    - Another member of the body names another model, a server or a credential. `access.keys[].models` lists these
+      members.
 
     Action: Use another key, or add the model to `access.keys[].models`.
     """
@@ -172,6 +192,8 @@ class ModelNotAllowed(CallerError):
 class RoleNotAllowed(CallerError):
     """The role of the key does not allow the request.
 
+    A `caller` requested `/status`, `/metrics` or `/learned`, or a `viewer` called a model.
+
     Action: Call models with a key of the role `caller`, and read pages with a `viewer`; an `admin` does both.
     """
 
@@ -181,6 +203,9 @@ class RoleNotAllowed(CallerError):
 class ModelNotFound(CallerError):
     """gatepass has no route for the model, or for a request of this operation without a model.
 
+    A route is an entry of `models`, an upstream under `operations`, or the model `*`. The message lists the configured
+    models. Names are case-sensitive. An upstream of the dialect `ragflow` serves only chats.
+
     Action: Add the model to `models`. `gatepass route NAME` prints the route of a model.
     """
 
@@ -189,6 +214,11 @@ class ModelNotFound(CallerError):
 
 class UnknownPath(CallerError):
     """gatepass does not serve the path.
+
+    - The client's base URL ends in `/chat/completions`, which the client appends itself.
+    - The base URL is that of another server, such as `/api/v1`. It may end in `/v1` or at the host.
+    - The path `/for/NAME` names an unknown profile. The message lists the profiles.
+    - `/v1/messages` is Anthropic's API, which gatepass does not serve.
 
     Action: Use the base URL in the message, `http://HOST/v1`. Clients append the path of the operation themselves.
     """
@@ -212,6 +242,8 @@ class MethodNotAllowed(CallerError):
 class ReceiveTimeout(CallerError):
     """The head or the body of the request was not complete in time.
 
+    A multipart form has two bounds: `limits.receive_s` for each next piece, and `limits.upload_bytes_per_s` on average.
+
     Action: Raise `limits.receive_s` or lower `limits.upload_bytes_per_s` for slow lines.
     """
 
@@ -230,6 +262,13 @@ class InvalidJson(CallerError):
 class InvalidRequest(CallerError):
     """The request is invalid or ambiguous. The message names the member or the header.
 
+    - `model` or `stream` has a wrong type.
+    - `model`, `stream` or `n` appears twice, in another case (`Model`), or with escapes.
+    - A number is too large (`1e999`).
+    - In a multipart form, `model` follows a file that is larger than gatepass holds. Send `model` before the file.
+    - A multipart form can be read in more than one way.
+    - The request is not valid HTTP/1.1. For example, it has no `Host` or two of them.
+
     Action: Correct the client's request.
     """
 
@@ -237,8 +276,9 @@ class InvalidRequest(CallerError):
 
 
 class InvalidImage(CallerError):
-    """An entry of `images` is not an image, or the request has no user message for it. Nothing was sent to the
-    upstream.
+    """An entry of `images` is not an image, or the request has no user message for it.
+
+    The message contains the index of the image. gatepass sent nothing to the upstream.
 
     Action: Send a URL, a data URL, or base64 of a PNG, JPEG, GIF or WebP.
     """
@@ -257,6 +297,10 @@ class BodyTooLarge(CallerError):
 
 class BodyTooComplex(CallerError):
     """The structure of a large JSON body exceeds the limits of one request.
+
+    - 500,000 values outside `messages`, and 6,000,000 values in `messages`
+    - 1,000 members at the top level
+    - the length of a name, of a number, or of a run of blanks
 
     Action: Split the request.
     """
@@ -285,6 +329,8 @@ class UnsupportedMediaType(CallerError):
 
 class HeadTooLarge(CallerError):
     """The request has more than 100 header fields, or more than 64 KiB of them.
+
+    Trailer fields count as header fields. Chunk extensions and trailer fields have a separate limit of 64 KiB.
 
     Action: Remove headers, such as cookies.
     """
@@ -320,6 +366,14 @@ class GatewayError(GatepassError):
 class Overloaded(GatewayError):
     """Too many requests or too much memory are in use. The message names the limit.
 
+    - `limits.connections` requests are in progress, or one caller has all but the last tenth, which is for other
+      callers.
+    - The body does not fit into `limits.held_bytes`, of which the last tenth is for other keys.
+    - All `max_connections` of an upstream stayed in use for `timeouts.connect_s`.
+
+    gatepass sent nothing to the upstream. If gatepass closed an idle connection to make room, the client receives no
+    response, and the log has the event `refused`.
+
     Action: Retry after `retry-after`; raise the limit if it happens often.
     """
 
@@ -338,6 +392,8 @@ class ConcurrencyLimited(GatewayError):
 class Draining(GatewayError):
     """gatepass is stopping: the request is on a new connection, or its stream exceeded `server.drain_timeout_s`.
 
+    Connections that were open before `server.drain_delay_s` ended are still served.
+
     Action: Retry; the load balancer should use another instance.
     """
 
@@ -347,7 +403,9 @@ class Draining(GatewayError):
 class NotStarted(GatewayError):
     """The application that embeds gatepass does not run the lifespan of gatepass, or runs it in another event loop.
 
-    Action: Enter the lifespan in the outer application.
+    `gatepass serve` never sends this error.
+
+    Action: Enter the lifespan in the outer application, see docs/embedding.md#in-another-application.
     """
 
     code, status = "not_started", 500
@@ -356,7 +414,7 @@ class NotStarted(GatewayError):
 class InternalError(GatewayError):
     """A bug in gatepass. The log has a traceback in the event `request_failed`.
 
-    Action: Report the bug with the traceback.
+    Action: Search the log for the request id, and report the bug with the traceback.
     """
 
     code, status = "internal_error", 500
@@ -365,7 +423,15 @@ class InternalError(GatewayError):
 class TokenUnavailable(GatepassError):
     """The token source returned no valid token. The message contains the issuer's reason without secrets.
 
-    Action: Run `gatepass token NAME`. gatepass continues to try in the background.
+    If the issuer does not answer in time, the message contains its host and the setting of the timeout. gatepass
+    continues to try in the background, and serves again within four seconds after the issuer returns.
+
+    - After a refusal, such as a wrong secret, gatepass tries rarely, and at once when the file of the secret changes.
+    - gatepass reads a secret in an environment variable only at start.
+
+    docs/concepts/token_life.md#a-failing-issuer has the times.
+
+    Action: Run `gatepass token NAME`, which tests the credential alone.
     """
 
     code, status, retryable = "token_unavailable", 503, True
@@ -395,6 +461,8 @@ class UpstreamError(GatepassError):
 class UpstreamConnect(UpstreamError):
     """No server listens at the address, a firewall blocks the connection, or a proxy refuses it.
 
+    Without a configuration file, `GATEPASS_PROXY` holds the user and password of the proxy.
+
     Action: Check `base_url`. If the proxy answers 407, set `network.proxy_auth`.
     """
 
@@ -413,6 +481,10 @@ class UpstreamDns(UpstreamError):
 class UpstreamTls(UpstreamError):
     """The TLS handshake with the upstream failed. The message names the likely cause.
 
+    - The certificate has expired, or it is for another host name.
+    - The CA is unknown. `network.ca_file` adds a CA to the system's trust store.
+    - The port has no TLS, or the upstream requires a client certificate.
+
     Action: Set `network.ca_file` for a company's own CA. `gatepass doctor` shows the certificate.
     """
 
@@ -421,6 +493,9 @@ class UpstreamTls(UpstreamError):
 
 class UpstreamClosed(UpstreamError):
     """The connection closed before the answer was complete.
+
+    In a stream, the error is the last event. It also ends a stream whose `[DONE]` arrives while a choice without a
+    finish reason has no content, or has incomplete arguments.
 
     Action: Check the upstream's log, and the timeouts of proxies on the way.
     """
@@ -431,6 +506,14 @@ class UpstreamClosed(UpstreamError):
 class UpstreamInvalid(UpstreamError):
     """The upstream's reply is not a valid answer to the request, or is too large. The message names the fault.
 
+    - It is not HTTP, not JSON, not a completion, or has a choice without a message or a text.
+    - Its embeddings are too few, empty or not numbers, or differ in length from `dimensions` or from each other.
+    - It exceeds `limits.reply_bytes`, or one of its events exceeds `limits.event_bytes`.
+    - It exceeds a limit of its structure: 8,000,000 values in a reply (24,000,000 in an object above 1 MiB without
+      vectors), 1 MiB in one vector, or 200,000 objects and lists in one event.
+
+    gatepass does not read every number of several long vectors, so it can miss a fault in the middle of one.
+
     Action: Check that `base_url` is an OpenAI API and that `dialect` fits.
     """
 
@@ -438,7 +521,10 @@ class UpstreamInvalid(UpstreamError):
 
 
 class UpstreamHtml(UpstreamError):
-    """The upstream sent a web page instead of an answer, most often a login page. A status of 400 or above is kept.
+    """The upstream sent a web page instead of an answer, most often a login page.
+
+    The credential did not reach the API. The message contains the page's title. A status of 400 or above is kept; any
+    other status becomes 502.
 
     Action: Check `credential` and `base_url`.
     """
@@ -449,6 +535,8 @@ class UpstreamHtml(UpstreamError):
 class UpstreamEmpty(UpstreamError):
     """The upstream returned a success without a body, a choice or a vector.
 
+    A stream with nothing but `[DONE]` is empty too.
+
     Action: Retry. Check the upstream's log if it happens again.
     """
 
@@ -458,10 +546,9 @@ class UpstreamEmpty(UpstreamError):
 class UpstreamRedirect(UpstreamError):
     """The upstream answered with a redirect, which gatepass does not follow.
 
-    `target` is used for classification only. It may contain a session, so it is neither logged nor sent to the
-    client.
+    Usual causes are `http` instead of `https`, and a login page.
 
-    Action: Set `base_url` to the final URL. Usual causes are `http` instead of `https`, and a login page.
+    Action: Set `base_url` to the final URL.
     """
 
     code, retryable = "upstream_redirect", False
@@ -469,13 +556,15 @@ class UpstreamRedirect(UpstreamError):
     def __init__(self, message: str, *, upstream: str, target: str | None = None) -> None:
         super().__init__(message, upstream=upstream)
         self.target = target
+        """Used for classification only. It may contain a session, so it is neither logged nor sent to the client."""
 
 
 class UpstreamTimeout(UpstreamError):
     """A timeout of the upstream passed.
 
     - `connect`: gatepass could not connect within `timeouts.connect_s`.
-    - `first_byte`: the upstream began no reply within `timeouts.first_byte_s` of the request's last byte.
+    - `first_byte`: the upstream began no reply within `timeouts.first_byte_s` of the request's last byte, or read
+      nothing of a large request for that time.
     - `idle`: the upstream sent nothing for `timeouts.idle_s` in the middle of a reply.
     - `total`: the answer was not complete after `timeouts.total_s`.
 
@@ -496,9 +585,11 @@ class UpstreamTimeout(UpstreamError):
 class UpstreamErrorReply(UpstreamError):
     """The upstream's own error, relayed with its status, code and message.
 
-    `kind`, `upstream_code` and `param` are the upstream's `type`, `code` and `param`. `raw` is its error object,
-    size limited, if it has other members. `error_body` is the UpstreamErrorBody before gatepass added to its
-    message; rules are learned from it.
+    gatepass converts other error formats to OpenAI's. The original is in `error.upstream` if it contains more.
+
+    - An error inside an HTTP 200 gets the status of its meaning. A code between 400 and 599 becomes the status;
+      RAGFlow's 102 becomes 400, or 404 if the text says "not found". Others become 502.
+    - If the upstream does not know the model, set `models.NAME.name` to the upstream's name for it.
 
     Action: Follow the upstream's message.
     """
@@ -520,10 +611,14 @@ class UpstreamErrorReply(UpstreamError):
     ) -> None:
         super().__init__(message, upstream=upstream, param=param, retry_after_s=retry_after_s)
         self.error_body = error_body
+        """The UpstreamErrorBody before gatepass added to its message; rules are learned from it."""
         self.upstream_status = status
         self.kind = kind
+        """The upstream's `type`."""
         self.upstream_code = upstream_code
+        """The upstream's `code`."""
         self.raw = raw
+        """The upstream's error object, size limited, if it has other members."""
 
     @property
     def http_status(self) -> int:
@@ -537,7 +632,11 @@ class UpstreamErrorReply(UpstreamError):
 class UpstreamAuth(UpstreamErrorReply):
     """The upstream rejects even a new token, so a client's retry cannot succeed.
 
-    Action: Check the scope or audience of the credential: `gatepass doctor MODEL --call`.
+    The message contains the credential's name, the token's age, and whether gatepass tried a second token. If the
+    upstream has no credential in the configuration, the message names the setting `upstreams.NAME.credential`.
+
+    Action: Check the scope or audience of the credential: `gatepass doctor MODEL --call` makes one small call, and
+    `gatepass token NAME --reveal` prints the token.
     """
 
     code, retryable = "upstream_auth", False

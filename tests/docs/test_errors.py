@@ -1,11 +1,15 @@
-"""docs/errors.md has one heading for each code that a client can see, and none for another."""
+"""docs/reference/errors.md has one heading for each code that a client can see, and none for another."""
 
+import json
 import re
 from pathlib import Path
 
 from gatepass import errors
+from gatepass.operations.error_objects import error_object
 
-ROOT = Path(__file__).parents[2]
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "errors.md").read_text()
+REFERENCE = (DOCS / "reference/errors.md").read_text()
 PHASES = ("connect", "first_byte", "idle", "total")
 
 
@@ -26,15 +30,36 @@ def codes() -> set[str]:
     return plain | {f"{errors.UpstreamTimeout.code}_{phase}" for phase in PHASES}
 
 
+def statuses() -> dict[str, str]:
+    """The status of each code, as the reference has it."""
+    return dict(re.findall(r"^### `(\w+)`.*?^- Status: (.+?)$", REFERENCE, re.MULTILINE | re.DOTALL))
+
+
 def test_every_code_has_its_heading_and_every_heading_its_code():
-    headings = re.findall(r"^### (\w+)$", (ROOT / "docs/errors.md").read_text(), re.MULTILINE)
+    headings = re.findall(r"^### `(\w+)`$", REFERENCE, re.MULTILINE)
     assert len(headings) == len(set(headings))
     assert set(headings) == codes()
 
 
-def test_every_heading_names_its_status():
-    text = (ROOT / "docs/errors.md").read_text()
-    for kind in set(tree(errors.GatepassError)) - BRANCHES - OF_THE_UPSTREAM - {errors.UpstreamTimeout}:
-        section = re.search(rf"^### {kind.code}\n(.*?)(?=^#|\Z)", text, re.MULTILINE | re.DOTALL)
-        assert section is not None
-        assert section[1].startswith(str(kind.status)), kind.code
+def test_every_heading_has_its_status():
+    shown = statuses()
+    own = set(tree(errors.GatepassError)) - BRANCHES - OF_THE_UPSTREAM
+    assert len(own) > 30
+    for kind in own:
+        assert {status for code, status in shown.items() if code.startswith(kind.code)} == {str(kind.status)}, kind
+    upstreams = {code for code, status in shown.items() if status == "the upstream's"}
+    assert upstreams == {"upstream_error", "upstream_auth", "upstream_html"}
+
+
+def test_the_error_objects_of_the_page_are_those_of_gatepass():
+    kinds = {kind.code: kind for kind in tree(errors.GatepassError)}
+    shown = [json.loads(line) for line in re.findall(r'^(?:data: )?(\{"error".*)$', PAGE, re.MULTILINE)]
+    assert len(shown) == 2
+    for error in shown:
+        part, _, name = error["error"]["hop"].partition(":")
+        built = kinds[error["error"]["code"]](error["error"]["message"], **{part: name})
+        assert error == error_object(built)
+
+
+def test_the_page_has_at_most_450_words():
+    assert len(re.sub(r"^```.*?^```", "", PAGE, flags=re.MULTILINE | re.DOTALL).split()) <= 450

@@ -19,10 +19,8 @@ from gatepass.config.load import load
 from gatepass.config.model import Config
 from gatepass.config.wording import all_settings
 from gatepass.config.yaml_file import parse_yaml
-from gatepass.errors import GatepassError
 from gatepass.observability.log_events import EVENTS, FIELDS
 from gatepass.proxy.context import AccessRecord
-from tests.docs.test_errors import BRANCHES, OF_THE_UPSTREAM, codes, tree
 
 PAGES = pages()
 SOURCES = Path(__file__).parents[2] / "src/gatepass"
@@ -179,14 +177,3 @@ def test_the_list_of_events_is_complete_and_has_no_other():
 def test_each_field_of_an_event_is_explained():
     used = {field for event in EVENTS.values() for field in event.example} | set(AccessRecord.__struct_fields__)
     assert used | {"ts", "level", "event", "worker"} == set(FIELDS)
-
-
-def test_every_code_of_an_error_has_its_entry_with_its_status():
-    entries = dict(re.findall(r"^## `(\w+)`.*?^- Status: (.+?)$", PAGES["errors.md"], re.MULTILINE | re.DOTALL))
-    assert set(entries) == codes()
-    own = set(tree(GatepassError)) - BRANCHES - OF_THE_UPSTREAM
-    assert len(own) > 30
-    for kind in own:
-        assert {status for code, status in entries.items() if code.startswith(kind.code)} == {str(kind.status)}, kind
-    upstreams = {code for code, status in entries.items() if status == "the upstream's"}
-    assert upstreams == {"upstream_error", "upstream_auth", "upstream_html"}

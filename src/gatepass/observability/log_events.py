@@ -58,7 +58,7 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
                 "bytes_out": 1203,
                 "usage": {"total_tokens": 30},
             },
-            "search for `code` in docs/errors.md if `outcome` is `error`",
+            "search for `code` in docs/reference/errors.md if `outcome` is `error`",
         ),
         "bodies": LogEvent(
             "info",
@@ -80,7 +80,7 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
                 "peer": "10.0.0.7",
                 "count": 1,
             },
-            "search for `code` in docs/errors.md",
+            "search for `code` in docs/reference/errors.md",
         ),
         "request_failed": LogEvent(
             "error",

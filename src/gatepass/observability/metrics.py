@@ -499,7 +499,7 @@ _SERIES_COUNTS = (
 
 
 def _code(error: GatepassError) -> str:
-    # A code of docs/errors.md. An upstream's codes are not a closed set, and each would be a new series.
+    # A code of docs/reference/errors.md. An upstream's codes are not a closed set, and each would be a new series.
     return error.code if isinstance(error, UpstreamErrorReply) else error.public_code
 
 

@@ -223,7 +223,7 @@ def _openapi_operation(operation: Operation) -> dict[str, Any]:
         "summary": operation.summary,
         "responses": {
             "200": {"description": "The upstream's answer", "content": content},
-            "default": {"description": "An error: docs/errors.md has a heading for each `code`", "content": _JSON},
+            "default": {"description": "An error: docs/reference/errors.md describes each `code`", "content": _JSON},
         },
     }
     if operation.method == "POST":

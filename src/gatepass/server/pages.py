@@ -47,7 +47,7 @@ HOME = """\
 <ul>
 <li><code>docs/clients</code>: connect a client</li>
 <li><code>docs/operations.md</code>: pages, log and metrics</li>
-<li><code>docs/errors.md</code>: the codes of errors</li>
+<li><code>docs/reference/errors.md</code>: the codes of errors</li>
 </ul>
 </html>
 """
