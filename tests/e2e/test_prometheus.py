@@ -25,7 +25,7 @@ from gatepass.auth.api_keys import hash_key
 from tests.e2e.process import Process
 from tests.e2e.servers import MADE, ROOT, get_json, listening
 from tests.e2e.store.server import free_port
-from tests.integration.answers import COMPLETION, DONE, delta
+from tests.integration.answers import COMPLETION, DETAILED_USAGE, DONE, delta
 from tests.integration.gateway import CHAT, JSON, Ask
 from tests.integration.refusing import without
 from tests.integration.scripted import Dialogue, Pause, Received, Rst, Scripted, Send, event, reply, stream
@@ -35,13 +35,6 @@ WINDOW_S = 15
 TRAFFIC_S = 12.0
 ROUND_S = 0.5
 KEYS = {name: f"gp-key-of-{name}" for name in ("alice", "bob", "prometheus")}
-USAGE = {
-    "prompt_tokens": 40,
-    "completion_tokens": 11,
-    "total_tokens": 51,
-    "prompt_tokens_details": {"cached_tokens": 32},
-    "completion_tokens_details": {"reasoning_tokens": 7},
-}
 
 
 def program(name: str) -> str:
@@ -104,8 +97,8 @@ class Upstream:
             choice = {"index": 0, "message": {"role": "assistant", "content": ""}, "finish_reason": "stop"}
             return [Send(reply({**COMPLETION, "choices": [choice]}))]
         if not body.get("stream"):
-            return [Pause(0.05), Send(reply({**COMPLETION, "usage": USAGE}))]
-        usage = event({"id": "x", "choices": [], "usage": USAGE})
+            return [Pause(0.05), Send(reply({**COMPLETION, "usage": DETAILED_USAGE}))]
+        usage = event({"id": "x", "choices": [], "usage": DETAILED_USAGE})
         return [Send(stream(delta(content="a"), delta(content="b"), delta("stop"), usage, DONE), 200, 0.01)]
 
 

@@ -14,6 +14,13 @@ COMPLETION: dict[str, Any] = {
     "choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}],
     "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
 }
+DETAILED_USAGE: dict[str, Any] = {
+    "prompt_tokens": 40,
+    "completion_tokens": 11,
+    "total_tokens": 51,
+    "prompt_tokens_details": {"cached_tokens": 32, "audio_tokens": 0},
+    "completion_tokens_details": {"reasoning_tokens": 7},
+}
 VECTORS: dict[str, Any] = {
     "object": "list",
     "data": [{"object": "embedding", "index": 0, "embedding": [0.25, -1.5]}],

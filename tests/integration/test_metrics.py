@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gatepass.auth.api_keys import hash_key
-from tests.integration.answers import COMPLETION, DONE, delta
+from tests.integration.answers import COMPLETION, DETAILED_USAGE, DONE, delta
 from tests.integration.gateway import HELLO, JSON, Gateway, gateway
 from tests.integration.issuer import corp, minted
 from tests.integration.scripted import Dialogue, Scripted, Send, Wait, event, reply, stream
@@ -17,13 +17,6 @@ from tests.unit.clock import DrivenClock
 from tests.unit.sse.responses import message, part, response
 from tests.waiting import until
 
-DETAILS = {
-    "prompt_tokens": 40,
-    "completion_tokens": 11,
-    "total_tokens": 51,
-    "prompt_tokens_details": {"cached_tokens": 32, "audio_tokens": 0},
-    "completion_tokens_details": {"reasoning_tokens": 7},
-}
 COUNTED = {"input": 40, "output": 11, "cached_input": 32, "reasoning": 7}
 
 
@@ -43,11 +36,11 @@ async def test_tokens_and_requests_are_counted_by_caller_and_model():
     """Two callers, a stream and a whole reply; one model has another name at the upstream, one is not configured."""
     access = {"keys": [{"name": name, "hash": hash_key(f"the-key-of-{name}")} for name in ("alice", "bob")]}
     models = {"gpt": {"upstream": "chat", "name": "gpt-2026-deploy"}, "*": {"upstream": "chat"}}
-    usage = event({"id": "x", "choices": [], "usage": DETAILS})
+    usage = event({"id": "x", "choices": [], "usage": DETAILED_USAGE})
     streamed = {**HELLO, "model": "gpt", "stream": True, "stream_options": {"include_usage": True}}
     dialogues: list[Dialogue] = [
         [Send(stream(delta(content="hi"), delta("stop"), usage, DONE))],
-        [Send(reply({**COMPLETION, "usage": DETAILS}))],
+        [Send(reply({**COMPLETION, "usage": DETAILED_USAGE}))],
         [Send(reply(COMPLETION))],
     ]
     async with (

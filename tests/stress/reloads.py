@@ -125,7 +125,7 @@ async def reloads(load: Load, count: int, workers: int) -> Outcome:
             pids += [int(one[1]) for one in await running.said(r'"worker_started".*"pid":(\d+)', workers)]
         await until_up(control, workers)
         before = floor(pids)
-        async with clients(await running.port(), load) as results:
+        async with clients(await running.port, load) as results:
             for number in range(1, count + 1):
                 write(number)
                 answer = json.loads(await asyncio.to_thread(request, "POST", "/reload", str(control)))

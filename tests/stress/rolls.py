@@ -22,11 +22,13 @@ import signal
 import sys
 import tempfile
 from asyncio import StreamReader, StreamWriter
-from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tests.integration.workers.processes import Serving, serving
 
 HERE = Path(__file__).parent
 CONCURRENCY = 8
@@ -105,52 +107,12 @@ async def upstream() -> AsyncIterator[int]:
 # gatepass
 
 
-@dataclass
-class Gatepass:
-    """`gatepass serve` as a process; its log as it grows."""
-
-    process: Process
-    lines: list[str] = field(default_factory=list)
-    _more: asyncio.Condition = field(default_factory=asyncio.Condition)
-
-    async def read(self) -> None:
-        assert self.process.stdout is not None
-        while line := await self.process.stdout.readline():
-            async with self._more:
-                self.lines.append(line.decode())
-                self._more.notify_all()
-
-    async def said(self, pattern: str, times: int = 1) -> list[re.Match[str]]:
-        """Wait until `times` lines match."""
-        async with asyncio.timeout(BOUND_S), self._more:
-            while len(found := [m for line in self.lines if (m := re.search(pattern, line))]) < times:
-                await self._more.wait()
-        return found
-
-    def count(self, text: str) -> int:
-        return sum(text in line for line in self.lines)
-
-    async def port(self) -> int:
-        return int((await self.said(r'"event":"listening","url":"http://127\.0\.0\.1:(\d+)'))[0][1])
-
-
 @asynccontextmanager
-async def gatepass(python: str, config: Path, *options: str) -> AsyncIterator[Gatepass]:
+async def gatepass(python: str, config: Path, *options: str) -> AsyncIterator[Serving]:
     """A gatepass of `config` that is ready, and is told to stop at the end of the block."""
-    command = (python, "-m", "gatepass", "serve", "--config", str(config), *options)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEPASS_")}
-    process = await asyncio.create_subprocess_exec(*command, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, env=environment)
-    running = Gatepass(process)
-    reading = asyncio.create_task(running.read())
-    try:
-        await running.port()
+    async with serving("--config", str(config), *options, python=python) as running:
+        await running.port
         yield running
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        async with asyncio.timeout(BOUND_S):
-            await process.wait()
-        await reading
 
 
 def configured(folder: Path, upstream_port: int, **server: float) -> Path:
@@ -282,7 +244,7 @@ async def rolling_restart(load: Load, replicas: int, **settings: float) -> list[
             one = AsyncExitStack()
             stack.push_async_exit(one)
             running.append(one)
-            ports.append(await (await one.enter_async_context(gatepass(load.python, config, "--port", "0"))).port())
+            ports.append(await (await one.enter_async_context(gatepass(load.python, config, "--port", "0"))).port)
         front = await stack.enter_async_context(balanced(ports))
         async with clients(front, load) as results:
             for one, port in zip(running, ports, strict=True):
@@ -300,7 +262,7 @@ async def replaced_workers(load: Load, count: int, workers: int = 2) -> list[Res
         running = await stack.enter_async_context(
             gatepass(load.python, config, "--port", "0", "--workers", str(workers))
         )
-        port = await running.port()
+        port = await running.port
         async with clients(port, load) as results:
             for done in range(count):
                 async with asyncio.timeout(BOUND_S):

@@ -1,8 +1,17 @@
-"""The processes that a supervisor owns, seen from outside."""
+"""Processes of gatepass, seen from outside: the log and the end of one that serves, and whether a pid is alive."""
 
 from __future__ import annotations
 
+import asyncio
 import os
+import re
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+BOUND_S = 60.0
+"""For a line of the log, and for the end of a process."""
 
 
 def alive(pid: int) -> bool:
@@ -11,3 +20,62 @@ def alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+async def python_process(*arguments: str, python: str = sys.executable) -> Process:
+    """Start Python without the machine's settings of gatepass; stderr goes to stdout."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEPASS_")}
+    return await asyncio.create_subprocess_exec(
+        python, *arguments, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, env=environment
+    )
+
+
+class Serving:
+    """`gatepass serve`, running: its process, and its log as it grows."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.lines: list[str] = []
+        self._more = asyncio.Condition()
+
+    async def read(self) -> None:
+        assert self.process.stdout is not None
+        while line := await self.process.stdout.readline():
+            async with self._more:
+                self.lines.append(line.decode())
+                self._more.notify_all()
+
+    async def said(self, pattern: str, times: int = 1) -> list[re.Match[str]]:
+        """Wait until `times` lines match."""
+        async with asyncio.timeout(BOUND_S), self._more:
+            while len(found := [m for line in self.lines if (m := re.search(pattern, line))]) < times:
+                await self._more.wait()
+        return found
+
+    @property
+    async def port(self) -> int:
+        return int((await self.said(r'"event":"listening","url":"http://127\.0\.0\.1:(\d+)'))[0][1])
+
+    async def pids(self, count: int = 2) -> list[int]:
+        return [int(found[1]) for found in await self.said(r'"worker_started".*"pid":(\d+)', count)]
+
+    async def ended(self) -> int:
+        async with asyncio.timeout(BOUND_S):
+            return await self.process.wait()
+
+    def count(self, text: str) -> int:
+        return sum(text in line for line in self.lines)
+
+
+@asynccontextmanager
+async def serving(*options: str, python: str = sys.executable) -> AsyncIterator[Serving]:
+    """Run `gatepass serve` with these options, and end it with SIGTERM at the end of the block."""
+    running = Serving(await python_process("-m", "gatepass", "serve", *options, python=python))
+    reading = asyncio.create_task(running.read())
+    try:
+        yield running
+    finally:
+        if running.process.returncode is None:
+            running.process.terminate()
+        await running.ended()
+        await reading

@@ -5,35 +5,25 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import os
 import re
 import signal
 import socket
-import sys
-from asyncio.subprocess import DEVNULL, PIPE, STDOUT
 from pathlib import Path
 from typing import Any
 
 from gatepass.cli import serve
 from tests.integration.gateway import Ask
+from tests.integration.workers.processes import Serving, python_process
 from tests.integration.workers.test_shared_tokens import arguments
-from tests.integration.workers.test_supervisor import Supervised
 from tests.waiting import until, until_told
 
 CONFIGURATION = {"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}}}
 BOUND_S = 30.0
 
 
-async def process(*arguments: str) -> asyncio.subprocess.Process:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEPASS_")}
-    return await asyncio.create_subprocess_exec(
-        sys.executable, *arguments, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, env=environment
-    )
-
-
 async def outcome(program: str) -> tuple[int | None, str]:
     """The exit code of a Python program, and what it said."""
-    ran = await process("-c", program)
+    ran = await python_process("-c", program)
     async with asyncio.timeout(BOUND_S):
         out, _ = await ran.communicate()
     return ran.returncode, out.decode()
@@ -49,7 +39,7 @@ async def test_host_and_port_of_the_command_line_count_for_the_workers_too(tmp_p
     """Without the flag the file could not be used: a host so wide wants keys."""
     config = written(tmp_path, server={"host": "0.0.0.0", "port": 1})
     flags = ("--host", "127.0.0.1", "--port", "0", "--workers", "2")
-    running = Supervised(await process("-m", "gatepass", "serve", "--config", config, *flags))
+    running = Serving(await python_process("-m", "gatepass", "serve", "--config", config, *flags))
     reading = asyncio.create_task(running.read())
     try:
         assert await running.port
@@ -99,7 +89,7 @@ async def test_a_sigterm_before_anything_began_ends_at_once_whatever_catches_exc
 
 async def served(*flags: str) -> tuple[int, list[str]]:
     """The exit code and the lines of a `gatepass serve` that is stopped once it listens or has ended."""
-    running = Supervised(await process("-m", "gatepass", "serve", *flags))
+    running = Serving(await python_process("-m", "gatepass", "serve", *flags))
     reading = asyncio.create_task(running.read())
     await until(lambda: any("listen" in line for line in running.lines))
     if running.process.returncode is None and not any("cannot_listen" in line for line in running.lines):
@@ -143,8 +133,8 @@ def test_at_a_terminal_the_address_is_a_sentence(monkeypatch):
 async def test_too_few_descriptors_are_a_warning_at_start_and_a_line_while_none_is_free(tmp_path):
     """Idle connections are closed then, so that others are accepted."""
     soft = 64
-    running = Supervised(
-        await process(
+    running = Serving(
+        await python_process(
             "-c",
             "import resource, sys\n"
             "from gatepass.cli import main\n"
@@ -185,8 +175,8 @@ async def is_alive(port: int) -> bool:
 
 
 async def test_enough_descriptors_are_no_warning(tmp_path):
-    running = Supervised(
-        await process(
+    running = Serving(
+        await python_process(
             "-m", "gatepass", "serve", "--config", written(tmp_path, limits={"connections": 10}), "--port", "0"
         )
     )

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import re
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT
@@ -17,7 +16,7 @@ import pytest
 
 from tests.integration.gateway import Ask
 from tests.integration.scripted import Dialogue, Scripted, Send, Wait, begin_stream, chunk, event, reply
-from tests.integration.workers.processes import alive
+from tests.integration.workers.processes import Serving, alive, serving
 from tests.waiting import at_rest, until, until_told
 
 BOUND_S = 30.0
@@ -27,42 +26,8 @@ COMPLETION = {"choices": [{"index": 0, "message": {"role": "assistant", "content
 LAST = event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
 
 
-class Supervised:
-    """A running supervisor; its log as it grows."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
-        self.lines: list[str] = []
-        self._more = asyncio.Condition()
-
-    async def read(self) -> None:
-        assert self.process.stdout is not None
-        while line := await self.process.stdout.readline():
-            async with self._more:
-                self.lines.append(line.decode())
-                self._more.notify_all()
-
-    async def said(self, pattern: str, times: int = 1) -> list[re.Match[str]]:
-        """Wait until `times` lines match."""
-        async with asyncio.timeout(BOUND_S), self._more:
-            while len(found := [m for line in self.lines if (m := re.search(pattern, line))]) < times:
-                await self._more.wait()
-        return found
-
-    @property
-    async def port(self) -> int:
-        return int((await self.said(r'"event":"listening","url":"http://127\.0\.0\.1:(\d+)'))[0][1])
-
-    async def pids(self, count: int = 2) -> list[int]:
-        return [int(found[1]) for found in await self.said(r'"worker_started".*"pid":(\d+)', count)]
-
-    async def ended(self) -> int:
-        async with asyncio.timeout(BOUND_S):
-            return await self.process.wait()
-
-
 @asynccontextmanager
-async def supervised(folder: Path, upstream: str, workers: int = 2, **server: object) -> AsyncIterator[Supervised]:
+async def supervised(folder: Path, upstream: str, workers: int = 2, **server: object) -> AsyncIterator[Serving]:
     settings = {"drain_timeout_s": 5, **server}
     configuration = {"server": settings, "upstreams": {"chat": {"base_url": f"{upstream}/v1"}}}
     async with started(folder, configuration, workers) as running:
@@ -70,26 +35,13 @@ async def supervised(folder: Path, upstream: str, workers: int = 2, **server: ob
 
 
 @asynccontextmanager
-async def started(folder: Path, configuration: object, workers: int = 2) -> AsyncIterator[Supervised]:
+async def started(folder: Path, configuration: object, workers: int = 2) -> AsyncIterator[Serving]:
     """`configuration` None: the file is already in `folder`."""
     config = folder / "gatepass.json"
     if configuration is not None:
         config.write_text(json.dumps(configuration))
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEPASS_")}
-    command = (sys.executable, "-m", "gatepass", "serve", "--config", str(config), "--port", "0")
-    count = ("--workers", str(workers))
-    process = await asyncio.create_subprocess_exec(
-        *command, *count, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, env=environment
-    )
-    running = Supervised(process)
-    reading = asyncio.create_task(running.read())
-    try:
+    async with serving("--config", str(config), "--port", "0", "--workers", str(workers)) as running:
         yield running
-    finally:
-        if process.returncode is None:
-            process.terminate()
-            await running.ended()
-        await reading
 
 
 async def ask(port: int, path: str = "/v1/chat/completions", body: bytes | None = BODY):
@@ -228,7 +180,7 @@ async def test_a_configuration_that_is_broken_leaves_the_old_one_and_is_told_in_
 class Streaming:
     """A supervisor with a stream under way, which ends well with `finish`."""
 
-    running: Supervised
+    running: Serving
     port: int
     asked: Ask
     go_on: asyncio.Event

@@ -104,8 +104,6 @@ CASES: dict[str, tuple[Callable[[Path], None] | None, str, str]] = {
 
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    for name in [name for name in os.environ if name.startswith("GATEPASS_")]:
-        monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     yield
     for path in tmp_path.iterdir():

@@ -1,37 +1,16 @@
 import json
-import os
+from functools import partial
 
 import pytest
 from click.testing import CliRunner
 
 from gatepass.cli import main
-
-HASH, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
-FILE = f"""\
-upstreams:
-  chat: {{base_url: "https://llm.example/v1"}}
-  spare: {{base_url: "https://spare.example/v1"}}
-models:
-  gpt-4o: {{targets: [{{upstream: chat, name: gpt-4o-240806-deploy-gs}}, {{upstream: spare}}]}}
-access:
-  keys: [{{name: rag, hash: "{HASH}", models: ["gpt-3*"]}}, {{name: bot, hash: "{OTHER}"}}]
-"""
-
-
-@pytest.fixture(autouse=True)
-def bare_environment(monkeypatch):
-    for name in [name for name in os.environ if name.startswith("GATEPASS_") or name.lower().endswith("_proxy")]:
-        monkeypatch.delenv(name)
+from tests.unit.cli.command_line import run_on
 
 
 @pytest.fixture
 def check(tmp_path):
-    (tmp_path / "f.yaml").write_text(FILE)
-
-    def run(*arguments, environment=None):
-        return CliRunner().invoke(main, ["check", "--config", str(tmp_path / "f.yaml"), *arguments], env=environment)
-
-    return run
+    return partial(run_on, tmp_path / "f.yaml", "check")
 
 
 def test_the_effective_configuration_is_shown(check, tmp_path):
@@ -50,12 +29,11 @@ def test_defaults_are_shown_on_demand_and_counted_in_the_last_line(check):
     assert every.stdout.splitlines()[-1] == counted
 
 
-def test_a_credential_that_no_upstream_names_is_warned_of(tmp_path):
-    (tmp_path / "f.yaml").write_text(
-        "upstreams: {a: {base_url: 'https://x/v1', credential: used}}\n"
+def test_a_credential_that_no_upstream_names_is_warned_of(check):
+    result = check(
+        text="upstreams: {a: {base_url: 'https://x/v1', credential: used}}\n"
         "credentials: {used: {type: static, token: k-1}, idle: {type: static, token: k-2}}\n"
     )
-    result = CliRunner().invoke(main, ["check", "--config", str(tmp_path / "f.yaml")])
     assert result.exit_code == 0
     assert "warning: credentials.idle: no upstream uses it" in result.stderr.splitlines()
     assert "credentials.used" not in result.stderr
@@ -69,9 +47,8 @@ def test_warnings_go_to_stderr(check):
     assert "HTTPS_PROXY" not in result.stdout
 
 
-def test_a_configuration_that_cannot_be_used_is_exit_2(tmp_path):
-    (tmp_path / "f.yaml").write_text("upstreams: {a: {}}\nserver: {port: 99999}\n")
-    result = CliRunner().invoke(main, ["check", "--config", str(tmp_path / "f.yaml")])
+def test_a_configuration_that_cannot_be_used_is_exit_2(check, tmp_path):
+    result = check(text="upstreams: {a: {}}\nserver: {port: 99999}\n")
     assert result.exit_code == 2
     assert result.stdout == ""
     assert result.stderr == (
@@ -88,19 +65,17 @@ def test_no_configuration_at_all_is_exit_2():
 
 @pytest.mark.parametrize("command", ["check", "doctor"])
 def test_an_url_that_names_an_operation_is_refused_before_anything_is_tried(tmp_path, command):
-    (tmp_path / "f.yaml").write_text("upstreams: {chat: {base_url: 'https://llm.example/v1/chat/completions'}}\n")
-    result = CliRunner().invoke(main, [command, "--config", str(tmp_path / "f.yaml")])
+    text = "upstreams: {chat: {base_url: 'https://llm.example/v1/chat/completions'}}\n"
+    result = run_on(tmp_path / "f.yaml", command, text=text)
     assert (result.exit_code, result.stdout) == (2, "")
     assert "upstreams.chat.base_url: ends in /chat/completions" in result.stderr
 
 
 def test_a_file_that_is_no_certificate_is_refused_with_its_setting(tmp_path):
     (tmp_path / "ca.pem").write_text("garbage")
-    (tmp_path / "f.yaml").write_text(
-        f"upstreams: {{chat: {{base_url: 'https://llm.example/v1', network: {{ca_file: {tmp_path}/ca.pem}}}}}}\n"
-    )
+    text = f"upstreams: {{chat: {{base_url: 'https://llm.example/v1', network: {{ca_file: {tmp_path}/ca.pem}}}}}}\n"
     for command in ("check", "serve"):
-        result = CliRunner().invoke(main, [command, "--config", str(tmp_path / "f.yaml")])
+        result = run_on(tmp_path / "f.yaml", command, text=text)
         assert (result.exit_code, result.stdout) == (2, "")
         assert result.stderr.startswith(f"{tmp_path}/f.yaml:1: upstreams.chat.network.ca_file: holds no PEM")
 
@@ -115,9 +90,8 @@ def test_json_lists_each_value_with_its_origin_and_the_warnings(check, tmp_path)
     assert len(json.loads(check("--json", "--all").stdout)["settings"]) > len(document["settings"])
 
 
-def test_json_of_an_invalid_configuration_lists_its_problems(tmp_path):
-    (tmp_path / "f.yaml").write_text("upstreams: {a: {}}\nserver: {port: 99999}\n")
-    result = CliRunner().invoke(main, ["check", "--json", "--config", str(tmp_path / "f.yaml")])
+def test_json_of_an_invalid_configuration_lists_its_problems(check, tmp_path):
+    result = check("--json", text="upstreams: {a: {}}\nserver: {port: 99999}\n")
     source = str(tmp_path / "f.yaml")
     assert (result.exit_code, json.loads(result.stdout)) == (
         2,
@@ -131,12 +105,12 @@ def test_json_of_an_invalid_configuration_lists_its_problems(tmp_path):
     )
 
 
-def test_json_hides_secrets(tmp_path):
-    (tmp_path / "f.yaml").write_text(
+def test_json_hides_secrets(check):
+    text = (
         "upstreams: {a: {base_url: 'https://x/v1', credential: c}}\n"
         "credentials: {c: {type: http_json, url: 'https://portal.example/t?key=topsecret', json: {s: topsecret}}}\n"
     )
-    result = CliRunner().invoke(main, ["check", "--json", "--all", "--config", str(tmp_path / "f.yaml")])
+    result = check("--json", "--all", text=text)
     assert result.exit_code == 0
     assert "topsecret" not in result.output
 
@@ -153,11 +127,10 @@ def test_an_option_that_moved_names_the_command(check, option, command):
 def test_the_program_of_an_exec_credential_is_not_run(tmp_path):
     """An argument with a reference is resolved, the program is not started."""
     ran, file = tmp_path / "ran", tmp_path / "f.yaml"
-    file.write_text(
+    text = (
         "upstreams: {a: {base_url: 'https://x/v1', credential: own}}\n"
         f"credentials: {{own: {{type: exec, command: ['/bin/touch', '{ran}', '${{WORD}}']}}}}\n"
     )
     for arguments in ((), ("--all",), ("--json",)):
-        command = ["check", "--config", str(file), *arguments]
-        assert CliRunner().invoke(main, command, env={"WORD": f"{ran}-too"}).exit_code == 0
+        assert run_on(file, "check", *arguments, text=text, environment={"WORD": f"{ran}-too"}).exit_code == 0
     assert sorted(tmp_path.iterdir()) == [file]

@@ -5,8 +5,6 @@ from gatepass.cli.configuration import UNUSABLE, load_or_exit
 
 @pytest.fixture
 def file(tmp_path, monkeypatch):
-    for name in ("GATEPASS_CONFIG", "GATEPASS_HOST", "GATEPASS_PORT"):
-        monkeypatch.delenv(name, raising=False)
     path = tmp_path / "f.yaml"
     path.write_text("upstreams: {chat: {base_url: 'https://${LLM_HOST}/v1'}}\n")
     monkeypatch.setenv("LLM_HOST", "llm.example")

@@ -1,35 +1,19 @@
 import asyncio
 import json
 import logging
-import os
+from functools import partial
 
 import pytest
-from click.testing import CliRunner
 
 import gatepass.cli.doctor
 from gatepass.cli import main
 from gatepass.cli.doctor import NO_MODEL, Report
 from gatepass.cli.probe import ProbeCall
 from gatepass.cli.reach import Outcome, Step
+from tests.unit.cli.command_line import FILE, run_on
 
-HASH, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
-FILE = f"""\
-upstreams:
-  chat: {{base_url: "https://llm.example/v1"}}
-  spare: {{base_url: "https://spare.example/v1"}}
-models:
-  gpt-4o: {{targets: [{{upstream: chat, name: gpt-4o-240806-deploy-gs}}, {{upstream: spare}}]}}
-access:
-  keys: [{{name: rag, hash: "{HASH}", models: ["gpt-3*"]}}, {{name: bot, hash: "{OTHER}"}}]
-"""
 WORKING = Step("upstream:chat", "models", Outcome.WORKS, "answers")
 CONFIGURED = Step("credential:c", "token", Outcome.WORKS, "a key is configured", proves=False)
-
-
-@pytest.fixture(autouse=True)
-def bare_environment(monkeypatch):
-    for name in [name for name in os.environ if name.startswith("GATEPASS_") or name.lower().endswith("_proxy")]:
-        monkeypatch.delenv(name)
 
 
 class Doctor:
@@ -58,12 +42,7 @@ def found(monkeypatch):
 
 @pytest.fixture
 def doctor(tmp_path):
-    (tmp_path / "f.yaml").write_text(FILE)
-
-    def run(*arguments, file="f.yaml"):
-        return CliRunner().invoke(main, ["doctor", "--config", str(tmp_path / file), *arguments])
-
-    return run
+    return partial(run_on, tmp_path / "f.yaml", "doctor")
 
 
 def steps_of(result):
@@ -167,24 +146,24 @@ def test_an_unknown_key_is_exit_2(doctor, found):
         ("'*': {upstream: chat}", "operations: {rerank: {upstream: spare, model: m}}\n", "rerank"),
     ],
 )
-def test_a_model_is_called_for_what_it_is_declared_for(tmp_path, doctor, found, models, blocks, operation):
+def test_a_model_is_called_for_what_it_is_declared_for(doctor, found, models, blocks, operation):
     upstreams = "chat: {base_url: 'https://llm.example/v1'}, spare: {base_url: 'https://spare.example/v1'}"
-    (tmp_path / "m.yaml").write_text(f"upstreams: {{{upstreams}}}\nmodels: {{{models}}}\n{blocks}")
+    text = f"upstreams: {{{upstreams}}}\nmodels: {{{models}}}\n{blocks}"
     found.findings.append(WORKING)
-    assert doctor("m", "--call", file="m.yaml").exit_code == 0
+    assert doctor("m", "--call", text=text).exit_code == 0
     streamed = [ProbeCall(operation, "m", stream=True)] if operation == "chat" else []
     assert found.calls == [ProbeCall(operation, "m"), *streamed]
 
 
-def test_without_a_model_the_first_declared_one_of_each_operation_is_called(tmp_path, doctor, found):
-    (tmp_path / "m.yaml").write_text(
+def test_without_a_model_the_first_declared_one_of_each_operation_is_called(doctor, found):
+    text = (
         "upstreams: {chat: {base_url: 'https://llm.example/v1'}}\n"
         "models:\n  a: {upstream: chat}\n  b: {upstream: chat}\n  '*': {upstream: chat}\n"
         "  voice: {upstream: chat, capabilities: {kind: tts}}\n"
         "  vectors: {upstream: chat, capabilities: {kind: embedding}}\n"
     )
     found.findings.append(WORKING)
-    assert doctor("--call", file="m.yaml").exit_code == 0
+    assert doctor("--call", text=text).exit_code == 0
     assert found.calls == [
         ProbeCall("chat", "a"),
         ProbeCall("chat", "a", stream=True),
@@ -199,17 +178,16 @@ def test_without_a_model_the_first_declared_one_of_each_operation_is_called(tmp_
         ("models: {m: {upstream: chat, capabilities: {kind: tts}}}", ("m",), "doctor has no call for speech, only for"),
     ],
 )
-def test_what_cannot_be_called_is_said_and_nothing_is_tested(tmp_path, doctor, found, text, arguments, told):
-    (tmp_path / "m.yaml").write_text(f"upstreams: {{chat: {{base_url: 'https://llm.example/v1'}}}}\n{text}\n")
-    result = doctor(*arguments, "--call", file="m.yaml")
+def test_what_cannot_be_called_is_said_and_nothing_is_tested(doctor, found, text, arguments, told):
+    upstreams = "upstreams: {chat: {base_url: 'https://llm.example/v1'}}"
+    result = doctor(*arguments, "--call", text=f"{upstreams}\n{text}\n")
     assert (result.exit_code, result.stdout, found.models) == (2, "", [])
     assert told in result.stderr
 
 
-def test_a_model_is_called_as_the_caller_with_its_profile(tmp_path, doctor, found):
-    (tmp_path / "p.yaml").write_text(FILE.replace("name: bot,", "name: bot, profile: dify,"))
+def test_a_model_is_called_as_the_caller_with_its_profile(doctor, found):
     found.findings.append(WORKING)
-    doctor("gpt-4o", "--call", "--key", "bot", file="p.yaml")
+    doctor("gpt-4o", "--call", "--key", "bot", text=FILE.replace("name: bot,", "name: bot, profile: dify,"))
     assert {call.profile for call in found.calls} == {"dify"}
 
 

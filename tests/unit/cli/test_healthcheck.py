@@ -41,7 +41,6 @@ def test_a_port_that_cannot_be_asked_is_a_usage_error(port: str) -> None:
 def test_port_of_a_service_link_is_no_port(
     monkeypatch: pytest.MonkeyPatch, value: str | None, port: str | None
 ) -> None:
-    monkeypatch.delenv("GATEPASS_PORT", raising=False)
     if value is not None:
         monkeypatch.setenv("GATEPASS_PORT", value)
     assert variable("PORT") == port
@@ -75,8 +74,6 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
         places.append((host, port))
 
     monkeypatch.setattr("gatepass.cli.healthcheck.failure_of", well)
-    for name in ("CONFIG", "HOST", "PORT"):
-        monkeypatch.delenv(f"GATEPASS_{name}", raising=False)
     return places
 
 

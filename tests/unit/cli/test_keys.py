@@ -176,6 +176,14 @@ def test_the_file_behind_a_link_is_changed(tmp_path):
     assert "log: {format: text}   # kept\n" in file.read_text()
 
 
+def refusal(tmp_path, text, *arguments):
+    """The exit code and the message of `keys revoke`, which leaves the file as it was."""
+    file = file_of(tmp_path, text)
+    result = run("revoke", *arguments, "--config", file)
+    assert (file.read_text(), result.stdout) == (text, "")
+    return result.exit_code, result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
@@ -186,19 +194,16 @@ def test_the_file_behind_a_link_is_changed(tmp_path):
     ],
 )
 def test_what_cannot_be_revoked_changes_nothing(tmp_path, arguments, code, told):
-    text = SEVERAL.replace("{soon}", "2099-01-31")
-    file = file_of(tmp_path, text)
-    result = run("revoke", *arguments, "--config", file)
-    assert (result.exit_code, file.read_text()) == (code, text)
-    assert told in result.stderr
+    found, message = refusal(tmp_path, SEVERAL.replace("{soon}", "2099-01-31"), *arguments)
+    assert found == code
+    assert told in message
 
 
 def test_the_only_keys_stay_because_without_keys_gatepass_is_open_on_this_machine(tmp_path):
     text = f'{HEAD}  - {{name: a, hash: "{ONES}"}}\n  - {{name: a, hash: "{TWOS}"}}\n'
-    file = file_of(tmp_path, text)
-    result = run("revoke", "a", "--config", file)
-    assert (result.exit_code, file.read_text()) == (2, text)
-    assert "'a' has the only keys" in result.stderr
+    code, message = refusal(tmp_path, text, "a")
+    assert code == 2
+    assert "'a' has the only keys" in message
 
 
 def test_a_configuration_that_is_no_yaml_file_is_told():
@@ -209,10 +214,9 @@ def test_a_configuration_that_is_no_yaml_file_is_told():
 
 def test_an_entry_that_another_uses_is_left_to_the_operator(tmp_path):
     text = f'{HEAD}  - &rag {{name: a, hash: "{ONES}"}}\n  - {{name: b, key: "${{B}}"}}\n  - *rag\n'
-    file = file_of(tmp_path, text)
-    result = run("revoke", "a", "--config", file)
-    assert (result.exit_code, file.read_text()) == (1, text)
-    assert "cannot be removed alone: edit the file by hand" in result.stderr
+    code, message = refusal(tmp_path, text, "a")
+    assert code == 1
+    assert "cannot be removed alone: edit the file by hand" in message
 
 
 def test_a_failed_replacement_leaves_the_file_and_no_other(tmp_path, monkeypatch):

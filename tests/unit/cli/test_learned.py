@@ -21,12 +21,6 @@ ROW = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _no_environment(monkeypatch):
-    for name in ("CONFIG", "HOST", "PORT", "KEY", "KEYS", "KEYS_FILE"):
-        monkeypatch.delenv(f"GATEPASS_{name}", raising=False)
-
-
 def file(folder, text: str) -> str:
     path = folder / "gatepass.yaml"
     path.write_text(text)

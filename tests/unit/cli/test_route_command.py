@@ -1,33 +1,17 @@
 import json
+from functools import partial
 from typing import get_args
 
 import pytest
-from click.testing import CliRunner
 
-from gatepass.cli import main
 from gatepass.cli.configuration import CALL_OPERATIONS, OPERATION_OF_KIND, ROUTED_OPERATIONS
 from gatepass.config.routes import ModelKind, OfModel
-
-HASH, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
-FILE = f"""\
-upstreams:
-  chat: {{base_url: "https://llm.example/v1"}}
-  spare: {{base_url: "https://spare.example/v1"}}
-models:
-  gpt-4o: {{targets: [{{upstream: chat, name: gpt-4o-240806-deploy-gs}}, {{upstream: spare}}]}}
-access:
-  keys: [{{name: rag, hash: "{HASH}", models: ["gpt-3*"]}}, {{name: bot, hash: "{OTHER}"}}]
-"""
+from tests.unit.cli.command_line import FILE, run_on
 
 
 @pytest.fixture
 def route(tmp_path):
-    (tmp_path / "f.yaml").write_text(FILE)
-
-    def run(*arguments, environment=None):
-        return CliRunner().invoke(main, ["route", "--config", str(tmp_path / "f.yaml"), *arguments], env=environment)
-
-    return run
+    return partial(run_on, tmp_path / "f.yaml", "route")
 
 
 def test_every_operation_that_names_a_model_and_every_kind_has_a_way_to_be_shown():
@@ -77,12 +61,10 @@ def test_the_way_of_every_operation_that_names_a_model_is_shown(route, operation
     assert result.output.splitlines()[-1].startswith("   - POST https://spare.example/v1/")
 
 
-def test_a_way_that_ends_in_a_refusal_is_exit_1(tmp_path):
+def test_a_way_that_ends_in_a_refusal_is_exit_1(route):
     rag = "{base_url: 'http://rag.example:9380', dialect: ragflow}"
-    (tmp_path / "r.yaml").write_text(f"upstreams: {{rag: {rag}}}\nmodels: {{bot: {{upstream: rag, name: 2e3b}}}}\n")
-    result = CliRunner().invoke(
-        main, ["route", "--config", str(tmp_path / "r.yaml"), "bot", "--operation", "embeddings"]
-    )
+    text = f"upstreams: {{rag: {rag}}}\nmodels: {{bot: {{upstream: rag, name: 2e3b}}}}\n"
+    result = route("bot", "--operation", "embeddings", text=text)
     assert result.exit_code == 1
     assert result.output.splitlines()[-1].startswith("   - refused: 404 model_not_found: ")
 
@@ -111,9 +93,8 @@ models: {m: {upstream: a, capabilities: {kind: tts}}, ears: {upstream: a, name: 
 """
 
 
-def test_the_way_of_a_model_for_speech_is_that_of_its_own_operation(tmp_path):
-    (tmp_path / "m.yaml").write_text(SPEAKING)
-    ears = CliRunner().invoke(main, ["route", "--config", str(tmp_path / "m.yaml"), "ears"])
+def test_the_way_of_a_model_for_speech_is_that_of_its_own_operation(route):
+    ears = route("ears", text=SPEAKING)
     assert (ears.exit_code, ears.output.splitlines()) == (
         0,
         [
@@ -125,13 +106,12 @@ def test_the_way_of_a_model_for_speech_is_that_of_its_own_operation(tmp_path):
             "   - POST https://llm.example/v1/audio/transcriptions, with no credential",
         ],
     )
-    mouth = CliRunner().invoke(main, ["route", "--config", str(tmp_path / "m.yaml"), "m"])
+    mouth = route("m", text=SPEAKING)
     assert mouth.output.splitlines()[0] == "speech with the model m, as any caller"
 
 
-def test_what_a_callers_profile_changes_is_shown_in_its_place(tmp_path):
-    (tmp_path / "p.yaml").write_text(FILE.replace("name: bot,", "name: bot, profile: librechat,"))
-    result = CliRunner().invoke(main, ["route", "--config", str(tmp_path / "p.yaml"), "gpt-4o", "--key", "bot"])
+def test_what_a_callers_profile_changes_is_shown_in_its_place(route):
+    result = route("gpt-4o", "--key", "bot", text=FILE.replace("name: bot,", "name: bot, profile: librechat,"))
     assert result.output.splitlines()[2] == "   - profile librechat: drop=tools[].strict, drop=tools[].function.strict"
 
 

@@ -17,9 +17,7 @@ from gatepass.server.reload import KEYS_LOST
 
 
 @pytest.fixture(autouse=True)
-def _own_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in ("GATEPASS_CONFIG", "GATEPASS_UPSTREAM_URL"):
-        monkeypatch.delenv(name, raising=False)
+def _own_logging() -> Iterator[None]:
     root, ours = logging.getLogger(), logging.getLogger("gatepass")
     before = (list(root.handlers), root.level, ours.level)
     yield

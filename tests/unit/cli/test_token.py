@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jwt
 import pytest
-from click.testing import CliRunner
 
-from gatepass.cli import main
 from gatepass.cli.token import CredentialView, CredentialWatch, report
 from gatepass.config.model import Config
 from gatepass.tokens import Status, Token
 from gatepass.tokens.lifetime import Freshness, LifetimeSource, TokenKind
 from gatepass.types import Secret
+from tests.unit.cli.command_line import run_on
 from tests.unit.tokens.statuses import FRESH
 
 NOW_S = 1_760_000_000.0
@@ -147,38 +147,27 @@ def test_a_credential_without_an_upstream_tells_its_own_way():
     assert told[-1] == ("sent as", "Authorization: Bearer {token}; no upstream uses it")
 
 
-def test_an_unknown_name_is_answered_with_the_nearest_one(tmp_path, monkeypatch):
-    monkeypatch.delenv("GATEPASS_CONFIG", raising=False)
-    file = tmp_path / "gatepass.json"
-    file.write_text(
-        '{"credentials": {"corp": {"type": "static", "token": "k"}}, "upstreams": {"u": {"base_url": "https://x"}}}'
-    )
-    file.chmod(0o600)
-    result = CliRunner().invoke(main, ["token", "crop", "--config", str(file)])
+def test_an_unknown_name_is_answered_with_the_nearest_one(tmp_path):
+    text = '{"credentials": {"corp": {"type": "static", "token": "k"}}, "upstreams": {"u": {"base_url": "https://x"}}}'
+    result = run_on(tmp_path / "gatepass.json", "token", "crop", text=text)
     assert (result.exit_code, result.output) == (2, "'crop' is not a name under credentials; did you mean corp?\n")
 
 
-def test_a_configuration_without_credentials_says_so(tmp_path, monkeypatch):
-    monkeypatch.delenv("GATEPASS_CONFIG", raising=False)
-    file = tmp_path / "gatepass.json"
-    file.write_text('{"upstreams": {"u": {"base_url": "https://x"}}}')
-    result = CliRunner().invoke(main, ["token", "corp", "--config", str(file)])
+def test_a_configuration_without_credentials_says_so(tmp_path):
+    text = '{"upstreams": {"u": {"base_url": "https://x"}}}'
+    result = run_on(tmp_path / "gatepass.json", "token", "corp", text=text)
     assert (result.exit_code, result.output) == (2, "'corp' is not a name under credentials\n")
 
 
-def test_without_a_name_the_only_credential_is_meant_and_of_several_the_names_are_told(tmp_path, monkeypatch):
-    monkeypatch.delenv("GATEPASS_CONFIG", raising=False)
-    file = tmp_path / "gatepass.yaml"
+def test_without_a_name_the_only_credential_is_meant_and_of_several_the_names_are_told(tmp_path):
+    token = partial(run_on, tmp_path / "gatepass.yaml", "token")
     upstreams = "upstreams: {u: {base_url: 'https://x', credential: corp}}\n"
-    file.write_text(upstreams + "credentials: {corp: {type: static, token: k-1}}\n")
-    file.chmod(0o600)
-    alone = CliRunner().invoke(main, ["token", "--config", str(file)])
+    alone = token(text=upstreams + "credentials: {corp: {type: static, token: k-1}}\n")
     assert (alone.exit_code, alone.output.splitlines()[0]) == (0, "credential   corp (static)")
-    file.write_text(upstreams + "credentials: {corp: {type: static, token: k-1}, b: {type: static, token: k-2}}\n")
-    several = CliRunner().invoke(main, ["token", "--config", str(file)])
+    two = "credentials: {corp: {type: static, token: k-1}, b: {type: static, token: k-2}}\n"
+    several = token(text=upstreams + two)
     assert (several.exit_code, several.stderr.splitlines()[-1]) == (2, "name a credential: corp, b")
-    file.write_text("upstreams: {u: {base_url: 'https://x'}}\n")
-    none = CliRunner().invoke(main, ["token", "--config", str(file)])
+    none = token(text="upstreams: {u: {base_url: 'https://x'}}\n")
     assert (none.exit_code, none.stderr.splitlines()[-1]) == (2, "name a credential; there are none")
 
 
