@@ -41,9 +41,10 @@ _PEAKS = pytest.StashKey[dict[str, int]]()
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_control_sockets() -> Iterator[None]:
-    """Each gatepass that a test starts puts its control socket here: no command of a test finds another one."""
+    """No command of a test finds the control socket of another gatepass on this machine."""
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         patch.setenv("XDG_RUNTIME_DIR", folder)
+        patch.setattr("gatepass.server.control_socket.SHARED_MEMORY", folder)  # where one without that variable has it
         yield
 
 
