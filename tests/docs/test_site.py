@@ -9,7 +9,7 @@ from pathlib import Path
 from gatepass.cli.init import OF_AUTH, QUESTIONS, init
 from gatepass.config.access import BUILT_IN
 from tests.integration.gateway import CHAT, HELLO, gateway
-from tests.integration.scripted import Scripted, Send, reply
+from tests.integration.scripted import Scripted, Send, event, reply, stream
 
 DOCS = Path(__file__).parents[2] / "docs"
 FENCE = re.compile(r"^```json\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -56,6 +56,19 @@ async def test_the_rejection_of_the_page_teaches_its_rule():
         answer = await served.ask({**HELLO, "max_tokens": 5}, CHAT).answer()
     assert answer.status == 200
     assert answer.headers["x-gatepass-adapted"].split(", ")[0] == rule
+
+
+async def test_the_chunk_of_the_page_of_profiles_gets_a_choice_only_for_cline():
+    (chunk,) = map(json.loads, FENCE.findall((DOCS / "concepts/profiles.md").read_text()))
+    choice = {"index": 0, "delta": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}
+    sent = [Send(stream(event({**chunk, "choices": [choice], "usage": None}), event(chunk), event("[DONE]")))]
+    call = {**HELLO, "stream": True, "stream_options": {"include_usage": True}}
+    async with Scripted(answer=lambda _: sent) as upstream, gateway(upstream=upstream.url) as served:
+        plain = await served.ask(call).answer()
+        cline = await served.ask(call, "/for/cline/v1/chat/completions").answer()
+    assert event(chunk) in plain.body
+    last = json.loads(cline.body.split(b"data: ")[-2])
+    assert (last["usage"], len(last["choices"])) == (chunk["usage"], 1)
 
 
 def test_the_table_of_profiles_names_the_settings_of_each():
