@@ -34,7 +34,7 @@ INLINE = re.compile(r"`(gatepass [^`]+)`")
 
 RUN = {
     ("CONTRIBUTING.md", "sh python diff"): "test_contributing",
-    ("README.md", "yaml sh json text"): "test_readme",
+    ("README.md", "yaml json console"): "test_readme",
     ("README.md", "python"): "test_embedding",
     ("deploy/README.md", "text"): "test_compose_clients",
     ("docs/concepts/classification.md", "json"): "test_site",
@@ -55,7 +55,7 @@ LOADED = ("docs/clients/*.md", "docs/concepts/profiles.md", "docs/ragflow.md")
 """Pages whose configurations test_a_configuration_loads loads."""
 
 PARSED = {
-    ("README.md", ""): "a drawing, and a reply whose text depends on the model",
+    ("README.md", "sh"): "installs, runs for a minute, or serves until stopped; test_readme.py loads the variables",
     ("bench/README.md", "sh"): "takes seven minutes and a second version of gatepass",
     ("deploy/README.md", "sh"): "writes a secret into the folder deploy",
     ("deploy/observability/README.md", "yaml"): "the file of Prometheus",
@@ -69,10 +69,11 @@ PARSED = {
     ("docs/getting_started.md", "text"): "needs the servers of a company",
     ("docs/guides/*.md", "sh"): "serves until stopped, or needs the running servers of the page",
     ("docs/guides/replace_a_forwarder.md", "python"): "imports Flask and requests, which gatepass does not require",
+    ("docs/http_api.md", "json console sh"): "replies of a running gatepass",
     ("docs/index.md", "{toctree}"): "a directive of the site",
-    ("docs/operations.md", ""): "needs the servers of a company",
-    ("docs/operations.md", "console json text"): "depends on the time, on keys, and on servers of a company",
-    ("docs/operations.md", "sh"): "lines for the start files of three shells",
+    ("docs/operations*.md", ""): "needs the servers of a company",
+    ("docs/operations*.md", "console json text"): "depends on the time, on keys, and on servers of a company",
+    ("docs/operations*.md", "sh"): "lines for start files of shells, or sent to a running gatepass",
     ("docs/ragflow.md", "sh"): "sent to a running gatepass; tests/integration sends the same bodies",
     ("docs/security.md", "{include} ../SECURITY.md"): "a directive of the site",
     ("docs/tokens.md", ""): "output and drawings",

@@ -5,15 +5,16 @@ import os
 import re
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from gatepass.cli import COMMANDS
 from gatepass.config.load import load
-from gatepass.tokens.issuer_error import TokenResponse, embedded_error_failure, parse_json_text
-from gatepass.tokens.secrets import secret_retry_hint
-from gatepass.types import Secret
+from gatepass.proxy.app_state import create_app_state
+from tests.integration.gateway import CHAT, JSON, serving
+from tests.integration.scripted import Scripted, Send, reply
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -84,22 +85,33 @@ def test_the_environment_of_the_readme_is_a_configuration(tmp_path):
     assert [credential.type for credential in config.credentials.values()] == ["oauth2"]
 
 
-def test_the_error_of_the_readme_has_the_shape_that_gatepass_writes():
-    (block,) = blocks("json")
-    error = json.loads(block)["error"]
-    assert (error.pop("code"), error.pop("hop"), error.pop("type")) == (
-        *("token_unavailable", "credential:token"),
-        "server_error",
-    )
-    said = TokenResponse(200, ((b"content-type", b"application/json"),), b'{"code": 1001, "msg": "wrong app secret"}')
-    failure = embedded_error_failure(parse_json_text(said.text), said, 0.0, "portal.corp.example", str)
-    assert failure is not None
-    assert failure.unclear
-    assert error.pop("message") == (
-        f"no token for credential token: {failure.reason}; tried again in 27 s"
-        + secret_retry_hint([Secret(lambda: "", changes=True)])
-    )
-    assert error == {"param": None}
+async def test_the_requests_of_the_readme_get_the_replies_that_it_shows(tmp_path):
+    """First from an upstream that answers, then from a token endpoint that rejects the client."""
+    (configuration,), (console,), (error,) = blocks("yaml"), blocks("console"), blocks("json")
+    shown = console.splitlines()[-1]
+    body = json.loads(re.findall(r"-d '(.*)'", console)[0])
+    key = "gp-0123456789abcdef0123456789abcdef"
+    accepted = {"access_token": "the-token", "token_type": "Bearer", "expires_in": 300}
+    for login, answer, status, text in (
+        (reply(accepted), reply(json.loads(shown)), 200, shown),
+        (reply({"error": "invalid_client"}, 401), b"", 503, error),
+    ):
+        answers = {"/oauth/token": login, CHAT: answer}
+        async with Scripted(answer=lambda asked, answers=answers: [Send(answers[asked.target])]) as corp:
+            file = tmp_path / "gatepass.yaml"
+            served_at = re.sub(r"https://\w+\.corp\.example", corp.url, configuration)
+            file.write_text(served_at.replace("sha256:…", f"sha256:{sha256(key.encode()).hexdigest()}"))
+            config = load(str(file), {"CORP_SECRET": "a-secret-of-the-client"}).config
+            async with serving(create_app_state(config)) as gateway:
+                got = await gateway.ask(body, headers={**JSON, "authorization": f"Bearer {key}"}).answer()
+        said = re.sub(r"127\.0\.0\.1(:\d+)?", "sso.corp.example", got.body.decode())
+        assert (got.status, json.loads(re.sub(r"in [\d.]+ s", "in 27 s", said))) == (status, json.loads(text))
+
+
+def test_no_sentence_of_the_readme_has_more_than_25_words():
+    prose = re.sub(r"\]\([^)]*\)", "]", re.sub(r"^```.*?^```", "", README, flags=re.MULTILINE | re.DOTALL))
+    parts = re.split(r"(?<=[.:!?])\s+(?=[A-Z`\[])|\n\n|\n- |\n\||\|", prose)
+    assert {part for part in parts if len(part.split()) > 25} == set()
 
 
 def test_help_names_every_command():

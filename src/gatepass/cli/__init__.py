@@ -19,11 +19,12 @@ from gatepass import __version__
 
 @dataclass(frozen=True, slots=True)
 class CommandEntry:
-    """The module and name of a command, and its line in the overview, which imports no command."""
+    """The module and name of a command, its line in the overview, and the extra of the package that it requires."""
 
     module: str
     name: str
     summary: str
+    extra: str | None = None
 
 
 COMMANDS: Mapping[str, CommandEntry] = {
@@ -40,7 +41,9 @@ COMMANDS: Mapping[str, CommandEntry] = {
     ),
     "keys": CommandEntry("gatepass.cli.keys", "keys", "Create, list and revoke API keys of clients."),
     "schema": CommandEntry("gatepass.cli.schema", "schema", "Print the JSON Schema of the configuration, for editors."),
-    "demo": CommandEntry("gatepass.demo.command", "demo", "Show the main features on this machine, without a network."),
+    "demo": CommandEntry(
+        "gatepass.demo.command", "demo", "Show the main features on this machine, without a network.", extra="demo"
+    ),
     "healthcheck": CommandEntry(
         "gatepass.cli.healthcheck", "healthcheck", "Check whether gatepass on this machine is alive."
     ),
@@ -66,6 +69,8 @@ class Commands(click.Group):
         try:
             command = getattr(import_module(entry.module), entry.name)
         except ModuleNotFoundError as error:
+            if error.name is not None and entry.extra and error.name.partition(".")[0] != "gatepass":
+                ctx.fail(f"{cmd_name!r} requires the package {error.name}. Run `pip install '.[{entry.extra}]'`.")
             if error.name is None or not entry.module.startswith(error.name):
                 raise
             ctx.fail(f"This installation has no command {cmd_name!r}: {entry.module} is missing.")

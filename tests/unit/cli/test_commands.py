@@ -58,6 +58,15 @@ def test_a_missing_module_is_told_and_harms_no_other_command(module):
     assert f"This installation has no command 'gone': {module} is missing." in result.output
 
 
+def test_a_command_without_its_extra_names_the_extra(tmp_path, monkeypatch):
+    (tmp_path / "gatepass_extra_probe.py").write_text("import gatepass_no_such_library\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    group = Commands({"show": CommandEntry("gatepass_extra_probe", "show", "Show.", extra="demo")}, name="gatepass")
+    result = run("show", group=group)
+    assert result.exit_code == 2
+    assert "'show' requires the package gatepass_no_such_library. Run `pip install '.[demo]'`." in result.output
+
+
 def test_a_library_that_is_missing_inside_a_command_is_not_hidden(tmp_path, monkeypatch):
     (tmp_path / "gatepass_probe.py").write_text("import gatepass_no_such_library\n")
     monkeypatch.syspath_prepend(str(tmp_path))
