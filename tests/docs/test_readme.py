@@ -92,12 +92,13 @@ async def test_the_requests_of_the_readme_get_the_replies_that_it_shows(tmp_path
     body = json.loads(re.findall(r"-d '(.*)'", console)[0])
     key = "gp-0123456789abcdef0123456789abcdef"
     accepted = {"access_token": "the-token", "token_type": "Bearer", "expires_in": 300}
+    answers: dict[str, bytes] = {}
     for login, answer, status, text in (
         (reply(accepted), reply(json.loads(shown)), 200, shown),
         (reply({"error": "invalid_client"}, 401), b"", 503, error),
     ):
-        answers = {"/oauth/token": login, CHAT: answer}
-        async with Scripted(answer=lambda asked, answers=answers: [Send(answers[asked.target])]) as corp:
+        answers |= {"/oauth/token": login, CHAT: answer}
+        async with Scripted(answer=lambda asked: [Send(answers[asked.target])]) as corp:
             file = tmp_path / "gatepass.yaml"
             served_at = re.sub(r"https://\w+\.corp\.example", corp.url, configuration)
             file.write_text(served_at.replace("sha256:…", f"sha256:{sha256(key.encode()).hexdigest()}"))
