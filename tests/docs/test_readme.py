@@ -97,7 +97,7 @@ async def test_the_requests_of_the_readme_get_the_replies_that_it_shows(tmp_path
         (reply(accepted), reply(json.loads(shown)), 200, shown),
         (reply({"error": "invalid_client"}, 401), b"", 503, error),
     ):
-        answers |= {"/oauth/token": login, CHAT: answer}
+        answers.update({"/oauth/token": login, CHAT: answer})
         async with Scripted(answer=lambda asked: [Send(answers[asked.target])]) as corp:
             file = tmp_path / "gatepass.yaml"
             served_at = re.sub(r"https://\w+\.corp\.example", corp.url, configuration)
