@@ -45,6 +45,7 @@ RUN = {
     ("docs/embedding.md", "python"): "test_embedding",
     ("docs/errors.md", "json text"): "test_errors",
     ("docs/guides/*.md", "yaml console"): "test_guides",
+    ("docs/quirks.md", "text"): "test_quirks",
     ("docs/reference/configuration.md", "yaml"): "test_reference",
     ("docs/tokens.md", "yaml"): "test_tokens",
     ("docs/zh/*.md", "sh yaml json"): "test_zh",

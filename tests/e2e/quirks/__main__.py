@@ -1,6 +1,6 @@
-"""Measure the table of quirks and print it: `python -m tests.e2e.quirks [--write] [MODEL …]`.
+"""Measure the quirks; print each row and the counts of each client: `python -m tests.e2e.quirks [--write] [MODEL …]`.
 
-`--write` puts it into docs/quirks.md. Names of models (the rows' own) measure these rows alone. What went wrong
+`--write` puts the counts into docs/quirks.md. Names of models (the rows' own) measure these rows alone. What went wrong
 through gatepass goes to stderr, with the reason.
 """
 
@@ -41,13 +41,12 @@ def main(arguments: list[str]) -> None:
     began_s = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         raw, through = measured(Path(folder), rows=rows)
-    table = "\n".join([*summary(raw, through), "", *lines(rows, raw, through), ""])
-    print(table)
+    print(*lines(rows, raw, through), "", *summary(raw, through), sep="\n")
     for complaint in sorted(complaints(through)):
         print(complaint, file=sys.stderr)
     print(f"{time.monotonic() - began_s:.0f} s", file=sys.stderr)
     if "--write" in arguments:
-        write(table)
+        write("\n".join(summary(raw, through)) + "\n")
 
 
 if __name__ == "__main__":

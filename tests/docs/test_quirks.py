@@ -1,0 +1,185 @@
+"""docs/quirks.md has an entry for each change that gatepass reports and for each quirk; its examples are real."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gatepass.learning.learned_rule import SAFE
+from gatepass.normalize import embeddings_reply, rules
+from gatepass.normalize.profiles import PlainTools, UntypedModel
+from gatepass.sse import client_transforms, event_stream
+from gatepass.sse.choice_repair import NAMES as REPAIRS
+from gatepass.sse.dialect_transforms import NAMES as RAGFLOW
+from tests.e2e.quirks.answers import DONE, chunk, opened, tool_chunks, written
+from tests.e2e.quirks.row import Row
+from tests.e2e.quirks.rows import ROWS
+from tests.e2e.quirks.street import SPECIAL, configuration
+from tests.e2e.quirks.upstream import Handler, Memory, Server
+from tests.integration.gateway import CHAT, HELLO, gateway
+from tests.integration.scripted import Scripted, Send
+from tests.integration.scripted import reply as scripted_reply
+from tests.unit.learning.test_learned_rule import RULES_OF_TABLE
+
+TEXT = (Path(__file__).parents[2] / "docs" / "quirks.md").read_text()
+LINES = [line for line in TEXT.splitlines() if line.startswith("|")]
+SHOWN = {entry for entry in re.findall(r"`([^`\n]+)`", TEXT.replace("```", "")) if re.match(r"[a-z_]+=\S", entry)}
+OF_A_REQUEST = ("drop", "rename", "set", "split", "images", "rerank", "extra_body")
+"""Changes whose value depends on the request: the page has an example of each."""
+QUIRKS = {
+    1: "Vertex's `ACCESS_TOKEN_EXPIRED`",
+    2: "200 with an error object",
+    3: "200 with an envelope",
+    4: "an HTML page with 200",
+    5: "rejects `stream: true`",
+    6: "rejects streams for an unverified organization",
+    7: "JSON, or JSON labelled as events",
+    8: "rejects whole replies",
+    9: "requires a stream for reasoning",
+    10: "a stream for a whole reply",
+    11: "`max_tokens` (reasoning models)",
+    12: "`max_completion_tokens` (old Azure",
+    13: "`temperature` or another sampling parameter",
+    14: "an unknown parameter",
+    15: "`stream_options` without a stream",
+    16: "`stream_options` (Databricks",
+    17: "`encoding_format: base64`",
+    18: "accepts at most N inputs",
+    19: "rejects `dimensions`",
+    20: "rejects token ids",
+    21: "accepts only one string",
+    22: "the role `developer`",
+    23: "the role `system`",
+    24: "two messages of one role",
+    25: "lists of text parts",
+    26: "tool calls with `content: null`",
+    27: "`reasoning_content` of an earlier reply",
+    28: "`images` outside the messages",
+    29: "deltas without `index`",
+    30: "`choices` that is empty, null or missing",
+    31: "usage in every chunk",
+    32: "all text so far in every chunk",
+    33: "RAGFlow's `{\"code\": 102}`",
+    34: "a 400 in another format",
+    35: "429 with `retry-after`",
+    36: "404 `DeploymentNotFound`",
+    37: "Kong's \"No API key found\"",
+    38: "a content filter",
+    39: "nine letters and digits",
+    40: "a forced `tool_choice`",
+    41: "`response_format: json_schema`",
+    42: "`parallel_tool_calls`",
+    43: "more `max_tokens` than the context has room for",
+    45: "unsupported tools",
+    46: "comments (`: keep-alive`",
+    47: "a last event without a blank line",
+    49: "a too long context",
+    50: "content and finish reason in one chunk",
+    51: "an empty body, or only `[DONE]`",
+}  # fmt: skip
+
+
+@pytest.fixture
+def strange() -> Iterator[str]:
+    """The upstream with all quirks: the model's name selects one."""
+    Handler.memory = Memory()
+    server = Server(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def is_shown(entry: str) -> bool:
+    name = entry.partition("=")[0]
+    return entry in SHOWN or (name in OF_A_REQUEST and any(shown.startswith(f"{name}=") for shown in SHOWN))
+
+
+def row(model: str) -> Row:
+    (found,) = [row for row in ROWS if row.model == model]
+    return found
+
+
+def test_every_change_that_gatepass_reports_has_an_entry():
+    by_profile = {
+        client_transforms.CONTENT,
+        client_transforms.LINE,
+        client_transforms.COMMENTS,
+        client_transforms.EMPTY_CHOICE,
+        client_transforms.NO_CHUNK,
+        client_transforms.PLAIN,
+        UntypedModel().entry,
+        PlainTools().entry,
+    }
+    reported = {*REPAIRS, *event_stream.NAMES, *by_profile, *RAGFLOW, *embeddings_reply.NAMES, rules.ADDED}
+    reported |= {rule.entry for rule in RULES_OF_TABLE} | {"drop=replayed", "unwrap=data", "images=2", "rerank=tei"}
+    assert sorted(entry for entry in reported if not is_shown(entry)) == []
+
+
+def test_every_quirk_has_a_row():
+    assert set(QUIRKS) == {row.quirk for row in ROWS} - {0}
+    assert [phrase for phrase in QUIRKS.values() if phrase not in TEXT] == []
+
+
+def test_a_parameter_that_the_page_calls_droppable_is_dropped_without_a_setting():
+    (line,) = [line for line in LINES if "an unknown parameter" in line]
+    named = set(re.findall(r"`([a-z_]+)`", line))
+    assert len(named) == 3
+    assert named <= SAFE
+
+
+async def test_what_gatepass_reports_for_each_quirk_is_on_the_page(strange: str):
+    config = configuration(strange)
+    for special in SPECIAL:
+        special(config, strange)
+    reported: set[str] = set()
+    async with gateway(**config) as served:
+        for one in ROWS:
+            for way in one.ways:
+                path = "/v1/embeddings" if way == "embed" else CHAT
+                body = {"model": one.model, **one.asked(way), "stream": way != "plain"}
+                if way == "embed":
+                    body = {**body, "encoding_format": "base64"}
+                    del body["stream"]
+                answer = await served.ask(body, path).answer()
+                for name in ("x-gatepass-adapted", "x-gatepass-tried"):
+                    reported |= set(filter(None, answer.headers.get(name, "").split(", ")))
+    assert len(reported) > 30
+    assert sorted(entry for entry in reported if not is_shown(entry)) == []
+
+
+async def test_the_rejections_of_the_example_end_in_its_headers(strange: str):
+    shown = dict(re.findall(r"^ +(x-gatepass-[a-z]+): (.+)$", TEXT, re.MULTILINE))
+    body = {"model": "o3-mini", "stream": True, **row("o3-mini").asked("raw")}
+    async with gateway(upstream=strange) as served:
+        first = await served.ask(body).answer()
+        second = await served.ask(body).answer()
+    assert shown == {name: first.headers[name] for name in shown}
+    assert len(shown) == 2
+    assert second.headers["x-gatepass-adapted"] == shown["x-gatepass-adapted"]
+    assert "x-gatepass-attempts" not in second.headers
+
+
+@pytest.mark.parametrize(
+    ("chunks", "end"),
+    [
+        ([opened(), chunk({"content": "Hello"})], '"finish_reason":"stop"'),
+        ([opened(), *tool_chunks()], '"finish_reason":"tool_calls"'),
+        ([opened(), *tool_chunks()[:-1]], '"code":"upstream_closed"'),
+    ],
+)
+async def test_a_stream_without_a_finish_reason_ends_as_the_page_says(chunks, end):
+    data = b"".join(b"data: " + written(one) + b"\n\n" for one in chunks) + DONE
+    sent = [Send(scripted_reply(data, content_type="text/event-stream"))]
+    async with Scripted(answer=lambda _: sent) as upstream, gateway(upstream=upstream.url) as served:
+        answer = await served.ask({**HELLO, "stream": True}).answer()
+    events = answer.events
+    is_error = "upstream_closed" in end
+    assert ("[DONE]" in events) is not is_error
+    assert end in events[-1 if is_error else -2].replace(" ", "")
