@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
@@ -14,13 +16,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from gatepass.errors import ClientGone, Fault, Overloaded, TransportFault
 from gatepass.http_client.response_body import read_whole
-from gatepass.proxy import in_flight
+from gatepass.proxy import handler, in_flight
 from gatepass.proxy.in_flight import SMALL_BYTES, MemoryBudget, RequestMemory
 from gatepass.server.cycle import CycleConnection, HttpRequestCycle
 from gatepass.types import Response
 from tests.attacks.conftest import Attack
 from tests.integration.gateway import HELLO, gateway
-from tests.integration.scripted import Scripted, Send, reply
+from tests.integration.scripted import Dialogue, Scripted, Send, begin_stream, chunk, reply
 from tests.waiting import at_rest, until
 
 LIMIT_BYTES = 1000
@@ -373,3 +375,48 @@ async def test_slow_readers_of_large_replies_are_bounded_and_served(attack: Atta
         (large.status, large.body[:200], requests),
     )
     assert large.headers.get("retry-after") == "1"
+
+
+PADDING = b"x" * (3 * MIB)
+QUESTION = b'{"model":"m","messages":[{"role":"user","content":"hi"}],"x":%b}'
+REJECTED: dict[str, tuple[bytes, Dialogue]] = {
+    "not JSON": (QUESTION % (b'["%b"' % PADDING), []),
+    "nested too deep": (QUESTION % (b'["%b",%b%b]' % (PADDING, b"[" * 100, b"]" * 100)), []),
+    "too much structure": (QUESTION % (b"[%b1]" % (b"1," * 700_000)), []),
+    "not UTF-8": (QUESTION % (b'"%b\xff"' % PADDING), []),
+    "an error of the upstream": (QUESTION % (b'"%b"' % PADDING), [Send(reply({"error": {"message": "no"}}, 400))]),
+    "a reply that is not JSON": (QUESTION % b"1", [Send(reply(b'{"x":"%b"' % PADDING))]),
+    "an event that is not JSON": (QUESTION % b'1,"stream":true', [*begin_stream(), Send(chunk(b"data: {\n\n"))]),
+}
+
+
+async def left_by(body: bytes, dialogue: Dialogue, requests: int = 4) -> int:
+    """Bytes that these requests leave behind in a process that collects no garbage."""
+    async with Scripted(dialogue or [Send(reply({}))]) as upstream, gateway(upstream=upstream.url) as served:
+        assert (await served.ask(body).answer()).status >= 400
+        upstream.received.clear()
+        gc.collect()
+        gc.disable()
+        tracemalloc.start()
+        try:
+            for _ in range(requests):
+                await served.ask(body).answer()
+            upstream.received.clear()
+            return tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+            gc.enable()
+
+
+@pytest.mark.attack("held bytes: rejected requests")
+@pytest.mark.parametrize("kind", REJECTED)
+async def test_a_rejected_request_leaves_nothing_for_the_collector(attack: Attack, kind: str) -> None:
+    attack.cases += 1
+    left_bytes = await left_by(*REJECTED[kind])
+    attack.peak_bytes, attack.allowed_bytes = left_bytes, MIB
+    attack.check(left_bytes < MIB, (kind, left_bytes))
+
+
+async def test_an_error_that_keeps_its_frames_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handler, "_drop_tracebacks", lambda _: None)
+    assert await left_by(*REJECTED["not JSON"]) > 2 * MIB

@@ -121,7 +121,7 @@ def parse(body: bytes) -> Any:
     except RecursionError:
         raise ValueError("the JSON is nested too deeply") from None
     except ValueError as strict:
-        return _parse_leniently(body, strict)
+        return _parse_leniently(body, str(strict))
 
 
 def _parse_large(body: bytes) -> dict[str, Any]:
@@ -161,19 +161,20 @@ def _read_members(found: Any, members: Iterable[str]) -> dict[str, Any]:
     return held
 
 
-def _parse_leniently(body: bytes, strict: ValueError) -> Any:
+def _parse_leniently(body: bytes, reason: str) -> Any:
+    # not the strict parser's error: its traceback would hold this frame and `body` until a garbage collection
     if len(body) > WHOLE_BYTES and (b"NaN" in body or b"Infinity" in body):
         # usually in a member that is not parsed; only this copy changes, the reply is relayed unchanged
         with suppress(ValueError, RecursionError):
             return _parse_large(body.replace(b"NaN", b"0.0").replace(b"Infinity", b"0.000000"))
     if len(body) > LENIENT_BYTES or body.count(b"[") + body.count(b"{") > LENIENT_BRACKETS:
-        raise strict
+        raise ValueError(reason)
     try:
         return json.loads(body.decode(errors="replace"))  # a reply with a damaged text is relayed unchanged
     except RecursionError:
         raise ValueError("the JSON is nested too deeply") from None
     except ValueError:
-        raise strict from None
+        raise ValueError(reason) from None
 
 
 def member(body: bytes, name: str) -> bytes | None:

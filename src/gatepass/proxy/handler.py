@@ -95,6 +95,7 @@ async def handle(client_request: ClientRequest, state: AppState, catalog: Catalo
         raise  # the server logs the traceback
     finally:
         _log_request(context)
+        _drop_tracebacks(context.error)
 
 
 async def _serve(
@@ -335,6 +336,16 @@ async def _try_targets(
 async def _send_error(client_response: ClientResponse, error: GatepassError) -> None:
     with suppress(ClientGone):
         await client_response.send_error(error)
+
+
+def _drop_tracebacks(error: BaseException | None) -> None:
+    """Break the cycle of `error`, its traceback, the frames in it and the context that holds `error`.
+
+    Otherwise the bodies of a rejected request stay in memory until the next garbage collection.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def _operation_name(client_request: ClientRequest, base_path: str) -> str:
