@@ -47,6 +47,7 @@ RUN = {
     ("docs/guides/*.md", "yaml console"): "test_guides",
     ("docs/quirks.md", "text"): "test_quirks",
     ("docs/reference/configuration.md", "yaml"): "test_reference",
+    ("docs/reference/http_api.md", "sh json text"): "test_http_reference",
     ("docs/tokens.md", "yaml"): "test_tokens",
     ("docs/zh/*.md", "sh yaml json"): "test_zh",
 }

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import click
 import pytest
-from docs.generate import FOLDER, SHARED, Entry, FieldText, blocks_in, commands, pages
+from docs.entries import Entry
+from docs.generate import FOLDER, SHARED, FieldText, blocks_in, commands, pages
 from pydantic import BaseModel, create_model
 
 from gatepass.cli import main

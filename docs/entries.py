@@ -1,0 +1,62 @@
+"""The entries of the pages in docs/reference/, and the links in their texts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One heading of a page. `facts` are lines such as `Default: 8080`, by their label."""
+
+    title: str
+    purpose: str
+    facts: Mapping[str, str]
+    danger: str = ""
+    note: str = ""
+    """Text behind the title, such as the type of credential that has the setting."""
+    depth: int = 3
+    details: str = ""
+    """Paragraphs and lists below the facts."""
+
+    def __post_init__(self) -> None:
+        missing = [name for name, text in {"purpose": self.purpose, **self.facts}.items() if not text]
+        if missing:
+            raise ValueError(f"{self.title} has no {', '.join(missing)}: add it to the code")
+
+    def __str__(self) -> str:
+        facts = "\n".join(f"- {name}: {text}" for name, text in self.facts.items())
+        danger = f"\n**Danger:** {sentence(self.danger)}\n" if self.danger else ""
+        note = f" ({self.note})" if self.note else ""
+        # a list that follows a list would continue it
+        causes = "Causes:\n\n" * self.details.startswith("- ")
+        details = f"\n{causes}{sentence(self.details)}\n" if self.details else ""
+        heading = f"{'#' * self.depth} `{self.title}`{note}"
+        return f"{heading}\n\n{sentence(self.purpose)}\n{danger}\n{facts}\n{details}"
+
+
+def sentence(text: str) -> str:
+    """Return `text` with a period at its end."""
+    return text if not text or text.endswith((".", ":", "`")) else f"{text}."
+
+
+def page(title: str, entries: Iterable[Entry | str]) -> str:
+    """Return a page. A text between the entries is a section with its own heading."""
+    return "\n".join([title, *map(str, entries)])
+
+
+LINK = re.compile(r"\bdocs/([a-z_/]+\.md)((?:#[a-z0-9_-]+)?)", re.IGNORECASE)
+"""A page that a docstring names: docs/operations.md#sharing."""
+
+
+def unwrapped(text: str) -> str:
+    """Join the lines of each paragraph and list item, and make links of the pages that they name."""
+    parts = [re.split(r"\n(?=\s*- )", part) for part in re.split(r"\n\s*\n", text.strip())]
+    return linked("\n\n".join("\n".join(" ".join(line.split()) for line in part) for part in parts))
+
+
+def linked(text: str) -> str:
+    """Make links of the pages that `text` names, from a page in docs/reference/."""
+    return LINK.sub(r"[\1](../\1\2)", text).replace("(../reference/", "(").replace("[reference/", "[")
