@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 from docs.generate import pages
@@ -127,7 +128,7 @@ def test_every_listed_header_is_on_the_page() -> None:
 async def test_headers_pass_as_the_page_says() -> None:
     sent = {name: header.example.partition(": ")[2] for name, header in READ.items() if name != "host"}
     sent |= {"authorization": f"Bearer {KEY}", "x-request-id": "mine-1", "user-agent": "me", "x-other": "1"}
-    of_upstream = {"x_ratelimit_remaining_requests": "99", "x_other": "1", "set_cookie": "a=b"}
+    of_upstream: dict[str, Any] = {"x_ratelimit_remaining_requests": "99", "x_other": "1", "set_cookie": "a=b"}
     body = {"model": "m", "messages": []}
     whole = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}]}
     async with Scripted([Send(reply(whole, **of_upstream))]) as upstream:
