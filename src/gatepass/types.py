@@ -273,6 +273,13 @@ class Response(Protocol):
         """Return the connection to its pool, or close it if the body was not read to its end."""
         ...
 
+    def finish(self) -> None:
+        """Close the response without waiting. The connection is reused if the body ends within a second.
+
+        Call it after the last event of a stream. Some upstreams take time to end a body after `[DONE]`.
+        """
+        ...
+
 
 _ABSENT = msgspec.Raw(b"")
 

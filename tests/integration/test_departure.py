@@ -141,6 +141,9 @@ class Unfinished:
     async def aclose(self) -> None:
         self.closed = True
 
+    def finish(self) -> None:
+        raise NotImplementedError
+
 
 class Wire:
     """A Transport that answers with `response`."""

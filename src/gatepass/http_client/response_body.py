@@ -29,6 +29,9 @@ TURN_BYTES = 4 * 1024 * 1024
 LARGE_BYTES = 4 * 1024 * 1024
 """A larger reply is joined in a thread: 64 MiB take 50 ms."""
 
+TAIL_S = 1.0
+"""Time that an upstream has to end a body of which nothing more is read."""
+
 CODING_BYTES = 40
 """Error messages quote a content-encoding up to this length."""
 
@@ -114,6 +117,14 @@ class UpstreamResponse:
     async def aclose(self) -> None:
         if self._source is not None:
             self.discard()
+
+    def finish(self) -> None:
+        """Release the connection when the body ends; see `Response.finish`."""
+        if self._source is not None:
+            self.pieces.clear()
+            self.size = 0
+            self._source.resume()
+            self._source.deadline.set(TAIL_S)
 
     def discard(self) -> None:
         """Abort the connection if the reply still uses it."""
@@ -333,6 +344,9 @@ class DecodedResponse:
 
     def aclose(self) -> Awaitable[None]:
         return self._response.aclose()
+
+    def finish(self) -> None:
+        self._response.finish()
 
 
 def decode_response(response: Response, coding: bytes | None) -> Response:

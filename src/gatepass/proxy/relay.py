@@ -11,7 +11,7 @@ from gatepass.errors import TransportFault
 from gatepass.proxy.client_response import ClientResponse
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.keepalive import KeepAlive
-from gatepass.proxy.response import BufferedReply, ClassifiedReply, RawReply, StreamingReply, close_finished_stream
+from gatepass.proxy.response import BufferedReply, ClassifiedReply, RawReply, StreamingReply
 from gatepass.proxy.upstream_call import connection_error
 from gatepass.sse.event import DONE
 from gatepass.sse.event_stream import EventStream
@@ -39,7 +39,7 @@ async def relay(
     if isinstance(classified, StreamingReply):
         keep_alive.watch_stream(classified.events)
         await _relay_stream(classified, context, client_response)
-        await close_finished_stream(classified.response, context.state.in_flight.tasks, context.state.clock)
+        classified.response.finish()
         return
     if isinstance(classified, RawReply):
         await _relay_raw(classified, attempt, client_response)

@@ -16,8 +16,6 @@ from secrets import token_hex
 import msgspec
 from msgspec.structs import replace
 
-from gatepass.cancel import Tasks, timeout
-from gatepass.clock import Clock
 from gatepass.config.access import Profile
 from gatepass.dialects.content import ContentKind, ContentSniffer, content_type, first_bytes, is_event_stream
 from gatepass.dialects.error_body import is_error
@@ -276,6 +274,9 @@ class _ReplayedResponse:
     async def aclose(self) -> None:
         await self._response.aclose()
 
+    def finish(self) -> None:
+        self._response.finish()
+
 
 SYNTHESISED = "stream=synth"
 """The entry of `x-gatepass-adapted` for a stream made from a whole reply."""
@@ -533,7 +534,7 @@ async def aggregate_reply(context: ReplyContext) -> BufferedReply:
     context.attempt.received()
     await _feed_slices(aggregator, sniffer.held)
     reply = _aggregated(context, aggregator)
-    await close_finished_stream(context.response, context.state.in_flight.tasks, context.state.clock)
+    context.response.finish()
     return reply
 
 
@@ -588,27 +589,3 @@ def _aggregated(context: ReplyContext, aggregator: BodyAggregator) -> BufferedRe
     headers = tuple(field for field in context.headers() if field[0] != b"content-type")
     headers = (*headers, (b"content-type", b"application/json"))
     return _repaired(context, BufferedReply(context.response.status, headers, body, (AGGREGATED,)))
-
-
-TAIL_S = 1.0
-"""Time that an upstream has to end its body after `[DONE]`, so that its connection can be reused."""
-
-
-async def close_finished_stream(response: Response, tasks: Tasks, clock: Clock) -> None:
-    """Close a stream whose last event was received.
-
-    A connection can be reused only if the body was read to its end. One of `tasks` reads it in the background, because
-    the answer is already complete.
-    """
-    if response.ended:
-        await response.aclose()
-    else:
-        tasks.spawn(_drain_body(response, clock), "tail of a stream")
-
-
-async def _drain_body(response: Response, clock: Clock) -> None:
-    try:
-        with suppress(TimeoutError, TransportFault):  # the connection is closed instead of reused
-            await timeout(clock, TAIL_S, response.stream_to(lambda _: True), TimeoutError())
-    finally:
-        await response.aclose()

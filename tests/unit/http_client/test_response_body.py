@@ -97,6 +97,9 @@ class Played:
     async def aclose(self) -> None:
         self.closed = True
 
+    def finish(self) -> None:
+        raise NotImplementedError
+
 
 async def test_a_coded_response_reads_as_if_it_were_not():
     packed = gzip.compress(TEXT)

@@ -187,6 +187,9 @@ async def test_a_coded_reply_pours_what_it_decodes():
         async def aclose(self):
             pass
 
+        def finish(self):
+            raise NotImplementedError
+
     class Plain(ZlibDecoder):
         def decode(self, piece):
             yield piece.upper()
@@ -221,6 +224,9 @@ class Body:
 
     async def aclose(self) -> None:
         pass
+
+    def finish(self) -> None:
+        raise NotImplementedError
 
 
 @pytest.mark.parametrize("pieces", [(), (b"abc",), (b"a", b"bc"), (b"a", b"b", b"c")])

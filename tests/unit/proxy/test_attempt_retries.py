@@ -60,6 +60,8 @@ class Reply:
 
     async def aclose(self) -> None: ...
 
+    def finish(self) -> None: ...
+
 
 class Upstream:
     """Plays `turns`, one for each request, then answers well. `takes` are the only tokens that it accepts."""

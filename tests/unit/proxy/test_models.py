@@ -44,6 +44,8 @@ class Listed:
     async def aclose(self) -> None:
         pass
 
+    def finish(self) -> None: ...
+
 
 class Upstream:
     """A Transport: `reply` is the reply, an error to raise, or None to wait until `free` is

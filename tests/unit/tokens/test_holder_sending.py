@@ -117,6 +117,8 @@ class Reply:
     async def aclose(self) -> None:
         await asyncio.sleep(0)
 
+    def finish(self) -> None: ...
+
 
 @dataclass
 class FakeUpstream:
