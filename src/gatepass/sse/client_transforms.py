@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
@@ -72,7 +73,7 @@ class _ClientTransform:
         return b""
 
 
-class _ChunkTransform(_ClientTransform):
+class _ChunkTransform(_ClientTransform, ABC):
     """A change of single events. Only events that `_passes` does not recognize by their bytes are parsed."""
 
     __slots__ = ()
@@ -80,13 +81,13 @@ class _ChunkTransform(_ClientTransform):
     def feed(self, block: bytes) -> bytes:
         return block if self._passes(block) else self._feed_each(block)
 
+    @abstractmethod
     def _passes(self, block: bytes) -> bool:
         """Whether the bytes show that an event needs no change; for a run, that none of its events does."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _change(self, payload: Any) -> bytes | None:
         """Return the events to send instead of one with the data `payload`; None to send it unchanged."""
-        raise NotImplementedError
 
     def _feed_each(self, block: bytes) -> bytes:
         run, comments = split_comments(block)
