@@ -6,6 +6,7 @@ the background. `Lease` keeps one lease while a block of code runs.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -110,10 +111,11 @@ class StoreCache:
         self._clock = clock
         self._followed: dict[str, list[OnChange]] = {}
         self._seen: dict[str, bytes] = {}
+        self._has_followers = asyncio.Event()
         self._tasks = Tasks()
 
     def start(self) -> None:
-        """Start the task that reads the store every SYNC_S. Requires a running event loop."""
+        """Start the task that reads the store every SYNC_S while a name is followed. Requires a running event loop."""
         self._tasks.spawn(self._sync(), "store cache")
 
     async def aclose(self) -> None:
@@ -123,6 +125,7 @@ class StoreCache:
         """Call `on_change` with the value of `name` and with each later one; return a function that ends this."""
         self._followed.setdefault(name, []).append(on_change)
         self._seen.pop(name, None)  # the next reading reports the value to the new follower too
+        self._has_followers.set()
 
         def unfollow() -> None:
             followers = self._followed[name]
@@ -130,11 +133,14 @@ class StoreCache:
             if not followers:
                 del self._followed[name]
                 self._seen.pop(name, None)
+            if not self._followed:
+                self._has_followers.clear()
 
         return unfollow
 
     async def _sync(self) -> None:
         while True:
+            await self._has_followers.wait()  # a process that shares nothing sets no timer
             await sleep(self._clock, SYNC_S)
             if self._followed:
                 try:

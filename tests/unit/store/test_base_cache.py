@@ -62,6 +62,24 @@ async def test_a_store_that_nobody_follows_is_not_asked(clock, store, cache):
     assert store.requested == []
 
 
+async def test_no_timer_is_set_while_nobody_follows(clock, store, cache, monkeypatch):
+    timers: list[float] = []
+    set_timer = clock.call_later
+
+    def counted(delay_s: float, callback: Callable[[], object]) -> object:
+        timers.append(delay_s)
+        return set_timer(delay_s, callback)
+
+    monkeypatch.setattr(clock, "call_later", counted)
+    await clock.advance(5.0)
+    before = len(timers)
+    leave = cache.follow("value/one", lambda value, reading: None)
+    await clock.advance(2 * SYNC_S)
+    leave()
+    await clock.advance(5.0)
+    assert (before, len(timers)) == (0, 3)  # the last of them was set before the follower left
+
+
 async def test_who_leaves_is_not_told_and_the_others_are(clock, store, cache):
     told = []
     cache.follow("value/one", lambda value, reading: told.append(("stays", value)))
