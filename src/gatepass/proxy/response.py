@@ -16,7 +16,7 @@ from secrets import token_hex
 import msgspec
 from msgspec.structs import replace
 
-from gatepass.config.access import Profile
+from gatepass.config.access import PLAIN, Profile
 from gatepass.dialects.content import ContentKind, ContentSniffer, content_type, first_bytes, is_event_stream
 from gatepass.dialects.error_body import is_error
 from gatepass.dialects.reply_check import should_retry
@@ -31,7 +31,7 @@ from gatepass.sse.aggregate import BodyAggregator, CompletionAggregator
 from gatepass.sse.choice_repair import RepairOptions
 from gatepass.sse.chunk import EnvelopeDefaults
 from gatepass.sse.client_transforms import make_client_transform, transform_reply
-from gatepass.sse.event import read_json
+from gatepass.sse.event import EventTransform, read_json
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.repair import StreamRepair
 from gatepass.sse.responses_api import LAST_EVENTS, ResponseAggregator, Unfinished, synthesize_response
@@ -155,6 +155,10 @@ class ReplyContext(msgspec.Struct, frozen=True):
     def envelope_defaults(self) -> EnvelopeDefaults:
         """The id, time and model for chunks that gatepass generates."""
         return EnvelopeDefaults(IdGenerator(), int(self.state.clock.wall()), self.call.model)
+
+    def client_transform(self) -> EventTransform | None:
+        """A new transform of the stream for this client, None for most clients."""
+        return None if self.profile is PLAIN else make_client_transform(self.profile, is_chat=self.is_chat)
 
 
 OK = 200
@@ -347,7 +351,7 @@ def _event_stream(context: ReplyContext) -> EventStream:
             context.error_reader(),
             done_is_required=False,
             last_types=LAST_EVENTS if is_response else frozenset(),
-            client_transform=make_client_transform(context.profile, is_chat=False),
+            client_transform=context.client_transform(),
         )
     defaults, requested = context.envelope_defaults(), requested_usage(context.call.body)
     include_usage, drops_usage = _usage_options(context, requested)
@@ -368,7 +372,7 @@ def _event_stream(context: ReplyContext) -> EventStream:
         choices=context.call.choices,
         dialect_transform=None if transforms is None else transforms.stream(defaults, wants_usage=bool(requested)),
         repair=StreamRepair(options, defaults),
-        client_transform=make_client_transform(profile),
+        client_transform=context.client_transform(),
     )
 
 
@@ -389,7 +393,7 @@ async def _synthesized(context: ReplyContext, reply: BufferedReply) -> Classifie
         return reply
     events = await run_off_loop(reply.body, partial(_synthesized_events, context, reply.body))
     adapted = reply.adapted
-    if context.is_chat and (client_transform := make_client_transform(context.profile)) is not None:
+    if context.is_chat and (client_transform := context.client_transform()) is not None:
         events, adapted = client_transform.feed(events), (*adapted, *client_transform.adapted)
     headers = tuple(field for field in reply.headers if field[0] != b"content-type")
     return SynthesizedStream(headers, events, reply.body, (SYNTHESISED, *adapted), reply.is_empty)
