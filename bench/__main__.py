@@ -14,7 +14,7 @@ from bench import bar, candidates, comparison, page, profile, report, rig, serie
 from bench.candidates import CANDIDATES, Candidate
 from bench.environments import NotMade, fetch_nginx
 from bench.machine import machine, source, versions
-from bench.places import PAGE, RESULTS
+from bench.places import PAGE, PUBLISHED, RESULTS
 from bench.processes import NotEnoughCores
 from bench.series import Plan
 
@@ -91,10 +91,11 @@ def main(
     written = _write(document, "quick" if quick else "part" if only or wanted else "bench")
     print(report.report(figures, results, outcomes, plan.workloads))
     print(f"\n{document['took_s']} s; all figures: {written}")
+    shown = page.published(document, figures, outcomes)
     if page_path or not (quick or only or wanted):
-        (page_path or PAGE).write_text(
-            page.markdown(figures, results, outcomes, plan.workloads, document), encoding="utf-8"
-        )
+        (page_path or PAGE).write_text(page.markdown(shown), encoding="utf-8")
+    if not (page_path or quick or only or wanted):
+        PUBLISHED.write_text(json.dumps(shown, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     faults = [f"{name}: not so: {fault}" for name, outcome in outcomes.items() for fault in outcome.faults]
     if faults:
         raise click.ClickException("; ".join(faults))

@@ -146,9 +146,10 @@ def _footprint(figure: str) -> Callable[[Figures], float | None]:
 SMALL = "small chat, 64 at a time"
 BURST = "streamed burst"
 EMBEDDINGS = "embeddings, 380 KB replies"
-PACED = "500 paced streams (an event each 50 ms)"
-IMAGE = "4 MB image body moved into a part"
-TLS = "the same with TLS to the upstream"
+PACED = "500 streams, an event each 50 ms"
+IMAGE = "4 MB image that is moved"
+TLS = "TLS to the upstream"
+ALONE = "one small chat at a time"
 
 BARS = (
     _at_least(SMALL, "requests/s", 60, "chat-64", "requests_s", "litellm"),
@@ -161,17 +162,24 @@ BARS = (
     _at_most(PACED, "CPU per event", 1.8, "paced-500", "cpu_us", "nginx"),
     Bar(PACED, "added delay, p99", "ms", 2, False, _added_ms("paced-500", "delay_p99_us")),
     Bar(PACED, "TTFT added, p50", "ms", 0.5, False, _added_ms("paced-500", "ttft_added_p50_us")),
-    Bar("1,500 such streams", "events that came", "of all", HELD, True, _held("paced-1500", 1500 * 20.0)),
-    _at_most("one at a time", "latency p50", 2, "chat-1", "latency_p50_us", "nginx"),
+    Bar(
+        "1,500 streams, an event each 50 ms",
+        "events that arrived",
+        "of all",
+        HELD,
+        True,
+        _held("paced-1500", 1500 * 20.0),
+    ),
+    _at_most(ALONE, "latency p50", 2, "chat-1", "latency_p50_us", "nginx"),
     _at_least(EMBEDDINGS, "MB/s", 1.5, "embeddings-8", "mb_s", "nginx"),
     _at_most(IMAGE, "CPU", 8, "images-4", "cpu_us", "nginx"),
     Bar(IMAGE, "peak memory", "x the body", 4, False, _footprint("peak_bodies")),
     _at_least(TLS, "small chat, requests/s", 0.15, "chat-64", "requests_s", "nginx-tls"),
     _at_most(TLS, "200 paced streams, CPU per event", 2, "paced-200", "cpu_us", "nginx-tls"),
     _at_least(TLS, "embeddings, MB/s", 1.2, "embeddings-8", "mb_s", "nginx-tls"),
-    Bar("stream repaired", "CPU per event", "µs", 12, False, _cpu_us("repaired-32")),
-    Bar("stream emulated", "CPU per event", "µs", 12, False, _cpu_us("emulated-8")),
-    Bar("stream aggregated", "CPU per event", "µs", 12, False, _cpu_us("aggregated-8", BURST_EVENTS)),
+    Bar("repaired stream", "CPU per event", "µs", 12, False, _cpu_us("repaired-32")),
+    Bar("synthesized stream", "CPU per event", "µs", 12, False, _cpu_us("emulated-8")),
+    Bar("aggregated reply", "CPU per event", "µs", 12, False, _cpu_us("aggregated-8", BURST_EVENTS)),
     Bar("1,000 slow streams", "memory per stream", "KiB", 40, False, _footprint("stream_kib")),
     Bar("ready", "time", "s", 0.6, False, _footprint("ready_s")),
     Bar("idle", "memory", "MB", 60, False, _footprint("idle_mb")),

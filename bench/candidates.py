@@ -149,16 +149,16 @@ def _litellm(ports: Ports, port: int) -> Launch:
 
 
 CANDIDATES = (
-    Candidate("direct", "the upstream itself, no gateway between"),
+    Candidate("direct", "the upstream itself, without a gateway"),
     Candidate("nginx", "nginx, `proxy_buffering off`, keep-alive to the upstream, one worker", _nginx),
-    Candidate("gatepass", "gatepass, complete: key, rename, fresh token, log line, metrics", gatepass(), True),
-    Candidate("gatepass-piped", "the same, its log read from a pipe as a container's is", gatepass(), True, True),
+    Candidate("gatepass", "gatepass with key, renamed model, token, log line and metrics", gatepass(), True),
+    Candidate("gatepass-piped", "the same, with its log written to a pipe, as in a container", gatepass(), True, True),
     Candidate("gatepass-uvicorn", "gatepass's application under plain uvicorn, no log handler", gatepass_uvicorn()),
-    Candidate("tuned", "FastAPI + httpx2 tuned: raw routes, raw bytes, no limit of the pool", _tuned),
-    Candidate("naive", "FastAPI + httpx + StreamingResponse as in examples, with sniffio", _naive),
+    Candidate("tuned", "FastAPI with httpx2, tuned: raw routes, raw bytes, no limit of the pool", _tuned),
+    Candidate("naive", "FastAPI with httpx and StreamingResponse, as in examples", _naive),
     Candidate("openai-forward", "openai-forward, logging off", _openai_forward),
     Candidate("litellm", "LiteLLM's proxy, one worker, no keys, no database", _litellm),
-    Candidate("nginx-tls", "nginx, TLS to the upstream (`proxy_ssl`, verified, sessions kept)", _nginx_tls),
-    Candidate("gatepass-tls", "gatepass, complete, TLS to the upstream", gatepass(tls=True), True),
+    Candidate("nginx-tls", "nginx, TLS to the upstream, verified, with session reuse", _nginx_tls),
+    Candidate("gatepass-tls", "gatepass, TLS to the upstream", gatepass(tls=True), True),
 )
 QUICK = ("direct", "nginx", "gatepass", "gatepass-uvicorn", "tuned")

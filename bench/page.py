@@ -1,119 +1,263 @@
-"""docs/benchmarks.md. Pure."""
+"""docs/benchmarks.md and the figures that it shows. Pure. `python -m bench.page` writes the page again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from bench.bar import Figures, Result
+from bench.bar import AT_LIMIT, IDLE, Figures, Result, judge
+from bench.candidates import CANDIDATES
 from bench.machine import BUSY
-from bench.report import Table, bar_table, footprint_table, load_table, measured, miss, number, wanted
+from bench.places import PAGE, PUBLISHED
+from bench.report import Table, bar_table, footprint_table, load_table, number, wanted
+from bench.sample import Sample
 from bench.series import Outcome
 from bench.soak import GROWTH
 from bench.why import WHY
-from bench.workloads import Workload
+from bench.workloads import WORKLOADS
+
+HEAD = ("command", "date", "machine", "source", "versions", "rounds", "window_s", "took_s")
+NOT_ON_THE_PAGE = frozenset({"gateway_cpu", "rig_cpu", "memory_mb", "errors"})
+PEERS = ("naive", "litellm", "nginx")
+SHOWN_SHARE = 0.02
+"""The share of a stage that has its own row in the profile."""
+
+READING = (
+    "- Figures are medians over the rounds of one run, in which the candidates take turns. Compare ratios: another",
+    "  machine has other absolute figures.",
+    "- **CPU µs** is the CPU time of the gateway for one request, or for one event of a stream. It is the most",
+    "  reliable figure on a busy machine.",
+    "- **Delay** is the time from the upstream's write of an event to the client's read. **TTFT added** is the time to",
+    "  the first event without the time that the upstream itself took.",
+    "- **Rig at its limit**: the load generator used its whole core and the gateway did not. Then compare the CPU, not",
+    "  the rate.",
+    "- nginx runs without buffering, which event streams require. It then copies large replies in small pieces, so its",
+    "  rate for embeddings describes this setting only.",
+    "- Only gatepass checks a key by its hash, fetches tokens and writes a log line for each request. The other",
+    "  gateways do less work.",
+)
+FRESH = (
+    "- **Ready**: from the start of the process to the first answered chat",
+    "- **Idle**: the proportional set size half a second later",
+    "- **Slow stream**: the memory of one of 1,000 streams with an event each second",
+    "- **Peak**: the memory that one 4 MB request adds, as a multiple of its body",
+)
+CURVES = (
+    "A separate run, `make bench-curves`. `paced-100` is 100 streams with 20 events/s each. `body-256` is a chat of",
+    "256 KB, 4 at a time.",
+)
+PROFILE = (
+    "The CPU time of the gateway's core in µs, by the part of gatepass that used it. py-spy sampled it under load.",
+    "`make bench-profile` also prints the functions.",
+)
+WORKERS = (
+    "A separate run, `make bench-workers`. gatepass uses both cores here, and shares the second one with the upstream",
+    "and the load generator. Their share explains why two workers do not double the rate.",
+)
 
 
-def markdown(
-    figures: Figures,
-    results: Sequence[Result],
-    outcomes: Mapping[str, Outcome],
-    workloads: Iterable[Workload],
-    document: Mapping[str, Any],
-) -> str:
-    """The page; `document` is what the JSON file holds."""
-    names = list(outcomes)
-    lines = [*_head(document), *_against(outcomes, document), "", "## The bar", "", *_bar_words(results), ""]
-    lines += [*_grid(bar_table(results)), "", "## The figures", "", *READING]
-    for workload in workloads:
-        table = load_table(figures, workload, names)
-        if len(table) > 1:
-            lines += ["", f"### {workload.name}", "", _sentence(workload.says), "", *_grid(table)]
-    lines += ["", "### Fresh processes", "", FRESH, "", *_grid(footprint_table(figures, names))]
-    lines += [*_profile(document.get("profile")), *_curves(document.get("curves"))]
-    lines += [*_workers(document.get("workers")), *_soak(document.get("soak"))]
+def published(document: Mapping[str, Any], figures: Figures, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
+    """The part of a run's document that the page shows: medians instead of samples, four moments of the soak."""
+    loads: dict[str, dict[str, Any]] = {}
+    for (name, workload), sample in figures.loads.items():
+        loads.setdefault(name, {})[workload] = sample.document()
+    footprints: dict[str, dict[str, float]] = {}
+    for (name, figure), value in figures.footprints.items():
+        footprints.setdefault(name, {})[figure] = round(value, 3)
+    profile, curves, workers, soak = (document[name] for name in ("profile", "curves", "workers", "soak"))
+    if profile is not None and "parts" in profile:
+        parts = [{name: part[name] for name in ("says", "us", "kernel", "stages")} for part in profile["parts"]]
+        profile = {"parts": parts}
+    if soak is not None:
+        rests = soak["rests"]
+        soak = {"flat": soak["flat"], "rests": [rests[at * (len(rests) - 1) // 3] for at in range(4)]}
+    return {
+        **{name: document[name] for name in HEAD},
+        "absent": {name: one.absent for name, one in outcomes.items() if one.absent},
+        "loads": loads,
+        "footprints": footprints,
+        "profile": profile,
+        "curves": curves and {"tables": curves["tables"]},
+        "workers": workers and {"table": workers["table"]},
+        "soak": soak,
+    }
+
+
+def figures_of(document: Mapping[str, Any]) -> Figures:
+    """The medians of a published document."""
+    return Figures(
+        {(name, at): Sample(**one) for name, found in document["loads"].items() for at, one in found.items()},
+        {(name, figure): value for name, found in document["footprints"].items() for figure, value in found.items()},
+    )
+
+
+def markdown(document: Mapping[str, Any]) -> str:
+    """The page of a published document."""
+    figures = figures_of(document)
+    results = judge(figures)
+    lines = ["# Benchmarks", "", *_introduction(document), "", "## What gatepass costs", "", *_costs(figures)]
+    lines += ["", "## Promises", "", *_promises(results)]
+    lines += [
+        "",
+        "## The candidates",
+        "",
+        *_grid(_candidates(document)),
+        "",
+        "## How to read the figures",
+        "",
+        *READING,
+    ]
+    lines += ["", "## Each workload", *_workloads(figures)]
+    lines += ["", "## Start and memory", "", *FRESH, ""]
+    lines += _grid(footprint_table(figures, [one.name for one in CANDIDATES]))
+    lines += [*_profile(document["profile"]), *_curves(document["curves"])]
+    lines += [*_workers(document["workers"]), *_soak(document["soak"])]
     return "\n".join(lines) + "\n"
 
 
-READING = (
-    "Medians over the rounds of one run, in which the candidates take turns. Read ratios, not absolute figures:",
-    "another machine has others.",
-    "",
-    "- `CPU µs`: what the gateway's core spent per event of a stream, else per request. It is the figure that",
-    "  survives a busy machine.",
-    "- `gateway core`, `rig core`: how busy each core was. Where the rig's is near 1.00, the rig was the limit and not",
-    "  the gateway: then compare the CPU, not the rate. A gateway that is not at its limit also joins fewer events in",
-    "  one write and spends more on each.",
-    "- `delay`: from the upstream's write of an event to the client's read of it. `TTFT added`: the time to the first",
-    "  event without what the upstream itself took. The promises of both are of what a gateway adds: without what",
-    "  `direct` has.",
-    "- `errors`: replies that were no 200 or did not end, over all rounds.",
-    "- nginx without buffering, which event streams need, copies large replies in small pieces: to be faster than it",
-    "  with embeddings says something about this setting only.",
-    "- `street` in the profile: what hands a request from stage to stage, and whatever no other row names.",
-    "- `direct` can be slower than a gateway that joins events: the load generator then reads fewer and larger pieces.",
-    "- None of the others checks a key by hash, fetches a token or writes a line per request here; gatepass does.",
-)
-FRESH = (
-    "Ready: from the start of the process to the first answered chat. Idle: the proportional set size half a second "
-    "later. A slow stream: what each of 1,000 adds, an event a second. Peak: how many times its body a 4 MB request "
-    "adds, one after the other."
-)
-
-
-def _head(document: Mapping[str, Any]) -> list[str]:
-    machine, took_min = document["machine"], document["took_s"] / 60
-    when = f" on {document['date']}" if document["date"] else ""
-    told = [f"{machine['cores']} cores of {machine['cpu']}", f"Linux {machine['kernel']}"]
-    told += [f"Python {machine['python']}", f"nginx {machine['nginx']}"]
+def _introduction(document: Mapping[str, Any]) -> list[str]:
+    machine, when = document["machine"], f" on {document['date']}" if document["date"] else ""
     lines = [
-        "# Benchmarks",
+        "This page is for engineers who ask what gatepass costs, and how it compares with other gateways. The command",
+        "below writes it, so do not edit it. `bench/README.md` describes the rig.",
         "",
-        f"Written by `{document['command']}`: do not edit. bench/README.md says how the rig works.",
-        "",
-        f"Measured{when} on {', '.join(told)}; `{document['source']}` stands for the code in src/",
-        "(`.venv/bin/python -m bench.machine` says what stands for that of a checkout).",
-        f"Rounds: {document['rounds']}, with windows of {document['window_s']:g} s; {took_min:.0f} minutes in all.",
-        "The gateway has one core, the upstream and the load generator share the other.",
+        f"- Measured{when} with `{document['command']}`: {document['rounds']} rounds with windows of",
+        f"  {document['window_s']:g} s, {document['took_s'] / 60:.0f} minutes",
+        f"- {machine['cores']} cores of {machine['cpu']}, Linux {machine['kernel']}, Python {machine['python']}, nginx",
+        f"  {machine['nginx']}",
+        "- The gateway has one core. The upstream and the load generator share the other.",
+        f"- The code in src/ has the checksum `{document['source']}`. `.venv/bin/python -m bench.machine` prints that",
+        "  of a checkout.",
     ]
     load = machine["load before the run"]
-    if load > BUSY:
-        lines += [
-            "",
-            f"**The machine had other work before the run (load {load:g}): these figures are noisy.**",
-        ]
-    return lines
+    return lines + [f"- **The machine had a load of {load:g} before the run. The figures are noisy.**"] * (load > BUSY)
 
 
-def _against(outcomes: Mapping[str, Outcome], document: Mapping[str, Any]) -> list[str]:
-    lines = [""]
-    for name, outcome in outcomes.items():
-        found = document["versions"].get(name.removesuffix("-tls").removesuffix("-piped"), {})
-        tail = f" ({', '.join(f'{library} {version}' for library, version in found.items())})" if found else ""
-        absent = f". **Not measured: {outcome.absent}**" if outcome.absent else ""
-        lines.append(f"- `{name}`: {outcome.says}{tail}{absent}")
-    return lines
+def _costs(figures: Figures) -> list[str]:
+    """Five lines, or one that names a run without these figures."""
+    needed = {("gatepass", at) for at in ("chat-64", "chat-1", "paced-500", "burst-32", "embeddings-8")}
+    needed |= {("nginx", "chat-1"), ("direct", "paced-500"), *((name, "chat-64") for name in PEERS)}
+    kept = {("gatepass", name) for name in ("ready_s", "idle_mb", "stream_kib", "peak_bodies")}
+    if not (needed <= set(figures.loads) and kept <= set(figures.footprints)):
+        return ["This run measured only a part of the workloads."]
+    chat, alone, paced, burst, vectors = (
+        figures.loads["gatepass", at] for at in ("chat-64", "chat-1", "paced-500", "burst-32", "embeddings-8")
+    )
+    direct, peer = figures.loads["direct", "paced-500"], figures.loads["nginx", "chat-1"]
+    rates = {name: chat.requests_s / figures.loads[name, "chat-64"].requests_s for name in PEERS}
+    own = {name: figures.footprints["gatepass", name] for _, name in kept}
+    alone_ms, peer_ms = alone.latency_p50_us / 1000, peer.latency_p50_us / 1000
+    delay_ms = (paced.delay_p50_us - direct.delay_p50_us) / 1000
+    first_ms = (paced.ttft_added_p50_us - direct.ttft_added_p50_us) / 1000
+    return [
+        f"- **A small chat** costs {chat.cpu_us:.0f} µs of CPU: one core serves {chat.requests_s:,.0f} requests/s.",
+        f"  A single request takes {alone_ms:.2f} ms through gatepass and {peer_ms:.2f} ms through nginx.",
+        f"- **A streamed event** costs {paced.cpu_us:.1f} µs of CPU in 500 streams, {burst.cpu_us:.1f} µs in a burst.",
+        f"  gatepass delays it by {delay_ms:.2f} ms, and the first event of a stream by {first_ms:.2f} ms (medians).",
+        f"- **Embeddings** of 64 KB in and 380 KB out cost {vectors.cpu_us:.0f} µs of CPU: one core relays",
+        f"  {vectors.mb_s:,.0f} MB/s.",
+        f"- **Memory**: {own['idle_mb']:.0f} MB idle, {own['stream_kib']:.0f} KiB for each slow stream, and",
+        f"  {own['peak_bodies']:.1f} times the body of a 4 MB request. The start takes {own['ready_s']:.1f} s.",
+        f"- **Compared with others**, small chats/s on one core: {rates['naive']:.0f} times FastAPI with httpx,",
+        f"  {rates['litellm']:.0f} times LiteLLM, {rates['nginx']:.0%} of nginx.",
+    ]
 
 
-def _bar_words(results: Sequence[Result]) -> list[str]:
+def _promises(results: Sequence[Result]) -> list[str]:
     missed = [result for result in results if result.met is False]
     unknown = [result for result in results if result.met is None]
-    words = [f"{len(results) - len(missed) - len(unknown)} of {len(results)} promises are met."]
-    for result in sorted(missed, key=lambda one: -one.by):
-        bar, value = result.bar, measured(result)
-        words.append(
-            f"- Missed: {bar.work}, {bar.measure}: {value} {bar.unit} where {wanted(result)} is wanted, {miss(result)}."
-        )
-        if (why := WHY.get((bar.work, bar.measure))) is not None:
-            words.append(f"  {why}")
-    words += [
-        f"- By CPU alone: {one.bar.work}, {one.bar.measure}: {number(one.by_cpu)} {one.bar.unit}. The rig was the "
-        "limit there, which flatters whoever needs more CPU."
+    met = len(results) - len(missed) - len(unknown)
+    lines = [f"{met} of {len(results)} promises are met. `x nginx` means times the figure of nginx.", ""]
+    lines += _grid(bar_table(results))
+    reasons: dict[str, list[str]] = {}
+    for result in missed:
+        if (why := WHY.get((result.bar.work, result.bar.measure))) is not None:
+            reasons.setdefault(why, []).append(f"{result.bar.work}, {result.bar.measure}")
+    notes = [f"- {'; '.join(works)}: {why}" for why, works in reasons.items()]
+    notes += [
+        f"- {one.bar.work}, {one.bar.measure}: the rig was at its limit. By CPU the figure is "
+        f"{number(one.by_cpu)} {one.bar.unit}."
         for one in results
         if one.by_cpu is not None
     ]
-    words += [f"- Not measured: {one.bar.work}, {one.bar.measure}, {wanted(one)}." for one in unknown]
-    return [words[0], *([""] if words[1:] else []), *words[1:]]
+    notes += [f"- Not measured: {one.bar.work}, {one.bar.measure}, {wanted(one)}." for one in unknown]
+    return [*lines, "", "Why promises are missed, and other notes:", "", *notes] if notes else lines
+
+
+def _candidates(document: Mapping[str, Any]) -> Table:
+    rows = [["name", "what", "versions"]]
+    measured = {*document["loads"], *document["footprints"], *document["absent"]}
+    for one in CANDIDATES:
+        if one.name in measured:
+            found = document["versions"].get(one.name, {})
+            absent = f"; **not measured: {document['absent'][one.name]}**" if one.name in document["absent"] else ""
+            versions = ", ".join(f"{library} {version}" for library, version in found.items())
+            rows.append([f"`{one.name}`", one.says + absent, versions])
+    return rows
+
+
+def _workloads(figures: Figures) -> Iterator[str]:
+    names = [one.name for one in CANDIDATES]
+    for workload in WORKLOADS:
+        table = load_table(figures, workload, names, NOT_ON_THE_PAGE)
+        if len(table) == 1:
+            continue
+        samples = {name: figures.loads[name, workload.name] for name in names if (name, workload.name) in figures.loads}
+        limited = [f"`{name}`" for name, one in samples.items() if one.rig_cpu >= AT_LIMIT and one.gateway_cpu < IDLE]
+        failed = [f"`{name}` {one.errors:g}" for name, one in samples.items() if one.errors]
+        yield from ("", f"### {_sentence(workload.says)}", "", *_grid(table))
+        notes = [f"Rig at its limit: {', '.join(limited)}."] * bool(limited)
+        notes += [f"Replies that failed or did not end: {', '.join(failed)}."] * bool(failed)
+        yield from ("", " ".join(notes)) if notes else ()
+
+
+def _profile(profile: Mapping[str, Any] | None) -> list[str]:
+    if profile is None:
+        return []
+    lines = ["", "## Where the CPU time goes", "", *PROFILE, ""]
+    if profile.get("absent"):
+        return [*lines, f"Not measured: {profile['absent']}"]
+    parts = profile["parts"]
+    spent = [dict(part["stages"]) for part in parts]
+    stages = sorted({name for one in spent for name in one}, key=lambda name: -max(one.get(name, 0.0) for one in spent))
+    shown = [
+        name
+        for name in stages
+        if any(one.get(name, 0.0) >= SHOWN_SHARE * part["us"] for one, part in zip(spent, parts, strict=True))
+    ]
+    table = [["part", *(part["says"] for part in parts)]]
+    table += [[name, *(f"{one.get(name, 0.0):,.1f}" for one in spent)] for name in shown]
+    table += [["all", *(f"{part['us']:,.1f}" for part in parts)]]
+    table += [["of it in the kernel", *(f"{part['kernel']:.0%}" for part in parts)]]
+    return [*lines, *_grid(table)]
+
+
+def _curves(curves: Mapping[str, Any] | None) -> list[str]:
+    if curves is None:
+        return []
+    lines = ["", "## More streams, larger bodies", "", *CURVES]
+    for table in curves["tables"].values():
+        lines += ["", *_grid(table)]
+    return lines
+
+
+def _workers(workers: Mapping[str, Any] | None) -> list[str]:
+    return [] if workers is None else ["", "## Two workers", "", *WORKERS, "", *_grid(workers["table"])]
+
+
+def _soak(soak: Mapping[str, Any] | None) -> list[str]:
+    if soak is None:
+        return []
+    names = ("after_s", "memory_mb", "open_files", "connections", "requests", "events", "errors")
+    head = ["after s", "MB at rest", "file descriptors", "connections", "requests", "events", "errors"]
+    table = [head, *([f"{one[name]:,}" for name in names] for one in soak["rests"])]
+    verdict = "stays flat" if soak["flat"] else "**grows**"
+    words = [
+        f"A separate run, `make bench-soak`: ten minutes of mixed load. Memory at rest {verdict}. Flat means that the",
+        f"median of the last third is at most {GROWTH:.0%} above that of the middle third.",
+    ]
+    return ["", "## Ten minutes of load", "", *words, "", *_grid(table)]
 
 
 def _grid(table: Table) -> list[str]:
@@ -121,72 +265,9 @@ def _grid(table: Table) -> list[str]:
     return [head, "|" + "---|" * len(table[0]), *rows]
 
 
-def _profile(profile: Mapping[str, Any] | None) -> list[str]:
-    if profile is None:
-        return []
-    lines = ["", "## Where the time goes", "", *PROFILE]
-    if profile.get("absent"):
-        return [*lines, "", f"Not taken: {profile['absent']}"]
-    for part in profile["parts"]:
-        table = [
-            ["stage", "µs", "share"],
-            *([name, f"{us:.1f}", f"{us / part['us']:.0%}"] for name, us in part["stages"]),
-        ]
-        lines += [
-            "",
-            f"### {part['says']}: {part['us']:.1f} µs, {part['kernel']:.0%} of it in the kernel",
-            "",
-            *_grid(table),
-        ]
-    return lines
-
-
-def _curves(curves: Mapping[str, Any] | None) -> list[str]:
-    if curves is None:
-        return []
-    lines = [
-        "",
-        "## How it grows",
-        "",
-        "A run of its own, `make bench-curves`: gatepass against nginx; bodies 4 at a time.",
-    ]
-    for title, table in curves["tables"].items():
-        lines += ["", f"### {title.capitalize()}", "", *_grid(table)]
-    return lines
-
-
-def _workers(workers: Mapping[str, Any] | None) -> list[str]:
-    if workers is None:
-        return []
-    return ["", "## With workers", "", *WORKERS, "", *_grid(workers["table"])]
-
-
-def _soak(soak: Mapping[str, Any] | None) -> list[str]:
-    """At rest, first, after a third, after two thirds, last."""
-    if soak is None:
-        return []
-    rests = soak["rests"]
-    shown = [rests[at * (len(rests) - 1) // 3] for at in range(4)]
-    head = ["after s", "MB", "file descriptors", "connections", "requests", "events", "errors"]
-    table = [head, *([f"{one[name]:,}" for name in one] for one in shown)]
-    verdict = "flat" if soak["flat"] else "**not flat**"
-    words = (
-        f"A run of its own, `make bench-soak`: everything in turn; between two rounds, at rest, memory is {verdict}: "
-        f"the median of the last third is at most {GROWTH:.0%} above that of the third before it."
-    )
-    return ["", "## Over time", "", words, "", *_grid(table)]
-
-
-WORKERS = (
-    "A run of its own, `make bench-workers`. Here gatepass has both cores, also the one on which the upstream and the",
-    "load run: what these took stands in the last column but one, and is missing to twice the rate.",
-)
-
-PROFILE = (
-    "CPU of the gateway's core, sampled by py-spy under load and shared out by the part of gatepass (or the library",
-    "below uvicorn) that was at work; `make bench-profile` prints it with the functions.",
-)
-
-
 def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + "."
+    return text[:1].upper() + text[1:]
+
+
+if __name__ == "__main__":
+    PAGE.write_text(markdown(json.loads(PUBLISHED.read_text(encoding="utf-8"))), encoding="utf-8")

@@ -9,6 +9,8 @@ BENCH = ROOT / "bench"
 PEERS = BENCH / "peers"
 REQUIREMENTS = BENCH / "requirements"
 PAGE = ROOT / "docs" / "benchmarks.md"
+PUBLISHED = BENCH / "results.json"
+"""The figures of the last whole run, from which PAGE is written."""
 
 MADE = ROOT / ".e2e" / "bench"
 """All that the rig makes; git ignores it and `make clean` removes it."""

@@ -73,14 +73,18 @@ def report(
     return "\n".join(parts)
 
 
-def load_table(figures: Figures, workload: Workload, names: Sequence[str]) -> Table:
-    columns = (*COLUMNS.get(workload.name.partition("-")[0], CHAT), *LAST)
+def load_table(
+    figures: Figures, workload: Workload, names: Sequence[str], left_out: frozenset[str] = frozenset()
+) -> Table:
+    """A row for each candidate that was measured, without the figures `left_out` and those that no candidate has."""
+    samples = {name: figures.loads[name, workload.name] for name in names if (name, workload.name) in figures.loads}
+    columns = [
+        column
+        for column in (*COLUMNS.get(workload.name.partition("-")[0], CHAT), *LAST)
+        if column.figure not in left_out and any(_figure(sample, column) for sample in samples.values())
+    ]
     rows = [["", *(column.title for column in columns)]]
-    for name in names:
-        sample = figures.loads.get((name, workload.name))
-        if sample is not None:
-            rows.append([name, *(_figure(sample, column) for column in columns)])
-    return rows
+    return rows + [[name, *(_figure(sample, column) for column in columns)] for name, sample in samples.items()]
 
 
 def footprint_table(figures: Figures, names: Sequence[str]) -> Table:
@@ -113,13 +117,7 @@ def wanted(result: Result) -> str:
 def verdict(result: Result) -> str:
     if result.met is None:
         return "not measured"
-    return "met" if result.met else f"missed: {miss(result)}"
-
-
-def miss(result: Result) -> str:
-    """How far from the limit a missed value is."""
-    share = (result.value or 0.0) / result.bar.limit
-    return f"{share:.1%} of it" if result.bar.at_least else f"{share:.3g} times as much"
+    return "met" if result.met else f"missed by {result.by:.1%}"
 
 
 def measured(result: Result) -> str:

@@ -50,7 +50,7 @@ class Workload:
 def paced(connections: int, ramp_ms: int, warmup_s: float, candidates: tuple[str, ...], body: str) -> Workload:
     return Workload(
         f"paced-{connections}",
-        f"{connections} streams, an event each 50 ms",
+        f"{connections:,} streams, an event each 50 ms",
         body,
         connections,
         candidates,
@@ -67,28 +67,28 @@ WORKLOADS = (
     Workload("burst-32", "streams of 200 events without a pause, 32 at a time", "burst", 32, EVERYBODY),
     Workload(
         "tools-32",
-        "the same with deltas of a tool call and text with escapes, in turns",
+        "streams of 200 events with tool calls and escaped text, 32 at a time",
         "tools",
         32,
         EVERYBODY,
     ),
     Workload(
         "repaired-32",
-        "the same with ids and comment-only blocks, which gatepass rewrites",
+        "streams of 200 events with ids and comments, which gatepass rewrites, 32 at a time",
         "mixed",
         32,
         ("nginx", "gatepass"),
     ),
     Workload(
         "emulated-8",
-        "streams that gatepass makes of whole replies with 100 tool calls, 8 at a time",
+        "synthesized streams of replies with 100 tool calls, 8 at a time",
         "wide",
         8,
         ("gatepass",),
     ),
     Workload(
         "aggregated-8",
-        f"whole replies that gatepass makes of streams of {BURST_EVENTS} events, 8 at a time",
+        f"aggregated replies of streams of {BURST_EVENTS} events, 8 at a time",
         "whole",
         8,
         ("gatepass",),
@@ -106,7 +106,7 @@ WORKLOADS = (
         path=EMBEDDINGS,
     ),
     Workload(
-        "images-4", "a 4 MB image beside the messages, 4 at a time: gatepass moves it", "images", 4, EVERYBODY[1:]
+        "images-4", "a 4 MB image next to the messages, which gatepass moves, 4 at a time", "images", 4, EVERYBODY[1:]
     ),
 )
 QUICK = ("chat-1", "chat-64", "burst-32", "tools-32", "paced-500", "embeddings-8", "images-4")

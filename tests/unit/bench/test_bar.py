@@ -83,7 +83,7 @@ def test_added_times_are_those_over_the_upstream_itself_in_milliseconds() -> Non
         ("gatepass", "paced-500"): replace(SAMPLE, delay_p99_us=2500.0),
         ("direct", "paced-500"): replace(SAMPLE, delay_p99_us=1000.0),
     }
-    (result,) = judge(Figures(loads, {}), bar("500 paced", "added delay, p99"))
+    (result,) = judge(Figures(loads, {}), bar("500 streams", "added delay, p99"))
     assert (result.value, result.met) == (1.5, True)
 
 
@@ -95,7 +95,7 @@ def test_streams_are_held_when_all_events_came_without_an_error(
     events_s: float, errors: int, value: float, met: bool
 ) -> None:
     loads = {("gatepass", "paced-1500"): replace(SAMPLE, events_s=events_s, errors=errors)}
-    (result,) = judge(Figures(loads, {}), bar("1,500", "events that came"))
+    (result,) = judge(Figures(loads, {}), bar("1,500", "events that arrived"))
     assert result.value == pytest.approx(value, abs=0.001)
     assert result.met is met
 
@@ -106,7 +106,7 @@ def test_tls_is_compared_with_tls() -> None:
         ("gatepass-tls", "chat-64"): replace(SAMPLE, requests_s=30.0),
         ("nginx-tls", "chat-64"): replace(SAMPLE, requests_s=100.0),
     }
-    (result,) = judge(Figures(loads, {}), bar("the same with TLS", "small chat, requests/s"))
+    (result,) = judge(Figures(loads, {}), bar("TLS", "small chat, requests/s"))
     assert result.value == 0.3
 
 
@@ -116,7 +116,7 @@ def test_a_rate_that_the_rig_limited_is_told_by_cpu_too() -> None:
     for rig_cpu, gateway_cpu, by_cpu in ((0.99, 0.6, 0.15), (0.99, 0.98, None), (0.8, 0.6, None)):
         theirs = replace(SAMPLE, requests_s=100.0, cpu_us=18.0, gateway_cpu=gateway_cpu, rig_cpu=rig_cpu)
         figures = Figures(loads | {("nginx-tls", "chat-64"): theirs}, {})
-        (result,) = judge(figures, bar("the same with TLS", "small chat, requests/s"))
+        (result,) = judge(figures, bar("TLS", "small chat, requests/s"))
         assert (result.value, result.by_cpu) == (0.24, by_cpu)
 
 

@@ -1,12 +1,15 @@
-"""The page says what is missed and what was not measured."""
+"""The page shows the published figures, names the misses, and says what was not measured."""
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
 from typing import Any
 
 from bench.bar import BARS, Figures, judge
-from bench.page import markdown
+from bench.page import figures_of, markdown, published
+from bench.places import PAGE, PUBLISHED
 from bench.report import aligned, report
 from bench.sample import Sample
 from bench.series import Outcome
@@ -27,98 +30,131 @@ DOCUMENT: dict[str, Any] = {
     "rounds": 3,
     "window_s": 2.0,
     "took_s": 600,
+    "profile": None,
+    "curves": None,
+    "workers": None,
+    "soak": None,
 }
+LAST_RUN = json.loads(PUBLISHED.read_text())
 
 
-def page(**changed: Any) -> str:
-    return markdown(FIGURES, judge(FIGURES), OUTCOMES, WORKLOADS, DOCUMENT | changed)
+def page(figures: Figures = FIGURES, **changed: Any) -> str:
+    return markdown(published(DOCUMENT | changed, figures, OUTCOMES))
 
 
-def test_page_says_what_is_missed_and_by_how_much() -> None:
-    assert "- Missed: idle, memory: 90 MB where ≤ 60 MB is wanted, 1.5 times as much." in page()
-    assert "| idle | memory | ≤ 60 MB | 90 MB | missed: 1.5 times as much |" in page()
+def chats(**of_nginx: Any) -> Figures:
+    """gatepass has the figures of SAMPLE, and nginx other ones."""
+    return Figures({("gatepass", "chat-64"): SAMPLE, ("nginx", "chat-64"): replace(SAMPLE, **of_nginx)}, {})
 
 
-def test_page_says_why_a_promise_is_missed_and_what_would_lift_it() -> None:
-    slow = Figures({("gatepass", "chat-64"): SAMPLE, ("nginx", "chat-64"): replace(SAMPLE, requests_s=99_999.0)}, {})
-    words = markdown(slow, judge(slow), OUTCOMES, WORKLOADS, DOCUMENT)
-    assert "x nginx is wanted, 16.7% of it.\n  A chat is some" in words
-    promises = {(bar.work, bar.measure) for bar in BARS}
-    assert set(WHY) <= promises
+def test_the_page_shows_the_published_figures() -> None:
+    """After a change of a text: `python -m bench.page`."""
+    assert PAGE.read_text() == markdown(LAST_RUN)
 
 
-def test_page_shows_a_digit_more_where_a_miss_would_look_like_its_limit() -> None:
-    nearly = replace(SAMPLE, requests_s=SAMPLE.requests_s / 0.1196)
-    near = Figures({("gatepass", "chat-64"): SAMPLE, ("nginx", "chat-64"): nearly}, {})
-    words = markdown(near, judge(near), OUTCOMES, WORKLOADS, DOCUMENT)
-    assert "0.1196 x nginx where ≥ 0.12 x nginx is wanted, 99.7% of it." in words
-    assert "| ≥ 0.12 x nginx | 0.1196 x nginx | missed: 99.7% of it |" in words
+def test_the_page_has_at_most_1500_words_around_its_tables() -> None:
+    assert len(re.sub(r"(?m)^\|.*$", "", PAGE.read_text()).split()) <= 1500
 
 
-def test_page_says_which_rate_the_rig_limited() -> None:
-    theirs = replace(SAMPLE, requests_s=4000.0, gateway_cpu=0.5, rig_cpu=1.0, cpu_us=20.0)
-    limited = Figures({("gatepass", "chat-64"): SAMPLE, ("nginx", "chat-64"): theirs}, {})
-    words = markdown(limited, judge(limited), OUTCOMES, WORKLOADS, DOCUMENT)
-    assert "- By CPU alone: small chat, 64 at a time, requests/s: 0.25 x nginx. The rig was the limit there" in words
-    assert "By CPU alone" not in page()
+def test_the_published_figures_are_those_of_the_run() -> None:
+    assert figures_of(published(DOCUMENT, FIGURES, OUTCOMES)) == FIGURES
 
 
-def test_page_names_the_code_that_was_measured() -> None:
-    assert "nginx 1.22; `0123456789abcdef` stands for the code in src/\n(`" in page()
+def test_the_summary_has_the_figures_of_the_tables() -> None:
+    costs = PAGE.read_text().partition("## What gatepass costs")[2].partition("\n## ")[0]
+    loads, kept = LAST_RUN["loads"]["gatepass"], LAST_RUN["footprints"]["gatepass"]
+    for shown in (
+        f"costs {loads['chat-64']['cpu_us']:.0f} µs of CPU",
+        f"{loads['chat-64']['requests_s']:,.0f} requests/s",
+        f"{loads['paced-500']['cpu_us']:.1f} µs of CPU in 500 streams",
+        f"{kept['idle_mb']:.0f} MB idle",
+    ):
+        assert shown in costs
+    assert "This run measured only a part" in page()
 
 
-def test_page_says_what_is_met() -> None:
+def test_the_page_names_each_miss_and_its_size() -> None:
+    assert "| idle | memory | ≤ 60 MB | 90 MB | missed by 50.0% |" in page()
+
+
+def test_the_page_says_why_a_promise_is_missed() -> None:
+    assert "- small chat, 64 at a time, requests/s: A chat takes about" in page(chats(requests_s=99_999.0))
+    assert set(WHY) <= {(bar.work, bar.measure) for bar in BARS}
+
+
+def test_the_page_shows_a_digit_more_where_a_miss_would_look_like_its_limit() -> None:
+    near = page(chats(requests_s=SAMPLE.requests_s / 0.1196))
+    assert "| ≥ 0.12 x nginx | 0.1196 x nginx | missed by 0.3% |" in near
+
+
+def test_the_page_names_the_rates_that_the_rig_limited() -> None:
+    limited = page(chats(requests_s=4000.0, gateway_cpu=0.5, rig_cpu=1.0, cpu_us=20.0))
+    assert "requests/s: the rig was at its limit. By CPU the figure is 0.25 x nginx." in limited
+    assert "\nRig at its limit: `nginx`." in limited
+    assert "at its limit." not in page().replace("**Rig at its limit**", "")
+
+
+def test_the_page_names_replies_that_failed() -> None:
+    assert "Replies that failed or did not end: `nginx` 3." in page(chats(errors=3.0))
+
+
+def test_the_page_names_the_code_that_was_measured() -> None:
+    assert "The code in src/ has the checksum `0123456789abcdef`" in page()
+
+
+def test_the_page_says_what_is_met() -> None:
     assert "| small chat, 64 at a time | requests/s | ≥ 0.12 x nginx | 1 x nginx | met |" in page()
 
 
-def test_page_names_a_candidate_that_was_not_measured_with_its_reason() -> None:
-    assert "- `litellm`: a peer. **Not measured: it does not install**" in page()
+def test_the_page_names_a_candidate_that_was_not_measured_with_its_reason() -> None:
+    assert "no database; **not measured: it does not install** |" in page()
     assert "not measured: litellm: it does not install" in report(FIGURES, judge(FIGURES), OUTCOMES, WORKLOADS)
 
 
-def test_page_names_what_no_run_measured() -> None:
+def test_the_page_names_what_no_run_measured() -> None:
     assert "- Not measured: ready, time, ≤ 0.6 s." in page()
 
 
-def test_page_leaves_the_date_out_unless_it_is_given() -> None:
-    assert "Measured on 2 cores of a CPU" in page()
-    assert "Measured on 1 May on 2 cores of a CPU" in page(date="1 May")
+def test_the_page_leaves_the_date_out_unless_it_is_given() -> None:
+    assert "- Measured with `make bench`" in page()
+    assert "- Measured on 1 May with `make bench`" in page(date="1 May")
 
 
-def test_page_warns_of_a_busy_machine() -> None:
+def test_the_page_warns_of_a_busy_machine() -> None:
     assert "noisy" not in page()
-    assert "(load 1.9): these figures are noisy" in page(machine=MACHINE | {"load before the run": 1.9})
+    assert "a load of 1.9 before the run. The figures are noisy" in page(machine=MACHINE | {"load before the run": 1.9})
 
 
-def test_page_leaves_cells_empty_that_have_no_figure() -> None:
-    assert "| gatepass | 2,000 | 900 | 1,900 | 80.0 | 0.50 | 0.40 | 50 | 0 |" in page()
+def test_the_page_leaves_out_figures_that_no_candidate_has() -> None:
+    assert (
+        "|  | req/s | p50 µs | p99 µs | CPU µs |\n|---|---|---|---|---|\n| nginx | 2,000 | 900 | 1,900 | 80.0 |"
+        in page()
+    )
 
 
-def test_page_shares_a_profile_out() -> None:
-    profile = {"parts": [{"says": "A chat", "us": 200.0, "kernel": 0.25, "stages": [("admit", 50.0)]}]}
-    assert "### A chat: 200.0 µs, 25% of it in the kernel" in page(profile=profile)
-    assert "| admit | 50.0 | 25% |" in page(profile=profile)
+def test_the_page_shows_the_large_parts_of_a_profile() -> None:
+    part = {"says": "A chat", "us": 200.0, "kernel": 0.25, "stages": [("parse", 50.0), ("route", 0.1)], "own": []}
+    shown = page(profile={"parts": [part]})
+    assert "| part | A chat |\n|---|---|\n| parse | 50.0 |\n| all | 200.0 |\n| of it in the kernel | 25% |" in shown
 
 
-def test_page_says_why_there_is_no_profile() -> None:
-    assert "Not taken: no ptrace" in page(profile={"absent": "no ptrace"})
+def test_the_page_says_why_there_is_no_profile() -> None:
+    assert "Not measured: no ptrace" in page(profile={"absent": "no ptrace"})
 
 
-def test_page_shows_how_the_rate_grows_with_workers() -> None:
-    shown = page(workers={"table": [["", "workers", "x one"], ["chat-64", "2", "1.60"]]})
-    assert "| chat-64 | 2 | 1.60 |" in shown
+def test_the_page_shows_the_curves_and_the_workers() -> None:
+    table = [["", "workers", "x one"], ["chat-64", "2", "1.60"]]
+    assert "| chat-64 | 2 | 1.60 |" in page(workers={"table": table, "source": "x"})
+    assert "| chat-64 | 2 | 1.60 |" in page(curves={"tables": {"streams": table}, "source": "x"})
     assert "make bench-workers" not in page()
 
 
-def test_page_shows_the_soak_at_four_moments() -> None:
-    rests = [{"after_s": at, "memory_mb": 50} for at in range(10)]
-    assert [line for line in page(soak={"flat": False, "rests": rests}).splitlines() if line.startswith("| ")][-4:] == [
-        "| 0 | 50 |",
-        "| 3 | 50 |",
-        "| 6 | 50 |",
-        "| 9 | 50 |",
-    ]
-    assert "memory is **not flat**" in page(soak={"flat": False, "rests": rests})
+def test_the_page_shows_the_soak_at_four_moments() -> None:
+    names = ("after_s", "memory_mb", "open_files", "connections", "requests", "events", "errors")
+    rests = [dict.fromkeys(names, 50) | {"after_s": at} for at in range(10)]
+    shown = page(soak={"flat": False, "rests": rests})
+    assert [line[:7] for line in shown.splitlines()[-4:]] == ["| 0 | 5", "| 3 | 5", "| 6 | 5", "| 9 | 5"]
+    assert "Memory at rest **grows**" in shown
 
 
 def test_words_stand_left_and_numbers_right() -> None:
