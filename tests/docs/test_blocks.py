@@ -46,10 +46,11 @@ RUN = {
     ("docs/errors.md", "json text"): "test_errors",
     ("docs/guides/*.md", "yaml console"): "test_guides",
     ("docs/quirks.md", "text"): "test_quirks",
+    ("docs/ragflow.md", "console sh text"): "test_ragflow",
     ("docs/reference/configuration.md", "yaml"): "test_reference",
     ("docs/reference/http_api.md", "sh json text"): "test_http_reference",
     ("docs/tokens.md", "yaml"): "test_tokens",
-    ("docs/zh/*.md", "sh yaml json"): "test_zh",
+    ("docs/zh/*.md", "sh yaml json console"): "test_zh",
 }
 """(pages, languages): the module in tests/docs that runs, loads or compares these blocks."""
 
@@ -76,7 +77,6 @@ PARSED = {
     ("docs/operations*.md", ""): "needs the servers of a company",
     ("docs/operations*.md", "console json text"): "depends on the time, on keys, and on servers of a company",
     ("docs/operations*.md", "sh"): "lines for start files of shells, or sent to a running gatepass",
-    ("docs/ragflow.md", "sh"): "sent to a running gatepass; tests/integration sends the same bodies",
     ("docs/security.md", "{include} ../SECURITY.md"): "a directive of the site",
     ("docs/tokens.md", ""): "output and drawings",
     ("docs/upgrade.md", "sh"): "needs Docker and two versions of gatepass",
