@@ -167,11 +167,15 @@ def _arguments(name: str) -> Sequence[str]:
     return ["-m", *TITLES[name][0].split()]
 
 
-async def _models(request: Request) -> Response:
-    """Serve the model list, which the model server of the demo does not have, to requests with a token."""
-    if not request.headers.get("authorization", "").startswith("Bearer ey"):
-        return JSONResponse({"error": {"message": "a token is required"}}, 401)
-    return JSONResponse({"object": "list", "data": [{"id": CHAT_MODEL, "object": "model"}]})
+def served_models() -> Route:
+    """Return the model list, which the model server of the demo does not have. It requires a token."""
+
+    async def models(request: Request) -> Response:
+        if not request.headers.get("authorization", "").startswith("Bearer ey"):
+            return JSONResponse({"error": {"message": "a token is required"}}, 401)
+        return JSONResponse({"object": "list", "data": [{"id": CHAT_MODEL, "object": "model"}]})
+
+    return Route("/v1/models", models)
 
 
 async def recordings() -> Mapping[str, str]:
@@ -180,7 +184,7 @@ async def recordings() -> Mapping[str, str]:
     with secrets_in_files() as (folder, secret_of), tempfile.TemporaryDirectory() as name:
         work = Path(name)
         async with demo_servers(folder, secret_of, lambda _: None, lifetime_s=300) as running:
-            running.chat.app.router.routes.append(Route("/v1/models", _models))
+            running.chat.app.router.routes.append(served_models())
             answers = [f"{running.chat_url}/v1", "oauth2", f"{running.issuer_url}/oauth/token", "demo-chat", ""]
             answers += [secret_of["demo-chat"], "n", "ragflow, librechat", "127.0.0.1"]
             for part in ("init", "doctor"):

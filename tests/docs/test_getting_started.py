@@ -1,0 +1,126 @@
+"""docs/getting_started.md, followed from `gatepass init` to the second client, on the servers of the demo."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shlex
+import socket
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx2
+from docs.record import served_models
+
+from gatepass.demo.servers import CHAT_MODEL, demo_servers, secrets_in_files
+
+PAGE = (Path(__file__).parents[2] / "docs/getting_started.md").read_text()
+BOUND_S = 60.0
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def command(start: str) -> list[str]:
+    """The arguments of the one command of the page that starts so."""
+    lines = re.sub(r"\\\n\s*", "", "".join(blocks("sh"))).splitlines()
+    (line,) = [line for line in lines if line.startswith(start)]
+    return shlex.split(line)[1:]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def append(file: Path, line: str) -> None:
+    file.write_text(f"{file.read_text().rstrip()}\n{line}\n")
+
+
+async def run(arguments: list[str], folder: Path, variables: Mapping[str, str]) -> str:
+    """The output of `gatepass` with these arguments in `folder`."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", "gatepass", *arguments),
+        cwd=folder,
+        env={**os.environ, **variables},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    async with asyncio.timeout(BOUND_S):
+        output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()
+    return output.decode()
+
+
+@asynccontextmanager
+async def served(folder: Path, variables: Mapping[str, str]) -> AsyncIterator[None]:
+    """`gatepass serve` in `folder`, once it listens."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", "gatepass", *command("gatepass serve")),
+        cwd=folder,
+        env={**os.environ, **variables},
+        stderr=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(BOUND_S):
+            while b'"event":"listening"' not in (line := await process.stderr.readline()):
+                assert line, "gatepass serve ended"
+        yield
+    finally:
+        process.terminate()
+        await process.communicate()
+
+
+async def test_the_steps_of_the_page_connect_two_clients(tmp_path: Path) -> None:
+    port, variables = free_port(), {"XDG_RUNTIME_DIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    with secrets_in_files() as (folder, secret_of):
+        async with demo_servers(folder, secret_of, lambda _: None, lifetime_s=300) as servers:
+            servers.chat.app.router.routes.append(served_models())
+            of_page = {
+                "https://llm.corp.example/v1": f"{servers.chat_url}/v1",
+                "https://sso.corp.example/oauth/token": f"{servers.issuer_url}/oauth/token",
+            }
+            arguments = [of_page.get(word, word) for word in command("gatepass init --yes")]
+            arguments[arguments.index("--client-id") + 1] = "demo-chat"
+            printed = await run(arguments, tmp_path, {**variables, "CORP_SECRET": secret_of["demo-chat"]})
+            keys = re.findall(r"gp-[\w-]+", printed)
+            shown = next(block for block in blocks("text") if "API-Key" in block)
+            values = re.sub(r"gp-[\w-]+", "gp-…", printed).replace("127.0.0.1", "HOST").replace(CHAT_MODEL, "gpt-4o")
+            assert shown in values
+
+            file = tmp_path / "gatepass.yaml"
+            file.write_text(file.read_text().replace("port: 8080", f"port: {port}"))
+            body = re.findall(r"-d '(.*)'", "".join(blocks("sh")))[0].replace("gpt-4o", CHAT_MODEL)
+            variables["CORP_SECRET"] = secret_of["demo-chat"]
+            async with served(tmp_path, variables):
+                keys += await second_client(file, variables)
+                for key in keys:
+                    headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+                    async with httpx2.AsyncClient(trust_env=False) as client:
+                        url = f"http://127.0.0.1:{port}/v1/chat/completions"
+                        answer = await client.post(url, content=body, headers=headers)
+                    assert answer.status_code == 200, answer.text
+    assert len(keys) == 2
+
+
+async def second_client(file: Path, variables: Mapping[str, str]) -> list[str]:
+    """Create the second key, add its line, reload, and compare both outputs with the page. Return the key."""
+    printed = await run(command("gatepass keys new"), file.parent, variables)
+    (entry,) = re.findall(r"^ +- \{name.*$", printed, re.MULTILINE)
+    append(file, f"  {entry}")
+    (console,) = blocks("console")
+    for part in re.split(r"^\$ gatepass ", console, flags=re.MULTILINE)[1:]:
+        line, _, shown = part.partition("\n")
+        hidden = [
+            re.sub(r"sha256:\w+", "sha256:…", text) for text in (await run(line.split(), file.parent, variables), shown)
+        ]
+        assert hidden[0] == hidden[1], line
+    return re.findall(r"gp-[\w-]+", printed)
