@@ -13,10 +13,6 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-CHECK_INTERVAL_S = 1.0
-LOG_EVERY_S = 60.0
-"""One log line in this time while no file descriptor is free."""
-
 
 def listen(host: str, port: int) -> socket.socket:
     """Return a bound socket. Raises OSError if the address is not available."""
@@ -50,32 +46,6 @@ def has_free_descriptor() -> bool:
     except OSError as error:
         return error.errno not in (errno.EMFILE, errno.ENFILE)
     return True
-
-
-class AcceptWatch:
-    """Decides when to check for a free file descriptor, and when to log that none is free.
-
-    Without the check nothing reports it: uvloop closes each new connection (libuv's uv__emfile_trick).
-    """
-
-    def __init__(self) -> None:
-        self._checked_s = self._logged_s = -math.inf
-        self._failed = 0
-
-    def is_due(self, now_s: float) -> bool:
-        """Return whether to check now: True at most once in CHECK_INTERVAL_S."""
-        if now_s - self._checked_s < CHECK_INTERVAL_S:
-            return False
-        self._checked_s = now_s
-        return True
-
-    def failed(self, now_s: float) -> int | None:
-        """Record that no descriptor was free. If a log line is due, return the failed checks since the last one."""
-        self._failed += 1
-        if now_s - self._logged_s < LOG_EVERY_S:
-            return None
-        count, self._failed, self._logged_s = self._failed, 0, now_s
-        return count
 
 
 BACKLOG = 2048

@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import gc
 import logging
+import math
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
@@ -31,7 +32,6 @@ from gatepass.server.control import ControlServer
 from gatepass.server.cycle import HttpRequestCycle
 from gatepass.server.listening import (
     Acceptor,
-    AcceptWatch,
     ConnectionCounts,
     descriptor_limit,
     has_free_descriptor,
@@ -113,6 +113,37 @@ def connection_context(app: ASGIApp, operations: ApiEndpoint) -> ConnectionConte
 
 async def _reloaded(reloader: Reloader) -> Mapping[str, object]:
     return asdict(await reloader.reload("command"))
+
+
+DESCRIPTOR_CHECK_S = 1.0
+LOG_EVERY_S = 60.0
+"""One log line in this time while no file descriptor is free."""
+
+
+class AcceptWatch:
+    """Decides when to check for a free file descriptor, and when to log that none is free.
+
+    Without the check nothing reports it: uvloop closes each new connection (libuv's uv__emfile_trick).
+    """
+
+    def __init__(self) -> None:
+        self._checked_s = self._logged_s = -math.inf
+        self._failed = 0
+
+    def is_due(self, now_s: float) -> bool:
+        """Return whether to check now: True at most once in DESCRIPTOR_CHECK_S."""
+        if now_s - self._checked_s < DESCRIPTOR_CHECK_S:
+            return False
+        self._checked_s = now_s
+        return True
+
+    def failed(self, now_s: float) -> int | None:
+        """Record that no descriptor was free. If a log line is due, return the failed checks since the last one."""
+        self._failed += 1
+        if now_s - self._logged_s < LOG_EVERY_S:
+            return None
+        count, self._failed, self._logged_s = self._failed, 0, now_s
+        return count
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,6 @@ from gatepass.config.model import Config
 from gatepass.server.listening import (
     PAUSE_S,
     Acceptor,
-    AcceptWatch,
     ConnectionCounts,
     descriptor_limit,
     has_free_descriptor,
@@ -47,15 +46,6 @@ def test_a_descriptor_is_free_and_none_stays_open() -> None:
     before = os.listdir("/proc/self/fd")
     assert has_free_descriptor()
     assert os.listdir("/proc/self/fd") == before
-
-
-def test_one_line_a_minute_says_how_often_none_was_free() -> None:
-    watch, told = AcceptWatch(), []
-    for tenth in range(1300):
-        now_s = tenth / 10
-        if watch.is_due(now_s) and (count := watch.failed(now_s)) is not None:
-            told.append((now_s, count))
-    assert told == [(0.0, 1), (60.0, 60), (120.0, 60)]
 
 
 def test_the_limit_of_descriptors_is_the_soft_one() -> None:
