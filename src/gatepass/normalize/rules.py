@@ -313,6 +313,11 @@ class Declared:
         """
         return self._choice(operation, model)[1]
 
+    def configured_rules(self, operation: str, model: str) -> tuple[Rule, ...]:
+        """Return all rules that do not depend on the client or the upstream: the built-in ones, then `rules`."""
+        declared = self._choice(operation, model)[1]
+        return (*BUILT_IN, *declared, *LAST) if declared else BUILT_IN
+
     def _choice_of_entry(self, operation: str, name: str | None) -> Choice:
         route = block_of_operation(self._config.operations, operation)
         if name is None:

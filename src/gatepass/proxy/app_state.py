@@ -31,7 +31,7 @@ from gatepass.http_client.pool import Http1Transport, open_transport
 from gatepass.http_client.tls import TLSContexts
 from gatepass.learning.session import Learner
 from gatepass.normalize.profiles import ProfileRules, build_profiles
-from gatepass.normalize.rules import BUILT_IN, LAST, Declared, Rule
+from gatepass.normalize.rules import Declared
 from gatepass.observability.metrics import CredentialSample, Metrics, PoolSample, Sample, StoreSample
 from gatepass.observability.redaction import Redactor
 from gatepass.proxy.in_flight import InFlightRequests
@@ -44,7 +44,7 @@ from gatepass.tokens.credential_injector import CredentialInjector
 from gatepass.tokens.holder import TokenHolder, WaitBudget
 from gatepass.tokens.sharing import SharedSource, is_shareable, shared_refresh_token_store
 from gatepass.tokens.source import Local, build_source, open_client
-from gatepass.types import Call, Timeouts
+from gatepass.types import Timeouts
 
 LOG = logging.getLogger("gatepass.store")
 
@@ -116,7 +116,6 @@ class AppState:
     redactor: Redactor
     authenticator: Authenticator
     routes: RouteTable
-    rules: tuple[Rule, ...]
     declared: Declared
     profiles: Mapping[str, ProfileRules]
     has_pages: bool
@@ -133,11 +132,6 @@ class AppState:
     periodic_checks: PeriodicChecks
     store: Store
     store_cache: StoreCache
-
-    def configured_rules(self, call: Call) -> tuple[Rule, ...]:
-        """Return the built-in rules, then the rules that the configuration declares for the operation and model."""
-        declared = self.declared.rules(call.operation.name, call.model)
-        return (*self.rules, *declared, *LAST) if declared else self.rules
 
     @property
     def shared_store(self) -> GuardedStore | None:
@@ -262,7 +256,6 @@ def _assembled(
         redactor=parts.redactor,
         authenticator=Authenticator(config),
         routes=RouteTable.from_config(config),
-        rules=BUILT_IN,
         declared=Declared(config),
         profiles=build_profiles(config.profiles),
         has_pages=any(profile.cors_origins for profile in config.profiles.values()),

@@ -199,7 +199,8 @@ def rules_for(
     """
     if not call.body:
         return ()
-    rules, profile_rules = state.configured_rules(call), profile.rules[upstream.settings.dialect]
+    rules = state.declared.configured_rules(call.operation.name, call.model)
+    profile_rules = profile.rules[upstream.settings.dialect]
     if call.operation.protocol is ClientProtocol.RERANK:
         shape = Shaped(upstream.settings.rerank_shape, call.model or target.model)
         rules = (ChangeRule("rerank", (shape,)), *rules)
