@@ -57,8 +57,9 @@ async def _relay_stream(stream: StreamingReply, context: RequestContext, client_
     """Relay the events. Closes `stream.response` only on an error; the caller closes a finished stream."""
     attempt = context.attempts[-1]
     try:
+        headers = stream.upstream.response_headers.select(stream.response.headers)
         attempt.add_changes(stream.events.adapted)
-        client_response.begin_stream(OK, stream.upstream.response_headers.select(stream.response.headers))
+        client_response.begin_stream(OK, headers)
         await _relay_events(stream, attempt, client_response)
     except BaseException:  # a client that disconnects in mid-stream arrives here as a cancellation
         await stream.response.aclose()

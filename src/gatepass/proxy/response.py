@@ -292,8 +292,8 @@ follow and then still gets its HTTP status."""
 
 async def classify_stream(context: ReplyContext) -> ClassifiedReply:
     """Read until the kind of body is known and, if it is a stream, until its first events can be written."""
-    sniffer = ContentSniffer(header(context.response.headers, b"content-type"))
     events = _event_stream(context)
+    sniffer = ContentSniffer(header(context.response.headers, b"content-type"))
     pieces: list[bytes] = []
     held, held_until_s = b"", context.state.clock.now() + COMMENT_HOLD_S
     try:
@@ -342,16 +342,17 @@ def _may_wait(held: bytes, left_s: float) -> bool:
 def _event_stream(context: ReplyContext) -> EventStream:
     """The parser of the upstream's events, with the transforms for this upstream and this client."""
     name, event_bytes = context.upstream.name, context.state.config.limits.event_bytes
+    error_reader, client_transform = context.error_reader(), context.client_transform()
     if not context.is_chat:
         # by name: a kept response (GET /v1/responses/{id}) streams the same events over the raw protocol
         is_response = context.call.operation.name == ClientProtocol.RESPONSES
         return EventStream(
             name,
             event_bytes,
-            context.error_reader(),
+            error_reader,
             done_is_required=False,
             last_types=LAST_EVENTS if is_response else frozenset(),
-            client_transform=context.client_transform(),
+            client_transform=client_transform,
         )
     defaults, requested = context.envelope_defaults(), requested_usage(context.call.body)
     include_usage, drops_usage = _usage_options(context, requested)
@@ -368,11 +369,11 @@ def _event_stream(context: ReplyContext) -> EventStream:
     return EventStream(
         name,
         event_bytes,
-        context.error_reader(),
+        error_reader,
         choices=context.call.choices,
         dialect_transform=None if transforms is None else transforms.stream(defaults, wants_usage=bool(requested)),
         repair=StreamRepair(options, defaults),
-        client_transform=context.client_transform(),
+        client_transform=client_transform,
     )
 
 
