@@ -29,7 +29,15 @@ def test_layers_are_those_of_the_contract() -> None:
 
 
 def test_every_removal_has_its_number_of_lines() -> None:
-    for section in REMOVED.split("\n### ")[1:]:
-        entries = re.split(r"(?m)^- ", section)[1:]
-        assert entries, section
-        assert all(re.search(r"\d+ lines\b", entry) for entry in entries), section
+    rows = re.findall(r"(?m)^\| (.+) \|$", REMOVED)[2:]
+    assert len(rows) >= 10
+    assert [row for row in rows if not re.search(r" \| \d+$", row)] == []
+
+
+def test_every_function_of_the_path_exists() -> None:
+    """Each name in code style without a dot is a name of the code: a setting, a function, a class or a field."""
+    path = PAGE.partition("## The path of a request")[2].partition("## Decisions")[0]
+    named = {part for name in re.findall(r"`(\w+(?:\.\w+)?)`", path) for part in name.split(".") if part != "py"}
+    code = set(re.findall(r"\w+", "".join(file.read_text() for file in SRC.rglob("*.py"))))
+    assert len(named) > 40
+    assert named - code == set()
