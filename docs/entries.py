@@ -23,6 +23,8 @@ class Entry:
 
     def __post_init__(self) -> None:
         missing = [name for name, text in {"purpose": self.purpose, **self.facts}.items() if not text]
+        if self.details.startswith("- "):
+            raise ValueError(f"the details of {self.title} begin with a list, which would continue the list of facts")
         if missing:
             raise ValueError(f"{self.title} has no {', '.join(missing)}: add it to the code")
 
@@ -30,9 +32,7 @@ class Entry:
         facts = "\n".join(f"- {name}: {text}" for name, text in self.facts.items())
         danger = f"\n**Danger:** {sentence(self.danger)}\n" if self.danger else ""
         note = f" ({self.note})" if self.note else ""
-        # a list that follows a list would continue it
-        causes = "Causes:\n\n" * self.details.startswith("- ")
-        details = f"\n{causes}{sentence(self.details)}\n" if self.details else ""
+        details = f"\n{sentence(self.details)}\n" if self.details else ""
         heading = f"{'#' * self.depth} `{self.title}`{note}"
         return f"{heading}\n\n{sentence(self.purpose)}\n{danger}\n{facts}\n{details}"
 

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
 from docs.entries import Entry, linked, page, unwrapped
+from docs.environment_reference import environment_page
 from docs.http_reference import headers_page, http_api_page
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
@@ -36,8 +37,10 @@ from gatepass.config.block import (
     checked_url,
     field_docstrings,
 )
+from gatepass.config.checks import PLANNED
 from gatepass.config.credential.base import Credential, HttpReply
 from gatepass.config.credential.kinds import KINDS, VARIABLE, Variable
+from gatepass.config.document import dotted
 from gatepass.config.model import Config, checked_network, checked_store_url
 from gatepass.config.network import FIELD_NAME, PARAMETER, Network, TimeoutSettings, TokenPlacement, header_template
 from gatepass.config.routes import Capabilities, ModelOperation, Rules
@@ -270,6 +273,36 @@ This page is for operators who look up one setting. It lists every setting of th
 [Configuration](../configuration.md) explains how the blocks fit together and how references such as `${NAME}` work.
 
 `NAME` is a name that you choose. A setting without a default is required. Paths are relative to the working directory.
+
+A complete file:
+
+```yaml
+server: {host: 0.0.0.0, port: 8080}
+credentials:
+  corp:
+    type: oauth2
+    token_url: https://sso.corp.example/token
+    client_id: gatepass
+    client_secret: ${CLIENT_SECRET}
+upstreams:
+  chat: {base_url: "https://llm.corp.example/v1", credential: corp, timeouts: {first_byte_s: 900}}
+models:
+  gpt-4o: {upstream: chat, name: prod-4o}
+  "*": {upstream: chat}
+access:
+  keys:
+    - {name: ragflow, profile: ragflow, key: "${RAGFLOW_KEY}"}
+    - {name: prometheus, role: viewer, key: "${PROMETHEUS_KEY}"}
+```
+
+The blocks of a file:
+
+BLOCKS
+
+Blocks that several of these contain: [`reply`](#reply), [`token_placement`](#token_placement), [`network`](#network),
+[`timeouts`](#timeouts), [`capabilities`](#capabilities) and [`rules`](#rules).
+
+gatepass rejects these settings, because it does not support them yet: PLANNED.
 """
 SHARED: Mapping[str, type[BaseModel]] = {
     "reply": HttpReply,
@@ -379,8 +412,14 @@ def setting_entry(title: str, field: FieldInfo, docstring: str, note: str) -> En
     if is_number:
         facts["Unit"] = unit
     facts["Example"] = f"`{name}: {example}`" if example else ""
-    purpose = "\n\n".join([text.purpose, *(f"{words} {in_words(names)}." for words, names in LISTS.get(title, ()))])
-    return Entry(title, purpose, facts, danger=text.danger, note=note)
+    purpose, _, more = text.purpose.partition("\n\n")
+    details = [introduced(more, "Values"), *(f"{words} {in_words(names)}." for words, names in LISTS.get(title, ()))]
+    return Entry(title, purpose, facts, text.danger, note, details="\n\n".join(filter(None, details)))
+
+
+def introduced(details: str, word: str) -> str:
+    """Put `word` before a list, which would continue the list of facts otherwise."""
+    return f"{word}:\n\n{details}" if details.startswith("- ") else details
 
 
 LISTS: Mapping[str, Sequence[tuple[str, Iterable[str]]]] = {
@@ -477,7 +516,18 @@ def configuration_page() -> str:
             path = "models.NAME.capabilities"
             parts += section("capabilities", Capabilities.__doc__ or "", settings(Capabilities, path))
             parts += shared_sections("rules")
-    return page(CONFIGURATION_TITLE, parts)
+    planned = in_words(dotted(path) for path in PLANNED)
+    return page(CONFIGURATION_TITLE.replace("BLOCKS", overview()).replace("PLANNED", planned), parts)
+
+
+def overview() -> str:
+    """Return a list of the blocks of a file, each with the first sentence of its purpose."""
+    lines = []
+    for name, field in Config.model_fields.items():
+        suffix = "".join(suffix for suffix, _ in list(blocks_in(field.annotation))[:1])
+        first = re.split(r"(?<=\.) ", FieldText.parse(field_docstrings(Config)[name]).purpose)[0]
+        lines.append(f"- [`{name}`](#{name}{suffix.lower().replace('.', '')}): {first}")
+    return "\n".join(lines)
 
 
 def shared_sections(*names: str) -> Iterator[Entry | str]:
@@ -590,7 +640,8 @@ def error_entries(kind: type[GatepassError]) -> Iterator[Entry]:
             "Action": with_settings(action),
             "Example": f"`{json.dumps(error_object(error), ensure_ascii=False)}`",
         }
-        yield Entry(error.public_code, with_settings(cause), facts, details=with_settings(details))
+        more = with_settings(introduced(details, "Causes"))
+        yield Entry(error.public_code, with_settings(cause), facts, details=more)
 
 
 def with_settings(text: str) -> str:
@@ -622,6 +673,7 @@ def errors_page() -> str:
 
 PAGES: Mapping[str, Callable[[], str]] = {
     "configuration.md": configuration_page,
+    "environment.md": environment_page,
     "cli.md": cli_page,
     "metrics.md": metrics_page,
     "http_api.md": http_api_page,

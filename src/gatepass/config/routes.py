@@ -137,6 +137,16 @@ class Rules(Block):
     A member path is a dotted name, with `[]` for each object of a list: `temperature`,
     `stream_options.include_usage`, `messages[].name`. Members that no rule names keep their bytes. Rules cannot
     change `model`, `stream`, `messages`, `input` and the role and content of messages.
+
+    If several places have rules, the first of these that sets a rule wins: the operation of the model, the model, the
+    operation. The rules of `models."*"` do not apply if `operations.NAME.upstream` determined the upstream. Rules of
+    different places that name the same member are joined like this:
+
+    - A `drop` also wins over rules inside the member: `drop: [metadata]` of a model removes
+      `set: {metadata.team: x}` of the operation.
+    - A `rename` also wins over a `drop` or `set` of its new name from another place.
+    - Only a `clamp` of the same member replaces a `clamp`. It follows a `rename`: `clamp: {max_tokens: {max: 100}}` of
+      the operation also limits `rename: {max_tokens: max_completion_tokens}` of the model.
     """
 
     rename: dict[MemberPath, MemberName] = {}

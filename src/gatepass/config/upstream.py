@@ -211,7 +211,11 @@ class UpstreamConfig(Block):
     Danger: Write keys as references. gatepass masks values of 16 characters and more in its logs and errors.
     """
     rejection: RejectionConfig = RejectionConfig()
-    """Replies that reject the token, in addition to a 401.
+    """Replies that reject the token, in addition to a 401, and to an error in a 200 or in the first event of a stream
+    that contains 401 (`{"code":401,…}`, `token_expired`, Baidu's 110 and 111).
+
+    gatepass then drops the token, fetches one new token for all waiting requests, and sends each request once more. See
+    docs/concepts/token_life.md#a-rejected-token.
 
     Example: {statuses: [403]}
     """

@@ -377,8 +377,9 @@ class HttpJsonCredential(Credential):
     Example: {username: bot, password: "${BOT_PASSWORD}"}
     """
     sign: Sign | None = None
-    """Sign each request with an HMAC. gatepass then replaces placeholders in the texts of `headers`, `query`, `form`
-    and `json`:
+    """Sign each request with an HMAC.
+
+    gatepass then replaces placeholders in the texts of `headers`, `query`, `form` and `json`:
 
     - `{timestamp}` and `{timestamp_ms}`: the time in epoch seconds and milliseconds. A text in JSON that is only
       `{timestamp:number}` becomes a number.

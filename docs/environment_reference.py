@@ -1,0 +1,151 @@
+"""Write the page of the environment variables. tests/docs/test_environment.py loads each example."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from docs.entries import Entry, page
+
+from gatepass.config.references import PREFIX, SECRETS
+
+
+@dataclass(frozen=True)
+class Variable:
+    purpose: str
+    example: str
+    sets: str
+    """The settings, as the page of the settings names them."""
+    with_file: bool = False
+    """Whether it is also used with a configuration file."""
+
+
+VARIABLES: Mapping[str, Variable] = {
+    "UPSTREAM_URL": Variable(
+        "The upstream for every model.", "https://llm.corp.example/v1", "`upstreams.chat.base_url`"
+    ),
+    "EMBEDDINGS_URL": Variable(
+        "A second upstream for embeddings.", "https://vectors.corp.example/v1", "`upstreams.embeddings.base_url`"
+    ),
+    "TOKEN_TYPE": Variable(
+        "`oauth2`, `http_json` or `static`. `GATEPASS_TOKEN`, `GATEPASS_TOKEN_JSON` and `GATEPASS_CLIENT_ID` each"
+        " imply it. Without any of these, gatepass sends no token.",
+        "oauth2",
+        "`credentials.token.type`",
+    ),
+    "TOKEN_URL": Variable(
+        "The token endpoint (oauth2) or the login (http_json).",
+        "https://sso.corp.example/token",
+        "`token_url` or `url` of the credential",
+    ),
+    "ISSUER": Variable(
+        "For oauth2: the issuer, instead of `GATEPASS_TOKEN_URL`.",
+        "https://sso.corp.example/realms/corp",
+        "`issuer` of the credential",
+    ),
+    "CLIENT_ID": Variable("For oauth2: the client id.", "gatepass", "`client_id` of the credential"),
+    "CLIENT_SECRET": Variable(
+        "For oauth2: the client secret, sent as HTTP Basic. oauth2 requires it.",
+        "a-long-secret",
+        "`client_secret` of the credential",
+    ),
+    "SCOPE": Variable("For oauth2: scopes, separated by spaces.", "llm.read", "`scope` of the credential"),
+    "TOKEN_JSON": Variable(
+        "For http_json: the JSON body of the login.",
+        '{"id": "bot", "key": "a-long-secret"}',
+        "`json` of the credential",
+    ),
+    "TOKEN_PATH": Variable(
+        "For http_json: the path of the token in the reply.", "data.token", "`reply.token` of the credential"
+    ),
+    "EXPIRES_PATH": Variable(
+        "For http_json: the path of the lifetime or of the expiry time. It is a time if its last name is `exp` or"
+        " `until`, or ends in a word such as `expires_at`, `expires_on`, `expire_time`, `expiration` or `expiry`."
+        " Otherwise it is a lifetime.",
+        "data.expires_in",
+        "`reply.expires_in` or `reply.expires_at` of the credential",
+    ),
+    "EXPIRES_UNIT": Variable("For http_json: `s` or `ms`.", "ms", "`reply.unit` of the credential"),
+    "TOKEN": Variable("For static: the key of the upstream.", "a-long-secret", "`token` of the credential"),
+    "KEYS": Variable(
+        "API keys of clients, separated by commas or white space. The callers are `key-1`, `key-2` and so on; the"
+        " caller of the file is `keys-file`.",
+        "a-key-of-32-characters-or-more-01",
+        "`access.keys`",
+    ),
+    "KEY_HASHES": Variable(
+        "Hashes from `gatepass keys new`, separated likewise. The callers are `hash-1`, `hash-2` and so on. Settings"
+        " follow a hash: `sha256:…/name=grafana/role=viewer/profile=plain/expires=2027-01-31`.",
+        f"sha256:{'3f' * 32}/name=ragflow",
+        "`access.keys`",
+    ),
+    "PROFILE": Variable(
+        "The [profile](configuration.md#profilesname) of all keys that name none. It requires keys.",
+        "ragflow",
+        "`access.keys[].profile`",
+    ),
+    "CA_FILE": Variable("A file with the company's own CA, for every hop.", "/etc/ssl/corp.pem", "`network.ca_file`"),
+    "PROXY": Variable(
+        "The proxy of every hop, also as `http://user:password@host:port`. Percent-encode the user and password: `%40`"
+        " for `@`, `%3A` for `:`, `%25` for `%`.",
+        "http://proxy.corp.example:3128",
+        "`network.proxy` and `network.proxy_auth`",
+    ),
+    "ALLOW_PLAIN_HTTP": Variable(
+        "`true` accepts URLs with `http` beyond loopback, as in a compose network.", "true", "`allow_plain_http`"
+    ),
+    "HOST": Variable("The address to listen on.", "0.0.0.0", "`server.host`", with_file=True),  # noqa: S104 - an example
+    "PORT": Variable("The port to listen on.", "9000", "`server.port`", with_file=True),
+    "CONTROL_SOCKET": Variable(
+        "The control socket. Commands such as `gatepass reload` use the variable too.",
+        "/run/gatepass/control.sock",
+        "`server.control_socket`",
+        with_file=True,
+    ),
+    "CONFIG": Variable(
+        "The configuration file, which replaces the variables.", "/etc/gatepass.yaml", "none", with_file=True
+    ),
+    "KEY": Variable(
+        "The API key that `gatepass learned` and `gatepass doctor --url` send to a running gatepass.",
+        "gp-…",
+        "none",
+        with_file=True,
+    ),
+}
+TITLE = """# Environment variables
+
+This page is for operators who run gatepass without a configuration file, as in a container.
+`GATEPASS_UPSTREAM_URL` makes the environment the configuration:
+
+```sh
+export GATEPASS_UPSTREAM_URL=https://llm.corp.example/v1
+export GATEPASS_TOKEN_URL=https://sso.corp.example/token
+export GATEPASS_CLIENT_ID=gatepass
+export GATEPASS_CLIENT_SECRET_FILE=/run/secrets/client
+export GATEPASS_KEYS_FILE=/run/secrets/keys
+```
+
+It has an upstream `chat` for every model, and one credential `token` for all upstreams. `gatepass check` prints the
+result. Other settings, such as timeouts or several models, require a [file](../configuration.md).
+
+- A value is literal: `$` is a dollar. An empty variable is unset.
+- A variable `…_FILE` names a file with the value. gatepass reads the file again when it changes. Setting both is an
+  error.
+- Any other `GATEPASS_` variable is an error, except those that Kubernetes sets for a service.
+"""
+
+
+def environment_page() -> str:
+    return page(TITLE, [entry(name, variable) for name, variable in VARIABLES.items()])
+
+
+def entry(name: str, variable: Variable) -> Entry:
+    quote = "'" if set(variable.example) & set(' "') else ""
+    facts = {
+        "Sets": variable.sets,
+        "Type": f"text, or a file that `{PREFIX}{name}_FILE` names" if name in SECRETS else "text",
+        "Default": "unset",
+        "With a configuration file": "used" if variable.with_file else "a warning; not used",
+        "Example": f"`{PREFIX}{name}={quote}{variable.example}{quote}`",
+    }
+    return Entry(PREFIX + name, variable.purpose, facts, depth=2)
