@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from tests.e2e.clients.conversation import PICTURE, QUESTION, ROUNDS, SEEN, TOOL, calls_of, whole
 from tests.e2e.clients.others import DRAWN, KEPT
@@ -14,27 +14,8 @@ from tests.integration.strict_azure import HEARD, SPOKEN, TEXT, score, vector
 Talk = Literal["chat", "tools", "picture", "stray", "rounds", "completions", "responses"]
 Other = Literal["models", "embed", "embed_many", "rerank", "hear", "speak", "draw", "moderate", "files"]
 Kind = Talk | Other
-TALKS: Mapping[Talk, str] = {
-    "chat": "text",
-    "tools": "tool calls",
-    "picture": "picture",
-    "stray": "stray `images`",
-    "rounds": f"{ROUNDS} rounds",
-    "completions": "completions",
-    "responses": "responses",
-}
-"""What is asked of each of the models, whole and streamed; and what a column of it is called."""
-OTHERS: Mapping[Other, str] = {
-    "models": "model list",
-    "embed": "vectors of a few texts",
-    "embed_many": "of forty",
-    "rerank": "rerank",
-    "hear": "transcription",
-    "speak": "speech",
-    "draw": "drawing",
-    "moderate": "moderation",
-    "files": "files",
-}
+TALKS: tuple[Talk, ...] = get_args(Talk)
+"""What is asked of each of the models, whole and streamed. The others are asked of one model, and whole."""
 TEXTS = ["red", "green 蓝", "blue-ish"]
 MANY = [f"{'x' * (number % 7)} {number}" for number in range(40)]
 QUERY, DOCUMENTS = "Which one is long?", ["short", "a long document", "middle one"]
