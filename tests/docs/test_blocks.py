@@ -96,11 +96,13 @@ EXTERNAL = {
     "https://docs.litellm.ai/docs/proxy/configs",
     "https://docs.litellm.ai/docs/proxy/forward_client_headers",
     "https://docs.litellm.ai/docs/proxy/virtual_keys",
-    "https://github.com/BerriAI/litellm/pull/31012",
+    "https://github.com/BerriAI/litellm/pull/31026",
     "https://github.com/songquanpeng/one-api/blob/main/README.md",
     "https://oauth2-proxy.github.io/oauth2-proxy/",
     "https://portkey.ai/docs",
     "https://portkey.ai/docs/aigw/integrations/llms/azure-openai/authentication",
+    "https://wso2.com/api-platform/docs/ai-gateway/next/authenticate-backends.md",
+    "https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_filters/credential_injector_filter",
 }
 """Every link that leaves the documentation. Open each of them by hand before a release."""
 
