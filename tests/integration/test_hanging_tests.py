@@ -36,7 +36,7 @@ from hypothesis import given, strategies as st
 
 @given(st.lists(st.integers(), min_size=5))
 def test_staged(values):
-    time.sleep(0.02)
+    time.sleep(0.2)  # so slow that Hypothesis, which tries 60 examples here, cannot shrink to the end
     assert max(values) < 1000, "too large"
 """
 WAITING = """
@@ -54,8 +54,8 @@ def test_staged():
 """
 
 
-def output(folder: Path, staged: str, *options: str) -> str:
-    """What a run of `staged` prints under the root conftest; it is bounded to one second a test."""
+def output(folder: Path, staged: str, *options: str, hung_after_s: float = 1) -> str:
+    """What a run of `staged` prints under the root conftest, where a test is ended after `hung_after_s`."""
     (folder / "test_one.py").write_text(staged + BESIDE)
     ini = [
         f"--config-file={ROOT}/pyproject.toml",
@@ -63,7 +63,7 @@ def output(folder: Path, staged: str, *options: str) -> str:
         "-p",
         "tests.conftest",
         "-o",
-        "hung_after_s=1",
+        f"hung_after_s={hung_after_s}",
     ]
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *ini, *options, str(folder)]
     environment = os.environ | {"HYPOTHESIS_STORAGE_DIRECTORY": str(folder / "examples"), "COLUMNS": "200"}
@@ -81,7 +81,7 @@ def test_a_property_that_hangs_is_reported_with_its_example(tmp_path):
 
 
 def test_a_property_that_shrinks_too_long_is_reported_with_the_example_so_far(tmp_path):
-    said = output(tmp_path, SHRINKING)
+    said = output(tmp_path, SHRINKING, hung_after_s=6)  # shrinks for 1.5 s, and the rest is for a busy machine
     assert "AssertionError: too large" in said
     assert "Hung" not in said
     assert "    values=[" in said
