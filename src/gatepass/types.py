@@ -239,6 +239,15 @@ class UpstreamErrorBody:
     inside: str = field(default="", compare=False, repr=False)
 
 
+ERROR_CODE_NAMES = ("code", "error_code", "errorCode", "errcode")
+"""Members that contain an error's code, in replies of upstreams and issuers. The first that is present is used."""
+ERROR_TEXT_NAMES = (
+    *("message", "msg", "error_description", "errorMessage", "error_message", "error_msg", "errmsg"),
+    *("detail", "description", "title", "reason"),
+)
+"""Members that contain an error's text, in the same order of preference."""
+
+
 class Response(Protocol):
     """The head of an upstream's reply, and its body in pieces. The holder must call `aclose` in every case."""
 

@@ -23,12 +23,11 @@ from types import MappingProxyType
 from typing import Any
 
 from gatepass.errors import OVER_QUOTA, REFUSED_CONTENT, TOO_LONG
-from gatepass.types import UpstreamErrorBody
+from gatepass.types import ERROR_CODE_NAMES, ERROR_TEXT_NAMES, UpstreamErrorBody
 
 Object = Mapping[str, Any]
 
 LABEL_CHARS = 100
-_CODES = ("code", "error_code", "errorCode", "errcode")
 _STATUSES = ("code", "status", "statusCode", "status_code", "error_code", "errorCode")
 _STANDARD = frozenset({"message", "msg", "type", "param", "code", "object", "error"})
 _JSON = re.compile(r"\{|\[\{")
@@ -40,14 +39,10 @@ _REQUEST_ID = re.compile(r"\(request id:[^()]*\)\s*\Z", re.IGNORECASE)
 ISSUES = 5
 """This many entries of a list of errors are quoted."""
 
-_TEXTS = (
-    *("message", "msg", "error_description", "errorMessage", "error_message", "error_msg", "errmsg"),
-    *("detail", "description", "title", "reason"),
-)
-_ENVELOPE_CODES = (*_CODES, "statusCode", "status_code")
+_ENVELOPE_CODES = (*ERROR_CODE_NAMES, "statusCode", "status_code")
 MEMBERS = (
     *("object", "error", "errors", "header", "success", "status", "type", "param", "error_type"),
-    *(*_ENVELOPE_CODES, *_TEXTS),
+    *(*_ENVELOPE_CODES, *ERROR_TEXT_NAMES),
 )
 """The members from which `read_error_body` recognizes an error, in addition to `choices` and `data`."""
 _DEEPEST = 4
@@ -231,7 +226,7 @@ def _code(found: Found, issue: Object) -> str | None:
 
 def code_of(part: Any) -> str | None:
     """Return the code that the object `part` holds under one of its usual names, as text; None without one."""
-    return _first_label(part, _CODES)
+    return _first_label(part, ERROR_CODE_NAMES)
 
 
 def _kind(found: Found) -> str | None:
@@ -347,7 +342,7 @@ def text_of(value: Any, depth: int = 0) -> str | None:
     if isinstance(value, list):
         return "; ".join(text for text in (text_of(item, depth + 1) for item in value[:ISSUES]) if text) or None
     if isinstance(value, dict):
-        text = next((text for text in (text_of(value.get(name), depth + 1) for name in _TEXTS) if text), None)
+        text = next((text for text in (text_of(value.get(name), depth + 1) for name in ERROR_TEXT_NAMES) if text), None)
         place = place_of(value.get("loc"), full=True)
         return f"{place}: {text}" if text and place else text
     return None

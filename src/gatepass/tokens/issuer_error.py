@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from gatepass.observability.redaction import MASK
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.lifetime import retry_after_s
-from gatepass.types import Headers, header
+from gatepass.types import ERROR_CODE_NAMES, ERROR_TEXT_NAMES, Headers, header
 
 REPLY_BYTES = 64 * 1024
 """Maximum size of a reply. A token has a few kilobytes."""
@@ -25,13 +25,10 @@ _TITLE = re.compile(r"<title[^>]{0,200}>", re.IGNORECASE)
 _TITLE_WITHIN = 4096
 Mask = Callable[[str], str]
 """Removes secrets from a text."""
-CODE_NAMES = ("error", "code", "errcode", "errorCode", "error_code")
+CODE_NAMES = ("error", *ERROR_CODE_NAMES)
 STATUS_NAMES = ("status", "statusCode", "status_code")
 """Read only if the code has no meaning, and only for an HTTP status. Other values of `status` are `success` or `1`."""
-TEXT_NAMES = (
-    *("error_description", "msg", "message", "errmsg", "errorMessage", "error_message", "error_msg"),
-    *("detail", "description", "title", "reason"),
-)
+TEXT_NAMES = ("error_description", *ERROR_TEXT_NAMES)  # RFC 6749 5.2 defines the first
 DEFINITE_STATUSES = frozenset({400, 401, 403, 422})
 """Statuses with which an issuer refuses a client. A proxy, firewall or mesh before the issuer uses them too."""
 UNKNOWN_CLIENT = 401
