@@ -629,24 +629,20 @@ def _keys(clients: str) -> list[tuple[ClientKey, str]]:
 
 def _write(path: Path, setup: Setup, keys: Sequence[ClientKey]) -> None:
     """Write the file of the secret, if one was typed, and the configuration. Nothing stays if one of them fails."""
+    from gatepass.config.references import replace_file
+
     secret_file = path.parent / "secrets" / UPSTREAM
     reference = setup.secret_reference or f"${{file:{secret_file}}}"
     text = render(setup.answers, reference, keys, setup.notes)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         if setup.secret:
             secret_file.parent.mkdir(mode=0o700, exist_ok=True)
-            secret_file.unlink(missing_ok=True)
-            with os.fdopen(os.open(secret_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                file.write(setup.secret)
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+            replace_file(secret_file, setup.secret)
+        replace_file(path, text, mode=0o666)
     except OSError as error:
         if setup.secret:
             secret_file.unlink(missing_ok=True)
         exit_unusable(f"{path}: cannot be written: {error.strerror}")
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _address(listen: str) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 import os
-import stat
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -145,6 +143,7 @@ def revoke(name: str, which: str | None, path: str | None, *, as_json: bool) -> 
     """
     from gatepass.config.document import ConfigError, lookup
     from gatepass.config.file import read_document
+    from gatepass.config.references import replace_file
     from gatepass.config.yaml_file import without_item
 
     path = own_file(path)
@@ -167,7 +166,7 @@ def revoke(name: str, which: str | None, path: str | None, *, as_json: bool) -> 
         before = after = Path(path).read_bytes().decode()
         for number in reversed(numbers):
             after = without_item(after, ("access", "keys"), number)
-        _replace(Path(path), after)
+        replace_file(path, after, like=os.stat(path))
     except ValueError as error:
         raise click.ClickException(f"{path}: {error}") from None
     except OSError as error:
@@ -198,21 +197,3 @@ def _chosen(entries: Sequence[Any], name: str, which: str | None) -> list[int]:
     if len(found) != 1:
         exit_unusable(f"{len(found)} keys of {name!r} have a hash that begins with {which}: see `gatepass keys list`")
     return found
-
-
-def _replace(path: Path, text: str) -> None:
-    """Replace the file at once, with the same mode and owner. Raises OSError; the file is then unchanged."""
-    path = path.resolve()  # the file behind a link
-    before = path.stat()
-    descriptor, new_path = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(text.encode())
-            file.flush()
-            os.fchmod(descriptor, stat.S_IMODE(before.st_mode))
-            os.fchown(descriptor, before.st_uid, before.st_gid)
-            os.fsync(descriptor)
-        os.replace(new_path, path)
-    except OSError:
-        os.unlink(new_path)
-        raise

@@ -8,9 +8,12 @@ from __future__ import annotations
 import errno
 import os
 import re
+import secrets
 import stat
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO, Self
 
 from gatepass.config.document import SettingPath
@@ -125,6 +128,36 @@ def open_regular(path: str) -> BinaryIO:
         file.close()
         raise OSError(errno.EINVAL, "it is not a regular file", path)
     return file
+
+
+def replace_file(path: str | Path, text: str, *, mode: int = 0o600, like: os.stat_result | None = None) -> None:
+    """Replace or create the file, so that a reader sees the old text or the new one, also after a crash.
+
+    The target of a symbolic link is replaced. The file gets `mode` without the bits of the umask, or the mode and the
+    owner of `like`. Raises OSError; the old file is then unchanged, and no other file remains.
+    """
+    path = os.path.realpath(path)
+    folder, name = os.path.split(path)
+    new = os.path.join(folder, f".{name}.{secrets.token_hex(8)}")
+    try:
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
+            file.write(text.encode())
+            file.flush()
+            if like is not None:
+                os.fchmod(file.fileno(), stat.S_IMODE(like.st_mode))
+                os.fchown(file.fileno(), like.st_uid, like.st_gid)
+            # Without it, a crash after the rename could leave an empty file (fsync(2)).
+            os.fsync(file.fileno())
+        os.replace(new, path)
+    except BaseException:  # a process that is terminated leaves no partial file either
+        with suppress(FileNotFoundError):
+            os.unlink(new)
+        raise
+    folder_descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder_descriptor)  # makes the rename durable (fsync(2), Notes)
+    finally:
+        os.close(folder_descriptor)
 
 
 def read_file(path: str) -> str:

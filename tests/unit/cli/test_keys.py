@@ -226,7 +226,7 @@ def test_a_failed_replacement_leaves_the_file_and_no_other(tmp_path, monkeypatch
     def busy(*_):
         raise OSError(16, "Device or resource busy")
 
-    monkeypatch.setattr("gatepass.cli.keys.os.replace", busy)
+    monkeypatch.setattr("os.replace", busy)
     result = run("revoke", "chat", "--config", file)
     assert (result.exit_code, file.read_text(), os.listdir(tmp_path)) == (1, text, [file.name])
     assert f"{file} cannot be replaced: Device or resource busy. Remove the key by hand." in result.stderr

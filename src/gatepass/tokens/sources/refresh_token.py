@@ -10,7 +10,6 @@ import fcntl
 import json
 import logging
 import os
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 from gatepass.cancel import timeout
 from gatepass.clock import Clock, sleep
 from gatepass.config.credential.oauth2 import Oauth2Credential
-from gatepass.config.references import UnresolvedReference, read_file
+from gatepass.config.references import UnresolvedReference, read_file, replace_file
 from gatepass.tokens.failure import BUSY, FetchFailure
 from gatepass.tokens.issuer_error import NotJson, TokenResponse, parse_json_text
 from gatepass.tokens.secrets import account_fingerprint, refresh_token_fingerprint, revealed
@@ -130,7 +129,7 @@ class FileRefreshTokenStore:
     async def put(self, text: str) -> None:
         with _as_failure("cannot be written"):
             # fsync may take seconds on a busy disk.
-            await asyncio.to_thread(_replace, self._path, text)
+            await asyncio.to_thread(replace_file, self._path, text)
 
 
 def _lock_of(path: str) -> int:
@@ -144,29 +143,6 @@ def _try_lock(lock: int) -> bool:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True
     return False
-
-
-def _replace(path: str, text: str) -> None:
-    """Replace the file atomically with `text`. A rename is atomic. The target of a symbolic link is replaced."""
-    path = os.path.realpath(path)
-    folder, name = os.path.split(path)
-    new = os.path.join(folder, f".{name}.{secrets.token_hex(8)}")
-    try:
-        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
-            file.write(text.encode())
-            file.flush()
-            # Without it, a crash after the rename could leave an empty file (fsync(2)).
-            os.fsync(file.fileno())
-        os.replace(new, path)
-    except BaseException:  # a process that is terminated leaves no partial file either
-        with suppress(FileNotFoundError):
-            os.unlink(new)
-        raise
-    place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(place)  # makes the rename durable (fsync(2), Notes)
-    finally:
-        os.close(place)
 
 
 @contextmanager
