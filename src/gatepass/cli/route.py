@@ -20,29 +20,12 @@ from gatepass.config.upstream import DialectName, UpstreamConfig
 from gatepass.errors import CallerError
 from gatepass.normalize.members import STREAMED, Clamp
 from gatepass.normalize.profiles import ProfileRules, build_profiles
-from gatepass.normalize.rules import BUILT_IN, STRAY_PARAMS, Change, ChangeRule, Declared, ModelName, normalize
+from gatepass.normalize.rules import SEARCHED, Change, ChangeRule, Declared, ModelName, normalize
 from gatepass.operations.table import OPERATIONS, call_of, samples
 from gatepass.proxy.app_state import dialect_of
 from gatepass.proxy.routing import RouteTable
 from gatepass.types import Operation, Target
 
-BUILT_IN_EFFECTS: Mapping[str, str] = MappingProxyType(
-    {
-        "images": "`images` next to the conversation are moved into it",
-        "strays": f"{' and '.join(STRAY_PARAMS)} are left out",
-        "stream_options": "left out if no stream is requested",
-        "vectors": "requested as numbers; gatepass converts them to base64",
-    }
-)
-"""The effect of each built-in rule, except `model`, whose line names the models."""
-OPERATIONS_OF_RULE: Mapping[str, frozenset[str]] = MappingProxyType(
-    {
-        "images": frozenset(("chat",)),
-        "stream_options": frozenset(("chat", "completions")),
-        "vectors": frozenset(("embeddings",)),
-    }
-)
-"""The operations of the built-in rules that do not apply to all operations."""
 DIALECT_CHANGES: Mapping[DialectName, str] = MappingProxyType(
     {
         "openai": "nothing",
@@ -178,11 +161,11 @@ def _json_steps(config: Config, operation: str, model: str, target: Target, prof
     yield f"profile {profile.name}: {', '.join(entries) or 'nothing'}"
     if operation == "rerank":
         yield f"rerank_shape: {upstream.rerank_shape}"
-    for rule in BUILT_IN:
-        if isinstance(rule, ModelName):
-            yield from _renamed_model(model, target)
-        elif operation in OPERATIONS_OF_RULE.get(rule.name, (operation,)):
-            yield f"built-in {rule.name}: {BUILT_IN_EFFECTS[rule.name]}"
+    protocols = {row.protocol for row in _rows(operation)}
+    for rule in SEARCHED:
+        if any(protocol in protocols for protocol, _ in rule.calls):
+            yield f"built-in {rule.name}: {rule.effect}"
+    yield from _renamed_model(model, target)
     yield from _declared(config, operation, model)
     yield from _unused_upstream(config, operation, model)
     also = f", also {', '.join(upstream.learn_also)}" if upstream.learn_also else ""

@@ -219,6 +219,7 @@ class Images:
     """
 
     name = "images"
+    effect = "`images` next to the conversation are moved into it"
     words = ("images",)
     calls = frozenset(((ClientProtocol.CHAT, False), (ClientProtocol.CHAT, True)))
 

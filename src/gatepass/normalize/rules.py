@@ -162,10 +162,23 @@ CallKind = tuple[ClientProtocol, bool]
 WHOLE_CHAT, STREAMED_CHAT = (ClientProtocol.CHAT, False), (ClientProtocol.CHAT, True)
 VECTORS = (ClientProtocol.EMBEDDINGS, False), (ClientProtocol.EMBEDDINGS, True)
 """Clients may send `stream: true` with embeddings too. It has no effect there."""
+_JSON_CALLS = frozenset(
+    (protocol, stream)
+    for protocol in (
+        *(ClientProtocol.CHAT, ClientProtocol.EMBEDDINGS, ClientProtocol.RERANK),
+        *(ClientProtocol.RESPONSES, ClientProtocol.RAW),
+    )
+    for stream in (False, True)
+)
 
 
 class BuiltInRule(Rule, Protocol):
-    """A rule that applies at every upstream. It declares the requests that it cannot apply to."""
+    """A rule that applies at every upstream. It declares which requests it may change, and how."""
+
+    @property
+    def effect(self) -> str:
+        """The rule's effect in the output of `gatepass route`."""
+        ...
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -182,8 +195,9 @@ class DropStrayParams:
     """Drop the top-level members named in STRAY_PARAMS; entry `drop=NAME,NAME`."""
 
     name = "strays"
+    effect = f"{' and '.join(STRAY_PARAMS)} are left out"
     words = STRAY_PARAMS
-    calls = frozenset((WHOLE_CHAT, STREAMED_CHAT, *VECTORS))
+    calls = _JSON_CALLS
 
     def apply(self, call: Call, target: Target) -> Call:
         del target
@@ -201,8 +215,9 @@ class DropStrayParams:
 class SearchedChange:
     """Apply `change` to calls of `calls` whose body contains the string `word`."""
 
-    def __init__(self, name: str, word: str, calls: frozenset[CallKind], change: Change) -> None:
+    def __init__(self, name: str, word: str, calls: frozenset[CallKind], change: Change, effect: str) -> None:
         self.name = name
+        self.effect = effect
         self.words = (word,)
         self.calls = calls
         self._change = change
@@ -215,8 +230,18 @@ class SearchedChange:
         return apply_changes(call, [self._change])[0]
 
 
-STREAM_OPTIONS = SearchedChange("stream_options", "stream_options", frozenset((WHOLE_CHAT,)), OrphanedOptions())
-FLOAT_VECTORS = SearchedChange("vectors", "base64", frozenset(VECTORS), FloatVectors())
+STREAM_OPTIONS = SearchedChange(
+    *("stream_options", "stream_options"),
+    frozenset((WHOLE_CHAT,)),
+    OrphanedOptions(),
+    "left out if no stream is requested",
+)
+FLOAT_VECTORS = SearchedChange(
+    *("vectors", "base64"),
+    frozenset(VECTORS),
+    FloatVectors(),
+    "requested as numbers; gatepass converts them to base64",
+)
 """Request embeddings as numbers. embeddings_reply.py converts them to base64 for the client."""
 
 ADDED = "default=model"
@@ -256,13 +281,14 @@ def with_model(call: Call, model: str) -> Call:
     return call.with_body(b"".join((memoryview(body)[:start], member, memoryview(body)[start:])), ADDED)
 
 
-_WITH_WORDS: tuple[BuiltInRule, ...] = (Images(), DropStrayParams(), STREAM_OPTIONS, FLOAT_VECTORS)
+SEARCHED: tuple[BuiltInRule, ...] = (Images(), DropStrayParams(), STREAM_OPTIONS, FLOAT_VECTORS)
+"""The built-in rules that a search of the body for their words may rule out."""
 NAMING: tuple[Rule, ...] = (ModelName(),)
 """The rules for a body without a word of any other rule. They read only the value of `model` if it occurs once."""
-BUILT_IN: tuple[Rule, ...] = (*_WITH_WORDS, *NAMING)
+BUILT_IN: tuple[Rule, ...] = (*SEARCHED, *NAMING)
 _WORDS = MappingProxyType(
     {
-        kind: any_of(*(word for rule in _WITH_WORDS if kind in rule.calls for word in rule.words))
+        kind: any_of(*(word for rule in SEARCHED if kind in rule.calls for word in rule.words))
         for kind in (WHOLE_CHAT, STREAMED_CHAT, *VECTORS)
     }
 )

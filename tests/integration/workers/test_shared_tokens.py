@@ -21,7 +21,7 @@ AFTER = 20
 
 
 async def is_served(port: int) -> bool:
-    return (await ask(port)).status == 200
+    return bool((await ask(port)).status == 200)
 
 
 async def failures(port: int, issuer: Minting, calls: int) -> list[bytes]:

@@ -1,14 +1,17 @@
+import json
 from typing import get_args
 
 import pytest
+from msgspec.structs import replace
 
-from gatepass.cli.route import BUILT_IN_EFFECTS, DIALECT_CHANGES, FORM, report_route
+from gatepass.cli.route import DIALECT_CHANGES, FORM, report_route
 from gatepass.config.model import Config
 from gatepass.config.upstream import DialectName
 from gatepass.normalize.rules import BUILT_IN
 from gatepass.operations.table import samples
 from gatepass.proxy.app_state import create_app_state
 from gatepass.proxy.attempt import rules_for
+from gatepass.types import Target
 
 URL = "https://llm.example/v1"
 DEPLOYED = "https://r.openai.azure.com/openai/deployments/prod-4o/chat/completions"
@@ -28,8 +31,16 @@ def told(*arguments, **blocks):
     return steps(*arguments, **blocks)[0]
 
 
-def test_every_built_in_rule_is_told():
-    assert {rule.name for rule in BUILT_IN} == {*BUILT_IN_EFFECTS, "model"}
+@pytest.mark.parametrize("operation", ["chat", "completions", "embeddings", "responses", "speech"])
+def test_a_built_in_rule_that_is_not_shown_changes_no_sample(operation):
+    """Each sample with all the members that the rules look for."""
+    shown = "\n".join(told(operation))
+    for call in samples(operation, "m"):
+        members = json.loads(call.body) | {"images": [], "drop_params": True, "stream_options": {}}
+        asked = replace(call, body=json.dumps(members | {"encoding_format": "base64"}).encode())
+        for rule in BUILT_IN:
+            changed = rule.apply(asked, Target("up")) is not asked
+            assert changed <= (f"built-in {rule.name}:" in shown), rule.name
 
 
 def test_what_is_declared_for_the_model_is_listed_with_its_entries():
@@ -76,7 +87,7 @@ def test_an_operation_has_the_built_in_rules_that_concern_it():
         return [step.split(":")[0].split()[1] for step in told(operation) if step.startswith("built-in")]
 
     assert named("chat") == ["images", "strays", "stream_options"]
-    assert named("completions") == ["strays", "stream_options"]
+    assert named("completions") == ["images", "strays", "stream_options"]
     assert named("embeddings") == ["strays", "vectors"]
     assert named("rerank") == ["strays"]
 
