@@ -19,16 +19,22 @@ def test_every_profile_of_a_client_has_its_page_and_every_page_its_profile():
 
 def test_every_page_is_in_the_index():
     linked = {(DOCS / "clients" / link).resolve() for link in re.findall(r"\]\(([^)]+\.md)\)", INDEX)}
-    assert linked == {page.resolve() for page in PAGES.values()}
+    assert {page.resolve() for page in PAGES.values()} <= linked
 
 
 @pytest.mark.parametrize("name", sorted(PAGES))
-def test_a_page_tells_whether_its_profile_is_needed(name):
+def test_a_page_says_whether_its_profile_is_needed(name):
     text = PAGES[name].read_text()
     if BUILT_IN[name] == PLAIN:
-        assert f"`{name}` exists as a name" in text or "no profile is needed" in text
+        assert "no profile is needed" in text
     else:
         assert f"profile: {name}" in text
+
+
+@pytest.mark.parametrize("name", sorted(set(PAGES) - {"ragflow"}))
+def test_the_pages_have_the_same_sections(name):
+    headings = re.findall(r"^## (.+)$", PAGES[name].read_text(), re.MULTILINE)
+    assert headings == ["Enter", "Check", "Known limits", "Tested"]
 
 
 @pytest.mark.parametrize("name", sorted(PAGES))
