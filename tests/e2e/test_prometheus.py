@@ -220,7 +220,7 @@ async def _traffic(port: int) -> None:
         statuses = [answer.status for answer in await asyncio.gather(*(ask.answer() for ask in asks))]
         assert statuses[:4] == [200] * 4
         assert statuses[4:] == [500, 200, 200, 200, 200, 503, 200, 200, 401]
-        await asyncio.sleep(ROUND_S)
+        await asyncio.sleep(ROUND_S)  # the pace of the load, which Prometheus samples meanwhile
 
 
 def _check(prometheus: Prometheus, gatepass: str) -> None:

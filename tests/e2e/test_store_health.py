@@ -96,7 +96,7 @@ def test_a_rotation_of_the_encryption_key_costs_no_request(store):
                 output.append(it.fleet.output_of(index))
                 it.fleet.restart(index, **step)
             block_until(lambda: all(seen(it.fleet, index)[0] == "up" for index in range(4)), SEEN_S)
-            time.sleep(LIFE_S)  # "one token lifetime"
+            time.sleep(LIFE_S)  # the wait is the subject: a token's whole life between two changes of the key
         lives, calls = (time.monotonic() - began_s) / (0.8 * LIFE_S), it.calls - before
         output += [it.fleet.output_of(index) for index in range(4)]
         assert clients.report.lost == [], it.fleet.output

@@ -23,6 +23,7 @@ from typing import Any
 
 from gatepass.cli.control import request
 from tests.stress.rolls import Load, Result, clients, gatepass, upstream
+from tests.waiting import until_told
 
 WARM_UP_PART = 5
 """The floor of memory and descriptors is measured after this part of the reloads."""
@@ -131,24 +132,23 @@ async def reloads(load: Load, count: int, workers: int) -> Outcome:
                 answer = json.loads(await asyncio.to_thread(request, "POST", "/reload", str(control)))
                 if (answer["outcome"], answer["processes"]) != ("reloaded", workers):
                     results[0].failures.append(f"reload {number}: {answer}")
-                await asyncio.sleep(PAUSE_S)
+                await asyncio.sleep(PAUSE_S)  # the pace of the reloads, not a wait
                 if number == max(1, count // WARM_UP_PART):
-                    await asyncio.sleep(SETTLE_S)
+                    await asyncio.sleep(SETTLE_S)  # no process announces that it has closed what was removed
                     before = floor(pids)
-            await asyncio.sleep(SETTLE_S)
+            await asyncio.sleep(SETTLE_S)  # as above
             after = floor(pids)
     return Outcome(results[0], count, workers, issuer.calls, before, after)
 
 
 async def until_up(control: Path, workers: int) -> None:
     """Wait until all workers answer on the control socket."""
-    async with asyncio.timeout(60):
-        while True:
-            page = json.loads(await asyncio.to_thread(request, "GET", "/status", str(control)))
-            ready = [one["ready"] for one in page.get("workers", {"gatepass": page}).values()]
-            if ready == [True] * workers:
-                return
-            await asyncio.sleep(0.1)
+
+    async def is_up() -> bool:
+        page = json.loads(await asyncio.to_thread(request, "GET", "/status", str(control)))
+        return [one["ready"] for one in page.get("workers", {"gatepass": page}).values()] == [True] * workers
+
+    await until_told(is_up, 60)
 
 
 def floor(pids: list[int]) -> Floor:

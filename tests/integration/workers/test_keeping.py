@@ -153,7 +153,7 @@ async def test_a_worker_that_becomes_ready_after_a_sighup_is_signalled_then(keep
     """It may have read the file before the change."""
     async with keep() as kept:
         while not kept.logged("worker_started"):
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # one turn of the loop: `until` would look too late, when the worker is ready
         kept.supervisor._reload()
         await until(lambda: kept.told("worker-1") == ["HUP"])
 

@@ -7,10 +7,11 @@ import pytest
 
 import gatepass.cli.doctor
 from gatepass.cli import main
-from gatepass.cli.doctor import NO_MODEL, Report
+from gatepass.cli.doctor import NO_MODEL, SHOWN_AFTER_S, Report
 from gatepass.cli.probe import ProbeCall
 from gatepass.cli.reach import Outcome, Step
 from tests.unit.cli.command_line import FILE, run_on
+from tests.unit.http_client.loop import DrivenLoop, advance
 
 WORKING = Step("upstream:chat", "models", Outcome.WORKS, "answers")
 CONFIGURED = Step("credential:c", "token", Outcome.WORKS, "a key is configured", proves=False)
@@ -238,16 +239,18 @@ def test_no_log_line_stands_between_the_steps(doctor, monkeypatch):
 
 
 def test_a_terminal_shows_the_step_that_takes_longer_than_a_second(monkeypatch, capsys):
-    monkeypatch.setattr("gatepass.cli.doctor.SHOWN_AFTER_S", 0.0)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
 
     async def run():
         report = Report(as_json=False)
         report.begin("upstream:chat", "tls")
-        await asyncio.sleep(0.01)
+        await advance(SHOWN_AFTER_S / 2)
+        assert capsys.readouterr().err == ""
+        await advance(SHOWN_AFTER_S / 2)
         report.add(WORKING)
 
-    asyncio.run(run())
+    with asyncio.Runner(loop_factory=DrivenLoop) as runner:
+        runner.run(run())
     printed = capsys.readouterr()
     assert printed.err == "\r.... upstream:chat tls: running\r\x1b[K"
     assert printed.out == "ok   upstream:chat models: answers\n"

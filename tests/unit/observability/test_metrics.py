@@ -1,5 +1,4 @@
 import asyncio
-import time
 
 from prometheus_client import CollectorRegistry, generate_latest
 
@@ -17,6 +16,7 @@ from gatepass.observability.metrics import (
     Series,
     Times,
 )
+from tests.unit.http_client.loop import DrivenLoop, advance
 
 CONFIGURED = ("gpt", "bge")
 LABELS = 'caller="{}",model="{}",upstream="{}",operation="{}"'
@@ -221,16 +221,23 @@ def test_a_wait_for_a_connection_is_observed_by_upstream():
     assert value(metrics, "gatepass_pool_wait_seconds_bucket", upstream="chat", le="0.25") == 0
 
 
-async def test_the_lag_of_the_event_loop_is_sampled_until_the_block_ends():
+def test_the_lag_of_the_event_loop_is_sampled_until_the_block_ends():
     metrics = Metrics()
-    with metrics.loop_lag_sampled(every_s=0.001):
-        await asyncio.sleep(0)
-        time.sleep(0.06)  # noqa: ASYNC251 - the test holds the event loop
-        await asyncio.sleep(0.002)
-        assert value(metrics, "gatepass_event_loop_lag_seconds_sum") > 0.05
-    counted = value(metrics, "gatepass_event_loop_lag_seconds_count")
-    await asyncio.sleep(0.005)
-    assert value(metrics, "gatepass_event_loop_lag_seconds_count") == counted
+
+    def lags() -> list[float]:
+        return [value(metrics, f"gatepass_event_loop_lag_seconds_{kind}") for kind in ("count", "sum")]
+
+    async def sampled():
+        with metrics.loop_lag_sampled(every_s=1.0):
+            await advance(1.25)  # as where something holds the loop: the timer is late by 0.25 s
+            assert lags() == [1, 0.25]
+            await advance(1.0)
+            assert lags() == [2, 0.25]
+        await advance(2.0)
+        assert lags() == [2, 0.25]
+
+    with asyncio.Runner(loop_factory=DrivenLoop) as runner:
+        runner.run(sampled())
 
 
 def test_the_process_is_measured_with_the_standard_names():
@@ -297,7 +304,7 @@ async def test_many_series_are_formatted_while_the_event_loop_runs():
         metrics.of((f"caller-{number}", "gpt", "azure", "chat")).requests["ok"] += 1
     turns, scrape = 0, asyncio.create_task(metrics.scrape())
     while not scrape.done():
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # one turn of the loop: their number is what is tested
         turns += 1
         metrics.of(("late", "gpt", "azure", f"operation-{turns}"))
     assert turns > 10
