@@ -449,7 +449,7 @@ async def test_a_trial_learns_from_refusals_as_a_clients_request_does():
     async with Scripted(answer=with_list(only_streams)) as upstream:
         (hop,) = await found(one(upstream), ProbeCall("chat", "m"))
     assert (hop.outcome, len(posted(upstream))) == (WORKS, 2)
-    learned = r"chat with m: 200 in \d+\.\d\d s; stream=aggregate \(learned from a rejection, as for any client\)"
+    learned = r"chat with m: 200 in \d+\.\d\d s; stream=aggregate \(learned from an error, as for any client\)"
     assert re.fullmatch(learned, hop.finding)
 
 

@@ -37,7 +37,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "reload": CommandEntry("gatepass.cli.reload", "reload", "Reload the configuration of the running gatepass."),
     "status": CommandEntry("gatepass.cli.status", "status", "Show the running gatepass: its tokens and its load."),
     "learned": CommandEntry(
-        "gatepass.cli.learned", "learned", "List the rules that a running gatepass learned from rejections."
+        "gatepass.cli.learned", "learned", "List the rules that a running gatepass learned from errors."
     ),
     "keys": CommandEntry("gatepass.cli.keys", "keys", "Create, list and revoke API keys of clients."),
     "schema": CommandEntry("gatepass.cli.schema", "schema", "Print the JSON Schema of the configuration, for editors."),

@@ -40,7 +40,7 @@ class LearnedPage:
 @click.option("--as-config", is_flag=True, help="Print YAML that makes the rules permanent, to put under `models`.")
 @json_option
 def learned(path: str | None, url: str | None, key_env: str, *, as_config: bool, as_json: bool) -> None:
-    """List what a running gatepass has learned from the rejections of its upstreams.
+    """List what a running gatepass has learned from the errors of its upstreams.
 
     Without --url it uses the control socket, which needs no key, or else the address in the configuration.
 

@@ -282,7 +282,7 @@ SERVER_ERROR = 500
 ANSWER_S = 30.0
 """The limit of one real call. It is longer because some servers load a model at its first request."""
 
-LEARNED = "(learned from a rejection, as for any client)"
+LEARNED = "(learned from an error, as for any client)"
 
 
 @dataclass(frozen=True, slots=True)

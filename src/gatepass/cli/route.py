@@ -37,7 +37,7 @@ FORM = "the form passes through unchanged: no profile, no rules, no learning"
 NO_IDS = "token ids are rejected (capabilities.token_ids)"
 STREAM_EFFECTS: Mapping[str, str] = MappingProxyType(
     {
-        "auto": "as the client requests, until a rejection changes it",
+        "auto": "as the client requests, until a learned rule changes it",
         "native": "as the client requests",
         "emulate": "gatepass requests a whole reply",
         "aggregate": "gatepass requests a stream",

@@ -258,7 +258,7 @@ class UpstreamConfig(Block):
     Danger: Clients see any value that the upstream puts there.
     """
     learn: Literal["off", "on"] = "on"
-    """Whether gatepass learns rules from its rejections and applies them to later requests. See
+    """Whether gatepass learns rules from its errors and applies them to later requests. See
     docs/adaptations.md#what-is-learned."""
     learn_also: list[Learnable] = []
     """Rules to learn although they change the meaning of a request: members that gatepass may drop, `system_into_user`

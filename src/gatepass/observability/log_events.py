@@ -334,13 +334,18 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
             "restore the file",
         ),
         "rule_learned": LogEvent(
-            "info", "gatepass learned a rule from a rejection.", _RULE, "set the rule in `models.NAME.rules` to keep it"
+            "info",
+            "gatepass learned a rule from an upstream's error.",
+            _RULE,
+            "set the rule in `models.NAME.rules` to keep it",
         ),
         "rule_revoked": LogEvent(
-            "info", "The upstream rejected a request with a learned rule too. gatepass forgets the rule.", _RULE
+            "info",
+            "The upstream did not accept a request with a learned rule either. gatepass forgets the rule.",
+            _RULE,
         ),
         "rule_failed": LogEvent(
-            "info", "A change after a rejection did not help. gatepass does not try it again for a minute.", _RULE
+            "info", "A change after an error did not help. gatepass does not try it again for a minute.", _RULE
         ),
     }
 )
@@ -417,7 +422,7 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "lifetime_s": "seconds of the token's lifetime that gatepass uses",
         "lifetime_source": "the source of the lifetime: `jwt`, `reply`, `default_ttl_s` or `nobody`",
         "kind": "the kind of token: `jwt`, `opaque` or `key`",
-        "definite": "true if the issuer rejected the credential, so that quick retries do not help",
+        "definite": "true if the issuer refused the credential, so that quick retries do not help",
         "times": "how often the failure happened since the last line",
         "age_s": "seconds since the token was requested",
         "token_type": "the type in the reply",

@@ -270,7 +270,7 @@ class Metrics:
         )
         self._learning = Counts(
             "gatepass_learned_rule_events_total",
-            "Events of learned rules: learned, revoked (the upstream rejected the changed request too), failed",
+            "Events of learned rules: learned, revoked (the changed request failed too), failed",
             ("upstream", "event"),
         )
         self._reloads = Counts(
