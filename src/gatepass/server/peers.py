@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,18 @@ RELOAD_S = 30.0
 Rows = list[dict[str, Any]]
 
 
+@dataclass(frozen=True, slots=True)
+class OwnPages:
+    """What this worker answers to the other workers."""
+
+    metrics: Callable[[], Awaitable[bytes]]
+    """The Prometheus text."""
+    status: Callable[[], Mapping[str, Any]]
+    learned: Callable[[], Rows]
+    reload: Callable[[], Awaitable[Mapping[str, Any]]]
+    """Reload the configuration and return the result."""
+
+
 class Peers:
     """Serves the pages of this worker to the other workers, and collects theirs.
 
@@ -32,20 +45,10 @@ class Peers:
     The client sends one line with the name of a page. It receives the page: Prometheus text, or JSON.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        name: str,
-        exposition: Callable[[], Awaitable[bytes]],
-        status: Callable[[], Mapping[str, Any]],
-        learned: Callable[[], Rows],
-        reload: Callable[[], Awaitable[Mapping[str, Any]]],
-    ) -> None:
+    def __init__(self, folder: Path, name: str, own: OwnPages) -> None:
         self._folder = folder
         self._socket = folder / f"{name}.sock"
-        self._exposition = exposition
-        self._reload = reload
-        self._pages: Mapping[str, Callable[[], Any]] = {STATUS: status, LEARNED: learned}
+        self._own = own
         self._server: asyncio.Server | None = None
 
     async def open(self) -> None:
@@ -98,11 +101,13 @@ class Peers:
 
     async def _page(self, page: str) -> bytes:
         """Return a page of this worker, b"" for an unknown one."""
+        own = self._own
         if page == METRICS:
-            return await self._exposition()
+            return await own.metrics()
         if page == RELOAD:
-            return json.dumps(await self._reload()).encode()
-        return json.dumps(self._pages[page]()).encode() if page in self._pages else b""
+            return json.dumps(await own.reload()).encode()
+        read = {STATUS: own.status, LEARNED: own.learned}.get(page)
+        return b"" if read is None else json.dumps(read()).encode()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -38,7 +38,7 @@ from gatepass.server.listening import (
     url_of,
 )
 from gatepass.server.pages import home_paths, is_browser, learned_rows, ops_routes, page_paths, status_of
-from gatepass.server.peers import Peers
+from gatepass.server.peers import OwnPages, Peers
 from gatepass.server.reload import ConfigSource, Reloader
 from gatepass.server.timeouts import RejectedRequests
 
@@ -173,11 +173,13 @@ class DrainingServer(uvicorn.Server):
         reloader = None if source is None else Reloader(operations, source, self._on_change)
         peers = None
         if team is not None and reloader is not None:
-            peers = Peers(
-                *(team.folder, team.name, state.metrics.scrape),
-                *(lambda: status_of(operations.state), lambda: learned_rows(operations.state)),
-                partial(_reloaded, reloader),
+            pages = OwnPages(
+                metrics=state.metrics.scrape,
+                status=lambda: status_of(operations.state),
+                learned=lambda: learned_rows(operations.state),
+                reload=partial(_reloaded, reloader),
             )
+            peers = Peers(team.folder, team.name, pages)
         routes = ops_routes(lambda: service.state, state.config.server.base_path, peers)
         # only lifespan and pages: ClientConnection serves every other path
         app = Starlette(routes=routes, lifespan=service.lifespan, exception_handlers=ERRORS)

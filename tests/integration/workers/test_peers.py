@@ -6,7 +6,7 @@ import asyncio
 from contextlib import aclosing
 from pathlib import Path
 
-from gatepass.server.peers import Peers
+from gatepass.server.peers import OwnPages, Peers
 
 FIRST = b"# HELP gatepass_x_total X\n# TYPE gatepass_x_total counter\ngatepass_x_total 1.0\n"
 
@@ -20,7 +20,7 @@ def worker(folder: Path, name: str) -> Peers:
         return {"outcome": name}
 
     status = {"ready": True, "name": name}
-    return Peers(folder, name, exposition, lambda: status, lambda: [{"adapted": name}], reload)
+    return Peers(folder, name, OwnPages(exposition, lambda: status, lambda: [{"adapted": name}], reload))
 
 
 async def told(folder: Path, said: bytes) -> bytes:
