@@ -147,7 +147,7 @@ def _supervise(loaded: LoadedConfig, listening: socket.socket, count: int, comma
     import asyncio
 
     from gatepass.server.listening import url_of
-    from gatepass.server.supervisor import NoFolder, Supervisor
+    from gatepass.server.supervisor import NoFolder, Supervisor, WorkerCommand
 
     _log_start(loaded)
     server, url = loaded.config.server, url_of(listening)
@@ -156,9 +156,8 @@ def _supervise(loaded: LoadedConfig, listening: socket.socket, count: int, comma
     with _control_socket(loaded, listening) as control:
         descriptors = [] if control is None else [control.fileno()]
         command += [text for descriptor in descriptors for text in ("--control", str(descriptor))]
-        supervisor = Supervisor(
-            command, listening, count, drain_s, lambda: _print_url(url), UNUSABLE, inherited=descriptors
-        )
+        started = WorkerCommand(command, UNUSABLE, tuple(descriptors))
+        supervisor = Supervisor(started, listening, count, drain_s, lambda: _print_url(url))
         try:
             sys.exit(asyncio.run(supervisor.run()))
         except NoFolder as error:

@@ -173,6 +173,17 @@ LONGEST_PAUSE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerCommand:
+    """The command that starts each worker, without the arguments that differ between workers."""
+
+    arguments: Sequence[str]
+    unusable: int
+    """The exit code of a worker with an invalid configuration."""
+    inherited: tuple[int, ...] = ()
+    """Descriptors that the arguments name."""
+
+
+@dataclass(frozen=True, slots=True)
 class Worker:
     """One worker process. It is ready when its socket exists."""
 
@@ -183,16 +194,14 @@ class Worker:
     began_s: float
 
     @classmethod
-    async def started(
-        cls, number: int, seat: int, command: Sequence[str], channel: Channel, inherited: tuple[int, ...]
-    ) -> Self:
+    async def started(cls, number: int, seat: int, command: WorkerCommand, channel: Channel) -> Self:
         with channel.descriptors() as fds:
             process = await asyncio.create_subprocess_exec(
-                *command,
+                *command.arguments,
                 *("--worker", str(number), "--fds", *map(str, fds), "--peers", str(channel.folder)),
                 *("--seat", str(seat)),
                 stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(*fds, *inherited),
+                pass_fds=(*fds, *command.inherited),
                 process_group=0,  # Ctrl-C in a terminal must reach only the supervisor, which stops the workers
             )
         LOG.info("worker_started", extra={"fields": {"worker": number, "pid": process.pid}})
@@ -260,27 +269,22 @@ KILL_GRACE_S = 5.0
 class Supervisor:
     """Keeps `count` workers of `command` on `listening` alive until it is stopped.
 
-    `inherited` are descriptors that `command` names. `unusable` is the exit code of a worker with an invalid
-    configuration. If the first workers exit with it, the supervisor exits too.
+    If the first workers exit with `command.unusable`, the supervisor exits too.
     """
 
     def __init__(
         self,
-        command: Sequence[str],
+        command: WorkerCommand,
         listening: socket.socket,
         count: int,
         drain_s: float,
         announce: Callable[[], None],
-        unusable: int,
-        inherited: Sequence[int] = (),
     ) -> None:
-        self._command = tuple(command)
+        self._command = command
         self._listening = listening
         self._count = count
         self._drain_s = drain_s
         self._announce = announce
-        self._unusable = unusable
-        self._inherited = tuple(inherited)
         self._code = 0
         self._serial = 0
         self._workers: dict[int, Worker] = {}
@@ -291,7 +295,7 @@ class Supervisor:
         self._tasks = Tasks()
 
     async def run(self) -> int:
-        """Run until every worker has exited. Return the exit code: 0 after a stop, or `unusable`.
+        """Run until every worker has exited. Return the exit code: 0 after a stop, or `command.unusable`.
 
         Raises NoFolder before the first worker is started.
         """
@@ -337,10 +341,10 @@ class Supervisor:
         pause_s = 0.0
         worker = self._workers[slot] = await self._spawn()
         while await worker.wait_for_exit(self._stopping):
-            if worker.process.returncode == self._unusable and not self._has_served:
+            if worker.process.returncode == self._command.unusable and not self._has_served:
                 # every other worker would fail in the same way, and has logged why
                 if not self._stopping.is_set():
-                    self._code = self._unusable
+                    self._code = self._command.unusable
                     self._stop()
                 return
             pause_s = worker.pause_s(pause_s)
@@ -367,7 +371,7 @@ class Supervisor:
         self._channel.connection_counts.clear(seat)
         self._seats_of_starting.add(seat)
         try:
-            worker = await Worker.started(self._serial, seat, self._command, self._channel, self._inherited)
+            worker = await Worker.started(self._serial, seat, self._command, self._channel)
             self._started = [*self._living(), worker]
         finally:
             self._seats_of_starting.discard(seat)

@@ -18,7 +18,7 @@ import pytest
 
 from gatepass.server import supervisor as slots
 from gatepass.server import supervisor as worker
-from gatepass.server.supervisor import Supervisor
+from gatepass.server.supervisor import Supervisor, WorkerCommand
 from tests.integration.workers.processes import alive
 from tests.waiting import until
 
@@ -72,7 +72,9 @@ class Kept:
         named = {name.replace("_", "-"): plan for name, plan in plans.items()}
         command = (sys.executable, "-I", "-S", str(script), str(folder), json.dumps(named))
         self._listening = socket.socket()
-        self.supervisor = Supervisor(command, self._listening, 2, 0.05, lambda: self._announced.set(), UNUSABLE)
+        self.supervisor = Supervisor(
+            WorkerCommand(command, UNUSABLE), self._listening, 2, 0.05, lambda: self._announced.set()
+        )
         self._announced = asyncio.Event()
         self.running = asyncio.create_task(self.supervisor.run())
 
