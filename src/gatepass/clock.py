@@ -1,4 +1,4 @@
-"""Time that tests can control: `Clock`, `sleep` and `PeriodicChecks`, one timer for many requests.
+"""Time that tests can control: `Clock` and `sleep`.
 
 `http_client/deadline.py` has the time limit of a connection, which needs the event loop's own time.
 """
@@ -56,48 +56,3 @@ async def sleep(clock: Clock, delay_s: float) -> None:
         await done.wait()
     finally:
         timer.cancel()
-
-
-class Checkable(Protocol):
-    """A member of PeriodicChecks."""
-
-    def check(self) -> None:
-        """Do the periodic work. Must not raise and must not block."""
-        ...
-
-
-class PeriodicChecks:
-    """Call `check` of every member each `every_s` seconds, with one timer for all members and none without members.
-
-    Adding and removing a member costs 0.1 µs. A timer per request would cost 1.2 µs and would almost never fire.
-    """
-
-    __slots__ = ("_clock", "_every_s", "_is_set", "_members")
-
-    def __init__(self, clock: Clock, every_s: float) -> None:
-        self._clock = clock
-        self._every_s = every_s
-        self._members: set[Checkable] = set()
-        self._is_set = False
-
-    def __len__(self) -> int:
-        return len(self._members)
-
-    def add(self, member: Checkable) -> None:
-        self._members.add(member)
-        if not self._is_set:
-            self._set()
-
-    def remove(self, member: Checkable) -> None:
-        self._members.discard(member)
-
-    def _set(self) -> None:
-        self._is_set = True
-        self._clock.call_later(self._every_s, self._check_members)
-
-    def _check_members(self) -> None:
-        self._is_set = False
-        if self._members:
-            self._set()
-            for member in tuple(self._members):  # a check may add and remove members
-                member.check()

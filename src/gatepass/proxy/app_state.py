@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from gatepass.auth.api_keys import key_texts
 from gatepass.auth.authenticator import Authenticator
-from gatepass.clock import Clock, PeriodicChecks, SystemClock
+from gatepass.clock import Clock, SystemClock
 from gatepass.config.changes import is_same
 from gatepass.config.checks import placement_of
 from gatepass.config.credential.kinds import AnyCredential, token_location
@@ -34,7 +34,7 @@ from gatepass.normalize.profiles import ProfileRules, build_profiles
 from gatepass.normalize.rules import Declared
 from gatepass.observability.metrics import CredentialSample, Metrics, PoolSample, Sample, StoreSample
 from gatepass.observability.redaction import Redactor
-from gatepass.proxy.in_flight import InFlightRequests
+from gatepass.proxy.in_flight import InFlightRequests, PeriodicChecks
 from gatepass.proxy.routing import RouteTable
 from gatepass.sse.dialect_transforms import RagflowTransforms, dialect_transforms
 from gatepass.store.base import Store, StoreCache, StoreUnavailable

@@ -12,9 +12,10 @@ from typing import Any, Protocol
 
 import msgspec
 
-from gatepass.clock import Clock, PeriodicChecks
+from gatepass.clock import Clock
 from gatepass.config.access import Profile
 from gatepass.proxy.client_response import ClientResponse
+from gatepass.proxy.in_flight import PeriodicChecks
 from gatepass.sse.chunk import CHAT_CHUNK, LEGACY, EnvelopeDefaults, empty_choice, encode_event
 from gatepass.types import Call, ClientProtocol
 

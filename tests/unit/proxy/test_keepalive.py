@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from gatepass.clock import PeriodicChecks
 from gatepass.config.model import Config
 from gatepass.proxy.app_state import create_app_state
 from gatepass.proxy.client_response import ClientResponse
 from gatepass.proxy.context import RequestContext
+from gatepass.proxy.in_flight import PeriodicChecks
 from gatepass.proxy.keepalive import (
     COMMENT,
     COMMENT_AFTER_ID,

@@ -1,0 +1,69 @@
+"""One timer checks all requests that wait."""
+
+from gatepass.proxy.in_flight import PeriodicChecks
+from tests.unit.clock import DrivenClock
+
+
+class Member:
+    def __init__(self):
+        self.calls = 0
+
+    def check(self):
+        self.calls += 1
+
+
+class Timers(DrivenClock):
+    """A clock that counts its timers."""
+
+    count = 0
+
+    def call_later(self, delay_s, callback):
+        self.count += 1
+        return super().call_later(delay_s, callback)
+
+
+async def test_one_timer_checks_a_thousand_members():
+    clock, members = Timers(), [Member() for _ in range(1000)]
+    checks = PeriodicChecks(clock, 2)
+    for member in members:
+        checks.add(member)
+        checks.add(member)
+    assert (clock.count, len(checks)) == (1, 1000)
+    await clock.advance(7)
+    assert {member.calls for member in members} == {3}
+    assert clock.count == 4
+
+
+async def test_a_removed_member_is_not_checked_and_without_members_there_is_no_timer():
+    clock, stays, leaves = Timers(), Member(), Member()
+    checks = PeriodicChecks(clock, 2)
+    checks.add(stays)
+    checks.add(leaves)
+    checks.remove(leaves)
+    checks.remove(leaves)
+    await clock.advance(2)
+    checks.remove(stays)
+    await clock.advance(100)
+    assert (stays.calls, leaves.calls, clock.count, len(checks)) == (1, 0, 2, 0)
+    checks.add(stays)
+    await clock.advance(2)
+    assert (stays.calls, clock.count) == (2, 4)
+
+
+async def test_members_can_be_added_and_removed_during_a_check():
+    clock, late = DrivenClock(), Member()
+    checks = PeriodicChecks(clock, 2)
+
+    class Leaving(Member):
+        def check(self):
+            super().check()
+            checks.remove(self)
+            checks.add(late)
+
+    first, second = Leaving(), Leaving()
+    checks.add(first)
+    checks.add(second)
+    await clock.advance(2)
+    assert (first.calls, second.calls, late.calls) == (1, 1, 0)
+    await clock.advance(2)
+    assert (first.calls, second.calls, late.calls) == (1, 1, 1)
