@@ -51,7 +51,7 @@ def _digest(key: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class _FileProblem:
-    """What is wrong with a key file: log event and reason."""
+    """A fault of a key file: the log event and its reason."""
 
     event: str
     reason: str

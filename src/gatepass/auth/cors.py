@@ -15,7 +15,8 @@ EXPOSED = (
     b"x-request-id, x-gatepass-adapted, x-gatepass-attempts, x-gatepass-hop, x-gatepass-tried, "
     b"retry-after, retry-after-ms, x-should-retry, server-timing"
 )
-"""Response headers that a page may read besides the safelisted ones. openai-node retries by the middle three."""
+"""Response headers that a page may read in addition to the safelisted ones. openai-node uses the middle three for
+its retries."""
 SHOWN_BYTES = 100
 """Maximum length of an origin in an error message."""
 VARY = (b"vary", b"origin")

@@ -179,7 +179,7 @@ def check_model_access(caller: AccessKey, model: str) -> None:
 def check_operation_access(caller: AccessKey, operation: Operation) -> None:
     """Raise ModelNotAllowed if the caller's key covers only some models and `operation` may run any model.
 
-    For example, the file of a batch names models itself, whatever model the request names.
+    For example, the file of a batch names its own models.
     """
     if caller.models is not None and not operation.names_model:
         raise ModelNotAllowed(

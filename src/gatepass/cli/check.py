@@ -157,5 +157,5 @@ def _scalar(value: Any) -> str:
 
 
 def _without_query(value: Any) -> Any:
-    """Return a text with the query of a URL hidden, because it may hold a key; any other value as it is."""
+    """Return `value`; if it is a URL, without its query, which may contain a key."""
     return _QUERY.sub(r"\1?(hidden)", value) if isinstance(value, str) else value

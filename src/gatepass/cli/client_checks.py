@@ -1,6 +1,6 @@
 """What a client sends when its user presses "verify" or "save", and how it reads the reply. Data and pure functions.
 
-The time limits are the clients' own. docs/clients/ and docs/ragflow.md describe what each client does besides.
+The time limits are those of the clients. docs/clients/ and docs/ragflow.md describe the clients.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class NotRunning(Exception):
-    """No running gatepass was found. The text says what to do."""
+    """No running gatepass was found. The text contains the remedy."""
 
 
 class RequestRefused(Exception):

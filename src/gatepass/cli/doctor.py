@@ -207,7 +207,7 @@ async def _run(loaded: LoadedConfig, model: str | None, calls: Sequence[ProbeCal
 
 
 class Report:
-    """Prints each step as soon as it is known, and on a terminal the step that has been running for a second.
+    """Prints each step when it ends. On a terminal it also shows the step in progress after SHOWN_AFTER_S.
 
     As JSON it prints one document at the end.
     """
@@ -219,7 +219,7 @@ class Report:
         self._is_shown = False
 
     def begin(self, hop: str, what: str) -> None:
-        """Show on a terminal what runs, if it takes longer than a second."""
+        """Show the step in progress on a terminal, if it takes longer than SHOWN_AFTER_S."""
         if self._running is not None:
             self._running.cancel()
         if sys.stderr.isatty():
@@ -286,7 +286,7 @@ def described(step: Step) -> dict[str, object]:
 
 
 def line_of(step: Step) -> str:
-    """Return a step as one line: the outcome, the hop, what was done, the reason, and what to do."""
+    """Return a step as one line: its outcome, hop, name, reason and advice."""
     from gatepass.dialects.hints import sentence
 
     text = f"{sentence(step.why)} {step.advice}" if step.advice else step.why
@@ -302,7 +302,7 @@ async def diagnose(
     model: str | None = None,
     begin: Begin = lambda *_: None,
 ) -> AsyncGenerator[Step, None]:
-    """Yield each step at the store, the credentials and the upstreams as soon as it is done.
+    """Test the store, the credentials and the upstreams, and yield each step when it ends.
 
     The token step of a credential is skipped if its network steps failed, or if only a running gatepass may use its
     refresh token. The model list of an upstream is skipped if its credential has no token. With `model` or `calls`
@@ -395,7 +395,7 @@ async def _test_upstream(
     begin(hop_of(upstream), "models")
     step = await check_models(state, upstream, wanted)
     if probes and step.outcome in (Outcome.FAILS, Outcome.UNPROVEN):
-        # the calls decide whether an upstream works whose model list is missing or has an error of its own
+        # some upstreams have no model list, or a broken one: then the calls decide whether they work
         advice = step.advice if step.failed else "The calls decide."
         step = replace(step, outcome=Outcome.UNPROVEN, advice=advice)
     yield step

@@ -125,5 +125,5 @@ def _unknown_ca(chain: Sequence[Certificate], peer: Peer) -> tuple[str, str]:
 
 
 def _is_by_intermediate(certificate: Certificate) -> bool:
-    """Return whether an intermediate CA probably signed the certificate: it says where to download that CA's."""
+    """Return whether an intermediate CA probably signed the certificate: it names a URL for that CA's certificate."""
     return any(url.startswith("http") for url in certificate.get("caIssuers", ()))

@@ -1,7 +1,7 @@
-"""The network steps of `gatepass doctor`: resolve, connect, proxy and tls. They require no AppState.
+"""The network steps of `gatepass doctor`: resolve, connect, proxy and tls.
 
-`reach` runs them for a Server. A Step is the result of every step, also of those in probe.py. No step raises for a
-fault of the network.
+`reach` runs them for a Server, without an AppState. Each step returns a Step, and raises nothing for a fault of the
+network. The steps in probe.py return a Step too.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from gatepass.tokens.failure import setting
 
 
 class Outcome(StrEnum):
-    """The result of a step, as it is printed. UNPROVEN: the hop answers, but the step cannot show that it works."""
+    """The printed result of a step. UNPROVEN: the hop answers, but the step cannot prove that it works."""
 
     WORKS = "ok"
     FAILS = "FAIL"
@@ -49,10 +49,10 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One finding: what was tested at which hop, the result, the reason, and what to do.
+    """The result of one test at one hop, with its reason and the advice for the operator.
 
     - `what`: configuration, store, resolve, connect, proxy, tls, token, models, call, stream, or a path of gatepass.
-    - `advice`: empty if nothing is to be done, or if `why` already says it.
+    - `advice`: empty if no action is necessary, or if `why` contains it.
     - `proves`: whether WORKS proves that the hop works. A configured key that was not sent anywhere proves nothing.
     """
 
@@ -71,7 +71,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server to reach: its hop, its URL, and the settings that apply. `settings` is such as `upstreams.chat`."""
+    """A server to test: its hop, its URL, and its settings. `settings` is their path, such as `upstreams.chat`."""
 
     hop: str
     url: str
@@ -288,7 +288,7 @@ async def _failed_handshake(server: Server, destination: Destination, fault: Tra
 
 
 async def _speaks_http(destination: Destination, limit_s: float) -> bool:
-    """Return whether the server answers plain HTTP on this port. Only asked without a proxy."""
+    """Return whether the server answers plain HTTP on this port. Always False with a proxy, which is not asked."""
     if destination.proxy is not None:
         return False
     try:
@@ -308,7 +308,7 @@ TLS_TRIAL_S = 2.0
 
 
 async def requires_tls(server: Server) -> bool:
-    """Return whether the server of an http URL does a TLS handshake on this port. Only asked without a proxy."""
+    """Return whether the server of an http URL does a TLS handshake on this port. Always False with a proxy."""
     if server.network.proxy or server.destination.secure:
         return False
     context = ssl.create_default_context()

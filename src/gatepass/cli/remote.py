@@ -265,7 +265,7 @@ def _document(body: bytes) -> Mapping[str, Any]:
 
 
 async def _ask(remote: Remote, method: str, url: str, body: Mapping[str, Any] | None, limit_s: float) -> Answer:
-    """Send one request and read its whole reply. An Answer with the status 0 says why there is none."""
+    """Send one request and read its whole reply. If there is none, the Answer has the status 0 and the reason."""
     clock = asyncio.get_running_loop().time
     began_s, pieces, moments_s = clock(), bytearray(), [clock()]
     try:

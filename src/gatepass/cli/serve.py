@@ -212,7 +212,7 @@ def _report(event: str, fields: Mapping[str, str], text: str, level: int) -> Non
 
 
 def _log_start(loaded: LoadedConfig) -> None:
-    """Log what is configured, and warn about too few descriptors and logged bodies."""
+    """Log a summary of the configuration. Warn about too few descriptors and about logged bodies."""
     from gatepass.server.listening import descriptor_limit
 
     config = loaded.config

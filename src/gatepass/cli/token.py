@@ -167,7 +167,7 @@ def _print_event(line: str) -> None:
 
 
 def report(config: Config, name: str, view: CredentialView, took_s: float, wall_s: float) -> Iterator[tuple[str, str]]:
-    """Yield what is known about a token as labels and texts, without the token itself."""
+    """Yield the lines that describe a token, as labels and texts. They do not contain the token."""
     from gatepass.config.credential.kinds import token_location
     from gatepass.tokens.lifetime import safe_claims
     from gatepass.tokens.sharing import LOCAL_TYPES
@@ -176,7 +176,7 @@ def report(config: Config, name: str, view: CredentialView, took_s: float, wall_
     if token is None:
         return
     yield "credential", f"{name} ({credential.type})"
-    # no request was sent for these, so the time of the fetch says nothing
+    # these fetch no token over the network, so the time would mislead
     took = "" if credential.type in LOCAL_TYPES else f", in {took_s:.2f} s"
     yield "from", f"{token_location(credential)}{took}"
     # a text in a file may be replaced at any time, so it is not called a key
@@ -196,7 +196,7 @@ def report(config: Config, name: str, view: CredentialView, took_s: float, wall_
 
 
 def described(config: Config, name: str, view: CredentialView, wall_s: float, *, reveal: bool) -> dict[str, object]:
-    """Return what is known about a token for JSON output, times in seconds; the token itself only with `reveal`."""
+    """Return the description of a token for JSON output, with times in seconds. `reveal` adds the token."""
     from gatepass.config.credential.kinds import token_location
     from gatepass.tokens.lifetime import safe_claims
 
@@ -280,7 +280,7 @@ class CredentialView:
 
 
 class CredentialWatch:
-    """Turns changes since `first` into lines: one for each change, and one a minute for a failure that continues."""
+    """Describes changes since `first` in lines: one for each change, and one a minute for a failure that continues."""
 
     def __init__(self, first: CredentialView) -> None:
         self._before = first.status
@@ -316,5 +316,5 @@ class CredentialWatch:
 
 
 def next_try(status: Status) -> str:
-    """Return the end of a line about the next fetch; empty if none is due."""
+    """Return the text about the next fetch that ends a line; empty if no fetch is planned."""
     return "" if status.next_try_in_s is None else f"; next try in {status.next_try_in_s:.0f} s"

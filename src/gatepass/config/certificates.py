@@ -157,7 +157,7 @@ def _unreadable(file: str) -> str | None:
 
 
 def _pair_fault(cert: str, key: str | None) -> Iterator[tuple[str, str]]:
-    """Yield the fault of a client's private key, which is in `key` or in the file of the certificate."""
+    """Yield the fault of a client's private key. Without `key` the private key is in the file `cert`."""
     is_locked = False
 
     def password() -> str:  # without this callback OpenSSL would prompt for a pass phrase at the terminal

@@ -51,7 +51,7 @@ class ConfigError(Exception):
 DEEPEST = 64
 """The most levels of nesting."""
 MOST_VALUES = 20_000
-"""The most values of one file. Each use of an alias counts, which limits a "billion laughs" file."""
+"""The most values of one file. Each use of an alias is counted, which limits a "billion laughs" file."""
 
 
 @dataclass(slots=True)

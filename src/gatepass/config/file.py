@@ -115,7 +115,7 @@ def parse_json(source: str, text: str) -> ConfigDocument:
     """Parse `text`; raise ConfigError with the line of the fault."""
     document = ConfigDocument(source)
     try:
-        # Python accepts NaN and Infinity, which are not JSON.
+        # json.loads accepts NaN and Infinity, which RFC 8259 (section 6) forbids.
         document.tree = json.loads(text, parse_constant=_no_constant)
         sign, line = next(tokens := _tokens(text))
         _walk(document, tokens, sign, line, ())
@@ -141,7 +141,7 @@ def _tokens(text: str) -> Tokens:
 
 
 def _walk(document: ConfigDocument, tokens: Tokens, opening: str, line: int, path: SettingPath) -> None:
-    """Record the lines of the value that begins with `opening`, which is known to be valid JSON."""
+    """Record the lines of the value that begins with `opening`. The JSON is valid: json.loads has parsed it."""
     document.note_line(path, line)
     if opening not in ("{", "["):
         return

@@ -130,7 +130,7 @@ def _nearest(name: str, usable: list[str]) -> str | None:
 
 
 def named(pattern: SettingPattern) -> SettingPattern:
-    """Return `pattern` as it is written in the docs, with `NAME` instead of `*`."""
+    """Return `pattern` in the form of the docs: `NAME` instead of `*`."""
     return tuple("NAME" if part == "*" else part for part in pattern)
 
 
@@ -266,7 +266,7 @@ def _type(kind: str, value: Any, path: SettingPath, default: str) -> str:
 
 
 def _shape(kind: str, value: Any) -> str:
-    """Describe `value`, which is not a text."""
+    """Describe a `value` that is not a text."""
     match value:
         case bool():
             return "true or false"

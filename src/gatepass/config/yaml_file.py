@@ -75,7 +75,7 @@ def parse_yaml(source: str, text: str) -> ConfigDocument:
 
 
 def without_item(text: str, path: SettingPath, number: int) -> str:
-    """Return `text` without the item `number` of the list at `path`. Every other line stays as it is.
+    """Return `text` without the item `number` of the list at `path`. Every other line remains unchanged.
 
     Comments in the item's own lines go with it; comments between items stay. Raises ValueError if the item cannot be
     removed alone, such as the only item, or one that an alias uses.

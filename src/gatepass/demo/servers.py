@@ -97,7 +97,7 @@ class DemoIssuer:
         return JSONResponse({"access_token": minted.token, "token_type": "Bearer", "expires_in": lifetime_s})
 
     async def _login(self, request: Request) -> Response:
-        """Serve an in-house portal's login, which returns HTTP 200 with an error code for a wrong secret."""
+        """Serve the login of a corporate portal. It returns HTTP 200 with an error code for a wrong secret."""
         given = await request.json()
         client = self._known(given["app_id"], given["secret"])
         if client is None:

@@ -267,7 +267,7 @@ _ROOM = re.compile(  # vLLM (vllm#12886)
     r" \((\d+) in the messages, \d+ in the completion\)"
 )
 SPARE_TOKENS = 8
-"""Tokens left free below the context length, because counts differ by a few."""
+"""Tokens left free below the context length, because token counts differ by a few."""
 
 
 def choices(rejection: UpstreamRejection, also: Collection[str]) -> Iterator[tuple[LearnedRule, ...]]:
@@ -326,7 +326,7 @@ the default."""
 SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "top_k", "min_p")
 """Reasoning models accept none of these and reject them one by one.
 
-RAGFlow's dialogs send four, which is more than the repeats of a request (MOST_STEPS).
+RAGFlow's dialogs send four of them. A request is repeated at most MOST_STEPS times, so one error drops all.
 """
 _SAMPLING = frozenset(SAMPLING)
 THINKING = ("chat_template_kwargs", "enable_thinking", "thinking")
@@ -359,7 +359,7 @@ def members(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
     ttl_s = 0.0 if is_one_of_several else HOUR_S
     rejected = dict.fromkeys(unknown, HOUR_S) | dict.fromkeys(wrong, ttl_s)
     if _NOT_HERE.search(rejection.text) is not None and not _SAMPLING.isdisjoint(rejected):
-        # The model rejects the member, whatever its value: drop the other sampling members from this request too.
+        # The model rejects the member with any value: drop the other sampling members from this request too.
         # The upstream has not rejected those yet, so their rules are not stored (0 s).
         yield tuple(LearnedRule("drop", path, ttl_s=rejected.get(path, 0.0)) for path in SAMPLING)
     if unknown:  # one step for all of them, because the upstream accepts no request that has one

@@ -22,7 +22,7 @@ LIMIT_OF_UPSTREAM = 500
 LIMIT_OF_SCOPE = 20
 """Learned rules of one model: a client that invents parameter names cannot evict rules of other models."""
 USES_OF_KNOWN = 2
-"""Successes from which a rule's model counts as known. One is not enough, because a client may invent a model name."""
+"""A rule's model is known after this many successes. One is not enough, because a client may invent a model name."""
 REFUTED_S = 60.0
 """How long a rule that failed is not tried again, so that not every request costs two calls."""
 
@@ -170,7 +170,7 @@ No keep-alive is sent during the wait. Together with the wait for the head of a 
 proxy/keepalive.py) it is 23 s. The strictest proxies close a connection after 30 s.
 """
 KNOWN_S = HOUR_S
-"""How long a model counts as known after a reply."""
+"""A model remains known for this time after a reply."""
 CANDIDATE_S = 60.0
 """How long a rule stays on trial without a request that tries it."""
 
@@ -215,7 +215,7 @@ class SingleTrial:
         if self._known.get(trial_key, 0.0) > now_s:
             return 0.0
         leader, since_s = self._leaders.setdefault(trial_key, (who, now_s))
-        # The wait counts from the request's arrival too: it does not wait as long again for the next leader.
+        # The wait is limited from the request's arrival too, so that it does not begin again with the next leader.
         return 0.0 if leader == who else max(0.0, min(since_s, entered_s) + WAIT_S - now_s)
 
     def is_calm(self, trial_key: TrialKey, now_s: float) -> bool:
@@ -243,7 +243,7 @@ class SingleTrial:
         return trial is not None and trial.helped
 
     def settle(self, key: Key) -> None:
-        """End the trial, whatever its result."""
+        """End the trial, with any result."""
         if self._trials.pop(key, None) is not None:
             self.notify(key[0])
 

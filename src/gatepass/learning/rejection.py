@@ -59,8 +59,8 @@ _PUNCTUATION = bytes(byte for byte in range(128) if not chr(byte).isalnum())
 class Quoted:
     """The folded values of one request: only their letters and digits, without case and escapes, in UTF-8.
 
-    All spellings of a text fold to the same bytes. A member's name that is not plain counts as a value too, because
-    the client may have invented it.
+    All spellings of a text fold to the same bytes. An unusual member name is
+    treated as a value too, because the client may have invented it.
     """
 
     values: tuple[bytes, ...] = field(repr=False)
@@ -422,7 +422,7 @@ def path_from_error(path: str) -> str:
         steps = steps[1:]
     names: list[str] = []
     for position, step in enumerate(steps):
-        # After a message's index, pydantic writes the name of the union's branch, which is not a member.
+        # After a message's index, pydantic writes the name of the union's branch. It is not a member of the body.
         is_branch = position == 2 and steps[0] == "messages" and step in _ROLES
         if _INDEX.match(step) is not None:
             names[-1:] = [f"{names[-1].removesuffix('[]')}[]"] if names else []

@@ -38,7 +38,7 @@ from gatepass.normalize.rules import apply_changes
 from gatepass.types import Call, ClientProtocol
 
 MOST_STEPS = 3
-"""Limit on repeats of one request at one target, whatever their reason.
+"""Limit on repeats of one request at one target, for all reasons together.
 
 o3-mini requires three: it rejects `max_tokens`, `temperature` and `parallel_tool_calls` one after the other.
 """
@@ -279,7 +279,7 @@ class LearningSession:
         """Return the error to show to the client after `error`, for which `learn_from` returned False.
 
         - A change helped if the upstream rejected something else after it. The rule stays on trial for the next
-          request, and the last error is shown because it names what is left.
+          request. The last error is shown, because it names the remaining fault.
         - A change failed if the same rejection came back or the reply is invalid. The error before it is shown.
         - An error that is not about the request's form (a token, a quota, a filter, a timeout) is returned unchanged,
           and the rules stay on trial.

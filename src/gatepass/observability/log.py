@@ -227,7 +227,7 @@ class LogHandler(logging.StreamHandler[TextIO]):
                     self.handleError(logging.makeLogRecord({"msg": piece}))
 
     def _pieces(self, lines: Iterable[str]) -> Iterator[str]:
-        """Join `lines` to pieces of at most WRITE_BYTES. A longer line is a piece of its own."""
+        """Join `lines` to pieces of at most WRITE_BYTES. A longer line becomes one piece."""
         piece, size_bytes = "", 0
         encoding = self.stream.encoding or "utf-8"
         for line in lines:

@@ -1,8 +1,8 @@
-"""Count requests, tokens and learned rules, and write the counts in the Prometheus text format.
+"""Metrics of requests, tokens and learned rules, in the Prometheus text format.
 
 Label values come from the configuration and from the code. `MAX_SERIES` limits their combinations.
-The metrics of prometheus_client are thread-safe and check each step. That takes 0.5 µs, ten times a request. So the
-metrics here are plain numbers, and prometheus_client only formats them at a scrape.
+The metrics are plain numbers, and prometheus_client only formats them at a scrape. Its own metrics lock and check each
+change, which takes 0.5 µs, ten times a request.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ DURATION_S = (
 FIRST_TOKEN_S = (0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 30, 60, 120)
 PER_TOKEN_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2.5)
 DELAY_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-"""For what gatepass adds: its own time, waits for connections, and the lag of the event loop."""
+"""Bounds for delays that gatepass adds: its own time, waits for connections, the lag of the event loop."""
 
 MAX_SERIES = 1_000
 """Cap on combinations of caller, model, upstream and operation. More of them share the caller and the model OTHER."""
 MAX_HISTOGRAMS = 200
-"""The same for combinations of model, upstream and operation, because each has three histograms of twenty lines."""
+"""Cap on combinations of model, upstream and operation, because each has three histograms of twenty lines."""
 INLINE_SERIES = 50
-"""So many are formatted on the event loop, in 10 ms."""
+"""Up to this many series are formatted on the event loop, which takes 10 ms."""
 MAX_KEY_CHARS = 200
-"""A request with a longer caller and model is not remembered in `Metrics.series`. It costs 1 µs more."""
+"""A request whose caller and model are longer than this is not cached in `Metrics.series`. It costs 1 µs more."""
 LAG_EVERY_S = 0.5
 MAX_TOKENS = 10**9
 """A larger token count of one reply is a fault of the upstream, and would make the sum useless."""
 NONE, OTHER = "none", "other"
-"""Label values: the request has no caller, model, upstream or operation; the name is not configured."""
+"""Label values. NONE: the request has no caller, model, upstream or operation. OTHER: the name is not configured."""
 OUTCOMES = ("ok", "error", "client_gone")
 
 REQUEST_LABELS = ("caller", "model", "upstream", "operation")
@@ -92,7 +92,7 @@ class Counts:
 
 
 class Histogram:
-    """How many durations were at most each of `bounds_s`, and how many were longer."""
+    """Counts durations by upper bound: `counts[i]` are those up to `bounds_s[i]`, the last are the longer ones."""
 
     __slots__ = ("_bounds_s", "counts", "sum_s")
 
@@ -138,7 +138,7 @@ class Times:
 
 
 class Series:
-    """The counts of one combination of caller, model, upstream and operation.
+    """The metrics of one combination of caller, model, upstream and operation.
 
     Series that differ only in the caller share their histograms.
     """
@@ -156,7 +156,7 @@ class Series:
         self.attempts = self.input_tokens = self.output_tokens = self.cached_tokens = self.reasoning_tokens = 0
 
     def add_tokens(self, prompt: int | None, completion: int | None, cached: int | None, reasoning: int | None) -> None:
-        """Add the token counts of one reply. None: the upstream did not report this count."""
+        """Add the tokens that one reply reports. None: the upstream did not report this number."""
         if prompt and prompt <= MAX_TOKENS:
             self.input_tokens += prompt
         if completion and completion <= MAX_TOKENS:
@@ -191,7 +191,7 @@ class PoolSample(NamedTuple):
 
 
 class StoreSample(NamedTuple):
-    """The state of the shared store at the moment of a scrape. `operations` counts by operation and outcome."""
+    """The state of the shared store at a scrape. `operations` is the number of operations by kind and outcome."""
 
     is_up: bool
     emptied: int
@@ -199,7 +199,7 @@ class StoreSample(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """What is read at a scrape instead of being counted."""
+    """Values that a scrape reads from the running parts, because nothing counts them."""
 
     credentials: Sequence[CredentialSample] = ()
     pools: Sequence[PoolSample] = ()
@@ -213,7 +213,7 @@ class Sample(NamedTuple):
 
 
 class _LagTimer:
-    """Observes by how much later than each `every_s` the running event loop calls it."""
+    """Measures how late the event loop calls a timer that is due each `every_s`."""
 
     def __init__(self, lag: Histogram, every_s: float) -> None:
         self._lag = lag
@@ -340,7 +340,7 @@ class Metrics:
         ProcessCollector(registry=self._registry)
 
     def attach(self, sample: Callable[[], Sample], configured_name: Callable[[str], str | None]) -> None:
-        """Set what depends on the configuration; a reload sets it again and keeps all counts.
+        """Set the functions that depend on the configuration. A reload sets them again; all metrics keep their values.
 
         `sample` is called at a scrape. `configured_name` returns the name or pattern in the configuration that a model
         matches, or None.
@@ -349,7 +349,7 @@ class Metrics:
         self.series.clear()
 
     def of(self, key: Labels) -> Series:
-        """Return the series of `key`, which has "" for what is unknown."""
+        """Return the series of `key`. An unknown caller, model, upstream or operation is ""."""
         if (found := self.series.get(key)) is not None:
             return found
         labels = self._labels(key)
@@ -595,8 +595,8 @@ MERGED_BY: Mapping[str, Callable[[Sequence[float]], float]] = MappingProxyType(
 def merged(expositions: Iterable[bytes]) -> bytes:
     """Return the sum of the Prometheus texts of several worker processes.
 
-    The workers run the same code. So the lines of a sample differ only in the value, and need no parser, which takes
-    fifty times as long.
+    The workers run the same code, so the lines of one sample differ only in the value. They are merged as text: a
+    parser takes fifty times as long.
     """
     families: dict[str, dict[str, list[float]]] = {}
     for exposition in expositions:

@@ -23,7 +23,7 @@ REPLAYED = re.compile(
 """Words in a stream's error for which RAGFlow repeats the whole chat: the text appears twice and tools run again.
 
 RAGFlow searches for them in the lower-cased message (rag/llm/chat_model.py, `_classify_error`, unchanged since
-v0.20.5). The message is all that openai-python shows of an error in a stream (its `_streaming.py`).
+v0.20.5). Of an error in a stream openai-python shows only the message (its `_streaming.py`).
 """
 
 UPSTREAM_OBJECT_BYTES = 4096

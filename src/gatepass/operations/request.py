@@ -99,7 +99,7 @@ _OTHER = bytes(byte for byte in range(256) if byte not in _BRACKETS + b'"')
 
 
 def is_deeper(text: bytes, limit: int) -> bool:
-    """Whether arrays and objects in `text`, which is valid JSON, are nested deeper than `limit`."""
+    """Whether arrays and objects in the valid JSON `text` are nested deeper than `limit`."""
     # A text with at most `limit` opening brackets is not. For most requests a few searches for one byte show that.
     find, left = text.find, limit
     for sign in _OPENERS:
@@ -198,7 +198,7 @@ class RequestBody(Hidden, msgspec.Struct, frozen=True, gc=False):
 
         `asks_vectors`: it is an embeddings request; `embeddings` is read too if that needs no second pass.
         `most_steps`: see JsonScanner. Raises InvalidJson if `body` is not a JSON object in UTF-8 or is nested deeper
-        than MAX_DEPTH, and InvalidRequest if a member of ROUTING occurs twice, in another case or with escapes.
+        than MAX_DEPTH. Raises InvalidRequest if a member of ROUTING occurs twice, in another case or with escapes.
         """
         if type(body) is ScannedBody:
             return cls._of_scanned(body)
@@ -323,7 +323,7 @@ _READ = frozenset((b"connection", b"content-encoding"))
 
 
 def safe_headers(headers: Headers, *, is_read: bool = False) -> Headers:
-    """Return `headers` without those that are never sent upstream, whatever the configuration.
+    """Return `headers` without those that are never sent upstream. No setting can add them.
 
     These are the lists above, the headers that `Connection` names, and names with `_`. CGI-like servers read `_` as
     `-`, so `x_api_key` would be `x-api-key` to them. The upstream's allow-list and `forward_headers` select from the

@@ -160,7 +160,7 @@ def nothing_at(path: str, base_path: str = "", base_url: str = "") -> UnknownPat
             "The operation messages (the API of Anthropic) is not built yet."
             f" Use an OpenAI client with the base URL {where}."
         )
-    # Clients append an operation's path to their base URL. What is before it is the URL of another server, or a URL
+    # Clients append an operation's path to their base URL. The part before it is the URL of another server, or a URL
     # that already contains an operation.
     ends = (operation.path for operation in OPERATIONS if "{" not in operation.path)
     wrong = path.removesuffix(max((end for end in ends if path.endswith(end)), key=len, default=path))

@@ -32,7 +32,7 @@ KEY_KEPT_S = 15.0
 
 
 class _Key:
-    """What is derived from one secret."""
+    """The keys that are derived from one secret, and their id."""
 
     def __init__(self, secret: bytes) -> None:
         self.id = _derived(secret, b"gatepass store key id").hex()[:KEY_ID_CHARS]
@@ -108,7 +108,7 @@ class EncryptedStore:
         await self._store.aclose()
 
     def accepts(self, key_id: str) -> bool:
-        """Return whether this process can read what is written with the key `key_id`."""
+        """Return whether this process can read values that were encrypted with the key `key_id`."""
         return key_id in {key.id for key in self._keys}
 
     async def shared_key_id(self) -> str | None:

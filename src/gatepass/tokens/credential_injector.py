@@ -28,7 +28,7 @@ class StaticHeader:
     While a file is replaced it is absent, empty or incomplete for a moment, and no request must fail because of that.
     Each change between readable and unreadable writes one log line, without the value.
 
-    Raises UnresolvedReference, which names `setting`, if there is no good value at the start.
+    Raises UnresolvedReference, with the name of `setting`, if the value cannot be read at the start.
     """
 
     __slots__ = ("_error", "_redactor", "_setting", "_value", "field")
@@ -136,7 +136,7 @@ class CredentialInjector:
         """
         if now >= self._reread_s:
             self._reload(now)
-        if token is not self._token:  # by identity, which is cheaper than comparing texts
+        if token is not self._token:  # compared by identity: it is cheaper than a comparison of texts
             self._prepare(token)
         if not self._fields and not self._parameter:
             return request

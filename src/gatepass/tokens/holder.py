@@ -88,9 +88,10 @@ ANY_USER = TokenUser()
 class Status:
     """The state of one credential at one moment.
 
-    `expires_in_s` counts to the moment from which the token is not sent. It is None without a token, and for a key
-    that does not expire. `fetches` counts this process's attempts that ended with a token or a failure. `last_error`
-    stays after a recovery, and `failing` tells whether the failure continues.
+    - `expires_in_s`: seconds until the token is no longer sent. None without a token, and for a key without an expiry.
+    - `fetches`: attempts of this process that ended with a token or a failure.
+    - `last_error`: kept after a recovery.
+    - `failing`: whether the failure continues.
     """
 
     credential: str
@@ -294,7 +295,7 @@ class TokenHolder:
         )
 
     def _due_s(self) -> float:
-        """Return the moment at which the next fetch starts."""
+        """Return when the next fetch starts; infinity while one runs."""
         if self._fetch is not None:
             return math.inf
         if self._failure_state is not None:
@@ -307,7 +308,7 @@ class TokenHolder:
         if self._tasks is None:
             raise RuntimeError(f"{self!r} has not been started")
         self._fetch_began_s = max(now, self._not_before_s)
-        # A task of its own: the client that waits for it may disconnect.
+        # A separate task: the client that waits for it may disconnect, and others need the token.
         self._fetch = self._tasks.spawn(self._fetch_token(quick=self._failure_state is None), f"fetch of {self.name}")
         self._fetch.add_done_callback(self._on_end)
 
@@ -393,7 +394,7 @@ class TokenHolder:
     def _fail(self, error: BaseException) -> None:
         now = self._clock.now()
         if isinstance(error, FetchFailure):
-            # The pause counts from the start of the attempt, so that one which hung delays nothing.
+            # The pause begins with the attempt, so that an attempt which hung causes no further pause.
             failure, began_s = error, self._attempt_began_s
         else:
             failure = FetchFailure("a bug in gatepass: the log has its trace", quick=False)
@@ -418,7 +419,7 @@ class TokenHolder:
         return TokenUnavailable(message, credential=self.name, retry_after_s=retry_s)
 
     def _run_due(self) -> float:
-        """Do what is due; return the seconds until the next call."""
+        """Start a fetch if one is due. Return the seconds until the next call."""
         now = self._clock.now()
         if self._watches_secret() and self._log.mask_secrets(self._source.secrets()) != self._secret_hash:
             self._refresh_at_s = now  # a new secret takes effect before the old token ends
@@ -547,9 +548,9 @@ def _is_full(moments: deque[float], now: float) -> bool:
 class RefreshTask:
     """Keeps a token valid in the background.
 
-    Calls `run_due` again and again. It does what is due and returns the seconds until the next call. `on_error`
-    receives an exception that `run_due` raised because of a bug in a source. The next call follows MAX_SLEEP_S later,
-    or after `wake`.
+    Calls `run_due` repeatedly. `run_due` starts a due fetch and returns the seconds until its next call, or `wake`
+    calls it earlier. If it raises because of a bug in a source, `on_error` receives the exception, and the next call
+    follows MAX_SLEEP_S later.
     """
 
     def __init__(

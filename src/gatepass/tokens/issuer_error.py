@@ -27,10 +27,10 @@ Mask = Callable[[str], str]
 """Removes secrets from a text."""
 CODE_NAMES = ("error", *ERROR_CODE_NAMES)
 STATUS_NAMES = ("status", "statusCode", "status_code")
-"""Read only if the code has no meaning, and only for an HTTP status. Other values of `status` are `success` or `1`."""
+"""Read only for an HTTP status, and only if the code implies none. Other values of `status` are `success` or `1`."""
 TEXT_NAMES = ("error_description", *ERROR_TEXT_NAMES)  # RFC 6749 5.2 defines the first
 DEFINITE_STATUSES = frozenset({400, 401, 403, 422})
-"""Statuses with which an issuer refuses a client. A proxy, firewall or mesh before the issuer uses them too."""
+"""Statuses with which an issuer refuses a client. A proxy, firewall or mesh in front of the issuer sends them too."""
 UNKNOWN_CLIENT = 401
 WRONG_PROXY_AUTH = 407
 OUTAGE_RETRY_AFTER_S = 3.0
@@ -52,11 +52,11 @@ TRANSIENT_CODES = frozenset({"temporarily_unavailable", "server_error", "slow_do
 REFUSED = "the issuer refused the client: "
 """Begins every reason that waiting does not fix."""
 _SUCCESS_CODE = re.compile(r"0+\Z|200\d{0,3}\Z")
-"""Codes of in-house gateways for a success."""
+"""Codes with which corporate gateways report a success."""
 _REFUSED = re.compile(r"[0-9]{2,3}(401|403)\Z")
 _PATH = re.compile(r"/{1,2}([A-Za-z._-]{1,20}/)*[A-Za-z._-]{1,20}")
-"""A file or an address, which an error text requires to be useful. A token of this shape has no digit in 24
-characters."""
+"""A file or an address, which the operator needs in an error text. It is not masked: a token without a digit in 24
+characters is improbable."""
 _TOKENLIKE = re.compile(r"[A-Za-z0-9\-._~+/=]{24,}")
 """The text of a 2xx reply may be the token itself, in a member named `message`."""
 
@@ -97,7 +97,7 @@ class NotJson(ValueError):
 def parse_json_text(text: str) -> Any:
     """Return the JSON document `text`; raise NotJson, also for NaN and too deep nesting."""
     try:
-        # Python accepts NaN and Infinity, which are not JSON (RFC 8259 6).
+        # json.loads accepts NaN and Infinity, which RFC 8259 (section 6) forbids.
         return json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError):
         raise NotJson from None
@@ -142,7 +142,7 @@ class TokenErrorBody:
 
     @property
     def definite(self) -> bool:
-        """Whether a later attempt cannot succeed. In-house logins write 401 as 40101 or 10401."""
+        """Whether a later attempt cannot succeed. Corporate logins write 401 as 40101 or 10401."""
         if self.code in TRANSIENT_CODES or self.code in DEFINITE_CODES:
             return self.code in DEFINITE_CODES
         if self._status in DEFINITE_STATUSES:
@@ -151,14 +151,14 @@ class TokenErrorBody:
 
     @property
     def is_transient(self) -> bool:
-        """Whether it describes an outage. A login may also return 500 for a wrong password."""
+        """Whether the error describes an outage. Not a 500: some logins return it for a wrong password."""
         if self.code in DEFINITE_CODES or self.code in TRANSIENT_CODES:
             return self.code in TRANSIENT_CODES
         return self._status in OVERLOADED_STATUSES or (self._status or 0) > SERVER_ERROR
 
     @property
     def is_overloaded(self) -> bool:
-        """Whether it reports too many requests. Then the issuer's `Retry-After` is intended."""
+        """Whether the error reports too many requests. Then the issuer chose its `Retry-After` for this client."""
         return self._status == TOO_MANY
 
     @property
@@ -177,7 +177,7 @@ def token_error_body(document: Any) -> TokenErrorBody | None:
         if isinstance(inner, dict | list) and (found := token_error_body(inner)):
             return found
     code, text = _first(document, CODE_NAMES), _first(document, TEXT_NAMES)
-    # In-house gateways write `{"code": 0, "msg": "success", ...}` around every reply.
+    # Corporate gateways write `{"code": 0, "msg": "success", ...}` around every reply.
     if code is not None and _SUCCESS_CODE.match(code):
         return None
     status = _status_in(_first(document, STATUS_NAMES))
@@ -185,7 +185,7 @@ def token_error_body(document: Any) -> TokenErrorBody | None:
 
 
 def is_error_reply(document: Any) -> bool:
-    """Return whether a reply with status 200 is certainly an error, whatever else it contains."""
+    """Return whether a reply with status 200 is certainly an error, even if it also contains a token."""
     if not isinstance(document, dict):
         return False
     error = document.get("error")
@@ -273,7 +273,7 @@ def _is_definite(reply: TokenResponse, found: TokenErrorBody | None) -> bool:
 
 
 def _is_unclear(reply: TokenResponse, found: TokenErrorBody | None, *, is_login: bool) -> bool:
-    """Return whether it may be a refusal: an error object with an unknown code, or a 401 without a page."""
+    """Return whether the reply may be a refusal: an error with an unknown code, or a 401 without an HTML page."""
     if found is not None:
         may_be_refusal = reply.status in DEFINITE_STATUSES or (is_login and reply.status == SERVER_ERROR)
         return may_be_refusal and not found.is_transient

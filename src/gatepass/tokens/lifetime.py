@@ -210,7 +210,7 @@ def parse_expiry(value: Any, unit: Unit | None) -> ExpiresIn | ExpiresAt | None:
     # bool is an int in Python. The limit also excludes NaN and infinity.
     if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST < value < _LARGEST:
         return None
-    # IBM IAM writes epoch seconds into `expiration`, in-house gateways milliseconds into `expireTime`.
+    # IBM IAM writes epoch seconds into `expiration`, corporate gateways write milliseconds into `expireTime`.
     if unit is None:
         unit = "ms" if value >= EPOCH_MS or MAX_SECONDS < value < EPOCH_S else "s"
     seconds = value / 1000 if unit == "ms" else float(value)

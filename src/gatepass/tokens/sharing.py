@@ -124,7 +124,7 @@ class FailureRecord(_Record):
     def of(cls, failure: FetchFailure, owner: str, began_s: float, at_s: float, refusals: int) -> Self:
         """Return a record of `failure`. `refusals` is the number of refusals and unclear errors, including this one.
 
-        The pause after an outage's failure counts from the start of the fetch. After a fetch that hung there is none.
+        The pause after an outage's failure begins with the fetch, so a fetch that hung causes no further pause.
         """
         # At least PROBE_S from the start, so that an outage is probed once for all processes.
         until_s = max(at_s + shared_pause_s(failure, refusals), began_s + PROBE_S)
@@ -212,7 +212,7 @@ class SharedSource:
         self._store_cache = None
 
     def forget_rejected(self, value: str) -> None:
-        """Record that the upstream rejected `value`. Tokens fetched before now are no longer read from the store."""
+        """Record that the upstream rejected `value`. Copies fetched before now are ignored in the store."""
         self._rejected[value] = self._clock.now()
         self._rejected.move_to_end(value)
         # An upstream may reject every token, so their number is bounded.

@@ -96,7 +96,7 @@ class TokenEndpointClient:
     async def send(
         self, request: OutboundRequest, secrets: Iterable[Secret], by_s: float | None = None
     ) -> TimedTokenResponse:
-        """Send `request` and return the reply, whatever its status; raise FetchFailure if there is none.
+        """Send `request` and return the reply, with any status. Raises FetchFailure if no reply arrives.
 
         `by_s` (Clock.now) bounds a request that is one of several steps. Without it, `timeout_s` does.
         """
@@ -164,7 +164,7 @@ def issuer_client(settings: Credential, context: ssl.SSLContext) -> httpx2.Async
     limit_s = settings.timeout_s
     return httpx2.AsyncClient(
         transport=IssuerTransport(settings.network, context),
-        # Phases alone are no limit: an issuer that sends byte by byte reaches none (ThalesGroup/fred#2309).
+        # Limits per phase do not suffice: an issuer that sends byte by byte exceeds none (ThalesGroup/fred#2309).
         timeout=httpx2.Timeout(limit_s, connect=min(CONNECT_S, limit_s)),
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # accepts no cookie
         # A redirect would take the secret to another address.
@@ -321,7 +321,7 @@ def _fault(error: Exception, slow: Fault = Fault.TIMEOUT_FIRST_BYTE) -> Transpor
 
 
 def quiet_loggers(*names: str) -> None:
-    """Limit these loggers and their children to errors, whatever the root's level is.
+    """Limit these loggers and their children to errors, at any level of the root logger.
 
     At DEBUG and INFO libraries log requests, replies and what they sign. At WARNING they log a refusal in the
     issuer's own words, unmasked. The FetchFailure reports it as well.

@@ -25,8 +25,10 @@ _VARYING = re.compile(r"[0-9a-f]{8,}|[0-9]+", re.IGNORECASE)
 
 @dataclass(slots=True)
 class FailureDeduplicator:
-    """The failures of one credential since its last success: when each reason was logged, and how often it occurred
-    since."""
+    """Limits log lines about one credential to one a minute for each reason, until the next success.
+
+    For each reason it holds when it was logged, and how often it occurred since.
+    """
 
     _logged: dict[str, tuple[float, int]] = field(default_factory=dict)
 
@@ -109,7 +111,7 @@ class TokenLog:
         logger.warning("token_ended_early", extra={"fields": details})
 
     def log_shared(self, token: Token) -> None:
-        """Log a token that another process fetched. It is no fetch of this process, so it is not counted."""
+        """Log a token that another process fetched. This process does not count it as a fetch."""
         self._learn(token)
         self.repetitions.reset()
         logger.debug("token_shared", extra={"fields": {"credential": self.credential, "lifetime_s": token.lifetime_s}})
@@ -119,8 +121,8 @@ class TokenLog:
     ) -> FetchFailure:
         """Log one failed attempt at `now`; return the failure with its reason masked. A `bug` adds its traceback.
 
-        A repeated reason is logged once a minute with its count. The process that sent the request counts and logs a
-        shared failure.
+        A repeated reason is logged once a minute with its count. A failure of another process is neither counted nor
+        logged as a warning, because that process does both.
         """
         failure = failure.masked(self.redactor.mask)
         self.last_error, self.last_error_s = failure.reason, now

@@ -64,7 +64,7 @@ EXPIRES_AT_NAMES = (
     *("accessTokenExpiresAt", "expiry"),
 )
 ENVELOPES = ("data", "result", "response", "body", "token")
-"""Members that contain the token in replies of in-house gateways, checked after the root object."""
+"""Members that contain the token in replies of corporate gateways. They are checked after the root object."""
 _ORDINARY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\Z")
 _NAMES_SHOWN = 8
 
@@ -329,7 +329,8 @@ def _earlier_end(text: str, jwt_s: float, announced: ExpiresIn | ExpiresAt | Non
 def parse_token_document(text: str, reply_format: TokenReplyFormat, at_s: ReadTimes, mask: Mask) -> Token:
     """Return the token of a JSON document, or of a text that is a token; raise FetchFailure.
 
-    Unlike an issuer's reply the text may be old. So a lifetime in the past is over, whatever the clocks are.
+    Unlike an issuer's reply, the text may be old. So an expiry in the past means that the token has expired, not that
+    the clocks differ.
     """
     document = _local_document(text, reply_format)
     if value_at(document, "kind") == "ExecCredential":

@@ -44,7 +44,7 @@ NONCE_BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class LoginRequestTemplate:
-    """A login request with placeholders. `document` is the JSON body. Without it and `form` there is no body."""
+    """A login request with placeholders. `document` is the JSON body. Without `document` and `form` it is empty."""
 
     method: str
     url: str = field(repr=False)

@@ -122,7 +122,7 @@ def profile_keys(text: str, profile: str) -> AwsKeys:
 
 
 def bedrock_key(keys: AwsKeys, region: str, lifetime_s: float) -> str:
-    """Return a short-term key: a presigned request in base64, which is never sent.
+    """Return a short-term key: a presigned request in base64. gatepass does not send that request.
 
     It has the format of AWS's aws-bedrock-token-generator 1.1.0. It is valid from the current second for
     `lifetime_s`.

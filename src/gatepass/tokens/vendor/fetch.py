@@ -86,7 +86,7 @@ class VendorFetch:
         return await timeout(self.endpoints.clock, limit_s + GRACE_S, work, late)
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> TokenResponse:
-        """Return the complete reply, whatever its status; raise FetchFailure if there is none."""
+        """Return the complete reply, with any status. Raises FetchFailure if no reply arrives."""
         self.secrets = (*self.secrets, *_proofs(headers, body))
         issuer = self.endpoints.client_for(url, asks_metadata=method == "GET" and not body)
         theirs = {name.lower().encode(): str(value).encode() for name, value in headers.items()}
@@ -127,7 +127,7 @@ class VendorFetch:
         return replace(token, lifetime_s=left_s) if shorter else token
 
     def failure_for(self, words: str) -> FetchFailure:
-        """Return why there is no token: the transport's failure, else the issuer's text, else the library's `words`.
+        """Return why the fetch failed: the transport's failure, else the issuer's text, else the library's `words`.
 
         After a challenge (Azure Arc's names a file) both texts are included, because only the library knows why it
         failed.
