@@ -17,6 +17,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
+from docs.changes_reference import changes_page
 from docs.entries import Entry, linked, page, unwrapped
 from docs.environment_reference import environment_page
 from docs.http_reference import headers_page, http_api_page
@@ -678,6 +679,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "metrics.md": metrics_page,
     "http_api.md": http_api_page,
     "headers.md": headers_page,
+    "changes.md": changes_page,
     "errors.md": errors_page,
     "log_events.md": log_page,
 }

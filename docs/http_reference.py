@@ -369,7 +369,7 @@ ADDED: Mapping[str, Header] = {
         response="every error",
     ),
     "x-gatepass-adapted": Header(
-        "The changes of the request and the reply, separated by commas. [Adaptations](../adaptations.md) lists them.",
+        "The changes of the request and the reply, separated by commas. [Changes](changes.md) lists them.",
         "x-gatepass-adapted: rename=max_tokens>max_completion_tokens",
         response="if gatepass changed something before it sent the head",
     ),

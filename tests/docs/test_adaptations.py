@@ -1,10 +1,12 @@
-"""docs/adaptations.md names each entry of x-gatepass-adapted, and what is learned."""
+"""docs/reference/changes.md names each entry of x-gatepass-adapted; docs/adaptations.md shows real output."""
 
 import re
 from pathlib import Path
 
-from gatepass.config.routes import LEARN_ALSO
-from gatepass.learning.learned_rule import SAFE
+from click.testing import CliRunner
+from docs.changes_reference import REPLIES, REQUESTS
+
+from gatepass.cli import main
 from gatepass.normalize import embeddings_reply, rules
 from gatepass.normalize.profiles import PlainTools, UntypedModel
 from gatepass.normalize.rerank import Shaped
@@ -14,9 +16,7 @@ from gatepass.sse.dialect_transforms import NAMES as RAGFLOW
 from tests.unit.learning.rejections import ROWS
 from tests.unit.learning.test_learned_rule import RULES_OF_TABLE
 
-TEXT = (Path(__file__).parents[2] / "docs" / "adaptations.md").read_text()
-SECTION = TEXT.partition("\n## Changes of requests and replies\n")[2]
-TABLE = re.findall(r"^\| (`[a-z_]+=[^|]+) \|", SECTION.partition("\n## ")[0], re.MULTILINE)
+GUIDE = (Path(__file__).parents[2] / "docs" / "adaptations.md").read_text()
 PLACEHOLDER = {
     "PLACE": r"[A-Za-z_.\[\]]+",
     "OLD": r"[a-z_\[\].]+",
@@ -41,7 +41,7 @@ MENDED = {*REPAIRS, *event_stream.NAMES, *BY_PROFILE}
 
 
 def patterns() -> list[str]:
-    named = [entry for cell in TABLE for entry in re.findall(r"`([^`]+)`", cell)]
+    named = [*REQUESTS, *REPLIES, "set=PLACE>VALUE", "split=N%"]
     return [re.sub("|".join(PLACEHOLDER), lambda found: PLACEHOLDER[found[0]], re.escape(entry)) for entry in named]
 
 
@@ -63,14 +63,28 @@ def test_every_entry_is_in_the_table():
         assert any(re.fullmatch(pattern, entry.partition(",")[0]) for pattern in patterns()), entry
 
 
+def test_each_example_is_an_entry_of_its_heading():
+    for name, change in {**REQUESTS, **REPLIES}.items():
+        pattern = re.sub("|".join(PLACEHOLDER), lambda found: PLACEHOLDER[found[0]], re.escape(name))
+        assert re.fullmatch(pattern + r"(>\S+)?", change.example), name
+
+
 def test_every_repair_of_a_stream_is_named_and_none_besides():
-    section = TEXT.partition("\n## repair\n")[2]
-    assert set(re.findall(r"`((?:repair|sse)=[a-z-]+)`", section)) == MENDED
+    assert {name for name in REPLIES if name.startswith(("repair=", "sse="))} == MENDED
 
 
-def test_what_the_table_says_is_learned_is():
-    row = next(line for line in SECTION.splitlines() if line.startswith("| `drop=PLACE`"))
-    names = set(re.findall(r"`([a-z_]+)`", row)) - {"learn_also", "dimensions"}
-    assert len(names) > 5
-    assert names <= SAFE
-    assert not names & LEARN_ALSO
+def test_the_guide_shows_what_gatepass_prints(tmp_path):
+    (rules,) = re.findall(r"^```yaml\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
+    (shown,) = re.findall(r"^```console\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
+    upstream = 'credentials: {corp: {type: static, token: "${SECRET}"}}\n'
+    upstream += 'upstreams: {chat: {base_url: "https://llm.corp.example/v1", credential: corp}}\n'
+    path = tmp_path / "gatepass.yaml"
+    path.write_text(upstream + rules)
+    printed = CliRunner().invoke(main, ["route", "gpt-4o", "--config", str(path)], env={"SECRET": "x" * 32}).output
+    lines = [line for line in shown.splitlines()[1:] if line != "…"]
+    assert len(lines) > 5
+    assert [line for line in lines if line not in printed.splitlines()] == []
+
+
+def test_the_guide_has_at_most_800_words():
+    assert len(re.sub(r"^```.*?^```", "", GUIDE, flags=re.MULTILINE | re.DOTALL).split()) <= 800

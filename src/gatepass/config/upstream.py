@@ -270,7 +270,7 @@ class UpstreamConfig(Block):
     schema.
     """
     repair: RepairConfig = RepairConfig()
-    """Repairs of its streams, in addition to the ones that always apply. See docs/adaptations.md#repair.
+    """Repairs of its streams, in addition to the ones that always apply. See docs/adaptations.md#repairs.
 
     Example: {one_id: true}
     """
