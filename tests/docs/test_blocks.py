@@ -42,7 +42,6 @@ RUN = {
     ("docs/concepts/learned_rules.md", "json"): "test_site",
     ("docs/concepts/profiles.md", "json"): "test_site",
     ("docs/configuration.md", "yaml console text"): "test_configuration",
-    ("docs/dialects.md", "yaml"): "test_dialects",
     ("docs/embedding.md", "python"): "test_embedding",
     ("docs/errors.md", "json text"): "test_errors",
     ("docs/getting_started.md", "console"): "test_getting_started",
