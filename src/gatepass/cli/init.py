@@ -536,6 +536,7 @@ def init(
     path = Path(output).absolute()
     if path.exists() and not force and (yes or not click.confirm(f"{output} exists. Overwrite it?", default=False)):
         exit_unusable(f"{output} exists: nothing was written. --force overwrites it.")
+    _check_writable(path)
     logging.getLogger("gatepass").addHandler(logging.NullHandler())  # keeps log lines out of the answers
     answers = _answers_file(answers_path) | {name: value for name, value in given.items() if value is not None}
     secret_file, secret_env = (
@@ -568,6 +569,18 @@ def init(
     for key, value in keys:
         click.echo(paste_text(key.name, value, url, model) + "\n")
     click.echo("Next: `gatepass doctor` tests every hop, `gatepass serve` serves.")
+
+
+def _check_writable(path: Path) -> None:
+    """Exit with 2 if the file cannot be written, before any question is asked and any key is made."""
+    if path.is_dir():
+        exit_unusable(f"--output: {path} is a folder: name a file in it")
+    try:
+        # A trial finds more than os.access: for example a full disk, or a folder that does not exist.
+        with tempfile.TemporaryFile(dir=path.resolve().parent):
+            pass
+    except OSError as error:
+        exit_unusable(f"--output: {path} cannot be written: {error.strerror}")
 
 
 MOST_SHOWN = 12

@@ -39,11 +39,13 @@ def keys() -> None:
 @click.option("--profile", metavar="NAME", help="The profile of the client, such as ragflow. Default: plain.")
 @click.option("--expires", metavar="TIME", help="A date (its beginning in UTC) or an RFC 3339 time. Default: no end.")
 @click.option("--model", "models", multiple=True, help="A model or glob that the key may use. May be repeated.")
+@config_option
 @json_option
-def new(*, as_json: bool, name: str | None, models: tuple[str, ...], **options: str | None) -> None:
+def new(path: str | None, *, as_json: bool, name: str | None, models: tuple[str, ...], **options: str | None) -> None:
     """Create a key and print it once, with its entry for the configuration file and its variable.
 
-    Only the hash belongs into the configuration. gatepass does not store the key.
+    Only the hash belongs into the configuration. gatepass does not store the key. The configuration file is read only
+    for a --profile that is not built in.
     """
     from pydantic import ValidationError
 
@@ -60,6 +62,8 @@ def new(*, as_json: bool, name: str | None, models: tuple[str, ...], **options: 
     except ValidationError as error:
         setting, reason = next(iter(explained_errors(error, entry)))
         raise click.BadParameter(reason, param_hint=f"--{setting[0]}") from None
+    if options["profile"]:
+        _check_profile(options["profile"], path)
     shown = ", ".join(f"{option}: {json.dumps(value)}" for option, value in entry.items())
     behind = "".join(f"/{option}={value}" for option, value in given.items() if value)
     # a name of a model may contain the separators of the variable
@@ -76,6 +80,27 @@ def new(*, as_json: bool, name: str | None, models: tuple[str, ...], **options: 
     else:
         click.echo("Or, for a configuration by environment variables:")
         click.echo(f"\n  {line}")
+
+
+def _check_profile(name: str, path: str | None) -> None:
+    """Exit with 2 if the profile `name` is neither built in nor declared in the configuration file."""
+    from gatepass.config.access import BUILT_IN
+    from gatepass.config.document import ConfigError, lookup
+    from gatepass.config.file import read_document
+    from gatepass.config.wording import did_you_mean
+
+    if name in BUILT_IN:
+        return
+    path = own_file(path)
+    try:
+        own = None if path is None else lookup(read_document(path).tree, ("profiles",))
+    except ConfigError as error:
+        exit_unusable(str(error))
+    known = [*BUILT_IN, *(str(profile) for profile in (own if isinstance(own, dict) else ()))]
+    if name in known:
+        return
+    where = f"in {path}" if path is not None else "(--config names the file that declares one)"
+    raise click.BadParameter(f"{name!r} is not a profile {where}{did_you_mean(name, known)}", param_hint="--profile")
 
 
 @keys.command(name="list", short_help="List the configured keys.")

@@ -38,6 +38,12 @@ def test_a_new_key_is_printed_once_with_its_hash_and_lines_to_paste(tmp_path):
     assert (entry.name, entry.hash) == ("rag-flow.1", hash_key(key))
 
 
+def test_a_profile_that_the_configuration_file_declares_is_accepted(tmp_path):
+    file = file_of(tmp_path, f'{HEAD}    - {{name: a, hash: "{ONES}"}}\nprofiles: {{own: {{extends: ragflow}}}}\n')
+    assert run("new", "--profile", "own", "--config", file).exit_code == 0
+    assert run("new", "--profile", "own", env={"GATEPASS_CONFIG": str(file)}).exit_code == 0
+
+
 def test_without_options_the_variable_holds_the_hash_alone():
     result = run("new")
     (key,) = re.findall(r"gp-\S+", result.output)
