@@ -1,4 +1,4 @@
-"""`python -m bench [--quick]`: measure, print, write the JSON file and docs/benchmarks.md."""
+"""`python -m bench [--quick]`: measure, print the tables, and write the results and docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -22,15 +22,17 @@ WHOLE_FOOTPRINT = frozenset(("gatepass", "nginx", "naive"))
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="Core workloads, and peers that need nothing from outside.")
+@click.option("--quick", is_flag=True, help="Measure the core workloads, without peers that require a download.")
 @click.option("--only", help="Candidates, separated by commas.")
 @click.option("--workloads", "wanted", help="Workloads, separated by commas.")
 @click.option("--rounds", type=click.IntRange(1), help="Rounds; medians are over them. [3, quick 2, --against 5]")
-@click.option("--seconds", type=click.FloatRange(0.2), help="A window that is not of paced streams. [2, quick 1.5]")
+@click.option(
+    "--seconds", type=click.FloatRange(0.2), help="Length of a window, except of paced streams. [2, quick 1.5]"
+)
 @click.option("--starts", type=click.IntRange(0), help="Fresh processes for the footprint. [3, quick 1]")
-@click.option("--against", help="A revision or a checkout: compare this code with it, and exit 1 where it is worse.")
-@click.option("--date", help="Stands in the page as it is; left out otherwise.")
-@click.option("--page", "page_path", type=click.Path(path_type=Path), help="Where the page goes. [docs/benchmarks.md]")
+@click.option("--against", help="Compare this code with a revision or a checkout, and exit 1 if it is worse.")
+@click.option("--date", help="The date that the page shows. Default: none.")
+@click.option("--page", "page_path", type=click.Path(path_type=Path), help="The file of the page. [docs/benchmarks.md]")
 @click.option("--profile/--no-profile", "profiled", default=None, help="[with profile, quick without]")
 def main(
     *,
@@ -45,9 +47,9 @@ def main(
     page_path: Path | None,
     profiled: bool | None,
 ) -> None:
-    """Measure gatepass and its peers in one run, and say which bars are met.
+    """Measure gatepass and its peers in one run, and report which promises are met.
 
-    The page is written by a whole run, or where --page says.
+    A complete run writes docs/benchmarks.md. Any run with --page writes that file.
     """
     if against is not None:
         _compare(against, _wanted(_listed(wanted) or workloads.QUICK), rounds or comparison.RUNS, seconds or 1.5)
@@ -120,7 +122,7 @@ def _compare(against: str, wanted: tuple[workloads.Workload, ...], runs: int, wi
 
 
 def _command(quick: bool, **given: float | None) -> str:
-    """What was run, with the options that change the figures."""
+    """Return the command of this run, with the options that change the figures."""
     options = " ".join(f"--{name} {value:g}" for name, value in given.items() if value is not None)
     command = "make bench-quick" if quick else "make bench"
     return f'{command} BENCH="{options}"' if options else command
@@ -142,7 +144,7 @@ def _chosen(names: tuple[str, ...]) -> list[Candidate]:
 
 
 def _read(name: str) -> dict[str, Any] | None:
-    """What a run of its own wrote, if there was one of the same code."""
+    """Return the results of a separate run of the same code, or None."""
     path = RESULTS / f"{name}.json"
     if not path.exists():
         return None

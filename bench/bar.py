@@ -1,4 +1,4 @@
-"""The bar: what is promised, as ratios from one run, and whether it is met. Pure."""
+"""The promises about performance, as ratios from one run, and whether a run meets them. Pure."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from bench.workloads import BURST_EVENTS
 
 US_PER_MS = 1000.0
 HELD = 0.97
-"""Paced streams are held when this share of their events came in the window, without an error."""
+"""Share of the events of paced streams that must arrive in the window, without an error."""
 AT_LIMIT, IDLE = 0.95, 0.9
-"""A rig's core busier than the one, beside a gateway's below the other, was the limit itself: then a rate says how fast
-the rig is, and only the CPU compares the two."""
+"""The rig was the limit if its core was busier than AT_LIMIT and the gateway's core less busy than IDLE. Then the rate
+measures the rig, and only the CPU time compares two gateways."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +28,12 @@ class Figures:
         return mine / other if mine is not None and other else None
 
     def added(self, workload: str, figure: str) -> float | None:
-        """Over going to the upstream directly."""
+        """Return the difference to a request without a gateway."""
         mine, direct = self._figure(workload, figure, "gatepass"), self._figure(workload, figure, "direct")
         return mine - direct if mine is not None and direct is not None else None
 
     def by_cpu(self, workload: str, ours: str, theirs: str) -> float | None:
-        """What a ratio of rates would be by the CPU alone, where the rig was the limit of either; else None."""
+        """Return the ratio by CPU time if the rig was the limit of either candidate, else None."""
         mine, other = self.loads.get((ours, workload)), self.loads.get((theirs, workload))
         if mine is None or other is None or not mine.cpu_us:
             return None
@@ -47,7 +47,7 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One promise. `at_least` says on which side of `limit` it is met."""
+    """One promise. `at_least`: a value of `limit` or more meets it; otherwise `limit` or less."""
 
     work: str
     measure: str
@@ -61,9 +61,12 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a promise came out; `value` None: not measured. `by` is how far past the limit the value is, in
-    parts of the limit: 0.25 is a quarter too much, or too little; 0 where it is met. `by_cpu`: the same ratio by the
-    CPU, where the rig was too slow for the rates."""
+    """The result of one promise.
+
+    - `value`: None if it was not measured.
+    - `by`: the distance to the limit as a share of the limit; 0 if the promise is met.
+    - `by_cpu`: the same ratio by CPU time, if the rig was the limit.
+    """
 
     bar: Bar
     value: float | None
@@ -91,12 +94,12 @@ def _ratio(workload: str, figure: str, theirs: str) -> Callable[[Figures], float
 
 
 def _ours(theirs: str) -> str:
-    """TLS is compared with TLS."""
+    """Return the candidate of gatepass that is compared with `theirs`: TLS with TLS."""
     return "gatepass-tls" if theirs == "nginx-tls" else "gatepass"
 
 
 def _at_least(work: str, measure: str, limit: float, workload: str, figure: str, theirs: str) -> Bar:
-    """Of a rate."""
+    """Return a promise about a rate."""
 
     def by_cpu(figures: Figures) -> float | None:
         return figures.by_cpu(workload, _ours(theirs), theirs)
@@ -117,7 +120,7 @@ def _added_ms(workload: str, figure: str) -> Callable[[Figures], float | None]:
 
 
 def _held(workload: str, nominal_events_s: float) -> Callable[[Figures], float | None]:
-    """The share of the events that came; 0 where they came and yet a stream failed."""
+    """Return the share of the events that arrived; 0 if all arrived and a stream failed."""
 
     def value(figures: Figures) -> float | None:
         sample = figures.loads.get(("gatepass", workload))
@@ -130,7 +133,7 @@ def _held(workload: str, nominal_events_s: float) -> Callable[[Figures], float |
 
 
 def _cpu_us(workload: str, events: int = 1) -> Callable[[Figures], float | None]:
-    """`events` are those of the upstream where the client sees one reply."""
+    """Return CPU time per event. `events`: how many the upstream sent if the client received one reply."""
 
     def value(figures: Figures) -> float | None:
         sample = figures.loads.get(("gatepass", workload))

@@ -1,7 +1,7 @@
-"""What it costs to get a token that is fresh: `python -m bench.holder`, two seconds.
+"""Cost of getting a valid token from a token holder: `python -m bench.holder`, two seconds.
 
-`fresh()` is what the street calls; `token()` is the same as a coroutine, which must come to its end
-without yielding to the loop once: driven here by hand, a yield would show as a wrong result.
+The request path calls `current()`. The coroutine `token()` must end without yielding to the loop. This module drives it
+by hand, so a yield raises an error.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class OneToken:
 
 
 def least_ns(work: Callable[[], object]) -> float:
-    """Nanoseconds per call in the best of several batches: the one that nothing disturbed."""
+    """Return nanoseconds per call in the fastest of several batches."""
     return min(_batch_ns(work) for _ in range(BATCHES))
 
 

@@ -1,4 +1,4 @@
-"""What a figure was measured on: never who, where or when."""
+"""The hardware and the versions of a run, without names, places and times."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LIBRARIES = {
     "litellm": ("litellm",),
 }
 BUSY = 0.3
-"""A machine whose load is above this before the run has other work to do."""
+"""Above this load before a run, other work disturbs the figures."""
 
 
 def machine() -> dict[str, str | float]:
@@ -44,7 +44,7 @@ def _nginx_version() -> str:
 
 
 def source() -> str:
-    """What stands for gatepass's code as it is now: figures of other code are not shown beside this one's."""
+    """Return a checksum of src/. The page combines only figures of the same code."""
     digest = hashlib.sha256()
     for path in sorted((ROOT / "src").rglob("*.py")):
         digest.update(path.read_bytes())
@@ -52,7 +52,7 @@ def source() -> str:
 
 
 def versions() -> dict[str, dict[str, str]]:
-    """The versions that matter, by environment."""
+    """Return the versions of the measured libraries, by environment."""
     return {name: found for name, wanted in LIBRARIES.items() if (found := _versions(name, wanted))}
 
 

@@ -220,7 +220,8 @@ def _profile(profile: Mapping[str, Any] | None) -> list[str]:
         return [*lines, f"Not measured: {profile['absent']}"]
     parts = profile["parts"]
     spent = [dict(part["stages"]) for part in parts]
-    stages = sorted({name for one in spent for name in one}, key=lambda name: -max(one.get(name, 0.0) for one in spent))
+    names = sorted({name for one in spent for name in one})
+    stages = sorted(names, key=lambda name: -max(one.get(name, 0.0) for one in spent))
     shown = [
         name
         for name in stages

@@ -1,14 +1,15 @@
-"""Where each microsecond goes: `python -m bench.profile`.
+"""CPU time by part of gatepass: `python -m bench.profile`.
 
-The gateway runs as it does in the benchmark. A window without the profiler tells what a request (or a
-relayed event) costs in CPU; a second one under the same load is sampled by py-spy, on-CPU samples only,
-and its shares divide that cost. A sample belongs to the innermost frame of its stack that a stage knows:
-so the C work below a Python frame (a socket's write, a JSON parse) counts where it was called, and what
-uvloop does by itself (epoll, reading sockets, calling back) is "event loop". py-spy loses the outer frames
-of some stacks: what stands under "inclusive" is the least that it can be.
+The gateway runs as in the benchmark. A first window without the profiler measures the CPU time of a request or of a
+relayed event. In a second window under the same load py-spy takes on-CPU samples, whose shares divide that time.
 
-A tracing profiler would multiply the cost of small functions, and a stage timed alone would miss the
-loop, the sockets and the caches. `python -m bench.street` times the street in one process, without them.
+- A sample belongs to the innermost frame of its stack that a stage names. C code below a Python frame, such as a socket
+  write or a JSON parser, belongs to its caller.
+- Work of uvloop itself (epoll, socket reads, callbacks) is "event loop".
+- py-spy loses the outer frames of some stacks, so the figures under "inclusive" are lower bounds.
+
+A tracing profiler would multiply the cost of small functions. `python -m bench.in_process` measures the code without
+sockets.
 """
 
 from __future__ import annotations
@@ -88,13 +89,15 @@ AROUND = (
     "gatepass/cli/",
     "gatepass/__main__",
 )
-"""What every stack begins with."""
+"""Frames at the start of every stack."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The microseconds of one request or event, by stage and by function (its own, and with what it calls).
-    `kernel` is the share that the kernel had: system calls, the network stack."""
+    """The CPU time of one request or event in µs, by stage and by function (own and inclusive).
+
+    `kernel` is the share of system calls and the network stack.
+    """
 
     says: str
     us: float
@@ -112,7 +115,7 @@ class Part:
 
 
 def taken(rig: Rig, names: Sequence[str] = tuple(PARTS)) -> dict[str, Any]:
-    """The profile as the JSON file holds it: `parts`, or `absent` with the reason."""
+    """Return the profile as in the JSON file: `parts`, or `absent` with the reason."""
     try:
         spy = environment("py-spy").with_name("py-spy")
         parts = [_part(rig, spy, workload) for workload in WORKLOADS if workload.name in names]
@@ -132,7 +135,7 @@ def _part(rig: Rig, spy: Path, workload: Workload) -> Part:
 
 
 def _sampled(instance: Instance, spy: Path, workload: Workload) -> Counter[tuple[str, ...]]:
-    """The stacks of a window under load, outermost frame first; py-spy starts when the window opens."""
+    """Return the stacks of a window under load, outermost frame first. py-spy starts with the window."""
     window_s = PACED_S if workload.once else WINDOW_S
     out, said = SCRATCH / "stacks.txt", SCRATCH / "py-spy.txt"
     out.unlink(missing_ok=True)
@@ -152,7 +155,7 @@ def _sampled(instance: Instance, spy: Path, workload: Workload) -> Counter[tuple
         instance.measure(replace(workload, window_s=window_s), window_s)
         watch.join()
     if not out.exists():
-        raise NotReady(f"py-spy told nothing: {said.read_text(errors='replace').strip()[-200:]}")
+        raise NotReady(f"py-spy wrote nothing: {said.read_text(errors='replace').strip()[-200:]}")
     return read_stacks(out.read_text(encoding="utf-8"))
 
 
@@ -162,8 +165,10 @@ def _start_spy(command: list[str], errors: int) -> None:
 
 
 def read_stacks(text: str) -> Counter[tuple[str, ...]]:
-    """From lines of `frame;frame;frame count`; what every stack begins with is left out, and so is a line that ends in
-    no count: py-spy writes one now and then, and that is no reason to lose a run of a quarter of an hour."""
+    """Parse lines of `frame;frame;frame count`, without the frames of AROUND.
+
+    Ignore a line without a count: py-spy writes one now and then, and a run takes a quarter of an hour.
+    """
     stacks: Counter[tuple[str, ...]] = Counter()
     for line in text.splitlines():
         frames, _, count = line.rpartition(" ")
@@ -174,7 +179,7 @@ def read_stacks(text: str) -> Counter[tuple[str, ...]]:
 
 
 def shared_out(says: str, us: float, kernel: float, stacks: Counter[tuple[str, ...]]) -> Part:
-    """Divide `us` by the shares of the samples."""
+    """Divide `us` according to the shares of the samples."""
     total = stacks.total() or 1
     stages, own, inclusive = Counter[str](), Counter[str](), Counter[str]()
     for frames, count in stacks.items():
@@ -216,7 +221,7 @@ def _print(part: dict[str, Any]) -> None:
 @click.command()
 @click.argument("names", nargs=-1, type=click.Choice(list(PARTS)))
 def main(names: tuple[str, ...]) -> None:
-    """Print where the CPU of one request or event goes, for all of NAMES or for each."""
+    """Print the CPU time of one request or event by part, for NAMES or for all workloads."""
     with far_ends.running() as rig:
         profile = taken(rig, names or tuple(PARTS))
     if "absent" in profile:

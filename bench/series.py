@@ -1,4 +1,4 @@
-"""A whole run: every candidate started once, taking turns in each round."""
+"""A complete run: each candidate starts once, and all take turns in each round."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ from bench.sample import Sample, medians
 from bench.workloads import Workload
 
 PAUSE_S = 0.15
-"""Between two windows, for connections that are still closing."""
+"""Pause between two windows, in which connections close."""
 
 
 @dataclass(slots=True)
 class Outcome:
-    """All that one candidate showed. `absent` says why there is nothing, `faults` what it was
-    to do and did not: then its figures stand for nothing."""
+    """The results of one candidate.
+
+    - `absent`: why it was not measured.
+    - `faults`: work that it did not do. Its figures are then invalid.
+    """
 
     says: str
     absent: str | None = None
@@ -80,7 +83,7 @@ def run(plan: Plan, rig: Rig) -> dict[str, Outcome]:
 
 
 def figures(outcomes: dict[str, Outcome]) -> Figures:
-    """The medians, for the bar."""
+    """Return the medians, for the promises."""
     loads = {
         (name, workload): medians(samples)
         for name, outcome in outcomes.items()
@@ -140,14 +143,14 @@ def _takes_part(candidate: Candidate, workload: Workload) -> bool:
 
 
 def _twin(candidate: Candidate) -> str:
-    """Another checkout of gatepass takes part where this one does."""
+    """Return the candidate whose workloads another checkout of gatepass takes part in."""
     if candidate.has_reader:
         return "gatepass-piped"
     return "gatepass-tls" if candidate.name.endswith("-tls") else "gatepass"
 
 
 def _check(instance: Instance, rig: Rig, outcome: Outcome) -> None:
-    """Note what shows that gatepass did all its work while it was measured, and what it left undone."""
+    """Record which evidence shows that gatepass did all its work during the run, and which is missing."""
     if not instance.candidate.is_gatepass:
         return
     instance.ask("chat")

@@ -1,4 +1,4 @@
-"""Ten minutes of everything: `python -m bench.soak`: memory and file descriptors have to stay where they are."""
+"""Ten minutes of mixed load: `python -m bench.soak` fails if memory or file descriptors grow."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ PARTS = ("chat-64", "burst-32", "tools-32", "paced-500", "embeddings-8", "images
 WINDOW_S = 4.0
 REST_S = 1.5
 GROWTH = 0.05
-"""What the last third may be above the second one."""
+"""Allowed growth of the last third over the second third."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """gatepass between two rounds of load, at rest. Counts are totals; each load comes over connections of its own."""
+    """gatepass at rest between two rounds of load. Counts are totals. Each load opens new connections."""
 
     after_s: float
     memory_mb: float
@@ -40,8 +40,8 @@ class Rest:
 
 
 def is_flat(rests: Sequence[Rest]) -> bool:
-    """Whether memory and file descriptors stay: the last third against the one before it. The first
-    third warms up: arenas, connections, caches."""
+    """Return whether memory and file descriptors are flat: the last third against the second. The first third warms up
+    arenas, connections and caches."""
     third = max(1, len(rests) // 3)
     middle, last = rests[third : 2 * third] or rests[:1], rests[-third:]
     grown = median(one.memory_mb for one in last) / median(one.memory_mb for one in middle) - 1
@@ -51,7 +51,7 @@ def is_flat(rests: Sequence[Rest]) -> bool:
 @click.command()
 @click.option("--minutes", type=click.FloatRange(0.1), default=10.0, show_default=True)
 def main(minutes: float) -> None:
-    """Load gatepass for MINUTES, print it at rest after each round, and fail where it grows."""
+    """Load gatepass for MINUTES, print its memory at rest after each round, and fail if it grows."""
     candidate = next(one for one in CANDIDATES if one.name == "gatepass")
     try:
         with rig.running() as far_ends, Instance(candidate, far_ends) as instance:

@@ -1,8 +1,7 @@
-"""How throughput grows with `--workers`: `python -m bench.workers`, half a minute.
+"""Throughput of one worker and of two: `python -m bench.workers`, half a minute.
 
-Here gatepass may use both cores, also the one on which the upstream and the load run: with two workers on
-two cores they take their share of the second. So the growth is shown in requests per second and in CPU per
-request, and what the rig itself took stands beside it: it is what is missing to twice the rate.
+gatepass uses both cores here, and shares the second one with the upstream and the load generator. The table therefore
+has requests per second, CPU per request, and the share of the rig, which explains why the rate does not double.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ def _with_workers(count: int) -> Candidate:
 
 
 def _spread(pids: Sequence[int], both: Rig) -> None:
-    """Let every thread of `pids` run on both cores."""
+    """Allow every thread of `pids` to run on both cores."""
     for pid in pids:
         for thread in os.listdir(f"/proc/{pid}/task"):
             os.sched_setaffinity(int(thread), {both.gateway_core, both.rig_core})
@@ -61,8 +60,7 @@ def _measured(count: int, far_ends: Rig, rounds: int, seconds: float) -> dict[st
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
 @click.option("--seconds", type=click.FloatRange(0.2), default=2.0, show_default=True)
 def main(rounds: int, seconds: float) -> None:
-    """Measure one worker and two on both cores, print how the rate grows and write workers.json, which
-    docs/benchmarks.md shows."""
+    """Measure one worker and two on both cores, print the rates, and write workers.json for docs/benchmarks.md."""
     began_on = machine()
     try:
         with rig.running() as far_ends:

@@ -1,9 +1,8 @@
-"""What the code itself costs: `python -m bench.street`, a few seconds.
+"""CPU time of gatepass's code without sockets: `python -m bench.in_process`, a few seconds.
 
-All of gatepass in this process, from the bytes of a client's request to the bytes of its response, between two
-transports that are no sockets: parsers, street, connections and pools, without the kernel and the loop's own reads
-and writes. The least of several batches is what the code costs when nothing disturbs it: the figure to watch while
-changing it. What sockets and libraries add: `python -m bench.profile`.
+gatepass runs in this process between two transports in memory: parsers, request path, connections and pools. The kernel
+and the loop's reads and writes are left out. The fastest of several batches is the figure to watch during a change.
+`python -m bench.profile` shows what sockets and libraries add.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 class Wire(asyncio.Transport):
-    """What a connection writes goes to `heard` at once."""
+    """A transport that passes each write to `heard` at once."""
 
     def __init__(self, heard: Callable[[Any], None]) -> None:
         super().__init__({"peername": ("127.0.0.1", 1)})
@@ -85,7 +84,7 @@ class Wire(asyncio.Transport):
 
 
 class Upstream:
-    """Answers each request with `reply`, piece by piece, one in each turn of the loop."""
+    """Answers each request with `reply`, one piece in each turn of the loop."""
 
     def __init__(self) -> None:
         self.reply: Sequence[bytes] = ()
@@ -94,7 +93,7 @@ class Upstream:
         self.reply = (HEAD % b"application/json" + b"content-length: %d\r\n\r\n" % len(body) + body,)
 
     def stream(self, events: int, joined: int) -> None:
-        """`joined` events come in one piece."""
+        """Set a stream as the reply, with `joined` events in each piece."""
         every = [EVENT % number for number in range(events)]
         pieces = [b"".join(every[at : at + joined]) for at in range(0, events, joined)] + [DONE]
         chunks = [b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces]
@@ -118,7 +117,7 @@ class Upstream:
 
 
 class Client:
-    """One kept connection to gatepass."""
+    """One keep-alive connection to gatepass."""
 
     def __init__(self, reception: ConnectionContext, config: ServerConfig) -> None:
         self._connection = ClientConnection(reception, config=config, server_state=ServerState(), app_state={})
@@ -150,7 +149,7 @@ class Client:
 
 
 def complete_gate(upstream: Upstream) -> AppState:
-    """A Gate with a key by hash, a rename and a token, as in the benchmark."""
+    """Return gatepass's state with a hashed key, a renamed model and a token, as in the benchmark."""
     models = ("bench-chat", "bench-burst-200", "bench-embed")
     config = Config.model_validate(
         {
@@ -175,7 +174,7 @@ def request(name: str, path: str = CHAT) -> bytes:
 
 
 async def least_us(client: Client, asked: bytes, batch: int) -> float:
-    """The CPU microseconds of one request, in the fastest of several batches."""
+    """Return the CPU time of one request in µs, from the fastest of several batches."""
     best_s = float("inf")
     for _ in range(BATCHES):
         began_s = time.process_time()
@@ -186,7 +185,7 @@ async def least_us(client: Client, asked: bytes, batch: int) -> float:
 
 
 async def opened(log: TextIO) -> tuple[AppState, Upstream, Client]:
-    """gatepass between an upstream and a client."""
+    """Return gatepass, an upstream and a client that are connected."""
     upstream = Upstream()
     gate = complete_gate(upstream)
     configure("info", "json", gate.redactor, log)
@@ -197,7 +196,7 @@ async def opened(log: TextIO) -> tuple[AppState, Upstream, Client]:
 
 
 async def measured(log: TextIO) -> dict[str, float]:
-    """Microseconds of a small chat, of an embeddings reply, and of one event that comes alone or with seven others."""
+    """Return µs for a small chat, for an embeddings reply, and for an event alone and in a piece of eight."""
     gate, upstream, client = await opened(log)
     upstream.whole(REPLY)
     found = {"small chat": await least_us(client, request("chat"), BATCH)}
