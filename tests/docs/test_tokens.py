@@ -530,3 +530,25 @@ def test_the_command_of_the_page_is_there_with_its_flags():
     entry = COMMANDS["token"]
     options = {flag for option in getattr(import_module(entry.module), entry.name).params for flag in option.opts}
     assert set(re.findall(r"`(--[a-z]+)`", TEXT)) <= options
+
+
+ERRORS = {
+    "the issuer refused the client: … answered 401: invalid_client": reply({"error": "invalid_client"}, 401),
+    "the issuer refused the client: … answered 404": reply({}, 404),
+    "answered 200 with an HTML page (Sign in)": reply(b"<html><title>Sign in</title></html>", content_type="text/html"),
+    "answered without a token; the reply has data (jwt_token, …)": reply({"data": {"jwt_token": TOKEN, "user": "x"}}),
+}
+"""Rows of the page's table of errors, and the issuer's reply that causes each."""
+
+
+@pytest.mark.parametrize("shown", ERRORS)
+async def test_an_error_of_the_page_is_the_one_of_its_reply(shown, tmp_path):
+    assert f"| `{shown}` |" in TEXT
+    async with Scripted(answer=lambda _: [Send(ERRORS[shown])]) as issuer:
+        credential = {"type": "oauth2", "token_url": f"{issuer.url}/token", "client_id": "c", "client_secret": SECRET}
+        upstreams = {"chat": {"base_url": f"{issuer.url}/v1", "credential": "corp"}}
+        file = tmp_path / "gatepass.json"
+        file.write_text(json.dumps({"credentials": {"corp": credential}, "upstreams": upstreams}))
+        steps = [step async for step in diagnose(load(str(file), os.environ).config)]
+    [why] = [step.why for step in steps if (step.hop, step.what) == ("credential:corp", "token")]
+    assert all(part in why for part in shown.split("…")), why
