@@ -48,7 +48,7 @@ def page(title: str, entries: Iterable[Entry | str]) -> str:
 
 
 LINK = re.compile(r"\bdocs/([a-z_/]+\.md)((?:#[a-z0-9_-]+)?)", re.IGNORECASE)
-"""A page that a docstring names: docs/operations.md#sharing."""
+"""A page that a docstring names: docs/operations/store.md."""
 
 
 def unwrapped(text: str) -> str:

@@ -251,7 +251,7 @@ def metric_entry(family: Metric) -> Entry:
 METRICS_TITLE = """# Metrics
 
 This page is for operators who write dashboards and alerts. `/metrics` has these metrics in the text format of
-Prometheus, and the metrics `process_*` of its client library. [Metrics](../operations.md#metrics) explains the labels,
+Prometheus, and the metrics `process_*` of its client library. [Monitoring](../operations/monitoring.md) has the labels,
 alerts and several workers.
 
 A counter only rises, until the process restarts. A gauge rises and falls. A histogram has the series `_bucket`, `_sum`
@@ -560,7 +560,7 @@ LOG_TITLE = """# Log events
 This page is for operators who search the log or alert on it. gatepass writes one JSON object per line to stderr, or one
 line of text with `log.format: text`. Each line has `ts`, `level` and `event`. Fields without a value are left out.
 
-[The access line](../operations.md#the-access-line) explains how lines are written. No line contains a header, a query
+[The access line](../operations/logs.md) explains how lines are written. No line contains a header, a query
 string or a secret. Only the event `bodies` contains bodies.
 """
 

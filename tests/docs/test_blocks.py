@@ -11,6 +11,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterator
+from configparser import ConfigParser
 from fnmatch import fnmatchcase
 from pathlib import Path
 from textwrap import dedent
@@ -48,6 +49,9 @@ RUN = {
     ("docs/guides/*.md", "yaml console"): "test_guides",
     ("docs/quirks.md", "text"): "test_quirks",
     ("docs/ragflow.md", "console sh text"): "test_ragflow",
+    ("docs/model_list.md", "json"): "test_operations",
+    ("docs/operations/*.md", "console json ini"): "test_operations",
+    ("docs/operations/diagnose.md", ""): "test_operations",
     ("docs/reference/configuration.md", "yaml"): "test_reference",
     ("docs/reference/environment.md", "sh"): "test_environment",
     ("docs/reference/http_api.md", "sh json text"): "test_http_reference",
@@ -63,7 +67,6 @@ PARSED = {
     ("README.md", "sh"): "installs, runs for a minute, or serves until stopped; test_readme.py loads the variables",
     ("bench/README.md", "sh"): "takes seven minutes and a second version of gatepass",
     ("deploy/README.md", "sh"): "writes a secret into the folder deploy",
-    ("deploy/observability/README.md", "yaml"): "the file of Prometheus",
     ("docs/adaptations.md", "text"): "a header of a response; tests/docs/test_adaptations.py checks each entry",
     ("docs/architecture.md", ""): "drawings",
     ("docs/changelog.md", "{include} ../CHANGELOG.md"): "a directive of the site",
@@ -76,9 +79,9 @@ PARSED = {
     ("docs/guides/replace_a_forwarder.md", "python"): "imports Flask and requests, which gatepass does not require",
     ("docs/http_api.md", "json console sh"): "replies of a running gatepass",
     ("docs/index.md", "{toctree}"): "a directive of the site",
-    ("docs/operations*.md", ""): "needs the servers of a company",
-    ("docs/operations*.md", "console json text"): "depends on the time, on keys, and on servers of a company",
-    ("docs/operations*.md", "sh"): "lines for start files of shells, or sent to a running gatepass",
+    ("docs/operations/*.md", "sh"): "lines for the start files of three shells, and for a running container",
+    ("docs/operations/monitoring.md", "yaml"): "the file of Prometheus",
+    ("docs/operations/store.md", "text"): "tests/e2e/test_valkey.py gives this line to a real server",
     ("docs/security.md", "{include} ../SECURITY.md"): "a directive of the site",
     ("docs/tokens.md", ""): "output and drawings",
     ("docs/upgrade.md", "sh"): "needs Docker and two versions of gatepass",
@@ -173,6 +176,8 @@ def test_each_block_parses(block: Block) -> None:
             shown = [line for line in commands_of(block.text) if line] if block.language == "sh" else _typed(block.text)
             assert shown
             subprocess.run(["bash", "-n"], input="\n".join(shown), text=True, check=True, timeout=30)
+        case "ini":
+            ConfigParser(interpolation=None).read_string(block.text)
         case "diff":
             assert re.match(r"--- (a/|/dev/null)", block.text)
         case _:

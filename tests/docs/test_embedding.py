@@ -55,7 +55,7 @@ def test_the_test_client_of_the_page_is_served(here):
 
 
 def test_without_the_lifespan_every_path_gets_not_started(here):
-    """The pages too, as this page and docs/operations.md say."""
+    """The pages too, as this page and docs/operations/health_and_status.md say."""
     client = TestClient(gatepass.create_app(gatepass.load_config("gatepass.yaml")), raise_server_exceptions=False)
     for path in ("/healthz", "/readyz", "/metrics", "/v1/models"):
         answer = client.get(path)

@@ -25,7 +25,7 @@ def store(tmp_path_factory) -> Iterator[StoreServer]:
 
 
 SEEN_S = 10.0
-"""docs/operations.md: how soon a fault of the store is visible."""
+"""docs/operations/store.md: how soon a fault of the store is visible."""
 
 
 def seen(fleet: Fleet, index: int) -> tuple[str, str, float]:
@@ -81,7 +81,7 @@ def test_a_store_that_does_not_share_is_visible_in_each_process_within_ten_secon
 
 
 def test_a_rotation_of_the_encryption_key_costs_no_request(store):
-    """The three steps of docs/operations.md, each in a rolling restart of four processes under load."""
+    """The three steps of docs/operations/store.md, each in a rolling restart of four processes under load."""
     old, new = store.settings["encryption_key"], "a-new-key-for-what-lies-in-the-store-of-the-tests"
     steps = (
         {"encryption_key": old, "previous_encryption_key": new},

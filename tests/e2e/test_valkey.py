@@ -155,12 +155,12 @@ def test_a_dump_of_the_store_gives_no_token(tmp_path, store):
         assert CLIENT_SECRET.encode() not in dumped
 
 
-DOCS = (HERE.parents[1] / "docs/operations.md").read_text()
+DOCS = (HERE.parents[1] / "docs/operations/store.md").read_text()
 ACL = re.findall(r"^user (gatepass on >PASSWORD .+)$", DOCS, re.MULTILINE)
 
 
 class TestDocumentedUser(StoreContract):
-    """The user of docs/operations.md may do all that gatepass does."""
+    """The user of docs/operations/store.md may do all that gatepass does."""
 
     @pytest.fixture
     async def shared(self, store):

@@ -25,7 +25,7 @@ async def test_a_browser_sees_that_it_runs_the_version_the_base_url_and_where_th
         url = f"http://127.0.0.1:{gate.port}/v1"
     text = answer.body.decode()
     assert (answer.status, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
-    for words in (f"gatepass {__version__} is running", f"<code>{url}</code>", "docs/operations.md"):
+    for words in (f"gatepass {__version__} is running", f"<code>{url}</code>", "docs/operations"):
         assert words in text
     assert answer.headers["content-security-policy"] == (
         "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

@@ -65,7 +65,7 @@ class StoreSettings(Block):
     """
     previous_encryption_key: SecretText | None = None
     """A second key that gatepass reads with and does not write with, for the rotation of `encryption_key`. See
-    docs/operations.md#rotating-the-encryption-key.
+    docs/operations/store.md#rotate-the-encryption-key.
 
     Example: ${file:/run/secrets/old_store}
 
@@ -193,7 +193,7 @@ class ServerConfig(Block):
     Example: /llm
     """
     workers: Annotated[int, Field(ge=1, le=64)] = 1
-    """Processes that serve one socket. They share tokens; see docs/operations.md#sharing.
+    """Processes that serve one socket. They share tokens; see docs/operations/run.md#workers.
 
     Unit: processes
 
@@ -202,7 +202,7 @@ class ServerConfig(Block):
     trusted_proxies: list[IpNetwork] = []
     """Addresses and networks of the reverse proxies in front of gatepass. If a connection comes from one of them,
     gatepass limits it as one of the client in `X-Forwarded-For`. gatepass uses the header for nothing else. See
-    docs/operations.md#shares-of-connections.
+    docs/operations/limits_and_memory.md#connections.
 
     Example: [10.0.0.0/8]
 
@@ -210,7 +210,7 @@ class ServerConfig(Block):
     """
     control_socket: Annotated[str, Field(min_length=1)] = "auto"
     """The Unix socket for commands such as `gatepass reload`: a path, `auto` or `off`. See
-    docs/operations.md#commands-for-a-running-gatepass.
+    docs/operations/health_and_status.md#commands-for-a-running-gatepass.
 
     Example: /run/gatepass/control.sock
 
@@ -218,7 +218,7 @@ class ServerConfig(Block):
     """
     watch: bool = False
     """Reload the configuration when its file, or a file that it references, changes. See
-    docs/operations.md#reload-the-configuration.
+    docs/operations/reload.md.
 
     Danger: A change takes effect without `gatepass check`.
     """
@@ -259,7 +259,7 @@ class Limits(Block):
     """The most bytes of request bodies and whole replies in memory, in each worker. Requests that hold less than 64
     KiB do not count. A request whose body does not fit gets 503 `overloaded` before anything is sent to the
     upstream. A reply that does not fit waits at the upstream. If there are several keys, no key fills the last
-    tenth. See docs/operations.md#memory.
+    tenth. See docs/operations/limits_and_memory.md#memory.
 
     Danger: If it is too small, replies to other clients wait for those that read slowly.
     """
@@ -276,12 +276,12 @@ class Limits(Block):
 
     Unit: connections
 
-    Danger: Each connection takes two file descriptors; see docs/operations.md#file-descriptors.
+    Danger: Each connection takes two file descriptors; see docs/operations/limits_and_memory.md#file-descriptors.
     """
     unauthenticated_connections: Annotated[int, Field(gt=0)] | None = None
     """Connections of clients that have not sent a request with a known key, in addition to `connections`. None: a
     quarter of `connections`. Above it, gatepass closes the oldest idle ones. See
-    docs/operations.md#shares-of-connections.
+    docs/operations/limits_and_memory.md#connections.
 
     Unit: connections
 
@@ -386,7 +386,7 @@ class Config(Block):
     store: StoreSettings | None = None
     """A Valkey or Redis server, version 6 or newer, that independent gatepass processes share. Together they fetch
     each token once. It requires the extra `valkey`. Without it, the workers of one `gatepass serve` share among
-    themselves. See docs/operations.md#sharing.
+    themselves. See docs/operations/store.md.
 
     Example: store: {url: "valkeys://cache.corp.example:6379/0", encryption_key: "${file:/run/secrets/store}"}
     """

@@ -278,7 +278,7 @@ ModelKind = Literal["chat", "vision", "embedding", "rerank", "asr", "tts"]
 
 class Capabilities(Block):
     """What the model can do, for clients that request `GET /v1/models`. None leaves the member out. gatepass shows
-    these values and enforces none of them, except `token_ids: false`. See docs/operations.md#the-model-list."""
+    these values and enforces none of them, except `token_ids: false`. See docs/model_list.md."""
 
     kind: ModelKind | None = None
     """The purpose of the model: `vision` is chat with image input, `asr` is speech to text, `tts` is text to speech. A

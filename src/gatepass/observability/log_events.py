@@ -219,7 +219,7 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
             "warning",
             "gatepass cannot read or write the shared store. It continues with its own tokens.",
             {**_PLACE, "reason": "connection refused"},
-            "follow the reason; see docs/operations.md#a-store-that-does-not-share",
+            "follow the reason; see docs/operations/store.md#a-store-that-does-not-share",
         ),
         "store_unreadable": LogEvent(
             "warning",

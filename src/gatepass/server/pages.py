@@ -46,7 +46,7 @@ HOME = """\
 <p>The documentation is in the gatepass repository:</p>
 <ul>
 <li><code>docs/clients</code>: connect a client</li>
-<li><code>docs/operations.md</code>: pages, log and metrics</li>
+<li><code>docs/operations</code>: find a fault, log and metrics</li>
 <li><code>docs/reference/errors.md</code>: the codes of errors</li>
 </ul>
 </html>

@@ -117,7 +117,7 @@ class ValkeyStore:
 
 ADVICE: tuple[tuple[type[ValkeyError], str], ...] = (
     (AuthenticationError, "Check store.username and store.password"),
-    (NoPermissionError, "Allow the user the commands that docs/operations.md lists"),
+    (NoPermissionError, "Allow the user the commands that docs/operations/store.md lists"),
     (OutOfMemoryError, "The server is full: raise its maxmemory"),
     (ReadOnlyError, "The server is a replica: set store.url to the primary"),
 )

@@ -37,7 +37,7 @@ async def failed_with(said: str, kind: type[ValkeyError] = ResponseError, cause:
     ("said", "kind", "cause", "reason"),
     [
         ("invalid username-password pair.", AuthenticationError, None, "pair. Check store.username and store.password"),
-        ("no permissions to run 'get'", NoPermissionError, None, "Allow the user the commands that docs/operations.md"),
+        ("no permissions to run 'get'", NoPermissionError, None, "Allow the user the commands that docs/operations/"),
         ("command not allowed when", OutOfMemoryError, None, "The server is full: raise its maxmemory"),
         ("You can't write against", ReadOnlyError, None, "replica: set store.url to the primary"),
         (
