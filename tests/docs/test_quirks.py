@@ -43,7 +43,7 @@ QUIRKS = {
     10: "a stream for a whole reply",
     11: "`max_tokens` (reasoning models)",
     12: "`max_completion_tokens` (old Azure",
-    13: "`temperature` or another sampling parameter",
+    13: "`temperature`, sampling parameters",
     14: "an unknown parameter",
     15: "`stream_options` without a stream",
     16: "`stream_options` (Databricks",
@@ -77,7 +77,7 @@ QUIRKS = {
     45: "unsupported tools",
     46: "comments (`: keep-alive`",
     47: "a last event without a blank line",
-    49: "a too long context",
+    49: "a context that is too long",
     50: "content and finish reason in one chunk",
     51: "an empty body, or only `[DONE]`",
 }  # fmt: skip
