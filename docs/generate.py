@@ -46,7 +46,6 @@ from gatepass.config.model import Config, checked_network, checked_store_url
 from gatepass.config.network import FIELD_NAME, PARAMETER, Network, TimeoutSettings, TokenPlacement, header_template
 from gatepass.config.routes import Capabilities, ModelOperation, Rules
 from gatepass.config.upstream import CODE, HOST, RESPONSE_HEADER
-from gatepass.dialects.base import FORWARDED, RELAYED, RELAYED_PREFIXES
 from gatepass.errors import (
     CallerError,
     GatepassError,
@@ -424,13 +423,6 @@ def introduced(details: str, word: str) -> str:
 
 
 LISTS: Mapping[str, Sequence[tuple[str, Iterable[str]]]] = {
-    "upstreams.NAME.forward_headers": [("The built-in list:", [name.decode() for name in FORWARDED])],
-    "upstreams.NAME.forward_response_headers": [
-        (
-            "The built-in list:",
-            [name.decode() for name in (*RELAYED, *(prefix + b"*" for prefix in RELAYED_PREFIXES))],
-        )
-    ],
     "access.keys[].models": [
         (
             "These members name models, as do each `model` in their objects and the `model` of each entry of `tools`:",

@@ -16,7 +16,6 @@ from gatepass.config.credential.http_json import BODIES, OF_REQUEST, PER_REQUEST
 from gatepass.config.document import dotted
 from gatepass.config.load import load
 from gatepass.config.yaml_file import parse_yaml
-from gatepass.dialects.base import FORWARDED, RELAYED, RELAYED_PREFIXES
 from gatepass.proxy.routing import RouteTable
 
 TEXT = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
@@ -64,11 +63,6 @@ def test_every_link_leads_to_a_heading(text, target):
     assert [link for link in re.findall(rf"\]\({re.escape(start)}#([^)]+)\)", text) if link not in anchors] == []
 
 
-def test_every_header_that_always_goes_up_is_named():
-    text = entry("upstreams.NAME.forward_headers")
-    assert {name for name in FORWARDED if f"`{name.decode()}`" not in text} == set()
-
-
 def test_each_request_of_the_example_takes_the_upstream_of_its_row(tmp_path):
     example = next(example for example in EXAMPLES if "operations" in example)
     rows = re.findall(r"^\| `([^`]+)`, (\w+) \| `(\w+)`(?:, as `([^`]+)`)? \| \d \|$", TEXT, re.MULTILINE)
@@ -113,12 +107,6 @@ def test_what_is_not_built_yet_is_named():
 def test_the_members_that_a_limited_key_may_not_use_freely_are_listed():
     text = entry("access.keys[].models")
     assert [name for name in sorted(MODELS | DESTINATIONS | {"extra_body"}) if f"`{name}`" not in text] == []
-
-
-def test_the_response_headers_that_go_to_clients_are_listed():
-    text = entry("upstreams.NAME.forward_response_headers")
-    names = [*RELAYED, *(prefix + b"*" for prefix in RELAYED_PREFIXES)]
-    assert [name for name in names if f"`{name.decode()}`" not in text] == []
 
 
 def test_each_preset_is_listed_with_its_settings():

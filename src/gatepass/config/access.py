@@ -265,10 +265,12 @@ class AccessKey(Block):
     Danger: gatepass rejects clients with an expired key (401 `invalid_api_key`).
     """
     models: list[str] | None = None
-    """The public model names (or globs) that this key may use; None: all. In a body, gatepass also checks members that
-    name other models or servers, because an upstream that is itself a gateway may read them. It checks the top
-    level and `extra_body`, and ignores case, `_` and `-`. A violation is 403 `model_not_allowed`. A part of a
-    multipart form with such a name is rejected, also in brackets or after a dot, as in `extra_body[api_base]`.
+    """The public model names (or globs) that this key may use; None: all.
+
+    In a body, gatepass also checks members that name other models or servers, because an upstream that is itself a
+    gateway may read them. It checks the top level and `extra_body`, and ignores case, `_` and `-`. A violation is 403
+    `model_not_allowed`. A part of a multipart form with such a name is rejected, also in brackets or after a dot, as in
+    `extra_body[api_base]`.
 
     Example: [gpt-4o, "text-embedding-*"]
     """

@@ -246,20 +246,23 @@ class Limits(Block):
     """The largest request body, in bytes. A larger one gets 413. gatepass holds a body whole in memory; `held_bytes`
     limits all of them together."""
     upload_bytes: Bytes = 512 * MIB
-    """The largest multipart form, in bytes. A larger one gets 413. The form passes through: gatepass holds at most 1
-    MiB of it, or a form of up to `body_bytes` until it has read `model`. In a larger form, `model` is in the first
-    MiB or absent (see `operations.NAME.model`); a later `model` gets 400. Forms of the operation `files` have no
-    model and pass at once."""
+    """The largest multipart form, in bytes. A larger one gets 413.
+
+    The form passes through: gatepass holds at most 1 MiB of it, or a form of up to `body_bytes` until it has read
+    `model`. In a larger form, `model` is in the first MiB or absent (see `operations.NAME.model`); a later `model` gets
+    400. Forms of the operation `files` have no model and pass at once.
+    """
     reply_bytes: Bytes = 64 * MIB
     """The largest plain reply of an upstream, in bytes. gatepass reads it whole before it relays it.
 
     Danger: gatepass holds each plain reply in memory; `held_bytes` limits all of them together.
     """
     held_bytes: Bytes = 512 * MIB
-    """The most bytes of request bodies and whole replies in memory, in each worker. Requests that hold less than 64
-    KiB do not count. A request whose body does not fit gets 503 `overloaded` before anything is sent to the
-    upstream. A reply that does not fit waits at the upstream. If there are several keys, no key fills the last
-    tenth. See docs/operations/limits_and_memory.md#memory.
+    """The most bytes of request bodies and whole replies in memory, in each worker.
+
+    Requests that hold less than 64 KiB do not count. A request whose body does not fit gets 503 `overloaded` before
+    anything is sent to the upstream. A reply that does not fit waits at the upstream. If there are several keys, no key
+    fills the last tenth. See docs/operations/limits_and_memory.md#memory.
 
     Danger: If it is too small, replies to other clients wait for those that read slowly.
     """

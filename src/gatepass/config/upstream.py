@@ -240,8 +240,9 @@ class UpstreamConfig(Block):
     Example: 100
     """
     forward_headers: list[Annotated[str, Field(pattern=HEADER_NAME)]] = []
-    """Request headers of the client to send to the upstream, in addition to the built-in list. Keys, cookies and
-    headers of one connection are rejected.
+    """Request headers of the client to send to the upstream, in addition to the built-in list.
+
+    docs/reference/headers.md has that list. Keys, cookies and headers of one connection are rejected.
 
     Example: [x-team]
 
@@ -249,9 +250,11 @@ class UpstreamConfig(Block):
     """
     forward_response_headers: list[Annotated[str, Field(pattern=RESPONSE_HEADER)]] = []
     """Headers of successful replies to send to the client, in addition to the built-in list: names, or prefixes that
-    end in `*`. Credentials, cookies, headers that control proxies and headers of one connection are rejected.
-    gatepass writes `content-type`, `content-length`, `cache-control` (`no-store`, for a stream also `no-transform`)
-    and `x-request-id` itself. It drops every other header, and each header with a known secret.
+    end in `*`.
+
+    docs/reference/headers.md has that list. Credentials, cookies, headers that control proxies and headers of one
+    connection are rejected. gatepass writes `content-type`, `content-length`, `cache-control` (`no-store`, for a stream
+    also `no-transform`) and `x-request-id` itself. It drops every other header, and each header with a known secret.
 
     Example: ["x-litellm-*"]
 

@@ -234,7 +234,9 @@ class Sign(Block):
     encoding: Literal["hex", "base64"] = "hex"
     """The encoding of the signature: `hex` in lower case, or `base64`."""
     text: Annotated[str, Field(min_length=1)]
-    """The text to sign. It may contain the placeholders of `sign` except `{signature}`, and `{method}`, `{path}` (of
+    """The text to sign.
+
+    It may contain the placeholders of `sign` except `{signature}`, and `{method}`, `{path}` (of
     the URL, without its query), `{body}` and `{body_sha256}` (the body as sent). The name of a member of `query`,
     `form`, the JSON body or `headers`, in this order, stands for its value. Other text is signed unchanged. An
     unknown name is an error at load.
