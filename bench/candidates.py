@@ -1,4 +1,4 @@
-"""Who is measured, and how each of them is started."""
+"""The measured gateways, and how each of them is started."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ UVICORN = ("-m", "uvicorn", "--log-level", "warning", "--no-access-log", "--loop
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Where the rig's own parts listen."""
+    """The ports of the rig's servers."""
 
     mock: int
     tls: int
@@ -30,7 +30,7 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A command that listens on the port it was made for."""
+    """A command that starts a candidate on its port."""
 
     command: tuple[str | Path, ...]
     env: Mapping[str, str] = field(default_factory=dict)
@@ -41,9 +41,10 @@ Launcher = Callable[[Ports, int], Launch]
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """`launch` None is the upstream itself. `launch` raises NotMade where the candidate does not install.
+    """A measured gateway.
 
-    `has_reader`: its log goes through a pipe that another process reads; else into a file.
+    - `launch`: None for the upstream itself; raises NotMade if the candidate cannot be installed
+    - `has_reader`: its log goes through a pipe to another process, otherwise into a file
     """
 
     name: str
@@ -54,7 +55,7 @@ class Candidate:
 
 
 def gatepass(source: Path = ROOT, *, tls: bool = False) -> Launcher:
-    """gatepass of the checkout `source`, complete: key, rename, token, log line, metrics."""
+    """Return the launcher of gatepass from the checkout `source`, with key, renamed model, token, log and metrics."""
 
     def launch(ports: Ports, port: int) -> Launch:
         command = ("-m", "gatepass", "serve", "--config", CONFIG, "--port", str(port))
@@ -64,7 +65,7 @@ def gatepass(source: Path = ROOT, *, tls: bool = False) -> Launcher:
 
 
 def gatepass_uvicorn(source: Path = ROOT) -> Launcher:
-    """The application of the checkout `source` under plain uvicorn."""
+    """Return the launcher of gatepass's application under plain uvicorn, from the checkout `source`."""
 
     def launch(ports: Ports, port: int) -> Launch:
         command = (sys.executable, *UVICORN, "--app-dir", PEERS, "--port", str(port), "plain_uvicorn:app")
@@ -74,7 +75,7 @@ def gatepass_uvicorn(source: Path = ROOT) -> Launcher:
 
 
 def _variables(ports: Ports, source: Path, *, tls: bool = False) -> dict[str, str]:
-    """The environment that bench/gatepass.yaml refers to."""
+    """Return the variables that bench/gatepass.yaml uses."""
     scheme, upstream = ("https", ports.tls) if tls else ("http", ports.mock)
     return {
         "PYTHONPATH": str(source / "src"),
@@ -99,7 +100,7 @@ def _nginx_tls(ports: Ports, port: int) -> Launch:
 
 
 def tls_end(mock_port: int, port: int) -> Launch:
-    """The TLS end in front of the mock; a part of the rig, not a candidate."""
+    """Return the command of the TLS end in front of the mock, a part of the rig."""
     return nginx_launch("tls_end.conf", port, {"UPSTREAM_PORT": str(mock_port)})
 
 
@@ -125,7 +126,7 @@ def _tuned(ports: Ports, port: int) -> Launch:
 
 
 def _openai_forward(ports: Ports, port: int) -> Launch:
-    """Its logs are off, as in its examples for speed; it keeps no key and renames no model."""
+    """Its logs are off, as in its examples for speed. It checks no key and renames no model."""
     routes = [{"base_url": f"http://127.0.0.1:{ports.mock}", "route": "/", "type": "general"}]
     env = {"FORWARD_CONFIG": json.dumps(routes), "LOG_GENERAL": "false", "LOG_CHAT": "false"}
     command = (environment("openai-forward"), *UVICORN, "--port", str(port), "openai_forward.app:app")
@@ -133,7 +134,7 @@ def _openai_forward(ports: Ports, port: int) -> Launch:
 
 
 def _litellm(ports: Ports, port: int) -> Launch:
-    """Without keys and a database: its lightest form. The variables keep it off the network at start."""
+    """Its lightest form: no keys and no database. The variables prevent network access at its start."""
     binary = environment("litellm").with_name("litellm")
     options = ("--config", PEERS / "litellm.yaml", "--port", str(port), "--host", "127.0.0.1", "--num_workers", "1")
     return Launch(

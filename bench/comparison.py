@@ -1,4 +1,4 @@
-"""`--against OLD`: this code and an older one in alternating runs, and whether this one is no worse."""
+"""`--against OLD`: compare this code with older code in alternating runs."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from bench.workloads import Workload
 
 RUNS = 5
 PEER_RUNS = 2
-"""The peers take part in so many of the runs: they are a column to look at, and judge nothing."""
+"""The number of runs in which the peers take part. Their figures do not affect the result."""
 ALLOWED = 0.05
-"""A median may be worse by this share of the old one, beside the spread of the runs."""
+"""A median may be worse by this share of the old one plus the spread of the runs."""
 OLD, NEW = "before", "gatepass"
 UVICORN = "gatepass-uvicorn"
 PEERS = (UVICORN, "tuned", "nginx")
 RATES = frozenset(("requests_s", "events_s", "mb_s"))
-"""More is better; of all other figures less is."""
+"""Figures of which more is better. Of all others less is better."""
 JUDGED = MappingProxyType(
     {
         "chat": ("cpu_us", "requests_s", "latency_p50_us"),
@@ -39,14 +39,14 @@ JUDGED = MappingProxyType(
         "images": ("cpu_us", "latency_p50_us"),
     }
 )
-"""The figures that are compared, by the first word of a workload's name."""
+"""The compared figures, by the first word of the workload's name."""
 FRESH = "fresh process"
 FOOTPRINT = ("ready_s", "idle_mb", "stream_kib", "peak_bodies")
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One figure of both codes, a value for each run."""
+    """One figure of both versions, with a value for each run."""
 
     work: str
     figure: str
@@ -55,13 +55,13 @@ class Compared:
 
     @property
     def change(self) -> float:
-        """How much worse the new median is, in parts of the old one. Below 0 it is better."""
+        """Return how much worse the new median is, as a share of the old one. Below 0 it is better."""
         change = median(self.new) / median(self.old) - 1.0
         return -change if self.figure in RATES else change
 
     @property
     def spread(self) -> float:
-        """Of the noisier of the two codes."""
+        """Return the larger spread of the two versions."""
         return max(spread(self.old), spread(self.new))
 
     @property
@@ -70,14 +70,14 @@ class Compared:
 
 
 def spread(values: Sequence[float]) -> float:
-    """How far the runs lie apart, in parts of their median. Of four runs and more the two outermost do not count."""
+    """Return the spread of the runs as a share of their median. From four runs on, ignore the two outermost."""
     ordered = sorted(values)
     inner = ordered[1:-1] if len(ordered) > 3 else ordered
     return (inner[-1] - inner[0]) / median(ordered)
 
 
 def run(old: Path, rig: Rig, workloads: Sequence[Workload], runs: int, window_s: float) -> dict[str, Outcome]:
-    """Measure the code of `old` and this one by turns, in fresh processes for each run."""
+    """Measure `old` and this code in turns, with fresh processes for each run."""
     this = _frozen()
     before = Candidate(OLD, f"gatepass of {old.name}", gatepass(old), True)
     new = Candidate(NEW, "gatepass as it is here", gatepass(this), True)
@@ -94,7 +94,7 @@ def run(old: Path, rig: Rig, workloads: Sequence[Workload], runs: int, window_s:
 
 
 def _frozen() -> Path:
-    """A copy of this code as it is now: the working tree may change during the runs."""
+    """Copy this code, because the working tree may change during the runs."""
     home = MADE / "against" / "this"
     shutil.rmtree(home, ignore_errors=True)
     shutil.copytree(ROOT / "src", home / "src", ignore=shutil.ignore_patterns("__pycache__"))
@@ -112,7 +112,7 @@ def _add(whole: Outcome, part: Outcome) -> None:
 
 
 def compared(outcomes: Mapping[str, Outcome], workloads: Iterable[Workload]) -> list[Compared]:
-    """Every figure that both codes have."""
+    """Return every figure that both versions have."""
     found = [
         Compared(workload.name, figure, _values(outcomes[OLD], workload.name, figure), new)
         for workload in workloads
@@ -128,7 +128,7 @@ def compared(outcomes: Mapping[str, Outcome], workloads: Iterable[Workload]) -> 
 
 
 def failures(outcomes: Mapping[str, Outcome], found: Sequence[Compared], workloads: Iterable[Workload]) -> list[str]:
-    """Why this code is worse, or why the runs cannot say; empty where it is no worse."""
+    """Return why this code is worse or why the runs cannot show it; empty if it is no worse."""
     told = [f"{name}: {outcomes[name].absent}" for name in (OLD, NEW) if outcomes[name].absent]
     told += [f"{NEW}: not so: {fault}" for fault in dict.fromkeys(outcomes[NEW].faults)]
     for workload in workloads:
@@ -145,7 +145,7 @@ def failures(outcomes: Mapping[str, Outcome], found: Sequence[Compared], workloa
 
 
 def table(outcomes: Mapping[str, Outcome], found: Sequence[Compared]) -> list[str]:
-    """For the terminal: medians, the change, the spread, and the peers beside them."""
+    """Return lines for the terminal: medians, change, spread and the medians of the peers."""
     peers = [name for name in PEERS if name in outcomes and not outcomes[name].absent]
     rows = [["work", "figure", "old", "new", "worse by", "spread", "", *peers]]
     for one in found:
@@ -158,7 +158,7 @@ def table(outcomes: Mapping[str, Outcome], found: Sequence[Compared]) -> list[st
 
 
 def checkout(old: str) -> Path:
-    """The folder `old`, or the sources of the git revision `old`, unpacked; raises NotMade."""
+    """Return the folder `old`, or the unpacked sources of the git revision `old`; raise NotMade."""
     if (Path(old) / "src" / "gatepass").is_dir():
         return Path(old)
     commit = _git("rev-parse", "--verify", "--quiet", f"{old}^{{commit}}").decode().strip()

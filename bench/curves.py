@@ -1,4 +1,4 @@
-"""How costs grow: `python -m bench.curves`: paced streams 1 to 2,000, bodies 1 KB to 16 MB, against nginx."""
+"""Cost of 1 to 2,000 paced streams and of bodies of 1 KB to 16 MB, compared with nginx: `python -m bench.curves`."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def main(rounds: int, seconds: float) -> None:
 
 
 def _table(figures: Figures, curve: Sequence[Workload]) -> report.Table:
-    """One row per step, nginx beside gatepass."""
+    """Return one row per step with the figures of gatepass and nginx."""
     rows = [["", "gatepass CPU µs", "nginx CPU µs", "ratio", "gatepass delay or p99 ms", "gatepass MB", "errors"]]
     for workload in curve:
         ours, theirs = (figures.loads.get((name, workload.name)) for name in ("gatepass", "nginx"))

@@ -1,4 +1,4 @@
-"""What a run needs, made once: Python environments, C programs, a certificate, nginx."""
+"""Everything that a run needs and that is made once: Python environments, C programs, a certificate, nginx."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ NGINX = MADE / "nginx" / "usr" / "sbin" / "nginx"
 
 
 class NotMade(Exception):
-    """A part of the rig that this machine cannot have; the text says why."""
+    """A part of the rig cannot be made on this machine. The text contains the reason."""
 
 
 def environment(name: str) -> Path:
-    """The Python of the environment `name`, made from its lock where it is not there yet; raises NotMade."""
+    """Return the Python of the environment `name`, and create it from its lock file if needed; raise NotMade."""
     lock, home = LOCKS[name], ENVIRONMENTS / name
     stamp = hashlib.sha256(lock.read_bytes() + sys.version.encode()).hexdigest()
     mark = home / ".made-of"
@@ -55,7 +55,7 @@ def programs() -> None:
 
 
 def certificate() -> None:
-    """A CA of this run's own, and the certificate of the upstream's TLS end."""
+    """Create a CA and the certificate of the upstream's TLS end."""
     TLS.mkdir(parents=True, exist_ok=True)
     authority = trustme.CA()
     server = authority.issue_cert("localhost", "127.0.0.1")
@@ -65,7 +65,7 @@ def certificate() -> None:
 
 
 def nginx() -> Path:
-    """The nginx of the machine, or the one that `fetch_nginx` unpacked; raises NotMade."""
+    """Return the nginx of the machine, or the one that `fetch_nginx` unpacked; raise NotMade."""
     installed = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
     if installed is not None:
         return Path(installed)
@@ -75,7 +75,7 @@ def nginx() -> Path:
 
 
 def fetch_nginx() -> None:
-    """Unpack Debian's package, without installing it, where the machine has no nginx; raises NotMade."""
+    """Unpack Debian's package without installing it if the machine has no nginx; raise NotMade."""
     with suppress(NotMade):
         nginx()
         return

@@ -1,4 +1,4 @@
-"""What a fresh process costs: time to ready, idle memory, memory per slow stream, the peak of a large body."""
+"""Figures of a fresh process: time to ready, idle memory, memory per slow stream, peak of a large body."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from bench.workloads import ONE_IMAGE, SLOW_STREAMS
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Of one start. `stream_kib` is what each of 1,000 slow streams adds; `peak_bodies` how many times
-    the body one 4 MB request adds at its peak, with its reply; None where it was not measured, or where
-    not every stream was held."""
+    """The figures of one start. None: not measured, or not every stream was held.
+
+    - `stream_kib`: the memory that each of 1,000 slow streams adds
+    - `peak_bodies`: the memory that one 4 MB request with its reply adds, as a multiple of its body
+    """
 
     ready_s: float
     idle_mb: float
@@ -26,9 +28,10 @@ class Footprint:
 
 
 def footprint(candidate: Candidate, rig: Rig, *, whole: bool) -> Footprint:
-    """From two fresh processes, so that the one figure's freed memory does not hide the other's.
+    """Measure two fresh processes, so that freed memory of one figure does not hide the other.
 
-    Not `whole`: from one, and only ready and idle."""
+    Without `whole`, measure one process and only `ready_s` and `idle_mb`.
+    """
     with Instance(candidate, rig) as instance:
         ready_s, idle_mb = instance.ready_s, instance.idle_bytes / MB
         if not whole:

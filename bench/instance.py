@@ -1,4 +1,4 @@
-"""One candidate, started and measured."""
+"""A candidate that is started and measured."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ LOAD_GRACE_S = 60.0
 
 
 class NotReady(Exception):
-    """A candidate that did not come up; the text says what it said last."""
+    """A candidate did not start. The text contains its last output."""
 
 
 class Instance:
-    """`ready_s` is from the start of the process to its first answered chat, `idle_bytes` its memory then."""
+    """`ready_s`: from the start of the process to its first answered chat. `idle_bytes`: its memory afterwards."""
 
     def __init__(self, candidate: Candidate, rig: Rig) -> None:
-        """Raises NotMade and NotReady."""
+        """Start the candidate; raise NotMade or NotReady."""
         self.candidate = candidate
         self.ready_s, self.idle_bytes = 0.0, 0
         self._rig = rig
@@ -56,7 +56,7 @@ class Instance:
 
     @contextmanager
     def _stopped_on_failure(self) -> Iterator[None]:
-        """What fails before the `with` block of an Instance is entered would leave its process behind."""
+        """Stop the process if the start fails: the `with` block has not begun then."""
         try:
             yield
         except BaseException:
@@ -92,11 +92,11 @@ class Instance:
                 return
 
     def ask(self, body: str) -> bytes:
-        """The answer to one chat with the body of that name; raises OSError."""
+        """Send one chat with the body of that name and return the reply; raise OSError."""
         return self._ask(CHAT, (BODIES / f"{body}.json").read_bytes())
 
     def served(self) -> list[str]:
-        """What gatepass's metrics say of the requests it served."""
+        """Return gatepass's metrics of the requests that it served."""
         said = self._ask("/metrics", None).decode()
         return [line for line in said.splitlines() if line.startswith("gatepass_requests_total")]
 
@@ -111,7 +111,7 @@ class Instance:
             return said
 
     def measure(self, workload: Workload, seconds: float) -> Sample:
-        """One window of `workload`; raises NotReady where the load generator could not measure at all."""
+        """Measure one window of `workload`; raise NotReady if the load generator could not measure."""
         gateway, rig = self.pids, self._rig.processes()
         before = after = (0.0, 0.0)
         memory_bytes, said = 0, None

@@ -1,7 +1,7 @@
-"""The rig's own OAuth 2.0 issuer: client credentials in, a token with a short life out.
+"""The OAuth 2.0 issuer of the rig, with tokens that live 20 s.
 
-`python -m bench.issuer PORT` with BENCH_CLIENT_SECRET in the environment; `GET /minted` tells how many
-tokens there were and which was the last.
+Start it with `python -m bench.issuer PORT` and BENCH_CLIENT_SECRET in the environment. `GET /minted` returns the number
+of tokens and the last one.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Answer(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Nothing: a token would stand in it one day."""
+        """Log nothing, because a line could contain a token."""
 
 
 if __name__ == "__main__":

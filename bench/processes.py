@@ -1,4 +1,4 @@
-"""Processes pinned to a core, ended by their own id, and what the kernel tells of them."""
+"""Processes pinned to a core, and their CPU time and memory from /proc. Each is stopped by its own id."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CLEAR_PEAK = "5"
 """proc(5), /proc/pid/clear_refs: resets the peak resident set (VmHWM)."""
 
 INHERITED = ("PATH", "HOME", "LANG", "TMPDIR")
-"""No proxy, no PYTHON… of the caller's shell reaches what is measured."""
+"""The variables that a measured process inherits: no proxy and no PYTHON…."""
 
 
 class NotEnoughCores(Exception):
@@ -30,7 +30,7 @@ class NotEnoughCores(Exception):
 
 
 def cores() -> tuple[int, int]:
-    """The core of what is measured, and that of the rig."""
+    """Return the core of the gateway and the core of the rig."""
     mine = sorted(os.sched_getaffinity(0))
     if len(mine) < 2:
         raise NotEnoughCores("the rig needs two cores: one for the gateway, one for the upstream and the load")
@@ -44,9 +44,9 @@ def free_port() -> int:
 
 
 class LogReader:
-    """A process on `core` that reads `pipe` into `file`, as whoever keeps a container's log does.
+    """A process on `core` that copies `pipe` into `file`, like the log driver of a container.
 
-    It ends when nobody holds the other end of the pipe any more.
+    It ends when the other end of the pipe is closed.
     """
 
     def __init__(self, core: int, file: IO[bytes]) -> None:
@@ -69,9 +69,9 @@ class LogReader:
 
 
 class Child:
-    """A process group pinned to one core; it ends with the `with` block, and with this process however that ends.
+    """A process group pinned to one core. It ends with the `with` block, and with this process in any case.
 
-    `reader_core`: what it says goes to its log through a LogReader there.
+    `reader_core`: the core of a LogReader that writes its output to the log.
     """
 
     def __init__(
@@ -131,13 +131,13 @@ class Child:
             self._process.wait()
 
     def tail(self, lines: int = 1) -> str:
-        """The end of what it said."""
+        """Return the end of its output."""
         said = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return " ".join(line.strip() for line in said[-lines:])[-300:]
 
 
 def _settle(core: int) -> None:
-    """Runs in the child before the program: pinned, with all files it may open, and never an orphan."""
+    """Prepare the child before the program starts: pin it, raise its file limit, and end it with its parent."""
     os.sched_setaffinity(0, {core})
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -145,7 +145,7 @@ def _settle(core: int) -> None:
 
 
 def tree(pid: int) -> list[int]:
-    """`pid` and all that descends from it."""
+    """Return `pid` and its descendants."""
     found, todo = [], [pid]
     while todo:
         at = todo.pop()
@@ -157,7 +157,7 @@ def tree(pid: int) -> list[int]:
 
 
 def cpu_s(pids: Sequence[int]) -> float:
-    """Seconds on a core so far, to the nanosecond: /proc/pid/stat counts in hundredths of a second."""
+    """Return the CPU time in seconds, to the nanosecond. /proc/pid/stat counts in hundredths of a second."""
     total_ns = 0
     for pid in pids:
         for schedstat in Path(f"/proc/{pid}/task").glob("*/schedstat"):
@@ -167,7 +167,7 @@ def cpu_s(pids: Sequence[int]) -> float:
 
 
 def kernel_and_user_ticks(pids: Sequence[int]) -> tuple[int, int]:
-    """Hundredths of a second so far, spent in the kernel and outside of it."""
+    """Return the CPU time in the kernel and in user space, in hundredths of a second."""
     kernel = user = 0
     for pid in pids:
         with suppress(OSError):
@@ -177,7 +177,7 @@ def kernel_and_user_ticks(pids: Sequence[int]) -> tuple[int, int]:
 
 
 def proportional_bytes(pids: Sequence[int]) -> int:
-    """The proportional set size: shared pages count in parts."""
+    """Return the proportional set size: a shared page counts in parts."""
     return sum(_field(f"/proc/{pid}/smaps_rollup", "Pss") for pid in pids)
 
 
@@ -186,7 +186,7 @@ def resident_bytes(pids: Sequence[int]) -> int:
 
 
 def peak_bytes(pids: Sequence[int]) -> int:
-    """The highest resident set since `clear_peak`."""
+    """Return the highest resident set since `clear_peak`."""
     return sum(_field(f"/proc/{pid}/status", "VmHWM") for pid in pids)
 
 
@@ -197,7 +197,7 @@ def clear_peak(pids: Sequence[int]) -> None:
 
 
 def open_files(pids: Sequence[int]) -> int:
-    """File descriptors, sockets among them."""
+    """Return the number of file descriptors, including sockets."""
     total = 0
     for pid in pids:
         with suppress(OSError):

@@ -60,7 +60,7 @@ def bar_document(result: Result) -> dict[str, Any]:
 def report(
     figures: Figures, results: Sequence[Result], outcomes: Mapping[str, Outcome], workloads: Iterable[Workload]
 ) -> str:
-    """For the terminal."""
+    """Return the report for the terminal."""
     parts = []
     for workload in workloads:
         table = load_table(figures, workload, list(outcomes))
@@ -121,7 +121,7 @@ def verdict(result: Result) -> str:
 
 
 def measured(result: Result) -> str:
-    """The value, and a digit more of one that would look like the limit that it misses."""
+    """Return the value, with one more digit if it would look like the limit that it misses."""
     value = result.value or 0.0
     told = number(value)
     return f"{value:.4g}" if result.met is False and told == number(result.bar.limit) else told

@@ -1,4 +1,4 @@
-"""The far ends of a run, on the rig's core: the mock upstream, its TLS end, the issuer."""
+"""The servers of a run, on the rig's core: the mock upstream, its TLS end and the issuer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ START_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Rig:
-    """`pids` are those of the far ends; the driver and the load generator are beside them on their core."""
+    """`pids` are those of the servers. The driver and the load generator share their core."""
 
     ports: Ports
     pids: tuple[int, ...]
@@ -36,11 +36,11 @@ class Rig:
     no_tls: str | None
 
     def processes(self) -> list[int]:
-        """The far ends with their workers."""
+        """Return the processes of the servers with their workers."""
         return [one for pid in self.pids for one in tree(pid)]
 
     def mock(self) -> dict[str, Any]:
-        """What the mock has counted, and what its last request showed."""
+        """Return the mock's counts and the details of its last request."""
         return read_json(f"http://127.0.0.1:{self.ports.mock}/__stats")
 
     def issuer(self) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def read_json(url: str) -> dict[str, Any]:
 
 @contextmanager
 def running() -> Iterator[Rig]:
-    """Build what is missing and start the far ends; raises NotMade, NotEnoughCores."""
+    """Build what is missing and start the servers; raise NotMade or NotEnoughCores."""
     signal.signal(signal.SIGTERM, _stop)
     environments.programs()
     environments.certificate()
@@ -81,7 +81,7 @@ def running() -> Iterator[Rig]:
 
 
 def _stop(_: int, __: FrameType | None) -> NoReturn:
-    """Leave by the `with` blocks, which end the children."""
+    """Raise SystemExit, so that the `with` blocks end the children."""
     sys.exit(1)
 
 

@@ -13,10 +13,14 @@ MB = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Times are microseconds. `cpu_us` is the gateway's CPU per event of a stream, else per request:
-    the figure that survives a busy machine. `delay` is from the upstream's write to the client's read;
-    `ttft_added` the time to the first event without what the upstream itself took. `gateway_cpu` and
-    `rig_cpu` are shares of their core: a rig near 1 was the limit itself."""
+    """The figures of one window. Times are in µs.
+
+    - `cpu_us`: the gateway's CPU time per event of a stream, otherwise per request; the most reliable figure on a busy
+      machine
+    - `delay`: from the upstream's write of an event to the client's read
+    - `ttft_added`: the time to the first event without the time that the upstream took
+    - `gateway_cpu`, `rig_cpu`: shares of their cores; a rig near 1 was the limit
+    """
 
     requests_s: float
     events_s: float
@@ -35,7 +39,7 @@ class Sample:
 
     @classmethod
     def read(cls, said: dict[str, Any], gateway_cpu_s: float, rig_cpu_s: float, memory_bytes: int, note: str) -> Self:
-        """From the line that the load generator prints."""
+        """Parse the line that the load generator prints."""
         window_s = said["seconds"]
         units = said["events"] or said["requests"]
         return cls(
@@ -63,7 +67,7 @@ FIGURES = tuple(one.name for one in fields(Sample) if one.name != "note")
 
 
 def medians(samples: Sequence[Sample]) -> Sample:
-    """Each figure's own median; errors are summed, they must not hide."""
+    """Return the median of each figure, and the sum of the errors."""
     figures = {name: median(getattr(one, name) for one in samples) for name in FIGURES}
     figures["errors"] = sum(one.errors for one in samples)
     return Sample(**figures, note="; ".join(dict.fromkeys(one.note for one in samples if one.note)))

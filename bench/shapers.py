@@ -1,10 +1,8 @@
-"""What repair, aggregation and synthesis of a stream cost: `python -m bench.shapers`.
+"""CPU time of repair, aggregation and synthesis of a stream, without sockets: `python -m bench.shapers`.
 
-CPU of one process, without sockets.
-
-A stream of 512 events comes event by event, as a paced upstream sends it. The bar is:
-12 µs of CPU for an event that is emulated, aggregated or repaired, all of the gateway included; so the
-part measured here has 5 µs. Each figure is the best of many rounds, for the machine may be busy.
+A stream of 512 events arrives event by event, as from a paced upstream. The promise is 12 µs of CPU in the whole gateway
+for each synthesized, aggregated or repaired event. The part measured here may use 5 µs of it. Each figure is the best of
+many rounds, because the machine may be busy.
 """
 
 from __future__ import annotations
@@ -40,7 +38,7 @@ CUMULATIVE = "The answer so far, which every event of such a stream repeats from
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Work on a stream of so many events, and what it may cost for each (None: no bar)."""
+    """Work on a stream of `events` events, and the allowed CPU time for each (None: no limit)."""
 
     name: str
     work: Callable[[], object]
@@ -48,7 +46,7 @@ class Task:
     bar_us: float | None = None
 
     def took_us(self) -> float:
-        """Microseconds of CPU for one event, once."""
+        """Return the CPU time of one event in µs, from one round."""
         began_ns = time.process_time_ns()
         self.work()
         return (time.process_time_ns() - began_ns) / self.events / 1000

@@ -1,9 +1,8 @@
-"""What the Transport costs by itself: CPU for a small request and for a relayed event.
+"""CPU time of the HTTP client for upstreams, for a small request and for a relayed event.
 
     python -m bench.transport [--rounds 5] [--tls]
 
-The upstream is a process of its own; the figures are medians, in microseconds of this process's CPU, the loop's own
-work included.
+The upstream is a separate process. The figures are medians of this process's CPU time in µs, including the event loop.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ Work = Callable[[Http1Transport, str], Awaitable[int]]
 
 
 class Upstream(asyncio.Protocol):
-    """Answers by path, as soon as the head of a request is here and its body (which ends in a brace)."""
+    """Answer by path as soon as the head and the body of a request have arrived. The body ends with a brace."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)

@@ -1,4 +1,4 @@
-"""What the clients do: the workloads, and the request bodies that they send."""
+"""The workloads, and the request bodies that the clients send."""
 
 from __future__ import annotations
 
@@ -16,19 +16,22 @@ CHAT, EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
 EVERYBODY = ("direct", "nginx", "gatepass", "gatepass-uvicorn", "tuned", "naive", "openai-forward", "litellm")
 OVER_TLS = ("nginx-tls", "gatepass-tls")
 LEAN = ("direct", "nginx", "gatepass", "gatepass-uvicorn", "tuned")
-"""The others show nothing but a backlog there: naive holds 100 streams (httpx's default pool), and the
-events of 500 streams are more than one core's work for openai-forward and LiteLLM."""
+"""The candidates that can hold 500 streams on one core. naive holds 100 (httpx's default pool), and openai-forward and
+LiteLLM need more than one core."""
 
 TEXT = "The quick brown fox jumps over the lazy dog. "
 BURST_EVENTS = 200
 IMAGE_BYTES = 3 * 1024 * 1024
-"""4 MiB once it is base64."""
+"""4 MiB in base64."""
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """One kind of load. `once`: each connection sends one request, a long stream, and the window lies
-    where all of them run; else each sends its next request when a reply is complete."""
+    """One kind of load.
+
+    `once`: each connection sends one request for a long stream, and the window begins when all streams run. Otherwise
+    each connection sends its next request after a complete reply.
+    """
 
     name: str
     says: str
@@ -43,7 +46,7 @@ class Workload:
 
     @property
     def nominal_events_per_s(self) -> float:
-        """What paced streams send, one event each 50 ms."""
+        """Return the events per second of paced streams, with one event each 50 ms."""
         return self.connections * 20.0
 
 
