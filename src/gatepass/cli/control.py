@@ -21,12 +21,8 @@ OK, CONFLICT = 200, 409
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class NotRunning(Exception):
-    """No running gatepass was found. The text contains the remedy."""
-
-
-class RequestRefused(Exception):
-    """gatepass answered with an error. The text is its message."""
+class NotRunning(click.ClickException):
+    """No running gatepass was found. The message contains the remedy. A command ends with it and exit code 1."""
 
 
 def control_option(command: Command) -> Command:
@@ -41,7 +37,8 @@ def control_option(command: Command) -> Command:
 def request(method: str, target: str, socket_path: str | None = None) -> bytes:
     """Send a request to the running gatepass and return the body of its reply. A long wait is shown on a terminal.
 
-    `target` is a page, such as `/status`, or `/reload` with POST. Raises NotRunning and RequestRefused.
+    `target` is a page, such as `/status`, or `/reload` with POST. Raises NotRunning, or ClickException with
+    the error that gatepass returned.
     """
     path = socket_path or found_socket()
     connection = _UnixConnection(path)
@@ -51,7 +48,7 @@ def request(method: str, target: str, socket_path: str | None = None) -> bytes:
             response = connection.getresponse()
             body = response.read(PAGE_BYTES)
     except TimeoutError:
-        raise RequestRefused(f"the gatepass at {path} did not answer within {BOUND_S:g} s") from None
+        raise click.ClickException(f"the gatepass at {path} did not answer within {BOUND_S:g} s") from None
     except OSError as error:
         reason = error.strerror or "the connection closed"
         raise NotRunning(f"no gatepass answers at {path}: {reason}. Start one with `gatepass serve`") from None
@@ -60,7 +57,7 @@ def request(method: str, target: str, socket_path: str | None = None) -> bytes:
     finally:
         connection.close()
     if response.status not in (OK, CONFLICT):
-        raise RequestRefused(_message_of(body) or f"the gatepass at {path} answered {response.status}")
+        raise click.ClickException(_message_of(body) or f"the gatepass at {path} answered {response.status}")
     return body
 
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import click
 
 from gatepass.cli.configuration import exit_unusable
-from gatepass.cli.control import NotRunning, RequestRefused, request, socket_at
+from gatepass.cli.control import request, socket_at
 from gatepass.cli.healthcheck import HOST, PORT, failure_text, listening, own_file, reachable, variable
 from gatepass.cli.options import config_option, json_option, print_json, printable, progress
 
@@ -90,10 +90,7 @@ def learned_page(path: str | None, url: str | None, key_env: str) -> LearnedPage
 
 def _local_text(target: str, path: str) -> str:
     """Return the reply to GET `target` over the control socket, which needs no key; exit with 1 if it fails."""
-    try:
-        return request("GET", target, path).decode("utf-8", "replace")
-    except (NotRunning, RequestRefused) as error:
-        raise click.ClickException(str(error)) from None
+    return request("GET", target, path).decode("utf-8", "replace")
 
 
 def _own_address(path: str | None) -> tuple[str, int]:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from gatepass.cli.configuration import CHECK_FAILED, UNUSABLE
-from gatepass.cli.control import NotRunning, RequestRefused, control_option, request
+from gatepass.cli.control import control_option, request
 from gatepass.cli.options import json_option, print_json
 
 
@@ -24,10 +24,7 @@ def reload(socket_path: str | None, *, as_json: bool) -> None:
 
     Exit codes: 0 reloaded or unchanged, 1 gatepass did not answer, 2 the configuration cannot be used.
     """
-    try:
-        result = json.loads(request("POST", "/reload", socket_path))
-    except (NotRunning, RequestRefused) as error:
-        raise click.ClickException(str(error)) from None
+    result = json.loads(request("POST", "/reload", socket_path))
     if as_json:
         print_json(result)
     else:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from gatepass.cli.control import NotRunning, RequestRefused, control_option, request
+from gatepass.cli.control import control_option, request
 from gatepass.cli.options import json_option, print_json, printable
 
 _PROCESSES = ("PROCESS", "READY", "IN FLIGHT")
@@ -23,10 +23,7 @@ def status(socket_path: str | None, *, as_json: bool) -> None:
 
     Exit codes: 0 shown, 1 gatepass did not answer.
     """
-    try:
-        page = json.loads(request("GET", "/status", socket_path))
-    except (NotRunning, RequestRefused) as error:
-        raise click.ClickException(str(error)) from None
+    page = json.loads(request("GET", "/status", socket_path))
     if as_json:
         print_json(page)
         return
