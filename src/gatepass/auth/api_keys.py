@@ -91,6 +91,7 @@ class KeyRing:
             before = [entry.digests for entry in self._entries]
             for entry in self._entries:
                 _reload(entry)
+            # Rebuilt only after a change, because a process may have thousands of keys.
             if before != [entry.digests for entry in self._entries]:
                 self._by_digest = self._all()
         # The time depends neither on the number of keys nor on how much of one is right: a guess with a known digest

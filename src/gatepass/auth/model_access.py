@@ -51,6 +51,7 @@ _STEPS = re.compile(r"[\[\].\0]")
 _AROUND_STEP = " \t\n\r\v\f'\""
 
 _MODEL, _TOOLS = "model", "tools"
+# One search for all names, because nearly every body contains none of them.
 _ANY = any_of(*(name.replace("_", "[_-]?") for name in sorted(MODELS | DESTINATIONS | NESTED)))
 _ANY_TOOLS, _ANY_MODEL = any_of(_TOOLS), re.compile(rb'(?i:"model")')
 

@@ -33,6 +33,7 @@ class ClientCheck:
 def kind_of(model: str) -> str:
     """Return the kind of a model by its name, as RAGFlow guesses it: rerank, embedding, other or chat."""
     name = model.lower()
+    # First, because the name of a reranker such as bge-reranker-v2-m3 also contains `bge`.
     if "rerank" in name:
         return "rerank"
     if any(word in name for word in ("embed", "bge", "e5-")):

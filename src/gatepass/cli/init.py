@@ -470,7 +470,7 @@ class Setup:
             return []
         finally:
             await state.aclose()
-        return [printable(entry["id"]) for entry in entries]
+        return [printable(entry["id"]) for entry in entries]  # the upstream's text, printed on the terminal
 
     async def first_failed(self, steps: Callable[[Config], AsyncIterator[Step]]) -> Step | None:
         """Print `steps` of the configuration so far, and return the first that failed."""
@@ -496,7 +496,7 @@ LIST_S = 10.0
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
     """Add one option for each question."""
-    for question in reversed(list(QUESTIONS.values())):
+    for question in reversed(list(QUESTIONS.values())):  # decorators apply from the last to the first
         shown = click.Choice(question.choices) if question.choices else None
         command = click.option(question.option, question.name, help=question.help, type=shown)(command)
     return command

@@ -185,8 +185,9 @@ def revoke(name: str, which: str | None, path: str | None, *, as_json: bool) -> 
             " add another key first (`gatepass keys new`)"
         )
     try:
+        # Not read_text, which would replace the line ends of an editor on Windows.
         before = after = Path(path).read_bytes().decode()
-        for number in reversed(numbers):
+        for number in reversed(numbers):  # from the end, so that the other numbers stay valid
             after = without_item(after, ("access", "keys"), number)
         replace_file(path, after, like=os.stat(path))
     except ValueError as error:

@@ -158,9 +158,10 @@ async def _resolve(server: Server, destination: Destination, clock: Clock) -> li
     first, where = _first(server, destination)
     late = TimeoutError()
     try:
+        # With a type, because getaddrinfo otherwise lists each address once for each type of socket.
         lookup = asyncio.get_running_loop().getaddrinfo(first.host, first.port, type=socket.SOCK_STREAM)
         found = await timeout(clock, server.connect_s, lookup, late)
-    except (OSError, UnicodeError) as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: IDNA cannot encode a label, such as one of 64 characters
         reason = f"no answer within {server.connect_s:g} s" if error is late else "the name is unknown"
         advice = f"Check the host in {where} and the DNS of this machine."
         return [server.step("resolve", Outcome.FAILS, f"{first.host} cannot be resolved: {reason}", advice)]
@@ -176,6 +177,7 @@ def _named(destination: Destination, first: Destination) -> str:
 async def _connect(server: Server, destination: Destination, clock: Clock) -> list[Step]:
     first, where = _first(server, destination)
     named = f"{_named(destination, first)} port {first.port}"
+    # Compared by identity: the system reports its own timeout (ETIMEDOUT) as a TimeoutError too.
     late = TimeoutError()
     try:
         connecting = asyncio.get_running_loop().create_connection(asyncio.Protocol, first.host, first.port)
@@ -189,7 +191,7 @@ async def _connect(server: Server, destination: Destination, clock: Clock) -> li
             why = f"{named}: {system_reason(error)}"
             advice = f"Check the host and port in {where}, and whether the server runs."
         return [server.step("connect", Outcome.FAILS, why, advice)]
-    transport.abort()
+    transport.abort()  # nothing was written, so there is nothing to flush
     return [server.step("connect", Outcome.WORKS, f"{named} accepts connections")]
 
 

@@ -83,6 +83,7 @@ async def at_url(base_url: str, key: str | None) -> AsyncIterator[Remote]:
     """Open the running gatepass at `base_url`."""
     redactor = Redactor()
     redactor.learn(key or "")
+    # Without the client's timeouts, because `_ask` limits each request as a whole.
     async with httpx2.AsyncClient(headers=_headers(key), trust_env=False, timeout=None) as client:
         yield Remote(base_url.rstrip("/"), client, redactor)
 
@@ -282,6 +283,7 @@ async def _ask(remote: Remote, method: str, url: str, body: Mapping[str, Any] | 
         return Answer(0, f"no complete reply within {limit_s:g} s".encode(), clock() - began_s)
     except httpx2.HTTPError:
         return Answer(0, b"the connection broke before the reply was complete", clock() - began_s)
+    # The first moment is the start of the request, so the wait for the first byte is not a gap.
     gaps_s = [later - earlier for earlier, later in pairwise(moments_s[1:])]
     first_s = moments_s[min(1, len(moments_s) - 1)] - began_s
     masked = remote.redactor.mask(pieces.decode("latin-1")).encode("latin-1")  # before anything cuts the text

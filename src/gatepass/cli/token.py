@@ -311,6 +311,7 @@ class CredentialWatch:
             yield f"{event}{next_try(view.status)}"
             self._token = view.token
             self._repetitions.reset()
+        # None before: the key does not expire. 0 before: its end was reported already.
         if before.expires_in_s and view.status.expires_in_s == 0:
             yield "expired: requests wait for the next token, or fail"
 

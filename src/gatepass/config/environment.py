@@ -247,6 +247,7 @@ class _Reading:
             self._problem(("access", "keys", 0), keys.fault, keys.name)
             return [{"name": "keys-file"}]
         if keys.file is not None:
+            # A key file separates keys by white space only; the file of this variable may use commas, as the variable.
             return [{"name": "keys-file", "key": Reference.to_file(keys.file, lambda text: text.replace(",", " "))}]
         return [
             {"name": f"key-{number}", "key": Reference.to_variable(f"{PREFIX}KEYS", key)}

@@ -91,6 +91,7 @@ def load(
         for name, value in log.items():
             document.put(("log", name), value, f"--log-{name}")
     config = _checked(document)
+    # After the checks of the file, because the environment decides which hops use a proxy.
     try:
         config = with_environment_proxies(config, environment)
     except ValueError as error:
@@ -137,6 +138,7 @@ def _put_address(document: ConfigDocument, environment: Mapping[str, str], host:
         if flag is not None:
             document.put(("server", name), flag, f"--{name}")
         elif text is not None:
+            # Another text stays as it is, so that the error of the validation quotes the variable.
             value = int(text) if name == "port" and _NUMBER.match(text) else text
             document.put(("server", name), value, f"environment {PREFIX}{name.upper()}")
 

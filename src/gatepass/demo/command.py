@@ -92,6 +92,7 @@ async def streamed_chat(demo_servers: DemoServers, client: AsyncOpenAI, print_li
     _check(ends == ["stop"], f"the stream did not end well: finish_reason {ends}")
     _check(usage is not None, "the usage that was asked for did not come")
     spread, made_in = moments[-1] - moments[0], demo_servers.chat.pace_s * (len(moments) - 1)
+    # Half of the time suffices as proof: buffered chunks would arrive within a few milliseconds.
     _check(spread > made_in / 2, f"{len(moments)} chunks came within {spread:.2f} s, made in {made_in:.2f} s")
     print_line(f"   {len(moments)} chunks, each passed on at once")
 
@@ -165,7 +166,7 @@ async def _directly(demo_servers: DemoServers, token: IssuedToken, messages: lis
 async def _outlive(token: IssuedToken, print_line: Say) -> None:
     while (left := token.expires_at - time.time()) > 0:
         print_line(f"   ... {left:4.1f} s left")
-        await asyncio.sleep(min(left + 0.05, 4.0))
+        await asyncio.sleep(min(left + 0.05, 4.0))  # a line every four seconds shows that the demo continues
 
 
 def _token(demo_servers: DemoServers, index: int) -> IssuedToken:
@@ -268,6 +269,7 @@ async def _ended_by_signal(work: Coroutine[Any, Any, None]) -> bool:
             signalled.set()
             task.cancel()
 
+    # Handlers instead of KeyboardInterrupt, so that the servers stop and the files with secrets are removed.
     for number in SIGNALS:
         loop.add_signal_handler(number, stop)
     try:

@@ -212,6 +212,7 @@ def _ago(age_s: float) -> str:
 
 def with_hint(message: str, upstream: str, status: int, hints: Sequence[Hint] = HINTS) -> str:
     """Return `message` followed by the advice of the first of `hints` that matches, if any."""
+    # Only the beginning is searched, because the message may be long and the patterns run on the event loop.
     for hint in hints:
         if hint.status in (None, status) and hint.pattern.search(message[:MESSAGE_CHARS]):
             return f"{sentence(message)} {hint.advice.format(upstream=upstream)}"

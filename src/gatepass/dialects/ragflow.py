@@ -130,6 +130,7 @@ class RagflowBody:
         edits += [Edit(found[name].value, found[name].end, (text,)) for name, text in values.items() if name in found]
         added = b",".join(b'"%b":%b' % (name.encode(), text) for name, text in values.items() if name not in found)
         at = call.body.index(b"{") + 1
+        # A comma belongs here only if a member of the client remains after it.
         edits.append(Edit(at, at, (added, b"," if added and len(gone) < len(listed) else b"")))
         entries += [f"extra_body={','.join(lifted)}"] if lifted else []
         body = edited(call.body, [*edits, *removals(listed, gone)])
@@ -145,6 +146,7 @@ class RagflowBody:
             contents = [member for member in members if member.name == "content"]
             if not contents or not walk.text.startswith((b"[", b"null"), contents[-1].value):
                 continue
+            # RAGFlow parses with Python's json, where the last of several equal members is used.
             content, text, has_others = contents[-1], b'""', False
             if walk.text.startswith(b"[", content.value):
                 text, has_others = self._text_of(walk, content.value, f"messages[{index}].content")

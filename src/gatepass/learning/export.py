@@ -89,6 +89,7 @@ def _pin(pins: _Pins, one: LearnedRuleRecord) -> None:
         why_not = "not pinned, because `set` also adds a missing member: "
     elif not pins.has_one_target:
         why_not = f"not pinned, because rules apply to all targets, and this one to {one.scope.upstream} only: "
+    # On one line: a line break in an upstream's text would end the comment and become configuration.
     pins.reasons.append(f"{why_not}{rule.entry}: {' '.join(one.evidence.split())}"[:_COMMENT_CHARS])
     if why_not:
         return
@@ -175,6 +176,7 @@ def _joined(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
+    # JSON is YAML, and its quotes keep names such as `on` and `1.0` texts.
     return json.dumps(value, ensure_ascii=False)
 
 

@@ -76,6 +76,7 @@ class EncryptedStore:
             stored = reading.values.get(code, b"")
             if len(stored) >= NONCE_BYTES and name not in values:
                 with suppress(InvalidTag):
+                    # The name is authenticated too: a server cannot exchange the values of two names.
                     values[name] = key.cipher.decrypt(stored[:NONCE_BYTES], stored[NONCE_BYTES:], name.encode())
         return replace(reading, values=values)
 
@@ -90,11 +91,13 @@ class EncryptedStore:
             await self._store.drop(key.code(name))
 
     async def count(self, name: str, ttl_s: float) -> int:
+        # The maximum, because a process with only one of the keys counts under that key alone.
         return max([await self._store.count(key.code(name), ttl_s) for key in self._keys])
 
     async def lease(self, name: str, owner: str, ttl_s: float) -> bool:
         for index, key in enumerate(self._ordered):
             if not await self._store.lease(key.code(name), owner, ttl_s):
+                # Given back at once, so that the process which holds the other part can complete its lease.
                 for taken in self._ordered[:index]:
                     await self._store.release(taken.code(name), owner)
                 return False
@@ -116,7 +119,7 @@ class EncryptedStore:
         found = (await self._store.get((KEY_NAME,))).values.get(KEY_NAME)
         if found is None:
             return None
-        text = found.decode("ascii", "replace")
+        text = found.decode("ascii", "replace")  # shown in the log: any client of the server may have written it
         return text if len(text) == KEY_ID_CHARS and text.isalnum() else "not an id of a key"
 
     async def put_key_id(self) -> None:

@@ -67,7 +67,7 @@ class ValkeyStore:
         async with self._connected(), self._client.pipeline(transaction=False) as pipe:
             for name in names:
                 pipe.get(self._prefix + name)
-            pipe.time()
+            pipe.time()  # the processes of several machines compare moments on the server's clock
             replies = await pipe.execute(raise_on_error=False)  # which else adds the command to the server's text
             for reply in replies:
                 if isinstance(reply, Exception):
@@ -166,6 +166,7 @@ def _connection_settings(settings: StoreSettings) -> dict[str, Any]:
         "port": settings.port,
         "db": settings.database,
         "client_name": "gatepass",
+        # None: the client would otherwise send CLIENT SETINFO, which exists only since Redis 7.2.
         "lib_name": None,
         "lib_version": None,
         # The client's timeout is an `asyncio.wait_for`. In Python 3.11 that loses a cancellation that arrives
@@ -190,4 +191,4 @@ def _context(network: TlsFiles) -> ssl.SSLContext:
 
 
 def _milliseconds(seconds: float) -> int:
-    return max(1, round(seconds * 1000))
+    return max(1, round(seconds * 1000))  # the server rejects an expiry of 0

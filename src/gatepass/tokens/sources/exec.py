@@ -165,6 +165,7 @@ def _kill_rest(pid: int) -> None:
 
 def _kill_group(pid: int) -> None:
     """Kill a process group: the program, if it is not reaped yet, and its children."""
+    # PermissionError: the program has changed its user (setuid), so that gatepass cannot kill it.
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
 
@@ -258,6 +259,7 @@ def _failed(program: str, code: int, stderr: bytearray, mask: Mask) -> FetchFail
 
 def _with_words(how: str, stderr: bytearray, mask: Mask) -> str:
     """Return `how` and the last line of the error output, masked and cut."""
+    # The last line, because tracebacks and the CLIs of clouds end with the reason.
     lines = [line for line in _text(stderr).splitlines() if line.strip()]
     return f"{how}: {one_line(mask_token_like(_JWT.sub(MASK, mask(lines[-1]))), mask)}" if lines else how
 

@@ -98,6 +98,7 @@ def parse_sts_session(reply: TokenResponse, host: str, mask: Mask) -> AwsKeys:
 
 def _element(text: str, name: str) -> str | None:
     """Return the text of an element without children. STS writes these without attributes and prefixes."""
+    # Without an XML parser, which expands entities: the reply may come from a proxy.
     found = re.search(rf"<{name}>\s*([^<]+?)\s*</{name}>", text)
     return found[1] if found else None
 
