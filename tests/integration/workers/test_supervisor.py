@@ -158,6 +158,7 @@ async def test_a_configuration_that_is_broken_leaves_the_old_one_and_is_told_in_
     async with Scripted([Send(reply(COMPLETION))]) as upstream, supervised(tmp_path, upstream.url) as running:
         port = await running.port
         old = await running.pids()
+        await both_told(port)  # a worker that still starts would read the broken file as its first one
         file = tmp_path / "gatepass.json"
         file.write_text('{"log": {"format": 1},\n "upstreams": {"chat": {}}}')
         before = len(running.lines)
