@@ -1,4 +1,4 @@
-"""deploy/compose.ragflow.yaml promises what its comments and deploy/README.md say."""
+"""deploy/compose.ragflow.yaml promises what its comments and docs/container.md say."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_service_is_reachable_by_name_in_the_network_of_ragflow() -> None:
     assert networks == {"ragflow": {"name": "docker_ragflow", "external": True}}
     assert service()["networks"] == ["ragflow"]
     assert "EXPOSE 8080" in IMAGE_FACTS
-    assert "http://gatepass:8080/v1" in (compose.DEPLOY / "README.md").read_text()
+    assert "http://gatepass:8080/v1" in (compose.DEPLOY.parent / "docs/container.md").read_text()
 
 
 def test_health_check_is_the_images_own() -> None:
@@ -137,12 +137,13 @@ def test_oauth2_instead_is_a_configuration_too(tmp_path: Path) -> None:
     assert isinstance(Config.model_validate(read.tree).credentials["token"], Oauth2Credential)
 
 
-def test_the_readme_counts_the_lines_that_oauth2_replaces() -> None:
+def test_the_page_counts_the_lines_that_oauth2_replaces() -> None:
     names = [name.removeprefix("GATEPASS_") for name in service()["environment"]]
     replaced = names[names.index("TOKEN_TYPE") : names.index("KEY_HASHES")]
     assert (len(replaced), replaced[-1]) == (6, "EXPIRES_UNIT")
     told = "six lines from `GATEPASS_TOKEN_TYPE` to `GATEPASS_EXPIRES_UNIT`"
-    assert told in (compose.DEPLOY / "README.md").read_text()
+    page = (compose.DEPLOY.parent / "docs/container.md").read_text()
+    assert told in " ".join(page.split())
 
 
 def active_lines() -> str:

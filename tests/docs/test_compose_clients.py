@@ -20,7 +20,7 @@ from tests.integration.scripted import Scripted, Send, reply
 
 FILES = ("compose.yaml", "compose.clients.yaml")
 EXAMPLE = compose.DEPLOY / "clients.env.example"
-README = (compose.DEPLOY / "README.md").read_text()
+PAGE = (compose.DEPLOY.parent / "docs/container.md").read_text()
 CLIENTS = ("ragflow", "open_webui", "librechat")
 KEYS = {name: f"gp-0123456789abcdef-{name}" for name in CLIENTS}
 HASHES = {f"{name.upper()}_KEY_HASH": f"sha256:{sha256(key.encode()).hexdigest()}" for name, key in KEYS.items()}
@@ -100,7 +100,7 @@ def test_a_hash_that_was_not_put_in_does_not_start(tmp_path: Path) -> None:
 def test_keys_list_prints_the_table_of_the_page(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["keys", "list"], env=environment("compose.clients.yaml", tmp_path))
     assert done.exit_code == 0, done.output
-    (shown,) = re.findall(r"^ *(NAME +ROLE.*?)^ *```", README, re.MULTILINE | re.DOTALL)
+    (shown,) = re.findall(r"^ *(NAME +ROLE.*?)^ *```", PAGE, re.MULTILINE | re.DOTALL)
     hidden = [re.sub(r"sha256:\w+", "sha256:", line.strip()) for line in done.stdout.splitlines()]
     assert [re.sub(r"sha256:\w+", "sha256:", line.strip()) for line in shown.splitlines()] == hidden
 

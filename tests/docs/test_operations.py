@@ -283,7 +283,8 @@ def config_of_one_key() -> Config:
 
 
 def test_the_sums_of_limits_are_those_of_the_defaults() -> None:
-    page, limits = PAGES["limits_and_memory"], Limits()
+    """The text block of limits_and_memory.md, its example, and the sum of the memory."""
+    page, limits = " ".join(PAGES["limits_and_memory"].split()), Limits()
     assert limits.unauthenticated == limits.connections // 4
     (addends, total) = re.findall(r"need (\d+(?: \+ \d+)+) = (\d+)\.", page)[0]
     assert sum(map(int, addends.split(" + "))) == int(total) == config_of_one_key().descriptors
