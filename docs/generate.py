@@ -20,6 +20,7 @@ import click
 from docs.changes_reference import changes_page
 from docs.entries import Entry, linked, page, unwrapped
 from docs.environment_reference import environment_page
+from docs.error_messages import MESSAGES
 from docs.http_reference import headers_page, http_api_page
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
@@ -621,7 +622,8 @@ def error_entries(kind: type[GatepassError]) -> Iterator[Entry]:
         given = {**ARGUMENTS_OF_ERROR, "phase": phase}
         wanted = inspect.signature(kind).parameters.values()
         arguments = {each.name: given[each.name] for each in wanted if each.name in given}
-        error = kind("…", **arguments)
+        error = kind("", **arguments)
+        error = kind(MESSAGES[error.public_code], **arguments)
         if phase:
             cause, details = re.findall(rf"^- `{phase}`: (.+)$", text, re.MULTILINE)[0], ""
             cause = cause[0].upper() + cause[1:] if cause.startswith("the") else cause
@@ -631,10 +633,15 @@ def error_entries(kind: type[GatepassError]) -> Iterator[Entry]:
             "Hop": f"`{error.hop}`",
             "A retry can succeed": retry,
             "Action": with_settings(action),
-            "Example": f"`{json.dumps(error_object(error), ensure_ascii=False)}`",
+            "Example": code_span(json.dumps(error_object(error), ensure_ascii=False)),
         }
         more = with_settings(introduced(details, "Causes"))
         yield Entry(error.public_code, with_settings(cause), facts, details=more)
+
+
+def code_span(text: str) -> str:
+    """Return `text` as code, which may contain single backticks itself."""
+    return f"`` {text} ``" if "`" in text else f"`{text}`"
 
 
 def with_settings(text: str) -> str:

@@ -1,8 +1,12 @@
 """docs/reference/errors.md has one heading for each code that a client can see, and none for another."""
 
+import ast
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
+
+from docs.error_messages import FAULTS, MESSAGES
 
 from gatepass import errors
 from gatepass.operations.error_objects import error_object
@@ -49,6 +53,24 @@ def test_every_heading_has_its_status():
         assert {status for code, status in shown.items() if code.startswith(kind.code)} == {str(kind.status)}, kind
     upstreams = {code for code, status in shown.items() if status == "the upstream's"}
     assert upstreams == {"upstream_error", "upstream_auth", "upstream_html"}
+
+
+def texts() -> Iterator[re.Pattern[str]]:
+    """A pattern for each text of the code that is long enough to tell two messages apart."""
+    for file in (DOCS.parent / "src/gatepass").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+            fixed = [part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+            if sum(map(len, fixed)) >= 20:
+                whole = (re.escape(str(part.value)) if isinstance(part, ast.Constant) else ".*" for part in parts)
+                yield re.compile("".join(whole))
+
+
+def test_each_example_is_a_message_of_the_code():
+    assert set(MESSAGES) == codes()
+    known = list(texts())
+    own = MESSAGES.keys() - FAULTS.keys() - {"upstream_error"}
+    assert [code for code in own if not any(text.fullmatch(MESSAGES[code]) for text in known)] == []
 
 
 def test_the_error_objects_of_the_page_are_those_of_gatepass():

@@ -1,0 +1,71 @@
+"""Example messages of docs/reference/errors.md. tests/docs/test_errors.py finds the text of each in the code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gatepass.errors import Fault, TransportFault
+from gatepass.proxy.upstream_call import upstream_error
+
+HOST = "https://llm.corp.example/v1"
+FAULTS: Mapping[str, TransportFault] = {
+    "upstream_connect": TransportFault(Fault.CONNECT, "connection refused"),
+    "upstream_dns": TransportFault(Fault.DNS, "Name or service not known"),
+    "upstream_tls": TransportFault(Fault.TLS, "certificate has expired"),
+    "upstream_closed": TransportFault(Fault.CLOSED, ""),
+    "upstream_timeout_connect": TransportFault(Fault.TIMEOUT_CONNECT, "", limit_s=5),
+    "upstream_timeout_first_byte": TransportFault(Fault.TIMEOUT_FIRST_BYTE, "", limit_s=600),
+    "upstream_timeout_idle": TransportFault(Fault.TIMEOUT_IDLE, "", limit_s=300),
+}
+MESSAGES: Mapping[str, str] = {
+    "invalid_api_key": "The API key is not known to gatepass. Check the client's API key setting.",
+    "forbidden_host": "Without keys gatepass serves only requests to localhost. Set access.keys (see `gatepass keys"
+    " new`) to serve others.",
+    "forbidden_origin": "CORS: without keys gatepass does not serve pages of other origins, such as"
+    " 'https://chat.corp.example'. Set access.keys, and add that origin to profiles.NAME.cors_origins.",
+    "forbidden_peer": "Without keys gatepass serves only clients on the same machine. This client is at 10.0.0.7. Set"
+    " access.keys (see `gatepass keys new`) to serve others.",
+    "model_not_allowed": "The caller 'ragflow' may not use the model 'gpt-4o'.",
+    "role_not_allowed": "The caller 'ragflow' may not read /metrics, because its key has the role caller. Use a key"
+    " with the role viewer or admin (`gatepass keys new --role viewer`).",
+    "model_not_found": "The model 'gpt-5' is not configured. Configured: gpt-4o. Add it under `models` in the gatepass"
+    " configuration, or set operations.chat.upstream for all other models.",
+    "unknown_path": "No operation has the path /api/v1/models. The base URL is http://localhost:8080/v1. The base URL"
+    " of this client seems to end in /api/v1.",
+    "method_not_allowed": "GET is not possible at /v1/chat/completions; use POST.",
+    "receive_timeout": "The request body was not complete after 20 s (limits.receive_s).",
+    "invalid_json": "The body is empty. Send a JSON object.",
+    "invalid_request": "`stream` must be true, false or null.",
+    "invalid_image": "images requires a user message, and `messages` has none.",
+    "body_too_large": "The request body is larger than 33554432 bytes (limits.body_bytes).",
+    "body_too_complex": "The body has more than 1000 members at its top level. Send less structure in one request.",
+    "unsupported_encoding": "gatepass does not read a body with content-encoding 'gzip'. Send it plain.",
+    "unsupported_media_type": "Send the body as `content-type: application/json`.",
+    "head_too_large": "The request has more than 100 header fields.",
+    "unsupported_transfer_coding": "The request's Transfer-Encoding is not `chunked`. Send the body with a"
+    " Content-Length, or as `chunked`.",
+    "unsupported_version": "The version in the request line is not HTTP/1.1 or HTTP/1.0.",
+    "overloaded": "4000 requests are in flight, which is the limit (limits.connections).",
+    "concurrency_limited": "The caller 'ragflow' has reached its limit of 8 concurrent requests"
+    " (access.keys[].max_concurrent). Retry when one of them has ended.",
+    "draining": "gatepass is stopping. Retry the request: another instance can serve it.",
+    "not_started": "gatepass was not started: its lifespan is not running. Enter its lifespan in the event loop that"
+    " serves the requests.",
+    "internal_error": "Internal error while handling the request. Search the gatepass log for `request_failed`.",
+    "token_unavailable": "no token for credential corp: no connection to sso.corp.example: connection refused; check"
+    " credentials.corp.token_url and its network.proxy",
+    "upstream_invalid": "The upstream's answer is larger than limits.reply_bytes.",
+    "upstream_html": 'The upstream "chat" (llm.corp.example) answered 200 OK with an HTML page titled "Sign in"'
+    " instead of JSON, which is invalid as a reply: a login page or a portal is in front of it. Check"
+    " upstreams.chat.base_url and its credential.",
+    "upstream_empty": 'The upstream "chat" (llm.corp.example) answered 200 OK with an empty body.',
+    "upstream_redirect": 'The upstream "chat" (llm.corp.example) answered 302 Found, a redirect to sso.corp.example,'
+    " which is invalid as a reply: gatepass does not follow redirects. Check upstreams.chat.base_url (https instead of"
+    " http, the whole path) and whether a login page is in front of it.",
+    "upstream_timeout_total": "The answer was not complete after 600 s (timeouts.total_s).",
+    "upstream_auth": "Token has expired. Tried with the token of the credential 'corp', and once more with a new one,"
+    " fetched 5 s ago. `gatepass token corp --reveal` shows it: compare its audience and scope with what this upstream"
+    " requires. `gatepass doctor MODEL --call` tries it.",
+    "upstream_error": "The model `gpt-5` does not exist.",
+    **{code: upstream_error(fault, "chat", HOST).message for code, fault in FAULTS.items()},
+}
