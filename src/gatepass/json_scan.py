@@ -341,14 +341,15 @@ def has_more_values(text: bytes, limit: int) -> bool:
 
     In a long string only those near its beginning count.
     """
-    begin = 0
+    begin = quote = 0
     while begin < len(text):
         end = begin + VALUES_BYTES
         limit -= len(text[begin:end].translate(None, _NO_VALUE))
         if limit < 0:
             return True
         begin = end
-        quote = text.find(b'"', end)
+        if 0 <= quote < end:  # else it is known: 30 MiB of blanks would take 5 s
+            quote = text.find(b'"', end)
         if quote - end > NAME_BYTES and text[quote - NAME_BYTES : quote].rstrip()[-1:] not in _BEFORE_STRING:
             begin = quote  # the search stopped in a string: the quote ends that string or is inside it
     return False

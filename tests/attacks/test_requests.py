@@ -445,6 +445,7 @@ async def test_a_server_goes_on_while_it_reads_bodies_in_one_piece(attack: Attac
         Json("x", '\\"' * 512, MOST_AT_ONCE_BYTES - 1024, '"'),
         Json("x", "é" * 512, MOST_AT_ONCE_BYTES - 1024, '"'),
         Json("x", "A" * 1024, 12 * MIB, '"'),
+        Json('x":[%s],"y' % (" " * 20 * MIB), "1", 4),
         Json("x", '"model":{}', small, "{"),
     ]
     twice = [Json('m":1,"Model', "[]", small), Json('m":1,"model', "1", most)]
