@@ -11,7 +11,7 @@ from gatepass.errors import TransportFault
 from gatepass.proxy.client_response import ClientResponse
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.keepalive import KeepAlive
-from gatepass.proxy.response import BufferedReply, ClassifiedReply, RawReply, StreamingReply
+from gatepass.proxy.response import BufferedReply, ClassifiedReply, RawReply, StreamingReply, last_events
 from gatepass.proxy.upstream_call import connection_error
 from gatepass.sse.event import DONE
 from gatepass.sse.event_stream import EventStream
@@ -113,7 +113,7 @@ async def _relay_events(stream: StreamingReply, attempt: Attempt, client_respons
         try:
             at_end = await stream.response.stream_to(writer.relay_piece)
             if at_end:
-                writer.hold(events.finish())
+                writer.hold(await last_events(events))
         except TransportFault as fault:
             events.broken(connection_error(attempt, fault))
             at_end = True

@@ -318,8 +318,18 @@ async def classify_stream(context: ReplyContext) -> ClassifiedReply:
         raise connection_error(context.attempt, fault) from fault
     if sniffer.kind is not ContentKind.STREAM:
         return await _synthesized(context, await buffer_reply(context, b"".join(pieces)))
-    held += _checked(context, b"", events.finish(), events)
+    held += _checked(context, b"", await last_events(events), events)
     return StreamingReply(context.upstream, context.response, events, held, body_ended=True)
+
+
+async def last_events(events: EventStream) -> bytes:
+    """Return the last bytes of a stream whose body ended. The event loop runs while a large event is shortened."""
+    events.shorten_tail()
+    runs = []
+    while events.waiting:
+        await asyncio.sleep(0)
+        runs.append(events.feed())
+    return b"".join((*runs, events.finish()))
 
 
 def _checked(context: ReplyContext, piece: bytes, ready: bytes, events: EventStream) -> bytes:
@@ -456,7 +466,7 @@ async def buffer_reply(context: ReplyContext, beginning: bytes = b"") -> Buffere
     if context.may_stream and body[:1] != b"{" and is_event_stream(context.response.headers, body):
         aggregator = _body_aggregator(context)
         await _feed_slices(aggregator, body)
-        return _aggregated(context, aggregator)
+        return await _aggregated(context, aggregator)
     if is_large:
         await asyncio.sleep(0)
     if protocol is ClientProtocol.EMBEDDINGS and is_right(body, context.call.embeddings_options()):
@@ -538,7 +548,7 @@ async def aggregate_reply(context: ReplyContext) -> BufferedReply:
         raise connection_error(context.attempt, fault) from fault
     context.attempt.received()
     await _feed_slices(aggregator, sniffer.held)
-    reply = _aggregated(context, aggregator)
+    reply = await _aggregated(context, aggregator)
     context.response.finish()
     return reply
 
@@ -579,17 +589,26 @@ async def _feed_slices(aggregator: BodyAggregator, run: bytes) -> bool:
         if at:
             await asyncio.sleep(0)
         needs_more = aggregator.feed(run[at : at + TURN_BYTES])
+        while aggregator.waiting:
+            await asyncio.sleep(0)
+            needs_more = aggregator.feed()
         if not needs_more:
             break
     return needs_more
 
 
-def _aggregated(context: ReplyContext, aggregator: BodyAggregator) -> BufferedReply:
+async def _aggregated(context: ReplyContext, aggregator: BodyAggregator) -> BufferedReply:
+    aggregator.shorten_tail()
+    while aggregator.waiting:
+        await asyncio.sleep(0)
+        aggregator.feed()
     try:
         body = aggregator.finish()
     except GatepassError:
         context.attempt.add_changes(aggregator.adapted)
         raise
+    if len(body) > SLICE_BYTES:
+        await asyncio.sleep(0)
     # the upstream's content type is that of a stream
     headers = tuple(field for field in context.headers() if field[0] != b"content-type")
     headers = (*headers, (b"content-type", b"application/json"))

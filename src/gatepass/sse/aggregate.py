@@ -20,6 +20,7 @@ from gatepass.sse.choice_repair import CumulativeTextRepair, PendingChunk
 from gatepass.sse.chunk import (
     CHAT,
     ENVELOPE,
+    ERROR_BYTES,
     LEGACY,
     MAX_CHOICES,
     REASONING,
@@ -37,6 +38,7 @@ from gatepass.sse.chunk import (
     unwrap,
 )
 from gatepass.sse.event import EventTransform, Framer, is_json, parse_event, read_json, single_line_data, split_events
+from gatepass.sse.large_event import CUT_EVENT, LongTexts, has_marks, without_marks
 from gatepass.sse.tool_calls import ToolCall, ToolCallTracker, is_complete_json
 
 _BOM = b"\xef\xbb\xbf"
@@ -78,6 +80,10 @@ class StreamAggregator(ABC):
                 data, name = event.data or b"", event.name
             self._add_data(data.strip(), name)
 
+    def count(self, size_bytes: int) -> None:
+        """Count bytes of events that `feed` does not receive because they were shortened."""
+        self._bytes_left -= size_bytes
+
     def fail(self, error: GatepassError) -> None:
         """Drop the collected events, and ignore further ones. `finish` raises `error`."""
         self.failure, self.is_over = error, True
@@ -117,9 +123,11 @@ class StreamAggregator(ABC):
             if name != b"error":
                 self.fail(chunk.event_not_json(self._upstream))
                 return
-            payload = data.decode("utf-8", "replace")  # an error event may hold plain text
+            payload = data[:ERROR_BYTES].decode("utf-8", "replace")  # an error event may hold plain text
         error_body = error_in_event(payload, name, self._read_error)
         if error_body is not None:
+            if has_marks(data):
+                error_body = error_in_event(read_json(without_marks(data)), name, self._read_error) or error_body
             self.fail(chunk.upstream_error_event(self._upstream, error_body))
             return
         self._add(payload, data)
@@ -129,10 +137,20 @@ class BodyAggregator:
     """Frames a body, runs its events through `transform`, and feeds them to `aggregator`.
 
     Memory is bounded: one event of `event_limit_bytes`, what the transform holds, and the answer, which the aggregator
-    bounds.
+    bounds. While `waiting`, the caller lets the event loop run and then calls `feed` without a piece, because a large
+    event is shortened in steps.
     """
 
-    __slots__ = ("_aggregator", "_framer", "_has_started", "_transform", "_upstream")
+    __slots__ = (
+        "_aggregator",
+        "_framer",
+        "_has_started",
+        "_long_texts",
+        "_shortens_tail",
+        "_transform",
+        "_upstream",
+        "waiting",
+    )
 
     def __init__(
         self,
@@ -146,19 +164,54 @@ class BodyAggregator:
         self._framer = Framer(event_limit_bytes)
         self._transform = transform
         self._has_started = False
+        self._long_texts: LongTexts | None = None
+        self._shortens_tail = False
+        self.waiting = b""
 
     @property
     def adapted(self) -> tuple[str, ...]:
         """The changes that its transform has made so far."""
         return () if self._transform is None else self._transform.adapted
 
-    def feed(self, piece: bytes) -> bool:
+    def feed(self, piece: bytes = b"") -> bool:
         """Take the next bytes of the body. Return False after the last event or the first error."""
+        while self.waiting:
+            self._shorten()
+            if not piece:
+                break
         if run := self._framer.feed(piece):
             self._add(run)
-        if self._framer.overflowed:
-            self._aggregator.fail(chunk.event_too_large(self._upstream))
+        if self._framer.is_blocked and not self.waiting:
+            if self._framer.large:
+                self._start_shortening(self._framer.take_large())
+            else:
+                self._aggregator.fail(chunk.event_too_large(self._upstream))
         return not self._aggregator.is_over
+
+    def shorten_tail(self) -> None:
+        """Prepare `finish`: an unfinished large event is `waiting` until it is shortened."""
+        if self._framer.has_large_tail and not self._aggregator.is_over:
+            self._shortens_tail = True
+            self._start_shortening(self._framer.tail + b"\n\n")
+
+    def _start_shortening(self, run: bytes) -> None:
+        if self._long_texts is None:
+            self._long_texts = LongTexts()
+        self._long_texts.start(run)
+        self.waiting = run
+
+    def _shorten(self) -> None:
+        texts = self._long_texts
+        if texts is None or texts.step():
+            return
+        run, self.waiting, shortened = self.waiting, b"", texts.shortened
+        if self._shortens_tail:  # `finish` adds it
+            self._framer.replace_tail(CUT_EVENT if shortened is None else shortened[: -len(b"\n\n")])
+        elif shortened is None:
+            self._aggregator.fail(chunk.event_too_large(self._upstream))
+        else:
+            self._aggregator.count(len(run) - len(shortened))
+            self._add(shortened)
 
     def finish(self) -> bytes:
         """Return the reply as JSON. Raises the errors of the aggregator's `finish`."""
@@ -168,7 +221,8 @@ class BodyAggregator:
             self._add(tail + b"\n\n")
         if self._transform is not None:
             self._aggregator.feed(self._transform.finish())
-        return self._aggregator.finish()
+        reply = self._aggregator.finish()
+        return reply if self._long_texts is None else self._long_texts.restore(reply)
 
     def _add(self, run: bytes) -> None:
         if not self._has_started:

@@ -89,6 +89,14 @@ def empty_choice(index: int, *, is_text: bool) -> dict[str, Any]:
     return {"index": index, **payload, "finish_reason": None}
 
 
+MAX_ENVELOPE_CHARS = 256
+
+
+def is_short(value: Any) -> bool:
+    """Return whether a member of the envelope may be repeated in other chunks."""
+    return not isinstance(value, str) or len(value) <= MAX_ENVELOPE_CHARS
+
+
 # --- read a chunk ---------------------------------------------------------------------------------
 
 
@@ -142,6 +150,9 @@ def error_in_event(payload: Any, name: bytes, read_error: ReadError) -> Upstream
         return None
     return read_error({"error": first["error"]}) or UNREADABLE
 
+
+ERROR_BYTES = 64 * 1024
+"""So much of an error event that is not JSON is read."""
 
 MAX_CHOICES = 1024
 """OpenAI accepts an `n` of at most 128. Each choice of a stream costs memory."""
@@ -229,7 +240,7 @@ def stream_empty(upstream: str) -> GatepassError:
 
 def event_too_large(upstream: str) -> GatepassError:
     return UpstreamInvalid(
-        "The upstream sent an event that is larger than limits.event_bytes, or that has too many lines.",
+        "The upstream sent an event that is larger than limits.event_bytes, or that has too many lines or values.",
         upstream=upstream,
     )
 

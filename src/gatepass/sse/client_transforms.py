@@ -19,6 +19,7 @@ from gatepass.sse.chunk import (
     Object,
     empty_choice,
     encode_event,
+    is_short,
     json_text,
     split_end,
 )
@@ -32,6 +33,7 @@ from gatepass.sse.event import (
     split_events,
     takes_long,
 )
+from gatepass.sse.large_event import FIRST_KEPT_BYTES, has_marks, split_text
 
 
 def make_client_transform(profile: Profile, *, is_chat: bool = True) -> EventTransform | None:
@@ -133,7 +135,8 @@ class ShortLines(_ChunkTransform):
         self._piece_chars = max(1, (limit_bytes - OVERHEAD_BYTES) // BYTES_PER_CHAR)
 
     def _passes(self, block: bytes) -> bool:
-        return len(block) <= self._limit_bytes  # nearly every run
+        size_bytes = len(block)  # nearly every run is short
+        return size_bytes <= self._limit_bytes and (size_bytes <= FIRST_KEPT_BYTES or not has_marks(block))
 
     def _change(self, payload: Any) -> bytes | None:
         choices = payload.get("choices") if isinstance(payload, dict) else None
@@ -148,7 +151,7 @@ class ShortLines(_ChunkTransform):
             if choice.get("finish_reason")
         ]
         first, last = split_end(payload, ends)
-        envelope = {name: payload[name] for name in ENVELOPE if name in payload}
+        envelope = {name: payload[name] for name in ENVELOPE if name in payload and is_short(payload[name])}
         parts = [first, *({**envelope, "choices": [piece]} for piece in later)]
         if ends or payload.get("usage"):
             parts.append(last)
@@ -170,11 +173,11 @@ class ShortLines(_ChunkTransform):
 
     def _cut_off(self, owner: Object, name: str) -> list[str]:
         """Leave the first piece of the text in `owner`, and return the other pieces."""
-        text, size = owner.get(name), self._piece_chars
-        if not isinstance(text, str) or len(text) <= size:
+        text = owner.get(name)
+        if not isinstance(text, str) or not text:
             return []
-        owner[name] = text[:size]
-        return [text[at : at + size] for at in range(size, len(text), size)]
+        owner[name], *later = split_text(text, self._piece_chars)
+        return later
 
 
 def _piece(choice: Object, delta: Object) -> Object:

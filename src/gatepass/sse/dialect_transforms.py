@@ -71,7 +71,8 @@ CHARS_PER_TOKEN = 4
 """Average of English text. A Chinese token has one or two characters, so the estimate is too low there."""
 
 _ABSENT = ("not found", "don't own")
-_CITATION = re.compile(r"\s*(?:##\d+\$\$|\[ID:\s*\d+\])")
+_CITATION = re.compile(r"(?<!\s)\s*+(?:##\d+\$\$|\[ID:\s*\d+\])")
+"""It begins a match only at the beginning of white space: 30,000 line ends took 4 s."""
 
 
 def as_error(text: str) -> Object | None:

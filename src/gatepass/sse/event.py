@@ -73,18 +73,30 @@ def first_event(run: bytes) -> int:
     return len(run) if found is None else found.end()
 
 
+LARGE_EVENT_BYTES = 1024 * 1024
+"""Larger events are shortened before anything reads them (`large_event.LongTexts`)."""
+
+_BLANK_LINE = re.compile(rb"(?>\r\n?|\n)(?>\r\n?|\n)")
+
+
 class Framer:
     """Cut pieces of any size into runs of whole events, in time linear in the bytes.
+
+    `feed` does not return a run with a large event: it is in `large`, until `take_large` is called.
 
     Only the unfinished event is kept, at most `limit_bytes` of it. An event above the limit, including its blank
     line, sets `overflowed` for every split of its bytes. The events before it are returned, but not the event and the
     bytes after it. An unfinished event of more than 2 * MOST_LINES lines sets `overflowed` too.
     """
 
-    __slots__ = ("_edge", "_limit_bytes", "_lines", "_tail", "overflowed")
+    __slots__ = ("_edge", "_limit_bytes", "_lines", "_passing_bytes", "_tail", "is_blocked", "large", "overflowed")
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
+        self._passing_bytes = min(limit_bytes, LARGE_EVENT_BYTES)
+        self.large = b""
+        self.is_blocked = False
+        """Whether `overflowed` or `large` is set: one look for each piece."""
         self._tail = bytearray()
         self._lines = 0  # of the tail; counted only if it has more than MOST_LINES bytes
         self._edge = b"\n"  # a blank line may begin with these bytes: the last of the tail, the last two if _OPEN
@@ -105,7 +117,7 @@ class Framer:
         if (
             not self._tail
             and (piece[-2:] == _LINE_FEEDS or piece.endswith(_BLANK_LINE_ENDS))
-            and len(piece) <= self._limit_bytes
+            and len(piece) <= self._passing_bytes
         ):
             return piece
         if self.overflowed:
@@ -116,15 +128,29 @@ class Framer:
             self._keep(piece, window)
             return b""
         end -= len(self._edge)
-        run = piece[:end]
+        run, tail_bytes = piece[:end], len(self._tail)
         if self._tail:
             self._tail += run
             run = bytes(self._tail)
             self._tail.clear()
         if len(run) > self._limit_bytes:
-            run = self._within_limit(run)
+            run = self._within_limit(run, tail_bytes)
         self._keep(piece[end:], window)
+        if len(run) > LARGE_EVENT_BYTES:
+            self.large, run, self.is_blocked = self.large + run, b"", True
         return run
+
+    def take_large(self) -> bytes:
+        """Return `large` and forget it."""
+        large, self.large, self.is_blocked = self.large, b"", self.overflowed
+        return large
+
+    @property
+    def has_large_tail(self) -> bool:
+        return len(self._tail) > LARGE_EVENT_BYTES
+
+    def replace_tail(self, tail: bytes) -> None:
+        self._tail[:] = tail
 
     def _keep(self, rest: bytes, window: bytes) -> None:
         """Keep the unfinished event."""
@@ -138,9 +164,14 @@ class Framer:
         if len(self._tail) > self._limit_bytes or self._lines > 2 * MOST_LINES:
             self._overflow()
 
-    def _within_limit(self, run: bytes) -> bytes:
-        size_bytes = 0
-        for event in split_events(run):
+    def _within_limit(self, run: bytes, tail_bytes: int) -> bytes:
+        """Return the first events of `run`. Its first event, and no other, contains the `tail_bytes` of the tail."""
+        found = _BLANK_LINE.search(run, max(tail_bytes - len(b"\r\n\r"), 0)) if tail_bytes else None
+        size_bytes = 0 if found is None else found.end()
+        if size_bytes > self._limit_bytes:
+            self._overflow()
+            return b""
+        for event in split_events(run[size_bytes:]):
             if len(event) > self._limit_bytes:
                 self._overflow()
                 return run[:size_bytes]
@@ -148,9 +179,9 @@ class Framer:
         return run
 
     def _overflow(self) -> None:
-        self.overflowed = True
+        self.overflowed = self.is_blocked = True
         self._tail.clear()
-        self._limit_bytes = -1  # from here on `feed` returns and keeps no bytes
+        self._limit_bytes = self._passing_bytes = -1  # from here on `feed` returns and keeps no bytes
 
 
 def _end_of_last_event(data: bytes) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 from gatepass.errors import GatepassError
 from gatepass.sse import chunk
 from gatepass.sse.chunk import (
+    ERROR_BYTES,
     MAX_ENTRIES_MIN_BYTES,
     ReadError,
     error_in_event,
@@ -31,6 +32,7 @@ from gatepass.sse.event import (
     single_line_data,
     split_events,
 )
+from gatepass.sse.large_event import CUT_EVENT, LongTexts, RestoredTexts, has_marks, without_marks
 from gatepass.sse.repair import StreamRepair
 from gatepass.sse.usage import Usage
 from gatepass.types import UpstreamErrorBody
@@ -71,8 +73,9 @@ class EventStream:
       gatepass's form. After `done` or a failure no more bytes are returned.
     * `has_answered`: an event with choices was returned.
     * `events` is the number of JSON events returned, without errors and `[DONE]`.
-    * `waiting` holds the whole events that are left when TURN_LINES are used up. The caller lets the event loop run,
-      and then calls `feed` without a piece. Events that the fast path matches do not count, because they cost little.
+    * `waiting` holds the whole events that are left when TURN_LINES are used up, or that contain a large event. The
+      caller lets the event loop run, and then calls `feed` without a piece. Events that the fast path matches do not
+      count, because they cost little.
 
     The arguments:
 
@@ -101,9 +104,12 @@ class EventStream:
         "_is_over",
         "_last_types",
         "_lines_left",
+        "_long_texts",
         "_progress",
         "_read_error",
         "_repair",
+        "_shortening",
+        "_shortens_tail",
         "_upstream",
         "done",
         "events",
@@ -138,6 +144,9 @@ class EventStream:
         self._after = client_transform
         self._framer = Framer(event_limit_bytes)
         self._event_limit_bytes = event_limit_bytes
+        self._long_texts: LongTexts | None = None
+        self._shortening: LongTexts | None = None
+        self._shortens_tail = False
         self.waiting = b""
         self._lines_left = TURN_LINES
         self._idle_bytes = self._events_before = 0
@@ -187,6 +196,9 @@ class EventStream:
             return b""
         run, dialect_transform = self._framer.feed(piece), self._before
         if self.waiting:
+            while self._shortening is not None:
+                if (self._shorten(self._shortening) and not run) or self._is_over:
+                    return b""
             run, self.waiting, self._lines_left = self.waiting + run, b"", TURN_LINES
         if dialect_transform is not None and run:
             run = self._in_this_turn(run)
@@ -200,9 +212,38 @@ class EventStream:
         elif run:
             run = run if dialect_transform is not None else self._in_this_turn(run)
             run = self._validate_run(run) if run else b""
-        if self._framer.overflowed and not self.waiting:
-            self._fail(chunk.event_too_large(self._upstream))
+        if self._framer.is_blocked and not self.waiting:
+            if self._framer.large:
+                self._start_shortening(self._framer.take_large())
+            else:
+                self._fail(chunk.event_too_large(self._upstream))
         return run if self._after is None or not run else self._after.feed(run)
+
+    def shorten_tail(self) -> None:
+        """Prepare `finish`: an unfinished large event is `waiting` until it is shortened."""
+        if self._framer.has_large_tail and not self.waiting and not self._is_over:
+            self._shortens_tail = True
+            self._start_shortening(self._framer.tail + b"\n\n")
+
+    def _start_shortening(self, run: bytes) -> None:
+        if self._long_texts is None:
+            self._long_texts = LongTexts(self._event_limit_bytes)
+            self._after = RestoredTexts(self._after, self._long_texts)
+        self._long_texts.start(run)
+        self.waiting, self._shortening = run, self._long_texts
+
+    def _shorten(self, texts: LongTexts) -> bool:
+        """Continue to shorten the events in `waiting`. Return whether there is nothing to validate yet."""
+        if texts.step():
+            return True
+        self._shortening, shortened = None, texts.shortened
+        if self._shortens_tail:  # `finish` validates it
+            self._framer.replace_tail(CUT_EVENT if shortened is None else shortened[: -len(b"\n\n")])
+            shortened = b""
+        elif shortened is None:
+            self._fail(chunk.event_too_large(self._upstream))
+        self.waiting = shortened or b""
+        return not shortened
 
     def finish(self) -> bytes:
         """Return the last bytes for the client after a body that ended cleanly.
@@ -339,8 +380,10 @@ class EventStream:
             if name != b"error":
                 self._fail(chunk.event_not_json(self._upstream))
                 return b""
-            payload = data.decode("utf-8", "replace")  # an error event may hold plain text
+            payload = data[:ERROR_BYTES].decode("utf-8", "replace")  # an error event may hold plain text
         if (error_body := error_in_event(payload, name, self._read_error)) is not None:
+            if has_marks(data):
+                error_body = error_in_event(read_json(without_marks(data)), name, self._read_error) or error_body
             return self._fail_with_error_event(error_body)
         return self._validate_chunk(block, payload)
 

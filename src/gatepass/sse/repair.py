@@ -26,6 +26,7 @@ from gatepass.sse.chunk import (
     encode_event,
     finish_reason,
     is_chunk,
+    is_short,
     split_end,
     unwrap,
 )
@@ -276,7 +277,7 @@ class Envelope:
         """Keep the members that no earlier chunk had."""
         members = self.members
         for name in ENVELOPE:
-            if name not in members and (value := chunk.get(name)):
+            if name not in members and (value := chunk.get(name)) and is_short(value):
                 members[name] = value
         self._is_known = members.keys() >= _REQUIRED_SET
 

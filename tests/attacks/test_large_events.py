@@ -1,0 +1,304 @@
+"""Large events: they are read in slices, and relayed as small ones are."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gatepass.config.access import BUILT_IN
+from gatepass.errors import GatepassError
+from gatepass.sse import event, large_event, repair
+from gatepass.sse.aggregate import BodyAggregator, CompletionAggregator
+from gatepass.sse.choice_repair import RepairOptions
+from gatepass.sse.chunk import EnvelopeDefaults
+from gatepass.sse.client_transforms import make_client_transform
+from gatepass.sse.dialect_transforms import RagflowStream
+from gatepass.sse.event import is_json, parse_event, read_json, split_events
+from gatepass.sse.event_stream import EventStream
+from gatepass.sse.repair import StreamRepair
+from tests.attacks import generated
+from tests.attacks.conftest import Attack
+from tests.integration.gateway import HELLO, gateway
+from tests.integration.scripted import Scripted, Send, begin_stream, chunk
+from tests.unit.sse.streams import DONE, read_error, text, with_line_ends
+
+MIB = 1 << 20
+LIMIT_BYTES = 32 * MIB
+DEFAULTS = EnvelopeDefaults(lambda prefix: f"{prefix}x", 1, "m")
+HEAD = '"id":"c1","object":"chat.completion.chunk","created":1,"model":"m"'
+END = f'data: {{{HEAD},"choices":[{{"index":0,"delta":{{}},"finish_reason":"stop"}}]}}\n\n'.encode() + DONE
+
+PLACES = {
+    "content": '"choices":[{"index":0,"delta":{"content":%s},"finish_reason":null}]',
+    "without index": '"choices":[{"delta":{"content":%s}}]',
+    "a completion": '"choices":[{"index":0,"message":{"role":"assistant","content":%s},"finish_reason":"stop"}]',
+    "an unknown member": '"x":[%s],"choices":[{"index":0,"delta":{"content":"a"}}]',
+    "no choices": '"x":%s,"choices":[]',
+    "a name": '"x":{%s:1},"choices":[{"delta":{"content":"a"}}]',
+    "two": '"y":%s,"choices":[{"index":0,"delta":{"content":%s}}]',
+    "arguments": '"choices":[{"index":0,"delta":{"tool_calls":[{"function":{"name":"f","arguments":%s}}]}}]',
+    "an object as arguments": (
+        '"choices":[{"index":0,"delta":{"tool_calls":[{"function":{"name":"f","arguments":{"a":[%s]}}}]}}]'
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Large:
+    """A stream with one event whose value at `place` is the JSON string of `units`."""
+
+    units: tuple[str, ...]
+    place: str = "content"
+    repeats: int = 1
+    framing: str = ""
+    end: bytes = b"\n"
+    is_closed: bool = True
+
+    @property
+    def raw(self) -> bytes:
+        value = '"%s"' % ("".join(self.units) * self.repeats)
+        inside = "{" + HEAD + "," + PLACES[self.place].replace("%s", value) + "}"
+        if self.framing == "two lines":
+            inside = inside.replace(',"object"', '\ndata: ,"object"')
+        before = {"id": "id: 1\n", "comment": ': it is "open\n'}.get(self.framing, "")
+        last = END if self.is_closed else b""
+        whole = (
+            text("hi") + f"{before}data: {inside}".encode() + (b"\n\n" + text("ho") if self.is_closed else b"") + last
+        )
+        return with_line_ends(whole, self.end)
+
+
+UNITS = [
+    "a",
+    "é",
+    "漢字",
+    "😀",
+    "\\n",
+    '\\"',
+    "\\\\",
+    "\\u00e9",
+    "\\ud83d\\ude00",
+    "\\ud83d",
+    "\\t0a:1;",
+    " ",
+    "x" * 90,
+]
+larges = st.builds(
+    Large,
+    st.lists(st.sampled_from(UNITS), min_size=1, max_size=12).map(tuple),
+    st.sampled_from(sorted(PLACES)),
+    st.integers(1, 400),
+    st.sampled_from(["", "id", "comment", "two lines"]),
+    st.sampled_from([b"\n", b"\r\n", b"\r"]),
+    st.booleans(),
+)
+
+
+@contextmanager
+def scaled(large_bytes: int = 1024) -> Iterator[None]:
+    """Make events of 1 KiB large ones, so that small cases have many marks."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (event, large_event):
+            patch.setattr(module, "LARGE_EVENT_BYTES", large_bytes)
+        for name, size in {"LONG_BYTES": 64, "KEPT_BYTES": 40, "FIRST_KEPT_BYTES": 200, "PIECE_BYTES": 30}.items():
+            patch.setattr(large_event, name, size)
+        patch.setattr(large_event, "_WINDOW_BYTES", 64)
+        yield
+
+
+def new_stream(profile: str, *, is_ragflow: bool = False) -> EventStream:
+    return EventStream(
+        "chat",
+        LIMIT_BYTES,
+        read_error,
+        repair=StreamRepair(RepairOptions(None, "move"), DEFAULTS),
+        dialect_transform=RagflowStream(DEFAULTS) if is_ragflow else None,
+        client_transform=make_client_transform(BUILT_IN[profile]),
+    )
+
+
+def relayed(raw: bytes, profile: str = "open_webui", cuts: list[int] | None = None) -> tuple[bytes, str, bool, int]:
+    """What a stream relays, its failure, whether it is complete, and its events."""
+    stream, out = new_stream(profile, is_ragflow=profile == "continue"), []
+    for start, end in pairwise([0, *sorted(cuts or ()), len(raw)]):
+        out.append(stream.feed(raw[start:end]))
+        while stream.waiting:
+            out.append(stream.feed())
+    stream.shorten_tail()
+    out.append(stream.finish())
+    return b"".join(out), str(stream.failure), stream.done, stream.events
+
+
+def meaning(value: object) -> object:
+    """Return JSON with the values of all `arguments`: a repaired event may write a text with other escapes."""
+    if isinstance(value, bytes):
+        events = [parse_event(one).data or b"" for one in split_events(value)]
+        return [meaning(read_json(data)) if is_json(data) else data for data in events]
+    if isinstance(value, dict):
+        arguments = value.get("arguments")
+        if isinstance(arguments, str) and arguments.startswith("{"):
+            value = {**value, "arguments": json.loads(arguments)}
+        return {name: meaning(one) for name, one in value.items()}
+    return [meaning(one) for one in value] if isinstance(value, list) else value
+
+
+def is_alike(large: Large, profile: str, cuts: list[int]) -> bool:
+    raw = large.raw
+    cuts = [cut for cut in cuts if cut < len(raw)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(repair, "MAX_MOVED_BYTES", 200)  # scaled too
+        expected, reply = relayed(raw, profile, cuts), aggregated(raw, 1000)
+        with scaled():
+            found, shortened_reply = relayed(raw, profile, cuts), aggregated(raw, 1000)
+    if found[0] != expected[0] and meaning(found[0]) != meaning(expected[0]):
+        return False
+    return found[1:] == expected[1:] and meaning(shortened_reply) == meaning(reply)
+
+
+def aggregated(raw: bytes, step_bytes: int) -> object:
+    """The whole reply, or the error."""
+    aggregator = CompletionAggregator("chat", LIMIT_BYTES, read_error, DEFAULTS)
+    body = BodyAggregator("chat", aggregator, LIMIT_BYTES)
+    for at in range(0, len(raw), step_bytes):
+        body.feed(raw[at : at + step_bytes])
+        while body.waiting:
+            body.feed()
+    body.shorten_tail()
+    while body.waiting:
+        body.feed()
+    try:
+        return json.loads(body.finish())
+    except GatepassError as error:
+        return str(error)
+
+
+@pytest.mark.attack("events: large, relayed alike")
+@generated
+@given(larges, st.sampled_from(["open_webui", "dify", "cline", "continue"]), st.lists(st.integers(0, 3000), max_size=4))
+@example(Large(("\\u00e9",), "an object as arguments", 300), "open_webui", [])
+@example(Large(("\\ud83d\\ude00",), "two", 300), "dify", [1])
+@example(Large(('\\"', "a"), "without index", 900, end=b"\r\n"), "cline", [])
+@example(Large(("x" * 90,), "content", 30, is_closed=False), "open_webui", [])
+@example(Large(("a",), "no choices", 3000), "open_webui", [])
+def test_a_large_event_is_relayed_as_a_small_one(attack: Attack, large: Large, profile: str, cuts: list[int]) -> None:
+    attack.cases += 1
+    attack.check(is_alike(large, profile, cuts), (large, profile, cuts))
+
+
+@pytest.mark.parametrize("name", ["_cut", "_long_strings"])
+def test_marks_at_the_wrong_places_are_found(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    whole = getattr(large_event, name)
+    if name == "_cut":
+        monkeypatch.setattr(large_event, name, lambda text, at, end, stop: min(whole(text, at, end, stop) + 1, stop))
+    else:
+        monkeypatch.setattr(large_event, name, lambda *where: [(at, end - 1) for at, end in whole(*where)])
+    assert not is_alike(Large(("\\ud83d\\ude00",), "content", 300), "open_webui", [])
+
+
+def test_marks_of_an_upstream_are_text() -> None:
+    with scaled():
+        out = relayed(Large((";\\t" + "0" * 32 + ":0;",), "content", 300).raw)[0]
+    assert out.count(b"0" * 32) == 300
+
+
+BAD = ["\\x", "\\u12", "\x01", '"']
+
+
+@pytest.mark.attack("events: large, invalid")
+@generated
+@given(larges, st.sampled_from(BAD), st.integers(0, 400))
+def test_a_large_event_that_is_not_json_ends_the_stream(attack: Attack, large: Large, bad: str, at: int) -> None:
+    attack.cases += 1
+    units = list(large.units) * large.repeats
+    units.insert(at % len(units), bad)
+    raw = Large(tuple(units), large.place, 1, large.framing, large.end, large.is_closed).raw
+    expected = relayed(raw)
+    with scaled():
+        attack.check(relayed(raw)[1:3] == expected[1:3], (large, bad, at))
+
+
+@pytest.mark.attack("events: large, errors")
+@pytest.mark.parametrize("name", ["", "event: error\n"])
+@pytest.mark.parametrize("size_bytes", [900, 3 * MIB])
+def test_an_error_keeps_the_beginning_of_its_message(attack: Attack, name: str, size_bytes: int) -> None:
+    attack.cases += 1
+    error = {"error": {"message": "no tokens left " + "x" * size_bytes, "type": "y" * size_bytes}}
+    raw = text("hi") + f"{name}data: {json.dumps(error)}\n\n".encode()
+    with scaled() if size_bytes < MIB else nullcontext():
+        _, failure, is_done, _ = relayed(raw)
+        aggregate_failure = str(aggregated(raw, 64 * 1024))
+    attack.check(failure.startswith("no tokens left xxx") and "\t" not in failure and not is_done, failure)
+    attack.check(aggregate_failure.startswith("no tokens left xxx") and "\t" not in aggregate_failure, failure)
+
+
+def turned(raw: bytes, profile: str) -> tuple[float, str, int]:
+    """The longest turn of a stream, its failure, and the bytes that it relays."""
+    stream, longest_s, out_bytes = new_stream(profile, is_ragflow=profile == "continue"), 0.0, 0
+    for at in range(0, len(raw), 64 * 1024):
+        piece = raw[at : at + 64 * 1024]
+        while piece or stream.waiting:
+            began_s = time.thread_time()
+            out_bytes += len(stream.feed(piece))
+            longest_s = max(longest_s, time.thread_time() - began_s)
+            piece = b""
+    return longest_s, str(stream.failure), out_bytes
+
+
+SIZE_BYTES = 12 * MIB
+
+
+@pytest.mark.attack("events: large, a turn")
+@pytest.mark.parametrize("profile", ["open_webui", "ragflow", "dify", "cline", "continue"])
+@pytest.mark.parametrize("unit", ["A" * 64, "\\n", "\\u00e9", "\\ud83d\\ude00", '\\"', "é漢", "\\ud83d", ","])
+def test_no_turn_of_a_large_event_takes_long(attack: Attack, profile: str, unit: str) -> None:
+    attack.cases += 1
+    raw = Large((unit,), "without index", SIZE_BYTES // len(unit.encode())).raw
+    took_s, failure, out_bytes = turned(raw, profile)
+    attack.loop_s = max(attack.loop_s, took_s)
+    attack.check(failure == "None" and out_bytes >= len(raw) - 64 * 1024, (unit, failure, out_bytes))
+
+
+STRUCTURES = ["[]", "{}", "1", "1e300", '""', '"ab"', '{"a":1}', "[" * 60 + "]" * 60, '"%s"' % ("x" * 60), " "]
+
+
+@pytest.mark.attack("events: large, a turn")
+@pytest.mark.parametrize("unit", STRUCTURES)
+@pytest.mark.parametrize("size_bytes", [2 * MIB - 4096, SIZE_BYTES])
+def test_a_large_event_of_small_values_is_bounded(attack: Attack, unit: str, size_bytes: int) -> None:
+    attack.cases += 1
+    units = ",".join([unit] * (size_bytes // (len(unit) + 1)))
+    raw = text("hi") + b'data: {"choices":[{"delta":{"content":"a"}}],"x":[%b]}\n\n' % units.encode() + END
+    took_s, failure, _ = turned(raw, "dify")
+    attack.loop_s = max(attack.loop_s, took_s)
+    attack.check("values" in failure or "not JSON" in failure or size_bytes < SIZE_BYTES, (unit, failure))
+
+
+def test_a_large_event_that_is_read_at_once_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = Large(("\\n",), "without index", SIZE_BYTES // 2).raw
+    sliced_s = turned(raw, "dify")[0]
+    monkeypatch.setattr(event, "LARGE_EVENT_BYTES", 1 << 40)
+    assert turned(raw, "dify")[0] > 4 * sliced_s
+
+
+@pytest.mark.attack("events: large, a server")
+@pytest.mark.parametrize("is_stream", [True, False])
+async def test_a_server_goes_on_while_it_relays_large_events(attack: Attack, is_stream: bool) -> None:
+    raw = [Large((unit,), "content", 8 * MIB // len(unit.encode())).raw for unit in ("A" * 64, "\\n", "é漢")]
+    async with (
+        Scripted(*[[*begin_stream(), Send(chunk(one)), Send(b"0\r\n\r\n")] for one in raw]) as upstream,
+        gateway(upstream=upstream.url) as served,
+    ):
+        for one in raw:
+            attack.cases += 1
+            async with attack.on_this_loop():
+                answer = await served.ask({**HELLO, "stream": is_stream}).answer()
+            attack.check(answer.status == 200, answer.body[:300])
+            attack.check(answer.body == one if is_stream else len(answer.body) > 8 * MIB, answer.body[:300])
