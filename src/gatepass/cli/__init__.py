@@ -32,7 +32,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "serve": CommandEntry("gatepass.cli.serve", "serve", "Serve the OpenAI API in front of the configured upstreams."),
     "check": CommandEntry("gatepass.cli.check", "check", "Validate the configuration and show its effective values."),
     "route": CommandEntry("gatepass.cli.route", "route", "Explain one request without sending anything."),
-    "doctor": CommandEntry("gatepass.cli.doctor", "doctor", "Test every hop and say what to do about what fails."),
+    "doctor": CommandEntry("gatepass.cli.doctor", "doctor", "Test every hop, and print the remedy for a failure."),
     "token": CommandEntry("gatepass.cli.token", "token", "Fetch a token, describe it, and watch how it is refreshed."),
     "reload": CommandEntry("gatepass.cli.reload", "reload", "Reload the configuration of the running gatepass."),
     "status": CommandEntry("gatepass.cli.status", "status", "Show the running gatepass: its tokens and its load."),

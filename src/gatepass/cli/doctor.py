@@ -77,9 +77,9 @@ def doctor(
     key_stdin: bool,
     as_json: bool,
 ) -> None:
-    """Test every hop: DNS, TCP, proxy, TLS, token and model list, and say what to do about the one that fails.
+    """Test every hop (DNS, TCP, proxy, TLS, token and model list), and print the remedy for each one that fails.
 
-    With MODEL only the upstreams on the route of that model are tested. Without --call nothing is generated and
+    With MODEL, only the upstreams on the route of that model are tested. Without --call, no model is called and
     nothing is billed.
 
     --url tests a running gatepass as a client sees it. The API key comes from GATEPASS_KEY, from --key-stdin, or from

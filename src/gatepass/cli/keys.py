@@ -37,7 +37,9 @@ def keys() -> None:
 @click.option("--name", help=f"The caller's name in logs and metrics. Default: {DEFAULT_NAME}.")
 @click.option("--role", type=click.Choice(("caller", "viewer", "admin")), help="What the key may do. Default: caller.")
 @click.option("--profile", metavar="NAME", help="The profile of the client, such as ragflow. Default: plain.")
-@click.option("--expires", metavar="TIME", help="A date (its beginning in UTC) or an RFC 3339 time. Default: no end.")
+@click.option(
+    "--expires", metavar="TIME", help="The expiry: a date (its beginning in UTC) or an RFC 3339 time. Default: none."
+)
 @click.option("--model", "models", multiple=True, help="A model or glob that the key may use. May be repeated.")
 @config_option
 @json_option
@@ -109,7 +111,7 @@ def _check_profile(name: str, path: str | None) -> None:
 @control_option
 @json_option
 def list_keys(path: str | None, socket_path: str | None, *, running: bool, as_json: bool) -> None:
-    """List the configured keys: name, role, profile, end, models, state and the beginning of the hash.
+    """List the configured keys: name, role, profile, expiry, models, state and the beginning of the hash.
 
     Exit codes: 0 listed, 1 the running gatepass did not answer, 2 invalid command line or configuration.
     """
@@ -159,7 +161,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 def revoke(name: str, which: str | None, path: str | None, *, as_json: bool) -> None:
     """Remove the keys of the caller NAME from the configuration file, and show the change.
 
-    Every other line of the file, and its comments, stay as they are.
+    Every other line of the file remains unchanged, comments included.
 
     Exit codes: 0 removed, 1 the file cannot be changed, 2 invalid command line or configuration.
     """

@@ -44,8 +44,8 @@ def learned(path: str | None, url: str | None, key_env: str, *, as_config: bool,
 
     Without --url it uses the control socket, which needs no key, or else the address in the configuration.
 
-    If the variable of --key-env is not set, the command sends the first key of a viewer or admin that `access.keys`
-    references, or the first of GATEPASS_KEYS. With --url it does so only for this machine.
+    The key comes from the variable of --key-env. If that is not set, the command uses the first key of a viewer or
+    admin that `access.keys` references, or the first of GATEPASS_KEYS. It sends such a key only to this machine.
 
     Exit codes: 0 listed, 1 gatepass did not answer, 2 invalid command line or configuration.
     """

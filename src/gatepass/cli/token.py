@@ -43,7 +43,7 @@ LIFETIME_ORIGINS: Mapping[str, str] = {
 @click.option("--reveal", is_flag=True, help="Also print the token, as the last line.")
 @click.option("--force", is_flag=True, help="Use a refresh token that neither a file nor a store keeps.")
 def token(name: str | None, path: str | None, *, as_json: bool, watch: bool, reveal: bool, force: bool) -> None:
-    """Fetch a token of the credential NAME and show its lifetime, where that comes from, and its claims.
+    """Fetch a token of the credential NAME. Show its lifetime, the origin of the lifetime, and its claims.
 
     NAME can be omitted if there is only one credential. Claims that may identify a person are not shown.
 

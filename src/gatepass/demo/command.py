@@ -89,8 +89,8 @@ async def streamed_chat(demo_servers: DemoServers, client: AsyncOpenAI, print_li
                 text += choice.delta.content
                 print_line(f"   {moments[-1]:5.2f} s  {choice.delta.content.strip()}")
     _check(text == answer(question, []), f"the answer is not the model's: {text!r}")
-    _check(ends == ["stop"], f"the stream did not end well: finish_reason {ends}")
-    _check(usage is not None, "the usage that was asked for did not come")
+    _check(ends == ["stop"], f"the stream does not end with one finish reason `stop`: {ends}")
+    _check(usage is not None, "the stream has no usage, although the client requested it")
     spread, made_in = moments[-1] - moments[0], demo_servers.chat.pace_s * (len(moments) - 1)
     # Half of the time suffices as proof: buffered chunks would arrive within a few milliseconds.
     _check(spread > made_in / 2, f"{len(moments)} chunks came within {spread:.2f} s, made in {made_in:.2f} s")
@@ -104,14 +104,14 @@ async def stray_images(demo_servers: DemoServers, client: AsyncOpenAI, print_lin
     except openai.BadRequestError as error:
         print_line(f"   the model server rejects `images`: {error.status_code} {_words(error)}")
     else:
-        raise StepFailed("the model server took a member that it does not know")
+        raise StepFailed("the model server accepted an unknown member")
     raw = await client.chat.completions.with_raw_response.create(model=CHAT_MODEL, messages=question, extra_body=strays)
     text, adapted = raw.parse().choices[0].message.content, raw.headers.get("x-gatepass-adapted", "")
     print_line(f"   through gatepass: x-gatepass-adapted: {adapted}")
     print_line(f"   the model: {text}")
     expected = answer("What is on them?", ["image/png", "image/gif"])
-    _check(text == expected, f"the model should have said: {expected}")
-    _check("images" in adapted, "the reply does not tell that images were moved")
+    _check(text == expected, f"the model's answer is not the expected one: {expected}")
+    _check("images" in adapted, "x-gatepass-adapted does not name the moved images")
 
 
 async def embeddings(demo_servers: DemoServers, client: AsyncOpenAI, print_line: Say) -> None:
@@ -121,7 +121,7 @@ async def embeddings(demo_servers: DemoServers, client: AsyncOpenAI, print_line:
     _check([item.embedding for item in reply.data] == expected, "the vectors are not those of the texts")
     token = demo_servers.embeddings.fingerprints[-1]
     others = {minted.fingerprint for minted in demo_servers.issuer.minted if minted.audience == "chat"}
-    _check(token not in others, "the embeddings' host was shown the chat's token")
+    _check(token not in others, "the embeddings server received a token for the chat")
     print_line(
         f"   {len(texts)} vectors of {len(expected[0])} numbers from {demo_servers.embeddings_url}, with token {token}"
     )
@@ -136,9 +136,9 @@ async def renewal(demo_servers: DemoServers, client: AsyncOpenAI, print_line: Sa
     text = reply.choices[0].message.content
     _check(text == answer(question, []), f"the answer is not the model's: {text!r}")
     used = demo_servers.chat.fingerprints[-1]
-    _check(used != first.fingerprint, "the chat was answered on the dead token")
+    _check(used != first.fingerprint, "the model server accepted the expired token")
     ahead = first.expires_at - _token(demo_servers, 1).issued_at
-    _check(ahead > 0, f"the second token was fetched {-ahead:.1f} s after the first had died")
+    _check(ahead > 0, f"the second token was fetched {-ahead:.1f} s after the first had expired")
     _check(not demo_servers.chat.refused, f"the model server rejected tokens: {demo_servers.chat.refused}")
     print_line(
         f"   answered at once, with token {used}; gatepass replaced the first token {ahead:.1f} s before its end"
@@ -152,9 +152,12 @@ async def stale_check(demo_servers: DemoServers, _: AsyncOpenAI, print_line: Say
         await _directly(demo_servers, first, _asking("Do you know me?"))
     except openai.AuthenticationError as error:
         print_line(f"   the model server rejects {first.fingerprint}: {error.status_code} {_words(error)}")
-        _check(_words(error) == "The token has expired", "the model server did not refuse it for its age")
+        _check(
+            _words(error) == "The token has expired",
+            "the model server rejected the token for another reason than its age",
+        )
     else:
-        raise StepFailed(f"the model server answered on the dead token {first.fingerprint}")
+        raise StepFailed(f"the model server accepted the expired token {first.fingerprint}")
 
 
 async def _directly(demo_servers: DemoServers, token: IssuedToken, messages: list[Any], **more: Any) -> None:

@@ -81,7 +81,7 @@ FAULTS = {
     "burst": Fault(servers, "ModelServer", BurstServer, "stream", "chunks came within"),
     "blind": Fault(
         *(servers, "understood", lambda messages: (understood(messages)[0], []), "images"),
-        "the model should have said: I see 2 images: image/png, image/gif.",
+        "the model's answer is not the expected one: I see 2 images: image/png, image/gif.",
     ),
     "swapped vectors": Fault(
         *(servers, "vector", lambda text: vector(text[::-1]), "embeddings"),
@@ -95,7 +95,7 @@ FAULTS = {
             SimpleNamespace(encode=jwt.encode, decode=believing, PyJWTError=jwt.PyJWTError),
             "stale-check",
         ),
-        "the model server answered on the dead token",
+        "the model server accepted the expired token",
     ),
 }
 
