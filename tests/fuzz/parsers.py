@@ -25,7 +25,7 @@ from gatepass.server.parser import RequestParser
 from gatepass.sse.event import Framer, split_events
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer_error import TokenResponse
-from gatepass.tokens.lifetime import Token
+from gatepass.tokens.lifetime import MAX_LIFETIME_S, LifetimeSource, Token, stale_at_s
 from gatepass.tokens.token_reply import ReadTimes, TokenReplyFormat, parse_token_response
 from gatepass.types import Secret
 from tests.fuzz.pieces import pieces
@@ -41,8 +41,8 @@ TERMS = (
     TokenReplyFormat("sso", 240.0, 3600.0, plain_text=True, is_login=True),
     TokenReplyFormat("sso", 240.0, 3600.0, audience="https://llm.corp.example"),
 )
-_DIFFERENT = re.compile(r"\\u[dD][89a-fA-F]|\d{300}")
-"""Only JSON makes one character of two escapes, and a number of so many digits."""
+_DIFFERENT = re.compile(r"\\u[dD][89a-fA-F]|\d{300}|[eE]\+?\d{3}")
+"""Only JSON makes one character of two escapes, and a number of so many digits or so large an exponent."""
 _LINE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)")
 
 
@@ -181,7 +181,10 @@ def token_read_alike(body: bytes, random: Random) -> None:
     found = _minted(reply, terms)
     if isinstance(found, Token):
         assert SENDABLE.fullmatch(found.text)
-        assert found.lifetime_s is None or 0 < found.lifetime_s <= WALL_S
+        if found.lifetime_source is LifetimeSource.JWT:  # `exp` may be any time: such a token is refreshed within a day
+            assert 0 < stale_at_s(found, 0.0) <= MAX_LIFETIME_S
+        else:
+            assert found.lifetime_s is None or 0 < found.lifetime_s <= WALL_S
     else:
         assert 0 < len(found) <= LONGEST_REASON
         assert found.isprintable()
