@@ -95,7 +95,7 @@ REQUESTS: Mapping[str, Change] = {
         "with `learn_also: [response_format]`",
         rules("schema_in_words"),
     ),
-    "images=N": Change("N images beside the conversation were moved into it.", "images=2", ALWAYS),
+    "images=N": Change("N images of the member `images` were moved into the messages.", "images=2", ALWAYS),
     "rerank=SHAPE": Change("A rerank request was converted to `rerank_shape` of the upstream.", "rerank=tei", ALWAYS),
     "model=untyped": Change(
         "RAGFlow's suffix of the type was removed from the model's name.", "model=untyped", BY_PROFILE
@@ -143,7 +143,8 @@ REPLIES: Mapping[str, Change] = {
         ALWAYS,
     ),
     "repair=usage": Change(
-        "Token counts are sent once; null became 0, or the sum in a whole reply. By a profile, they are whole numbers.",
+        "Token counts are sent once. In a whole reply, a null count became 0 or the sum. By a profile, they are whole"
+        " numbers.",
         "repair=usage",
         ALWAYS,
     ),

@@ -366,8 +366,8 @@ class GatewayError(GatepassError):
 class Overloaded(GatewayError):
     """Too many requests or too much memory are in use. The message names the limit.
 
-    - `limits.connections` requests are in progress, or one caller has all but the last tenth, which is for other
-      callers.
+    - `limits.connections` requests are in progress, or one caller has so many that only the last tenth is left, which
+      is reserved for other callers.
     - The body does not fit into `limits.held_bytes`, of which the last tenth is for other keys.
     - All `max_connections` of an upstream stayed in use for `timeouts.connect_s`.
 
