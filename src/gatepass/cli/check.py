@@ -89,6 +89,7 @@ def idle(config: Config) -> Iterator[str]:
 
 
 _PLAIN = re.compile(r"[A-Za-z/(][A-Za-z0-9 _./:@()+,=-]*(?<! )\Z")
+# YAML 1.1, which many editors and tools implement, reads the last four as booleans.
 _NOT_TEXT = frozenset(("null", "true", "false", "yes", "no", "on", "off"))
 _QUERY = re.compile(r"(?<=://)([^?]*)\?.*")
 INDENT = "  "
@@ -152,6 +153,7 @@ def _scalar(value: Any) -> str:
     if not isinstance(value, str):
         return json.dumps(value)
     text = str(_without_query(value))
+    # A colon with a space would begin a mapping. Other texts get the quotes of JSON, which is YAML.
     is_plain = _PLAIN.match(text) and text.lower() not in _NOT_TEXT and ": " not in text
     return text if is_plain else json.dumps(text, ensure_ascii=False)
 

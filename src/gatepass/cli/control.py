@@ -112,7 +112,7 @@ class _UnixConnection(HTTPConnection):
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
+        self.sock.settimeout(self.timeout)  # for each read: a reload sends nothing until all workers have answered
         self.sock.connect(self._path)
 
 

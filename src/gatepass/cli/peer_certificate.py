@@ -87,6 +87,7 @@ def explain_certificate(
     host, own = peer.host, chain[0]
     match problem:
         case TlsProblem.EXPIRED:
+            # Not always the server's own certificate: an expired CA certificate fails with the same error.
             late = next((each for each in chain if _moment_s(each, "notAfter") < wall_s), own)
             advice = None if late is own else f"Let {host} send a current certificate of that CA."
             return f"the certificate of {_owner(late, own, host)} expired on {_date(late, 'notAfter')}", advice
@@ -111,6 +112,7 @@ def _unknown_ca(chain: Sequence[Certificate], peer: Peer) -> tuple[str, str]:
     if own.get("subject") == own.get("issuer"):
         why = f"the certificate of {host} is self-signed ({name_of(own, 'subject')}){contained}"
         return why, f"Set {setting} to a PEM file with this certificate, or install one that a CA signed."
+    # Servers leave out the root, so the last certificate names it.
     issuer = name_of(chain[-1], "issuer")
     if len(chain) == 1 and _is_by_intermediate(own):
         why = f"{host} sends an incomplete chain: its own certificate without that of the CA {issuer}{contained}"

@@ -154,6 +154,7 @@ class GuardedStore:
         self._reason = ""
         self._is_compared = False
         self._saw_other_key_s = -math.inf
+        # One entry for each process, so that no process hides from another that the store was emptied.
         self._canary = f"check/v1/{secrets.token_hex(8)}"
         self._canary_until_s = -math.inf
         self._tasks = Tasks()
@@ -197,6 +198,7 @@ class GuardedStore:
         """
         await self._compare_key()
         kept = await self._request(_Part.READ, "get", lambda: self._store.get((self._canary,)))
+        # The entry has not expired, so the server lost it: it restarted without its data, was flushed, or evicted it.
         if not kept.values and kept.finished_s < self._canary_until_s:
             self.health.note_emptied(self._clock.now())
         self._canary_until_s = -math.inf  # a put that fails may have replaced the entry or not

@@ -121,6 +121,7 @@ def _named_values(template: LoginRequestTemplate) -> dict[str, str]:
     """
     # Later members of the merge below override earlier ones.
     document = template.document if isinstance(template.document, Mapping) else {}
+    # Without arrays and objects, whose text differs between issuers.
     plain = {str(name): _written(value) for name, value in document.items() if not isinstance(value, list | dict)}
     return {**template.headers, **plain, **(template.form or {}), **template.query}
 
