@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from gatepass.proxy.keepalive import EVERY_S, HOLD_S
+from gatepass.proxy.keepalive import EVERY_S, SYNTHESIZED_HOLD_S
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import HELLO, JSON, gateway
 from tests.integration.scripted import Dialogue, Fin, Hold, Rst, Scripted, Send, Wait, head, reply
@@ -27,7 +27,7 @@ def one_at(upstream, clock, **blocks):
 
 async def comments(ask, clock, count):
     """Let time go by until `count` signs of life have come."""
-    await clock.advance(HOLD_S)
+    await clock.advance(SYNTHESIZED_HOLD_S)
     await ask.head()
     for number in range(1, count + 1):
         await ask.until(COMMENT * number)
@@ -78,7 +78,7 @@ async def test_within_the_hold_an_error_keeps_its_status(status):
         gate.ask(STREAMED) as ask,
     ):
         await upstream.requested()
-        await clock.advance(HOLD_S - 0.1)
+        await clock.advance(SYNTHESIZED_HOLD_S - 0.1)
         go.set()
         answer = await ask.answer()
     assert (answer.status, answer.headers["content-type"]) == (status, "application/json")
@@ -100,7 +100,7 @@ async def test_after_the_hold_comments_keep_the_line_and_then_comes_the_answer()
         assert ask.received["x-gatepass-adapted"] == "stream=synth"
         go.set()
         answer = await ask.answer()
-        assert clock.now() == 1_000.0 + HOLD_S + 3 * EVERY_S
+        assert clock.now() == 1_000.0 + SYNTHESIZED_HOLD_S + 3 * EVERY_S
         await clock.advance(10 * EVERY_S)
     assert (text_of(answer.events), answer.events[-1], answer.whole) == ("hi", "[DONE]", True)
     assert answer.body.startswith(COMMENT * 4 + b"data: ")

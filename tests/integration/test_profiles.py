@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from gatepass.config.access import FIXED_KEYS, AccessKey
 from gatepass.operations.table import OPERATIONS
-from gatepass.proxy.keepalive import HOLD_S, STREAM_HOLD_S
+from gatepass.proxy.keepalive import STREAM_HOLD_S, SYNTHESIZED_HOLD_S
 from tests.integration.answers import delta
 from tests.integration.gateway import CHAT, HELLO, JSON, gateway
 from tests.integration.ragflow_readers import Misread, counted_by_chat, counted_by_tools, read
@@ -326,7 +326,7 @@ async def test_a_stream_that_waits_is_kept_alive_in_the_form_that_the_client_tak
         gatepass.ask({**HELLO, "stream": True}, headers=by(name)) as ask,
     ):
         await upstream.requested()
-        await clock.advance(HOLD_S if stream == "emulate" else STREAM_HOLD_S)
+        await clock.advance(SYNTHESIZED_HOLD_S if stream == "emulate" else STREAM_HOLD_S)
         await ask.head()
         assert signs in await ask.piece()
         go.set()

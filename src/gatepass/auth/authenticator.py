@@ -43,17 +43,17 @@ class Authenticator:
         self.requires_key = bool(config.access.keys)
 
     def authenticate(
-        self, client_request: ClientRequest, wall_s: float, in_path: str | None = None, *, takes_form: bool = False
+        self, client_request: ClientRequest, wall_s: float, path_profile: str | None = None, *, takes_form: bool = False
     ) -> AccessKey:
         """Return the caller of an API request that arrived at `wall_s`, in seconds since the epoch.
 
-        `in_path` is the profile that the request's path names. `takes_form`: its operation accepts a multipart form.
+        `path_profile` is the profile that the path names. `takes_form`: the operation accepts a multipart form.
         Raises InvalidApiKey, RoleNotAllowed, ForbiddenPeer, ForbiddenHost, ForbiddenOrigin, UnsupportedMediaType.
         """
         if not self.requires_key:
             check_local(client_request, takes_form=takes_form)
             return LOCAL
-        caller = self._caller(client_request, wall_s, in_path)
+        caller = self._caller(client_request, wall_s, path_profile)
         check_calls_models(caller)
         return caller
 
@@ -73,12 +73,12 @@ class Authenticator:
             )
         return caller
 
-    def _caller(self, client_request: ClientRequest, wall_s: float, in_path: str | None) -> AccessKey:
+    def _caller(self, client_request: ClientRequest, wall_s: float, path_profile: str | None) -> AccessKey:
         presented = presented_key(client_request.headers)
         if presented is None:
             raise InvalidApiKey("The request has no API key. Send it as `Authorization: Bearer <key>`.")
         caller = self._ring.find(presented, client_request.arrived_s) or self._wrapped(
-            presented, client_request.arrived_s, in_path
+            presented, client_request.arrived_s, path_profile
         )
         if caller is None:
             raise InvalidApiKey("The API key is not known to gatepass. Check the client's API key setting.")
@@ -89,7 +89,7 @@ class Authenticator:
             )
         return caller
 
-    def check_page(self, client_request: ClientRequest, *, from_anywhere: bool = False) -> None:
+    def check_without_key(self, client_request: ClientRequest, *, from_anywhere: bool = False) -> None:
         """Check a request that needs no key, such as a health check or a CORS preflight.
 
         With configured keys it accepts every request. Without keys it raises ForbiddenHost and ForbiddenOrigin, and
@@ -98,13 +98,13 @@ class Authenticator:
         if not self.requires_key:
             check_host_and_origin(client_request, from_anywhere=from_anywhere)
 
-    def _wrapped(self, presented: str, now: float, in_path: str | None) -> AccessKey | None:
+    def _wrapped(self, presented: str, now: float, path_profile: str | None) -> AccessKey | None:
         """Return the caller of a key inside a JSON object, if the caller's profile allows that."""
         key = unwrapped_key(presented)
         caller = None if key is None else self._ring.find(key, now)
         if caller is None:
             return None
-        profile = self._profiles.get(in_path if in_path is not None else caller.profile or "plain")
+        profile = self._profiles.get(path_profile if path_profile is not None else caller.profile or "plain")
         return caller if profile is not None and profile.unwraps_keys else None
 
 
@@ -127,7 +127,7 @@ def check_local(client_request: ClientRequest, *, takes_form: bool = False) -> N
 
 
 def check_host_and_origin(client_request: ClientRequest, *, from_anywhere: bool = False) -> None:
-    """Require a local peer, Host and Origin. `from_anywhere` as in `Authenticator.check_page`.
+    """Require a local peer, Host and Origin. `from_anywhere` as in `Authenticator.check_without_key`.
 
     Raises ForbiddenPeer, ForbiddenHost, ForbiddenOrigin.
     """

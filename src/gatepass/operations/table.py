@@ -272,12 +272,12 @@ def split_profile(path: str, base_path: str = "") -> tuple[str | None, str]:
 T = TypeVar("T")
 
 
-def select_profile(profiles: Mapping[str, T], in_path: str | None, of_key: str | None) -> T:
+def select_profile(profiles: Mapping[str, T], path_profile: str | None, of_key: str | None) -> T:
     """Return the profile of a request: that of the path, else of the API key, else `plain`.
 
     Raises UnknownPath if the path names an unknown profile. A key's profile is checked with the configuration.
     """
-    name = in_path if in_path is not None else of_key or "plain"
+    name = path_profile if path_profile is not None else of_key or "plain"
     if name not in profiles:
         known = ", ".join(sorted(profiles))
         raise UnknownPath(

@@ -93,7 +93,7 @@ IssuerConnection = tuple[ssl.SSLContext | None, int]
 """The TLS context of a credential's HTTP client, and a hash of its password for the proxy."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessParts:
     """The parts of an AppState that the process keeps in a reload."""
 
@@ -107,31 +107,23 @@ class ProcessParts:
     store_cache: StoreCache
 
 
-@dataclass(frozen=True, slots=True)
-class AppState:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppState(ProcessParts):
     """Everything that a request needs. A request uses the AppState that it began with."""
 
     config: Config
-    clock: Clock
-    redactor: Redactor
     authenticator: Authenticator
     routes: RouteTable
     declared: Declared
     profiles: Mapping[str, ProfileRules]
-    has_pages: bool
+    allows_origins: bool
     """Whether a profile allows browser pages of other origins (`cors_origins`)."""
     keeps_bodies: bool
     """Whether the first characters of bodies are logged (`log.bodies`)."""
-    learner: Learner
     upstreams: Mapping[str, Upstream]
     holders: Mapping[str, TokenHolder]
     issuer_connections: Mapping[str, IssuerConnection]
     tls_contexts: TLSContexts
-    metrics: Metrics
-    in_flight: InFlightRequests
-    periodic_checks: PeriodicChecks
-    store: Store
-    store_cache: StoreCache
 
     @property
     def shared_store(self) -> GuardedStore | None:
@@ -222,7 +214,7 @@ def create_app_state(config: Config, clock: Clock | None = None, store: Store | 
         store=store,
         store_cache=StoreCache(store, clock),
     )
-    state = _assembled(config, parts, TLSContexts(), None)
+    state = _assemble(config, parts, TLSContexts(), None)
     attach_metrics(state)
     return state
 
@@ -233,16 +225,14 @@ def next_app_state(config: Config, tls_contexts: TLSContexts, previous: AppState
     It keeps the token holder of each credential that did not change, and the connections of each upstream whose server
     and network did not change. Raises like `create_app_state`.
     """
-    return _assembled(config, previous, tls_contexts, previous)
+    return _assemble(config, previous, tls_contexts, previous)
 
 
-def _assembled(
-    config: Config, parts: ProcessParts | AppState, tls_contexts: TLSContexts, previous: AppState | None
-) -> AppState:
-    context = _HolderContext(tls_contexts, parts.clock, parts.redactor, parts.store, parts.store_cache)
+def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, previous: AppState | None) -> AppState:
     connections = {name: _issuer_connection(one, tls_contexts) for name, one in config.credentials.items()}
     holders = {
-        name: _kept_holder(name, credential, connections[name], previous) or _create_holder(name, credential, context)
+        name: _kept_holder(name, credential, connections[name], previous)
+        or _create_holder(name, credential, parts, tls_contexts)
         for name, credential in config.credentials.items()
     }
     upstreams = {
@@ -258,7 +248,7 @@ def _assembled(
         routes=RouteTable.from_config(config),
         declared=Declared(config),
         profiles=build_profiles(config.profiles),
-        has_pages=any(profile.cors_origins for profile in config.profiles.values()),
+        allows_origins=any(profile.cors_origins for profile in config.profiles.values()),
         keeps_bodies=config.log.bodies,
         learner=parts.learner,
         upstreams=upstreams,
@@ -325,27 +315,16 @@ def attach_metrics(state: AppState) -> None:
         upstream.transport.on_wait = partial(metrics.waited_for_connection, upstream.name)
 
 
-@dataclass(frozen=True, slots=True)
-class _HolderContext:
-    """The objects that all token holders of one process share."""
-
-    tls_contexts: TLSContexts
-    clock: Clock
-    redactor: Redactor
-    store: Store
-    store_cache: StoreCache
-
-
-def _create_holder(name: str, settings: AnyCredential, context: _HolderContext) -> TokenHolder:
-    clock, store = context.clock, context.store
+def _create_holder(name: str, settings: AnyCredential, parts: ProcessParts, tls_contexts: TLSContexts) -> TokenHolder:
+    clock, store = parts.clock, parts.store
     waits = WaitBudget(settings.timeout_s + FETCH_GRACE_S, token_location(settings))
-    client = open_client(settings, context.tls_contexts)
+    client = open_client(settings, tls_contexts)
     source = build_source(name, settings, client, clock, shared_refresh_token_store(settings, store, clock))
     if not is_shareable(settings.type, store.scope):
-        return TokenHolder(name, source, clock, context.redactor, waits)
+        return TokenHolder(name, source, clock, parts.redactor, waits)
     shared = SharedSource(source, settings, store, clock)
-    holder = TokenHolder(name, shared, clock, context.redactor, waits)
-    shared.attach(context.store_cache, holder)
+    holder = TokenHolder(name, shared, clock, parts.redactor, waits)
+    shared.attach(parts.store_cache, holder)
     return holder
 
 

@@ -32,7 +32,7 @@ from gatepass.observability.log import emit
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.batches import send_embeddings
 from gatepass.proxy.context import Attempt, RequestContext
-from gatepass.proxy.keepalive import HOLD_S, STREAM_HOLD_S, KeepAlive, keep_alive_encoder
+from gatepass.proxy.keepalive import STREAM_HOLD_S, SYNTHESIZED_HOLD_S, KeepAlive, keep_alive_encoder
 from gatepass.proxy.large_body import INLINE_BYTES, is_heavy, reread, run_off_loop
 from gatepass.proxy.response import BufferedReply, ClassifiedReply, StreamingReply, classify
 from gatepass.proxy.upstream_call import confirm_token, renew_token, send
@@ -78,32 +78,34 @@ async def try_target(
             await wait_for_trial(learning.session, base, attempt.state.clock)
         while True:
             # Normalize: learned rules, which a retry may have extended, then the rules of the dialect.
-            adapted, rules = await learning.plan(), upstream.dialect.rules
+            normalized, rules = await learning.plan(), upstream.dialect.rules
             if rules:
-                is_small = len(adapted.body) <= INLINE_BYTES
-                adapted = (
-                    normalize(adapted, target, rules) if is_small else await normalize_in_slices(adapted, target, rules)
+                is_small = len(normalized.body) <= INLINE_BYTES
+                normalized = (
+                    normalize(normalized, target, rules)
+                    if is_small
+                    else await normalize_in_slices(normalized, target, rules)
                 )
-            attempt.adapted = adapted.adapted
-            if is_streamed and not adapted.stream:  # a learned rule made the request one for a whole reply
-                _start_keep_alive(attempt, keep_alive, HOLD_S)
+            attempt.adapted = normalized.adapted
+            if is_streamed and not normalized.stream:  # a learned rule made the request one for a whole reply
+                _start_keep_alive(attempt, keep_alive, SYNTHESIZED_HOLD_S)
 
             # Encode, authorize, send, classify.
-            protocol = adapted.operation.protocol
+            protocol = normalized.operation.protocol
             try:
                 if protocol is ClientProtocol.EMBEDDINGS:
-                    reply: ClassifiedReply = await send_embeddings(attempt, adapted, _send_part)
+                    reply: ClassifiedReply = await send_embeddings(attempt, normalized, _send_part)
                 elif protocol is ClientProtocol.RERANK:
-                    reply = await _send_rerank(attempt, adapted)
+                    reply = await _send_rerank(attempt, normalized)
                 else:
-                    request = _encode(attempt, adapted)
+                    request = _encode(attempt, normalized)
                     if protocol is ClientProtocol.RAW:
                         request = raw_request(request, call.headers, context.client_request.query, None)
                     reply = await _send_and_classify(attempt, request)
             except UpstreamError as error:
                 if await learning.learn_from(error):
                     continue  # retry: a rule was learned from the error
-                shown = await learning.final_error(adapted, error)
+                shown = await learning.final_error(normalized, error)
                 # `shown` may be an earlier error, so `error` must not become its cause.
                 raise _with_model_hint(attempt, shown) from error.__cause__
             learning.succeeded()
@@ -116,13 +118,13 @@ async def _pass_through(
 ) -> ClassifiedReply:
     """Send a call without a JSON body: a GET, a DELETE or a multipart form. Nothing is learned from its errors."""
     target, upload = attempt.target, None
-    adapted = normalize(base, target, attempt.upstream.dialect.rules)
-    attempt.adapted = adapted.adapted
+    normalized = normalize(base, target, attempt.upstream.dialect.rules)
+    attempt.adapted = normalized.adapted
     if context.upload is not None:
         upload = context.upload.as_model(target.model)
-        attempt.adapted = (*adapted.adapted, *upload.adapted)
-    request = _encode(attempt, adapted)
-    if adapted.operation.protocol is ClientProtocol.RAW:
+        attempt.adapted = (*normalized.adapted, *upload.adapted)
+    request = _encode(attempt, normalized)
+    if normalized.operation.protocol is ClientProtocol.RAW:
         request = raw_request(request, attempt.call.headers, context.client_request.query, upload)
     try:
         reply = await _send_and_classify(attempt, request)
@@ -157,13 +159,13 @@ async def _send_part(attempt: Attempt, part: Call) -> ClassifiedReply:
     return await _send_and_classify(attempt, _encode(attempt, part))
 
 
-async def _send_rerank(attempt: Attempt, adapted: Call) -> BufferedReply:
+async def _send_rerank(attempt: Attempt, normalized: Call) -> BufferedReply:
     """Send a rerank call, and return the ranking in the form that the client's own call requires.
 
     Raises UpstreamInvalid for a reply without a ranking, because clients read it as scores of zero.
     """
     options = await run_off_loop(attempt.call.body, partial(RerankOptions.of, attempt.call.body))
-    reply = await _send_and_classify(attempt, _encode(attempt, adapted))
+    reply = await _send_and_classify(attempt, _encode(attempt, normalized))
     if not isinstance(reply, BufferedReply):
         raise TypeError("only chats are streamed")
     body = client_ranking(reply.body, options, attempt.upstream.name)

@@ -17,16 +17,16 @@ from gatepass.types import Call
 SendPart = Callable[[Attempt, Call], Awaitable[ClassifiedReply]]
 
 
-async def send_embeddings(attempt: Attempt, adapted: Call, send_part: SendPart) -> BufferedReply:
+async def send_embeddings(attempt: Attempt, normalized: Call, send_part: SendPart) -> BufferedReply:
     """Return all the vectors of the client's call.
 
-    `adapted` is split by its `max_inputs`, and PARALLEL requests are sent at a time. The first error cancels the other
-    requests and is raised.
+    `normalized` is split by its `max_inputs`, and PARALLEL requests are sent at a time. The first error cancels the
+    other requests and is raised.
     """
-    parts: Sequence[Call] = (adapted,)
-    if adapted.max_inputs is not None:
-        adapted = await reread(adapted)
-        parts = await run_off_loop(adapted.body, partial(split, adapted))
+    parts: Sequence[Call] = (normalized,)
+    if normalized.max_inputs is not None:
+        normalized = await reread(normalized)
+        parts = await run_off_loop(normalized.body, partial(split, normalized))
     classified = [await send_part(attempt, parts[0])] if len(parts) == 1 else await _send_all(attempt, parts, send_part)
     replies = [reply for reply in classified if isinstance(reply, BufferedReply)]
     if len(replies) != len(classified):

@@ -106,10 +106,10 @@ class ClientResponse:
         context.bytes_out += len(data)
         return True
 
-    def comment(self, line: bytes) -> None:
+    def send_keep_alive(self, keep_alive: bytes) -> None:
         """Send a keep-alive in a begun stream."""
-        if self.cycle.try_write(line):  # a client that does not read gets none: more bytes would only queue
-            self._context.bytes_out += len(line)
+        if self.cycle.try_write(keep_alive):  # a client that does not read gets none: more bytes would only queue
+            self._context.bytes_out += len(keep_alive)
 
     async def send_error(self, error: GatepassError) -> None:
         """Report `error` to the client, as the response itself or as the last event of a begun stream.
@@ -134,7 +134,7 @@ class ClientResponse:
         context.head_s = head_s = self._clock.now() - context.client_request.arrived_s
         timing = _server_timing(head_s, context.token_wait_s)
         request_id = context.client_request.id.encode("latin-1")
-        fields = [*headers, *context.headers, (b"x-request-id", request_id), (b"server-timing", timing)]
+        fields = [*headers, *context.cors_headers, (b"x-request-id", request_id), (b"server-timing", timing)]
         attempt = context.attempts[-1] if context.attempts else None
         if attempt is not None and (attempt.adapted or attempt.tried or attempt.requests > 1 or context.failover):
             _add_changes(fields, context, attempt)
@@ -224,8 +224,8 @@ class RequestCycle(Protocol):
         """Send `data` without waiting and return True, or send none of it and return False."""
         ...
 
-    def on_disconnect(self, left: Callable[[], None]) -> Callable[[], None]:
-        """Call `left` once when the client disconnects, at once if it already has. Return the function that stops this.
+    def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback` once when the client disconnects, at once if it already has. Return a function to stop this.
 
         Call it only after `read_body` or `read_piece`: nothing reads from the client before.
         """

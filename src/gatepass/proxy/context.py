@@ -107,7 +107,7 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
     """The token of the last request."""
     renewed: bool = False
     """A request was sent again with another token."""
-    repeated: bool = False
+    repeated_stale: bool = False
     """A request was sent again because its reused connection closed without an answer."""
     written: bool = False
     """A byte of a request may have been written."""
@@ -162,7 +162,7 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
         """Add the state of `part`. The id and reply of a failed part come first: the length limit keeps them."""
         self.token = part.token
         self.renewed = self.renewed or part.renewed
-        self.repeated = self.repeated or part.repeated
+        self.repeated_stale = self.repeated_stale or part.repeated_stale
         # When one part fails, others may have written bytes. So each part that sent a request is treated as written.
         self.written = self.written or part.requests > 0
         self.requests += part.requests
@@ -198,7 +198,7 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
     """One for each target that was tried."""
     failover: tuple[str, ...] = ()
     """The targets before the last one, each as `upstream=code`. No byte was written to them."""
-    headers: Headers = ()
+    cors_headers: Headers = ()
     """CORS fields of the response, also of an error."""
     status: int | None = None
     bytes_in: int = 0
@@ -207,7 +207,9 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
     body_s: float = 0.0
     """When the request's body had arrived, 0 if gatepass does not read it whole."""
     head_s: float | None = None
+    """When the head of the response was written."""
     first_byte_s: float | None = None
+    """When the body of the response began: `ttft_s` in the access log. A keep-alive does not count."""
     usage: Usage | None = None
     """The token counts that the upstream reported."""
     empty_answer: bool = False
@@ -292,7 +294,7 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
             error.message if error is not None else None,
             requests,
             attempt.renewed if attempt is not None else False,
-            attempt.repeated if attempt is not None else False,
+            attempt.repeated_stale if attempt is not None else False,
             attempt.adapted if attempt is not None else (),
             attempt.tried if attempt is not None else (),
             self.failover,

@@ -78,8 +78,8 @@ async def handle(client_request: ClientRequest, state: AppState, catalog: Catalo
     context = RequestContext(client_request, state, state.profiles["plain"])
     client_response = ClientResponse(cycle, context)
     try:
-        with state.in_flight.admit(client_response) as request:
-            await _serve(context, catalog, client_response, request)
+        with state.in_flight.admit(client_response) as in_flight_request:
+            await _serve(context, catalog, client_response, in_flight_request)
     except ClientGone:
         context.client_gone = True
     except GatepassError as error:
@@ -99,40 +99,40 @@ async def handle(client_request: ClientRequest, state: AppState, catalog: Catalo
 
 
 async def _serve(
-    context: RequestContext, catalog: Catalog, client_response: ClientResponse, request: InFlightRequest
+    context: RequestContext, catalog: Catalog, client_response: ClientResponse, in_flight_request: InFlightRequest
 ) -> None:
     """Serve an admitted request, from its head to the last byte of its response."""
     state, client_request, cycle = context.state, context.client_request, client_response.cycle
 
     # Authenticate. The head alone decides, so that gatepass reads no body of an unknown client.
     base_path = state.config.server.base_path
-    in_path, path = split_profile(client_request.path, base_path)
-    has_origin = state.has_pages and header(client_request.headers, b"origin") is not None
-    if has_origin and await _answer_preflight(context, client_response, in_path):
+    path_profile, path = split_profile(client_request.path, base_path)
+    has_origin = state.allows_origins and header(client_request.headers, b"origin") is not None
+    if has_origin and await _answer_preflight(context, client_response, path_profile):
         return
     try:
         found = match(client_request.method, path, base_path)
     except (MethodNotAllowed, UnknownPath) as error:
-        raise _no_operation(context, in_path, error) from None
+        raise _no_operation(context, path_profile, error) from None
     operation = found.operation
-    context.operation, context.memory = operation.name, request.memory
+    context.operation, context.memory = operation.name, in_flight_request.memory
     caller = context.caller = state.authenticator.authenticate(
-        client_request, state.clock.wall(), in_path, takes_form=operation.takes_form
+        client_request, state.clock.wall(), path_profile, takes_form=operation.takes_form
     )
-    request.claim(caller.name, caller.max_concurrent)
+    in_flight_request.claim(caller.name, caller.max_concurrent)
     cycle.set_caller(caller.name)
-    if in_path is not None or caller.profile is not None or state.has_pages:
-        _apply_profile(context, select_profile(state.profiles, in_path, caller.profile))
+    if path_profile is not None or caller.profile is not None or state.allows_origins:
+        _apply_profile(context, select_profile(state.profiles, path_profile, caller.profile))
 
     # Parse. A multipart form stays unread here: it passes through to the upstream.
     if operation.takes_form:
         context.upload = _open_upload(context, cycle, operation)
         body = b""
     else:
-        body = await cycle.read_body(state.config.limits.body_bytes, request.memory.claim)
+        body = await cycle.read_body(state.config.limits.body_bytes, in_flight_request.memory.claim)
         context.bytes_in = len(body)
         context.body_s = state.clock.now() - client_request.arrived_s
-    unwatch = cycle.on_disconnect(lambda: request.cancel(ClientGone()))
+    unwatch = cycle.on_disconnect(lambda: in_flight_request.cancel(ClientGone()))
     try:
         if operation.protocol is ClientProtocol.MODELS:
             document = await (catalog.listing(context) if found.model is None else catalog.entry(context, found.model))
@@ -152,8 +152,8 @@ async def _serve(
             may_see = partial(may_use, caller)
         targets = state.routes.resolve(call.operation.name, call.model, may_see)
 
-        # Attempt the targets, and relay the first reply.
-        total_timeout = _start_total_timeout(state, request, targets[0])
+        # Attempt the targets, and relay the first reply. The total timeout of the first target limits all attempts.
+        total_timeout = _start_total_timeout(state, in_flight_request, targets[0])
         keep_alive = KeepAlive(client_response, state.clock, state.periodic_checks)
         try:
             if len(targets) == 1:  # nearly always: saves a coroutine
@@ -169,47 +169,49 @@ async def _serve(
         unwatch()
 
 
-async def _answer_preflight(context: RequestContext, client_response: ClientResponse, in_path: str | None) -> bool:
+async def _answer_preflight(context: RequestContext, client_response: ClientResponse, path_profile: str | None) -> bool:
     """Return whether the request was a CORS preflight, which then has its response.
 
     A browser sends no key with a preflight, so only the path can name the profile.
     Raises UnknownPath, ForbiddenHost, ForbiddenOrigin.
     """
     state, client_request = context.state, context.client_request
-    state.authenticator.check_page(client_request)
-    _apply_profile(context, select_profile(state.profiles, in_path, None))
+    state.authenticator.check_without_key(client_request)
+    _apply_profile(context, select_profile(state.profiles, path_profile, None))
     allowed = preflight(client_request.method, client_request.headers, context.profile.settings.cors_origins)
     if allowed is None:
         return False
-    context.operation, context.headers = PREFLIGHT, allowed
+    context.operation, context.cors_headers = PREFLIGHT, allowed
     await client_response.send(NO_CONTENT, (), b"")
     return True
 
 
 def _apply_profile(context: RequestContext, profile: ProfileRules) -> None:
     context.profile = profile
-    context.headers = cors_headers(context.client_request.headers, profile.settings.cors_origins)
+    context.cors_headers = cors_headers(context.client_request.headers, profile.settings.cors_origins)
 
 
-def _no_operation(context: RequestContext, in_path: str | None, error: MethodNotAllowed | UnknownPath) -> GatepassError:
-    """Return the error for a path and method without an operation. `in_path` is the profile that the path names.
+def _no_operation(
+    context: RequestContext, path_profile: str | None, error: MethodNotAllowed | UnknownPath
+) -> GatepassError:
+    """Return the error for a path and method without an operation. `path_profile` is the profile that the path names.
 
     Raises ForbiddenPeer, ForbiddenHost, ForbiddenOrigin and UnknownPath: a forbidden client learns no more.
     """
     client_request, state = context.client_request, context.state
-    state.authenticator.check_page(client_request)
+    state.authenticator.check_without_key(client_request)
     if isinstance(error, UnknownPath):
-        return _unknown_path(context, in_path)
+        return _unknown_path(context, path_profile)
     if not is_preflight(client_request.method, client_request.headers):
         return error
-    select_profile(state.profiles, in_path, None)
-    return preflight_error(client_request.headers, in_path)
+    select_profile(state.profiles, path_profile, None)
+    return preflight_error(client_request.headers, path_profile)
 
 
-def _unknown_path(context: RequestContext, in_path: str | None) -> UnknownPath:
+def _unknown_path(context: RequestContext, path_profile: str | None) -> UnknownPath:
     client_request = context.client_request
     base_path = client_request.mounted_at + context.state.config.server.base_path
-    profile = in_path if in_path in context.state.profiles else None
+    profile = path_profile if path_profile in context.state.profiles else None
     return nothing_at(
         client_request.mounted_at + client_request.path, base_path, base_url(client_request.headers, base_path, profile)
     )
@@ -248,11 +250,11 @@ async def _parse_upload(context: RequestContext, upload: MultipartUpload, found:
             try:
                 routes.resolve(operation.name, model)
             except ModelNotFound:
-                raise upload.without_model() from None
+                raise upload.unrouted_error() from None
             if not may_use(caller, model):
-                raise upload.without_model()
+                raise upload.unrouted_error()
     call = _keep_call(context, without_body(context.client_request, operation, caller.name, model))
-    upload.routed = call.model
+    upload.routed_model = call.model
     return call
 
 

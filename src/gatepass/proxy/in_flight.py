@@ -93,7 +93,7 @@ class InFlightRequests:
         if not self.requests:
             self._idle.set()
 
-    async def delay(self, clock: Clock, delay_s: float) -> None:
+    async def begin_drain(self, clock: Clock, delay_s: float) -> None:
         """Start to drain: serve for `delay_s` or until `end_now`, then refuse requests on new connections."""
         self.draining = True
         if delay_s:
@@ -110,7 +110,7 @@ class InFlightRequests:
         if await self._idle_within(clock, bound_s, self._end_now):
             return 0
         # a request whose response is sent but not yet closed needs no error event
-        rest = [request for request in self.requests if not request.is_answered]
+        rest = [request for request in self.requests if not request.response.is_sent]
         for request in rest:
             request.cancel(Draining("gatepass stopped before the response was complete."))
         # an event that is never set: a second signal does not cut off the error events
@@ -136,7 +136,8 @@ class InFlightRequests:
         self._end_now.set()
 
     @property
-    def is_hurried(self) -> bool:
+    def ends_now(self) -> bool:
+        """Whether `end_now` was called."""
         return self._end_now.is_set()
 
     async def _idle_within(self, clock: Clock, bound_s: float, end_now: asyncio.Event) -> bool:
@@ -181,10 +182,6 @@ class InFlightRequest(CancelScope):
         """
         self._concurrency.claim(caller, max_concurrent)
         self._caller = self.memory.caller = caller
-
-    @property
-    def is_answered(self) -> bool:
-        return self.response.is_sent
 
     def cancel(self, reason: BaseException) -> None:
         if not self.response.is_sent:

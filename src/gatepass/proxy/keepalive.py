@@ -93,7 +93,7 @@ class EmptyDeltaKeepAlive:
 
 OK = 200
 
-HOLD_S = 5.0
+SYNTHESIZED_HOLD_S = 5.0
 """Time that the head of a stream is held back if the upstream does not stream: its errors then keep their status."""
 STREAM_HOLD_S = 15.0
 """The same for an upstream that streams and sends its head at once. Longer than the timeouts that produce an error (a
@@ -145,5 +145,5 @@ class KeepAlive(msgspec.Struct, eq=False):
             if not client_response.begun:
                 client_response.begin_stream(OK, ())
             if keep_alive := (self._encoder or comment_keep_alive)(self._events):
-                client_response.comment(keep_alive)
+                client_response.send_keep_alive(keep_alive)
             self._seen_bytes, self._since_s = client_response.sent_bytes, now

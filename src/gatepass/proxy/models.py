@@ -326,10 +326,10 @@ class Kinds:
     def of(self, model: str) -> ModelKind | None:
         """The kind by the model's `capabilities` or by `operations`, else None."""
         entry = self._models.get(model)
-        return (None if entry is None else declared(entry)) or self._of_model.get(model)
+        return (None if entry is None else declared_kind(entry)) or self._of_model.get(model)
 
 
-def declared(entry: Model) -> ModelKind | None:
+def declared_kind(entry: Model) -> ModelKind | None:
     """The kind of the models of one entry, by its `capabilities`."""
     if entry.capabilities.kind is not None:
         return entry.capabilities.kind

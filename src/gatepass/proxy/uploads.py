@@ -28,8 +28,10 @@ Edit = tuple[int, int, bytes]
 """Start and end of a span of the form, and the bytes that replace it."""
 
 
-class Sender(Protocol):
+class PieceReader(Protocol):
     """The part of RequestCycle that a form is read from."""
+
+    # not RequestCycle itself: its module imports `context`, which imports this one
 
     async def read_piece(self, limit_bytes: int) -> bytes:
         """Return the next bytes of the body, see `RequestCycle.read_piece`."""
@@ -44,15 +46,15 @@ class MultipartUpload:
     """
 
     def __init__(
-        self, sender: Sender, operation: Operation, limits: Limits, scan: MultipartScan, length_bytes: int | None
+        self, reader: PieceReader, operation: Operation, limits: Limits, scan: MultipartScan, length_bytes: int | None
     ) -> None:
         self.length_bytes = length_bytes
         self.bytes_in = 0
         """Bytes that were read so far."""
-        self.routed: str | None = None
+        self.routed_model: str | None = None
         """The model that the call was routed by, if it differs from the form's. "" if the call has no model."""
         self.is_whole = self.has_begun = self.model_is_late = False
-        self._sender = sender
+        self._reader = reader
         self._operation = operation
         self._limit_bytes = limits.upload_bytes
         self._scan = scan
@@ -92,7 +94,7 @@ class MultipartUpload:
         Raises: the errors of `RequestCycle.read_piece` and MultipartScan, and InvalidRequest for a `model` that arrives
         after the form was routed without it.
         """
-        piece = await self._sender.read_piece(self._limit_bytes)
+        piece = await self._reader.read_piece(self._limit_bytes)
         self.is_whole = not piece
         self.bytes_in += len(piece)
         self._scan.feed(piece)
@@ -110,7 +112,7 @@ class MultipartUpload:
             self._kept.clear()  # a beginning alone cannot be sent again
         return piece
 
-    def taken(self) -> bytes:
+    def begin_sending(self) -> bytes:
         """Return the kept bytes and mark the form as being sent."""
         if not self.has_begun:
             self.has_begun, self.model_is_late = True, self._names_model and not self._scan.has_named
@@ -123,7 +125,7 @@ class MultipartUpload:
 
         A form without `model` gets it as its first part; `adapted` then contains ADDED.
         """
-        name = self.routed if name is None else name
+        name = self.routed_model if name is None else name
         if not self._names_model:
             return EditedUpload(self)
         if self._scan.span is not None:
@@ -135,7 +137,7 @@ class MultipartUpload:
             return EditedUpload(self)
         return EditedUpload(self, ((self._scan.start, self._scan.start, self._scan.model_part(name)),), (ADDED,))
 
-    def without_model(self) -> InvalidRequest:
+    def unrouted_error(self) -> InvalidRequest:
         """Return the error for a form that cannot be routed, because its kept beginning names no model."""
         return InvalidRequest(
             f"The first {self._kept_bytes} bytes of the form name no `model`, and gatepass keeps no more of it."
@@ -170,7 +172,7 @@ class EditedUpload:
         return not self.upload.has_begun or self.upload.is_kept
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        head = self.upload.taken()
+        head = self.upload.begin_sending()
         for start, end, text in reversed(self.edits):  # from the end, so that the other positions stay valid
             head = head[:start] + text + head[end:]
         if head:
@@ -286,6 +288,7 @@ class MultipartScan:
         return b"%b\r\n\r\n%b\r\n" % (head, name.encode())
 
     def _check_start(self, data: bytes) -> None:
+        # RFC 2046 (section 5.1.1) allows text before the first delimiter, but parsers differ in how they skip it
         lines = (self._line, b"\r\n" + self._line)
         if not (self._has_begun or any(line.startswith(data) for line in lines) or data.startswith(lines)):
             raise InvalidRequest("The form does not begin with its boundary.")

@@ -93,10 +93,10 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
                 busy = f"Every connection to the upstream {name!r} is in use (upstreams.{name}.max_connections)."
                 raise Overloaded(busy, retry_after_s=1) from fault
             attempt.written = attempt.written or fault.sent
-            is_final = attempt.repeated or not _can_be_sent_again(request)
+            is_final = attempt.repeated_stale or not _can_be_sent_again(request)
             if is_final or not (fault.stale and upstream.settings.repeat_stale):
                 raise connection_error(attempt, fault) from fault
-            attempt.repeated = True
+            attempt.repeated_stale = True
             state.metrics.repeated_stale(upstream.name)
             outbound = replace(request, new_connection=True)
             continue  # retry: a reused connection closed without an answer
@@ -105,13 +105,13 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
         is_rejected = is_rejection_status(response.status, upstream.settings.rejection)
         if holder is None or rejected is None or not is_rejected:
             return response
-        if is_renewed:
+        if is_renewed:  # `fetch_models` needs it here: it does not call `renew_token`
             holder.rejected_again(attempt.user)
         if attempt.renewed:
             return response
         rejection = await read_error(attempt, response, within_s=REJECTION_S)
         if not await _renew(attempt, holder, rejected):
-            raise rejection
+            raise rejection  # without advice: `renew_token`, which gets it next, adds the reason
         if not _can_be_sent_again(request):
             raise _renewed_during_upload(upstream) from rejection
         outbound, is_renewed = request, True  # retry: with a new token

@@ -197,7 +197,7 @@ async def _drain(state: AppState) -> int:
     """Serve on for the delay, then wait for requests in progress. Return the number of streams that were ended."""
     server = state.config.server
     log_unready(state)
-    await state.in_flight.delay(state.clock, server.drain_delay_s)
+    await state.in_flight.begin_drain(state.clock, server.drain_delay_s)
     log_draining(state)
     return await state.in_flight.drain(state.clock, server.drain_timeout_s)
 

@@ -1,7 +1,7 @@
 """ASGI: API requests under any ASGI server, and gatepass's own pages under `gatepass serve`.
 
-`AsgiRequestCycle` is the proxy's Client on `receive` and `send`. `ApiEndpoint` serves every path that is not a page.
-`serve_page` serves a page: it passes an HTTP/1.1 cycle to an ASGI application.
+`AsgiRequestCycle` is the proxy's `RequestCycle` on `receive` and `send`. `ApiEndpoint` serves every path that is not a
+page. `serve_page` serves a page: it passes an HTTP/1.1 cycle to an ASGI application.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class AsgiRequestCycle:
         self.is_disconnected = self.has_begun = self.has_ended = False
         self._is_ending = False
         """The server sends the last message. A disconnect that it now reports may be the end of the response."""
-        self._on_left: Callable[[], None] | None = None
+        self._on_disconnect: Callable[[], None] | None = None
         # the request body
         self._receiver: asyncio.Task[None] | None = None
         self._pieces: list[bytes | bytearray] = []
@@ -100,7 +100,7 @@ class AsgiRequestCycle:
         self._sent = asyncio.Event()
 
     async def serve(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run `work`, which uses this object as its Client.
+        """Run `work`, which uses this object as its RequestCycle.
 
         Raises the errors of `work` and `send`, and ResponseIncomplete.
         """
@@ -123,7 +123,7 @@ class AsgiRequestCycle:
         if is_broken:
             raise ResponseIncomplete
 
-    # called by the proxy: types.Client
+    # called by the proxy (`RequestCycle` in proxy/client_response.py has the contract)
 
     @property
     def connected_before_drain(self) -> bool:
@@ -190,14 +190,14 @@ class AsgiRequestCycle:
         self._put(data)
         return True
 
-    def on_disconnect(self, left: Callable[[], None]) -> Callable[[], None]:
-        self._on_left = left
+    def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
+        self._on_disconnect = callback
         if self.is_disconnected:
-            left()
+            callback()
         return self._unwatch
 
     def _unwatch(self) -> None:
-        self._on_left = None
+        self._on_disconnect = None
 
     # receiving
 
@@ -260,8 +260,8 @@ class AsgiRequestCycle:
         self._run.clear()
         for signal in (self._received, self._sent):
             signal.set()
-        if self._on_left is not None:
-            self._on_left()
+        if self._on_disconnect is not None:
+            self._on_disconnect()
 
     # sending
 
@@ -314,7 +314,7 @@ _FRAMING = frozenset((b"connection", b"content-length", b"keep-alive", b"transfe
 async def serve_page(app: ASGIApp, cycle: HttpRequestCycle, limit_bytes: int) -> None:
     """Serve `cycle` with `app`, and raise its errors. `receive` reports the client's disconnect."""
     page = _Page(cycle, limit_bytes)
-    unwatch = cycle.on_disconnect(page.leave)
+    unwatch = cycle.on_disconnect(page.disconnect)
     try:
         await app(page.scope(), page.receive, page.send)
     finally:
@@ -328,7 +328,7 @@ class _Page:
         self._cycle = cycle
         self._limit_bytes = limit_bytes
         self._is_read = False
-        self._on_left = asyncio.Event()
+        self._disconnected = asyncio.Event()
 
     def scope(self) -> MutableMapping[str, Any]:
         cycle = self._cycle
@@ -348,14 +348,14 @@ class _Page:
             "server": None,
         }
 
-    def leave(self) -> None:
-        self._on_left.set()
+    def disconnect(self) -> None:
+        self._disconnected.set()
 
     async def receive(self) -> Message:
         if not self._is_read:
             self._is_read = True
             return {"type": "http.request", "body": await self._cycle.read_body(self._limit_bytes), "more_body": False}
-        await self._on_left.wait()
+        await self._disconnected.wait()
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
@@ -398,19 +398,19 @@ class ApiEndpoint:
         return handle(client_request, state, self._catalog, cycle)
 
     async def serve_asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
-        state, client = self.state, AsgiRequestCycle(scope, receive, send, self.state)
+        state, cycle = self.state, AsgiRequestCycle(scope, receive, send, self.state)
         mounted_at, path = path_in(scope)
         client_request = ClientRequest(
-            client_request_id(client.headers) or self._ids.new(),
+            client_request_id(cycle.headers) or self._ids.new(),
             scope["method"],
             path,
-            client.headers,
+            cycle.headers,
             peer_in(scope, only_direct=not state.authenticator.requires_key),
             state.clock.now(),
             scope["query_string"],
             mounted_at,
         )
-        await client.serve(handle(client_request, state, self._catalog, client))
+        await cycle.serve(handle(client_request, state, self._catalog, cycle))
 
 
 class RequestIds:

@@ -1,4 +1,4 @@
-"""A request/response cycle on a client's connection: the proxy's Client on HTTP/1.1."""
+"""A request/response cycle on a client's connection: the proxy's `RequestCycle` on HTTP/1.1."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class HttpRequestCycle:
     __slots__ = (
         *("method", "path", "target", "version", "headers", "peer", "persists", "is_whole", "has_begun"),
         *("has_ended", "_connection", "_pieces", "_size_bytes", "_limit_bytes", "_waiter", "_fault", "_head"),
-        *("_on_left", "_is_body_requested", "_is_chunked", "_is_bodiless", "is_disconnected", "task"),
+        *("_on_disconnect", "_is_body_requested", "_is_chunked", "_is_bodiless", "is_disconnected", "task"),
         *("is_streamed", "_taken_bytes", "_waited_s", "_waits_since_s", "_claim", "_is_dropping"),
     )
 
@@ -135,7 +135,7 @@ class HttpRequestCycle:
         self._fault: GatepassError | ClientGone | None = None
         self._claim: Callable[[int], None] | None = None
         self._head = b""
-        self._on_left: Callable[[], None] | None = None
+        self._on_disconnect: Callable[[], None] | None = None
         self.task: asyncio.Task[None] | None = None
         self._is_body_requested = True
         self.is_disconnected = self._is_chunked = self._is_bodiless = self.is_streamed = self._is_dropping = False
@@ -202,10 +202,10 @@ class HttpRequestCycle:
         self.is_disconnected = True
         self._fault = self._fault or ClientGone()
         self._wake()
-        if self._on_left is not None:
-            self._on_left()
+        if self._on_disconnect is not None:
+            self._on_disconnect()
 
-    # called by the proxy: types.Client
+    # called by the proxy (`RequestCycle` in proxy/client_response.py has the contract)
 
     @property
     def connected_before_drain(self) -> bool:
@@ -304,14 +304,14 @@ class HttpRequestCycle:
             self._send(data, False)
         return True
 
-    def on_disconnect(self, left: Callable[[], None]) -> Callable[[], None]:
-        self._on_left = left
+    def on_disconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
+        self._on_disconnect = callback
         if self.is_disconnected:
-            left()
+            callback()
         return self._unwatch
 
     def _unwatch(self) -> None:
-        self._on_left = None
+        self._on_disconnect = None
 
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None

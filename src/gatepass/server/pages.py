@@ -145,7 +145,7 @@ def ops_routes(current: Callable[[], AppState], base_path: str, peers: Peers | N
     async def home(request: Request) -> Response:
         """Return what a browser shows: gatepass is running, its version, and its base URL. Requires no key."""
         state = current()
-        state.authenticator.check_page(_client_request(request, state))
+        state.authenticator.check_without_key(_client_request(request, state))
         mounted_at, _ = path_in(request.scope)
         url = base_url(tuple(request.headers.raw), mounted_at + base_path)
         return HTMLResponse(HOME.format(version=escape(__version__), base_url=escape(url)), headers=HOME_HEADERS)
@@ -172,7 +172,7 @@ def _reader(request: Request, state: AppState) -> AccessKey:
 def _check_page(request: Request, state: AppState) -> None:
     """Raise ForbiddenHost or ForbiddenOrigin if no keys are configured and the request is from another site."""
     if OPERATOR not in request.scope:
-        state.authenticator.check_page(_client_request(request, state), from_anywhere=True)
+        state.authenticator.check_without_key(_client_request(request, state), from_anywhere=True)
 
 
 def _client_request(request: Request, state: AppState) -> ClientRequest:

@@ -291,7 +291,7 @@ class DrainingServer(uvicorn.Server):
             await self._leave_team()
         else:
             log_unready(state)
-        await in_flight.delay(SystemClock(), delay_s)
+        await in_flight.begin_drain(SystemClock(), delay_s)
         log_draining(state)
         for connection in connections:
             connection.close_when_idle()
@@ -312,7 +312,7 @@ class DrainingServer(uvicorn.Server):
         in_flight, clock, bound_s = state.in_flight, state.clock, state.config.server.drain_timeout_s
         until_s = now() + bound_s
         ended = await in_flight.drain(clock, bound_s)
-        while now() < until_s and not in_flight.is_hurried and any(each.accepts_requests for each in connections):
+        while now() < until_s and not in_flight.ends_now and any(each.accepts_requests for each in connections):
             await asyncio.sleep(CHECK_INTERVAL_S)
             ended += await in_flight.drain(clock, until_s - now())
         return ended

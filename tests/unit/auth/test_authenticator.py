@@ -55,16 +55,16 @@ def test_without_keys_no_other_page_can_send_one(headers, takes_form, refusal):
 
 
 @pytest.mark.parametrize(
-    ("profile", "in_path", "opens"),
+    ("profile", "path_profile", "opens"),
     [("ragflow", None, True), (None, "ragflow", True), ("ragflow", "dify", False), (None, None, False)],
 )
-def test_a_key_in_a_json_object_is_taken_out_for_the_profile_that_wants_it(profile, in_path, opens):
+def test_a_key_in_a_json_object_is_taken_out_for_the_profile_that_wants_it(profile, path_profile, opens):
     bearer = (b"authorization", b'Bearer {"api_key": "%b", "x": 1}' % KEY.encode())
     if opens:
-        assert keyed(profile).authenticate(asked(bearer), NOW_S, in_path).name == "a"
+        assert keyed(profile).authenticate(asked(bearer), NOW_S, path_profile).name == "a"
         return
     with pytest.raises(InvalidApiKey):
-        keyed(profile).authenticate(asked(bearer), NOW_S, in_path)
+        keyed(profile).authenticate(asked(bearer), NOW_S, path_profile)
 
 
 @pytest.mark.parametrize("profile", ["ragflow", "dify", None])
@@ -93,8 +93,8 @@ def test_who_may_use_some_models_names_one_of_them():
 def test_a_page_is_looked_at_where_there_are_no_keys():
     foreign = asked(HOST, (b"origin", b"https://evil.example"))
     with pytest.raises(ForbiddenOrigin, match=r"CORS: .*'https://evil\.example'\. Set access\.keys, .*cors_origins\."):
-        doors().check_page(foreign)
-    keyed().check_page(foreign)
+        doors().check_without_key(foreign)
+    keyed().check_without_key(foreign)
 
 
 @pytest.mark.parametrize(

@@ -370,7 +370,7 @@ async def test_a_reused_connection_that_closed_without_an_answer_repeats_once_on
     scenario = Scenario(upstream)
     assert isinstance(await scenario.ask(), BufferedReply)
     assert [request.new_connection for request in upstream.came] == [False, True]
-    assert (scenario.attempt.repeated, scenario.attempt.requests) == (True, 2)
+    assert (scenario.attempt.repeated_stale, scenario.attempt.requests) == (True, 2)
 
 
 async def test_a_second_closed_connection_is_an_error():
@@ -574,7 +574,7 @@ async def test_each_part_repeats_its_own_stale_connection():
     upstream = Upstream(*(stale() for _ in range(4)))
     scenario = Scenario(upstream, rules={"split": 1})
     assert isinstance(await scenario.ask(vectors(4)), BufferedReply)
-    assert (scenario.attempt.requests, scenario.attempt.repeated) == (8, True)
+    assert (scenario.attempt.requests, scenario.attempt.repeated_stale) == (8, True)
 
 
 async def test_parts_that_were_sent_count_as_written_however_one_failed():

@@ -92,7 +92,7 @@ def test_every_field_has_the_value_that_its_name_says():
     first, last = an_attempt(context), an_attempt(context, "deployed")
     first.requests, first.token_wait_s = 1, 0.05
     last.requests, last.token_wait_s = 1, 0.2
-    last.renewed = last.repeated = True
+    last.renewed = last.repeated_stale = True
     last.adapted, last.learned, last.tried = ("done=1",), ("done=1",), ("vain=1",)
     last.upstream_request_id = "req-1"
     fields = line(context, 3.00001)

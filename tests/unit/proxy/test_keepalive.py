@@ -16,8 +16,8 @@ from gatepass.proxy.keepalive import (
     COMMENT,
     COMMENT_AFTER_ID,
     EVERY_S,
-    HOLD_S,
     STREAM_HOLD_S,
+    SYNTHESIZED_HOLD_S,
     KeepAlive,
     comment_keep_alive,
 )
@@ -87,7 +87,7 @@ def scene() -> Scene:
     return Scene()
 
 
-@pytest.mark.parametrize("hold_s", [HOLD_S, STREAM_HOLD_S])
+@pytest.mark.parametrize("hold_s", [SYNTHESIZED_HOLD_S, STREAM_HOLD_S])
 async def test_nothing_is_sent_before_the_hold_is_over(scene, hold_s):
     scene.keep_alive.start(comment_keep_alive, hold_s)
     await scene.clock.advance(hold_s - 0.01)
@@ -103,16 +103,16 @@ def test_the_hold_of_a_stream_is_longer_than_timeouts_with_an_error_and_shorter_
 
 
 async def test_a_keep_alive_is_sent_at_each_interval_as_a_separate_block(scene):
-    scene.keep_alive.start(comment_keep_alive, HOLD_S)
-    await scene.clock.advance(HOLD_S + 3 * EVERY_S)
+    scene.keep_alive.start(comment_keep_alive, SYNTHESIZED_HOLD_S)
+    await scene.clock.advance(SYNTHESIZED_HOLD_S + 3 * EVERY_S)
     assert scene.client.data == b": keep-alive\n\n" * 4
     assert (scene.context.bytes_out, scene.context.first_byte_s) == (len(COMMENT) * 4, None)
 
 
 async def test_the_hold_spans_all_attempts_and_can_only_become_shorter(scene):
     scene.keep_alive.start(comment_keep_alive, STREAM_HOLD_S)
-    await scene.clock.advance(HOLD_S - 1)
-    scene.keep_alive.start(lambda _: b": another\n\n", HOLD_S)
+    await scene.clock.advance(SYNTHESIZED_HOLD_S - 1)
+    scene.keep_alive.start(lambda _: b": another\n\n", SYNTHESIZED_HOLD_S)
     scene.keep_alive.start(lambda _: b": another\n\n", STREAM_HOLD_S)
     await scene.clock.advance(1)
     assert scene.client.data == COMMENT
@@ -125,8 +125,8 @@ async def test_another_encoder_receives_the_state_of_the_stream(scene):
         seen.append(at)
         return b"data: {}\n\n"
 
-    scene.keep_alive.start(keep_alive, HOLD_S)
-    await scene.clock.advance(HOLD_S)
+    scene.keep_alive.start(keep_alive, SYNTHESIZED_HOLD_S)
+    await scene.clock.advance(SYNTHESIZED_HOLD_S)
     scene.keep_alive.watch_stream(events)
     await scene.clock.advance(EVERY_S)
     assert scene.client.data == b"data: {}\n\n" * 2
@@ -134,8 +134,8 @@ async def test_another_encoder_receives_the_state_of_the_stream(scene):
 
 
 async def test_nothing_is_written_where_the_encoder_returns_nothing(scene):
-    scene.keep_alive.start(lambda events: b": here\n\n" if events is None else b"", HOLD_S)
-    await scene.clock.advance(HOLD_S)
+    scene.keep_alive.start(lambda events: b": here\n\n" if events is None else b"", SYNTHESIZED_HOLD_S)
+    await scene.clock.advance(SYNTHESIZED_HOLD_S)
     scene.keep_alive.watch_stream(Events())
     await scene.clock.advance(10 * EVERY_S)
     assert (scene.client.data, scene.context.bytes_out) == (b": here\n\n", 8)
@@ -163,8 +163,8 @@ async def test_after_an_id_no_blank_line_follows_the_comment():
 
 
 async def test_nothing_is_sent_after_the_stop(scene):
-    scene.keep_alive.start(comment_keep_alive, HOLD_S)
-    await scene.clock.advance(HOLD_S)
+    scene.keep_alive.start(comment_keep_alive, SYNTHESIZED_HOLD_S)
+    await scene.clock.advance(SYNTHESIZED_HOLD_S)
     scene.keep_alive.stop()
     await scene.clock.advance(10 * EVERY_S)
     assert scene.client.data == COMMENT
@@ -172,7 +172,7 @@ async def test_nothing_is_sent_after_the_stop(scene):
 
 
 async def test_nothing_is_sent_after_the_end_of_the_reply_without_a_stop(scene):
-    scene.keep_alive.start(comment_keep_alive, HOLD_S)
+    scene.keep_alive.start(comment_keep_alive, SYNTHESIZED_HOLD_S)
     scene.reply.begin_stream(200, ())
     await scene.reply.send_events(EVENT, last=True)
     await scene.clock.advance(10 * EVERY_S)
@@ -181,16 +181,16 @@ async def test_nothing_is_sent_after_the_end_of_the_reply_without_a_stop(scene):
 
 async def test_nothing_is_sent_if_stopped_within_the_hold_or_never_started(scene):
     scene.keep_alive.stop()
-    scene.keep_alive.start(comment_keep_alive, HOLD_S)
+    scene.keep_alive.start(comment_keep_alive, SYNTHESIZED_HOLD_S)
     scene.keep_alive.stop()
     await scene.clock.advance(10 * EVERY_S)
     assert (scene.client.status, scene.client.data) == (None, b"")
 
 
 async def test_a_client_that_does_not_read_receives_no_keep_alive(scene):
-    scene.keep_alive.start(comment_keep_alive, HOLD_S)
+    scene.keep_alive.start(comment_keep_alive, SYNTHESIZED_HOLD_S)
     scene.client.takes = False
-    await scene.clock.advance(HOLD_S + 100 * EVERY_S)
+    await scene.clock.advance(SYNTHESIZED_HOLD_S + 100 * EVERY_S)
     assert (scene.client.status, scene.client.data, scene.context.bytes_out) == (200, b"", 0)
     scene.client.takes = True
     await scene.clock.advance(EVERY_S)

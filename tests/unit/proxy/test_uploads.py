@@ -107,7 +107,7 @@ async def test_a_model_that_follows_the_sent_beginning_is_an_error():
 async def test_the_error_without_a_model_states_the_searched_bytes():
     one = form(*LATE)
     await one.begin()
-    error = one.without_model()
+    error = one.unrouted_error()
     assert (error.param, error.code) == ("model", "invalid_request")
     assert f"The first {one.bytes_in} bytes of the form name no `model`" in error.message
     assert "Send `model` before the file" in error.message
@@ -134,7 +134,7 @@ async def test_a_model_cut_at_the_end_of_the_searched_bytes_is_read():
 async def test_the_routed_name_is_sent_in_the_form():
     one = form(PART % (b"model", b"w___whisper"), END)
     await one.begin()
-    one.routed = "w"
+    one.routed_model = "w"
     assert await sent(one.as_model(None)) == PART % (b"model", b"w") + END
 
 
@@ -148,7 +148,7 @@ async def test_a_form_without_a_model_gets_it_as_its_first_part(before, body):
     for at in range(1, len(before + body)):
         one = form((before + body)[:at], (before + body)[at:])
         await one.begin()
-        one.routed = "w"
+        one.routed_model = "w"
         upload = one.as_model(None)
         assert await sent(upload) == await sent(upload) == named
         assert (upload.length_bytes, upload.adapted) == (len(named), ("default=model",))
@@ -157,7 +157,7 @@ async def test_a_form_without_a_model_gets_it_as_its_first_part(before, body):
 async def test_a_form_without_a_model_that_is_routed_by_none_is_unchanged():
     one = form(FILE, END)
     await one.begin()
-    one.routed = ""
+    one.routed_model = ""
     upload = one.as_model(None)
     assert (await sent(upload), upload.adapted) == (FILE + END, ())
 
@@ -165,21 +165,21 @@ async def test_a_form_without_a_model_that_is_routed_by_none_is_unchanged():
 async def test_each_upload_of_a_form_lists_only_its_own_changes():
     one = form(FILE, END)
     await one.begin()
-    one.routed = ""
+    one.routed_model = ""
     assert [one.as_model(name).adapted for name in ("there", None)] == [("default=model",), ()]
 
 
 async def test_a_form_without_a_model_gets_the_name_of_its_target():
     one = form(FILE, END)
     await one.begin()
-    one.routed = "w"
+    one.routed_model = "w"
     assert await sent(one.as_model("there")) == PART % (b"model", b"there") + FILE + END
 
 
 async def test_the_error_of_a_late_model_names_the_setting_of_its_operation():
     one = form(*LATE, operation="translations")
     await one.begin()
-    assert "operations.translations.model" in one.without_model().message
+    assert "operations.translations.model" in one.unrouted_error().message
     with pytest.raises(InvalidRequest, match=r"operations\.translations\.model"):
         await sent(one.as_model(None))
 
@@ -202,7 +202,7 @@ async def test_without_a_model_one_piece_is_read_and_not_searched():
         one = over(pieces, length, names_model=False)
         await one.begin()
         assert one.bytes_in == len(pieces[0])
-        one.routed = "v"
+        one.routed_model = "v"
         assert await sent(one.as_model("u")) == b"".join(pieces)
 
 
