@@ -80,7 +80,7 @@ class ScannedBody(bytes):
     - `start`: the position of the opening brace. `members`: the members of the top level.
     - `ends`: the end of each large value, by its beginning.
     - `names`: the member names at any depth in one text, each once and in quotes, except names with escapes.
-    - `may_spell`: the result of `may_spell` for the body.
+    - `may_spell`: the result of `may_spell` for the body; True too if it has too many names to keep.
     - `inputs`: the number of inputs of an embeddings request, if it was counted.
     """
 

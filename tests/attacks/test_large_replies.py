@@ -11,10 +11,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gatepass.config.access import BUILT_IN
 from gatepass.dialects import content
-from gatepass.proxy.large_body import scanned
+from gatepass.json_scan import any_of, may_name
+from gatepass.proxy.large_body import MOST_NAMES, Scan, scanned
 from gatepass.sse import whole_reply
 from gatepass.sse.chunk import EnvelopeDefaults
+from gatepass.sse.client_transforms import transform_reply
 from gatepass.sse.event import read_json
 from gatepass.sse.synthesize import synthesize_stream
 from gatepass.sse.whole_reply import read_around_large, repair_reply
@@ -70,7 +73,8 @@ def reads_alike(body: bytes) -> bool:
     padded = body.rstrip()[:-1] + b',"pad":"%b"}' % (b"x" * content.WHOLE_BYTES)
     large_one = asyncio.run(scanned(padded))
     mended = [repair_reply(one, lambda: ORIGIN) for one in (padded, large_one)]
-    return content.parse(large_one) == content.parse(padded) and mended[0] == mended[1]
+    adapted = [transform_reply(one, BUILT_IN["ragflow"], "m") for one in (padded, large_one)]
+    return content.parse(large_one) == content.parse(padded) and mended[0] == mended[1] and adapted[0] == adapted[1]
 
 
 @pytest.mark.attack("replies: large, read alike")
@@ -113,7 +117,31 @@ def test_no_step_of_judging_a_reply_near_the_limit_takes_long(attack: Attack) ->
             document = content.parse(found)
         with attack.on_loop():
             mended = repair_reply(found, lambda: ORIGIN)
+        with attack.on_loop():
+            assert transform_reply(found, BUILT_IN["ragflow"], "m") == (found, ())
         attack.check((len(document["choices"]), mended) == (1, (found, ())), body[:300])
+
+
+@pytest.mark.attack("replies: large, names")
+@pytest.mark.parametrize("names", [MOST_NAMES - 100, 400_000])
+def test_a_body_of_different_names_is_freed_at_once(attack: Attack, names: int) -> None:
+    attack.cases += 1
+    body = b'{"x":{%b}}' % b",".join(b'"name%d":0' % number for number in range(names))
+    scan = Scan(body)
+    for _ in scan.run():
+        pass
+    with attack.on_loop():
+        found = scan.result()
+        del scan
+    attack.check(may_name(found, any_of("name7")), names)
+    attack.check(may_name(found, any_of("other")) == (names > MOST_NAMES), names)
+    attack.check(len(found.names) < MIB, len(found.names))
+
+
+def test_a_long_answer_gets_whole_numbers() -> None:
+    body = chat(0, b"word " * MIB).replace(b'"total_tokens":2', b'"total_tokens":2.0')
+    changed, adapted = transform_reply(body, BUILT_IN["ragflow"], "m")
+    assert (adapted, changed) == (("repair=usage",), body.replace(b"2.0", b"2"))
 
 
 @pytest.mark.attack("replies: large, a server")

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from gatepass.config.access import Profile
-from gatepass.json_scan import json_value
+from gatepass.json_scan import SMALL_BYTES, ScannedBody, json_value
 from gatepass.sse.chunk import (
     CHAT,
     ENVELOPE,
@@ -350,6 +350,8 @@ CONTENT = "repair=content"
 NAMED = "repair=envelope"
 
 _TOP: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
+BUILT_BYTES = 1024 * 1024
+"""Larger choices are not built as objects."""
 _OUTPUTS = ("tool_calls", "function_call", "refusal", "audio")
 _UNNAMED = (msgspec.Raw(b"null"), msgspec.Raw(b'""'))
 
@@ -361,11 +363,14 @@ def transform_reply(body: bytes, profile: Profile, model: str = "") -> tuple[byt
     repair keep their bytes, above all vectors.
     """
     is_enabled = profile.whole_numbers or profile.content_text or profile.envelope
-    if not is_enabled or body.lstrip().startswith(b"["):
+    if not is_enabled or body[:SMALL_BYTES].lstrip().startswith(b"["):
         return body, ()
     try:
-        top: dict[str, Any] = {**_TOP.decode(body)}
-        if takes_long(bytes(top.get("choices", b""))):
+        top = _top(body)
+        choices = memoryview(top.get("choices", b""))
+        if choices.nbytes > BUILT_BYTES:  # an answer: it has content, and the repair has given it an envelope
+            return _with_whole_usage(body, top, profile)
+        if takes_long(bytes(choices)):
             return body, ()
         repairs = ((USAGE, _repair_usage), (CONTENT, _repair_content))
         adapted = [name for name, repair in repairs if repair(top, profile)]
@@ -374,6 +379,18 @@ def transform_reply(body: bytes, profile: Profile, model: str = "") -> tuple[byt
         return (msgspec.json.encode(top), tuple(adapted)) if adapted else (body, ())
     except (ValueError, RecursionError):
         return body, ()  # JSON that only Python's parser accepts: NaN, half a surrogate pair
+
+
+def _top(body: bytes) -> dict[str, Any]:
+    """Return the members of the top level by name, as msgspec.Raw."""
+    if type(body) is not ScannedBody:
+        return {**_TOP.decode(body)}
+    view = memoryview(body)
+    return {member.name: msgspec.Raw(view[member.value : member.end]) for member in body.members}
+
+
+def _with_whole_usage(body: bytes, top: dict[str, Any], profile: Profile) -> tuple[bytes, tuple[str, ...]]:
+    return (msgspec.json.encode(top), (USAGE,)) if _repair_usage(top, profile) else (body, ())
 
 
 def _add_envelope(top: dict[str, Any], model: str) -> bool:
