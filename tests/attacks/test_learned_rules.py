@@ -274,7 +274,7 @@ def test_a_client_that_is_quoted_is_refused_and_nothing_is_remembered() -> None:
     outcome = ask(learner, upstream, a_call(json.dumps({**MEMBERS, "seed": ATTEMPTS[1]}).encode(), CHAT))
     assert outcome.error is not None
     assert len(upstream.seen) == 1
-    assert learner.memory.learned(0.0, 0.0) == []
+    assert learner.memory.records(0.0, 0.0) == []
 
 
 @pytest.mark.attack("learning: a value that is quoted")
@@ -401,7 +401,7 @@ class Known(RuleBasedStateMachine):
 
     @invariant()
     def each_upstream_is_bounded(self) -> None:
-        held = Counter(one.scope.upstream for one in self.memory.learned(0.0, 0.0))
+        held = Counter(one.scope.upstream for one in self.memory.records(0.0, 0.0))
         assert max(held.values(), default=0) <= LIMIT
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gatepass.server.listening import Acceptor, ConnectionCounts, listen
+from gatepass.server.listening import Acceptor, ConnectionCounts, bind
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
 from tests.waiting import until
@@ -90,7 +90,7 @@ class _Open(asyncio.Protocol):
 async def spread(case: Case, kind: type[Acceptor] = Acceptor) -> list[int]:
     """Let the connections of `case` come; return how many each worker holds at the end."""
     clients: list[socket.socket] = []
-    listening = listen("127.0.0.1", 0)
+    listening = bind("127.0.0.1", 0)
     with tempfile.TemporaryDirectory() as folder, listening:
         file = Path(folder) / "connections"
         workers = [Worker(seat) for seat in range(case.workers)]

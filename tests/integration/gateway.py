@@ -13,7 +13,7 @@ from typing import Any, Self
 from gatepass.clock import Clock
 from gatepass.config.model import Config
 from gatepass.proxy.app_state import AppState, create_app_state
-from gatepass.server.listening import listen
+from gatepass.server.listening import bind
 from gatepass.server.process import DrainingServer
 from gatepass.server.reload import ConfigSource
 
@@ -75,7 +75,7 @@ async def gateway(
 @asynccontextmanager
 async def serving(gate: AppState, source: ConfigSource | None = None) -> AsyncIterator[Gateway]:
     """Serve `gate`. With `source` it can be reloaded."""
-    listening = listen("127.0.0.1", 0)
+    listening = bind("127.0.0.1", 0)
     ready = asyncio.Event()
     server = _Guest(gate, lambda _: ready.set(), source=source)
     serving = asyncio.create_task(server.serve(sockets=[listening]))

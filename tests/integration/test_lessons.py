@@ -33,7 +33,7 @@ BURST, A_HANDFUL = 200, 5
 
 
 def lessons(gate):
-    return [one.rule.entry for one in gate.gate.learner.memory.learned(0.0, 0.0) if one.state == "learned"]
+    return [one.rule.entry for one in gate.gate.learner.memory.records(0.0, 0.0) if one.state == "learned"]
 
 
 def counted(gate, event):
@@ -174,7 +174,7 @@ async def test_what_helps_nothing_brings_the_first_error_and_costs_nothing_for_a
         assert (again.status, len(upstream.received)) == (400, 3)
         assert "x-gatepass-tried" not in again.headers
         assert "stream=synth is not tried again for 60 s" in again.error["message"]
-        (row,) = [one for one in gate.gate.learner.memory.learned(clock.now(), clock.wall()) if one.state == "failed"]
+        (row,) = [one for one in gate.gate.learner.memory.records(clock.now(), clock.wall()) if one.state == "failed"]
         assert (row.rule.entry, round(row.expires_at - clock.wall())) == ("stream=synth", REFUTED_S)
         upstream_of.refuses.pop()
         await clock.advance(REFUTED_S)

@@ -13,7 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gatepass.auth.api_keys import hash_key
-from gatepass.normalize.rules import Declared
+from gatepass.normalize.rules import DeclaredModels
 from tests.integration.answers import COMPLETION, DONE, EVENTS, delta
 from tests.integration.gateway import BOUND_S, HELLO, JSON, Gateway, gateway
 from tests.integration.issuer import corp, minted
@@ -308,7 +308,7 @@ async def test_a_fault_of_gatepass_itself_is_a_500_and_an_error_in_every_count(c
         def apply(self, call, target):
             raise ZeroDivisionError("a bug")
 
-    class WithBroken(Declared):
+    class WithBroken(DeclaredModels):
         def configured_rules(self, operation, model):
             return (Broken(),)
 

@@ -182,7 +182,7 @@ async def test_callers_change_and_settings_that_need_a_restart_are_named_and_not
             result = await gatepass.reload(**blocks, access=access, limits=limits, server=server)
             names = ("server.port", "server.workers", "limits.connections")
             assert result == ReloadResult("reloaded", ("access.keys",), names)
-            assert gatepass.served.server._operations.state.config.limits.connections == 4000
+            assert gatepass.served.server._endpoint.state.config.limits.connections == 4000
             assert (
                 gatepass.served.gate.in_flight.held.caller_limit_bytes < gatepass.served.gate.in_flight.held.limit_bytes
             )
@@ -231,7 +231,7 @@ async def test_no_request_fails_and_nothing_is_left_over_during_reloads_under_lo
             replaced: list[weakref.ref[ConnectionPool]] = []
             for number in range(2, 50):
                 await upstream.requested(len(upstream.received) + 1)
-                transport = gatepass.served.server._operations.state.upstreams["more"].transport
+                transport = gatepass.served.server._endpoint.state.upstreams["more"].transport
                 assert (await gatepass.reload(**numbered(number))).outcome == "reloaded"
                 replaced += map(weakref.ref, transport._pools.values())
             del transport
@@ -300,7 +300,7 @@ async def test_a_file_that_cannot_be_used_leaves_the_configuration_as_it_was(
                 result = await gatepass.reload()
                 assert (result.outcome, result.changed) == ("refused", ()), name
                 assert problem in "\n".join(result.problems), (name, result.problems)
-                assert served.server._operations.state is state
+                assert served.server._endpoint.state is state
             file.unlink()
             assert "does not exist" in (await gatepass.reload()).problems[0]
             file.mkdir()

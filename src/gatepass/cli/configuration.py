@@ -86,8 +86,8 @@ def find_key(config: Config, name: str | None) -> AccessKey | None:
 
 def operation_of(config: Config, model: str) -> str:
     """Return the operation of `model`, by its entry (or a glob), or by an `operations.NAME.model` that names it."""
-    from gatepass.normalize.rules import Declared
+    from gatepass.normalize.rules import DeclaredModels
     from gatepass.proxy.models import Kinds, declared_kind
 
-    entry = Declared(config).model("chat", model)
+    entry = DeclaredModels(config).model("chat", model)
     return OPERATION_OF_KIND[(None if entry is None else declared_kind(entry)) or Kinds(config).of(model)]

@@ -20,7 +20,7 @@ from gatepass.config.upstream import DialectName, UpstreamConfig
 from gatepass.errors import CallerError
 from gatepass.normalize.members import STREAMED, Clamp
 from gatepass.normalize.profiles import ProfileRules, build_profiles
-from gatepass.normalize.rules import SEARCHED, Change, ChangeRule, Declared, ModelName, normalize
+from gatepass.normalize.rules import SEARCHED, Change, ChangeRule, DeclaredModels, ModelName, normalize
 from gatepass.operations.table import OPERATIONS, call_of, samples
 from gatepass.proxy.app_state import dialect_of
 from gatepass.proxy.routing import RouteTable
@@ -179,7 +179,7 @@ def _renamed_model(model: str, target: Target) -> Iterator[str]:
 
 def _declared(config: Config, operation: str, model: str) -> Iterator[str]:
     """Yield the stream mode and the rules that the model's entry and the operation's block declare together."""
-    declared = Declared(config)
+    declared = DeclaredModels(config)
     name, entry = declared.entry(operation, model), declared.model(operation, model)
     if any(row.protocol in STREAMED for row in _rows(operation)):
         stream = "auto" if entry is None else entry.stream
@@ -192,7 +192,7 @@ def _declared(config: Config, operation: str, model: str) -> Iterator[str]:
 
 
 def _unused_upstream(config: Config, operation: str, model: str) -> Iterator[str]:
-    name, route = Declared(config).entry(operation, model), block_of_operation(config.operations, operation)
+    name, route = DeclaredModels(config).entry(operation, model), block_of_operation(config.operations, operation)
     if name is not None and route is not None and route.upstream is not None:
         yield f"operations.{operation}.upstream: not used, because models.{name} has a route"
 

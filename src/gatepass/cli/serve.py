@@ -187,11 +187,11 @@ def _control_socket(loaded: LoadedConfig, listening: socket.socket) -> Iterator[
 
 
 def _listen(loaded: LoadedConfig) -> socket.socket:
-    from gatepass.server.listening import listen
+    from gatepass.server.listening import bind
 
     server = loaded.config.server
     try:
-        return listen(server.host, server.port)
+        return bind(server.host, server.port)
     except OSError as error:
         address, reason = f"{server.host}:{server.port}", error.strerror or str(error)
         text = f"gatepass cannot listen on {address}: {reason}"
@@ -272,7 +272,7 @@ def work(options: WorkerOptions, config_path: str | None, host: str | None, port
 
     from gatepass.cli.opening import open_app_state
     from gatepass.server.listening import ConnectionCounts
-    from gatepass.server.process import DrainingServer, Team
+    from gatepass.server.process import DrainingServer, WorkerChannel
     from gatepass.server.supervisor import CONNECTIONS, STORE, worker_name
     from gatepass.store.choice import WorkerStore
 
@@ -288,10 +288,10 @@ def work(options: WorkerOptions, config_path: str | None, host: str | None, port
     if loaded.config.access.keys:
         keyed.touch()
     counts = ConnectionCounts(options.folder / CONNECTIONS, options.seat)
-    team = Team(options.folder, worker_name(options.number), socket.socket(fileno=lifeline), counts)
+    channel = WorkerChannel(options.folder, worker_name(options.number), socket.socket(fileno=lifeline), counts)
     source = ConfigSource(loaded, _reader(config_path, host, port, options.log), keyed)
     control = None if options.control is None else socket.socket(fileno=options.control)
-    server = DrainingServer(state, lambda _: None, team, source, control)
+    server = DrainingServer(state, lambda _: None, channel, source, control)
     server.run(sockets=[socket.socket(fileno=listening)])
 
 

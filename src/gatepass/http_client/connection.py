@@ -295,9 +295,8 @@ class Connection(asyncio.BufferedProtocol):
     def server_closed(self, exc: Exception | None) -> None:
         """The server closed the connection: end the current reply with the reason."""
         if isinstance(exc, ssl.SSLError) and not (self.kept or self._has_received):
-            self.abort(
-                Fault.TLS, tls_detail(exc)
-            )  # in TLS 1.3 the server rejects a client certificate after the handshake
+            # in TLS 1.3 the server rejects a client certificate after the handshake
+            self.abort(Fault.TLS, tls_detail(exc))
             return
         where = "in the middle of its reply" if self._has_received else "without an answer"
         self.abort(Fault.CLOSED, str(exc or where), stale=self.kept and not self._has_received)

@@ -221,8 +221,8 @@ class ConnectionPool:
         idle = len(self._idle)
         return PoolCounts(len(self._slots) - idle, idle, len(self._waiting))
 
-    def idle(self) -> Connection | None:
-        """Return the connection that became idle last, if any, so that connections beyond the current load expire."""
+    def take_idle(self) -> Connection | None:
+        """Take the connection that became idle last, if any, so that connections beyond the current load expire."""
         while self._idle:
             connection, _ = self._idle.popitem()
             if connection.open:
@@ -238,7 +238,7 @@ class ConnectionPool:
 
         The wait for a slot and the dialing are bounded by `bound_s` each. Raises TransportFault, unsent.
         """
-        while (connection := self.idle()) is None or fresh:
+        while (connection := self.take_idle()) is None or fresh:
             if connection is not None:  # a server that closed one idle connection has probably closed others
                 connection.abort()
                 continue
@@ -436,7 +436,7 @@ class Http1Transport:
         destination, pool = self._by_url.get(request.url) or self._pool_for(request.url)
         head = request_head(request, destination)
         bounds = request.timeouts
-        connection = None if request.new_connection else pool.idle()
+        connection = None if request.new_connection else pool.take_idle()
         if connection is None:
             connection = await pool.take(bounds.connect_s, fresh=request.new_connection)
             if request.reauthorize is not None:

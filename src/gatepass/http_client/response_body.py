@@ -61,17 +61,17 @@ class UpstreamResponse:
 
     __slots__ = (
         *("status", "headers", "named", "pieces", "size", "ended"),
-        *("_source", "_loop", "_idle_s", "_fault", "_waiter", "_write"),
+        *("_connection", "_loop", "_idle_s", "_fault", "_waiter", "_write"),
     )
 
-    def __init__(self, source: ResponseConnection, loop: asyncio.AbstractEventLoop, idle_s: float) -> None:
+    def __init__(self, connection: ResponseConnection, loop: asyncio.AbstractEventLoop, idle_s: float) -> None:
         self.status = 0
         self.headers: Headers = ()
         self.named: dict[bytes, bytes] = {}
         self.pieces: list[bytes] = []
         self.size = 0
         self.ended = False
-        self._source: ResponseConnection | None = source
+        self._connection: ResponseConnection | None = connection
         self._loop = loop
         self._idle_s = idle_s
         self._fault: TransportFault | None = None
@@ -115,21 +115,21 @@ class UpstreamResponse:
         return self.pieces.pop()
 
     async def aclose(self) -> None:
-        if self._source is not None:
+        if self._connection is not None:
             self.discard()
 
     def finish(self) -> None:
         """Release the connection when the body ends; see `Response.finish`."""
-        if self._source is not None:
+        if self._connection is not None:
             self.pieces.clear()
             self.size = 0
-            self._source.resume()
-            self._source.deadline.set(TAIL_S)
+            self._connection.resume()
+            self._connection.deadline.set(TAIL_S)
 
     def discard(self) -> None:
         """Abort the connection if the reply still uses it."""
-        if self._source is not None:
-            self._source.abort()
+        if self._connection is not None:
+            self._connection.abort()
 
     def check(self) -> None:
         """Raise the fault that ended this reply, if any."""
@@ -149,19 +149,19 @@ class UpstreamResponse:
             return
         if self._write is not None:
             try:
-                wants_more = self._hand_over()
+                needs_more = self._hand_over()
             except Exception as error:  # noqa: BLE001 - raised in the task that called `stream_to`
                 waiter.set_exception(error)
                 return
-            if wants_more and self._source is not None:
-                self._source.deadline.set(self._idle_s)
+            if needs_more and self._connection is not None:
+                self._connection.deadline.set(self._idle_s)
                 return
         self._waiter = None
         waiter.set_result(None)
 
     def end(self, fault: TransportFault | None = None) -> None:
         """The body is complete, or `fault` ended it."""
-        self._source = None
+        self._connection = None
         self._fault = fault
         self.ended = True
         self.wake()
@@ -179,13 +179,13 @@ class UpstreamResponse:
         return self._write is not None
 
     async def _wait_for_more(self) -> None:
-        if self._source is not None:
-            self._source.deadline.set(self._idle_s)
+        if self._connection is not None:
+            self._connection.deadline.set(self._idle_s)
         try:
             await self.changed()
         finally:
-            if self._source is not None:
-                self._source.deadline.lift()
+            if self._connection is not None:
+                self._connection.deadline.lift()
 
     def _take_pieces(self) -> bytes:
         size = self.size
@@ -195,8 +195,8 @@ class UpstreamResponse:
             taken = b"".join(self.pieces)
             self.pieces.clear()
         self.size -= len(taken)
-        if self.size <= JOINED_BYTES < size and self._source is not None:  # reading pauses only above JOINED_BYTES
-            self._source.resume()
+        if self.size <= JOINED_BYTES < size and self._connection is not None:  # reading pauses only above JOINED_BYTES
+            self._connection.resume()
         return taken
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from gatepass.config.model import Config
 from gatepass.config.routes import Model, block_of_operation
 from gatepass.learning.learned_rule import STREAM_SETTING, LearnedRule, LearnedRuleRecord
-from gatepass.normalize.rules import Change, Declared, changes_of
+from gatepass.normalize.rules import Change, DeclaredModels, changes_of
 
 ALWAYS = frozenset(("stream_options",))
 """Actions that need no configuration, because gatepass applies them to every rejection."""
@@ -51,7 +51,7 @@ def as_config(
     caller may not see are left out.
     """
     pins: dict[str, _Pins] = {}
-    declared = Declared(config)
+    declared = DeclaredModels(config)
     for one in (one for one in learned if one.rule.action not in ALWAYS):
         operation = one.scope.operation
         for public in filter(may_see, _public_names(one, config)):

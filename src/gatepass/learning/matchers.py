@@ -24,7 +24,7 @@ from gatepass.learning.learned_rule import (
 )
 from gatepass.learning.rejection import TAUGHT_CODES, WORDS, ZOD_CODE, UpstreamRejection, path_from_error
 from gatepass.normalize.members import STREAMED, JsonMemberPath
-from gatepass.normalize.rules import concerns
+from gatepass.normalize.rules import would_change
 from gatepass.types import Call, ClientProtocol
 
 Relevant = Collection[LearnedRule]
@@ -50,7 +50,7 @@ def suggested_rules(rejection: UpstreamRejection, also: Collection[str] = ()) ->
 def relevant_rules(rejection: UpstreamRejection, sent: Call) -> Relevant:
     """Return the suggested rules that would change the body `sent`."""
     suggested = {rule for step in suggested_rules(rejection, LEARN_ALSO) for rule in step}
-    return frozenset(rule for rule in suggested if concerns(rule.change(), sent))
+    return frozenset(rule for rule in suggested if would_change(rule.change(), sent))
 
 
 def next_rules(

@@ -118,7 +118,7 @@ class Memory:
             return 0.0
         return 0.0 if found is None else found.expires_s - now_s
 
-    def learned(self, now_s: float, wall_s: float) -> list[LearnedRuleRecord]:
+    def records(self, now_s: float, wall_s: float) -> list[LearnedRuleRecord]:
         """Return the valid rules, the last used at the end, then the rules that failed within REFUTED_S."""
         to_wall_s = wall_s - now_s
         return [

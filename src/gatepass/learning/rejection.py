@@ -1,4 +1,4 @@
-"""Parse an upstream's error into the rejection that the matchers read.
+"""Parse an upstream's error into the rejection that the matchers read. It rejects a request, not a token.
 
 Request values that the upstream quotes are cut out of the error text first. Otherwise a client that sends
 `{"seed": "Unsupported parameter: 'seed'"}` could create a rule through an upstream that quotes it.

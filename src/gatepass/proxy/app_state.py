@@ -31,7 +31,7 @@ from gatepass.http_client.pool import Http1Transport, open_transport
 from gatepass.http_client.tls import TLSContexts
 from gatepass.learning.session import Learner
 from gatepass.normalize.profiles import ProfileRules, build_profiles
-from gatepass.normalize.rules import Declared
+from gatepass.normalize.rules import DeclaredModels
 from gatepass.observability.metrics import CredentialSample, Metrics, PoolSample, Sample, StoreSample
 from gatepass.observability.redaction import Redactor
 from gatepass.proxy.in_flight import InFlightRequests, PeriodicChecks
@@ -114,7 +114,7 @@ class AppState(ProcessParts):
     config: Config
     authenticator: Authenticator
     routes: RouteTable
-    declared: Declared
+    declared: DeclaredModels
     profiles: Mapping[str, ProfileRules]
     allows_origins: bool
     """Whether a profile allows browser pages of other origins (`cors_origins`)."""
@@ -246,7 +246,7 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
         redactor=parts.redactor,
         authenticator=Authenticator(config),
         routes=RouteTable.from_config(config),
-        declared=Declared(config),
+        declared=DeclaredModels(config),
         profiles=build_profiles(config.profiles),
         allows_origins=any(profile.cors_origins for profile in config.profiles.values()),
         keeps_bodies=config.log.bodies,
@@ -356,7 +356,7 @@ def _sample(state: AppState) -> Sample:
         for name, upstream in state.upstreams.items()
     ]
     learned = dict.fromkeys(state.upstreams, 0)
-    for record in state.learner.memory.learned(state.clock.now(), state.clock.wall()):
+    for record in state.learner.memory.records(state.clock.now(), state.clock.wall()):
         if record.state == "learned":
             learned[record.scope.upstream] = learned.get(record.scope.upstream, 0) + 1
     return Sample(

@@ -27,7 +27,16 @@ from gatepass.normalize.embeddings_request import has_token_ids
 from gatepass.normalize.members import STREAMED
 from gatepass.normalize.profiles import ProfileRules
 from gatepass.normalize.rerank import RerankOptions, Shaped, client_ranking
-from gatepass.normalize.rules import BUILT_IN, MODEL, NAMING, ChangeRule, Rule, applied, concerning, normalize
+from gatepass.normalize.rules import (
+    BUILT_IN,
+    MODEL,
+    MODEL_NAME_ONLY,
+    ChangeRule,
+    Rule,
+    applicable_rules,
+    apply_rules,
+    normalize,
+)
 from gatepass.observability.log import emit
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.batches import send_embeddings
@@ -214,17 +223,17 @@ async def normalize_in_slices(call: Call, target: Target, rules: Sequence[Rule])
 
     If the body is scanned, a rule's new body is scanned before the next rule.
     """
-    rules = concerning(call, rules)
+    rules = applicable_rules(call, rules)
     is_scanned = type(call.body) is ScannedBody
-    if (rules is NAMING and (is_scanned or place_of(call.body, MODEL) >= 0)) or not is_heavy(call.body):
-        return applied(call, target, rules)
+    if (rules is MODEL_NAME_ONLY and (is_scanned or place_of(call.body, MODEL) >= 0)) or not is_heavy(call.body):
+        return apply_rules(call, target, rules)
     if not is_scanned and rules is BUILT_IN:  # the last rule runs alone: it saves one copy of the body at the peak
-        call = await run_off_loop(call.body, partial(applied, call, target, rules[:-1]))
-        rules = NAMING
+        call = await run_off_loop(call.body, partial(apply_rules, call, target, rules[:-1]))
+        rules = MODEL_NAME_ONLY
         if place_of(call.body, MODEL) >= 0:
-            return applied(call, target, rules)
+            return apply_rules(call, target, rules)
     if not is_scanned:
-        return await run_off_loop(call.body, partial(applied, call, target, rules))
+        return await run_off_loop(call.body, partial(apply_rules, call, target, rules))
     for rule in rules:
         call = await reread(call)
         call = await run_off_loop(call.body, partial(rule.apply, call, target))

@@ -44,9 +44,9 @@ NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False, "operation_sp
 class Service:
     """The ApiEndpoint of one application and its AppState, while its lifespan runs."""
 
-    def __init__(self, opened: Callable[[], ApiEndpoint]) -> None:
-        self._opened = opened
-        self._operations: ApiEndpoint | None = None
+    def __init__(self, make_endpoint: Callable[[], ApiEndpoint]) -> None:
+        self._make_endpoint = make_endpoint
+        self._endpoint: ApiEndpoint | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Task[int] | None = None
 
@@ -60,19 +60,19 @@ class Service:
 
     def _running(self) -> ApiEndpoint:
         """Return the endpoint. Raises NotStarted."""
-        if self._operations is None:
+        if self._endpoint is None:
             raise NotStarted(f"gatepass was not started: its lifespan is not running. {ENTER_LIFESPAN}")
         if asyncio.get_running_loop() is not self._loop:
             raise NotStarted(f"gatepass was started in another event loop than this request's. {ENTER_LIFESPAN}")
-        return self._operations
+        return self._endpoint
 
     @asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        if self._operations is not None:
+        if self._endpoint is not None:
             raise RuntimeError("the lifespan of this gatepass application is already running")
-        operations = self._opened()
-        state = operations.state
-        self._operations, self._loop = operations, asyncio.get_running_loop()
+        endpoint = self._make_endpoint()
+        state = endpoint.state
+        self._endpoint, self._loop = endpoint, asyncio.get_running_loop()
         try:
             state.start()
             with state.metrics.loop_lag_sampled():
@@ -83,8 +83,8 @@ class Service:
             elif state.in_flight.busy:
                 await state.in_flight.drain(state.clock, 0)
         finally:
-            self._operations = self._draining = self._loop = None
-            await operations.state.aclose()  # a reload may have replaced the first one
+            self._endpoint = self._draining = self._loop = None
+            await endpoint.state.aclose()  # a reload may have replaced the first one
 
     def drain(self) -> None:
         """See `gatepass.drain`."""
@@ -92,9 +92,9 @@ class Service:
             self._loop.call_soon_threadsafe(self._begin_drain)
 
     def _begin_drain(self) -> None:
-        if self._operations is None:
+        if self._endpoint is None:
             return
-        state = self._operations.state
+        state = self._endpoint.state
         if self._draining is not None:
             state.in_flight.end_now()
         elif not state.in_flight.draining:
@@ -122,11 +122,11 @@ def create_app(config: Config) -> FastAPI:
     """
     check(config)
 
-    def opened() -> ApiEndpoint:
+    def make_endpoint() -> ApiEndpoint:
         clock = SystemClock()
         return ApiEndpoint(create_app_state(config, clock, open_store(config.store, None, clock)))
 
-    return _app(opened, config.server.base_path)
+    return _app(make_endpoint, config.server.base_path)
 
 
 def load_config(path: str | os.PathLike[str]) -> Config:
@@ -157,10 +157,10 @@ def build_app(state: AppState) -> FastAPI:
     return _app(lambda: ApiEndpoint(state), state.config.server.base_path)
 
 
-def _app(opened: Callable[[], ApiEndpoint], base_path: str) -> FastAPI:
+def _app(make_endpoint: Callable[[], ApiEndpoint], base_path: str) -> FastAPI:
     from fastapi import FastAPI  # takes 0.1 s and 6 MB; `gatepass serve` does not need it
 
-    service = Service(opened)
+    service = Service(make_endpoint)
     app = FastAPI(
         title="gatepass",
         version=__version__,

@@ -30,9 +30,9 @@ from gatepass.server.timeouts import (
     LINGER_S,
     AwaitedInput,
     ReceiveTimeouts,
+    error_response,
     evicted,
-    given_up,
-    response,
+    internal_error,
     slow_body,
     slow_head,
     slow_upload,
@@ -40,7 +40,7 @@ from gatepass.server.timeouts import (
 
 Serve = Callable[[HttpRequestCycle], Awaitable[None]]
 
-OnRejected = Callable[[GatepassError, str], None]
+OnRefused = Callable[[GatepassError, str], None]
 """Called with an error that a client receives without a complete request, and with the client's address."""
 
 
@@ -57,7 +57,7 @@ class ConnectionContext:
     """What all connections of a server share."""
 
     serve: Serve
-    rejected: OnRejected
+    refused: OnRefused
     limits: Limits
     keep_alive_s: float
     """Maximum wait of a connection for its next request."""
@@ -77,7 +77,7 @@ class ClientConnection(asyncio.Protocol):
         *("connected_before_drain", "is_write_paused", "_caller", "_default_lines", "_default_fields", "_held"),
         *("_ignores_input", "_is_ending", "_limits", "_lingers_until_s", "_loop", "_timeouts", "_queue"),
         *("_parser", "_reading_paused", "_context", "_writable", "_serve", "_serving", "_shares", "_stall"),
-        *("_state", "_transport", "_until_s"),
+        *("_state", "_transport", "_unauthenticated_until_s"),
     )
 
     def __init__(
@@ -99,7 +99,7 @@ class ClientConnection(asyncio.Protocol):
         self._timeouts = ReceiveTimeouts(
             deadline, self._limits.receive_s, context.keep_alive_s, self._limits.upload_bytes_per_s
         )
-        self._until_s = self._loop.time() + context.keep_alive_s
+        self._unauthenticated_until_s = self._loop.time() + context.keep_alive_s
         """When a connection without authentication closes. Otherwise each request would extend its life."""
         self._serving: HttpRequestCycle | None = None
         self._queue: deque[HttpRequestCycle] = deque()
@@ -175,7 +175,7 @@ class ClientConnection(asyncio.Protocol):
 
     def evict(self) -> None:
         """Close an idle connection, to make room for other connections."""
-        self._context.rejected(evicted(), self._parser.peer)
+        self._context.refused(evicted(), self._parser.peer)
         self._close()
         if self._transport.get_write_buffer_size():  # a close waits until the client has read the response
             self._loop.call_later(LINGER_S, self._transport.abort)
@@ -212,7 +212,7 @@ class ClientConnection(asyncio.Protocol):
             if not self._shares.begin(self):
                 now_s = self._loop.time()
                 self._shares.begin_unauthenticated(self, now_s)
-                if now_s > self._until_s:
+                if now_s > self._unauthenticated_until_s:
                     cycle.persists = False
             cycle.task = self._loop.create_task(self._run_cycle(cycle))
             self._state.tasks.add(cycle.task)
@@ -298,7 +298,7 @@ class ClientConnection(asyncio.Protocol):
             for connection in self._shares.end_unauthenticated(self, address, now_s):
                 connection.evict()
             if not self._is_ending:
-                self._timeouts.keep_alive_s = max(LINGER_S, self._until_s - now_s)
+                self._timeouts.keep_alive_s = max(LINGER_S, self._unauthenticated_until_s - now_s)
         if cycle is None or not cycle.persists:
             # unread bytes of a body would reset the connection at its close
             if self._is_ending or self._parser.cycle is not None:
@@ -328,7 +328,7 @@ class ClientConnection(asyncio.Protocol):
                 if cycle.has_begun or self._transport.is_closing():
                     self._close()
                 else:
-                    self.send(response(given_up()))
+                    self.send(error_response(internal_error()))
                     self.response_complete()
 
     def _pause_reading(self) -> None:
@@ -373,7 +373,7 @@ class ClientConnection(asyncio.Protocol):
         receiving = self._parser.cycle
         if receiving in self._queue:
             self._queue.pop()
-        # whether the rejected request has no response yet and no other request comes first
+        # whether the refused request has no response yet and no other request comes first
         if receiving is not None:
             is_next = receiving is self._serving and not receiving.has_begun
         else:
@@ -381,8 +381,8 @@ class ClientConnection(asyncio.Protocol):
         if is_next:
             if receiving is not None:
                 receiving.disconnect()  # its task waits for the rest of the body, and must not respond
-            self._context.rejected(error, self._parser.peer)
-            self.send(response(error))
+            self._context.refused(error, self._parser.peer)
+            self.send(error_response(error))
             self._linger()
         elif self._serving is None:
             self._close()

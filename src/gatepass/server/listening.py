@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def listen(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int) -> socket.socket:
     """Return a bound socket. Raises OSError if the address is not available."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
@@ -106,16 +106,16 @@ class Acceptor:
     def __init__(
         self,
         listening: socket.socket,
-        make: Callable[[], asyncio.Protocol],
-        count: Callable[[], int],
-        seats: ConnectionCounts,
+        make_protocol: Callable[[], asyncio.Protocol],
+        count_connections: Callable[[], int],
+        counts: ConnectionCounts,
     ) -> None:
-        """`make` returns the protocol of a new connection, `count` the number of open ones."""
+        """`make_protocol` returns the protocol of a new connection, `count_connections` the number of open ones."""
         self._loop = asyncio.get_running_loop()
         self._listening = listening
-        self._make = make
-        self._count = count
-        self._seats = seats
+        self._make_protocol = make_protocol
+        self._count_connections = count_connections
+        self._counts = counts
         self._making: set[asyncio.Task[object]] = set()
         self._later: asyncio.TimerHandle | None = None
         self._paused_s = 0.0
@@ -129,8 +129,8 @@ class Acceptor:
 
     def publish(self) -> int:
         """Publish the number of connections of this worker, and return it."""
-        held = self._count() + len(self._making)
-        self._seats.publish(held)
+        held = self._count_connections() + len(self._making)
+        self._counts.publish(held)
         return held
 
     async def close(self) -> None:
@@ -140,8 +140,8 @@ class Acceptor:
         self._loop.remove_reader(self._listening)
         if self._later is not None:
             self._later.cancel()
-        if self._seats.own is not None:
-            self._seats.clear(self._seats.own)
+        if self._counts.own is not None:
+            self._counts.clear(self._counts.own)
         # if the supervisor is gone, an open socket would still queue connections that no process accepts
         self._listening.close()
         await asyncio.gather(*self._making, return_exceptions=True)
@@ -167,7 +167,7 @@ class Acceptor:
                 # the socket stays readable: without a pause the event loop would spin
                 self._pause(NO_DESCRIPTOR_S, self._resume)
             return
-        making = self._loop.create_task(self._loop.connect_accepted_socket(self._make, accepted))
+        making = self._loop.create_task(self._loop.connect_accepted_socket(self._make_protocol, accepted))
         self._making.add(making)
         making.add_done_callback(self._making.discard)
         self.publish()
@@ -176,7 +176,7 @@ class Acceptor:
         held = self.publish()
         if self._loop.time() < self._free_until_s:
             return False
-        fewest = self._seats.fewest()
+        fewest = self._counts.fewest()
         return held > fewest + MARGIN + fewest // MARGIN_PART
 
     def _recheck(self) -> None:

@@ -210,7 +210,7 @@ _SUBJECT = ("upstream", "model", "operation", "credential", "adapted", "state")
 
 def learned_rows(state: AppState) -> list[Row]:
     """Return the learned rules of one process as JSON rows (`LearnedRuleRecord.as_row`), times since the epoch."""
-    return [one.as_row() for one in state.learner.memory.learned(state.clock.now(), state.clock.wall())]
+    return [one.as_row() for one in state.learner.memory.records(state.clock.now(), state.clock.wall())]
 
 
 def merged(pages: Iterable[Sequence[Row]]) -> list[Row]:

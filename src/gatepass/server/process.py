@@ -40,7 +40,7 @@ from gatepass.server.listening import (
 from gatepass.server.pages import home_paths, is_browser, learned_rows, ops_routes, page_paths, status_of
 from gatepass.server.peers import OwnPages, Peers
 from gatepass.server.reload import ConfigSource, Reloader
-from gatepass.server.timeouts import RejectedRequests
+from gatepass.server.timeouts import RefusedRequests
 
 LOG = logging.getLogger("gatepass.serve")
 
@@ -84,30 +84,30 @@ def keep_freed_pages() -> bool:
     return bool(mallopt(_MMAP_THRESHOLD, HEAP_BODY_BYTES)) and bool(mallopt(_TRIM_THRESHOLD, KEPT_BYTES))
 
 
-def cycle_server(app: ASGIApp, operations: ApiEndpoint) -> Serve:
+def cycle_server(app: ASGIApp, endpoint: ApiEndpoint) -> Serve:
     """Return the function that serves a cycle: pages with `app`, every other path with the proxy."""
-    config = operations.state.config
+    config = endpoint.state.config
     base_path, limit_bytes = config.server.base_path, config.limits.body_bytes
     pages, home = page_paths(base_path), home_paths(base_path)
 
     def serve(cycle: HttpRequestCycle) -> Awaitable[None]:
         if cycle.path in pages or (cycle.path in home and is_browser(cycle.method, cycle.headers)):
             return serve_page(app, cycle, limit_bytes)
-        return operations.serve(cycle)
+        return endpoint.serve(cycle)
 
     return serve
 
 
-def connection_context(app: ASGIApp, operations: ApiEndpoint) -> ConnectionContext:
+def connection_context(app: ASGIApp, endpoint: ApiEndpoint) -> ConnectionContext:
     """Return what the connections of a server share."""
-    state = operations.state
-    config, rejected = state.config, RejectedRequests(state.metrics.error_sent).note
+    state = endpoint.state
+    config, refused = state.config, RefusedRequests(state.metrics.error_sent).note
     shares: ConnectionShares[Evictable] = ConnectionShares(
         config.limits.connections, config.limits.unauthenticated, config.access.callers
     )
     proxies = TrustedProxies(config.server.trusted_proxies)
     return ConnectionContext(
-        cycle_server(app, operations), rejected, config.limits, KEEP_ALIVE_S, proxies, shares, state.in_flight
+        cycle_server(app, endpoint), refused, config.limits, KEEP_ALIVE_S, proxies, shares, state.in_flight
     )
 
 
@@ -147,8 +147,8 @@ class AcceptWatch:
 
 
 @dataclass(frozen=True, slots=True)
-class Team:
-    """What a worker shares with the others. On `lifeline` it sees that all workers stop, or the supervisor is gone."""
+class WorkerChannel:
+    """The worker's side of `supervisor.Channel`. `lifeline` shows that all stop, or that the supervisor ended."""
 
     folder: Path
     name: str
@@ -163,27 +163,27 @@ class DrainingServer(uvicorn.Server):
         self,
         state: AppState,
         announce: Callable[[str], None],
-        team: Team | None = None,
+        channel: WorkerChannel | None = None,
         source: ConfigSource | None = None,
         control: socket.socket | None = None,
     ) -> None:
         """`source` reads the configuration again. None: SIGHUP has no effect. `control` is the control socket."""
-        operations = ApiEndpoint(state)
-        service = Service(lambda: operations)
-        reloader = None if source is None else Reloader(operations, source, self._on_change)
+        endpoint = ApiEndpoint(state)
+        service = Service(lambda: endpoint)
+        reloader = None if source is None else Reloader(endpoint, source, self._on_change)
         peers = None
-        if team is not None and reloader is not None:
+        if channel is not None and reloader is not None:
             pages = OwnPages(
                 metrics=state.metrics.scrape,
-                status=lambda: status_of(operations.state),
-                learned=lambda: learned_rows(operations.state),
+                status=lambda: status_of(endpoint.state),
+                learned=lambda: learned_rows(endpoint.state),
                 reload=partial(_reloaded, reloader),
             )
-            peers = Peers(team.folder, team.name, pages)
+            peers = Peers(channel.folder, channel.name, pages)
         routes = ops_routes(lambda: service.state, state.config.server.base_path, peers)
         # only lifespan and pages: ClientConnection serves every other path
         app = Starlette(routes=routes, lifespan=service.lifespan, exception_handlers=ERRORS)
-        context = connection_context(app, operations)
+        context = connection_context(app, endpoint)
         super().__init__(
             uvicorn.Config(
                 app,
@@ -198,7 +198,7 @@ class DrainingServer(uvicorn.Server):
                 timeout_graceful_shutdown=FORCED_STOP_S,
             )
         )
-        self._operations = operations
+        self._endpoint = endpoint
         self._reloader = reloader
         self._control: ControlServer | None = None
         if control is not None and reloader is not None:
@@ -208,9 +208,9 @@ class DrainingServer(uvicorn.Server):
         self._context = context
         self._accept_watch = AcceptWatch()
         self._announce = announce
-        self._team = team
+        self._channel = channel
         self._acceptors: list[Acceptor] = []
-        self._is_end_of_all = False
+        self._all_workers_stop = False
         """Whether all workers stop. Then this one keeps accepting during its drain, to respond with 503."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_hurried = False
@@ -224,14 +224,14 @@ class DrainingServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
-        team = self._team
-        await super().startup(sockets=sockets if team is None else [])
+        channel = self._channel
+        await super().startup(sockets=sockets if channel is None else [])
         gc.enable()  # `gatepass serve` disables it at the start
         gc.freeze()  # collections skip the permanent objects of the start (saves 25 µs for each request)
         gc.set_threshold(COLLECT_AFTER)
         keep_freed_pages()
         if self._reloader is not None:
-            state = self._operations.state
+            state = self._endpoint.state
             state.in_flight.tasks.spawn(self._reload_on_signal(self._reloader), "reload")
             if state.config.server.watch:
                 state.in_flight.tasks.spawn(self._reloader.watch(state.clock), "watch")
@@ -239,7 +239,7 @@ class DrainingServer(uvicorn.Server):
             await self._control.open()
         for listening in sockets or []:
             self._announce(url_of(listening))
-        if team is None:
+        if channel is None:
             return
 
         def make() -> asyncio.Protocol:
@@ -249,10 +249,10 @@ class DrainingServer(uvicorn.Server):
         def count() -> int:
             return len(self.server_state.connections)
 
-        self._acceptors = [Acceptor(listening, make, count, team.connection_counts) for listening in sockets or []]
+        self._acceptors = [Acceptor(listening, make, count, channel.connection_counts) for listening in sockets or []]
         if self._peers is not None:
             await self._peers.open()
-        self._loop.add_reader(team.lifeline, self._on_lifeline, self._loop, team.lifeline)
+        self._loop.add_reader(channel.lifeline, self._on_lifeline, self._loop, channel.lifeline)
 
     async def on_tick(self, counter: int) -> bool:
         now_s = asyncio.get_running_loop().time()
@@ -262,7 +262,7 @@ class DrainingServer(uvicorn.Server):
             for connection in self._context.shares.relieve(now_s):
                 connection.evict()
             if (count := self._accept_watch.failed(now_s)) is not None:
-                limit, needed = descriptor_limit(), self._operations.state.config.descriptors
+                limit, needed = descriptor_limit(), self._endpoint.state.config.descriptors
                 LOG.warning(
                     "descriptors_exhausted", extra={"fields": {"count": count, "limit": limit, "needed": needed}}
                 )
@@ -273,22 +273,22 @@ class DrainingServer(uvicorn.Server):
         loop.remove_reader(lifeline)
         # An empty read means that the supervisor is gone. Another one may be started in its place, so this worker then
         # leaves the socket at once.
-        self._is_end_of_all = bool(lifeline.recv(1, socket.MSG_PEEK))
+        self._all_workers_stop = bool(lifeline.recv(1, socket.MSG_PEEK))
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Become unready, serve on for the delay, then close each connection after its response or once it is idle."""
-        state, connections = self._operations.state, cast(set[ClientConnection], self.server_state.connections)
-        in_flight, team, server = state.in_flight, self._team, state.config.server
+        state, connections = self._endpoint.state, cast(set[ClientConnection], self.server_state.connections)
+        in_flight, channel, server = state.in_flight, self._channel, state.config.server
         delay_s = max(server.drain_delay_s, min(HANDOVER_S, server.drain_timeout_s))
         in_flight.draining = True
         if self._control is not None:
             self._control.close()
         for connection in connections:
             connection.retire()
-        if team is not None and not self._is_end_of_all:
+        if channel is not None and not self._all_workers_stop:
             delay_s = 0  # the other workers accept the new connections on this socket
-            await self._leave_team()
+            await self._stop_accepting()
         else:
             log_unready(state)
         await in_flight.begin_drain(SystemClock(), delay_s)
@@ -297,10 +297,10 @@ class DrainingServer(uvicorn.Server):
             connection.close_when_idle()
         ended = await self._drained(connections)
         LOG.info("drained", extra={"fields": {"streams_ended": ended}})
-        await self._leave_team()
+        await self._stop_accepting()
         await super().shutdown(sockets=sockets)
 
-    async def _leave_team(self) -> None:
+    async def _stop_accepting(self) -> None:
         """Accept no more connections, and show no more pages to the other workers."""
         await asyncio.gather(*(acceptor.close() for acceptor in self._acceptors))
         if self._peers is not None:
@@ -308,7 +308,7 @@ class DrainingServer(uvicorn.Server):
 
     async def _drained(self, connections: Collection[ClientConnection]) -> int:
         """Wait until no request is in progress and no client can send another. Return the number of ended streams."""
-        state, now = self._operations.state, asyncio.get_running_loop().time
+        state, now = self._endpoint.state, asyncio.get_running_loop().time
         in_flight, clock, bound_s = state.in_flight, state.clock, state.config.server.drain_timeout_s
         until_s = now() + bound_s
         ended = await in_flight.drain(clock, bound_s)
@@ -339,5 +339,5 @@ class DrainingServer(uvicorn.Server):
         self.force_exit = self._is_hurried
         self._is_hurried = self.should_exit
         if self._is_hurried and self._loop is not None:
-            self._loop.call_soon_threadsafe(self._operations.state.in_flight.end_now)
+            self._loop.call_soon_threadsafe(self._endpoint.state.in_flight.end_now)
         self.should_exit = True

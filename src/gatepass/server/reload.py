@@ -92,8 +92,8 @@ class Reloader:
     `on_change` receives each new configuration before the first request uses it.
     """
 
-    def __init__(self, operations: ApiEndpoint, source: ConfigSource, on_change: Callable[[Config], object]) -> None:
-        self._operations = operations
+    def __init__(self, endpoint: ApiEndpoint, source: ConfigSource, on_change: Callable[[Config], object]) -> None:
+        self._endpoint = endpoint
         self._source = source
         self._on_change = on_change
         self._loaded = source.loaded
@@ -122,7 +122,7 @@ class Reloader:
     async def reload(self, trigger: Trigger) -> ReloadResult:
         """Read the configuration, and use it from the next request on if it is valid. Logs and counts the result."""
         async with self._lock:
-            state = self._operations.state
+            state = self._endpoint.state
             try:
                 async with asyncio.timeout(READ_S):
                     read = await asyncio.to_thread(self._read, state, trigger)
@@ -178,7 +178,7 @@ class Reloader:
         if self._source.keyed is not None and read.config.access.keys:
             self._source.keyed.touch()
         self._on_change(read.config)
-        self._operations.use(successor)
+        self._endpoint.use(successor)
         return ReloadResult("reloaded", changed, read.needs_restart)
 
     def _log(self, result: ReloadResult, trigger: Trigger) -> None:

@@ -122,8 +122,8 @@ class Channel:
     connection_counts: ConnectionCounts
     key: bytes = field(repr=False)
 
-    def tell_stop(self) -> None:
-        """Tell all workers to drain, without a signal.
+    def announce_stop(self) -> None:
+        """Let all workers drain, without a signal.
 
         systemd itself signals all processes, and a second signal would end the workers' streams.
         """
@@ -188,7 +188,7 @@ class Worker:
     """One worker process. It is ready when its socket exists."""
 
     number: int
-    index: int
+    seat: int
     process: asyncio.subprocess.Process
     ready_at: Path
     began_s: float
@@ -328,7 +328,7 @@ class Supervisor:
                 worker.signal(signal.SIGTERM)
             return
         self._stopping.set()
-        self._channel.tell_stop()
+        self._channel.announce_stop()
         # else clients would wait in the socket's queue after the last worker closed it
         self._listening.close()
 
@@ -351,7 +351,7 @@ class Supervisor:
             fields = {"worker": worker.number, "code": worker.process.returncode, "again_in_s": pause_s}
             LOG.error("worker_exited", extra={"fields": fields})
             worker.ready_at.unlink(missing_ok=True)
-            self._channel.connection_counts.clear(worker.index)
+            self._channel.connection_counts.clear(worker.seat)
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._stopping.wait()
@@ -361,11 +361,11 @@ class Supervisor:
 
     async def _reap(self, worker: Worker) -> None:
         await worker.wait_or_kill(self._drain_s + KILL_GRACE_S)
-        self._channel.connection_counts.clear(worker.index)
+        self._channel.connection_counts.clear(worker.seat)
 
     async def _spawn(self) -> Worker:
         self._serial += 1
-        taken = self._seats_of_starting.union(worker.index for worker in self._living())
+        taken = self._seats_of_starting.union(worker.seat for worker in self._living())
         # with more workers than seats the last seat is shared, and the balance is less even
         seat = next((seat for seat in range(SEATS) if seat not in taken), SEATS - 1)
         self._channel.connection_counts.clear(seat)

@@ -23,11 +23,11 @@ LOG = logging.getLogger("gatepass.access")
 SERVER_ERROR = 500
 
 LOG_INTERVAL_S = 1.0
-"""One log line for each error code in this time, with a count: a client may cause thousands of rejections."""
+"""One log line for each error code in this time, with a count: a client may cause thousands of them."""
 
 
-class RejectedRequests:
-    """Counts and logs rejected requests: the first of an error code at once, the next ones together."""
+class RefusedRequests:
+    """Counts and logs refused requests: the first of an error code at once, the next ones together."""
 
     __slots__ = ("_count", "_unlogged")
 
@@ -57,7 +57,7 @@ class RejectedRequests:
             self._log(*unlogged)
 
 
-def response(error: GatepassError) -> bytes:
+def error_response(error: GatepassError) -> bytes:
     """Encode a complete response that ends its connection."""
     body = error_body(error)
     fields: Fields = [*error_headers(error), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
@@ -86,7 +86,7 @@ def slow_body(receive_s: float) -> ReceiveTimeout:
     return ReceiveTimeout(f"The request body was not complete after {receive_s:g} s (limits.receive_s).")
 
 
-def given_up() -> InternalError:
+def internal_error() -> InternalError:
     return InternalError("Internal error while handling the request. Search the gatepass log for `request_failed`.")
 
 
@@ -114,7 +114,7 @@ class AwaitedInput(StrEnum):
     REST = "rest of a body that is too late"
     NEXT = "next request"
     CLOSE = "close by the client after an error response"
-    TAKER = "nothing: the buffered part of a body must be read first"
+    PAUSED = "nothing: the buffered part of a body must be read first"
 
 
 _HEAD, _NEXT = AwaitedInput.HEAD, AwaitedInput.NEXT
@@ -145,7 +145,7 @@ class ReceiveTimeouts:
             awaited, bound_s = _HEAD, self._receive_s
         elif cycle is not None:
             if current is AwaitedInput.REST or current is (
-                AwaitedInput.TAKER if cycle.is_streamed else AwaitedInput.BODY
+                AwaitedInput.PAUSED if cycle.is_streamed else AwaitedInput.BODY
             ):
                 return
             awaited, bound_s, current = AwaitedInput.BODY, self._receive_s, None
@@ -173,7 +173,7 @@ class ReceiveTimeouts:
 
     def suspend(self) -> None:
         """Stop the deadline of a streamed body until `clear`, because gatepass reads no more for now."""
-        self._awaited = AwaitedInput.TAKER
+        self._awaited = AwaitedInput.PAUSED
         self._deadline.lift()
 
     def shorten(self, *, is_idle: bool) -> None:

@@ -32,7 +32,7 @@ from gatepass.config.model import Config
 from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.server.app import build_app
 from gatepass.server.asgi import ResponseIncomplete
-from gatepass.server.listening import listen
+from gatepass.server.listening import bind
 from tests.integration.gateway import CHAT, HELLO, JSON, Answer, Ask, gateway
 from tests.waiting import until, until_told
 
@@ -239,7 +239,7 @@ class _Uvicorn(uvicorn.Server):
 
 @asynccontextmanager
 async def under_uvicorn(app: FastAPI) -> AsyncIterator[int]:
-    listening = listen("127.0.0.1", 0)
+    listening = bind("127.0.0.1", 0)
     server = _Uvicorn(uvicorn.Config(app, lifespan="on", log_config=None, access_log=False))
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     try:
@@ -252,7 +252,7 @@ async def under_uvicorn(app: FastAPI) -> AsyncIterator[int]:
 
 @asynccontextmanager
 async def under_hypercorn(app: FastAPI) -> AsyncIterator[int]:
-    listening, stop = listen("127.0.0.1", 0), asyncio.Event()
+    listening, stop = bind("127.0.0.1", 0), asyncio.Event()
     config = hypercorn.config.Config()
     config.bind = [f"fd://{listening.fileno()}"]
     config.errorlog = logging.getLogger("hypercorn.error")

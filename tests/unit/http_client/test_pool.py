@@ -74,8 +74,8 @@ async def test_a_free_connection_is_used_before_a_new_one_the_last_first():
     await use(first)
     await use(second)
     assert await pool.take(5) is second
-    assert pool.idle() is first
-    assert pool.idle() is None
+    assert pool.take_idle() is first
+    assert pool.take_idle() is None
     assert len(server.dialed) == 2
 
 
@@ -118,7 +118,7 @@ async def test_who_waits_is_served_in_the_order_of_coming_and_nobody_else_wakes(
         assert [each.done() for each in works] == [True] * (number + 1) + [False] * (4 - number)
         assert work.result() is connection
     await use(connection)
-    assert pool.idle() is connection
+    assert pool.take_idle() is connection
 
 
 async def test_a_newcomer_does_not_overtake_who_waits():
@@ -213,11 +213,11 @@ async def test_a_connection_that_died_idle_is_passed_over():
     await use(first)
     await use(second)
     server.transports[second].end(ConnectionResetError())
-    assert pool.idle() is first
+    assert pool.take_idle() is first
     await use(first)
     server.transports[first].end(None)
     await rest()
-    assert pool.idle() is None
+    assert pool.take_idle() is None
     await proved_whole(pool, 2)
 
 
@@ -241,7 +241,7 @@ async def test_a_connection_in_use_does_not_expire():
     pool = ConnectionPool(Server().dial, 1)
     connection = await pool.take(5)
     await use(connection)
-    assert pool.idle() is connection
+    assert pool.take_idle() is connection
     await advance(10 * IDLE_S)
     assert connection.open
 
@@ -267,7 +267,7 @@ async def test_a_closed_pool_ends_everything_and_gives_nothing():
     free, busy = await pool.take(5), await pool.take(5)
     await use(free)
     server.go_on.clear()
-    assert pool.idle() is free
+    assert pool.take_idle() is free
     dialing = taken(pool)
     waiting = taken(pool)
     await rest()
@@ -409,13 +409,13 @@ async def test_where_one_more_had_to_be_dialed_the_next_finds_one_that_is_there(
     assert len(server.dialed) == 1  # a lone request has none made for nobody
     await pool.take(5)
     await rest()
-    third = pool.idle()
+    third = pool.take_idle()
     await rest()
     assert third is not None
     assert third.open
     assert third is server.dialed[2]
     assert len(server.dialed) == 4  # one was taken that was made ahead: requests become more
-    assert pool.idle() is server.dialed[3]
+    assert pool.take_idle() is server.dialed[3]
 
 
 async def test_requests_that_become_no_more_have_none_made():
@@ -425,7 +425,7 @@ async def test_requests_that_become_no_more_have_none_made():
     await rest()
     for connection in busy * 5:
         await use(connection)
-        taken_again = [pool.idle()]
+        taken_again = [pool.take_idle()]
         assert taken_again == [connection]
     assert len(server.dialed) == 3
 
@@ -439,7 +439,7 @@ async def test_one_made_ahead_that_is_taken_beside_idle_ones_has_no_successor():
     for connection in busy:
         await use(connection)
     for _ in range(20):
-        taken_now = [pool.idle(), pool.idle(), pool.idle()]
+        taken_now = [pool.take_idle(), pool.take_idle(), pool.take_idle()]
         await rest()
         for taken_one in taken_now:
             assert taken_one is not None
@@ -507,7 +507,7 @@ async def test_one_made_ahead_that_its_server_closed_meanwhile_is_nobodys_fault(
     await pool.take(5)
     await pool.take(5)
     await rest()
-    ahead = pool.idle()
+    ahead = pool.take_idle()
     assert ahead is not None
     asking = asyncio.ensure_future(ahead.send_request(b"", b"", BOUNDS))
     await rest()

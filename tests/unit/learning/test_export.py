@@ -13,7 +13,7 @@ from gatepass.learning.export import NOTHING, as_config, marks
 from gatepass.learning.learned_rule import HOUR_S, LearnedRule, LearnedRuleRecord, LearningPolicy, RuleScope
 from gatepass.learning.matchers import next_rules, relevant_rules
 from gatepass.learning.rejection import UpstreamRejection
-from gatepass.normalize.rules import Declared, apply_changes, normalize
+from gatepass.normalize.rules import DeclaredModels, apply_changes, normalize
 from tests.unit.learning.rejections import ROWS, Case
 from tests.unit.learning.test_learned_rule import RULES_OF_TABLE
 from tests.unit.normalize.calls import TARGET
@@ -100,7 +100,7 @@ PINNED = [case for case in ROWS if rules_of(case)[0].ttl_s and rules_of(case)[0]
 def test_a_pin_does_what_its_rule_does(case):
     learned_rules = rules_of(case)
     pinned = read(yaml(learned(*learned_rules, model="m")))
-    rules = Declared(pinned).rules(case.call.operation.name, "m")
+    rules = DeclaredModels(pinned).rules(case.call.operation.name, "m")
     by_rule, _ = apply_changes(case.call, [learned_rule.change() for learned_rule in learned_rules])
     by_pin = normalize(case.call, TARGET, rules)
     assert json.loads(by_pin.body) == json.loads(by_rule.body)

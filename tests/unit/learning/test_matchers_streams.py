@@ -5,7 +5,7 @@ import pytest
 from gatepass.learning.learned_rule import HOUR_S, LearnedRule, LearningPolicy
 from gatepass.learning.matchers import next_rules, relevant_rules, suggested_rules
 from gatepass.learning.rejection import UpstreamRejection
-from gatepass.normalize.rules import concerns
+from gatepass.normalize.rules import would_change
 from tests.unit.learning.rejections import STREAM, STREAMS, TOOLS, Case, openai
 
 
@@ -77,5 +77,5 @@ def test_thinking_is_turned_off_in_whole_requests_alone():
     rejection, whole = rejection_of(openai(words, code="invalid_parameter_error"), {"enable_thinking": True})
     _, stream = rejection_of(openai(words), {"enable_thinking": True, "stream": True})
     (rule,) = (one for step in suggested_rules(rejection) for one in step if one.action == "set")
-    assert concerns(rule.change(), whole)
-    assert not concerns(rule.change(), stream)
+    assert would_change(rule.change(), whole)
+    assert not would_change(rule.change(), stream)

@@ -74,8 +74,8 @@ def test_a_rule_that_has_expired_is_forgotten():
     assert not memory.expire(OURS, NOW_S + VERIFIED.ttl_s - 1)
     assert memory.expire(OURS, NOW_S + VERIFIED.ttl_s)
     assert known(memory) == [SYNTH]
-    assert [one.rule for one in memory.learned(NOW_S + HOUR_S - 1, WALL_S)] == [SYNTH, DROP]
-    assert memory.learned(NOW_S + HOUR_S, WALL_S) == []
+    assert [one.rule for one in memory.records(NOW_S + HOUR_S - 1, WALL_S)] == [SYNTH, DROP]
+    assert memory.records(NOW_S + HOUR_S, WALL_S) == []
     assert memory.expire(O3, NOW_S + HOUR_S)
     assert (memory.knows(OURS), known(memory)) == (False, [])
     assert memory.commit(key(), SYNTH, "", NOW_S + HOUR_S), "it is news again"
@@ -141,7 +141,7 @@ def test_everything_else_is_bounded_too():
     for at in range(10):
         memory.refute(key(drop(at)), drop(at), "", NOW_S)
     assert [memory.blocked_s(key(drop(at)), NOW_S) for at in (6, 7, 8, 9)] == [0.0, REFUTED_S, REFUTED_S, REFUTED_S]
-    assert [(one.rule, one.state) for one in memory.learned(NOW_S, WALL_S)] == [
+    assert [(one.rule, one.state) for one in memory.records(NOW_S, WALL_S)] == [
         (drop(at), "failed") for at in (7, 8, 9)
     ]
 
@@ -150,14 +150,14 @@ def test_what_failed_is_shown_until_it_is_tried_again():
     memory = Memory()
     memory.refute(key(), SYNTH, "no", NOW_S)
     shown = LearnedRuleRecord(O3, SYNTH, "failed", "no", WALL_S, WALL_S + REFUTED_S)
-    assert memory.learned(NOW_S, WALL_S) == [shown]
+    assert memory.records(NOW_S, WALL_S) == [shown]
     assert memory.blocked_s(key(), NOW_S + 20.0) == REFUTED_S - 20.0
-    assert memory.learned(NOW_S + REFUTED_S, WALL_S + REFUTED_S) == []
+    assert memory.records(NOW_S + REFUTED_S, WALL_S + REFUTED_S) == []
     assert memory.blocked_s(key(), NOW_S + REFUTED_S) == 0.0
 
 
 def test_a_long_quotation_is_kept_by_no_request():
     memory = Memory()
     memory.commit(key(), SYNTH, f"Invalid value: '{'my secret ' * 10}'.", 0.0)
-    (one,) = memory.learned(0.0, WALL_S)
+    (one,) = memory.records(0.0, WALL_S)
     assert one.evidence == "Invalid value: '…'."

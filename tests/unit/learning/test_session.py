@@ -89,7 +89,7 @@ def test_what_a_rule_does_not_concern_is_the_same_call():
     ask(learner, upstream, chat(stream=True))
     call = chat()
     assert ask(learner, upstream, call).call is call
-    (learned,) = learner.memory.learned(0.0, 0.0)
+    (learned,) = learner.memory.records(0.0, 0.0)
     assert learned.uses == 1
 
 
@@ -167,7 +167,7 @@ def test_where_learning_is_off_nothing_happens():
     outcome = ask(learner, upstream, call, mode="off")
     assert outcome.error is not None
     assert (outcome.call, len(upstream.seen)) == (call, 1)
-    assert learner.memory.learned(0.0, 0.0) == []
+    assert learner.memory.records(0.0, 0.0) == []
 
 
 def test_what_the_operator_decided_about_streams_is_not_overruled():
@@ -196,7 +196,7 @@ def test_the_first_error_comes_back_and_is_not_tried_again_for_a_minute():
     assert first.error.message == STREAM
     assert first.logged == [("failed", "stream=synth")]
     assert (first.learning.tried, first.learning.changed) == (("stream=synth",), ())
-    (row,) = learner.memory.learned(0.0, 0.0)
+    (row,) = learner.memory.records(0.0, 0.0)
     assert (row.state, row.expires_at, row.evidence) == ("failed", REFUTED_S, "Streaming is not what this model does.")
     second = ask(learner, upstream, chat(stream=True), REFUTED_S - 1)
     assert second.error is not None
@@ -219,7 +219,7 @@ def test_a_change_before_a_rejection_of_something_else_has_helped_and_that_rejec
     assert wrong.error is not None
     assert wrong.error.message == WRONG
     assert (wrong.logged, wrong.learning.tried, wrong.learning.changed) == ([], (), ("stream=synth",))
-    assert (rules(learner), learner.memory.learned(0.0, 0.0)) == ([], [])
+    assert (rules(learner), learner.memory.records(0.0, 0.0)) == ([], [])
     right = ask(learner, upstream, chat(stream=True), 5.0)
     assert (right.error, right.call.adapted, right.logged) == (None, ("stream=synth",), [("learned", "stream=synth")])
     assert [body["stream"] for body in upstream.seen] == [True, False, False]
@@ -564,7 +564,7 @@ def test_what_holds_for_one_request_alone_is_not_remembered():
                 learning.succeeded(0.0)
             else:
                 assert learning.failed(refused(refusal), 0.0) is error
-    assert (rules(learner), learner.memory.learned(0.0, 0.0)) == ([], [])
+    assert (rules(learner), learner.memory.records(0.0, 0.0)) == ([], [])
 
 
 # whatever comes

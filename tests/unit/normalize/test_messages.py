@@ -17,7 +17,7 @@ from gatepass.normalize.messages import (
     ToolIds,
     short_id,
 )
-from gatepass.normalize.rules import Change, apply_changes, concerns
+from gatepass.normalize.rules import Change, apply_changes, would_change
 from tests.unit.normalize.calls import EMBEDDINGS, a_call
 
 PICTURE = {"type": "image_url", "image_url": {"url": "https://h/a.png"}}
@@ -205,7 +205,7 @@ def test_a_number_that_cannot_be_read_is_the_clients_to_mend(change, body, numbe
     call = a_call(body % number)
     with pytest.raises(InvalidRequest, match="a number that is too large"):
         apply_changes(call, [change])
-    assert not concerns(change, call)
+    assert not would_change(change, call)
 
 
 def test_embeddings_have_no_messages_to_change():

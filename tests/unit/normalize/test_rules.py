@@ -17,7 +17,7 @@ from gatepass.normalize.rules import (
     STREAM_OPTIONS,
     DropStrayParams,
     ModelName,
-    concerning,
+    applicable_rules,
     normalize,
     with_model,
 )
@@ -47,13 +47,13 @@ def test_each_rule_sees_what_the_one_before_made():
 
 @pytest.mark.parametrize("rule", BUILT_IN[:-1], ids=lambda rule: rule.name)
 def test_a_rule_runs_for_a_body_with_one_of_its_words(rule):
-    """`concerning` skips the rules if a body has none of their words, so it has to look for each word."""
+    """`applicable_rules` skips the rules if a body has none of their words, so it has to look for each word."""
     for protocol, stream in rule.calls:
         for word in rule.words:
             operation = CHAT if protocol is ClientProtocol.CHAT else EMBEDDINGS
             body = json.dumps({"model": "m", "stream": stream, word: 1}).encode()
             call = decode(INBOUND, operation, body, "k")
-            assert concerning(call, BUILT_IN) is BUILT_IN
+            assert applicable_rules(call, BUILT_IN) is BUILT_IN
 
 
 def test_no_rules_give_the_same_call():

@@ -9,7 +9,7 @@ import pytest
 from gatepass.config.model import Config
 from gatepass.config.routes import Model
 from gatepass.errors import InvalidRequest
-from gatepass.normalize.rules import NAMES, ChangeRule, Declared, changes_of, normalize
+from gatepass.normalize.rules import NAMES, ChangeRule, DeclaredModels, changes_of, normalize
 from tests.unit.normalize.calls import EMBEDDINGS, TARGET, a_call
 
 
@@ -38,7 +38,7 @@ RULES: dict[str, Any] = {
 
 
 def test_rules_are_made_in_their_order_and_named():
-    (revision,) = Declared(config(models={"m": model(rules=RULES, stream=False)})).rules("chat", "m")
+    (revision,) = DeclaredModels(config(models={"m": model(rules=RULES, stream=False)})).rules("chat", "m")
     body = {
         "model": "m",
         "stream": True,
@@ -103,7 +103,7 @@ def test_the_entry_is_the_one_that_the_route_takes():
     marks = {
         name: model(rules={"drop": [mark]}) for name, mark in (("gpt", "a"), ("gpt*", "b"), ("g*", "c"), ("*", "d"))
     }
-    declared = Declared(config(models=marks, operations={"embeddings": {"upstream": "chat"}}))
+    declared = DeclaredModels(config(models=marks, operations={"embeddings": {"upstream": "chat"}}))
 
     def drops(operation: str, name: str) -> list[str]:
         rules = [rule for rule in declared.rules(operation, name) if isinstance(rule, ChangeRule)]
@@ -122,7 +122,7 @@ def test_the_entry_is_the_one_that_the_route_takes():
 
 @pytest.mark.parametrize("takes_ids", [None, True])
 def test_token_ids_go_up_as_they_are(takes_ids):
-    declared = Declared(config(models={"m": model(capabilities={"token_ids": takes_ids})}))
+    declared = DeclaredModels(config(models={"m": model(capabilities={"token_ids": takes_ids})}))
     call = a_call(b'{"model":"m","input":[1,2]}', EMBEDDINGS)
     for name in ("m", "other"):
         assert normalize(call, TARGET, declared.rules("embeddings", name)) is call
@@ -130,7 +130,7 @@ def test_token_ids_go_up_as_they_are(takes_ids):
 
 def test_token_ids_are_refused_where_the_model_is_declared_to_take_none():
     entry = model(capabilities={"token_ids": False}, rules={"drop": ["user"]})
-    declared = Declared(config(models={"m": entry, "*": model()}))
+    declared = DeclaredModels(config(models={"m": entry, "*": model()}))
     call = a_call(b'{"model":"m","input":[1,2],"user":"u"}', EMBEDDINGS)
     with pytest.raises(InvalidRequest, match="token_ids: false"):
         normalize(call, TARGET, declared.rules("embeddings", "m"))
@@ -140,7 +140,7 @@ def test_token_ids_are_refused_where_the_model_is_declared_to_take_none():
 
 
 def test_models_by_the_thousand_cost_no_memory():
-    declared = Declared(config(models={"*": model(rules={"drop": ["user"]})}))
+    declared = DeclaredModels(config(models={"*": model(rules={"drop": ["user"]})}))
     expected, held_bytes = declared.rules("chat", "*"), []
     tracemalloc.start()
     try:
@@ -153,19 +153,19 @@ def test_models_by_the_thousand_cost_no_memory():
 
 
 def test_a_model_without_rules_has_none():
-    declared = Declared(config(models={"m": model()}))
+    declared = DeclaredModels(config(models={"m": model()}))
     assert declared.rules("chat", "m") == declared.rules("chat", "other") == ()
     assert declared.model("chat", "other") is None
-    assert Declared(config()).model("chat", "m") is None
+    assert DeclaredModels(config()).model("chat", "m") is None
 
 
-def entries(declared: Declared, operation: str, name: str) -> list[str]:
+def entries(declared: DeclaredModels, operation: str, name: str) -> list[str]:
     rules = [rule for rule in declared.rules(operation, name) if isinstance(rule, ChangeRule)]
     return [change.entry for rule in rules for change in rule.changes]
 
 
 def test_an_operations_rules_are_for_all_its_models_and_are_not_those_of_another_operation():
-    found = Declared(
+    found = DeclaredModels(
         config(
             models={
                 "own": {"upstream": "chat"},
@@ -191,7 +191,7 @@ def test_an_operations_rules_are_for_all_its_models_and_are_not_those_of_another
 def test_one_operation_of_a_model_has_rules_and_a_stream_of_its_own():
     own = {"rules": {"set": {"seed": 1}}, "stream": False}
     entry = {"upstream": "chat", "rules": {"drop": ["seed", "user"]}, "operations": {"responses": own}}
-    found = Declared(config(models={"m": entry}, operations={"responses": {"rules": {"drop": ["n"]}}}))
+    found = DeclaredModels(config(models={"m": entry}, operations={"responses": {"rules": {"drop": ["n"]}}}))
     assert entries(found, "chat", "m") == ["drop=seed", "drop=user"]
     assert entries(found, "responses", "m") == ["stream=synth", "drop=n", "drop=user", "set=seed"]
     streams = [made.stream for made in (found.model("chat", "m"), found.model("responses", "m")) if made is not None]
@@ -199,5 +199,5 @@ def test_one_operation_of_a_model_has_rules_and_a_stream_of_its_own():
 
 
 def test_an_operations_rules_count_where_everything_goes_to_one_upstream():
-    found = Declared(config(operations={"rerank": {"rules": {"drop": ["user"]}}}))
+    found = DeclaredModels(config(operations={"rerank": {"rules": {"drop": ["user"]}}}))
     assert (entries(found, "rerank", "x"), entries(found, "chat", "x")) == (["drop=user"], [])

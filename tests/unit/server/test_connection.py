@@ -698,7 +698,7 @@ async def test_a_client_that_never_authenticates_renews_no_connection():
     late = WireClient(refuse)
     await visited(late, asked(b"")[:-2])
     await advance(RECEIVE_S - 1)
-    late.connection._until_s -= KEEP_ALIVE_S
+    late.connection._unauthenticated_until_s -= KEEP_ALIVE_S
     await visited(late, b"\r\n")
     assert (late.statuses, b"connection: close" in late.heard) == ([401], True)
 

@@ -19,9 +19,9 @@ from gatepass.server.listening import (
     PAUSE_S,
     Acceptor,
     ConnectionCounts,
+    bind,
     descriptor_limit,
     has_free_descriptor,
-    listen,
 )
 from tests.waiting import until
 
@@ -99,7 +99,7 @@ async def accepted(listening: socket.socket, seats: ConnectionCounts, count: int
 async def test_where_the_worker_with_the_fewest_connections_hangs_another_accepts(tmp_path: Path) -> None:
     ConnectionCounts(tmp_path / "seats", 1).publish(0)
     began_s = time.monotonic()
-    await accepted(listen("127.0.0.1", 0), ConnectionCounts(tmp_path / "seats", 0), 30)
+    await accepted(bind("127.0.0.1", 0), ConnectionCounts(tmp_path / "seats", 0), 30)
     assert time.monotonic() - began_s >= PAUSE_S
 
 
@@ -127,6 +127,6 @@ class OneFailure(socket.socket):
 
 
 async def test_a_connection_waits_while_no_descriptor_is_free(tmp_path: Path) -> None:
-    listening = OneFailure(fileno=listen("127.0.0.1", 0).detach())
+    listening = OneFailure(fileno=bind("127.0.0.1", 0).detach())
     await accepted(listening, ConnectionCounts(tmp_path / "seats", 0), 2)
     assert listening.failed

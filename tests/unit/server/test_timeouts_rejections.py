@@ -10,7 +10,15 @@ import pytest
 from gatepass.errors import GatepassError, InvalidRequest
 from gatepass.operations.error_objects import error_body
 from gatepass.server.parser import large_head, many_fields
-from gatepass.server.timeouts import LOG_INTERVAL_S, RejectedRequests, evicted, given_up, response, slow_body, slow_head
+from gatepass.server.timeouts import (
+    LOG_INTERVAL_S,
+    RefusedRequests,
+    error_response,
+    evicted,
+    internal_error,
+    slow_body,
+    slow_head,
+)
 from tests.unit.http_client.loop import advance
 
 
@@ -28,12 +36,12 @@ def parts(raw: bytes) -> tuple[bytes, dict[bytes, bytes], bytes]:
         (slow_body(20.0), 408, "receive_timeout"),
         (large_head(), 431, "head_too_large"),
         (many_fields(), 431, "head_too_large"),
-        (given_up(), 500, "internal_error"),
+        (internal_error(), 500, "internal_error"),
         (evicted(), 503, "overloaded"),
     ],
 )
 def test_a_refusal_is_a_whole_response_with_which_its_connection_ends(error: GatepassError, status: int, code: str):
-    line, fields, body = parts(response(error))
+    line, fields, body = parts(error_response(error))
     assert (line, body) == (b"HTTP/1.1 %d " % status, error_body(error))
     assert (fields[b"connection"], fields[b"content-length"]) == (b"close", b"%d" % len(body))
     assert (fields[b"content-type"], json.loads(body)["error"]["code"]) == (b"application/json", code)
@@ -50,7 +58,7 @@ class Book:
         caplog.set_level(logging.INFO, "gatepass")
         self._caplog = caplog
         self.counted: list[str] = []
-        self._refusals = RejectedRequests(lambda error: self.counted.append(error.code))
+        self._refusals = RefusedRequests(lambda error: self.counted.append(error.code))
 
     def note(self, error: GatepassError, times: int = 1) -> None:
         for _ in range(times):
