@@ -8,6 +8,7 @@ import gc
 import json
 import logging
 import os
+import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -19,10 +20,13 @@ import pytest
 import trustme
 
 from gatepass.auth.api_keys import hash_key
+from gatepass.config.changes import changed_settings
 from gatepass.config.load import load
+from gatepass.config.model import Config
 from gatepass.http_client.pool import ConnectionPool
 from gatepass.proxy import in_flight
 from gatepass.proxy.app_state import create_app_state
+from gatepass.server import reload
 from gatepass.server.reload import BLOCK_LOST, KEYS_LOST, ConfigSource, Reloader, ReloadResult
 from tests.integration.answers import delta
 from tests.integration.gateway import Gateway, descriptors, serving
@@ -109,6 +113,21 @@ async def test_what_did_not_change_is_kept_and_new_requests_use_the_rest(serve: 
         assert (len(issuer.received), upstream.connections) == (1, 1)
     assert [one["changed"] for one in gatepass.events if one["event"] == "reloaded"] == [["models.m"]] * 3 + [[]]
     assert (gatepass.count("reloaded"), gatepass.count("unchanged"), gatepass.count("refused")) == (3, 1, 0)
+
+
+async def test_configurations_are_compared_outside_the_event_loop(serve: Serve, monkeypatch: pytest.MonkeyPatch):
+    threads = []
+
+    def compared(before: Config, after: Config) -> list[str]:
+        threads.append(threading.current_thread())
+        return changed_settings(before, after)
+
+    monkeypatch.setattr(reload, "changed_settings", compared)
+    upstreams = {"chat": {"base_url": "http://127.0.0.1:9/v1"}}
+    async with serve(upstreams=upstreams) as gp:
+        result = await gp.reload(upstreams=upstreams, models={"m": {"upstream": "chat"}})
+    assert result.changed == ("models.m",) and threads
+    assert threading.main_thread() not in threads
 
 
 async def test_a_changed_credential_fetches_once_and_the_old_one_closes_after_its_last_request(serve: Serve):

