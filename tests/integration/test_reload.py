@@ -126,7 +126,8 @@ async def test_configurations_are_compared_outside_the_event_loop(serve: Serve, 
     upstreams = {"chat": {"base_url": "http://127.0.0.1:9/v1"}}
     async with serve(upstreams=upstreams) as gp:
         result = await gp.reload(upstreams=upstreams, models={"m": {"upstream": "chat"}})
-    assert result.changed == ("models.m",) and threads
+    assert result.changed == ("models.m",)
+    assert threads
     assert threading.main_thread() not in threads
 
 
