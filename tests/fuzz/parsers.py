@@ -41,7 +41,7 @@ TERMS = (
     TokenReplyFormat("sso", 240.0, 3600.0, plain_text=True, is_login=True),
     TokenReplyFormat("sso", 240.0, 3600.0, audience="https://llm.corp.example"),
 )
-_DIFFERENT = re.compile(r"\\u[dD][89a-fA-F]|\d{300}|[eE]\+?\d{3}")
+_DIFFERENT = re.compile(r"\\u[dD][89a-fA-F]|[-+\d.eE]{300}|[eE]\+?\d{3}")
 """Only JSON makes one character of two escapes, and a number of so many digits or so large an exponent."""
 _LINE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)")
 
