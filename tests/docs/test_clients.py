@@ -1,11 +1,16 @@
 """Each client has its page, and what the pages say of profiles is so."""
 
+import json
 import re
+import shlex
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
+from click.testing import CliRunner
 from ruamel.yaml import YAML
 
+from gatepass.cli import main
 from gatepass.config.access import BUILT_IN, PLAIN, Profile, resolved
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -46,7 +51,7 @@ def test_a_page_says_that_the_client_was_not_run(name):
 def test_the_profiles_that_a_page_shows_can_be_configured(page):
     for block in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL):
         shown = YAML(typ="safe").load(block)
-        if "endpoints" in shown:
+        if "endpoints" in shown or "schema" in shown:
             continue  # a client's own file
         own = {name: Profile.model_validate(fields) for name, fields in shown.get("profiles", {}).items()}
         named = {key["profile"] for key in shown.get("access", {}).get("keys", []) if "profile" in key}
@@ -67,3 +72,28 @@ def test_the_file_of_librechat_leads_to_gatepass_and_asks_for_its_models():
     assert endpoint["baseURL"] == "http://gatepass.example:8080/v1"
     assert endpoint["models"]["fetch"] is True
     assert endpoint["apiKey"].startswith("${")
+
+
+def test_the_file_of_continue_leads_to_gatepass():
+    (block,) = re.findall(r"```yaml\n(name: .*?)```", PAGES["continue"].read_text(), re.DOTALL)
+    (model,) = YAML(typ="safe").load(block)["models"]
+    assert model["apiBase"] == "http://gatepass.example:8080/v1"
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("opencode", "http://gatepass.example:8080/v1"),
+        ("vscode", "http://gatepass.example:8080/v1/chat/completions"),
+    ],
+)
+def test_the_files_in_json_lead_to_gatepass(name, url):
+    (block,) = re.findall(r"^ *```json\n(.*?)^ *```", PAGES[name].read_text(), re.MULTILINE | re.DOTALL)
+    assert url in re.findall(r'"(http[^"]+)"', json.dumps(json.loads(dedent(block))))
+
+
+def test_the_index_shows_what_a_new_key_prints():
+    (block,) = re.findall(r"^```console\n\$ (.*?)^```", INDEX, re.MULTILINE | re.DOTALL)
+    command, _, shown = block.partition("\n")
+    printed = CliRunner().invoke(main, shlex.split(command)[1:], catch_exceptions=False).stdout
+    assert re.sub(r"(?<=gp-)[\w-]+|(?<=sha256:)[0-9a-f]+", "…", printed) == shown

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from ruamel.yaml import YAML
 
 from gatepass.config.credential.base import HttpReply
 from gatepass.config.credential.http_json import HttpJsonCredential
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.environment import read_environment
 from gatepass.config.model import Config, ServerConfig
+from gatepass.server.pages import PATHS
 from tests.e2e.container import compose
 
 IMAGE_FACTS = (compose.DEPLOY.parent / "Dockerfile").read_text()
@@ -153,3 +155,18 @@ def active_lines() -> str:
 
 def optional(name: str) -> bool:
     return f"${{{name}:-" in active_lines()
+
+
+def test_the_deployment_for_kubernetes_starts_stops_and_reads_its_secret() -> None:
+    page = (compose.DEPLOY.parent / "docs/container.md").read_text()
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    pod = YAML(typ="safe").load(block)["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    variables = {variable["name"]: variable["value"] for variable in container["env"]}
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert pod["terminationGracePeriodSeconds"] >= ServerConfig().drain_timeout_s + 5
+    assert f"USER {pod['securityContext']['runAsUser']}" in IMAGE_FACTS
+    assert {container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("readiness", "liveness")} < set(PATHS)
+    assert variables["GATEPASS_CONFIG"] == f"{mounts['config']}/gatepass.yaml"
+    assert f"${{file:{mounts['secrets']}/client_secret}}" in page
+    assert "defaultMode: 0440" in block, "readable by others is a warning"

@@ -13,12 +13,13 @@ from gatepass.cli import main
 from gatepass.config.access import Profile
 from gatepass.config.checks import PLANNED
 from gatepass.config.credential.http_json import BODIES, OF_REQUEST, PER_REQUEST, PRESETS
-from gatepass.config.document import dotted
+from gatepass.config.document import ConfigError, dotted
 from gatepass.config.load import load
 from gatepass.config.yaml_file import parse_yaml
 from gatepass.proxy.routing import RouteTable
 
-TEXT = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+TEXT = (DOCS / "configuration.md").read_text()
 REFERENCE = pages()["configuration.md"]
 EXAMPLES = re.findall(r"^```yaml\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 
@@ -126,3 +127,12 @@ def test_each_placeholder_of_a_signed_request_is_listed():
 def test_each_profile_setting_is_listed():
     for name in Profile.model_fields:
         assert entry(f"profiles.NAME.{name}")
+
+
+def test_the_page_about_upgrades_shows_the_message_for_an_unknown_name(tmp_path):
+    (shown,) = re.findall(r"```text\n +gatepass\.yaml(.*)\n", (DOCS / "upgrade.md").read_text())
+    file = tmp_path / "gatepass.yaml"
+    file.write_text('upstreams:\n  llm: {base_url: "http://127.0.0.1:9/v1", base_ur: x}\n')
+    with pytest.raises(ConfigError) as raised:
+        load(str(file), {})
+    assert str(raised.value) == f"{file}{shown}"
