@@ -135,6 +135,7 @@ class ResponseHeaders:
         return kept
 
     def _is_listed(self, name: bytes) -> bool:
+        # a proxy that maps `_` to `-` would take it for another field (CVE-2025-64484)
         if b"_" in name or name in NEVER_RELAYED or name.startswith(NEVER_RELAYED_PREFIXES):
             return False
         return name in self._names or name.startswith(self._prefixes)
@@ -211,6 +212,7 @@ def build_request(call: Call, url: str, timeouts: Timeouts, forward_headers: Col
 def operation_url(base_url: str, path: str) -> str:
     """Append the path of an operation to that of `base_url`, and keep its query."""
     parts = urlsplit(base_url)
+    # two slashes in a row are a 404 `Resource not found` of Azure
     return parts._replace(path=f"{parts.path.rstrip('/')}/{path.lstrip('/')}").geturl()
 
 

@@ -144,6 +144,7 @@ def _read(document: Any, refused: bool, mask: Mask, *, may_unwrap: bool) -> Upst
         text = text_of(found.outer) or found.own.strip() or None
     else:
         text = text_of(found.own) or text_of(found.outer)
+    # LiteLLM, OpenRouter and new-api put the upstream's JSON into a text
     inner = _inner(found, text, mask) if may_unwrap else None
     error_body = _build(found, issue, text, mask)
     if inner is None:
@@ -290,6 +291,7 @@ def find(document: Any, refused: bool) -> Found | None:
     if isinstance(document, dict):
         own = _own(document, refused)
         return None if own is None else Found(own, document)
+    # Gemini's OpenAI endpoint sends the error in an array
     if isinstance(document, list) and document:
         if isinstance(document[0], dict) and document[0].get("error"):
             return find(document[0], refused)
@@ -301,6 +303,7 @@ def _own(document: Object, refused: bool) -> Any:
     """Return the part of `document` that is the error, or None."""
     if document.get("error"):
         return document["error"]
+    # vLLM before 0.10.1 and SGLang send the error flat (vllm-project/vllm#22099)
     if document.get("object") == "error":
         return document
     lists = [value for value in (document.get("choices"), document.get("data")) if isinstance(value, list)]
@@ -384,6 +387,7 @@ def is_http_error(number: int | None) -> bool:
 def ragflow_status(code: Any, text: str) -> int | None:
     """Return the HTTP status for RAGFlow's `{"code": …, "message": …}`; None for an unknown code."""
     number = whole_number(code)
+    # RAGFlow has one code for every fault of a request, so only the text shows which one it is
     if number == 102 and any(words in text.lower() for words in RAGFLOW_ABSENT):
         return 404
     return None if number is None else RAGFLOW_STATUS.get(number)

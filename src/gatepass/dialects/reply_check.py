@@ -328,6 +328,7 @@ def retry_after_s(status: int, headers: Headers, text: str, wall_s: float) -> fl
     if wait_s is None and (status in (408, 409, 425, 429) or status >= 500):
         found = _IN_TEXT.search(text)
         wait_s = _sum_s(found[1]) if found else None
+    # only for a 429, because OpenAI and Groq send these fields with every reply
     if wait_s is None and status == 429:
         wait_s = _from_limits(headers, wall_s)
     return wait_s

@@ -279,7 +279,7 @@ class CompletionAggregator(StreamAggregator):
 
     def fail(self, error: GatepassError) -> None:
         super().fail(error)
-        self._choices, self._extra = {}, {}
+        self._choices, self._extra = {}, {}  # frees the answer, because an error replaces it
 
     def _end(self) -> None:
         if self._cumulative is not None:
@@ -288,9 +288,11 @@ class CompletionAggregator(StreamAggregator):
             return
         choices = self._choices.values()
         finished = [choice.has_finished for choice in choices]
+        # TGI before 2.2 sends no `[DONE]`. Without it every requested choice must have its finish reason.
         is_complete = self._has_done or (len(finished) >= self._expected_choices and all(finished))
         if choices and not is_complete:
             self.fail(chunk.stream_closed(self._upstream))
+        # vLLM ends a failed stream with `[DONE]` alone (vllm-project/vllm#40986)
         elif not any(choice.has_output for choice in choices):
             self.fail(chunk.stream_empty(self._upstream))
         elif any(choice.is_cut for choice in choices):
@@ -320,6 +322,7 @@ class CompletionAggregator(StreamAggregator):
             if not isinstance(payload, dict):
                 continue
             index = payload.get("index")
+            # some upstreams send no index, and `isinstance` would accept `true` as one
             if type(index) is not int:
                 index = position
             choice = self._choices.get(index)
@@ -333,7 +336,7 @@ class CompletionAggregator(StreamAggregator):
             choice.add(payload)
         usage = fields.get("usage")
         if usage and isinstance(usage, dict):
-            self._usage = usage
+            self._usage = usage  # the last one: vLLM, SGLang and DashScope can send a usage in every chunk
         for name in self._missing:  # usually empty after the first chunk
             if fields.get(name):
                 self._envelope[name] = fields[name]
@@ -442,6 +445,7 @@ class ChatChoice(_Choice):
             if value is None:
                 continue
             if name == "role":
+                # once, because RAGFlow sends the role in every delta
                 self._role = self._role or (value if isinstance(value, str) else "")
             elif name == "tool_calls" and isinstance(value, list):
                 for part in self._tracker.assign(value):
@@ -466,6 +470,7 @@ class ChatChoice(_Choice):
     def build(self, index: int, defaults: EnvelopeDefaults) -> Object:
         """Return the choice of a plain reply. The content suggests a missing finish reason."""
         reason = self._reason
+        # Gemini and Ollama end tool calls with `stop`
         if self._calls and reason in ("", "stop"):
             reason = "tool_calls"
         return {
@@ -564,6 +569,7 @@ class _Call:
             self._name = name
         arguments = payload.get("arguments", payload.get("input"))
         if arguments is not None:
+            # some upstreams send an object where the API has its text
             self._arguments.append(arguments if isinstance(arguments, str) else json_text(arguments).decode())
         if payload.keys() - _KNOWN_OF_FUNCTION:
             for key, value in payload.items():
@@ -633,6 +639,7 @@ _BASE64_GROUP = 4
 def joined_base64(pieces: Sequence[str]) -> str:
     """Return one base64 text from several. They may be cut anywhere, or each be encoded with its own padding."""
     joined = "".join(pieces)
+    # base64 has padding only at its end (RFC 4648, section 4)
     if "=" not in joined.rstrip("=") and len(joined) % _BASE64_GROUP == 0:
         return joined
     data = []

@@ -153,6 +153,7 @@ class ChoiceRepair:
         is_plain = delta is None or self._repair_delta(delta, on_repair)
         if not self._has_content:
             is_plain = is_plain and _has_no_text(payload, delta)
+        # Ollama and SGLang send it in chunks that do not end the choice
         if payload.get("finish_reason") == "":
             payload["finish_reason"] = None
             on_repair(FINISH)
@@ -354,11 +355,13 @@ class ToolRepair:
 
     def _repair_function(self, inner: Object, number: int, on_repair: OnRepair) -> None:
         if inner.get("name"):
+            # openai-python's helper and LangChain join the names of all deltas: `fff`
             if number in self._named:
                 del inner["name"]
                 on_repair(TOOL_NAME)
             self._named.add(number)
         arguments = inner.get("arguments")
+        # SDKs join the arguments of all deltas as texts
         if arguments is not None and not isinstance(arguments, str):
             inner["arguments"] = arguments = json_text(arguments).decode()
             on_repair(TOOL_ARGUMENTS)

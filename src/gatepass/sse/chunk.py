@@ -136,6 +136,7 @@ def error_in_event(payload: Any, name: bytes, read_error: ReadError) -> Upstream
     """Return the error in the event with the JSON value `payload` and the event name `name`; None without one."""
     fields = payload if isinstance(payload, dict) else {}
     choices = fields.get("choices")
+    # OpenRouter sends a chunk with choices and a top-level `error`, vLLM and SGLang `object: error`
     if name == b"error" or not choices or fields.get("error") or fields.get("object") == "error":
         error_body = read_error(payload)
         if error_body is None and name == b"error":

@@ -260,6 +260,7 @@ class EventStream:
         if self._is_over:
             return b""
         tail = self._framer.tail
+        # SDKs ignore a last event without its blank line
         last = self._validate_tail(tail) if tail.strip() else b""
         if self._before is not None and (held := self._before.finish()):
             last += self._validate_run(held)
@@ -273,6 +274,7 @@ class EventStream:
     def _end(self, *, was_cut: bool) -> bytes:
         if self._is_over:
             return b""
+        # TGI before 2.2 sends no `[DONE]`
         if self._done_is_required and self._progress.is_complete(self._choices):
             self._adapt(ADDED_DONE)
             self.done = self._is_over = True
@@ -295,6 +297,7 @@ class EventStream:
 
     def _validate_tail(self, tail: bytes) -> bytes:
         """Validate the last event with the blank line it lacks; b"" if it is incomplete or a comment."""
+        # the framer waits for the LF that would make this CR a CRLF
         is_whole = tail.endswith(b"\n\r")
         block = tail if is_whole else tail + (b"\n" if tail.endswith(b"\n") else b"\n\n")
         data = parse_event(block.removeprefix(_BOM)).data or b""
@@ -368,10 +371,13 @@ class EventStream:
         return self._is_over
 
     def _validate_data(self, block: bytes, data: bytes, name: bytes) -> bytes:
+        # OpenAI's SDKs fail to parse `data:` and `data: : ping`, which some gateways send as keep-alives
         if not data or data.startswith(b":"):
             if not self._is_idle_too_long(block):
                 self._adapt(EMPTY_DATA)
             return b""
+        # compared as a whole, because an answer may quote it: a search for it cut answers in LiteLLM
+        # (BerriAI/litellm#31562)
         if data == b"[DONE]":
             return self._validate_done(block)
         try:
@@ -388,6 +394,7 @@ class EventStream:
         return self._validate_chunk(block, payload)
 
     def _validate_done(self, block: bytes) -> bytes:
+        # vLLM ends a failed stream with `[DONE]` alone (vllm-project/vllm#40986)
         if self._done_is_required and not self._progress.has_answer:
             self._fail(chunk.stream_empty(self._upstream))
             return b""

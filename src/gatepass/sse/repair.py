@@ -130,6 +130,7 @@ class StreamRepair:
         Returns `block` itself if no repair is necessary. May change `payload`.
         """
         self.skips_similar = self._has_changed = False
+        # held events come first, because SDKs raise at the error and read no further
         if payload.get("error") or payload.get("object") == "error":
             return self.finish() + block
         try:
@@ -156,6 +157,7 @@ class StreamRepair:
             self._note(choice_repair.EMPTY_CHOICES)
         if not chunk["choices"]:
             return self._repair_without_choices(block, chunk)
+        # after deltas, a whole completion only repeats them
         if not self._choices and is_completion(chunk):
             return self._synthesize(chunk)
         is_plain = self._repair_choices(chunk)
@@ -264,6 +266,7 @@ class Envelope:
         """Add the missing members to `chunk`, and with `one_id` replace its id by the first one."""
         members = self.members
         for name in _REQUIRED:
+            # Azure's first chunk has them, but empty: `"id": ""`, `"created": 0`
             if not chunk.get(name) and name in members:
                 chunk[name] = members[name]
                 on_repair(choice_repair.ENVELOPE)

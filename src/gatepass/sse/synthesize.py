@@ -128,6 +128,7 @@ class _ChatSynthesis:
 
     def end(self) -> Iterator[Object]:
         reason = self._choice.get("finish_reason")
+        # Gemini and Ollama end tool calls with `stop`
         if self._calls and reason in (None, "", "stop"):
             reason = "tool_calls"
         elif not reason:
@@ -165,6 +166,7 @@ class _TextSynthesis:
         text = self._choice.get("text")
         text = text if isinstance(text, str) else ""
         logprobs = self._choice.get("logprobs")
+        # the offsets in the logprobs count from the beginning of the whole text
         parts = [text] if logprobs is not None else _cut(text, self._piece_chars)
         for part in parts:
             yield {"text": part, "index": self._index, "logprobs": logprobs, "finish_reason": None}

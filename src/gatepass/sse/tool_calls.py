@@ -66,6 +66,7 @@ class ToolCallTracker:
 
     def _assign_one(self, payload: Object, before: list[ToolCallDelta]) -> ToolCallDelta:
         index, identity = payload.get("index"), payload.get("id")
+        # without it openai-python's helper raises TypeError, and openai-node's returns no calls
         if type(index) is not int or index < 0:
             index = None
         elif not identity and (call := self._by_index.get(index)) is not None and call.name and not _name(payload):
