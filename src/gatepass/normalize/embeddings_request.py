@@ -155,6 +155,7 @@ def split(call: Call) -> Sequence[Call]:
 
 
 def _parts(call: Call, scanner: JsonScanner, member: Member, limit: int) -> Parts:
+    # eight bytes for each position: the integers of a list take five times as much (CPython 3.11)
     starts, ends, total = array("Q"), array("Q"), 0
     for start, end in scanner.elements(member.value):
         if total % limit == 0:

@@ -296,6 +296,7 @@ def _message_edits(scanner: JsonScanner, message: ScannedMessage, parts: Sequenc
     if content is not None:
         return [*removals(message.listed, own), _content_edit(scanner, message, content, parts)]
     if own:
+        # in the place of the last `images`, whose comma stays right
         new = Edit(own[-1].start, own[-1].end, (b'"content":[', *_listed(parts), b"]"))
         return [*removals(message.listed, own[:-1]), new]
     end = message.listed[-1].end

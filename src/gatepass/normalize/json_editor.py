@@ -151,7 +151,7 @@ class JsonObjectEditor(_Container):
         """Drop every member with that name; return whether there was one."""
         found = [slot for slot in self._live() if slot.name == name]
         for slot in found:
-            slot.gone = True
+            slot.gone = True  # marked and not removed: the edit that deletes the member needs its position
         return bool(found)
 
     def keep(self, names: Collection[str]) -> bool:

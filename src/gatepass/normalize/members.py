@@ -82,6 +82,7 @@ class Drop:
 
     def apply_to(self, editor: JsonEditor) -> bool:
         owners = [owner for owner in self.path.owners(editor) if self._concerns(owner)]
+        # `sum` and not `any`, here and below: `any` would stop after the first owner that changes
         return sum(owner.drop(self.path.name) for owner in owners) > 0
 
     def _concerns(self, owner: JsonObjectEditor) -> bool:

@@ -138,6 +138,7 @@ class MergedRoles:
 
     def apply_to(self, editor: JsonEditor) -> bool:
         messages = editor.top.array("messages")
+        # a list, because `any` would skip the second step if the first one changes something
         return messages is not None and any([_gather_system(messages), _merge_neighbours(messages)])
 
 
@@ -213,7 +214,7 @@ class ToolIds:
             owners = [(call, "id") for call in calls.objects()] if calls is not None else []
             for owner, name in (*owners, (message, "tool_call_id")):
                 if (id_ := owner.string(name)) is not None:
-                    changed += owner.set(name, f'"{short_id(id_)}"'.encode())
+                    changed += owner.set(name, f'"{short_id(id_)}"'.encode())  # no character of it needs an escape
         return changed > 0
 
 

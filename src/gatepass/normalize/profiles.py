@@ -82,7 +82,7 @@ class PlainTools:
     def apply_to(self, editor: JsonEditor) -> bool:
         tools = editor.top.array("tools")
         found = [] if tools is None else [tool for tool in tools.objects() if tool.kind("function") == "{"]
-        return sum(tool.keep(KNOWN) for tool in found) > 0
+        return sum(tool.keep(KNOWN) for tool in found) > 0  # `any` would stop after the first tool that changes
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,7 +140,7 @@ class Shaped:
             self._plain_flags,
             self._plain_texts,
         )
-        changed = sum(step(top) for step in steps) > 0
+        changed = sum(step(top) for step in steps) > 0  # `any` would skip the steps after the first change
         if self.model is not None and "model" not in top:
             return top.set("model", msgspec.json.encode(self.model)) or changed
         return changed

@@ -205,7 +205,7 @@ class DropStrayParams:
             return call
         listed = list(JsonScanner(call.body).members())
         gone = [member for member in listed if member.name in STRAY_PARAMS]
-        if not gone:
+        if not gone:  # the search also finds the names in nested objects and in strings
             return call
         found = {member.name for member in gone}
         entry = "drop=" + ",".join(name for name in STRAY_PARAMS if name in found)
@@ -278,6 +278,7 @@ def with_model(call: Call, model: str) -> Call:
     start = body.index(b"{") + 1
     comma = b"" if _EMPTY_OBJECT.match(body, start) else b","
     member = b'"model":%b%b' % (msgspec.json.encode(model), comma)
+    # views, so that a body of megabytes is copied once
     return call.with_body(b"".join((memoryview(body)[:start], member, memoryview(body)[start:])), ADDED)
 
 
@@ -322,9 +323,11 @@ class DeclaredModels:
     def entry(self, operation: str, model: str) -> str | None:
         """Return the name of the entry of `models` that applies to `model`, or None."""
         models, route = self._config.models, block_of_operation(self._config.operations, operation)
+        # a client may send a pattern of the configuration as the name of a model: it is then matched like any other
         if model in models and model not in self._globs and model != ANY:
             return model
         found = next((glob for glob in self._globs if fnmatchcase(model, glob)), None)
+        # an upstream of the operation serves what only `*` would match
         has_upstream = route is not None and route.upstream is not None
         return found if found is not None or has_upstream or ANY not in models else ANY
 

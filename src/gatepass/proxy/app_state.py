@@ -296,6 +296,7 @@ def _kept_holder(
 def _transport(name: str, config: Config, tls_contexts: TLSContexts, previous: AppState | None) -> Http1Transport:
     """Return the connections to an upstream: those before the reload unless its server or network changed."""
     settings = config.upstreams[name]
+    # it opens no connection yet, so it may be dropped below
     transport = open_transport(
         settings.network,
         settings.max_connections or config.limits.connections,

@@ -117,6 +117,7 @@ async def try_target(
                 shown = await learning.final_error(normalized, error)
                 # `shown` may be an earlier error, so `error` must not become its cause.
                 raise _with_model_hint(attempt, shown) from error.__cause__
+            # only now, because the body of a 200 may hold an error
             learning.succeeded()
             confirm_token(attempt)
             return reply

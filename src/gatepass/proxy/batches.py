@@ -68,6 +68,6 @@ async def _send_all(attempt: Attempt, parts: Sequence[Call], send_part: SendPart
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.wait(tasks)
+        await asyncio.wait(tasks)  # `gather` does not: a cancelled worker still adds its state to `attempt`
     attempt.received()
     return [replies[at] for at in range(len(parts))]

@@ -67,7 +67,7 @@ class ClientResponse:
         context = self._context
         context.first_byte_s = context.head_s  # the body is written together with its head
         context.bytes_out += len(body)
-        self.ended = True
+        self.ended = True  # before the write: no keep-alive may follow while it waits for the client
         if len(body) > WHOLE_BYTES:
             body = await self._send_slices(body)
         await self.cycle.write(body, last=True)
@@ -77,6 +77,7 @@ class ClientResponse:
         """Write the head of a stream, unless a keep-alive has already sent one."""
         if self.begun:
             return
+        # the upstream's own would be a second field of the same name
         kept = [field for field in headers if field[0] not in _STREAM_FIELDS]
         self._begin(status, [*kept, *STREAM_HEADERS])
 

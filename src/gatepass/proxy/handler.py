@@ -120,7 +120,8 @@ async def _serve(
         client_request, state.clock.wall(), path_profile, takes_form=operation.takes_form
     )
     in_flight_request.claim(caller.name, caller.max_concurrent)
-    cycle.set_caller(caller.name)
+    cycle.set_caller(caller.name)  # after `claim`: a refused request must not use a connection of the caller's share
+    # otherwise the profile stays `plain`, which lists no origins
     if path_profile is not None or caller.profile is not None or state.allows_origins:
         _apply_profile(context, select_profile(state.profiles, path_profile, caller.profile))
 
@@ -132,6 +133,7 @@ async def _serve(
         body = await cycle.read_body(state.config.limits.body_bytes, in_flight_request.memory.claim)
         context.bytes_in = len(body)
         context.body_s = state.clock.now() - client_request.arrived_s
+    # only from here on, because `read_body` itself raises ClientGone
     unwatch = cycle.on_disconnect(lambda: in_flight_request.cancel(ClientGone()))
     try:
         if operation.protocol is ClientProtocol.MODELS:
@@ -271,6 +273,7 @@ def _parse(context: RequestContext, found: Match, body: bytes, most_steps: int =
     if context.state.keeps_bodies:
         context.capture_request(body)
     default_model = context.state.routes.default_model
+    # GET and DELETE have no body, and `POST /batches/{id}/cancel` needs none
     if operation.protocol is ClientProtocol.RAW and (not body or operation.method != "POST"):
         call = without_body(client_request, operation, caller.name, default_model(operation.name))
     else:
@@ -282,6 +285,7 @@ def _parse(context: RequestContext, found: Match, body: bytes, most_steps: int =
             call = with_model(call, model) if operation.names_model else call
         elif not call.model and operation.protocol in MODEL_REQUIRED:
             raise InvalidRequest("The body names no `model`.", param="model")
+    # RAGFlow's Go client posts rerank requests to the root of the API: only the body shows it (see `is_rerank`)
     if found.at_root and not is_rerank(body):
         raise _unknown_path(context, split_profile(client_request.path, context.state.config.server.base_path)[0])
     return _keep_call(context, call)
@@ -295,7 +299,7 @@ async def _parse_large(context: RequestContext, found: Match, body: bytes) -> Ca
         check_operation_access(context.caller, operation)
         body = await scanned(body, counts_inputs=has_inputs)
     elif len(body) <= AT_ONCE_BYTES or (len(body) <= MOST_AT_ONCE_BYTES and not has_more_values(body, INLINE_VALUES)):
-        with suppress(TooManySteps):
+        with suppress(TooManySteps):  # then it is parsed again, in a thread
             return _parse(context, found, body, AT_ONCE_STEPS)
     return await run_off_loop(body, partial(_parse, context, found, body))
 
@@ -327,7 +331,11 @@ async def _try_targets(
     for target in targets[:-1]:
         try:
             return await try_target(context, call, target, keep_alive)
-        except (UpstreamError, TokenUnavailable, Overloaded) as error:
+        except (
+            UpstreamError,
+            TokenUnavailable,
+            Overloaded,
+        ) as error:  # Overloaded: the target's connections are in use
             if context.attempts[-1].written:
                 raise
             context.failover = (*context.failover, f"{target.upstream}={error.public_code}")
@@ -412,5 +420,6 @@ def _count_request(context: RequestContext, outcome: str, duration_s: float) -> 
     if context.events:
         series.first_token.observe(first_byte_s)
         later_tokens = 0 if usage is None else (usage.completion_tokens or 0) - 1
+        # the tokens of a synthesized stream arrive at once
         if later_tokens > 0 and outcome == "ok" and SYNTHESISED not in attempt.adapted:
             series.per_token.observe((duration_s - first_byte_s) / later_tokens)

@@ -81,6 +81,7 @@ class InFlightRequests:
         The request counts against the limits from `InFlightRequest.claim` on, when its caller is known.
         Raises: Draining if this process refuses new requests.
         """
+        # on an open connection, the client may have sent the request before the drain
         if self.refusing and not response.connected_before_drain:
             raise Draining("gatepass is stopping. Retry the request: another instance can serve it.", retry_after_s=1)
         loop = self._loop
@@ -203,7 +204,7 @@ class InFlightRequest(CancelScope):
         in_flight.requests.discard(self)
         if in_flight.draining:
             in_flight.note_end()
-        CancelScope.__exit__(self, kind, error, trace)
+        CancelScope.__exit__(self, kind, error, trace)  # last, because it raises the reason of a cancellation
 
 
 def _limit_per_caller(limit: int, callers: int) -> int:

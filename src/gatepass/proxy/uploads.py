@@ -117,7 +117,7 @@ class MultipartUpload:
         if not self.has_begun:
             self.has_begun, self.model_is_late = True, self._names_model and not self._scan.has_named
             self._keep_bytes = max(KEPT_BYTES, self._kept_bytes)
-        self._kept = [b"".join(self._kept)] if self._kept else []
+        self._kept = [b"".join(self._kept)] if self._kept else []  # joined once, also for a second attempt
         return self._kept[0] if self._kept else b""
 
     def as_model(self, name: str | None) -> EditedUpload:

@@ -98,6 +98,7 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
                 raise connection_error(attempt, fault) from fault
             attempt.repeated_stale = True
             state.metrics.repeated_stale(upstream.name)
+            # a new one, because the server has probably closed its other idle connections too
             outbound = replace(request, new_connection=True)
             continue  # retry: a reused connection closed without an answer
         attempt.written = True
@@ -305,7 +306,7 @@ async def _read_beginning(state: AppState, response: Response, within_s: float |
         # Without a limit of its own, the timeouts of the upstream apply.
         await (reading if within_s is None else timeout(state.clock, within_s, reading, TimeoutError()))
     body = b"".join(pieces)[:ERROR_BYTES]
-    return whole_words(body) if size_bytes > ERROR_BYTES else body
+    return whole_words(body) if size_bytes > ERROR_BYTES else body  # a secret that is cut would not be masked
 
 
 def received_reply(attempt: Attempt, response: Response, body: bytes) -> ReceivedReply:

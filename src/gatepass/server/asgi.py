@@ -71,6 +71,7 @@ class AsgiRequestCycle:
         self._clock = state.clock
         self._tasks = state.in_flight.tasks
         self._in_flight = state.in_flight
+        # HTTP/2 forbids `connection` (RFC 9113 8.2.2)
         self._can_close = scope.get("http_version", "1.1") in ("1.0", "1.1")
         self._limits = state.config.limits
         self.is_disconnected = self.has_begun = self.has_ended = False
@@ -104,6 +105,7 @@ class AsgiRequestCycle:
 
         Raises the errors of `work` and `send`, and ResponseIncomplete.
         """
+        # a task of its own: a server may cancel this call at every await, also in the cleanup of `work`
         handling = self._tasks.spawn(work, "request")
         is_broken = False
         try:
@@ -114,7 +116,7 @@ class AsgiRequestCycle:
         finally:
             handling.cancel()  # no effect unless the server cancelled this call
             helpers = [task for task in (self._receiver, self._sender) if task is not None]
-            for task in helpers:
+            for task in helpers:  # the receiver waits for the disconnect of a client that may stay connected
                 task.cancel()
             await asyncio.wait((handling, *helpers))
         for task in (handling, *helpers):
@@ -217,7 +219,7 @@ class AsgiRequestCycle:
             while (message := await self._receive())["type"] == "http.request":
                 if self.has_begun or self._overload is not None:
                     continue
-                piece = bytes(message.get("body", b""))
+                piece = bytes(message.get("body", b""))  # ASGI: `body` and `more_body` are optional
                 if piece and self._has_room(len(piece)):
                     add_piece(self._pieces, piece)
                     self._size_bytes += len(piece)
@@ -361,6 +363,7 @@ class _Page:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             fields = [(name.lower(), value) for name, value in message.get("headers", ())]
+            # as an argument: the cycle adds the framing fields itself, so they are not in `kept`
             length = dict(fields).get(b"content-length")
             kept = [field for field in fields if field[0] not in _FRAMING]
             self._cycle.start(message["status"], kept, None if length is None else int(length))

@@ -121,7 +121,7 @@ class ClientConnection(asyncio.Protocol):
         in_flight = self._context.in_flight
         self._is_ending, self.connected_before_drain = in_flight.draining, not in_flight.refusing
         peer = transport.get_extra_info("peername")
-        self._parser.peer = str(peer[0]) if isinstance(peer, tuple | list) else ""
+        self._parser.peer = str(peer[0]) if isinstance(peer, tuple | list) else ""  # a Unix socket's is a string
         self._timeouts.update(self._parser, self._serving)
         address = self._context.proxies.of_peer(self._parser.peer)
         for connection in self._shares.connect(self, address, self._loop.time()):
@@ -215,7 +215,7 @@ class ClientConnection(asyncio.Protocol):
                 if now_s > self._unauthenticated_until_s:
                     cycle.persists = False
             cycle.task = self._loop.create_task(self._run_cycle(cycle))
-            self._state.tasks.add(cycle.task)
+            self._state.tasks.add(cycle.task)  # uvicorn's shutdown waits for these
         else:
             self._queue.append(cycle)
             self._pause_reading()  # bounds the pipelined requests in memory
@@ -372,7 +372,7 @@ class ClientConnection(asyncio.Protocol):
             return
         receiving = self._parser.cycle
         if receiving in self._queue:
-            self._queue.pop()
+            self._queue.pop()  # the last one, because only the newest request can be incomplete
         # whether the refused request has no response yet and no other request comes first
         if receiving is not None:
             is_next = receiving is self._serving and not receiving.has_begun

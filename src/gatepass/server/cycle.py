@@ -33,6 +33,7 @@ MOST_DIGITS = 18
 NEVER_S = math.inf
 
 BODILESS = frozenset((204, 304))
+"""Statuses whose responses have no body (RFC 9112 6.3)."""
 _STATUS_LINES = MappingProxyType(
     {status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
 )
@@ -285,6 +286,7 @@ class HttpRequestCycle:
             # a chunked body announces no length: its rest is below 0
             if self.is_streamed or not 0 < rest_bytes <= REST_BYTES:
                 self.persists = False
+        # the reason may be empty, but the space before it must be sent (RFC 9112 4)
         line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
         framing = self._framing_lines(status, length_bytes)
         self._head = b"".join((line, self._connection.common_fields(), framing, header_lines(headers), b"\r\n"))
@@ -379,8 +381,9 @@ def announced_bytes(headers: Headers) -> int:
     value = header(headers, b"content-length")
     if value is None:
         return 0
-    if not value.isdigit():
+    if not value.isdigit():  # `int` also accepts signs, spaces and underscores
         raise InvalidRequest("The content-length header is not a number.")
+    # RFC 9110 8.6 allows leading zeros; `int` of thousands of digits takes long, and raises above 4,300
     return int(value if len(value) <= MOST_DIGITS else value.lstrip(b"0")[:MOST_DIGITS] or b"0")
 
 

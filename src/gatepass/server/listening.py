@@ -19,6 +19,7 @@ def bind(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
+        # a restart must not wait until the last connections have left TIME_WAIT
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
         listening.set_inheritable(False)
@@ -49,6 +50,7 @@ def has_free_descriptor() -> bool:
 
 
 BACKLOG = 2048
+"""As in uvicorn. Linux lowers it to net.core.somaxconn."""
 SEATS = 256
 MARGIN = 1
 MARGIN_PART = 16

@@ -132,7 +132,7 @@ class RequestParser:
         self._expects_continue = self._is_chunked = False
 
     def on_url(self, url: bytes) -> None:
-        self._target += url
+        self._target += url  # in several calls, if the request line arrives in several pieces
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()

@@ -219,6 +219,7 @@ class DrainingServer(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         with super().capture_signals():
             signal.signal(signal.SIGHUP, self.handle_reload)
+            # `serve` blocked it at the start, when it would have ended the process. One that waits is delivered now.
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
             yield
 

@@ -229,7 +229,7 @@ def _digest(files: Iterable[str]) -> bytes:
     for path in dict.fromkeys(files):
         digest.update(os.fsencode(path) + b"\0")
         try:
-            if stat.S_ISREG(os.stat(path).st_mode):
+            if stat.S_ISREG(os.stat(path).st_mode):  # to open a named pipe would block
                 digest.update(hashlib.sha256(Path(path).read_bytes()[:LARGEST_WATCHED_BYTES]).digest())
         except OSError:
             continue

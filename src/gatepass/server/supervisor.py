@@ -304,6 +304,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
+        # `serve` blocked it at the start, when it would have ended the process
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         with channel(self._listening) as self._channel:
             self._tasks.spawn(self._announce_when_ready(), "announce")
