@@ -185,7 +185,7 @@ class Timeouts:
 
 
 class Upload(Protocol):
-    """A request body that is relayed while the client sends it."""
+    """A request body that is relayed while the client sends it. Implemented by `EditedUpload` (proxy/uploads.py)."""
 
     @property
     def length_bytes(self) -> int | None:

@@ -20,7 +20,7 @@ from gatepass.dialects.reply_check import ReceivedReply, classify_document
 from gatepass.errors import GatepassError, UpstreamInvalid
 from gatepass.json_scan import has_slow_numbers, json_value
 from gatepass.normalize import embeddings_reply
-from gatepass.normalize.embeddings_reply import VECTOR_BYTES, answered, next_step
+from gatepass.normalize.embeddings_reply import VECTOR_BYTES, join_replies, next_step
 from gatepass.proxy import response
 from gatepass.server.process import COLLECT_AFTER
 from gatepass.sse import event, synthesize
@@ -251,7 +251,7 @@ def converted(vectors: Vectors) -> tuple[float, str, int]:
     longest_s, made = 0.0, None
     began_s = time.thread_time()
     try:
-        steps = answered([raw], [vectors.count], asked, "chat")
+        steps = join_replies([raw], [vectors.count], asked, "chat")
         while made is None:
             began_s = time.thread_time()
             made = next_step(steps)

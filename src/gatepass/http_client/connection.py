@@ -48,7 +48,7 @@ at a time 111 µs of CPU, 160 µs without batching; with 8 chats 129 and 165 µs
 
 
 class BatchedWriter(Protocol):
-    """A connection whose write was deferred."""
+    """A connection whose write was deferred: `Connection` here, or `ClientConnection` of a server."""
 
     def flush(self) -> None:
         """Write the deferred message if the connection is still open. Does not raise."""
@@ -83,7 +83,7 @@ class WriteBatcher:
 
 
 class ConnectionOwner(Protocol):
-    """The pool of a connection, which receives its events."""
+    """The `ConnectionPool` of a connection, which receives its events. The module of the pool imports this one."""
 
     def on_idle(self, connection: Connection) -> None:
         """The reply is complete, and the connection accepts another request."""
@@ -123,7 +123,8 @@ class Connection(asyncio.BufferedProtocol):
         """Set the state of one request."""
         self._fields: list[tuple[bytes, bytes]] = []
         self._problem: str | None = None
-        self._held = b""
+        self._deferred = b""
+        """The request that is written at the next `flush`."""
         self._sending: BodyWriter | None = None
         self._overhead_bytes = 0
         self._has_received = self._is_complete = self._keeps = self._surplus = False
@@ -160,7 +161,7 @@ class Connection(asyncio.BufferedProtocol):
         try:
             if isinstance(body, bytes) and len(body) <= JOINED_BYTES:
                 if self._owner.defers_write(self):
-                    self._held = head + body
+                    self._deferred = head + body
                 else:
                     transport.write(head + body)
             else:
@@ -200,8 +201,8 @@ class Connection(asyncio.BufferedProtocol):
         if reply is not None:
             if self._sending is not None:
                 self._sending.stop()
-            # a held request was never written: the caller may send it again on another connection
-            reply.end(TransportFault(fault, detail, sent=not self._held, stale=stale, limit_s=limit_s))
+            # a deferred request was never written: the caller may send it again on another connection
+            reply.end(TransportFault(fault, detail, sent=not self._deferred, stale=stale, limit_s=limit_s))
 
     def resume(self) -> None:
         """Read on if reading is paused."""
@@ -211,9 +212,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def flush(self) -> None:
         """Write the deferred request (see WriteBatcher) if the connection is still open."""
-        held, self._held = self._held, b""
-        if held and self._transport is not None and not self._transport.is_closing():
-            self._transport.write(held)
+        deferred, self._deferred = self._deferred, b""
+        if deferred and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(deferred)
 
     def _on_timeout(self) -> None:
         if self._reply is not None and self._reply.status:
@@ -241,9 +242,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         reply, parser = self._reply, self._parser
-        if reply is None or parser is None or self._held:
-            # Some servers send a 408 on an idle connection. A held request is then sent on another connection.
-            self.abort(Fault.INVALID, "the server sent data before a request", stale=self._held != b"")
+        if reply is None or parser is None or self._deferred:
+            # Some servers send a 408 on an idle connection. A deferred request is then sent on another connection.
+            self.abort(Fault.INVALID, "the server sent data before a request", stale=self._deferred != b"")
             return
         self._has_received = True
         self._overhead_bytes += nbytes

@@ -39,7 +39,7 @@ GZIP_WINDOW = 16 + zlib.MAX_WBITS
 
 
 class ResponseConnection(Protocol):
-    """The part of a connection that its reply uses."""
+    """The part of `Connection` that its reply uses. The module of Connection imports this one."""
 
     deadline: Deadline
 
@@ -214,7 +214,7 @@ async def stream_pieces(pieces: AsyncIterable[bytes], write: Callable[[bytes], b
 
 
 class BodyMemory(Protocol):
-    """Counts the buffered bytes of a reply, and pauses reading while the limit is reached."""
+    """Counts the buffered bytes of a reply, and pauses reading at a limit: `RequestMemory` of `proxy`."""
 
     @property
     def is_full(self) -> bool:

@@ -178,7 +178,7 @@ class LearningSession:
         return bool(self._applied.by_key)
 
     @property
-    def last(self) -> Call | None:
+    def last_sent(self) -> Call | None:
         """The request as last revised or sent."""
         return self._sent
 

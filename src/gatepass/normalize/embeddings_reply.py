@@ -10,7 +10,7 @@ list. Therefore it does not find these faults, and leaves them to the client's p
 Finding them takes three times as long. A server that omits commas or writes another separator does so everywhere, and
 the ends of the lists show it.
 
-`answered` is the slow path. It raises if a vector is missing, has the wrong length or is in the wrong place,
+`join_replies` is the slow path. It raises if a vector is missing, has the wrong length or is in the wrong place,
 because such a vector would corrupt an index without an error. It parses the numbers only to convert them.
 """
 
@@ -50,7 +50,7 @@ and the shortest text. It applies if the client requests no length."""
 VECTOR_BYTES = 1024 * 1024
 """Limit on the text of one vector: 50,000 numbers. No model has more than 20,000."""
 SLICE_BYTES = 256 * 1024
-"""Size of vectors after which `answered` yields, so that the event loop can run."""
+"""Size of vectors after which `join_replies` yields, so that the event loop can run."""
 ENTRY_BYTES = 256
 """Cost of an entry in addition to its numbers, as bytes of numbers: 20,000 short vectors take 50 ms."""
 
@@ -76,7 +76,7 @@ Span = tuple[int, int]
 def is_right(reply: bytes, options: EmbeddingsOptions) -> bool:
     """Whether `reply` is certainly a correct reply to the call, within the limits that the module describes.
 
-    Its vectors are lists of numbers, as many and as long as requested, in order. False: `answered` must decide.
+    Its vectors are lists of numbers, as many and as long as requested, in order. False: `join_replies` must decide.
     """
     if options.base64:
         return False
@@ -189,7 +189,7 @@ class InvalidReply(Exception):
 
 
 def next_step(steps: Slices) -> tuple[bytes, tuple[str, ...]] | None:
-    """Continue `answered`; return its result, or None if it has not ended."""
+    """Continue `join_replies`; return its result, or None if it has not ended."""
     try:
         next(steps)
     except StopIteration as done:
@@ -198,7 +198,7 @@ def next_step(steps: Slices) -> tuple[bytes, tuple[str, ...]] | None:
     return None
 
 
-def answered(replies: Sequence[bytes], counts: Sequence[int], options: EmbeddingsOptions, upstream: str) -> Slices:
+def join_replies(replies: Sequence[bytes], counts: Sequence[int], options: EmbeddingsOptions, upstream: str) -> Slices:
     """Merge `replies` into one reply, and return it with those of NAMES that apply.
 
     Each reply must have as many vectors as `counts` states. In the result they are in order, with their `index`, in the
@@ -212,13 +212,13 @@ def answered(replies: Sequence[bytes], counts: Sequence[int], options: Embedding
     - if the merged reply is not UTF-8 or has a number beyond any float
     """
     try:
-        return (yield from _answer(replies, counts, options))
+        return (yield from _join(replies, counts, options))
     except InvalidReply as fault:
         reason = f"The embeddings of the upstream {upstream!r} are invalid: {fault}."
         raise UpstreamInvalid(reason, upstream=upstream) from None
 
 
-def _answer(replies: Sequence[bytes], counts: Sequence[int], options: EmbeddingsOptions) -> Slices:
+def _join(replies: Sequence[bytes], counts: Sequence[int], options: EmbeddingsOptions) -> Slices:
     documents = list[Entry]()
     for reply in replies:
         try:

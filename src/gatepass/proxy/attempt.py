@@ -298,7 +298,7 @@ class AttemptLearning:
     async def learn_from(self, error: UpstreamError) -> bool:
         """Return whether a rule was learned from `error`, so that a retry can succeed."""
         session = self._begun_session()
-        rules = () if session.mode == "off" else await self._relevant_rules(session, session.last, error)
+        rules = () if session.mode == "off" else await self._relevant_rules(session, session.last_sent, error)
         return session.learn_from(error, self._state.clock.now(), rules)
 
     def succeeded(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from gatepass.errors import GatepassError
-from gatepass.normalize.embeddings_reply import PARALLEL, SLICE_BYTES, answered, next_step
+from gatepass.normalize.embeddings_reply import PARALLEL, SLICE_BYTES, join_replies, next_step
 from gatepass.normalize.embeddings_request import counts_of, split
 from gatepass.proxy.context import Attempt
 from gatepass.proxy.large_body import reread, run_off_loop
@@ -34,7 +34,7 @@ async def send_embeddings(attempt: Attempt, normalized: Call, send_part: SendPar
     if len(replies) == 1 and replies[0].is_validated:
         return replies[0]
     options = attempt.call.embeddings_options()
-    steps = answered([reply.body for reply in replies], counts_of(parts, options), options, attempt.upstream.name)
+    steps = join_replies([reply.body for reply in replies], counts_of(parts, options), options, attempt.upstream.name)
     is_large = sum(len(reply.body) for reply in replies) > SLICE_BYTES
     while (joined := next_step(steps)) is None:
         if is_large:

@@ -14,8 +14,6 @@ from gatepass.operations.error_objects import error_body, error_headers, respons
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.types import ClientProtocol
 
-Fields = list[tuple[bytes, bytes]]
-
 SLICE_BYTES = 256 * 1024
 """A reply larger than WHOLE_BYTES is written to the client's connection in slices of this size."""
 WHOLE_BYTES = 2 * SLICE_BYTES
@@ -158,7 +156,7 @@ class ClientResponse:
             context.first_byte_s = self._clock.now() - context.client_request.arrived_s
 
 
-def _add_changes(fields: Fields, context: RequestContext, attempt: Attempt) -> None:
+def _add_changes(fields: list[tuple[bytes, bytes]], context: RequestContext, attempt: Attempt) -> None:
     """Add the `x-gatepass-*` fields: changes made, changes that did not help, number of requests sent."""
     requests = context.requests
     if attempt.adapted:

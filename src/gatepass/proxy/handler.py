@@ -331,11 +331,8 @@ async def _try_targets(
     for target in targets[:-1]:
         try:
             return await try_target(context, call, target, keep_alive)
-        except (
-            UpstreamError,
-            TokenUnavailable,
-            Overloaded,
-        ) as error:  # Overloaded: the target's connections are in use
+        # Overloaded: all connections to the target's upstream are in use
+        except (UpstreamError, TokenUnavailable, Overloaded) as error:
             if context.attempts[-1].written:
                 raise
             context.failover = (*context.failover, f"{target.upstream}={error.public_code}")

@@ -30,7 +30,7 @@ SMALL_BYTES = 64 * 1024
 
 
 class InFlightResponse(Protocol):
-    """The response of a request in flight."""
+    """The response of a request in flight: `ClientResponse`, whose module imports this one."""
 
     @property
     def is_sent(self) -> bool:
@@ -388,7 +388,7 @@ class RequestMemory:
 
 
 class Checkable(Protocol):
-    """A member of PeriodicChecks."""
+    """A member of PeriodicChecks, such as the KeepAlive of a request."""
 
     def check(self) -> None:
         """Do the periodic work. Must not raise and must not block."""

@@ -28,7 +28,7 @@ COMMENT_AFTER_ID = b": keep-alive\n"
 
 
 class KeepAliveState(Protocol):
-    """The state of the stream that a keep-alive is written into."""
+    """The state of the stream that a keep-alive is written into: the part of `EventStream` that matters here."""
 
     @property
     def has_ids(self) -> bool:

@@ -29,9 +29,7 @@ Edit = tuple[int, int, bytes]
 
 
 class PieceReader(Protocol):
-    """The part of RequestCycle that a form is read from."""
-
-    # not RequestCycle itself: its module imports `context`, which imports this one
+    """The part of `RequestCycle` that a form is read from. The module of RequestCycle imports this one."""
 
     async def read_piece(self, limit_bytes: int) -> bytes:
         """Return the next bytes of the body, see `RequestCycle.read_piece`."""

@@ -24,7 +24,7 @@ from gatepass.server.cycle import AHEAD_BYTES, BODILESS, Fields, HttpRequestCycl
 from gatepass.server.timeouts import slow_body, slow_upload
 from gatepass.types import ClientRequest, Headers, header
 
-RUN_BYTES = 64 * 1024
+UNSENT_BYTES = 64 * 1024
 """Maximum size of the events that wait while the server sends a message. One event may be larger."""
 
 _FORWARDED = frozenset((b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip"))
@@ -94,8 +94,8 @@ class AsgiRequestCycle:
         self._sender: asyncio.Task[None] | None = None
         self._head: Message | None = None
         self._is_bodiless = False
-        self._run: list[bytes] = []
-        self._run_bytes = 0
+        self._unsent: list[bytes] = []
+        self._unsent_bytes = 0
         self._is_last = self._is_sending = False
         self._queued = asyncio.Event()
         self._sent = asyncio.Event()
@@ -110,7 +110,7 @@ class AsgiRequestCycle:
         is_broken = False
         try:
             await asyncio.wait((handling,))
-            while not self.is_disconnected and (self._is_sending or self._run):
+            while not self.is_disconnected and (self._is_sending or self._unsent):
                 await _wait_and_clear(self._sent)
             is_broken = self.has_begun and not (self.has_ended or self.is_disconnected)
         finally:
@@ -180,14 +180,14 @@ class AsgiRequestCycle:
         self._taken.set()  # the receiver reads and drops the rest of the body: see `_read_all`
 
     async def write(self, data: bytes, *, last: bool = False) -> None:
-        while self._run and not self.is_disconnected:
+        while self._unsent and not self.is_disconnected:
             await _wait_and_clear(self._sent)
         self._put(data, last=last)
         while last and not (self.has_ended or self.is_disconnected):
             await _wait_and_clear(self._sent)
 
     def try_write(self, data: bytes) -> bool:
-        if self._run and self._run_bytes + len(data) > RUN_BYTES and not self.is_disconnected:
+        if self._unsent and self._unsent_bytes + len(data) > UNSENT_BYTES and not self.is_disconnected:
             return False
         self._put(data)
         return True
@@ -259,7 +259,7 @@ class AsgiRequestCycle:
         if self.is_disconnected or self.has_ended:
             return
         self.is_disconnected = True
-        self._run.clear()
+        self._unsent.clear()
         for signal in (self._received, self._sent):
             signal.set()
         if self._on_disconnect is not None:
@@ -270,8 +270,8 @@ class AsgiRequestCycle:
     def _put(self, data: bytes, *, last: bool = False) -> None:
         if self.is_disconnected or not (data or last or self._head):
             return
-        self._run.append(b"" if self._is_bodiless else data)
-        self._run_bytes += len(data)
+        self._unsent.append(b"" if self._is_bodiless else data)
+        self._unsent_bytes += len(data)
         self._is_last = last
         self._queued.set()
         if self._sender is None:
@@ -281,10 +281,10 @@ class AsgiRequestCycle:
         """Send what `_put` adds. If the client reads nothing for `limits.send_stall_s`, end as if it disconnected."""
         try:
             while not self.has_ended:
-                while not self._run:
+                while not self._unsent:
                     await _wait_and_clear(self._queued)
                 self._is_sending = True
-                await timeout(self._clock, self._limits.send_stall_s, self._send_run(), ResponseIncomplete())
+                await timeout(self._clock, self._limits.send_stall_s, self._send_unsent(), ResponseIncomplete())
                 self._is_sending = False
                 self._sent.set()
         except OSError:
@@ -293,10 +293,10 @@ class AsgiRequestCycle:
             self._is_sending = False
             self._disconnect()
 
-    async def _send_run(self) -> None:
-        head, data, self._is_ending = self._head, b"".join(self._run), self._is_last
-        self._head, self._run_bytes = None, 0
-        self._run.clear()
+    async def _send_unsent(self) -> None:
+        head, data, self._is_ending = self._head, b"".join(self._unsent), self._is_last
+        self._head, self._unsent_bytes = None, 0
+        self._unsent.clear()
         if head is not None:
             await self._send(head)
         await self._send({"type": "http.response.body", "body": data, "more_body": not self._is_ending})

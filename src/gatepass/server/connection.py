@@ -45,7 +45,7 @@ OnRefused = Callable[[GatepassError, str], None]
 
 
 class Evictable(Protocol):
-    """The part of a connection that the connection shares use."""
+    """The part of `ClientConnection` that is called for the connections that ConnectionShares returns."""
 
     def evict(self) -> None:
         """Close at once, to make room for other connections."""
@@ -74,7 +74,7 @@ class ClientConnection(asyncio.Protocol):
     """Serves the requests of one connection in order, one at a time. Pipelined requests are read ahead."""
 
     __slots__ = (
-        *("connected_before_drain", "is_write_paused", "_caller", "_default_lines", "_default_fields", "_held"),
+        *("connected_before_drain", "is_write_paused", "_caller", "_default_lines", "_default_fields", "_deferred"),
         *("_ignores_input", "_is_ending", "_limits", "_lingers_until_s", "_loop", "_timeouts", "_queue"),
         *("_parser", "_reading_paused", "_context", "_writable", "_serve", "_serving", "_shares", "_stall"),
         *("_state", "_transport", "_unauthenticated_until_s"),
@@ -109,7 +109,7 @@ class ClientConnection(asyncio.Protocol):
         self._writable: asyncio.Future[None] | None = None
         self._default_fields: list[tuple[bytes, bytes]] | None = None
         self._caller = ""
-        self._default_lines = self._held = b""
+        self._default_lines = self._deferred = b""
         self.is_write_paused = self._is_ending = False
         self.connected_before_drain = True
 
@@ -251,7 +251,7 @@ class ClientConnection(asyncio.Protocol):
     def send(self, data: bytes) -> None:
         transport = self._transport
         if not transport.is_closing():
-            if self._held:
+            if self._deferred:
                 self.flush()
             transport.write(data)
 
@@ -261,19 +261,19 @@ class ClientConnection(asyncio.Protocol):
             self._transport.writelines(pieces)
 
     def send_batched(self, response: bytes) -> None:
-        if self._held:
+        if self._deferred:
             self.flush()
         # each request in progress has a task in `tasks`
         if self._context.write_batcher.defer(self, len(self._state.tasks), self._loop):
-            self._held = response
+            self._deferred = response
         else:
             self.send(response)
 
     def flush(self) -> None:
         """Write the deferred response (see WriteBatcher)."""
-        held, self._held = self._held, b""
-        if held and not self._transport.is_closing():
-            self._transport.write(held)
+        deferred, self._deferred = self._deferred, b""
+        if deferred and not self._transport.is_closing():
+            self._transport.write(deferred)
 
     async def wait_writable(self) -> None:
         while self.is_write_paused:
@@ -344,7 +344,7 @@ class ClientConnection(asyncio.Protocol):
     # closing
 
     def _on_timeout(self) -> None:
-        awaited, receiving = self._timeouts.expired(), self._parser.cycle
+        awaited, receiving = self._timeouts.take_expired(), self._parser.cycle
         if self._is_ending and not self._ignores_input and self._is_idle():
             self._linger()
         elif awaited is AwaitedInput.HEAD:

@@ -40,7 +40,7 @@ _STATUS_LINES = MappingProxyType(
 
 
 class CycleConnection(Protocol):
-    """The part of a connection that a cycle uses."""
+    """The part of `ClientConnection` that a cycle uses. The module of ClientConnection imports this one."""
 
     def common_fields(self) -> bytes:
         """Return the header lines of every response, with the last line break."""

@@ -19,7 +19,7 @@ _CHECKED_FIELDS = frozenset((b"host", b"expect", b"transfer-encoding"))
 
 
 class ParserConnection(CycleConnection, Protocol):
-    """The part of a connection that its parser uses."""
+    """The part of `ClientConnection` that its parser uses."""
 
     def begin_cycle(self, cycle: HttpRequestCycle) -> None:
         """The head of `cycle` is complete."""

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ Rows = list[dict[str, Any]]
 class OwnPages:
     """What this worker answers to the other workers."""
 
-    metrics: Callable[[], Awaitable[bytes]]
+    metrics: Callable[[], Awaitable[bytes]] = field(repr=False)
     """The Prometheus text."""
     status: Callable[[], Mapping[str, Any]]
     learned: Callable[[], Rows]

@@ -187,7 +187,7 @@ class ReceiveTimeouts:
         """Restart the wait for the client's close, because more bytes arrived."""
         self._deadline.set(LINGER_S)
 
-    def expired(self) -> AwaitedInput | None:
+    def take_expired(self) -> AwaitedInput | None:
         """Return the input whose deadline passed, and stop waiting for it."""
         awaited, self._awaited = self._awaited, None
         return awaited

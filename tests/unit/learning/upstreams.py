@@ -107,6 +107,6 @@ def plan(learning: LearningSession, call: Call, now_s: float) -> Call:
 
 def learn_from(learning: LearningSession, error: UpstreamError, now_s: float) -> bool:
     """Learn from the rejection of the last request that was planned."""
-    rejection, sent = learning.parse_error(error), learning.last
+    rejection, sent = learning.parse_error(error), learning.last_sent
     relevant = () if rejection is None or sent is None else relevant_rules(rejection, sent)
     return learning.learn_from(error, now_s, relevant)

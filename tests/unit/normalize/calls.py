@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from gatepass.normalize.embeddings_reply import answered, next_step
+from gatepass.normalize.embeddings_reply import join_replies, next_step
 from gatepass.types import Call, ClientProtocol, EmbeddingsOptions, Operation, Target
 
 CHAT = Operation("chat", "POST", "/chat/completions", ClientProtocol.CHAT, "")
@@ -20,8 +20,8 @@ def a_call(body: bytes, operation: Operation = CHAT, **fields: Any) -> Call:
 def merge_replies(
     replies: Sequence[bytes], counts: Sequence[int], options: EmbeddingsOptions, upstream: str
 ) -> tuple[bytes, tuple[str, ...]]:
-    """Run `answered` to its end."""
-    steps = answered(replies, counts, options, upstream)
+    """Run `join_replies` to its end."""
+    steps = join_replies(replies, counts, options, upstream)
     while (result := next_step(steps)) is None:
         pass
     return result

@@ -11,7 +11,7 @@ import pytest
 from gatepass.config.model import Config
 from gatepass.errors import BodyTooLarge, ClientGone, Overloaded, ReceiveTimeout
 from gatepass.proxy.app_state import create_app_state
-from gatepass.server.asgi import RUN_BYTES, AsgiRequestCycle, ResponseIncomplete, path_in
+from gatepass.server.asgi import UNSENT_BYTES, AsgiRequestCycle, ResponseIncomplete, path_in
 from gatepass.server.cycle import AHEAD_BYTES
 from tests.unit.clock import DrivenClock
 from tests.unit.http_client.loop import rest
@@ -240,7 +240,7 @@ async def test_a_client_that_leaves_ends_what_waits_for_its_body():
 async def test_runs_wait_up_to_a_bound_behind_what_the_server_takes():
     server = Server()
     server.takes.clear()
-    event = b"e" * (RUN_BYTES // 4)
+    event = b"e" * (UNSENT_BYTES // 4)
 
     async def work(client: AsgiRequestCycle) -> None:
         await started(client)
@@ -259,7 +259,7 @@ async def test_runs_wait_up_to_a_bound_behind_what_the_server_takes():
 
 async def test_one_event_may_be_larger_than_the_bound():
     server = Server()
-    event = b"e" * (3 * RUN_BYTES)
+    event = b"e" * (3 * UNSENT_BYTES)
 
     async def work(client: AsgiRequestCycle) -> None:
         await started(client)

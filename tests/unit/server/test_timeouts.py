@@ -36,7 +36,7 @@ class Wait:
         self.bound()
 
     def _late(self) -> None:
-        self.late.append(self.patience.expired())
+        self.late.append(self.patience.take_expired())
 
     def bound(self) -> None:
         self.patience.update(self.reader, self.serving)
