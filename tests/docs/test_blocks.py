@@ -76,6 +76,7 @@ PARSED = {
     ("docs/changelog.md", "{include} ../CHANGELOG.md"): "a directive of the site",
     ("docs/concepts/*.md", ""): "drawings and event streams",
     ("docs/container.md", "sh"): "needs Docker; tests/e2e/container builds and runs the image",
+    ("deploy/README.md", "sh"): "needs Docker; tests/e2e/container runs the Compose file",
     ("docs/contributing.md", "{include} ../CONTRIBUTING.md"): "a directive of the site",
     ("docs/getting_started.md", "sh"): "installs, or asks on a terminal; test_getting_started.py runs the other lines",
     ("docs/getting_started.md", "text"): "needs the servers of a company",
