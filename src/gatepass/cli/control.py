@@ -56,6 +56,7 @@ def request(method: str, target: str, socket_path: str | None = None) -> bytes:
         raise NotRunning(f"the process at {path} is not a gatepass") from None
     finally:
         connection.close()
+    # a refused reload is a 409 with its problems in the body
     if response.status not in (OK, CONFLICT):
         raise click.ClickException(_message_of(body) or f"the gatepass at {path} answered {response.status}")
     return body

@@ -399,6 +399,7 @@ class Setup:
         path = folder / "gatepass.yaml"
         text = render(self.answers, self.secret_reference or f"${{{SECRET_VARIABLE}}}")
         path.write_text(text, encoding="utf-8")
+        # as a variable, so that no file holds the secret before the tests accept it
         return load(str(path), {**os.environ, SECRET_VARIABLE: self.secret}).config
 
     async def reach_upstream(self) -> Step | None:
@@ -409,6 +410,7 @@ class Setup:
             async for step in reach(upstream_server(UPSTREAM, config.upstreams[UPSTREAM])):
                 yield step
 
+        # without the credential, about which nothing has been asked yet
         return await Setup({**self.answers, "auth": "none"}, self.is_interactive).first_failed(steps)
 
     async def test_token(self) -> Step | None:
@@ -651,6 +653,7 @@ def _write(path: Path, setup: Setup, keys: Sequence[ClientKey]) -> None:
         if setup.secret:
             secret_file.parent.mkdir(mode=0o700, exist_ok=True)
             replace_file(secret_file, setup.secret)
+        # it holds only a reference to the secret, so the umask decides who may read it
         replace_file(path, text, mode=0o666)
     except OSError as error:
         if setup.secret:

@@ -83,6 +83,7 @@ def learned_page(path: str | None, url: str | None, key_env: str) -> LearnedPage
         from gatepass.config.access import keys_in
 
         key = next((one for text in _key_texts(path, os.environ) for one in keys_in(text)), None)
+    # http.client would quote the key in its error
     if key is not None and not (key.isascii() and key.isprintable()):
         exit_unusable("the API key contains characters beyond ASCII or a line break")
     return LearnedPage(url, key)

@@ -270,6 +270,7 @@ async def _handshake(server: Server, destination: Destination, context: Any) -> 
 async def _failed_handshake(server: Server, destination: Destination, fault: TransportFault, wall_s: float) -> Step:
     """Explain a handshake that failed. A second one without verification shows the certificate."""
     problem = tls_problem(fault.detail, has_ca_file=server.network.ca_file is not None)
+    # some servers without TLS close the connection at a handshake instead of answering
     if problem in (TlsProblem.CLOSED, TlsProblem.OTHER) and await _speaks_http(destination, server.connect_s):
         problem = TlsProblem.PLAIN_HTTP
     advice = tls_advice(problem, server.host, server.settings, server.url_setting)

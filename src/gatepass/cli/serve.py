@@ -267,6 +267,7 @@ def work(options: WorkerOptions, config_path: str | None, host: str | None, port
     keyed = options.folder / KEYED
     from gatepass.server.reload import KEYS_LOST, ConfigSource
 
+    # a worker that starts again without keys would serve every caller
     if not loaded.config.access.keys and keyed.exists():
         _refuse(loaded.source, [KEYS_LOST])
 

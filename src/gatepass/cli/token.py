@@ -69,7 +69,7 @@ def token(name: str | None, path: str | None, *, as_json: bool, watch: bool, rev
     try:
         is_fetched = asyncio.run(_run(config, name, report))
     except KeyboardInterrupt:
-        is_fetched = watch
+        is_fetched = watch  # Ctrl-C is the usual end of --watch
     sys.exit(0 if is_fetched else CHECK_FAILED)
 
 

@@ -301,6 +301,7 @@ class AccessKey(Block):
     def _hash_or_key(self) -> AccessKey:
         if (self.hash is None) == (self.key is None):
             raise ValueError("expects either hash or key")
+        # `**` matches every model too
         if self.hash in _FIXED_HASHES and (not self.models or any(set(model) <= {"*"} for model in self.models)):
             fixed = ", ".join(FIXED_KEYS)
             raise ValueError(f"is the hash of a publicly known key ({fixed}): set models to the one model it may use")

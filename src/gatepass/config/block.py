@@ -74,13 +74,15 @@ def _faults(text: str, user_hint: str = USER_TO_CREDENTIALS) -> Iterator[str]:
 
 def is_loopback(host: str) -> bool:
     """Whether `host` (without port, brackets allowed) is certainly this machine. Names are not resolved."""
-    host = host.strip("[]").rstrip(".").lower()
+    host = host.strip("[]").rstrip(".").lower()  # a dot ends a complete name (RFC 1034, section 3.1)
+    # names that always mean this machine (RFC 6761, section 6.3)
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
         address = ip_address(host)
     except ValueError:
         return False
+    # Python 3.11 does not see that ::ffff:127.0.0.1 is a loopback address
     mapped = getattr(address, "ipv4_mapped", None)
     return (mapped or address).is_loopback
 

@@ -90,14 +90,14 @@ def parsed_proxy(text: str) -> Proxy:
     The user name and password are percent-decoded.
     """
     try:
-        parts = urlsplit(text if "://" in text else f"http://{text}")
+        parts = urlsplit(text if "://" in text else f"http://{text}")  # curl accepts a proxy without a scheme
     except ValueError:  # its message may quote the password
         raise ValueError("is not a URL: its host or port is malformed") from None
     user, _, host = parts.netloc.rpartition("@")
     rest = parts._replace(netloc=host).geturl()
     if "@" in rest:
         raise ValueError("holds an @ after its host: in a password write / as %2F, ? as %3F and # as %23")
-    return Proxy(checked_url(rest), Secret(unquote(user)) if user else None)
+    return Proxy(checked_url(rest), Secret(unquote(user)) if user else None)  # escaped (RFC 3986, section 3.2.1)
 
 
 def _proxied(hop: Proxied, url: str | None, environment: Mapping[str, str]) -> Proxied:
@@ -116,9 +116,10 @@ def _issuer_url(credential: Credential) -> str | None:
         case HttpJsonCredential():
             return credential.url
         case EntraCredential():
+            # a proxy would pass on the identity of its own machine
             return None if credential.managed_identity else credential.authority_host
         case GoogleCredential():
-            return "https://oauth2.googleapis.com/token"
+            return "https://oauth2.googleapis.com/token"  # google-auth's default
         case AwsBedrockCredential():
             return credential.sts
         case _:
@@ -310,7 +311,7 @@ class _Reading:
 
     def _network(self, block: SettingPath) -> None:
         if (allowed := self._values.get("ALLOW_PLAIN_HTTP")) is not None:
-            value = {"true": True, "false": False}.get(allowed.lower(), allowed)
+            value = {"true": True, "false": False}.get(allowed.lower(), allowed)  # the validation quotes another text
             self._set((*block, "allow_plain_http"), value, "ALLOW_PLAIN_HTTP")
         if "CA_FILE" in self._values:
             self._set((*block, "network", "ca_file"), self._values["CA_FILE"], "CA_FILE")

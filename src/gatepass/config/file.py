@@ -41,7 +41,7 @@ def configuration_file(path: str | None, own: Mapping[str, str]) -> str | None:
     if path or "CONFIG" in own or "UPSTREAM_URL" in own:
         return path or own.get("CONFIG")
     try:
-        found = (os.lstat(DEFAULT_FILE), os.stat(DEFAULT_FILE))
+        found = (os.lstat(DEFAULT_FILE), os.stat(DEFAULT_FILE))  # the owner of a link decides too
     except OSError:
         return None
     if any(status.st_uid not in (os.geteuid(), 0) for status in found):

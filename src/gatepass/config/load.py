@@ -205,6 +205,7 @@ def _exposed(document: ConfigDocument, config: Config) -> Iterator[str]:
     """Yield a warning for each file that every user of this machine can write, or that exposes a secret."""
     if document.source != "environment":
         secrets = (path for path, value in leaves(_plain(config)) if isinstance(value, Secret))
+        # not isinstance: a Reference is a str too, but its secret is elsewhere
         holds_secret = any(type(lookup(document.tree, path)) is str for path in secrets)
         if warning := exposed(document.source, holds_secret=holds_secret, what="holds a secret and "):
             yield warning

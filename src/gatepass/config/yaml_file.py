@@ -88,7 +88,7 @@ def without_item(text: str, path: SettingPath, number: int) -> str:
     items = node.value
     begin, end = items[number].start_mark.index, _end(items[number])
     if not node.flow_style:
-        begin = text.rfind("-", 0, begin)
+        begin = text.rfind("-", 0, begin)  # the mark of an item is behind its dash
         begin, end = text.rfind("\n", 0, begin) + 1, (text.find("\n", end) + 1 or len(text))
     elif number + 1 < len(items):
         end = items[number + 1].start_mark.index
@@ -96,6 +96,7 @@ def without_item(text: str, path: SettingPath, number: int) -> str:
         begin = _end(items[number - 1])
     left = text[:begin] + text[end:]
     try:
+        # parsed again, because the rest may have an alias of the removed item
         if len(items) > 1 and parse_yaml("", left).tree == expected:
             return left
     except ConfigError:  # such as an alias without its anchor

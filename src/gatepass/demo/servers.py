@@ -103,6 +103,7 @@ class DemoIssuer:
         if client is None:
             return JSONResponse({"code": 10401, "msg": "wrong app_id or secret", "data": None})
         minted = self.mint(client)
+        # an envelope and milliseconds, as in corporate gateways
         return JSONResponse({"code": 0, "data": {"token": minted.token, "expireAt": minted.expires_at * 1000}})
 
     def _known(self, name: str, secret: str = "") -> DemoClient | None:
@@ -173,7 +174,7 @@ class ModelServer:
 
     def _checked(self, body: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
         if unknown := sorted(set(body) - known):
-            raise HTTPException(400, f"Unrecognized request argument supplied: {', '.join(unknown)}")
+            raise HTTPException(400, f"Unrecognized request argument supplied: {', '.join(unknown)}")  # OpenAI's text
         if body.get("model") != self._model:
             raise HTTPException(404, f"The model `{body.get('model')}` does not exist")
         return body
@@ -217,6 +218,7 @@ def chunked(text: str, usage: dict[str, int] | None) -> Iterator[dict[str, Any]]
 
 def vector(text: str) -> list[float]:
     """Return eight numbers that depend on `text` alone."""
+    # base64 holds 32-bit floats, which represent these fractions exactly
     return [byte / 256 for byte in hashlib.sha256(text.encode()).digest()[:8]]
 
 
@@ -272,10 +274,12 @@ async def gateway(config: Path, log: Path) -> AsyncIterator[str]:
     """
     with log.open("wb") as out:
         process = await asyncio.create_subprocess_exec(
+            # -P: the current folder may contain another module `gatepass`
             *(sys.executable, "-P", "-m", "gatepass", "serve", "--config", str(config), "--port", "0"),
             stdin=DEVNULL,
             stdout=out,
             stderr=STDOUT,
+            # a variable of the user's own gatepass would change the demo
             env={name: value for name, value in os.environ.items() if not name.startswith("GATEPASS_")},
             process_group=0,  # Ctrl-C reaches the demo alone, which then stops gatepass in good order
         )

@@ -99,8 +99,8 @@ STATUS_OF_KIND: Mapping[str, int] = MappingProxyType(
         "not_found_error": 404,
         "rate_limit_error": 429,
         "insufficient_quota": 429,
-        "exceed_context_size_error": 400,
-        "contextwindowexceedederror": 400,
+        "exceed_context_size_error": 400,  # of llama.cpp, with a 500 in old versions
+        "contextwindowexceedederror": 400,  # of LiteLLM
     }
 )
 

@@ -25,6 +25,7 @@ def _hint(pattern: str, advice: str, status: int | None = None) -> Hint:
 _NOT_FOUND = r"^resource not found\.?$"
 HINTS = (
     _hint(
+        # OpenAI and Azure, the second for an organization that is not verified
         r"'?stream'? does not support true|must be verified to stream",
         "This model does not support streaming.",
     ),
@@ -96,10 +97,11 @@ HINTS = (
         404,
     ),
     _hint(
-        r"plain HTTP request was sent to HTTPS port|HTTP request to an HTTPS server",
+        r"plain HTTP request was sent to HTTPS port|HTTP request to an HTTPS server",  # nginx; Go's net/http
         "The port requires TLS: begin upstreams.{upstream}.base_url with https://.",
     ),
     _hint(
+        # FastAPI, OpenAI, Express, Go's net/http and Spring Boot
         r"^not found\.?$|\binvalid url\b|\bcannot post\b|^404 page not found$|no static resource"
         r"|with an empty body\.$|with an HTML page(?: titled .*(?:404|not found).*)?\.$",
         "The path may be wrong: upstreams.{upstream}.base_url must end with the version, such as https://host/v1.",

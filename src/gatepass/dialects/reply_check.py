@@ -206,6 +206,7 @@ def _classify_json(
     if error_body is not None:
         return _rejection(reply, error_body)
     if may_be_wrapped and (inside := _unwrapped(document, reply.body, protocol)) is not None:
+        # once, because a hostile reply may nest envelopes
         return _classify_json(replace(reply, body=inside), protocol, may_be_wrapped=False)
     fault = _fault_of_shape(document, protocol, reply.mask)
     if fault is None and protocol is ClientProtocol.CHAT:
@@ -234,6 +235,7 @@ def _unwrapped(document: Any, body: bytes, protocol: ClientProtocol) -> bytes | 
         return None
     return (
         content.member(body, "data")
+        # of a large body `inside` is only a placeholder
         if len(body) > content.WHOLE_BYTES or isinstance(inside.get(wanted), list)
         else None
     )

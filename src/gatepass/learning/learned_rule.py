@@ -88,6 +88,7 @@ class LearningPolicy:
                     return field in SAFE_IN_MESSAGES or (inner not in NEVER and field in self.also)
                 if top in NEVER or top.endswith("[]"):
                     return False
+                # safe there, because the length of the vectors in the reply is checked
                 is_dimensions = field == "dimensions" and protocol is ClientProtocol.EMBEDDINGS
                 return top in SAFE or self._names(field) or is_dimensions
             case "rename":

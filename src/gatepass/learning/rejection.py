@@ -218,14 +218,14 @@ def _unescaped(found: re.Match[str]) -> str:
     kind = text.lstrip("\\")[0]
     if kind in "uU":
         units = [int(point, 16) for point in _CODE_POINT.findall(text)]
-        points = "".join(chr(unit) for unit in units if unit <= sys.maxunicode)
+        points = "".join(chr(unit) for unit in units if unit <= sys.maxunicode)  # `chr` raises above it
         return points.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if kind == "x":
         octets = bytes.fromhex("".join(text.replace("\\", "").split("x")))
         try:
             return octets.decode()
         except UnicodeDecodeError:
-            return octets.decode("latin-1")
+            return octets.decode("latin-1")  # Python's `ascii` writes one octet for a Latin-1 character
     return " "
 
 

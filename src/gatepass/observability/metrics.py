@@ -346,7 +346,7 @@ class Metrics:
         matches, or None.
         """
         self._sample, self._configured_name = sample, configured_name
-        self.series.clear()
+        self.series.clear()  # its labels come from the names of the old configuration
 
     def of(self, key: Labels) -> Series:
         """Return the series of `key`. An unknown caller, model, upstream or operation is ""."""
@@ -416,6 +416,7 @@ class Metrics:
         """Return `exposition` without holding the event loop: a thread formats many series."""
         if len(self._by_labels) <= INLINE_SERIES:
             return self.exposition()
+        # one at a time, because a second scrape would replace the sample that the thread reads
         async with self._scraping:
             self._sampled = self._sample()  # here, because the event loop changes what it reads
             return await asyncio.to_thread(generate_latest, self._registry)
@@ -607,7 +608,7 @@ def merged(expositions: Iterable[bytes]) -> bytes:
             elif line.startswith("#"):
                 values = families.setdefault(f"{head}\n{line}\n", {})
             else:
-                sample, _, text = line.rpartition(" ")
+                sample, _, text = line.rpartition(" ")  # a label value may hold blanks
                 values.setdefault(sample, []).append(float(text))
     parts: list[str] = []
     for head, samples in families.items():

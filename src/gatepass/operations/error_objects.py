@@ -87,11 +87,12 @@ def error_headers(error: GatepassError) -> list[tuple[bytes, bytes]]:
     """
     headers = [
         (b"content-type", b"application/json"),
-        (b"cache-control", b"no-store"),
+        (b"cache-control", b"no-store"),  # a cache may keep a 404 or 405 without it (RFC 9110, section 15.1)
         (b"x-gatepass-hop", error.hop.encode("latin-1", "replace")),
     ]
     after_s = None
     if error.retry_after_s is not None and math.isfinite(error.retry_after_s):
+        # whole seconds (RFC 9110, section 10.2.3)
         after_s = max(1, math.ceil(min(error.retry_after_s, LONGEST_RETRY_AFTER_S)))
         headers.append((b"retry-after", str(after_s).encode()))
     should_retry = error.should_retry if error.should_retry is not True or _is_retried(error.http_status) else None
@@ -106,9 +107,9 @@ def error_headers(error: GatepassError) -> list[tuple[bytes, bytes]]:
     elif should_retry:
         headers.append((b"x-should-retry", b"true"))
     if isinstance(error, MethodNotAllowed):
-        headers.append((b"allow", error.allow.encode("latin-1", "replace")))
+        headers.append((b"allow", error.allow.encode("latin-1", "replace")))  # RFC 9110, section 15.5.6
     if isinstance(error, InvalidApiKey):
-        headers.append((b"www-authenticate", b"Bearer"))
+        headers.append((b"www-authenticate", b"Bearer"))  # a 401 must have it (RFC 9110, section 15.5.2)
     return headers
 
 

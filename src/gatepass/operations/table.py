@@ -107,6 +107,7 @@ def _matches_by_path() -> Mapping[str, Mapping[str, Match]]:
 _RERANK = next(operation for operation in OPERATIONS if operation.protocol is ClientProtocol.RERANK)
 _MESSAGES = frozenset(prefix + path for prefix in PREFIXES for path in ("/messages", "/messages/count_tokens"))
 _ROOTS = frozenset(("", *PREFIXES))
+# RAGFlow's rerank class posts to the base URL itself
 _AT_ROOT = MappingProxyType({"POST": Match(_RERANK, at_root=True)})
 _BY_PATH = _matches_by_path()
 _BY_STEM = tuple(

@@ -36,7 +36,7 @@ class RagflowTransforms:
         if error is not None:
             return json_text(error), (HIDDEN_ERROR,)
         payload["id"] = defaults.new_id("chatcmpl-")
-        payload["created"] = payload.get("created") or defaults.created_s
+        payload["created"] = payload.get("created") or defaults.created_s  # null for an agent up to v0.26.1
         return json_text(payload), (ONE_ID,)
 
 
@@ -194,7 +194,7 @@ class RagflowStream:
         self._note(ONE_ID)
         payload["id"] = self._id
         payload["object"] = CHAT_CHUNK
-        payload["created"] = self._defaults.created_s
+        payload["created"] = self._defaults.created_s  # an agent sends none up to v0.26.1
         payload.setdefault("model", self._defaults.model)
         self._is_finished = self._is_finished or bool(_first(payload).get("finish_reason"))
 

@@ -241,10 +241,10 @@ def parse_event(block: bytes) -> Event:
             comments += match[0]
             continue
         name, _, value = line.partition(b":")
-        value = value.removeprefix(b" ")
+        value = value.removeprefix(b" ")  # one blank belongs to the format, further ones to the value
         if name == b"data":
             data += value + b"\n"
-        elif name in _KEPT and b"\0" not in value:
+        elif name in _KEPT and b"\0" not in value:  # the format ignores an id with a NUL
             fields[name] = value
     event, identity = fields.get(b"event", b""), fields.get(b"id", b"")
     return Event(

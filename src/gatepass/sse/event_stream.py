@@ -398,6 +398,7 @@ class EventStream:
         if self._done_is_required and not self._progress.has_answer:
             self._fail(chunk.stream_empty(self._upstream))
             return b""
+        # a stream of the Responses API has no `[DONE]` before one of these
         if self._last_types:
             self._fail((chunk.stream_closed if self.events else chunk.stream_empty)(self._upstream))
             return b""

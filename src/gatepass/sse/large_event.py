@@ -249,10 +249,11 @@ def _cut(text: bytes, at: int, end: int, stop: int) -> int:
         return stop
     if text.find(b"\\", at, end) >= 0:
         whole = _whole_end(text, at, end)
+        # the next escape is its other half (RFC 8259, section 7)
         if _HIGH_HALF.match(text, whole - _ESCAPE_BYTES, whole) is not None:
             whole = _whole_end(text, at, whole - _ESCAPE_BYTES)
         end = whole if whole > at else end  # an invalid escape
-    for _ in range(3):
+    for _ in range(3):  # a character of UTF-8 has at most four bytes (RFC 3629, section 3)
         if text[end] & 0xC0 == 0x80:
             end -= 1
     return end

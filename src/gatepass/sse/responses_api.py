@@ -135,7 +135,7 @@ def _empty_item(item: Object) -> Object:
         if isinstance(item.get(name), list):
             empty[name] = []
     if kind == "reasoning":
-        empty.pop("encrypted_content", None)
+        empty.pop("encrypted_content", None)  # OpenAI sends it with the finished item
     return empty
 
 
@@ -146,6 +146,7 @@ def _part_events(part: Object, place: Object) -> Iterator[Object]:
     empty |= {more: [] for more in ("annotations", "logprobs") if isinstance(part.get(more), list)}
     yield {"type": "response.content_part.added", **place, "part": {**part, **empty}}
     if name:
+        # openai-python's type of these events requires it
         logprobs: Object = {"logprobs": part.get("logprobs") or []} if kind == "output_text" else {}
         *deltas, done = _text_events(stem, name, part[name], {**place, **logprobs})
         yield from deltas

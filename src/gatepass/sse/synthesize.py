@@ -110,6 +110,7 @@ class _ChatSynthesis:
         # As OpenAI does: content is null if the message has something else instead
         has_other = self._calls or any(message.get(name) for name in ("function_call", "audio", "refusal"))
         content = None if message.get("content") is None and has_other else ""
+        # with content, because Spring AI fails at a first delta without it
         yield self._piece({"role": message.get("role") or "assistant", "content": content})
         for name in REASONING:
             yield from self._texts(name)

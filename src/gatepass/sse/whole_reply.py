@@ -298,6 +298,7 @@ class _ReplyRepair:
         for call in calls:
             original_id = call.value("id")
             call_id = text_of_id(original_id)
+            # clients send each result back with the id of its call
             if not call_id or call_id in ids:
                 call_id = self._defaults.new_id("call_")
             if call_id != original_id:

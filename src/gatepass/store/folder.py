@@ -115,7 +115,7 @@ class FolderStore:
                 os.close(lock)
 
     def _path(self, kind: str, name: str) -> Path:
-        return self._folder / (kind + quote(name, safe=""))
+        return self._folder / (kind + quote(name, safe=""))  # a name contains slashes
 
     def _read(self, kind: str, name: str, now: float) -> FolderEntry | None:
         try:

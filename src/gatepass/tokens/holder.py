@@ -351,7 +351,7 @@ class TokenHolder:
 
     async def _attempt(self) -> Token:
         self._attempt_began_s = began_s = self._clock.now()
-        secrets = self._source.secrets()
+        secrets = self._source.secrets()  # masked first, because an issuer's error may quote them
         self._secret_hash, self._secret_hint = self._log.mask_secrets(secrets), secret_retry_hint(secrets)
         try:
             token = without_extension(await self._source.fetch(), self._token)

@@ -46,6 +46,7 @@ from gatepass.tokens.lifetime import (
 )
 from gatepass.types import Secret, header
 
+# some issuers put the scheme before the token
 _SCHEME = re.compile(r"bearer(\s+|\Z)", re.IGNORECASE)
 _B64TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*\Z")
 """RFC 6750 2.1."""
@@ -59,8 +60,8 @@ EXEC_CREDENTIAL = ReplyPaths(token="status.token", expires_at="status.expiration
 TOKEN_NAMES = ("access_token", "accessToken", "token", "jwt", "value")
 EXPIRES_IN_NAMES = ("expires_in", "expiresIn", "expire_in", "expireIn", "expires", "expire", "ttl", "expiresInSecs")
 EXPIRES_AT_NAMES = (
-    *("expires_on", "expiresOn", "expires_at", "expiresAt", "expire_at", "expireAt"),
-    *("expiration", "expirationTime", "expireTime", "expire_time"),
+    *("expires_on", "expiresOn", "expires_at", "expiresAt", "expire_at", "expireAt"),  # Azure's IMDS has the first
+    *("expiration", "expirationTime", "expireTime", "expire_time"),  # IBM IAM has the first
     *("accessTokenExpiresAt", "expiry"),
 )
 ENVELOPES = ("data", "result", "response", "body", "token")
@@ -224,6 +225,7 @@ def _found(reply: TokenResponse, reply_format: TokenReplyFormat, mask: Mask) -> 
     """Return the value at the token's place, the document, and the object that has the token as a member."""
     if (
         reply_format.header is not None
+        # Huawei IAM v3 sends the token in `X-Subject-Token`
         and (value := header(reply.headers, reply_format.header.lower().encode())) is not None
     ):
         return value.decode("latin-1"), reply.document, None  # the body may be anything

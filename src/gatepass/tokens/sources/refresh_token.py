@@ -119,7 +119,7 @@ class FileRefreshTokenStore:
     async def get(self) -> str | None:
         with _as_failure("cannot be read"):
             try:
-                os.stat(self._path)
+                os.stat(self._path)  # `read_file` reports an absent file as an unreadable one
                 return read_file(self._path)
             except FileNotFoundError:
                 return None
