@@ -112,7 +112,9 @@ REPLIES: Mapping[str, Change] = {
     "ragflow=NAME": Change("The dialect `ragflow` changed the answer.", "ragflow=id", BY_DIALECT),
     "repair=wrapped": Change("Chunks were taken out of an envelope.", "repair=wrapped", ALWAYS),
     "repair=envelope": Change("A missing `id`, `object`, `created` or `model` was added.", "repair=envelope", ALWAYS),
-    "repair=one-id": Change("All chunks got one `id`.", "repair=one-id", ALWAYS, "`upstreams.NAME.repair.one_id`"),
+    "repair=one-id": Change(
+        "The `id` of each chunk became that of the first.", "repair=one-id", NO, "`upstreams.NAME.repair.one_id`"
+    ),
     "repair=message": Change("A `message` or a whole answer became deltas.", "repair=message", ALWAYS),
     "repair=delta": Change(
         "A missing or null `delta` became an empty one, and a first one with only a role got a text.",
@@ -126,8 +128,8 @@ REPLIES: Mapping[str, Change] = {
         "`upstreams.NAME.repair.without_choices`",
     ),
     "repair=empty-choice": Change("Chunks without choices got an empty one.", "repair=empty-choice", BY_PROFILE),
-    "repair=index": Change("A choice got its number.", "repair=index", ALWAYS),
-    "repair=role": Change("The role is sent once.", "repair=role", ALWAYS),
+    "repair=index": Change("A missing `index` of a choice was added.", "repair=index", ALWAYS),
+    "repair=role": Change("A repeated, empty or missing role became one role.", "repair=role", ALWAYS),
     "repair=finish": Change(
         "A finish reason became one of OpenAI's. `native_finish_reason` keeps a vendor's own.\n\n"
         "`max_tokens`, `model_length`, `abort` and `error` become `length`. `SAFETY` and similar ones become"
@@ -143,27 +145,31 @@ REPLIES: Mapping[str, Change] = {
         ALWAYS,
     ),
     "repair=usage": Change(
-        "Token counts are sent once. In a whole reply, a null count became 0 or the sum. By a profile, they are whole"
-        " numbers.",
+        "Repeated token counts of a stream became one. In a whole reply, a null count became 0 or the sum. A profile"
+        " can make them whole numbers.",
         "repair=usage",
         ALWAYS,
     ),
     "repair=content": Change('`content: null` became `""`.', "repair=content", BY_PROFILE),
-    "repair=tool-index": Change("A tool call got its number.", "repair=tool-index", ALWAYS),
-    "repair=tool-id": Change("A tool call got its id, or lost a repeated one.", "repair=tool-id", ALWAYS),
-    "repair=tool-name": Change("A tool call lost a repeated name.", "repair=tool-name", ALWAYS),
-    "repair=tool-type": Change("A tool call got its type.", "repair=tool-type", ALWAYS),
+    "repair=tool-index": Change(
+        "A missing or wrong `index` of a tool call was corrected.", "repair=tool-index", ALWAYS
+    ),
+    "repair=tool-id": Change(
+        "A missing `id` of a tool call was added, or a repeated one removed.", "repair=tool-id", ALWAYS
+    ),
+    "repair=tool-name": Change("A repeated name of a tool call was removed.", "repair=tool-name", ALWAYS),
+    "repair=tool-type": Change("A missing `type` of a tool call was added.", "repair=tool-type", ALWAYS),
     "repair=tool-arguments": Change("The arguments of a tool call became a text.", "repair=tool-arguments", ALWAYS),
     "repair=split": Change("A finish reason was moved into its own chunk.", "repair=split", BY_PROFILE),
     "repair=line": Change("A long chunk was split.", "repair=line", BY_PROFILE),
     "repair=cumulative": Change(
-        "Text that repeated all before it was cut to the new part.",
+        "An event repeated all text so far, and was cut to the new text.",
         "repair=cumulative",
         NO,
         "`upstreams.NAME.repair.cumulative`",
     ),
     "sse=done": Change("`[DONE]` was added to a complete stream.", "sse=done", ALWAYS),
-    "sse=last-event": Change("The last event got its blank line.", "sse=last-event", ALWAYS),
+    "sse=last-event": Change("The blank line after the last event was added.", "sse=last-event", ALWAYS),
     "sse=bom": Change("A byte order mark was removed.", "sse=bom", ALWAYS),
     "sse=empty-data": Change("Events without data were removed.", "sse=empty-data", ALWAYS),
     "sse=id-comments": Change(

@@ -123,6 +123,8 @@ def command_entry(name: str, command: click.Command) -> Entry:
         facts["Example"] = f"`{example_of(name)}`"
     if codes:
         facts["Exit codes"] = codes
+    if section := OUTPUT_OF.get(name.removeprefix("gatepass ")):
+        facts["Output"] = f"[{section.partition('#')[0]}](../{section})"
     return Entry(name, purpose.strip(), facts, depth=2)
 
 
@@ -177,7 +179,30 @@ CLI_TITLE = """# Command line
 
 This page is for operators who run `gatepass` in a shell or in a script. It lists every command with its options. Each
 command also prints them with `--help`.
+
+COMMANDS
 """
+OUTPUT_OF: Mapping[str, str] = {
+    "init": "getting_started.md#connect-your-llm-gateway",
+    "serve": "operations/run.md",
+    "check": "configuration.md#check-the-file",
+    "route": "operations/diagnose.md#explain-one-request",
+    "doctor": "operations/diagnose.md#test-every-hop",
+    "reload": "operations/reload.md",
+    "status": "operations/health_and_status.md#status",
+    "learned": "operations/health_and_status.md#learned-rules",
+    "keys list": "operations/keys.md#list-the-keys",
+    "keys new": "operations/keys.md#create-a-key",
+    "keys revoke": "operations/keys.md#revoke-a-key",
+}
+"""The section with the output of a command."""
+
+
+def index_of_commands() -> str:
+    """Return a list of all commands, each with its short help."""
+    named = [(name, command) for name, command in commands(main, "gatepass") if not isinstance(command, click.Group)]
+    anchors = {name: name.replace(" ", "-") for name, _ in named}
+    return "\n".join(f"- [`{name}`](#{anchors[name]}): {command.get_short_help_str(200)}" for name, command in named)
 
 
 def cli_page() -> str:
@@ -185,7 +210,7 @@ def cli_page() -> str:
     for name, command in commands(main, "gatepass"):
         options = [option for option in command.params if isinstance(option, click.Option) and not option.hidden]
         entries += [command_entry(name, command), *(option_entry(name, option) for option in options)]
-    return page(CLI_TITLE, entries)
+    return page(CLI_TITLE.replace("COMMANDS", index_of_commands()), entries)
 
 
 # --- the metrics
@@ -256,6 +281,15 @@ alerts and several workers.
 
 A counter only rises, until the process restarts. A gauge rises and falls. A histogram has the series `_bucket`, `_sum`
 and `_count`.
+
+Three queries for a fault: the errors by code and hop, the time until a token expires, and the time to the first token
+of 19 of 20 streams.
+
+```text
+sum by (code, hop) (rate(gatepass_errors_total[5m]))
+min by (credential) (gatepass_token_expires_in_seconds)
+histogram_quantile(0.95, sum by (le, upstream) (rate(gatepass_time_to_first_token_seconds_bucket[5m])))
+```
 """
 
 

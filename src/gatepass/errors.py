@@ -510,8 +510,8 @@ class UpstreamInvalid(UpstreamError):
     - Its embeddings are too few, empty or not numbers, or differ in length from `dimensions` or from each other.
     - It exceeds `limits.reply_bytes`, or one of its events exceeds `limits.event_bytes`.
     - It exceeds a limit of its structure: 8,000,000 values in a reply (24,000,000 in an object above 1 MiB without
-      vectors), 1 MiB in one vector, 200,000 objects and lists in one event, or 1 MiB in one event besides its texts
-      above 8 KiB.
+      vectors), 1 MiB in one vector, or 200,000 objects and lists in one event.
+    - One of its events has more than 1 MiB without its texts above 8 KiB.
 
     gatepass does not read every number of several long vectors, so it can miss a fault in the middle of one.
 

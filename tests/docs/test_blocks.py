@@ -57,6 +57,9 @@ RUN = {
     ("docs/operations/*.md", "console json ini"): "test_operations",
     ("docs/operations/diagnose.md", ""): "test_operations",
     ("docs/operations/limits_and_memory.md", "text"): "test_operations",
+    ("docs/operations/limits_and_memory.md", "yaml"): "test_operations",
+    ("docs/reference/metrics.md", "text"): "test_operations",
+    ("docs/concepts/learned_rules.md", "console"): "test_site",
     ("docs/reference/configuration.md", "yaml"): "test_reference",
     ("docs/reference/environment.md", "sh"): "test_environment",
     ("docs/reference/http_api.md", "sh json text"): "test_http_reference",
@@ -65,7 +68,7 @@ RUN = {
 }
 """(pages, languages): the module in tests/docs that runs, loads or compares these blocks."""
 
-LOADED = ("docs/clients/*.md", "docs/concepts/profiles.md", "docs/ragflow.md")
+LOADED = ("docs/clients/*.md", "docs/concepts/profiles.md", "docs/dialects.md", "docs/ragflow.md")
 """Pages whose configurations test_a_configuration_loads loads."""
 
 PARSED = {
@@ -81,6 +84,7 @@ PARSED = {
     ("docs/getting_started.md", "sh"): "installs, or asks on a terminal; test_getting_started.py runs the other lines",
     ("docs/getting_started.md", "text"): "needs the servers of a company",
     ("docs/guides/*.md", "sh"): "serves until stopped, or needs the running servers of the page",
+    ("docs/model_list.md", "sh"): "needs a running gatepass",
     ("docs/guides/replace_a_forwarder.md", "python"): "imports Flask and requests, which gatepass does not require",
     ("docs/index.md", "{toctree}"): "a directive of the site",
     ("docs/operations/*.md", "sh"): "lines for the start files of three shells, and for a running container",

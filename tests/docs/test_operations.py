@@ -115,8 +115,12 @@ def test_keys_new_prints_what_the_page_shows_and_revoke_removes_one_key(file: Pa
     printed = re.sub(r"gp-\S+", "gp-…", re.sub(r"sha256:\w+", "sha256:…", done.stdout))
     assert printed.rstrip() == shown("keys", command).rstrip()
     (line,) = re.findall(r"`gatepass (keys revoke \S+ --key \S+)`", PAGES["keys"])
+    whole = file.read_text()
     assert CliRunner().invoke(main, line.split()).exit_code == 0
     assert HASHES["ragflow"] not in file.read_text()
+    file.write_text(whole)
+    printed = CliRunner().invoke(main, ["keys", "revoke", "ragflow"]).stdout
+    assert re.sub(r"sha256:\w+", "sha256:…", printed) == shown("keys", "gatepass keys revoke ragflow")
     assert CliRunner().invoke(main, ["keys", "revoke", "prometheus"]).exit_code != 0  # the last one
     assert HASHES["prometheus"] in file.read_text()
 
@@ -296,6 +300,19 @@ def test_the_sums_of_limits_are_those_of_the_defaults() -> None:
     mib = (held // MIB, (limits.body_bytes + limits.reply_bytes) // MIB, 100, 2 * limits.reply_bytes // MIB)
     assert tuple(rest[:-1]) == mib
     assert rest[-1] == process + mib[0] + 3 * mib[1] + mib[2] + mib[3]
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", PAGES["limits_and_memory"], re.MULTILINE | re.DOTALL)
+    small = Limits.model_validate(YAML(typ="safe").load(block)["limits"])
+    addends = [process, small.held_bytes // MIB, (small.body_bytes + small.reply_bytes) // MIB, 100]
+    addends.append(2 * small.reply_bytes // MIB)
+    total = sum(addends) + 2 * addends[2]
+    assert "{} + {} + 3 × {} + {} + {} = {} MiB".format(*addends, total) in page
+
+
+def test_the_queries_of_the_metrics_use_metrics_of_the_code() -> None:
+    (queries,) = re.findall(r"^```text\n(.*?)^```", METRICS_PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    named = {re.sub(r"_bucket$", "", name) for name in re.findall(r"gatepass_\w+", queries)}
+    assert len(named) == 3
+    assert named <= set(re.findall(r"(?m)^## `(\w+)`$", METRICS_PAGE.read_text()))
 
 
 def test_the_states_of_the_store_are_those_of_the_code() -> None:

@@ -53,9 +53,13 @@ async def test_the_rejection_of_the_page_teaches_its_rule():
     (rule,) = re.findall(r"`(rename=[^`]+)`", text)
     answers = iter([reply(json.loads(rejection), 400), reply({"choices": [{"message": {"content": "Hi"}}]})])
     async with Scripted(answer=lambda _: [Send(next(answers))]) as upstream, gateway(upstream=upstream.url) as served:
-        answer = await served.ask({**HELLO, "max_tokens": 5}, CHAT).answer()
+        answer = await served.ask({**HELLO, "model": "gpt-5", "max_tokens": 5}, CHAT).answer()
+        printed = await served.ask(None, "/learned?as=config", method="GET").answer()
     assert answer.status == 200
     assert answer.headers["x-gatepass-adapted"].split(", ")[0] == rule
+    assert f"x-gatepass-adapted: {rule}\n" in text
+    assert f"x-gatepass-attempts: {answer.headers['x-gatepass-attempts']}\n" in text
+    assert f"$ gatepass learned --as-config\n{printed.body.decode()}```" in text
 
 
 async def test_the_chunk_of_the_page_of_profiles_gets_a_choice_only_for_cline():

@@ -66,7 +66,10 @@ def as_config(
     if not pins:
         return NOTHING
     lines = list(_lines(pins))
-    head = "models:" if any(not line.lstrip().startswith("#") for line in lines) else "# Nothing can be pinned."
+    is_pinned = any(not line.lstrip().startswith("#") for line in lines)
+    if is_pinned and not config.models and len(config.upstreams) == 1:  # with `models`, other names would be 404
+        lines += ['  "*":   # all other models', f"    upstream: {_text(next(iter(config.upstreams)))}"]
+    head = "models:" if is_pinned else "# Nothing can be pinned."
     return "".join(line + "\n" for line in (head, *lines))
 
 

@@ -14,6 +14,7 @@ from gatepass.learning.learned_rule import HOUR_S, LearnedRule, LearnedRuleRecor
 from gatepass.learning.matchers import next_rules, relevant_rules
 from gatepass.learning.rejection import UpstreamRejection
 from gatepass.normalize.rules import DeclaredModels, apply_changes, normalize
+from gatepass.proxy.routing import RouteTable
 from tests.unit.learning.rejections import ROWS, Case
 from tests.unit.learning.test_learned_rule import RULES_OF_TABLE
 from tests.unit.normalize.calls import TARGET
@@ -56,7 +57,16 @@ def test_the_yaml_is_for_people_too():
         "    rules:\n"
         '      rename: {"max_tokens": "max_completion_tokens"}\n'
         '      drop: ["messages[].name"]\n'
+        '  "*":   # all other models\n'
+        '    upstream: "chat"\n'
     )
+
+
+def test_other_models_keep_their_upstream_if_the_file_has_no_models():
+    text = yaml(learned(RULES_OF_TABLE[0]), config())
+    assert DeclaredModels(read(text)).entry("chat", "o3-mini") == "o3-mini"
+    assert [target.upstream for target in RouteTable.from_config(read(text)).resolve("chat", "gpt-4o")] == ["chat"]
+    assert '"*"' not in yaml(learned(RULES_OF_TABLE[0]), config(other={"upstream": "chat"}))
 
 
 def test_models_have_their_public_names():
@@ -80,7 +90,7 @@ def test_where_nothing_was_learned_that_is_sent():
 
 def test_evidence_cannot_leave_its_comment():
     text = yaml(learned(RULES_OF_TABLE[0], evidence="a\n  evil: true\r\n\u2028b" + "x" * 500))
-    assert set(read(text).models) == {"o3-mini"}
+    assert set(read(text).models) == {"o3-mini", "*"}
     assert max(map(len, text.splitlines())) < 120
 
 
