@@ -148,7 +148,7 @@ class Client:
         await self._done
 
 
-def complete_gate(upstream: Upstream) -> AppState:
+def complete_state(upstream: Upstream) -> AppState:
     """Return gatepass's state with a hashed key, a renamed model and a token, as in the benchmark."""
     models = ("bench-chat", "bench-burst-200", "bench-embed")
     config = Config.model_validate(
@@ -159,9 +159,9 @@ def complete_gate(upstream: Upstream) -> AppState:
             "access": {"keys": [{"name": "load", "hash": hash_key(CLIENT_KEY)}]},
         }
     )
-    gate = create_app_state(config)
+    state = create_app_state(config)
     transport = Http1Transport(100, ssl.create_default_context(), upstream.dial)
-    return replace(gate, upstreams={"mock": replace(gate.upstreams["mock"], transport=transport)})
+    return replace(state, upstreams={"mock": replace(state.upstreams["mock"], transport=transport)})
 
 
 def request(name: str, path: str = CHAT) -> bytes:
@@ -187,17 +187,17 @@ async def least_us(client: Client, asked: bytes, batch: int) -> float:
 async def opened(log: TextIO) -> tuple[AppState, Upstream, Client]:
     """Return gatepass, an upstream and a client that are connected."""
     upstream = Upstream()
-    gate = complete_gate(upstream)
-    configure("info", "json", gate.redactor, log)
-    gate.start()
-    app = build_app(gate)
-    client = Client(connection_context(app, ApiEndpoint(gate)), ServerConfig(app))
-    return gate, upstream, client
+    state = complete_state(upstream)
+    configure("info", "json", state.redactor, log)
+    state.start()
+    app = build_app(state)
+    client = Client(connection_context(app, ApiEndpoint(state)), ServerConfig(app))
+    return state, upstream, client
 
 
 async def measured(log: TextIO) -> dict[str, float]:
     """Return µs for a small chat, for an embeddings reply, and for an event alone and in a piece of eight."""
-    gate, upstream, client = await opened(log)
+    state, upstream, client = await opened(log)
     upstream.whole(REPLY)
     found = {"small chat": await least_us(client, request("chat"), BATCH)}
     upstream.whole(VECTORS)
@@ -208,7 +208,7 @@ async def measured(log: TextIO) -> dict[str, float]:
         upstream.stream(8 + EVENTS, joined)
         found[f"event, {joined} in a piece"] = (await least_us(client, request("burst"), BATCH // 10) - few) / EVENTS
         found[f"stream of 8 events, {joined} in a piece"] = few
-    await gate.aclose()
+    await state.aclose()
     return found
 
 

@@ -281,14 +281,14 @@ async def test_silent_requests_that_announce_bodies_take_nothing_from_others(att
             _, writer = await asyncio.open_connection("127.0.0.1", served.port)
             writer.write(ANNOUNCED + b"content-length: %d\r\n\r\n{" % MIB)
             writers.append(writer)
-        await until(lambda: served.gate.in_flight.busy == 16, within_s=20)
+        await until(lambda: served.state.in_flight.busy == 16, within_s=20)
         attack.cases += 16
-        attack.peak_bytes, attack.allowed_bytes = served.gate.in_flight.held.total_bytes, 16
+        attack.peak_bytes, attack.allowed_bytes = served.state.in_flight.held.total_bytes, 16
         answer = await served.ask(large, "/v1/moderations").answer()
         attack.check(answer.status == 200, answer.body[:200])
         for writer in writers:
             writer.close()
-        await until(lambda: not served.gate.in_flight.held.total_bytes, within_s=20)
+        await until(lambda: not served.state.in_flight.held.total_bytes, within_s=20)
 
 
 @pytest.mark.attack("held bytes: arriving")
@@ -315,7 +315,7 @@ async def test_a_body_that_does_not_fit_as_it_arrives_is_refused_and_its_connect
             )
         answer = done.pop().result()
         attack.cases += 1
-        attack.peak_bytes, attack.allowed_bytes = served.gate.in_flight.held.total_bytes, MIB
+        attack.peak_bytes, attack.allowed_bytes = served.state.in_flight.held.total_bytes, MIB
         attack.check(answer.startswith(b"HTTP/1.1 503"), answer)
         attack.check(b"\r\nretry-after: 1\r\n" in answer and b"\r\nconnection: close\r\n" in answer, answer)
         attack.check(len(others) == 1 and not upstream.received, len(others))
@@ -342,7 +342,7 @@ async def test_slow_readers_of_large_replies_are_bounded_and_served(attack: Atta
         Scripted(*[[Send(reply(body))]] * readers, [Send(reply({"ok": True}))]) as upstream,
         gateway(upstream=upstream.url, limits=limits) as served,
     ):
-        held, most_bytes = served.gate.in_flight.held, 0
+        held, most_bytes = served.state.in_flight.held, 0
         asks = [served.ask({**HELLO, "input": "x"}, "/v1/moderations") for _ in range(readers)]
 
         async def watch() -> None:

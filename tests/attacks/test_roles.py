@@ -49,8 +49,8 @@ class Doors:
 @asynccontextmanager
 async def opened() -> AsyncIterator[Doors]:
     app = create_app(Config.model_validate(BLOCKS))
-    async with gateway(**BLOCKS) as gate, app.router.lifespan_context(app):
-        yield Doors(gate.port, app)
+    async with gateway(**BLOCKS) as gp, app.router.lifespan_context(app):
+        yield Doors(gp.port, app)
 
 
 @pytest.fixture(scope="module")

@@ -98,44 +98,44 @@ async def told(lines: list[str], case: Any) -> str:
 
 async def whole_chat() -> int:
     models = {"public": {"upstream": "chat", "name": "deployed"}}
-    async with Scripted(GOOD) as upstream, gateway(upstream=upstream.url, access=LOCKED, models=models) as gate:
+    async with Scripted(GOOD) as upstream, gateway(upstream=upstream.url, access=LOCKED, models=models) as gp:
         headers = {**JSON, "x-api-key": KEY, "x-request-id": "mine-1"}
-        answer = await gate.ask({**HELLO, "model": "public"}, headers=headers).answer()
+        answer = await gp.ask({**HELLO, "model": "public"}, headers=headers).answer()
     assert answer.status == 200
     return 1
 
 
 async def a_stream() -> int:
     said = stream(EVENTS[0], EVENTS[1], USAGE, DONE)
-    async with Scripted([Send(said)]) as upstream, gateway(upstream=upstream.url) as gate:
-        assert (await gate.ask({**STREAMED, "images": []}).answer()).status == 200
+    async with Scripted([Send(said)]) as upstream, gateway(upstream=upstream.url) as gp:
+        assert (await gp.ask({**STREAMED, "images": []}).answer()).status == 200
     return 1
 
 
 async def a_stream_that_breaks_off() -> int:
     broken: Dialogue = [*begin_stream(), Send(chunk(EVENTS[0])), Fin()]
-    async with Scripted(broken) as upstream, gateway(upstream=upstream.url) as gate:
-        assert (await gate.ask(STREAMED).answer()).error["code"] == "upstream_closed"
+    async with Scripted(broken) as upstream, gateway(upstream=upstream.url) as gp:
+        assert (await gp.ask(STREAMED).answer()).error["code"] == "upstream_closed"
     return 1
 
 
 async def failed_auth() -> int:
-    async with Scripted(GOOD) as upstream, gateway(upstream=upstream.url, access=LOCKED) as gate:
-        answer = await gate.ask(headers={**JSON, "x-api-key": "an-unknown-key-0123"}).answer()
+    async with Scripted(GOOD) as upstream, gateway(upstream=upstream.url, access=LOCKED) as gp:
+        answer = await gp.ask(headers={**JSON, "x-api-key": "an-unknown-key-0123"}).answer()
     assert answer.status == 401
     return 1
 
 
 async def an_unknown_path() -> int:
-    async with Scripted(GOOD) as upstream, gateway(upstream=upstream.url) as gate:
-        assert (await gate.ask(path="/v1/nothing?key=in-the-query").answer()).status == 404
+    async with Scripted(GOOD) as upstream, gateway(upstream=upstream.url) as gp:
+        assert (await gp.ask(path="/v1/nothing?key=in-the-query").answer()).status == 404
     return 1
 
 
 async def upstream_error() -> int:
     refusal = reply({"error": {"message": "no such model", "code": "model_gone"}}, 404)
-    async with Scripted([Send(refusal)]) as upstream, gateway(upstream=upstream.url) as gate:
-        assert (await gate.ask().answer()).status == 404
+    async with Scripted([Send(refusal)]) as upstream, gateway(upstream=upstream.url) as gp:
+        assert (await gp.ask().answer()).status == 404
     return 1
 
 
@@ -148,10 +148,10 @@ async def unreachable_token() -> int:
     async with (
         Scripted(refusal) as issuer,
         Scripted(GOOD) as upstream,
-        gateway(**corp(issuer, upstream)) as gate,
-        gate.ask() as ask,
+        gateway(**corp(issuer, upstream)) as gp,
+        gp.ask() as ask,
     ):
-        await until(lambda: gate.gate.in_flight.busy == 1)
+        await until(lambda: gp.state.in_flight.busy == 1)
         asked.set()
         assert (await ask.answer()).status == 503
     return 1
@@ -162,16 +162,16 @@ async def renewed_401() -> int:
     async with (
         Scripted(minted(), minted("good-token-2")) as issuer,
         Scripted(expired, GOOD) as upstream,
-        gateway(**corp(issuer, upstream)) as gate,
+        gateway(**corp(issuer, upstream)) as gp,
     ):
-        assert (await gate.ask().answer()).status == 200
+        assert (await gp.ask().answer()).status == 200
     return 1
 
 
 async def repeated_on_a_stale_connection() -> int:
-    async with Scripted(GOOD, [Rst()], GOOD) as upstream, gateway(upstream=upstream.url) as gate:
-        assert (await gate.ask().answer()).status == 200
-        assert (await gate.ask().answer()).status == 200
+    async with Scripted(GOOD, [Rst()], GOOD) as upstream, gateway(upstream=upstream.url) as gp:
+        assert (await gp.ask().answer()).status == 200
+        assert (await gp.ask().answer()).status == 200
     return 2
 
 
@@ -180,9 +180,9 @@ async def failover() -> int:
     models = {"m": {"targets": [{"upstream": "first", "name": "a"}, {"upstream": "second", "name": "b"}]}}
     async with (
         Scripted(GOOD) as second,
-        gateway(upstreams={"first": first, "second": {"base_url": second.url}}, models=models) as gate,
+        gateway(upstreams={"first": first, "second": {"base_url": second.url}}, models=models) as gp,
     ):
-        assert (await gate.ask().answer()).status == 200
+        assert (await gp.ask().answer()).status == 200
     return 1
 
 
@@ -194,17 +194,17 @@ async def learned_rule() -> int:
             return [Send(reply({"error": {**error, "code": "unsupported_parameter"}}, 400))]
         return GOOD
 
-    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gate:
+    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gp:
         for _ in range(2):
-            assert (await gate.ask({**HELLO, "temperature": 0.5}).answer()).status == 200
+            assert (await gp.ask({**HELLO, "temperature": 0.5}).answer()).status == 200
     return 2
 
 
 async def client_gone() -> int:
-    async with Scripted([Hold()]) as upstream, gateway(upstream=upstream.url) as gate:
-        async with gate.ask():
+    async with Scripted([Hold()]) as upstream, gateway(upstream=upstream.url) as gp:
+        async with gp.ask():
             await upstream.requested()
-        await until(lambda: not gate.gate.in_flight.busy)
+        await until(lambda: not gp.state.in_flight.busy)
     return 1
 
 
@@ -217,9 +217,9 @@ async def embeddings_in_parts() -> int:
         return [Send(reply({"object": "list", "data": data, "model": "e-1", "usage": usage}))]
 
     models = {"e": {"upstream": "chat", "rules": {"split": 3}}}
-    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url, models=models) as gate:
+    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url, models=models) as gp:
         asked = {"model": "e", "input": [str(number) for number in range(8)]}
-        assert (await gate.ask(asked, "/v1/embeddings").answer()).status == 200
+        assert (await gp.ask(asked, "/v1/embeddings").answer()).status == 200
     return 1
 
 

@@ -38,7 +38,7 @@ class _Guest(DrainingServer):
 @dataclass(frozen=True, slots=True)
 class Gateway:
     port: int
-    gate: AppState
+    state: AppState
     server: DrainingServer
 
     def ask(
@@ -49,8 +49,8 @@ class Gateway:
         return Ask(self.port, method, path, dict(headers), data)
 
 
-def _as_built(gate: AppState) -> AppState:
-    return gate
+def _as_built(state: AppState) -> AppState:
+    return state
 
 
 @asynccontextmanager
@@ -63,7 +63,7 @@ async def gateway(
 ) -> AsyncIterator[Gateway]:
     """Serve a configuration; `upstream` is short for one upstream `chat` at that root, without a credential.
 
-    `clock` drives token lives and the model list's age; `change` puts a part of the Gate in place of another.
+    `clock` drives token lives and the model list's age; `change` puts a part of the AppState in place of another.
     """
     if upstream:
         blocks.setdefault("upstreams", {"chat": {"base_url": f"{upstream}/v1"}})
@@ -73,16 +73,16 @@ async def gateway(
 
 
 @asynccontextmanager
-async def serving(gate: AppState, source: ConfigSource | None = None) -> AsyncIterator[Gateway]:
-    """Serve `gate`. With `source` it can be reloaded."""
+async def serving(state: AppState, source: ConfigSource | None = None) -> AsyncIterator[Gateway]:
+    """Serve `state`. With `source` it can be reloaded."""
     listening = bind("127.0.0.1", 0)
     ready = asyncio.Event()
-    server = _Guest(gate, lambda _: ready.set(), source=source)
+    server = _Guest(state, lambda _: ready.set(), source=source)
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     try:
         async with asyncio.timeout(BOUND_S):
             await ready.wait()
-        yield Gateway(listening.getsockname()[1], gate, server)
+        yield Gateway(listening.getsockname()[1], state, server)
     finally:
         server.should_exit = True
         await serving

@@ -46,8 +46,8 @@ async def test_the_upstream_is_asked_for_a_stream_and_the_client_gets_one_reply(
     usage = event({"id": "x", "choices": [], "usage": USAGE})
     events = (first, delta(content="he"), delta(content="llo"), delta("stop"), usage, DONE)
     dialogue = [Send(stream(*events, x_ratelimit_remaining_tokens="9"))]
-    async with Scripted(dialogue) as upstream, serving(upstream) as gate:
-        answer = await gate.ask({"messages": HELLO["messages"], "model": "m", "stream": False}).answer()
+    async with Scripted(dialogue) as upstream, serving(upstream) as gp:
+        answer = await gp.ask({"messages": HELLO["messages"], "model": "m", "stream": False}).answer()
     sent = upstream.received[0]
     assert (sent.json()["stream"], sent.json()["stream_options"]) == (True, {"include_usage": True})
     assert sent.header("accept") == "text/event-stream"
@@ -69,8 +69,8 @@ async def test_tool_calls_are_put_together():
         delta("stop"),
         DONE,
     )
-    async with Scripted([Send(stream(*events))]) as upstream, serving(upstream) as gate:
-        answer = await gate.ask(HELLO).answer()
+    async with Scripted([Send(stream(*events))]) as upstream, serving(upstream) as gp:
+        answer = await gp.ask(HELLO).answer()
     (choice,) = answer.json()["choices"]
     assert choice["finish_reason"] == "tool_calls"
     assert choice["message"]["content"] is None
@@ -84,7 +84,7 @@ async def test_a_stream_whose_first_bytes_do_not_show_what_it_is_is_answered_at_
     """Nothing after `[DONE]` is waited for, however few bytes the first piece had."""
     go, events = asyncio.Event(), delta(content="hi") + delta("stop") + DONE
     dialogue = [*begin_stream(), Send(chunk(events[:2])), Wait(go), Send(chunk(events[2:])), Hold()]
-    async with Scripted(dialogue) as upstream, serving(upstream) as gate, gate.ask(HELLO) as ask:
+    async with Scripted(dialogue) as upstream, serving(upstream) as gp, gp.ask(HELLO) as ask:
         await upstream.requested()
         await at_rest(lambda: upstream.sent_bytes)
         go.set()
@@ -123,16 +123,16 @@ async def test_a_stream_that_is_no_answer_is_an_error_with_its_true_status(case)
     moves, status, code = BAD[case]
     async with Scripted(moves) as upstream:
         upstreams = {"chat": {"base_url": f"{upstream.url}/v1", "timeouts": {"idle_s": 1.0}}}
-        async with gateway(upstreams=upstreams, models=MODELS, limits={"reply_bytes": 100_000}) as gate:
-            answer = await gate.ask(HELLO).answer()
+        async with gateway(upstreams=upstreams, models=MODELS, limits={"reply_bytes": 100_000}) as gp:
+            answer = await gp.ask(HELLO).answer()
     assert (answer.status, answer.error["code"]) == (status, code)
     assert answer.headers["content-type"] == "application/json"
     assert len(upstream.received) == 1
 
 
 async def test_a_client_that_wants_the_stream_gets_it_byte_for_byte():
-    async with Scripted([Send(stream(*EVENTS))]) as upstream, serving(upstream) as gate:
-        answer = await gate.ask({**HELLO, "stream": True}).answer()
+    async with Scripted([Send(stream(*EVENTS))]) as upstream, serving(upstream) as gp:
+        answer = await gp.ask({**HELLO, "stream": True}).answer()
     assert (answer.status, answer.body) == (200, b"".join(EVENTS))
     assert "x-gatepass-adapted" not in answer.headers
 
@@ -141,8 +141,8 @@ async def test_a_client_that_wants_the_stream_gets_it_byte_for_byte():
 async def test_a_stream_that_nobody_asked_for_becomes_one_reply(kind):
     lines = b"\xef\xbb\xbf" + b"".join(EVENTS).replace(b"\n", b"\r\n") + b"\r\n"
     dialogue = [Send(stream(lines, content_type=kind))]
-    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url) as gate:
-        answer = await gate.ask(HELLO).answer()
+    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask(HELLO).answer()
     assert "stream" not in upstream.received[0].json()
     assert (answer.status, answer.json()["choices"][0]["message"]["content"]) == (200, "hi")
     assert answer.headers["x-gatepass-adapted"] == "stream=aggregate"
@@ -151,8 +151,8 @@ async def test_a_stream_that_nobody_asked_for_becomes_one_reply(kind):
 
 async def test_wrapped_chunks_are_unwrapped():
     wrapped = [event({"code": 0, "data": json.loads(one[6:])}) for one in EVENTS[:-1]]
-    async with Scripted([Send(stream(*wrapped, DONE))]) as upstream, gateway(upstream=upstream.url) as gate:
-        answer = await gate.ask(HELLO).answer()
+    async with Scripted([Send(stream(*wrapped, DONE))]) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask(HELLO).answer()
     assert (answer.status, answer.json()["choices"][0]["message"]["content"]) == (200, "hi")
 
 
@@ -161,15 +161,15 @@ async def test_cumulative_texts_are_cut_down_where_the_upstream_is_known_for_the
     events = [*(delta(content=text) for text in texts), delta("stop"), DONE]
     async with Scripted([Send(stream(*events))]) as upstream:
         upstreams = {"chat": {"base_url": f"{upstream.url}/v1", "repair": {"cumulative": True}}}
-        async with gateway(upstreams=upstreams, models=MODELS) as gate:
-            answer = await gate.ask(HELLO).answer()
+        async with gateway(upstreams=upstreams, models=MODELS) as gp:
+            answer = await gp.ask(HELLO).answer()
     assert answer.json()["choices"][0]["message"]["content"] == texts[-1]
 
 
 @pytest.mark.parametrize("kind", ["text/event-stream", "text/plain"])
 async def test_a_document_that_is_labelled_a_stream_is_one_all_the_same(kind):
-    async with Scripted([Send(reply(COMPLETION, content_type=kind))]) as upstream, serving(upstream) as gate:
-        answer = await gate.ask(HELLO).answer()
+    async with Scripted([Send(reply(COMPLETION, content_type=kind))]) as upstream, serving(upstream) as gp:
+        answer = await gp.ask(HELLO).answer()
     assert (answer.status, answer.json()) == (200, COMPLETION)
     assert answer.headers["content-type"] == kind
 
@@ -179,17 +179,17 @@ async def test_after_done_and_after_an_error_nothing_is_waited_for():
     error = event({"error": {"message": "busy", "code": 429}})
     for events, status in ((EVENTS, 200), ((delta(content="one"), error), 429)):
         moves: Dialogue = [*begin_stream(), *(Send(chunk(one)) for one in events), Hold()]
-        async with Scripted(moves) as upstream, serving(upstream) as gate:
+        async with Scripted(moves) as upstream, serving(upstream) as gp:
             async with asyncio.timeout(3):
-                answer = await gate.ask(HELLO).answer()
+                answer = await gp.ask(HELLO).answer()
             await upstream.left()
         assert answer.status == status
 
 
 async def test_a_connection_whose_stream_was_read_to_its_end_is_used_again():
-    async with Scripted([Send(stream(*EVENTS))]) as upstream, serving(upstream) as gate:
+    async with Scripted([Send(stream(*EVENTS))]) as upstream, serving(upstream) as gp:
         for _ in range(3):
-            assert (await gate.ask(HELLO).answer()).status == 200
+            assert (await gp.ask(HELLO).answer()).status == 200
         assert upstream.connections == 1
 
 
@@ -197,8 +197,8 @@ async def test_a_client_that_leaves_ends_the_stream_within_a_second():
     slowly: Dialogue = [Send(chunk(delta(content="one"))), Pause(0.05)]
     moves: Dialogue = [*begin_stream(), *[move for _ in range(100) for move in slowly], Hold()]
     begun_bytes = sum(len(move.data) for move in moves[:4] if isinstance(move, Send))
-    async with Scripted(moves) as upstream, serving(upstream) as gate:
-        async with gate.ask(HELLO):
+    async with Scripted(moves) as upstream, serving(upstream) as gp:
+        async with gp.ask(HELLO):
             await upstream.until(lambda: upstream.sent_bytes > begun_bytes)
         async with asyncio.timeout(1):
             await upstream.left()
@@ -206,8 +206,8 @@ async def test_a_client_that_leaves_ends_the_stream_within_a_second():
 
 async def test_logged_bodies_hold_the_stream_that_became_a_whole_reply(caplog):
     caplog.set_level(logging.INFO, "gatepass.bodies")
-    async with Scripted([Send(stream(*EVENTS))]) as upstream, serving(upstream, log={"bodies": True}) as gate:
-        await gate.ask({**HELLO, "model": "m"}).answer()
+    async with Scripted([Send(stream(*EVENTS))]) as upstream, serving(upstream, log={"bodies": True}) as gp:
+        await gp.ask({**HELLO, "model": "m"}).answer()
         await until(lambda: any(record.name == "gatepass.bodies" for record in caplog.records))
     (line,) = [record.__dict__["fields"] for record in caplog.records if record.name == "gatepass.bodies"]
     assert "data: [DONE]" in line["reply"]

@@ -42,8 +42,8 @@ def chat(words: str = "hi", model: str = "gpt-4o", **members: Any) -> dict[str, 
 
 
 async def asked(config: dict[str, Any], body: Any, path: str = "/v1/chat/completions") -> Answer:
-    async with gateway(**config) as gate:
-        return await gate.ask(body, path).answer()
+    async with gateway(**config) as gp:
+        return await gp.ask(body, path).answer()
 
 
 @pytest.mark.parametrize(
@@ -183,9 +183,9 @@ async def test_the_configured_names_are_the_list_and_azures_own_is_never_asked_f
     models = {**MODELS, "gpt-*": {"upstream": "az"}}
     async with (
         Scripted(answer=Resource().answer) as upstream,
-        gateway(**blocks(upstream, azure, models=models)) as gate,
+        gateway(**blocks(upstream, azure, models=models)) as gp,
     ):
-        answer = await gate.ask(None, "/v1/models", method="GET").answer()
+        answer = await gp.ask(None, "/v1/models", method="GET").answer()
     assert [model["id"] for model in answer.json()["data"]] == ["gpt-4o", "vectors"]
     assert upstream.connections == 0
 
@@ -194,13 +194,13 @@ async def test_no_client_leads_a_request_out_of_the_deployments():
     models = {"*": {"upstream": "az"}}
     async with (
         Scripted(answer=Resource().answer) as upstream,
-        gateway(**blocks(upstream, CLASSIC, models=models)) as gate,
+        gateway(**blocks(upstream, CLASSIC, models=models)) as gp,
     ):
         for model in ("..", "."):
-            answer = await gate.ask(chat(model=model)).answer()
+            answer = await gp.ask(chat(model=model)).answer()
             assert (answer.status, answer.error["code"], answer.error["param"]) == (404, "model_not_found", "model")
         assert upstream.connections == 0
-        answer = await gate.ask(chat(model="../../evil?x=y#")).answer()
+        answer = await gp.ask(chat(model="../../evil?x=y#")).answer()
     assert (answer.status, answer.error["code"]) == (404, "DeploymentNotFound")
     (request,) = upstream.received
     assert request.target.startswith("/openai/deployments/..%2F..%2Fevil%3Fx%3Dy%23/chat/completions?")

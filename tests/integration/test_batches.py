@@ -45,11 +45,11 @@ def numbers(answer) -> list[float]:
 
 
 async def test_a_limit_that_is_told_is_learned_and_gone_by():
-    async with Scripted(answer=limited) as upstream, gateway(upstream=upstream.url) as gate:
-        first = await gate.ask(asked(10), PATH).answer()
+    async with Scripted(answer=limited) as upstream, gateway(upstream=upstream.url) as gp:
+        first = await gp.ask(asked(10), PATH).answer()
         upstream.received.clear()
-        second = await gate.ask(asked(9), PATH).answer()
-        third = await gate.ask(asked(LIMIT), PATH).answer()
+        second = await gp.ask(asked(9), PATH).answer()
+        third = await gp.ask(asked(LIMIT), PATH).answer()
     assert (first.status, numbers(first)) == (200, list(map(float, range(10))))
     assert first.json()["usage"] == {"prompt_tokens": 10, "total_tokens": 10}
     assert first.headers["x-gatepass-adapted"] == "split=4"
@@ -62,8 +62,8 @@ async def test_a_limit_that_is_told_is_learned_and_gone_by():
 
 async def test_a_declared_split_asks_for_no_refusal():
     models = {"e": {"upstream": "chat", "rules": {"split": 3}}}
-    async with Scripted(answer=limited) as upstream, gateway(upstream=upstream.url, models=models) as gate:
-        answer = await gate.ask(asked(8, encoding_format="base64", user="u"), PATH).answer()
+    async with Scripted(answer=limited) as upstream, gateway(upstream=upstream.url, models=models) as gp:
+        answer = await gp.ask(asked(8, encoding_format="base64", user="u"), PATH).answer()
     vectors = [unpack("<2f", b64decode(entry["embedding"])) for entry in answer.json()["data"]]
     assert vectors == [(float(number), 0.5) for number in range(8)]
     bodies = [request.json() for request in upstream.received]
@@ -82,8 +82,8 @@ async def test_parts_go_out_a_few_at_a_time_and_come_back_in_order():
     models = {"e": {"upstream": "chat", "rules": {"split": 1}}}
     async with (
         Scripted(answer=serve) as upstream,
-        gateway(upstream=upstream.url, models=models) as gate,
-        gate.ask(asked(8), PATH) as ask,
+        gateway(upstream=upstream.url, models=models) as gp,
+        gp.ask(asked(8), PATH) as ask,
     ):
         await upstream.requested(PARALLEL)
         assert await at_rest(lambda: len(upstream.received)) == PARALLEL
@@ -113,13 +113,13 @@ async def test_one_part_that_fails_ends_all_and_nothing_of_it_is_answered(case):
         return [Wait(fail), Send(reply(body, status, retry_after="7"))]
 
     models = {"e": {"upstream": "chat", "rules": {"split": 3}}}
-    async with Scripted(answer=serve) as upstream, gateway(upstream=upstream.url, models=models) as gate:
-        async with gate.ask(asked(12), PATH) as ask:
+    async with Scripted(answer=serve) as upstream, gateway(upstream=upstream.url, models=models) as gp:
+        async with gp.ask(asked(12), PATH) as ask:
             await upstream.requested(4)
             fail.set()
             answer = await ask.answer()
         await until(lambda: upstream.open <= 1)
-        assert gate.gate.in_flight.busy == 0
+        assert gp.state.in_flight.busy == 0
     assert (answer.status, answer.error["code"]) == (shown, code)
     if status == 429:
         assert answer.headers["retry-after"] == "7"
@@ -129,8 +129,8 @@ async def test_one_part_that_fails_ends_all_and_nothing_of_it_is_answered(case):
 async def test_numbers_that_are_not_json_are_told_as_the_upstreams_fault(numbers):
     listed = ", ".join(f'{{"index": {at}, "embedding": [{numbers}]}}' for at in range(2))
     told = f'{{"object": "list", "data": [{listed}], "model": "e"}}'.encode()
-    async with Scripted([Send(reply(told))]) as upstream, gateway(upstream=upstream.url) as gate:
-        answer = await gate.ask(asked(2), PATH).answer()
+    async with Scripted([Send(reply(told))]) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask(asked(2), PATH).answer()
     assert (answer.status, answer.error["code"]) == (502, "upstream_invalid")
 
 
@@ -150,8 +150,8 @@ async def test_one_part_whose_vectors_do_not_fit_spoils_all(case):
         return [Send(reply(UNFIT[case] if inputs[0] == "3" else embedded(inputs)))]
 
     models = {"e": {"upstream": "chat", "rules": {"split": 3}}}
-    async with Scripted(answer=serve) as upstream, gateway(upstream=upstream.url, models=models) as gate:
-        answer = await gate.ask(asked(6), PATH).answer()
+    async with Scripted(answer=serve) as upstream, gateway(upstream=upstream.url, models=models) as gp:
+        answer = await gp.ask(asked(6), PATH).answer()
     assert (answer.status, answer.error["code"]) == (502, "upstream_invalid")
 
 
@@ -173,8 +173,8 @@ async def test_a_token_that_ends_between_two_parts_is_renewed_once_for_all():
         credential = {"type": "oauth2", "token_url": issuer.url, "client_id": "i", "client_secret": "a-long-secret"}
         upstreams = {"chat": {"base_url": upstream.url, "credential": "corp"}}
         models = {"e": {"upstream": "chat", "rules": {"split": 2}}}
-        async with gateway(upstreams=upstreams, credentials={"corp": credential}, models=models) as gate:
-            answer = await gate.ask(asked(12), PATH).answer()
+        async with gateway(upstreams=upstreams, credentials={"corp": credential}, models=models) as gp:
+            answer = await gp.ask(asked(12), PATH).answer()
             minted = len(issuer.received)
     assert (answer.status, numbers(answer)) == (200, list(map(float, range(12))))
     assert minted == 2
@@ -183,8 +183,8 @@ async def test_a_token_that_ends_between_two_parts_is_renewed_once_for_all():
 
 async def test_a_client_that_leaves_ends_every_part_within_a_second():
     models = {"e": {"upstream": "chat", "rules": {"split": 1}}}
-    async with Scripted([Hold()]) as upstream, gateway(upstream=upstream.url, models=models) as gate:
-        async with gate.ask(asked(8), PATH):
+    async with Scripted([Hold()]) as upstream, gateway(upstream=upstream.url, models=models) as gp:
+        async with gp.ask(asked(8), PATH):
             await upstream.requested(PARALLEL)
         async with asyncio.timeout(1):
             await upstream.left()
@@ -203,8 +203,8 @@ async def test_a_refusal_of_one_part_teaches_for_all():
         return [Send(reply(embedded(body["input"])))]
 
     models = {"e": {"upstream": "chat", "rules": {"split": 5}}}
-    async with Scripted(answer=serve) as upstream, gateway(upstream=upstream.url, models=models) as gate:
-        answer = await gate.ask(asked(10, user="u"), PATH).answer()
+    async with Scripted(answer=serve) as upstream, gateway(upstream=upstream.url, models=models) as gp:
+        answer = await gp.ask(asked(10, user="u"), PATH).answer()
     assert numbers(answer) == list(map(float, range(10)))
     assert answer.headers["x-gatepass-adapted"] == "split=5, drop=user"
 
@@ -216,17 +216,17 @@ async def test_numbers_become_base64_and_base64_numbers_as_the_client_asked():
         entry["embedding"] = {1.0: "AACAPwAAAD8=", 2.0: "AAAAQAAAAD8="}[entry["embedding"][0]]
     asking = {"model": "e", "input": ["1", "2"]}
     for said in (plain, packed):
-        async with Scripted([Send(reply(said))]) as upstream, gateway(upstream=upstream.url) as gate:
-            floats = await gate.ask(asking, PATH).answer()
-            base64 = await gate.ask({**asking, "encoding_format": "base64"}, PATH).answer()
+        async with Scripted([Send(reply(said))]) as upstream, gateway(upstream=upstream.url) as gp:
+            floats = await gp.ask(asking, PATH).answer()
+            base64 = await gp.ask({**asking, "encoding_format": "base64"}, PATH).answer()
         assert (floats.json()["data"], base64.json()["data"]) == (plain["data"], packed["data"])
         assert upstream.received[1].json()["encoding_format"] == "float"
 
 
 async def test_a_good_reply_comes_byte_for_byte():
     body = json.dumps(embedded(["1", "2"]), indent=1).encode()
-    async with Scripted([Send(reply(body))]) as upstream, gateway(upstream=upstream.url) as gate:
-        answer = await gate.ask(asked(2), PATH).answer()
+    async with Scripted([Send(reply(body))]) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask(asked(2), PATH).answer()
     assert (answer.status, answer.body) == (200, body)
     assert "x-gatepass-adapted" not in answer.headers
 
@@ -242,7 +242,7 @@ def unplaced(request):
 
 @pytest.mark.parametrize(("upstreams", "name"), [(turned, "embeddings=order"), (unplaced, "embeddings=index")])
 async def test_vectors_that_are_put_right_are_told_so_in_the_head(upstreams, name):
-    async with Scripted(answer=upstreams) as upstream, gateway(upstream=upstream.url) as gate:
-        answer = await gate.ask(asked(2), PATH).answer()
+    async with Scripted(answer=upstreams) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask(asked(2), PATH).answer()
     assert numbers(answer) == [0.0, 1.0]
     assert answer.headers["x-gatepass-adapted"] == name

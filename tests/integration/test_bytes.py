@@ -72,8 +72,8 @@ def sha256(data: bytes) -> str:
 async def test_a_stream_in_tcp_pieces_of_any_size_has_the_same_hash(piece_bytes):
     events = TALK if piece_bytes < 64 else [*TALK[:-3], *[delta(content="x" * 3_000)] * 60, *TALK[-3:]]
     sent = stream(*events)
-    async with Scripted([Send(sent, piece_bytes)]) as upstream, gateway(upstream=upstream.url) as gate:
-        answer = await gate.ask(STREAMED).answer()
+    async with Scripted([Send(sent, piece_bytes)]) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask(STREAMED).answer()
     assert (answer.status, answer.whole) == (200, True)
     assert sha256(answer.body) == sha256(b"".join(events))
 
@@ -81,23 +81,23 @@ async def test_a_stream_in_tcp_pieces_of_any_size_has_the_same_hash(piece_bytes)
 @pytest.mark.parametrize("ends", [b"\n", b"\r\n", b"\r"])
 async def test_line_ends_and_comments_come_through_as_they_are(ends):
     body = b"".join(TALK[:-1]).replace(b"\n", ends) + b": ping" + ends * 2 + DONE.replace(b"\n", ends)
-    async with Scripted([Send(stream(body))]) as upstream, gateway(upstream=upstream.url) as gate:
-        answer = await gate.ask(STREAMED).answer()
+    async with Scripted([Send(stream(body))]) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask(STREAMED).answer()
     assert answer.body == body
 
 
 async def test_a_plain_reply_has_the_same_hash_and_unknown_fields():
     body = json.dumps({**COMPLETION, "x_unknown": list(range(20_000))}, indent=3).encode()
-    async with Scripted([Send(reply(body), 1_460)]) as upstream, gateway(upstream=upstream.url) as gate:
-        answer = await gate.ask().answer()
+    async with Scripted([Send(reply(body), 1_460)]) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask().answer()
     assert sha256(answer.body) == sha256(body)
 
 
 async def test_a_reply_that_ends_with_its_connection_comes_through():
     body = json.dumps(COMPLETION).encode()
     raw = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n" + body
-    async with Scripted([Send(raw), Fin()]) as upstream, gateway(upstream=upstream.url) as gate:
-        answer = await gate.ask().answer()
+    async with Scripted([Send(raw), Fin()]) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask().answer()
     assert (answer.status, answer.body) == (200, body)
 
 
@@ -109,8 +109,8 @@ async def test_each_event_reaches_the_client_before_the_next_one_is_sent():
     gaps_ms = []
     async with (
         Scripted([*begin_stream(), *moves, Send(b"0\r\n\r\n")]) as upstream,
-        gateway(upstream=upstream.url) as gate,
-        gate.ask(STREAMED) as ask,
+        gateway(upstream=upstream.url) as gp,
+        gp.ask(STREAMED) as ask,
     ):
         await upstream.requested()
         for count, turn in enumerate(turns, 1):
@@ -145,9 +145,9 @@ async def deaths(
     counts = {"finished": 0, "error": 0, "silent": 0}
     async with Scripted(answer=lambda _: cut(whole_reply, *next(script))) as upstream:
         upstreams = {"chat": {"base_url": upstream.url, "repeat_stale": False}}
-        async with gateway(upstreams=upstreams) as gate:
+        async with gateway(upstreams=upstreams) as gp:
             for _ in cuts:
-                answer = await gate.ask(body).answer()
+                answer = await gp.ask(body).answer()
                 assert answer.whole, "the client's side is never cut: it gets an error it can read"
                 counts["finished" if looks_finished(answer) else "error" if answer.error["code"] else "silent"] += 1
     return counts
@@ -174,8 +174,8 @@ async def test_a_plain_reply_cut_after_any_byte_never_looks_finished(end):
 
 
 async def test_an_unfinished_stream_in_a_whole_body_is_an_error_event():
-    async with Scripted([Send(stream(*TALK[:3]))]) as upstream, gateway(upstream=upstream.url) as gate:
-        answer = await gate.ask(STREAMED).answer()
+    async with Scripted([Send(stream(*TALK[:3]))]) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask(STREAMED).answer()
     assert answer.body.startswith(b"".join(TALK[:3]))
     assert (answer.error["code"], answer.error["hop"]) == ("upstream_closed", "upstream:chat")
     assert b"[DONE]" not in answer.body.replace(b"".join(TALK[:3]), b"")
@@ -183,16 +183,16 @@ async def test_an_unfinished_stream_in_a_whole_body_is_an_error_event():
 
 async def test_done_is_added_where_every_choice_has_its_finish_reason():
     events = [delta(0, content="a"), delta(1, content="b"), delta(1, "stop"), delta(0, "length")]
-    async with Scripted([Send(stream(*events))]) as upstream, gateway(upstream=upstream.url) as gate:
-        answer = await gate.ask({**STREAMED, "n": 2}).answer()
+    async with Scripted([Send(stream(*events))]) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask({**STREAMED, "n": 2}).answer()
     assert answer.body == b"".join(events) + DONE
 
 
 async def test_an_upstream_that_keeps_the_body_open_after_done_ends_all_the_same():
     """The client's response ends with `[DONE]`; the connection gets a second to end too, then it is closed."""
     dialogue = [*begin_stream(), *(Send(chunk(one)) for one in TALK), Hold()]
-    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url) as gate:
-        answer = await gate.ask(STREAMED).answer()
+    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask(STREAMED).answer()
         assert (answer.body, upstream.open) == (b"".join(TALK), 1)
         await upstream.left()
 
@@ -202,8 +202,8 @@ async def test_a_client_that_reads_nothing_stops_the_upstream():
     flood = stream(*[delta(content="x" * 8_000)] * 3_000, delta(finish="stop"), DONE)
     async with (
         Scripted([Send(flood, 65_536)], send_buffer_bytes=65_536) as upstream,
-        gateway(upstream=upstream.url) as gate,
-        gate.ask(STREAMED) as ask,
+        gateway(upstream=upstream.url) as gp,
+        gp.ask(STREAMED) as ask,
     ):
         await ask.head()
         taken = await at_rest(lambda: upstream.sent_bytes)
@@ -223,6 +223,6 @@ async def test_random_pieces_and_pauses_change_nothing():
             size = rng.randint(1, 200)
             dialogue.append(Send(sent[at : at + size]))
             at += size
-        async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url) as gate:
-            answer = await gate.ask(STREAMED).answer()
+        async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url) as gp:
+            answer = await gp.ask(STREAMED).answer()
         assert answer.body == b"".join(TALK)

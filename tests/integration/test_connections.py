@@ -50,8 +50,8 @@ def deaf() -> Iterator[str]:
 
 async def told(upstream: dict[str, Any], body: Any = HELLO) -> tuple[int, str, str]:
     """What a client is told of an upstream: status, code, message."""
-    async with gateway(upstreams={"far": upstream}) as gate:
-        answer = await gate.ask(body).answer()
+    async with gateway(upstreams={"far": upstream}) as gp:
+        answer = await gp.ask(body).answer()
     if answer.status == 200:
         return 200, "", ""
     assert answer.headers["x-gatepass-hop"] == answer.error["hop"] == "upstream:far"
@@ -89,11 +89,11 @@ async def test_a_pool_that_is_full_is_503_with_retry_after_and_harms_no_other_up
             "other": {"base_url": other.url},
         }
         models = {"h": {"upstream": "hung"}, "o": {"upstream": "other"}}
-        async with gateway(upstreams=upstreams, models=models) as gate:
-            async with gate.ask({**HELLO, "model": "h"}), gate.ask({**HELLO, "model": "h"}):
+        async with gateway(upstreams=upstreams, models=models) as gp:
+            async with gp.ask({**HELLO, "model": "h"}), gp.ask({**HELLO, "model": "h"}):
                 await hung.requested(2)
-                third = await gate.ask({**HELLO, "model": "h"}).answer()
-                fine = await gate.ask({**HELLO, "model": "o"}).answer()
+                third = await gp.ask({**HELLO, "model": "h"}).answer()
+                fine = await gp.ask({**HELLO, "model": "o"}).answer()
             assert len(hung.received) == 2
     assert (third.status, third.error["code"], third.error["hop"]) == (503, "overloaded", "gatepass")
     assert third.headers["retry-after"] == "1"
@@ -139,8 +139,8 @@ async def test_an_added_ca_is_trusted_by_its_own_hop_alone(ca_file):
             "other": {"base_url": upstream.url},
         }
         models = {name: {"upstream": name} for name in upstreams}
-        async with gateway(upstreams=upstreams, models=models) as gate:
-            answers = [await gate.ask({**HELLO, "model": name}).answer() for name in upstreams]
+        async with gateway(upstreams=upstreams, models=models) as gp:
+            answers = [await gp.ask({**HELLO, "model": name}).answer() for name in upstreams]
     assert [answer.status for answer in answers] == [200, 502]
     assert answers[1].error["code"] == "upstream_tls"
 
@@ -191,10 +191,10 @@ async def test_a_kept_connection_that_closed_without_a_byte_is_tried_once_more_o
     """The upstream closes the kept connection on the next request, as one does whose idle time is over."""
     whole = Send(stream(*EVENTS)) if body is STREAMED else GOOD
     async with Scripted([whole], [Fin()], [whole]) as upstream:
-        async with gateway(upstreams={"far": {"base_url": upstream.url, **settings}}) as gate:
-            assert (await gate.ask(body).answer()).status == 200
-            answer = await gate.ask(body).answer()
-            counted = b'gatepass_stale_connection_retries_total{upstream="far"} 1.0' in gate.gate.metrics.exposition()
+        async with gateway(upstreams={"far": {"base_url": upstream.url, **settings}}) as gp:
+            assert (await gp.ask(body).answer()).status == 200
+            answer = await gp.ask(body).answer()
+            counted = b'gatepass_stale_connection_retries_total{upstream="far"} 1.0' in gp.state.metrics.exposition()
         connections = [request.connection for request in upstream.received]
     if settings:
         assert (answer.status, answer.error["code"], connections) == (502, "upstream_closed", [1, 1])
@@ -208,12 +208,12 @@ async def test_the_repeat_goes_over_a_new_connection_whatever_else_was_kept():
     both = asyncio.Event()
     first: list[Move] = [Wait(both), GOOD]
     async with Scripted(first, first, [Fin()], [GOOD]) as upstream:
-        async with gateway(upstreams={"far": {"base_url": upstream.url}}) as gate:
-            asking = [asyncio.create_task(gate.ask().answer()) for _ in range(2)]
+        async with gateway(upstreams={"far": {"base_url": upstream.url}}) as gp:
+            asking = [asyncio.create_task(gp.ask().answer()) for _ in range(2)]
             await upstream.requested(2)
             both.set()
             assert [answer.status for answer in await asyncio.gather(*asking)] == [200, 200]
-            answer = await gate.ask().answer()
+            answer = await gp.ask().answer()
         assert (answer.status, answer.headers["x-gatepass-attempts"], len(upstream.received)) == (200, "2", 4)
         *before, last = (one.connection for one in upstream.received)
         assert last > max(before)
@@ -221,9 +221,9 @@ async def test_the_repeat_goes_over_a_new_connection_whatever_else_was_kept():
 
 async def test_a_new_connection_that_dies_is_no_reason_for_a_third_try():
     async with Scripted([GOOD], [Fin()]) as upstream:
-        async with gateway(upstreams={"far": {"base_url": upstream.url}}) as gate:
-            assert (await gate.ask().answer()).status == 200
-            answer = await gate.ask().answer()
+        async with gateway(upstreams={"far": {"base_url": upstream.url}}) as gp:
+            assert (await gp.ask().answer()).status == 200
+            answer = await gp.ask().answer()
         assert (answer.status, answer.error["code"], len(upstream.received)) == (502, "upstream_closed", 3)
 
 
@@ -239,17 +239,17 @@ BEGUN: dict[str, list[Move]] = {
 
 @pytest.mark.parametrize("case", BEGUN)
 async def test_what_was_answered_by_one_byte_is_not_sent_again_on_a_kept_connection_either(case):
-    async with Scripted([GOOD], BEGUN[case]) as upstream, gateway(upstream=upstream.url) as gate:
-        await gate.ask().answer()
-        answer = await gate.ask().answer()
+    async with Scripted([GOOD], BEGUN[case]) as upstream, gateway(upstream=upstream.url) as gp:
+        await gp.ask().answer()
+        answer = await gp.ask().answer()
         assert (answer.status >= 500, len(upstream.received)) == (True, 2)
         assert "x-gatepass-attempts" not in answer.headers
 
 
 @pytest.mark.parametrize("end", [Fin(), Rst()], ids=["FIN", "RST"])
 async def test_nothing_is_sent_twice_on_a_fresh_connection(end):
-    async with Scripted([end]) as upstream, gateway(upstream=upstream.url) as gate:
-        answer = await gate.ask().answer()
+    async with Scripted([end]) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask().answer()
         assert (answer.status, answer.error["code"], len(upstream.received)) == (502, "upstream_closed", 1)
         assert upstream.connections == 1
 
@@ -258,9 +258,9 @@ async def test_a_repeat_has_the_same_bytes_and_a_valid_token():
     credentials = {"corp": {"type": "static", "token": "upstream-token"}}
     async with Scripted([GOOD], [Fin()], [GOOD]) as upstream:
         upstreams = {"far": {"base_url": upstream.url, "credential": "corp"}}
-        async with gateway(upstreams=upstreams, credentials=credentials) as gate:
-            await gate.ask().answer()
-            assert (await gate.ask().answer()).status == 200
+        async with gateway(upstreams=upstreams, credentials=credentials) as gp:
+            await gp.ask().answer()
+            assert (await gp.ask().answer()).status == 200
     second, third = upstream.received[1:]
     assert (third.headers, third.body) == (second.headers, second.body)
     assert third.header("authorization") == "Bearer upstream-token"
@@ -286,8 +286,8 @@ async def test_a_target_that_got_no_byte_is_followed_by_the_next_one():
             {"base_url": hears_nothing, "timeouts": {"connect_s": 0.2}},
         ]
         for first in firsts:
-            async with Scripted([GOOD]) as second, gateway(**two(first, second)) as gate:
-                answer = await gate.ask().answer()
+            async with Scripted([GOOD]) as second, gateway(**two(first, second)) as gp:
+                answer = await gp.ask().answer()
             assert (answer.status, answer.json()) == (200, COMPLETION)
             assert second.received[0].json() == {**HELLO, "model": "b"}
 
@@ -295,9 +295,9 @@ async def test_a_target_that_got_no_byte_is_followed_by_the_next_one():
 async def test_a_target_that_was_not_reached_stands_in_the_access_line_and_in_the_metrics(caplog):
     caplog.set_level(logging.INFO, "gatepass.access")
     with nobody() as refuses:
-        async with Scripted([GOOD]) as second, gateway(**two({"base_url": refuses}, second)) as gate:
-            assert (await gate.ask().answer()).status == 200
-            metrics = (await gate.ask(None, "/metrics", method="GET").answer()).body.decode()
+        async with Scripted([GOOD]) as second, gateway(**two({"base_url": refuses}, second)) as gp:
+            assert (await gp.ask().answer()).status == 200
+            metrics = (await gp.ask(None, "/metrics", method="GET").answer()).body.decode()
     (line,) = [record.__dict__["fields"] for record in caplog.records if record.getMessage() == "request"]
     assert (line["upstream"], line["failover"], line["outcome"]) == ("second", ("first=upstream_connect",), "ok")
     assert 'gatepass_failovers_total{code="upstream_connect",upstream="first"} 1.0' in metrics
@@ -308,17 +308,17 @@ async def test_without_a_token_the_next_target_is_asked():
         login = {"type": "http_json", "url": issuer, "timeout_s": 0.3}
         async with Scripted([GOOD]) as first, Scripted([GOOD]) as second:
             blocks = two({"base_url": first.url, "credential": "corp"}, second, credentials={"corp": login})
-            async with gateway(**blocks) as gate:
-                assert (await gate.ask().answer()).status == 200
+            async with gateway(**blocks) as gp:
+                assert (await gp.ask().answer()).status == 200
             assert (first.connections, len(second.received)) == (0, 1)
 
 
 async def test_a_full_pool_sends_to_the_next_target():
     async with Scripted([Hold()]) as first, Scripted([GOOD]) as second:
         narrow = {"base_url": first.url, "max_connections": 1, "timeouts": {"connect_s": 0.2}}
-        async with gateway(**two(narrow, second)) as gate, gate.ask():
+        async with gateway(**two(narrow, second)) as gp, gp.ask():
             await first.requested()
-            assert (await gate.ask().answer()).status == 200
+            assert (await gp.ask().answer()).status == 200
         assert (len(first.received), len(second.received)) == (1, 1)
 
 
@@ -336,8 +336,8 @@ async def test_a_target_that_got_the_request_is_the_last_one(case):
     """It may have done the work: a second one could bill twice."""
     async with Scripted(SENT[case]) as first, Scripted([GOOD]) as second:
         patient = {"base_url": first.url, "timeouts": {"first_byte_s": 0.3}}
-        async with gateway(**two(patient, second)) as gate:
-            answer = await gate.ask().answer()
+        async with gateway(**two(patient, second)) as gp:
+            answer = await gp.ask().answer()
         assert (answer.status >= 500, answer.error["hop"]) == (True, "upstream:first")
         assert (len(first.received), second.connections) == (1, 0)
 
@@ -349,8 +349,8 @@ async def test_a_target_that_refused_the_token_got_the_request_too():
     async with Scripted(minted, [Rst()]) as issuer, Scripted(refuses) as first, Scripted([GOOD]) as second:
         login = {"type": "http_json", "url": issuer.url, "timeout_s": 2}
         blocks = two({"base_url": first.url, "credential": "corp"}, second, credentials={"corp": login})
-        async with gateway(**blocks) as gate:
-            answer = await gate.ask().answer()
+        async with gateway(**blocks) as gp:
+            answer = await gp.ask().answer()
         assert (answer.status, answer.error["code"], answer.error["hop"]) == (
             503,
             "token_unavailable",
@@ -364,12 +364,12 @@ async def test_a_stale_target_whose_repeat_finds_no_connection_got_the_request_t
     async with (
         Scripted([GOOD]) as second,
         Scripted([GOOD], [Hold()]) as first,
-        gateway(**two({"base_url": first.url}, second)) as gate,
+        gateway(**two({"base_url": first.url}, second)) as gp,
     ):
-        assert (await gate.ask().answer()).status == 200
-        asking = asyncio.create_task(gate.ask().answer())
+        assert (await gp.ask().answer()).status == 200
+        asking = asyncio.create_task(gp.ask().answer())
         await first.requested(2)
         await first.__aexit__(None)
         assert (await asking).status == 502
-        await until(lambda: not gate.gate.in_flight.busy)
+        await until(lambda: not gp.state.in_flight.busy)
         assert second.connections == 0

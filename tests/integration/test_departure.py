@@ -45,8 +45,8 @@ PHASES: dict[str, tuple[Mapping[str, Any], Dialogue, bytes | None]] = {
 @pytest.mark.parametrize("phase", PHASES)
 async def test_leaving_closes_the_upstream_within_a_second(phase):
     body, dialogue, mark = PHASES[phase]
-    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url) as gate:
-        async with gate.ask(body) as ask:
+    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url) as gp:
+        async with gp.ask(body) as ask:
             await upstream.requested()
             if mark is not None:
                 await ask.head()
@@ -54,7 +54,7 @@ async def test_leaving_closes_the_upstream_within_a_second(phase):
             left_s = time.monotonic()
         await upstream.left()
         assert time.monotonic() - left_s < WITHIN_S
-        await until(lambda: not gate.gate.in_flight.busy)
+        await until(lambda: not gp.state.in_flight.busy)
 
 
 async def test_leaving_while_a_token_is_awaited_sends_nothing_and_cancels_nobody():
@@ -71,12 +71,12 @@ async def test_leaving_while_a_token_is_awaited_sends_nothing_and_cancels_nobody
             },
             "upstreams": {"chat": {"base_url": upstream.url, "credential": "corp"}},
         }
-        async with gateway(**blocks) as gate:
+        async with gateway(**blocks) as gp:
             await issuer.requested()
-            async with gate.ask() as leaver, gate.ask() as stayer:
-                await until(lambda: gate.gate.in_flight.busy == 2)
+            async with gp.ask() as leaver, gp.ask() as stayer:
+                await until(lambda: gp.state.in_flight.busy == 2)
                 await leaver.__aexit__()
-                await until(lambda: gate.gate.in_flight.busy == 1)
+                await until(lambda: gp.state.in_flight.busy == 1)
                 release.set()
                 assert (await stayer.answer()).status == 200
             assert (len(issuer.received), len(upstream.received)) == (1, 1)
@@ -84,17 +84,17 @@ async def test_leaving_while_a_token_is_awaited_sends_nothing_and_cancels_nobody
 
 async def test_three_hundred_leavers_leave_no_file_descriptor_behind():
     dialogue = [*begin_stream(), Send(chunk(FIRST)), Hold()]
-    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url) as gate:
+    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url) as gp:
         before = descriptors()
         for _ in range(30):
-            asks = [gate.ask(STREAMED) for _ in range(10)]
+            asks = [gp.ask(STREAMED) for _ in range(10)]
             for ask in asks:
                 await ask.__aenter__()
             await asyncio.gather(*(ask.head() for ask in asks))
             for ask in asks:
                 await ask.__aexit__()
         await upstream.left()
-        await until(lambda: not gate.gate.in_flight.busy)
+        await until(lambda: not gp.state.in_flight.busy)
         assert descriptors() <= before + 15
 
 
@@ -104,17 +104,17 @@ async def test_after_a_storm_of_leavers_every_request_is_served():
     slow: Dialogue = [Wait(release), Send(reply(COMPLETION))]
     async with Scripted(slow) as upstream:
         upstreams = {"chat": {"base_url": upstream.url, "max_connections": 10}}
-        async with gateway(upstreams=upstreams) as gate:
+        async with gateway(upstreams=upstreams) as gp:
             for _ in range(20):
-                asks = [gate.ask() for _ in range(60)]
+                asks = [gp.ask() for _ in range(60)]
                 for ask in asks:
                     await ask.__aenter__()
-                await until(lambda: gate.gate.in_flight.busy >= 30)
+                await until(lambda: gp.state.in_flight.busy >= 30)
                 for ask in asks:
                     await ask.__aexit__()
-            await until(lambda: not gate.gate.in_flight.busy)
+            await until(lambda: not gp.state.in_flight.busy)
             release.set()
-            answers = await asyncio.gather(*(gate.ask().answer() for _ in range(50)))
+            answers = await asyncio.gather(*(gp.ask().answer() for _ in range(50)))
     assert [answer.status for answer in answers] == [200] * 50
 
 
@@ -172,13 +172,13 @@ async def test_a_reply_is_closed_when_the_client_leaves_while_it_is_classified(c
     asked, status, kind, beginning = UNFINISHED[case]
     response = Unfinished(status, kind, beginning)
 
-    def on_wire(gate: AppState) -> AppState:
-        hop = gate.upstreams["chat"]
-        return replace(gate, upstreams={"chat": replace(hop, transport=Wire(response))})  # type: ignore[arg-type]  # a fake
+    def on_wire(gp: AppState) -> AppState:
+        hop = gp.upstreams["chat"]
+        return replace(gp, upstreams={"chat": replace(hop, transport=Wire(response))})  # type: ignore[arg-type]  # a fake
 
-    async with gateway(upstream="http://127.0.0.1:9", change=on_wire) as gate:
-        async with gate.ask(asked):
+    async with gateway(upstream="http://127.0.0.1:9", change=on_wire) as gp:
+        async with gp.ask(asked):
             await response.read.wait()
             assert not response.closed
-        await until(lambda: not gate.gate.in_flight.busy)
+        await until(lambda: not gp.state.in_flight.busy)
         assert response.closed

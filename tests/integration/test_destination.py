@@ -58,7 +58,7 @@ async def decoy():
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def gate(upstream):
+async def gp(upstream):
     """With a key, so that no Host and no type of body is refused before it could do harm."""
     upstreams = {"chat": {"base_url": f"{upstream.url}/v1", "forward_headers": ["X-Tenant", "x-session-id"]}}
     access = {"keys": [{"name": "n", "hash": hash_key(KEY)}]}
@@ -120,9 +120,9 @@ PATHS = {"/v1/chat/completions", "/v1/models"}
 
 
 @pytest.mark.parametrize("trick", TRICKS)
-async def test_no_request_chooses_where_it_goes(gate, upstream, decoy, trick):
+async def test_no_request_chooses_where_it_goes(gp, upstream, decoy, trick):
     before = len(upstream.received)
-    response = await spoken(gate.port, tricks(decoy.url)[trick])
+    response = await spoken(gp.port, tricks(decoy.url)[trick])
     assert status_of(response) in {200, 400, 404, 405}
     assert decoy.connections == 0
     for seen in upstream.received[before:]:
@@ -163,10 +163,10 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["plain", "stream"])
-async def test_the_fields_that_go_up_are_on_a_list(gate, upstream, streamed):
+async def test_the_fields_that_go_up_are_on_a_list(gp, upstream, streamed):
     fields = [AUTHORIZED, *ALLOWED.items(), *FOREIGN.items(), ("accept", "*/*"), ("accept-encoding", "gzip")]
     sent = request(json.dumps({**HELLO, "stream": streamed}).encode(), fields)
-    assert status_of(await spoken(gate.port, sent)) == 200
+    assert status_of(await spoken(gp.port, sent)) == 200
     received = upstream.received[-1]
     own = {
         "host": upstream.url.removeprefix("http://"),
@@ -181,18 +181,18 @@ async def test_the_fields_that_go_up_are_on_a_list(gate, upstream, streamed):
     assert found == {**ALLOWED, **own}
 
 
-async def test_what_connection_names_stays_on_its_hop(gate, upstream):
+async def test_what_connection_names_stays_on_its_hop(gp, upstream):
     named = ("connection", "close, X-Tenant, host, content-type")
     fields = [AUTHORIZED, ("x-tenant", "blue"), ("x-session-id", "s"), named]
-    assert status_of(await spoken(gate.port, request(json.dumps(HELLO).encode(), fields))) == 200
+    assert status_of(await spoken(gp.port, request(json.dumps(HELLO).encode(), fields))) == 200
     received = upstream.received[-1]
     assert (received.header("x-tenant"), received.header("x-session-id")) == (None, "s")
     assert received.header("content-type") == "application/json"
     assert received.header("host") == upstream.url.removeprefix("http://")
 
 
-async def test_a_request_without_an_id_gets_one_that_goes_up_too(gate, upstream):
-    answer = await gate.ask(headers={**JSON, "x-api-key": KEY}).answer()
+async def test_a_request_without_an_id_gets_one_that_goes_up_too(gp, upstream):
+    answer = await gp.ask(headers={**JSON, "x-api-key": KEY}).answer()
     assert upstream.received[-1].header("x-request-id") == answer.headers["x-request-id"]
     assert upstream.received[-1].header("user-agent") == "gatepass"
 
@@ -201,9 +201,9 @@ async def test_a_request_without_an_id_gets_one_that_goes_up_too(gate, upstream)
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["plain", "stream"])
-async def test_the_fields_that_come_down_are_the_upstreams_without_its_own_affairs(gate, streamed):
+async def test_the_fields_that_come_down_are_the_upstreams_without_its_own_affairs(gp, streamed):
     sent = request(json.dumps({**HELLO, "stream": streamed}).encode(), [AUTHORIZED, ("x-request-id", "mine")])
-    lines = (await spoken(gate.port, sent)).partition(b"\r\n\r\n")[0].decode().split("\r\n")[1:]
+    lines = (await spoken(gp.port, sent)).partition(b"\r\n\r\n")[0].decode().split("\r\n")[1:]
     names = [line.partition(":")[0] for line in lines]
     assert len(set(names)) == len(names), "no field comes twice"
     found = {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
@@ -221,7 +221,7 @@ SPELLED = ["{}", "/v1{}", "/v1/v1{}", "{}/", "/v1{}/", "/v1/v1{}//"]
 
 
 @pytest.mark.parametrize("spelled", SPELLED)
-async def test_each_operation_has_three_paths_and_trailing_slashes(gate, upstream, spelled):
+async def test_each_operation_has_three_paths_and_trailing_slashes(gp, upstream, spelled):
     for path, method, body in (
         ("/chat/completions", "POST", HELLO),
         ("/embeddings", "POST", {"model": "e", "input": "x"}),
@@ -229,7 +229,7 @@ async def test_each_operation_has_three_paths_and_trailing_slashes(gate, upstrea
         ("/models/org/large", "GET", None),
     ):
         asked = spelled.format(path) + "?api-version=1"
-        answer = await gate.ask(body, asked, method=method, headers={**JSON, "x-api-key": KEY}).answer()
+        answer = await gp.ask(body, asked, method=method, headers={**JSON, "x-api-key": KEY}).answer()
         assert (answer.status, asked) == (200, asked)
     assert {seen.target for seen in upstream.received} <= {*PATHS, "/v1/embeddings"}
 
@@ -251,13 +251,13 @@ async def test_each_operation_has_three_paths_and_trailing_slashes(gate, upstrea
         ),
     ],
 )
-async def test_any_other_path_is_404_and_says_the_base_url_and_no_other_path(gate, path):
+async def test_any_other_path_is_404_and_says_the_base_url_and_no_other_path(gp, path):
     expected = 200 if path == "/v1/models/" else 404
-    answer = await gate.ask(None, path, method="GET", headers={"x-api-key": KEY}).answer()
+    answer = await gp.ask(None, path, method="GET", headers={"x-api-key": KEY}).answer()
     assert answer.status == expected
     if expected == 404:
         assert (answer.error["code"], answer.error["hop"]) == ("unknown_path", "client")
-        assert f"base URL http://127.0.0.1:{gate.port}/v1." in answer.error["message"].replace("URL is", "URL")
+        assert f"base URL http://127.0.0.1:{gp.port}/v1." in answer.error["message"].replace("URL is", "URL")
         assert "/chat/completions" not in answer.error["message"]
         assert len(answer.body) < 300
 
@@ -277,9 +277,9 @@ async def test_any_other_path_is_404_and_says_the_base_url_and_no_other_path(gat
         ("/for/nobody/api/v1/models", "/v1", "/for/nobody/api/v1"),
     ],
 )
-async def test_a_wrong_base_url_is_told_the_right_one(gate, path, base, seems):
+async def test_a_wrong_base_url_is_told_the_right_one(gp, path, base, seems):
     """Without a key: whoever has the base URL wrong may not have come to the key."""
-    answer = await gate.ask(None, path, method="GET", headers={"host": "llm.corp.example:8080"}).answer()
+    answer = await gp.ask(None, path, method="GET", headers={"host": "llm.corp.example:8080"}).answer()
     assert (answer.status, answer.error["code"]) == (404, "unknown_path")
     right = f"No operation has the path {path}. The base URL is http://llm.corp.example:8080{base}"
     seen = f". The base URL of this client seems to end in {seems}" if seems else ""
@@ -288,8 +288,8 @@ async def test_a_wrong_base_url_is_told_the_right_one(gate, path, base, seems):
 
 
 @pytest.mark.parametrize("path", ["//v1/chat/completions", "/v1//chat/completions", "/for/dify/v1//chat//completions/"])
-async def test_a_base_url_that_ends_in_a_slash_is_served_and_leaves_no_trace_upstream(gate, upstream, path):
-    answer = await gate.ask(HELLO, path, headers={**JSON, "x-api-key": KEY}).answer()
+async def test_a_base_url_that_ends_in_a_slash_is_served_and_leaves_no_trace_upstream(gp, upstream, path):
+    answer = await gp.ask(HELLO, path, headers={**JSON, "x-api-key": KEY}).answer()
     assert answer.status == 200
     assert upstream.received[-1].target == "/v1/chat/completions"
 
@@ -305,24 +305,24 @@ async def test_a_base_url_that_ends_in_a_slash_is_served_and_leaves_no_trace_ups
         ),
     ],
 )
-async def test_another_method_is_405_with_allow(gate, method, path, allow):
-    answer = await gate.ask(HELLO, path, method=method, headers={**JSON, "x-api-key": KEY}).answer()
+async def test_another_method_is_405_with_allow(gp, method, path, allow):
+    answer = await gp.ask(HELLO, path, method=method, headers={**JSON, "x-api-key": KEY}).answer()
     assert (answer.status, answer.error["code"], answer.headers["allow"]) == (405, "method_not_allowed", allow)
 
 
-async def test_head_asks_for_the_head_alone(gate):
+async def test_head_asks_for_the_head_alone(gp):
     sent = request(fields=[AUTHORIZED], target="/v1/models", method="HEAD")
-    response = await spoken(gate.port, sent)
+    response = await spoken(gp.port, sent)
     assert status_of(response) == 200
     assert response.endswith(b"\r\n\r\n")
     assert b"content-length: 0" not in response
-    wrong = await spoken(gate.port, request(fields=[AUTHORIZED], target="/v1/chat/completions", method="HEAD"))
+    wrong = await spoken(gp.port, request(fields=[AUTHORIZED], target="/v1/chat/completions", method="HEAD"))
     assert (status_of(wrong), wrong.endswith(b"\r\n\r\n")) == (405, True)
 
 
-async def test_a_get_may_carry_a_body_that_goes_nowhere(gate, upstream):
+async def test_a_get_may_carry_a_body_that_goes_nowhere(gp, upstream):
     """RAGFlow's Go client asks for the models with `{}` and a content type."""
-    answer = await gate.ask({}, "/models", method="GET", headers={**JSON, "x-api-key": KEY}).answer()
+    answer = await gp.ask({}, "/models", method="GET", headers={**JSON, "x-api-key": KEY}).answer()
     assert (answer.status, [model["id"] for model in answer.json()["data"]]) == (200, ["org/large"])
 
 

@@ -80,8 +80,8 @@ WAY = [("gatepass", what, "ok") for what in ("resolve", "connect", "/healthz", "
 
 @pytest.mark.parametrize("path", ["/v1", "", "/for/ragflow/v1"])
 async def test_a_gatepass_that_works_is_proven_from_its_base_url_and_a_key(path):
-    async with Scripted(answer=healthy) as upstream, gateway(**blocks(upstream.url)) as gate:
-        steps = await steps_at(f"http://127.0.0.1:{gate.port}{path}")
+    async with Scripted(answer=healthy) as upstream, gateway(**blocks(upstream.url)) as gp:
+        steps = await steps_at(f"http://127.0.0.1:{gp.port}{path}")
         calls = [request for request in upstream.received if request.method == "POST"]
     assert told(steps) == [*WAY, ("gatepass", "models", "ok")]
     assert steps[-1].why == "3 models, and the key is accepted"
@@ -89,8 +89,8 @@ async def test_a_gatepass_that_works_is_proven_from_its_base_url_and_a_key(path)
 
 
 async def test_real_calls_are_made_on_request_whole_and_as_a_stream():
-    async with Scripted(answer=healthy) as upstream, gateway(**blocks(upstream.url)) as gate:
-        url = f"http://127.0.0.1:{gate.port}/v1"
+    async with Scripted(answer=healthy) as upstream, gateway(**blocks(upstream.url)) as gp:
+        url = f"http://127.0.0.1:{gp.port}/v1"
         steps = await steps_at(url, call=True)
         vectors = await steps_at(url, model="bge-m3", call=True)
     assert told(steps)[5:] == [("gatepass", "call", "ok"), ("gatepass", "stream", "ok")]
@@ -101,8 +101,8 @@ async def test_real_calls_are_made_on_request_whole_and_as_a_stream():
 
 
 async def test_a_failure_behind_gatepass_is_reported_at_its_hop():
-    async with Scripted(answer=down) as upstream, gateway(**blocks(upstream.url)) as gate:
-        steps = await steps_at(f"http://127.0.0.1:{gate.port}/v1", call=True)
+    async with Scripted(answer=down) as upstream, gateway(**blocks(upstream.url)) as gp:
+        steps = await steps_at(f"http://127.0.0.1:{gp.port}/v1", call=True)
     assert told(steps)[5:] == [("upstream:chat", "call", "FAIL"), ("upstream:chat", "stream", "FAIL")]
     assert "500: out of memory" in steps[-1].why
 
@@ -113,8 +113,8 @@ async def test_an_issuer_that_fails_behind_gatepass_is_reported_by_readyz_and_at
         config = blocks("http://127.0.0.1:9")
         config["upstreams"]["chat"]["credential"] = "corp"
         oauth2 = {"type": "oauth2", "token_url": f"{issuer.url}/token", "client_id": "me", "client_secret": "s-4711"}
-        async with gateway(**config, credentials={"corp": oauth2}) as gate:
-            steps = await steps_at(f"http://127.0.0.1:{gate.port}/v1", model="gpt-4o", call=True)
+        async with gateway(**config, credentials={"corp": oauth2}) as gp:
+            steps = await steps_at(f"http://127.0.0.1:{gp.port}/v1", model="gpt-4o", call=True)
     by_what = {step.what: step for step in steps}
     assert (by_what["/readyz"].outcome, by_what["/readyz"].advice.startswith("No upstream has")) == (
         Outcome.FAILS,
@@ -126,16 +126,16 @@ async def test_an_issuer_that_fails_behind_gatepass_is_reported_by_readyz_and_at
 
 @pytest.mark.parametrize("key", [None, "gp-0123456789abcdef0123456789-wrong"])
 async def test_a_key_that_gatepass_does_not_know_is_told_with_the_variable(key):
-    async with Scripted(answer=healthy) as upstream, gateway(**blocks(upstream.url)) as gate:
-        *_, step = await steps_at(f"http://127.0.0.1:{gate.port}/v1", key)
+    async with Scripted(answer=healthy) as upstream, gateway(**blocks(upstream.url)) as gp:
+        *_, step = await steps_at(f"http://127.0.0.1:{gp.port}/v1", key)
     assert (step.hop, step.what, step.outcome) == ("client", "models", Outcome.FAILS)
     assert step.why.startswith("401: ")
     assert step.advice.startswith("Set GATEPASS_KEY to a key of this gatepass")
 
 
 async def test_a_model_that_is_not_listed_is_told_with_the_nearest_one():
-    async with Scripted(answer=healthy) as upstream, gateway(**blocks(upstream.url)) as gate:
-        *_, step = await steps_at(f"http://127.0.0.1:{gate.port}/v1", model="gpt-4")
+    async with Scripted(answer=healthy) as upstream, gateway(**blocks(upstream.url)) as gp:
+        *_, step = await steps_at(f"http://127.0.0.1:{gp.port}/v1", model="gpt-4")
     assert (step.outcome, step.advice) == (Outcome.WORKS, "The list has no model gpt-4; did you mean gpt-4o?")
 
 
@@ -232,8 +232,8 @@ async def test_a_reply_that_a_client_rejects_fails_with_its_reason():
 
 async def test_the_command_reads_the_key_from_the_environment_and_never_from_its_arguments(monkeypatch):
     monkeypatch.setenv("GATEPASS_KEY", KEY)
-    async with Scripted(answer=healthy) as upstream, gateway(**blocks(upstream.url)) as gate:
-        url = f"http://127.0.0.1:{gate.port}/v1"
+    async with Scripted(answer=healthy) as upstream, gateway(**blocks(upstream.url)) as gp:
+        url = f"http://127.0.0.1:{gp.port}/v1"
 
         def run(*arguments: str, **options: Any) -> Result:
             return CliRunner().invoke(main, ["doctor", "--url", url, *arguments], **options)

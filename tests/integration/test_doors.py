@@ -44,14 +44,14 @@ async def locked(upstream):
         {"name": "ragflow", "hash": hash_key(KEY)},
         {"name": "librechat", "key": Reference.to_variable("LIBRECHAT_KEY", NARROW), "models": ["small-*"]},
     ]
-    async with gateway(upstream=upstream.url, access={"keys": keys}, models={"*": {"upstream": "chat"}}) as gate:
-        yield gate
+    async with gateway(upstream=upstream.url, access={"keys": keys}, models={"*": {"upstream": "chat"}}) as gp:
+        yield gp
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def unlocked(upstream):
-    async with gateway(upstream=upstream.url) as gate:
-        yield gate
+    async with gateway(upstream=upstream.url) as gp:
+        yield gp
 
 
 def told(response: bytes) -> tuple[int, str, str]:
@@ -147,13 +147,13 @@ async def test_a_rotated_key_counts_without_a_restart(upstream, tmp_path):
     file = tmp_path / "keys"
     file.write_text(f"{KEY}\n")
     keys = [{"name": "rotated", "key": Reference.to_file(str(file))}]
-    async with gateway(upstream=upstream.url, access={"keys": keys}) as gate:
-        assert (await gate.ask(headers={**JSON, "x-api-key": KEY}).answer()).status == 200
+    async with gateway(upstream=upstream.url, access={"keys": keys}) as gp:
+        assert (await gp.ask(headers={**JSON, "x-api-key": KEY}).answer()).status == 200
         file.write_text(f"{OTHER}\n")
         began_s = time.monotonic()
-        while (await gate.ask(headers={**JSON, "x-api-key": OTHER}).answer()).status != 200:
+        while (await gp.ask(headers={**JSON, "x-api-key": OTHER}).answer()).status != 200:
             assert time.monotonic() - began_s < 5
-        assert (await gate.ask(headers={**JSON, "x-api-key": KEY}).answer()).status == 401
+        assert (await gp.ask(headers={**JSON, "x-api-key": KEY}).answer()).status == 401
 
 
 # --- without keys: this machine, and no page of another origin ----------------------------------------------------
@@ -226,8 +226,8 @@ RECEIVE_S = 1.0
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def bounded(upstream):
     limits = {"body_bytes": BODY_BYTES, "receive_s": RECEIVE_S}
-    async with gateway(upstream=upstream.url, limits=limits) as gate:
-        yield gate
+    async with gateway(upstream=upstream.url, limits=limits) as gp:
+        yield gp
 
 
 def body_of(size_bytes: int) -> bytes:
@@ -290,8 +290,8 @@ async def test_a_dribbled_head_does_not_buy_time(bounded):
 async def test_a_client_that_leaves_in_its_body_leaves_nothing_behind(bounded, upstream):
     before = len(upstream.received)
     async with bounded.ask(b"", headers={**JSON, "content-length": "99"}):
-        await until(lambda: bounded.gate.in_flight.busy == 1)
-    await until(lambda: not bounded.gate.in_flight.busy)
+        await until(lambda: bounded.state.in_flight.busy == 1)
+    await until(lambda: not bounded.state.in_flight.busy)
     assert len(upstream.received) == before
 
 
@@ -299,7 +299,7 @@ async def test_a_broken_chunk_is_told_at_once(bounded):
     fields = [("transfer-encoding", "chunked"), ("content-type", "application/json")]
     response = await spoken(bounded.port, request(fields=fields) + b'5\r\n{"mod\r\nzz\r\n')
     assert told(response) == (400, "invalid_request", "client")  # after the deadline it would be receive_timeout
-    await until(lambda: not bounded.gate.in_flight.busy)
+    await until(lambda: not bounded.state.in_flight.busy)
 
 
 BEHIND = {
@@ -315,9 +315,9 @@ async def test_what_comes_behind_a_request_never_gets_into_its_response(case):
     go = asyncio.Event()
     rest = Send(b"".join(map(chunk, EVENTS[1:])) + b"0\r\n\r\n")
     dialogue = [*begin_stream(), Send(chunk(EVENTS[0])), Wait(go), rest]
-    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url, limits={"receive_s": RECEIVE_S}) as gate:
+    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url, limits={"receive_s": RECEIVE_S}) as gp:
         whole = request(json.dumps({**HELLO, "stream": True}).encode(), [("connection", "keep-alive")])
-        hearing = asyncio.create_task(spoken(gate.port, whole, BEHIND[case]))
+        hearing = asyncio.create_task(spoken(gp.port, whole, BEHIND[case]))
         await upstream.requested()
         await asyncio.sleep(RECEIVE_S + 0.3)  # until the second head's bound has passed: receive_s is real time here
         go.set()
@@ -329,9 +329,9 @@ async def test_what_comes_behind_a_request_never_gets_into_its_response(case):
 
 async def test_a_connection_that_was_answered_before_its_body_came_is_not_kept_for_ever(upstream, monkeypatch):
     monkeypatch.setattr("gatepass.server.process.KEEP_ALIVE_S", 0.3)
-    async with gateway(upstream=upstream.url) as gate:
+    async with gateway(upstream=upstream.url) as gp:
         head = request(fields=[("content-length", "5"), ("connection", "keep-alive")], host="evil.example")
-        reader, writer = await asyncio.open_connection("127.0.0.1", gate.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", gp.port)
         writer.write(head)
         answered = await reader.readuntil(b"\r\n\r\n")
         writer.write(b"12345")
@@ -433,12 +433,12 @@ async def test_what_is_no_json_object_is_400(unlocked, upstream, case):
 
 
 async def test_one_request_more_than_the_limit_is_503_with_retry_after():
-    async with Scripted([Hold()]) as hung, gateway(upstream=hung.url, limits={"connections": 3}) as gate:
-        asks = [gate.ask() for _ in range(3)]
+    async with Scripted([Hold()]) as hung, gateway(upstream=hung.url, limits={"connections": 3}) as gp:
+        asks = [gp.ask() for _ in range(3)]
         for ask in asks:
             await ask.__aenter__()
         await hung.requested(3)
-        response = await spoken(gate.port, request(json.dumps(HELLO).encode()))
+        response = await spoken(gp.port, request(json.dumps(HELLO).encode()))
         for ask in asks:
             await ask.__aexit__()
     assert told(response) == (503, "overloaded", "gatepass")
@@ -449,17 +449,17 @@ async def test_one_request_more_than_the_limit_is_503_with_retry_after():
 async def test_an_offer_to_upgrade_is_ignored_and_the_body_is_kept(offer):
     """Java's HTTP client offers h2c with every plain request; RFC 9110 7.8 lets a server ignore it."""
     fields = [("connection", offer[1]), ("Upgrade", offer[0]), ("http2-settings", "AAMAAABkAAQAAP__")]
-    async with Scripted([Send(reply(COMPLETION))]) as upstream, gateway(upstream=upstream.url) as gate:
-        response = await spoken(gate.port, request(json.dumps(HELLO).encode(), fields), until=b"}}")
+    async with Scripted([Send(reply(COMPLETION))]) as upstream, gateway(upstream=upstream.url) as gp:
+        response = await spoken(gp.port, request(json.dumps(HELLO).encode(), fields), until=b"}}")
     assert status_of(response) == 200
     assert upstream.received[0].json() == HELLO
 
 
 async def test_http_1_0_gets_no_chunks():
     dialogue = [*begin_stream(), Send(b"".join(map(chunk, EVENTS)) + b"0\r\n\r\n")]
-    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url) as gate:
+    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url) as gp:
         asked = request(json.dumps({**HELLO, "stream": True}).encode()).replace(b"HTTP/1.1", b"HTTP/1.0")
-        response = await spoken(gate.port, asked)
+        response = await spoken(gp.port, asked)
     head, _, body = response.partition(b"\r\n\r\n")
     assert b"transfer-encoding" not in head.lower()
     assert body == b"".join(EVENTS)
@@ -477,7 +477,7 @@ async def test_http_1_0_gets_no_chunks():
     ],
 )
 async def test_without_keys_no_second_and_no_broken_host_or_origin_comes_in(fields, status):
-    async with Scripted([Send(reply(COMPLETION))]) as upstream, gateway(upstream=upstream.url) as gate:
-        response = await spoken(gate.port, request(json.dumps(HELLO).encode(), fields))
+    async with Scripted([Send(reply(COMPLETION))]) as upstream, gateway(upstream=upstream.url) as gp:
+        response = await spoken(gp.port, request(json.dumps(HELLO).encode(), fields))
     assert status_of(response) == status
     assert upstream.received == []

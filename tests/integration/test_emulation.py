@@ -191,7 +191,7 @@ async def test_while_only_comments_went_out_the_next_target_may_answer():
             gateway(upstreams=upstreams, credentials={"slow": slow}, models=models, clock=clock) as gate,
             gate.ask(STREAMED) as ask,
         ):
-            await until(lambda: gate.gate.in_flight.busy == 1)
+            await until(lambda: gate.state.in_flight.busy == 1)
             await settle()
             await comments(ask, clock, 1)
             await clock.advance(30)
@@ -211,7 +211,7 @@ async def test_a_client_that_leaves_ends_the_upstreams_work_within_a_second(coun
         left = time.monotonic()
         await upstream.left()
         assert time.monotonic() - left < 1
-        await until(lambda: gate.gate.in_flight.busy == 0)
+        await until(lambda: gate.state.in_flight.busy == 0)
         await clock.advance(10 * EVERY_S)
 
 

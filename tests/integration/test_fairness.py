@@ -134,7 +134,7 @@ async def test_a_key_with_all_requests_under_way_leaves_the_last_tenth_and_every
         for _ in range(5):
             assert (await gp.ask(headers=of("app")).answer()).status == 200
             assert (await status_of(gp, "/healthz"), await status_of(gp, "/readyz")) == (200, 200)
-        assert gp.gate.in_flight.busy == CONNECTIONS - 2
+        assert gp.state.in_flight.busy == CONNECTIONS - 2
 
 
 async def test_a_key_with_max_concurrent_gets_429_above_it_and_is_served_again_below_it():
@@ -145,7 +145,7 @@ async def test_a_key_with_max_concurrent_gets_429_above_it_and_is_served_again_b
             assert (answer.status, answer.error["code"]) == (429, "concurrency_limited")
             assert (answer.error["hop"], answer.headers["retry-after"]) == ("gatepass", "1")
             assert (await gp.ask(headers=of("app")).answer()).status == 200
-        await until(lambda: gp.gate.in_flight.busy == 0)
+        await until(lambda: gp.state.in_flight.busy == 0)
         assert (await gp.ask(headers=of("hog")).answer()).status == 200
 
 

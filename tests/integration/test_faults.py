@@ -215,15 +215,15 @@ async def faulty():
             for place in _places()
         }
         models = {place: {"upstream": place} for place in _places()}
-        async with gateway(upstreams=upstreams, models=models) as gate:
-            yield server, gate
+        async with gateway(upstreams=upstreams, models=models) as gp:
+            yield server, gp
 
 
 async def _asked(faulty, place):
     """The answer of a faulty upstream, which was asked once."""
-    server, gate = faulty
+    server, gp = faulty
     path = "/for/ragflow" + CHAT if place.startswith("midstream") else CHAT
-    answer = await gate.ask({**MODES[place.rpartition("_")[2]], "model": place}, path).answer()
+    answer = await gp.ask({**MODES[place.rpartition("_")[2]], "model": place}, path).answer()
     assert len([request for request in server.received if request.target.startswith(f"/{place}/")]) == 1
     return answer
 

@@ -177,14 +177,14 @@ async def test_no_mutated_request_makes_gatepass_fail(part, monkeypatch):
 
     async with Scripted(answer=answer_all) as upstream:
         limits = {"receive_s": RECEIVE_S, "body_bytes": 20_000}
-        async with gateway(upstream=upstream.url, limits=limits) as gate:
+        async with gateway(upstream=upstream.url, limits=limits) as gp:
             before = descriptors()
             places = asyncio.Semaphore(AT_ONCE)
-            await asyncio.gather(*(play(gate.port, places, mutated(rng)) for _ in range(REQUESTS // 4)))
+            await asyncio.gather(*(play(gp.port, places, mutated(rng)) for _ in range(REQUESTS // 4)))
             assert failed == []
-            await until(lambda: not gate.gate.in_flight.busy)
+            await until(lambda: not gp.state.in_flight.busy)
             assert descriptors() <= before + AT_ONCE + 15
-            assert (await gate.ask().answer()).json() == COMPLETION
+            assert (await gp.ask().answer()).json() == COMPLETION
     print(f"\nseed {SEED + part}: {dict(sorted(statuses.items()))}")
     assert sum(statuses.values()) == REQUESTS // 4
     assert statuses[200] > 0

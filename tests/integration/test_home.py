@@ -15,14 +15,14 @@ LOCKED = {"keys": [{"name": "one", "hash": hash_key("gp-0123456789abcdef")}]}
 UPSTREAM = "http://127.0.0.1:9"
 
 
-async def shown(gate: Gateway, path: str = "/", headers: Mapping[str, str] = HTML) -> Answer:
-    return await gate.ask(None, path, method="GET", headers=headers).answer()
+async def shown(gp: Gateway, path: str = "/", headers: Mapping[str, str] = HTML) -> Answer:
+    return await gp.ask(None, path, method="GET", headers=headers).answer()
 
 
 async def test_a_browser_sees_that_it_runs_the_version_the_base_url_and_where_the_docs_are():
-    async with gateway(upstream=UPSTREAM, access=LOCKED) as gate:
-        answer = await shown(gate)
-        url = f"http://127.0.0.1:{gate.port}/v1"
+    async with gateway(upstream=UPSTREAM, access=LOCKED) as gp:
+        answer = await shown(gp)
+        url = f"http://127.0.0.1:{gp.port}/v1"
     text = answer.body.decode()
     assert (answer.status, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
     for words in (f"gatepass {__version__} is running", f"<code>{url}</code>", "docs/operations"):
@@ -36,24 +36,24 @@ async def test_a_browser_sees_that_it_runs_the_version_the_base_url_and_where_th
 
 
 async def test_it_is_at_the_root_and_below_the_base_path():
-    async with gateway(upstream=UPSTREAM, access=LOCKED, server={"base_path": "/llm"}) as gate:
+    async with gateway(upstream=UPSTREAM, access=LOCKED, server={"base_path": "/llm"}) as gp:
         for path in ("/", "/llm", "/llm/"):
-            answer = await shown(gate, path, {**HTML, "host": "gw.example", "x-forwarded-proto": "https"})
+            answer = await shown(gp, path, {**HTML, "host": "gw.example", "x-forwarded-proto": "https"})
             assert "<code>https://gw.example/llm/v1</code>" in answer.body.decode()
-        other = await shown(gate, "/llmx/")
+        other = await shown(gp, "/llmx/")
     assert (other.status, other.error["code"]) == (404, "unknown_path")
 
 
 async def test_a_host_cannot_write_into_the_page():
-    async with gateway(upstream=UPSTREAM, access=LOCKED) as gate:
-        answer = await shown(gate, headers={**HTML, "host": "x</code><script>"})
+    async with gateway(upstream=UPSTREAM, access=LOCKED) as gp:
+        answer = await shown(gp, headers={**HTML, "host": "x</code><script>"})
     assert b"<script" not in answer.body
 
 
 async def test_without_keys_no_other_site_shows_it():
     foreign = {"host": "evil.example"}, {"origin": "https://evil.example"}, {"sec-fetch-site": "cross-site"}
-    async with gateway(upstream=UPSTREAM) as gate:
-        assert (await shown(gate)).status == 200
-        refused = [await shown(gate, headers={**HTML, **more}) for more in foreign]
+    async with gateway(upstream=UPSTREAM) as gp:
+        assert (await shown(gp)).status == 200
+        refused = [await shown(gp, headers={**HTML, **more}) for more in foreign]
     codes = [(answer.status, answer.error["code"]) for answer in refused]
     assert codes == [(403, "forbidden_host"), (403, "forbidden_origin"), (403, "forbidden_origin")]

@@ -91,7 +91,7 @@ FAULTS = {
 
 @dataclass(slots=True)
 class Stage:
-    gate: Any
+    gp: Any
     issuer: Scripted
     upstream: Scripted
     decoy: Scripted
@@ -122,8 +122,8 @@ async def stage():
                 "upstreams": {name: {"base_url": upstream.url, "credential": name} for name in names},
                 "models": {name: {"upstream": name} for name in names},
             }
-            async with gateway(**blocks) as gate:
-                yield Stage(gate, issuer, upstream, decoy)
+            async with gateway(**blocks) as gp:
+                yield Stage(gp, issuer, upstream, decoy)
 
 
 @pytest.mark.parametrize("body", [HELLO, STREAMED], ids=["plain", "stream"])
@@ -131,7 +131,7 @@ async def stage():
 async def test_an_issuers_fault_is_a_503_in_its_own_words_within_a_bound(stage, name, body):
     before = len(stage.upstream.received)
     began_s = time.monotonic()
-    answer = await stage.gate.ask({**body, "model": name}).answer()
+    answer = await stage.gp.ask({**body, "model": name}).answer()
     took_s = time.monotonic() - began_s
     error = answer.error
     assert (answer.status, error["code"], error["hop"]) == (503, "token_unavailable", f"credential:{name}")
@@ -145,15 +145,15 @@ async def test_an_issuers_fault_is_a_503_in_its_own_words_within_a_bound(stage, 
 
 
 async def test_one_failing_credential_harms_no_other(stage):
-    answers = await asyncio.gather(*(stage.gate.ask({**HELLO, "model": "good"}).answer() for _ in range(5)))
+    answers = await asyncio.gather(*(stage.gp.ask({**HELLO, "model": "good"}).answer() for _ in range(5)))
     assert [answer.status for answer in answers] == [200] * 5
-    ready = await stage.gate.ask(None, "/readyz", method="GET").answer()
+    ready = await stage.gp.ask(None, "/readyz", method="GET").answer()
     assert (ready.status, ready.json()) == (200, {"ready": True})
 
 
 async def test_a_flood_is_not_read(stage):
     """What the kernel's buffers take is all that is sent; each try has its own connection."""
-    await stage.gate.ask({**HELLO, "model": "flood"}).answer()
+    await stage.gp.ask({**HELLO, "model": "flood"}).answer()
     tries = len([request for request in stage.issuer.received if request.target == "/flood"])
     assert stage.issuer.sent_bytes / tries < 16_000_000
 
@@ -164,29 +164,29 @@ async def test_an_issuer_that_is_down_at_the_start_is_used_within_four_seconds_o
     async with (
         Scripted(answer=lambda _: [Rst()] if down else minted()) as issuer,
         Scripted([GOOD]) as upstream,
-        gateway(**corp(issuer, upstream)) as gate,
+        gateway(**corp(issuer, upstream)) as gp,
     ):
-        refused = await gate.ask().answer()
-        assert (await gate.ask(None, "/readyz", method="GET").answer()).status == 503
+        refused = await gp.ask().answer()
+        assert (await gp.ask(None, "/readyz", method="GET").answer()).status == 503
         down, back_s = False, time.monotonic()
-        await until(lambda: gate.gate.ready)
+        await until(lambda: gp.state.ready)
         healed_s = time.monotonic() - back_s
-        assert (await gate.ask().answer()).status == 200
+        assert (await gp.ask().answer()).status == 200
     assert (refused.status, refused.error["code"]) == (503, "token_unavailable")
     assert healed_s < 4.0
 
 
 async def test_two_failures_are_passed_over_within_one_request():
     async with Scripted(said(b"", 500), [Rst()], minted()) as issuer, Scripted([GOOD]) as upstream:
-        async with gateway(**corp(issuer, upstream)) as gate:
-            assert (await gate.ask().answer()).status == 200
+        async with gateway(**corp(issuer, upstream)) as gp:
+            assert (await gp.ask().answer()).status == 200
         assert (len(issuer.received), len(upstream.received)) == (3, 1)
 
 
 async def test_fifty_requests_do_not_hammer_an_issuer_that_asks_for_patience():
     async with Scripted(said({"error": "slow_down"}, 429, retry_after="30")) as issuer, Scripted([GOOD]) as upstream:
-        async with gateway(**corp(issuer, upstream)) as gate:
-            answers = await asyncio.gather(*(gate.ask().answer() for _ in range(50)))
+        async with gateway(**corp(issuer, upstream)) as gp:
+            answers = await asyncio.gather(*(gp.ask().answer() for _ in range(50)))
         assert {(answer.status, answer.error["code"]) for answer in answers} == {(503, "token_unavailable")}
         assert 25 <= int(answers[0].headers["retry-after"]) <= 30
         assert len(issuer.received) <= 2
@@ -203,15 +203,15 @@ async def test_a_rotated_secret_heals_by_itself_and_the_account_is_not_locked(tm
 
     async with Scripted(answer=answer) as issuer, Scripted([GOOD]) as upstream:
         secret = {"client_secret": Reference.to_file(str(file)), "client_auth": "form"}
-        async with gateway(**corp(issuer, upstream, **secret)) as gate:
-            answers = await asyncio.gather(*(gate.ask().answer() for _ in range(50)))
+        async with gateway(**corp(issuer, upstream, **secret)) as gp:
+            answers = await asyncio.gather(*(gp.ask().answer() for _ in range(50)))
             assert {answer.status for answer in answers} == {503}
             assert len(issuer.received) <= 5
             file.write_text("new-secret-4711\n")
             changed_s = time.monotonic()
-            await until(lambda: gate.gate.ready)
+            await until(lambda: gp.state.ready)
             assert time.monotonic() - changed_s < 5.0
-            assert (await gate.ask().answer()).status == 200
+            assert (await gp.ask().answer()).status == 200
 
 
 async def test_a_stream_outlives_its_token():
@@ -222,13 +222,13 @@ async def test_a_stream_outlives_its_token():
     async with (
         Scripted(minted(), [Hold()]) as issuer,
         Scripted(dialogue) as upstream,
-        gateway(clock=clock, **corp(issuer, upstream)) as gate,
-        gate.ask(STREAMED) as ask,
+        gateway(clock=clock, **corp(issuer, upstream)) as gp,
+        gp.ask(STREAMED) as ask,
     ):
         await ask.head()
         await ask.until(events[0])
         await clock.advance(400)
-        assert not gate.gate.ready
+        assert not gp.state.ready
         go.set()
         while await ask.piece():
             pass
@@ -238,8 +238,8 @@ async def test_a_stream_outlives_its_token():
 async def test_a_403_is_passed_on_and_costs_no_token():
     refusal = said({"error": {"message": "not for you", "type": "permission_error", "code": "no_access"}}, 403)
     async with Scripted(minted()) as issuer, Scripted(refusal) as upstream:
-        async with gateway(**corp(issuer, upstream)) as gate:
-            answers = [await gate.ask().answer() for _ in range(5)]
+        async with gateway(**corp(issuer, upstream)) as gp:
+            answers = [await gp.ask().answer() for _ in range(5)]
         assert {(answer.status, answer.error["code"]) for answer in answers} == {(403, "no_access")}
         assert (len(issuer.received), len(upstream.received)) == (1, 5)
 
@@ -248,8 +248,8 @@ async def test_an_issuer_that_stands_by_a_refused_token_is_not_stormed():
     """The wrong audience, say: each request is refused, and the same token comes again."""
     refusal = said({"error": {"message": "wrong audience"}}, 401)
     async with Scripted(minted()) as issuer, Scripted(refusal) as upstream:
-        async with gateway(**corp(issuer, upstream)) as gate:
-            answers = [await gate.ask().answer() for _ in range(20)]
+        async with gateway(**corp(issuer, upstream)) as gp:
+            answers = [await gp.ask().answer() for _ in range(20)]
         assert {(answer.status, answer.error["code"]) for answer in answers} == {(401, "upstream_auth")}
         assert {answer.headers["x-should-retry"] for answer in answers} == {"false"}
         assert "wrong audience" in answers[-1].error["message"]
@@ -263,9 +263,9 @@ async def test_an_issuers_own_ca_is_trusted_on_its_hop(tmp_path: Path):
     async with (
         Scripted(minted(), tls=secured(by=authority)) as issuer,
         Scripted([GOOD]) as upstream,
-        gateway(**corp(issuer, upstream, network={"ca_file": str(tmp_path / "ca.pem")})) as gate,
+        gateway(**corp(issuer, upstream, network={"ca_file": str(tmp_path / "ca.pem")})) as gp,
     ):
-        assert (await gate.ask().answer()).status == 200
+        assert (await gp.ask().answer()).status == 200
 
 
 def calls(issuer: Scripted) -> Counter[str]:

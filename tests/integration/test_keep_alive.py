@@ -332,11 +332,11 @@ async def test_nobody_is_looked_at_when_all_is_over():
         gp.ask(STREAMED) as ask,
     ):
         await upstream.requested()
-        assert len(gp.gate.periodic_checks) == 1
+        assert len(gp.state.periodic_checks) == 1
         go.set()
         await ask.answer()
         await clock.advance(2)
-        assert len(gp.gate.periodic_checks) == 0
+        assert len(gp.state.periodic_checks) == 0
 
 
 async def test_who_waits_behind_another_waits_no_longer_for_the_head():
@@ -349,7 +349,7 @@ async def test_who_waits_behind_another_waits_no_longer_for_the_head():
     ):
         await upstream.requested()
         async with gp.ask(STREAMED) as second:
-            await until(lambda: gp.gate.in_flight.busy == 2)
+            await until(lambda: gp.state.in_flight.busy == 2)
             for _ in range(int(STREAM_HOLD_S) + 1):
                 await clock.advance(1)
             assert await second.head() == 200

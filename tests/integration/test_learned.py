@@ -40,27 +40,27 @@ def no_stream(request: Received) -> Dialogue:
     return [Send(reply(REFUSAL, 400) if asked.get("stream") else reply(COMPLETION))]
 
 
-async def learn(gate: Gateway, **headers: str) -> None:
+async def learn(gp: Gateway, **headers: str) -> None:
     """One request that teaches."""
-    answer = await gate.ask(STREAMED, headers={"content-type": "application/json", **headers}).answer()
+    answer = await gp.ask(STREAMED, headers={"content-type": "application/json", **headers}).answer()
     assert (answer.status, answer.headers["x-gatepass-adapted"]) == (200, "stream=synth")
 
 
-async def page(gate: Gateway, path: str = "/learned", **headers: str) -> Any:
-    return await gate.ask(None, path, method="GET", headers=headers).answer()
+async def page(gp: Gateway, path: str = "/learned", **headers: str) -> Any:
+    return await gp.ask(None, path, method="GET", headers=headers).answer()
 
 
 async def test_what_was_learned_is_listed_with_its_evidence():
     clock = DrivenClock()
     async with (
         Scripted(answer=no_stream) as upstream,
-        gateway(upstream=upstream.url, clock=clock, models=MODELS) as gate,
+        gateway(upstream=upstream.url, clock=clock, models=MODELS) as gp,
     ):
-        assert (await page(gate)).json() == {"rules": []}
-        await learn(gate)
+        assert (await page(gp)).json() == {"rules": []}
+        await learn(gp)
         await clock.advance(90)
-        await learn(gate)
-        answer = await page(gate)
+        await learn(gp)
+        answer = await page(gp)
     assert answer.json() == {
         "rules": [
             {
@@ -86,31 +86,31 @@ async def test_a_key_sees_only_the_lessons_of_models_that_it_may_use():
     ]
     async with (
         Scripted(answer=no_stream) as upstream,
-        gateway(upstream=upstream.url, models=MODELS, access={"keys": keys}) as gate,
+        gateway(upstream=upstream.url, models=MODELS, access={"keys": keys}) as gp,
     ):
-        await learn(gate, authorization=f"Bearer {KEY}")
-        own = await page(gate, authorization=f"Bearer {KEY}")
-        others = await page(gate, authorization=f"Bearer {KEY}-2")
-        pins = await page(gate, "/learned?as=config", authorization=f"Bearer {KEY}-2")
+        await learn(gp, authorization=f"Bearer {KEY}")
+        own = await page(gp, authorization=f"Bearer {KEY}")
+        others = await page(gp, authorization=f"Bearer {KEY}-2")
+        pins = await page(gp, "/learned?as=config", authorization=f"Bearer {KEY}-2")
     assert [row["model"] for row in own.json()["rules"]] == ["o3-mini"]
     assert others.json() == {"rules": []}
     assert pins.body.decode() == "# Nothing has been learned.\n"
 
 
 async def test_the_page_pins_by_the_public_names():
-    async with Scripted(answer=no_stream) as upstream, gateway(upstream=upstream.url, models=MODELS) as gate:
-        await learn(gate)
-        answer = await page(gate, "/learned?as=config")
+    async with Scripted(answer=no_stream) as upstream, gateway(upstream=upstream.url, models=MODELS) as gp:
+        await learn(gp)
+        answer = await page(gp, "/learned?as=config")
     assert answer.headers["content-type"] == "application/yaml"
     assert parse_yaml("pins", answer.body.decode()).tree == {"models": {"mini": {"stream": "emulate"}}}
 
 
 async def test_it_wants_a_key_where_there_are_any_and_this_machine_where_there_are_none():
     async with Scripted(answer=no_stream) as upstream:
-        async with gateway(upstream=upstream.url, access={**LOCKED, "metrics_open": True}) as gate:
-            refused, shown = await page(gate), await page(gate, authorization=f"Bearer {KEY}")
-        async with gateway(upstream=upstream.url) as gate:
-            foreign = await page(gate, host="gatepass.corp.example")
+        async with gateway(upstream=upstream.url, access={**LOCKED, "metrics_open": True}) as gp:
+            refused, shown = await page(gp), await page(gp, authorization=f"Bearer {KEY}")
+        async with gateway(upstream=upstream.url) as gp:
+            foreign = await page(gp, host="gatepass.corp.example")
     assert (refused.status, refused.error["code"], shown.status) == (401, "invalid_api_key", 200)
     assert (foreign.status, foreign.error["code"]) == (403, "forbidden_host")
 
@@ -122,12 +122,12 @@ async def test_the_model_list_marks_what_is_declared_and_learned():
     clock = DrivenClock()
     async with (
         Scripted(answer=no_stream) as upstream,
-        gateway(upstream=upstream.url, clock=clock, models=MODELS) as gate,
+        gateway(upstream=upstream.url, clock=clock, models=MODELS) as gp,
     ):
-        await learn(gate)
+        await learn(gp)
         await clock.advance(12)
-        mini, plain = (await page(gate, "/v1/models")).json()["data"]
-        one = (await page(gate, "/v1/models/mini")).json()
+        mini, plain = (await page(gp, "/v1/models")).json()["data"]
+        one = (await page(gp, "/v1/models/mini")).json()
     assert plain == {"id": "plain", "object": "model", "created": 0, "owned_by": "gatepass"}
     assert mini == one
     assert (mini["context_length"], mini["max_model_len"]) == (200_000, 200_000)
@@ -139,10 +139,10 @@ async def test_the_model_list_marks_what_is_declared_and_learned():
 
 async def test_models_of_an_upstreams_own_list_are_marked_by_their_glob_and_their_lessons():
     models = {"gpt-*": {"upstream": "chat", "capabilities": {"tools": True}}, "*": {"upstream": "chat"}}
-    async with Scripted(answer=no_stream) as upstream, gateway(upstream=upstream.url, models=models) as gate:
-        before = {one["id"]: one for one in (await page(gate, "/v1/models")).json()["data"]}
-        await gate.ask({**STREAMED, "model": "o3-mini"}).answer()
-        after = {one["id"]: one for one in (await page(gate, "/v1/models")).json()["data"]}
+    async with Scripted(answer=no_stream) as upstream, gateway(upstream=upstream.url, models=models) as gp:
+        before = {one["id"]: one for one in (await page(gp, "/v1/models")).json()["data"]}
+        await gp.ask({**STREAMED, "model": "o3-mini"}).answer()
+        after = {one["id"]: one for one in (await page(gp, "/v1/models")).json()["data"]}
     assert before["o3-mini"] == {"id": "o3-mini", "object": "model", "created": 0, "owned_by": "upstream"}
     assert after["o3-mini"]["gatepass"]["capabilities"]["stream"]["value"] == "emulate"
     assert after["gpt-5"] == before["gpt-5"]
@@ -154,19 +154,19 @@ async def test_a_caller_sees_marks_of_the_models_it_may_use_alone():
     keys = [{"name": "one", "hash": hash_key(KEY), "models": ["plain"]}]
     async with (
         Scripted(answer=no_stream) as upstream,
-        gateway(upstream=upstream.url, models=MODELS, access={"keys": keys}) as gate,
+        gateway(upstream=upstream.url, models=MODELS, access={"keys": keys}) as gp,
     ):
-        answer = await page(gate, "/v1/models", authorization=f"Bearer {KEY}")
-        hidden = await page(gate, "/v1/models/mini", authorization=f"Bearer {KEY}")
+        answer = await page(gp, "/v1/models", authorization=f"Bearer {KEY}")
+        hidden = await page(gp, "/v1/models/mini", authorization=f"Bearer {KEY}")
     plain = {"id": "plain", "object": "model", "created": 0, "owned_by": "gatepass"}
     assert answer.json()["data"] == [plain]
     assert hidden.status == 404
 
 
 async def test_the_openai_package_reads_the_marked_list():
-    async with Scripted(answer=no_stream) as upstream, gateway(upstream=upstream.url, models=MODELS) as gate:
-        await learn(gate)
-        async with openai.AsyncOpenAI(base_url=f"http://127.0.0.1:{gate.port}/v1", api_key="none") as client:
+    async with Scripted(answer=no_stream) as upstream, gateway(upstream=upstream.url, models=MODELS) as gp:
+        await learn(gp)
+        async with openai.AsyncOpenAI(base_url=f"http://127.0.0.1:{gp.port}/v1", api_key="none") as client:
             models = {model.id: model async for model in client.models.list()}
             mini = await client.models.retrieve("mini")
     assert (models["mini"].object, models["mini"].owned_by, mini) == ("model", "gatepass", models["mini"])
@@ -186,21 +186,21 @@ async def called(*arguments: str) -> Result:
     return await asyncio.to_thread(CliRunner().invoke, main, ["learned", *arguments])
 
 
-def written(folder: Path, gate: Gateway, **blocks: Any) -> str:
+def written(folder: Path, gp: Gateway, **blocks: Any) -> str:
     """The file of that gatepass, as it lies on its machine: the secrets in it are not there for this shell."""
     upstreams = {"chat": {"base_url": "https://llm.example/v1", "headers": {"x-secret": "${NOT_SET_IN_THIS_SHELL}"}}}
     file = folder / "gatepass.json"
-    file.write_text(json.dumps({"server": {"port": gate.port}, "upstreams": upstreams, **blocks}))
+    file.write_text(json.dumps({"server": {"port": gp.port}, "upstreams": upstreams, **blocks}))
     return str(file)
 
 
 async def test_the_command_lists_it_for_people_for_programs_and_as_configuration(tmp_path):
-    async with Scripted(answer=no_stream) as upstream, gateway(upstream=upstream.url, models=MODELS) as gate:
-        file = written(tmp_path, gate)
+    async with Scripted(answer=no_stream) as upstream, gateway(upstream=upstream.url, models=MODELS) as gp:
+        file = written(tmp_path, gp)
         nothing = await called("--config", file)
-        await learn(gate)
+        await learn(gp)
         people, programs, pins = [await called("--config", file, *more) for more in ((), ("--json",), ("--as-config",))]
-        by_url = await called("--url", f"http://127.0.0.1:{gate.port}/v1/", "--as-config")
+        by_url = await called("--url", f"http://127.0.0.1:{gp.port}/v1/", "--as-config")
     assert (nothing.exit_code, nothing.output) == (0, "Nothing has been learned.\n")
     head, line, evidence = people.output.splitlines()
     assert (people.exit_code, head.split()) == (0, ["MODEL", "OPERATION", "ADAPTED", "STATE", "AGE", "LEFT", "USES"])
@@ -212,8 +212,8 @@ async def test_the_command_lists_it_for_people_for_programs_and_as_configuration
 
 
 async def test_the_command_shows_a_key_that_the_shell_or_the_configuration_has(tmp_path, monkeypatch):
-    async with Scripted(answer=no_stream) as upstream, gateway(upstream=upstream.url, access=LOCKED) as gate:
-        by_hash = written(tmp_path, gate, access=LOCKED)
+    async with Scripted(answer=no_stream) as upstream, gateway(upstream=upstream.url, access=LOCKED) as gp:
+        by_hash = written(tmp_path, gp, access=LOCKED)
         without = await called("--config", by_hash)
         monkeypatch.setenv("GATEPASS_KEY", KEY)
         default = await called("--config", by_hash)
@@ -226,9 +226,9 @@ async def test_the_command_shows_a_key_that_the_shell_or_the_configuration_has(t
             "odd",
             {"name": "z", "key": "${OTHER}", "role": "viewer"},
         ]
-        referred = await called("--config", written(tmp_path, gate, access={"keys": keys}))
+        referred = await called("--config", written(tmp_path, gp, access={"keys": keys}))
         monkeypatch.setenv("GATEPASS_KEYS", f"{KEY},another-one")
-        of_environment = await called("--url", f"http://localhost:{gate.port}")
+        of_environment = await called("--url", f"http://localhost:{gp.port}")
     assert without.exit_code == 1
     assert "answered 401 to GET /learned. The request has no API key." in without.stderr
     assert "Set the environment variable GATEPASS_KEY to one of its keys." in without.stderr
@@ -237,9 +237,9 @@ async def test_the_command_shows_a_key_that_the_shell_or_the_configuration_has(t
 
 
 async def test_the_command_goes_by_the_environment_as_serve_does(monkeypatch):
-    async with Scripted(answer=no_stream) as upstream, gateway(upstream=upstream.url) as gate:
+    async with Scripted(answer=no_stream) as upstream, gateway(upstream=upstream.url) as gp:
         monkeypatch.setenv("GATEPASS_HOST", "0.0.0.0")
-        monkeypatch.setenv("GATEPASS_PORT", str(gate.port))
+        monkeypatch.setenv("GATEPASS_PORT", str(gp.port))
         assert (await called()).exit_code == 0
 
 

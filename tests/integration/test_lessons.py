@@ -32,22 +32,22 @@ EMBED = {"model": "e", "input": "hi"}
 BURST, A_HANDFUL = 200, 5
 
 
-def lessons(gate):
-    return [one.rule.entry for one in gate.gate.learner.memory.records(0.0, 0.0) if one.state == "learned"]
+def lessons(gp):
+    return [one.rule.entry for one in gp.state.learner.memory.records(0.0, 0.0) if one.state == "learned"]
 
 
-def counted(gate, event):
-    text = gate.gate.metrics.exposition().decode()
+def counted(gp, event):
+    text = gp.state.metrics.exposition().decode()
     return f'gatepass_learned_rule_events_total{{event="{event}",upstream="chat"}} 1.0' in text
 
 
 async def test_a_refused_stream_comes_as_one_and_is_learned(caplog):
     caplog.set_level(logging.INFO, "gatepass.learning")
     options = {**STREAMED, "stream_options": {"include_usage": True}}
-    async with Scripted(answer=Refusing([no_stream()])) as upstream, gateway(upstream=upstream.url) as gate:
-        answers = [await gate.ask(options).answer() for _ in range(2)]
-        assert lessons(gate) == ["stream=synth"]
-        assert counted(gate, "learned")
+    async with Scripted(answer=Refusing([no_stream()])) as upstream, gateway(upstream=upstream.url) as gp:
+        answers = [await gp.ask(options).answer() for _ in range(2)]
+        assert lessons(gp) == ["stream=synth"]
+        assert counted(gp, "learned")
     for answer, attempts in zip(answers, ("2", None), strict=True):
         assert (answer.status, answer.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
         assert answer.headers["x-gatepass-adapted"] == "stream=synth"
@@ -66,8 +66,8 @@ async def test_a_refused_stream_comes_as_one_and_is_learned(caplog):
 
 
 async def test_a_model_that_only_streams_answers_as_a_whole():
-    async with Scripted(answer=Refusing([only_stream()])) as upstream, gateway(upstream=upstream.url) as gate:
-        answer = await gate.ask(HELLO).answer()
+    async with Scripted(answer=Refusing([only_stream()])) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask(HELLO).answer()
     assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
     assert answer.json()["choices"][0]["message"]["content"] == "hi"
     assert answer.headers["x-gatepass-adapted"] == "stream=aggregate"
@@ -77,8 +77,8 @@ async def test_a_model_that_only_streams_answers_as_a_whole():
 async def test_members_for_sampling_are_one_step_together():
     settings = {"temperature": 0.1, "top_p": 0.3, "presence_penalty": 0.4, "frequency_penalty": 0.7}
     refuses = [*map(without, settings), without("max_tokens", "Unsupported parameter: '{}' is not supported.")]
-    async with Scripted(answer=Refusing(refuses)) as upstream, gateway(upstream=upstream.url) as gate:
-        answer = await gate.ask({**HELLO, **settings, "max_tokens": 5}).answer()
+    async with Scripted(answer=Refusing(refuses)) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask({**HELLO, **settings, "max_tokens": 5}).answer()
     drops = "drop=temperature, drop=top_p, drop=presence_penalty, drop=frequency_penalty"
     assert (answer.status, answer.headers["x-gatepass-adapted"]) == (
         200,
@@ -94,11 +94,11 @@ async def test_members_for_sampling_are_one_step_together():
 )
 async def test_of_the_members_for_sampling_each_is_remembered_once_the_upstream_has_refused_it(refused, second, calls):
     body = {**HELLO, "temperature": 0.1, "top_p": 0.3, "seed": 1}
-    async with Scripted(answer=Refusing([*map(without, refused)])) as upstream, gateway(upstream=upstream.url) as gate:
-        first = await gate.ask(body).answer()
-        assert lessons(gate) == ["drop=temperature"]
-        later = [await gate.ask(body).answer() for _ in range(2)]
-        assert lessons(gate) == second
+    async with Scripted(answer=Refusing([*map(without, refused)])) as upstream, gateway(upstream=upstream.url) as gp:
+        first = await gp.ask(body).answer()
+        assert lessons(gp) == ["drop=temperature"]
+        later = [await gp.ask(body).answer() for _ in range(2)]
+        assert lessons(gp) == second
     assert first.headers["x-gatepass-adapted"] == "drop=temperature, drop=top_p"
     assert [answer.headers["x-gatepass-adapted"] for answer in later] == [", ".join(second)] * 2
     assert [answer.status for answer in (first, *later)] == [200] * 3
@@ -108,12 +108,12 @@ async def test_of_the_members_for_sampling_each_is_remembered_once_the_upstream_
 async def test_a_request_is_changed_three_times_and_the_next_one_goes_on_from_there():
     names = ["seed", "user", "store", "metadata", "verbosity"]
     upstream_of = Refusing([without(name) for name in names])
-    async with Scripted(answer=upstream_of) as upstream, gateway(upstream=upstream.url) as gate:
-        answer = await gate.ask({**HELLO, **dict.fromkeys(names, "x")}).answer()
-        assert lessons(gate) == []
+    async with Scripted(answer=upstream_of) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask({**HELLO, **dict.fromkeys(names, "x")}).answer()
+        assert lessons(gp) == []
         assert len(upstream.received) == 1 + MOST_STEPS
-        second = await gate.ask({**HELLO, **dict.fromkeys(names, "x")}).answer()
-        assert lessons(gate) == [f"drop={name}" for name in names]
+        second = await gp.ask({**HELLO, **dict.fromkeys(names, "x")}).answer()
+        assert lessons(gp) == [f"drop={name}" for name in names]
     assert (answer.status, answer.error["param"]) == (400, "metadata")
     assert "Already changed: drop=seed, drop=user, drop=store." in answer.error["message"]
     assert answer.headers["x-gatepass-adapted"] == "drop=seed, drop=user, drop=store"
@@ -134,11 +134,11 @@ async def test_one_input_that_is_wrong_spoils_no_batch_of_others():
         vectors = [{"object": "embedding", "index": at, "embedding": [0.5]} for at in range(len(inputs))]
         return [Send(reply({"object": "list", "data": vectors, "model": "e"}))]
 
-    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gate:
-        wrong = await gate.ask({"model": "e", "input": ["good"] * 11 + ["bad"]}, "/v1/embeddings").answer()
-        again = await gate.ask({"model": "e", "input": ["good"] * 11 + ["bad"]}, "/v1/embeddings").answer()
-        right = await gate.ask({"model": "e", "input": ["good"] * 12}, "/v1/embeddings").answer()
-        assert lessons(gate) == ["split=10"]
+    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gp:
+        wrong = await gp.ask({"model": "e", "input": ["good"] * 11 + ["bad"]}, "/v1/embeddings").answer()
+        again = await gp.ask({"model": "e", "input": ["good"] * 11 + ["bad"]}, "/v1/embeddings").answer()
+        right = await gp.ask({"model": "e", "input": ["good"] * 12}, "/v1/embeddings").answer()
+        assert lessons(gp) == ["split=10"]
     for refused in (wrong, again):
         assert refused.status == 400
         assert refused.error["message"].startswith("Range of input length should be [1, 8192]")
@@ -150,10 +150,10 @@ async def test_one_input_that_is_wrong_spoils_no_batch_of_others():
 
 async def test_one_request_with_another_fault_stops_no_lesson_of_others():
     refuses = [without("max_tokens", "Unsupported parameter: '{}' is not supported with this model."), without("stop")]
-    async with Scripted(answer=Refusing(refuses)) as upstream, gateway(upstream=upstream.url) as gate:
-        wrong = await gate.ask({**HELLO, "max_tokens": 3, "stop": ["x"]}).answer()
-        right = await gate.ask({**HELLO, "max_tokens": 3}).answer()
-        assert lessons(gate) == ["rename=max_tokens>max_completion_tokens"]
+    async with Scripted(answer=Refusing(refuses)) as upstream, gateway(upstream=upstream.url) as gp:
+        wrong = await gp.ask({**HELLO, "max_tokens": 3, "stop": ["x"]}).answer()
+        right = await gp.ask({**HELLO, "max_tokens": 3}).answer()
+        assert lessons(gp) == ["rename=max_tokens>max_completion_tokens"]
     assert (wrong.status, wrong.error["param"]) == (400, "stop")
     assert "To drop stop, set upstreams.chat.learn_also: [stop]." in wrong.error["message"]
     assert (right.status, len(upstream.received)) == (200, 3)
@@ -164,22 +164,22 @@ async def test_one_request_with_another_fault_stops_no_lesson_of_others():
 )
 async def test_what_helps_nothing_brings_the_first_error_and_costs_nothing_for_a_minute(then):
     clock, upstream_of = DrivenClock(), Refusing([no_stream(), then])
-    async with Scripted(answer=upstream_of) as upstream, gateway(upstream=upstream.url, clock=clock) as gate:
-        first = await gate.ask(STREAMED).answer()
+    async with Scripted(answer=upstream_of) as upstream, gateway(upstream=upstream.url, clock=clock) as gp:
+        first = await gp.ask(STREAMED).answer()
         assert (first.status, first.error["param"]) == (400, "stream")
         assert first.error["message"].startswith(NO_STREAM)
         assert first.headers["x-gatepass-tried"] == "stream=synth"
-        assert counted(gate, "failed")
-        again = await gate.ask(STREAMED).answer()
+        assert counted(gp, "failed")
+        again = await gp.ask(STREAMED).answer()
         assert (again.status, len(upstream.received)) == (400, 3)
         assert "x-gatepass-tried" not in again.headers
         assert "stream=synth is not tried again for 60 s" in again.error["message"]
-        (row,) = [one for one in gate.gate.learner.memory.records(clock.now(), clock.wall()) if one.state == "failed"]
+        (row,) = [one for one in gp.state.learner.memory.records(clock.now(), clock.wall()) if one.state == "failed"]
         assert (row.rule.entry, round(row.expires_at - clock.wall())) == ("stream=synth", REFUTED_S)
         upstream_of.refuses.pop()
         await clock.advance(REFUTED_S)
-        assert (await gate.ask(STREAMED).answer()).status == 200
-        assert lessons(gate) == ["stream=synth"]
+        assert (await gp.ask(STREAMED).answer()).status == 200
+        assert lessons(gp) == ["stream=synth"]
 
 
 NEVER = {
@@ -201,19 +201,19 @@ NEVER = {
 async def test_nothing_is_learned_from(case):
     status, code = NEVER[case]
     upstream_of = Refusing([always(NO_STREAM, status, code)])
-    async with Scripted(answer=upstream_of) as upstream, gateway(upstream=upstream.url) as gate:
-        answer = await gate.ask(STREAMED).answer()
-        assert (answer.status, len(upstream.received), lessons(gate)) == (status, 1, [])
+    async with Scripted(answer=upstream_of) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask(STREAMED).answer()
+        assert (answer.status, len(upstream.received), lessons(gp)) == (status, 1, [])
     assert "x-gatepass-tried" not in answer.headers
 
 
 async def test_where_nothing_is_gone_by_the_first_word_is_the_last():
     async with (
         Scripted(answer=Refusing([no_stream()])) as upstream,
-        gateway(upstreams={"chat": {"base_url": f"{upstream.url}/v1", "learn": "off"}}) as gate,
+        gateway(upstreams={"chat": {"base_url": f"{upstream.url}/v1", "learn": "off"}}) as gp,
     ):
-        answers = [await gate.ask(STREAMED).answer() for _ in range(2)]
-        assert lessons(gate) == []
+        answers = [await gp.ask(STREAMED).answer() for _ in range(2)]
+        assert lessons(gp) == []
     assert [answer.status for answer in answers] == [400, 400]
     assert len(upstream.received) == 2
 
@@ -221,8 +221,8 @@ async def test_where_nothing_is_gone_by_the_first_word_is_the_last():
 async def test_what_a_model_says_of_its_stream_is_not_overruled():
     async with Scripted(answer=Refusing([no_stream()])) as upstream:
         models = {"m": {"upstream": "chat", "stream": True, "suggest": "gpt-4o"}}
-        async with gateway(upstream=upstream.url, models=models) as gate:
-            answer = await gate.ask(STREAMED).answer()
+        async with gateway(upstream=upstream.url, models=models) as gp:
+            answer = await gp.ask(STREAMED).answer()
     assert (answer.status, len(upstream.received)) == (400, 1)
     assert answer.error["message"].endswith(
         "The model's entry sets stream: native. Set it to auto or emulate. The model 'gpt-4o' may accept this request."
@@ -231,22 +231,22 @@ async def test_what_a_model_says_of_its_stream_is_not_overruled():
 
 async def test_after_an_hour_one_request_meets_the_refusal_again_and_the_others_wait_for_it():
     clock, upstream_of = DrivenClock(), Refusing([no_stream()])
-    async with Scripted(answer=upstream_of) as upstream, gateway(upstream=upstream.url, clock=clock) as gate:
-        await gate.ask(STREAMED).answer()
+    async with Scripted(answer=upstream_of) as upstream, gateway(upstream=upstream.url, clock=clock) as gp:
+        await gp.ask(STREAMED).answer()
         await clock.advance(HOUR_S + 1)
         upstream.received.clear()
-        answers = await asyncio.gather(*(gate.ask(STREAMED).answer() for _ in range(5)))
+        answers = await asyncio.gather(*(gp.ask(STREAMED).answer() for _ in range(5)))
         assert {answer.status for answer in answers} == {200}
         assert sorted(request.json()["stream"] for request in upstream.received) == [False] * 5 + [True]
         upstream_of.refuses.clear()
         await clock.advance(HOUR_S + 1)
-        assert "x-gatepass-adapted" not in (await gate.ask(STREAMED).answer()).headers
-        assert lessons(gate) == []
+        assert "x-gatepass-adapted" not in (await gp.ask(STREAMED).answer()).headers
+        assert lessons(gp) == []
 
 
 async def test_a_burst_to_a_model_that_refuses_streams_costs_a_handful_of_calls(capsys):
-    async with Scripted(answer=Refusing([no_stream()])) as upstream, gateway(upstream=upstream.url) as gate:
-        answers = await asyncio.gather(*(gate.ask(STREAMED).answer() for _ in range(BURST)))
+    async with Scripted(answer=Refusing([no_stream()])) as upstream, gateway(upstream=upstream.url) as gp:
+        answers = await asyncio.gather(*(gp.ask(STREAMED).answer() for _ in range(BURST)))
     extra = len(upstream.received) - BURST
     with capsys.disabled():
         print(f"\n{BURST} requests at once to a model that refuses stream: {extra} extra upstream calls")
@@ -256,35 +256,35 @@ async def test_a_burst_to_a_model_that_refuses_streams_costs_a_handful_of_calls(
 
 
 async def test_a_burst_to_a_model_that_takes_everything_costs_no_call_more():
-    async with Scripted(answer=Refusing()) as upstream, gateway(upstream=upstream.url) as gate:
-        answers = await asyncio.gather(*(gate.ask(STREAMED).answer() for _ in range(BURST)))
+    async with Scripted(answer=Refusing()) as upstream, gateway(upstream=upstream.url) as gp:
+        answers = await asyncio.gather(*(gp.ask(STREAMED).answer() for _ in range(BURST)))
     assert ({answer.status for answer in answers}, len(upstream.received)) == ({200}, BURST)
 
 
 async def test_a_burst_to_a_known_model_that_begins_to_refuse_is_answered():
     """Nobody waits for anybody then: each may meet the refusal once."""
     upstream_of = Refusing()
-    async with Scripted(answer=upstream_of) as upstream, gateway(upstream=upstream.url) as gate:
-        assert (await gate.ask(STREAMED).answer()).status == 200
+    async with Scripted(answer=upstream_of) as upstream, gateway(upstream=upstream.url) as gp:
+        assert (await gp.ask(STREAMED).answer()).status == 200
         upstream_of.refuses.append(no_stream())
-        answers = await asyncio.gather(*(gate.ask(STREAMED).answer() for _ in range(20)))
+        answers = await asyncio.gather(*(gp.ask(STREAMED).answer() for _ in range(20)))
         assert {answer.status for answer in answers} == {200}
         assert len(upstream.received) <= 1 + 2 * 20
         before = len(upstream.received)
-        await gate.ask(STREAMED).answer()
+        await gp.ask(STREAMED).answer()
         assert len(upstream.received) == before + 1
 
 
 async def test_a_client_that_leaves_while_it_waits_for_the_scout_lets_the_others_go_on():
     async with (
         Scripted(answer=Refusing([no_stream()])) as upstream,
-        gateway(upstream=upstream.url) as gate,
+        gateway(upstream=upstream.url) as gp,
         AsyncExitStack() as leaving,
         AsyncExitStack() as staying,
     ):
         for _ in range(5):
-            await leaving.enter_async_context(gate.ask(STREAMED))
-        staying_on = [await staying.enter_async_context(gate.ask(STREAMED)) for _ in range(5)]
+            await leaving.enter_async_context(gp.ask(STREAMED))
+        staying_on = [await staying.enter_async_context(gp.ask(STREAMED)) for _ in range(5)]
         await leaving.aclose()
         answers = [await ask.answer() for ask in staying_on]
     assert {answer.status for answer in answers} == {200}
@@ -303,9 +303,9 @@ async def test_dimensions_are_left_out_only_where_the_vectors_have_them(wanted, 
     def answer(request):
         return refusal.dialogue if refusal.concerns(request.json()) else [Send(reply(VECTORS))]
 
-    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gate:
-        found = await gate.ask({**EMBED, "dimensions": wanted}, "/v1/embeddings").answer()
-        learned = lessons(gate)
+    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gp:
+        found = await gp.ask({**EMBED, "dimensions": wanted}, "/v1/embeddings").answer()
+        learned = lessons(gp)
     assert (found.status, len(upstream.received)) == (status, 2)
     if status == 200:
         assert (found.json()["data"], learned) == (VECTORS["data"], ["drop=dimensions"])
@@ -318,8 +318,8 @@ async def test_dimensions_are_left_out_only_where_the_vectors_have_them(wanted, 
 async def test_token_ids_go_up_and_a_refusal_says_what_to_do(declared):
     refusal = always("'input' field must be a string or an array of strings")
     models = {} if declared is None else {"e": {"upstream": "chat", "capabilities": {"token_ids": declared}}}
-    async with Scripted(answer=Refusing([refusal])) as upstream, gateway(upstream=upstream.url, models=models) as gate:
-        answer = await gate.ask({"model": "e", "input": [[1, 2]]}, "/v1/embeddings").answer()
+    async with Scripted(answer=Refusing([refusal])) as upstream, gateway(upstream=upstream.url, models=models) as gp:
+        answer = await gp.ask({"model": "e", "input": [[1, 2]]}, "/v1/embeddings").answer()
     assert answer.status == 400
     assert "check_embedding_ctx_length=False" in answer.error["message"]
     assert len(upstream.received) == (1 if declared is None else 0)
@@ -344,9 +344,9 @@ async def test_an_expired_token_between_two_tries_is_renewed_and_what_was_learne
     async with Scripted(answer=mint) as issuer, Scripted(answer=serve) as upstream:
         credential = {"type": "oauth2", "token_url": issuer.url, "client_id": "i", "client_secret": "a-long-secret"}
         upstreams = {"chat": {"base_url": upstream.url, "credential": "corp"}}
-        async with gateway(upstreams=upstreams, credentials={"corp": credential}) as gate:
-            answer = await gate.ask(STREAMED).answer()
-            assert lessons(gate) == ["stream=synth"]
+        async with gateway(upstreams=upstreams, credentials={"corp": credential}) as gp:
+            answer = await gp.ask(STREAMED).answer()
+            assert lessons(gp) == ["stream=synth"]
     assert (answer.status, answer.body.endswith(DONE)) == (200, True)
     first, second = "Bearer tok-first-1", "Bearer tok-second-2"
     assert asked == [(first, True), (first, False), (second, False)]
@@ -354,8 +354,8 @@ async def test_an_expired_token_between_two_tries_is_renewed_and_what_was_learne
 
 async def test_a_model_that_refuses_both_ways_is_asked_once_in_each():
     refuses = Refusing([no_stream(), always(ONLY_STREAM)])
-    async with Scripted(answer=refuses) as upstream, gateway(upstream=upstream.url) as gate:
-        answer = await gate.ask(STREAMED).answer()
+    async with Scripted(answer=refuses) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask(STREAMED).answer()
     assert (answer.status, answer.error["param"], len(upstream.received)) == (400, "stream", 2)
 
 
@@ -369,8 +369,8 @@ async def test_a_model_that_refuses_both_ways_is_asked_once_in_each():
     ],
 )
 async def test_a_refusal_that_names_no_member_stays_the_upstreams_own(error):
-    async with Scripted([Send(reply({"error": error}, 400))]) as upstream, gateway(upstream=upstream.url) as gate:
-        answer = await gate.ask(HELLO).answer()
+    async with Scripted([Send(reply({"error": error}, 400))]) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask(HELLO).answer()
     assert (answer.status, answer.error["hop"]) == (400, "upstream:chat")
     assert answer.error["message"].startswith(error["message"])
     assert len(upstream.received) == 1

@@ -20,9 +20,9 @@ from tests.waiting import until
 COUNTED = {"input": 40, "output": 11, "cached_input": 32, "reasoning": 7}
 
 
-def sum_of(gate: Gateway, name: str, **labels: str) -> float:
+def sum_of(gp: Gateway, name: str, **labels: str) -> float:
     """The sum of the samples of `name` with these labels."""
-    text = gate.gate.metrics.exposition().decode()
+    text = gp.state.metrics.exposition().decode()
     lines = re.findall(rf"^gatepass_{name}(?:\{{(.*)\}})? (\S+)$", text, re.MULTILINE)
     wanted = {f'{label}="{value}"' for label, value in labels.items()}
     return sum(float(value) for found, value in lines if wanted <= set(found.split(",")))
@@ -45,27 +45,27 @@ async def test_tokens_and_requests_are_counted_by_caller_and_model():
     ]
     async with (
         Scripted(*dialogues) as upstream,
-        gateway(upstream=upstream.url, access=access, models=models) as gate,
+        gateway(upstream=upstream.url, access=access, models=models) as gp,
     ):
         for caller, body in (
             ("alice", streamed),
             ("bob", {**HELLO, "model": "gpt"}),
             ("bob", {**HELLO, "model": "invented"}),
         ):
-            assert (await gate.ask(body, headers=key_of(caller)).answer()).status == 200
-        assert (await gate.ask(headers=key_of("mallory")).answer()).status == 401
+            assert (await gp.ask(body, headers=key_of(caller)).answer()).status == 200
+        assert (await gp.ask(headers=key_of("mallory")).answer()).status == 401
         for caller in ("alice", "bob"):
             labels = {"caller": caller, "model": "gpt", "upstream": "chat", "operation": "chat"}
-            assert sum_of(gate, "requests_total", outcome="ok", **labels) == 1
-            assert sum_of(gate, "attempts_total", **labels) == 1
+            assert sum_of(gp, "requests_total", outcome="ok", **labels) == 1
+            assert sum_of(gp, "attempts_total", **labels) == 1
             for kind, count in COUNTED.items():
-                assert sum_of(gate, f"{kind}_tokens_total", **labels) == count
-        assert sum_of(gate, "output_tokens_total", caller="bob", model="other") == 1
-        assert sum_of(gate, "time_to_first_token_seconds_count", model="gpt") == 1
-        assert sum_of(gate, "time_per_output_token_seconds_count", model="gpt") == 1
-        assert sum_of(gate, "request_duration_seconds_count", model="gpt") == 2
+                assert sum_of(gp, f"{kind}_tokens_total", **labels) == count
+        assert sum_of(gp, "output_tokens_total", caller="bob", model="other") == 1
+        assert sum_of(gp, "time_to_first_token_seconds_count", model="gpt") == 1
+        assert sum_of(gp, "time_per_output_token_seconds_count", model="gpt") == 1
+        assert sum_of(gp, "request_duration_seconds_count", model="gpt") == 2
         refused = {"caller": "none", "model": "none", "upstream": "none", "operation": "chat"}
-        assert sum_of(gate, "errors_total", code="invalid_api_key", hop="client", **refused) == 1
+        assert sum_of(gp, "errors_total", code="invalid_api_key", hop="client", **refused) == 1
 
 
 @pytest.mark.parametrize("as_stream", [True, False])
@@ -79,23 +79,23 @@ async def test_the_tokens_of_the_responses_api_are_counted(as_stream: bool):
     }
     document: dict[str, Any] = {**response(message(part("Hi"))), "usage": usage}
     answer = stream(event({"type": "response.completed", "response": document})) if as_stream else reply(document)
-    async with Scripted([Send(answer)]) as upstream, gateway(upstream=upstream.url) as gate:
+    async with Scripted([Send(answer)]) as upstream, gateway(upstream=upstream.url) as gp:
         asked = {"model": "m", "input": "hi", "stream": as_stream}
-        assert (await gate.ask(asked, "/v1/responses").answer()).status == 200
+        assert (await gp.ask(asked, "/v1/responses").answer()).status == 200
         for kind, count in COUNTED.items():
-            assert sum_of(gate, f"{kind}_tokens_total", operation="responses") == count
+            assert sum_of(gp, f"{kind}_tokens_total", operation="responses") == count
 
 
 async def test_each_target_of_a_failover_has_its_attempt():
     async with Scripted([Send(reply(COMPLETION))]) as second:
         upstreams = {"first": {"base_url": "http://127.0.0.1:9/v1"}, "second": {"base_url": f"{second.url}/v1"}}
         models = {"gpt": {"targets": [{"upstream": "first"}, {"upstream": "second"}]}}
-        async with gateway(upstreams=upstreams, models=models) as gate:
-            assert (await gate.ask({**HELLO, "model": "gpt"}).answer()).status == 200
+        async with gateway(upstreams=upstreams, models=models) as gp:
+            assert (await gp.ask({**HELLO, "model": "gpt"}).answer()).status == 200
             for upstream, requests in (("first", 0), ("second", 1)):
                 labels = {"caller": "local", "model": "gpt", "upstream": upstream, "operation": "chat"}
-                assert sum_of(gate, "attempts_total", **labels) == 1
-                assert sum_of(gate, "requests_total", outcome="ok", **labels) == requests
+                assert sum_of(gp, "attempts_total", **labels) == 1
+                assert sum_of(gp, "requests_total", outcome="ok", **labels) == requests
 
 
 async def test_added_latency_is_the_wait_for_the_token_and_not_the_one_for_the_upstream():
@@ -106,10 +106,10 @@ async def test_added_latency_is_the_wait_for_the_token_and_not_the_one_for_the_u
     async with (
         Scripted([Wait(waits[0]), *minted()], [Wait(waits[2]), *minted("good-token-2")]) as issuer,
         Scripted([Wait(waits[1]), rejected], [Wait(waits[3]), Send(reply(COMPLETION))]) as upstream,
-        gateway(clock=clock, **corp(issuer, upstream)) as gate,
+        gateway(clock=clock, **corp(issuer, upstream)) as gp,
     ):
-        asked = asyncio.create_task(gate.ask().answer())
-        await until(lambda: gate.gate.in_flight.busy == 1)
+        asked = asyncio.create_task(gp.ask().answer())
+        await until(lambda: gp.state.in_flight.busy == 1)
         for server, count, wait_s, wait in (
             (issuer, 1, 1.0, waits[0]),
             (upstream, 1, 4.0, waits[1]),
@@ -120,9 +120,9 @@ async def test_added_latency_is_the_wait_for_the_token_and_not_the_one_for_the_u
             await clock.advance(wait_s)
             wait.set()
         assert (await asked).status == 200
-        assert sum_of(gate, "request_duration_seconds_sum") == pytest.approx(7.5)
-        assert sum_of(gate, "added_latency_seconds_sum", upstream="chat", operation="chat") == pytest.approx(1.5)
-        assert sum_of(gate, "token_retries_total", upstream="chat") == 1
+        assert sum_of(gp, "request_duration_seconds_sum") == pytest.approx(7.5)
+        assert sum_of(gp, "added_latency_seconds_sum", upstream="chat", operation="chat") == pytest.approx(1.5)
+        assert sum_of(gp, "token_retries_total", upstream="chat") == 1
 
 
 async def test_a_request_that_waits_for_a_connection_is_seen_while_it_waits_and_afterwards():
@@ -130,16 +130,16 @@ async def test_a_request_that_waits_for_a_connection_is_seen_while_it_waits_and_
     good = Send(reply(COMPLETION))
     async with Scripted([good], [Wait(release), good], [good]) as upstream:
         chat = {"base_url": f"{upstream.url}/v1", "max_connections": 1}
-        async with gateway(upstreams={"chat": chat}) as gate:
-            await gate.ask().answer()  # a second request with an unknown model would wait for the first one's reply
-            first = asyncio.create_task(gate.ask().answer())
+        async with gateway(upstreams={"chat": chat}) as gp:
+            await gp.ask().answer()  # a second request with an unknown model would wait for the first one's reply
+            first = asyncio.create_task(gp.ask().answer())
             await upstream.requested(2)
-            second = asyncio.create_task(gate.ask().answer())
-            await until(lambda: sum_of(gate, "pool_waiting_requests", upstream="chat") == 1)
-            assert sum_of(gate, "upstream_connections", upstream="chat", state="busy") == 1
-            assert sum_of(gate, "requests_in_flight", caller="local", model="other", upstream="chat") == 2
+            second = asyncio.create_task(gp.ask().answer())
+            await until(lambda: sum_of(gp, "pool_waiting_requests", upstream="chat") == 1)
+            assert sum_of(gp, "upstream_connections", upstream="chat", state="busy") == 1
+            assert sum_of(gp, "requests_in_flight", caller="local", model="other", upstream="chat") == 2
             release.set()
             assert [answer.status for answer in (await first, await second)] == [200, 200]
-            assert sum_of(gate, "pool_wait_seconds_count", upstream="chat") == 1
-            assert sum_of(gate, "pool_waiting_requests", upstream="chat") == 0
-            assert sum_of(gate, "upstream_connections_limit", upstream="chat") == 1
+            assert sum_of(gp, "pool_wait_seconds_count", upstream="chat") == 1
+            assert sum_of(gp, "pool_waiting_requests", upstream="chat") == 0
+            assert sum_of(gp, "upstream_connections_limit", upstream="chat") == 1

@@ -21,14 +21,14 @@ LIST = [Send(reply({"object": "list", "data": [LARGE, SMALL]}))]
 EMBEDDERS = [Send(reply({"object": "list", "data": [{"id": "bge-m3"}, {"id": "small"}]}))]
 
 
-async def listed(gate: Gateway) -> tuple[int, Any]:
-    answer = await gate.ask(None, "/v1/models", method="GET").answer()
+async def listed(gp: Gateway) -> tuple[int, Any]:
+    answer = await gp.ask(None, "/v1/models", method="GET").answer()
     return answer.status, answer.json()
 
 
-async def refreshed(gate: Gateway) -> None:
+async def refreshed(gp: Gateway) -> None:
     """Returns when no list is under way any more."""
-    await until(lambda: not gate.gate.in_flight.tasks._running)
+    await until(lambda: not gp.state.in_flight.tasks._running)
 
 
 def ids(found: tuple[int, Any]) -> list[str]:
@@ -37,11 +37,11 @@ def ids(found: tuple[int, Any]) -> list[str]:
 
 
 async def test_a_wildcard_lists_the_upstreams_own_models_as_they_are():
-    async with Scripted(LIST) as upstream, gateway(upstream=upstream.url) as gate:
-        assert await listed(gate) == (200, {"object": "list", "data": [LARGE, SMALL]})
-        one = await gate.ask(None, "/v1/models/org/large", method="GET").answer()
-        escaped = await gate.ask(None, "/models/org%2Flarge", method="GET").answer()
-        absent = await gate.ask(None, "/v1/models/org", method="GET").answer()
+    async with Scripted(LIST) as upstream, gateway(upstream=upstream.url) as gp:
+        assert await listed(gp) == (200, {"object": "list", "data": [LARGE, SMALL]})
+        one = await gp.ask(None, "/v1/models/org/large", method="GET").answer()
+        escaped = await gp.ask(None, "/models/org%2Flarge", method="GET").answer()
+        absent = await gp.ask(None, "/v1/models/org", method="GET").answer()
     asked = upstream.received[0]
     assert (asked.method, asked.target, asked.body, asked.header("content-type")) == ("GET", "/v1/models", b"", None)
     assert (one.status, one.json()) == (escaped.status, escaped.json()) == (200, LARGE)
@@ -53,31 +53,31 @@ async def test_configured_names_come_first_and_globs_let_the_others_in():
     async with Scripted(LIST) as chat, Scripted(EMBEDDERS) as embed:
         upstreams = {"chat": {"base_url": chat.url}, "embed": {"base_url": embed.url}}
         models = {"gpt-best": {"upstream": "chat", "name": "deployed"}, "org/*": {"upstream": "chat"}}
-        async with gateway(upstreams=upstreams, models=models) as gate:
-            assert ids(await listed(gate)) == ["gpt-best", "org/large"]
+        async with gateway(upstreams=upstreams, models=models) as gp:
+            assert ids(await listed(gp)) == ["gpt-best", "org/large"]
         assert embed.connections == 0
         operations = {"embeddings": {"upstream": "embed"}}
-        async with gateway(upstreams=upstreams, models=models, operations=operations) as gate:
-            assert ids(await listed(gate)) == ["gpt-best", "bge-m3", "small", "org/large"]
-        async with gateway(upstreams=upstreams, models={"only": {"upstream": "chat"}}) as gate:
-            assert ids(await listed(gate)) == ["only"]
-            described = await gate.ask(None, "/v1/models/only", method="GET").answer()
+        async with gateway(upstreams=upstreams, models=models, operations=operations) as gp:
+            assert ids(await listed(gp)) == ["gpt-best", "bge-m3", "small", "org/large"]
+        async with gateway(upstreams=upstreams, models={"only": {"upstream": "chat"}}) as gp:
+            assert ids(await listed(gp)) == ["only"]
+            described = await gp.ask(None, "/v1/models/only", method="GET").answer()
     assert described.json() == {"id": "only", "object": "model", "created": 0, "owned_by": "gatepass"}
 
 
 async def test_a_list_is_asked_for_again_after_a_minute_however_many_ask():
     clock = DrivenClock()
-    async with Scripted(LIST, EMBEDDERS) as upstream, gateway(upstream=upstream.url, clock=clock) as gate:
-        found = await asyncio.gather(*(listed(gate) for _ in range(20)))
+    async with Scripted(LIST, EMBEDDERS) as upstream, gateway(upstream=upstream.url, clock=clock) as gp:
+        found = await asyncio.gather(*(listed(gp) for _ in range(20)))
         assert {tuple(ids(one)) for one in found} == {("org/large", "small")}
         assert len(upstream.received) == 1
         await clock.advance(59)
-        assert ids(await listed(gate)) == ["org/large", "small"]
+        assert ids(await listed(gp)) == ["org/large", "small"]
         assert len(upstream.received) == 1
         await clock.advance(2)
-        assert ids(await listed(gate)) == ["org/large", "small"]
-        await refreshed(gate)
-        assert ids(await listed(gate)) == ["bge-m3", "small"]
+        assert ids(await listed(gp)) == ["org/large", "small"]
+        await refreshed(gp)
+        assert ids(await listed(gp)) == ["bge-m3", "small"]
         assert len(upstream.received) == 2
 
 
@@ -98,10 +98,10 @@ async def test_the_last_good_list_outlives_whatever_the_upstream_does_then():
     clock = DrivenClock()
     async with Scripted(LIST, *FAILURES.values()) as upstream:
         once = {"chat": {"base_url": f"{upstream.url}/v1", "repeat_stale": False}}
-        async with gateway(upstreams=once, clock=clock) as gate:
+        async with gateway(upstreams=once, clock=clock) as gp:
             for count in range(1 + len(FAILURES)):
-                assert ids(await listed(gate)) == ["org/large", "small"]
-                await refreshed(gate)
+                assert ids(await listed(gp)) == ["org/large", "small"]
+                await refreshed(gp)
                 assert len(upstream.received) == 1 + count
                 await clock.advance(61)
 
@@ -121,10 +121,10 @@ async def test_without_any_list_the_upstreams_error_is_told():
     found, clock = {}, DrivenClock()
     async with (
         Scripted(*FAILURES.values()) as upstream,
-        gateway(upstreams={"chat": {"base_url": upstream.url, "repeat_stale": False}}, clock=clock) as gate,
+        gateway(upstreams={"chat": {"base_url": upstream.url, "repeat_stale": False}}, clock=clock) as gp,
     ):
         for name in FAILURES:
-            answer = await gate.ask(None, "/v1/models", method="GET").answer()
+            answer = await gp.ask(None, "/v1/models", method="GET").answer()
             found[name] = (answer.status, answer.error["code"])
             assert (answer.error["hop"], answer.headers["x-gatepass-hop"]) == ("upstream:chat", "upstream:chat")
             await clock.advance(FAILED_S)
@@ -138,15 +138,15 @@ async def test_one_failing_upstream_takes_no_others_models_away():
             "operations": {"embeddings": {"upstream": "embed"}},
             "models": {"*": {"upstream": "chat"}},
         }
-        async with gateway(upstreams=upstreams, **blocks) as gate:
-            assert ids(await listed(gate)) == ["bge-m3", "small"]
+        async with gateway(upstreams=upstreams, **blocks) as gp:
+            assert ids(await listed(gp)) == ["bge-m3", "small"]
 
 
 async def test_an_upstream_that_hangs_is_waited_for_eight_seconds():
     """Clients verify a provider by this call within ten (RAGFlow's provider check)."""
     clock = DrivenClock()
-    async with Scripted([Hold()], LIST) as upstream, gateway(upstream=upstream.url, clock=clock) as gate:
-        asking = asyncio.create_task(gate.ask(None, "/v1/models", method="GET").answer())
+    async with Scripted([Hold()], LIST) as upstream, gateway(upstream=upstream.url, clock=clock) as gp:
+        asking = asyncio.create_task(gp.ask(None, "/v1/models", method="GET").answer())
         await upstream.requested()
         await clock.advance(7.9)
         assert not asking.done()
@@ -154,7 +154,7 @@ async def test_an_upstream_that_hangs_is_waited_for_eight_seconds():
         answer = await asking
         assert (answer.status, answer.error["code"]) == (504, "upstream_timeout_total")
         await clock.advance(FAILED_S)
-        assert ids(await listed(gate)) == ["org/large", "small"]
+        assert ids(await listed(gp)) == ["org/large", "small"]
 
 
 async def test_where_there_is_something_to_show_a_list_is_waited_for_four_seconds():
@@ -162,26 +162,26 @@ async def test_where_there_is_something_to_show_a_list_is_waited_for_four_second
     clock, release = DrivenClock(), asyncio.Event()
     async with Scripted([Wait(release), *LIST]) as upstream:
         models = {"own": {"upstream": "chat"}, "*": {"upstream": "chat"}}
-        async with gateway(upstream=upstream.url, clock=clock, models=models) as gate:
-            asking = asyncio.create_task(listed(gate))
+        async with gateway(upstream=upstream.url, clock=clock, models=models) as gp:
+            asking = asyncio.create_task(listed(gp))
             await upstream.requested()
             await clock.advance(3.9)
             assert not asking.done()
             await clock.advance(0.2)
             assert ids(await asking) == ["own"]
             release.set()
-            assert ids(await listed(gate)) == ["own", "org/large", "small"]
+            assert ids(await listed(gp)) == ["own", "org/large", "small"]
     assert len(upstream.received) == 1
 
 
 async def test_an_old_list_is_shown_at_once_while_the_new_one_takes_its_time():
     clock = DrivenClock()
-    async with Scripted(LIST, [Hold()]) as upstream, gateway(upstream=upstream.url, clock=clock) as gate:
-        assert ids(await listed(gate)) == ["org/large", "small"]
+    async with Scripted(LIST, [Hold()]) as upstream, gateway(upstream=upstream.url, clock=clock) as gp:
+        assert ids(await listed(gp)) == ["org/large", "small"]
         for _ in range(3):
             await clock.advance(61)
-            assert ids(await listed(gate)) == ["org/large", "small"]
-            assert ids(await listed(gate)) == ["org/large", "small"]
+            assert ids(await listed(gp)) == ["org/large", "small"]
+            assert ids(await listed(gp)) == ["org/large", "small"]
         await upstream.requested(4)
     assert len(upstream.received) == 4
 
@@ -189,26 +189,26 @@ async def test_an_old_list_is_shown_at_once_while_the_new_one_takes_its_time():
 async def test_a_failure_is_remembered_for_a_few_seconds():
     clock = DrivenClock()
     busy = [Send(reply({"error": {"message": "boom"}}, 500))]
-    async with Scripted(busy, LIST) as upstream, gateway(upstream=upstream.url, clock=clock) as gate:
+    async with Scripted(busy, LIST) as upstream, gateway(upstream=upstream.url, clock=clock) as gp:
         for _ in range(3):
-            assert (await listed(gate))[0] == 500
+            assert (await listed(gp))[0] == 500
             await clock.advance(FAILED_S / 4)
         assert len(upstream.received) == 1
         await clock.advance(FAILED_S / 4)
-        assert ids(await listed(gate)) == ["org/large", "small"]
+        assert ids(await listed(gp)) == ["org/large", "small"]
 
 
 async def test_a_list_that_is_late_is_waited_for_by_the_first_who_asks_alone():
     clock = DrivenClock()
     async with Scripted([Hold()]) as upstream:
         models = {"own": {"upstream": "chat"}, "*": {"upstream": "chat"}}
-        async with gateway(upstream=upstream.url, clock=clock, models=models) as gate:
-            asking = asyncio.create_task(listed(gate))
+        async with gateway(upstream=upstream.url, clock=clock, models=models) as gp:
+            asking = asyncio.create_task(listed(gp))
             await upstream.requested()
             await clock.advance(4.1)
             assert ids(await asking) == ["own"]
-            waiting = asyncio.create_task(listed(gate))
-            await until(lambda: gate.gate.in_flight.busy == 1)
+            waiting = asyncio.create_task(listed(gp))
+            await until(lambda: gp.state.in_flight.busy == 1)
             await clock.advance(0.01)
             assert ids(await waiting) == ["own"]
 
@@ -217,8 +217,8 @@ async def test_one_model_is_looked_for_in_every_list():
     clock, release = DrivenClock(), asyncio.Event()
     async with Scripted([Wait(release), *LIST]) as upstream:
         models = {"own": {"upstream": "chat"}, "*": {"upstream": "chat"}}
-        async with gateway(upstream=upstream.url, clock=clock, models=models) as gate:
-            asking = asyncio.create_task(gate.ask(None, "/v1/models/small", method="GET").answer())
+        async with gateway(upstream=upstream.url, clock=clock, models=models) as gp:
+            asking = asyncio.create_task(gp.ask(None, "/v1/models/small", method="GET").answer())
             await upstream.requested()
             await clock.advance(6)
             release.set()
@@ -227,11 +227,11 @@ async def test_one_model_is_looked_for_in_every_list():
 
 async def test_a_leaver_stops_nobody_elses_list():
     release = asyncio.Event()
-    async with Scripted([Wait(release), *LIST]) as upstream, gateway(upstream=upstream.url) as gate:
-        async with gate.ask(None, "/v1/models", method="GET"):
+    async with Scripted([Wait(release), *LIST]) as upstream, gateway(upstream=upstream.url) as gp:
+        async with gp.ask(None, "/v1/models", method="GET"):
             await upstream.requested()
-            staying = asyncio.create_task(listed(gate))
-            await until(lambda: gate.gate.in_flight.busy == 2)
+            staying = asyncio.create_task(listed(gp))
+            await until(lambda: gp.state.in_flight.busy == 2)
         release.set()
         assert ids(await staying) == ["org/large", "small"]
     assert len(upstream.received) == 1
@@ -245,8 +245,8 @@ async def test_the_list_is_asked_for_with_the_token_which_is_renewed_here_too():
     async with Scripted(mint(1), mint(2)) as issuer, Scripted(expired, LIST) as upstream:
         login = {"type": "http_json", "url": issuer.url}
         upstreams = {"chat": {"base_url": upstream.url, "credential": "corp"}}
-        async with gateway(upstreams=upstreams, credentials={"corp": login}) as gate:
-            assert ids(await listed(gate)) == ["org/large", "small"]
+        async with gateway(upstreams=upstreams, credentials={"corp": login}) as gp:
+            assert ids(await listed(gp)) == ["org/large", "small"]
         shown = [request.header("authorization") for request in upstream.received]
         assert shown == ["Bearer list-token-1", "Bearer list-token-2"]
         assert len(issuer.received) == 2
@@ -256,8 +256,8 @@ async def test_without_a_token_the_list_says_so():
     async with Scripted([Send(reply({"error": "invalid_client"}, 401))]) as issuer, Scripted(LIST) as upstream:
         login = {"type": "http_json", "url": issuer.url}
         upstreams = {"chat": {"base_url": upstream.url, "credential": "corp"}}
-        async with gateway(upstreams=upstreams, credentials={"corp": login}) as gate:
-            answer = await gate.ask(None, "/v1/models", method="GET").answer()
+        async with gateway(upstreams=upstreams, credentials={"corp": login}) as gp:
+            answer = await gp.ask(None, "/v1/models", method="GET").answer()
         assert (answer.status, answer.error["code"]) == (503, "token_unavailable")
         assert answer.error["hop"] == "credential:corp"
         assert upstream.connections == 0
@@ -266,8 +266,8 @@ async def test_without_a_token_the_list_says_so():
 async def test_odd_entries_are_passed_over_and_a_bare_list_is_read():
     last = {"id": "d", "object": "model", "created": 7, "owned_by": "them", "x": {"deep": [1]}}
     odd = [{"id": "a", "created": None}, {"name": "b"}, "c", None, {"id": 4}, {"id": ""}, last]
-    async with Scripted([Send(reply(odd))]) as upstream, gateway(upstream=upstream.url) as gate:
-        assert (await listed(gate))[1]["data"] == [
+    async with Scripted([Send(reply(odd))]) as upstream, gateway(upstream=upstream.url) as gp:
+        assert (await listed(gp))[1]["data"] == [
             {"id": "a", "object": "model", "created": 0, "owned_by": "upstream"},
             last,
         ]
@@ -284,16 +284,16 @@ async def test_odd_entries_are_passed_over_and_a_bare_list_is_read():
     ],
 )
 async def test_of_an_entry_only_what_is_missing_or_unusable_is_filled_in(said, shown):
-    async with Scripted([Send(reply([{"id": "a", **said}]))]) as upstream, gateway(upstream=upstream.url) as gate:
-        (entry,) = (await listed(gate))[1]["data"]
+    async with Scripted([Send(reply([{"id": "a", **said}]))]) as upstream, gateway(upstream=upstream.url) as gp:
+        (entry,) = (await listed(gp))[1]["data"]
     assert entry == {"id": "a", "object": "model", "created": 0, "owned_by": "upstream", **shown}
     assert type(entry["created"]) is int
 
 
 async def test_a_list_has_its_bound():
     many = {"data": [{"id": f"m{number}"} for number in range(6_000)]}
-    async with Scripted([Send(reply(json.dumps(many).encode()))]) as upstream, gateway(upstream=upstream.url) as gate:
-        assert len(ids(await listed(gate))) == 5_000
+    async with Scripted([Send(reply(json.dumps(many).encode()))]) as upstream, gateway(upstream=upstream.url) as gp:
+        assert len(ids(await listed(gp))) == 5_000
 
 
 async def test_a_model_that_is_not_listed_can_be_asked_all_the_same():
@@ -302,15 +302,15 @@ async def test_a_model_that_is_not_listed_can_be_asked_all_the_same():
     def answer(request):
         return LIST if request.target == "/v1/models" else [Send(reply(COMPLETION))]
 
-    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gate:
-        await listed(gate)
-        assert (await gate.ask({**HELLO, "model": "unlisted"}).answer()).status == 200
+    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gp:
+        await listed(gp)
+        assert (await gp.ask({**HELLO, "model": "unlisted"}).answer()).status == 200
 
 
 async def test_fifty_failing_lists_do_not_hammer_the_upstream():
     """A client that asks again and again while the upstream is down costs one call at a time."""
-    async with Scripted([Rst()]) as upstream, gateway(upstream=upstream.url) as gate:
-        await asyncio.gather(*(listed(gate) for _ in range(50)))
+    async with Scripted([Rst()]) as upstream, gateway(upstream=upstream.url) as gp:
+        await asyncio.gather(*(listed(gp) for _ in range(50)))
         assert len(upstream.received) < 25
 
 
@@ -319,7 +319,7 @@ async def test_a_list_for_which_the_key_is_refused_says_which_key_it_was():
     async with Scripted(refused) as upstream:
         upstreams = {"chat": {"base_url": upstream.url, "credential": "corp"}}
         credentials = {"corp": {"type": "static", "token": "s3cret-token-0123"}}
-        async with gateway(upstreams=upstreams, credentials=credentials) as gate:
-            status, body = await listed(gate)
+        async with gateway(upstreams=upstreams, credentials=credentials) as gp:
+            status, body = await listed(gp)
     assert (status, body["error"]["code"]) == (401, "upstream_auth")
     assert "no such key. Tried once, with the key of the credential 'corp'" in body["error"]["message"]

@@ -34,15 +34,15 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def model():
-    """A model that can all there is, and gatepass before it: `(upstream, gate)`."""
+    """A model that can all there is, and gatepass before it: `(upstream, gp)`."""
 
     def answer(request):
         if request.target == EMBEDDINGS:
             return [Send(reply(VECTORS))]
         return [Send(stream(*EVENTS) if request.json().get("stream") else reply(COMPLETION))]
 
-    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gate:
-        yield upstream, gate
+    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gp:
+        yield upstream, gp
 
 
 # --- the `images` keyword -----------------------------------------------------------------------------------------
@@ -92,8 +92,8 @@ def ragflow_chat(**more: object) -> dict[str, Any]:
 @pytest.mark.parametrize("shape", SHAPES)
 async def test_top_level_images_go_to_the_last_user_message(model, shape):
     images, urls = SHAPES[shape]
-    upstream, gate = model
-    answer = await gate.ask(ragflow_chat(images=images)).answer()
+    upstream, gp = model
+    answer = await gp.ask(ragflow_chat(images=images)).answer()
     wanted = ragflow_chat()
     wanted["messages"][-1]["content"] = [{"type": "text", "text": ASKED}, *map(part, urls)]
     assert (answer.status, answer.headers["x-gatepass-adapted"]) == (200, f"images={len(urls)}")
@@ -113,16 +113,16 @@ CONTENTS = {
 @pytest.mark.parametrize("content", CONTENTS)
 async def test_images_join_whatever_content_is_there(model, content):
     before, after = CONTENTS[content]
-    upstream, gate = model
-    await gate.ask({"model": "m", "messages": [{"role": "user", "content": before}], "images": [DATA_URL]}).answer()
+    upstream, gp = model
+    await gp.ask({"model": "m", "messages": [{"role": "user", "content": before}], "images": [DATA_URL]}).answer()
     assert upstream.received[-1].json() == {"model": "m", "messages": [{"role": "user", "content": after}]}
 
 
 async def test_images_of_a_message_stay_with_it_and_empty_ones_go(model):
-    upstream, gate = model
+    upstream, gp = model
     own = {"role": "user", "content": "this one", "images": [PNG]}
     others = [{"role": "user", "content": "and", "images": []}, {"role": "user", "content": "so", "images": None}]
-    await gate.ask({"model": "m", "messages": [own, *others], "images": None}).answer()
+    await gp.ask({"model": "m", "messages": [own, *others], "images": None}).answer()
     assert upstream.received[-1].json()["messages"] == [
         {"role": "user", "content": [{"type": "text", "text": "this one"}, part(DATA_URL)]},
         {"role": "user", "content": "and"},
@@ -131,8 +131,8 @@ async def test_images_of_a_message_stay_with_it_and_empty_ones_go(model):
 
 
 async def test_a_stream_with_images_is_a_stream(model):
-    upstream, gate = model
-    answer = await gate.ask(ragflow_chat(images=[DATA_URL], stream=True)).answer()
+    upstream, gp = model
+    answer = await gp.ask(ragflow_chat(images=[DATA_URL], stream=True)).answer()
     assert (answer.status, answer.body, answer.headers["x-gatepass-adapted"]) == (200, b"".join(EVENTS), "images=1")
     assert upstream.received[-1].json()["messages"][-1]["content"][1] == part(DATA_URL)
 
@@ -158,9 +158,9 @@ NO_IMAGES = {
 @pytest.mark.parametrize("case", NO_IMAGES)
 async def test_what_is_no_image_is_named_and_nothing_is_sent(model, case):
     body, where, reason = NO_IMAGES[case]
-    upstream, gate = model
+    upstream, gp = model
     before = (upstream.connections, len(upstream.received))
-    answer = await gate.ask(body).answer()
+    answer = await gp.ask(body).answer()
     assert (upstream.connections, len(upstream.received)) == before
     error = answer.error
     assert (answer.status, error["code"], error["hop"], error["param"]) == (400, "invalid_image", "client", where)
@@ -168,18 +168,18 @@ async def test_what_is_no_image_is_named_and_nothing_is_sent(model, case):
 
 
 async def test_the_word_images_in_a_text_changes_no_byte(model):
-    upstream, gate = model
+    upstream, gp = model
     body = b'{"model":"m", "messages":[{"role":"user","content":"say \\"images\\": [1]"}],"metadata":{"images":[1]}}'
-    await gate.ask(body).answer()
+    await gp.ask(body).answer()
     assert upstream.received[-1].body == body
 
 
 async def test_ragflows_embeddings_lose_their_strays_and_no_other_byte(model):
-    upstream, gate = model
+    upstream, gp = model
     body = b'{"input": ["Test if the api key is available"], "model": "bge-m3", "encoding_format": "float"%b}'
     strays = b', "drop_params": true, "model_type": "embedding"'
-    answer = await gate.ask(body % strays, EMBEDDINGS).answer()
-    with_images = await gate.ask(b'{"model":"e","input":"x","images":["y"]}', EMBEDDINGS).answer()
+    answer = await gp.ask(body % strays, EMBEDDINGS).answer()
+    with_images = await gp.ask(b'{"model":"e","input":"x","images":["y"]}', EMBEDDINGS).answer()
     first, second = upstream.received[-2:]
     assert (first.target, first.body) == ("/v1/embeddings", body % b"")
     assert (answer.status, answer.json()) == (200, VECTORS)
@@ -240,9 +240,9 @@ class Corporation:
         self.refused += 1
         return [Wait(self.refuses), Send(EXPIRED_TOKEN)]
 
-    async def until_stale(self, gate):
+    async def until_stale(self, gp):
         """Drive the clock to the moment when the next token is asked for, and no further."""
-        holder = gate.gate.holders["login"]
+        holder = gp.state.holders["login"]
         before = holder.status().fetches
         while holder.status().fetches == before and not holder.status().refreshing:
             await self.clock.advance(1)
@@ -277,9 +277,9 @@ async def corporation():
 
 
 async def test_chat_and_embeddings_go_to_their_hosts_with_the_token_of_the_login(corporation):
-    async with gateway(clock=corporation.clock, **corporation.blocks()) as gate:
-        chat = await gate.ask(HELLO).answer()
-        vectors = await gate.ask({"model": "e", "input": "x"}, EMBEDDINGS).answer()
+    async with gateway(clock=corporation.clock, **corporation.blocks()) as gp:
+        chat = await gp.ask(HELLO).answer()
+        vectors = await gp.ask({"model": "e", "input": "x"}, EMBEDDINGS).answer()
     assert (chat.status, chat.json(), vectors.status, vectors.json()) == (200, COMPLETION, 200, VECTORS)
     assert [request.target for request in corporation.chat.received] == ["/v1/chat/completions"]
     assert [request.target for request in corporation.embed.received] == ["/v1/embeddings"]
@@ -287,22 +287,22 @@ async def test_chat_and_embeddings_go_to_their_hosts_with_the_token_of_the_login
     assert len(corporation.login.received) == 1
 
 
-async def until_held(gate, text):
-    holder = gate.gate.holders["login"]
+async def until_held(gp, text):
+    holder = gp.state.holders["login"]
     await until(lambda: (held := holder.current()) is not None and held.text == text)
 
 
 async def test_a_stale_token_serves_while_the_next_one_is_fetched(corporation):
-    async with gateway(clock=corporation.clock, **corporation.blocks()) as gate:
-        await gate.ask().answer()
+    async with gateway(clock=corporation.clock, **corporation.blocks()) as gp:
+        await gp.ask().answer()
         corporation.login_is = "slow"
-        await corporation.until_stale(gate)
+        await corporation.until_stale(gp)
         assert FRESH_S < corporation.clock.now() - corporation.minted[token(1)] <= 0.80 * LIFE_S + 1
         await corporation.login.requested(2)
-        during = [await gate.ask().answer() for _ in range(3)]
+        during = [await gp.ask().answer() for _ in range(3)]
         corporation.release.set()
-        await until_held(gate, token(2))
-        after = await gate.ask().answer()
+        await until_held(gp, token(2))
+        after = await gp.ask().answer()
     assert [answer.status for answer in (*during, after)] == [200] * 4
     assert corporation.used(corporation.chat) == [token(1)] * 4 + [token(2)]
     assert (corporation.refused, len(corporation.login.received)) == (0, 2)
@@ -310,29 +310,29 @@ async def test_a_stale_token_serves_while_the_next_one_is_fetched(corporation):
 
 async def test_twenty_lives_cost_a_call_each_and_no_request_fails(corporation):
     statuses = []
-    async with gateway(clock=corporation.clock, **corporation.blocks()) as gate:
+    async with gateway(clock=corporation.clock, **corporation.blocks()) as gp:
         for life in range(1, 21):
-            await until_held(gate, token(life))
+            await until_held(gp, token(life))
             for _ in range(4):
-                statuses.append((await gate.ask().answer()).status)
+                statuses.append((await gp.ask().answer()).status)
                 await corporation.clock.advance(FRESH_S / 4)
-            await corporation.until_stale(gate)
-        await until_held(gate, token(21))
+            await corporation.until_stale(gp)
+        await until_held(gp, token(21))
     assert statuses == [200] * 80
     assert (corporation.refused, len(corporation.login.received)) == (0, 21)
 
 
 async def test_a_login_that_is_down_is_not_felt_before_the_end_and_an_expired_token_is_never_sent(corporation):
     clock = corporation.clock
-    async with gateway(clock=clock, **corporation.blocks()) as gate:
-        assert (await gate.ask().answer()).status == 200
+    async with gateway(clock=clock, **corporation.blocks()) as gp:
+        assert (await gp.ask().answer()).status == 200
         corporation.login_is = "down"
         while clock.now() < corporation.minted[token(1)] + EXPIRED_S - 5:
             await clock.advance(5)
-            assert (await gate.ask().answer()).status == 200
+            assert (await gp.ask().answer()).status == 200
         sent = len(corporation.chat.received)
         await clock.advance(6)
-        dead = asyncio.create_task(gate.ask().answer())
+        dead = asyncio.create_task(gp.ask().answer())
         async with asyncio.timeout(BOUND_S):
             while not dead.done():
                 await clock.advance(0.1)
@@ -345,11 +345,11 @@ async def test_a_login_that_is_down_is_not_felt_before_the_end_and_an_expired_to
 
 
 async def test_a_401_in_mid_life_is_one_new_token_and_one_repeat(corporation):
-    async with gateway(clock=corporation.clock, **corporation.blocks()) as gate:
-        await gate.ask().answer()
+    async with gateway(clock=corporation.clock, **corporation.blocks()) as gp:
+        await gp.ask().answer()
         corporation.revoked.add(token(1))
-        answer = await gate.ask().answer()
-        vectors = await gate.ask({"model": "e", "input": "x"}, EMBEDDINGS).answer()
+        answer = await gp.ask().answer()
+        vectors = await gp.ask({"model": "e", "input": "x"}, EMBEDDINGS).answer()
     assert (answer.status, answer.headers["x-gatepass-attempts"], vectors.status) == (200, "2", 200)
     assert corporation.used(corporation.chat) == [token(1), token(1), token(2)]
     assert corporation.used(corporation.embed) == [token(2)]
@@ -359,8 +359,8 @@ async def test_a_401_in_mid_life_is_one_new_token_and_one_repeat(corporation):
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_a_401_to_the_new_token_too_is_the_upstreams_own_answer(corporation, streamed):
     corporation.revoked |= {token(1), token(2)}
-    async with gateway(clock=corporation.clock, **corporation.blocks()) as gate:
-        answer = await gate.ask({**HELLO, "stream": streamed}).answer()
+    async with gateway(clock=corporation.clock, **corporation.blocks()) as gp:
+        answer = await gp.ask({**HELLO, "stream": streamed}).answer()
     assert (answer.status, answer.error["code"], answer.error["hop"]) == (401, "upstream_auth", "upstream:chat")
     assert answer.headers["x-should-retry"] == "false"
     assert answer.headers["x-gatepass-hop"] == "upstream:chat"
@@ -372,11 +372,11 @@ MANY = 500
 
 
 async def test_five_hundred_401s_at_once_are_one_token_call_and_no_failure(corporation):
-    async with gateway(clock=corporation.clock, **corporation.blocks()) as gate:
-        await gate.ask().answer()
+    async with gateway(clock=corporation.clock, **corporation.blocks()) as gp:
+        await gp.ask().answer()
         corporation.revoked.add(token(1))
         corporation.refuses.clear()
-        asking = [asyncio.create_task(gate.ask().answer()) for _ in range(MANY)]
+        asking = [asyncio.create_task(gp.ask().answer()) for _ in range(MANY)]
         await corporation.chat.requested(1 + MANY)
         corporation.refuses.set()
         answers = await asyncio.gather(*asking)
@@ -386,9 +386,9 @@ async def test_five_hundred_401s_at_once_are_one_token_call_and_no_failure(corpo
 
 async def test_five_hundred_cold_requests_are_one_token_call(corporation):
     corporation.login_is = "slow"
-    async with gateway(clock=corporation.clock, **corporation.blocks()) as gate:
-        asking = [asyncio.create_task(gate.ask().answer()) for _ in range(MANY)]
-        await until(lambda: gate.gate.in_flight.busy == MANY)
+    async with gateway(clock=corporation.clock, **corporation.blocks()) as gp:
+        asking = [asyncio.create_task(gp.ask().answer()) for _ in range(MANY)]
+        await until(lambda: gp.state.in_flight.busy == MANY)
         assert corporation.chat.connections == 0
         corporation.release.set()
         answers = await asyncio.gather(*asking)
@@ -418,16 +418,16 @@ async def ragflow():
     """A RAGFlow that answers with the error whose case the request names as its `user`."""
     async with Scripted(answer=lambda request: [Send(reply(RAGFLOW[request.json()["user"]][0]))]) as upstream:
         base_url = f"{upstream.url}/api/v1/openai/8a1f0c"
-        async with gateway(upstreams={"rag": {"base_url": base_url}}) as gate:
-            yield upstream, gate
+        async with gateway(upstreams={"rag": {"base_url": base_url}}) as gp:
+            yield upstream, gp
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["plain", "stream"])
 @pytest.mark.parametrize("case", RAGFLOW)
 async def test_ragflows_error_in_a_200_has_its_status_and_its_words(ragflow, case, streamed):
     said, status = RAGFLOW[case]
-    upstream, gate = ragflow
-    answer = await gate.ask({**HELLO, "model": "model", "stream": streamed, "user": case}).answer()
+    upstream, gp = ragflow
+    answer = await gp.ask({**HELLO, "model": "model", "stream": streamed, "user": case}).answer()
     assert upstream.received[-1].target == "/api/v1/openai/8a1f0c/chat/completions"
     error = answer.error
     assert (answer.status, answer.headers["content-type"]) == (status, "application/json")
@@ -448,8 +448,8 @@ async def test_ragflows_own_streams_come_through():
     )
     two = b"content-type: text/html; charset=utf-8\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
     raw = b"HTTP/1.1 200 OK\r\n" + two + b"content-length: %d\r\n\r\n" % len(lines) + lines
-    async with Scripted([Send(raw)]) as upstream, gateway(upstream=upstream.url) as gate:
-        answer = await gate.ask({**HELLO, "stream": True}).answer()
+    async with Scripted([Send(raw)]) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask({**HELLO, "stream": True}).answer()
     first, last, done = lines.split(b"\n\n")[:3]
     assert answer.status == 200
     assert answer.body.startswith(first + b"\n\n")
@@ -477,9 +477,9 @@ NO_STREAM = {
 async def test_a_refused_stream_is_an_honest_400_that_says_what_to_do():
     async with (
         Scripted([Send(reply({"error": NO_STREAM}, 400))]) as upstream,
-        gateway(upstreams={"chat": {"base_url": f"{upstream.url}/v1", "learn": "off"}}) as gate,
+        gateway(upstreams={"chat": {"base_url": f"{upstream.url}/v1", "learn": "off"}}) as gp,
     ):
-        answer = await gate.ask({**HELLO, "stream": True}, CHAT).answer()
+        answer = await gp.ask({**HELLO, "stream": True}, CHAT).answer()
     error = answer.error
     assert (answer.status, answer.headers["content-type"]) == (400, "application/json")
     assert {name: error[name] for name in ("type", "param", "code", "hop")} == {
@@ -512,8 +512,8 @@ async def test_an_expired_token_told_inside_a_200_is_renewed_once_and_the_reques
     async with Scripted(answer=mint) as issuer, Scripted(answer=serve) as upstream:
         credential = {"type": "oauth2", "token_url": issuer.url, "client_id": "i", "client_secret": "a-long-secret"}
         upstreams = {"chat": {"base_url": upstream.url, "credential": "corp"}}
-        async with gateway(upstreams=upstreams, credentials={"corp": credential}) as gate:
-            answer = await gate.ask({**HELLO, "stream": streamed}).answer()
+        async with gateway(upstreams=upstreams, credentials={"corp": credential}) as gp:
+            answer = await gp.ask({**HELLO, "stream": streamed}).answer()
             assert answer.status == 200
             assert [asked.header("authorization") for asked in upstream.received] == [
                 "Bearer tok-first-1",

@@ -155,7 +155,7 @@ async def test_an_operations_rules_and_bounds_count_for_all_models():
     ):
         await gp.ask({**COHERE, "user": "u"}, "/v1/rerank").answer()
         await gp.ask({**COHERE, "user": "u", "model": "own"}, "/v1/rerank").answer()
-        targets = [*gp.gate.routes.resolve("rerank", "rr"), *gp.gate.routes.resolve("rerank", "own")]
+        targets = [*gp.state.routes.resolve("rerank", "rr"), *gp.state.routes.resolve("rerank", "own")]
     assert ["user" in request.json() for request in upstream.received] == [False, False]
     assert [target.timeouts and target.timeouts.first_byte_s for target in targets] == [7, 7]
 

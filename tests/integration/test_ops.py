@@ -41,8 +41,8 @@ LOCKED = {"keys": [{"name": "ragflow", "hash": hash_key(KEY), "role": "admin"}]}
 GOOD = [Send(reply(COMPLETION))]
 
 
-async def get(gate: Gateway, path: str, **headers: str) -> tuple[int, Any]:
-    answer = await gate.ask(None, path, method="GET", headers=headers).answer()
+async def get(gp: Gateway, path: str, **headers: str) -> tuple[int, Any]:
+    answer = await gp.ask(None, path, method="GET", headers=headers).answer()
     return answer.status, answer.json()
 
 
@@ -53,11 +53,11 @@ async def test_health_says_that_the_process_lives_and_no_more():
     async with (
         Scripted([Rst()]) as issuer,
         Scripted(GOOD) as upstream,
-        gateway(access=LOCKED, **corp(issuer, upstream)) as gate,
+        gateway(access=LOCKED, **corp(issuer, upstream)) as gp,
     ):
-        assert await get(gate, "/healthz") == (200, {"status": "ok"})
-        assert await get(gate, "/healthz", host="10.1.2.3:8080") == (200, {"status": "ok"})
-        head = await spoken(gate.port, request(target="/healthz", method="HEAD"))
+        assert await get(gp, "/healthz") == (200, {"status": "ok"})
+        assert await get(gp, "/healthz", host="10.1.2.3:8080") == (200, {"status": "ok"})
+        head = await spoken(gp.port, request(target="/healthz", method="HEAD"))
         assert head.lower().count(b"cache-control: no-store") == 1
         assert (status_of(head), head.endswith(b"\r\n\r\n")) == (200, True)
 
@@ -68,15 +68,15 @@ async def test_ready_says_only_ready_or_not():
     async with (
         Scripted([Wait(release), *minted()], [Hold()]) as issuer,
         Scripted(GOOD) as upstream,
-        gateway(clock=clock, access=LOCKED, **corp(issuer, upstream)) as gate,
+        gateway(clock=clock, access=LOCKED, **corp(issuer, upstream)) as gp,
     ):
         await issuer.requested()
-        red = await gate.ask(None, "/readyz", method="GET", headers={}).answer()
+        red = await gp.ask(None, "/readyz", method="GET", headers={}).answer()
         release.set()
-        await until(lambda: gate.gate.ready)
-        green = await gate.ask(None, "/readyz", method="GET", headers={}).answer()
+        await until(lambda: gp.state.ready)
+        green = await gp.ask(None, "/readyz", method="GET", headers={}).answer()
         await clock.advance(299)
-        again = await gate.ask(None, "/readyz", method="GET", headers={}).answer()
+        again = await gp.ask(None, "/readyz", method="GET", headers={}).answer()
     found = [(answer.status, answer.json()) for answer in (red, green, again)]
     assert found == [(503, {"ready": False}), (200, {"ready": True}), (503, {"ready": False})]
     assert set(red.headers) == {"date", "content-length", "content-type", "cache-control"}
@@ -87,13 +87,13 @@ async def test_ready_is_strict_on_demand_every_credential_counts():
         blocks = corp(issuer, upstream)
         blocks["credentials"]["other"] = {**blocks["credentials"]["corp"], "token_url": dead.url}
         blocks["upstreams"]["more"] = {**blocks["upstreams"]["chat"], "credential": "other"}
-        async with gateway(access=LOCKED, **blocks) as gate:
-            await until(lambda: gate.gate.ready)
-            assert await get(gate, "/readyz") == (200, {"ready": True})
-            assert await get(gate, "/readyz?strict") == (503, {"ready": False})
-        async with gateway(access=LOCKED, **corp(issuer, upstream)) as gate:
-            await until(lambda: gate.gate.ready)
-            assert await get(gate, "/readyz?strict") == (200, {"ready": True})
+        async with gateway(access=LOCKED, **blocks) as gp:
+            await until(lambda: gp.state.ready)
+            assert await get(gp, "/readyz") == (200, {"ready": True})
+            assert await get(gp, "/readyz?strict") == (503, {"ready": False})
+        async with gateway(access=LOCKED, **corp(issuer, upstream)) as gp:
+            await until(lambda: gp.state.ready)
+            assert await get(gp, "/readyz?strict") == (200, {"ready": True})
 
 
 # --- metrics ------------------------------------------------------------------------------------------------------
@@ -117,23 +117,23 @@ def samples(exposition: bytes) -> dict[str, float]:
     return found
 
 
-async def measured(gate: Gateway, **headers: str) -> dict[str, float]:
-    answer = await gate.ask(None, "/metrics", method="GET", headers=headers).answer()
+async def measured(gp: Gateway, **headers: str) -> dict[str, float]:
+    answer = await gp.ask(None, "/metrics", method="GET", headers=headers).answer()
     assert (answer.status, answer.headers["content-type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
     return samples(answer.body)
 
 
 async def test_metrics_want_a_key_where_there_are_keys():
     async with Scripted(GOOD) as upstream:
-        async with gateway(upstream=upstream.url, access=LOCKED) as gate:
-            refused = await gate.ask(None, "/metrics", method="GET", headers={"x-api-key": "wrong"}).answer()
+        async with gateway(upstream=upstream.url, access=LOCKED) as gp:
+            refused = await gp.ask(None, "/metrics", method="GET", headers={"x-api-key": "wrong"}).answer()
             assert (refused.status, refused.error["code"]) == (401, "invalid_api_key")
-            assert "gatepass_requests_in_flight_limit{}" in await measured(gate, **{"x-api-key": KEY})
-        async with gateway(upstream=upstream.url, access={**LOCKED, "metrics_open": True}) as gate:
-            assert "gatepass_requests_in_flight_limit{}" in await measured(gate)
-        async with gateway(upstream=upstream.url) as gate:
-            assert "gatepass_requests_in_flight_limit{}" in await measured(gate)
-            rebound = await gate.ask(None, "/metrics", method="GET", headers={"host": "evil.example"}).answer()
+            assert "gatepass_requests_in_flight_limit{}" in await measured(gp, **{"x-api-key": KEY})
+        async with gateway(upstream=upstream.url, access={**LOCKED, "metrics_open": True}) as gp:
+            assert "gatepass_requests_in_flight_limit{}" in await measured(gp)
+        async with gateway(upstream=upstream.url) as gp:
+            assert "gatepass_requests_in_flight_limit{}" in await measured(gp)
+            rebound = await gp.ask(None, "/metrics", method="GET", headers={"host": "evil.example"}).answer()
             assert (rebound.status, rebound.error["code"]) == (403, "forbidden_host")
 
 
@@ -150,11 +150,11 @@ async def test_metrics_count_what_happened():
     async with Scripted(minted(), minted("good-token-2")) as issuer, Scripted(*dialogues) as upstream:
         blocks = corp(issuer, upstream)
         blocks["upstreams"]["chat"]["timeouts"] = silence
-        async with gateway(clock=(clock := DrivenClock()), **blocks) as gate:
-            asks = [gate.ask(), gate.ask(STREAMED), gate.ask(), gate.ask(), gate.ask(path="/v1/nothing")]
+        async with gateway(clock=(clock := DrivenClock()), **blocks) as gp:
+            asks = [gp.ask(), gp.ask(STREAMED), gp.ask(), gp.ask(), gp.ask(path="/v1/nothing")]
             answers = [await ask.answer() for ask in asks]
             await clock.advance(10)
-            found = await measured(gate)
+            found = await measured(gp)
     assert [answer.status for answer in answers] == [200, 200, 504, 400, 404]
     sent = sum(len(ask.data) for ask in asks[:4])
     expected = {
@@ -185,13 +185,13 @@ async def test_metrics_count_what_happened():
 
 
 async def test_requests_under_way_are_a_gauge():
-    async with Scripted([Hold()]) as upstream, gateway(upstream=upstream.url) as gate:
-        async with gate.ask(), gate.ask():
+    async with Scripted([Hold()]) as upstream, gateway(upstream=upstream.url) as gp:
+        async with gp.ask(), gp.ask():
             await upstream.requested(2)
-            assert (await measured(gate))[f"gatepass_requests_in_flight{{{CHATS},upstream=chat}}"] == 2
-        await until(lambda: not gate.gate.in_flight.busy)
+            assert (await measured(gp))[f"gatepass_requests_in_flight{{{CHATS},upstream=chat}}"] == 2
+        await until(lambda: not gp.state.in_flight.busy)
         gone = f"gatepass_requests_total{{{CHATS},outcome=client_gone,upstream=chat}}"
-        assert (await measured(gate))[gone] == 2
+        assert (await measured(gp))[gone] == 2
 
 
 # --- the access line ----------------------------------------------------------------------------------------------
@@ -216,9 +216,9 @@ async def test_the_access_line_of_a_plain_answer(caplog):
     said = reply(COMPLETION, x_request_id="upstream-id-7")
     async with Scripted([Send(said)]) as upstream:
         models = {"public": {"upstream": "chat", "name": "deployed"}}
-        async with gateway(upstream=upstream.url, access=LOCKED, models=models) as gate:
+        async with gateway(upstream=upstream.url, access=LOCKED, models=models) as gp:
             headers = {**JSON, "x-api-key": KEY, "x-request-id": "mine-1"}
-            ask = gate.ask({**HELLO, "model": "public"}, path="/v1/chat/completions?key=in-the-query", headers=headers)
+            ask = gp.ask({**HELLO, "model": "public"}, path="/v1/chat/completions?key=in-the-query", headers=headers)
             answer = await ask.answer()
             line = await line_of(caplog)
     assert line == {
@@ -246,8 +246,8 @@ async def test_the_access_line_of_a_stream(caplog):
     counted = {"prompt_tokens": 1, "completion_tokens": 3, "total_tokens": 4}
     usage = b'data: {"id":"x","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":3,"total_tokens":4}}\n\n'
     events = [EVENTS[0], EVENTS[1], usage, DONE]
-    async with Scripted([Send(stream(*events))]) as upstream, gateway(upstream=upstream.url) as gate:
-        ask = gate.ask({**STREAMED, "images": []})
+    async with Scripted([Send(stream(*events))]) as upstream, gateway(upstream=upstream.url) as gp:
+        ask = gp.ask({**STREAMED, "images": []})
         answer = await ask.answer()
         line = await line_of(caplog)
     assert line.pop("id") == answer.headers["x-request-id"]
@@ -274,12 +274,12 @@ async def test_the_access_lines_of_errors_say_which_hop_and_why(caplog):
     caplog.set_level(logging.INFO, "gatepass")
     refusal = reply({"error": {"message": "no such model", "code": "model_gone"}}, 404)
     broken = [*begin_stream(), Send(chunk(EVENTS[0])), Fin()]
-    async with Scripted([Send(refusal)], broken) as upstream, gateway(upstream=upstream.url, access=LOCKED) as gate:
-        await gate.ask(headers={**JSON, "x-api-key": "unknown-key-unknown"}).answer()
+    async with Scripted([Send(refusal)], broken) as upstream, gateway(upstream=upstream.url, access=LOCKED) as gp:
+        await gp.ask(headers={**JSON, "x-api-key": "unknown-key-unknown"}).answer()
         unknown = await line_of(caplog)
-        await gate.ask(headers={**JSON, "x-api-key": KEY}).answer()
+        await gp.ask(headers={**JSON, "x-api-key": KEY}).answer()
         refused = await line_of(caplog, 2)
-        await gate.ask(STREAMED, headers={**JSON, "x-api-key": KEY}).answer()
+        await gp.ask(STREAMED, headers={**JSON, "x-api-key": KEY}).answer()
         cut = await line_of(caplog, 3)
     shown = ("outcome", "status", "code", "hop", "caller", "attempts")
     assert [tuple(line.get(name) for name in shown) for line in (unknown, refused, cut)] == [
@@ -294,8 +294,8 @@ async def test_the_access_lines_of_errors_say_which_hop_and_why(caplog):
 
 async def test_the_access_line_of_a_leaver(caplog):
     caplog.set_level(logging.INFO, "gatepass")
-    async with Scripted([Hold()]) as upstream, gateway(upstream=upstream.url) as gate:
-        async with gate.ask():
+    async with Scripted([Hold()]) as upstream, gateway(upstream=upstream.url) as gp:
+        async with gp.ask():
             await upstream.requested()
         line = await line_of(caplog)
     assert (line["outcome"], line.get("status"), line.get("code")) == ("client_gone", None, None)
@@ -312,17 +312,17 @@ async def test_a_fault_of_gatepass_itself_is_a_500_and_an_error_in_every_count(c
         def configured_rules(self, operation, model):
             return (Broken(),)
 
-    def change(gate):
-        return dataclasses.replace(gate, declared=WithBroken(gate.config))
+    def change(gp):
+        return dataclasses.replace(gp, declared=WithBroken(gp.config))
 
     caplog.set_level(logging.INFO, "gatepass")
     async with (
         Scripted(GOOD) as upstream,
-        gateway(upstream=upstream.url, change=change) as gate,
+        gateway(upstream=upstream.url, change=change) as gp,
     ):
-        answer = await gate.ask().answer()
+        answer = await gp.ask().answer()
         line = await line_of(caplog)
-        found = await measured(gate)
+        found = await measured(gp)
     assert (answer.status, answer.error["code"], answer.error["hop"]) == (500, "internal_error", "gatepass")
     assert "a bug" not in answer.body.decode()
     assert (line["outcome"], line["code"], line["hop"]) == ("error", "internal_error", "gatepass")
@@ -341,9 +341,9 @@ REPLACED = ["", "a b", "x" * 129, "<script>", "ü", "a,b", "a;b"]
 
 @pytest.mark.parametrize("given", [*ECHOED, *REPLACED])
 async def test_the_request_id_is_the_clients_where_it_is_a_plain_word(given):
-    async with Scripted(GOOD) as upstream, gateway(upstream=upstream.url) as gate:
+    async with Scripted(GOOD) as upstream, gateway(upstream=upstream.url) as gp:
         answers = [
-            await gate.ask(path=path, headers={**JSON, "x-request-id": given}).answer()
+            await gp.ask(path=path, headers={**JSON, "x-request-id": given}).answer()
             for path in ("/v1/chat/completions", "/v1/nothing")
         ]
     for answer in answers:
@@ -357,13 +357,13 @@ async def test_server_timing_tells_how_long_the_token_took():
     async with (
         Scripted([Wait(release), *minted()]) as issuer,
         Scripted(GOOD) as upstream,
-        gateway(**corp(issuer, upstream)) as gate,
-        gate.ask() as ask,
+        gateway(**corp(issuer, upstream)) as gp,
+        gp.ask() as ask,
     ):
-        await until(lambda: gate.gate.in_flight.busy == 1)
+        await until(lambda: gp.state.in_flight.busy == 1)
         asyncio.get_running_loop().call_later(0.2, release.set)
         waited = await ask.answer()
-        at_once = await gate.ask().answer()
+        at_once = await gp.ask().answer()
     total_ms, token_ms = timing(waited.headers["server-timing"])
     assert 150 < token_ms <= total_ms < 1000 * BOUND_S
     assert timing(at_once.headers["server-timing"])[1] == 0
@@ -383,21 +383,21 @@ async def test_a_stop_lets_a_stream_finish_and_takes_nothing_new():
     dialogue = [*begin_stream(), Send(chunk(EVENTS[0])), Wait(go), Send(chunk(EVENTS[1] + DONE) + b"0\r\n\r\n")]
     async with (
         Scripted(dialogue) as upstream,
-        gateway(upstream=upstream.url, server={"drain_timeout_s": 20}) as gate,
-        gate.ask(STREAMED) as ask,
+        gateway(upstream=upstream.url, server={"drain_timeout_s": 20}) as gp,
+        gp.ask(STREAMED) as ask,
     ):
         await ask.head()
         await ask.until(EVENTS[0])
-        gate.server.should_exit = True
-        await until(lambda: gate.gate.in_flight.refusing)
-        ready = await get(gate, "/readyz")
-        alive = await get(gate, "/healthz")
-        refused = await gate.ask().answer()
+        gp.server.should_exit = True
+        await until(lambda: gp.state.in_flight.refusing)
+        ready = await get(gp, "/readyz")
+        alive = await get(gp, "/healthz")
+        refused = await gp.ask().answer()
         began_s = time.monotonic()
         go.set()
         rest = await ask.until(DONE)
         assert await ask.piece() == b""
-        await until(lambda: not gate.gate.in_flight.busy)
+        await until(lambda: not gp.state.in_flight.busy)
     assert time.monotonic() - began_s < 5, "the stop waits no longer than for what runs"
     assert (ready, alive) == ((503, {"ready": False}), (200, {"status": "ok"}))
     assert (refused.status, refused.error["code"], refused.error["hop"]) == (503, "draining", "gatepass")
@@ -413,14 +413,14 @@ async def test_a_stop_ends_the_rest_with_an_error_event():
     async with Scripted(streaming, waiting) as upstream:
         began_s = time.monotonic()
         async with (
-            gateway(upstream=upstream.url, server={"drain_timeout_s": 0.3}) as gate,
-            gate.ask(STREAMED) as stream_ask,
-            gate.ask() as plain_ask,
+            gateway(upstream=upstream.url, server={"drain_timeout_s": 0.3}) as gp,
+            gp.ask(STREAMED) as stream_ask,
+            gp.ask() as plain_ask,
         ):
             await stream_ask.head()
             await stream_ask.until(EVENTS[0])
             await upstream.requested(2)
-            gate.server.should_exit = True
+            gp.server.should_exit = True
             streamed, plain = await stream_ask.answer(), await plain_ask.answer()
         await upstream.left()
     assert time.monotonic() - began_s < 10
@@ -441,14 +441,14 @@ async def test_a_second_signal_ends_at_once_what_still_runs():
     streaming = [*begin_stream(), Send(chunk(EVENTS[0])), Hold()]
     async with (
         Scripted(streaming) as upstream,
-        gateway(upstream=upstream.url, server={"drain_timeout_s": 600}) as gate,
-        gate.ask(STREAMED) as ask,
+        gateway(upstream=upstream.url, server={"drain_timeout_s": 600}) as gp,
+        gp.ask(STREAMED) as ask,
     ):
         await ask.head()
         began_s = time.monotonic()
-        gate.server.handle_exit(15, None)
-        await until(lambda: gate.gate.in_flight.draining)
-        gate.server.handle_exit(15, None)
+        gp.server.handle_exit(15, None)
+        await until(lambda: gp.state.in_flight.draining)
+        gp.server.handle_exit(15, None)
         answer = await ask.answer()
         await upstream.left()
     assert time.monotonic() - began_s < 10
@@ -459,10 +459,10 @@ async def test_a_client_that_reads_nothing_does_not_hold_up_the_stop():
     flood = [*begin_stream(), *[Send(chunk(delta(content="x" * 60_000)))] * 500, Hold()]
     async with Scripted(flood) as upstream:
         began_s = time.monotonic()
-        async with gateway(upstream=upstream.url, server={"drain_timeout_s": 0.2}) as gate, gate.ask(STREAMED) as ask:
+        async with gateway(upstream=upstream.url, server={"drain_timeout_s": 0.2}) as gp, gp.ask(STREAMED) as ask:
             await ask.head()
-            gate.server.should_exit = True
-            await until(lambda: gate.gate.in_flight.draining)
+            gp.server.should_exit = True
+            await until(lambda: gp.state.in_flight.draining)
             await upstream.left()
     assert time.monotonic() - began_s < 15
 
@@ -470,9 +470,9 @@ async def test_a_client_that_reads_nothing_does_not_hold_up_the_stop():
 async def test_a_request_that_is_cancelled_from_outside_is_no_success(caplog, complaints):
     """What uvicorn's forced stop does to a request that outlived everything else."""
     caplog.set_level(logging.INFO, "gatepass")
-    async with Scripted([Hold()]) as upstream, gateway(upstream=upstream.url) as gate, gate.ask() as ask:
+    async with Scripted([Hold()]) as upstream, gateway(upstream=upstream.url) as gp, gp.ask() as ask:
         await upstream.requested()
-        for task in list(gate.server.server_state.tasks):
+        for task in list(gp.server.server_state.tasks):
             task.cancel()
         line = await line_of(caplog)
         await ask.head()
@@ -491,8 +491,8 @@ async def test_a_request_that_is_cancelled_from_outside_is_no_success(caplog, co
 )
 async def test_logged_bodies_hold_what_a_failing_upstream_said(caplog, said, shown):
     caplog.set_level(logging.INFO, "gatepass")
-    async with Scripted([Send(said)]) as upstream, gateway(upstream=upstream.url, log={"bodies": True}) as gate:
-        assert (await gate.ask().answer()).status >= 400
+    async with Scripted([Send(said)]) as upstream, gateway(upstream=upstream.url, log={"bodies": True}) as gp:
+        assert (await gp.ask().answer()).status >= 400
         await line_of(caplog)
         await until(lambda: any(record.name == "gatepass.bodies" for record in caplog.records))
     (line,) = [record.__dict__["fields"] for record in caplog.records if record.name == "gatepass.bodies"]

@@ -322,7 +322,7 @@ async def test_a_client_that_leaves_in_the_middle_of_its_upload_closes_the_upstr
         await until(lambda: upstream.open == 1)
         writer.transport.abort()
         await until(lambda: upstream.open == 0)
-        await until(lambda: gp.gate.in_flight.busy == 0)
+        await until(lambda: gp.state.in_flight.busy == 0)
 
 
 async def test_a_form_is_no_json_and_a_page_sends_none():

@@ -52,8 +52,8 @@ def paths_of(version: str) -> str:
 async def asked(server: Ragflow, body: Any, paths: str | None = None) -> Answer:
     async with Scripted(answer=server.answer) as upstream:
         config = blocks(upstream, paths or paths_of(server.version))
-        async with gateway(**config) as gate:
-            return await gate.ask(body).answer()
+        async with gateway(**config) as gp:
+            return await gp.ask(body).answer()
 
 
 def chunks(answer: Answer) -> list[dict[str, Any]]:
@@ -139,8 +139,8 @@ async def test_a_picture_is_refused_before_anything_is_sent_or_left_out_by_confi
     parts = [{"type": "text", "text": "What?"}, PICTURE]
     server = Ragflow()
     async with Scripted(answer=server.answer) as upstream:
-        async with gateway(**blocks(upstream)) as gate:
-            answer = await gate.ask(chat(parts)).answer()
+        async with gateway(**blocks(upstream)) as gp:
+            answer = await gp.ask(chat(parts)).answer()
         assert (answer.status, answer.error["code"], answer.error["param"]) == (
             400,
             "invalid_image",
@@ -149,8 +149,8 @@ async def test_a_picture_is_refused_before_anything_is_sent_or_left_out_by_confi
         assert upstream.connections == 0
         config = blocks(upstream)
         config["upstreams"]["rag"]["ragflow"]["images"] = "drop"
-        async with gateway(**config) as gate:
-            answer = await gate.ask(chat(parts)).answer()
+        async with gateway(**config) as gp:
+            answer = await gp.ask(chat(parts)).answer()
     assert (answer.status, server.bodies[0]["messages"][0]["content"]) == (200, "What?")
     assert "drop=images" in answer.headers["x-gatepass-adapted"]
 
@@ -176,8 +176,8 @@ async def test_an_error_in_a_200_has_a_true_status(body, status, code, begins, s
 @pytest.mark.parametrize(("code", "status"), [(100, 502), (105, 502), (106, 503), (108, 403), (417, 417), (9999, 502)])
 async def test_a_code_becomes_the_status_that_it_means(code, status):
     said = [Send(reply({"code": code, "message": "so it is"}))]
-    async with Scripted(said) as upstream, gateway(**blocks(upstream)) as gate:
-        answer = await gate.ask(chat()).answer()
+    async with Scripted(said) as upstream, gateway(**blocks(upstream)) as gp:
+        answer = await gp.ask(chat()).answer()
     assert (answer.status, answer.error["code"]) == (status, str(code))
 
 
@@ -199,8 +199,8 @@ async def test_an_exception_of_a_plain_answer_is_a_502():
 async def test_a_wrong_token_is_told_as_such(version, status):
     async with Scripted(answer=Ragflow(version).answer) as upstream:
         config = blocks(upstream, paths_of(version), token="ragflow-wrong-0123456789")
-        async with gateway(**config) as gate:
-            answer = await gate.ask(chat()).answer()
+        async with gateway(**config) as gp:
+            answer = await gp.ask(chat()).answer()
     assert answer.status == status
 
 
@@ -210,8 +210,8 @@ async def test_paths_of_another_generation_are_a_404():
 
 
 async def test_embeddings_are_refused_with_what_to_configure():
-    async with Scripted(answer=Ragflow().answer) as upstream, gateway(**blocks(upstream)) as gate:
-        answer = await gate.ask({"model": "handbook", "input": "hi"}, "/v1/embeddings").answer()
+    async with Scripted(answer=Ragflow().answer) as upstream, gateway(**blocks(upstream)) as gp:
+        answer = await gp.ask({"model": "handbook", "input": "hi"}, "/v1/embeddings").answer()
         assert upstream.connections == 0
     assert (answer.status, answer.error["code"], answer.error["param"]) == (404, "model_not_found", "model")
     assert "set operations.embeddings" in answer.error["message"]
@@ -220,17 +220,17 @@ async def test_embeddings_are_refused_with_what_to_configure():
 async def test_the_configured_names_are_the_list_and_ragflow_is_never_asked():
     models = {**MODELS, "*": {"upstream": "rag"}}
     async with Scripted(answer=Ragflow().answer) as upstream:
-        async with gateway(**blocks(upstream) | {"models": models}) as gate:
-            answer = await gate.ask(None, "/v1/models", method="GET").answer()
+        async with gateway(**blocks(upstream) | {"models": models}) as gp:
+            answer = await gp.ask(None, "/v1/models", method="GET").answer()
         assert [model["id"] for model in answer.json()["data"]] == list(MODELS)
         assert upstream.connections == 0
 
 
 async def test_without_an_alias_the_model_is_the_id_and_leads_nowhere_else():
-    async with Scripted(answer=Ragflow().answer) as upstream, gateway(**blocks(upstream) | {"models": {}}) as gate:
-        known = await gate.ask(chat(model=f"agent:{AGENT}")).answer()
-        tricky = await gate.ask(chat(model="../../../x?y")).answer()
-        step = await gate.ask(chat(model="..")).answer()
+    async with Scripted(answer=Ragflow().answer) as upstream, gateway(**blocks(upstream) | {"models": {}}) as gp:
+        known = await gp.ask(chat(model=f"agent:{AGENT}")).answer()
+        tricky = await gp.ask(chat(model="../../../x?y")).answer()
+        step = await gp.ask(chat(model="..")).answer()
     assert (known.status, tricky.status, step.status) == (200, 404, 404)
     assert upstream.received[1].target == "/api/v1/openai/..%2F..%2F..%2Fx%3Fy/chat/completions"
     assert len(upstream.received) == 2
@@ -282,7 +282,7 @@ async def test_a_stream_that_became_the_error_of_a_plain_answer_is_named_as_one(
     told = {"choices": [{"index": 0, "delta": {"content": "**ERROR**: Agent not found."}}]}
     events = f"data: {json.dumps(told)}\n\ndata: [DONE]\n\n".encode()
     streamed = [Send(reply(events, content_type="text/event-stream"))]
-    async with Scripted(streamed) as upstream, gateway(**blocks(upstream)) as gate:
-        answer = await gate.ask(chat()).answer()
+    async with Scripted(streamed) as upstream, gateway(**blocks(upstream)) as gp:
+        answer = await gp.ask(chat()).answer()
     assert answer.status == 404
     assert answer.headers["x-gatepass-adapted"] == "ragflow=error"

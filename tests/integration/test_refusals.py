@@ -38,14 +38,14 @@ async def full(connections: int = 2):
     ):
         for _ in range(connections):
             await held.enter_async_context(gp.ask())
-        await until(lambda: gp.gate.in_flight.busy == connections)
+        await until(lambda: gp.state.in_flight.busy == connections)
         yield gp
 
 
 def errors(gp: Gateway) -> dict[str, float]:
     """The errors so far by code and hop."""
     labels = r'gatepass_errors_total{caller="\w*",(code="\w*",hop="\w*"),model="\w*",operation="\w*",upstream="\w*"}'
-    text = gp.gate.metrics.exposition().decode()
+    text = gp.state.metrics.exposition().decode()
     return {f"{{{found[1]}}}": float(found[2]) for found in re.finditer(f"^{labels} (.+)$", text, re.MULTILINE)}
 
 

@@ -141,16 +141,16 @@ class Firm:
         return [(request.header("authorization") or "").rpartition("-")[2] for request in self.chat.received]
 
 
-async def asked(gate: Gateway, streamed: bool = False) -> Answer:
-    return await gate.ask({**HELLO, "stream": streamed}).answer()
+async def asked(gp: Gateway, streamed: bool = False) -> Answer:
+    return await gp.ask({**HELLO, "stream": streamed}).answer()
 
 
 @pytest.mark.parametrize(("form", "streamed"), CASES)
 async def test_a_rejection_is_one_new_token_and_one_repeat(form, streamed):
-    async with Firm(FORMS[form]) as firm, gateway(**firm.blocks()) as gate:
-        assert (await asked(gate)).status == 200
+    async with Firm(FORMS[form]) as firm, gateway(**firm.blocks()) as gp:
+        assert (await asked(gp)).status == 200
         firm.revoked.add(firm.minted[0])
-        answer = await asked(gate, streamed)
+        answer = await asked(gp, streamed)
         assert (answer.status, answer.headers["x-gatepass-attempts"]) == (200, "2")
         assert answer.body == b"".join(EVENTS) if streamed else answer.json() == COMPLETION
         assert (firm.shown, len(firm.minted)) == (["1", "1", "2"], 2)
@@ -159,11 +159,11 @@ async def test_a_rejection_is_one_new_token_and_one_repeat(form, streamed):
 @pytest.mark.parametrize(("form", "streamed"), CASES)
 async def test_many_rejections_at_once_are_one_token_call_and_no_failure(form, streamed):
     many = 500 if form == "a 401" else 50  # how many there are does not depend on the form
-    async with Firm(FORMS[form]) as firm, gateway(**firm.blocks()) as gate:
-        assert (await asked(gate)).status == 200
+    async with Firm(FORMS[form]) as firm, gateway(**firm.blocks()) as gp:
+        assert (await asked(gp)).status == 200
         firm.revoked.add(firm.minted[0])
         firm.refuses.clear()
-        asking = [asyncio.create_task(asked(gate, streamed)) for _ in range(many)]
+        asking = [asyncio.create_task(asked(gp, streamed)) for _ in range(many)]
         await firm.chat.requested(1 + many)
         firm.refuses.set()
         answers = await asyncio.gather(*asking)
@@ -175,9 +175,9 @@ async def test_many_rejections_at_once_are_one_token_call_and_no_failure(form, s
 @pytest.mark.parametrize(("form", "streamed"), CASES)
 async def test_a_rejection_of_the_new_token_too_is_the_upstreams_own_answer(form, streamed):
     wanted = FORMS[form]
-    async with Firm(wanted) as firm, gateway(**firm.blocks()) as gate:
+    async with Firm(wanted) as firm, gateway(**firm.blocks()) as gp:
         firm.takes_nothing = True
-        answer = await asked(gate, streamed)
+        answer = await asked(gp, streamed)
         assert (answer.status, answer.error["code"]) == (wanted.status, wanted.code)
         assert answer.headers["x-gatepass-hop"] == "upstream:chat"
         assert firm.shown == ["1", "2"]
@@ -187,9 +187,9 @@ async def test_a_rejection_of_the_new_token_too_is_the_upstreams_own_answer(form
 @pytest.mark.parametrize("form", FORMS)
 async def test_an_upstream_that_takes_no_token_is_no_storm_of_logins(form):
     wanted = FORMS[form]
-    async with Firm(wanted) as firm, gateway(**firm.blocks()) as gate:
+    async with Firm(wanted) as firm, gateway(**firm.blocks()) as gp:
         firm.takes_nothing = True
-        answers = [await asked(gate, wanted.streams[0]) for _ in range(20)]
+        answers = [await asked(gp, wanted.streams[0]) for _ in range(20)]
         assert {answer.status for answer in answers} == {wanted.status}
         assert len(firm.minted) == 2
         assert len(firm.chat.received) == 20 + 1
@@ -198,20 +198,20 @@ async def test_an_upstream_that_takes_no_token_is_no_storm_of_logins(form):
 @pytest.mark.parametrize("form", FORMS)
 async def test_a_token_that_worked_and_an_upstream_that_now_takes_none_are_no_storm_either(form):
     wanted = FORMS[form]
-    async with Firm(wanted) as firm, gateway(**firm.blocks()) as gate:
-        assert (await asked(gate)).status == 200
+    async with Firm(wanted) as firm, gateway(**firm.blocks()) as gp:
+        assert (await asked(gp)).status == 200
         firm.takes_nothing = True
         for _ in range(20):
-            assert (await asked(gate, wanted.streams[0])).status == wanted.status
+            assert (await asked(gp, wanted.streams[0])).status == wanted.status
         assert len(firm.minted) == 2
 
 
 @pytest.mark.parametrize("form", ["a 403", "a code in a 200", "a number in a 400"])
 async def test_what_is_not_configured_is_passed_on_and_costs_no_token(form):
     firm = Firm(FORMS[form])
-    async with firm, gateway(**firm.blocks(rejection={})) as gate:
+    async with firm, gateway(**firm.blocks(rejection={})) as gp:
         firm.takes_nothing = True
-        answers = [await asked(gate) for _ in range(3)]
+        answers = [await asked(gp) for _ in range(3)]
         assert {answer.status for answer in answers} == {502 if form == "a code in a 200" else FORMS[form].status}
         assert firm.shown == ["1"] * 3
 
@@ -225,17 +225,17 @@ async def test_what_is_not_configured_is_passed_on_and_costs_no_token(form):
     ],
 )
 async def test_a_page_that_is_said_to_be_no_login_costs_no_token(form, rejection):
-    async with Firm(FORMS[form]) as firm, gateway(**firm.blocks(rejection=rejection)) as gate:
+    async with Firm(FORMS[form]) as firm, gateway(**firm.blocks(rejection=rejection)) as gp:
         firm.takes_nothing = True
-        assert (await asked(gate)).error["code"] == FORMS[form].code
+        assert (await asked(gp)).error["code"] == FORMS[form].code
         assert firm.shown == ["1"]
 
 
 async def test_a_redirect_that_says_only_that_the_url_is_wrong_costs_no_token():
     wrong = Form(head(308, location="/v1/chat/completions/", content_length="0"))
-    async with Firm(wrong) as firm, gateway(**firm.blocks()) as gate:
+    async with Firm(wrong) as firm, gateway(**firm.blocks()) as gp:
         firm.takes_nothing = True
-        assert (await asked(gate)).error["code"] == "upstream_redirect"
+        assert (await asked(gp)).error["code"] == "upstream_redirect"
         assert firm.shown == ["1"]
 
 
@@ -244,8 +244,8 @@ async def test_a_rejection_in_one_form_and_then_in_another_is_one_repeat():
     said = iter([reply({"error": "expired"}, 401), reply(PAGE, content_type="text/html")])
     async with Firm(FORMS["a 401"]) as firm:
         firm.chat = Scripted(answer=lambda _: [Send(next(said))])
-        async with firm.chat, gateway(**firm.blocks()) as gate:
-            answer = await asked(gate)
+        async with firm.chat, gateway(**firm.blocks()) as gp:
+            answer = await asked(gp)
             assert (answer.status, answer.error["code"]) == (502, "upstream_html")
             assert len(firm.chat.received) == 2
 
@@ -256,13 +256,13 @@ async def test_an_upstream_that_refuses_what_another_takes_costs_one_fetch_a_min
         blocks = firm.blocks()
         blocks["upstreams"]["closed"] = {"base_url": closed.url, "credential": "corp"}
         blocks["models"] = {"m": {"upstream": "chat"}, "other": {"upstream": "closed"}}
-        async with gateway(**blocks) as gate:
+        async with gateway(**blocks) as gp:
             for _ in range(20):
-                assert (await asked(gate)).status == 200
-                assert (await gate.ask({**HELLO, "model": "other"}).answer()).status == 401
+                assert (await asked(gp)).status == 200
+                assert (await gp.ask({**HELLO, "model": "other"}).answer()).status == 401
             assert len(firm.minted) == 2
             firm.revoked.add(firm.minted[-1])
-            assert (await asked(gate)).status == 200
+            assert (await asked(gp)).status == 200
             assert len(firm.minted) == 3
 
 
@@ -277,10 +277,10 @@ async def test_an_upstream_that_refuses_every_second_request_is_one_fetch_a_seco
 
     async with Firm(FORMS["a 401"]) as firm, Scripted(answer=flapping) as chat:
         firm.chat = chat
-        async with gateway(**firm.blocks()) as gate:
-            began_s = gate.gate.clock.now()
-            statuses = {(await asked(gate)).status for _ in range(60)}
-            took_s = gate.gate.clock.now() - began_s
+        async with gateway(**firm.blocks()) as gp:
+            began_s = gp.state.clock.now()
+            statuses = {(await asked(gp)).status for _ in range(60)}
+            took_s = gp.state.clock.now() - began_s
             assert statuses == {200, 401}
             assert len(firm.minted) <= 2 + int(took_s)
 
@@ -290,28 +290,28 @@ async def test_a_token_that_one_upstream_refused_serves_another_while_the_issuer
         blocks = firm.blocks()
         blocks["upstreams"]["closed"] = {"base_url": closed.url, "credential": "corp"}
         blocks["models"] = {"m": {"upstream": "chat"}, "other": {"upstream": "closed"}}
-        async with gateway(**blocks) as gate:
-            assert (await asked(gate)).status == 200
+        async with gateway(**blocks) as gp:
+            assert (await asked(gp)).status == 200
             firm.hangs = True
-            refused = asyncio.create_task(gate.ask({**HELLO, "model": "other"}).answer())
+            refused = asyncio.create_task(gp.ask({**HELLO, "model": "other"}).answer())
             await firm.issuer.requested(2)
-            began_s = gate.gate.clock.now()
-            assert [(await asked(gate)).status for _ in range(5)] == [200] * 5
-            assert gate.gate.clock.now() - began_s < 2.0
-            assert gate.gate.ready
+            began_s = gp.state.clock.now()
+            assert [(await asked(gp)).status for _ in range(5)] == [200] * 5
+            assert gp.state.clock.now() - began_s < 2.0
+            assert gp.state.ready
             refused.cancel()
             assert len(closed.received) == 1
 
 
 async def test_a_model_that_is_always_refused_keeps_no_other_from_being_healed():
-    async with Firm(FORMS["a 401"]) as firm, gateway(**firm.blocks()) as gate:
+    async with Firm(FORMS["a 401"]) as firm, gateway(**firm.blocks()) as gp:
         firm.forbidden = "forbidden"
         for _ in range(10):
-            assert (await gate.ask({**HELLO, "model": "forbidden"}).answer()).status == 401
-            assert (await asked(gate)).status == 200
+            assert (await gp.ask({**HELLO, "model": "forbidden"}).answer()).status == 401
+            assert (await asked(gp)).status == 200
         assert len(firm.minted) == 2
         firm.revoked.add(firm.minted[-1])
-        assert (await asked(gate)).status == 200
+        assert (await asked(gp)).status == 200
         assert len(firm.minted) == 3
 
 
@@ -319,10 +319,10 @@ async def test_a_rejection_whose_body_never_comes_holds_up_no_renewal():
     stalled: Dialogue = [Send(head(401, content_length="500") + b"{"), Hold()]
     async with Firm(FORMS["a 401"]) as firm:
         firm.chat = Scripted(stalled, [Send(reply(COMPLETION))])
-        async with firm.chat, gateway(**firm.blocks()) as gate:
-            began_s = gate.gate.clock.now()
-            assert (await asked(gate)).status == 200
-            assert 0.9 < gate.gate.clock.now() - began_s < 3.0
+        async with firm.chat, gateway(**firm.blocks()) as gp:
+            began_s = gp.state.clock.now()
+            assert (await asked(gp)).status == 200
+            assert 0.9 < gp.state.clock.now() - began_s < 3.0
             assert firm.shown == ["1", "2"]
 
 
@@ -332,8 +332,8 @@ async def test_what_came_of_a_stalled_rejection_is_told_where_there_is_no_other_
     async with Firm(FORMS["a 401"]) as firm:
         firm.only = "the-only-token"
         firm.chat = Scripted(stalled)
-        async with firm.chat, gateway(**firm.blocks()) as gate:
-            answer = await asked(gate)
+        async with firm.chat, gateway(**firm.blocks()) as gp:
+            answer = await asked(gp)
             assert answer.status == 401
             assert "that gatepass sends: no such client here. Tried once" in answer.error["message"]
 
@@ -343,11 +343,11 @@ async def test_a_token_that_ended_while_its_request_waited_for_a_connection_is_n
         firm.life_s = 2
         said, go_on = Send(reply(COMPLETION)), asyncio.Event()
         firm.chat = firm.playing([said], [Wait(go_on), said], [said])
-        async with firm.chat, gateway(clock=firm.clock, **firm.blocks(max_connections=1)) as gate:
-            assert (await asked(gate)).status == 200
-            asking = [asyncio.create_task(asked(gate)) for _ in range(3)]
+        async with firm.chat, gateway(clock=firm.clock, **firm.blocks(max_connections=1)) as gp:
+            assert (await asked(gp)).status == 200
+            asking = [asyncio.create_task(asked(gp)) for _ in range(3)]
             await firm.chat.requested(2)
-            await until(lambda: gate.gate.in_flight.busy == 3)
+            await until(lambda: gp.state.in_flight.busy == 3)
             await firm.clock.advance(firm.life_s)
             go_on.set()
             assert [answer.status for answer in await asyncio.gather(*asking)] == [200] * 3
@@ -360,9 +360,9 @@ async def test_a_request_that_is_repeated_after_its_token_ended_goes_with_anothe
         firm.life_s = 2
         go_on = asyncio.Event()
         firm.chat = firm.playing([Send(reply(COMPLETION))], [Wait(go_on), Fin()], [Send(reply(COMPLETION))])
-        async with firm.chat, gateway(clock=firm.clock, **firm.blocks()) as gate:
-            first = await asked(gate)
-            asking = asyncio.create_task(asked(gate))
+        async with firm.chat, gateway(clock=firm.clock, **firm.blocks()) as gp:
+            first = await asked(gp)
+            asking = asyncio.create_task(asked(gp))
             await firm.chat.requested(2)
             await firm.clock.advance(firm.life_s)
             go_on.set()

@@ -54,7 +54,7 @@ class Reloading:
         return await self.served.server._reloader.reload(trigger)
 
     def count(self, outcome: str) -> float:
-        lines = self.served.gate.metrics.exposition().decode().splitlines()
+        lines = self.served.state.metrics.exposition().decode().splitlines()
         found = [line for line in lines if line.startswith(f'gatepass_reloads_total{{outcome="{outcome}"}}')]
         return float(found[0].rpartition(" ")[2]) if found else 0.0
 
@@ -143,7 +143,7 @@ async def test_a_changed_credential_fetches_once_and_the_old_one_closes_after_it
 
     async with Scripted(minted("token-1"), minted("token-2")) as issuer, Scripted(answer=answered) as upstream:
         async with serve(**corp(issuer, upstream, client_secret="first-secret")) as gatepass:
-            before = gatepass.served.gate
+            before = gatepass.served.state
             async with gatepass.served.ask({"model": "m", "messages": [], "stream": True}) as stream:
                 await stream.head()
                 await stream.until(first)
@@ -203,9 +203,8 @@ async def test_callers_change_and_settings_that_need_a_restart_are_named_and_not
             names = ("server.port", "server.workers", "limits.connections")
             assert result == ReloadResult("reloaded", ("access.keys",), names)
             assert gatepass.served.server._endpoint.state.config.limits.connections == 4000
-            assert (
-                gatepass.served.gate.in_flight.held.caller_limit_bytes < gatepass.served.gate.in_flight.held.limit_bytes
-            )
+            held = gatepass.served.state.in_flight.held
+            assert held.caller_limit_bytes < held.limit_bytes
             assert (await gatepass.served.ask().answer()).status == 401
             headers = {"content-type": "application/json", "authorization": "Bearer " + "l" * 32}
             assert (await gatepass.served.ask(headers=headers).answer()).status == 200
@@ -313,7 +312,7 @@ async def test_a_file_that_cannot_be_used_leaves_the_configuration_as_it_was(
         read = partial(load, str(file), {})
         loaded = read()
         async with serving(create_app_state(loaded.config), ConfigSource(loaded, read)) as served:
-            gatepass, state = Reloading(served, file, events), served.gate
+            gatepass, state = Reloading(served, file, events), served.state
             cases = spoiled(tmp_path)
             for name, (content, problem) in cases.items():
                 file.write_bytes(content)

@@ -26,8 +26,8 @@ def piece(**fields: Any) -> dict[str, Any]:
 async def streamed(*events: bytes, asked: Any = STREAMED, repair: Any = None) -> Any:
     async with Scripted([Send(stream(*events))]) as upstream:
         settings = {} if repair is None else {"repair": repair}
-        async with gateway(upstreams={"chat": {"base_url": f"{upstream.url}/v1", **settings}}) as gate:
-            return await gate.ask(asked).answer()
+        async with gateway(upstreams={"chat": {"base_url": f"{upstream.url}/v1", **settings}}) as gp:
+            return await gp.ask(asked).answer()
 
 
 def said(answer: Any) -> list[Any]:
@@ -87,8 +87,8 @@ def answered(finish: str, *calls: Any) -> bytes:
 
 
 async def plainly(body: bytes, **asked: Any) -> Any:
-    async with Scripted([Send(reply(body))]) as upstream, gateway(upstream=upstream.url) as gate:
-        return await gate.ask({**HELLO, **asked}).answer()
+    async with Scripted([Send(reply(body))]) as upstream, gateway(upstream=upstream.url) as gp:
+        return await gp.ask({**HELLO, **asked}).answer()
 
 
 async def test_a_whole_reply_that_calls_tools_says_so_as_the_end_of_a_stream_does():
@@ -110,8 +110,8 @@ async def test_a_whole_reply_calls_tools_the_same_way_however_it_comes(way):
 
     async with Scripted(answer=answer) as upstream:
         models = {"m": {"upstream": "chat", "stream": way}}
-        async with gateway(upstream=upstream.url, models=models) as gate:
-            told = (await gate.ask({**HELLO, "model": "m"}).answer()).json()
+        async with gateway(upstream=upstream.url, models=models) as gp:
+            told = (await gp.ask({**HELLO, "model": "m"}).answer()).json()
     [choice] = told["choices"]
     [call] = choice["message"]["tool_calls"]
     assert (told["object"], type(told["created"]), choice["index"]) == ("chat.completion", int, 0)
@@ -190,10 +190,10 @@ async def test_a_line_of_64_mib_is_refused_within_bounds(is_first):
     before = [] if is_first else [Send(chunk(EVENTS[0]))]
     block = chunk(b"a" * MIB)
     moves = [*begin_stream(), *before, Send(chunk(b'data: {"x":"')), *[Send(block)] * 64, Send(chunk(b'"}\n\n'))]
-    async with Scripted(moves, send_buffer_bytes=65_536) as upstream, gateway(upstream=upstream.url) as gate:
+    async with Scripted(moves, send_buffer_bytes=65_536) as upstream, gateway(upstream=upstream.url) as gp:
         tracemalloc.start()
         try:
-            answer = await gate.ask(STREAMED).answer()
+            answer = await gp.ask(STREAMED).answer()
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()

@@ -65,8 +65,8 @@ async def foreign():
         status, body, _ = FOREIGN[request.json()["user"]]
         return [Send(reply(body, status))]
 
-    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gate:
-        yield gate
+    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gp:
+        yield gp
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["plain", "stream"])
@@ -89,8 +89,8 @@ async def test_a_limit_says_how_long_to_wait():
         "x_ratelimit_reset_tokens": "6m0s",
     }
     said = {"error": {"message": "slow down", "type": "rate_limit_error", "param": None, "code": "rate_limited"}}
-    async with Scripted([Send(reply(said, 429, **limits))]) as upstream, gateway(upstream=upstream.url) as gate:
-        answer = await gate.ask(STREAMED).answer()
+    async with Scripted([Send(reply(said, 429, **limits))]) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask(STREAMED).answer()
     told = {name: answer.headers.get(name) for name in ("retry-after", "retry-after-ms")}
     assert (answer.status, told) == (429, {"retry-after": "7", "retry-after-ms": "6500"})
     assert answer.headers["x-ratelimit-remaining-requests"] == "0"
@@ -100,8 +100,8 @@ async def test_a_limit_says_how_long_to_wait():
 
 async def test_a_wait_that_stands_in_the_text_becomes_a_header():
     said = {"error": {"message": "Requests exceeded. Please retry after 86400 seconds."}}
-    async with Scripted([Send(reply(said, 429))]) as upstream, gateway(upstream=upstream.url) as gate:
-        answer = await gate.ask().answer()
+    async with Scripted([Send(reply(said, 429))]) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask().answer()
     assert (answer.status, answer.headers["retry-after"]) == (429, "86400")
 
 
@@ -125,15 +125,15 @@ AMBIGUOUS = {
 
 @pytest.mark.parametrize("case", FRAMED)
 async def test_a_reply_is_read_as_http_allows_it_to_be_written(case):
-    async with Scripted([Send(FRAMED[case])]) as upstream, gateway(upstream=upstream.url) as gate:
-        answers = [await gate.ask().answer() for _ in range(2)]
+    async with Scripted([Send(FRAMED[case])]) as upstream, gateway(upstream=upstream.url) as gp:
+        answers = [await gp.ask().answer() for _ in range(2)]
     assert [(answer.status, answer.body) for answer in answers] == [(200, WRITTEN)] * 2
 
 
 @pytest.mark.parametrize("case", AMBIGUOUS)
 async def test_a_reply_that_two_readers_could_end_at_two_places_is_refused(case):
-    async with Scripted([Send(AMBIGUOUS[case])]) as upstream, gateway(upstream=upstream.url) as gate:
-        answers = [await gate.ask().answer() for _ in range(2)]
+    async with Scripted([Send(AMBIGUOUS[case])]) as upstream, gateway(upstream=upstream.url) as gp:
+        answers = [await gp.ask().answer() for _ in range(2)]
         assert [(answer.status, answer.error["code"]) for answer in answers] == [(502, "upstream_invalid")] * 2
         assert upstream.connections == 2, "such a connection is not used again"
 
@@ -141,8 +141,8 @@ async def test_a_reply_that_two_readers_could_end_at_two_places_is_refused(case)
 async def test_a_refusal_that_comes_before_the_request_has_gone_up_is_told():
     """The upstream says 413 at once and reads nothing: the body would never go through."""
     refusal = reply({"error": {"message": "too large for us"}}, 413, connection="close")
-    async with Scripted([Send(refusal), Hold()], speaks_first=True) as upstream, gateway(upstream=upstream.url) as gate:
-        answer = await gate.ask({**HELLO, "x": "a" * 20_000_000}).answer()
+    async with Scripted([Send(refusal), Hold()], speaks_first=True) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask({**HELLO, "x": "a" * 20_000_000}).answer()
     assert (answer.status, answer.error["message"]) == (413, "too large for us")
 
 
@@ -153,8 +153,8 @@ async def test_a_refusal_that_comes_before_the_request_has_gone_up_is_told():
 async def test_no_redirect_is_followed(status):
     async with Scripted([Send(reply(COMPLETION))]) as decoy:
         moved = reply(b"", status, location=f"{decoy.url}/login?session=abc")
-        async with Scripted([Send(moved)]) as upstream, gateway(upstream=upstream.url) as gate:
-            answers = [await gate.ask(body).answer() for body in (HELLO, STREAMED)]
+        async with Scripted([Send(moved)]) as upstream, gateway(upstream=upstream.url) as gp:
+            answers = [await gp.ask(body).answer() for body in (HELLO, STREAMED)]
         assert (decoy.connections, len(upstream.received)) == (0, 2)
     for answer in answers:
         assert (answer.status, answer.error["code"]) == (502, "upstream_redirect")
@@ -169,9 +169,9 @@ async def test_no_redirect_is_followed(status):
 async def test_upstreams_are_asked_for_plain_bytes_and_gzip_is_undone_all_the_same():
     packed = gzip.compress(json.dumps(COMPLETION).encode())
     dialogue = [Send(reply(packed, content_encoding="gzip"))]
-    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url) as gate:
+    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url) as gp:
         asking = {"content-type": "application/json", "accept-encoding": "gzip, br"}
-        answer = await gate.ask(headers=asking).answer()
+        answer = await gp.ask(headers=asking).answer()
     assert upstream.received[0].header("accept-encoding") == "identity"
     assert (answer.status, answer.json()) == (200, COMPLETION)
     assert "content-encoding" not in answer.headers
@@ -180,8 +180,8 @@ async def test_upstreams_are_asked_for_plain_bytes_and_gzip_is_undone_all_the_sa
 async def test_a_compressed_error_is_read():
     packed = gzip.compress(b'{"error":{"message":"packed words"}}')
     dialogue = [Send(reply(packed, 400, content_encoding="gzip"))]
-    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url) as gate:
-        answer = await gate.ask().answer()
+    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask().answer()
     assert (answer.status, answer.error["message"]) == (400, "packed words")
 
 
@@ -196,8 +196,8 @@ async def test_compressed_events_come_one_by_one(coding):
     moves += [Send(chunk(packer.flush()) + b"0\r\n\r\n")]
     async with (
         Scripted(moves) as upstream,
-        gateway(upstream=upstream.url) as gate,
-        gate.ask(STREAMED) as ask,
+        gateway(upstream=upstream.url) as gp,
+        gp.ask(STREAMED) as ask,
     ):
         await upstream.requested()
         for count, turn in enumerate(turns, 1):
@@ -242,8 +242,8 @@ LARGE: dict[str, list[Any]] = {
 @pytest.mark.parametrize("body", [HELLO, STREAMED], ids=["plain", "stream"])
 @pytest.mark.parametrize("case", LARGE)
 async def test_a_reply_above_its_limit_is_not_held(case, body):
-    async with Scripted(LARGE[case]) as upstream, gateway(upstream=upstream.url, limits=LIMITS) as gate:
-        answer = await gate.ask(body).answer()
+    async with Scripted(LARGE[case]) as upstream, gateway(upstream=upstream.url, limits=LIMITS) as gp:
+        answer = await gp.ask(body).answer()
         assert (answer.status, answer.error["code"]) == (502, "upstream_invalid")
         assert "limits.reply_bytes" in answer.error["message"]
         assert answer.headers["x-should-retry"] == "false"
@@ -255,15 +255,15 @@ async def test_a_reply_above_its_limit_is_not_held(case, body):
 async def test_a_reply_at_its_limit_comes_through():
     body = completion_of(REPLY_BYTES)
     assert len(body) == REPLY_BYTES
-    async with Scripted([Send(reply(body))]) as upstream, gateway(upstream=upstream.url, limits=LIMITS) as gate:
-        answer = await gate.ask().answer()
+    async with Scripted([Send(reply(body))]) as upstream, gateway(upstream=upstream.url, limits=LIMITS) as gp:
+        answer = await gp.ask().answer()
     assert (answer.status, answer.body) == (200, body)
 
 
 async def test_of_a_large_error_only_the_beginning_is_read():
     said = b"<html><title>Down</title>" + b"x" * 5_000_000
-    async with Scripted([Send(reply(said, 503)), Hold()]) as upstream, gateway(upstream=upstream.url) as gate:
-        answer = await gate.ask().answer()
+    async with Scripted([Send(reply(said, 503)), Hold()]) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask().answer()
         assert (answer.status, answer.error["code"], len(answer.body) < 1_000) == (503, "upstream_html", True)
         await upstream.left()
 
@@ -274,9 +274,9 @@ async def test_an_event_above_its_limit_ends_the_stream(ended):
     pieces = [delta(content="one"), large if ended else large[:-2] * 20, DONE]
     async with (
         Scripted([Send(stream(*pieces)), Hold()]) as upstream,
-        gateway(upstream=upstream.url, limits=LIMITS) as gate,
+        gateway(upstream=upstream.url, limits=LIMITS) as gp,
     ):
-        answer = await gate.ask(STREAMED).answer()
+        answer = await gp.ask(STREAMED).answer()
         assert (answer.status, answer.error["code"]) == (200, "upstream_invalid")
         assert (answer.body.startswith(pieces[0]), len(answer.events), answer.whole) == (True, 2, True)
         if not ended:
@@ -285,16 +285,16 @@ async def test_an_event_above_its_limit_ends_the_stream(ended):
 
 async def test_a_first_event_above_its_limit_is_an_http_error():
     dialogue = [Send(stream(event({"x": "a" * EVENT_BYTES})))]
-    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url, limits=LIMITS) as gate:
-        answer = await gate.ask(STREAMED).answer()
+    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url, limits=LIMITS) as gp:
+        answer = await gp.ask(STREAMED).answer()
     assert (answer.status, answer.error["code"]) == (502, "upstream_invalid")
     assert "limits.event_bytes" in answer.error["message"]
 
 
 async def test_a_stream_as_a_whole_may_be_larger_than_any_limit():
     events = [*[delta(content="a" * (EVENT_BYTES - 200))] * 30, delta("stop"), DONE]
-    async with Scripted([Send(stream(*events))]) as upstream, gateway(upstream=upstream.url, limits=LIMITS) as gate:
-        answer = await gate.ask(STREAMED).answer()
+    async with Scripted([Send(stream(*events))]) as upstream, gateway(upstream=upstream.url, limits=LIMITS) as gp:
+        answer = await gp.ask(STREAMED).answer()
     assert (answer.status, answer.body) == (200, b"".join(events))
 
 
@@ -305,24 +305,24 @@ async def test_a_stream_as_a_whole_may_be_larger_than_any_limit():
 async def test_an_answer_in_an_envelope_is_taken_out(envelope):
     inside = json.dumps(COMPLETION, indent=1).encode()
     wrapped = json.dumps({**envelope, "data": 0}).encode().replace(b'"data": 0', b'"data": ' + inside)
-    async with Scripted([Send(reply(wrapped))]) as upstream, gateway(upstream=upstream.url) as gate:
-        answer = await gate.ask().answer()
+    async with Scripted([Send(reply(wrapped))]) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask().answer()
     assert (answer.status, answer.body) == (200, inside)
     assert answer.headers["x-gatepass-adapted"] == "unwrap=data"
 
 
 async def test_vectors_in_an_envelope_are_taken_out():
     wrapped = {"code": 0, "data": VECTORS}
-    async with Scripted([Send(reply(wrapped))]) as upstream, gateway(upstream=upstream.url) as gate:
-        answer = await gate.ask({"model": "e", "input": "hi"}, "/v1/embeddings").answer()
+    async with Scripted([Send(reply(wrapped))]) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask({"model": "e", "input": "hi"}, "/v1/embeddings").answer()
     assert (answer.status, answer.json()["data"]) == (200, VECTORS["data"])
     assert answer.headers["x-gatepass-adapted"] == "unwrap=data"
 
 
 async def test_an_envelope_of_a_failure_is_one():
     wrapped = {"code": 500, "message": "no capacity", "data": None}
-    async with Scripted([Send(reply(wrapped))]) as upstream, gateway(upstream=upstream.url) as gate:
-        answer = await gate.ask().answer()
+    async with Scripted([Send(reply(wrapped))]) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask().answer()
     assert (answer.status, answer.error["message"]) == (500, "no capacity")
 
 
@@ -343,8 +343,8 @@ async def test_a_comment_before_an_error_costs_no_status(end, status, code):
     def answer(_):
         return [*begin_stream(), Send(chunk(COMMENT)), Pause(0.05), Send(chunk(end) + chunk(b""))]
 
-    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gate:
-        answered = await gate.ask(STREAMED).answer()
+    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gp:
+        answered = await gp.ask(STREAMED).answer()
     assert (answered.status, answered.json()["error"]["code"]) == (status, code)
 
 
@@ -352,8 +352,8 @@ async def test_a_comment_goes_on_before_the_first_event():
     def answer(_):
         return [*begin_stream(), Send(chunk(COMMENT)), Pause(0.05), Send(chunk(b"".join(EVENTS)) + chunk(b""))]
 
-    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gate:
-        answered = await gate.ask(STREAMED).answer()
+    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gp:
+        answered = await gp.ask(STREAMED).answer()
     assert answered.body == COMMENT + b"".join(EVENTS)
 
 
@@ -361,7 +361,7 @@ async def test_comments_beyond_the_bound_go_on_at_once():
     def answer(_):
         return [*begin_stream(), Send(chunk(b": %b\n\n" % (b"x" * 5000))), Hold()]
 
-    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gate, gate.ask(STREAMED) as ask:
+    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gp, gp.ask(STREAMED) as ask:
         assert await ask.head() == 200
 
 
@@ -369,6 +369,6 @@ async def test_comments_beyond_the_bound_go_on_at_once():
 async def test_a_reply_that_cannot_be_read_is_no_stream(damage):
     body = b'{"choices":[{"index":0,"message":{"role":"assistant","content":%b},"finish_reason":"stop"}]}' % damage
 
-    async with Scripted(answer=lambda _: [Send(reply(body))]) as upstream, gateway(upstream=upstream.url) as gate:
-        answered = await gate.ask(STREAMED).answer()
+    async with Scripted(answer=lambda _: [Send(reply(body))]) as upstream, gateway(upstream=upstream.url) as gp:
+        answered = await gp.ask(STREAMED).answer()
     assert (answered.status, answered.json()["error"]["code"]) == (502, "upstream_invalid")

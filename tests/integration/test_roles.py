@@ -31,11 +31,11 @@ async def test_no_page_leaves_to_a_key_without_the_role(metrics_open):
     shown = set()
     async with (
         Scripted([Hold()]) as upstream,
-        gateway(upstream=upstream.url, access=access, server={"base_path": "/llm"}) as gate,
+        gateway(upstream=upstream.url, access=access, server={"base_path": "/llm"}) as gp,
     ):
         for page, spelling, method, role in product(OPEN, SPELLINGS, ("GET", "HEAD", "POST"), (None, *KEYS)):
             path = spelling.format(page)
-            async with gate.ask(None, path, method=method, headers=bearer(role)) as ask:
+            async with gp.ask(None, path, method=method, headers=bearer(role)) as ask:
                 await ask.head()
                 body = b"" if method == "HEAD" else (await ask.answer()).body
             if ask.status == 200:
@@ -53,10 +53,10 @@ async def test_no_page_leaves_to_a_key_without_the_role(metrics_open):
 
 
 async def test_a_caller_at_a_page_and_a_viewer_at_a_model_are_told_which_key_to_use():
-    async with Scripted([Hold()]) as upstream, gateway(upstream=upstream.url, access=ACCESS) as gate:
-        page = await gate.ask(None, "/status", method="GET", headers=bearer("caller")).answer()
-        call = await gate.ask(HELLO, headers={**JSON, **bearer("viewer")}).answer()
-        models = await gate.ask(None, "/v1/models", method="GET", headers=bearer("viewer")).answer()
+    async with Scripted([Hold()]) as upstream, gateway(upstream=upstream.url, access=ACCESS) as gp:
+        page = await gp.ask(None, "/status", method="GET", headers=bearer("caller")).answer()
+        call = await gp.ask(HELLO, headers={**JSON, **bearer("viewer")}).answer()
+        models = await gp.ask(None, "/v1/models", method="GET", headers=bearer("viewer")).answer()
     assert (page.status, page.error) == (
         403,
         {
@@ -74,9 +74,9 @@ async def test_a_caller_at_a_page_and_a_viewer_at_a_model_are_told_which_key_to_
 
 
 async def test_no_role_reloads_over_http():
-    async with Scripted([Hold()]) as upstream, gateway(upstream=upstream.url, access=ACCESS) as gate:
+    async with Scripted([Hold()]) as upstream, gateway(upstream=upstream.url, access=ACCESS) as gp:
         for role, method in product(KEYS, ("GET", "POST")):
-            answer = await gate.ask(None, "/reload", method=method, headers=bearer(role)).answer()
+            answer = await gp.ask(None, "/reload", method=method, headers=bearer(role)).answer()
             assert (answer.status, answer.error["code"]) == (404, "unknown_path")
 
 
@@ -85,10 +85,10 @@ async def test_two_keys_of_one_caller_share_its_limit_its_name_and_its_count():
         {"name": "rag", "max_concurrent": 1, "hash": hash_key(key), "role": "admin"}
         for key in (KEYS["caller"], KEYS["admin"])
     ]
-    async with Scripted([Hold()]) as upstream, gateway(upstream=upstream.url, access={"keys": keys}) as gate:
-        held = gate.ask(headers={**JSON, **bearer("caller")})
+    async with Scripted([Hold()]) as upstream, gateway(upstream=upstream.url, access={"keys": keys}) as gp:
+        held = gp.ask(headers={**JSON, **bearer("caller")})
         async with held:
             await upstream.requested()
-            other = await gate.ask(headers={**JSON, **bearer("admin")}).answer()
+            other = await gp.ask(headers={**JSON, **bearer("admin")}).answer()
     assert (other.status, other.error["code"]) == (429, "concurrency_limited")
     assert "'rag'" in other.error["message"]

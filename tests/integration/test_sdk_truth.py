@@ -66,8 +66,8 @@ REPEATS: dict[str, tuple[int, Mapping[str, str], int]] = {
 async def test_the_upstream_decides_about_a_repeat(status, headers, requests):
     async with (
         Scripted([refusal(status, headers)]) as upstream,
-        gateway(upstream=upstream.url) as gate,
-        sdk(gate) as client,
+        gateway(upstream=upstream.url) as gp,
+        sdk(gp) as client,
     ):
         with pytest.raises(openai.APIStatusError) as caught:
             await client.chat.completions.create(model="m", messages=MESSAGES)
@@ -83,15 +83,15 @@ async def test_the_upstream_decides_about_a_repeat(status, headers, requests):
 
 
 async def test_a_time_in_the_text_is_told_where_no_repeat_is_forbidden():
-    async with Scripted([refusal(503, {})]) as upstream, gateway(upstream=upstream.url) as gate:
-        answer = await gate.ask().answer()
+    async with Scripted([refusal(503, {})]) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask().answer()
         assert (answer.headers["retry-after"], answer.headers.get("x-should-retry")) == ("40", None)
 
 
 async def test_a_time_in_the_head_stays_where_a_repeat_is_forbidden():
     refused = refusal(503, {"x_should_retry": "false", "retry_after": "9"})
-    async with Scripted([refused]) as upstream, gateway(upstream=upstream.url) as gate:
-        answer = await gate.ask().answer()
+    async with Scripted([refused]) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask().answer()
         assert (answer.headers["retry-after"], answer.headers["x-should-retry"]) == ("9", "false")
 
 
@@ -113,8 +113,8 @@ def call(*arguments: str) -> list[bytes]:
 async def streaming(*events: bytes) -> AsyncIterator[openai.AsyncOpenAI]:
     async with (
         Scripted([Send(stream(*events))]) as upstream,
-        gateway(upstream=upstream.url) as gate,
-        sdk(gate) as client,
+        gateway(upstream=upstream.url) as gp,
+        sdk(gp) as client,
     ):
         yield client
 
@@ -213,12 +213,12 @@ EMPTY: dict[str, tuple[bytes, bool]] = {
 @pytest.mark.parametrize(("answer", "is_empty"), EMPTY.values(), ids=EMPTY)
 async def test_an_empty_answer_is_counted_and_logged(caplog, answer, is_empty, streamed):
     caplog.set_level(logging.INFO, "gatepass.access")
-    async with Scripted([Send(answer)]) as upstream, gateway(upstream=upstream.url) as gate:
-        got = await gate.ask({**HELLO, "stream": streamed}).answer()
+    async with Scripted([Send(answer)]) as upstream, gateway(upstream=upstream.url) as gp:
+        got = await gp.ask({**HELLO, "stream": streamed}).answer()
         line = await line_of(caplog)
         assert (got.status, line.fields.get("outcome")) == (200, "ok")
         assert line.fields.get("empty_answer") is (True if is_empty else None)
-        shown = gate.gate.metrics.exposition().decode()
+        shown = gp.state.metrics.exposition().decode()
         assert ('gatepass_empty_answers_total{upstream="chat"} 1.0' in shown) is is_empty
 
 
@@ -233,8 +233,8 @@ BROKEN: dict[str, Dialogue] = {
 @pytest.mark.parametrize("dialogue", BROKEN.values(), ids=BROKEN)
 async def test_a_stream_that_breaks_is_logged_as_a_warning(caplog, dialogue):
     caplog.set_level(logging.INFO, "gatepass.access")
-    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url) as gate:
-        await gate.ask({**HELLO, "stream": True}).answer()
+    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url) as gp:
+        await gp.ask({**HELLO, "stream": True}).answer()
         line = await line_of(caplog)
         assert (line.levelno, line.fields["status"], line.fields["outcome"]) == (logging.WARNING, 200, "error")
 
@@ -243,8 +243,8 @@ async def test_a_stream_that_falls_silent_is_logged_as_a_warning(caplog):
     caplog.set_level(logging.INFO, "gatepass.access")
     async with Scripted([*begin_stream(), Send(framed(chunk(content="a"))), Hold()]) as upstream:
         chat = {"base_url": f"{upstream.url}/v1", "timeouts": {"idle_s": 0.2}}
-        async with gateway(upstreams={"chat": chat}) as gate:
-            await gate.ask({**HELLO, "stream": True}).answer()
+        async with gateway(upstreams={"chat": chat}) as gp:
+            await gp.ask({**HELLO, "stream": True}).answer()
             line = await line_of(caplog)
         assert (line.levelno, line.fields["code"]) == (logging.WARNING, "upstream_timeout_idle")
 
@@ -253,10 +253,10 @@ async def test_a_stream_that_a_stop_ends_is_logged_as_a_warning(caplog):
     caplog.set_level(logging.INFO, "gatepass.access")
     dialogue = [*begin_stream(), Send(framed(chunk(content="a"))), Hold()]
     async with Scripted(dialogue) as upstream:
-        async with gateway(upstream=upstream.url) as gate, gate.ask({**HELLO, "stream": True}) as ask:
+        async with gateway(upstream=upstream.url) as gp, gp.ask({**HELLO, "stream": True}) as ask:
             await ask.head()
             await ask.until(b"content")
-            gate.server.should_exit = True
+            gp.server.should_exit = True
             await line_of(caplog)
         line = await line_of(caplog)
         assert (line.levelno, line.fields["code"]) == (logging.WARNING, "draining")
@@ -264,6 +264,6 @@ async def test_a_stream_that_a_stop_ends_is_logged_as_a_warning(caplog):
 
 async def test_good_answers_and_refusals_are_no_warnings(caplog):
     caplog.set_level(logging.INFO, "gatepass.access")
-    async with Scripted([Send(said(content="a"))]) as upstream, gateway(upstream=upstream.url) as gate:
-        await gate.ask().answer()
+    async with Scripted([Send(said(content="a"))]) as upstream, gateway(upstream=upstream.url) as gp:
+        await gp.ask().answer()
         assert (await line_of(caplog)).levelno == logging.INFO

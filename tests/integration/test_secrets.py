@@ -42,13 +42,13 @@ CONFIGURED = (
 
 
 @contextmanager
-def logged(gate: AppState) -> Iterator[io.StringIO]:
+def logged(state: AppState) -> Iterator[io.StringIO]:
     """All that the process logs, through the handler that `gatepass serve` sets up."""
     root, own = logging.getLogger(), logging.getLogger("gatepass")
     before = (list(root.handlers), root.level, own.level, logging._srcfile)
     switches = {name: getattr(logging, name) for name in ("logThreads", "logProcesses", "logMultiprocessing")}
     out = io.StringIO()
-    configure(gate.config.log.level, gate.config.log.format, gate.redactor, out)
+    configure(state.config.log.level, state.config.log.format, state.redactor, out)
     try:
         yield out
     finally:
@@ -187,29 +187,29 @@ async def world():
         await server.__aexit__(None, None, None)
 
 
-async def said(gate: Gateway, body: Any, path: str = "/v1/chat/completions", **more: Any) -> Answer:
-    return await gate.ask(body, path, headers={**JSON, "authorization": f"Bearer {CLIENT_KEY}"}, **more).answer()
+async def said(gp: Gateway, body: Any, path: str = "/v1/chat/completions", **more: Any) -> Answer:
+    return await gp.ask(body, path, headers={**JSON, "authorization": f"Bearer {CLIENT_KEY}"}, **more).answer()
 
 
-async def play(gate: Gateway, world: World) -> list[Answer]:
+async def play(gp: Gateway, world: World) -> list[Answer]:
     """Good and failing exchanges of every kind."""
     good, good_or_not = world.upstreams, list(world.credentials())
-    answers = [await said(gate, {**body, "model": name}) for name in good for body in (HELLO, STREAMED)]
+    answers = [await said(gp, {**body, "model": name}) for name in good for body in (HELLO, STREAMED)]
     assert {answer.status for answer in answers} == {200}
     answers += [
-        await said(gate, {**body, "model": name, "user": case})
+        await said(gp, {**body, "model": name, "user": case})
         for name in good
         for case in ECHOES
         for body in (HELLO, STREAMED)
     ]
     bad = [name for name in good_or_not if "." in name]
-    failed = await asyncio.gather(*(said(gate, {**HELLO, "model": name}) for name in bad))
+    failed = await asyncio.gather(*(said(gp, {**HELLO, "model": name}) for name in bad))
     assert {(answer.status, answer.error["code"]) for answer in failed} == {(503, "token_unavailable")}
     answers += failed
-    answers += [await said(gate, {"model": "unlisted", "input": "x"}, "/v1/embeddings")]
-    answers += [await said(gate, None, "/v1/models", method="GET")]
-    answers += [await said(gate, None, f"/v1/models/gpt?key={CLIENT_KEY}&other={OTHER_KEY}", method="GET")]
-    answers += [await gate.ask(headers={**JSON, "x-api-key": CLIENT_KEY, "api-key": OTHER_KEY}).answer()]
+    answers += [await said(gp, {"model": "unlisted", "input": "x"}, "/v1/embeddings")]
+    answers += [await said(gp, None, "/v1/models", method="GET")]
+    answers += [await said(gp, None, f"/v1/models/gpt?key={CLIENT_KEY}&other={OTHER_KEY}", method="GET")]
+    answers += [await gp.ask(headers={**JSON, "x-api-key": CLIENT_KEY, "api-key": OTHER_KEY}).answer()]
     return answers
 
 
@@ -226,11 +226,11 @@ def assert_silent(text: str, secrets: list[str], where: str) -> None:
 @pytest.mark.parametrize("style", ["json", "text"])
 async def test_no_secret_is_printed_whoever_echoes_it(world, style):
     log = {"format": style, "level": "debug", "bodies": True}
-    async with gateway(log=log, **world.blocks()) as gate:
-        with logged(gate.gate) as out:
-            answers = await play(gate, world)
-            metrics = await said(gate, None, "/metrics", method="GET")
-            shown = "\n".join(map(repr, _inner(gate.gate)))
+    async with gateway(log=log, **world.blocks()) as gp:
+        with logged(gp.state) as out:
+            answers = await play(gp, world)
+            metrics = await said(gp, None, "/metrics", method="GET")
+            shown = "\n".join(map(repr, _inner(gp.state)))
     secrets = [*CONFIGURED, *world.tokens]
     assert len(world.tokens) > 3, "a 401 was answered with a new token"
     bodies = "\n".join(answer.body.decode() for answer in answers)
@@ -244,27 +244,34 @@ async def test_no_secret_is_printed_whoever_echoes_it(world, style):
         assert_silent(text, secrets, where)
 
 
-def _inner(gate: AppState) -> Iterator[Any]:
+def _inner(state: AppState) -> Iterator[Any]:
     """All that somebody might print while hunting a fault."""
-    config = gate.config
-    yield from (gate, config, config.model_dump(), config.model_dump_json(), dict(gate.upstreams), dict(gate.holders))
-    for holder in gate.holders.values():
+    config = state.config
+    yield from (
+        state,
+        config,
+        config.model_dump(),
+        config.model_dump_json(),
+        dict(state.upstreams),
+        dict(state.holders),
+    )
+    for holder in state.holders.values():
         yield from (vars(holder), str(holder), holder.status(), holder.current())
-    for hop in gate.upstreams.values():
+    for hop in state.upstreams.values():
         yield from (hop.settings, vars(hop.transport) if hasattr(hop.transport, "__dict__") else hop.transport)
-    yield from (vars(gate.authenticator), gate.authenticator._ring._entries, gate.routes, gate.redactor)
+    yield from (vars(state.authenticator), state.authenticator._ring._entries, state.routes, state.redactor)
 
 
 async def test_a_secret_that_the_cut_of_a_logged_body_would_halve_is_masked_too(world):
     """Bodies are logged up to 2,000 characters: a secret may begin before the cut and end behind it."""
     blocks = {**world.blocks(), "log": {"level": "debug", "bodies": True}}
     answers = []
-    async with gateway(**blocks) as gate:
-        with logged(gate.gate) as out:
+    async with gateway(**blocks) as gp:
+        with logged(gp.state) as out:
             for before in range(1_900, 2_001):
                 body = json.dumps({**HELLO, "model": "fixed"})[:-1] + ', "x": "'
                 padded = body + "a" * (before - len(body)) + json.dumps(STATIC_TOKEN)[1:] + "}"
-                answers.append(await said(gate, padded.encode()))
+                answers.append(await said(gp, padded.encode()))
     assert {answer.status for answer in answers} == {200}
     assert_silent(out.getvalue(), [STATIC_TOKEN[:length] for length in range(12, len(STATIC_TOKEN))], "the log")
 
@@ -279,17 +286,17 @@ async def test_a_secret_that_the_bound_of_an_error_body_halves_is_not_shown(show
     async with Scripted([Send(reply(page, 500, content_type="text/plain"))]) as server:
         credentials = {"fixed": {"type": "static", "token": STATIC_TOKEN}}
         upstreams = {"chat": {"base_url": f"{server.url}/v1", "credential": "fixed"}}
-        async with gateway(credentials=credentials, upstreams=upstreams) as gate:
-            with logged(gate.gate) as out:
-                answer = await gate.ask(HELLO).answer()
+        async with gateway(credentials=credentials, upstreams=upstreams) as gp:
+            with logged(gp.state) as out:
+                answer = await gp.ask(HELLO).answer()
     assert answer.status == 500
     for text in (answer.body.decode(), out.getvalue()):
         assert STATIC_TOKEN[:8] not in text
 
 
 async def test_a_token_goes_to_its_own_host_alone(world):
-    async with gateway(**world.blocks()) as gate:
-        await play(gate, world)
+    async with gateway(**world.blocks()) as gp:
+        await play(gp, world)
     for name, server in world.upstreams.items():
         shown = {request.header("authorization") for request in server.received}
         own = {f"Bearer {token}" for token in world.tokens if token.endswith(f"~{name}==")}

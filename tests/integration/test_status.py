@@ -28,17 +28,17 @@ def blocks(issuer: Scripted, **more):
     return {"credentials": {"corp": corp, **more}, "upstreams": upstreams, "models": {"*": {"upstream": "chat"}}}
 
 
-async def status(gate: Gateway, **headers: str):
-    return await gate.ask(None, "/status", method="GET", headers=headers).answer()
+async def status(gp: Gateway, **headers: str):
+    return await gp.ask(None, "/status", method="GET", headers=headers).answer()
 
 
 async def test_a_credential_is_told_with_its_state_and_its_upstreams():
     clock = DrivenClock()
     spare = {"type": "static", "token": "a-key-of-its-own"}
-    async with Scripted(MINTED) as issuer, gateway(clock=clock, **blocks(issuer, spare=spare)) as gate:
-        await until(lambda: all(holder.usable for holder in gate.gate.holders.values()))
+    async with Scripted(MINTED) as issuer, gateway(clock=clock, **blocks(issuer, spare=spare)) as gp:
+        await until(lambda: all(holder.usable for holder in gp.state.holders.values()))
         await clock.advance(100.0)
-        answer = await status(gate)
+        answer = await status(gp)
     document = answer.json()
     next_try_in_s = document["credentials"]["corp"].pop("next_try_in_s")
     assert 125.0 <= next_try_in_s <= 140.0
@@ -87,9 +87,9 @@ async def test_a_credential_is_told_with_its_state_and_its_upstreams():
 
 
 async def test_a_failing_credential_tells_its_issuers_reason_without_the_secret():
-    async with Scripted(REFUSED) as issuer, gateway(**blocks(issuer)) as gate:
-        await until(lambda: gate.gate.holders["corp"].status().failing)
-        corp = (await status(gate)).json()["credentials"]["corp"]
+    async with Scripted(REFUSED) as issuer, gateway(**blocks(issuer)) as gp:
+        await until(lambda: gp.state.holders["corp"].status().failing)
+        corp = (await status(gp)).json()["credentials"]["corp"]
     shown = {name: corp[name] for name in ("state", "kind", "age_s", "expires_in_s", "failures", "failing")}
     assert shown == {"state": "none", "kind": None, "age_s": None, "expires_in_s": None, "failures": 1, "failing": True}
     assert corp["next_try_in_s"] > 0
@@ -100,34 +100,34 @@ async def test_a_failing_credential_tells_its_issuers_reason_without_the_secret(
 
 async def test_status_wants_a_key_even_where_the_metrics_are_open():
     access = {**LOCKED, "metrics_open": True}
-    async with Scripted(MINTED) as issuer, gateway(access=access, **blocks(issuer)) as gate:
-        refused = await status(gate)
-        metrics = await gate.ask(None, "/metrics", method="GET", headers={}).answer()
-        shown = await status(gate, authorization=f"Bearer {KEY}")
-        other = await status(gate, **{"x-api-key": "not-the-key-at-all"})
+    async with Scripted(MINTED) as issuer, gateway(access=access, **blocks(issuer)) as gp:
+        refused = await status(gp)
+        metrics = await gp.ask(None, "/metrics", method="GET", headers={}).answer()
+        shown = await status(gp, authorization=f"Bearer {KEY}")
+        other = await status(gp, **{"x-api-key": "not-the-key-at-all"})
     assert (refused.status, refused.error["code"]) == (401, "invalid_api_key")
     assert "credentials" not in refused.body.decode()
     assert (metrics.status, shown.status, other.status) == (200, 200, 401)
 
 
 async def test_status_without_keys_is_for_this_machine_alone():
-    async with Scripted(MINTED) as issuer, gateway(**blocks(issuer)) as gate:
-        assert (await status(gate)).status == 200
-        refused = await status(gate, host="gatepass.corp.example")
+    async with Scripted(MINTED) as issuer, gateway(**blocks(issuer)) as gp:
+        assert (await status(gp)).status == 200
+        refused = await status(gp, host="gatepass.corp.example")
     assert (refused.status, refused.error["code"]) == (403, "forbidden_host")
 
 
 async def test_status_is_there_below_the_base_path_too():
-    async with Scripted(MINTED) as issuer, gateway(server={"base_path": "/llm"}, **blocks(issuer)) as gate:
-        answers = [await gate.ask(None, path, method="GET", headers={}).answer() for path in ("/status", "/llm/status")]
+    async with Scripted(MINTED) as issuer, gateway(server={"base_path": "/llm"}, **blocks(issuer)) as gp:
+        answers = [await gp.ask(None, path, method="GET", headers={}).answer() for path in ("/status", "/llm/status")]
     assert [answer.status for answer in answers] == [200, 200]
 
 
 async def test_status_answers_while_the_issuer_hangs():
-    async with Scripted(answer=lambda _: [Send(b"")]) as issuer, gateway(**blocks(issuer)) as gate:
+    async with Scripted(answer=lambda _: [Send(b"")]) as issuer, gateway(**blocks(issuer)) as gp:
         await issuer.requested()
         async with asyncio.timeout(5):
-            corp = (await status(gate)).json()["credentials"]["corp"]
+            corp = (await status(gp)).json()["credentials"]["corp"]
     assert (corp["state"], corp["refreshing"]) == ("none", True)
 
 
@@ -136,11 +136,11 @@ async def test_the_keys_are_shown_with_their_state_and_without_their_hashes():
     ends = datetime.fromtimestamp(clock.wall() + 20 * 86_400, UTC).replace(microsecond=0)
     (key,) = LOCKED["keys"]
     keys = [{**key, "expires": ends}, {"name": "bot", "models": ["gpt-*"], "hash": hash_key("gp-another-0123456")}]
-    async with Scripted(MINTED) as issuer, gateway(clock=clock, access={"keys": keys}, **blocks(issuer)) as gate:
+    async with Scripted(MINTED) as issuer, gateway(clock=clock, access={"keys": keys}, **blocks(issuer)) as gp:
         answers = []
         for days in (0, 7):
             clock.jump_wall(days * 86_400)
-            answers.append(await status(gate, authorization=f"Bearer {KEY}"))
+            answers.append(await status(gp, authorization=f"Bearer {KEY}"))
     first = {
         "name": "ragflow",
         "role": "admin",

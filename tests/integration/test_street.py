@@ -14,8 +14,8 @@ COMPLETION = {
 
 async def test_an_unconcerned_request_goes_up_by_its_own_bytes():
     body = b'{ "messages":[{"role":"user","content":"\\u00e9 \\ud83d\\ude00"}],\n "x-unknown": 1e999, "model" : "m" }'
-    async with Scripted([Send(reply(COMPLETION))]) as upstream, gateway(upstream=upstream.url) as gate:
-        answer = await gate.ask(body).answer()
+    async with Scripted([Send(reply(COMPLETION))]) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask(body).answer()
     assert answer.status == 200
     assert upstream.received[0].body == body
     assert answer.body == reply(COMPLETION).partition(b"\r\n\r\n")[2]
@@ -29,9 +29,9 @@ async def test_the_clients_key_never_goes_up_and_the_upstreams_token_does():
     }
     async with Scripted([Send(reply(COMPLETION))]) as upstream:
         upstreams = {"chat": {"base_url": upstream.url + "/v1", "credential": "corp"}}
-        async with gateway(upstreams=upstreams, credentials=blocks["credentials"]) as gate:
+        async with gateway(upstreams=upstreams, credentials=blocks["credentials"]) as gp:
             headers = {"content-type": "application/json", "authorization": "Bearer client-key", "x-api-key": "other"}
-            assert (await gate.ask(headers=headers).answer()).status == 200
+            assert (await gp.ask(headers=headers).answer()).status == 200
     received = upstream.received[0]
     assert received.header("authorization") == "Bearer upstream-token"
     assert "client-key" not in str(received.headers)
@@ -44,8 +44,8 @@ async def test_a_stream_comes_down_by_its_own_bytes():
         event({"id": "x", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}),
         event("[DONE]"),
     ]
-    async with Scripted([Send(stream(*events))]) as upstream, gateway(upstream=upstream.url) as gate:
-        answer = await gate.ask({**HELLO, "stream": True}, CHAT).answer()
+    async with Scripted([Send(stream(*events))]) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask({**HELLO, "stream": True}, CHAT).answer()
     assert (answer.status, answer.body, answer.whole) == (200, b"".join(events), True)
     assert answer.headers["x-accel-buffering"] == "no"
     assert answer.headers["cache-control"] == "no-store, no-transform"

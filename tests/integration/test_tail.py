@@ -32,12 +32,12 @@ async def line_of(caplog) -> dict[str, Any]:
 async def test_a_tail_is_waited_for_behind_the_answer_and_closed_after_its_time(is_stream, monkeypatch):
     monkeypatch.setattr(response_body, "TAIL_S", 600.0)
     models = {"m": {"upstream": "chat", "stream": "aggregate"}}
-    async with Scripted(ENDLESS) as upstream, gateway(upstream=upstream.url, models=models) as gate:
-        answer = await gate.ask({**HELLO, "stream": is_stream}).answer()
-        await until(lambda: not gate.gate.in_flight.busy)
+    async with Scripted(ENDLESS) as upstream, gateway(upstream=upstream.url, models=models) as gp:
+        answer = await gp.ask({**HELLO, "stream": is_stream}).answer()
+        await until(lambda: not gp.state.in_flight.busy)
         assert (answer.status, answer.whole, upstream.open) == (200, True, 1)
         monkeypatch.setattr(response_body, "TAIL_S", 0.01)
-        await gate.ask({**HELLO, "stream": is_stream}).answer()
+        await gp.ask({**HELLO, "stream": is_stream}).answer()
         await until(lambda: upstream.open == 1)  # the second connection is closed, the first one still waits
 
 
@@ -46,8 +46,8 @@ async def test_a_total_that_passes_in_the_tail_makes_no_error_of_a_whole_answer(
     clock = DrivenClock()
     async with Scripted(ENDLESS) as upstream:
         upstreams = {"chat": {"base_url": f"{upstream.url}/v1", "timeouts": {"total_s": TOTAL_S}}}
-        async with gateway(upstreams=upstreams, clock=clock) as gate:
-            answer = await gate.ask({**HELLO, "stream": True}).answer()
+        async with gateway(upstreams=upstreams, clock=clock) as gp:
+            answer = await gp.ask({**HELLO, "stream": True}).answer()
             await clock.advance(TOTAL_S)
             line = await line_of(caplog)
     assert answer.events[-1] == "[DONE]"
@@ -57,8 +57,8 @@ async def test_a_total_that_passes_in_the_tail_makes_no_error_of_a_whole_answer(
 async def test_a_tail_holds_up_no_drain_and_is_none_that_it_ends(caplog):
     caplog.set_level(logging.INFO, "gatepass")
     async with Scripted(ENDLESS) as upstream:
-        async with gateway(upstream=upstream.url) as gate:
-            await gate.ask({**HELLO, "stream": True}).answer()
+        async with gateway(upstream=upstream.url) as gp:
+            await gp.ask({**HELLO, "stream": True}).answer()
         async with asyncio.timeout(5):
             await upstream.left()
     (drained,) = [record for record in caplog.records if record.getMessage() == "drained"]

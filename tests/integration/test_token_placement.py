@@ -43,9 +43,9 @@ def blocks(upstream: Scripted, placement: dict[str, Any] | None, **more: Any) ->
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_token_arrives_as_it_is_configured(way):
     placement, headers, query = WAYS[way]
-    async with Scripted(GOOD) as upstream, gateway(**blocks(upstream, placement)) as gate:
-        answers = [await gate.ask().answer() for _ in range(2)]
-        listed = await gate.ask(None, "/v1/models", method="GET").answer()
+    async with Scripted(GOOD) as upstream, gateway(**blocks(upstream, placement)) as gp:
+        answers = [await gp.ask().answer() for _ in range(2)]
+        listed = await gp.ask(None, "/v1/models", method="GET").answer()
     assert [answer.status for answer in answers] == [200, 200]
     assert listed.status in (200, 502)
     for request in upstream.received:
@@ -59,9 +59,9 @@ async def test_an_upstream_has_its_own_way_of_one_credential():
         both = blocks(upstream, {"headers": {"api-key": "{token}"}})
         both["upstreams"]["query"] = {**both["upstreams"]["chat"], "token_placement": {"query": "key"}}
         both["models"] = {"m": {"upstream": "chat"}, "q": {"upstream": "query"}}
-        async with gateway(**both) as gate:
+        async with gateway(**both) as gp:
             for model in ("m", "q"):
-                assert (await gate.ask({**HELLO, "model": model}).answer()).status == 200
+                assert (await gp.ask({**HELLO, "model": model}).answer()).status == 200
     first, second = upstream.received
     assert (first.target, first.header("api-key")) == ("/v1/chat/completions", TOKEN)
     assert (second.target, second.header("api-key")) == (f"/v1/chat/completions?key={quote(TOKEN, safe='')}", None)
@@ -72,8 +72,8 @@ async def test_static_headers_arrive_beside_the_token_in_place_of_the_clients():
     sent = {**JSON, "openai-organization": "mine", "user-agent": "sdk", "ai-resource-group": "stolen"}
     async with Scripted(GOOD) as upstream:
         config = blocks(upstream, None, headers=own, forward_headers=["AI-Resource-Group"])
-        async with gateway(**config) as gate:
-            assert (await gate.ask(headers=sent).answer()).status == 200
+        async with gateway(**config) as gp:
+            assert (await gp.ask(headers=sent).answer()).status == 200
     [request] = upstream.received
     wanted = {name.lower(): value for name, value in own.items()} | {"authorization": f"Bearer {TOKEN}"}
     assert [field for field in request.headers if field[0] in wanted] == [
@@ -85,8 +85,8 @@ async def test_static_headers_arrive_beside_the_token_in_place_of_the_clients():
 async def test_static_headers_need_no_credential():
     async with Scripted(GOOD) as upstream:
         chat = {"base_url": f"{upstream.url}/v1", "headers": {"api-key": SUBSCRIPTION}}
-        async with gateway(upstreams={"chat": chat}) as gate:
-            assert (await gate.ask().answer()).status == 200
+        async with gateway(upstreams={"chat": chat}) as gp:
+            assert (await gp.ask().answer()).status == 200
     assert (upstream.received[0].header("api-key"), upstream.received[0].header("authorization")) == (
         SUBSCRIPTION,
         None,
@@ -101,14 +101,14 @@ async def test_a_static_header_in_a_file_follows_it(tmp_path: Path):
         from gatepass.config.references import Reference
 
         key = Reference.to_file(str(file))
-        async with gateway(clock=clock, **blocks(upstream, None, headers={"Ocp-Apim-Subscription-Key": key})) as gate:
-            await gate.ask().answer()
+        async with gateway(clock=clock, **blocks(upstream, None, headers={"Ocp-Apim-Subscription-Key": key})) as gp:
+            await gp.ask().answer()
             file.write_text("second-subscription\n")
             await clock.advance(REREAD_S)
-            await gate.ask().answer()
+            await gp.ask().answer()
             file.unlink()
             await clock.advance(REREAD_S)
-            await gate.ask().answer()
+            await gp.ask().answer()
     shown = [request.header("ocp-apim-subscription-key") for request in upstream.received]
     assert shown == ["first-subscription", "second-subscription", "second-subscription"]
 
@@ -136,16 +136,16 @@ async def test_a_token_in_a_query_is_printed_nowhere_whoever_echoes_it(style):
     bodies = ""
     async with Scripted(answer=echo) as upstream:
         config = blocks(upstream, {"query": "access_token"}, headers={"Ocp-Apim-Subscription-Key": SUBSCRIPTION})
-        async with gateway(log=log, **config) as gate:
-            with logged(gate.gate) as out:
+        async with gateway(log=log, **config) as gp:
+            with logged(gp.state) as out:
                 for case in ("json", "refused", "moved", "page", "reset"):
                     for stream in (False, True):
-                        answer = await gate.ask({**HELLO, "user": case, "stream": stream}).answer()
+                        answer = await gp.ask({**HELLO, "user": case, "stream": stream}).answer()
                         bodies += answer.body.decode() + str(answer.headers)
-                bodies += (await gate.ask(None, "/v1/models", method="GET").answer()).body.decode()
+                bodies += (await gp.ask(None, "/v1/models", method="GET").answer()).body.decode()
                 for page in ("/metrics", "/status"):
-                    bodies += (await gate.ask(None, page, method="GET").answer()).body.decode()
-                shown = repr(gate.gate) + repr(gate.gate.upstreams["chat"].injector)
+                    bodies += (await gp.ask(None, page, method="GET").answer()).body.decode()
+                shown = repr(gp.state) + repr(gp.state.upstreams["chat"].injector)
     assert bodies.count("***") > 5
     assert "/v1/chat/completions" in bodies
     secrets = [TOKEN, quote(TOKEN, safe=""), quote(quote(TOKEN, safe=""), safe=""), SUBSCRIPTION]

@@ -190,7 +190,7 @@ async def listed_without(row: Check | Replay) -> tuple[float, list[str]]:
     clock = DrivenClock()
     async with serving(lambda _: [Hold()], CHAT_MODEL, clock) as gatepass:
         answering = asyncio.create_task(asking(gatepass, row, CHAT_MODEL).answer())
-        await until(lambda: gatepass.gate.in_flight.busy == 1)
+        await until(lambda: gatepass.state.in_flight.busy == 1)
         begun_s = clock.now()
         while not answering.done() and clock.now() < begun_s + deadline_s(row):
             await clock.advance(0.5)

@@ -211,7 +211,7 @@ class Served:
 
     name: str
     port: int
-    gate: AppState
+    state: AppState
     prefix: str = ""
     by: Callable[..., Asked] = Asked
 
@@ -326,19 +326,19 @@ async def served(name: str, clock: Clock | None = None, **blocks: Any) -> AsyncI
     """A configuration under the server `name`."""
     if name == FAST:
         async with gateway(clock=clock, **blocks) as fast:
-            yield Served(name, fast.port, fast.gate)
+            yield Served(name, fast.port, fast.state)
         return
     config = Config.model_validate({"server": {"drain_timeout_s": 0}, **blocks})
-    gate = create_app_state(config, None if name == TEST_CLIENT else clock)
-    app = build_app(gate)
+    state = create_app_state(config, None if name == TEST_CLIENT else clock)
+    app = build_app(state)
     if name == TEST_CLIENT:
         client = TestClient(app, base_url="http://localhost", client=("127.0.0.1", 1))
         await asyncio.to_thread(client.__enter__)
         try:
-            yield Served(name, 0, gate, by=partial(AskedByTestClient, client=client))
+            yield Served(name, 0, state, by=partial(AskedByTestClient, client=client))
         finally:
             await asyncio.to_thread(client.__exit__)
         return
     under, is_mounted = SERVERS.get(name.removesuffix(H2), under_uvicorn), name == MOUNTED
     async with under(mounted(app) if is_mounted else app) as port:
-        yield Served(name, port, gate, MOUNTED_AT if is_mounted else "", AskedByH2 if name.endswith(H2) else Asked)
+        yield Served(name, port, state, MOUNTED_AT if is_mounted else "", AskedByH2 if name.endswith(H2) else Asked)

@@ -133,13 +133,13 @@ async def test_embeddings_and_the_list_of_models_answer(server, stage):
 async def test_each_event_arrives_when_it_is_whole_and_unchanged(server, stage):
     gates = [asyncio.Event() for _ in EVENTS]
     halves: list[Any] = []
-    for event, gate in zip(EVENTS, gates, strict=True):
-        halves += [Wait(gate), Send(chunk(event[:5])), Send(chunk(event[5:]))]
+    for event, gp in zip(EVENTS, gates, strict=True):
+        halves += [Wait(gp), Send(chunk(event[:5])), Send(chunk(event[5:]))]
     stage.plays(*begin_stream(), *halves, Send(LAST_CHUNK))
     gates[0].set()  # the TestClient sends a request and waits for its head in one call
     async with server.ask(STREAMED, headers=KEYED) as ask:
-        for gate, event in zip(gates, EVENTS, strict=True):
-            gate.set()
+        for gp, event in zip(gates, EVENTS, strict=True):
+            gp.set()
             if not ask.status:
                 await ask.head()
             await ask.until(event)
@@ -333,7 +333,7 @@ async def test_a_key_has_so_many_requests_under_way_and_no_more(name):
                 assert (refused.error["hop"], refused.headers["retry-after"]) == ("gatepass", "1")
                 stage.plays(Send(reply(COMPLETION)))
                 assert (await server.ask(HELLO, headers=KEYED).answer()).status == 200
-            await until(lambda: not server.gate.in_flight.busy, LEFT_S)
+            await until(lambda: not server.state.in_flight.busy, LEFT_S)
             assert (await server.ask(HELLO, headers=narrow).answer()).status == 200
 
 
@@ -347,7 +347,7 @@ async def test_a_client_that_leaves_before_the_head_ends_the_upstreams_request(s
     async with server.ask(asked, headers=KEYED):
         await stage.upstream.requested()
     await until(lambda: not stage.upstream.open, LEFT_S)
-    await until(lambda: not server.gate.in_flight.busy, LEFT_S)
+    await until(lambda: not server.state.in_flight.busy, LEFT_S)
 
 
 async def test_a_client_that_leaves_in_a_stream_ends_the_upstreams_request(server, stage):
@@ -356,7 +356,7 @@ async def test_a_client_that_leaves_in_a_stream_ends_the_upstreams_request(serve
         await ask.head()
         await ask.until(b"data:")
     await until(lambda: not stage.upstream.open, LEFT_S)
-    await until(lambda: not server.gate.in_flight.busy, LEFT_S)
+    await until(lambda: not server.state.in_flight.busy, LEFT_S)
 
 
 @pytest.mark.parametrize("name", ON_SOCKETS)
@@ -385,7 +385,7 @@ async def test_a_client_that_leaves_while_its_upload_is_not_taken_ends_the_upstr
                 assert await ask.head() == 200
                 await ask.until(b"x")
             await until(is_closed.is_set, LEFT_S)
-            await until(lambda: not server.gate.in_flight.busy, LEFT_S)
+            await until(lambda: not server.state.in_flight.busy, LEFT_S)
 
 
 async def test_a_client_that_reads_nothing_stops_the_upstream_and_gets_all_when_it_reads(server, stage):

@@ -75,9 +75,9 @@ async def test_each_preset_signs_in_and_carries_its_token(preset):
     given, answer, target, asks, (name, value) = PRESETS[preset]
     async with Scripted(answer) as issuer, Scripted(GOOD) as upstream:
         settings = {key: text.replace("{issuer}", issuer.url) for key, text in given.items()}
-        async with gateway(**blocks(upstream, type="http_json", preset=preset, **settings)) as gate:
-            with logged(gate.gate) as log:
-                answers = [await gate.ask().answer() for _ in range(3)]
+        async with gateway(**blocks(upstream, type="http_json", preset=preset, **settings)) as gp:
+            with logged(gp.state) as log:
+                answers = [await gp.ask().answer() for _ in range(3)]
     assert [answer.status for answer in answers] == [200] * 3
     assert [request.target for request in issuer.received] == [target]
     assert {field: issuer.received[0].header(field) for field in asks} == asks
@@ -90,8 +90,8 @@ async def test_each_preset_signs_in_and_carries_its_token(preset):
 async def test_baidus_token_is_a_query_parameter():
     async with Scripted(OAUTH) as issuer, Scripted(GOOD) as upstream:
         settings = {"type": "http_json", "preset": "baidu", "url": f"{issuer.url}/oauth/2.0/token", **CLIENT}
-        async with gateway(**blocks(upstream, **settings)) as gate:
-            assert (await gate.ask().answer()).status == 200
+        async with gateway(**blocks(upstream, **settings)) as gp:
+            assert (await gp.ask().answer()).status == 200
     assert issuer.received[0].target == (
         f"/oauth/2.0/token?grant_type=client_credentials&client_id=me&client_secret={SECRET}"
     )
@@ -128,9 +128,9 @@ async def test_an_issuer_that_checks_signature_time_and_nonce_is_satisfied():
             "json": {"app_id": "bot", "ts": "{timestamp:number}"},
             "sign": {"secret": SECRET, "text": "{app_id}\n{ts}\n{X-Nonce}"},
         }
-        async with gateway(**blocks(upstream, **settings)) as gate:
-            with logged(gate.gate) as log:
-                answers = [await gate.ask().answer() for _ in range(2)]
+        async with gateway(**blocks(upstream, **settings)) as gp:
+            with logged(gp.state) as log:
+                answers = [await gp.ask().answer() for _ in range(2)]
     assert [answer.status for answer in answers] == [200, 200]
     assert len(issuer.received) == len(seen) == 2
     assert upstream.received[-1].header("authorization") == "Bearer token-2"
@@ -148,9 +148,9 @@ async def test_tokens_of_this_machine_arrive_too(kind, tmp_path: Path):
     }
     async with (
         Scripted(GOOD) as upstream,
-        gateway(**blocks(upstream, type=kind, **settings[kind])) as gate,
+        gateway(**blocks(upstream, type=kind, **settings[kind])) as gp,
     ):
-        answer = await gate.ask().answer()
+        answer = await gp.ask().answer()
     assert answer.status == 200
     field, value = ("x-key", TOKEN) if kind == "api_key" else ("authorization", f"Bearer {TOKEN}")
     assert upstream.received[0].header(field) == value
@@ -171,9 +171,9 @@ async def test_a_rejected_token_of_a_program_costs_one_run_and_no_request(tmp_pa
 
     async with (
         Scripted(answer=takes_the_second) as upstream,
-        gateway(**blocks(upstream, type="exec", command=[path])) as gate,
+        gateway(**blocks(upstream, type="exec", command=[path])) as gp,
     ):
-        answer = await gate.ask().answer()
+        answer = await gp.ask().answer()
     assert answer.status == 200
     assert counter.read_text() == "2"
 
@@ -183,9 +183,9 @@ async def test_a_failed_program_is_reported_to_the_client_without_its_secret(tmp
     secret = Reference.to_variable("PASSWORD", SECRET)
     async with (
         Scripted(GOOD) as upstream,
-        gateway(**blocks(upstream, type="exec", command=[path, secret])) as gate,
+        gateway(**blocks(upstream, type="exec", command=[path, secret])) as gp,
     ):
-        answer = await gate.ask().answer()
+        answer = await gp.ask().answer()
     assert (answer.status, answer.error["code"]) == (503, "token_unavailable")
     assert "get-token ended with exit code 1: no account for ***" in answer.error["message"]
     assert upstream.received == []

@@ -183,12 +183,12 @@ async def test_a_configuration_leads_there_too(cloud, wire, tmp_path):
     }
     path = tmp_path / "gatepass.json"
     path.write_text(json.dumps(document))
-    gate = create_app_state(load(str(path), {"PROOF": SECRET}).config)
-    gate.start()
+    gp = create_app_state(load(str(path), {"PROOF": SECRET}).config)
+    gp.start()
     try:
-        assert (await gate.holders["azure"].token()).text == "token-1"
+        assert (await gp.holders["azure"].token()).text == "token-1"
     finally:
-        await gate.aclose()
+        await gp.aclose()
     assert cloud.asked == [f"CONNECT {ENTRA}:443"]
     assert f"client_secret={SECRET}".encode() in cloud.received[0].body
     assert only_over(cloud, wire)

@@ -176,9 +176,9 @@ def test_the_steps_are_told_in_the_order_in_which_the_street_takes_them():
         "profiles": {"mine": {"drop": ["top_n"]}},
     }
     config = Config.model_validate(blocks)
-    gate = create_app_state(config)
-    call, (target,) = samples("rerank", "m")[0], gate.routes.resolve("rerank", "m")
-    rules = rules_for(gate, gate.upstreams["up"], call, target, gate.profiles["mine"])
+    state = create_app_state(config)
+    call, (target,) = samples("rerank", "m")[0], state.routes.resolve("rerank", "m")
+    rules = rules_for(state, state.upstreams["up"], call, target, state.profiles["mine"])
     begins = [places.get(rule.name, f"built-in {rule.name}") for rule in rules]
     lines = [line.removeprefix("   - ") for line in report_route(config, "rerank", "m", None).lines[2:]]
     of_rules = [begin for line in lines for begin in begins if line.startswith(begin)]

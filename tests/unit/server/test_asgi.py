@@ -27,7 +27,7 @@ class Server:
     def __init__(self, *told: Any, method: str = "POST", fields: tuple[tuple[bytes, bytes], ...] = ()) -> None:
         self.clock = DrivenClock()
         config = Config.model_validate({"upstreams": {"u": {"base_url": "http://127.0.0.1:9/v1"}}})
-        self.gate = create_app_state(config, self.clock)
+        self.state = create_app_state(config, self.clock)
         self.limits = config.limits
         self.told: asyncio.Queue[Any] = asyncio.Queue()
         for message in told:
@@ -37,7 +37,7 @@ class Server:
         self.takes = asyncio.Event()
         self.takes.set()
         self.fault: Exception | None = None
-        self.client = AsgiRequestCycle({"method": method, "headers": fields}, self._receive, self._send, self.gate)
+        self.client = AsgiRequestCycle({"method": method, "headers": fields}, self._receive, self._send, self.state)
 
     async def _receive(self) -> Any:
         self.asked += 1
@@ -84,7 +84,7 @@ async def test_a_whole_reply_is_a_head_with_its_length_and_one_body():
         {"type": "http.response.start", "status": 201, "headers": [(b"content-length", b"4"), (b"x-a", b"b")]},
         {"type": "http.response.body", "body": b"done", "more_body": False},
     ]
-    assert len(server.gate.in_flight.tasks._running) == 0
+    assert len(server.state.in_flight.tasks._running) == 0
 
 
 async def test_nothing_is_received_before_the_body_is_asked_for():
@@ -377,7 +377,7 @@ async def test_a_client_that_leaves_while_the_server_takes_a_run_ends_the_reques
     if raises:
         server.takes.set()
     await serving
-    assert len(server.gate.in_flight.tasks._running) == 0
+    assert len(server.state.in_flight.tasks._running) == 0
 
 
 @pytest.mark.parametrize(("fault", "raised"), [(OSError("gone"), None), (RuntimeError("bad head"), RuntimeError)])
@@ -433,7 +433,7 @@ async def test_a_server_that_cancels_lets_the_request_clean_up(times):
         await serving
     await rest()
     assert cleaned == ["up"]
-    assert len(server.gate.in_flight.tasks._running) == 0
+    assert len(server.state.in_flight.tasks._running) == 0
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,7 @@ class Street:
             name: FakeUpstream(name, self.clock, self.issuers[credential], self.dropped)
             for name, credential in UPSTREAMS.items()
         }
-        self.gate = _gate(self.clock)
+        self.state = _state(self.clock)
         self.hops = {name: self._hop(name, credential) for name, credential in UPSTREAMS.items()}
         self.asked: list[asyncio.Task[int]] = []
         self.numbers = count()
@@ -183,13 +183,13 @@ class Street:
 
     def _hop(self, name: str, credential: str) -> Upstream:
         transport: Any = self.upstreams[name]  # a fake with the same methods
-        return replace(self.gate.upstreams[name], transport=transport, holder=self.kept[credential].holder)
+        return replace(self.state.upstreams[name], transport=transport, holder=self.kept[credential].holder)
 
     async def ask(self, name: str, model: str) -> int:
         """The status that one request comes to."""
         hop, by = self.hops[name], TokenUser(name, model)
         REQUEST.set(next(self.numbers))
-        attempt = an_attempt(self.gate, hop, model)
+        attempt = an_attempt(self.state, hop, model)
         fields = ((b"accept", b"application/json"), (b"x-model", model.encode()))
         work = asyncio.ensure_future(send(attempt, OutboundRequest("POST", "http://h/v1/x", fields, b"{}")))
         try:
@@ -263,11 +263,11 @@ class Street:
         return task.result()
 
 
-def an_attempt(gate: AppState, hop: Upstream, model: str) -> Attempt:
-    return Attempt(gate, hop, Target(hop.name, model), a_call(b"{}"))
+def an_attempt(state: AppState, hop: Upstream, model: str) -> Attempt:
+    return Attempt(state, hop, Target(hop.name, model), a_call(b"{}"))
 
 
-def _gate(clock: DrivenClock) -> AppState:
+def _state(clock: DrivenClock) -> AppState:
     upstreams = {name: {"base_url": f"http://{name}.example/v1"} for name in UPSTREAMS}
     models = {f"of-{name}": {"upstream": name} for name in UPSTREAMS}
     return create_app_state(Config.model_validate({"upstreams": upstreams, "models": models}), clock)
@@ -330,7 +330,7 @@ async def test_a_token_that_ended_in_the_queue_leaves_its_request_unsent():
         await settle()
         street.upstreams["chat"].busy_s, street.issuers["corp"].otherwise = 400.0, refused()
         REQUEST.set(0)
-        attempt = an_attempt(street.gate, street.hops["chat"], "m")
+        attempt = an_attempt(street.state, street.hops["chat"], "m")
         request = OutboundRequest("POST", "http://h/v1/x", (), b"{}")
         task = asyncio.create_task(send(attempt, request))
         await street.clock.advance(402.0)

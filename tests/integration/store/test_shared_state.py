@@ -34,66 +34,66 @@ def built(issuer: Minting, responder: Responder, **settings: str) -> AppState:
     return create_app_state(config, clock, open_store(config.store, None, clock))
 
 
-async def test_two_gates_make_one_call_and_close_what_they_opened():
+async def test_two_processes_make_one_call_and_close_what_they_opened():
     async with minting(delay_s=0.2) as issuer, responding(Responder(password=PASSWORD.encode())) as responder:
-        gates = [built(issuer, responder) for _ in range(2)]
-        for gate in gates:
-            gate.start()
-        await until(lambda: all(gate.ready for gate in gates))
-        tokens = {(await gate.holders["corp"].token()).text for gate in gates}
+        states = [built(issuer, responder) for _ in range(2)]
+        for state in states:
+            state.start()
+        await until(lambda: all(state.ready for state in states))
+        tokens = {(await state.holders["corp"].token()).text for state in states}
         assert (tokens, len(issuer.calls)) == ({"opaque-token-1"}, 1)
-        for gate in gates:
-            await gate.aclose()
+        for state in states:
+            await state.aclose()
         await until(lambda: responder.open == 0)
         assert len(asyncio.all_tasks()) < 20
 
 
-async def test_a_gate_whose_store_is_away_starts_serves_and_stops(caplog):
+async def test_gatepass_starts_serves_and_stops_while_its_store_is_away(caplog):
     caplog.set_level(logging.INFO)
     responder = Responder(password=PASSWORD.encode())
     async with responding(responder):
         pass
     async with minting() as issuer:
-        gate = built(issuer, responder)
-        gate.start()
-        await until(lambda: gate.ready)
-        await gate.aclose()
+        state = built(issuer, responder)
+        state.start()
+        await until(lambda: state.ready)
+        await state.aclose()
     assert [record.message for record in caplog.records].count("store_unavailable") == 1
 
 
-async def test_a_gate_that_does_not_share_says_so_in_the_log_in_its_status_and_in_its_metrics(caplog):
+async def test_a_process_that_does_not_share_reports_it_in_log_status_and_metrics(caplog):
     caplog.set_level(logging.INFO)
     async with minting() as issuer, responding(Responder(password=PASSWORD.encode())) as responder:
-        gates = [built(issuer, responder), built(issuer, responder, encryption_key=KEY[::-1])]
-        gates.append(built(issuer, responder, password="wrong-password"))
-        for gate, state in zip(gates, ("up", "unreadable", "down"), strict=True):
-            gate.start()
-            await until(partial(_is_checked, gate))
-            store = status_of(gate)["store"]
-            assert (store["state"], store["through"]) == (state, f"valkey://127.0.0.1:{responder.port}")
-            assert f"gatepass_store_up {float(state == 'up')}" in gate.metrics.exposition().decode()
-        reasons = [status_of(gate)["store"]["reason"] for gate in gates]
+        states = [built(issuer, responder), built(issuer, responder, encryption_key=KEY[::-1])]
+        states.append(built(issuer, responder, password="wrong-password"))
+        for state, expected in zip(states, ("up", "unreadable", "down"), strict=True):
+            state.start()
+            await until(partial(_is_checked, state))
+            store = status_of(state)["store"]
+            assert (store["state"], store["through"]) == (expected, f"valkey://127.0.0.1:{responder.port}")
+            assert f"gatepass_store_up {float(expected == 'up')}" in state.metrics.exposition().decode()
+        reasons = [status_of(state)["store"]["reason"] for state in states]
         assert len(issuer.calls) == 3, "each works alone"
-        for gate in gates:
-            await gate.aclose()
+        for state in states:
+            await state.aclose()
     logged = {record.message: record.fields for record in caplog.records if record.name == "gatepass.store"}
     assert logged["sharing_tokens"]["credentials"] == ["corp"]
     assert [logged[event]["reason"] for event in ("store_unreadable", "store_unavailable")] == reasons[1:]
     assert not any(secret in repr(logged) for secret in (KEY, KEY[::-1], PASSWORD, "wrong-password"))
 
 
-def _is_checked(gate: AppState) -> bool:
-    return gate.ready and status_of(gate)["store"]["state"] != "unchecked"
+def _is_checked(state: AppState) -> bool:
+    return state.ready and status_of(state)["store"]["state"] != "unchecked"
 
 
 async def test_the_secrets_of_a_store_are_masked():
     async with minting() as issuer, responding() as responder:
-        gate = built(issuer, responder, previous_encryption_key=KEY[::-1])
-        assert gate.redactor.mask(f"{KEY} {PASSWORD} {KEY[::-1]}") == "*** *** ***"
-        await gate.aclose()
+        state = built(issuer, responder, previous_encryption_key=KEY[::-1])
+        assert state.redactor.mask(f"{KEY} {PASSWORD} {KEY[::-1]}") == "*** *** ***"
+        await state.aclose()
 
 
 async def test_without_a_store_a_process_has_memory_alone():
     async with minting() as issuer, gateway(**issuer.configuration()) as served:
-        assert isinstance(served.gate.store, MemoryStore)
+        assert isinstance(served.state.store, MemoryStore)
         assert (await served.ask().answer()).status == 200
