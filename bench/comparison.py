@@ -129,15 +129,15 @@ def compared(outcomes: Mapping[str, Outcome], workloads: Iterable[Workload]) -> 
 
 def failures(outcomes: Mapping[str, Outcome], found: Sequence[Compared], workloads: Iterable[Workload]) -> list[str]:
     """Return why this code is worse or why the runs cannot show it; empty if it is no worse."""
-    told = [f"{name}: {outcomes[name].absent}" for name in (OLD, NEW) if outcomes[name].absent]
-    told += [f"{NEW}: not so: {fault}" for fault in dict.fromkeys(outcomes[NEW].faults)]
+    reported = [f"{name}: {outcomes[name].absent}" for name in (OLD, NEW) if outcomes[name].absent]
+    reported += [f"{NEW}: not so: {fault}" for fault in dict.fromkeys(outcomes[NEW].faults)]
     for workload in workloads:
         errors = {name: sum(_values(outcomes[name], workload.name, "errors")) for name in (OLD, NEW)}
         if errors[NEW] > errors[OLD]:
-            told.append(f"{workload.name}: {errors[NEW]:.0f} errors, {errors[OLD]:.0f} before")
+            reported.append(f"{workload.name}: {errors[NEW]:.0f} errors, {errors[OLD]:.0f} before")
         if not any(one.work == workload.name for one in found):
-            told.append(f"{workload.name}: not measured")
-    return told + [
+            reported.append(f"{workload.name}: not measured")
+    return reported + [
         f"{one.work} {one.figure}: {one.change:+.1%} where {ALLOWED:.0%} and a spread of {one.spread:.1%} are allowed"
         for one in found
         if one.is_worse

@@ -123,8 +123,8 @@ def verdict(result: Result) -> str:
 def measured(result: Result) -> str:
     """Return the value, with one more digit if it would look like the limit that it misses."""
     value = result.value or 0.0
-    told = number(value)
-    return f"{value:.4g}" if result.met is False and told == number(result.bar.limit) else told
+    reported = number(value)
+    return f"{value:.4g}" if result.met is False and reported == number(result.bar.limit) else reported
 
 
 def number(value: float) -> str:

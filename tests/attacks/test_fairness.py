@@ -330,22 +330,22 @@ def test_a_client_does_not_choose_its_address(attack: Attack, forged: list[bytes
     """What a client writes stands before what the proxy appends. Without a trusted proxy nothing of it is read."""
     attack.cases += 1
     proxies = TrustedProxies(["10.0.0.0/8"])
-    told = (
+    reported = (
         [*forged[:-1], b"%b, %b" % (forged[-1], CLIENT.encode())]
         if forged and same_line
         else [*forged, CLIENT.encode()]
     )
-    headers = tuple((b"x-forwarded-for", value) for value in told)
+    headers = tuple((b"x-forwarded-for", value) for value in reported)
     with attack.on_loop():
-        attack.check(proxies.of_request(PROXY, headers) == CLIENT, told)
-        attack.check(proxies.of_request("203.0.113.5", headers) == "203.0.113.5", told)
+        attack.check(proxies.of_request(PROXY, headers) == CLIENT, reported)
+        attack.check(proxies.of_request("203.0.113.5", headers) == "203.0.113.5", reported)
         unsaid = tuple((b"x-forwarded-for", value) for value in forged)
         proxies.of_request(PROXY, unsaid)
     attack.check(proxies.of_peer(PROXY) is None, PROXY)
 
 
 @pytest.mark.parametrize(
-    ("told", "address"),
+    ("expected", "address"),
     [
         ("203.0.113.9, 192.0.2.7, 10.0.0.8", "192.0.2.7"),
         ("192.0.2.7:51234", "192.0.2.7"),
@@ -357,7 +357,7 @@ def test_a_client_does_not_choose_its_address(attack: Attack, forged: list[bytes
         ("", "None"),
     ],
 )
-def test_the_last_address_that_is_no_proxy_counts(told: str, address: str) -> None:
-    headers = ((b"x-forwarded-for", told.encode()),)
+def test_the_last_address_that_is_no_proxy_counts(expected: str, address: str) -> None:
+    headers = ((b"x-forwarded-for", expected.encode()),)
     assert str(TrustedProxies(["10.0.0.0/8"]).of_request(PROXY, headers)) == address
     assert str(TrustedProxies([]).of_request(PROXY, headers)) == PROXY

@@ -288,9 +288,9 @@ def test_an_object_that_is_quoted_as_json_teaches_nothing(
     attack.cases += 1
     error = {"message": "x", "code": code, "param": "seed", "keys": ["seed"], "path": []}
     members = {**MEMBERS, place: {"error": error}}
-    told = json.dumps(members[place], indent=indent)
-    attack.check(not rules(members, openai(f"Invalid value: {told}")), (code, told))
-    attack.check(not rules(members, told), (code, told))
+    reported = json.dumps(members[place], indent=indent)
+    attack.check(not rules(members, openai(f"Invalid value: {reported}")), (code, reported))
+    attack.check(not rules(members, reported), (code, reported))
 
 
 @pytest.mark.attack("learning: a value that is quoted")

@@ -61,15 +61,15 @@ claims = st.fixed_dictionaries(
     optional={"iat": st.one_of(st.just(NOW), scraps), "nbf": scraps, "aud": audiences},
 )
 tokens = st.one_of(
-    claims.map(lambda told: signed_or_not(told)),
+    claims.map(lambda reported: signed_or_not(reported)),
     st.sampled_from(["abc", "Bearer abc", "a\r\nx-evil: 1", "", "null", "a b"]),
     scraps,
 )
 
 
-def signed_or_not(told: dict[str, Any]) -> str:
+def signed_or_not(reported: dict[str, Any]) -> str:
     try:
-        return signed(**told)
+        return signed(**reported)
     except (TypeError, ValueError, OverflowError):  # PyJWT writes no such claims
         return "eyJhbGciOiJub25lIn0.e30.x"
 
@@ -105,8 +105,8 @@ def is_told(box: dict[str, Any], name: str) -> bool:
 
 def is_kept(document: Any, minted: Token) -> bool:
     """Whether a token that was taken out of `document` may be sent as a bearer token."""
-    told = types_told(document)
-    if told and all(kind in ("mac", "dpop", "pop") for kind in told):
+    reported = types_told(document)
+    if reported and all(kind in ("mac", "dpop", "pop") for kind in reported):
         return False
     named = (claims_of(minted.text) or {}).get("aud")
     named = [named] if isinstance(named, str) else named if isinstance(named, list) else []
@@ -169,8 +169,8 @@ def test_what_must_not_be_sent_is_a_definite_failure(attack: Attack, document: A
 def test_a_program_and_a_file_are_read_by_the_same_rules(attack: Attack, document: Any) -> None:
     attack.cases += 1
     found = outcome(lambda: parse_token_document(json.dumps(document), replace(TERMS, audience=None), AT, str))
-    told = types_told(document)
-    is_bound = bool(told) and all(kind in ("mac", "dpop", "pop") for kind in told)
+    reported = types_told(document)
+    is_bound = bool(reported) and all(kind in ("mac", "dpop", "pop") for kind in reported)
     attack.check(not (isinstance(found, Token) and is_bound), document)
 
 

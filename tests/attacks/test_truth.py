@@ -127,13 +127,15 @@ def meant(said: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
     found: dict[int, dict[str, Any]] = {}
     for one in said:
         for choice in one["choices"]:
-            told = found.setdefault(choice["index"], {"content": "", "reasoning_content": "", "calls": {}, "ends": []})
+            reported = found.setdefault(
+                choice["index"], {"content": "", "reasoning_content": "", "calls": {}, "ends": []}
+            )
             for name in ("content", "reasoning_content"):
-                told[name] += choice["delta"].get(name) or ""
+                reported[name] += choice["delta"].get(name) or ""
             for call in choice["delta"].get("tool_calls") or ():
-                calls = told["calls"]
+                calls = reported["calls"]
                 calls[call["index"]] = calls.get(call["index"], "") + (call["function"].get("arguments") or "")
-            told["ends"] += [choice["finish_reason"]] if choice["finish_reason"] else []
+            reported["ends"] += [choice["finish_reason"]] if choice["finish_reason"] else []
     return found
 
 
@@ -151,13 +153,13 @@ def holds(case: Case) -> bool:
     sent = meant([json.loads(one) for one in client_reads(b"".join(case.events)) if one != "[DONE]"])
     got = meant(said)
     for index, choice in enumerate(case.choices):
-        told, given = sent.get(index), got.get(index)
-        if told is None or given is None:
-            if told is not given:
+        reported, given = sent.get(index), got.get(index)
+        if reported is None or given is None:
+            if reported is not given:
                 return False
             continue
         reasons = [choice.reason] if is_done or choice.finish else []
-        if {**told, "ends": reasons} != given:
+        if {**reported, "ends": reasons} != given:
             return False
     if is_done and stream.is_empty is not all(one.reason == "stop" and not one.has_content for one in case.seen):
         return False
@@ -296,7 +298,7 @@ CALL_STATE_BYTES = 1_024
 # --- x-should-retry -----------------------------------------------------------------------------------------------
 
 
-def told(status: int, should_retry: bool | None, after_s: float | None, code: str | None) -> bytes | None:
+def reported(status: int, should_retry: bool | None, after_s: float | None, code: str | None) -> bytes | None:
     error = UpstreamErrorReply("no", upstream="chat", status=status, upstream_code=code, retry_after_s=after_s)
     error.should_retry = should_retry
     return dict(error_headers(error)).get(b"x-should-retry")
@@ -317,7 +319,7 @@ def test_no_repeat_is_asked_for_that_the_upstream_forbids(
     attack: Attack, status: int, should_retry: bool | None, after_s: float | None, code: str | None
 ) -> None:
     attack.cases += 1
-    said = told(status, should_retry, after_s, code)
+    said = reported(status, should_retry, after_s, code)
     is_repeated = status in (408, 409, 429) or status >= 500
     if should_retry is False:
         attack.check(said == b"false", (status, after_s, code))

@@ -143,9 +143,9 @@ def test_the_page_counts_the_lines_that_oauth2_replaces() -> None:
     names = [name.removeprefix("GATEPASS_") for name in service()["environment"]]
     replaced = names[names.index("TOKEN_TYPE") : names.index("KEY_HASHES")]
     assert (len(replaced), replaced[-1]) == (6, "EXPIRES_UNIT")
-    told = "six lines from `GATEPASS_TOKEN_TYPE` to `GATEPASS_EXPIRES_UNIT`"
+    expected = "six lines from `GATEPASS_TOKEN_TYPE` to `GATEPASS_EXPIRES_UNIT`"
     page = (compose.DEPLOY.parent / "docs/container.md").read_text()
-    assert told in " ".join(page.split())
+    assert expected in " ".join(page.split())
 
 
 def active_lines() -> str:

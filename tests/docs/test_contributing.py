@@ -71,8 +71,8 @@ def test_the_four_examples_work_as_they_are_written(copy):
                 tests.append(test)
     assert set(headings) == KINDS
     assert len(tests) == len(KINDS)
-    told = run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, cwd=copy)
-    assert "4 passed" in told
+    reported = run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, cwd=copy)
+    assert "4 passed" in reported
     ruff = str(Path(sys.executable).with_name("ruff"))
     run(ruff, "check", "--no-cache", *written, cwd=copy)
     run(ruff, "format", "--no-cache", "--check", *written, cwd=copy)

@@ -44,13 +44,13 @@ def test_every_setting_of_the_dialect_is_named():
 
 def test_every_code_has_its_status():
     table = TEXT.partition("| code | status |")[2].partition("\n\n")[0]
-    told = {
+    reported = {
         int(code): int(status)
         for codes, status in re.findall(r"^\| (.+) \| (\d+) \|$", table, re.MULTILINE)
         for code in re.findall(r"\b1\d\d\b", codes)
         if "own" not in codes
     }
-    assert told == dict(RAGFLOW_STATUS)
+    assert reported == dict(RAGFLOW_STATUS)
     assert ragflow_status(102, "You don't own the chat x") == ragflow_status(102, "Agent not found.") == 404
 
 

@@ -86,10 +86,10 @@ def lines() -> Iterator[list[str]]:
 
 
 async def test_access_lines(lines):
-    same("access_log.txt", {name: await told(lines, case) for name, case in CASES.items()})
+    same("access_log.txt", {name: await reported(lines, case) for name, case in CASES.items()})
 
 
-async def told(lines: list[str], case: Any) -> str:
+async def reported(lines: list[str], case: Any) -> str:
     before = len(lines)
     count = await case()
     await until(lambda: len(lines) >= before + count)

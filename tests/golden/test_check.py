@@ -77,8 +77,8 @@ def check(tmp_path, monkeypatch) -> Callable[..., str]:
             named = ("--config", "gatepass.yaml")
         command, *others = arguments if arguments[:1] == ("route",) else ("check", *arguments)
         result = CliRunner().invoke(main, [command, *named, *others], env=environment)
-        told = f"--- stdout\n{result.stdout}--- stderr\n{result.stderr}--- exit {result.exit_code}\n"
-        return told.replace(f"{tmp_path}/", "")
+        reported = f"--- stdout\n{result.stdout}--- stderr\n{result.stderr}--- exit {result.exit_code}\n"
+        return reported.replace(f"{tmp_path}/", "")
 
     return run
 

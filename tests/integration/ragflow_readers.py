@@ -140,8 +140,8 @@ def counted_by_chat(headers: Mapping[str, str], body: bytes, own: Callable[[str]
 def counted_by_tools(headers: Mapping[str, str], body: bytes, own: Callable[[str], int]) -> int:
     """The count of one round of the tool loop, and of the LiteLLM classes: the last usage, where any came."""
     said = list(chunks(headers, body))
-    told = [_total(chunk) for chunk in said if _total(chunk)]
-    return told[-1] if told else counted_by_chat(headers, body, own)
+    reported = [_total(chunk) for chunk in said if _total(chunk)]
+    return reported[-1] if reported else counted_by_chat(headers, body, own)
 
 
 def _vision_stream(headers: Mapping[str, str], body: bytes) -> str:

@@ -137,14 +137,14 @@ class Ragflow:
         if any(not isinstance(message["content"], str) for message in said["messages"]):
             raise _Refusal(100, "TypeError(\"expected string or bytes-like object, got 'list'\")")
         failed = agent != AGENT
-        told = "**ERROR**: Agent not found." if failed else ANSWER
+        reported = "**ERROR**: Agent not found." if failed else ANSWER
         if not said.get("stream", not self._is_new):
-            choice = {"index": 0, "message": {"role": "assistant", "content": told}, "finish_reason": "stop"}
+            choice = {"index": 0, "message": {"role": "assistant", "content": reported}, "finish_reason": "stop"}
             created = 1_700_000_000 if self._is_new else None  # infiniflow/ragflow#16401
             whole = {"id": self._own_id(), "object": "chat.completion", "created": created, "model": "", "param": None}
             return reply(whole | {"choices": [choice], "usage": USAGE})
         if failed:
-            return _events(self._agent_event(told, "stop"), "data: [DONE]\n\n")
+            return _events(self._agent_event(reported, "stop"), "data: [DONE]\n\n")
         return _events(*(self._agent_event(word) for word in WORDS), "data: [DONE]\n\n")
 
     def _agent_event(self, word: str, finish: str | None = None) -> str:

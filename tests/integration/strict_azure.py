@@ -154,8 +154,8 @@ class StrictAzure:
         """Raises Refused where there is no such model, and for what it does not take."""
         found = next((one for one in self.deployments if one.name == said.get("model")), None)
         if found is None:
-            told = "The API deployment for this resource does not exist."
-            raise Refused(told, status=404, code="DeploymentNotFound")
+            expected = "The API deployment for this resource does not exist."
+            raise Refused(expected, status=404, code="DeploymentNotFound")
         _check_deployment(said, found)
 
     # --- the rest -----------------------------------------------------------------------------------------
@@ -260,28 +260,28 @@ def _objects(said: Any, place: str, where: str) -> Iterator[tuple[str, str, dict
 def _check_deployment(said: Mapping[str, Any], deployment: Deployment) -> None:
     for name in said:
         if name in deployment.fixed or (deployment.fixed and name in INSTEAD):
-            told = f"Unsupported parameter: '{name}' is not supported with this model."
-            told += f" Use '{INSTEAD[name]}' instead." if name in INSTEAD else ""
-            raise Refused(told, param=name, code="unsupported_parameter")
+            reported = f"Unsupported parameter: '{name}' is not supported with this model."
+            reported += f" Use '{INSTEAD[name]}' instead." if name in INSTEAD else ""
+            raise Refused(reported, param=name, code="unsupported_parameter")
         if name in deployment.only_default and said[name] != 1:
-            told = (
+            reported = (
                 f"Unsupported value: '{name}' does not support {said[name]} with this model."
                 " Only the default (1) value is supported."
             )
-            raise Refused(told, param=name, code="unsupported_value")
+            raise Refused(reported, param=name, code="unsupported_value")
     if said.get("stream") and not deployment.streams:
-        told = (
+        reported = (
             "Unsupported value: 'stream' does not support true with this model."
             " Only the default (false) value is supported."
         )
-        raise Refused(told, param="stream", code="unsupported_value")
+        raise Refused(reported, param="stream", code="unsupported_value")
     if not said.get("stream") and not deployment.whole:
         # infiniflow/ragflow#5912, DashScope's words
-        told = "This model only support stream mode, please enable the stream parameter to access the model. "
-        raise Refused(told, code="invalid_parameter_error")
+        reported = "This model only support stream mode, please enable the stream parameter to access the model. "
+        raise Refused(reported, code="invalid_parameter_error")
     if "stream_options" in said and not said.get("stream"):
-        told = "The 'stream_options' parameter is only allowed when 'stream' is enabled."
-        raise Refused(told, param="stream_options")
+        reported = "The 'stream_options' parameter is only allowed when 'stream' is enabled."
+        raise Refused(reported, param="stream_options")
 
 
 def _check_messages(said: Mapping[str, Any]) -> None:
@@ -306,7 +306,9 @@ def _check_ranked(said: Mapping[str, Any], known: frozenset[str], name: str) -> 
     ]
     if faults:
         refused = Refused(faults[0][1], status=422)
-        refused.body = {"detail": [{"type": kind, "loc": ["body", at], "msg": told} for kind, told, at in faults]}
+        refused.body = {
+            "detail": [{"type": kind, "loc": ["body", at], "msg": reported} for kind, reported, at in faults]
+        }
         raise refused
 
 

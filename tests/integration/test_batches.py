@@ -128,8 +128,8 @@ async def test_one_part_that_fails_ends_all_and_nothing_of_it_is_answered(case):
 @pytest.mark.parametrize("numbers", ["1,,2", "1 2", ",1", "1,"])
 async def test_numbers_that_are_not_json_are_told_as_the_upstreams_fault(numbers):
     listed = ", ".join(f'{{"index": {at}, "embedding": [{numbers}]}}' for at in range(2))
-    told = f'{{"object": "list", "data": [{listed}], "model": "e"}}'.encode()
-    async with Scripted([Send(reply(told))]) as upstream, gateway(upstream=upstream.url) as gp:
+    reported = f'{{"object": "list", "data": [{listed}], "model": "e"}}'.encode()
+    async with Scripted([Send(reply(reported))]) as upstream, gateway(upstream=upstream.url) as gp:
         answer = await gp.ask(asked(2), PATH).answer()
     assert (answer.status, answer.error["code"]) == (502, "upstream_invalid")
 

@@ -48,7 +48,7 @@ def deaf() -> Iterator[str]:
                 waiting.close()
 
 
-async def told(upstream: dict[str, Any], body: Any = HELLO) -> tuple[int, str, str]:
+async def reported(upstream: dict[str, Any], body: Any = HELLO) -> tuple[int, str, str]:
     """What a client is told of an upstream: status, code, message."""
     async with gateway(upstreams={"far": upstream}) as gp:
         answer = await gp.ask(body).answer()
@@ -62,14 +62,14 @@ async def told(upstream: dict[str, Any], body: Any = HELLO) -> tuple[int, str, s
 @pytest.mark.parametrize("body", [HELLO, STREAMED], ids=["plain", "stream"])
 async def test_a_refused_connection_names_the_setting_to_look_at(body):
     with nobody() as url:
-        status, code, message = await told({"base_url": f"{url}/v1"}, body)
+        status, code, message = await reported({"base_url": f"{url}/v1"}, body)
     assert (status, code) == (502, "upstream_connect")
     assert "upstreams.far.base_url" in message
 
 
 @pytest.mark.parametrize("body", [HELLO, STREAMED], ids=["plain", "stream"])
 async def test_a_name_that_does_not_resolve_is_a_code_of_its_own(body):
-    status, code, message = await told({"base_url": "http://nosuch.invalid/v1"}, body)
+    status, code, message = await reported({"base_url": "http://nosuch.invalid/v1"}, body)
     assert (status, code) == (502, "upstream_dns")
     assert "nosuch.invalid" in message
 
@@ -77,7 +77,7 @@ async def test_a_name_that_does_not_resolve_is_a_code_of_its_own(body):
 @pytest.mark.parametrize("body", [HELLO, STREAMED], ids=["plain", "stream"])
 async def test_a_server_that_lets_nobody_in_is_a_timeout_of_its_own(body):
     with deaf() as url:
-        status, code, message = await told({"base_url": url, "timeouts": {"connect_s": 0.3}}, body)
+        status, code, message = await reported({"base_url": url, "timeouts": {"connect_s": 0.3}}, body)
     assert (status, code) == (504, "upstream_timeout_connect")
     assert "upstreams.far.timeouts.connect_s" in message
 
@@ -126,7 +126,7 @@ def ca_file(tmp_path) -> str:
 
 async def test_a_ca_that_nobody_knows_is_told_with_the_way_to_add_it():
     async with Scripted([GOOD], tls=secured()) as upstream:
-        status, code, message = await told({"base_url": f"{upstream.url}/v1"})
+        status, code, message = await reported({"base_url": f"{upstream.url}/v1"})
         assert upstream.received == []
     assert (status, code) == (502, "upstream_tls")
     assert "upstreams.far.network.ca_file" in message
@@ -147,13 +147,13 @@ async def test_an_added_ca_is_trusted_by_its_own_hop_alone(ca_file):
 
 async def test_a_certificate_for_another_name_is_refused(ca_file):
     async with Scripted([GOOD], tls=secured(("llm.corp.example",))) as upstream:
-        status, code, _ = await told({"base_url": upstream.url, "network": {"ca_file": ca_file}})
+        status, code, _ = await reported({"base_url": upstream.url, "network": {"ca_file": ca_file}})
         assert (status, code, upstream.received) == (502, "upstream_tls", [])
 
 
 async def test_a_server_without_tls_is_told_as_tls():
     async with Scripted([Fin()], speaks_first=True) as upstream:
-        status, code, _ = await told({"base_url": upstream.url.replace("http:", "https:")})
+        status, code, _ = await reported({"base_url": upstream.url.replace("http:", "https:")})
     assert (status, code) in {(502, "upstream_tls"), (502, "upstream_connect")}
 
 
@@ -165,7 +165,7 @@ async def test_a_client_certificate_is_shown_where_one_is_set(ca_file, tmp_path)
     pair = {"client_cert": str(tmp_path / "cert.pem"), "client_key": str(tmp_path / "key.pem")}
     async with Scripted([GOOD], tls=secured(wants=clients)) as upstream:
         base = {"base_url": upstream.url}
-        assert await told({**base, "network": {"ca_file": ca_file, **pair}}) == (200, "", "")
+        assert await reported({**base, "network": {"ca_file": ca_file, **pair}}) == (200, "", "")
         assert len(upstream.received) == 1
 
 
@@ -175,7 +175,7 @@ async def test_a_client_certificate_that_is_wanted_and_not_there_is_told(ca_file
     context = secured(wants=trustme.CA())
     context.maximum_version = ssl.TLSVersion[version]
     async with Scripted([GOOD], tls=context) as upstream:
-        status, code, message = await told({"base_url": upstream.url, "network": {"ca_file": ca_file}})
+        status, code, message = await reported({"base_url": upstream.url, "network": {"ca_file": ca_file}})
         assert (status, upstream.received) == (502, [])
     assert code in {"upstream_tls", "upstream_tls" if version == "TLSv1_2" else "upstream_closed"}
     if code == "upstream_tls":

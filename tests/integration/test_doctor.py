@@ -137,7 +137,7 @@ async def test_every_way_to_turn_a_stranger_away_proves_the_token(dialogue):
 
 
 @pytest.mark.parametrize(
-    ("dialogue", "told"),
+    ("dialogue", "expected"),
     [
         ([Send(reply({"error": "slow down"}, 429))], "429 upstream_error"),
         ([Send(reply({"error": "boom"}, 500))], "500 upstream_error"),
@@ -145,12 +145,12 @@ async def test_every_way_to_turn_a_stranger_away_proves_the_token(dialogue):
         ([Hold()], "504 upstream_timeout_total"),
     ],
 )
-async def test_a_stranger_who_gets_no_refusal_proves_nothing(dialogue, told):
+async def test_a_stranger_who_gets_no_refusal_proves_nothing(dialogue, expected):
     async with Scripted(answer=for_strangers(dialogue)) as upstream:
         _, hop = await found(one(upstream, static()), clock=Hurried() if dialogue == [Hold()] else None)
     assert (hop.hop, hop.outcome) == ("upstream:chat", UNPROVEN)
     assert hop.finding.startswith(
-        f"answers; without the token it returns {told}, which proves nothing, so it is not proven that"
+        f"answers; without the token it returns {expected}, which proves nothing, so it is not proven that"
     )
 
 
@@ -202,7 +202,7 @@ async def test_an_upstream_without_a_model_list_is_not_proven(status):
 
 
 @pytest.mark.parametrize(
-    ("dialogue", "told"),
+    ("dialogue", "expected"),
     [
         (PAGE, "Sign in"),
         ([Send(reply({"code": 102, "message": "no such tenant"}))], "HTTP 400: no such tenant"),
@@ -210,11 +210,11 @@ async def test_an_upstream_without_a_model_list_is_not_proven(status):
         ([Rst()], "closed the connection"),
     ],
 )
-async def test_an_answer_that_is_none_fails(dialogue, told):
+async def test_an_answer_that_is_none_fails(dialogue, expected):
     async with Scripted(dialogue) as upstream:
         (hop,) = await found(one(upstream))
     assert (hop.hop, hop.outcome) == ("upstream:chat", FAILS)
-    assert told in hop.finding
+    assert expected in hop.finding
 
 
 async def test_an_upstream_that_is_down_fails():
@@ -540,8 +540,8 @@ async def test_a_trial_meets_every_target_of_its_route_and_nobody_else():
             },
         }
         checks = await found(blocks, ProbeCall("chat", "best"))
-    told = [(check.hop, check.outcome, check.finding.partition(":")[0]) for check in checks]
-    assert told == [
+    reported = [(check.hop, check.outcome, check.finding.partition(":")[0]) for check in checks]
+    assert reported == [
         ("credential:c", WORKS, "a key is configured; it does not expire"),
         ("upstream:chat", WORKS, "chat with a"),
         ("upstream:chat", WORKS, "chat with best"),

@@ -268,8 +268,8 @@ def token_answer(answer: Dialogue, **settings: Any) -> Callable[[Stage], Any]:
 
 
 async def milliseconds(stage: Stage) -> dict[str, Any]:
-    told = {"token": "opaque-token-4711", "expireAt": int(time.time() + 300) * 1000}
-    url = await stage.server([Send(reply(told))])
+    reported = {"token": "opaque-token-4711", "expireAt": int(time.time() + 300) * 1000}
+    url = await stage.server([Send(reply(reported))])
     layout = {"token": "token", "expires_at": "expireAt", "unit": "s"}
     return with_credential(await stage.server(LIST), type="http_json", url=url, json={}, reply=layout)
 

@@ -71,7 +71,7 @@ async def steps_at(
         return [step async for step in steps]
 
 
-def told(steps: list[Step]) -> list[tuple[str, str, str]]:
+def reported(steps: list[Step]) -> list[tuple[str, str, str]]:
     return [(step.hop, step.what, str(step.outcome)) for step in steps]
 
 
@@ -83,7 +83,7 @@ async def test_a_gatepass_that_works_is_proven_from_its_base_url_and_a_key(path)
     async with Scripted(answer=healthy) as upstream, gateway(**blocks(upstream.url)) as gp:
         steps = await steps_at(f"http://127.0.0.1:{gp.port}{path}")
         calls = [request for request in upstream.received if request.method == "POST"]
-    assert told(steps) == [*WAY, ("gatepass", "models", "ok")]
+    assert reported(steps) == [*WAY, ("gatepass", "models", "ok")]
     assert steps[-1].why == "3 models, and the key is accepted"
     assert calls == []
 
@@ -93,17 +93,17 @@ async def test_real_calls_are_made_on_request_whole_and_as_a_stream():
         url = f"http://127.0.0.1:{gp.port}/v1"
         steps = await steps_at(url, call=True)
         vectors = await steps_at(url, model="bge-m3", call=True)
-    assert told(steps)[5:] == [("gatepass", "call", "ok"), ("gatepass", "stream", "ok")]
+    assert reported(steps)[5:] == [("gatepass", "call", "ok"), ("gatepass", "stream", "ok")]
     assert steps[-1].why.startswith("chat with gpt-4o: 200 in ")
     assert "first byte after" in steps[-1].why
-    assert told(vectors)[5:] == [("gatepass", "call", "ok")]
+    assert reported(vectors)[5:] == [("gatepass", "call", "ok")]
     assert vectors[-1].why.startswith("embeddings with bge-m3: 200 in ")
 
 
 async def test_a_failure_behind_gatepass_is_reported_at_its_hop():
     async with Scripted(answer=down) as upstream, gateway(**blocks(upstream.url)) as gp:
         steps = await steps_at(f"http://127.0.0.1:{gp.port}/v1", call=True)
-    assert told(steps)[5:] == [("upstream:chat", "call", "FAIL"), ("upstream:chat", "stream", "FAIL")]
+    assert reported(steps)[5:] == [("upstream:chat", "call", "FAIL"), ("upstream:chat", "stream", "FAIL")]
     assert "500: out of memory" in steps[-1].why
 
 
@@ -194,7 +194,7 @@ async def replayed(client: str, config: dict[str, Any], *, call: bool = True, mo
 async def test_each_client_accepts_a_gatepass_that_works(client, whats):
     async with Scripted(answer=healthy) as upstream:
         steps = await replayed(client, blocks(upstream.url))
-    assert told(steps) == [("gatepass", f"{client}: {what}", "ok") for what in whats], steps
+    assert reported(steps) == [("gatepass", f"{client}: {what}", "ok") for what in whats], steps
 
 
 async def test_the_call_of_a_client_is_its_own():

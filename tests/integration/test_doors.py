@@ -54,7 +54,7 @@ async def unlocked(upstream):
         yield gp
 
 
-def told(response: bytes) -> tuple[int, str, str]:
+def reported(response: bytes) -> tuple[int, str, str]:
     """Status, code and hop of a raw error response."""
     error = json.loads(response.partition(b"\r\n\r\n")[2])["error"]
     return status_of(response), error["code"], error["hop"]
@@ -111,10 +111,10 @@ async def test_nobody_unknown_makes_gatepass_read_a_body(locked):
     announced = [("content-length", "30000000"), ("authorization", f"Bearer {OTHER}")]
     expecting = request(fields=[*announced, ("expect", "100-continue")])
     refused = await spoken(locked.port, expecting)
-    assert told(refused) == (401, "invalid_api_key", "client")
+    assert reported(refused) == (401, "invalid_api_key", "client")
     assert b"100 Continue" not in refused
     chunked = request(fields=[("transfer-encoding", "chunked")]) + b"5\r\nabcde\r\n"
-    assert told(await spoken(locked.port, chunked)) == (401, "invalid_api_key", "client")
+    assert reported(await spoken(locked.port, chunked)) == (401, "invalid_api_key", "client")
 
 
 async def test_a_known_caller_is_told_to_go_on(locked):
@@ -176,14 +176,14 @@ async def test_without_keys_this_machine_is_served(unlocked, host):
 )
 async def test_without_keys_another_name_of_this_machine_is_refused(unlocked, host):
     """DNS rebinding: the page's own name leads to 127.0.0.1."""
-    assert told(await spoken(unlocked.port, request(BODY, host=host))) == (403, "forbidden_host", "client")
+    assert reported(await spoken(unlocked.port, request(BODY, host=host))) == (403, "forbidden_host", "client")
     asked = request(target="/v1/models", method="GET", host=host)
-    assert told(await spoken(unlocked.port, asked)) == (403, "forbidden_host", "client")
+    assert reported(await spoken(unlocked.port, asked)) == (403, "forbidden_host", "client")
 
 
 async def test_without_keys_a_request_without_host_is_refused(unlocked):
     old = BODY.join([b"POST /v1/chat/completions HTTP/1.0\r\ncontent-length: %d\r\n\r\n" % len(BODY), b""])
-    assert told(await spoken(unlocked.port, old)) == (403, "forbidden_host", "client")
+    assert reported(await spoken(unlocked.port, old)) == (403, "forbidden_host", "client")
 
 
 ORIGINS = {"https://evil.example": 403, "null": 403, "http://[": 403, "http://localhost:3000": 200, "http://[::1]": 200}
@@ -194,19 +194,19 @@ async def test_without_keys_a_page_of_another_origin_is_refused(unlocked, origin
     response = await spoken(unlocked.port, request(BODY, [("origin", origin)]))
     assert status_of(response) == ORIGINS[origin]
     if ORIGINS[origin] == 403:
-        assert told(response) == (403, "forbidden_origin", "client")
+        assert reported(response) == (403, "forbidden_origin", "client")
     assert b"access-control-allow" not in response.lower()
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
 async def test_without_keys_what_a_form_can_post_is_refused(unlocked, kind):
     response = await spoken(unlocked.port, request(BODY, [("content-type", kind)]))
-    assert told(response) == (415, "unsupported_media_type", "client")
+    assert reported(response) == (415, "unsupported_media_type", "client")
 
 
 async def test_without_keys_a_body_without_a_type_is_refused(unlocked):
     untyped = request(fields=[("content-length", str(len(BODY)))]) + BODY
-    assert told(await spoken(unlocked.port, untyped)) == (415, "unsupported_media_type", "client")
+    assert reported(await spoken(unlocked.port, untyped)) == (415, "unsupported_media_type", "client")
     typed = request(BODY, [("content-type", "Application/JSON; charset=x")])
     assert status_of(await spoken(unlocked.port, typed)) == 200
 
@@ -236,14 +236,14 @@ def body_of(size_bytes: int) -> bytes:
 
 async def test_a_body_at_its_limit_is_taken_and_one_more_byte_is_413(bounded):
     assert status_of(await spoken(bounded.port, request(body_of(BODY_BYTES)))) == 200
-    assert told(await spoken(bounded.port, request(body_of(BODY_BYTES + 1)))) == (413, "body_too_large", "client")
+    assert reported(await spoken(bounded.port, request(body_of(BODY_BYTES + 1)))) == (413, "body_too_large", "client")
 
 
 async def test_a_body_that_is_announced_too_large_is_refused_unread(bounded):
     announced = [("content-length", "999999999999"), ("content-type", "application/json")]
     expecting = request(fields=[*announced, ("expect", "100-continue")])
     response = await spoken(bounded.port, expecting)
-    assert told(response) == (413, "body_too_large", "client")
+    assert reported(response) == (413, "body_too_large", "client")
     assert b"100 Continue" not in response
 
 
@@ -252,7 +252,7 @@ async def test_a_chunked_body_is_counted_as_it_comes(bounded):
     fields = [("transfer-encoding", "chunked"), ("content-type", "application/json")]
     pieces = [b"3e8\r\n" + b"x" * 1_000 + b"\r\n"] * (BODY_BYTES // 1_000 + 1)
     response = await spoken(bounded.port, request(fields=fields), *pieces)
-    assert told(response) == (413, "body_too_large", "client")
+    assert reported(response) == (413, "body_too_large", "client")
 
 
 JSON_TYPE = ("content-type", "application/json")
@@ -270,7 +270,7 @@ async def test_a_request_that_does_not_end_is_408_and_closed_within_the_bound(bo
     began_s = time.monotonic()
     response = await spoken(bounded.port, SLOW[case])
     assert RECEIVE_S <= time.monotonic() - began_s < RECEIVE_S + 5
-    assert told(response) == (408, "receive_timeout", "client")
+    assert reported(response) == (408, "receive_timeout", "client")
 
 
 async def test_a_dribbled_head_does_not_buy_time(bounded):
@@ -284,7 +284,7 @@ async def test_a_dribbled_head_does_not_buy_time(bounded):
         await asyncio.wait((heard,), timeout=0.05)
     writer.transport.abort()
     assert time.monotonic() - began_s < RECEIVE_S + 5
-    assert told(heard.result()) == (408, "receive_timeout", "client")
+    assert reported(heard.result()) == (408, "receive_timeout", "client")
 
 
 async def test_a_client_that_leaves_in_its_body_leaves_nothing_behind(bounded, upstream):
@@ -298,7 +298,7 @@ async def test_a_client_that_leaves_in_its_body_leaves_nothing_behind(bounded, u
 async def test_a_broken_chunk_is_told_at_once(bounded):
     fields = [("transfer-encoding", "chunked"), ("content-type", "application/json")]
     response = await spoken(bounded.port, request(fields=fields) + b'5\r\n{"mod\r\nzz\r\n')
-    assert told(response) == (400, "invalid_request", "client")  # after the deadline it would be receive_timeout
+    assert reported(response) == (400, "invalid_request", "client")  # after the deadline it would be receive_timeout
     await until(lambda: not bounded.state.in_flight.busy)
 
 
@@ -356,7 +356,7 @@ async def test_a_hundred_header_fields_are_enough(unlocked):
         return [(f"x-{number}", "y") for number in range(count)]
 
     assert status_of(await spoken(unlocked.port, request(BODY, fields(96)))) == 200
-    assert told(await spoken(unlocked.port, request(BODY, fields(97)))) == (431, "head_too_large", "client")
+    assert reported(await spoken(unlocked.port, request(BODY, fields(97)))) == (431, "head_too_large", "client")
 
 
 @pytest.mark.parametrize("piece_bytes", [1_000, 10_000_000], ids=["in pieces", "at once"])
@@ -369,7 +369,7 @@ async def test_a_head_above_64_kib_is_431(unlocked, where, piece_bytes):
         "target": request(BODY, target=f"/v1/chat/completions?{large}"),
     }[where]
     pieces = [whole[at : at + piece_bytes] for at in range(0, len(whole), piece_bytes)]
-    assert told(await spoken(unlocked.port, *pieces)) == (431, "head_too_large", "client")
+    assert reported(await spoken(unlocked.port, *pieces)) == (431, "head_too_large", "client")
 
 
 async def test_a_head_of_60_kib_is_taken_and_its_limit_is_counted_anew_on_a_kept_connection(unlocked):
@@ -382,7 +382,7 @@ async def test_a_head_of_60_kib_is_taken_and_its_limit_is_counted_anew_on_a_kept
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "gzip, identity"])
 async def test_a_compressed_body_is_415(unlocked, coding):
     packed = request(gzip.compress(BODY), [("content-encoding", coding)])
-    assert told(await spoken(unlocked.port, packed)) == (415, "unsupported_encoding", "client")
+    assert reported(await spoken(unlocked.port, packed)) == (415, "unsupported_encoding", "client")
 
 
 ROUTING = {
@@ -441,7 +441,7 @@ async def test_one_request_more_than_the_limit_is_503_with_retry_after():
         response = await spoken(gp.port, request(json.dumps(HELLO).encode()))
         for ask in asks:
             await ask.__aexit__()
-    assert told(response) == (503, "overloaded", "gatepass")
+    assert reported(response) == (503, "overloaded", "gatepass")
     assert b"retry-after: 1" in response
 
 

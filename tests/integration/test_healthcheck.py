@@ -43,8 +43,8 @@ def one_answer(answer: bytes | None) -> Iterator[tuple[int, list[bytes]]]:
 
 
 def ask(port: int, timeout_s: float = BOUND_S, **environment: str) -> Result:
-    told = {"GATEPASS_PORT": str(port), "GATEPASS_HOST": "0.0.0.0"} | environment
-    return CliRunner().invoke(healthcheck, ["--timeout", str(timeout_s)], env=told)
+    reported = {"GATEPASS_PORT": str(port), "GATEPASS_HOST": "0.0.0.0"} | environment
+    return CliRunner().invoke(healthcheck, ["--timeout", str(timeout_s)], env=reported)
 
 
 def test_a_live_server_is_exit_code_0_and_silence() -> None:

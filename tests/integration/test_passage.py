@@ -327,12 +327,12 @@ async def test_a_client_that_leaves_in_the_middle_of_its_upload_closes_the_upstr
 
 async def test_a_form_is_no_json_and_a_page_sends_none():
     async with Scripted(answer=lambda _: [Send(reply(TRANSCRIPT))]) as upstream, gateway(upstream=upstream.url) as gp:
-        told = await gp.ask({"model": "w"}, "/v1/audio/transcriptions", headers=JSON).answer()
+        reported = await gp.ask({"model": "w"}, "/v1/audio/transcriptions", headers=JSON).answer()
         page = await gp.ask(
             form(), "/v1/audio/transcriptions", headers={**FORM, "sec-fetch-site": "cross-site"}
         ).answer()
         chat = await gp.ask(form(), headers=FORM).answer()
-    assert [answer.status for answer in (told, page, chat)] == [415, 403, 415]
+    assert [answer.status for answer in (reported, page, chat)] == [415, 403, 415]
     assert upstream.received == []
 
 
@@ -511,9 +511,9 @@ async def test_a_stream_of_responses_that_breaks_ends_in_the_event_that_its_clie
 async def test_what_is_no_response_is_no_stream_of_one_either():
     answers = iter([reply({"choices": []}), reply([]), reply({"choices": []})])
     async with Scripted(answer=lambda _: [Send(next(answers))]) as upstream, gateway(upstream=upstream.url) as gp:
-        told = [(await gp.ask(ASKED, "/v1/responses").answer()).error["code"] for _ in range(2)]
+        reported = [(await gp.ask(ASKED, "/v1/responses").answer()).error["code"] for _ in range(2)]
         other = await gp.ask({**ASKED, "stream": False}, "/v1/responses").answer()
-    assert [*told, other.error["code"]] == ["upstream_invalid"] * 3
+    assert [*reported, other.error["code"]] == ["upstream_invalid"] * 3
 
 
 async def test_a_transcript_that_is_streamed_passes_event_by_event():

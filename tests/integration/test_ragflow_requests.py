@@ -56,7 +56,7 @@ async def fault(gatepass: Gateway, replay: Replay) -> str | None:
 async def faults(replays: Iterable[Replay]) -> dict[str, str]:
     async with serving(StrictAzure()) as gatepass:
         found = {replay.name: await fault(gatepass, replay) for replay in replays}
-    return {name: told for name, told in found.items() if told is not None}
+    return {name: reported for name, reported in found.items() if reported is not None}
 
 
 async def test_ragflow_reads_the_answer_to_every_request():

@@ -110,9 +110,9 @@ async def test_thoughts_are_told_apart_from_the_answer(version):
 async def test_usage_comes_once_and_of_agents_as_an_estimate(version, model, exact):
     options = {"include_usage": True}
     found = chunks(await asked(Ragflow(version), chat(model=model, stream=True, stream_options=options)))
-    told = [one["usage"] for one in found if one.get("usage")]
-    assert len(told) == 1
-    assert told[0]["total_tokens"] == (exact or -(-len(ANSWER) // 4))
+    reported = [one["usage"] for one in found if one.get("usage")]
+    assert len(reported) == 1
+    assert reported[0]["total_tokens"] == (exact or -(-len(ANSWER) // 4))
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -279,8 +279,8 @@ async def test_an_answer_that_became_an_error_is_named_as_one(version, stream):
 
 
 async def test_a_stream_that_became_the_error_of_a_plain_answer_is_named_as_one():
-    told = {"choices": [{"index": 0, "delta": {"content": "**ERROR**: Agent not found."}}]}
-    events = f"data: {json.dumps(told)}\n\ndata: [DONE]\n\n".encode()
+    reported = {"choices": [{"index": 0, "delta": {"content": "**ERROR**: Agent not found."}}]}
+    events = f"data: {json.dumps(reported)}\n\ndata: [DONE]\n\n".encode()
     streamed = [Send(reply(events, content_type="text/event-stream"))]
     async with Scripted(streamed) as upstream, gateway(**blocks(upstream)) as gp:
         answer = await gp.ask(chat()).answer()

@@ -17,7 +17,7 @@ from tests.waiting import until
 UPSTREAM = "http://127.0.0.1:9"
 
 
-async def told(port: int, data: bytes) -> bytes:
+async def reported(port: int, data: bytes) -> bytes:
     """The whole response to `data`, on a connection of its own."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
@@ -59,7 +59,7 @@ async def test_what_never_becomes_a_request_is_counted_and_logged(caplog: pytest
     caplog.set_level(logging.INFO, "gatepass")
     many = b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 101 + b"\r\n"
     async with gateway(upstream=UPSTREAM, limits={"receive_s": 1.0}) as gp:
-        answers = [await told(gp.port, data) for data in (b"NONSENSE\r\n\r\n", b"POST /v1/chat", many)]
+        answers = [await reported(gp.port, data) for data in (b"NONSENSE\r\n\r\n", b"POST /v1/chat", many)]
         assert [answer[9:12] for answer in answers] == [b"400", b"408", b"431"]
         assert errors(gp) == {
             '{code="invalid_request",hop="client"}': 1,
@@ -83,7 +83,7 @@ async def test_a_request_too_many_is_counted_and_logged(caplog: pytest.LogCaptur
 async def test_a_full_gatepass_answers_who_watches_it(page: str):
     async with full() as gp:
         request = b"GET %b HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n" % page.encode()
-        answers = [await told(gp.port, request) for _ in range(3)]
+        answers = [await reported(gp.port, request) for _ in range(3)]
         assert errors(gp) == {}
     assert [answer.split(b" ")[1] for answer in answers] == [b"200"] * 3
 
@@ -93,7 +93,7 @@ async def test_a_body_for_a_request_too_many_is_taken_so_that_the_reason_is_read
     fields = b"host: localhost\r\ncontent-type: application/json\r\nconnection: close\r\n"
     head = b"POST /v1/chat/completions HTTP/1.1\r\n%bcontent-length: %d\r\n\r\n" % (fields, len(body))
     async with full() as gp:
-        answer = await told(gp.port, head + body)
+        answer = await reported(gp.port, head + body)
     assert (answer[9:12], answer.endswith(b"}}")) == (b"503", True)
 
 
@@ -101,7 +101,7 @@ async def test_a_body_for_a_request_too_many_is_taken_so_that_the_reason_is_read
 @pytest.mark.parametrize("path", [b"/healthz", b"/readyz", b"/metrics"])
 async def test_another_method_at_a_page_of_our_own_is_no_fault_of_ours(method, path, caplog):
     async with gateway(upstream=UPSTREAM) as gp:
-        answer = await told(gp.port, method + b" " + path + b" HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        answer = await reported(gp.port, method + b" " + path + b" HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 405 ")
     assert b"method_not_allowed" in answer
     assert b"\r\nallow: GET" in answer
@@ -111,7 +111,7 @@ async def test_another_method_at_a_page_of_our_own_is_no_fault_of_ours(method, p
 @pytest.mark.parametrize("target", [b"/", b"/v1/models", b"h:1"])
 async def test_a_tunnel_is_refused_in_words(target, caplog):
     async with gateway(upstream=UPSTREAM) as gp:
-        answer = await told(gp.port, b"CONNECT " + target + b" HTTP/1.1\r\nhost: localhost\r\n\r\nrest")
+        answer = await reported(gp.port, b"CONNECT " + target + b" HTTP/1.1\r\nhost: localhost\r\n\r\nrest")
     assert answer[9:12] in (b"400", b"404", b"405")
     assert "Traceback" not in caplog.text
 

@@ -111,10 +111,10 @@ async def test_a_whole_reply_calls_tools_the_same_way_however_it_comes(way):
     async with Scripted(answer=answer) as upstream:
         models = {"m": {"upstream": "chat", "stream": way}}
         async with gateway(upstream=upstream.url, models=models) as gp:
-            told = (await gp.ask({**HELLO, "model": "m"}).answer()).json()
-    [choice] = told["choices"]
+            reported = (await gp.ask({**HELLO, "model": "m"}).answer()).json()
+    [choice] = reported["choices"]
     [call] = choice["message"]["tool_calls"]
-    assert (told["object"], type(told["created"]), choice["index"]) == ("chat.completion", int, 0)
+    assert (reported["object"], type(reported["created"]), choice["index"]) == ("chat.completion", int, 0)
     assert (choice["message"]["role"], choice["finish_reason"]) == ("assistant", "tool_calls")
     assert call.pop("id").startswith("call_")
     assert call == {"type": "function", "function": {"name": "look", "arguments": '{"city":"Rome"}'}}

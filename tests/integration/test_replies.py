@@ -91,8 +91,8 @@ async def test_a_limit_says_how_long_to_wait():
     said = {"error": {"message": "slow down", "type": "rate_limit_error", "param": None, "code": "rate_limited"}}
     async with Scripted([Send(reply(said, 429, **limits))]) as upstream, gateway(upstream=upstream.url) as gp:
         answer = await gp.ask(STREAMED).answer()
-    told = {name: answer.headers.get(name) for name in ("retry-after", "retry-after-ms")}
-    assert (answer.status, told) == (429, {"retry-after": "7", "retry-after-ms": "6500"})
+    reported = {name: answer.headers.get(name) for name in ("retry-after", "retry-after-ms")}
+    assert (answer.status, reported) == (429, {"retry-after": "7", "retry-after-ms": "6500"})
     assert answer.headers["x-ratelimit-remaining-requests"] == "0"
     assert answer.headers["x-ratelimit-reset-tokens"] == "6m0s"
     assert "x-should-retry" not in answer.headers

@@ -72,14 +72,14 @@ async def test_the_upstream_decides_about_a_repeat(status, headers, requests):
         with pytest.raises(openai.APIStatusError) as caught:
             await client.chat.completions.create(model="m", messages=MESSAGES)
         assert len(upstream.received) == requests
-        told = caught.value.response.headers
+        reported = caught.value.response.headers
         if headers["x_should_retry"].lower() == "false":
-            assert told["x-should-retry"] == "false"
-            assert ("retry-after" in told) == ("retry_after_ms" in headers), "the text's 40 s are worth no wait"
+            assert reported["x-should-retry"] == "false"
+            assert ("retry-after" in reported) == ("retry_after_ms" in headers), "the text's 40 s are worth no wait"
         if requests == 3 and headers["x_should_retry"] == "true":
-            assert told["x-should-retry"] == "true"
+            assert reported["x-should-retry"] == "true"
         if status in (400, 404):
-            assert "x-should-retry" not in told
+            assert "x-should-retry" not in reported
 
 
 async def test_a_time_in_the_text_is_told_where_no_repeat_is_forbidden():

@@ -50,7 +50,7 @@ async def ask(port: int, replay: Replay) -> Answer:
     return await Ask(port, replay.method, at_the_right_path(replay), headers, replay.body).answer()
 
 
-async def told(replay: Replay, azure: StrictAzure) -> Answer:
+async def reported(replay: Replay, azure: StrictAzure) -> Answer:
     async with Scripted(answer=azure.answer) as upstream:
         return await ask(int(upstream.url.rpartition(":")[2]), replay)
 
@@ -62,7 +62,7 @@ def test_every_row_has_a_name_of_its_own():
 @pytest.mark.parametrize("replay", STRAY, ids=lambda replay: replay.name)
 async def test_a_stray_member_is_refused_by_its_name(replay):
     azure = StrictAzure()
-    answer = await told(replay, azure)
+    answer = await reported(replay, azure)
     assert answer.status in (400, 422)
     assert any(name in answer.body.decode() for name in replay.strays)
     with pytest.raises(Misread):
@@ -78,13 +78,13 @@ MENDED = [*BASE64, *GET_WITH_BODY, *AZURES_FIRST_CHUNK]
 
 @pytest.mark.parametrize("replay", [one for one in CLEAN if one not in MENDED], ids=lambda replay: replay.name)
 async def test_a_clean_request_is_answered_as_ragflow_reads_it(replay):
-    answer = await told(replay, StrictAzure())
+    answer = await reported(replay, StrictAzure())
     assert read(replay.reads, answer.status, answer.headers, answer.body) == expected(replay)
 
 
 @pytest.mark.parametrize("replay", MENDED, ids=lambda replay: replay.name)
 async def test_what_is_clean_may_fail_all_the_same_without_a_gateway(replay):
-    answer = await told(replay, StrictAzure())
+    answer = await reported(replay, StrictAzure())
     with pytest.raises(Misread):
         read(replay.reads, answer.status, answer.headers, answer.body)
 
@@ -117,7 +117,7 @@ ONLY_DEFAULT = "Only the default (1) value is supported."
     ],
 )
 async def test_a_verification_is_refused_in_azures_words(model, message, param, code):
-    answer = await told(VERIFY.asking(model), StrictAzure())
+    answer = await reported(VERIFY.asking(model), StrictAzure())
     assert answer.json() == {
         "error": {"message": message, "type": "invalid_request_error", "param": param, "code": code}
     }
@@ -148,23 +148,23 @@ def chat(**members: object) -> Replay:
 )
 async def test_what_a_model_does_not_take_is_refused(replay, message):
     azure = StrictAzure()
-    assert (await told(replay, azure)).status == 400
+    assert (await reported(replay, azure)).status == 400
     assert message in azure.refusals[0]
 
 
 async def test_a_wrong_token_and_a_wrong_path_are_refused():
-    assert (await told(VERIFY, StrictAzure(token="other"))).status == 401
-    assert (await told(VERIFY, StrictAzure(base="/openai/v1"))).status == 404
+    assert (await reported(VERIFY, StrictAzure(token="other"))).status == 401
+    assert (await reported(VERIFY, StrictAzure(base="/openai/v1"))).status == 404
 
 
 async def test_tei_is_asked_for_texts():
     tei = next(replay for replay in ALL if replay.reads is Reads.RANKS_TEI)
-    answer = await told(tei, StrictAzure(ranks="tei"))
+    answer = await reported(tei, StrictAzure(ranks="tei"))
     assert read(tei.reads, 200, answer.headers, answer.body) == {index: score(t) for index, t in enumerate(DOCUMENTS)}
     other = next(replay for replay in ALL if replay.reads is Reads.RANKS)
-    assert (await told(other, StrictAzure(ranks="tei"))).status == 422
+    assert (await reported(other, StrictAzure(ranks="tei"))).status == 422
 
 
 async def test_the_picture_is_one_and_is_seen():
-    answer = await told(VISION[0], StrictAzure())
+    answer = await reported(VISION[0], StrictAzure())
     assert read(Reads.VISION, answer.status, answer.headers, answer.body) == TEXT

@@ -187,11 +187,11 @@ async def test_watch_tells_of_each_refresh_until_ctrl_c(tmp_path):
                 while not lines or sum("new token" in line for line in lines) < 2:
                     lines.append((await process.stdout.readline()).decode())
                 process.send_signal(signal.SIGINT)
-                rest, told = await process.communicate()
+                rest, reported = await process.communicate()
         finally:
             if process.returncode is None:
                 process.kill()
-    assert (process.returncode, told) == (0, b"")
+    assert (process.returncode, reported) == (0, b"")
     printed = "".join(lines) + rest.decode()
     assert lines[0] == "credential   corp (oauth2)\n"
     assert re.search(

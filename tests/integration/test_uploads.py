@@ -61,11 +61,11 @@ async def test_an_upstreams_refusal_reaches_a_client_that_is_slow_to_send():
     async with refusing(0) as url, gateway(upstream=url) as gp, asyncio.timeout(BOUND_S / 3):
         reader, writer = await asyncio.open_connection("127.0.0.1", gp.port)
         writer.write(announced("/v1/audio/transcriptions", 9_000_000) + BEGIN % (b"model", b"m") + FILE + bytes(1000))
-        told = await reader.read()  # before limits.receive_s, which is the client's own
+        reported = await reader.read()  # before limits.receive_s, which is the client's own
         writer.close()
-    assert told.startswith(b"HTTP/1.1 403 ")
-    assert b"no audio for you" in told
-    assert b'"hop":"upstream:chat"' in told
+    assert reported.startswith(b"HTTP/1.1 403 ")
+    assert b"no audio for you" in reported
+    assert b'"hop":"upstream:chat"' in reported
 
 
 def sent_and_told(port: int, head: bytes, length_bytes: int) -> bytes:
@@ -75,10 +75,10 @@ def sent_and_told(port: int, head: bytes, length_bytes: int) -> bytes:
         left = length_bytes
         while left:
             left -= client.send(bytes(min(left, 65536)))
-        told = b""
+        reported = b""
         while piece := client.recv(65536):
-            told += piece
-    return told
+            reported += piece
+    return reported
 
 
 async def test_a_client_that_sends_all_before_it_reads_learns_of_a_refusal_in_mid_upload():
@@ -86,10 +86,10 @@ async def test_a_client_that_sends_all_before_it_reads_learns_of_a_refusal_in_mi
     begin = BEGIN % (b"model", b"m") + FILE
     head = announced("/v1/audio/transcriptions", len(begin) + 50 * MIB) + begin
     async with refusing(0.5) as url, gateway(upstream=url) as gp:
-        told = await asyncio.to_thread(sent_and_told, gp.port, head, 50 * MIB)
-    assert told.startswith(b"HTTP/1.1 403 ")
-    assert told.count(b"no audio for you") == 1
-    assert told.endswith(b"}}")
+        reported = await asyncio.to_thread(sent_and_told, gp.port, head, 50 * MIB)
+    assert reported.startswith(b"HTTP/1.1 403 ")
+    assert reported.count(b"no audio for you") == 1
+    assert reported.endswith(b"}}")
 
 
 @pytest.mark.parametrize("model", [b"", BEGIN % (b"model", b"m")], ids=["plain", "with a model that nobody asks for"])

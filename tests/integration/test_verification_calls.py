@@ -95,7 +95,7 @@ def _read(row: Check | Replay, answer: Answer) -> tuple[Any, Any]:
 
 
 def faults(found: Mapping[str, str | None]) -> dict[str, str]:
-    return {name: told for name, told in found.items() if told is not None}
+    return {name: reported for name, reported in found.items() if reported is not None}
 
 
 async def check(gatepass: Gateway, row: Check | Replay, model: str, profile: str | None = None) -> str | None:

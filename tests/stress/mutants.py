@@ -372,8 +372,8 @@ def run(chosen: Sequence[tuple[int, Mutant]], jobs: int) -> list[int]:
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
         copies = Copies(Path(folder), jobs)
         for area, (failure, took_s) in zip(areas, pool.map(copies.clean, areas), strict=True):
-            told = f"fail without a mutant, so it is left out: {failure}" if failure else f"pass in {took_s:.0f} s"
-            print(f"{area.name}: its tests {told}", flush=True)
+            reported = f"fail without a mutant, so it is left out: {failure}" if failure else f"pass in {took_s:.0f} s"
+            print(f"{area.name}: its tests {reported}", flush=True)
             if failure:
                 broken.add(area)
         survivors = [number for number, mutant in chosen if mutant.area in broken]

@@ -162,10 +162,10 @@ def main() -> int:
     asked.add_argument("--reloads", type=int, default=1000)
     asked.add_argument("--concurrency", type=int, default=4)
     asked.add_argument("--python", default=sys.executable)
-    told = asked.parse_args()
+    reported = asked.parse_args()
     failed = False
     for workers in (1, 2):
-        outcome = asyncio.run(reloads(Load(None, told.concurrency, told.python), told.reloads, workers))
+        outcome = asyncio.run(reloads(Load(None, reported.concurrency, reported.python), reported.reloads, workers))
         before, after = outcome.before, outcome.after
         print(
             f"{workers} worker(s): {outcome.reloads} reloads, {outcome.result.requests} requests,"

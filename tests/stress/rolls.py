@@ -291,13 +291,13 @@ def main() -> int:
     asked.add_argument("--replacements", type=int, default=100)
     asked.add_argument("--concurrency", type=int, default=CONCURRENCY)
     asked.add_argument("--drain-delay-s", type=float, default=DRAIN_DELAY_S, help="-1: a gatepass without it")
-    told = asked.parse_args()
-    load = Load(told.node, told.concurrency, told.python)
-    settings = {} if told.drain_delay_s < 0 else {"drain_delay_s": told.drain_delay_s}
+    reported = asked.parse_args()
+    load = Load(reported.node, reported.concurrency, reported.python)
+    settings = {} if reported.drain_delay_s < 0 else {"drain_delay_s": reported.drain_delay_s}
     failed = 0
     scenarios = {
-        f"rolling restart of {told.replicas} replicas": rolling_restart(load, told.replicas, **settings),
-        f"{told.replacements} replaced workers": replaced_workers(load, told.replacements),
+        f"rolling restart of {reported.replicas} replicas": rolling_restart(load, reported.replicas, **settings),
+        f"{reported.replacements} replaced workers": replaced_workers(load, reported.replacements),
     }
     for name, scenario in scenarios.items():
         for result in asyncio.run(scenario):

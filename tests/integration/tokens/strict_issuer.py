@@ -60,8 +60,8 @@ class StrictIssuer:
         number = len(self.minted) + 1
         self.minted.append(f"access-token-{number}")
         self._live = f"refresh-token-{number}"
-        told = {"access_token": self.minted[-1], "token_type": "Bearer", "expires_in": self._life_s}
-        return [Send(reply({**told, "refresh_token": self._live}))]
+        reported = {"access_token": self.minted[-1], "token_type": "Bearer", "expires_in": self._life_s}
+        return [Send(reply({**reported, "refresh_token": self._live}))]
 
 
 def _no(error: str, status: int) -> Dialogue:

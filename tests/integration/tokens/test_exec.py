@@ -52,8 +52,8 @@ def failure(loop: str, *command: str, **more: Any) -> FetchFailure:
 
 def test_a_program_prints_a_token(loop, tmp_path):
     assert fetched(loop, program(tmp_path, "print('abc')")).text == "abc"
-    told = fetched(loop, program(tmp_path, 'print(\'{"accessToken": "abc", "expiresIn": 300}\')'))
-    assert (told.text, told.lifetime_s) == ("abc", 300.0)
+    reported = fetched(loop, program(tmp_path, 'print(\'{"accessToken": "abc", "expiresIn": 300}\')'))
+    assert (reported.text, reported.lifetime_s) == ("abc", 300.0)
 
 
 def test_it_is_found_by_the_path_of_its_own_environment(loop, tmp_path, monkeypatch):
@@ -88,9 +88,9 @@ def test_a_hanging_program_ends_in_time_and_its_output_is_quoted(loop, tmp_path)
         tmp_path, "import sys, time\nprint('open https://x/device', file=sys.stderr, flush=True)\ntime.sleep(60)"
     )
     began_s = time.monotonic()
-    told = failure(loop, path, timeout_s=1.0)
+    reported = failure(loop, path, timeout_s=1.0)
     assert (
-        told.reason
+        reported.reason
         == "get-token did not end within 1 s (credentials.corp.timeout_s), and was killed: open https://x/device"
     )
     assert time.monotonic() - began_s < 4

@@ -71,21 +71,21 @@ async def failure(it: FileSource) -> FetchFailure:
     return caught.value
 
 
-def told(token: Token) -> tuple[str, float | None, TokenKind, LifetimeSource]:
+def reported(token: Token) -> tuple[str, float | None, TokenKind, LifetimeSource]:
     return token.text, token.lifetime_s, token.kind, token.lifetime_source
 
 
 async def test_a_jwt_has_what_is_left_of_its_life(writer):
     text = writer.jwt(600, age_s=200)
-    assert told(await source(writer).fetch()) == (text, 400.0, TokenKind.JWT, LifetimeSource.JWT)
+    assert reported(await source(writer).fetch()) == (text, 400.0, TokenKind.JWT, LifetimeSource.JWT)
 
 
 async def test_a_plain_key_has_no_end_and_json_may_contain_one(writer):
     writer.write("1|abc\n")
-    assert told(await source(writer).fetch()) == ("1|abc", None, TokenKind.KEY, LifetimeSource.NONE)
+    assert reported(await source(writer).fetch()) == ("1|abc", None, TokenKind.KEY, LifetimeSource.NONE)
     writer.write(json.dumps({"a": {"token": "abc"}, "left": 300}), age_s=100)
     it = source(writer, reply={"token": "a.token", "expires_in": "left"})
-    assert told(await it.fetch()) == ("abc", 200.0, TokenKind.OPAQUE, LifetimeSource.REPLY)
+    assert reported(await it.fetch()) == ("abc", 200.0, TokenKind.OPAQUE, LifetimeSource.REPLY)
 
 
 async def test_a_fault_of_the_file_names_the_file(writer, tmp_path):

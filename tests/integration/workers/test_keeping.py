@@ -95,7 +95,7 @@ class Kept:
         split = [line.split() for line in self.said]
         return {words[0]: int(words[2]) for words in split if words[1] == "is"}
 
-    def told(self, name: str) -> list[str]:
+    def reported(self, name: str) -> list[str]:
         """What one worker has heard."""
         return [line.partition(" ")[2] for line in self.said if line.startswith(f"{name} ") and " is " not in line]
 

@@ -23,7 +23,7 @@ def worker(folder: Path, name: str) -> Peers:
     return Peers(folder, name, OwnPages(exposition, lambda: status, lambda: [{"adapted": name}], reload))
 
 
-async def told(folder: Path, said: bytes) -> bytes:
+async def reported(folder: Path, said: bytes) -> bytes:
     reader, writer = await asyncio.open_unix_connection(folder / "worker-1.sock")
     writer.write(said)
     if not said.endswith(b"\n"):
@@ -62,7 +62,7 @@ async def test_a_worker_that_does_not_answer_is_left_out(tmp_path):
 async def test_a_page_that_nobody_has_and_a_line_that_is_none_are_answered_with_nothing(tmp_path):
     async with aclosing(worker(tmp_path, "worker-1")) as one:
         await one.open()
-        assert await told(tmp_path, b"status\n") == b'{"ready": true, "name": "worker-1"}'
-        assert await told(tmp_path, b"metrics\n") == FIRST
+        assert await reported(tmp_path, b"status\n") == b'{"ready": true, "name": "worker-1"}'
+        assert await reported(tmp_path, b"metrics\n") == FIRST
         for said in (b"secrets\n", b"\n", b"", b"\xff\n", b"x" * 100_000 + b"\n"):
-            assert await told(tmp_path, said) == b""
+            assert await reported(tmp_path, said) == b""

@@ -43,8 +43,8 @@ async def test_host_and_port_of_the_command_line_count_for_the_workers_too(tmp_p
     reading = asyncio.create_task(running.read())
     try:
         assert await running.port
-        told = arguments((await running.pids())[0])
-        assert told[3 : told.index("--control")] == [
+        reported = arguments((await running.pids())[0])
+        assert reported[3 : reported.index("--control")] == [
             *("serve", "--config", config, "--host", "127.0.0.1", "--port", "0"),
             *("--first-log-format", "json"),
         ]

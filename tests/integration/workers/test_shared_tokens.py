@@ -140,8 +140,8 @@ async def test_the_workers_share_tokens_in_memory_in_files_of_their_user_alone(t
         port = await running.port
         pids = await running.pids()
         assert (await ask(port)).status == 200
-        told = arguments(pids[0])
-        store = Path(told[told.index("--peers") + 1]) / "store"
+        reported = arguments(pids[0])
+        store = Path(reported[reported.index("--peers") + 1]) / "store"
         await until(lambda: list(store.glob("value-token*")))
         assert store.parent.parent == Path(SHARED_MEMORY)
         assert [stat.S_IMODE(path.stat().st_mode) for path in (store.parent, store)] == [0o700, 0o700]
@@ -150,6 +150,6 @@ async def test_the_workers_share_tokens_in_memory_in_files_of_their_user_alone(t
         written = b"".join(path.read_bytes() for path in files)
         assert b"opaque-token" in written
         assert b"a-secret-of-the-client" not in written
-        assert all(len(argument) < 32 or "/" in argument for argument in told), "no argument is a key"
+        assert all(len(argument) < 32 or "/" in argument for argument in reported), "no argument is a key"
         assert environment(pids[0]) == environment(running.process.pid)
     assert not store.exists()

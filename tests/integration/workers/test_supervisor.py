@@ -70,20 +70,25 @@ async def test_two_workers_serve_one_socket_and_show_one_set_of_metrics_and_each
     assert [answer.status for answer in answers] == [200] * 12
     labels = 'caller="local",model="other",operation="chat",outcome="ok",upstream="chat"'
     assert f"gatepass_requests_total{{{labels}}} 12.0" in metrics
-    told = [json.loads(line) for line in running.lines]
-    assert {line["event"] for line in told if "worker" in line} == {"worker_started", "request", "draining", "drained"}
-    assert {line["worker"] for line in told if line["event"] == "request"} <= {1, 2}
-    assert sorted(line["worker"] for line in told if line["event"] == "drained") == [1, 2]
+    reported = [json.loads(line) for line in running.lines]
+    assert {line["event"] for line in reported if "worker" in line} == {
+        "worker_started",
+        "request",
+        "draining",
+        "drained",
+    }
+    assert {line["worker"] for line in reported if line["event"] == "request"} <= {1, 2}
+    assert sorted(line["worker"] for line in reported if line["event"] == "drained") == [1, 2]
 
 
 async def both_told(port: int):
     """/status, once both workers are up."""
 
-    async def told():
+    async def reported():
         status = (await ask(port, "/status", None)).json()
         return status if len(status["workers"]) == 2 else None
 
-    return await until_told(told)
+    return await until_told(reported)
 
 
 async def test_a_worker_that_dies_is_replaced_and_sighup_reloads_all_in_place_and_fails_no_request(tmp_path):
@@ -135,8 +140,8 @@ async def test_sighup_to_a_single_process_ends_nothing_and_reloads_and_no_line_t
         assert (await ask(stream.port, "/readyz", None)).status == 200
         stream.running.process.send_signal(signal.SIGTERM)
         assert await stream.running.ended() == 0
-    told = json.loads(line[0])
-    assert (told["level"], told["settings"]) == ("warning", ["limits.connections", "log.format"])
+    reported = json.loads(line[0])
+    assert (reported["level"], reported["settings"]) == ("warning", ["limits.connections", "log.format"])
     assert any('"request"' in line for line in stream.running.lines)
     assert not any('"worker"' in line for line in stream.running.lines)
 
@@ -164,10 +169,10 @@ async def test_a_configuration_that_is_broken_leaves_the_old_one_and_is_told_in_
         before = len(running.lines)
         running.process.send_signal(signal.SIGHUP)
         await running.said('"reload_refused"', 2)
-        told = [json.loads(line) for line in running.lines[before:]]
+        reported = [json.loads(line) for line in running.lines[before:]]
         assert all(alive(pid) for pid in old)
         assert (await ask(port)).status == 200
-    refused = [line for line in told if line["event"] == "reload_refused"]
+    refused = [line for line in reported if line["event"] == "reload_refused"]
     assert sorted(line["worker"] for line in refused) == [1, 2]
     for line in refused:
         assert (line["level"], line["file"], line["trigger"]) == ("error", str(file), "signal")

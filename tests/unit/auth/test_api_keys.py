@@ -17,7 +17,7 @@ def by_hash(name, key):
     return AccessKey(name=name, hash=hash_key(key))
 
 
-def told(caplog):
+def reported(caplog):
     """What the log was told since the last call."""
     lines = [(record.levelname, record.getMessage(), record.fields) for record in caplog.records]
     caplog.clear()
@@ -143,21 +143,21 @@ def test_a_file_that_is_away_or_empty_is_told_once_per_change(tmp_path, caplog):
     file.write_text(f"{ONE}\n{TWO}\n")
     ring = KeyRing([by_hash("b", THREE), in_file("rag", file)])
     ring.find(ONE, 0.0)
-    assert told(caplog) == []
+    assert reported(caplog) == []
     file.unlink()
     for second in range(10, 20):
         ring.find(ONE, float(second))
     reason = f"the file {file} cannot be read: No such file or directory"
     kept = {"key": "rag", "keys_in_force": 2}
-    assert told(caplog) == [("WARNING", "keys_unreadable", kept | {"reason": reason})]
+    assert reported(caplog) == [("WARNING", "keys_unreadable", kept | {"reason": reason})]
     file.write_text("\n")
     for second in range(20, 30):
         ring.find(ONE, float(second))
-    assert told(caplog) == [("WARNING", "keys_unreadable", kept | {"reason": "holds no key"})]
+    assert reported(caplog) == [("WARNING", "keys_unreadable", kept | {"reason": "holds no key"})]
     file.write_text(TWO)
     for second in range(30, 40):
         ring.find(ONE, float(second))
-    assert told(caplog) == [("INFO", "keys_reloaded", {"key": "rag"})]
+    assert reported(caplog) == [("INFO", "keys_reloaded", {"key": "rag"})]
 
 
 @pytest.mark.parametrize(
@@ -180,14 +180,14 @@ def test_a_key_too_weak_to_start_with_opens_nothing_later_and_is_told_without_it
     ring = KeyRing([entry])
     file.write_text(weak)
     assert [ring.find(key, float(second)) for second, key in enumerate((weak, ONE, weak), 10)] == [None] * 3
-    assert told(caplog) == [("WARNING", event, {"key": "rag", "reason": reason, "keys_in_force": 0})]
+    assert reported(caplog) == [("WARNING", event, {"key": "rag", "reason": reason, "keys_in_force": 0})]
     file.write_text(f"{THREE}\n{weak}")
     assert [ring.find(key, float(second)) for second, key in enumerate((THREE, weak), 20)] == [entry, None]
     file.write_text(ONE)
     ring.find(ONE, 30.0)
     file.write_text(weak)
     ring.find(ONE, 40.0)
-    assert told(caplog) == [("WARNING", event, {"key": "rag", "reason": reason, "keys_in_force": 0})]
+    assert reported(caplog) == [("WARNING", event, {"key": "rag", "reason": reason, "keys_in_force": 0})]
 
 
 def test_a_file_that_is_away_at_the_start_is_told(tmp_path):

@@ -73,38 +73,38 @@ def test_a_preflight_is_answered_with_what_it_asked_for():
 
 @pytest.mark.parametrize(("profile", "setting"), [(None, "profiles.plain"), ("lobechat", "profiles.lobechat")])
 def test_a_page_that_is_shut_out_is_told_its_origin_and_the_setting(profile, setting):
-    told = preflight_error(of(CHAT, *ASKED), profile).message
-    assert told.startswith(
+    reported = preflight_error(of(CHAT, *ASKED), profile).message
+    assert reported.startswith(
         f"CORS: a page of the origin '{CHAT}' may not call gatepass from a browser. To allow it, add that origin to"
         f" {setting}.cors_origins."
     )
-    assert ("end the base URL in /for/NAME/v1" in told) == (profile is None)
+    assert ("end the base URL in /for/NAME/v1" in reported) == (profile is None)
 
 
 def test_a_page_without_an_origin_is_told_that_no_setting_lets_it_in():
-    told = preflight_error(of("null", *ASKED), "lobechat").message
-    assert "'null'" in told
-    assert "never allowed" in told
-    assert "cors_origins" not in told
+    reported = preflight_error(of("null", *ASKED), "lobechat").message
+    assert "'null'" in reported
+    assert "never allowed" in reported
+    assert "cors_origins" not in reported
 
 
 def test_a_long_origin_is_cut_and_nothing_of_it_reaches_a_terminal():
-    told = preflight_error(((b"origin", b"https://\x1b[2J\xe9" + b"x" * 9000),), "a").message
-    assert "\x1b" not in told
-    assert len(told) < 400
+    reported = preflight_error(((b"origin", b"https://\x1b[2J\xe9" + b"x" * 9000),), "a").message
+    assert "\x1b" not in reported
+    assert len(reported) < 400
 
 
 @pytest.mark.parametrize("names", [b"", b"a b", b"x\r\ny: z", b"a," * 100, b"*"])
 def test_header_names_that_are_none_are_not_repeated(names):
     asked = ((b"access-control-request-method", b"POST"), (b"access-control-request-headers", names))
-    told = dict(preflight("OPTIONS", of(CHAT, *asked), [CHAT]) or ())
-    assert told[b"access-control-allow-headers"] == b"authorization, content-type"
+    reported = dict(preflight("OPTIONS", of(CHAT, *asked), [CHAT]) or ())
+    assert reported[b"access-control-allow-headers"] == b"authorization, content-type"
 
 
 def test_a_page_of_the_internet_may_reach_this_machine_where_it_is_listed():
-    told = preflight("OPTIONS", of(CHAT, *ASKED, (b"access-control-request-private-network", b"true")), [CHAT])
-    assert told is not None
-    assert (b"access-control-allow-private-network", b"true") in told
+    reported = preflight("OPTIONS", of(CHAT, *ASKED, (b"access-control-request-private-network", b"true")), [CHAT])
+    assert reported is not None
+    assert (b"access-control-allow-private-network", b"true") in reported
 
 
 @pytest.mark.parametrize(("method", "asked"), [("POST", ASKED), ("OPTIONS", ())])

@@ -25,7 +25,7 @@ def outcomes(*cpu_us: float, errors: float = 0) -> dict[str, Outcome]:
     return {OLD: old, NEW: Outcome("new", footprints=[Footprint(0.5, 50.0)], runs={"chat-64": samples})}
 
 
-def told(found: dict[str, Outcome], workloads: tuple[Workload, ...] = CHAT) -> list[str]:
+def reported(found: dict[str, Outcome], workloads: tuple[Workload, ...] = CHAT) -> list[str]:
     return failures(found, compared(found, workloads), workloads)
 
 
@@ -57,29 +57,29 @@ def test_the_spread_of_the_noisier_code_is_allowed_beside_them(median: float, is
 
 
 def test_no_worse_says_nothing() -> None:
-    assert told(outcomes(80.0, 81.0, 79.0)) == []
+    assert reported(outcomes(80.0, 81.0, 79.0)) == []
 
 
 def test_what_is_worse_is_named_with_its_change_and_what_is_allowed() -> None:
-    assert told(outcomes(100.0, 100.0, 100.0)) == [
+    assert reported(outcomes(100.0, 100.0, 100.0)) == [
         "chat-64 cpu_us: +25.0% where 5% and a spread of 0.0% are allowed",
     ]
 
 
 def test_errors_that_are_new_are_worse() -> None:
-    assert told(outcomes(80.0, 80.0, errors=1)) == ["chat-64: 2 errors, 0 before"]
+    assert reported(outcomes(80.0, 80.0, errors=1)) == ["chat-64: 2 errors, 0 before"]
 
 
 def test_what_was_not_measured_is_not_taken_for_good() -> None:
     found = outcomes()
     found[NEW].absent = "did not start"
-    assert told(found) == ["gatepass: did not start", "chat-64: not measured"]
+    assert reported(found) == ["gatepass: did not start", "chat-64: not measured"]
 
 
 def test_work_that_was_not_done_is_worse() -> None:
     found = outcomes(80.0)
     found[NEW].faults = ["the metrics count"] * 5
-    assert told(found) == ["gatepass: not so: the metrics count"]
+    assert reported(found) == ["gatepass: not so: the metrics count"]
 
 
 def test_the_table_shows_medians_change_spread_and_the_peers() -> None:

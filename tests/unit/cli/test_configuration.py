@@ -21,9 +21,9 @@ def test_what_cannot_be_used_is_told_on_stderr_with_exit_2(file, capsys):
     with pytest.raises(SystemExit) as caught:
         load_or_exit(file, host="0.0.0.0")
     assert caught.value.code == UNUSABLE == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.startswith("--host: server.host: is reachable from other machines")
+    reported = capsys.readouterr()
+    assert reported.out == ""
+    assert reported.err.startswith("--host: server.host: is reachable from other machines")
 
 
 def test_warnings_are_told_on_stderr(file, capsys, monkeypatch):

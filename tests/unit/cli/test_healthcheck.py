@@ -84,8 +84,8 @@ def test_options_beat_the_environment_and_the_environment_beats_the_file(
     file.write_text("server: {host: 127.0.0.4, port: 4}")
 
     def ask(*options: str, **environment: str) -> tuple[str, int]:
-        told = {f"GATEPASS_{name}": value for name, value in environment.items()}
-        result = CliRunner().invoke(healthcheck, list(options), env=told)
+        reported = {f"GATEPASS_{name}": value for name, value in environment.items()}
+        result = CliRunner().invoke(healthcheck, list(options), env=reported)
         assert (result.exit_code, result.output) == (0, "")
         return asked.pop()
 
@@ -98,7 +98,7 @@ def test_options_beat_the_environment_and_the_environment_beats_the_file(
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         (None, "Error: {file}: does not exist\n"),
         ("server: {host: '${GONE}'}", "Error: the environment variable GONE is not set"),
@@ -106,14 +106,14 @@ def test_options_beat_the_environment_and_the_environment_beats_the_file(
     ],
 )
 def test_a_file_that_does_not_tell_the_place_is_exit_code_1(
-    tmp_path: Path, asked: list[tuple[str, int]], text: str | None, told: str
+    tmp_path: Path, asked: list[tuple[str, int]], text: str | None, expected: str
 ) -> None:
     file = tmp_path / "f.yaml"
     if text is not None:
         file.write_text(text)
     result = CliRunner().invoke(healthcheck, ["--config", str(file)])
     assert (result.exit_code, asked) == (1, [])
-    assert result.output.startswith(told.format(file=file))
+    assert result.output.startswith(expected.format(file=file))
 
 
 def test_healthcheck_brings_in_nothing_of_the_server() -> None:

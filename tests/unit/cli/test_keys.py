@@ -81,7 +81,7 @@ def test_a_name_that_the_file_would_refuse_is_refused(name):
 
 
 @pytest.mark.parametrize(
-    ("option", "told"),
+    ("option", "expected"),
     [
         ("--expires=tomorrow", "--expires: expects a date, such as 2027-01-31, or an RFC 3339 time"),
         ("--expires=2020-01-31", "--expires: is in the past"),
@@ -89,10 +89,10 @@ def test_a_name_that_the_file_would_refuse_is_refused(name):
         ("--profile=a/b", "--profile: a name is 1 to 63 letters"),
     ],
 )
-def test_what_a_key_cannot_have_is_refused(option, told):
+def test_what_a_key_cannot_have_is_refused(option, expected):
     result = run("new", option)
     assert (result.exit_code, "gp-" in result.output) == (2, False)
-    assert told in result.stderr
+    assert expected in result.stderr
 
 
 def days_ahead(days):
@@ -191,7 +191,7 @@ def refusal(tmp_path, text, *arguments):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "told"),
+    ("arguments", "code", "expected"),
     [
         (("rg",), 2, "'rg' is not the name of a caller; did you mean rag?"),
         (("rag", "--key", "1111"), 2, "--key: expects at least 8 digits of the hash"),
@@ -199,10 +199,10 @@ def refusal(tmp_path, text, *arguments):
         (("chat", "--key", "11111111"), 2, "0 keys of 'chat'"),
     ],
 )
-def test_what_cannot_be_revoked_changes_nothing(tmp_path, arguments, code, told):
+def test_what_cannot_be_revoked_changes_nothing(tmp_path, arguments, code, expected):
     found, message = refusal(tmp_path, SEVERAL.replace("{soon}", "2099-01-31"), *arguments)
     assert found == code
-    assert told in message
+    assert expected in message
 
 
 def test_the_only_keys_stay_because_without_keys_gatepass_is_open_on_this_machine(tmp_path):

@@ -26,15 +26,15 @@ def certificate(name="llm", issuer="Corp CA", since_s=NOW_S - DAY_S, until_s=NOW
 
 
 @pytest.mark.parametrize(
-    ("days", "told"),
+    ("days", "expected"),
     [
         (90, "TLSv1.3, certificate of Corp CA, valid until "),
         (3, "TLSv1.3, certificate of Corp CA, it expires in 3 days ("),
     ],
 )
-def test_a_good_certificate_is_described_with_its_end(days, told):
+def test_a_good_certificate_is_described_with_its_end(days, expected):
     text = describe_certificate(certificate(until_s=NOW_S + days * DAY_S), "TLSv1.3", NOW_S)
-    assert text.startswith(told)
+    assert text.startswith(expected)
     assert text.endswith(": renew it") is (days == 3)
 
 

@@ -27,14 +27,14 @@ def steps(operation="chat", upstream=None, model=None, **blocks):
     return [line.removeprefix("   - ") for line in found.lines[2:]], found.is_accepted
 
 
-def told(*arguments, **blocks):
+def reported(*arguments, **blocks):
     return steps(*arguments, **blocks)[0]
 
 
 @pytest.mark.parametrize("operation", ["chat", "completions", "embeddings", "responses", "speech"])
 def test_a_built_in_rule_that_is_not_shown_changes_no_sample(operation):
     """Each sample with all the members that the rules look for."""
-    shown = "\n".join(told(operation))
+    shown = "\n".join(reported(operation))
     for call in samples(operation, "m"):
         members = json.loads(call.body) | {"images": [], "drop_params": True, "stream_options": {}}
         asked = replace(call, body=json.dumps(members | {"encoding_format": "base64"}).encode())
@@ -45,7 +45,7 @@ def test_a_built_in_rule_that_is_not_shown_changes_no_sample(operation):
 
 def test_what_is_declared_for_the_model_is_listed_with_its_entries():
     rules = {"drop": ["temperature"], "rename": {"max_tokens": "max_completion_tokens"}, "set": {"top_p": 1}}
-    found = told(model={"rules": rules, "stream": "emulate"})
+    found = reported(model={"rules": rules, "stream": "emulate"})
     assert found[4:6] == [
         "stream: emulate, gatepass requests a whole reply",
         "rules of models.m: rename=max_tokens>max_completion_tokens, drop=temperature, set=top_p",
@@ -54,16 +54,18 @@ def test_what_is_declared_for_the_model_is_listed_with_its_entries():
 
 def test_rules_are_listed_with_all_places_where_they_stand_and_an_upstream_that_is_passed_over():
     operations = {"embeddings": {"upstream": "up", "rules": {"split": 10}}}
-    assert "rules of operations.embeddings: split=10" in told("embeddings", operations=operations)
+    assert "rules of operations.embeddings: split=10" in reported("embeddings", operations=operations)
     passed_over = "operations.embeddings.upstream: not used, because models.m has a route"
-    found = told("embeddings", model={}, operations=operations)
+    found = reported("embeddings", model={}, operations=operations)
     assert "rules of operations.embeddings: split=10" in found
     assert passed_over in found
     own = {"rules": {"drop": ["seed"]}, "operations": {"embeddings": {"rules": {"drop": ["user"]}}}}
     places = "models.m.operations.embeddings and models.m and operations.embeddings"
-    assert f"rules of {places}: drop=seed, drop=user, split=10" in told("embeddings", model=own, operations=operations)
+    assert f"rules of {places}: drop=seed, drop=user, split=10" in reported(
+        "embeddings", model=own, operations=operations
+    )
     without = {"embeddings": {"rules": {"split": 10}}}
-    assert passed_over not in told("embeddings", model={}, operations=without)
+    assert passed_over not in reported("embeddings", model={}, operations=without)
 
 
 def test_limits_are_told_with_their_bounds_where_they_hold_in_the_end():
@@ -73,18 +75,18 @@ def test_limits_are_told_with_their_bounds_where_they_hold_in_the_end():
     assert (
         "rules of models.m and operations.chat: rename=max_tokens>max_completion_tokens, drop=metadata,"
         " clamp=max_completion_tokens (at most 100), clamp=temperature (at least 0.1, at most 1.5)"
-    ) in told(model={"rules": rules}, operations=operations)
+    ) in reported(model={"rules": rules}, operations=operations)
 
 
 def test_a_model_that_takes_no_token_ids_says_so_by_its_rule():
-    assert "rules of models.m: token ids are rejected (capabilities.token_ids)" in told(
+    assert "rules of models.m: token ids are rejected (capabilities.token_ids)" in reported(
         "embeddings", model={"capabilities": {"token_ids": False}}
     )
 
 
 def test_an_operation_has_the_built_in_rules_that_concern_it():
     def named(operation):
-        return [step.split(":")[0].split()[1] for step in told(operation) if step.startswith("built-in")]
+        return [step.split(":")[0].split()[1] for step in reported(operation) if step.startswith("built-in")]
 
     assert named("chat") == ["images", "strays", "stream_options"]
     assert named("completions") == ["images", "strays", "stream_options"]
@@ -93,7 +95,7 @@ def test_an_operation_has_the_built_in_rules_that_concern_it():
 
 
 def test_every_url_of_an_operation_is_told_with_what_becomes_of_a_form():
-    found = told("images", model={"name": "deployed", "rules": {"drop": ["user"]}})
+    found = reported("images", model={"name": "deployed", "rules": {"drop": ["user"]}})
     assert found == [
         "profile plain: nothing",
         "built-in strays: drop_params and model_type are left out",
@@ -109,7 +111,7 @@ def test_every_url_of_an_operation_is_told_with_what_becomes_of_a_form():
 
 def test_responses_have_a_stream_mode_and_one_url():
     own = {"operations": {"responses": {"stream": "emulate"}}}
-    found = told("responses", model=own)
+    found = reported("responses", model=own)
     assert "stream: emulate, gatepass requests a whole reply" in found
     assert [step for step in found if step.startswith("POST")] == [f"POST {URL}/responses, with no credential"]
 
@@ -121,12 +123,12 @@ def test_a_form_to_an_upstream_that_takes_none_is_refused():
 
 def test_a_deployment_is_asked_for_a_form_by_its_path():
     azure = {"dialect": "azure", "azure": {"api_version": "2024-10-21"}}
-    found = told("transcriptions", upstream=azure, model={"name": "prod-4o"})
+    found = reported("transcriptions", upstream=azure, model={"name": "prod-4o"})
     assert found[-1].startswith(f"POST {DEPLOYED.replace('chat/completions', 'audio/transcriptions')}?")
 
 
 def test_a_reranker_is_asked_in_its_shape():
-    found = told("rerank", upstream={"rerank_shape": "tei"})
+    found = reported("rerank", upstream={"rerank_shape": "tei"})
     assert found[1] == "rerank_shape: tei"
     assert found[-1] == f"POST {URL}/rerank, with no credential"
 
@@ -140,7 +142,7 @@ def test_a_reranker_is_asked_in_its_shape():
     ],
 )
 def test_what_may_be_learned_is_told(settings, line):
-    assert line in told(upstream=settings)
+    assert line in reported(upstream=settings)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +167,7 @@ def test_what_may_be_learned_is_told(settings, line):
     ],
 )
 def test_the_url_is_the_one_that_is_called(settings, name, lines):
-    assert told(upstream=settings, model={"name": name})[-2:] == lines
+    assert reported(upstream=settings, model={"name": name})[-2:] == lines
 
 
 def test_the_steps_are_told_in_the_order_in_which_the_street_takes_them():
@@ -190,7 +192,7 @@ def test_the_steps_are_told_in_the_order_in_which_the_street_takes_them():
 
 def test_the_credential_is_named():
     credentials = {"corp": {"type": "static", "token": "k-static-4711"}}
-    found = told(upstream={"credential": "corp"}, credentials=credentials)
+    found = reported(upstream={"credential": "corp"}, credentials=credentials)
     assert found[-1] == f"POST {URL}/chat/completions, with the credential corp"
 
 

@@ -49,11 +49,11 @@ def test_an_opaque_token_is_told_by_its_life():
 
 def test_a_jwt_shows_its_safe_claims_and_never_itself():
     text = jwt.encode({"iss": "https://sso", "email": "me@corp.example", "exp": NOW_S}, "k" * 32, algorithm="HS256")
-    told = lines(Token(Secret(text), 0.0, 300.0, TokenKind.JWT, LifetimeSource.JWT))
-    assert told[3] == ("lifetime", "300 s, from the token")
-    assert told[-2:] == [("claim", "iss: https://sso"), ("claim", "exp: 2025-10-09 08:53:20Z (in 0 s)")]
-    assert text not in str(told)
-    assert "me@corp.example" not in str(told)
+    reported = lines(Token(Secret(text), 0.0, 300.0, TokenKind.JWT, LifetimeSource.JWT))
+    assert reported[3] == ("lifetime", "300 s, from the token")
+    assert reported[-2:] == [("claim", "iss: https://sso"), ("claim", "exp: 2025-10-09 08:53:20Z (in 0 s)")]
+    assert text not in str(reported)
+    assert "me@corp.example" not in str(reported)
 
 
 @pytest.mark.parametrize(
@@ -111,13 +111,13 @@ def test_an_opaque_text_in_a_file_is_no_key():
 
 
 def test_what_asks_nobody_takes_no_time():
-    told = lines(Token(Secret("t"), 0.0, 60.0), settings=of_type(type="file", path="/t"))
-    assert told[1] == ("from", "the file /t")
+    reported = lines(Token(Secret("t"), 0.0, 60.0), settings=of_type(type="file", path="/t"))
+    assert reported[1] == ("from", "the file /t")
 
 
 def test_a_token_out_of_the_store_is_said_to_be_so():
-    told = lines(Token(Secret("opaque-token"), 0.0, 300.0), replace(FRESH, age_s=100.4))
-    assert told[3] == ("age", "100 s: fetched by another gatepass, read from the store")
+    reported = lines(Token(Secret("opaque-token"), 0.0, 300.0), replace(FRESH, age_s=100.4))
+    assert reported[3] == ("age", "100 s: fetched by another gatepass, read from the store")
 
 
 def test_a_key_has_no_future_to_tell():
@@ -143,8 +143,8 @@ def test_each_way_of_carrying_is_told_with_its_upstreams():
 
 def test_a_credential_without_an_upstream_tells_its_own_way():
     settings = config(chat={"base_url": "https://llm.example/v1"})
-    told = lines(Token(Secret("t"), 0.0, 300.0), FRESH, settings)
-    assert told[-1] == ("sent as", "Authorization: Bearer {token}; no upstream uses it")
+    reported = lines(Token(Secret("t"), 0.0, 300.0), FRESH, settings)
+    assert reported[-1] == ("sent as", "Authorization: Bearer {token}; no upstream uses it")
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_one(tmp_path):
@@ -190,7 +190,7 @@ NOTHING = CredentialView(
 DOWN = "sso.corp.example answered 503"
 
 
-def told(*looks: CredentialView) -> list[str]:
+def reported(*looks: CredentialView) -> list[str]:
     """What is said of all looks after the first."""
     first, *others = looks
     story = CredentialWatch(first)
@@ -202,21 +202,21 @@ def failed(
 ) -> CredentialView:
     """`look`, `age_s` after an error."""
     failing = next_s is not None
-    told = replace(look.status, failing=failing, last_error=reason, last_error_age_s=age_s, next_try_in_s=next_s)
-    return replace(look, status=told, now=now)
+    reported = replace(look.status, failing=failing, last_error=reason, last_error_age_s=age_s, next_try_in_s=next_s)
+    return replace(look, status=reported, now=now)
 
 
 def test_nothing_new_is_no_line():
     later = replace(HELD, status=replace(FRESH, age_s=200.0, expires_in_s=85.0, next_try_in_s=32.0))
-    assert told(HELD, HELD, later) == []
-    assert told(NOTHING, NOTHING) == []
+    assert reported(HELD, HELD, later) == []
+    assert reported(NOTHING, NOTHING) == []
 
 
 def test_a_new_token_is_a_line_with_its_kind_its_life_and_the_number_of_its_fetch():
     token = Token(Secret("token-2"), 240.0, 299.4, TokenKind.JWT, LifetimeSource.JWT)
     newer = CredentialView(replace(FRESH, kind=TokenKind.JWT, age_s=0.1, fetches=2, next_try_in_s=240.0), token, 240.1)
-    assert told(HELD, newer, newer) == ["new token (fetch 2): jwt, lifetime 299 s; next try in 240 s"]
-    assert told(NOTHING, newer) == ["new token (fetch 2): jwt, lifetime 299 s; next try in 240 s"]
+    assert reported(HELD, newer, newer) == ["new token (fetch 2): jwt, lifetime 299 s; next try in 240 s"]
+    assert reported(NOTHING, newer) == ["new token (fetch 2): jwt, lifetime 299 s; next try in 240 s"]
 
 
 def test_a_key_that_was_replaced_tells_no_life():
@@ -224,19 +224,21 @@ def test_a_key_that_was_replaced_tells_no_life():
     newer = CredentialView(
         replace(FRESH, kind=TokenKind.KEY, expires_in_s=None, fetches=2, next_try_in_s=None), key, 1.0
     )
-    assert told(HELD, newer) == ["new token (fetch 2): key, no expiry"]
+    assert reported(HELD, newer) == ["new token (fetch 2): key, no expiry"]
 
 
 def test_a_token_that_comes_again_is_called_the_same():
     again = CredentialView(
         replace(FRESH, fetches=2, next_try_in_s=30.0), replace(FIRST, requested_s=100.0, lifetime_s=200.0), 100.0
     )
-    assert told(HELD, again) == ["same token again (fetch 2); next try in 30 s"]
+    assert reported(HELD, again) == ["same token again (fetch 2); next try in 30 s"]
 
 
 def test_a_token_that_another_gatepass_fetched_is_no_fetch_of_this_one():
     found = CredentialView(FRESH, Token(Secret("token-2"), 240.0, 300.0, from_store=True), 240.0)
-    assert told(HELD, found) == ["new token (fetched by another gatepass): opaque, lifetime 300 s; next try in 232 s"]
+    assert reported(HELD, found) == [
+        "new token (fetched by another gatepass): opaque, lifetime 300 s; next try in 232 s"
+    ]
 
 
 def test_a_failure_is_told_at_once_and_then_once_a_minute_with_the_number_of_times():
@@ -245,7 +247,7 @@ def test_a_failure_is_told_at_once_and_then_once_a_minute_with_the_number_of_tim
         replace(look, status=replace(look.status, last_error_age_s=1.0 / (place + 1)))
         for place, look in enumerate(looks)
     ]
-    assert told(HELD, *looks) == [
+    assert reported(HELD, *looks) == [
         f"failed: {DOWN}; next try in 3 s",
         f"failed 4 times more: {DOWN}; next try in 3 s",
     ]
@@ -255,7 +257,7 @@ def test_two_reasons_by_turns_are_told_once_each():
     looks = [
         failed(HELD, 1.0 / age, reason) for age, reason in enumerate([DOWN, "no connection", DOWN, "no connection"], 1)
     ]
-    assert told(HELD, *looks) == [f"failed: {DOWN}; next try in 3 s", "failed: no connection; next try in 3 s"]
+    assert reported(HELD, *looks) == [f"failed: {DOWN}; next try in 3 s", "failed: no connection; next try in 3 s"]
 
 
 @pytest.mark.parametrize("told_first", [True, False])
@@ -263,7 +265,7 @@ def test_a_reason_that_was_told_before_the_watch_is_not_told_again_but_after_a_t
     before = failed(NOTHING, 0.5) if told_first else NOTHING
     recovered = failed(CredentialView(replace(FRESH, fetches=3), FIRST, 1.0), 1.0, next_s=232.4)
     recovered = replace(recovered, status=replace(recovered.status, failing=False))
-    lines = told(before, failed(NOTHING, 0.1), recovered, failed(recovered, 0.1))
+    lines = reported(before, failed(NOTHING, 0.1), recovered, failed(recovered, 0.1))
     assert lines[0 if told_first else 1 :] == [
         "new token (fetch 3): opaque, lifetime 300 s; next try in 232 s",
         f"failed: {DOWN}; next try in 3 s",
@@ -274,9 +276,9 @@ def test_a_reason_that_was_told_before_the_watch_is_not_told_again_but_after_a_t
 def test_a_quick_failure_and_the_token_after_it_are_told_in_their_order():
     token = Token(Secret("token-2"), 240.0, 300.0)
     both = failed(CredentialView(replace(FRESH, age_s=0.0, fetches=3), token, 240.0), 0.05, next_s=None)
-    assert told(HELD, both) == [f"failed: {DOWN}", "new token (fetch 3): opaque, lifetime 300 s"]
+    assert reported(HELD, both) == [f"failed: {DOWN}", "new token (fetch 3): opaque, lifetime 300 s"]
 
 
 def test_the_end_of_a_token_is_a_line_once():
     ended = CredentialView(replace(FRESH, state=Freshness.EXPIRED, expires_in_s=0.0), None, 300.0)
-    assert told(HELD, ended, ended) == ["expired: requests wait for the next token, or fail"]
+    assert reported(HELD, ended, ended) == ["expired: requests wait for the next token, or fail"]

@@ -118,5 +118,5 @@ def test_a_key_that_is_named_like_a_profile_uses_it(tmp_path, entry, profile):
     file = written(tmp_path, f"{{{entry}, hash: {hashed('1')}}}")
     with open(file, "a") as text:
         text.write("profiles: {ours: {keep_alive: 'off'}}\n")
-    told = "access.keys[0] is named like the profile {0} and does not use it: set profile: {0}, or profile: plain"
-    assert load(file, {}).warnings == (() if profile is None else (told.format(profile),))
+    expected = "access.keys[0] is named like the profile {0} and does not use it: set profile: {0}, or profile: plain"
+    assert load(file, {}).warnings == (() if profile is None else (expected.format(profile),))

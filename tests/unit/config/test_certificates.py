@@ -92,7 +92,7 @@ def test_a_certificate_with_its_key_is_taken(faults, files):
 
 
 @pytest.mark.parametrize(
-    ("files", "told"),
+    ("files", "expected"),
     [
         ({"client_cert": "cert"}, {"client_cert": NO_KEY_IN_CERTIFICATE}),
         ({"client_cert": "cert", "client_key": "other"}, {"client_key": FOREIGN_KEY}),
@@ -100,8 +100,8 @@ def test_a_certificate_with_its_key_is_taken(faults, files):
         ({"client_cert": "cert", "client_key": "cert"}, {"client_key": FOREIGN_KEY}),
     ],
 )
-def test_a_certificate_without_its_key_is_reported_at_the_key(faults, files, told):
-    assert faults(**files) == told
+def test_a_certificate_without_its_key_is_reported_at_the_key(faults, files, expected):
+    assert faults(**files) == expected
 
 
 def test_a_key_with_a_pass_phrase_is_reported_without_a_prompt(faults):
@@ -163,8 +163,8 @@ def test_what_no_connection_could_use_is_refused_at_load_with_line_and_setting(f
     )
     with pytest.raises(ConfigError) as caught:
         load(str(path), {})
-    told = str(caught.value).replace(f"{folder}/", "").splitlines()
-    assert [line.partition(",")[0] for line in told] == [
+    reported = str(caught.value).replace(f"{folder}/", "").splitlines()
+    assert [line.partition(",")[0] for line in reported] == [
         f"gatepass.yaml:1: upstreams: {NO_ROUTE.format(first='chat')}",
         "gatepass.yaml:2: upstreams.chat.base_url: ends in /chat/completions",
         f"gatepass.yaml:5: upstreams.spare.network.ca_file: {NO_CERTIFICATE}",
@@ -187,7 +187,7 @@ def test_a_key_is_asked_for_nothing_that_it_cannot():
 
 
 @pytest.mark.parametrize(
-    ("pem", "told"),
+    ("pem", "expected"),
     [
         ("", NO_KEY),
         ("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----", NO_KEY),
@@ -199,10 +199,10 @@ def test_a_key_is_asked_for_nothing_that_it_cannot():
     ],
     ids=["empty", "garbage", "public", "certificate", "locked", "P-384", "short"],
 )
-def test_an_unusable_key_is_reported_without_quoting_it(pem, told):
+def test_an_unusable_key_is_reported_without_quoting_it(pem, expected):
     with pytest.raises(ValueError) as caught:
         signing_key(pem)
-    assert str(caught.value) == told
+    assert str(caught.value) == expected
     assert caught.value.__cause__ is None
 
 
@@ -225,14 +225,14 @@ def test_a_file_without_a_certificate_is_reported(pem):
 def test_a_certificate_belongs_to_one_key():
     key = signing_key(private_pem("rsa"))
     check_belongs(certificate_pem("rsa"), key)
-    for pem, told in (
+    for pem, reported in (
         (certificate_pem("other-rsa"), FOREIGN_CERTIFICATE),
         (certificate_pem("p256"), FOREIGN_CERTIFICATE),
         (ssl.DER_cert_to_PEM_cert(b"no certificate"), NO_CERTIFICATE),
     ):
         with pytest.raises(ValueError) as caught:
             check_belongs(pem, key)
-        assert str(caught.value) == told
+        assert str(caught.value) == reported
 
 
 def test_a_secret_signs_from_32_bytes_on():

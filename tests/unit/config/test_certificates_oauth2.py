@@ -47,7 +47,7 @@ def signing(folder: Path, **files: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("files", "told"),
+    ("files", "expected"),
     [
         ({"private_key_file": "key"}, {}),
         ({"private_key_file": "key", "certificate_file": "cert", "algorithm": "PS256"}, {}),
@@ -68,8 +68,8 @@ def signing(folder: Path, **files: str) -> dict[str, str]:
         ({"private_key_file": "garbage", "certificate_file": "cert"}, {"private_key_file": NO_KEY}),
     ],
 )
-def test_keys_and_certificates_are_tried_at_load(folder, files, told):
-    assert signing(folder, **files) == told
+def test_keys_and_certificates_are_tried_at_load(folder, files, expected):
+    assert signing(folder, **files) == expected
 
 
 def test_a_key_by_reference_is_tried_too(folder):
@@ -79,8 +79,8 @@ def test_a_key_by_reference_is_tried_too(folder):
 
 def test_without_its_library_a_key_is_refused_with_what_to_install(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "cryptography", None)
-    told = f"private_key_jwt needs a library that is not installed: {how_to_install('crypto')}"
-    assert signing(folder, private_key_file="garbage") == {"client_auth": told}
+    expected = f"private_key_jwt needs a library that is not installed: {how_to_install('crypto')}"
+    assert signing(folder, private_key_file="garbage") == {"client_auth": expected}
     assert faults(client_auth="basic") == {}
 
 
@@ -94,8 +94,8 @@ def test_a_secret_that_is_too_short_to_sign_with_is_reported(spelling):
 def test_a_refresh_token_is_kept_where_gatepass_can_write(folder, monkeypatch):
     assert faults(refresh_token_file=str(folder / "new")) == {}
     assert faults(refresh_token_file=str(folder / "garbage")) == {}
-    for file, told in (("no/new", NO_DIRECTORY), ("latin", "is not UTF-8 text")):
-        assert faults(refresh_token_file=str(folder / file)) == {"refresh_token_file": told}
+    for file, reported in (("no/new", NO_DIRECTORY), ("latin", "is not UTF-8 text")):
+        assert faults(refresh_token_file=str(folder / file)) == {"refresh_token_file": reported}
     assert "null" in faults(refresh_token_file="nul\0")["refresh_token_file"]
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert faults(refresh_token_file=str(folder / "new")) == {"refresh_token_file": UNWRITABLE}

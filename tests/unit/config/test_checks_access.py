@@ -80,7 +80,7 @@ def test_a_loopback_url_behind_a_proxy_elsewhere_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("key", "told"),
+    ("key", "expected"),
     [
         ("", "is shorter than 16 characters"),
         ("x" * 15, "is shorter than 16 characters"),
@@ -88,8 +88,8 @@ def test_a_loopback_url_behind_a_proxy_elsewhere_is_refused():
         ("x" * 16 + "\x7f", "holds characters that no header can carry"),
     ],
 )
-def test_a_weak_key_is_refused(key, told):
-    assert told in (api_key_weakness(key) or "")
+def test_a_weak_key_is_refused(key, expected):
+    assert expected in (api_key_weakness(key) or "")
 
 
 def test_a_key_of_sixteen_characters_is_taken():

@@ -77,7 +77,7 @@ TOLD = {
 }
 
 
-def told(tmp_path, text, **environment):
+def reported(tmp_path, text, **environment):
     file = tmp_path / "gatepass.yaml"
     file.write_text(text)
     with pytest.raises(ConfigError) as caught:
@@ -86,7 +86,7 @@ def told(tmp_path, text, **environment):
 
 
 def test_a_fault_is_described_at_its_line(tmp_path):
-    found = told(tmp_path, FILE, EMPTY="")
+    found = reported(tmp_path, FILE, EMPTY="")
     assert {path: text for path, (text, _) in found.items()} == TOLD
 
 
@@ -100,7 +100,7 @@ upstreams:
     headers:
       Api-Key: abc
 """
-    [(path, (said, origin))] = told(tmp_path, text).items()
+    [(path, (said, origin))] = reported(tmp_path, text).items()
     assert (path, said) == ("upstreams.chat.headers.Api-Key", HEADER_SET_TWICE.format("Api-Key"))
     assert str(origin).endswith("8")
 
@@ -108,12 +108,12 @@ upstreams:
 def test_operation_that_ragflow_does_not_know_is_refused_at_load():
     rag = {"base_url": "http://rag.example:9380", "dialect": "ragflow"}
 
-    def told(operation):
+    def reported(operation):
         given = {"upstreams": {"rag": rag}, "operations": {operation: {"upstream": "rag"}}}
         return [(dotted(path), text) for path, text in conflicts(Config.model_validate(given))]
 
-    assert told("embeddings") == [("operations.embeddings.upstream", "rag is RAGFlow, which supports only chat")]
-    assert told("chat") == []
+    assert reported("embeddings") == [("operations.embeddings.upstream", "rag is RAGFlow, which supports only chat")]
+    assert reported("chat") == []
 
 
 def test_what_one_operation_of_a_model_asks_of_ragflow_is_looked_at_too():
@@ -134,13 +134,13 @@ def test_what_could_never_count_beside_the_star_is_refused():
     upstreams = {"chat": {"base_url": "https://a/v1"}, "embed": {"base_url": "https://b/v1"}}
     star = {"upstream": "chat", "operations": {"embeddings": {"rules": {"split": 1}}, "chat": {"stream": "native"}}}
 
-    def told(route):
+    def reported(route):
         given = {"upstreams": upstreams, "models": {"*": star}, "operations": {"embeddings": route}}
         return {dotted(path): text for path, text in conflicts(Config.model_validate(given))}
 
     never = "is never used: operations.embeddings.upstream comes before `*`; move the setting there"
-    assert told({"upstream": "embed"}) == {"models.*.operations.embeddings": never}
-    assert told({"rules": {"split": 2}}) == {}
+    assert reported({"upstream": "embed"}) == {"models.*.operations.embeddings": never}
+    assert reported({"rules": {"split": 2}}) == {}
 
 
 def ragflow(models):

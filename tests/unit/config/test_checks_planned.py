@@ -7,8 +7,8 @@ from gatepass.config.document import with_value
 def test_what_is_planned_is_refused_by_name_wherever_it_stands():
     for pattern, what in PLANNED.items():
         path = tuple("NAME" if part == "*" else part for part in pattern)
-        told = f"not built yet: {what}; remove it"
-        assert list(not_built_yet(with_value({}, path, "x"))) == [(path, told)]
+        expected = f"not built yet: {what}; remove it"
+        assert list(not_built_yet(with_value({}, path, "x"))) == [(path, expected)]
 
 
 @pytest.mark.parametrize(

@@ -106,9 +106,9 @@ def test_a_login_in_a_file_is_read_again(tmp_path):
     assert (str(secret), secret.read()) == ("one", "one")
     file.write_text('{"app": "bot", "secret": "two", "n": 1}')
     assert secret.read() == "two"
-    for broken, told in (("{", "is not JSON"), ('{"secret": 5}', "is missing since the file changed")):
+    for broken, reported in (("{", "is not JSON"), ('{"secret": 5}', "is missing since the file changed")):
         file.write_text(broken)
-        with pytest.raises(UnresolvedReference, match=told):
+        with pytest.raises(UnresolvedReference, match=reported):
             secret.read()
 
 
@@ -166,7 +166,7 @@ def test_keys_in_a_file_share_a_name_and_are_read_again(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "expected"),
     [
         (
             {"TOKEN_ULR": "x", "TOKEN": "abc"},
@@ -206,8 +206,8 @@ def test_keys_in_a_file_share_a_name_and_are_read_again(tmp_path):
         ),
     ],
 )
-def test_what_is_wrong_names_the_variable(given, told):
-    assert problems(**given) == told
+def test_what_is_wrong_names_the_variable(given, expected):
+    assert problems(**given) == expected
 
 
 def test_a_secret_given_twice_is_refused(tmp_path):
@@ -247,7 +247,7 @@ def test_a_proxys_password_is_taken_apart_and_hidden(scheme):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("http://u:topsecret@p:x", "is not a URL: its host or port is malformed"),
         ("http://u:topsecret\u2100@p:1", "is not a URL: its host or port is malformed"),
@@ -258,12 +258,12 @@ def test_a_proxys_password_is_taken_apart_and_hidden(scheme):
         ("ftp://u:topsecret@p:1", "expects http://host… or https://host…"),
     ],
 )
-def test_an_invalid_proxy_is_reported_without_its_password(text, told):
-    assert problems(PROXY=text) == [f"environment GATEPASS_PROXY: upstreams.chat.network.proxy: {told}"]
+def test_an_invalid_proxy_is_reported_without_its_password(text, expected):
+    assert problems(PROXY=text) == [f"environment GATEPASS_PROXY: upstreams.chat.network.proxy: {expected}"]
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "expected"),
     [
         ("DIALECT", ": upstreams.NAME.dialect requires a file, which --config or GATEPASS_CONFIG names"),
         ("LEARN", ": upstreams.NAME.learn requires a file, which --config or GATEPASS_CONFIG names"),
@@ -275,16 +275,16 @@ def test_an_invalid_proxy_is_reported_without_its_password(text, told):
         ("SERVER_PORT", "; did you mean GATEPASS_PORT?"),
     ],
 )
-def test_an_unknown_variable_is_reported_with_its_setting_or_the_nearest_one(name, told):
-    assert problems(**{name: "x"}) == [f"environment GATEPASS_{name}: is not a variable of gatepass{told}"]
+def test_an_unknown_variable_is_reported_with_its_setting_or_the_nearest_one(name, expected):
+    assert problems(**{name: "x"}) == [f"environment GATEPASS_{name}: is not a variable of gatepass{expected}"]
 
 
 def test_an_unknown_variable_that_resembles_none_is_reported_with_all():
-    (told,) = problems(ZZZZ="x")
-    assert told.startswith(
+    (reported,) = problems(ZZZZ="x")
+    assert reported.startswith(
         "environment GATEPASS_ZZZZ: is not a variable of gatepass; there is GATEPASS_ALLOW_PLAIN_HTTP, "
     )
-    assert "GATEPASS_UPSTREAM_URL" in told
+    assert "GATEPASS_UPSTREAM_URL" in reported
 
 
 def test_the_key_that_the_command_learned_shows_is_no_fault_and_opens_no_door():

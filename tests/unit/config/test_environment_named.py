@@ -28,7 +28,7 @@ def test_a_named_variable_has_its_value_from_the_environment_of_the_start(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("environment", "variable", "told"),
+    ("environment", "variable", "expected"),
     [
         ({}, "CORP_TOKEN", "the environment variable CORP_TOKEN is not set, or is empty"),
         ({"CORP_TOKEN": ""}, "CORP_TOKEN", "the environment variable CORP_TOKEN is not set, or is empty"),
@@ -37,10 +37,10 @@ def test_a_named_variable_has_its_value_from_the_environment_of_the_start(tmp_pa
         ({}, "5", "expects the name of an environment variable that is set and not empty"),
     ],
 )
-def test_an_unset_variable_is_reported_once_at_its_line(tmp_path, environment, variable, told):
+def test_an_unset_variable_is_reported_once_at_its_line(tmp_path, environment, variable, expected):
     with pytest.raises(ConfigError) as caught:
         loaded(tmp_path, environment, variable)
-    assert str(caught.value) == f"{tmp_path}/f.yaml:3: credentials.c.variable: {told}"
+    assert str(caught.value) == f"{tmp_path}/f.yaml:3: credentials.c.variable: {expected}"
 
 
 def test_a_variable_of_another_kind_of_credential_is_none(tmp_path):

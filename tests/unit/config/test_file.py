@@ -15,7 +15,7 @@ def test_the_suffix_decides_the_format(tmp_path, name, text):
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "told"),
+    ("name", "data", "expected"),
     [
         ("f.toml", b"a = 1", "expects a name that ends in .yaml, .yml or .json"),
         ("f.yaml", b"- a", "expects settings, as `name: value`"),
@@ -24,11 +24,11 @@ def test_the_suffix_decides_the_format(tmp_path, name, text):
         ("f.yaml", b"#" * (LARGEST_BYTES + 1), f"is larger than {LARGEST_BYTES} bytes"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_refused(tmp_path, name, data, told):
+def test_a_file_that_cannot_be_used_is_refused(tmp_path, name, data, expected):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(ConfigError) as caught:
         read_document(str(tmp_path / name))
-    assert str(caught.value) == f"{tmp_path / name}: {told}"
+    assert str(caught.value) == f"{tmp_path / name}: {expected}"
 
 
 @pytest.mark.parametrize("suffix", ["yaml", "json"])
@@ -102,7 +102,7 @@ def test_a_scalar_is_a_document_of_its_own():
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("", "f.json:1: is not JSON: Expecting value"),
         ('{"a": 1,\n}', "f.json:"),
@@ -115,14 +115,14 @@ def test_a_scalar_is_a_document_of_its_own():
         ("[" + "1," * 20_000 + "1]", "holds more than 20000 values"),
     ],
 )
-def test_what_is_no_configuration_is_refused(text, told):
-    assert told in refused(text)
+def test_what_is_no_configuration_is_refused(text, expected):
+    assert expected in refused(text)
 
 
 def test_a_value_without_lines_is_read_and_never_quoted():
     assert value_of('{"a": [1]}') == {"a": [1]}
-    for text, told in (('{"topsecret', "line 1, column 2"), ('["topsecret", NaN]', "holds NaN, Infinity")):
+    for text, reported in (('{"topsecret', "line 1, column 2"), ('["topsecret", NaN]', "holds NaN, Infinity")):
         with pytest.raises(ValueError) as caught:
             value_of(text)
-        assert told in str(caught.value)
+        assert reported in str(caught.value)
         assert "topsecret" not in str(caught.value)

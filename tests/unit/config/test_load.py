@@ -69,8 +69,8 @@ credentials: {{key: {{type: static, token: '{token}'}}, own: {{type: file, path:
 """
 
 
-def exposed(told, who, file, mode):
-    return f"{file} {told} by every user of this machine (mode {mode:04o}): {who}, and run `chmod o-rwx` on it"
+def exposed(reported, who, file, mode):
+    return f"{file} {reported} by every user of this machine (mode {mode:04o}): {who}, and run `chmod o-rwx` on it"
 
 
 READABLE, WRITABLE = "can be read", "can be written"
@@ -79,21 +79,23 @@ NARROW = "set its owner to the user that runs gatepass"
 
 
 @pytest.mark.parametrize(
-    ("mode", "told"),
+    ("mode", "expected"),
     [(0o600, None), (0o640, None), (0o644, READABLE), (0o602, WRITABLE), (0o666, f"{READABLE} and written")],
 )
-def test_a_secret_file_that_everybody_can_open_is_warned_of(write, tmp_path, mode, told):
+def test_a_secret_file_that_everybody_can_open_is_warned_of(write, tmp_path, mode, expected):
     token, path = tmp_path / "token", tmp_path / "path"
     text = SECRET_FILES.format(token=f"${{file:{token}}}", path=path)
     for file in (token, path):
         file.write_text("s3cret-value")
         file.chmod(mode)
     warnings = load(write(text), {}).warnings
-    assert warnings == (() if told is None else tuple(exposed(told, NARROW, file, mode) for file in (path, token)))
+    assert warnings == (
+        () if expected is None else tuple(exposed(expected, NARROW, file, mode) for file in (path, token))
+    )
 
 
 @pytest.mark.parametrize(
-    ("token", "mode", "told"),
+    ("token", "mode", "expected"),
     [
         ("${TOKEN}", 0o644, None),
         ("${TOKEN}", 0o646, WRITABLE),
@@ -102,14 +104,16 @@ def test_a_secret_file_that_everybody_can_open_is_warned_of(write, tmp_path, mod
         ("s3cret-value", 0o666, f"holds a secret and {READABLE} and written"),
     ],
 )
-def test_a_configuration_that_everybody_can_change_or_read_a_secret_in_is_warned_of(write, tmp_path, token, mode, told):
+def test_a_configuration_that_everybody_can_change_or_read_a_secret_in_is_warned_of(
+    write, tmp_path, token, mode, expected
+):
     own = tmp_path / "own"
     own.write_text("s3cret-value")
     own.chmod(0o600)
     file = Path(write(SECRET_FILES.format(token=token, path=own)))
     file.chmod(mode)
     warnings = load(str(file), {"TOKEN": "s3cret-value"}).warnings
-    assert warnings == (() if told is None else (exposed(told, NARROW, file, mode),))
+    assert warnings == (() if expected is None else (exposed(expected, NARROW, file, mode),))
 
 
 def test_the_example_is_a_configuration(monkeypatch):
@@ -202,9 +206,9 @@ def test_the_file_of_the_current_folder_is_refused_if_others_own_it_or_may_write
 
 
 def test_without_any_configuration_the_error_names_the_possible_sources():
-    told = NOT_FOUND
-    assert refused(None) == told
-    assert refused(None, {"GATEPASS_CONFIG": "", "GATEPASS_UPSTREAM_URL": ""}) == told
+    reported = NOT_FOUND
+    assert refused(None) == reported
+    assert refused(None, {"GATEPASS_CONFIG": "", "GATEPASS_UPSTREAM_URL": ""}) == reported
 
 
 def test_without_any_configuration_a_mistyped_variable_is_named():
@@ -217,7 +221,7 @@ def test_without_any_configuration_a_mistyped_variable_is_named():
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ('server: {port: "8080"}', "server.port: expects a whole number, not a text: remove the quotes"),
         ("log: {bodies: yes}", "log.bodies: expects true or false; in YAML 1.2 yes is a text"),
@@ -231,8 +235,8 @@ def test_without_any_configuration_a_mistyped_variable_is_named():
         ),
     ],
 )
-def test_a_wrong_type_is_reported_with_the_actual_one(write, text, told):
-    assert refused(write(f"{MINIMAL}{text}\n")) == f"gatepass.yaml:2: {told}"
+def test_a_wrong_type_is_reported_with_the_actual_one(write, text, expected):
+    assert refused(write(f"{MINIMAL}{text}\n")) == f"gatepass.yaml:2: {expected}"
 
 
 def test_a_base_url_with_a_password_and_a_query_reports_both(write):
@@ -279,10 +283,13 @@ def test_a_port_that_is_none_is_refused(write, port):
 
 
 @pytest.mark.parametrize(
-    ("port", "told"), [("-1", "0 or more"), ("9" * 300, "65535 or less"), ("+1", "a whole number, not a text")]
+    ("port", "expected"), [("-1", "0 or more"), ("9" * 300, "65535 or less"), ("+1", "a whole number, not a text")]
 )
-def test_the_error_of_a_port_variable_never_mentions_quotes(write, port, told):
-    assert refused(write(MINIMAL), {"GATEPASS_PORT": port}) == f"environment GATEPASS_PORT: server.port: expects {told}"
+def test_the_error_of_a_port_variable_never_mentions_quotes(write, port, expected):
+    assert (
+        refused(write(MINIMAL), {"GATEPASS_PORT": port})
+        == f"environment GATEPASS_PORT: server.port: expects {expected}"
+    )
 
 
 def test_a_server_that_is_no_block_is_refused_with_host_and_port_given(write):

@@ -53,14 +53,14 @@ def test_a_malformed_url_is_refused():
 
 
 def test_a_password_in_the_url_is_refused_without_being_quoted():
-    told = refusal(url="valkey://me:pa55word@store.example")
-    assert "store.password" in told
-    assert "pa55word" not in told
+    reported = refusal(url="valkey://me:pa55word@store.example")
+    assert "store.password" in reported
+    assert "pa55word" not in reported
 
 
 def test_a_short_key_is_refused():
-    told = refusal(encryption_key=Secret("k" * 31))
-    assert "shorter than 32 characters: create one with `openssl rand -hex 32`" in told
+    reported = refusal(encryption_key=Secret("k" * 31))
+    assert "shorter than 32 characters: create one with `openssl rand -hex 32`" in reported
 
 
 def test_the_first_key_writes_and_a_second_one_reads():
@@ -76,7 +76,7 @@ def test_without_a_key_nothing_is_shared_with_anybody():
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "expected"),
     [
         ({"username": "me"}, "username needs password"),
         ({"network": {"ca_file": "/ca.pem"}}, "write valkeys://"),
@@ -87,8 +87,8 @@ def test_without_a_key_nothing_is_shared_with_anybody():
         ({"timeout_s": 60.0}, "less than or equal to 5"),
     ],
 )
-def test_what_does_not_fit_together_is_refused(settings, told):
-    assert told in refusal(**settings)
+def test_what_does_not_fit_together_is_refused(settings, expected):
+    assert expected in refusal(**settings)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def test_a_configured_placement_replaces_the_bearer():
 
 
 @pytest.mark.parametrize(
-    ("template", "told"),
+    ("template", "expected"),
     [
         ("", FIXED),
         ("Bearer", FIXED),
@@ -39,21 +39,21 @@ def test_a_configured_placement_replaces_the_bearer():
         ("Bêarer {token}", UNFIT),
     ],
 )
-def test_template_that_no_header_could_hold_is_refused(template, told):
-    assert refused(headers={"Authorization": template}) == ("headers.Authorization", told)
+def test_template_that_no_header_could_hold_is_refused(template, expected):
+    assert refused(headers={"Authorization": template}) == ("headers.Authorization", expected)
 
 
 @pytest.mark.parametrize(
     "name", ["Host", "Content-Length", "connection", "Proxy-Authorization", "X-Request-Id", "X-Gatepass-Hop"]
 )
 def test_header_of_one_hop_carries_no_token(name):
-    told = f"{name.lower()} is set by gatepass or belongs to one connection: it cannot be set"
-    assert refused(headers={name: "{token}"}) == ("", told)
+    expected = f"{name.lower()} is set by gatepass or belongs to one connection: it cannot be set"
+    assert refused(headers={name: "{token}"}) == ("", expected)
 
 
 def test_header_that_is_named_twice_is_refused():
-    told = "x-key is set twice: header names are case-insensitive"
-    assert refused(headers={"X-Key": "{token}", "x-key": "{token}"}) == ("", told)
+    expected = "x-key is set twice: header names are case-insensitive"
+    assert refused(headers={"X-Key": "{token}", "x-key": "{token}"}) == ("", expected)
 
 
 def test_token_must_go_somewhere():

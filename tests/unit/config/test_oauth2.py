@@ -79,7 +79,7 @@ def test_what_can_be_is_taken(settings):
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "expected"),
     [
         ({"token_url": None}, {"token_url": "is missing (or issuer, whose discovery document names it)"}),
         ({"issuer": "https://sso.example"}, {"issuer": "conflicts with token_url: keep one of them"}),
@@ -101,8 +101,8 @@ def test_what_can_be_is_taken(settings):
         ),
     ],
 )
-def test_token_url_issuer_and_audience_are_consistent(settings, told):
-    assert faults(**settings) == told
+def test_token_url_issuer_and_audience_are_consistent(settings, expected):
+    assert faults(**settings) == expected
 
 
 @pytest.mark.parametrize("method", ["basic", "form", "secret_jwt"])
@@ -175,8 +175,8 @@ def test_each_grant_has_what_it_signs_in_with():
     ],
 )
 def test_no_field_of_a_form_is_filled_twice(settings, name):
-    told = {"extra": f"holds {name}, which gatepass sets itself: remove it"}
-    assert faults(**settings, extra={name: SECRET}) == told
+    expected = {"extra": f"holds {name}, which gatepass sets itself: remove it"}
+    assert faults(**settings, extra={name: SECRET}) == expected
 
 
 def test_an_empty_client_is_none():
@@ -217,8 +217,8 @@ def test_each_fault_is_reported_at_its_line(tmp_path):
     )
     with pytest.raises(ConfigError) as caught:
         load(str(file), {"SECRET": "s3cr3t-of-the-client"})
-    told = [str(problem).removeprefix(f"{file}:") for problem in caught.value.problems]
-    assert told == [
+    reported = [str(problem).removeprefix(f"{file}:") for problem in caught.value.problems]
+    assert reported == [
         "3: credentials.corp.token_url: is missing (or issuer, whose discovery document names it)",
         "3: credentials.corp.private_key_file: is missing: client_auth: private_key_jwt signs with a private key",
         "7: credentials.corp.client_secret: has no effect with client_auth: private_key_jwt: remove it",

@@ -47,7 +47,7 @@ def test_a_reference_knows_its_places_and_hides_its_value():
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("${MISSING}", "the environment variable MISSING is not set"),
         ("${NAME", "opens ${ and does not close it"),
@@ -59,10 +59,10 @@ def test_a_reference_knows_its_places_and_hides_its_value():
         ("${file:/a\0b}", "the file /a\0b cannot be read: a NUL in its name"),
     ],
 )
-def test_an_unresolved_reference_has_a_reason(text, told):
+def test_an_unresolved_reference_has_a_reason(text, expected):
     with pytest.raises(UnresolvedReference) as caught:
         resolve(text, ENVIRONMENT)
-    assert told in str(caught.value)
+    assert expected in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_stream_is_nothing_else():
 
 
 @pytest.mark.parametrize(
-    ("rules", "told"),
+    ("rules", "wanted_text"),
     [
         ({"drop": ["a b"]}, {"drop[0]": "expects the name of a member, such as temperature, metadata.user or"}),
         ({"drop": ["messages"]}, {"drop[0]": "cannot be changed by a rule: gatepass never removes the conversation"}),
@@ -67,9 +67,9 @@ def test_stream_is_nothing_else():
         ({"dorp": []}, {"dorp": "is not a setting; did you mean drop?"}),
     ],
 )
-def test_an_impossible_rule_is_reported_at_its_path(rules, told):
+def test_an_impossible_rule_is_reported_at_its_path(rules, wanted_text):
     ((place, text),) = said(tree(rules=rules)).items()
-    ((expected, beginning),) = told.items()
+    ((expected, beginning),) = wanted_text.items()
     assert place == f"models.m.rules.{expected}"
     assert text.startswith(beginning)
 
@@ -97,8 +97,8 @@ def test_what_may_be_learned_besides_has_a_name():
     upstream = {"base_url": "https://x", "learn": "on", "learn_also": [*names, "my_own", "messages[].own"]}
     assert Config.model_validate({"upstreams": {"u": upstream}}).upstreams["u"].learn_also[:-2] == names
     for name in ("model", "messages", "input", "stream", "messages[].content", "messages[].role", "a b"):
-        told = said({"upstreams": {"u": {**upstream, "learn_also": [name]}}})
-        assert told["upstreams.u.learn_also[0]"].startswith("cannot be learned")
+        reported = said({"upstreams": {"u": {**upstream, "learn_also": [name]}}})
+        assert reported["upstreams.u.learn_also[0]"].startswith("cannot be learned")
 
 
 @pytest.mark.parametrize(
@@ -115,8 +115,8 @@ def test_what_may_be_learned_besides_has_a_name():
     ],
 )
 def test_a_word_that_would_do_nothing_is_not_to_be_learned(name, why):
-    told = said({"upstreams": {"u": {"base_url": "https://x", "learn_also": [name]}}})
-    assert told["upstreams.u.learn_also[0]"].startswith(why)
+    reported = said({"upstreams": {"u": {"base_url": "https://x", "learn_also": [name]}}})
+    assert reported["upstreams.u.learn_also[0]"].startswith(why)
 
 
 def test_the_lists_of_what_may_be_learned_do_not_meet():

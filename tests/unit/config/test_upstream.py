@@ -23,8 +23,8 @@ def test_static_headers_may_be_any_but_those_of_one_hop():
 
 @pytest.mark.parametrize("name", ["Host", "connection", "TE", "Content-Type", "accept", "X-Request-Id", "X-Gatepass-A"])
 def test_static_header_of_one_hop_or_of_gatepass_is_refused(name):
-    told = f"{name.lower()} is set by gatepass or belongs to one connection: it cannot be set"
-    assert refused(headers={name: "v"}) == told
+    expected = f"{name.lower()} is set by gatepass or belongs to one connection: it cannot be set"
+    assert refused(headers={name: "v"}) == expected
 
 
 def test_static_header_that_is_named_twice_is_refused():
@@ -33,8 +33,8 @@ def test_static_header_that_is_named_twice_is_refused():
 
 @pytest.mark.parametrize("value", [" v", "v ", "a\nb", "a\r\nX: y", "ä", "a\0"])
 def test_static_header_with_a_value_that_no_header_holds_is_refused_without_it(value):
-    told = "the value of X-Y begins or ends with a space, or holds a line break or a character beyond ASCII"
-    assert refused(headers={"X-Y": value}) == told
+    expected = "the value of X-Y begins or ends with a space, or holds a line break or a character beyond ASCII"
+    assert refused(headers={"X-Y": value}) == expected
 
 
 def test_static_header_without_a_value_is_refused():

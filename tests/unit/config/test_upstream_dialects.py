@@ -117,7 +117,7 @@ def test_an_id_alone_or_behind_its_kind_names_an_assistant(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "expected"),
     [
         ("", "is neither the id of a chat assistant nor agent:ID"),
         ("chat:", "names no chat assistant: write its id after the colon"),
@@ -126,5 +126,5 @@ def test_an_id_alone_or_behind_its_kind_names_an_assistant(name):
         ("qwen:7b", "is neither the id of a chat assistant nor agent:ID"),
     ],
 )
-def test_a_name_that_ragflow_cannot_resolve_is_reported(name, told):
-    assert assistant_name_error(name) == told
+def test_a_name_that_ragflow_cannot_resolve_is_reported(name, expected):
+    assert assistant_name_error(name) == expected

@@ -24,7 +24,7 @@ def said(path, value):
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "told"),
+    ("path", "value", "expected"),
     [
         (("server", "port"), "8080", "expects a whole number, not a text: remove the quotes"),
         (("server", "port"), "http", "expects a whole number, not a text"),
@@ -72,10 +72,10 @@ def said(path, value):
         (("log", "format"), SECRET, "expects json or text"),
     ],
 )
-def test_each_refusal_is_a_sentence_at_its_place(path, value, told):
+def test_each_refusal_is_a_sentence_at_its_place(path, value, expected):
     found = said(path, value)
-    if told is not None:
-        assert found == {".".join(path): told}
+    if expected is not None:
+        assert found == {".".join(path): expected}
     assert "topsecret" not in str(found)
 
 
@@ -84,16 +84,16 @@ def test_each_refusal_is_a_sentence_at_its_place(path, value, told):
     [(("server", "port"), "8080"), (("log", "bodies"), "yes"), (("log", "bodies"), "true"), (("server",), "x")],
 )
 def test_the_type_of_a_referenced_value_is_not_revealed(path, value):
-    ((_, told),) = said(path, Reference.to_variable("S", value)).items()
+    ((_, reported),) = said(path, Reference.to_variable("S", value)).items()
     ((_, other),) = said(path, SECRET).items()
-    assert told == other
-    assert told.endswith(", but a reference is always a text: write the value itself")
+    assert reported == other
+    assert reported.endswith(", but a reference is always a text: write the value itself")
 
 
 def test_an_invalid_name_is_reported_at_the_name():
-    (told,) = said(("upstreams", "bad name"), {"base_url": "https://x"}).items()
-    assert told[0] == "upstreams.bad name"
-    assert told[1].startswith("a name is 1 to 63 letters")
+    (reported,) = said(("upstreams", "bad name"), {"base_url": "https://x"}).items()
+    assert reported[0] == "upstreams.bad name"
+    assert reported[1].startswith("a name is 1 to 63 letters")
     assert said(("operations", "chats"), {"upstream": "u"}) == {
         "operations.chats": "'chats' is not known here; did you mean chat?"
     }
@@ -108,7 +108,7 @@ def test_only_the_member_that_the_type_names_is_reported():
 
 
 @pytest.mark.parametrize(
-    ("credential", "told"),
+    ("credential", "expected"),
     [
         ({}, {"credentials.c.type": f"is missing: {', '.join(KINDS)}"}),
         ({"type": "statik"}, {"credentials.c.type": "'statik' is not known here; did you mean static?"}),
@@ -118,8 +118,8 @@ def test_only_the_member_that_the_type_names_is_reported():
         (5, {"credentials.c": "expects a block of settings, not a number"}),
     ],
 )
-def test_a_credential_without_a_usable_type_is_reported(credential, told):
-    assert said(("credentials", "c"), credential) == told
+def test_a_credential_without_a_usable_type_is_reported(credential, expected):
+    assert said(("credentials", "c"), credential) == expected
 
 
 def test_patterns_of_hashes_and_headers_are_described():
@@ -195,20 +195,20 @@ def test_names_of_the_users_choice_become_stars():
 def test_an_unknown_name_is_answered_with_the_nearest_one():
     tree = {"credentials": {"c": {"type": "http_json"}, "d": {}}}
 
-    def told(*path):
+    def reported(*path):
         return unknown_setting(path, tree)
 
-    assert told("server", "prot") == "is not a setting; did you mean port?"
-    assert told("credentials", "c", "client_auth") == "belongs to type oauth2, not to http_json"
-    assert told("credentials", "c", "methode") == "is not a setting; did you mean method?"
+    assert reported("server", "prot") == "is not a setting; did you mean port?"
+    assert reported("credentials", "c", "client_auth") == "belongs to type oauth2, not to http_json"
+    assert reported("credentials", "c", "methode") == "is not a setting; did you mean method?"
     shared = "timeout_s, default_ttl_s, max_ttl_s, network, allow_plain_http, token_placement, type"
     own = "preset, url, method, headers, query, json, form, basic, sign, reply"
     plain = "apikey, client_id, client_secret, username, password, domain, project, scope, base_url"
-    begin, _, names = told("credentials", "c", "tocken_ur").partition(": ")
+    begin, _, names = reported("credentials", "c", "tocken_ur").partition(": ")
     assert begin == "is not a setting; known here"
     assert sorted(names.split(", ")) == sorted(f"{shared}, {own}, {plain}".split(", "))
-    assert told("drain_timeout_s") == "is not a setting here; did you mean server.drain_timeout_s?"
-    assert told("log", "zzzzzz") == "is not a setting; known here: format, level, bodies"
+    assert reported("drain_timeout_s") == "is not a setting here; did you mean server.drain_timeout_s?"
+    assert reported("log", "zzzzzz") == "is not a setting; known here: format, level, bodies"
 
 
 def test_a_word_is_answered_with_the_nearest_or_all_or_nothing():
@@ -220,13 +220,13 @@ def test_a_word_is_answered_with_the_nearest_or_all_or_nothing():
 def test_blocks_inside_a_credential_know_their_settings():
     tree = {"credentials": {"d": {"type": "http_json", "reply": {"type": "jwt"}}}}
 
-    def told(*path):
+    def reported(*path):
         return unknown_setting(("credentials", "d", *path), tree)
 
-    assert told("reply", "tokn") == "is not a setting; did you mean token?"
-    assert told("reply", "expires_inn") == "is not a setting; did you mean expires_in?"
-    assert told("reply", "zzzzzz") == "is not a setting; known here: token, expires_in, expires_at, unit, header"
-    assert told("network", "prox") == "is not a setting; did you mean proxy?"
+    assert reported("reply", "tokn") == "is not a setting; did you mean token?"
+    assert reported("reply", "expires_inn") == "is not a setting; did you mean expires_in?"
+    assert reported("reply", "zzzzzz") == "is not a setting; known here: token, expires_in, expires_at, unit, header"
+    assert reported("network", "prox") == "is not a setting; did you mean proxy?"
 
 
 def test_a_name_is_looked_for_in_its_own_block_first_then_inside_it_and_then_where_it_is():
@@ -235,17 +235,17 @@ def test_a_name_is_looked_for_in_its_own_block_first_then_inside_it_and_then_whe
         "credentials": {"o": {"type": "oauth2"}, "k": {"type": "api_key"}, "s": {"type": "static"}},
     }
 
-    def told(*path):
+    def reported(*path):
         return unknown_setting(path, tree)
 
-    assert told("upstreams", "chat", "url") == "is not a setting; did you mean base_url?"
-    assert told("upstreams", "chat", "api_base") == "is not a setting; did you mean base_url?"
-    assert told("upstreams", "chat", "api_key") == "is not a setting; did you mean credential?"
-    assert told("upstreams", "chat", "shape") == "is not a setting; did you mean rerank_shape?"
-    assert told("upstreams", "chat", "proxy") == "is not a setting here; did you mean network.proxy?"
-    assert told("credentials", "o", "ca_file") == "is not a setting here; did you mean network.ca_file?"
-    assert told("credentials", "o", "url") == "belongs to type http_json, not to oauth2; did you mean token_url?"
-    assert told("credentials", "k", "token") == "belongs to type static, not to api_key; did you mean key?"
-    assert told("credentials", "s", "api_key") == "is not a setting; did you mean token?"
-    assert told("rerank_shape") == "is not a setting here; did you mean upstreams.NAME.rerank_shape?"
-    assert told("server", "url").startswith("is not a setting; known here: ")
+    assert reported("upstreams", "chat", "url") == "is not a setting; did you mean base_url?"
+    assert reported("upstreams", "chat", "api_base") == "is not a setting; did you mean base_url?"
+    assert reported("upstreams", "chat", "api_key") == "is not a setting; did you mean credential?"
+    assert reported("upstreams", "chat", "shape") == "is not a setting; did you mean rerank_shape?"
+    assert reported("upstreams", "chat", "proxy") == "is not a setting here; did you mean network.proxy?"
+    assert reported("credentials", "o", "ca_file") == "is not a setting here; did you mean network.ca_file?"
+    assert reported("credentials", "o", "url") == "belongs to type http_json, not to oauth2; did you mean token_url?"
+    assert reported("credentials", "k", "token") == "belongs to type static, not to api_key; did you mean key?"
+    assert reported("credentials", "s", "api_key") == "is not a setting; did you mean token?"
+    assert reported("rerank_shape") == "is not a setting here; did you mean upstreams.NAME.rerank_shape?"
+    assert reported("server", "url").startswith("is not a setting; known here: ")

@@ -80,7 +80,7 @@ def test_every_duplicate_name_is_reported_with_both_lines():
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("a: 1\nb: [1\n", "f.yaml:3: is not YAML: "),
         ("a: 'x'\n'y' b: 2\n", "f.yaml:2: is not YAML: "),
@@ -100,12 +100,12 @@ def test_every_duplicate_name_is_reported_with_both_lines():
         ("[" * 1_000, "is nested deeper than 64 levels"),
     ],
 )
-def test_what_is_no_configuration_is_refused_with_its_line(text, told):
-    assert told in refused(text)
+def test_what_is_no_configuration_is_refused_with_its_line(text, expected):
+    assert expected in refused(text)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("m:\n  *: {upstream: chat}\n", '2: is not YAML: {star}: quote it, "*"'),
         ("m:\n  *-mini : {upstream: chat}\n", '2: is not YAML: {star}: quote it, "*-mini"'),
@@ -116,13 +116,13 @@ def test_what_is_no_configuration_is_refused_with_its_line(text, told):
         ("a: 1\nb: *topsecret\n", '2: is not YAML: {star}: quote it, "*…"'),
     ],
 )
-def test_a_star_that_is_no_alias_wants_quotes(text, told):
+def test_a_star_that_is_no_alias_wants_quotes(text, expected):
     star = "* begins an alias, but this anchor does not exist"
-    assert refused(text) == f"f.yaml:{told.format(star=star)}"
+    assert refused(text) == f"f.yaml:{expected.format(star=star)}"
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("c: {client_secret: ${SECRET}}\n", '1: is not YAML: quote references inside {…}: "${SECRET}"'),
         ("c:\n  {a: 1,\n   b: x${file:/run/s}}\n", '3: is not YAML: quote references inside {…}: "${file:/run/s}"'),
@@ -130,8 +130,8 @@ def test_a_star_that_is_no_alias_wants_quotes(text, told):
         ("c: {b: ${top secret}}\n", '1: is not YAML: quote references inside {…}: "${NAME}"'),
     ],
 )
-def test_a_reference_between_braces_wants_quotes(text, told):
-    assert refused(text) == f"f.yaml:{told}"
+def test_a_reference_between_braces_wants_quotes(text, expected):
+    assert refused(text) == f"f.yaml:{expected}"
 
 
 @pytest.mark.parametrize(
@@ -180,8 +180,8 @@ def test_names_and_items_in_one_block_are_reported(text):
     [("a:b\nc: 1\n", 1), ("a:\n  b\n  c: 1\n", 2), ("a: 1\nb\n", 2), ("  a\nb: 1\n", 1), ("a: 1\nb:c\n\nd: 2\n", 2)],
 )
 def test_a_line_without_a_name_is_reported_itself(text, line):
-    told = "expected `name: value` here (with a space after the colon)"
-    assert refused(text) == f"f.yaml:{line}: is not YAML: {told}"
+    expected = "expected `name: value` here (with a space after the colon)"
+    assert refused(text) == f"f.yaml:{line}: is not YAML: {expected}"
 
 
 def test_a_colon_inside_a_value_wants_quotes():

@@ -70,8 +70,8 @@ def test_a_404_without_the_apis_own_words_names_the_version_in_base_url(body):
     ],
 )
 def test_plain_http_at_a_tls_port_is_told_with_https(message):
-    told = with_hint(message, "chat", 400)
-    assert told == f"{message} The port requires TLS: begin upstreams.chat.base_url with https://."
+    reported = with_hint(message, "chat", 400)
+    assert reported == f"{message} The port requires TLS: begin upstreams.chat.base_url with https://."
 
 
 @pytest.mark.parametrize(
@@ -238,8 +238,8 @@ def test_a_refused_token_is_reported_with_what_was_tried_and_what_to_do(age_s, n
 
 
 def test_a_refused_key_is_reported_without_advice_about_the_claims_of_a_token():
-    told = token_hint("chat", "corp", None, AGAIN)
-    assert told == (
+    reported = token_hint("chat", "corp", None, AGAIN)
+    assert reported == (
         "Tried once, with the key of the credential 'corp': there is no other. Replace credentials.corp by a key that"
         " this upstream issued and that has not been revoked."
     )

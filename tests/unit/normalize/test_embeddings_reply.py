@@ -44,7 +44,7 @@ def answer(replies: Sequence[bytes], counts: Sequence[int], asked: EmbeddingsOpt
     return merge_replies(replies, counts, asked, upstream)[0]
 
 
-def told(reply: bytes, count: int, **more: Any) -> tuple[str, ...]:
+def reported(reply: bytes, count: int, **more: Any) -> tuple[str, ...]:
     return merge_replies([reply], [count], EmbeddingsOptions(count, **more), "embed")[1]
 
 
@@ -188,8 +188,8 @@ def test_indexes_from_any_number_and_in_any_form_define_the_order(places):
 
 @pytest.mark.parametrize("places", [(1, 0, None), (9, 5, 1), (1, 1, 0)])
 def test_indexes_that_decrease_without_an_order_are_reported(places):
-    told = fault(vectors(*(entry(place) for place in places)), counts=[3], asked=EmbeddingsOptions(3))
-    assert '"index" contradicts' in told
+    reported = fault(vectors(*(entry(place) for place in places)), counts=[3], asked=EmbeddingsOptions(3))
+    assert '"index" contradicts' in reported
 
 
 def test_places_that_are_texts_become_numbers():
@@ -204,18 +204,18 @@ def test_places_that_are_none_are_counted(places):
 
 
 def test_another_order_is_named():
-    assert told(vectors(entry(1), entry(0)), 2) == (ORDER,)
-    assert told(vectors(entry(2), entry(1)), 2) == (ORDER, INDEX)
+    assert reported(vectors(entry(1), entry(0)), 2) == (ORDER,)
+    assert reported(vectors(entry(2), entry(1)), 2) == (ORDER, INDEX)
 
 
 @pytest.mark.parametrize("places", [(None, None), (0, None), (0, 0), (1, 2), ("0", "1"), (0.0, 1.0)])
 def test_places_that_are_missing_or_none_are_named(places):
-    assert told(vectors(*map(entry, places)), 2) == (INDEX,)
+    assert reported(vectors(*map(entry, places)), 2) == (INDEX,)
 
 
 def test_what_is_right_but_for_its_encoding_is_not_named():
-    assert told(vectors(entry(0), entry(1)), 2) == ()
-    assert told(vectors(entry(0), entry(1)), 2, base64=True) == ()
+    assert reported(vectors(entry(0), entry(1)), 2) == ()
+    assert reported(vectors(entry(0), entry(1)), 2, base64=True) == ()
 
 
 def test_of_joined_answers_is_named_what_was_wrong_in_one_of_them_and_once():
@@ -255,19 +255,19 @@ def test_there_and_back_is_the_same_vector(numbers):
 
 
 def test_an_answer_with_too_few_vectors_is_none():
-    told = fault(vectors(entry(0)), counts=[2])
-    assert told == "The embeddings of the upstream 'embed' are invalid: there are 1 vectors for 2 inputs."
+    reported = fault(vectors(entry(0)), counts=[2])
+    assert reported == "The embeddings of the upstream 'embed' are invalid: there are 1 vectors for 2 inputs."
     assert "there are 0 vectors for 1 inputs" in fault(vectors())
 
 
 def test_a_vector_of_another_length_than_was_asked_for_would_poison_an_index():
     for vector in ([0.5, 1], text(0.5, 1)):
-        told = fault(vectors(entry(0, vector)), asked=EmbeddingsOptions(1, dimensions=256))
-        assert "asks for 256 dimensions and a vector has 2" in told
+        reported = fault(vectors(entry(0, vector)), asked=EmbeddingsOptions(1, dimensions=256))
+        assert "asks for 256 dimensions and a vector has 2" in reported
 
 
 @pytest.mark.parametrize(
-    ("reply", "told"),
+    ("reply", "expected"),
     [
         (b"[]", "the reply is not a JSON object"),
         (b"{", "the reply is not a JSON object"),
@@ -286,8 +286,8 @@ def test_a_vector_of_another_length_than_was_asked_for_would_poison_an_index():
         (vectors(entry(0, text(float("inf")))), "not finite"),
     ],
 )
-def test_an_invalid_reply_is_reported(reply, told):
-    assert told in fault(reply)
+def test_an_invalid_reply_is_reported(reply, expected):
+    assert expected in fault(reply)
 
 
 REWRITTEN = b'{"data":[{"embedding":[0.5]%b}]%b}'
@@ -318,15 +318,15 @@ def test_what_is_rewritten_is_text(inner, outer):
 
 
 @pytest.mark.parametrize(
-    ("vector", "told"), [([1, None], "not a number"), ([1e39], "beyond float32"), ([-1e39], "beyond float32")]
+    ("vector", "expected"), [([1, None], "not a number"), ([1e39], "beyond float32"), ([-1e39], "beyond float32")]
 )
-def test_numbers_without_a_base64_form_are_reported(vector, told):
-    assert told in fault(vectors(entry(0, vector)), asked=EmbeddingsOptions(1, base64=True))
+def test_numbers_without_a_base64_form_are_reported(vector, expected):
+    assert expected in fault(vectors(entry(0, vector)), asked=EmbeddingsOptions(1, base64=True))
 
 
 def test_a_number_beyond_any_float_has_no_base64():
-    told = fault(b'{"data":[{"embedding":[1e999]}]}', asked=EmbeddingsOptions(1, base64=True))
-    assert "a vector contains a value that is not a number" in told
+    reported = fault(b'{"data":[{"embedding":[1e999]}]}', asked=EmbeddingsOptions(1, base64=True))
+    assert "a vector contains a value that is not a number" in reported
 
 
 @pytest.mark.parametrize(

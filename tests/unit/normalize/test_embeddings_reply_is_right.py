@@ -18,10 +18,10 @@ def reply(*vectors: str) -> bytes:
     return f'{{"object": "list", "data": [{listed}], "model": "e"}}'.encode()
 
 
-def check_refused(told: bytes, asked: EmbeddingsOptions) -> None:
-    assert not is_right(told, asked)
+def check_refused(reported: bytes, asked: EmbeddingsOptions) -> None:
+    assert not is_right(reported, asked)
     with pytest.raises(UpstreamInvalid):
-        merge_replies([told], [asked.count], asked, "embed")
+        merge_replies([reported], [asked.count], asked, "embed")
 
 
 MALFORMED = ["1,,2", "1, ,2", "1 2", ",1", "1,", "1;2", "1.2.3", "--1", "+1", "01", ".5", "1.", "1e", "0x1", "1-2"]
@@ -76,10 +76,10 @@ def test_one_much_shorter_or_longer_is_refused_among_long_ones(odd: str, asked: 
 @pytest.mark.parametrize("count", [1, 2, 20])
 def test_long_vectors_are_right_however_they_are_written(vector: Any, separators: tuple[str, str], count: int):
     data = [{"embedding": vector, "index": at} for at in range(count)]
-    told = json.dumps({"data": data, "usage": {"total_tokens": 1}}, separators=separators).encode()
-    assert len(told) > max(PARSED_BYTES, COUNTED_BYTES / 4)
-    assert is_right(told, EmbeddingsOptions(count))
-    assert not is_right(told, EmbeddingsOptions(count, dimensions=len(vector) + 1))
+    reported = json.dumps({"data": data, "usage": {"total_tokens": 1}}, separators=separators).encode()
+    assert len(reported) > max(PARSED_BYTES, COUNTED_BYTES / 4)
+    assert is_right(reported, EmbeddingsOptions(count))
+    assert not is_right(reported, EmbeddingsOptions(count, dimensions=len(vector) + 1))
 
 
 @pytest.mark.parametrize(

@@ -369,8 +369,8 @@ def test_images_of_a_wrong_type_are_refused(images, kind):
 def test_base64_in_escapes_cannot_smuggle_json():
     """Unescaped, its quote would end the string and begin a member of its own."""
     sly = PNG.rstrip("=") + "A" * 2000 + '","detail":"' + "A" * 2000
-    told = f"images[0] is neither a URL nor base64. {WANTED}"
-    assert refusal({"messages": [user("")], "images": [sly]}) == (told, "images[0]")
+    expected = f"images[0] is neither a URL nor base64. {WANTED}"
+    assert refusal({"messages": [user("")], "images": [sly]}) == (expected, "images[0]")
 
 
 @pytest.mark.parametrize(
@@ -454,9 +454,9 @@ def test_the_rule_is_the_plain_model(data):
 @pytest.mark.parametrize("odd", ["\r", "\n", "\t", " ", "\x00", "\x7f", "\x85", "\u00a0", "\u2028"])
 def test_a_url_with_a_blank_or_a_control_character_is_none(odd):
     bad = f"https://h/a{odd}X-Header: 1"
-    told = f"images[1] is a URL that contains a space, a line break or another control character. {WANTED}"
+    expected = f"images[1] is a URL that contains a space, a line break or another control character. {WANTED}"
     for image in (bad, {"url": bad}, {"image_url": {"url": bad}}):
-        assert refusal({"messages": [user("")], "images": [URL, image]}) == (told, "images[1]")
+        assert refusal({"messages": [user("")], "images": [URL, image]}) == (expected, "images[1]")
     for raw in (json.dumps(bad), json.dumps(bad, ensure_ascii=False)):
         with pytest.raises(InvalidImage):
             apply(b'{"messages":[{"role":"user"}],"images":[%b]}' % raw.encode())
@@ -464,8 +464,8 @@ def test_a_url_with_a_blank_or_a_control_character_is_none(odd):
 
 def test_a_data_url_with_a_line_break_in_its_head_is_none():
     bad = f"data:image/png;a=\r\nb;base64,{PNG}"
-    told = f"images[0] is a data: URL, which gatepass does not support. {WANTED}"
-    assert refusal({"messages": [user("")], "images": [bad]}) == (told, "images[0]")
+    expected = f"images[0] is a data: URL, which gatepass does not support. {WANTED}"
+    assert refusal({"messages": [user("")], "images": [bad]}) == (expected, "images[0]")
 
 
 @pytest.mark.parametrize("at", [1100, 3000, 65_535, 65_536, 100_000, 199_900])
@@ -473,7 +473,7 @@ def test_a_data_url_with_a_line_break_in_its_head_is_none():
 @pytest.mark.parametrize("head", ["", "data:image/png;base64,"])
 def test_what_is_no_base64_is_found_wherever_it_stands(head, odd, at):
     long = b64encode(BYTES["image/png"] + bytes(150_000)).decode()
-    told = f"images[1] is neither a URL nor base64. {WANTED}"
+    expected = f"images[1] is neither a URL nor base64. {WANTED}"
     bad = f"{head}{long[:at]}{odd}{long[at:]}"
-    assert refusal({"messages": [user("")], "images": [URL, bad]}) == (told, "images[1]")
+    assert refusal({"messages": [user("")], "images": [URL, bad]}) == (expected, "images[1]")
     assert moved(f"{head}{long}") == [part(f"data:image/png;base64,{long}")]

@@ -43,7 +43,7 @@ def test_a_request_states_the_form_of_its_reply(members, asked):
 
 
 @pytest.mark.parametrize(
-    ("members", "param", "told"),
+    ("members", "param", "expected"),
     [
         ({"query": ["q"], "documents": ["a"]}, "query", "must be a string"),
         ({"query": None, "documents": ["a"]}, "query", "must be a string"),
@@ -61,11 +61,11 @@ def test_a_request_states_the_form_of_its_reply(members, asked):
         ({"documents": ["a"], "return_documents": 1}, "return_documents", "true or false"),
     ],
 )
-def test_a_bad_request_is_reported_by_the_name_of_the_member(members, param, told):
+def test_a_bad_request_is_reported_by_the_name_of_the_member(members, param, expected):
     with pytest.raises(InvalidRequest) as caught:
         RerankOptions.of(body(**members))
     assert caught.value.param == param
-    assert told in caught.value.message
+    assert expected in caught.value.message
 
 
 def test_a_request_without_a_query_is_rejected():
@@ -253,9 +253,9 @@ def scores(document) -> list[tuple[int, float]]:
 @pytest.mark.parametrize("asked", [PLAIN, TEI])
 @pytest.mark.parametrize("reply", REPLIES)
 def test_every_reply_has_the_same_scores_for_every_client(reply, asked):
-    told = read(client_ranking(reply, asked, "chat"))
-    assert isinstance(told, list) is asked.is_tei
-    assert scores(told) == [(2, 0.9), (0, 0.001)]
+    reported = read(client_ranking(reply, asked, "chat"))
+    assert isinstance(reported, list) is asked.is_tei
+    assert scores(reported) == [(2, 0.9), (0, 0.001)]
 
 
 @pytest.mark.parametrize(("reply", "asked"), [(COHERE, PLAIN), (TEI_REPLY, TEI), (COHERE, RerankOptions(3, top_n=2))])
@@ -272,15 +272,15 @@ def test_an_echo_that_was_asked_for_and_is_there_is_the_same_object():
 @pytest.mark.parametrize("reply", REPLIES)
 def test_documents_come_only_where_they_were_asked_for(reply):
     for asked in (PLAIN, TEI):
-        told = read(client_ranking(reply, asked, "chat"))
-        results = told if asked.is_tei else told["results"]
+        reported = read(client_ranking(reply, asked, "chat"))
+        results = reported if asked.is_tei else reported["results"]
         assert not any({"document", "text"} & result.keys() for result in results)
 
 
 def test_documents_that_were_asked_for_are_those_of_the_request():
     reply = b'[{"index":0,"score":3},{"index":1,"score":2},{"index":2,"score":1,"text":"mine"}]'
-    told = read(client_ranking(reply, RerankOptions(3, echoed=TEXTS), "chat"))
-    documents = [result["document"] for result in told["results"]]
+    reported = read(client_ranking(reply, RerankOptions(3, echoed=TEXTS), "chat"))
+    documents = [result["document"] for result in reported["results"]]
     assert documents == [{"text": "a"}, {"text": "b", "title": "t"}, {"text": "é"}]
     plain = read(client_ranking(reply, RerankOptions(3, is_tei=True, echoed=(b'"a"', b'"b"', b'"c"')), "chat"))
     assert [result["text"] for result in plain] == ["a", "b", "mine"]
@@ -294,8 +294,8 @@ def test_a_document_that_came_as_a_text_becomes_what_clients_read():
 
 
 def test_members_that_nobody_knows_stay_by_the_byte():
-    told = client_ranking(SCORED, PLAIN, "chat")
-    assert told == (
+    reported = client_ranking(SCORED, PLAIN, "chat")
+    assert reported == (
         b'{"object":"list","model":"r","results":[{"index":2,"object":"score","relevance_score":0.9},'
         b'{"index":0,"relevance_score":1e-3}]}'
     )
@@ -365,7 +365,7 @@ def test_a_document_keeps_its_score_whatever_the_order_and_the_shape(drawn, is_t
     values, order, top_n = drawn
     (name, score), asked = names, RerankOptions(len(values), top_n=top_n, is_tei=is_tei)
     listed = [{"index": index, score: values[index]} for index in order]
-    told = scores(read(client_ranking(json.dumps({name: listed} if name else listed).encode(), asked, "chat")))
-    assert len(told) == min(top_n, len(values))
-    assert all(values[index] == value for index, value in told)
-    assert sorted((value for _, value in told), reverse=True) == sorted(values, reverse=True)[:top_n]
+    reported = scores(read(client_ranking(json.dumps({name: listed} if name else listed).encode(), asked, "chat")))
+    assert len(reported) == min(top_n, len(values))
+    assert all(values[index] == value for index, value in reported)
+    assert sorted((value for _, value in reported), reverse=True) == sorted(values, reverse=True)[:top_n]

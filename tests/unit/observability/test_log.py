@@ -183,9 +183,9 @@ def test_an_event_is_the_same_line_whether_somebody_else_listens_or_not(logged, 
     def lines():
         for fields in TOLD * 2:
             emit(logger, level, "request", fields)
-        told = buffer.getvalue().splitlines()
+        reported = buffer.getvalue().splitlines()
         buffer.seek(buffer.truncate(0))
-        return [line.partition("Z")[2] for line in told]
+        return [line.partition("Z")[2] for line in reported]
 
     alone = lines()
     logger.addHandler(other)
@@ -341,9 +341,9 @@ async def test_a_stream_that_takes_nothing_fails_nobody_and_is_told_of(pipe, sin
         sink.stream.close()
     pipe.broken = True
     await one_turn()
-    told = capsys.readouterr().err
-    assert '"id":"a"' in told.replace("\\", "")
-    assert ("BrokenPipeError" in told) == (end == "broken")
+    reported = capsys.readouterr().err
+    assert '"id":"a"' in reported.replace("\\", "")
+    assert ("BrokenPipeError" in reported) == (end == "broken")
     pipe.broken = False
 
 
@@ -353,9 +353,9 @@ async def test_a_write_that_fails_is_told_of_alone_and_the_others_go_on(pipe, te
     tell(second)
     taken, pipe.write = pipe.write, lambda data: _fail_once(pipe, taken)
     await one_turn()
-    told = capsys.readouterr().err
-    assert first in told
-    assert second not in told
+    reported = capsys.readouterr().err
+    assert first in reported
+    assert second not in reported
 
 
 def _fail_once(pipe, taken):
@@ -373,22 +373,22 @@ def test_an_event_that_cannot_be_written_out_fails_nobody_and_is_told_of(pipe, s
 def test_a_record_that_cannot_be_formatted_shows_no_secret(sink, capsys):
     record = {"name": "library", "levelno": logging.ERROR, "msg": "took %d", "args": ("planted-secret",)}
     sink.handle(logging.makeLogRecord(record))
-    told = capsys.readouterr().err
-    assert "took %d" in told
-    assert "planted-secret" not in told
+    reported = capsys.readouterr().err
+    assert "took %d" in reported
+    assert "planted-secret" not in reported
 
 
 NAMES = st.builds(str.__mul__, st.sampled_from("aé日"), st.integers(0, select.PIPE_BUF))
 
 
 @given(st.lists(NAMES, max_size=12), st.sampled_from(["utf-8", "latin-1"]))
-async def test_no_write_is_larger_than_what_a_pipe_keeps_apart_unless_its_only_line_is(told, encoding):
+async def test_no_write_is_larger_than_what_a_pipe_keeps_apart_unless_its_only_line_is(expected, encoding):
     pipe = Pipe(encoding)
     sink = LogHandler(stream(pipe), LogFormatter(Redactor(), "json"))
-    for name in told:
+    for name in expected:
         sink.emit_event(logging.INFO, "request", {"id": name})
     sink.flush()
-    assert names(pipe.text) == told
+    assert names(pipe.text) == expected
     sizes = [len(written.encode(encoding)) for written in pipe.writes]
     counts = [written.count("\n") for written in pipe.writes]
     assert all(size <= select.PIPE_BUF or count == 1 for size, count in zip(sizes, counts, strict=True))

@@ -72,9 +72,9 @@ def test_an_operation_is_found_under_each_of_its_paths(base_path, prefix, slashe
 def test_any_other_path_is_unknown(path):
     with pytest.raises(UnknownPath) as caught:
         match("POST", path)
-    told = caught.value.message
-    assert told.startswith(f"No operation has the path {path}. The base URL is /v1.")
-    assert len(told) < 200, "a client without a key receives it: no list of paths"
+    reported = caught.value.message
+    assert reported.startswith(f"No operation has the path {path}. The base URL is /v1.")
+    assert len(reported) < 200, "a client without a key receives it: no list of paths"
 
 
 @pytest.mark.parametrize("base_path", ["", "/llm"])
@@ -128,8 +128,8 @@ def test_several_slashes_make_no_other_way_in(path):
     ],
 )
 def test_a_wrong_base_url_is_told_beside_the_right_one(path, wrong):
-    told = nothing_at(path, "", "http://gw/v1").message
-    assert told == (
+    reported = nothing_at(path, "", "http://gw/v1").message
+    assert reported == (
         f"No operation has the path {path}. The base URL is http://gw/v1."
         f" The base URL of this client seems to end in {wrong}."
     )

@@ -142,8 +142,8 @@ def test_each_tls_problem_has_advice_of_its_own_and_stays_a_server_fault_for_rag
 
 def test_an_unknown_ca_beside_a_ca_file_is_told_as_another_ca():
     fault = TransportFault(Fault.TLS, TlsProblem.UNKNOWN_CA)
-    told = upstream_error(fault, "chat", BASE, has_ca_file=True).message
-    assert f"({TlsProblem.OTHER_CA}). Add the certificate of the CA that signs {HOST}" in told
+    reported = upstream_error(fault, "chat", BASE, has_ca_file=True).message
+    assert f"({TlsProblem.OTHER_CA}). Add the certificate of the CA that signs {HOST}" in reported
 
 
 @pytest.mark.parametrize(

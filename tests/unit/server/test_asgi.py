@@ -24,13 +24,13 @@ GONE = {"type": "http.disconnect"}
 class Server:
     """An ASGI server: tells what the test puts down, and notes what it is sent."""
 
-    def __init__(self, *told: Any, method: str = "POST", fields: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+    def __init__(self, *reported: Any, method: str = "POST", fields: tuple[tuple[bytes, bytes], ...] = ()) -> None:
         self.clock = DrivenClock()
         config = Config.model_validate({"upstreams": {"u": {"base_url": "http://127.0.0.1:9/v1"}}})
         self.state = create_app_state(config, self.clock)
         self.limits = config.limits
         self.told: asyncio.Queue[Any] = asyncio.Queue()
-        for message in told:
+        for message in reported:
             self.told.put_nowait(message)
         self.asked = 0
         self.sent: list[Any] = []

@@ -70,7 +70,7 @@ async def visited(wire_client: WireClient, *pieces: bytes) -> bytes:
     return wire_client.heard
 
 
-def told(response: bytes) -> tuple[str, bool]:
+def reported(response: bytes) -> tuple[str, bool]:
     """The code of an error that the connection itself answered, and whether it says that it closes."""
     head, _, body = response.partition(b"\r\n\r\n")
     return json.loads(body)["error"]["code"], b"connection: close" in head
@@ -133,7 +133,7 @@ async def test_a_head_that_does_not_come_is_408(begun: bytes):
     await advance(RECEIVE_S / 2)
     await visited(wire_client, begun[:0])
     await advance(RECEIVE_S / 2)
-    assert told(wire_client.heard) == ("receive_timeout", True)
+    assert reported(wire_client.heard) == ("receive_timeout", True)
     assert (wire_client.transport.ended, wire_client.transport.closing) == (True, False)
     await advance(LINGER_S)
     assert wire_client.transport.aborted
@@ -144,7 +144,7 @@ async def test_a_dribbled_head_does_not_buy_time():
     for byte in b"GET / HTTP/1.1\r\nx: y"[:19]:
         wire_client.say(bytes([byte]))
         await advance(RECEIVE_S / 19)
-    assert told(wire_client.heard) == ("receive_timeout", True)
+    assert reported(wire_client.heard) == ("receive_timeout", True)
 
 
 async def test_a_body_that_does_not_come_is_told_to_the_street_and_then_cut_off():
@@ -200,7 +200,7 @@ async def test_what_never_becomes_a_request_is_refused_and_nothing_more_is_read(
     raw, code = BROKEN[form]
     wire_client = WireClient(echo)
     await visited(wire_client, raw, asked(b"1"))
-    assert told(wire_client.heard) == (code, True)
+    assert reported(wire_client.heard) == (code, True)
     assert wire_client.turns == []
 
 
@@ -232,7 +232,7 @@ async def test_a_broken_body_is_told_at_once_and_its_street_has_nobody_to_answer
     wire_client = WireClient(held)
     raw = asked(b"zz\r\n", "transfer-encoding: chunked", length=False)
     await visited(wire_client, raw)
-    assert told(wire_client.heard) == ("invalid_request", True)
+    assert reported(wire_client.heard) == ("invalid_request", True)
     assert [type(error) for error in held.raised] == [ClientGone]
 
 

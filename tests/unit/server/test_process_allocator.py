@@ -14,16 +14,16 @@ def test_another_c_library_is_left_alone(monkeypatch):
 
 
 def test_glibc_is_told_both_bounds(monkeypatch):
-    told = {}
+    reported = {}
 
     class Library:
         def mallopt(self, which: int, value: int) -> int:
-            told[which] = value
+            reported[which] = value
             return 1
 
     monkeypatch.setattr(ctypes, "CDLL", lambda _: Library())
     assert keep_freed_pages() is True
-    assert told == {-3: HEAP_BODY_BYTES, -1: KEPT_BYTES}
+    assert reported == {-3: HEAP_BODY_BYTES, -1: KEPT_BYTES}
 
 
 @pytest.mark.skipif(not (GLIBC and sys.platform == "linux"), reason="wants glibc")

@@ -66,13 +66,13 @@ class Book:
 
     def lines(self) -> list[tuple[str, int, str, str, int]]:
         """Those since the last look."""
-        records, told = [*self._caplog.records], []
+        records, reported = [*self._caplog.records], []
         self._caplog.clear()
         for record in records:
             assert record.getMessage() == "refused"
             fields = record.__dict__["fields"]
-            told.append((record.levelname, *(fields[name] for name in ("status", "code", "peer", "count"))))
-        return told
+            reported.append((record.levelname, *(fields[name] for name in ("status", "code", "peer", "count"))))
+        return reported
 
 
 async def test_a_refusal_is_counted_and_logged_at_once_with_all_that_is_known_of_it(

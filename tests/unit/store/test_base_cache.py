@@ -39,13 +39,13 @@ async def cache(store, clock):
 
 
 async def test_who_follows_a_name_is_told_of_each_new_value_once(clock, store, cache):
-    told = []
-    cache.follow("value/one", lambda value, reading: told.append((value, reading.at_s)))
+    reported = []
+    cache.follow("value/one", lambda value, reading: reported.append((value, reading.at_s)))
     await store.put("value/one", b"first", 60.0)
     await clock.advance(3 * SYNC_S)
     await store.put("value/one", b"second", 60.0)
     await clock.advance(3 * SYNC_S)
-    assert told == [(b"first", 1000.0 + SYNC_S), (b"second", 1000.0 + 4 * SYNC_S)]
+    assert reported == [(b"first", 1000.0 + SYNC_S), (b"second", 1000.0 + 4 * SYNC_S)]
 
 
 async def test_all_names_cost_one_request(clock, store, cache):
@@ -81,32 +81,32 @@ async def test_no_timer_is_set_while_nobody_follows(clock, store, cache, monkeyp
 
 
 async def test_who_leaves_is_not_told_and_the_others_are(clock, store, cache):
-    told = []
-    cache.follow("value/one", lambda value, reading: told.append(("stays", value)))
-    leave = cache.follow("value/one", lambda value, reading: told.append(("leaves", value)))
+    reported = []
+    cache.follow("value/one", lambda value, reading: reported.append(("stays", value)))
+    leave = cache.follow("value/one", lambda value, reading: reported.append(("leaves", value)))
     leave()
     await store.put("value/one", b"x", 60.0)
     await clock.advance(SYNC_S)
-    assert told == [("stays", b"x")]
+    assert reported == [("stays", b"x")]
 
 
 async def test_who_comes_later_is_told_what_is_there(clock, store, cache):
     await store.put("value/one", b"x", 60.0)
-    told = []
-    leave = cache.follow("value/one", lambda value, reading: told.append("first"))
+    reported = []
+    leave = cache.follow("value/one", lambda value, reading: reported.append("first"))
     await clock.advance(SYNC_S)
     leave()
-    cache.follow("value/one", lambda value, reading: told.append("second"))
+    cache.follow("value/one", lambda value, reading: reported.append("second"))
     await clock.advance(SYNC_S)
-    assert told == ["first", "second"]
+    assert reported == ["first", "second"]
 
 
 async def test_who_leaves_while_others_are_told_is_no_trouble(clock, store, cache):
-    told = []
+    reported = []
     leaves: list[Callable[[], None]] = []
 
     def tell(value, reading):
-        told.append(value)
+        reported.append(value)
         for leave in leaves:
             leave()
 
@@ -114,16 +114,16 @@ async def test_who_leaves_while_others_are_told_is_no_trouble(clock, store, cach
         leaves.append(cache.follow(name, tell))
         await store.put(name, b"x", 60.0)
     await clock.advance(SYNC_S)
-    assert told == [b"x"]
+    assert reported == [b"x"]
 
 
 async def test_it_goes_on_when_the_store_is_back(clock, store, cache):
-    told = []
-    cache.follow("value/one", lambda value, reading: told.append(value))
+    reported = []
+    cache.follow("value/one", lambda value, reading: reported.append(value))
     store.down = True
     await store.put("value/one", b"x", 60.0)
     await clock.advance(5.0)
-    assert told == []
+    assert reported == []
     store.down = False
     await clock.advance(SYNC_S)
-    assert told == [b"x"]
+    assert reported == [b"x"]

@@ -190,7 +190,7 @@ async def fleet():
     await fleet.aclose()
 
 
-def told(caplog, event):
+def reported(caplog, event):
     return [record.fields for record in caplog.records if record.message == event]
 
 
@@ -198,12 +198,12 @@ async def test_a_process_with_another_key_says_so_within_one_check_and_again_eve
     right, wrong = fleet.process(b"a" * 32), fleet.process(b"b" * 32)
     await settle()
     assert (right.health.state, wrong.health.state) == (StoreState.UP, StoreState.UNREADABLE)
-    (line,) = told(caplog, "store_unreadable")
+    (line,) = reported(caplog, "store_unreadable")
     assert line["through"] == "a store"
     assert "Set the same store.encryption_key in all of them" in line["reason"]
     assert line["reason"] == wrong.health.reason
     await fleet.clock.advance(2 * REPEAT_S + CHECK_S)
-    assert len(told(caplog, "store_unreadable")) == 3
+    assert len(reported(caplog, "store_unreadable")) == 3
     assert right.health.state is StoreState.UP
     assert wrong.health.shown(fleet.clock.now())["for_s"] == pytest.approx(2 * REPEAT_S + CHECK_S)
 
@@ -228,7 +228,7 @@ async def test_in_a_rotation_no_process_reports_another_key(fleet, caplog):
         await fleet.clock.advance(2 * CHECK_S)
         assert (before.health.state, after.health.state) == (StoreState.UP, StoreState.UP)
         await after.aclose()
-    assert told(caplog, "store_unreadable") == []
+    assert reported(caplog, "store_unreadable") == []
 
 
 async def test_a_store_that_lost_its_data_is_reported_by_each_process_once(fleet, caplog):
@@ -237,7 +237,7 @@ async def test_a_store_that_lost_its_data_is_reported_by_each_process_once(fleet
     fleet.store._values._kept.clear()
     await fleet.clock.advance(2 * CHECK_S)
     assert [(one.health.emptied, one.health.state) for one in processes] == [(1, StoreState.UP)] * 3
-    lines = told(caplog, "store_emptied")
+    lines = reported(caplog, "store_emptied")
     assert len(lines) == 3
     assert "Set maxmemory-policy noeviction" in lines[0]["reason"]
 
@@ -254,7 +254,7 @@ async def test_a_full_store_stays_down_although_it_can_be_read(fleet, caplog):
             await process.get(["token/one"])
         assert (process.health.state, process.health.reason) == (StoreState.DOWN, "full")
     assert process.health.operations["get", "ok"] > read + 5
-    assert len(told(caplog, "store_unavailable")) == 1
+    assert len(reported(caplog, "store_unavailable")) == 1
     fleet.store.is_full = False
     await fleet.clock.advance(CHECK_S)
     assert process.health.state is StoreState.UP
@@ -270,7 +270,7 @@ async def test_a_store_that_comes_and_goes_is_logged_every_ten_seconds_at_most(c
         await guarded.get([])
         await clock.advance(REST_S)
     for event in ("store_unavailable", "store_available"):
-        assert len(told(caplog, event)) <= 60 * REST_S / SETTLE_S + 1
+        assert len(reported(caplog, event)) <= 60 * REST_S / SETTLE_S + 1
     await clock.advance(SETTLE_S)
     await guarded.get([])
     assert caplog.records[-1].message == "store_available"
@@ -295,9 +295,9 @@ async def test_a_check_needs_no_requests_of_others_and_ends_with_the_store(fleet
     await settle()
     fleet.store.ails = StoreUnavailable("gone")
     await fleet.clock.advance(CHECK_S)
-    assert told(caplog, "store_unavailable") == [{"through": "a store", "reason": "gone"}]
+    assert reported(caplog, "store_unavailable") == [{"through": "a store", "reason": "gone"}]
     await fleet.clock.advance(REPEAT_S + CHECK_S)
-    assert len(told(caplog, "store_unavailable")) == 2
+    assert len(reported(caplog, "store_unavailable")) == 2
     fleet.store.ails = None
     await process.aclose()
     asked = fleet.store.asked

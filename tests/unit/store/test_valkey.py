@@ -63,9 +63,9 @@ async def failed_with(said: str, kind: type[ValkeyError] = ResponseError, cause:
     ],
 )
 async def test_a_reason_names_what_to_do_and_neither_a_class_nor_a_number(said, kind, cause, reason):
-    told = await failed_with(said, kind, cause)
-    assert reason in told
-    assert not any(sign in told for sign in ("Errno", "Error", "111", "SSL:"))
+    reported = await failed_with(said, kind, cause)
+    assert reason in reported
+    assert not any(sign in reported for sign in ("Errno", "Error", "111", "SSL:"))
 
 
 async def test_the_words_of_a_server_reach_the_mask_whole():

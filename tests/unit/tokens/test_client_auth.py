@@ -110,9 +110,9 @@ async def test_the_certificate_is_named_by_its_thumbprint(endpoint: Endpoint, tm
     file = tmp_path / "cert.pem"
     file.write_text(f"subject=me\n{certificate_pem('rsa')}{certificate_pem('other-rsa')}")
     [request] = await asked(endpoint, signing(certificate_file=str(file)))
-    told = jwt.get_unverified_header(form(request)["client_assertion"])["x5t#S256"]
+    reported = jwt.get_unverified_header(form(request)["client_assertion"])["x5t#S256"]
     digest = certificate("rsa").fingerprint(hashes.SHA256())
-    assert base64.urlsafe_b64decode(f"{told}=") == digest
+    assert base64.urlsafe_b64decode(f"{reported}=") == digest
 
 
 async def test_a_key_file_is_read_again_when_it_changes(endpoint: Endpoint, tmp_path: Path):

@@ -23,7 +23,7 @@ def added(injector: CredentialInjector, token: str | None = "abc", request: Outb
     return [field for field in loaded.headers if field != ACCEPT], loaded.url.removeprefix(request.url)
 
 
-def told(caplog):
+def reported(caplog):
     return [(record.levelname, record.getMessage(), record.fields) for record in caplog.records]
 
 
@@ -140,7 +140,7 @@ def test_static_header_whose_file_is_away_at_the_first_request_is_sent_as_it_was
     assert shown == [b"the-key-of-the-gateway", b"the-key-of-the-gateway", b"the-next-key-of-it"]
     said = {"setting": "upstreams.chat.headers.X-Key"}
     gone = {"reason": f"the file {file} cannot be read: No such file or directory"}
-    assert told(caplog) == [("WARNING", "header_unreadable", said | gone), ("INFO", "header_reloaded", said)]
+    assert reported(caplog) == [("WARNING", "header_unreadable", said | gone), ("INFO", "header_reloaded", said)]
 
 
 @pytest.mark.parametrize("bad", ["two\nlines", " blank", "kéy", ""])
@@ -151,8 +151,8 @@ def test_static_header_that_went_bad_stays_as_it_was_and_the_others_change(bad, 
     moments = (0.0, REREAD_S, REREAD_S + 0.1, 2 * REREAD_S, 3 * REREAD_S)
     shown = [tuple(value for _, value in added(injector, None, now=now)[0]) for now in moments]
     assert shown == [(b"good", b"b"), (b"good", b"c"), (b"good", b"c"), (b"good", b"d"), (b"better", b"e")]
-    assert [event for _, event, _ in told(caplog)] == ["header_unreadable"]
-    assert "kéy" not in str(told(caplog))
+    assert [event for _, event, _ in reported(caplog)] == ["header_unreadable"]
+    assert "kéy" not in str(reported(caplog))
 
 
 @pytest.mark.parametrize("bad", ["two\nlines", ""])

@@ -325,10 +325,10 @@ async def test_a_refusal_promises_a_try_at_a_change_where_the_secret_is_in_a_fil
     file = tmp_path / "secret"
     file.write_text("s3cr3t")
     in_a_file, in_a_variable = Reference.to_file(str(file)), Reference.to_variable("CORP_SECRET", "s3cr3t")
-    for secret, told in ((in_a_file, " or when the file of its secret changes"), (in_a_variable, RESTART)):
+    for secret, reported in ((in_a_file, " or when the file of its secret changes"), (in_a_variable, RESTART)):
         async with kept(otherwise=refused(), settings=oauth2(client_secret=secret)) as it:
             await settle()
-            with pytest.raises(TokenUnavailable, match=f"; tried again in 30 s{told}$"):
+            with pytest.raises(TokenUnavailable, match=f"; tried again in 30 s{reported}$"):
                 await it.holder.token()
 
 
@@ -436,9 +436,9 @@ async def test_an_outage_is_logged_at_once_and_then_once_a_minute_with_a_count(c
     async with kept(otherwise=Broken()) as it:
         await it.clock.advance(150.0)
         failures = it.holder.status().failures
-        told = [record.fields["times"] for record in caplog.records]
-        assert (len(told), told[0]) == (3, 1)
-        assert failures - 30 <= sum(told) <= failures
+        reported = [record.fields["times"] for record in caplog.records]
+        assert (len(reported), reported[0]) == (3, 1)
+        assert failures - 30 <= sum(reported) <= failures
         it.issuer.otherwise = Mint(300.0)
         await it.clock.advance(4.0)
         it.issuer.otherwise = Broken()
@@ -455,9 +455,9 @@ async def test_the_last_error_has_an_age_that_goes_on_after_the_recovery():
 
 async def test_a_missing_expiry_is_logged_once_per_change(caplog):
     caplog.set_level(logging.INFO, logger="gatepass.tokens")
-    told: dict[str, int] = {"until": 100}
+    reported: dict[str, int] = {"until": 100}
     untold: dict[str, int] = {}
-    lives = (untold, untold, told, told, untold)
+    lives = (untold, untold, reported, reported, untold)
     turns = [answer({"token": f"token-{number}", **life}) for number, life in enumerate(lives)]
     settings = http_json(json={"id": "bot"}, reply={"expires_in": "until"}, default_ttl_s=100.0)
     async with kept(*turns, settings=settings) as it:
@@ -669,21 +669,21 @@ async def test_the_wait_for_the_next_token_is_bounded_where_the_issuer_repeats_b
 async def test_a_token_that_an_upstream_rejects_long_before_its_end_is_logged_once_a_minute(caplog):
     user = TokenUser("chat", "m")
 
-    def told() -> list[dict[str, Any]]:
+    def reported() -> list[dict[str, Any]]:
         return [record.fields for record in caplog.records if record.getMessage() == "token_ended_early"]
 
     async with kept(Mint(), Mint(), Mint(), Mint()) as it:
         token = await it.holder.token()
         assert it.holder.reject(token.text, user)  # never accepted: a wrong credential, not an early end
         token = await it.holder.token(instead_of=token.text)
-        assert told() == []
+        assert reported() == []
         for _ in range(2):
             await it.clock.advance(20.0)
             it.holder.confirm(token, user)
             assert it.holder.reject(token.text, user)
             token = await it.holder.token(instead_of=token.text)
         expected = {"credential": it.holder.name, "upstream": "chat", "age_s": 20.0, "lifetime_s": 300.0}
-        assert told() == [expected]
+        assert reported() == [expected]
 
 
 async def test_a_token_that_ends_when_it_should_is_not_logged_as_early(caplog):

@@ -220,12 +220,12 @@ PRESETS: dict[str, tuple[dict[str, str], OutboundRequest, Answer, tuple[str, flo
 
 @pytest.mark.parametrize("preset", PRESETS)
 async def test_each_preset_matches_its_issuer(endpoint: Endpoint, preset):
-    given, request, reply, told = PRESETS[preset]
+    given, request, reply, reported = PRESETS[preset]
     settings = HttpJsonCredential.model_validate({"type": "http_json", "preset": preset, **given})
     endpoint.answers(reply)
     token = await endpoint.source(settings, preset).fetch()
     assert endpoint.requests == [request]
-    assert (token.text, token.lifetime_s) == told
+    assert (token.text, token.lifetime_s) == reported
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -25,7 +25,7 @@ NOW = 1_800_000_000.0
 
 
 @pytest.mark.parametrize(
-    ("value", "unit", "told"),
+    ("value", "unit", "expected"),
     [
         (300, None, ExpiresIn(300)),
         (299.5, None, ExpiresIn(299.5)),
@@ -53,8 +53,8 @@ NOW = 1_800_000_000.0
         ("Fri, 15 Jan 2027 08:00:00 -0000", "s", ExpiresAt(NOW)),
     ],
 )
-def test_every_form_of_an_expiry_is_read(value, unit, told):
-    assert parse_expiry(value, unit) == told
+def test_every_form_of_an_expiry_is_read(value, unit, expected):
+    assert parse_expiry(value, unit) == expected
 
 
 @pytest.mark.parametrize(
@@ -81,8 +81,8 @@ def test_no_value_breaks_the_reading(value, unit):
 
 @given(st.datetimes())
 def test_every_iso_date_is_a_moment_or_before_all_moments(moment):
-    told = parse_expiry(moment.isoformat(sep=" "), None)
-    assert isinstance(told, ExpiresAt)
+    reported = parse_expiry(moment.isoformat(sep=" "), None)
+    assert isinstance(reported, ExpiresAt)
 
 
 @given(st.text(alphabet="Mon, 0123456789JanFeb:GMT+-"))

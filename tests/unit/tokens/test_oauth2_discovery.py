@@ -173,7 +173,7 @@ def test_certificates_go_to_the_alias_where_there_is_one(aliases, mtls, plain):
 
 
 @pytest.mark.parametrize(
-    ("told", "methods"),
+    ("expected", "methods"),
     [
         (["client_secret_basic", "private_key_jwt"], ("client_secret_basic", "private_key_jwt")),
         (["<b>", 5, None, "none", "x" * 50], ("none",)),
@@ -182,8 +182,8 @@ def test_certificates_go_to_the_alias_where_there_is_one(aliases, mtls, plain):
         (None, ()),
     ],
 )
-def test_only_names_are_read_from_the_issuers_supported_methods(told, methods):
-    document = {**DOCUMENT, "token_endpoint_auth_methods_supported": told}
+def test_only_names_are_read_from_the_issuers_supported_methods(expected, methods):
+    document = {**DOCUMENT, "token_endpoint_auth_methods_supported": expected}
     assert endpoint_in(document, ISSUER, unmasked, mtls=False).methods == methods
 
 
@@ -200,8 +200,8 @@ async def test_a_refused_client_authentication_names_the_supported_ones(methods,
     _, source = at(answer({**DOCUMENT, "token_endpoint_auth_methods_supported": methods}), turn)
     failure = await failure_of(source.fetch())
     assert failure.definite
-    told = failure.reason.partition("; ")[2]
-    assert told == (f"client_auth is form, and the issuer supports {advice}" if advice else "")
+    reported = failure.reason.partition("; ")[2]
+    assert reported == (f"client_auth is form, and the issuer supports {advice}" if advice else "")
 
 
 async def test_assertions_are_for_the_issuer_where_that_is_wanted():

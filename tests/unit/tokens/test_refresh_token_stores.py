@@ -36,22 +36,22 @@ async def test_what_was_put_last_is_there(stores):
 
 async def test_nobody_else_has_a_turn_until_the_first_one_is_over(stores):
     clock, make = stores
-    told: list[str] = []
+    reported: list[str] = []
 
     async def take(name: str, end: asyncio.Event) -> None:
         async with make().exclusive(10.0):
-            told.append(f"{name} in")
+            reported.append(f"{name} in")
             await end.wait()
-            told.append(f"{name} out")
+            reported.append(f"{name} out")
 
     first, second = asyncio.Event(), asyncio.Event()
     second.set()
     tasks = [asyncio.create_task(take("first", first)), asyncio.create_task(take("second", second))]
     await clock.advance(1.0)
-    assert told == ["first in"]
+    assert reported == ["first in"]
     first.set()
     await clock.advance(1.0)
-    assert told == ["first in", "first out", "second in", "second out"]
+    assert reported == ["first in", "first out", "second in", "second out"]
     await asyncio.gather(*tasks)
 
 

@@ -42,8 +42,13 @@ def test_a_failure_is_shared_with_the_rest_of_its_pause():
     record = FailureRecord.decoded(FailureRecord.of(failure, "me", 999.0, 1000.0, 2).encoded())
     assert record is not None
     assert (record.owner, record.until_s) == ("me", 1060.0)
-    told = record.failure(1020.0)
-    assert (told.reason, told.definite, told.retry_quickly, told.retry_after_s) == ("no", True, False, 40.0)
+    reported = record.failure(1020.0)
+    assert (reported.reason, reported.definite, reported.retry_quickly, reported.retry_after_s) == (
+        "no",
+        True,
+        False,
+        40.0,
+    )
 
 
 @pytest.mark.parametrize(("began_s", "until_s"), [(1000.0, 1002.0), (999.5, 1001.5), (990.0, 1000.0)])

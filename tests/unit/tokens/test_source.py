@@ -65,7 +65,7 @@ def started(tmp_path_factory) -> dict[str, dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def loaded(started) -> dict[str, list[str]]:
-    return {kind: told["modules"] for kind, told in started.items()}
+    return {kind: reported["modules"] for kind, reported in started.items()}
 
 
 def of(modules: list[str], *names: str) -> set[str]:
@@ -84,8 +84,8 @@ def test_nothing_is_loaded_that_only_create_app_or_other_commands_want(loaded, k
 
 
 def test_the_garbage_collector_runs_again_and_leaves_out_what_stands(started):
-    assert {told["collects"] for told in started.values()} == {True}
-    assert min(told["frozen"] for told in started.values()) > 50_000
+    assert {reported["collects"] for reported in started.values()} == {True}
+    assert min(reported["frozen"] for reported in started.values()) > 50_000
 
 
 @pytest.mark.parametrize("kind", [kind for kind in CREDENTIALS if "signed" not in kind])

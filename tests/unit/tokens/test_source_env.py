@@ -19,7 +19,7 @@ def source(value: str):
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "expected"),
     [
         ("sk-abc", ("sk-abc", None, TokenKind.KEY, LifetimeSource.NONE)),
         ("Bearer 1|abc\n", ("1|abc", None, TokenKind.KEY, LifetimeSource.NONE)),
@@ -29,9 +29,9 @@ def source(value: str):
         ),
     ],
 )
-async def test_a_variable_holds_a_key_or_a_jwt_with_its_end(value, told):
+async def test_a_variable_holds_a_key_or_a_jwt_with_its_end(value, expected):
     token = await source(value).fetch()
-    assert (token.text, token.lifetime_s, token.kind, token.lifetime_source) == told
+    assert (token.text, token.lifetime_s, token.kind, token.lifetime_source) == expected
     assert token.requested_s == 1000.0
 
 

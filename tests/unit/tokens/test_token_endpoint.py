@@ -66,7 +66,7 @@ REFUSED, AWAY = OSError(111, "Connect call failed ('127.0.0.1', 9)"), OSError(10
 
 
 @pytest.mark.parametrize(
-    ("cause", "told"),
+    ("cause", "expected"),
     [
         (REFUSED, "no connection to sso.example: connection refused"),
         (ExceptionGroup("all", [REFUSED, REFUSED]), "no connection to sso.example: connection refused"),
@@ -76,7 +76,7 @@ REFUSED, AWAY = OSError(111, "Connect call failed ('127.0.0.1', 9)"), OSError(10
         (ssl.SSLError(1, "no"), "no TLS connection to sso.example: the TLS handshake failed: no. Check the URL of the"),
     ],
 )
-async def test_a_connection_failure_quotes_the_system(cause, told):
+async def test_a_connection_failure_quotes_the_system(cause, expected):
     def fail(_: httpx2.Request) -> httpx2.Response:
         error = OSError("All connection attempts failed")
         error.__cause__ = cause
@@ -86,7 +86,7 @@ async def test_a_connection_failure_quotes_the_system(cause, told):
     issuer = TokenEndpointClient(
         "corp", oauth2(), TokenReplyFormat("sso.example", 240.0, 3600.0), client, SystemClock()
     )
-    assert (await failure_of(issuer.fetch_token(REQUEST, ()))).reason.startswith(told)
+    assert (await failure_of(issuer.fetch_token(REQUEST, ()))).reason.startswith(expected)
 
 
 @pytest.mark.parametrize(
@@ -348,5 +348,5 @@ async def test_the_407_of_a_proxy_names_the_setting_of_its_password(name, variab
     clock = DrivenClock()
     issuer = TokenEndpointClient(name, oauth2(), terms, ScriptedIssuer(clock, page), clock)
     failure = await failure_of(issuer.fetch_token(REQUEST, ()))
-    told = f": 407; check credentials.{name}.network.proxy_auth{variable}"
-    assert failure.reason == f"the proxy refused the connection to sso.example{told}"
+    expected = f": 407; check credentials.{name}.network.proxy_auth{variable}"
+    assert failure.reason == f"the proxy refused the connection to sso.example{expected}"

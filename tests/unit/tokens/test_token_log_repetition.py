@@ -28,6 +28,6 @@ def test_what_follows_a_success_is_news():
 def test_an_issuer_with_a_new_text_each_time_is_logged_once_a_minute():
     it = FailureDeduplicator()
     words = [f"{chr(97 + at % 26)}{chr(103 + at // 26)}" for at in range(200)]
-    told = [it.count_to_report(word, 0.0) for word in words]
-    assert sum(times is not None for times in told) == MAX_REASONS + 1
+    reported = [it.count_to_report(word, 0.0) for word in words]
+    assert sum(times is not None for times in reported) == MAX_REASONS + 1
     assert it.count_to_report("something else", 60.0) == 200 - MAX_REASONS

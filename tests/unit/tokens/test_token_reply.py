@@ -271,9 +271,9 @@ def test_a_replys_end_counts_where_the_jwts_own_is_later():
 @pytest.mark.parametrize("skew_s", [-86_400, -120, 0, 120, 86_400])
 def test_a_moment_beside_a_jwt_is_read_by_the_issuers_clock(skew_s):
     text = signed(iat=NOW + skew_s, exp=NOW + skew_s + 300)
-    told = {"token": text, "expires_at": NOW + skew_s + 200}
-    assert minted(told) == (text, 200.0, "reply")
-    assert minted(told, LOGIN, date(NOW + skew_s)) == (text, 200.0, "reply")
+    expected = {"token": text, "expires_at": NOW + skew_s + 200}
+    assert minted(expected) == (text, 200.0, "reply")
+    assert minted(expected, LOGIN, date(NOW + skew_s)) == (text, 200.0, "reply")
     assert minted({"token": text, "expires_at": NOW + skew_s + 300}) == (text, 300.0, "jwt")
     assert minted({"token": text, "expires_at": NOW + skew_s - 10}) == (text, 300.0, "jwt")
 
@@ -412,12 +412,12 @@ def test_an_error_in_a_200_that_nobody_understands_is_unclear_and_not_tried_agai
         assert caught.value.retry_quickly is not unclear
 
 
-@pytest.mark.parametrize("told", ["mac", "DPoP", " PoP "])
-def test_a_token_that_needs_a_proof_is_an_error_with_the_next_action(told):
+@pytest.mark.parametrize("expected", ["mac", "DPoP", " PoP "])
+def test_a_token_that_needs_a_proof_is_an_error_with_the_next_action(expected):
     with pytest.raises(FetchFailure) as caught:
-        parse_token_response(said({"access_token": "abc", "token_type": told}), OAUTH2, AT, str)
+        parse_token_response(said({"access_token": "abc", "token_type": expected}), OAUTH2, AT, str)
     assert caught.value.definite
-    assert f"a token of type {told.strip()}, which needs a signed proof" in caught.value.reason
+    assert f"a token of type {expected.strip()}, which needs a signed proof" in caught.value.reason
     assert "configure this client at the issuer for Bearer tokens" in caught.value.reason
 
 
@@ -610,7 +610,7 @@ def test_a_token_missing_in_its_header_is_reported(reply, expected):
 
 
 @pytest.mark.parametrize(
-    ("told", "life"),
+    ("expected", "life"),
     [
         *(({"expires_in": 300_000}, 3600.0), ({"expires_in": "300000"}, 3600.0), ({"ttl": 300_000_000}, 3600.0)),
         *(({"expires_in": 1_800_000_300_000}, 300.0), ({"expires_in": 1_800_000_300}, 300.0)),
@@ -619,10 +619,10 @@ def test_a_token_missing_in_its_header_is_reported(reply, expected):
         *(({"expires_in": 1e15}, 3600.0), ({"expires_in": 10**30}, 240.0), ({"expires_at": 300}, 300.0)),
     ],
 )
-def test_a_life_that_cannot_be_believed_is_capped_or_read_as_what_it_must_be(told, life):
-    assert minted({"token": "abc", **told})[1] == life
+def test_a_life_that_cannot_be_believed_is_capped_or_read_as_what_it_must_be(expected, life):
+    assert minted({"token": "abc", **expected})[1] == life
     text = signed(iat=NOW, exp=NOW + 300)
-    assert minted({"token": text, **told})[1] == 300.0
+    assert minted({"token": text, **expected})[1] == 300.0
 
 
 def test_a_jwt_that_counts_milliseconds_is_no_token_of_three_days():

@@ -117,7 +117,7 @@ def test_a_file_from_the_future_is_as_old_as_now():
 
 
 @pytest.mark.parametrize(
-    ("own_s", "told", "expires_in_s", "lifetime_source"),
+    ("own_s", "expected", "expires_in_s", "lifetime_source"),
     [
         (3600, {"expires_in": 300}, 300.0, LifetimeSource.REPLY),
         (3600, {"expires_at": NOW + 300}, 300.0, LifetimeSource.REPLY),
@@ -127,9 +127,9 @@ def test_a_file_from_the_future_is_as_old_as_now():
         (9000, {"expires_in": 8000}, 8000.0, LifetimeSource.REPLY),
     ],
 )
-def test_of_a_jwts_end_and_its_documents_the_earlier_counts(own_s, told, expires_in_s, lifetime_source):
+def test_of_a_jwts_end_and_its_documents_the_earlier_counts(own_s, expected, expires_in_s, lifetime_source):
     text = signed(iat=NOW, exp=NOW + own_s)
-    assert read({"token": text, **told}) == TokenFacts(text, expires_in_s, TokenKind.JWT, lifetime_source)
+    assert read({"token": text, **expected}) == TokenFacts(text, expires_in_s, TokenKind.JWT, lifetime_source)
 
 
 def test_a_jwt_that_its_document_declares_expired_is_expired():
@@ -149,8 +149,8 @@ def test_a_file_without_a_lifetime_is_valid_until_it_changes():
 
 @pytest.mark.parametrize(("at_s", "definite"), [(RUN, False), (FILE, True)])
 def test_an_expired_token_is_a_failure_and_final_where_a_change_is_noticed(at_s, definite):
-    told = failure({"token": signed(iat=NOW - 400, exp=NOW - 100)}, at_s)
-    assert (told.reason, told.definite, told.retry_quickly) == (
+    reported = failure({"token": signed(iat=NOW - 400, exp=NOW - 100)}, at_s)
+    assert (reported.reason, reported.definite, reported.retry_quickly) == (
         "the file t contains a token that expired 100 s ago",
         definite,
         False,
@@ -180,8 +180,8 @@ def test_an_invalid_token_is_reported(document, paths, reason):
 
 
 def test_an_error_object_quotes_nothing_that_looks_like_a_token():
-    told = failure({"error": "invalid_client", "message": "eyJhbGciOiJIUzI1NiJ9.eyJleHAiOjF9.c2ln"})
-    assert (told.reason, told.definite) == (
+    reported = failure({"error": "invalid_client", "message": "eyJhbGciOiJIUzI1NiJ9.eyJleHAiOjF9.c2ln"})
+    assert (reported.reason, reported.definite) == (
         "the issuer refused the client: the file t contains an error: invalid_client: ***",
         True,
     )
@@ -216,8 +216,8 @@ def test_a_key_may_hold_any_visible_ascii_and_a_jwt_without_an_end_has_none():
 def outcome(reading):
     try:
         return reading()
-    except FetchFailure as told:
-        return told
+    except FetchFailure as reported:
+        return reported
 
 
 @given(

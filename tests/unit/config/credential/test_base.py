@@ -29,6 +29,6 @@ def test_nobody_is_sent_to_an_index_for_a_package_that_anybody_could_register():
 
 def test_the_ways_are_those_of_the_documentation():
     clone, _, image = how_to_install("entra").partition(", for the image ")
-    told = (ROOT / "docs/tokens.md").read_text() + (ROOT / "docs/container.md").read_text()
-    assert clone.removeprefix("in a clone ") in told
-    assert image in told
+    reported = (ROOT / "docs/tokens.md").read_text() + (ROOT / "docs/container.md").read_text()
+    assert clone.removeprefix("in a clone ") in reported
+    assert image in reported

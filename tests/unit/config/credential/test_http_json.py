@@ -38,7 +38,7 @@ def test_secrets_are_hidden_and_what_can_be_none_is_shown():
 
 
 @pytest.mark.parametrize(
-    ("block", "told"),
+    ("block", "expected"),
     [
         ({"json": {}, "form": {"a": "b"}}, {"": "json and form exclude each other"}),
         ({"method": "GET", "json": {}}, {"": "a GET has no body: use query, or method: POST"}),
@@ -55,8 +55,8 @@ def test_secrets_are_hidden_and_what_can_be_none_is_shown():
         ),
     ],
 )
-def test_what_makes_no_sense_is_refused_with_what_to_do(block, told):
-    assert refused(**URL, **block) == told
+def test_what_makes_no_sense_is_refused_with_what_to_do(block, expected):
+    assert refused(**URL, **block) == expected
 
 
 def test_the_editors_schema_wants_a_url_or_a_preset():
@@ -205,7 +205,7 @@ def test_each_preset_has_a_way_to_carry_its_token():
 
 
 @pytest.mark.parametrize(
-    ("block", "told"),
+    ("block", "expected"),
     [
         ({"preset": "ibm_iam"}, {"apikey": "is missing: the preset ibm_iam requires it"}),
         (
@@ -239,8 +239,8 @@ def test_each_preset_has_a_way_to_carry_its_token():
         ),
     ],
 )
-def test_an_inconsistent_setting_is_reported_once_and_at_the_setting(block, told):
-    assert refused(type="http_json", **block) == told
+def test_an_inconsistent_setting_is_reported_once_and_at_the_setting(block, expected):
+    assert refused(type="http_json", **block) == expected
 
 
 def test_what_is_no_block_is_left_to_the_model():
@@ -256,6 +256,6 @@ def test_the_urls_of_presets_are_urls(preset):
 @pytest.mark.parametrize("setting", ["base_url", "url"])
 def test_a_secret_over_plain_http_is_refused_through_a_preset_too(setting):
     block = {"type": "http_json", "preset": "sap", **GIVEN["sap"], setting: "http://corp.sap.example"}
-    told = dict(unsafe_settings({"credentials": {"c": block}}))
-    assert set(told) == {("credentials", "c", setting)}
+    reported = dict(unsafe_settings({"credentials": {"c": block}}))
+    assert set(reported) == {("credentials", "c", setting)}
     assert list(unsafe_settings({"credentials": {"c": {**block, "allow_plain_http": True}}})) == []

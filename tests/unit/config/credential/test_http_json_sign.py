@@ -22,7 +22,7 @@ def sign(text: str = "{timestamp}", **more: Any) -> dict[str, Any]:
     return {"secret": "hmac-secret", "text": text, **more}
 
 
-def told(**block: Any) -> str:
+def reported(**block: Any) -> str:
     return refused(**URL, **block)["sign.text"]
 
 
@@ -101,7 +101,7 @@ def test_a_signed_request_may_name_all_that_it_sends(block):
     ],
 )
 def test_a_signature_that_cannot_work_is_refused(block, text):
-    assert told(**block) == text
+    assert reported(**block) == text
 
 
 def test_a_secret_that_cannot_be_read_while_it_is_replaced_is_no_fault_of_the_signature(tmp_path):

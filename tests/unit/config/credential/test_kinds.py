@@ -79,7 +79,7 @@ def test_other_local_tokens_are_bearers():
 
 
 @pytest.mark.parametrize(
-    ("block", "told"),
+    ("block", "expected"),
     [
         (
             {"type": "api_key", "key": "k", "header": "X-K", "token_placement": {"query": "t"}},
@@ -107,10 +107,10 @@ def test_other_local_tokens_are_bearers():
         ),
     ],
 )
-def test_what_makes_no_sense_is_refused_at_its_setting(block, told):
+def test_what_makes_no_sense_is_refused_at_its_setting(block, expected):
     found = refused(**block)
-    assert set(found) == set(told)
-    assert [found[name] for name, text in told.items() if text] == [text for text in told.values() if text]
+    assert set(found) == set(expected)
+    assert [found[name] for name, text in expected.items() if text] == [text for text in expected.values() if text]
 
 
 def test_an_empty_network_block_is_accepted():

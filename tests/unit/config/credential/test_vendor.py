@@ -28,7 +28,7 @@ def loaded(tmp_path):
 
 
 @pytest.fixture
-def told(loaded):
+def reported(loaded):
     def problems(credential):
         with pytest.raises(ConfigError) as caught:
             loaded(credential)
@@ -110,12 +110,12 @@ PROOFS = "expects exactly one of client_secret, certificate_file, federated_toke
         ({**BEDROCK, **KEYS, "key_ttl_s": 59}, "expects 60 or more"),
     ],
 )
-def test_conflicting_settings_are_reported(told, credential, fault):
-    assert [problem.partition(": ")[2] for problem in told(credential)] == [fault]
+def test_conflicting_settings_are_reported(reported, credential, fault):
+    assert [problem.partition(": ")[2] for problem in reported(credential)] == [fault]
 
 
-def test_bedrock_without_keys_names_what_it_takes_and_what_it_refuses(told):
-    (fault,) = told(BEDROCK)
+def test_bedrock_without_keys_names_what_it_takes_and_what_it_refuses(reported):
+    (fault,) = reported(BEDROCK)
     for name in ("${AWS_ACCESS_KEY_ID}", "profile", "web_identity_token_file", "instance", "SSO", "credential_process"):
         assert name in fault
 
@@ -129,13 +129,13 @@ def test_bedrock_without_keys_names_what_it_takes_and_what_it_refuses(told):
         ({**BEDROCK, **KEYS}, "botocore", "aws"),
     ],
 )
-def test_a_missing_extra_is_named_at_load(monkeypatch, told, credential, module, extra):
+def test_a_missing_extra_is_named_at_load(monkeypatch, reported, credential, module, extra):
     for name in [name for name in sys.modules if name.partition(".")[0] == module.partition(".")[0]]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, module, None)
     kind = credential["type"]
     ways = f"in a clone pip install '.[{extra}]', for the image docker build --build-arg EXTRAS={extra}"
-    assert told(credential) == [f"credentials.c.type: {kind} needs a library that is not installed: {ways}"]
+    assert reported(credential) == [f"credentials.c.type: {kind} needs a library that is not installed: {ways}"]
 
 
 @pytest.mark.parametrize(

@@ -40,10 +40,10 @@ def signed(token) -> dict[str, str]:
 async def test_a_key_is_signed_here_and_nobody_is_asked():
     issuer = ScriptedIssuer(present())
     token = await source(issuer, **AWS_KEYS, key_ttl_s=1_800.0).fetch()
-    told = signed(token)
-    assert told["X-Amz-Credential"].startswith("AKIDEXAMPLE/")
-    assert "/us-east-1/bedrock/aws4_request" in told["X-Amz-Credential"]
-    assert (told["X-Amz-Expires"], told["Action"], told["Version"]) == ("1800", "CallWithBearerToken", "1")
+    reported = signed(token)
+    assert reported["X-Amz-Credential"].startswith("AKIDEXAMPLE/")
+    assert "/us-east-1/bedrock/aws4_request" in reported["X-Amz-Credential"]
+    assert (reported["X-Amz-Expires"], reported["Action"], reported["Version"]) == ("1800", "CallWithBearerToken", "1")
     assert (token.requested_s, token.lifetime_s, token.kind, token.lifetime_source) == (
         1_000,
         1_800,
@@ -92,9 +92,12 @@ async def test_a_web_identity_becomes_a_session_and_a_key_that_ends_with_it(tmp_
     asked = issuer.requests[0]
     assert (asked.method, asked.url) == ("POST", "https://sts.us-east-1.amazonaws.com/")
     assert b"authorization" not in dict(asked.headers)
-    told = form(asked.body)
-    assert (told["Action"], told["WebIdentityToken"]) == ("AssumeRoleWithWebIdentity", "projected-token-of-the-pod")
-    assert (told["RoleArn"], told["RoleSessionName"]) == (ROLE, "gatepass")
+    reported = form(asked.body)
+    assert (reported["Action"], reported["WebIdentityToken"]) == (
+        "AssumeRoleWithWebIdentity",
+        "projected-token-of-the-pod",
+    )
+    assert (reported["RoleArn"], reported["RoleSessionName"]) == (ROLE, "gatepass")
     assert signed(token)["X-Amz-Security-Token"] == "token-of-session"
     assert token.lifetime_s == pytest.approx(900, abs=1)
 
@@ -130,12 +133,12 @@ async def test_a_refusal_of_sts_is_quoted_masked(tmp_path):
     issuer = ScriptedIssuer(present(), no, Broken(detail="no way"))
     token_source = source(issuer, role_arn=ROLE, web_identity_token_file=str(path))
     failure = await failure_of(token_source.fetch())
-    told = "the issuer refused the client: sts.us-east-1.amazonaws.com answered 403: AccessDenied: *** may not"
-    assert (failure.reason, failure.definite) == (told, True)
+    expected = "the issuer refused the client: sts.us-east-1.amazonaws.com answered 403: AccessDenied: *** may not"
+    assert (failure.reason, failure.definite) == (expected, True)
     assert (await failure_of(token_source.fetch())).reason == "no connection to sts.us-east-1.amazonaws.com: no way"
     path.unlink()
-    told = f"web_identity_token_file: the file {path} cannot be read: No such file or directory"
-    assert (await failure_of(token_source.fetch())).reason == told
+    expected = f"web_identity_token_file: the file {path} cannot be read: No such file or directory"
+    assert (await failure_of(token_source.fetch())).reason == expected
     assert issuer.calls == 2
 
 

@@ -20,7 +20,7 @@ def test_a_profile_has_its_own_keys():
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         (FILE, "has no profile other"),
         ("", "has no profile other"),
@@ -30,10 +30,10 @@ def test_a_profile_has_its_own_keys():
         ("[other]\n[other]", "is not a file of AWS profiles"),
     ],
 )
-def test_a_profile_without_keys_is_reported_without_quoting_the_file(text, told):
+def test_a_profile_without_keys_is_reported_without_quoting_the_file(text, expected):
     with pytest.raises(ValueError) as caught:
         profile_keys(text, "other")
-    assert str(caught.value).startswith(told)
+    assert str(caught.value).startswith(expected)
     assert "secret-of-theirs" not in str(caught.value)
 
 

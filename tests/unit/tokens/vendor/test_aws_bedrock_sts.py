@@ -38,8 +38,8 @@ def test_a_role_is_asked_for_as_long_as_any_role_gives(lifetime_s, asked):
 
 
 def test_a_web_identity_is_an_action_of_its_own():
-    told = form(role_form(ROLE, "gatepass", 900, {"WebIdentityToken": "jwt"}))
-    assert (told["Action"], told["WebIdentityToken"]) == ("AssumeRoleWithWebIdentity", "jwt")
+    reported = form(role_form(ROLE, "gatepass", 900, {"WebIdentityToken": "jwt"}))
+    assert (reported["Action"], reported["WebIdentityToken"]) == ("AssumeRoleWithWebIdentity", "jwt")
 
 
 def test_a_session_is_read():
@@ -61,7 +61,7 @@ async def test_a_reply_without_keys_is_not_quoted(body):
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "told", "definite", "quick"),
+    ("status", "body", "expected", "definite", "quick"),
     [
         (
             403,
@@ -76,9 +76,9 @@ async def test_a_reply_without_keys_is_not_quoted(body):
         (503, b"busy", "sts.example answered 503: busy", False, True),
     ],
 )
-async def test_a_refusal_is_quoted(status, body, told, definite, quick):
+async def test_a_refusal_is_quoted(status, body, expected, definite, quick):
     def mask(text: str) -> str:
         return text.replace("secret-one", "***")
 
     failure = await failure_of(lambda: parse_sts_session(TokenResponse(status, (), body), "sts.example", mask))
-    assert (failure.reason, failure.definite, failure.retry_quickly) == (told, definite, quick)
+    assert (failure.reason, failure.definite, failure.retry_quickly) == (expected, definite, quick)

@@ -149,8 +149,8 @@ async def test_a_workload_identity_shows_the_projected_token_as_it_stands(tmp_pa
         assert form(issuer)["client_assertion"] == text
     path.unlink()
     failure = await failure_of(token_source.fetch())
-    told = f"federated_token_file: the file {path} cannot be read: No such file or directory"
-    assert (failure.reason, failure.retry_quickly, issuer.calls) == (told, False, 2)
+    expected = f"federated_token_file: the file {path} cannot be read: No such file or directory"
+    assert (failure.reason, failure.retry_quickly, issuer.calls) == (expected, False, 2)
 
 
 async def test_a_managed_identity_asks_the_machines_own_metadata_server():
@@ -213,7 +213,7 @@ async def test_clock_skew_does_not_change_the_announced_lifetime():
 
 
 @pytest.mark.parametrize(
-    ("turn", "told", "definite"),
+    ("turn", "expected", "definite"),
     [
         (
             answer({"error": "invalid_client", "error_description": f"AADSTS: {SECRET} is off"}, 401),
@@ -260,14 +260,14 @@ async def test_clock_skew_does_not_change_the_announced_lifetime():
         ),
     ],
 )
-async def test_each_failure_quotes_its_source(turn, told, definite):
+async def test_each_failure_quotes_its_source(turn, expected, definite):
     issuer = ScriptedIssuer(present(), turn)
     failure = await failure_of(source(issuer, client_secret=SECRET).fetch())
     assert SECRET not in failure.reason
     assert failure.definite is definite
     assert issuer.calls == 1
-    if told is not None:
-        assert failure.reason == told
+    if expected is not None:
+        assert failure.reason == expected
     else:
         assert "login.microsoftonline.com" in failure.reason or "bearer token must not" in failure.reason
 

@@ -31,7 +31,7 @@ def test_a_certificate_is_read_in_either_form(data, password):
 
 
 @pytest.mark.parametrize(
-    ("data", "password", "told"),
+    ("data", "password", "expected"),
     [
         (b"", None, UNREADABLE),
         (b"garbage", None, UNREADABLE),
@@ -54,10 +54,10 @@ def test_a_certificate_is_read_in_either_form(data, password):
         ),
     ],
 )
-def test_an_unusable_key_is_reported(data, password, told):
+def test_an_unusable_key_is_reported(data, password, expected):
     with pytest.raises(ValueError) as caught:
         certificate(data, password)
-    assert str(caught.value) == told
+    assert str(caught.value) == expected
 
 
 def test_an_assertion_names_who_asks_whom_and_lives_some_minutes():
@@ -65,15 +65,15 @@ def test_an_assertion_names_who_asks_whom_and_lives_some_minutes():
     text = found.assertion("app-1", "https://issuer.example/token", 1_800_000_000.7)
     header = jwt.get_unverified_header(text)
     assert header == {"alg": "PS256", "typ": "JWT", "x5t#S256": found.thumbprint}
-    told = jwt.decode(
+    reported = jwt.decode(
         text,
         keys.public_pem("rsa"),
         ["PS256"],
         {"verify_exp": False, "verify_nbf": False},
         audience="https://issuer.example/token",
     )
-    assert len(told.pop("jti")) == 24
-    assert told == {
+    assert len(reported.pop("jti")) == 24
+    assert reported == {
         "iss": "app-1",
         "sub": "app-1",
         "aud": "https://issuer.example/token",

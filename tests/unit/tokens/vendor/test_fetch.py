@@ -180,9 +180,9 @@ async def test_a_failure_of_the_transport_beats_the_librarys_words():
     issuer = ScriptedIssuer(present(), Broken(Fault.TLS, "self-signed certificate"))
     work = vendor_fetch(issuer)
     await failure_of(work.send("GET", URL, {}))
-    told = "no TLS connection to issuer.example: the TLS handshake failed: certificate verify failed. Check the URL"
-    assert work.failure_for("no response from the endpoint").reason.startswith(told)
-    assert (await failure_of(work.token_from_response)).reason.startswith(told)
+    expected = "no TLS connection to issuer.example: the TLS handshake failed: certificate verify failed. Check the URL"
+    assert work.failure_for("no response from the endpoint").reason.startswith(expected)
+    assert (await failure_of(work.token_from_response)).reason.startswith(expected)
 
 
 async def test_the_issuers_words_beat_the_librarys():
@@ -190,8 +190,8 @@ async def test_the_issuers_words_beat_the_librarys():
     work = vendor_fetch(ScriptedIssuer(present(), refusal))
     await work.send("GET", URL, {})
     failure = work.failure_for("something is not right")
-    told = "the issuer refused the client: issuer.example answered 401: invalid_client: *** is wrong"
-    assert (failure.reason, failure.definite) == (told, True)
+    expected = "the issuer refused the client: issuer.example answered 401: invalid_client: *** is wrong"
+    assert (failure.reason, failure.definite) == (expected, True)
 
 
 async def test_after_a_challenge_the_librarys_reason_is_included():
@@ -206,8 +206,8 @@ async def test_after_a_challenge_the_librarys_reason_is_included():
 async def test_a_good_reply_that_the_library_does_not_take_is_not_quoted():
     work = vendor_fetch(ScriptedIssuer(present(), Mint(text="token-in-full")))
     await work.send("GET", URL, {})
-    told = "some-library cannot use the answer of issuer.example"
-    assert work.failure_for("Unexpected response {'access_token': 'token-in-full'}").reason == told
+    expected = "some-library cannot use the answer of issuer.example"
+    assert work.failure_for("Unexpected response {'access_token': 'token-in-full'}").reason == expected
 
 
 async def test_without_a_reply_the_librarys_words_count_masked_and_short():
@@ -253,11 +253,11 @@ def test_a_vendor_fetch_prints_no_secret():
     assert "a-secret-of-theirs" not in repr(work)
 
 
-@pytest.mark.parametrize("told", ["pop", "DPoP"])
-async def test_a_token_that_needs_a_proof_is_no_token_though_the_library_gives_it(told):
-    issuer = ScriptedIssuer(present(), answer({"access_token": "abc", "token_type": told, "expires_in": 300}))
+@pytest.mark.parametrize("expected", ["pop", "DPoP"])
+async def test_a_token_that_needs_a_proof_is_no_token_though_the_library_gives_it(expected):
+    issuer = ScriptedIssuer(present(), answer({"access_token": "abc", "token_type": expected, "expires_in": 300}))
     work = vendor_fetch(issuer)
     await work.send("POST", URL, {})
     failure = await failure_of(lambda: work.token_from_text("abc", None))
     assert failure.definite
-    assert f"a token of type {told}" in failure.reason
+    assert f"a token of type {expected}" in failure.reason

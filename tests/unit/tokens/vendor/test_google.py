@@ -162,23 +162,23 @@ async def test_federated_credentials_may_fetch_their_proof(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("member", "value", "told"),
+    ("member", "value", "expected"),
     [
         ("executable", {"command": "/bin/true"}, "takes its proof from a program: run it with a source of type exec"),
         ("certificate", {"use_default_certificate_config": True}, "takes its proof from a client certificate"),
         ("environment_id", "aws1", "takes its proof from AWS keys of the machine"),
     ],
 )
-async def test_proofs_that_go_past_the_network_are_refused_by_name(tmp_path, member, value, told):
+async def test_proofs_that_go_past_the_network_are_refused_by_name(tmp_path, member, value, expected):
     issuer = ScriptedIssuer(present())
     path = file_of(tmp_path, {**FEDERATED, "credential_source": {member: value}})
     failure = await failure_of(source(issuer, credentials_file=path).fetch())
-    assert failure.reason.startswith(f"{path} {told}")
+    assert failure.reason.startswith(f"{path} {expected}")
     assert (failure.retry_quickly, issuer.calls) == (False, 0)
 
 
 @pytest.mark.parametrize(
-    ("document", "told"),
+    ("document", "expected"),
     [
         ("{", "the file {} is not JSON"),
         ("[" * 100_000, "the file {} is larger than 65536 bytes: that is not a secret"),
@@ -195,10 +195,10 @@ async def test_proofs_that_go_past_the_network_are_refused_by_name(tmp_path, mem
         ({**FEDERATED, "credential_source": {"file": "/nowhere"}}, "google-auth: "),
     ],
 )
-async def test_a_file_with_faults_is_reported_without_a_request(tmp_path, document, told):
+async def test_a_file_with_faults_is_reported_without_a_request(tmp_path, document, expected):
     issuer, path = ScriptedIssuer(present()), file_of(tmp_path, document)
     failure = await failure_of(source(issuer, credentials_file=path).fetch())
-    assert told.format(path) in failure.reason
+    assert expected.format(path) in failure.reason
     assert (failure.retry_quickly, failure.definite, issuer.calls) == (False, False, 0)
 
 
@@ -208,7 +208,7 @@ async def test_a_file_that_is_missing_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("turn", "told", "definite"),
+    ("turn", "expected", "definite"),
     [
         (refused("invalid_grant", 400), "the issuer refused the client: {} answered 400: invalid_grant: No.", True),
         (answer({"error": "x"}, 503), "{} answered 503: x", False),
@@ -226,10 +226,10 @@ async def test_a_file_that_is_missing_is_named(tmp_path):
         (Broken(Fault.PROXY, "407"), "the proxy refused the connection to {}: 407", False),
     ],
 )
-async def test_each_failure_quotes_its_source_after_one_request(tmp_path, turn, told, definite):
+async def test_each_failure_quotes_its_source_after_one_request(tmp_path, turn, expected, definite):
     issuer = ScriptedIssuer(present(), otherwise=turn)
     failure = await failure_of(source(issuer, credentials_file=file_of(tmp_path, service_account())).fetch())
-    assert failure.reason.startswith(told.format("oauth2.googleapis.com"))
+    assert failure.reason.startswith(expected.format("oauth2.googleapis.com"))
     assert (failure.definite, issuer.calls) == (definite, 1)
 
 
