@@ -120,7 +120,7 @@ WRONG_VERSION = (
 
 
 @pytest.mark.parametrize("azure", [CLASSIC, None])
-async def test_a_missing_deployment_is_told_with_the_setting_that_names_it(azure):
+async def test_a_missing_deployment_is_reported_with_the_setting_that_names_it(azure):
     models = {"gpt-4o": {"upstream": "az"}}
     async with Scripted(answer=Resource().answer) as upstream:
         answer = await asked(blocks(upstream, azure, models=models), chat())
@@ -140,13 +140,13 @@ async def test_a_missing_deployment_is_told_with_the_setting_that_names_it(azure
         ({"azure": {"api_version": "latest"}}, WRONG_VERSION),
     ],
 )
-async def test_a_wrong_path_or_version_is_told_with_the_setting_to_change(options, message):
+async def test_a_wrong_path_or_version_is_reported_with_the_setting_to_change(options, message):
     async with Scripted(answer=Resource().answer) as upstream:
         answer = await asked(blocks(upstream, **options), chat())
     assert (answer.status, answer.error["message"]) == (404, message)
 
 
-async def test_a_key_of_another_resource_is_told_as_such():
+async def test_a_key_of_another_resource_is_reported_as_such():
     async with Scripted(answer=Resource().answer) as upstream:
         config = blocks(upstream) | {"credentials": {"key": {"type": "api_key", "key": "another-key-0123456789"}}}
         answer = await asked(config, chat())
@@ -171,7 +171,7 @@ async def test_the_content_filters_refusal_passes_as_it_is_and_once(stream):
     assert len(upstream.received) == 1
 
 
-async def test_a_wait_that_only_the_text_names_is_told_to_the_client():
+async def test_a_wait_that_only_the_text_names_is_reported_to_the_client():
     async with Scripted(answer=Resource().answer) as upstream:
         answer = await asked(blocks(upstream, CLASSIC), chat("too much"))
     assert (answer.status, answer.error["message"]) == (429, BUSY["error"]["message"])

@@ -44,7 +44,7 @@ def numbers(answer) -> list[float]:
     return [entry["embedding"][0] for entry in data]
 
 
-async def test_a_limit_that_is_told_is_learned_and_gone_by():
+async def test_a_limit_that_is_reported_is_learned_and_gone_by():
     async with Scripted(answer=limited) as upstream, gateway(upstream=upstream.url) as gp:
         first = await gp.ask(asked(10), PATH).answer()
         upstream.received.clear()
@@ -126,7 +126,7 @@ async def test_one_part_that_fails_ends_all_and_nothing_of_it_is_answered(case):
 
 
 @pytest.mark.parametrize("numbers", ["1,,2", "1 2", ",1", "1,"])
-async def test_numbers_that_are_not_json_are_told_as_the_upstreams_fault(numbers):
+async def test_numbers_that_are_not_json_are_reported_as_the_upstreams_fault(numbers):
     listed = ", ".join(f'{{"index": {at}, "embedding": [{numbers}]}}' for at in range(2))
     reported = f'{{"object": "list", "data": [{listed}], "model": "e"}}'.encode()
     async with Scripted([Send(reply(reported))]) as upstream, gateway(upstream=upstream.url) as gp:
@@ -241,7 +241,7 @@ def unplaced(request):
 
 
 @pytest.mark.parametrize(("upstreams", "name"), [(turned, "embeddings=order"), (unplaced, "embeddings=index")])
-async def test_vectors_that_are_put_right_are_told_so_in_the_head(upstreams, name):
+async def test_vectors_that_are_put_right_are_named_in_the_head(upstreams, name):
     async with Scripted(answer=upstreams) as upstream, gateway(upstream=upstream.url) as gp:
         answer = await gp.ask(asked(2), PATH).answer()
     assert numbers(answer) == [0.0, 1.0]

@@ -124,7 +124,7 @@ def ca_file(tmp_path) -> str:
     return str(tmp_path / "ca.pem")
 
 
-async def test_a_ca_that_nobody_knows_is_told_with_the_way_to_add_it():
+async def test_a_ca_that_nobody_knows_is_reported_with_the_way_to_add_it():
     async with Scripted([GOOD], tls=secured()) as upstream:
         status, code, message = await reported({"base_url": f"{upstream.url}/v1"})
         assert upstream.received == []
@@ -151,7 +151,7 @@ async def test_a_certificate_for_another_name_is_refused(ca_file):
         assert (status, code, upstream.received) == (502, "upstream_tls", [])
 
 
-async def test_a_server_without_tls_is_told_as_tls():
+async def test_a_server_without_tls_is_reported_as_tls():
     async with Scripted([Fin()], speaks_first=True) as upstream:
         status, code, _ = await reported({"base_url": upstream.url.replace("http:", "https:")})
     assert (status, code) in {(502, "upstream_tls"), (502, "upstream_connect")}
@@ -170,7 +170,7 @@ async def test_a_client_certificate_is_shown_where_one_is_set(ca_file, tmp_path)
 
 
 @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
-async def test_a_client_certificate_that_is_wanted_and_not_there_is_told(ca_file, version):
+async def test_a_client_certificate_that_is_wanted_and_not_there_is_reported(ca_file, version):
     """TLS 1.3 tells of it after the handshake, and asyncio's server then resets the connection over its own alert."""
     context = secured(wants=trustme.CA())
     context.maximum_version = ssl.TLSVersion[version]

@@ -95,7 +95,7 @@ async def test_a_token_is_taken_where_the_same_call_without_it_is_refused():
     assert shown == [("GET", "/v1/models", f"Bearer {KEY}"), ("GET", "/v1/models", None)]
 
 
-async def test_a_token_that_was_minted_tells_its_life():
+async def test_a_token_that_was_minted_shows_its_life():
     async with Scripted(MINTED) as issuer, Scripted(answer=strict) as upstream:
         assert await found(one(upstream, oauth2(issuer.url))) == [
             Check("credential:c", WORKS, "a token was fetched; its lifetime is 300 s"),
@@ -172,7 +172,7 @@ async def test_an_upstream_without_a_credential_is_asked_once():
 
 
 @pytest.mark.parametrize("trial", [None, ProbeCall("chat", "m")])
-async def test_an_upstream_that_wants_a_credential_and_gets_none_is_told_what_to_set(trial):
+async def test_an_upstream_that_wants_a_credential_and_gets_none_sees_what_to_set(trial):
     async with Scripted(REFUSED) as upstream:
         (hop,) = await found(one(upstream), trial)
     assert (hop.hop, hop.outcome) == ("upstream:chat", FAILS)
@@ -183,7 +183,7 @@ async def test_an_upstream_that_wants_a_credential_and_gets_none_is_told_what_to
     )
 
 
-async def test_a_token_that_the_list_refuses_is_told_with_what_was_tried():
+async def test_a_token_that_the_list_refuses_is_reported_with_what_was_tried():
     async with Scripted(REFUSED) as upstream:
         _, hop = await found(one(upstream, static()))
     assert "does not accept the credential that gatepass sends: bad token. Tried once, with the key of" in hop.finding
@@ -281,7 +281,7 @@ def stored(responder: Responder, password: str = "password-of-the-store") -> dic
     return {"url": url, "password": password, "encryption_key": "k" * 32, "timeout_s": 2.0}
 
 
-async def test_a_store_that_answers_is_told_and_proves_no_upstream():
+async def test_a_store_that_answers_is_reported_and_proves_no_upstream():
     async with Scripted(answer=strict) as upstream, responding(Responder(b"password-of-the-store")) as responder:
         checks = await found(one(upstream, static(), store=stored(responder)))
         route = await found(one(upstream, static(), store=stored(responder)), ProbeCall("chat", "m"))
@@ -325,7 +325,7 @@ async def test_a_store_that_is_down_fails_the_check(tmp_path):
     )
 
 
-async def test_an_issuer_that_falls_silent_is_told_with_the_reason_that_it_gave_before():
+async def test_an_issuer_that_falls_silent_is_reported_with_the_reason_that_it_gave_before():
     async with Scripted([Send(reply({"error": "boom"}, 503))], [Hold()]) as issuer:
         blocks = one(issuer, oauth2(issuer.url))
         blocks["credentials"]["c"]["timeout_s"] = 600.0
@@ -335,7 +335,7 @@ async def test_an_issuer_that_falls_silent_is_told_with_the_reason_that_it_gave_
     assert credential.finding.endswith("answered 503: boom")
 
 
-async def test_an_issuer_that_refuses_the_client_is_told_without_a_next_try_that_will_not_come():
+async def test_an_issuer_that_refuses_the_client_is_reported_without_a_next_try_that_will_not_come():
     refusal = Send(reply({"error": "invalid_client", "error_description": "unknown client"}, 401))
     async with Scripted([refusal]) as issuer, Scripted(answer=strict) as upstream:
         credential, _ = await found(one(upstream, oauth2(issuer.url)))
@@ -346,7 +346,7 @@ async def test_an_issuer_that_refuses_the_client_is_told_without_a_next_try_that
     assert "tried again" not in credential.finding
 
 
-async def test_an_issuer_that_fails_again_and_again_is_told_with_its_own_reason():
+async def test_an_issuer_that_fails_again_and_again_is_reported_with_its_own_reason():
     async with Scripted([Send(reply({"error": "boom"}, 503))]) as issuer, Scripted(answer=strict) as upstream:
         blocks = one(upstream, oauth2(issuer.url))
         blocks["upstreams"]["free"] = {"base_url": f"{upstream.url}/v1"}
@@ -365,7 +365,7 @@ def with_list(answer: Callable[[Received], Dialogue]) -> Callable[[Received], Di
     return lambda request: LIST if request.method == "GET" else answer(request)
 
 
-async def test_a_trial_is_one_tiny_call_as_the_street_would_send_it():
+async def test_a_trial_is_one_tiny_call_as_a_client_would_send_it():
     async with Scripted(answer=without_list) as upstream:
         models = {"gpt": {"upstream": "chat", "name": "gpt-240806"}}
         _, hop = await found(one(upstream, static(), models=models), ProbeCall("chat", "gpt"))
@@ -455,7 +455,7 @@ async def test_a_trial_learns_from_refusals_as_a_clients_request_does():
     assert re.fullmatch(learned, hop.finding)
 
 
-async def test_a_trial_where_nothing_is_to_be_learned_fails_with_the_setting_that_would_mend_it():
+async def test_a_trial_where_nothing_is_to_be_learned_fails_with_the_setting_that_would_fix_it():
     async with Scripted(answer=with_list(only_streams)) as upstream:
         blocks = one(upstream)
         blocks["upstreams"]["chat"]["learn"] = "off"
@@ -493,7 +493,7 @@ UNFIT: dict[str, list[Any]] = {
 
 
 @pytest.mark.parametrize(("operation", "body"), [(name, body) for name, bodies in UNFIT.items() for body in bodies])
-async def test_a_trial_finds_what_a_client_would_be_told(operation, body):
+async def test_a_trial_finds_what_a_client_would_receive(operation, body):
     """The same judges to the last one, and the same words."""
     async with Scripted([Send(reply(body))]) as upstream, gateway(**one(upstream)) as served:
         (sample, *_) = samples(operation, "m")

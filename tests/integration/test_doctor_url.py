@@ -125,7 +125,7 @@ async def test_an_issuer_that_fails_behind_gatepass_is_reported_by_readyz_and_at
 
 
 @pytest.mark.parametrize("key", [None, "gp-0123456789abcdef0123456789-wrong"])
-async def test_a_key_that_gatepass_does_not_know_is_told_with_the_variable(key):
+async def test_a_key_that_gatepass_does_not_know_is_reported_with_the_variable(key):
     async with Scripted(answer=healthy) as upstream, gateway(**blocks(upstream.url)) as gp:
         *_, step = await steps_at(f"http://127.0.0.1:{gp.port}/v1", key)
     assert (step.hop, step.what, step.outcome) == ("client", "models", Outcome.FAILS)
@@ -133,13 +133,13 @@ async def test_a_key_that_gatepass_does_not_know_is_told_with_the_variable(key):
     assert step.advice.startswith("Set GATEPASS_KEY to a key of this gatepass")
 
 
-async def test_a_model_that_is_not_listed_is_told_with_the_nearest_one():
+async def test_a_model_that_is_not_listed_is_reported_with_the_nearest_one():
     async with Scripted(answer=healthy) as upstream, gateway(**blocks(upstream.url)) as gp:
         *_, step = await steps_at(f"http://127.0.0.1:{gp.port}/v1", model="gpt-4")
     assert (step.outcome, step.advice) == (Outcome.WORKS, "The list has no model gpt-4; did you mean gpt-4o?")
 
 
-async def test_another_server_at_the_url_is_told_as_that():
+async def test_another_server_at_the_url_is_reported_as_that():
     async with Scripted([Send(reply(b"<html>portal</html>", content_type="text/html"))]) as other:
         *_, step = await steps_at(f"{other.url}/v1")
     assert (step.what, step.outcome) == ("/healthz", Outcome.FAILS)
@@ -147,7 +147,7 @@ async def test_another_server_at_the_url_is_told_as_that():
     assert step.advice.startswith("Check --url")
 
 
-async def test_a_gatepass_that_is_down_is_told_by_its_port():
+async def test_a_gatepass_that_is_down_is_reported_by_its_port():
     with nobody() as url:
         *_, step = await steps_at(f"{url}/v1")
     assert (step.what, step.outcome) == ("connect", Outcome.FAILS)
@@ -155,7 +155,7 @@ async def test_a_gatepass_that_is_down_is_told_by_its_port():
     assert "--url" in step.advice
 
 
-async def test_a_certificate_that_a_laptop_does_not_trust_is_told_with_its_variable():
+async def test_a_certificate_that_a_laptop_does_not_trust_is_reported_with_its_variable():
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
     async with Scripted(LIST, tls=context) as server:

@@ -117,7 +117,7 @@ async def test_nobody_unknown_makes_gatepass_read_a_body(locked):
     assert reported(await spoken(locked.port, chunked)) == (401, "invalid_api_key", "client")
 
 
-async def test_a_known_caller_is_told_to_go_on(locked):
+async def test_a_known_caller_gets_100_continue(locked):
     fields = [("authorization", f"Bearer {KEY}"), ("expect", "100-continue"), ("content-length", str(len(BODY)))]
     fields += [("content-type", "application/json")]
     heard = await spoken(locked.port, request(fields=fields), until=b"\r\n\r\n")
@@ -295,7 +295,7 @@ async def test_a_client_that_leaves_in_its_body_leaves_nothing_behind(bounded, u
     assert len(upstream.received) == before
 
 
-async def test_a_broken_chunk_is_told_at_once(bounded):
+async def test_a_broken_chunk_is_reported_at_once(bounded):
     fields = [("transfer-encoding", "chunked"), ("content-type", "application/json")]
     response = await spoken(bounded.port, request(fields=fields) + b'5\r\n{"mod\r\nzz\r\n')
     assert reported(response) == (400, "invalid_request", "client")  # after the deadline it would be receive_timeout

@@ -183,7 +183,7 @@ async def test_two_failures_are_passed_over_within_one_request():
         assert (len(issuer.received), len(upstream.received)) == (3, 1)
 
 
-async def test_fifty_requests_do_not_hammer_an_issuer_that_asks_for_patience():
+async def test_fifty_requests_do_not_hammer_an_issuer_that_asks_to_wait():
     async with Scripted(said({"error": "slow_down"}, 429, retry_after="30")) as issuer, Scripted([GOOD]) as upstream:
         async with gateway(**corp(issuer, upstream)) as gp:
             answers = await asyncio.gather(*(gp.ask().answer() for _ in range(50)))

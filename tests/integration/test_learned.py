@@ -79,7 +79,7 @@ async def test_what_was_learned_is_listed_with_its_evidence():
     }
 
 
-async def test_a_key_sees_only_the_lessons_of_models_that_it_may_use():
+async def test_a_key_sees_only_the_learned_rules_of_models_that_it_may_use():
     keys = [
         {"name": "one", "hash": hash_key(KEY), "role": "admin", "models": ["mini"]},
         {"name": "two", "hash": hash_key(f"{KEY}-2"), "role": "viewer", "models": ["plain"]},
@@ -137,7 +137,7 @@ async def test_the_model_list_marks_what_is_declared_and_learned():
     assert set(capabilities) == {"stream", "vision", "context_length"}
 
 
-async def test_models_of_an_upstreams_own_list_are_marked_by_their_glob_and_their_lessons():
+async def test_models_of_an_upstreams_own_list_are_marked_by_their_glob_and_their_learned_rules():
     models = {"gpt-*": {"upstream": "chat", "capabilities": {"tools": True}}, "*": {"upstream": "chat"}}
     async with Scripted(answer=no_stream) as upstream, gateway(upstream=upstream.url, models=models) as gp:
         before = {one["id"]: one for one in (await page(gp, "/v1/models")).json()["data"]}
@@ -243,7 +243,7 @@ async def test_the_command_goes_by_the_environment_as_serve_does(monkeypatch):
         assert (await called()).exit_code == 0
 
 
-async def test_what_is_no_gatepass_is_told():
+async def test_what_is_no_gatepass_is_reported():
     answers: list[Dialogue] = [
         [Send(reply({"detail": "Not Found"}, 404))],
         [Send(reply(b"<html>", content_type="text/html"))],

@@ -148,7 +148,7 @@ async def test_one_input_that_is_wrong_spoils_no_batch_of_others():
     assert (right.status, len(right.json()["data"])) == (200, 12)
 
 
-async def test_one_request_with_another_fault_stops_no_lesson_of_others():
+async def test_one_request_with_another_fault_stops_no_learned_rule_of_others():
     refuses = [without("max_tokens", "Unsupported parameter: '{}' is not supported with this model."), without("stop")]
     async with Scripted(answer=Refusing(refuses)) as upstream, gateway(upstream=upstream.url) as gp:
         wrong = await gp.ask({**HELLO, "max_tokens": 3, "stop": ["x"]}).answer()

@@ -106,7 +106,7 @@ async def test_the_last_good_list_outlives_whatever_the_upstream_does_then():
                 await clock.advance(61)
 
 
-async def test_without_any_list_the_upstreams_error_is_told():
+async def test_without_any_list_the_upstreams_error_is_reported():
     expected = {
         "an error": (500, "upstream_error"),
         "a page": (502, "upstream_html"),

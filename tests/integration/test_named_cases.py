@@ -496,7 +496,7 @@ async def test_a_refused_stream_is_an_honest_400_that_says_what_to_do():
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_an_expired_token_told_inside_a_200_is_renewed_once_and_the_request_sent_again(streamed):
+async def test_an_expired_token_reported_inside_a_200_is_renewed_once_and_the_request_sent_again(streamed):
     """A gateway that answers `{"code":401,"msg":"token expired"}` with HTTP 200."""
     tokens = iter(["tok-first-1", "tok-second-2", "tok-third-3"])
     expired = Send(reply({"code": 401, "msg": "token expired"}))

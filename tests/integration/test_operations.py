@@ -108,7 +108,7 @@ async def test_a_question_without_a_model_goes_to_the_operations_own():
     assert upstream.received[0].json()["model"] == "rr"
 
 
-async def test_a_question_without_a_model_that_nothing_serves_is_told_so():
+async def test_a_question_without_a_model_that_nothing_serves_gets_an_error():
     models = {"rr": {"upstream": "chat"}}
     async with (
         Scripted(answer=StrictAzure().answer) as upstream,
@@ -179,7 +179,7 @@ NO_MODEL = Send(reply({"error": {"message": "The model `m` does not exist.", "co
 
 
 @pytest.mark.parametrize("named", [True, False])
-async def test_a_clients_name_that_the_upstream_does_not_know_is_told_where_another_is_said(named):
+async def test_a_clients_name_that_the_upstream_does_not_know_is_reported_with_the_place_of_another(named):
     models = {"m": {"upstream": "chat", "name": "deployed"}} if named else {"*": {"upstream": "chat"}}
     async with Scripted([NO_MODEL]) as upstream, gateway(upstream=upstream.url, models=models) as gp:
         chat = await gp.ask({"model": "m", "messages": [{"role": "user", "content": "hi"}]}).answer()

@@ -352,7 +352,7 @@ async def test_the_request_id_is_the_clients_where_it_is_a_plain_word(given):
     assert upstream.received[0].header("x-request-id") == answers[0].headers["x-request-id"]
 
 
-async def test_server_timing_tells_how_long_the_token_took():
+async def test_server_timing_shows_how_long_the_token_took():
     release = asyncio.Event()
     async with (
         Scripted([Wait(release), *minted()]) as issuer,

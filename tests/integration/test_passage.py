@@ -101,7 +101,7 @@ LATE = {
 
 
 @pytest.mark.parametrize("case", LATE)
-async def test_a_model_behind_a_file_that_cannot_be_held_is_told_to_stand_before_it(case):
+async def test_a_model_behind_a_file_that_cannot_be_held_must_stand_before_it(case):
     models, of_key = LATE[case]
     access = {"keys": [{"name": "a", "hash": f"sha256:{sha256(KEY.encode()).hexdigest()}", "models": of_key}]}
     late = form(bytes(3 * KEPT_BYTES), first=False)

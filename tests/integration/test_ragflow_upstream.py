@@ -101,7 +101,7 @@ async def test_a_stream_holds_the_answer_once_under_one_id_and_ends_well(version
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_thoughts_are_told_apart_from_the_answer(version):
+async def test_thoughts_are_distinguished_from_the_answer(version):
     assert said(chunks(await asked(Ragflow(version), chat(stream=True))), "reasoning_content") == THOUGHT
 
 
@@ -196,7 +196,7 @@ async def test_an_exception_of_a_plain_answer_is_a_502():
 
 
 @pytest.mark.parametrize(("version", "status"), [("v0.24.0", 403), ("v0.25.6", 401), ("v0.27.0", 401)])
-async def test_a_wrong_token_is_told_as_such(version, status):
+async def test_a_wrong_token_is_reported_as_such(version, status):
     async with Scripted(answer=Ragflow(version).answer) as upstream:
         config = blocks(upstream, paths_of(version), token="ragflow-wrong-0123456789")
         async with gateway(**config) as gp:

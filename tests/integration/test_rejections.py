@@ -326,7 +326,7 @@ async def test_a_rejection_whose_body_never_comes_holds_up_no_renewal():
             assert firm.shown == ["1", "2"]
 
 
-async def test_what_came_of_a_stalled_rejection_is_told_where_there_is_no_other_token():
+async def test_what_came_of_a_stalled_rejection_is_reported_where_there_is_no_other_token():
     said = b'{"error": {"message": "no such client here"}}'
     stalled: Dialogue = [Send(head(401, content_type="application/json", content_length="500") + said), Hold()]
     async with Firm(FORMS["a 401"]) as firm:

@@ -128,7 +128,7 @@ async def test_a_whole_reply_that_ends_as_it_should_keeps_its_bytes(body):
 
 
 @pytest.mark.parametrize(("asked", "usages"), [(STREAMED, []), (WITH_USAGE, [USAGE])])
-async def test_usage_in_every_chunk_is_told_once_to_who_asked(asked, usages):
+async def test_usage_in_every_chunk_is_sent_once_and_on_request(asked, usages):
     events = [event({**piece(content=text), "usage": USAGE}) for text in "abc"]
     answer = await streamed(*events, delta("stop"), DONE, asked=asked)
     assert [one["usage"] for one in said(answer)[:-1] if one.get("usage")] == usages

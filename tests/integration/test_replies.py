@@ -138,7 +138,7 @@ async def test_a_reply_that_two_readers_could_end_at_two_places_is_refused(case)
         assert upstream.connections == 2, "such a connection is not used again"
 
 
-async def test_a_refusal_that_comes_before_the_request_has_gone_up_is_told():
+async def test_a_refusal_that_comes_before_the_request_has_gone_up_is_reported():
     """The upstream says 413 at once and reads nothing: the body would never go through."""
     refusal = reply({"error": {"message": "too large for us"}}, 413, connection="close")
     async with Scripted([Send(refusal), Hold()], speaks_first=True) as upstream, gateway(upstream=upstream.url) as gp:

@@ -52,7 +52,7 @@ async def test_no_page_leaves_to_a_key_without_the_role(metrics_open):
     assert shown == {(page, role) for page in OPEN for role in readers.get(page, ["viewer", "admin"])}
 
 
-async def test_a_caller_at_a_page_and_a_viewer_at_a_model_are_told_which_key_to_use():
+async def test_a_caller_at_a_page_and_a_viewer_at_a_model_see_which_key_to_use():
     async with Scripted([Hold()]) as upstream, gateway(upstream=upstream.url, access=ACCESS) as gp:
         page = await gp.ask(None, "/status", method="GET", headers=bearer("caller")).answer()
         call = await gp.ask(HELLO, headers={**JSON, **bearer("viewer")}).answer()

@@ -166,7 +166,7 @@ async def test_a_reader_that_stops_is_felt():
             assert await at_rest(lambda: upstream.sent_bytes) < 20_000_000
 
 
-async def test_what_is_no_request_is_told_at_the_end():
+async def test_what_is_no_request_is_reported_at_the_end():
     upstream = await Scripted([Fin()]).__aenter__()
     _, writer = await connect(upstream)
     writer.write(b"nonsense\r\n\r\n")

@@ -82,7 +82,7 @@ async def test_the_upstream_decides_about_a_repeat(status, headers, requests):
             assert "x-should-retry" not in reported
 
 
-async def test_a_time_in_the_text_is_told_where_no_repeat_is_forbidden():
+async def test_a_time_in_the_text_is_reported_where_no_repeat_is_forbidden():
     async with Scripted([refusal(503, {})]) as upstream, gateway(upstream=upstream.url) as gp:
         answer = await gp.ask().answer()
         assert (answer.headers["retry-after"], answer.headers.get("x-should-retry")) == ("40", None)

@@ -32,7 +32,7 @@ async def status(gp: Gateway, **headers: str):
     return await gp.ask(None, "/status", method="GET", headers=headers).answer()
 
 
-async def test_a_credential_is_told_with_its_state_and_its_upstreams():
+async def test_a_credential_is_reported_with_its_state_and_its_upstreams():
     clock = DrivenClock()
     spare = {"type": "static", "token": "a-key-of-its-own"}
     async with Scripted(MINTED) as issuer, gateway(clock=clock, **blocks(issuer, spare=spare)) as gp:
@@ -86,7 +86,7 @@ async def test_a_credential_is_told_with_its_state_and_its_upstreams():
     assert "good-token-1" not in answer.body.decode()
 
 
-async def test_a_failing_credential_tells_its_issuers_reason_without_the_secret():
+async def test_a_failing_credential_shows_its_issuers_reason_without_the_secret():
     async with Scripted(REFUSED) as issuer, gateway(**blocks(issuer)) as gp:
         await until(lambda: gp.state.holders["corp"].status().failing)
         corp = (await status(gp)).json()["credentials"]["corp"]

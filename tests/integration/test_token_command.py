@@ -95,7 +95,7 @@ async def test_json_has_the_same_facts_and_the_token_only_with_reveal(tmp_path):
     assert json.loads(failed.stdout)["error"].endswith("answered 401: invalid_client")
 
 
-async def test_a_failure_is_told_in_the_words_of_the_issuer_without_the_secret(tmp_path):
+async def test_a_failure_is_reported_in_the_words_of_the_issuer_without_the_secret(tmp_path):
     refusal = {"error": "invalid_client", "error_description": f"no client i with the secret {SECRET}"}
     async with Scripted(*said((refusal, 401))) as issuer:
         result = await called("corp", "--reveal", "--config", written(tmp_path, issuer))
@@ -109,7 +109,7 @@ async def test_a_failure_is_told_in_the_words_of_the_issuer_without_the_secret(t
     assert SECRET not in result.output
 
 
-async def test_an_issuer_that_is_not_there_is_told_by_its_host(tmp_path):
+async def test_an_issuer_that_is_not_there_is_reported_by_its_host(tmp_path):
     async with Scripted([Rst()]) as issuer:
         result = await called("corp", "--config", written(tmp_path, issuer, timeout_s=2))
     assert (result.exit_code, result.stdout) == (1, "")
@@ -155,7 +155,7 @@ async def watching(file: str) -> asyncio.subprocess.Process:
     )
 
 
-async def test_watch_tells_a_first_refusal_with_its_time_and_the_next_try(tmp_path):
+async def test_watch_shows_a_first_refusal_with_its_time_and_the_next_try(tmp_path):
     async with Scripted(answer=lambda _: [Send(reply({"error": "invalid_client"}, 401))]) as issuer:
         process = await watching(written(tmp_path, issuer))
         assert process.stdout is not None
@@ -168,7 +168,7 @@ async def test_watch_tells_a_first_refusal_with_its_time_and_the_next_try(tmp_pa
     assert re.search(r"^\d\d:\d\d:\d\d failed: the issuer refused the client: .*; next try in 30 s\n$", line)
 
 
-async def test_watch_tells_of_each_refresh_until_ctrl_c(tmp_path):
+async def test_watch_reports_each_refresh_until_ctrl_c(tmp_path):
     serial = iter(range(1, 100))
 
     def mint(_: Received) -> Dialogue:

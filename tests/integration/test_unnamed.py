@@ -136,7 +136,7 @@ async def test_the_name_that_the_route_has_there_goes_up_where_nobody_names_a_mo
 
 @pytest.mark.parametrize("body", [{"input": "hi"}, form(model=None)], ids=["json", "form"])
 @pytest.mark.parametrize("name", [None, "there"])
-async def test_after_a_failover_the_header_tells_of_the_target_that_answered(body, name):
+async def test_after_a_failover_the_header_reports_the_target_that_answered(body, name):
     path, headers = ("/v1/moderations", JSON) if isinstance(body, dict) else (FORMS_WITHOUT["translations"], FORM)
     targets = [{"upstream": "dead", "name": None if name else "x"}, {"upstream": "live", "name": name}]
     async with Scripted(answer=answered) as upstream:

@@ -215,7 +215,7 @@ FLOOR = {
 }
 
 
-async def test_a_floor_for_tokens_is_told_in_the_words_by_which_dify_asks_again():
+async def test_a_floor_for_tokens_is_reported_in_the_words_by_which_dify_asks_again():
     """Its plugin looks for them in the text of the reply (dify-official-plugins#1694) and repeats with 16."""
     row = next(row for row in CHECKS if row.host == "Dify" and row.is_chat)
     async with serving(lambda _: [Send(reply({"error": FLOOR}, 400))], CHAT_MODEL) as gatepass:

@@ -51,7 +51,7 @@ CUT = event({"choices": [{"index": 0, "delta": {"content": text_of(UID)[:3]}, "f
         (PLAIN, Seen(), "broken"),
     ],
 )
-def test_answers_errors_and_broken_connections_are_told_apart(want, what, expected):
+def test_answers_errors_and_broken_connections_are_distinguished(want, what, expected):
     assert outcome(want, what) == expected
 
 

@@ -49,7 +49,7 @@ async def test_it_is_ready_when_it_says_so_and_is_stopped_at_the_end(
     assert_gone(tmp_path)
 
 
-async def test_one_that_ends_before_it_is_ready_is_told_with_its_last_words(program: Program, tmp_path: Path):
+async def test_one_that_ends_before_it_is_ready_is_reported_with_its_last_words(program: Program, tmp_path: Path):
     program("print('\\n'.join(f'line {i}' for i in range(99)))", "sys.exit(2)")
     with pytest.raises(GatewayFailed) as caught:
         await run(tmp_path)
@@ -67,7 +67,7 @@ async def test_one_that_is_never_ready_is_killed(program: Program, tmp_path: Pat
     assert_gone(tmp_path)
 
 
-async def test_one_that_does_not_stop_is_killed_and_told(
+async def test_one_that_does_not_stop_is_killed_and_reported(
     program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(module, "STOP_S", 0.5)
@@ -77,7 +77,7 @@ async def test_one_that_does_not_stop_is_killed_and_told(
     assert_gone(tmp_path)
 
 
-async def test_one_that_ends_badly_is_told(program: Program, tmp_path: Path):
+async def test_one_that_ends_badly_is_reported(program: Program, tmp_path: Path):
     program("signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))", READY, "signal.pause()")
     with pytest.raises(GatewayFailed, match="gatepass ended with exit code 7"):
         await run(tmp_path)

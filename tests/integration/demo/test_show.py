@@ -161,7 +161,7 @@ def test_the_main_job_is_played_once_with_every_step_right(whole: Popen[str]):
     assert_tells_no_token(output)
 
 
-async def test_it_stays_up_with_a_line_to_paste_until_it_is_told_to_end():
+async def test_it_stays_up_with_a_line_to_paste_until_it_is_asked_to_end():
     await asyncio.gather(stay_until(signal.SIGINT), stay_until(signal.SIGTERM))
 
 
@@ -187,7 +187,7 @@ async def stay_until(number: signal.Signals) -> None:
     assert_tells_no_token(output + rest)
 
 
-async def test_a_signal_in_the_middle_ends_it_without_a_verdict():
+async def test_a_signal_in_the_middle_ends_it_without_a_result():
     async with started("--once") as process, asyncio.timeout(BOUND_S):
         assert process.stdout is not None
         await process.stdout.readuntil(b"1. A streamed chat")

@@ -226,7 +226,7 @@ async def test_a_request_without_a_key_is_refused_before_its_body_is_read(server
     assert stage.upstream.received == []
 
 
-async def test_a_body_that_is_no_json_or_too_large_is_told(server, stage):
+async def test_a_body_that_is_no_json_or_too_large_is_reported(server, stage):
     broken = await server.ask(b"{", headers=KEYED).answer()
     assert (broken.status, broken.error["code"]) == (400, "invalid_json")
     announced = await server.ask(b"", headers={**KEYED, "content-length": "2000000"}).answer()

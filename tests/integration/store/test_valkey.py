@@ -95,7 +95,7 @@ async def test_it_signs_in_with_what_the_password_is_now_and_selects_its_databas
             assert (await store.get(["value/one"])).values == {"value/one": b"x"}
 
 
-async def test_a_wrong_password_and_none_are_told_in_the_servers_words_without_the_password():
+async def test_a_wrong_password_and_none_are_reported_in_the_servers_words_without_the_password():
     async with responding(Responder(password=b"right-password")) as responder:
         async with opened(settings(responder, password=Secret("wrong-password"))) as (store,):
             said = await unavailable(store.get([]))
@@ -227,7 +227,7 @@ async def test_a_client_certificate_is_shown(authority, ca_file, tmp_path):
             await unavailable(store.put("value/one", b"x", 60.0))
 
 
-def test_a_file_that_cannot_be_loaded_is_told_when_the_store_is_opened():
+def test_a_file_that_cannot_be_loaded_is_reported_when_the_store_is_opened():
     chosen = settings(Responder(port=1), "valkeys", network={"ca_file": "/none.pem"})
     with pytest.raises(OSError, match="No such file"):
         ValkeyStore(chosen, SystemClock())

@@ -130,7 +130,7 @@ def test_five_hundred_requests_are_one_run(loop, tmp_path):
     assert Path(f"{path}.runs").read_text() == "x"
 
 
-def test_a_program_that_is_mended_is_noticed_within_four_seconds(loop, tmp_path):
+def test_a_program_that_is_fixed_is_noticed_within_four_seconds(loop, tmp_path):
     path = program(tmp_path, "import sys\nsys.exit('no route to host')")
 
     async def work() -> float:

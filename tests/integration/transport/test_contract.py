@@ -534,7 +534,7 @@ async def test_a_closed_transport_does_not_make_a_broken_body_whole():
 
 
 @pytest.mark.parametrize("coding", ["identity", "gzip"])
-async def test_a_reply_tells_whether_its_body_has_ended(coding: str):
+async def test_a_reply_shows_whether_its_body_has_ended(coding: str):
     body, go_on = gzip.compress(b"one") if coding == "gzip" else b"one", asyncio.Event()
     begun = head(200, transfer_encoding="chunked", content_encoding=coding)
     async with Scripted([Send(begun + chunk(body)), Wait(go_on), Send(LAST_CHUNK)]) as upstream, DIRECT.open() as hand:

@@ -58,7 +58,7 @@ async def test_a_plain_request_goes_to_the_proxy_with_its_whole_url_and_the_prox
     assert proxy.connections == 1
 
 
-async def test_a_secure_request_goes_through_a_tunnel_and_tells_the_proxy_nothing(
+async def test_a_secure_request_goes_through_a_tunnel_and_shows_the_proxy_nothing(
     tls: tuple[ssl.SSLContext, ssl.SSLContext],
 ):
     server, client = tls

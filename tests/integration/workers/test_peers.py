@@ -37,7 +37,7 @@ async def reported(folder: Path, said: bytes) -> bytes:
         writer.close()
 
 
-async def test_each_worker_is_told_by_its_name_and_metrics_are_added_up(tmp_path):
+async def test_each_worker_is_reported_by_its_name_and_metrics_are_added_up(tmp_path):
     async with aclosing(worker(tmp_path, "worker-1")) as one, aclosing(worker(tmp_path, "worker-2")) as two:
         await one.open()
         await two.open()

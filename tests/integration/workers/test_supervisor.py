@@ -53,7 +53,7 @@ async def gone(pids: list[int]) -> None:
     await until(lambda: not any(map(alive, pids)))
 
 
-async def test_two_workers_serve_one_socket_and_show_one_set_of_metrics_and_each_line_tells_its_worker(tmp_path):
+async def test_two_workers_serve_one_socket_and_show_one_set_of_metrics_and_each_line_shows_its_worker(tmp_path):
     async with Scripted([Send(reply(COMPLETION))]) as upstream, supervised(tmp_path, upstream.url) as running:
         port = await running.port
         await running.pids()
@@ -131,7 +131,7 @@ def changed(folder: Path, **blocks: object) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), **blocks}))
 
 
-async def test_sighup_to_a_single_process_ends_nothing_and_reloads_and_no_line_tells_a_worker(tmp_path):
+async def test_sighup_to_a_single_process_ends_nothing_and_reloads_and_no_line_shows_a_worker(tmp_path):
     async with streaming(tmp_path, workers=1) as stream:
         changed(tmp_path, server={"drain_timeout_s": 20, "port": 1}, limits={"connections": 10}, log={"format": "text"})
         stream.running.process.send_signal(signal.SIGHUP)
@@ -159,7 +159,7 @@ async def test_sighup_to_a_worker_ends_no_stream(tmp_path):
         assert not any("worker_exited" in line for line in stream.running.lines)
 
 
-async def test_a_configuration_that_is_broken_leaves_the_old_one_and_is_told_in_the_form_of_the_log(tmp_path):
+async def test_a_configuration_that_is_broken_leaves_the_old_one_and_is_reported_in_the_form_of_the_log(tmp_path):
     async with Scripted([Send(reply(COMPLETION))]) as upstream, supervised(tmp_path, upstream.url) as running:
         port = await running.port
         old = await running.pids()
@@ -211,7 +211,7 @@ async def streaming(folder: Path, workers: int = 2) -> AsyncIterator[Streaming]:
             yield Streaming(running, port, asked, go_on)
 
 
-async def test_after_sigterm_a_stream_finishes_and_what_comes_is_told_503_at_once(tmp_path):
+async def test_after_sigterm_a_stream_finishes_and_what_comes_gets_503_at_once(tmp_path):
     async with streaming(tmp_path) as stream:
         stream.running.process.send_signal(signal.SIGTERM)
         await stream.running.said('"draining"', 2)  # each hears of it by itself, some milliseconds apart
@@ -252,7 +252,7 @@ async def is_refused(port: int) -> bool:
     return False
 
 
-async def test_a_stop_that_the_workers_had_heard_themselves_is_no_second_signal(tmp_path):
+async def test_a_stop_that_the_workers_had_received_themselves_is_no_second_signal(tmp_path):
     """systemd sends its SIGTERM to all processes of a service."""
     async with streaming(tmp_path) as stream:
         for pid in await stream.running.pids():

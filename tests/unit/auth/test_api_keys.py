@@ -137,7 +137,7 @@ def test_a_file_that_is_away_or_empty_leaves_the_last_keys_good(tmp_path):
     assert ring.find(ONE, 30.0) is None
 
 
-def test_a_file_that_is_away_or_empty_is_told_once_per_change(tmp_path, caplog):
+def test_a_file_that_is_away_or_empty_is_reported_once_per_change(tmp_path, caplog):
     caplog.set_level(logging.INFO, logger="gatepass.admission")
     file = tmp_path / "keys"
     file.write_text(f"{ONE}\n{TWO}\n")
@@ -171,7 +171,7 @@ def test_a_file_that_is_away_or_empty_is_told_once_per_change(tmp_path, caplog):
         ),
     ],
 )
-def test_a_key_too_weak_to_start_with_opens_nothing_later_and_is_told_without_its_value(
+def test_a_key_too_weak_to_start_with_opens_nothing_later_and_is_reported_without_its_value(
     tmp_path, caplog, weak, event, reason
 ):
     file = tmp_path / "keys"
@@ -190,7 +190,7 @@ def test_a_key_too_weak_to_start_with_opens_nothing_later_and_is_told_without_it
     assert reported(caplog) == [("WARNING", event, {"key": "rag", "reason": reason, "keys_in_force": 0})]
 
 
-def test_a_file_that_is_away_at_the_start_is_told(tmp_path):
+def test_a_file_that_is_away_at_the_start_is_reported(tmp_path):
     key = AccessKey(name="a", key=Secret(lambda: Reference.to_file(str(tmp_path / "no"))))
     with pytest.raises(UnresolvedReference):
         KeyRing([key])

@@ -40,7 +40,7 @@ def test_every_page_may_where_all_are_listed_and_is_named():
         (of("*"), [CHAT]),
     ],
 )
-def test_another_page_is_told_nothing_but_caches_that_it_depends_on_the_page(headers, origins):
+def test_another_page_gets_nothing_but_caches_that_it_depends_on_the_page(headers, origins):
     assert cors_headers(headers, origins) == (VARY,) == ((b"vary", b"origin"),)
     assert preflight("OPTIONS", (*headers, *ASKED), origins) is None
 
@@ -57,7 +57,7 @@ def test_every_method_of_every_operation_is_allowed():
 
 @pytest.mark.parametrize("name", ["x-request-id", "x-gatepass-adapted", "x-gatepass-attempts", "x-gatepass-hop",
     "x-gatepass-tried", "retry-after", "retry-after-ms", "x-should-retry"])  # fmt: skip
-def test_a_page_may_read_what_tells_of_its_request_and_what_repeats_go_by(name):
+def test_a_page_may_read_what_belongs_to_its_request_and_what_repeats_go_by(name):
     assert name in EXPOSED.decode().split(", ")
 
 
@@ -72,7 +72,7 @@ def test_a_preflight_is_answered_with_what_it_asked_for():
 
 
 @pytest.mark.parametrize(("profile", "setting"), [(None, "profiles.plain"), ("lobechat", "profiles.lobechat")])
-def test_a_page_that_is_shut_out_is_told_its_origin_and_the_setting(profile, setting):
+def test_a_page_that_is_shut_out_gets_its_origin_and_the_setting(profile, setting):
     reported = preflight_error(of(CHAT, *ASKED), profile).message
     assert reported.startswith(
         f"CORS: a page of the origin '{CHAT}' may not call gatepass from a browser. To allow it, add that origin to"
@@ -81,7 +81,7 @@ def test_a_page_that_is_shut_out_is_told_its_origin_and_the_setting(profile, set
     assert ("end the base URL in /for/NAME/v1" in reported) == (profile is None)
 
 
-def test_a_page_without_an_origin_is_told_that_no_setting_lets_it_in():
+def test_a_page_without_an_origin_sees_that_no_setting_lets_it_in():
     reported = preflight_error(of("null", *ASKED), "lobechat").message
     assert "'null'" in reported
     assert "never allowed" in reported

@@ -110,7 +110,7 @@ def test_tls_is_compared_with_tls() -> None:
     assert result.value == 0.3
 
 
-def test_a_rate_that_the_rig_limited_is_told_by_cpu_too() -> None:
+def test_a_rate_that_the_rig_limited_is_reported_by_cpu_too() -> None:
     mine = replace(SAMPLE, requests_s=24.0, cpu_us=120.0, gateway_cpu=0.99, rig_cpu=0.2)
     loads = {("gatepass-tls", "chat-64"): mine}
     for rig_cpu, gateway_cpu, by_cpu in ((0.99, 0.6, 0.15), (0.99, 0.98, None), (0.8, 0.6, None)):

@@ -10,7 +10,7 @@ def test_every_task_is_work_that_can_be_measured():
     assert {task.events for task in tasks} <= {515, 516}
 
 
-def test_missed_bar_is_said_and_ends_in_an_error(monkeypatch, capsys):
+def test_missed_bar_is_reported_and_ends_in_an_error(monkeypatch, capsys):
     slow, fast = (
         shapers.Task(name, lambda: sum(range(2000)), 1, bar_us) for name, bar_us in [("slow", 0.0), ("fast", 1e9)]
     )

@@ -35,7 +35,7 @@ def test_the_overview_loads_nothing_heavy():
     assert result.stdout.splitlines()[-1] == "LOADED"
 
 
-def test_the_version_is_told():
+def test_the_version_is_reported():
     assert run("--version").output == f"gatepass, version {__version__}\n"
 
 
@@ -46,7 +46,7 @@ def test_an_unknown_command_is_a_usage_error():
 
 
 @pytest.mark.parametrize("module", ["gatepass.cli.nowhere", "gatepass.nowhere.command"])
-def test_a_missing_module_is_told_and_harms_no_other_command(module):
+def test_a_missing_module_is_reported_and_harms_no_other_command(module):
     group = Commands(
         {"gone": CommandEntry(module, "gone", "Not here."), "keys": CommandEntry("gatepass.cli.keys", "keys", "Keys.")},
         name="gatepass",

@@ -179,7 +179,7 @@ def test_without_a_model_the_first_declared_one_of_each_operation_is_called(doct
         ("models: {m: {upstream: chat, capabilities: {kind: tts}}}", ("m",), "doctor has no call for speech, only for"),
     ],
 )
-def test_what_cannot_be_called_is_said_and_nothing_is_tested(doctor, found, text, arguments, expected):
+def test_what_cannot_be_called_is_reported_and_nothing_is_tested(doctor, found, text, arguments, expected):
     upstreams = "upstreams: {chat: {base_url: 'https://llm.example/v1'}}"
     result = doctor(*arguments, "--call", text=f"{upstreams}\n{text}\n")
     assert (result.exit_code, result.stdout, found.models) == (2, "", [])

@@ -105,7 +105,7 @@ def test_options_beat_the_environment_and_the_environment_beats_the_file(
         ("server: {port: 0}", "Error: server.port is 0, which picks a free port: set the port with --port\n"),
     ],
 )
-def test_a_file_that_does_not_tell_the_place_is_exit_code_1(
+def test_a_file_that_does_not_show_the_place_is_exit_code_1(
     tmp_path: Path, asked: list[tuple[str, int]], text: str | None, expected: str
 ) -> None:
     file = tmp_path / "f.yaml"

@@ -212,7 +212,7 @@ def test_the_only_keys_stay_because_without_keys_gatepass_is_open_on_this_machin
     assert "'a' has the only keys" in message
 
 
-def test_a_configuration_that_is_no_yaml_file_is_told():
+def test_a_configuration_that_is_no_yaml_file_is_reported():
     assert "change GATEPASS_KEY_HASHES" in run("revoke", "a", env={"GATEPASS_CONFIG": ""}).stderr
     assert "is not YAML" in run("revoke", "a", "--config", "x.json").stderr
     assert "does not exist" in run("revoke", "a", "--config", "/nowhere.yaml").stderr

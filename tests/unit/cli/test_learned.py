@@ -55,7 +55,7 @@ def test_without_anything_it_asks_where_gatepass_listens_by_default():
         ("log: {level: info}", "http://127.0.0.1:8080"),
     ],
 )
-def test_the_file_tells_where(tmp_path, text, url):
+def test_the_file_shows_where(tmp_path, text, url):
     assert learned_page(file(tmp_path, text), None, "GATEPASS_KEY").url == url
 
 
@@ -119,7 +119,7 @@ def test_a_key_is_no_part_of_a_place_that_is_printed():
     assert KEY not in repr(LearnedPage("http://h", KEY))
 
 
-def test_what_cannot_be_used_is_told_and_exits_with_two(tmp_path, monkeypatch):
+def test_what_cannot_be_used_is_reported_and_exits_with_two(tmp_path, monkeypatch):
     assert "does not exist" in refused("--config", str(tmp_path / "absent.yaml"))
     assert "does not exist" in refused("--config", str(tmp_path / "absent.yaml"), "--url", "http://127.0.0.1:1")
     assert "picks a free port" in refused("--config", file(tmp_path, "server: {port: 0}"))

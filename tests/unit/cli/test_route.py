@@ -68,7 +68,7 @@ def test_rules_are_listed_with_all_places_where_they_stand_and_an_upstream_that_
     assert passed_over not in reported("embeddings", model={}, operations=without)
 
 
-def test_limits_are_told_with_their_bounds_where_they_hold_in_the_end():
+def test_limits_are_reported_with_their_bounds_where_they_hold_in_the_end():
     clamp = {"max_tokens": {"max": 100}, "temperature": {"min": 0.1, "max": 1.5}}
     rules = {"rename": {"max_tokens": "max_completion_tokens"}, "drop": ["metadata"]}
     operations = {"chat": {"rules": {"clamp": clamp, "set": {"metadata.team": "x"}}}}
@@ -94,7 +94,7 @@ def test_an_operation_has_the_built_in_rules_that_concern_it():
     assert named("rerank") == ["strays"]
 
 
-def test_every_url_of_an_operation_is_told_with_what_becomes_of_a_form():
+def test_every_url_of_an_operation_is_reported_with_what_becomes_of_a_form():
     found = reported("images", model={"name": "deployed", "rules": {"drop": ["user"]}})
     assert found == [
         "profile plain: nothing",
@@ -141,7 +141,7 @@ def test_a_reranker_is_asked_in_its_shape():
         ({"learn": "off", "learn_also": ["tools"]}, "learning: off"),
     ],
 )
-def test_what_may_be_learned_is_told(settings, line):
+def test_what_may_be_learned_is_reported(settings, line):
     assert line in reported(upstream=settings)
 
 
@@ -170,7 +170,7 @@ def test_the_url_is_the_one_that_is_called(settings, name, lines):
     assert reported(upstream=settings, model={"name": name})[-2:] == lines
 
 
-def test_the_steps_are_told_in_the_order_in_which_the_street_takes_them():
+def test_the_steps_are_reported_in_the_order_in_which_a_request_takes_them():
     places = {"profile": "profile ", "rerank": "rerank_shape", "rules": "rules of models.m"}
     blocks = {
         "upstreams": {"up": {"base_url": URL, "rerank_shape": "tei"}},

@@ -69,7 +69,7 @@ def test_a_file_that_is_named_by_the_environment_is_named(tmp_path, capsys, monk
     assert json.loads(said(capsys, tmp_path, "json", None))["file"] == "environment"
 
 
-def test_a_warning_is_a_line_of_the_log_and_a_secret_that_has_gone_is_told_like_a_problem(
+def test_a_warning_is_a_line_of_the_log_and_a_secret_that_has_gone_is_reported_like_a_problem(
     tmp_path, capsys, monkeypatch
 ):
     file, pipe = tmp_path / "gatepass.json", tmp_path / "pipe"

@@ -35,7 +35,7 @@ def lines(token: Token, status: Status = FRESH, settings: Config | None = None) 
     return list(report(settings or config(), "corp", CredentialView(status, token, 0.0), 0.123, NOW_S))
 
 
-def test_an_opaque_token_is_told_by_its_life():
+def test_an_opaque_token_is_reported_by_its_life():
     assert lines(Token(Secret("opaque-token"), 0.0, 300.0)) == [
         ("credential", "corp (oauth2)"),
         ("from", "sso.corp.example, in 0.12 s"),
@@ -70,7 +70,7 @@ def test_a_jwt_shows_its_safe_claims_and_never_itself():
         (Token(Secret("t"), 0.0, None, TokenKind.KEY, LifetimeSource.NONE), "unlimited: a key does not expire"),
     ],
 )
-def test_a_life_that_nobody_told_is_said_to_be_so(token, said):
+def test_a_lifetime_without_a_source_is_marked_as_such(token, said):
     assert ("lifetime", said) in lines(token)
 
 
@@ -100,7 +100,7 @@ def of_type(**settings: Any) -> Config:
         (CORP, Token(Secret("t"), 0.0, 5.96), "5.9 s, from the issuer's reply"),
     ],
 )
-def test_who_told_the_life_is_named_as_what_it_is(settings, token, said):
+def test_the_source_of_the_lifetime_is_named_as_what_it_is(settings, token, said):
     assert ("lifetime", said) in lines(token, settings=of_type(**settings))
 
 
@@ -120,13 +120,13 @@ def test_a_token_out_of_the_store_is_said_to_be_so():
     assert reported[3] == ("age", "100 s: fetched by another gatepass, read from the store")
 
 
-def test_a_key_has_no_future_to_tell():
+def test_a_key_has_no_future_to_show():
     key = Token(Secret("t"), 0.0, None, TokenKind.KEY, LifetimeSource.NONE)
     labels = [label for label, _ in lines(key, replace(FRESH, expires_in_s=None, next_try_in_s=None))]
     assert labels == ["credential", "from", "token", "lifetime", "sent as"]
 
 
-def test_each_way_of_carrying_is_told_with_its_upstreams():
+def test_each_way_of_carrying_is_reported_with_its_upstreams():
     other = {"base_url": "https://other.example/v1", "credential": "corp"}
     settings = config(
         embed=other,
@@ -141,7 +141,7 @@ def test_each_way_of_carrying_is_told_with_its_upstreams():
     ]
 
 
-def test_a_credential_without_an_upstream_tells_its_own_way():
+def test_a_credential_without_an_upstream_shows_its_own_way():
     settings = config(chat={"base_url": "https://llm.example/v1"})
     reported = lines(Token(Secret("t"), 0.0, 300.0), FRESH, settings)
     assert reported[-1] == ("sent as", "Authorization: Bearer {token}; no upstream uses it")
@@ -159,7 +159,7 @@ def test_a_configuration_without_credentials_says_so(tmp_path):
     assert (result.exit_code, result.output) == (2, "'corp' is not a name under credentials\n")
 
 
-def test_without_a_name_the_only_credential_is_meant_and_of_several_the_names_are_told(tmp_path):
+def test_without_a_name_the_only_credential_is_meant_and_of_several_the_names_are_reported(tmp_path):
     token = partial(run_on, tmp_path / "gatepass.yaml", "token")
     upstreams = "upstreams: {u: {base_url: 'https://x', credential: corp}}\n"
     alone = token(text=upstreams + "credentials: {corp: {type: static, token: k-1}}\n")
@@ -219,7 +219,7 @@ def test_a_new_token_is_a_line_with_its_kind_its_life_and_the_number_of_its_fetc
     assert reported(NOTHING, newer) == ["new token (fetch 2): jwt, lifetime 299 s; next try in 240 s"]
 
 
-def test_a_key_that_was_replaced_tells_no_life():
+def test_a_key_that_was_replaced_shows_no_life():
     key = Token(Secret("key-2"), 1.0, None, TokenKind.KEY, LifetimeSource.NONE)
     newer = CredentialView(
         replace(FRESH, kind=TokenKind.KEY, expires_in_s=None, fetches=2, next_try_in_s=None), key, 1.0
@@ -241,7 +241,7 @@ def test_a_token_that_another_gatepass_fetched_is_no_fetch_of_this_one():
     ]
 
 
-def test_a_failure_is_told_at_once_and_then_once_a_minute_with_the_number_of_times():
+def test_a_failure_is_reported_at_once_and_then_once_a_minute_with_the_number_of_times():
     looks = [failed(HELD, 0.0, now=now) for now in (1.0, 1.4, 3.6, 60.9, 61.0, 63.4)]
     looks = [
         replace(look, status=replace(look.status, last_error_age_s=1.0 / (place + 1)))
@@ -253,7 +253,7 @@ def test_a_failure_is_told_at_once_and_then_once_a_minute_with_the_number_of_tim
     ]
 
 
-def test_two_reasons_by_turns_are_told_once_each():
+def test_two_reasons_by_turns_are_reported_once_each():
     looks = [
         failed(HELD, 1.0 / age, reason) for age, reason in enumerate([DOWN, "no connection", DOWN, "no connection"], 1)
     ]
@@ -261,7 +261,7 @@ def test_two_reasons_by_turns_are_told_once_each():
 
 
 @pytest.mark.parametrize("told_first", [True, False])
-def test_a_reason_that_was_told_before_the_watch_is_not_told_again_but_after_a_token(told_first):
+def test_a_reason_that_was_reported_before_the_watch_is_not_reported_again_but_after_a_token(told_first):
     before = failed(NOTHING, 0.5) if told_first else NOTHING
     recovered = failed(CredentialView(replace(FRESH, fetches=3), FIRST, 1.0), 1.0, next_s=232.4)
     recovered = replace(recovered, status=replace(recovered.status, failing=False))
@@ -273,7 +273,7 @@ def test_a_reason_that_was_told_before_the_watch_is_not_told_again_but_after_a_t
     assert lines[:-2] == ([] if told_first else [f"failed: {DOWN}; next try in 3 s"])
 
 
-def test_a_quick_failure_and_the_token_after_it_are_told_in_their_order():
+def test_a_quick_failure_and_the_token_after_it_are_reported_in_their_order():
     token = Token(Secret("token-2"), 240.0, 300.0)
     both = failed(CredentialView(replace(FRESH, age_s=0.0, fetches=3), token, 240.0), 0.05, next_s=None)
     assert reported(HELD, both) == [f"failed: {DOWN}", "new token (fetch 3): opaque, lifetime 300 s"]

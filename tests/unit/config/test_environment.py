@@ -287,7 +287,7 @@ def test_an_unknown_variable_that_resembles_none_is_reported_with_all():
     assert "GATEPASS_UPSTREAM_URL" in reported
 
 
-def test_the_key_that_the_command_learned_shows_is_no_fault_and_opens_no_door():
+def test_the_key_that_the_command_learned_shows_is_no_fault_and_allows_nothing():
     document = read(KEY="gp-of-the-shell-4711")
     assert document.problems == []
     assert document.warnings == [

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from gatepass.config.upstream import RepairConfig, UpstreamConfig
 
 
-def test_nothing_is_mended_beside_what_always_is():
+def test_nothing_is_fixed_beside_what_always_is():
     assert UpstreamConfig(base_url="https://h/v1").repair == RepairConfig()
     assert RepairConfig().model_dump() == {"cumulative": False, "one_id": False, "without_choices": "move"}
 

@@ -50,7 +50,7 @@ def test_first_bytes_win_over_the_label_at_every_split(label, body, expected):
     ],
 )
 @pytest.mark.parametrize("body", [b"vendor: x\n\n", b"Service", b"datax", b"idle", b"null", b'"text"', b"\xef\xbb{"])
-def test_label_decides_where_the_bytes_tell_nothing(label, expected, body):
+def test_label_decides_where_the_bytes_show_nothing(label, expected, body):
     assert ContentSniffer(label).feed(body) is expected
 
 
@@ -63,7 +63,7 @@ def test_what_may_still_become_a_stream_is_undecided(part):
     assert sniffer.held == part
 
 
-def test_decided_opening_stays_decided():
+def test_decided_content_stays_decided():
     sniffer = ContentSniffer(None)
     sniffer.feed(b"data: x")
     assert sniffer.feed(b"<html>") is ContentKind.STREAM

@@ -69,7 +69,7 @@ def test_a_404_without_the_apis_own_words_names_the_version_in_base_url(body):
         "Client sent an HTTP request to an HTTPS server.",
     ],
 )
-def test_plain_http_at_a_tls_port_is_told_with_https(message):
+def test_plain_http_at_a_tls_port_is_reported_with_https(message):
     reported = with_hint(message, "chat", 400)
     assert reported == f"{message} The port requires TLS: begin upstreams.chat.base_url with https://."
 

@@ -233,7 +233,7 @@ async def test_unasked_bytes_end_an_idle_connection():
     assert wire.told == ["freed", "lost"]
 
 
-async def test_a_server_that_speaks_first_is_told_of():
+async def test_a_server_that_speaks_first_is_reported():
     wire = Wire()
     wire.feed(b"SSH-2.0\r\n")
     fault = await fault_of(asked(wire))
@@ -287,7 +287,7 @@ def waiting(body: bytes = b"body") -> tuple[Wire, asyncio.Task[UpstreamResponse]
     return wire, asked(wire, body)
 
 
-async def test_a_held_request_is_written_once_when_it_is_told_to():
+async def test_a_held_request_is_written_once_on_demand():
     wire, asking = waiting()
     await rest()
     assert wire.sent == b""

@@ -16,7 +16,7 @@ class Pen:
         self._told.append(self._name)
 
 
-async def test_those_of_a_turn_are_told_in_their_order_when_it_is_over():
+async def test_those_of_a_turn_are_reported_in_their_order_when_it_is_over():
     told: list[str] = []
     outbox, loop = WriteBatcher(), asyncio.get_running_loop()
     taken = [

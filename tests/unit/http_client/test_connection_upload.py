@@ -164,7 +164,7 @@ async def test_who_leaves_in_the_turn_of_the_reply_has_left():
 
 
 @pytest.mark.parametrize("error", [ReceiveTimeout("slow"), TimeoutError("its own")])
-async def test_what_ends_the_upload_is_told_as_it_is(error: Exception):
+async def test_what_ends_the_upload_is_reported_as_it_is(error: Exception):
     sender = Sender()
     wire, asking = await begun(sender)
     sender.send(error)

@@ -35,7 +35,7 @@ def test_a_client_certificate_is_loaded_with_its_key(files: dict[str, str]):
 
 
 @pytest.mark.parametrize("name", ["ca_file", "client_cert"])
-def test_a_file_that_is_none_is_told_of_at_once(files: dict[str, str], name: str, tmp_path: Path):
+def test_a_file_that_is_none_is_reported_at_once(files: dict[str, str], name: str, tmp_path: Path):
     text = tmp_path / "text.pem"
     text.write_text("no certificate")
     for path in (text, tmp_path / "missing.pem"):

@@ -45,7 +45,7 @@ def test_other_statuses_are_not_parsed(status):
     )
 
 
-def test_without_form_there_is_nothing_to_hear():
+def test_without_form_there_is_nothing_to_read():
     assert UpstreamRejection.of(ClientProtocol.CHAT, 400, None, b"{}") is None
 
 

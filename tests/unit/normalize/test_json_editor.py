@@ -34,7 +34,7 @@ def test_what_is_not_touched_keeps_its_bytes():
 
 
 @pytest.mark.parametrize("number", [b"1e999", b"-1E400", b"9" * 5000, b'[{"x":1e999}]'])
-def test_a_value_that_cannot_be_built_is_the_clients_to_mend(number):
+def test_a_value_that_cannot_be_built_is_the_clients_to_fix(number):
     under_way = draft(b'{"a":%b,"b":1}' % number)
     with pytest.raises(InvalidRequest, match="`a` contains a number that is too large") as caught:
         under_way.top.value("a")
@@ -148,7 +148,7 @@ ACTIONS = st.lists(st.tuples(st.sampled_from(["drop", "set", "rename"]), STRINGS
 
 
 @given(st.data())
-def test_a_draft_does_what_a_dict_does(data):
+def test_the_editor_does_what_a_dict_does(data):
     value: dict[str, Any] = data.draw(st.dictionaries(STRINGS, VALUES, max_size=4))
     body = data.draw(written(value)).encode()
     model = dict(json.loads(body))

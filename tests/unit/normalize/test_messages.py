@@ -201,7 +201,7 @@ def test_without_a_schema_or_messages_nothing_is_added(document):
         ),
     ],
 )
-def test_a_number_that_cannot_be_read_is_the_clients_to_mend(change, body, number):
+def test_a_number_that_cannot_be_read_is_the_clients_to_fix(change, body, number):
     call = a_call(body % number)
     with pytest.raises(InvalidRequest, match="a number that is too large"):
         apply_changes(call, [change])

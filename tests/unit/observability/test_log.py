@@ -197,7 +197,7 @@ def test_an_event_is_the_same_line_whether_somebody_else_listens_or_not(logged, 
     assert "s3cret-k" not in str(alone)
 
 
-def test_each_level_of_an_event_and_each_event_of_a_level_are_told_apart(logged):
+def test_each_level_of_an_event_and_each_event_of_a_level_are_distinguished(logged):
     buffer = logged()
     logger = logging.getLogger("gatepass.access")
     said = [(logging.INFO, "request"), (logging.WARNING, "request"), (logging.INFO, "bodies")] * 2
@@ -212,7 +212,7 @@ def test_each_level_of_an_event_and_each_event_of_a_level_are_told_apart(logged)
 @given(st.lists(st.floats(0, 4e9), min_size=1, max_size=5))
 @example([0.0, 0.9999999999999999, 1.0, 0.5])
 @example([1700000000.999, 1700000000.9999998, 1700000001.0, 1700000000.0])
-def test_a_line_tells_its_time_in_whole_milliseconds_that_have_passed(moments):
+def test_a_line_shows_its_time_in_whole_milliseconds_that_have_passed(moments):
     line = LogFormatter(Redactor(), "text")
     for at_s in moments:
         second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(int(at_s)))
@@ -335,7 +335,7 @@ def test_what_a_loop_left_waiting_that_runs_no_more_goes_out_with_the_next_one(p
 
 
 @pytest.mark.parametrize("end", ["broken", "closed"])
-async def test_a_stream_that_takes_nothing_fails_nobody_and_is_told_of(pipe, sink, tell, capsys, end):
+async def test_a_stream_that_takes_nothing_fails_nobody_and_is_reported(pipe, sink, tell, capsys, end):
     tell("a")
     if end == "closed":
         sink.stream.close()
@@ -347,7 +347,7 @@ async def test_a_stream_that_takes_nothing_fails_nobody_and_is_told_of(pipe, sin
     pipe.broken = False
 
 
-async def test_a_write_that_fails_is_told_of_alone_and_the_others_go_on(pipe, tell, capsys):
+async def test_a_write_that_fails_is_reported_alone_and_the_others_go_on(pipe, tell, capsys):
     first, second = "a" * 3_000, "b" * 3_000
     tell(first)
     tell(second)
@@ -363,7 +363,7 @@ def _fail_once(pipe, taken):
     raise BlockingIOError("full")
 
 
-def test_an_event_that_cannot_be_written_out_fails_nobody_and_is_told_of(pipe, sink, capsys):
+def test_an_event_that_cannot_be_written_out_fails_nobody_and_is_reported(pipe, sink, capsys):
     sink.emit_event(logging.INFO, "request", {"n": 10**5_000})
     sink.emit_event(logging.INFO, "request", {"id": "b"})
     assert "ValueError" in capsys.readouterr().err

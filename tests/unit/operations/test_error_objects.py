@@ -220,7 +220,7 @@ def test_the_headers_of_a_plain_error():
         (refusal(400, upstream_code="content_filter"), []),
     ],
 )
-def test_the_headers_tell_what_to_do(error, extra):
+def test_the_headers_show_what_to_do(error, extra):
     assert error_headers(error) == [
         (b"content-type", b"application/json"),
         (b"cache-control", b"no-store"),
@@ -281,7 +281,7 @@ def test_no_error_in_mid_stream_makes_ragflow_repeat_the_answer(error):
     assert DANGEROUS_NAME not in str(caught)
 
 
-def test_the_classes_tell_plain_texts_apart():
+def test_the_classes_distinguish_plain_texts():
     """The table above can fail: the same errors before a stream has begun are repeated, and should be."""
     plain = f"Error code: 503 - {error_object(UpstreamClosed('closed', upstream='u'))}"
     assert ragflow_class(plain) == "SERVER"

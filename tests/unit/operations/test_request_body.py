@@ -111,7 +111,7 @@ def test_an_empty_body_is_called_empty(body):
         (b'{"a":"\\ud8"}', "The body is not JSON: invalid character in unicode escape at byte 11."),
     ],
 )
-def test_what_is_no_json_is_told_with_its_place(body, message):
+def test_what_is_no_json_is_reported_with_its_place(body, message):
     assert refusal(body) == message
 
 
@@ -135,7 +135,7 @@ def test_a_whole_pair_is_fine(whole):
     ("wrong", "at"), [(b"\xff", 0), (b"a\xc3", 1), (b"\xed\xa0\x80", 0), (b"\xf4\x90\x80\x80", 0), (b"\xc0\x80", 0)]
 )
 @pytest.mark.parametrize("before", [b"", "é".encode() * WINDOW_BYTES, b"x" + "é".encode() * WINDOW_BYTES])
-def test_what_is_not_utf8_is_told_with_its_place(wrong, at, before):
+def test_what_is_not_utf8_is_reported_with_its_place(wrong, at, before):
     start = b'{"a":"' + before
     assert refusal(start + wrong + b'"}').endswith(f" at byte {len(start) + at}.")
 

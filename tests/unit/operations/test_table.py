@@ -127,7 +127,7 @@ def test_several_slashes_make_no_other_way_in(path):
         ("/v1/v1/v1/completions", "/v1/v1/v1"),
     ],
 )
-def test_a_wrong_base_url_is_told_beside_the_right_one(path, wrong):
+def test_a_wrong_base_url_is_reported_beside_the_right_one(path, wrong):
     reported = nothing_at(path, "", "http://gw/v1").message
     assert reported == (
         f"No operation has the path {path}. The base URL is http://gw/v1."
@@ -136,7 +136,7 @@ def test_a_wrong_base_url_is_told_beside_the_right_one(path, wrong):
 
 
 @pytest.mark.parametrize("path", ["/", "/v1", "/api/tags", "/v1/threads/1/messages", ""])
-def test_a_path_that_tells_of_no_base_url_is_told_the_right_one(path):
+def test_a_path_without_a_base_url_gets_the_right_one(path):
     assert nothing_at(path, "/llm").message == f"No operation has the path {path}. The base URL is /llm/v1."
 
 
@@ -213,7 +213,7 @@ def test_a_long_unknown_path_is_cut_in_the_message():
         ("get", "/v1/models", "GET, HEAD"),
     ],
 )
-def test_a_wrong_method_is_told_the_right_one(method, path, allow):
+def test_a_wrong_method_gets_the_right_one(method, path, allow):
     with pytest.raises(MethodNotAllowed) as caught:
         match(method, path)
     assert caught.value.allow == allow

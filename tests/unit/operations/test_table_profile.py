@@ -27,7 +27,7 @@ from gatepass.operations.table import base_url, select_profile, split_profile
         ("/fort/dify", "", (None, "/fort/dify")),
     ],
 )
-def test_a_path_tells_its_profile_and_what_it_is_without_it(path, base_path, found):
+def test_a_path_shows_its_profile_and_what_it_is_without_it(path, base_path, found):
     assert split_profile(path, base_path) == found
 
 
@@ -38,7 +38,7 @@ def test_the_path_wins_over_the_key_and_both_over_plain():
 
 
 @pytest.mark.parametrize("name", ["", "rag", "x" * 5000])
-def test_a_profile_that_is_none_is_told_with_those_that_are(name):
+def test_a_profile_that_is_none_is_reported_with_those_that_are(name):
     with pytest.raises(UnknownPath) as caught:
         select_profile(BUILT_IN, name, "ragflow")
     assert "ragflow" in caught.value.message
@@ -70,7 +70,7 @@ def test_it_has_no_host_where_there_is_none_or_more_than_one():
 
 
 @pytest.mark.parametrize(("proto", "scheme"), [(b"https", "https"), (b"http", "http"), (b"javascript", "http")])
-def test_a_proxy_may_tell_that_it_speaks_tls(proto, scheme):
+def test_a_proxy_may_show_that_it_speaks_tls(proto, scheme):
     assert base_url(((b"host", b"gw"), (b"x-forwarded-proto", proto))) == f"{scheme}://gw/v1"
 
 

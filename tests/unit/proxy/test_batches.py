@@ -144,7 +144,7 @@ async def test_the_first_part_that_fails_ends_the_others_before_its_error_is_rai
     assert attempt.requests == len(upstream.asked) + 1
 
 
-async def test_the_access_line_of_a_call_in_parts_tells_of_all_of_them():
+async def test_the_access_line_of_a_call_in_parts_reports_all_of_them():
     wanted, adapted = a_request(6, 2)
     attempt = an_attempt(wanted, bodies=True)
     attempt.upstream_request_id = "of a try before"
@@ -162,7 +162,7 @@ async def test_the_access_line_of_a_call_in_parts_tells_of_all_of_them():
     assert attempt.reply_text == "reply 0\nreply 2\nreply 4"
 
 
-async def test_the_part_that_failed_tells_first_what_it_was_answered():
+async def test_the_part_that_failed_shows_first_what_it_was_answered():
     wanted, adapted = a_request(4, 2)
     attempt = an_attempt(wanted, bodies=True)
 

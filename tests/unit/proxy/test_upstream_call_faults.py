@@ -140,7 +140,7 @@ def test_each_tls_problem_has_advice_of_its_own_and_stays_a_server_fault_for_rag
     assert ragflow_class(f"Error code: 502 - {error.message}") == "SERVER"
 
 
-def test_an_unknown_ca_beside_a_ca_file_is_told_as_another_ca():
+def test_an_unknown_ca_beside_a_ca_file_is_reported_as_another_ca():
     fault = TransportFault(Fault.TLS, TlsProblem.UNKNOWN_CA)
     reported = upstream_error(fault, "chat", BASE, has_ca_file=True).message
     assert f"({TlsProblem.OTHER_CA}). Add the certificate of the CA that signs {HOST}" in reported
@@ -158,7 +158,7 @@ def test_a_timeout_names_its_seconds(fault, words):
     assert words in upstream_error(TransportFault(fault, "", limit_s=2.5), "chat", BASE).message
 
 
-def test_a_proxy_that_wants_a_password_is_told_with_the_setting_of_it():
+def test_a_proxy_that_wants_a_password_is_reported_with_the_setting_of_it():
     refused = TransportFault(Fault.PROXY, "407 Proxy Authentication Required", sent=False)
     assert upstream_error(refused, "chat", BASE).message == (
         f"The proxy in front of {HOST} refuses (407 Proxy Authentication Required)."

@@ -309,7 +309,7 @@ async def test_a_reply_that_is_not_completed_breaks_off_behind_what_was_offered(
     assert all(message["more_body"] for message in server.sent[1:])
 
 
-async def test_a_disconnect_is_told_to_who_watches_and_is_no_error_for_the_server():
+async def test_a_disconnect_is_reported_to_the_watcher_and_is_no_error_for_the_server():
     server = Server(*body_of(b"x"))
     left: list[str] = []
 

@@ -147,7 +147,7 @@ async def test_a_dribbled_head_does_not_buy_time():
     assert reported(wire_client.heard) == ("receive_timeout", True)
 
 
-async def test_a_body_that_does_not_come_is_told_to_the_street_and_then_cut_off():
+async def test_a_body_that_does_not_come_ends_its_request_and_then_the_connection():
     held = Held()
     wire_client = WireClient(held)
     await visited(wire_client, asked(b"hello")[:-1])
@@ -227,7 +227,7 @@ async def test_what_is_broken_behind_a_request_waits_for_its_response(behind: by
     assert len(wire_client.turns) == 1
 
 
-async def test_a_broken_body_is_told_at_once_and_its_street_has_nobody_to_answer():
+async def test_a_broken_body_is_rejected_at_once_and_its_handler_writes_nothing():
     held = Held()
     wire_client = WireClient(held)
     raw = asked(b"zz\r\n", "transfer-encoding: chunked", length=False)
@@ -304,7 +304,7 @@ async def served_for_a_caller(turn: HttpRequestCycle) -> None:
     await echo(turn)
 
 
-async def test_above_the_shares_the_oldest_silent_connection_closes_and_the_new_one_is_heard():
+async def test_above_the_shares_the_oldest_silent_connection_closes_and_the_new_one_is_served():
     shares = shared()
     first, *others = (WireClient(echo, shares=shares) for _ in range(5))
     assert (first.transport.closing, first.refused) == (True, [("overloaded", "192.0.2.7")])
@@ -366,14 +366,14 @@ async def test_a_connection_that_ends_leaves_its_share():
 
 
 @pytest.mark.parametrize("form", BROKEN)
-async def test_what_is_refused_is_told_to_the_reception_with_its_address(form: str):
+async def test_what_is_refused_is_counted_as_a_rejection_with_its_address(form: str):
     raw, code = BROKEN[form]
     wire_client = WireClient(echo)
     await visited(wire_client, raw, asked(b"1"))
     assert wire_client.refused == [(code, "192.0.2.7")]
 
 
-async def test_a_head_that_is_late_is_told_to_the_reception_and_a_request_is_not():
+async def test_a_head_that_is_late_is_counted_as_a_rejection_and_a_request_is_not():
     late, fine = WireClient(echo), WireClient(echo)
     await visited(fine, asked(b"1"))
     await advance(RECEIVE_S)
@@ -469,7 +469,7 @@ async def test_a_departure_reaches_whoever_watches_and_whoever_waits():
     await rest()
 
 
-async def test_who_watches_too_late_is_told_at_once_and_writes_to_nobody():
+async def test_who_watches_too_late_is_called_at_once_and_writes_to_nobody():
     left: list[str] = []
     go = asyncio.Event()
 
@@ -535,7 +535,7 @@ async def test_a_wait_for_room_ends_with_the_connection():
 
 
 @pytest.mark.parametrize("begun", [False, True])
-async def test_a_fault_of_the_street_is_logged_and_ends_the_connection(begun: bool, caplog: pytest.LogCaptureFixture):
+async def test_a_fault_of_the_handler_is_logged_and_ends_the_connection(begun: bool, caplog: pytest.LogCaptureFixture):
     async def broken(turn: HttpRequestCycle) -> None:
         if begun:
             turn.start(200, [])
@@ -552,7 +552,7 @@ async def test_a_fault_of_the_street_is_logged_and_ends_the_connection(begun: bo
     assert not wire_client.heard.endswith(b"0\r\n\r\n")
 
 
-async def test_a_street_that_is_cancelled_leaves_no_client_waiting():
+async def test_a_handler_that_is_cancelled_leaves_no_client_waiting():
     wire_client = WireClient(Held())
     await visited(wire_client, asked(b"x"))
     (task,) = wire_client.state.tasks
@@ -562,7 +562,7 @@ async def test_a_street_that_is_cancelled_leaves_no_client_waiting():
 
 
 @pytest.mark.parametrize("expects", [(), ("expect: 100-continue",)])
-async def test_nothing_is_written_behind_a_close_of_which_nobody_was_told_yet(expects: tuple[str, ...]):
+async def test_nothing_is_written_behind_a_close_that_nobody_knows_yet(expects: tuple[str, ...]):
     async def cut(turn: HttpRequestCycle) -> None:
         wire_client.transport.abort()
         await echo(turn)
@@ -716,7 +716,7 @@ async def test_a_body_that_is_passed_on_is_bounded_and_its_rest_is_nobodys():
     assert announced.statuses == [413]
 
 
-async def test_a_client_that_leaves_while_its_body_is_passed_on_is_told_to_the_street():
+async def test_a_client_that_leaves_while_its_body_is_passed_on_is_reported_to_the_handler():
     passing = Passing()
     wire_client = WireClient(passing)
     await passing.want(9)
@@ -726,7 +726,7 @@ async def test_a_client_that_leaves_while_its_body_is_passed_on_is_told_to_the_s
     assert isinstance(passing.raised[0], ClientGone)
 
 
-async def test_a_client_that_expects_is_told_to_go_on_when_its_body_is_passed_on():
+async def test_a_client_that_expects_gets_100_continue_when_its_body_is_passed_on():
     passing = Passing()
     wire_client = WireClient(passing)
     raw = asked(b"hello", "expect: 100-continue")
@@ -829,7 +829,7 @@ async def test_a_held_response_is_out_before_its_connection_closes():
         assert (serve.seen, wire_client.statuses, wire_client.transport.closing) == ([1], [200], True)
 
 
-async def test_a_held_response_is_out_before_its_client_is_told_that_this_is_the_end():
+async def test_a_held_response_is_out_before_its_client_sees_that_this_is_the_end():
     """It is refused while its body still comes: the connection lingers behind the response."""
     serve = AtOnce()
     wire_client = serve.wire_client = WireClient(serve)

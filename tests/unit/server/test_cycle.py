@@ -60,7 +60,7 @@ async def test_a_body_is_read_within_its_limit(pieces, body):
         assert found == [body]
 
 
-async def test_a_client_that_expects_is_told_to_go_on_when_its_body_is_wanted():
+async def test_a_client_that_expects_gets_100_continue_when_its_body_is_wanted():
     raw = asked(b"hello", "expect: 100-Continue")
     found, heard = await read(raw[:-5], raw[-5:])
     assert (found, heard) == ([b"hello"], b"HTTP/1.1 100 Continue\r\n\r\n" + HEAD + b"content-length: 0\r\n\r\n")
@@ -171,7 +171,7 @@ def test_header_lines_are_the_fields_in_order():
     assert header_lines([(b"a", b"1"), (b"b", b"")]) == b"a: 1\r\nb: \r\n"
 
 
-async def test_cancelled_while_it_waits_for_a_body_a_street_leaves_the_connection_in_order():
+async def test_cancelled_while_it_waits_for_a_body_a_handler_leaves_the_connection_in_order():
     wire_client = WireClient(Reader())
     wire_client.say(asked(b"hello")[:-1])
     await rest()
@@ -183,7 +183,7 @@ async def test_cancelled_while_it_waits_for_a_body_a_street_leaves_the_connectio
     assert wire_client.transport.ended
 
 
-async def test_cancelled_while_it_waits_for_room_a_street_writes_nothing():
+async def test_cancelled_while_it_waits_for_room_a_handler_writes_nothing():
     wire_client = WireClient(answer_with(b"x", length_bytes=1))
     wire_client.connection.pause_writing()
     wire_client.say(asked(line=GET))

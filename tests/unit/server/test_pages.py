@@ -40,7 +40,7 @@ async def answered(app: App, raw: bytes) -> bytes:
     return wire_client.heard
 
 
-async def test_an_application_is_told_of_the_request_as_asgi_has_it():
+async def test_an_application_receives_the_request_as_asgi_has_it():
     app = App([])
     await answered(app, asked(b"hello", line="POST /healthz%21?a=b%20c HTTP/1.1"))
     assert app.scope == {
@@ -70,7 +70,7 @@ async def test_the_framing_is_the_connections_and_the_rest_the_applications():
     )
 
 
-async def test_receive_tells_of_a_departure_and_not_before():
+async def test_receive_reports_a_disconnect_and_not_before():
     heard: list[str] = []
 
     async def waits(scope: Any, receive: Any, send: Any) -> None:

@@ -27,7 +27,7 @@ def rows(*learned: LearnedRuleRecord):
     return [one.as_row() for one in learned]
 
 
-def test_one_lesson_of_two_processes_is_one_row_with_all_its_uses():
+def test_one_learned_rule_of_two_processes_is_one_row_with_all_its_uses():
     later = replace(ONE, learned_at=WALL_S - 50, expires_at=WALL_S + HOUR_S + 7, uses=3, evidence="no stream at all")
     together = replace(later, learned_at=ONE.learned_at, uses=7)
     assert merged([rows(ONE), rows(later)]) == merged([rows(later), rows(ONE)]) == rows(together)

@@ -13,7 +13,7 @@ def test_another_c_library_is_left_alone(monkeypatch):
     assert keep_freed_pages() is False
 
 
-def test_glibc_is_told_both_bounds(monkeypatch):
+def test_glibc_gets_both_bounds(monkeypatch):
     reported = {}
 
     class Library:

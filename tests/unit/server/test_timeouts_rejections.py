@@ -47,7 +47,7 @@ def test_a_refusal_is_a_whole_response_with_which_its_connection_ends(error: Gat
     assert (fields[b"content-type"], json.loads(body)["error"]["code"]) == (b"application/json", code)
 
 
-def test_a_slow_body_is_told_how_long_it_had():
+def test_a_slow_body_sees_how_long_it_had():
     assert "after 2.5 s" in str(slow_body(2.5))
 
 
@@ -114,7 +114,7 @@ async def test_refusals_that_go_on_are_a_line_a_second_for_each_code(caplog: pyt
     ]
 
 
-async def test_after_a_second_without_one_the_next_is_told_at_once(caplog: pytest.LogCaptureFixture):
+async def test_after_a_second_without_one_the_next_is_reported_at_once(caplog: pytest.LogCaptureFixture):
     book = Book(caplog)
     book.note(slow_head())
     await advance(LOG_INTERVAL_S)

@@ -340,7 +340,7 @@ OWN_ERROR = data({"error": {"message": "tokens ran out", "type": "t", "param": N
 
 
 @pytest.mark.parametrize("error", [OWN_ERROR, b"event: error\n" + OWN_ERROR])
-def test_error_of_the_upstreams_own_ends_the_stream_and_is_left_to_the_caller_to_tell(error):
+def test_error_of_the_upstreams_own_ends_the_stream_and_is_left_to_the_caller_to_report(error):
     out, stream = relayed(HELLO + error + YOU, YOU, DONE)
     assert out == HELLO
     assert (stream.done, stream.events) == (False, 1)
@@ -369,7 +369,7 @@ def test_error_of_the_upstreams_own_ends_the_stream_and_is_left_to_the_caller_to
         (b"event: error\n" + data(["odd"]), "The upstream sent an error event without a message."),
     ],
 )
-def test_error_in_a_foreign_shape_is_left_to_the_caller_to_tell(event, message):
+def test_error_in_a_foreign_shape_is_left_to_the_caller_to_report(event, message):
     out, stream = relayed(HELLO + event + YOU)
     assert out == HELLO
     assert (code(stream), str(stream.failure)) == ("upstream_error", message)

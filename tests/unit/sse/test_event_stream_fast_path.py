@@ -156,7 +156,7 @@ def test_learning_goes_on_while_it_is_of_use():
         events += 3
 
 
-def test_event_that_was_parsed_for_its_quotes_does_not_use_up_the_patience():
+def test_event_that_was_parsed_for_its_quotes_does_not_use_up_the_budget():
     fast_path = with_pattern(HELLO)
     for number in range(50):
         fast_path.set_pattern(text('say "x"'), 2 + number)

@@ -101,7 +101,7 @@ async def test_after_a_failure_it_is_not_asked_for_a_while_and_then_again(clock,
     assert (await guarded.get([])).values == {}
 
 
-async def test_the_log_tells_once_that_it_is_gone_and_once_that_it_is_back(clock, ailing, guarded, caplog):
+async def test_the_log_shows_once_that_it_is_gone_and_once_that_it_is_back(clock, ailing, guarded, caplog):
     caplog.set_level(logging.INFO)
     ailing.ails = StoreUnavailable("gone")
     for _ in range(3):

@@ -235,7 +235,7 @@ async def test_the_first_waiters_leaving_cancels_nobody():
         assert it.issuer.calls == 1
 
 
-async def test_a_flight_goes_on_when_all_its_waiters_left():
+async def test_a_fetch_goes_on_when_all_its_waiters_left():
     async with kept(Mint(), Mint(delay_s=2.0)) as it:
         await settle()
         it.holder.reject("token-1")

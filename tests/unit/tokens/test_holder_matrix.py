@@ -438,7 +438,7 @@ async def test_t14_what_nobody_rejects_is_kept():
         assert it.issuer.calls == 1
 
 
-async def test_t15_leavers_leave_the_flight_alone():
+async def test_t15_leavers_leave_the_fetch_alone():
     async with holding(Mint(delay_s=2.0)) as it:
         tasks = await it.asked(320)
         tasks[0].cancel()

@@ -124,7 +124,7 @@ def test_an_error_in_a_200_is_weighed_by_its_code_alone(document, definite, pass
     assert (found.definite, found.is_transient) == (definite, passing)
 
 
-def test_an_objection_in_a_2xx_never_quotes_what_may_be_the_token():
+def test_an_error_in_a_2xx_never_quotes_what_may_be_the_token():
     document = {"message": "here it is: eyJhbGciOiJIUzI1NiJ9.eyJleHAiOjF9.c2ln"}
     failure = embedded_error_failure(document, TokenResponse(200), NOW, "sso", str)
     assert failure is not None

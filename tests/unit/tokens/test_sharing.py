@@ -375,7 +375,7 @@ async def test_who_starts_while_the_secret_is_wrong_does_not_ask():
         assert 20 < (raised.value.retry_after_s or 0) <= 30
 
 
-async def test_a_secret_that_was_mended_in_one_place_helps_everybody_who_has_it():
+async def test_a_secret_that_was_fixed_in_one_place_helps_everybody_who_has_it():
     secret = ["wrong"]
     issuer = scripted()
     issuer.accepts = "right"
