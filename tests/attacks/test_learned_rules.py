@@ -178,17 +178,19 @@ def reading(body: dict[str, Any], document: Any) -> tuple[UpstreamRejection | No
 
 def rules(body: dict[str, Any], document: Any) -> tuple[LearnedRule, ...]:
     """What the refusal `document` of the request `body` teaches."""
-    heard, sent = reading(body, document)
-    return () if heard is None else next_rules(heard, relevant_rules(heard, sent), EVERYTHING, lambda _: False)
+    received, sent = reading(body, document)
+    return () if received is None else next_rules(received, relevant_rules(received, sent), EVERYTHING, lambda _: False)
 
 
 def holds(text: str, place: Placed, spell: Quotation, template: Callable[[str], Any]) -> bool:
     """Whether both kinds of request learn no more from `text` than what a harmless value in its place may teach."""
     other = harmless(text)
     for members in (MEMBERS, TEXTS):
-        heard, _ = reading({**members, **place(other)}, template(spell(other)))
+        received, _ = reading({**members, **place(other)}, template(spell(other)))
         honest = (
-            () if heard is None else {lesson for step in suggested_rules(heard, EVERYTHING.also) for lesson in step}
+            ()
+            if received is None
+            else {lesson for step in suggested_rules(received, EVERYTHING.also) for lesson in step}
         )
         if not set(honest).issuperset(rules({**members, **place(text)}, template(spell(text)))):
             return False

@@ -39,7 +39,7 @@ MARKS = (b"# HELP", b'"in_flight"', b'"rules"', b"# Nothing has been learned")
 
 
 @dataclass(frozen=True, slots=True)
-class Doors:
+class Servers:
     """The same configuration under `gatepass serve` (a port) and as an ASGI application."""
 
     port: int
@@ -47,10 +47,10 @@ class Doors:
 
 
 @asynccontextmanager
-async def opened() -> AsyncIterator[Doors]:
+async def opened() -> AsyncIterator[Servers]:
     app = create_app(Config.model_validate(BLOCKS))
     async with gateway(**BLOCKS) as gp, app.router.lifespan_context(app):
-        yield Doors(gp.port, app)
+        yield Servers(gp.port, app)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def runner() -> Iterator[asyncio.Runner]:
 
 
 @pytest.fixture(scope="module")
-def doors(runner: asyncio.Runner) -> Iterator[Doors]:
+def servers(runner: asyncio.Runner) -> Iterator[Servers]:
     opening = opened()
     yield runner.run(opening.__aenter__())
     runner.run(opening.__aexit__(None, None, None))
@@ -79,8 +79,8 @@ class Question:
         return f"{self.method} {self.target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
 
 
-async def over_a_socket(doors: Doors, question: Question) -> bytes:
-    reader, writer = await asyncio.open_connection("127.0.0.1", doors.port)
+async def over_a_socket(servers: Servers, question: Question) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", servers.port)
     writer.write(question.head)
     async with asyncio.timeout(30):
         received = await reader.read()
@@ -88,7 +88,7 @@ async def over_a_socket(doors: Doors, question: Question) -> bytes:
     return received
 
 
-async def over_asgi(doors: Doors, question: Question) -> bytes:
+async def over_asgi(servers: Servers, question: Question) -> bytes:
     path, _, query = question.target.partition("?")
     received = bytearray()
     scope = {
@@ -114,15 +114,15 @@ async def over_asgi(doors: Doors, question: Question) -> bytes:
     async def send(message: Any) -> None:
         received.extend(message.get("body", b"") or str(message.get("status")).encode())
 
-    await doors.app(scope, receive, send)
+    await servers.app(scope, receive, send)
     return bytes(received)
 
 
-def pages_in(runner: asyncio.Runner, doors: Doors, question: Question) -> bool:
+def pages_in(runner: asyncio.Runner, servers: Servers, question: Question) -> bool:
     """Return whether either server sent a word of a page."""
 
     async def both() -> list[bytes]:
-        return [await over_a_socket(doors, question), await over_asgi(doors, question)]
+        return [await over_a_socket(servers, question), await over_asgi(servers, question)]
 
     return any(mark in answer for answer in runner.run(both()) for mark in MARKS)
 
@@ -172,26 +172,26 @@ questions = st.builds(
 @example(Question("GET", "/metrics", _shown("two", KEYS["caller"])))
 @example(Question("GET", "/status", _shown("bearer", KEYS["ended"])))
 def test_no_page_leaves_to_a_key_without_the_role(
-    attack: Attack, runner: asyncio.Runner, doors: Doors, question: Question
+    attack: Attack, runner: asyncio.Runner, servers: Servers, question: Question
 ) -> None:
     attack.cases += 1
-    attack.check(not pages_in(runner, doors, question), question)
+    attack.check(not pages_in(runner, servers, question), question)
 
 
 @pytest.mark.parametrize("role", READERS)
 @pytest.mark.parametrize("target", ["/status", "/llm/metrics", "/learned?as=config", "/%73tatus"])
 def test_a_reader_gets_the_page_under_both_servers(
-    runner: asyncio.Runner, doors: Doors, target: str, role: str
+    runner: asyncio.Runner, servers: Servers, target: str, role: str
 ) -> None:
     for asked in (over_a_socket, over_asgi):
-        answer = runner.run(asked(doors, Question("GET", target, _shown("bearer", KEYS[role]))))
+        answer = runner.run(asked(servers, Question("GET", target, _shown("bearer", KEYS[role]))))
         assert any(mark in answer for mark in MARKS)
 
 
 def test_a_role_that_is_not_checked_lets_a_page_through(
-    runner: asyncio.Runner, doors: Doors, monkeypatch: pytest.MonkeyPatch
+    runner: asyncio.Runner, servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     question = Question("GET", "/status", _shown("bearer", KEYS["caller"]))
-    assert not pages_in(runner, doors, question)
+    assert not pages_in(runner, servers, question)
     monkeypatch.setattr(AccessKey, "reads_pages", True)
-    assert pages_in(runner, doors, question)
+    assert pages_in(runner, servers, question)

@@ -19,11 +19,11 @@ class _Complaints(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
-        self.heard: list[str] = []
+        self.received: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         trace = logging.Formatter().formatException(record.exc_info) if record.exc_info else ""
-        self.heard.append(f"{record.name}: {record.getMessage()}\n{trace}")
+        self.received.append(f"{record.name}: {record.getMessage()}\n{trace}")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -62,7 +62,7 @@ def _listening() -> Iterator[list[str]]:
     loggers = [logging.getLogger(name) for name in COMPLAINERS]
     for logger in loggers:
         logger.addHandler(handler)
-    yield handler.heard
+    yield handler.received
     for logger in loggers:
         logger.removeHandler(handler)
 
@@ -70,16 +70,16 @@ def _listening() -> Iterator[list[str]]:
 @pytest.fixture(autouse=True)
 def complaints() -> Iterator[list[str]]:
     """Errors of the machinery; a test that provokes one empties the list when it has looked at it."""
-    with _listening() as heard:
-        yield heard
+    with _listening() as received:
+        yield received
         gc.collect(1)  # a task whose exception nobody retrieved says so when it is collected
-    assert heard == []
+    assert received == []
 
 
 @pytest.fixture(scope="module", autouse=True)
 def complaints_of_the_module() -> Iterator[None]:
     """What had grown too old for the young generations: to collect all after each test takes 6 ms of each."""
     yield
-    with _listening() as heard:
+    with _listening() as received:
         gc.collect()
-    assert heard == []
+    assert received == []

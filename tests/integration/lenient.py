@@ -15,11 +15,11 @@ from tests.integration.strict_azure import (
     CHAT_MEMBERS,
     COMPLETION_MEMBERS,
     DEPLOYMENTS,
-    HEARD,
     RANK_MEMBERS,
     SPEECH_MEMBERS,
     SPOKEN,
     TEXT,
+    TRANSCRIPT,
     VECTOR_MEMBERS,
     StrictAzure,
     score,
@@ -64,7 +64,7 @@ class Bare:
             case "/models":
                 return reply({"data": [{"id": deployment.name} for deployment in DEPLOYMENTS]})
             case "/audio/transcriptions":
-                return reply({"text": HEARD})
+                return reply({"text": TRANSCRIPT})
             case "/audio/speech":
                 return reply(SPOKEN, content_type="audio/mpeg")
             case path:

@@ -186,7 +186,7 @@ class Scripted:
         self.sent_bytes += count
         self._tell()
 
-    def _heard(self, request: Received) -> Dialogue:
+    def _answer_to(self, request: Received) -> Dialogue:
         self.received.append(request)
         self._tell()
         return self._answer(request) if self._answer is not None else self._next()
@@ -243,7 +243,7 @@ class _Talk(asyncio.Protocol):
     async def _talk(self, number: int) -> None:
         playing = await self._play(self._owner._next()) if self._owner._speaks_first else True
         while playing:
-            playing = await self._play(self._owner._heard(await self._request(number)))
+            playing = await self._play(self._owner._answer_to(await self._request(number)))
 
     async def _play(self, dialogue: Dialogue) -> bool:
         """True where the connection is to be kept."""

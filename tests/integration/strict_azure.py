@@ -19,7 +19,7 @@ from tests.integration.scripted import Dialogue, Received, Send, event, reply, s
 
 TEXT = "It works. é"
 CALLS = (("search", {"q": "x"}), ("lookup", {"q": "y"}))
-HEARD, SPOKEN = "you", b"ID3\x04spoken"
+TRANSCRIPT, SPOKEN = "you", b"ID3\x04spoken"
 USAGE = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
 
 CHAT_MEMBERS = frozenset(
@@ -192,7 +192,7 @@ class StrictAzure:
         fields = re.findall(rb'form-data; name="(\w+)"', request.body)
         if sorted(fields) != [b"file", b"model"] or b"RIFF" not in request.body:
             raise Refused("Unrecognized form field, or no audio.", param="file")
-        return reply({"text": HEARD})
+        return reply({"text": TRANSCRIPT})
 
     def speak(self, request: Received) -> bytes:
         _check_members(_json(request), SPEECH_MEMBERS)

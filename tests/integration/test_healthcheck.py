@@ -18,14 +18,14 @@ SHORT_S = 0.3
 
 @contextmanager
 def one_answer(answer: bytes | None) -> Iterator[tuple[int, list[bytes]]]:
-    """A server for one request, which gets `answer` or silence; gives its port and what it heard."""
-    heard: list[bytes] = []
+    """A server for one request, which sends `answer` or nothing. Yields its port and what it received."""
+    received: list[bytes] = []
     left = threading.Event()
 
     def serve(listener: socket.socket) -> None:
         connection, _ = listener.accept()
         with connection:
-            heard.append(connection.recv(4096))
+            received.append(connection.recv(4096))
             if answer is None:
                 left.wait(BOUND_S)
             else:
@@ -36,7 +36,7 @@ def one_answer(answer: bytes | None) -> Iterator[tuple[int, list[bytes]]]:
         thread = threading.Thread(target=serve, args=(listener,))
         thread.start()
         try:
-            yield listener.getsockname()[1], heard
+            yield listener.getsockname()[1], received
         finally:
             left.set()
             thread.join()
@@ -48,10 +48,10 @@ def ask(port: int, timeout_s: float = BOUND_S, **environment: str) -> Result:
 
 
 def test_a_live_server_is_exit_code_0_and_silence() -> None:
-    with one_answer(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n") as (port, heard):
+    with one_answer(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n") as (port, received):
         result = ask(port)
     assert (result.exit_code, result.output) == (0, "")
-    assert heard[0].startswith(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:")
+    assert received[0].startswith(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:")
 
 
 def test_any_other_status_is_exit_code_1_and_named() -> None:

@@ -12,7 +12,7 @@ from gatepass.proxy.keepalive import COMMENT, COMMENT_AFTER_ID, EVERY_S, STREAM_
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import HELLO, gateway
 from tests.integration.scripted import LAST_CHUNK, Dialogue, Scripted, Send, Wait, chunk, head, reply, stream
-from tests.integration.test_passage import EVENTS
+from tests.integration.test_raw_operations import EVENTS
 from tests.unit.clock import DrivenClock
 from tests.unit.sse.peer import chunks_of
 from tests.unit.sse.streams import DONE, text

@@ -10,7 +10,7 @@ import pytest
 from tests.integration.gateway import JSON, gateway
 from tests.integration.scripted import Scripted, Send, event, reply, stream
 from tests.integration.strict_azure import StrictAzure
-from tests.integration.test_passage import static
+from tests.integration.test_raw_operations import static
 
 TEXT = {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": "m"}
 ASKED = {"model": "m", "prompt": "Say"}

@@ -21,7 +21,7 @@ from tests.integration.ragflow_readers import Misread, counted_by_chat, counted_
 from tests.integration.ragflow_readers import chunks as chunks_of
 from tests.integration.ragflow_requests import Reads
 from tests.integration.scripted import Scripted, Send, Wait, event, reply, stream
-from tests.integration.test_passage import FORM, form
+from tests.integration.test_raw_operations import FORM, form
 from tests.unit.clock import DrivenClock
 from tests.waiting import until
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.integration.gateway import gateway
 from tests.integration.scripted import Scripted, Send, reply
-from tests.integration.test_passage import FORM, form
+from tests.integration.test_raw_operations import FORM, form
 
 
 async def test_azure_has_a_deployment_in_the_path_of_speech_and_none_in_that_of_files():
@@ -14,10 +14,10 @@ async def test_azure_has_a_deployment_in_the_path_of_speech_and_none_in_that_of_
         upstreams = {"az": {"base_url": upstream.url, "dialect": "azure", "azure": {"api_version": "2024-10-21"}}}
         models = {"w-1": {"upstream": "az", "name": "ears"}, "*": {"upstream": "az"}}
         async with gateway(upstreams=upstreams, models=models) as gp:
-            heard = await gp.ask(form(), "/v1/audio/transcriptions", headers=FORM).answer()
+            received = await gp.ask(form(), "/v1/audio/transcriptions", headers=FORM).answer()
             listed = await gp.ask(None, "/v1/files?limit=1", method="GET", headers={}).answer()
             kept = await gp.ask(None, "/v1/responses/r-1", method="GET", headers={}).answer()
-    assert (heard.status, listed.status, kept.status) == (200, 200, 200)
+    assert (received.status, listed.status, kept.status) == (200, 200, 200)
     assert [request.target for request in upstream.received] == [
         "/openai/deployments/ears/audio/transcriptions?api-version=2024-10-21",
         "/openai/files?api-version=2024-10-21&limit=1",

@@ -15,7 +15,7 @@ from gatepass.sse.responses_api import synthesize_response
 from gatepass.types import OutboundRequest
 from tests.integration.gateway import JSON, gateway
 from tests.integration.scripted import LAST_CHUNK, Scripted, Send, reply, stream
-from tests.integration.test_passage import ASKED, EVENTS, static
+from tests.integration.test_raw_operations import ASKED, EVENTS, static
 from tests.unit.sse.peer import strict_events
 from tests.unit.sse.responses import call, message, part, reasoning, response
 

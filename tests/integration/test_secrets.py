@@ -58,10 +58,10 @@ def logged(state: AppState) -> Iterator[io.StringIO]:
             setattr(logging, name, value)
 
 
-# --- the world: an issuer and upstreams that tell everything they heard -------------------------------------------
+# --- the world: an issuer and upstreams that return what they received -----
 
 
-def heard(request: Received) -> str:
+def received(request: Received) -> str:
     """What a careless server puts into its errors: the whole request."""
     fields = "; ".join(f"{name}: {value}" for name, value in request.headers)
     return f"{request.method} {request.target} [{fields}] {request.body.decode('utf-8', 'replace')}"
@@ -91,15 +91,15 @@ ECHOES: dict[str, Callable[[str], Dialogue]] = {
     "named-event": lambda text: [Send(stream(delta(content="a"), f"event: error\ndata: {text!r}\n\n".encode()))],
     "no-event": lambda text: [Send(stream(delta(content="a"), f"data: {text!r}\n\n".encode()))],
 }
-"""How an upstream says what it heard, in an error each."""
+"""Errors in which an upstream quotes what it received."""
 
 
 def upstream_answer(request: Received) -> Dialogue:
     if request.target.endswith("/models"):
-        return [Send(reply(_quoted(heard(request)), 500))]
+        return [Send(reply(_quoted(received(request)), 500))]
     asked = request.json()
     if (case := asked.get("user")) in ECHOES:
-        return ECHOES[case](heard(request))
+        return ECHOES[case](received(request))
     if request.target.endswith("/embeddings"):
         return [Send(reply(VECTORS))]
     return [Send(stream(*EVENTS) if asked.get("stream") else reply(COMPLETION))]
@@ -116,7 +116,7 @@ ISSUERS: dict[str, Callable[[str], Dialogue]] = {
     "moved": lambda text: [Send(reply(b"", 302, location=f"http://localhost/{text[:900]}"))],
     "no-token": lambda text: [Send(reply({"access_token": text}))],
 }
-"""How an issuer says what it heard instead of giving a token."""
+"""Replies in which an issuer quotes what it received, without a token."""
 
 
 class World:
@@ -130,7 +130,7 @@ class World:
     def _mint(self, request: Received) -> Dialogue:
         case = request.target.split("/")[1].partition("?")[0]
         if case in ISSUERS:
-            return ISSUERS[case](heard(request))
+            return ISSUERS[case](received(request))
         self.tokens.append(f"minted+token/{len(self.tokens)}~{case}==")
         return [Send(reply({"access_token": self.tokens[-1], "expires_in": 300}))]
 
@@ -302,9 +302,9 @@ async def test_a_token_goes_to_its_own_host_alone(world):
         own = {f"Bearer {token}" for token in world.tokens if token.endswith(f"~{name}==")}
         assert shown <= (own or {f"Bearer {STATIC_TOKEN}"})
         assert shown
-        everything = "".join(heard(request) for request in server.received)
+        everything = "".join(received(request) for request in server.received)
         assert_silent(everything, [*CONFIGURED[:-3], CLIENT_KEY, OTHER_KEY], f"the upstream {name}")
-    asked = "".join(heard(request) for request in world.issuer.received)
+    asked = "".join(received(request) for request in world.issuer.received)
     assert_silent(asked, [*world.tokens, STATIC_TOKEN, CLIENT_KEY, OTHER_KEY], "the issuer")
 
 

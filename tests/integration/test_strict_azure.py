@@ -11,7 +11,7 @@ from tests.integration.gateway import Answer, Ask
 from tests.integration.ragflow_readers import Misread, read
 from tests.integration.ragflow_requests import ALL, CHATS, DOCUMENTS, VISION, Reads, Replay
 from tests.integration.scripted import Scripted
-from tests.integration.strict_azure import CALLS, DEPLOYMENTS, HEARD, SPOKEN, TEXT, StrictAzure, score, vector
+from tests.integration.strict_azure import CALLS, DEPLOYMENTS, SPOKEN, TEXT, TRANSCRIPT, StrictAzure, score, vector
 
 CLEAN = [replay for replay in ALL if not replay.strays]
 STRAY = [replay for replay in ALL if replay.strays]
@@ -29,7 +29,7 @@ def expected(replay: Replay) -> object:
         case Reads.RANKS | Reads.RANKS_TEI:
             return {index: score(text) for index, text in enumerate(said.get("documents") or said["texts"])}
         case Reads.TRANSCRIPT:
-            return HEARD
+            return TRANSCRIPT
         case Reads.SPEECH:
             return SPOKEN
         case Reads.MODELS:

@@ -113,14 +113,14 @@ async def test_a_static_header_in_a_file_follows_it(tmp_path: Path):
     assert shown == ["first-subscription", "second-subscription", "second-subscription"]
 
 
-def heard(request: Received) -> str:
+def received(request: Received) -> str:
     fields = "; ".join(f"{name}: {value}" for name, value in request.headers)
     return f"{request.target} [{fields}] {quote(request.target, safe='')}"
 
 
 def echo(request: Received) -> Dialogue:
     case = request.json().get("user") if request.body else "json"
-    text = heard(request)
+    text = received(request)
     if case == "reset":
         return [Rst()]
     if case == "moved":

@@ -11,7 +11,7 @@ import pytest
 from tests.integration.gateway import CHAT, JSON, gateway
 from tests.integration.scripted import Scripted, Send, reply
 from tests.integration.strict_azure import StrictAzure
-from tests.integration.test_passage import FORM, KEY, form
+from tests.integration.test_raw_operations import FORM, KEY, form
 
 ADDED = "default=model"
 EMBEDDINGS, SAID = "/v1/embeddings", b'{ "input": ["a"],\n "user":"\\u00e9" }'

@@ -34,7 +34,7 @@ from tests.integration.ragflow_requests import (
     form,
     silence,
 )
-from tests.integration.strict_azure import HEARD, SPOKEN, TEXT, score, vector
+from tests.integration.strict_azure import SPOKEN, TEXT, TRANSCRIPT, score, vector
 
 CHECK_MODEL = "gpt-5-mini"
 """LobeChat's check asks this one in a version, listed or not (router-for-me/CLIProxyAPI#38)."""
@@ -334,7 +334,7 @@ DIFY_OTHERS = (
         {**REQUESTS, "content-type": f"multipart/form-data; boundary={BOUNDARY}"},
         form(EAR_MODEL, silence()),
         reads.text,
-        HEARD,
+        TRANSCRIPT,
         DIFY_UNBOUND_S,
         "dify",
     ),

@@ -53,7 +53,11 @@ class Area:
     count: int
 
 
-STREAM_TESTS = ("tests/unit/sse", "tests/integration/test_passage.py", "tests/integration/test_broken_replies.py")
+STREAM_TESTS = (
+    "tests/unit/sse",
+    "tests/integration/test_raw_operations.py",
+    "tests/integration/test_broken_replies.py",
+)
 AREAS = (
     Area(
         "token holder",
@@ -85,7 +89,7 @@ AREAS = (
             "tests/integration/test_connections.py",
             "tests/integration/test_batches.py",
             "tests/integration/test_faults.py",
-            "tests/integration/test_lessons.py",
+            "tests/integration/test_learned_rules.py",
             "tests/integration/test_ops.py",
             "tests/integration/test_secrets.py",
             "tests/golden/test_access_log.py",
@@ -102,8 +106,8 @@ AREAS = (
             "tests/integration/test_broken_replies.py",
             "tests/integration/test_aggregation.py",
             "tests/integration/test_keep_alive.py",
-            "tests/integration/test_departure.py",
-            "tests/integration/test_passage.py",
+            "tests/integration/test_disconnect.py",
+            "tests/integration/test_raw_operations.py",
             "tests/integration/test_secrets.py",
             "tests/integration/test_ops.py",
             "tests/attacks/test_replies.py",
@@ -116,7 +120,7 @@ AREAS = (
     Area(
         "access checks",
         ("auth/authenticator.py", "auth/api_keys.py"),
-        ("tests/unit/auth", "tests/integration/test_doors.py"),
+        ("tests/unit/auth", "tests/integration/test_admission.py"),
         4,
     ),
 )

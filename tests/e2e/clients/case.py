@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from tests.e2e.clients.conversation import PICTURE, QUESTION, ROUNDS, SEEN, TOOL, calls_of, whole
 from tests.e2e.clients.others import DRAWN, KEPT
 from tests.e2e.clients.upstream import MODELS, PLAIN, RANKS, VECTORS
-from tests.integration.strict_azure import HEARD, SPOKEN, TEXT, score, vector
+from tests.integration.strict_azure import SPOKEN, TEXT, TRANSCRIPT, score, vector
 
 Talk = Literal["chat", "tools", "picture", "stray", "rounds", "completions", "responses"]
 Other = Literal["models", "embed", "embed_many", "rerank", "hear", "speak", "draw", "moderate", "files"]
@@ -85,7 +85,7 @@ def _right_of_others(case: Case) -> Right:
             ranked = sorted(((score(text), index) for index, text in enumerate(DOCUMENTS)), reverse=True)
             return Right(ranks=[[index, value] for value, index in ranked])
         case "hear":
-            return Right(text=HEARD)
+            return Right(text=TRANSCRIPT)
         case "speak":
             return Right(text=SPOKEN.decode("latin-1"))
         case "draw":

@@ -34,7 +34,7 @@ class Responder:
     mood: str = "well"
     port: int = 0
     keys: dict[bytes, tuple[bytes, float]] = field(default_factory=dict)
-    heard: list[list[bytes]] = field(default_factory=list)
+    received: list[list[bytes]] = field(default_factory=list)
     connections: int = 0
     open: int = 0
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
@@ -55,7 +55,7 @@ class Responder:
         try:
             while True:
                 command = await _command(reader)
-                self.heard.append(command)
+                self.received.append(command)
                 if self.mood == "rude":
                     return
                 if self.mood != "mute":

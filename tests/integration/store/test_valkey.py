@@ -77,7 +77,7 @@ async def test_a_dump_of_the_server_holds_no_value_and_no_name():
         assert b"mine:token:" in responder.dump()
         assert b"the-token" not in responder.dump()
         assert b"the-recipe" not in responder.dump()
-        assert b"the-token" not in repr(responder.heard).encode()
+        assert b"the-token" not in repr(responder.received).encode()
         assert store.scope is StoreScope.NETWORK
 
 
@@ -89,7 +89,7 @@ async def test_it_signs_in_with_what_the_password_is_now_and_selects_its_databas
         chosen = chosen.model_copy(update={"url": f"redis://127.0.0.1:{responder.port}/3"})
         async with opened(chosen) as (store,):
             await store.put("value/one", b"x", 60.0)
-            assert [b"SELECT", b"3"] in responder.heard
+            assert [b"SELECT", b"3"] in responder.received
             responder.password, password[0] = b"second", "second"
             await restarted(responder)
             assert (await store.get(["value/one"])).values == {"value/one": b"x"}
@@ -213,7 +213,7 @@ async def test_an_unknown_ca_and_a_foreign_name_are_refused(authority, ca_file, 
     async with responding(context=serving(authority, name)) as responder:
         async with opened(settings(responder, "valkeys", network=trusted)) as (store,):
             assert "certificate" in (await unavailable(store.put("value/one", b"x", 60.0))).lower()
-        assert responder.heard == []
+        assert responder.received == []
 
 
 async def test_a_client_certificate_is_shown(authority, ca_file, tmp_path):

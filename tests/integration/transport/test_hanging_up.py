@@ -35,9 +35,9 @@ def hanging_up(answer: bytes) -> Iterator[str]:
             except OSError:
                 return
             with connection:
-                heard = b""
-                while b"\r\n\r\n" not in heard:
-                    heard += connection.recv(1024)
+                received = b""
+                while b"\r\n\r\n" not in received:
+                    received += connection.recv(1024)
                 connection.sendall(answer)
 
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -96,7 +96,7 @@ class Kept:
         return {words[0]: int(words[2]) for words in split if words[1] == "is"}
 
     def reported(self, name: str) -> list[str]:
-        """What one worker has heard."""
+        """The stop signals that one worker received."""
         return [line.partition(" ")[2] for line in self.said if line.startswith(f"{name} ") and " is " not in line]
 
     def logged(self, event: str) -> list[Any]:
@@ -145,9 +145,9 @@ async def test_sighup_is_passed_on_to_each_worker_that_is_ready(keep, monkeypatc
     async with keep(worker_2="slow") as kept:
         await kept.served()
         kept.signal(signal.SIGHUP)
-        await until(lambda: kept.told("worker-1") == ["HUP"])
+        await until(lambda: kept.reported("worker-1") == ["HUP"])
         await until(lambda: len(kept.supervisor._tasks._running) == 0)
-        assert kept.told("worker-2") == []
+        assert kept.reported("worker-2") == []
         assert sorted(kept.pids) == ["worker-1", "worker-2"]
 
 
@@ -157,7 +157,7 @@ async def test_a_worker_that_becomes_ready_after_a_sighup_is_signalled_then(keep
         while not kept.logged("worker_started"):
             await asyncio.sleep(0)  # one turn of the loop: `until` would look too late, when the worker is ready
         kept.supervisor._reload()
-        await until(lambda: kept.told("worker-1") == ["HUP"])
+        await until(lambda: kept.reported("worker-1") == ["HUP"])
 
 
 async def test_a_stop_among_the_first_starts_ends_all_that_were_started(keep):
@@ -177,7 +177,7 @@ async def test_a_stop_waits_for_a_worker_that_has_just_taken_a_slot(keep, monkey
         os.kill(kept.pids["worker-1"], signal.SIGKILL)
         await kept.up("worker-3")
         kept.signal(signal.SIGTERM)
-        await until(lambda: kept.told("worker-3") == ["lifeline"])
+        await until(lambda: kept.reported("worker-3") == ["lifeline"])
         kept.finish()
         assert await kept.ended() == 0
         assert not any(map(alive, kept.pids.values()))
@@ -187,12 +187,12 @@ async def test_a_stopping_worker_is_waited_for_and_hears_the_second_signal(keep)
     async with keep() as kept:
         await kept.served()
         kept.signal(signal.SIGTERM)
-        await until(lambda: kept.told("worker-1") == kept.told("worker-2") == ["lifeline"])
+        await until(lambda: kept.reported("worker-1") == kept.told("worker-2") == ["lifeline"])
         assert not kept.running.done()
         kept.signal(signal.SIGTERM)
         assert await kept.ended() == 0
         assert not any(map(alive, kept.pids.values()))
-        assert kept.told("worker-1") == kept.told("worker-2") == ["lifeline", "TERM"]
+        assert kept.reported("worker-1") == kept.told("worker-2") == ["lifeline", "TERM"]
 
 
 async def test_a_worker_that_outlives_its_drain_is_killed(keep, monkeypatch):

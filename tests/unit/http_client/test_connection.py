@@ -73,7 +73,7 @@ async def test_a_reply_is_the_same_wherever_it_is_split(form: str):
         reply = await asking
         assert (reply.status, await body_of(reply)) == (status, body), cut
         await rest()
-        assert wire.told[-1] == fate, cut
+        assert wire.events[-1] == fate, cut
         assert b"link" not in reply.named
         assert b"t" not in reply.named
 
@@ -89,7 +89,7 @@ async def test_a_reply_is_the_same_byte_by_byte(form: str):
     reply = await asking
     assert (reply.status, await body_of(reply)) == (status, body)
     await rest()
-    assert wire.told[-1] == fate
+    assert wire.events[-1] == fate
 
 
 async def test_fields_come_in_order_in_lower_case_and_without_blanks_around():
@@ -102,7 +102,7 @@ async def test_a_connection_serves_one_request_after_the_other():
     wire = Wire()
     for _ in range(3):
         assert await body_of(await begun(wire, OK)) == b"fine"
-    assert wire.told == ["freed"] * 3
+    assert wire.events == ["freed"] * 3
     assert wire.sent == HEAD * 3
     assert wire.connection.open
 
@@ -115,7 +115,7 @@ async def test_a_reply_to_head_has_no_body():
         wire.feed(raw)
         assert await body_of(await asking) == b""
         await rest()
-        assert wire.told == ["lost"]
+        assert wire.events == ["lost"]
 
 
 async def test_a_reply_to_head_without_a_length_to_wait_for_keeps_its_connection():
@@ -124,7 +124,7 @@ async def test_a_reply_to_head_without_a_length_to_wait_for_keeps_its_connection
     await rest()
     wire.feed(b"HTTP/1.1 204 No Content\r\n\r\n")
     assert (await asking).status == 204
-    assert wire.told == ["freed"]
+    assert wire.events == ["freed"]
 
 
 @pytest.mark.parametrize("fields", [b"", b"upgrade: x\r\nconnection: upgrade\r\n"])
@@ -143,7 +143,7 @@ async def test_a_body_after_a_reply_to_head_is_not_taken():
     wire.feed(OK)
     assert await body_of(await asking) == b""
     await rest()
-    assert wire.told == ["lost"]
+    assert wire.events == ["lost"]
 
 
 async def test_a_body_without_a_length_ends_with_the_connection():
@@ -153,7 +153,7 @@ async def test_a_body_without_a_length_ends_with_the_connection():
     wire.end()
     assert await body_of(reply) == b"until"
     await rest()
-    assert wire.told == ["lost"]
+    assert wire.events == ["lost"]
 
 
 async def test_a_body_without_a_length_that_is_reset_broke_off():
@@ -189,7 +189,7 @@ async def test_a_reply_cut_anywhere_is_closed_and_never_whole(raw: bytes, exc: E
         fault = await fault_of(asking)
         assert (fault.fault, fault.sent, fault.stale) == (Fault.CLOSED, True, False), cut
         await rest()
-        assert wire.told == ["lost"]
+        assert wire.events == ["lost"]
 
 
 @pytest.mark.parametrize("exc", [None, ConnectionResetError("reset")])
@@ -213,7 +213,7 @@ async def test_an_idle_connection_that_ends_is_not_open():
     fault = await fault_of(asked(wire))
     assert (fault.fault, fault.sent, fault.stale) == (Fault.CLOSED, False, True)
     await rest()
-    assert wire.told == ["freed", "lost"]
+    assert wire.events == ["freed", "lost"]
 
 
 async def test_a_connection_whose_end_is_under_way_is_not_open():
@@ -230,7 +230,7 @@ async def test_unasked_bytes_end_an_idle_connection():
     wire.feed(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
     assert not wire.connection.open
     await rest()
-    assert wire.told == ["freed", "lost"]
+    assert wire.events == ["freed", "lost"]
 
 
 async def test_a_server_that_speaks_first_is_reported():
@@ -296,7 +296,7 @@ async def test_a_held_request_is_written_once_on_demand():
     assert wire.sent == HEAD + b"body"
     wire.feed(OK)
     assert await body_of(await asking) == b"fine"
-    assert wire.told == ["freed"]
+    assert wire.events == ["freed"]
 
 
 async def test_a_request_that_is_given_up_while_it_is_held_is_never_written():
@@ -305,7 +305,7 @@ async def test_a_request_that_is_given_up_while_it_is_held_is_never_written():
     asking.cancel()
     await rest()
     wire.connection.flush()
-    assert (wire.sent, wire.told) == (b"", ["lost"])
+    assert (wire.sent, wire.events) == (b"", ["lost"])
 
 
 async def test_nothing_is_written_to_a_connection_that_was_killed_in_the_same_turn():
@@ -393,7 +393,7 @@ async def test_what_is_no_clear_reply_is_invalid_wherever_it_is_split(raw: bytes
         fault = await fault_of(asking)
         assert (fault.fault, fault.sent, fault.stale) == (Fault.INVALID, True, False), cut
         await rest()
-        assert wire.told == ["lost"]
+        assert wire.events == ["lost"]
 
 
 @pytest.mark.parametrize("more", [0, 1])
@@ -488,7 +488,7 @@ async def test_a_large_body_goes_out_in_slices_of_itself_as_the_server_takes_it(
     wire.transport.drain()
     wire.feed(OK)
     await asking
-    assert wire.told == ["freed"]
+    assert wire.events == ["freed"]
 
 
 @pytest.mark.parametrize("split", [len(OK), len(OK) - 2])
@@ -503,7 +503,7 @@ async def test_a_reply_before_the_body_is_out_ends_the_sending(split: int):
     assert await body_of(reply) == b"fine"
     await rest()
     assert len(wire.sent) < 1_000_000
-    assert wire.told == ["lost"]
+    assert wire.events == ["lost"]
 
 
 async def test_a_reply_before_the_body_is_out_is_the_last_even_when_what_was_written_is_out():
@@ -517,7 +517,7 @@ async def test_a_reply_before_the_body_is_out_is_the_last_even_when_what_was_wri
     wire.feed(OK[-2:])
     assert await body_of(reply) == b"fine"
     await rest()
-    assert wire.told == ["lost"]
+    assert wire.events == ["lost"]
 
 
 async def test_a_connection_that_has_more_to_send_is_not_used_again():
@@ -529,7 +529,7 @@ async def test_a_connection_that_has_more_to_send_is_not_used_again():
     wire.feed(OK)
     assert await body_of(await asking) == b"fine"
     await rest()
-    assert wire.told == ["lost"]
+    assert wire.events == ["lost"]
 
 
 async def test_a_connection_that_dies_while_it_is_written_to():
@@ -585,7 +585,7 @@ async def test_reading_stops_while_much_is_here_and_goes_on_when_little_is_left(
         count += len(await anext(pieces))
     assert count > AHEAD_BYTES // 2
     wire.feed(b"x" * (1_000_000 - AHEAD_BYTES - 1))
-    assert wire.told == ["freed"]
+    assert wire.events == ["freed"]
     assert wire.transport.reading, "a connection that is free reads, or it would not see its end"
     count += len(await body_of(reply))
     assert count == 1_000_000
@@ -630,7 +630,7 @@ async def test_first_byte_s_runs_until_the_whole_head_is_here():
         assert not asking.done()
     await advance(1)
     assert (await fault_of(asking)).fault is Fault.TIMEOUT_FIRST_BYTE
-    assert wire.told == ["lost"]
+    assert wire.events == ["lost"]
 
 
 async def test_idle_s_runs_from_piece_to_piece_while_somebody_waits():
@@ -707,7 +707,7 @@ async def test_a_reply_that_is_left_ends_its_connection_and_only_then():
     await broken.aclose()
     assert [*states, wire.connection.open] == [True, False]
     await rest()
-    assert wire.told == ["freed", "lost"]
+    assert wire.events == ["freed", "lost"]
 
 
 async def test_a_request_that_is_cancelled_ends_its_connection():
@@ -717,7 +717,7 @@ async def test_a_request_that_is_cancelled_ends_its_connection():
     asking.cancel()
     await rest()
     assert asking.cancelled()
-    assert wire.told == ["lost"]
+    assert wire.events == ["lost"]
 
 
 async def test_a_request_that_is_cancelled_when_its_reply_is_whole_harms_nobody():
@@ -728,5 +728,5 @@ async def test_a_request_that_is_cancelled_when_its_reply_is_whole_harms_nobody(
     asking.cancel()
     await rest()
     assert asking.cancelled()
-    assert wire.told == ["freed"]
+    assert wire.events == ["freed"]
     assert wire.connection.open

@@ -79,7 +79,7 @@ async def test_an_upload_goes_out_as_it_comes_and_its_connection_is_used_again(l
     await rest()
     assert wire.sent.endswith(b"0\r\n\r\n" if length_bytes is None else b"fghi")
     wire.feed(OK)
-    assert ((await asking).status, wire.told) == (200, ["freed"])
+    assert ((await asking).status, wire.events) == (200, ["freed"])
 
 
 @pytest.mark.parametrize("cut", [len(NO), len(NO) - 2, NO.index(b"\r\n\r\n") + 2])
@@ -96,7 +96,7 @@ async def test_a_reply_does_not_wait_for_the_next_piece_of_the_upload(cut: int):
     reply = await at_once(asking)
     assert (reply.status, await anext(reply)) == (403, b"no")
     await rest()
-    assert (wire.told, sender.taken) == (["lost"], 1), "what is half sent is not used again"
+    assert (wire.events, sender.taken) == (["lost"], 1), "what is half sent is not used again"
 
 
 async def test_a_reply_behind_a_piece_that_waits_for_room_ends_the_upload_too():
@@ -122,7 +122,7 @@ async def test_a_reply_in_the_turn_of_the_last_piece_is_the_reply():
             wire.feed(NO)
         assert (await at_once(asking)).status == 403
         await rest()
-        assert wire.told == ["lost"]
+        assert wire.events == ["lost"]
 
 
 @pytest.mark.parametrize("exc", [None, ConnectionResetError("reset")])
@@ -160,7 +160,7 @@ async def test_who_leaves_in_the_turn_of_the_reply_has_left():
         with pytest.raises(asyncio.CancelledError):
             await asking
         await rest()
-        assert wire.told == ["lost"]
+        assert wire.events == ["lost"]
 
 
 @pytest.mark.parametrize("error", [ReceiveTimeout("slow"), TimeoutError("its own")])
@@ -171,7 +171,7 @@ async def test_what_ends_the_upload_is_reported_as_it_is(error: Exception):
     with pytest.raises(type(error), match=str(error)):
         await asking
     await rest()
-    assert wire.told == ["lost"]
+    assert wire.events == ["lost"]
 
 
 async def test_the_servers_time_does_not_run_while_the_client_sends():

@@ -60,7 +60,7 @@ async def test_each_piece_is_taken_where_it_is_read_and_the_end_is_true():
     wire.feed(END)
     assert await pouring is True
     assert taker.taken == [b"a", b"b", b"c"]
-    assert wire.told == ["freed"]
+    assert wire.events == ["freed"]
 
 
 async def test_pieces_that_came_with_the_end_are_taken_too():
@@ -163,7 +163,7 @@ async def test_cancelled_it_takes_no_more_and_its_holder_kills_the_connection():
     assert taker.taken == []
     await reply.aclose()
     await rest()
-    assert wire.told == ["lost"]
+    assert wire.events == ["lost"]
 
 
 async def test_a_coded_reply_pours_what_it_decodes():

@@ -33,7 +33,7 @@ async def test_a_body_that_has_ended_needs_nothing():
     wire.feed(END)
     reply.finish()
     await advance(2 * TAIL_S)
-    assert wire.told == ["freed"]
+    assert wire.events == ["freed"]
 
 
 async def test_a_body_that_ends_in_time_frees_its_connection_without_a_task():
@@ -41,14 +41,14 @@ async def test_a_body_that_ends_in_time_frees_its_connection_without_a_task():
     reply = await begun(wire)
     before = asyncio.all_tasks()
     reply.finish()
-    assert (wire.told, asyncio.all_tasks()) == ([], before)
+    assert (wire.events, asyncio.all_tasks()) == ([], before)
     await advance(TAIL_S / 2)
     wire.feed(b"1\r\n\n\r\n")  # a blank line after the last event
     await advance(TAIL_S / 4)
     wire.feed(END)
-    assert wire.told == ["freed"]
+    assert wire.events == ["freed"]
     await advance(2 * TAIL_S)
-    assert wire.told == ["freed"]
+    assert wire.events == ["freed"]
 
 
 async def test_a_body_that_does_not_end_is_closed_after_a_second_even_if_more_of_it_arrives():
@@ -57,9 +57,9 @@ async def test_a_body_that_does_not_end_is_closed_after_a_second_even_if_more_of
     reply.finish()
     await advance(TAIL_S - 0.01)
     wire.feed(b"1\r\n\n\r\n")
-    assert wire.told == []
+    assert wire.events == []
     await advance(0.02)
-    assert wire.told == ["lost"]
+    assert wire.events == ["lost"]
 
 
 async def test_a_tail_holds_no_more_than_a_body_that_nobody_reads():
@@ -71,7 +71,7 @@ async def test_a_tail_holds_no_more_than_a_body_that_nobody_reads():
         wire.feed(piece)
     assert not wire.transport.reading
     await advance(TAIL_S + 0.01)
-    assert wire.told == ["lost"]
+    assert wire.events == ["lost"]
 
 
 async def test_what_is_left_of_a_large_body_is_dropped_and_the_rest_is_read():
@@ -83,7 +83,7 @@ async def test_what_is_left_of_a_large_body_is_dropped_and_the_rest_is_read():
     reply.finish()
     assert (was_reading, wire.transport.reading) == (False, True)
     wire.feed(END)
-    assert wire.told == ["freed"]
+    assert wire.events == ["freed"]
 
 
 @pytest.mark.parametrize("exc", [None, ConnectionResetError("gone")])
@@ -93,7 +93,7 @@ async def test_a_body_that_breaks_off_is_closed_and_troubles_nobody(exc: Excepti
     reply.finish()
     wire.end(exc)
     await rest()
-    assert wire.told == ["lost"]
+    assert wire.events == ["lost"]
 
 
 async def test_a_tail_ends_with_its_pool():
@@ -102,7 +102,7 @@ async def test_a_tail_ends_with_its_pool():
     reply.finish()
     wire.connection.abort()
     await rest()
-    assert wire.told == ["lost"]
+    assert wire.events == ["lost"]
 
 
 async def test_a_coded_response_is_finished_as_if_it_were_not():
@@ -110,4 +110,4 @@ async def test_a_coded_response_is_finished_as_if_it_were_not():
     reply = await begun(wire)
     DecodedResponse(reply, ZlibDecoder(0)).finish()
     wire.feed(END)
-    assert wire.told == ["freed"]
+    assert wire.events == ["freed"]

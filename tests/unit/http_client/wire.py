@@ -63,7 +63,7 @@ class Wire:
     end of the turn, which is when the test says `flush`."""
 
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.events: list[str] = []
         self.holding = False
         self.connection = Connection(asyncio.get_running_loop(), self, memoryview(bytearray(128 * 1024)))
         self.transport = FakeTransport(self.connection)
@@ -71,11 +71,11 @@ class Wire:
 
     def on_idle(self, connection: Connection) -> None:
         assert connection is self.connection
-        self.told.append("freed")
+        self.events.append("freed")
 
     def on_lost(self, connection: Connection) -> None:
         assert connection is self.connection
-        self.told.append("lost")
+        self.events.append("lost")
 
     def defers_write(self, connection: Connection) -> bool:
         assert connection is self.connection

@@ -16,18 +16,18 @@ from tests.unit.operations.json_texts import STRINGS, VALUES, written
 BODY = b'{ "a" : 1 ,\n "b":[ {"x": "\\u00e9"} , 2 ], "c" : {"d":null}, "e":"s" }'
 
 
-def draft(body: bytes = BODY) -> JsonEditor:
+def editor(body: bytes = BODY) -> JsonEditor:
     return JsonEditor(a_call(body))
 
 
 def test_an_untouched_body_is_the_same_object():
-    under_way = draft()
+    under_way = editor()
     assert under_way.top.value("a") == 1
     assert under_way.written() is under_way._call.body
 
 
 def test_what_is_not_touched_keeps_its_bytes():
-    under_way = draft()
+    under_way = editor()
     under_way.top.set("a", b"2")
     under_way.top.drop("e")
     assert under_way.written() == b'{ "a" : 2 ,\n "b":[ {"x": "\\u00e9"} , 2 ], "c" : {"d":null} }'
@@ -35,7 +35,7 @@ def test_what_is_not_touched_keeps_its_bytes():
 
 @pytest.mark.parametrize("number", [b"1e999", b"-1E400", b"9" * 5000, b'[{"x":1e999}]'])
 def test_a_value_that_cannot_be_built_is_the_clients_to_fix(number):
-    under_way = draft(b'{"a":%b,"b":1}' % number)
+    under_way = editor(b'{"a":%b,"b":1}' % number)
     with pytest.raises(InvalidRequest, match="`a` contains a number that is too large") as caught:
         under_way.top.value("a")
     assert caught.value.param == "a"
@@ -43,7 +43,7 @@ def test_a_value_that_cannot_be_built_is_the_clients_to_fix(number):
 
 
 def test_a_new_name_stands_in_the_place_of_the_old_one():
-    under_way = draft()
+    under_way = editor()
     assert under_way.top.rename("a", "zz")
     assert under_way.written() == BODY.replace(b'"a" : 1', b'"zz" : 1')
     assert under_way.top.value("zz") == 1
@@ -51,30 +51,30 @@ def test_a_new_name_stands_in_the_place_of_the_old_one():
 
 
 def test_a_new_name_that_is_there_already_counts_alone():
-    under_way = draft()
+    under_way = editor()
     assert under_way.top.rename("a", "e")
     assert json.loads(under_way.written()) == {"b": [{"x": "é"}, 2], "c": {"d": None}, "e": "s"}
 
 
 @pytest.mark.parametrize(("old", "new"), [("z", "a"), ("a", "a")])
 def test_a_name_that_is_not_there_or_the_same_is_no_rename(old, new):
-    under_way = draft()
+    under_way = editor()
     assert not under_way.top.rename(old, new)
     assert under_way.written() is under_way._call.body
 
 
 def test_of_several_members_with_one_name_the_last_one_counts():
-    under_way = draft(b'{"a":1,"a":2,"b":3}')
+    under_way = editor(b'{"a":1,"a":2,"b":3}')
     assert under_way.top.value("a") == 2
     under_way.top.rename("a", "c")
     assert under_way.written() == b'{"c":2,"b":3}'
-    under_way = draft(b'{"a":1,"a":2,"b":3}')
+    under_way = editor(b'{"a":1,"a":2,"b":3}')
     assert under_way.top.drop("a")
     assert under_way.written() == b'{"b":3}'
 
 
 def test_changes_see_those_before_them():
-    top = draft().top
+    top = editor().top
     top.set("n", b'{"m":[1]}')
     inner = top.object("n")
     assert inner is not None
@@ -92,7 +92,7 @@ def test_changes_see_those_before_them():
 
 
 def test_a_replaced_value_is_opened_anew():
-    under_way = draft()
+    under_way = editor()
     inner = under_way.top.object("c")
     assert inner is not None
     inner.set("d", b"1")
@@ -104,14 +104,14 @@ def test_a_replaced_value_is_opened_anew():
 
 
 def test_the_same_value_again_is_no_news():
-    assert not draft().top.set("a", b"1")
+    assert not editor().top.set("a", b"1")
 
 
 def test_members_are_added_to_an_empty_object_and_to_one_that_became_empty():
-    under_way = draft(b" { } ")
+    under_way = editor(b" { } ")
     under_way.top.set("a", b"1")
     assert json.loads(under_way.written()) == {"a": 1}
-    under_way = draft(b'{"a":1,"b":2}')
+    under_way = editor(b'{"a":1,"b":2}')
     under_way.top.drop("a")
     under_way.top.drop("b")
     under_way.top.set("c", b"3")
@@ -121,7 +121,7 @@ def test_members_are_added_to_an_empty_object_and_to_one_that_became_empty():
 
 
 def test_elements_of_a_list_go_and_come():
-    under_way = draft(b'{"l":[ 1, {"a":2} ,3 ],"e":[]}')
+    under_way = editor(b'{"l":[ 1, {"a":2} ,3 ],"e":[]}')
     elements, empty = under_way.top.array("l"), under_way.top.array("e")
     assert elements is not None
     assert empty is not None
@@ -139,9 +139,9 @@ def test_elements_of_a_list_go_and_come():
 
 
 def test_messages_that_are_no_objects_are_left_to_the_upstream():
-    assert [turn.string("role") for turn in draft(b'{"messages":[1,{"role":"user"},"x"]}').messages] == ["user"]
-    assert draft(b'{"messages":"x"}').messages == []
-    assert draft(b"{}").messages == []
+    assert [turn.string("role") for turn in editor(b'{"messages":[1,{"role":"user"},"x"]}').messages] == ["user"]
+    assert editor(b'{"messages":"x"}').messages == []
+    assert editor(b"{}").messages == []
 
 
 ACTIONS = st.lists(st.tuples(st.sampled_from(["drop", "set", "rename"]), STRINGS, STRINGS, VALUES), max_size=6)
@@ -152,7 +152,7 @@ def test_the_editor_does_what_a_dict_does(data):
     value: dict[str, Any] = data.draw(st.dictionaries(STRINGS, VALUES, max_size=4))
     body = data.draw(written(value)).encode()
     model = dict(json.loads(body))
-    under_way = draft(body)
+    under_way = editor(body)
     for action, name, other, new in data.draw(ACTIONS):
         if action == "drop":
             assert under_way.top.drop(name) == (name in model)
@@ -177,7 +177,7 @@ def test_many_changes_of_a_large_body_copy_it_once():
     turns = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": image}}]}]
     body = json.dumps({"model": "m", "messages": turns, **{f"n{at}": at for at in range(20)}}).encode()
     tracemalloc.start()
-    under_way = draft(body)
+    under_way = editor(body)
     for at in range(20):
         under_way.top.drop(f"n{at}")
     under_way.messages[0].set("role", b'"x"')

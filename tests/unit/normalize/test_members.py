@@ -106,20 +106,20 @@ BODY = b'{"a":1,"o":{"p":{"q":2}},"l":[{"n":1,"m":[{"k":1},{"k":2}]},5,{"n":3}],
     ],
 )
 def test_a_place_leads_to_every_object_that_has_it(written, found):
-    place, draft = JsonMemberPath.parse(written), JsonEditor(a_call(BODY))
-    assert [owner.text(place.name) for owner in place.owners(draft)] == found
+    place, editor = JsonMemberPath.parse(written), JsonEditor(a_call(BODY))
+    assert [owner.text(place.name) for owner in place.owners(editor)] == found
     assert str(place) == written
     assert JsonMemberPath.is_one(written)
 
 
 def test_objects_that_are_missing_on_the_way_are_made_where_asked():
-    draft = JsonEditor(a_call(BODY))
+    editor = JsonEditor(a_call(BODY))
     for written in ("z.y.x", "l[].new.k", "none[].k"):
-        for owner in JsonMemberPath.parse(written).owners(draft, make=True):
+        for owner in JsonMemberPath.parse(written).owners(editor, make=True):
             owner.set(JsonMemberPath.parse(written).name, b"1")
-    assert draft.top.value("z") == {"y": {"x": 1}}
-    assert draft.top.value("l")[2] == {"n": 3, "new": {"k": 1}}
-    assert "none" not in draft.top
+    assert editor.top.value("z") == {"y": {"x": 1}}
+    assert editor.top.value("l")[2] == {"n": 3, "new": {"k": 1}}
+    assert "none" not in editor.top
 
 
 @pytest.mark.parametrize("written", ["", ".", "a.", ".a", "a[]", "a[0].b", "a b", "1a", "a..b", "a" * 65, "é", "a\n"])

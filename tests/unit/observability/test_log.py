@@ -128,11 +128,11 @@ def test_libraries_speak_from_warning_up_whatever_our_level(logged):
 
 @pytest.mark.parametrize("where", ["gatepass.access", None])
 def test_whoever_else_listens_hears_every_event(logged, where):
-    buffer, heard = logged(), []
+    buffer, received = logged(), []
 
     class Listener(logging.Handler):
         def emit(self, record):
-            heard.append((record.name, record.levelname, record.getMessage(), record.fields))
+            received.append((record.name, record.levelname, record.getMessage(), record.fields))
 
     logger, listener = logging.getLogger("gatepass.access"), Listener()
     logging.getLogger(where).addHandler(listener)
@@ -140,7 +140,7 @@ def test_whoever_else_listens_hears_every_event(logged, where):
         emit(logger, logging.WARNING, "request", {"id": "a", "code": None, "usage": Usage(3)})
     finally:
         logging.getLogger(where).removeHandler(listener)
-    assert heard == [("gatepass.access", "WARNING", "request", {"id": "a", "usage": {"prompt_tokens": 3}})]
+    assert received == [("gatepass.access", "WARNING", "request", {"id": "a", "usage": {"prompt_tokens": 3}})]
     assert json.loads(buffer.getvalue())["level"] == "warning"
 
 

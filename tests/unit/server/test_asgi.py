@@ -29,9 +29,9 @@ class Server:
         config = Config.model_validate({"upstreams": {"u": {"base_url": "http://127.0.0.1:9/v1"}}})
         self.state = create_app_state(config, self.clock)
         self.limits = config.limits
-        self.told: asyncio.Queue[Any] = asyncio.Queue()
+        self.messages: asyncio.Queue[Any] = asyncio.Queue()
         for message in reported:
-            self.told.put_nowait(message)
+            self.messages.put_nowait(message)
         self.asked = 0
         self.sent: list[Any] = []
         self.takes = asyncio.Event()
@@ -41,7 +41,7 @@ class Server:
 
     async def _receive(self) -> Any:
         self.asked += 1
-        return await self.told.get()
+        return await self.messages.get()
 
     async def _send(self, message: Any) -> None:
         if self.fault is not None:
@@ -317,7 +317,7 @@ async def test_a_disconnect_is_reported_to_the_watcher_and_is_no_error_for_the_s
         await client.read_body(LIMIT_BYTES)
         unwatch = client.on_disconnect(lambda: left.append("left"))
         await started(client)
-        server.told.put_nowait(GONE)
+        server.messages.put_nowait(GONE)
         await rest()
         assert left == ["left"]
         unwatch()
@@ -341,7 +341,7 @@ async def test_the_disconnect_at_the_end_of_a_response_is_no_departure():
         server.takes.clear()
         writing = asyncio.create_task(client.write(b"2", last=True))
         await rest()
-        server.told.put_nowait(GONE)
+        server.messages.put_nowait(GONE)
         await rest()
         server.takes.set()
         await writing
@@ -361,7 +361,7 @@ async def test_a_client_that_leaves_while_the_server_takes_a_run_ends_the_reques
         server.takes.clear()
         await started(client)
         await rest()
-        server.told.put_nowait(GONE)
+        server.messages.put_nowait(GONE)
         await rest()
         assert left == ["left"]
 

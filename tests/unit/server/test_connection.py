@@ -67,7 +67,7 @@ async def visited(wire_client: WireClient, *pieces: bytes) -> bytes:
     for piece in pieces:
         wire_client.say(piece)
         await rest()
-    return wire_client.heard
+    return wire_client.received
 
 
 def reported(response: bytes) -> tuple[str, bool]:
@@ -104,10 +104,10 @@ async def test_requests_sent_ahead_are_answered_in_order_and_reading_stops_meanw
     held = Held()
     wire_client = WireClient(held)
     await visited(wire_client, asked(b"1") + asked(b"2") + asked(b"3"))
-    assert (len(wire_client.turns), wire_client.transport.reading, wire_client.heard) == (1, False, b"")
+    assert (len(wire_client.turns), wire_client.transport.reading, wire_client.received) == (1, False, b"")
     held.go.set()
     await rest()
-    assert wire_client.heard == b"".join(OK % (1, body) for body in (b"1", b"2", b"3"))
+    assert wire_client.received == b"".join(OK % (1, body) for body in (b"1", b"2", b"3"))
     assert wire_client.transport.reading
 
 
@@ -133,7 +133,7 @@ async def test_a_head_that_does_not_come_is_408(begun: bytes):
     await advance(RECEIVE_S / 2)
     await visited(wire_client, begun[:0])
     await advance(RECEIVE_S / 2)
-    assert reported(wire_client.heard) == ("receive_timeout", True)
+    assert reported(wire_client.received) == ("receive_timeout", True)
     assert (wire_client.transport.ended, wire_client.transport.closing) == (True, False)
     await advance(LINGER_S)
     assert wire_client.transport.aborted
@@ -144,7 +144,7 @@ async def test_a_dribbled_head_does_not_buy_time():
     for byte in b"GET / HTTP/1.1\r\nx: y"[:19]:
         wire_client.say(bytes([byte]))
         await advance(RECEIVE_S / 19)
-    assert reported(wire_client.heard) == ("receive_timeout", True)
+    assert reported(wire_client.received) == ("receive_timeout", True)
 
 
 async def test_a_body_that_does_not_come_ends_its_request_and_then_the_connection():
@@ -179,7 +179,7 @@ async def test_a_refused_request_whose_body_never_ends_is_cut_off():
 async def test_a_refused_request_that_closes_waits_for_unread_bytes():
     wire_client = WireClient(refuse)
     await visited(wire_client, asked(b"hello", "connection: close")[:-2])
-    assert b"connection: close" in wire_client.heard
+    assert b"connection: close" in wire_client.received
     assert (wire_client.transport.ended, wire_client.transport.closing) == (True, False)
     await visited(wire_client, b"lo" + asked(b"2"))
     assert wire_client.statuses == [401]
@@ -200,7 +200,7 @@ async def test_what_never_becomes_a_request_is_refused_and_nothing_more_is_read(
     raw, code = BROKEN[form]
     wire_client = WireClient(echo)
     await visited(wire_client, raw, asked(b"1"))
-    assert reported(wire_client.heard) == (code, True)
+    assert reported(wire_client.received) == (code, True)
     assert wire_client.turns == []
 
 
@@ -218,10 +218,10 @@ async def test_what_is_broken_behind_a_request_waits_for_its_response(behind: by
     wire_client = WireClient(held)
     await visited(wire_client, asked(b"1"), behind)
     await advance(RECEIVE_S)
-    assert wire_client.heard == b""
+    assert wire_client.received == b""
     held.go.set()
     await rest()
-    assert wire_client.heard == OK.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n") % (1, b"1")
+    assert wire_client.received == OK.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n") % (1, b"1")
     await advance(LINGER_S)
     assert wire_client.transport.closing
     assert len(wire_client.turns) == 1
@@ -232,7 +232,7 @@ async def test_a_broken_body_is_rejected_at_once_and_its_handler_writes_nothing(
     wire_client = WireClient(held)
     raw = asked(b"zz\r\n", "transfer-encoding: chunked", length=False)
     await visited(wire_client, raw)
-    assert reported(wire_client.heard) == ("invalid_request", True)
+    assert reported(wire_client.received) == ("invalid_request", True)
     assert [type(error) for error in held.raised] == [ClientGone]
 
 
@@ -249,7 +249,7 @@ async def test_a_broken_body_is_rejected_at_once_and_its_handler_writes_nothing(
 async def test_behind_an_early_answer_a_large_rest_of_the_body_is_not_parsed(raw: bytes, persists: bool):
     wire_client = WireClient(refuse)
     await visited(wire_client, raw)
-    assert (wire_client.statuses, b"connection: close" in wire_client.heard) == ([401], not persists)
+    assert (wire_client.statuses, b"connection: close" in wire_client.received) == ([401], not persists)
     assert wire_client.transport.ended is not persists
     await visited(wire_client, bytes(REST_BYTES) + asked(b"2"))
     assert wire_client.statuses == ([401, 401] if persists else [401])
@@ -276,7 +276,7 @@ async def test_a_broken_body_puts_no_refusal_into_an_answer_that_has_begun():
     await visited(wire_client, asked(b"5\r\n", "transfer-encoding: chunked", length=False), b"zz zz zz\r\n")
     go.set()
     await rest()
-    assert wire_client.heard.endswith(b"\r\n\r\n1\r\n1\r\n1\r\n2\r\n0\r\n\r\n")
+    assert wire_client.received.endswith(b"\r\n\r\n1\r\n1\r\n1\r\n2\r\n0\r\n\r\n")
     await advance(LINGER_S)
     assert (wire_client.statuses, wire_client.transport.closing) == ([200], True)
 
@@ -440,7 +440,7 @@ async def test_offers_to_upgrade_are_ignored_in_the_requests_that_wait_too():
     await visited(wire_client, asked(b"1", *offer) + asked(b"2", *offer)[:-1], b"2")
     held.go.set()
     await rest()
-    assert wire_client.heard == OK % (1, b"1") + OK % (1, b"2")
+    assert wire_client.received == OK % (1, b"1") + OK % (1, b"2")
 
 
 async def test_a_departure_reaches_whoever_watches_and_whoever_waits():
@@ -486,7 +486,7 @@ async def test_who_watches_too_late_is_called_at_once_and_writes_to_nobody():
     await rest()
     go.set()
     await rest()
-    assert (left, wire_client.heard) == (["left"], b"")
+    assert (left, wire_client.received) == (["left"], b"")
 
 
 async def test_a_client_that_takes_nothing_is_waited_for_and_at_last_cut_off():
@@ -501,14 +501,14 @@ async def test_a_client_that_takes_nothing_is_waited_for_and_at_last_cut_off():
     wire_client = WireClient(stream, send_stall_s=3)
     wire_client.connection.pause_writing()
     await visited(wire_client, asked(b"x"))
-    assert (wire_client.heard, wire_client.turns[0].try_write(b"lost")) == (b"", False)
+    assert (wire_client.received, wire_client.turns[0].try_write(b"lost")) == (b"", False)
     await advance(2)
     wire_client.connection.resume_writing()
     await advance(2)
-    assert wire_client.heard.endswith(b"\r\n1\r\n1\r\n")
+    assert wire_client.received.endswith(b"\r\n1\r\n1\r\n")
     go.set()
     await rest()
-    assert b"\r\n1\r\n2\r\n" in wire_client.heard
+    assert b"\r\n1\r\n2\r\n" in wire_client.received
 
 
 async def test_a_client_that_takes_nothing_for_long_is_cut_off():
@@ -548,8 +548,8 @@ async def test_a_fault_of_the_handler_is_logged_and_ends_the_connection(begun: b
     assert wire_client.statuses == ([200] if begun else [500])
     await advance(LINGER_S)
     assert wire_client.transport.closing
-    assert b"a bug" not in wire_client.heard
-    assert not wire_client.heard.endswith(b"0\r\n\r\n")
+    assert b"a bug" not in wire_client.received
+    assert not wire_client.received.endswith(b"0\r\n\r\n")
 
 
 async def test_a_handler_that_is_cancelled_leaves_no_client_waiting():
@@ -569,7 +569,7 @@ async def test_nothing_is_written_behind_a_close_that_nobody_knows_yet(expects: 
 
     wire_client = WireClient(cut)
     await visited(wire_client, asked(b"1", *expects))
-    assert (wire_client.heard, wire_client.state.tasks, wire_client.state.connections) == (b"", set(), set())
+    assert (wire_client.received, wire_client.state.tasks, wire_client.state.connections) == (b"", set(), set())
 
 
 async def test_nothing_is_refused_behind_a_close():
@@ -577,7 +577,7 @@ async def test_nothing_is_refused_behind_a_close():
     wire_client.transport.close()
     wire_client.connection.data_received(b"\0\0\r\n\r\n")
     await rest()
-    assert wire_client.heard == b""
+    assert wire_client.received == b""
 
 
 async def test_a_stop_closes_what_is_idle_and_lets_the_rest_end():
@@ -592,7 +592,7 @@ async def test_a_stop_closes_what_is_idle_and_lets_the_rest_end():
     await rest()
     assert (busy.transport.ended, busy.statuses) == (True, [200])
     assert (ahead.transport.ended, ahead.statuses) == (True, [200, 200])
-    assert busy.heard.count(b"connection: close") == ahead.heard.count(b"connection: close") == 1
+    assert busy.received.count(b"connection: close") == ahead.received.count(b"connection: close") == 1
 
 
 class Passing:
@@ -700,7 +700,7 @@ async def test_a_client_that_never_authenticates_renews_no_connection():
     await advance(RECEIVE_S - 1)
     late.connection._unauthenticated_until_s -= KEEP_ALIVE_S
     await visited(late, b"\r\n")
-    assert (late.statuses, b"connection: close" in late.heard) == ([401], True)
+    assert (late.statuses, b"connection: close" in late.received) == ([401], True)
 
 
 async def test_a_body_that_is_passed_on_is_bounded_and_its_rest_is_nobodys():
@@ -731,9 +731,9 @@ async def test_a_client_that_expects_gets_100_continue_when_its_body_is_passed_o
     wire_client = WireClient(passing)
     raw = asked(b"hello", "expect: 100-continue")
     await visited(wire_client, raw[:-5])
-    assert wire_client.heard == b""
+    assert wire_client.received == b""
     await passing.want(2)
-    assert wire_client.heard == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert wire_client.received == b"HTTP/1.1 100 Continue\r\n\r\n"
     await visited(wire_client, raw[-5:])
     assert passing.pieces == [b"hello", b""]
 
@@ -817,7 +817,7 @@ async def test_what_follows_a_held_response_stands_behind_it():
         await one_turn()
         wire_client.say(b"no HTTP\r\n\r\n")
         assert serve.seen == [0]
-        assert wire_client.heard.startswith(OK % (2, b"xx") + b"HTTP/1.1 400 ")
+        assert wire_client.received.startswith(OK % (2, b"xx") + b"HTTP/1.1 400 ")
 
 
 async def test_a_held_response_is_out_before_its_connection_closes():
@@ -858,7 +858,7 @@ async def test_nothing_is_written_to_a_client_that_left_before_its_turn_ended():
         await one_turn()
         wire_client.transport.abort()
         await rest()
-        assert (serve.seen, wire_client.heard) == ([0], b"")
+        assert (serve.seen, wire_client.received) == ([0], b"")
 
 
 # a stop
@@ -868,7 +868,7 @@ async def test_while_draining_an_answer_says_that_it_is_the_last_and_the_client_
     wire_client = WireClient(echo)
     wire_client.connection.retire()
     await visited(wire_client, asked(b"1"))
-    assert b"connection: close" in wire_client.heard
+    assert b"connection: close" in wire_client.received
     assert (wire_client.statuses, wire_client.transport.ended, wire_client.transport.aborted) == ([200], True, False)
 
 
@@ -876,7 +876,7 @@ async def test_while_draining_only_the_last_of_several_requests_is_the_last_answ
     wire_client = WireClient(echo)
     wire_client.connection.retire()
     await visited(wire_client, asked(b"1") + asked(b"2"))
-    assert (wire_client.statuses, wire_client.heard.count(b"connection: close")) == ([200, 200], 1)
+    assert (wire_client.statuses, wire_client.received.count(b"connection: close")) == ([200, 200], 1)
 
 
 async def test_a_connection_made_while_draining_closes_behind_its_answer():
@@ -886,7 +886,7 @@ async def test_a_connection_made_while_draining_closes_behind_its_answer():
     wire_client.connection.connection_made(late)
     wire_client.transport = late
     await visited(wire_client, asked(b"1"))
-    assert b"connection: close" in wire_client.heard
+    assert b"connection: close" in wire_client.received
     assert wire_client.turns[0].connected_before_drain
 
 
@@ -897,7 +897,7 @@ async def test_a_connection_in_use_is_served_once_more_before_it_closes():
     wire_client.connection.close_when_idle()
     await advance(DRAIN_IDLE_S / 4)
     await visited(wire_client, asked(b"2"))
-    assert (wire_client.statuses, wire_client.heard.count(b"connection: close")) == ([200, 200], 1)
+    assert (wire_client.statuses, wire_client.received.count(b"connection: close")) == ([200, 200], 1)
     assert wire_client.transport.ended
 
 
@@ -916,7 +916,7 @@ async def test_an_idle_connection_closes_after_a_quiet_second_and_at_once_where_
     assert not fresh.connection.accepts_requests
     begun.say(asked(b"1")[10:])
     await rest()
-    assert (begun.statuses, begun.transport.ended, silent.heard) == ([200], True, b"")
+    assert (begun.statuses, begun.transport.ended, silent.received) == ([200], True, b"")
 
 
 async def test_an_answer_that_began_before_the_stop_leaves_a_second_for_the_next_request():
@@ -926,7 +926,7 @@ async def test_an_answer_that_began_before_the_stop_leaves_a_second_for_the_next
     wire_client.connection.close_when_idle()
     held.go.set()
     await rest()
-    assert (wire_client.transport.ended, b"connection: close" in wire_client.heard) == (False, False)
+    assert (wire_client.transport.ended, b"connection: close" in wire_client.received) == (False, False)
     await advance(DRAIN_IDLE_S)
     assert (wire_client.transport.ended, wire_client.transport.aborted) == (True, False)
 

@@ -37,7 +37,7 @@ async def read(*pieces: bytes) -> tuple[list[bytes | str], bytes]:
     for piece in pieces:
         wire_client.say(piece)
         await rest()
-    return reader.read, wire_client.heard
+    return reader.read, wire_client.received
 
 
 @pytest.mark.parametrize(
@@ -53,17 +53,17 @@ async def read(*pieces: bytes) -> tuple[list[bytes | str], bytes]:
     ],
 )
 async def test_a_body_is_read_within_its_limit(pieces, body):
-    found, heard = await read(*pieces)
+    found, received = await read(*pieces)
     if body == "invalid_request":  # the parser refuses it before anybody reads
-        assert b"invalid_request" in heard
+        assert b"invalid_request" in received
     else:
         assert found == [body]
 
 
 async def test_a_client_that_expects_gets_100_continue_when_its_body_is_wanted():
     raw = asked(b"hello", "expect: 100-Continue")
-    found, heard = await read(raw[:-5], raw[-5:])
-    assert (found, heard) == ([b"hello"], b"HTTP/1.1 100 Continue\r\n\r\n" + HEAD + b"content-length: 0\r\n\r\n")
+    found, received = await read(raw[:-5], raw[-5:])
+    assert (found, received) == ([b"hello"], b"HTTP/1.1 100 Continue\r\n\r\n" + HEAD + b"content-length: 0\r\n\r\n")
 
 
 async def test_a_body_that_was_never_asked_for_ends_the_connection():
@@ -72,7 +72,7 @@ async def test_a_body_that_was_never_asked_for_ends_the_connection():
     raw = asked(b"hello", "expect: 100-continue")
     wire_client.say(raw[:-5])
     await rest()
-    assert wire_client.heard == HEAD + b"content-length: 2\r\nconnection: close\r\n\r\nno"
+    assert wire_client.received == HEAD + b"content-length: 2\r\nconnection: close\r\n\r\nno"
     wire_client.say(asked(b"1"))
     await rest()
     assert len(wire_client.turns) == 1
@@ -121,7 +121,7 @@ async def test_a_response_shows_its_end_as_the_request_can_read_it(form: str):
     wire_client = WireClient(answer)
     wire_client.say(asked(line=line))
     await rest()
-    assert wire_client.heard == expected
+    assert wire_client.received == expected
     assert wire_client.transport.closing == (line == OLD)
 
 
@@ -141,7 +141,7 @@ async def test_pieces_of_every_size_are_framed_alike_written_or_offered(line: st
         await rest()
         chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces if piece)
         bodies = {GET: chunks + b"0\r\n\r\n", OLD: b"".join(pieces), HEAD_LINE: b""}
-        assert wire_client.heard.partition(b"\r\n\r\n")[2] == bodies[line]
+        assert wire_client.received.partition(b"\r\n\r\n")[2] == bodies[line]
 
 
 async def test_head_and_body_leave_in_one_piece_and_a_large_body_is_not_copied():
@@ -179,7 +179,7 @@ async def test_cancelled_while_it_waits_for_a_body_a_handler_leaves_the_connecti
     task.cancel()
     await rest()
     wire_client.say(b"o")
-    assert wire_client.heard.startswith(b"HTTP/1.1 500")
+    assert wire_client.received.startswith(b"HTTP/1.1 500")
     assert wire_client.transport.ended
 
 
@@ -193,4 +193,4 @@ async def test_cancelled_while_it_waits_for_room_a_handler_writes_nothing():
     await rest()
     wire_client.connection.resume_writing()
     await asyncio.sleep(0)
-    assert (wire_client.heard, wire_client.transport.closing) == (b"", True)
+    assert (wire_client.received, wire_client.transport.closing) == (b"", True)

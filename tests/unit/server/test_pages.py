@@ -37,7 +37,7 @@ async def answered(app: App, raw: bytes) -> bytes:
     wire_client = app.served()
     wire_client.say(raw)
     await rest()
-    return wire_client.heard
+    return wire_client.received
 
 
 async def test_an_application_receives_the_request_as_asgi_has_it():
@@ -71,13 +71,13 @@ async def test_the_framing_is_the_connections_and_the_rest_the_applications():
 
 
 async def test_receive_reports_a_disconnect_and_not_before():
-    heard: list[str] = []
+    received: list[str] = []
 
     async def waits(scope: Any, receive: Any, send: Any) -> None:
         del scope, send
         while True:
-            heard.append((await receive())["type"])
-            if heard[-1] == "http.disconnect":
+            received.append((await receive())["type"])
+            if received[-1] == "http.disconnect":
                 return
 
     async def serve(turn: HttpRequestCycle) -> None:
@@ -86,8 +86,8 @@ async def test_receive_reports_a_disconnect_and_not_before():
     wire_client = WireClient(serve)
     wire_client.say(asked(b"x"))
     await rest()
-    assert heard == ["http.request"]
+    assert received == ["http.request"]
     wire_client.transport.abort()
     await asyncio.sleep(0)
     await rest()
-    assert heard == ["http.request", "http.disconnect"]
+    assert received == ["http.request", "http.disconnect"]

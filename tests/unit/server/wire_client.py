@@ -115,12 +115,12 @@ class WireClient:
             self.connection.data_received(data)
 
     @property
-    def heard(self) -> bytes:
+    def received(self) -> bytes:
         return b"".join(self.transport.pieces)
 
     @property
     def statuses(self) -> list[int]:
-        return [int(part[:3]) for part in self.heard.split(b"HTTP/1.1 ")[1:]]
+        return [int(part[:3]) for part in self.received.split(b"HTTP/1.1 ")[1:]]
 
 
 def asked(body: bytes = b"", *fields: str, line: str = "POST /v1/x HTTP/1.1", length: bool = True) -> bytes:

@@ -194,18 +194,18 @@ def test_however_refusals_mix_the_secret_is_refused_17_times_in_an_hour_at_most(
     assert refused <= (17 if has_worked else 15)
 
 
-def heard(**kind: bool) -> FetchFailure:
+def received(**kind: bool) -> FetchFailure:
     return FetchFailure("?", from_other_process=True, retry_after_s=1.8, **kind)
 
 
 @pytest.mark.parametrize("kind", ["definite", "unclear", "quick"])
 def test_a_failure_of_another_process_ends_with_that_processs_pause(kind):
-    assert next_failure_state(None, heard(**{kind: True}), 10.0, 10.2, 1.0).next_try_s == 12.0
+    assert next_failure_state(None, received(**{kind: True}), 10.0, 10.2, 1.0).next_try_s == 12.0
 
 
 def test_a_failure_of_another_process_is_looked_at_again_quickly_where_it_may_pass():
-    assert [quick_wait_s(tries, heard(), 0.0) for tries in (1, 2, 3, 4)] == [0.2, 0.5, 1.0, None]
-    assert quick_wait_s(1, heard(definite=True), 0.0) is None
+    assert [quick_wait_s(tries, received(), 0.0) for tries in (1, 2, 3, 4)] == [0.2, 0.5, 1.0, None]
+    assert quick_wait_s(1, received(definite=True), 0.0) is None
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,7 @@ class FakeUpstream:
         return text
 
 
-class Street:
+class Requests:
     """Requests of several models to several upstreams."""
 
     def __init__(self) -> None:
@@ -313,41 +313,41 @@ HANGS = TURNS.index(Hang())
 @example([("issuer", "chat", 6), ("advance", "chat", 241.0), ("sleep", "chat", 301.0), ("ask", "chat", 0)])
 def test_no_sequence_of_events_shows_an_upstream_a_token_it_should_not_see(events):
     async def story() -> None:
-        street = Street()
-        async with street.kept["corp"], street.kept["firm"]:
+        requests = Requests()
+        async with requests.kept["corp"], requests.kept["firm"]:
             await settle()
             for event, which, value in events:
-                await street.play(event, which, value)
-            await street.end()
+                await requests.play(event, which, value)
+            await requests.end()
 
     asyncio.run(story())
 
 
 async def test_a_token_that_ended_in_the_queue_leaves_its_request_unsent():
     """Where no other token is to be had, the request may go to another upstream: not one byte was written."""
-    street = Street()
-    async with street.kept["corp"], street.kept["firm"]:
+    requests = Requests()
+    async with requests.kept["corp"], requests.kept["firm"]:
         await settle()
-        street.upstreams["chat"].busy_s, street.issuers["corp"].otherwise = 400.0, refused()
+        requests.upstreams["chat"].busy_s, requests.issuers["corp"].otherwise = 400.0, refused()
         REQUEST.set(0)
-        attempt = an_attempt(street.state, street.hops["chat"], "m")
+        attempt = an_attempt(requests.state, requests.hops["chat"], "m")
         request = OutboundRequest("POST", "http://h/v1/x", (), b"{}")
         task = asyncio.create_task(send(attempt, request))
-        await street.clock.advance(402.0)
+        await requests.clock.advance(402.0)
         with pytest.raises(TokenUnavailable, match="the issuer refused the client"):
             await task
-        assert (attempt.requests, attempt.written, street.upstreams["chat"].came) == (0, False, 1)
+        assert (attempt.requests, attempt.written, requests.upstreams["chat"].came) == (0, False, 1)
 
 
 async def test_a_rejection_whose_body_stalls_is_waited_for_one_second():
-    street = Street()
-    async with street.kept["corp"], street.kept["firm"]:
+    requests = Requests()
+    async with requests.kept["corp"], requests.kept["firm"]:
         await settle()
-        street.upstreams["chat"].stalls = True
-        await street.play("revoke", "chat", 0)
-        task = asyncio.create_task(street.ask("chat", "m"))
-        await street.clock.advance(0.9)
-        assert street.upstreams["chat"].came == 1
-        await street.clock.advance(0.2)
+        requests.upstreams["chat"].stalls = True
+        await requests.play("revoke", "chat", 0)
+        task = asyncio.create_task(requests.ask("chat", "m"))
+        await requests.clock.advance(0.9)
+        assert requests.upstreams["chat"].came == 1
+        await requests.clock.advance(0.2)
         assert await task == 200
-        assert street.upstreams["chat"].came == 2
+        assert requests.upstreams["chat"].came == 2

@@ -39,7 +39,7 @@ EVENTS = st.lists(
 )
 
 
-class Street:
+class Requests:
     """Requests over one holder, and what must be true of every token they get."""
 
     def __init__(self, it: RunningHolder) -> None:
@@ -99,9 +99,9 @@ def test_no_sequence_of_events_gives_a_dead_token_or_delays_a_good_one(events, j
     async def story() -> None:
         clock = DrivenClock()
         async with RunningHolder(clock, ScriptedIssuer(clock), oauth2(), jitter=jitter) as it:
-            street = Street(it)
+            requests = Requests(it)
             for event, value in events:
-                await street.play(event, value)
-            await street.end()
+                await requests.play(event, value)
+            await requests.end()
 
     asyncio.run(story())

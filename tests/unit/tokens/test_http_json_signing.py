@@ -72,41 +72,41 @@ def test_each_algorithm_and_encoding(algorithm):
     ],
 )
 def test_the_text_is_made_of_what_is_sent(text, becomes):
-    draft = LoginRequestTemplate(
+    template = LoginRequestTemplate(
         "POST",
         "https://portal.example/v1/login?v=1",
         {"X-H": "in header", "X-Sign": "v1={signature}"},
         {"q": "in query", "ts": "{timestamp_ms}"},
         {"f": "in form", "app_id": "bot"},
     )
-    found = sign_request(draft, sign(text), SECRET, VALUES)
+    found = sign_request(template, sign(text), SECRET, VALUES)
     assert found == LoginRequestTemplate(
-        draft.method,
-        draft.url,
+        template.method,
+        template.url,
         {"X-H": "in header", "X-Sign": f"v1={by_hand(becomes).hex()}"},
         {"q": "in query", "ts": "1800000000750"},
-        draft.form,
+        template.form,
     )
 
 
 def test_members_of_a_json_body_are_written_as_json_writes_them():
     document = {"a": True, "b": False, "c": None, "d": 5, "e": 1.5, "f": "x", "n": [1], "ts": "{timestamp:number}"}
-    draft = LoginRequestTemplate("PUT", "https://portal.example", {"X-Sign": "{signature}"}, document=document)
-    found = sign_request(draft, sign("{a}{b}{c}{d}{e}{f}{n}{ts}"), SECRET, VALUES)
+    template = LoginRequestTemplate("PUT", "https://portal.example", {"X-Sign": "{signature}"}, document=document)
+    found = sign_request(template, sign("{a}{b}{c}{d}{e}{f}{n}{ts}"), SECRET, VALUES)
     assert found.headers == {"X-Sign": by_hand("truefalse51.5x{n}1800000000").hex()}
     assert found.document == {**document, "ts": 1_800_000_000}
-    assert sign_request(draft, sign("{path}"), SECRET, VALUES).headers == {"X-Sign": by_hand("/").hex()}
+    assert sign_request(template, sign("{path}"), SECRET, VALUES).headers == {"X-Sign": by_hand("/").hex()}
 
 
 def test_of_two_members_with_one_name_the_querys_counts():
     places = {"a": "header", "s": "{signature}"}
-    draft = LoginRequestTemplate("POST", "https://x", places, {"a": "query"}, None, {"a": "json"})
-    assert sign_request(draft, sign("{a}"), SECRET, VALUES).headers["s"] == by_hand("query").hex()
+    template = LoginRequestTemplate("POST", "https://x", places, {"a": "query"}, None, {"a": "json"})
+    assert sign_request(template, sign("{a}"), SECRET, VALUES).headers["s"] == by_hand("query").hex()
 
 
 def test_what_a_member_holds_is_not_taken_for_a_place():
-    draft = LoginRequestTemplate("POST", "https://x", {"s": "{signature}"}, {"a": "{body}"})
-    assert sign_request(draft, sign("{a}"), SECRET, VALUES).headers["s"] == by_hand("{body}").hex()
+    template = LoginRequestTemplate("POST", "https://x", {"s": "{signature}"}, {"a": "{body}"})
+    assert sign_request(template, sign("{a}"), SECRET, VALUES).headers["s"] == by_hand("{body}").hex()
 
 
 def source(clock: DrivenClock, issuer: ScriptedIssuer, nonces: Any = None, **settings: Any) -> HttpJsonSource:

@@ -1,4 +1,4 @@
-"""A client that leaves closes the upstream within a second, in every phase."""
+"""A client that disconnects closes the upstream within a second, in every phase."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""What passes through: forms and files, in both directions, not held."""
+"""Raw operations: forms and files pass through in both directions, and are not buffered."""
 
 from __future__ import annotations
 

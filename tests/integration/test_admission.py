@@ -1,4 +1,4 @@
-"""Who may come in, and how much of them: decided from the head, before a body is read."""
+"""Keys, hosts, origins and sizes are checked from the head, before a body is read."""
 
 from __future__ import annotations
 
@@ -120,8 +120,8 @@ async def test_nobody_unknown_makes_gatepass_read_a_body(locked):
 async def test_a_known_caller_gets_100_continue(locked):
     fields = [("authorization", f"Bearer {KEY}"), ("expect", "100-continue"), ("content-length", str(len(BODY)))]
     fields += [("content-type", "application/json")]
-    heard = await spoken(locked.port, request(fields=fields), until=b"\r\n\r\n")
-    assert heard == b"HTTP/1.1 100 Continue\r\n\r\n"
+    received = await spoken(locked.port, request(fields=fields), until=b"\r\n\r\n")
+    assert received == b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 async def test_a_key_may_be_for_some_models_alone(locked, upstream):
@@ -277,14 +277,14 @@ async def test_a_dribbled_head_does_not_buy_time(bounded):
     """Each byte comes soon enough; all of them do not."""
     began_s = time.monotonic()
     reader, writer = await asyncio.open_connection("127.0.0.1", bounded.port)
-    heard = asyncio.create_task(reader.read())
+    received = asyncio.create_task(reader.read())
     writer.write(b"GET / HTTP/1.1\r\nx-a: ")
-    while not heard.done() and time.monotonic() - began_s < 10:
+    while not received.done() and time.monotonic() - began_s < 10:
         writer.write(b"b")
-        await asyncio.wait((heard,), timeout=0.05)
+        await asyncio.wait((received,), timeout=0.05)
     writer.transport.abort()
     assert time.monotonic() - began_s < RECEIVE_S + 5
-    assert reported(heard.result()) == (408, "receive_timeout", "client")
+    assert reported(received.result()) == (408, "receive_timeout", "client")
 
 
 async def test_a_client_that_leaves_in_its_body_leaves_nothing_behind(bounded, upstream):

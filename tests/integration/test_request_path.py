@@ -1,4 +1,4 @@
-"""The main job on real sockets: what goes up, what comes down, byte for byte."""
+"""The path of a request on real sockets: the request upstream and the response, byte for byte."""
 
 from tests.integration.gateway import CHAT, HELLO, gateway
 from tests.integration.scripted import Scripted, Send, event, reply, stream

@@ -1,4 +1,4 @@
-"""What rejections teach, on real sockets: what goes up, what comes back, and what it costs."""
+"""Rules learned from errors, on real sockets: the requests, the replies, and the number of calls."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EMBED = {"model": "e", "input": "hi"}
 BURST, A_HANDFUL = 200, 5
 
 
-def lessons(gp):
+def learned_rules(gp):
     return [one.rule.entry for one in gp.state.learner.memory.records(0.0, 0.0) if one.state == "learned"]
 
 
@@ -46,7 +46,7 @@ async def test_a_refused_stream_comes_as_one_and_is_learned(caplog):
     options = {**STREAMED, "stream_options": {"include_usage": True}}
     async with Scripted(answer=Refusing([no_stream()])) as upstream, gateway(upstream=upstream.url) as gp:
         answers = [await gp.ask(options).answer() for _ in range(2)]
-        assert lessons(gp) == ["stream=synth"]
+        assert learned_rules(gp) == ["stream=synth"]
         assert counted(gp, "learned")
     for answer, attempts in zip(answers, ("2", None), strict=True):
         assert (answer.status, answer.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
@@ -96,9 +96,9 @@ async def test_of_the_members_for_sampling_each_is_remembered_once_the_upstream_
     body = {**HELLO, "temperature": 0.1, "top_p": 0.3, "seed": 1}
     async with Scripted(answer=Refusing([*map(without, refused)])) as upstream, gateway(upstream=upstream.url) as gp:
         first = await gp.ask(body).answer()
-        assert lessons(gp) == ["drop=temperature"]
+        assert learned_rules(gp) == ["drop=temperature"]
         later = [await gp.ask(body).answer() for _ in range(2)]
-        assert lessons(gp) == second
+        assert learned_rules(gp) == second
     assert first.headers["x-gatepass-adapted"] == "drop=temperature, drop=top_p"
     assert [answer.headers["x-gatepass-adapted"] for answer in later] == [", ".join(second)] * 2
     assert [answer.status for answer in (first, *later)] == [200] * 3
@@ -110,10 +110,10 @@ async def test_a_request_is_changed_three_times_and_the_next_one_goes_on_from_th
     upstream_of = Refusing([without(name) for name in names])
     async with Scripted(answer=upstream_of) as upstream, gateway(upstream=upstream.url) as gp:
         answer = await gp.ask({**HELLO, **dict.fromkeys(names, "x")}).answer()
-        assert lessons(gp) == []
+        assert learned_rules(gp) == []
         assert len(upstream.received) == 1 + MOST_STEPS
         second = await gp.ask({**HELLO, **dict.fromkeys(names, "x")}).answer()
-        assert lessons(gp) == [f"drop={name}" for name in names]
+        assert learned_rules(gp) == [f"drop={name}" for name in names]
     assert (answer.status, answer.error["param"]) == (400, "metadata")
     assert "Already changed: drop=seed, drop=user, drop=store." in answer.error["message"]
     assert answer.headers["x-gatepass-adapted"] == "drop=seed, drop=user, drop=store"
@@ -138,7 +138,7 @@ async def test_one_input_that_is_wrong_spoils_no_batch_of_others():
         wrong = await gp.ask({"model": "e", "input": ["good"] * 11 + ["bad"]}, "/v1/embeddings").answer()
         again = await gp.ask({"model": "e", "input": ["good"] * 11 + ["bad"]}, "/v1/embeddings").answer()
         right = await gp.ask({"model": "e", "input": ["good"] * 12}, "/v1/embeddings").answer()
-        assert lessons(gp) == ["split=10"]
+        assert learned_rules(gp) == ["split=10"]
     for refused in (wrong, again):
         assert refused.status == 400
         assert refused.error["message"].startswith("Range of input length should be [1, 8192]")
@@ -153,7 +153,7 @@ async def test_one_request_with_another_fault_stops_no_learned_rule_of_others():
     async with Scripted(answer=Refusing(refuses)) as upstream, gateway(upstream=upstream.url) as gp:
         wrong = await gp.ask({**HELLO, "max_tokens": 3, "stop": ["x"]}).answer()
         right = await gp.ask({**HELLO, "max_tokens": 3}).answer()
-        assert lessons(gp) == ["rename=max_tokens>max_completion_tokens"]
+        assert learned_rules(gp) == ["rename=max_tokens>max_completion_tokens"]
     assert (wrong.status, wrong.error["param"]) == (400, "stop")
     assert "To drop stop, set upstreams.chat.learn_also: [stop]." in wrong.error["message"]
     assert (right.status, len(upstream.received)) == (200, 3)
@@ -179,7 +179,7 @@ async def test_what_helps_nothing_brings_the_first_error_and_costs_nothing_for_a
         upstream_of.refuses.pop()
         await clock.advance(REFUTED_S)
         assert (await gp.ask(STREAMED).answer()).status == 200
-        assert lessons(gp) == ["stream=synth"]
+        assert learned_rules(gp) == ["stream=synth"]
 
 
 NEVER = {
@@ -203,7 +203,7 @@ async def test_nothing_is_learned_from(case):
     upstream_of = Refusing([always(NO_STREAM, status, code)])
     async with Scripted(answer=upstream_of) as upstream, gateway(upstream=upstream.url) as gp:
         answer = await gp.ask(STREAMED).answer()
-        assert (answer.status, len(upstream.received), lessons(gp)) == (status, 1, [])
+        assert (answer.status, len(upstream.received), learned_rules(gp)) == (status, 1, [])
     assert "x-gatepass-tried" not in answer.headers
 
 
@@ -213,7 +213,7 @@ async def test_where_nothing_is_gone_by_the_first_word_is_the_last():
         gateway(upstreams={"chat": {"base_url": f"{upstream.url}/v1", "learn": "off"}}) as gp,
     ):
         answers = [await gp.ask(STREAMED).answer() for _ in range(2)]
-        assert lessons(gp) == []
+        assert learned_rules(gp) == []
     assert [answer.status for answer in answers] == [400, 400]
     assert len(upstream.received) == 2
 
@@ -241,7 +241,7 @@ async def test_after_an_hour_one_request_meets_the_refusal_again_and_the_others_
         upstream_of.refuses.clear()
         await clock.advance(HOUR_S + 1)
         assert "x-gatepass-adapted" not in (await gp.ask(STREAMED).answer()).headers
-        assert lessons(gp) == []
+        assert learned_rules(gp) == []
 
 
 async def test_a_burst_to_a_model_that_refuses_streams_costs_a_handful_of_calls(capsys):
@@ -305,7 +305,7 @@ async def test_dimensions_are_left_out_only_where_the_vectors_have_them(wanted, 
 
     async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gp:
         found = await gp.ask({**EMBED, "dimensions": wanted}, "/v1/embeddings").answer()
-        learned = lessons(gp)
+        learned = learned_rules(gp)
     assert (found.status, len(upstream.received)) == (status, 2)
     if status == 200:
         assert (found.json()["data"], learned) == (VECTORS["data"], ["drop=dimensions"])
@@ -346,7 +346,7 @@ async def test_an_expired_token_between_two_tries_is_renewed_and_what_was_learne
         upstreams = {"chat": {"base_url": upstream.url, "credential": "corp"}}
         async with gateway(upstreams=upstreams, credentials={"corp": credential}) as gp:
             answer = await gp.ask(STREAMED).answer()
-            assert lessons(gp) == ["stream=synth"]
+            assert learned_rules(gp) == ["stream=synth"]
     assert (answer.status, answer.body.endswith(DONE)) == (200, True)
     first, second = "Bearer tok-first-1", "Bearer tok-second-2"
     assert asked == [(first, True), (first, False), (second, False)]
