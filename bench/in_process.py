@@ -57,19 +57,19 @@ DONE = b"data: [DONE]\n\n"
 
 
 class Wire(asyncio.Transport):
-    """A transport that passes each write to `heard` at once."""
+    """A transport that passes each write to `received` at once."""
 
-    def __init__(self, heard: Callable[[Any], None]) -> None:
+    def __init__(self, received: Callable[[Any], None]) -> None:
         super().__init__({"peername": ("127.0.0.1", 1)})
-        self._heard = heard
+        self._received = received
         self._is_closing = False
 
     def write(self, data: Any) -> None:
-        self._heard(data)
+        self._received(data)
 
     def writelines(self, list_of_data: Any) -> None:
         for data in list_of_data:
-            self._heard(data)
+            self._received(data)
 
     def is_closing(self) -> bool:
         return self._is_closing

@@ -52,7 +52,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`starts`: how many fresh processes tell the footprint; `whole`: with streams and images in each."""
+    """`starts`: how many fresh processes measure the footprint; `whole`: with streams and images in each."""
 
     candidates: Sequence[Candidate]
     workloads: Sequence[Workload]

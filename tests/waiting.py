@@ -35,7 +35,7 @@ async def until_told(ask: Callable[[], Awaitable[T]], within_s: float = BOUND_S)
 
 
 async def at_rest(moved: Callable[[], int], for_s: float = REST_S) -> int:
-    """Wait until `moved()` has stayed the same for `for_s`; what it is. That nothing comes is told by time alone."""
+    """Wait until `moved()` has stayed the same for `for_s`; what it is. Only time shows that nothing comes."""
     async with asyncio.timeout(BOUND_S):
         before, now = None, moved()
         while now != before:

@@ -40,7 +40,7 @@ class Client:
 
 @dataclass
 class World:
-    """The clients of one gatepass, played against the shares; `check` is told whether each invariant holds."""
+    """The clients of one gatepass, played against the shares; `check` receives whether each invariant holds."""
 
     callers: int
     check: Callable[[bool, object], None]
@@ -80,7 +80,7 @@ class World:
             self.holds(client in self.open, "a connection is closed once")
             self.holds(client.serving != "admitted", "no connection is closed while its caller is served")
             self.open.remove(client)
-            self.shares.disconnect(client)  # the transport tells of the end later
+            self.shares.disconnect(client)  # the transport reports the end later
 
     def nth(self, index: int, *serving: str) -> Client | None:
         usable = [client for client in self.open if client.serving in serving]
@@ -113,7 +113,7 @@ class World:
         except GatepassError as error:
             self.holds(before > 0, "a caller with nothing under way is admitted")
             self.holds(error.hop == "gatepass" and error.retry_after_s == 1, "a refusal says when to come again")
-            client.serving = "stranger"  # it is told so, and counts as before
+            client.serving = "stranger"  # the server knows it, and counts it as before
             return
         client.serving, client.by, client.caller = "admitted", caller, caller
         self.close(self.shares.authenticate(client, caller))

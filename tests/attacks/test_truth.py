@@ -1,4 +1,4 @@
-"""No stream looks complete that is not, no usage is told twice, and the fast path says what the slow path says."""
+"""No stream looks complete that is not, no usage is sent twice, and the fast path agrees with the slow path."""
 
 from __future__ import annotations
 

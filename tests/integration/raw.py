@@ -1,4 +1,4 @@
-"""A client that sends what it is told to, byte by byte, and reads what comes until the other side closes."""
+"""A client that sends given bytes and reads until the other side closes."""
 
 from __future__ import annotations
 

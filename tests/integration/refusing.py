@@ -1,4 +1,4 @@
-"""An upstream that refuses what it is told to, in OpenAI's words, and answers everything else as it was asked."""
+"""An upstream that rejects given members with OpenAI's texts, and answers everything else as it was asked."""
 
 from __future__ import annotations
 

@@ -178,7 +178,7 @@ class Scripted:
         self._tell()
 
     def _failed(self, fault: BaseException) -> None:
-        """The script itself could not go on (a request that is no HTTP): the test is told at its end."""
+        """The script itself could not go on (a request that is no HTTP): the test fails at its end."""
         self._faults.append(fault)
         self._tell()
 

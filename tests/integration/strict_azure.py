@@ -214,7 +214,7 @@ _HANDLERS: Mapping[tuple[str, str], _Handler] = MappingProxyType(
 
 
 def vector(text: str, dimensions: int) -> list[float]:
-    """Numbers that tell texts apart, exact in float32."""
+    """Numbers that differ between texts, exact in float32."""
     return [len(text) + place / 4 for place in range(dimensions)]
 
 

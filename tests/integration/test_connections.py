@@ -49,7 +49,7 @@ def deaf() -> Iterator[str]:
 
 
 async def reported(upstream: dict[str, Any], body: Any = HELLO) -> tuple[int, str, str]:
-    """What a client is told of an upstream: status, code, message."""
+    """The error that a client receives: status, code, message."""
     async with gateway(upstreams={"far": upstream}) as gp:
         answer = await gp.ask(body).answer()
     if answer.status == 200:
@@ -171,7 +171,7 @@ async def test_a_client_certificate_is_shown_where_one_is_set(ca_file, tmp_path)
 
 @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
 async def test_a_client_certificate_that_is_wanted_and_not_there_is_reported(ca_file, version):
-    """TLS 1.3 tells of it after the handshake, and asyncio's server then resets the connection over its own alert."""
+    """TLS 1.3 reports it after the handshake, and asyncio's server then resets the connection over its own alert."""
     context = secured(wants=trustme.CA())
     context.maximum_version = ssl.TLSVersion[version]
     async with Scripted([GOOD], tls=context) as upstream:

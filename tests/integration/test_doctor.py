@@ -1,4 +1,4 @@
-"""`gatepass doctor` tells what it has seen, and no more: strict, open, lost and silent servers."""
+"""`gatepass doctor` reports what it has tested, and no more: strict, open, lost and silent servers."""
 
 from __future__ import annotations
 
@@ -381,7 +381,7 @@ async def test_a_trial_is_one_tiny_call_as_a_client_would_send_it():
 
 
 async def test_a_trial_goes_through_the_profile_of_the_caller_in_whose_name_it_is_made():
-    """Rules of the profile as the street has them, at their place: before the lessons, and by the dialect."""
+    """Rules of the profile at their place on the request path: before the learned rules, and by the dialect."""
     profiles = {"short": {"drop": ["max_tokens"]}}
     async with Scripted([Send(reply(COMPLETION))]) as upstream:
         plain, short = one(upstream), one(upstream, profiles=profiles)

@@ -1,4 +1,4 @@
-"""Every way in which an upstream can fail: what status, code and hop the client is told of, after one attempt."""
+"""Every way in which an upstream can fail: which status, code and hop the client receives, after one attempt."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FIRST = delta(content="one")
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What the upstream does, and what the client is told. `timeouts` are the upstream's."""
+    """What the upstream does, and what the client receives. `timeouts` are the upstream's."""
 
     does: Dialogue
     status: int

@@ -1,4 +1,4 @@
-"""Every way in which an issuer can fail: told in its own words within a bound, never with a bad token, healed soon."""
+"""Faults of an issuer: reported with its own text within a bound, never with a bad token, recovered soon."""
 
 from __future__ import annotations
 

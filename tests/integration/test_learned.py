@@ -1,4 +1,4 @@
-"""What was learned is told: on /learned, by `gatepass learned`, in the model list, and for all workers together."""
+"""Learned rules are shown on /learned, by `gatepass learned`, in the model list, and for all workers together."""
 
 from __future__ import annotations
 

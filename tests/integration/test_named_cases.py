@@ -205,7 +205,7 @@ def token(number: int) -> str:
 class Corporation:
     """A login whose tokens live five minutes, and two hosts that want them: one chats, one embeds.
 
-    The hosts refuse what the login has not minted, or minted too long ago: `refused` tells how often.
+    The hosts refuse what the login has not minted, or minted too long ago: `refused` counts them.
     """
 
     def __init__(self, clock: DrivenClock) -> None:

@@ -477,7 +477,7 @@ async def test_a_request_that_is_cancelled_from_outside_is_no_success(caplog, co
         line = await line_of(caplog)
         await ask.head()
     assert (line["outcome"], line["code"], line["hop"]) == ("error", "draining", "gatepass")
-    complaints.clear()  # uvicorn tells of the cancellation
+    complaints.clear()  # uvicorn logs the cancellation
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The scripted upstream does what it is told, or no test that leans on it means anything."""
+"""The scripted upstream follows its script: other tests depend on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Uploads and their refusals on real sockets: who waits for whom, and who is told what."""
+"""Uploads and their refusals on real sockets: who waits for whom, and who receives which response."""
 
 from __future__ import annotations
 

@@ -214,7 +214,7 @@ class Ledger:
                 return
 
     def issued(self, token: str, end_s: float | None) -> None:
-        """`end_s` is when it expires; None if the issuer told no life."""
+        """`end_s` is when it expires; None if the issuer returned no lifetime."""
         self._ends_s[token] = end_s
 
     def is_valid(self, token: str, now_s: float) -> bool:

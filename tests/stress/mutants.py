@@ -3,7 +3,7 @@
 A mutant is one small change of the source: `<` becomes `<=`, `and` becomes `or`, a call is left out. Of all that are
 possible in an area of the core, a seed draws some. Each one is planted in a copy of the repository, and the tests of
 its area run there until the first failure. A mutant that they all pass is a survivor: write a test that fails there,
-or, if no test can tell it from the original, add it to EQUIVALENT with the reason.
+or, if no test can distinguish it from the original, add it to EQUIVALENT with the reason.
 
 ::
 
@@ -128,7 +128,7 @@ AREAS = (
 
 @dataclass(frozen=True, slots=True)
 class Equivalent:
-    """A mutant that no test can tell from the original: in the line with `line`, `old` became `new`."""
+    """A mutant that no test can distinguish from the original: in the line with `line`, `old` became `new`."""
 
     line: str
     old: str

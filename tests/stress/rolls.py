@@ -109,7 +109,7 @@ async def upstream() -> AsyncIterator[int]:
 
 @asynccontextmanager
 async def gatepass(python: str, config: Path, *options: str) -> AsyncIterator[Serving]:
-    """A gatepass of `config` that is ready, and is told to stop at the end of the block."""
+    """A gatepass of `config` that is ready, and is stopped at the end of the block."""
     async with serving("--config", str(config), *options, python=python) as running:
         await running.port
         yield running

@@ -5,7 +5,7 @@ outage, in driven time, under one load; then the issuer is well again. An issuer
 several moments of the first fetches, which have timeout_s 10 each. What counts is what requests saw:
 
 * `lost, valid`: requests that failed or had to wait although a valid token was held. Must be 0.
-* `no token`: requests that were told 503, because the token had ended before the issuer came back.
+* `no token`: requests that received 503, because the token had ended before the issuer came back.
 * `calls`: fetches that reached the issuer, in the fault and the two minutes after it.
 * `dead sent`: tokens handed out that had ended, or that the issuer never made. Must be 0.
 * `back`: driven seconds from the issuer's return until a token is held again. Must be at most 4 where

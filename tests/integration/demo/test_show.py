@@ -66,7 +66,7 @@ def believing(token: str, key: bytes, algorithms: list[str], *, audience: str) -
 
 @dataclass(frozen=True)
 class Fault:
-    """`name` of the demo's module is replaced by `value`; the verdict of `step` then contains `reason`."""
+    """`name` of the demo's module is replaced by `value`; the result of `step` then contains `reason`."""
 
     module: ModuleType
     name: str

@@ -136,7 +136,7 @@ def test_an_unchanged_file_is_opened_once(writer, monkeypatch):
 
 
 async def test_a_second_change_within_a_tick_of_the_file_system_is_seen(writer, clock):
-    """Same inode, size, mtime: nothing tells the two apart, so a young file is read again."""
+    """Same inode, size, mtime: the two look the same, so a young file is read again."""
     file = WatchedFile(str(writer.path), clock.wall)
     writer.path.write_text("abc")
     writer.date(writer.path)

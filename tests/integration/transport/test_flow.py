@@ -26,7 +26,7 @@ MIB = 1024 * 1024
 
 
 class SlowReader(asyncio.Protocol):
-    """A server that reads when it is told to, and may answer before it has read all."""
+    """A server that reads on demand, and may answer before it has read all."""
 
     def __init__(self) -> None:
         self.began = asyncio.Event()

@@ -95,7 +95,7 @@ async def test_a_client_certificate_that_was_replaced_is_shown_by_the_next_conne
 
 @contextmanager
 def strict_server(version: ssl.TLSVersion) -> Iterator[str]:
-    """Wants a client certificate, and tells of it by an alert before it hangs up; asyncio's servers just hang up."""
+    """Requires a client certificate, and sends an alert before it closes; asyncio's servers only close."""
     context = server_context(asks=True)
     context.minimum_version = context.maximum_version = version
     listening = socket.create_server(("127.0.0.1", 0))
@@ -122,7 +122,7 @@ def strict_server(version: ssl.TLSVersion) -> Iterator[str]:
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 async def test_a_missing_client_certificate_is_a_fault_of_tls(way: Way, version: ssl.TLSVersion):
-    """TLS 1.3 tells of it after the handshake, when the request may be on its way."""
+    """TLS 1.3 reports it after the handshake, when the request may be on its way."""
     with strict_server(version) as url:
         async with way.open(1, client_context()) as hand:
             fault = await hand.fault(url)

@@ -214,7 +214,7 @@ async def streaming(folder: Path, workers: int = 2) -> AsyncIterator[Streaming]:
 async def test_after_sigterm_a_stream_finishes_and_what_comes_gets_503_at_once(tmp_path):
     async with streaming(tmp_path) as stream:
         stream.running.process.send_signal(signal.SIGTERM)
-        await stream.running.said('"draining"', 2)  # each hears of it by itself, some milliseconds apart
+        await stream.running.said('"draining"', 2)  # each notices it by itself, some milliseconds apart
         async with asyncio.timeout(2):  # a hang would last as long as the drain
             answers = [await ask(stream.port, "/readyz", None), await ask(stream.port)]
         await stream.finish()

@@ -18,7 +18,7 @@ def by_hash(name, key):
 
 
 def reported(caplog):
-    """What the log was told since the last call."""
+    """The log lines since the last call."""
     lines = [(record.levelname, record.getMessage(), record.fields) for record in caplog.records]
     caplog.clear()
     return lines

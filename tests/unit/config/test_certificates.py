@@ -65,7 +65,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def faults(folder):
-    """What is told of a `network` whose files are given by their names in the folder."""
+    """The problems of a `network` whose files are given by their names in the folder."""
 
     def found(**files: str) -> dict[str, str]:
         network = {name: str(folder / file) for name, file in files.items()}

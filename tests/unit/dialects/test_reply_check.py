@@ -54,7 +54,7 @@ APIM_TEXT = (
 
 
 def fields_of(error):
-    """Everything that an error tells, as one value."""
+    """All fields of an error, as one value."""
     if error is None:
         return None
     error_fields = {
@@ -81,7 +81,7 @@ def classified(body, headers=JSON, *, surface=ClientProtocol.CHAT, **more):
 
 
 def document(body, headers=JSON, *, surface=ClientProtocol.CHAT, **more):
-    """What the error tells; None for a good reply, which is the same object then."""
+    """The fields of the error; None for a good reply, which is the same object then."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     found = classified(data, headers, surface=surface, **more)
     if isinstance(found, bytes):
@@ -731,7 +731,7 @@ def test_a_piece_of_a_stream_is_no_whole_answer(text):
 @pytest.mark.parametrize("more", [{}, {"message": {"role": "assistant", "content": ""}, "finish_reason": "error"}])
 @pytest.mark.parametrize("within", IN_LARGE, ids=["small", "large"])
 def test_the_error_in_a_choice_is_the_upstreams(more, within):
-    """As OpenRouter tells that a provider failed."""
+    """As OpenRouter reports that a provider failed."""
     choice = {**more, **within, "error": {"code": 503, "message": "Provider is overloaded"}}
     error_fields = document({"choices": [choice]}, surface=ClientProtocol.CHAT)
     assert error_fields is not None

@@ -217,7 +217,7 @@ async def test_an_idle_connection_that_ends_is_not_open():
 
 
 async def test_a_connection_whose_end_is_under_way_is_not_open():
-    """asyncio knows of a failed write before it tells of the loss."""
+    """asyncio knows of a failed write before it reports the loss."""
     wire = Wire()
     wire.transport.closing = True
     assert not wire.connection.open
@@ -250,7 +250,7 @@ async def test_a_connection_that_breaks_in_tls_later_on_is_closed():
 
 
 async def test_a_refused_client_certificate_is_a_fault_of_tls():
-    """TLS 1.3 tells of it behind the handshake: before the request, or while its reply is awaited."""
+    """TLS 1.3 reports it after the handshake: before the request, or while its reply is awaited."""
     early, late, used = Wire(), Wire(), Wire()
     early.end(ssl.SSLError("certificate required"))
     await rest()

@@ -21,7 +21,7 @@ OK = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 
 
 class Server:
-    """Dials as told: at once, or when `go_on` is set; `down` refuses."""
+    """Dials at once, or when `go_on` is set; `down` refuses."""
 
     def __init__(self) -> None:
         self.down = False

@@ -51,7 +51,7 @@ def renew(files: dict[str, str], *names: str) -> None:
 
 
 class Shown:
-    """A server behind the two ends of a pipe of memory, which tells what certificate it was shown."""
+    """A server behind the two ends of a pipe of memory, which reports the certificate that it received."""
 
     def __init__(self) -> None:
         authority = trustme.CA()

@@ -59,8 +59,8 @@ class FakeTransport(asyncio.Transport):
 
 
 class Wire:
-    """One connection, connected; also its owner, who notes what it is told. `holding`: a small request waits for the
-    end of the turn, which is when the test says `flush`."""
+    """One open connection, and its owner, which notes its calls in `events`. `holding`: a small request waits for the
+    end of the turn, which is when the test calls `flush`."""
 
     def __init__(self) -> None:
         self.events: list[str] = []

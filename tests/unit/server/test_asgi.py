@@ -1,4 +1,4 @@
-"""The Client on ASGI: what its server is told and when, in the time of a driven clock."""
+"""A request under an ASGI server: what the server is sent and when, in the time of a driven clock."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GONE = {"type": "http.disconnect"}
 
 
 class Server:
-    """An ASGI server: tells what the test puts down, and notes what it is sent."""
+    """An ASGI server: sends what the test puts down, and notes what it is sent."""
 
     def __init__(self, *reported: Any, method: str = "POST", fields: tuple[tuple[bytes, bytes], ...] = ()) -> None:
         self.clock = DrivenClock()
@@ -88,7 +88,7 @@ async def test_a_whole_reply_is_a_head_with_its_length_and_one_body():
 
 
 async def test_nothing_is_received_before_the_body_is_asked_for():
-    """The first `receive` makes a server send 100 Continue: who is refused never hears it."""
+    """The first `receive` makes a server send 100 Continue: a rejected client never receives it."""
     server = Server(OPEN)
 
     async def work(client: AsgiRequestCycle) -> None:

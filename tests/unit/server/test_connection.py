@@ -400,7 +400,7 @@ async def refused_in_mid_body() -> tuple[WireClient, bytes]:
 
 
 async def test_a_refusal_while_nobody_read_takes_the_rest_of_the_body():
-    """Or the client, which sends all before it reads, meets a closed door and never learns why."""
+    """Or the client, which sends all before it reads, meets a closed connection and never learns why."""
     wire_client, _ = await refused_in_mid_body()
     assert wire_client.transport.reading
 

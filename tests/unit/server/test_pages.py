@@ -1,4 +1,4 @@
-"""A Turn as ASGI: what an application is told, and what becomes of its answer."""
+"""An HTTP request as ASGI: what an application receives, and how its response is sent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HEAD = b"HTTP/1.1 200 OK\r\ndate: " + DATE + b"\r\n"
 
 
 class App:
-    """Notes what it is told, and answers with `fields` and `pieces`."""
+    """Notes what it receives, and answers with `fields` and `pieces`."""
 
     def __init__(self, fields: list[tuple[bytes, bytes]], *pieces: bytes) -> None:
         self.fields, self.pieces = fields, pieces

@@ -51,7 +51,7 @@ class Wait:
         self.bound()
 
     def pass_on(self) -> None:
-        """The street takes the body as it comes."""
+        """The handler reads the body as it arrives."""
         self.recorder.cycles[0].is_streamed = True
         self.bound()
 

@@ -124,6 +124,6 @@ class WireClient:
 
 
 def asked(body: bytes = b"", *fields: str, line: str = "POST /v1/x HTTP/1.1", length: bool = True) -> bytes:
-    """A request with `fields`, and a content-length unless told otherwise."""
+    """A request with `fields`, and a content-length unless the caller passes another."""
     sized = [f"content-length: {len(body)}"] if length and body else []
     return "\r\n".join([line, "Host: h", *fields, *sized, "", ""]).encode() + body

@@ -214,7 +214,7 @@ def test_done_after_a_role_and_an_answer_is_an_end(answer):
 
 
 def test_the_error_in_a_choice_ends_the_stream():
-    """As OpenRouter tells that a provider failed."""
+    """As OpenRouter reports that a provider failed."""
     failed = {"index": 0, "delta": {"content": ""}, "finish_reason": "error", "error": {"message": "Provider down"}}
     stream = new_stream()
     out = stream.feed(HELLO + data({"choices": [failed]}) + DONE)

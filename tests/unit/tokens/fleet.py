@@ -216,7 +216,7 @@ class Upstream:
         self.refused = self.served = self.lost = 0
 
     async def serve(self, replica: Replica) -> Token | None:
-        """One request, as the street sends it: with one repeat after a refusal."""
+        """One request, as gatepass sends it: with one retry after a rejection."""
         token = await replica.holder.token()
         if token.text == self.issuer.minted[-1]:
             replica.holder.confirm(token)

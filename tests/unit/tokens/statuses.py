@@ -1,4 +1,4 @@
-"""What a holder tells of itself."""
+"""The status of a holder."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """No sequence of events shows an upstream a token that is dead, foreign, or refused to the same request.
 
-By the issuer's own word, at the moment in which the request is written. Two credentials, three upstreams, through the
-street's own `send`.
+By the issuer's own word, at the moment in which the request is written. Two credentials, three upstreams, through
+`upstream_call.send`.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ async def test_a_process_that_found_its_token_asks_a_slow_issuer_once():
 
 
 async def test_four_tries_that_fail_slowly_are_one_fetch():
-    """503 after 0.8 s each, in one flight of four tries."""
+    """503 after 0.8 s each, in one fetch of four tries."""
     clock = DrivenClock()
     issuer = ScriptedIssuer(clock, otherwise=answer({"error": "temporarily_unavailable"}, 503, delay_s=0.8))
     async with RunningHolder(clock, issuer, oauth2()) as it:

@@ -79,7 +79,7 @@ async def test_what_was_found_is_no_call_in_anybodys_count(caplog):
     ids=["slow", "short lives", "an outage", "a refusal", "hangs"],
 )
 async def test_the_fetches_of_all_are_the_calls_that_the_issuer_saw(turn, failing):
-    """Each is counted where it was asked; one that waited for it, or heard of its failure, has sent no request."""
+    """Each is counted where it was asked; one that waited for it, or read its failure, has sent no request."""
     async with Fleet(scripted(otherwise=turn)) as fleet:
         for _ in range(240):
             await fleet.clock.advance(0.25)

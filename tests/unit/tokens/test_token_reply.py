@@ -261,7 +261,7 @@ def test_a_jwts_own_end_counts_where_the_replys_is_later_or_the_same():
 
 
 def test_a_replys_end_counts_where_the_jwts_own_is_later():
-    """A session that ends before its JWT does; or a JWT out of a cache, told with the rest of its life."""
+    """A session that ends before its JWT does; or a JWT out of a cache, returned with the rest of its lifetime."""
     assert minted({"token": (text := signed(iat=NOW, exp=NOW + 3600)), "expires_in": 3}) == (text, 3.0, "reply")
     assert minted({"token": (text := signed(iat=NOW - 297, exp=NOW + 3)), "expires_in": 3}) == (text, 3.0, "reply")
     assert minted({"token": (text := signed(iat=NOW, exp=NOW + 9000)), "expires_in": 8000}) == (text, 8000.0, "reply")

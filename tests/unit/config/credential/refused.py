@@ -1,4 +1,4 @@
-"""A credential that is refused, as a person is told of it."""
+"""A credential that is refused, with the messages that a person reads."""
 
 from __future__ import annotations
 
