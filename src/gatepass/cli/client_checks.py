@@ -127,7 +127,7 @@ def error_hop(body: bytes) -> str | None:
     return hop if isinstance(hop, str) else None
 
 
-def _said(text: str, **members: Any) -> Callable[[str], Json]:
+def _chat_body(text: str, **members: Any) -> Callable[[str], Json]:
     return lambda model: {"model": model, "messages": [{"role": "user", "content": text}], **members}
 
 
@@ -138,7 +138,7 @@ CLIENTS: Mapping[str, Sequence[ClientCheck]] = MappingProxyType(
             ClientCheck("model list", "/models", list_fault, 10.0),
             ClientCheck(
                 *("verify a chat model", "/chat/completions", stream_fault, 10.0, "chat"),
-                body=_said("Hi", stream=True, temperature=0.9),
+                body=_chat_body("Hi", stream=True, temperature=0.9),
             ),
             ClientCheck(
                 *("verify an embedding model", "/embeddings", vectors_fault, 10.0, "embedding"),
@@ -161,7 +161,8 @@ CLIENTS: Mapping[str, Sequence[ClientCheck]] = MappingProxyType(
         ),
         "dify": (
             ClientCheck(
-                *("save a chat model", "/chat/completions", chat_fault, 300.0, "chat"), body=_said("ping", max_tokens=5)
+                *("save a chat model", "/chat/completions", chat_fault, 300.0, "chat"),
+                body=_chat_body("ping", max_tokens=5),
             ),
             ClientCheck(
                 *("save an embedding model", "/embeddings", named_vectors_fault, 60.0, "embedding"),
