@@ -187,12 +187,12 @@ async def test_a_stopping_worker_is_waited_for_and_hears_the_second_signal(keep)
     async with keep() as kept:
         await kept.served()
         kept.signal(signal.SIGTERM)
-        await until(lambda: kept.reported("worker-1") == kept.told("worker-2") == ["lifeline"])
+        await until(lambda: kept.reported("worker-1") == kept.reported("worker-2") == ["lifeline"])
         assert not kept.running.done()
         kept.signal(signal.SIGTERM)
         assert await kept.ended() == 0
         assert not any(map(alive, kept.pids.values()))
-        assert kept.reported("worker-1") == kept.told("worker-2") == ["lifeline", "TERM"]
+        assert kept.reported("worker-1") == kept.reported("worker-2") == ["lifeline", "TERM"]
 
 
 async def test_a_worker_that_outlives_its_drain_is_killed(keep, monkeypatch):
