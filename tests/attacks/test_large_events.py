@@ -18,7 +18,7 @@ from gatepass.errors import GatepassError
 from gatepass.sse import event, large_event, repair
 from gatepass.sse.aggregate import BodyAggregator, CompletionAggregator
 from gatepass.sse.choice_repair import RepairOptions
-from gatepass.sse.chunk import EnvelopeDefaults
+from gatepass.sse.chunk import ENVELOPE, EnvelopeDefaults
 from gatepass.sse.client_transforms import make_client_transform
 from gatepass.sse.dialect_transforms import RagflowStream
 from gatepass.sse.event import is_json, parse_event, read_json, split_events
@@ -207,6 +207,20 @@ def test_marks_of_an_upstream_are_text() -> None:
     with scaled():
         out = relayed(Large((";\\t" + "0" * 32 + ":0;",), "content", 300).raw)[0]
     assert out.count(b"0" * 32) == 300
+
+
+@pytest.mark.attack("events: large, an envelope")
+@pytest.mark.parametrize("name", ENVELOPE)
+@pytest.mark.parametrize("form", ["%s", "[%s]", '{"a":%s}', '{"a":[[%s]]}'])
+def test_a_large_value_of_the_envelope_is_not_repeated(attack: Attack, name: str, form: str) -> None:
+    attack.cases += 1
+    members = {**json.loads("{" + HEAD + "}"), "choices": [{"index": 0, "delta": {"content": "a"}}]}
+    without = f"data: {json.dumps({one: value for one, value in members.items() if one != name})}\n\n".encode()
+    value = json.loads(form.replace("%s", '"' + "x" * 4000 + '"'))
+    events = [f"data: {json.dumps({**members, name: value})}\n\n".encode(), text("y" * 3000), without, DONE]
+    with scaled():
+        out, failure, is_done, _ = relayed(b"".join(events), cuts=[sum(map(len, events[:end])) for end in (1, 2, 3)])
+    attack.check(failure == "None" and is_done and out.count(b"x" * 4000) == 1, (name, form, failure))
 
 
 BAD = ["\\x", "\\u12", "\x01", '"']
