@@ -19,7 +19,7 @@ from gatepass.sse import event, large_event, repair
 from gatepass.sse.aggregate import BodyAggregator, CompletionAggregator
 from gatepass.sse.choice_repair import RepairOptions
 from gatepass.sse.chunk import ENVELOPE, EnvelopeDefaults
-from gatepass.sse.client_transforms import make_client_transform
+from gatepass.sse.client_transforms import ShortLines, make_client_transform
 from gatepass.sse.dialect_transforms import RagflowStream
 from gatepass.sse.event import is_json, parse_event, read_json, split_events
 from gatepass.sse.event_stream import EventStream
@@ -209,6 +209,22 @@ def test_marks_of_an_upstream_are_text() -> None:
     assert out.count(b"0" * 32) == 300
 
 
+@pytest.mark.attack("events: large, texts like marks")
+@pytest.mark.parametrize("before", range(160, 200))
+def test_a_text_like_the_beginning_of_a_mark_hides_no_mark(attack: Attack, before: int) -> None:
+    attack.cases += 1
+    like_a_mark = ";\\t" + "0" * 32 + ":0"
+    raw = Large(("b" * before, like_a_mark, "c" * 1500)).raw
+    with scaled():
+        stream = EventStream("chat", LIMIT_BYTES, read_error, client_transform=ShortLines(400))
+        out = stream.feed(raw)
+        while stream.waiting:
+            out += stream.feed()
+    chunks = [read_json(parse_event(one).data or b"") for one in split_events(out)[:-1]]
+    answer = "".join(one["choices"][0]["delta"].get("content", "") for one in chunks)
+    attack.check(answer == "hi" + "b" * before + json.loads(f'"{like_a_mark}"') + "c" * 1500 + "ho", (before, answer))
+
+
 @pytest.mark.attack("events: large, an envelope")
 @pytest.mark.parametrize("name", ENVELOPE)
 @pytest.mark.parametrize("form", ["%s", "[%s]", '{"a":%s}', '{"a":[[%s]]}'])
@@ -251,6 +267,23 @@ def test_an_error_keeps_the_beginning_of_its_message(attack: Attack, name: str, 
         aggregate_failure = str(aggregated(raw, 64 * 1024))
     attack.check(failure.startswith("no tokens left xxx") and "\t" not in failure and not is_done, failure)
     attack.check(aggregate_failure.startswith("no tokens left xxx") and "\t" not in aggregate_failure, failure)
+
+
+@pytest.mark.attack("events: large, errors")
+@pytest.mark.parametrize("size_bytes", [900, 3 * MIB])
+@pytest.mark.parametrize(
+    "place", ['no tokens left "%s', '{"message": "no tokens left", "x": "%s"', "\xff %s", 'no "tokens": %s']
+)
+def test_an_error_event_need_not_be_json(attack: Attack, place: str, size_bytes: int) -> None:
+    attack.cases += 1
+    longer = 'some text, "{}" and "{}".'.format("x" * (size_bytes // 4), "y" * size_bytes)
+    raw = text("hi") + b"event: error\ndata: " + place.replace("%s", longer).encode("latin-1") + b"\n\n"
+    expected = relayed(raw)
+    with scaled() if size_bytes < MIB else nullcontext():
+        _, failure, is_done, _ = relayed(raw)
+        aggregate_failure = str(aggregated(raw, 64 * 1024))
+    for found in (failure, aggregate_failure):
+        attack.check(found[:16] == expected[1][:16] and "\t" not in found and not is_done, found)
 
 
 def turned(raw: bytes, profile: str) -> tuple[float, str, int]:

@@ -123,7 +123,8 @@ class StreamAggregator(ABC):
             if name != b"error":
                 self.fail(chunk.event_not_json(self._upstream))
                 return
-            payload = data[:ERROR_BYTES].decode("utf-8", "replace")  # an error event may hold plain text
+            data = without_marks(data)[:ERROR_BYTES]
+            payload = data.decode("utf-8", "replace")  # an error event may hold plain text
         error_body = error_in_event(payload, name, self._read_error)
         if error_body is not None:
             if has_marks(data):

@@ -386,7 +386,8 @@ class EventStream:
             if name != b"error":
                 self._fail(chunk.event_not_json(self._upstream))
                 return b""
-            payload = data[:ERROR_BYTES].decode("utf-8", "replace")  # an error event may hold plain text
+            data = without_marks(data)[:ERROR_BYTES]
+            payload = data.decode("utf-8", "replace")  # an error event may hold plain text
         if (error_body := error_in_event(payload, name, self._read_error)) is not None:
             if has_marks(data):
                 error_body = error_in_event(read_json(without_marks(data)), name, self._read_error) or error_body

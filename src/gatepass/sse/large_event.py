@@ -35,8 +35,9 @@ _INSIDE = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 _WHOLE = re.compile(rb"[^\\]*+(?:\\(?:u[0-9a-fA-F]{4}|[^u])[^\\]*+)*+")
 _HIGH_HALF = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}")
 _ESCAPE_BYTES = len(rb"\ud83d")
-_MARK = re.compile(rb";\\t[0-9a-f]{32}:[0-9]+;")
-_MARK_IN_TEXT = re.compile("(;\t[0-9a-f]{32}:[0-9]+;)")
+# Begin and end differ, so that a text that looks like the beginning of a mark cannot take the beginning of a mark.
+_MARK = re.compile(rb";\\t[0-9a-f]{32}:[0-9]+\.")
+_MARK_IN_TEXT = re.compile(r"(;\t[0-9a-f]{32}:[0-9]+\.)")
 
 Span = tuple[int, int]
 
@@ -84,7 +85,7 @@ class LongTexts:
         self.shortened: bytes | None = None
         self._limit_bytes = limit_bytes
         self._name = token_hex(16)  # unknown to the upstream, so that it cannot send a mark
-        self._pattern = re.compile(rb";(\\+)t%b:([0-9]+);" % self._name.encode())
+        self._pattern = re.compile(rb";(\\+)t%b:([0-9]+)\." % self._name.encode())
         self._texts: dict[int, bytes] = {}
         self._restored: set[int] = set()
         self._next = self._held_bytes = 0
@@ -172,7 +173,7 @@ class LongTexts:
         number, self._next = self._next, self._next + 1
         self._texts[number] = text
         self._held_bytes += len(text)
-        return b";\\t%b:%d;" % (self._name.encode(), number)
+        return b";\\t%b:%d." % (self._name.encode(), number)
 
 
 class RestoredTexts:
