@@ -117,6 +117,7 @@ class Operation:
     """Its reply is a file of any content type, so its body is not classified."""
 
 
+# gc=False: no field can refer back, so the garbage collector need not track it
 class ClientRequest(Hidden, msgspec.Struct, frozen=True, gc=False):
     """The head of a request. Access is decided by it, before the body is read."""
 

@@ -134,6 +134,7 @@ def _chat_body(text: str, **members: Any) -> Callable[[str], Json]:
 CAPITALS = ("Carson City is the capital of Nevada.", "Washington, D.C. is the capital of the United States.")
 CLIENTS: Mapping[str, Sequence[ClientCheck]] = MappingProxyType(
     {
+        # `verify_api_key` in its provider_api_service.py; LLM_TIMEOUT_SECONDS is 10 there by default
         "ragflow": (
             ClientCheck("model list", "/models", list_fault, 10.0),
             ClientCheck(
@@ -178,7 +179,9 @@ CLIENTS: Mapping[str, Sequence[ClientCheck]] = MappingProxyType(
                 },
             ),
         ),
+        # AIOHTTP_CLIENT_TIMEOUT_MODEL_LIST is 10 s by default
         "openwebui": (ClientCheck("verify the connection", "/models", list_fault, 10.0),),
+        # after 5 s it shows only the names of its own configuration
         "librechat": (ClientCheck("fetch the models", "/models", list_fault, 5.0),),
     }
 )

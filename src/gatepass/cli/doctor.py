@@ -201,6 +201,7 @@ async def _run(loaded: LoadedConfig, model: str | None, calls: Sequence[ProbeCal
 
     valid = f"{loaded.source} is valid: {summary(loaded.config)}"
     report.add(Step("gatepass", "configuration", Outcome.WORKS, valid, proves=False))
+    # closed at once, also after an exception, because it owns connections
     async with aclosing(diagnose(loaded.config, calls, model=model, begin=report.begin)) as steps:
         await report.show(steps)
     return report.finish()

@@ -56,7 +56,7 @@ def progress(waits_for: str) -> Iterator[None]:
         if seconds:
             click.echo("\r\x1b[K", nl=False, err=True)  # clears the line
 
-    showing = threading.Thread(target=show, daemon=True)
+    showing = threading.Thread(target=show, daemon=True)  # a thread, because the wait blocks this one
     showing.start()
     try:
         yield

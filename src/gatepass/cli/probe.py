@@ -326,6 +326,7 @@ STREAM_TOKENS = 16
 
 def _streamed(body: bytes) -> bytes:
     members = msgspec.json.decode(body, type=dict[str, Any])
+    # the name that the sample uses, because OpenAI rejects a request with both
     limit = next((name for name in ("max_tokens", "max_completion_tokens") if name in members), "max_tokens")
     return msgspec.json.encode({**members, limit: STREAM_TOKENS, "stream": True})
 

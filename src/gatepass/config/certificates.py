@@ -54,6 +54,7 @@ class SigningKey:
 
 def signing_key(pem: str) -> SigningKey:
     """Return the key of a PEM text; raise ValueError with the reason, which never quotes the text."""
+    # imported here, because cryptography is an extra
     from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 

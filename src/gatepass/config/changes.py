@@ -34,7 +34,7 @@ def is_same(one: Any, other: Any) -> bool:
             return list(one) == list(other) and all(map(is_same, one.values(), other.values()))
         case list() | tuple(), list() | tuple():
             return len(one) == len(other) and all(map(is_same, one, other))
-    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
+    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)  # `True == 1` in Python
 
 
 def changed_settings(one: Config, other: Config) -> list[str]:

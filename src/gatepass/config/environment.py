@@ -229,7 +229,7 @@ class _Reading:
             key_hash, *settings = text.split("/")
             pairs = [setting.partition("=") for setting in settings]
             found = {name: value for name, _, value in pairs if name in OF_HASH}
-            if len(found) != len(settings):
+            if len(found) != len(settings):  # also if a setting is given twice
                 self._problem((), NOT_OF_HASH, "KEY_HASHES")
             self._entry({"name": f"hash-{number}", "hash": key_hash, **found}, "KEY_HASHES")
         if "PROFILE" in self._values and not lookup(self.document.tree, ("access", "keys")):

@@ -140,6 +140,7 @@ def replace_file(path: str | Path, text: str, *, mode: int = 0o600, like: os.sta
     folder, name = os.path.split(path)
     new = os.path.join(folder, f".{name}.{secrets.token_hex(8)}")
     try:
+        # O_EXCL opens no link that another user put there (open(2))
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
             file.write(text.encode())
             file.flush()

@@ -109,6 +109,7 @@ API_VERSION = r"^[A-Za-z0-9._-]{1,40}$"
 NO_ID = "names no {}: write its id after the colon"
 NO_KIND = "is neither the id of a chat assistant nor agent:ID"
 
+# every version of the classic API begins with a date, previews too
 _DATED = re.compile(r"\d{4}-\d{2}-\d{2}")
 _DEPLOYMENT = re.compile(r"/deployments/[^/]+\Z")
 _ASSISTANT = re.compile(r"/(?:openai|chats_openai|agents_openai|agents)(?:/[^/]+)?\Z")
@@ -298,6 +299,7 @@ class UpstreamConfig(Block):
     @field_validator("azure", "ragflow")
     @classmethod
     def _matches_dialect(cls, block: Block | None, info: ValidationInfo) -> Block | None:
+        # an invalid dialect is absent here, and has an error of its own
         if block is not None and info.data.get("dialect", info.field_name) != info.field_name:
             raise ValueError(
                 f"has no effect with dialect: {info.data['dialect']}; remove it, or set dialect: {info.field_name}"

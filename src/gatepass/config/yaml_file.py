@@ -56,7 +56,7 @@ def parse_yaml(source: str, text: str) -> ConfigDocument:
     yaml = YAML(typ="safe", pure=True)
     yaml.composer.warn_double_anchors = False  # an anchor may be redefined (YAML 1.2.2, 3.2.2.2)
     try:
-        node: Node | None = yaml.compose(text)
+        node: Node | None = yaml.compose(text)  # nodes, because they have the line of each value
     except MarkedYAMLError as error:
         line, reason = _explained(text, error)
         raise document.fault(line, f"is not YAML: {reason}") from None

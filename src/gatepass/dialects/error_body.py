@@ -262,7 +262,7 @@ def _masked_label(label: str | None, mask: Mask) -> str | None:
 def _status(found: Found, text: str, code: str | None, kind: str | None) -> int | None:
     parts = [part for part in (found.own, found.outer) if isinstance(part, dict)]
     numbers = [whole_number(part.get(name)) for part in parts for name in _STATUSES]
-    http = next((number for number in numbers if is_http_error(number)), None)
+    http = next((number for number in numbers if is_http_error(number)), None)  # vLLM, Gemini and OpenRouter send it
     if http is not None:
         return http
     return (

@@ -181,6 +181,7 @@ def _lift(walk: JsonScanner, found: Mapping[str, Member]) -> tuple[list[str], by
     A member that `extra_body` has already is not overwritten.
     """
     names, extra = [name for name in LIFTED if name in found], found.get("extra_body")
+    # RAGFlow rejects an `extra_body` that is not an object with code 102
     if not names or (extra is not None and not walk.text.startswith(b"{", extra.value)):
         return [], b""
     inside = [member.name for member in walk.members(extra.value)] if extra is not None else []

@@ -320,7 +320,7 @@ def retry_after_s(status: int, headers: Headers, text: str, wall_s: float) -> fl
     4. for a 429, `x-ratelimit-reset…` of an exhausted limit. OpenAI and Groq write `6m0s`, others seconds or a Unix
        time.
     """
-    number = _number(header(headers, b"retry-after-ms"))
+    number = _number(header(headers, b"retry-after-ms"))  # Azure sends it, and the openai SDKs read it first
     wait_s = None if number is None else number / 1000
     if wait_s is None:
         wait_s = _seconds_or_date(header(headers, b"retry-after"), wall_s)

@@ -79,7 +79,7 @@ class Memory:
         configuration names the rule's model.
         """
         known = self._stored.get(key)
-        for other, one in list(self._by_scope.get(key[0], {}).items()):
+        for other, one in list(self._by_scope.get(key[0], {}).items()):  # a copy: `forget` changes it
             if rule.reverses(one.rule):  # the newer rejection is right
                 self.forget(other)
         uses = known.uses if known is not None else 0

@@ -326,6 +326,7 @@ class UpstreamRejection:
         quoted = Quoted.of(sent, TAUGHT_CODES | {ZOD_CODE})
         inside = error_body.inside
         if quoted is None or len(inside) > MOST_INSIDE_CHARS:
+            # the message may quote the client, so only the code and `param` are used
             return None if inside else cls(protocol, f"{code}: {error_body.param}", code, kind, error_body.param)
         if any(map(quoted.hold, TAUGHT_CODES & {code, kind})) or quoted.cut(inside) != inside:
             return None
@@ -333,7 +334,7 @@ class UpstreamRejection:
         if (relayed := _relayed_text(raw)) is not None:
             raw = {"metadata": {"raw": quoted.cut(relayed)}}
         elif quoted.hold(ZOD_CODE):
-            raw = None
+            raw = None  # the client may have caused its list of names
         return cls(protocol, _with_quoted(error_body, quoted.cut), code, kind, error_body.param, raw)
 
     @property

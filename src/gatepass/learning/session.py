@@ -257,12 +257,12 @@ class LearningSession:
             return self._applied.excludes(key, rule) or self.memory.blocked_s(key, now_s) > 0
 
         rules = next_rules(rejection, relevant, self.policy, is_excluded)
-        self._steps += 1
+        self._steps += 1  # a step back repeats the request too
         if not rules:
             return self._step_back(rejection)
         for rule in rules:
             key = self._key(rule)
-            proven = self.memory.rule(key) == rule
+            proven = self.memory.rule(key) == rule  # another request may have stored it meanwhile
             self._applied.add(key, AppliedRule(rule, proven, rejection.text, is_own=not proven, answered=error))
             if not proven and rule.ttl_s:
                 self.trial.propose(key, rule, rejection.text, self, now_s)

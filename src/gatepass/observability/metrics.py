@@ -102,7 +102,7 @@ class Histogram:
         self.sum_s = 0.0
 
     def observe(self, seconds: float) -> None:
-        self.counts[bisect_left(self._bounds_s, seconds)] += 1
+        self.counts[bisect_left(self._bounds_s, seconds)] += 1  # `le` includes its bound
         self.sum_s += seconds
 
 
@@ -132,6 +132,7 @@ class Times:
         bounds = [*map(floatToGoString, self._bounds_s), "+Inf"]
         for labels, histogram in list(self._histograms.items()):  # a copy, as in `Metrics.scrape`
             if any(histogram.counts):
+                # Prometheus counts in each bucket those of all smaller ones too
                 buckets = list(zip(bounds, accumulate(histogram.counts), strict=True))
                 family.add_metric(labels, buckets, histogram.sum_s)
         yield family

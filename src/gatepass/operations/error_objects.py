@@ -190,6 +190,7 @@ def _upstream_object(error: GatepassError) -> Any:
 def _capped(raw: Any) -> Any:
     """Return `raw`, its JSON text cut to the limit if it is longer, or None if it has no JSON text (such as NaN)."""
     try:
+        # RFC 8259 (section 6) forbids NaN
         text = json.dumps(raw, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
     except (TypeError, ValueError, RecursionError):
         return None

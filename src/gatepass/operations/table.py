@@ -194,7 +194,7 @@ def _find(path: str, base_path: str) -> Mapping[str, Match] | None:
 def _find_exact(path: str) -> Mapping[str, Match] | None:
     if (found := _BY_PATH.get(path)) is not None:
         return found
-    for stem, operation in _BY_STEM:
+    for stem, operation in _BY_STEM:  # a model's id may contain slashes, such as `org/model`
         if path.startswith(stem) and (model := path[len(stem) :].rstrip("/")):
             return {operation.method: Match(operation, model)}
     return _with_id(path)

@@ -102,6 +102,7 @@ class FolderStore:
     async def _locked(self) -> AsyncIterator[float]:
         """Hold the lock of the writers, and yield the time at which it was taken."""
         with _as_unavailable():
+            # O_CLOEXEC: a child process with the descriptor would keep the lock (flock(2))
             lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
             try:
                 while True:

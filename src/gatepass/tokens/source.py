@@ -52,6 +52,7 @@ def open_client(settings: AnyCredential, tls_contexts: TLSContexts) -> httpx2.As
     """
     if isinstance(settings, Local):
         return None
+    # imported here, because the import of httpx2 takes 0.1 s
     from gatepass.tokens.token_endpoint import issuer_client
 
     return issuer_client(settings, tls_contexts.context_for(settings.network))
