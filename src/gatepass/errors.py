@@ -298,9 +298,9 @@ class BodyTooLarge(CallerError):
 class BodyTooComplex(CallerError):
     """The structure of a large JSON body exceeds the limits of one request.
 
-    - 500,000 values outside `messages`, and 6,000,000 values in `messages`
-    - 1,000 members at the top level
-    - the length of a name, of a number, or of a run of blanks
+    - More than 500,000 values outside `messages`, or more than 6,000,000 in `messages`
+    - More than 1,000 members at the top level
+    - A name, a number or a run of blanks that is too long
 
     Action: Split the request.
     """

@@ -257,7 +257,7 @@ class AccessKey(Block):
     Example: ${RAGFLOW_KEY}
     """
     expires: Moment | None = None
-    """A date (its beginning in UTC) or an RFC 3339 time from which on the key is rejected. None: it does not expire.
+    """The end of the key: a date, which means 00:00 UTC, or an RFC 3339 time. None: the key does not expire.
     `gatepass check` and the start warn about keys that have expired or will expire within 14 days.
 
     Example: 2027-01-31

@@ -63,8 +63,8 @@ class TokenPlacement(Block):
     Bearer …`."""
 
     headers: dict[FieldName, HeaderTemplate] | None = None
-    """Headers and their templates; None and no `query`: `{Authorization: "Bearer {token}"}`. gatepass replaces
-    `{token}`.
+    """Headers for the token. gatepass replaces `{token}` in their values. Without `headers` and `query`, the token is
+    in `Authorization: Bearer {token}`.
 
     Example: {X-Auth-Token: "{token}"}
     """
@@ -134,8 +134,8 @@ class Network(TlsFiles):
     `allow_plain_http`, unless its host and the proxy are both on this machine.
     """
     proxy_auth: SecretText | None = None
-    """`user:password` for the proxy, by reference, as at the start. With `from_env`, the proxy's variable may contain
-    them.
+    """`user:password` for the proxy, as a reference. gatepass reads it at the start. With `from_env`, put both into the
+    URL in the variable.
 
     Example: ${PROXY_AUTH}
     """

@@ -145,7 +145,7 @@ class RagflowConfig(Block):
     """RAGFlow ignores images: `refuse` returns a 400. `drop` leaves the images out and names that in
     `x-gatepass-adapted`.
 
-    Danger: With `drop`, the answer is one to a question without its picture.
+    Danger: With `drop`, the model answers the question without having seen the image.
     """
 
 
@@ -270,8 +270,7 @@ class UpstreamConfig(Block):
 
     Example: [stop, response_format]
 
-    Danger: The answer may be one to another question: without `stop`, without tools, or without the requested
-    schema.
+    Danger: The answer may ignore what the client requested, such as `stop`, the tools or the schema.
     """
     repair: RepairConfig = RepairConfig()
     """Repairs of its streams, in addition to the ones that always apply. See docs/adaptations.md#repairs.

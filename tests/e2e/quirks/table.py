@@ -30,7 +30,7 @@ def lines(rows: Sequence[Row], raw: Side, through: Side) -> Iterator[str]:
 
 def summary(raw: Side, through: Side) -> Iterator[str]:
     """For each client how often it got what: the table of docs/quirks.md."""
-    yield "| SDK | straight: right | error | wrong, no error | empty, no error | through gatepass: right | not right |"
+    yield "| SDK | direct: right | error | wrong, no error | empty, no error | through gatepass: right | not right |"
     yield "|---|---|---|---|---|---|---|"
     for title, verdicts in raw.seen.items():
         straight = Counter(verdict.mark for verdict in verdicts.values())
