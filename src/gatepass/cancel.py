@@ -80,7 +80,7 @@ class Tasks:
 
     async def aclose(self) -> None:
         """Cancel the running tasks and wait until they have ended."""
-        running = list(self._running)
+        running = list(self._running)  # a copy, because a task that ends leaves the set
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)

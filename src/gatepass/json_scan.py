@@ -209,7 +209,7 @@ _SHAPES = bytes(ord("0") if sign in b"0123456789" else ord("e") if sign in b"eE"
 
 def _finite_float(text: str) -> float:
     number = float(text)
-    if isinf(number):
+    if isinf(number):  # as msgspec does without the hook
         raise ValueError("Number out of range")
     return number
 

@@ -70,6 +70,7 @@ def listening(path: str, environment: Mapping[str, str]) -> tuple[str, int]:
     Checks nothing else of the file, so that a secret that is just being replaced does not fail the health check.
     Raises ConfigError, and ValueError for an unresolved reference.
     """
+    # imported here, because a check with --host and --port reads no file
     from gatepass.config.document import lookup
     from gatepass.config.file import read_document
     from gatepass.config.references import resolve

@@ -468,7 +468,7 @@ class Setup:
                 holder.start()
             async with asyncio.timeout(LIST_S):
                 entries = await fetch_models(state, state.upstreams[UPSTREAM])
-        except (GatepassError, TimeoutError):
+        except (GatepassError, TimeoutError):  # `diagnose` has reported the reason
             return []
         finally:
             await state.aclose()

@@ -257,6 +257,7 @@ UNCHANGED_BODIES = ("transcriptions", "translations", "files")
 """Operations with multipart forms, which gatepass does not change."""
 RULES_NEVER_USED = "are never used: gatepass does not change the body of {}"
 SETTING_OF_MODEL_LIST = "is never used: the list of models has fixed limits and does not name a model"
+# also Azure Government (us) and Azure in China (cn)
 _AZURE = re.compile(r"\.(?:openai|cognitiveservices)\.azure\.(?:com|us|cn)\Z")
 
 

@@ -171,7 +171,7 @@ def _checked(document: ConfigDocument) -> Config:
         config = Config.model_validate(tree)
     except ValidationError as error:
         document.refuse_all(explained_errors(error, tree), known)
-        raise ConfigError(document.problems) from None
+        raise ConfigError(document.problems) from None  # pydantic's error quotes values, which may be secrets
     if not document.problems:
         document.refuse_all(conflicts(config), known)
     if document.problems:

@@ -151,7 +151,7 @@ def replace_file(path: str | Path, text: str, *, mode: int = 0o600, like: os.sta
             os.fsync(file.fileno())
         os.replace(new, path)
     except BaseException:  # a process that is terminated leaves no partial file either
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):  # the open may have failed
             os.unlink(new)
         raise
     folder_descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

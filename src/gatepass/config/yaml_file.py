@@ -29,6 +29,7 @@ _CORE = "tag:yaml.org,2002:"
 # `timestamp`, `value` (=) and `merge` (<<) are types of YAML 1.1 only.
 _TEXTS = frozenset(f"{_CORE}{kind}" for kind in ("str", "timestamp", "value", "merge"))
 _TYPED = frozenset(f"{_CORE}{kind}" for kind in ("null", "bool", "int", "float"))
+# the core schema of YAML 1.2.2, section 10.3.2
 _WORDS: dict[str, bool | None] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
     **dict.fromkeys(("true", "True", "TRUE"), True),

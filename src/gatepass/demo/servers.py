@@ -79,6 +79,7 @@ class DemoIssuer:
         """Create a token with at least the issuer's lifetime; `exp` is rounded up to whole seconds (RFC 7519)."""
         now = time.time()
         expires_at = math.ceil(now + self._life_s)
+        # without `jti` two tokens of one second would be equal
         claims = {"aud": client.audience, "exp": expires_at, "jti": secrets.token_hex(8)}
         token = jwt.encode(claims, self.key, ALGORITHM)
         minted = IssuedToken(client.audience, token, now, expires_at, fingerprint(token))
@@ -89,6 +90,7 @@ class DemoIssuer:
     async def _oauth(self, request: Request) -> Response:
         """Serve the client credentials grant (RFC 6749 4.4) with Basic authentication."""
         basic = request.headers.get("authorization", "").removeprefix("Basic ")
+        # a password may have colons (RFC 7617, section 2)
         client = self._known(*b64decode(basic).decode().split(":", 1))
         if client is None:
             return JSONResponse({"error": "invalid_client"}, 401)

@@ -194,7 +194,7 @@ class LogHandler(logging.StreamHandler[TextIO]):
         """Report the error masked. The base class shows the arguments of a record, which may be secrets."""
         if logging.raiseExceptions and sys.stderr is not None:
             fault = f"--- Logging error ---\n{traceback.format_exc()}Message: {record.msg!r} {record.args!r}\n"
-            with suppress(OSError, ValueError):
+            with suppress(OSError, ValueError):  # stderr may be full or closed
                 sys.stderr.write(self._line.masked(fault))
 
     def _is_due(self) -> bool:
@@ -204,7 +204,7 @@ class LogHandler(logging.StreamHandler[TextIO]):
             return True  # nearly always under load: `get_running_loop` reads the process id from the kernel
         try:
             loop = asyncio.get_running_loop()
-        except RuntimeError:
+        except RuntimeError:  # no event loop runs in this thread
             return False
         if self._due is not loop:
             self._due, self._due_thread = loop, thread
@@ -223,7 +223,7 @@ class LogHandler(logging.StreamHandler[TextIO]):
                 try:
                     self.stream.write(piece)
                     self.stream.flush()
-                except (OSError, ValueError):
+                except (OSError, ValueError):  # such as a full disk or a closed stream
                     self.handleError(logging.makeLogRecord({"msg": piece}))
 
     def _pieces(self, lines: Iterable[str]) -> Iterator[str]:

@@ -207,4 +207,4 @@ class Lease:
         while self.clock.now() < until_s:
             await sleep(self.clock, self.ttl_s / RENEWALS)
             with suppress(StoreUnavailable):
-                await self.take()
+                await self.take()  # the next renewal may succeed
