@@ -158,6 +158,19 @@ async def test_a_wrong_last_answer_is_asked_again(tmp_path):
     assert (config.server.host, [key.name for key in config.access.keys]) == ("localhost", ["mine"])
 
 
+async def test_a_place_for_the_secret_that_does_not_exist_is_asked_again_at_once(tmp_path):
+    async with servers() as url:
+        typed = (
+            *(f"{url}/v1", "oauth2", f"{url}/oauth/token", "me", "", "wrong", "y"),
+            *("", "", "", "n", "basic", SECRET),  # `n` is not kept as the default of the next round
+            *("n", "other", ""),
+        )
+        result = await run(tmp_path, answers=typed)
+    assert result.exit_code == 0, result.output
+    assert "Error: 'n' is not one of 'basic', 'form'." in result.output
+    assert result.output.count("URL of the token endpoint") == 2
+
+
 async def test_an_optional_answer_can_be_removed(tmp_path):
     with nobody() as closed:
         pass

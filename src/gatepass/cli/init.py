@@ -69,7 +69,13 @@ QUESTIONS: Mapping[str, Question] = MappingProxyType(
             Question("token_url", "URL of the token endpoint", "oauth2: the URL of the token endpoint."),
             Question("client_id", "Client id", "oauth2: the client id."),
             Question("scope", "Scope", "oauth2: the scope. Default: none.", is_optional=True),
-            Question("client_auth", "Where the secret is sent: basic or form", "oauth2: basic or form.", "basic"),
+            Question(
+                "client_auth",
+                "Where the secret is sent: basic or form",
+                "oauth2: send the secret in a header (basic) or in the form.",
+                "basic",
+                ("basic", "form"),
+            ),
             Question("login_url", "URL of the login", "login: the URL to which the JSON body is posted."),
             Question(
                 "login_body",

@@ -18,7 +18,7 @@ from gatepass.config.model import Config
 from gatepass.config.routes import block_of_operation
 from gatepass.config.upstream import DialectName, UpstreamConfig
 from gatepass.errors import CallerError
-from gatepass.normalize.members import STREAMED, Clamp
+from gatepass.normalize.members import STREAMED, Clamp, Drop
 from gatepass.normalize.profiles import ProfileRules, build_profiles
 from gatepass.normalize.rules import SEARCHED, Change, ChangeRule, DeclaredModels, ModelName, normalize
 from gatepass.operations.table import OPERATIONS, call_of, samples
@@ -157,7 +157,7 @@ def _rows(operation: str) -> list[Operation]:
 def _json_steps(config: Config, operation: str, model: str, target: Target, profile: ProfileRules) -> Iterator[str]:
     """Yield the steps of a JSON request before its dialect."""
     upstream = config.upstreams[target.upstream]
-    entries = [change.entry for rule in profile.rules[upstream.dialect] for change in rule.changes]
+    entries = [_described(change) for rule in profile.rules[upstream.dialect] for change in rule.changes]
     yield f"profile {profile.name}: {', '.join(entries) or 'nothing'}"
     if operation == "rerank":
         yield f"rerank_shape: {upstream.rerank_shape}"
@@ -198,6 +198,8 @@ def _unused_upstream(config: Config, operation: str, model: str) -> Iterator[str
 
 
 def _described(change: Change) -> str:
+    if isinstance(change, Drop) and change.only:
+        return f"{change.entry} (if {' or '.join(sorted(text.decode() for text in change.only))})"
     if not isinstance(change, Clamp):
         return change.entry
     # several blocks may declare a clamp of this member: the bounds show which of them is in effect

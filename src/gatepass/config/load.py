@@ -31,6 +31,7 @@ from gatepass.config.document import (
     SettingPath,
     ValueOrigin,
     children,
+    dotted,
     leaves,
     lookup,
     with_value,
@@ -206,8 +207,9 @@ def _exposed(document: ConfigDocument, config: Config) -> Iterator[str]:
     if document.source != "environment":
         secrets = (path for path, value in leaves(_plain(config)) if isinstance(value, Secret))
         # not isinstance: a Reference is a str too, but its secret is elsewhere
-        holds_secret = any(type(lookup(document.tree, path)) is str for path in secrets)
-        if warning := exposed(document.source, holds_secret=holds_secret, what="holds a secret and "):
+        plain = next((path for path in secrets if type(lookup(document.tree, path)) is str), None)
+        what = f"holds a secret ({dotted(plain)}) and " if plain is not None else ""
+        if warning := exposed(document.source, holds_secret=plain is not None, what=what):
             yield warning
     yield from world_accessible_secrets(document.tree)
 

@@ -112,7 +112,9 @@ def test_the_way_of_a_model_for_speech_is_that_of_its_own_operation(route):
 
 def test_what_a_callers_profile_changes_is_shown_in_its_place(route):
     result = route("gpt-4o", "--key", "bot", text=FILE.replace("name: bot,", "name: bot, profile: librechat,"))
-    assert result.output.splitlines()[2] == "   - profile librechat: drop=tools[].strict, drop=tools[].function.strict"
+    assert result.output.splitlines()[2] == (
+        "   - profile librechat: drop=tools[].strict (if null), drop=tools[].function.strict (if null)"
+    )
 
 
 def test_json_has_the_steps_of_each_target(route):

@@ -100,8 +100,8 @@ def test_a_secret_file_that_everybody_can_open_is_warned_of(write, tmp_path, mod
         ("${TOKEN}", 0o644, None),
         ("${TOKEN}", 0o646, WRITABLE),
         ("s3cret-value", 0o640, None),
-        ("s3cret-value", 0o644, f"holds a secret and {READABLE}"),
-        ("s3cret-value", 0o666, f"holds a secret and {READABLE} and written"),
+        ("s3cret-value", 0o644, f"holds a secret (credentials.key.token) and {READABLE}"),
+        ("s3cret-value", 0o666, f"holds a secret (credentials.key.token) and {READABLE} and written"),
     ],
 )
 def test_a_configuration_that_everybody_can_change_or_read_a_secret_in_is_warned_of(
