@@ -290,12 +290,12 @@ class SharedSource:
         except FetchFailure as failure:
             weighed = failure if self._holder is None else self._holder.with_free_tries(failure)
             with suppress(StoreUnavailable):
-                # without it each process tries for itself
+                # without the store each process tries for itself
                 await self._put_failure(names, lease, reading, weighed, began_s)
             raise
         self._remember(token, None)
         with suppress(StoreUnavailable):
-            await self._put_token(names, reading, token)  # without it each process fetches for itself
+            await self._put_token(names, reading, token)  # each process fetches for itself then
         return token
 
     async def _put_token(self, names: SharedTokenNames, reading: StoreReading, token: Token) -> None:
