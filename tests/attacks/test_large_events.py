@@ -313,6 +313,17 @@ def test_no_turn_of_a_large_event_takes_long(attack: Attack, profile: str, unit:
     attack.check(failure == "None" and out_bytes >= len(raw) - 64 * 1024, (unit, failure, out_bytes))
 
 
+@pytest.mark.attack("events: large, a turn")
+@pytest.mark.parametrize("unit", ["a", "\\n", '\\"', "\\u00e9"])
+@pytest.mark.parametrize("size_bytes", [4_000, 9_000, 30_000, 100_000])
+def test_no_turn_of_an_event_with_many_texts_takes_long(attack: Attack, unit: str, size_bytes: int) -> None:
+    attack.cases += 1
+    one = '"%s"' % (unit * (size_bytes // len(unit)))
+    texts = ",".join([one] * (SIZE_BYTES // len(one)))
+    raw = text("hi") + b'data: {"choices":[{"delta":{"content":"a"}}],"x":[%b]}\n\n' % texts.encode() + END
+    attack.loop_s = max(attack.loop_s, turned(raw, "dify")[0])
+
+
 STRUCTURES = ["[]", "{}", "1", "1e300", '""', '"ab"', '{"a":1}', "[" * 60 + "]" * 60, '"%s"' % ("x" * 60), " "]
 
 

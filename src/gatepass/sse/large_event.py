@@ -142,7 +142,7 @@ class LongTexts:
 
     def _shorten_event(self, event: bytes, long: list[Span]) -> Generator[None, None, bytes]:
         """Replace the longest texts first, until the event is no longer large."""
-        left_bytes, kept_bytes = len(event), FIRST_KEPT_BYTES
+        left_bytes, kept_bytes, pieces = len(event), FIRST_KEPT_BYTES, 0
         replaced = dict[Span, list[bytes]]()
         for begin, stop in sorted(long, key=lambda span: span[0] - span[1]):
             if left_bytes <= LARGE_EVENT_BYTES:
@@ -158,7 +158,8 @@ class LongTexts:
                 if at >= kept:
                     marks.append(self._mark(event[at:end]))
                 at = end
-                if len(marks) % 8 == 0:
+                pieces += 1
+                if pieces % 8 == 0:
                     yield
             replaced[begin, stop] = marks
             left_bytes -= stop - kept
@@ -222,7 +223,7 @@ def _long_strings(run: bytes, at: int, end: int) -> Iterator[Span]:
     """
     if end - at <= LONG_BYTES or run.startswith(b":", at):
         return
-    strings = 0
+    strings = searched_bytes = 0
     while (quote := run.find(b'"', at, end)) >= 0:
         at = run.find(b'"', quote + 1, end)
         if at > 0 and run[at - 1] == _BACKSLASH:
@@ -232,7 +233,9 @@ def _long_strings(run: bytes, at: int, end: int) -> Iterator[Span]:
                 before, at = at, inside.end()  # type: ignore[union-attr]  # matches the empty text too
                 if at == before:
                     return
-                if at - before > _WINDOW_BYTES // 2:
+                searched_bytes += at - before
+                if searched_bytes > _WINDOW_BYTES:
+                    searched_bytes = 0
                     yield quote, quote
         if not 0 < at < end:
             return
