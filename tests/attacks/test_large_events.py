@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -14,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gatepass.config.access import BUILT_IN
-from gatepass.errors import GatepassError
+from gatepass.errors import GatepassError, UpstreamErrorReply
 from gatepass.sse import event, large_event, repair
 from gatepass.sse.aggregate import BodyAggregator, CompletionAggregator
 from gatepass.sse.choice_repair import RepairOptions
@@ -24,6 +25,7 @@ from gatepass.sse.dialect_transforms import RagflowStream
 from gatepass.sse.event import is_json, parse_event, read_json, split_events
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.repair import StreamRepair
+from gatepass.sse.responses_api import ResponseAggregator
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
 from tests.integration.gateway import HELLO, gateway
@@ -284,6 +286,58 @@ def test_an_error_event_need_not_be_json(attack: Attack, place: str, size_bytes:
         aggregate_failure = str(aggregated(raw, 64 * 1024))
     for found in (failure, aggregate_failure):
         attack.check(found[:16] == expected[1][:16] and "\t" not in found and not is_done, found)
+
+
+LONG_TEXTS = st.lists(
+    st.tuples(st.sampled_from(["", "a: ", "漢", '\\"']), st.integers(1, 900)), min_size=1, max_size=5
+).map(lambda pairs: [start + "x" * size for start, size in pairs])
+ERRORS = {
+    "of a chat": b'{"error":{"message":%b,"type":%b,"code":%b}}',
+    "without error": b'event: error\ndata: {"message":%b,"code":%b,"type":%b}',
+    "plain text": b"event: error\ndata: The text %b after %b is not %b",
+    "of an event": b'{"type":"error","message":%b,"code":%b,"param":%b}',
+    "of a response": b'{"type":"response.failed","response":{"error":{"message":%b,"code":%b},"output":[%b]}}',
+    "of choices": b'{"choices":[{"index":0,"error":{"message":%b,"type":%b},"delta":{"content":%b}}]}',
+    "an exception": b'{"choices":[{"index":0,"delta":{"content":%b}}],"x":[%b,%b]}',
+}
+
+
+def errors_of(raw: bytes) -> list[str]:
+    """What each reader of a stream says about the error in it."""
+    stream = new_stream("continue", is_ragflow=True)
+    out = stream.feed(raw)
+    while stream.waiting:
+        out += stream.feed()
+    found = [relayed(raw)[1], str(stream.failure), str(aggregated(raw, 64 * 1024))]
+    response = ResponseAggregator("chat", LIMIT_BYTES, read_error)
+    body = BodyAggregator("chat", response, LIMIT_BYTES)
+    body.feed(raw)
+    while body.waiting:
+        body.feed()
+    failures = [error for error in (stream.failure, response.failure) if isinstance(error, UpstreamErrorReply)]
+    return [*found, *(f"{error} {error.upstream_code} {error.param} {error.raw} {error.kind}" for error in failures)]
+
+
+@pytest.mark.attack("events: large, errors")
+@generated
+@given(st.sampled_from(sorted(ERRORS)), LONG_TEXTS)
+@example("of a response", ["no tokens left " + "x" * 900])
+@example("of an event", ["no tokens left " + "x" * 900])
+@example("plain text", ["x" * 800, "y" * 900])
+def test_no_error_contains_a_mark(attack: Attack, kind: str, texts: list[str]) -> None:
+    attack.cases += 1
+    values = [json.dumps(texts[at % len(texts)]).encode() for at in range(3)]
+    if kind == "an exception":
+        values[0] = json.dumps("**ERROR**: " + texts[0]).encode()
+    event_text = ERRORS[kind] % tuple(values)
+    raw = event_text if event_text.startswith(b"event:") else b"data: " + event_text
+    with scaled():
+        found = errors_of(raw + b"\n\n")
+    attack.check(not any(_MARK_IN_ERROR.search(error) for error in found), (kind, found))
+
+
+_MARK_IN_ERROR = re.compile("[0-9a-f]{8}")
+"""Part of the name of a mark: messages replace its tab, and may be cut."""
 
 
 def turned(raw: bytes, profile: str) -> tuple[float, str, int]:

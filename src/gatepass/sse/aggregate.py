@@ -20,7 +20,6 @@ from gatepass.sse.choice_repair import CumulativeTextRepair, PendingChunk
 from gatepass.sse.chunk import (
     CHAT,
     ENVELOPE,
-    ERROR_BYTES,
     LEGACY,
     MAX_CHOICES,
     REASONING,
@@ -29,16 +28,18 @@ from gatepass.sse.chunk import (
     ReadError,
     complete_envelope,
     error_in_event,
+    event_value,
     finish_reason,
     has_content,
     has_output,
     has_too_many_entries,
     is_chunk,
     json_text,
+    shown_error,
     unwrap,
 )
-from gatepass.sse.event import EventTransform, Framer, is_json, parse_event, read_json, single_line_data, split_events
-from gatepass.sse.large_event import CUT_EVENT, LongTexts, has_marks, without_marks
+from gatepass.sse.event import EventTransform, Framer, is_json, parse_event, single_line_data, split_events
+from gatepass.sse.large_event import CUT_EVENT, LongTexts
 from gatepass.sse.tool_calls import ToolCall, ToolCallTracker, is_complete_json
 
 _BOM = b"\xef\xbb\xbf"
@@ -118,17 +119,13 @@ class StreamAggregator(ABC):
             self._has_done = self.is_over = True
             return
         try:
-            payload = read_json(data)
+            payload = event_value(data, name)
         except ValueError:
-            if name != b"error":
-                self.fail(chunk.event_not_json(self._upstream))
-                return
-            data = without_marks(data)[:ERROR_BYTES]
-            payload = data.decode("utf-8", "replace")  # an error event may hold plain text
+            self.fail(chunk.event_not_json(self._upstream))
+            return
         error_body = error_in_event(payload, name, self._read_error)
         if error_body is not None:
-            if has_marks(data):
-                error_body = error_in_event(read_json(without_marks(data)), name, self._read_error) or error_body
+            error_body = shown_error(error_body, data, name, self._read_error)
             self.fail(chunk.upstream_error_event(self._upstream, error_body))
             return
         self._add(payload, data)

@@ -13,6 +13,8 @@ from typing import Any
 import msgspec
 
 from gatepass.errors import GatepassError, UpstreamClosed, UpstreamEmpty, UpstreamErrorReply, UpstreamInvalid
+from gatepass.sse.event import read_json
+from gatepass.sse.large_event import without_marks
 from gatepass.types import UpstreamErrorBody
 
 Object = dict[str, Any]
@@ -154,6 +156,26 @@ def error_in_event(payload: Any, name: bytes, read_error: ReadError) -> Upstream
 
 ERROR_BYTES = 64 * 1024
 """So much of an error event that is not JSON is read."""
+
+
+def event_value(data: bytes, name: bytes) -> Any:
+    """Return the JSON value of an event, or the text of an error event that is not JSON.
+
+    Raises ValueError if another event is not JSON.
+    """
+    try:
+        return read_json(data)
+    except ValueError:
+        if name != b"error":
+            raise
+        return without_marks(data)[:ERROR_BYTES].decode("utf-8", "replace")
+
+
+def shown_error(error_body: UpstreamErrorBody, data: bytes, name: bytes, read_error: ReadError) -> UpstreamErrorBody:
+    """Return the error in the event `data` for clients: without the marks of `large_event`."""
+    shown = without_marks(data)
+    return error_body if shown == data else error_in_event(event_value(shown, name), name, read_error) or UNREADABLE
+
 
 MAX_CHOICES = 1024
 """OpenAI accepts an `n` of at most 128. Each choice of a stream costs memory."""

@@ -9,13 +9,14 @@ from typing import Any
 from gatepass.errors import GatepassError
 from gatepass.sse import chunk
 from gatepass.sse.chunk import (
-    ERROR_BYTES,
     MAX_ENTRIES_MIN_BYTES,
     ReadError,
     error_in_event,
+    event_value,
     finish_reason,
     has_output,
     has_too_many_entries,
+    shown_error,
     unwrap,
 )
 from gatepass.sse.event import (
@@ -28,11 +29,10 @@ from gatepass.sse.event import (
     has_too_many_lines,
     is_json,
     parse_event,
-    read_json,
     single_line_data,
     split_events,
 )
-from gatepass.sse.large_event import CUT_EVENT, LongTexts, RestoredTexts, has_marks, without_marks
+from gatepass.sse.large_event import CUT_EVENT, LongTexts, RestoredTexts
 from gatepass.sse.repair import StreamRepair
 from gatepass.sse.usage import Usage
 from gatepass.types import UpstreamErrorBody
@@ -381,17 +381,12 @@ class EventStream:
         if data == b"[DONE]":
             return self._validate_done(block)
         try:
-            payload = read_json(data)
+            payload = event_value(data, name)
         except ValueError:
-            if name != b"error":
-                self._fail(chunk.event_not_json(self._upstream))
-                return b""
-            data = without_marks(data)[:ERROR_BYTES]
-            payload = data.decode("utf-8", "replace")  # an error event may hold plain text
+            self._fail(chunk.event_not_json(self._upstream))
+            return b""
         if (error_body := error_in_event(payload, name, self._read_error)) is not None:
-            if has_marks(data):
-                error_body = error_in_event(read_json(without_marks(data)), name, self._read_error) or error_body
-            return self._fail_with_error_event(error_body)
+            return self._fail_with_error_event(shown_error(error_body, data, name, self._read_error))
         return self._validate_chunk(block, payload)
 
     def _validate_done(self, block: bytes) -> bytes:

@@ -36,7 +36,7 @@ _WHOLE = re.compile(rb"[^\\]*+(?:\\(?:u[0-9a-fA-F]{4}|[^u])[^\\]*+)*+")
 _HIGH_HALF = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}")
 _ESCAPE_BYTES = len(rb"\ud83d")
 # Begin and end differ, so that a text that looks like the beginning of a mark cannot take the beginning of a mark.
-_MARK = re.compile(rb";\\t[0-9a-f]{32}:[0-9]+\.")
+_MARK = re.compile(rb";\\+t[0-9a-f]{32}:[0-9]+\.")
 _MARK_IN_TEXT = re.compile(r"(;\t[0-9a-f]{32}:[0-9]+\.)")
 
 Span = tuple[int, int]

@@ -14,6 +14,8 @@ from gatepass.errors import GatepassError, UpstreamInvalid
 from gatepass.sse import chunk
 from gatepass.sse.aggregate import StreamAggregator
 from gatepass.sse.chunk import MAX_ENTRIES, EnvelopeDefaults, Object, ReadError, json_text, text_of_id
+from gatepass.sse.event import read_json
+from gatepass.sse.large_event import without_marks
 from gatepass.sse.synthesize import argument_text
 
 _STATUSES = frozenset(("completed", "failed", "incomplete", "cancelled", "queued", "in_progress"))
@@ -291,11 +293,11 @@ class ResponseAggregator(StreamAggregator):
     def _reply(self) -> Object:
         return self._response or {}
 
-    def _add(self, payload: Any, data: bytes) -> None:  # noqa: ARG002 - only a completion needs the bytes
+    def _add(self, payload: Any, data: bytes) -> None:
         fields = payload if isinstance(payload, dict) else {}
         kind = kind_of(fields)
         if kind == "error":  # only its type marks it as an error
-            self._fail_with(payload)
+            self._fail_with(read_json(without_marks(data)))
             return
         self._has_started = True
         index = fields.get("output_index")
@@ -307,6 +309,9 @@ class ResponseAggregator(StreamAggregator):
                 else:
                     self._items_without_index.append(item)
         elif kind in LAST_EVENTS and isinstance(fields.get("response"), dict):
+            if fields["response"].get("error"):
+                self._fail_with(read_json(without_marks(data))["response"]["error"])
+                return
             self._add_response(fields["response"])
         elif any(fields.get(name) for name in ("delta", "text", "arguments")):
             self._started_items.add(index if type(index) is int else 0)  # without an index: the first item
@@ -316,9 +321,6 @@ class ResponseAggregator(StreamAggregator):
         self.fail(chunk.upstream_error_event(self._upstream, error_body))
 
     def _add_response(self, response: Object) -> None:
-        if error := response.get("error"):
-            self._fail_with(error)
-            return
         if not response.get("output"):
             if len(self._started_items - self._items.keys()) > len(self._items_without_index):
                 reason = "The upstream's last event has no output, although its stream contained some."
