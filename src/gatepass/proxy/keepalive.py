@@ -6,9 +6,8 @@ chunk for clients that cannot parse comments.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import msgspec
 
@@ -17,6 +16,7 @@ from gatepass.config.access import Profile
 from gatepass.proxy.client_response import ClientResponse
 from gatepass.proxy.in_flight import PeriodicChecks
 from gatepass.sse.chunk import CHAT_CHUNK, LEGACY, EnvelopeDefaults, empty_choice, encode_event
+from gatepass.sse.event_stream import EventStream
 from gatepass.types import Call, ClientProtocol
 
 COMMENT = b": keep-alive\n\n"
@@ -25,28 +25,7 @@ Go client)."""
 COMMENT_AFTER_ID = b": keep-alive\n"
 """After an event with an `id:` line, openai-python parses one more blank line as an empty event and raises (its issues
 2722 and 3833)."""
-
-
-class KeepAliveState(Protocol):
-    """The state of the stream that a keep-alive is written into: the part of `EventStream` that matters here."""
-
-    @property
-    def has_ids(self) -> bool:
-        """Whether an event with an `id:` was sent."""
-        ...
-
-    @property
-    def envelope(self) -> Mapping[str, Any]:
-        """The `id`, `created` and `model` of the stream's chunks, as far as they are known."""
-        ...
-
-    @property
-    def open_choice(self) -> int | None:
-        """The first choice without a finish reason; None if every choice has one."""
-        ...
-
-
-KeepAliveEncoder = Callable[[KeepAliveState | None], bytes]
+KeepAliveEncoder = Callable[[EventStream | None], bytes]
 """Return the keep-alive to write after what was sent of a stream; b"" if none is allowed there. The argument is None
 before the stream has begun."""
 
@@ -66,7 +45,7 @@ def keep_alive_encoder(profile: Profile, call: Call, wall: Callable[[], float]) 
     return EmptyDeltaKeepAlive(defaults, is_text=call.operation.name == "completions")
 
 
-def comment_keep_alive(events: KeepAliveState | None) -> bytes:
+def comment_keep_alive(events: EventStream | None) -> bytes:
     return COMMENT_AFTER_ID if events is not None and events.has_ids else COMMENT
 
 
@@ -80,7 +59,7 @@ class EmptyDeltaKeepAlive:
     defaults: EnvelopeDefaults
     is_text: bool = False
 
-    def __call__(self, events: KeepAliveState | None) -> bytes:
+    def __call__(self, events: EventStream | None) -> bytes:
         index = 0 if events is None else events.open_choice
         if index is None:  # after the last finish reason only the usage may follow
             return b""
@@ -115,7 +94,7 @@ class KeepAlive(msgspec.Struct, eq=False):
     _clock: Clock
     _checks: PeriodicChecks
     _encoder: KeepAliveEncoder | None = None
-    _events: KeepAliveState | None = None
+    _events: EventStream | None = None
     _hold_s: float = STREAM_HOLD_S
     _since_s: float = 0.0
     _seen_bytes: int = 0
@@ -127,7 +106,7 @@ class KeepAlive(msgspec.Struct, eq=False):
             self._checks.add(self)
         self._hold_s = min(hold_s, self._hold_s)
 
-    def watch_stream(self, events: KeepAliveState) -> None:
+    def watch_stream(self, events: EventStream) -> None:
         """Write the following keep-alives into the stream of `events`."""
         self._events = events
 

@@ -12,7 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from uvicorn.config import Config
 from uvicorn.server import ServerState
@@ -44,14 +44,6 @@ OnRefused = Callable[[GatepassError, str], None]
 """Called with an error that a client receives without a complete request, and with the client's address."""
 
 
-class Evictable(Protocol):
-    """The part of `ClientConnection` that is called for the connections that ConnectionShares returns."""
-
-    def evict(self) -> None:
-        """Close at once, to make room for other connections."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class ConnectionContext:
     """What all connections of a server share."""
@@ -62,7 +54,7 @@ class ConnectionContext:
     keep_alive_s: float
     """Maximum wait of a connection for its next request."""
     proxies: TrustedProxies
-    shares: ConnectionShares[Evictable]
+    shares: ConnectionShares[ClientConnection]
     in_flight: InFlightRequests
     write_batcher: WriteBatcher = field(default_factory=WriteBatcher)
 

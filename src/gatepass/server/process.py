@@ -26,7 +26,7 @@ from gatepass.config.model import Config
 from gatepass.proxy.app_state import AppState
 from gatepass.server.app import ERRORS, Service, log_draining, log_unready
 from gatepass.server.asgi import ApiEndpoint, serve_page
-from gatepass.server.connection import ClientConnection, ConnectionContext, Evictable, Serve
+from gatepass.server.connection import ClientConnection, ConnectionContext, Serve
 from gatepass.server.connection_shares import ConnectionShares, TrustedProxies
 from gatepass.server.control import ControlServer
 from gatepass.server.cycle import HttpRequestCycle
@@ -102,7 +102,7 @@ def connection_context(app: ASGIApp, endpoint: ApiEndpoint) -> ConnectionContext
     """Return what the connections of a server share."""
     state = endpoint.state
     config, refused = state.config, RefusedRequests(state.metrics.error_sent).note
-    shares: ConnectionShares[Evictable] = ConnectionShares(
+    shares: ConnectionShares[ClientConnection] = ConnectionShares(
         config.limits.connections, config.limits.unauthenticated, config.access.callers
     )
     proxies = TrustedProxies(config.server.trusted_proxies)
