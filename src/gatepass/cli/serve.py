@@ -28,6 +28,8 @@ from gatepass.observability.redaction import Redactor
 
 if TYPE_CHECKING:
     from gatepass.config.load import LoadedConfig
+    from gatepass.proxy.app_state import AppState
+    from gatepass.store.choice import WorkerStore
 
 
 LOG = logging.getLogger("gatepass.serve")
@@ -97,7 +99,6 @@ def serve(
         listening = _listen(loaded)
         count = workers or loaded.config.server.workers
         if count == 1:
-            from gatepass.cli.opening import open_app_state
             from gatepass.server.process import DrainingServer
             from gatepass.server.reload import ConfigSource
 
@@ -271,7 +272,6 @@ def work(options: WorkerOptions, config_path: str | None, host: str | None, port
     if not loaded.config.access.keys and keyed.exists():
         _refuse(loaded.source, [KEYS_LOST])
 
-    from gatepass.cli.opening import open_app_state
     from gatepass.server.listening import ConnectionCounts
     from gatepass.server.process import DrainingServer, WorkerChannel
     from gatepass.server.supervisor import CONNECTIONS, STORE, worker_name
@@ -294,6 +294,30 @@ def work(options: WorkerOptions, config_path: str | None, host: str | None, port
     control = None if options.control is None else socket.socket(fileno=options.control)
     server = DrainingServer(state, lambda _: None, channel, source, control)
     server.run(sockets=[socket.socket(fileno=listening)])
+
+
+def open_app_state(
+    loaded: LoadedConfig,
+    exit_unusable: Callable[[str], NoReturn],
+    worker_store: WorkerStore | None = None,
+    worker: int | None = None,
+) -> AppState:
+    """Open the AppState of a configuration and set up its log. Call `exit_unusable` if a file is gone."""
+    from gatepass.clock import SystemClock
+    from gatepass.config.references import UnresolvedReference
+    from gatepass.errors import system_reason
+    from gatepass.proxy.app_state import create_app_state
+    from gatepass.store.choice import open_store
+
+    clock = SystemClock()
+    try:
+        state = create_app_state(loaded.config, clock, open_store(loaded.config.store, worker_store, clock))
+    except OSError as error:
+        exit_unusable(f"a certificate of the configuration cannot be loaded: {system_reason(error)}")
+    except UnresolvedReference as error:
+        exit_unusable(f"a secret of the configuration was removed after loading: {error}")
+    configure(loaded.config.log.level, loaded.config.log.format, state.redactor, worker=worker)
+    return state
 
 
 def _read_or_log(path: str | None, host: str | None, port: int | None, log: Mapping[str, str]) -> LoadedConfig:

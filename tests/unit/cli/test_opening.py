@@ -1,6 +1,7 @@
 import pytest
 
-from gatepass.cli.opening import open_app_state
+from gatepass.cli.configuration import exit_unusable
+from gatepass.cli.serve import open_app_state
 from gatepass.config.load import load
 
 
@@ -13,7 +14,7 @@ def test_a_secret_that_goes_between_the_reading_and_the_start_is_named(tmp_path,
     loaded = load(str(config), {})
     key.unlink()
     with pytest.raises(SystemExit) as ended:
-        open_app_state(loaded)
+        open_app_state(loaded, exit_unusable)
     assert ended.value.code == 2
     assert capsys.readouterr().err == (
         "a secret of the configuration was removed after loading: upstreams.chat.headers.X-Key: "

@@ -82,7 +82,7 @@ def test_a_warning_is_a_line_of_the_log_and_a_secret_that_has_gone_is_reported_l
         assert (inheritance.folder, inheritance.key, worker) == (tmp_path / "store", b"k" * 32, 3)
         refuse("a secret of the configuration has gone")
 
-    monkeypatch.setattr("gatepass.cli.opening.open_app_state", gone)
+    monkeypatch.setattr("gatepass.cli.serve.open_app_state", gone)
     key = os.open(pipe, os.O_RDONLY)  # a worker closes what it has read
     with pytest.raises(SystemExit):
         work(WorkerOptions(3, (0, 0, key), tmp_path, None, 0, "json", {}), str(file), None, None)
