@@ -686,10 +686,10 @@ class TransportFault(Exception):
     """
 
     def __init__(
-        self, fault: Fault, detail: str, *, sent: bool = True, stale: bool = False, limit_s: float | None = None
+        self, kind: Fault, detail: str, *, sent: bool = True, stale: bool = False, limit_s: float | None = None
     ) -> None:
-        super().__init__(f"{fault.value}: {detail}")
-        self.fault = fault
+        super().__init__(f"{kind.value}: {detail}")
+        self.kind = kind
         self.detail = detail
         self.sent = sent
         self.stale = stale

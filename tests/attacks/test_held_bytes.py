@@ -331,7 +331,7 @@ async def test_a_reply_above_its_limit_is_an_error_however_much_is_held() -> Non
         upstream.send()
     with pytest.raises(TransportFault) as caught:
         await read_whole(upstream, 5 * PIECE_BYTES, memory=RequestMemory(held))  # type: ignore[arg-type]  # a fake
-    assert caught.value.fault is Fault.TOO_LARGE
+    assert caught.value.kind is Fault.TOO_LARGE
 
 
 @pytest.mark.attack("held bytes: slow readers")

@@ -241,12 +241,12 @@ async def _secure(server: Server, destination: Destination, clock: Clock) -> lis
     try:
         session = await _handshake(server, destination, context)
     except TransportFault as fault:
-        if fault.fault is Fault.PROXY:
+        if fault.kind is Fault.PROXY:
             is_auth = fault.detail.startswith("407")
             why = f"the proxy refuses a tunnel to {destination.host}: {fault.detail}"
             where = f"{server.settings}.network.{'proxy_auth' if is_auth else 'proxy'}"
             return [server.step("proxy", Outcome.FAILS, why, f"Check {where}.")]
-        if fault.fault is not Fault.TLS:
+        if fault.kind is not Fault.TLS:
             why = f"{server.host} did not complete the TLS handshake within {server.connect_s:g} s"
             limit = server.connect_setting or "the timeout of this step"
             advice = f"Check the port in {server.url_setting}; {limit} sets the time."

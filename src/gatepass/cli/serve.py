@@ -236,7 +236,7 @@ def _log_start(loaded: LoadedConfig) -> None:
         LOG.warning("bodies_logged", extra={"fields": {"warning": warning}})
 
 
-KEYED = "keyed"
+KEYS_MARKER = "keyed"
 """A file in the workers' common folder. It exists once a worker has served with keys."""
 
 
@@ -265,11 +265,11 @@ def work(options: WorkerOptions, config_path: str | None, host: str | None, port
     loaded = _read_or_log(config_path, host, port, options.log)
     for warning in loaded.warnings:
         LOG.warning("configuration_warning", extra={"fields": {"warning": warning}})
-    keyed = options.folder / KEYED
+    keys_marker = options.folder / KEYS_MARKER
     from gatepass.server.reload import KEYS_LOST, ConfigSource
 
     # a worker that starts again without keys would serve every caller
-    if not loaded.config.access.keys and keyed.exists():
+    if not loaded.config.access.keys and keys_marker.exists():
         _refuse(loaded.source, [KEYS_LOST])
 
     from gatepass.server.listening import ConnectionCounts
@@ -287,10 +287,10 @@ def work(options: WorkerOptions, config_path: str | None, host: str | None, port
 
     state = open_app_state(loaded, exit_unusable, shared, options.number)
     if loaded.config.access.keys:
-        keyed.touch()
+        keys_marker.touch()
     counts = ConnectionCounts(options.folder / CONNECTIONS, options.seat)
     channel = WorkerChannel(options.folder, worker_name(options.number), socket.socket(fileno=lifeline), counts)
-    source = ConfigSource(loaded, _reader(config_path, host, port, options.log), keyed)
+    source = ConfigSource(loaded, _reader(config_path, host, port, options.log), keys_marker)
     control = None if options.control is None else socket.socket(fileno=options.control)
     server = DrainingServer(state, lambda _: None, channel, source, control)
     server.run(sockets=[socket.socket(fileno=listening)])

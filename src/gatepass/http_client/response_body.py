@@ -135,7 +135,7 @@ class UpstreamResponse:
         """Raise the fault that ended this reply, if any."""
         if self._fault is not None:
             fault = self._fault
-            raise TransportFault(fault.fault, fault.detail, sent=fault.sent, stale=fault.stale, limit_s=fault.limit_s)
+            raise TransportFault(fault.kind, fault.detail, sent=fault.sent, stale=fault.stale, limit_s=fault.limit_s)
 
     def changed(self) -> asyncio.Future[None]:
         """Return a future that is done when more of the reply arrived, or more of the request can be written."""

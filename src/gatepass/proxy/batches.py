@@ -69,5 +69,5 @@ async def _send_all(attempt: Attempt, parts: Sequence[Call], send_part: SendPart
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)  # `gather` does not: a cancelled worker still adds its state to `attempt`
-    attempt.received()
+    attempt.add_upstream_wait()
     return [replies[at] for at in range(len(parts))]

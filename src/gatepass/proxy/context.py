@@ -135,7 +135,7 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
         """The upstream and model that the token is sent to."""
         return TokenUser(self.upstream.name, self.target.model or self.call.model)
 
-    def received(self) -> None:
+    def add_upstream_wait(self) -> None:
         """Add the time since the request was sent, or since the last call, to `upstream_s`.
 
         Called when the part of the reply that gatepass waited for has arrived, or will not arrive.

@@ -176,7 +176,7 @@ async def classify(attempt: Attempt, response: Response) -> ClassifiedReply:
             await _check_status(context)
         return await _classify_body(context)
     except UpstreamError as error:
-        attempt.received()
+        attempt.add_upstream_wait()
         await response.aclose()
         error.should_retry = should_retry(response.headers)
         raise as_rejection(error, upstream.settings.rejection) from error.__cause__
@@ -208,7 +208,7 @@ def _classify_body(context: ReplyContext) -> Awaitable[ClassifiedReply]:
 
 async def _classify_raw(context: ReplyContext) -> ClassifiedReply:
     """Buffer JSON and HTML, which may be errors, watch event streams, and relay every other content type unread."""
-    context.attempt.received()
+    context.attempt.add_upstream_wait()
     kind = content_type(context.response.headers)
     if context.call.operation.is_download and kind != "text/html":
         return RawReply(context.upstream, context.response)
@@ -298,7 +298,7 @@ async def classify_stream(context: ReplyContext) -> ClassifiedReply:
     held, held_until_s = b"", context.state.clock.now() + COMMENT_HOLD_S
     try:
         async for piece in context.response:
-            context.attempt.received()
+            context.attempt.add_upstream_wait()
             if sniffer.kind is ContentKind.UNDECIDED:
                 pieces.append(piece)
                 if sniffer.feed(piece) is ContentKind.UNDECIDED:
@@ -546,7 +546,7 @@ async def aggregate_reply(context: ReplyContext) -> BufferedReply:
                 await memory.wait_for_room()
     except TransportFault as fault:
         raise connection_error(context.attempt, fault) from fault
-    context.attempt.received()
+    context.attempt.add_upstream_wait()
     await _feed_slices(aggregator, sniffer.held)
     reply = await _aggregated(context, aggregator)
     context.response.finish()

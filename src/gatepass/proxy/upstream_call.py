@@ -87,8 +87,8 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
             attempt.requests -= 1  # not sent
             continue  # retry: with the next token
         except TransportFault as fault:
-            attempt.received()
-            if fault.fault is Fault.TIMEOUT_POOL:
+            attempt.add_upstream_wait()
+            if fault.kind is Fault.TIMEOUT_POOL:
                 name = upstream.name
                 busy = f"Every connection to the upstream {name!r} is in use (upstreams.{name}.max_connections)."
                 raise Overloaded(busy, retry_after_s=1) from fault
@@ -278,7 +278,7 @@ async def read_error(attempt: Attempt, response: Response, within_s: float | Non
     except TransportFault as fault:
         return connection_error(attempt, fault)
     finally:
-        attempt.received()
+        attempt.add_upstream_wait()
         await response.aclose()
     attempt.capture_reply(body)
     error = attempt.upstream.dialect.classify_error(received_reply(attempt, response, body))
@@ -334,7 +334,7 @@ async def read_body(attempt: Attempt, response: Response, limit_bytes: int, begi
     except TransportFault as fault:
         raise connection_error(attempt, fault) from fault
     finally:
-        attempt.received()
+        attempt.add_upstream_wait()
         await response.aclose()
 
 
@@ -420,7 +420,7 @@ def upstream_error(
     problem = tls_problem(fault.detail, has_ca_file=has_ca_file)
     if problem is TlsProblem.OTHER_CA:
         detail = detail.replace(TlsProblem.UNKNOWN_CA, problem)
-    message = _TEXTS[fault.fault].format(
+    message = _TEXTS[fault.kind].format(
         host=host,
         settings=settings,
         detail=f" ({detail})" if detail else "",
@@ -429,7 +429,7 @@ def upstream_error(
         tls=tls_advice(problem, host, settings, f"{settings}.base_url"),
         proxy_setting="proxy_auth" if fault.detail.startswith("407") else "proxy",
     )
-    phase = _TIMEOUT_PHASES.get(fault.fault)
+    phase = _TIMEOUT_PHASES.get(fault.kind)
     if phase is not None:
         return UpstreamTimeout(message, upstream=upstream, phase=phase, sent=fault.sent)
-    return _ERROR_CLASSES[fault.fault](message, upstream=upstream, sent=fault.sent)
+    return _ERROR_CLASSES[fault.kind](message, upstream=upstream, sent=fault.sent)

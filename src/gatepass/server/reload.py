@@ -47,12 +47,12 @@ Trigger = Literal["signal", "command", "watch"]
 class ConfigSource:
     """The configuration at the start, and how to read it again. `read` raises ConfigError.
 
-    `keyed` is a file of all workers. It exists once one of them has served with keys.
+    `keys_marker` is a file of all workers. It exists once one of them has served with keys.
     """
 
     loaded: LoadedConfig
     read: Callable[[], LoadedConfig]
-    keyed: Path | None = None
+    keys_marker: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +177,8 @@ class Reloader:
         self._loaded = read.loaded
         if not changed:
             return ReloadResult("unchanged", needs_restart=read.needs_restart)
-        if self._source.keyed is not None and read.config.access.keys:
-            self._source.keyed.touch()
+        if self._source.keys_marker is not None and read.config.access.keys:
+            self._source.keys_marker.touch()
         self._on_change(read.config)
         self._endpoint.use(successor)
         return ReloadResult("reloaded", changed, read.needs_restart)

@@ -129,22 +129,22 @@ class TokenEndpointClient:
         try:
             return await timeout(self.clock, limit_s, send_request(self.client, request), late)
         except TransportFault as fault:
-            text = _FAULT_TEXTS[fault.fault].format(host=self.reply_format.issuer, limit_s=min(CONNECT_S, bound_s))
+            text = _FAULT_TEXTS[fault.kind].format(host=self.reply_format.issuer, limit_s=min(CONNECT_S, bound_s))
             words = (text, one_line(fault.detail, mask))
-            is_wrong_auth = fault.fault is Fault.PROXY and fault.detail.startswith(WRONG_PROXY_AUTH)
+            is_wrong_auth = fault.kind is Fault.PROXY and fault.detail.startswith(WRONG_PROXY_AUTH)
             advice = ""
             if is_wrong_auth:
                 advice = setting_hint(self.name, "network.proxy_auth")
-            elif fault.fault in _UNREACHABLE:
+            elif fault.kind in _UNREACHABLE:
                 advice = network_hint(self.reply_format.credential, self.reply_format.url_setting)
-            elif fault.fault in _SLOW:
+            elif fault.kind in _SLOW:
                 advice = setting_hint(self.name, "timeout_s")
-            elif fault.fault is Fault.TLS:
+            elif fault.kind is Fault.TLS:
                 advice = f". {self._tls_advice(fault)}"
             raise FetchFailure(
                 ": ".join(filter(None, words)) + advice,
                 definite=is_wrong_auth,
-                quick=fault.fault not in _PERMANENT,
+                quick=fault.kind not in _PERMANENT,
             ) from fault
 
     def _tls_advice(self, fault: TransportFault) -> str:

@@ -181,12 +181,12 @@ async def test_a_client_certificate_that_was_replaced_is_shown_by_the_next_fetch
 async def test_a_missing_client_certificate_is_a_fault_of_tls(version):
     """TLS 1.3 reports it after the handshake."""
     with strict_server(version) as url:
-        assert (await fault_of(url, client_context())).fault is Fault.TLS
+        assert (await fault_of(url, client_context())).kind is Fault.TLS
 
 
 async def test_a_server_without_tls_is_a_fault_of_tls():
     async with Scripted([Send(b"220 mail.example\r\n")], speaks_first=True) as server:
-        assert (await fault_of(server.url.replace("http:", "https:"))).fault is Fault.TLS
+        assert (await fault_of(server.url.replace("http:", "https:"))).kind is Fault.TLS
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ async def test_a_server_without_tls_is_a_fault_of_tls():
 )
 async def test_a_reply_that_is_no_whole_reply_is_a_fault(dialogue: Dialogue, fault: Fault):
     async with Scripted(dialogue) as server:
-        assert (await fault_of(server.url)).fault is fault
+        assert (await fault_of(server.url)).kind is fault
 
 
 async def test_a_silent_issuer_meets_the_bound_of_the_whole():
@@ -311,10 +311,10 @@ async def test_a_proxy_that_is_down_is_no_connection():
     async with Scripted([Fin()]) as proxy:
         url = proxy.url
     fault = await fault_of("http://sso.example/", proxy=url)
-    assert (fault.fault, fault.detail) == (Fault.CONNECT, "connection refused")
+    assert (fault.kind, fault.detail) == (Fault.CONNECT, "connection refused")
 
 
 async def test_an_unknown_name_is_reported():
     fault = await fault_of("http://nobody.invalid/")
-    assert fault.fault is Fault.DNS
+    assert fault.kind is Fault.DNS
     assert not fault.detail.startswith("[")

@@ -70,7 +70,7 @@ BAD_FIELDS: list[Headers] = [
 async def test_a_request_that_could_be_two_is_never_sent(headers: Headers):
     async with Scripted([Send(OK)]) as upstream, DIRECT.open() as hand:
         fault = await hand.fault(upstream.url, headers=headers)
-        assert (fault.fault, fault.sent) == (Fault.INVALID, False)
+        assert (fault.kind, fault.sent) == (Fault.INVALID, False)
         assert (await hand.ask(upstream.url)).body == b"fine"
     assert len(upstream.received) == 1
 
@@ -79,7 +79,7 @@ async def test_a_request_that_could_be_two_is_never_sent(headers: Headers):
 async def test_what_is_no_url_is_not_asked(url: str):
     async with DIRECT.open() as hand:
         fault = await hand.fault(url)
-    assert (fault.fault, fault.sent) == (Fault.INVALID, False)
+    assert (fault.kind, fault.sent) == (Fault.INVALID, False)
 
 
 # replies
@@ -176,7 +176,7 @@ async def test_a_compressed_body_is_unpacked(piece_bytes: int | None):
 
 async def test_an_unknown_coding_is_refused_and_its_connection_dropped():
     async with Scripted([Send(reply(b"?", content_encoding="zstd"))], [Send(OK)]) as upstream, DIRECT.open(1) as hand:
-        assert (await hand.fault(upstream.url)).fault is Fault.INVALID
+        assert (await hand.fault(upstream.url)).kind is Fault.INVALID
         assert (await hand.ask(upstream.url)).body == b"fine"
 
 
@@ -214,7 +214,7 @@ async def test_what_is_no_clear_reply_is_invalid(name: str):
     for piece_bytes in (None, 7 if len(raw) < 10_000 else 10_000):
         async with Scripted([Send(raw, piece_bytes), Hold()], [Send(OK)]) as upstream, DIRECT.open(1) as hand:
             fault = await hand.fault(upstream.url)
-            assert (fault.fault, fault.sent, fault.stale) == (Fault.INVALID, True, False)
+            assert (fault.kind, fault.sent, fault.stale) == (Fault.INVALID, True, False)
             assert (await hand.ask(upstream.url)).body == b"fine"
 
 
@@ -233,14 +233,14 @@ async def test_what_is_no_clear_reply_is_invalid(name: str):
 async def test_what_is_no_body_is_bounded(endless: bytes):
     """Sent in pieces, so that it could go on for ever: the transport hangs up by itself."""
     async with Scripted([Send(endless, 8_000), Hold()]) as upstream, DIRECT.open() as hand:
-        assert (await hand.fault(upstream.url)).fault is Fault.INVALID
+        assert (await hand.fault(upstream.url)).kind is Fault.INVALID
         await upstream.left()
 
 
 async def test_a_folded_field_is_refused():
     raw = b"HTTP/1.1 200 OK\r\na: b\r\n c\r\ncontent-length: 0\r\n\r\n"
     async with Scripted([Send(raw)]) as upstream, DIRECT.open() as hand:
-        assert (await hand.fault(upstream.url)).fault is Fault.INVALID
+        assert (await hand.fault(upstream.url)).kind is Fault.INVALID
 
 
 async def test_old_servers_line_ends_are_taken():
@@ -263,13 +263,13 @@ async def test_a_reply_cut_after_any_byte_never_looks_whole(form: str, end: str)
     async with Scripted(answer=lambda _: cut(whole, next(cuts), ENDS[end])) as upstream, DIRECT.open() as hand:
         for _ in whole:
             fault = await hand.fault(upstream.url)
-            assert (fault.fault, fault.sent, fault.stale) == (Fault.CLOSED, True, False)
+            assert (fault.kind, fault.sent, fault.stale) == (Fault.CLOSED, True, False)
     assert upstream.connections == len(whole)
 
 
 async def test_a_body_without_a_length_that_is_reset_is_not_whole():
     async with Scripted([Send(head() + b"unti"), Rst()]) as upstream, DIRECT.open() as hand:
-        assert (await hand.fault(upstream.url)).fault is Fault.CLOSED
+        assert (await hand.fault(upstream.url)).kind is Fault.CLOSED
 
 
 @pytest.mark.parametrize("end", ENDS)
@@ -303,7 +303,7 @@ async def test_a_reused_connection_without_one_byte_of_answer_is_stale(death: Di
     async with Scripted([Send(OK)], death) as upstream, DIRECT.open() as hand:
         await hand.ask(upstream.url)
         fault = await hand.fault(upstream.url)
-        assert (fault.fault, fault.sent, fault.stale) == (Fault.CLOSED, True, stale)
+        assert (fault.kind, fault.sent, fault.stale) == (Fault.CLOSED, True, stale)
     assert (upstream.connections, len(upstream.received)) == (1, 2)
 
 
@@ -312,14 +312,14 @@ async def test_a_reused_connection_that_dies_under_a_large_body_is_stale(end: st
     async with Scripted([Send(OK)], [ENDS[end]]) as upstream, DIRECT.open() as hand:
         await hand.ask(upstream.url)
         fault = await hand.fault(upstream.url, b"x" * 3_000_000)
-        assert (fault.fault, fault.sent, fault.stale) == (Fault.CLOSED, True, True)
+        assert (fault.kind, fault.sent, fault.stale) == (Fault.CLOSED, True, True)
 
 
 @pytest.mark.parametrize("end", ENDS)
 async def test_a_fresh_connection_is_never_stale(end: str):
     async with Scripted([ENDS[end]]) as upstream, DIRECT.open() as hand:
         fault = await hand.fault(upstream.url)
-        assert (fault.fault, fault.sent, fault.stale) == (Fault.CLOSED, True, False)
+        assert (fault.kind, fault.sent, fault.stale) == (Fault.CLOSED, True, False)
 
 
 @pytest.mark.parametrize("end", ENDS)
@@ -356,7 +356,7 @@ async def test_bytes_behind_a_reply_answer_no_request(when: str):
 async def test_a_server_that_speaks_first_is_no_http_server(delay_s: float):
     greeting: Dialogue = [Pause(delay_s), Send(b"220 mail.example ESMTP\r\n"), Hold()]
     async with Scripted(greeting, speaks_first=True) as upstream, DIRECT.open() as hand:
-        assert (await hand.fault(upstream.url)).fault is Fault.INVALID
+        assert (await hand.fault(upstream.url)).kind is Fault.INVALID
 
 
 @pytest.mark.parametrize("closing", ["close", "Close, x"])
@@ -395,7 +395,7 @@ async def test_a_server_that_says_nothing_is_waited_for_until_first_byte_s():
     async with Scripted([Hold()]) as upstream, DIRECT.open() as hand:
         began_s = time.monotonic()
         fault = await hand.fault(upstream.url, bounds=Timeouts(5, 0.1, 5))
-        assert (fault.fault, fault.sent, fault.stale) == (Fault.TIMEOUT_FIRST_BYTE, True, False)
+        assert (fault.kind, fault.sent, fault.stale) == (Fault.TIMEOUT_FIRST_BYTE, True, False)
         assert 0.09 < time.monotonic() - began_s < 2
         await upstream.left()
 
@@ -405,7 +405,7 @@ async def test_a_head_that_dribbles_is_bounded_as_a_whole():
     async with Scripted([Send(reply(b"fine", x_long="y" * 400), 1, 0.01)]) as upstream, DIRECT.open() as hand:
         began_s = time.monotonic()
         fault = await hand.fault(upstream.url, bounds=Timeouts(0.1, 0.2, 5))
-        assert fault.fault is Fault.TIMEOUT_FIRST_BYTE
+        assert fault.kind is Fault.TIMEOUT_FIRST_BYTE
         assert time.monotonic() - began_s < 2
 
 
@@ -416,7 +416,7 @@ async def test_a_body_that_falls_silent_is_waited_for_until_idle_s():
         assert await anext(pieces) == b"first"
         with pytest.raises(TransportFault) as caught:
             await anext(pieces)
-        assert caught.value.fault is Fault.TIMEOUT_IDLE
+        assert caught.value.kind is Fault.TIMEOUT_IDLE
         await response.aclose()
         await upstream.left()
 
@@ -443,7 +443,7 @@ async def test_a_bound_of_one_request_is_none_of_the_next():
     """The first request's limits are long, the second's short, on the same connection."""
     async with Scripted([Send(OK)], [Hold()]) as upstream, DIRECT.open() as hand:
         await hand.ask(upstream.url, bounds=Timeouts(5, 60, 60))
-        assert (await hand.fault(upstream.url, bounds=Timeouts(5, 0.1, 5))).fault is Fault.TIMEOUT_FIRST_BYTE
+        assert (await hand.fault(upstream.url, bounds=Timeouts(5, 0.1, 5))).kind is Fault.TIMEOUT_FIRST_BYTE
     async with Scripted([Send(OK)], [Pause(0.3), Send(OK)]) as upstream, DIRECT.open() as hand:
         await hand.ask(upstream.url, bounds=Timeouts(5, 0.2, 0.2))
         assert (await hand.ask(upstream.url)).body == b"fine"
@@ -457,14 +457,14 @@ async def test_nobody_listens():
         url = upstream.url
     async with DIRECT.open() as hand:
         fault = await hand.fault(url)
-    assert (fault.fault, fault.sent) == (Fault.CONNECT, False)
+    assert (fault.kind, fault.sent) == (Fault.CONNECT, False)
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "x" * 70 + ".invalid"])
 async def test_a_name_that_is_none(host: str):
     async with DIRECT.open() as hand:
         fault = await hand.fault(f"http://{host}/")
-    assert (fault.fault, fault.sent) == (Fault.DNS, False)
+    assert (fault.kind, fault.sent) == (Fault.DNS, False)
 
 
 async def test_connections_are_bounded_and_a_wait_for_one_too():
@@ -472,7 +472,7 @@ async def test_connections_are_bounded_and_a_wait_for_one_too():
         held = [await hand.send(upstream.url) for _ in range(2)]
         began_s = time.monotonic()
         fault = await hand.fault(upstream.url, bounds=Timeouts(0.1, 5, 5))
-        assert (fault.fault, fault.sent) == (Fault.TIMEOUT_POOL, False)
+        assert (fault.kind, fault.sent) == (Fault.TIMEOUT_POOL, False)
         assert time.monotonic() - began_s < 2
         assert upstream.connections == 2
         for response in held:
@@ -498,7 +498,7 @@ async def test_who_waits_gets_the_place_of_a_connection_that_ended():
 async def test_who_waits_gets_the_place_of_a_connection_that_died():
     async with Scripted([Rst()]) as upstream, DIRECT.open(1) as hand:
         faults = await asyncio.gather(*(hand.fault(upstream.url) for _ in range(20)))
-    assert [(fault.fault, fault.stale) for fault in faults] == [(Fault.CLOSED, False)] * 20
+    assert [(fault.kind, fault.stale) for fault in faults] == [(Fault.CLOSED, False)] * 20
 
 
 async def test_a_server_that_is_down_fails_everybody_at_once():
@@ -506,7 +506,7 @@ async def test_a_server_that_is_down_fails_everybody_at_once():
         url = upstream.url
     async with DIRECT.open(2) as hand:
         faults = await asyncio.gather(*(hand.fault(url) for _ in range(50)))
-    assert {fault.fault for fault in faults} == {Fault.CONNECT}
+    assert {fault.kind for fault in faults} == {Fault.CONNECT}
 
 
 async def test_closing_ends_replies_under_way():
@@ -517,7 +517,7 @@ async def test_closing_ends_replies_under_way():
         await hand.transport.aclose()
         with pytest.raises(TransportFault, match="closed"):
             await anext(aiter(response))
-        assert (await waiting).fault is Fault.CLOSED
+        assert (await waiting).kind is Fault.CLOSED
         assert (await hand.fault(upstream.url)).sent is False
         await upstream.left()
 

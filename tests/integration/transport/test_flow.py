@@ -126,7 +126,7 @@ async def test_a_server_that_never_reads_is_waited_for_until_first_byte_s():
     reader = SlowReader()
     async with Serving(reader) as url, DIRECT.open() as hand:
         fault = await hand.fault(url, b"x" * 16 * MIB, bounds=Timeouts(5, 0.2, 5))
-        assert fault.fault is Fault.TIMEOUT_FIRST_BYTE
+        assert fault.kind is Fault.TIMEOUT_FIRST_BYTE
         reader.transport.resume_reading()
         await asyncio.wait_for(reader.gone.wait(), 5)
 

@@ -83,7 +83,7 @@ async def test_a_reset_in_the_middle_of_a_refusal_is_a_fault():
     with hanging_up(reply(b"too large", 413, content_length="99")) as url:
         for _ in range(TIMES):
             async with DIRECT.open() as hand:
-                assert (await hand.fault(url, b"x" * 8 * MIB)).fault is Fault.CLOSED
+                assert (await hand.fault(url, b"x" * 8 * MIB)).kind is Fault.CLOSED
 
 
 async def test_a_reset_without_a_word_is_a_fault_and_leaves_nothing_open():
@@ -92,5 +92,5 @@ async def test_a_reset_without_a_word_is_a_fault_and_leaves_nothing_open():
             await hand.fault(url, b"x" * 8 * MIB)
             before = open_files()
             for _ in range(TIMES):
-                assert (await hand.fault(url, b"x" * 8 * MIB)).fault is Fault.CLOSED
+                assert (await hand.fault(url, b"x" * 8 * MIB)).kind is Fault.CLOSED
             await until(lambda: open_files() <= before)

@@ -100,7 +100,7 @@ async def refused(*dialogue: Move, auth: str | None = None, connect_s: float = 5
 )
 async def test_a_proxy_that_refuses_a_tunnel_is_quoted(line: bytes, detail: str):
     fault = await refused(Send(b"HTTP/1.1 " + line + b"\r\ncontent-length: 4\r\n\r\nbody"), Hold())
-    assert (fault.fault, fault.detail) == (Fault.PROXY, detail)
+    assert (fault.kind, fault.detail) == (Fault.PROXY, detail)
 
 
 async def test_a_proxy_that_quotes_its_credentials_is_masked():
@@ -124,12 +124,12 @@ async def test_a_proxy_that_quotes_its_credentials_is_masked():
 )
 async def test_what_is_not_the_head_of_a_reply_opens_no_tunnel(answer: bytes):
     """Sent in pieces, so that it could go on for ever: the transport hangs up by itself."""
-    assert (await refused(Send(answer, 8_000), Hold())).fault is Fault.PROXY
+    assert (await refused(Send(answer, 8_000), Hold())).kind is Fault.PROXY
 
 
 @pytest.mark.parametrize("end", [Fin(), Rst()], ids=["FIN", "RST"])
 async def test_a_proxy_that_hangs_up_on_connect_is_named(end: Fin | Rst):
-    assert (await refused(Send(b"HTTP/1.1 200 O"), end)).fault is Fault.PROXY
+    assert (await refused(Send(b"HTTP/1.1 200 O"), end)).kind is Fault.PROXY
 
 
 @pytest.mark.parametrize(
@@ -142,13 +142,13 @@ async def test_a_proxy_that_hangs_up_on_connect_is_named(end: Fin | Rst):
     ids=["silent", "a head that dribbles", "silent in the handshake"],
 )
 async def test_the_way_through_a_proxy_is_bounded_by_connect_s(dialogue: Dialogue):
-    assert (await refused(*dialogue, connect_s=0.2)).fault is Fault.TIMEOUT_CONNECT
+    assert (await refused(*dialogue, connect_s=0.2)).kind is Fault.TIMEOUT_CONNECT
 
 
 async def test_connect_and_handshake_share_one_bound():
     began_s = time.monotonic()
     fault = await refused(Pause(1.0), Send(b"HTTP/1.1 200 OK\r\n\r\n"), Hold(), connect_s=1.2)
-    assert fault.fault is Fault.TIMEOUT_CONNECT
+    assert fault.kind is Fault.TIMEOUT_CONNECT
     assert time.monotonic() - began_s < 2.1
 
 
@@ -185,7 +185,7 @@ async def test_a_407_of_the_upstream_itself_is_its_reply(tls: tuple[ssl.SSLConte
 async def test_a_407_to_a_whole_url_is_the_proxys_refusal():
     async with Scripted([Send(reply(b"who?", 407))]) as proxy, through(proxy.url, "user:wrong") as hand:
         fault = await hand.fault("http://llm.example/")
-    assert (fault.fault, fault.detail) == (Fault.PROXY, "407 Proxy Authentication Required")
+    assert (fault.kind, fault.detail) == (Fault.PROXY, "407 Proxy Authentication Required")
     assert (fault.sent, proxy.connections, len(proxy.received)) == (True, 1, 1), "the proxy has read the request"
 
 
@@ -218,7 +218,7 @@ async def test_a_proxy_over_tls_that_nobody_trusts_hears_nothing(complaints: lis
     async with Scripted([Send(OK)], tls=proxy_context()) as proxy, through(proxy.url, "user:pass word") as hand:
         for url in ("http://llm.example/", "https://llm.example/"):
             fault = await hand.fault(url)
-            assert (fault.fault, fault.sent) == (Fault.TLS, False)
+            assert (fault.kind, fault.sent) == (Fault.TLS, False)
             assert fault.detail.startswith(f"proxy {proxy.url.removeprefix('https://')}: ")
     assert proxy.received == []
     complaints.clear()  # the scripted server's own loop complains of the handshake
@@ -253,7 +253,7 @@ async def test_a_reused_connection_to_a_proxy_is_stale_too(end: Fin | Rst):
     async with Scripted([Send(OK)], [end]) as proxy, through(proxy.url) as hand:
         await hand.ask("http://llm.example/")
         fault = await hand.fault("http://llm.example/")
-    assert (fault.fault, fault.stale) == (Fault.CLOSED, True)
+    assert (fault.kind, fault.stale) == (Fault.CLOSED, True)
 
 
 async def test_a_proxy_that_is_down_is_no_connection():
@@ -262,5 +262,5 @@ async def test_a_proxy_that_is_down_is_no_connection():
     async with through(url) as hand:
         for target in ("http://llm.example/", "https://llm.example/"):
             fault = await hand.fault(target)
-            assert (fault.fault, fault.sent) == (Fault.CONNECT, False)
+            assert (fault.kind, fault.sent) == (Fault.CONNECT, False)
             assert fault.detail.startswith(f"proxy {url.removeprefix('http://')}: ")

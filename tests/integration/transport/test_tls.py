@@ -53,7 +53,7 @@ async def test_an_unknown_authority_is_a_fault_of_tls(way: Way, complaints: list
     async with Scripted([Send(OK)], tls=server_context()) as upstream, way.open(1) as hand:
         for _ in range(2):
             fault = await hand.fault(upstream.url)
-            assert (fault.fault, fault.sent) == (Fault.TLS, False)
+            assert (fault.kind, fault.sent) == (Fault.TLS, False)
             assert "certificate" in fault.detail.lower()
     assert upstream.received == []
     complaints.clear()  # the scripted server's own loop complains of the handshake
@@ -63,7 +63,7 @@ async def test_a_certificate_of_another_host_is_a_fault_of_tls(way: Way, complai
     server = server_context("other.example")
     async with Scripted([Send(OK)], tls=server) as upstream, way.open(1, client_context()) as hand:
         fault = await hand.fault(upstream.url)
-    assert (fault.fault, fault.sent) == (Fault.TLS, False)
+    assert (fault.kind, fault.sent) == (Fault.TLS, False)
     complaints.clear()
 
 
@@ -87,7 +87,7 @@ async def test_a_client_certificate_that_was_replaced_is_shown_by_the_next_conne
     client = ssl_context(Network(client_cert=str(cert), client_key=str(key)))
     AUTHORITY.configure_trust(client)
     async with Scripted([Send(OK)], tls=server_context(asks=True)) as upstream, way.open(1, client) as hand:
-        assert (await hand.fault(upstream.url)).fault in (Fault.TLS, Fault.CLOSED)
+        assert (await hand.fault(upstream.url)).kind in (Fault.TLS, Fault.CLOSED)
         put(AUTHORITY)
         assert (await hand.ask(upstream.url)).body == b"fine"
     complaints.clear()
@@ -126,25 +126,25 @@ async def test_a_missing_client_certificate_is_a_fault_of_tls(way: Way, version:
     with strict_server(version) as url:
         async with way.open(1, client_context()) as hand:
             fault = await hand.fault(url)
-    assert (fault.fault, fault.stale) == (Fault.TLS, False)
+    assert (fault.kind, fault.stale) == (Fault.TLS, False)
 
 
 async def test_a_server_that_hangs_up_in_the_handshake_is_a_fault_of_tls(way: Way):
     async with Scripted([Rst()], speaks_first=True) as upstream, way.open(1) as hand:
         fault = await hand.fault(upstream.url.replace("http:", "https:"))
-    assert (fault.fault, fault.sent) == (Fault.TLS, False)
+    assert (fault.kind, fault.sent) == (Fault.TLS, False)
 
 
 async def test_a_server_without_tls_is_a_fault_of_tls(way: Way):
     async with Scripted([Send(b"220 mail.example\r\n")], speaks_first=True) as upstream, way.open(1) as hand:
         fault = await hand.fault(upstream.url.replace("http:", "https:"))
-    assert (fault.fault, fault.sent) == (Fault.TLS, False)
+    assert (fault.kind, fault.sent) == (Fault.TLS, False)
 
 
 async def test_a_handshake_that_never_ends_is_bounded_by_connect_s(way: Way):
     async with Scripted([Hold()], speaks_first=True) as upstream, way.open(1) as hand:
         fault = await hand.fault(upstream.url.replace("http:", "https:"), bounds=Timeouts(0.2, 5, 5))
-        assert (fault.fault, fault.sent) == (Fault.TIMEOUT_CONNECT, False)
+        assert (fault.kind, fault.sent) == (Fault.TIMEOUT_CONNECT, False)
         await upstream.left()
 
 
@@ -152,7 +152,7 @@ async def test_a_handshake_that_never_ends_is_bounded_by_connect_s(way: Way):
 async def test_a_reply_that_breaks_off_is_not_whole(way: Way, end: Fin | Rst):
     broken = stream(b"first", end=b"")
     async with Scripted([Send(broken), end], tls=server_context()) as upstream, way.open(1, client_context()) as hand:
-        assert (await hand.fault(upstream.url)).fault is Fault.CLOSED
+        assert (await hand.fault(upstream.url)).kind is Fault.CLOSED
         assert (await hand.fault(upstream.url)).stale is False
 
 
@@ -161,7 +161,7 @@ async def test_a_reused_connection_without_an_answer_is_stale(way: Way, end: Fin
     async with Scripted([Send(OK)], [end], tls=server_context()) as upstream, way.open(1, client_context()) as hand:
         await hand.ask(upstream.url)
         fault = await hand.fault(upstream.url)
-    assert (fault.fault, fault.stale) == (Fault.CLOSED, True)
+    assert (fault.kind, fault.stale) == (Fault.CLOSED, True)
 
 
 async def test_a_body_without_a_length_ends_with_its_connection(way: Way):

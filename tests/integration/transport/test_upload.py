@@ -140,4 +140,4 @@ async def test_a_server_that_is_silent_behind_an_upload_is_late():
     async with Scripted([Hold()]) as upstream, DIRECT.open() as hand:
         with pytest.raises(TransportFault) as caught:
             await ask(hand, upstream.url, Pieces((b"abc",), 3), bounds)
-    assert caught.value.fault is Fault.TIMEOUT_FIRST_BYTE
+    assert caught.value.kind is Fault.TIMEOUT_FIRST_BYTE

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from gatepass.cli import main
-from gatepass.cli.serve import KEYED, WorkerOptions, work
+from gatepass.cli.serve import KEYS_MARKER, WorkerOptions, work
 from gatepass.server.reload import KEYS_LOST
 
 
@@ -96,7 +96,7 @@ def test_a_warning_is_a_line_of_the_log_and_a_secret_that_has_gone_is_reported_l
 def test_a_file_that_lost_its_keys_is_not_taken_over(tmp_path, capsys):
     file = tmp_path / "gatepass.json"
     file.write_text('{"upstreams": {"a": {"base_url": "http://127.0.0.1:9/v1"}}}')
-    (tmp_path / KEYED).touch()
+    (tmp_path / KEYS_MARKER).touch()
     line = json.loads(said(capsys, tmp_path, "json", str(file)))
     assert (line["event"], line["file"], line["problems"]) == ("configuration_unusable", str(file), [KEYS_LOST])
 

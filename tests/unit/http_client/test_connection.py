@@ -187,7 +187,7 @@ async def test_a_reply_cut_anywhere_is_closed_and_never_whole(raw: bytes, exc: E
         wire.feed(raw[:cut])
         wire.end(exc)
         fault = await fault_of(asking)
-        assert (fault.fault, fault.sent, fault.stale) == (Fault.CLOSED, True, False), cut
+        assert (fault.kind, fault.sent, fault.stale) == (Fault.CLOSED, True, False), cut
         await rest()
         assert wire.events == ["lost"]
 
@@ -202,7 +202,7 @@ async def test_stale_is_a_used_connection_that_died_without_one_byte(raw: bytes,
     wire.feed(raw)
     wire.end(exc)
     fault = await fault_of(asking)
-    assert (fault.fault, fault.sent, fault.stale) == (Fault.CLOSED, True, stale)
+    assert (fault.kind, fault.sent, fault.stale) == (Fault.CLOSED, True, stale)
 
 
 async def test_an_idle_connection_that_ends_is_not_open():
@@ -211,7 +211,7 @@ async def test_an_idle_connection_that_ends_is_not_open():
     wire.connection.eof_received()
     assert not wire.connection.open
     fault = await fault_of(asked(wire))
-    assert (fault.fault, fault.sent, fault.stale) == (Fault.CLOSED, False, True)
+    assert (fault.kind, fault.sent, fault.stale) == (Fault.CLOSED, False, True)
     await rest()
     assert wire.events == ["freed", "lost"]
 
@@ -237,7 +237,7 @@ async def test_a_server_that_speaks_first_is_reported():
     wire = Wire()
     wire.feed(b"SSH-2.0\r\n")
     fault = await fault_of(asked(wire))
-    assert (fault.fault, fault.sent, fault.stale) == (Fault.INVALID, False, False)
+    assert (fault.kind, fault.sent, fault.stale) == (Fault.INVALID, False, False)
 
 
 async def test_a_connection_that_breaks_in_tls_later_on_is_closed():
@@ -246,7 +246,7 @@ async def test_a_connection_that_breaks_in_tls_later_on_is_closed():
     await rest()
     wire.feed(OK[:5])
     wire.end(ssl.SSLError("bad record"))
-    assert (await fault_of(asking)).fault is Fault.CLOSED
+    assert (await fault_of(asking)).kind is Fault.CLOSED
 
 
 async def test_a_refused_client_certificate_is_a_fault_of_tls():
@@ -254,16 +254,16 @@ async def test_a_refused_client_certificate_is_a_fault_of_tls():
     early, late, used = Wire(), Wire(), Wire()
     early.end(ssl.SSLError("certificate required"))
     await rest()
-    assert (await fault_of(asked(early))).fault is Fault.TLS
+    assert (await fault_of(asked(early))).kind is Fault.TLS
     asking = asked(late)
     await rest()
     late.end(ssl.SSLError("certificate required"))
-    assert (await fault_of(asking)).fault is Fault.TLS
+    assert (await fault_of(asking)).kind is Fault.TLS
     await begun(used, OK)
     asking = asked(used)
     await rest()
     used.end(ssl.SSLError("bad record"))
-    assert (await fault_of(asking)).fault is Fault.CLOSED
+    assert (await fault_of(asking)).kind is Fault.CLOSED
 
 
 async def test_a_connection_killed_before_it_was_made_is_ended_when_it_is():
@@ -314,7 +314,7 @@ async def test_nothing_is_written_to_a_connection_that_was_killed_in_the_same_tu
     wire.connection.abort()
     wire.connection.flush()
     assert wire.sent == b""
-    assert (await fault_of(asking)).fault is Fault.CLOSED
+    assert (await fault_of(asking)).kind is Fault.CLOSED
 
 
 async def test_a_held_request_whose_server_closes_meanwhile_may_be_sent_again():
@@ -327,7 +327,7 @@ async def test_a_held_request_whose_server_closes_meanwhile_may_be_sent_again():
     wire.end(None)
     fault = await fault_of(asking)
     wire.connection.flush()
-    assert (fault.fault, fault.stale, wire.sent) == (Fault.CLOSED, True, written)
+    assert (fault.kind, fault.stale, wire.sent) == (Fault.CLOSED, True, written)
 
 
 @pytest.mark.parametrize("kept", [True, False])
@@ -343,7 +343,7 @@ async def test_what_a_server_says_before_a_held_request_is_out_is_no_answer_to_i
     wire.feed(b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
     fault = await fault_of(asking)
     wire.connection.flush()
-    assert (fault.fault, fault.stale, fault.sent, wire.sent) == (Fault.INVALID, True, False, written)
+    assert (fault.kind, fault.stale, fault.sent, wire.sent) == (Fault.INVALID, True, False, written)
 
 
 @pytest.mark.parametrize("holding", [True, False])
@@ -391,7 +391,7 @@ async def test_what_is_no_clear_reply_is_invalid_wherever_it_is_split(raw: bytes
         wire.feed(raw[:cut])
         wire.feed(raw[cut:])
         fault = await fault_of(asking)
-        assert (fault.fault, fault.sent, fault.stale) == (Fault.INVALID, True, False), cut
+        assert (fault.kind, fault.sent, fault.stale) == (Fault.INVALID, True, False), cut
         await rest()
         assert wire.events == ["lost"]
 
@@ -404,7 +404,7 @@ async def test_a_head_may_have_so_many_fields(more: int):
     await rest()
     wire.feed(raw)
     if more:
-        assert (await fault_of(asking)).fault is Fault.INVALID
+        assert (await fault_of(asking)).kind is Fault.INVALID
     else:
         assert len((await asking).headers) == FIELDS
 
@@ -419,7 +419,7 @@ async def test_a_head_may_be_so_large_however_it_comes(size: int):
         for at in range(0, len(raw), size):
             wire.feed(raw[at : at + size])
         if value_bytes > HEAD_BYTES:
-            assert (await fault_of(asking)).fault is Fault.INVALID
+            assert (await fault_of(asking)).kind is Fault.INVALID
         else:
             assert await body_of(await asking) == b"fine"
 
@@ -439,7 +439,7 @@ async def test_a_head_without_an_end_is_bounded(endless: bytes):
     wire.feed(endless if endless.startswith(b"HTTP") else b"HTTP/1.1 200 OK\r\nx: ")
     for _ in range(HEAD_BYTES // len(endless) + 1):
         wire.feed(endless)
-    assert (await fault_of(asking)).fault is Fault.INVALID
+    assert (await fault_of(asking)).kind is Fault.INVALID
 
 
 async def test_trailers_without_an_end_are_bounded_and_framing_between_pieces_is_not():
@@ -538,7 +538,7 @@ async def test_a_connection_that_dies_while_it_is_written_to():
     asking = asked(wire, b"x" * 1_000_000)
     await rest()
     wire.end(BrokenPipeError("broken pipe"))
-    assert (await fault_of(asking)).fault is Fault.CLOSED
+    assert (await fault_of(asking)).kind is Fault.CLOSED
 
 
 async def test_nothing_is_written_to_a_connection_whose_end_is_under_way():
@@ -550,7 +550,7 @@ async def test_nothing_is_written_to_a_connection_whose_end_is_under_way():
     wire.transport.drain()
     await rest()
     wire.connection.connection_lost(BrokenPipeError("broken pipe"))
-    assert (await fault_of(asking)).fault is Fault.CLOSED
+    assert (await fault_of(asking)).kind is Fault.CLOSED
 
 
 async def test_a_server_that_takes_nothing_is_late():
@@ -559,7 +559,7 @@ async def test_a_server_that_takes_nothing_is_late():
     asking = asked(wire, b"x" * 1_000_000)
     await rest()
     await advance(BOUNDS.first_byte_s)
-    assert (await fault_of(asking)).fault is Fault.TIMEOUT_FIRST_BYTE
+    assert (await fault_of(asking)).kind is Fault.TIMEOUT_FIRST_BYTE
 
 
 async def test_a_body_is_drained_when_nobody_waits_any_more():
@@ -629,7 +629,7 @@ async def test_first_byte_s_runs_until_the_whole_head_is_here():
         await advance(1)
         assert not asking.done()
     await advance(1)
-    assert (await fault_of(asking)).fault is Fault.TIMEOUT_FIRST_BYTE
+    assert (await fault_of(asking)).kind is Fault.TIMEOUT_FIRST_BYTE
     assert wire.events == ["lost"]
 
 
@@ -648,7 +648,7 @@ async def test_idle_s_runs_from_piece_to_piece_while_somebody_waits():
     await advance(BOUNDS.idle_s)
     with pytest.raises(TransportFault) as caught:
         await reading
-    assert caught.value.fault is Fault.TIMEOUT_IDLE
+    assert caught.value.kind is Fault.TIMEOUT_IDLE
 
 
 async def test_bounds_end_with_their_request():
@@ -676,7 +676,7 @@ async def test_a_request_that_is_answered_lifts_no_bound_of_the_next_one():
     await first
     await rest()
     await advance(BOUNDS.first_byte_s)
-    assert (await fault_of(second)).fault is Fault.TIMEOUT_FIRST_BYTE
+    assert (await fault_of(second)).kind is Fault.TIMEOUT_FIRST_BYTE
 
 
 async def test_a_reply_that_ended_lifts_no_bound_of_the_next_request():
@@ -691,7 +691,7 @@ async def test_a_reply_that_ended_lifts_no_bound_of_the_next_request():
     await first.aclose()
     await rest()
     await advance(BOUNDS.first_byte_s)
-    assert (await fault_of(second)).fault is Fault.TIMEOUT_FIRST_BYTE
+    assert (await fault_of(second)).kind is Fault.TIMEOUT_FIRST_BYTE
 
 
 # leaving

@@ -63,7 +63,7 @@ async def at_once(asking: asyncio.Task[UpstreamResponse]) -> UpstreamResponse:
 async def fault_of(asking: asyncio.Task[UpstreamResponse]) -> Fault:
     with pytest.raises(TransportFault) as caught:
         await asking
-    return caught.value.fault
+    return caught.value.kind
 
 
 @pytest.mark.parametrize("length_bytes", [9, None])

@@ -37,7 +37,7 @@ def test_a_url_leads_to_a_place(url: str, place: Destination):
 def test_what_is_no_url_leads_nowhere(url: str):
     with pytest.raises(TransportFault) as caught:
         destination_of(url)
-    assert (caught.value.fault, caught.value.sent) == (Fault.INVALID, False)
+    assert (caught.value.kind, caught.value.sent) == (Fault.INVALID, False)
 
 
 PLACE = destination_of("http://h/x")
@@ -65,7 +65,7 @@ def test_no_field_ends_its_own_line(bad: bytes):
     for headers in (((b"a", b"b" + bad + b"c"),), ((b"a" + bad + b"b", b"c"),), ((b"a", bad),)):
         with pytest.raises(TransportFault) as caught:
             head(headers=headers)
-        assert (caught.value.fault, caught.value.sent) == (Fault.INVALID, False)
+        assert (caught.value.kind, caught.value.sent) == (Fault.INVALID, False)
     with pytest.raises(TransportFault):
         head("GET /y HTTP/1.1" + bad.decode() + "x: y")
 

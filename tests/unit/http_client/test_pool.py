@@ -152,7 +152,7 @@ async def test_who_waits_gets_the_slot_of_a_dial_that_failed():
     pool = ConnectionPool(server.dial, 2)
     works = [taken(pool) for _ in range(9)]
     outcomes = await asyncio.gather(*works, return_exceptions=True)
-    assert [isinstance(outcome, TransportFault) and outcome.fault for outcome in outcomes] == [Fault.CONNECT] * 9
+    assert [isinstance(outcome, TransportFault) and outcome.kind for outcome in outcomes] == [Fault.CONNECT] * 9
     server.down = False
     await proved_whole(pool, 2)
 
@@ -170,7 +170,7 @@ async def test_a_wait_is_bounded():
     await advance(0.2)
     with pytest.raises(TransportFault) as caught:
         await waiter
-    assert (caught.value.fault, caught.value.sent) == (Fault.TIMEOUT_POOL, False)
+    assert (caught.value.kind, caught.value.sent) == (Fault.TIMEOUT_POOL, False)
     assert waits == [pytest.approx(BOUNDS.connect_s + 0.1)]
     await use(connection)
     assert pool.counts == (0, 1, 0)
@@ -275,7 +275,7 @@ async def test_a_closed_pool_ends_everything_and_gives_nothing():
     server.go_on.set()
     outcome = await asyncio.gather(waiting, return_exceptions=True)
     assert isinstance(outcome[0], TransportFault)
-    assert outcome[0].fault is Fault.CLOSED
+    assert outcome[0].kind is Fault.CLOSED
     assert not (await dialing).open
     await rest()
     assert (free.open, busy.open, server.open) == (False, False, 0)

@@ -46,7 +46,7 @@ def test_garbage_is_a_fault():
     assert decoder is not None
     with pytest.raises(TransportFault) as caught:
         list(decoder.decode(b"not gzip at all"))
-    assert (caught.value.fault, caught.value.detail) == (
+    assert (caught.value.kind, caught.value.detail) == (
         Fault.INVALID,
         "the compressed reply is invalid: incorrect header check",
     )
@@ -58,7 +58,7 @@ def test_a_coding_that_broke_off_is_a_fault():
     list(decoder.decode(gzip.compress(TEXT)[:-4]))
     with pytest.raises(TransportFault) as caught:
         decoder.finish()
-    assert caught.value.fault is Fault.CLOSED
+    assert caught.value.kind is Fault.CLOSED
 
 
 def test_an_unknown_coding_is_a_fault_that_names_it():

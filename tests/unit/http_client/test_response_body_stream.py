@@ -105,7 +105,7 @@ async def test_what_is_here_before_it_is_poured_goes_the_way_of_what_is_awaited(
         try:
             return taker.taken, await poured(reply, taker), reply.size
         except TransportFault as fault:
-            return taker.taken, fault.fault, reply.size
+            return taker.taken, fault.kind, reply.size
 
     assert await found(UpstreamResponse.stream_to) == await found(stream_pieces)
 
@@ -118,7 +118,7 @@ async def test_what_breaks_off_is_raised_after_all_that_came():
     wire.end()
     with pytest.raises(TransportFault) as caught:
         await pouring
-    assert (caught.value.fault, taker.taken) == (Fault.CLOSED, [b"a"])
+    assert (caught.value.kind, taker.taken) == (Fault.CLOSED, [b"a"])
 
 
 async def test_silence_is_bounded_from_the_last_piece_on():
@@ -132,7 +132,7 @@ async def test_silence_is_bounded_from_the_last_piece_on():
     await advance(1)
     with pytest.raises(TransportFault) as caught:
         await pouring
-    assert caught.value.fault is Fault.TIMEOUT_IDLE
+    assert caught.value.kind is Fault.TIMEOUT_IDLE
 
 
 async def test_an_error_of_the_taker_is_the_pourers_and_not_the_connections():
@@ -242,7 +242,7 @@ async def test_a_whole_body_is_all_pieces_behind_its_beginning(pieces):
 async def test_a_body_beyond_the_limit_is_read_no_further(beginning, pieces):
     with pytest.raises(TransportFault) as raised:
         await read_whole(Body(*pieces, b"never read"), 3, beginning)
-    assert raised.value.fault is Fault.TOO_LARGE
+    assert raised.value.kind is Fault.TOO_LARGE
 
 
 async def test_a_whole_body_in_one_piece_is_not_copied():
@@ -278,7 +278,7 @@ async def test_a_body_that_arrived_with_its_head_has_the_same_limit(beginning):
     reply = await begun(Wire(), chunk(b"abc") + END)
     with pytest.raises(TransportFault) as raised:
         await read_whole(reply, 2 + len(beginning), beginning)
-    assert raised.value.fault is Fault.TOO_LARGE
+    assert raised.value.kind is Fault.TOO_LARGE
 
 
 @pytest.mark.parametrize("beginning", [b"", b"01"])
@@ -288,4 +288,4 @@ async def test_a_body_that_ends_early_is_a_fault_although_its_only_piece_arrived
     wire.connection.server_closed(None)
     with pytest.raises(TransportFault) as raised:
         await read_whole(reply, 5, beginning)
-    assert raised.value.fault is Fault.CLOSED
+    assert raised.value.kind is Fault.CLOSED

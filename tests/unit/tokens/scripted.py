@@ -128,8 +128,8 @@ def error_of(fault: TransportFault) -> httpx2.TransportError:
         Fault.TIMEOUT_IDLE: httpx2.ReadTimeout,
     }
     causes = {Fault.DNS: socket.gaierror(-2, "unknown"), Fault.TLS: ssl.SSLError(1, "certificate verify failed")}
-    error = kinds.get(fault.fault, httpx2.ConnectError)(fault.detail)
-    error.__cause__ = causes.get(fault.fault)
+    error = kinds.get(fault.kind, httpx2.ConnectError)(fault.detail)
+    error.__cause__ = causes.get(fault.kind)
     return error
 
 
