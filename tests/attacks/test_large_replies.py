@@ -162,3 +162,19 @@ async def test_a_long_answer_with_logprobs_is_served_whole_and_as_a_stream(attac
                 attack.check(answer.body.count(b'"top_logprobs"') == body.count(b'"top_logprobs"'), answer.body[:300])
             else:
                 attack.check(answer.body == body, answer.body[:300])
+
+
+@pytest.mark.attack("replies: large, blanks")
+@pytest.mark.parametrize("place", ["extra", "before", "behind"])
+async def test_a_large_reply_of_blanks_is_refused(attack: Attack, place: str) -> None:
+    blanks = b" " * 30 * MIB
+    body = {
+        "extra": chat(1)[:-1] + b',"x":[%b]}' % blanks,
+        "before": chat(1).replace(b"{", b"{" + blanks, 1),
+        "behind": chat(1) + blanks,
+    }[place].replace(b'"created":1,', b"")
+    attack.cases += 1
+    async with Scripted([Send(reply(body))]) as upstream, gateway(upstream=upstream.url) as served:
+        async with attack.on_this_loop():
+            answer = await served.ask(HELLO).answer()
+        attack.check(b"run of blanks" in answer.body and answer.status == 502, answer.body[:300])

@@ -432,6 +432,8 @@ async def test_a_server_goes_on_while_it_reads_large_bodies(attack: Attack) -> N
         (Json("x", "[]", 2 * MIB).raw[:-1], 413),
         (Json("x", '\\"', 2 * MIB, '"').raw, 200),
         (Json("messages", '{"role":"user","content":"Hello, \\"world\\".\\n"}', 12 * MIB).raw, 200),
+        (Json("messages", '\n    {\n      "role": "user",\n      "content": "Hello"\n    }', 12 * MIB).raw, 200),
+        *((Json(name + '":[' + " " * 30 * MIB + '],"y', "1", 4).raw, 413) for name in ("x", "input", "messages")),
     ]
     await serve_all(attack, bodies)
 
@@ -445,7 +447,7 @@ async def test_a_server_goes_on_while_it_reads_bodies_in_one_piece(attack: Attac
         Json("x", '\\"' * 512, MOST_AT_ONCE_BYTES - 1024, '"'),
         Json("x", "é" * 512, MOST_AT_ONCE_BYTES - 1024, '"'),
         Json("x", "A" * 1024, 12 * MIB, '"'),
-        Json('x":[%s],"y' % (" " * 20 * MIB), "1", 4),
+        Json('x":[%s],"y' % (" " * 7 * MIB), "1", 4),
         Json("x", '"model":{}', small, "{"),
     ]
     twice = [Json('m":1,"Model', "[]", small), Json('m":1,"model', "1", most)]

@@ -344,6 +344,8 @@ class Scan:
                 self._cut(end)
         self._values += body.count(b",", at, window_end)
         self._cut(body.rfind(b",", at, window_end) if at < window_end else at)
+        if window_end - self._begin > LARGEST_FRAGMENT_BYTES:  # blanks without a comma
+            raise _too_complex(_TOO_LONG)
         return window_end, False
 
     def _keep_end(self, start: int, end: int) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
 from functools import partial
 from secrets import token_hex
 
@@ -458,9 +457,7 @@ async def buffer_reply(context: ReplyContext, beginning: bytes = b"") -> Buffere
         return _for_profile(context, BufferedReply(context.response.status, context.headers(), body, usage=good.usage))
     most_bytes = BUILT_BYTES if protocol is ClientProtocol.CHAT else ONE_PASS_BYTES
     if protocol is not ClientProtocol.EMBEDDINGS and len(body) > most_bytes and first_bytes(body)[:1] == b"{":
-        # what fails here may still be JSON to the lenient parser of `classify_document`
-        with suppress(InvalidJson, BodyTooComplex):
-            body = await scanned(body, most_values=MOST_SCANNED_VALUES)
+        body = await _scanned_reply(context, body)
     if len(body) > MOST_VALUES and type(body) is not ScannedBody:  # a value takes at least a byte
         await _check_value_count(context, body)
     if context.may_stream and body[:1] != b"{" and is_event_stream(context.response.headers, body):
@@ -486,6 +483,22 @@ async def buffer_reply(context: ReplyContext, beginning: bytes = b"") -> Buffere
     if is_large:
         await asyncio.sleep(0)
     return _repaired(context, BufferedReply(context.response.status, context.headers(), document, adapted))
+
+
+async def _scanned_reply(context: ReplyContext, body: bytes) -> bytes:
+    """Return `body` scanned, or unchanged if only the lenient parser of `classify_document` may accept it."""
+    try:
+        return await scanned(body, most_values=MOST_SCANNED_VALUES)
+    except InvalidJson:
+        return body
+    except BodyTooComplex:
+        if len(body) <= MOST_VALUES:
+            return body
+    await _check_value_count(context, body)
+    raise UpstreamInvalid(
+        "The upstream's reply is invalid: a name, a number or a run of blanks in it is too long.",
+        upstream=context.upstream.name,
+    )
 
 
 async def _check_value_count(context: ReplyContext, body: bytes) -> None:
