@@ -435,6 +435,11 @@ FAULTS = {
         answers([Send(head(302, location="https://sso.example/login", content_length="0"))]),
         *("redirect to sso.example", BASE_URL),
     ),
+    "a token that the upstream rejects with 403": at(
+        "upstream:chat models",
+        answers(error(403, "token illegal")),
+        *("HTTP 403: token illegal", "add 403 to upstreams.chat.rejection.statuses"),
+    ),
     "a full upstream": at(
         "upstream:chat models",
         answers(error(429, "Rate limit reached")),

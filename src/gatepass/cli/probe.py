@@ -254,6 +254,9 @@ def _failed(error: GatepassError, what: str, seconds: float) -> Step:
 def default_advice(error: GatepassError) -> str:
     """Return what to do about an error whose message does not say it."""
     match error:
+        case UpstreamErrorReply(http_status=403, hop=hop) if hop.startswith("upstream:"):
+            name = hop.removeprefix("upstream:")
+            return f"Check the rights of the token. If it was rejected, add 403 to upstreams.{name}.rejection.statuses."
         case UpstreamErrorReply(http_status=429):
             return "Wait, or ask the owner of the upstream for a higher limit."
         case UpstreamTimeout():
