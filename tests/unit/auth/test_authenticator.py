@@ -20,13 +20,13 @@ NOW_S = 1_800_000_000.0
 HOST = (b"host", b"localhost:8080")
 
 
-def doors(**blocks):
+def authenticator(**blocks):
     return Authenticator(Config.model_validate({"upstreams": {"u": {"base_url": "https://u/v1"}}, **blocks}))
 
 
 def keyed(profile=None, **blocks):
     entry = {"name": "a", "hash": f"sha256:{sha256(KEY.encode()).hexdigest()}", "profile": profile}
-    return doors(access={"keys": [entry]}, **blocks)
+    return authenticator(access={"keys": [entry]}, **blocks)
 
 
 def asked(*headers):
@@ -36,7 +36,7 @@ def asked(*headers):
 @pytest.mark.parametrize("site", [None, b"none", b"same-origin"])
 def test_without_keys_an_operation_of_forms_takes_one_from_this_machine(site):
     more = () if site is None else ((b"sec-fetch-site", site),)
-    assert doors().authenticate(asked(HOST, FORM, *more), NOW_S, takes_form=True) is LOCAL
+    assert authenticator().authenticate(asked(HOST, FORM, *more), NOW_S, takes_form=True) is LOCAL
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_without_keys_an_operation_of_forms_takes_one_from_this_machine(site):
 )
 def test_without_keys_no_other_page_can_send_one(headers, takes_form, refusal):
     with pytest.raises(refusal):
-        doors().authenticate(asked(*headers), NOW_S, takes_form=takes_form)
+        authenticator().authenticate(asked(*headers), NOW_S, takes_form=takes_form)
 
 
 @pytest.mark.parametrize(
@@ -84,8 +84,8 @@ def test_a_profile_that_is_none_opens_nothing():
 def test_who_may_use_some_models_names_one_of_them():
     key = AccessKey(name="a", hash="sha256:" + "0" * 64, models=["gpt-*"])
     check_model_access(key, "gpt-4o")
-    for model, told in (("o1", "'o1'"), ("", "names none")):
-        with pytest.raises(ModelNotAllowed, match=told):
+    for model, expected in (("o1", "'o1'"), ("", "names none")):
+        with pytest.raises(ModelNotAllowed, match=expected):
             check_model_access(key, model)
     check_model_access(key.model_copy(update={"models": ["*"]}), "")
 
@@ -93,7 +93,7 @@ def test_who_may_use_some_models_names_one_of_them():
 def test_a_page_is_looked_at_where_there_are_no_keys():
     foreign = asked(HOST, (b"origin", b"https://evil.example"))
     with pytest.raises(ForbiddenOrigin, match=r"CORS: .*'https://evil\.example'\. Set access\.keys, .*cors_origins\."):
-        doors().check_without_key(foreign)
+        authenticator().check_without_key(foreign)
     keyed().check_without_key(foreign)
 
 
@@ -109,7 +109,7 @@ def test_a_key_for_some_models_runs_nothing_that_names_its_models_elsewhere(mode
 
 
 def with_keys(*entries):
-    return doors(access={"keys": [{"name": "a", "hash": hash_key(KEY), **entry} for entry in entries]})
+    return authenticator(access={"keys": [{"name": "a", "hash": hash_key(KEY), **entry} for entry in entries]})
 
 
 BEARER = (b"authorization", b"Bearer " + KEY.encode())
@@ -131,10 +131,10 @@ def test_a_role_decides_who_calls_models_and_who_reads_the_pages(role, calls, re
 
 
 def test_without_keys_the_caller_on_this_machine_may_do_both():
-    assert doors().authenticate(asked(HOST, (b"content-type", b"application/json")), NOW_S) is LOCAL
-    assert doors().authenticate_reader(asked(HOST), NOW_S) is LOCAL
+    assert authenticator().authenticate(asked(HOST, (b"content-type", b"application/json")), NOW_S) is LOCAL
+    assert authenticator().authenticate_reader(asked(HOST), NOW_S) is LOCAL
     with pytest.raises(ForbiddenOrigin):
-        doors().authenticate_reader(asked(HOST, (b"origin", b"https://evil.example")), NOW_S)
+        authenticator().authenticate_reader(asked(HOST, (b"origin", b"https://evil.example")), NOW_S)
 
 
 def test_a_key_is_good_until_the_moment_it_expires():
@@ -146,17 +146,17 @@ def test_a_key_is_good_until_the_moment_it_expires():
                 check(asked(BEARER), wall_s)
 
 
-def test_only_who_presents_the_key_is_told_that_it_expired():
+def test_only_a_caller_with_the_key_learns_that_it_expired():
     ring = with_keys({"expires": END})
     for wrong in (KEY + "x", KEY[:-1], hash_key(KEY)):
         with pytest.raises(InvalidApiKey, match="not known to gatepass"):
             ring.authenticate(asked((b"x-api-key", wrong.encode())), END_S)
 
 
-def test_an_expired_key_in_a_json_object_is_told_so_to_the_profile_that_takes_it_out():
+def test_a_profile_that_unwraps_a_json_key_reports_that_it_expired():
     bearer = (b"authorization", b'Bearer {"api_key": "%b"}' % KEY.encode())
-    for profile, told in (("ragflow", "expired at"), ("dify", "not known")):
-        with pytest.raises(InvalidApiKey, match=told):
+    for profile, expected in (("ragflow", "expired at"), ("dify", "not known")):
+        with pytest.raises(InvalidApiKey, match=expected):
             with_keys({"expires": END, "profile": profile}).authenticate(asked(bearer), END_S)
 
 

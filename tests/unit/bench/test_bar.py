@@ -8,7 +8,7 @@ import pytest
 from bench.bar import BARS, Bar, Figures, judge
 from bench.sample import Sample, medians
 
-SAID = {
+SAMPLE_FIELDS = {
     "seconds": 2.0,
     "requests": 0,
     "events": 400,
@@ -20,7 +20,7 @@ SAID = {
     "ttft_added_us": {"p50": 30.0},
     "delay_us": {"p50": 40.0, "p99": 50.0},
 }
-SAMPLE = Sample.read(SAID, 0.004, 0.5, 3_000_000, "")
+SAMPLE = Sample.read(SAMPLE_FIELDS, 0.004, 0.5, 3_000_000, "")
 
 
 def bar(work: str, measure: str, unit: str = "") -> tuple[Bar, ...]:
@@ -28,7 +28,7 @@ def bar(work: str, measure: str, unit: str = "") -> tuple[Bar, ...]:
 
 
 def test_sample_reads_what_the_load_generator_says() -> None:
-    read = Sample.read(SAID, 0.004, 0.5, 3_000_000, "")
+    read = Sample.read(SAMPLE_FIELDS, 0.004, 0.5, 3_000_000, "")
     assert read == Sample(
         requests_s=0.0,
         events_s=200.0,
@@ -47,11 +47,11 @@ def test_sample_reads_what_the_load_generator_says() -> None:
 
 
 def test_cpu_is_per_request_where_there_are_no_events() -> None:
-    assert Sample.read({**SAID, "events": 0, "requests": 8}, 0.004, 0.5, 0, "").cpu_us == 500.0
+    assert Sample.read({**SAMPLE_FIELDS, "events": 0, "requests": 8}, 0.004, 0.5, 0, "").cpu_us == 500.0
 
 
 def test_cpu_of_nothing_done_is_nothing() -> None:
-    assert Sample.read({**SAID, "events": 0}, 0.004, 0.5, 0, "").cpu_us == 0.0
+    assert Sample.read({**SAMPLE_FIELDS, "events": 0}, 0.004, 0.5, 0, "").cpu_us == 0.0
 
 
 def test_medians_sum_errors_and_keep_notes_once() -> None:

@@ -126,9 +126,9 @@ def test_what_cannot_be_used_is_reported_and_exits_with_two(tmp_path, monkeypatc
     assert "NOT_THERE is not set" in refused("--key-env", "NOT_THERE")
     assert "leave --json out" in refused("--json", "--as-config")
     monkeypatch.setenv("GATEPASS_KEY", f"{KEY}\n{KEY}")
-    said = refused()
-    assert "contains characters beyond ASCII" in said
-    assert KEY not in said
+    message = refused()
+    assert "contains characters beyond ASCII" in message
+    assert KEY not in message
 
 
 def test_the_table_is_for_people():
@@ -142,7 +142,7 @@ def test_the_table_is_for_people():
     assert list(table([])) == ["Nothing has been learned."]
 
 
-def test_what_an_upstream_said_moves_no_cursor():
+def test_an_upstreams_text_moves_no_cursor():
     lines = "\n".join(table([{**ROW, "evidence": "a\x1b[2Jb\x00", "model": "m\x1b[0m"}]))
     assert lines.isprintable() or not any(sign in lines for sign in "\x1b\x00")
     assert "a�[2Jb�" in lines

@@ -30,7 +30,7 @@ def heritage(folder: Path, log_format: str) -> WorkerOptions:
     return WorkerOptions(3, (0, 0, 0), folder, None, 0, log_format, {})
 
 
-def said(capsys: pytest.CaptureFixture[str], folder: Path, log_format: str, file: str | None) -> str:
+def logged_text(capsys: pytest.CaptureFixture[str], folder: Path, log_format: str, file: str | None) -> str:
     with pytest.raises(SystemExit) as ended:
         work(heritage(folder, log_format), file, None, None)
     assert ended.value.code == 2
@@ -44,7 +44,7 @@ def test_a_file_that_cannot_be_used_is_a_line_of_the_log_with_every_problem(tmp_
         f"{file}:1: log.format: expects json or text, not a number",
         f"{file}:2: upstreams.a.base_url: is missing",
     ]
-    line = json.loads(said(capsys, tmp_path, "json", str(file)))
+    line = json.loads(logged_text(capsys, tmp_path, "json", str(file)))
     assert (line.pop("ts")[-1], line) == (
         "Z",
         {
@@ -55,7 +55,7 @@ def test_a_file_that_cannot_be_used_is_a_line_of_the_log_with_every_problem(tmp_
             "problems": problems,
         },
     )
-    text = said(capsys, tmp_path, "text", str(file))
+    text = logged_text(capsys, tmp_path, "text", str(file))
     assert text.partition(" error ")[2] == (
         f'  configuration_unusable worker=3 file={file} problems="{",".join(problems)}"\n'
     )
@@ -63,10 +63,10 @@ def test_a_file_that_cannot_be_used_is_a_line_of_the_log_with_every_problem(tmp_
 
 def test_a_file_that_is_named_by_the_environment_is_named(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("GATEPASS_CONFIG", str(tmp_path / "gone.json"))
-    line = json.loads(said(capsys, tmp_path, "json", None))
+    line = json.loads(logged_text(capsys, tmp_path, "json", None))
     assert (line["file"], line["problems"]) == (f"{tmp_path}/gone.json", [f"{tmp_path}/gone.json: does not exist"])
     monkeypatch.delenv("GATEPASS_CONFIG")
-    assert json.loads(said(capsys, tmp_path, "json", None))["file"] == "environment"
+    assert json.loads(logged_text(capsys, tmp_path, "json", None))["file"] == "environment"
 
 
 def test_a_warning_is_a_line_of_the_log_and_a_secret_that_has_gone_is_reported_like_a_problem(
@@ -97,7 +97,7 @@ def test_a_file_that_lost_its_keys_is_not_taken_over(tmp_path, capsys):
     file = tmp_path / "gatepass.json"
     file.write_text('{"upstreams": {"a": {"base_url": "http://127.0.0.1:9/v1"}}}')
     (tmp_path / KEYS_MARKER).touch()
-    line = json.loads(said(capsys, tmp_path, "json", str(file)))
+    line = json.loads(logged_text(capsys, tmp_path, "json", str(file)))
     assert (line["event"], line["file"], line["problems"]) == ("configuration_unusable", str(file), [KEYS_LOST])
 
 

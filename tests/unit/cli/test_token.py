@@ -70,8 +70,8 @@ def test_a_jwt_shows_its_safe_claims_and_never_itself():
         (Token(Secret("t"), 0.0, None, TokenKind.KEY, LifetimeSource.NONE), "unlimited: a key does not expire"),
     ],
 )
-def test_a_lifetime_without_a_source_is_marked_as_such(token, said):
-    assert ("lifetime", said) in lines(token)
+def test_a_lifetime_without_a_source_is_marked_as_such(token, expected):
+    assert ("lifetime", expected) in lines(token)
 
 
 def of_type(**settings: Any) -> Config:
@@ -100,8 +100,8 @@ def of_type(**settings: Any) -> Config:
         (CORP, Token(Secret("t"), 0.0, 5.96), "5.9 s, from the issuer's reply"),
     ],
 )
-def test_the_source_of_the_lifetime_is_named_as_what_it_is(settings, token, said):
-    assert ("lifetime", said) in lines(token, settings=of_type(**settings))
+def test_the_source_of_the_lifetime_is_named_as_what_it_is(settings, token, expected):
+    assert ("lifetime", expected) in lines(token, settings=of_type(**settings))
 
 
 def test_an_opaque_text_in_a_file_is_no_key():
@@ -115,7 +115,7 @@ def test_what_asks_nobody_takes_no_time():
     assert reported[1] == ("from", "the file /t")
 
 
-def test_a_token_out_of_the_store_is_said_to_be_so():
+def test_a_token_from_the_store_is_marked_as_such():
     reported = lines(Token(Secret("opaque-token"), 0.0, 300.0), replace(FRESH, age_s=100.4))
     assert reported[3] == ("age", "100 s: fetched by another gatepass, read from the store")
 
@@ -260,17 +260,17 @@ def test_two_reasons_by_turns_are_reported_once_each():
     assert reported(HELD, *looks) == [f"failed: {DOWN}; next try in 3 s", "failed: no connection; next try in 3 s"]
 
 
-@pytest.mark.parametrize("told_first", [True, False])
-def test_a_reason_that_was_reported_before_the_watch_is_not_reported_again_but_after_a_token(told_first):
-    before = failed(NOTHING, 0.5) if told_first else NOTHING
+@pytest.mark.parametrize("reported_before", [True, False])
+def test_a_reason_that_was_reported_before_the_watch_is_not_reported_again_but_after_a_token(reported_before):
+    before = failed(NOTHING, 0.5) if reported_before else NOTHING
     recovered = failed(CredentialView(replace(FRESH, fetches=3), FIRST, 1.0), 1.0, next_s=232.4)
     recovered = replace(recovered, status=replace(recovered.status, failing=False))
     lines = reported(before, failed(NOTHING, 0.1), recovered, failed(recovered, 0.1))
-    assert lines[0 if told_first else 1 :] == [
+    assert lines[0 if reported_before else 1 :] == [
         "new token (fetch 3): opaque, lifetime 300 s; next try in 232 s",
         f"failed: {DOWN}; next try in 3 s",
     ]
-    assert lines[:-2] == ([] if told_first else [f"failed: {DOWN}; next try in 3 s"])
+    assert lines[:-2] == ([] if reported_before else [f"failed: {DOWN}; next try in 3 s"])
 
 
 def test_a_quick_failure_and_the_token_after_it_are_reported_in_their_order():

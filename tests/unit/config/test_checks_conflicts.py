@@ -27,14 +27,14 @@ def config(upstream, credential=KEY):
 
 
 def test_the_placement_of_an_upstream_overrides_the_credentials():
-    said: dict[str, Any] = {"headers": {"X-Key": "{token}"}}
+    placement: dict[str, Any] = {"headers": {"X-Key": "{token}"}}
     own: dict[str, Any] = {"query": "key"}
     assert placement_of((it := config({})).upstreams["chat"], it) is BEARER_PLACEMENT
-    assert placement_of((it := config({}, {**KEY, "token_placement": said})).upstreams["chat"], it) == TokenPlacement(
-        **said
-    )
     assert placement_of(
-        (it := config({"token_placement": own}, {**KEY, "token_placement": said})).upstreams["chat"], it
+        (it := config({}, {**KEY, "token_placement": placement})).upstreams["chat"], it
+    ) == TokenPlacement(**placement)
+    assert placement_of(
+        (it := config({"token_placement": own}, {**KEY, "token_placement": placement})).upstreams["chat"], it
     ) == TokenPlacement(**own)
 
 
@@ -64,7 +64,7 @@ upstreams:
     headers: {X-Y: "${EMPTY}"}
     rejection: {statuses: [302], codes: ["a b", 1], login_hosts: ["https://sso"], login_page: "no"}
 """
-TOLD = {
+EXPECTED = {
     "credentials.key.token_placement.headers.a b": (
         "expects the name of a header: letters, digits, hyphens and underscores"
     ),
@@ -87,7 +87,7 @@ def reported(tmp_path, text, **environment):
 
 def test_a_fault_is_described_at_its_line(tmp_path):
     found = reported(tmp_path, FILE, EMPTY="")
-    assert {path: text for path, (text, _) in found.items()} == TOLD
+    assert {path: text for path, (text, _) in found.items()} == EXPECTED
 
 
 def test_a_conflict_is_reported_at_the_static_header(tmp_path):
@@ -100,8 +100,8 @@ upstreams:
     headers:
       Api-Key: abc
 """
-    [(path, (said, origin))] = reported(tmp_path, text).items()
-    assert (path, said) == ("upstreams.chat.headers.Api-Key", HEADER_SET_TWICE.format("Api-Key"))
+    [(path, (message, origin))] = reported(tmp_path, text).items()
+    assert (path, message) == ("upstreams.chat.headers.Api-Key", HEADER_SET_TWICE.format("Api-Key"))
     assert str(origin).endswith("8")
 
 
@@ -122,10 +122,10 @@ def test_what_one_operation_of_a_model_asks_of_ragflow_is_looked_at_too():
         "embeddings": {"targets": [{"upstream": "chat"}, {"upstream": "rag", "name": "2e3b"}]},
         "chat": {"upstream": "rag", "name": "agent:"},
     }
-    said = "rag is RAGFlow, which supports only chat"
+    message = "rag is RAGFlow, which supports only chat"
     assert ragflow({"a": {"upstream": "chat", "operations": own}}) == {
-        "models.a.operations.responses.upstream": said,
-        "models.a.operations.embeddings.targets[1].upstream": said,
+        "models.a.operations.responses.upstream": message,
+        "models.a.operations.embeddings.targets[1].upstream": message,
         "models.a.operations.chat.name": "names no agent: write its id after the colon",
     }
 

@@ -76,12 +76,12 @@ def test_a_credential_has_its_own_placement_or_the_default_of_its_type():
         def default_placement(self):
             return TokenPlacement(headers={"api-key": "{token}"})
 
-    said = TokenPlacement(query="key")
+    placement = TokenPlacement(query="key")
     plain, own = (
         {"type": "static", "token": "abc"},
         {"type": "static", "token": "abc", "token_placement": {"query": "key"}},
     )
     assert StaticCredential.model_validate(plain).placement is BEARER_PLACEMENT
-    assert StaticCredential.model_validate(own).placement == said
+    assert StaticCredential.model_validate(own).placement == placement
     assert Own.model_validate(plain).placement == TokenPlacement(headers={"api-key": "{token}"})
-    assert Own.model_validate(own).placement == said
+    assert Own.model_validate(own).placement == placement

@@ -22,7 +22,7 @@ def model(**members):
     return Config.model_validate(tree(**members)).models["m"]
 
 
-def said(whole):
+def errors_of(whole):
     with pytest.raises(ValidationError) as caught:
         Config.model_validate(whole)
     return {dotted(place): text for place, text in explained_errors(caught.value, whole)}
@@ -44,8 +44,8 @@ def test_stream_is_written_in_words_or_as_true_and_false(written, meant):
 
 
 def test_stream_is_nothing_else():
-    assert said(tree(stream="nativ")) == {"models.m.stream": "'nativ' is not known here; did you mean native?"}
-    assert said(tree(stream=None)) == {"models.m.stream": "is empty: set it, or remove the line"}
+    assert errors_of(tree(stream="nativ")) == {"models.m.stream": "'nativ' is not known here; did you mean native?"}
+    assert errors_of(tree(stream=None)) == {"models.m.stream": "is empty: set it, or remove the line"}
     assert model().stream == "auto"
 
 
@@ -68,7 +68,7 @@ def test_stream_is_nothing_else():
     ],
 )
 def test_an_impossible_rule_is_reported_at_its_path(rules, wanted_text):
-    ((place, text),) = said(tree(rules=rules)).items()
+    ((place, text),) = errors_of(tree(rules=rules)).items()
     ((expected, beginning),) = wanted_text.items()
     assert place == f"models.m.rules.{expected}"
     assert text.startswith(beginning)
@@ -97,7 +97,7 @@ def test_what_may_be_learned_besides_has_a_name():
     upstream = {"base_url": "https://x", "learn": "on", "learn_also": [*names, "my_own", "messages[].own"]}
     assert Config.model_validate({"upstreams": {"u": upstream}}).upstreams["u"].learn_also[:-2] == names
     for name in ("model", "messages", "input", "stream", "messages[].content", "messages[].role", "a b"):
-        reported = said({"upstreams": {"u": {**upstream, "learn_also": [name]}}})
+        reported = errors_of({"upstreams": {"u": {**upstream, "learn_also": [name]}}})
         assert reported["upstreams.u.learn_also[0]"].startswith("cannot be learned")
 
 
@@ -115,7 +115,7 @@ def test_what_may_be_learned_besides_has_a_name():
     ],
 )
 def test_a_word_that_would_do_nothing_is_not_to_be_learned(name, why):
-    reported = said({"upstreams": {"u": {"base_url": "https://x", "learn_also": [name]}}})
+    reported = errors_of({"upstreams": {"u": {"base_url": "https://x", "learn_also": [name]}}})
     assert reported["upstreams.u.learn_also[0]"].startswith(why)
 
 
@@ -128,8 +128,8 @@ def test_the_lists_of_what_may_be_learned_do_not_meet():
 
 
 def test_capabilities_are_declared_or_unknown():
-    said_of_it = model(capabilities={"vision": False, "context_length": 128_000}).capabilities
-    assert said_of_it.model_dump(exclude_none=True) == {"vision": False, "context_length": 128_000}
+    declared = model(capabilities={"vision": False, "context_length": 128_000}).capabilities
+    assert declared.model_dump(exclude_none=True) == {"vision": False, "context_length": 128_000}
     assert model().capabilities.model_dump(exclude_none=True) == {}
 
 

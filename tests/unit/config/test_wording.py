@@ -16,7 +16,7 @@ OAUTH = {"type": "oauth2", "token_url": "https://x", "client_id": "a", "client_s
 SECRET = Reference.to_variable("S", "topsecret")
 
 
-def said(path, value):
+def errors_with(path, value):
     tree = with_value(BASE, path, value)
     with pytest.raises(ValidationError) as caught:
         Config.model_validate(tree)
@@ -73,7 +73,7 @@ def said(path, value):
     ],
 )
 def test_each_refusal_is_a_sentence_at_its_place(path, value, expected):
-    found = said(path, value)
+    found = errors_with(path, value)
     if expected is not None:
         assert found == {".".join(path): expected}
     assert "topsecret" not in str(found)
@@ -84,24 +84,24 @@ def test_each_refusal_is_a_sentence_at_its_place(path, value, expected):
     [(("server", "port"), "8080"), (("log", "bodies"), "yes"), (("log", "bodies"), "true"), (("server",), "x")],
 )
 def test_the_type_of_a_referenced_value_is_not_revealed(path, value):
-    ((_, reported),) = said(path, Reference.to_variable("S", value)).items()
-    ((_, other),) = said(path, SECRET).items()
+    ((_, reported),) = errors_with(path, Reference.to_variable("S", value)).items()
+    ((_, other),) = errors_with(path, SECRET).items()
     assert reported == other
     assert reported.endswith(", but a reference is always a text: write the value itself")
 
 
 def test_an_invalid_name_is_reported_at_the_name():
-    (reported,) = said(("upstreams", "bad name"), {"base_url": "https://x"}).items()
+    (reported,) = errors_with(("upstreams", "bad name"), {"base_url": "https://x"}).items()
     assert reported[0] == "upstreams.bad name"
     assert reported[1].startswith("a name is 1 to 63 letters")
-    assert said(("operations", "chats"), {"upstream": "u"}) == {
+    assert errors_with(("operations", "chats"), {"upstream": "u"}) == {
         "operations.chats": "'chats' is not known here; did you mean chat?"
     }
 
 
 def test_only_the_member_that_the_type_names_is_reported():
     tree = {**OAUTH, "client_id": 5, "url": "https://x"}
-    assert said(("credentials", "c"), tree) == {
+    assert errors_with(("credentials", "c"), tree) == {
         "credentials.c.client_id": "expects a text, not a number: put quotes around it",
         "credentials.c.url": "belongs to type http_json, not to oauth2; did you mean token_url?",
     }
@@ -119,15 +119,15 @@ def test_only_the_member_that_the_type_names_is_reported():
     ],
 )
 def test_a_credential_without_a_usable_type_is_reported(credential, expected):
-    assert said(("credentials", "c"), credential) == expected
+    assert errors_with(("credentials", "c"), credential) == expected
 
 
 def test_patterns_of_hashes_and_headers_are_described():
-    assert said(("access", "keys"), [{"name": "a", "hash": "x"}]) == {
+    assert errors_with(("access", "keys"), [{"name": "a", "hash": "x"}]) == {
         "access.keys[0].hash": "expects sha256: and 64 hexadecimal digits in lower case,"
         " as `gatepass keys new` prints them"
     }
-    assert said(("upstreams", "u", "forward_headers"), ["a b"]) == {
+    assert errors_with(("upstreams", "u", "forward_headers"), ["a b"]) == {
         "upstreams.u.forward_headers[0]": "expects the name of a header: letters, digits and hyphens"
     }
 
@@ -170,7 +170,7 @@ ORIGIN = (
     ],
 )
 def test_an_invalid_origin_is_reported_with_the_valid_form(origin, meant):
-    found = said(("profiles", "lobechat"), {"cors_origins": [origin]})
+    found = errors_with(("profiles", "lobechat"), {"cors_origins": [origin]})
     assert found == {"profiles.lobechat.cors_origins[0]": ORIGIN + meant}
 
 

@@ -34,7 +34,7 @@ COMPLETION = {
     "object": "chat.completion",
     "choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}],
 }
-SAID = {"message": {"role": "assistant", "content": "hi"}}
+CHOICE_WITH_TEXT = {"message": {"role": "assistant", "content": "hi"}}
 PAD = "x" * content.WHOLE_BYTES
 """Makes a document one of those that are not read whole."""
 VECTORS = {"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": [0.5]}], "model": "m"}
@@ -362,8 +362,11 @@ def test_echoed_token_is_masked_in_every_kind_of_body():
         ({"choices": [{"x": {"a": 1}, "message": {"images": [{"image_url": {"url": PAD}}]}}]}, ClientProtocol.CHAT),
         ({"choices": [{"x": PAD, "text": ""}]}, ClientProtocol.CHAT),
         ({"choices": [{"delta": {"content": PAD}, "finish_reason": "stop"}]}, ClientProtocol.CHAT),
-        ({"choices": [{**SAID, "error": None}], "x": PAD}, ClientProtocol.CHAT),
-        ({"choices": [{**SAID, "error": {"message": "boom"}}, {"message": {"content": PAD}}]}, ClientProtocol.CHAT),
+        ({"choices": [{**CHOICE_WITH_TEXT, "error": None}], "x": PAD}, ClientProtocol.CHAT),
+        (
+            {"choices": [{**CHOICE_WITH_TEXT, "error": {"message": "boom"}}, {"message": {"content": PAD}}]},
+            ClientProtocol.CHAT,
+        ),
         (VECTORS, ClientProtocol.EMBEDDINGS),
         (content.BOM + json.dumps({**COMPLETION, "x": "x" * content.WHOLE_BYTES}).encode(), ClientProtocol.CHAT),
         ({"data": []}, ClientProtocol.MODELS),
@@ -693,7 +696,7 @@ def test_a_response_is_one_by_its_name_or_its_output(fields_of, is_one):
 
 
 SILENT_CHOICES = [{}, {"message": None}, {"message": {}}, {"finish_reason": "stop"}, {"text": None}]
-NOTHING_SAID = "with a choice that has neither a message nor a text"
+NO_MESSAGE = "with a choice that has neither a message nor a text"
 IN_LARGE = [{}, {"x": PAD}]
 """Beside what a choice holds: nothing, or what makes it too large to be built."""
 
@@ -707,15 +710,15 @@ def _no_answer(body, code, what):
 
 @pytest.mark.parametrize("choice", SILENT_CHOICES)
 def test_an_empty_choice_is_not_an_answer(choice):
-    _no_answer({"choices": [choice]}, "upstream_invalid", NOTHING_SAID)
+    _no_answer({"choices": [choice]}, "upstream_invalid", NO_MESSAGE)
 
 
 @pytest.mark.parametrize("within", IN_LARGE, ids=["beside", "within"])
 @pytest.mark.parametrize("choice", SILENT_CHOICES)
 def test_an_empty_choice_is_not_an_answer_however_large_the_reply(choice, within):
-    _no_answer({"choices": [{**choice, **within}], "x": PAD}, "upstream_invalid", NOTHING_SAID)
+    _no_answer({"choices": [{**choice, **within}], "x": PAD}, "upstream_invalid", NO_MESSAGE)
     inside = {"choices": [{**choice, **within}], "x": PAD}
-    _no_answer({"code": 0, "data": inside}, "upstream_invalid", NOTHING_SAID)
+    _no_answer({"code": 0, "data": inside}, "upstream_invalid", NO_MESSAGE)
 
 
 def test_a_large_reply_without_a_choice_is_an_empty_one():

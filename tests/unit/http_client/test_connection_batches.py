@@ -10,10 +10,10 @@ from tests.unit.http_client.loop import rest
 
 class Pen:
     def __init__(self, name: str, events: list[str]) -> None:
-        self._name, self._told = name, events
+        self._name, self._events = name, events
 
     def flush(self) -> None:
-        self._told.append(self._name)
+        self._events.append(self._name)
 
 
 async def test_those_of_a_turn_are_reported_in_their_order_when_it_is_over():

@@ -67,10 +67,10 @@ def test_reasoning_that_is_missed_is_for_the_client_to_send():
     assert advised(missed) == REASONING
 
 
-SAID = {"role": "user", "content": "a"}
+USER_MESSAGE = {"role": "user", "content": "a"}
 OPTIONAL = {
     "tools": NO_TOOLS,
-    "merge_roles": never("", openai("Conversation roles must alternate"), request=turns(SAID, SAID)),
+    "merge_roles": never("", openai("Conversation roles must alternate"), request=turns(USER_MESSAGE, USER_MESSAGE)),
     "system_into_user": never("", openai("System role not supported")),
     "tool_choice": never("", openai(CHOICE), request={"tool_choice": "required"}),
     "own_field": never("", openai(unsupported("own_field")), request={"own_field": 1}),

@@ -23,8 +23,8 @@ from tests.unit.normalize.calls import EMBEDDINGS, a_call
 PICTURE = {"type": "image_url", "image_url": {"url": "https://h/a.png"}}
 
 
-def text(said: str) -> dict[str, str]:
-    return {"type": "text", "text": said}
+def text(content: str) -> dict[str, str]:
+    return {"type": "text", "text": content}
 
 
 def turn(role: str, content: Any, **more: Any) -> dict[str, Any]:
@@ -138,8 +138,8 @@ def test_an_answer_that_comes_back_loses_what_only_an_answer_has():
 
 
 def test_members_that_the_model_reads_remain():
-    said = turn("assistant", "x", refusal="no", audio={"id": "a"}, tool_calls=[{"id": "c"}], name="n")
-    assert unchanged(Replayed(), said, turn("user", "u", metadata={"a": 1}))
+    message = turn("assistant", "x", refusal="no", audio={"id": "a"}, tool_calls=[{"id": "c"}], name="n")
+    assert unchanged(Replayed(), message, turn("user", "u", metadata={"a": 1}))
 
 
 def test_tool_ids_become_short_in_both_places_and_always_the_same():
@@ -157,15 +157,15 @@ def test_tool_ids_become_short_in_both_places_and_always_the_same():
 
 
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}
-TOLD = 'Answer with one JSON object that fits this JSON Schema, and with nothing else:\n{"type":"object"}'
+INSTRUCTION = 'Answer with one JSON object that fits this JSON Schema, and with nothing else:\n{"type":"object"}'
 
 
 @pytest.mark.parametrize(
     ("turns", "becomes"),
     [
-        ([turn("user", "u")], [turn("system", TOLD), turn("user", "u")]),
-        ([turn("developer", "d")], [turn("developer", f"d\n\n{TOLD}")]),
-        ([turn("system", [PICTURE])], [turn("system", TOLD), turn("system", [PICTURE])]),
+        ([turn("user", "u")], [turn("system", INSTRUCTION), turn("user", "u")]),
+        ([turn("developer", "d")], [turn("developer", f"d\n\n{INSTRUCTION}")]),
+        ([turn("system", [PICTURE])], [turn("system", INSTRUCTION), turn("system", [PICTURE])]),
     ],
 )
 def test_a_schema_is_added_as_text(turns, becomes):

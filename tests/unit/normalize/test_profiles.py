@@ -29,8 +29,8 @@ ROUND = {
 }
 
 
-def sent(said, profile: Profile, dialect="openai"):
-    call = normalize(a_call(json.dumps(said).encode()), TARGET, rules_of(profile, dialect))
+def sent(document, profile: Profile, dialect="openai"):
+    call = normalize(a_call(json.dumps(document).encode()), TARGET, rules_of(profile, dialect))
     return json.loads(call.body), call.adapted
 
 
@@ -69,7 +69,7 @@ def test_cherry_studios_tools_keep_what_the_api_knows():
 
 
 @pytest.mark.parametrize(
-    "said",
+    "tool",
     [
         {"tools": [{"type": "function", "name": "f", "parameters": {}}]},
         {"tools": [{"type": "web_search"}, {"type": "function", "function": {"name": "f"}}, 1]},
@@ -77,8 +77,8 @@ def test_cherry_studios_tools_keep_what_the_api_knows():
         {},
     ],
 )
-def test_tools_of_another_form_stay_by_the_byte(said):
-    call = a_call(json.dumps(said).encode())
+def test_tools_of_another_form_stay_by_the_byte(tool):
+    call = a_call(json.dumps(tool).encode())
     assert normalize(call, TARGET, rules_of(BUILT_IN["cherry_studio"], "openai")) is call
 
 

@@ -163,7 +163,7 @@ def test_text_form_writes_nothing_that_a_terminal_obeys(logged):
     assert buffer.getvalue().endswith('request path="/\\u001b[31m\\u000b\\u009b" model=日本\n')
 
 
-TOLD: list[Fields] = [
+LOGGED: list[Fields] = [
     *({}, {"id": "a", "code": None}, {"id": None}, {"id": "\ud83d", "ä": 'q"', "n": None}, {"up": ("a", "s3cret-k")}),
     AccessRecord(
         "id-1", "POST", "/a b/\u65e5", "none", status=200, outcome="ok", caller="s3cret-k", bytes_in=0, bytes_out=0
@@ -181,7 +181,7 @@ def test_an_event_is_the_same_line_whether_somebody_else_listens_or_not(logged, 
     logger, other = logging.getLogger("gatepass.access"), logging.NullHandler()
 
     def lines():
-        for fields in TOLD * 2:
+        for fields in LOGGED * 2:
             emit(logger, level, "request", fields)
         reported = buffer.getvalue().splitlines()
         buffer.seek(buffer.truncate(0))
@@ -193,19 +193,19 @@ def test_an_event_is_the_same_line_whether_somebody_else_listens_or_not(logged, 
         assert lines() == alone
     finally:
         logger.removeHandler(other)
-    assert len(alone) == 2 * len(TOLD)
+    assert len(alone) == 2 * len(LOGGED)
     assert "s3cret-k" not in str(alone)
 
 
 def test_each_level_of_an_event_and_each_event_of_a_level_are_distinguished(logged):
     buffer = logged()
     logger = logging.getLogger("gatepass.access")
-    said = [(logging.INFO, "request"), (logging.WARNING, "request"), (logging.INFO, "bodies")] * 2
-    for level, event in said:
+    events = [(logging.INFO, "request"), (logging.WARNING, "request"), (logging.INFO, "bodies")] * 2
+    for level, event in events:
         emit(logger, level, event, {})
     lines = [json.loads(line) for line in buffer.getvalue().splitlines()]
     assert [(line["level"], line["event"]) for line in lines] == [
-        (logging.getLevelName(level).lower(), event) for level, event in said
+        (logging.getLevelName(level).lower(), event) for level, event in events
     ]
 
 

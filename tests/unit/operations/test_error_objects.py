@@ -57,8 +57,8 @@ def ragflow_class(text: str) -> str | None:
     return next((name for name, pattern in RAGFLOW if re.search(pattern, text.lower())), None)
 
 
-def refusal(status: int = 422, message: str = "Unknown parameter: 'x'.", **said: Any) -> UpstreamErrorReply:
-    return UpstreamErrorReply(message, upstream="chat", status=status, **said)
+def refusal(status: int = 422, message: str = "Unknown parameter: 'x'.", **fields: Any) -> UpstreamErrorReply:
+    return UpstreamErrorReply(message, upstream="chat", status=status, **fields)
 
 
 MESSAGE = f"the server {DANGEROUS_NAME} said 429 too many requests, 503"
@@ -241,8 +241,8 @@ def test_the_headers_show_what_to_do(error, extra):
         (503, None, {}, None),
     ],
 )
-def test_the_upstreams_own_word_about_a_repeat_counts(status, should_retry, said, expected):
-    error = refusal(status, **said)
+def test_the_upstreams_own_word_about_a_repeat_counts(status, should_retry, fields, expected):
+    error = refusal(status, **fields)
     error.should_retry = should_retry
     assert dict(error_headers(error)).get(b"x-should-retry") == expected
 
@@ -325,13 +325,13 @@ def test_a_harmless_refusal_keeps_its_words_in_mid_stream():
 
 
 @pytest.mark.parametrize(
-    "said", ["Rate limit reached", "Server busy", "HTTP 503", "Too Many Requests", "temporarily UNAVAILABLE"]
+    "message", ["Rate limit reached", "Server busy", "HTTP 503", "Too Many Requests", "temporarily UNAVAILABLE"]
 )
-def test_a_refusal_that_would_be_repeated_moves_out_of_the_message(said):
-    inner = json.loads(stream_error(refusal(429, said, kind="server_error"), rewords=True)[6:])["error"]
+def test_a_refusal_that_would_be_repeated_moves_out_of_the_message(message):
+    inner = json.loads(stream_error(refusal(429, message, kind="server_error"), rewords=True)[6:])["error"]
     assert inner["message"] == "The answer ends here: the upstream rejected the request."
     assert inner["type"] == "stream_error"
-    assert inner["upstream"] == {"message": said}
+    assert inner["upstream"] == {"message": message}
 
 
 def test_a_refusal_without_a_word_gets_a_sentence():
@@ -340,7 +340,7 @@ def test_a_refusal_without_a_word_gets_a_sentence():
     assert "upstream" not in inner
 
 
-def test_what_the_upstream_said_stays_beside_the_sentence():
+def test_the_upstreams_error_stays_beside_the_message():
     inner = json.loads(stream_error(refusal(503, "busy server", raw={"busy": True}), rewords=True)[6:])["error"]
     assert inner["upstream"] == {"busy": True}
 
@@ -348,12 +348,12 @@ def test_what_the_upstream_said_stays_beside_the_sentence():
 def test_a_stream_of_the_responses_api_ends_in_its_own_error_event():
     block = response_error(UpstreamClosed("It broke.", upstream="chat"))
     name, data = block.decode().splitlines()[:2]
-    said = json.loads(data.removeprefix("data: "))
+    event = json.loads(data.removeprefix("data: "))
     assert (name, block[-2:]) == ("event: error", b"\n\n")
-    assert said["error"] == json.loads(stream_error(UpstreamClosed("It broke.", upstream="chat"))[6:])["error"]
-    assert {key: said[key] for key in ("type", "code", "message", "param")} == {
+    assert event["error"] == json.loads(stream_error(UpstreamClosed("It broke.", upstream="chat"))[6:])["error"]
+    assert {key: event[key] for key in ("type", "code", "message", "param")} == {
         "type": "error",
         "code": "upstream_closed",
-        "message": said["error"]["message"],
+        "message": event["error"]["message"],
         "param": None,
     }

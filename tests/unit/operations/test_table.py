@@ -141,7 +141,7 @@ def test_a_path_without_a_base_url_gets_the_right_one(path):
 
 
 @pytest.mark.parametrize("path", ["/v1/messages", "/messages/", "/v1/v1/messages", "/v1/messages/count_tokens"])
-def test_messages_are_said_to_be_not_built(path):
+def test_messages_are_reported_as_not_built(path):
     assert nothing_at("/llm" + path, "/llm", "http://gw/llm/v1").message == (
         "The operation messages (the API of Anthropic) is not built yet."
         " Use an OpenAI client with the base URL http://gw/llm/v1."

@@ -205,7 +205,7 @@ async def test_a_model_is_suggested_to_those_who_may_use_it(models, is_named):
     assert ("gpt-4o" in shown.message) is is_named
 
 
-async def test_what_is_learned_off_is_said_to_be(scenario):
+async def test_a_rule_whose_learning_is_off_is_reported_as_off(scenario):
     off = Scenario(a_state(learn="off"))
     shown = await off.ask(a_chat(), refusal())
     assert shown is not None
@@ -262,13 +262,13 @@ async def test_a_responses_call_learns_from_a_refused_stream_as_a_chat_does(scen
         (400, "No such thing.", "No such thing. The path may be wrong."),
     ],
 )
-async def test_an_unknown_responses_operation_gets_advice(scenario, status, said, shown):
+async def test_an_unknown_responses_operation_gets_advice(scenario, status, message, shown):
     call = a_call(b'{"model":"m","input":"a","stream":true}', RESPONSES, stream=True)
     hinted = UpstreamErrorReply(
-        f"{said.removesuffix('.')}. The path may be wrong.",
+        f"{message.removesuffix('.')}. The path may be wrong.",
         upstream="chat",
         status=status,
-        error_body=UpstreamErrorBody(said),
+        error_body=UpstreamErrorBody(message),
     )
     error = await scenario.ask(call, hinted)
     assert error is not None

@@ -325,15 +325,15 @@ async def test_a_401_and_a_hidden_rejection_share_one_renewal():
     assert (upstream.tokens, holder.fetches) == (["old", "new"], 1)
 
 
-async def test_a_second_401_is_returned_as_it_came_and_the_holder_is_told_that_its_fetch_was_in_vain():
+async def test_a_second_401_is_returned_unchanged_and_the_holder_learns_that_its_token_failed():
     upstream, holder = Upstream(takes=set()), Holder("old", "new")
     attempt = Scenario(upstream, holder=holder).context.attempt(a_call(b""), TARGET)
     assert (await send(attempt, OutboundRequest("GET", "http://chat.example/v1/models"))).status == 401
     assert (upstream.tokens, holder.in_vain) == (["old", "new"], [attempt.user])
 
 
-@pytest.mark.parametrize("said", [Reply(EXPIRED, 401), Reply(HIDDEN)], ids=["a 401", "hidden in a 200"])
-async def test_a_request_goes_out_again_once_though_the_holder_has_a_third_token(said):
+@pytest.mark.parametrize("rejection", [Reply(EXPIRED, 401), Reply(HIDDEN)], ids=["a 401", "hidden in a 200"])
+async def test_a_request_goes_out_again_once_though_the_holder_has_a_third_token(rejection):
     class Rotating(Upstream):
         """The holder's token changes with every request."""
 
@@ -342,7 +342,7 @@ async def test_a_request_goes_out_again_once_though_the_holder_has_a_third_token
                 holder.held = Holder("third").held
             return await super().send(request)
 
-    upstream, holder = Rotating(said, said), Holder("old", "new")
+    upstream, holder = Rotating(rejection, rejection), Holder("old", "new")
     with pytest.raises(UpstreamError, match="token expired"):
         await Scenario(upstream, holder=holder).ask()
     assert upstream.tokens == ["old", "new"]

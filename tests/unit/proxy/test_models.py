@@ -85,8 +85,8 @@ def request_context() -> RequestContext:
 
 
 async def ids(catalog: Catalog) -> list[str]:
-    said = json.loads(await catalog.listing(request_context()))
-    return [model["id"] for model in said["data"]]
+    listing = json.loads(await catalog.listing(request_context()))
+    return [model["id"] for model in listing["data"]]
 
 
 async def test_an_unexpected_fault_is_not_an_empty_list():

@@ -380,7 +380,7 @@ async def test_a_head_that_is_late_is_counted_as_a_rejection_and_a_request_is_no
     assert (late.refused, fine.refused) == ([("receive_timeout", "192.0.2.7")], [])
 
 
-async def refuse_when_told(turn: HttpRequestCycle) -> None:
+async def refuse_on_signal(turn: HttpRequestCycle) -> None:
     """As an upstream that takes nothing and then refuses: the first piece is taken, and reading stops."""
     await turn.read_piece(10 * LIMIT_BYTES)
     await asyncio.sleep(0.5)  # takes no time: the test advances the driven loop
@@ -390,7 +390,7 @@ async def refuse_when_told(turn: HttpRequestCycle) -> None:
 
 async def refused_in_mid_body() -> tuple[WireClient, bytes]:
     """Who was refused while nobody took of its body, and what it has sent of a piece since."""
-    wire_client = WireClient(refuse_when_told)
+    wire_client = WireClient(refuse_on_signal)
     piece = bytes(AHEAD_BYTES + 1)
     await visited(wire_client, asked(bytes(5 * LIMIT_BYTES))[:100], piece)
     assert (wire_client.transport.reading, wire_client.statuses) == (False, [])

@@ -183,7 +183,7 @@ MORE = st.sampled_from(
         {"created": 1},
     ]
 )
-SAID = st.one_of(
+CONTENTS = st.one_of(
     st.builds(
         lambda delta, finish, index, more: {**chunk(delta, finish, index), **more},
         DELTA,
@@ -196,7 +196,7 @@ SAID = st.one_of(
 EVENT = st.one_of(
     st.builds(
         lambda text_value, spaced, gap, end: b"data:" + gap + json.dumps(text_value, separators=spaced).encode() + end,
-        SAID,
+        CONTENTS,
         st.sampled_from([None, (",", ":")]),
         st.sampled_from([b"", b" "]),
         st.sampled_from([b"\n\n", b"\n\n", b"\r\n\r\n", b"\r\r"]),

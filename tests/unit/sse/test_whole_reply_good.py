@@ -163,10 +163,10 @@ def test_a_chat_is_good_at_first_sight(choice, more, expected):
     assert (read_good(PLAIN % (choice, more)) is not None) is expected
 
 
-SAID: list[Any] = [None, "", "a", " ", [], [{"type": "text", "text": "a"}], {}, 0, 7, False]
+CONTENT_VALUES: list[Any] = [None, "", "a", " ", [], [{"type": "text", "text": "a"}], {}, 0, 7, False]
 CONTENTS: list[dict[str, Any]] = [
     {},
-    *({"content": content} for content in SAID),
+    *({"content": content} for content in CONTENT_VALUES),
     {"content": None, "reasoning_content": "hm"},
     {"content": None, "refusal": "no"},
     {"content": "", "refusal": None, "tool_calls": [], "annotations": []},

@@ -50,7 +50,7 @@ async def test_it_is_kept_as_long_as_the_work_takes(clock, mine, theirs):
     assert await theirs.take()
 
 
-async def test_it_is_prolonged_no_longer_than_is_said(clock, mine, theirs):
+async def test_it_is_prolonged_no_longer_than_requested(clock, mine, theirs):
     assert await mine.take()
     async with mine.prolonged(3.0):
         await clock.advance(4.9)

@@ -22,9 +22,9 @@ from tests.unit.clock import DrivenClock
 SETTINGS = StoreSettings(url="valkey://127.0.0.1:1", encryption_key=Secret("k" * 32))
 
 
-async def failed_with(said: str, kind: type[ValkeyError] = ResponseError, cause: OSError | None = None) -> str:
+async def failed_with(message: str, kind: type[ValkeyError] = ResponseError, cause: OSError | None = None) -> str:
     """The reason that is reported for an error of the client, which it raises while it handles `cause`."""
-    store, error = ValkeyStore(SETTINGS, DrivenClock()), kind(said)
+    store, error = ValkeyStore(SETTINGS, DrivenClock()), kind(message)
     error.__context__ = cause
     with pytest.raises(StoreUnavailable) as failure:
         async with store._connected():
@@ -34,7 +34,7 @@ async def failed_with(said: str, kind: type[ValkeyError] = ResponseError, cause:
 
 
 @pytest.mark.parametrize(
-    ("said", "kind", "cause", "reason"),
+    ("message", "kind", "cause", "reason"),
     [
         ("invalid username-password pair.", AuthenticationError, None, "pair. Check store.username and store.password"),
         ("no permissions to run 'get'", NoPermissionError, None, "Allow the user the commands that docs/operations/"),
@@ -62,8 +62,8 @@ async def failed_with(said: str, kind: type[ValkeyError] = ResponseError, cause:
         ("MISCONF cannot persist", ResponseError, None, "MISCONF cannot persist"),
     ],
 )
-async def test_a_reason_names_what_to_do_and_neither_a_class_nor_a_number(said, kind, cause, reason):
-    reported = await failed_with(said, kind, cause)
+async def test_a_reason_names_what_to_do_and_neither_a_class_nor_a_number(message, kind, cause, reason):
+    reported = await failed_with(message, kind, cause)
     assert reason in reported
     assert not any(sign in reported for sign in ("Errno", "Error", "111", "SSL:"))
 

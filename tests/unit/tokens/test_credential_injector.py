@@ -138,9 +138,9 @@ def test_static_header_whose_file_is_away_at_the_first_request_is_sent_as_it_was
     file.write_text("the-next-key-of-it")
     shown.append(added(injector, now=2 * REREAD_S)[0][0][1])
     assert shown == [b"the-key-of-the-gateway", b"the-key-of-the-gateway", b"the-next-key-of-it"]
-    said = {"setting": "upstreams.chat.headers.X-Key"}
+    fields = {"setting": "upstreams.chat.headers.X-Key"}
     gone = {"reason": f"the file {file} cannot be read: No such file or directory"}
-    assert reported(caplog) == [("WARNING", "header_unreadable", said | gone), ("INFO", "header_reloaded", said)]
+    assert reported(caplog) == [("WARNING", "header_unreadable", fields | gone), ("INFO", "header_reloaded", fields)]
 
 
 @pytest.mark.parametrize("bad", ["two\nlines", " blank", "kéy", ""])

@@ -56,5 +56,5 @@ async def test_the_rate_of_renewals_is_used_up_for_a_model_that_was_served_since
         for _ in range(RENEWALS):
             await settle()
             it.holder.confirm(await it.holder.token(), CHAT)
-            said = await reason(it, CHAT)
-        assert said == RATE
+            actual = await reason(it, CHAT)
+        assert actual == RATE

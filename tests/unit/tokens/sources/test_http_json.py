@@ -312,8 +312,8 @@ async def test_a_login_that_is_busy_is_noticed_to_be_back_within_4_seconds(reply
 async def test_a_wrong_password_at_huawei_is_quoted(endpoint: Endpoint):
     given = PRESETS["huawei"][0]
     settings = HttpJsonCredential.model_validate({"type": "http_json", "preset": "huawei", **given})
-    said = {"error": {"message": "The username or password is wrong.", "code": 401, "title": "Unauthorized"}}
-    endpoint.answers(answer(said, 401))
+    document = {"error": {"message": "The username or password is wrong.", "code": 401, "title": "Unauthorized"}}
+    endpoint.answers(answer(document, 401))
     failure = await failure_of(endpoint.source(settings, "hw").fetch())
     assert (failure.reason, failure.definite) == (
         "the issuer refused the client: iam.myhuaweicloud.com answered 401: 401: The username or password is wrong.",

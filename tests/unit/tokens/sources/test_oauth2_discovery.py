@@ -215,14 +215,14 @@ async def test_assertions_are_for_the_issuer_where_that_is_wanted():
             assertion_audience=audience,
         )
         await source.fetch()
-        said = jwt.decode(
+        claims = jwt.decode(
             form(issuer.requests[1])["client_assertion"],
             public_pem("rsa"),
             algorithms=["RS256"],
             audience=expected,
             options={"verify_exp": False, "verify_iat": False, "verify_nbf": False},
         )
-        assert said["aud"] == expected
+        assert claims["aud"] == expected
 
 
 async def test_the_document_is_read_once_within_its_time_and_anew_after_it():

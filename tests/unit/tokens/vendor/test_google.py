@@ -294,8 +294,8 @@ async def test_without_credentials_and_a_metadata_server_the_error_lists_the_sea
         " (used because there is no credentials_file, no GOOGLE_APPLICATION_CREDENTIALS, and no file of "
         "`gcloud auth application-default login`)"
     )
-    said = (await failure_of(token_source.fetch())).reason
-    assert said == f"the name metadata.google.internal cannot be resolved: unknown{looked}"
+    reason = (await failure_of(token_source.fetch())).reason
+    assert reason == f"the name metadata.google.internal cannot be resolved: unknown{looked}"
     assert (await failure_of(token_source.fetch())).reason == (
         f"metadata.google.internal answered 404: no such account{looked}"
     )
