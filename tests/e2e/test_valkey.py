@@ -37,7 +37,7 @@ from tests.e2e.servers import (
 from tests.e2e.store.fleet import Clients, Fleet, answering
 from tests.e2e.store.front import Front, standing
 from tests.e2e.store.server import StoreServer
-from tests.unit.http_client.loop import one_turn
+from tests.unit.http_client.loop import one_iteration
 from tests.unit.store.contract import Shared, StoreContract
 from tests.waiting import block_until
 
@@ -223,7 +223,7 @@ class TestRealServer(StoreContract):
         for turns in [*range(TURNS)] * 25:
             task = asyncio.ensure_future(work(turns))
             for _ in range(turns):
-                await one_turn()
+                await one_iteration()
             went_on.clear()
             if task.cancel():
                 await asyncio.wait([task])

@@ -57,7 +57,7 @@ def test_a_jwt_shows_its_safe_claims_and_never_itself():
 
 
 @pytest.mark.parametrize(
-    ("token", "said"),
+    ("token", "expected"),
     [
         (
             Token(Secret("t"), 0.0, 240.0, lifetime_source=LifetimeSource.DEFAULT),
@@ -79,7 +79,7 @@ def of_type(**settings: Any) -> Config:
 
 
 @pytest.mark.parametrize(
-    ("settings", "token", "said"),
+    ("settings", "token", "expected"),
     [
         (
             {"type": "exec", "command": ["mint"]},

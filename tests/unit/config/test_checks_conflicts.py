@@ -27,14 +27,14 @@ def config(upstream, credential=KEY):
 
 
 def test_the_placement_of_an_upstream_overrides_the_credentials():
-    placement: dict[str, Any] = {"headers": {"X-Key": "{token}"}}
+    shared: dict[str, Any] = {"headers": {"X-Key": "{token}"}}
     own: dict[str, Any] = {"query": "key"}
     assert placement_of((it := config({})).upstreams["chat"], it) is BEARER_PLACEMENT
+    assert placement_of((it := config({}, {**KEY, "token_placement": shared})).upstreams["chat"], it) == TokenPlacement(
+        **shared
+    )
     assert placement_of(
-        (it := config({}, {**KEY, "token_placement": placement})).upstreams["chat"], it
-    ) == TokenPlacement(**placement)
-    assert placement_of(
-        (it := config({"token_placement": own}, {**KEY, "token_placement": placement})).upstreams["chat"], it
+        (it := config({"token_placement": own}, {**KEY, "token_placement": shared})).upstreams["chat"], it
     ) == TokenPlacement(**own)
 
 

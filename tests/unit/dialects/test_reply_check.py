@@ -34,7 +34,7 @@ COMPLETION = {
     "object": "chat.completion",
     "choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}],
 }
-CHOICE_WITH_TEXT = {"message": {"role": "assistant", "content": "hi"}}
+CHOICE = {"message": {"role": "assistant", "content": "hi"}}
 PAD = "x" * content.WHOLE_BYTES
 """Makes a document one of those that are not read whole."""
 VECTORS = {"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": [0.5]}], "model": "m"}
@@ -362,9 +362,9 @@ def test_echoed_token_is_masked_in_every_kind_of_body():
         ({"choices": [{"x": {"a": 1}, "message": {"images": [{"image_url": {"url": PAD}}]}}]}, ClientProtocol.CHAT),
         ({"choices": [{"x": PAD, "text": ""}]}, ClientProtocol.CHAT),
         ({"choices": [{"delta": {"content": PAD}, "finish_reason": "stop"}]}, ClientProtocol.CHAT),
-        ({"choices": [{**CHOICE_WITH_TEXT, "error": None}], "x": PAD}, ClientProtocol.CHAT),
+        ({"choices": [{**CHOICE, "error": None}], "x": PAD}, ClientProtocol.CHAT),
         (
-            {"choices": [{**CHOICE_WITH_TEXT, "error": {"message": "boom"}}, {"message": {"content": PAD}}]},
+            {"choices": [{**CHOICE, "error": {"message": "boom"}}, {"message": {"content": PAD}}]},
             ClientProtocol.CHAT,
         ),
         (VECTORS, ClientProtocol.EMBEDDINGS),

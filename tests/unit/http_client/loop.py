@@ -28,7 +28,7 @@ class DrivenLoop(asyncio.SelectorEventLoop):
 
 
 @types.coroutine
-def one_turn() -> Generator[None, None, None]:
+def one_iteration() -> Generator[None, None, None]:
     """Let everything run that is ready now, and nothing that it makes ready."""
     yield
 
@@ -36,7 +36,7 @@ def one_turn() -> Generator[None, None, None]:
 async def rest() -> None:
     """Let everything run that can."""
     for _ in range(TURNS):
-        await one_turn()
+        await one_iteration()
 
 
 def driven() -> DrivenLoop:

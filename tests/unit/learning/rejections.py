@@ -742,7 +742,7 @@ EVERYTHING = {
 
 PICTURE = {"role": "user", "content": [*PARTS, {"type": "image_url", "image_url": {"url": "https://h/a.png"}}]}
 AUDIO = {"role": "assistant", "audio": {"id": "a"}}
-MODALITIES = {"modalities": ["text", "audio"]}
+SPEECH = {"modalities": ["text", "audio"]}
 REFUSED = "property 'reasoning_content' is unsupported."
 WANTED = "The `reasoning_content` in the thinking mode must be passed back to the API."
 MISSED = "Missing `reasoning_content` field in the assistant message at message index 2"
@@ -781,7 +781,7 @@ NOTHING_ROWS = (
     never("a filter by its words", openai("The prompt was blocked.", code="content_filter")),
     never("25 pictures stay", openai("messages[0]: invalid type: sequence, expected a string"), request=turns(PICTURE)),
     never("an audio answer that is referred to", pydantic(["messages", 1, "assistant", "audio"]), 422, turns(AUDIO)),
-    never("modalities that matter", openai(unsupported("modalities"), "modalities", "unknown_parameter"), 400, MODALITIES),
+    never("modalities that matter", openai(unsupported("modalities"), "modalities", "unknown_parameter"), 400, SPEECH),
     never("a relay that quotes the client", openai('Your request {"error":"no"} is odd')),
     never("nothing known", openai("Something else.")),
 )  # fmt: skip

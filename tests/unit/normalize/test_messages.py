@@ -31,34 +31,34 @@ def turn(role: str, content: Any, **more: Any) -> dict[str, Any]:
     return {"role": role, "content": content, **more}
 
 
-def after(change: Change, *turns: Any) -> Any:
-    body = json.dumps({"model": "m", "messages": turns}).encode()
+def after(change: Change, *messages: Any) -> Any:
+    body = json.dumps({"model": "m", "messages": messages}).encode()
     changed, made = apply_changes(a_call(body), [change])
     assert (changed.body == body) == (made == [])
     assert changed.adapted == ((change.entry,) if made else ())
     return json.loads(changed.body)["messages"]
 
 
-def unchanged(change: Change, *turns: Any) -> bool:
-    result: bool = after(change, *turns) == list(turns)
+def unchanged(change: Change, *messages: Any) -> bool:
+    result: bool = after(change, *messages) == list(messages)
     return result
 
 
 def test_a_role_is_replaced_wherever_it_speaks():
-    turns = (turn("developer", "a"), turn("user", "developer"), turn("developer", "b"))
-    assert after(Role("developer", "system"), *turns) == [turn("system", "a"), turns[1], turn("system", "b")]
+    messages = (turn("developer", "a"), turn("user", "developer"), turn("developer", "b"))
+    assert after(Role("developer", "system"), *messages) == [turn("system", "a"), messages[1], turn("system", "b")]
     assert unchanged(Role("developer", "system"), turn("user", "x"), {"content": "no role"}, 5)
 
 
 def test_the_system_text_precedes_the_first_user_text():
-    turns = (turn("system", [text("a"), text("b")]), turn("developer", "c"), turn("user", "d"), turn("user", "e"))
-    assert after(SystemIntoUser(), *turns) == [turn("user", "a\n\nb\n\nc\n\nd"), turn("user", "e")]
+    messages = (turn("system", [text("a"), text("b")]), turn("developer", "c"), turn("user", "d"), turn("user", "e"))
+    assert after(SystemIntoUser(), *messages) == [turn("user", "a\n\nb\n\nc\n\nd"), turn("user", "e")]
     for parts in ([PICTURE], []):
         assert after(SystemIntoUser(), turn("user", parts), turn("system", "s")) == [turn("user", [text("s"), *parts])]
 
 
 @pytest.mark.parametrize(
-    "turns",
+    "messages",
     [
         (turn("user", "u"),),
         (turn("system", "s"),),
@@ -67,23 +67,23 @@ def test_the_system_text_precedes_the_first_user_text():
         (turn("system", None), turn("user", "u")),
     ],
 )
-def test_a_system_message_that_has_no_place_to_go_stays(turns):
-    assert unchanged(SystemIntoUser(), *turns)
+def test_a_system_message_that_has_no_place_to_go_stays(messages):
+    assert unchanged(SystemIntoUser(), *messages)
 
 
 def test_neighbours_of_one_role_become_one_message():
-    turns = (turn("user", "a"), turn("user", [text("b"), text("c")]), turn("assistant", "x"), turn("assistant", "y"))
-    assert after(MergedRoles(), *turns) == [turn("user", "a\n\nb\n\nc"), turn("assistant", "x\n\ny")]
+    messages = (turn("user", "a"), turn("user", [text("b"), text("c")]), turn("assistant", "x"), turn("assistant", "y"))
+    assert after(MergedRoles(), *messages) == [turn("user", "a\n\nb\n\nc"), turn("assistant", "x\n\ny")]
 
 
 def test_system_messages_become_one_in_front():
-    turns = (turn("user", "a"), turn("system", "s"), turn("user", "b"), turn("system", "t"))
-    assert after(MergedRoles(), *turns) == [turn("system", "s\n\nt"), turn("user", "a\n\nb")]
+    messages = (turn("user", "a"), turn("system", "s"), turn("user", "b"), turn("system", "t"))
+    assert after(MergedRoles(), *messages) == [turn("system", "s\n\nt"), turn("user", "a\n\nb")]
     assert after(MergedRoles(), turn("system", "s"), turn("system", "t")) == [turn("system", "s\n\nt")]
 
 
 @pytest.mark.parametrize(
-    "turns",
+    "messages",
     [
         (turn("system", "s"), turn("user", "a"), turn("assistant", "b"), turn("user", "c")),
         (turn("user", "a"), turn("user", "b", name="n")),
@@ -93,13 +93,13 @@ def test_system_messages_become_one_in_front():
         (turn("user", "a"), turn("system", [PICTURE])),
     ],
 )
-def test_messages_that_are_more_than_text_are_not_joined(turns):
-    assert unchanged(MergedRoles(), *turns)
+def test_messages_that_are_more_than_text_are_not_joined(messages):
+    assert unchanged(MergedRoles(), *messages)
 
 
 def test_text_parts_become_one_string():
-    turns = (turn("user", [text("a"), text("é")]), turn("system", [text("one")]), turn("user", "plain"))
-    assert after(TextContent(), *turns) == [turn("user", "a\n\né"), turn("system", "one"), turn("user", "plain")]
+    messages = (turn("user", [text("a"), text("é")]), turn("system", [text("one")]), turn("user", "plain"))
+    assert after(TextContent(), *messages) == [turn("user", "a\n\né"), turn("system", "one"), turn("user", "plain")]
 
 
 @pytest.mark.parametrize("content", [[], [text("a"), PICTURE], [{"type": "text"}], ["a"], [{"type": "x", "text": "a"}]])
@@ -109,8 +109,12 @@ def test_lists_of_anything_else_stay(content):
 
 def test_missing_content_becomes_an_empty_text():
     calls = [{"id": "c"}]
-    turns = (turn("assistant", None, tool_calls=calls), {"role": "assistant", "tool_calls": calls}, turn("user", None))
-    assert after(EmptyContent(), *turns) == [
+    messages = (
+        turn("assistant", None, tool_calls=calls),
+        {"role": "assistant", "tool_calls": calls},
+        turn("user", None),
+    )
+    assert after(EmptyContent(), *messages) == [
         turn("assistant", "", tool_calls=calls),
         {"role": "assistant", "tool_calls": calls, "content": ""},
         turn("user", ""),
@@ -144,9 +148,9 @@ def test_members_that_the_model_reads_remain():
 
 def test_tool_ids_become_short_in_both_places_and_always_the_same():
     calls = [{"id": "call_abc", "type": "function"}, {"id": "AbCdEf123"}, {"type": "function"}]
-    turns = (turn("assistant", None, tool_calls=calls), turn("tool", "r", tool_call_id="call_abc"))
+    messages = (turn("assistant", None, tool_calls=calls), turn("tool", "r", tool_call_id="call_abc"))
     short = short_id("call_abc")
-    assert after(ToolIds(), *turns) == [
+    assert after(ToolIds(), *messages) == [
         turn("assistant", None, tool_calls=[{"id": short, "type": "function"}, *calls[1:]]),
         turn("tool", "r", tool_call_id=short),
     ]
@@ -161,15 +165,15 @@ INSTRUCTION = 'Answer with one JSON object that fits this JSON Schema, and with 
 
 
 @pytest.mark.parametrize(
-    ("turns", "becomes"),
+    ("messages", "becomes"),
     [
         ([turn("user", "u")], [turn("system", INSTRUCTION), turn("user", "u")]),
         ([turn("developer", "d")], [turn("developer", f"d\n\n{INSTRUCTION}")]),
         ([turn("system", [PICTURE])], [turn("system", INSTRUCTION), turn("system", [PICTURE])]),
     ],
 )
-def test_a_schema_is_added_as_text(turns, becomes):
-    body = json.dumps({"response_format": SCHEMA, "messages": turns}).encode()
+def test_a_schema_is_added_as_text(messages, becomes):
+    body = json.dumps({"response_format": SCHEMA, "messages": messages}).encode()
     changed, _ = apply_changes(a_call(body), [SchemaInWords()])
     assert json.loads(changed.body) == {"response_format": {"type": "json_object"}, "messages": becomes}
 

@@ -16,7 +16,7 @@ from gatepass.observability.log import Fields, LogFormatter, LogHandler, configu
 from gatepass.observability.redaction import Redactor
 from gatepass.proxy.context import AccessRecord
 from gatepass.sse.usage import Usage
-from tests.unit.http_client.loop import one_turn
+from tests.unit.http_client.loop import one_iteration
 
 
 @pytest.fixture
@@ -273,10 +273,10 @@ async def test_the_lines_of_one_turn_go_out_in_one_write_when_it_is_over(pipe, t
     tell("a")
     tell("b")
     assert pipe.writes == []
-    await one_turn()
+    await one_iteration()
     tell("c")
     assert [names(written) for written in pipe.writes] == [["a", "b"]]
-    await one_turn()
+    await one_iteration()
     assert [names(written) for written in pipe.writes] == [["a", "b"], ["c"]]
 
 
@@ -290,7 +290,7 @@ async def test_what_went_wrong_goes_out_at_once_behind_what_waited(pipe, tell, l
     tell("a")
     tell("b", level)
     assert [names(written) for written in pipe.writes] == [["a", "b"]]
-    await one_turn()
+    await one_iteration()
     assert len(pipe.writes) == 1
 
 
@@ -300,7 +300,7 @@ async def test_what_others_log_goes_out_at_once_behind_what_waited(pipe, sink, t
     sink.handle(logging.makeLogRecord(record))
     tell("c")
     assert names(pipe.text) == ["a", "b"]
-    await one_turn()
+    await one_iteration()
     assert names(pipe.text) == ["a", "b", "c"]
 
 
@@ -327,7 +327,7 @@ def test_what_a_loop_left_waiting_that_runs_no_more_goes_out_with_the_next_one(p
 
     async def next_one():
         tell("b")
-        await one_turn()
+        await one_iteration()
 
     asyncio.run(next_one())
     assert names(pipe.text) == ["a", "b"]
@@ -340,7 +340,7 @@ async def test_a_stream_that_takes_nothing_fails_nobody_and_is_reported(pipe, si
     if end == "closed":
         sink.stream.close()
     pipe.broken = True
-    await one_turn()
+    await one_iteration()
     reported = capsys.readouterr().err
     assert '"id":"a"' in reported.replace("\\", "")
     assert ("BrokenPipeError" in reported) == (end == "broken")
@@ -352,7 +352,7 @@ async def test_a_write_that_fails_is_reported_alone_and_the_others_go_on(pipe, t
     tell(first)
     tell(second)
     taken, pipe.write = pipe.write, lambda data: _fail_once(pipe, taken)
-    await one_turn()
+    await one_iteration()
     reported = capsys.readouterr().err
     assert first in reported
     assert second not in reported

@@ -230,7 +230,7 @@ def test_the_headers_show_what_to_do(error, extra):
 
 
 @pytest.mark.parametrize(
-    ("status", "should_retry", "said", "expected"),
+    ("status", "should_retry", "fields", "expected"),
     [
         (400, True, {}, None),
         (400, False, {}, b"false"),

@@ -248,7 +248,7 @@ async def test_a_responses_call_learns_from_a_refused_stream_as_a_chat_does(scen
 
 
 @pytest.mark.parametrize(
-    ("status", "said", "shown"),
+    ("status", "message", "shown"),
     [
         (
             404,

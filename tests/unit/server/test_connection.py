@@ -19,7 +19,7 @@ from gatepass.server.connection_shares import ConnectionShares
 from gatepass.server.cycle import AHEAD_BYTES, REST_BYTES, HttpRequestCycle
 from gatepass.server.parser import HEAD_BYTES, HEADER_FIELDS
 from gatepass.server.timeouts import BODY_GRACE_S, DRAIN_IDLE_S, LINGER_S
-from tests.unit.http_client.loop import advance, driven, one_turn, rest
+from tests.unit.http_client.loop import advance, driven, one_iteration, rest
 from tests.unit.server.wire_client import DATE, KEEP_ALIVE_S, FakeTransport, WireClient, asked
 
 LIMIT_BYTES = 1_000_000
@@ -29,10 +29,10 @@ RECEIVE_S = 20.0
 OK = b"HTTP/1.1 200 OK\r\ndate: " + DATE + b"\r\ncontent-length: %d\r\n\r\n%b"
 
 
-async def echo(turn: HttpRequestCycle) -> None:
-    body = await turn.read_body(LIMIT_BYTES)
-    turn.start(200, [], len(body))
-    await turn.write(body, last=True)
+async def echo(cycle: HttpRequestCycle) -> None:
+    body = await cycle.read_body(LIMIT_BYTES)
+    cycle.start(200, [], len(body))
+    await cycle.write(body, last=True)
 
 
 class Held:
@@ -42,25 +42,25 @@ class Held:
         self.go = asyncio.Event()
         self.raised: list[BaseException] = []
 
-    async def __call__(self, turn: HttpRequestCycle) -> None:
+    async def __call__(self, cycle: HttpRequestCycle) -> None:
         try:
-            body = await turn.read_body(LIMIT_BYTES)
+            body = await cycle.read_body(LIMIT_BYTES)
             await self.go.wait()
-            turn.start(200, [], len(body))
-            await turn.write(body, last=True)
+            cycle.start(200, [], len(body))
+            await cycle.write(body, last=True)
         except (GatepassError, ClientGone) as error:
             self.raised.append(error)
             raise
 
 
-async def echo_known(turn: HttpRequestCycle) -> None:
-    turn.set_caller("a")
-    await echo(turn)
+async def echo_known(cycle: HttpRequestCycle) -> None:
+    cycle.set_caller("a")
+    await echo(cycle)
 
 
-async def refuse(turn: HttpRequestCycle) -> None:
-    turn.start(401, [], 2)
-    await turn.write(b"no", last=True)
+async def refuse(cycle: HttpRequestCycle) -> None:
+    cycle.start(401, [], 2)
+    await cycle.write(b"no", last=True)
 
 
 async def visited(wire_client: WireClient, *pieces: bytes) -> bytes:
@@ -79,7 +79,7 @@ def reported(response: bytes) -> tuple[str, bool]:
 async def test_a_request_in_pieces_is_served_with_the_address_of_its_client():
     wire_client = WireClient(echo)
     assert await visited(wire_client, *(bytes([byte]) for byte in asked(b"hello"))) == OK % (5, b"hello")
-    assert [(turn.path, turn.peer) for turn in wire_client.turns] == [("/v1/x", "192.0.2.7")]
+    assert [(cycle.path, cycle.peer) for cycle in wire_client.cycles] == [("/v1/x", "192.0.2.7")]
 
 
 async def test_a_connection_serves_one_request_after_the_other_without_a_timer_for_each():
@@ -104,7 +104,7 @@ async def test_requests_sent_ahead_are_answered_in_order_and_reading_stops_meanw
     held = Held()
     wire_client = WireClient(held)
     await visited(wire_client, asked(b"1") + asked(b"2") + asked(b"3"))
-    assert (len(wire_client.turns), wire_client.transport.reading, wire_client.received) == (1, False, b"")
+    assert (len(wire_client.cycles), wire_client.transport.reading, wire_client.received) == (1, False, b"")
     held.go.set()
     await rest()
     assert wire_client.received == b"".join(OK % (1, body) for body in (b"1", b"2", b"3"))
@@ -201,7 +201,7 @@ async def test_what_never_becomes_a_request_is_refused_and_nothing_more_is_read(
     wire_client = WireClient(echo)
     await visited(wire_client, raw, asked(b"1"))
     assert reported(wire_client.received) == (code, True)
-    assert wire_client.turns == []
+    assert wire_client.cycles == []
 
 
 BEHIND = {
@@ -224,7 +224,7 @@ async def test_what_is_broken_behind_a_request_waits_for_its_response(behind: by
     assert wire_client.received == OK.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n") % (1, b"1")
     await advance(LINGER_S)
     assert wire_client.transport.closing
-    assert len(wire_client.turns) == 1
+    assert len(wire_client.cycles) == 1
 
 
 async def test_a_broken_body_is_rejected_at_once_and_its_handler_writes_nothing():
@@ -266,11 +266,11 @@ async def test_a_broken_body_behind_its_early_answer_closes():
 async def test_a_broken_body_puts_no_refusal_into_an_answer_that_has_begun():
     go = asyncio.Event()
 
-    async def early(turn: HttpRequestCycle) -> None:
-        turn.start(200, [])
-        await turn.write(b"1")
+    async def early(cycle: HttpRequestCycle) -> None:
+        cycle.start(200, [])
+        await cycle.write(b"1")
         await go.wait()
-        await turn.write(b"2", last=True)
+        await cycle.write(b"2", last=True)
 
     wire_client = WireClient(early)
     await visited(wire_client, asked(b"5\r\n", "transfer-encoding: chunked", length=False), b"zz zz zz\r\n")
@@ -299,9 +299,9 @@ def shared(connections: int = 1, unauthenticated: int = 2) -> ConnectionShares[A
     return ConnectionShares(connections, unauthenticated, callers=1)
 
 
-async def served_for_a_caller(turn: HttpRequestCycle) -> None:
-    turn.set_caller("app")
-    await echo(turn)
+async def served_for_a_caller(cycle: HttpRequestCycle) -> None:
+    cycle.set_caller("app")
+    await echo(cycle)
 
 
 async def test_above_the_shares_the_oldest_silent_connection_closes_and_the_new_one_is_served():
@@ -380,12 +380,12 @@ async def test_a_head_that_is_late_is_counted_as_a_rejection_and_a_request_is_no
     assert (late.refused, fine.refused) == ([("receive_timeout", "192.0.2.7")], [])
 
 
-async def refuse_on_signal(turn: HttpRequestCycle) -> None:
+async def refuse_on_signal(cycle: HttpRequestCycle) -> None:
     """As an upstream that takes nothing and then refuses: the first piece is taken, and reading stops."""
-    await turn.read_piece(10 * LIMIT_BYTES)
+    await cycle.read_piece(10 * LIMIT_BYTES)
     await asyncio.sleep(0.5)  # takes no time: the test advances the driven loop
-    turn.start(413, [], 5)
-    await turn.write(b"large", last=True)
+    cycle.start(413, [], 5)
+    await cycle.write(b"large", last=True)
 
 
 async def refused_in_mid_body() -> tuple[WireClient, bytes]:
@@ -447,11 +447,11 @@ async def test_a_departure_reaches_whoever_watches_and_whoever_waits():
     left: list[str] = []
     go = asyncio.Event()
 
-    async def watching(turn: HttpRequestCycle) -> None:
-        await turn.read_body(LIMIT_BYTES)
-        turn.on_disconnect(lambda: left.append("watched"))
-        turn.on_disconnect(lambda: left.append("again"))()
-        turn.on_disconnect(lambda: left.append("once"))
+    async def watching(cycle: HttpRequestCycle) -> None:
+        await cycle.read_body(LIMIT_BYTES)
+        cycle.on_disconnect(lambda: left.append("watched"))
+        cycle.on_disconnect(lambda: left.append("again"))()
+        cycle.on_disconnect(lambda: left.append("once"))
         await go.wait()
 
     held = Held()
@@ -463,7 +463,7 @@ async def test_a_departure_reaches_whoever_watches_and_whoever_waits():
         await rest()
     assert left == ["once"]
     assert [type(error) for error in held.raised] == [ClientGone]
-    watcher.turns[0].disconnect()
+    watcher.cycles[0].disconnect()
     assert left == ["once"]
     go.set()
     await rest()
@@ -473,12 +473,12 @@ async def test_who_watches_too_late_is_called_at_once_and_writes_to_nobody():
     left: list[str] = []
     go = asyncio.Event()
 
-    async def late(turn: HttpRequestCycle) -> None:
-        await turn.read_body(LIMIT_BYTES)
+    async def late(cycle: HttpRequestCycle) -> None:
+        await cycle.read_body(LIMIT_BYTES)
         await go.wait()
-        turn.on_disconnect(lambda: left.append("left"))
-        turn.start(200, [], 2)
-        await turn.write(b"no", last=True)
+        cycle.on_disconnect(lambda: left.append("left"))
+        cycle.start(200, [], 2)
+        await cycle.write(b"no", last=True)
 
     wire_client = WireClient(late)
     await visited(wire_client, asked(b"1"))
@@ -492,16 +492,16 @@ async def test_who_watches_too_late_is_called_at_once_and_writes_to_nobody():
 async def test_a_client_that_takes_nothing_is_waited_for_and_at_last_cut_off():
     go = asyncio.Event()
 
-    async def stream(turn: HttpRequestCycle) -> None:
-        turn.start(200, [])
-        await turn.write(b"1")
+    async def stream(cycle: HttpRequestCycle) -> None:
+        cycle.start(200, [])
+        await cycle.write(b"1")
         await go.wait()
-        assert turn.try_write(b"2")
+        assert cycle.try_write(b"2")
 
     wire_client = WireClient(stream, send_stall_s=3)
     wire_client.connection.pause_writing()
     await visited(wire_client, asked(b"x"))
-    assert (wire_client.received, wire_client.turns[0].try_write(b"lost")) == (b"", False)
+    assert (wire_client.received, wire_client.cycles[0].try_write(b"lost")) == (b"", False)
     await advance(2)
     wire_client.connection.resume_writing()
     await advance(2)
@@ -522,9 +522,9 @@ async def test_a_client_that_takes_nothing_for_long_is_cut_off():
 
 
 async def test_a_wait_for_room_ends_with_the_connection():
-    async def stream(turn: HttpRequestCycle) -> None:
-        turn.start(200, [])
-        await turn.write(b"1", last=True)
+    async def stream(cycle: HttpRequestCycle) -> None:
+        cycle.start(200, [])
+        await cycle.write(b"1", last=True)
 
     wire_client = WireClient(stream)
     wire_client.connection.pause_writing()
@@ -536,10 +536,10 @@ async def test_a_wait_for_room_ends_with_the_connection():
 
 @pytest.mark.parametrize("begun", [False, True])
 async def test_a_fault_of_the_handler_is_logged_and_ends_the_connection(begun: bool, caplog: pytest.LogCaptureFixture):
-    async def broken(turn: HttpRequestCycle) -> None:
+    async def broken(cycle: HttpRequestCycle) -> None:
         if begun:
-            turn.start(200, [])
-            await turn.write(b"1")
+            cycle.start(200, [])
+            await cycle.write(b"1")
         raise ZeroDivisionError("a bug")
 
     wire_client = WireClient(broken)
@@ -563,9 +563,9 @@ async def test_a_handler_that_is_cancelled_leaves_no_client_waiting():
 
 @pytest.mark.parametrize("expects", [(), ("expect: 100-continue",)])
 async def test_nothing_is_written_behind_a_close_that_nobody_knows_yet(expects: tuple[str, ...]):
-    async def cut(turn: HttpRequestCycle) -> None:
+    async def cut(cycle: HttpRequestCycle) -> None:
         wire_client.transport.abort()
-        await echo(turn)
+        await echo(cycle)
 
     wire_client = WireClient(cut)
     await visited(wire_client, asked(b"1", *expects))
@@ -603,20 +603,20 @@ class Passing:
         self.raised: list[BaseException] = []
         self.wanted = asyncio.Semaphore(0)
 
-    async def __call__(self, turn: HttpRequestCycle) -> None:
+    async def __call__(self, cycle: HttpRequestCycle) -> None:
         try:
             while True:
                 await self.wanted.acquire()
-                piece = await turn.read_piece(LIMIT_BYTES)
+                piece = await cycle.read_piece(LIMIT_BYTES)
                 self.pieces.append(piece)
                 if not piece:
                     break
-            turn.start(200, [], 2)
-            await turn.write(b"ok", last=True)
+            cycle.start(200, [], 2)
+            await cycle.write(b"ok", last=True)
         except (GatepassError, ClientGone) as error:
             self.raised.append(error)
-            turn.start(413, [], 0)
-            await turn.write(b"", last=True)
+            cycle.start(413, [], 0)
+            await cycle.write(b"", last=True)
 
     async def want(self, count: int = 1) -> None:
         for _ in range(count):
@@ -754,13 +754,13 @@ async def test_a_connection_that_is_over_leaves_nothing_to_the_collector(raw: by
         gone = weakref.ref(wire_client.connection)
         wire_client.transport.abort()
         await rest()
-        del wire_client.connection, wire_client.transport.protocol, wire_client.turns  # the test holds it no more
+        del wire_client.connection, wire_client.transport.protocol, wire_client.cycles  # the test holds it no more
         assert gone() is None
     finally:
         gc.enable()
 
 
-# a response that waits for the end of the turn
+# a response that waits for the end of the iteration
 
 
 @contextmanager
@@ -787,9 +787,9 @@ class AtOnce:
         self.seen: list[int] = []
         self.size = 2
 
-    async def __call__(self, turn: HttpRequestCycle) -> None:
-        turn.start(200, [], self.size)
-        await turn.write(b"x" * self.size, last=True)
+    async def __call__(self, cycle: HttpRequestCycle) -> None:
+        cycle.start(200, [], self.size)
+        await cycle.write(b"x" * self.size, last=True)
         assert self.wire_client is not None
         self.seen.append(len(self.wire_client.statuses))
 
@@ -814,7 +814,7 @@ async def test_what_follows_a_held_response_stands_behind_it():
     wire_client = serve.wire_client = WireClient(serve)
     with crowded(wire_client):
         wire_client.say(asked(b""))
-        await one_turn()
+        await one_iteration()
         wire_client.say(b"no HTTP\r\n\r\n")
         assert serve.seen == [0]
         assert wire_client.received.startswith(OK % (2, b"xx") + b"HTTP/1.1 400 ")
@@ -845,7 +845,7 @@ async def test_a_held_response_is_out_before_the_transport_of_a_client_that_is_d
     wire_client = serve.wire_client = WireClient(serve)
     with crowded(wire_client):
         wire_client.say(asked(b""))
-        await one_turn()
+        await one_iteration()
         wire_client.connection.eof_received()
         assert (serve.seen, wire_client.statuses) == ([0], [200])
 
@@ -855,7 +855,7 @@ async def test_nothing_is_written_to_a_client_that_left_before_its_turn_ended():
     wire_client = serve.wire_client = WireClient(serve)
     with crowded(wire_client):
         wire_client.say(asked(b""))
-        await one_turn()
+        await one_iteration()
         wire_client.transport.abort()
         await rest()
         assert (serve.seen, wire_client.received) == ([0], b"")
@@ -887,7 +887,7 @@ async def test_a_connection_made_while_draining_closes_behind_its_answer():
     wire_client.transport = late
     await visited(wire_client, asked(b"1"))
     assert b"connection: close" in wire_client.received
-    assert wire_client.turns[0].connected_before_drain
+    assert wire_client.cycles[0].connected_before_drain
 
 
 async def test_a_connection_in_use_is_served_once_more_before_it_closes():
@@ -932,11 +932,11 @@ async def test_an_answer_that_began_before_the_stop_leaves_a_second_for_the_next
 
 
 def begin_and_hold(held: Held) -> Any:
-    async def serve(turn: HttpRequestCycle) -> None:
-        turn.start(200, [], None)
-        await turn.write(b"a")
+    async def serve(cycle: HttpRequestCycle) -> None:
+        cycle.start(200, [], None)
+        await cycle.write(b"a")
         await held.go.wait()
-        await turn.write(b"", last=True)
+        await cycle.write(b"", last=True)
 
     return serve
 

@@ -22,13 +22,13 @@ class Reader:
     def __init__(self) -> None:
         self.read: list[bytes | str] = []
 
-    async def __call__(self, turn: HttpRequestCycle) -> None:
+    async def __call__(self, cycle: HttpRequestCycle) -> None:
         try:
-            self.read.append(await turn.read_body(LIMIT_BYTES))
+            self.read.append(await cycle.read_body(LIMIT_BYTES))
         except GatepassError as error:
             self.read.append(error.code)
-        turn.start(200, [], 0)
-        await turn.write(b"", last=True)
+        cycle.start(200, [], 0)
+        await cycle.write(b"", last=True)
 
 
 async def read(*pieces: bytes) -> tuple[list[bytes | str], bytes]:
@@ -75,15 +75,15 @@ async def test_a_body_that_was_never_asked_for_ends_the_connection():
     assert wire_client.received == HEAD + b"content-length: 2\r\nconnection: close\r\n\r\nno"
     wire_client.say(asked(b"1"))
     await rest()
-    assert len(wire_client.turns) == 1
+    assert len(wire_client.cycles) == 1
 
 
 def answer_with(*pieces: bytes, status: int = 200, length_bytes: int | None = None):
-    async def answer(turn: HttpRequestCycle) -> None:
-        turn.start(status, [], length_bytes)
+    async def answer(cycle: HttpRequestCycle) -> None:
+        cycle.start(status, [], length_bytes)
         for piece in pieces[:-1]:
-            await turn.write(piece)
-        await turn.write(pieces[-1], last=True)
+            await cycle.write(piece)
+        await cycle.write(pieces[-1], last=True)
 
     return answer
 
@@ -130,11 +130,11 @@ async def test_pieces_of_every_size_are_framed_alike_written_or_offered(line: st
     for sizes in product((0, 1, JOINED_BYTES, JOINED_BYTES + 1), repeat=3):
         pieces = [letter * size for letter, size in zip((b"a", b"b", b"c"), sizes, strict=True)]
 
-        async def answer(turn: HttpRequestCycle, pieces: list[bytes] = pieces) -> None:
-            turn.start(200, [])
-            await turn.write(pieces[0])
-            assert turn.try_write(pieces[1])
-            await turn.write(pieces[2], last=True)
+        async def answer(cycle: HttpRequestCycle, pieces: list[bytes] = pieces) -> None:
+            cycle.start(200, [])
+            await cycle.write(pieces[0])
+            assert cycle.try_write(pieces[1])
+            await cycle.write(pieces[2], last=True)
 
         wire_client = WireClient(answer)
         wire_client.say(asked(line=line))

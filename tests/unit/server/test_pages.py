@@ -30,7 +30,7 @@ class App:
         await send({"type": "http.response.body"})
 
     def served(self) -> WireClient:
-        return WireClient(lambda turn: serve_page(self, turn, 100))
+        return WireClient(lambda cycle: serve_page(self, cycle, 100))
 
 
 async def answered(app: App, raw: bytes) -> bytes:
@@ -80,8 +80,8 @@ async def test_receive_reports_a_disconnect_and_not_before():
             if received[-1] == "http.disconnect":
                 return
 
-    async def serve(turn: HttpRequestCycle) -> None:
-        await serve_page(waits, turn, 100)
+    async def serve(cycle: HttpRequestCycle) -> None:
+        await serve_page(waits, cycle, 100)
 
     wire_client = WireClient(serve)
     wire_client.say(asked(b"x"))

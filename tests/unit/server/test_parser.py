@@ -45,11 +45,11 @@ async def test_a_request_is_the_same_wherever_it_is_split(form: str):
     (whole,) = fed(raw)[0].cycles
     for cut in range(len(raw) + 1):
         recorder, reader = fed(raw[:cut], raw[cut:])
-        (turn,) = recorder.cycles
-        assert (turn.method, turn.path, turn.target, turn.version, turn.headers, turn.peer, turn.persists) == (
+        (cycle,) = recorder.cycles
+        assert (cycle.method, cycle.path, cycle.target, cycle.version, cycle.headers, cycle.peer, cycle.persists) == (
             *("POST", "/v1/x", whole.target, "1.1", whole.headers, "192.0.2.7", True),
         )
-        assert (turn.is_whole, await turn.read_body(LIMIT_BYTES)) == (True, b"hello"), cut
+        assert (cycle.is_whole, await cycle.read_body(LIMIT_BYTES)) == (True, b"hello"), cut
         assert (reader.cycle, reader.in_head) == (None, False)
 
 
@@ -73,7 +73,7 @@ async def test_an_offer_to_upgrade_is_ignored_and_the_body_kept_wherever_it_is_s
     (whole,) = fed(raw)[0].cycles
     for cut in range(len(raw) + 1):
         recorder, reader = fed(before + raw[:cut], raw[cut:], asked(b"behind"))
-        bodies = [await turn.read_body(LIMIT_BYTES) for turn in recorder.cycles if turn.is_whole]
+        bodies = [await cycle.read_body(LIMIT_BYTES) for cycle in recorder.cycles if cycle.is_whole]
         assert bodies == [b"before", b"hello", b"behind"][0 if before else 1 :], cut
         assert (recorder.cycles[-2].headers, recorder.cycles[-2].persists, reader.cycle) == (whole.headers, True, None)
 
@@ -81,8 +81,8 @@ async def test_an_offer_to_upgrade_is_ignored_and_the_body_kept_wherever_it_is_s
 async def test_an_offer_byte_by_byte_is_ignored_as_well():
     for raw in OFFERS.values():
         recorder, _ = fed(*(bytes([byte]) for byte in raw))
-        (turn,) = recorder.cycles
-        assert (turn.is_whole, await turn.read_body(LIMIT_BYTES)) == (True, b"hello")
+        (cycle,) = recorder.cycles
+        assert (cycle.is_whole, await cycle.read_body(LIMIT_BYTES)) == (True, b"hello")
 
 
 def test_a_body_behind_an_offer_is_waited_for():
@@ -93,12 +93,14 @@ def test_a_body_behind_an_offer_is_waited_for():
 async def test_offers_sent_ahead_are_all_ignored():
     many = 2_000
     recorder, _ = fed(b"".join(asked(b"%d" % number, *OFFER) for number in range(many)))
-    assert [await turn.read_body(LIMIT_BYTES) for turn in recorder.cycles] == [b"%d" % number for number in range(many)]
+    assert [await cycle.read_body(LIMIT_BYTES) for cycle in recorder.cycles] == [
+        b"%d" % number for number in range(many)
+    ]
 
 
 def test_an_offer_without_a_body_is_a_whole_request():
     recorder, reader = fed(asked(b"", *OFFER, line="GET /v1/models HTTP/1.1"))
-    assert ([turn.is_whole for turn in recorder.cycles], reader.cycle) == ([True], None)
+    assert ([cycle.is_whole for cycle in recorder.cycles], reader.cycle) == ([True], None)
 
 
 def test_what_is_broken_behind_an_offer_is_refused():
@@ -130,7 +132,7 @@ def test_it_knows_what_it_waits_for():
 )
 def test_a_request_says_whether_another_may_follow(line: str, fields: tuple[str, ...], persists: bool):
     recorder, _ = fed(asked(b"", *fields, line=line))
-    assert [turn.persists for turn in recorder.cycles] == [persists]
+    assert [cycle.persists for cycle in recorder.cycles] == [persists]
 
 
 def test_what_comes_behind_a_last_request_is_passed_over():

@@ -23,7 +23,7 @@ Serve = Callable[[HttpRequestCycle], Awaitable[None]]
 
 
 class FakeTransport(asyncio.Transport):
-    """Keeps what is written; closing reaches the protocol in the loop's next turn, as on a socket."""
+    """Keeps what is written; closing reaches the protocol in the loop's next iteration, as on a socket."""
 
     def __init__(self, protocol: asyncio.Protocol) -> None:
         super().__init__({"peername": ("192.0.2.7", 4711)})
@@ -86,7 +86,7 @@ class WireClient:
         shares: ConnectionShares[Any] | None = None,
         **limits: Any,
     ) -> None:
-        self.turns: list[HttpRequestCycle] = []
+        self.cycles: list[HttpRequestCycle] = []
         self.state = state or ServerState()
         self.state.default_headers = [(b"date", DATE)]
         self._serve = serve
@@ -103,9 +103,9 @@ class WireClient:
         self.transport = FakeTransport(self.connection)
         self.connection.connection_made(self.transport)
 
-    def _note(self, turn: HttpRequestCycle) -> Awaitable[None]:
-        self.turns.append(turn)
-        return self._serve(turn)
+    def _note(self, cycle: HttpRequestCycle) -> Awaitable[None]:
+        self.cycles.append(cycle)
+        return self._serve(cycle)
 
     def _refuse(self, error: GatepassError, peer: str) -> None:
         self.refused.append((error.code, peer))

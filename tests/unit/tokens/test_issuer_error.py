@@ -131,7 +131,7 @@ def test_an_error_in_a_2xx_never_quotes_what_may_be_the_token():
     assert failure.reason == "sso answered 200 with an error: here it is: ***"
 
 
-def token_response(status: int, document: object, *headers: tuple[bytes, bytes]) -> TokenResponse:
+def response(status: int, document: object, *headers: tuple[bytes, bytes]) -> TokenResponse:
     body = document if isinstance(document, bytes) else json.dumps(document).encode()
     return TokenResponse(status, headers, body)
 
@@ -139,18 +139,18 @@ def token_response(status: int, document: object, *headers: tuple[bytes, bytes])
 @pytest.mark.parametrize(
     ("reply", "reason", "definite"),
     [
-        (token_response(401, {"error": "invalid_client"}), REFUSED + "sso answered 401: invalid_client", True),
-        (token_response(401, {"msg": "no"}), REFUSED + "sso answered 401: no", True),
-        (token_response(403, {"code": 40302, "msg": "no"}), REFUSED + "sso answered 403: 40302: no", True),
-        (token_response(407, b"<html>"), "the proxy refused the connection to sso: 407", True),
-        (token_response(502, b"<html><p>bad gateway"), "sso answered 502: an HTML page", False),
-        (token_response(500, b"stack\n  trace"), "sso answered 500: stack trace", False),
-        (token_response(404, {"msg": "no route"}), "sso answered 404: no route", False),
-        (token_response(500, {"message": "用户名或密码错误"}), "sso answered 500: 用户名或密码错误", False),
-        (token_response(500, {"message": "Internal Server Error"}), "sso answered 500: Internal Server Error", False),
-        (token_response(502, {"message": "wrong password"}), "sso answered 502: wrong password", False),
-        (token_response(503, {"error": "invalid_client"}), REFUSED + "sso answered 503: invalid_client", True),
-        (token_response(400, {"error": "temporarily_unavailable"}), "sso answered 400: temporarily_unavailable", False),
+        (response(401, {"error": "invalid_client"}), REFUSED + "sso answered 401: invalid_client", True),
+        (response(401, {"msg": "no"}), REFUSED + "sso answered 401: no", True),
+        (response(403, {"code": 40302, "msg": "no"}), REFUSED + "sso answered 403: 40302: no", True),
+        (response(407, b"<html>"), "the proxy refused the connection to sso: 407", True),
+        (response(502, b"<html><p>bad gateway"), "sso answered 502: an HTML page", False),
+        (response(500, b"stack\n  trace"), "sso answered 500: stack trace", False),
+        (response(404, {"msg": "no route"}), "sso answered 404: no route", False),
+        (response(500, {"message": "用户名或密码错误"}), "sso answered 500: 用户名或密码错误", False),
+        (response(500, {"message": "Internal Server Error"}), "sso answered 500: Internal Server Error", False),
+        (response(502, {"message": "wrong password"}), "sso answered 502: wrong password", False),
+        (response(503, {"error": "invalid_client"}), REFUSED + "sso answered 503: invalid_client", True),
+        (response(400, {"error": "temporarily_unavailable"}), "sso answered 400: temporarily_unavailable", False),
     ],
 )
 def test_a_refusal_has_the_issuers_words_and_weight(reply, reason, definite):
@@ -161,7 +161,7 @@ def test_a_refusal_has_the_issuers_words_and_weight(reply, reason, definite):
 @pytest.mark.parametrize(
     ("reply", "reason"),
     [
-        (token_response(401, b"<html>", (b"www-authenticate", b"Basic")), REFUSED + "sso answered 401: an HTML page"),
+        (response(401, b"<html>", (b"www-authenticate", b"Basic")), REFUSED + "sso answered 401: an HTML page"),
     ],
 )
 def test_a_refusal_is_known_by_a_challenge(reply, reason):
@@ -172,13 +172,13 @@ def test_a_refusal_is_known_by_a_challenge(reply, reason):
 @pytest.mark.parametrize(
     "reply",
     [
-        *(token_response(status, b"") for status in (400, 403, 422)),
-        *(token_response(status, b"<html><title>Wrong password</title>") for status in (400, 401, 403, 422)),
-        *(token_response(status, b"RBAC: access denied") for status in (400, 403)),
-        token_response(403, {}),
-        token_response(400, {"code": 503, "msg": "system busy"}),
-        token_response(400, b"wrong client secret"),
-        token_response(401, {"error": "temporarily_unavailable"}, (b"www-authenticate", b"Bearer")),
+        *(response(status, b"") for status in (400, 403, 422)),
+        *(response(status, b"<html><title>Wrong password</title>") for status in (400, 401, 403, 422)),
+        *(response(status, b"RBAC: access denied") for status in (400, 403)),
+        response(403, {}),
+        response(400, {"code": 503, "msg": "system busy"}),
+        response(400, b"wrong client secret"),
+        response(401, {"error": "temporarily_unavailable"}, (b"www-authenticate", b"Bearer")),
     ],
 )
 def test_a_status_alone_is_no_word_of_the_issuer(reply):
@@ -189,10 +189,10 @@ def test_a_status_alone_is_no_word_of_the_issuer(reply):
 @pytest.mark.parametrize(
     "reply",
     [
-        token_response(401, b""),
-        token_response(401, b"Unauthorized"),
-        token_response(403, {"message": "Forbidden"}),
-        token_response(400, {"code": "INVALID_PASSWORD"}),
+        response(401, b""),
+        response(401, b"Unauthorized"),
+        response(403, {"message": "Forbidden"}),
+        response(400, {"code": "INVALID_PASSWORD"}),
     ],
 )
 def test_a_no_that_names_no_reason_is_unclear(reply):
@@ -203,13 +203,13 @@ def test_a_no_that_names_no_reason_is_unclear(reply):
 @pytest.mark.parametrize(
     ("reply", "wish_s"),
     [
-        (token_response(503, b"", (b"retry-after", b"3600")), OUTAGE_RETRY_AFTER_S),
-        (token_response(503, b"", (b"retry-after", b"1")), 1.0),
-        (token_response(403, b"", (b"retry-after", b"3600")), OUTAGE_RETRY_AFTER_S),
-        (token_response(302, b"", (b"retry-after", b"3600")), OUTAGE_RETRY_AFTER_S),
-        (token_response(429, b"", (b"retry-after", b"3600")), 3600.0),
-        (token_response(403, {"error": "access_denied"}, (b"retry-after", b"900")), 900.0),
-        (token_response(500, b""), None),
+        (response(503, b"", (b"retry-after", b"3600")), OUTAGE_RETRY_AFTER_S),
+        (response(503, b"", (b"retry-after", b"1")), 1.0),
+        (response(403, b"", (b"retry-after", b"3600")), OUTAGE_RETRY_AFTER_S),
+        (response(302, b"", (b"retry-after", b"3600")), OUTAGE_RETRY_AFTER_S),
+        (response(429, b"", (b"retry-after", b"3600")), 3600.0),
+        (response(403, {"error": "access_denied"}, (b"retry-after", b"900")), 900.0),
+        (response(500, b""), None),
     ],
 )
 def test_a_wish_is_obeyed_where_it_is_about_us(reply, wish_s):
@@ -221,7 +221,7 @@ def test_a_wish_is_obeyed_where_it_is_about_us(reply, wish_s):
     [({"code": 40101}, 900.0), ({"code": 42901}, 900.0), ({"code": 10001}, OUTAGE_RETRY_AFTER_S)],
 )
 def test_a_wish_inside_a_200_is_obeyed_alike(document, wish_s):
-    failure = embedded_error_failure(document, token_response(200, document, (b"retry-after", b"900")), NOW, "sso", str)
+    failure = embedded_error_failure(document, response(200, document, (b"retry-after", b"900")), NOW, "sso", str)
     assert failure is not None
     assert failure.retry_after_s == wish_s
 
@@ -251,7 +251,7 @@ def test_what_looks_like_a_token_is_masked_and_a_path_is_not(words, shown):
     ],
 )
 def test_a_body_that_repeats_its_own_status_adds_nothing(status, document, unclear):
-    failure = error_response_failure(token_response(status, document), NOW, "sso", str)
+    failure = error_response_failure(response(status, document), NOW, "sso", str)
     assert (failure.definite, failure.unclear) == (False, unclear)
 
 
@@ -263,15 +263,13 @@ def test_a_status_without_words_is_quoted():
 
 def test_a_refusal_masks_what_it_quotes():
     failure = error_response_failure(
-        token_response(500, b"wrong: hunter2"), NOW, "sso", lambda text: text.replace("hunter2", "***")
+        response(500, b"wrong: hunter2"), NOW, "sso", lambda text: text.replace("hunter2", "***")
     )
     assert failure.reason == "sso answered 500: wrong: ***"
 
 
 def test_too_many_requests_is_left_alone_as_long_as_it_asks():
-    failure = error_response_failure(
-        token_response(429, {"msg": "slow down"}, (b"retry-after", b"17")), NOW, "sso", str
-    )
+    failure = error_response_failure(response(429, {"msg": "slow down"}, (b"retry-after", b"17")), NOW, "sso", str)
     assert (failure.retry_quickly, failure.definite, failure.retry_after_s) == (False, False, 17.0)
 
 
@@ -301,11 +299,9 @@ def test_a_redirect_reveals_no_secret_in_any_case(secret):
 
 @pytest.mark.parametrize(("is_login", "unclear"), [(True, True), (False, False)])
 def test_a_logins_error_with_a_500_may_be_a_refusal(is_login, unclear):
-    failure = error_response_failure(
-        token_response(500, {"message": "用户名或密码错误"}), NOW, "sso", str, is_login=is_login
-    )
+    failure = error_response_failure(response(500, {"message": "用户名或密码错误"}), NOW, "sso", str, is_login=is_login)
     assert (failure.definite, failure.unclear) == (False, unclear)
-    assert not error_response_failure(token_response(500, b"<html>"), NOW, "sso", str, is_login=is_login).unclear
+    assert not error_response_failure(response(500, b"<html>"), NOW, "sso", str, is_login=is_login).unclear
     assert not error_response_failure(
-        token_response(502, {"message": "bad gateway"}), NOW, "sso", str, is_login=is_login
+        response(502, {"message": "bad gateway"}), NOW, "sso", str, is_login=is_login
     ).unclear

@@ -33,14 +33,14 @@ def terms(**paths: Any) -> TokenReplyFormat:
     return TokenReplyFormat("sso", 240.0, 3600.0, ReplyPaths(**paths), plain_text=True)
 
 
-def token_response(document: Any, *headers: tuple[bytes, bytes], status: int = 200) -> TokenResponse:
+def response(document: Any, *headers: tuple[bytes, bytes], status: int = 200) -> TokenResponse:
     return TokenResponse(status, (*JSON, *headers), json.dumps(document).encode())
 
 
 def minted(
     document: Any, how: TokenReplyFormat = LOGIN, *headers: tuple[bytes, bytes]
 ) -> tuple[str, float | None, str]:
-    it = parse_token_response(token_response(document, *headers), how, AT, str)
+    it = parse_token_response(response(document, *headers), how, AT, str)
     return it.text, it.lifetime_s, it.lifetime_source.value
 
 
@@ -55,9 +55,9 @@ def test_the_standard_reply():
     expected = TokenFacts(
         "2YotnFZFEjr1zCsicMWpAA", 300.0, TokenKind.OPAQUE, LifetimeSource.REPLY, unexpected_type="example"
     )
-    assert TokenFacts.of(parse_token_response(token_response(document), OAUTH2, AT, str)) == expected
+    assert TokenFacts.of(parse_token_response(response(document), OAUTH2, AT, str)) == expected
     checked_token = document | {"token_type": "bEARER"}
-    found = parse_token_response(token_response(checked_token), OAUTH2, AT, str)
+    found = parse_token_response(response(checked_token), OAUTH2, AT, str)
     assert TokenFacts.of(found) == expected._replace(unexpected_type=None)
 
 
@@ -78,7 +78,7 @@ def test_the_token_is_found_under_its_usual_names(document):
 
 
 def test_an_id_token_is_taken_only_where_it_is_asked_for():
-    assert reason(token_response({"id_token": "abc"})) == "sso answered without a token; the reply has id_token"
+    assert reason(response({"id_token": "abc"})) == "sso answered without a token; the reply has id_token"
     assert minted({"id_token": "abc"}, terms(token="id_token"))[0] == "abc"
 
 
@@ -188,13 +188,12 @@ def test_a_configured_path_without_an_expiry_is_named_where_the_life_is_assumed(
     document = {"token": token, "x": {"until": value}, "expires_in": 99}
     for setting in ("expires_in", "expires_at"):
         assert (
-            parse_token_response(token_response(document), terms(**{setting: "x.until"}), AT, str).missing_expiry_path
-            == path
+            parse_token_response(response(document), terms(**{setting: "x.until"}), AT, str).missing_expiry_path == path
         )
 
 
 def test_where_no_path_is_configured_none_is_missed():
-    it = parse_token_response(token_response({"token": "abc"}), LOGIN, AT, str)
+    it = parse_token_response(response({"token": "abc"}), LOGIN, AT, str)
     assert (it.lifetime_source, it.missing_expiry_path) == (LifetimeSource.DEFAULT, None)
 
 
@@ -210,7 +209,7 @@ def test_a_date_cut_to_whole_seconds_lengthens_no_life(lifetime_s, fraction_s):
     made_s = NOW + fraction_s
     document = {"token": "abc", "expireAt": round((made_s + lifetime_s) * 1000)}
     claimed_lifetime_s = parse_token_response(
-        token_response(document, date(made_s)), LOGIN, ReadTimes(0.0, made_s), str
+        response(document, date(made_s)), LOGIN, ReadTimes(0.0, made_s), str
     ).lifetime_s
     assert lifetime_s / 2 <= claimed_lifetime_s <= lifetime_s
 
@@ -218,7 +217,7 @@ def test_a_date_cut_to_whole_seconds_lengthens_no_life(lifetime_s, fraction_s):
 def held(document: Any, wall_s: float, date_s: float) -> Token:
     """The token of a fetch that started at second 0 of the Clock."""
     how = TokenReplyFormat("sso", 240.0, 1e9, plain_text=True)
-    return parse_token_response(token_response(document, date(date_s)), how, ReadTimes(0.0, wall_s), str)
+    return parse_token_response(response(document, date(date_s)), how, ReadTimes(0.0, wall_s), str)
 
 
 ms = st.integers
@@ -290,7 +289,7 @@ def test_a_jwts_life_in_milliseconds_is_put_right_and_is_a_guess():
 def test_a_jwts_own_word_is_believed_beyond_the_cap():
     text = signed(iat=NOW, exp=NOW + 86_400)
     assert minted({"token": text}) == (text, 86_400.0, "jwt")
-    assert parse_token_response(token_response({"token": text}), LOGIN, AT, str).kind is TokenKind.JWT
+    assert parse_token_response(response({"token": text}), LOGIN, AT, str).kind is TokenKind.JWT
 
 
 def test_a_jwt_without_times_uses_the_lifetime_of_the_reply():
@@ -303,7 +302,7 @@ def test_a_token_without_life_is_a_failure(life):
     text = signed(iat=NOW, exp=NOW + 300)
     for token in ("abc", text):
         with pytest.raises(FetchFailure) as caught:
-            parse_token_response(token_response({"token": token, "expires_in": life}), LOGIN, AT, str)
+            parse_token_response(response({"token": token, "expires_in": life}), LOGIN, AT, str)
         assert (caught.value.retry_quickly, caught.value.definite) == (False, False)
         assert "returned an expired token" in caught.value.reason
 
@@ -316,32 +315,32 @@ def test_a_token_without_life_is_a_failure(life):
         (TokenResponse(200, JSON, b" \r\n"), "sso answered 200 with an empty body"),
         (TokenResponse(200, JSON, b"{"), "sso answered 200 with a body that is not JSON"),
         (TokenResponse(200, (), b"{'token': 'abc'}"), "sso answered 200 with a body that is not JSON"),
-        (token_response({"access_token": None}), "sso answered without a token; the reply has access_token"),
-        (token_response({"access_token": 5}), "sso answered without a token; the reply has access_token"),
-        (token_response(None), "sso answered without a token"),
-        (token_response(17), "sso answered with a token that is not text"),
-        (token_response([]), "sso answered without a token"),
-        (token_response({"a b": 1}), "sso answered without a token"),
+        (response({"access_token": None}), "sso answered without a token; the reply has access_token"),
+        (response({"access_token": 5}), "sso answered without a token; the reply has access_token"),
+        (response(None), "sso answered without a token"),
+        (response(17), "sso answered with a token that is not text"),
+        (response([]), "sso answered without a token"),
+        (response({"a b": 1}), "sso answered without a token"),
         (
-            token_response({"error": "invalid_client", "error_description": "No"}),
+            response({"error": "invalid_client", "error_description": "No"}),
             "the issuer refused the client: sso answered 200 with an error: invalid_client: No",
         ),
         (
-            token_response({"code": 10001, "msg": "wrong app"}),
+            response({"code": 10001, "msg": "wrong app"}),
             "sso answered 200 with an error: 10001: wrong app",
         ),
         (
-            token_response({"code": 401, "token": "abc", "msg": "no"}),
+            response({"code": 401, "token": "abc", "msg": "no"}),
             "the issuer refused the client: sso answered 200 with an error: 401: no",
         ),
-        (token_response({"success": False, "token": ""}), "sso answered without a token; the reply has success, token"),
+        (response({"success": False, "token": ""}), "sso answered without a token; the reply has success, token"),
         (
             TokenResponse(200, ((b"content-type", b"text/html"),), b"<html><title>Corp SSO</title>"),
             "sso answered 200 with an HTML page (Corp SSO) instead of a token",
         ),
         (TokenResponse(200, (), b"<html>"), "sso answered 200 with an HTML page instead of a token"),
         (
-            token_response({"token": "a\r\nb"}),
+            response({"token": "a\r\nb"}),
             "sso returned a token with characters that a bearer token must not contain (RFC 6750 2.1)",
         ),
         (TokenResponse(200, (), b"null"), "sso returned 'null' instead of a token"),
@@ -353,10 +352,10 @@ def test_an_invalid_token_is_reported(reply, expected):
 
 
 def test_a_configured_path_is_named_when_nothing_stands_there():
-    assert reason(token_response({"data": {}}), terms(token="data.token")) == (
+    assert reason(response({"data": {}}), terms(token="data.token")) == (
         "sso answered without a token at data.token; the reply has data"
     )
-    assert reason(token_response({"n": 5}), terms(token="n")) == "sso answered with a token at n that is not text"
+    assert reason(response({"n": 5}), terms(token="n")) == "sso answered with a token at n that is not text"
 
 
 @pytest.mark.parametrize(
@@ -368,7 +367,7 @@ def test_a_configured_path_is_named_when_nothing_stands_there():
 )
 def test_a_token_at_an_unknown_path_is_reported_with_the_member_names_and_the_setting(credential, names):
     login = replace(LOGIN, credential=credential, url_setting="url", is_login=True)
-    reply = token_response({"code": 0, "payload": {"jeton": "abc", "ttl": 5, "a b": 1}, "list": [{"x": 1}]})
+    reply = response({"code": 0, "payload": {"jeton": "abc", "ttl": 5, "a b": 1}, "list": [{"x": 1}]})
     with pytest.raises(FetchFailure) as caught:
         parse_token_response(reply, login, AT, str)
     assert caught.value.reason == (
@@ -380,13 +379,13 @@ def test_a_token_at_an_unknown_path_is_reported_with_the_member_names_and_the_se
 def test_an_address_that_nobody_knows_is_a_mistake_of_the_configuration(status):
     login = replace(LOGIN, credential="portal", url_setting="url", is_login=True)
     with pytest.raises(FetchFailure) as caught:
-        parse_token_response(token_response({"msg": "no such app"}, status=status), login, AT, str)
+        parse_token_response(response({"msg": "no such app"}, status=status), login, AT, str)
     assert (caught.value.reason, caught.value.definite) == (
         f"the issuer refused the client: sso answered {status}: no such app; check credentials.portal.url",
         True,
     )
     with pytest.raises(FetchFailure) as caught:
-        parse_token_response(token_response({"msg": "starting"}, status=status), OAUTH2, AT, str)
+        parse_token_response(response({"msg": "starting"}, status=status), OAUTH2, AT, str)
     assert not caught.value.definite
 
 
@@ -410,7 +409,7 @@ def test_an_error_in_a_200_that_nobody_understands_is_unclear_and_not_tried_agai
         ({"code": 40101, "msg": "wrong app secret"}, False),
     ):
         with pytest.raises(FetchFailure) as caught:
-            parse_token_response(token_response(document), login, AT, str)
+            parse_token_response(response(document), login, AT, str)
         assert caught.value.unclear is unclear
         assert caught.value.retry_quickly is not unclear
 
@@ -418,7 +417,7 @@ def test_an_error_in_a_200_that_nobody_understands_is_unclear_and_not_tried_agai
 @pytest.mark.parametrize("expected", ["mac", "DPoP", " PoP "])
 def test_a_token_that_needs_a_proof_is_an_error_with_the_next_action(expected):
     with pytest.raises(FetchFailure) as caught:
-        parse_token_response(token_response({"access_token": "abc", "token_type": expected}), OAUTH2, AT, str)
+        parse_token_response(response({"access_token": "abc", "token_type": expected}), OAUTH2, AT, str)
     assert caught.value.definite
     assert f"a token of type {expected.strip()}, which needs a signed proof" in caught.value.reason
     assert "configure this client at the issuer for Bearer tokens" in caught.value.reason
@@ -436,17 +435,14 @@ def test_a_token_that_needs_a_proof_is_an_error_with_the_next_action(expected):
     ],
 )
 def test_an_unusual_token_type_is_used_and_noted(document, expected):
-    minted = parse_token_response(token_response(document), OAUTH2, AT, str)
+    minted = parse_token_response(response(document), OAUTH2, AT, str)
     assert (minted.text, minted.unexpected_type) == ("abc", expected)
 
 
 @pytest.mark.parametrize("aud", ["llm", ["other", "llm"], None, [], 5, {"llm": 1}])
 def test_a_jwt_that_names_the_configured_audience_or_none_is_used(aud):
     text = signed(exp=NOW + 300, iat=NOW, **({} if aud is None else {"aud": aud}))
-    assert (
-        parse_token_response(token_response({"access_token": text}), replace(OAUTH2, audience="llm"), AT, str).text
-        == text
-    )
+    assert parse_token_response(response({"access_token": text}), replace(OAUTH2, audience="llm"), AT, str).text == text
 
 
 @pytest.mark.parametrize(("aud", "named"), [("other", "other"), (["a", "b"], "a, b"), ("LLM", "LLM")])
@@ -454,11 +450,11 @@ def test_a_jwt_for_another_audience_is_an_error_that_names_both(aud, named):
     text = signed(exp=NOW + 300, iat=NOW, aud=aud)
     with pytest.raises(FetchFailure) as caught:
         parse_token_response(
-            token_response({"access_token": text}), replace(OAUTH2, audience="llm", credential="corp"), AT, str
+            response({"access_token": text}), replace(OAUTH2, audience="llm", credential="corp"), AT, str
         )
     assert caught.value.definite
     assert f"for the audience {named}, and credentials.corp.audience is llm." in caught.value.reason
-    assert parse_token_response(token_response({"access_token": text}), OAUTH2, AT, str).text == text
+    assert parse_token_response(response({"access_token": text}), OAUTH2, AT, str).text == text
 
 
 def test_plain_text_is_a_token_for_a_login_alone():
@@ -467,7 +463,7 @@ def test_plain_text_is_a_token_for_a_login_alone():
         "abc", 240.0, TokenKind.OPAQUE, LifetimeSource.DEFAULT
     )
     assert reason(reply, OAUTH2) == "sso answered 200 with a body that is not JSON"
-    assert reason(token_response("abc"), OAUTH2) == "sso answered without a token"
+    assert reason(response("abc"), OAUTH2) == "sso answered without a token"
 
 
 def test_json_is_read_whatever_it_is_called():
@@ -478,12 +474,12 @@ def test_json_is_read_whatever_it_is_called():
 def test_codes_of_an_error_in_a_200_decide_its_weight():
     for code, definite in ((40101, True), (10401, True), (50000, False), (10001, False)):
         with pytest.raises(FetchFailure) as caught:
-            parse_token_response(token_response({"code": code, "msg": "x"}), LOGIN, AT, str)
+            parse_token_response(response({"code": code, "msg": "x"}), LOGIN, AT, str)
         assert caught.value.definite is definite
 
 
 def test_minted_hides_its_token():
-    assert "abc" not in repr(parse_token_response(token_response({"token": "abc"}), LOGIN, AT, str))
+    assert "abc" not in repr(parse_token_response(response({"token": "abc"}), LOGIN, AT, str))
 
 
 json_values = st.recursive(
@@ -548,7 +544,7 @@ def test_no_document_breaks_the_reading_and_no_life_is_beyond_bounds(status, fie
 @given(st.sampled_from(["a.b", "data.token", "0", "", ".", "..", "a..b"]), json_values)
 def test_no_path_breaks_on_any_document(path, document):
     value_at(document, path)
-    judged(token_response(document), terms(token=path or None, expires_in=path or None))
+    judged(response(document), terms(token=path or None, expires_in=path or None))
 
 
 @given(st.floats(min_value=1e-3, max_value=1e11), st.floats(allow_nan=False))
@@ -556,7 +552,7 @@ def test_a_jwt_life_is_never_beyond_its_own_claims(lifetime_s, date_s):
     exp = NOW + lifetime_s
     text = signed(iat=NOW, exp=exp)
     try:
-        it = parse_token_response(token_response({"token": text}, (b"date", str(date_s).encode())), LOGIN, AT, str)
+        it = parse_token_response(response({"token": text}, (b"date", str(date_s).encode())), LOGIN, AT, str)
     except FetchFailure:
         raise AssertionError("a JWT with a life is a token") from None
     if it.lifetime_source is LifetimeSource.JWT:
@@ -648,11 +644,11 @@ def test_a_jwt_that_counts_milliseconds_is_no_token_of_three_days():
     ],
 )
 def test_a_lifetime_that_is_implausible_is_kept_for_the_log(life, lifetime_s, doubted_s):
-    minted = parse_token_response(token_response({"access_token": "abc", **life}), OAUTH2, AT, str)
+    minted = parse_token_response(response({"access_token": "abc", **life}), OAUTH2, AT, str)
     assert (minted.lifetime_s, minted.implausible_lifetime_s) == (lifetime_s, doubted_s)
     assert minted.implausible_lifetime_s == doubted_s
 
 
 def test_a_jwt_whose_life_was_counted_in_milliseconds_is_implausible():
-    minted = parse_token_response(token_response({"access_token": signed(iat=NOW, exp=NOW + 300_000)}), OAUTH2, AT, str)
+    minted = parse_token_response(response({"access_token": signed(iat=NOW, exp=NOW + 300_000)}), OAUTH2, AT, str)
     assert (minted.lifetime_s, minted.implausible_lifetime_s) == (300.0, 300_000.0)
