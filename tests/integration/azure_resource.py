@@ -120,19 +120,19 @@ class Resource:
         if request.method == "GET":
             return reply({"object": "list", "data": [{"id": "a-base-model", "object": "model"}]})
         assert found is not None
-        said = request.json()
-        if (unquote(found["deployment"]) if is_classic else said["model"]) not in self.deployments:
+        body = request.json()
+        if (unquote(found["deployment"]) if is_classic else body["model"]) not in self.deployments:
             return reply(NO_DEPLOYMENT, 404)
-        return reply(VECTORS) if found["operation"] == "/embeddings" else _chat(said)
+        return reply(VECTORS) if found["operation"] == "/embeddings" else _chat(body)
 
     def _may(self, request: Received) -> bool:
         return request.header("api-key") == KEY or request.header("authorization") == f"Bearer {TOKEN}"
 
 
-def _chat(said: Any) -> bytes:
-    words = said["messages"][-1]["content"]
+def _chat(body: Any) -> bytes:
+    words = body["messages"][-1]["content"]
     if words == "filter me":
         return reply(FILTERED, 400)
     if words == "too much":
         return reply(BUSY, 429)
-    return stream(*ANSWERED) if said.get("stream") else reply(COMPLETION)
+    return stream(*ANSWERED) if body.get("stream") else reply(COMPLETION)

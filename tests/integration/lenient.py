@@ -45,8 +45,8 @@ class Lenient:
         known = KNOWN.get(request.target)
         if known is None:
             return self.behind.answer(request)
-        said = {name: value for name, value in request.json().items() if name in known and value is not None}
-        return self.behind.answer(replace(request, body=json.dumps(said).encode()))
+        document = {name: value for name, value in request.json().items() if name in known and value is not None}
+        return self.behind.answer(replace(request, body=json.dumps(document).encode()))
 
 
 @dataclass(slots=True)
@@ -68,19 +68,21 @@ class Bare:
             case "/audio/speech":
                 return reply(SPOKEN, content_type="audio/mpeg")
             case path:
-                return self._said(path, request.json())
+                return self._operation_reply(path, request.json())
 
-    def _said(self, path: str, said: Mapping[str, Any]) -> bytes:
+    def _operation_reply(self, path: str, document: Mapping[str, Any]) -> bytes:
         match path:
             case "/chat/completions":
-                return stream(*_deltas()) if said.get("stream") else reply(_choice(message={"content": TEXT}))
+                return stream(*_deltas()) if document.get("stream") else reply(_choice(message={"content": TEXT}))
             case "/completions":
                 return reply(_choice(text=TEXT))
             case "/embeddings":
-                inputs = said["input"] if isinstance(said["input"], list) else [said["input"]]
-                return reply({"data": [{"embedding": vector(text, said.get("dimensions", 3))} for text in inputs]})
+                inputs = document["input"] if isinstance(document["input"], list) else [document["input"]]
+                return reply({"data": [{"embedding": vector(text, document.get("dimensions", 3))} for text in inputs]})
             case "/rerank":
-                ranked = [{"index": at, "relevance_score": score(text)} for at, text in enumerate(said["documents"])]
+                ranked = [
+                    {"index": at, "relevance_score": score(text)} for at, text in enumerate(document["documents"])
+                ]
                 return reply({"results": ranked})
         return reply({"error": {"message": "nothing here"}}, 404)
 

@@ -32,10 +32,10 @@ def read(reads: Reads, status: int, headers: Mapping[str, str], body: bytes) -> 
 
 
 def _message(body: bytes) -> dict[str, Any]:
-    said = json.loads(body)
-    if not said.get("choices"):
+    reply = json.loads(body)
+    if not reply.get("choices"):
         raise Misread("a silent empty answer")
-    message: dict[str, Any] = said["choices"][0]["message"]
+    message: dict[str, Any] = reply["choices"][0]["message"]
     return message
 
 
@@ -139,8 +139,8 @@ def counted_by_chat(headers: Mapping[str, str], body: bytes, own: Callable[[str]
 
 def counted_by_tools(headers: Mapping[str, str], body: bytes, own: Callable[[str], int]) -> int:
     """The count of one round of the tool loop, and of the LiteLLM classes: the last usage, where any came."""
-    said = list(chunks(headers, body))
-    reported = [_total(chunk) for chunk in said if _total(chunk)]
+    reply = list(chunks(headers, body))
+    reported = [_total(chunk) for chunk in reply if _total(chunk)]
     return reported[-1] if reported else counted_by_chat(headers, body, own)
 
 
@@ -182,12 +182,12 @@ def _tools_stream(headers: Mapping[str, str], body: bytes) -> list[tuple[str, An
 
 def _vectors(_: Mapping[str, str], body: bytes) -> list[list[float]]:
     """In the order in which they come: v0.26.0 and older do not look at `index`, newer ones sort by it."""
-    said = json.loads(body)
-    if not isinstance(said["usage"]["total_tokens"], int):
+    reply = json.loads(body)
+    if not isinstance(reply["usage"]["total_tokens"], int):
         raise Misread("unsupported operand type(s) for +=: 'int' and 'NoneType'")
-    if [entry["index"] for entry in said["data"]] != list(range(len(said["data"]))):
+    if [entry["index"] for entry in reply["data"]] != list(range(len(reply["data"]))):
         raise Misread("'<' not supported between instances of 'NoneType' and 'NoneType', or vectors in a wrong order")
-    vectors: list[list[float]] = [entry["embedding"] for entry in said["data"]]
+    vectors: list[list[float]] = [entry["embedding"] for entry in reply["data"]]
     if not all(isinstance(vector, list) for vector in vectors):
         raise Misread("vectors are texts")
     return vectors
@@ -195,25 +195,25 @@ def _vectors(_: Mapping[str, str], body: bytes) -> list[list[float]]:
 
 def _packed_vectors(headers: Mapping[str, str], body: bytes) -> list[list[float]]:
     """openai-python decodes what is text."""
-    said = json.loads(body)
-    for entry in said["data"]:
+    reply = json.loads(body)
+    for entry in reply["data"]:
         if isinstance(entry["embedding"], str):
             entry["embedding"] = memoryview(b64decode(entry["embedding"])).cast("f").tolist()
-    return _vectors(headers, json.dumps(said).encode())
+    return _vectors(headers, json.dumps(reply).encode())
 
 
 def _ranks(_: Mapping[str, str], body: bytes) -> dict[int, float]:
-    said = json.loads(body)
-    if not isinstance(said, dict) or not said.get("results"):
+    reply = json.loads(body)
+    if not isinstance(reply, dict) or not reply.get("results"):
         raise Misread("zeros")
-    return {result["index"]: result["relevance_score"] for result in said["results"]}
+    return {result["index"]: result["relevance_score"] for result in reply["results"]}
 
 
 def _ranks_tei(_: Mapping[str, str], body: bytes) -> dict[int, float]:
-    said = json.loads(body)
-    if not isinstance(said, list) or not said:
+    reply = json.loads(body)
+    if not isinstance(reply, list) or not reply:
         raise Misread("zeros")
-    return {result["index"]: result["score"] for result in said}
+    return {result["index"]: result["score"] for result in reply}
 
 
 def _transcript(_: Mapping[str, str], body: bytes) -> str:

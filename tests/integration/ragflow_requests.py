@@ -79,18 +79,18 @@ class Replay:
 # --- how each client writes ---------------------------------------------------------------------------
 
 
-def by_sdk(said: Any) -> bytes:
+def by_sdk(document: Any) -> bytes:
     """httpx under openai-python and cohere: compact, UTF-8."""
-    return json.dumps(said, ensure_ascii=False, separators=(",", ":")).encode()
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def by_requests(said: Any) -> bytes:
-    return json.dumps(said).encode()
+def by_requests(document: Any) -> bytes:
+    return json.dumps(document).encode()
 
 
-def by_go(said: Any) -> bytes:
+def by_go(document: Any) -> bytes:
     """encoding/json of a map: members sorted, `<`, `>` and `&` in escapes."""
-    text = json.dumps(said, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return text.encode()
@@ -227,9 +227,9 @@ def _multipart(headers: Mapping[str, str]) -> Mapping[str, str]:
 CHAT, V1_CHAT = "/chat/completions", "/v1/chat/completions"
 
 
-def _chat(what: str, version: str, said: Mapping[str, Any], reads: Reads, **fields: Any) -> Replay:
+def _chat(what: str, version: str, document: Mapping[str, Any], reads: Reads, **fields: Any) -> Replay:
     fields = {"path": V1_CHAT, "headers": SDK, **fields}
-    return Replay(what, version, "POST", body=by_sdk(said), reads=reads, **fields)
+    return Replay(what, version, "POST", body=by_sdk(document), reads=reads, **fields)
 
 
 HOW_ARE_YOU = {
@@ -377,9 +377,9 @@ VISION = (
 )
 
 
-def _embed(what: str, version: str, said: Mapping[str, Any], **fields: Any) -> Replay:
+def _embed(what: str, version: str, document: Mapping[str, Any], **fields: Any) -> Replay:
     fields = {"path": "/v1/embeddings", "headers": SDK, "reads": Reads.VECTORS, **fields}
-    return Replay(what, version, "POST", body=by_sdk(said), **fields)
+    return Replay(what, version, "POST", body=by_sdk(document), **fields)
 
 
 BATCH = [f"Chunk {number} of a document, é." for number in range(16)]
@@ -569,9 +569,9 @@ MODELS = (
 )
 
 
-def _go(what: str, path: str, said: Mapping[str, Any], reads: Reads, **fields: Any) -> Replay:
+def _go(what: str, path: str, document: Mapping[str, Any], reads: Reads, **fields: Any) -> Replay:
     fields = {"headers": GO, "within_s": GO_HEAD_S, **fields}
-    return Replay(what, "HEAD (Go)", "POST", path, body=by_go(said), reads=reads, **fields)
+    return Replay(what, "HEAD (Go)", "POST", path, body=by_go(document), reads=reads, **fields)
 
 
 GO_CALLS = (

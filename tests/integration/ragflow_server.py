@@ -33,7 +33,7 @@ _TWO_KINDS = (
 
 class _Refusal(Exception):
     def __init__(self, code: int, message: str) -> None:
-        self.said = {"code": code, "message": message}
+        self.document = {"code": code, "message": message}
 
 
 @dataclass(slots=True)
@@ -48,7 +48,7 @@ class Ragflow:
         try:
             return [Send(self._answered(request))]
         except _Refusal as refusal:
-            return [Send(reply(refusal.said))]
+            return [Send(reply(refusal.document))]
 
     @property
     def _is_new(self) -> bool:
@@ -63,13 +63,13 @@ class Ragflow:
         found = _PATHS.match(path)
         kinds = ("chats_openai", "agents_openai") if self.version == "v0.24.0" else ("openai", "agents", "chats_openai")
         if found is None or (found[1] or found[3]) not in (*kinds, "agents_openai"):
-            said = {"code": 404, "data": None, "error": "Not Found", "message": f"Not Found: {path}"}
-            return reply(said, 404)
-        said = request.json()
-        self.bodies.append(said)
+            document = {"code": 404, "data": None, "error": "Not Found", "message": f"Not Found: {path}"}
+            return reply(document, 404)
+        document = request.json()
+        self.bodies.append(document)
         if found[3] or found[1] == "agents_openai":
-            return self._agent(said, found[2] or _agent_of(said))
-        return self._chat(said, found[2])
+            return self._agent(document, found[2] or _agent_of(document))
+        return self._chat(document, found[2])
 
     def _stranger(self) -> bytes:
         if self.version == "v0.24.0":
@@ -78,10 +78,13 @@ class Ragflow:
 
     # --- assistants ---------------------------------------------------------------------------------------
 
-    def _chat(self, said: Any, chat: str) -> bytes:
-        self._check(said, chat)
-        words, reference = said["messages"][-1]["content"], bool((said.get("extra_body") or {}).get("reference"))
-        if said.get("stream", not self._is_new):
+    def _chat(self, document: Any, chat: str) -> bytes:
+        self._check(document, chat)
+        words, reference = (
+            document["messages"][-1]["content"],
+            bool((document.get("extra_body") or {}).get("reference")),
+        )
+        if document.get("stream", not self._is_new):
             return _events(*self._chunks(words, reference))
         if words == BOOM:
             raise _Refusal(100, "ValueError('boom')")
@@ -91,21 +94,21 @@ class Ragflow:
         whole = {"id": f"chatcmpl-{CHAT}", "object": "chat.completion", "created": 1_700_000_000, "model": "model"}
         return reply(whole | {"choices": [choice], "usage": USAGE | {"completion_tokens_details": details}})
 
-    def _check(self, said: Any, chat: str) -> None:
-        if "model" not in said or "messages" not in said:
+    def _check(self, document: Any, chat: str) -> None:
+        if "model" not in document or "messages" not in document:
             raise _Refusal(101, "required argument are missing: model,messages; ")
-        if not isinstance(said.get("extra_body", {}), dict):
+        if not isinstance(document.get("extra_body", {}), dict):
             raise _Refusal(102, "extra_body must be an object.")
-        if not said["messages"]:
+        if not document["messages"]:
             raise _Refusal(102, "You have to provide messages.")
-        if said["messages"][-1]["role"] != "user":
+        if document["messages"][-1]["role"] != "user":
             raise _Refusal(102, "The last content of this conversation is not from user.")
-        if any(not isinstance(message["content"], str) for message in said["messages"]):  # infiniflow/ragflow#15358
+        if any(not isinstance(message["content"], str) for message in document["messages"]):  # infiniflow/ragflow#15358
             raise _Refusal(100, "TypeError(\"expected string or bytes-like object, got 'list'\")")
         if chat != CHAT:
             raise _Refusal(102, f"You don't own the chat {chat}")
-        if self._is_new and said["model"] != "model":  # infiniflow/ragflow#15726
-            raise _Refusal(101, f"`llm_id` {said['model']} doesn't exist")
+        if self._is_new and document["model"] != "model":  # infiniflow/ragflow#15726
+            raise _Refusal(101, f"`llm_id` {document['model']} doesn't exist")
 
     def _chunks(self, words: str, reference: bool) -> list[str]:
         deltas = [{"reasoning_content": THOUGHT, "content": None}]
@@ -133,12 +136,12 @@ class Ragflow:
 
     # --- agents -------------------------------------------------------------------------------------------
 
-    def _agent(self, said: Any, agent: str) -> bytes:
-        if any(not isinstance(message["content"], str) for message in said["messages"]):
+    def _agent(self, document: Any, agent: str) -> bytes:
+        if any(not isinstance(message["content"], str) for message in document["messages"]):
             raise _Refusal(100, "TypeError(\"expected string or bytes-like object, got 'list'\")")
         failed = agent != AGENT
         reported = "**ERROR**: Agent not found." if failed else ANSWER
-        if not said.get("stream", not self._is_new):
+        if not document.get("stream", not self._is_new):
             choice = {"index": 0, "message": {"role": "assistant", "content": reported}, "finish_reason": "stop"}
             created = 1_700_000_000 if self._is_new else None  # infiniflow/ragflow#16401
             whole = {"id": self._own_id(), "object": "chat.completion", "created": created, "model": "", "param": None}
@@ -158,10 +161,10 @@ class Ragflow:
         return f"chatcmpl-{self.number}"
 
 
-def _agent_of(said: Any) -> str:
-    if said.get("openai-compatible") is not True or "agent_id" not in said:
+def _agent_of(document: Any) -> str:
+    if document.get("openai-compatible") is not True or "agent_id" not in document:
         raise _Refusal(101, "required argument are missing: agent_id; ")
-    return str(said["agent_id"])
+    return str(document["agent_id"])
 
 
 def _events(*events: str) -> bytes:

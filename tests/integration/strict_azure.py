@@ -99,7 +99,7 @@ class StrictAzure:
     base: str = "/v1"
     ranks: Literal["jina", "tei"] = "jina"
     deployments: Sequence[Deployment] = DEPLOYMENTS
-    says: Callable[[Mapping[str, Any]], dict[str, Any]] = field(default=lambda said: _message(said))
+    says: Callable[[Mapping[str, Any]], dict[str, Any]] = field(default=lambda body: _message(body))
     refusals: list[str] = field(default_factory=list)
 
     def answer(self, request: Received) -> Dialogue:
@@ -127,62 +127,62 @@ class StrictAzure:
     # --- chat ---------------------------------------------------------------------------------------------
 
     def chat(self, request: Received) -> bytes:
-        said = _json(request)
-        _check_members(said, CHAT_MEMBERS)
-        self.check_model(said)
-        _check_nested(said)
-        _check_messages(said)
-        message = self.says(said)
-        return _streamed(said, message) if said.get("stream") else _whole(said, message)
+        body = _json(request)
+        _check_members(body, CHAT_MEMBERS)
+        self.check_model(body)
+        _check_nested(body)
+        _check_messages(body)
+        message = self.says(body)
+        return _streamed(body, message) if body.get("stream") else _whole(body, message)
 
     def complete(self, request: Received) -> bytes:
-        said = _json(request)
-        _check_members(said, COMPLETION_MEMBERS)
-        self.check_model(said)
-        if not isinstance(said.get("prompt"), str):
+        body = _json(request)
+        _check_members(body, COMPLETION_MEMBERS)
+        self.check_model(body)
+        if not isinstance(body.get("prompt"), str):
             raise Refused("Invalid type for 'prompt': expected a string.", param="prompt")
-        head = _head(said, "text_completion")
-        pieces = _text_choices(TEXT) if said.get("stream") else [{"index": 0, "text": TEXT, "finish_reason": "stop"}]
+        head = _head(body, "text_completion")
+        pieces = _text_choices(TEXT) if body.get("stream") else [{"index": 0, "text": TEXT, "finish_reason": "stop"}]
         made = [{**head, "choices": [{**choice, "logprobs": None}]} for choice in pieces]
-        if not said.get("stream"):
+        if not body.get("stream"):
             return reply({**made[0], "usage": USAGE})
-        asked = (said.get("stream_options") or {}).get("include_usage")
+        asked = (body.get("stream_options") or {}).get("include_usage")
         counted = [{**head, "choices": [], "usage": USAGE}] if asked else []
         return stream(*map(event, [*made, *counted]), event("[DONE]"))
 
-    def check_model(self, said: Mapping[str, Any]) -> None:
+    def check_model(self, body: Mapping[str, Any]) -> None:
         """Raises Refused where there is no such model, and for what it does not take."""
-        found = next((one for one in self.deployments if one.name == said.get("model")), None)
+        found = next((one for one in self.deployments if one.name == body.get("model")), None)
         if found is None:
             expected = "The API deployment for this resource does not exist."
             raise Refused(expected, status=404, code="DeploymentNotFound")
-        _check_deployment(said, found)
+        _check_deployment(body, found)
 
     # --- the rest -----------------------------------------------------------------------------------------
 
     def embeddings(self, request: Received) -> bytes:
-        said = _json(request)
-        _check_members(said, VECTOR_MEMBERS)
-        inputs = said.get("input")
+        body = _json(request)
+        _check_members(body, VECTOR_MEMBERS)
+        inputs = body.get("input")
         inputs = inputs if isinstance(inputs, list) else [inputs]
         if len(inputs) > MOST_INPUTS:
             raise Refused(f"Too many inputs. The max number of inputs is {MOST_INPUTS}.")
-        if said.get("encoding_format", "float") != "float":
+        if body.get("encoding_format", "float") != "float":
             raise Refused("base64 encoding is not currently supported", param="encoding_format")
-        vectors = [vector(text, said.get("dimensions", 3)) for text in inputs]
+        vectors = [vector(text, body.get("dimensions", 3)) for text in inputs]
         data = [{"object": "embedding", "index": index, "embedding": one} for index, one in enumerate(vectors)]
         usage = {"prompt_tokens": len(inputs), "total_tokens": len(inputs)}
-        return reply({"object": "list", "data": data, "model": said["model"], "usage": usage})
+        return reply({"object": "list", "data": data, "model": body["model"], "usage": usage})
 
     def rerank(self, request: Received) -> bytes:
-        said = _json(request)
+        body = _json(request)
         known, name = (TEI_MEMBERS, "texts") if self.ranks == "tei" else (RANK_MEMBERS, "documents")
-        _check_ranked(said, known, name)
-        order = sorted(((score(text), index) for index, text in enumerate(said[name])), reverse=True)
+        _check_ranked(body, known, name)
+        order = sorted(((score(text), index) for index, text in enumerate(body[name])), reverse=True)
         if self.ranks == "tei":
             return reply([{"index": index, "score": value} for value, index in order])
-        results = [{"index": index, "relevance_score": value} for value, index in order[: said.get("top_n") or None]]
-        return reply({"model": said["model"], "results": results, "usage": {"total_tokens": 5}})
+        results = [{"index": index, "relevance_score": value} for value, index in order[: body.get("top_n") or None]]
+        return reply({"model": body["model"], "results": results, "usage": {"total_tokens": 5}})
 
     def transcribe(self, request: Received) -> bytes:
         kind = request.header("content-type") or ""
@@ -228,64 +228,64 @@ def score(text: str) -> float:
 def _json(request: Received) -> dict[str, Any]:
     if request.header("content-type") != "application/json":
         raise Refused("Expected content-type application/json.", status=415)
-    said: dict[str, Any] = request.json()
-    return said
+    body: dict[str, Any] = request.json()
+    return body
 
 
-def _check_members(said: Mapping[str, Any], known: frozenset[str]) -> None:
-    strays = [name for name in said if name not in known]
+def _check_members(body: Mapping[str, Any], known: frozenset[str]) -> None:
+    strays = [name for name in body if name not in known]
     if strays:
         raise Refused(f"Unrecognized request argument supplied: {strays[0]}")
 
 
-def _check_nested(said: Any) -> None:
-    for place, where, inner in _objects(said, "", ""):
+def _check_nested(body: Any) -> None:
+    for place, where, inner in _objects(body, "", ""):
         strays = [name for name in inner if name not in NESTED.get(place, frozenset(inner))]
         if strays:
             param = f"{where}.{strays[0]}"
             raise Refused(f"Unknown parameter: '{param}'.", param=param, code="unknown_parameter")
 
 
-def _objects(said: Any, place: str, where: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def _objects(body: Any, place: str, where: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Every object below: its place in general (`tools[]`), in particular (`tools[0]`), itself."""
-    if isinstance(said, dict):
-        yield place, where, said
-        for name, value in said.items():
+    if isinstance(body, dict):
+        yield place, where, body
+        for name, value in body.items():
             yield from _objects(value, f"{place}.{name}".lstrip("."), f"{where}.{name}".lstrip("."))
-    elif isinstance(said, list):
-        for index, value in enumerate(said):
+    elif isinstance(body, list):
+        for index, value in enumerate(body):
             yield from _objects(value, f"{place}[]", f"{where}[{index}]")
 
 
-def _check_deployment(said: Mapping[str, Any], deployment: Deployment) -> None:
-    for name in said:
+def _check_deployment(body: Mapping[str, Any], deployment: Deployment) -> None:
+    for name in body:
         if name in deployment.fixed or (deployment.fixed and name in INSTEAD):
             reported = f"Unsupported parameter: '{name}' is not supported with this model."
             reported += f" Use '{INSTEAD[name]}' instead." if name in INSTEAD else ""
             raise Refused(reported, param=name, code="unsupported_parameter")
-        if name in deployment.only_default and said[name] != 1:
+        if name in deployment.only_default and body[name] != 1:
             reported = (
-                f"Unsupported value: '{name}' does not support {said[name]} with this model."
+                f"Unsupported value: '{name}' does not support {body[name]} with this model."
                 " Only the default (1) value is supported."
             )
             raise Refused(reported, param=name, code="unsupported_value")
-    if said.get("stream") and not deployment.streams:
+    if body.get("stream") and not deployment.streams:
         reported = (
             "Unsupported value: 'stream' does not support true with this model."
             " Only the default (false) value is supported."
         )
         raise Refused(reported, param="stream", code="unsupported_value")
-    if not said.get("stream") and not deployment.whole:
+    if not body.get("stream") and not deployment.whole:
         # infiniflow/ragflow#5912, DashScope's words
         reported = "This model only support stream mode, please enable the stream parameter to access the model. "
         raise Refused(reported, code="invalid_parameter_error")
-    if "stream_options" in said and not said.get("stream"):
+    if "stream_options" in body and not body.get("stream"):
         reported = "The 'stream_options' parameter is only allowed when 'stream' is enabled."
         raise Refused(reported, param="stream_options")
 
 
-def _check_messages(said: Mapping[str, Any]) -> None:
-    for index, message in enumerate(said["messages"]):
+def _check_messages(body: Mapping[str, Any]) -> None:
+    for index, message in enumerate(body["messages"]):
         if message.get("content") is None and not message.get("tool_calls"):
             param = f"messages.[{index}].content"
             raise Refused("Invalid value for 'content': expected a string, got null.", param=param)
@@ -296,13 +296,13 @@ def _check_messages(said: Mapping[str, Any]) -> None:
             raise Refused("Image url should be a valid url or data:image/TYPE;base64")
 
 
-def _check_ranked(said: Mapping[str, Any], known: frozenset[str], name: str) -> None:
+def _check_ranked(body: Mapping[str, Any], known: frozenset[str], name: str) -> None:
     """As FastAPI does: 422 with a list."""
-    faults = [("extra_forbidden", "Extra inputs are not permitted", stray) for stray in said if stray not in known]
-    faults += [("missing", "Field required", needed) for needed in ("query", name) if needed not in said]
+    faults = [("extra_forbidden", "Extra inputs are not permitted", stray) for stray in body if stray not in known]
+    faults += [("missing", "Field required", needed) for needed in ("query", name) if needed not in body]
     flags = ("return_documents", "raw_scores", "return_text", "truncate")
     faults += [
-        ("bool_type", "Input should be a valid boolean", flag) for flag in flags if isinstance(said.get(flag), str)
+        ("bool_type", "Input should be a valid boolean", flag) for flag in flags if isinstance(body.get(flag), str)
     ]
     if faults:
         refused = Refused(faults[0][1], status=422)
@@ -315,9 +315,9 @@ def _check_ranked(said: Mapping[str, Any], known: frozenset[str], name: str) -> 
 # --- what it says ---------------------------------------------------------------------------------------
 
 
-def _message(said: Mapping[str, Any]) -> dict[str, Any]:
+def _message(body: Mapping[str, Any]) -> dict[str, Any]:
     """Two calls in parallel where there are tools and none was called yet; else a text."""
-    if not said.get("tools") or any(message["role"] == "tool" for message in said["messages"]):
+    if not body.get("tools") or any(message["role"] == "tool" for message in body["messages"]):
         return {"role": "assistant", "content": TEXT}
     calls = [
         {"id": f"call_{number}", "type": "function", "function": {"name": name, "arguments": json.dumps(arguments)}}
@@ -330,23 +330,23 @@ def _finish(message: Mapping[str, Any]) -> str:
     return "tool_calls" if message.get("tool_calls") else "stop"
 
 
-def _head(said: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    return {"id": "chatcmpl-1", "object": kind, "created": 1, "model": said["model"]}
+def _head(body: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    return {"id": "chatcmpl-1", "object": kind, "created": 1, "model": body["model"]}
 
 
-def _whole(said: Mapping[str, Any], message: Mapping[str, Any]) -> bytes:
+def _whole(body: Mapping[str, Any], message: Mapping[str, Any]) -> bytes:
     choice = {"index": 0, "message": message, "finish_reason": _finish(message), "content_filter_results": {}}
     filtered = [{"prompt_index": 0, "content_filter_results": {}}]
-    head = _head(said, "chat.completion")
+    head = _head(body, "chat.completion")
     return reply({**head, "choices": [choice], "usage": USAGE, "prompt_filter_results": filtered})
 
 
-def _streamed(said: Mapping[str, Any], message: Mapping[str, Any]) -> bytes:
+def _streamed(body: Mapping[str, Any], message: Mapping[str, Any]) -> bytes:
     """The first chunk has no choices but filter results, which RAGFlow's vision class dies of."""
     empty = {"id": "", "object": "", "created": 0, "model": "", "choices": []}
     filtered = {**empty, "prompt_filter_results": [{"prompt_index": 0, "content_filter_results": {}}]}
-    head = _head(said, "chat.completion.chunk")
-    asked = (said.get("stream_options") or {}).get("include_usage")
+    head = _head(body, "chat.completion.chunk")
+    asked = (body.get("stream_options") or {}).get("include_usage")
     none = {"usage": None} if asked else {}
     choices = [
         *({"index": 0, "delta": delta, "finish_reason": None} for delta in _deltas(message)),

@@ -61,7 +61,7 @@ def chunks(answer: Answer) -> list[dict[str, Any]]:
     return [json.loads(data) for data in answer.events[:-1]]
 
 
-def said(found: list[dict[str, Any]], member: str = "content") -> str:
+def text_of(found: list[dict[str, Any]], member: str = "content") -> str:
     return "".join(choice["delta"].get(member) or "" for one in found for choice in one["choices"])
 
 
@@ -92,7 +92,7 @@ async def test_a_plain_answer_is_a_completion_of_its_own(version, paths, model):
 async def test_a_stream_holds_the_answer_once_under_one_id_and_ends_well(version, paths, model):
     answer = await asked(Ragflow(version), chat(model=model, stream=True), paths)
     found = chunks(answer)
-    assert said(found) == ANSWER
+    assert text_of(found) == ANSWER
     assert len({one["id"] for one in found}) == 1
     assert CHAT not in found[0]["id"]
     assert all(isinstance(one["created"], int) and one["object"] == "chat.completion.chunk" for one in found)
@@ -102,7 +102,7 @@ async def test_a_stream_holds_the_answer_once_under_one_id_and_ends_well(version
 
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_thoughts_are_distinguished_from_the_answer(version):
-    assert said(chunks(await asked(Ragflow(version), chat(stream=True))), "reasoning_content") == THOUGHT
+    assert text_of(chunks(await asked(Ragflow(version), chat(stream=True))), "reasoning_content") == THOUGHT
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -122,7 +122,7 @@ async def test_every_sdk_can_ask_for_references_and_gets_them(version):
     assert "extra_body=reference" in answer.headers["x-gatepass-adapted"]
     found = chunks(await asked(Ragflow(version), chat(reference=True, stream=True)))
     assert [CHUNK] in [choice["delta"].get("reference") for one in found for choice in one["choices"]]
-    assert said(found) == ANSWER
+    assert text_of(found) == ANSWER
 
 
 @pytest.mark.parametrize("model", ["handbook", "desk"])
@@ -175,8 +175,8 @@ async def test_an_error_in_a_200_has_a_true_status(body, status, code, begins, s
 
 @pytest.mark.parametrize(("code", "status"), [(100, 502), (105, 502), (106, 503), (108, 403), (417, 417), (9999, 502)])
 async def test_a_code_becomes_the_status_that_it_means(code, status):
-    said = [Send(reply({"code": code, "message": "so it is"}))]
-    async with Scripted(said) as upstream, gateway(**blocks(upstream)) as gp:
+    dialogue = [Send(reply({"code": code, "message": "so it is"}))]
+    async with Scripted(dialogue) as upstream, gateway(**blocks(upstream)) as gp:
         answer = await gp.ask(chat()).answer()
     assert (answer.status, answer.error["code"]) == (status, str(code))
 

@@ -32,10 +32,10 @@ PAGE = b"<!doctype html><html><head><title>Sign in to Corp</title></head><body>n
 
 
 @dataclass(frozen=True)
-class Form:
+class RejectionForm:
     """How an upstream says no, what must be configured for it, and what the client gets if it never says yes."""
 
-    said: bytes
+    reply_bytes: bytes
     rejection: Mapping[str, Any] = field(default_factory=dict)
     status: int = 401
     code: str = "upstream_auth"
@@ -43,27 +43,31 @@ class Form:
 
 
 FORMS = {
-    "a 401": Form(reply({"error": {"message": "token expired", "type": "authentication_error"}}, 401)),
-    "a 403": Form(
+    "a 401": RejectionForm(reply({"error": {"message": "token expired", "type": "authentication_error"}}, 401)),
+    "a 403": RejectionForm(
         reply({"error": {"message": "forbidden", "code": "denied"}}, 403), {"statuses": [403]}, 403, "denied"
     ),
-    "a code in a 200": Form(reply({"code": "A0230", "msg": "the session is over"}), {"codes": ["A0230"]}),
-    "a number in a 400": Form(reply({"errorCode": 40101, "errorMessage": "no session"}, 400), {"codes": [40101]}, 400),
-    "Baidu's code in a 200": Form(reply({"error_code": 110, "error_msg": "Access token invalid or no longer valid"})),
-    "an HTML page": Form(reply(PAGE, content_type="text/html"), {}, 502, "upstream_html"),
-    "a redirect": Form(
+    "a code in a 200": RejectionForm(reply({"code": "A0230", "msg": "the session is over"}), {"codes": ["A0230"]}),
+    "a number in a 400": RejectionForm(
+        reply({"errorCode": 40101, "errorMessage": "no session"}, 400), {"codes": [40101]}, 400
+    ),
+    "Baidu's code in a 200": RejectionForm(
+        reply({"error_code": 110, "error_msg": "Access token invalid or no longer valid"})
+    ),
+    "an HTML page": RejectionForm(reply(PAGE, content_type="text/html"), {}, 502, "upstream_html"),
+    "a redirect": RejectionForm(
         head(302, location="https://sso.corp.example/login?session=secret", content_length="0"),
         {},
         502,
         "upstream_redirect",
     ),
-    "a redirect to a named host": Form(
+    "a redirect to a named host": RejectionForm(
         head(307, location="https://www.corp.example/", content_length="0"),
         {"login_hosts": ["www.*.example"]},
         502,
         "upstream_redirect",
     ),
-    "a stream's first event": Form(
+    "a stream's first event": RejectionForm(
         stream(event({"error": {"message": "token expired", "code": "token_expired"}})),
         {},
         401,
@@ -77,7 +81,7 @@ CASES = [(form, streamed) for form in FORMS for streamed in FORMS[form].streams]
 class Firm:
     """An issuer, and an upstream that takes the tokens in `good` (all that were minted, while it is None)."""
 
-    def __init__(self, form: Form) -> None:
+    def __init__(self, form: RejectionForm) -> None:
         self.form = form
         self.minted: list[str] = []
         self.revoked: set[str] = set()
@@ -115,7 +119,7 @@ class Firm:
         token = (request.header("authorization") or "").removeprefix("Bearer ")
         is_forbidden = self.forbidden is not None and request.json()["model"] == self.forbidden
         if is_forbidden or self.takes_nothing or token not in self.minted or token in self.revoked:
-            return [Wait(self.refuses), Send(self.form.said)]
+            return [Wait(self.refuses), Send(self.form.reply_bytes)]
         return [Send(stream(*EVENTS) if request.json().get("stream") else reply(COMPLETION))]
 
     def playing(self, *dialogues: Dialogue) -> Scripted:
@@ -224,7 +228,7 @@ async def test_what_is_not_configured_is_passed_on_and_costs_no_token(form):
         ("a redirect", {"login_hosts": ["login.corp.example"]}),
     ],
 )
-async def test_a_page_that_is_said_to_be_no_login_costs_no_token(form, rejection):
+async def test_a_page_configured_as_no_login_page_costs_no_token(form, rejection):
     async with Firm(FORMS[form]) as firm, gateway(**firm.blocks(rejection=rejection)) as gp:
         firm.takes_nothing = True
         assert (await asked(gp)).error["code"] == FORMS[form].code
@@ -232,7 +236,7 @@ async def test_a_page_that_is_said_to_be_no_login_costs_no_token(form, rejection
 
 
 async def test_a_redirect_that_says_only_that_the_url_is_wrong_costs_no_token():
-    wrong = Form(head(308, location="/v1/chat/completions/", content_length="0"))
+    wrong = RejectionForm(head(308, location="/v1/chat/completions/", content_length="0"))
     async with Firm(wrong) as firm, gateway(**firm.blocks()) as gp:
         firm.takes_nothing = True
         assert (await asked(gp)).error["code"] == "upstream_redirect"
@@ -241,9 +245,9 @@ async def test_a_redirect_that_says_only_that_the_url_is_wrong_costs_no_token():
 
 async def test_a_rejection_in_one_form_and_then_in_another_is_one_repeat():
     """A 401 for the first token and a login page for the second: the request went out twice, and no more."""
-    said = iter([reply({"error": "expired"}, 401), reply(PAGE, content_type="text/html")])
+    replies = iter([reply({"error": "expired"}, 401), reply(PAGE, content_type="text/html")])
     async with Firm(FORMS["a 401"]) as firm:
-        firm.chat = Scripted(answer=lambda _: [Send(next(said))])
+        firm.chat = Scripted(answer=lambda _: [Send(next(replies))])
         async with firm.chat, gateway(**firm.blocks()) as gp:
             answer = await asked(gp)
             assert (answer.status, answer.error["code"]) == (502, "upstream_html")
@@ -252,7 +256,7 @@ async def test_a_rejection_in_one_form_and_then_in_another_is_one_repeat():
 
 async def test_an_upstream_that_refuses_what_another_takes_costs_one_fetch_a_minute():
     """One credential, two upstreams: each of the pairs below cost a fetch before there was a bound."""
-    async with Firm(FORMS["a 401"]) as firm, Scripted([Send(FORMS["a 401"].said)]) as closed:
+    async with Firm(FORMS["a 401"]) as firm, Scripted([Send(FORMS["a 401"].reply_bytes)]) as closed:
         blocks = firm.blocks()
         blocks["upstreams"]["closed"] = {"base_url": closed.url, "credential": "corp"}
         blocks["models"] = {"m": {"upstream": "chat"}, "other": {"upstream": "closed"}}
@@ -273,7 +277,7 @@ async def test_an_upstream_that_refuses_every_second_request_is_one_fetch_a_seco
     def flapping(_: Received) -> Dialogue:
         nonlocal turn
         turn += 1
-        return [Send(reply(COMPLETION) if turn % 2 else FORMS["a 401"].said)]
+        return [Send(reply(COMPLETION) if turn % 2 else FORMS["a 401"].reply_bytes)]
 
     async with Firm(FORMS["a 401"]) as firm, Scripted(answer=flapping) as chat:
         firm.chat = chat
@@ -286,7 +290,7 @@ async def test_an_upstream_that_refuses_every_second_request_is_one_fetch_a_seco
 
 
 async def test_a_token_that_one_upstream_refused_serves_another_while_the_issuer_hangs():
-    async with Firm(FORMS["a 401"]) as firm, Scripted([Send(FORMS["a 401"].said)]) as closed:
+    async with Firm(FORMS["a 401"]) as firm, Scripted([Send(FORMS["a 401"].reply_bytes)]) as closed:
         blocks = firm.blocks()
         blocks["upstreams"]["closed"] = {"base_url": closed.url, "credential": "corp"}
         blocks["models"] = {"m": {"upstream": "chat"}, "other": {"upstream": "closed"}}
@@ -327,8 +331,11 @@ async def test_a_rejection_whose_body_never_comes_holds_up_no_renewal():
 
 
 async def test_what_came_of_a_stalled_rejection_is_reported_where_there_is_no_other_token():
-    said = b'{"error": {"message": "no such client here"}}'
-    stalled: Dialogue = [Send(head(401, content_type="application/json", content_length="500") + said), Hold()]
+    rejection_body = b'{"error": {"message": "no such client here"}}'
+    stalled: Dialogue = [
+        Send(head(401, content_type="application/json", content_length="500") + rejection_body),
+        Hold(),
+    ]
     async with Firm(FORMS["a 401"]) as firm:
         firm.only = "the-only-token"
         firm.chat = Scripted(stalled)
@@ -341,8 +348,8 @@ async def test_what_came_of_a_stalled_rejection_is_reported_where_there_is_no_ot
 async def test_a_token_that_ended_while_its_request_waited_for_a_connection_is_not_sent():
     async with Firm(FORMS["a 401"]) as firm:
         firm.life_s = 2
-        said, go_on = Send(reply(COMPLETION)), asyncio.Event()
-        firm.chat = firm.playing([said], [Wait(go_on), said], [said])
+        sent, go_on = Send(reply(COMPLETION)), asyncio.Event()
+        firm.chat = firm.playing([sent], [Wait(go_on), sent], [sent])
         async with firm.chat, gateway(clock=firm.clock, **firm.blocks(max_connections=1)) as gp:
             assert (await asked(gp)).status == 200
             asking = [asyncio.create_task(asked(gp)) for _ in range(3)]

@@ -29,13 +29,17 @@ def streamed(document: Any) -> bytes:
 async def test_a_whole_response_in_the_place_of_a_stream_becomes_all_of_its_events():
     async with Scripted(answer=lambda _: [Send(reply(RESPONSE))]) as upstream, gateway(upstream=upstream.url) as gp:
         answer = await gp.ask(ASKED, "/v1/responses").answer()
-    said = strict_events(answer.body)
+    events = strict_events(answer.body)
     assert (answer.status, answer.whole, answer.headers["content-type"]) == (
         200, True, "text/event-stream; charset=utf-8",
     )  # fmt: skip
     assert answer.headers["x-gatepass-adapted"] == "stream=synth"
-    assert said[-1].response.to_dict() == RESPONSE
-    assert [one.type for one in said][:3] == ["response.created", "response.in_progress", "response.output_item.added"]
+    assert events[-1].response.to_dict() == RESPONSE
+    assert [one.type for one in events][:3] == [
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+    ]
     assert upstream.received[0].json() == ASKED
 
 
@@ -48,8 +52,11 @@ async def test_an_incomplete_response_is_a_stream_that_ends_so():
 
 @pytest.mark.parametrize("status", ["queued", "in_progress"])
 async def test_an_unfinished_response_in_the_place_of_a_stream_ends_or_is_an_error(status):
-    said = [{**RESPONSE, "status": status}, {**RESPONSE, "status": status, "output": []}]
-    async with Scripted(answer=lambda _: [Send(reply(said.pop(0)))]) as upstream, gateway(upstream=upstream.url) as gp:
+    replies = [{**RESPONSE, "status": status}, {**RESPONSE, "status": status, "output": []}]
+    async with (
+        Scripted(answer=lambda _: [Send(reply(replies.pop(0)))]) as upstream,
+        gateway(upstream=upstream.url) as gp,
+    ):
         finished = await gp.ask(ASKED, "/v1/responses").answer()
         refused = await gp.ask(ASKED, "/v1/responses").answer()
     assert strict_events(finished.body)[-1].response.to_dict() == RESPONSE
@@ -58,9 +65,9 @@ async def test_an_unfinished_response_in_the_place_of_a_stream_ends_or_is_an_err
 
 @pytest.mark.parametrize("labelled", [True, False])
 async def test_a_stream_in_the_place_of_a_response_becomes_that_response(labelled):
-    said = streamed(RESPONSE)
-    said = said if labelled else said.replace(b"text/event-stream", b"application/json ", 1)
-    async with Scripted(answer=lambda _: [Send(said)]) as upstream, gateway(upstream=upstream.url) as gp:
+    sent = streamed(RESPONSE)
+    sent = sent if labelled else sent.replace(b"text/event-stream", b"application/json ", 1)
+    async with Scripted(answer=lambda _: [Send(sent)]) as upstream, gateway(upstream=upstream.url) as gp:
         answer = await gp.ask({**ASKED, "stream": False}, "/v1/responses").answer()
     assert (answer.status, answer.json()) == (200, RESPONSE)
     assert (answer.headers["content-type"], answer.headers["x-gatepass-adapted"]) == (
@@ -69,15 +76,15 @@ async def test_a_stream_in_the_place_of_a_response_becomes_that_response(labelle
 
 
 @pytest.mark.parametrize(
-    ("said", "code"),
+    ("sent", "code"),
     [
         (stream(*EVENTS[:2], end=LAST_CHUNK), "upstream_closed"),
         (streamed({**RESPONSE, "status": "failed", "error": {"code": "busy", "message": "no room"}}), "busy"),
         (stream(b'event: error\ndata: {"type":"error","code":"busy","message":"no room"}\n\n'), "busy"),
     ],
 )
-async def test_a_stream_that_is_no_response_is_an_error_with_a_status(said, code):
-    async with Scripted(answer=lambda _: [Send(said)]) as upstream, gateway(upstream=upstream.url) as gp:
+async def test_a_stream_that_is_no_response_is_an_error_with_a_status(sent, code):
+    async with Scripted(answer=lambda _: [Send(sent)]) as upstream, gateway(upstream=upstream.url) as gp:
         answer = await gp.ask({**ASKED, "stream": False}, "/v1/responses").answer()
     assert (answer.status >= 400, answer.error["code"]) == (True, code)
 
@@ -199,11 +206,11 @@ async def test_an_error_in_the_place_of_a_kept_response_is_one(answer, status, c
 
 @pytest.mark.parametrize("ends", [True, False])
 async def test_the_events_of_a_kept_response_pass_and_a_cut_never_looks_like_an_end(ends):
-    said = EVENTS[1:] if ends else EVENTS[1:2]
-    path, events = "/v1/responses/resp_1?stream=true&starting_after=0", stream(*said, end=LAST_CHUNK)
+    kept = EVENTS[1:] if ends else EVENTS[1:2]
+    path, events = "/v1/responses/resp_1?stream=true&starting_after=0", stream(*kept, end=LAST_CHUNK)
     async with Scripted(answer=lambda _: [Send(events)]) as upstream, gateway(upstream=upstream.url) as gp:
         answer = await gp.ask(None, path, method="GET", headers={}).answer()
     assert upstream.received[0].target == path
-    assert answer.body.startswith(b"".join(said))
-    assert (answer.body == b"".join(said)) == ends
+    assert answer.body.startswith(b"".join(kept))
+    assert (answer.body == b"".join(kept)) == ends
     assert (b"event: error\n" in answer.body) == (not ends)

@@ -20,14 +20,16 @@ LISTED = [deployment.name for deployment in DEPLOYMENTS]
 
 def expected(replay: Replay) -> object:
     """What RAGFlow is to read, whatever stands between it and this upstream."""
-    said = json.loads(replay.body) if replay.headers.get("content-type") == "application/json" and replay.body else {}
+    document = (
+        json.loads(replay.body) if replay.headers.get("content-type") == "application/json" and replay.body else {}
+    )
     match replay.reads:
         case Reads.TOOLS | Reads.TOOLS_STREAM:
             return list(CALLS)
         case Reads.VECTORS | Reads.PACKED_VECTORS:
-            return [vector(text, said.get("dimensions", 3)) for text in said["input"]]
+            return [vector(text, document.get("dimensions", 3)) for text in document["input"]]
         case Reads.RANKS | Reads.RANKS_TEI:
-            return {index: score(text) for index, text in enumerate(said.get("documents") or said["texts"])}
+            return {index: score(text) for index, text in enumerate(document.get("documents") or document["texts"])}
         case Reads.TRANSCRIPT:
             return TRANSCRIPT
         case Reads.SPEECH:
@@ -124,8 +126,8 @@ async def test_a_verification_is_refused_in_azures_words(model, message, param, 
 
 
 def chat(**members: object) -> Replay:
-    said = {"messages": [{"role": "user", "content": "Hi"}], **members}
-    return replace(VERIFY, body=json.dumps(said).encode())
+    document = {"messages": [{"role": "user", "content": "Hi"}], **members}
+    return replace(VERIFY, body=json.dumps(document).encode())
 
 
 @pytest.mark.parametrize(

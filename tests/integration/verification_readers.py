@@ -65,13 +65,13 @@ def dify_stream(answer: Answer) -> str:
     """What a first message shows: blocks between blank lines, those that begin with a colon thrown away."""
     text = ""
     for block in _ok(answer).body.decode().split("\n\n"):
-        said = block.strip().removeprefix("data: ").lstrip()
-        if not said or block.strip().startswith(":") or said == "[DONE]":
+        block_data = block.strip().removeprefix("data: ").lstrip()
+        if not block_data or block.strip().startswith(":") or block_data == "[DONE]":
             continue
         try:
-            chunk = json.loads(said)
+            chunk = json.loads(block_data)
         except ValueError:
-            raise Misread(f"Non-JSON encountered: {said[:80]!r}") from None
+            raise Misread(f"Non-JSON encountered: {block_data[:80]!r}") from None
         _dify_counts(chunk.get("usage") or {"prompt_tokens": 0, "completion_tokens": 0})
         if chunk["choices"]:
             text += chunk["choices"][0].get("delta", {}).get("content") or ""

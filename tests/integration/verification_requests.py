@@ -159,9 +159,9 @@ HI = {"role": "user", "content": "hi"}
 # --- Dify -------------------------------------------------------------------------------------------------
 
 
-def _dify(version: str, screen: str, path: str, said: Any, **fields: Any) -> Check:
+def _dify(version: str, screen: str, path: str, document: Any, **fields: Any) -> Check:
     fields = {"headers": REQUESTS, "deadline_s": DIFY_S[1], "profile": "dify", **fields}
-    return Check("Dify", version, screen, path, body=by_requests(said), **fields)
+    return Check("Dify", version, screen, path, body=by_requests(document), **fields)
 
 
 CAPITALS = (
@@ -348,8 +348,8 @@ SETTINGS = {"frequency_penalty": 0, "presence_penalty": 0, "temperature": 1, "to
 COUNTED = {"stream_options": {"include_usage": True}}
 
 
-def _lobechat(version: str, screen: str, said: Any, read: Callable[[Answer], Any]) -> Check:
-    return Check("LobeChat", version, screen, CHAT, LOBECHAT, by_sdk(said), read, TEXT, SDK_S)
+def _lobechat(version: str, screen: str, document: Any, read: Callable[[Answer], Any]) -> Check:
+    return Check("LobeChat", version, screen, CHAT, LOBECHAT, by_sdk(document), read, TEXT, SDK_S)
 
 
 LOBECHAT_ROWS = (
@@ -377,9 +377,9 @@ LOBECHAT_ROWS = (
 # --- n8n --------------------------------------------------------------------------------------------------
 
 
-def _n8n(screen: str, said: Any, read: Callable[[Answer], Any], gives: Any, **fields: Any) -> Check:
+def _n8n(screen: str, document: Any, read: Callable[[Answer], Any], gives: Any, **fields: Any) -> Check:
     fields = {"path": CHAT, "headers": NODE, "deadline_s": N8N_NODE_S, **fields}
-    return Check("n8n", "1.x", screen, body=by_sdk(said), reads=read, gives=gives, **fields)
+    return Check("n8n", "1.x", screen, body=by_sdk(document), reads=read, gives=gives, **fields)
 
 
 N8N_ROWS = (
@@ -457,8 +457,8 @@ OPEN_WEBUI_ROWS = (
 )
 
 
-def _cherry(version: str, path: str, said: Any, read: Callable[[Answer], Any], gives: Any) -> Check:
-    body = by_sdk(said) if said is not None else b""
+def _cherry(version: str, path: str, document: Any, read: Callable[[Answer], Any], gives: Any) -> Check:
+    body = by_sdk(document) if document is not None else b""
     return Check("Cherry Studio", version, "check", path, CHERRY, body, read, gives, CHERRY_S, "cherry_studio")
 
 

@@ -27,7 +27,7 @@ def text(content: str) -> dict[str, str]:
     return {"type": "text", "text": content}
 
 
-def turn(role: str, content: Any, **more: Any) -> dict[str, Any]:
+def message(role: str, content: Any, **more: Any) -> dict[str, Any]:
     return {"role": role, "content": content, **more}
 
 
@@ -45,26 +45,37 @@ def unchanged(change: Change, *messages: Any) -> bool:
 
 
 def test_a_role_is_replaced_wherever_it_speaks():
-    messages = (turn("developer", "a"), turn("user", "developer"), turn("developer", "b"))
-    assert after(Role("developer", "system"), *messages) == [turn("system", "a"), messages[1], turn("system", "b")]
-    assert unchanged(Role("developer", "system"), turn("user", "x"), {"content": "no role"}, 5)
+    messages = (message("developer", "a"), message("user", "developer"), message("developer", "b"))
+    assert after(Role("developer", "system"), *messages) == [
+        message("system", "a"),
+        messages[1],
+        message("system", "b"),
+    ]
+    assert unchanged(Role("developer", "system"), message("user", "x"), {"content": "no role"}, 5)
 
 
 def test_the_system_text_precedes_the_first_user_text():
-    messages = (turn("system", [text("a"), text("b")]), turn("developer", "c"), turn("user", "d"), turn("user", "e"))
-    assert after(SystemIntoUser(), *messages) == [turn("user", "a\n\nb\n\nc\n\nd"), turn("user", "e")]
+    messages = (
+        message("system", [text("a"), text("b")]),
+        message("developer", "c"),
+        message("user", "d"),
+        message("user", "e"),
+    )
+    assert after(SystemIntoUser(), *messages) == [message("user", "a\n\nb\n\nc\n\nd"), message("user", "e")]
     for parts in ([PICTURE], []):
-        assert after(SystemIntoUser(), turn("user", parts), turn("system", "s")) == [turn("user", [text("s"), *parts])]
+        assert after(SystemIntoUser(), message("user", parts), message("system", "s")) == [
+            message("user", [text("s"), *parts])
+        ]
 
 
 @pytest.mark.parametrize(
     "messages",
     [
-        (turn("user", "u"),),
-        (turn("system", "s"),),
-        (turn("system", "s"), turn("user", None)),
-        (turn("system", [PICTURE]), turn("user", "u")),
-        (turn("system", None), turn("user", "u")),
+        (message("user", "u"),),
+        (message("system", "s"),),
+        (message("system", "s"), message("user", None)),
+        (message("system", [PICTURE]), message("user", "u")),
+        (message("system", None), message("user", "u")),
     ],
 )
 def test_a_system_message_that_has_no_place_to_go_stays(messages):
@@ -72,25 +83,30 @@ def test_a_system_message_that_has_no_place_to_go_stays(messages):
 
 
 def test_neighbours_of_one_role_become_one_message():
-    messages = (turn("user", "a"), turn("user", [text("b"), text("c")]), turn("assistant", "x"), turn("assistant", "y"))
-    assert after(MergedRoles(), *messages) == [turn("user", "a\n\nb\n\nc"), turn("assistant", "x\n\ny")]
+    messages = (
+        message("user", "a"),
+        message("user", [text("b"), text("c")]),
+        message("assistant", "x"),
+        message("assistant", "y"),
+    )
+    assert after(MergedRoles(), *messages) == [message("user", "a\n\nb\n\nc"), message("assistant", "x\n\ny")]
 
 
 def test_system_messages_become_one_in_front():
-    messages = (turn("user", "a"), turn("system", "s"), turn("user", "b"), turn("system", "t"))
-    assert after(MergedRoles(), *messages) == [turn("system", "s\n\nt"), turn("user", "a\n\nb")]
-    assert after(MergedRoles(), turn("system", "s"), turn("system", "t")) == [turn("system", "s\n\nt")]
+    messages = (message("user", "a"), message("system", "s"), message("user", "b"), message("system", "t"))
+    assert after(MergedRoles(), *messages) == [message("system", "s\n\nt"), message("user", "a\n\nb")]
+    assert after(MergedRoles(), message("system", "s"), message("system", "t")) == [message("system", "s\n\nt")]
 
 
 @pytest.mark.parametrize(
     "messages",
     [
-        (turn("system", "s"), turn("user", "a"), turn("assistant", "b"), turn("user", "c")),
-        (turn("user", "a"), turn("user", "b", name="n")),
-        (turn("user", "a"), turn("user", [PICTURE])),
-        (turn("tool", "a", tool_call_id="x"), turn("tool", "b", tool_call_id="y")),
-        (turn("tool", "a"), turn("tool", "b")),
-        (turn("user", "a"), turn("system", [PICTURE])),
+        (message("system", "s"), message("user", "a"), message("assistant", "b"), message("user", "c")),
+        (message("user", "a"), message("user", "b", name="n")),
+        (message("user", "a"), message("user", [PICTURE])),
+        (message("tool", "a", tool_call_id="x"), message("tool", "b", tool_call_id="y")),
+        (message("tool", "a"), message("tool", "b")),
+        (message("user", "a"), message("system", [PICTURE])),
     ],
 )
 def test_messages_that_are_more_than_text_are_not_joined(messages):
@@ -98,31 +114,35 @@ def test_messages_that_are_more_than_text_are_not_joined(messages):
 
 
 def test_text_parts_become_one_string():
-    messages = (turn("user", [text("a"), text("é")]), turn("system", [text("one")]), turn("user", "plain"))
-    assert after(TextContent(), *messages) == [turn("user", "a\n\né"), turn("system", "one"), turn("user", "plain")]
+    messages = (message("user", [text("a"), text("é")]), message("system", [text("one")]), message("user", "plain"))
+    assert after(TextContent(), *messages) == [
+        message("user", "a\n\né"),
+        message("system", "one"),
+        message("user", "plain"),
+    ]
 
 
 @pytest.mark.parametrize("content", [[], [text("a"), PICTURE], [{"type": "text"}], ["a"], [{"type": "x", "text": "a"}]])
 def test_lists_of_anything_else_stay(content):
-    assert unchanged(TextContent(), turn("user", content))
+    assert unchanged(TextContent(), message("user", content))
 
 
 def test_missing_content_becomes_an_empty_text():
     calls = [{"id": "c"}]
     messages = (
-        turn("assistant", None, tool_calls=calls),
+        message("assistant", None, tool_calls=calls),
         {"role": "assistant", "tool_calls": calls},
-        turn("user", None),
+        message("user", None),
     )
     assert after(EmptyContent(), *messages) == [
-        turn("assistant", "", tool_calls=calls),
+        message("assistant", "", tool_calls=calls),
         {"role": "assistant", "tool_calls": calls, "content": ""},
-        turn("user", ""),
+        message("user", ""),
     ]
-    assert unchanged(EmptyContent(), turn("assistant", ""), {"role": "user"})
+    assert unchanged(EmptyContent(), message("assistant", ""), {"role": "user"})
 
 
-ANSWER = turn(
+ANSWER = message(
     "assistant",
     "x",
     reasoning_content="r",
@@ -136,28 +156,28 @@ ANSWER = turn(
 
 
 def test_an_answer_that_comes_back_loses_what_only_an_answer_has():
-    assert after(Replayed(), ANSWER) == [turn("assistant", "x")]
+    assert after(Replayed(), ANSWER) == [message("assistant", "x")]
     kept = after(Replayed(keeps_reasoning=True), ANSWER)
-    assert kept == [turn("assistant", "x", reasoning_content="r", reasoning="r")]
+    assert kept == [message("assistant", "x", reasoning_content="r", reasoning="r")]
 
 
 def test_members_that_the_model_reads_remain():
-    message = turn("assistant", "x", refusal="no", audio={"id": "a"}, tool_calls=[{"id": "c"}], name="n")
-    assert unchanged(Replayed(), message, turn("user", "u", metadata={"a": 1}))
+    replayed = message("assistant", "x", refusal="no", audio={"id": "a"}, tool_calls=[{"id": "c"}], name="n")
+    assert unchanged(Replayed(), replayed, message("user", "u", metadata={"a": 1}))
 
 
 def test_tool_ids_become_short_in_both_places_and_always_the_same():
     calls = [{"id": "call_abc", "type": "function"}, {"id": "AbCdEf123"}, {"type": "function"}]
-    messages = (turn("assistant", None, tool_calls=calls), turn("tool", "r", tool_call_id="call_abc"))
+    messages = (message("assistant", None, tool_calls=calls), message("tool", "r", tool_call_id="call_abc"))
     short = short_id("call_abc")
     assert after(ToolIds(), *messages) == [
-        turn("assistant", None, tool_calls=[{"id": short, "type": "function"}, *calls[1:]]),
-        turn("tool", "r", tool_call_id=short),
+        message("assistant", None, tool_calls=[{"id": short, "type": "function"}, *calls[1:]]),
+        message("tool", "r", tool_call_id=short),
     ]
     assert (short, short_id(short)) == ("uCUSbrUmq", "uCUSbrUmq")
     assert len({short_id(f"call_{at}") for at in range(10_000)}) == 10_000
     assert all(len(short_id(f"é{at}")) == 9 and short_id(f"é{at}").isalnum() for at in range(100))
-    assert unchanged(ToolIds(), turn("assistant", None, tool_calls="x"), turn("tool", "r", tool_call_id=5))
+    assert unchanged(ToolIds(), message("assistant", None, tool_calls="x"), message("tool", "r", tool_call_id=5))
 
 
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}
@@ -167,9 +187,9 @@ INSTRUCTION = 'Answer with one JSON object that fits this JSON Schema, and with 
 @pytest.mark.parametrize(
     ("messages", "becomes"),
     [
-        ([turn("user", "u")], [turn("system", INSTRUCTION), turn("user", "u")]),
-        ([turn("developer", "d")], [turn("developer", f"d\n\n{INSTRUCTION}")]),
-        ([turn("system", [PICTURE])], [turn("system", INSTRUCTION), turn("system", [PICTURE])]),
+        ([message("user", "u")], [message("system", INSTRUCTION), message("user", "u")]),
+        ([message("developer", "d")], [message("developer", f"d\n\n{INSTRUCTION}")]),
+        ([message("system", [PICTURE])], [message("system", INSTRUCTION), message("system", [PICTURE])]),
     ],
 )
 def test_a_schema_is_added_as_text(messages, becomes):
