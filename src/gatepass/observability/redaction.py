@@ -11,7 +11,7 @@ import re
 from base64 import b64encode
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from html.entities import codepoint2name
 from urllib.parse import quote_plus
 
@@ -193,6 +193,12 @@ class _Form:
         return _parts(self.value)
 
     @cached_property
+    def spellings(self) -> dict[str, tuple[re.Pattern[str], ...]]:
+        """The patterns of each part that is not plain."""
+        others = {part for part in self.parts if not _is_plain(part)}
+        return {part: tuple(map(re.compile, _spellings(part))) for part in others}
+
+    @cached_property
     def pattern(self) -> re.Pattern[str]:
         head = "".join(
             part if _is_plain(part) else f"(?:{'|'.join(_spellings(part))})" for part in _parts(self.value[:HEAD_CHARS])
@@ -246,7 +252,7 @@ class _Form:
                 matching = [at for at in ends if text.startswith(part, at)] if not self.is_hex else ends
                 following = [at + size for at in matching if not self.is_hex or text[at : at + size].lower() == part]
             else:
-                following = sorted({end for at in ends for end in _ends(part, text, at, last)})
+                following = sorted({end for at in ends for end in _ends(part, self.spellings[part], text, at, last)})
             if not following:
                 return ends[-1], False
             ends = following
@@ -268,19 +274,14 @@ _Forms = tuple[_ByAnchor, _ByAnchor]
 """All forms, and those that are not long. The same object if the scan for long runs would cost more than it saves."""
 
 
-def _ends(part: str, text: str, at: int, last: int) -> Iterator[int]:
-    """Yield the end of each spelling of `part` that begins at `at`."""
-    for spelling in _compiled(part):
+def _ends(part: str, spellings: Iterable[re.Pattern[str]], text: str, at: int, last: int) -> Iterator[int]:
+    """Yield the end of each of the `spellings` of `part` that begins at `at`."""
+    for spelling in spellings:
         if (found := spelling.match(text, at, last)) is None:
             continue
         yield found.end()
         if part[0] == "\\":  # the last backslashes of a run may belong to the next character
             yield from (end for end in range(found.end() - 1, found.end() - 5, -1) if end >= at + len(part))
-
-
-@lru_cache(maxsize=256)
-def _compiled(part: str) -> tuple[re.Pattern[str], ...]:
-    return tuple(map(re.compile, _spellings(part)))
 
 
 def _parts(value: str) -> list[str]:
