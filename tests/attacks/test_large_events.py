@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gatepass.config.access import BUILT_IN
+from gatepass.config.access import BUILT_IN_PROFILES
 from gatepass.errors import GatepassError, UpstreamErrorReply
 from gatepass.sse import event, large_event, repair
 from gatepass.sse.aggregate import BodyAggregator, CompletionAggregator
@@ -123,7 +123,7 @@ def new_stream(profile: str, *, is_ragflow: bool = False) -> EventStream:
         read_error,
         repair=StreamRepair(RepairOptions(None, "move"), DEFAULTS),
         dialect_transform=RagflowStream(DEFAULTS) if is_ragflow else None,
-        client_transform=make_client_transform(BUILT_IN[profile]),
+        client_transform=make_client_transform(BUILT_IN_PROFILES[profile]),
     )
 
 

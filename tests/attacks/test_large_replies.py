@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gatepass.config.access import BUILT_IN
+from gatepass.config.access import BUILT_IN_PROFILES
 from gatepass.dialects import content
 from gatepass.json_scan import any_of, may_name
 from gatepass.proxy.large_body import MOST_NAMES, Scan, scanned
@@ -73,7 +73,7 @@ def reads_alike(body: bytes) -> bool:
     padded = body.rstrip()[:-1] + b',"pad":"%b"}' % (b"x" * content.WHOLE_BYTES)
     large_one = asyncio.run(scanned(padded))
     mended = [repair_reply(one, lambda: ORIGIN) for one in (padded, large_one)]
-    adapted = [transform_reply(one, BUILT_IN["ragflow"], "m") for one in (padded, large_one)]
+    adapted = [transform_reply(one, BUILT_IN_PROFILES["ragflow"], "m") for one in (padded, large_one)]
     return content.parse(large_one) == content.parse(padded) and mended[0] == mended[1] and adapted[0] == adapted[1]
 
 
@@ -118,7 +118,7 @@ def test_no_step_of_judging_a_reply_near_the_limit_takes_long(attack: Attack) ->
         with attack.on_loop():
             mended = repair_reply(found, lambda: ORIGIN)
         with attack.on_loop():
-            assert transform_reply(found, BUILT_IN["ragflow"], "m") == (found, ())
+            assert transform_reply(found, BUILT_IN_PROFILES["ragflow"], "m") == (found, ())
         attack.check((len(document["choices"]), mended) == (1, (found, ())), body[:300])
 
 
@@ -140,7 +140,7 @@ def test_a_body_of_different_names_is_freed_at_once(attack: Attack, names: int) 
 
 def test_a_long_answer_gets_whole_numbers() -> None:
     body = chat(0, b"word " * MIB).replace(b'"total_tokens":2', b'"total_tokens":2.0')
-    changed, adapted = transform_reply(body, BUILT_IN["ragflow"], "m")
+    changed, adapted = transform_reply(body, BUILT_IN_PROFILES["ragflow"], "m")
     assert (adapted, changed) == (("repair=usage",), body.replace(b"2.0", b"2"))
 
 

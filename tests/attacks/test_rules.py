@@ -18,7 +18,7 @@ from gatepass.normalize.embeddings_request import SplitInputs, split
 from gatepass.normalize.messages import EmptyContent, MergedRoles, Replayed, SystemIntoUser, TextContent, ToolIds
 from gatepass.normalize.profiles import PlainTools
 from gatepass.normalize.rerank import RerankOptions, Shaped
-from gatepass.normalize.rules import BUILT_IN, ChangeRule, Rule
+from gatepass.normalize.rules import BUILT_IN_RULES, ChangeRule, Rule
 from gatepass.proxy import large_body
 from gatepass.proxy.attempt import normalize_in_slices
 from gatepass.proxy.large_body import LARGE_BYTES, MEDIUM_BYTES, needs_scan, reread, run_off_loop, scanned
@@ -36,7 +36,7 @@ CHANGES = (
     *(TextContent(), EmptyContent(), Replayed(), SystemIntoUser(), MergedRoles(), ToolIds(), PlainTools()),
     *(SplitInputs(2), Shaped("cohere")),
 )
-RULES: tuple[Sequence[Rule], ...] = ((ChangeRule("rules", CHANGES), *BUILT_IN), (RagflowBody("drop"),))
+RULES: tuple[Sequence[Rule], ...] = ((ChangeRule("rules", CHANGES), *BUILT_IN_RULES), (RagflowBody("drop"),))
 
 USER = '{"role":"user","content":"hi"}'
 UNITS = {

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from ruamel.yaml import YAML
 
 from gatepass.cli import main
-from gatepass.config.access import BUILT_IN, PLAIN, Profile, resolved
+from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, Profile, resolved
 
 DOCS = Path(__file__).parents[2] / "docs"
 INDEX = (DOCS / "clients" / "README.md").read_text()
@@ -19,7 +19,7 @@ PAGES = {"ragflow": DOCS / "ragflow.md", **{page.stem: page for page in DOCS.glo
 
 
 def test_every_profile_of_a_client_has_its_page_and_every_page_its_profile():
-    assert set(PAGES) == set(BUILT_IN) - {"plain"}
+    assert set(PAGES) == set(BUILT_IN_PROFILES) - {"plain"}
 
 
 def test_every_page_is_in_the_index():
@@ -30,7 +30,7 @@ def test_every_page_is_in_the_index():
 @pytest.mark.parametrize("name", sorted(PAGES))
 def test_a_page_says_whether_its_profile_is_needed(name):
     text = PAGES[name].read_text()
-    if BUILT_IN[name] == PLAIN:
+    if BUILT_IN_PROFILES[name] == PLAIN:
         assert "no profile is needed" in text
     else:
         assert f"profile: {name}" in text

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from gatepass.cli.init import OF_AUTH, QUESTIONS, init
-from gatepass.config.access import BUILT_IN
+from gatepass.config.access import BUILT_IN_PROFILES
 from tests.integration.gateway import CHAT, HELLO, gateway
 from tests.integration.scripted import Scripted, Send, event, reply, stream
 
@@ -78,7 +78,7 @@ async def test_the_chunk_of_the_page_of_profiles_gets_a_choice_only_for_cline():
 def test_the_table_of_profiles_names_the_settings_of_each():
     page = (DOCS / "concepts/profiles.md").read_text()
     shown = {name: set(re.findall(r"`(\w+)`", cell)) for name, cell in re.findall(r"(?m)^\| `(\w+)` \| (.+?) \|", page)}
-    own = {name: profile.model_fields_set for name, profile in BUILT_IN.items()}
+    own = {name: profile.model_fields_set for name, profile in BUILT_IN_PROFILES.items()}
     assert shown == {name: fields for name, fields in own.items() if fields}
     equal_to_plain = set(re.findall(r"`(\w+)`", page.partition("\n`open_webui`")[2].partition(" are equal")[0]))
     assert equal_to_plain | {"open_webui", "plain"} == {name for name, fields in own.items() if not fields}

@@ -15,7 +15,7 @@ import trustme
 from click.testing import CliRunner, Result
 
 from gatepass.cli import main
-from gatepass.cli.client_checks import CLIENTS, kind_of
+from gatepass.cli.client_checks import CLIENTS, model_kind
 from gatepass.cli.doctor import CLIENTS as CLIENT_NAMES
 from gatepass.cli.reach import Outcome, Step
 from gatepass.cli.remote import Asked, diagnose_url, in_process, replay_client
@@ -173,7 +173,7 @@ def test_the_command_offers_every_client():
     [("gpt-4o", "chat"), ("bge-m3", "embedding"), ("bge-reranker-v2", "rerank"), ("whisper-1", "other")],
 )
 def test_the_kind_of_a_model_is_read_from_its_name(model, kind):
-    assert kind_of(model) == kind
+    assert model_kind(model) == kind
 
 
 async def replayed(client: str, config: dict[str, Any], *, call: bool = True, model: str | None = None) -> list[Step]:

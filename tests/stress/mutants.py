@@ -145,7 +145,7 @@ EQUIVALENT = (
     Equivalent(
         "len(adapted.body) <= INLINE_BYTES", "<=", "<", "split on the event loop or in a thread, the same parts"
     ),
-    Equivalent("if not is_scanned and rules is BUILT_IN", "and", "or", "the same rules in the same order"),
+    Equivalent("if not is_scanned and rules is BUILT_IN_RULES", "and", "or", "the same rules in the same order"),
     Equivalent("if len(body) > SLICE_BYTES", ">", ">=", "one more turn of the event loop"),
     Equivalent("EMBEDDINGS and len(body) > most_bytes", ">", ">=", "read in one piece or in slices, the same result"),
     Equivalent("CHAT and not is_plain_chat", "and", "or", "only RAGFlow's transforms change it, and they serve chats"),

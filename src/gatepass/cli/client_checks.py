@@ -30,7 +30,7 @@ class ClientCheck:
     body: Callable[[str], Json] | None = None
 
 
-def kind_of(model: str) -> str:
+def model_kind(model: str) -> str:
     """Return the kind of a model by its name, as RAGFlow guesses it: rerank, embedding, other or chat."""
     name = model.lower()
     # First, because the name of a reranker such as bge-reranker-v2-m3 also contains `bge`.

@@ -86,19 +86,19 @@ def new(path: str | None, *, as_json: bool, name: str | None, models: tuple[str,
 
 def _check_profile(name: str, path: str | None) -> None:
     """Exit with 2 if the profile `name` is neither built in nor declared in the configuration file."""
-    from gatepass.config.access import BUILT_IN
+    from gatepass.config.access import BUILT_IN_PROFILES
     from gatepass.config.document import ConfigError, lookup
     from gatepass.config.file import read_document
     from gatepass.config.wording import did_you_mean
 
-    if name in BUILT_IN:
+    if name in BUILT_IN_PROFILES:
         return
     path = own_file(path)
     try:
         own = None if path is None else lookup(read_document(path).tree, ("profiles",))
     except ConfigError as error:
         exit_unusable(str(error))
-    known = [*BUILT_IN, *(str(profile) for profile in (own if isinstance(own, dict) else ()))]
+    known = [*BUILT_IN_PROFILES, *(str(profile) for profile in (own if isinstance(own, dict) else ()))]
     if name in known:
         return
     where = f"in {path}" if path is not None else "(--config names the file that declares one)"

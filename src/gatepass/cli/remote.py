@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import httpx2
 import msgspec
 
-from gatepass.cli.client_checks import CLIENTS, PROFILES, ClientCheck, error_hop, error_text, kind_of, listed_models
+from gatepass.cli.client_checks import CLIENTS, PROFILES, ClientCheck, error_hop, error_text, listed_models, model_kind
 from gatepass.cli.probe import STREAM_TOKENS, split_advice
 from gatepass.cli.reach import Begin, Outcome, Server, Step, reach
 from gatepass.config.access import AccessKey
@@ -140,13 +140,13 @@ async def diagnose_url(base_url: str, key: str | None, asked: Asked, begin: Begi
         yield _list_step(answer, listed, asked.model, has_key=key is not None)
         if not asked.call:
             return
-        chosen = asked.model or next((name for name in listed if kind_of(name) == "chat"), None)
+        chosen = asked.model or next((name for name in listed if model_kind(name) == "chat"), None)
         if chosen is None:
             yield Step(
                 HOP, "call", Outcome.SKIPPED, "no model to call", "Name one: gatepass doctor MODEL --url URL --call."
             )
             return
-        for step in await _call_steps(remote, chosen, asked.operation or OPERATION_OF_KIND[kind_of(chosen)], begin):
+        for step in await _call_steps(remote, chosen, asked.operation or OPERATION_OF_KIND[model_kind(chosen)], begin):
             yield step
 
 
@@ -228,9 +228,9 @@ async def replay_client(name: str, open_remote: Open, asked: Asked, begin: Begin
 
 def _model_for(check: ClientCheck, model: str | None, listed: Sequence[str]) -> str | None:
     """Return the model that a check uses: the named one if it has the kind, else the first listed one of the kind."""
-    if model is not None and kind_of(model) == check.kind:
+    if model is not None and model_kind(model) == check.kind:
         return model
-    return next((name for name in listed if kind_of(name) == check.kind), None)
+    return next((name for name in listed if model_kind(name) == check.kind), None)
 
 
 def _client_step(what: str, check: ClientCheck, model: str | None, answer: Answer) -> Step:

@@ -133,7 +133,7 @@ class Profile(Block):
 
 PLAIN = Profile()
 
-BUILT_IN: Mapping[str, Profile] = MappingProxyType(
+BUILT_IN_PROFILES: Mapping[str, Profile] = MappingProxyType(
     {
         **dict.fromkeys(get_args(BuiltIn), PLAIN),
         # RAGFlow's rag/llm/chat_model.py and cv_model.py up to v0.27, and its Go client in internal/entity/models
@@ -179,9 +179,9 @@ BUILT_IN: Mapping[str, Profile] = MappingProxyType(
 
 def resolved(own: Mapping[str, Profile]) -> Mapping[str, Profile]:
     """Return all profiles by name: the built-in ones, and the operator's `own` with inherited settings filled in."""
-    profiles = dict(BUILT_IN)
+    profiles = dict(BUILT_IN_PROFILES)
     for name, profile in own.items():
-        base = BUILT_IN[profile.extends] if profile.extends is not None else BUILT_IN.get(name, PLAIN)
+        base = BUILT_IN_PROFILES[profile.extends] if profile.extends is not None else BUILT_IN_PROFILES.get(name, PLAIN)
         profiles[name] = base.model_copy(update={field: getattr(profile, field) for field in profile.model_fields_set})
     return MappingProxyType(profiles)
 

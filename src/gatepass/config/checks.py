@@ -14,7 +14,7 @@ from pathlib import Path as FilePath
 from typing import Any
 from urllib.parse import urlsplit
 
-from gatepass.config.access import BUILT_IN, AccessKey, keys_in
+from gatepass.config.access import BUILT_IN_PROFILES, AccessKey, keys_in
 from gatepass.config.block import crosses_network_in_plain, is_loopback
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.document import SettingPath, SettingPattern, dotted, leaves, lookup, matches
@@ -93,7 +93,9 @@ def unknown_names(tree: Any) -> Iterator[tuple[SettingPath, str]]:
                 yield path, _unknown(value, block, names)
     yield from _unknown_suggestions(tree)
     own = lookup(tree, ("profiles",))
-    profiles = sorted({*BUILT_IN, *(str(name) for name in own)} if isinstance(own, dict) else BUILT_IN)
+    profiles = sorted(
+        {*BUILT_IN_PROFILES, *(str(name) for name in own)} if isinstance(own, dict) else BUILT_IN_PROFILES
+    )
     for path, value in matches(tree, ("access", "keys", "*", "profile")):
         if isinstance(value, str) and value not in profiles:
             yield path, _unknown(value, "profiles", profiles)
@@ -319,7 +321,7 @@ def likely_mistakes(config: Config) -> Iterator[str]:
 
 def _profiles_not_used(config: Config) -> Iterator[str]:
     """Yield a warning for each key that is named like a profile and has none."""
-    profiles = BUILT_IN.keys() | config.profiles.keys()
+    profiles = BUILT_IN_PROFILES.keys() | config.profiles.keys()
     for number, key in enumerate(config.access.keys):
         profile = next((name for name in (key.name, key.name.lower().replace("-", "_")) if name in profiles), None)
         if profile is not None and key.profile is None and key.calls_models:

@@ -167,7 +167,7 @@ def _build(found: Found, issue: Object, text: str | None, mask: Mask) -> Upstrea
     status = _status(found, text or "", code, kind)
     words = text or code or compact(found.own) or ""
     param = found.own.get("param") if isinstance(found.own, dict) else None
-    param = param.strip() or None if isinstance(param, str) else place_of(issue.get("loc"))
+    param = param.strip() or None if isinstance(param, str) else path_of_loc(issue.get("loc"))
     return UpstreamErrorBody(
         message=clean(_REQUEST_ID.sub("", words), mask) or clean(words, mask) or "An error without a message.",
         status=status,
@@ -346,12 +346,12 @@ def text_of(value: Any, depth: int = 0) -> str | None:
         return "; ".join(text for text in (text_of(item, depth + 1) for item in value[:ISSUES]) if text) or None
     if isinstance(value, dict):
         text = next((text for text in (text_of(value.get(name), depth + 1) for name in ERROR_TEXT_NAMES) if text), None)
-        place = place_of(value.get("loc"), full=True)
+        place = path_of_loc(value.get("loc"), full=True)
         return f"{place}: {text}" if text and place else text
     return None
 
 
-def place_of(loc: Any, *, full: bool = False) -> str | None:
+def path_of_loc(loc: Any, *, full: bool = False) -> str | None:
     """Return pydantic's `loc` as a dotted path, without the leading "body" unless `full`."""
     if not isinstance(loc, list):
         return None
@@ -361,7 +361,7 @@ def place_of(loc: Any, *, full: bool = False) -> str | None:
     return ".".join(steps) or None
 
 
-def kind_of(status: int) -> str:
+def error_kind(status: int) -> str:
     """Return the `type` of OpenAI's error object for `status`."""
     return KIND_OF_STATUS.get(status) or ("invalid_request_error" if status < 500 else "server_error")
 

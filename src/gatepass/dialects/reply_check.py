@@ -21,7 +21,7 @@ import msgspec
 from msgspec.structs import replace
 
 from gatepass.dialects import content
-from gatepass.dialects.error_body import Mask, clean, is_http_error, kind_of, read_error_body, unmasked
+from gatepass.dialects.error_body import Mask, clean, error_kind, is_http_error, read_error_body, unmasked
 from gatepass.dialects.hints import HINTS, Hint, with_hint
 from gatepass.errors import (
     GatepassError,
@@ -147,7 +147,7 @@ def _document(body: bytes) -> Any:
 def _rejection(reply: ReceivedReply, error_body: UpstreamErrorBody) -> UpstreamErrorReply:
     status = reply.status if is_http_error(reply.status) else error_body.status or 502
     message = with_hint(error_body.message, reply.upstream, status, reply.hints)
-    kind = error_body.kind or kind_of(status)
+    kind = error_body.kind or error_kind(status)
     if status == 401:
         # a key under `upstreams.NAME.headers` does not count as a credential: gatepass does not know its meaning
         lacking = "requires a credential that gatepass does not send"

@@ -24,7 +24,7 @@ class TextContent:
     def apply_to(self, editor: JsonEditor) -> bool:
         changed = 0
         for message in editor.messages:
-            if message.kind("content") == "[" and (text := text_of(message)) is not None:
+            if message.kind("content") == "[" and (text := message_text(message)) is not None:
                 changed += message.set("content", quoted(text))
         return changed > 0
 
@@ -44,7 +44,7 @@ class EmptyContent:
         return changed > 0
 
 
-def text_of(message: JsonObjectEditor) -> str | None:
+def message_text(message: JsonObjectEditor) -> str | None:
     """Return the content of a message as one text, or None if it is empty or has parts other than text."""
     content = message.string("content")
     if content is not None or message.kind("content") != "[":
@@ -119,7 +119,7 @@ class SystemIntoUser:
         numbered = messages.numbered()
         systems = {index: message for index, message in numbered if message.string("role") in SYSTEM_ROLES}
         user = next((message for _, message in numbered if message.string("role") == "user"), None)
-        found = [text_of(message) for message in systems.values()]
+        found = [message_text(message) for message in systems.values()]
         texts = [text for text in found if text is not None]
         if not systems or user is None or len(texts) < len(found) or not _prepend(user, "\n\n".join(texts)):
             return False
@@ -189,7 +189,7 @@ def _merge_neighbours(messages: JsonArrayEditor) -> bool:
 
 
 def _plain_text(message: JsonObjectEditor) -> str | None:
-    return text_of(message) if PLAIN.issuperset(message.names) else None
+    return message_text(message) if PLAIN.issuperset(message.names) else None
 
 
 DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -261,7 +261,7 @@ def _add_to_system(editor: JsonEditor, text: str) -> bool:
     system = next(
         (message for message in messages.objects() if message.string("role") in ("system", "developer")), None
     )
-    content = None if system is None else text_of(system)
+    content = None if system is None else message_text(system)
     if system is None or content is None:
         messages.insert(b'{"role":"system","content":%b}' % quoted(text))
     else:

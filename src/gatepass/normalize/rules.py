@@ -143,7 +143,7 @@ def apply_rules(call: Call, target: Target, rules: Sequence[Rule]) -> Call:
 def applicable_rules(call: Call, rules: Sequence[Rule]) -> Sequence[Rule]:
     """Return those of `rules` that may apply to `call`."""
     # One search of the body decides for all built-in rules: 2.7 µs for the usual call instead of 4.2.
-    if rules is BUILT_IN:
+    if rules is BUILT_IN_RULES:
         words = _WORDS.get((call.operation.protocol, call.stream))
         if words is not None and not may_name(call.body, words):
             return MODEL_NAME_ONLY
@@ -286,7 +286,7 @@ SEARCHED: tuple[BuiltInRule, ...] = (Images(), DropStrayParams(), STREAM_OPTIONS
 """The built-in rules that a search of the body for their words may rule out."""
 MODEL_NAME_ONLY: tuple[Rule, ...] = (ModelName(),)
 """The rules for a body without a word of any other rule. They read only the value of `model` if it occurs once."""
-BUILT_IN: tuple[Rule, ...] = (*SEARCHED, *MODEL_NAME_ONLY)
+BUILT_IN_RULES: tuple[Rule, ...] = (*SEARCHED, *MODEL_NAME_ONLY)
 _WORDS = MappingProxyType(
     {
         kind: any_of(*(word for rule in SEARCHED if kind in rule.calls for word in rule.words))
@@ -345,7 +345,7 @@ class DeclaredModels:
     def configured_rules(self, operation: str, model: str) -> tuple[Rule, ...]:
         """Return all rules that do not depend on the client or the upstream: the built-in ones, then `rules`."""
         declared = self._choice(operation, model)[1]
-        return (*BUILT_IN, *declared, *AFTER_DECLARED) if declared else BUILT_IN
+        return (*BUILT_IN_RULES, *declared, *AFTER_DECLARED) if declared else BUILT_IN_RULES
 
     def _choice_of_entry(self, operation: str, name: str | None) -> Choice:
         route = block_of_operation(self._config.operations, operation)

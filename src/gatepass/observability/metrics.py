@@ -594,7 +594,7 @@ MERGED_BY: Mapping[str, Callable[[Sequence[float]], float]] = MappingProxyType(
 """Metrics that are not added up. The worst value of all processes is shown, and the start of the youngest one."""
 
 
-def merged(expositions: Iterable[bytes]) -> bytes:
+def merge_expositions(expositions: Iterable[bytes]) -> bytes:
     """Return the sum of the Prometheus texts of several worker processes.
 
     The workers run the same code, so the lines of one sample differ only in the value. They are merged as text: a

@@ -28,7 +28,7 @@ from gatepass.normalize.members import STREAMED
 from gatepass.normalize.profiles import ProfileRules
 from gatepass.normalize.rerank import RerankOptions, Shaped, client_ranking
 from gatepass.normalize.rules import (
-    BUILT_IN,
+    BUILT_IN_RULES,
     MODEL,
     MODEL_NAME_ONLY,
     ChangeRule,
@@ -228,7 +228,8 @@ async def normalize_in_slices(call: Call, target: Target, rules: Sequence[Rule])
     is_scanned = type(call.body) is ScannedBody
     if (rules is MODEL_NAME_ONLY and (is_scanned or place_of(call.body, MODEL) >= 0)) or not is_heavy(call.body):
         return apply_rules(call, target, rules)
-    if not is_scanned and rules is BUILT_IN:  # the last rule runs alone: it saves one copy of the body at the peak
+    if not is_scanned and rules is BUILT_IN_RULES:
+        # the last rule runs alone: it saves one copy of the body at the peak
         call = await run_off_loop(call.body, partial(apply_rules, call, target, rules[:-1]))
         rules = MODEL_NAME_ONLY
         if place_of(call.body, MODEL) >= 0:

@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from gatepass.cancel import timeout
 from gatepass.config.upstream import RejectionConfig
-from gatepass.dialects.error_body import Mask, kind_of, unmasked
+from gatepass.dialects.error_body import Mask, error_kind, unmasked
 from gatepass.dialects.hints import sentence, token_hint
 from gatepass.dialects.reply_check import ReceivedReply
 from gatepass.errors import (
@@ -230,7 +230,7 @@ def as_rejection(error: UpstreamError, config: RejectionConfig) -> UpstreamError
         error.message,
         upstream=error.hop.partition(":")[2],
         status=status,
-        kind=error.kind if status == error.upstream_status else kind_of(status),
+        kind=error.kind if status == error.upstream_status else error_kind(status),
         upstream_code=error.upstream_code,
         param=error.param,
         retry_after_s=error.retry_after_s,

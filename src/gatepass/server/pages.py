@@ -136,7 +136,7 @@ def ops_routes(current: Callable[[], AppState], base_path: str, peers: Peers | N
         """
         state = current()
         caller = _reader(request, state)
-        known = merged([learned_rows(state)] if peers is None else await peers.learned())
+        known = merge_rows([learned_rows(state)] if peers is None else await peers.learned())
         rows = visible(known, caller, state.routes, state.config)
         if request.query_params.get("as") == "config":
             return Response(pinned(rows, state.config, caller), media_type="application/yaml")
@@ -213,7 +213,7 @@ def learned_rows(state: AppState) -> list[Row]:
     return [one.as_row() for one in state.learner.memory.records(state.clock.now(), state.clock.wall())]
 
 
-def merged(pages: Iterable[Sequence[Row]]) -> list[Row]:
+def merge_rows(pages: Iterable[Sequence[Row]]) -> list[Row]:
     """Merge the rows of several processes: uses are added, `learned_at` is the first, `expires_at` the last."""
     found: dict[tuple[str, ...], Row] = {}
     for row in (row for page in pages for row in page):

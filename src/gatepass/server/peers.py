@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gatepass.errors import system_reason
-from gatepass.observability.metrics import merged
+from gatepass.observability.metrics import merge_expositions
 
 LOG = logging.getLogger("gatepass.peers")
 
@@ -61,7 +61,7 @@ class Peers:
 
     async def exposition(self) -> bytes:
         """Return the merged metrics of all workers."""
-        return await asyncio.to_thread(merged, (await self._request_all(METRICS)).values())
+        return await asyncio.to_thread(merge_expositions, (await self._request_all(METRICS)).values())
 
     async def statuses(self) -> dict[str, Any]:
         """Return the status of each worker by its name."""

@@ -109,7 +109,7 @@ _WITH_PARTS = ("message", "reasoning")
 def _item_events(item: Object, index: int) -> Iterator[Object]:
     yield {"type": "response.output_item.added", "output_index": index, "item": _empty_item(item)}
     place = {"item_id": item["id"], "output_index": index}
-    kind = kind_of(item)
+    kind = event_kind(item)
     if kind == "reasoning":
         for number, part in enumerate(item["summary"]):
             at = {**place, "summary_index": number}
@@ -131,7 +131,7 @@ def _empty_item(item: Object) -> Object:
     empty = dict(item)
     if isinstance(item.get("status"), str):
         empty["status"] = "in_progress"
-    if (kind := kind_of(item)) in _CALLS:
+    if (kind := event_kind(item)) in _CALLS:
         empty[_CALLS[kind][0]] = ""
     for name in ("content", "summary") if kind in _WITH_PARTS else ():
         if isinstance(item.get(name), list):
@@ -142,7 +142,7 @@ def _empty_item(item: Object) -> Object:
 
 
 def _part_events(part: Object, place: Object) -> Iterator[Object]:
-    kind = kind_of(part)
+    kind = event_kind(part)
     name, stem = _TEXTS.get(kind, ("", ""))
     empty: Object = {name: ""} if name else {}
     empty |= {more: [] for more in ("annotations", "logprobs") if isinstance(part.get(more), list)}
@@ -216,14 +216,14 @@ def _status_of(document: Object) -> str:
     return "incomplete" if document.get("incomplete_details") else "completed"
 
 
-def kind_of(payload: Object) -> str:
+def event_kind(payload: Object) -> str:
     """Return the `type` of an event, an item or a part; "" if it has none."""
     kind = payload.get("type")
     return kind if isinstance(kind, str) else ""
 
 
 def _complete_item(item: Object, defaults: EnvelopeDefaults) -> Object:
-    kind = kind_of(item)
+    kind = event_kind(item)
     item = {**item, "id": text_of_id(item.get("id")) or defaults.new_id(_ID_PREFIXES.get(kind, "item_"))}
     if kind == "message":
         own = {"role": item.get("role") or "assistant", "status": item.get("status") or "completed"}
@@ -250,7 +250,7 @@ def _complete_parts(content: Any) -> list[Any]:
 
 
 def _complete_part(part: Object) -> Object:
-    kind = kind_of(part)
+    kind = event_kind(part)
     if kind not in _TEXTS:
         return part
     name = _TEXTS[kind][0]
@@ -295,7 +295,7 @@ class ResponseAggregator(StreamAggregator):
 
     def _add(self, payload: Any, data: bytes) -> None:
         fields = payload if isinstance(payload, dict) else {}
-        kind = kind_of(fields)
+        kind = event_kind(fields)
         if kind == "error":  # only its type marks it as an error
             self._fail_with(read_json(without_marks(data)))
             return

@@ -244,7 +244,7 @@ def at_least_left_s(end_s: float, date_s: float, lag_s: float = MAX_DATE_LAG_S) 
     return claimed_lifetime_s - min(lag_s, claimed_lifetime_s / 2)
 
 
-def kind_of(text: str, other: TokenKind = TokenKind.OPAQUE) -> TokenKind:
+def token_kind(text: str, other: TokenKind = TokenKind.OPAQUE) -> TokenKind:
     """Return JWT if `text` is one, and `other` if not."""
     return other if claims_of(text) is None else TokenKind.JWT
 

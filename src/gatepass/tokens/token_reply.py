@@ -41,8 +41,8 @@ from gatepass.tokens.lifetime import (
     jwt_margin_s,
     jwt_remaining_s,
     jwt_times,
-    kind_of,
     parse_expiry,
+    token_kind,
 )
 from gatepass.types import Secret, header
 
@@ -165,7 +165,7 @@ def parse_token_response(reply: TokenResponse, reply_format: TokenReplyFormat, a
         Secret(text),
         at_s.requested_s,
         lifetime_s,
-        kind_of(text),
+        token_kind(text),
         source,
         missing_path,
         implausible_lifetime_s=implausible_s,
@@ -348,7 +348,7 @@ def parse_token_document(text: str, reply_format: TokenReplyFormat, at_s: ReadTi
         Secret(token),
         at_s.requested_s,
         left_s,
-        kind_of(token),
+        token_kind(token),
         source,
         expiry_path(reply_format.paths) if source is LifetimeSource.DEFAULT else None,
         unexpected_type=_unexpected_type(document, home, reply_format, mask),
@@ -369,7 +369,7 @@ def parse_token_text(text: str, issuer: str, at_s: ReadTimes) -> Token:
     if left_s is not None and left_s <= 0:
         raise _expired(issuer, left_s, definite=True)
     source = LifetimeSource.NONE if left_s is None else LifetimeSource.JWT
-    return Token(Secret(key), at_s.requested_s, left_s, kind_of(key, TokenKind.KEY), source)
+    return Token(Secret(key), at_s.requested_s, left_s, token_kind(key, TokenKind.KEY), source)
 
 
 def looks_like_json(text: str) -> bool:

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from gatepass.cli.route import DIALECT_CHANGES, FORM, report_route
 from gatepass.config.model import Config
 from gatepass.config.upstream import DialectName
-from gatepass.normalize.rules import BUILT_IN
+from gatepass.normalize.rules import BUILT_IN_RULES
 from gatepass.operations.table import samples
 from gatepass.proxy.app_state import create_app_state
 from gatepass.proxy.attempt import rules_for
@@ -38,7 +38,7 @@ def test_a_built_in_rule_that_is_not_shown_changes_no_sample(operation):
     for call in samples(operation, "m"):
         members = json.loads(call.body) | {"images": [], "drop_params": True, "stream_options": {}}
         asked = replace(call, body=json.dumps(members | {"encoding_format": "base64"}).encode())
-        for rule in BUILT_IN:
+        for rule in BUILT_IN_RULES:
             changed = rule.apply(asked, Target("up")) is not asked
             assert changed <= (f"built-in {rule.name}:" in shown), rule.name
 

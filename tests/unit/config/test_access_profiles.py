@@ -5,29 +5,29 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
-from gatepass.config.access import BUILT_IN, PLAIN, BuiltIn, Profile, resolved
+from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, BuiltIn, Profile, resolved
 from gatepass.normalize.members import JsonMemberPath
 
 
 def test_every_built_in_name_has_its_profile_and_no_other():
-    assert set(BUILT_IN) == set(get_args(BuiltIn))
+    assert set(BUILT_IN_PROFILES) == set(get_args(BuiltIn))
 
 
 def test_places_of_the_built_in_ones_are_places():
-    for profile in BUILT_IN.values():
+    for profile in BUILT_IN_PROFILES.values():
         for place in (*profile.drop, *profile.drop_null, *(each for one in profile.drop_for.values() for each in one)):
             assert str(JsonMemberPath.parse(place)) == place
 
 
 def test_no_built_in_profile_opens_gatepass_to_pages():
-    assert [name for name, profile in BUILT_IN.items() if profile.cors_origins] == []
+    assert [name for name, profile in BUILT_IN_PROFILES.items() if profile.cors_origins] == []
 
 
 def test_what_an_entry_leaves_out_stays_as_the_built_in_one_has_it():
     found = resolved({"ragflow": Profile(keep_alive="off"), "lobechat": Profile(cors_origins=["https://chat.corp"])})
-    assert found["ragflow"] == BUILT_IN["ragflow"].model_copy(update={"keep_alive": "off"})
+    assert found["ragflow"] == BUILT_IN_PROFILES["ragflow"].model_copy(update={"keep_alive": "off"})
     assert found["lobechat"] == Profile(cors_origins=["https://chat.corp"])
-    assert found["dify"] is BUILT_IN["dify"]
+    assert found["dify"] is BUILT_IN_PROFILES["dify"]
 
 
 def test_the_settings_of_an_entry_replace_lists_too():

@@ -769,7 +769,7 @@ def test_success_is_distinguished_from_failure():
 
 
 def test_each_status_has_a_kind():
-    kinds = {status: error_body.kind_of(status) for status in (400, 401, 403, 404, 422, 429, 500, 503)}
+    kinds = {status: error_body.error_kind(status) for status in (400, 401, 403, 404, 422, 429, 500, 503)}
     assert kinds == {
         400: "invalid_request_error",
         401: "authentication_error",

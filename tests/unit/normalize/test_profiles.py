@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.config.access import BUILT_IN, PLAIN, Profile
+from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, Profile
 from gatepass.config.routes import ModelKind
 from gatepass.normalize.profiles import NAME, PlainTools, UntypedModel, changes_of, guessed, typed, untyped
 from gatepass.normalize.rules import ChangeRule, apply_changes, normalize
@@ -36,11 +36,11 @@ def sent(document, profile: Profile, dialect="openai"):
 
 def test_a_plain_profile_has_no_rule():
     assert rules_of(PLAIN, "azure") == ()
-    assert list(changes_of(BUILT_IN["opencode"], "openai")) == []
+    assert list(changes_of(BUILT_IN_PROFILES["opencode"], "openai")) == []
 
 
 def test_ragflows_tool_calls_lose_their_index_and_nothing_else():
-    body, adapted = sent(ROUND, BUILT_IN["ragflow"])
+    body, adapted = sent(ROUND, BUILT_IN_PROFILES["ragflow"])
     expected = json.loads(json.dumps(ROUND))
     del expected["messages"][0]["tool_calls"][0]["index"]
     assert body == expected
@@ -48,22 +48,24 @@ def test_ragflows_tool_calls_lose_their_index_and_nothing_else():
 
 
 def test_what_vllm_wants_is_kept_from_azure_alone():
-    body, adapted = sent({**ROUND, "messages": []}, BUILT_IN["ragflow"], "azure")
+    body, adapted = sent({**ROUND, "messages": []}, BUILT_IN_PROFILES["ragflow"], "azure")
     assert body == {"model": "m", "messages": []}
     assert adapted == ("drop=chat_template_kwargs", "drop=enable_thinking")
 
 
 def test_librechats_null_goes_and_its_true_stays():
     tools = [{"type": "function", "strict": None, "function": {"name": "f", "strict": True}}]
-    body, _ = sent({"tools": tools}, BUILT_IN["librechat"])
+    body, _ = sent({"tools": tools}, BUILT_IN_PROFILES["librechat"])
     assert body == {"tools": [{"type": "function", "function": {"name": "f", "strict": True}}]}
-    body, _ = sent({"tools": [{"type": "function", "function": {"name": "f", "strict": None}}]}, BUILT_IN["librechat"])
+    body, _ = sent(
+        {"tools": [{"type": "function", "function": {"name": "f", "strict": None}}]}, BUILT_IN_PROFILES["librechat"]
+    )
     assert body == {"tools": [{"type": "function", "function": {"name": "f"}}]}
 
 
 def test_cherry_studios_tools_keep_what_the_api_knows():
     tools = [{"name": "f", "id": "x", "type": "function", "function": {"name": "f", "parameters": {}}}]
-    body, adapted = sent({"tools": tools}, BUILT_IN["cherry_studio"])
+    body, adapted = sent({"tools": tools}, BUILT_IN_PROFILES["cherry_studio"])
     assert body == {"tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}]}
     assert adapted == ("tools=plain",)
 
@@ -79,20 +81,20 @@ def test_cherry_studios_tools_keep_what_the_api_knows():
 )
 def test_tools_of_another_form_stay_by_the_byte(tool):
     call = a_call(json.dumps(tool).encode())
-    assert normalize(call, TARGET, rules_of(BUILT_IN["cherry_studio"], "openai")) is call
+    assert normalize(call, TARGET, rules_of(BUILT_IN_PROFILES["cherry_studio"], "openai")) is call
 
 
 def test_a_clean_request_is_the_same_object_under_every_profile():
     call = a_call(b'{"model":"m","messages":[{"role":"user","content":"hi"}],"stream":true,"x":1}')
     vectors = a_call(b'{"model":"e","input":["a"],"encoding_format":"float"}', EMBEDDINGS)
-    for profile in BUILT_IN.values():
+    for profile in BUILT_IN_PROFILES.values():
         for dialect in ("openai", "azure", "ragflow"):
             assert normalize(call, TARGET, rules_of(profile, dialect)) is call
             assert normalize(vectors, TARGET, rules_of(profile, dialect)) is vectors
 
 
 def test_a_model_listed_with_its_type_is_asked_for_without_it():
-    body, adapted = sent({"model": "text-3___embedding"}, BUILT_IN["ragflow"])
+    body, adapted = sent({"model": "text-3___embedding"}, BUILT_IN_PROFILES["ragflow"])
     assert body == {"model": "text-3"}
     assert adapted == ("model=untyped",)
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from gatepass.errors import InvalidImage
 from gatepass.normalize.rules import (
-    BUILT_IN,
+    BUILT_IN_RULES,
     FLOAT_VECTORS,
     STREAM_OPTIONS,
     DropStrayParams,
@@ -32,12 +32,12 @@ PNG = b64encode(b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 4).decode()
 
 
 def test_the_rules_stand_in_their_order():
-    assert [rule.name for rule in BUILT_IN] == ["images", "strays", "stream_options", "vectors", "model"]
+    assert [rule.name for rule in BUILT_IN_RULES] == ["images", "strays", "stream_options", "vectors", "model"]
 
 
 def test_each_rule_sees_what_the_one_before_made():
     body = b'{"model":"m","drop_params":true,"images":"http://h","messages":[{"role":"user"}],"model_type":"chat"}'
-    adapted = normalize(a_call(body), Target("chat", "deployed"), BUILT_IN)
+    adapted = normalize(a_call(body), Target("chat", "deployed"), BUILT_IN_RULES)
     assert adapted.body == (
         b'{"model":"deployed","messages":[{"role":"user","content":'
         b'[{"type":"image_url","image_url":{"url":"http://h"}}]}]}'
@@ -45,7 +45,7 @@ def test_each_rule_sees_what_the_one_before_made():
     assert adapted.adapted == ("images=1", "drop=drop_params,model_type")
 
 
-@pytest.mark.parametrize("rule", BUILT_IN[:-1], ids=lambda rule: rule.name)
+@pytest.mark.parametrize("rule", BUILT_IN_RULES[:-1], ids=lambda rule: rule.name)
 def test_a_rule_runs_for_a_body_with_one_of_its_words(rule):
     """`applicable_rules` skips the rules if a body has none of their words, so it has to look for each word."""
     for protocol, stream in rule.calls:
@@ -53,7 +53,7 @@ def test_a_rule_runs_for_a_body_with_one_of_its_words(rule):
             operation = CHAT if protocol is ClientProtocol.CHAT else EMBEDDINGS
             body = json.dumps({"model": "m", "stream": stream, word: 1}).encode()
             call = decode(INBOUND, operation, body, "k")
-            assert applicable_rules(call, BUILT_IN) is BUILT_IN
+            assert applicable_rules(call, BUILT_IN_RULES) is BUILT_IN_RULES
 
 
 def test_no_rules_give_the_same_call():
@@ -63,7 +63,7 @@ def test_no_rules_give_the_same_call():
 
 def test_a_refusal_of_a_rule_is_the_refusal():
     with pytest.raises(InvalidImage):
-        normalize(a_call(b'{"images":["file:x"],"messages":[{"role":"user"}]}'), TARGET, BUILT_IN)
+        normalize(a_call(b'{"images":["file:x"],"messages":[{"role":"user"}]}'), TARGET, BUILT_IN_RULES)
 
 
 NAMES = st.one_of(st.sampled_from(["temperature", "metadata", "tools", "user", '"images"', "é"]), st.text(max_size=4))
@@ -78,7 +78,7 @@ def test_an_unconcerned_request_is_not_changed_by_a_byte(data):
     body = data.draw(written({**value, "model": "m"}, escaped_names=False)).encode()
     operation = data.draw(st.sampled_from([CHAT, EMBEDDINGS]))
     call = decode(INBOUND, operation, body, "k")
-    assert normalize(call, TARGET, BUILT_IN) is call
+    assert normalize(call, TARGET, BUILT_IN_RULES) is call
     assert call.body is body
 
 
@@ -95,7 +95,7 @@ def test_decoding_and_rules_do_what_a_plain_model_does(data):
     body = data.draw(written(ordered, escaped_names=False)).encode()
 
     call = decode(INBOUND, CHAT, body, "k")
-    adapted = normalize(call, Target("chat", "deployed"), BUILT_IN)
+    adapted = normalize(call, Target("chat", "deployed"), BUILT_IN_RULES)
 
     assert (call.model, call.stream) == ("m", whole["stream"])
     expected = {name: value for name, value in json.loads(body).items() if name not in (*strays, "images")}
@@ -123,7 +123,7 @@ def test_one_look_at_a_body_settles_what_each_rule_would(operation, stream):
         body = b'{%b,"model":"m",%b,"messages":[{"role":"user"}],"stream":%b}' % (first, second, stream)
         call = a_call(body, operation, stream=stream == b"true")
         for target in (TARGET, Target("chat", "deployed")):
-            assert outcome(call, target, BUILT_IN) == outcome(call, target, list(BUILT_IN))
+            assert outcome(call, target, BUILT_IN_RULES) == outcome(call, target, list(BUILT_IN_RULES))
 
 
 WORDS = st.sampled_from([*("drop_params", "model_type", "images", "stream_options", "encoding_format", "input")])
@@ -136,7 +136,7 @@ def test_the_look_at_any_body_agrees_with_the_rules_one_by_one(data):
     body = data.draw(written({**value, "model": "m", "messages": [{"role": "user", "content": "t"}]})).encode()
     operation, stream = data.draw(st.sampled_from([CHAT, EMBEDDINGS, RESPONSES])), data.draw(st.booleans())
     call = a_call(body, operation, stream=stream)
-    assert outcome(call, TARGET, BUILT_IN) == outcome(call, TARGET, list(BUILT_IN))
+    assert outcome(call, TARGET, BUILT_IN_RULES) == outcome(call, TARGET, list(BUILT_IN_RULES))
 
 
 def outcome(call, target, rules):
@@ -156,7 +156,7 @@ def test_a_large_image_is_copied_once_and_never_decoded():
     image = PNG.rstrip("=") + "A" * 4_000_000
     call = large(image)
     tracemalloc.start()
-    adapted = normalize(call, TARGET, BUILT_IN)
+    adapted = normalize(call, TARGET, BUILT_IN_RULES)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     url = json.loads(adapted.body)["messages"][0]["content"][1]["image_url"]["url"]

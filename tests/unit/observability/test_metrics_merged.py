@@ -1,4 +1,4 @@
-from gatepass.observability.metrics import CredentialSample, Metrics, Sample, merged
+from gatepass.observability.metrics import CredentialSample, Metrics, Sample, merge_expositions
 
 KEY = ("alice", "gpt", "azure", "chat")
 
@@ -27,7 +27,7 @@ LABELS = 'caller="alice",model="gpt",operation="chat"'
 
 
 def test_counters_histograms_and_gauges_are_added_up():
-    lines = shown(merged([one_worker(2, 10.0), one_worker(3, 20.0)]))
+    lines = shown(merge_expositions([one_worker(2, 10.0), one_worker(3, 20.0)]))
     assert f'gatepass_requests_total{{{LABELS},outcome="ok",upstream="azure"}} 5.0' in lines
     shared = 'model="gpt",operation="chat",upstream="azure"'
     assert f'gatepass_request_duration_seconds_bucket{{le="0.32",{shared}}} 5.0' in lines
@@ -39,7 +39,9 @@ def test_counters_histograms_and_gauges_are_added_up():
 
 
 def test_of_a_token_and_of_the_rules_the_worst_worker_counts():
-    lines = shown(merged([one_worker(0, 10.0, age_s=5, rules=3), one_worker(0, 0.0, usable=False, age_s=90, rules=2)]))
+    lines = shown(
+        merge_expositions([one_worker(0, 10.0, age_s=5, rules=3), one_worker(0, 0.0, usable=False, age_s=90, rules=2)])
+    )
     assert 'gatepass_token_expires_in_seconds{credential="c"} 0.0' in lines
     assert 'gatepass_token_age_seconds{credential="c"} 90.0' in lines
     assert 'gatepass_token_usable{credential="c"} 0.0' in lines
@@ -48,7 +50,7 @@ def test_of_a_token_and_of_the_rules_the_worst_worker_counts():
 
 def test_of_the_processes_the_descriptors_of_the_fullest_one_count_and_memory_is_added_up():
     one = one_worker(0, 10.0)
-    both = merged([one, one])
+    both = merge_expositions([one, one])
     for name in ("process_open_fds", "process_max_fds", "process_start_time_seconds"):
         assert process(both, name) == process(one, name)
     assert process(both, "process_resident_memory_bytes") == 2 * process(one, "process_resident_memory_bytes")
@@ -57,13 +59,13 @@ def test_of_the_processes_the_descriptors_of_the_fullest_one_count_and_memory_is
 def test_one_worker_alone_is_itself_without_creation_times():
     alone = one_worker(1, 5.0)
     expected = [line for line in shown(alone) if "_created" not in line]
-    assert sorted(shown(merged([alone]))) == sorted(expected)
+    assert sorted(shown(merge_expositions([alone]))) == sorted(expected)
 
 
 def test_label_values_with_separators_are_kept():
     metrics = Metrics()
     metrics.of(('a "b"\u2028{c} 7\n', "", "", "chat")).requests["ok"] += 1
-    lines = merged([metrics.exposition()] * 2).decode().split("\n")
+    lines = merge_expositions([metrics.exposition()] * 2).decode().split("\n")
     (line,) = [line for line in lines if 'outcome="ok"' in line]
     assert line.startswith('gatepass_requests_total{caller="a \\"b\\"\u2028{c} 7\\n",')
     assert line.endswith(" 2.0")

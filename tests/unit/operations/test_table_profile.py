@@ -2,7 +2,7 @@
 
 import pytest
 
-from gatepass.config.access import BUILT_IN, PLAIN
+from gatepass.config.access import BUILT_IN_PROFILES, PLAIN
 from gatepass.errors import UnknownPath
 from gatepass.operations.table import base_url, select_profile, split_profile
 
@@ -32,15 +32,15 @@ def test_a_path_shows_its_profile_and_what_it_is_without_it(path, base_path, fou
 
 
 def test_the_path_wins_over_the_key_and_both_over_plain():
-    assert select_profile(BUILT_IN, "dify", "ragflow") is BUILT_IN["dify"]
-    assert select_profile(BUILT_IN, None, "ragflow") is BUILT_IN["ragflow"]
-    assert select_profile(BUILT_IN, None, None) is PLAIN
+    assert select_profile(BUILT_IN_PROFILES, "dify", "ragflow") is BUILT_IN_PROFILES["dify"]
+    assert select_profile(BUILT_IN_PROFILES, None, "ragflow") is BUILT_IN_PROFILES["ragflow"]
+    assert select_profile(BUILT_IN_PROFILES, None, None) is PLAIN
 
 
 @pytest.mark.parametrize("name", ["", "rag", "x" * 5000])
 def test_a_profile_that_is_none_is_reported_with_those_that_are(name):
     with pytest.raises(UnknownPath) as caught:
-        select_profile(BUILT_IN, name, "ragflow")
+        select_profile(BUILT_IN_PROFILES, name, "ragflow")
     assert "ragflow" in caught.value.message
     assert len(caught.value.message) < 400
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gatepass.config.access import BUILT_IN, PLAIN, Profile
+from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, Profile
 from gatepass.proxy.keepalive import (
     COMMENT,
     COMMENT_AFTER_ID,
@@ -50,7 +50,7 @@ def call(name: str) -> Call:
     [
         (PLAIN, "chat", COMMENT),
         (PLAIN, "responses", COMMENT),
-        (BUILT_IN["dify"], "responses", None),
+        (BUILT_IN_PROFILES["dify"], "responses", None),
         (Profile(keep_alive="off"), "chat", None),
     ],
 )
@@ -60,14 +60,14 @@ def test_each_client_receives_the_form_that_it_can_parse_or_none(profile, name, 
 
 
 def test_an_empty_chunk_has_the_default_id_before_the_stream_has_one():
-    keep_alive = keep_alive_encoder(BUILT_IN["dify"], call("chat"), lambda: 7.9)
+    keep_alive = keep_alive_encoder(BUILT_IN_PROFILES["dify"], call("chat"), lambda: 7.9)
     assert keep_alive is not None
     assert read(keep_alive(None)) == {**OWN, "id": "chatcmpl-7", "choices": [EMPTY]}
     assert keep_alive(None) == keep_alive(None) == keep_alive(begun())
 
 
 def test_in_a_stream_of_completions_it_is_an_empty_text():
-    keep_alive = keep_alive_encoder(BUILT_IN["dify"], call("completions"), lambda: 7.9)
+    keep_alive = keep_alive_encoder(BUILT_IN_PROFILES["dify"], call("completions"), lambda: 7.9)
     assert keep_alive is not None
     written = read(keep_alive(None))
     assert (written["object"], written["choices"]) == (

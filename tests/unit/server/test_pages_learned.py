@@ -7,7 +7,7 @@ from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.learning.learned_rule import HOUR_S, LearnedRule, LearnedRuleRecord, RuleScope
 from gatepass.proxy.routing import RouteTable
-from gatepass.server.pages import merged, pinned, shown, visible
+from gatepass.server.pages import merge_rows, pinned, shown, visible
 
 WALL_S = 1_800_000_000.0
 ONE = LearnedRuleRecord(
@@ -30,7 +30,7 @@ def rows(*learned: LearnedRuleRecord):
 def test_one_learned_rule_of_two_processes_is_one_row_with_all_its_uses():
     later = replace(ONE, learned_at=WALL_S - 50, expires_at=WALL_S + HOUR_S + 7, uses=3, evidence="no stream at all")
     together = replace(later, learned_at=ONE.learned_at, uses=7)
-    assert merged([rows(ONE), rows(later)]) == merged([rows(later), rows(ONE)]) == rows(together)
+    assert merge_rows([rows(ONE), rows(later)]) == merge_rows([rows(later), rows(ONE)]) == rows(together)
 
 
 def test_rows_about_something_else_stay_apart_in_the_order_of_their_models():
@@ -40,10 +40,10 @@ def test_rows_about_something_else_stay_apart_in_the_order_of_their_models():
         replace(ONE, scope=ONE.scope._replace(operation="completions")),
         FAILED,
     ]
-    found = merged([rows(*others), rows(ONE), []])
+    found = merge_rows([rows(*others), rows(ONE), []])
     assert len(found) == 5
     assert [row["upstream"] for row in found] == ["azure", "chat", "chat", "chat", "chat"]
-    assert merged([]) == []
+    assert merge_rows([]) == []
 
 
 def test_people_are_shown_ages():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gatepass.config.access import BUILT_IN, PLAIN, Profile
+from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, Profile
 from gatepass.sse.client_transforms import COMMENTS, WithoutComments, make_client_transform
 from gatepass.sse.event import Framer, split_events
 from tests.unit.sse.streams import REALISTIC, client_reads, new_stream, pieces, state, with_line_ends
@@ -63,7 +63,7 @@ def test_at_every_split_point_the_events_are_all_that_is_left(end, size_bytes):
 
 def test_dify_loses_no_event_of_a_stream_with_comments():
     sent = b"".join(LINE + b"\n" + LINE + one for one in REALISTIC)
-    silenced, plain = new_stream(client_transform=make_client_transform(BUILT_IN["dify"])), new_stream()
+    silenced, plain = new_stream(client_transform=make_client_transform(BUILT_IN_PROFILES["dify"])), new_stream()
     out, passed = silenced.feed(sent), plain.feed(sent)
     wanted = [one[5:].strip() for one in REALISTIC]
     assert dify_reads(out) == wanted
@@ -83,8 +83,8 @@ def test_whoever_is_sent_no_comments_gets_none_in_streams_of_any_kind(keep_alive
 
 def test_a_stream_that_is_none_of_chunks_is_changed_in_nothing_else():
     usage = b'event: x\ndata: {"choices":[],"usage":{"total_tokens":null}}\n\n'
-    after = make_client_transform(BUILT_IN["dify"], is_chat=False)
+    after = make_client_transform(BUILT_IN_PROFILES["dify"], is_chat=False)
     assert after is not None
     assert after.feed(usage) is usage
-    assert make_client_transform(BUILT_IN["ragflow"], is_chat=False) is None
+    assert make_client_transform(BUILT_IN_PROFILES["ragflow"], is_chat=False) is None
     assert make_client_transform(PLAIN, is_chat=False) is None

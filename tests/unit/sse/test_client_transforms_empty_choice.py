@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gatepass.config.access import BUILT_IN, Profile
+from gatepass.config.access import BUILT_IN_PROFILES, Profile
 from gatepass.sse.client_transforms import EMPTY_CHOICE, EmptyChoice, make_client_transform
 from tests.unit.sse.peer import chunks_of, helper_reads
 from tests.unit.sse.streams import DONE, REALISTIC, chunk, data, text
@@ -15,7 +15,7 @@ SILENT = {"index": 0, "delta": {"content": ""}, "finish_reason": None}
 
 @pytest.mark.parametrize("spaced", [True, False])
 def test_the_usage_comes_beside_a_choice(spaced):
-    transform = make_client_transform(BUILT_IN["cline"])
+    transform = make_client_transform(BUILT_IN_PROFILES["cline"])
     assert transform is not None
     run = transform.feed(text("a") + data(chunk(None, usage=USAGE), spaced=spaced) + DONE + b": alive\n")
     assert run == text("a") + data({**chunk(None, usage=USAGE), "choices": [SILENT]}) + DONE + b": alive\n"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gatepass.config.access import BUILT_IN
+from gatepass.config.access import BUILT_IN_PROFILES
 from gatepass.sse.client_transforms import NO_CHUNK, OnlyChunks, make_client_transform
 from tests.unit.sse.streams import DONE, REALISTIC, chunk, data, new_stream, text, with_line_ends
 
@@ -42,12 +42,12 @@ def test_chunks_errors_and_what_is_no_json_are_the_same_object(run):
 def test_whoever_looks_for_choices_in_all_that_comes_finds_them(name):
     sent = REALISTIC[0] + FOREIGN + b"".join(REALISTIC[1:])
     stream, plain = (
-        new_stream(client_transform=make_client_transform(BUILT_IN[name])),
-        new_stream(client_transform=make_client_transform(BUILT_IN[name])),
+        new_stream(client_transform=make_client_transform(BUILT_IN_PROFILES[name])),
+        new_stream(client_transform=make_client_transform(BUILT_IN_PROFILES[name])),
     )
     assert stream.feed(sent) + stream.finish() == plain.feed(CLEAN) + plain.finish()
     assert (stream.done, NO_CHUNK in stream.adapted, NO_CHUNK in plain.adapted) == (True, True, False)
 
 
 def test_other_clients_get_what_they_may_know():
-    assert [name for name, profile in BUILT_IN.items() if profile.only_chunks] == ["dify", "cline"]
+    assert [name for name, profile in BUILT_IN_PROFILES.items() if profile.only_chunks] == ["dify", "cline"]

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gatepass.config.access import BUILT_IN, PLAIN, Profile
+from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, Profile
 from gatepass.sse.client_transforms import PLAIN as ADAPTED
 from gatepass.sse.client_transforms import PlainEvents, make_client_transform
 from gatepass.sse.event import Framer
@@ -81,7 +81,7 @@ def test_data_of_several_lines_becomes_one_with_the_same_meaning():
 @pytest.mark.parametrize("gap", [b"", b" "])
 def test_dify_reads_the_whole_answer_of_any_stream(end, gap):
     sent = with_line_ends(b"".join(b"event: message\nid: 1\ndata:" + gap + one[6:] for one in REALISTIC), end)
-    plain = new_stream(client_transform=make_client_transform(BUILT_IN["dify"]))
+    plain = new_stream(client_transform=make_client_transform(BUILT_IN_PROFILES["dify"]))
     out = plain.feed(sent) + plain.finish()
     assert dify_reads(out) == WANTED
     assert helper_reads(out) == helper_reads(CLEAN)
@@ -90,9 +90,9 @@ def test_dify_reads_the_whole_answer_of_any_stream(end, gap):
 
 def test_other_clients_and_other_streams_have_no_part_in_it():
     event = b'event: response.created\ndata: {"type":"response.created"}\n\n'
-    after = make_client_transform(BUILT_IN["dify"], is_chat=False)
+    after = make_client_transform(BUILT_IN_PROFILES["dify"], is_chat=False)
     assert after is not None
     assert after.feed(event) is event
     assert make_client_transform(PLAIN) is None
     assert make_client_transform(Profile(plain_events=True)) is not None
-    assert [name for name, profile in BUILT_IN.items() if profile.plain_events] == ["dify"]
+    assert [name for name, profile in BUILT_IN_PROFILES.items() if profile.plain_events] == ["dify"]

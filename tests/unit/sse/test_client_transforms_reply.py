@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gatepass.config.access import BUILT_IN, PLAIN, Profile
+from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, Profile
 from gatepass.sse.client_transforms import make_client_transform, transform_reply
 
 BOTH = Profile(whole_numbers=True, content_text=True)
@@ -17,7 +17,7 @@ def test_json_that_only_python_reads_is_left_as_it_is(content):
 
 
 def test_lines_are_cut_for_the_client_that_takes_no_long_ones():
-    transform = make_client_transform(BUILT_IN["ragflow"])
+    transform = make_client_transform(BUILT_IN_PROFILES["ragflow"])
     assert transform is not None
     long = b'data: {"choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n' % (b"x" * 2**20)
     assert max(map(len, transform.feed(long).splitlines())) < 2**20

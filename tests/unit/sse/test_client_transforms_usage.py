@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gatepass.config.access import BUILT_IN
+from gatepass.config.access import BUILT_IN_PROFILES
 from gatepass.sse.client_transforms import WholeUsage, complete_usage, is_identical, make_client_transform
 
 TEXT = b'data: {"id":"1","choices":[{"index":0,"delta":{"content":"a \\"usage\\" b"}}],"usage":null}\n\n'
@@ -19,7 +19,7 @@ def with_usage(usage, choices=b"[]"):
     [("ragflow", b": alive\n", ("repair=usage",)), ("dify", b"", ("sse=comments", "repair=usage"))],
 )
 def test_a_lost_total_of_a_stream_is_the_sum_of_the_rest(profile, behind, adapted):
-    transform = make_client_transform(BUILT_IN[profile])
+    transform = make_client_transform(BUILT_IN_PROFILES[profile])
     assert transform is not None
     lost = with_usage(b'{"prompt_tokens":12,"completion_tokens":3.0,"total_tokens":null}')
     run = transform.feed(TEXT + lost + b"data: [DONE]\n\n: alive\n") + transform.finish()

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gatepass.config.access import BUILT_IN
+from gatepass.config.access import BUILT_IN_PROFILES
 from gatepass.sse.choice_repair import CALL_BYTES, MAX_ARGUMENT_BYTES, RepairOptions
 from gatepass.sse.chunk import MAX_CHOICES
 from gatepass.sse.client_transforms import make_client_transform
@@ -161,8 +161,8 @@ def test_more_choices_than_have_a_state_get_no_reason():
     assert code(read(*blocks, DONE)[1]) == "upstream_closed"
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", BUILT_IN_PROFILES)
 def test_every_profile_leaves_the_reason(name):
-    after = make_client_transform(BUILT_IN[name])
+    after = make_client_transform(BUILT_IN_PROFILES[name])
     out, _ = read(text("Hi"), DONE)
     assert reasons(out if after is None else after.feed(out)) == {0: "stop"}

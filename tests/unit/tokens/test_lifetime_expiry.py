@@ -15,9 +15,9 @@ from gatepass.tokens.lifetime import (
     jwt_lifetime_s,
     jwt_remaining_s,
     jwt_times,
-    kind_of,
     parse_expiry,
     retry_after_s,
+    token_kind,
 )
 from tests.unit.tokens.scripted import date, signed
 
@@ -154,7 +154,7 @@ def test_an_unusable_nbf_is_ignored(nbf):
 )
 def test_a_jwt_without_a_lifetime(claims):
     text = signed(**claims)
-    assert kind_of(text) is TokenKind.JWT
+    assert token_kind(text) is TokenKind.JWT
     assert jwt_lifetime_s(text, None, NOW) is None
 
 

@@ -15,7 +15,7 @@ from gatepass.clock import Clock
 from gatepass.config.credential.base import Credential
 from gatepass.tokens.failure import FetchFailure, setting
 from gatepass.tokens.issuer_error import TokenResponse, one_line
-from gatepass.tokens.lifetime import JWT_MARGIN_S, LifetimeSource, Token, jwt_lifetime_s, kind_of
+from gatepass.tokens.lifetime import JWT_MARGIN_S, LifetimeSource, Token, jwt_lifetime_s, token_kind
 from gatepass.tokens.secrets import mask_of
 from gatepass.tokens.token_endpoint import HEADERS, TimedTokenResponse, TokenEndpointClient, display_host
 from gatepass.tokens.token_reply import TokenReplyFormat, checked_token
@@ -163,7 +163,7 @@ class VendorFetch:
         lifetime_s, source = (
             (settings.default_ttl_s, LifetimeSource.DEFAULT) if own_s is None else (own_s, LifetimeSource.JWT)
         )
-        return Token(Secret(text), self.requested_s, lifetime_s, kind_of(text), source)
+        return Token(Secret(text), self.requested_s, lifetime_s, token_kind(text), source)
 
     def mask(self, text: str) -> str:
         """Return `text` without the secrets of this fetch."""
