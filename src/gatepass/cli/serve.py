@@ -302,7 +302,7 @@ def open_app_state(
     worker_store: WorkerStore | None = None,
     worker: int | None = None,
 ) -> AppState:
-    """Open the AppState of a configuration and set up its log. Call `exit_unusable` if a file or secret is gone or invalid."""
+    """Open the AppState of a configuration and set up its log. Call `exit_unusable` if a file or secret is unusable."""
     from gatepass.clock import SystemClock
     from gatepass.config.references import UnresolvedReference
     from gatepass.errors import system_reason
