@@ -241,6 +241,47 @@ def test_a_large_value_of_the_envelope_is_not_repeated(attack: Attack, name: str
     attack.check(failure == "None" and is_done and out.count(b"x" * 4000) == 1, (name, form, failure))
 
 
+ARGUMENT_UNITS = ["a", "漢", "\n", '"', "\\", "{", "]", '\\"', "x" * 90, {"a": "{"}, ["\\"], 1]
+
+
+@st.composite
+def tool_calls(draw: st.DrawFn) -> bytes:
+    """A stream that ends with `[DONE]` alone. Its tool call has whole arguments, or they are cut."""
+    units = draw(st.lists(st.sampled_from(ARGUMENT_UNITS), min_size=1, max_size=9)) * draw(st.integers(1, 200))
+    value = "".join(map(str, units)) if draw(st.booleans()) else units
+    arguments = json.dumps({"a": value, "b": [1, "x" * 300]}, ensure_ascii=draw(st.booleans()))
+    if draw(st.booleans()):
+        arguments = arguments[: draw(st.integers(0, len(arguments) - 1))]
+    at = draw(st.integers(0, len(arguments)))
+    return tool_call(arguments[:at], arguments[at:], draw(st.sampled_from(["tool_calls", "function_call"])))
+
+
+def tool_call(first: str, second: str, name: str = "tool_calls") -> bytes:
+    """A stream that ends with `[DONE]` alone, with the arguments in two events."""
+    functions = [{"name": "f", "arguments": first}, {"arguments": second}]
+    deltas = [{name: one if name == "function_call" else [{"index": 0, "function": one}]} for one in functions]
+    chunks = [{"id": "c1", "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+    return b"".join([*(b"data: %b\n\n" % json.dumps(one).encode() for one in chunks), DONE])
+
+
+def json_data(raw: bytes) -> list[object]:
+    """The JSON values of the events."""
+    return [read_json(data) for one in split_events(raw) if is_json(data := parse_event(one).data or b"")]
+
+
+@pytest.mark.attack("events: large, cut arguments")
+@generated
+@given(tool_calls())
+@example(tool_call('{"a":"' + "x" * 900 + "\\", '"' + "x" * 900 + '"}'))
+def test_large_arguments_are_whole_or_cut_as_small_ones(attack: Attack, raw: bytes) -> None:
+    attack.cases += 1
+    expected, reply = relayed(raw), aggregated(raw, 1000)
+    with scaled():
+        found, shortened_reply = relayed(raw), aggregated(raw, 1000)
+    attack.check(found[1:] == expected[1:] and json_data(found[0]) == json_data(expected[0]), (found, expected))
+    attack.check(shortened_reply == reply, (shortened_reply, reply))
+
+
 BAD = ["\\x", "\\u12", "\x01", '"']
 
 

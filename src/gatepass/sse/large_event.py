@@ -36,8 +36,10 @@ _WHOLE = re.compile(rb"[^\\]*+(?:\\(?:u[0-9a-fA-F]{4}|[^u])[^\\]*+)*+")
 _HIGH_HALF = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}")
 _ESCAPE_BYTES = len(rb"\ud83d")
 # Begin and end differ, so that a text that looks like the beginning of a mark cannot take the beginning of a mark.
-_MARK = re.compile(rb";\\+t[0-9a-f]{32}:[0-9]+\.")
-_MARK_IN_TEXT = re.compile(r"(;\t[0-9a-f]{32}:[0-9]+\.)")
+# A mark has a name, a number, and the `_nesting` of the text that it replaces.
+_MARK = re.compile(rb";\\+t[0-9a-f]{32}:[0-9]+(?::-?[0-9]{1,5}){3}\.")
+_MARK_IN_TEXT = re.compile(r"(;\t[0-9a-f]{32}:[0-9]+(?::-?[0-9]{1,5}){3}\.)")
+_ESCAPE = re.compile(r"\\.", re.DOTALL)
 
 Span = tuple[int, int]
 
@@ -45,6 +47,11 @@ Span = tuple[int, int]
 def has_marks(run: bytes) -> bool:
     """Return whether `run` may have been shortened."""
     return len(run) > FIRST_KEPT_BYTES and _MARK.search(run) is not None
+
+
+def has_marks_in_text(text: str) -> bool:
+    """Return whether a text of a shortened event may contain marks."""
+    return ";\t" in text and _MARK_IN_TEXT.search(text) is not None
 
 
 def without_marks(data: bytes) -> bytes:
@@ -59,6 +66,31 @@ def split_text(text: str, most_chars: int) -> list[str]:
         size = len(part) if number % 2 else most_chars
         parts += [part[at : at + size] for at in range(0, len(part), size or 1)]
     return parts
+
+
+def is_balanced(text: str) -> bool:
+    """Return whether a text with marks begins as a JSON container and ends outside of its strings and brackets.
+
+    JSON that was cut does not. Other errors are not found.
+    """
+    depth = inside = 0
+    for number, part in enumerate(_MARK_IN_TEXT.split(text)):
+        nesting = tuple(map(int, part[:-1].split(":")[2:])) if number % 2 else _nesting(part)
+        depth += nesting[inside]
+        inside ^= nesting[2]
+    return text.lstrip().startswith(("{", "[")) and depth == inside == 0
+
+
+def _nesting(text: str) -> tuple[int, int, int]:
+    """Return the depth that a piece of JSON adds if it begins outside or inside a string, and its quotes modulo 2."""
+    if "\\" in text:
+        text = _ESCAPE.sub("", text)
+    parts = text.split('"')
+    return _depth("".join(parts[::2])), _depth("".join(parts[1::2])), (len(parts) - 1) % 2
+
+
+def _depth(text: str) -> int:
+    return text.count("{") + text.count("[") - text.count("}") - text.count("]")
 
 
 class LongTexts:
@@ -85,7 +117,7 @@ class LongTexts:
         self.shortened: bytes | None = None
         self._limit_bytes = limit_bytes
         self._name = token_hex(16)  # unknown to the upstream, so that it cannot send a mark
-        self._pattern = re.compile(rb";(\\+)t%b:([0-9]+)\." % self._name.encode())
+        self._pattern = re.compile(rb";(\\+)t%b:([0-9]+)[-:0-9]+\." % self._name.encode())
         self._texts: dict[int, bytes] = {}
         self._restored: set[int] = set()
         self._next = self._held_bytes = 0
@@ -147,22 +179,24 @@ class LongTexts:
         for begin, stop in sorted(long, key=lambda span: span[0] - span[1]):
             if left_bytes <= LARGE_EVENT_BYTES:
                 break
-            kept = _cut(event, begin, begin + kept_bytes, stop)
-            marks, at = [event[begin:kept]], begin
+            marks, at = list[bytes](), begin
             while at < stop:
-                end = kept if at < kept else _cut(event, at, at + PIECE_BYTES, stop)
+                end = _cut(event, at, at + (PIECE_BYTES if marks else kept_bytes), stop)
                 try:
-                    read_json(b'"%b"' % event[at:end])
+                    text: str = read_json(b'"%b"' % event[at:end])
                 except ValueError:
                     return event[: begin + KEPT_BYTES] + b"\n\n"  # without its closing quote it is not JSON either
-                if at >= kept:
-                    marks.append(self._mark(event[at:end]))
+                # no cut inside an escape of JSON that is the text of a string, such as the arguments of a tool call
+                if (len(text) - len(text.rstrip("\\"))) % 2 and event.startswith(b"\\\\", end - 2) and end - 2 > at:
+                    end, text = end - 2, text[:-1]
+                is_kept = not marks or text == "\\"  # the end of a piece of JSON may be half an escape
+                marks.append(event[at:end] if is_kept else self._mark(event[at:end], text))
                 at = end
                 pieces += 1
                 if pieces % 8 == 0:
                     yield
             replaced[begin, stop] = marks
-            left_bytes -= stop - kept
+            left_bytes -= stop - begin - len(marks[0])
             kept_bytes = KEPT_BYTES
         parts, at = list[bytes](), 0
         for (begin, stop), marks in sorted(replaced.items()):
@@ -170,11 +204,11 @@ class LongTexts:
             at = stop
         return b"".join((*parts, event[at:]))
 
-    def _mark(self, text: bytes) -> bytes:
+    def _mark(self, raw: bytes, text: str) -> bytes:
         number, self._next = self._next, self._next + 1
-        self._texts[number] = text
-        self._held_bytes += len(text)
-        return b";\\t%b:%d." % (self._name.encode(), number)
+        self._texts[number] = raw
+        self._held_bytes += len(raw)
+        return b";\\t%b:%d:%d:%d:%d." % (self._name.encode(), number, *_nesting(text))
 
 
 class RestoredTexts:

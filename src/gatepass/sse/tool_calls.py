@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gatepass.sse.chunk import Object, text_of_id
+from gatepass.sse.large_event import has_marks_in_text, is_balanced
 
 MAX_CALLS = 1024
 """Deltas of further calls belong to the last call, so that memory stays bounded."""
@@ -141,6 +142,8 @@ _HALF_PAIR = re.compile(rb"(?<!\\)((?:\\\\)*+)\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 
 def is_complete_json(arguments: str) -> bool:
     """Return whether the arguments of a call are complete JSON. A call that was cut has an incomplete text or none."""
+    if has_marks_in_text(arguments):
+        return is_balanced(arguments)
     text = arguments.encode("utf-8", "replace")
     try:
         _VALUE.decode(_HALF_PAIR.sub(rb"\1", text) if b"\\ud" in text or b"\\uD" in text else text)
