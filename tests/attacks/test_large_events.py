@@ -241,7 +241,7 @@ def test_a_large_value_of_the_envelope_is_not_repeated(attack: Attack, name: str
     attack.check(failure == "None" and is_done and out.count(b"x" * 4000) == 1, (name, form, failure))
 
 
-ARGUMENT_UNITS = ["a", "漢", "\n", '"', "\\", "{", "]", '\\"', "x" * 90, {"a": "{"}, ["\\"], 1]
+ARGUMENT_UNITS = ["a", "漢", "\n", '"', "\\a", "{", "]", '\\"', "x" * 90, {"a": "{"}, ["\\"], 1]
 
 
 @st.composite
