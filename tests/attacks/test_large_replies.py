@@ -144,6 +144,19 @@ def test_a_long_answer_gets_whole_numbers() -> None:
     assert (adapted, changed) == (("repair=usage",), body.replace(b"2.0", b"2"))
 
 
+@pytest.mark.attack("replies: large, as a stream for a client")
+@pytest.mark.parametrize("profile", ["ragflow", "dify"])
+async def test_a_long_answer_becomes_a_stream_for_a_profile(attack: Attack, profile: str) -> None:
+    body = chat(0, b"word " * (5 * MIB))
+    attack.cases += 1
+    async with Scripted([Send(reply(body))]) as upstream, gateway(upstream=upstream.url) as served:
+        async with attack.on_this_loop():
+            path = f"/for/{profile}/v1/chat/completions"
+            answer = await served.ask({**HELLO, "stream": True}, path=path).answer()
+    attack.check(answer.status == 200 and answer.body.endswith(b"data: [DONE]\n\n"), answer.body[-300:])
+    attack.check(answer.body.count(b"word ") > 5 * MIB - 2_000, answer.body[:300])  # some words are cut between chunks
+
+
 @pytest.mark.attack("replies: large, a server")
 async def test_a_long_answer_with_logprobs_is_served_whole_and_as_a_stream(attack: Attack) -> None:
     cases = [(chat(5_000), True), (chat(5_000), False), (chat(0, b"word " * (4 * MIB)), True)]

@@ -401,22 +401,23 @@ async def _synthesized(context: ReplyContext, reply: BufferedReply) -> Classifie
     """Make a stream from a whole reply, except for raw operations."""
     if context.call.operation.protocol is ClientProtocol.RAW:
         return reply
-    events = await run_off_loop(reply.body, partial(_synthesized_events, context, reply.body))
-    adapted = reply.adapted
-    if context.is_chat and (client_transform := context.client_transform()) is not None:
-        events, adapted = client_transform.feed(events), (*adapted, *client_transform.adapted)
+    client_transform = context.client_transform() if context.is_chat else None
+    events = await run_off_loop(reply.body, partial(_synthesized_events, context, reply.body, client_transform))
+    adapted = reply.adapted if client_transform is None else (*reply.adapted, *client_transform.adapted)
     headers = tuple(field for field in reply.headers if field[0] != b"content-type")
     return SynthesizedStream(headers, events, reply.body, (SYNTHESISED, *adapted), reply.is_empty)
 
 
-def _synthesized_events(context: ReplyContext, body: bytes) -> bytes:
+def _synthesized_events(context: ReplyContext, body: bytes, client_transform: EventTransform | None) -> bytes:
     defaults = context.envelope_defaults()
     try:
         if context.is_response:
             return b"".join(synthesize_response(read_json(body), defaults))
         include_usage = _usage_options(context, requested_usage(context.call.body))[0] is not False
         document = read_around_large(body) if isinstance(body, ScannedBody) else read_json(body)
-        return b"".join(synthesize_stream(document, include_usage, defaults))
+        events = synthesize_stream(document, include_usage, defaults)
+        # one event at a time: all events of a large reply at once would hold the interpreter's lock too long
+        return b"".join(events if client_transform is None else map(client_transform.feed, events))
     except Unfinished:
         raise UpstreamInvalid(
             "The upstream returned a response that is not finished and has no output.", upstream=context.upstream.name
