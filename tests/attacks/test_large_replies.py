@@ -149,10 +149,13 @@ def test_a_long_answer_gets_whole_numbers() -> None:
 async def test_a_long_answer_becomes_a_stream_for_a_profile(attack: Attack, profile: str) -> None:
     body = chat(0, b"word " * (5 * MIB))
     attack.cases += 1
-    async with Scripted([Send(reply(body))]) as upstream, gateway(upstream=upstream.url) as served:
-        async with attack.on_this_loop():
-            path = f"/for/{profile}/v1/chat/completions"
-            answer = await served.ask({**HELLO, "stream": True}, path=path).answer()
+    path = f"/for/{profile}/v1/chat/completions"
+    async with (
+        Scripted([Send(reply(body))]) as upstream,
+        gateway(upstream=upstream.url) as served,
+        attack.on_this_loop(),
+    ):
+        answer = await served.ask({**HELLO, "stream": True}, path=path).answer()
     attack.check(answer.status == 200 and answer.body.endswith(b"data: [DONE]\n\n"), answer.body[-300:])
     attack.check(answer.body.count(b"word ") > 5 * MIB - 2_000, answer.body[:300])  # some words are cut between chunks
 
