@@ -33,6 +33,9 @@ LONGEST_REASON = 700
 SENDABLE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~+/=")
 
 
+TOKEN_NAMES = {"access_token", "token", "jwt"}
+
+
 def cased(words: list[str]) -> st.SearchStrategy[str]:
     """Words in any case, with white space around them."""
     flips = st.lists(st.booleans(), min_size=12, max_size=12)
@@ -82,7 +85,7 @@ def documents(draw: st.DrawFn) -> Any:
     if draw(st.booleans()):
         places.append(document.setdefault(draw(st.sampled_from(["data", "result", "token"])), {}))
     at = st.sampled_from(places)
-    draw(at)[draw(st.sampled_from(["access_token", "token", "jwt"]))] = draw(tokens)
+    draw(at)[draw(st.sampled_from(sorted(TOKEN_NAMES)))] = draw(tokens)
     for names, values in (
         (["token_type", "tokenType"], types),
         (["expires_in", "expires_at", "expires"], scraps),
@@ -93,19 +96,19 @@ def documents(draw: st.DrawFn) -> Any:
     return document
 
 
-def types_told(document: Any) -> list[str]:
+def types_reported(document: Any) -> list[str]:
     """The types that stand beside the token, or at the root, whichever comes first."""
-    boxes = [document, *(value for value in document.values() if isinstance(value, dict))]
-    return [box[name].strip().lower() for box in boxes for name in ("token_type", "tokenType") if is_told(box, name)]
+    boxes = [document, *(value for value in document.values() if isinstance(value, dict) and TOKEN_NAMES & value.keys())]
+    return [box[name].strip().lower() for box in boxes for name in ("token_type", "tokenType") if is_reported(box, name)]
 
 
-def is_told(box: dict[str, Any], name: str) -> bool:
+def is_reported(box: dict[str, Any], name: str) -> bool:
     return isinstance(box.get(name), str) and bool(box[name].strip())
 
 
 def is_kept(document: Any, minted: Token) -> bool:
     """Whether a token that was taken out of `document` may be sent as a bearer token."""
-    reported = types_told(document)
+    reported = types_reported(document)
     if reported and all(kind in ("mac", "dpop", "pop") for kind in reported):
         return False
     named = (claims_of(minted.text) or {}).get("aud")
@@ -169,7 +172,7 @@ def test_what_must_not_be_sent_is_a_definite_failure(attack: Attack, document: A
 def test_a_program_and_a_file_are_read_by_the_same_rules(attack: Attack, document: Any) -> None:
     attack.cases += 1
     found = outcome(lambda: parse_token_document(json.dumps(document), replace(TERMS, audience=None), AT, str))
-    reported = types_told(document)
+    reported = types_reported(document)
     is_bound = bool(reported) and all(kind in ("mac", "dpop", "pop") for kind in reported)
     attack.check(not (isinstance(found, Token) and is_bound), document)
 
