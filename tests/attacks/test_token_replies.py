@@ -98,8 +98,13 @@ def documents(draw: st.DrawFn) -> Any:
 
 def types_reported(document: Any) -> list[str]:
     """The types that stand beside the token, or at the root, whichever comes first."""
-    boxes = [document, *(value for value in document.values() if isinstance(value, dict) and TOKEN_NAMES & value.keys())]
-    return [box[name].strip().lower() for box in boxes for name in ("token_type", "tokenType") if is_reported(box, name)]
+    boxes = [
+        document,
+        *(value for value in document.values() if isinstance(value, dict) and TOKEN_NAMES & value.keys()),
+    ]
+    return [
+        box[name].strip().lower() for box in boxes for name in ("token_type", "tokenType") if is_reported(box, name)
+    ]
 
 
 def is_reported(box: dict[str, Any], name: str) -> bool:
