@@ -53,6 +53,20 @@ class DrivenClock:
     def jump_wall(self, by_s: float) -> None:
         self._wall += by_s
 
+    def suspend(self, by_s: float, *, delays_timers: bool = False) -> None:
+        """Let time pass while nothing runs, as in a suspended machine: due timers fire at the next `advance`.
+
+        `delays_timers`: the clock of the timers stood still, so each fires `by_s` later.
+        """
+        self._now += by_s
+        if delays_timers:
+            self._timers = [(due_s + by_s, number, timer) for due_s, number, timer in self._timers]
+
+    @property
+    def has_timers(self) -> bool:
+        """Whether a timer is set that has neither fired nor been cancelled."""
+        return not all(timer.cancelled for _, _, timer in self._timers)
+
     def call_later(self, delay_s: float, callback: Callable[[], object]) -> _Timer:
         timer = _Timer(callback)
         self._count += 1

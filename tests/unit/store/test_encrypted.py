@@ -12,6 +12,7 @@ from gatepass.store.encrypted import NONCE_BYTES, EncryptedStore
 from gatepass.store.memory import MemoryStore
 from tests.unit.clock import DrivenClock
 from tests.unit.store.contract import LONG_S, Shared, StoreContract
+from tests.unit.store.inspected import InspectedStore
 
 SECRET = b"k" * 32
 NAME, VALUE = "token/v1/abc", b"a token of nobody's business"
@@ -27,7 +28,7 @@ class TestEncryptedStore(StoreContract):
 
 @pytest.fixture
 def below():
-    return MemoryStore(DrivenClock())
+    return InspectedStore(DrivenClock())
 
 
 async def stored(below: MemoryStore, name: str = NAME) -> bytes:
@@ -36,8 +37,8 @@ async def stored(below: MemoryStore, name: str = NAME) -> bytes:
     return (await below.get([code])).values[code]
 
 
-def dump(store: MemoryStore) -> bytes:
-    return repr([store._values._kept, store._counters._kept, store._leases._kept]).encode()
+def dump(store: InspectedStore) -> bytes:
+    return repr([store.values, store.counters, store.leases]).encode()
 
 
 @given(st.binary(max_size=300), st.text(max_size=20), st.binary(min_size=1, max_size=40))
@@ -52,6 +53,7 @@ async def test_a_dump_of_the_store_shows_no_value_and_no_name(below):
     await store.put("token/the-recipe", b"the-token", 60.0)
     await store.count("count/the-recipe", 60.0)
     await store.lease("lease/the-recipe", "me", 60.0)
+    assert [len(below.values), len(below.counters), len(below.leases)] == [1, 1, 1]
     assert b"token:" in dump(below)
     assert b"the-token" not in dump(below)
     assert b"the-recipe" not in dump(below)

@@ -11,6 +11,7 @@ from gatepass.store.guarded import CHECK_S, REPEAT_S, REST_S, SETTLE_S, TAKE_OVE
 from gatepass.store.memory import MemoryStore
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.store.contract import Shared, StoreContract
+from tests.unit.store.inspected import InspectedStore
 
 BOUND_S = 0.25
 
@@ -23,7 +24,7 @@ class TestGuardedStore(StoreContract):
         return Shared(GuardedStore(store, clock, BOUND_S, {}), GuardedStore(store, clock, BOUND_S, {}), clock.advance)
 
 
-class Ailing(MemoryStore):
+class Ailing(InspectedStore):
     """Does what `ails` says: None works, an exception is raised, "hang" never answers."""
 
     def __init__(self, clock):
@@ -47,6 +48,10 @@ class Ailing(MemoryStore):
 
     async def aclose(self):
         await self.get([])
+
+    async def lose_data(self):
+        for name in [*self.values, *self.counters]:
+            await self.drop(name)
 
 
 @pytest.fixture
@@ -126,7 +131,7 @@ async def test_a_loop_that_stood_still_is_not_taken_for_a_store_that_is_away(clo
     ailing.get = slow_get
     asking = asyncio.create_task(guarded.get([]))
     await settle()
-    clock._now += 5.0  # everything stood still, and the first timer finds the reply unread
+    clock.suspend(5.0)  # the first timer finds the reply unread
     await clock.advance(0.0)
     answers.set()
     await settle()
@@ -156,7 +161,7 @@ async def test_closing_is_bounded_too_and_works_while_it_rests(clock, ailing, gu
 
 async def test_no_timer_is_left_behind(clock, guarded):
     await guarded.get([])
-    assert all(timer.cancelled for *_, timer in clock._timers)
+    assert not clock.has_timers
 
 
 SHORT = b"k" * 32
@@ -234,7 +239,7 @@ async def test_in_a_rotation_no_process_reports_another_key(fleet, caplog):
 async def test_a_store_that_lost_its_data_is_reported_by_each_process_once(fleet, caplog):
     processes = [fleet.process(SHORT) for _ in range(3)]
     await fleet.clock.advance(2 * CHECK_S)
-    fleet.store._values._kept.clear()
+    await fleet.store.lose_data()
     await fleet.clock.advance(2 * CHECK_S)
     assert [(one.health.emptied, one.health.state) for one in processes] == [(1, StoreState.UP)] * 3
     lines = reported(caplog, "store_emptied")
@@ -310,7 +315,7 @@ async def test_the_id_of_a_key_is_all_that_a_store_shows_of_it(fleet):
     await settle()
     shown = process.health.shown(fleet.clock.now())
     assert shown["state"] == "up"
-    kept = fleet.store._values._kept["encryption-key:current"][0].decode()
+    kept = fleet.store.values["encryption-key:current"].decode()
     assert re.fullmatch("[0-9a-f]{16}", kept)
     assert kept not in b"a-secret-of-the-operator-of-32-characters".hex()
 
@@ -337,7 +342,7 @@ async def test_a_process_with_another_key_does_not_take_over_a_store_that_was_em
     await settle()
     for _ in range(20):
         await fleet.clock.advance(CHECK_S / 2)
-        fleet.store._values._kept.clear()
+        await fleet.store.lose_data()
         wrong.start()  # its next check is the first one after that
         await fleet.clock.advance(CHECK_S)
         assert (right.health.state, wrong.health.state) == (StoreState.UP, StoreState.UNREADABLE)

@@ -1,8 +1,10 @@
 import errno
 import socket
 import ssl
+from typing import Any
 
 import pytest
+from valkey.asyncio import Valkey
 from valkey.exceptions import (
     AuthenticationError,
     ConnectionError,  # noqa: A004 - the client's name for it
@@ -24,11 +26,17 @@ SETTINGS = StoreSettings(url="valkey://127.0.0.1:1", encryption_key=Secret("k" *
 
 async def failed_with(message: str, kind: type[ValkeyError] = ResponseError, cause: OSError | None = None) -> str:
     """The reason that is reported for an error of the client, which it raises while it handles `cause`."""
-    store, error = ValkeyStore(SETTINGS, DrivenClock()), kind(message)
+    error = kind(message)
     error.__context__ = cause
-    with pytest.raises(StoreUnavailable) as failure:
-        async with store._connected():
-            raise error
+
+    async def fails(*_: Any, **__: Any) -> None:
+        raise error
+
+    store = ValkeyStore(SETTINGS, DrivenClock())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Valkey, "set", fails)
+        with pytest.raises(StoreUnavailable) as failure:
+            await store.put("value/one", b"x", 1.0)
     await store.aclose()
     return str(failure.value)
 

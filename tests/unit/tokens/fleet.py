@@ -13,11 +13,11 @@ from gatepass.clock import sleep
 from gatepass.observability.redaction import Redactor
 from gatepass.store.base import StoreCache, StoreScope, StoreUnavailable
 from gatepass.store.guarded import GuardedStore
-from gatepass.store.memory import MemoryStore
 from gatepass.tokens import Token, TokenHolder, WaitBudget, build_source
 from gatepass.tokens.sharing import SharedSource
 from gatepass.types import OutboundRequest
 from tests.unit.clock import DrivenClock, settle
+from tests.unit.store.inspected import InspectedStore
 from tests.unit.tokens.scripted import Far, Reply, ScriptedIssuer, oauth2
 
 BOUND_S = 0.25
@@ -27,13 +27,13 @@ class OwnClock:
     """A machine's own clock, `ahead_s` of the test's."""
 
     def __init__(self, clock: DrivenClock, ahead_s: float) -> None:
-        self._clock, self._ahead_s = clock, ahead_s
+        self._clock, self.ahead_s = clock, ahead_s
 
     def now(self) -> float:
-        return self._clock.now() + self._ahead_s
+        return self._clock.now() + self.ahead_s
 
     def wall(self) -> float:
-        return self._clock.wall() + self._ahead_s
+        return self._clock.wall() + self.ahead_s
 
     def call_later(self, delay_s: float, callback: Callable[[], object]) -> Any:
         return self._clock.call_later(delay_s, callback)
@@ -47,11 +47,12 @@ class Wire:
 
     scope = StoreScope.NETWORK
 
-    def __init__(self, store: MemoryStore, clock: OwnClock) -> None:
+    def __init__(self, store: InspectedStore, clock: OwnClock) -> None:
         self._store, self._clock = store, clock
         self.state = "up"
         self.delay_s = 0.0
         self.requests: list[tuple[str, str]] = []
+        self.names_read: set[str] = set()
         self.at_request: Callable[[int], object] = lambda _: None
 
     async def _ask(self, what: str, name: str, work: Callable[[], Any]) -> Any:
@@ -72,6 +73,7 @@ class Wire:
             await asyncio.Event().wait()
 
     async def get(self, names):
+        self.names_read |= {*names}
         started_s = self._clock.now()
         reading = await self._ask("get", next(iter(names)), lambda: self._store.get(names))
         return replace(reading, started_s=started_s, finished_s=self._clock.now())
@@ -173,11 +175,12 @@ class Fleet:
     ) -> None:
         self.clock, self.issuer, self.jitter = issuer.clock, issuer, jitter
         self.settings = settings or oauth2()
-        self.store = MemoryStore(OwnClock(self.clock, 1_700_000_000.0))
-        self.replicas = [self._made(ahead) for ahead in ahead_s or (0.0,) * count]
+        self.store = InspectedStore(OwnClock(self.clock, 1_700_000_000.0))
+        self.replicas = [self.new_replica(ahead) for ahead in ahead_s or (0.0,) * count]
         self.gone: list[Replica] = []
 
-    def _made(self, ahead_s: float, settings: Any = None) -> Replica:
+    def new_replica(self, ahead_s: float = 0.0, settings: Any = None) -> Replica:
+        """One more process that is neither started nor one of `replicas` yet."""
         return Replica(self, ahead_s, settings or self.settings, self.jitter)
 
     async def __aenter__(self) -> Self:
@@ -193,7 +196,7 @@ class Fleet:
 
     async def join(self, settings: Any = None, ahead_s: float = 0.0) -> Replica:
         """One more process."""
-        replica = self._made(ahead_s, settings)
+        replica = self.new_replica(ahead_s, settings)
         self.replicas.append(replica)
         replica.start()
         await settle()

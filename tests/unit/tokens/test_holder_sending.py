@@ -222,7 +222,7 @@ class Requests:
         if event == "advance":
             await self.clock.advance(value)
         elif event == "sleep":
-            self.clock._now += value
+            self.clock.suspend(value)
         elif event == "issuer":
             issuer.otherwise = TURNS[int(value)]
         elif event == "ask":

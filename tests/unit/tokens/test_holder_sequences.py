@@ -70,7 +70,7 @@ class Requests:
         if event == "advance":
             await it.clock.advance(value)
         elif event == "sleep":
-            it.clock._now += value
+            it.clock.suspend(value)
         elif event == "issuer":
             it.issuer.otherwise = TURNS[int(value)]
         elif event == "ask":

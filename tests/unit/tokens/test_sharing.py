@@ -17,7 +17,9 @@ from gatepass.tokens.failure import PROBE_S
 from gatepass.tokens.secrets import credential_fingerprint
 from gatepass.tokens.sharing import YIELD_LEAD_S, SharedSource, SharedTokenNames, TokenRecord, is_shareable
 from gatepass.types import OutboundRequest, Secret
+from tests.memory import traced_memory
 from tests.unit.clock import DrivenClock, settle
+from tests.unit.store.inspected import InspectedStore
 from tests.unit.tokens.fleet import BOUND_S, Fleet, Replica, Upstream
 from tests.unit.tokens.scripted import (
     Broken,
@@ -124,7 +126,7 @@ async def test_clocks_that_differ_by_minutes_and_a_slow_store_make_no_token_olde
         for replica in fleet.replicas:
             token = replica.holder.current()
             assert token is not None
-            by_the_tests_clock_s = token.end_s - replica.clock._ahead_s
+            by_the_tests_clock_s = token.end_s - replica.clock.ahead_s
             assert true_end_s - 3 * delay_s - 1e-6 <= by_the_tests_clock_s <= true_end_s + 1e-6
         assert issuer.calls == 1
 
@@ -251,7 +253,7 @@ async def test_a_store_that_goes_away_at_any_request_costs_no_token(state):
 
 async def test_a_fetch_that_is_cancelled_at_any_await_frees_the_lease_and_leaves_nothing_behind():
     clock = DrivenClock()
-    store = MemoryStore(clock)
+    store = InspectedStore(clock)
     issuer = ScriptedIssuer(clock, otherwise=Mint(0.0001))
     fetched = []
 
@@ -261,7 +263,7 @@ async def test_a_fetch_that_is_cancelled_at_any_await_frees_the_lease_and_leaves
         fetched.append(await source.fetch())
 
     def check():
-        assert store._leases._kept == {}
+        assert store.leases == {}
         assert issuer.under_way == 0
         assert len(asyncio.all_tasks()) == 1
 
@@ -414,7 +416,7 @@ async def test_after_a_recovery_the_refusals_are_counted_anew():
     async with Fleet(issuer, count=2) as fleet:
         await fleet.clock.advance(40.0)
         assert fleet.texts == ["token-1"] * 2
-        assert fleet.store._counters._kept == {}
+        assert fleet.store.counters == {}
         await fleet.clock.advance(48.5)  # its refresh is refused; half a minute later it is not
         assert issuer.calls == 3
         await fleet.clock.advance(32.0)
@@ -468,14 +470,18 @@ async def test_another_fingerprint_has_another_token():
 async def test_a_changed_secret_asks_anew_and_leaves_the_others_what_they_have():
     secret = ["old-secret"]
     async with Fleet(scripted(otherwise=Mint(100)), count=2) as fleet:
-        changing = await fleet.join(oauth2(client_secret=Secret(lambda: secret[0])))
+        settings = oauth2(client_secret=Secret(lambda: secret[0]))
+        changing = await fleet.join(settings)
         await fleet.clock.advance(1.0)
         assert fleet.issuer.calls == 2
         secret[0] = "new-secret"
         await fleet.clock.advance(80.0)
         assert fleet.issuer.calls == 4
         assert changing.text not in (fleet.replicas[0].text, "token-1", "token-2")
-        assert len(changing.snapshot._followed) == 1
+        changing.wire.names_read.clear()
+        await fleet.clock.advance(10.0)
+        read = {name for name in changing.wire.names_read if name.startswith("token/")}
+        assert read == {SharedTokenNames.of(credential_fingerprint(settings)).token}
 
 
 async def test_an_unreadable_secret_is_reported_by_the_source():
@@ -498,9 +504,9 @@ async def test_a_token_that_is_dead_on_arrival_is_given_to_nobody():
 
 async def test_what_another_version_wrote_is_as_good_as_nothing():
     async with Fleet(scripted(), count=0) as fleet:
-        replica = await fleet.join()
-        assert replica.source._names is not None
-        names = replica.source._names
+        await fleet.join()
+        names = SharedTokenNames.of(credential_fingerprint(fleet.settings))
+        assert names.token in fleet.store.values
         await fleet.store.put(names.token, b'{"something":"else"}', 60.0)
         await fleet.store.put(names.failure, b"{", 60.0)
         late = await fleet.join()
@@ -645,19 +651,20 @@ async def test_a_token_of_one_that_does_not_lead_any_more_is_everybodys():
         assert (fleet.issuer.calls, fleet.issuer.under_way) == (3, 0)
 
 
-async def test_only_the_last_rejected_values_are_remembered():
+async def test_rejected_values_take_no_memory():
     async with Fleet(scripted(), count=1) as fleet:
         (replica,) = fleet.replicas
-        for number in range(100):
-            replica.source.forget_rejected(f"value-{number}")
-        assert list(replica.source._rejected) == [f"value-{number}" for number in range(92, 100)]
+        with traced_memory() as memory:
+            for number in range(10_000):
+                replica.source.forget_rejected(f"value-{number}")
+        assert memory.kept_bytes < 10_000
 
 
 async def test_what_it_has_from_the_store_it_does_not_take_for_newer_later():
     """The same record seems younger when the way to the store has become faster."""
     async with Fleet(scripted(otherwise=Mint(300)), count=1) as fleet:
         await fleet.clock.advance(100.0)
-        late = fleet._made(0.0)
+        late = fleet.new_replica()
         fleet.replicas.append(late)
         late.wire.delay_s = 0.1
         late.start()
@@ -685,12 +692,10 @@ async def test_a_dead_token_in_the_store_is_passed_over_without_a_failure():
     async with Fleet(scripted(otherwise=Mint(300)), count=1) as fleet:
         await fleet.clock.advance(1.0)
         (first,) = fleet.replicas
-        assert first.source._names is not None
-        names = first.source._names
-        value, _ = fleet.store._values._kept[names.token]
+        [(name, value)] = fleet.store.values.items()
         await fleet.kill(first)
         await fleet.clock.advance(299.0)
-        await fleet.store.put(names.token, value, 60.0)
+        await fleet.store.put(name, value, 60.0)
         late = await fleet.join()
         assert (late.text, late.holder.status().failures) == ("token-2", 0)
 
@@ -778,7 +783,7 @@ async def test_a_token_of_a_secret_that_changed_meanwhile_is_not_stored_under_th
     secret = ["old-secret"]
     settings = oauth2(client_secret=Secret(lambda: secret[0]))
     async with Fleet(scripted(), count=0, settings=settings) as fleet:
-        replica = fleet._made(0.0)
+        replica = fleet.new_replica()
         fleet.replicas.append(replica)
 
         def rotates(request: int) -> None:
@@ -789,4 +794,4 @@ async def test_a_token_of_a_secret_that_changed_meanwhile_is_not_stored_under_th
         await settle()
         assert b"new-secret" in fleet.issuer.requests[0].body
         assert replica.text == "token-1"
-        assert fleet.store._values._kept == {}
+        assert fleet.store.values == {}

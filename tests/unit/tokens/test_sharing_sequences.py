@@ -68,7 +68,7 @@ async def happens(fleet: Fleet, issuer: Ledger, asked: list[asyncio.Task[Token]]
         replica.wire.state = how[1]
     elif what == "kill":
         await replica.kill()
-        fleet.replicas[how[0]] = fleet._made(0.0, OTHERS if how[0] == 2 else None)
+        fleet.replicas[how[0]] = fleet.new_replica(settings=OTHERS if how[0] == 2 else None)
         fleet.replicas[how[0]].start()
     elif what == "reject" and replica.text is not None:
         replica.holder.reject(replica.text)
