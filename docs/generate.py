@@ -39,10 +39,8 @@ from gatepass.config.block import (
     checked_url,
     field_docstrings,
 )
-from gatepass.config.checks import PLANNED
 from gatepass.config.credential.base import Credential, HttpReply
 from gatepass.config.credential.kinds import KINDS, VARIABLE, Variable
-from gatepass.config.document import dotted
 from gatepass.config.model import Config, checked_network, checked_store_url
 from gatepass.config.network import FIELD_NAME, PARAMETER, Network, TimeoutSettings, TokenPlacement, header_template
 from gatepass.config.routes import Capabilities, ModelOperation, Rules
@@ -336,8 +334,6 @@ BLOCKS
 
 Blocks that several of these contain: [`reply`](#reply), [`token_placement`](#token_placement), [`network`](#network),
 [`timeouts`](#timeouts), [`capabilities`](#capabilities) and [`rules`](#rules).
-
-gatepass rejects these settings, because it does not support them yet: PLANNED.
 """
 SHARED: Mapping[str, type[BaseModel]] = {
     "reply": HttpReply,
@@ -544,8 +540,7 @@ def configuration_page() -> str:
             path = "models.NAME.capabilities"
             parts += section("capabilities", Capabilities.__doc__ or "", settings(Capabilities, path))
             parts += shared_sections("rules")
-    planned = in_words(dotted(path) for path in PLANNED)
-    return page(CONFIGURATION_TITLE.replace("BLOCKS", overview()).replace("PLANNED", planned), parts)
+    return page(CONFIGURATION_TITLE.replace("BLOCKS", overview()), parts)
 
 
 def overview() -> str:

@@ -11,9 +11,8 @@ from docs.generate import pages
 from gatepass.auth.model_access import DESTINATIONS, MODELS
 from gatepass.cli import main
 from gatepass.config.access import Profile
-from gatepass.config.checks import PLANNED
 from gatepass.config.credential.http_json import BODIES, OF_REQUEST, PER_REQUEST, PRESETS
-from gatepass.config.document import ConfigError, dotted
+from gatepass.config.document import ConfigError
 from gatepass.config.load import load
 from gatepass.config.yaml_file import parse_yaml
 from gatepass.proxy.routing import RouteTable
@@ -98,11 +97,6 @@ def test_the_complete_file_of_the_reference_loads(tmp_path):
     path.write_text(re.findall(r"^```yaml\n(.*?)^```", REFERENCE, re.MULTILINE | re.DOTALL)[0])
     names = ("CLIENT_SECRET", "RAGFLOW_KEY", "PROMETHEUS_KEY")
     assert load(str(path), {name: f"{name:x<32}" for name in names}).warnings == ()
-
-
-def test_what_is_not_built_yet_is_named():
-    section = REFERENCE.partition("does not support them yet: ")[2].partition("\n")[0]
-    assert [pattern for pattern in PLANNED if f"`{dotted(pattern)}`" not in section] == []
 
 
 def test_the_members_that_a_limited_key_may_not_use_freely_are_listed():

@@ -43,9 +43,6 @@ BROKEN = {
     "a file that is missing": GOOD + "credentials: {corp: {type: static, token: '${file:/nowhere/token}'}}\n",
     "a model of an unknown upstream": GOOD + "models: {gpt-4o: {upstream: chatt}}\n",
     "a dialect that is unknown": "upstreams: {chat: {base_url: 'https://llm.example/v1', dialect: claude}}\n",
-    "learn: observe, which was removed": (
-        "upstreams:\n  chat:\n    base_url: 'https://llm.example/v1'\n    learn: observe\n"
-    ),
     "a credential that lacks a setting": GOOD + "credentials: {corp: {type: oauth2, client_id: a}}\n",
     "open to others without keys": GOOD + "server: {host: 0.0.0.0}\n",
     "a key in plain text": GOOD + "access: {keys: [{name: bot, key: in-plain-sight-0123456789}]}\n",

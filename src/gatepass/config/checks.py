@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path as FilePath
 from typing import Any
@@ -24,22 +24,6 @@ from gatepass.config.references import Reference
 from gatepass.config.routes import Model, TargetList, is_glob
 from gatepass.config.upstream import UpstreamConfig, assistant_name_error
 from gatepass.config.wording import did_you_mean
-
-PLANNED: Mapping[SettingPattern, str] = {
-    ("mcp",): "the MCP relay",
-    ("operations", "messages"): "the operation messages",
-    ("models", "*", "operations", "messages"): "the operation messages",
-    ("access", "keys", "*", "limits"): "limits of a caller",
-}
-"""Settings of features that do not exist yet."""
-
-
-def not_built_yet(tree: Any) -> Iterator[tuple[SettingPath, str]]:
-    """Yield each setting of a feature that does not exist yet."""
-    for pattern, feature in PLANNED.items():
-        for path, _ in matches(tree, pattern):
-            yield path, f"not built yet: {feature}; remove it"
-
 
 LINKS: tuple[tuple[SettingPattern, str], ...] = (
     (("upstreams", "*", "credential"), "credentials"),

@@ -17,7 +17,6 @@ from gatepass.config.checks import (
     conflicts,
     exposed,
     likely_mistakes,
-    not_built_yet,
     secrets_over_plain_http,
     unknown_names,
     unreachable_settings,
@@ -164,7 +163,6 @@ def _resolve(document: ConfigDocument, environment: Mapping[str, str]) -> None:
 def _checked(document: ConfigDocument) -> Config:
     """Validate a resolved document; raise ConfigError with all problems."""
     tree = document.tree
-    document.refuse_all(not_built_yet(tree), {problem.path for problem in document.problems})
     known = {problem.path for problem in document.problems}
     for found in (unknown_names(tree), unreachable_settings(tree), unusable_files(tree), unsafe_settings(tree)):
         document.refuse_all(found, known)
@@ -186,7 +184,7 @@ def check(config: Config) -> None:
     pydantic has already validated each block. Raises ConfigError with all problems.
     """
     tree = _plain(config)
-    checks = (not_built_yet, unknown_names, unreachable_settings, unusable_files, unsafe_settings)
+    checks = (unknown_names, unreachable_settings, unusable_files, unsafe_settings)
     found = [problem for each in checks for problem in each(tree)] or list(conflicts(config))
     if found:
         raise ConfigError([ConfigProblem(path, text, ValueOrigin("configuration")) for path, text in found])

@@ -288,13 +288,6 @@ class UpstreamConfig(Block):
     Danger: Others on the network can read the token.
     """
 
-    @field_validator("learn", mode="before")
-    @classmethod
-    def _reject_observe(cls, value: object) -> object:
-        if value == "observe":
-            raise ValueError("observe was removed: set on (`gatepass learned` lists all changes), or off")
-        return value
-
     @field_validator("azure", "ragflow")
     @classmethod
     def _matches_dialect(cls, block: Block | None, info: ValidationInfo) -> Block | None:
