@@ -106,7 +106,7 @@ VARIABLES: Mapping[str, Variable] = {
         "The configuration file, which replaces the variables.", "/etc/gatepass.yaml", "none", with_file=True
     ),
     "KEY": Variable(
-        "The API key that `gatepass learned` and `gatepass doctor --url` send to a running gatepass.",
+        "The API key that `gatepass doctor --url` sends to a running gatepass.",
         "gp-…",
         "none",
         with_file=True,

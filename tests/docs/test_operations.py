@@ -22,9 +22,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from ruamel.yaml import YAML
 
 from gatepass.cli import main
-from gatepass.cli.configuration import UNUSABLE
-from gatepass.cli.control import request
-from gatepass.cli.learned import table
+from gatepass.cli.control import request, rule_lines
+from gatepass.cli.options import UNUSABLE
 from gatepass.cli.serve import CANNOT_BIND
 from gatepass.config.changes import NEED_RESTART
 from gatepass.config.model import Config, Limits, ServerConfig
@@ -173,7 +172,7 @@ async def test_the_commands_for_a_running_gatepass_print_what_the_pages_show(tmp
             )
             prints("health_and_status", "gatepass status")
             compare_status(workers_of(page)["worker-1"])
-            printed = "\n".join(table(page("/learned")["rules"])) + "\n"
+            printed = "\n".join(rule_lines(page("/learned")["rules"])) + "\n"
             assert masked(printed) == masked(shown("health_and_status", "gatepass learned"))
             compare_model(await until_told(partial(learned_model, port)))
             (line,) = re.findall(r"^\$ (curl .*)$", PAGES["health_and_status"], re.MULTILINE)

@@ -528,7 +528,7 @@ def test_each_kind_and_each_preset_has_a_recipe():
 
 def test_the_command_of_the_page_is_there_with_its_flags():
     entry = COMMANDS["token"]
-    options = {flag for option in getattr(import_module(entry.module), entry.name).params for flag in option.opts}
+    options = {flag for option in import_module(entry.module).token.params for flag in option.opts}
     assert set(re.findall(r"`(--[a-z]+)`", TEXT)) <= options
 
 

@@ -277,7 +277,7 @@ async def test_the_command_replays_a_client_in_process(tmp_path):
 
 
 @pytest.mark.parametrize("encode", [str, lambda text: b64encode(text.encode()).decode()])
-@pytest.mark.parametrize("arguments", [("doctor", "m", "--call", "--json"), ("doctor", "--as", "dify"), ("learned",)])
+@pytest.mark.parametrize("arguments", [("doctor", "m", "--call", "--json"), ("doctor", "--as", "dify")])
 async def test_a_server_that_quotes_the_key_shows_it_in_no_command(monkeypatch, arguments, encode):
     monkeypatch.setenv("GATEPASS_KEY", KEY)
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import openai
-import pytest
 from click.testing import CliRunner, Result
 
 from gatepass.auth.api_keys import hash_key
@@ -173,110 +171,33 @@ async def test_the_openai_package_reads_the_marked_list():
     assert (mini.model_extra or {})["gatepass"]["capabilities"]["stream"]["value"] == "emulate"
 
 
-# --- the command --------------------------------------------------------------------------------------------------
+# --- between processes --------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(autouse=True)
-def _no_environment(monkeypatch):
-    for name in ("CONFIG", "HOST", "PORT", "KEY", "KEYS"):
-        monkeypatch.delenv(f"GATEPASS_{name}", raising=False)
+async def test_what_each_worker_learned_is_listed_together(tmp_path, monkeypatch):
+    control = str(tmp_path / "own" / "control.sock")
+    server = {"server": {"control_socket": control}}
+    async with Scripted(answer=no_stream) as upstream:
+        configuration = {**server, "upstreams": {"chat": {"base_url": f"{upstream.url}/v1"}}, "models": MODELS}
+        async with started(tmp_path, configuration) as running:
+            port = await running.port
+            nothing = await called("--socket", control)
+            for _ in range(21):
+                assert (await ask_port(port, body=json.dumps(STREAMED).encode())).status == 200
+            (row,) = (await ask_port(port, "/learned", None)).json()["rules"]
+            monkeypatch.setenv("GATEPASS_CONTROL_SOCKET", control)
+            people, programs, pins = [await called(*arguments) for arguments in ((), ("--json",), ("--as-config",))]
+    asked = [json.loads(request.body).get("stream", False) for request in upstream.received]
+    assert asked.count(True) in (1, 2), "each worker is refused once"
+    assert (row["adapted"], row["uses"]) == ("stream=synth", 21)
+    assert (nothing.exit_code, nothing.output) == (0, "Nothing has been learned.\n")
+    head, line, evidence = people.output.splitlines()
+    assert (people.exit_code, head.split()) == (0, ["MODEL", "OPERATION", "ADAPTED", "STATE", "AGE", "LEFT", "USES"])
+    assert re.fullmatch(r"chat/o3-mini  chat       stream=synth  learned  \d+ s +(59 min|1 h) +21", line)
+    assert evidence == f"    {SAID}"
+    assert [(row["uses"], row["evidence"]) for row in json.loads(programs.output)] == [(21, SAID)]
+    assert parse_yaml("pins", pins.output).tree == {"models": {"mini": {"stream": "emulate"}}}
 
 
 async def called(*arguments: str) -> Result:
     return await asyncio.to_thread(CliRunner().invoke, main, ["learned", *arguments])
-
-
-def written(folder: Path, gp: Gateway, **blocks: Any) -> str:
-    """The file of that gatepass, as it lies on its machine: the secrets in it are not there for this shell."""
-    upstreams = {"chat": {"base_url": "https://llm.example/v1", "headers": {"x-secret": "${NOT_SET_IN_THIS_SHELL}"}}}
-    file = folder / "gatepass.json"
-    file.write_text(json.dumps({"server": {"port": gp.port}, "upstreams": upstreams, **blocks}))
-    return str(file)
-
-
-async def test_the_command_lists_it_for_people_for_programs_and_as_configuration(tmp_path):
-    async with Scripted(answer=no_stream) as upstream, gateway(upstream=upstream.url, models=MODELS) as gp:
-        file = written(tmp_path, gp)
-        nothing = await called("--config", file)
-        await learn(gp)
-        people, programs, pins = [await called("--config", file, *more) for more in ((), ("--json",), ("--as-config",))]
-        by_url = await called("--url", f"http://127.0.0.1:{gp.port}/v1/", "--as-config")
-    assert (nothing.exit_code, nothing.output) == (0, "Nothing has been learned.\n")
-    head, line, evidence = people.output.splitlines()
-    assert (people.exit_code, head.split()) == (0, ["MODEL", "OPERATION", "ADAPTED", "STATE", "AGE", "LEFT", "USES"])
-    assert re.fullmatch(r"chat/o3-mini  chat       stream=synth  learned  \d s  (59 min|1 h)\s+1", line)
-    assert evidence == f"    {SAID}"
-    assert json.loads(programs.output)[0]["evidence"] == SAID
-    assert pins.output == by_url.output
-    assert parse_yaml("pins", pins.output).tree == {"models": {"mini": {"stream": "emulate"}}}
-
-
-async def test_the_command_shows_a_key_that_the_shell_or_the_configuration_has(tmp_path, monkeypatch):
-    async with Scripted(answer=no_stream) as upstream, gateway(upstream=upstream.url, access=LOCKED) as gp:
-        by_hash = written(tmp_path, gp, access=LOCKED)
-        without = await called("--config", by_hash)
-        monkeypatch.setenv("GATEPASS_KEY", KEY)
-        default = await called("--config", by_hash)
-        monkeypatch.delenv("GATEPASS_KEY")
-        monkeypatch.setenv("OTHER", KEY)
-        named = await called("--config", by_hash, "--key-env", "OTHER")
-        keys = [
-            {"name": "x", "key": "${NOT_SET}", "role": "admin"},
-            {"name": "y", "hash": "h"},
-            "odd",
-            {"name": "z", "key": "${OTHER}", "role": "viewer"},
-        ]
-        referred = await called("--config", written(tmp_path, gp, access={"keys": keys}))
-        monkeypatch.setenv("GATEPASS_KEYS", f"{KEY},another-one")
-        of_environment = await called("--url", f"http://localhost:{gp.port}")
-    assert without.exit_code == 1
-    assert "answered 401 to GET /learned. The request has no API key." in without.stderr
-    assert "Set the environment variable GATEPASS_KEY to one of its keys." in without.stderr
-    assert [result.exit_code for result in (default, named, referred, of_environment)] == [0] * 4
-    assert KEY not in without.output
-
-
-async def test_the_command_goes_by_the_environment_as_serve_does(monkeypatch):
-    async with Scripted(answer=no_stream) as upstream, gateway(upstream=upstream.url) as gp:
-        monkeypatch.setenv("GATEPASS_HOST", "0.0.0.0")
-        monkeypatch.setenv("GATEPASS_PORT", str(gp.port))
-        assert (await called()).exit_code == 0
-
-
-async def test_what_is_no_gatepass_is_reported():
-    answers: list[Dialogue] = [
-        [Send(reply({"detail": "Not Found"}, 404))],
-        [Send(reply(b"<html>", content_type="text/html"))],
-        [Send(reply({"rules": [3]}))],
-        [Send(b"rubbish\r\n\r\n")],
-    ]
-    async with Scripted(*answers) as other:
-        results = [await called("--url", other.url) for _ in answers]
-    results.append(await called("--url", other.url))
-    assert [result.exit_code for result in results] == [1] * 5
-    assert "answered 404 to GET /learned. Is it a gatepass, and is the URL its root?" in results[0].stderr
-    assert "did not return a list of learned rules" in results[1].stderr
-    assert "did not return a list of learned rules" in results[2].stderr
-    assert "no answer from" in results[3].stderr
-    assert "no answer from" in results[4].stderr
-    assert not any("Traceback" in result.output for result in results)
-
-
-# --- between processes --------------------------------------------------------------------------------------------
-
-
-async def test_what_each_worker_learned_is_listed_together(tmp_path):
-    async with Scripted(answer=no_stream) as upstream:
-        configuration = {"upstreams": {"chat": {"base_url": f"{upstream.url}/v1"}}, "models": MODELS}
-        async with started(tmp_path, configuration) as running:
-            port = await running.port
-            for _ in range(21):
-                assert (await ask_port(port, body=json.dumps(STREAMED).encode())).status == 200
-            (row,) = (await ask_port(port, "/learned", None)).json()["rules"]
-            file = tmp_path / "asking.json"
-            file.write_text(json.dumps({"server": {"port": port}}))
-            shown = await called("--config", str(file), "--json")
-    asked = [json.loads(request.body).get("stream", False) for request in upstream.received]
-    assert asked.count(True) in (1, 2), "each worker is refused once"
-    assert (row["adapted"], row["uses"]) == ("stream=synth", 21)
-    assert [row["uses"] for row in json.loads(shown.output)] == [21]

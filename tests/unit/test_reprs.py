@@ -27,7 +27,6 @@ SHOWN = {
     "cli.check.ConfigListing": {"text"},  # what `gatepass check` prints
     "cli.init.Question": {"text"},  # a constant
     "cli.init.Setup": {"answers"},  # the secret is a field of its own
-    "cli.learned.LearnedPage": {"url"},  # the URL of a gatepass
     "cli.reach.Server": {"url"},  # from the configuration, whose URLs have no user, password or query
     "config.document.ConfigProblem": {"text"},  # what the user reads
     "config.environment.Proxy": {"url"},  # `auth` holds its user and password

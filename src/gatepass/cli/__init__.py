@@ -19,39 +19,34 @@ from gatepass import __version__
 
 @dataclass(frozen=True, slots=True)
 class CommandEntry:
-    """The module and name of a command, its line in the overview, and the extra of the package that it requires."""
+    """The module that defines a command, its line in the overview, and the extra of the package that it requires."""
 
     module: str
-    name: str
     summary: str
     extra: str | None = None
 
 
 COMMANDS: Mapping[str, CommandEntry] = {
-    "init": CommandEntry("gatepass.cli.init", "init", "Write a configuration: ask, test each answer, create keys."),
-    "serve": CommandEntry("gatepass.cli.serve", "serve", "Serve the OpenAI API in front of the configured upstreams."),
-    "check": CommandEntry("gatepass.cli.check", "check", "Validate the configuration and show its effective values."),
-    "route": CommandEntry("gatepass.cli.route", "route", "Explain one request without sending anything."),
-    "doctor": CommandEntry("gatepass.cli.doctor", "doctor", "Test every hop, and print the remedy for a failure."),
-    "token": CommandEntry("gatepass.cli.token", "token", "Fetch a token, describe it, and watch how it is refreshed."),
-    "reload": CommandEntry("gatepass.cli.reload", "reload", "Reload the configuration of the running gatepass."),
-    "status": CommandEntry("gatepass.cli.status", "status", "Show the running gatepass: its tokens and its load."),
-    "learned": CommandEntry(
-        "gatepass.cli.learned", "learned", "List the rules that a running gatepass learned from errors."
-    ),
-    "keys": CommandEntry("gatepass.cli.keys", "keys", "Create, list and revoke API keys of clients."),
-    "schema": CommandEntry("gatepass.cli.schema", "schema", "Print the JSON Schema of the configuration, for editors."),
+    "init": CommandEntry("gatepass.cli.init", "Write a configuration: ask, test each answer, create keys."),
+    "serve": CommandEntry("gatepass.cli.serve", "Serve the OpenAI API in front of the configured upstreams."),
+    "check": CommandEntry("gatepass.cli.check", "Validate the configuration and show its effective values."),
+    "route": CommandEntry("gatepass.cli.route", "Explain one request without sending anything."),
+    "doctor": CommandEntry("gatepass.cli.doctor", "Test every hop, and print the remedy for a failure."),
+    "token": CommandEntry("gatepass.cli.token", "Fetch a token, describe it, and watch how it is refreshed."),
+    "reload": CommandEntry("gatepass.cli.control", "Reload the configuration of the running gatepass."),
+    "status": CommandEntry("gatepass.cli.control", "Show the running gatepass: its tokens and its load."),
+    "learned": CommandEntry("gatepass.cli.control", "List the rules that a running gatepass learned from errors."),
+    "keys": CommandEntry("gatepass.cli.keys", "Create, list and revoke API keys of clients."),
+    "schema": CommandEntry("gatepass.cli.check", "Print the JSON Schema of the configuration, for editors."),
     "demo": CommandEntry(
-        "gatepass.demo.command", "demo", "Show the main features on this machine, without a network.", extra="demo"
+        "gatepass.demo.command", "Show the main features on this machine, without a network.", extra="demo"
     ),
-    "healthcheck": CommandEntry(
-        "gatepass.cli.healthcheck", "healthcheck", "Check whether gatepass on this machine is alive."
-    ),
+    "healthcheck": CommandEntry("gatepass.cli.healthcheck", "Check whether gatepass on this machine is alive."),
 }
 
 
 class Commands(click.Group):
-    """A group whose overview imports no command, and in which a missing command does not break the others."""
+    """A group that imports a command only when it is called."""
 
     def __init__(self, entries: Mapping[str, CommandEntry] = COMMANDS, **options: Any) -> None:
         super().__init__(**options)
@@ -67,20 +62,18 @@ class Commands(click.Group):
                 ctx.fail(f"No such command {cmd_name!r}. Did you mean {' or '.join(map(repr, close))}?")
             return None
         try:
-            command = getattr(import_module(entry.module), entry.name)
+            command = getattr(import_module(entry.module), cmd_name)
         except ModuleNotFoundError as error:
-            if error.name is not None and entry.extra and error.name.partition(".")[0] != "gatepass":
-                ctx.fail(f"{cmd_name!r} requires the package {error.name}. Run `pip install '.[{entry.extra}]'`.")
-            if error.name is None or not entry.module.startswith(error.name):
+            if entry.extra is None or error.name is None or error.name.startswith("gatepass."):
                 raise
-            ctx.fail(f"This installation has no command {cmd_name!r}: {entry.module} is missing.")
+            ctx.fail(f"{cmd_name!r} requires the package {error.name}. Run `pip install '.[{entry.extra}]'`.")
         assert isinstance(command, click.Command)  # noqa: S101 - an error in COMMANDS
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except OSError as error:
+        except OSError as error:  # click itself handles only a closed pipe
             if error.errno != errno.ENOSPC:
                 raise
             raise click.ClickException("the output cannot be written: no space left on its device") from None

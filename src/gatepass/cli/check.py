@@ -1,4 +1,7 @@
-"""`gatepass check`: validate the configuration and list its values with their origins. It calls no hop."""
+"""`gatepass check` and `gatepass schema`: the effective configuration, and the form of its file.
+
+Neither command calls a hop.
+"""
 
 from __future__ import annotations
 
@@ -12,31 +15,17 @@ from typing import Any
 
 import click
 
-from gatepass.cli.configuration import UNUSABLE, load_or_exit, summary
-from gatepass.cli.options import config_option, json_option, print_json
+from gatepass.cli.options import UNUSABLE, config_option, json_option, load_or_exit, print_json, summary
 from gatepass.config.credential.http_json import PRESETS
 from gatepass.config.document import ConfigError, SettingPath, children, dotted, lookup
 from gatepass.config.load import LoadedConfig, load
 from gatepass.config.model import Config
-
-MOVED = {
-    "live": "check calls no hop: use `gatepass doctor`, and with --call for a real call.",
-    "model": "check shows no route: use `gatepass route MODEL`.",
-}
-"""Options of earlier versions, and the command that replaces each."""
-
-
-def _moved(context: click.Context, option: click.Parameter, value: Any) -> None:  # noqa: ARG001 - click's signature
-    if value:
-        raise click.UsageError(MOVED[option.name or ""])
 
 
 @click.command()
 @config_option
 @click.option("--all", "every", is_flag=True, help="Also show settings that have their defaults.")
 @json_option
-@click.option("--live", is_flag=True, hidden=True, expose_value=False, is_eager=True, callback=_moved)
-@click.option("--model", hidden=True, expose_value=False, is_eager=True, callback=_moved)
 def check(path: str | None, every: bool, as_json: bool) -> None:
     """Validate the configuration and print its effective values with their origins. Secrets are hidden.
 
@@ -161,3 +150,42 @@ def _scalar(value: Any) -> str:
 def _without_query(value: Any) -> Any:
     """Return `value`; if it is a URL, without its query, which may contain a key."""
     return _QUERY.sub(r"\1?(hidden)", value) if isinstance(value, str) else value
+
+
+_REFERENCES = (
+    "Any text may hold ${NAME} or ${file:/path}; $$ is a dollar. Numbers, true and false are never references."
+)
+
+
+@click.command()
+def schema() -> None:
+    """Print the JSON Schema of the configuration.
+
+    Put `# yaml-language-server: $schema=FILE` in the first line of a YAML file to have an editor use it.
+    """
+    click.echo(json.dumps(editor_schema(), indent=2, ensure_ascii=False))
+
+
+def editor_schema() -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of a configuration file, which allows references in all texts."""
+    found = _with_references(Config.model_json_schema(by_alias=True))
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **found,
+        "title": "gatepass configuration",
+        "description": f"{found['description']} {_REFERENCES}",
+    }
+
+
+def _with_references(node: Any) -> Any:
+    """Return `node` with patterns that also match a reference, and with a note in each text's description."""
+    if isinstance(node, list):
+        return [_with_references(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    found = {name: value if name == "default" else _with_references(value) for name, value in node.items()}
+    if node.get("type") == "string" and "const" not in node and "enum" not in node:
+        if "pattern" in found:
+            found["pattern"] = rf"(?:{found['pattern']})|\$\{{"
+        found["description"] = f"{found.get('description', 'A text')} (references allowed)".strip()
+    return found

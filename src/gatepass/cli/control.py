@@ -1,17 +1,21 @@
-"""Talk to the running gatepass over its control socket, as an admin and for all of its workers."""
+"""The commands for the running gatepass: `reload`, `status` and `learned`.
+
+They use its control socket, which needs no key and covers all of its workers.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import socket
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.client import HTTPConnection, HTTPException
 from typing import Any, TypeVar
 
 import click
 
-from gatepass.cli.options import progress
+from gatepass.cli.options import CHECK_FAILED, UNUSABLE, json_option, print_json, printable, progress
 from gatepass.config.references import own_variables
 
 BOUND_S = 60.0
@@ -99,13 +103,6 @@ def _own_port() -> str | None:
         return None
 
 
-def socket_at(port: int) -> str | None:
-    """Return the control socket of the gatepass of this user that listens on `port`, None if there is none."""
-    from gatepass.server.control_socket import living_sockets
-
-    return next((str(path) for path in living_sockets(os.environ) if path.stem == str(port)), None)
-
-
 class _UnixConnection(HTTPConnection):
     def __init__(self, path: str) -> None:
         super().__init__("localhost", timeout=BOUND_S)
@@ -122,3 +119,153 @@ def _message_of(body: bytes) -> str:
         return str(json.loads(body)["error"]["message"])
     except (ValueError, LookupError, TypeError):
         return ""
+
+
+@click.command()
+@control_option
+@json_option
+def reload(socket_path: str | None, *, as_json: bool) -> None:
+    """Reload the configuration of the running gatepass, in all of its workers.
+
+    gatepass validates the whole configuration first. If it cannot be used, the old one continues.
+
+    Exit codes: 0 reloaded or unchanged, 1 gatepass did not answer, 2 the configuration cannot be used.
+    """
+    result = json.loads(request("POST", "/reload", socket_path))
+    if as_json:
+        print_json(result)
+    else:
+        for line in reload_lines(result):
+            click.echo(line, err=result["outcome"] == "refused")
+    if not result["processes"]:
+        sys.exit(CHECK_FAILED)
+    if result["outcome"] == "refused":
+        sys.exit(UNUSABLE)
+
+
+def reload_lines(result: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines that describe the result of `POST /reload`."""
+    if not result["processes"]:
+        yield "No worker answered. Try again, and search the log for `worker_unresponsive`."
+    elif result["outcome"] == "refused":
+        yield from result["problems"]
+        if result["changed"]:
+            yield "Only some of the workers have reloaded. Run `gatepass reload` again."
+        else:
+            yield "The configuration was not reloaded: the old one continues."
+    elif result["outcome"] == "reloaded":
+        yield "Reloaded. Changed:"
+        yield from (f"  {name}" for name in result["changed"])
+    else:
+        yield "Nothing that a reload applies has changed."
+    if result["needs_restart"]:
+        yield f"These settings need a restart: {', '.join(result['needs_restart'])}"
+
+
+_PROCESS_HEAD = ("PROCESS", "READY", "IN FLIGHT")
+_CREDENTIAL_HEAD = ("PROCESS", "CREDENTIAL", "TYPE", "TOKEN", "EXPIRES IN", "FETCHES", "FAILURES")
+
+
+@click.command()
+@control_option
+@json_option
+def status(socket_path: str | None, *, as_json: bool) -> None:
+    """Show the running gatepass: whether it is ready, its requests in progress, and its tokens.
+
+    Exit codes: 0 shown, 1 gatepass did not answer.
+    """
+    page = json.loads(request("GET", "/status", socket_path))
+    if as_json:
+        print_json(page)
+        return
+    for line in status_lines(page):
+        click.echo(line)
+
+
+def status_lines(page: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines that describe the page /status of one process or of all workers."""
+    processes: Mapping[str, Mapping[str, Any]] = page.get("workers", {"gatepass": page})
+    yield from aligned([_PROCESS_HEAD, *(_process(name, one) for name, one in processes.items())])
+    for name, one in processes.items():
+        if (store := one.get("store")) is not None and store["state"] != "up":
+            yield f"{name} store {store['state']}: {printable(store['reason'])}"
+    credentials = [
+        (name, credential, held) for name, one in processes.items() for credential, held in one["credentials"].items()
+    ]
+    if not credentials:
+        return
+    yield ""
+    yield from aligned([_CREDENTIAL_HEAD, *(_credential(*row) for row in credentials)])
+    for name, credential, held in credentials:
+        if held["failing"]:
+            yield f"{name} {credential}: {printable(held['last_error'])}"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _process(name: str, one: Mapping[str, Any]) -> tuple[str, ...]:
+    ready = "draining" if one["draining"] else "yes" if one["ready"] else "no"
+    return name, ready, str(one["in_flight"])
+
+
+def _credential(name: str, credential: str, held: Mapping[str, Any]) -> tuple[str, ...]:
+    left_s = held["expires_in_s"]
+    token = "failing" if held["failing"] else held["state"]
+    left = "-" if left_s is None else f"{left_s:.0f} s"
+    return name, credential, held["type"], token, left, str(held["fetches"]), str(held["failures"])
+
+
+_RULE_HEAD = ("MODEL", "OPERATION", "ADAPTED", "STATE", "AGE", "LEFT", "USES")
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
+
+
+@click.command()
+@control_option
+@click.option("--as-config", is_flag=True, help="Print YAML that makes the rules permanent, to put under `models`.")
+@json_option
+def learned(socket_path: str | None, *, as_config: bool, as_json: bool) -> None:
+    """List what the running gatepass has learned from the errors of its upstreams, in all of its workers.
+
+    Exit codes: 0 listed, 1 gatepass did not answer.
+    """
+    if as_config and as_json:
+        raise click.UsageError("--as-config prints YAML: leave --json out.")
+    if as_config:
+        page = request("GET", "/learned?as=config", socket_path)
+        click.echo(printable(page.decode("utf-8", "replace"), "\n"), nl=False)
+        return
+    rules = json.loads(request("GET", "/learned", socket_path))["rules"]
+    if as_json:
+        print_json(rules)
+    else:
+        click.echo("\n".join(rule_lines(rules)))
+
+
+def rule_lines(rules: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a line for each rule, followed by the error message that it was learned from."""
+    if not rules:
+        yield "Nothing has been learned."
+        return
+    head, *lines = aligned([_RULE_HEAD, *(_rule(row) for row in rules)])
+    yield head
+    for line, row in zip(lines, rules, strict=True):
+        yield line
+        if evidence := printable(" ".join(row["evidence"].split())):
+            yield f"    {evidence}"
+
+
+def _rule(row: Mapping[str, Any]) -> tuple[str, ...]:
+    left = span(row["expires_in_s"])
+    if row["state"] == "failed":
+        left = f"retried in {left}"
+    model, names = f"{row['upstream']}/{row['model']}", (row[name] for name in ("operation", "adapted", "state"))
+    return tuple(printable(text) for text in (model, *names, span(row["age_s"]), left, row["uses"]))
+
+
+def span(seconds: float) -> str:
+    """Return the largest whole unit: `90` is `1 min`."""
+    return next((f"{seconds // size:.0f} {unit}" for size, unit in _UNITS if seconds >= size), f"{seconds:.0f} s")

@@ -17,16 +17,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gatepass.cli.configuration import (
+from gatepass.cli.options import (
     CALL_OPERATIONS,
     CHECK_FAILED,
+    coloured,
+    config_option,
     exit_unusable,
     find_key,
+    json_option,
     load_or_exit,
     operation_of,
+    print_json,
+    printable,
     summary,
 )
-from gatepass.cli.options import coloured, config_option, json_option, print_json, printable
 from gatepass.clock import Clock, SystemClock
 from gatepass.errors import CallerError
 

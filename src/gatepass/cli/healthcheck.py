@@ -8,7 +8,7 @@ from http.client import HTTPConnection, HTTPException, RemoteDisconnected
 
 import click
 
-from gatepass.cli.options import config_option
+from gatepass.cli.options import config_option, exit_unusable
 from gatepass.config.references import own_variables
 from gatepass.errors import system_reason
 
@@ -28,20 +28,15 @@ def failure_of(host: str, port: int, timeout_s: float) -> str | None:
     try:
         connection.request("GET", "/healthz")
         status = connection.getresponse().status
-    except (OSError, HTTPException) as error:
-        return f"no answer from {host}:{port}: {failure_text(error)}"
+    except RemoteDisconnected:  # both an OSError and an HTTPException
+        return f"no answer from {host}:{port}: it closed the connection without an answer"
+    except OSError as error:
+        return f"no answer from {host}:{port}: {system_reason(error)}"
+    except HTTPException:
+        return f"no answer from {host}:{port}: its answer is not HTTP"
     finally:
         connection.close()
     return None if status == 200 else f"{host}:{port} answered {status} to GET /healthz"
-
-
-def failure_text(error: OSError | HTTPException) -> str:
-    """Return why a request failed, without the name of a class or the number of an error."""
-    if isinstance(error, RemoteDisconnected):
-        return "it closed the connection without an answer"
-    if isinstance(error, OSError):
-        return system_reason(error)
-    return "its answer is not HTTP"
 
 
 def variable(name: str) -> str | None:
@@ -54,7 +49,6 @@ def own_file(path: str | None) -> str | None:
 
     Exits with 2 if ./gatepass.yaml belongs to another user or others may write to it.
     """
-    from gatepass.cli.configuration import exit_unusable
     from gatepass.config.document import ConfigError
     from gatepass.config.file import configuration_file
 

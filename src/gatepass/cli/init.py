@@ -23,8 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gatepass.cli.configuration import CHECK_FAILED, exit_unusable
-from gatepass.cli.options import printable
+from gatepass.cli.options import CHECK_FAILED, exit_unusable, printable
 
 if TYPE_CHECKING:
     from gatepass.cli.reach import Step

@@ -12,11 +12,9 @@ from typing import Any
 
 import click
 
-from gatepass.cli.configuration import exit_unusable, load_or_exit
-from gatepass.cli.control import control_option, request
+from gatepass.cli.control import aligned, control_option, request
 from gatepass.cli.healthcheck import own_file
-from gatepass.cli.options import config_option, json_option, print_json
-from gatepass.cli.status import aligned
+from gatepass.cli.options import config_option, exit_unusable, json_option, load_or_exit, print_json
 
 DEFAULT_NAME = "client"
 SHOWN_DIGITS = 12

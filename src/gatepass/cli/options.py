@@ -1,6 +1,6 @@
-"""What commands share: options with one sentence everywhere, the colour of an outcome, the progress of a wait.
+"""What commands share: options with one sentence everywhere, exit codes, output, and the configuration that they load.
 
-click leaves colours out if the output is not a terminal.
+A problem goes to stderr. click leaves colours out if the output is not a terminal.
 """
 
 from __future__ import annotations
@@ -9,15 +9,44 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NoReturn
 
 import click
+
+if TYPE_CHECKING:
+    from gatepass.config.access import AccessKey
+    from gatepass.config.load import LoadedConfig
+    from gatepass.config.model import Config
 
 config_option = click.option(
     "--config", "path", metavar="FILE", help="Configuration file. Default: GATEPASS_CONFIG, else ./gatepass.yaml."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+CHECK_FAILED = 1
+UNUSABLE = 2
+CALL_OPERATIONS = ("chat", "completions", "embeddings", "rerank")
+"""Operations that `gatepass doctor --call` can call."""
+ROUTED_OPERATIONS = (
+    *CALL_OPERATIONS,
+    *("responses", "transcriptions", "translations", "speech", "images", "moderations"),
+)
+"""The values of OfModel in config/routes.py, copied so that --help does not import that module."""
+OPERATION_OF_KIND: Mapping[str | None, str] = MappingProxyType(
+    {
+        None: "chat",
+        "chat": "chat",
+        "vision": "chat",
+        "embedding": "embeddings",
+        "rerank": "rerank",
+        "asr": "transcriptions",
+        "tts": "speech",
+    }
+)
+"""The operation of a model, by its declared kind."""
 
 TICK_S = 1.0
 
@@ -63,3 +92,53 @@ def progress(waits_for: str) -> Iterator[None]:
     finally:
         has_ended.set()
         showing.join()
+
+
+def load_or_exit(path: str | None, host: str | None = None, port: int | None = None) -> LoadedConfig:
+    """Load the configuration and print its warnings to stderr; exit with 2 if it is invalid."""
+    loaded = read_or_exit(path, host, port)
+    for warning in loaded.warnings:
+        click.echo(f"{coloured('warning', 'yellow')}: {warning}", err=True)
+    return loaded
+
+
+def read_or_exit(
+    path: str | None, host: str | None, port: int | None, log: Mapping[str, str] = MappingProxyType({})
+) -> LoadedConfig:
+    """Load the configuration; exit with 2 if it is invalid. Flags override it, see `config.load.load`."""
+    from gatepass.config.document import ConfigError
+    from gatepass.config.load import load
+
+    try:
+        return load(path, os.environ, host=host, port=port, log=log)
+    except ConfigError as error:
+        exit_unusable(str(error))
+
+
+def exit_unusable(text: str) -> NoReturn:
+    """Print `text` to stderr and exit with 2."""
+    click.echo(text, err=True)
+    sys.exit(UNUSABLE)
+
+
+def summary(config: Config) -> str:
+    """Return the number of upstreams, credentials and keys as text."""
+    named = (("upstream", config.upstreams), ("credential", config.credentials), ("key", config.access.keys))
+    return ", ".join(f"{len(found)} {name}{'' if len(found) == 1 else 's'}" for name, found in named)
+
+
+def find_key(config: Config, name: str | None) -> AccessKey | None:
+    """Return the entry of access.keys that `--key` names, None without a name; exit with 2 if there is none."""
+    keys = {entry.name: entry for entry in config.access.keys}
+    if name is not None and name not in keys:
+        exit_unusable(f"--key: {name!r} is not the name of a key; there is {', '.join(keys) or 'none'}")
+    return None if name is None else keys[name]
+
+
+def operation_of(config: Config, model: str) -> str:
+    """Return the operation of `model`, by its entry (or a glob), or by an `operations.NAME.model` that names it."""
+    from gatepass.normalize.rules import DeclaredModels
+    from gatepass.proxy.models import Kinds, declared_kind
+
+    entry = DeclaredModels(config).model("chat", model)
+    return OPERATION_OF_KIND[(None if entry is None else declared_kind(entry)) or Kinds(config).of(model)]

@@ -11,8 +11,16 @@ import click
 from msgspec.structs import replace
 
 from gatepass.auth.model_access import check_model_access
-from gatepass.cli.configuration import CHECK_FAILED, ROUTED_OPERATIONS, find_key, load_or_exit, operation_of
-from gatepass.cli.options import config_option, json_option, print_json
+from gatepass.cli.options import (
+    CHECK_FAILED,
+    ROUTED_OPERATIONS,
+    config_option,
+    find_key,
+    json_option,
+    load_or_exit,
+    operation_of,
+    print_json,
+)
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.config.routes import block_of_operation

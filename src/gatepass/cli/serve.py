@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from gatepass import __version__
-from gatepass.cli.configuration import UNUSABLE, read_or_exit
-from gatepass.cli.options import config_option
+from gatepass.cli.options import UNUSABLE, config_option, read_or_exit
 from gatepass.observability.log import configure
 from gatepass.observability.redaction import Redactor
 

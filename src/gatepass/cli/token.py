@@ -12,8 +12,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gatepass.cli.configuration import CHECK_FAILED, exit_unusable, load_or_exit
-from gatepass.cli.options import coloured, config_option, json_option, print_json, progress
+from gatepass.cli.options import (
+    CHECK_FAILED,
+    coloured,
+    config_option,
+    exit_unusable,
+    json_option,
+    load_or_exit,
+    print_json,
+    progress,
+)
 
 if TYPE_CHECKING:
     from gatepass.config.credential.kinds import AnyCredential

@@ -134,7 +134,7 @@ SOURCE = "environment"
 CHAT, EMBEDDINGS, CREDENTIAL = "chat", "embeddings", "token"
 """The names of the blocks, which a file would choose itself."""
 _SEPARATORS = re.compile(r"[\s,]+")
-NO_CLIENTS_KEY = "is used only by `gatepass learned`: set the clients' keys with GATEPASS_KEYS"
+NO_CLIENTS_KEY = "is used only by `gatepass doctor --url`: set the clients' keys with GATEPASS_KEYS"
 OF_HASH = ("name", "role", "profile", "expires")
 NOT_OF_HASH = "expects HASH/name=NAME/role=ROLE/profile=PROFILE/expires=TIME; everything after HASH is optional"
 NO_KEY = "is the profile of clients' keys, but there are no keys"

@@ -223,7 +223,7 @@ TOKEN_VARIABLES = tuple(dict.fromkeys(name for names in VARIABLES_BY_TYPE.values
 NAMES = frozenset((*SHARED, *TOKEN_VARIABLES, *(f"{name}_FILE" for name in SECRETS)))
 """Every variable of a configuration without a file, without the prefix. GATEPASS_CONFIG is not among them."""
 CLIENT_KEY_VARIABLE = "KEY"
-"""The API key that `gatepass learned` sends to a running gatepass; users may export it for all commands."""
+"""The API key that `gatepass doctor --url` sends to a running gatepass; users may export it for all commands."""
 
 _SERVICE_LINK = re.compile(r"SERVICE_(HOST|PORT).*|PORT_[0-9]+_(TCP|UDP|SCTP).*|NAME|ENV_.*")
 _MOMENT = re.compile(r"(^exp|expires?(at|on|time|date)|expir(ation|y)(at|on|time|date)?|until)$")

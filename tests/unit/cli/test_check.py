@@ -115,15 +115,6 @@ def test_json_hides_secrets(check):
     assert "topsecret" not in result.output
 
 
-@pytest.mark.parametrize(
-    ("option", "command"), [(["--live"], "`gatepass doctor`"), (["--model", "gpt-4o"], "`gatepass route MODEL`")]
-)
-def test_an_option_that_moved_names_the_command(check, option, command):
-    result = check(*option)
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert f"use {command}" in result.stderr
-
-
 def test_the_program_of_an_exec_credential_is_not_run(tmp_path):
     """An argument with a reference is resolved, the program is not started."""
     ran, file = tmp_path / "ran", tmp_path / "f.yaml"

@@ -2,7 +2,6 @@ import subprocess
 import sys
 
 import click
-import pytest
 from click.testing import CliRunner
 
 from gatepass import __version__
@@ -45,23 +44,10 @@ def test_an_unknown_command_is_a_usage_error():
     assert "No such command 'serv'" in result.output
 
 
-@pytest.mark.parametrize("module", ["gatepass.cli.nowhere", "gatepass.nowhere.command"])
-def test_a_missing_module_is_reported_and_harms_no_other_command(module):
-    group = Commands(
-        {"gone": CommandEntry(module, "gone", "Not here."), "keys": CommandEntry("gatepass.cli.keys", "keys", "Keys.")},
-        name="gatepass",
-    )
-    assert "gone  Not here." in run("--help", group=group).output
-    assert run("keys", "new", group=group).exit_code == 0
-    result = run("gone", group=group)
-    assert result.exit_code == 2
-    assert f"This installation has no command 'gone': {module} is missing." in result.output
-
-
 def test_a_command_without_its_extra_names_the_extra(tmp_path, monkeypatch):
     (tmp_path / "gatepass_extra_probe.py").write_text("import gatepass_no_such_library\n")
     monkeypatch.syspath_prepend(tmp_path)
-    group = Commands({"show": CommandEntry("gatepass_extra_probe", "show", "Show.", extra="demo")}, name="gatepass")
+    group = Commands({"show": CommandEntry("gatepass_extra_probe", "Show.", extra="demo")}, name="gatepass")
     result = run("show", group=group)
     assert result.exit_code == 2
     assert "'show' requires the package gatepass_no_such_library. Run `pip install '.[demo]'`." in result.output
@@ -70,7 +56,7 @@ def test_a_command_without_its_extra_names_the_extra(tmp_path, monkeypatch):
 def test_a_library_that_is_missing_inside_a_command_is_not_hidden(tmp_path, monkeypatch):
     (tmp_path / "gatepass_probe.py").write_text("import gatepass_no_such_library\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    group = Commands({"probe": CommandEntry("gatepass_probe", "probe", "")}, name="gatepass")
+    group = Commands({"probe": CommandEntry("gatepass_probe", "")}, name="gatepass")
     result = run("probe", group=group)
     assert isinstance(result.exception, ModuleNotFoundError)
     assert result.exception.name == "gatepass_no_such_library"

@@ -1,6 +1,6 @@
 import pytest
 
-from gatepass.cli.configuration import exit_unusable
+from gatepass.cli.options import exit_unusable
 from gatepass.cli.serve import open_app_state
 from gatepass.config.load import load
 

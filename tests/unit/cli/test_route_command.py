@@ -4,7 +4,7 @@ from typing import get_args
 
 import pytest
 
-from gatepass.cli.configuration import CALL_OPERATIONS, OPERATION_OF_KIND, ROUTED_OPERATIONS
+from gatepass.cli.options import CALL_OPERATIONS, OPERATION_OF_KIND, ROUTED_OPERATIONS
 from gatepass.config.routes import ModelKind, OfModel
 from tests.unit.cli.command_line import FILE, run_on
 

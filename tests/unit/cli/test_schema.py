@@ -3,7 +3,7 @@ import re
 
 from click.testing import CliRunner
 
-from gatepass.cli.schema import editor_schema, schema
+from gatepass.cli.check import editor_schema, schema
 
 
 def test_the_schema_is_printed_as_json():

@@ -287,11 +287,11 @@ def test_an_unknown_variable_that_resembles_none_is_reported_with_all():
     assert "GATEPASS_UPSTREAM_URL" in reported
 
 
-def test_the_key_that_the_command_learned_shows_is_no_fault_and_allows_nothing():
+def test_the_key_that_doctor_sends_is_no_fault_and_allows_nothing():
     document = read(KEY="gp-of-the-shell-4711")
     assert document.problems == []
     assert document.warnings == [
-        "GATEPASS_KEY is used only by `gatepass learned`: set the clients' keys with GATEPASS_KEYS",
+        "GATEPASS_KEY is used only by `gatepass doctor --url`: set the clients' keys with GATEPASS_KEYS",
     ]
     assert document.tree == read().tree
     assert read().warnings == []

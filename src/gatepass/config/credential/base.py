@@ -81,11 +81,7 @@ def checked_extra(module: str, extra: str, kind: str) -> None:
 
 def how_to_install(extra: str) -> str:
     # no package index has gatepass: a command with its bare name could install a stranger's package
-    return f"{in_a_clone(extra)}, for the image docker build --build-arg EXTRAS={extra}"
-
-
-def in_a_clone(extra: str) -> str:
-    return f"in a clone pip install '.[{extra}]'"
+    return f"in a clone pip install '.[{extra}]', for the image docker build --build-arg EXTRAS={extra}"
 
 
 Unit = Literal["s", "ms"]

@@ -3,7 +3,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
-from gatepass.cli.schema import editor_schema
+from gatepass.cli.check import editor_schema
 from gatepass.config.block import checked_url
 from gatepass.config.checks import unsafe_settings
 from gatepass.config.credential.http_json import PLAIN, PRESETS, HttpJsonCredential, PresetName, expanded, preset_faults

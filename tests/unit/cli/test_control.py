@@ -1,0 +1,102 @@
+"""The lines of the commands for the running gatepass; tests/integration/test_control.py runs them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gatepass.cli.control import reload_lines, rule_lines, span, status_lines
+
+ROW = {
+    "upstream": "chat",
+    "model": "o3-mini",
+    "operation": "chat",
+    "credential": "",
+    "adapted": "stream=synth",
+    "state": "learned",
+    "evidence": "no stream\nhere",
+    "age_s": 90,
+    "expires_in_s": 3510,
+    "uses": 12,
+}
+RESULT = {"outcome": "unchanged", "processes": 1, "changed": [], "needs_restart": [], "problems": []}
+
+
+@pytest.mark.parametrize(
+    ("result", "lines"),
+    [
+        ({}, ["Nothing that a reload applies has changed."]),
+        ({"outcome": "reloaded", "changed": ["models.m"]}, ["Reloaded. Changed:", "  models.m"]),
+        (
+            {"needs_restart": ["server.port", "log.level"]},
+            ["Nothing that a reload applies has changed.", "These settings need a restart: server.port, log.level"],
+        ),
+        (
+            {"outcome": "refused", "problems": ["g.yaml:3: models.m: is wrong"]},
+            ["g.yaml:3: models.m: is wrong", "The configuration was not reloaded: the old one continues."],
+        ),
+        (
+            {"outcome": "refused", "problems": ["worker-2: did not answer"], "changed": ["models.m"]},
+            ["worker-2: did not answer", "Only some of the workers have reloaded. Run `gatepass reload` again."],
+        ),
+        ({"processes": 0}, ["No worker answered. Try again, and search the log for `worker_unresponsive`."]),
+    ],
+)
+def test_the_result_of_a_reload_is_described(result: dict[str, Any], lines: list[str]):
+    assert list(reload_lines({**RESULT, **result})) == lines
+
+
+def test_a_failing_credential_is_shown_with_its_error_and_no_control_character():
+    held = {"type": "oauth2", "state": "none", "failing": True, "expires_in_s": None, "fetches": 3, "failures": 3}
+    credentials = {"corp": {**held, "last_error": "401 \x1b[31mwrong secret"}}
+    page = {"ready": False, "draining": False, "in_flight": 0, "credentials": credentials}
+    lines = list(status_lines({"workers": {"worker-1": page}}))
+    assert lines[:2] == ["PROCESS   READY  IN FLIGHT", "worker-1  no     0"]
+    assert lines[4].split() == ["worker-1", "corp", "oauth2", "failing", "-", "3", "3"]
+    assert lines[5] == "worker-1 corp: 401 �[31mwrong secret"
+
+
+def page(**store: Any) -> dict[str, Any]:
+    return {"ready": True, "draining": False, "in_flight": 0, "credentials": {}, "store": store or None}
+
+
+def test_a_store_that_shares_nothing_has_a_line_with_its_reason():
+    assert list(status_lines(page())) == list(status_lines(page(state="up", reason=None)))
+    *_, line = status_lines({"workers": {"worker-1": page(), "worker-2": page(state="down", reason="refused\nby it")}})
+    assert line == "worker-2 store down: refused by it"
+
+
+def test_what_failed_says_when_it_is_tried_again():
+    head, line, evidence = rule_lines(
+        [{**ROW, "state": "failed", "expires_in_s": 41, "uses": 0, "evidence": "still no"}]
+    )
+    assert head.split() == ["MODEL", "OPERATION", "ADAPTED", "STATE", "AGE", "LEFT", "USES"]
+    assert line.split() == [
+        *["chat/o3-mini", "chat", "stream=synth", "failed", "1", "min", "retried", "in", "41", "s", "0"]
+    ]
+    assert evidence == "    still no"
+
+
+def test_the_table_is_for_people():
+    other = {**ROW, "upstream": "azure", "model": "gpt-5-chat", "adapted": "drop=seed", "evidence": "", "age_s": 7_300}
+    assert list(rule_lines([ROW, other])) == [
+        "MODEL             OPERATION  ADAPTED       STATE    AGE    LEFT    USES",
+        "chat/o3-mini      chat       stream=synth  learned  1 min  58 min  12",
+        "    no stream here",
+        "azure/gpt-5-chat  chat       drop=seed     learned  2 h    58 min  12",
+    ]
+    assert list(rule_lines([])) == ["Nothing has been learned."]
+
+
+def test_an_upstreams_text_moves_no_cursor():
+    lines = "\n".join(rule_lines([{**ROW, "evidence": "a\x1b[2Jb\x00", "model": "m\x1b[0m"}]))
+    assert lines.isprintable() or not any(sign in lines for sign in "\x1b\x00")
+    assert "a�[2Jb�" in lines
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 s"), (59, "59 s"), (60, "1 min"), (3_599, "59 min"), (7_200, "2 h"), (200_000, "2 d")]
+)
+def test_a_span_is_as_long_as_a_person_wants_to_know(seconds, text):
+    assert span(seconds) == text
