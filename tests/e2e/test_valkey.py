@@ -19,7 +19,6 @@ import pytest
 
 from gatepass.clock import SystemClock
 from gatepass.config.model import StoreSettings
-from gatepass.store.choice import open_store
 from gatepass.store.guarded import GuardedStore
 from tests.e2e.process import Process
 from tests.e2e.servers import (
@@ -38,7 +37,7 @@ from tests.e2e.store.fleet import Clients, Fleet, answering
 from tests.e2e.store.front import Front, standing
 from tests.e2e.store.server import StoreServer
 from tests.unit.http_client.loop import one_iteration
-from tests.unit.store.contract import Shared, StoreContract
+from tests.unit.store.contract import Shared, StoreContract, opened_store
 from tests.waiting import block_until
 
 LIFE_S = 5
@@ -170,7 +169,7 @@ class TestDocumentedUser(StoreContract):
         settings = StoreSettings.model_validate(
             {**store.settings, "username": "gatepass", "password": "PASSWORD", "timeout_s": 2.0}
         )
-        here, there = (open_store(settings, None, SystemClock()) for _ in range(2))
+        here, there = (opened_store(settings, None, SystemClock()) for _ in range(2))
         assert isinstance(here, GuardedStore)
         await here.check()
         yield Shared(here, there, asyncio.sleep)
@@ -207,7 +206,7 @@ class TestRealServer(StoreContract):
     async def shared(self, store):
         store.empty()
         settings = StoreSettings.model_validate({**store.settings, "timeout_s": 2.0})
-        here, there = (open_store(settings, None, SystemClock()) for _ in range(2))
+        here, there = (opened_store(settings, None, SystemClock()) for _ in range(2))
         yield Shared(here, there, asyncio.sleep)
         await here.aclose()
         await there.aclose()

@@ -316,7 +316,7 @@ async def diagnose(
     from gatepass.cli.probe import check_store
     from gatepass.cli.reach import Outcome
     from gatepass.proxy.app_state import create_app_state
-    from gatepass.store.choice import open_store
+    from gatepass.store.guarded import open_store
 
     clock = clock or SystemClock()
     state = create_app_state(config, clock, open_store(config.store, None, clock))
@@ -326,7 +326,8 @@ async def diagnose(
         if config.store is not None and is_whole:
             begin("store", "store")
             yield await check_store(state, config.store)
-        state.store_cache.start()
+        if state.store is not None:
+            state.store.cache.start()
         used = {state.upstreams[name].settings.credential for name in tested}
         for name in [name for name in state.holders if is_whole or name in used]:
             async for step in _test_credential(state, name, begin):

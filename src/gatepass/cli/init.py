@@ -462,12 +462,11 @@ class Setup:
         from gatepass.errors import GatepassError
         from gatepass.proxy.app_state import create_app_state
         from gatepass.proxy.models import fetch_models
-        from gatepass.store.choice import open_store
 
         with tempfile.TemporaryDirectory() as folder:
             config = self.load(Path(folder))
         clock = SystemClock()
-        state = create_app_state(config, clock, open_store(None, None, clock))
+        state = create_app_state(config, clock)
         try:
             for holder in state.holders.values():
                 holder.start()

@@ -408,7 +408,7 @@ async def _read_stream(state: AppState, attempt: Attempt, reply: StreamingReply)
 
 async def check_store(state: AppState, settings: StoreSettings) -> Step:
     """Read and write the store, and compare the encryption key. The result proves nothing about an upstream."""
-    store, address, began_s = state.shared_store, f"{settings.host}:{settings.port}", state.clock.now()
+    store, address, began_s = state.store, f"{settings.host}:{settings.port}", state.clock.now()
     assert store is not None  # noqa: S101 - open_store returns a shared one for these settings
     with suppress(StoreUnavailable):  # its health has the reason
         await store.check()

@@ -28,7 +28,7 @@ from gatepass.observability.redaction import Redactor
 if TYPE_CHECKING:
     from gatepass.config.load import LoadedConfig
     from gatepass.proxy.app_state import AppState
-    from gatepass.store.choice import WorkerStore
+    from gatepass.store.guarded import WorkerStore
 
 
 LOG = logging.getLogger("gatepass.serve")
@@ -274,7 +274,7 @@ def work(options: WorkerOptions, config_path: str | None, host: str | None, port
     from gatepass.server.listening import ConnectionCounts
     from gatepass.server.process import DrainingServer, WorkerChannel
     from gatepass.server.supervisor import CONNECTIONS, STORE, worker_name
-    from gatepass.store.choice import WorkerStore
+    from gatepass.store.guarded import WorkerStore
 
     listening, lifeline, key = options.fds
     with open(key, "rb") as pipe:
@@ -306,7 +306,7 @@ def open_app_state(
     from gatepass.config.references import UnresolvedReference
     from gatepass.errors import system_reason
     from gatepass.proxy.app_state import create_app_state
-    from gatepass.store.choice import open_store
+    from gatepass.store.guarded import open_store
 
     clock = SystemClock()
     try:

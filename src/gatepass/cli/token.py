@@ -99,12 +99,13 @@ async def _run(config: Config, name: str, report: TokenReport) -> bool:
     """Return whether a token was fetched. With `watch` it runs until it is cancelled, and prints failures."""
     from gatepass.clock import SystemClock
     from gatepass.proxy.app_state import create_app_state
-    from gatepass.store.choice import open_store
+    from gatepass.store.guarded import open_store
 
     clock = SystemClock()
     state = create_app_state(config, clock, open_store(config.store, None, clock))
     holder = state.holders[name]
-    state.store_cache.start()
+    if state.store is not None:
+        state.store.cache.start()
     holder.start()
     try:
         is_fetched = await _fetch(state, holder, report)

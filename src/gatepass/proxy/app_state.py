@@ -37,9 +37,8 @@ from gatepass.observability.redaction import Redactor
 from gatepass.proxy.in_flight import InFlightRequests, PeriodicChecks
 from gatepass.proxy.routing import RouteTable
 from gatepass.sse.dialect_transforms import RagflowTransforms, dialect_transforms
-from gatepass.store.base import Store, StoreCache, StoreUnavailable
+from gatepass.store.base import StoreUnavailable
 from gatepass.store.guarded import GuardedStore, StoreState
-from gatepass.store.memory import MemoryStore
 from gatepass.tokens.credential_injector import CredentialInjector
 from gatepass.tokens.holder import TokenHolder, WaitBudget
 from gatepass.tokens.sharing import SharedSource, is_shareable, shared_refresh_token_store
@@ -103,8 +102,8 @@ class ProcessParts:
     metrics: Metrics
     in_flight: InFlightRequests
     periodic_checks: PeriodicChecks
-    store: Store
-    store_cache: StoreCache
+    store: GuardedStore | None
+    """The store that this process shares with others, None if it shares nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,20 +124,14 @@ class AppState(ProcessParts):
     issuer_connections: Mapping[str, IssuerConnection]
     tls_contexts: TLSContexts
 
-    @property
-    def shared_store(self) -> GuardedStore | None:
-        """The store that this process shares with others, None if it shares nothing."""
-        return self.store if isinstance(self.store, GuardedStore) else None
-
     def start(self) -> None:
         """Start to fetch tokens in the background, so that an unreachable issuer does not delay the start."""
-        if (shared := self.shared_store) is not None:
+        if self.store is not None:
             settings = self.config.credentials.items()
-            credentials = [name for name, one in settings if is_shareable(one.type, shared.scope)]
+            credentials = [name for name, one in settings if is_shareable(one.type, self.store.scope)]
             if credentials:
-                LOG.info("sharing_tokens", extra={"fields": {**shared.place, "credentials": credentials}})
-            shared.start()
-        self.store_cache.start()
+                LOG.info("sharing_tokens", extra={"fields": {**self.store.place, "credentials": credentials}})
+            self.store.start()
         for holder in self.holders.values():
             holder.start()
 
@@ -173,9 +166,9 @@ class AppState(ProcessParts):
         await self.in_flight.tasks.aclose()  # before the transports that the tasks use
         for upstream in self.upstreams.values():
             await upstream.transport.aclose()
-        await self.store_cache.aclose()
-        with suppress(StoreUnavailable):  # an unreachable store must not fail the shutdown
-            await self.store.aclose()
+        if self.store is not None:
+            with suppress(StoreUnavailable):  # an unreachable store must not fail the shutdown
+                await self.store.aclose()
 
 
 async def _close_unused(
@@ -195,7 +188,7 @@ async def _close_unused(
     gc.collect()
 
 
-def create_app_state(config: Config, clock: Clock | None = None, store: Store | None = None) -> AppState:
+def create_app_state(config: Config, clock: Clock | None = None, store: GuardedStore | None = None) -> AppState:
     """Wire the objects for one configuration. Opens no connection and starts no task.
 
     `store` is shared with other processes; AppState closes it. None: this process shares nothing.
@@ -203,7 +196,6 @@ def create_app_state(config: Config, clock: Clock | None = None, store: Store | 
     after the configuration was read.
     """
     clock = clock or SystemClock()
-    store = store or MemoryStore(clock)
     parts = ProcessParts(
         clock=clock,
         redactor=Redactor(),
@@ -212,7 +204,6 @@ def create_app_state(config: Config, clock: Clock | None = None, store: Store | 
         in_flight=InFlightRequests(config.limits.connections, config.access.callers, config.limits.held_bytes),
         periodic_checks=PeriodicChecks(clock, CHECK_EVERY_S),
         store=store,
-        store_cache=StoreCache(store, clock),
     )
     state = _assemble(config, parts, TLSContexts(), None)
     attach_metrics(state)
@@ -259,7 +250,6 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
         in_flight=parts.in_flight,
         periodic_checks=parts.periodic_checks,
         store=parts.store,
-        store_cache=parts.store_cache,
     )
 
 
@@ -320,12 +310,13 @@ def _create_holder(name: str, settings: AnyCredential, parts: ProcessParts, tls_
     clock, store = parts.clock, parts.store
     waits = WaitBudget(settings.timeout_s + FETCH_GRACE_S, token_location(settings))
     client = open_client(settings, tls_contexts)
-    source = build_source(name, settings, client, clock, shared_refresh_token_store(settings, store, clock))
-    if not is_shareable(settings.type, store.scope):
+    refresh_token_store = None if store is None else shared_refresh_token_store(settings, store, clock)
+    source = build_source(name, settings, client, clock, refresh_token_store)
+    if store is None or not is_shareable(settings.type, store.scope):
         return TokenHolder(name, source, clock, parts.redactor, waits)
     shared = SharedSource(source, settings, store, clock)
     holder = TokenHolder(name, shared, clock, parts.redactor, waits)
-    shared.attach(parts.store_cache, holder)
+    shared.attach(store.cache, holder)
     return holder
 
 
@@ -366,7 +357,7 @@ def _sample(state: AppState) -> Sample:
         state.in_flight.metrics_keys(),
         state.config.limits.connections,
         learned,
-        None if state.shared_store is None else _store_sample(state.shared_store),
+        None if state.store is None else _store_sample(state.store),
     )
 
 

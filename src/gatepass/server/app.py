@@ -26,7 +26,7 @@ from gatepass.operations.table import OPERATIONS, PREFIXES, openapi_paths
 from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.server.asgi import ApiEndpoint
 from gatepass.server.pages import ops_routes
-from gatepass.store.choice import open_store
+from gatepass.store.guarded import open_store
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

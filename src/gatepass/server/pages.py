@@ -198,7 +198,7 @@ def status_of(state: AppState) -> dict[str, Any]:
         "in_flight": in_flight.busy,
         "credentials": credentials,
         "keys": [key.as_row(state.clock.wall()) for key in state.config.access.keys],
-        "store": None if state.shared_store is None else state.shared_store.health.shown(state.clock.now()),
+        "store": None if state.store is None else state.store.health.shown(state.clock.now()),
     }
 
 

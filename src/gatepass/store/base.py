@@ -11,7 +11,7 @@ import math
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from enum import IntEnum
+from enum import Enum
 from typing import Protocol
 
 from gatepass.cancel import Tasks
@@ -22,12 +22,11 @@ class StoreUnavailable(Exception):
     """The store failed or did not reply in time. The caller goes on without it. The text holds no secret."""
 
 
-class StoreScope(IntEnum):
-    """Which processes share a store: this one only, those of one machine, or those of several machines."""
+class StoreScope(Enum):
+    """Which processes share a store: those of one machine, or those of several machines."""
 
-    PROCESS = 0
-    MACHINE = 1
-    NETWORK = 2
+    MACHINE = "machine"
+    NETWORK = "network"
 
 
 @dataclass(frozen=True, slots=True)

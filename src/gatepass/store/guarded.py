@@ -1,4 +1,4 @@
-"""`GuardedStore`: limits the time of each request to a store that processes share, and reports its health.
+"""`open_store` opens the store of a configuration. `GuardedStore` bounds each of its requests and reports its health.
 
 Every CHECK_S it reads and writes an entry of this process and compares the encryption key with that of the other
 processes. So a store that does not share is visible in the log, in /status and in /metrics.
@@ -12,12 +12,16 @@ import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gatepass.cancel import CancelScope, Tasks
 from gatepass.clock import Clock, Timer, sleep
-from gatepass.store.base import Store, StoreReading, StoreScope, StoreUnavailable
+from gatepass.config.model import StoreSettings
+from gatepass.store.base import Store, StoreCache, StoreReading, StoreScope, StoreUnavailable
+from gatepass.store.folder import FolderStore
 
 if TYPE_CHECKING:
     from gatepass.store.encrypted import EncryptedStore
@@ -26,6 +30,8 @@ LOG = logging.getLogger("gatepass.store")
 
 T = TypeVar("T")
 
+FOLDER_S = 0.25
+"""Time limit of one request to the workers' folder. A request takes about 100 µs."""
 REST_S = 1.0
 """After a failure no request goes to the store for this long."""
 CHECK_S = 3.0
@@ -160,13 +166,15 @@ class GuardedStore:
         self._tasks = Tasks()
         self.place = place
         self.health = StoreHealth(place)
+        self.cache = StoreCache(self, clock)
 
     @property
     def scope(self) -> StoreScope:
         return self._store.scope
 
     def start(self) -> None:
-        """Start the task that checks the store. Requires a running event loop."""
+        """Start to check the store, and to read the names that `cache` follows. Requires a running event loop."""
+        self.cache.start()
         self._tasks.spawn(self._check_forever(), "store check")
 
     async def get(self, names: Collection[str]) -> StoreReading:
@@ -188,6 +196,7 @@ class GuardedStore:
         await self._share(_Part.WRITE, "release", lambda: self._store.release(name, owner))
 
     async def aclose(self) -> None:
+        await self.cache.aclose()
         await self._tasks.aclose()
         await self._within_bound(self._store.aclose)
 
@@ -270,3 +279,36 @@ class GuardedStore:
             finally:
                 for timer in timers:
                     timer.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStore:
+    """The folder that a supervisor's workers share, and the key that encrypts its values. Empty: no encryption."""
+
+    folder: Path
+    key: bytes = field(repr=False)
+
+
+def open_store(settings: StoreSettings | None, worker_store: WorkerStore | None, clock: Clock) -> GuardedStore | None:
+    """Return the configured store, else the store of the supervisor's workers, else None.
+
+    It sends no request yet, so an unavailable store does not prevent the start. Raises OSError if a TLS file cannot
+    be loaded.
+    """
+    # Each branch imports what it needs: valkey costs 7 MiB, cryptography 6 MiB.
+    if settings is not None:
+        from gatepass.store.encrypted import EncryptedStore
+        from gatepass.store.valkey import ValkeyStore
+
+        keys = [key.reveal().encode() for key in settings.encryption_keys]
+        encrypted = EncryptedStore(ValkeyStore(settings, clock), *keys)
+        place = {"through": settings.url, "key_prefix": settings.key_prefix, "key_id": encrypted.key_id}
+        return GuardedStore(encrypted, clock, settings.timeout_s, place, encrypted)
+    if worker_store is None:
+        return None
+    store: Store = FolderStore(worker_store.folder, clock)
+    if worker_store.key:
+        from gatepass.store.encrypted import EncryptedStore
+
+        store = EncryptedStore(store, worker_store.key)
+    return GuardedStore(store, clock, FOLDER_S, {"through": "the folder of the workers"})

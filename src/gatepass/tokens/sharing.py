@@ -51,9 +51,7 @@ def is_shareable(kind: str, reach: StoreScope) -> bool:
     Over a network a token is shared only if the configuration identifies the client completely. A program, a cloud's
     library and the machine's own identity differ between machines.
     """
-    if reach is StoreScope.PROCESS or kind in LOCAL_TYPES:
-        return False
-    return reach is StoreScope.MACHINE or kind in _COMPLETE_IN_CONFIGURATION
+    return kind not in LOCAL_TYPES and (reach is StoreScope.MACHINE or kind in _COMPLETE_IN_CONFIGURATION)
 
 
 class _Record:
@@ -345,8 +343,8 @@ class SharedSource:
 
 
 def shared_refresh_token_store(settings: Credential, store: Store, clock: Clock) -> SharedRefreshTokenStore | None:
-    """Return the shared store for a credential's refresh tokens; None if there are none, or if no store is shared."""
-    if store.scope is StoreScope.PROCESS or not isinstance(settings, Oauth2Credential) or not settings.refreshes:
+    """Return the shared store for a credential's refresh tokens; None if it has none."""
+    if not isinstance(settings, Oauth2Credential) or not settings.refreshes:
         return None
     return SharedRefreshTokenStore(settings, store, clock)
 

@@ -10,8 +10,7 @@ from gatepass.clock import SystemClock
 from gatepass.config.model import Config
 from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.server.pages import status_of
-from gatepass.store.choice import open_store
-from gatepass.store.memory import MemoryStore
+from gatepass.store.guarded import open_store
 from tests.integration.gateway import gateway
 from tests.integration.store.minting import Minting, minting
 from tests.integration.store.responder import Responder, responding
@@ -93,7 +92,7 @@ async def test_the_secrets_of_a_store_are_masked():
         await state.aclose()
 
 
-async def test_without_a_store_a_process_has_memory_alone():
+async def test_a_process_without_a_store_shares_nothing_and_serves():
     async with minting() as issuer, gateway(**issuer.configuration()) as served:
-        assert isinstance(served.state.store, MemoryStore)
+        assert served.state.store is None
         assert (await served.ask().answer()).status == 200

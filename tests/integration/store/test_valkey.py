@@ -12,14 +12,13 @@ import trustme
 from gatepass.clock import SystemClock
 from gatepass.config.model import StoreSettings
 from gatepass.store.base import Store, StoreScope, StoreUnavailable
-from gatepass.store.choice import open_store
 from gatepass.store.guarded import REST_S
 from gatepass.store.valkey import ValkeyStore
 from gatepass.types import Secret
 from tests.integration.gateway import descriptors
 from tests.integration.store.responder import Responder, responding
 from tests.unit.clock import settle
-from tests.unit.store.contract import Shared, StoreContract
+from tests.unit.store.contract import Shared, StoreContract, opened_store
 from tests.waiting import until, until_told
 
 KEY = Secret("an-encryption-key-of-32-characters-and-more")
@@ -32,7 +31,7 @@ def settings(responder: Responder, scheme: str = "valkey", **more) -> StoreSetti
 
 @asynccontextmanager
 async def opened(chosen: StoreSettings, count: int = 1):
-    stores = [open_store(chosen, None, SystemClock()) for _ in range(count)]
+    stores = [opened_store(chosen, None, SystemClock()) for _ in range(count)]
     try:
         yield stores
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gatepass.clock import Clock
-from gatepass.store.memory import MemoryStore
+from tests.unit.store.memory import MemoryStore
 
 
 class InspectedStore(MemoryStore):

@@ -3,8 +3,8 @@ from collections.abc import Callable
 import pytest
 
 from gatepass.store.base import SYNC_S, StoreCache, StoreUnavailable
-from gatepass.store.memory import MemoryStore
 from tests.unit.clock import DrivenClock
+from tests.unit.store.memory import MemoryStore
 
 
 class Counted(MemoryStore):

@@ -3,8 +3,8 @@ import asyncio
 import pytest
 
 from gatepass.store.base import Lease, StoreUnavailable
-from gatepass.store.memory import MemoryStore
 from tests.unit.clock import DrivenClock, settle
+from tests.unit.store.memory import MemoryStore
 
 
 class Ailing(MemoryStore):

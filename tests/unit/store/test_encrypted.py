@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from gatepass.store.base import StoreScope
 from gatepass.store.encrypted import NONCE_BYTES, EncryptedStore
-from gatepass.store.memory import MemoryStore
 from tests.unit.clock import DrivenClock
 from tests.unit.store.contract import LONG_S, Shared, StoreContract
 from tests.unit.store.inspected import InspectedStore
+from tests.unit.store.memory import MemoryStore
 
 SECRET = b"k" * 32
 NAME, VALUE = "token/v1/abc", b"a token of nobody's business"

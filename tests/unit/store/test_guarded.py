@@ -8,10 +8,10 @@ import pytest
 from gatepass.store.base import StoreUnavailable
 from gatepass.store.encrypted import KEY_KEPT_S, EncryptedStore
 from gatepass.store.guarded import CHECK_S, REPEAT_S, REST_S, SETTLE_S, TAKE_OVER_S, GuardedStore, StoreState
-from gatepass.store.memory import MemoryStore
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.store.contract import Shared, StoreContract
 from tests.unit.store.inspected import InspectedStore
+from tests.unit.store.memory import MemoryStore
 
 BOUND_S = 0.25
 

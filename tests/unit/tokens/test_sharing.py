@@ -11,7 +11,6 @@ import pytest
 
 from gatepass.errors import Fault, TokenUnavailable, TransportFault
 from gatepass.store.base import StoreScope
-from gatepass.store.memory import MemoryStore
 from gatepass.tokens import Token, build_source
 from gatepass.tokens.failure import PROBE_S
 from gatepass.tokens.secrets import credential_fingerprint
@@ -20,6 +19,7 @@ from gatepass.types import OutboundRequest, Secret
 from tests.memory import traced_memory
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.store.inspected import InspectedStore
+from tests.unit.store.memory import MemoryStore
 from tests.unit.tokens.fleet import BOUND_S, Fleet, Replica, Upstream
 from tests.unit.tokens.scripted import (
     Broken,
@@ -556,7 +556,6 @@ def test_tokens_are_shared_only_if_their_fingerprint_is_complete():
     near = {kind for kind in KINDS if is_shareable(kind, StoreScope.MACHINE)}
     assert far == {"oauth2", "http_json"}
     assert near == {*far, "exec", "entra", "google", "aws_bedrock"}
-    assert not any(is_shareable(kind, StoreScope.PROCESS) for kind in KINDS)
 
 
 def test_it_shows_no_secret():

@@ -8,11 +8,11 @@ from urllib.parse import parse_qs
 import pytest
 
 from gatepass.store.base import StoreScope
-from gatepass.store.memory import MemoryStore
 from gatepass.tokens import build_source
 from gatepass.tokens.sharing import SharedRefreshTokenStore, shared_refresh_token_store
 from gatepass.types import Secret
 from tests.unit.clock import DrivenClock, settle
+from tests.unit.store.memory import MemoryStore
 from tests.unit.tokens.fleet import OwnClock, Wire
 from tests.unit.tokens.scripted import Reply, ScriptedIssuer, answer, failure_of, http_json, oauth2, refused
 
@@ -179,5 +179,3 @@ def test_only_refresh_tokens_that_are_shared_have_a_store(clock, store):
     assert isinstance(shared_refresh_token_store(refreshing(), far, clock), SharedRefreshTokenStore)
     assert shared_refresh_token_store(oauth2(), far, clock) is None
     assert shared_refresh_token_store(http_json(), far, clock) is None
-    assert store.scope is StoreScope.PROCESS
-    assert shared_refresh_token_store(refreshing(), store, clock) is None

@@ -1,4 +1,4 @@
-"""The store of a process that shares no state with other processes."""
+"""A Store in memory, for tests: it keeps the contract of those that processes share."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class _ExpiringValues(Generic[V]):
 class MemoryStore:
     """A Store in the memory of this process."""
 
-    scope = StoreScope.PROCESS
+    scope = StoreScope.MACHINE
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
