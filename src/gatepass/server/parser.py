@@ -81,8 +81,6 @@ class RequestParser:
 
     def _check_bounds(self) -> None:
         """Limit the buffered part of an incomplete request. Called once for each piece of input."""
-        if len(self._fields) > HEADER_FIELDS:
-            raise many_fields()
         if self.in_head and self._head_bytes > HEAD_BYTES:
             raise large_head()
         if self._is_chunked and not self.in_head and self._framing_bytes > HEAD_BYTES:
@@ -149,10 +147,10 @@ class RequestParser:
             else:
                 self._is_chunked, self._framing_bytes = True, 0
         self._fields.append((name, value))  # trailer fields too, only to count them: the cycle already has its headers
+        if len(self._fields) > HEADER_FIELDS:  # here, because one piece of input can hold thousands
+            self._refuse(many_fields())
 
     def on_headers_complete(self) -> None:
-        if len(self._fields) > HEADER_FIELDS:
-            self._refuse(many_fields())
         if self._first_bytes + self._head_bytes > HEAD_BYTES and size_bytes(self._target, self._fields) > HEAD_BYTES:
             self._refuse(large_head())
         parser, target = self._parser, self._target
@@ -198,8 +196,6 @@ class RequestParser:
             self.cycle.feed(body)
 
     def on_message_complete(self) -> None:
-        if self._is_chunked and len(self._fields) > HEADER_FIELDS:
-            self._refuse(many_fields())
         cycle, self.cycle = self.cycle, None
         if cycle is not None:
             cycle.complete()
