@@ -32,8 +32,6 @@ COVERAGE_MIB = 200
 """What coverage.py may add for 10,000 tests: it keeps the lines that ran, and reads the data of the run before."""
 MANY_MIB = 200
 """What Hypothesis may add with 500 examples of a property instead of 25: it remembers them. 504 MiB measured."""
-ATTACKS_MIB = 100
-"""What the attacks take beside: bodies, events and replies of up to 32 MiB with their copies. 436 MiB measured."""
 NEWER_PYTHON_MIB = 100
 """What CPython 3.12 and 3.13 take more for the same tests: 422 and 430 MiB measured, where 3.11 takes 335."""
 
@@ -114,7 +112,6 @@ def _peak_mib() -> int:
 
 def _limit_mib(config: pytest.Config) -> int:
     many_mib = MANY_MIB if config.getoption("--hypothesis-profile", None) == "many" else 0
-    many_mib += ATTACKS_MIB if any(argument.startswith("tests/attacks") for argument in config.args) else 0
     newer_mib = NEWER_PYTHON_MIB if sys.version_info >= (3, 12) else 0
     return PEAK_MIB + newer_mib + many_mib + (COVERAGE_MIB if config.pluginmanager.hasplugin("_cov") else 0)
 
