@@ -366,9 +366,9 @@ class GatewayError(GatepassError):
 class Overloaded(GatewayError):
     """Too many requests or too much memory are in use. The message names the limit.
 
-    - `limits.connections` requests are in progress, or one caller has so many that only the last tenth is left, which
-      is reserved for other callers.
-    - The body does not fit into `limits.held_bytes`, of which the last tenth is for other keys.
+    - `limits.connections` requests are in progress. The last tenth of them is reserved: a caller with many requests
+      cannot use it while other keys exist.
+    - The body does not fit into `limits.held_bytes`. The last tenth of it is reserved in the same way.
     - All `max_connections` of an upstream stayed in use for `timeouts.connect_s`.
 
     gatepass sent nothing to the upstream. If gatepass closed an idle connection to make room, the client receives no
@@ -509,8 +509,9 @@ class UpstreamInvalid(UpstreamError):
     - It is not HTTP, not JSON, not a completion, or has a choice without a message or a text.
     - Its embeddings are too few, empty or not numbers, or differ in length from `dimensions` or from each other.
     - It exceeds `limits.reply_bytes`, or one of its events exceeds `limits.event_bytes`.
-    - It exceeds a limit of its structure: 8,000,000 values in a reply (24,000,000 in an object above 1 MiB without
-      vectors), 1 MiB in one vector, or 200,000 objects and lists in one event.
+    - It has more than 8,000,000 values. An object above 1 MiB without vectors may have 24,000,000.
+    - One of its vectors has more than 1 MiB.
+    - One of its events has more than 200,000 objects and lists.
     - One of its events has more than 1 MiB without its texts above 8 KiB.
 
     gatepass does not read every number of several long vectors, so it can miss a fault in the middle of one.
