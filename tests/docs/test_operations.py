@@ -25,7 +25,7 @@ from gatepass.cli import main
 from gatepass.cli.control import request, rule_lines
 from gatepass.cli.options import UNUSABLE
 from gatepass.cli.serve import CANNOT_BIND
-from gatepass.config.changes import NEED_RESTART
+from gatepass.config.load import NEED_RESTART
 from gatepass.config.model import Config, Limits, ServerConfig
 from gatepass.errors import GatepassError
 from gatepass.observability.metrics import MAX_HISTOGRAMS, MAX_SERIES, REQUEST_LABELS

@@ -15,10 +15,9 @@ import trustme
 from click.testing import CliRunner, Result
 
 from gatepass.cli import main
-from gatepass.cli.client_checks import CLIENTS, model_kind
 from gatepass.cli.doctor import CLIENTS as CLIENT_NAMES
 from gatepass.cli.reach import Outcome, Step
-from gatepass.cli.remote import Asked, diagnose_url, in_process, replay_client
+from gatepass.cli.remote import CLIENTS, Asked, diagnose_url, in_process, model_kind, replay_client
 from gatepass.config.model import Config
 from tests.integration.answers import COMPLETION, VECTORS
 from tests.integration.gateway import gateway

@@ -20,8 +20,7 @@ import pytest
 import trustme
 
 from gatepass.auth.api_keys import hash_key
-from gatepass.config.changes import changed_settings
-from gatepass.config.load import load
+from gatepass.config.load import changed_settings, load
 from gatepass.config.model import Config
 from gatepass.http_client.pool import ConnectionPool
 from gatepass.proxy import in_flight

@@ -23,7 +23,7 @@ HOLDS_SECRET = re.compile(r"(url|query|body|\w*text|raw|value|key|token|secret|p
 HIDES = re.compile(r"(AccessKey|Secret|Token|SigningKey|bool|int)( \| None)?\Z")
 """Types whose own repr shows no secret."""
 SHOWN = {
-    "cli.client_checks.ClientCheck": {"fault", "body"},  # functions
+    "cli.remote.ClientCheck": {"fault", "body"},  # functions
     "cli.check.ConfigListing": {"text"},  # what `gatepass check` prints
     "cli.init.Question": {"text"},  # a constant
     "cli.init.Setup": {"answers"},  # the secret is a field of its own

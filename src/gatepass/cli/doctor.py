@@ -48,7 +48,7 @@ NOTHING = f"nothing failed, and nothing was proven: exit code {NOTHING_PROVEN}"
 NO_CALL = f"--call: doctor has no call for {{operation}}, only for {', '.join(CALL_OPERATIONS)}"
 NO_MODEL = "--call: no model is declared under `models`: name one, as in `gatepass doctor MODEL --call`"
 CLIENTS = ("ragflow", "dify", "openwebui", "librechat")
-"""The names in client_checks.CLIENTS, copied so that --help does not import it."""
+"""The names in remote.CLIENTS, copied so that --help does not import it."""
 STREAMED = ("chat", "completions")
 """Operations that --call also requests as a stream."""
 SHOWN_AFTER_S = 1.0

@@ -6,13 +6,14 @@ gatepass reads that file again when it changes.
 
 from __future__ import annotations
 
+import json
 import re
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from gatepass.config.block import checked_url
@@ -31,7 +32,6 @@ from gatepass.config.document import (
     matches,
     with_value,
 )
-from gatepass.config.file import value_of
 from gatepass.config.model import Config
 from gatepass.config.references import (
     CLIENT_KEY_VARIABLE,
@@ -294,7 +294,7 @@ class _Reading:
     def _login(self, path: SettingPath, found: VariableValue) -> None:
         """Set a JSON body. Each text becomes a Reference, so that it is hidden and a file is read again."""
         try:
-            body = value_of(found.value)
+            body = parsed_json(found.value)
             for member, text in list(leaves(body)):
                 if isinstance(text, str) and found.file is None:
                     body = with_value(body, member, Reference.to_variable(f"{PREFIX}{found.name}", text))
@@ -348,12 +348,26 @@ def _listed(text: str) -> list[str]:
 def _text_at(json_text: str, path: SettingPath) -> str:
     """Return the text at `path` of a JSON file that may have changed; raise UnresolvedReference if it is missing."""
     try:
-        text = lookup(value_of(json_text), path)
+        text = lookup(parsed_json(json_text), path)
     except ValueError as error:
         raise UnresolvedReference(f"the login's JSON {error}") from None
     if not isinstance(text, str):
         raise UnresolvedReference("a text of the login's JSON is missing since the file changed")
     return text
+
+
+def _refused(word: str) -> NoReturn:
+    raise ValueError(word)  # json.loads accepts NaN and Infinity, which RFC 8259 (section 6) forbids
+
+
+def parsed_json(text: str) -> Any:
+    """Parse the JSON of a login; raise ValueError with a reason that does not quote `text`."""
+    try:
+        return json.loads(text, parse_constant=_refused)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"is not JSON: {error.msg} (line {error.lineno}, column {error.colno})") from None
+    except (ValueError, RecursionError):
+        raise ValueError("is not JSON: holds NaN, Infinity or a number that is too long, or is too deep") from None
 
 
 _VARIABLE_SETTING = ("credentials", "*", "variable")

@@ -1,32 +1,16 @@
-"""Read a configuration file of limited size and parse it by its suffix. YAML is parsed in yaml_file.py."""
+"""Find and read the configuration file, whose size is limited. yaml_file.py parses it."""
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import pathlib
-import re
 import stat
-from collections.abc import Iterator, Mapping
-from typing import Any, NoReturn
+from collections.abc import Mapping
 
-from gatepass.config.document import (
-    DEEPEST,
-    ConfigDocument,
-    ConfigError,
-    ConfigProblem,
-    SettingPath,
-    ValueOrigin,
-    lookup,
-)
+from gatepass.config.document import ConfigDocument, ConfigError, ConfigProblem, ValueOrigin
 
 LARGEST_BYTES = 1024 * 1024
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_SURROGATE_ESCAPE = re.compile(r"\\(?:u|U0000)[dD][89a-fA-F]")
-"""JSON joins an escaped surrogate pair to one character, YAML does not."""
-
 
 DEFAULT_FILE = "gatepass.yaml"
 """The configuration file in the current folder, unless another one or the environment configures gatepass."""
@@ -57,26 +41,16 @@ NAME_IT = "name the configuration file with --config"
 
 
 def read_document(name: str) -> ConfigDocument:
-    """Parse the file `name` by its suffix; raise ConfigError if it cannot be read or parsed."""
+    """Parse the file `name`, which is YAML or JSON; raise ConfigError if it cannot be read or parsed."""
     text = _text(name)
-    match pathlib.Path(name).suffix.lower():
-        case ".yaml" | ".yml":
-            from gatepass.config.yaml_file import parse_yaml
+    if pathlib.Path(name).suffix.lower() not in (".yaml", ".yml", ".json"):
+        raise _unusable(name, "expects a name that ends in .yaml, .yml or .json")
+    # imported here, because ruamel loads slowly and a health check with --host and --port reads no file
+    from gatepass.config.yaml_file import parse_yaml
 
-            document = parse_yaml(name, text)
-        case ".json":
-            document = parse_json(name, text)
-        case _:
-            raise _unusable(name, "expects a name that ends in .yaml, .yml or .json")
+    document = parse_yaml(name, text)  # JSON is YAML (YAML 1.2.2, 1.2)
     if not isinstance(document.tree, dict):
         raise _unusable(name, "expects settings, as `name: value`")
-    if _SURROGATE_ESCAPE.search(text):
-        # a lone surrogate cannot be encoded, so that an error, log or header with it could not be written
-        for path, origin in document.origins.items():
-            for word in (*path[-1:], lookup(document.tree, path)):
-                if isinstance(word, str) and _SURROGATE.search(word):
-                    reason = "holds half of a surrogate pair: write the character itself, not an escape of it"
-                    raise document.fault(origin.line, reason)
     return document
 
 
@@ -103,70 +77,3 @@ def _open_without_wait(path: str, flags: int) -> int:
 
 def _unusable(name: str, text: str) -> ConfigError:
     return ConfigError([ConfigProblem((), text, ValueOrigin(name))])
-
-
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\],:"]+')
-
-Tokens = Iterator[tuple[str, int]]
-"""Each token with its line."""
-
-
-def parse_json(source: str, text: str) -> ConfigDocument:
-    """Parse `text`; raise ConfigError with the line of the fault."""
-    document = ConfigDocument(source)
-    try:
-        # json.loads accepts NaN and Infinity, which RFC 8259 (section 6) forbids.
-        document.tree = json.loads(text, parse_constant=_no_constant)
-        sign, line = next(tokens := _tokens(text))
-        _walk(document, tokens, sign, line, ())
-    except json.JSONDecodeError as error:
-        raise document.fault(error.lineno, f"is not JSON: {error.msg}") from None
-    except RecursionError:
-        raise document.fault(1, f"is nested deeper than {DEEPEST} levels") from None
-    except ValueError:  # NaN, Infinity, or a number with thousands of digits
-        raise document.fault(1, "is not JSON: holds NaN, Infinity or a number that is too long") from None
-    return document
-
-
-def _no_constant(word: str) -> NoReturn:
-    raise ValueError(word)
-
-
-def _tokens(text: str) -> Tokens:
-    line, end = 1, 0
-    for sign in _TOKEN.finditer(text):
-        line += text.count("\n", end, sign.start())
-        end = sign.start()
-        yield sign[0], line
-
-
-def _walk(document: ConfigDocument, tokens: Tokens, opening: str, line: int, path: SettingPath) -> None:
-    """Record the lines of the value that begins with `opening`. The JSON is valid: json.loads has parsed it."""
-    document.note_line(path, line)
-    if opening not in ("{", "["):
-        return
-    seen: set[str | int] = set()
-    for sign, place in tokens:
-        if sign in ("}", "]"):
-            return
-        if sign == ",":
-            continue
-        key = len(seen)
-        if opening == "{":
-            key = json.loads(sign)
-            next(tokens)  # the colon
-            sign = next(tokens)[0]
-        if key in seen:
-            document.duplicate_key((*path, key), place)
-        seen.add(key)
-        _walk(document, tokens, sign, place, (*path, key))
-
-
-def value_of(text: str) -> Any:
-    """Parse JSON without lines; raise ValueError with a reason that does not quote `text`."""
-    try:
-        return json.loads(text, parse_constant=_no_constant)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"is not JSON: {error.msg} (line {error.lineno}, column {error.colno})") from None
-    except (ValueError, RecursionError):
-        raise ValueError("is not JSON: holds NaN, Infinity or a number that is too long, or is too deep") from None

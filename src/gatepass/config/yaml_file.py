@@ -1,4 +1,4 @@
-"""Parse YAML 1.2 with ruamel.yaml, and record the line of each value.
+"""Parse YAML 1.2, and JSON as a part of it, with ruamel.yaml, and record the line of each value.
 
 ruamel's parser yields the nodes. Plain scalars are resolved here by the core schema (YAML 1.2.2, 10.3.2), so that
 `12:30`, `no`, `2024-01-01` and `1_000` are texts.
@@ -195,7 +195,7 @@ def _value(document: ConfigDocument, node: Node, path: SettingPath, line: int) -
             _value(document, item, (*path, index), item.start_mark.line + 1) for index, item in enumerate(node.value)
         ]
     if node.tag in _TEXTS:
-        return node.value
+        return _text(document, node)
     if node.tag in _TYPED:
         return core_schema(node.value)
     raise document.fault(node.start_mark.line + 1, f"the tag {node.tag} is not known: write plain values")
@@ -209,13 +209,24 @@ def _mapping(document: ConfigDocument, node: MappingNode, path: SettingPath) -> 
             raise document.fault(line, "a name is expected before the colon")
         if key_node.tag == f"{_CORE}merge":
             raise document.fault(line, "`<<` is of YAML 1.1: use an alias for the whole block instead")
-        key = str(key_node.value)
+        key = _text(document, key_node)
         if key in found:
             document.duplicate_key((*path, key), line)
             continue
         # The line of the name, because a block begins below it.
         found[key] = _value(document, value_node, (*path, key), line)
     return found
+
+
+def _text(document: ConfigDocument, node: Node) -> str:
+    """Return the text of a scalar, with its escaped surrogate pairs joined as in JSON, which YAML does not do."""
+    text = str(node.value)
+    try:
+        return text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+    except UnicodeDecodeError:
+        # such a text cannot be encoded, so that an error, log or header with it could not be written
+        reason = "holds half of a surrogate pair: write the character itself, not an escape of it"
+        raise document.fault(node.start_mark.line + 1, reason) from None
 
 
 def core_schema(text: str) -> bool | int | float | str | None:

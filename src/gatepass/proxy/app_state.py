@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 from gatepass.auth.api_keys import key_texts
 from gatepass.auth.authenticator import Authenticator
 from gatepass.clock import Clock, SystemClock
-from gatepass.config.changes import is_same
 from gatepass.config.checks import placement_of
 from gatepass.config.credential.kinds import AnyCredential, token_location
+from gatepass.config.load import is_same
 from gatepass.config.model import Config
 from gatepass.config.upstream import AzureConfig, RagflowConfig, UpstreamConfig
 from gatepass.dialects.azure import AzureDialect, deployment_of

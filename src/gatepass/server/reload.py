@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from gatepass.clock import Clock, sleep
-from gatepass.config.changes import NEED_RESTART, changed_settings, lost_blocks
 from gatepass.config.document import ConfigError, leaves
-from gatepass.config.load import LoadedConfig, check
+from gatepass.config.load import NEED_RESTART, LoadedConfig, changed_settings, check, lost_blocks
 from gatepass.config.model import Config
 from gatepass.config.references import Reference, UnresolvedReference
 from gatepass.errors import system_reason

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from gatepass.config.document import ConfigError
-from gatepass.config.environment import environment_proxy, read_environment, with_environment_proxies
+from gatepass.config.environment import environment_proxy, parsed_json, read_environment, with_environment_proxies
 from gatepass.config.load import load
 from gatepass.config.model import Config
 from gatepass.config.references import Reference, UnresolvedReference
@@ -401,3 +401,12 @@ def test_plain_http_is_allowed_for_every_hop_by_one_variable():
     for value in ("false", "yes"):
         with pytest.raises(ConfigError):
             load(None, {**environment, "GATEPASS_ALLOW_PLAIN_HTTP": value})
+
+
+def test_the_json_of_a_login_is_read_and_never_quoted():
+    assert parsed_json('{"a": [1]}') == {"a": [1]}
+    for text, reported in (('{"topsecret', "line 1, column 2"), ('["topsecret", NaN]', "holds NaN, Infinity")):
+        with pytest.raises(ValueError) as caught:
+            parsed_json(text)
+        assert reported in str(caught.value)
+        assert "topsecret" not in str(caught.value)

@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from gatepass.cli.peer_certificate import Peer, certificate_chain, describe_certificate, explain_certificate
+from gatepass.cli.reach import Peer, certificate_chain, describe_certificate, explain_certificate
 from gatepass.http_client.tls import TlsProblem
 
 NOW_S = 1_795_190_000.0

@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from gatepass.config.changes import changed_settings, lost_blocks
-from gatepass.config.file import parse_json
-from gatepass.config.load import load
+from gatepass.config.load import changed_settings, load, lost_blocks
 from gatepass.config.model import Config
+from gatepass.config.yaml_file import parse_yaml
 
 UPSTREAM = {"base_url": "https://llm.example/v1"}
 MODEL = {"upstream": "chat"}
@@ -88,8 +87,8 @@ def test_references_inside_a_request_to_an_issuer_are_compared_too(tmp_path):
 
 
 def test_blocks_that_a_file_lost_are_named():
-    before = parse_json("a", '{"upstreams": {}, "server": {}, "log": {}}')
-    after = parse_json("a", '{"log": {}}')
+    before = parse_yaml("a", '{"upstreams": {}, "server": {}, "log": {}}')
+    after = parse_yaml("a", '{"log": {}}')
     after.put(("server", "port"), 80, "--port")
     assert lost_blocks(before, after) == ["upstreams", "server"]
     assert lost_blocks(after, before) == []
