@@ -44,7 +44,7 @@ def _own_control_sockets() -> Iterator[None]:
     """No command of a test finds the control socket of another gatepass on this machine."""
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         patch.setenv("XDG_RUNTIME_DIR", folder)
-        patch.setattr("gatepass.server.control_socket.SHARED_MEMORY", folder)  # where one without that variable has it
+        patch.setattr("gatepass.server.listening.SHARED_MEMORY", folder)  # where one without that variable has it
         yield
 
 

@@ -71,7 +71,7 @@ def found_socket() -> str:
 
     If several live, it is the one on the port of GATEPASS_PORT, or of the file that `gatepass serve` would read here.
     """
-    from gatepass.server.control_socket import AUTO, OFF, living_sockets
+    from gatepass.server.listening import AUTO, OFF, living_sockets
 
     named = own_variables(os.environ).get("CONTROL_SOCKET", AUTO)
     if named not in (AUTO, OFF):

@@ -167,7 +167,7 @@ def _supervise(loaded: LoadedConfig, listening: socket.socket, count: int, comma
 @contextmanager
 def _control_socket(loaded: LoadedConfig, listening: socket.socket) -> Iterator[socket.socket | None]:
     """Yield the control socket, and remove it at the end. None without one: gatepass serves all the same."""
-    from gatepass.server.control_socket import OFF, listen_control, remove_control
+    from gatepass.server.listening import OFF, listen_control, remove_control
 
     server = loaded.config.server
     if server.control_socket == OFF:

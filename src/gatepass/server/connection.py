@@ -76,9 +76,9 @@ class ClientConnection(asyncio.Protocol):
         self,
         context: ConnectionContext,
         *,
-        config: Config,  # noqa: ARG002 - uvicorn's signature
         server_state: ServerState,
-        app_state: dict[str, Any],  # noqa: ARG002 - uvicorn's signature
+        config: Config | None = None,  # noqa: ARG002 - uvicorn's signature
+        app_state: dict[str, Any] | None = None,  # noqa: ARG002 - uvicorn's signature
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self._context, self._serve, self._limits = context, context.serve, context.limits

@@ -1,10 +1,17 @@
-"""The pages for operators: /, /healthz, /readyz, /metrics, /status (credentials) and /learned (learned rules)."""
+"""The pages for operators: /, /healthz, /readyz, /metrics, /status (credentials) and /learned (learned rules).
+
+With several workers, each collects the pages of the others over Unix sockets in the supervisor's folder (`Peers`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
@@ -17,20 +24,23 @@ from gatepass.auth.authenticator import LOCAL
 from gatepass.auth.model_access import may_use
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
-from gatepass.errors import ModelNotFound
+from gatepass.errors import ModelNotFound, system_reason
 from gatepass.learning.export import as_config
 from gatepass.learning.learned_rule import LearnedRuleRecord
-from gatepass.observability.metrics import CONTENT_TYPE
+from gatepass.observability.metrics import CONTENT_TYPE, merge_expositions
 from gatepass.operations.table import base_url
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.routing import RouteTable
 from gatepass.server.asgi import path_in, peer_in
-from gatepass.server.peers import Peers
 from gatepass.types import ClientRequest
+
+LOG = logging.getLogger("gatepass.peers")
 
 UNREADY = 503
 NO_STORE = (b"cache-control", b"no-store")
 
+
+Row = dict[str, Any]
 
 OPERATOR = "gatepass.operator"
 """Set in the ASGI scope of a request on the control socket, which needs no key. No client can set it."""
@@ -202,8 +212,6 @@ def status_of(state: AppState) -> dict[str, Any]:
     }
 
 
-Row = dict[str, Any]
-
 _SUBJECT = ("upstream", "model", "operation", "credential", "adapted", "state")
 """The columns that identify a row."""
 
@@ -265,3 +273,107 @@ def pinned(rows: Iterable[Row], config: Config, caller: AccessKey) -> str:
     """Return YAML that makes the learned rules permanent, for the names that `caller` may use."""
     learned = (LearnedRuleRecord.of_row(row) for row in rows if row["state"] == "learned")
     return as_config(learned, config, lambda name: may_use(caller, name))
+
+
+REQUEST_S = 1.0
+"""Timeout for the page of one worker. A worker that does not answer in time is omitted."""
+PAGE_BYTES = 8 * 1024 * 1024
+METRICS, STATUS, LEARNED, RELOAD = "metrics", "status", "learned", "reload"
+RELOAD_S = 30.0
+"""Timeout for a reload. It is longer than the reload itself may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnPages:
+    """What this worker answers to the other workers."""
+
+    metrics: Callable[[], Awaitable[bytes]] = field(repr=False)
+    """The Prometheus text."""
+    status: Callable[[], Mapping[str, Any]]
+    learned: Callable[[], list[Row]]
+    reload: Callable[[], Awaitable[Mapping[str, Any]]]
+    """Reload the configuration and return the result."""
+
+
+class Peers:
+    """Serves the pages of this worker to the other workers, and collects theirs.
+
+    `folder` is created by the supervisor with mode 0700. A worker's socket in it also means that the worker is ready.
+    The client sends one line with the name of a page. It receives the page: Prometheus text, or JSON.
+    """
+
+    def __init__(self, folder: Path, name: str, own: OwnPages) -> None:
+        self._folder = folder
+        self._socket = folder / f"{name}.sock"
+        self._own = own
+        self._server: asyncio.Server | None = None
+
+    async def open(self) -> None:
+        self._server = await asyncio.start_unix_server(self._answer, self._socket)
+
+    async def aclose(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._socket.unlink(missing_ok=True)
+
+    async def exposition(self) -> bytes:
+        """Return the merged metrics of all workers."""
+        return await asyncio.to_thread(merge_expositions, (await self._request_all(METRICS)).values())
+
+    async def statuses(self) -> dict[str, Any]:
+        """Return the status of each worker by its name."""
+        return {name: json.loads(page) for name, page in (await self._request_all(STATUS)).items()}
+
+    async def learned(self) -> list[list[Row]]:
+        """Return the learned rules of each worker."""
+        return [json.loads(page) for page in (await self._request_all(LEARNED)).values()]
+
+    async def reload(self) -> list[dict[str, Any]]:
+        """Let each worker reload its configuration, and return their results. Silence counts as a refusal."""
+        workers = [path.stem for path in self._folder.glob("*.sock")]
+        pages = await self._request_all(RELOAD)
+        silent = [f"{name}: did not answer; its log has the result" for name in sorted(workers) if name not in pages]
+        refused = {"outcome": "refused", "changed": [], "needs_restart": [], "problems": silent}
+        return [*map(json.loads, pages.values()), *([refused] if silent else [])]
+
+    async def _request_all(self, page: str) -> dict[str, bytes]:
+        paths = sorted(self._folder.glob("*.sock"))
+        found = await asyncio.gather(*(self._request(path, page) for path in paths))
+        return {path.stem: content for path, content in zip(paths, found, strict=True) if content}
+
+    async def _request(self, path: Path, page: str) -> bytes | None:
+        if path == self._socket:
+            return await self._page(page)
+        try:
+            async with asyncio.timeout(RELOAD_S if page == RELOAD else REQUEST_S):
+                reader, writer = await asyncio.open_unix_connection(path, limit=PAGE_BYTES)
+                try:
+                    writer.write(f"{page}\n".encode())
+                    return await reader.read(-1)
+                finally:
+                    writer.close()
+        except (OSError, TimeoutError) as error:
+            LOG.warning("worker_unresponsive", extra={"fields": {"silent": path.stem, "reason": system_reason(error)}})
+            return None
+
+    async def _page(self, page: str) -> bytes:
+        """Return a page of this worker, b"" for an unknown one."""
+        own = self._own
+        if page == METRICS:
+            return await own.metrics()
+        if page == RELOAD:
+            return json.dumps(await own.reload()).encode()
+        read = {STATUS: own.status, LEARNED: own.learned}.get(page)
+        return b"" if read is None else json.dumps(read()).encode()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(REQUEST_S):
+                page = (await reader.readline()).decode("latin-1").strip()
+            async with asyncio.timeout(RELOAD_S if page == RELOAD else REQUEST_S):
+                writer.write(await self._page(page))
+                await writer.drain()
+        except (OSError, TimeoutError, ValueError):
+            return  # the other worker closed the connection, or sent no valid line
+        finally:
+            writer.close()

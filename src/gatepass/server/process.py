@@ -1,4 +1,4 @@
-"""The process of `gatepass serve`: uvicorn with a drain, signals, garbage collector and memory allocator."""
+"""The process of `gatepass serve`: uvicorn with a drain, the control socket, signals and memory."""
 
 from __future__ import annotations
 
@@ -9,26 +9,29 @@ import logging
 import math
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn, cast
+from typing import Any, NoReturn, cast
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.types import ASGIApp
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.server import ServerState
 
 from gatepass.clock import SystemClock
 from gatepass.config.model import Config
 from gatepass.proxy.app_state import AppState
 from gatepass.server.app import ERRORS, Service, log_draining, log_unready
 from gatepass.server.asgi import ApiEndpoint, serve_page
-from gatepass.server.connection import ClientConnection, ConnectionContext, Serve
+from gatepass.server.connection import ClientConnection, ConnectionContext
 from gatepass.server.connection_shares import ConnectionShares, TrustedProxies
-from gatepass.server.control import ControlServer
 from gatepass.server.cycle import HttpRequestCycle
 from gatepass.server.listening import (
     Acceptor,
@@ -37,9 +40,18 @@ from gatepass.server.listening import (
     has_free_descriptor,
     url_of,
 )
-from gatepass.server.pages import home_paths, is_browser, learned_rows, ops_routes, page_paths, status_of
-from gatepass.server.peers import OwnPages, Peers
-from gatepass.server.reload import ConfigSource, Reloader
+from gatepass.server.pages import (
+    OPERATOR,
+    OwnPages,
+    Peers,
+    home_paths,
+    is_browser,
+    learned_rows,
+    ops_routes,
+    page_paths,
+    status_of,
+)
+from gatepass.server.reload import ConfigSource, Reloader, ReloadResult
 from gatepass.server.timeouts import RefusedRequests
 
 LOG = logging.getLogger("gatepass.serve")
@@ -84,9 +96,10 @@ def keep_freed_pages() -> bool:
     return bool(mallopt(_MMAP_THRESHOLD, HEAP_BODY_BYTES)) and bool(mallopt(_TRIM_THRESHOLD, KEPT_BYTES))
 
 
-def cycle_server(app: ASGIApp, endpoint: ApiEndpoint) -> Serve:
-    """Return the function that serves a cycle: pages with `app`, every other path with the proxy."""
-    config = endpoint.state.config
+def connection_context(app: ASGIApp, endpoint: ApiEndpoint) -> ConnectionContext:
+    """Return what the connections of a server share. They serve pages with `app`, every other path with the proxy."""
+    state = endpoint.state
+    config, refused = state.config, RefusedRequests(state.metrics.error_sent).note
     base_path, limit_bytes = config.server.base_path, config.limits.body_bytes
     pages, home = page_paths(base_path), home_paths(base_path)
 
@@ -95,47 +108,87 @@ def cycle_server(app: ASGIApp, endpoint: ApiEndpoint) -> Serve:
             return serve_page(app, cycle, limit_bytes)
         return endpoint.serve(cycle)
 
-    return serve
-
-
-def connection_context(app: ASGIApp, endpoint: ApiEndpoint) -> ConnectionContext:
-    """Return what the connections of a server share."""
-    state = endpoint.state
-    config, refused = state.config, RefusedRequests(state.metrics.error_sent).note
     shares: ConnectionShares[ClientConnection] = ConnectionShares(
         config.limits.connections, config.limits.unauthenticated, config.access.callers
     )
     proxies = TrustedProxies(config.server.trusted_proxies)
-    return ConnectionContext(
-        cycle_server(app, endpoint), refused, config.limits, KEEP_ALIVE_S, proxies, shares, state.in_flight
-    )
+    return ConnectionContext(serve, refused, config.limits, KEEP_ALIVE_S, proxies, shares, state.in_flight)
 
 
-async def _reloaded(reloader: Reloader) -> Mapping[str, object]:
-    return asdict(await reloader.reload("command"))
+CONFLICT = 409
+CONTROL_CONNECTIONS = 16
+CONTROL_BODY_BYTES = 64 * 1024
 
 
-DESCRIPTOR_CHECK_S = 1.0
+class ControlServer:
+    """Serves the operator's pages and `POST /reload` on the control socket, without a key and for all workers.
+
+    All workers of a supervisor accept on the same socket. `context` is that of the other connections.
+    """
+
+    def __init__(
+        self,
+        listening: socket.socket,
+        context: ConnectionContext,
+        current: Callable[[], AppState],
+        reload_own: Callable[[], Awaitable[dict[str, Any]]],
+        peers: Peers | None,
+    ) -> None:
+        async def reload(_: Request) -> Response:
+            result = merged_results([await reload_own()] if peers is None else await peers.reload())
+            return JSONResponse(result, CONFLICT if result["outcome"] == "refused" else 200)
+
+        routes = [*ops_routes(current, "", peers), Route("/reload", reload, methods=["POST"])]
+        app = Starlette(routes=routes, exception_handlers=ERRORS)
+
+        async def serve_operator(scope: Scope, receive: Receive, send: Send) -> None:
+            await app({**scope, OPERATOR: True}, receive, send)
+
+        self._listening = listening
+        self._context = replace(
+            context,
+            serve=lambda cycle: serve_page(serve_operator, cycle, CONTROL_BODY_BYTES),
+            shares=ConnectionShares(0, CONTROL_CONNECTIONS, 0),  # a flood of clients must not close these connections
+        )
+        self._state = ServerState()
+        self._server: asyncio.Server | None = None
+
+    async def open(self) -> None:
+        make = partial(ClientConnection, self._context, server_state=self._state)
+        self._server = await asyncio.get_running_loop().create_unix_server(make, sock=self._listening)
+
+    def close(self) -> None:
+        """Accept no more connections, and close each one after its response."""
+        if self._server is not None:
+            self._server.close()
+            for connection in list(self._state.connections):
+                connection.shutdown()
+
+
+def merged_results(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return one result for all processes: `refused` if one of them refused, and all names and problems."""
+    outcomes = [result["outcome"] for result in results]
+    outcome = next((one for one in ("refused", "reloaded") if one in outcomes), "unchanged")
+    names = [name for name in ReloadResult.__dataclass_fields__ if name != "outcome"]
+    listed = {name: list(dict.fromkeys(text for result in results for text in result[name])) for name in names}
+    return {"outcome": outcome, "processes": len(results), **listed}
+
+
+TICKS = 10
+"""A free file descriptor is checked at each tenth tick of uvicorn, once a second."""
 LOG_EVERY_S = 60.0
 """One log line in this time while no file descriptor is free."""
 
 
 class AcceptWatch:
-    """Decides when to check for a free file descriptor, and when to log that none is free.
+    """Decides when to log that no file descriptor is free.
 
-    Without the check nothing reports it: uvloop closes each new connection (libuv's uv__emfile_trick).
+    Without a check nothing reports it: uvloop closes each new connection (libuv's uv__emfile_trick).
     """
 
     def __init__(self) -> None:
-        self._checked_s = self._logged_s = -math.inf
+        self._logged_s = -math.inf
         self._failed = 0
-
-    def is_due(self, now_s: float) -> bool:
-        """Return whether to check now: True at most once in DESCRIPTOR_CHECK_S."""
-        if now_s - self._checked_s < DESCRIPTOR_CHECK_S:
-            return False
-        self._checked_s = now_s
-        return True
 
     def failed(self, now_s: float) -> int | None:
         """Record that no descriptor was free. If a log line is due, return the failed checks since the last one."""
@@ -171,13 +224,17 @@ class DrainingServer(uvicorn.Server):
         endpoint = ApiEndpoint(state)
         service = Service(lambda: endpoint)
         reloader = None if source is None else Reloader(endpoint, source, self._on_change)
+
+        async def reload_own() -> dict[str, Any]:
+            return {} if reloader is None else asdict(await reloader.reload("command"))
+
         peers = None
-        if channel is not None and reloader is not None:
+        if channel is not None:
             pages = OwnPages(
                 metrics=state.metrics.scrape,
                 status=lambda: status_of(endpoint.state),
                 learned=lambda: learned_rows(endpoint.state),
-                reload=partial(_reloaded, reloader),
+                reload=reload_own,
             )
             peers = Peers(channel.folder, channel.name, pages)
         routes = ops_routes(lambda: service.state, state.config.server.base_path, peers)
@@ -201,8 +258,8 @@ class DrainingServer(uvicorn.Server):
         self._endpoint = endpoint
         self._reloader = reloader
         self._control: ControlServer | None = None
-        if control is not None and reloader is not None:
-            self._control = ControlServer(control, lambda: service.state, reloader, peers)
+        if control is not None:
+            self._control = ControlServer(control, context, lambda: service.state, reload_own, peers)
         self._reload_wanted = asyncio.Event()
         self._peers = peers
         self._context = context
@@ -243,14 +300,9 @@ class DrainingServer(uvicorn.Server):
         if channel is None:
             return
 
-        def make() -> asyncio.Protocol:
-            server_state, config, app_state = self.server_state, self.config, self.lifespan.state
-            return ClientConnection(self._context, config=config, server_state=server_state, app_state=app_state)
-
-        def count() -> int:
-            return len(self.server_state.connections)
-
-        self._acceptors = [Acceptor(listening, make, count, channel.connection_counts) for listening in sockets or []]
+        make = partial(ClientConnection, self._context, server_state=self.server_state)
+        connections, counts = self.server_state.connections, channel.connection_counts
+        self._acceptors = [Acceptor(listening, make, connections.__len__, counts) for listening in sockets or []]
         if self._peers is not None:
             await self._peers.open()
         self._loop.add_reader(channel.lifeline, self._on_lifeline, self._loop, channel.lifeline)
@@ -259,7 +311,7 @@ class DrainingServer(uvicorn.Server):
         now_s = asyncio.get_running_loop().time()
         for acceptor in self._acceptors:
             acceptor.publish()
-        if self._accept_watch.is_due(now_s) and not has_free_descriptor():
+        if counter % TICKS == 0 and not has_free_descriptor():
             for connection in self._context.shares.relieve(now_s):
                 connection.evict()
             if (count := self._accept_watch.failed(now_s)) is not None:

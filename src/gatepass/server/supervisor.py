@@ -26,10 +26,8 @@ from pathlib import Path
 from typing import Self
 
 from gatepass.cancel import Tasks
-from gatepass.server.listening import SEATS, ConnectionCounts
+from gatepass.server.listening import SEATS, SHARED_MEMORY, ConnectionCounts
 
-SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the folder in it is made by mkdtemp, mode 0700
-"""A tmpfs, which is never written to a disk. Each container has its own, also with a read-only root."""
 PREFIX = "gatepass-"
 ALIVE = "alive"
 """A file that the supervisor keeps locked. The kernel releases the lock if the supervisor is killed."""

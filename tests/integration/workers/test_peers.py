@@ -6,7 +6,7 @@ import asyncio
 from contextlib import aclosing
 from pathlib import Path
 
-from gatepass.server.peers import OwnPages, Peers
+from gatepass.server.pages import OwnPages, Peers
 
 FIRST = b"# HELP gatepass_x_total X\n# TYPE gatepass_x_total counter\ngatepass_x_total 1.0\n"
 

@@ -7,7 +7,7 @@ import stat
 import time
 from pathlib import Path
 
-from gatepass.server.supervisor import SHARED_MEMORY
+from gatepass.server.listening import SHARED_MEMORY
 from tests.integration.store.minting import Minting, minting
 from tests.integration.workers.test_supervisor import ask, started
 from tests.waiting import until, until_told

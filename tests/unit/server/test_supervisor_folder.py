@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gatepass.server.supervisor import SHARED_MEMORY, NoFolder, own_folder
+from gatepass.server.listening import SHARED_MEMORY
+from gatepass.server.supervisor import NoFolder, own_folder
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from gatepass.server import control_socket
-from gatepass.server.control_socket import AUTO, is_listening, listen_control, living_sockets, remove_control
+from gatepass.server import listening as listening_module
+from gatepass.server.listening import AUTO, is_listening, listen_control, living_sockets, remove_control
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def tmp_path() -> Iterator[Path]:
 
 @pytest.fixture
 def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    monkeypatch.setattr(control_socket, "SHARED_MEMORY", str(tmp_path / "shm"))
+    monkeypatch.setattr(listening_module, "SHARED_MEMORY", str(tmp_path / "shm"))
     return {"XDG_RUNTIME_DIR": str(tmp_path / "run"), "TMPDIR": str(tmp_path / "tmp")}
 
 
