@@ -15,10 +15,10 @@ from gatepass.normalize.profiles import PlainTools, UntypedModel
 from gatepass.sse import client_transforms, event_stream
 from gatepass.sse.choice_repair import NAMES as REPAIRS
 from gatepass.sse.dialect_transforms import NAMES as RAGFLOW
-from tests.e2e.quirks.answers import DONE, chunk, opened, tool_chunks, written
+from tests.e2e.quirks.measurement import SPECIAL, configuration
+from tests.e2e.quirks.replies import DONE, chunk, opened, tool_chunks, written
 from tests.e2e.quirks.row import Row
 from tests.e2e.quirks.rows import ROWS
-from tests.e2e.quirks.street import SPECIAL, configuration
 from tests.e2e.quirks.upstream import Handler, Memory, Server
 from tests.integration.gateway import CHAT, HELLO, gateway
 from tests.integration.scripted import Scripted, Send

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.clients.case import Case, cases
 from tests.e2e.clients.conversation import ROUNDS, whole
-from tests.e2e.clients.street import CLIENTS, Side, Street, opened
+from tests.e2e.clients.measurement import CLIENTS, Side, Street, opened
+from tests.e2e.clients.scenario import Case, cases
 from tests.e2e.clients.table import shown, text
 from tests.e2e.clients.upstream import COLD, PLAIN, STREAMING, WHOLE
-from tests.e2e.quirks.verdict import Mark
+from tests.e2e.quirks.assessment import Mark
 
 CHECKED = [client.title for client in CLIENTS if client.runner == "try_openai.py"]
 """Those that hold every answer against the types of OpenAI's SDK."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from tests.e2e.quirks.assessment import Mark
+from tests.e2e.quirks.measurement import CLIENTS, Side, calls_of, measured
 from tests.e2e.quirks.row import Row
 from tests.e2e.quirks.rows import ROWS
-from tests.e2e.quirks.street import CLIENTS, Side, calls_of, measured
 from tests.e2e.quirks.table import lines, summary
-from tests.e2e.quirks.verdict import Mark
 
 HANDFUL = 6
 """More requests than calls that a row may cost: what is learned is learned once for all clients."""

@@ -15,18 +15,18 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.clients import street
-from tests.e2e.clients.case import cases
-from tests.e2e.clients.street import EVERYTHING, FOREIGN, RUNNERS, Client
+from tests.e2e.clients import measurement
+from tests.e2e.clients.measurement import EVERYTHING, FOREIGN, RUNNERS, Client
+from tests.e2e.clients.scenario import cases
+from tests.e2e.quirks.measurement import Calls, gatepass, upstream
 from tests.e2e.quirks.row import Failure
 from tests.e2e.quirks.rows import ROWS
-from tests.e2e.quirks.street import Calls, gatepass, upstream
 from tests.e2e.servers import made
 
-SDKS = {client.title: client for client in street.CLIENTS if client.runner == "try_openai.py"}
+SDKS = {client.title: client for client in measurement.CLIENTS if client.runner == "try_openai.py"}
 CALLS: Calls = [(row, way) for row in ROWS for way in row.ways]
 Held = list[dict[str, Any]]
-"""What hold_openai.py prints, call by call."""
+"""What validate_openai.py prints, call by call."""
 
 
 def held(sdk: Client, url: str) -> Held:
@@ -34,10 +34,10 @@ def held(sdk: Client, url: str) -> Held:
     plain = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     own = {"OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": "any", "NO_PROXY": "127.0.0.1"}
     done = subprocess.run(
-        [made(sdk.made) / "bin" / "python", RUNNERS / "hold_openai.py"],
+        [made(sdk.made) / "bin" / "python", RUNNERS / "validate_openai.py"],
         env=plain | own,
         input=json.dumps(asked).encode(),
-        timeout=street.CLIENT_S,
+        timeout=measurement.CLIENT_S,
         capture_output=True,
         check=False,
     )
@@ -82,8 +82,8 @@ def test_straight_a_third_of_the_rows_send_what_is_not_valid():
 
 
 def test_a_wrong_key_is_the_same_valid_error_for_every_operation(tmp_path_factory: pytest.TempPathFactory):
-    with street.upstream() as behind, street.gatepass(tmp_path_factory.mktemp("key"), behind) as entrance:
-        seen = street.run(next(iter(SDKS.values())), entrance.url, "a wrong key", cases(*EVERYTHING))
+    with measurement.upstream() as behind, measurement.gatepass(tmp_path_factory.mktemp("key"), behind) as entrance:
+        seen = measurement.run(next(iter(SDKS.values())), entrance.url, "a wrong key", cases(*EVERYTHING))
     assert [(one["invalid"], one["checked"]) for one in seen.values()] == [([], 1)] * len(seen)
     assert {(one["error"]["class"], one["error"]["status"]) for one in seen.values()} == {("AuthenticationError", 401)}
     assert len({one["error"]["message"] for one in seen.values()}) == 1

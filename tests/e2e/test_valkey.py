@@ -34,8 +34,8 @@ from tests.e2e.servers import (
     start_check,
 )
 from tests.e2e.store.fleet import Clients, Fleet, answering
-from tests.e2e.store.front import Front, standing
 from tests.e2e.store.server import StoreServer
+from tests.e2e.store.token_proxy import Front, standing
 from tests.unit.http_client.loop import one_iteration
 from tests.unit.store.contract import Shared, StoreContract, opened_store
 from tests.waiting import block_until

@@ -27,8 +27,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from tests.e2e.store.fleet import Clients, Fleet
-from tests.e2e.store.front import Front, standing
 from tests.e2e.store.server import StoreServer
+from tests.e2e.store.token_proxy import Front, standing
 from tests.waiting import block_until
 
 LIFE_S = 10.0

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.e2e.clients.street import CLIENTS, Side, opened
+from tests.e2e.clients.measurement import CLIENTS, Side, opened
 from tests.e2e.clients.table import text, write
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from tests.e2e.clients.case import Kind
-from tests.e2e.clients.street import CHATS, MEDIA, VECTORS, Client, Side, Verdicts
-from tests.e2e.quirks.verdict import Mark
+from tests.e2e.clients.measurement import CHATS, MEDIA, VECTORS, Client, Side, Verdicts
+from tests.e2e.clients.scenario import Kind
+from tests.e2e.quirks.assessment import Mark
 from tests.e2e.servers import ROOT
 
 PAGE = ROOT / "docs" / "compatibility.md"

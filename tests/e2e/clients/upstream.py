@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.e2e.clients.conversation import message
-from tests.e2e.clients.others import FILE, draw, keep, kept, moderate
+from tests.e2e.clients.other_operations import FILE, draw, keep, kept, moderate
 from tests.e2e.clients.responses import respond
 from tests.integration.scripted import Dialogue, Received, Scripted, Send, reply
 from tests.integration.strict_azure import Deployment, Refused, StrictAzure

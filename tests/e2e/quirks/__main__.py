@@ -12,10 +12,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.e2e.quirks.assessment import Mark
+from tests.e2e.quirks.measurement import Side, measured
 from tests.e2e.quirks.rows import ROWS
-from tests.e2e.quirks.street import Side, measured
 from tests.e2e.quirks.table import lines, summary
-from tests.e2e.quirks.verdict import Mark
 from tests.e2e.servers import ROOT
 
 PAGE = ROOT / "docs" / "quirks.md"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tests.e2e.quirks.answers import TEXT, Serve
+from tests.e2e.quirks.replies import TEXT, Serve
 
 Way = Literal["plain", "raw", "helper", "embed"]
 """A whole answer; a stream, event by event; a stream by the client's own helper; vectors."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.e2e.quirks import complaints, lies, refusals, streams, vectors, wholes
-from tests.e2e.quirks.answers import USAGE, honest
+from tests.e2e.quirks import buffered_replies, error_replies, misleading_replies, rejections, streams, vectors
+from tests.e2e.quirks.replies import USAGE, honest
 from tests.e2e.quirks.row import EMBED, STREAM, Answer, Row, Vectors
 from tests.e2e.quirks.tools import ANSWERED, TOOLS
 
@@ -14,5 +14,13 @@ CONTROL = (
         ways=STREAM, body={"stream_options": {"include_usage": True}}),
     Row(0, "honest-vectors", "the same with vectors", vectors.embedded, Vectors(), ways=EMBED, texts=40),
 )  # fmt: skip
-_ALL = (*CONTROL, *lies.ROWS, *refusals.ROWS, *streams.ROWS, *wholes.ROWS, *vectors.ROWS, *complaints.ROWS)
+_ALL = (
+    *CONTROL,
+    *misleading_replies.ROWS,
+    *rejections.ROWS,
+    *streams.ROWS,
+    *buffered_replies.ROWS,
+    *vectors.ROWS,
+    *error_replies.ROWS,
+)
 ROWS = tuple(sorted(_ALL, key=lambda row: row.quirk))

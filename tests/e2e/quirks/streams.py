@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from itertools import accumulate
 from typing import Any
 
-from tests.e2e.quirks.answers import (
+from tests.e2e.quirks.replies import (
     CALLS,
     DONE,
     FIRST,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from tests.e2e.quirks.assessment import Mark
+from tests.e2e.quirks.measurement import CLIENTS, Side, Verdicts
 from tests.e2e.quirks.row import Row, Way
-from tests.e2e.quirks.street import CLIENTS, Side, Verdicts
-from tests.e2e.quirks.verdict import Mark
 
 CHAT: tuple[Way, ...] = ("plain", "raw", "helper")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.e2e.quirks.answers import CALLS
+from tests.e2e.quirks.replies import CALLS
 from tests.e2e.quirks.row import Answer
 
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}

@@ -14,7 +14,7 @@ from collections import Counter, defaultdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from tests.e2e.quirks.answers import Asked, Reply, Serve, error, plain
+from tests.e2e.quirks.replies import Asked, Reply, Serve, error, plain
 from tests.e2e.quirks.rows import ROWS
 
 SERVE: dict[str, Serve] = {row.model: row.serve for row in ROWS}

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from tests.e2e.quirks.answers import Asked, Reply, Serve, error, plain
+from tests.e2e.quirks.replies import Asked, Reply, Serve, error, plain
 from tests.e2e.quirks.row import DIMENSIONS, EMBED, Failure, Row, Vectors, vector_of
 
 

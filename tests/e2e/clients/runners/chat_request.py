@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from trial import Told, add
+from harness import Told, add
 
 
 def content(told: Told) -> Any:

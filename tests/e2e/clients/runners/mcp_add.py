@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from harness import add
 from mcp.server import MCPServer
-from trial import add
 
 server = MCPServer("adding", log_level="WARNING")
 server.tool()(add)

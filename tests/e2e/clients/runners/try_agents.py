@@ -12,8 +12,8 @@ from agents import Agent, ModelSettings, Runner, set_tracing_disabled
 from agents.mcp import MCPServerStdio
 from agents.models.openai_chatcompletions import OpenAIChatCompletionsModel
 from agents.models.openai_responses import OpenAIResponsesModel
+from harness import TIMEOUT_S, Seen, Told, asked, tell, watched
 from openai import AsyncOpenAI
-from trial import TIMEOUT_S, Seen, Told, asked, tell, watched
 
 SERVER = {"command": sys.executable, "args": [str(Path(__file__).parent / "mcp_add.py")]}
 

@@ -5,7 +5,7 @@ import process from 'node:process';
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible';
 import { embedMany, generateText, jsonSchema, stepCountIs, streamText, tool } from 'ai';
 
-const { play } = await import(`${process.env.BESIDE}/trial.mjs`);
+const { play } = await import(`${process.env.BESIDE}/harness.mjs`);
 globalThis.AI_SDK_LOG_WARNINGS = false;
 const FINISH = { 'tool-calls': 'tool_calls', 'content-filter': 'content_filter' };
 const upstream = createOpenAICompatible({

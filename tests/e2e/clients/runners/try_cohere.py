@@ -6,7 +6,7 @@ import os
 import sys
 
 import cohere
-from trial import TIMEOUT_S, Seen, Told, play
+from harness import TIMEOUT_S, Seen, Told, play
 
 ROOT = os.environ["OPENAI_BASE_URL"].removesuffix("/v1")
 KEY = os.environ["OPENAI_API_KEY"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from chat_request import content
+from harness import TIMEOUT_S, Seen, Told, add, play
 from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
-from trial import TIMEOUT_S, Seen, Told, add, play
 
 adding = tool(add)
 

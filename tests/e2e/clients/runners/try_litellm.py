@@ -10,7 +10,7 @@ os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it asks the internet
 
 import litellm
 from chat_request import extras, opening, result
-from trial import TIMEOUT_S, Seen, Told, play
+from harness import TIMEOUT_S, Seen, Told, play
 
 WHERE = {"api_base": os.environ["OPENAI_BASE_URL"], "api_key": os.environ["OPENAI_API_KEY"]}
 litellm.suppress_debug_info = True

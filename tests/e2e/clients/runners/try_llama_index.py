@@ -6,6 +6,7 @@ import asyncio
 import os
 from typing import Any
 
+from harness import TIMEOUT_S, Seen, Told, add, play
 from llama_index.core.agent.workflow import FunctionAgent, ToolCall
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -16,7 +17,6 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.tools import FunctionTool
 from llama_index.embeddings.openai_like import OpenAILikeEmbedding
 from llama_index.llms.openai_like import OpenAILike
-from trial import TIMEOUT_S, Seen, Told, add, play
 
 WHERE = {"api_base": os.environ["OPENAI_BASE_URL"], "api_key": os.environ["OPENAI_API_KEY"]}
 adding = FunctionTool.from_defaults(add)

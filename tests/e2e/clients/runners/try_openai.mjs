@@ -4,7 +4,7 @@ import process from 'node:process';
 
 import OpenAI, { toFile } from 'openai';
 
-const { play } = await import(`${process.env.BESIDE}/trial.mjs`);
+const { play } = await import(`${process.env.BESIDE}/harness.mjs`);
 const client = new OpenAI({ maxRetries: 0, timeout: 20_000 });
 
 function opening({ kind, question, picture }) {

@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 from chat_request import extras, opening, result
+from harness import TIMEOUT_S, Seen, Told, Way, play
 from openai import OpenAI
-from trial import TIMEOUT_S, Seen, Told, Way, play
-from wire import Ear
+from reply_validation import Ear
 
 ear = Ear()
 client = OpenAI(max_retries=0, timeout=TIMEOUT_S, http_client=ear.client)

@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
-from tests.e2e.clients.case import TALKS, Case, Right, right
-from tests.e2e.quirks.verdict import Mark, Verdict
+from tests.e2e.clients.scenario import TALKS, Case, Right, right
+from tests.e2e.quirks.assessment import Mark, Verdict
 from tests.integration.strict_azure import USAGE
 
 Seen = Mapping[str, Any]

@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.e2e.clients.case import Case, Kind, cases
+from tests.e2e.clients.assessment import Seen, judged
+from tests.e2e.clients.scenario import Case, Kind, cases
 from tests.e2e.clients.upstream import TOKEN
-from tests.e2e.clients.verdict import Seen, judged
 from tests.e2e.process import Process
-from tests.e2e.quirks.verdict import Mark, Verdict
+from tests.e2e.quirks.assessment import Mark, Verdict
 from tests.e2e.servers import KEY, ROOT, get_json, listening, made
 
 RUNNERS = Path(__file__).parent / "runners"

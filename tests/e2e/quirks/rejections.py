@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
 
-from tests.e2e.quirks.answers import USAGE, Asked, Reply, Serve, error, honest, plain, refusing
+from tests.e2e.quirks.replies import USAGE, Asked, Reply, Serve, error, honest, plain, refusing
 from tests.e2e.quirks.row import GREETING, PLAIN, Answer, Failure, Row
 from tests.e2e.quirks.tools import ANSWERED, ASKED, CALL, CONVERSATION, TOLD, TOOLS
 

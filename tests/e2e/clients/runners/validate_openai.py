@@ -13,9 +13,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from harness import STUCK_S, TIMEOUT_S
 from openai import OpenAI
-from trial import STUCK_S, TIMEOUT_S
-from wire import Ear
+from reply_validation import Ear
 
 Call = dict[str, Any]
 ear = Ear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any
 
-from tests.e2e.quirks.answers import CALLS, USAGE, Asked, Document, Serve, completion, honest, plain
+from tests.e2e.quirks.replies import CALLS, USAGE, Asked, Document, Serve, completion, honest, plain
 from tests.e2e.quirks.row import PLAIN, Answer, Row
 from tests.e2e.quirks.tools import ANSWERED, TOOLS
 

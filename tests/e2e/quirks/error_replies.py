@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.e2e.quirks.answers import (
+from tests.e2e.quirks.replies import (
     FIRST,
     JSON,
     Asked,

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.process import Process
+from tests.e2e.quirks.assessment import Mark, Verdict, judged
 from tests.e2e.quirks.row import Row, Way
 from tests.e2e.quirks.rows import ROWS
-from tests.e2e.quirks.verdict import Mark, Verdict, judged
 from tests.e2e.servers import ROOT, get_json, listening, made
 
 HERE = Path(__file__).parent

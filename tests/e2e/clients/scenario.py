@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from tests.e2e.clients.conversation import PICTURE, QUESTION, ROUNDS, SEEN, TOOL, calls_of, whole
-from tests.e2e.clients.others import DRAWN, KEPT
+from tests.e2e.clients.other_operations import DRAWN, KEPT
 from tests.e2e.clients.upstream import MODELS, PLAIN, RANKS, VECTORS
 from tests.integration.strict_azure import SPOKEN, TEXT, TRANSCRIPT, score, vector
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.e2e.quirks.answers import (
+from tests.e2e.quirks.replies import (
     DONE,
     EVENTS,
     HTML,
