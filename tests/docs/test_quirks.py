@@ -15,8 +15,8 @@ from gatepass.normalize.profiles import PlainTools, UntypedModel
 from gatepass.sse import client_transforms, event_stream
 from gatepass.sse.choice_repair import NAMES as REPAIRS
 from gatepass.sse.dialect_transforms import NAMES as RAGFLOW
-from tests.e2e.quirks.measurement import SPECIAL, configuration
-from tests.e2e.quirks.replies import DONE, chunk, opened, tool_chunks, written
+from tests.e2e.quirks.measurement import OPTIONAL_UPSTREAMS, configuration
+from tests.e2e.quirks.replies import DONE, chunk, encoded, first_chunk, tool_chunks
 from tests.e2e.quirks.row import Row
 from tests.e2e.quirks.rows import ROWS
 from tests.e2e.quirks.upstream import Handler, Memory, Server
@@ -136,14 +136,14 @@ def test_a_parameter_that_the_page_calls_droppable_is_dropped_without_a_setting(
 
 async def test_what_gatepass_reports_for_each_quirk_is_on_the_page(strange: str):
     config = configuration(strange)
-    for special in SPECIAL:
+    for special in OPTIONAL_UPSTREAMS:
         special(config, strange)
     reported: set[str] = set()
     async with gateway(**config) as served:
         for one in ROWS:
-            for way in one.ways:
+            for way in one.modes:
                 path = "/v1/embeddings" if way == "embed" else CHAT
-                body = {"model": one.model, **one.asked(way), "stream": way != "plain"}
+                body = {"model": one.model, **one.request_body(way), "stream": way != "plain"}
                 if way == "embed":
                     body = {**body, "encoding_format": "base64"}
                     del body["stream"]
@@ -156,7 +156,7 @@ async def test_what_gatepass_reports_for_each_quirk_is_on_the_page(strange: str)
 
 async def test_the_rejections_of_the_example_end_in_its_headers(strange: str):
     shown = dict(re.findall(r"^ +(x-gatepass-[a-z]+): (.+)$", TEXT, re.MULTILINE))
-    body = {"model": "o3-mini", "stream": True, **row("o3-mini").asked("raw")}
+    body = {"model": "o3-mini", "stream": True, **row("o3-mini").request_body("raw")}
     async with gateway(upstream=strange) as served:
         first = await served.ask(body).answer()
         second = await served.ask(body).answer()
@@ -169,13 +169,13 @@ async def test_the_rejections_of_the_example_end_in_its_headers(strange: str):
 @pytest.mark.parametrize(
     ("chunks", "end"),
     [
-        ([opened(), chunk({"content": "Hello"})], '"finish_reason":"stop"'),
-        ([opened(), *tool_chunks()], '"finish_reason":"tool_calls"'),
-        ([opened(), *tool_chunks()[:-1]], '"code":"upstream_closed"'),
+        ([first_chunk(), chunk({"content": "Hello"})], '"finish_reason":"stop"'),
+        ([first_chunk(), *tool_chunks()], '"finish_reason":"tool_calls"'),
+        ([first_chunk(), *tool_chunks()[:-1]], '"code":"upstream_closed"'),
     ],
 )
 async def test_a_stream_without_a_finish_reason_ends_as_the_page_says(chunks, end):
-    data = b"".join(b"data: " + written(one) + b"\n\n" for one in chunks) + DONE
+    data = b"".join(b"data: " + encoded(one) + b"\n\n" for one in chunks) + DONE
     sent = [Send(scripted_reply(data, content_type="text/event-stream"))]
     async with Scripted(answer=lambda _: sent) as upstream, gateway(upstream=upstream.url) as served:
         answer = await served.ask({**HELLO, "stream": True}).answer()

@@ -19,7 +19,7 @@ from tests.e2e.process import Process
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-MADE = ROOT / ".e2e"
+INSTALLED = ROOT / ".e2e"
 
 TOKEN_LIFE_S = 10
 CLIENT_ID = "gatepass"
@@ -30,9 +30,9 @@ READY_S = 30.0
 REPLY_S = 30.0
 
 
-def made(name: str) -> Path:
+def installed(name: str) -> Path:
     """A part of .e2e/; raises AssertionError with the way to make it."""
-    path = MADE / name
+    path = INSTALLED / name
     assert path.exists(), f"{path} is missing: run `make e2e`, or tests/e2e/setup.sh once"
     return path
 
@@ -126,14 +126,14 @@ def node(name: str, script: Path, environment: dict[str, str]) -> Process:
     return Process(
         ["node", "--input-type=module", "-"],
         environment=os.environ | environment,
-        folder=made(f"node-{name}"),
+        folder=installed(f"node-{name}"),
         stdin=script,
     )
 
 
 def start_model(gguf: str, *options: str) -> Process:
-    python = made("python-models") / "bin" / "python"
-    return Process([python, HERE / "realllm" / "serve.py", made("gguf") / gguf, *options])
+    python = installed("python-models") / "bin" / "python"
+    return Process([python, HERE / "realllm" / "serve.py", installed("gguf") / gguf, *options])
 
 
 def start_check(issuer: Issuer, upstream: str) -> Process:
@@ -173,7 +173,7 @@ access:
 """,
         encoding="utf-8",
     )
-    python = made("python-gatepass") / "bin" / "python"
+    python = installed("python-gatepass") / "bin" / "python"
     plain = {name: value for name, value in os.environ.items() if not name.startswith("GATEPASS_")}
     return Process(
         [python, "-m", "gatepass", "serve", "--config", config, "--port", "0"],
@@ -201,7 +201,7 @@ def run_client(command: list[str | Path], gatepass: Gatepass, timeout_s: float, 
 
 def python_client(gatepass: Gatepass, *arguments: str, timeout_s: float, stdin: Any = None) -> Any:
     command: list[str | Path] = [
-        made("python-client") / "bin" / "python",
+        installed("python-client") / "bin" / "python",
         HERE / "client" / "openai_python.py",
         *arguments,
     ]
@@ -212,4 +212,4 @@ def python_client(gatepass: Gatepass, *arguments: str, timeout_s: float, stdin: 
 def node_client(gatepass: Gatepass, *arguments: str, timeout_s: float) -> Any:
     script = (HERE / "client" / "openai_node.mjs").read_bytes()
     command: list[str | Path] = ["node", "--input-type=module", "-", *arguments]
-    return run_client(command, gatepass, timeout_s, input=script, cwd=made("node-client"))
+    return run_client(command, gatepass, timeout_s, input=script, cwd=installed("node-client"))

@@ -11,93 +11,103 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.clients.conversation import ROUNDS, whole
-from tests.e2e.clients.measurement import CLIENTS, Side, Street, opened
-from tests.e2e.clients.scenario import Case, cases
+from tests.e2e.clients.conversation import ROUNDS, full_conversation
+from tests.e2e.clients.measurement import CLIENTS, Measurement, PathResults, measuring
+from tests.e2e.clients.scenario import Scenario, scenarios
 from tests.e2e.clients.table import shown, text
-from tests.e2e.clients.upstream import COLD, PLAIN, STREAMING, WHOLE
-from tests.e2e.quirks.assessment import Mark
+from tests.e2e.clients.upstream import ACCEPTS_ALL, NO_STREAM, NO_TEMPERATURE, ONLY_STREAMS
+from tests.e2e.quirks.assessment import Outcome
 
 CHECKED = [client.title for client in CLIENTS if client.runner == "try_openai.py"]
 """Those that hold every answer against the types of OpenAI's SDK."""
 
 
 @pytest.fixture(scope="module")
-def street(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Street]:
-    with opened(tmp_path_factory.mktemp("clients")) as street:
-        yield street
+def measurement(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measurement]:
+    with measuring(tmp_path_factory.mktemp("clients")) as measurement:
+        yield measurement
 
 
 @pytest.fixture
-def sides(street: Street, request: pytest.FixtureRequest) -> tuple[Side, Side]:
+def both_paths(measurement: Measurement, request: pytest.FixtureRequest) -> tuple[PathResults, PathResults]:
     """Measured as far as the test looks: the client of its `title`, or all. One client takes seconds, all a minute."""
     callspec = getattr(request.node, "callspec", None)
     for client in CLIENTS:
         if callspec is None or callspec.params["title"] == client.title:
-            street.measure(client)
-    return street.raw, street.through
+            measurement.measure(client)
+    return measurement.direct, measurement.via_gatepass
 
 
 @pytest.fixture
-def raw(sides: tuple[Side, Side]) -> Side:
+def direct(both_paths: tuple[PathResults, PathResults]) -> PathResults:
     """Straight at the upstream."""
-    return sides[0]
+    return both_paths[0]
 
 
 @pytest.fixture
-def through(sides: tuple[Side, Side]) -> Side:
-    return sides[1]
+def via_gatepass(both_paths: tuple[PathResults, PathResults]) -> PathResults:
+    return both_paths[1]
 
 
 @pytest.mark.parametrize("title", [client.title for client in CLIENTS])
-def test_every_client_gets_what_it_asks_for(through: Side, title: str):
-    assert through.wrong(title) == []
+def test_every_client_gets_what_it_asks_for(via_gatepass: PathResults, title: str):
+    assert via_gatepass.failures(title) == []
 
 
-def test_gatepass_meets_nothing_that_it_did_not_expect(through: Side):
-    assert [trace for traces in through.traces.values() for trace in traces] == []
+def test_gatepass_meets_nothing_that_it_did_not_expect(via_gatepass: PathResults):
+    assert [trace for traces in via_gatepass.traces.values() for trace in traces] == []
 
 
 @pytest.mark.parametrize("title", [client.title for client in CLIENTS if "chat" in client.kinds])
-def test_straight_only_the_model_that_takes_all_answers_whole(raw: Side, title: str):
-    whole = {case: verdict for case, verdict in raw.verdicts[title].items() if case.kind == "chat" and not case.streams}
-    assert [case for case, verdict in whole.items() if verdict.mark is Mark.RIGHT] == [Case("chat", PLAIN)]
-
-
-@pytest.mark.parametrize("title", CHECKED)
-def test_every_answer_and_chunk_is_valid_by_the_types_of_the_sdk(through: Side, title: str):
-    seen = through.seen[title]
-    assert [fault for one in seen.values() for fault in one["invalid"]] == []
-    assert [case.kind for case, one in seen.items() if not one["checked"]] == ["speak"], "speech is bytes"
-
-
-@pytest.mark.parametrize("title", CHECKED)
-def test_straight_not_every_chunk_is_valid(raw: Side, title: str):
-    assert any(one["invalid"] for one in raw.seen[title].values())
-
-
-def test_ten_rounds_of_parallel_calls_are_the_same_plain_emulated_and_aggregated(through: Side):
-    told = [
-        json.dumps([seen[case]["calls"], seen[case]["text"]])
-        for client in CLIENTS
-        if "rounds" in client.kinds and (seen := through.seen[client.title])
-        for case in cases("rounds")
+def test_straight_only_the_model_that_takes_all_answers_whole(direct: PathResults, title: str):
+    plain_chats = {
+        scenario: assessment
+        for scenario, assessment in direct.assessments[title].items()
+        if scenario.kind == "chat" and not scenario.streams
+    }
+    assert [scenario for scenario, assessment in plain_chats.items() if assessment.outcome is Outcome.RIGHT] == [
+        Scenario("chat", ACCEPTS_ALL)
     ]
-    assert set(told) == {json.dumps(whole())}
+
+
+@pytest.mark.parametrize("title", CHECKED)
+def test_every_answer_and_chunk_is_valid_by_the_types_of_the_sdk(via_gatepass: PathResults, title: str):
+    results = via_gatepass.results[title]
+    assert [fault for result in results.values() for fault in result["invalid"]] == []
+    assert [scenario.kind for scenario, result in results.items() if not result["checked"]] == ["synthesize_speech"], (
+        "speech is bytes"
+    )
+
+
+@pytest.mark.parametrize("title", CHECKED)
+def test_straight_not_every_chunk_is_valid(direct: PathResults, title: str):
+    assert any(result["invalid"] for result in direct.results[title].values())
+
+
+def test_ten_rounds_of_parallel_calls_are_the_same_plain_emulated_and_aggregated(via_gatepass: PathResults):
+    conversations = [
+        json.dumps([results[scenario]["calls"], results[scenario]["text"]])
+        for client in CLIENTS
+        if "rounds" in client.kinds and (results := via_gatepass.results[client.title])
+        for scenario in scenarios("rounds")
+    ]
+    assert set(conversations) == {json.dumps(full_conversation())}
 
 
 @pytest.mark.parametrize("title", [client.title for client in CLIENTS if "rounds" in client.kinds])
-def test_the_upstream_is_asked_for_streams_and_whole_answers_as_each_model_has_them(through: Side, title: str):
+def test_the_upstream_is_asked_for_streams_and_whole_answers_as_each_model_has_them(
+    via_gatepass: PathResults, title: str
+):
     """So each round above was a stream relayed, made of a whole answer, or gathered into one, as the table says."""
-    answered = through.answered[title]
-    each = answered[f"{PLAIN} whole"]
+    answered = via_gatepass.answered[title]
+    each = answered[f"{ACCEPTS_ALL} whole"]
     assert each > ROUNDS
     assert answered == {
-        **{f"{model} {way}": each for model in (PLAIN, COLD) for way in ("whole", "streamed")},
-        f"{WHOLE} whole": 2 * each,
-        f"{STREAMING} streamed": 2 * each,
+        **{f"{model} {way}": each for model in (ACCEPTS_ALL, NO_TEMPERATURE) for way in ("whole", "streamed")},
+        f"{NO_STREAM} whole": 2 * each,
+        f"{ONLY_STREAMS} streamed": 2 * each,
     }
 
 
-def test_the_page_shows_this_very_table(raw: Side, through: Side):
-    assert shown() == text(CLIENTS, raw, through).strip("\n"), "run python -m tests.e2e.clients --write"
+def test_the_page_shows_this_very_table(direct: PathResults, via_gatepass: PathResults):
+    assert shown() == text(CLIENTS, direct, via_gatepass).strip("\n"), "run python -m tests.e2e.clients --write"

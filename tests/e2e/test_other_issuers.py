@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from tests.e2e.process import Process
-from tests.e2e.servers import HERE, KEY, REPLY_S, ROOT, listening, made, node
+from tests.e2e.servers import HERE, KEY, REPLY_S, ROOT, installed, listening, node
 
 LIFE_S = 5
 STREET_S = 4 * LIFE_S
@@ -121,7 +121,7 @@ def django() -> Iterator[str]:
         "USER_NAME": USER,
         "USER_PASSWORD": PASSWORD,
     }
-    python = made("python-django") / "bin" / "python"
+    python = installed("python-django") / "bin" / "python"
     with Process([python, HERE / "django" / "server.py"], environment=os.environ | environment) as process:
         yield listening(process)
 

@@ -23,7 +23,7 @@ from ruamel.yaml import YAML
 
 from gatepass.auth.api_keys import hash_key
 from tests.e2e.process import Process
-from tests.e2e.servers import MADE, ROOT, get_json, listening
+from tests.e2e.servers import INSTALLED, ROOT, get_json, listening
 from tests.e2e.store.server import free_port
 from tests.integration.answers import COMPLETION, DETAILED_USAGE, DONE, delta
 from tests.integration.gateway import CHAT, JSON, Ask
@@ -39,7 +39,7 @@ KEYS = {name: f"gp-key-of-{name}" for name in ("alice", "bob", "prometheus")}
 
 def program(name: str) -> str:
     """The path of `prometheus` or `promtool`. Fails with the way to get it."""
-    path = shutil.which(name) or shutil.which(name, path=str(MADE / "prometheus"))
+    path = shutil.which(name) or shutil.which(name, path=str(INSTALLED / "prometheus"))
     if path is None:
         pytest.fail(f"{name} is missing. Run `make e2e-prometheus`, or `apt-get install prometheus` as root.")
     return path

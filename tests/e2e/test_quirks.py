@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.quirks.assessment import Mark
-from tests.e2e.quirks.measurement import CLIENTS, Side, calls_of, measured
+from tests.e2e.quirks.assessment import Outcome
+from tests.e2e.quirks.measurement import CLIENTS, PathResults, calls_of, measure
 from tests.e2e.quirks.row import Row
 from tests.e2e.quirks.rows import ROWS
 from tests.e2e.quirks.table import lines, summary
@@ -15,41 +15,41 @@ HANDFUL = 6
 
 
 @pytest.fixture(scope="module")
-def through(tmp_path_factory: pytest.TempPathFactory) -> Side:
-    raw, through = measured(tmp_path_factory.mktemp("quirks"))
-    print("\n", "\n".join([*summary(raw, through), "", *lines(ROWS, raw, through)]), sep="")
-    return through
+def via_gatepass(tmp_path_factory: pytest.TempPathFactory) -> PathResults:
+    direct, via_gatepass = measure(tmp_path_factory.mktemp("quirks"))
+    print("\n", "\n".join([*summary(direct, via_gatepass), "", *lines(ROWS, direct, via_gatepass)]), sep="")
+    return via_gatepass
 
 
-def told(side: Side, row: Row) -> list[str]:
+def failures_of(side: PathResults, row: Row) -> list[str]:
     """What went wrong in `row`, by client."""
     return [
-        f"{title}, {way}: {verdict.mark} {verdict.why}"
-        for title, verdicts in side.seen.items()
-        for (model, way), verdict in verdicts.items()
-        if model == row.model and verdict.mark is not Mark.RIGHT
+        f"{title}, {mode}: {assessment.outcome} {assessment.reason}"
+        for title, assessments in side.assessments.items()
+        for (model, mode), assessment in assessments.items()
+        if model == row.model and assessment.outcome is not Outcome.RIGHT
     ]
 
 
-def test_no_answer_is_empty_without_an_error(through: Side):
-    assert through.count(Mark.EMPTY) == 0
+def test_no_answer_is_empty_without_an_error(via_gatepass: PathResults):
+    assert via_gatepass.count(Outcome.EMPTY) == 0
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.quirk}-{row.model}")
-def test_every_client_gets_what_the_row_promises(through: Side, row: Row):
-    assert told(through, row) == []
+def test_every_client_gets_what_the_row_promises(via_gatepass: PathResults, row: Row):
+    assert failures_of(via_gatepass, row) == []
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.repeats], ids=lambda row: row.model)
-def test_no_client_repeats_what_the_upstream_forbids_to_repeat(through: Side, row: Row):
-    assert through.requests[row.model] == sum(len(calls_of(client, [row])) for client in CLIENTS)
+def test_no_client_repeats_what_the_upstream_forbids_to_repeat(via_gatepass: PathResults, row: Row):
+    assert via_gatepass.requests[row.model] == sum(len(calls_of(client, [row])) for client in CLIENTS)
 
 
 @pytest.mark.parametrize(
     "row",
-    [row for row in ROWS if row.route != "renewed" and row.is_lasting and "embed" not in row.ways],
+    [row for row in ROWS if row.route != "renewed" and row.is_lasting and "embed" not in row.modes],
     ids=lambda row: f"{row.quirk}-{row.model}",
 )
-def test_no_row_costs_more_than_a_handful_of_requests(through: Side, row: Row):
+def test_no_row_costs_more_than_a_handful_of_requests(via_gatepass: PathResults, row: Row):
     calls = sum(len(calls_of(client, [row])) for client in CLIENTS)
-    assert through.requests[row.model] <= calls + HANDFUL
+    assert via_gatepass.requests[row.model] <= calls + HANDFUL

@@ -16,74 +16,83 @@ from typing import Any
 import pytest
 
 from tests.e2e.clients import measurement
-from tests.e2e.clients.measurement import EVERYTHING, FOREIGN, RUNNERS, Client
-from tests.e2e.clients.scenario import cases
+from tests.e2e.clients.measurement import ALL_KINDS, FOREIGN, RUNNERS, Client
+from tests.e2e.clients.scenario import scenarios
 from tests.e2e.quirks.measurement import Calls, gatepass, upstream
 from tests.e2e.quirks.row import Failure
 from tests.e2e.quirks.rows import ROWS
-from tests.e2e.servers import made
+from tests.e2e.servers import installed
 
 SDKS = {client.title: client for client in measurement.CLIENTS if client.runner == "try_openai.py"}
-CALLS: Calls = [(row, way) for row in ROWS for way in row.ways]
-Held = list[dict[str, Any]]
+CALLS: Calls = [(row, mode) for row in ROWS for mode in row.modes]
+Validations = list[dict[str, Any]]
 """What validate_openai.py prints, call by call."""
 
 
-def held(sdk: Client, url: str) -> Held:
-    asked = [{"model": row.model, "way": way, "body": row.asked(way)} for row, way in CALLS]
+def validate(sdk: Client, url: str) -> Validations:
+    request_body = [{"model": row.model, "mode": mode, "body": row.request_body(mode)} for row, mode in CALLS]
     plain = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     own = {"OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": "any", "NO_PROXY": "127.0.0.1"}
     done = subprocess.run(
-        [made(sdk.made) / "bin" / "python", RUNNERS / "validate_openai.py"],
+        [installed(sdk.folder) / "bin" / "python", RUNNERS / "validate_openai.py"],
         env=plain | own,
-        input=json.dumps(asked).encode(),
+        input=json.dumps(request_body).encode(),
         timeout=measurement.CLIENT_S,
         capture_output=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr.decode()[-4000:]
-    seen: Held = json.loads(done.stdout)
-    return seen
+    results: Validations = json.loads(done.stdout)
+    return results
 
 
-def invalid(seen: Held) -> list[str]:
+def invalid(results: Validations) -> list[str]:
     return [
-        f"{row.model} {way}: {fault}"
-        for (row, way), one in zip(CALLS, seen, strict=True)
-        for fault in dict.fromkeys(one["invalid"])
+        f"{row.model} {mode}: {fault}"
+        for (row, mode), result in zip(CALLS, results, strict=True)
+        for fault in dict.fromkeys(result["invalid"])
     ]
 
 
 @pytest.fixture(scope="module")
-def through(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Held]:
+def via_gatepass(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Validations]:
     """Of each version, all over one gatepass."""
     folder = tmp_path_factory.mktemp("types")
-    with upstream() as behind, gatepass(folder, behind) as url, ThreadPoolExecutor(len(SDKS)) as pool:
-        return dict(zip(SDKS, pool.map(lambda sdk: held(sdk, url), SDKS.values()), strict=True))
+    with upstream() as upstream_url, gatepass(folder, upstream_url) as url, ThreadPoolExecutor(len(SDKS)) as pool:
+        return dict(zip(SDKS, pool.map(lambda sdk: validate(sdk, url), SDKS.values()), strict=True))
 
 
 @pytest.mark.parametrize("title", SDKS)
-def test_every_answer_chunk_and_error_is_valid_whatever_the_upstream_does(through: Mapping[str, Held], title: str):
-    assert invalid(through[title]) == []
+def test_every_answer_chunk_and_error_is_valid_whatever_the_upstream_does(
+    via_gatepass: Mapping[str, Validations], title: str
+):
+    assert invalid(via_gatepass[title]) == []
 
 
 @pytest.mark.parametrize("title", SDKS)
-def test_every_call_ended_in_something_that_was_held(through: Mapping[str, Held], title: str):
-    ends = list(zip(CALLS, through[title], strict=True))
-    assert [call for call, one in ends if not one["checked"]] == []
-    assert [one for (row, way), one in ends if one["error"] and not isinstance(row.expects(way), Failure)] == []
+def test_every_call_ended_in_something_that_was_held(via_gatepass: Mapping[str, Validations], title: str):
+    ends = list(zip(CALLS, via_gatepass[title], strict=True))
+    assert [call for call, result in ends if not result["checked"]] == []
+    assert [
+        result for (row, mode), result in ends if result["error"] and not isinstance(row.expects(mode), Failure)
+    ] == []
 
 
 def test_straight_a_third_of_the_rows_send_what_is_not_valid():
     with upstream() as url:
-        seen = held(next(iter(SDKS.values())), url)
-    rows = {row.model for (row, _), one in zip(CALLS, seen, strict=True) if one["invalid"]}
+        results = validate(next(iter(SDKS.values())), url)
+    rows = {row.model for (row, _), result in zip(CALLS, results, strict=True) if result["invalid"]}
     assert len(rows) > len(ROWS) / 3
 
 
 def test_a_wrong_key_is_the_same_valid_error_for_every_operation(tmp_path_factory: pytest.TempPathFactory):
-    with measurement.upstream() as behind, measurement.gatepass(tmp_path_factory.mktemp("key"), behind) as entrance:
-        seen = measurement.run(next(iter(SDKS.values())), entrance.url, "a wrong key", cases(*EVERYTHING))
-    assert [(one["invalid"], one["checked"]) for one in seen.values()] == [([], 1)] * len(seen)
-    assert {(one["error"]["class"], one["error"]["status"]) for one in seen.values()} == {("AuthenticationError", 401)}
-    assert len({one["error"]["message"] for one in seen.values()}) == 1
+    with (
+        measurement.upstream() as upstream_url,
+        measurement.gatepass(tmp_path_factory.mktemp("key"), upstream_url) as endpoint,
+    ):
+        results = measurement.run(next(iter(SDKS.values())), endpoint.url, "a wrong key", scenarios(*ALL_KINDS))
+    assert [(result["invalid"], result["checked"]) for result in results.values()] == [([], 1)] * len(results)
+    assert {(result["error"]["class"], result["error"]["status"]) for result in results.values()} == {
+        ("AuthenticationError", 401)
+    }
+    assert len({result["error"]["message"] for result in results.values()}) == 1

@@ -12,29 +12,29 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.e2e.clients.measurement import CLIENTS, Side, opened
+from tests.e2e.clients.measurement import CLIENTS, PathResults, measuring
 from tests.e2e.clients.table import text, write
 
 
-def complaints(side: Side) -> Iterator[str]:
-    for title in side.seen:
-        yield from (f"{title}: {told}" for told in side.wrong(title))
-        yield from (f"{title}: {trace}" for trace in dict.fromkeys(side.traces[title]))
+def failures(results: PathResults) -> Iterator[str]:
+    for title in results.results:
+        yield from (f"{title}: {failure}" for failure in results.failures(title))
+        yield from (f"{title}: {trace}" for trace in dict.fromkeys(results.traces[title]))
 
 
 def main(arguments: list[str]) -> None:
     words = [word for word in arguments if not word.startswith("--")]
     clients = [client for client in CLIENTS if not words or any(word in client.title for word in words)]
     began_s = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder, opened(Path(folder)) as street:
+    with tempfile.TemporaryDirectory() as folder, measuring(Path(folder)) as measurement:
         for client in clients:
-            street.measure(client)
-    raw, through = street.raw, street.through
-    table = text(clients, raw, through)
+            measurement.measure(client)
+    direct, via_gatepass = measurement.direct, measurement.via_gatepass
+    table = text(clients, direct, via_gatepass)
     print(table)
     if "--straight" in arguments:
-        print(*complaints(raw), sep="\n", end="\n\n", file=sys.stderr)
-    print(*complaints(through), sep="\n", file=sys.stderr)
+        print(*failures(direct), sep="\n", end="\n\n", file=sys.stderr)
+    print(*failures(via_gatepass), sep="\n", file=sys.stderr)
     print(f"{time.monotonic() - began_s:.0f} s", file=sys.stderr)
     if "--write" in arguments:
         write(table)

@@ -6,33 +6,33 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
-from tests.e2e.clients.scenario import TALKS, Case, Right, right
-from tests.e2e.quirks.assessment import Mark, Verdict
+from tests.e2e.clients.scenario import GENERATION_KINDS, Expected, Scenario, expected
+from tests.e2e.quirks.assessment import Assessment, Outcome
 from tests.integration.strict_azure import USAGE
 
-Seen = Mapping[str, Any]
+Result = Mapping[str, Any]
 """What a runner printed of one case."""
-NOTHING = {field.name: None for field in fields(Right)}
+NOTHING = {field.name: None for field in fields(Expected)}
 
 
-def judged(case: Case, seen: Seen, shows: Collection[str]) -> Verdict:
+def assess(scenario: Scenario, result: Result, reports: Collection[str]) -> Assessment:
     """`shows`: what can be seen with this client, of `finish` and `total`."""
-    if seen["error"] is not None:
-        error = seen["error"]
-        return Verdict(Mark.ERROR, f"{error['class']} {error['status'] or ''}: {error['message'][:300]}")
-    if all(not seen[name] for name in NOTHING):
-        return Verdict(Mark.EMPTY, "nothing, and no error")
-    why = "; ".join(_faults(case, seen, shows))
-    return Verdict(Mark.WRONG, why) if why else Verdict(Mark.RIGHT)
+    if result["error"] is not None:
+        error = result["error"]
+        return Assessment(Outcome.ERROR, f"{error['class']} {error['status'] or ''}: {error['message'][:300]}")
+    if all(not result[name] for name in NOTHING):
+        return Assessment(Outcome.EMPTY, "nothing, and no error")
+    reason = "; ".join(_faults(scenario, result, reports))
+    return Assessment(Outcome.WRONG, reason) if reason else Assessment(Outcome.RIGHT)
 
 
-def _faults(case: Case, seen: Seen, shows: Collection[str]) -> Iterator[str]:
-    wanted = right(case)
+def _faults(scenario: Scenario, result: Result, reports: Collection[str]) -> Iterator[str]:
+    right = expected(scenario)
     for name in NOTHING:
-        expected, got = getattr(wanted, name), seen[name]
-        if got != expected and (name != "finish" or name in shows):
-            yield f"{name} {str(got)[:300]}, not {str(expected)[:300]}"
-    if "total" in shows and case.kind in TALKS and seen["total"] != USAGE["total_tokens"]:
-        yield f"{seen['total']} tokens, not {USAGE['total_tokens']}"
-    if seen["invalid"]:
-        yield f"{len(seen['invalid'])} against its types: {seen['invalid'][0]}"
+        wanted, got = getattr(right, name), result[name]
+        if got != wanted and (name != "finish" or name in reports):
+            yield f"{name} {str(got)[:300]}, not {str(wanted)[:300]}"
+    if "total" in reports and scenario.kind in GENERATION_KINDS and result["total"] != USAGE["total_tokens"]:
+        yield f"{result['total']} tokens, not {USAGE['total_tokens']}"
+    if result["invalid"]:
+        yield f"{len(result['invalid'])} against its types: {result['invalid'][0]}"

@@ -17,7 +17,7 @@ from tests.integration.strict_azure import TEXT, Refused
 QUESTION = "What colour is the sky? 蓝"
 PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
 """A PNG of one point."""
-SEEN = f"A picture of {len(base64.b64decode(PICTURE))} bytes, and the sky is 蓝."
+PICTURE_ANSWER = f"A picture of {len(base64.b64decode(PICTURE))} bytes, and the sky is 蓝."
 ROUNDS = 10
 PARAMETERS = {
     "type": "object",
@@ -34,63 +34,63 @@ def calls_of(number: int, total: int) -> list[Call]:
     """The calls of round `number`, two or three: they take up the total of the rounds before."""
     return [
         {
-            "id": f"call_{number}_{place}",
+            "id": f"call_{number}_{index}",
             "name": TOOL["name"],
-            "arguments": {"a": total, "b": 10 * number + place, "note": f'é蓝 "{place}" \\'},
+            "arguments": {"a": total, "b": 10 * number + index, "note": f'é蓝 "{index}" \\'},
         }
-        for place in range(2 + number % 2)
+        for index in range(2 + number % 2)
     ]
 
 
-def added(calls: list[Call]) -> int:
+def total_of(calls: list[Call]) -> int:
     """The total after `calls`, kept short."""
     total: int = sum(call["arguments"]["a"] + call["arguments"]["b"] for call in calls)
     return total % 1000
 
 
-def whole() -> tuple[list[Call], str]:
+def full_conversation() -> tuple[list[Call], str]:
     """Every call of the conversation in order, and its last words."""
     made: list[Call] = []
     total = 0
     for number in range(ROUNDS):
         calls = calls_of(number, total)
         made += calls
-        total = added(calls)
-    return made, ended(total)
+        total = total_of(calls)
+    return made, final_text(total)
 
 
-def ended(total: int) -> str:
+def final_text(total: int) -> str:
     return f"The sum is {total}: 蓝."
 
 
-def message(said: Mapping[str, Any]) -> Message:
+def message(body: Mapping[str, Any]) -> Message:
     """The answer to a chat; raises Refused where the conversation is not as it must have come about."""
-    messages = said["messages"]
+    messages = body["messages"]
     if not any(QUESTION in text for text in _texts(messages)):
         raise Refused("The question got lost.", param="messages")
-    if said.get("tools"):
-        return _next_round(said, messages)
+    if body.get("tools"):
+        return _next_round(body, messages)
     pictures = _pictures(messages)
     if any(url != f"data:image/png;base64,{PICTURE}" for url in pictures):
         raise Refused("The picture is not the one that was sent.", param="messages")
-    return {"role": "assistant", "content": SEEN if pictures else TEXT}
+    return {"role": "assistant", "content": PICTURE_ANSWER if pictures else TEXT}
 
 
-def _next_round(said: Mapping[str, Any], messages: list[Message]) -> Message:
-    if [tool["function"]["name"] for tool in said["tools"]] != [TOOL["name"]]:
+def _next_round(body: Mapping[str, Any], messages: list[Message]) -> Message:
+    if [tool["function"]["name"] for tool in body["tools"]] != [TOOL["name"]]:
         raise Refused("The tool got lost.", param="tools")
-    number, total = _replayed(messages)
+    number, total = _check_rounds(messages)
     if number == ROUNDS:
-        return {"role": "assistant", "content": ended(total)}
-    return {"role": "assistant", "content": None, "tool_calls": [_as_sent(call) for call in calls_of(number, total)]}
+        return {"role": "assistant", "content": final_text(total)}
+    return {"role": "assistant", "content": None, "tool_calls": [_tool_call(call) for call in calls_of(number, total)]}
 
 
-def _as_sent(call: Call) -> dict[str, Any]:
+def _tool_call(call: Call) -> dict[str, Any]:
     arguments = json.dumps(call["arguments"], ensure_ascii=False)
     return {"id": call["id"], "type": "function", "function": {"name": call["name"], "arguments": arguments}}
 
 
-def _replayed(messages: list[Message]) -> tuple[int, int]:
+def _check_rounds(messages: list[Message]) -> tuple[int, int]:
     """How many rounds were played, and their total."""
     number, total = 0, 0
     for at, one in enumerate(messages):
@@ -98,7 +98,7 @@ def _replayed(messages: list[Message]) -> tuple[int, int]:
             calls = calls_of(number, total)
             _check_calls(one["tool_calls"], calls)
             _check_results(messages[at + 1 : at + 1 + len(calls)], calls)
-            number, total = number + 1, added(calls)
+            number, total = number + 1, total_of(calls)
     return number, total
 
 
@@ -114,12 +114,12 @@ def _check_calls(sent: list[dict[str, Any]], calls: list[Call]) -> None:
 def _check_results(following: list[Message], calls: list[Call]) -> None:
     results = {one.get("tool_call_id"): one.get("content") for one in following if one["role"] == "tool"}
     if set(results) != {call["id"] for call in calls}:
-        told = "An assistant message with 'tool_calls' must be followed by tool messages responding to each"
-        raise Refused(f"{told} 'tool_call_id'.", param="messages")
+        text = "An assistant message with 'tool_calls' must be followed by tool messages responding to each"
+        raise Refused(f"{text} 'tool_call_id'.", param="messages")
     for call in calls:
-        right = call["arguments"]["a"] + call["arguments"]["b"]
-        if _number(results[call["id"]]) != right:
-            raise Refused(f"{results[call['id']]!r} is not {right}, the result of {call}.", param="messages")
+        expected = call["arguments"]["a"] + call["arguments"]["b"]
+        if _number(results[call["id"]]) != expected:
+            raise Refused(f"{results[call['id']]!r} is not {expected}, the result of {call}.", param="messages")
 
 
 def _number(content: Any) -> int | None:

@@ -14,34 +14,34 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.e2e.clients.assessment import Seen, judged
-from tests.e2e.clients.scenario import Case, Kind, cases
+from tests.e2e.clients.assessment import Result, assess
+from tests.e2e.clients.scenario import Kind, Scenario, scenarios
 from tests.e2e.clients.upstream import TOKEN
 from tests.e2e.process import Process
-from tests.e2e.quirks.assessment import Mark, Verdict
-from tests.e2e.servers import KEY, ROOT, get_json, listening, made
+from tests.e2e.quirks.assessment import Assessment, Outcome
+from tests.e2e.servers import KEY, ROOT, get_json, installed, listening
 
 RUNNERS = Path(__file__).parent / "runners"
 CLIENT_S = 120.0
 FOREIGN = ("OPENAI_", "LANGCHAIN_", "LANGSMITH_", "LITELLM_", "CO_", "COHERE_", "GATEPASS_")
 """Beginnings of variables that would tell a client something else."""
-CHATS: tuple[Kind, ...] = ("chat", "tools", "picture", "stray", "rounds")
+CHATS: tuple[Kind, ...] = ("chat", "tools", "picture", "extra_parameter", "rounds")
 VECTORS: tuple[Kind, ...] = ("embed", "embed_many")
-MEDIA: tuple[Kind, ...] = ("hear", "speak", "draw", "moderate", "files")
-EVERYTHING: tuple[Kind, ...] = ("models", "completions", "responses", *CHATS, *VECTORS, *MEDIA)
+MEDIA: tuple[Kind, ...] = ("transcribe", "synthesize_speech", "generate_image", "moderate", "files")
+ALL_KINDS: tuple[Kind, ...] = ("models", "completions", "responses", *CHATS, *VECTORS, *MEDIA)
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
     title: str
-    made: str
-    """Its part of .e2e/."""
+    folder: str
+    """The name of the installation in `.e2e/`."""
     runner: str
     package: str
     """Whose version stands in the table."""
-    kinds: tuple[Kind, ...] = EVERYTHING
+    kinds: tuple[Kind, ...] = ALL_KINDS
     arguments: tuple[str, ...] = ()
-    shows: frozenset[str] = frozenset(("finish", "total"))
+    reports: frozenset[str] = frozenset(("finish", "total"))
     """What else can be seen of an answer: why it ended, how many tokens it took."""
     has_newer_node: bool = False
     """It wants a newer Node.js than the installed one may be."""
@@ -52,16 +52,16 @@ class Client:
 
     def command(self) -> list[str | Path]:
         if self.is_node:
-            node = made("python-node") / "bin" / "node" if self.has_newer_node else "node"
+            node = installed("python-node") / "bin" / "node" if self.has_newer_node else "node"
             return [node, "--input-type=module", "-"]
-        return [made(self.made) / "bin" / "python", RUNNERS / self.runner, *self.arguments]
+        return [installed(self.folder) / "bin" / "python", RUNNERS / self.runner, *self.arguments]
 
     def version(self) -> str:
         if self.is_node:
-            package = made(self.made) / "node_modules" / self.package / "package.json"
+            package = installed(self.folder) / "node_modules" / self.package / "package.json"
             return str(json.loads(package.read_text(encoding="utf-8"))["version"])
         asked = f"import importlib.metadata as m; print(m.version({self.package!r}))"
-        return subprocess.check_output([made(self.made) / "bin" / "python", "-c", asked], text=True).strip()
+        return subprocess.check_output([installed(self.folder) / "bin" / "python", "-c", asked], text=True).strip()
 
 
 CLIENTS = (
@@ -77,37 +77,37 @@ CLIENTS = (
     Client("langchain-openai", "python-langchain", "try_langchain.py", "langchain-openai",
            (*CHATS, *VECTORS, "responses")),
     Client("LlamaIndex, OpenAILike", "python-llama-index", "try_llama_index.py", "llama-index-llms-openai-like",
-           (*CHATS, *VECTORS), shows=frozenset()),
+           (*CHATS, *VECTORS), reports=frozenset()),
     Client("openai-agents with MCP", "python-agents", "try_agents.py", "openai-agents", (*CHATS, "responses"),
-           shows=frozenset(("total",))),
+           reports=frozenset(("total",))),
     Client("LiteLLM", "python-litellm", "try_litellm.py", "litellm", (*CHATS, *VECTORS, "rerank")),
     Client("Cohere, v1", "python-cohere", "try_cohere.py", "cohere", ("rerank",), ("v1",)),
     Client("Cohere, v2", "python-cohere", "try_cohere.py", "cohere", ("rerank",), ("v2",)),
 )  # fmt: skip
-Sights = Mapping[Case, Seen]
-Verdicts = Mapping[Case, Verdict]
+Results = Mapping[Scenario, Result]
+Assessments = Mapping[Scenario, Assessment]
 
 
-def run(client: Client, url: str, key: str, asked: Sequence[Case]) -> Sights:
+def run(client: Client, url: str, key: str, chosen: Sequence[Scenario]) -> Results:
     """Let `client` play `asked`. Raises AssertionError with its stderr where it fails itself."""
-    told = json.dumps([case.asked() for case in asked])
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as listed:
-        listed.write(told)
-        listed.flush()
-        plain = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
-        own = {"OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": key, "NO_PROXY": "127.0.0.1"}
-        node = {"CASES": listed.name, "BESIDE": str(RUNNERS)}
-        done = subprocess.run(
+    inputs = json.dumps([scenario.inputs() for scenario in chosen])
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        file.write(inputs)
+        file.flush()
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+        endpoint = {"OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": key, "NO_PROXY": "127.0.0.1"}
+        paths = {"SCENARIOS": file.name, "RUNNERS": str(RUNNERS)}
+        completed = subprocess.run(
             [str(part) for part in client.command()],
-            env=plain | own | node,
-            cwd=made(client.made) if client.is_node else None,
-            input=(RUNNERS / client.runner).read_bytes() if client.is_node else told.encode(),
+            env=inherited | endpoint | paths,
+            cwd=installed(client.folder) if client.is_node else None,
+            input=(RUNNERS / client.runner).read_bytes() if client.is_node else inputs.encode(),
             timeout=CLIENT_S,
             capture_output=True,
             check=False,
         )
-    assert done.returncode == 0, f"{client.title}:\n{done.stderr.decode()[-4000:]}"
-    return dict(zip(asked, json.loads(done.stdout), strict=True))
+    assert completed.returncode == 0, f"{client.title}:\n{completed.stderr.decode()[-4000:]}"
+    return dict(zip(chosen, json.loads(completed.stdout), strict=True))
 
 
 @contextmanager
@@ -130,7 +130,7 @@ def configuration(url: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Entrance:
+class Endpoint:
     """Where clients go in, and what is logged there."""
 
     url: str
@@ -144,73 +144,80 @@ class Entrance:
 
 
 @contextmanager
-def gatepass(folder: Path, url: str) -> Iterator[Entrance]:
+def gatepass(folder: Path, url: str) -> Iterator[Endpoint]:
     path = folder / "gatepass.json"
     path.write_text(configuration(url), encoding="utf-8")
-    python = made("python-gatepass") / "bin" / "python"
+    python = installed("python-gatepass") / "bin" / "python"
     command: list[str | Path] = [python, "-m", "gatepass", "serve", "--config", path, "--port", "0"]
     plain = {name: value for name, value in os.environ.items() if not name.startswith("GATEPASS_")}
     with Process(command, environment=plain | {"PYTHONPATH": str(ROOT / "src")}) as process:
-        yield Entrance(listening(process), process)
+        yield Endpoint(listening(process), process)
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class PathResults:
     """One column: what every client saw of its cases, and what is to be thought of that, by its title."""
 
-    seen: dict[str, Sights] = field(default_factory=dict)
-    verdicts: dict[str, Verdicts] = field(default_factory=dict)
+    results: dict[str, Results] = field(default_factory=dict)
+    assessments: dict[str, Assessments] = field(default_factory=dict)
     traces: dict[str, list[str]] = field(default_factory=dict)
     answered: dict[str, Mapping[str, int]] = field(default_factory=dict)
     """How many chats and responses the upstream gave, by `"MODEL whole"` and `"MODEL streamed"`."""
 
-    def count(self, mark: Mark) -> int:
-        return sum(verdict.mark is mark for verdicts in self.verdicts.values() for verdict in verdicts.values())
+    def count(self, outcome: Outcome) -> int:
+        return sum(
+            assessment.outcome is outcome
+            for assessments in self.assessments.values()
+            for assessment in assessments.values()
+        )
 
-    def wrong(self, title: str) -> list[str]:
+    def failures(self, title: str) -> list[str]:
         """What went wrong with a client, and why."""
         return [
-            f"{case.kind} {case.model} {'streamed' if case.streams else 'whole'}: {verdict.mark} {verdict.why}"
-            for case, verdict in self.verdicts[title].items()
-            if verdict.mark is not Mark.RIGHT
+            f"{scenario.kind} {scenario.model} {'streamed' if scenario.streams else 'whole'}: "
+            f"{assessment.outcome} {assessment.reason}"
+            for scenario, assessment in self.assessments[title].items()
+            if assessment.outcome is not Outcome.RIGHT
         ]
 
-    def meet(self, client: Client, entrance: Entrance, key: str) -> None:
+    def measure(self, client: Client, endpoint: Endpoint, key: str) -> None:
         title = client.title
-        self.seen[title] = run(client, entrance.url, key, cases(*client.kinds))
-        self.traces[title] = entrance.traces()
-        self.verdicts[title] = {case: judged(case, one, client.shows) for case, one in self.seen[title].items()}
+        self.results[title] = run(client, endpoint.url, key, scenarios(*client.kinds))
+        self.traces[title] = endpoint.traces()
+        self.assessments[title] = {
+            scenario: assess(scenario, one, client.reports) for scenario, one in self.results[title].items()
+        }
 
 
 @dataclass(frozen=True, slots=True)
-class Street:
+class Measurement:
     """Straight the clients show the upstream's token, through gatepass their key."""
 
     folder: Path
-    bare: str
-    behind: str
-    raw: Side = field(default_factory=Side)
-    through: Side = field(default_factory=Side)
+    direct_url: str
+    upstream_url: str
+    direct: PathResults = field(default_factory=PathResults)
+    via_gatepass: PathResults = field(default_factory=PathResults)
 
     def measure(self, client: Client) -> None:
         """Once. Each client meets a gatepass that has learned nothing yet."""
-        if client.title not in self.through.verdicts:
+        if client.title not in self.via_gatepass.assessments:
             with ThreadPoolExecutor(2) as pool:
-                ways = [pool.submit(self._go_straight, client), pool.submit(self._go_through, client)]
-            for way in ways:
-                way.result()
+                futures = [pool.submit(self._measure_direct, client), pool.submit(self._measure_via_gatepass, client)]
+            for future in futures:
+                future.result()
 
-    def _go_straight(self, client: Client) -> None:
-        self.raw.meet(client, Entrance(self.bare), TOKEN)
+    def _measure_direct(self, client: Client) -> None:
+        self.direct.measure(client, Endpoint(self.direct_url), TOKEN)
 
-    def _go_through(self, client: Client) -> None:
-        with gatepass(self.folder, self.behind) as entrance:
-            self.through.meet(client, entrance, KEY)
-        self.through.answered[client.title] = get_json(f"{self.behind}/answered")
+    def _measure_via_gatepass(self, client: Client) -> None:
+        with gatepass(self.folder, self.upstream_url) as endpoint:
+            self.via_gatepass.measure(client, endpoint, KEY)
+        self.via_gatepass.answered[client.title] = get_json(f"{self.upstream_url}/answered")
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[Street]:
+def measuring(folder: Path) -> Iterator[Measurement]:
     """Where nobody went yet; `folder` is for files of gatepass."""
-    with upstream() as bare, upstream() as behind:
-        yield Street(folder, bare, behind)
+    with upstream() as direct_url, upstream() as upstream_url:
+        yield Measurement(folder, direct_url, upstream_url)

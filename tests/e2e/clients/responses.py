@@ -20,25 +20,25 @@ MEMBERS = frozenset(
 Document = dict[str, Any]
 
 
-def respond(said: Mapping[str, Any]) -> bytes:
+def respond(body: Mapping[str, Any]) -> bytes:
     """The answer to the members of a request. Raises Refused for what the API does not know."""
-    strays = [name for name in said if name not in MEMBERS]
-    if strays:
-        raise Refused(f"Unknown parameter: '{strays[0]}'.", param=strays[0], code="unknown_parameter")
-    if QUESTION not in json.dumps(said["input"], ensure_ascii=False):
+    unknown = [name for name in body if name not in MEMBERS]
+    if unknown:
+        raise Refused(f"Unknown parameter: '{unknown[0]}'.", param=unknown[0], code="unknown_parameter")
+    if QUESTION not in json.dumps(body["input"], ensure_ascii=False):
         raise Refused("The question got lost.", param="input")
-    if not said.get("stream"):
-        return reply(_response(said, "completed", [_message(TEXT)]))
-    framed = b"".join(chunk(_event(number, one)) for number, one in enumerate(_events(said)))
-    return head(200, content_type="text/event-stream", transfer_encoding="chunked") + framed + b"0\r\n\r\n"
+    if not body.get("stream"):
+        return reply(_response(body, "completed", [_message(TEXT)]))
+    events = b"".join(chunk(_event(number, event)) for number, event in enumerate(_events(body)))
+    return head(200, content_type="text/event-stream", transfer_encoding="chunked") + events + b"0\r\n\r\n"
 
 
 def _event(number: int, document: Document) -> bytes:
-    told = json.dumps({**document, "sequence_number": number}, ensure_ascii=False)
-    return f"event: {document['type']}\ndata: {told}\n\n".encode()
+    data = json.dumps({**document, "sequence_number": number}, ensure_ascii=False)
+    return f"event: {document['type']}\ndata: {data}\n\n".encode()
 
 
-def _response(said: Mapping[str, Any], status: str, output: list[Document]) -> Document:
+def _response(body: Mapping[str, Any], status: str, output: list[Document]) -> Document:
     usage = {
         "input_tokens": USAGE["prompt_tokens"],
         "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
@@ -51,7 +51,7 @@ def _response(said: Mapping[str, Any], status: str, output: list[Document]) -> D
         "object": "response",
         "created_at": 1.0,
         "status": status,
-        "model": said["model"],
+        "model": body["model"],
         "output": output,
         "error": None,
         "incomplete_details": None,
@@ -75,16 +75,16 @@ def _part(text: str) -> Document:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
-def _events(said: Mapping[str, Any]) -> Iterator[Document]:
+def _events(body: Mapping[str, Any]) -> Iterator[Document]:
     """All of them, as the API has them for a text."""
-    place = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
-    yield {"type": "response.created", "response": _response(said, "in_progress", [])}
-    yield {"type": "response.in_progress", "response": _response(said, "in_progress", [])}
+    position = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
+    yield {"type": "response.created", "response": _response(body, "in_progress", [])}
+    yield {"type": "response.in_progress", "response": _response(body, "in_progress", [])}
     yield {"type": "response.output_item.added", "output_index": 0, "item": _message("", "in_progress")}
-    yield {"type": "response.content_part.added", **place, "part": _part("")}
+    yield {"type": "response.content_part.added", **position, "part": _part("")}
     for at in range(0, len(TEXT), 4):
-        yield {"type": "response.output_text.delta", **place, "delta": TEXT[at : at + 4], "logprobs": []}
-    yield {"type": "response.output_text.done", **place, "text": TEXT, "logprobs": []}
-    yield {"type": "response.content_part.done", **place, "part": _part(TEXT)}
+        yield {"type": "response.output_text.delta", **position, "delta": TEXT[at : at + 4], "logprobs": []}
+    yield {"type": "response.output_text.done", **position, "text": TEXT, "logprobs": []}
+    yield {"type": "response.content_part.done", **position, "part": _part(TEXT)}
     yield {"type": "response.output_item.done", "output_index": 0, "item": _message(TEXT)}
-    yield {"type": "response.completed", "response": _response(said, "completed", [_message(TEXT)])}
+    yield {"type": "response.completed", "response": _response(body, "completed", [_message(TEXT)])}

@@ -6,15 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from tests.e2e.clients.conversation import PICTURE, QUESTION, ROUNDS, SEEN, TOOL, calls_of, whole
-from tests.e2e.clients.other_operations import DRAWN, KEPT
-from tests.e2e.clients.upstream import MODELS, PLAIN, RANKS, VECTORS
+from tests.e2e.clients.conversation import PICTURE, PICTURE_ANSWER, QUESTION, ROUNDS, TOOL, calls_of, full_conversation
+from tests.e2e.clients.other_operations import FILE_CONTENT, IMAGE
+from tests.e2e.clients.upstream import ACCEPTS_ALL, MODELS, RANKS, VECTORS
 from tests.integration.strict_azure import SPOKEN, TEXT, TRANSCRIPT, score, vector
 
-Talk = Literal["chat", "tools", "picture", "stray", "rounds", "completions", "responses"]
-Other = Literal["models", "embed", "embed_many", "rerank", "hear", "speak", "draw", "moderate", "files"]
-Kind = Talk | Other
-TALKS: tuple[Talk, ...] = get_args(Talk)
+GenerationKind = Literal["chat", "tools", "picture", "extra_parameter", "rounds", "completions", "responses"]
+OtherKind = Literal[
+    "models", "embed", "embed_many", "rerank", "transcribe", "synthesize_speech", "generate_image", "moderate", "files"
+]
+Kind = GenerationKind | OtherKind
+GENERATION_KINDS: tuple[GenerationKind, ...] = get_args(GenerationKind)
 """What is asked of each of the models, whole and streamed. The others are asked of one model, and whole."""
 TEXTS = ["red", "green 蓝", "blue-ish"]
 MANY = [f"{'x' * (number % 7)} {number}" for number in range(40)]
@@ -22,12 +24,12 @@ QUERY, DOCUMENTS = "Which one is long?", ["short", "a long document", "middle on
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class Scenario:
     kind: Kind
     model: str
     streams: bool = False
 
-    def asked(self) -> dict[str, Any]:
+    def inputs(self) -> dict[str, Any]:
         """All that a client is told, beside where gatepass is."""
         return {
             "kind": self.kind,
@@ -42,12 +44,12 @@ class Case:
             "texts": MANY if self.kind == "embed_many" else TEXTS,
             "query": QUERY,
             "documents": DOCUMENTS,
-            "file": KEPT.decode("latin-1"),
+            "file": FILE_CONTENT.decode("latin-1"),
         }
 
 
 @dataclass(frozen=True, slots=True)
-class Right:
+class Expected:
     """What a client must have got; None: nothing of the kind."""
 
     text: str | None = None
@@ -58,56 +60,56 @@ class Right:
     ranks: Sequence[Sequence[float]] | None = None
 
 
-def right(case: Case) -> Right:
-    match case.kind:
+def expected(scenario: Scenario) -> Expected:
+    match scenario.kind:
         case "tools":
-            return Right(calls=calls_of(0, 0), finish="tool_calls")
-        case "picture" | "stray":
-            return Right(text=SEEN, finish="stop")
+            return Expected(calls=calls_of(0, 0), finish="tool_calls")
+        case "picture" | "extra_parameter":
+            return Expected(text=PICTURE_ANSWER, finish="stop")
         case "rounds":
-            calls, text = whole()
-            return Right(text=text, calls=calls, finish="stop")
+            calls, text = full_conversation()
+            return Expected(text=text, calls=calls, finish="stop")
         case "chat" | "completions":
-            return Right(text=TEXT, finish="stop")
+            return Expected(text=TEXT, finish="stop")
         case "responses":
-            return Right(text=TEXT)
+            return Expected(text=TEXT)
         case _:
-            return _right_of_others(case)
+            return _expected_of_other(scenario)
 
 
-def _right_of_others(case: Case) -> Right:
-    match case.kind:
+def _expected_of_other(scenario: Scenario) -> Expected:
+    match scenario.kind:
         case "models":
-            return Right(models=sorted(MODELS))
+            return Expected(models=sorted(MODELS))
         case "embed" | "embed_many":
-            return Right(vectors=[vector(text, 3) for text in case.asked()["texts"]])
+            return Expected(vectors=[vector(text, 3) for text in scenario.inputs()["texts"]])
         case "rerank":
             ranked = sorted(((score(text), index) for index, text in enumerate(DOCUMENTS)), reverse=True)
-            return Right(ranks=[[index, value] for value, index in ranked])
-        case "hear":
-            return Right(text=TRANSCRIPT)
-        case "speak":
-            return Right(text=SPOKEN.decode("latin-1"))
-        case "draw":
-            return Right(text=DRAWN)
+            return Expected(ranks=[[index, value] for value, index in ranked])
+        case "transcribe":
+            return Expected(text=TRANSCRIPT)
+        case "synthesize_speech":
+            return Expected(text=SPOKEN.decode("latin-1"))
+        case "generate_image":
+            return Expected(text=IMAGE)
         case "moderate":
-            return Right(text="flagged")
+            return Expected(text="flagged")
         case _:
-            return Right(text=KEPT.decode("latin-1"))
+            return Expected(text=FILE_CONTENT.decode("latin-1"))
 
 
-def cases(*kinds: Kind) -> list[Case]:
+def scenarios(*kinds: Kind) -> list[Scenario]:
     """Those of `kinds`."""
-    return [case for kind in kinds for case in _cases(kind)]
+    return [scenario for kind in kinds for scenario in _scenarios(kind)]
 
 
-def _cases(kind: Kind) -> list[Case]:
+def _scenarios(kind: Kind) -> list[Scenario]:
     match kind:
         case "embed" | "embed_many":
-            return [Case(kind, VECTORS)]
+            return [Scenario(kind, VECTORS)]
         case "rerank":
-            return [Case(kind, RANKS)]
-        case "models" | "hear" | "speak" | "draw" | "moderate" | "files":
-            return [Case(kind, PLAIN)]
+            return [Scenario(kind, RANKS)]
+        case "models" | "transcribe" | "synthesize_speech" | "generate_image" | "moderate" | "files":
+            return [Scenario(kind, ACCEPTS_ALL)]
         case _:
-            return [Case(kind, model, streams) for streams in (False, True) for model in MODELS]
+            return [Scenario(kind, model, streams) for streams in (False, True) for model in MODELS]

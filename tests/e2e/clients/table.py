@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from tests.e2e.clients.measurement import CHATS, MEDIA, VECTORS, Client, Side, Verdicts
+from tests.e2e.clients.measurement import CHATS, MEDIA, VECTORS, Assessments, Client, PathResults
 from tests.e2e.clients.scenario import Kind
-from tests.e2e.quirks.assessment import Mark
+from tests.e2e.quirks.assessment import Outcome
 from tests.e2e.servers import ROOT
 
 PAGE = ROOT / "docs" / "compatibility.md"
@@ -23,21 +23,21 @@ GROUPS: Mapping[str, Sequence[Kind]] = {
 """What the page calls the kinds of cases."""
 
 
-def text(clients: Sequence[Client], raw: Side, through: Side) -> str:
-    return "\n".join(_lines(clients, raw, through))
+def text(clients: Sequence[Client], direct: PathResults, via_gatepass: PathResults) -> str:
+    return "\n".join(_lines(clients, direct, via_gatepass))
 
 
-def _lines(clients: Sequence[Client], raw: Side, through: Side) -> Iterator[str]:
+def _lines(clients: Sequence[Client], direct: PathResults, via_gatepass: PathResults) -> Iterator[str]:
     yield "| client | version | tested | right without gatepass | right with gatepass |"
     yield "|---|---|---|---|---|"
     for client in clients:
         tested = ", ".join(name for name, kinds in GROUPS.items() if set(kinds) <= set(client.kinds))
-        counts = " | ".join(_right(side.verdicts[client.title]) for side in (raw, through))
+        counts = " | ".join(_right_count(results.assessments[client.title]) for results in (direct, via_gatepass))
         yield f"| {client.title} | {client.version()} | {tested} | {counts} |"
 
 
-def _right(verdicts: Verdicts) -> str:
-    return f"{sum(verdict.mark is Mark.RIGHT for verdict in verdicts.values())} of {len(verdicts)}"
+def _right_count(assessments: Assessments) -> str:
+    return f"{sum(assessment.outcome is Outcome.RIGHT for assessment in assessments.values())} of {len(assessments)}"
 
 
 def shown() -> str:

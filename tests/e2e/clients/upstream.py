@@ -14,29 +14,29 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.e2e.clients.conversation import message
-from tests.e2e.clients.other_operations import FILE, draw, keep, kept, moderate
+from tests.e2e.clients.other_operations import FILE, file_content, generate_image, moderate, store_file
 from tests.e2e.clients.responses import respond
 from tests.integration.scripted import Dialogue, Received, Scripted, Send, reply
 from tests.integration.strict_azure import Deployment, Refused, StrictAzure
 
 TOKEN = "upstream-token-of-the-clients"
-PLAIN, COLD, WHOLE, STREAMING = "takes-all", "no-temperature", "no-stream", "only-streams"
-MODELS = (PLAIN, COLD, WHOLE, STREAMING)
+ACCEPTS_ALL, NO_TEMPERATURE, NO_STREAM, ONLY_STREAMS = "takes-all", "no-temperature", "no-stream", "only-streams"
+MODELS = (ACCEPTS_ALL, NO_TEMPERATURE, NO_STREAM, ONLY_STREAMS)
 """Names that no client has an opinion of."""
 VECTORS, RANKS = "vectors", "ranks"
 
 _NEVER = frozenset(("temperature", "top_p", "presence_penalty", "frequency_penalty", "parallel_tool_calls"))
 DEPLOYMENTS = (
-    Deployment(PLAIN),
-    Deployment(COLD, only_default=frozenset(("temperature", "top_p"))),
-    Deployment(WHOLE, fixed=_NEVER, streams=False),
-    Deployment(STREAMING, whole=False),
+    Deployment(ACCEPTS_ALL),
+    Deployment(NO_TEMPERATURE, only_default=frozenset(("temperature", "top_p"))),
+    Deployment(NO_STREAM, fixed=_NEVER, streams=False),
+    Deployment(ONLY_STREAMS, whole=False),
 )
-MORE: Mapping[tuple[str, str], Callable[[Received], bytes]] = {
-    ("POST", "/images/generations"): draw,
+EXTRA_ROUTES: Mapping[tuple[str, str], Callable[[Received], bytes]] = {
+    ("POST", "/images/generations"): generate_image,
     ("POST", "/moderations"): moderate,
-    ("POST", "/files"): keep,
-    ("GET", f"/files/{FILE['id']}/content"): kept,
+    ("POST", "/files"): store_file,
+    ("GET", f"/files/{FILE['id']}/content"): file_content,
 }
 
 
@@ -46,31 +46,31 @@ class Upstream(StrictAzure):
 
     answered: Counter[str] = field(default_factory=Counter)
 
-    def speak_up(self, said: Mapping[str, Any]) -> dict[str, Any]:
+    def chat_message(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The message of a chat."""
-        made = message(said)
-        self._count(said)
+        made = message(body)
+        self._count(body)
         return made
 
     def respond(self, request: Received) -> bytes:
-        said: dict[str, Any] = request.json()
-        self.check_model(said)
-        made = respond(said)
-        self._count(said)
+        body: dict[str, Any] = request.json()
+        self.check_model(body)
+        made = respond(body)
+        self._count(body)
         return made
 
-    def _count(self, said: Mapping[str, Any]) -> None:
-        self.answered[f"{said['model']} {'streamed' if said.get('stream') else 'whole'}"] += 1
+    def _count(self, body: Mapping[str, Any]) -> None:
+        self.answered[f"{body['model']} {'streamed' if body.get('stream') else 'whole'}"] += 1
 
-    def _told(self) -> bytes:
-        told, self.answered = self.answered, Counter()
-        return reply(told)
+    def _take_counts(self) -> bytes:
+        counts, self.answered = self.answered, Counter()
+        return reply(counts)
 
     def answer(self, request: Received) -> Dialogue:
         if request.target == "/answered":
-            return [Send(self._told())]
-        more = {**MORE, ("POST", "/responses"): self.respond}
-        serve = more.get((request.method, request.target.removeprefix(self.base)))
+            return [Send(self._take_counts())]
+        routes = {**EXTRA_ROUTES, ("POST", "/responses"): self.respond}
+        serve = routes.get((request.method, request.target.removeprefix(self.base)))
         if serve is None or request.header("authorization") != f"Bearer {self.token}":
             return StrictAzure.answer(self, request)
         try:
@@ -83,7 +83,7 @@ async def main() -> None:
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     azure = Upstream(token=TOKEN, deployments=DEPLOYMENTS)
-    azure.says = azure.speak_up
+    azure.says = azure.chat_message
     async with Scripted(answer=azure.answer) as upstream:
         print(f"listening on {upstream.url}", flush=True)
         await stopped.wait()

@@ -12,8 +12,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.e2e.quirks.assessment import Mark
-from tests.e2e.quirks.measurement import Side, measured
+from tests.e2e.quirks.assessment import Outcome
+from tests.e2e.quirks.measurement import PathResults, measure
 from tests.e2e.quirks.rows import ROWS
 from tests.e2e.quirks.table import lines, summary
 from tests.e2e.servers import ROOT
@@ -22,11 +22,11 @@ PAGE = ROOT / "docs" / "quirks.md"
 BEGIN, END = "<!-- the table: python -m tests.e2e.quirks --write -->\n", "<!-- end of the table -->\n"
 
 
-def complaints(through: Side) -> Iterator[str]:
-    for title, verdicts in through.seen.items():
-        for (model, way), verdict in verdicts.items():
-            if verdict.mark is not Mark.RIGHT:
-                yield f"{model} {way} {title}: {verdict.mark} {verdict.why}"
+def failures(via_gatepass: PathResults) -> Iterator[str]:
+    for title, assessments in via_gatepass.assessments.items():
+        for (model, mode), assessment in assessments.items():
+            if assessment.outcome is not Outcome.RIGHT:
+                yield f"{model} {mode} {title}: {assessment.outcome} {assessment.reason}"
 
 
 def write(table: str) -> None:
@@ -40,13 +40,13 @@ def main(arguments: list[str]) -> None:
     rows = [row for row in ROWS if not names or row.model in names]
     began_s = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        raw, through = measured(Path(folder), rows=rows)
-    print(*lines(rows, raw, through), "", *summary(raw, through), sep="\n")
-    for complaint in sorted(complaints(through)):
-        print(complaint, file=sys.stderr)
+        direct, via_gatepass = measure(Path(folder), rows=rows)
+    print(*lines(rows, direct, via_gatepass), "", *summary(direct, via_gatepass), sep="\n")
+    for failure in sorted(failures(via_gatepass)):
+        print(failure, file=sys.stderr)
     print(f"{time.monotonic() - began_s:.0f} s", file=sys.stderr)
     if "--write" in arguments:
-        write("\n".join(summary(raw, through)) + "\n")
+        write("\n".join(summary(direct, via_gatepass)) + "\n")
 
 
 if __name__ == "__main__":

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from tests.e2e.quirks.row import Answer, Failure, Row, Way, vector_of
+from tests.e2e.quirks.row import Answer, Failure, Mode, Row, vector_of
 
-Seen = Mapping[str, Any]
+Result = Mapping[str, Any]
 """What a client printed of one call."""
 
 
-class Mark(StrEnum):
+class Outcome(StrEnum):
     RIGHT = "✓"
     """The right answer, or where there is none the true error."""
     ERROR = "!"
@@ -26,45 +26,47 @@ class Mark(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    mark: Mark
-    why: str = ""
+class Assessment:
+    outcome: Outcome
+    reason: str = ""
 
 
-def judged(row: Row, way: Way, seen: Seen) -> Verdict:
-    expected = row.expects(way)
+def assess(row: Row, mode: Mode, result: Result) -> Assessment:
+    expected = row.expects(mode)
     if isinstance(expected, Failure):
-        return _failed(expected, seen)
-    if seen["error"] is not None:
-        return Verdict(Mark.ERROR, _told(seen["error"]))
-    if _is_empty(seen):
-        return Verdict(Mark.EMPTY, "nothing, and no error")
-    faults = _faults_of(expected, seen) if isinstance(expected, Answer) else _faults_of_vectors(row, seen)
-    return _verdict(Mark.WRONG, faults)
+        return _assess_failure(expected, result)
+    if result["error"] is not None:
+        return Assessment(Outcome.ERROR, _error_text(result["error"]))
+    if _is_empty(result):
+        return Assessment(Outcome.EMPTY, "nothing, and no error")
+    faults = _faults_of(expected, result) if isinstance(expected, Answer) else _faults_of_vectors(row, result)
+    return _assessment(Outcome.WRONG, faults)
 
 
-def _failed(expected: Failure, seen: Seen) -> Verdict:
-    if seen["error"] is not None:
-        return _verdict(Mark.ERROR, _faults_of_error(expected, seen["error"]))
-    if _is_empty(seen):
-        return Verdict(Mark.EMPTY, "nothing, and no error")
-    return Verdict(Mark.WRONG, f"no error, but {str(seen['vectors'] or seen['text'] or seen['calls'])[:80]}")
+def _assess_failure(expected: Failure, result: Result) -> Assessment:
+    if result["error"] is not None:
+        return _assessment(Outcome.ERROR, _faults_of_error(expected, result["error"]))
+    if _is_empty(result):
+        return Assessment(Outcome.EMPTY, "nothing, and no error")
+    return Assessment(
+        Outcome.WRONG, f"no error, but {str(result['vectors'] or result['text'] or result['calls'])[:80]}"
+    )
 
 
-def _verdict(mark: Mark, faults: Iterator[str]) -> Verdict:
-    why = "; ".join(faults)
-    return Verdict(mark, why) if why else Verdict(Mark.RIGHT)
+def _assessment(outcome: Outcome, faults: Iterator[str]) -> Assessment:
+    reason = "; ".join(faults)
+    return Assessment(outcome, reason) if reason else Assessment(Outcome.RIGHT)
 
 
-def _told(error: Seen) -> str:
+def _error_text(error: Result) -> str:
     return f"{error['class']} {error['status'] or ''}: {error['message'][:200]}"
 
 
-def _is_empty(seen: Seen) -> bool:
-    return not seen["text"] and not seen["calls"] and not any(seen["vectors"] or ())
+def _is_empty(result: Result) -> bool:
+    return not result["text"] and not result["calls"] and not any(result["vectors"] or ())
 
 
-def _faults_of_error(expected: Failure, error: Seen) -> Iterator[str]:
+def _faults_of_error(expected: Failure, error: Result) -> Iterator[str]:
     if expected.statuses and error["status"] not in expected.statuses:
         yield f"status {error['status']}, not {expected.statuses}: {error['message'][:200]}"
     if expected.words is not None and expected.words.lower() not in error["message"].lower():
@@ -75,24 +77,24 @@ def _faults_of_error(expected: Failure, error: Seen) -> Iterator[str]:
             yield f"{name} {error[name]!r}, not {wanted!r}"
 
 
-def _faults_of(expected: Answer, seen: Seen) -> Iterator[str]:
+def _faults_of(expected: Answer, result: Result) -> Iterator[str]:
     # JavaScript writes no member for what it has none of
-    if seen["text"] != expected.text:
-        yield f"text {seen['text']!r}"
-    if not _same_calls(seen["calls"], expected.calls):
-        yield f"calls {seen['calls']!r}"
-    if seen.get("finish") != expected.finish:
-        yield f"finish {seen.get('finish')!r}"
-    if seen.get("role") not in (None, "assistant"):
-        yield f"role {seen.get('role')!r}"
-    total = (seen["usage"] or {}).get("total_tokens")
+    if result["text"] != expected.text:
+        yield f"text {result['text']!r}"
+    if not _same_calls(result["calls"], expected.calls):
+        yield f"calls {result['calls']!r}"
+    if result.get("finish") != expected.finish:
+        yield f"finish {result.get('finish')!r}"
+    if result.get("role") not in (None, "assistant"):
+        yield f"role {result.get('role')!r}"
+    total = (result["usage"] or {}).get("total_tokens")
     if expected.total_tokens is not None and total != expected.total_tokens:
         yield f"usage {total!r}"
 
 
-def _same_calls(seen: Sequence[Sequence[str]], expected: Sequence[tuple[str, str]]) -> bool:
-    return [name for name, _ in seen] == [name for name, _ in expected] and all(
-        _parsed(got) == json.loads(wanted) for (_, got), (_, wanted) in zip(seen, expected, strict=True)
+def _same_calls(result: Sequence[Sequence[str]], expected: Sequence[tuple[str, str]]) -> bool:
+    return [name for name, _ in result] == [name for name, _ in expected] and all(
+        _parsed(got) == json.loads(wanted) for (_, got), (_, wanted) in zip(result, expected, strict=True)
     )
 
 
@@ -103,7 +105,7 @@ def _parsed(arguments: Any) -> Any:
         return None
 
 
-def _faults_of_vectors(row: Row, seen: Seen) -> Iterator[str]:
-    wanted = [vector_of(text) for text in row.asked("embed")["input"]]
-    if seen["vectors"] != wanted:
-        yield f"{len(seen['vectors'])} vectors for {len(wanted)} texts, {str(seen['vectors'])[:80]}"
+def _faults_of_vectors(row: Row, result: Result) -> Iterator[str]:
+    wanted = [vector_of(text) for text in row.request_body("embed")["input"]]
+    if result["vectors"] != wanted:
+        yield f"{len(result['vectors'])} vectors for {len(wanted)} texts, {str(result['vectors'])[:80]}"

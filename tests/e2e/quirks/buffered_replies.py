@@ -5,30 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any
 
-from tests.e2e.quirks.replies import CALLS, USAGE, Asked, Document, Serve, completion, honest, plain
+from tests.e2e.quirks.replies import CALLS, USAGE, Document, Request, Serve, completion, compliant, json_reply
 from tests.e2e.quirks.row import PLAIN, Answer, Row
-from tests.e2e.quirks.tools import ANSWERED, TOOLS
+from tests.e2e.quirks.tools import TOOL_ANSWER, TOOLS
 
 
-def whole(vary: Callable[[Document], Document]) -> Serve:
+def buffered(vary: Callable[[Document], Document]) -> Serve:
     """An honest stream, and a whole answer as `vary` makes it."""
-    return lambda asked: honest(asked) if asked.stream else plain(vary(completion(asked)))
+    return lambda request: compliant(request) if request.stream else json_reply(vary(completion(request)))
 
 
 def choice(**others: Any) -> Serve:
-    return whole(lambda said: said | {"choices": [said["choices"][0] | others]})
+    return buffered(lambda completion_body: completion_body | {"choices": [completion_body["choices"][0] | others]})
 
 
 def calls(vary: Callable[[Document], Document]) -> Serve:
-    def serve(asked: Asked) -> Any:
-        made = [vary(call) for call in completion(asked)["choices"][0]["message"]["tool_calls"]]
-        return honest(asked) if asked.stream else plain(completion(asked, tool_calls=made))
+    def serve(request: Request) -> Any:
+        tool_calls = [vary(call) for call in completion(request)["choices"][0]["message"]["tool_calls"]]
+        return compliant(request) if request.stream else json_reply(completion(request, tool_calls=tool_calls))
 
     return serve
 
 
-def without(said: Document, names: Collection[str]) -> Document:
-    return {name: value for name, value in said.items() if name not in names}
+def without(completion_body: Document, names: Collection[str]) -> Document:
+    return {name: value for name, value in completion_body.items() if name not in names}
 
 
 def with_objects(call: Document) -> Document:
@@ -37,27 +37,28 @@ def with_objects(call: Document) -> Document:
     return call | {"function": function | {"arguments": {"city": cities[function["arguments"]]}}}
 
 
-def bare(said: Document) -> Document:
-    [one] = said["choices"]
+def bare(completion_body: Document) -> Document:
+    [one] = completion_body["choices"]
     one = without(one, ("index", "finish_reason")) | {"message": without(one["message"], ("role",))}
-    return without(said, ("created", "id")) | {"object": "", "choices": [one]}
+    return without(completion_body, ("created", "id")) | {"object": "", "choices": [one]}
 
 
 NO_TOTAL = USAGE | {"total_tokens": None}
 
 ROWS = (
-    Row(29, "tools-whole-objects", "arguments as an object, in a whole answer", calls(with_objects), ANSWERED,
-        body=TOOLS, ways=PLAIN),
+    Row(29, "tools-whole-objects", "arguments as an object, in a whole answer", calls(with_objects), TOOL_ANSWER,
+        body=TOOLS, modes=PLAIN),
     Row(29, "tools-whole-id", "tool calls without an id, in a whole answer",
-        calls(lambda call: without(call, ("id",))), ANSWERED, body=TOOLS, ways=PLAIN),
+        calls(lambda call: without(call, ("id",))), TOOL_ANSWER, body=TOOLS, modes=PLAIN),
     Row(29, "tools-whole-type", "tool calls without a type, in a whole answer",
-        calls(lambda call: without(call, ("type",))), ANSWERED, body=TOOLS, ways=PLAIN),
+        calls(lambda call: without(call, ("type",))), TOOL_ANSWER, body=TOOLS, modes=PLAIN),
     Row(29, "tools-whole-null", "`finish: null` after tool calls, in a whole answer",
-        choice(finish_reason=None), ANSWERED, body=TOOLS, ways=PLAIN),
-    Row(30, "finish-whole-null", "a whole answer with `finish_reason: null`", choice(finish_reason=None), ways=PLAIN),
-    Row(30, "finish-whole-empty", 'a whole answer with `finish_reason: ""`', choice(finish_reason=""), ways=PLAIN),
-    Row(30, "finish-whole-eos", 'a whole answer with `finish_reason: "eos"`', choice(finish_reason="eos"), ways=PLAIN),
-    Row(30, "whole-bare", "a whole answer without id, time, index, role and finish", whole(bare), ways=PLAIN),
+        choice(finish_reason=None), TOOL_ANSWER, body=TOOLS, modes=PLAIN),
+    Row(30, "finish-whole-null", "a whole answer with `finish_reason: null`", choice(finish_reason=None), modes=PLAIN),
+    Row(30, "finish-whole-empty", 'a whole answer with `finish_reason: ""`', choice(finish_reason=""), modes=PLAIN),
+    Row(30, "finish-whole-eos", 'a whole answer with `finish_reason: "eos"`', choice(finish_reason="eos"), modes=PLAIN),
+    Row(30, "whole-bare", "a whole answer without id, time, index, role and finish", buffered(bare), modes=PLAIN),
     Row(31, "usage-whole-null", "a whole answer with `total_tokens: null`",
-        whole(lambda said: said | {"usage": NO_TOTAL}), Answer(total_tokens=USAGE["total_tokens"]), ways=PLAIN),
+        buffered(lambda completion_body: completion_body | {"usage": NO_TOTAL}),
+        Answer(total_tokens=USAGE["total_tokens"]), modes=PLAIN),
 )  # fmt: skip

@@ -7,18 +7,18 @@ from typing import Any
 from tests.e2e.quirks.replies import (
     FIRST,
     JSON,
-    Asked,
     Reply,
+    Request,
     Serve,
     always,
     chunk,
+    compliant,
+    encoded,
     error,
-    events,
-    honest,
-    opened,
-    plain,
-    texts,
-    written,
+    event_stream,
+    first_chunk,
+    json_reply,
+    text_chunks,
 )
 from tests.e2e.quirks.row import STREAM, Answer, Failure, Row
 
@@ -54,7 +54,7 @@ SHAPES: dict[str, tuple[str, Any]] = {
                                          "type": "BadRequest"}}),
     "envelope": ("`code` and `msg`", {"code": 40001, "msg": GNOMES, "data": None}),
 }  # fmt: skip
-EVENT_IN_400 = Reply(400, JSON, (b"data: " + written(error(GNOMES)) + b"\n\n",))
+EVENT_IN_400 = Reply(400, JSON, (b"data: " + encoded(error(GNOMES)) + b"\n\n",))
 
 FRAMES: dict[str, tuple[str, Any]] = {
     "nested": ("`error` object", error(GNOMES, code="busy", kind="api_error")),
@@ -67,20 +67,25 @@ FRAMES: dict[str, tuple[str, Any]] = {
 }  # fmt: skip
 
 
-def midway(frame: Any) -> Serve:
-    def serve(asked: Asked) -> Reply:
-        return events([opened(), *texts(), frame]) if asked.stream else honest(asked)
+def error_midstream(frame: Any) -> Serve:
+    def serve(request: Request) -> Reply:
+        return event_stream([first_chunk(), *text_chunks(), frame]) if request.stream else compliant(request)
 
     return serve
 
 
-def cut_off(asked: Asked) -> Reply:
-    framed = [b"data: " + written(said) + b"\n\n" for said in (opened(), *texts())]
-    return Reply(200, "text/event-stream", tuple(framed), cut=True) if asked.stream else honest(asked)
+def disconnected(request: Request) -> Reply:
+    framed = [b"data: " + encoded(chunk_body) + b"\n\n" for chunk_body in (first_chunk(), *text_chunks())]
+    return Reply(200, "text/event-stream", tuple(framed), cut=True) if request.stream else compliant(request)
 
 
-def limited(text: str, **headers: str) -> Serve:
-    return always(plain(error(text, code="429", kind="requests"), 429, **headers))
+def truncated(request: Request) -> Reply:
+    made = [first_chunk(), *text_chunks()]
+    return event_stream(made, done=False) if request.stream else compliant(request)
+
+
+def rate_limited(text: str, **headers: str) -> Serve:
+    return always(json_reply(error(text, code="429", kind="requests"), 429, **headers))
 
 
 FILTERED = {
@@ -105,58 +110,60 @@ NO_TOOL_PARSER = '"auto" tool choice requires --enable-auto-tool-choice and --to
 def exceeded(status: int) -> Reply:
     text = "the request exceeds the available context size"
     about = {"code": 400, "message": text, "type": "exceed_context_size_error", "n_prompt_tokens": 9000, "n_ctx": 6048}
-    return plain({"error": about}, status)
+    return json_reply({"error": about}, status)
 
 
-def filtered_stream(asked: Asked) -> Reply:
-    made = [opened(), *texts(), chunk(finish="content_filter")]
-    return events(made) if asked.stream else plain(FILTERED, 400)
+def filtered_stream(request: Request) -> Reply:
+    made = [first_chunk(), *text_chunks(), chunk(finish="content_filter")]
+    return event_stream(made) if request.stream else json_reply(FILTERED, 400)
 
 
 ROWS = (
-    *(Row(34, f"error-{name}", f"an error of {who}", always(plain(shape, 400)), Failure((400,), words=GNOMES))
+    *(Row(34, f"error-{name}", f"an error of {who}", always(json_reply(shape, 400)), Failure((400,), words=GNOMES))
       for name, (who, shape) in SHAPES.items()),
     Row(34, "error-event", "an event as the body of a 400", always(EVENT_IN_400), Failure((400,), words=GNOMES)),
-    *(Row(34, f"midway-{name}", f"in the midst of a stream: {who}", midway(frame), Failure(words=GNOMES), ways=STREAM)
+    *(Row(34, f"midway-{name}", f"in the midst of a stream: {who}", error_midstream(frame), Failure(words=GNOMES),
+        modes=STREAM)
       for name, (who, frame) in FRAMES.items()),
     Row(34, "midway-busy", "in the midst of a stream: a rate limit, in the upstream's words",
-        midway(error(BUSY, code="429", kind="requests")), Failure(message=BUSY), ways=STREAM),
+        error_midstream(error(BUSY, code="429", kind="requests")), Failure(message=BUSY), modes=STREAM),
     Row(35, "limited-day", "429, `retry after 86400 seconds` in the text",
-        limited("Rate limit is exceeded. Please retry after 86400 seconds."),
+        rate_limited("Rate limit is exceeded. Please retry after 86400 seconds."),
         Failure((429,), words="86400", retry_after="86400", should_retry="false")),
     Row(35, "limited-seconds", "429, `Try again in 2 seconds.` in the text",
-        limited("Rate limit reached. Try again in 2 seconds."), Failure((429,), words="2 seconds", retry_after="2")),
-    Row(35, "limited-header", "429 with `retry-after`", limited("Too many gnomes.", retry_after="7"),
+        rate_limited("Rate limit reached. Try again in 2 seconds."), Failure((429,), words="2 seconds",
+        retry_after="2")),
+    Row(35, "limited-header", "429 with `retry-after`", rate_limited("Too many gnomes.", retry_after="7"),
         Failure((429,), words="Too many gnomes", retry_after="7")),
     Row(35, "limited-forbidden", "429 with `x-should-retry: false`, a time in the text",
-        limited("Rate limit reached. Try again in 40 seconds.", x_should_retry="false"),
+        rate_limited("Rate limit reached. Try again in 40 seconds.", x_should_retry="false"),
         Failure((429,), words="40 seconds", should_retry="false"), repeats=2),
     Row(36, "azure-deployment", "404 `DeploymentNotFound`",
-        always(plain(error(NO_DEPLOYMENT, code="DeploymentNotFound"), 404)),
+        always(json_reply(error(NO_DEPLOYMENT, code="DeploymentNotFound"), 404)),
         Failure((404,), "DeploymentNotFound", NO_DEPLOYMENT)),
     Row(36, "azure-path", "404 `Resource not found`",
-        always(plain({"error": {"code": "404", "message": "Resource not found"}}, 404)),
+        always(json_reply({"error": {"code": "404", "message": "Resource not found"}}, 404)),
         Failure((404,), words="Resource not found")),
     Row(37, "apim-401", "401 of API Management: no subscription key",
-        always(plain({"statusCode": 401, "message": NO_SUBSCRIPTION}, 401)),
+        always(json_reply({"statusCode": 401, "message": NO_SUBSCRIPTION}, 401)),
         Failure((401,), "upstream_auth", "missing subscription key", should_retry="false")),
-    Row(37, "kong-401", "401 of Kong: no API key", always(plain({"message": "No API key found in request"}, 401)),
+    Row(37, "kong-401", "401 of Kong: no API key", always(json_reply({"message": "No API key found in request"}, 401)),
         Failure((401,), "upstream_auth", "No API key found", should_retry="false")),
-    Row(38, "filtered", "400 of the content filter", always(plain(FILTERED, 400)),
+    Row(38, "filtered", "400 of the content filter", always(json_reply(FILTERED, 400)),
         Failure((400,), "content_filter", "content management policy")),
     Row(38, "filtered-finish", "`finish_reason: content_filter`", filtered_stream, Answer(finish="content_filter"),
-        ways=("raw",)),
+        modes=("raw",)),
     Row(43, "context-length", "400: the prompt is too long",
-        always(plain(error(TOO_LONG, "messages", "context_length_exceeded"), 400)),
+        always(json_reply(error(TOO_LONG, "messages", "context_length_exceeded"), 400)),
         Failure((400,), "context_length_exceeded", "maximum context length")),
     Row(45, "no-tool-parser", "vLLM: tools are not switched on",
-        always(plain(error(NO_TOOL_PARSER, kind="BadRequestError"), 400)),
+        always(json_reply(error(NO_TOOL_PARSER, kind="BadRequestError"), 400)),
         Failure((400,), words="tool choice requires")),
     Row(45, "no-tools", "Ollama: `does not support tools`",
-        always(plain(error("canned:latest does not support tools", kind="api_error"), 400)),
+        always(json_reply(error("canned:latest does not support tools", kind="api_error"), 400)),
         Failure((400,), words="does not support tools")),
     Row(49, "databricks-tools", "Databricks: `Multiple tool calls are not supported.`",
-        always(plain({"error_code": "BAD_REQUEST", "message": "Multiple tool calls are not supported.\n"}, 400)),
+        always(json_reply({"error_code": "BAD_REQUEST", "message": "Multiple tool calls are not supported.\n"}, 400)),
         Failure((400,), words="Multiple tool calls are not supported.")),
     Row(49, "llamacpp-context-400", "llama.cpp: context exceeded, with 400", always(exceeded(400)),
         Failure((400,), words="available context size")),
@@ -164,8 +171,7 @@ ROWS = (
         Failure((400, 500), words="available context size")),
     Row(49, "llamacpp-context-200", "the same with 200", always(exceeded(200)),
         Failure((400,), words="available context size")),
-    Row(47, "cut-off", "the connection closes in the midst of a stream", cut_off, Failure(), ways=STREAM),
+    Row(47, "cut-off", "the connection closes in the midst of a stream", disconnected, Failure(), modes=STREAM),
     Row(47, "truncated", "a stream that ends without finish and `[DONE]`",
-        lambda asked: events([opened(), *texts()], done=False) if asked.stream else honest(asked), Failure(),
-        ways=STREAM),
+        truncated, Failure(), modes=STREAM),
 )  # fmt: skip

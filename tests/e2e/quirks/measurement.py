@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.process import Process
-from tests.e2e.quirks.assessment import Mark, Verdict, judged
-from tests.e2e.quirks.row import Row, Way
+from tests.e2e.quirks.assessment import Assessment, Outcome, assess
+from tests.e2e.quirks.row import Mode, Row
 from tests.e2e.quirks.rows import ROWS
-from tests.e2e.servers import ROOT, get_json, listening, made
+from tests.e2e.servers import ROOT, get_json, installed, listening
 
 HERE = Path(__file__).parent
 CLIENT_S = 120.0
@@ -32,15 +32,15 @@ Config = dict[str, Any]
 @dataclass(frozen=True, slots=True)
 class Client:
     title: str
-    made: str
-    """Its part of .e2e/."""
+    folder: str
+    """The name of the installation in `.e2e/`."""
     script: str
     is_node: bool = False
 
     def command(self) -> list[str | Path]:
         if self.is_node:
             return ["node", "--input-type=module", "-"]
-        return [made(self.made) / "bin" / "python", HERE / "clients" / self.script]
+        return [installed(self.folder) / "bin" / "python", HERE / "clients" / self.script]
 
 
 CLIENTS = (
@@ -50,7 +50,7 @@ CLIENTS = (
     Client("langchain-openai", "python-langchain", "ask_langchain.py"),
     Client("AI SDK", "node-ai-sdk", "ask_ai_sdk.mjs", is_node=True),
 )
-CANNOT_ASK = {
+UNSUPPORTED = {
     ("langchain-openai", "token-ids"),
     ("langchain-openai", "token-ids-empty"),
     ("AI SDK", "token-ids"),
@@ -58,36 +58,41 @@ CANNOT_ASK = {
 }
 """Rows whose question a client has no way to ask."""
 
-Calls = Sequence[tuple[Row, Way]]
-Verdicts = dict[tuple[str, Way], Verdict]
+Calls = Sequence[tuple[Row, Mode]]
+Assessments = dict[tuple[str, Mode], Assessment]
 """By the model's name and the way."""
 
 
 def calls_of(client: Client, rows: Sequence[Row] = ROWS) -> Calls:
-    return [(row, way) for row in rows if (client.title, row.model) not in CANNOT_ASK for way in row.ways]
+    return [(row, mode) for row in rows if (client.title, row.model) not in UNSUPPORTED for mode in row.modes]
 
 
-def run(client: Client, url: str, calls: Calls) -> Verdicts:
+def run(client: Client, url: str, calls: Calls) -> Assessments:
     """Let `client` make all of `calls`. Raises AssertionError with its stderr where it fails itself."""
-    asked = [{"model": row.model, "way": way, "body": row.asked(way), "repeats": row.repeats} for row, way in calls]
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as listed:
-        json.dump(asked, listed)
-        listed.flush()
-        plain = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
-        own = {"OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": "any", "NO_PROXY": "127.0.0.1"}
-        node = {"CALLS": listed.name, "BESIDE": str(HERE / "clients")}
-        done = subprocess.run(
+    calls_json = [
+        {"model": row.model, "mode": mode, "body": row.request_body(mode), "repeats": row.repeats}
+        for row, mode in calls
+    ]
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(calls_json, file)
+        file.flush()
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+        endpoint = {"OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": "any", "NO_PROXY": "127.0.0.1"}
+        paths = {"CALLS": file.name, "CLIENT_FOLDER": str(HERE / "clients")}
+        completed = subprocess.run(
             [str(part) for part in client.command()],
-            env=plain | own | node,
-            cwd=made(client.made) if client.is_node else None,
-            input=(HERE / "clients" / client.script).read_bytes() if client.is_node else json.dumps(asked).encode(),
+            env=inherited | endpoint | paths,
+            cwd=installed(client.folder) if client.is_node else None,
+            input=(HERE / "clients" / client.script).read_bytes()
+            if client.is_node
+            else json.dumps(calls_json).encode(),
             timeout=CLIENT_S,
             capture_output=True,
             check=False,
         )
-    assert done.returncode == 0, f"{client.title}:\n{done.stderr.decode()[-4000:]}"
-    seen = json.loads(done.stdout)
-    return {(row.model, way): judged(row, way, one) for (row, way), one in zip(calls, seen, strict=True)}
+    assert completed.returncode == 0, f"{client.title}:\n{completed.stderr.decode()[-4000:]}"
+    results = json.loads(completed.stdout)
+    return {(row.model, mode): assess(row, mode, result) for (row, mode), result in zip(calls, results, strict=True)}
 
 
 @contextmanager
@@ -115,22 +120,22 @@ def configuration(url: str) -> Config:
     }
 
 
-def by_ragflow(config: Config, url: str) -> None:
+def add_ragflow_upstream(config: Config, url: str) -> None:
     config["upstreams"]["ragflow"] = {"base_url": url, "dialect": "ragflow"}
     config["models"] |= {row.model: {"upstream": "ragflow"} for row in ROWS if row.route == "ragflow"}
 
 
-def by_cumulative(config: Config, url: str) -> None:
+def add_cumulative_upstream(config: Config, url: str) -> None:
     config["upstreams"]["cumulative"] = {"base_url": f"{url}/v1", "repair": {"cumulative": True}}
     config["models"]["cumulative"] = {"upstream": "cumulative"}
 
 
-SPECIAL: tuple[Callable[[Config, str], None], ...] = (by_ragflow, by_cumulative)
+OPTIONAL_UPSTREAMS: tuple[Callable[[Config, str], None], ...] = (add_ragflow_upstream, add_cumulative_upstream)
 """What a gatepass that does not know a setting goes without: its rows then go the plain way."""
 
 
 def _gatepass(*arguments: str | Path) -> list[str | Path]:
-    return [made("python-gatepass") / "bin" / "python", "-m", "gatepass", *arguments]
+    return [installed("python-gatepass") / "bin" / "python", "-m", "gatepass", *arguments]
 
 
 def _environment() -> dict[str, str]:
@@ -148,9 +153,9 @@ def _accepted(config: Config, path: Path) -> bool:
 def gatepass(folder: Path, url: str) -> Iterator[str]:
     path = folder / "gatepass.json"
     config = configuration(url)
-    for special in SPECIAL:
+    for add_upstream in OPTIONAL_UPSTREAMS:
         tried = json.loads(json.dumps(config))
-        special(tried, url)
+        add_upstream(tried, url)
         config = tried if _accepted(tried, path) else config
     path.write_text(json.dumps(config), encoding="utf-8")
     with Process(_gatepass("serve", "--config", path, "--port", "0"), environment=_environment()) as process:
@@ -161,30 +166,41 @@ def gatepass(folder: Path, url: str) -> Iterator[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class PathResults:
     """One column: what every client saw, by its title, and what the upstream was asked meanwhile."""
 
-    seen: dict[str, Verdicts]
+    assessments: dict[str, Assessments]
     requests: Counter[str]
 
-    def count(self, mark: Mark) -> int:
-        return sum(verdict.mark is mark for verdicts in self.seen.values() for verdict in verdicts.values())
+    def count(self, outcome: Outcome) -> int:
+        return sum(
+            assessment.outcome is outcome
+            for assessments in self.assessments.values()
+            for assessment in assessments.values()
+        )
 
 
-def _column(entrance: str, behind: str, clients: Sequence[Client], rows: Sequence[Row]) -> Side:
-    seen: dict[str, Verdicts] = {}
+def _measure_path(url: str, upstream_url: str, clients: Sequence[Client], rows: Sequence[Row]) -> PathResults:
+    assessments: dict[str, Assessments] = {}
     requests: Counter[str] = Counter()
     for client in clients:
-        forget = urllib.request.Request(f"{behind}/forget", b"", method="POST")  # noqa: S310 - loopback
+        forget = urllib.request.Request(f"{upstream_url}/forget", b"", method="POST")  # noqa: S310 - loopback
         urllib.request.urlopen(forget, timeout=10).close()  # noqa: S310 - loopback
-        seen[client.title] = run(client, entrance, calls_of(client, rows))
-        requests.update(get_json(f"{behind}/count"))
-    return Side(seen, requests)
+        assessments[client.title] = run(client, url, calls_of(client, rows))
+        requests.update(get_json(f"{upstream_url}/count"))
+    return PathResults(assessments, requests)
 
 
-def measured(folder: Path, clients: Sequence[Client] = CLIENTS, rows: Sequence[Row] = ROWS) -> tuple[Side, Side]:
+def measure(
+    folder: Path, clients: Sequence[Client] = CLIENTS, rows: Sequence[Row] = ROWS
+) -> tuple[PathResults, PathResults]:
     """Both columns: the clients straight at the upstream, and through gatepass."""
-    with upstream() as bare, upstream() as behind, gatepass(folder, behind) as entrance, ThreadPoolExecutor(2) as pool:
-        raw = pool.submit(_column, bare, bare, clients, rows)
-        through = pool.submit(_column, entrance, behind, clients, rows)
-        return raw.result(), through.result()
+    with (
+        upstream() as direct_upstream,
+        upstream() as gatepass_upstream,
+        gatepass(folder, gatepass_upstream) as url,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        direct = pool.submit(_measure_path, direct_upstream, direct_upstream, clients, rows)
+        via_gatepass = pool.submit(_measure_path, url, gatepass_upstream, clients, rows)
+        return direct.result(), via_gatepass.result()

@@ -13,24 +13,24 @@ from tests.e2e.quirks.replies import (
     PIECES,
     TEXT,
     USAGE,
-    Asked,
     Reply,
+    Request,
     Serve,
     always,
     chunk,
     chunks,
     completion,
+    compliant,
+    encoded,
     error,
-    events,
-    honest,
-    opened,
-    plain,
-    raw_events,
-    texts,
-    written,
+    event_stream,
+    first_chunk,
+    json_reply,
+    raw_stream,
+    text_chunks,
 )
 from tests.e2e.quirks.row import CHAT, STREAM, Failure, Row
-from tests.e2e.quirks.tools import ANSWERED, TOOLS
+from tests.e2e.quirks.tools import TOOL_ANSWER, TOOLS
 
 LOGIN = b"<!doctype html><html><head><title>Sign in - Corp SSO</title></head><body><form>password</form></body></html>"
 BUSY = b"<html><head><title>503 Service Temporarily Unavailable</title></head><body>nginx</body></html>"
@@ -41,54 +41,58 @@ NOT_OWNED = "You don't own the chat abc"
 def expired(reply: Reply) -> Serve:
     """Refuses the first token that it meets, and no other one."""
 
-    def serve(asked: Asked) -> Reply:
-        return reply if asked.remembered.setdefault("dead", asked.token) == asked.token else honest(asked)
+    def serve(request: Request) -> Reply:
+        return reply if request.remembered.setdefault("dead", request.token) == request.token else compliant(request)
 
     return serve
 
 
-def wrapped(asked: Asked) -> Reply:
+def wrapped(request: Request) -> Reply:
     def wrap(document: Any) -> Any:
         return {"code": 0, "msg": "ok", "data": document}
 
-    return events(map(wrap, chunks(asked))) if asked.stream else plain(wrap(completion(asked)))
+    return event_stream(map(wrap, chunks(request))) if request.stream else json_reply(wrap(completion(request)))
 
 
-def both(asked: Asked) -> Reply:
-    return plain(completion(asked))
+def always_json(request: Request) -> Reply:
+    return json_reply(completion(request))
 
 
-def message_in_event(asked: Asked) -> Reply:
-    return events([completion(asked)]) if asked.stream else honest(asked)
+def message_in_event(request: Request) -> Reply:
+    return event_stream([completion(request)]) if request.stream else compliant(request)
 
 
-def unasked_events(stays_plain: Callable[[Asked], bool]) -> Serve:
-    return lambda asked: honest(asked) if asked.stream or stays_plain(asked) else events(chunks(asked))
+def unasked_events(stays_plain: Callable[[Request], bool]) -> Serve:
+    return lambda request: (
+        compliant(request) if request.stream or stays_plain(request) else event_stream(chunks(request))
+    )
 
 
 def in_stream(document: Any) -> Serve:
     """A stream whose only event is an error; an honest refusal otherwise."""
-    return lambda asked: raw_events(b"data: " + written(document) + b"\n\n") if asked.stream else plain(document, 400)
+    return lambda request: (
+        raw_stream(b"data: " + encoded(document) + b"\n\n") if request.stream else json_reply(document, 400)
+    )
 
 
-def only_done(asked: Asked) -> Reply:
-    return raw_events(DONE) if asked.stream else Reply()
+def only_done(request: Request) -> Reply:
+    return raw_stream(DONE) if request.stream else Reply()
 
 
 def ragflow_chunks() -> list[Any]:
     empty = {"function_call": None, "tool_calls": None, "role": "assistant", "reasoning_content": None}
-    said = [chunk({"content": piece} | empty, usage=None) for piece in PIECES]
-    return [*said, chunk({"content": None} | empty, "stop", usage=USAGE)]
+    chunks_made = [chunk({"content": piece} | empty, usage=None) for piece in PIECES]
+    return [*chunks_made, chunk({"content": None} | empty, "stop", usage=USAGE)]
 
 
 def ragflow(middle: Callable[[list[Any]], list[Any]]) -> Serve:
     """Streams unless told not to, without the space after `data:`."""
 
-    def serve(asked: Asked) -> Reply:
-        if asked.body.get("stream") is False:
-            return honest(asked)
+    def serve(request: Request) -> Reply:
+        if request.body.get("stream") is False:
+            return compliant(request)
         made = middle(ragflow_chunks())
-        return raw_events(*(b"data:" + written(said) + b"\n\n" for said in made), b"data:[DONE]\n\n")
+        return raw_stream(*(b"data:" + encoded(item) + b"\n\n" for item in made), b"data:[DONE]\n\n")
 
     return serve
 
@@ -97,45 +101,46 @@ def repeated(made: list[Any]) -> list[Any]:
     return [*made[:-1], chunk({"content": TEXT, "role": "assistant"}, usage=None), made[-1]]
 
 
-def told_in_content(_: list[Any]) -> list[Any]:
-    return [opened(), *texts(("**ERROR**: the gnomes are on strike",)), chunk(finish="stop")]
+def error_in_content(_: list[Any]) -> list[Any]:
+    return [first_chunk(), *text_chunks(("**ERROR**: the gnomes are on strike",)), chunk(finish="stop")]
 
 
 EXPIRED = (
-    Row(1, "expired-401", "401 for an expired token", expired(plain(error("expired", code="token_expired"), 401)),
+    Row(1, "expired-401", "401 for an expired token", expired(json_reply(error("expired", code="token_expired"), 401)),
         route="renewed"),
-    Row(1, "expired-vertex", "401 as Vertex writes it", expired(plain(
+    Row(1, "expired-vertex", "401 as Vertex writes it", expired(json_reply(
         {"error": {"code": 401, "message": "Request had invalid authentication credentials.",
                    "status": "UNAUTHENTICATED", "details": [{"reason": "ACCESS_TOKEN_EXPIRED"}]}}, 401)),
         route="renewed"),
     Row(1, "expired-detail", 'a 401 with `{"detail":{"code":"token_expired"}}`',
-        expired(plain({"detail": {"code": "token_expired", "message": "expired"}}, 401)), route="renewed"),
+        expired(json_reply({"detail": {"code": "token_expired", "message": "expired"}}, 401)), route="renewed"),
     Row(1, "expired-200", 'a 200 with `{"code":401,"msg":"token expired"}`',
-        expired(plain({"code": 401, "msg": "token expired"})), route="renewed"),
+        expired(json_reply({"code": 401, "msg": "token expired"})), route="renewed"),
     Row(1, "expired-baidu", 'a 200 with `{"error_code":110}`',
-        expired(plain({"error_code": 110, "error_msg": "Access token invalid or no longer valid"})), route="renewed"),
+        expired(json_reply({"error_code": 110, "error_msg": "Access token invalid or no longer valid"})),
+        route="renewed"),
 )  # fmt: skip
 
 ENVELOPES = (
     Row(2, "ragflow-102", 'a 200 with RAGFlow\'s `{"code":102}`',
-        always(plain({"code": 102, "message": LAST_NOT_USER})),
+        always(json_reply({"code": 102, "message": LAST_NOT_USER})),
         Failure((400,), words=LAST_NOT_USER)),
     Row(2, "ragflow-102-absent", "the same, for a chat of somebody else",
-        always(plain({"code": 102, "message": NOT_OWNED})), Failure((404,), words="own the chat")),
+        always(json_reply({"code": 102, "message": NOT_OWNED})), Failure((404,), words="own the chat")),
     Row(2, "siliconflow-20042", 'a 200 with `{"code":20042,"data":null}`',
-        always(plain({"code": 20042, "message": "The gnomes strike.", "data": None})),
+        always(json_reply({"code": 20042, "message": "The gnomes strike.", "data": None})),
         Failure((502,), words="The gnomes strike.")),
     Row(2, "openrouter-502", 'a 200 with `{"error":{"code":503}}`',
-        always(plain({"error": {"code": 503, "message": "Provider returned gnomes"}})),
+        always(json_reply({"error": {"code": 503, "message": "Provider returned gnomes"}})),
         Failure((503,), words="Provider returned gnomes")),
     Row(2, "tgi-200", "a 200 with TGI's validation error",
-        always(plain({"error": "Input validation error: `inputs` too many gnomes", "error_type": "validation"})),
+        always(json_reply({"error": "Input validation error: `inputs` too many gnomes", "error_type": "validation"})),
         Failure((400, 422, 502), words="gnomes")),
     Row(2, "sglang-200", 'a stream of `{"object":"error"}`', in_stream(
         {"object": "error", "message": "Too many gnomes", "type": "BadRequestError", "param": None, "code": 400}),
         Failure((400,), words="Too many gnomes")),
     Row(3, "wrapped", 'every answer wrapped: `{"code":0,"data":{…}}`', wrapped),
-    Row(3, "wrapped-tools", "the same with tool calls", wrapped, ANSWERED, body=TOOLS),
+    Row(3, "wrapped-tools", "the same with tool calls", wrapped, TOOL_ANSWER, body=TOOLS),
 )  # fmt: skip
 
 PAGES = (
@@ -153,27 +158,28 @@ PAGES = (
 )  # fmt: skip
 
 FORMS = (
-    Row(7, "json-for-stream", "JSON although a stream was asked for", both),
-    Row(7, "json-for-stream-tools", "the same with tool calls", both, ANSWERED, body=TOOLS),
+    Row(7, "json-for-stream", "JSON although a stream was asked for", always_json),
+    Row(7, "json-for-stream-tools", "the same with tool calls", always_json, TOOL_ANSWER, body=TOOLS),
     Row(7, "json-as-events", "the same, labelled as events",
-        lambda asked: Reply(200, EVENTS, (written(completion(asked)),)) if asked.stream else honest(asked)),
+        lambda request: Reply(200, EVENTS, (encoded(completion(request)),)) if request.stream else compliant(request)),
     Row(7, "message-in-event", "a stream of one whole completion", message_in_event),
-    Row(10, "events-unasked", "a stream although none was asked for", unasked_events(lambda asked: False)),
+    Row(10, "events-unasked", "a stream although none was asked for", unasked_events(lambda request: False)),
     Row(10, "events-by-default", "a stream unless `stream` is false",
-        unasked_events(lambda asked: asked.body.get("stream") is False)),
-    Row(10, "events-unasked-tools", "an unasked stream with tool calls", unasked_events(lambda asked: False), ANSWERED,
+        unasked_events(lambda request: request.body.get("stream") is False)),
+    Row(10, "events-unasked-tools", "an unasked stream with tool calls", unasked_events(lambda request: False),
+        TOOL_ANSWER,
         body=TOOLS),
 )  # fmt: skip
 
 RAGFLOW = (
-    Row(33, "ragflow-chunks", "RAGFlow's chunks: role, nulls, usage in the finish", ragflow(list), ways=CHAT),
+    Row(33, "ragflow-chunks", "RAGFlow's chunks: role, nulls, usage in the finish", ragflow(list), modes=CHAT),
     Row(33, "ragflow-repeats", "RAGFlow up to 0.25.6: the whole answer once more at the end", ragflow(repeated),
         route="ragflow"),
-    Row(33, "ragflow-strikes", "RAGFlow: `**ERROR**:` as content", ragflow(told_in_content),
-        Failure(words="on strike"), ways=STREAM, route="ragflow"),
-    Row(33, "ragflow-parts", "RAGFlow: takes no lists of parts", lambda asked: honest(asked)
-        if all(isinstance(said["content"], str) for said in asked.messages)
-        else plain({"code": 100, "data": None, "message": "TypeError('expected string or buffer')"}),
+    Row(33, "ragflow-strikes", "RAGFlow: `**ERROR**:` as content", ragflow(error_in_content),
+        Failure(words="on strike"), modes=STREAM, route="ragflow"),
+    Row(33, "ragflow-parts", "RAGFlow: takes no lists of parts", lambda request: compliant(request)
+        if all(isinstance(item["content"], str) for item in request.messages)
+        else json_reply({"code": 100, "data": None, "message": "TypeError('expected string or buffer')"}),
         messages=({"role": "user", "content": [{"type": "text", "text": "What colour is the sky?"}]},),
         route="ragflow"),
 )  # fmt: skip

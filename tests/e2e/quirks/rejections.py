@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
 
-from tests.e2e.quirks.replies import USAGE, Asked, Reply, Serve, error, honest, plain, refusing
+from tests.e2e.quirks.replies import USAGE, Reply, Request, Serve, compliant, error, json_reply, rejecting
 from tests.e2e.quirks.row import GREETING, PLAIN, Answer, Failure, Row
-from tests.e2e.quirks.tools import ANSWERED, ASKED, CALL, CONVERSATION, TOLD, TOOLS
+from tests.e2e.quirks.tools import CALL, CONVERSATION, TOOL_ANSWER, TOOL_QUESTION, TOOL_RESULT, TOOLS
 
 VALUE, PARAMETER, UNKNOWN = "unsupported_value", "unsupported_parameter", "unknown_parameter"
 NO_STREAM = "Unsupported value: 'stream' does not support true with this model."
@@ -22,21 +22,21 @@ UNVERIFIED = (
 USED = "Your organization must be verified to use the model `canned`."
 
 
-def is_set(*names: str) -> Callable[[Asked], bool]:
-    return lambda asked: asked.has(*names)
+def is_set(*names: str) -> Callable[[Request], bool]:
+    return lambda request: request.has(*names)
 
 
-def streams(asked: Asked) -> bool:
-    return asked.stream
+def streams(request: Request) -> bool:
+    return request.stream
 
 
-def in_turn(*rules: tuple[Callable[[Asked], bool], Any]) -> Serve:
+def rejecting_first(*rules: tuple[Callable[[Request], bool], Any]) -> Serve:
     """The first refusal that applies."""
 
-    def serve(asked: Asked) -> Reply:
-        refused = (document for when, document in rules if when(asked))
-        document = next(refused, None)
-        return honest(asked) if document is None else plain(document, 400)
+    def serve(request: Request) -> Reply:
+        rejections = (document for when, document in rules if when(request))
+        document = next(rejections, None)
+        return compliant(request) if document is None else json_reply(document, 400)
 
     return serve
 
@@ -54,66 +54,69 @@ ONLY_ONE = no_temperature("does not support 0.2 with this model. Only the defaul
 NO_TRUE = error(f"{NO_STREAM} Only the default (false) value is supported.", "stream", VALUE)
 
 STREAM_ROWS = (
-    Row(5, "no-stream", "refuses `stream: true` (Azure o3-mini)", refusing(streams, NO_TRUE)),
+    Row(5, "no-stream", "refuses `stream: true` (Azure o3-mini)", rejecting(streams, NO_TRUE)),
     Row(5, "no-stream-values", "the same in other words",
-        refusing(streams, error(f"{NO_STREAM} Supported values are: false.", "stream", VALUE))),
-    Row(5, "no-stream-tools", "the same, answering with tool calls", refusing(streams, NO_TRUE), ANSWERED, body=TOOLS),
-    Row(5, "no-stream-usage", "the same, asked for usage", refusing(streams, NO_TRUE),
-        Answer(total_tokens=USAGE["total_tokens"]), ways=("raw", "helper"),
+        rejecting(streams, error(f"{NO_STREAM} Supported values are: false.", "stream", VALUE))),
+    Row(5, "no-stream-tools", "the same, answering with tool calls", rejecting(streams, NO_TRUE), TOOL_ANSWER,
+        body=TOOLS),
+    Row(5, "no-stream-usage", "the same, asked for usage", rejecting(streams, NO_TRUE),
+        Answer(total_tokens=USAGE["total_tokens"]), modes=("raw", "helper"),
         body={"stream_options": {"include_usage": True}}),
     Row(5, "o3-mini", "refuses `stream`, `max_tokens` and `temperature`, one after the other",
-        in_turn((streams, NO_TRUE), (is_set("max_tokens"), NO_MAX_TOKENS), (is_set("temperature"), ONLY_ONE)),
+        rejecting_first((streams, NO_TRUE), (is_set("max_tokens"), NO_MAX_TOKENS), (is_set("temperature"), ONLY_ONE)),
         body={"max_tokens": 50, "temperature": 0.2}),
     Row(6, "unverified", "refuses to stream to an unverified organisation",
-        refusing(streams, error(UNVERIFIED, "stream", VALUE))),
+        rejecting(streams, error(UNVERIFIED, "stream", VALUE))),
     Row(6, "unverified-use", "refuses the model to an unverified organisation",
-        refusing(lambda asked: True, error(USED, "model", "model_not_found"), 404),
+        rejecting(lambda request: True, error(USED, "model", "model_not_found"), 404),
         Failure((404,), words="must be verified to use")),
-    Row(8, "stream-only", "refuses all but streams (DashScope)", refusing(
-        lambda asked: not asked.stream, error("This model only support stream mode, please enable the stream parameter"
+    Row(8, "stream-only", "refuses all but streams (DashScope)", rejecting(
+        lambda request: not request.stream,
+        error("This model only support stream mode, please enable the stream parameter"
                                               " to access the model. ", code="invalid_parameter_error"))),
-    Row(8, "stream-only-tools", "the same, answering with tool calls", refusing(
-        lambda asked: not asked.stream, error("This model only support stream mode, please enable the stream parameter"
+    Row(8, "stream-only-tools", "the same, answering with tool calls", rejecting(
+        lambda request: not request.stream,
+        error("This model only support stream mode, please enable the stream parameter"
                                               " to access the model. ", code="invalid_parameter_error")),
-        ANSWERED, body=TOOLS),
-    Row(9, "thinks-in-streams", "thinks in streams alone (DashScope)", refusing(
-        lambda asked: not asked.stream and asked.body.get("enable_thinking") is not False,
+        TOOL_ANSWER, body=TOOLS),
+    Row(9, "thinks-in-streams", "thinks in streams alone (DashScope)", rejecting(
+        lambda request: not request.stream and request.body.get("enable_thinking") is not False,
         error("parameter.enable_thinking must be set to false for non-streaming calls",
               code="invalid_parameter_error"))),
-    Row(9, "thinks-always", "refuses `enable_thinking: false`", refusing(
-        lambda asked: asked.body.get("enable_thinking") is False,
+    Row(9, "thinks-always", "refuses `enable_thinking: false`", rejecting(
+        lambda request: request.body.get("enable_thinking") is False,
         error("The value of the enable_thinking parameter is restricted to True.", code="invalid_parameter_error")),
         body={"enable_thinking": False}),
 )  # fmt: skip
 
 LENGTH = {"max_tokens": 50}
 LENGTHS = (
-    Row(11, "max-tokens", "wants `max_completion_tokens`", refusing(is_set("max_tokens"), NO_MAX_TOKENS), body=LENGTH),
-    Row(11, "max-tokens-copilot", "the same without a param (Copilot)", refusing(is_set("max_tokens"), {
+    Row(11, "max-tokens", "wants `max_completion_tokens`", rejecting(is_set("max_tokens"), NO_MAX_TOKENS), body=LENGTH),
+    Row(11, "max-tokens-copilot", "the same without a param (Copilot)", rejecting(is_set("max_tokens"), {
         "error": {"message": NO_MAX_TOKENS["error"]["message"], "code": "invalid_request_body"}}), body=LENGTH),
     Row(12, "max-completion-tokens", "wants `max_tokens` (Azure, an old api-version)",
-        refusing(is_set("max_completion_tokens"),
+        rejecting(is_set("max_completion_tokens"),
                  error("Unrecognized request argument supplied: max_completion_tokens")),
         body={"max_completion_tokens": 50}),
-    Row(12, "max-completion-tokens-422", "the same as Mistral's 422", refusing(is_set("max_completion_tokens"), {
+    Row(12, "max-completion-tokens-422", "the same as Mistral's 422", rejecting(is_set("max_completion_tokens"), {
         "object": "error", "type": "invalid_request_error", "param": None, "code": "3001",
         "message": {"detail": [{"type": "extra_forbidden", "loc": ["body", "max_completion_tokens"],
                                 "msg": "Extra inputs are not permitted", "input": 50}]}}, 422),
         body={"max_completion_tokens": 50}),
 )  # fmt: skip
 
-WARM = {"temperature": 0.2}
+LOW_TEMPERATURE = {"temperature": 0.2}
 TEMPERATURES = (
-    Row(13, "temperature", "takes its own temperature only (gpt-5)", refusing(is_set("temperature"), ONLY_ONE),
-        body=WARM),
-    Row(13, "temperature-parameter", "takes no temperature (o3-mini)", refusing(is_set("temperature"), error(
+    Row(13, "temperature", "takes its own temperature only (gpt-5)", rejecting(is_set("temperature"), ONLY_ONE),
+        body=LOW_TEMPERATURE),
+    Row(13, "temperature-parameter", "takes no temperature (o3-mini)", rejecting(is_set("temperature"), error(
         "Unsupported parameter: 'temperature' is not supported with this model.", "temperature", PARAMETER)),
-        body=WARM),
-    Row(13, "temperature-kimi", "takes 1 only (Kimi)", refusing(is_set("temperature"), {"error": {
+        body=LOW_TEMPERATURE),
+    Row(13, "temperature-kimi", "takes 1 only (Kimi)", rejecting(is_set("temperature"), {"error": {
         "message": "invalid temperature: only 1 is allowed for this model", "type": "invalid_request_error"}}),
-        body=WARM),
-    Row(13, "temperature-glm", "`temperature参数非法` (GLM)", refusing(is_set("temperature"), {"error": {
-        "code": "1214", "message": "temperature参数非法"}}), body=WARM),
+        body=LOW_TEMPERATURE),
+    Row(13, "temperature-glm", "`temperature参数非法` (GLM)", rejecting(is_set("temperature"), {"error": {
+        "code": "1214", "message": "temperature参数非法"}}), body=LOW_TEMPERATURE),
 )  # fmt: skip
 
 FORBIDDEN = {"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs are not permitted", "input": 7}
@@ -144,38 +147,38 @@ FIELDS: Mapping[str, tuple[str, Any, int]] = {
         "message": "Provider returned error", "code": 400, "metadata": {"raw": json.dumps(UNKNOWN_SEED)}}}, 400),
 }  # fmt: skip
 
-USAGE_WISH = {"stream_options": {"include_usage": True}}
+INCLUDE_USAGE = {"stream_options": {"include_usage": True}}
 WITH_USAGE = is_set("stream_options")
 NESTED = FORBIDDEN | {"loc": ["body", "stream_options", "include_usage"], "input": True}
 OPTIONS = (
     Row(15, "options-unstreamed", "refuses `stream_options` beside `stream: false`",
-        refusing(lambda asked: not asked.stream and asked.has("stream_options"), error(
+        rejecting(lambda request: not request.stream and request.has("stream_options"), error(
             "The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options")),
-        body=USAGE_WISH, ways=PLAIN),
+        body=INCLUDE_USAGE, modes=PLAIN),
     Row(15, "options-unstreamed-vllm", "the same as vLLM says it",
-        refusing(lambda asked: not asked.stream and asked.has("stream_options"), {
+        rejecting(lambda request: not request.stream and request.has("stream_options"), {
             "object": "error",
             "message": "[{'msg': 'Value error, Stream options can only be defined when stream=True'}]",
-            "type": "BadRequestError", "param": None, "code": 400}), body=USAGE_WISH, ways=PLAIN),
-    Row(16, "options-databricks", "knows no `stream_options` (Databricks)", refusing(WITH_USAGE, {
+            "type": "BadRequestError", "param": None, "code": 400}), body=INCLUDE_USAGE, modes=PLAIN),
+    Row(16, "options-databricks", "knows no `stream_options` (Databricks)", rejecting(WITH_USAGE, {
         "error_code": "BAD_REQUEST", "message": 'Bad request: json: unknown field "stream_options"\n'}),
-        body=USAGE_WISH, ways=("raw", "helper")),
-    Row(16, "options-foundry", "the same (Azure Foundry)", refusing(WITH_USAGE, {"error": {
+        body=INCLUDE_USAGE, modes=("raw", "helper")),
+    Row(16, "options-foundry", "the same (Azure Foundry)", rejecting(WITH_USAGE, {"error": {
         "code": "Invalid input", "message": json.dumps({"detail": [NESTED]}), "status": 422}}, 422),
-        body=USAGE_WISH, ways=("raw", "helper")),
-    Row(16, "options-venice", "the same (Venice)", refusing(WITH_USAGE, {"error": [
+        body=INCLUDE_USAGE, modes=("raw", "helper")),
+    Row(16, "options-venice", "the same (Venice)", rejecting(WITH_USAGE, {"error": [
         {"code": "unrecognized_keys", "keys": ["stream_options"], "path": [], "message": "Unrecognized key(s)"}]}),
-        body=USAGE_WISH, ways=("raw", "helper")),
+        body=INCLUDE_USAGE, modes=("raw", "helper")),
 )  # fmt: skip
 
 
-def role(*names: str) -> Callable[[Asked], bool]:
-    return lambda asked: any(said.get("role") in names for said in asked.messages)
+def role(*names: str) -> Callable[[Request], bool]:
+    return lambda request: any(message.get("role") in names for message in request.messages)
 
 
-RULED = ({"role": "developer", "content": "Be brief."}, *GREETING)
-GOVERNED = ({"role": "system", "content": "Be brief."}, *GREETING)
-TWICE = (*GREETING, {"role": "user", "content": "And the sea?"})
+WITH_DEVELOPER = ({"role": "developer", "content": "Be brief."}, *GREETING)
+WITH_SYSTEM = ({"role": "system", "content": "Be brief."}, *GREETING)
+TWO_USER_MESSAGES = (*GREETING, {"role": "user", "content": "And the sea?"})
 LITERAL = {"type": "literal_error", "loc": ["body", "messages", 0, "role"], "input": "developer",
            "msg": "Input should be 'system', 'user', 'assistant' or 'tool'"}  # fmt: skip
 NO_SYSTEM = error(
@@ -187,34 +190,35 @@ NO_DEVELOPER = error(
 ALTERNATE = "Conversation roles must alternate user/assistant/user/assistant/..."
 
 
-def repeats_a_role(asked: Asked) -> bool:
-    return any(one.get("role") == other.get("role") for one, other in pairwise(asked.messages))
+def repeats_a_role(request: Request) -> bool:
+    return any(one.get("role") == other.get("role") for one, other in pairwise(request.messages))
 
 
 ROLES = (
-    Row(22, "developer", "knows no role `developer`", refusing(role("developer"), error(
+    Row(22, "developer", "knows no role `developer`", rejecting(role("developer"), error(
         "developer is not one of ['system', 'assistant', 'user', 'tool', 'function'] - 'messages.[0].role'")),
-        messages=RULED),
-    Row(22, "developer-deepseek", "the same (DeepSeek)", refusing(role("developer"), error(
+        messages=WITH_DEVELOPER),
+    Row(22, "developer-deepseek", "the same (DeepSeek)", rejecting(role("developer"), error(
         "Failed to deserialize the JSON body into the target type: messages[0].role: unknown variant `developer`,"
         " expected one of `system`, `user`, `assistant`, `tool`, `latest_reminder` at line 1 column 60")),
-        messages=RULED),
-    Row(22, "developer-template", "the same (a chat template of vLLM)", refusing(role("developer"), {
+        messages=WITH_DEVELOPER),
+    Row(22, "developer-template", "the same (a chat template of vLLM)", rejecting(role("developer"), {
         "object": "error", "message": "Unexpected message role.", "type": "BadRequestError", "param": None,
-        "code": 400}), messages=RULED),
-    Row(22, "developer-422", "the same (FastAPI)", refusing(role("developer"), {"detail": [LITERAL]}, 422),
-        messages=RULED),
-    Row(22, "developer-glm", "the same (GLM)", refusing(role("developer"), {"error": {
-        "code": "1214", "message": "Incorrect role information"}}), messages=RULED),
-    Row(23, "system", "refuses the role `system`", refusing(role("system"), NO_SYSTEM), messages=GOVERNED),
-    Row(23, "system-and-developer", "refuses `developer` as well (o1-mini)", in_turn(
-        (role("system"), NO_SYSTEM), (role("developer"), NO_DEVELOPER)), messages=GOVERNED, route="opted"),
-    Row(24, "alternate", "wants roles that alternate", refusing(repeats_a_role, {
-        "error": {"message": ALTERNATE, "type": "BadRequestError", "param": None, "code": 400}}), messages=TWICE,
+        "code": 400}), messages=WITH_DEVELOPER),
+    Row(22, "developer-422", "the same (FastAPI)", rejecting(role("developer"), {"detail": [LITERAL]}, 422),
+        messages=WITH_DEVELOPER),
+    Row(22, "developer-glm", "the same (GLM)", rejecting(role("developer"), {"error": {
+        "code": "1214", "message": "Incorrect role information"}}), messages=WITH_DEVELOPER),
+    Row(23, "system", "refuses the role `system`", rejecting(role("system"), NO_SYSTEM), messages=WITH_SYSTEM),
+    Row(23, "system-and-developer", "refuses `developer` as well (o1-mini)", rejecting_first(
+        (role("system"), NO_SYSTEM), (role("developer"), NO_DEVELOPER)), messages=WITH_SYSTEM, route="opted"),
+    Row(24, "alternate", "wants roles that alternate", rejecting(repeats_a_role, {
+        "error": {"message": ALTERNATE, "type": "BadRequestError", "param": None, "code": 400}}),
+        messages=TWO_USER_MESSAGES,
         route="opted"),
-    Row(24, "alternate-flat", "the same (vLLM before 0.10.1)", refusing(repeats_a_role, {
+    Row(24, "alternate-flat", "the same (vLLM before 0.10.1)", rejecting(repeats_a_role, {
         "object": "error", "message": ALTERNATE, "type": "BadRequestError", "param": None, "code": 400}),
-        messages=TWICE, route="opted"),
+        messages=TWO_USER_MESSAGES, route="opted"),
 )  # fmt: skip
 
 PARTS = (
@@ -225,8 +229,8 @@ PICTURE = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PI
 PICTURED = ({"role": "user", "content": [{"type": "text", "text": "What is this?"}, PICTURE]},)
 
 
-def has_parts(asked: Asked) -> bool:
-    return any(isinstance(said.get("content"), list) for said in asked.messages)
+def has_parts(request: Request) -> bool:
+    return any(isinstance(message.get("content"), list) for message in request.messages)
 
 
 DEEPSEEK_PARTS = error(
@@ -234,89 +238,98 @@ DEEPSEEK_PARTS = error(
     " at line 1 column 99"
 )
 CONTENTS = (
-    Row(25, "parts-deepseek", "takes strings alone as content (DeepSeek)", refusing(has_parts, DEEPSEEK_PARTS),
+    Row(25, "parts-deepseek", "takes strings alone as content (DeepSeek)", rejecting(has_parts, DEEPSEEK_PARTS),
         messages=PARTS),
-    Row(25, "parts-groq", "the same (Groq)", refusing(has_parts, error(
+    Row(25, "parts-groq", "the same (Groq)", rejecting(has_parts, error(
         "'messages.0' : for 'role:user' the following must be satisfied[('messages.0.content' : value must be a"
         " string)]")), messages=PARTS),
-    Row(25, "parts-ollama", "the same (Ollama)", refusing(has_parts, error(
+    Row(25, "parts-ollama", "the same (Ollama)", rejecting(has_parts, error(
         "json: cannot unmarshal array into Go struct field Message.messages.content of type string")), messages=PARTS),
-    Row(25, "parts-cloudflare", "the same (Cloudflare)", refusing(has_parts, {"success": False, "result": None,
+    Row(25, "parts-cloudflare", "the same (Cloudflare)", rejecting(has_parts, {"success": False, "result": None,
         "errors": [{"code": 5006, "message": "Type mismatch of '/messages/0/content', 'array' not in 'string'"}]}),
         messages=PARTS),
-    Row(25, "parts-picture", "the same, asked about a picture", refusing(has_parts, DEEPSEEK_PARTS),
+    Row(25, "parts-picture", "the same, asked about a picture", rejecting(has_parts, DEEPSEEK_PARTS),
         Failure((400,), words="expected a string"), messages=PICTURED),
 )  # fmt: skip
 
 
-def has_null(asked: Asked) -> bool:
-    return any(said.get("role") == "assistant" and said.get("content", "") is None for said in asked.messages)
+def has_null(request: Request) -> bool:
+    return any(
+        message.get("role") == "assistant" and message.get("content", "") is None for message in request.messages
+    )
 
 
-WITHOUT = (ASKED, {"role": "assistant", "tool_calls": [CALL]}, TOLD)
-REPLAYED = (*GREETING, {"role": "assistant", "content": "Blue.", "reasoning_content": "I looked."},
+CONTENT_MISSING = (TOOL_QUESTION, {"role": "assistant", "tool_calls": [CALL]}, TOOL_RESULT)
+WITH_REASONING = (*GREETING, {"role": "assistant", "content": "Blue.", "reasoning_content": "I looked."},
             {"role": "user", "content": "And now?"})  # fmt: skip
 
 
-def replays(asked: Asked) -> bool:
-    return any("reasoning_content" in said for said in asked.messages)
+def replays(request: Request) -> bool:
+    return any("reasoning_content" in message for message in request.messages)
 
 
 HISTORY = (
-    Row(26, "null-lmstudio", "takes no `content: null` beside tool calls (LM Studio)", refusing(has_null, {
+    Row(26, "null-lmstudio", "takes no `content: null` beside tool calls (LM Studio)", rejecting(has_null, {
         "error": "Invalid 'content': 'content' field must be a string or an array of objects."}),
         messages=CONVERSATION),
-    Row(26, "null-ollama", "the same (Ollama)", refusing(has_null, error("invalid message content type: <nil>")),
+    Row(26, "null-ollama", "the same (Ollama)", rejecting(has_null, error("invalid message content type: <nil>")),
         messages=CONVERSATION),
-    Row(26, "content-missing", "wants a `content` beside tool calls (vLLM)", refusing(
-        lambda asked: any("content" not in said for said in asked.messages), {"detail": [
+    Row(26, "content-missing", "wants a `content` beside tool calls (vLLM)", rejecting(
+        lambda request: any("content" not in message for message in request.messages), {"detail": [
             {"type": "missing", "loc": ["body", "messages", 1, "content"], "msg": "Field required"}]}, 422),
-        messages=WITHOUT),
-    Row(27, "replayed-mistral", "takes no reasoning back (Mistral)", refusing(replays, {
+        messages=CONTENT_MISSING),
+    Row(27, "replayed-mistral", "takes no reasoning back (Mistral)", rejecting(replays, {
         "object": "error", "type": "invalid_request_error", "param": None, "code": "3001", "message": {"detail": [
             {"type": "extra_forbidden", "loc": ["body", "messages", 1, "assistant", "reasoning_content"],
-             "msg": "Extra inputs are not permitted", "input": "I looked."}]}}, 422), messages=REPLAYED),
-    Row(27, "replayed-groq", "the same (Groq)", refusing(replays, error(
+             "msg": "Extra inputs are not permitted", "input": "I looked."}]}}, 422), messages=WITH_REASONING),
+    Row(27, "replayed-groq", "the same (Groq)", rejecting(replays, error(
         "'messages.1' : for 'role:assistant' the following must be satisfied[('messages.1' : property"
-        " 'reasoning_content' is unsupported)]")), messages=REPLAYED),
-    Row(27, "replayed-cerebras", "the same (Cerebras)", refusing(replays, {
+        " 'reasoning_content' is unsupported)]")), messages=WITH_REASONING),
+    Row(27, "replayed-cerebras", "the same (Cerebras)", rejecting(replays, {
         "message": "messages.1.assistant.reasoning_content: property 'messages.1.assistant.reasoning_content' is"
                    " unsupported", "type": "invalid_request_error", "param": "validation_error",
-        "code": "wrong_api_format"}), messages=REPLAYED),
-    Row(27, "replayed-wanted", "wants the reasoning back (DeepSeek)", refusing(lambda asked: not replays(asked), error(
+        "code": "wrong_api_format"}), messages=WITH_REASONING),
+    Row(27, "replayed-wanted", "wants the reasoning back (DeepSeek)", rejecting(lambda request: not replays(request),
+        error(
         "The `reasoning_content` in the thinking mode must be passed back to the API.")),
         Failure((400,), words="must be passed back"), messages=CONVERSATION),
-    Row(39, "short-ids", "wants tool ids of nine letters and digits (Mistral)", refusing(
-        lambda asked: not has_short_ids(asked), {"object": "error", "type": "invalid_function_call", "param": None,
+    Row(39, "short-ids", "wants tool ids of nine letters and digits (Mistral)", rejecting(
+        lambda request: not has_short_ids(request), {"object": "error", "type": "invalid_function_call", "param": None,
         "message": "Tool call id was call_abc-1 but must be a-z, A-Z, 0-9, with a length of 9.", "code": "3280"}),
         messages=CONVERSATION),
 )  # fmt: skip
 
 
-def has_short_ids(asked: Asked) -> bool:
-    called = [call["id"] for said in asked.messages for call in said.get("tool_calls") or ()]
-    told = [said["tool_call_id"] for said in asked.messages if said.get("role") == "tool"]
-    return called == told and all(re.fullmatch("[a-zA-Z0-9]{9}", known) for known in called)
+def has_short_ids(request: Request) -> bool:
+    called_ids = [call["id"] for message in request.messages for call in message.get("tool_calls") or ()]
+    answered_ids = [message["tool_call_id"] for message in request.messages if message.get("role") == "tool"]
+    return called_ids == answered_ids and all(re.fullmatch("[a-zA-Z0-9]{9}", known) for known in called_ids)
 
 
-def shows(asked: Asked, *schemes: str) -> bool:
+def has_image(request: Request, *schemes: str) -> bool:
     """Whether a picture stands in the conversation, as a part, by a URL of one of these schemes."""
-    parts = [part for said in asked.messages if isinstance(said["content"], list) for part in said["content"]]
+    parts = [
+        part for message in request.messages if isinstance(message["content"], list) for part in message["content"]
+    ]
     urls = [part["image_url"]["url"] for part in parts if part.get("type") == "image_url"]
     return bool(urls) and all(url.startswith(schemes) for url in urls)
 
 
-def sees(asked: Asked) -> Reply:
-    if asked.has("images") or any("images" in said for said in asked.messages):
-        return plain(error("Unrecognized request argument supplied: images"), 400)
-    return honest(asked) if shows(asked, "data:image/png;base64,") else plain(error("invalid image input"), 400)
+def requires_image(request: Request) -> Reply:
+    if request.has("images") or any("images" in message for message in request.messages):
+        return json_reply(error("Unrecognized request argument supplied: images"), 400)
+    return (
+        compliant(request)
+        if has_image(request, "data:image/png;base64,")
+        else json_reply(error("invalid image input"), 400)
+    )
 
 
 IMAGES = (
-    Row(28, "images", "knows no `images` beside the conversation", sees,
+    Row(28, "images", "knows no `images` beside the conversation", requires_image,
         body={"images": [f"data:image/png;base64,{PIXEL}"]}),
-    Row(28, "images-bare", "the same, as bare base64 (Ollama)", sees, body={"images": [PIXEL]}),
-    Row(28, "images-message", "the same, in a message", sees,
+    Row(28, "images-bare", "the same, as bare base64 (Ollama)", requires_image, body={"images": [PIXEL]}),
+    Row(28, "images-message", "the same, in a message", requires_image,
         messages=({"role": "user", "content": "What is this?", "images": [PIXEL]},)),
 )  # fmt: skip
 
@@ -327,22 +340,22 @@ CLAMPED = (
     " in the completion). Please reduce the length of the messages or completion."
 )
 CHOICES = (
-    Row(40, "tool-choice", "takes no forced tool while it thinks", refusing(
-        lambda asked: asked.body.get("tool_choice", "auto") != "auto", error(
-        f"<400> InternalError.Algo.InvalidParameter: {THINKING}", code="invalid_parameter_error")), ANSWERED,
+    Row(40, "tool-choice", "takes no forced tool while it thinks", rejecting(
+        lambda request: request.body.get("tool_choice", "auto") != "auto", error(
+        f"<400> InternalError.Algo.InvalidParameter: {THINKING}", code="invalid_parameter_error")), TOOL_ANSWER,
         body=TOOLS | {"tool_choice": "required"}, route="opted", is_lasting=False),
-    Row(41, "json-object", "knows `json_schema` and `text` alone (LM Studio)", refusing(
-        lambda asked: asked.body.get("response_format", {}).get("type") == "json_object",
+    Row(41, "json-object", "knows `json_schema` and `text` alone (LM Studio)", rejecting(
+        lambda request: request.body.get("response_format", {}).get("type") == "json_object",
         {"error": "'response_format.type' must be 'json_schema' or 'text'"}),
         body={"response_format": {"type": "json_object"}}, route="opted"),
-    Row(41, "json-schema", "knows no `json_schema` (DeepSeek)", refusing(
-        lambda asked: asked.body.get("response_format", {}).get("type") == "json_schema",
+    Row(41, "json-schema", "knows no `json_schema` (DeepSeek)", rejecting(
+        lambda request: request.body.get("response_format", {}).get("type") == "json_schema",
         error("This response_format type is unavailable now")), body={"response_format": SCHEMA}, route="opted"),
-    Row(42, "parallel", "knows no `parallel_tool_calls` (o3-mini)", refusing(is_set("parallel_tool_calls"), error(
+    Row(42, "parallel", "knows no `parallel_tool_calls` (o3-mini)", rejecting(is_set("parallel_tool_calls"), error(
         "Unsupported parameter: 'parallel_tool_calls' is not supported with this model.", "parallel_tool_calls",
-        PARAMETER)), ANSWERED, body=TOOLS | {"parallel_tool_calls": True}),
-    Row(43, "room", "has less room than `max_tokens` (vLLM)", refusing(
-        lambda asked: asked.body.get("max_tokens", 0) > 5480, {
+        PARAMETER)), TOOL_ANSWER, body=TOOLS | {"parallel_tool_calls": True}),
+    Row(43, "room", "has less room than `max_tokens` (vLLM)", rejecting(
+        lambda request: request.body.get("max_tokens", 0) > 5480, {
             "object": "error", "message": CLAMPED, "type": "BadRequestError", "param": None, "code": 400}),
         body={"max_tokens": 6048}, route="opted", is_lasting=False),
 )  # fmt: skip
@@ -352,7 +365,7 @@ ROWS = (
     *LENGTHS,
     *TEMPERATURES,
     *(Row(14, f"field-{name}", f"an unknown field (`seed`), in the words of {who}",
-          refusing(is_set("seed"), document, status), body={"seed": 7})
+          rejecting(is_set("seed"), document, status), body={"seed": 7})
       for name, (who, document, status) in FIELDS.items()),
     *OPTIONS,
     *ROLES,

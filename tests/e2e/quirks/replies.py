@@ -21,7 +21,7 @@ Document = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Request:
     """One request as the upstream got it. `remembered` is the model's own memory between requests."""
 
     body: Document
@@ -59,24 +59,24 @@ class Reply:
     """Of a stream: the connection closes in its midst."""
 
 
-Serve = Callable[[Asked], Reply]
+Serve = Callable[[Request], Reply]
 
 
-def written(document: Any) -> bytes:
+def encoded(document: Any) -> bytes:
     return json.dumps(document, ensure_ascii=False).encode()
 
 
-def plain(document: Any, status: int = 200, **headers: str) -> Reply:
+def json_reply(document: Any, status: int = 200, **headers: str) -> Reply:
     fields = tuple((name.replace("_", "-"), value) for name, value in headers.items())
-    return Reply(status, JSON, (written(document),), fields)
+    return Reply(status, JSON, (encoded(document),), fields)
 
 
-def events(documents: Iterable[Any], *, done: bool = True) -> Reply:
-    framed = tuple(b"data: " + written(document) + b"\n\n" for document in documents)
+def event_stream(documents: Iterable[Any], *, done: bool = True) -> Reply:
+    framed = tuple(b"data: " + encoded(document) + b"\n\n" for document in documents)
     return Reply(200, EVENTS, (*framed, DONE) if done else framed)
 
 
-def raw_events(*pieces: bytes) -> Reply:
+def raw_stream(*pieces: bytes) -> Reply:
     return Reply(200, EVENTS, pieces)
 
 
@@ -91,13 +91,13 @@ def tool_calls() -> list[Document]:
     ]
 
 
-def completion(asked: Asked, **message: Any) -> Document:
+def completion(request: Request, **message: Any) -> Document:
     """A whole answer; a tools question gets tool calls, as a model told to use them would."""
-    said: Document = {"role": "assistant", "content": None if asked.wants_tools else TEXT}
-    if asked.wants_tools:
-        said["tool_calls"] = tool_calls()
-    finish = "tool_calls" if asked.wants_tools else "stop"
-    choice = {"index": 0, "message": said | message, "logprobs": None, "finish_reason": finish}
+    default: Document = {"role": "assistant", "content": None if request.wants_tools else TEXT}
+    if request.wants_tools:
+        default["tool_calls"] = tool_calls()
+    finish = "tool_calls" if request.wants_tools else "stop"
+    choice = {"index": 0, "message": default | message, "logprobs": None, "finish_reason": finish}
     return FIRST | {"object": "chat.completion", "choices": [choice], "usage": USAGE}
 
 
@@ -106,11 +106,11 @@ def chunk(delta: Mapping[str, Any] | None = None, finish: str | None = None, **o
     return FIRST | {"choices": [{"index": 0, "delta": delta or {}, "finish_reason": finish}]} | others
 
 
-def opened() -> Document:
+def first_chunk() -> Document:
     return chunk({"role": "assistant", "content": ""})
 
 
-def texts(pieces: Iterable[str] = PIECES) -> list[Document]:
+def text_chunks(pieces: Iterable[str] = PIECES) -> list[Document]:
     return [chunk({"content": piece}) for piece in pieces]
 
 
@@ -126,35 +126,39 @@ def tool_chunks(**first: Any) -> list[Document]:
     return made
 
 
-def chunks(asked: Asked) -> list[Document]:
+def chunks(request: Request) -> list[Document]:
     """An honest stream."""
-    inner = tool_chunks() if asked.wants_tools else texts()
-    made = [opened(), *inner, chunk(finish="tool_calls" if asked.wants_tools else "stop")]
-    return [*made, FIRST | {"choices": [], "usage": USAGE}] if asked.wants_usage else made
+    inner = tool_chunks() if request.wants_tools else text_chunks()
+    made = [first_chunk(), *inner, chunk(finish="tool_calls" if request.wants_tools else "stop")]
+    return [*made, FIRST | {"choices": [], "usage": USAGE}] if request.wants_usage else made
 
 
-def honest(asked: Asked) -> Reply:
-    return events(chunks(asked)) if asked.stream else plain(completion(asked))
+def compliant(request: Request) -> Reply:
+    return event_stream(chunks(request)) if request.stream else json_reply(completion(request))
 
 
-def streaming(documents: Callable[[Asked], Iterable[Any]], *, done: bool = True) -> Serve:
+def streaming(documents: Callable[[Request], Iterable[Any]], *, done: bool = True) -> Serve:
     """Honest as a whole, and with the stream that `documents` makes."""
-    return lambda asked: events(documents(asked), done=done) if asked.stream else honest(asked)
+    return lambda request: event_stream(documents(request), done=done) if request.stream else compliant(request)
 
 
 def framed(frame: Callable[[list[bytes]], Iterable[bytes]]) -> Serve:
     """Honest chunks, framed by `frame` in a way of its own."""
 
-    def serve(asked: Asked) -> Reply:
-        return raw_events(*frame([written(said) for said in chunks(asked)])) if asked.stream else honest(asked)
+    def serve(request: Request) -> Reply:
+        return (
+            raw_stream(*frame([encoded(document) for document in chunks(request)]))
+            if request.stream
+            else compliant(request)
+        )
 
     return serve
 
 
 def always(reply: Reply) -> Serve:
-    return lambda asked: reply
+    return lambda request: reply
 
 
-def refusing(when: Callable[[Asked], bool], document: Any, status: int = 400) -> Serve:
+def rejecting(when: Callable[[Request], bool], document: Any, status: int = 400) -> Serve:
     """Strict: `document` for what it does not take, an honest answer otherwise."""
-    return lambda asked: plain(document, status) if when(asked) else honest(asked)
+    return lambda request: json_reply(document, status) if when(request) else compliant(request)

@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 from tests.e2e.quirks.replies import TEXT, Serve
 
-Way = Literal["plain", "raw", "helper", "embed"]
+Mode = Literal["plain", "raw", "helper", "embed"]
 """A whole answer; a stream, event by event; a stream by the client's own helper; vectors."""
-CHAT: tuple[Way, ...] = ("plain", "raw", "helper")
-STREAM: tuple[Way, ...] = ("raw", "helper")
-PLAIN: tuple[Way, ...] = ("plain",)
-EMBED: tuple[Way, ...] = ("embed",)
+CHAT: tuple[Mode, ...] = ("plain", "raw", "helper")
+STREAM: tuple[Mode, ...] = ("raw", "helper")
+PLAIN: tuple[Mode, ...] = ("plain",)
+EMBED: tuple[Mode, ...] = ("embed",)
 
 Route = Literal["main", "opted", "renewed", "ragflow", "cumulative"]
 """Which of gatepass's upstreams serves the row: everything by default; with `learn_also`; with a token that can be
@@ -59,12 +59,12 @@ class Row:
     quirk: int
     """The number in the list of quirks."""
     model: str
-    says: str
+    description: str
     serve: Serve
     expected: Expected = Answer()
     streamed: Expected | None = None
     """Of the streams, where it differs."""
-    ways: tuple[Way, ...] = CHAT
+    modes: tuple[Mode, ...] = CHAT
     body: Mapping[str, Any] = field(default_factory=dict)
     messages: tuple[Mapping[str, Any], ...] = GREETING
     texts: int = 3
@@ -75,14 +75,14 @@ class Row:
     is_lasting: bool = True
     """Whether what gatepass learns of it holds for later requests; else each costs one more."""
 
-    def expects(self, way: Way) -> Expected:
-        return self.expected if way in ("plain", "embed") or self.streamed is None else self.streamed
+    def expects(self, mode: Mode) -> Expected:
+        return self.expected if mode in ("plain", "embed") or self.streamed is None else self.streamed
 
-    def asked(self, way: Way) -> dict[str, Any]:
+    def request_body(self, mode: Mode) -> dict[str, Any]:
         """The request's members beside its model."""
-        if way == "embed":
+        if mode == "embed":
             return {"input": [text_of(number) for number in range(self.texts)], **self.body}
-        return {"messages": [dict(said) for said in self.messages], **self.body}
+        return {"messages": [dict(message) for message in self.messages], **self.body}
 
 
 def text_of(number: int) -> str:

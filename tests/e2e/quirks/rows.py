@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from tests.e2e.quirks import buffered_replies, error_replies, misleading_replies, rejections, streams, vectors
-from tests.e2e.quirks.replies import USAGE, honest
+from tests.e2e.quirks.replies import USAGE, compliant
 from tests.e2e.quirks.row import EMBED, STREAM, Answer, Row, Vectors
-from tests.e2e.quirks.tools import ANSWERED, TOOLS
+from tests.e2e.quirks.tools import TOOL_ANSWER, TOOLS
 
 CONTROL = (
-    Row(0, "honest", "an honest one", honest),
-    Row(0, "honest-tools", "the same with tool calls", honest, ANSWERED, body=TOOLS),
-    Row(0, "honest-usage", "the same, asked for usage", honest, Answer(total_tokens=USAGE["total_tokens"]),
-        ways=STREAM, body={"stream_options": {"include_usage": True}}),
-    Row(0, "honest-vectors", "the same with vectors", vectors.embedded, Vectors(), ways=EMBED, texts=40),
+    Row(0, "honest", "an honest one", compliant),
+    Row(0, "honest-tools", "the same with tool calls", compliant, TOOL_ANSWER, body=TOOLS),
+    Row(0, "honest-usage", "the same, asked for usage", compliant, Answer(total_tokens=USAGE["total_tokens"]),
+        modes=STREAM, body={"stream_options": {"include_usage": True}}),
+    Row(0, "honest-vectors", "the same with vectors", vectors.embeddings, Vectors(), modes=EMBED, texts=40),
 )  # fmt: skip
 _ALL = (
     *CONTROL,

@@ -5,36 +5,38 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from tests.e2e.quirks.assessment import Mark
-from tests.e2e.quirks.measurement import CLIENTS, Side, Verdicts
-from tests.e2e.quirks.row import Row, Way
+from tests.e2e.quirks.assessment import Outcome
+from tests.e2e.quirks.measurement import CLIENTS, Assessments, PathResults
+from tests.e2e.quirks.row import Mode, Row
 
-CHAT: tuple[Way, ...] = ("plain", "raw", "helper")
+CHAT: tuple[Mode, ...] = ("plain", "raw", "helper")
 
 
-def cell(row: Row, verdicts: Verdicts) -> str:
+def cell(row: Row, assessments: Assessments) -> str:
     """A mark for each way: a whole answer, a stream event by event, a stream by the helper; or for vectors one."""
-    ways: tuple[Way, ...] = ("embed",) if "embed" in row.ways else CHAT
-    found = (verdicts.get((row.model, way)) for way in ways)
-    return "".join("·" if verdict is None else verdict.mark for verdict in found)
+    modes: tuple[Mode, ...] = ("embed",) if "embed" in row.modes else CHAT
+    found = (assessments.get((row.model, mode)) for mode in modes)
+    return "".join("·" if assessment is None else assessment.outcome for assessment in found)
 
 
-def lines(rows: Sequence[Row], raw: Side, through: Side) -> Iterator[str]:
-    titles = [client.title for client in CLIENTS if client.title in raw.seen]
+def lines(rows: Sequence[Row], direct: PathResults, via_gatepass: PathResults) -> Iterator[str]:
+    titles = [client.title for client in CLIENTS if client.title in direct.assessments]
     yield f"| # | the upstream | {' | '.join(titles)} |"
     yield f"|---|---|{'---|' * len(titles)}"
     for row in rows:
-        cells = (f"`{cell(row, raw.seen[title])} {cell(row, through.seen[title])}`" for title in titles)
-        yield f"| {row.quirk} | {row.says} | {' | '.join(cells)} |"
+        cells = (
+            f"`{cell(row, direct.assessments[title])} {cell(row, via_gatepass.assessments[title])}`" for title in titles
+        )
+        yield f"| {row.quirk} | {row.description} | {' | '.join(cells)} |"
 
 
-def summary(raw: Side, through: Side) -> Iterator[str]:
+def summary(direct: PathResults, via_gatepass: PathResults) -> Iterator[str]:
     """For each client how often it got what: the table of docs/quirks.md."""
     yield "| SDK | direct: right | error | wrong, no error | empty, no error | through gatepass: right | not right |"
     yield "|---|---|---|---|---|---|---|"
-    for title, verdicts in raw.seen.items():
-        straight = Counter(verdict.mark for verdict in verdicts.values())
-        served = Counter(verdict.mark for verdict in through.seen[title].values())
-        counts = [straight[mark] for mark in (Mark.RIGHT, Mark.ERROR, Mark.WRONG, Mark.EMPTY)]
-        counts += [served[Mark.RIGHT], served.total() - served[Mark.RIGHT]]
+    for title, assessments in direct.assessments.items():
+        direct_counts = Counter(assessment.outcome for assessment in assessments.values())
+        gatepass_counts = Counter(assessment.outcome for assessment in via_gatepass.assessments[title].values())
+        counts = [direct_counts[outcome] for outcome in (Outcome.RIGHT, Outcome.ERROR, Outcome.WRONG, Outcome.EMPTY)]
+        counts += [gatepass_counts[Outcome.RIGHT], gatepass_counts.total() - gatepass_counts[Outcome.RIGHT]]
         yield f"| {title} | {' | '.join(map(str, counts))} |"

@@ -11,8 +11,8 @@ TOOLS = {
         {"type": "function", "function": {"name": "weather", "description": "Of a city.", "parameters": PARAMETERS}}
     ]
 }
-ANSWERED = Answer("", CALLS, "tool_calls")
-ASKED = {"role": "user", "content": "How is the weather in Paris?"}
+TOOL_ANSWER = Answer("", CALLS, "tool_calls")
+TOOL_QUESTION = {"role": "user", "content": "How is the weather in Paris?"}
 CALL = {"id": "call_abc-1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Paris"}'}}
-TOLD = {"role": "tool", "tool_call_id": "call_abc-1", "content": "fine"}
-CONVERSATION = (ASKED, {"role": "assistant", "content": None, "tool_calls": [CALL]}, TOLD)
+TOOL_RESULT = {"role": "tool", "tool_call_id": "call_abc-1", "content": "fine"}
+CONVERSATION = (TOOL_QUESTION, {"role": "assistant", "content": None, "tool_calls": [CALL]}, TOOL_RESULT)

@@ -14,7 +14,7 @@ from collections import Counter, defaultdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from tests.e2e.quirks.replies import Asked, Reply, Serve, error, plain
+from tests.e2e.quirks.replies import Reply, Request, Serve, error, json_reply
 from tests.e2e.quirks.rows import ROWS
 
 SERVE: dict[str, Serve] = {row.model: row.serve for row in ROWS}
@@ -37,7 +37,7 @@ class Memory:
             return self.remembered[model]
 
     def mint(self) -> Reply:
-        return plain({"access_token": f"token-{next(self._tokens)}", "expires_in": 3600})
+        return json_reply({"access_token": f"token-{next(self._tokens)}", "expires_in": 3600})
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -47,9 +47,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/count":
-            self._answer(plain(self.memory.counts))
+            self._answer(json_reply(self.memory.counts))
         elif self.path.endswith("/models"):
-            self._answer(plain({"object": "list", "data": [{"id": name, "object": "model"} for name in SERVE]}))
+            self._answer(json_reply({"object": "list", "data": [{"id": name, "object": "model"} for name in SERVE]}))
         else:  # where a redirect led: a login page
             page = b"<!doctype html><html><head><title>Sign in</title></head><body>who are you?</body></html>"
             self._answer(Reply(200, "text/html", (page,)))
@@ -60,7 +60,7 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(self.memory.mint())
         elif self.path == "/forget":
             self.memory.forget()
-            self._answer(plain({}))
+            self._answer(json_reply({}))
         else:
             self._answer(self._served(json.loads(body)))
 
@@ -68,9 +68,9 @@ class Handler(BaseHTTPRequestHandler):
         model = self.path.removeprefix(RAGFLOW).split("/")[0] if self.path.startswith(RAGFLOW) else body.get("model")
         serve = SERVE.get(str(model))
         if serve is None:
-            return plain(error(f"The model {model!r} does not exist.", "model", "model_not_found"), 404)
+            return json_reply(error(f"The model {model!r} does not exist.", "model", "model_not_found"), 404)
         token = (self.headers.get("authorization") or "").removeprefix("Bearer ")
-        return serve(Asked(body, token, self.memory.note(str(model))))
+        return serve(Request(body, token, self.memory.note(str(model))))
 
     def _answer(self, reply: Reply) -> None:
         self.send_response(reply.status)

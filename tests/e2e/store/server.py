@@ -11,7 +11,7 @@ from typing import Any, Self
 from valkey import Valkey
 
 from tests.e2e.process import Process
-from tests.e2e.servers import made
+from tests.e2e.servers import installed
 
 PASSWORD = "password-of-the-store"
 ENCRYPTION_KEY = "a-key-for-what-lies-in-the-store-of-the-tests"
@@ -98,7 +98,7 @@ class StoreServer:
             "dir": str(self._folder),
             "rdbcompression": "no",
         }
-        command: list[str | Path] = [made("store") / "server"]
+        command: list[str | Path] = [installed("store") / "server"]
         for name, value in options.items():
             command += [f"--{name}", value]
         process = Process(command)

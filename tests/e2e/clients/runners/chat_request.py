@@ -5,30 +5,33 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from harness import Told, add
+from harness import Scenario, add
 
 
-def content(told: Told) -> Any:
+def content(scenario: Scenario) -> Any:
     """What the user says: the question, with the picture where the case is about one."""
-    parts = [{"type": "text", "text": told["question"]}, {"type": "image_url", "image_url": {"url": told["picture"]}}]
-    return parts if told["kind"] == "picture" else told["question"]
+    parts = [
+        {"type": "text", "text": scenario["question"]},
+        {"type": "image_url", "image_url": {"url": scenario["picture"]}},
+    ]
+    return parts if scenario["kind"] == "picture" else scenario["question"]
 
 
-def opening(told: Told) -> list[Any]:
-    return [{"role": "user", "content": content(told)}]
+def first_messages(scenario: Scenario) -> list[Any]:
+    return [{"role": "user", "content": content(scenario)}]
 
 
-def extras(told: Told) -> dict[str, Any]:
+def extras(scenario: Scenario) -> dict[str, Any]:
     """The members that only some cases have."""
-    made: dict[str, Any] = {}
-    if told["kind"] in ("tools", "rounds"):
-        made["tools"] = [{"type": "function", "function": told["tool"]}]
-        made["parallel_tool_calls"] = True
-    if told["kind"] == "stray":
-        made["extra_body"] = {"images": [told["picture"]]}
-    return made
+    members: dict[str, Any] = {}
+    if scenario["kind"] in ("tools", "rounds"):
+        members["tools"] = [{"type": "function", "function": scenario["tool"]}]
+        members["parallel_tool_calls"] = True
+    if scenario["kind"] == "extra_parameter":
+        members["extra_body"] = {"images": [scenario["picture"]]}
+    return members
 
 
-def result(known: str | None, arguments: str) -> dict[str, Any]:
+def tool_message(call_id: str | None, arguments: str) -> dict[str, Any]:
     """The message that answers the call `known` of the tool."""
-    return {"role": "tool", "tool_call_id": known, "content": str(add(**json.loads(arguments)))}
+    return {"role": "tool", "tool_call_id": call_id, "content": str(add(**json.loads(arguments)))}

@@ -17,11 +17,11 @@ TIMEOUT_S = 20.0
 STUCK_S = 90.0
 """After so long it says where it stands, and ends."""
 
-Told = dict[str, Any]
+Scenario = dict[str, Any]
 
 
 @dataclass(slots=True)
-class Seen:
+class Result:
     """`calls` are `{"id", "name", "arguments"}`, in order, over all rounds; `total` are the tokens that it counted."""
 
     text: str | None = None
@@ -37,11 +37,11 @@ class Seen:
     """How many answers and chunks were held against them."""
     error: dict[str, Any] | None = None
 
-    def called(self, known: str | None, name: str, arguments: Any) -> None:
-        self.calls = [*(self.calls or ()), {"id": known, "name": name, "arguments": arguments}]
+    def add_call(self, call_id: str | None, name: str, arguments: Any) -> None:
+        self.calls = [*(self.calls or ()), {"id": call_id, "name": name, "arguments": arguments}]
 
 
-Way = Callable[[Told, Seen], None]
+Handler = Callable[[Scenario, Result], None]
 
 
 def add(a: int, b: int, note: str) -> int:
@@ -49,7 +49,7 @@ def add(a: int, b: int, note: str) -> int:
     return a + b
 
 
-def complaint(error: BaseException) -> dict[str, Any]:
+def error_fields(error: BaseException) -> dict[str, Any]:
     return {
         "class": type(error).__name__,
         "message": str(error) or repr(error),
@@ -58,30 +58,30 @@ def complaint(error: BaseException) -> dict[str, Any]:
 
 
 @contextmanager
-def watched() -> Iterator[Seen]:
+def recorded() -> Iterator[Result]:
     """What is seen within the block, with the error that ends it."""
-    seen = Seen()
+    result = Result()
     try:
-        yield seen
+        yield result
     except Exception as error:  # noqa: BLE001 - whatever comes out of the client is the finding
-        seen.error = complaint(error)
+        result.error = error_fields(error)
 
 
-def asked() -> list[Told]:
+def read_scenarios() -> list[Scenario]:
     faulthandler.dump_traceback_later(STUCK_S, exit=True)
-    cases: list[Told] = json.load(sys.stdin)
+    cases: list[Scenario] = json.load(sys.stdin)
     return cases
 
 
-def tell(seen: Sequence[Seen]) -> None:
-    json.dump([asdict(one) for one in seen], sys.stdout)
+def write_results(results: Sequence[Result]) -> None:
+    json.dump([asdict(item) for item in results], sys.stdout)
 
 
-def play(ways: Mapping[str, Way]) -> None:
+def run_all(handlers: Mapping[str, Handler]) -> None:
     """One case after the other."""
-    found: list[Seen] = []
-    for told in asked():
-        with watched() as seen:
-            ways[told["kind"]](told, seen)
-        found.append(seen)
-    tell(found)
+    results: list[Result] = []
+    for scenario in read_scenarios():
+        with recorded() as result:
+            handlers[scenario["kind"]](scenario, result)
+        results.append(result)
+    write_results(results)

@@ -53,7 +53,7 @@ UNFINISHED = "finish_reason: Input should be 'stop', 'length' or 'content_filter
 
 
 @dataclass(slots=True)
-class Heard:
+class RecordedReply:
     """One answer: where it came from, and as much of it as came."""
 
     path: str
@@ -82,28 +82,28 @@ class Heard:
         return found
 
 
-class Ear:
+class ReplyRecorder:
     """Makes `client`, which talks as the SDK's own does, and keeps what it hears."""
 
     def __init__(self) -> None:
-        self._heard: list[Heard] = []
-        self.client = DefaultHttpxClient(event_hooks={"response": [self._listen]})
+        self._replies: list[RecordedReply] = []
+        self.client = DefaultHttpxClient(event_hooks={"response": [self._record_reply]})
 
     def faults(self) -> list[list[str]]:
         """Of each answer, chunk and error since it was last asked."""
-        heard, self._heard = self._heard, []
-        return [faults for one in heard for faults in one.faults()]
+        replies, self._replies = self._replies, []
+        return [faults for reply in replies for faults in reply.faults()]
 
-    def _listen(self, response: Any) -> None:
+    def _record_reply(self, response: Any) -> None:
         if response.is_redirect:
             return
-        heard = Heard(response.request.url.path, response.status_code, response.headers.get("content-type", ""))
-        self._heard.append(heard)
-        plain = response.iter_bytes
+        reply = RecordedReply(response.request.url.path, response.status_code, response.headers.get("content-type", ""))
+        self._replies.append(reply)
+        original = response.iter_bytes
 
         def iter_bytes(*arguments: Any) -> Iterator[bytes]:
-            for piece in plain(*arguments):
-                heard.body += piece
+            for piece in original(*arguments):
+                reply.body += piece
                 yield piece
 
         response.iter_bytes = iter_bytes
@@ -122,9 +122,9 @@ def _faults_of(kind: Any, body: bytes | bytearray) -> list[str]:
         _adapter(kind).validate_json(bytes(body), strict=True)
     except ValidationError as invalid:
         return [
-            f"{getattr(kind, '__name__', 'event')} {'.'.join(map(str, one['loc']))}: {one['msg']}, not "
-            f"{str(one['input'])[:80]}"
-            for one in invalid.errors()
+            f"{getattr(kind, '__name__', 'event')} {'.'.join(map(str, error['loc']))}: {error['msg']}, not "
+            f"{str(error['input'])[:80]}"
+            for error in invalid.errors()
         ]
     return []
 
@@ -140,19 +140,19 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 def _member(body: bytes | bytearray, name: str) -> Any:
     try:
-        said = json.loads(body)
+        document = json.loads(body)
     except ValueError:
         return None
-    return said.get(name) if isinstance(said, dict) else None
+    return document.get(name) if isinstance(document, dict) else None
 
 
 def _with_numbers(body: bytes | bytearray) -> bytes:
     """Vectors as the SDK reads them: it asks for base64, which its own type does not know."""
     try:
-        said = json.loads(body)
-        for entry in said["data"]:
+        document = json.loads(body)
+        for entry in document["data"]:
             if isinstance(entry["embedding"], str):
                 entry["embedding"] = array.array("f", base64.b64decode(entry["embedding"])).tolist()
     except (ValueError, LookupError, TypeError):
         return bytes(body)
-    return json.dumps(said).encode()
+    return json.dumps(document).encode()

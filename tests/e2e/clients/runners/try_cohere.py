@@ -6,18 +6,18 @@ import os
 import sys
 
 import cohere
-from harness import TIMEOUT_S, Seen, Told, play
+from harness import TIMEOUT_S, Result, Scenario, run_all
 
 ROOT = os.environ["OPENAI_BASE_URL"].removesuffix("/v1")
 KEY = os.environ["OPENAI_API_KEY"]
 
 
-def rerank(told: Told, seen: Seen) -> None:
-    made = {"v1": cohere.Client, "v2": cohere.ClientV2}[sys.argv[1]]
-    client = made(KEY, base_url=ROOT, timeout=TIMEOUT_S)
-    answer = client.rerank(model=told["model"], query=told["query"], documents=told["documents"])
-    seen.ranks = [[entry.index, entry.relevance_score] for entry in answer.results]
+def rerank(scenario: Scenario, result: Result) -> None:
+    client_class = {"v1": cohere.Client, "v2": cohere.ClientV2}[sys.argv[1]]
+    client = client_class(KEY, base_url=ROOT, timeout=TIMEOUT_S)
+    answer = client.rerank(model=scenario["model"], query=scenario["query"], documents=scenario["documents"])
+    result.ranks = [[entry.index, entry.relevance_score] for entry in answer.results]
 
 
 if __name__ == "__main__":
-    play({"rerank": rerank})
+    run_all({"rerank": rerank})

@@ -5,72 +5,72 @@ from __future__ import annotations
 from typing import Any
 
 from chat_request import content
-from harness import TIMEOUT_S, Seen, Told, add, play
+from harness import TIMEOUT_S, Result, Scenario, add, run_all
 from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 
-adding = tool(add)
+add_tool = tool(add)
 
 
-def model_of(told: Told) -> Any:
+def model_of(scenario: Scenario) -> Any:
     model = ChatOpenAI(
-        model=told["model"],
-        temperature=told["temperature"],
-        max_tokens=told["max_tokens"],
+        model=scenario["model"],
+        temperature=scenario["temperature"],
+        max_tokens=scenario["max_tokens"],
         max_retries=0,
         timeout=TIMEOUT_S,
         stream_usage=True,
-        use_responses_api=told["kind"] == "responses",
-        extra_body={"images": [told["picture"]]} if told["kind"] == "stray" else None,
+        use_responses_api=scenario["kind"] == "responses",
+        extra_body={"images": [scenario["picture"]]} if scenario["kind"] == "extra_parameter" else None,
     )
-    return model.bind_tools([adding]) if told["kind"] in ("tools", "rounds") else model
+    return model.bind_tools([add_tool]) if scenario["kind"] in ("tools", "rounds") else model
 
 
-def opening(told: Told) -> list[Any]:
-    return [HumanMessage(content(told))]
+def first_messages(scenario: Scenario) -> list[Any]:
+    return [HumanMessage(content(scenario))]
 
 
-def once(told: Told, model: Any, messages: list[Any], seen: Seen) -> Any:
-    if told["streams"]:
+def chat_once(scenario: Scenario, model: Any, messages: list[Any], result: Result) -> Any:
+    if scenario["streams"]:
         answer = None
         for chunk in model.stream(messages):
             answer = chunk if answer is None else answer + chunk
         assert answer is not None, "no chunk"
     else:
         answer = model.invoke(messages)
-    seen.text, seen.finish = answer.text or None, answer.response_metadata.get("finish_reason")
-    seen.total = answer.usage_metadata and answer.usage_metadata["total_tokens"]
+    result.text, result.finish = answer.text or None, answer.response_metadata.get("finish_reason")
+    result.total = answer.usage_metadata and answer.usage_metadata["total_tokens"]
     for call in answer.tool_calls:
-        seen.called(call["id"], call["name"], call["args"])
+        result.add_call(call["id"], call["name"], call["args"])
     return answer
 
 
-def chat(told: Told, seen: Seen) -> None:
-    once(told, model_of(told), opening(told), seen)
+def chat(scenario: Scenario, result: Result) -> None:
+    chat_once(scenario, model_of(scenario), first_messages(scenario), result)
 
 
-def rounds(told: Told, seen: Seen) -> None:
-    model, messages = model_of(told), opening(told)
-    for _ in range(told["rounds"] + 1):
-        answer = once(told, model, messages, seen)
+def rounds(scenario: Scenario, result: Result) -> None:
+    model, messages = model_of(scenario), first_messages(scenario)
+    for _ in range(scenario["rounds"] + 1):
+        answer = chat_once(scenario, model, messages, result)
         if not answer.tool_calls:
             return
         messages.append(answer)
         messages += [ToolMessage(str(add(**call["args"])), tool_call_id=call["id"]) for call in answer.tool_calls]
 
 
-def embed(told: Told, seen: Seen) -> None:
+def embed(scenario: Scenario, result: Result) -> None:
     model = OpenAIEmbeddings(
-        model=told["model"],
+        model=scenario["model"],
         max_retries=0,
         timeout=TIMEOUT_S,
         check_embedding_ctx_length=False,  # with it LangChain sends token ids, and wants the network for its tokenizer
     )
-    seen.vectors = model.embed_documents(told["texts"])
+    result.vectors = model.embed_documents(scenario["texts"])
 
 
-WAYS = {"chat": chat, "tools": chat, "picture": chat, "stray": chat, "responses": chat, "rounds": rounds}
+HANDLERS = {"chat": chat, "tools": chat, "picture": chat, "extra_parameter": chat, "responses": chat, "rounds": rounds}
 
 if __name__ == "__main__":
-    play({**WAYS, "embed": embed, "embed_many": embed})
+    run_all({**HANDLERS, "embed": embed, "embed_many": embed})

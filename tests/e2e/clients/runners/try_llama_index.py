@@ -6,7 +6,7 @@ import asyncio
 import os
 from typing import Any
 
-from harness import TIMEOUT_S, Seen, Told, add, play
+from harness import TIMEOUT_S, Result, Scenario, add, run_all
 from llama_index.core.agent.workflow import FunctionAgent, ToolCall
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -18,73 +18,84 @@ from llama_index.core.tools import FunctionTool
 from llama_index.embeddings.openai_like import OpenAILikeEmbedding
 from llama_index.llms.openai_like import OpenAILike
 
-WHERE = {"api_base": os.environ["OPENAI_BASE_URL"], "api_key": os.environ["OPENAI_API_KEY"]}
-adding = FunctionTool.from_defaults(add)
+ENDPOINT = {"api_base": os.environ["OPENAI_BASE_URL"], "api_key": os.environ["OPENAI_API_KEY"]}
+add_tool = FunctionTool.from_defaults(add)
 
 
-def model_of(told: Told) -> Any:
-    stray = {"extra_body": {"images": [told["picture"]]}} if told["kind"] == "stray" else {}
+def model_of(scenario: Scenario) -> Any:
+    extra = {"extra_body": {"images": [scenario["picture"]]}} if scenario["kind"] == "extra_parameter" else {}
     return OpenAILike(
-        **WHERE,
-        model=told["model"],
-        temperature=told["temperature"],
-        max_tokens=told["max_tokens"],
+        **ENDPOINT,
+        model=scenario["model"],
+        temperature=scenario["temperature"],
+        max_tokens=scenario["max_tokens"],
         is_chat_model=True,
         is_function_calling_model=True,
         max_retries=0,
         timeout=TIMEOUT_S,
-        additional_kwargs=stray,
+        additional_kwargs=extra,
     )
 
 
-def opening(told: Told) -> Any:
-    picture = [ImageBlock(url=told["picture"])] if told["kind"] == "picture" else []
-    return ChatMessage(role=MessageRole.USER, blocks=[TextBlock(text=told["question"]), *picture])
+def first_message(scenario: Scenario) -> Any:
+    picture = [ImageBlock(url=scenario["picture"])] if scenario["kind"] == "picture" else []
+    return ChatMessage(role=MessageRole.USER, blocks=[TextBlock(text=scenario["question"]), *picture])
 
 
-def chat(told: Told, seen: Seen) -> None:
-    model, messages = model_of(told), [opening(told)]
-    if told["streams"]:
+def chat(scenario: Scenario, result: Result) -> None:
+    model, messages = model_of(scenario), [first_message(scenario)]
+    if scenario["streams"]:
         *_, answer = model.stream_chat(messages)
     else:
         answer = model.chat(messages)
-    seen.text = answer.message.content or None
+    result.text = answer.message.content or None
 
 
-def tools(told: Told, seen: Seen) -> None:
-    model, asked = model_of(told), {"tools": [adding], "user_msg": opening(told), "allow_parallel_tool_calls": True}
-    if told["streams"]:
-        *_, answer = model.stream_chat_with_tools(**asked)
-    else:
-        answer = model.chat_with_tools(**asked)
-    seen.text = answer.message.content or None
-    for call in model.get_tool_calls_from_response(answer):
-        seen.called(call.tool_id, call.tool_name, call.tool_kwargs)
-
-
-def rounds(told: Told, seen: Seen) -> None:
-    asyncio.run(played(told, seen))
-
-
-async def played(told: Told, seen: Seen) -> None:
-    agent = FunctionAgent(
-        tools=[adding], llm=model_of(told), streaming=told["streams"], allow_parallel_tool_calls=True, timeout=60
+def tools(scenario: Scenario, result: Result) -> None:
+    model, parameters = (
+        model_of(scenario),
+        {"tools": [add_tool], "user_msg": first_message(scenario), "allow_parallel_tool_calls": True},
     )
-    handler = agent.run(told["question"], max_iterations=told["rounds"] + 2)
+    if scenario["streams"]:
+        *_, answer = model.stream_chat_with_tools(**parameters)
+    else:
+        answer = model.chat_with_tools(**parameters)
+    result.text = answer.message.content or None
+    for call in model.get_tool_calls_from_response(answer):
+        result.add_call(call.tool_id, call.tool_name, call.tool_kwargs)
+
+
+def rounds(scenario: Scenario, result: Result) -> None:
+    asyncio.run(run_agent(scenario, result))
+
+
+async def run_agent(scenario: Scenario, result: Result) -> None:
+    agent = FunctionAgent(
+        tools=[add_tool],
+        llm=model_of(scenario),
+        streaming=scenario["streams"],
+        allow_parallel_tool_calls=True,
+        timeout=60,
+    )
+    handler = agent.run(scenario["question"], max_iterations=scenario["rounds"] + 2)
     async for event in handler.stream_events():
         if isinstance(event, ToolCall):
-            seen.called(event.tool_id, event.tool_name, event.tool_kwargs)
-    seen.text = (await handler).response.content
+            result.add_call(event.tool_id, event.tool_name, event.tool_kwargs)
+    result.text = (await handler).response.content
 
 
-def embed(told: Told, seen: Seen) -> None:
+def embed(scenario: Scenario, result: Result) -> None:
     model = OpenAILikeEmbedding(
-        **WHERE, model_name=told["model"], embed_batch_size=len(told["texts"]), max_retries=0, timeout=TIMEOUT_S
+        **ENDPOINT,
+        model_name=scenario["model"],
+        embed_batch_size=len(scenario["texts"]),
+        max_retries=0,
+        timeout=TIMEOUT_S,
     )
-    seen.vectors = model.get_text_embedding_batch(told["texts"])
+    result.vectors = model.get_text_embedding_batch(scenario["texts"])
 
 
-WAYS = {"chat": chat, "tools": tools, "picture": chat, "stray": chat, "rounds": rounds}
+HANDLERS = {"chat": chat, "tools": tools, "picture": chat, "extra_parameter": chat, "rounds": rounds}
 
 if __name__ == "__main__":
-    play({**WAYS, "embed": embed, "embed_many": embed})
+    run_all({**HANDLERS, "embed": embed, "embed_many": embed})

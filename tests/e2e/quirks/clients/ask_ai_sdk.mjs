@@ -6,18 +6,18 @@ import process from 'node:process';
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible';
 import { embedMany, generateText, jsonSchema, streamText, tool } from 'ai';
 
-const { makeAll } = await import(`${process.env.BESIDE}/calls.mjs`);
+const { runAll } = await import(`${process.env.CLIENT_FOLDER}/calls.mjs`);
 const PROMPT = 'What colour is the sky?';
 globalThis.AI_SDK_LOG_WARNINGS = false;
 
-function complaint(error) {
+function errorFields(error) {
   const inner = error?.lastError ?? error;
-  const told = inner?.data?.error ?? inner?.error ?? {};
+  const reported = inner?.data?.error ?? inner?.error ?? {};
   return {
     class: inner?.constructor?.name ?? typeof inner,
     message: String(inner?.message ?? (typeof inner === 'string' ? inner : JSON.stringify(inner))),
     status: inner?.statusCode ?? null,
-    code: told.code ?? null,
+    code: reported.code ?? null,
     retry_after: inner?.responseHeaders?.['retry-after'] ?? null,
     should_retry: inner?.responseHeaders?.['x-should-retry'] ?? null,
   };
@@ -50,48 +50,48 @@ function counted(usage) {
 
 const FINISH = { 'tool-calls': 'tool_calls', 'content-filter': 'content_filter' };
 
-const ways = {
-  async plain(model, body, seen) {
+const handlers = {
+  async plain(model, body, result) {
     const answer = await generateText({ model: provider(body)(model), prompt: PROMPT, tools: tools(body), maxRetries: 0 });
-    seen.text = answer.text;
-    seen.calls = answer.toolCalls.map((call) => [call.toolName, JSON.stringify(call.input)]);
-    seen.finish = FINISH[answer.finishReason] ?? answer.finishReason;
-    seen.usage = counted(answer.usage);
+    result.text = answer.text;
+    result.calls = answer.toolCalls.map((call) => [call.toolName, JSON.stringify(call.input)]);
+    result.finish = FINISH[answer.finishReason] ?? answer.finishReason;
+    result.usage = counted(answer.usage);
   },
-  async raw(model, body, seen) {
+  async raw(model, body, result) {
     const { stream } = await provider(body)(model).doStream({
       prompt: [{ role: 'user', content: [{ type: 'text', text: PROMPT }] }],
     });
     for await (const part of stream) {
-      seen.chunks += 1;
-      if (part.type === 'text-delta') seen.text += part.delta;
-      if (part.type === 'tool-call') seen.calls.push([part.toolName, part.input]);
-      if (part.type === 'error') seen.error ??= complaint(part.error);
+      result.chunks += 1;
+      if (part.type === 'text-delta') result.text += part.delta;
+      if (part.type === 'tool-call') result.calls.push([part.toolName, part.input]);
+      if (part.type === 'error') result.error ??= errorFields(part.error);
       if (part.type === 'finish') {
         const reason = part.finishReason?.unified ?? part.finishReason;
-        seen.finish = FINISH[reason] ?? reason;
+        result.finish = FINISH[reason] ?? reason;
         const { inputTokens, outputTokens } = part.usage;
         if (inputTokens?.total != null)
-          seen.usage = { total_tokens: inputTokens.total + outputTokens.total };
+          result.usage = { total_tokens: inputTokens.total + outputTokens.total };
       }
     }
   },
-  async helper(model, body, seen) {
+  async helper(model, body, result) {
     const answer = streamText({
       model: provider(body)(model), prompt: PROMPT, tools: tools(body), maxRetries: 0, onError: () => {},
     });
     for await (const part of answer.fullStream) {
-      seen.chunks += 1;
-      if (part.type === 'text-delta') seen.text += part.text;
-      if (part.type === 'tool-call') seen.calls.push([part.toolName, JSON.stringify(part.input)]);
-      if (part.type === 'error') seen.error ??= complaint(part.error);
+      result.chunks += 1;
+      if (part.type === 'text-delta') result.text += part.text;
+      if (part.type === 'tool-call') result.calls.push([part.toolName, JSON.stringify(part.input)]);
+      if (part.type === 'error') result.error ??= errorFields(part.error);
       if (part.type === 'finish') {
-        seen.finish = FINISH[part.finishReason] ?? part.finishReason;
-        seen.usage = counted(part.totalUsage);
+        result.finish = FINISH[part.finishReason] ?? part.finishReason;
+        result.usage = counted(part.totalUsage);
       }
     }
   },
-  async embed(model, { input, ...body }, seen) {
+  async embed(model, { input, ...body }, result) {
     const upstream = createOpenAICompatible({
       name: 'upstream',
       baseURL: process.env.OPENAI_BASE_URL,
@@ -101,9 +101,9 @@ const ways = {
     const answer = await embedMany({
       model: upstream.embeddingModel(model), values: input, maxRetries: 0, providerOptions: options,
     });
-    seen.vectors = answer.embeddings;
-    seen.usage = { total_tokens: answer.usage.tokens };
+    result.vectors = answer.embeddings;
+    result.usage = { total_tokens: answer.usage.tokens };
   },
 };
 
-await makeAll(ways, complaint);
+await runAll(handlers, errorFields);

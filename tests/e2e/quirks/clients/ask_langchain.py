@@ -8,15 +8,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from calls import TIMEOUT_S, Asked, Seen, make_all
+from calls import TIMEOUT_S, Call, Result, run_all
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 
-OWN = ("tools",)
+NATIVE_PARAMETERS = ("tools",)
 """Members that go through LangChain's own door; the rest goes into the request as it is."""
 
 
-def chat(call: Asked, *, streaming: bool) -> Any:
-    extra = {name: value for name, value in call["body"].items() if name not in OWN}
+def chat(call: Call, *, streaming: bool) -> Any:
+    extra = {name: value for name, value in call["body"].items() if name not in NATIVE_PARAMETERS}
     model = ChatOpenAI(
         model=call["model"],
         max_retries=call["repeats"],
@@ -29,37 +29,37 @@ def chat(call: Asked, *, streaming: bool) -> Any:
     return model.bind(tools=call["body"]["tools"]) if "tools" in call["body"] else model
 
 
-def note(message: Any, seen: Seen) -> None:
+def record_message(message: Any, result: Result) -> None:
     used = message.usage_metadata
-    seen.usage = used and {
+    result.usage = used and {
         "prompt_tokens": used["input_tokens"],
         "completion_tokens": used["output_tokens"],
         "total_tokens": used["total_tokens"],
     }
-    seen.text = message.text if isinstance(message.text, str) else message.text()
-    seen.finish = message.response_metadata.get("finish_reason")
-    seen.calls = {at: [call["name"], json.dumps(call["args"])] for at, call in enumerate(message.tool_calls)}
+    result.text = message.text if isinstance(message.text, str) else message.text()
+    result.finish = message.response_metadata.get("finish_reason")
+    result.calls = {at: [call["name"], json.dumps(call["args"])] for at, call in enumerate(message.tool_calls)}
 
 
-def plain(call: Asked, seen: Seen) -> None:
-    note(chat(call, streaming=False).invoke("What colour is the sky?"), seen)
+def plain(call: Call, result: Result) -> None:
+    record_message(chat(call, streaming=False).invoke("What colour is the sky?"), result)
 
 
-def raw(call: Asked, seen: Seen) -> None:
+def raw(call: Call, result: Result) -> None:
     gathered = None
     for chunk in chat(call, streaming=True).stream("What colour is the sky?"):
-        seen.chunks += 1
-        seen.text += chunk.text if isinstance(chunk.text, str) else chunk.text()
+        result.chunks += 1
+        result.text += chunk.text if isinstance(chunk.text, str) else chunk.text()
         gathered = chunk if gathered is None else gathered + chunk
     if gathered is not None:
-        note(gathered, seen)
+        record_message(gathered, result)
 
 
-def helper(call: Asked, seen: Seen) -> None:
-    note(chat(call, streaming=True).invoke("What colour is the sky?"), seen)
+def helper(call: Call, result: Result) -> None:
+    record_message(chat(call, streaming=True).invoke("What colour is the sky?"), result)
 
 
-def embed(call: Asked, seen: Seen) -> None:
+def embed(call: Call, result: Result) -> None:
     rest = {name: value for name, value in call["body"].items() if name != "input"}
     model = OpenAIEmbeddings(
         model=call["model"],
@@ -68,11 +68,11 @@ def embed(call: Asked, seen: Seen) -> None:
         check_embedding_ctx_length=False,  # with it LangChain sends token ids, and wants the network for its tokenizer
         model_kwargs={"extra_body": rest},
     )
-    seen.vectors = model.embed_documents(call["body"]["input"])
+    result.vectors = model.embed_documents(call["body"]["input"])
 
 
-WAYS = {"plain": plain, "raw": raw, "helper": helper, "embed": embed}
+HANDLERS = {"plain": plain, "raw": raw, "helper": helper, "embed": embed}
 
 
 if __name__ == "__main__":
-    make_all(WAYS)
+    run_all(HANDLERS)

@@ -4,10 +4,10 @@ import process from 'node:process';
 
 import OpenAI from 'openai';
 
-const { makeAll } = await import(`${process.env.BESIDE}/calls.mjs`);
+const { runAll } = await import(`${process.env.CLIENT_FOLDER}/calls.mjs`);
 const client = new OpenAI({ maxRetries: 0, timeout: 20_000 });
 
-function complaint(error) {
+function errorFields(error) {
   return {
     class: error.constructor.name,
     message: String(error.message),
@@ -18,48 +18,48 @@ function complaint(error) {
   };
 }
 
-function whole(answer, seen) {
-  seen.usage = answer.usage ?? null;
+function whole(answer, result) {
+  result.usage = answer.usage ?? null;
   for (const choice of answer.choices ?? []) {
-    seen.role = choice.message.role;
-    seen.finish = choice.finish_reason;
-    seen.text += choice.message.content ?? '';
-    for (const call of choice.message.tool_calls ?? []) seen.calls.push([call.function.name, call.function.arguments]);
+    result.role = choice.message.role;
+    result.finish = choice.finish_reason;
+    result.text += choice.message.content ?? '';
+    for (const call of choice.message.tool_calls ?? []) result.calls.push([call.function.name, call.function.arguments]);
   }
 }
 
-const ways = {
-  async plain(model, body, seen, options) {
-    whole(await client.chat.completions.create({ ...body, model }, options), seen);
+const handlers = {
+  async plain(model, body, result, options) {
+    whole(await client.chat.completions.create({ ...body, model }, options), result);
   },
-  async raw(model, body, seen, options) {
+  async raw(model, body, result, options) {
     const byIndex = new Map();
     for await (const chunk of await client.chat.completions.create({ ...body, model, stream: true }, options)) {
-      seen.chunks += 1;
-      seen.usage = chunk.usage ?? seen.usage;
+      result.chunks += 1;
+      result.usage = chunk.usage ?? result.usage;
       for (const choice of chunk.choices ?? []) {
-        seen.finish = choice.finish_reason || seen.finish;
-        seen.text += choice.delta.content ?? '';
+        result.finish = choice.finish_reason || result.finish;
+        result.text += choice.delta.content ?? '';
         for (const call of choice.delta.tool_calls ?? []) {
           if (!byIndex.has(call.index)) byIndex.set(call.index, ['', '']);
           const known = byIndex.get(call.index);
           known[0] += call.function.name ?? '';
           known[1] += call.function.arguments ?? '';
-          seen.calls = [...byIndex.values()];
+          result.calls = [...byIndex.values()];
         }
       }
     }
   },
-  async helper(model, body, seen, options) {
+  async helper(model, body, result, options) {
     const stream = client.chat.completions.stream({ ...body, model }, options);
-    for await (const _ of stream) seen.chunks += 1;
-    whole(await stream.finalChatCompletion(), seen);
+    for await (const _ of stream) result.chunks += 1;
+    whole(await stream.finalChatCompletion(), result);
   },
-  async embed(model, body, seen) {
+  async embed(model, body, result) {
     const answer = await client.embeddings.create({ ...body, model });
-    seen.usage = answer.usage ?? null;
-    seen.vectors = answer.data.map((entry) => entry.embedding);
+    result.usage = answer.usage ?? null;
+    result.vectors = answer.data.map((entry) => entry.embedding);
   },
 };
 
-await makeAll(ways, complaint);
+await runAll(handlers, errorFields);

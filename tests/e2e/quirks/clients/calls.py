@@ -1,6 +1,6 @@
 """The calls on stdin: each is made once, what was seen of each goes to stdout, in order.
 
-OPENAI_BASE_URL and OPENAI_API_KEY are all that a client is told. A call is `{"model", "way", "body", "repeats"}`;
+OPENAI_BASE_URL and OPENAI_API_KEY are all that a client is told. A call is `{"model", "mode", "body", "repeats"}`;
 what was seen is `{"text", "calls", "usage", "finish", "role", "chunks", "vectors", "error"}`.
 """
 
@@ -18,10 +18,10 @@ TIMEOUT_S = 20.0
 STUCK_S = 90.0
 """After so long it says where it stands, and ends."""
 
-Asked = dict[str, Any]
+Call = dict[str, Any]
 
 
-class Seen:
+class Result:
     def __init__(self) -> None:
         self.text = ""
         self.calls: dict[Any, list[str]] = {}
@@ -32,14 +32,14 @@ class Seen:
         self.vectors: list[Any] | None = None
 
     def as_json(self, error: BaseException | None) -> dict[str, Any]:
-        told = None if error is None else complaint(error)
-        return vars(self) | {"calls": list(self.calls.values()), "error": told}
+        error_json = None if error is None else error_fields(error)
+        return vars(self) | {"calls": list(self.calls.values()), "error": error_json}
 
 
-Way = Callable[[Asked, Seen], None]
+Handler = Callable[[Call, Result], None]
 
 
-def complaint(error: BaseException) -> dict[str, Any]:
+def error_fields(error: BaseException) -> dict[str, Any]:
     """What a person or a program can read of it."""
     reply = getattr(error, "response", None)
     headers = {} if reply is None else reply.headers
@@ -53,16 +53,16 @@ def complaint(error: BaseException) -> dict[str, Any]:
     }
 
 
-def seen_of(call: Asked, way: Way) -> dict[str, Any]:
-    seen, failed = Seen(), None
+def run_call(call: Call, handler: Handler) -> dict[str, Any]:
+    result, failed = Result(), None
     try:
-        way(call, seen)
+        handler(call, result)
     except Exception as error:  # noqa: BLE001 - whatever comes out of the client is the finding
         failed = error
-    return seen.as_json(failed)
+    return result.as_json(failed)
 
 
-def make_all(ways: Mapping[str, Way]) -> None:
+def run_all(handlers: Mapping[str, Handler]) -> None:
     faulthandler.dump_traceback_later(STUCK_S, exit=True)
     with ThreadPoolExecutor(PARALLEL) as pool:
-        json.dump(list(pool.map(lambda call: seen_of(call, ways[call["way"]]), json.load(sys.stdin))), sys.stdout)
+        json.dump(list(pool.map(lambda call: run_call(call, handlers[call["mode"]]), json.load(sys.stdin))), sys.stdout)
