@@ -1,7 +1,7 @@
-"""Real clients from PyPI and npm, each in an environment of its own, through gatepass over a strict upstream.
+"""Real clients from PyPI and npm, each in a separate environment, through gatepass to a strict upstream.
 
-The upstream refuses what it does not know, and its models refuse streams, temperatures, or answers that are no
-streams. `python -m tests.e2e.clients --write` puts the table into docs/compatibility.md.
+The upstream rejects unknown parameters. Its models reject streams, temperatures or requests without `stream`.
+`python -m tests.e2e.clients --write` updates the table of docs/compatibility.md.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.e2e.clients.upstream import ACCEPTS_ALL, NO_STREAM, NO_TEMPERATURE, O
 from tests.e2e.quirks.assessment import Outcome
 
 CHECKED = [client.title for client in CLIENTS if client.runner == "try_openai.py"]
-"""Those that hold every answer against the types of OpenAI's SDK."""
+"""The clients whose runner validates every reply by the types of OpenAI's SDK."""
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def measurement(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measuremen
 
 @pytest.fixture
 def both_paths(measurement: Measurement, request: pytest.FixtureRequest) -> tuple[PathResults, PathResults]:
-    """Measured as far as the test looks: the client of its `title`, or all. One client takes seconds, all a minute."""
+    """The results of the client `title`, or of all clients if the test has no `title`."""
     callspec = getattr(request.node, "callspec", None)
     for client in CLIENTS:
         if callspec is None or callspec.params["title"] == client.title:
@@ -40,7 +40,7 @@ def both_paths(measurement: Measurement, request: pytest.FixtureRequest) -> tupl
 
 @pytest.fixture
 def direct(both_paths: tuple[PathResults, PathResults]) -> PathResults:
-    """Straight at the upstream."""
+    """The results without gatepass."""
     return both_paths[0]
 
 
@@ -54,12 +54,12 @@ def test_every_client_gets_what_it_asks_for(via_gatepass: PathResults, title: st
     assert via_gatepass.failures(title) == []
 
 
-def test_gatepass_meets_nothing_that_it_did_not_expect(via_gatepass: PathResults):
+def test_gatepass_logs_no_unexpected_exception(via_gatepass: PathResults):
     assert [trace for traces in via_gatepass.traces.values() for trace in traces] == []
 
 
 @pytest.mark.parametrize("title", [client.title for client in CLIENTS if "chat" in client.kinds])
-def test_straight_only_the_model_that_takes_all_answers_whole(direct: PathResults, title: str):
+def test_without_gatepass_only_the_model_that_accepts_all_returns_whole_replies(direct: PathResults, title: str):
     plain_chats = {
         scenario: assessment
         for scenario, assessment in direct.assessments[title].items()
@@ -80,7 +80,7 @@ def test_every_answer_and_chunk_is_valid_by_the_types_of_the_sdk(via_gatepass: P
 
 
 @pytest.mark.parametrize("title", CHECKED)
-def test_straight_not_every_chunk_is_valid(direct: PathResults, title: str):
+def test_without_gatepass_some_chunks_are_invalid(direct: PathResults, title: str):
     assert any(result["invalid"] for result in direct.results[title].values())
 
 
@@ -98,7 +98,7 @@ def test_ten_rounds_of_parallel_calls_are_the_same_plain_emulated_and_aggregated
 def test_the_upstream_is_asked_for_streams_and_whole_answers_as_each_model_has_them(
     via_gatepass: PathResults, title: str
 ):
-    """So each round above was a stream relayed, made of a whole answer, or gathered into one, as the table says."""
+    """So each round above was a relayed stream, a synthesized stream or an aggregated reply."""
     answered = via_gatepass.answered[title]
     each = answered[f"{ACCEPTS_ALL} whole"]
     assert each > ROUNDS

@@ -1,4 +1,4 @@
-"""Every row of the list of quirks, through gatepass, with the real clients; straight at the upstream it is printed."""
+"""Every row of docs/quirks.md with the real clients through gatepass. The results without gatepass are printed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.e2e.quirks.rows import ROWS
 from tests.e2e.quirks.table import lines, summary
 
 HANDFUL = 6
-"""More requests than calls that a row may cost: what is learned is learned once for all clients."""
+"""Allowed requests of a row beyond its calls: gatepass learns a rule once for all clients."""
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def via_gatepass(tmp_path_factory: pytest.TempPathFactory) -> PathResults:
 
 
 def failures_of(side: PathResults, row: Row) -> list[str]:
-    """What went wrong in `row`, by client."""
+    """Return the failures of `row`, by client."""
     return [
         f"{title}, {mode}: {assessment.outcome} {assessment.reason}"
         for title, assessments in side.assessments.items()

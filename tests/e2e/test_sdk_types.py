@@ -1,7 +1,7 @@
-"""Whatever an upstream does, all that a client is sent is valid by the types of OpenAI's SDK for Python, strictly.
+"""Every reply of gatepass is valid by the types of OpenAI's SDK for Python, strictly, for every upstream of quirks.
 
-`test_clients.py` holds it over an upstream that does all well, for every operation. Here are the upstreams of the table
-of quirks, which lie, refuse and break off; and gatepass's own refusal.
+`test_clients.py` tests this for every operation of an upstream without quirks. This module uses the upstreams of the
+table of quirks, and gatepass's own rejection of a wrong key.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.e2e.servers import installed
 SDKS = {client.title: client for client in measurement.CLIENTS if client.runner == "try_openai.py"}
 CALLS: Calls = [(row, mode) for row in ROWS for mode in row.modes]
 Validations = list[dict[str, Any]]
-"""What validate_openai.py prints, call by call."""
+"""The output of validate_openai.py, one object for each call."""
 
 
 def validate(sdk: Client, url: str) -> Validations:
@@ -56,7 +56,7 @@ def invalid(results: Validations) -> list[str]:
 
 @pytest.fixture(scope="module")
 def via_gatepass(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Validations]:
-    """Of each version, all over one gatepass."""
+    """The validations of each SDK version through one gatepass."""
     folder = tmp_path_factory.mktemp("types")
     with upstream() as upstream_url, gatepass(folder, upstream_url) as url, ThreadPoolExecutor(len(SDKS)) as pool:
         return dict(zip(SDKS, pool.map(lambda sdk: validate(sdk, url), SDKS.values()), strict=True))
@@ -70,7 +70,7 @@ def test_every_answer_chunk_and_error_is_valid_whatever_the_upstream_does(
 
 
 @pytest.mark.parametrize("title", SDKS)
-def test_every_call_ended_in_something_that_was_held(via_gatepass: Mapping[str, Validations], title: str):
+def test_every_call_has_a_validated_reply(via_gatepass: Mapping[str, Validations], title: str):
     ends = list(zip(CALLS, via_gatepass[title], strict=True))
     assert [call for call, result in ends if not result["checked"]] == []
     assert [
@@ -78,7 +78,7 @@ def test_every_call_ended_in_something_that_was_held(via_gatepass: Mapping[str, 
     ] == []
 
 
-def test_straight_a_third_of_the_rows_send_what_is_not_valid():
+def test_without_gatepass_a_third_of_the_rows_send_invalid_replies():
     with upstream() as url:
         results = validate(next(iter(SDKS.values())), url)
     rows = {row.model for (row, _), result in zip(CALLS, results, strict=True) if result["invalid"]}

@@ -1,7 +1,7 @@
 """Measure the table of clients and print it: `python -m tests.e2e.clients [--write] [WORD …]`.
 
-`--write` puts it into docs/compatibility.md. Words choose the clients whose title holds one of them. What went wrong
-through gatepass goes to stderr, with the reason; with `--straight` what went wrong without it, too.
+`--write` updates docs/compatibility.md. WORDs select the clients whose title contains one of them. stderr lists the
+failures through gatepass with their reasons. `--direct` also lists the failures without gatepass.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> None:
     direct, via_gatepass = measurement.direct, measurement.via_gatepass
     table = text(clients, direct, via_gatepass)
     print(table)
-    if "--straight" in arguments:
+    if "--direct" in arguments:
         print(*failures(direct), sep="\n", end="\n\n", file=sys.stderr)
     print(*failures(via_gatepass), sep="\n", file=sys.stderr)
     print(f"{time.monotonic() - began_s:.0f} s", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What a client made of a case: right, an error, wrong without an error, or nothing and no error."""
+"""Compare the result of a client with the expected one: right, an error, wrong, or empty."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tests.e2e.quirks.assessment import Assessment, Outcome
 from tests.integration.strict_azure import USAGE
 
 Result = Mapping[str, Any]
-"""What a runner printed of one case."""
+"""The JSON object that a runner printed for one scenario."""
 NOTHING = {field.name: None for field in fields(Expected)}
 
 
 def assess(scenario: Scenario, result: Result, reports: Collection[str]) -> Assessment:
-    """`shows`: what can be seen with this client, of `finish` and `total`."""
+    """Assess one result. `reports`: which of `finish` and `total` this client reports."""
     if result["error"] is not None:
         error = result["error"]
         return Assessment(Outcome.ERROR, f"{error['class']} {error['status'] or ''}: {error['message'][:300]}")

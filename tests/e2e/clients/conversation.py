@@ -1,7 +1,7 @@
-"""What the strict upstream says: a text, what it sees in a picture, and a sum that takes ten rounds of parallel calls.
+"""The chat replies of the strict upstream: a text, a description of a picture, and ten rounds of parallel tool calls.
 
-Its answers depend on all that was sent before: a call whose arguments were put together wrongly, a result that got
-lost, or a picture that did not arrive is refused, and no answer can be right by chance.
+Each reply depends on the whole conversation so far. The upstream rejects a tool call with wrong arguments, a missing
+tool result and a changed picture, so no reply is right by chance.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.integration.strict_azure import TEXT, Refused
 
 QUESTION = "What colour is the sky? 蓝"
 PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
-"""A PNG of one point."""
+"""A PNG of one pixel."""
 PICTURE_ANSWER = f"A picture of {len(base64.b64decode(PICTURE))} bytes, and the sky is 蓝."
 ROUNDS = 10
 PARAMETERS = {
@@ -31,7 +31,7 @@ Message = dict[str, Any]
 
 
 def calls_of(number: int, total: int) -> list[Call]:
-    """The calls of round `number`, two or three: they take up the total of the rounds before."""
+    """Return the two or three calls of round `number`. Their arguments contain the `total` of the earlier rounds."""
     return [
         {
             "id": f"call_{number}_{index}",
@@ -43,13 +43,13 @@ def calls_of(number: int, total: int) -> list[Call]:
 
 
 def total_of(calls: list[Call]) -> int:
-    """The total after `calls`, kept short."""
+    """Return the total after `calls`, modulo 1,000."""
     total: int = sum(call["arguments"]["a"] + call["arguments"]["b"] for call in calls)
     return total % 1000
 
 
 def full_conversation() -> tuple[list[Call], str]:
-    """Every call of the conversation in order, and its last words."""
+    """Return all calls of the conversation in order, and its final text."""
     made: list[Call] = []
     total = 0
     for number in range(ROUNDS):
@@ -64,10 +64,10 @@ def final_text(total: int) -> str:
 
 
 def message(body: Mapping[str, Any]) -> Message:
-    """The answer to a chat; raises Refused where the conversation is not as it must have come about."""
+    """Return the reply to a chat; raise Refused if the conversation is incomplete or changed."""
     messages = body["messages"]
     if not any(QUESTION in text for text in _texts(messages)):
-        raise Refused("The question got lost.", param="messages")
+        raise Refused("The question is missing.", param="messages")
     if body.get("tools"):
         return _next_round(body, messages)
     pictures = _pictures(messages)
@@ -78,7 +78,7 @@ def message(body: Mapping[str, Any]) -> Message:
 
 def _next_round(body: Mapping[str, Any], messages: list[Message]) -> Message:
     if [tool["function"]["name"] for tool in body["tools"]] != [TOOL["name"]]:
-        raise Refused("The tool got lost.", param="tools")
+        raise Refused("The tool is missing.", param="tools")
     number, total = _check_rounds(messages)
     if number == ROUNDS:
         return {"role": "assistant", "content": final_text(total)}
@@ -91,7 +91,7 @@ def _tool_call(call: Call) -> dict[str, Any]:
 
 
 def _check_rounds(messages: list[Message]) -> tuple[int, int]:
-    """How many rounds were played, and their total."""
+    """Return the number of completed rounds and their total; raise Refused if one was changed."""
     number, total = 0, 0
     for at, one in enumerate(messages):
         if one["role"] == "assistant" and one.get("tool_calls"):
@@ -123,7 +123,7 @@ def _check_results(following: list[Message], calls: list[Call]) -> None:
 
 
 def _number(content: Any) -> int | None:
-    """The first number of a result; clients wrap it each in their own way."""
+    """Return the first number of a result, because clients format results differently."""
     found = re.search(r"\d+", content if isinstance(content, str) else json.dumps(content))
     return None if found is None else int(found[0])
 

@@ -1,4 +1,4 @@
-"""The strict upstream, a gatepass in front of it, and the real clients: straight, and through gatepass."""
+"""Run the real clients against the strict upstream, directly and through gatepass."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.e2e.servers import KEY, ROOT, get_json, installed, listening
 RUNNERS = Path(__file__).parent / "runners"
 CLIENT_S = 120.0
 FOREIGN = ("OPENAI_", "LANGCHAIN_", "LANGSMITH_", "LITELLM_", "CO_", "COHERE_", "GATEPASS_")
-"""Beginnings of variables that would tell a client something else."""
+"""Prefixes of variables that configure a client or gatepass. The processes do not inherit them."""
 CHATS: tuple[Kind, ...] = ("chat", "tools", "picture", "extra_parameter", "rounds")
 VECTORS: tuple[Kind, ...] = ("embed", "embed_many")
 MEDIA: tuple[Kind, ...] = ("transcribe", "synthesize_speech", "generate_image", "moderate", "files")
@@ -38,13 +38,13 @@ class Client:
     """The name of the installation in `.e2e/`."""
     runner: str
     package: str
-    """Whose version stands in the table."""
+    """The package whose version the table shows."""
     kinds: tuple[Kind, ...] = ALL_KINDS
     arguments: tuple[str, ...] = ()
     reports: frozenset[str] = frozenset(("finish", "total"))
-    """What else can be seen of an answer: why it ended, how many tokens it took."""
+    """What the client also reports: the finish reason, the total of tokens."""
     has_newer_node: bool = False
-    """It wants a newer Node.js than the installed one may be."""
+    """Whether it requires Node.js 22 or newer."""
 
     @property
     def is_node(self) -> bool:
@@ -89,7 +89,7 @@ Assessments = Mapping[Scenario, Assessment]
 
 
 def run(client: Client, url: str, key: str, chosen: Sequence[Scenario]) -> Results:
-    """Let `client` play `asked`. Raises AssertionError with its stderr where it fails itself."""
+    """Run `chosen` with `client` and return the results; raise AssertionError with stderr if the runner fails."""
     inputs = json.dumps([scenario.inputs() for scenario in chosen])
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         file.write(inputs)
@@ -117,7 +117,7 @@ def upstream() -> Iterator[str]:
 
 
 def configuration(url: str) -> str:
-    """Nothing about the models: what each does not take is gatepass's to find out."""
+    """Return a configuration without rules for the models: gatepass learns what each of them rejects."""
     hashed = hashlib.sha256(KEY.encode()).hexdigest()
     return json.dumps(
         {
@@ -131,13 +131,13 @@ def configuration(url: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where clients go in, and what is logged there."""
+    """The URL that the clients call, and the gatepass process behind it, if any."""
 
     url: str
     process: Process | None = None
 
     def traces(self) -> list[str]:
-        """Each exception that nobody expected."""
+        """Return the tracebacks that gatepass logged."""
         lines = self.process.output.splitlines() if self.process else []
         logged = [json.loads(line) for line in lines if line.startswith("{")]
         return [line["trace"] for line in logged if line["event"] == "request_failed"]
@@ -156,13 +156,13 @@ def gatepass(folder: Path, url: str) -> Iterator[Endpoint]:
 
 @dataclass(frozen=True, slots=True)
 class PathResults:
-    """One column: what every client saw of its cases, and what is to be thought of that, by its title."""
+    """The results over one path, direct or through gatepass, by the title of the client."""
 
     results: dict[str, Results] = field(default_factory=dict)
     assessments: dict[str, Assessments] = field(default_factory=dict)
     traces: dict[str, list[str]] = field(default_factory=dict)
     answered: dict[str, Mapping[str, int]] = field(default_factory=dict)
-    """How many chats and responses the upstream gave, by `"MODEL whole"` and `"MODEL streamed"`."""
+    """The number of chats and responses of the upstream, by `"MODEL whole"` and `"MODEL streamed"`."""
 
     def count(self, outcome: Outcome) -> int:
         return sum(
@@ -172,7 +172,7 @@ class PathResults:
         )
 
     def failures(self, title: str) -> list[str]:
-        """What went wrong with a client, and why."""
+        """Return the scenarios of a client whose result is not right, with the reasons."""
         return [
             f"{scenario.kind} {scenario.model} {'streamed' if scenario.streams else 'whole'}: "
             f"{assessment.outcome} {assessment.reason}"
@@ -191,7 +191,7 @@ class PathResults:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """Straight the clients show the upstream's token, through gatepass their key."""
+    """Both paths. Direct calls contain the upstream's token, calls through gatepass contain an API key."""
 
     folder: Path
     direct_url: str
@@ -200,7 +200,7 @@ class Measurement:
     via_gatepass: PathResults = field(default_factory=PathResults)
 
     def measure(self, client: Client) -> None:
-        """Once. Each client meets a gatepass that has learned nothing yet."""
+        """Measure `client` once. Each client gets a new gatepass without learned rules."""
         if client.title not in self.via_gatepass.assessments:
             with ThreadPoolExecutor(2) as pool:
                 futures = [pool.submit(self._measure_direct, client), pool.submit(self._measure_via_gatepass, client)]
@@ -218,6 +218,6 @@ class Measurement:
 
 @contextmanager
 def measuring(folder: Path) -> Iterator[Measurement]:
-    """Where nobody went yet; `folder` is for files of gatepass."""
+    """Start one upstream for each path. `folder` contains the files of gatepass."""
     with upstream() as direct_url, upstream() as upstream_url:
         yield Measurement(folder, direct_url, upstream_url)

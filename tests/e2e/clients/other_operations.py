@@ -1,4 +1,4 @@
-"""What else the strict upstream has beside chats, vectors and ranks: pictures, moderation, files."""
+"""Further operations of the strict upstream: image generation, moderation, files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.integration.strict_azure import Refused
 
 IMAGE = PICTURE
 FILE_CONTENT = b'{"custom_id": "1", "note": "\xe8\x93\x9d"}\r\n--not-a-boundary\r\n'
-"""A file of which no byte may change."""
+"""The content of a file. Every byte must arrive unchanged."""
 FILE = {
     "id": "file-1",
     "object": "file",
@@ -30,7 +30,7 @@ CATEGORIES = (
 def generate_image(request: Received) -> bytes:
     body = _members(request, {"model", "prompt", "n", "size", "response_format"})
     if body["prompt"] != QUESTION:
-        raise Refused("The question got lost.", param="prompt")
+        raise Refused("The question is missing.", param="prompt")
     return reply({"created": 1, "data": [{"b64_json": IMAGE}]})
 
 

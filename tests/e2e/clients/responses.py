@@ -1,4 +1,4 @@
-"""The strict upstream's Responses API: a text, whole or as all of its events."""
+"""The Responses API of the strict upstream: a text as one reply or as its events."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Document = dict[str, Any]
 
 
 def respond(body: Mapping[str, Any]) -> bytes:
-    """The answer to the members of a request. Raises Refused for what the API does not know."""
+    """Return the reply to a request; raise Refused for a parameter that the API does not know."""
     unknown = [name for name in body if name not in MEMBERS]
     if unknown:
         raise Refused(f"Unknown parameter: '{unknown[0]}'.", param=unknown[0], code="unknown_parameter")
     if QUESTION not in json.dumps(body["input"], ensure_ascii=False):
-        raise Refused("The question got lost.", param="input")
+        raise Refused("The question is missing.", param="input")
     if not body.get("stream"):
         return reply(_response(body, "completed", [_message(TEXT)]))
     events = b"".join(chunk(_event(number, event)) for number, event in enumerate(_events(body)))
@@ -76,7 +76,7 @@ def _part(text: str) -> Document:
 
 
 def _events(body: Mapping[str, Any]) -> Iterator[Document]:
-    """All of them, as the API has them for a text."""
+    """Yield the events of a text in the order of the API."""
     position = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
     yield {"type": "response.created", "response": _response(body, "in_progress", [])}
     yield {"type": "response.in_progress", "response": _response(body, "in_progress", [])}

@@ -1,4 +1,4 @@
-"""A case: one thing that a client is to do, and what must come of it."""
+"""A scenario: one task for a client, and its expected result."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OtherKind = Literal[
 ]
 Kind = GenerationKind | OtherKind
 GENERATION_KINDS: tuple[GenerationKind, ...] = get_args(GenerationKind)
-"""What is asked of each of the models, whole and streamed. The others are asked of one model, and whole."""
+"""Every model gets these, as a whole reply and as a stream. The other kinds use one model and whole replies."""
 TEXTS = ["red", "green 蓝", "blue-ish"]
 MANY = [f"{'x' * (number % 7)} {number}" for number in range(40)]
 QUERY, DOCUMENTS = "Which one is long?", ["short", "a long document", "middle one"]
@@ -30,7 +30,7 @@ class Scenario:
     streams: bool = False
 
     def inputs(self) -> dict[str, Any]:
-        """All that a client is told, beside where gatepass is."""
+        """Return the input of the runner."""
         return {
             "kind": self.kind,
             "model": self.model,
@@ -50,7 +50,7 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What a client must have got; None: nothing of the kind."""
+    """The expected result. None: the client must not return this field."""
 
     text: str | None = None
     calls: Sequence[Mapping[str, Any]] | None = None
@@ -99,7 +99,7 @@ def _expected_of_other(scenario: Scenario) -> Expected:
 
 
 def scenarios(*kinds: Kind) -> list[Scenario]:
-    """Those of `kinds`."""
+    """Return the scenarios of `kinds`."""
     return [scenario for kind in kinds for scenario in _scenarios(kind)]
 
 

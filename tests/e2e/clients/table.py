@@ -1,4 +1,4 @@
-"""The two columns as Markdown: for each client its version, what it did, and how often it was right. And the page."""
+"""The table of docs/compatibility.md: version, tested operations and number of right results of each client."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GROUPS: Mapping[str, Sequence[Kind]] = {
     "rerank": ("rerank",),
     "media and files": MEDIA,
 }
-"""What the page calls the kinds of cases."""
+"""The kinds of scenarios under the names that the page uses."""
 
 
 def text(clients: Sequence[Client], direct: PathResults, via_gatepass: PathResults) -> str:
@@ -41,7 +41,7 @@ def _right_count(assessments: Assessments) -> str:
 
 
 def shown() -> str:
-    """The table as the page has it."""
+    """Return the table that the page contains."""
     return PAGE.read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0].strip("\n")
 
 

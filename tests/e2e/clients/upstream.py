@@ -1,7 +1,7 @@
-"""The strict upstream as a process: `python -m tests.e2e.clients.upstream` prints where it listens.
+"""The strict upstream as a process: `python -m tests.e2e.clients.upstream` prints its URL.
 
-`GET /answered` tells how many chats and responses of each model it gave whole, and how many as a stream, since it was
-last asked: by `"MODEL whole"` and `"MODEL streamed"`.
+`GET /answered` returns the number of chats and responses since the last `GET /answered`, by `"MODEL whole"` and
+`"MODEL streamed"`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.integration.strict_azure import Deployment, Refused, StrictAzure
 TOKEN = "upstream-token-of-the-clients"
 ACCEPTS_ALL, NO_TEMPERATURE, NO_STREAM, ONLY_STREAMS = "takes-all", "no-temperature", "no-stream", "only-streams"
 MODELS = (ACCEPTS_ALL, NO_TEMPERATURE, NO_STREAM, ONLY_STREAMS)
-"""Names that no client has an opinion of."""
+"""Names that no client treats specially."""
 VECTORS, RANKS = "vectors", "ranks"
 
 _NEVER = frozenset(("temperature", "top_p", "presence_penalty", "frequency_penalty", "parallel_tool_calls"))
@@ -42,12 +42,12 @@ EXTRA_ROUTES: Mapping[tuple[str, str], Callable[[Received], bytes]] = {
 
 @dataclass(slots=True)
 class Upstream(StrictAzure):
-    """The strict upstream with some paths more."""
+    """The strict upstream with further paths."""
 
     answered: Counter[str] = field(default_factory=Counter)
 
     def chat_message(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The message of a chat."""
+        """Return the message of a chat."""
         made = message(body)
         self._count(body)
         return made

@@ -1,7 +1,7 @@
 """Measure the quirks; print each row and the counts of each client: `python -m tests.e2e.quirks [--write] [MODEL …]`.
 
-`--write` puts the counts into docs/quirks.md. Names of models (the rows' own) measure these rows alone. What went wrong
-through gatepass goes to stderr, with the reason.
+`--write` updates the table of docs/quirks.md. MODELs select rows. stderr lists the failures through gatepass with their
+reasons.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a client made of an answer: right, an error, wrong without an error, or empty without an error."""
+"""Compare the result of a client with the expected one: right, an error, wrong, or empty."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any
 from tests.e2e.quirks.row import Answer, Failure, Mode, Row, vector_of
 
 Result = Mapping[str, Any]
-"""What a client printed of one call."""
+"""The JSON object that a client printed for one call."""
 
 
 class Outcome(StrEnum):
     RIGHT = "✓"
-    """The right answer, or where there is none the true error."""
+    """The right reply, or the right error if the upstream failed."""
     ERROR = "!"
-    """An error where an answer was to be had, or one that does not tell what the upstream said."""
+    """An error instead of a reply, or an error without the upstream's message."""
     WRONG = "✗"
-    """Something else than the right answer, and no error."""
+    """A wrong reply without an error."""
     EMPTY = "∅"
-    """Nothing at all, and no error."""
+    """An empty reply without an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def _faults_of_error(expected: Failure, error: Result) -> Iterator[str]:
 
 
 def _faults_of(expected: Answer, result: Result) -> Iterator[str]:
-    # JavaScript writes no member for what it has none of
+    # JSON.stringify omits undefined members
     if result["text"] != expected.text:
         yield f"text {result['text']!r}"
     if not _same_calls(result["calls"], expected.calls):

@@ -1,4 +1,4 @@
-"""Rows 29 to 31 once more, of whole answers: valid enough to be misread."""
+"""Rows 29 to 31 for whole replies that differ from the standard."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.e2e.quirks.tools import TOOL_ANSWER, TOOLS
 
 
 def buffered(vary: Callable[[Document], Document]) -> Serve:
-    """An honest stream, and a whole answer as `vary` makes it."""
+    """Return a standard stream, and a whole reply that `vary` changes."""
     return lambda request: compliant(request) if request.stream else json_reply(vary(completion(request)))
 
 

@@ -1,4 +1,4 @@
-"""Rows 34 to 38, 43, 45 and 49: errors in everybody's own shape, before and in the midst of a stream."""
+"""Rows 34 to 38, 43, 45, 47 and 49: error formats of upstreams, before and during a stream."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.e2e.quirks.row import STREAM, Answer, Failure, Row
 
 GNOMES = "The gnomes are on strike."
 BUSY = "Rate limit reached (429): the server is unavailable, try again."
-"""Words that the profile of RAGFlow rewords in the midst of a stream, and no other one."""
+"""A message that only the profile of RAGFlow changes in a stream."""
 
 SHAPES: dict[str, tuple[str, Any]] = {
     "openai": ("OpenAI", error(GNOMES)),

@@ -1,4 +1,4 @@
-"""The canned upstream, a gatepass in front of it, and the real clients on every row."""
+"""Run the real clients on every row against the scripted upstream, directly and through gatepass."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.e2e.servers import ROOT, get_json, installed, listening
 HERE = Path(__file__).parent
 CLIENT_S = 120.0
 FOREIGN = ("OPENAI_", "LANGCHAIN_", "LANGSMITH_")
-"""What no client shall find in its environment."""
+"""Prefixes of variables that the clients do not inherit."""
 Config = dict[str, Any]
 
 
@@ -56,11 +56,11 @@ UNSUPPORTED = {
     ("AI SDK", "token-ids"),
     ("AI SDK", "token-ids-empty"),
 }
-"""Rows whose question a client has no way to ask."""
+"""Rows whose request a client cannot send."""
 
 Calls = Sequence[tuple[Row, Mode]]
 Assessments = dict[tuple[str, Mode], Assessment]
-"""By the model's name and the way."""
+"""By the name of the model and the mode."""
 
 
 def calls_of(client: Client, rows: Sequence[Row] = ROWS) -> Calls:
@@ -68,7 +68,7 @@ def calls_of(client: Client, rows: Sequence[Row] = ROWS) -> Calls:
 
 
 def run(client: Client, url: str, calls: Calls) -> Assessments:
-    """Let `client` make all of `calls`. Raises AssertionError with its stderr where it fails itself."""
+    """Make all `calls` with `client`; raise AssertionError with stderr if the script fails."""
     calls_json = [
         {"model": row.model, "mode": mode, "body": row.request_body(mode), "repeats": row.repeats}
         for row, mode in calls
@@ -102,7 +102,7 @@ def upstream() -> Iterator[str]:
 
 
 def configuration(url: str) -> Config:
-    """The ways to the upstream, by the rows' own wishes. Each row about tokens has tokens of its own."""
+    """Return a configuration with an upstream for each route. Each row about tokens has its own credential."""
     opted = ["tool_choice", "response_format", "max_tokens", "system_into_user", "merge_roles"]
     renewed = [row.model for row in ROWS if row.route == "renewed"]
     return {
@@ -131,7 +131,7 @@ def add_cumulative_upstream(config: Config, url: str) -> None:
 
 
 OPTIONAL_UPSTREAMS: tuple[Callable[[Config, str], None], ...] = (add_ragflow_upstream, add_cumulative_upstream)
-"""What a gatepass that does not know a setting goes without: its rows then go the plain way."""
+"""Upstreams that an older gatepass may reject. Their rows then use the default upstream."""
 
 
 def _gatepass(*arguments: str | Path) -> list[str | Path]:
@@ -167,7 +167,7 @@ def gatepass(folder: Path, url: str) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class PathResults:
-    """One column: what every client saw, by its title, and what the upstream was asked meanwhile."""
+    """The results over one path by the title of the client, and the requests of the upstream by model."""
 
     assessments: dict[str, Assessments]
     requests: Counter[str]
@@ -194,7 +194,7 @@ def _measure_path(url: str, upstream_url: str, clients: Sequence[Client], rows: 
 def measure(
     folder: Path, clients: Sequence[Client] = CLIENTS, rows: Sequence[Row] = ROWS
 ) -> tuple[PathResults, PathResults]:
-    """Both columns: the clients straight at the upstream, and through gatepass."""
+    """Return the results of the clients directly at the upstream, and through gatepass."""
     with (
         upstream() as direct_upstream,
         upstream() as gatepass_upstream,

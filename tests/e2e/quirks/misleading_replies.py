@@ -1,4 +1,4 @@
-"""Rows 1 to 4, 7, 10, 33 and 51: a reply that is not what it says it is."""
+"""Rows 1 to 4, 7, 10, 33 and 51: replies that are not what their status or content type declares."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ NOT_OWNED = "You don't own the chat abc"
 
 
 def expired(reply: Reply) -> Serve:
-    """Refuses the first token that it meets, and no other one."""
+    """Reject the first received token with `reply`, and accept all others."""
 
     def serve(request: Request) -> Reply:
         return reply if request.remembered.setdefault("dead", request.token) == request.token else compliant(request)
@@ -69,7 +69,7 @@ def unasked_events(stays_plain: Callable[[Request], bool]) -> Serve:
 
 
 def in_stream(document: Any) -> Serve:
-    """A stream whose only event is an error; an honest refusal otherwise."""
+    """Return a stream whose only event is an error, or a 400 if no stream was requested."""
     return lambda request: (
         raw_stream(b"data: " + encoded(document) + b"\n\n") if request.stream else json_reply(document, 400)
     )
@@ -86,7 +86,7 @@ def ragflow_chunks() -> list[Any]:
 
 
 def ragflow(middle: Callable[[list[Any]], list[Any]]) -> Serve:
-    """Streams unless told not to, without the space after `data:`."""
+    """Return a stream unless `stream` is false, without a space after `data:`."""
 
     def serve(request: Request) -> Reply:
         if request.body.get("stream") is False:

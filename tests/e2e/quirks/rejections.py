@@ -1,4 +1,4 @@
-"""Rows 5, 6, 8, 9, 11 to 16, 22 to 28 and 39 to 43: strict upstreams, which refuse a part of the request."""
+"""Rows 5, 6, 8, 9, 11 to 16, 22 to 28 and 39 to 43: upstreams that reject a part of the request."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def streams(request: Request) -> bool:
 
 
 def rejecting_first(*rules: tuple[Callable[[Request], bool], Any]) -> Serve:
-    """The first refusal that applies."""
+    """Return the first error whose condition holds, otherwise a standard reply."""
 
     def serve(request: Request) -> Reply:
         rejections = (document for when, document in rules if when(request))
@@ -307,7 +307,7 @@ def has_short_ids(request: Request) -> bool:
 
 
 def has_image(request: Request, *schemes: str) -> bool:
-    """Whether a picture stands in the conversation, as a part, by a URL of one of these schemes."""
+    """Return whether the conversation has image parts, and all their URLs have one of these schemes."""
     parts = [
         part for message in request.messages if isinstance(message["content"], list) for part in message["content"]
     ]

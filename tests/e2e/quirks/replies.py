@@ -1,4 +1,4 @@
-"""What an honest upstream answers, and the shapes in which the dishonest ones vary it."""
+"""Replies of an upstream that follows the standard, and functions that vary them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request as the upstream got it. `remembered` is the model's own memory between requests."""
+    """One received request. `remembered` is state that the model keeps between requests."""
 
     body: Document
     token: str
@@ -56,7 +56,7 @@ class Reply:
     pieces: tuple[bytes, ...] = ()
     headers: tuple[tuple[str, str], ...] = ()
     cut: bool = False
-    """Of a stream: the connection closes in its midst."""
+    """Whether the connection closes before the end of the stream."""
 
 
 Serve = Callable[[Request], Reply]
@@ -92,7 +92,7 @@ def tool_calls() -> list[Document]:
 
 
 def completion(request: Request, **message: Any) -> Document:
-    """A whole answer; a tools question gets tool calls, as a model told to use them would."""
+    """Return a whole reply: tool calls if the request has tools, otherwise a text."""
     default: Document = {"role": "assistant", "content": None if request.wants_tools else TEXT}
     if request.wants_tools:
         default["tool_calls"] = tool_calls()
@@ -102,7 +102,7 @@ def completion(request: Request, **message: Any) -> Document:
 
 
 def chunk(delta: Mapping[str, Any] | None = None, finish: str | None = None, **others: Any) -> Document:
-    """One chunk of an answer; without a delta its finish."""
+    """Return one chunk; without `delta` the last one."""
     return FIRST | {"choices": [{"index": 0, "delta": delta or {}, "finish_reason": finish}]} | others
 
 
@@ -115,7 +115,7 @@ def text_chunks(pieces: Iterable[str] = PIECES) -> list[Document]:
 
 
 def tool_chunks(**first: Any) -> list[Document]:
-    """Each call opened, then its arguments in two pieces."""
+    """Return three chunks for each call: its name, then its arguments in two pieces."""
     made: list[Document] = []
     for index, call in enumerate(tool_calls()):
         arguments = call["function"]["arguments"]
@@ -127,7 +127,7 @@ def tool_chunks(**first: Any) -> list[Document]:
 
 
 def chunks(request: Request) -> list[Document]:
-    """An honest stream."""
+    """Return the chunks of a stream that follows the standard."""
     inner = tool_chunks() if request.wants_tools else text_chunks()
     made = [first_chunk(), *inner, chunk(finish="tool_calls" if request.wants_tools else "stop")]
     return [*made, FIRST | {"choices": [], "usage": USAGE}] if request.wants_usage else made
@@ -138,12 +138,12 @@ def compliant(request: Request) -> Reply:
 
 
 def streaming(documents: Callable[[Request], Iterable[Any]], *, done: bool = True) -> Serve:
-    """Honest as a whole, and with the stream that `documents` makes."""
+    """Return a standard whole reply, and the stream that `documents` makes."""
     return lambda request: event_stream(documents(request), done=done) if request.stream else compliant(request)
 
 
 def framed(frame: Callable[[list[bytes]], Iterable[bytes]]) -> Serve:
-    """Honest chunks, framed by `frame` in a way of its own."""
+    """Return standard chunks in the framing of `frame`."""
 
     def serve(request: Request) -> Reply:
         return (
@@ -160,5 +160,5 @@ def always(reply: Reply) -> Serve:
 
 
 def rejecting(when: Callable[[Request], bool], document: Any, status: int = 400) -> Serve:
-    """Strict: `document` for what it does not take, an honest answer otherwise."""
+    """Return `document` if `when` holds, otherwise a standard reply."""
     return lambda request: json_reply(document, status) if when(request) else compliant(request)

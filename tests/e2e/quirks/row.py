@@ -1,4 +1,4 @@
-"""A row of the table: what an upstream does, what it is asked, and what a client is to get through gatepass."""
+"""A row of the table of quirks: an upstream's behaviour, the request, and the expected result through gatepass."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any, Literal
 from tests.e2e.quirks.replies import TEXT, Serve
 
 Mode = Literal["plain", "raw", "helper", "embed"]
-"""A whole answer; a stream, event by event; a stream by the client's own helper; vectors."""
+"""How a client calls: a whole reply, a stream read event by event, a stream read by its helper, or embeddings."""
 CHAT: tuple[Mode, ...] = ("plain", "raw", "helper")
 STREAM: tuple[Mode, ...] = ("raw", "helper")
 PLAIN: tuple[Mode, ...] = ("plain",)
 EMBED: tuple[Mode, ...] = ("embed",)
 
 Route = Literal["main", "opted", "renewed", "ragflow", "cumulative"]
-"""Which of gatepass's upstreams serves the row: everything by default; with `learn_also`; with a token that can be
-renewed; by a dialect or a setting of its own."""
+"""The upstream of gatepass's configuration for the row: the default, one with `learn_also`, one with a renewable token,
+or one with its own dialect or setting."""
 
 GREETING = ({"role": "user", "content": "What colour is the sky?"},)
 DIMENSIONS = 4
@@ -25,7 +25,7 @@ DIMENSIONS = 4
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The right answer: text, tool calls (name and arguments), and usage where the row is about it."""
+    """The expected reply: text, tool calls (name and arguments), and usage if the row tests it."""
 
     text: str = TEXT
     calls: tuple[tuple[str, str], ...] = ()
@@ -35,20 +35,20 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The right error: an HTTP status, a code, words of the upstream, headers. What is None may be anything."""
+    """The expected error: HTTP status, code, a part of the upstream's message, headers. None: any value."""
 
     statuses: tuple[int, ...] = ()
     code: str | None = None
     words: str | None = None
     message: str | None = None
-    """The whole message, where nobody may add to the upstream's words."""
+    """The exact message, if gatepass must not change the upstream's message."""
     retry_after: str | None = None
     should_retry: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
-    """As many vectors as texts were sent, in order, each right."""
+    """One right vector for each text, in order."""
 
 
 Expected = Answer | Failure | Vectors
@@ -63,23 +63,23 @@ class Row:
     serve: Serve
     expected: Expected = Answer()
     streamed: Expected | None = None
-    """Of the streams, where it differs."""
+    """The expected result of a stream, if it differs."""
     modes: tuple[Mode, ...] = CHAT
     body: Mapping[str, Any] = field(default_factory=dict)
     messages: tuple[Mapping[str, Any], ...] = GREETING
     texts: int = 3
-    """To embed."""
+    """The number of texts to embed."""
     route: Route = "main"
     repeats: int = 0
-    """How often a client that reads `x-should-retry` may repeat a refused request. Unasked, these clients do twice."""
+    """How many retries a client that reads `x-should-retry` may make. The default of these clients is two."""
     is_lasting: bool = True
-    """Whether what gatepass learns of it holds for later requests; else each costs one more."""
+    """Whether the learned rule holds for later requests. Otherwise each request causes another rejection."""
 
     def expects(self, mode: Mode) -> Expected:
         return self.expected if mode in ("plain", "embed") or self.streamed is None else self.streamed
 
     def request_body(self, mode: Mode) -> dict[str, Any]:
-        """The request's members beside its model."""
+        """Return the request body without the model."""
         if mode == "embed":
             return {"input": [text_of(number) for number in range(self.texts)], **self.body}
         return {"messages": [dict(message) for message in self.messages], **self.body}
@@ -90,5 +90,5 @@ def text_of(number: int) -> str:
 
 
 def vector_of(text: str) -> list[float]:
-    """What an honest upstream embeds `text` as; every number is a float32."""
+    """Return the right embedding of `text`. Every number is exact in float32."""
     return [float(text.rsplit(" ", 1)[-1]), 0.5, -0.25, 1.0]

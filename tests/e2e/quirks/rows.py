@@ -1,4 +1,4 @@
-"""The whole table, in the order of the list of quirks; 0 is an upstream that has none."""
+"""The whole table in the order of docs/quirks.md. Row 0 is an upstream without quirks."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from tests.e2e.quirks.row import EMBED, STREAM, Answer, Row, Vectors
 from tests.e2e.quirks.tools import TOOL_ANSWER, TOOLS
 
 CONTROL = (
-    Row(0, "honest", "an honest one", compliant),
-    Row(0, "honest-tools", "the same with tool calls", compliant, TOOL_ANSWER, body=TOOLS),
-    Row(0, "honest-usage", "the same, asked for usage", compliant, Answer(total_tokens=USAGE["total_tokens"]),
+    Row(0, "standard", "an upstream without a quirk", compliant),
+    Row(0, "standard-tools", "the same with tool calls", compliant, TOOL_ANSWER, body=TOOLS),
+    Row(0, "standard-usage", "the same with usage", compliant, Answer(total_tokens=USAGE["total_tokens"]),
         modes=STREAM, body={"stream_options": {"include_usage": True}}),
-    Row(0, "honest-vectors", "the same with vectors", vectors.embeddings, Vectors(), modes=EMBED, texts=40),
+    Row(0, "standard-vectors", "the same with vectors", vectors.embeddings, Vectors(), modes=EMBED, texts=40),
 )  # fmt: skip
 _ALL = (
     *CONTROL,

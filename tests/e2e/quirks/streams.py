@@ -1,4 +1,4 @@
-"""Rows 29 to 32, 46, 47 and 50: streams that are valid enough to be misread."""
+"""Rows 29 to 32, 46, 47 and 50: streams that differ from the standard."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def azure(request: Request) -> list[Any]:
 
 
 def varied(**others: Any) -> list[Any]:
-    """An honest stream with one chunk between that has `others` in place of its choices."""
+    """Return a standard stream with one more chunk that has `others` instead of choices."""
     without = {name: value for name, value in FIRST.items() if name != "choices"}
     return [first_chunk(), text_chunks()[0], without | others, *text_chunks()[1:], chunk(finish="stop")]
 
@@ -148,7 +148,7 @@ def empty_lines(request: Request) -> Reply:
 
 
 def labelled(request: Request) -> Reply:
-    """The content type of many a small forwarder."""
+    """Label a stream as JSON, as some small forwarders do."""
     if not request.stream:
         return compliant(request)
     return Reply(200, JSON, tuple(data([encoded(documents) for documents in chunks(request)])))

@@ -1,4 +1,4 @@
-"""The two columns as Markdown: the counts of each client, and a line for each row."""
+"""The results as Markdown tables: the counts of each client, and a line for each row."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CHAT: tuple[Mode, ...] = ("plain", "raw", "helper")
 
 
 def cell(row: Row, assessments: Assessments) -> str:
-    """A mark for each way: a whole answer, a stream event by event, a stream by the helper; or for vectors one."""
+    """Return one character for each mode of a chat, or one for embeddings."""
     modes: tuple[Mode, ...] = ("embed",) if "embed" in row.modes else CHAT
     found = (assessments.get((row.model, mode)) for mode in modes)
     return "".join("·" if assessment is None else assessment.outcome for assessment in found)
@@ -31,7 +31,7 @@ def lines(rows: Sequence[Row], direct: PathResults, via_gatepass: PathResults) -
 
 
 def summary(direct: PathResults, via_gatepass: PathResults) -> Iterator[str]:
-    """For each client how often it got what: the table of docs/quirks.md."""
+    """Yield the table of docs/quirks.md: the number of each outcome, by client."""
     yield "| SDK | direct: right | error | wrong, no error | empty, no error | through gatepass: right | not right |"
     yield "|---|---|---|---|---|---|---|"
     for title, assessments in direct.assessments.items():

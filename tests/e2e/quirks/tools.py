@@ -1,4 +1,4 @@
-"""The question that is answered by tool calls, and a conversation that holds some."""
+"""A request that is answered by tool calls, and a conversation that contains tool calls."""
 
 from __future__ import annotations
 

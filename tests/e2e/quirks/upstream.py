@@ -1,7 +1,7 @@
-"""The canned upstream: a model name is a defect, and every request is counted by it.
+"""The scripted upstream: each model name selects a row. Start it with `python -m tests.e2e.quirks.upstream`.
 
-`GET /count` tells the requests per model since the last `POST /forget`, which also empties every model's memory.
-`POST /token` mints the tokens that the renewing rows want. Run by `python -m tests.e2e.quirks.upstream`.
+`GET /count` returns the requests per model since the last `POST /forget`, which also clears the state of all models.
+`POST /token` issues the tokens of the rows about expired tokens.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(json_reply(self.memory.counts))
         elif self.path.endswith("/models"):
             self._answer(json_reply({"object": "list", "data": [{"id": name, "object": "model"} for name in SERVE]}))
-        else:  # where a redirect led: a login page
+        else:  # the target of a redirect: a login page
             page = b"<!doctype html><html><head><title>Sign in</title></head><body>who are you?</body></html>"
             self._answer(Reply(200, "text/html", (page,)))
 
@@ -92,7 +92,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, *_: Any) -> None:
-        """Nothing: the counts tell."""
+        """Log nothing, because `GET /count` reports the requests."""
 
 
 class Server(ThreadingHTTPServer):
@@ -100,7 +100,7 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 128
 
     def handle_error(self, *_: Any) -> None:
-        """A client that leaves in the middle of a defective answer is what happens here."""
+        """Ignore clients that disconnect during a defective reply."""
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ def base64_of(vector: list[float]) -> str:
 def embeddings(
     request: Request, form: Callable[[list[float]], Any] | None = None, order: int = 1, index: bool = True
 ) -> Reply:
-    """The right vectors; in base64 where that is asked for, unless `form` writes them."""
+    """Return the right vectors, encoded by `form`, or as the request asks: numbers or base64."""
     in_base64 = request.body.get("encoding_format") == "base64"
     write = form or (base64_of if in_base64 else list)
     entries = [

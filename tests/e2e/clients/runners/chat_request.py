@@ -1,4 +1,4 @@
-"""A case in the words of the chat API."""
+"""Convert a scenario to parameters of the chat API."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from harness import Scenario, add
 
 
 def content(scenario: Scenario) -> Any:
-    """What the user says: the question, with the picture where the case is about one."""
+    """Return the content of the user message: the question, and the picture if the scenario has one."""
     parts = [
         {"type": "text", "text": scenario["question"]},
         {"type": "image_url", "image_url": {"url": scenario["picture"]}},
@@ -22,7 +22,7 @@ def first_messages(scenario: Scenario) -> list[Any]:
 
 
 def extras(scenario: Scenario) -> dict[str, Any]:
-    """The members that only some cases have."""
+    """Return the parameters that only some scenarios have."""
     members: dict[str, Any] = {}
     if scenario["kind"] in ("tools", "rounds"):
         members["tools"] = [{"type": "function", "function": scenario["tool"]}]
@@ -33,5 +33,5 @@ def extras(scenario: Scenario) -> dict[str, Any]:
 
 
 def tool_message(call_id: str | None, arguments: str) -> dict[str, Any]:
-    """The message that answers the call `known` of the tool."""
+    """Return the tool message for the call `call_id`."""
     return {"role": "tool", "tool_call_id": call_id, "content": str(add(**json.loads(arguments)))}

@@ -1,10 +1,10 @@
-// What the runners for Node share: the cases of the file in CASES, one after the other; what was result goes to stdout.
-// Runners find this in the folder BESIDE, for they come through stdin, where Node looks for their packages.
+// Shared code of the Node runners: run the scenarios of the file SCENARIOS, write their results to stdout.
+// Node reads a runner from stdin and finds its packages in the working directory. RUNNERS is the folder of this file.
 
 import { readFileSync } from 'node:fs';
 import process from 'node:process';
 
-// `handlers[kind](scenario, result)` plays a case; `errorFields(error)` is what can be read of an error.
+// `handlers[kind](scenario, result)` runs a scenario; `errorFields(error)` converts an error to JSON.
 export async function runAll(handlers, errorFields) {
   const results = [];
   for (const scenario of JSON.parse(readFileSync(process.env.SCENARIOS, 'utf8'))) {

@@ -1,6 +1,6 @@
-"""What the runners share: the cases come on stdin, what was seen of each goes to stdout.
+"""Shared code of the runners: read scenarios from stdin, write their results to stdout.
 
-OPENAI_BASE_URL and OPENAI_API_KEY are all that a client is told of where it talks to.
+The runner configures its client with OPENAI_BASE_URL and OPENAI_API_KEY only.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any
 
 TIMEOUT_S = 20.0
 STUCK_S = 90.0
-"""After so long it says where it stands, and ends."""
+"""After this time the process prints its stacks and exits."""
 
 Scenario = dict[str, Any]
 
 
 @dataclass(slots=True)
 class Result:
-    """`calls` are `{"id", "name", "arguments"}`, in order, over all rounds; `total` are the tokens that it counted."""
+    """`calls`: `{"id", "name", "arguments"}` of all rounds in order. `total`: the tokens that the client reports."""
 
     text: str | None = None
     calls: list[dict[str, Any]] | None = None
@@ -32,9 +32,9 @@ class Result:
     ranks: list[Any] | None = None
     total: int | None = None
     invalid: list[str] = field(default_factory=list)
-    """What is not as the client's own types want it."""
+    """Differences from the client's own types."""
     checked: int = 0
-    """How many answers and chunks were held against them."""
+    """The number of replies and chunks that were validated."""
     error: dict[str, Any] | None = None
 
     def add_call(self, call_id: str | None, name: str, arguments: Any) -> None:
@@ -59,18 +59,18 @@ def error_fields(error: BaseException) -> dict[str, Any]:
 
 @contextmanager
 def recorded() -> Iterator[Result]:
-    """What is seen within the block, with the error that ends it."""
+    """Yield a result, and add the error that ends the block."""
     result = Result()
     try:
         yield result
-    except Exception as error:  # noqa: BLE001 - whatever comes out of the client is the finding
+    except Exception as error:  # noqa: BLE001 - every exception of the client is a result
         result.error = error_fields(error)
 
 
 def read_scenarios() -> list[Scenario]:
     faulthandler.dump_traceback_later(STUCK_S, exit=True)
-    cases: list[Scenario] = json.load(sys.stdin)
-    return cases
+    scenarios: list[Scenario] = json.load(sys.stdin)
+    return scenarios
 
 
 def write_results(results: Sequence[Result]) -> None:
@@ -78,7 +78,7 @@ def write_results(results: Sequence[Result]) -> None:
 
 
 def run_all(handlers: Mapping[str, Handler]) -> None:
-    """One case after the other."""
+    """Run all scenarios one after the other."""
     results: list[Result] = []
     for scenario in read_scenarios():
         with recorded() as result:

@@ -1,4 +1,4 @@
-"""A real MCP server over stdio, with one tool."""
+"""An MCP server over stdio with one tool."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What the SDK for Python is sent, byte by byte as it comes, held against the SDK's own types, strictly.
+"""Record what the SDK for Python receives, and validate it against the SDK's own types, strictly.
 
-The SDK builds its objects without looking, and makes right what it can: its objects cannot show what came. Its own
-switch for looking is not strict: it takes "0" for a number.
+The SDK builds its objects without validation and repairs values, so its objects do not show the received bytes. Its
+own validation option is not strict: it accepts "0" as a number.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ WHOLE: dict[str, Any] = {
     "/v1/moderations": ModerationCreateResponse,
     "/v1/files": FileObject,
 }
-"""What is no JSON is not among them: sound, the content of a file."""
+"""Types of JSON replies. Speech and file contents have no type."""
 STREAMED: dict[str, Any] = {
     "/v1/chat/completions": ChatCompletionChunk,
     "/v1/completions": Completion,
     "/v1/responses": ResponseStreamEvent,
 }
 UNFINISHED = "finish_reason: Input should be 'stop', 'length' or 'content_filter', not None"
-"""What is no fault of a text completion's chunk before the last: the SDK has one type for chunks and whole ones."""
+"""An accepted difference: the SDK uses the type of a whole text completion for its chunks too."""
 
 
 @dataclass(slots=True)
 class RecordedReply:
-    """One answer: where it came from, and as much of it as came."""
+    """One reply: its path and the received bytes."""
 
     path: str
     status: int
@@ -62,7 +62,7 @@ class RecordedReply:
     body: bytearray = field(default_factory=bytearray)
 
     def faults(self) -> Iterator[list[str]]:
-        """For each thing that was sent, what of it is not as its type says."""
+        """Yield the differences from the types, one list for each JSON document."""
         if self.status >= 400:
             yield _faults_of_error(_member(self.body, "error"))
         elif self.kind.startswith("text/event-stream"):
@@ -83,14 +83,14 @@ class RecordedReply:
 
 
 class ReplyRecorder:
-    """Makes `client`, which talks as the SDK's own does, and keeps what it hears."""
+    """An HTTP client for the SDK that records each reply."""
 
     def __init__(self) -> None:
         self._replies: list[RecordedReply] = []
         self.client = DefaultHttpxClient(event_hooks={"response": [self._record_reply]})
 
     def faults(self) -> list[list[str]]:
-        """Of each answer, chunk and error since it was last asked."""
+        """Return the differences of each reply, chunk and error since the last call."""
         replies, self._replies = self._replies, []
         return [faults for reply in replies for faults in reply.faults()]
 
@@ -110,7 +110,7 @@ class ReplyRecorder:
 
 
 def _events(body: bytes | bytearray) -> Iterator[bytes]:
-    """The data of each whole event but the last, which says that it is done."""
+    """Yield the data of each complete event except `[DONE]`."""
     for event in re.split(rb"\r?\n\r?\n", body)[:-1]:
         data = b"\n".join(re.findall(rb"^data: ?(.*?)\r?$", event, re.MULTILINE))
         if data and data != b"[DONE]":
@@ -147,7 +147,7 @@ def _member(body: bytes | bytearray, name: str) -> Any:
 
 
 def _with_numbers(body: bytes | bytearray) -> bytes:
-    """Vectors as the SDK reads them: it asks for base64, which its own type does not know."""
+    """Decode base64 vectors: the SDK requests base64, but its type requires numbers."""
     try:
         document = json.loads(body)
         for entry in document["data"]:

@@ -60,7 +60,7 @@ async def run_agent(scenario: Scenario, result: Result, servers: list[Any]) -> N
 
 
 async def main() -> None:
-    """One server for all cases: its handshake is not what is measured."""
+    """Run all scenarios with one MCP server, because its handshake is not measured."""
     results: list[Result] = []
     async with MCPServerStdio(params=SERVER, client_session_timeout_seconds=TIMEOUT_S) as server:
         for scenario in read_scenarios():

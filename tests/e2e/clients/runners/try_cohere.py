@@ -1,4 +1,4 @@
-"""Cohere's rerank clients: `v1` asks `/v1/rerank` of the base URL, `v2` asks `/v2/rerank`."""
+"""Cohere's rerank clients: `v1` calls `/v1/rerank`, `v2` calls `/v2/rerank`."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def embed(scenario: Scenario, result: Result) -> None:
         model=scenario["model"],
         max_retries=0,
         timeout=TIMEOUT_S,
-        check_embedding_ctx_length=False,  # with it LangChain sends token ids, and wants the network for its tokenizer
+        check_embedding_ctx_length=False,  # True sends token ids and downloads a tokenizer
     )
     result.vectors = model.embed_documents(scenario["texts"])
 

@@ -1,4 +1,4 @@
-"""LiteLLM as a client: its `openai/` provider, and its rerank by the shape of Jina."""
+"""LiteLLM as a client: its `openai/` provider, and its rerank in the format of Jina."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 from typing import Any
 
-os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it asks the internet for prices when it is imported
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # otherwise the import downloads a price list
 
 import litellm
 from chat_request import extras, first_messages, tool_message

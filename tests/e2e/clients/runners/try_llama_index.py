@@ -1,4 +1,4 @@
-"""LlamaIndex's `OpenAILike` and `OpenAILikeEmbedding`; the rounds are played by its FunctionAgent."""
+"""LlamaIndex's `OpenAILike` and `OpenAILikeEmbedding`; its FunctionAgent runs the tool calls."""
 
 from __future__ import annotations
 

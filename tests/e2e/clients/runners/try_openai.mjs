@@ -22,7 +22,7 @@ function members({ kind, model, temperature, max_tokens, tool, picture }) {
   return made;
 }
 
-// One answer: its message. Streams are put together by the client's own helper.
+// Returns the message of one reply. The client's own helper aggregates streams.
 async function chatOnce(scenario, messages, result) {
   const body = { ...members(scenario), messages };
   let answer;

@@ -1,4 +1,4 @@
-"""The `openai` client for Python, 1.x to 3.x. Every answer, chunk and error is held against its own types, strictly."""
+"""The `openai` client for Python, 1.x to 3.x. Every reply, chunk and error is validated against its types, strictly."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ client = OpenAI(max_retries=0, timeout=TIMEOUT_S, http_client=recorder.client)
 
 
 def validated(handler: Handler) -> Handler:
-    """`way`, with all that came held against the SDK's types."""
+    """Return `handler` with validation of the received replies."""
 
     def run(scenario: Scenario, result: Result) -> None:
         try:

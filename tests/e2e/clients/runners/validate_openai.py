@@ -1,8 +1,8 @@
-"""The `openai` client for Python, 1.x to 3.x, with whatever comes held against its own types, strictly.
+"""Validate what the `openai` client for Python, 1.x to 3.x, receives against its own types, strictly.
 
-The calls on stdin are those of the table of quirks, `{"model", "mode", "body"}`; for each goes
-`{"error", "invalid", "checked"}` to stdout: the class of its error, all that is not as a type says, and how many
-answers, chunks and errors were held.
+stdin contains the calls of the table of quirks: `{"model", "mode", "body"}`. stdout gets
+`{"error", "invalid", "checked"}` for each call: the class of the error, the differences from the types, and the number
+of validated replies, chunks and errors.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ client = OpenAI(max_retries=0, timeout=TIMEOUT_S, http_client=recorder.client)
 
 
 def answers(call: Call) -> Iterator[Any]:
-    """What the SDK makes of the answer to `call`, piece by piece."""
+    """Yield what the SDK returns for `call`."""
     rest = dict(call["body"])
     if call["mode"] == "embed":
         yield client.embeddings.create(model=call["model"], input=rest.pop("input"), extra_body=rest)
@@ -45,7 +45,7 @@ def validate_call(call: Call) -> dict[str, Any]:
     try:
         for _ in answers(call):
             pass
-    except Exception as raised:  # noqa: BLE001 - whatever comes out of the client is the finding
+    except Exception as raised:  # noqa: BLE001 - every exception of the client is a result
         error = type(raised).__name__
     faults_of_replies = recorder.faults()
     return {

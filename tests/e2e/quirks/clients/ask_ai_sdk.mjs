@@ -1,4 +1,4 @@
-// The AI SDK with its openai-compatible provider on the rows: the same in and out as `ask_openai.mjs` beside it.
+// The AI SDK with its openai-compatible provider on the rows: input and output as in `ask_openai.mjs`.
 // `raw` reads the parts of the provider's own stream, `helper` is streamText.
 
 import process from 'node:process';
@@ -23,7 +23,7 @@ function errorFields(error) {
   };
 }
 
-// The row's own request: the SDK's conversion of it is not what is measured.
+// Sends the row's request unchanged: the SDK's conversion is not measured.
 function provider(body) {
   return createOpenAICompatible({
     name: 'upstream',

@@ -1,6 +1,6 @@
-"""LangChain's `ChatOpenAI` and `OpenAIEmbeddings` on the rows: the same in and out as `ask_openai.py` beside it.
+"""LangChain's `ChatOpenAI` and `OpenAIEmbeddings` on the rows: input and output as in `ask_openai.py`.
 
-`raw` is `.stream()`, `helper` is an `.invoke()` of a model that streams behind it.
+`raw` is `.stream()`. `helper` is `.invoke()` of a model with `streaming=True`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from calls import TIMEOUT_S, Call, Result, run_all
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 
 NATIVE_PARAMETERS = ("tools",)
-"""Members that go through LangChain's own door; the rest goes into the request as it is."""
+"""Parameters that LangChain accepts itself. All others are sent unchanged as `extra_body`."""
 
 
 def chat(call: Call, *, streaming: bool) -> Any:
@@ -24,7 +24,7 @@ def chat(call: Call, *, streaming: bool) -> Any:
         streaming=streaming,
         stream_usage="stream_options" in call["body"],
         use_responses_api=False,
-        extra_body=extra,  # the row's own messages: LangChain's conversion of them is not what is measured
+        extra_body=extra,  # the row's messages: LangChain's conversion is not measured
     )
     return model.bind(tools=call["body"]["tools"]) if "tools" in call["body"] else model
 
@@ -65,7 +65,7 @@ def embed(call: Call, result: Result) -> None:
         model=call["model"],
         max_retries=0,
         timeout=TIMEOUT_S,
-        check_embedding_ctx_length=False,  # with it LangChain sends token ids, and wants the network for its tokenizer
+        check_embedding_ctx_length=False,  # True sends token ids and downloads a tokenizer
         model_kwargs={"extra_body": rest},
     )
     result.vectors = model.embed_documents(call["body"]["input"])

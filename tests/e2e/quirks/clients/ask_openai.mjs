@@ -1,4 +1,4 @@
-// The `openai` client for Node on the rows: the same in and out as `ask_openai.py` beside it.
+// The `openai` client for Node on the rows: input and output as in `ask_openai.py`.
 
 import process from 'node:process';
 

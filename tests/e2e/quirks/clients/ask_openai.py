@@ -10,7 +10,7 @@ from openai import OpenAI
 
 
 def split(body: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-    """The messages, and all the rest as it goes into the request."""
+    """Return the messages, and the other parameters, which are sent unchanged."""
     return body["messages"], {name: value for name, value in body.items() if name != "messages"}
 
 
@@ -30,10 +30,10 @@ def record_completion(answer: Any, result: Result) -> None:
 
 
 def raw(client: OpenAI, call: Call, result: Result) -> None:
-    """As people write the loop; tool calls by their index.
+    """Read a stream as usual client code does, and collect tool calls by their index.
 
-    The stream is closed in any case: one that an exception leaves behind is closed by the garbage collector, which
-    may run while the same thread holds the lock of httpcore's pool, and then waits for that lock for ever.
+    Close the stream in any case. Otherwise the garbage collector closes it after an exception. It may run while the
+    same thread holds the lock of httpcore's pool, and then waits for that lock forever.
     """
     messages, rest = split(call["body"])
     with client.chat.completions.create(model=call["model"], messages=messages, stream=True, extra_body=rest) as stream:

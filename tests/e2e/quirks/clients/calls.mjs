@@ -1,5 +1,5 @@
-// The calls that the file in CALLS lists: each is made once, what was result of each goes to stdout, in order.
-// Scripts find this in the folder BESIDE, for they come through stdin, where Node looks for their packages.
+// Makes each call of the file CALLS once, and writes the results to stdout in order.
+// Node reads a script from stdin and finds its packages in the working directory. CLIENT_FOLDER is this file's folder.
 
 import { readFileSync } from 'node:fs';
 import process from 'node:process';
@@ -16,7 +16,7 @@ async function runCall({ model, mode, body, repeats }, handlers, errorFields) {
   return result;
 }
 
-// `handlers[mode](model, body, result, { maxRetries })` makes a call; `errorFields(error)` is what a person or a program can read of an error.
+// `handlers[mode](model, body, result, { maxRetries })` makes a call; `errorFields(error)` converts an error to JSON.
 export async function runAll(handlers, errorFields) {
   const calls = JSON.parse(readFileSync(process.env.CALLS, 'utf8'));
   const results = new Array(calls.length);

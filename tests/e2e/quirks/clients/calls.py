@@ -1,7 +1,7 @@
-"""The calls on stdin: each is made once, what was seen of each goes to stdout, in order.
+"""Make each call of stdin once, and write the results to stdout in order.
 
-OPENAI_BASE_URL and OPENAI_API_KEY are all that a client is told. A call is `{"model", "mode", "body", "repeats"}`;
-what was seen is `{"text", "calls", "usage", "finish", "role", "chunks", "vectors", "error"}`.
+The client is configured with OPENAI_BASE_URL and OPENAI_API_KEY only. A call is `{"model", "mode", "body", "repeats"}`.
+A result is `{"text", "calls", "usage", "finish", "role", "chunks", "vectors", "error"}`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 PARALLEL = 6
 TIMEOUT_S = 20.0
 STUCK_S = 90.0
-"""After so long it says where it stands, and ends."""
+"""After this time the process prints its stacks and exits."""
 
 Call = dict[str, Any]
 
@@ -40,7 +40,7 @@ Handler = Callable[[Call, Result], None]
 
 
 def error_fields(error: BaseException) -> dict[str, Any]:
-    """What a person or a program can read of it."""
+    """Return what a user or a program can read from the error."""
     reply = getattr(error, "response", None)
     headers = {} if reply is None else reply.headers
     return {
@@ -57,7 +57,7 @@ def run_call(call: Call, handler: Handler) -> dict[str, Any]:
     result, failed = Result(), None
     try:
         handler(call, result)
-    except Exception as error:  # noqa: BLE001 - whatever comes out of the client is the finding
+    except Exception as error:  # noqa: BLE001 - every exception of the client is a result
         failed = error
     return result.as_json(failed)
 
