@@ -2,18 +2,18 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from gatepass.http_client.response_body import stream_pieces
 from gatepass.proxy.app_state import AppState
 from gatepass.types import OutboundRequest
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import HELLO, descriptors, gateway
 from tests.integration.scripted import Dialogue, Hold, Scripted, Send, Wait, begin_stream, chunk, event, head, reply
+from tests.responses import PlayedResponse
 from tests.waiting import until
 
 WITHIN_S = 1.0
@@ -118,40 +118,13 @@ async def test_after_a_storm_of_leavers_every_request_is_served():
     assert [answer.status for answer in answers] == [200] * 50
 
 
-class Unfinished:
-    """A Response that never ends."""
-
-    ended = False
-
-    def __init__(self, status: int, kind: bytes, beginning: bytes) -> None:
-        self.status = status
-        self.headers = ((b"content-type", kind),)
-        self.beginning = beginning
-        self.read = asyncio.Event()
-        self.closed = False
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        yield self.beginning
-        self.read.set()
-        await asyncio.Event().wait()
-
-    async def stream_to(self, take: Callable[[bytes], bool]) -> bool:
-        return await stream_pieces(self, take)
-
-    async def aclose(self) -> None:
-        self.closed = True
-
-    def finish(self) -> None:
-        raise NotImplementedError
-
-
 class Wire:
     """A Transport that answers with `response`."""
 
-    def __init__(self, response: Unfinished) -> None:
+    def __init__(self, response: PlayedResponse) -> None:
         self.response = response
 
-    async def send(self, request: OutboundRequest) -> Unfinished:
+    async def send(self, request: OutboundRequest) -> PlayedResponse:
         return self.response
 
     async def aclose(self) -> None:
@@ -170,7 +143,7 @@ UNFINISHED: dict[str, tuple[Mapping[str, Any], int, bytes, bytes]] = {
 @pytest.mark.parametrize("case", UNFINISHED)
 async def test_a_reply_is_closed_when_the_client_leaves_while_it_is_classified(case):
     asked, status, kind, beginning = UNFINISHED[case]
-    response = Unfinished(status, kind, beginning)
+    response = PlayedResponse(beginning, status=status, headers=((b"content-type", kind),), hangs=True)
 
     def on_wire(gp: AppState) -> AppState:
         hop = gp.upstreams["chat"]

@@ -42,7 +42,7 @@ async def dial(destination: Destination, context: ssl.SSLContext, connection: Co
     """
     loop = asyncio.get_running_loop()
     proxy = destination.proxy
-    tunnel = None if proxy is None or not destination.secure else _Tunnel(loop, destination, proxy)
+    tunnel = None if proxy is None or not destination.secure else Tunnel(loop, destination, proxy)
     first, where = destination, ""
     if proxy is not None:
         first = proxy.destination
@@ -76,7 +76,7 @@ async def dial(destination: Destination, context: ssl.SSLContext, connection: Co
         raise
 
 
-class _Tunnel(asyncio.Protocol):
+class Tunnel(asyncio.Protocol):
     """A connection to a proxy on which CONNECT opens a tunnel to the server of `destination` (RFC 9110 9.3.6)."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, destination: Destination, proxy: ProxyServer) -> None:

@@ -131,7 +131,7 @@ class ClientResponse:
         context = self._context
         context.status = status
         context.head_s = head_s = self._clock.now() - context.client_request.arrived_s
-        timing = _server_timing(head_s, context.token_wait_s)
+        timing = server_timing(head_s, context.token_wait_s)
         request_id = context.client_request.id.encode("latin-1")
         fields = [*headers, *context.cors_headers, (b"x-request-id", request_id), (b"server-timing", timing)]
         attempt = context.attempts[-1] if context.attempts else None
@@ -167,7 +167,7 @@ def _add_changes(fields: list[tuple[bytes, bytes]], context: RequestContext, att
         fields.append((b"x-gatepass-attempts", str(requests).encode()))
 
 
-def _server_timing(head_s: float, token_wait_s: float) -> bytes:
+def server_timing(head_s: float, token_wait_s: float) -> bytes:
     """The `server-timing` value: milliseconds until the head, and the part of them spent waiting for a token."""
     if not token_wait_s:  # nearly always: formats one number instead of two
         return b"total;dur=%.1f, token;dur=0.0" % (head_s * 1000)

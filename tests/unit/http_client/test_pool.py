@@ -374,7 +374,7 @@ async def test_a_thousand_leavers_leave_no_trace():
     for work in works[:-1]:
         work.cancel()
     await rest()
-    assert len(pool._waiting) == 1
+    assert pool.counts.waiting == 1
     await use(connection)
     await rest()
     assert works[-1].result() is connection

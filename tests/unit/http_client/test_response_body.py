@@ -1,11 +1,11 @@
 import gzip
 import zlib
-from collections.abc import Callable
 
 import pytest
 
 from gatepass.errors import Fault, TransportFault
-from gatepass.http_client.response_body import PIECE_BYTES, decode_response, decoder_of, stream_pieces
+from gatepass.http_client.response_body import PIECE_BYTES, decode_response, decoder_of
+from tests.responses import PlayedResponse
 
 TEXT = b"data: {}\n\n" * 50
 
@@ -74,37 +74,13 @@ def test_an_unknown_coding_is_quoted_as_it_was_written_or_not_at_all():
         decoder_of(b"MiNtEd-Token" * 4)
 
 
-class Played:
-    """A Response that is here already."""
-
-    status, headers, ended = 200, ((b"content-encoding", b"gzip"),), False
-
-    def __init__(self, *pieces: bytes) -> None:
-        self.pieces = iter(pieces)
-        self.closed = False
-
-    def __aiter__(self):
-        return self
-
-    async def __anext__(self) -> bytes:
-        for piece in self.pieces:
-            return piece
-        raise StopAsyncIteration
-
-    async def stream_to(self, take: Callable[[bytes], bool]) -> bool:
-        return await stream_pieces(self, take)
-
-    async def aclose(self) -> None:
-        self.closed = True
-
-    def finish(self) -> None:
-        raise NotImplementedError
+GZIPPED = ((b"content-encoding", b"gzip"),)
 
 
 async def test_a_coded_response_reads_as_if_it_were_not():
     packed = gzip.compress(TEXT)
     for cut in range(len(packed) + 1):
-        played = Played(packed[:cut], packed[cut:])
+        played = PlayedResponse(packed[:cut], packed[cut:], headers=GZIPPED)
         response = decode_response(played, b"gzip")
         assert (response.status, response.headers) == (200, played.headers)
         assert b"".join([piece async for piece in response]) == TEXT
@@ -112,12 +88,18 @@ async def test_a_coded_response_reads_as_if_it_were_not():
         assert played.closed
 
 
+async def test_finishing_a_coded_response_finishes_the_one_below():
+    played = PlayedResponse(gzip.compress(TEXT), hangs=True)
+    decode_response(played, b"gzip").finish()
+    assert played.closed
+
+
 async def test_a_coded_response_that_breaks_off_does_not_end_well():
-    response = decode_response(Played(gzip.compress(TEXT)[:-4]), b"gzip")
+    response = decode_response(PlayedResponse(gzip.compress(TEXT)[:-4]), b"gzip")
     with pytest.raises(TransportFault, match="closed"):
         [piece async for piece in response]
 
 
 async def test_a_plain_response_is_itself():
-    played = Played(b"x")
+    played = PlayedResponse(b"x")
     assert decode_response(played, None) is played

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 
@@ -13,11 +12,11 @@ from gatepass.http_client.response_body import (
     DecodedResponse,
     UpstreamResponse,
     ZlibDecoder,
-    decode_response,
     read_whole,
     stream_pieces,
 )
 from gatepass.types import Timeouts
+from tests.responses import PlayedResponse
 from tests.unit.http_client.loop import advance, rest
 from tests.unit.http_client.wire import Wire
 
@@ -167,29 +166,6 @@ async def test_cancelled_it_takes_no_more_and_its_holder_kills_the_connection():
 
 
 async def test_a_coded_reply_pours_what_it_decodes():
-    class Pieces:
-        status, headers, ended = 200, (), False
-
-        def __init__(self) -> None:
-            self._pieces = iter([b"a", b"b", b"c"])
-
-        def __aiter__(self):
-            return self
-
-        async def __anext__(self):
-            for piece in self._pieces:
-                return piece
-            raise StopAsyncIteration
-
-        async def stream_to(self, take):
-            return await stream_pieces(self, take)
-
-        async def aclose(self):
-            pass
-
-        def finish(self):
-            raise NotImplementedError
-
     class Plain(ZlibDecoder):
         def decode(self, piece):
             yield piece.upper()
@@ -197,43 +173,16 @@ async def test_a_coded_reply_pours_what_it_decodes():
         def finish(self):
             pass
 
-    assert decode_response(Pieces(), None).status == 200
-    reply, taker = DecodedResponse(Pieces(), Plain(GZIP_WINDOW)), Taker(b"B")
+    reply, taker = DecodedResponse(PlayedResponse(b"a", b"b", b"c"), Plain(GZIP_WINDOW)), Taker(b"B")
     assert (await reply.stream_to(taker), taker.taken) == (False, [b"A", b"B"])
     assert (await reply.stream_to(taker), taker.taken) == (True, [b"A", b"B", b"C"])
-
-
-class Body:
-    """A Response of these pieces."""
-
-    status, headers, ended = 200, (), False
-
-    def __init__(self, *pieces: bytes) -> None:
-        self._pieces = iter(pieces)
-
-    def __aiter__(self):
-        return self
-
-    async def __anext__(self) -> bytes:
-        for piece in self._pieces:
-            return piece
-        raise StopAsyncIteration
-
-    async def stream_to(self, take: Callable[[bytes], bool]) -> bool:
-        return await stream_pieces(self, take)
-
-    async def aclose(self) -> None:
-        pass
-
-    def finish(self) -> None:
-        raise NotImplementedError
 
 
 @pytest.mark.parametrize("pieces", [(), (b"abc",), (b"a", b"bc"), (b"a", b"b", b"c")])
 async def test_a_whole_body_is_all_pieces_behind_its_beginning(pieces):
     whole = b"".join(pieces)
-    assert await read_whole(Body(*pieces), len(whole)) == whole
-    assert await read_whole(Body(*pieces), len(whole) + 2, b"01") == b"01" + whole
+    assert await read_whole(PlayedResponse(*pieces), len(whole)) == whole
+    assert await read_whole(PlayedResponse(*pieces), len(whole) + 2, b"01") == b"01" + whole
 
 
 @pytest.mark.parametrize(
@@ -241,13 +190,13 @@ async def test_a_whole_body_is_all_pieces_behind_its_beginning(pieces):
 )
 async def test_a_body_beyond_the_limit_is_read_no_further(beginning, pieces):
     with pytest.raises(TransportFault) as raised:
-        await read_whole(Body(*pieces, b"never read"), 3, beginning)
+        await read_whole(PlayedResponse(*pieces, b"never read"), 3, beginning)
     assert raised.value.kind is Fault.TOO_LARGE
 
 
 async def test_a_whole_body_in_one_piece_is_not_copied():
     piece = b"abc"
-    assert await read_whole(Body(piece), 3) is piece
+    assert await read_whole(PlayedResponse(piece), 3) is piece
 
 
 class FullMemory:

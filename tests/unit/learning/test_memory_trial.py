@@ -2,6 +2,7 @@
 
 from gatepass.learning.learned_rule import LearnedRule, RuleScope
 from gatepass.learning.memory import CANDIDATE_S, KNOWN_S, MOST_WAIT_S, WAIT_S, SingleTrial
+from tests.memory import traced_memory
 
 O3 = RuleScope("chat", "o3-mini", "chat")
 TRIAL_KEY, OTHER_KEY = (O3, True), (O3, False)
@@ -184,13 +185,29 @@ def test_a_request_that_listens_hears_of_everything_that_may_end_its_wait():
     single_trial.settle(KEY)
     assert len(rejection) == 7
     end()
-    assert single_trial._listeners == {}
+    single_trial.notify(O3)
+    assert len(rejection) == 7
 
 
-def test_what_is_held_is_bounded():
+def test_requests_that_have_ended_take_no_memory():
+    single_trial = SingleTrial()
+    with traced_memory() as memory:
+        for number in range(1000):
+            end = single_trial.listen(RuleScope("chat", f"model-{number}", "chat"), lambda: None)
+            end()
+    assert memory.kept_bytes < 20_000
+
+
+def test_models_and_trials_beyond_the_limit_take_no_memory():
     single_trial = SingleTrial(limit=2)
-    for at in range(5):
-        subject = RuleScope("chat", f"m{at}", "chat")
-        single_trial.mark_known("a", (subject, True), 0.0)
-        single_trial.propose((subject, SYNTH.key), SYNTH, "", "a", 0.0)
-    assert (len(single_trial._known), len(single_trial._trials)) == (2, 2)
+    with traced_memory() as memory:
+        for at in range(1000):
+            subject = RuleScope("chat", f"m{at}", "chat")
+            single_trial.mark_known("a", (subject, True), 0.0)
+            single_trial.propose((subject, SYNTH.key), SYNTH, "", "a", 0.0)
+    assert memory.kept_bytes < 20_000
+    assert [single_trial.candidates(RuleScope("chat", f"m{at}", "chat"), 0.0) != {} for at in (997, 998, 999)] == [
+        False,
+        True,
+        True,
+    ]

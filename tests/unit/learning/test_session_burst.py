@@ -13,6 +13,7 @@ from gatepass.errors import UpstreamErrorReply
 from gatepass.learning.memory import MOST_WAIT_S, WAIT_S
 from gatepass.learning.session import Learner, wait_for_trial
 from gatepass.types import Call
+from tests.memory import traced_memory
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.learning.rejections import USE, openai
 from tests.unit.learning.upstreams import NO_STREAM, O3, Refusal, Upstream, learn_from, plan, without
@@ -161,15 +162,17 @@ async def test_a_request_that_leaves_while_it_waits_leaves_nothing_behind():
     requests = Requests(DrivenClock(), refuses_s=1.0)
     leader = asyncio.create_task(requests.one())
     await settle()
-    waiting = asyncio.create_task(requests.one())
-    await settle()
-    waiting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
-    await requests.clock.advance(10.0)
+    with traced_memory() as memory:
+        waiting = [asyncio.create_task(requests.one()) for _ in range(BURST)]
+        await settle()
+        for task in waiting:
+            task.cancel()
+        ended = await asyncio.gather(*waiting, return_exceptions=True)
+        assert {type(one) for one in ended} == {asyncio.CancelledError}
+        del ended, task, waiting
+        await requests.clock.advance(10.0)
+    assert memory.kept_bytes < 100 * BURST
     assert await leader == "stream=synth"
-    assert requests.learner.trial._listeners == {}
-    assert requests.learner.trial._leaders == {}
 
 
 async def test_where_each_is_refused_for_itself_no_request_waits_twice():

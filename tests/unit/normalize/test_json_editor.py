@@ -23,7 +23,7 @@ def editor(body: bytes = BODY) -> JsonEditor:
 def test_an_untouched_body_is_the_same_object():
     under_way = editor()
     assert under_way.top.value("a") == 1
-    assert under_way.written() is under_way._call.body
+    assert under_way.written() is BODY
 
 
 def test_what_is_not_touched_keeps_its_bytes():
@@ -60,7 +60,7 @@ def test_a_new_name_that_is_there_already_counts_alone():
 def test_a_name_that_is_not_there_or_the_same_is_no_rename(old, new):
     under_way = editor()
     assert not under_way.top.rename(old, new)
-    assert under_way.written() is under_way._call.body
+    assert under_way.written() is BODY
 
 
 def test_of_several_members_with_one_name_the_last_one_counts():

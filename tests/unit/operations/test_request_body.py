@@ -302,7 +302,7 @@ def test_few_escapes_and_many_are_found_alike(text):
     for most in (1, 5, request.MOST_ESCAPED_SIGNS):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(request, "MOST_ESCAPED_SIGNS", most)
-            assert list(request._deepest_by_window(body)) == [3]
+            assert [is_deeper(body, limit) for limit in (2, 3)] == [True, False]
 
 
 def test_a_run_of_backslashes_longer_than_a_window_is_one_string():

@@ -1,0 +1,45 @@
+"""A response of an upstream without a connection."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Self
+
+from gatepass.http_client.response_body import stream_pieces
+from gatepass.types import Headers
+
+
+class PlayedResponse:
+    """A Response of `pieces`. If `hangs`, its body does not end after them, and `read` is set when they were read."""
+
+    def __init__(self, *pieces: bytes, status: int = 200, headers: Headers = (), hangs: bool = False) -> None:
+        self.status = status
+        self.headers = headers
+        self.ended = False
+        self.closed = False
+        self.read = asyncio.Event()
+        self._pieces = iter(pieces)
+        self._hangs = hangs
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        for piece in self._pieces:
+            return piece
+        self.read.set()
+        if self._hangs:
+            await asyncio.Event().wait()
+        self.ended = True
+        raise StopAsyncIteration
+
+    async def stream_to(self, write: Callable[[bytes], bool]) -> bool:
+        return await stream_pieces(self, write)
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+    def finish(self) -> None:
+        """Close at once, as the response of a body that cannot end in time."""
+        self.closed = True
