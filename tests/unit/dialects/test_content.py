@@ -1,9 +1,9 @@
 import json
-import tracemalloc
 
 import pytest
 
 from gatepass.dialects import content
+from tests.memory import traced_memory
 
 EVENTS = ((b"content-type", b"text/event-stream; charset=utf-8"),)
 JSON = ((b"content-type", b"application/json"),)
@@ -149,13 +149,9 @@ def test_of_a_large_list_of_choices_the_first_is_read_but_for_what_is_large(choi
 
 def test_a_large_list_of_choices_takes_no_memory_for_those_that_are_not_looked_at():
     body = b'{"choices":[{"text":""}' + b",{}" * content.WHOLE_BYTES + b"]}"
-    tracemalloc.start()
-    try:
+    with traced_memory() as memory:
         assert content.parse(body) == {"choices": [{"text": ""}, {}]}
-        peak_bytes = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak_bytes < len(body) / 10
+    assert memory.peak_bytes < len(body) / 10
 
 
 @pytest.mark.parametrize(

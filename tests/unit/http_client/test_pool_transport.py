@@ -2,22 +2,51 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 import subprocess
 import sys
+from typing import Any
 
+from gatepass.http_client.connection import Connection
+from gatepass.http_client.message_head import Destination
 from gatepass.http_client.pool import URLS, Http1Transport
+from gatepass.types import OutboundRequest
+from tests.memory import traced_memory
+from tests.unit.http_client.loop import rest
+from tests.unit.http_client.wire import FakeTransport, feed
+
+
+class AnsweringTransport(FakeTransport):
+    """Answers each request at once."""
+
+    def write(self, data: Any) -> None:
+        asyncio.get_running_loop().call_soon(feed, self.protocol, b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
 
 
 async def test_urls_of_one_server_share_one_pool_and_no_more_of_them_are_kept_than_a_bound():
-    transport = Http1Transport(4, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
-    pools = {id(transport._pool_for(f"http://h.example/{number}")[1]) for number in range(3 * URLS)}
-    assert len(pools) == 1
-    assert len(transport._by_url) <= URLS
-    others = [
-        transport._pool_for(url)[1] for url in ("https://h.example/", "http://h.example:81/", "http://i.example/")
-    ]
-    assert len(pools | {id(pool) for pool in others}) == 4
+    dialed: list[str] = []
+
+    async def dial(destination: Destination, context: ssl.SSLContext, connection: Connection, bound_s: float) -> None:
+        dialed.append(f"{destination.secure} {destination.host}:{destination.port}")
+        connection.connection_made(AnsweringTransport(connection))
+
+    transport = Http1Transport(4, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), dial)
+
+    async def send(url: str) -> None:
+        await (await transport.send(OutboundRequest("GET", url))).aclose()
+        await rest()
+
+    for number in range(URLS):
+        await send(f"http://h.example/{number}")
+    with traced_memory() as memory:
+        for number in range(4 * URLS):
+            await send(f"http://h.example/more/{number}")
+    assert memory.kept_bytes < 1000 * URLS
+    assert dialed == ["False h.example:80"]
+    for url in ("https://h.example/", "http://h.example:81/", "http://i.example/"):
+        await send(url)
+    assert dialed[1:] == ["True h.example:443", "False h.example:81", "False i.example:80"]
     await transport.aclose()
 
 

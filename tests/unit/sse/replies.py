@@ -23,3 +23,8 @@ def chat(*choices: Any, **more: Any) -> dict[str, Any]:
 def text(finish: Any = "stop", **more: Any) -> dict[str, Any]:
     choices = [{"index": 0, "finish_reason": finish, "text": "hi", **more}]
     return {**HEAD, "object": "text_completion", "choices": choices}
+
+
+def refuse_to_write(_: Any) -> bytes:
+    """Fail as the encoder does for a value that is nested too deep."""
+    raise ValueError("recursion limit exceeded")

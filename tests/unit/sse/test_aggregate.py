@@ -8,10 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.errors import GatepassError, UpstreamClosed
+from gatepass.sse import aggregate
 from gatepass.sse.aggregate import CompletionAggregator
 from gatepass.sse.chunk import MAX_CHOICES
+from tests.memory import traced_memory
 from tests.unit.sse.documents import CREATED_S, clean_streams, completions, events, fed, meaning, origin
 from tests.unit.sse.peer import helper_reads, strictly, strictly_legacy
+from tests.unit.sse.replies import refuse_to_write
 from tests.unit.sse.streams import DONE, LIMIT_BYTES, REALISTIC, chunk, data, read_error, text, with_line_ends
 
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
@@ -468,10 +471,11 @@ def test_cumulative_texts_of_choices_without_an_index_are_cut_each_by_its_own():
 def test_answer_above_the_limit_is_an_error_and_nothing_of_it_is_kept():
     whole = b"".join(REALISTIC)
     assert aggregated(whole, limit_bytes=len(whole)) == WHOLE
-    one = aggregator(len(whole) - 1)
-    for block in REALISTIC:
-        one.feed(block)
-    assert (one._choices, one._extra) == ({}, {})
+    one = aggregator(1_000_000)
+    with traced_memory() as memory:
+        for number in range(40):
+            one.feed(text(f"{number:x>50000}"))
+    assert memory.kept_bytes < 10_000
     with pytest.raises(GatepassError, match=r"larger than limits\.reply_bytes"):
         one.finish()
 
@@ -482,13 +486,10 @@ def test_more_choices_than_any_request_asks_for_are_an_error():
     assert failed(data(chunk(None) | {"choices": many, "x": 1}), DONE)[0] == "upstream_invalid"
 
 
-def test_nested_too_deep_to_be_written_is_an_error():
+def test_nested_too_deep_to_be_written_is_an_error(monkeypatch):
     one = aggregator()
     one.feed(text("a") + STOP)
-    deep: list[Any] = []
-    for _ in range(200_000):
-        deep = [deep]
-    one._extra["x"] = deep
+    monkeypatch.setattr(aggregate, "json_text", refuse_to_write)
     with pytest.raises(GatepassError, match="not JSON"):
         one.finish()
 

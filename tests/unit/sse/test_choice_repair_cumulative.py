@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.sse.choice_repair import EVIDENCE, MAX_CHARS, MAX_HELD, MAX_HELD_BYTES, MAX_TEXTS, MIN_CHARS
+from gatepass.sse import choice_repair
+from gatepass.sse.choice_repair import EVIDENCE, MAX_HELD, MAX_HELD_BYTES, MAX_TEXTS, MIN_CHARS
 from tests.unit.sse.repair_streams import ROLE, STOP, new_repair, payloads, repaired
 from tests.unit.sse.streams import DONE, chunk, data
 
@@ -188,12 +189,12 @@ def test_no_more_texts_are_watched_than_may():
     assert read(out, index=MAX_TEXTS) == "".join(growing(SENTENCE, 12))
 
 
-def test_no_more_of_a_text_is_remembered_than_may_be():
-    from gatepass.sse.choice_repair import TextKind, WatchedText
-
-    text = WatchedText("content", so_far="x" * MAX_CHARS, kind=TextKind.CUMULATIVE)
-    assert text._new_part("y") == "y"
-    assert (text.kind, text.so_far) == (TextKind.PLAIN, "")
+def test_no_more_of_a_text_is_remembered_than_may_be(monkeypatch):
+    monkeypatch.setattr(choice_repair, "MAX_CHARS", 200)
+    repeated = growing(SENTENCE, 12)
+    added = "-" * 201
+    out, _ = repaired(*texts(*repeated, added, SENTENCE + added), cumulative=True)
+    assert read(out) == SENTENCE + added + SENTENCE + added
 
 
 @given(st.text(min_size=1, max_size=60), st.lists(st.integers(0, 60), min_size=3, max_size=8), st.booleans())

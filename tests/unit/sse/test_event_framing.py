@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import tracemalloc
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gatepass.sse import event as event_module
 from gatepass.sse.event import Framer, split_events
+from tests.memory import traced_memory
 from tests.unit.sse.streams import REALISTIC, pieces, with_line_ends
 
 LINE_ENDS = [b"\n", b"\r\n", b"\r"]
@@ -160,14 +160,10 @@ def test_many_events_within_the_limit_pass_in_pieces_above_it(size_bytes):
 
 def test_line_of_64_mib_is_refused_in_bounded_memory():
     framer, piece, limit_bytes = Framer(1 << 20), b"x" * (64 * 1024), 1 << 20
-    tracemalloc.start()
-    try:
+    with traced_memory() as memory:
         runs = [framer.feed(piece) for _ in range(1024)]
-        peak_bytes = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
     assert (set(runs), framer.overflowed, framer.tail) == ({b""}, True, b"")
-    assert peak_bytes < 3 * limit_bytes
+    assert memory.peak_bytes < 3 * limit_bytes
 
 
 class CountingTail(bytearray):
@@ -210,8 +206,8 @@ class CountingTail(bytearray):
 @pytest.mark.parametrize("size_bytes", [1, 64, 4096])
 def test_work_grows_with_the_bytes_and_not_with_their_square(size_bytes, monkeypatch):
     event = b"data: " + b"x" * (256 * 1024) + b"\n\n"
+    monkeypatch.setattr(event_module, "bytearray", CountingTail, raising=False)
     framer = Framer(1 << 20)
-    framer._tail = CountingTail()
     monkeypatch.setattr(CountingTail, "touched_bytes", 0)
     assert b"".join(fed(framer, *pieces(event, size_bytes))) == event
     assert len(event) <= CountingTail.touched_bytes <= 2 * len(event)

@@ -156,6 +156,12 @@ class Blind(FastPath):
         return 0
 
 
+def without_fast_path():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stream_module, "FastPath", Blind)
+        return new_stream()
+
+
 CONTENT = st.one_of(
     st.text(max_size=12),
     st.sampled_from(
@@ -211,8 +217,7 @@ EVENT = st.one_of(
 
 @given(st.lists(EVENT, max_size=25), st.lists(st.integers(1, 900), min_size=1, max_size=9))
 def test_recognised_and_parsed_events_give_the_same_bytes_and_the_same_state(events, sizes):
-    quick, thorough = new_stream(), new_stream()
-    thorough._fast_path = Blind()
+    quick, thorough = new_stream(), without_fast_path()
     whole, at = b"".join(events), 0
     for size_bytes in sizes * (len(whole) // sum(sizes) + 1):
         piece = whole[at : at + size_bytes]
@@ -239,8 +244,7 @@ def test_events_of_one_line_are_validated_as_all_events_are(events, sizes):
 
 
 def test_events_that_come_one_by_one_share_the_lines_of_a_turn():
-    stream = new_stream()
-    stream._fast_path = Blind()
+    stream = without_fast_path()
     event = text("hello")
     assert {stream.feed(event) for _ in range(stream_module.TURN_LINES // 2)} == {event}
     assert stream.feed(event) == b""

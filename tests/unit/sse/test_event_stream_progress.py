@@ -4,6 +4,7 @@ import pytest
 
 from gatepass.sse.event_stream import Progress
 from gatepass.sse.usage import Usage
+from tests.memory import traced_memory
 
 
 def choice(index=0, finish=None, **more):
@@ -40,8 +41,11 @@ def test_complete_is_every_choice_that_was_seen_and_as_many_as_were_asked_for(ev
 
 
 def test_indices_without_end_take_no_memory():
-    progress = noted(*([choice(index)] for index in range(5000)))
-    assert len(progress._seen) == 1025
+    progress = noted(*([choice(index)] for index in range(2000)))
+    with traced_memory() as memory:
+        for index in range(2000, 20_000):
+            progress.note({}, [choice(index, "stop")])
+    assert memory.kept_bytes < 10_000
 
 
 def test_event_with_only_text_is_distinguished_from_one_with_more():

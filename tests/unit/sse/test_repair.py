@@ -162,7 +162,7 @@ def test_what_is_nested_too_deep_never_breaks_the_end():
     for _ in range(200_000):
         deep = [deep]
     repair = new_repair()
-    repair._deferred._held["x"] = deep
+    assert repair.repair_event(b"", {"x": deep}) == b""
     assert repair.finish() == b""
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from gatepass.sse.chunk import MAX_CHOICES
 from gatepass.sse.repair import MAX_MOVED_BYTES
+from tests.memory import traced_memory
 from tests.unit.sse.repair_streams import ROLE, STOP, USAGE, deltas, new_repair, repaired
 from tests.unit.sse.streams import chunk, data
 
@@ -113,9 +114,12 @@ def test_choices_without_index_get_their_places():
 
 def test_more_choices_than_any_answer_has_share_one_state():
     repair = new_repair()
-    for index in range(2 * MAX_CHOICES):
+    for index in range(MAX_CHOICES):
         repair.feed(data(chunk({"role": "assistant", "content": "a"}, index=index)))
-    assert len(repair._choices) == MAX_CHOICES + 1
+    with traced_memory() as memory:
+        for index in range(MAX_CHOICES, 2 * MAX_CHOICES):
+            repair.feed(data(chunk({"role": "assistant", "content": "a"}, index=index)))
+    assert memory.kept_bytes < 10_000
 
 
 # --- id, object, created, model -------------------------------------------------------------------

@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 
 from gatepass.errors import GatepassError
+from gatepass.sse import aggregate
 from gatepass.sse.aggregate import BodyAggregator
 from gatepass.sse.responses_api import ResponseAggregator, synthesize_response
 from tests.unit.sse.documents import origin
 from tests.unit.sse.peer import strictly_response
+from tests.unit.sse.replies import refuse_to_write
 from tests.unit.sse.responses import RESPONSES, call, message, part, response
 from tests.unit.sse.streams import DONE, LIMIT_BYTES, data, read_error
 
@@ -171,11 +173,6 @@ def test_more_than_the_limit_is_an_error():
     assert failed(LAST, len(LAST) - 1)[0] == "upstream_invalid"
 
 
-def test_a_response_nested_too_deep_to_be_written_is_an_error():
-    one = ResponseAggregator("chat", LIMIT_BYTES, read_error)
-    deep: Any = []
-    for _ in range(200_000):
-        deep = [deep]
-    one._response = {"x": deep}
-    with pytest.raises(GatepassError, match="not JSON"):
-        one.finish()
+def test_a_response_nested_too_deep_to_be_written_is_an_error(monkeypatch):
+    monkeypatch.setattr(aggregate, "json_text", refuse_to_write)
+    assert "not JSON" in failed(written(WHOLE))[1]

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from gatepass.sse.tool_calls import MAX_CALLS, ToolCallTracker
+from tests.memory import traced_memory
 
 
 def entry(index: int | None = None, identity: Any = None, name: str | None = None, arguments: str | None = None):
@@ -146,11 +147,12 @@ def test_more_calls_than_any_answer_has_share_the_last_one():
     calls = ToolCallTracker()
     for number in range(MAX_CALLS + 5):
         [piece] = calls.assign([entry(number, f"id-{number}", "f")])
-    for number in range(3 * MAX_CALLS):
-        calls.assign([entry(10_000 + number, "id-1", None, "{")])
+    with traced_memory() as memory:
+        for number in range(3 * MAX_CALLS):
+            calls.assign([entry(10_000 + number, f"other-{number}", None, "{")])
+            calls.assign([entry(20_000 + number, "id-1", None, "{")])
+    assert memory.kept_bytes < 10_000
     assert (len(calls), piece.call.number) == (MAX_CALLS, MAX_CALLS - 1)
-    assert len(calls._by_index) == MAX_CALLS
-    assert len(calls._by_id) == MAX_CALLS
 
 
 @pytest.mark.parametrize("index", [None, 0])
