@@ -28,7 +28,7 @@ async def listed(gp: Gateway) -> tuple[int, Any]:
 
 async def refreshed(gp: Gateway) -> None:
     """Returns when no list is under way any more."""
-    await until(lambda: not gp.state.in_flight.tasks._running)
+    await until(lambda: not [task for task in asyncio.all_tasks() if task.get_name().startswith("models of ")])
 
 
 def ids(found: tuple[int, Any]) -> list[str]:

@@ -49,8 +49,8 @@ class Reloading:
         """Write `blocks`, if any, and reload."""
         if blocks:
             self.file.write_text(json.dumps(blocks))
-        assert isinstance(self.served.server._reloader, Reloader)
-        return await self.served.server._reloader.reload(trigger)
+        assert isinstance(self.served.server.reloader, Reloader)
+        return await self.served.server.reloader.reload(trigger)
 
     def count(self, outcome: str) -> float:
         lines = self.served.state.metrics.exposition().decode().splitlines()
@@ -142,7 +142,8 @@ async def test_a_changed_credential_fetches_once_and_the_old_one_closes_after_it
 
     async with Scripted(minted("token-1"), minted("token-2")) as issuer, Scripted(answer=answered) as upstream:
         async with serve(**corp(issuer, upstream, client_secret="first-secret")) as gatepass:
-            before = gatepass.served.state
+            closed: list[str] = []
+            gatepass.served.state.holders["corp"].on_close = lambda: closed.append("corp")
             async with gatepass.served.ask({"model": "m", "messages": [], "stream": True}) as stream:
                 await stream.head()
                 await stream.until(first)
@@ -150,10 +151,10 @@ async def test_a_changed_credential_fetches_once_and_the_old_one_closes_after_it
                 assert await gatepass.reload(**blocks) == ReloadResult("reloaded", ("credentials.corp",))
                 assert (await gatepass.served.ask().answer()).status == 200
                 assert tokens(upstream) == ["Bearer token-1", "Bearer token-2"]
-                assert not before.holders["corp"]._closed
+                assert closed == []
                 go_on.set()
                 assert b"error" not in await stream.until(b"[DONE]")
-            await until(lambda: before.holders["corp"]._closed)
+            await until(lambda: closed == ["corp"])
         assert len(issuer.received) == 2
 
 
@@ -201,7 +202,7 @@ async def test_callers_change_and_settings_that_need_a_restart_are_named_and_not
             result = await gatepass.reload(**blocks, access=access, limits=limits, server=server)
             names = ("server.port", "server.workers", "limits.connections")
             assert result == ReloadResult("reloaded", ("access.keys",), names)
-            assert gatepass.served.server._endpoint.state.config.limits.connections == 4000
+            assert gatepass.served.server.endpoint.state.config.limits.connections == 4000
             held = gatepass.served.state.in_flight.held
             assert held.caller_limit_bytes < held.limit_bytes
             assert (await gatepass.served.ask().answer()).status == 401
@@ -249,7 +250,7 @@ async def test_no_request_fails_and_nothing_is_left_over_during_reloads_under_lo
             replaced: list[weakref.ref[ConnectionPool]] = []
             for number in range(2, 50):
                 await upstream.requested(len(upstream.received) + 1)
-                transport = gatepass.served.server._endpoint.state.upstreams["more"].transport
+                transport = gatepass.served.server.endpoint.state.upstreams["more"].transport
                 assert (await gatepass.reload(**numbered(number))).outcome == "reloaded"
                 replaced += map(weakref.ref, transport._pools.values())
             del transport
@@ -318,7 +319,7 @@ async def test_a_file_that_cannot_be_used_leaves_the_configuration_as_it_was(
                 result = await gatepass.reload()
                 assert (result.outcome, result.changed) == ("refused", ()), name
                 assert problem in "\n".join(result.problems), (name, result.problems)
-                assert served.server._endpoint.state is state
+                assert served.server.endpoint.state is state
             file.unlink()
             assert "does not exist" in (await gatepass.reload()).problems[0]
             file.mkdir()

@@ -255,8 +255,8 @@ class DrainingServer(uvicorn.Server):
                 timeout_graceful_shutdown=FORCED_STOP_S,
             )
         )
-        self._endpoint = endpoint
-        self._reloader = reloader
+        self.endpoint = endpoint
+        self.reloader = reloader
         self._control: ControlServer | None = None
         if control is not None:
             self._control = ControlServer(control, context, lambda: service.state, reload_own, peers)
@@ -288,11 +288,11 @@ class DrainingServer(uvicorn.Server):
         gc.freeze()  # collections skip the permanent objects of the start (saves 25 µs for each request)
         gc.set_threshold(COLLECT_AFTER)
         keep_freed_pages()
-        if self._reloader is not None:
-            state = self._endpoint.state
-            state.in_flight.tasks.spawn(self._reload_on_signal(self._reloader), "reload")
+        if self.reloader is not None:
+            state = self.endpoint.state
+            state.in_flight.tasks.spawn(self._reload_on_signal(self.reloader), "reload")
             if state.config.server.watch:
-                state.in_flight.tasks.spawn(self._reloader.watch(state.clock), "watch")
+                state.in_flight.tasks.spawn(self.reloader.watch(state.clock), "watch")
         if self._control is not None:
             await self._control.open()
         for listening in sockets or []:
@@ -315,7 +315,7 @@ class DrainingServer(uvicorn.Server):
             for connection in self._context.shares.relieve(now_s):
                 connection.evict()
             if (count := self._accept_watch.failed(now_s)) is not None:
-                limit, needed = descriptor_limit(), self._endpoint.state.config.descriptors
+                limit, needed = descriptor_limit(), self.endpoint.state.config.descriptors
                 LOG.warning(
                     "descriptors_exhausted", extra={"fields": {"count": count, "limit": limit, "needed": needed}}
                 )
@@ -331,7 +331,7 @@ class DrainingServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Become unready, serve on for the delay, then close each connection after its response or once it is idle."""
-        state, connections = self._endpoint.state, cast(set[ClientConnection], self.server_state.connections)
+        state, connections = self.endpoint.state, cast(set[ClientConnection], self.server_state.connections)
         in_flight, channel, server = state.in_flight, self._channel, state.config.server
         delay_s = max(server.drain_delay_s, min(HANDOVER_S, server.drain_timeout_s))
         in_flight.draining = True
@@ -361,7 +361,7 @@ class DrainingServer(uvicorn.Server):
 
     async def _drained(self, connections: Collection[ClientConnection]) -> int:
         """Wait until no request is in progress and no client can send another. Return the number of ended streams."""
-        state, now = self._endpoint.state, asyncio.get_running_loop().time
+        state, now = self.endpoint.state, asyncio.get_running_loop().time
         in_flight, clock, bound_s = state.in_flight, state.clock, state.config.server.drain_timeout_s
         until_s = now() + bound_s
         ended = await in_flight.drain(clock, bound_s)
@@ -392,5 +392,5 @@ class DrainingServer(uvicorn.Server):
         self.force_exit = self._is_hurried
         self._is_hurried = self.should_exit
         if self._is_hurried and self._loop is not None:
-            self._loop.call_soon_threadsafe(self._endpoint.state.in_flight.end_now)
+            self._loop.call_soon_threadsafe(self.endpoint.state.in_flight.end_now)
         self.should_exit = True

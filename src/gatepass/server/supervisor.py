@@ -300,8 +300,8 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         # before the folder exists: without a handler SIGTERM ends the process and leaves the folder behind
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop)
-        loop.add_signal_handler(signal.SIGHUP, self._reload)
+            loop.add_signal_handler(number, self.stop)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
         # `serve` blocked it at the start, when it would have ended the process
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         with channel(self._listening) as self._channel:
@@ -320,7 +320,7 @@ class Supervisor:
         self._has_served = True
         self._announce()
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
         """Drain at the first call. At the second one signal the workers, which then end their streams."""
         if self._stopping.is_set():
             for worker in self._living():
@@ -344,7 +344,7 @@ class Supervisor:
                 # every other worker would fail in the same way, and has logged why
                 if not self._stopping.is_set():
                     self._code = self._command.unusable
-                    self._stop()
+                    self.stop()
                 return
             pause_s = worker.pause_s(pause_s)
             fields = {"worker": worker.number, "code": worker.process.returncode, "again_in_s": pause_s}
@@ -376,7 +376,8 @@ class Supervisor:
             self._seats_of_starting.discard(seat)
         return worker
 
-    def _reload(self) -> None:
+    def reload(self) -> None:
+        """Pass the reload on to each worker."""
         LOG.info("workers_reloading", extra={"fields": {"workers": self._count}})
         for worker in self._living():
             self._tasks.spawn(self._pass_on_reload(worker), f"reload {worker.number}")

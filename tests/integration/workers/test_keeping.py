@@ -146,7 +146,7 @@ async def test_sighup_is_passed_on_to_each_worker_that_is_ready(keep, monkeypatc
         await kept.served()
         kept.signal(signal.SIGHUP)
         await until(lambda: kept.reported("worker-1") == ["HUP"])
-        await until(lambda: len(kept.supervisor._tasks._running) == 0)
+        await until(lambda: not [task for task in asyncio.all_tasks() if task.get_name().startswith("reload ")])
         assert kept.reported("worker-2") == []
         assert sorted(kept.pids) == ["worker-1", "worker-2"]
 
@@ -156,7 +156,7 @@ async def test_a_worker_that_becomes_ready_after_a_sighup_is_signalled_then(keep
     async with keep() as kept:
         while not kept.logged("worker_started"):
             await asyncio.sleep(0)  # one turn of the loop: `until` would look too late, when the worker is ready
-        kept.supervisor._reload()
+        kept.supervisor.reload()
         await until(lambda: kept.reported("worker-1") == ["HUP"])
 
 
@@ -164,7 +164,7 @@ async def test_a_stop_among_the_first_starts_ends_all_that_were_started(keep):
     async with keep() as kept:
         while not kept.logged("worker_started"):
             await asyncio.sleep(0)
-        kept.supervisor._stop()  # a signal would be a turn of the loop too late
+        kept.supervisor.stop()  # a signal would be a turn of the loop too late
         kept.finish()
         assert await kept.ended() == 0
         assert not any(map(alive, kept.pids.values()))

@@ -21,6 +21,7 @@ class AnsweringTransport(FakeTransport):
     """Answers each request at once."""
 
     def write(self, data: Any) -> None:
+        assert isinstance(self.protocol, Connection)
         asyncio.get_running_loop().call_soon(feed, self.protocol, b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
 
 

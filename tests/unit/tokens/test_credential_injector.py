@@ -6,7 +6,7 @@ import pytest
 from gatepass.config.network import TokenPlacement
 from gatepass.config.references import Reference, UnresolvedReference
 from gatepass.observability.redaction import KEPT, MASK, Redactor
-from gatepass.tokens.credential_injector import REREAD_S, CredentialInjector, sendable
+from gatepass.tokens.credential_injector import REREAD_S, CredentialInjector, StaticHeader, sendable
 from gatepass.types import OutboundRequest, Secret
 
 PLAIN = OutboundRequest(
@@ -192,4 +192,5 @@ def test_the_repr_of_an_injector_reveals_nothing():
     injector = CredentialInjector(headers={"X-Key": Secret("0123456789abcdef")})
     injector.authorize(PLAIN, Secret("my-token"), 0.0)
     assert repr(injector) == "CredentialInjector(hidden)"
-    assert repr(injector._static) == "(StaticHeader(upstreams.NAME.headers.X-Key),)"
+    header = StaticHeader(b"x-key", Secret("0123456789abcdef"), "upstreams.NAME.headers.X-Key", Redactor())
+    assert repr(header) == "StaticHeader(upstreams.NAME.headers.X-Key)"

@@ -3,6 +3,7 @@ from __future__ import annotations
 from gatepass.tokens.holder import MAX_USERS, RENEWALS, RenewalLimiter, TokenUser
 from gatepass.tokens.lifetime import Token
 from gatepass.types import Secret
+from tests.memory import traced_memory
 
 CHAT, EMBED, FORBIDDEN = TokenUser("chat", "m"), TokenUser("embed", "e"), TokenUser("chat", "forbidden")
 
@@ -103,15 +104,20 @@ def test_a_user_that_accepts_and_refuses_in_turns_is_bounded_like_one_that_never
 
 def test_made_up_models_take_no_memory():
     rejections = Renewing()
-    for number in range(2 * MAX_USERS):
-        user = TokenUser("chat", f"made-up-{number}")
-        rejections.accept(user)
-        rejections.reject(user, 0.0)
-        rejections.renewal_rejected(user, 0.0)
-    assert len(rejections._accepted_by) == len(rejections._rejected_by) == MAX_USERS
-    assert len(rejections._renewal_rejected_s) == MAX_USERS
+
+    def refuse(users: range) -> None:
+        for number in users:
+            user = TokenUser("chat", f"made-up-{number}")
+            rejections.accept(user)
+            rejections.reject(user, 0.0)
+            rejections.renewal_rejected(user, 0.0)
+
+    refuse(range(MAX_USERS))
+    with traced_memory() as memory:
+        refuse(range(MAX_USERS, 3 * MAX_USERS))
+    assert memory.kept_bytes < 60 * MAX_USERS
     rejections.renewal_rejected(CHAT, 60.0)
-    assert list(rejections._renewal_rejected_s) == [CHAT]
+    assert "rejected a new token" in rejections.denial_reason(CHAT, 60.0)
 
 
 def test_a_token_is_refused_until_somebody_accepts_it_who_does_not_refuse_it():

@@ -212,7 +212,7 @@ class Requests:
     def _is_held(self, hop: Upstream, by: TokenUser) -> bool:
         """Whether the last token that was minted serves `by`, as far as can be known from without."""
         issuer = self.upstreams[hop.name].issuer
-        last = hop.holder._token if hop.holder is not None else None
+        last = hop.holder.current() if hop.holder is not None else None
         if last is None or last.text not in self.served[by]:
             return False
         return self.clock.now() + MARGIN_S < issuer.ends_s[last.text]

@@ -6,6 +6,7 @@ import pytest
 
 from gatepass.tokens.holder import Waiters
 from tests.unit.clock import DrivenClock, settle
+from tests.unit.tokens.scripted import cancelled_at_each_await
 
 
 async def test_one_wake_wakes_all():
@@ -27,6 +28,17 @@ async def test_who_was_woken_or_left_leaves_no_timer_behind():
     waiters.wake()
     await asyncio.wait(tasks)
     assert not clock.has_timers
+
+
+async def test_a_waiter_may_be_cancelled_at_each_await():
+    clock = DrivenClock()
+    waiters = Waiters(clock)
+
+    def check() -> None:
+        assert (len(waiters), clock.has_timers) == (0, False)
+
+    with pytest.raises(AssertionError, match="never came to its end"):
+        await cancelled_at_each_await(lambda: waiters.wait(10.0), check, most=10)
 
 
 async def test_patience_ends():
