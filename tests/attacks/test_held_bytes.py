@@ -233,13 +233,13 @@ async def test_a_reply_waits_for_room_and_a_body_that_does_not_fit_is_refused(mo
     third.add(1)
     waiting = asyncio.create_task(third.wait_for_room())
     await asyncio.sleep(0)
-    assert (third.is_full, waiting.done()) == (True, False)
+    assert (third.is_full(), waiting.done()) == (True, False)
     first.release()
     await waiting
     second.claim(1)
     second.release()
     third.release()
-    assert (held.total_bytes, held.firsts, third.is_full) == (0, {}, False)
+    assert (held.total_bytes, held.firsts, third.is_full()) == (0, {}, False)
 
 
 def test_a_caller_that_fills_its_share_leaves_the_last_tenth_to_others() -> None:
@@ -261,7 +261,7 @@ def test_a_small_request_is_served_however_much_is_held() -> None:
     large, small = RequestMemory(held), RequestMemory(held)
     large.claim(1_000_000)
     small.claim(SMALL_BYTES)
-    assert not small.is_full
+    assert not small.is_full()
     with pytest.raises(Overloaded):
         small.claim(1)
 

@@ -131,8 +131,7 @@ class Connection(asyncio.BufferedProtocol):
         self._until_close = self._to_head = self._is_cut = False
         self._reading_paused = self.is_full = False
 
-    @property
-    def open(self) -> bool:
+    def is_open(self) -> bool:
         return self._transport is not None and not self._killed and not self._transport.is_closing()
 
     @property
@@ -150,7 +149,7 @@ class Connection(asyncio.BufferedProtocol):
         A reply that arrives before the body is sent ends the sending: it is an error that needs no more of the body.
         """
         transport = self._transport
-        if transport is None or not self.open:
+        if transport is None or not self.is_open():
             raise TransportFault(*self._close_reason, sent=False, stale=self.kept)
         self._reset()
         self._bounds = bounds
@@ -260,7 +259,7 @@ class Connection(asyncio.BufferedProtocol):
             self.abort(Fault.INVALID, self._problem)
         elif reply.size != size:
             self._overhead_bytes = 0
-            if reply.size > AHEAD_BYTES and not self._reading_paused and self._transport is not None and self.open:
+            if reply.size > AHEAD_BYTES and not self._reading_paused and self._transport is not None and self.is_open():
                 self._reading_paused = True
                 self._transport.pause_reading()
             reply.wake()
@@ -309,7 +308,7 @@ class Connection(asyncio.BufferedProtocol):
         reply.end()
         is_cut = self._is_cut if self._sending is None else not self._sending.is_out
         is_written = self._transport is not None and not is_cut and not self._transport.get_write_buffer_size()
-        if self._keeps and not (self._surplus or self._problem) and is_written and self.open:
+        if self._keeps and not (self._surplus or self._problem) and is_written and self.is_open():
             if self._reading_paused:
                 self.resume()
             self.kept = True
@@ -454,7 +453,7 @@ class BodyWriter:
     def _is_over(self) -> bool:
         """Return whether the rest of the body is not needed."""
         # uvloop raises on a write to a closing transport; asyncio ignores it
-        return bool(self._reply.status) or not self._connection.open
+        return bool(self._reply.status) or not self._connection.is_open()
 
     def _finish_body(self) -> None:
         self.is_out = True

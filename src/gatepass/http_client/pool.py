@@ -225,7 +225,7 @@ class ConnectionPool:
         """Take the connection that became idle last, if any, so that connections beyond the current load expire."""
         while self._idle:
             connection, _ = self._idle.popitem()
-            if connection.open:
+            if connection.is_open():
                 if connection is self._spare:
                     self._spare = None
                     if not self._idle:
@@ -244,10 +244,10 @@ class ConnectionPool:
                 continue
             connection = self._new_slot() if len(self._slots) < self._limit else await self._wait_for_slot(bound_s)
             if connection.new:
-                if not fresh and any(other.open for other in self._slots):
+                if not fresh and any(other.is_open() for other in self._slots):
                     self._dial_ahead()
                 return await self._dialed(connection, bound_s)
-            if connection.open and not fresh:  # it may be lost between its release and the wake-up of this task
+            if connection.is_open() and not fresh:  # it may be lost between its release and the wake-up of this task
                 return connection
             connection.abort()
         return connection
@@ -375,7 +375,7 @@ class ConnectionPool:
         """Return a connection from `take` that was not used."""
         if connection.new:
             self._drop(connection)
-        elif connection.open:
+        elif connection.is_open():
             self.on_idle(connection)
 
     def _drop(self, connection: Connection) -> None:

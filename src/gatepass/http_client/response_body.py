@@ -105,10 +105,7 @@ class UpstreamResponse:
         return False
 
     def take_whole(self, limit_bytes: int) -> bytes | None:
-        """Return the body if all of it has arrived, in one piece of at most `limit_bytes`; None otherwise.
-
-        Most small replies arrive together with their head. Then a read needs neither a callback nor a wait.
-        """
+        """Return the body if all of it has arrived, in one piece of at most `limit_bytes`; None otherwise."""
         if not self.ended or self._fault is not None or len(self.pieces) != 1 or self.size > limit_bytes:
             return None
         self.size = 0
@@ -216,9 +213,8 @@ async def stream_pieces(pieces: AsyncIterable[bytes], write: Callable[[bytes], b
 class BodyMemory(Protocol):
     """Counts the buffered bytes of a reply, and pauses reading at a limit: `RequestMemory` of `proxy`."""
 
-    @property
     def is_full(self) -> bool:
-        """Whether reading must pause."""
+        """Return whether reading must pause."""
         ...
 
     def add(self, size_bytes: int) -> None:
@@ -238,12 +234,6 @@ async def read_whole(
     The caller closes the response. While `memory` is full nothing is read, so the upstream waits.
     Raises TransportFault TOO_LARGE if the body is larger than `limit_bytes`.
     """
-    if type(response) is UpstreamResponse and not beginning and (body := response.take_whole(limit_bytes)) is not None:
-        if memory is not None:
-            memory.add(len(body))
-            if memory.is_full:
-                await memory.wait_for_room()
-        return body
     pieces = [beginning] if beginning else []
     left_bytes = limit_bytes - len(beginning)
     if memory is not None and beginning:
@@ -256,7 +246,7 @@ async def read_whole(
         if memory is None:
             return left_bytes >= 0
         memory.add(len(piece))
-        return left_bytes >= 0 and not memory.is_full
+        return left_bytes >= 0 and not memory.is_full()
 
     while left_bytes >= 0:
         if await response.stream_to(write):

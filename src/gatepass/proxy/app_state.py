@@ -22,8 +22,8 @@ from gatepass.clock import Clock, SystemClock
 from gatepass.config.checks import placement_of
 from gatepass.config.credential.kinds import AnyCredential, token_location
 from gatepass.config.load import is_same
-from gatepass.config.model import Config
-from gatepass.config.upstream import AzureConfig, RagflowConfig, UpstreamConfig
+from gatepass.config.model import Config, Limits
+from gatepass.config.upstream import AzureConfig, DialectName, RagflowConfig, UpstreamConfig
 from gatepass.dialects.azure import AzureDialect, deployment_of
 from gatepass.dialects.base import Dialect, ResponseHeaders
 from gatepass.dialects.ragflow import RagflowBody, RagflowDialect
@@ -58,6 +58,7 @@ def dialect_of(settings: UpstreamConfig) -> Dialect:
     return Dialect()
 
 
+UNAUTHORIZED = 401
 FETCH_GRACE_S = 0.5
 """A request waits this much longer than the timeout of a token fetch, so its error contains the issuer's reason."""
 
@@ -82,10 +83,30 @@ class Upstream:
     transforms: RagflowTransforms | None = None
     response_headers: ResponseHeaders = field(default_factory=ResponseHeaders)
     host: str = field(init=False)
+    # values of `settings` that each request reads: an attribute of a model of pydantic takes ten times as long
+    base_url: str = field(init=False)
+    dialect_name: DialectName = field(init=False)
+    forward_headers: list[str] = field(init=False)
+    credential: str = field(init=False)
+    """"" without one."""
+    learns: bool = field(init=False)
+    """Whether gatepass learns rules from its errors."""
+    rejection_statuses: frozenset[int] = field(init=False)
+    """The HTTP statuses that reject the token."""
 
     def __post_init__(self) -> None:
-        # the only way to set a derived field of a frozen dataclass
-        object.__setattr__(self, "host", urlsplit(self.settings.base_url).netloc)
+        settings = self.settings
+        derived = {
+            "host": urlsplit(settings.base_url).netloc,
+            "base_url": settings.base_url,
+            "dialect_name": settings.dialect,
+            "forward_headers": settings.forward_headers,
+            "credential": settings.credential or "",
+            "learns": settings.learn == "on",
+            "rejection_statuses": frozenset((UNAUTHORIZED, *settings.rejection.statuses)),
+        }
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)  # the only way to set a derived field of a frozen dataclass
 
 
 IssuerConnection = tuple[ssl.SSLContext | None, int]
@@ -111,6 +132,8 @@ class AppState(ProcessParts):
     """Everything that a request needs. A request uses the AppState that it began with."""
 
     config: Config
+    limits: Limits
+    base_path: str
     authenticator: Authenticator
     routes: RouteTable
     declared: DeclaredModels
@@ -233,6 +256,8 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
     _mask_secrets(config, parts.redactor)
     return AppState(
         config=config,
+        limits=config.limits,
+        base_path=config.server.base_path,
         clock=parts.clock,
         redactor=parts.redactor,
         authenticator=Authenticator(config),

@@ -87,7 +87,7 @@ async def try_target(
             await wait_for_trial(learning.session, base, attempt.state.clock)
         while True:
             # Normalize: learned rules, which a retry may have extended, then the rules of the dialect.
-            normalized, rules = await learning.plan(), upstream.dialect.rules
+            normalized, rules = base if learning.session is None else await learning.plan(), upstream.dialect.rules
             if rules:
                 is_small = len(normalized.body) <= INLINE_BYTES
                 normalized = (
@@ -161,8 +161,8 @@ async def _send_and_classify(attempt: Attempt, request: OutboundRequest) -> Clas
 
 def _encode(attempt: Attempt, call: Call) -> OutboundRequest:
     upstream, target = attempt.upstream, attempt.target
-    settings, timeouts = upstream.settings, target.timeouts or upstream.timeouts
-    return upstream.dialect.encode(call, target, settings.base_url, timeouts, settings.forward_headers)
+    timeouts = target.timeouts or upstream.timeouts
+    return upstream.dialect.encode(call, target, upstream.base_url, timeouts, upstream.forward_headers)
 
 
 async def _send_part(attempt: Attempt, part: Call) -> ClassifiedReply:
@@ -212,7 +212,7 @@ def rules_for(
     if not call.body:
         return ()
     rules = state.declared.configured_rules(call.operation.name, call.model)
-    profile_rules = profile.rules[upstream.settings.dialect]
+    profile_rules = profile.rules[upstream.dialect_name]
     if call.operation.protocol is ClientProtocol.RERANK:
         shape = Shaped(upstream.settings.rerank_shape, call.model or target.model)
         rules = (ChangeRule("rerank", (shape,)), *rules)
@@ -256,10 +256,9 @@ class AttemptLearning:
         self._state = state = attempt.state
         self._upstream = upstream = attempt.upstream
         self._base = base
-        settings, learner = upstream.settings, state.learner
         model = attempt.target.model or base.model
-        self._scope = RuleScope(upstream.name, model, base.operation.name, settings.credential or "")
-        is_settled = settings.learn != "on" or learner.is_settled(self._scope, base.stream, state.clock.now())
+        self._scope = scope = RuleScope(upstream.name, model, base.operation.name, upstream.credential)
+        is_settled = not upstream.learns or state.learner.is_settled(scope, base.stream, state.clock.now())
         self.session = None if is_settled else self._new_session()
 
     def __enter__(self) -> Self:

@@ -50,9 +50,8 @@ class ClientResponse:
     def connected_before_drain(self) -> bool:
         return self.cycle.connected_before_drain
 
-    @property
     def metrics_key(self) -> tuple[str, str, str, str]:
-        return self._context.metrics_key
+        return self._context.metrics_key()
 
     @property
     def sent_bytes(self) -> int:
@@ -131,7 +130,7 @@ class ClientResponse:
         context = self._context
         context.status = status
         context.head_s = head_s = self._clock.now() - context.client_request.arrived_s
-        timing = server_timing(head_s, context.token_wait_s)
+        timing = server_timing(head_s, context.token_wait_s())
         request_id = context.client_request.id.encode("latin-1")
         fields = [*headers, *context.cors_headers, (b"x-request-id", request_id), (b"server-timing", timing)]
         attempt = context.attempts[-1] if context.attempts else None
@@ -158,7 +157,7 @@ class ClientResponse:
 
 def _add_changes(fields: list[tuple[bytes, bytes]], context: RequestContext, attempt: Attempt) -> None:
     """Add the `x-gatepass-*` fields: changes made, changes that did not help, number of requests sent."""
-    requests = context.requests
+    requests = context.requests()
     if attempt.adapted:
         fields.append((b"x-gatepass-adapted", ", ".join(attempt.adapted).encode("latin-1", "replace")))
     if attempt.tried and context.error is not None:

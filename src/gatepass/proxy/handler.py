@@ -84,7 +84,7 @@ async def handle(client_request: ClientRequest, state: AppState, catalog: Catalo
         context.client_gone = True
     except GatepassError as error:
         if context.operation == NO_OPERATION:  # rejected before the operation was matched
-            context.operation = _operation_name(client_request, state.config.server.base_path)
+            context.operation = _operation_name(client_request, state.base_path)
         await _send_error(client_response, error)
     except asyncio.CancelledError:  # the process stops without waiting for its requests
         context.error = Draining("gatepass was stopped before the response was complete.")
@@ -105,7 +105,7 @@ async def _serve(
     state, client_request, cycle = context.state, context.client_request, client_response.cycle
 
     # Authenticate. The head alone decides, so that gatepass reads no body of an unknown client.
-    base_path = state.config.server.base_path
+    base_path = state.base_path
     path_profile, path = split_profile(client_request.path, base_path)
     has_origin = state.allows_origins and header(client_request.headers, b"origin") is not None
     if has_origin and await _answer_preflight(context, client_response, path_profile):
@@ -130,7 +130,7 @@ async def _serve(
         context.upload = _open_upload(context, cycle, operation)
         body = b""
     else:
-        body = await cycle.read_body(state.config.limits.body_bytes, in_flight_request.memory.claim)
+        body = await cycle.read_body(state.limits.body_bytes, in_flight_request.memory.claim)
         context.bytes_in = len(body)
         context.body_s = state.clock.now() - client_request.arrived_s
     # only from here on, because `read_body` itself raises ClientGone
@@ -212,7 +212,7 @@ def _no_operation(
 
 def _unknown_path(context: RequestContext, path_profile: str | None) -> UnknownPath:
     client_request = context.client_request
-    base_path = client_request.mounted_at + context.state.config.server.base_path
+    base_path = client_request.mounted_at + context.state.base_path
     profile = path_profile if path_profile in context.state.profiles else None
     return nothing_at(
         client_request.mounted_at + client_request.path, base_path, base_url(client_request.headers, base_path, profile)
@@ -224,7 +224,7 @@ def _open_upload(context: RequestContext, cycle: RequestCycle, operation: Operat
 
     Raises UnsupportedEncoding, UnsupportedMediaType and InvalidRequest.
     """
-    client_request, limits = context.client_request, context.state.config.limits
+    client_request, limits = context.client_request, context.state.limits
     boundary = boundary_of(client_request.headers)
     check_encoding(client_request.headers)
     if boundary is None:
@@ -287,7 +287,7 @@ def _parse(context: RequestContext, found: Match, body: bytes, most_steps: int =
             raise InvalidRequest("The body names no `model`.", param="model")
     # RAGFlow's Go client posts rerank requests to the root of the API: only the body shows it (see `is_rerank`)
     if found.at_root and not is_rerank(body):
-        raise _unknown_path(context, split_profile(client_request.path, context.state.config.server.base_path)[0])
+        raise _unknown_path(context, split_profile(client_request.path, context.state.base_path)[0])
     return _keep_call(context, call)
 
 
@@ -369,7 +369,7 @@ def _log_request(context: RequestContext) -> None:
     duration_s = state.clock.now() - client_request.arrived_s
     if context.upload is not None:
         context.bytes_in = context.upload.bytes_in
-    outcome = context.outcome
+    outcome = context.outcome()
     record = context.record(outcome, duration_s)
     _count_request(context, outcome, duration_s)
     level, status = logging.INFO, context.status or 0
@@ -389,7 +389,7 @@ def _count_request(context: RequestContext, outcome: str, duration_s: float) -> 
         context.usage,
         context.first_byte_s,
     )
-    key = context.metrics_key
+    key = context.metrics_key()
     series = metrics.series.get(key) or metrics.of(key)
     series.requests[outcome] += 1
     series.duration.observe(duration_s)

@@ -42,9 +42,8 @@ class InFlightResponse(Protocol):
         """Whether the connection was open before gatepass began to refuse new ones."""
         ...
 
-    @property
     def metrics_key(self) -> tuple[str, str, str, str]:
-        """The caller, model, upstream and operation of the request, each "" until it is known."""
+        """Return the caller, model, upstream and operation of the request, each "" until it is known."""
         ...
 
 
@@ -73,7 +72,7 @@ class InFlightRequests:
 
     def metrics_keys(self) -> list[tuple[str, str, str, str]]:
         """Return `InFlightResponse.metrics_key` of each request in flight."""
-        return [request.response.metrics_key for request in self.requests]
+        return [request.response.metrics_key() for request in self.requests]
 
     def admit(self, response: InFlightResponse) -> InFlightRequest:
         """Return a context manager that registers one request while its block runs.
@@ -348,9 +347,8 @@ class RequestMemory:
         if held_bytes > SMALL_BYTES:  # above SMALL_BYTES all bytes of the request are counted
             self._budget.add(self.caller, size_bytes if before_bytes > SMALL_BYTES else held_bytes)
 
-    @property
     def is_full(self) -> bool:
-        """Whether the reply must wait for `wait_for_room` before more of it is read."""
+        """Return whether the reply must wait for `wait_for_room` before more of it is read."""
         if self.held_bytes <= SMALL_BYTES or self._budget.firsts.get(self.caller) is self:
             return False
         return not self._fits(0)
@@ -366,7 +364,7 @@ class RequestMemory:
     async def wait_for_room(self) -> None:
         """Wait until more of the reply may be read."""
         budget = self._budget
-        while self.is_full:
+        while self.is_full():
             wait = asyncio.get_running_loop().create_future()
             budget.waits[wait] = None
             try:

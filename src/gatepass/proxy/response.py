@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from secrets import token_hex
 
@@ -22,10 +22,18 @@ from gatepass.dialects.reply_check import should_retry
 from gatepass.errors import BodyTooComplex, GatepassError, InvalidJson, TransportFault, UpstreamError, UpstreamInvalid
 from gatepass.json_scan import ScannedBody, occurrences
 from gatepass.normalize.embeddings_reply import is_right
+from gatepass.normalize.members import STREAMED
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.context import Attempt
 from gatepass.proxy.large_body import run_off_loop, scanned
-from gatepass.proxy.upstream_call import as_rejection, connection_error, read_body, read_error, received_reply
+from gatepass.proxy.upstream_call import (
+    as_rejection,
+    connection_error,
+    read_body,
+    read_error,
+    received_reply,
+    take_body,
+)
 from gatepass.sse.aggregate import BodyAggregator, CompletionAggregator
 from gatepass.sse.choice_repair import RepairOptions
 from gatepass.sse.chunk import EnvelopeDefaults
@@ -128,20 +136,7 @@ class ReplyContext(msgspec.Struct, frozen=True):
     response: Response
     attempt: Attempt
     profile: Profile
-
-    @property
-    def is_chat(self) -> bool:
-        return self.call.operation.protocol is ClientProtocol.CHAT
-
-    @property
-    def is_response(self) -> bool:
-        return self.call.operation.protocol is ClientProtocol.RESPONSES
-
-    @property
-    def may_stream(self) -> bool:
-        """Whether the operation has both forms, so that gatepass can convert a stream to a whole reply and back."""
-        protocol = self.call.operation.protocol
-        return protocol is ClientProtocol.CHAT or protocol is ClientProtocol.RESPONSES
+    protocol: ClientProtocol
 
     def headers(self) -> Headers:
         """The reply's headers that are relayed to the client."""
@@ -157,7 +152,8 @@ class ReplyContext(msgspec.Struct, frozen=True):
 
     def client_transform(self) -> EventTransform | None:
         """A new transform of the stream for this client, None for most clients."""
-        return None if self.profile is PLAIN else make_client_transform(self.profile, is_chat=self.is_chat)
+        is_chat = self.protocol is ClientProtocol.CHAT
+        return None if self.profile is PLAIN else make_client_transform(self.profile, is_chat=is_chat)
 
 
 OK = 200
@@ -169,11 +165,18 @@ async def classify(attempt: Attempt, response: Response) -> ClassifiedReply:
     Raises: the error that the reply contains, after closing `response`.
     """
     upstream = attempt.upstream
-    context = ReplyContext(attempt.state, attempt.call, upstream, response, attempt, attempt.profile)
+    call = attempt.call
+    protocol = call.operation.protocol
+    context = ReplyContext(attempt.state, call, upstream, response, attempt, attempt.profile, protocol)
     try:
         if response.status != OK:
             await _check_status(context)
-        return await _classify_body(context)
+        # The operation, the call's `stream` and the reply's content type decide how the body is read.
+        if protocol in STREAMED:
+            if call.stream:
+                return await classify_stream(context)
+            return await (aggregate_reply(context) if _is_labelled_stream(context) else buffer_reply(context))
+        return await (_classify_raw(context) if protocol is ClientProtocol.RAW else buffer_reply(context))
     except UpstreamError as error:
         attempt.add_upstream_wait()
         await response.aclose()
@@ -194,15 +197,6 @@ async def _check_status(context: ReplyContext) -> None:
         error = await read_error(context.attempt, response)
     if error is not None:
         raise error
-
-
-def _classify_body(context: ReplyContext) -> Awaitable[ClassifiedReply]:
-    """Choose how to read the body, by the operation, the call's `stream` and the reply's content type."""
-    if context.may_stream:
-        if context.call.stream:
-            return classify_stream(context)
-        return aggregate_reply(context) if _is_labelled_stream(context) else buffer_reply(context)
-    return _classify_raw(context) if context.call.operation.protocol is ClientProtocol.RAW else buffer_reply(context)
 
 
 async def _classify_raw(context: ReplyContext) -> ClassifiedReply:
@@ -350,9 +344,9 @@ def _may_wait(held: bytes, left_s: float) -> bool:
 
 def _event_stream(context: ReplyContext) -> EventStream:
     """The parser of the upstream's events, with the transforms for this upstream and this client."""
-    name, event_bytes = context.upstream.name, context.state.config.limits.event_bytes
+    name, event_bytes = context.upstream.name, context.state.limits.event_bytes
     error_reader, client_transform = context.error_reader(), context.client_transform()
-    if not context.is_chat:
+    if context.protocol is not ClientProtocol.CHAT:
         # by name: a kept response (GET /v1/responses/{id}) streams the same events over the raw protocol
         is_response = context.call.operation.name == ClientProtocol.RESPONSES
         return EventStream(
@@ -399,9 +393,9 @@ def _usage_options(context: ReplyContext, requested: bool | None) -> tuple[bool 
 
 async def _synthesized(context: ReplyContext, reply: BufferedReply) -> ClassifiedReply:
     """Make a stream from a whole reply, except for raw operations."""
-    if context.call.operation.protocol is ClientProtocol.RAW:
+    if context.protocol is ClientProtocol.RAW:
         return reply
-    client_transform = context.client_transform() if context.is_chat else None
+    client_transform = context.client_transform() if context.protocol is ClientProtocol.CHAT else None
     events = await run_off_loop(reply.body, partial(_synthesized_events, context, reply.body, client_transform))
     adapted = reply.adapted if client_transform is None else (*reply.adapted, *client_transform.adapted)
     headers = tuple(field for field in reply.headers if field[0] != b"content-type")
@@ -411,7 +405,7 @@ async def _synthesized(context: ReplyContext, reply: BufferedReply) -> Classifie
 def _synthesized_events(context: ReplyContext, body: bytes, client_transform: EventTransform | None) -> bytes:
     defaults = context.envelope_defaults()
     try:
-        if context.is_response:
+        if context.protocol is ClientProtocol.RESPONSES:
             return b"".join(synthesize_response(read_json(body), defaults))
         include_usage = _usage_options(context, requested_usage(context.call.body))[0] is not False
         document = read_around_large(body) if isinstance(body, ScannedBody) else read_json(body)
@@ -443,25 +437,38 @@ MOST_SCANNED_VALUES = 24_000_000
 
 async def buffer_reply(context: ReplyContext, beginning: bytes = b"") -> BufferedReply:
     """Read and classify a whole reply; `beginning` was already read. Raises the error that the reply contains."""
-    body = await read_body(context.attempt, context.response, context.state.config.limits.reply_bytes, beginning)
-    context.attempt.capture_reply(body)
-    protocol = context.call.operation.protocol
+    attempt, response, call = context.attempt, context.response, context.call
+    limit_bytes = context.state.limits.reply_bytes
+    body = None if beginning else take_body(attempt, response, limit_bytes)
+    if body is None:
+        body = await read_body(attempt, response, limit_bytes, beginning)
+    elif (memory := attempt.memory) is not None:
+        memory.add(len(body))
+        if memory.is_full():
+            await memory.wait_for_room()
+    attempt.capture_reply(body)
+    is_plain_chat = context.protocol is ClientProtocol.CHAT and context.upstream.transforms is None
+    # a large reply that becomes a stream is read in slices, so that it can be synthesized in slices
+    if is_plain_chat and (len(body) <= BUILT_BYTES or not call.stream):
+        good = read_good(body)
+        if len(body) > SLICE_BYTES:  # then the event loop runs between two passes
+            await asyncio.sleep(0)
+        if good is not None:  # needs neither classification nor repair
+            return _for_profile(context, BufferedReply(response.status, context.headers(), body, usage=good.usage))
+    return await _classify_whole(context, body)
+
+
+async def _classify_whole(context: ReplyContext, body: bytes) -> BufferedReply:
+    """Classify and repair a whole reply that is not known to be good. Raises the error that it contains."""
+    protocol = context.protocol
     transforms = context.upstream.transforms if protocol is ClientProtocol.CHAT else None
-    is_plain_chat = protocol is ClientProtocol.CHAT and transforms is None
-    # a large reply that becomes a stream is read in slices below, so that it can be synthesized in slices
-    may_be_good = is_plain_chat and (len(body) <= BUILT_BYTES or not context.call.stream)
-    is_large = len(body) > SLICE_BYTES  # then the event loop runs between two passes
-    good = read_good(body) if may_be_good else None
-    if is_large:
-        await asyncio.sleep(0)
-    if good is not None:  # needs neither classification nor repair
-        return _for_profile(context, BufferedReply(context.response.status, context.headers(), body, usage=good.usage))
+    is_large = len(body) > SLICE_BYTES
     most_bytes = BUILT_BYTES if protocol is ClientProtocol.CHAT else ONE_PASS_BYTES
     if protocol is not ClientProtocol.EMBEDDINGS and len(body) > most_bytes and first_bytes(body)[:1] == b"{":
         body = await _scanned_reply(context, body)
     if len(body) > MOST_VALUES and type(body) is not ScannedBody:  # a value takes at least a byte
         await _check_value_count(context, body)
-    if context.may_stream and body[:1] != b"{" and is_event_stream(context.response.headers, body):
+    if context.protocol in STREAMED and body[:1] != b"{" and is_event_stream(context.response.headers, body):
         aggregator = _body_aggregator(context)
         await _feed_slices(aggregator, body)
         return await _aggregated(context, aggregator)
@@ -518,9 +525,9 @@ async def _check_value_count(context: ReplyContext, body: bytes) -> None:
 
 def _repaired(context: ReplyContext, reply: BufferedReply) -> BufferedReply:
     """Return `reply` repaired for OpenAI's SDKs and adapted to the client's profile."""
-    if context.call.operation.protocol not in REPAIRED_PROTOCOLS:
+    if context.protocol not in REPAIRED_PROTOCOLS:
         return reply
-    if context.is_chat:
+    if context.protocol is ClientProtocol.CHAT:
         body, adapted = repair_reply(reply.body, context.envelope_defaults)
         reply = _changed(reply, body, adapted) if adapted else reply
         reply = replace(reply, is_empty=True) if is_empty_answer(body) else reply
@@ -528,6 +535,8 @@ def _repaired(context: ReplyContext, reply: BufferedReply) -> BufferedReply:
 
 
 def _for_profile(context: ReplyContext, reply: BufferedReply) -> BufferedReply:
+    if context.profile is PLAIN:
+        return reply
     body, adapted = transform_reply(reply.body, context.profile, context.call.model)
     return _changed(reply, body, adapted) if adapted else reply
 
@@ -578,9 +587,9 @@ def _is_labelled_stream(context: ReplyContext) -> bool:
 
 
 def _body_aggregator(context: ReplyContext) -> BodyAggregator:
-    upstream, limits = context.upstream, context.state.config.limits
+    upstream, limits = context.upstream, context.state.limits
     name, defaults = upstream.name, context.envelope_defaults()
-    if context.is_response:
+    if context.protocol is ClientProtocol.RESPONSES:
         responses = ResponseAggregator(name, limits.reply_bytes, context.error_reader())
         return BodyAggregator(name, responses, limits.event_bytes)
     completions = CompletionAggregator(

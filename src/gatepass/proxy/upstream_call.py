@@ -42,15 +42,14 @@ from gatepass.errors import (
     UpstreamTimeout,
     UpstreamTls,
 )
-from gatepass.http_client.response_body import read_whole
+from gatepass.http_client.response_body import UpstreamResponse, read_whole
 from gatepass.http_client.tls import TlsProblem, tls_advice, tls_problem
 from gatepass.observability.redaction import whole_words
-from gatepass.proxy.app_state import AppState, Upstream
+from gatepass.proxy.app_state import UNAUTHORIZED, AppState, Upstream
 from gatepass.proxy.context import Attempt
 from gatepass.tokens import Token, TokenHolder, TokenReissued
 from gatepass.types import OutboundRequest, Response
 
-UNAUTHORIZED = 401
 SERVER_ERROR = 500
 DETAIL_CHARS = 300
 ERROR_BYTES = 64 * 1024
@@ -103,11 +102,10 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
             continue  # retry: a reused connection closed without an answer
         attempt.written = True
         rejected = attempt.token  # not `token`: `_reauthorize` may have replaced it
-        is_rejected = is_rejection_status(response.status, upstream.settings.rejection)
-        if holder is None or rejected is None or not is_rejected:
+        if response.status not in upstream.rejection_statuses or holder is None or rejected is None:
             return response
         if is_renewed:  # `fetch_models` needs it here: it does not call `renew_token`
-            holder.rejected_again(attempt.user)
+            holder.rejected_again(attempt.user())
         if attempt.renewed:
             return response
         rejection = await read_error(attempt, response, within_s=REJECTION_S)
@@ -130,7 +128,7 @@ async def renew_token(attempt: Attempt, error: UpstreamError, request: OutboundR
     if upstream.holder is None or token is None:
         raise explain_rejection(attempt, error) if isinstance(error, UpstreamAuth) else error
     if attempt.renewed:
-        upstream.holder.rejected_again(attempt.user)
+        upstream.holder.rejected_again(attempt.user())
         raise explain_rejection(attempt, error)
     if not await _renew(attempt, upstream.holder, token):
         raise explain_rejection(attempt, error)
@@ -141,7 +139,7 @@ async def renew_token(attempt: Attempt, error: UpstreamError, request: OutboundR
 def confirm_token(attempt: Attempt) -> None:
     """Record that the upstream accepted the token: a later rejection means that it ended, not a wrong credential."""
     if attempt.upstream.holder is not None and attempt.token is not None:
-        attempt.upstream.holder.confirm(attempt.token, attempt.user)
+        attempt.upstream.holder.confirm(attempt.token, attempt.user())
 
 
 async def _wait_for_token(attempt: Attempt, holder: TokenHolder, instead_of: str | None = None) -> Token:
@@ -171,7 +169,7 @@ async def _renew(attempt: Attempt, holder: TokenHolder, token: Token) -> bool:
 
     Requests that were rejected with the same token share one renewal, and so do the parts of one call.
     """
-    if not holder.reject(token.text, attempt.user):
+    if not holder.reject(token.text, attempt.user()):
         return False
     try:
         attempt.token = await _wait_for_token(attempt, holder, instead_of=token.text)
@@ -206,14 +204,11 @@ _LOGIN = re.compile(
 def is_rejection(error: GatepassError, config: RejectionConfig, host: str) -> bool:
     """Return whether `error` means that the upstream at `host` (`name:port`) rejected the token."""
     if isinstance(error, UpstreamErrorReply):
-        return is_rejection_status(error.upstream_status, config) or error.upstream_code in config.codes
+        status = error.upstream_status
+        return status == UNAUTHORIZED or status in config.statuses or error.upstream_code in config.codes
     if isinstance(error, UpstreamRedirect):
         return config.login_page and leads_to_login(error.target, host, config.login_hosts)
     return isinstance(error, UpstreamHtml) and config.login_page
-
-
-def is_rejection_status(status: int, config: RejectionConfig) -> bool:
-    return status == UNAUTHORIZED or status in config.statuses
 
 
 def as_rejection(error: UpstreamError, config: RejectionConfig) -> UpstreamError:
@@ -264,7 +259,7 @@ def explain_rejection(attempt: Attempt, rejection: UpstreamError) -> UpstreamErr
     upstream, token = attempt.upstream, attempt.token
     age_s = None if token is None or token.lifetime_s is None else attempt.state.clock.now() - token.requested_s
     is_untried = upstream.holder is not None and not attempt.renewed
-    reason = upstream.holder.not_renewed(attempt.user) if upstream.holder is not None and is_untried else None
+    reason = upstream.holder.not_renewed(attempt.user()) if upstream.holder is not None and is_untried else None
     hint = token_hint(upstream.name, upstream.settings.credential, age_s, not_renewed=reason)
     rejection.message = f"{sentence(rejection.message)} {hint}"
     return rejection
@@ -322,6 +317,17 @@ def received_reply(attempt: Attempt, response: Response, body: bytes) -> Receive
         state.redactor.mask,
         has_credential=upstream.holder is not None,
     )
+
+
+def take_body(attempt: Attempt, response: Response, limit_bytes: int) -> bytes | None:
+    """Return the whole body if it has arrived and nothing was read of it, which closes the response. Otherwise None.
+
+    Most small replies arrive together with their head. For them this saves the three coroutines of `read_body`.
+    """
+    body = response.take_whole(limit_bytes) if type(response) is UpstreamResponse else None
+    if body is not None:
+        attempt.add_upstream_wait()
+    return body
 
 
 async def read_body(attempt: Attempt, response: Response, limit_bytes: int, beginning: bytes = b"") -> bytes:

@@ -104,7 +104,7 @@ async def test_a_connection_serves_one_request_after_the_other():
         assert await body_of(await begun(wire, OK)) == b"fine"
     assert wire.events == ["freed"] * 3
     assert wire.sent == HEAD * 3
-    assert wire.connection.open
+    assert wire.connection.is_open()
 
 
 async def test_a_reply_to_head_has_no_body():
@@ -209,7 +209,7 @@ async def test_an_idle_connection_that_ends_is_not_open():
     wire = Wire()
     await begun(wire, OK)
     wire.connection.eof_received()
-    assert not wire.connection.open
+    assert not wire.connection.is_open()
     fault = await fault_of(asked(wire))
     assert (fault.kind, fault.sent, fault.stale) == (Fault.CLOSED, False, True)
     await rest()
@@ -220,7 +220,7 @@ async def test_a_connection_whose_end_is_under_way_is_not_open():
     """asyncio knows of a failed write before it reports the loss."""
     wire = Wire()
     wire.transport.closing = True
-    assert not wire.connection.open
+    assert not wire.connection.is_open()
     assert (await fault_of(asked(wire))).sent is False
 
 
@@ -228,7 +228,7 @@ async def test_unasked_bytes_end_an_idle_connection():
     wire = Wire()
     await begun(wire, OK)
     wire.feed(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
-    assert not wire.connection.open
+    assert not wire.connection.is_open()
     await rest()
     assert wire.events == ["freed", "lost"]
 
@@ -269,13 +269,13 @@ async def test_a_refused_client_certificate_is_a_fault_of_tls():
 async def test_a_connection_killed_before_it_was_made_is_ended_when_it_is():
     wire = Wire()
     connection = type(wire.connection)(asyncio.get_running_loop(), wire, memoryview(bytearray(9)))
-    assert (connection.new, connection.open) == (True, False)
+    assert (connection.new, connection.is_open()) == (True, False)
     connection.abort()
-    assert (connection.new, connection.open) == (False, False)
+    assert (connection.new, connection.is_open()) == (False, False)
     transport = FakeTransport(connection)
     connection.connection_made(transport)
     assert transport.closing
-    assert not connection.open
+    assert not connection.is_open()
 
 
 # a request that waits for the end of the turn
@@ -566,7 +566,7 @@ async def test_a_body_is_drained_when_nobody_waits_any_more():
     wire = Wire()
     wire.connection.pause_writing()
     wire.connection.resume_writing()
-    assert wire.connection.open
+    assert wire.connection.is_open()
 
 
 # reading
@@ -656,14 +656,14 @@ async def test_bounds_end_with_their_request():
     for _ in range(3):
         await body_of(await begun(wire, OK))
         await advance(1000)
-        assert wire.connection.open
+        assert wire.connection.is_open()
 
 
 async def test_first_byte_s_ends_with_the_head():
     wire = Wire()
     await begun(wire, CHUNKED)
     await advance(BOUNDS.first_byte_s + 1)
-    assert wire.connection.open
+    assert wire.connection.is_open()
 
 
 async def test_a_request_that_is_answered_lifts_no_bound_of_the_next_one():
@@ -701,11 +701,11 @@ async def test_a_reply_that_is_left_ends_its_connection_and_only_then():
     wire = Wire()
     whole = await begun(wire, OK)
     await whole.aclose()
-    states = [wire.connection.open]
+    states = [wire.connection.is_open()]
     broken = await begun(wire, CHUNKED)
     await broken.aclose()
     await broken.aclose()
-    assert [*states, wire.connection.open] == [True, False]
+    assert [*states, wire.connection.is_open()] == [True, False]
     await rest()
     assert wire.events == ["freed", "lost"]
 
@@ -729,4 +729,4 @@ async def test_a_request_that_is_cancelled_when_its_reply_is_whole_harms_nobody(
     await rest()
     assert asking.cancelled()
     assert wire.events == ["freed"]
-    assert wire.connection.open
+    assert wire.connection.is_open()

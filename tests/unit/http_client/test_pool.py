@@ -41,7 +41,7 @@ class Server:
 
     @property
     def open(self) -> int:
-        return sum(connection.open for connection in self.dialed)
+        return sum(connection.is_open() for connection in self.dialed)
 
 
 async def use(connection: Connection) -> None:
@@ -87,7 +87,7 @@ async def test_a_fresh_connection_is_never_one_that_was_kept():
         await use(connection)
     fresh = await pool.take(5, fresh=True)
     assert fresh not in kept
-    assert not any(connection.open for connection in kept)
+    assert not any(connection.is_open() for connection in kept)
     assert len(server.dialed) == 3
 
 
@@ -229,9 +229,9 @@ async def test_idle_connections_expire_each_in_its_time():
     await advance(IDLE_S / 2)
     await use(second)
     await advance(IDLE_S / 2)
-    assert (first.open, second.open) == (False, True)
+    assert (first.is_open(), second.is_open()) == (False, True)
     await advance(IDLE_S / 2)
-    assert not second.open
+    assert not second.is_open()
     await proved_whole(pool, 3)
     await advance(IDLE_S)
     assert server.open == 0
@@ -243,7 +243,7 @@ async def test_a_connection_in_use_does_not_expire():
     await use(connection)
     assert pool.take_idle() is connection
     await advance(10 * IDLE_S)
-    assert connection.open
+    assert connection.is_open()
 
 
 async def test_an_old_connection_takes_no_further_request():
@@ -257,7 +257,7 @@ async def test_an_old_connection_takes_no_further_request():
     await advance(2)
     await use(connection)
     await rest()
-    assert not connection.open
+    assert not connection.is_open()
     assert waiter.result() is server.dialed[1]
 
 
@@ -276,9 +276,9 @@ async def test_a_closed_pool_ends_everything_and_gives_nothing():
     outcome = await asyncio.gather(waiting, return_exceptions=True)
     assert isinstance(outcome[0], TransportFault)
     assert outcome[0].kind is Fault.CLOSED
-    assert not (await dialing).open
+    assert not (await dialing).is_open()
     await rest()
-    assert (free.open, busy.open, server.open) == (False, False, 0)
+    assert (free.is_open(), busy.is_open(), server.open) == (False, False, 0)
     with pytest.raises(TransportFault, match="closed"):
         await pool.take(5)
 
@@ -412,7 +412,7 @@ async def test_where_one_more_had_to_be_dialed_the_next_finds_one_that_is_there(
     third = pool.take_idle()
     await rest()
     assert third is not None
-    assert third.open
+    assert third.is_open()
     assert third is server.dialed[2]
     assert len(server.dialed) == 4  # one was taken that was made ahead: requests become more
     assert pool.take_idle() is server.dialed[3]
@@ -467,7 +467,7 @@ async def test_one_that_cannot_be_made_ahead_fails_nobody():
         await second
     await rest()
     server.down = False
-    assert (await pool.take(5)).open
+    assert (await pool.take(5)).is_open()
 
 
 async def test_who_waits_gets_the_one_that_is_made_ahead():
@@ -481,7 +481,7 @@ async def test_who_waits_gets_the_one_that_is_made_ahead():
     assert {second.result(), third.result()} == set(server.dialed[1:])
     await use(third.result())
     await advance(SPARE_S + 1)
-    assert third.result().open  # from then on it is one like any other
+    assert third.result().is_open()  # from then on it is one like any other
 
 
 async def test_nothing_is_made_ahead_beyond_the_limit_nor_after_the_close():
@@ -497,7 +497,7 @@ async def test_nothing_is_made_ahead_beyond_the_limit_nor_after_the_close():
     await rest()
     second.cancel()
     await rest()
-    assert not any(connection.open for connection in server.dialed[2:])
+    assert not any(connection.is_open() for connection in server.dialed[2:])
 
 
 async def test_one_made_ahead_that_its_server_closed_meanwhile_is_nobodys_fault():

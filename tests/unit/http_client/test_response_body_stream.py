@@ -146,7 +146,7 @@ async def test_an_error_of_the_taker_is_the_pourers_and_not_the_connections():
     wire.feed(chunk(b"b"))
     with pytest.raises(ZeroDivisionError):
         await pouring
-    assert wire.connection.open
+    assert wire.connection.is_open()
     assert await anext(reply) == b"b"
 
 
@@ -204,13 +204,16 @@ class FullMemory:
 
     def __init__(self) -> None:
         self.added: list[int] = []
-        self.is_full = True
+        self._is_full = True
+
+    def is_full(self) -> bool:
+        return self._is_full
 
     def add(self, size_bytes: int) -> None:
         self.added.append(size_bytes)
 
     async def wait_for_room(self) -> None:
-        self.is_full = False
+        self._is_full = False
 
 
 @pytest.mark.parametrize("beginning", [b"", b"01"])
@@ -218,7 +221,7 @@ async def test_a_body_that_arrived_with_its_head_is_counted_and_waits_for_room(b
     memory = FullMemory()
     reply = await begun(Wire(), chunk(b"abc") + END)
     assert await read_whole(reply, 5, beginning, memory) == beginning + b"abc"
-    assert (sum(memory.added), memory.is_full) == (len(beginning) + 3, False)
+    assert (sum(memory.added), memory.is_full()) == (len(beginning) + 3, False)
     assert (reply.pieces, reply.size) == ([], 0)
 
 

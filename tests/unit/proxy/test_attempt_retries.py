@@ -329,7 +329,7 @@ async def test_a_second_401_is_returned_unchanged_and_the_holder_learns_that_its
     upstream, holder = Upstream(takes=set()), Holder("old", "new")
     attempt = Scenario(upstream, holder=holder).context.attempt(a_call(b""), TARGET)
     assert (await send(attempt, OutboundRequest("GET", "http://chat.example/v1/models"))).status == 401
-    assert (upstream.tokens, holder.in_vain) == (["old", "new"], [attempt.user])
+    assert (upstream.tokens, holder.in_vain) == (["old", "new"], [attempt.user()])
 
 
 @pytest.mark.parametrize("rejection", [Reply(EXPIRED, 401), Reply(HIDDEN)], ids=["a 401", "hidden in a 200"])
@@ -558,7 +558,7 @@ async def test_a_part_that_was_sent_again_and_is_refused_again_passes_its_401_th
     with pytest.raises(UpstreamAuth, match="token expired"):
         await scenario.ask(vectors(10))
     assert (holder.fetches, "fourth" in upstream.tokens) == (2, False)
-    assert set(holder.in_vain) == {scenario.attempt.user}
+    assert set(holder.in_vain) == {scenario.attempt.user()}
     assert max(Counter(request.body for request in upstream.came).values()) == 2
 
 

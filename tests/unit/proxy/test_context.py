@@ -32,17 +32,17 @@ def an_attempt(context: RequestContext, model: str | None = None) -> Attempt:
 
 
 def line(context: RequestContext, duration_s: float = 0.0) -> dict[str, Any]:
-    fields: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(context.record(context.outcome, duration_s)))
+    fields: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(context.record(context.outcome(), duration_s)))
     return fields
 
 
 def test_outcomes_come_from_a_closed_set():
     context = a_context()
-    assert context.outcome == "ok"
+    assert context.outcome() == "ok"
     context.error = UpstreamClosed("broke off", upstream="mock")
-    assert context.outcome == "error"
+    assert context.outcome() == "error"
     context.client_gone = True
-    assert context.outcome == "client_gone"
+    assert context.outcome() == "client_gone"
 
 
 def test_the_record_holds_no_header_and_no_body():

@@ -15,10 +15,12 @@ class Response:
     """A response; `is_sent`: all of it was sent."""
 
     connected_before_drain = False
-    metrics_key = ("alice", "gpt", "azure", "chat")
 
     def __init__(self, *, is_sent: bool = False) -> None:
         self.is_sent = is_sent
+
+    def metrics_key(self) -> tuple[str, str, str, str]:
+        return ("alice", "gpt", "azure", "chat")
 
 
 async def served(in_flight: InFlightRequests, reply: Response, go_on: asyncio.Event) -> str:

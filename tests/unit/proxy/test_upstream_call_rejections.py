@@ -10,7 +10,7 @@ from gatepass.errors import (
     UpstreamInvalid,
     UpstreamRedirect,
 )
-from gatepass.proxy.upstream_call import as_rejection, is_rejection, is_rejection_status, leads_to_login
+from gatepass.proxy.upstream_call import as_rejection, is_rejection, leads_to_login
 
 HOST = "llm.corp.example:8443"
 USUAL = RejectionConfig()
@@ -33,8 +33,6 @@ def test_unauthorized_is_a_rejection_in_every_shape():
 def test_other_statuses_are_none_unless_they_are_configured(status):
     assert not is_rejection(refusal(status), USUAL, HOST)
     assert is_rejection(refusal(status), RejectionConfig(statuses=[status]), HOST)
-    assert is_rejection_status(status, RejectionConfig(statuses=[status]))
-    assert not is_rejection_status(status, USUAL)
 
 
 def test_configured_code_is_a_rejection_whatever_its_status():
