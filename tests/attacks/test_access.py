@@ -110,7 +110,7 @@ def test_a_check_that_minds_case_lets_two_readings_through(monkeypatch: pytest.M
 def naming(draw: st.DrawFn) -> bytes:
     """A body whose model is `gpt-a`, and that names SECRET, another server or a credential somewhere else."""
     place = draw(st.sampled_from(["models", "object", "mapping", "tools", "destination"]))
-    nested_in = draw(st.sampled_from(["", "", "extra_body"]))
+    nested_in = draw(st.sampled_from(["", "", "extra_body", "provider_options"]))
     name = draw(st.sampled_from(sorted(MODELS)))
     if place == "models":
         member = f"{draw(spelled(name))}:{draw(st.sampled_from([json.dumps(SECRET), json.dumps(['gpt-a', [SECRET]])]))}"
@@ -156,6 +156,12 @@ NAMING = (
     b'{"model":"gpt-a","fallbackModels":["gpt-secret"]}',
     b'{"model":"gpt-a","extraBody":{"Model-Name":"gpt-secret"}}',
     '{"model":"gpt-a","ap\u0131_base":"https://evil.example"}'.encode(),
+    b'{"model":"gpt-a","providerOptions":{"gateway":{"models":["gpt-secret"]}}}',
+    b'{"model":"gpt-a","provider_options":{"x":{},"gateway":{"byok":{"openai":[{"apiKey":"k"}]}}}}',
+    b'{"model":"gpt-a","fallbacks":[{"gpt-a":["gpt-secret"],"model":"gpt-a"}]}',
+    b'{"model":"gpt-a","fallbacks":[{"*":["gpt-a","gpt-secret"],"stop":["x"],"model":"gpt-a"}]}',
+    b'{"model":"gpt-a","dataSources":[{"type":"azure_search","parameters":{"endpoint":"https://evil.example"}}]}',
+    b'{"model":"gpt-a","fallbacks":["gpt-a, gpt-secret"]}',
 )
 
 
@@ -245,6 +251,14 @@ def test_a_check_that_covers_everything_lets_other_models_through(monkeypatch: p
     assert not may_use(LIMITED, SECRET)
 
 
+@pytest.mark.parametrize("model", ["gpt-a,other", "gpt-a, other", "other,gpt-a", "gpt-a,", "gpt-a,,gpt-b"])
+def test_a_glob_covers_each_name_of_a_list(model: str) -> None:
+    caller = LIMITED.model_copy(update={"models": ["gpt-*", "x,y"]})
+    assert not may_use(caller, model)
+    assert may_use(caller, "gpt-a,gpt-b")
+    assert may_use(caller, "x,y")
+
+
 @pytest.mark.parametrize(
     "members",
     [
@@ -252,6 +266,8 @@ def test_a_check_that_covers_everything_lets_other_models_through(monkeypatch: p
         '"tools":[{"type":"function","function":{"name":"f","parameters":{"properties":{"model":{"enum":["b"]}}}}}]',
         '"messages":[{"role":"user","content":"api_base: x, \\"api_key\\""}],"fallbacks":null,"tools":null',
         '"metadata":{"api_key":"mine","models":["b"]},"extra_body":{"top_k":1}',
+        '"fallbacks":[{"model":"gpt-a","stop":["x"],"messages":[{"role":"user","content":"x"}]},"gpt-a"]',
+        '"provider_options":{"gateway":{"models":["gpt-a"],"order":["azure"]},"openai":{"user":"u"},"x":1}',
     ],
 )
 def test_a_limited_key_may_name_its_own_models_and_what_is_none(members: str) -> None:

@@ -28,6 +28,7 @@ MODELS = frozenset(
     (
         *("models", "model_name", "engine", "deployment", "deployment_id", "azure_deployment"),
         *("fallbacks", "fallback_models", "default_fallbacks", "context_window_fallbacks", "content_policy_fallbacks"),
+        "draft_model",
     )
 )
 """Members that contain the name of a model, several names, or objects with a `model` or with lists of models."""
@@ -37,20 +38,26 @@ DESTINATIONS = frozenset(
         *("api_key", "api_keys", "azure_ad_token", "authorization", "headers", "extra_headers", "api_type"),
         *("litellm_params", "litellm_credential_name", "model_list", "user_config", "router_settings_override"),
         *("aws_access_key_id", "aws_secret_access_key", "aws_session_token", "aws_bedrock_runtime_endpoint"),
-        *("aws_role_name", "aws_profile_name", "aws_sts_endpoint", "aws_web_identity_token"),
-        *("vertex_credentials", "vertex_project", "vertex_location", "vertex_ai_credentials"),
+        *("aws_role_name", "aws_profile_name", "aws_sts_endpoint", "aws_web_identity_token", "aws_region_name"),
+        *("vertex_credentials", "vertex_project", "vertex_location"),
+        *("vertex_ai_credentials", "vertex_ai_project", "vertex_ai_location"),
+        *("azure_username", "azure_password", "client_secret", "data_sources", "byok"),
+        *("sagemaker_base_url", "s3_endpoint_url", "deployment_url", "langfuse_host", "langfuse_secret_key"),
     )
 )
 """Members that contain the address of another server, a credential for it, or configurations of both."""
-NESTED = frozenset(("extra_body",))
-"""Members whose own members some servers move to the top level."""
+NESTED = frozenset(("extra_body", "provider_options"))
+"""Members whose own members some servers move to the top level. Those of `provider_options` are objects, in which
+Vercel's gateway reads `models` and `byok`."""
+TEXT_LISTS = frozenset(("stop", "modalities", "include", "tags", "input", "prompt", "documents"))
+"""Members that contain a list of texts, of which none is the name of a model."""
 
 REFUSED_PARTS = MODELS | DESTINATIONS | NESTED
 """Names of form parts that are rejected. No operation with a form has a model in a part other than `model`."""
 _STEPS = re.compile(r"[\[\].\0]")
 _AROUND_STEP = " \t\n\r\v\f'\""
 
-_MODEL, _TOOLS = "model", "tools"
+_MODEL, _TOOLS, _OPTIONS = "model", "tools", "provideroptions"
 # One search for all names, because nearly every body contains none of them.
 _ANY = any_of(*(name.replace("_", "[_-]?") for name in sorted(MODELS | DESTINATIONS | NESTED)))
 _ANY_TOOLS, _ANY_MODEL = any_of(_TOOLS), re.compile(rb'(?i:"model")')
@@ -117,6 +124,9 @@ def _check_object(caller: AccessKey, scanner: JsonScanner, at: int, *, is_top: b
             _check_models(caller, "tools", _models_of_tools(scanner, member.value))
         elif name in _NESTED and scanner.text.startswith(b"{", member.value):
             _check_object(caller, scanner, member.value)
+            for option in scanner.members(member.value) if name == _OPTIONS else ():
+                if scanner.text.startswith(b"{", option.value):
+                    _check_object(caller, scanner, option.value)
 
 
 def _check_models(caller: AccessKey, member: str, models: Iterator[str]) -> None:
@@ -131,7 +141,8 @@ def _check_models(caller: AccessKey, member: str, models: Iterator[str]) -> None
 def _models_in(caller: AccessKey, scanner: JsonScanner, at: int) -> Iterator[str]:
     """Yield the models in the value at `at`: a name, a list of such values, or an object.
 
-    An object contains lists of models under any names, or a `model`. The latter is checked like a body instead.
+    An object contains lists of models under any names, or a `model`. The latter is checked like a body too, because
+    LiteLLM may read either.
     """
     sign = scanner.text[at : at + 1]
     if sign == b'"':
@@ -143,6 +154,10 @@ def _models_in(caller: AccessKey, scanner: JsonScanner, at: int) -> Iterator[str
         listed = list(scanner.members(at))
         if any(folded(member.name) == _MODEL for member in listed):
             _check_object(caller, scanner, at)
+            lists = [m for m in listed if scanner.text.startswith(b"[", m.value) and m.name not in TEXT_LISTS]
+            for start, end in (span for member in lists for span in scanner.elements(member.value)):
+                if scanner.text.startswith(b'"', start):
+                    yield string(scanner.text[start:end])
             return
         for member in listed:
             yield from _models_in(caller, scanner, member.value)
@@ -189,4 +204,8 @@ def check_operation_access(caller: AccessKey, operation: Operation) -> None:
 
 
 def may_use(caller: AccessKey, model: str) -> bool:
-    return caller.models is None or any(fnmatchcase(model, pattern) for pattern in caller.models)
+    """Whether the caller's key covers `model`. LiteLLM reads `a,b` as two models, so a glob has to match each."""
+    if caller.models is None or model in caller.models:
+        return True
+    names = (model, *map(str.strip, model.split(","))) if "," in model else (model,)
+    return all(any(fnmatchcase(name, pattern) for pattern in caller.models) for name in names)

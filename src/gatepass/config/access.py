@@ -268,9 +268,10 @@ class AccessKey(Block):
     """The public model names (or globs) that this key may use; None: all.
 
     In a body, gatepass also checks members that name other models or servers, because an upstream that is itself a
-    gateway may read them. It checks the top level and `extra_body`, and ignores case, `_` and `-`. A violation is 403
-    `model_not_allowed`. A part of a multipart form with such a name is rejected, also in brackets or after a dot, as in
-    `extra_body[api_base]`.
+    gateway may read them. It checks the top level, `extra_body` and the objects of `provider_options`, and ignores
+    case, `_` and `-`. The key has to cover each name of `a,b`, because LiteLLM reads that as two models. A violation
+    is 403 `model_not_allowed`. A part of a multipart form with such a name is rejected, also in brackets or after a
+    dot, as in `extra_body[api_base]`.
 
     Example: [gpt-4o, "text-embedding-*"]
     """
