@@ -209,6 +209,23 @@ async def test_without_questions_the_options_the_file_and_the_variable_give_all_
     assert not (tmp_path / "secrets").exists()
 
 
+@pytest.mark.parametrize(("before", "after"), [(0o600, 0o600), (0o640, 0o640), (0o666, 0o644)])
+async def test_an_overwritten_file_is_open_to_nobody_new(tmp_path, monkeypatch, before, after):
+    monkeypatch.setenv("CORP_SECRET", SECRET)
+    file = tmp_path / "gatepass.yaml"
+    file.touch()
+    file.chmod(before)
+    mask = os.umask(0o022)
+    try:
+        async with servers() as url:
+            key = ("--auth", "key", "--secret-env", "CORP_SECRET")
+            result = await run(tmp_path, "--base-url", f"{url}/v1", *key, "--yes", "--force")
+    finally:
+        os.umask(mask)
+    assert result.exit_code == 0, result.output
+    assert stat.S_IMODE(file.stat().st_mode) == after
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

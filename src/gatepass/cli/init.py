@@ -657,8 +657,9 @@ def _write(path: Path, setup: Setup, keys: Sequence[ClientKey]) -> None:
         if setup.secret:
             secret_file.parent.mkdir(mode=0o700, exist_ok=True)
             replace_file(secret_file, setup.secret)
-        # it holds only a reference to the secret, so the umask decides who may read it
-        replace_file(path, text, mode=0o666)
+        # It holds only a reference to the secret, so the umask decides who may read a new file. The operator may have
+        # restricted an old one.
+        replace_file(path, text, mode=0o666 & (path.stat().st_mode if path.exists() else 0o666))
     except OSError as error:
         if setup.secret:
             secret_file.unlink(missing_ok=True)
