@@ -24,7 +24,6 @@ HIDES = re.compile(r"(AccessKey|Secret|Token|SigningKey|bool|int)( \| None)?\Z")
 """Types whose own repr shows no secret."""
 SHOWN = {
     "cli.remote.ClientCheck": {"fault", "body"},  # functions
-    "cli.check.ConfigListing": {"text"},  # what `gatepass check` prints
     "cli.init.Question": {"text"},  # a constant
     "cli.init.Setup": {"answers"},  # the secret is a field of its own
     "cli.reach.Server": {"url"},  # from the configuration, whose URLs have no user, password or query

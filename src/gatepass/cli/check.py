@@ -10,7 +10,6 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -31,21 +30,32 @@ def check(path: str | None, every: bool, as_json: bool) -> None:
 
     Exit codes: 0 the configuration is valid, 2 it is not.
     """
+    loaded = _load_for_json(path) if as_json else load_or_exit(path)
+    # `serve` does not warn about these: a credential may be there for the next upstream
+    used = {upstream.credential for upstream in loaded.config.upstreams.values()}
+    idle = [f"credentials.{name}: no upstream uses it" for name in loaded.config.credentials if name not in used]
+    tree, origins = effective(loaded)
+    shown = {setting: origin for setting, origin in origins.items() if every or origin != DEFAULT}
     if as_json:
-        sys.exit(_print_json(path, every=every))
-    loaded = load_or_exit(path)
-    for warning in idle(loaded.config):
+        settings = [
+            {"setting": dotted(setting), "value": _without_query(lookup(tree, setting)), "origin": origin}
+            for setting, origin in shown.items()
+        ]
+        print_json(
+            {"valid": True, "source": loaded.source, "warnings": [*loaded.warnings, *idle], "settings": settings}
+        )
+        return
+    for warning in idle:
         click.echo(f"warning: {warning}", err=True)
-    shown = effective(loaded, every=every)
-    click.echo(shown.text)
-    hidden = "" if every else f"; {shown.left_out} defaults are left out, --all shows them"
+    click.echo("\n".join(yaml_lines(tree, shown)))
+    hidden = "" if every else f"; {len(origins) - len(shown)} defaults are left out, --all shows them"
     click.echo(f"# valid: {summary(loaded.config)}{hidden}")
 
 
-def _print_json(path: str | None, *, every: bool) -> int:
-    """Print the result as one JSON document. Return the exit code."""
+def _load_for_json(path: str | None) -> LoadedConfig:
+    """Load the configuration. If it is invalid, print its problems as one JSON document and exit with 2."""
     try:
-        loaded = load(path, os.environ)
+        return load(path, os.environ)
     except ConfigError as error:
         problems = [
             {
@@ -57,53 +67,26 @@ def _print_json(path: str | None, *, every: bool) -> int:
             for problem in error.problems
         ]
         print_json({"valid": False, "problems": problems})
-        return UNUSABLE
-    tree = loaded.config.model_dump(mode="json", by_alias=True)
-    origins = {setting: origin_of(loaded, tree, setting) for setting in _places(tree, ())}
-    settings = [
-        {"setting": dotted(setting), "value": _without_query(lookup(tree, setting)), "origin": origin}
-        for setting, origin in origins.items()
-        if every or origin != DEFAULT
-    ]
-    warnings = [*loaded.warnings, *idle(loaded.config)]
-    document = {"valid": True, "source": loaded.source, "warnings": warnings, "settings": settings}
-    print_json(document)
-    return 0
-
-
-def idle(config: Config) -> Iterator[str]:
-    """Yield a warning for each credential that no upstream uses."""
-    used = {upstream.credential for upstream in config.upstreams.values()}
-    yield from (f"credentials.{name}: no upstream uses it" for name in config.credentials if name not in used)
+        sys.exit(UNUSABLE)
 
 
 _PLAIN = re.compile(r"[A-Za-z/(][A-Za-z0-9 _./:@()+,=-]*(?<! )\Z")
 # YAML 1.1, which many editors and tools implement, reads the last four as booleans.
 _NOT_TEXT = frozenset(("null", "true", "false", "yes", "no", "on", "off"))
 _QUERY = re.compile(r"(?<=://)([^?]*)\?.*")
-INDENT = "  "
 DEFAULT = "default"
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigListing:
-    """The configuration as text, and the number of defaults that were left out."""
-
-    text: str
-    left_out: int
-
-
-def effective(loaded: LoadedConfig, *, every: bool = False) -> ConfigListing:
-    """Return the configuration as YAML. A comment after each value states its origin: a line, a variable or a preset.
-
-    With `every`, defaults are included and marked `default`. `type` is the first member of its block.
-    """
+def effective(loaded: LoadedConfig) -> tuple[Any, dict[SettingPath, str]]:
+    """Return the tree of all values, and the origin of each by its path: a line, a variable, a preset or `default`."""
     tree = loaded.config.model_dump(mode="json", by_alias=True)
-    origins = {path: origin_of(loaded, tree, path) for path in _places(tree, ())}
-    shown = {path for path, origin in origins.items() if every or origin != DEFAULT}
-    blocks = {path[:end] for path in shown for end in range(len(path) + 1)}
-    lines = _block(tree, (), {path: origins.get(path, "") for path in shown | blocks})
-    return ConfigListing("\n".join(lines), len(origins) - len(shown))
+    return tree, {path: origin_of(loaded, tree, path) for path in _places(tree, ())}
+
+
+def yaml_lines(tree: Any, origins: Mapping[SettingPath, str]) -> Iterator[str]:
+    """Yield the values in `origins` as YAML, with the origin behind each. `type` is the first member of its block."""
+    blocks = {path[:end]: "" for path in origins for end in range(len(path))}
+    return _block(tree, (), {**blocks, **origins})
 
 
 def origin_of(loaded: LoadedConfig, tree: Any, path: SettingPath) -> str:
@@ -129,7 +112,7 @@ def _block(node: Any, path: SettingPath, origins: Mapping[SettingPath, str]) -> 
     """Yield the lines of `node`'s members that are in `origins`; the origin of a block is the empty text."""
     for key, value in sorted(children(node), key=lambda member: member[0] != "type"):
         if (member := (*path, key)) in origins:
-            mark = INDENT * len(path) + ("-" if isinstance(node, list) else f"{_scalar(key)}:")
+            mark = "  " * len(path) + ("-" if isinstance(node, list) else f"{_scalar(key)}:")
             if isinstance(value, dict | list) and value:
                 yield mark
                 yield from _block(value, member, origins)

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, replace
 from types import MappingProxyType
@@ -176,13 +176,9 @@ async def _run_url(url: str, key: str | None, asked: Asked, report: Report) -> i
     if base_url is None:
         exit_unusable(f"{url!r} is not the base URL of a gatepass: expects http://HOST:PORT/v1")
     own = replace(asked, call=asked.call and asked.client is None)
-    steps = diagnose_url(base_url, key, own, report.begin)
-    async with aclosing(steps):
-        await report.show(steps)
+    await report.show(diagnose_url(base_url, key, own, report.begin))
     if asked.client is not None and not report.has_failed:
-        replayed = replay_client(asked.client, lambda: at_url(base_url, key), asked, report.begin)
-        async with aclosing(replayed):
-            await report.show(replayed)
+        await report.show(replay_client(asked.client, lambda: at_url(base_url, key), asked, report.begin))
     return report.finish()
 
 
@@ -194,9 +190,7 @@ async def _run_client(config: Config, key: AccessKey | None, asked: Asked, repor
     for name in config.credentials:
         if has_unshared_refresh_token(config, name):
             exit_unusable(f"--as: credentials.{name}: {UNSHARED_REFRESH_LOGIN}. Test the running gatepass with --url.")
-    replayed = replay_client(client, lambda: in_process(config, client, key), asked, report.begin)
-    async with aclosing(replayed):
-        await report.show(replayed)
+    await report.show(replay_client(client, lambda: in_process(config, client, key), asked, report.begin))
     return report.finish()
 
 
@@ -205,9 +199,7 @@ async def _run(loaded: LoadedConfig, model: str | None, calls: Sequence[ProbeCal
 
     valid = f"{loaded.source} is valid: {summary(loaded.config)}"
     report.add(Step("gatepass", "configuration", Outcome.WORKS, valid, proves=False))
-    # closed at once, also after an exception, because it owns connections
-    async with aclosing(diagnose(loaded.config, calls, model=model, begin=report.begin)) as steps:
-        await report.show(steps)
+    await report.show(diagnose(loaded.config, calls, model=model, begin=report.begin))
     return report.finish()
 
 
@@ -253,11 +245,14 @@ class Report:
             line = coloured(step.outcome.value, colour) + line.removeprefix(step.outcome.value)
         click.echo(line)
 
-    async def show(self, steps: AsyncIterator[Step]) -> None:
-        """Add each of `steps`."""
+    async def show(self, steps: AsyncGenerator[Step, None], is_shown: Callable[[Step], bool] = lambda _: True) -> None:
+        """Add each of `steps` that `is_shown` selects."""
         try:
-            async for step in steps:
-                self.add(step)
+            # closed at once, also after an exception, because the generator owns connections
+            async with aclosing(steps):
+                async for step in steps:
+                    if is_shown(step):
+                        self.add(step)
         finally:
             self._hide_running()
 

@@ -13,8 +13,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -239,50 +238,39 @@ _PLAIN_NAME = re.compile(r"[a-z][a-z0-9_]*")
 """A name in YAML that needs no quotes."""
 
 
-def fault_of(name: str, answer: str) -> str:
-    """Return why `answer` cannot be the answer to the question `name`; empty if it can, or if a test decides."""
-    if name == "login_body":
-        return _body_fault(answer)
-    if name == "clients":
-        return _clients_fault(answer)
-    return _listen_fault(answer) if name == "listen" else ""
-
-
-def _clients_fault(text: str) -> str:
-    from gatepass.config.block import NAME
-
-    names = _client_names(text)
-    if wrong := next((name for name in names if not re.fullmatch(NAME, name)), None):
-        return f"has the name {wrong!r}: use letters, digits, dots, underscores and hyphens"
-    return "" if names else "names no client"
-
-
-def _client_names(text: str) -> list[str]:
-    return list(dict.fromkeys(filter(None, (each.strip() for each in text.split(",")))))
-
-
-def _listen_fault(text: str) -> str:
-    """Return why gatepass cannot listen on the host `text`; names are left to the server."""
-    try:
-        ip_address(text)
-    except ValueError:
-        if not _HOST_NAME.fullmatch(text):
-            return "is not an IP address or a host name without a port. For another port edit server.port in the file"
-    return ""
-
-
 _HOST_NAME = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 """A host name. A text without a letter is an IP address, or a wrong one."""
 
 
-def _body_fault(text: str) -> str:
-    try:
-        document = json.loads(text)
-    except ValueError:
-        return "is not JSON"
-    if not isinstance(document, dict):
-        return "is not a JSON object"
-    return "" if PLACE in text else f"has no {PLACE}, where gatepass puts the secret"
+def fault_of(name: str, answer: str) -> str:
+    """Return why `answer` cannot be the answer to the question `name`; empty if it can, or if a test decides."""
+    from gatepass.config.block import NAME
+
+    match name:
+        case "login_body":
+            try:
+                document = json.loads(answer)
+            except ValueError:
+                return "is not JSON"
+            if not isinstance(document, dict):
+                return "is not a JSON object"
+            return "" if PLACE in answer else f"has no {PLACE}, where gatepass puts the secret"
+        case "clients":
+            names = _client_names(answer)
+            if wrong := next((each for each in names if not re.fullmatch(NAME, each)), None):
+                return f"has the name {wrong!r}: use letters, digits, dots, underscores and hyphens"
+            return "" if names else "names no client"
+        case "listen" if not _HOST_NAME.fullmatch(answer):  # names are left to the server
+            try:
+                ip_address(answer)
+            except ValueError:
+                hint = "For another port edit server.port in the file"
+                return f"is not an IP address or a host name without a port. {hint}"
+    return ""
+
+
+def _client_names(text: str) -> list[str]:
+    return list(dict.fromkeys(filter(None, (each.strip() for each in text.split(",")))))
 
 
 PASTE: Mapping[str, str] = MappingProxyType(
@@ -299,12 +287,6 @@ PASTE: Mapping[str, str] = MappingProxyType(
 """Where the two values belong in each client, in the words of its interface."""
 
 
-def paste_text(name: str, key: str, url: str, model: str) -> str:
-    """Return what to enter into the client `name`."""
-    shown = PASTE.get(name, PASTE["other"]).format(url=url, key=key)
-    return f"  {name}: {shown}\n    model: {model or 'a name that GET /v1/models lists'}"
-
-
 @dataclass
 class Setup:
     """The answers so far. Options and the answers file come first; the terminal is asked for the rest."""
@@ -316,6 +298,11 @@ class Setup:
     """The reference that an option gave: `${file:…}` or `${NAME}`. Empty: gatepass writes a file."""
     notes: list[str] = field(default_factory=list)
     models: list[str] = field(default_factory=list)
+
+    @property
+    def chat_model(self) -> str:
+        """The first model of the list whose name does not show another purpose; empty if there is none."""
+        return next((name for name in self.models if "embed" not in name.lower()), "")
 
     def ask(self, name: str, *, again: bool = False) -> None:
         """Set the answer to the question `name`, unless it is known. `again` asks with the old answer as default."""
@@ -411,24 +398,18 @@ class Setup:
         """Test the network path to the upstream. Return the step that failed."""
         from gatepass.cli.reach import reach, upstream_server
 
-        async def steps(config: Config) -> AsyncIterator[Step]:
-            async for step in reach(upstream_server(UPSTREAM, config.upstreams[UPSTREAM])):
-                yield step
-
         # without the credential, about which nothing has been asked yet
-        return await Setup({**self.answers, "auth": "none"}, self.is_interactive).first_failed(steps)
+        setup = Setup({**self.answers, "auth": "none"}, self.is_interactive)
+        return await setup.first_failed(lambda config: reach(upstream_server(UPSTREAM, config.upstreams[UPSTREAM])))
 
     async def test_token(self) -> Step | None:
         """Fetch a token and the model list. Return the step that failed."""
         from gatepass.cli.doctor import diagnose
 
-        async def steps(config: Config) -> AsyncIterator[Step]:
-            async with aclosing(diagnose(config)) as found:
-                async for step in found:
-                    if step.hop.startswith("credential:") or step.what == "models" or step.failed:
-                        yield step
+        def is_shown(step: Step) -> bool:
+            return step.hop.startswith("credential:") or step.what == "models" or step.failed
 
-        failed = await self.first_failed(steps)
+        failed = await self.first_failed(diagnose, is_shown)
         if failed is not None and failed.what != "models":
             return failed
         self.models = await self.read_models()
@@ -440,21 +421,19 @@ class Setup:
             return failed
         click.echo(f"{url} has no model list, but {url}/v1 has one. base_url is now {url}/v1.")
         self.answers, self.models = longer.answers, models
-        return await self.first_failed(steps)
+        return await self.first_failed(diagnose, is_shown)
 
     async def test_call(self, model: str) -> Step | None:
         """Send one streamed chat. Return the step that failed."""
         from gatepass.cli.doctor import diagnose
         from gatepass.cli.probe import ProbeCall
 
-        async def steps(config: Config) -> AsyncIterator[Step]:
-            calls = [ProbeCall("chat", model, stream=True)]
-            async with aclosing(diagnose(config, calls)) as found:
-                async for step in found:
-                    if step.what == "stream" or step.failed:
-                        yield step
+        def is_shown(step: Step) -> bool:
+            return step.what == "stream" or step.failed
 
-        return await self.first_failed(steps)
+        return await self.first_failed(
+            lambda config: diagnose(config, [ProbeCall("chat", model, stream=True)]), is_shown
+        )
 
     async def read_models(self) -> list[str]:
         """Return the names in the upstream's model list, an empty list if it has none."""
@@ -478,8 +457,10 @@ class Setup:
             await state.aclose()
         return [printable(entry["id"]) for entry in entries]  # the upstream's text, printed on the terminal
 
-    async def first_failed(self, steps: Callable[[Config], AsyncIterator[Step]]) -> Step | None:
-        """Print `steps` of the configuration so far, and return the first that failed."""
+    async def first_failed(
+        self, test: Callable[[Config], AsyncGenerator[Step, None]], is_shown: Callable[[Step], bool] = lambda _: True
+    ) -> Step | None:
+        """Test the configuration so far, print the steps that `is_shown` selects, and return the first that failed."""
         from gatepass.cli.doctor import Report
         from gatepass.cli.reach import Outcome, Step
         from gatepass.config.document import ConfigError, dotted
@@ -492,7 +473,7 @@ class Setup:
             texts = "; ".join(f"{dotted(problem.path)}: {problem.text}" for problem in error.problems)
             report.add(Step("gatepass", "configuration", Outcome.FAILS, texts))
         else:
-            await report.show(steps(config))
+            await report.show(test(config), is_shown)
         return next((step for step in report.steps if step.failed), None)
 
 
@@ -569,11 +550,14 @@ def init(
     keys = _keys(setup.answers["clients"])
     _write(path, setup, [key for key, _ in keys])
 
-    url = f"http://{_address(setup.answers['listen'])}:8080/v1"
-    model = next((name for name in setup.models if "embed" not in name.lower()), "")
+    listen = setup.answers["listen"]
+    # an address that means all interfaces is none to connect to
+    host = "HOST" if listen in ("0.0.0.0", "::") else listen  # noqa: S104 - compared, not bound
+    url, model = f"http://{host}:8080/v1", setup.chat_model or "a name that GET /v1/models lists"
     click.echo(f"\nWrote {output}. Enter these values; each key is shown only now:\n")
     for key, value in keys:
-        click.echo(paste_text(key.name, value, url, model) + "\n")
+        shown = PASTE.get(key.name, PASTE["other"]).format(url=url, key=value)
+        click.echo(f"  {key.name}: {shown}\n    model: {model}\n")
     click.echo("Next: `gatepass doctor` tests every hop, `gatepass serve` serves.")
 
 
@@ -616,7 +600,7 @@ def _answers_file(path: str | None) -> dict[str, str]:
 
 def _offer_call(setup: Setup, *, call: bool) -> None:
     """Send one streamed chat if the operator agrees."""
-    model = next((name for name in setup.models if "embed" not in name.lower()), "")
+    model = setup.chat_model
     if not call and not (
         setup.is_interactive and click.confirm("Send one streamed request? It may be billed.", default=False)
     ):
@@ -664,8 +648,3 @@ def _write(path: Path, setup: Setup, keys: Sequence[ClientKey]) -> None:
         if setup.secret:
             secret_file.unlink(missing_ok=True)
         exit_unusable(f"{path}: cannot be written: {error.strerror}")
-
-
-def _address(listen: str) -> str:
-    """Return the host for a client's base URL. An address that means all interfaces is none to connect to."""
-    return "HOST" if listen in ("0.0.0.0", "::") else listen  # noqa: S104 - compared, not bound

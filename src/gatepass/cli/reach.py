@@ -10,7 +10,7 @@ import asyncio
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -124,7 +124,9 @@ Begin = Callable[[str, str], object]
 """Called with the hop and the name of a step before it runs, to show progress."""
 
 
-async def reach(server: Server, clock: Clock | None = None, begin: Begin = lambda *_: None) -> AsyncIterator[Step]:
+async def reach(
+    server: Server, clock: Clock | None = None, begin: Begin = lambda *_: None
+) -> AsyncGenerator[Step, None]:
     """Yield the network steps of `server` in order, and stop after the first that fails."""
     clock = clock or SystemClock()
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 
@@ -75,19 +75,19 @@ def route(model: str, path: str | None, caller: str | None, operation: str | Non
     try:
         if key is not None:
             check_model_access(key, model)
-        report = report_route(config, operation, model, key)
+        targets = report_targets(config, operation, model, key)
     except CallerError as error:
         document["refused"] = {"status": error.status, "code": error.code, "message": error.message}
-        text = f"refused: {error.status} {error.code}: {error.message}"
+        lines = [f"refused: {error.status} {error.code}: {error.message}"]
         is_accepted = False
     else:
-        document["targets"] = [asdict(target) for target in report.targets]
-        text = "\n".join(report.lines)
-        is_accepted = report.is_accepted
+        document["targets"] = [asdict(target) for target in targets]
+        lines = [f"{operation} with the model {model}, as {caller or 'any caller'}", *target_lines(targets)]
+        is_accepted = all(target.refused is None for target in targets)
     if as_json:
         print_json(document)
     else:
-        click.echo(text)
+        click.echo("\n".join(lines))
     sys.exit(0 if is_accepted else CHECK_FAILED)
 
 
@@ -101,30 +101,15 @@ class TargetReport:
     refused: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RouteReport:
-    """The targets of a request in order. `title` names the operation, the model and the caller."""
-
-    title: str
-    targets: tuple[TargetReport, ...]
-
-    @property
-    def is_accepted(self) -> bool:
-        """Whether the dialects of all targets support the request."""
-        return all(target.refused is None for target in self.targets)
-
-    @property
-    def lines(self) -> list[str]:
-        """The lines to print."""
-        lines = [self.title]
-        for number, target in enumerate(self.targets, 1):
-            refused = () if target.refused is None else (f"refused: {target.refused}",)
-            lines.append(f"{number}. to the upstream {target.upstream}, as {target.model}:")
-            lines += [f"   - {step}" for step in (*target.steps, *refused)]
-        return lines
+def target_lines(targets: Sequence[TargetReport]) -> Iterator[str]:
+    """Yield the lines to print for the targets of a request."""
+    for number, target in enumerate(targets, 1):
+        refused = () if target.refused is None else (f"refused: {target.refused}",)
+        yield f"{number}. to the upstream {target.upstream}, as {target.model}:"
+        yield from (f"   - {step}" for step in (*target.steps, *refused))
 
 
-def report_route(config: Config, operation: str, model: str, key: AccessKey | None) -> RouteReport:
+def report_targets(config: Config, operation: str, model: str, key: AccessKey | None) -> list[TargetReport]:
     """Report each target of `model` in order, with the steps of a request to it.
 
     The profile is the caller's; a path such as /for/NAME/ may name another. Raises ModelNotFound without a target.
@@ -138,8 +123,7 @@ def report_route(config: Config, operation: str, model: str, key: AccessKey | No
         except CallerError as error:
             refused = f"{error.status} {error.code}: {error.message}"
         targets.append(TargetReport(target.upstream, target.model or model, tuple(steps), refused))
-    title = f"{operation} with the model {model}, as {'any caller' if key is None else key.name}"
-    return RouteReport(title, tuple(targets))
+    return targets
 
 
 def _steps(config: Config, operation: str, model: str, target: Target, profile: ProfileRules) -> Iterator[str]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from gatepass.config.model import Config
     from gatepass.config.network import TokenPlacement
     from gatepass.proxy.app_state import AppState
-    from gatepass.tokens import Status, Token, TokenHolder
+    from gatepass.tokens import Status, Token
 
 LOOK_S = 0.1
 LABEL_CHARS = 12
@@ -73,12 +73,21 @@ def token(name: str | None, path: str | None, *, as_json: bool, watch: bool, rev
             "the next refresh token is then lost."
         )
     logging.getLogger("gatepass").addHandler(logging.NullHandler())  # keeps log lines out of the output
-    report = TokenReport(config, name, as_json=as_json, watch=watch, reveal=reveal)
+    options = TokenOptions(as_json, watch, reveal)
     try:
-        is_fetched = asyncio.run(_run(config, name, report))
+        is_fetched = asyncio.run(_run(config, name, options))
     except KeyboardInterrupt:
         is_fetched = watch  # Ctrl-C is the usual end of --watch
     sys.exit(0 if is_fetched else CHECK_FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenOptions:
+    """How the result of the first fetch is printed, and whether the command continues."""
+
+    as_json: bool = False
+    watch: bool = False
+    reveal: bool = False
 
 
 def _credential_name(config: Config, name: str | None) -> str:
@@ -95,9 +104,9 @@ def _credential_name(config: Config, name: str | None) -> str:
     return name
 
 
-async def _run(config: Config, name: str, report: TokenReport) -> bool:
+async def _run(config: Config, name: str, options: TokenOptions) -> bool:
     """Return whether a token was fetched. With `watch` it runs until it is cancelled, and prints failures."""
-    from gatepass.clock import SystemClock
+    from gatepass.clock import SystemClock, sleep
     from gatepass.proxy.app_state import create_app_state
     from gatepass.store.guarded import open_store
 
@@ -108,67 +117,47 @@ async def _run(config: Config, name: str, report: TokenReport) -> bool:
         state.store.cache.start()
     holder.start()
     try:
-        is_fetched = await _fetch(state, holder, report)
-        if report.watch:
-            await _watch(state, holder)
+        is_fetched = await _fetch(state, name, options)
+        if options.watch:
+            watch_log = CredentialWatch(CredentialView(holder.status(), holder.current(), clock.now()))
+            while True:
+                await sleep(clock, LOOK_S)
+                for line in watch_log.since(CredentialView(holder.status(), holder.current(), clock.now())):
+                    _print_event(line)
         return is_fetched
     finally:
         await state.aclose()
 
 
-async def _fetch(state: AppState, holder: TokenHolder, report: TokenReport) -> bool:
+async def _fetch(state: AppState, name: str, options: TokenOptions) -> bool:
+    """Fetch a token and print it, or the failure. Return whether it was fetched."""
     from gatepass.config.credential.kinds import token_location
     from gatepass.errors import TokenUnavailable
 
-    began_s = state.clock.now()
+    holder, began_s = state.holders[name], state.clock.now()
     try:
-        with progress(token_location(report.config.credentials[report.name])):
+        with progress(token_location(state.config.credentials[name])):
             fetched = await holder.token()
     except TokenUnavailable as error:
         status = holder.status()
-        report.failed(status.last_error or error.message, status)
-        return False
-    took_s = state.clock.now() - began_s
-    report.fetched(CredentialView(holder.status(), fetched, state.clock.now()), took_s, state.clock.wall())
-    return True
-
-
-@dataclass(frozen=True, slots=True)
-class TokenReport:
-    """Prints the result of the first fetch, as text or as one JSON object."""
-
-    config: Config
-    name: str
-    as_json: bool = False
-    watch: bool = False
-    reveal: bool = False
-
-    def failed(self, reason: str, status: Status) -> None:
-        if self.as_json:
-            print_json({"credential": self.name, "error": reason})
-        elif self.watch:
+        reason = status.last_error or error.message
+        if options.as_json:
+            print_json({"credential": name, "error": reason})
+        elif options.watch:
             _print_event(f"failed: {reason}{next_try(status)}")
         else:
-            click.echo(f"{coloured('FAIL', 'red')} credential:{self.name}: {reason}", err=True)
-
-    def fetched(self, view: CredentialView, took_s: float, wall_s: float) -> None:
-        if self.as_json:
-            print_json(described(self.config, self.name, view, wall_s, reveal=self.reveal))
-            return
-        for label, text in report(self.config, self.name, view, took_s, wall_s):
-            click.echo(f"{label:<{LABEL_CHARS}} {text}".rstrip())
-        if self.reveal and view.token is not None:
-            click.echo(view.token.text)
-
-
-async def _watch(state: AppState, holder: TokenHolder) -> None:
-    from gatepass.clock import sleep
-
-    watch_log = CredentialWatch(CredentialView(holder.status(), holder.current(), state.clock.now()))
-    while True:
-        await sleep(state.clock, LOOK_S)
-        for line in watch_log.since(CredentialView(holder.status(), holder.current(), state.clock.now())):
-            _print_event(line)
+            click.echo(f"{coloured('FAIL', 'red')} credential:{name}: {reason}", err=True)
+        return False
+    took_s, wall_s = state.clock.now() - began_s, state.clock.wall()
+    view = CredentialView(holder.status(), fetched, state.clock.now())
+    if options.as_json:
+        print_json(described(state.config, name, view, wall_s, reveal=options.reveal))
+        return True
+    for label, text in report(state.config, name, view, took_s, wall_s):
+        click.echo(f"{label:<{LABEL_CHARS}} {text}".rstrip())
+    if options.reveal:
+        click.echo(fetched.text)
+    return True
 
 
 def _print_event(line: str) -> None:

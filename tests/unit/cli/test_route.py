@@ -4,7 +4,7 @@ from typing import get_args
 import pytest
 from msgspec.structs import replace
 
-from gatepass.cli.route import DIALECT_CHANGES, FORM, report_route
+from gatepass.cli.route import DIALECT_CHANGES, FORM, report_targets, target_lines
 from gatepass.config.model import Config
 from gatepass.config.upstream import DialectName
 from gatepass.normalize.rules import BUILT_IN_RULES
@@ -23,8 +23,8 @@ def steps(operation="chat", upstream=None, model=None, **blocks):
     upstream = {"base_url": HOSTS[(upstream or {}).get("dialect", "openai")], **(upstream or {})}
     models = {} if model is None else {"models": {"m": {"upstream": "up", **model}}}
     config = Config.model_validate({"upstreams": {"up": upstream}, **models, **blocks})
-    found = report_route(config, operation, "m", None)
-    return [line.removeprefix("   - ") for line in found.lines[2:]], found.is_accepted
+    (found,) = report_targets(config, operation, "m", None)
+    return [line.removeprefix("   - ") for line in list(target_lines([found]))[1:]], found.refused is None
 
 
 def reported(*arguments, **blocks):
@@ -182,7 +182,7 @@ def test_the_steps_are_reported_in_the_order_in_which_a_request_takes_them():
     call, (target,) = samples("rerank", "m")[0], state.routes.resolve("rerank", "m")
     rules = rules_for(state, state.upstreams["up"], call, target, state.profiles["mine"])
     begins = [places.get(rule.name, f"built-in {rule.name}") for rule in rules]
-    lines = [line.removeprefix("   - ") for line in report_route(config, "rerank", "m", None).lines[2:]]
+    lines = [line.removeprefix("   - ") for line in list(target_lines(report_targets(config, "rerank", "m", None)))[1:]]
     of_rules = [begin for line in lines for begin in begins if line.startswith(begin)]
     assert of_rules == [begin for begin in begins if begin in of_rules]
     assert set(begins) - set(of_rules) == {f"built-in {name}" for name in ("images", "stream_options", "vectors")}
