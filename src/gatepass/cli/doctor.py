@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, replace
 from types import MappingProxyType
@@ -36,7 +36,7 @@ from gatepass.errors import CallerError
 
 if TYPE_CHECKING:
     from gatepass.cli.probe import ProbeCall
-    from gatepass.cli.reach import Begin, Step
+    from gatepass.cli.reach import Begin, Step, Steps
     from gatepass.cli.remote import Asked
     from gatepass.config.access import AccessKey
     from gatepass.config.load import LoadedConfig
@@ -245,7 +245,7 @@ class Report:
             line = coloured(step.outcome.value, colour) + line.removeprefix(step.outcome.value)
         click.echo(line)
 
-    async def show(self, steps: AsyncGenerator[Step, None], is_shown: Callable[[Step], bool] = lambda _: True) -> None:
+    async def show(self, steps: Steps, is_shown: Callable[[Step], bool] = lambda _: True) -> None:
         """Add each of `steps` that `is_shown` selects."""
         try:
             # closed at once, also after an exception, because the generator owns connections
@@ -301,7 +301,7 @@ async def diagnose(
     *,
     model: str | None = None,
     begin: Begin = lambda *_: None,
-) -> AsyncGenerator[Step, None]:
+) -> Steps:
     """Test the store, the credentials and the upstreams, and yield each step when it ends.
 
     The token step of a credential is skipped if its network steps failed, or if only a running gatepass may use its

@@ -13,7 +13,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -25,7 +25,7 @@ import click
 from gatepass.cli.options import CHECK_FAILED, exit_unusable, printable
 
 if TYPE_CHECKING:
-    from gatepass.cli.reach import Step
+    from gatepass.cli.reach import Step, Steps
     from gatepass.config.model import Config
 
 UPSTREAM = "llm"
@@ -458,7 +458,7 @@ class Setup:
         return [printable(entry["id"]) for entry in entries]  # the upstream's text, printed on the terminal
 
     async def first_failed(
-        self, test: Callable[[Config], AsyncGenerator[Step, None]], is_shown: Callable[[Step], bool] = lambda _: True
+        self, test: Callable[[Config], Steps], is_shown: Callable[[Step], bool] = lambda _: True
     ) -> Step | None:
         """Test the configuration so far, print the steps that `is_shown` selects, and return the first that failed."""
         from gatepass.cli.doctor import Report

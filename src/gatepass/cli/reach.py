@@ -63,6 +63,9 @@ class Step:
         return self.outcome is Outcome.FAILS
 
 
+Steps = AsyncGenerator[Step, None]
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """A server to test: its hop, its URL, and its settings. `settings` is their path, such as `upstreams.chat`."""
@@ -124,9 +127,7 @@ Begin = Callable[[str, str], object]
 """Called with the hop and the name of a step before it runs, to show progress."""
 
 
-async def reach(
-    server: Server, clock: Clock | None = None, begin: Begin = lambda *_: None
-) -> AsyncGenerator[Step, None]:
+async def reach(server: Server, clock: Clock | None = None, begin: Begin = lambda *_: None) -> Steps:
     """Yield the network steps of `server` in order, and stop after the first that fails."""
     clock = clock or SystemClock()
     try:

@@ -7,7 +7,7 @@ failed behind it. CLIENTS has what a client sends when its user presses "verify"
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
@@ -21,7 +21,7 @@ import msgspec
 
 from gatepass.cli.options import OPERATION_OF_KIND
 from gatepass.cli.probe import STREAM_TOKENS, split_advice
-from gatepass.cli.reach import Begin, Outcome, Server, Step, reach
+from gatepass.cli.reach import Begin, Outcome, Server, Step, Steps, reach
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.config.wording import did_you_mean
@@ -117,7 +117,7 @@ def _headers(key: str | None) -> dict[str, str]:
 Open = Callable[[], AbstractAsyncContextManager[Remote]]
 
 
-async def diagnose_url(base_url: str, key: str | None, asked: Asked, begin: Begin) -> AsyncGenerator[Step, None]:
+async def diagnose_url(base_url: str, key: str | None, asked: Asked, begin: Begin) -> Steps:
     """Yield the steps to a running gatepass: the network, its pages, its model list and on request real calls."""
     server = Server(HOP, base_url, "--url", "--url")
     async for step in reach(server, begin=begin):
@@ -206,7 +206,7 @@ async def _call_steps(remote: Remote, model: str, operation: str, begin: Begin) 
     return steps
 
 
-async def replay_client(name: str, open_remote: Open, asked: Asked, begin: Begin) -> AsyncGenerator[Step, None]:
+async def replay_client(name: str, open_remote: Open, asked: Asked, begin: Begin) -> Steps:
     """Yield a step for each verification call of the client `name`. Without `asked.call` it sends only model lists."""
     async with open_remote() as remote:
         begin(HOP, "models")
