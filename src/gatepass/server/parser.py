@@ -7,27 +7,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import NoReturn, Protocol
+from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import unquote
 
 import httptools
 
 from gatepass.errors import GatepassError, HeadTooLarge, InvalidRequest, UnsupportedTransferCoding, UnsupportedVersion
-from gatepass.server.cycle import CycleConnection, HttpRequestCycle
+from gatepass.server.cycle import HttpRequestCycle
+
+if TYPE_CHECKING:
+    from gatepass.server.connection import ClientConnection
 
 _CHECKED_FIELDS = frozenset((b"host", b"expect", b"transfer-encoding"))
-
-
-class ParserConnection(CycleConnection, Protocol):
-    """The part of `ClientConnection` that its parser uses."""
-
-    def begin_cycle(self, cycle: HttpRequestCycle) -> None:
-        """The head of `cycle` is complete."""
-        ...
-
-    def last_cycle(self) -> HttpRequestCycle:
-        """Return the cycle of the last `begin_cycle`, whose task has not run yet."""
-        ...
 
 
 class RequestParser:
@@ -42,7 +33,7 @@ class RequestParser:
         *("_error", "_on_cycle", "_target"),
     )
 
-    def __init__(self, connection: ParserConnection) -> None:
+    def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
         self._on_cycle = connection.begin_cycle
         self._parser = self._new_parser()
@@ -84,7 +75,7 @@ class RequestParser:
         if self.in_head and self._head_bytes > HEAD_BYTES:
             raise large_head()
         if self._is_chunked and not self.in_head and self._framing_bytes > HEAD_BYTES:
-            raise large_framing()
+            raise HeadTooLarge(f"The request's trailer fields or chunk extensions are larger than {HEAD_BYTES} bytes.")
 
     def close(self) -> None:
         """End parsing. Break the reference cycles, so that the garbage collector has no work."""
@@ -139,7 +130,9 @@ class RequestParser:
                 self._hosts += 1
                 # most requests of a connection have the same Host: check it once
                 if (value != self._host or not value) and self.in_head:
-                    self._check_host(value)
+                    if not is_host(value, self._target):
+                        self._refuse(InvalidRequest(INVALID_HOST))
+                    self._host = value
             elif name == b"expect":
                 self._expects_continue = self._expects_continue or value.lower() == b"100-continue"
             elif value.lower() != b"chunked":
@@ -178,12 +171,8 @@ class RequestParser:
         if version not in ("1.0", "1.1"):
             self._refuse(unknown_version())
         if self._hosts > 1 or version == "1.1":
-            self._refuse(host_missing(self._hosts))
-
-    def _check_host(self, value: bytes) -> None:
-        if not is_host(value, self._target):
-            self._refuse(host_invalid())
-        self._host = value
+            found = f"{self._hosts} Host fields" if self._hosts else "no Host field"
+            self._refuse(InvalidRequest(f"The request has {found}. Send exactly one (RFC 9112 section 3.2)."))
 
     def _refuse(self, error: GatepassError) -> NoReturn:
         """Stop the parser: `feed` raises `error`."""
@@ -209,6 +198,7 @@ HEADER_FIELDS = 100
 HEAD_BYTES = 64 * 1024
 HOST_BYTES = 300
 """Maximum length of Host: more than any DNS name with a port."""
+INVALID_HOST = "The request's Host field is invalid. Send `host` or `host:port` (RFC 9112 section 3.2)."
 
 _HOST = re.compile(
     rb"(?:\[(?:[0-9A-Fa-f:.]+(?:%[\w.~%-]+)?|[vV][0-9A-Fa-f]+\.[\w.~!$&'()*+,;=:-]+)\]"
@@ -249,24 +239,11 @@ def many_fields() -> HeadTooLarge:
     return HeadTooLarge(f"The request has more than {HEADER_FIELDS} header fields.")
 
 
-def large_framing() -> HeadTooLarge:
-    return HeadTooLarge(f"The request's trailer fields or chunk extensions are larger than {HEAD_BYTES} bytes.")
-
-
-def host_missing(count: int) -> InvalidRequest:
-    found = "no Host field" if count == 0 else f"{count} Host fields"
-    return InvalidRequest(f"The request has {found}. Send exactly one (RFC 9112 section 3.2).")
-
-
 def is_host(value: bytes, target: bytes) -> bool:
     """Return whether `value` is a valid Host for `target`. Empty only if `target` has no host (RFC 9112 3.2)."""
     if not value:
         return target.startswith((b"/", b"*"))
     return len(value) <= HOST_BYTES and _HOST.fullmatch(value) is not None
-
-
-def host_invalid() -> InvalidRequest:
-    return InvalidRequest("The request's Host field is invalid. Send `host` or `host:port` (RFC 9112 section 3.2).")
 
 
 def unknown_coding() -> UnsupportedTransferCoding:
