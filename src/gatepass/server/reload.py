@@ -84,7 +84,7 @@ class _Refused(Exception):
 
     def __init__(self, problems: Iterable[str]) -> None:
         super().__init__()
-        self.problems = tuple(problems)
+        self.problems = list(problems)
 
 
 class Reloader:
@@ -99,11 +99,6 @@ class Reloader:
         self._on_change = on_change
         self._loaded = source.loaded
         self._lock = asyncio.Lock()
-
-    @property
-    def loaded(self) -> LoadedConfig:
-        """The file of the configuration in use."""
-        return self._loaded
 
     async def watch(self, clock: Clock) -> NoReturn:
         """Reload when the files of the configuration have changed and are equal in two readings, WATCH_S apart.
@@ -121,50 +116,57 @@ class Reloader:
             seen = now
 
     async def reload(self, trigger: Trigger) -> ReloadResult:
-        """Read the configuration, and use it from the next request on if it is valid. Logs and counts the result."""
+        """Read the configuration, and use it from the next request on if it is valid. Log and count the result."""
         async with self._lock:
             state = self._endpoint.state
+            problems: list[str] = []
             try:
                 async with asyncio.timeout(READ_S):
                     read = await asyncio.to_thread(self._read, state, trigger)
-                successor = _next_state(read, state)
+                # not in the thread: the new holders and connections belong to the event loop
+                successor = next_app_state(read.config, read.tls_contexts, state)
             except _Refused as refused:
-                result = ReloadResult("refused", problems=refused.problems)
-            except TimeoutError:
-                result = ReloadResult("refused", problems=(f"reading the files took longer than {READ_S:g} s",))
+                problems = refused.problems
+            except ConfigError as error:
+                problems = [str(problem) for problem in error.problems]
+            except TimeoutError:  # before OSError, its base class
+                problems = [f"reading the files took longer than {READ_S:g} s"]
+            except OSError as error:
+                problems = [f"a certificate of the configuration cannot be loaded: {system_reason(error)}"]
+            except UnresolvedReference as error:
+                problems = [f"a secret of the configuration was removed after loading: {error}"]
             except Exception:  # any fault: the process continues, and the next reload must work
                 LOG.exception("reload_failed")
-                result = ReloadResult("refused", problems=("internal error: search the log for `reload_failed`",))
+                problems = ["internal error: search the log for `reload_failed`"]
             else:
                 result = self._use(read, state, successor)
+            if problems:
+                result = ReloadResult("refused", problems=tuple(problems))
         if result.outcome != "unchanged" or result.needs_restart or trigger != "watch":
             state.metrics.reloaded(result.outcome)
             self._log(result, trigger)
         return result
 
     def _read(self, state: AppState, trigger: Trigger) -> _Read:
-        """Read and validate everything. Runs in a thread, and changes nothing. Raises _Refused."""
-        try:
-            loaded = self._source.read()
-            config = loaded.config
-            lost = lost_blocks(self._loaded.document, loaded.document) if trigger == "watch" else []
-            if problems := [f"{loaded.source}: {BLOCK_LOST.format(name)}" for name in lost]:
-                raise _Refused(problems)
-            if state.config.access.keys and not config.access.keys:
-                raise _Refused([KEYS_LOST])
-            before = state.config
-            needs_restart = [
-                name for name in changed_settings(before, config) if name.partition(".")[0] in NEED_RESTART
-            ]
-            config = config.model_copy(update={name: getattr(before, name) for name in NEED_RESTART})
-            check(config)
-            tls_contexts = TLSContexts(state.tls_contexts)
-            for hop in (*config.upstreams.values(), *config.credentials.values()):
-                tls_contexts.context_for(hop.network)
-        except ConfigError as error:
-            raise _Refused(map(str, error.problems)) from None
-        except OSError as error:
-            raise _Refused([f"a certificate of the configuration cannot be loaded: {system_reason(error)}"]) from None
+        """Read and validate everything. Runs in a thread, and changes nothing.
+
+        Raises _Refused, ConfigError, or OSError for a certificate.
+        """
+        loaded = self._source.read()
+        config = loaded.config
+        # A file that is just being written may already be valid, without its last blocks.
+        lost = lost_blocks(self._loaded.document, loaded.document) if trigger == "watch" else []
+        if lost:
+            raise _Refused(f"{loaded.source}: {BLOCK_LOST.format(name)}" for name in lost)
+        if state.config.access.keys and not config.access.keys:
+            raise _Refused([KEYS_LOST])
+        before = state.config
+        needs_restart = [name for name in changed_settings(before, config) if name.partition(".")[0] in NEED_RESTART]
+        config = config.model_copy(update={name: getattr(before, name) for name in NEED_RESTART})
+        check(config)  # again: the new blocks must also fit those of the start
+        tls_contexts = TLSContexts(state.tls_contexts)
+        for hop in (*config.upstreams.values(), *config.credentials.values()):
+            tls_contexts.context_for(hop.network)
         return _Read(loaded, config, tls_contexts, tuple(needs_restart), tuple(changed_settings(before, config)))
 
     def _use(self, read: _Read, state: AppState, successor: AppState) -> ReloadResult:
@@ -192,16 +194,6 @@ class Reloader:
             LOG.warning("restart_needed", extra={"fields": {**fields, "settings": list(result.needs_restart)}})
 
 
-def _next_state(read: _Read, state: AppState) -> AppState:
-    """Build the AppState. Raises _Refused."""
-    try:
-        return next_app_state(read.config, read.tls_contexts, state)
-    except OSError as error:
-        raise _Refused([f"a certificate of the configuration cannot be loaded: {system_reason(error)}"]) from None
-    except UnresolvedReference as error:
-        raise _Refused([f"a secret of the configuration was removed after loading: {error}"]) from None
-
-
 def _reopened(before: AppState, after: AppState) -> Iterable[str]:
     """Yield what changed although its settings did not: a CA file, or the password of a proxy in a file."""
     for name, holder in after.holders.items():
@@ -223,7 +215,7 @@ def _files(loaded: LoadedConfig) -> list[str]:
 
 
 def _digest(files: Iterable[str]) -> bytes:
-    """Return a digest of the contents of `files`. A file that cannot be read counts as absent."""
+    """Return a digest of the contents of `files`. Treat a file that cannot be read as absent."""
     digest = hashlib.sha256()
     for path in dict.fromkeys(files):
         digest.update(os.fsencode(path) + b"\0")
