@@ -43,9 +43,6 @@ class StaticHeader:
         except ValueError as error:
             raise UnresolvedReference(f"{setting}: {error}") from None
 
-    def __repr__(self) -> str:
-        return f"StaticHeader({self._setting})"
-
     @property
     def changes(self) -> bool:
         return self._value.changes
@@ -118,9 +115,6 @@ class CredentialInjector:
         self._fields = self._static_fields
         self._parameter = ""
         self._reread_s = -math.inf if any(header.changes for header in self._static) else math.inf
-
-    def __repr__(self) -> str:
-        return "CredentialInjector(hidden)"
 
     def authorize(
         self,

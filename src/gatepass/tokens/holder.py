@@ -154,13 +154,10 @@ class TokenHolder:
         self._refresh_task = RefreshTask(name, clock, self._run_due, self._fail)
         self._closed = False
 
-    def __repr__(self) -> str:
-        return f"TokenHolder({self.name})"
-
     def start(self) -> None:
         """Begin to fetch in the background. A dead issuer does not prevent the start."""
         if self._tasks is not None:
-            raise RuntimeError(f"{self!r} has been started already")
+            raise RuntimeError(f"the holder of credential {self.name} has been started already")
         self._tasks = Tasks()
         self._refresh_task.start(self._tasks)
 
@@ -306,7 +303,7 @@ class TokenHolder:
         if self._closed or now < self._due_s():
             return
         if self._tasks is None:
-            raise RuntimeError(f"{self!r} has not been started")
+            raise RuntimeError(f"the holder of credential {self.name} has not been started")
         self._fetch_began_s = max(now, self._not_before_s)
         # A separate task: the client that waits for it may disconnect, and others need the token.
         self._fetch = self._tasks.spawn(self._fetch_token(quick=self._failure_state is None), f"fetch of {self.name}")
@@ -460,9 +457,6 @@ class RenewalLimiter:
         self._rejected_by: set[TokenUser] = set()
         self._rejected: Token | None = None
         self._paused_until_s = 0.0
-
-    def __repr__(self) -> str:
-        return f"RenewalLimiter({len(self._renewals)} renewals)"
 
     @property
     def is_refused(self) -> bool:

@@ -191,9 +191,6 @@ class SharedSource:
         self._returned_id: str | None = None
         self._returned_s = -math.inf
 
-    def __repr__(self) -> str:
-        return f"SharedSource({self._source!r})"
-
     def secrets(self) -> tuple[Secret, ...]:
         return self._source.secrets()
 

@@ -125,9 +125,6 @@ class StaticSource:
         self._setting = setting
         self._clock = clock
 
-    def __repr__(self) -> str:
-        return f"StaticSource({self._name})"
-
     def secrets(self) -> tuple[Secret, ...]:
         return (self._key,)
 
@@ -149,9 +146,6 @@ class EnvSource:
         self._name = name
         self._variable = settings.variable
         self._clock = clock
-
-    def __repr__(self) -> str:
-        return f"EnvSource({self._name})"
 
     def secrets(self) -> tuple[Secret, ...]:
         return (self._variable,)

@@ -6,7 +6,7 @@ import pytest
 from gatepass.config.network import TokenPlacement
 from gatepass.config.references import Reference, UnresolvedReference
 from gatepass.observability.redaction import KEPT, MASK, Redactor
-from gatepass.tokens.credential_injector import REREAD_S, CredentialInjector, StaticHeader, sendable
+from gatepass.tokens.credential_injector import REREAD_S, CredentialInjector, sendable
 from gatepass.types import OutboundRequest, Secret
 
 PLAIN = OutboundRequest(
@@ -191,6 +191,5 @@ def test_static_headers_that_may_be_secrets_are_masked_and_names_are_not():
 def test_the_repr_of_an_injector_reveals_nothing():
     injector = CredentialInjector(headers={"X-Key": Secret("0123456789abcdef")})
     injector.authorize(PLAIN, Secret("my-token"), 0.0)
-    assert repr(injector) == "CredentialInjector(hidden)"
-    header = StaticHeader(b"x-key", Secret("0123456789abcdef"), "upstreams.NAME.headers.X-Key", Redactor())
-    assert repr(header) == "StaticHeader(upstreams.NAME.headers.X-Key)"
+    assert "0123456789abcdef" not in repr(injector)
+    assert "my-token" not in repr(injector)

@@ -73,7 +73,7 @@ def test_a_model_that_always_refuses_takes_no_renewal_from_one_that_is_served():
 def test_one_rejection_renews_the_token_for_all_who_refuse_it():
     rejections = Renewing()
     assert [rejections.reject(TokenUser("chat", f"m-{number}"), 0.0) for number in range(500)] == [True] * 500
-    assert repr(rejections) == "RenewalLimiter(1 renewals)"
+    assert len(rejections._renewals) == 1
 
 
 def test_a_user_that_refused_the_renewed_token_too_renews_nothing_for_a_minute():
@@ -164,10 +164,3 @@ def test_only_the_very_token_is_rejected_and_not_the_same_text_again():
     assert rejections.reject(CHAT, 0.0)
     assert rejections.is_rejected(first)
     assert not rejections.is_rejected(again)
-
-
-def test_repr_hides_the_token():
-    rejections = RenewalLimiter()
-    rejections.set_current(token("abc-secret"), 0.0)
-    rejections.reject(CHAT, 0.0)
-    assert repr(rejections) == "RenewalLimiter(1 renewals)"

@@ -190,9 +190,6 @@ class ExecSource:
         arguments = (part for part in settings.command if isinstance(part, Secret))
         self._secrets = (*arguments, *secret_fields(settings.env))
 
-    def __repr__(self) -> str:
-        return f"ExecSource({self._name})"
-
     def secrets(self) -> tuple[Secret, ...]:
         return self._secrets
 

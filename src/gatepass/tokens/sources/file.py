@@ -53,9 +53,6 @@ class WatchedFile:
         self._last: FileContent | None = None
         self._changes = 0
 
-    def __repr__(self) -> str:
-        return f"WatchedFile({self._path})"
-
     def read(self) -> FileContent:
         """Return the current content; raise FetchFailure, which names the file, if it cannot be read."""
         try:
@@ -121,9 +118,6 @@ class FileSource:
             plain_text=True,
             credential=name,
         )
-
-    def __repr__(self) -> str:
-        return f"FileSource({self._name})"
 
     def secrets(self) -> tuple[Secret, ...]:
         """Return a count of the file's changes, so that a new token is noticed. Tokens are masked when returned."""

@@ -182,9 +182,6 @@ class HttpJsonSource:
             secret for secret in _secrets(settings) if settings.sign is None or not _is_placeholder(secret)
         )
 
-    def __repr__(self) -> str:
-        return f"HttpJsonSource({self._issuer.name})"
-
     def secrets(self) -> tuple[Secret, ...]:
         return self._secrets
 

@@ -210,9 +210,6 @@ class Oauth2Source:
         # Texts that gatepass writes are not counted. Otherwise each use of a refresh token would cause the next.
         self._marks = () if file is None else (WatchedFile(file, clock.wall, is_bare).mark(),)
 
-    def __repr__(self) -> str:
-        return f"Oauth2Source({self._issuer.name})"
-
     def secrets(self) -> tuple[Secret, ...]:
         """Return the secrets, and a count of the refresh tokens that a person put into `refresh_token_file`.
 

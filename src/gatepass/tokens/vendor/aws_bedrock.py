@@ -155,9 +155,6 @@ class AwsBedrockSource:
         self._endpoints = VendorEndpoints(name, settings, client, clock)
         self._path = os.path.expanduser(settings.profiles_file or "")  # also works without a home directory
 
-    def __repr__(self) -> str:
-        return f"AwsBedrockSource({self._endpoints.name})"
-
     def secrets(self) -> tuple[Secret, ...]:
         """Return the secret parts of the AWS keys. A key's id is not a secret."""
         settings = self._settings

@@ -192,9 +192,6 @@ class EntraSource:
         self._certificate = None if path is None else CertificateFile(path, settings.certificate_password)
         self._federated = None if proof is None else Secret(lambda: read_file(proof).strip())
 
-    def __repr__(self) -> str:
-        return f"EntraSource({self._endpoints.name})"
-
     def secrets(self) -> tuple[Secret, ...]:
         settings = self._settings
         own = filter(None, (settings.client_secret, settings.certificate_password, self._federated))

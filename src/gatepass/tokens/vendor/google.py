@@ -160,9 +160,6 @@ class GoogleSource:
         self._service_account: tuple[Mapping[str, Any], service_account.Credentials] | None = None
         self._endpoints = VendorEndpoints(name, settings, client, clock, frozenset({METADATA_HOST}))
 
-    def __repr__(self) -> str:
-        return f"GoogleSource({self._endpoints.name})"
-
     def secrets(self) -> tuple[Secret, ...]:
         path = self._path()
         if path is None:

@@ -95,4 +95,3 @@ def test_its_secrets_are_known_in_the_forms_in_which_they_travel(endpoint: Endpo
     source = endpoint.source(oauth2(client_auth=auth, extra=extra))
     pair = base64.b64encode(f"me:{SECRET}".encode()).decode()
     assert [secret.reveal() for secret in source.secrets()] == [SECRET, pair, "an-assertion"]
-    assert repr(source) == "Oauth2Source(corp)"

@@ -188,4 +188,4 @@ def test_secrets_are_what_it_signs_in_with_as_it_stands_now(tmp_path):
 
 def test_a_process_without_a_home_can_be_built(monkeypatch):
     monkeypatch.delenv("HOME", raising=False)
-    assert repr(source(ScriptedIssuer(present()), **AWS_KEYS)) == "AwsBedrockSource(aws)"
+    assert source(ScriptedIssuer(present()), **AWS_KEYS).secrets()

@@ -341,10 +341,6 @@ async def test_secrets_are_what_it_signs_in_with_as_it_stands_now(tmp_path):
     assert secret_values(certified.secrets()) == ("phrase", None)
 
 
-def test_it_prints_its_name_alone():
-    assert repr(source(ScriptedIssuer(present()), client_secret=SECRET)) == "EntraSource(corp)"
-
-
 @pytest.mark.parametrize("older", [False, True], ids=["rest", "pipeline"])
 async def test_the_adapter_speaks_azure_cores_language(older):
     issuer = ScriptedIssuer(present(), Answer(200, b"\xef\xbb\xbf{}", ((b"content-type", b"application/json"),)))

@@ -413,7 +413,3 @@ def test_secrets_are_the_files_as_it_stands_now(tmp_path):
     file_of(tmp_path, "{")
     assert token_source.secrets() == ()
     assert source(issuer).secrets() == ()
-
-
-def test_it_prints_its_name_alone():
-    assert repr(source(ScriptedIssuer(present()))) == "GoogleSource(corp)"
