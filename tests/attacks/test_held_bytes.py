@@ -18,8 +18,7 @@ from gatepass.errors import ClientGone, Fault, Overloaded, TransportFault
 from gatepass.http_client.response_body import read_whole
 from gatepass.proxy import handler, in_flight
 from gatepass.proxy.in_flight import SMALL_BYTES, MemoryBudget, RequestMemory
-from gatepass.server.connection import ClientConnection
-from gatepass.server.cycle import HttpRequestCycle
+from gatepass.server.cycle import CycleConnection, HttpRequestCycle
 from gatepass.types import Response
 from tests.attacks.conftest import Attack
 from tests.integration.gateway import HELLO, gateway
@@ -71,7 +70,7 @@ class Conversation:
 
     def __init__(self, held: MemoryBudget, caller: str, body_pieces: int, reply_pieces: int) -> None:
         self.holding = RequestMemory(held, caller)
-        self.turn = HttpRequestCycle(cast(ClientConnection, None), "POST", "/", b"/", "1.1", (), "")
+        self.turn = HttpRequestCycle(cast(CycleConnection, None), "POST", "/", b"/", "1.1", (), "")
         self.body_pieces = body_pieces
         self.upstream = Upstream(reply_pieces)
         self.refused_beside: RequestMemory | None = None

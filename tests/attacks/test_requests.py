@@ -111,7 +111,7 @@ heads = st.builds(
 
 
 def status_by_reader(raw: bytes, cut: int) -> int:
-    reader = CycleRecorder().parser()
+    reader = RequestParser(CycleRecorder())
     try:
         reader.feed(raw[:cut])
         reader.feed(raw[cut:])
@@ -203,7 +203,7 @@ CHUNKED = asked(b"", "Transfer-Encoding: chunked", length=False)
 def fed(raw: bytes, step: int) -> tuple[int, str, HttpRequestCycle | None]:
     """Feed `raw` in pieces of `step` bytes: how much was read, the error's code, and the request."""
     recorder = CycleRecorder()
-    reader = recorder.parser()
+    reader = RequestParser(recorder)
     reader.feed(CHUNKED)
     recorder.cycles[0]._limit_bytes = 1 << 40  # nobody waits for the body yet
     for at in range(0, len(raw), step):
@@ -254,7 +254,7 @@ def test_a_reader_without_a_bound_on_trailer_fields_is_found(monkeypatch: pytest
 
 async def test_trailer_fields_are_not_relayed_and_the_next_request_is_served() -> None:
     recorder = CycleRecorder()
-    reader = recorder.parser()
+    reader = RequestParser(recorder)
     reader.feed(CHUNKED + b"2\r\nhi\r\n0\r\nHost: evil\r\nExpect: 100-continue\r\n\r\n" + asked(b"2"))
     assert [turn.headers for turn in recorder.cycles] == [
         ((b"host", b"h"), (b"transfer-encoding", b"chunked")),

@@ -20,6 +20,7 @@ from gatepass.json_scan import JsonScanner, ScannedBody
 from gatepass.operations.request import RequestBody
 from gatepass.proxy import large_body
 from gatepass.proxy.uploads import MultipartScan, boundary_of
+from gatepass.server.parser import RequestParser
 from gatepass.sse.event import Framer, split_events
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer_error import TokenResponse
@@ -52,7 +53,7 @@ def head_read_alike(body: bytes, random: Random) -> None:
 def _requests(parts: Iterable[bytes]) -> tuple[list[Any], bool]:
     """The requests in `parts`, and whether they are refused behind these: for which of two faults may differ."""
     recorder, is_refused = CycleRecorder(), False
-    reader = recorder.parser()
+    reader = RequestParser(recorder)
     try:
         for part in parts:
             reader.feed(part)

@@ -222,7 +222,6 @@ class ClientConnection(asyncio.Protocol):
         return self._is_ending and not self._queue
 
     def common_fields(self) -> bytes:
-        """Return the header lines of every response, with the last line break."""
         fields = self._state.default_headers  # uvicorn makes a new list with the date each second
         if fields is not self._default_fields:
             self._default_fields, self._default_lines = fields, header_lines(fields)
@@ -254,7 +253,6 @@ class ClientConnection(asyncio.Protocol):
             self._transport.writelines(pieces)
 
     def send_batched(self, response: bytes) -> None:
-        """Write a complete small response, together with others of this loop iteration (see WriteBatcher)."""
         if self._deferred:
             self.flush()
         # each request in progress has a task in `tasks`
@@ -270,13 +268,11 @@ class ClientConnection(asyncio.Protocol):
             self._transport.write(deferred)
 
     async def wait_writable(self) -> None:
-        """Return when writing is not paused, or the client has disconnected."""
         while self.is_write_paused:
             self._writable = self._loop.create_future()
             await self._writable
 
     def set_caller(self, caller: str) -> None:
-        """The request is authenticated as `caller` and accepted."""
         if caller == self._caller:  # all requests of a connection except the first
             return
         self._caller = caller

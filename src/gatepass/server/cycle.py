@@ -7,14 +7,11 @@ import math
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from gatepass.errors import BodyTooLarge, ClientGone, GatepassError, InvalidRequest, Overloaded
 from gatepass.http_client.message_head import has_line_break
 from gatepass.types import Headers, header
-
-if TYPE_CHECKING:
-    from gatepass.server.connection import ClientConnection
 
 Fields = Iterable[tuple[bytes, bytes]]
 
@@ -42,6 +39,65 @@ _STATUS_LINES = MappingProxyType(
 )
 
 
+class CycleConnection(Protocol):
+    """The part of `ClientConnection` that a cycle uses. The module of ClientConnection imports this one."""
+
+    def common_fields(self) -> bytes:
+        """Return the header lines of every response, with the last line break."""
+        ...
+
+    def send_continue(self) -> None:
+        """Send 100 Continue, which requests the body (RFC 9110 10.1.1)."""
+        ...
+
+    def pause_reading(self) -> None:
+        """Read no more of the body for now."""
+        ...
+
+    def resume_reading(self) -> None:
+        """Read on."""
+        ...
+
+    def send(self, data: bytes) -> None:
+        """Write `data`, after a deferred response."""
+        ...
+
+    def send_all(self, pieces: list[bytes]) -> None:
+        """Write `pieces` without joining them."""
+        ...
+
+    def send_batched(self, response: bytes) -> None:
+        """Write a complete small response, together with others of this loop iteration (see WriteBatcher)."""
+        ...
+
+    @property
+    def connected_before_drain(self) -> bool:
+        """Whether it was open before the drain rejected new connections."""
+        ...
+
+    @property
+    def closes_after_response(self) -> bool:
+        """Whether it closes after the response that begins."""
+        ...
+
+    @property
+    def is_write_paused(self) -> bool:
+        """Whether the client must read before more is sent."""
+        ...
+
+    async def wait_writable(self) -> None:
+        """Return when writing is not paused, or the client has disconnected."""
+        ...
+
+    def set_caller(self, caller: str) -> None:
+        """The request is authenticated as `caller` and accepted."""
+        ...
+
+    def response_complete(self) -> None:
+        """The response of the current cycle is complete."""
+        ...
+
+
 class HttpRequestCycle:
     """One request and its response. The connection feeds the body, the proxy reads it and writes the response.
 
@@ -57,7 +113,7 @@ class HttpRequestCycle:
 
     def __init__(
         self,
-        connection: ClientConnection,
+        connection: CycleConnection,
         method: str,
         path: str,
         target: bytes,

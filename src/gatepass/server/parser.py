@@ -7,18 +7,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn, Protocol
 from urllib.parse import unquote
 
 import httptools
 
 from gatepass.errors import GatepassError, HeadTooLarge, InvalidRequest, UnsupportedTransferCoding, UnsupportedVersion
-from gatepass.server.cycle import HttpRequestCycle
-
-if TYPE_CHECKING:
-    from gatepass.server.connection import ClientConnection
+from gatepass.server.cycle import CycleConnection, HttpRequestCycle
 
 _CHECKED_FIELDS = frozenset((b"host", b"expect", b"transfer-encoding"))
+
+
+class ParserConnection(CycleConnection, Protocol):
+    """The part of `ClientConnection` that its parser uses."""
+
+    def begin_cycle(self, cycle: HttpRequestCycle) -> None:
+        """The head of `cycle` is complete."""
+        ...
+
+    def last_cycle(self) -> HttpRequestCycle:
+        """Return the cycle of the last `begin_cycle`, whose task has not run yet."""
+        ...
 
 
 class RequestParser:
@@ -33,7 +42,7 @@ class RequestParser:
         *("_error", "_on_cycle", "_target"),
     )
 
-    def __init__(self, connection: ClientConnection) -> None:
+    def __init__(self, connection: ParserConnection) -> None:
         self._connection = connection
         self._on_cycle = connection.begin_cycle
         self._parser = self._new_parser()

@@ -1,12 +1,8 @@
-"""A fake connection that records the cycles of a parser."""
+"""A fake ParserConnection that records the cycles of a parser."""
 
 from __future__ import annotations
 
-from typing import cast
-
-from gatepass.server.connection import ClientConnection
 from gatepass.server.cycle import HttpRequestCycle
-from gatepass.server.parser import RequestParser
 
 
 class CycleRecorder:
@@ -18,9 +14,6 @@ class CycleRecorder:
     def __init__(self) -> None:
         self.cycles: list[HttpRequestCycle] = []
         self.holds = 0
-
-    def parser(self) -> RequestParser:
-        return RequestParser(cast(ClientConnection, self))
 
     def begin_cycle(self, cycle: HttpRequestCycle) -> None:
         self.cycles.append(cycle)

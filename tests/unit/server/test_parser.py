@@ -15,7 +15,7 @@ LIMIT_BYTES = 1_000_000
 def fed(*pieces: bytes) -> tuple[CycleRecorder, RequestParser]:
     """Whose turns they became, and who read `pieces`."""
     recorder = CycleRecorder()
-    reader = recorder.parser()
+    reader = RequestParser(recorder)
     reader.peer = "192.0.2.7"
     for piece in pieces:
         reader.feed(piece)

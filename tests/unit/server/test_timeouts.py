@@ -8,6 +8,7 @@ import pytest
 
 from gatepass.http_client.deadline import Deadline
 from gatepass.server.cycle import HttpRequestCycle
+from gatepass.server.parser import RequestParser
 from gatepass.server.timeouts import BODY_GRACE_S, AwaitedInput, ReceiveTimeouts
 from tests.unit.http_client.loop import advance, driven
 from tests.unit.server.cycle_recorder import CycleRecorder
@@ -27,7 +28,7 @@ class Wait:
     def __init__(self) -> None:
         self.late: list[AwaitedInput | None] = []
         self.recorder = CycleRecorder()
-        self.reader = self.recorder.parser()
+        self.reader = RequestParser(self.recorder)
         self.patience = ReceiveTimeouts(
             Deadline(asyncio.get_running_loop(), self._late), RECEIVE_S, KEEP_ALIVE_S, BYTES_PER_S
         )
