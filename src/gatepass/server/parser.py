@@ -139,9 +139,7 @@ class RequestParser:
                 self._hosts += 1
                 # most requests of a connection have the same Host: check it once
                 if (value != self._host or not value) and self.in_head:
-                    if not is_host(value, self._target):
-                        self._refuse(InvalidRequest(INVALID_HOST))
-                    self._host = value
+                    self._check_host(value)
             elif name == b"expect":
                 self._expects_continue = self._expects_continue or value.lower() == b"100-continue"
             elif value.lower() != b"chunked":
@@ -182,6 +180,11 @@ class RequestParser:
         if self._hosts > 1 or version == "1.1":
             found = f"{self._hosts} Host fields" if self._hosts else "no Host field"
             self._refuse(InvalidRequest(f"The request has {found}. Send exactly one (RFC 9112 section 3.2)."))
+
+    def _check_host(self, value: bytes) -> None:
+        if not is_host(value, self._target):
+            self._refuse(InvalidRequest(INVALID_HOST))
+        self._host = value
 
     def _refuse(self, error: GatepassError) -> NoReturn:
         """Stop the parser: `feed` raises `error`."""
