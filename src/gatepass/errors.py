@@ -366,9 +366,8 @@ class GatewayError(GatepassError):
 class Overloaded(GatewayError):
     """Too many requests or too much memory are in use. The message names the limit.
 
-    - `limits.connections` requests are in progress. The last tenth of them is reserved: a caller with many requests
-      cannot use it while other keys exist.
-    - The body does not fit into `limits.held_bytes`. The last tenth of it is reserved in the same way.
+    - `limits.connections` requests are in progress. While several keys exist, no caller can use the last tenth.
+    - The body does not fit into `limits.held_bytes`. Its last tenth is reserved in the same way.
     - All `max_connections` of an upstream stayed in use for `timeouts.connect_s`.
 
     gatepass sent nothing to the upstream. If gatepass closed an idle connection to make room, the client receives no
