@@ -9,20 +9,16 @@ import asyncio
 import hashlib
 import json
 import math
-import os
-import re
 import secrets
 import socket
-import sys
 import tempfile
 import time
-from asyncio.subprocess import DEVNULL, STDOUT, Process
 from base64 import b64decode
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jwt
 import uvicorn
@@ -32,6 +28,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
+
+from gatepass.config.load import load
+from gatepass.server.app import create_app
 
 ALGORITHM = "HS256"
 
@@ -226,18 +225,11 @@ def vector(text: str) -> list[float]:
 
 CHAT_MODEL = "demo-chat"
 EMBEDDINGS_MODEL = "demo-embed"
-LOG, LOG_LINES = "gatepass.log", 20
-LISTENING = re.compile(r'"event":"listening","url":"(http://[^"]+)"')
-READY_S, STOP_S, LOOK_S = 20.0, 15.0, 0.02
-
-
-class GatewayFailed(Exception):
-    """gatepass did not start, or did not stop as it should."""
 
 
 @dataclass(frozen=True, slots=True)
 class DemoServers:
-    """The running servers. `folder` holds gatepass's configuration, its log, and one file for each secret."""
+    """The running servers. `folder` holds gatepass's configuration, and one file for each secret."""
 
     issuer: DemoIssuer
     chat: ModelServer
@@ -254,7 +246,7 @@ class DemoServers:
 async def demo_servers(
     folder: Path, secret_of: dict[str, str], on_mint: Callable[[IssuedToken], object], lifetime_s: float
 ) -> AsyncIterator[DemoServers]:
-    """Run everything, and stop all of it at the end. Raises GatewayFailed."""
+    """Run everything, and stop all of it at the end."""
     clients = [
         DemoClient(name, secret_of[name], name.removeprefix("demo-")) for name in ("demo-chat", "demo-embeddings")
     ]
@@ -262,62 +254,11 @@ async def demo_servers(
     chat = ModelServer(issuer.key, "chat", CHAT_MODEL)
     embeddings = ModelServer(issuer.key, "embeddings", EMBEDDINGS_MODEL)
     async with serving(issuer.app) as tokens, serving(chat.app) as chats, serving(embeddings.app) as vectors:
-        text = CONFIG.format(issuer=tokens, chat=chats, embeddings=vectors, folder=folder)
-        (folder / "gatepass.yaml").write_text(text)
-        async with gateway(folder / "gatepass.yaml", folder / LOG) as url:
+        file = folder / "gatepass.yaml"
+        file.write_text(CONFIG.format(issuer=tokens, chat=chats, embeddings=vectors, folder=folder))
+        # without variables: those of the user's own gatepass would change the demo
+        async with serving(create_app(load(str(file), {}).config), lifespan="on") as url:
             yield DemoServers(issuer, chat, embeddings, tokens, chats, vectors, url, folder, secret_of["key"])
-
-
-@asynccontextmanager
-async def gateway(config: Path, log: Path) -> AsyncIterator[str]:
-    """Run `gatepass serve` in a process that writes into `log`, and yield its root URL.
-
-    Raises GatewayFailed unless it is ready within READY_S seconds and exits with 0 within STOP_S seconds of SIGTERM.
-    """
-    with log.open("wb") as out:
-        process = await asyncio.create_subprocess_exec(
-            # -P: the current folder may contain another module `gatepass`
-            *(sys.executable, "-P", "-m", "gatepass", "serve", "--config", str(config), "--port", "0"),
-            stdin=DEVNULL,
-            stdout=out,
-            stderr=STDOUT,
-            # a variable of the user's own gatepass would change the demo
-            env={name: value for name, value in os.environ.items() if not name.startswith("GATEPASS_")},
-            process_group=0,  # Ctrl-C reaches the demo alone, which then stops gatepass in good order
-        )
-    try:
-        yield await _url(process, log)
-    finally:
-        code = await _stopped(process)
-    if code != 0:
-        raise GatewayFailed(f"gatepass ended with exit code {code}")
-
-
-async def _url(process: Process, log: Path) -> str:
-    try:
-        async with asyncio.timeout(READY_S):
-            while (found := LISTENING.search("\n".join(last_lines(log)))) is None:
-                if process.returncode is not None:
-                    raise GatewayFailed(f"gatepass ended with exit code {process.returncode} before it was ready")
-                await asyncio.sleep(LOOK_S)
-    except TimeoutError:
-        raise GatewayFailed(f"gatepass was not ready within {READY_S:.0f} s") from None
-    return found[1].rstrip("/")
-
-
-async def _stopped(process: Process) -> int:
-    """The exit code, after SIGTERM, or after SIGKILL if that is ignored."""
-    if process.returncode is None:
-        process.terminate()
-    try:
-        return await asyncio.wait_for(process.wait(), STOP_S)
-    except TimeoutError:
-        process.kill()
-        return await process.wait()
-
-
-def last_lines(log: Path) -> list[str]:
-    return log.read_text(errors="replace").splitlines()[-LOG_LINES:]
 
 
 @contextmanager
@@ -341,9 +282,9 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp) -> AsyncIterator[str]:
+async def serving(app: ASGIApp, lifespan: Literal["on", "off"] = "off") -> AsyncIterator[str]:
     """Serve `app` on a free loopback port and yield its root URL."""
-    server = _Server(uvicorn.Config(app, lifespan="off", log_config=None, ws="none", timeout_graceful_shutdown=1))
+    server = _Server(uvicorn.Config(app, lifespan=lifespan, log_config=None, ws="none", timeout_graceful_shutdown=1))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         task = asyncio.create_task(server.serve(sockets=[listening]), name="demo server")
         try:
