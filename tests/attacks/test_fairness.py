@@ -60,10 +60,8 @@ class World:
             self.invariants()
         while self.open:
             self.leave(0)
-        left = self.shares._unauthenticated
-        self.holds(
-            not (len(self.shares) or left._groups or left._by_size), "connections are counted when all have left"
-        )
+        counted = (len(self.shares), self.shares.relieve(self.now_s + IDLE_S))
+        self.holds(counted == (0, []), "connections are counted when all have left")
         self.holds(not any(map(self.requests.under_way, CALLERS)), "requests are counted after their end")
 
     def connect(self, address: str) -> Client:

@@ -214,11 +214,11 @@ def never(*_: object) -> bool:
     return True
 
 
-@pytest.mark.parametrize("weakened", ["_fits", "release"])
+@pytest.mark.parametrize(("owner", "weakened"), [(MemoryBudget, "fits"), (RequestMemory, "release")])
 def test_a_count_that_stops_nobody_or_is_not_given_back_is_found(
-    weakened: str, monkeypatch: pytest.MonkeyPatch
+    owner: type, weakened: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(RequestMemory, weakened, never)
+    monkeypatch.setattr(owner, weakened, never)
     with pytest.raises(AssertionError):
         run_machine(None, monkeypatch)
 
@@ -418,5 +418,5 @@ async def test_a_rejected_request_leaves_nothing_for_the_collector(attack: Attac
 
 
 async def test_an_error_that_keeps_its_frames_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handler, "_drop_tracebacks", lambda _: None)
+    monkeypatch.setattr(handler, "drop_tracebacks", lambda _: None)
     assert await left_by(*REJECTED["not JSON"]) > 8 * MIB

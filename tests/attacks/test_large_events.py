@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from gatepass.config.access import BUILT_IN_PROFILES
 from gatepass.errors import GatepassError, UpstreamErrorReply
+from gatepass.json_scan import quoted
 from gatepass.sse import event, large_event, repair
 from gatepass.sse.aggregate import BodyAggregator, CompletionAggregator
 from gatepass.sse.choice_repair import RepairOptions
@@ -112,7 +113,7 @@ def scaled(large_bytes: int = 1024) -> Iterator[None]:
             patch.setattr(module, "LARGE_EVENT_BYTES", large_bytes)
         for name, size in {"LONG_BYTES": 64, "KEPT_BYTES": 40, "FIRST_KEPT_BYTES": 200, "PIECE_BYTES": 30}.items():
             patch.setattr(large_event, name, size)
-        patch.setattr(large_event, "_WINDOW_BYTES", 64)
+        patch.setattr(large_event, "WINDOW_BYTES", 64)
         yield
 
 
@@ -195,14 +196,14 @@ def test_a_large_event_is_relayed_as_a_small_one(attack: Attack, large: Large, p
     attack.check(is_alike(large, profile, cuts), (large, profile, cuts))
 
 
-@pytest.mark.parametrize("name", ["_cut", "_long_strings"])
-def test_marks_at_the_wrong_places_are_found(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    whole = getattr(large_event, name)
-    if name == "_cut":
-        monkeypatch.setattr(large_event, name, lambda text, at, end, stop: min(whole(text, at, end, stop) + 1, stop))
-    else:
-        monkeypatch.setattr(large_event, name, lambda *where: [(at, end - 1) for at, end in whole(*where)])
+def test_marks_that_are_not_replaced_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(large_event.LongTexts, "restore", lambda _, run: run)
     assert not is_alike(Large(("\\ud83d\\ude00",), "content", 300), "open_webui", [])
+
+
+def test_marks_whose_texts_are_quoted_once_too_often_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(large_event, "quoted", lambda text: quoted(quoted(text)[1:-1].decode()))
+    assert not is_alike(Large(("\\ud83d\\ude00",), "an object as arguments", 300), "open_webui", [])
 
 
 def test_marks_of_an_upstream_are_text() -> None:

@@ -91,7 +91,7 @@ def test_a_large_reply_is_read_as_a_small_one(attack: Attack, body: bytes) -> No
 
 
 def test_logprobs_that_break_the_line_of_an_event_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(whole_reply, "_large_value", msgspec.Raw)
+    monkeypatch.setattr(whole_reply, "large_value", msgspec.Raw)
     assert not reads_alike(PRETTY)
 
 

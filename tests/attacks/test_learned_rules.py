@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from gatepass.config.routes import LEARN_ALSO
 from gatepass.dialects.error_body import read_error_body
 from gatepass.learning import matchers as rejection_parser
-from gatepass.learning import rejection
+from gatepass.learning import memory, rejection
 from gatepass.learning.learned_rule import LearnedRule, LearningPolicy, RuleScope
 from gatepass.learning.matchers import next_rules, relevant_rules, suggested_rules
 from gatepass.learning.memory import Memory
@@ -415,7 +415,7 @@ def test_invented_models_evict_no_rule_of_a_known_one() -> None:
 
 
 def test_a_memory_that_knows_no_model_loses_rules_to_invented_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Memory, "_standing", lambda *_: 0)
+    monkeypatch.setattr(memory, "USES_OF_KNOWN", 1 << 40)
     with pytest.raises(AssertionError, match="evicted"):
         run_state_machine_as_test(Known, settings=settings(FEW, derandomize=True, report_multiple_bugs=False))
 

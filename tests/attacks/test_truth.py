@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from gatepass.errors import UpstreamErrorReply
 from gatepass.operations.error_objects import error_headers
 from gatepass.sse import choice_repair as repairs
+from gatepass.sse import event_stream as stream_module
 from gatepass.sse.choice_repair import MAX_ARGUMENT_BYTES, RepairOptions
 from gatepass.sse.event_stream import EventStream, FastPath
 from gatepass.sse.repair import StreamRepair, UsageRepair
@@ -110,10 +111,10 @@ class Never(FastPath):
 
 def stream_of(case: Case, *, is_slow: bool = False) -> EventStream:
     repair = StreamRepair(RepairOptions(include_usage=case.asks_usage), origin())
-    stream = EventStream("chat", LIMIT_BYTES, read_error, choices=len(case.choices), repair=repair)
-    if is_slow:
-        stream._fast_path = Never()
-    return stream
+    with pytest.MonkeyPatch.context() as patch:
+        if is_slow:
+            patch.setattr(stream_module, "FastPath", Never)
+        return EventStream("chat", LIMIT_BYTES, read_error, choices=len(case.choices), repair=repair)
 
 
 def played(stream: EventStream, case: Case) -> bytes:
@@ -252,10 +253,9 @@ def test_the_kept_streams_hold(attack: Attack) -> None:
         (StreamRepair, "end_choices", lambda self: True),
         (repairs, "is_complete_json", lambda text: True),
         (repairs, "has_content", lambda said: True),
-        (repairs, "_has_no_text", lambda payload, delta: True),
         (UsageRepair, "repair_with_choices", lambda self, said, is_complete, note: None),
         (UsageRepair, "take", lambda self: None),
-        (EventStream, "_finish_repair", lambda self: b""),
+        (StreamRepair, "finish", lambda self: b""),
     ],
 )
 def test_a_weakened_relay_is_found_out(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, weakened: Any) -> None:

@@ -105,7 +105,7 @@ def serve(
             _log_start(loaded)
             source = ConfigSource(loaded, _reader(path, host, port, flags))
             with _control_socket(loaded, listening) as control:
-                DrainingServer(state, _print_url, None, source, control).run(sockets=[listening])
+                DrainingServer(state, print_url, None, source, control).run(sockets=[listening])
             return
         command = [*_worker_command(path, host, port), "--first-log-format", loaded.config.log.format]
         for name, value in flags.items():
@@ -157,7 +157,7 @@ def _supervise(loaded: LoadedConfig, listening: socket.socket, count: int, comma
         descriptors = [] if control is None else [control.fileno()]
         command += [text for descriptor in descriptors for text in ("--control", str(descriptor))]
         started = WorkerCommand(command, UNUSABLE, tuple(descriptors))
-        supervisor = Supervisor(started, listening, count, drain_s, lambda: _print_url(url))
+        supervisor = Supervisor(started, listening, count, drain_s, lambda: print_url(url))
         try:
             sys.exit(asyncio.run(supervisor.run()))
         except NoFolder as error:
@@ -199,7 +199,7 @@ def _listen(loaded: LoadedConfig) -> socket.socket:
         sys.exit(CANNOT_BIND)
 
 
-def _print_url(url: str) -> None:
+def print_url(url: str) -> None:
     _report("listening", {"url": url}, f"gatepass listening on {url}", logging.INFO)
 
 

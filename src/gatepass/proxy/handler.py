@@ -95,7 +95,7 @@ async def handle(client_request: ClientRequest, state: AppState, catalog: Catalo
         raise  # the server logs the traceback
     finally:
         _log_request(context)
-        _drop_tracebacks(context.error)
+        drop_tracebacks(context.error)
 
 
 async def _serve(
@@ -345,7 +345,7 @@ async def _send_error(client_response: ClientResponse, error: GatepassError) -> 
         await client_response.send_error(error)
 
 
-def _drop_tracebacks(error: BaseException | None) -> None:
+def drop_tracebacks(error: BaseException | None) -> None:
     """Break the cycle of `error`, its traceback, the frames in it and the context that holds `error`.
 
     Otherwise the bodies of a rejected request stay in memory until the next garbage collection.

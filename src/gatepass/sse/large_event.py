@@ -27,7 +27,7 @@ PIECE_BYTES = 32 * 1024
 CUT_EVENT = b"data: {"
 """Stands for an unfinished event that is too large."""
 
-_WINDOW_BYTES = 256 * 1024
+WINDOW_BYTES = 256 * 1024
 _STRINGS = 4096
 """The event loop runs after this many strings."""
 _QUOTE, _BACKSLASH = b'"\\'
@@ -263,12 +263,12 @@ def _long_strings(run: bytes, at: int, end: int) -> Iterator[Span]:
         if at > 0 and run[at - 1] == _BACKSLASH:
             at = quote + 1
             while at < end and run[at] != _QUOTE:
-                inside = _INSIDE.match(run, at, min(at + _WINDOW_BYTES, end))
+                inside = _INSIDE.match(run, at, min(at + WINDOW_BYTES, end))
                 before, at = at, inside.end()  # type: ignore[union-attr]  # matches the empty text too
                 if at == before:
                     return
                 searched_bytes += at - before
-                if searched_bytes > _WINDOW_BYTES:
+                if searched_bytes > WINDOW_BYTES:
                     searched_bytes = 0
                     yield quote, quote
         if not 0 < at < end:

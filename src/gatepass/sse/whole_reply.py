@@ -438,11 +438,11 @@ def read_around_large(body: ScannedBody) -> Object:
     document: Object = read_json(edited(body, hidden))
     for position, name, member in found:
         text = bytes(memoryview(body)[member.value : member.end])
-        document["choices"][position][name][member.name] = _large_value(text)
+        document["choices"][position][name][member.name] = large_value(text)
     return document
 
 
-def _large_value(text: bytes) -> str | msgspec.Raw:
+def large_value(text: bytes) -> str | msgspec.Raw:
     if text[0] == _QUOTE:
         return string(text)
     if b"\n" in text or b"\r" in text:  # the data of an event is one line

@@ -126,7 +126,7 @@ def test_at_a_terminal_the_address_is_a_sentence(monkeypatch):
             return True
 
     monkeypatch.setattr("sys.stderr", written := Terminal())
-    serve._print_url("http://127.0.0.1:8080")
+    serve.print_url("http://127.0.0.1:8080")
     assert written.getvalue() == "gatepass listening on http://127.0.0.1:8080\n"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gatepass.server.connection_shares import ADDRESSES, IDLE_S, ConnectionShares
+from tests.memory import traced_memory
 
 UNAUTHENTICATED = 20
 OF_ONE_ADDRESS = UNAUTHENTICATED // ADDRESSES
@@ -22,3 +23,12 @@ def test_one_address_holds_its_part_alone_and_behind_a_proxy(is_behind_proxy):
         closed += shares.end_unauthenticated(connection, CLIENT, now_s)
     assert closed == list(range(OF_ONE_ADDRESS))
     assert len(shares) == OF_ONE_ADDRESS
+
+
+def test_addresses_that_have_left_take_no_memory():
+    shares: ConnectionShares[str] = ConnectionShares(10, 4, callers=1)
+    with traced_memory() as memory:
+        for number in range(5_000):
+            shares.connect("client", f"192.0.2.{number}", 0.0)
+            shares.disconnect("client")
+    assert memory.kept_bytes < 10_000

@@ -11,11 +11,16 @@ from gatepass.store.base import StoreReading, StoreScope
 V = TypeVar("V")
 
 
-class _ExpiringValues(Generic[V]):
+class ExpiringValues(Generic[V]):
     """Values by name, each with an end. Every new value removes the expired ones."""
 
     def __init__(self) -> None:
         self._kept: dict[str, tuple[V, float]] = {}
+
+    @property
+    def entries(self) -> dict[str, V]:
+        """The values by name, expired ones too."""
+        return {name: value for name, (value, _) in self._kept.items()}
 
     def get(self, name: str, now: float) -> V | None:
         value, until_s = self._kept.get(name, (None, now))
@@ -41,41 +46,41 @@ class MemoryStore:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._values = _ExpiringValues[bytes]()
-        self._counters = _ExpiringValues[int]()
-        self._leases = _ExpiringValues[str]()
+        self.values = ExpiringValues[bytes]()
+        self.counters = ExpiringValues[int]()
+        self.leases = ExpiringValues[str]()
 
     async def get(self, names: Collection[str]) -> StoreReading:
         now = self._clock.now()
-        found = {name: value for name in names if (value := self._values.get(name, now)) is not None}
+        found = {name: value for name in names if (value := self.values.get(name, now)) is not None}
         return StoreReading(found, now, now, now)
 
     async def put(self, name: str, value: bytes, ttl_s: float) -> None:
         now = self._clock.now()
-        self._values.put(name, value, now + ttl_s, now)
+        self.values.put(name, value, now + ttl_s, now)
 
     async def drop(self, name: str) -> None:
-        self._values.drop(name)
-        self._counters.drop(name)
+        self.values.drop(name)
+        self.counters.drop(name)
 
     async def count(self, name: str, ttl_s: float) -> int:
         now = self._clock.now()
-        before = self._counters.get(name, now)
+        before = self.counters.get(name, now)
         if before is None:
-            self._counters.put(name, 1, now + ttl_s, now)
+            self.counters.put(name, 1, now + ttl_s, now)
             return 1
-        return self._counters.change(name, before + 1)
+        return self.counters.change(name, before + 1)
 
     async def lease(self, name: str, owner: str, ttl_s: float) -> bool:
         now = self._clock.now()
-        if self._leases.get(name, now) not in (None, owner):
+        if self.leases.get(name, now) not in (None, owner):
             return False
-        self._leases.put(name, owner, now + ttl_s, now)
+        self.leases.put(name, owner, now + ttl_s, now)
         return True
 
     async def release(self, name: str, owner: str) -> None:
-        if self._leases.get(name, self._clock.now()) == owner:
-            self._leases.drop(name)
+        if self.leases.get(name, self._clock.now()) == owner:
+            self.leases.drop(name)
 
     async def aclose(self) -> None:
         """Do nothing: memory needs no closing."""

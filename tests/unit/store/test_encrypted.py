@@ -11,7 +11,6 @@ from gatepass.store.base import StoreScope
 from gatepass.store.encrypted import NONCE_BYTES, EncryptedStore
 from tests.unit.clock import DrivenClock
 from tests.unit.store.contract import LONG_S, Shared, StoreContract
-from tests.unit.store.inspected import InspectedStore
 from tests.unit.store.memory import MemoryStore
 
 SECRET = b"k" * 32
@@ -28,7 +27,7 @@ class TestEncryptedStore(StoreContract):
 
 @pytest.fixture
 def below():
-    return InspectedStore(DrivenClock())
+    return MemoryStore(DrivenClock())
 
 
 async def stored(below: MemoryStore, name: str = NAME) -> bytes:
@@ -37,8 +36,8 @@ async def stored(below: MemoryStore, name: str = NAME) -> bytes:
     return (await below.get([code])).values[code]
 
 
-def dump(store: InspectedStore) -> bytes:
-    return repr([store.values, store.counters, store.leases]).encode()
+def dump(store: MemoryStore) -> bytes:
+    return repr([store.values.entries, store.counters.entries, store.leases.entries]).encode()
 
 
 @given(st.binary(max_size=300), st.text(max_size=20), st.binary(min_size=1, max_size=40))
@@ -53,7 +52,7 @@ async def test_a_dump_of_the_store_shows_no_value_and_no_name(below):
     await store.put("token/the-recipe", b"the-token", 60.0)
     await store.count("count/the-recipe", 60.0)
     await store.lease("lease/the-recipe", "me", 60.0)
-    assert [len(below.values), len(below.counters), len(below.leases)] == [1, 1, 1]
+    assert [len(kept.entries) for kept in (below.values, below.counters, below.leases)] == [1, 1, 1]
     assert b"token:" in dump(below)
     assert b"the-token" not in dump(below)
     assert b"the-recipe" not in dump(below)

@@ -10,7 +10,6 @@ from gatepass.store.encrypted import KEY_KEPT_S, EncryptedStore
 from gatepass.store.guarded import CHECK_S, REPEAT_S, REST_S, SETTLE_S, TAKE_OVER_S, GuardedStore, StoreState
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.store.contract import Shared, StoreContract
-from tests.unit.store.inspected import InspectedStore
 from tests.unit.store.memory import MemoryStore
 
 BOUND_S = 0.25
@@ -24,7 +23,7 @@ class TestGuardedStore(StoreContract):
         return Shared(GuardedStore(store, clock, BOUND_S, {}), GuardedStore(store, clock, BOUND_S, {}), clock.advance)
 
 
-class Ailing(InspectedStore):
+class Ailing(MemoryStore):
     """Does what `ails` says: None works, an exception is raised, "hang" never answers."""
 
     def __init__(self, clock):
@@ -50,7 +49,7 @@ class Ailing(InspectedStore):
         await self.get([])
 
     async def lose_data(self):
-        for name in [*self.values, *self.counters]:
+        for name in [*self.values.entries, *self.counters.entries]:
             await self.drop(name)
 
 
@@ -315,7 +314,7 @@ async def test_the_id_of_a_key_is_all_that_a_store_shows_of_it(fleet):
     await settle()
     shown = process.health.shown(fleet.clock.now())
     assert shown["state"] == "up"
-    kept = fleet.store.values["encryption-key:current"].decode()
+    kept = fleet.store.values.entries["encryption-key:current"].decode()
     assert re.fullmatch("[0-9a-f]{16}", kept)
     assert kept not in b"a-secret-of-the-operator-of-32-characters".hex()
 

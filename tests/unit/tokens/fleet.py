@@ -17,7 +17,7 @@ from gatepass.tokens import Token, TokenHolder, WaitBudget, build_source
 from gatepass.tokens.sharing import SharedSource
 from gatepass.types import OutboundRequest
 from tests.unit.clock import DrivenClock, settle
-from tests.unit.store.inspected import InspectedStore
+from tests.unit.store.memory import MemoryStore
 from tests.unit.tokens.scripted import Far, Reply, ScriptedIssuer, oauth2
 
 BOUND_S = 0.25
@@ -47,7 +47,7 @@ class Wire:
 
     scope = StoreScope.NETWORK
 
-    def __init__(self, store: InspectedStore, clock: OwnClock) -> None:
+    def __init__(self, store: MemoryStore, clock: OwnClock) -> None:
         self._store, self._clock = store, clock
         self.state = "up"
         self.delay_s = 0.0
@@ -175,7 +175,7 @@ class Fleet:
     ) -> None:
         self.clock, self.issuer, self.jitter = issuer.clock, issuer, jitter
         self.settings = settings or oauth2()
-        self.store = InspectedStore(OwnClock(self.clock, 1_700_000_000.0))
+        self.store = MemoryStore(OwnClock(self.clock, 1_700_000_000.0))
         self.replicas = [self.new_replica(ahead) for ahead in ahead_s or (0.0,) * count]
         self.gone: list[Replica] = []
 

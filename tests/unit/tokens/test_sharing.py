@@ -18,7 +18,6 @@ from gatepass.tokens.sharing import YIELD_LEAD_S, SharedSource, SharedTokenNames
 from gatepass.types import OutboundRequest, Secret
 from tests.memory import traced_memory
 from tests.unit.clock import DrivenClock, settle
-from tests.unit.store.inspected import InspectedStore
 from tests.unit.store.memory import MemoryStore
 from tests.unit.tokens.fleet import BOUND_S, Fleet, Replica, Upstream
 from tests.unit.tokens.scripted import (
@@ -253,7 +252,7 @@ async def test_a_store_that_goes_away_at_any_request_costs_no_token(state):
 
 async def test_a_fetch_that_is_cancelled_at_any_await_frees_the_lease_and_leaves_nothing_behind():
     clock = DrivenClock()
-    store = InspectedStore(clock)
+    store = MemoryStore(clock)
     issuer = ScriptedIssuer(clock, otherwise=Mint(0.0001))
     fetched = []
 
@@ -263,7 +262,7 @@ async def test_a_fetch_that_is_cancelled_at_any_await_frees_the_lease_and_leaves
         fetched.append(await source.fetch())
 
     def check():
-        assert store.leases == {}
+        assert store.leases.entries == {}
         assert issuer.under_way == 0
         assert len(asyncio.all_tasks()) == 1
 
@@ -416,7 +415,7 @@ async def test_after_a_recovery_the_refusals_are_counted_anew():
     async with Fleet(issuer, count=2) as fleet:
         await fleet.clock.advance(40.0)
         assert fleet.texts == ["token-1"] * 2
-        assert fleet.store.counters == {}
+        assert fleet.store.counters.entries == {}
         await fleet.clock.advance(48.5)  # its refresh is refused; half a minute later it is not
         assert issuer.calls == 3
         await fleet.clock.advance(32.0)
@@ -506,7 +505,7 @@ async def test_what_another_version_wrote_is_as_good_as_nothing():
     async with Fleet(scripted(), count=0) as fleet:
         await fleet.join()
         names = SharedTokenNames.of(credential_fingerprint(fleet.settings))
-        assert names.token in fleet.store.values
+        assert names.token in fleet.store.values.entries
         await fleet.store.put(names.token, b'{"something":"else"}', 60.0)
         await fleet.store.put(names.failure, b"{", 60.0)
         late = await fleet.join()
@@ -690,7 +689,7 @@ async def test_a_dead_token_in_the_store_is_passed_over_without_a_failure():
     async with Fleet(scripted(otherwise=Mint(300)), count=1) as fleet:
         await fleet.clock.advance(1.0)
         (first,) = fleet.replicas
-        [(name, value)] = fleet.store.values.items()
+        [(name, value)] = fleet.store.values.entries.items()
         await fleet.kill(first)
         await fleet.clock.advance(299.0)
         await fleet.store.put(name, value, 60.0)
@@ -792,4 +791,4 @@ async def test_a_token_of_a_secret_that_changed_meanwhile_is_not_stored_under_th
         await settle()
         assert b"new-secret" in fleet.issuer.requests[0].body
         assert replica.text == "token-1"
-        assert fleet.store.values == {}
+        assert fleet.store.values.entries == {}
