@@ -53,7 +53,7 @@ class Commands(click.Group):
         self._entries = entries
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return list(self._entries)
+        return list(self._entries)  # in the order of use; click would sort them
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         entry = self._entries.get(cmd_name)

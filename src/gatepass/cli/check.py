@@ -101,6 +101,7 @@ def origin_of(loaded: LoadedConfig, tree: Any, path: SettingPath) -> str:
 
 def _places(node: Any, path: SettingPath) -> Iterator[SettingPath]:
     """Yield the path of each value that has a line: leaves and empty blocks."""
+    # an empty block has a line too, because nothing else would show that it was written
     if not (isinstance(node, dict | list) and node):
         yield path
         return
@@ -155,6 +156,7 @@ def editor_schema() -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **found,
+        # behind `found`, whose title is the name of the class
         "title": "gatepass configuration",
         "description": f"{found['description']} {_REFERENCES}",
     }

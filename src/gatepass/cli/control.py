@@ -20,6 +20,7 @@ from gatepass.config.references import own_variables
 
 BOUND_S = 60.0
 """A reload of all workers may take this long."""
+# far above any page: it only bounds the memory if the socket belongs to another program
 PAGE_BYTES = 64 * 1024 * 1024
 OK, CONFLICT = 200, 409
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -51,6 +52,7 @@ def request(method: str, target: str, socket_path: str | None = None) -> bytes:
             connection.request(method, target)
             response = connection.getresponse()
             body = response.read(PAGE_BYTES)
+    # before OSError, which is its base class
     except TimeoutError:
         raise click.ClickException(f"the gatepass at {path} did not answer within {BOUND_S:g} s") from None
     except OSError as error:
@@ -74,9 +76,11 @@ def found_socket() -> str:
     from gatepass.server.listening import AUTO, OFF, living_sockets
 
     named = own_variables(os.environ).get("CONTROL_SOCKET", AUTO)
+    # `off` is for the gatepass that starts here; a command may be for another one of this user
     if named not in (AUTO, OFF):
         return named
     found = living_sockets(os.environ)
+    # also on another port than that of the configuration, because a flag may have set the port
     if len(found) == 1:
         return str(found[0])
     if not found:
@@ -184,9 +188,11 @@ def status(socket_path: str | None, *, as_json: bool) -> None:
 
 def status_lines(page: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines that describe the page /status of one process or of all workers."""
+    # a gatepass without workers describes itself, without a name
     processes: Mapping[str, Mapping[str, Any]] = page.get("workers", {"gatepass": page})
     yield from aligned([_PROCESS_HEAD, *(_process(name, one) for name, one in processes.items())])
     for name, one in processes.items():
+        # a line only if there is something to do
         if (store := one.get("store")) is not None and store["state"] != "up":
             yield f"{name} store {store['state']}: {printable(store['reason'])}"
     credentials = [
@@ -214,6 +220,7 @@ def _process(name: str, one: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _credential(name: str, credential: str, held: Mapping[str, Any]) -> tuple[str, ...]:
     left_s = held["expires_in_s"]
+    # its token may still be valid, but without a successful fetch it will not be for long
     token = "failing" if held["failing"] else held["state"]
     left = "-" if left_s is None else f"{left_s:.0f} s"
     return name, credential, held["type"], token, left, str(held["fetches"]), str(held["failures"])
@@ -236,6 +243,7 @@ def learned(socket_path: str | None, *, as_config: bool, as_json: bool) -> None:
         raise click.UsageError("--as-config prints YAML: leave --json out.")
     if as_config:
         page = request("GET", "/learned?as=config", socket_path)
+        # the YAML quotes error messages of upstreams
         click.echo(printable(page.decode("utf-8", "replace"), "\n"), nl=False)
         return
     rules = json.loads(request("GET", "/learned", socket_path))["rules"]

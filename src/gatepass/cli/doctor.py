@@ -95,6 +95,7 @@ def doctor(
     Exit codes: 0 nothing failed, 1 a step failed, 2 the configuration is not valid, 4 nothing was proven.
     """
     for option, given in (("--key", caller), ("--operation", operation)):
+        # --as uses the key too, but chooses its operations itself
         if given is not None and not call and (client is None or option == "--operation"):
             raise click.UsageError(f"{option} requires --call.")
     logging.getLogger("gatepass").addHandler(logging.NullHandler())  # keeps log lines out of the findings
@@ -137,8 +138,11 @@ def _calls(config: Config, model: str | None, operation: str | None, key: Access
     else:
         chosen = {}
         for name in config.models:
+            # a pattern is not a name that a request can have
             if not any(char in name for char in "*?["):
+                # one call proves the operation, and each further one may be billed
                 chosen.setdefault(operation_of(config, name), name)
+        # doctor has no sample request for the others
         chosen = {found: name for found, name in chosen.items() if found in CALL_OPERATIONS}
         if not chosen:
             exit_unusable(NO_MODEL)
@@ -158,6 +162,7 @@ KEY = "GATEPASS_KEY"
 
 def _remote_key(*, from_stdin: bool) -> str | None:
     """Return the API key for --url from standard input, the environment or a prompt; None for no key."""
+    # no option holds the key, because every user of the machine can see the arguments of a process
     key = os.environ.get(KEY, "")
     if from_stdin:
         key = sys.stdin.readline()
@@ -175,6 +180,7 @@ async def _run_url(url: str, key: str | None, asked: Asked, report: Report) -> i
     base_url = checked_url(url)
     if base_url is None:
         exit_unusable(f"{url!r} is not the base URL of a gatepass: expects http://HOST:PORT/v1")
+    # the client's calls replace doctor's own, because each may be billed
     own = replace(asked, call=asked.call and asked.client is None)
     await report.show(diagnose_url(base_url, key, own, report.begin))
     if asked.client is not None and not report.has_failed:
@@ -187,6 +193,7 @@ async def _run_client(config: Config, key: AccessKey | None, asked: Asked, repor
     from gatepass.config.checks import UNSHARED_REFRESH_LOGIN, has_unshared_refresh_token
 
     client = asked.client or ""
+    # the application would start all of them, used or not
     for name in config.credentials:
         if has_unshared_refresh_token(config, name):
             exit_unusable(f"--as: credentials.{name}: {UNSHARED_REFRESH_LOGIN}. Test the running gatepass with --url.")
@@ -265,6 +272,7 @@ class Report:
         from gatepass.cli.reach import Outcome
 
         is_proven = any(step.outcome is Outcome.WORKS and step.proves for step in self.steps)
+        # a script must not take a run that proved nothing for a success
         code = CHECK_FAILED if self.has_failed else 0 if is_proven else NOTHING_PROVEN
         if self._as_json:
             self.print_json(code)
@@ -290,6 +298,7 @@ def line_of(step: Step) -> str:
     from gatepass.dialects.hints import sentence
 
     text = f"{sentence(step.why)} {step.advice}" if step.advice else step.why
+    # a shorter time would be shown as 0.00 s
     took = f" ({step.seconds:.2f} s)" if step.seconds >= 0.005 else ""
     return f"{step.outcome:<4} {step.hop} {step.what}: {text}{took}"
 
@@ -324,6 +333,7 @@ async def diagnose(
         if state.store is not None:
             state.store.cache.start()
         used = {state.upstreams[name].settings.credential for name in tested}
+        # credentials first: an upstream without a token cannot be tested
         for name in [name for name in state.holders if is_whole or name in used]:
             async for step in _test_credential(state, name, begin):
                 if step.what == "token" or step.failed:

@@ -14,6 +14,7 @@ from gatepass.errors import system_reason
 
 HOST, PORT = "127.0.0.1", 8080
 """The defaults of `server` in config/model.py, copied because that module takes long to import."""
+# an address that means all interfaces is none to connect to
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - compared with, never listened on
 
 

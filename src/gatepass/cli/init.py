@@ -144,6 +144,7 @@ def render(answers: Mapping[str, str], secret: str, keys: Sequence[ClientKey] = 
     body = answers.get("login_body", "")
     if ca_file := answers.get("ca_file"):  # the file is also right for a server that starts in another folder
         answers = {**answers, "ca_file": str(Path(ca_file).expanduser().absolute())}
+    # not the body, whose texts are escaped after it is parsed
     answers = {**{name: answer.replace("$", "$$") for name, answer in answers.items()}, "login_body": body}
     network = {name: answers[name] for name in ("ca_file", "proxy") if answers.get(name)}
     plain = {"allow_plain_http": True} if answers.get("allow_plain_http") else {}
@@ -154,6 +155,7 @@ def render(answers: Mapping[str, str], secret: str, keys: Sequence[ClientKey] = 
         "",
     ]
     if keys:
+        # the trial configurations have no keys, and without keys only loopback is valid
         lines += _block("server", {"host": answers.get("listen") or "127.0.0.1", "port": 8080})
     if answers["auth"] != "none":
         credential = _credential(answers, secret)
@@ -194,6 +196,7 @@ def _credential(answers: Mapping[str, str], secret: str) -> dict[str, Any]:
             "token_url": answers["token_url"],
             "client_id": answers["client_id"],
             "client_secret": secret,
+            # people read this file, so it has no line for a default
             **{name: value for name, value in optional.items() if value and value != QUESTIONS[name].default},
         }
     body = json.loads(answers["login_body"])
@@ -416,6 +419,7 @@ class Setup:
         url = self.answers["base_url"].rstrip("/")
         if self.models or url.endswith("/v1"):
             return failed
+        # the most frequent mistake is a base URL without its version
         longer = replace(self, answers={**self.answers, "base_url": f"{url}/v1"})
         if not (models := await longer.read_models()):
             return failed

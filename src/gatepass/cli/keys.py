@@ -19,6 +19,7 @@ from gatepass.cli.options import config_option, exit_unusable, json_option, load
 DEFAULT_NAME = "client"
 SHOWN_DIGITS = 12
 """The digits of a hash that `list` shows. `revoke --key` accepts them."""
+# fewer digits could fit a key by accident
 LEAST_DIGITS = 8
 APPLY = "To apply it to a running gatepass, run `gatepass reload`."
 _HEAD = ("NAME", "ROLE", "PROFILE", "EXPIRES", "MODELS", "STATE", "KEY")
@@ -57,6 +58,7 @@ def new(path: str | None, *, as_json: bool, name: str | None, models: tuple[str,
     given = {"name": name, "models": list(models) or None, **options}
     entry: Row = {"name": DEFAULT_NAME, **{option: value for option, value in given.items() if value}, "hash": key_hash}
     try:
+        # valid in a file, where time passes, but of no use for a new key
         if AccessKey.model_validate(entry).state(time.time()) == "expired":
             raise click.BadParameter("is in the past", param_hint="--expires")
     except ValidationError as error:
@@ -126,16 +128,13 @@ def list_keys(path: str | None, socket_path: str | None, *, running: bool, as_js
 
 
 def _configured_keys(path: str | None) -> list[Row]:
-    from gatepass.config.document import lookup
-
-    loaded = load_or_exit(path)
     return [
         {
             **key.as_row(time.time()),
             "hash": key.hash,
-            "reference": getattr(lookup(loaded.document.tree, ("access", "keys", number, "key")), "template", None),
+            "reference": None if key.key is None else key.key.reference,
         }
-        for number, key in enumerate(loaded.config.access.keys)
+        for key in load_or_exit(path).config.access.keys
     ]
 
 

@@ -72,6 +72,7 @@ def printable(text: object, keep: str = "") -> str:
 @contextmanager
 def progress(waits_for: str) -> Iterator[None]:
     """Show on a terminal how long the wait in the block takes, as soon as it takes longer than a second."""
+    # a log would store each state of the moving line
     if not sys.stderr.isatty():
         yield
         return
@@ -91,7 +92,7 @@ def progress(waits_for: str) -> Iterator[None]:
         yield
     finally:
         has_ended.set()
-        showing.join()
+        showing.join()  # otherwise its last line could follow the output of the command
 
 
 def load_or_exit(path: str | None, host: str | None = None, port: int | None = None) -> LoadedConfig:
@@ -129,6 +130,7 @@ def summary(config: Config) -> str:
 
 def find_key(config: Config, name: str | None) -> AccessKey | None:
     """Return the entry of access.keys that `--key` names, None without a name; exit with 2 if there is none."""
+    # the keys of one caller agree in everything that matters here (checks.conflicts)
     keys = {entry.name: entry for entry in config.access.keys}
     if name is not None and name not in keys:
         exit_unusable(f"--key: {name!r} is not the name of a key; there is {', '.join(keys) or 'none'}")

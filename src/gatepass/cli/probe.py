@@ -133,6 +133,7 @@ REFUSED_SETTINGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 def refusal_advice(reason: str, credential: str) -> str:
     """Return the settings to check if `reason` contains an error code of OAuth 2.0; empty otherwise."""
+    # issuers wrap the code in other words, so that it is searched for
     known = next((names for code, names in REFUSED_SETTINGS.items() if re.search(rf"\b{code}\b", reason)), ())
     return f"Check {', '.join(setting(credential, name) for name in known)}." if known else ""
 
@@ -165,6 +166,7 @@ async def check_models(state: AppState, upstream: Upstream, wanted: Collection[s
         body = await within(limit, state, upstream, _request_model_list(state, upstream))
     except GatepassError as error:
         server = upstream_server(upstream.name, upstream.settings)
+        # a TLS server that receives plain HTTP closes the connection or answers with bytes of TLS
         if isinstance(error, UpstreamClosed | UpstreamInvalid) and await requires_tls(server):
             problem = "the server closed the plain connection, and it speaks TLS on this port"
             return step(Outcome.FAILS, problem, f"Begin upstreams.{upstream.name}.base_url with https://.")
@@ -188,6 +190,7 @@ async def check_models(state: AppState, upstream: Upstream, wanted: Collection[s
     if upstream.holder is None:
         return step(Outcome.WORKS, "answers; no credential is configured", missing)
     try:
+        # a list that is returned without the token too proves nothing about the token
         await within(limit, state, upstream, _request_model_list(state, replace(upstream, holder=None)))
     except GatepassError as error:
         # a 4xx or a login page without the token proves that the token was accepted
@@ -228,6 +231,7 @@ async def _base_url_with_version(state: AppState, upstream: Upstream, limit: Tim
     try:
         await within(limit, state, upstream, _request_model_list(state, versioned))
     except GatepassError as error:
+        # a server that rejects the token there has an API there
         return base_url if isinstance(error, UpstreamAuth) else None
     return base_url
 
@@ -246,6 +250,7 @@ async def _request_model_list(state: AppState, upstream: Upstream) -> bytes:
 
 
 def _failed(error: GatepassError, what: str, seconds: float) -> Step:
+    # only an upstream's own status helps: other errors have one that gatepass chose
     prefix = f"HTTP {error.http_status}: " if isinstance(error, UpstreamErrorReply) else ""
     why, advice = split_advice(error.message)
     return Step(error.hop, what, Outcome.FAILS, prefix + why, advice or default_advice(error), seconds)
@@ -344,6 +349,7 @@ async def check_call(state: AppState, upstream: Upstream, target_probe: TargetPr
         reason, advice = split_advice(error.message)
         advice, used_s = advice or default_advice(error), limit.used_s(state.clock)
         result = f"{error.http_status} {error.public_code} after {used_s:.2f} s: {reason}"
+        # such an error blames the client, but here gatepass itself made the request
         failed_hop = hop if isinstance(error, CallerError) else error.hop
         return Step(failed_hop, what, Outcome.FAILS, f"{target_probe.what}: {result}", advice, used_s)
     rules = f"; {', '.join(learned)} {LEARNED}" if learned else ""
@@ -419,5 +425,6 @@ async def check_store(state: AppState, settings: StoreSettings) -> Step:
     why, advice = split_advice(state.redactor.mask(str(health.reason)))
     if health.state is StoreState.UNREADABLE:
         return Step("store", "store", Outcome.FAILS, f"{address} answers, but {why}", advice, seconds)
+    # a failing store stops no request
     advice = f"{sentence(advice)} Until then each process fetches tokens itself." if advice else ""
     return Step("store", "store", Outcome.FAILS, f"no use of {address}: {why}", advice, seconds)

@@ -31,6 +31,7 @@ from gatepass.operations.table import samples
 HOP = "gatepass"
 PAGE_S, CALL_S = 10.0, 60.0
 """The limits of a page or list, and of a real call."""
+# a server that is not gatepass may send without end
 REPLY_BYTES = 8 * 1024 * 1024
 ADVICE_WORDS = {
     "--url.network.ca_file": "the variable SSL_CERT_FILE",
@@ -84,6 +85,7 @@ async def at_url(base_url: str, key: str | None) -> AsyncIterator[Remote]:
     redactor = Redactor()
     redactor.learn(key or "")
     # Without the client's timeouts, because `_ask` limits each request as a whole.
+    # `reach` has tested the direct path, so the variables of a proxy must not choose another
     async with httpx2.AsyncClient(headers=_headers(key), trust_env=False, timeout=None) as client:
         yield Remote(base_url.rstrip("/"), client, redactor)
 
@@ -101,6 +103,7 @@ async def in_process(config: Config, client_name: str, key: AccessKey | None) ->
     profile = (key.profile if key is not None else None) or PROFILES.get(client_name, client_name)
     models = None if key is None else key.models
     own = AccessKey(name="doctor", hash=hashed, models=models, profile=profile)
+    # without the configured keys, of which only hashes may be known here
     app = create_app(config.model_copy(update={"access": config.access.model_copy(update={"keys": [own]})}))
     transport = httpx2.ASGITransport(app=app, client=("127.0.0.1", 1))
     async with (
@@ -132,6 +135,7 @@ async def diagnose_url(base_url: str, key: str | None, asked: Asked, begin: Begi
             begin(HOP, page)
             step = _page_step(page, await _ask(remote, "GET", remote.root + page, None, PAGE_S))
             yield step
+            # without /healthz it is not a gatepass; without /readyz its model list still shows why
             if step.failed and page == "/healthz":
                 return
         begin(HOP, "models")
@@ -140,6 +144,7 @@ async def diagnose_url(base_url: str, key: str | None, asked: Asked, begin: Begi
         yield _list_step(answer, listed, asked.model, has_key=key is not None)
         if not asked.call:
             return
+        # a chat, which most gateways have and every answer of which is short
         chosen = asked.model or next((name for name in listed if model_kind(name) == "chat"), None)
         if chosen is None:
             yield Step(
@@ -279,6 +284,7 @@ async def _ask(remote: Remote, method: str, url: str, body: Mapping[str, Any] | 
         return Answer(0, b"the connection broke before the reply was complete", clock() - began_s)
     # The first moment is the start of the request, so the wait for the first byte is not a gap.
     gaps_s = [later - earlier for earlier, later in pairwise(moments_s[1:])]
+    # an empty body has no first byte
     first_s = moments_s[min(1, len(moments_s) - 1)] - began_s
     masked = remote.redactor.mask(pieces.decode("latin-1")).encode("latin-1")  # before anything cuts the text
     return Answer(response.status_code, masked, clock() - began_s, first_s, max(gaps_s, default=0.0))
@@ -319,6 +325,7 @@ def model_kind(model: str) -> str:
         return "rerank"
     if any(word in name for word in ("embed", "bge", "e5-")):
         return "embedding"
+    # no client verifies these models
     return "other" if any(word in name for word in ("whisper", "transcribe", "tts", "asr", "stt")) else "chat"
 
 
@@ -424,6 +431,7 @@ CLIENTS: Mapping[str, Sequence[ClientCheck]] = MappingProxyType(
                     "input": ["Test if the api key is available"],
                     "model": model,
                     "encoding_format": "float",
+                    # RAGFlow sends this LiteLLM parameter with each embedding
                     "drop_params": True,
                 },
             ),

@@ -138,6 +138,7 @@ def _steps(config: Config, operation: str, model: str, target: Target, profile: 
 
 
 def _is_form(operation: str) -> bool:
+    # images has both: JSON to generate, forms to edit
     return all(row.takes_form for row in _rows(operation))
 
 
@@ -150,6 +151,7 @@ def _json_steps(config: Config, operation: str, model: str, target: Target, prof
     """Yield the steps of a JSON request before its dialect."""
     upstream = config.upstreams[target.upstream]
     entries = [_described(change) for rule in profile.rules[upstream.dialect] for change in rule.changes]
+    # from here on in the order in which gatepass applies them
     yield f"profile {profile.name}: {', '.join(entries) or 'nothing'}"
     if operation == "rerank":
         yield f"rerank_shape: {upstream.rerank_shape}"
@@ -217,6 +219,7 @@ def _requests(upstream: UpstreamConfig, operation: str, model: str, target: Targ
     dialect = dialect_of(upstream)
     credential = "no credential" if upstream.credential is None else f"the credential {upstream.credential}"
     for row in _rows(operation):
+        # an operation may have several paths, and `samples` knows one of them
         sample = call_of(row, model) if row.takes_form else replace(samples(row.name, model)[0], operation=row)
         rules = dialect.rules if row.takes_form else (ModelName(), *dialect.rules)
         request = dialect.encode(normalize(sample, target, rules), target, upstream.base_url, upstream.timeouts.value())

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from gatepass.proxy.app_state import AppState
     from gatepass.tokens import Status, Token
 
+# short enough for a line to appear at once
 LOOK_S = 0.1
 LABEL_CHARS = 12
 FOUND_S = 1.0
@@ -140,6 +141,7 @@ async def _fetch(state: AppState, name: str, options: TokenOptions) -> bool:
             fetched = await holder.token()
     except TokenUnavailable as error:
         status = holder.status()
+        # the error's own message announces a next try, which this command does not wait for
         reason = status.last_error or error.message
         if options.as_json:
             print_json({"credential": name, "error": reason})
@@ -300,6 +302,7 @@ class CredentialWatch:
             if times is not None:
                 event = "failed" if times == 1 else f"failed {times} times more"
                 yield f"{event}: {reason}{next_try(view.status)}"
+        # by identity, because an issuer may return the same text again
         if view.token is not None and view.token is not self._token:
             how = f"fetch {view.status.fetches}" if view.status.fetches > before.fetches else FOUND
             lifetime = "no expiry" if view.token.lifetime_s is None else f"lifetime {rounded(view.token.lifetime_s)} s"

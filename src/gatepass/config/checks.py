@@ -207,6 +207,7 @@ def exposed(file: str, *, holds_secret: bool, what: str = "") -> str | None:
         mode = stat.S_IMODE(FilePath(file).stat().st_mode)
     except (OSError, ValueError):  # a file that cannot be read is reported where it is read
         return None
+    # not the group: deployments share files with one on purpose, as Kubernetes does with fsGroup
     is_read, is_written = holds_secret and mode & stat.S_IROTH, mode & stat.S_IWOTH
     if not is_read and not is_written:
         return None

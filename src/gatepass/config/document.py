@@ -150,6 +150,7 @@ def with_leaves(tree: Any, convert: Callable[[Any], Any]) -> Any:
 def lookup(tree: Any, path: SettingPath) -> Any:
     """Return the value at `path`, or None."""
     for key in path:
+        # as a dict, so that names and indexes are looked up alike and a leaf has neither
         tree = dict(children(tree)).get(key)
     return tree
 

@@ -27,7 +27,7 @@ OVER_TLS = ("valkeys", "rediss")
 SHORTEST_KEY_CHARS = 32
 KEY_PREFIX = r"^[!-~]{0,64}$"
 _DATABASE = re.compile(r"/?|/[0-9]{1,4}")
-_DEFAULT_PORT = 6379
+_DEFAULT_PORT = 6379  # of Redis, which Valkey kept
 
 
 def checked_store_url(text: str) -> str:
@@ -88,6 +88,7 @@ class StoreSettings(Block):
 
     Example: 'team-a:'
     """
+    # bounded, because a request without a valid token waits for it
     timeout_s: Annotated[Seconds, Field(le=5.0)] = 0.25
     """Seconds for one request to the store. After that gatepass continues without the store, and asks it again a
     second later.
@@ -134,6 +135,7 @@ class StoreSettings(Block):
     @property
     def encryption_keys(self) -> list[Secret]:
         """The keys to read with. The first one is the key to write with."""
+        # a dict, because both settings hold the same key for a while during a rotation
         keys = {key.reveal(): key for key in (self.encryption_key, self.previous_encryption_key) if key is not None}
         return list(keys.values())
 
@@ -230,6 +232,7 @@ class ServerConfig(Block):
 
     Danger: A stop takes this time longer.
     """
+    # below the 30 s that Kubernetes grants by default (terminationGracePeriodSeconds)
     drain_timeout_s: Annotated[float, Field(ge=0)] = 25.0
     """Seconds that running streams may continue after SIGTERM and `drain_delay_s`. A stream that is longer ends with
     an error event.
@@ -404,5 +407,6 @@ class Config(Block):
         """The most file descriptors that one process needs."""
         limits, callers = self.limits, self.access.callers
         upstream = sum(upstream.max_connections or limits.connections for upstream in self.upstreams.values())
+        # beyond the limit each caller may have one request in progress
         requests = limits.connections + callers
         return requests + limits.unauthenticated + min(requests, upstream) + OTHER_DESCRIPTORS

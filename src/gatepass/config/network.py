@@ -19,6 +19,7 @@ TOKEN_PLACEHOLDER = "{token}"  # noqa: S105 - where the token goes
 RESERVED_FIELDS = frozenset(name.decode() for name in HOP_BY_HOP | SET_BY_GATEPASS)
 """Request headers that belong to one connection, or that gatepass sets. A configuration cannot set them."""
 
+# any word in braces, so that a misspelled {token} is found
 _PLACEHOLDER = re.compile(r"\{[A-Za-z_ ]*\}")
 
 
@@ -50,6 +51,7 @@ def checked_fields(names: Iterable[str]) -> None:
     """Raise ValueError if one of `names` is a reserved header, or is in `names` twice."""
     seen: set[str] = set()
     for name in map(str.lower, names):
+        # clients and operators rely on x-gatepass- as the words of gatepass alone
         if name in RESERVED_FIELDS or name.startswith("x-gatepass-"):
             raise ValueError(f"{name} is set by gatepass or belongs to one connection: it cannot be set")
         if name in seen:
@@ -187,6 +189,7 @@ class TimeoutSettings(Block):
 
     def over(self, base: TimeoutSettings | None) -> TimeoutSettings:
         """Return these timeouts, with those of `base` that are not set here."""
+        # not all fields: a default that nobody wrote must not override
         own = {name: getattr(self, name) for name in self.model_fields_set}
         return self if base is None else base.model_copy(update=own)
 

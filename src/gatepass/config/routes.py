@@ -57,9 +57,11 @@ def is_glob(name: str) -> bool:
 
 def ordered_globs(names: Iterable[str]) -> list[str]:
     """Return the patterns among `names`, except ANY, in the order in which they are tried: the longest first."""
+    # by name too, so that the order in the file does not decide between patterns of one length
     return sorted((name for name in names if is_glob(name) and name != ANY), key=lambda name: (-len(name), name))
 
 
+# a request without these has lost its meaning
 NOT_LEARNED = frozenset(("model", "messages", "input", "stream", "role", "content"))
 LEARN_ALSO = frozenset(
     (
@@ -569,6 +571,7 @@ _EMPTY_ROUTE = OperationRoute.model_construct()  # its validator rejects an empt
 def _joined(*layers: Layer | None) -> Layer | None:
     """Join the layers that are not None; an earlier layer overrides a later one."""
     joined: Layer | None = None
+    # from the weakest, because each layer is laid over what is below it
     for layer in reversed(layers):
         joined = joined if layer is None else layer.over(joined)
     return joined

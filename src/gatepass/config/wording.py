@@ -90,6 +90,7 @@ def pattern_of(path: SettingPath, known: Mapping[SettingPattern, SettingInfo]) -
     prefixes = {pattern[:length] for pattern in known for length in range(len(pattern) + 1)}
     found: SettingPattern = ()
     for part in path:
+        # a setting wins over a free name, which has no place beside settings
         is_free = (*found, str(part)) not in prefixes and (*found, "*") in prefixes
         found = (*found, "*" if is_free else str(part))
     return found

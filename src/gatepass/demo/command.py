@@ -29,6 +29,7 @@ from gatepass.demo.servers import (
     vector,
 )
 
+# one pixel each, so that the request stays readable
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 IMAGES = [f"data:image/png;base64,{PNG}", "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"]
 """A data URL and bare base64: clients send `images` in both forms."""
@@ -116,6 +117,7 @@ async def embeddings(demo_servers: DemoServers, client: AsyncOpenAI, print_line:
     reply = await client.embeddings.create(model=EMBEDDINGS_MODEL, input=texts)
     _check([item.embedding for item in reply.data] == expected, "the vectors are not those of the texts")
     token = demo_servers.embeddings.fingerprints[-1]
+    # each upstream has a login of its own, so a token of the other would be a leak
     others = {minted.fingerprint for minted in demo_servers.issuer.minted if minted.audience == "chat"}
     _check(token not in others, "the embeddings server received a token for the chat")
     print_line(
@@ -133,6 +135,7 @@ async def renewal(demo_servers: DemoServers, client: AsyncOpenAI, print_line: Sa
     _check(text == answer(question, []), f"the answer is not the model's: {text!r}")
     used = demo_servers.chat.fingerprints[-1]
     _check(used != first.fingerprint, "the model server accepted the expired token")
+    # by the times of the issuer, which does not know when gatepass wanted a token
     ahead = first.expires_at - _token(demo_servers, 1).issued_at
     _check(ahead > 0, f"the second token was fetched {-ahead:.1f} s after the first had expired")
     _check(not demo_servers.chat.refused, f"the model server rejected tokens: {demo_servers.chat.refused}")
@@ -204,6 +207,7 @@ class Printer:
         self._last: dict[str, IssuedToken] = {}
 
     def __call__(self, line: str) -> None:
+        # a line may quote a reply, and a reply may quote a token
         for secret in self._secrets:
             line = line.replace(secret, "(hidden)")
         self._out(line)
@@ -240,6 +244,7 @@ async def show(out: Callable[[str], object], *, once: bool, lifetime_s: float) -
                     right.set()
                     if not once:
                         printer(INVITATION.format(running, model=CHAT_MODEL))
+                        # until a signal cancels it
                         await asyncio.Event().wait()
 
         was_ended = await _ended_by_signal(run())

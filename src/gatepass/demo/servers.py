@@ -66,7 +66,7 @@ class DemoIssuer:
     def __init__(
         self, clients: Iterable[DemoClient], lifetime_s: float, on_mint: Callable[[IssuedToken], object]
     ) -> None:
-        self.key = secrets.token_bytes(32)
+        self.key = secrets.token_bytes(32)  # HS256 requires 32 bytes (RFC 7518, section 3.2)
         self._clients = {client.id: client for client in clients}
         self._life_s = lifetime_s
         self._on_mint = on_mint
@@ -268,6 +268,7 @@ def secrets_in_files() -> Iterator[tuple[Path, dict[str, str]]]:
     with tempfile.TemporaryDirectory(prefix="gatepass-demo-") as name:
         folder, secret_of = Path(name), {name: f"gp-{secrets.token_urlsafe(32)}" for name in names}
         for name, text in secret_of.items():
+            # with its mode before it has a secret
             (folder / name).touch(mode=0o600)
             (folder / name).write_text(text)
         yield folder, secret_of
@@ -284,7 +285,9 @@ class _Server(uvicorn.Server):
 @asynccontextmanager
 async def serving(app: ASGIApp, lifespan: Literal["on", "off"] = "off") -> AsyncIterator[str]:
     """Serve `app` on a free loopback port and yield its root URL."""
+    # one second for the end, because a failed step may leave a stream open
     server = _Server(uvicorn.Config(app, lifespan=lifespan, log_config=None, ws="none", timeout_graceful_shutdown=1))
+    # bound before uvicorn starts: a request that comes earlier waits instead of failing
     with socket.create_server(("127.0.0.1", 0)) as listening:
         task = asyncio.create_task(server.serve(sockets=[listening]), name="demo server")
         try:

@@ -177,6 +177,7 @@ def _usable(name: str, value: Any) -> Any:
     if value is None or isinstance(value, Secret):
         return value
     if not isinstance(value, str) or not value:
+        # any text: pydantic reports the setting itself
         return "-"
     if name != "base_url":
         return value
@@ -194,6 +195,7 @@ def _filled(template: Any, values: Mapping[str, Any]) -> Any:
         names = _PART.findall(template)
         return None if any(values[name] is None for name in names) else _PART.sub(lambda it: values[it[1]], template)
     if isinstance(template, dict):
+        # an optional setting may leave a block without members, which some issuers reject
         kept = {key: found for key, child in template.items() if (found := _filled(child, values)) is not None}
         return kept or None
     return list(template)

@@ -68,6 +68,7 @@ class Variable(Secret):
     def validated(cls, value: Any) -> Variable:
         if isinstance(value, Variable):
             return value
+        # put_variables has replaced the name by a reference to the variable
         if isinstance(value, Reference) and len(value.sources) == 1 and value:
             return cls(value.sources[0].name, value.read)
         raise ValueError("expects the name of an environment variable that is set and not empty")
@@ -162,6 +163,7 @@ class ExecCredential(LocalCredential):
 
     Example: {CLIENT_SECRET: "${CLIENT_SECRET}"}
     """
+    # most programs need the first to start others, and the second for their own login
     inherit: list[VariableName] = ["PATH", "HOME"]
     """Variables of gatepass's environment that the program inherits. It inherits no others.
 

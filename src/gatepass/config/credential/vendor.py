@@ -152,6 +152,7 @@ class GoogleCredential(Credential):
         return {name: os.environ[name] for name in VARIABLES if name in os.environ}
 
 
+# it becomes a part of a host name, so it must not hold a dot or a slash
 _REGION = re.compile(r"[a-z0-9-]{1,40}\Z")
 LONGEST_KEY_S = 12 * 3600.0
 """The longest lifetime of a short-term key that AWS accepts."""
