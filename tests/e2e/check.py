@@ -1,7 +1,7 @@
-"""The one piece of ours in front of llama.cpp: lets a request through only with a token that is valid now.
+"""A proxy in front of llama.cpp that accepts only requests with a token that is valid now.
 
-It verifies the RS256 signature with the issuer's published keys, `iss`, `aud`, and `exp` with no leeway, and
-answers 401 otherwise. What it lets through it passes on by bytes, both ways, untouched. `GET /check` is its tally.
+It verifies the RS256 signature with the keys that the issuer publishes, and `iss`, `aud` and `exp` without leeway.
+Other requests get 401. It relays accepted requests and their replies unchanged. `GET /check` returns its counts.
 
     python check.py ISSUER_URL AUDIENCE UPSTREAM_URL
 """
@@ -28,17 +28,17 @@ END_OF_HEAD = b"\r\n\r\n"
 
 @dataclass(slots=True)
 class Tally:
-    """What came by; `tokens` counts the requests that each token (by its `jti`) opened."""
+    """The counts of the check. `tokens`: the number of accepted requests by the `jti` of their token."""
 
     refusals: list[str] = field(default_factory=list)
     tokens: Counter[str] = field(default_factory=Counter)
     least_life_left_s: float | None = None
 
-    def pass_by(self, claims: dict[str, Any], now_s: float) -> None:
+    def record(self, claims: dict[str, Any], now_s: float) -> None:
         self.tokens[claims["jti"]] += 1
         left_s: float = claims["exp"] - now_s
-        known = self.least_life_left_s
-        self.least_life_left_s = left_s if known is None else min(left_s, known)
+        least_s = self.least_life_left_s
+        self.least_life_left_s = left_s if least_s is None else min(left_s, least_s)
 
     def as_json(self) -> bytes:
         view = {
@@ -51,7 +51,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """One request head as it came, and the three things that are read from it."""
+    """One request head: the received bytes and three values from it."""
 
     raw: bytes
     path: str
@@ -60,19 +60,19 @@ class Head:
 
 
 class TokenRefused(Exception):
-    """The request carries no token that is valid now; the text says why."""
+    """The request has no token that is valid now. The text contains the reason."""
 
 
-class Unframed(Exception):
-    """The request's body comes without a length: this check reads no chunked requests."""
+class ChunkedBody(Exception):
+    """The request body is chunked, which the check does not support."""
 
 
 def parse(raw: bytes) -> Head:
-    """Raises Unframed."""
+    """Parse a head; raise ChunkedBody."""
     first, *lines = raw.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
     fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     if "transfer-encoding" in fields:
-        raise Unframed
+        raise ChunkedBody
     return Head(raw, first.split(" ")[1], fields.get("authorization", ""), int(fields.get("content-length", "0")))
 
 
@@ -83,7 +83,7 @@ class Verifier:
     keys: dict[str, jwt.PyJWK]
 
     def claims(self, authorization: str) -> dict[str, Any]:
-        """Raises TokenRefused."""
+        """Return the claims of the token; raise TokenRefused."""
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise TokenRefused("no bearer token")
@@ -129,22 +129,22 @@ class Check:
         self._tally = Tally()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection of a client: every request on it is checked, however many it carries."""
-        passage = Passage(self._upstream.hostname or "", self._upstream.port or 0, writer)
+        """Serve one client connection and check each request on it."""
+        relay = Relay(self._upstream.hostname or "", self._upstream.port or 0, writer)
         try:
             while True:
                 head = parse(await reader.readuntil(END_OF_HEAD))
-                await self._answer(head, reader, writer, passage)
-        except Unframed:
+                await self._answer(head, reader, writer, relay)
+        except ChunkedBody:
             writer.write(reply("411 Length Required", b"{}", "connection: close"))
         except (asyncio.IncompleteReadError, OSError):
-            pass  # the client has left, or the upstream did in mid-request: both ends are closed below
+            pass  # the client or the upstream disconnected: both ends are closed below
         finally:
-            await passage.aclose()
+            await relay.aclose()
             writer.close()
 
     async def _answer(
-        self, head: Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, passage: Passage
+        self, head: Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, relay: Relay
     ) -> None:
         if head.path == "/check":
             writer.write(reply("200 OK", self._tally.as_json()))
@@ -157,12 +157,12 @@ class Check:
             await reader.readexactly(head.body_bytes)
             writer.write(refusal(str(refused)))
         else:
-            self._tally.pass_by(claims, now_s)
-            await passage.forward(head, reader)
+            self._tally.record(claims, now_s)
+            await relay.forward(head, reader)
 
 
-class Passage:
-    """The way from one client connection to the upstream, opened by its first valid request."""
+class Relay:
+    """The upstream connection of one client connection. The first valid request opens it."""
 
     def __init__(self, host: str, port: int, client: asyncio.StreamWriter) -> None:
         self._host, self._port, self._client = host, port, client
@@ -196,13 +196,13 @@ class Passage:
 
 
 async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    """Pass on whatever comes, at once; the end of `source` closes `sink`."""
+    """Relay each block at once; the end of `source` closes `sink`."""
     try:
         while block := await source.read(BLOCK_BYTES):
             sink.write(block)
             await sink.drain()
     except OSError:
-        pass  # one end was cut: the other is cut too
+        pass  # one end was reset: close the other too
     finally:
         sink.close()
 

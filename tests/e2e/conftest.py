@@ -1,4 +1,4 @@
-"""The street of the end-to-end tests, built once per run: issuer, models, checks, gatepass."""
+"""The servers of the end-to-end tests, started once per run: issuer, models, checks, gatepass."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.e2e.servers import (
 
 @pytest.fixture(scope="session")
 def seconds() -> float:
-    """How long the long test streams."""
+    """The duration of the long streaming test."""
     return float(os.environ.get("E2E_SECONDS", "60"))
 
 

@@ -1,6 +1,6 @@
-"""A real text and ten questions about it: the language reference that every Python carries in `pydoc_data`.
+"""A text and ten questions about it: Python's language reference from `pydoc_data`.
 
-Nothing of the text stands here beyond the few words by which a paragraph is recognised.
+This module contains only the few words that identify a paragraph.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LEAST_CHARACTERS, MOST_CHARACTERS = 150, 800  # MiniLM reads 512 tokens at most
 class Question:
     text: str
     mark: str
-    """Words that only the right paragraph holds."""
+    """Words that only the right paragraph contains."""
 
 
 QUESTIONS = (
@@ -39,7 +39,7 @@ QUESTIONS = (
 
 
 def paragraphs() -> list[str]:
-    """Its whole sentences in prose, each once, in the text's order."""
+    """Return the prose paragraphs in order, each once."""
     found: dict[str, None] = {}
     for topic in TOPICS:
         for block in re.split(r"\n\s*\n", topics[topic]):

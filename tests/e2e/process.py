@@ -1,4 +1,4 @@
-"""A subprocess of the tests: says when it is ready, keeps its last lines, and is ended by its own pid."""
+"""A subprocess of the tests: waits for its output, keeps its last lines, and stops it by its pid."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def _die_with_parent() -> None:
-    """No server outlives a test run that was killed."""
+    """End the process if the test run is killed."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Process:
-    """`command`, running, with stdout and stderr as one list of lines."""
+    """A running `command`, with stdout and stderr in one list of lines."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class Process:
     ) -> None:
         self.command = [str(part) for part in command]
         self._lines: deque[str] = deque(maxlen=KEPT_LINES)
-        self._news = threading.Condition()
+        self._changed = threading.Condition()
         self._ended = False
         with (stdin or Path("/dev/null")).open("rb") as source:
             self._popen = subprocess.Popen(
@@ -59,13 +59,13 @@ class Process:
     @property
     def output(self) -> str:
         """Its last lines."""
-        with self._news:
+        with self._changed:
             return "\n".join(self._lines)
 
     def wait_for(self, pattern: str, timeout_s: float) -> re.Match[str]:
-        """The first line that `pattern` is found in.
+        """Return the first match of `pattern` in a line.
 
-        Raises AssertionError with the output when the process ends or `timeout_s` passes before.
+        Raise AssertionError with the output if the process ends or `timeout_s` passes before.
         """
         found: list[re.Match[str]] = []
 
@@ -73,14 +73,14 @@ class Process:
             found.extend(match for line in self._lines if (match := re.search(pattern, line)))
             return bool(found) or self._ended
 
-        with self._news:
-            self._news.wait_for(settled, timeout_s)
+        with self._changed:
+            self._changed.wait_for(settled, timeout_s)
         if not found:
             raise AssertionError(f"no {pattern!r} within {timeout_s} s from {self.command}:\n{self.output}")
         return found[0]
 
     def stop(self) -> int:
-        """End it as an operator would, or by force after STOP_S; returns its exit code."""
+        """Send SIGTERM, after STOP_S SIGKILL, and return the exit code."""
         self._popen.terminate()
         try:
             return self._popen.wait(STOP_S)
@@ -100,9 +100,9 @@ class Process:
         assert self._popen.stdout is not None
         with self._popen.stdout as pipe:
             for raw in pipe:
-                with self._news:
+                with self._changed:
                     self._lines.append(raw.decode(errors="replace").rstrip())
-                    self._news.notify_all()
-        with self._news:
+                    self._changed.notify_all()
+        with self._changed:
             self._ended = True
-            self._news.notify_all()
+            self._changed.notify_all()

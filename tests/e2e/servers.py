@@ -1,4 +1,4 @@
-"""The real servers of the tests, and what the tests ask them afterwards."""
+"""The real servers of the tests, and functions that read their counts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ INSTALLED = ROOT / ".e2e"
 
 TOKEN_LIFE_S = 10
 CLIENT_ID = "gatepass"
-CLIENT_SECRET = "a secret: 100 % + more & more"  # RFC 6749 2.3.1 wants it form-encoded inside Basic
+CLIENT_SECRET = "a secret: 100 % + more & more"  # RFC 6749 2.3.1 requires form encoding in Basic
 RESOURCE, SCOPE = "urn:e2e:models", "chat"
 KEY = "e2e-key-of-the-client"
 READY_S = 30.0
@@ -31,7 +31,7 @@ REPLY_S = 30.0
 
 
 def installed(name: str) -> Path:
-    """A part of .e2e/; raises AssertionError with the way to make it."""
+    """Return the path of an installation in `.e2e/`; raise AssertionError with the command that creates it."""
     path = INSTALLED / name
     assert path.exists(), f"{path} is missing: run `make e2e`, or tests/e2e/setup.sh once"
     return path
@@ -57,7 +57,7 @@ class Issuer:
         return f"{self.url}/token"
 
     def mint(self) -> str:
-        """A token of one's own, past gatepass."""
+        """Fetch a token without gatepass."""
         form = {"grant_type": "client_credentials", "scope": SCOPE, "resource": RESOURCE}
         pair = f"{urllib.parse.quote_plus(CLIENT_ID)}:{urllib.parse.quote_plus(CLIENT_SECRET)}"
         basic = base64.b64encode(pair.encode()).decode()
@@ -69,13 +69,13 @@ class Issuer:
         return token
 
     def calls(self) -> list[TokenCall]:
-        """Every token call since it started, in order."""
+        """Return all token calls in order."""
         return [TokenCall(**call) for call in get_json(f"{self.url}/count")]
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What a check has seen; `tokens` counts requests by token."""
+    """The counts of a check. `tokens`: the number of requests by token."""
 
     refusals: list[str]
     tokens: dict[str, int]
@@ -92,7 +92,7 @@ class CheckedServer:
         return Tally(**get_json(f"{self.url}/check"))
 
     def get(self, path: str, token: str | None) -> tuple[int, Any]:
-        """Status and JSON of a plain GET past gatepass."""
+        """Send a GET without gatepass and return its status and JSON."""
         fields = {} if token is None else {"authorization": f"Bearer {token}"}
         request = urllib.request.Request(self.url + path, headers=fields)  # noqa: S310 - loopback
         try:
@@ -122,7 +122,7 @@ def start_issuer(at_ms_of_a_second: int | None = None) -> Process:
 
 
 def node(name: str, script: Path, environment: dict[str, str]) -> Process:
-    """A script read from stdin finds its packages from the working folder: so they live in .e2e/, not in tests/."""
+    """Run a Node script from stdin. It finds its packages in the working directory, which is in `.e2e/`."""
     return Process(
         ["node", "--input-type=module", "-"],
         environment=os.environ | environment,
@@ -141,12 +141,12 @@ def start_check(issuer: Issuer, upstream: str) -> Process:
 
 
 def listening(process: Process) -> str:
-    """The URL that it prints when it is ready."""
+    """Wait until the process is ready and return the URL that it prints."""
     return process.wait_for(r'(?:listening on |"event":"listening","url":")(https?://[^\s"]+)', READY_S)[1].rstrip("/")
 
 
 def start_gatepass(folder: Path, issuer: Issuer, chat: CheckedServer, embed: CheckedServer) -> Process:
-    """With its run-time dependencies alone, so that one which only the tests have would be missed."""
+    """Start gatepass with its run-time dependencies only, so that a missing one is detected."""
     secret = folder / "client_secret"
     secret.write_text(CLIENT_SECRET + "\n", encoding="utf-8")
     config = folder / "gatepass.yaml"
@@ -185,18 +185,20 @@ def client_environment(gatepass: Gatepass) -> dict[str, str]:
     return os.environ | {"OPENAI_BASE_URL": f"{gatepass.url}/v1", "OPENAI_API_KEY": KEY, "NO_PROXY": "127.0.0.1"}
 
 
-def run_client(command: list[str | Path], gatepass: Gatepass, timeout_s: float, **how: Any) -> Any:
-    """The JSON that a client prints; raises AssertionError with its stderr when it fails."""
-    done = subprocess.run(
+def run_client(command: list[str | Path], gatepass: Gatepass, timeout_s: float, **options: Any) -> Any:
+    """Run a client and return the JSON that it prints; raise AssertionError with stderr if it fails."""
+    completed = subprocess.run(
         [str(part) for part in command],
         env=client_environment(gatepass),
         timeout=timeout_s,
         capture_output=True,
         check=False,
-        **how,
+        **options,
     )
-    assert done.returncode == 0, f"{command}:\n{done.stderr.decode()}\ngatepass said:\n{gatepass.process.output}"
-    return json.loads(done.stdout)
+    assert completed.returncode == 0, (
+        f"{command}:\n{completed.stderr.decode()}\noutput of gatepass:\n{gatepass.process.output}"
+    )
+    return json.loads(completed.stdout)
 
 
 def python_client(gatepass: Gatepass, *arguments: str, timeout_s: float, stdin: Any = None) -> Any:

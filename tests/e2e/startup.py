@@ -1,11 +1,11 @@
-"""What starting gatepass costs: `python tests/e2e/startup.py` prints three medians.
+"""Measure the start of gatepass: `python tests/e2e/startup.py` prints three medians.
 
-- import time: of everything that `gatepass serve` imports, in a fresh interpreter;
-- time to ready: from the start of the process to the first answer of `/healthz`;
-- idle memory: resident and proportional set of that process, ready and asked for nothing more (Linux).
+- Import time is the time of all imports of `gatepass serve` in a new interpreter.
+- Time to ready is the time from the start of the process to the first reply of `/healthz`.
+- Idle memory is the resident and proportional set of that process without load (Linux).
 
-It runs in `.e2e/python-gatepass`, where gatepass has its run-time dependencies alone, as users install it; where
-tests/e2e/setup.sh has not made that, in the interpreter of this script, whose other packages cost something too.
+The measured interpreter is `.e2e/python-gatepass`, which has only the run-time dependencies, as users install them.
+Without it, the interpreter of this script is measured. Its further packages add to the figures.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ READY_S = 30.0
 STOP_S = 20.0
 KIB = 1024
 ROOT = Path(__file__).parent.parent.parent
-BARE = ROOT / ".e2e" / "python-gatepass" / "bin" / "python"
+RUNTIME_PYTHON = ROOT / ".e2e" / "python-gatepass" / "bin" / "python"
 CONFIG = """
 credentials: {fixed: {type: static, token: a-key}}
 upstreams: {chat: {base_url: "http://127.0.0.1:9/v1", credential: fixed}}
@@ -56,11 +56,11 @@ class Startup:
 
 
 def interpreter() -> str:
-    return str(BARE) if BARE.exists() else sys.executable
+    return str(RUNTIME_PYTHON) if RUNTIME_PYTHON.exists() else sys.executable
 
 
 def environment() -> dict[str, str]:
-    """PYTHONDONTWRITEBYTECODE of the caller would have every start compile gatepass, 0.2 s of it."""
+    """Return the environment without PYTHON variables: PYTHONDONTWRITEBYTECODE would add 0.2 s to each start."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith(("GATEPASS_", "PYTHON"))}
     return plain | {"PYTHONPATH": str(ROOT / "src")}
 
@@ -72,7 +72,7 @@ def import_s() -> float:
 
 @contextmanager
 def serving(config: Path) -> Iterator[subprocess.Popen[str]]:
-    """gatepass, ended after READY_S at the latest."""
+    """Start gatepass, and kill it after READY_S at the latest."""
     command = [interpreter(), "-m", "gatepass", "serve", "--config", str(config), "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment())
     guard = threading.Timer(READY_S, process.kill)
@@ -87,12 +87,12 @@ def serving(config: Path) -> Iterator[subprocess.Popen[str]]:
 
 def address(process: subprocess.Popen[str]) -> str:
     assert process.stderr is not None
-    said = []
+    output = []
     for line in process.stderr:
-        said.append(line)
+        output.append(line)
         if found := re.search(r'"event":"listening","url":"(http://[^"]+)"', line):
             return found[1]
-    raise RuntimeError("gatepass did not start:\n" + "".join(said))
+    raise RuntimeError("gatepass did not start:\n" + "".join(output))
 
 
 def memory_bytes(pid: int) -> dict[str, int]:
@@ -111,16 +111,16 @@ def measure(config: Path) -> Startup:
 
 
 def measured(runs: int = RUNS) -> Startup:
-    """The median of each figure."""
+    """Return the median of each figure."""
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "gatepass.yaml"
         config.write_text(CONFIG, encoding="utf-8")
-        every = [measure(config) for _ in range(runs)]
+        startups = [measure(config) for _ in range(runs)]
     return Startup(
-        median(one.import_s for one in every),
-        median(one.ready_s for one in every),
-        int(median(one.resident_bytes for one in every)),
-        int(median(one.proportional_bytes for one in every)),
+        median(startup.import_s for startup in startups),
+        median(startup.ready_s for startup in startups),
+        int(median(startup.resident_bytes for startup in startups)),
+        int(median(startup.proportional_bytes for startup in startups)),
     )
 
 

@@ -1,4 +1,4 @@
-"""The check in front of llama.cpp is as strict as the tests behind gatepass need it to be."""
+"""The check in front of llama.cpp accepts only valid tokens."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_eleven_second_old_token_is_refused_without_leeway(issuer: Issuer, chat_
     assert TOKEN_LIFE_S - 1 <= exp - minted_s <= TOKEN_LIFE_S + 1
 
     assert chat_server.get("/v1/models", token)[0] == 200
-    time.sleep(exp - time.time() + 0.05)  # the token's real life is what is tested
+    time.sleep(exp - time.time() + 0.05)  # the test requires the real lifetime of the token
     status, body = chat_server.get("/v1/models", token)
     assert (status, message(body)) == (401, EXPIRED), "50 ms after exp"
     time.sleep(max(0.0, minted_s + 11 - time.time()))  # no leeway of ten seconds either
@@ -41,13 +41,13 @@ def test_eleven_second_old_token_is_refused_without_leeway(issuer: Issuer, chat_
     assert (status, message(body)) == (401, EXPIRED), "11 s after it was minted"
 
 
-def own_key() -> rsa.RSAPrivateKey:
+def new_key() -> rsa.RSAPrivateKey:
     return rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 
 def forged(token: str) -> str:
-    """The same header and claims, signed with a key that is not the issuer's."""
-    return jwt.encode(claims_of(token), own_key(), "RS256", headers={"kid": jwt.get_unverified_header(token)["kid"]})
+    """Return the token with the same header and claims, signed with another key."""
+    return jwt.encode(claims_of(token), new_key(), "RS256", headers={"kid": jwt.get_unverified_header(token)["kid"]})
 
 
 def part(value: dict[str, object]) -> str:
@@ -59,16 +59,16 @@ def unsigned(token: str) -> str:
 
 
 def prolonged(token: str) -> str:
-    """An hour more in the claims, under the signature of the old ones."""
+    """Return the token with an `exp` one hour later and the unchanged signature."""
     header, _, signature = token.split(".")
     return f"{header}.{part(claims_of(token) | {'exp': int(time.time()) + 3600})}.{signature}"
 
 
 def test_forged_tokens_are_refused(issuer: Issuer, chat_server: CheckedServer):
     token = issuer.mint()
-    for stranger in (forged(token), unsigned(token), prolonged(token), "opaque", None):
-        status, body = chat_server.get("/v1/models", stranger)
-        assert (status, body["error"]["code"]) == (401, "invalid_token"), stranger
+    for bad_token in (forged(token), unsigned(token), prolonged(token), "opaque", None):
+        status, body = chat_server.get("/v1/models", bad_token)
+        assert (status, body["error"]["code"]) == (401, "invalid_token"), bad_token
 
 
 def test_token_for_another_audience_is_refused(issuer: Issuer):

@@ -1,4 +1,4 @@
-"""Real paragraphs, embedded by the real MiniLM through gatepass, answer real questions."""
+"""Embeddings of MiniLM through gatepass find the right paragraph for each question."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Vector = list[float]
 
 
 def nearness(one: Vector, other: Vector) -> float:
-    """The cosine: MiniLM's vectors have length 1, as llama.cpp sends them."""
+    """Return the cosine. The vectors have length 1."""
     return sum(a * b for a, b in zip(one, other, strict=True))
 
 
@@ -36,8 +36,8 @@ def test_one_paragraph_alone_answers(question: Question, texts: list[str]):
 
 def test_ten_questions_find_their_paragraphs(embed_server: CheckedServer, gatepass: Gatepass, texts: list[str]):
     before = embed_server.tally()
-    asked = [question.text for question in QUESTIONS]
-    vectors = python_client(gatepass, "embed", timeout_s=EMBED_S, stdin=texts + asked)["vectors"]
+    questions = [question.text for question in QUESTIONS]
+    vectors = python_client(gatepass, "embed", timeout_s=EMBED_S, stdin=texts + questions)["vectors"]
     after = embed_server.tally()
 
     assert len(texts) >= 200

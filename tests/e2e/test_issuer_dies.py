@@ -1,4 +1,4 @@
-"""The issuer dies: its last token is used as long as it lives there, and not a moment longer."""
+"""The issuer ends: gatepass uses its last token until it expires, and never afterwards."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from tests.e2e.servers import (
 )
 
 LATE_MS = 600
-"""A JWT tells its times in whole seconds: made this late in one, it lives that much shorter than `exp - iat` says."""
+"""The part of a second at which tokens are issued. A JWT has whole seconds, so the lifetime is shorter by this."""
 MOST_S = TOKEN_LIFE_S + 2.0
 PACE_S = 0.02
-"""Of the load, through the rest of a token's real life."""
+"""Pause between two requests until the token expires."""
 
 
 def ask(url: str) -> tuple[int, str | None, str]:
-    """Status, `retry-after` and body of one tiny chat."""
+    """Send one small chat and return status, `retry-after` and body."""
     body = {"model": "tiny-chat", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
     fields = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
     request = urllib.request.Request(f"{url}/v1/chat/completions", json.dumps(body).encode(), fields)  # noqa: S310 - loopback

@@ -1,7 +1,7 @@
-"""Every way to sign in, at real issuers: Django OAuth Toolkit, and oidc-provider over TLS without shared secrets.
+"""All client authentication methods at real issuers: Django OAuth Toolkit, and oidc-provider over TLS.
 
-Each issuer is the upstream too and lets nothing through but a token that is alive at that moment: so
-"no request failed" says that each token came in time, and the ledger says what that cost.
+Each issuer is also the upstream and accepts only a token that is valid at that moment. If no request fails, each token
+arrived in time. The ledger contains the number of token calls.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from tests.e2e.process import Process
 from tests.e2e.servers import HERE, KEY, REPLY_S, ROOT, installed, listening, node
 
 LIFE_S = 5
-STREET_S = 4 * LIFE_S
-EVERY_S = 0.1
-"""The pace of the load, through several of the tokens' real lives."""
+LOAD_S = 4 * LIFE_S
+PAUSE_S = 0.1
+"""Pause between two requests."""
 CLIENT_ID, CLIENT_SECRET = "gatepass", "a secret: 100 % + more & more"
 USER, PASSWORD = "bot", "pass word + 100 %"
 RESOURCE, SCOPE = "urn:e2e:models", "chat"
@@ -39,7 +39,7 @@ RESOURCE, SCOPE = "urn:e2e:models", "chat"
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """What an issuer that is an upstream as well has seen. `tokens`: requests by token."""
+    """The counts of an issuer that is also the upstream. `tokens`: the number of requests of each token."""
 
     calls: list[dict[str, Any]]
     refused: list[str]
@@ -58,7 +58,7 @@ def ledger_of(url: str, trust: ssl.SSLContext | None = None) -> Ledger:
 
 @contextmanager
 def gatepass_with(folder: Path, url: str, credential: Mapping[str, Any], network: Mapping[str, Any]) -> Iterator[str]:
-    """gatepass in front of `url`, with its development environment: signing wants the extra `crypto`."""
+    """Start gatepass for `url` in the development environment, which has the extra `crypto` for signing."""
     config = folder / "gatepass.json"
     upstream = {"base_url": f"{url}/v1", "credential": "corp", "network": network}
     config.write_text(
@@ -73,16 +73,16 @@ def gatepass_with(folder: Path, url: str, credential: Mapping[str, Any], network
             }
         )
     )
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("GATEPASS_")}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("GATEPASS_")}
     with Process(
         [sys.executable, "-m", "gatepass", "serve", "--config", config, "--port", "0"],
-        environment=plain | {"PYTHONPATH": str(ROOT / "src"), "E2E_CLIENT_KEY": KEY},
+        environment=inherited | {"PYTHONPATH": str(ROOT / "src"), "E2E_CLIENT_KEY": KEY},
     ) as process:
         yield listening(process)
 
 
-def talk(url: str, for_s: float) -> list[int]:
-    """The statuses of one request after the other."""
+def send_requests(url: str, for_s: float) -> list[int]:
+    """Send requests one after the other for `for_s` seconds and return their statuses."""
     body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Hi"}]}).encode()
     fields = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
     statuses, end_s = [], time.monotonic() + for_s
@@ -94,21 +94,21 @@ def talk(url: str, for_s: float) -> list[int]:
         except urllib.error.HTTPError as error:
             with error:
                 statuses.append(error.code)
-        time.sleep(EVERY_S)
+        time.sleep(PAUSE_S)
     return statuses
 
 
-def assert_nobody_noticed(title: str, statuses: list[int], ledger: Ledger, overtaken: int = 0) -> None:
-    """`overtaken`: how many requests may have met an issuer that ends the old token with each new one."""
+def assert_no_failed_request(title: str, statuses: list[int], ledger: Ledger, most_refused: int = 0) -> None:
+    """`most_refused`: how many requests may be refused, because the issuer revokes the old token with each new one."""
     print(
         f"\n{title}: {len(statuses)} requests, {len(statuses) - statuses.count(200)} failed, "
         f"{len(ledger.refused)} refused; {dict(ledger.grants)} token calls, {len(ledger.tokens)} tokens used"
     )
     assert set(statuses) == {200}
     assert ledger.refused == ["unknown"] * len(ledger.refused), "a token was sent past its end"
-    assert len(ledger.refused) <= overtaken
-    lives = STREET_S / LIFE_S
-    assert lives <= len(ledger.calls) <= STREET_S / (0.6 * LIFE_S) + 2
+    assert len(ledger.refused) <= most_refused
+    lives = LOAD_S / LIFE_S
+    assert lives <= len(ledger.calls) <= LOAD_S / (0.6 * LIFE_S) + 2
     assert len(ledger.tokens) >= lives - 1
 
 
@@ -127,44 +127,44 @@ def django() -> Iterator[str]:
 
 
 def django_credential(url: str, client_id: str, **more: Any) -> dict[str, Any]:
-    given = {"token_url": f"{url}/o/token/", "client_id": client_id, "client_secret": CLIENT_SECRET, "scope": SCOPE}
-    return {**given, "network": {}, **more}
+    settings = {"token_url": f"{url}/o/token/", "client_id": client_id, "client_secret": CLIENT_SECRET, "scope": SCOPE}
+    return {**settings, "network": {}, **more}
 
 
 @pytest.mark.parametrize("client_auth", ["client_secret_basic", "client_secret_post"])
 def test_django_client_credentials(django: str, tmp_path: Path, client_auth: str):
     credential = django_credential(django, CLIENT_ID, client_auth=client_auth)
     with gatepass_with(tmp_path, django, credential, {}) as url:
-        statuses = talk(url, STREET_S)
+        statuses = send_requests(url, LOAD_S)
     ledger = ledger_of(django)
-    assert_nobody_noticed(f"Django, {client_auth}", statuses, ledger)
+    assert_no_failed_request(f"Django, {client_auth}", statuses, ledger)
     assert set(ledger.grants) == {"client_credentials"}
 
 
 def test_django_password_once_and_then_rotating_refresh_tokens(django: str, tmp_path: Path):
     """Django deletes the old access token in the same call that grants the new one (`RefreshToken.revoke`).
 
-    A request that is on its way at that moment is refused whatever gatepass does, for it makes no request
-    wait while a token is valid: the one replay has to hide it. One at a time, so one for each rotation.
+    A request with the old token at that moment is refused, because gatepass delays no request while a token is valid.
+    gatepass replays it once. There is one request at a time, so at most one refusal for each rotation.
     """
-    kept = tmp_path / "refresh-token"
+    refresh_token_file = tmp_path / "refresh-token"
     credential = django_credential(
         django,
         f"{CLIENT_ID}-login",
         grant_type="password",
         username=USER,
         password=PASSWORD,
-        refresh_token_file=str(kept),
+        refresh_token_file=str(refresh_token_file),
     )
     with gatepass_with(tmp_path, django, credential, {}) as url:
-        first = talk(url, STREET_S / 2)
+        first = send_requests(url, LOAD_S / 2)
     with gatepass_with(tmp_path, django, credential, {}) as url:
-        second = talk(url, STREET_S / 2)
+        second = send_requests(url, LOAD_S / 2)
     ledger = ledger_of(django)
     rotations = ledger.grants["refresh_token"]
-    assert_nobody_noticed("Django, password with rotation over a restart", first + second, ledger, rotations)
+    assert_no_failed_request("Django, password with rotation over a restart", first + second, ledger, rotations)
     assert ledger.grants["password"] == 1, "the refresh token was kept over the restart"
-    assert kept.stat().st_mode & 0o777 == 0o600
+    assert refresh_token_file.stat().st_mode & 0o777 == 0o600
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,10 +203,10 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Strict]:
         yield Strict(listening(process), folder)
 
 
-def seen_since(strict: Strict, before: Ledger) -> Ledger:
+def ledger_since(strict: Strict, before: Ledger) -> Ledger:
     after = ledger_of(strict.url, strict.trust)
-    fresh = after.tokens[len(before.tokens) :]
-    return Ledger(after.calls[len(before.calls) :], after.refused[len(before.refused) :], fresh)
+    tokens = after.tokens[len(before.tokens) :]
+    return Ledger(after.calls[len(before.calls) :], after.refused[len(before.refused) :], tokens)
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "PS256", "ES256"])
@@ -223,8 +223,8 @@ def test_oidc_provider_private_key_jwt(strict: Strict, tmp_path: Path, algorithm
     }
     before = ledger_of(strict.url, strict.trust)
     with gatepass_with(tmp_path, strict.url, credential, {"ca_file": str(strict.folder / "ca.pem")}) as url:
-        statuses = talk(url, STREET_S)
-    assert_nobody_noticed(f"oidc-provider, private_key_jwt {algorithm}", statuses, seen_since(strict, before))
+        statuses = send_requests(url, LOAD_S)
+    assert_no_failed_request(f"oidc-provider, private_key_jwt {algorithm}", statuses, ledger_since(strict, before))
 
 
 def test_oidc_provider_mutual_tls(strict: Strict, tmp_path: Path):
@@ -239,5 +239,5 @@ def test_oidc_provider_mutual_tls(strict: Strict, tmp_path: Path):
     }
     before = ledger_of(strict.url, strict.trust)
     with gatepass_with(tmp_path, strict.url, credential, {"ca_file": str(strict.folder / "ca.pem")}) as url:
-        statuses = talk(url, STREET_S)
-    assert_nobody_noticed("oidc-provider, mutual TLS", statuses, seen_since(strict, before))
+        statuses = send_requests(url, LOAD_S)
+    assert_no_failed_request("oidc-provider, mutual TLS", statuses, ledger_since(strict, before))

@@ -1,6 +1,6 @@
 """A real Prometheus scrapes a gatepass with traffic, and evaluates the queries of deploy/observability.
 
-It is the one on PATH, or the one in .e2e/prometheus, which `make e2e-prometheus` puts there.
+It is the one on PATH, or the one that `make e2e-prometheus` installs in `.e2e/prometheus`.
 """
 
 from __future__ import annotations
@@ -87,9 +87,7 @@ class Upstream:
             return [Rst()]
         if text == "reject the token":
             self._with_token += 1
-            if (
-                self._with_token % 6 == 1
-            ):  # rarely: gatepass renews a token that is rejected all the time only once a second
+            if self._with_token % 6 == 1:  # gatepass renews a token that is rejected repeatedly only once per second
                 return [Send(reply({"error": {"message": "expired"}}, 401))]
         if text == "fail":
             return [Send(reply({"error": {"message": "no"}}, 500))]
@@ -102,24 +100,24 @@ class Upstream:
         return [Send(stream(delta(content="a"), delta(content="b"), delta("stop"), usage, DONE), 200, 0.01)]
 
 
-def said(text: str, model: str = "gpt", **more: Any) -> dict[str, Any]:
+def chat_body(text: str, model: str = "gpt", **more: Any) -> dict[str, Any]:
     return {"model": model, "messages": [{"role": "user", "content": text}], **more}
 
 
 ROUND = (
-    ("alice", said("stream", stream=True, stream_options={"include_usage": True})),
-    ("bob", said("whole")),
-    ("bob", said("learn", logit_bias={})),
-    ("bob", said("an invented model", model="invented")),
-    ("alice", said("fail")),
-    ("alice", said("empty")),
-    ("alice", said("reject the token")),
-    ("alice", said("close")),
-    ("bob", said("fail over", model="failing-over")),
-    ("bob", said("no token", model="tokenless")),
-    ("alice", said("wait", model="narrow")),
-    ("bob", said("wait", model="narrow")),
-    ("mallory", said("a wrong key")),
+    ("alice", chat_body("stream", stream=True, stream_options={"include_usage": True})),
+    ("bob", chat_body("whole")),
+    ("bob", chat_body("learn", logit_bias={})),
+    ("bob", chat_body("an invented model", model="invented")),
+    ("alice", chat_body("fail")),
+    ("alice", chat_body("empty")),
+    ("alice", chat_body("reject the token")),
+    ("alice", chat_body("close")),
+    ("bob", chat_body("fail over", model="failing-over")),
+    ("bob", chat_body("no token", model="tokenless")),
+    ("alice", chat_body("wait", model="narrow")),
+    ("bob", chat_body("wait", model="narrow")),
+    ("mallory", chat_body("a wrong key")),
 )
 
 
@@ -220,7 +218,7 @@ async def _traffic(port: int) -> None:
         statuses = [answer.status for answer in await asyncio.gather(*(ask.answer() for ask in asks))]
         assert statuses[:4] == [200] * 4
         assert statuses[4:] == [500, 200, 200, 200, 200, 503, 200, 200, 401]
-        await asyncio.sleep(ROUND_S)  # the pace of the load, which Prometheus samples meanwhile
+        await asyncio.sleep(ROUND_S)  # pause between two rounds, in which Prometheus scrapes
 
 
 def _check(prometheus: Prometheus, gatepass: str) -> None:

@@ -10,8 +10,8 @@ from tests.e2e.startup import measured
 
 MOST_IDLE_BYTES = 72_000_000
 MOST_READY_S = 3.0
-"""The aims are 60 MB and one second, and `make startup` prints the figures. These bounds leave room for a busy machine
-and for another interpreter: beyond them something heavy was brought in.
+"""The targets are 60 MB and one second; `make startup` prints the figures. These limits allow for a busy machine and
+another interpreter. A larger figure means that a large dependency was added.
 """
 
 

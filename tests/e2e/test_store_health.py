@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e.store.fleet import Clients, Fleet
 from tests.e2e.store.server import StoreServer
-from tests.stress.token_chaos import LIFE_S, scene
+from tests.stress.token_chaos import LIFE_S, running_setup
 from tests.waiting import block_until
 
 
@@ -25,10 +25,10 @@ def store(tmp_path_factory) -> Iterator[StoreServer]:
 
 
 SEEN_S = 10.0
-"""docs/operations/store.md: how soon a fault of the store is visible."""
+"""docs/operations/store.md: the time until a fault of the store is visible."""
 
 
-def seen(fleet: Fleet, index: int) -> tuple[str, str, float]:
+def store_state(fleet: Fleet, index: int) -> tuple[str, str, float]:
     """The state and reason of /status, and `gatepass_store_up` of /metrics."""
     store = json.loads(fleet.page(index, "/status"))["store"]
     (up,) = re.findall(r"^gatepass_store_up (\S+)", fleet.page(index, "/metrics"), re.MULTILINE)
@@ -40,22 +40,27 @@ def appears(fleet: Fleet, index: int, state: str, reason: str, event: str) -> fl
     began_s = time.monotonic()
 
     def visible() -> bool:
-        found, told, up = seen(fleet, index)
-        return found == state and reason in told and up == (state == "up") and f'"{event}"' in fleet.output_of(index)
+        found, shown_reason, up = store_state(fleet, index)
+        return (
+            found == state
+            and reason in shown_reason
+            and up == (state == "up")
+            and f'"{event}"' in fleet.output_of(index)
+        )
 
     block_until(visible, SEEN_S)
     return time.monotonic() - began_s
 
 
 def test_a_store_that_does_not_share_is_visible_in_each_process_within_ten_seconds(store):
-    with scene(store, 4) as it, Clients(it.fleet.ports, 4) as clients:
+    with running_setup(store, 4) as it, Clients(it.fleet.ports, 4) as clients:
         fleet, right = it.fleet, (0, 1)
         took_s = {"start": max(appears(fleet, index, "up", "", "sharing_tokens") for index in range(4))}
         fleet.restart(2, encryption_key="a-key-that-no-other-process-of-the-tests-has")
         took_s["wrong key"] = appears(fleet, 2, "unreadable", "Set the same store.encryption_key", "store_unreadable")
         fleet.restart(3, password="wrong-password")
         took_s["wrong password"] = appears(fleet, 3, "down", "Check store.username and store", "store_unavailable")
-        assert [seen(fleet, index)[0] for index in right] == ["up", "up"]
+        assert [store_state(fleet, index)[0] for index in right] == ["up", "up"]
 
         store.empty()
         took_s["emptied"] = max(appears(fleet, index, "up", "", "store_emptied") for index in right)
@@ -88,22 +93,22 @@ def test_a_rotation_of_the_encryption_key_costs_no_request(store):
         {"encryption_key": new, "previous_encryption_key": old},
         {"encryption_key": new},
     )
-    with scene(store, 4) as it, Clients(it.fleet.ports, 6) as clients:
+    with running_setup(store, 4) as it, Clients(it.fleet.ports, 6) as clients:
         block_until(lambda: clients.report.served > 20)
         began_s, before, output = time.monotonic(), it.calls, list[str]()
         for step in steps:
             for index in range(4):
                 output.append(it.fleet.output_of(index))
                 it.fleet.restart(index, **step)
-            block_until(lambda: all(seen(it.fleet, index)[0] == "up" for index in range(4)), SEEN_S)
-            time.sleep(LIFE_S)  # the wait is the subject: a token's whole life between two changes of the key
+            block_until(lambda: all(store_state(it.fleet, index)[0] == "up" for index in range(4)), SEEN_S)
+            time.sleep(LIFE_S)  # one token lifetime between two changes of the key
         lives, calls = (time.monotonic() - began_s) / (0.8 * LIFE_S), it.calls - before
         output += [it.fleet.output_of(index) for index in range(4)]
         assert clients.report.lost == [], it.fleet.output
-        assert it.world.refused == 0
+        assert it.servers.refused == 0
         assert calls <= lives + 1, "each life has one token call in a rotation too"
         assert not [text for text in output if "store_unreadable" in text]
-        assert [seen(it.fleet, index)[0] for index in range(4)] == ["up"] * 4
+        assert [store_state(it.fleet, index)[0] for index in range(4)] == ["up"] * 4
     report = clients.report
     print(
         f"\n12 rolling restarts with three pairs of keys: {report.served} requests served, {len(report.lost)} lost, "

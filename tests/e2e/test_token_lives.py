@@ -1,4 +1,4 @@
-"""Streams of the real clients over many lives of a token: nobody notices that it died."""
+"""Streams of the real clients over many token lifetimes: no request fails."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ NODE_S = 15.0
 MARGIN_S = 60.0
 LEAST_STREAMS = 20
 LEAST_LIFE_S = 0.6 * TOKEN_LIFE_S
-"""A token is stale at 80 % of its life less 5 % of jitter; of a life told in whole seconds, one may be over already."""
+"""A refresh starts at 80 % of the lifetime minus 5 % jitter. Whole seconds can shorten a lifetime by one second."""
 
 
 @dataclass(slots=True)
 class Watch:
-    """What issuer and check saw between its start and its end."""
+    """The calls of the issuer and the check during the test."""
 
     began_s: float = field(default_factory=time.time)
     elapsed_s: float = 0.0
     calls: list[TokenCall] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
     tokens: set[str] = field(default_factory=set)
-    """Those that opened a request meanwhile."""
+    """The tokens of the requests."""
     requests: int = 0
-    """At the check. More than the streams that finished: llama.cpp closes the connection after a stream without a
-    word in its head, and a request that meets the closing is sent once more."""
+    """The requests at the check. gatepass repeats a request if llama.cpp closes the reused connection, so this number
+    can be larger than that of the streams."""
     least_life_left_s: float | None = None
 
 
@@ -56,7 +56,7 @@ def watching(issuer: Issuer, server: CheckedServer) -> Iterator[Watch]:
     watch.least_life_left_s = after.least_life_left_s
 
 
-def assert_nobody_noticed(watch: Watch, report: dict[str, Any], least_lives: int) -> None:
+def assert_no_failed_request(watch: Watch, report: dict[str, Any], least_lives: int) -> None:
     assert report["failures"] == []
     assert watch.refusals == []
     assert watch.requests >= report["finished"] > LEAST_STREAMS
@@ -71,7 +71,7 @@ def assert_one_call_per_life(watch: Watch, least_calls: int) -> None:
     assert len(watch.tokens) <= len(watch.calls) + 1, "each call's token was used, beside the one from before"
 
 
-def say(title: str, watch: Watch, report: dict[str, Any]) -> None:
+def print_report(title: str, watch: Watch, report: dict[str, Any]) -> None:
     print(
         f"\n{title}: {report['finished']} streams ({report['answer_tokens']} tokens) in {watch.elapsed_s:.1f} s, "
         f"{len(report['failures'])} failed. Check: {watch.requests} requests, {len(watch.refusals)} refused, "
@@ -89,15 +89,15 @@ def test_python_client_streams_over_five_token_lives(
 ):
     with watching(issuer, chat_server) as watch:
         report = stream_for(python_client, gatepass, seconds, "chat")
-    say("openai for Python", watch, report)
+    print_report("openai for Python", watch, report)
     lives = int(seconds // 12)
-    assert_nobody_noticed(watch, report, lives)
+    assert_no_failed_request(watch, report, lives)
     assert_one_call_per_life(watch, lives)
 
 
 def test_node_client_streams_over_a_token_life(issuer: Issuer, chat_server: CheckedServer, gatepass: Gatepass):
     with watching(issuer, chat_server) as watch:
         report = stream_for(node_client, gatepass, NODE_S)
-    say("openai for Node", watch, report)
-    assert_nobody_noticed(watch, report, 2)
+    print_report("openai for Node", watch, report)
+    assert_no_failed_request(watch, report, 2)
     assert_one_call_per_life(watch, 1)

@@ -33,9 +33,9 @@ from tests.e2e.servers import (
     node,
     start_check,
 )
-from tests.e2e.store.fleet import Clients, Fleet, answering
+from tests.e2e.store.fleet import Clients, Fleet, model_server
 from tests.e2e.store.server import StoreServer
-from tests.e2e.store.token_proxy import Front, standing
+from tests.e2e.store.token_proxy import TokenProxy, serving
 from tests.unit.http_client.loop import one_iteration
 from tests.unit.store.contract import Shared, StoreContract, opened_store
 from tests.waiting import block_until
@@ -43,13 +43,13 @@ from tests.waiting import block_until
 LIFE_S = 5
 SOAK_S = float(os.environ.get("STORE_SOAK_S", "12"))
 DELAY_S = 0.3
-"""Of each token call: long enough to be killed in the middle of it."""
+"""The delay of each token call, in which a process can be killed."""
 KILL_EVERY_S = 3.0
-"""The pace of the soak: within a token's life, and not with it."""
+"""Pause between two kills. It is not a multiple of the token lifetime."""
 KILLED_IN_FETCH = 3
-"""Every third token call is the last thing that its process did."""
+"""Every third token call, its process is killed."""
 LEAST_GAP_S = 0.6 * (LIFE_S - 1)
-"""Between two calls. Of a JWT's life, told in whole seconds, one may be over already."""
+"""Shortest time between two token calls. Whole seconds can shorten the lifetime of a JWT by one second."""
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +59,9 @@ def store(tmp_path_factory) -> Iterator[StoreServer]:
 
 
 @dataclass(frozen=True)
-class Street:
+class Setup:
     fleet: Fleet
-    front: Front
+    proxy: TokenProxy
     check: CheckedServer
 
 
@@ -71,54 +71,54 @@ def start_issuer() -> Process:
 
 
 @contextmanager
-def street(folder: Path, store: StoreServer, count: int) -> Iterator[Street]:
-    """An issuer whose tokens live 5 seconds, a server that checks them, and `count` gatepass processes."""
+def running_setup(folder: Path, store: StoreServer, count: int) -> Iterator[Setup]:
+    """Start an issuer with tokens of 5 seconds, a server that checks them, and `count` gatepass processes."""
     with ExitStack() as stack:
         issuer = Issuer(listening(stack.enter_context(start_issuer())))
-        check = CheckedServer(listening(stack.enter_context(start_check(issuer, stack.enter_context(answering())))))
+        check = CheckedServer(listening(stack.enter_context(start_check(issuer, stack.enter_context(model_server())))))
         fleets: list[Fleet] = []
-        front = stack.enter_context(standing(Front(issuer.token_url, DELAY_S, lambda pid: fleets[0].alive(pid))))
-        fleets.append(Fleet(folder, count, front.url, check.url, store.settings))
+        proxy = stack.enter_context(serving(TokenProxy(issuer.token_url, DELAY_S, lambda pid: fleets[0].alive(pid))))
+        fleets.append(Fleet(folder, count, proxy.url, check.url, store.settings))
         with fleets[0]:
-            yield Street(fleets[0], front, check)
-        block_until(front.is_idle)
+            yield Setup(fleets[0], proxy, check)
+        block_until(proxy.is_idle)
         calls = [call for call in issuer.calls() if call.status == 200]
-        assert len(calls) == len(front.fetches), "the issuer counted as the front did"
+        assert len(calls) == len(proxy.fetches), "the issuer counted the same calls as the proxy"
 
 
 def kill_in_turn(fleet: Fleet, seconds: float) -> None:
-    until_s, turn = time.monotonic() + seconds, 0
+    until_s, number = time.monotonic() + seconds, 0
     while time.monotonic() + KILL_EVERY_S < until_s:
         time.sleep(KILL_EVERY_S)
-        fleet.kill(fleet.pids[turn % len(fleet.pids)])
-        turn += 1
+        fleet.kill(fleet.pids[number % len(fleet.pids)])
+        number += 1
     time.sleep(max(0.0, until_s - time.monotonic()))
 
 
 def test_four_processes_that_are_killed_all_the_time_lose_no_request_and_make_one_call_per_life(tmp_path, store):
     store.empty()
-    with street(tmp_path, store, 4) as it:
+    with running_setup(tmp_path, store, 4) as it:
         in_fetch: list[int] = []
 
-        def meanwhile(pid: int | None, number: int) -> None:
+        def kill_some(pid: int | None, number: int) -> None:
             if number % KILLED_IN_FETCH == 0 and pid is not None:
                 in_fetch.append(pid)
                 it.fleet.kill(pid)
 
-        it.front.meanwhile = meanwhile
+        it.proxy.on_call = kill_some
         with Clients(it.fleet.ports, 6) as clients:
             kill_in_turn(it.fleet, SOAK_S)
-        block_until(it.front.is_idle)
+        block_until(it.proxy.is_idle)
         tally, report = it.check.tally(), clients.report
-        answered = [fetch for fetch in it.front.fetches if fetch.answered]
+        answered = [fetch for fetch in it.proxy.fetches if fetch.answered]
         gaps_s = [later.at_s - earlier.at_s for earlier, later in itertools.pairwise(answered)]
-        unanswered = len(it.front.fetches) - len(answered)
+        unanswered = len(it.proxy.fetches) - len(answered)
         print(
             f"\n4 gatepass processes, {SOAK_S:g} s, tokens of {LIFE_S} s: {it.fleet.kills} killed and started again, "
             f"{len(in_fetch)} of them while they fetched a token. {report.served} requests served, "
             f"{len(report.lost)} lost ({report.moved} attempts went on from a killed process to the next), "
             f"{len(tally.refusals)} refused by the check; the slowest took {report.slowest_s:.1f} s. "
-            f"{len(tally.tokens)} tokens used, {len(it.front.fetches)} token calls, of which {unanswered} ended with "
+            f"{len(tally.tokens)} tokens used, {len(it.proxy.fetches)} token calls, of which {unanswered} ended with "
             f"their process: {len(answered) / max(1, len(tally.tokens)):.2f} calls per life."
         )
         assert report.lost == [], it.fleet.output
@@ -126,28 +126,28 @@ def test_four_processes_that_are_killed_all_the_time_lose_no_request_and_make_on
         assert report.served > 10 * SOAK_S
         assert len(answered) <= len(tally.tokens) + 1, "at the end one may not have been used yet"
         assert all(gap_s >= LEAST_GAP_S for gap_s in gaps_s), gaps_s
-        assert in_fetch, "nobody was killed in mid-fetch"
+        assert in_fetch, "no process was killed during a fetch"
 
 
 def test_a_store_that_is_killed_and_comes_back_empty_costs_no_request(tmp_path, store):
     store.empty()
-    with street(tmp_path, store, 2) as it, Clients(it.fleet.ports, 4) as clients:
+    with running_setup(tmp_path, store, 2) as it, Clients(it.fleet.ports, 4) as clients:
         block_until(lambda: clients.report.served > 20)
         store.kill()
         time.sleep(LIFE_S)  # a real token's life without the store
         store.start()
-        alone = len(it.front.fetches)
+        alone = len(it.proxy.fetches)
         time.sleep(LIFE_S)  # and one with it
         assert clients.report.lost == [], it.fleet.output
         assert it.check.tally().refusals == []
-        assert len(it.front.fetches) - alone <= 3
+        assert len(it.proxy.fetches) - alone <= 3
         assert "store_unavailable" in it.fleet.output
         assert "store_available" in it.fleet.output
 
 
 def test_a_dump_of_the_store_gives_no_token(tmp_path, store):
     store.empty()
-    with street(tmp_path, store, 1):
+    with running_setup(tmp_path, store, 1):
         block_until(lambda: b"gatepass:token:" in store.dump())
         dumped = store.dump()
         assert b"eyJ" not in dumped, "a JWT begins so"
@@ -159,7 +159,7 @@ ACL = re.findall(r"^user (gatepass on >PASSWORD .+)$", DOCS, re.MULTILINE)
 
 
 class TestDocumentedUser(StoreContract):
-    """The user of docs/operations/store.md may do all that gatepass does."""
+    """The permissions of the user in docs/operations/store.md suffice for gatepass."""
 
     @pytest.fixture
     async def shared(self, store):
@@ -197,8 +197,8 @@ class TestDocumentedUser(StoreContract):
         assert of_processes <= 140 + 140
 
 
-TURNS = 12
-"""Of the loop, and some more than a request of the store takes."""
+ITERATIONS = 12
+"""Loop iterations before the cancellation. A store request takes fewer."""
 
 
 class TestRealServer(StoreContract):
@@ -212,18 +212,18 @@ class TestRealServer(StoreContract):
         await there.aclose()
 
     async def test_a_request_that_is_given_up_goes_no_further(self, shared):
-        """The client's own timeout lost one cancellation in fourteen, and a second token was minted in a life."""
+        """The timeout of the client library lost one cancellation in fourteen, which caused a second token call."""
         went_on: list[int] = []
 
-        async def work(turns: int) -> None:
+        async def work(iterations: int) -> None:
             await shared.here.put("kind/name", b"value", 60.0)
-            went_on.append(turns)
+            went_on.append(iterations)
 
-        for turns in [*range(TURNS)] * 25:
-            task = asyncio.ensure_future(work(turns))
-            for _ in range(turns):
+        for iterations in [*range(ITERATIONS)] * 25:
+            task = asyncio.ensure_future(work(iterations))
+            for _ in range(iterations):
                 await one_iteration()
             went_on.clear()
             if task.cancel():
                 await asyncio.wait([task])
-                assert (task.cancelled(), went_on) == (True, []), turns
+                assert (task.cancelled(), went_on) == (True, []), iterations

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from tests.e2e.store.fleet import Clients, Fleet
 from tests.e2e.store.server import StoreServer
-from tests.e2e.store.token_proxy import Front, standing
+from tests.e2e.store.token_proxy import TokenProxy, serving
 from tests.waiting import block_until
 
 LIFE_S = 10.0
@@ -45,7 +45,7 @@ ANSWER = json.dumps(
 ).encode()
 
 
-class World(ThreadingHTTPServer):
+class FakeServers(ThreadingHTTPServer):
     """An issuer at /token and an upstream below /v1, which accepts each token until it ends or is revoked."""
 
     daemon_threads = True
@@ -82,7 +82,7 @@ class World(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: World
+    server: FakeServers
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
@@ -109,31 +109,33 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @dataclass(frozen=True)
-class Scene:
-    world: World
-    front: Front
+class Setup:
+    servers: FakeServers
+    proxy: TokenProxy
     fleet: Fleet
     store: StoreServer
 
     @property
     def calls(self) -> int:
-        return self.front.begun
+        return self.proxy.begun
 
 
 @contextmanager
-def scene(store: StoreServer, count: int) -> Iterator[Scene]:
+def running_setup(store: StoreServer, count: int) -> Iterator[Setup]:
     """`count` gatepass processes that share an empty `store`."""
     store.empty()
-    world = World()
+    servers = FakeServers()
     with ExitStack() as stack:
-        threading.Thread(target=world.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-        stack.callback(world.server_close)
-        stack.callback(world.shutdown)
+        threading.Thread(target=servers.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        stack.callback(servers.server_close)
+        stack.callback(servers.shutdown)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         fleets: list[Fleet] = []
-        front = stack.enter_context(standing(Front(f"{world.url}/token", DELAY_S, lambda pid: fleets[0].alive(pid))))
-        fleets.append(Fleet(folder, count, front.url, world.url, store.settings))
-        yield Scene(world, front, stack.enter_context(fleets[0]), store)
+        proxy = stack.enter_context(
+            serving(TokenProxy(f"{servers.url}/token", DELAY_S, lambda pid: fleets[0].alive(pid)))
+        )
+        fleets.append(Fleet(folder, count, proxy.url, servers.url, store.settings))
+        yield Setup(servers, proxy, stack.enter_context(fleets[0]), store)
 
 
 def ask(port: int, model: str = "m") -> tuple[int, float]:
@@ -150,13 +152,13 @@ def ask(port: int, model: str = "m") -> tuple[int, float]:
         connection.close()
 
 
-def say(title: str, figures: str, *, kept: bool) -> bool:
-    print(f"{title}: {figures}: {'ok' if kept else 'BROKEN'}", flush=True)
-    return kept
+def print_result(title: str, figures: str, *, is_kept: bool) -> bool:
+    print(f"{title}: {figures}: {'ok' if is_kept else 'BROKEN'}", flush=True)
+    return is_kept
 
 
-def minute(store: StoreServer, title: str, disturb: Callable[[Scene], str], most_calls: int) -> bool:
-    with scene(store, 4) as it, Clients(it.fleet.ports, 6) as clients:
+def one_minute(store: StoreServer, title: str, disturb: Callable[[Setup], str], most_calls: int) -> bool:
+    with running_setup(store, 4) as it, Clients(it.fleet.ports, 6) as clients:
         began_s = time.monotonic()
         details = disturb(it)
         time.sleep(max(0.0, began_s + MINUTE_S - time.monotonic()))
@@ -169,10 +171,10 @@ def minute(store: StoreServer, title: str, disturb: Callable[[Scene], str], most
         is_kept = not report.lost and report.served > MINUTE_S and calls <= most_calls
         if report.lost:
             print(report.lost[:3])
-        return say(title, figures, kept=is_kept)
+        return print_result(title, figures, is_kept=is_kept)
 
 
-def kill_who_fetches(it: Scene) -> str:
+def kill_fetching_process(it: Setup) -> str:
     """Kill one process in each KILL_EVERY_S: the first one that fetches; if none fetches, the one that fetched last."""
     is_due, killed_s, gaps_s = threading.Event(), list[float](), list[float]()
     latest = it.fleet.pids[0]
@@ -190,19 +192,19 @@ def kill_who_fetches(it: Scene) -> str:
             it.fleet.kill(pid)
             killed_s.append(now)
 
-    it.front.meanwhile = fetching
+    it.proxy.on_call = fetching
     began_s = time.monotonic()
-    for turn in range(KILLS):
+    for number in range(KILLS):
         is_due.set()
-        time.sleep(max(0.0, began_s + (turn + 1) * KILL_EVERY_S - time.monotonic()))
+        time.sleep(max(0.0, began_s + (number + 1) * KILL_EVERY_S - time.monotonic()))
         if is_due.is_set():
             is_due.clear()
-            it.fleet.kill(latest if it.fleet.alive(latest) else it.fleet.pids[turn % len(it.fleet.pids)])
+            it.fleet.kill(latest if it.fleet.alive(latest) else it.fleet.pids[number % len(it.fleet.pids)])
     slowest = f", another process asked {min(gaps_s):.1f} to {max(gaps_s):.1f} s later" if gaps_s else ""
     return f" ({len(gaps_s)} of them in the middle of a fetch{slowest})"
 
 
-def disturb_store(it: Scene) -> str:
+def disturb_store(it: Setup) -> str:
     for _ in range(2):
         time.sleep(4.0)
         it.store.kill()
@@ -218,28 +220,28 @@ def disturb_store(it: Scene) -> str:
     return ""
 
 
-def at_once(store: StoreServer) -> bool:
-    with scene(store, 1) as it, ThreadPoolExecutor(AT_ONCE) as pool:
+def many_rejected(store: StoreServer) -> bool:
+    with running_setup(store, 1) as it, ThreadPoolExecutor(AT_ONCE) as pool:
         port = it.fleet.ports[0]
         ask(port)
         calls = it.calls
-        it.world.revoke()
+        it.servers.revoke()
         results = list(pool.map(lambda _: ask(port)[0], range(AT_ONCE)))
         lost, renewals = AT_ONCE - results.count(200), it.calls - calls
-        figures = f"{lost} lost, {it.world.refused} answers of 401, {renewals} issuer calls"
-        return say(f"{AT_ONCE} requests with a revoked token", figures, kept=lost == 0 and renewals == 1)
+        figures = f"{lost} lost, {it.servers.refused} answers of 401, {renewals} issuer calls"
+        return print_result(f"{AT_ONCE} requests with a revoked token", figures, is_kept=lost == 0 and renewals == 1)
 
 
-def cold(store: StoreServer) -> bool:
-    with scene(store, 8) as it:
+def cold_start(store: StoreServer) -> bool:
+    with running_setup(store, 8) as it:
         statuses = [ask(port)[0] for port in it.fleet.ports]
-        block_until(it.front.is_idle)
+        block_until(it.proxy.is_idle)
         is_kept = statuses == [200] * 8 and it.calls == 1
-        return say("8 processes that start together", f"{it.calls} issuer calls", kept=is_kept)
+        return print_result("8 processes that start together", f"{it.calls} issuer calls", is_kept=is_kept)
 
 
 def forbidden(store: StoreServer) -> bool:
-    with scene(store, 1) as it, ThreadPoolExecutor(8) as pool:
+    with running_setup(store, 1) as it, ThreadPoolExecutor(8) as pool:
         port = it.fleet.ports[0]
         ask(port)
         until_s = time.monotonic() + 5.0
@@ -265,20 +267,20 @@ def forbidden(store: StoreServer) -> bool:
             f"the slowest took {slowest_s:.2f} s, {it.calls - calls} issuer calls"
         )
         is_kept = lost == 0 and set(answers) == {401} and slowest_s < 1.0 and it.calls - calls <= 2
-        return say("a forbidden model under load", figures, kept=is_kept)
+        return print_result("a forbidden model under load", figures, is_kept=is_kept)
 
 
 def main() -> int:
     with tempfile.TemporaryDirectory() as folder, StoreServer(Path(folder)) as store:
-        kept = [
-            cold(store),
-            at_once(store),
+        results = [
+            cold_start(store),
+            many_rejected(store),
             forbidden(store),
-            minute(store, "a minute of 10-second tokens", lambda _: "", MOST_CALLS),
-            minute(store, "fetching processes killed every 3 s", kill_who_fetches, 3 * MOST_CALLS),
-            minute(store, "the store killed, paused and emptied", disturb_store, 6 * MOST_CALLS),
+            one_minute(store, "a minute of 10-second tokens", lambda _: "", MOST_CALLS),
+            one_minute(store, "fetching processes killed every 3 s", kill_fetching_process, 3 * MOST_CALLS),
+            one_minute(store, "the store killed, paused and emptied", disturb_store, 6 * MOST_CALLS),
         ]
-    return 0 if all(kept) else 1
+    return 0 if all(results) else 1
 
 
 if __name__ == "__main__":

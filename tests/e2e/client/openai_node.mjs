@@ -1,4 +1,4 @@
-// The real `openai` client of Node at work: OPENAI_BASE_URL and OPENAI_API_KEY are all it is told.
+// Runs the real `openai` client for Node, configured with OPENAI_BASE_URL and OPENAI_API_KEY only.
 // Arguments: SECONDS WORKERS. Prints one JSON object, the same as `openai_python.py chat`.
 
 import process from 'node:process';
@@ -17,7 +17,7 @@ async function streamOne(client, tokens) {
     max_tokens: tokens,
     stream: true,
     stream_options: { include_usage: true },
-    ignore_eos: true, // an option of llama.cpp: the answer has exactly the tokens that were asked for
+    ignore_eos: true, // an option of llama.cpp: the reply has exactly the requested number of tokens
   });
   for await (const chunk of stream) {
     usage = chunk.usage ?? usage;
@@ -33,8 +33,8 @@ async function streamOne(client, tokens) {
 }
 
 async function work(client, end, report) {
-  for (let turn = 0; performance.now() < end; turn += 1) {
-    const tokens = ANSWER_TOKENS[turn % ANSWER_TOKENS.length];
+  for (let number = 0; performance.now() < end; number += 1) {
+    const tokens = ANSWER_TOKENS[number % ANSWER_TOKENS.length];
     try {
       await streamOne(client, tokens);
       report.finished += 1;

@@ -1,10 +1,10 @@
-"""The real `openai` client at work, in its own environment: OPENAI_BASE_URL and OPENAI_API_KEY are all it is told.
+"""Run the real `openai` client for Python, configured with OPENAI_BASE_URL and OPENAI_API_KEY only.
 
 Each command prints one JSON object:
 
-    openai_python.py chat SECONDS WORKERS    streamed chats, back to back, from so many workers
+    openai_python.py chat SECONDS WORKERS    streamed chats without pauses from WORKERS tasks
     openai_python.py embed < texts.json      the vectors of a list of texts, in batches of 16
-    openai_python.py tour                    one call of each kind, and an error
+    openai_python.py one_of_each             one call of each kind, and an error
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from openai import APIStatusError, AsyncOpenAI, OpenAI, OpenAIError
 BATCH = 16
 CHAT_MODEL, EMBEDDING_MODEL = "tiny-chat", "minilm"
 ANSWER_TOKENS = (16, 64, 256, 1024)
-"""Short and long answers in turn."""
+"""The lengths of the replies, in rotation."""
 UNTIL_THE_LIMIT = {"ignore_eos": True}
-"""An option of llama.cpp: every answer has exactly the tokens that were asked for, so a lost one shows."""
+"""An option of llama.cpp: each reply has exactly the requested number of tokens, so a missing one is visible."""
 TOO_LONG = "word " * 10_000
 
 
@@ -35,7 +35,7 @@ class Report:
 
 
 async def stream_one(client: AsyncOpenAI, tokens: int) -> None:
-    """Raises ValueError when the answer is not whole."""
+    """Read one streamed chat; raise ValueError if it is incomplete."""
     text, finish, usage = "", None, None
     stream = await client.chat.completions.create(
         model=CHAT_MODEL,
@@ -56,10 +56,10 @@ async def stream_one(client: AsyncOpenAI, tokens: int) -> None:
 
 
 async def work(client: AsyncOpenAI, end: float, report: Report) -> None:
-    turn = 0
+    number = 0
     while time.monotonic() < end:
-        tokens = ANSWER_TOKENS[turn % len(ANSWER_TOKENS)]
-        turn += 1
+        tokens = ANSWER_TOKENS[number % len(ANSWER_TOKENS)]
+        number += 1
         try:
             await stream_one(client, tokens)
         except (OpenAIError, ValueError) as error:
@@ -108,8 +108,8 @@ def streamed(client: OpenAI) -> list[dict[str, Any]]:
     return [chunk.model_dump() for chunk in stream]
 
 
-def refused(client: OpenAI, stream: bool) -> dict[str, Any]:
-    """What the client makes of llama.cpp's own error: a prompt beyond its context."""
+def error_of_too_long(client: OpenAI, stream: bool) -> dict[str, Any]:
+    """Return the error that the client raises for a prompt longer than llama.cpp's context."""
     try:
         client.chat.completions.create(
             model=CHAT_MODEL, messages=[{"role": "user", "content": TOO_LONG}], max_tokens=4, stream=stream
@@ -119,13 +119,13 @@ def refused(client: OpenAI, stream: bool) -> dict[str, Any]:
     return {"class": None}
 
 
-def tour() -> dict[str, Any]:
+def one_of_each() -> dict[str, Any]:
     with OpenAI(max_retries=0) as client:
         return {
             "plain": plain(client),
             "streamed": streamed(client),
-            "refused": refused(client, stream=False),
-            "refused_stream": refused(client, stream=True),
+            "refused": error_of_too_long(client, stream=False),
+            "refused_stream": error_of_too_long(client, stream=True),
             "models": [model.id for model in client.models.list()],
         }
 
@@ -135,8 +135,8 @@ def main(command: str, *arguments: str) -> None:
         result = asyncio.run(chat(float(arguments[0]), int(arguments[1])))
     elif command == "embed":
         result = embed(json.load(sys.stdin))
-    elif command == "tour":
-        result = tour()
+    elif command == "one_of_each":
+        result = one_of_each()
     else:
         sys.exit(__doc__)
     json.dump(result, sys.stdout)

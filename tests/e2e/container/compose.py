@@ -1,4 +1,4 @@
-"""The files deploy/compose.*.yaml as compose would read them, as far as the tests need that: variables filled in."""
+"""Read deploy/compose.*.yaml and replace the variables as compose does."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ DEPLOY = Path(__file__).parents[3] / "deploy"
 FILE = DEPLOY / "compose.ragflow.yaml"
 EXAMPLE = DEPLOY / "ragflow.env.example"
 
-# ${NAME}, ${NAME:-default}, ${NAME:?what to say where it is unset}, $$
+# ${NAME}, ${NAME:-default}, ${NAME:?message if unset}, $$
 _VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>\w+)(?::(?P<form>[-?])(?P<rest>[^}]*))?\})")
 
 
 class Unset(KeyError):
-    """A variable that the file cannot do without."""
+    """A required variable is missing."""
 
 
 def variables_of(text: str) -> set[str]:
@@ -32,14 +32,14 @@ def example_variables(example: Path = EXAMPLE) -> dict[str, str]:
 
 
 def document(variables: Mapping[str, str], file: Path = FILE) -> dict[str, Any]:
-    """The whole file with `variables` in place; raises Unset where a wanted one is missing or empty."""
-    read: dict[str, Any] = YAML(typ="safe").load(file)
-    whole: dict[str, Any] = filled(read, variables)
-    return whole
+    """Return the file with `variables` replaced; raise Unset if a required one is missing or empty."""
+    parsed: dict[str, Any] = YAML(typ="safe").load(file)
+    result: dict[str, Any] = filled(parsed, variables)
+    return result
 
 
 def filled(node: Any, variables: Mapping[str, str]) -> Any:
-    """`node` with `variables` in all its texts."""
+    """Return `node` with `variables` replaced in all its texts."""
     if isinstance(node, dict):
         return {name: filled(value, variables) for name, value in node.items()}
     if isinstance(node, list):

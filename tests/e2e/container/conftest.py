@@ -1,4 +1,4 @@
-"""The engine, the image, and the corporate side that gatepass meets from inside its container."""
+"""Fixtures: the container engine, the image, and the corporate servers that gatepass calls."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ AUDIENCE = "corp"
 CHAT_MODEL = "corp-chat"
 EMBEDDINGS_MODEL = "corp-embed"
 TOKEN_LIFE_S = 300.0
-"""The five minutes that the compose file is for."""
+"""The token lifetime that deploy/compose.ragflow.yaml expects."""
 
 _FACTS = pytest.StashKey[list[str]]()
 
@@ -41,16 +41,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture(scope="session")
 def facts(request: pytest.FixtureRequest) -> list[str]:
-    """Lines that the run prints at its end."""
+    """Lines for the summary of the run."""
     return request.config.stash[_FACTS]
 
 
 @pytest.fixture(scope="session")
 def engine(tmp_path_factory: pytest.TempPathFactory, facts: list[str]) -> Engine:
-    if lack := missing():
+    if reason := missing():
         if os.environ.get("E2E_CONTAINER") == "skip":
-            pytest.skip(f"E2E_CONTAINER=skip, and {lack}")
-        pytest.fail(f"{lack} (E2E_CONTAINER=skip leaves this part out)")
+            pytest.skip(f"E2E_CONTAINER=skip, and {reason}")
+        pytest.fail(f"{reason} (E2E_CONTAINER=skip leaves this part out)")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     store = Path(os.environ.get("CONTAINER_STORE") or cache / "gatepass" / "containers")
     engine = Engine(store, tmp_path_factory.mktemp("engine"))
@@ -64,7 +64,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory, facts: list[str]) -> Engine
 
 @pytest.fixture(scope="session")
 def image(engine: Engine, facts: list[str]) -> str:
-    """The image of this tree, under a name of this checkout's own."""
+    """Build the image of this checkout and return its name, which contains a hash of the path."""
     tag = f"localhost/gatepass-e2e-{hashlib.sha256(bytes(REPOSITORY)).hexdigest()[:8]}:latest"
     began = time.monotonic()
     base = engine.build(REPOSITORY, tag)
@@ -79,8 +79,8 @@ def _megabytes(engine: Engine, image: str) -> str:
 
 
 @dataclass(slots=True)
-class Harbour:
-    """Starts hardened containers of the image under test, and takes all of them away again."""
+class ContainerFactory:
+    """Starts hardened containers of the image under test. The fixture removes them."""
 
     engine: Engine
     image: str
@@ -99,16 +99,16 @@ class Harbour:
 
 
 @pytest.fixture
-def harbour(engine: Engine, image: str) -> Iterator[Harbour]:
-    harbour = Harbour(engine, image)
-    yield harbour
-    for container in harbour.started:
+def containers(engine: Engine, image: str) -> Iterator[ContainerFactory]:
+    containers = ContainerFactory(engine, image)
+    yield containers
+    for container in containers.started:
         container.remove()
 
 
 @dataclass(frozen=True, slots=True)
-class Corporation:
-    """A portal that gives tokens for a JSON login, and two model servers that believe them."""
+class CorporateServers:
+    """A token issuer with a JSON login, and two model servers that accept its tokens."""
 
     issuer: DemoIssuer
     chat: ModelServer
@@ -120,7 +120,7 @@ class Corporation:
 
 
 @pytest.fixture
-async def corporation(tmp_path: Path) -> AsyncIterator[Corporation]:
+async def corporate(tmp_path: Path) -> AsyncIterator[CorporateServers]:
     client = DemoClient(id="ragflow", secret=secrets.token_urlsafe(24), audience=AUDIENCE)
     issuer = DemoIssuer([client], TOKEN_LIFE_S, lambda _: None)
     chat = ModelServer(issuer.key, AUDIENCE, CHAT_MODEL, pace_s=0.2)
@@ -128,12 +128,12 @@ async def corporation(tmp_path: Path) -> AsyncIterator[Corporation]:
     login = tmp_path / "login"
     login.write_text(json.dumps({"app_id": client.id, "secret": client.secret}))
     async with serving(issuer.app) as issuer_url, serving(chat.app) as chat_url, serving(embeddings.app) as embed_url:
-        yield Corporation(issuer, chat, embeddings, issuer_url, chat_url, embed_url, login)
+        yield CorporateServers(issuer, chat, embeddings, issuer_url, chat_url, embed_url, login)
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
-    """Where gatepass will be, and the key to it."""
+class Endpoint:
+    """URL, API key, environment and engine options of the gatepass container."""
 
     url: str
     key: str
@@ -142,20 +142,20 @@ class Door:
 
 
 @pytest.fixture
-def door(corporation: Corporation) -> Door:
-    """The environment and the secret of deploy/compose.ragflow.yaml, with the corporation's addresses in it."""
+def endpoint(corporate: CorporateServers) -> Endpoint:
+    """Return the environment and the secret of deploy/compose.ragflow.yaml with the URLs of the corporate servers."""
     key = f"gp-{secrets.token_urlsafe(32)}"
     port = free_port()
     variables = {
-        "UPSTREAM_URL": f"{corporation.chat_url}/v1",
-        "EMBEDDINGS_URL": f"{corporation.embeddings_url}/v1",
-        "TOKEN_URL": f"{corporation.issuer_url}/login",
+        "UPSTREAM_URL": f"{corporate.chat_url}/v1",
+        "EMBEDDINGS_URL": f"{corporate.embeddings_url}/v1",
+        "TOKEN_URL": f"{corporate.issuer_url}/login",
         "GATEPASS_KEY_HASHES": f"sha256:{hashlib.sha256(key.encode()).hexdigest()}",
     }
     service = document(variables)["services"]["gatepass"]
     environment = {**service["environment"], "GATEPASS_PORT": str(port)}
-    options = [f"--volume={corporation.login}:/run/secrets/{name}:ro" for name in service["secrets"]]
-    return Door(f"http://127.0.0.1:{port}", key, environment, tuple(options))
+    options = [f"--volume={corporate.login}:/run/secrets/{name}:ro" for name in service["secrets"]]
+    return Endpoint(f"http://127.0.0.1:{port}", key, environment, tuple(options))
 
 
 def free_port() -> int:

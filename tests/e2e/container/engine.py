@@ -1,4 +1,4 @@
-"""buildah and podman with a storage of their own, so that no image or container of the machine is touched."""
+"""buildah and podman with a separate storage, so that images and containers of the machine stay unchanged."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TOOLS = ("buildah", "podman", "runc")
 BUILD_S = 600.0
 COMMAND_S = 60.0
 
-# what a hardened cluster does to a container: no writable root, no capability, a uid that nobody knows
+# the settings of a hardened cluster: read-only root, no capabilities, a uid without a passwd entry
 HARDENED = (
     "--read-only",
     "--read-only-tmpfs=false",
@@ -34,11 +34,11 @@ LIMITS = ("--ulimit=nofile=20000:20000", "--ulimit=nproc=4096:4096")
 
 
 class EngineFailed(AssertionError):
-    """A command of the engine ended badly; the text holds the command and all it said."""
+    """A command of the engine failed. The text contains the command and its output."""
 
 
 def missing() -> str | None:
-    """What this machine lacks to build and run an image, as a sentence, or None."""
+    """Return why this machine cannot build and run an image, or None."""
     if os.geteuid() != 0:
         return "containers are built and run as root here"
     absent = [name for name in TOOLS if shutil.which(name) is None]
@@ -53,21 +53,21 @@ class Engine:
     scratch: Path
 
     def build(self, context: Path, tag: str) -> str:
-        """Build `context`/Dockerfile as `tag`; the name of the base it stands on."""
+        """Build `context`/Dockerfile as `tag` and return the name of its base image."""
         environment = os.environ | {"CONTAINER_STORE": str(self.store)}
-        said = self._call([str(HERE / "build.sh"), str(context), tag], BUILD_S, environment).stdout
-        return said.strip().rpartition(" on ")[2]
+        output = self._call([str(HERE / "build.sh"), str(context), tag], BUILD_S, environment).stdout
+        return output.strip().rpartition(" on ")[2]
 
     def podman(self, *arguments: str, timeout_s: float = COMMAND_S) -> str:
-        """Standard output of one podman command; raises EngineFailed."""
+        """Run one podman command and return its standard output; raise EngineFailed."""
         return self._call(self._podman(arguments), timeout_s).stdout.strip()
 
     def inspect(self, kind: str, name: str) -> dict[str, Any]:
-        described: list[dict[str, Any]] = json.loads(self.podman(kind, "inspect", name))
-        return described[0]
+        objects: list[dict[str, Any]] = json.loads(self.podman(kind, "inspect", name))
+        return objects[0]
 
     def once(self, image: str, *command: str, options: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
-        """Run `command` in a hardened container of its own to its end, whatever its exit code."""
+        """Run `command` to its end in a new hardened container. Any exit code is accepted."""
         arguments = ("run", "--rm", "--network=none", *HARDENED, *LIMITS, *options, image, *command)
         return subprocess.run(
             self._podman(arguments), cwd=self.scratch, capture_output=True, text=True, timeout=COMMAND_S, check=False
@@ -76,27 +76,29 @@ class Engine:
     def start(
         self, image: str, name: str, *, environment: Mapping[str, str], network: str, options: Sequence[str] = ()
     ) -> Container:
-        """A hardened container that runs behind; the caller removes it."""
+        """Start a hardened container in the background. The caller removes it."""
         settings = [f"--env={key}={value}" for key, value in environment.items()]
-        place = ("--detach", f"--name={name}", f"--network={network}")
-        self.podman("run", *place, *HARDENED, *LIMITS, *settings, *options, image)
+        identity = ("--detach", f"--name={name}", f"--network={network}")
+        self.podman("run", *identity, *HARDENED, *LIMITS, *settings, *options, image)
         return Container(self, name)
 
     def _podman(self, arguments: Sequence[str]) -> list[str]:
-        place = ["--storage-driver=overlay", f"--root={self.store / 'store'}", f"--runroot={self.store / 'run'}"]
-        # crun, podman's own choice, fails where cgroups v1 and v2 are mounted together; there is no systemd to ask
+        storage = ["--storage-driver=overlay", f"--root={self.store / 'store'}", f"--runroot={self.store / 'run'}"]
+        # crun, the default, fails if cgroups v1 and v2 are mounted together; cgroupfs works without systemd
         runtime = [f"--tmpdir={self.store / 'tmp'}", f"--runtime={shutil.which('runc')}", "--cgroup-manager=cgroupfs"]
-        return ["podman", "--log-level=fatal", *place, *runtime, *arguments]
+        return ["podman", "--log-level=fatal", *storage, *runtime, *arguments]
 
     def _call(
         self, command: list[str], timeout_s: float, environment: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
+        completed = subprocess.run(
             command, cwd=self.scratch, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False
         )
-        if done.returncode != 0:
-            raise EngineFailed(f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
-        return done
+        if completed.returncode != 0:
+            raise EngineFailed(
+                f"{' '.join(command)}: exit code {completed.returncode}\n{completed.stdout}{completed.stderr}"
+            )
+        return completed
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ class Container:
         return bool(self.engine.inspect("container", self.name)["State"]["Running"])
 
     def is_healthy(self) -> bool:
-        """What the image's own HEALTHCHECK says now."""
+        """Run the HEALTHCHECK of the image and return whether it succeeds."""
         try:
             self.engine.podman("healthcheck", "run", self.name)
         except EngineFailed:
@@ -116,7 +118,7 @@ class Container:
         return True
 
     def wait_healthy(self, timeout_s: float) -> float:
-        """Seconds until the image's own HEALTHCHECK agreed; raises EngineFailed with the log where it never did."""
+        """Wait until HEALTHCHECK succeeds and return the seconds; raise EngineFailed with the log."""
         began = time.monotonic()
         with suppress(TimeoutError):
             if block_until(lambda: "healthy" if self.is_healthy() else not self.is_running(), timeout_s) == "healthy":
@@ -124,29 +126,29 @@ class Container:
         raise EngineFailed(f"{self.name} did not become healthy within {timeout_s} s:\n{self.log()}")
 
     def resident_bytes(self) -> int:
-        """The memory that its first process holds now."""
+        """Return the resident memory of the first process."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     @property
     def pid(self) -> int:
-        """Of its first process, as this machine counts."""
+        """The process id of the first process in the namespace of this machine."""
         return int(self.engine.inspect("container", self.name)["State"]["Pid"])
 
     def signal(self, name: str) -> None:
         self.engine.podman("kill", f"--signal={name}", self.name)
 
     def wait(self, timeout_s: float) -> int:
-        """The exit code, when it has ended; raises subprocess.TimeoutExpired."""
+        """Wait for the end and return the exit code; raise subprocess.TimeoutExpired."""
         return int(self.engine.podman("wait", self.name, timeout_s=timeout_s))
 
     def log(self) -> str:
         command = self.engine._podman(("logs", self.name))
-        done = subprocess.run(
+        completed = subprocess.run(
             command, cwd=self.engine.scratch, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             timeout=COMMAND_S, check=False,
         )  # fmt: skip
-        return done.stdout
+        return completed.stdout
 
     def remove(self) -> None:
         self.engine.podman("rm", "--force", "--time=0", "--ignore", self.name)

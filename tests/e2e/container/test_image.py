@@ -1,4 +1,4 @@
-"""The image as a cluster runs it: read-only, under a uid that nobody knows, told everything by its environment."""
+"""The image as a cluster runs it: read-only, under an arbitrary uid, configured by environment variables."""
 
 from __future__ import annotations
 
@@ -18,138 +18,138 @@ from packaging.utils import canonicalize_name
 
 import gatepass
 from tests import locks
-from tests.e2e.container.conftest import CHAT_MODEL, EMBEDDINGS_MODEL, Corporation, Door, Harbour
+from tests.e2e.container.conftest import CHAT_MODEL, EMBEDDINGS_MODEL, ContainerFactory, CorporateServers, Endpoint
 from tests.e2e.container.engine import Engine
 from tests.waiting import until, until_told
 
 READY_S = 20.0
 DRAIN_S = 25.0
-TURNS_RED_S = 2.0
+NOT_READY_S = 2.0
 STREAM_S = 30.0
 QUESTION = "please say all of these words again, one after the other, so that there is time to pull the plug"
 
 
 @dataclass(slots=True)
-class Story:
-    """One streamed answer: its words as they came, and when."""
+class StreamRecord:
+    """One streamed reply: its text and the arrival times of its pieces."""
 
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     text: str = ""
     ended_at: float = 0.0
     arrivals: list[float] = field(default_factory=list)
 
-    def words(self) -> str:
+    def content(self) -> str:
         chunks = [json.loads(data) for data in re.findall(r"^data: (\{.*)$", self.text, re.MULTILINE)]
         return "".join(choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"])
 
 
-async def chat(door: Door, story: Story) -> None:
+async def chat(endpoint: Endpoint, record: StreamRecord) -> None:
     body = {"model": CHAT_MODEL, "stream": True, "messages": [{"role": "user", "content": QUESTION}]}
-    async with client(door) as http, http.stream("POST", "/v1/chat/completions", json=body) as response:
+    async with client(endpoint) as http, http.stream("POST", "/v1/chat/completions", json=body) as response:
         assert response.status_code == 200, await response.aread()
         async for piece in response.aiter_text():
-            story.text += piece
-            story.arrivals.append(time.monotonic())
-            if len(story.arrivals) == 3:
-                story.begun.set()
-    story.ended_at = time.monotonic()
+            record.text += piece
+            record.arrivals.append(time.monotonic())
+            if len(record.arrivals) == 3:
+                record.begun.set()
+    record.ended_at = time.monotonic()
 
 
-def client(door: Door) -> httpx2.AsyncClient:
-    headers = {"authorization": f"Bearer {door.key}"}
-    return httpx2.AsyncClient(base_url=door.url, headers=headers, timeout=STREAM_S, trust_env=False)
+def client(endpoint: Endpoint) -> httpx2.AsyncClient:
+    headers = {"authorization": f"Bearer {endpoint.key}"}
+    return httpx2.AsyncClient(base_url=endpoint.url, headers=headers, timeout=STREAM_S, trust_env=False)
 
 
 async def test_chat_and_embeddings_pass_through_with_the_environment_alone(
-    harbour: Harbour, corporation: Corporation, door: Door, facts: list[str]
+    containers: ContainerFactory, corporate: CorporateServers, endpoint: Endpoint, facts: list[str]
 ) -> None:
-    container = await harbour.start(door.environment, options=door.options)
+    container = await containers.start(endpoint.environment, options=endpoint.options)
     healthy_s = await asyncio.to_thread(container.wait_healthy, READY_S)
     idle_bytes = container.resident_bytes()
-    story = Story()
+    record = StreamRecord()
     async with asyncio.timeout(STREAM_S):
-        await chat(door, story)
-        async with client(door) as http:
+        await chat(endpoint, record)
+        async with client(endpoint) as http:
             health = await http.get("/healthz")
             vectors = await http.post("/v1/embeddings", json={"model": EMBEDDINGS_MODEL, "input": ["a", "b"]})
 
-    assert story.words() == f'You said "{QUESTION}" and I answer word by word, each the moment it is made.'
-    assert story.text.endswith("data: [DONE]\n\n")
-    # not held back anywhere: the pieces came as slowly as the model spoke
-    assert len(story.arrivals) > 10
-    assert story.arrivals[-1] - story.arrivals[0] > 10 * corporation.chat.pace_s
+    assert record.content() == f'You said "{QUESTION}" and I answer word by word, each the moment it is made.'
+    assert record.text.endswith("data: [DONE]\n\n")
+    # no buffering: the pieces arrive at the pace of the model
+    assert len(record.arrivals) > 10
+    assert record.arrivals[-1] - record.arrivals[0] > 10 * corporate.chat.pace_s
     assert health.status_code == 200
     assert [vector["index"] for vector in vectors.json()["data"]] == [0, 1]
-    assert len(corporation.embeddings.fingerprints) == 1
-    assert len(corporation.issuer.minted) == 1
-    assert door.key not in container.log()
-    assert corporation.issuer.minted[0].token not in container.log()
+    assert len(corporate.embeddings.fingerprints) == 1
+    assert len(corporate.issuer.minted) == 1
+    assert endpoint.key not in container.log()
+    assert corporate.issuer.minted[0].token not in container.log()
     facts.append(
         f"healthy {healthy_s:.1f} s after its start by the image's own HEALTHCHECK, idle {idle_bytes / 1e6:.0f} MB"
     )
 
 
 async def test_sigterm_lets_a_running_stream_finish_and_ends_with_exit_code_0(
-    harbour: Harbour, corporation: Corporation, door: Door, facts: list[str]
+    containers: ContainerFactory, corporate: CorporateServers, endpoint: Endpoint, facts: list[str]
 ) -> None:
-    container = await harbour.start(door.environment, options=door.options)
+    container = await containers.start(endpoint.environment, options=endpoint.options)
     await asyncio.to_thread(container.wait_healthy, READY_S)
-    story = Story()
+    record = StreamRecord()
     async with asyncio.timeout(STREAM_S):
-        streaming = asyncio.create_task(chat(door, story))
-        await story.begun.wait()
+        streaming = asyncio.create_task(chat(endpoint, record))
+        await record.begun.wait()
         await asyncio.to_thread(container.signal, "TERM")
         signalled_at = time.monotonic()
-        async with client(door) as http:
+        async with client(endpoint) as http:
 
-            async def is_red() -> bool:
+            async def is_not_ready() -> bool:
                 return (await http.get("/readyz")).status_code == 503
 
-            await until_told(is_red, TURNS_RED_S)
+            await until_told(is_not_ready, NOT_READY_S)
             health = await http.get("/healthz")
         await streaming
         exit_code = await asyncio.to_thread(container.wait, DRAIN_S)
 
-    assert story.ended_at - signalled_at > 2 * corporation.chat.pace_s, "the stream was over before the signal"
+    assert record.ended_at - signalled_at > 2 * corporate.chat.pace_s, "the stream was over before the signal"
     assert health.status_code == 200, "a health check that fails would have the engine kill it in its drain"
-    assert story.text.endswith("data: [DONE]\n\n")
-    assert story.words().endswith("the moment it is made.")
+    assert record.text.endswith("data: [DONE]\n\n")
+    assert record.content().endswith("the moment it is made.")
     assert exit_code == 0, container.log()
     facts.append(
-        f"SIGTERM in mid-stream: the stream went on for {story.ended_at - signalled_at:.1f} s to its [DONE], "
+        f"SIGTERM in mid-stream: the stream went on for {record.ended_at - signalled_at:.1f} s to its [DONE], "
         f"exit code {exit_code} {time.monotonic() - signalled_at:.1f} s after the signal"
     )
 
 
-async def test_sigterm_right_after_the_start_is_not_lost(harbour: Harbour, door: Door) -> None:
-    """The kernel throws away what pid 1 has no handler for: an unhandled SIGTERM would leave it running."""
-    container = await harbour.start(door.environment, options=door.options)
+async def test_sigterm_right_after_the_start_is_not_lost(containers: ContainerFactory, endpoint: Endpoint) -> None:
+    """The kernel discards signals without a handler for pid 1, so an unhandled SIGTERM would not end it."""
+    container = await containers.start(endpoint.environment, options=endpoint.options)
     pid = container.pid
     await until(lambda: catches(pid, signal.SIGTERM))
     os.kill(pid, signal.SIGTERM)
     assert await asyncio.to_thread(container.wait, 10.0) in (0, 143), container.log()
-    assert '"event":"listening"' not in container.log(), "it was not caught before all was up"
+    assert '"event":"listening"' not in container.log(), "the signal arrived after the start"
 
 
 def catches(pid: int, number: signal.Signals) -> bool:
-    """Whether the process has a handler for it (proc(5), SigCgt)."""
-    told = re.search(r"^SigCgt:\s*([0-9a-f]+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
-    return told is not None and bool(int(told[1], 16) >> (number - 1) & 1)
+    """Return whether the process handles the signal (proc(5), SigCgt)."""
+    mask = re.search(r"^SigCgt:\s*([0-9a-f]+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return mask is not None and bool(int(mask[1], 16) >> (number - 1) & 1)
 
 
-async def test_image_gets_healthy_without_any_network(harbour: Harbour, door: Door) -> None:
-    """Nothing is fetched at start, and an issuer that cannot be reached does not stop it."""
-    container = await harbour.start(door.environment, network="none", options=door.options)
+async def test_image_gets_healthy_without_any_network(containers: ContainerFactory, endpoint: Endpoint) -> None:
+    """The start needs no network, and an unreachable issuer does not prevent it."""
+    container = await containers.start(endpoint.environment, network="none", options=endpoint.options)
     await asyncio.to_thread(container.wait_healthy, READY_S)
 
 
 def test_image_refuses_to_start_without_a_key(engine: Engine, image: str) -> None:
     ended = engine.once(image, options=["--env=GATEPASS_UPSTREAM_URL=https://llm.corp.example/v1"])
-    said = ended.stdout + ended.stderr
-    assert ended.returncode == 2, said
-    assert "GATEPASS_KEY_HASHES" in said
-    assert "GATEPASS_HOST" in said
-    assert "Traceback" not in said
+    output = ended.stdout + ended.stderr
+    assert ended.returncode == 2, output
+    assert "GATEPASS_KEY_HASHES" in output
+    assert "GATEPASS_HOST" in output
+    assert "Traceback" not in output
 
 
 def test_healthcheck_fails_where_nothing_listens(engine: Engine, image: str) -> None:
@@ -158,7 +158,7 @@ def test_healthcheck_fails_where_nothing_listens(engine: Engine, image: str) -> 
     assert "no answer from 127.0.0.1:8080" in ended.stderr
 
 
-def test_image_says_how_to_run_it(engine: Engine, image: str) -> None:
+def test_image_declares_user_command_port_and_healthcheck(engine: Engine, image: str) -> None:
     described = engine.inspect("image", image)
     config = described["Config"]
     assert config["User"] == "65532:0"
@@ -178,7 +178,7 @@ def test_image_holds_no_tool_to_build_or_fetch_with(engine: Engine, image: str, 
 
 
 def test_nothing_is_compiled_at_start(engine: Engine, image: str) -> None:
-    """A read-only root cannot keep bytecode: what has none would be compiled at every start."""
+    """A read-only root cannot store bytecode, so a module without it would be compiled at every start."""
     ended = engine.once(image, "-v", "-c", "import gatepass.server.app", options=["--entrypoint=python"])
     loaded = re.findall(r"^# code object from '?([^'\n]+)'?$", ended.stderr, re.MULTILINE)
     assert ended.returncode == 0, ended.stderr[-2000:]
@@ -186,7 +186,7 @@ def test_nothing_is_compiled_at_start(engine: Engine, image: str) -> None:
     assert [path for path in loaded if not path.endswith(".pyc")] == []
 
 
-def test_image_installs_what_the_lock_says_and_nothing_else(engine: Engine, image: str) -> None:
+def test_image_installs_exactly_the_locked_packages(engine: Engine, image: str) -> None:
     ended = engine.once(image, "-I", "-c", LISTING, options=["--entrypoint=python"])
     installed = {canonicalize_name(name): version for name, version in json.loads(ended.stdout).items()}
     here = locks.environment("3.13", platform.machine())

@@ -1,8 +1,7 @@
 """The second issuer: Django OAuth Toolkit, opaque tokens that live TOKEN_LIFE_S seconds, rotating refresh tokens.
 
-It is an upstream as well: `POST /v1/chat/completions` answers only a token that is alive in its database
-at that very moment. `GET /count` is the ledger of the tests: token calls by grant with their status, and
-what the upstream accepted and refused.
+It is an upstream as well: `POST /v1/chat/completions` accepts only a token that is valid in its database at that
+moment. `GET /count` returns the token calls with grant and status, and the accepted and refused requests.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ USER, PASSWORD = os.environ["USER_NAME"], os.environ["USER_PASSWORD"]
 
 
 def register() -> None:
-    """The one user, and a client for each grant."""
+    """Create the user, and a client for each grant."""
     application = apps.get_model("oauth2_provider", "Application")
     user = apps.get_model("auth", "User").objects.create_user(USER, password=PASSWORD)
     for suffix, grant in (("", application.GRANT_CLIENT_CREDENTIALS), ("-login", application.GRANT_PASSWORD)):

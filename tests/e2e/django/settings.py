@@ -1,4 +1,4 @@
-"""Django's settings of the second issuer, from the environment that the test gives it."""
+"""Django's settings of the second issuer, from the environment variables of the test."""
 
 from __future__ import annotations
 

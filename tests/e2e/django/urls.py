@@ -1,4 +1,4 @@
-"""What the second issuer answers. Django imports this when its models are there."""
+"""The views of the second issuer. Django imports this module after its models."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def token(request):
 
 
 def chat(request):
-    shown = request.headers.get("authorization", "").removeprefix("Bearer ")
-    found = AccessToken.objects.filter(token=shown).first()
-    if found is None or not found.is_valid(["chat"]):
-        refused.append("unknown" if found is None else "expired")
+    sent_token = request.headers.get("authorization", "").removeprefix("Bearer ")
+    known_token = AccessToken.objects.filter(token=sent_token).first()
+    if known_token is None or not known_token.is_valid(["chat"]):
+        refused.append("unknown" if known_token is None else "expired")
         return JsonResponse({"error": {"message": "token is not alive"}}, status=401)
-    accepted[shown] = accepted.get(shown, 0) + 1
+    accepted[sent_token] = accepted.get(sent_token, 0) + 1
     message = {"role": "assistant", "content": "Hello."}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
     return JsonResponse({"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]})

@@ -1,6 +1,6 @@
 // The issuer: oidc-provider, client credentials, JWT access tokens (RFC 9068) that live TOKEN_LIFE_S seconds.
-// With AT_MS_OF_A_SECOND each is made at that place in a second, for a JWT tells its times in whole ones.
-// GET /count says when each token was asked for and how that ended: it is the ledger of the tests.
+// With AT_MS_OF_A_SECOND each token is issued at that millisecond of a second, because a JWT has times in whole seconds.
+// GET /count returns the time and the status of each token call.
 
 import { generateKeyPairSync } from 'node:crypto';
 import { createServer } from 'node:http';

@@ -1,6 +1,6 @@
-// An issuer that wants no shared secret: oidc-provider over TLS, clients prove themselves by a signed assertion
-// (RS256, PS256, ES256) or by their certificate (RFC 8705). It is an upstream as well: POST /v1/chat/completions
-// answers only a JWT that is alive at that very moment, by RFC 9068 and without leeway. GET /count is the ledger.
+// An issuer without shared secrets: oidc-provider over TLS. Clients authenticate with a signed assertion
+// (RS256, PS256, ES256) or with their certificate (RFC 8705). It is an upstream as well: POST /v1/chat/completions
+// accepts only a JWT that is valid at that moment (RFC 9068, no leeway). GET /count returns calls and requests.
 
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:https';
@@ -74,17 +74,17 @@ let answer;
 let issuer;
 
 async function chat(request, response) {
-  const shown = (request.headers.authorization ?? '').replace(/^Bearer /, '');
+  const sentToken = (request.headers.authorization ?? '').replace(/^Bearer /, '');
   response.setHeader('content-type', 'application/json');
   try {
-    await jwtVerify(shown, signing.publicKey, { issuer, audience: RESOURCE, clockTolerance: 0 });
+    await jwtVerify(sentToken, signing.publicKey, { issuer, audience: RESOURCE, clockTolerance: 0 });
   } catch (error) {
     refused.push(error.code ?? String(error));
     response.statusCode = 401;
     response.end(JSON.stringify({ error: { message: 'token is not alive' } }));
     return;
   }
-  tokens[shown] = (tokens[shown] ?? 0) + 1;
+  tokens[sentToken] = (tokens[sentToken] ?? 0) + 1;
   const message = { role: 'assistant', content: 'Hello.' };
   const choices = [{ index: 0, message, finish_reason: 'stop' }];
   response.end(JSON.stringify({ id: 'c', object: 'chat.completion', created: 1, model: 'm', choices }));

@@ -1,4 +1,4 @@
-"""Independent gatepass processes behind a client that knows them all, as a balancer does."""
+"""Several gatepass processes, and clients that send each request to one of them, as a balancer does."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ BODY = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}]
 JSON = {"content-type": "application/json"}
 ANSWER_S = 20.0
 PAUSE_S = 0.05
-"""The pace of the load: between two requests of a client, and two attempts at one."""
-LOOK_S = 0.05
+"""Pause between two requests of a client, and between two attempts."""
+POLL_S = 0.05
 
 
 class Fleet:
-    """`count` processes, each on a port of its own; one that is killed is started again."""
+    """`count` processes on different ports. A killed process is started again."""
 
     def __init__(self, folder: Path, count: int, token_url: str, upstream: str, store: dict[str, Any]) -> None:
         corp = {
@@ -51,17 +51,17 @@ class Fleet:
         self._processes = [self._start(port) for port in self.ports]
         self.kills = 0
         self._stop = threading.Event()
-        self._keeper = threading.Thread(target=self._keep, daemon=True)
+        self._restarter = threading.Thread(target=self._restart_ended, daemon=True)
 
     def __enter__(self) -> Self:
         for process in self._processes:
             process.wait_for('"event":"listening"', READY_S)
-        self._keeper.start()
+        self._restarter.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._keeper.join()
+        self._restarter.join()
         for process in self._processes:
             process.stop()
 
@@ -77,7 +77,7 @@ class Fleet:
         return self._processes[index].output
 
     def restart(self, index: int, **store: Any) -> None:
-        """Stop a process as a rolling restart does; the next one on its port has `store` changed."""
+        """Stop a process as a rolling restart does. The next one on its port gets the changed `store` settings."""
         self._configure(self.ports[index], {**self._configuration["store"], **store})
         before = self._processes[index]
         os.kill(before.pid, signal.SIGTERM)
@@ -93,13 +93,13 @@ class Fleet:
         return pid in self.pids and _runs(pid)
 
     def kill(self, pid: int) -> None:
-        """With SIGKILL; another one takes its port at once."""
+        """Send SIGKILL. A new process on the same port starts at once."""
         if self.alive(pid):
             self.kills += 1
             os.kill(pid, signal.SIGKILL)
 
-    def _keep(self) -> None:
-        while not self._stop.wait(LOOK_S):
+    def _restart_ended(self) -> None:
+        while not self._stop.wait(POLL_S):
             for index, process in enumerate(self._processes):
                 if not _runs(process.pid):
                     process.stop()
@@ -120,7 +120,7 @@ class Fleet:
 
 
 def _runs(pid: int) -> bool:
-    """Not so a zombie, which nobody has waited for yet."""
+    """Return whether the process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -129,7 +129,7 @@ def _runs(pid: int) -> bool:
 
 @dataclass(slots=True)
 class Report:
-    """What clients saw. `moved` counts the attempts that a kill cut short or refused, sent to the next process."""
+    """The results of the clients. `moved`: attempts that failed because of a kill and went to the next process."""
 
     served: int = 0
     moved: int = 0
@@ -138,7 +138,7 @@ class Report:
 
 
 class Clients:
-    """Threads that send requests one after another, to one process after another. A context: they run inside it."""
+    """Threads that send requests to the processes in rotation while the `with` block runs."""
 
     def __init__(self, ports: list[int], count: int) -> None:
         self.report = Report()
@@ -157,11 +157,11 @@ class Clients:
         for thread in self._threads:
             thread.join(2 * ANSWER_S)
 
-    def _run(self, turn: int) -> None:
+    def _run(self, number: int) -> None:
         while not self._stop.wait(PAUSE_S):
-            turn += 1
+            number += 1
             began_s = time.monotonic()
-            outcome, moved = self._request(turn)
+            outcome, moved = self._request(number)
             with self._lock:
                 self.report.moved += moved
                 self.report.slowest_s = max(self.report.slowest_s, time.monotonic() - began_s)
@@ -170,12 +170,12 @@ class Clients:
                 else:
                     self.report.lost.append(outcome)
 
-    def _request(self, turn: int) -> tuple[str | None, int]:
-        """None where it was answered, else what went wrong; and how often it was sent to the next process."""
+    def _request(self, number: int) -> tuple[str | None, int]:
+        """Send one request; return None or the failure, and how often it went to the next process."""
         until_s, moved = time.monotonic() + ANSWER_S, 0
         while time.monotonic() < until_s:
             try:
-                status, body = _send(self._ports[(turn + moved) % len(self._ports)])
+                status, body = _send(self._ports[(number + moved) % len(self._ports)])
             except (OSError, http.client.HTTPException):
                 moved += 1
                 time.sleep(PAUSE_S)
@@ -212,12 +212,12 @@ class _Model(BaseHTTPRequestHandler):
         self.wfile.write(self.answer)
 
     def log_message(self, *_: object) -> None:
-        """Nobody reads it."""
+        """Log nothing."""
 
 
 @contextmanager
-def answering() -> Iterator[str]:
-    """A server that answers every chat the same; gives its root."""
+def model_server() -> Iterator[str]:
+    """Start a server with one fixed chat reply, and yield its URL."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Model)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()

@@ -1,4 +1,4 @@
-"""A real Valkey (or Redis) server on a port of its own, which can be killed and started again."""
+"""A real Valkey or Redis server on a free port, which tests can kill and start again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.e2e.process import Process
 from tests.e2e.servers import installed
 
 PASSWORD = "password-of-the-store"
-ENCRYPTION_KEY = "a-key-for-what-lies-in-the-store-of-the-tests"
+ENCRYPTION_KEY = "an-encryption-key-for-the-store-of-the-tests"
 READY_S = 10.0
 
 
@@ -25,7 +25,7 @@ def free_port() -> int:
 
 
 class StoreServer:
-    """Use as a context. Its memory is lost when it is killed; `dump` writes all of it to a file."""
+    """Use it in a `with` statement. A kill loses its data. `dump` returns all data as a file."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -40,7 +40,7 @@ class StoreServer:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The `store` block for it."""
+        """The `store` settings for this server."""
         url = f"valkey://127.0.0.1:{self.port}/0"
         return {"url": url, "password": PASSWORD, "encryption_key": ENCRYPTION_KEY}
 
@@ -63,7 +63,7 @@ class StoreServer:
             client.flushall()
 
     def fill(self) -> None:
-        """Let it refuse every write, as one that has reached its memory limit."""
+        """Let it reject every write, as a server at its memory limit does."""
         with self._client() as client:
             client.config_set("maxmemory", "1")
 
@@ -72,12 +72,12 @@ class StoreServer:
             client.config_set("maxmemory", "0")
 
     def add_user(self, rules: list[str]) -> None:
-        """Create a user by the words of a line in an ACL file, behind `user`."""
+        """Create a user. `rules`: the words after `user` in a line of an ACL file."""
         with self._client() as client:
             client.execute_command("ACL", "SETUSER", *rules)
 
     def memory_bytes(self) -> dict[bytes, int]:
-        """What each key takes, by its name."""
+        """Return the memory of each key by its name."""
         with self._client() as client:
             return {key: client.memory_usage(key) for key in client.scan_iter()}
 
