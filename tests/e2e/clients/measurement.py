@@ -60,8 +60,8 @@ class Client:
         if self.is_node:
             package = installed(self.folder) / "node_modules" / self.package / "package.json"
             return str(json.loads(package.read_text(encoding="utf-8"))["version"])
-        asked = f"import importlib.metadata as m; print(m.version({self.package!r}))"
-        return subprocess.check_output([installed(self.folder) / "bin" / "python", "-c", asked], text=True).strip()
+        script = f"import importlib.metadata as m; print(m.version({self.package!r}))"
+        return subprocess.check_output([installed(self.folder) / "bin" / "python", "-c", script], text=True).strip()
 
 
 CLIENTS = (

@@ -46,19 +46,19 @@ def bare(completion_body: Document) -> Document:
 NO_TOTAL = USAGE | {"total_tokens": None}
 
 ROWS = (
-    Row(29, "tools-whole-objects", "arguments as an object, in a whole answer", calls(with_objects), TOOL_ANSWER,
+    Row(29, "tools-whole-objects", "arguments as an object, in a whole reply", calls(with_objects), TOOL_ANSWER,
         body=TOOLS, modes=PLAIN),
-    Row(29, "tools-whole-id", "tool calls without an id, in a whole answer",
+    Row(29, "tools-whole-id", "tool calls without an id, in a whole reply",
         calls(lambda call: without(call, ("id",))), TOOL_ANSWER, body=TOOLS, modes=PLAIN),
-    Row(29, "tools-whole-type", "tool calls without a type, in a whole answer",
+    Row(29, "tools-whole-type", "tool calls without a type, in a whole reply",
         calls(lambda call: without(call, ("type",))), TOOL_ANSWER, body=TOOLS, modes=PLAIN),
-    Row(29, "tools-whole-null", "`finish: null` after tool calls, in a whole answer",
+    Row(29, "tools-whole-null", "`finish: null` after tool calls, in a whole reply",
         choice(finish_reason=None), TOOL_ANSWER, body=TOOLS, modes=PLAIN),
-    Row(30, "finish-whole-null", "a whole answer with `finish_reason: null`", choice(finish_reason=None), modes=PLAIN),
-    Row(30, "finish-whole-empty", 'a whole answer with `finish_reason: ""`', choice(finish_reason=""), modes=PLAIN),
-    Row(30, "finish-whole-eos", 'a whole answer with `finish_reason: "eos"`', choice(finish_reason="eos"), modes=PLAIN),
-    Row(30, "whole-bare", "a whole answer without id, time, index, role and finish", buffered(bare), modes=PLAIN),
-    Row(31, "usage-whole-null", "a whole answer with `total_tokens: null`",
+    Row(30, "finish-whole-null", "a whole reply with `finish_reason: null`", choice(finish_reason=None), modes=PLAIN),
+    Row(30, "finish-whole-empty", 'a whole reply with `finish_reason: ""`', choice(finish_reason=""), modes=PLAIN),
+    Row(30, "finish-whole-eos", 'a whole reply with `finish_reason: "eos"`', choice(finish_reason="eos"), modes=PLAIN),
+    Row(30, "whole-bare", "a whole reply without id, time, index, role and finish", buffered(bare), modes=PLAIN),
+    Row(31, "usage-whole-null", "a whole reply with `total_tokens: null`",
         buffered(lambda completion_body: completion_body | {"usage": NO_TOTAL}),
         Answer(total_tokens=USAGE["total_tokens"]), modes=PLAIN),
 )  # fmt: skip

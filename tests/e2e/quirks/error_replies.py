@@ -122,10 +122,10 @@ ROWS = (
     *(Row(34, f"error-{name}", f"an error of {who}", always(json_reply(shape, 400)), Failure((400,), words=GNOMES))
       for name, (who, shape) in SHAPES.items()),
     Row(34, "error-event", "an event as the body of a 400", always(EVENT_IN_400), Failure((400,), words=GNOMES)),
-    *(Row(34, f"midway-{name}", f"in the midst of a stream: {who}", error_midstream(frame), Failure(words=GNOMES),
+    *(Row(34, f"midway-{name}", f"during a stream: {who}", error_midstream(frame), Failure(words=GNOMES),
         modes=STREAM)
       for name, (who, frame) in FRAMES.items()),
-    Row(34, "midway-busy", "in the midst of a stream: a rate limit, in the upstream's words",
+    Row(34, "midway-busy", "during a stream: a rate limit, in the upstream's words",
         error_midstream(error(BUSY, code="429", kind="requests")), Failure(message=BUSY), modes=STREAM),
     Row(35, "limited-day", "429, `retry after 86400 seconds` in the text",
         rate_limited("Rate limit is exceeded. Please retry after 86400 seconds."),
@@ -171,7 +171,7 @@ ROWS = (
         Failure((400, 500), words="available context size")),
     Row(49, "llamacpp-context-200", "the same with 200", always(exceeded(200)),
         Failure((400,), words="available context size")),
-    Row(47, "cut-off", "the connection closes in the midst of a stream", disconnected, Failure(), modes=STREAM),
+    Row(47, "cut-off", "the connection closes during a stream", disconnected, Failure(), modes=STREAM),
     Row(47, "truncated", "a stream that ends without finish and `[DONE]`",
         truncated, Failure(), modes=STREAM),
 )  # fmt: skip

@@ -158,12 +158,12 @@ PAGES = (
 )  # fmt: skip
 
 FORMS = (
-    Row(7, "json-for-stream", "JSON although a stream was asked for", always_json),
+    Row(7, "json-for-stream", "JSON although a stream was requested", always_json),
     Row(7, "json-for-stream-tools", "the same with tool calls", always_json, TOOL_ANSWER, body=TOOLS),
     Row(7, "json-as-events", "the same, labelled as events",
         lambda request: Reply(200, EVENTS, (encoded(completion(request)),)) if request.stream else compliant(request)),
     Row(7, "message-in-event", "a stream of one whole completion", message_in_event),
-    Row(10, "events-unasked", "a stream although none was asked for", unasked_events(lambda request: False)),
+    Row(10, "events-unasked", "a stream although none was requested", unasked_events(lambda request: False)),
     Row(10, "events-by-default", "a stream unless `stream` is false",
         unasked_events(lambda request: request.body.get("stream") is False)),
     Row(10, "events-unasked-tools", "an unasked stream with tool calls", unasked_events(lambda request: False),
@@ -173,11 +173,11 @@ FORMS = (
 
 RAGFLOW = (
     Row(33, "ragflow-chunks", "RAGFlow's chunks: role, nulls, usage in the finish", ragflow(list), modes=CHAT),
-    Row(33, "ragflow-repeats", "RAGFlow up to 0.25.6: the whole answer once more at the end", ragflow(repeated),
+    Row(33, "ragflow-repeats", "RAGFlow up to 0.25.6: the whole reply repeated at the end", ragflow(repeated),
         route="ragflow"),
     Row(33, "ragflow-strikes", "RAGFlow: `**ERROR**:` as content", ragflow(error_in_content),
         Failure(words="on strike"), modes=STREAM, route="ragflow"),
-    Row(33, "ragflow-parts", "RAGFlow: takes no lists of parts", lambda request: compliant(request)
+    Row(33, "ragflow-parts", "RAGFlow: rejects lists of parts", lambda request: compliant(request)
         if all(isinstance(item["content"], str) for item in request.messages)
         else json_reply({"code": 100, "data": None, "message": "TypeError('expected string or buffer')"}),
         messages=({"role": "user", "content": [{"type": "text", "text": "What colour is the sky?"}]},),

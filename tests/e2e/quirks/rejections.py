@@ -54,23 +54,23 @@ ONLY_ONE = no_temperature("does not support 0.2 with this model. Only the defaul
 NO_TRUE = error(f"{NO_STREAM} Only the default (false) value is supported.", "stream", VALUE)
 
 STREAM_ROWS = (
-    Row(5, "no-stream", "refuses `stream: true` (Azure o3-mini)", rejecting(streams, NO_TRUE)),
+    Row(5, "no-stream", "rejects `stream: true` (Azure o3-mini)", rejecting(streams, NO_TRUE)),
     Row(5, "no-stream-values", "the same in other words",
         rejecting(streams, error(f"{NO_STREAM} Supported values are: false.", "stream", VALUE))),
     Row(5, "no-stream-tools", "the same, answering with tool calls", rejecting(streams, NO_TRUE), TOOL_ANSWER,
         body=TOOLS),
-    Row(5, "no-stream-usage", "the same, asked for usage", rejecting(streams, NO_TRUE),
+    Row(5, "no-stream-usage", "the same, with usage", rejecting(streams, NO_TRUE),
         Answer(total_tokens=USAGE["total_tokens"]), modes=("raw", "helper"),
         body={"stream_options": {"include_usage": True}}),
-    Row(5, "o3-mini", "refuses `stream`, `max_tokens` and `temperature`, one after the other",
+    Row(5, "o3-mini", "rejects `stream`, `max_tokens` and `temperature`, one after the other",
         rejecting_first((streams, NO_TRUE), (is_set("max_tokens"), NO_MAX_TOKENS), (is_set("temperature"), ONLY_ONE)),
         body={"max_tokens": 50, "temperature": 0.2}),
-    Row(6, "unverified", "refuses to stream to an unverified organisation",
+    Row(6, "unverified", "rejects to stream to an unverified organisation",
         rejecting(streams, error(UNVERIFIED, "stream", VALUE))),
-    Row(6, "unverified-use", "refuses the model to an unverified organisation",
+    Row(6, "unverified-use", "rejects the model to an unverified organisation",
         rejecting(lambda request: True, error(USED, "model", "model_not_found"), 404),
         Failure((404,), words="must be verified to use")),
-    Row(8, "stream-only", "refuses all but streams (DashScope)", rejecting(
+    Row(8, "stream-only", "rejects all but streams (DashScope)", rejecting(
         lambda request: not request.stream,
         error("This model only support stream mode, please enable the stream parameter"
                                               " to access the model. ", code="invalid_parameter_error"))),
@@ -83,7 +83,7 @@ STREAM_ROWS = (
         lambda request: not request.stream and request.body.get("enable_thinking") is not False,
         error("parameter.enable_thinking must be set to false for non-streaming calls",
               code="invalid_parameter_error"))),
-    Row(9, "thinks-always", "refuses `enable_thinking: false`", rejecting(
+    Row(9, "thinks-always", "rejects `enable_thinking: false`", rejecting(
         lambda request: request.body.get("enable_thinking") is False,
         error("The value of the enable_thinking parameter is restricted to True.", code="invalid_parameter_error")),
         body={"enable_thinking": False}),
@@ -91,10 +91,10 @@ STREAM_ROWS = (
 
 LENGTH = {"max_tokens": 50}
 LENGTHS = (
-    Row(11, "max-tokens", "wants `max_completion_tokens`", rejecting(is_set("max_tokens"), NO_MAX_TOKENS), body=LENGTH),
+    Row(11, "max-tokens", "requires `max_completion_tokens`", rejecting(is_set("max_tokens"), NO_MAX_TOKENS), body=LENGTH),
     Row(11, "max-tokens-copilot", "the same without a param (Copilot)", rejecting(is_set("max_tokens"), {
         "error": {"message": NO_MAX_TOKENS["error"]["message"], "code": "invalid_request_body"}}), body=LENGTH),
-    Row(12, "max-completion-tokens", "wants `max_tokens` (Azure, an old api-version)",
+    Row(12, "max-completion-tokens", "requires `max_tokens` (Azure, an old api-version)",
         rejecting(is_set("max_completion_tokens"),
                  error("Unrecognized request argument supplied: max_completion_tokens")),
         body={"max_completion_tokens": 50}),
@@ -107,12 +107,12 @@ LENGTHS = (
 
 LOW_TEMPERATURE = {"temperature": 0.2}
 TEMPERATURES = (
-    Row(13, "temperature", "takes its own temperature only (gpt-5)", rejecting(is_set("temperature"), ONLY_ONE),
+    Row(13, "temperature", "accepts only its default temperature (gpt-5)", rejecting(is_set("temperature"), ONLY_ONE),
         body=LOW_TEMPERATURE),
-    Row(13, "temperature-parameter", "takes no temperature (o3-mini)", rejecting(is_set("temperature"), error(
+    Row(13, "temperature-parameter", "rejects temperature (o3-mini)", rejecting(is_set("temperature"), error(
         "Unsupported parameter: 'temperature' is not supported with this model.", "temperature", PARAMETER)),
         body=LOW_TEMPERATURE),
-    Row(13, "temperature-kimi", "takes 1 only (Kimi)", rejecting(is_set("temperature"), {"error": {
+    Row(13, "temperature-kimi", "accepts only 1 (Kimi)", rejecting(is_set("temperature"), {"error": {
         "message": "invalid temperature: only 1 is allowed for this model", "type": "invalid_request_error"}}),
         body=LOW_TEMPERATURE),
     Row(13, "temperature-glm", "`temperature参数非法` (GLM)", rejecting(is_set("temperature"), {"error": {
@@ -151,16 +151,16 @@ INCLUDE_USAGE = {"stream_options": {"include_usage": True}}
 WITH_USAGE = is_set("stream_options")
 NESTED = FORBIDDEN | {"loc": ["body", "stream_options", "include_usage"], "input": True}
 OPTIONS = (
-    Row(15, "options-unstreamed", "refuses `stream_options` beside `stream: false`",
+    Row(15, "options-unstreamed", "rejects `stream_options` beside `stream: false`",
         rejecting(lambda request: not request.stream and request.has("stream_options"), error(
             "The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options")),
         body=INCLUDE_USAGE, modes=PLAIN),
-    Row(15, "options-unstreamed-vllm", "the same as vLLM says it",
+    Row(15, "options-unstreamed-vllm", "the same (vLLM)",
         rejecting(lambda request: not request.stream and request.has("stream_options"), {
             "object": "error",
             "message": "[{'msg': 'Value error, Stream options can only be defined when stream=True'}]",
             "type": "BadRequestError", "param": None, "code": 400}), body=INCLUDE_USAGE, modes=PLAIN),
-    Row(16, "options-databricks", "knows no `stream_options` (Databricks)", rejecting(WITH_USAGE, {
+    Row(16, "options-databricks", "does not support `stream_options` (Databricks)", rejecting(WITH_USAGE, {
         "error_code": "BAD_REQUEST", "message": 'Bad request: json: unknown field "stream_options"\n'}),
         body=INCLUDE_USAGE, modes=("raw", "helper")),
     Row(16, "options-foundry", "the same (Azure Foundry)", rejecting(WITH_USAGE, {"error": {
@@ -195,7 +195,7 @@ def repeats_a_role(request: Request) -> bool:
 
 
 ROLES = (
-    Row(22, "developer", "knows no role `developer`", rejecting(role("developer"), error(
+    Row(22, "developer", "does not support role `developer`", rejecting(role("developer"), error(
         "developer is not one of ['system', 'assistant', 'user', 'tool', 'function'] - 'messages.[0].role'")),
         messages=WITH_DEVELOPER),
     Row(22, "developer-deepseek", "the same (DeepSeek)", rejecting(role("developer"), error(
@@ -209,10 +209,10 @@ ROLES = (
         messages=WITH_DEVELOPER),
     Row(22, "developer-glm", "the same (GLM)", rejecting(role("developer"), {"error": {
         "code": "1214", "message": "Incorrect role information"}}), messages=WITH_DEVELOPER),
-    Row(23, "system", "refuses the role `system`", rejecting(role("system"), NO_SYSTEM), messages=WITH_SYSTEM),
-    Row(23, "system-and-developer", "refuses `developer` as well (o1-mini)", rejecting_first(
+    Row(23, "system", "rejects the role `system`", rejecting(role("system"), NO_SYSTEM), messages=WITH_SYSTEM),
+    Row(23, "system-and-developer", "rejects `developer` as well (o1-mini)", rejecting_first(
         (role("system"), NO_SYSTEM), (role("developer"), NO_DEVELOPER)), messages=WITH_SYSTEM, route="opted"),
-    Row(24, "alternate", "wants roles that alternate", rejecting(repeats_a_role, {
+    Row(24, "alternate", "requires roles that alternate", rejecting(repeats_a_role, {
         "error": {"message": ALTERNATE, "type": "BadRequestError", "param": None, "code": 400}}),
         messages=TWO_USER_MESSAGES,
         route="opted"),
@@ -238,7 +238,7 @@ DEEPSEEK_PARTS = error(
     " at line 1 column 99"
 )
 CONTENTS = (
-    Row(25, "parts-deepseek", "takes strings alone as content (DeepSeek)", rejecting(has_parts, DEEPSEEK_PARTS),
+    Row(25, "parts-deepseek", "accepts only strings as content (DeepSeek)", rejecting(has_parts, DEEPSEEK_PARTS),
         messages=PARTS),
     Row(25, "parts-groq", "the same (Groq)", rejecting(has_parts, error(
         "'messages.0' : for 'role:user' the following must be satisfied[('messages.0.content' : value must be a"
@@ -248,7 +248,7 @@ CONTENTS = (
     Row(25, "parts-cloudflare", "the same (Cloudflare)", rejecting(has_parts, {"success": False, "result": None,
         "errors": [{"code": 5006, "message": "Type mismatch of '/messages/0/content', 'array' not in 'string'"}]}),
         messages=PARTS),
-    Row(25, "parts-picture", "the same, asked about a picture", rejecting(has_parts, DEEPSEEK_PARTS),
+    Row(25, "parts-picture", "the same, with a picture", rejecting(has_parts, DEEPSEEK_PARTS),
         Failure((400,), words="expected a string"), messages=PICTURED),
 )  # fmt: skip
 
@@ -269,16 +269,16 @@ def replays(request: Request) -> bool:
 
 
 HISTORY = (
-    Row(26, "null-lmstudio", "takes no `content: null` beside tool calls (LM Studio)", rejecting(has_null, {
+    Row(26, "null-lmstudio", "rejects `content: null` beside tool calls (LM Studio)", rejecting(has_null, {
         "error": "Invalid 'content': 'content' field must be a string or an array of objects."}),
         messages=CONVERSATION),
     Row(26, "null-ollama", "the same (Ollama)", rejecting(has_null, error("invalid message content type: <nil>")),
         messages=CONVERSATION),
-    Row(26, "content-missing", "wants a `content` beside tool calls (vLLM)", rejecting(
+    Row(26, "content-missing", "requires a `content` beside tool calls (vLLM)", rejecting(
         lambda request: any("content" not in message for message in request.messages), {"detail": [
             {"type": "missing", "loc": ["body", "messages", 1, "content"], "msg": "Field required"}]}, 422),
         messages=CONTENT_MISSING),
-    Row(27, "replayed-mistral", "takes no reasoning back (Mistral)", rejecting(replays, {
+    Row(27, "replayed-mistral", "rejects reasoning back (Mistral)", rejecting(replays, {
         "object": "error", "type": "invalid_request_error", "param": None, "code": "3001", "message": {"detail": [
             {"type": "extra_forbidden", "loc": ["body", "messages", 1, "assistant", "reasoning_content"],
              "msg": "Extra inputs are not permitted", "input": "I looked."}]}}, 422), messages=WITH_REASONING),
@@ -289,11 +289,11 @@ HISTORY = (
         "message": "messages.1.assistant.reasoning_content: property 'messages.1.assistant.reasoning_content' is"
                    " unsupported", "type": "invalid_request_error", "param": "validation_error",
         "code": "wrong_api_format"}), messages=WITH_REASONING),
-    Row(27, "replayed-wanted", "wants the reasoning back (DeepSeek)", rejecting(lambda request: not replays(request),
+    Row(27, "replayed-wanted", "requires the reasoning back (DeepSeek)", rejecting(lambda request: not replays(request),
         error(
         "The `reasoning_content` in the thinking mode must be passed back to the API.")),
         Failure((400,), words="must be passed back"), messages=CONVERSATION),
-    Row(39, "short-ids", "wants tool ids of nine letters and digits (Mistral)", rejecting(
+    Row(39, "short-ids", "requires tool ids of nine letters and digits (Mistral)", rejecting(
         lambda request: not has_short_ids(request), {"object": "error", "type": "invalid_function_call", "param": None,
         "message": "Tool call id was call_abc-1 but must be a-z, A-Z, 0-9, with a length of 9.", "code": "3280"}),
         messages=CONVERSATION),
@@ -326,7 +326,7 @@ def requires_image(request: Request) -> Reply:
 
 
 IMAGES = (
-    Row(28, "images", "knows no `images` beside the conversation", requires_image,
+    Row(28, "images", "does not support `images` beside the conversation", requires_image,
         body={"images": [f"data:image/png;base64,{PIXEL}"]}),
     Row(28, "images-bare", "the same, as bare base64 (Ollama)", requires_image, body={"images": [PIXEL]}),
     Row(28, "images-message", "the same, in a message", requires_image,
@@ -340,21 +340,21 @@ CLAMPED = (
     " in the completion). Please reduce the length of the messages or completion."
 )
 CHOICES = (
-    Row(40, "tool-choice", "takes no forced tool while it thinks", rejecting(
+    Row(40, "tool-choice", "rejects forced tool while it thinks", rejecting(
         lambda request: request.body.get("tool_choice", "auto") != "auto", error(
         f"<400> InternalError.Algo.InvalidParameter: {THINKING}", code="invalid_parameter_error")), TOOL_ANSWER,
         body=TOOLS | {"tool_choice": "required"}, route="opted", is_lasting=False),
-    Row(41, "json-object", "knows `json_schema` and `text` alone (LM Studio)", rejecting(
+    Row(41, "json-object", "supports `json_schema` and `text` alone (LM Studio)", rejecting(
         lambda request: request.body.get("response_format", {}).get("type") == "json_object",
         {"error": "'response_format.type' must be 'json_schema' or 'text'"}),
         body={"response_format": {"type": "json_object"}}, route="opted"),
-    Row(41, "json-schema", "knows no `json_schema` (DeepSeek)", rejecting(
+    Row(41, "json-schema", "does not support `json_schema` (DeepSeek)", rejecting(
         lambda request: request.body.get("response_format", {}).get("type") == "json_schema",
         error("This response_format type is unavailable now")), body={"response_format": SCHEMA}, route="opted"),
-    Row(42, "parallel", "knows no `parallel_tool_calls` (o3-mini)", rejecting(is_set("parallel_tool_calls"), error(
+    Row(42, "parallel", "does not support `parallel_tool_calls` (o3-mini)", rejecting(is_set("parallel_tool_calls"), error(
         "Unsupported parameter: 'parallel_tool_calls' is not supported with this model.", "parallel_tool_calls",
         PARAMETER)), TOOL_ANSWER, body=TOOLS | {"parallel_tool_calls": True}),
-    Row(43, "room", "has less room than `max_tokens` (vLLM)", rejecting(
+    Row(43, "room", "has a smaller context than `max_tokens` (vLLM)", rejecting(
         lambda request: request.body.get("max_tokens", 0) > 5480, {
             "object": "error", "message": CLAMPED, "type": "BadRequestError", "param": None, "code": 400}),
         body={"max_tokens": 6048}, route="opted", is_lasting=False),
@@ -364,7 +364,7 @@ ROWS = (
     *STREAM_ROWS,
     *LENGTHS,
     *TEMPERATURES,
-    *(Row(14, f"field-{name}", f"an unknown field (`seed`), in the words of {who}",
+    *(Row(14, f"field-{name}", f"an unknown field (`seed`), in the format of {who}",
           rejecting(is_set("seed"), document, status), body={"seed": 7})
       for name, (who, document, status) in FIELDS.items()),
     *OPTIONS,

@@ -18,7 +18,7 @@ function errorFields(error) {
   };
 }
 
-function whole(answer, result) {
+function recordCompletion(answer, result) {
   result.usage = answer.usage ?? null;
   for (const choice of answer.choices ?? []) {
     result.role = choice.message.role;
@@ -30,7 +30,7 @@ function whole(answer, result) {
 
 const handlers = {
   async plain(model, body, result, options) {
-    whole(await client.chat.completions.create({ ...body, model }, options), result);
+    recordCompletion(await client.chat.completions.create({ ...body, model }, options), result);
   },
   async raw(model, body, result, options) {
     const byIndex = new Map();
@@ -53,7 +53,7 @@ const handlers = {
   async helper(model, body, result, options) {
     const stream = client.chat.completions.stream({ ...body, model }, options);
     for await (const _ of stream) result.chunks += 1;
-    whole(await stream.finalChatCompletion(), result);
+    recordCompletion(await stream.finalChatCompletion(), result);
   },
   async embed(model, body, result) {
     const answer = await client.embeddings.create({ ...body, model });
