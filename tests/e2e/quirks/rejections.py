@@ -91,7 +91,8 @@ STREAM_ROWS = (
 
 LENGTH = {"max_tokens": 50}
 LENGTHS = (
-    Row(11, "max-tokens", "requires `max_completion_tokens`", rejecting(is_set("max_tokens"), NO_MAX_TOKENS), body=LENGTH),
+    Row(11, "max-tokens", "requires `max_completion_tokens`", rejecting(is_set("max_tokens"), NO_MAX_TOKENS),
+        body=LENGTH),
     Row(11, "max-tokens-copilot", "the same without a param (Copilot)", rejecting(is_set("max_tokens"), {
         "error": {"message": NO_MAX_TOKENS["error"]["message"], "code": "invalid_request_body"}}), body=LENGTH),
     Row(12, "max-completion-tokens", "requires `max_tokens` (Azure, an old api-version)",
@@ -351,7 +352,8 @@ CHOICES = (
     Row(41, "json-schema", "does not support `json_schema` (DeepSeek)", rejecting(
         lambda request: request.body.get("response_format", {}).get("type") == "json_schema",
         error("This response_format type is unavailable now")), body={"response_format": SCHEMA}, route="opted"),
-    Row(42, "parallel", "does not support `parallel_tool_calls` (o3-mini)", rejecting(is_set("parallel_tool_calls"), error(
+    Row(42, "parallel", "does not support `parallel_tool_calls` (o3-mini)", rejecting(is_set("parallel_tool_calls"),
+        error(
         "Unsupported parameter: 'parallel_tool_calls' is not supported with this model.", "parallel_tool_calls",
         PARAMETER)), TOOL_ANSWER, body=TOOLS | {"parallel_tool_calls": True}),
     Row(43, "room", "has a smaller context than `max_tokens` (vLLM)", rejecting(
