@@ -54,7 +54,7 @@ from tests.integration.scripted import (
     reply,
     stream,
 )
-from tests.stress.ledger import Ledger, Receipt, Seen, Want, text_of, vector_of
+from tests.stress.ledger import Expectation, Ledger, Receipt, Response, text_of, vector_of
 from tests.waiting import until
 
 MARK = "planted7f3acd91e2"
@@ -70,8 +70,8 @@ DISTURBED = 0.65
 """The share of the time with kills and reloads: the workers of the last part have to come back to their floor."""
 SPARE_DESCRIPTORS = 15
 SPARE_MIB = 64
-TEACHING = ("seed", "top_p", "frequency_penalty", "presence_penalty", "logit_bias")
-_SPELLED: dict[str, Callable[[bytes], bytes]] = {
+REJECTED_PARAMETERS = ("seed", "top_p", "frequency_penalty", "presence_penalty", "logit_bias")
+_EVENT_FORMATS: dict[str, Callable[[bytes], bytes]] = {
     "crlf": lambda one: one.replace(b"\n", b"\r\n"),
     "comments": lambda one: b": ping\n\n" + one,
     "ids": lambda one: b"id: 1\n" + one + b": ping\n\n",
@@ -141,7 +141,7 @@ class Issuer:
         life: Any = {"text": str(int(life_s)), "no-life": None}.get(kind, life_s if kind == "float" else int(life_s))
         document = {"access_token": token, "token_type": "Bearer"} | ({} if life is None else {"expires_in": life})
         end_s = None if life is None else now_s + float(life)
-        self._ledger.issued(token, end_s)
+        self._ledger.add_token(token, end_s)
         self._last[name] = token, end_s or now_s
         self._ledger.faults[f"token {kind}"] += 1
         data = reply(document, 200, date="Mon, 01 Jan 2035 00:00:00 GMT") if kind == "skewed" else reply(document)
@@ -149,17 +149,17 @@ class Issuer:
         return [*before, Send(data, piece_bytes=7 if kind == "pieces" else None)]
 
     def _faults(self, r: Random) -> dict[str, Dialogue]:
-        said = f"client_secret={self.secret}&amp; {self.secret.encode().hex()} {self.secret}"
-        bad = reply({"error": "server_error", "error_description": said}, 500)
+        echoed = f"client_secret={self.secret}&amp; {self.secret.encode().hex()} {self.secret}"
+        bad = reply({"error": "server_error", "error_description": echoed}, 500)
         return {
             "fin": [Fin()],
             "rst": [Rst()],
             "hang": [Hold()],
             "dribble": [Send(bad, piece_bytes=1, pause_s=0.2)],
             "500": [Send(bad)],
-            "503": [Send(reply(said.encode(), 503, content_type="text/plain"))],
+            "503": [Send(reply(echoed.encode(), 503, content_type="text/plain"))],
             "429": [Send(reply({"error": "slow_down"}, 429, retry_after=str(r.randint(1, 2))))],
-            "html": [Send(reply(f"<html><title>Login</title>{said}</html>".encode(), content_type="text/html"))],
+            "html": [Send(reply(f"<html><title>Login</title>{echoed}</html>".encode(), content_type="text/html"))],
             "empty": [Send(reply(b""))],
             "garbage": [Send(reply(r.randbytes(300)))],
             "no-http": [Send(b"-ERR unknown command\r\n\r\n"), Fin()],
@@ -182,7 +182,7 @@ class Upstream:
     def __init__(self, seed: int, ledger: Ledger) -> None:
         self._seed = seed
         self._ledger = ledger
-        self._turns: dict[str, int] = {}
+        self._attempts: dict[str, int] = {}
         self._revoked: set[str] = set()
         self.is_calm = False
         self.tokens: set[str] = set()
@@ -193,24 +193,24 @@ class Upstream:
 
     def answer(self, request: Received) -> Dialogue:
         now_s = time.monotonic()
-        asked = request.json()
-        uid = str(asked["input"] if "input" in asked else asked["messages"][0]["content"])
-        turn = self._turns[uid] = self._turns.get(uid, 0) + 1
-        r = Random(f"{self._seed}:upstream:{uid}:{turn}")
+        body = request.json()
+        uid = str(body["input"] if "input" in body else body["messages"][0]["content"])
+        attempt = self._attempts[uid] = self._attempts.get(uid, 0) + 1
+        r = Random(f"{self._seed}:upstream:{uid}:{attempt}")
         token = (request.header("authorization") or "").removeprefix("Bearer ")
-        place = request.target.split("/")[1]
+        route = request.target.split("/")[1]
         self.tokens.add(token)
-        is_taken = token not in self._revoked and self._ledger.is_valid(token, now_s)
-        is_foreign = token.split(".")[1:2] != ["embed" if place == "embed" else "chat"]
-        if is_foreign:
-            self._ledger.violated(f"{uid}: a token of another credential")
-        if not is_taken:
+        is_accepted = token not in self._revoked and self._ledger.is_valid(token, now_s)
+        is_other_credential = token.split(".")[1:2] != ["embed" if route == "embed" else "chat"]
+        if is_other_credential:
+            self._ledger.add_violation(f"{uid}: a token of another credential")
+        if not is_accepted:
             name, dialogue, may_repeat = "401", self._unauthorized(token), True
         elif self.is_calm or r.random() > UPSTREAM_FAULTS:
-            name, dialogue, may_repeat = self._good(uid, asked, r)
+            name, dialogue, may_repeat = self._good(uid, body, r)
         else:
-            name, dialogue, may_repeat = self._fault(uid, asked, token, r)
-        is_stale = place != "once" and isinstance(dialogue[0], Fin | Rst)
+            name, dialogue, may_repeat = self._fault(uid, body, token, r)
+        is_stale = route != "once" and isinstance(dialogue[0], Fin | Rst)
         self._ledger.faults[f"upstream {name}"] += 1
         self._ledger.receive(Receipt(uid, token, name, may_repeat=may_repeat, is_stale=is_stale), now_s)
         return dialogue
@@ -219,18 +219,18 @@ class Upstream:
     def _unauthorized(token: str) -> Dialogue:
         return [Send(reply({"error": {"message": f"Invalid token {token}", "code": "invalid_token"}}, 401))]
 
-    def _good(self, uid: str, asked: dict[str, Any], r: Random) -> tuple[str, Dialogue, bool]:
-        if "input" in asked:
+    def _good(self, uid: str, body: dict[str, Any], r: Random) -> tuple[str, Dialogue, bool]:
+        if "input" in body:
             data = [{"object": "embedding", "index": 0, "embedding": vector_of(uid)}]
             return "good vectors", [Send(reply({"object": "list", "model": "e", "data": data}))], False
-        as_stream = bool(asked.get("stream"))
+        as_stream = bool(body.get("stream"))
         if not self.is_calm and r.random() < 0.1:
             as_stream = not as_stream  # events unasked, or a whole reply to a stream
         return self._good_stream(uid, r) if as_stream else self._good_reply(uid, r)
 
     @staticmethod
     def _good_reply(uid: str, r: Random) -> tuple[str, Dialogue, bool]:
-        kind, data = r.choice(("whole", "gzip", "pieces", "chunked", "close")), json.dumps(whole(uid)).encode()
+        kind, data = r.choice(("whole", "gzip", "pieces", "chunked", "close")), json.dumps(completion(uid)).encode()
         if kind == "gzip":
             return "good gzip", [Send(reply(gzip.compress(data), content_encoding="gzip"))], False
         if kind == "chunked":
@@ -241,8 +241,8 @@ class Upstream:
 
     @staticmethod
     def _good_stream(uid: str, r: Random) -> tuple[str, Dialogue, bool]:
-        kind = r.choice(("events", "paced", "pieces", "one", "no-done", "tail", "hints", "fin", *_SPELLED))
-        events = [_SPELLED[kind](one) if kind in _SPELLED else one for one in [*events_of(uid, r), DONE]]
+        kind = r.choice(("events", "paced", "pieces", "one", "no-done", "tail", "hints", "fin", *_EVENT_FORMATS))
+        events = [_EVENT_FORMATS[kind](one) if kind in _EVENT_FORMATS else one for one in [*events_of(uid, r), DONE]]
         if kind == "no-done":
             events.pop()
         elif kind == "one":
@@ -257,9 +257,11 @@ class Upstream:
         piece = 13 if kind == "pieces" and len(data) < 9000 else None
         return f"good {kind}", [Send(data, piece), *([Fin()] if kind == "fin" else [])], False
 
-    def _fault(self, uid: str, asked: dict[str, Any], token: str, r: Random) -> tuple[str, Dialogue, bool]:
-        is_stream = bool(asked.get("stream"))
-        kind = r.choice(("table", "table", "cut", "cut", "stall", "401", "403", "429", "teach", "echo", "large"))
+    def _fault(self, uid: str, body: dict[str, Any], token: str, r: Random) -> tuple[str, Dialogue, bool]:
+        is_stream = bool(body.get("stream"))
+        kind = r.choice(
+            ("table", "table", "cut", "cut", "stall", "401", "403", "429", "reject parameter", "echo", "large")
+        )
         if kind == "401":
             return "401", self._unauthorized(token), True
         if kind == "403":
@@ -267,25 +269,25 @@ class Upstream:
         if kind == "429":
             return "429", [Send(reply({"error": {"message": "slow", "code": "slow"}}, 429, retry_after="1"))], False
         if kind == "echo":
-            said = f"failed: Authorization: Bearer {token} {token.encode().hex()}"
-            return "echo", [Send(reply(said.encode(), 500, content_type="text/plain", x_echo=token))], False
-        named = [name for name in TEACHING if name in asked]
-        if kind == "teach" and named:
-            said = f"Unsupported parameter: '{named[0]}' is not supported with this model."
+            message = f"failed: Authorization: Bearer {token} {token.encode().hex()}"
+            return "echo", [Send(reply(message.encode(), 500, content_type="text/plain", x_echo=token))], False
+        named = [name for name in REJECTED_PARAMETERS if name in body]
+        if kind == "reject parameter" and named:
+            message = f"Unsupported parameter: '{named[0]}' is not supported with this model."
             error = {
-                "message": said,
+                "message": message,
                 "type": "invalid_request_error",
                 "param": named[0],
                 "code": "unsupported_parameter",
             }
-            return "teach", [Send(reply({"error": error}, 400))], True
-        if "input" in asked:
+            return "reject parameter", [Send(reply({"error": error}, 400))], True
+        if "input" in body:
             data = reply({"object": "list", "model": "e", "data": [{"index": 0, "embedding": vector_of(uid)}]})
             return "cut vectors", [Send(data[: r.randint(1, len(data) - 1)]), r.choice((Fin(), Rst(), Hold()))], False
         if kind == "large":
             return "large", self._large(is_stream), False
         if kind in ("cut", "stall"):
-            data = stream(*events_of(uid, r), DONE) if is_stream else reply(whole(uid))
+            data = stream(*events_of(uid, r), DONE) if is_stream else reply(completion(uid))
             data = data[: r.randint(1, len(data) - 1)]
             return kind, [Send(data), Hold() if kind == "stall" else r.choice((Fin(), Rst()))], False
         tables = [test_faults.EITHER, test_faults.STREAM if is_stream else test_faults.PLAIN]
@@ -302,7 +304,7 @@ class Upstream:
         return [Send(head(200, **named)), *[Send(chunk(b" " * 65_536))] * 64, Hold()]
 
 
-def whole(uid: str) -> dict[str, Any]:
+def completion(uid: str) -> dict[str, Any]:
     message = {"role": "assistant", "content": text_of(uid)}
     choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
     return {"id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": choices}
@@ -316,14 +318,14 @@ def events_of(uid: str, r: Random) -> list[bytes]:
 
 
 @dataclass
-class World:
+class FakeServers:
     """The servers, in a thread of their own, and what they share with the clients."""
 
     seed: int
     ledger: Ledger
     issuer: Issuer
     upstream: Upstream
-    servers: dict[str, Scripted] = field(default_factory=dict)
+    by_name: dict[str, Scripted] = field(default_factory=dict)
 
     @contextmanager
     def serving(self) -> Iterator[None]:
@@ -334,15 +336,15 @@ class World:
             async with (
                 Scripted(answer=self.issuer.answer) as issuer,
                 Scripted(answer=self.upstream.answer) as upstream,
-                Scripted(answer=self._decoyed) as decoy,
+                Scripted(answer=self._record_redirect) as decoy,
             ):
-                self.servers = {"issuer": issuer, "upstream": upstream}
+                self.by_name = {"issuer": issuer, "upstream": upstream}
                 self.issuer.decoy_url = decoy.url
                 ready.set()
                 while not over.is_set():
                     began_s = time.monotonic()
                     await asyncio.sleep(0.25)
-                    self.ledger.delayed(began_s, time.monotonic() - began_s - 0.25)
+                    self.ledger.add_delay(began_s, time.monotonic() - began_s - 0.25)
 
         def run() -> None:
             try:
@@ -359,19 +361,19 @@ class World:
                 with contextlib.suppress(RuntimeError):  # it has failed, and its loop with it
                     loop.call_soon_threadsafe(over.set)
                 if (fault := running.exception(BOUND_S)) is not None:
-                    self.ledger.violated(f"a server of the test failed: {fault!r}")
+                    self.ledger.add_violation(f"a server of the test failed: {fault!r}")
             loop.close()
 
-    def _decoyed(self, request: Received) -> Dialogue:
-        self.ledger.violated(f"a redirect was followed: {request.target}")
+    def _record_redirect(self, request: Received) -> Dialogue:
+        self.ledger.add_violation(f"a redirect was followed: {request.target}")
         return [Fin()]
 
 
 class Gatepass:
     """`gatepass serve --workers 2`, its files and its processes."""
 
-    def __init__(self, folder: Path, world: World, seed: int) -> None:
-        self._world = world
+    def __init__(self, folder: Path, servers: FakeServers, seed: int) -> None:
+        self._servers = servers
         self._folder = folder
         self._generation = 0
         self._secrets = 0
@@ -388,12 +390,12 @@ class Gatepass:
         self._secrets += 1
         secret = f"{MARK}-secret-{self._secrets}"
         self._write("secret", secret)
-        self._world.issuer.secret = secret
+        self._servers.issuer.secret = secret
 
     def configure(self) -> None:
         """Write the configuration with a new address of the token endpoint."""
         self._generation += 1
-        issuer, upstream = (self._world.servers[name].url for name in ("issuer", "upstream"))
+        issuer, upstream = (self._servers.by_name[name].url for name in ("issuer", "upstream"))
         credentials = {
             name: {
                 "type": "oauth2",
@@ -447,9 +449,9 @@ class Gatepass:
             try:
                 code = self._process.wait(BOUND_S)
                 if code:
-                    self._world.ledger.violated(f"gatepass ended with {code} after SIGTERM")
+                    self._servers.ledger.add_violation(f"gatepass ended with {code} after SIGTERM")
             except subprocess.TimeoutExpired:
-                self._world.ledger.violated("gatepass hangs after SIGTERM")
+                self._servers.ledger.add_violation("gatepass hangs after SIGTERM")
                 self._process.kill()
                 self._process.wait()
             self._closed.close()
@@ -482,44 +484,44 @@ class Reader:
         self.begin()
 
     def begin(self) -> None:
-        self.seen = Seen()
+        self.response = Response()
         self._body = bytearray()
         self._raw = bytearray()
         self._parser = httptools.HttpResponseParser(self)
 
     async def read(self, size: int = 65_536) -> bool:
         """Read some; False once the response is whole, or the connection is at its end."""
-        if self.seen.whole:
+        if self.response.is_complete:
             return False
         try:
             data = await self._reader.read(size)
         except OSError:
             data = b""
         self._raw += data
-        self.seen.raw = bytes(self._raw) if len(self._raw) < 4096 or not data else self.seen.raw
+        self.response.raw = bytes(self._raw) if len(self._raw) < 4096 or not data else self.response.raw
         if not data:
             return False
         self._parser.feed_data(data)
-        return not self.seen.whole
+        return not self.response.is_complete
 
-    def settled(self) -> Seen:
-        self.seen.raw, self.seen.body = bytes(self._raw), bytes(self._body)
-        return self.seen
+    def settled(self) -> Response:
+        self.response.raw, self.response.body = bytes(self._raw), bytes(self._body)
+        return self.response
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.seen.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        self.response.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
-        self.seen.status = self._parser.get_status_code()
+        self.response.status = self._parser.get_status_code()
 
     def on_body(self, body: bytes) -> None:
         self._body += body
 
     def on_message_complete(self) -> None:
-        if self.seen.status >= 200:
-            self.seen.whole = True
+        if self.response.status >= 200:
+            self.response.is_complete = True
         else:
-            self.seen.status, self.seen.headers = 0, {}
+            self.response.status, self.response.headers = 0, {}
 
 
 class Clients:
@@ -532,14 +534,23 @@ class Clients:
         self.operations = 0
 
     async def run(self, number: int, until_s: float) -> None:
-        turn = 0
+        count = 0
         while time.monotonic() < until_s:
-            turn += 1
-            await self.one(f"{number}-{turn}")
+            count += 1
+            await self.one(f"{number}-{count}")
 
     async def one(self, name: str, plan: str | None = None) -> None:
         r = Random(f"{self._seed}:client:{name}")
-        plans = {"read": 50, "leave": 18, "slow": 5, "half": 5, "garbage": 4, "stranger": 4, "kept": 10, "bad": 4}
+        plans = {
+            "read": 50,
+            "disconnect": 18,
+            "slow": 5,
+            "send_half": 5,
+            "mutated": 4,
+            "unknown_key": 4,
+            "keep_alive": 10,
+            "invalid_body": 4,
+        }
         drawn = r.choices(list(plans), list(plans.values()))[0]
         plan = plan or drawn
         self._ledger.events[f"client {plan}"] += 1
@@ -548,9 +559,9 @@ class Clients:
             async with asyncio.timeout(BOUND_S):
                 await getattr(self, f"_{plan}")(name, r)
         except TimeoutError:
-            self._ledger.violated(f"{name} ({plan}) hangs: no end within {BOUND_S:g} s")
+            self._ledger.add_violation(f"{name} ({plan}) hangs: no end within {BOUND_S:g} s")
         except httptools.HttpParserError as error:
-            self._ledger.violated(f"{name} ({plan}): a response that is no HTTP: {error}")
+            self._ledger.add_violation(f"{name} ({plan}): a response that is no HTTP: {error}")
         except OSError:
             self._ledger.outcomes["reset in writing"] += 1
 
@@ -559,27 +570,29 @@ class Clients:
         try:
             stream_reader, writer = await asyncio.open_connection("127.0.0.1", self._gatepass.port, limit=16_384)
         except OSError as error:
-            self._ledger.violated(f"the port refuses connections: {error}")
+            self._ledger.add_violation(f"the port refuses connections: {error}")
             raise
         try:
             yield Reader(stream_reader, writer)
         finally:
             writer.transport.abort()
 
-    def _request(self, want: Want, r: Random, key: str | None = None, body: bytes | None = None) -> bytes:
-        path = "/v1/embeddings" if want.kind == "vectors" else "/v1/chat/completions"
+    def _request(self, expectation: Expectation, r: Random, key: str | None = None, body: bytes | None = None) -> bytes:
+        path = "/v1/embeddings" if expectation.kind == "vectors" else "/v1/chat/completions"
         fields = {"host": "chaos", "content-type": "application/json"}
         fields["authorization"] = f"Bearer {key or self._gatepass.key}"
         if body is None:
-            asked: dict[str, Any] = {"model": r.choice(("m-1", "m-2", "m-3", "emulated", "failover"))}
-            if want.kind == "vectors":
-                asked["input"] = want.uid
+            document: dict[str, Any] = {"model": r.choice(("m-1", "m-2", "m-3", "emulated", "failover"))}
+            if expectation.kind == "vectors":
+                document["input"] = expectation.uid
             else:
-                asked["messages"] = [{"role": "user", "content": want.uid}]
-                asked |= {"stream": True} if want.kind == "stream" else {}
-                asked |= {name: {"1": 1} if name == "logit_bias" else 1 for name in TEACHING if r.random() < 0.2}
-            body = json.dumps(asked).encode()
-        if want.kind == "vectors":
+                document["messages"] = [{"role": "user", "content": expectation.uid}]
+                document |= {"stream": True} if expectation.kind == "stream" else {}
+                document |= {
+                    name: {"1": 1} if name == "logit_bias" else 1 for name in REJECTED_PARAMETERS if r.random() < 0.2
+                }
+            body = json.dumps(document).encode()
+        if expectation.kind == "vectors":
             body = body.replace(b'"emulated"', b'"e"').replace(b'"failover"', b'"e"')
         if r.random() < 0.2:
             middle = r.randint(0, len(body))
@@ -590,48 +603,48 @@ class Clients:
         lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         return f"POST {path} HTTP/1.1\r\n{lines}\r\n".encode() + body
 
-    def _want(self, name: str, r: Random) -> Want:
-        want = Want(f"u{self._seed}-{name}", r.choice(("plain", "stream", "stream", "vectors")))
-        self._ledger.asked(want)
-        return want
+    def _expect(self, name: str, r: Random) -> Expectation:
+        expectation = Expectation(f"u{self._seed}-{name}", r.choice(("plain", "stream", "stream", "vectors")))
+        self._ledger.expect(expectation)
+        return expectation
 
-    async def _exchange(self, want: Want, client: Reader, request: bytes, began_s: float) -> Seen:
+    async def _exchange(self, expectation: Expectation, client: Reader, request: bytes, began_s: float) -> Response:
         with contextlib.suppress(OSError):
             client.writer.write(request)
             while await client.read():
                 pass
-        seen = client.settled()
-        self._ledger.saw(want, seen, began_s, time.monotonic())
-        return seen
+        response = client.settled()
+        self._ledger.record(expectation, response, began_s, time.monotonic())
+        return response
 
     async def _read(self, name: str, r: Random) -> None:
-        want, began_s = self._want(name, r), time.monotonic()
+        expectation, began_s = self._expect(name, r), time.monotonic()
         async with self._connected() as client:
-            await self._exchange(want, client, self._request(want, r), began_s)
+            await self._exchange(expectation, client, self._request(expectation, r), began_s)
 
-    async def _kept(self, name: str, r: Random) -> None:
+    async def _keep_alive(self, name: str, r: Random) -> None:
         """Three requests on one connection. Where it was closed in between, that is a client's to repeat."""
         async with self._connected() as client:
             for number in range(3):
-                want, began_s = self._want(f"{name}.{number}", r), time.monotonic()
+                expectation, began_s = self._expect(f"{name}.{number}", r), time.monotonic()
                 client.begin()
-                client.writer.write(self._request(want, r))
+                client.writer.write(self._request(expectation, r))
                 with contextlib.suppress(OSError):
                     while await client.read():
                         pass
-                seen = client.settled()
-                if number and not seen.raw:
+                response = client.settled()
+                if number and not response.raw:
                     self._ledger.outcomes["kept connection was closed"] += 1
                     return
-                self._ledger.saw(want, seen, began_s, time.monotonic())
-                if not seen.whole or seen.headers.get("connection") == "close":
+                self._ledger.record(expectation, response, began_s, time.monotonic())
+                if not response.is_complete or response.headers.get("connection") == "close":
                     return
                 await asyncio.sleep(r.random())
 
-    async def _leave(self, name: str, r: Random) -> None:
-        want, began_s = self._want(name + r.choice(("", "L")), r), time.monotonic()
+    async def _disconnect(self, name: str, r: Random) -> None:
+        expectation, began_s = self._expect(name + r.choice(("", "L")), r), time.monotonic()
         async with self._connected() as client:
-            request = self._request(want, r)
+            request = self._request(expectation, r)
             phase = r.choice(("head", "body", "sent", "first", "middle"))
             self._ledger.events[f"left in {phase}"] += 1
             middle = request.index(b"\r\n\r\n")
@@ -642,35 +655,37 @@ class Clients:
                 for _ in range({"first": 1, "middle": r.randint(2, 30)}.get(phase, 0)):
                     if not await client.read(2048):
                         break
-            self._ledger.saw(want, client.settled(), began_s, time.monotonic(), left=True)
+            self._ledger.record(expectation, client.settled(), began_s, time.monotonic(), is_disconnected=True)
             if r.random() < 0.5:
                 client.writer.close()
 
     async def _slow(self, name: str, r: Random) -> None:
-        want, began_s = Want(f"u{self._seed}-{name}L", r.choice(("plain", "stream"))), time.monotonic()
+        expectation, began_s = Expectation(f"u{self._seed}-{name}L", r.choice(("plain", "stream"))), time.monotonic()
         async with self._connected() as client:
-            client.writer.write(self._request(want, r))
+            client.writer.write(self._request(expectation, r))
             pause_s = r.choice((0.01, 0.05))
             while await client.read(8192):
                 await asyncio.sleep(pause_s)
-            self._ledger.saw(want, client.settled(), began_s, time.monotonic())
+            self._ledger.record(expectation, client.settled(), began_s, time.monotonic())
 
-    async def _half(self, name: str, r: Random) -> None:
+    async def _send_half(self, name: str, r: Random) -> None:
         """Half a request, and then nothing: gatepass has to end it."""
-        want, began_s = Want(f"u{self._seed}-{name}", "refused"), time.monotonic()
-        self._ledger.asked(want)
-        request = self._request(Want(want.uid, "plain"), r)
+        expectation, began_s = Expectation(f"u{self._seed}-{name}", "refused"), time.monotonic()
+        self._ledger.expect(expectation)
+        request = self._request(Expectation(expectation.uid, "plain"), r)
         async with self._connected() as client:
             client.writer.write(request[: r.randint(1, len(request) - 8)])
             while await client.read():
                 pass
             # A connection without a whole request may be closed without an answer, as by a worker that retires
-            self._ledger.saw(want, client.settled(), began_s, time.monotonic(), left=not client.seen.raw)
+            self._ledger.record(
+                expectation, client.settled(), began_s, time.monotonic(), is_disconnected=not client.response.raw
+            )
 
-    async def _garbage(self, name: str, r: Random) -> None:
-        want, began_s = Want(f"u{self._seed}-{name}", "refused"), time.monotonic()
-        self._ledger.asked(want)
-        request = bytearray(self._request(Want(want.uid, "plain"), r, key="none"))
+    async def _mutated(self, name: str, r: Random) -> None:
+        expectation, began_s = Expectation(f"u{self._seed}-{name}", "refused"), time.monotonic()
+        self._ledger.expect(expectation)
+        request = bytearray(self._request(Expectation(expectation.uid, "plain"), r, key="none"))
         for _ in range(r.randint(1, 8)):
             request[r.randrange(len(request))] = r.randrange(256)
         async with self._connected() as client:
@@ -678,36 +693,38 @@ class Clients:
             client.writer.write_eof()
             while await client.read():
                 pass
-            seen = client.settled()
-            self._ledger.scan(seen.raw, f"what {name} received")
-            self._ledger.outcomes[f"nonsense {seen.status}"] += 1
-            if seen.status >= 500 and seen.status not in (501, 503, 505):
-                self._ledger.violated(f"{name}: nonsense got {seen.status} after {time.monotonic() - began_s:.1f} s")
+            response = client.settled()
+            self._ledger.scan(response.raw, f"what {name} received")
+            self._ledger.outcomes[f"nonsense {response.status}"] += 1
+            if response.status >= 500 and response.status not in (501, 503, 505):
+                self._ledger.add_violation(
+                    f"{name}: nonsense got {response.status} after {time.monotonic() - began_s:.1f} s"
+                )
 
-    async def _stranger(self, name: str, r: Random) -> None:
-        want, began_s = Want(f"u{self._seed}-{name}", "refused"), time.monotonic()
-        self._ledger.asked(want)
+    async def _unknown_key(self, name: str, r: Random) -> None:
+        expectation, began_s = Expectation(f"u{self._seed}-{name}", "refused"), time.monotonic()
+        self._ledger.expect(expectation)
         async with self._connected() as client:
-            request = self._request(Want(want.uid, "plain"), r, key="sk-unknown-key-of-a-stranger")
-            await self._exchange(want, client, request, began_s)
+            request = self._request(Expectation(expectation.uid, "plain"), r, key="sk-unknown-key-of-a-stranger")
+            await self._exchange(expectation, client, request, began_s)
 
-    async def _bad(self, name: str, r: Random) -> None:
-        want, began_s = Want(f"u{self._seed}-{name}", "refused"), time.monotonic()
-        self._ledger.asked(want)
+    async def _invalid_body(self, name: str, r: Random) -> None:
+        expectation, began_s = Expectation(f"u{self._seed}-{name}", "refused"), time.monotonic()
+        self._ledger.expect(expectation)
         bodies = (b"", b"[]", b'{"model":"m"', b'{"model":"m","model":1}', b"\xff\xfe", b'{"a":' * 90)
         async with self._connected() as client:
-            request = self._request(want, r, body=r.choice(bodies))
-            await self._exchange(want, client, request, began_s)
+            request = self._request(expectation, r, body=r.choice(bodies))
+            await self._exchange(expectation, client, request, began_s)
 
     async def _burst(self, name: str, r: Random) -> None:
         """Sent, and cut after some milliseconds."""
-        want, began_s = self._want(name, r), time.monotonic()
+        expectation, began_s = self._expect(name, r), time.monotonic()
         async with self._connected() as client:
-            client.writer.write(self._request(want, r))
+            client.writer.write(self._request(expectation, r))
             await asyncio.sleep(0.005 + r.random() * 0.055)
-            self._ledger.saw(want, client.settled(), began_s, time.monotonic(), left=True)
+            self._ledger.record(expectation, client.settled(), began_s, time.monotonic(), is_disconnected=True)
 
-    async def page(self, path: str) -> Seen:
+    async def page(self, path: str) -> Response:
         async with self._connected() as client:
             client.writer.write(
                 f"GET {path} HTTP/1.1\r\nhost: chaos\r\nconnection: close\r\n"
@@ -715,16 +732,16 @@ class Clients:
             )
             while await client.read():
                 pass
-            seen = client.settled()
-        self._ledger.scan(seen.raw, path)
-        return seen
+            response = client.settled()
+        self._ledger.scan(response.raw, path)
+        return response
 
 
 class Chaos:
     def __init__(self, seed: int, seconds: float, folder: Path) -> None:
         self._seed, self._seconds = seed, seconds
         self.ledger = Ledger(MARK)
-        self._world = World(seed, self.ledger, Issuer(seed, self.ledger), Upstream(seed, self.ledger))
+        self._servers = FakeServers(seed, self.ledger, Issuer(seed, self.ledger), Upstream(seed, self.ledger))
         self._folder = folder
         self._before: list[tuple[int, int, int]] = []
         self._after: list[tuple[int, int, int]] = []
@@ -733,8 +750,8 @@ class Chaos:
         self._peaks = (0, 0)
 
     def run(self) -> bool:
-        with self._world.serving():
-            self._gatepass = Gatepass(self._folder, self._world, self._seed)
+        with self._servers.serving():
+            self._gatepass = Gatepass(self._folder, self._servers, self._seed)
             self._clients = Clients(self._gatepass, self.ledger, self._seed)
             with self._gatepass.running():
                 asyncio.run(self._phases())
@@ -742,7 +759,7 @@ class Chaos:
         for line in log.splitlines():
             self.ledger.scan(line, "the log")
             if b"Traceback" in line or b"internal_error" in line:
-                self.ledger.violated(f"in the log: {line[:2000]!r}")
+                self.ledger.add_violation(f"in the log: {line[:2000]!r}")
         violations = self.ledger.finish()
         self._report(violations, log.count(b"\n"))
         return not violations
@@ -750,7 +767,7 @@ class Chaos:
     async def _phases(self) -> None:
         self._calm(True)
         await until(lambda: b'"event":"listening"' in self._gatepass.log.read_bytes(), BOUND_S)
-        await self._good("warm", 100)
+        await self._await_good_replies("warm", 100)
         self._before = self._gatepass.floors()
         self._calm(False)
         watching = asyncio.create_task(self._watch())
@@ -758,16 +775,16 @@ class Chaos:
         clients = [self._clients.run(number, until_s) for number in range(CLIENTS)]
         await asyncio.gather(self._disturb(until_s), *clients)
         self._calm(True)
-        await self._good("heal", 100)
+        await self._await_good_replies("heal", 100)
         await self._settle()
         watching.cancel()
         for path in ("/metrics", "/status", "/learned", "/healthz"):
             await self._clients.page(path)
 
     def _calm(self, is_calm: bool) -> None:
-        self._world.issuer.is_calm = self._world.upstream.is_calm = is_calm
+        self._servers.issuer.is_calm = self._servers.upstream.is_calm = is_calm
 
-    async def _good(self, name: str, count: int) -> None:
+    async def _await_good_replies(self, name: str, count: int) -> None:
         """`count` answers one after another, once there are no faults: within QUIET_BOUND_S at first."""
         until_s, number, answers = time.monotonic() + QUIET_BOUND_S, 0, 0
         while answers < count:
@@ -778,7 +795,7 @@ class Chaos:
             if not answers:
                 await asyncio.sleep(0.2)
             if time.monotonic() > until_s and answers < count:
-                self.ledger.violated(f"{name}: no {count} answers in a row without faults")
+                self.ledger.add_violation(f"{name}: no {count} answers in a row without faults")
                 return
 
     async def _watch(self) -> None:
@@ -788,32 +805,33 @@ class Chaos:
             began_s = time.monotonic()
             try:
                 async with asyncio.timeout(HEALTH_BOUND_S):
-                    seen = await self._clients.page("/healthz")
-                if seen.whole and seen.status != 200:
-                    self.ledger.violated(f"/healthz: {seen.raw[:300]!r}")
-                if seen.whole:
+                    response = await self._clients.page("/healthz")
+                if response.is_complete and response.status != 200:
+                    self.ledger.add_violation(f"/healthz: {response.raw[:300]!r}")
+                if response.is_complete:
                     asked_s, self._health = time.monotonic(), self._health + 1
             except (OSError, TimeoutError):
                 pass
             now_s = time.monotonic()
             if now_s - asked_s > HEALTH_BOUND_S:
-                self.ledger.violated(f"/healthz did not answer for {now_s - asked_s:.0f} s")
+                self.ledger.add_violation(f"/healthz did not answer for {now_s - asked_s:.0f} s")
                 asked_s = now_s
             self._slowest_health_s = max(self._slowest_health_s, now_s - began_s)
-            self.ledger.delayed(now_s, now_s - began_s)
+            self.ledger.add_delay(now_s, now_s - began_s)
             for _, descriptors, memory in self._gatepass.floors():
                 self._peaks = max(self._peaks[0], descriptors), max(self._peaks[1], memory)
             await asyncio.sleep(0.3)
 
     async def _disturb(self, until_s: float) -> None:
         r, number = Random(f"{self._seed}:disturb"), 0
-        rough_until_s = until_s - self._seconds * (1 - DISTURBED)
+        process_faults_until_s = until_s - self._seconds * (1 - DISTURBED)
         while (now_s := time.monotonic()) < until_s - 2:
             number += 1
-            soft, rough = ["outage", "revoke", "storm", "rotate"], ["kill", "kill", "reload", "move", "pause"]
-            kind = r.choice(soft + rough)
+            server_faults = ["outage", "revoke", "storm", "rotate"]
+            process_faults = ["kill", "kill", "reload", "move", "pause"]
+            kind = r.choice(server_faults + process_faults)
             gap_s = 2 + 6 * r.random()
-            if now_s < rough_until_s or kind in soft:
+            if now_s < process_faults_until_s or kind in server_faults:
                 self.ledger.events[kind] += 1
                 await self._do(kind, r, number)
             await asyncio.sleep(min(gap_s, max(0.0, until_s - time.monotonic())))
@@ -822,9 +840,9 @@ class Chaos:
         workers = self._gatepass.workers()
         victim = r.choice(workers) if workers else 0
         if kind == "outage":
-            self._world.issuer.outage_until_s = time.monotonic() + r.choice((2, 8, 30))
+            self._servers.issuer.outage_until_s = time.monotonic() + r.choice((2, 8, 30))
         elif kind == "revoke":
-            self._world.upstream.revoke()
+            self._servers.upstream.revoke()
         elif kind == "rotate":
             self._gatepass.rotate()
         elif kind == "reload":
@@ -847,31 +865,31 @@ class Chaos:
 
     async def _settle(self) -> None:
         """Wait until requests, descriptors and connections are back; what is not after QUIET_BOUND_S is a violation."""
-        until_s, left = time.monotonic() + QUIET_BOUND_S, ["unknown"]
-        while left and time.monotonic() < until_s:
+        until_s, unsettled = time.monotonic() + QUIET_BOUND_S, ["unknown"]
+        while unsettled and time.monotonic() < until_s:
             await asyncio.sleep(2.0)
-            left = await self._unsettled()
-        for what in left:
-            self.ledger.violated(f"after quiet: {what}")
+            unsettled = await self._unsettled()
+        for what in unsettled:
+            self.ledger.add_violation(f"after quiet: {what}")
 
     async def _unsettled(self) -> list[str]:
         self._after = self._gatepass.floors()
-        left = []
+        found = []
         most, largest = (max(one[at] for one in self._before) for at in (1, 2))
         for pid, descriptors, memory in self._after:
             if descriptors > most + SPARE_DESCRIPTORS:
-                left.append(f"worker {pid} has {descriptors} descriptors, {most} before")
+                found.append(f"worker {pid} has {descriptors} descriptors, {most} before")
             if memory > largest + SPARE_MIB:
-                left.append(f"worker {pid} has {memory} MiB, {largest} before")
+                found.append(f"worker {pid} has {memory} MiB, {largest} before")
         if len(self._after) != 2:
-            left.append(f"{len(self._after)} workers")
-        if (count := self._world.servers["upstream"].open) > 2 * SPARE_DESCRIPTORS:
-            left.append(f"{count} connections to the upstream")
-        seen = await self._clients.page("/metrics")
-        values = re.findall(rb"^gatepass_requests_in_flight(?:{[^}]*})? (\S+)", seen.body, re.MULTILINE)
+            found.append(f"{len(self._after)} workers")
+        if (count := self._servers.by_name["upstream"].open) > 2 * SPARE_DESCRIPTORS:
+            found.append(f"{count} connections to the upstream")
+        response = await self._clients.page("/metrics")
+        values = re.findall(rb"^gatepass_requests_in_flight(?:{[^}]*})? (\S+)", response.body, re.MULTILINE)
         if not values or any(float(value) for value in values):
-            left.append(f"requests in flight: {values}")
-        return left
+            found.append(f"requests in flight: {values}")
+        return found
 
     def _report(self, violations: Sequence[str], lines: int) -> None:
         ledger, faults = self.ledger, self.ledger.faults
@@ -900,15 +918,15 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--keep", type=Path, help="a folder for the log of gatepass")
-    asked = parser.parse_args()
-    print(f"seed {asked.seed}", flush=True)
+    options = parser.parse_args()
+    print(f"seed {options.seed}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        chaos = Chaos(asked.seed, asked.seconds, Path(folder))
-        is_kept = chaos.run()
-        if asked.keep is not None:
-            asked.keep.mkdir(parents=True, exist_ok=True)
-            (asked.keep / "gatepass.log").write_bytes((Path(folder) / "log").read_bytes())
-    return 0 if is_kept else 1
+        chaos = Chaos(options.seed, options.seconds, Path(folder))
+        is_ok = chaos.run()
+        if options.keep is not None:
+            options.keep.mkdir(parents=True, exist_ok=True)
+            (options.keep / "gatepass.log").write_bytes((Path(folder) / "log").read_bytes())
+    return 0 if is_ok else 1
 
 
 if __name__ == "__main__":

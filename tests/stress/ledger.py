@@ -24,7 +24,7 @@ class Violation(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Want:
+class Expectation:
     """A request: `kind` is plain, stream, vectors or refused (no upstream may receive it)."""
 
     uid: str
@@ -32,13 +32,13 @@ class Want:
 
 
 @dataclass(slots=True)
-class Seen:
+class Response:
     """What a client received. `whole`: the response ended as its framing says. `raw` is all that came."""
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
-    whole: bool = False
+    is_complete: bool = False
     raw: bytes = b""
 
 
@@ -69,7 +69,7 @@ def vector_of(uid: str) -> list[float]:
     return [random.randint(-64, 64) / 8 for _ in range(8)]
 
 
-def spellings(mark: str) -> tuple[bytes, ...]:
+def encodings(mark: str) -> tuple[bytes, ...]:
     """`mark` as it is, in base64 at each offset, in hex and percent-encoded in full."""
     data = mark.encode()
     coded = [base64.b64encode(b"x" * skip + data)[(skip * 4 + 2) // 3 : -4] for skip in range(3)]
@@ -77,44 +77,44 @@ def spellings(mark: str) -> tuple[bytes, ...]:
     return (data, quote(mark).encode(), data.hex().encode(), percent, *coded)
 
 
-def outcome(want: Want, seen: Seen) -> str:
+def outcome(expectation: Expectation, response: Response) -> str:
     """What the client saw: answer, an error's code, error event, or broken. Raises Violation."""
-    if seen.status == 200 and want.kind == "refused":
+    if response.status == 200 and expectation.kind == "refused":
         raise Violation("a request that must be refused got 200")
-    if seen.status == 200 and seen.headers.get("content-type", "").startswith("text/event-stream"):
-        return _stream_outcome(want, seen)
-    if not seen.whole:
+    if response.status == 200 and response.headers.get("content-type", "").startswith("text/event-stream"):
+        return _stream_outcome(expectation, response)
+    if not response.is_complete:
         return "broken"
-    if seen.status != 200:
-        return f"error {_error(seen)}"
-    if want.kind == "stream":
-        raise Violation(f"200 to a stream without events: {seen.body[:200]!r}")
+    if response.status != 200:
+        return f"error {_error(response)}"
+    if expectation.kind == "stream":
+        raise Violation(f"200 to a stream without events: {response.body[:200]!r}")
     try:
-        document = json.loads(seen.body)
+        document = json.loads(response.body)
     except ValueError:
-        raise Violation(f"200 without JSON: {seen.body[:200]!r}") from None
-    if not _is_answer(want, document):
-        raise Violation(f"a 200 that is not the answer: {seen.body[:200]!r}")
+        raise Violation(f"200 without JSON: {response.body[:200]!r}") from None
+    if not _is_answer(expectation, document):
+        raise Violation(f"a 200 that is not the answer: {response.body[:200]!r}")
     return "answer"
 
 
-def _is_answer(want: Want, document: Any) -> bool:
+def _is_answer(expectation: Expectation, document: Any) -> bool:
     try:
         if "error" in document:
             return False
-        if want.kind == "vectors":
+        if expectation.kind == "vectors":
             [row] = document["data"]
-            return bool(row["embedding"] == vector_of(want.uid))
+            return bool(row["embedding"] == vector_of(expectation.uid))
         [choice] = document["choices"]
-        return bool(choice["message"]["content"] == text_of(want.uid) and choice["finish_reason"] == "stop")
+        return bool(choice["message"]["content"] == text_of(expectation.uid) and choice["finish_reason"] == "stop")
     except (KeyError, TypeError, ValueError):
         return False
 
 
-def _stream_outcome(want: Want, seen: Seen) -> str:
-    said, text, last = "", text_of(want.uid), b""
+def _stream_outcome(expectation: Expectation, response: Response) -> str:
+    content, text, last = "", text_of(expectation.uid), b""
     is_finished = has_failed = False
-    for data in _events(seen):
+    for data in _events(response):
         if last == b"[DONE]" or has_failed:
             raise Violation(f"an event behind the last one: {data[:200]!r}")
         last = data
@@ -128,31 +128,31 @@ def _stream_outcome(want: Want, seen: Seen) -> str:
             _check_error(event["error"])
             has_failed = True
         for choice in event.get("choices") or ():
-            said += (choice.get("delta") or {}).get("content") or ""
+            content += (choice.get("delta") or {}).get("content") or ""
             is_finished = is_finished or choice.get("finish_reason") == "stop"
-    if not text.startswith(said):
-        raise Violation(f"a stream that is not the answer: …{said[-100:]!r}")
-    if not seen.whole:
+    if not text.startswith(content):
+        raise Violation(f"a stream that is not the answer: …{content[-100:]!r}")
+    if not response.is_complete:
         return "broken"
-    if not has_failed and (last != b"[DONE]" or not is_finished or said != text):
-        raise Violation(f"a truncated stream that looks complete: …{seen.body[-200:]!r}")
+    if not has_failed and (last != b"[DONE]" or not is_finished or content != text):
+        raise Violation(f"a truncated stream that looks complete: …{response.body[-200:]!r}")
     return "error event" if has_failed else "answer"
 
 
-def _events(seen: Seen) -> Iterator[bytes]:
+def _events(response: Response) -> Iterator[bytes]:
     """The data of each whole event."""
-    blocks = seen.body.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n\n")
+    blocks = response.body.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n\n")
     for block in blocks[:-1]:
         if data := b"\n".join(line[5:].strip() for line in block.split(b"\n") if line.startswith(b"data:")):
             yield data
 
 
-def _error(seen: Seen) -> str:
+def _error(response: Response) -> str:
     try:
-        error = json.loads(seen.body)["error"]
+        error = json.loads(response.body)["error"]
     except (ValueError, KeyError, TypeError):
-        raise Violation(f"status {seen.status} without an error object: {seen.body[:200]!r}") from None
-    return f"{seen.status} {_check_error(error)}"
+        raise Violation(f"status {response.status} without an error object: {response.body[:200]!r}") from None
+    return f"{response.status} {_check_error(error)}"
 
 
 def _check_error(error: Any) -> str:
@@ -167,7 +167,7 @@ class Ledger:
     """Counts, and keeps what breaks a promise. Clients and servers write from two threads."""
 
     def __init__(self, mark: str) -> None:
-        self._spellings = spellings(mark)
+        self._encodings = encodings(mark)
         self.outcomes: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
         self.events: Counter[str] = Counter()
@@ -184,36 +184,46 @@ class Ledger:
     def received(self) -> int:
         return self.faults.total()
 
-    def violated(self, what: str) -> None:
+    def add_violation(self, what: str) -> None:
         self.violations.append(what)
 
-    def asked(self, want: Want) -> None:
-        if want.kind == "refused":
-            self._refused.add(want.uid)
+    def expect(self, expectation: Expectation) -> None:
+        if expectation.kind == "refused":
+            self._refused.add(expectation.uid)
 
-    def saw(self, want: Want, seen: Seen, began_s: float, ended_s: float, *, left: bool = False) -> None:
+    def record(
+        self,
+        expectation: Expectation,
+        response: Response,
+        began_s: float,
+        ended_s: float,
+        *,
+        is_disconnected: bool = False,
+    ) -> None:
         """A client is done with `want`; `left`: it closed the connection itself."""
-        self.scan(seen.raw, f"what {want.uid} received")
-        if left:
+        self.scan(response.raw, f"what {expectation.uid} received")
+        if is_disconnected:
             self.outcomes["left"] += 1
             return
         try:
-            what = outcome(want, seen)
+            what = outcome(expectation, response)
         except Violation as violation:
             what = "violation"
-            self.violated(f"{want.uid} ({want.kind}): {violation}")
+            self.add_violation(f"{expectation.uid} ({expectation.kind}): {violation}")
         if what == "broken" and not any(began_s <= at_s <= ended_s for at_s in self.kills_s):
-            self.violated(f"{want.uid} ({want.kind}): broken, and no worker was killed: {seen.raw[-200:]!r}")
+            self.add_violation(
+                f"{expectation.uid} ({expectation.kind}): broken, and no worker was killed: {response.raw[-200:]!r}"
+            )
         self.outcomes[what] += 1
 
     def scan(self, data: bytes, where: str) -> None:
-        for spelling in self._spellings:
-            if spelling in data:
-                at = data.index(spelling)
-                self.violated(f"a planted secret in {where}: {data[max(0, at - 80) : at + 80]!r}")
+        for encoding in self._encodings:
+            if encoding in data:
+                at = data.index(encoding)
+                self.add_violation(f"a planted secret in {where}: {data[max(0, at - 80) : at + 80]!r}")
                 return
 
-    def issued(self, token: str, end_s: float | None) -> None:
+    def add_token(self, token: str, end_s: float | None) -> None:
         """`end_s` is when it expires; None if the issuer returned no lifetime."""
         self._ends_s[token] = end_s
 
@@ -221,7 +231,7 @@ class Ledger:
         end_s = self._ends_s.get(token, 0.0)
         return end_s is None or now_s < end_s
 
-    def delayed(self, now_s: float, delay_s: float) -> None:
+    def add_delay(self, now_s: float, delay_s: float) -> None:
         """The machine was busy: something that takes no time took `delay_s`."""
         self._delays.append((now_s, delay_s))
 
@@ -229,17 +239,17 @@ class Ledger:
         """The upstream has a whole request."""
         before = self._receipts.get(receipt.uid)
         if receipt.uid in self._refused:
-            self.violated(f"{receipt.uid} was sent to the upstream and had to be refused")
+            self.add_violation(f"{receipt.uid} was sent to the upstream and had to be refused")
         is_second = before is not None and before.is_stale and receipt.uid not in self._stale
         if is_second:
             self._stale.add(receipt.uid)
         if before is not None and not before.may_repeat and not is_second:
-            self.violated(f"{receipt.uid} was sent twice, after the reply {before.reply!r}")
+            self.add_violation(f"{receipt.uid} was sent twice, after the reply {before.reply!r}")
         if before is not None and before.reply == "401" and before.token == receipt.token:
-            self.violated(f"{receipt.uid} was sent again with the token that was rejected")
+            self.add_violation(f"{receipt.uid} was sent again with the token that was rejected")
         self._receipts[receipt.uid] = receipt
         if receipt.token not in self._ends_s:
-            self.violated(f"{receipt.uid} came with a token that nobody issued: {receipt.token[-40:]!r}")
+            self.add_violation(f"{receipt.uid} came with a token that nobody issued: {receipt.token[-40:]!r}")
         elif not self.is_valid(receipt.token, now_s):
             self._late.append((now_s, now_s - (self._ends_s[receipt.token] or 0.0)))
 

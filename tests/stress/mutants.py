@@ -397,18 +397,18 @@ def main() -> int:
     parser.add_argument("--only", help="numbers in the list, separated by commas")
     parser.add_argument("--jobs", type=int, default=2, help="[%(default)s]")
     parser.add_argument("--list", action="store_true", help="show them, run nothing")
-    given = parser.parse_args()
-    chosen = list(enumerate(drawn(given.seed), 1))
-    if given.area:
-        chosen = [(number, mutant) for number, mutant in chosen if mutant.area.name.startswith(given.area)]
-    if given.only:
-        wanted = {int(number) for number in given.only.split(",")}
+    options = parser.parse_args()
+    chosen = list(enumerate(drawn(options.seed), 1))
+    if options.area:
+        chosen = [(number, mutant) for number, mutant in chosen if mutant.area.name.startswith(options.area)]
+    if options.only:
+        wanted = {int(number) for number in options.only.split(",")}
         chosen = [(number, mutant) for number, mutant in chosen if number in wanted]
-    if given.list:
+    if options.list:
         print("\n".join(shown(number, mutant) for number, mutant in chosen))
         return 0
-    survivors = run(chosen, given.jobs)
-    print(f"{len(chosen) - len(survivors)} of {len(chosen)} mutants of the seed {given.seed} are caught")
+    survivors = run(chosen, options.jobs)
+    print(f"{len(chosen) - len(survivors)} of {len(chosen)} mutants of the seed {options.seed} are caught")
     if survivors:
         print(f"survivors: {', '.join(map(str, survivors))}")
     return 1 if survivors else 0

@@ -158,14 +158,14 @@ def floor(pids: list[int]) -> Floor:
 
 
 def main() -> int:
-    asked = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    asked.add_argument("--reloads", type=int, default=1000)
-    asked.add_argument("--concurrency", type=int, default=4)
-    asked.add_argument("--python", default=sys.executable)
-    reported = asked.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--reloads", type=int, default=1000)
+    parser.add_argument("--concurrency", type=int, default=4)
+    parser.add_argument("--python", default=sys.executable)
+    options = parser.parse_args()
     failed = False
     for workers in (1, 2):
-        outcome = asyncio.run(reloads(Load(None, reported.concurrency, reported.python), reported.reloads, workers))
+        outcome = asyncio.run(reloads(Load(None, options.concurrency, options.python), options.reloads, workers))
         before, after = outcome.before, outcome.after
         print(
             f"{workers} worker(s): {outcome.reloads} reloads, {outcome.result.requests} requests,"

@@ -42,7 +42,7 @@ from tests.unit.tokens.scripted import (
 )
 
 OUTAGE_S = 60.0
-TURN_S = 0.5
+STEP_S = 0.5
 AFTERWARDS_S = 130.0
 BACK_WITHIN_S = 4.0
 TIMEOUT_S = 10.0
@@ -108,18 +108,18 @@ class Row:
 
     @property
     def is_good(self) -> bool:
-        kept = self.lost_valid == 0 and self.dead_sent == 0 and self.back_s is not None
+        is_kept = self.lost_valid == 0 and self.dead_sent == 0 and self.back_s is not None
         within_s = TIMEOUT_S if self.fault in HANGS else BACK_WITHIN_S
         if self.fault in DEFINITE and not self.again and self.outage_s > BLIP_S:
             within_s = RESTS_S
-        return kept and (self.back_s or 0.0) <= within_s
+        return is_kept and (self.back_s or 0.0) <= within_s
 
     @property
     def name(self) -> str:
         return f"{self.fault}{', again' if self.again else ', blip' if self.outage_s == BLIP_S else ''}"
 
 
-class Trial:
+class RowRun:
     """One row under way: requests over one holder, on a clock that is driven."""
 
     def __init__(self, row: Row) -> None:
@@ -170,28 +170,28 @@ class Trial:
         while self.clock.now() < end_s:
             if returned_s is not None and self.row.back_s is None and it.holder.usable:
                 self.row.back_s = self.clock.now() - returned_s
-            self._ask(it)
-            await self.clock.advance(TURN_S)
-            self._reap()
+            self._send_requests(it)
+            await self.clock.advance(STEP_S)
+            self._collect()
 
-    def _ask(self, it: RunningHolder) -> None:
+    def _send_requests(self, it: RunningHolder) -> None:
         held = it.holder.current()
         for _ in range(self.row.load):
             self.row.requests += 1
-            work = it.holder.token()
+            coroutine = it.holder.token()
             if held is None:
-                self._waiting.add(asyncio.ensure_future(work))
+                self._waiting.add(asyncio.ensure_future(coroutine))
                 continue
             try:
-                work.send(None)
+                coroutine.send(None)
                 self.row.lost_valid += 1  # it waits
-                work.close()
+                coroutine.close()
             except StopIteration as done:
                 self._check(done.value)
             except TokenUnavailable:
                 self.row.lost_valid += 1
 
-    def _reap(self) -> None:
+    def _collect(self) -> None:
         for task in [task for task in self._waiting if task.done()]:
             self._waiting.discard(task)
             if isinstance(task.exception(), TokenUnavailable):
@@ -229,12 +229,12 @@ def rows_of_secrets_that_worked() -> Iterator[Row]:
                 yield Row(fault, state, 60.0, LOADS[0], outage_s, again=True)
 
 
-async def calls_in_an_hour(fault: str, past: str) -> int:
+async def calls_in_an_hour(fault: str, history: str) -> int:
     """The requests to an issuer that answers with `fault` from some moment on, in the hour from its first answer."""
     clock = DrivenClock()
-    issuer = ScriptedIssuer(clock, *([Mint(60)] if past == "has worked" else []), otherwise=FAULTS[fault])
+    issuer = ScriptedIssuer(clock, *([Mint(60)] if history == "has worked" else []), otherwise=FAULTS[fault])
     async with RunningHolder(clock, issuer, oauth2(timeout_s=TIMEOUT_S)):
-        while len(issuer.started_s) < (2 if past == "has worked" else 1):
+        while len(issuer.started_s) < (2 if history == "has worked" else 1):
             await clock.advance(1.0)
         began_s = issuer.started_s[-1]
         await clock.advance(3600.0)
@@ -249,7 +249,7 @@ HEAD = (
 def line(row: Row) -> str:
     back = "never" if row.back_s is None else f"{row.back_s:.1f}"
     cells = (
-        *(row.name, row.state, f"{row.life_s:g}", f"{row.load / TURN_S:g}", f"{row.outage_s:g}", row.requests),
+        *(row.name, row.state, f"{row.life_s:g}", f"{row.load / STEP_S:g}", f"{row.outage_s:g}", row.requests),
         *(row.lost_valid, row.no_token, row.calls, row.dead_sent, back, "ok" if row.is_good else "BROKEN"),
     )
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
@@ -262,14 +262,14 @@ def main() -> int:
     print(HEAD, "|" + "---|" * HEAD.count("|", 1), sep="\n")
     broken = 0
     for row in (*rows(), *rows_of_secrets_that_worked()):
-        asyncio.run(Trial(row).run())
+        asyncio.run(RowRun(row).run())
         print(line(row), flush=True)
         broken += not row.is_good
     print("\n| refused for an hour | the secret | calls | most | |", "|---|---|---|---|---|", sep="\n")
     for fault in sorted(DEFINITE):
-        for past, most in MOST_IN_AN_HOUR.items():
-            calls = asyncio.run(calls_in_an_hour(fault, past))
-            print(f"| {fault} | {past} | {calls} | {most} | {'ok' if calls <= most else 'BROKEN'} |")
+        for history, most in MOST_IN_AN_HOUR.items():
+            calls = asyncio.run(calls_in_an_hour(fault, history))
+            print(f"| {fault} | {history} | {calls} | {most} | {'ok' if calls <= most else 'BROKEN'} |")
             broken += calls > most
     print(f"\n{broken} rows broken")
     return 1 if broken else 0

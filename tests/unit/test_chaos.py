@@ -11,23 +11,23 @@ import pytest
 
 from tests.integration.answers import DONE, delta
 from tests.integration.scripted import event
-from tests.stress.chaos import events_of, whole
-from tests.stress.ledger import LATE_S, Ledger, Receipt, Seen, Violation, Want, outcome, text_of, vector_of
+from tests.stress.chaos import completion, events_of
+from tests.stress.ledger import LATE_S, Expectation, Ledger, Receipt, Response, Violation, outcome, text_of, vector_of
 
 UID = "u1-1"
-PLAIN, STREAM, VECTORS, REFUSED = (Want(UID, kind) for kind in ("plain", "stream", "vectors", "refused"))
+PLAIN, STREAM, VECTORS, REFUSED = (Expectation(UID, kind) for kind in ("plain", "stream", "vectors", "refused"))
 EVENTS = [delta(content=text_of(UID)[:9]), delta(content=text_of(UID)[9:]), delta("stop"), DONE]
 ERROR = {"error": {"message": "no", "code": "upstream_closed"}}
 MARK = "planted-secret"
 
 
-def seen(body: Any, status: int = 200, kind: str = "application/json", *, whole: bool = True) -> Seen:
+def response(body: Any, status: int = 200, kind: str = "application/json", *, is_complete: bool = True) -> Response:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return Seen(status, {"content-type": kind}, data, whole, data)
+    return Response(status, {"content-type": kind}, data, is_complete, data)
 
 
-def streamed(*events: bytes, whole: bool = True) -> Seen:
-    return seen(b"".join(events), kind="text/event-stream; charset=utf-8", whole=whole)
+def streamed(*events: bytes, is_complete: bool = True) -> Response:
+    return response(b"".join(events), kind="text/event-stream; charset=utf-8", is_complete=is_complete)
 
 
 VECTOR = {"data": [{"embedding": vector_of(UID)}]}
@@ -35,38 +35,38 @@ CUT = event({"choices": [{"index": 0, "delta": {"content": text_of(UID)[:3]}, "f
 
 
 @pytest.mark.parametrize(
-    ("want", "what", "expected"),
+    ("expectation", "what", "expected"),
     [
-        (PLAIN, seen(whole(UID)), "answer"),
+        (PLAIN, response(completion(UID)), "answer"),
         (STREAM, streamed(*EVENTS), "answer"),
         (STREAM, streamed(*(one.replace(b"\n", b"\r\n") for one in EVENTS)), "answer"),
         (STREAM, streamed(b": ping\n\n", *EVENTS), "answer"),
-        (VECTORS, seen(VECTOR), "answer"),
-        (PLAIN, seen(ERROR, 502), "error 502 upstream_closed"),
-        (REFUSED, seen(ERROR, 401), "error 401 upstream_closed"),
+        (VECTORS, response(VECTOR), "answer"),
+        (PLAIN, response(ERROR, 502), "error 502 upstream_closed"),
+        (REFUSED, response(ERROR, 401), "error 401 upstream_closed"),
         (STREAM, streamed(EVENTS[0], event(ERROR)), "error event"),
-        (STREAM, streamed(EVENTS[0], whole=False), "broken"),
-        (STREAM, streamed(EVENTS[0], EVENTS[1][:9], whole=False), "broken"),
-        (PLAIN, seen(b'{"cho', whole=False), "broken"),
-        (PLAIN, Seen(), "broken"),
+        (STREAM, streamed(EVENTS[0], is_complete=False), "broken"),
+        (STREAM, streamed(EVENTS[0], EVENTS[1][:9], is_complete=False), "broken"),
+        (PLAIN, response(b'{"cho', is_complete=False), "broken"),
+        (PLAIN, Response(), "broken"),
     ],
 )
-def test_answers_errors_and_broken_connections_are_distinguished(want, what, expected):
-    assert outcome(want, what) == expected
+def test_answers_errors_and_broken_connections_are_distinguished(expectation, what, expected):
+    assert outcome(expectation, what) == expected
 
 
 @pytest.mark.parametrize(
-    ("want", "what"),
+    ("expectation", "what"),
     [
-        (PLAIN, seen(ERROR)),
-        (PLAIN, seen(b"")),
-        (PLAIN, seen(b"null")),
-        (PLAIN, seen(b"<html>")),
-        (PLAIN, seen(whole("u1-2"))),
-        (PLAIN, seen({**whole(UID), "choices": []})),
+        (PLAIN, response(ERROR)),
+        (PLAIN, response(b"")),
+        (PLAIN, response(b"null")),
+        (PLAIN, response(b"<html>")),
+        (PLAIN, response(completion("u1-2"))),
+        (PLAIN, response({**completion(UID), "choices": []})),
         (PLAIN, streamed(*EVENTS[:1])),
-        (VECTORS, seen({"data": []})),
-        (VECTORS, seen({"data": [{"embedding": vector_of("u1-2")}]})),
+        (VECTORS, response({"data": []})),
+        (VECTORS, response({"data": [{"embedding": vector_of("u1-2")}]})),
         (STREAM, streamed()),
         (STREAM, streamed(DONE)),
         (STREAM, streamed(*EVENTS[:2])),
@@ -74,33 +74,33 @@ def test_answers_errors_and_broken_connections_are_distinguished(want, what, exp
         (STREAM, streamed(*EVENTS[:2], DONE)),
         (STREAM, streamed(CUT, DONE)),
         (STREAM, streamed(EVENTS[1], EVENTS[2], DONE)),
-        (STREAM, streamed(EVENTS[1], whole=False)),
+        (STREAM, streamed(EVENTS[1], is_complete=False)),
         (STREAM, streamed(EVENTS[0], event(ERROR), DONE)),
         (STREAM, streamed(event({"error": "text"}))),
         (STREAM, streamed(event("no json"))),
         (STREAM, streamed(*EVENTS, DONE)),
-        (STREAM, seen(whole(UID))),
-        (REFUSED, seen(whole(UID))),
-        (PLAIN, seen(b"Bad Gateway", 502)),
-        (PLAIN, seen({"error": {"message": "no"}}, 502)),
-        (PLAIN, seen({"error": {"message": "no", "code": "internal_error"}}, 500)),
+        (STREAM, response(completion(UID))),
+        (REFUSED, response(completion(UID))),
+        (PLAIN, response(b"Bad Gateway", 502)),
+        (PLAIN, response({"error": {"message": "no"}}, 502)),
+        (PLAIN, response({"error": {"message": "no", "code": "internal_error"}}, 500)),
     ],
 )
-def test_what_looks_like_success_and_is_none_is_a_violation(want, what):
+def test_what_looks_like_success_and_is_none_is_a_violation(expectation, what):
     with pytest.raises(Violation):
-        outcome(want, what)
+        outcome(expectation, what)
 
 
-def test_answers_of_all_lengths_are_whole_in_pieces():
+def test_streamed_answers_of_all_lengths_are_complete():
     for uid in ("a", "b", "cL"):
-        assert outcome(Want(uid, "stream"), streamed(*events_of(uid, Random(1)), DONE)) == "answer"
+        assert outcome(Expectation(uid, "stream"), streamed(*events_of(uid, Random(1)), DONE)) == "answer"
 
 
 @pytest.fixture
 def ledger() -> Ledger:
     made = Ledger(MARK)
-    made.issued("token-1", 100.0)
-    made.issued("token-2", None)
+    made.add_token("token-1", 100.0)
+    made.add_token("token-2", None)
     return made
 
 
@@ -110,14 +110,14 @@ def found(ledger: Ledger) -> str:
 
 
 def test_a_ledger_of_what_is_allowed_has_no_violation(ledger):
-    ledger.asked(PLAIN)
+    ledger.expect(PLAIN)
     ledger.receive(Receipt(UID, "token-1", "401", may_repeat=True), 50.0)
     ledger.receive(Receipt(UID, "token-2", "fin", is_stale=True), 50.0)
     ledger.receive(Receipt(UID, "token-2", "good"), 100.0 + LATE_S)
-    ledger.saw(PLAIN, seen(whole(UID)), 1.0, 2.0)
-    ledger.saw(PLAIN, Seen(), 1.0, 2.0, left=True)
+    ledger.record(PLAIN, response(completion(UID)), 1.0, 2.0)
+    ledger.record(PLAIN, Response(), 1.0, 2.0, is_disconnected=True)
     ledger.kills_s.append(3.0)
-    ledger.saw(PLAIN, Seen(), 2.0, 4.0)
+    ledger.record(PLAIN, Response(), 2.0, 4.0)
     assert ledger.finish() == []
     assert ledger.outcomes == {"answer": 1, "left": 1, "broken": 1}
 
@@ -143,7 +143,7 @@ def test_a_rejected_token_that_is_sent_again_is_reported(ledger):
 def test_an_expired_token_is_reported_unless_the_machine_was_slow(ledger):
     ledger.receive(Receipt("u1", "token-1", "good"), 100.0 + LATE_S + 1.0)
     assert list(ledger.expired()) == ["a token was sent 4.0 s after its end"]
-    ledger.delayed(95.0, 0.6)
+    ledger.add_delay(95.0, 0.6)
     assert list(ledger.expired()) == []
 
 
@@ -153,14 +153,14 @@ def test_a_token_that_nobody_issued_is_reported(ledger):
 
 
 def test_a_refused_request_that_was_sent_is_reported(ledger):
-    ledger.asked(REFUSED)
+    ledger.expect(REFUSED)
     ledger.receive(Receipt(UID, "token-2", "good"), 1.0)
     assert "had to be refused" in found(ledger)
 
 
 def test_a_broken_connection_without_a_kill_is_reported(ledger):
     ledger.kills_s.append(5.0)
-    ledger.saw(PLAIN, Seen(), 1.0, 2.0)
+    ledger.record(PLAIN, Response(), 1.0, 2.0)
     assert "no worker was killed" in found(ledger)
 
 
@@ -174,5 +174,5 @@ def test_a_broken_connection_without_a_kill_is_reported(ledger):
     ],
 )
 def test_a_planted_secret_is_found_in_each_spelling(ledger, text):
-    ledger.saw(PLAIN, seen({"error": {"message": text.decode(), "code": "x"}}, 502), 1.0, 2.0)
+    ledger.record(PLAIN, response({"error": {"message": text.decode(), "code": "x"}}, 502), 1.0, 2.0)
     assert "a planted secret" in found(ledger)
