@@ -7,32 +7,33 @@ import resource
 import sys
 import time
 
-from tests.fuzz.campaign import Broken, fuzz, replay
+from tests.fuzz.campaign import PromiseBroken, fuzz, replay
 from tests.fuzz.targets import FAMILIES
 
-MOST_BYTES = 2 << 30
-"""Of the address space: an input that takes more breaks a promise."""
+MEMORY_BYTES = 2 << 30
+"""Limit of the address space. An input that needs more breaks a promise."""
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description="Fuzz what reads bytes of others.")
-    parser.add_argument("--target", choices=[*FAMILIES, "all"], default="stream", help="all: each with its share")
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description="Fuzz the parsers of untrusted bytes.")
+    parser.add_argument("--target", choices=[*FAMILIES, "all"], default="stream", help="all: every family by its share")
     either = parser.add_mutually_exclusive_group()
     either.add_argument("--seconds", type=float, default=600.0)
-    either.add_argument("--runs", type=int, help="so many runs, however long they take: with a seed always the same")
+    either.add_argument("--runs", type=int, help="number of runs instead of a duration; repeatable with a seed")
     parser.add_argument("--seed", type=int, default=int(time.time()))
-    asked = parser.parse_args()
-    resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
-    names = list(FAMILIES) if asked.target == "all" else [asked.target]
+    options = parser.parse_args()
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    names = list(FAMILIES) if options.target == "all" else [options.target]
     total = sum(FAMILIES[name].share for name in names)
-    print(f"seed {asked.seed}", flush=True)
+    print(f"seed {options.seed}", flush=True)
     for name in names:
         part = FAMILIES[name].share / total
-        length = {"seconds": asked.seconds * part} if asked.runs is None else {"runs_at_most": int(asked.runs * part)}
+        is_timed = options.runs is None
+        length = {"seconds": options.seconds * part} if is_timed else {"runs_at_most": int(options.runs * part)}
         try:
             replay(name)
-            report = fuzz(name, asked.seed, **length)
-        except Broken as broken:
+            report = fuzz(name, options.seed, **length)
+        except PromiseBroken as broken:
             print(f"{name}: broken: {broken}", file=sys.stderr)
             return 1
         print(f"{name}: {report}", flush=True)

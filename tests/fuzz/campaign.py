@@ -1,4 +1,4 @@
-"""A run of so many seconds over the kept corpus: mutated inputs, guided by the branches that they reach."""
+"""Fuzz a family for a duration: mutate the inputs of the corpus, guided by the branches that they reach."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from types import FrameType
 from typing import Any
 
 from tests.fuzz.mutation import mutated
-from tests.fuzz.targets import FAMILIES, Target, soaked
+from tests.fuzz.targets import FAMILIES, Target, memory_is_bounded
 
 CORPUS = Path(__file__).parent / "corpus"
 FOUND = Path(__file__).parent / "found"
 TRACED_ONE_IN = 10
-SOAKED_ONE_IN = 1000
-MOST_CPU_S = 20.0
-"""Of one run, traced or not, which takes a millisecond, and `soaked` a second."""
+MEMORY_ONE_IN = 1000
+MAX_CPU_S = 20.0
+"""Limit of one run. A usual run takes a millisecond, and `memory_is_bounded` takes a second."""
 
 Edge = tuple[str, int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """`kept` is how many inputs joined the corpus of this run for a branch that none had reached."""
+    """The figures of a campaign. `kept`: the number of inputs that reached a new branch."""
 
     runs: int
     seconds: float
@@ -43,12 +43,12 @@ class Report:
         )
 
 
-class Broken(Exception):
-    """A promise broke; the input and the seed are in the file that is named."""
+class PromiseBroken(Exception):
+    """A promise is violated. The text contains the seed and the file of the input."""
 
 
 def corpus(name: str) -> list[bytes]:
-    """The kept inputs of a family."""
+    """Return the inputs of a family in the corpus."""
     return [path.read_bytes() for path in _paths(name)]
 
 
@@ -57,14 +57,14 @@ def _paths(name: str) -> list[Path]:
 
 
 def replay(name: str) -> None:
-    """Every kept input of a family through each of its targets."""
+    """Run each input of the corpus of a family through each of its targets."""
     for path in _paths(name):
         for target, _ in FAMILIES[name].targets:
             _run(target, path.read_bytes(), seed=1)
 
 
 def fuzz(name: str, seed: int, *, seconds: float = math.inf, runs_at_most: float = math.inf) -> Report:
-    """Run a family for so long, or so often; raises Broken with the first input that breaks a promise."""
+    """Run a family for `seconds` or `runs_at_most`; raise PromiseBroken for the first input that breaks a promise."""
     family, random, inputs = FAMILIES[name], Random(seed), corpus(name)
     reached: set[Edge] = set()
     for body in inputs:
@@ -77,9 +77,9 @@ def fuzz(name: str, seed: int, *, seconds: float = math.inf, runs_at_most: float
     while runs < runs_at_most and time.monotonic() - began_s < seconds:
         runs += 1
         body = mutated(inputs, random, family.words)
-        is_soaked = soaked in targets and not runs % SOAKED_ONE_IN
-        [target] = [soaked] if is_soaked else random.choices(targets, shares)
-        if runs % TRACED_ONE_IN or is_soaked:
+        is_memory_run = memory_is_bounded in targets and not runs % MEMORY_ONE_IN
+        [target] = [memory_is_bounded] if is_memory_run else random.choices(targets, shares)
+        if runs % TRACED_ONE_IN or is_memory_run:
             _run(target, body, seed=runs)
             continue
         before = len(reached)
@@ -95,17 +95,17 @@ def _run(target: Target, body: bytes, seed: int) -> None:
     try:
         target(body, Random(seed))
         took_s = time.process_time() - began_s
-        assert took_s < MOST_CPU_S, f"took {took_s:.1f} s of CPU"
-    except Exception as error:  # whatever comes out of a target is a broken promise
+        assert took_s < MAX_CPU_S, f"took {took_s:.1f} s of CPU"
+    except Exception as error:  # every exception of a target is a broken promise
         FOUND.mkdir(exist_ok=True)
         path = FOUND / f"{target.__name__}-{seed}"
         path.write_bytes(body)
-        raise Broken(f"{target.__name__}, seed {seed}, input {path}: {error!r}") from error
+        raise PromiseBroken(f"{target.__name__}, seed {seed}, input {path}: {error!r}") from error
 
 
 @contextmanager
 def _traced(reached: set[Edge], part: str) -> Iterator[None]:
-    """Note each step from line to line in `part` of the source."""
+    """Record each step from line to line in `part` of the source."""
     last: Counter[str] = Counter()
 
     def local(frame: FrameType, event: str, _: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Inputs made of other inputs: bits and words changed, events repeated, dropped, swapped, spliced."""
+"""Mutate inputs: change bytes and words; repeat, drop, swap and splice events."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WORDS = (
 
 
 def mutated(corpus: Sequence[bytes], random: Random, words: Sequence[bytes] = WORDS) -> bytes:
-    """A new input, of `LONGEST_BYTES` at most."""
+    """Return a new input of at most `LONGEST_BYTES`."""
     body = random.choice(corpus)
     for _ in range(random.choice((1, 1, 2, 3, 8))):
         change = random.choice(_CHANGES)
@@ -42,7 +42,7 @@ def _word(body: bytes, words: Sequence[bytes], random: Random) -> bytes:
 
 
 def _value(body: bytes, _: Sequence[bytes], random: Random) -> bytes:
-    """Another value behind a colon: the JSON often stays JSON."""
+    """Replace a value after a colon, so that the text often stays JSON."""
     colons = [at for at, byte in enumerate(body) if byte == ord(":")]
     if not colons:
         return body
@@ -72,7 +72,7 @@ def _repeat(body: bytes, _: Sequence[bytes], random: Random) -> bytes:
 
 
 def _events(body: bytes, corpus: Sequence[bytes], random: Random) -> bytes:
-    """Whole events dropped, repeated, swapped, or taken from another input."""
+    """Drop, repeat or swap complete events, or insert one from another input."""
     blocks = split_events(body)
     other = split_events(random.choice(corpus))
     for _each in range(random.randint(1, 3)):

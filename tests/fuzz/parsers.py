@@ -1,4 +1,4 @@
-"""What is fuzzed beside streams: heads and bodies of requests, forms, framing, replies of issuers, configurations."""
+"""Fuzz targets for request heads and bodies, forms, framing, issuer replies and configurations."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ WALL_S = 1_800_000_000.0
 LONGEST_REASON = 1_000
 SENDABLE = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 SMALL = {"WINDOW_BYTES": 48, "FRAGMENT_BYTES": 40, "STRING_BYTES": 30, "KEPT_BYTES": 10}
-"""Cuts a small body as a large one is cut."""
-TERMS = (
+"""Small windows, so that a small body is split as a large one is."""
+REPLY_FORMATS = (
     TokenReplyFormat("sso", 240.0, 3600.0, credential="corp"),
     TokenReplyFormat("sso", 240.0, 3600.0, plain_text=True, is_login=True),
     TokenReplyFormat("sso", 240.0, 3600.0, audience="https://llm.corp.example"),
 )
-_DIFFERENT = re.compile(r"[-+\d.eE]{300}|[eE]\+?\d{3}|NaN|Infinity|[\x85\u2028\u2029]")
+_JSON_ONLY = re.compile(r"[-+\d.eE]{300}|[eE]\+?\d{3}|NaN|Infinity|[\x85\u2028\u2029]")
 """Numbers of so many digits, and line breaks and names of numbers, that YAML reads in another way."""
 _LINE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)")
 
 
-def head_read_alike(body: bytes, random: Random) -> None:
-    """The requests of a connection are the same however its bytes come, and only a GatepassError ends it."""
+def parser_ignores_chunking(body: bytes, random: Random) -> None:
+    """The parsed requests do not depend on the chunks, and only a GatepassError ends the connection."""
     assert _requests([body]) == _requests(pieces(body, random))
 
 
 def _requests(parts: Iterable[bytes]) -> tuple[list[Any], bool]:
-    """The requests in `parts`, and whether they are refused behind these: for which of two faults may differ."""
+    """Return the requests in `parts`, and whether an error follows. The kind of the error may depend on the chunks."""
     recorder, is_refused = CycleRecorder(), False
     reader = RequestParser(recorder)
     try:
@@ -59,20 +59,29 @@ def _requests(parts: Iterable[bytes]) -> tuple[list[Any], bool]:
             reader.feed(part)
     except GatepassError:
         is_refused = True
-    turns = [
-        (turn.method, turn.path, turn.target, turn.version, turn.headers, turn.persists, turn.is_whole, _body(turn))
-        for turn in recorder.cycles
+    cycles = [
+        (
+            cycle.method,
+            cycle.path,
+            cycle.target,
+            cycle.version,
+            cycle.headers,
+            cycle.persists,
+            cycle.is_whole,
+            _body(cycle),
+        )
+        for cycle in recorder.cycles
     ]
-    return turns, is_refused
+    return cycles, is_refused
 
 
-def _body(turn: Any) -> bytes:
-    return b"".join(turn._pieces)
+def _body(cycle: Any) -> bytes:
+    return b"".join(cycle._pieces)
 
 
-def body_scanned_alike(body: bytes, _: Random) -> None:
-    """A body that is read in slices has the same members as one that is read at once, or both are refused."""
-    with _small():
+def scan_equals_full_read(body: bytes, _: Random) -> None:
+    """A body that is scanned in slices has the same members as one that is parsed at once, or both are rejected."""
+    with _small_windows():
         try:
             sliced: ScannedBody | None = _scan(body)
             found = RequestBody.read(sliced or b"")
@@ -92,7 +101,7 @@ def body_scanned_alike(body: bytes, _: Random) -> None:
 
 
 @contextlib.contextmanager
-def _small() -> Iterator[None]:
+def _small_windows() -> Iterator[None]:
     before = {name: getattr(large_body, name) for name in SMALL}
     try:
         for name, size in SMALL.items():
@@ -110,8 +119,8 @@ def _scan(body: bytes) -> ScannedBody:
     return scan.result()
 
 
-def form_scanned_alike(body: bytes, random: Random) -> None:
-    """The model of a form is the same however its bytes come. The first line is its content type."""
+def form_scan_ignores_chunking(body: bytes, random: Random) -> None:
+    """The model of a form does not depend on the chunks. The first line of the input is its content type."""
     kind, _, form = body.partition(b"\n")
     try:
         boundary = boundary_of(((b"content-type", kind.rstrip(b"\r")),))
@@ -137,8 +146,8 @@ def _form(boundary: bytes, parts: Iterable[bytes]) -> tuple[str | None, tuple[in
     return scan.model, scan.span, refusal
 
 
-def framed_alike(body: bytes, random: Random) -> None:
-    """Events are cut where the standard says, however the bytes come. Nothing is lost, added or changed."""
+def framing_ignores_chunking(body: bytes, random: Random) -> None:
+    """Events end where the standard defines it, for any chunks. No byte is lost, added or changed."""
     limit_bytes = random.choice((64, 1 << 20))
     framer = Framer(limit_bytes)
     runs = [framer.feed(part) for part in pieces(body, random)]
@@ -151,14 +160,14 @@ def framed_alike(body: bytes, random: Random) -> None:
         assert split_events(out) == events or framer.tail == b"\r" or body.endswith(b"\n\r")
     else:
         assert body.startswith(out)
-        # Of each run: the LF that belongs to a CR before it may come alone
+        # within each run: the LF of a CR LF may arrive alone
         assert all(len(one) <= limit_bytes for run in runs for one in split_events(run))
         assert len(framer.tail) <= limit_bytes
     assert b"".join(split_events(out)) == out
 
 
 def _events(body: bytes) -> Iterator[bytes]:
-    """The whole events of `body`, line by line."""
+    """Yield the complete events of `body`, line by line."""
     event = b""
     for line in _LINE.findall(body):
         event += line
@@ -167,17 +176,17 @@ def _events(body: bytes) -> Iterator[bytes]:
             event = b""
 
 
-def token_read_alike(body: bytes, random: Random) -> None:
-    """A reply of an issuer is a token that can be sent, or a FetchFailure; and the same if its JSON is written anew.
+def reply_is_token_or_failure(body: bytes, random: Random) -> None:
+    """An issuer reply is a valid token or a FetchFailure, and the same after its JSON is encoded again.
 
-    The first line is the status and the content type.
+    The first line of the input contains the status and the content type.
     """
     first, _, rest = body.partition(b"\n")
     status, _, kind = first.partition(b" ")
     headers = ((b"content-type", kind.rstrip(b"\r")),)
-    terms = random.choice(TERMS)
+    reply_format = random.choice(REPLY_FORMATS)
     reply = TokenResponse(int(status) if re.fullmatch(rb"[1-5][0-9][0-9]", status) else 200, headers, rest)
-    found = _minted(reply, terms)
+    found = _minted(reply, reply_format)
     if isinstance(found, Token):
         assert SENDABLE.fullmatch(found.text)
         if found.lifetime_source is LifetimeSource.JWT:  # `exp` may be any time: such a token is refreshed within a day
@@ -191,9 +200,9 @@ def token_read_alike(body: bytes, random: Random) -> None:
         return
     with contextlib.suppress(ValueError, RecursionError):
         document = json.loads(reply.text, parse_constant=_refuse)  # NaN is not JSON, even if a later member replaces it
-        if isinstance(document, dict):  # a number by itself is a token as it is written
+        if isinstance(document, dict):  # a bare number is a token in its exact text
             anew = json.dumps(document, allow_nan=False).encode()  # 1e999 is infinite here
-            assert _is_same(found, _minted(TokenResponse(reply.status, headers, anew), terms)), (found, anew)
+            assert _is_same(found, _minted(TokenResponse(reply.status, headers, anew), reply_format)), (found, anew)
 
 
 def _refuse(constant: str) -> NoReturn:
@@ -201,28 +210,28 @@ def _refuse(constant: str) -> NoReturn:
 
 
 def _is_same(one: Token | str, other: Token | str) -> bool:
-    """Reasons may quote the reply."""
+    """Return whether both are equal tokens or both are failures. Reasons may contain the reply."""
     if isinstance(one, str) or isinstance(other, str):
         return isinstance(one, str) and isinstance(other, str)
     value = Secret("")  # a Secret equals only itself
     return one.text == other.text and replace(one, value=value) == replace(other, value=value)
 
 
-def _minted(reply: TokenResponse, terms: TokenReplyFormat) -> Token | str:
+def _minted(reply: TokenResponse, reply_format: TokenReplyFormat) -> Token | str:
     try:
-        return parse_token_response(reply, terms, ReadTimes(0.0, WALL_S), str)
+        return parse_token_response(reply, reply_format, ReadTimes(0.0, WALL_S), str)
     except FetchFailure as failure:
         return failure.reason
 
 
-def config_loaded(body: bytes, random: Random) -> None:
+def config_loads_or_is_rejected(body: bytes, random: Random) -> None:
     """A configuration is one that can be used, or a ConfigError whose problems have words; as JSON, YAML, variables."""
     text = body.decode("utf-8", "replace")
     try:
         document = parse_yaml("gatepass.json", text)
-        assert document.problems or document.tree == json.loads(text) or _DIFFERENT.search(text)
+        assert document.problems or document.tree == json.loads(text) or _JSON_ONLY.search(text)
     except ConfigError as error:
-        _has_words(error)
+        _check_messages(error)
     except (ValueError, RecursionError):  # YAML that is not JSON
         pass
     if random.random() < 0.3:
@@ -241,10 +250,10 @@ def _loaded(path: str | None, environment: dict[str, str]) -> None:
     try:
         assert isinstance(load(path, environment), LoadedConfig)
     except ConfigError as error:
-        _has_words(error)
+        _check_messages(error)
 
 
-def _has_words(error: ConfigError) -> None:
+def _check_messages(error: ConfigError) -> None:
     assert error.problems
     assert all(problem.text.strip() for problem in error.problems)
     assert str(error).encode(), "it can be written"

@@ -1,4 +1,4 @@
-"""Bytes cut at random places."""
+"""Split bytes at random positions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from random import Random
 
 
 def pieces(body: bytes, random: Random) -> Iterator[bytes]:
-    """`body` in pieces of random sizes."""
+    """Yield `body` in pieces of random sizes."""
     sizes = random.choice([(1, 3), (1, 64), (64, 4096)])
     at = 0
     while at < len(body):

@@ -1,4 +1,4 @@
-"""What is fuzzed: bytes go in, and whatever they are, promises hold. A broken one is an AssertionError."""
+"""Fuzz targets: functions that check promises for any bytes. A violation raises AssertionError."""
 
 from __future__ import annotations
 
@@ -24,63 +24,63 @@ from tests.unit.sse.repair_streams import FedRepair
 from tests.unit.sse.streams import DONE, read_error
 
 LIMIT_BYTES = 1 << 16
-SOAKED_BYTES = 1 << 20
+FED_BYTES = 1 << 20
 KEPT_BYTES = 1 << 22
-"""The most that a repair may hold after `SOAKED_BYTES` of anything."""
+"""The memory that a repair may hold after `FED_BYTES` of input."""
 
-WISHES = (
+REPAIR_OPTIONS = (
     RepairOptions(include_usage=True),
     RepairOptions(include_usage=False, without_choices="drop", splits_finish=True),
     RepairOptions(include_usage=None, without_choices="keep", one_id=True),
     RepairOptions(include_usage=True, cumulative=True, splits_finish=True),
 )
 
-_LEFT_COMMENTS = re.compile(rb"(?:(?<![^\r\n]):[^\r\n]*(?:\r\n?|\n))+\Z")
+_TRAILING_COMMENTS = re.compile(rb"(?:(?<![^\r\n]):[^\r\n]*(?:\r\n?|\n))+\Z")
 
 Target = Callable[[bytes, Random], None]
 
 
 def validated_repaired_and_aggregated(body: bytes, random: Random) -> None:
-    """A stream is validated, repaired and aggregated, in pieces of random sizes."""
-    repair = StreamRepair(random.choice(WISHES), origin())
+    """A stream in pieces of random sizes is validated, repaired and aggregated."""
+    repair = StreamRepair(random.choice(REPAIR_OPTIONS), origin())
     stream = EventStream("chat", LIMIT_BYTES, read_error, repair=repair)
     aggregator = CompletionAggregator("chat", LIMIT_BYTES, read_error, origin())
     out = b""
     for piece in pieces(body, random):
-        shaped = stream.feed(piece)
-        aggregator.feed(shaped)
-        out += shaped
-    shaped = stream.finish()
-    aggregator.feed(shaped)
-    _are_whole(out + shaped)
+        output = stream.feed(piece)
+        aggregator.feed(output)
+        out += output
+    output = stream.finish()
+    aggregator.feed(output)
+    _check_complete_events(out + output)
     assert set(repair.adapted) <= set(NAMES)
-    assert stream.done or DONE not in split_events(out + shaped)
+    assert stream.done or DONE not in split_events(out + output)
     _finish(aggregator, may_fail=stream.failure is not None or not stream.done or _is_no_text(out))
 
 
-def repaired_alike(body: bytes, random: Random) -> None:
-    """A repaired stream has the same bytes whatever runs its events come in, and nothing of a clean event changes."""
+def repair_ignores_chunking(body: bytes, random: Random) -> None:
+    """A repaired stream does not depend on the chunks, and events without a fault stay unchanged."""
     blocks = split_events(Framer(LIMIT_BYTES).feed(body))
-    options = random.choice(WISHES)
-    one, other = (
+    options = random.choice(REPAIR_OPTIONS)
+    single_stream, merged_stream = (
         EventStream("chat", LIMIT_BYTES, read_error, repair=StreamRepair(options, origin())) for _ in range(2)
     )
-    single = b"".join([*map(one.feed, blocks), one.finish()])
-    merged = b"".join([*map(other.feed, _runs(blocks, random)), other.finish()])
+    single = b"".join([*map(single_stream.feed, blocks), single_stream.finish()])
+    merged = b"".join([*map(merged_stream.feed, _runs(blocks, random)), merged_stream.finish()])
     # blank lines aside: the framer holds back a CR at the end of a run, which could be half of a CR LF
     assert merged.split() == single.split()
-    assert (one.adapted, str(one.failure)) == (other.adapted, str(other.failure))
-    comments_overtake = options.cumulative
+    assert (single_stream.adapted, str(single_stream.failure)) == (merged_stream.adapted, str(merged_stream.failure))
+    may_reorder_comments = options.cumulative
     clean = b"".join(blocks)
     # of an event that is an error only its comments are relayed
-    is_kept = clean.startswith(single) or (one.failure is not None and _ends_with_comments(single, blocks))
-    assert one.adapted or comments_overtake or is_kept
-    assert one.finish() == b""
-    _are_whole(single)
+    is_kept = clean.startswith(single) or (single_stream.failure is not None and _ends_with_comments(single, blocks))
+    assert single_stream.adapted or may_reorder_comments or is_kept
+    assert single_stream.finish() == b""
+    _check_complete_events(single)
 
 
 def _ends_with_comments(relayed: bytes, blocks: list[bytes]) -> bool:
-    """Whether `relayed` is some of the first blocks, and then only comments."""
+    """Return whether `relayed` contains the first blocks and then only comments."""
     at = 0
     for block in blocks:
         if not relayed.startswith(block, at):
@@ -89,19 +89,19 @@ def _ends_with_comments(relayed: bytes, blocks: list[bytes]) -> bool:
     return all(line.startswith(b":") for line in relayed[at:].splitlines() if line)
 
 
-def joined_alike(body: bytes, random: Random) -> None:
-    """An aggregation gives the same reply, or the same error, whatever runs its events come in."""
+def aggregation_ignores_chunking(body: bytes, random: Random) -> None:
+    """An aggregation returns the same reply or error for any chunks."""
     blocks = split_events(Framer(LIMIT_BYTES).feed(body))
-    one, other = (CompletionAggregator("chat", LIMIT_BYTES, read_error, origin()) for _ in range(2))
+    single, merged = (CompletionAggregator("chat", LIMIT_BYTES, read_error, origin()) for _ in range(2))
     for block in blocks:
-        one.feed(block)
+        single.feed(block)
     for run in _runs(blocks, random):
-        other.feed(run)
-    assert _outcome(one) == _outcome(other)
+        merged.feed(run)
+    assert _outcome(single) == _outcome(merged)
 
 
-def synthesised(body: bytes, random: Random) -> None:
-    """Any document makes a stream of whole events, and that stream makes a reply again."""
+def synthesis_round_trip(body: bytes, random: Random) -> None:
+    """Any document can be synthesized to a stream of complete events, which can be aggregated again."""
     try:
         document = read_json(body)
     except ValueError:
@@ -113,7 +113,7 @@ def synthesised(body: bytes, random: Random) -> None:
     except ValueError:  # nested too deep
         return
     assert blocks[-1] == DONE
-    _are_whole(b"".join(blocks))
+    _check_complete_events(b"".join(blocks))
     aggregator = CompletionAggregator("chat", 1 << 26, read_error, origin())
     for block in blocks:
         aggregator.feed(block)
@@ -122,20 +122,22 @@ def synthesised(body: bytes, random: Random) -> None:
     assert has_choices is False or aggregator.failure is None or "error" in document
 
 
-def soaked(body: bytes, random: Random) -> None:
-    """What a repair holds does not grow with what it was fed."""
+def memory_is_bounded(body: bytes, random: Random) -> None:
+    """The memory of a repair does not grow with its input."""
     run = Framer(LIMIT_BYTES).feed(body)
-    repair = FedRepair(random.choice(WISHES), origin())
-    for number in range(SOAKED_BYTES // len(run) if run else 0):
+    repair = FedRepair(random.choice(REPAIR_OPTIONS), origin())
+    for number in range(FED_BYTES // len(run) if run else 0):
         repair.feed(run.replace(b"call_", b"c%d_" % number).replace(b'"index":0', b'"index":%d' % number))
     assert kept_bytes(repair) < KEPT_BYTES
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Targets that share the corpus in `corpus/NAME`. Each has its share of the runs, the family one of a campaign.
+    """Targets that share the corpus in `corpus/NAME`, each with its share of the runs.
 
-    `traced` is the part of gatepass whose branches guide the campaign. `words` are put into the inputs.
+    - `share`: the part of a campaign for this family
+    - `traced`: the part of gatepass whose branches guide the campaign
+    - `words`: byte strings that mutations insert
     """
 
     targets: tuple[tuple[Target, int], ...]
@@ -338,23 +340,23 @@ FAMILIES: Mapping[str, Family] = {
     "stream": Family(
         (
             (validated_repaired_and_aggregated, 8),
-            (repaired_alike, 6),
-            (joined_alike, 4),
-            (synthesised, 3),
-            (soaked, 0),
+            (repair_ignores_chunking, 6),
+            (aggregation_ignores_chunking, 4),
+            (synthesis_round_trip, 3),
+            (memory_is_bounded, 0),
         ),
         14,
         "gatepass/sse",
         WORDS,
     ),
-    "framing": Family(((parsers.framed_alike, 1),), 4, "gatepass/sse/event", WORDS),
-    "head": Family(((parsers.head_read_alike, 1),), 4, "gatepass/server", _REQUEST_WORDS),
-    "body": Family(((parsers.body_scanned_alike, 1),), 4, "gatepass/proxy/large_body", _BODY_WORDS),
-    "form": Family(((parsers.form_scanned_alike, 1),), 2, "gatepass/proxy/uploads", _FORM_WORDS),
-    "token": Family(((parsers.token_read_alike, 1),), 4, "gatepass/tokens", _TOKEN_WORDS),
-    "config": Family(((parsers.config_loaded, 1),), 1, "gatepass/config", _CONFIG_WORDS),
+    "framing": Family(((parsers.framing_ignores_chunking, 1),), 4, "gatepass/sse/event", WORDS),
+    "head": Family(((parsers.parser_ignores_chunking, 1),), 4, "gatepass/server", _REQUEST_WORDS),
+    "body": Family(((parsers.scan_equals_full_read, 1),), 4, "gatepass/proxy/large_body", _BODY_WORDS),
+    "form": Family(((parsers.form_scan_ignores_chunking, 1),), 2, "gatepass/proxy/uploads", _FORM_WORDS),
+    "token": Family(((parsers.reply_is_token_or_failure, 1),), 4, "gatepass/tokens", _TOKEN_WORDS),
+    "config": Family(((parsers.config_loads_or_is_rejected, 1),), 1, "gatepass/config", _CONFIG_WORDS),
 }
-"""`soaked` takes a second and runs once in a thousand."""
+"""`memory_is_bounded` takes a second, so one run in a thousand is enough."""
 
 
 def _runs(blocks: list[bytes], random: Random) -> Iterator[bytes]:
@@ -365,15 +367,14 @@ def _runs(blocks: list[bytes], random: Random) -> Iterator[bytes]:
         at += size
 
 
-def _are_whole(stream: bytes) -> None:
-    """Whole events, and behind them comment lines that the validation left of another."""
-    whole = _LEFT_COMMENTS.sub(b"", stream)
-    assert b"".join(split_events(whole)) == whole, "what goes on is whole events"
+def _check_complete_events(stream: bytes) -> None:
+    """Check that the stream has only complete events, and then comment lines."""
+    events = _TRAILING_COMMENTS.sub(b"", stream)
+    assert b"".join(split_events(events)) == events, "the output has an incomplete event"
 
 
 def _is_no_text(out: bytes) -> bool:
-    """Whether there are bytes in it that no JSON text may hold. The validation lets them pass inside the text of an
-    event that it knows by heart."""
+    """Return whether the output has bytes that JSON does not allow. The fast path does not check the text of events."""
     try:
         out.decode()
     except UnicodeDecodeError:
@@ -399,25 +400,25 @@ def _outcome(aggregator: CompletionAggregator) -> Any:
 
 
 def kept_bytes(root: object) -> int:
-    """The memory of everything that can be reached from `root`, as far as it holds data."""
+    """Return the memory of all data objects that are reachable from `root`."""
     seen: set[int] = set()
-    waiting, total = [root], 0
-    while waiting:
-        one = waiting.pop()
-        if id(one) in seen or callable(one) or isinstance(one, type):
+    pending, total = [root], 0
+    while pending:
+        item = pending.pop()
+        if id(item) in seen or callable(item) or isinstance(item, type):
             continue
-        seen.add(id(one))
-        total += sys.getsizeof(one)
-        waiting += _inside(one)
+        seen.add(id(item))
+        total += sys.getsizeof(item)
+        pending += _inside(item)
     return total
 
 
-def _inside(one: Any) -> list[Any]:
-    if isinstance(one, dict):
-        return [*one.keys(), *one.values()]
-    if isinstance(one, list | tuple | set | frozenset):
-        return list(one)
-    if is_dataclass(one):
-        return [getattr(one, field.name) for field in fields(one)]
-    names = [name for kind in type(one).__mro__ for name in getattr(kind, "__slots__", ())]
-    return [getattr(one, name) for name in names if hasattr(one, name)] + list(getattr(one, "__dict__", {}).values())
+def _inside(item: Any) -> list[Any]:
+    if isinstance(item, dict):
+        return [*item.keys(), *item.values()]
+    if isinstance(item, list | tuple | set | frozenset):
+        return list(item)
+    if is_dataclass(item):
+        return [getattr(item, field.name) for field in fields(item)]
+    names = [name for kind in type(item).__mro__ for name in getattr(kind, "__slots__", ())]
+    return [getattr(item, name) for name in names if hasattr(item, name)] + list(getattr(item, "__dict__", {}).values())
