@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
-from bench import bar, candidates, comparison, page, profile, report, rig, series, workloads
+from bench import candidates, comparison, page, profile, promises, report, rig, series, workloads
 from bench.candidates import CANDIDATES, Candidate
 from bench.environments import NotMade, fetch_nginx
 from bench.machine import machine, source, versions
-from bench.places import PAGE, PUBLISHED, RESULTS
+from bench.paths import PAGE, PUBLISHED, RESULTS
 from bench.processes import NotEnoughCores
 from bench.series import Plan
 
@@ -73,7 +73,7 @@ def main(
     except (NotMade, NotEnoughCores) as error:
         raise click.ClickException(str(error)) from error
     figures = series.figures(outcomes)
-    results = bar.judge(figures)
+    results = promises.judge(figures)
     document = {
         "command": _command(quick, rounds=rounds, seconds=seconds, starts=starts),
         "date": date,

@@ -1,5 +1,5 @@
 # Included by the Makefile. Everything the rig makes lies in .e2e/bench.
-.PHONY: bench bench-quick bench-profile bench-curves bench-workers bench-soak bench-shapers
+.PHONY: bench bench-quick bench-profile bench-curves bench-workers bench-soak bench-transforms
 
 bench: setup ## Measure gatepass against nginx, FastAPI + httpx, openai-forward, LiteLLM; writes docs/benchmarks.md
 	$(BIN)/python -m bench $(BENCH)
@@ -19,5 +19,5 @@ bench-soak: setup ## Ten minutes of load: memory and file descriptors have to st
 bench-workers: setup ## How throughput grows from one worker to two
 	$(BIN)/python -m bench.workers
 
-bench-shapers: setup ## What an event costs that is made, joined or repaired, without sockets
-	$(BIN)/python -m bench.shapers
+bench-transforms: setup ## What an event costs that is made, joined or repaired, without sockets
+	$(BIN)/python -m bench.transforms

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.environments import environment, nginx
-from bench.places import BENCH, CA_FILE, PEERS, ROOT, SCRATCH, TLS
+from bench.paths import BENCH, CA_FILE, PEERS, ROOT, SCRATCH, TLS
 
 CLIENT_KEY = "gp-bench-0000000000000000000000000000000000000000"
 CLIENT_SECRET = "bench-client-secret"  # noqa: S105 - of the rig's own issuer

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from bench import series
 from bench.candidates import CANDIDATES, Candidate, gatepass, gatepass_uvicorn
 from bench.environments import NotMade
-from bench.places import MADE, ROOT
+from bench.paths import MADE, ROOT
 from bench.report import aligned, number
 from bench.rig import Rig
 from bench.series import Outcome, Plan

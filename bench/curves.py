@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import click
 
 from bench import report, rig, series
-from bench.bar import Figures
 from bench.candidates import CANDIDATES
 from bench.environments import NotMade
 from bench.machine import machine, source
-from bench.places import RESULTS
+from bench.paths import RESULTS
 from bench.processes import NotEnoughCores
+from bench.promises import Figures
 from bench.series import Plan
 from bench.workloads import LEAN, Workload, body_curve, stream_curve
 

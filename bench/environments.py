@@ -11,7 +11,7 @@ from pathlib import Path
 
 import trustme
 
-from bench.places import BENCH, BINARIES, CA_FILE, ENVIRONMENTS, MADE, REQUIREMENTS, ROOT, TLS, python_of
+from bench.paths import BENCH, BINARIES, CA_FILE, ENVIRONMENTS, MADE, REQUIREMENTS, ROOT, TLS, python_of
 
 PROGRAMS = ("mock", "load")
 LOCKS = {

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bench.candidates import Candidate
 from bench.instance import Instance
-from bench.places import BODIES
+from bench.paths import BODIES
 from bench.processes import KIB, MB, clear_peak, peak_bytes, resident_bytes
 from bench.rig import Rig
 from bench.workloads import ONE_IMAGE, SLOW_STREAMS

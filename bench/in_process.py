@@ -20,7 +20,7 @@ from uvicorn.config import Config as ServerConfig
 from uvicorn.server import ServerState
 
 from bench.candidates import CLIENT_KEY
-from bench.places import BODIES
+from bench.paths import BODIES
 from bench.workloads import CHAT, EMBEDDINGS, write_bodies
 from gatepass.auth.api_keys import hash_key
 from gatepass.config.model import Config

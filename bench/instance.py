@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Self
 
 from bench.candidates import CLIENT_KEY, Candidate, Launcher
-from bench.places import BINARIES, BODIES, LOGS
+from bench.paths import BINARIES, BODIES, LOGS
 from bench.processes import Child, cpu_s, free_port, proportional_bytes, tree
 from bench.rig import Rig
 from bench.sample import Sample

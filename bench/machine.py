@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from bench.environments import NotMade, nginx
-from bench.places import ENVIRONMENTS, ROOT
+from bench.paths import ENVIRONMENTS, ROOT
 
 LIBRARIES = {
     "gatepass": ("uvicorn", "uvloop", "httptools", "httpx2", "fastapi"),

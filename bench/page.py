@@ -6,15 +6,15 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from bench.bar import AT_LIMIT, IDLE, Figures, Result, judge
 from bench.candidates import CANDIDATES
 from bench.machine import BUSY
-from bench.places import PAGE, PUBLISHED
+from bench.paths import PAGE, PUBLISHED
+from bench.promises import AT_LIMIT, IDLE, Figures, Result, judge
+from bench.reasons import WHY
 from bench.report import Table, bar_table, footprint_table, load_table, number, wanted
 from bench.sample import Sample
 from bench.series import Outcome
 from bench.soak import GROWTH
-from bench.why import WHY
 from bench.workloads import WORKLOADS
 
 HEAD = ("command", "date", "machine", "source", "versions", "rounds", "window_s", "took_s")

@@ -29,7 +29,7 @@ from bench import rig as far_ends
 from bench.candidates import CANDIDATES
 from bench.environments import NotMade, environment
 from bench.instance import Instance, NotReady
-from bench.places import SCRATCH
+from bench.paths import SCRATCH
 from bench.processes import kernel_and_user_ticks
 from bench.rig import Rig
 from bench.workloads import WORKLOADS, Workload

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.bar import Figures, Result
+from bench.promises import Figures, Result
 from bench.sample import Sample
 from bench.series import Outcome
 from bench.workloads import Workload

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from bench import environments
 from bench.candidates import CLIENT_SECRET, Ports, tls_end
 from bench.environments import NotMade
-from bench.places import BINARIES, LOGS, ROOT, SCRATCH
+from bench.paths import BINARIES, LOGS, ROOT, SCRATCH
 from bench.processes import Child, cores, free_port, tree
 from bench.workloads import write_bodies
 

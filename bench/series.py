@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
-from bench.bar import Figures
 from bench.candidates import CLIENT_KEY, Candidate
 from bench.environments import NotMade
 from bench.footprint import Footprint, footprint
 from bench.instance import Instance, NotReady
+from bench.promises import Figures
 from bench.rig import Rig
 from bench.sample import Sample, medians
 from bench.workloads import Workload

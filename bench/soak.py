@@ -15,7 +15,7 @@ from bench.candidates import CANDIDATES
 from bench.environments import NotMade
 from bench.instance import Instance, NotReady
 from bench.machine import source
-from bench.places import RESULTS
+from bench.paths import RESULTS
 from bench.processes import MB, NotEnoughCores, open_files, proportional_bytes
 from bench.workloads import named
 

@@ -19,7 +19,7 @@ from bench.candidates import Candidate, Launch, Ports, gatepass
 from bench.environments import NotMade
 from bench.instance import Instance, NotReady
 from bench.machine import machine, source
-from bench.places import RESULTS
+from bench.paths import RESULTS
 from bench.processes import NotEnoughCores
 from bench.report import aligned
 from bench.rig import Rig

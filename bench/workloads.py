@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bench.places import BODIES
+from bench.paths import BODIES
 
 CHAT, EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
 

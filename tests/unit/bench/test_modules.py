@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trustme
 from bench.candidates import CLIENT_SECRET, CONFIG
-from bench.places import BENCH, ROOT
+from bench.paths import BENCH, ROOT
 from bench.profile import STAGES
 from bench.workloads import WORKLOADS, _bodies
 

@@ -7,14 +7,14 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from bench.bar import BARS, Figures, judge
 from bench.page import figures_of, markdown, published
-from bench.places import PAGE, PUBLISHED
+from bench.paths import PAGE, PUBLISHED
+from bench.promises import BARS, Figures, judge
+from bench.reasons import WHY
 from bench.report import aligned, report
 from bench.sample import Sample
 from bench.series import Outcome
 from bench.soak import Rest, is_flat
-from bench.why import WHY
 from bench.workloads import WORKLOADS
 
 SAMPLE = Sample(2000.0, 0.0, 1.0, 900.0, 1900.0, -1.0, -1.0, -1.0, 80.0, 0.5, 0.4, 50.0, 0)

@@ -1,4 +1,4 @@
-"""CPU time of repair, aggregation and synthesis of a stream, without sockets: `python -m bench.shapers`.
+"""CPU time of repair, aggregation and synthesis of a stream, without sockets: `python -m bench.transforms`.
 
 A stream of 512 events arrives event by event, as from a paced upstream. The promise is 12 µs of CPU in the whole
 gateway for each synthesized, aggregated or repaired event. The part measured here may use 5 µs of it. Each figure is

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from bench.bar import ALONE, EMBEDDINGS, PACED, SMALL, TLS
+from bench.promises import ALONE, EMBEDDINGS, PACED, SMALL, TLS
 
 _CHAT = "A chat takes about 250 calls of Python functions. nginx needs 13 to 19 µs in all, depending on the machine."
 _EVENT = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from bench.bar import BARS, Bar, Figures, judge
+from bench.promises import BARS, Bar, Figures, judge
 from bench.sample import Sample, medians
 
 SAMPLE_FIELDS = {

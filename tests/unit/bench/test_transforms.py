@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-from bench import shapers
+from bench import transforms
 
 
 def test_every_task_is_work_that_can_be_measured():
-    tasks = list(shapers._tasks())
+    tasks = list(transforms._tasks())
     assert len({task.name for task in tasks}) == len(tasks) == 15
     assert all(task.took_us() >= 0 for task in tasks)
     assert {task.events for task in tasks} <= {515, 516}
@@ -12,11 +12,11 @@ def test_every_task_is_work_that_can_be_measured():
 
 def test_missed_bar_is_reported_and_ends_in_an_error(monkeypatch, capsys):
     slow, fast = (
-        shapers.Task(name, lambda: sum(range(2000)), 1, bar_us) for name, bar_us in [("slow", 0.0), ("fast", 1e9)]
+        transforms.Task(name, lambda: sum(range(2000)), 1, bar_us) for name, bar_us in [("slow", 0.0), ("fast", 1e9)]
     )
-    monkeypatch.setattr(shapers, "_tasks", lambda: [slow, fast])
-    assert shapers.main() == 1
+    monkeypatch.setattr(transforms, "_tasks", lambda: [slow, fast])
+    assert transforms.main() == 1
     assert capsys.readouterr().out.splitlines()[-1] == "missed: slow"
-    monkeypatch.setattr(shapers, "_tasks", lambda: [fast])
-    assert shapers.main() == 0
+    monkeypatch.setattr(transforms, "_tasks", lambda: [fast])
+    assert transforms.main() == 0
     assert capsys.readouterr().out.splitlines()[-1] == "every bar is met"
