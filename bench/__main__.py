@@ -12,7 +12,7 @@ import click
 
 from bench import candidates, comparison, page, profile, promises, report, rig, series, workloads
 from bench.candidates import CANDIDATES, Candidate
-from bench.environments import NotMade, fetch_nginx
+from bench.environments import SetupFailed, fetch_nginx
 from bench.machine import machine, source, versions
 from bench.paths import PAGE, PUBLISHED, RESULTS
 from bench.processes import NotEnoughCores
@@ -52,39 +52,39 @@ def main(
     A complete run writes docs/benchmarks.md. Any run with --page writes that file.
     """
     if against is not None:
-        _compare(against, _wanted(_listed(wanted) or workloads.QUICK), rounds or comparison.RUNS, seconds or 1.5)
+        _compare(against, _workloads(_listed(wanted) or workloads.QUICK), rounds or comparison.RUNS, seconds or 1.5)
         return
     plan = Plan(
-        candidates=_chosen(_listed(only) or (candidates.QUICK if quick else ())),
-        workloads=_wanted(_listed(wanted) or (workloads.QUICK if quick else ())),
+        candidates=_candidates(_listed(only) or (candidates.QUICK if quick else ())),
+        workloads=_workloads(_listed(wanted) or (workloads.QUICK if quick else ())),
         rounds=rounds or (2 if quick else 3),
         window_s=seconds or (1.5 if quick else 2.0),
         starts=starts if starts is not None else (1 if quick else 3),
         whole_footprint=frozenset(("gatepass",)) if quick else WHOLE_FOOTPRINT,
     )
-    began_s, began_on = time.monotonic(), machine()
+    began_s, machine_at_start = time.monotonic(), machine()
     if not quick:
-        with suppress(NotMade):
+        with suppress(SetupFailed):
             fetch_nginx()
     try:
-        with rig.running() as far_ends:
-            outcomes = series.run(plan, far_ends)
-            profiles = profile.taken(far_ends) if profiled or (profiled is None and not quick) else None
-    except (NotMade, NotEnoughCores) as error:
+        with rig.running() as running_rig:
+            outcomes = series.run(plan, running_rig)
+            profiles = profile.measured(running_rig) if profiled or (profiled is None and not quick) else None
+    except (SetupFailed, NotEnoughCores) as error:
         raise click.ClickException(str(error)) from error
     figures = series.figures(outcomes)
-    results = promises.judge(figures)
+    results = promises.check(figures)
     document = {
         "command": _command(quick, rounds=rounds, seconds=seconds, starts=starts),
         "date": date,
-        "machine": began_on,
+        "machine": machine_at_start,
         "source": source(),
         "versions": versions(),
         "rounds": plan.rounds,
         "window_s": plan.window_s,
         "took_s": round(time.monotonic() - began_s),
         "candidates": {name: outcome.document() for name, outcome in outcomes.items()},
-        "bar": [report.bar_document(result) for result in results],
+        "promises": [report.promise_document(result) for result in results],
         "profile": profiles,
         "curves": _read("curves"),
         "workers": _read("workers"),
@@ -93,11 +93,11 @@ def main(
     written = _write(document, "quick" if quick else "part" if only or wanted else "bench")
     print(report.report(figures, results, outcomes, plan.workloads))
     print(f"\n{document['took_s']} s; all figures: {written}")
-    shown = page.published(document, figures, outcomes)
+    page_document = page.published(document, figures, outcomes)
     if page_path or not (quick or only or wanted):
-        (page_path or PAGE).write_text(page.markdown(shown), encoding="utf-8")
+        (page_path or PAGE).write_text(page.markdown(page_document), encoding="utf-8")
     if not (page_path or quick or only or wanted):
-        PUBLISHED.write_text(json.dumps(shown, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        PUBLISHED.write_text(json.dumps(page_document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     faults = [f"{name}: not so: {fault}" for name, outcome in outcomes.items() for fault in outcome.faults]
     if faults:
         raise click.ClickException("; ".join(faults))
@@ -107,9 +107,9 @@ def _compare(against: str, wanted: tuple[workloads.Workload, ...], runs: int, wi
     began_s, load = time.monotonic(), machine()["load before the run"]
     try:
         old = comparison.checkout(against)
-        with rig.running() as far_ends:
-            outcomes = comparison.run(old, far_ends, wanted, runs, window_s)
-    except (NotMade, NotEnoughCores) as error:
+        with rig.running() as running_rig:
+            outcomes = comparison.run(old, running_rig, wanted, runs, window_s)
+    except (SetupFailed, NotEnoughCores) as error:
         raise click.ClickException(str(error)) from error
     found = comparison.compared(outcomes, wanted)
     print("\n".join(comparison.table(outcomes, found)))
@@ -132,15 +132,15 @@ def _listed(names: str | None) -> tuple[str, ...]:
     return tuple(name for name in (names or "").split(",") if name)
 
 
-def _wanted(names: tuple[str, ...]) -> tuple[workloads.Workload, ...]:
+def _workloads(names: tuple[str, ...]) -> tuple[workloads.Workload, ...]:
     known = [workload.name for workload in workloads.WORKLOADS]
     if unknown := sorted(set(names).difference(known)):
         raise click.BadParameter(f"no workload is called {', '.join(unknown)}; there are {', '.join(known)}")
     return workloads.named(names) if names else workloads.WORKLOADS
 
 
-def _chosen(names: tuple[str, ...]) -> list[Candidate]:
-    return [one for one in CANDIDATES if not names or one.name in names]
+def _candidates(names: tuple[str, ...]) -> list[Candidate]:
+    return [candidate for candidate in CANDIDATES if not names or candidate.name in names]
 
 
 def _read(name: str) -> dict[str, Any] | None:

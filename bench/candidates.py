@@ -43,12 +43,12 @@ Launcher = Callable[[Ports, int], Launch]
 class Candidate:
     """A measured gateway.
 
-    - `launch`: None for the upstream itself; raises NotMade if the candidate cannot be installed
+    - `launch`: None for the upstream itself; raises SetupFailed if the candidate cannot be installed
     - `has_reader`: its log goes through a pipe to another process, otherwise into a file
     """
 
     name: str
-    says: str
+    description: str
     launch: Launcher | None = None
     is_gatepass: bool = False
     has_reader: bool = False

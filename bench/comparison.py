@@ -12,8 +12,8 @@ from types import MappingProxyType
 
 from bench import series
 from bench.candidates import CANDIDATES, Candidate, gatepass, gatepass_uvicorn
-from bench.environments import NotMade
-from bench.paths import MADE, ROOT
+from bench.environments import SetupFailed
+from bench.paths import GENERATED, ROOT
 from bench.report import aligned, number
 from bench.rig import Rig
 from bench.series import Outcome, Plan
@@ -29,7 +29,7 @@ UVICORN = "gatepass-uvicorn"
 PEERS = (UVICORN, "tuned", "nginx")
 RATES = frozenset(("requests_s", "events_s", "mb_s"))
 """Figures of which more is better. Of all others less is better."""
-JUDGED = MappingProxyType(
+COMPARED_FIGURES = MappingProxyType(
     {
         "chat": ("cpu_us", "requests_s", "latency_p50_us"),
         "burst": ("cpu_us", "events_s"),
@@ -77,16 +77,16 @@ def spread(values: Sequence[float]) -> float:
 
 
 def run(old: Path, rig: Rig, workloads: Sequence[Workload], runs: int, window_s: float) -> dict[str, Outcome]:
-    """Measure `old` and this code in turns, with fresh processes for each run."""
-    this = _frozen()
+    """Measure `old` and this code alternately, with fresh processes for each run."""
+    frozen = _frozen()
     before = Candidate(OLD, f"gatepass of {old.name}", gatepass(old), True)
-    new = Candidate(NEW, "gatepass as it is here", gatepass(this), True)
-    known = {one.name: one for one in CANDIDATES}
-    known[UVICORN] = Candidate(UVICORN, known[UVICORN].says, gatepass_uvicorn(this))
+    new = Candidate(NEW, "gatepass as it is here", gatepass(frozen), True)
+    candidates = {one.name: one for one in CANDIDATES}
+    candidates[UVICORN] = Candidate(UVICORN, candidates[UVICORN].description, gatepass_uvicorn(frozen))
     outcomes: dict[str, Outcome] = {}
-    for turn in range(runs):
-        pair = [before, new] if turn % 2 == 0 else [new, before]
-        peers = [known[name] for name in PEERS] if turn < PEER_RUNS else []
+    for run_number in range(runs):
+        pair = [before, new] if run_number % 2 == 0 else [new, before]
+        peers = [candidates[name] for name in PEERS] if run_number < PEER_RUNS else []
         plan = Plan([*pair, *peers], workloads, 1, window_s, 1, frozenset((OLD, NEW)))
         for name, outcome in series.run(plan, rig).items():
             _add(outcomes.setdefault(name, outcome), outcome)
@@ -95,20 +95,20 @@ def run(old: Path, rig: Rig, workloads: Sequence[Workload], runs: int, window_s:
 
 def _frozen() -> Path:
     """Copy this code, because the working tree may change during the runs."""
-    home = MADE / "against" / "this"
+    home = GENERATED / "against" / "this"
     shutil.rmtree(home, ignore_errors=True)
     shutil.copytree(ROOT / "src", home / "src", ignore=shutil.ignore_patterns("__pycache__"))
     return home
 
 
-def _add(whole: Outcome, part: Outcome) -> None:
-    if whole is part:
+def _add(total: Outcome, part: Outcome) -> None:
+    if total is part:
         return
-    whole.absent = whole.absent or part.absent
-    whole.footprints += part.footprints
-    whole.faults += part.faults
+    total.absent = total.absent or part.absent
+    total.footprints += part.footprints
+    total.faults += part.faults
     for name, samples in part.runs.items():
-        whole.runs.setdefault(name, []).extend(samples)
+        total.runs.setdefault(name, []).extend(samples)
 
 
 def compared(outcomes: Mapping[str, Outcome], workloads: Iterable[Workload]) -> list[Compared]:
@@ -116,7 +116,7 @@ def compared(outcomes: Mapping[str, Outcome], workloads: Iterable[Workload]) -> 
     found = [
         Compared(workload.name, figure, _values(outcomes[OLD], workload.name, figure), new)
         for workload in workloads
-        for figure in JUDGED[workload.name.partition("-")[0]]
+        for figure in COMPARED_FIGURES[workload.name.partition("-")[0]]
         if (new := _values(outcomes[NEW], workload.name, figure))
     ]
     found += [
@@ -151,18 +151,18 @@ def table(outcomes: Mapping[str, Outcome], found: Sequence[Compared]) -> list[st
     for one in found:
         values = [_fresh(outcomes[p], one.figure) or _values(outcomes[p], one.work, one.figure) for p in peers]
         cells = [number(median(of_peer)) if of_peer else "" for of_peer in values]
-        verdict = "worse" if one.is_worse else ""
+        status = "worse" if one.is_worse else ""
         medians = (number(median(one.old)), number(median(one.new)))
-        rows.append([one.work, one.figure, *medians, f"{one.change:+.1%}", f"{one.spread:.1%}", verdict, *cells])
+        rows.append([one.work, one.figure, *medians, f"{one.change:+.1%}", f"{one.spread:.1%}", status, *cells])
     return aligned(rows)
 
 
 def checkout(old: str) -> Path:
-    """Return the folder `old`, or the unpacked sources of the git revision `old`; raise NotMade."""
+    """Return the folder `old`, or the unpacked sources of the git revision `old`; raise SetupFailed."""
     if (Path(old) / "src" / "gatepass").is_dir():
         return Path(old)
     commit = _git("rev-parse", "--verify", "--quiet", f"{old}^{{commit}}").decode().strip()
-    home = MADE / "against" / commit[:12]
+    home = GENERATED / "against" / commit[:12]
     if not home.exists():
         archive = _git("archive", commit, "src")
         home.mkdir(parents=True)
@@ -170,16 +170,16 @@ def checkout(old: str) -> Path:
             subprocess.run(["tar", "-x", "-C", home], input=archive, check=True)  # noqa: S607 - the machine's own
         except (OSError, subprocess.CalledProcessError) as error:
             shutil.rmtree(home)
-            raise NotMade(f"{old} could not be unpacked: {error}") from error
+            raise SetupFailed(f"{old} could not be unpacked: {error}") from error
     return home
 
 
 def _git(*arguments: str) -> bytes:
     try:
-        done = subprocess.run(["git", "-C", ROOT, *arguments], check=True, capture_output=True)  # noqa: S607 - the machine's own
+        completed = subprocess.run(["git", "-C", ROOT, *arguments], check=True, capture_output=True)  # noqa: S607 - the machine's own
     except (OSError, subprocess.CalledProcessError) as error:
-        raise NotMade(f"--against is neither a checkout of gatepass nor a revision of git: {error}") from error
-    return done.stdout
+        raise SetupFailed(f"--against is neither a checkout of gatepass nor a revision of git: {error}") from error
+    return completed.stdout
 
 
 def _values(outcome: Outcome, workload: str, figure: str) -> tuple[float, ...]:

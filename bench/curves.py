@@ -9,13 +9,13 @@ import click
 
 from bench import report, rig, series
 from bench.candidates import CANDIDATES
-from bench.environments import NotMade
+from bench.environments import SetupFailed
 from bench.machine import machine, source
 from bench.paths import RESULTS
 from bench.processes import NotEnoughCores
 from bench.promises import Figures
 from bench.series import Plan
-from bench.workloads import LEAN, Workload, body_curve, stream_curve
+from bench.workloads import FAST_CANDIDATES, Workload, body_curve, stream_curve
 
 
 @click.command()
@@ -25,7 +25,7 @@ def main(rounds: int, seconds: float) -> None:
     """Measure both curves, print them and write curves.json, which docs/benchmarks.md shows."""
     began_on, curves = machine(), (stream_curve(), body_curve())
     plan = Plan(
-        candidates=[one for one in CANDIDATES if one.name in LEAN[1:]],
+        candidates=[one for one in CANDIDATES if one.name in FAST_CANDIDATES[1:]],
         workloads=[workload for curve in curves for workload in curve],
         rounds=rounds,
         window_s=seconds,
@@ -33,9 +33,9 @@ def main(rounds: int, seconds: float) -> None:
         whole_footprint=frozenset(),
     )
     try:
-        with rig.running() as far_ends:
-            outcomes = series.run(plan, far_ends)
-    except (NotMade, NotEnoughCores) as error:
+        with rig.running() as running_rig:
+            outcomes = series.run(plan, running_rig)
+    except (SetupFailed, NotEnoughCores) as error:
         raise click.ClickException(str(error)) from error
     figures = series.figures(outcomes)
     tables = {title: _table(figures, curve) for title, curve in zip(("streams", "bodies"), curves, strict=True)}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import trustme
 
-from bench.paths import BENCH, BINARIES, CA_FILE, ENVIRONMENTS, MADE, REQUIREMENTS, ROOT, TLS, python_of
+from bench.paths import BENCH, BINARIES, CA_FILE, ENVIRONMENTS, GENERATED, REQUIREMENTS, ROOT, TLS, python_of
 
 PROGRAMS = ("mock", "load")
 LOCKS = {
@@ -23,15 +23,15 @@ LOCKS = {
 PIP = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "--only-binary", ":all:")
 INSTALL_S = 900
 NO_NGINX = "nginx is missing: install the package nginx-light (Debian, Ubuntu)"
-NGINX = MADE / "nginx" / "usr" / "sbin" / "nginx"
+NGINX = GENERATED / "nginx" / "usr" / "sbin" / "nginx"
 
 
-class NotMade(Exception):
+class SetupFailed(Exception):
     """A part of the rig cannot be made on this machine. The text contains the reason."""
 
 
 def environment(name: str) -> Path:
-    """Return the Python of the environment `name`, and create it from its lock file if needed; raise NotMade."""
+    """Return the Python of the environment `name`, and create it from its lock file if needed; raise SetupFailed."""
     lock, home = LOCKS[name], ENVIRONMENTS / name
     stamp = hashlib.sha256(lock.read_bytes() + sys.version.encode()).hexdigest()
     mark = home / ".made-of"
@@ -65,33 +65,33 @@ def certificate() -> None:
 
 
 def nginx() -> Path:
-    """Return the nginx of the machine, or the one that `fetch_nginx` unpacked; raise NotMade."""
+    """Return the nginx of the machine, or the one that `fetch_nginx` unpacked; raise SetupFailed."""
     installed = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
     if installed is not None:
         return Path(installed)
     if not NGINX.exists():
-        raise NotMade(NO_NGINX)
+        raise SetupFailed(NO_NGINX)
     return NGINX
 
 
 def fetch_nginx() -> None:
-    """Unpack Debian's package without installing it if the machine has no nginx; raise NotMade."""
-    with suppress(NotMade):
+    """Unpack Debian's package without installing it if the machine has no nginx; raise SetupFailed."""
+    with suppress(SetupFailed):
         nginx()
         return
-    home = MADE / "nginx"
+    home = GENERATED / "nginx"
     home.mkdir(parents=True, exist_ok=True)
     _run(["apt-get", "download", "nginx"], NO_NGINX, home)
     _run(["dpkg-deb", "-x", next(home.glob("nginx_*.deb")), home], NO_NGINX)
 
 
-def _run(command: list[str | Path], otherwise: str, folder: Path | None = None) -> None:
+def _run(command: list[str | Path], message: str, folder: Path | None = None) -> None:
     try:
-        done = subprocess.run(
+        completed = subprocess.run(
             command, check=False, cwd=folder, timeout=INSTALL_S, capture_output=True, text=True, errors="replace"
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise NotMade(f"{otherwise}: {error}") from error
-    if done.returncode:
-        lines = [line for line in done.stderr.strip().splitlines() if line.startswith(("ERROR", "error", "E:"))]
-        raise NotMade(f"{otherwise}: {' '.join(lines or done.stderr.strip().splitlines()[-1:])[:400]}")
+        raise SetupFailed(f"{message}: {error}") from error
+    if completed.returncode:
+        lines = [line for line in completed.stderr.strip().splitlines() if line.startswith(("ERROR", "error", "E:"))]
+        raise SetupFailed(f"{message}: {' '.join(lines or completed.stderr.strip().splitlines()[-1:])[:400]}")

@@ -27,14 +27,14 @@ class Footprint:
     errors: float = 0
 
 
-def footprint(candidate: Candidate, rig: Rig, *, whole: bool) -> Footprint:
+def footprint(candidate: Candidate, rig: Rig, *, is_complete: bool) -> Footprint:
     """Measure two fresh processes, so that freed memory of one figure does not hide the other.
 
-    Without `whole`, measure one process and only `ready_s` and `idle_mb`.
+    Without `is_complete`, measure one process and only `ready_s` and `idle_mb`.
     """
     with Instance(candidate, rig) as instance:
         ready_s, idle_mb = instance.ready_s, instance.idle_bytes / MB
-        if not whole:
+        if not is_complete:
             return Footprint(ready_s, idle_mb)
         sample = instance.measure(SLOW_STREAMS, 1.0)
         grown_bytes = sample.memory_mb * MB - instance.idle_bytes

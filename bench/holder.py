@@ -19,7 +19,7 @@ BATCHES, BATCH = 40, 20_000
 NS_PER_S = 1_000_000_000
 
 
-class OneToken:
+class StaticSource:
     """A source with one token of five minutes."""
 
     def __init__(self, clock: SystemClock) -> None:
@@ -56,7 +56,7 @@ def _without_yield(holder: TokenHolder) -> Token:
 
 async def main() -> None:
     clock = SystemClock()
-    holder = TokenHolder("bench", OneToken(clock), clock, Redactor(), WaitBudget(1.0))
+    holder = TokenHolder("bench", StaticSource(clock), clock, Redactor(), WaitBudget(1.0))
     holder.start()
     await holder.token()
     empty_ns = least_ns(lambda: None)

@@ -46,7 +46,7 @@ REPLY = (
 )
 VECTOR = b'{"object":"embedding","index":%d,"embedding":[' + b",".join([b"-0.0123456789"] * 1536) + b"]}"
 VECTORS = (
-    b'{"object":"list","data":[' + b",".join([VECTOR % place for place in range(16)]) + b'],"model":"bench",'
+    b'{"object":"list","data":[' + b",".join([VECTOR % index for index in range(16)]) + b'],"model":"bench",'
     b'"usage":{"prompt_tokens":16000,"total_tokens":16000}}'
 )
 EVENT = (
@@ -56,7 +56,7 @@ EVENT = (
 DONE = b"data: [DONE]\n\n"
 
 
-class Wire(asyncio.Transport):
+class MemoryTransport(asyncio.Transport):
     """A transport that passes each write to `received` at once."""
 
     def __init__(self, received: Callable[[Any], None]) -> None:
@@ -84,15 +84,15 @@ class Wire(asyncio.Transport):
 
 
 class Upstream:
-    """Answers each request with `reply`, one piece in each turn of the loop."""
+    """Answers each request with `reply`, one piece in each iteration of the loop."""
 
     def __init__(self) -> None:
         self.reply: Sequence[bytes] = ()
 
-    def whole(self, body: bytes) -> None:
+    def set_reply(self, body: bytes) -> None:
         self.reply = (HEAD % b"application/json" + b"content-length: %d\r\n\r\n" % len(body) + body,)
 
-    def stream(self, events: int, joined: int) -> None:
+    def set_stream(self, events: int, joined: int) -> None:
         """Set a stream as the reply, with `joined` events in each piece."""
         every = [EVENT % number for number in range(events)]
         pieces = [b"".join(every[at : at + joined]) for at in range(0, events, joined)] + [DONE]
@@ -101,12 +101,12 @@ class Upstream:
         self.reply = (head + chunks[0], *chunks[1:-1], chunks[-1] + b"0\r\n\r\n")
 
     async def dial(self, _: Destination, __: ssl.SSLContext, connection: Connection, ___: float) -> None:
-        connection.connection_made(Wire(lambda _: self._answer(connection, 0)))
+        connection.connection_made(MemoryTransport(lambda _: self._answer(connection, 0)))
 
     def _answer(self, connection: Connection, at: int) -> None:
-        asyncio.get_running_loop().call_soon(self._say, connection, at)
+        asyncio.get_running_loop().call_soon(self._send, connection, at)
 
-    def _say(self, connection: Connection, at: int) -> None:
+    def _send(self, connection: Connection, at: int) -> None:
         data = self.reply[at]
         for start in range(0, len(data), 128 * 1024):
             part = data[start : start + 128 * 1024]
@@ -121,12 +121,12 @@ class Client:
 
     def __init__(self, reception: ConnectionContext, config: ServerConfig) -> None:
         self._connection = ClientConnection(reception, config=config, server_state=ServerState(), app_state={})
-        self._connection.connection_made(Wire(self._hear))
+        self._connection.connection_made(MemoryTransport(self._receive))
         self._done: asyncio.Future[None] | None = None
         self._ends = b""
         self._left_bytes = 0
 
-    def _hear(self, data: bytes) -> None:
+    def _receive(self, data: bytes) -> None:
         if data.startswith(b"HTTP/1.1"):
             if not data.startswith(b"HTTP/1.1 200"):
                 raise AssertionError(data[:500])
@@ -148,7 +148,7 @@ class Client:
         await self._done
 
 
-def complete_state(upstream: Upstream) -> AppState:
+def create_state(upstream: Upstream) -> AppState:
     """Return gatepass's state with a hashed key, a renamed model and a token, as in the benchmark."""
     models = ("bench-chat", "bench-burst-200", "bench-embed")
     config = Config.model_validate(
@@ -173,21 +173,21 @@ def request(name: str, path: str = CHAT) -> bytes:
     return head.encode() + body
 
 
-async def least_us(client: Client, asked: bytes, batch: int) -> float:
+async def least_us(client: Client, request_bytes: bytes, batch: int) -> float:
     """Return the CPU time of one request in µs, from the fastest of several batches."""
     best_s = float("inf")
     for _ in range(BATCHES):
         began_s = time.process_time()
         for _ in range(batch):
-            await client.ask(asked)
+            await client.ask(request_bytes)
         best_s = min(best_s, (time.process_time() - began_s) / batch)
     return best_s * US_PER_S
 
 
-async def opened(log: TextIO) -> tuple[AppState, Upstream, Client]:
+async def connect(log: TextIO) -> tuple[AppState, Upstream, Client]:
     """Return gatepass, an upstream and a client that are connected."""
     upstream = Upstream()
-    state = complete_state(upstream)
+    state = create_state(upstream)
     configure("info", "json", state.redactor, log)
     state.start()
     app = build_app(state)
@@ -195,17 +195,17 @@ async def opened(log: TextIO) -> tuple[AppState, Upstream, Client]:
     return state, upstream, client
 
 
-async def measured(log: TextIO) -> dict[str, float]:
+async def measure(log: TextIO) -> dict[str, float]:
     """Return µs for a small chat, for an embeddings reply, and for an event alone and in a piece of eight."""
-    state, upstream, client = await opened(log)
-    upstream.whole(REPLY)
+    state, upstream, client = await connect(log)
+    upstream.set_reply(REPLY)
     found = {"small chat": await least_us(client, request("chat"), BATCH)}
-    upstream.whole(VECTORS)
+    upstream.set_reply(VECTORS)
     found["embeddings, 64 KB in, 340 KB out"] = await least_us(client, request("embeddings", EMBEDDINGS), BATCH // 10)
     for joined in (1, 8):
-        upstream.stream(8, joined)
+        upstream.set_stream(8, joined)
         few = await least_us(client, request("burst"), BATCH)
-        upstream.stream(8 + EVENTS, joined)
+        upstream.set_stream(8 + EVENTS, joined)
         found[f"event, {joined} in a piece"] = (await least_us(client, request("burst"), BATCH // 10) - few) / EVENTS
         found[f"stream of 8 events, {joined} in a piece"] = few
     await state.aclose()
@@ -215,7 +215,7 @@ async def measured(log: TextIO) -> dict[str, float]:
 def main() -> None:
     write_bodies()
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
-        found = uvloop.run(measured(nowhere))
+        found = uvloop.run(measure(nowhere))
     for what, us in found.items():
         print(f"{what:<36}{us:8.2f} µs")
 

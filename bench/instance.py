@@ -18,7 +18,7 @@ from bench.sample import Sample
 from bench.workloads import CHAT, Workload
 
 READY_S = 90.0
-LOOK_AGAIN_S = 0.005
+POLL_S = 0.005
 SETTLE_S = 0.5
 WARMUP_REQUESTS = 20
 LOAD_GRACE_S = 60.0
@@ -32,7 +32,7 @@ class Instance:
     """`ready_s`: from the start of the process to its first answered chat. `idle_bytes`: its memory afterwards."""
 
     def __init__(self, candidate: Candidate, rig: Rig) -> None:
-        """Start the candidate; raise NotMade or NotReady."""
+        """Start the candidate; raise SetupFailed or NotReady."""
         self.candidate = candidate
         self.ready_s, self.idle_bytes = 0.0, 0
         self._rig = rig
@@ -87,7 +87,7 @@ class Instance:
             except OSError as error:
                 if child.ended or time.monotonic() - began_s > READY_S:
                     raise NotReady(f"did not start: {child.tail() or error} (see {child.log.name})") from error
-                time.sleep(LOOK_AGAIN_S)
+                time.sleep(POLL_S)
             else:
                 return
 
@@ -97,8 +97,8 @@ class Instance:
 
     def served(self) -> list[str]:
         """Return gatepass's metrics of the requests that it served."""
-        said = self._ask("/metrics", None).decode()
-        return [line for line in said.splitlines() if line.startswith("gatepass_requests_total")]
+        text = self._ask("/metrics", None).decode()
+        return [line for line in text.splitlines() if line.startswith("gatepass_requests_total")]
 
     def log_lines(self) -> list[str]:
         return self._child.log.read_text(encoding="utf-8").splitlines() if self._child is not None else []
@@ -107,14 +107,14 @@ class Instance:
         headers = {"content-type": "application/json", "authorization": f"Bearer {CLIENT_KEY}"}
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", body, headers)
         with urllib.request.urlopen(request, timeout=5) as reply:  # noqa: S310 - loopback
-            said: bytes = reply.read()
-            return said
+            content: bytes = reply.read()
+            return content
 
     def measure(self, workload: Workload, seconds: float) -> Sample:
         """Measure one window of `workload`; raise NotReady if the load generator could not measure."""
         gateway, rig = self.pids, self._rig.processes()
         before = after = (0.0, 0.0)
-        memory_bytes, said = 0, None
+        memory_bytes, output = 0, None
         with self._load(workload, seconds) as load:
             for line in load.stdout or ():
                 if line.startswith("MARK start"):
@@ -122,11 +122,11 @@ class Instance:
                 elif line.startswith("MARK end"):
                     after, memory_bytes = (cpu_s(gateway), cpu_s(rig)), proportional_bytes(gateway)
                 else:
-                    said = json.loads(line)
+                    output = json.loads(line)
             note = load.stderr.read().strip()[:300] if load.stderr else ""
-        if said is None:
+        if output is None:
             raise NotReady(f"{workload.name}: no measurement: {note}")
-        return Sample.read(said, after[0] - before[0], after[1] - before[1], memory_bytes, note)
+        return Sample.read(output, after[0] - before[0], after[1] - before[1], memory_bytes, note)
 
     def _load(self, workload: Workload, seconds: float) -> subprocess.Popen[str]:
         window_s = workload.window_s or seconds

@@ -20,7 +20,7 @@ LIFE_S = 20
 
 class Issuer(HTTPServer):
     def __init__(self, port: int, secret: str) -> None:
-        super().__init__(("127.0.0.1", port), Answer)
+        super().__init__(("127.0.0.1", port), Handler)
         self.expects = "Basic " + b64encode(f"{CLIENT_ID}:{secret}".encode()).decode()
         self.minted: list[str] = []
 
@@ -29,20 +29,20 @@ class Issuer(HTTPServer):
         return {"access_token": self.minted[-1], "token_type": "Bearer", "expires_in": LIFE_S}
 
 
-class Answer(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     server: Issuer
 
     def do_GET(self) -> None:
-        self._say(200, {"minted": len(self.server.minted), "last": (self.server.minted or [""])[-1]})
+        self._reply(200, {"minted": len(self.server.minted), "last": (self.server.minted or [""])[-1]})
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("content-length", 0)))
         if self.headers.get("authorization") == self.server.expects:
-            self._say(200, self.server.mint())
+            self._reply(200, self.server.mint())
         else:
-            self._say(401, {"error": "invalid_client"})
+            self._reply(401, {"error": "invalid_client"})
 
-    def _say(self, status: int, document: dict[str, Any]) -> None:
+    def _reply(self, status: int, document: dict[str, Any]) -> None:
         body = json.dumps(document).encode()
         self.send_response(status)
         self.send_header("content-type", "application/json")

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench.environments import NotMade, nginx
+from bench.environments import SetupFailed, nginx
 from bench.paths import ENVIRONMENTS, ROOT
 
 LIBRARIES = {
@@ -37,10 +37,10 @@ def machine() -> dict[str, str | float]:
 
 def _nginx_version() -> str:
     try:
-        said = subprocess.run([nginx(), "-v"], check=False, capture_output=True, text=True, timeout=10).stderr
-    except (NotMade, OSError):
+        output = subprocess.run([nginx(), "-v"], check=False, capture_output=True, text=True, timeout=10).stderr
+    except (SetupFailed, OSError):
         return "none"
-    return said.strip().rpartition("/")[2]
+    return output.strip().rpartition("/")[2]
 
 
 def source() -> str:
@@ -53,13 +53,13 @@ def source() -> str:
 
 def versions() -> dict[str, dict[str, str]]:
     """Return the versions of the measured libraries, by environment."""
-    return {name: found for name, wanted in LIBRARIES.items() if (found := _versions(name, wanted))}
+    return {name: found for name, libraries in LIBRARIES.items() if (found := _versions(name, libraries))}
 
 
-def _versions(environment: str, wanted: tuple[str, ...]) -> dict[str, str]:
+def _versions(environment: str, libraries: tuple[str, ...]) -> dict[str, str]:
     home = Path(sys.prefix) if environment == "gatepass" else ENVIRONMENTS / environment
     folders = list((home / "lib").glob("python*/site-packages"))
-    return {name: found for name in wanted for folder in folders if (found := _version_in(folder, name))}
+    return {name: found for name in libraries for folder in folders if (found := _version_in(folder, name))}
 
 
 def _version_in(folder: Path, name: str) -> str | None:

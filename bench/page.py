@@ -1,4 +1,4 @@
-"""docs/benchmarks.md and the figures that it shows. Pure. `python -m bench.page` writes the page again."""
+"""docs/benchmarks.md and its figures. Pure. `python -m bench.page` writes the page again."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 from bench.candidates import CANDIDATES
 from bench.machine import BUSY
 from bench.paths import PAGE, PUBLISHED
-from bench.promises import AT_LIMIT, IDLE, Figures, Result, judge
-from bench.reasons import WHY
-from bench.report import Table, bar_table, footprint_table, load_table, number, wanted
+from bench.promises import AT_LIMIT, IDLE, Figures, Result, check
+from bench.reasons import REASONS
+from bench.report import Table, footprint_table, load_table, number, promise_table, wanted
 from bench.sample import Sample
 from bench.series import Outcome
 from bench.soak import GROWTH
 from bench.workloads import WORKLOADS
 
 HEAD = ("command", "date", "machine", "source", "versions", "rounds", "window_s", "took_s")
-NOT_ON_THE_PAGE = frozenset({"gateway_cpu", "rig_cpu", "memory_mb", "errors"})
+OMITTED_FIGURES = frozenset({"gateway_cpu", "rig_cpu", "memory_mb", "errors"})
 PEERS = ("naive", "litellm", "nginx")
 SHOWN_SHARE = 0.02
 """The share of a stage that has its own row in the profile."""
@@ -58,7 +58,7 @@ WORKERS = (
 
 
 def published(document: Mapping[str, Any], figures: Figures, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
-    """The part of a run's document that the page shows: medians instead of samples, four moments of the soak."""
+    """Return the figures of a run for the page: medians instead of samples, four moments of the soak."""
     loads: dict[str, dict[str, Any]] = {}
     for (name, workload), sample in figures.loads.items():
         loads.setdefault(name, {})[workload] = sample.document()
@@ -67,7 +67,7 @@ def published(document: Mapping[str, Any], figures: Figures, outcomes: Mapping[s
         footprints.setdefault(name, {})[figure] = round(value, 3)
     profile, curves, workers, soak = (document[name] for name in ("profile", "curves", "workers", "soak"))
     if profile is not None and "parts" in profile:
-        parts = [{name: part[name] for name in ("says", "us", "kernel", "stages")} for part in profile["parts"]]
+        parts = [{name: part[name] for name in ("description", "us", "kernel", "stages")} for part in profile["parts"]]
         profile = {"parts": parts}
     if soak is not None:
         rests = soak["rests"]
@@ -85,7 +85,7 @@ def published(document: Mapping[str, Any], figures: Figures, outcomes: Mapping[s
 
 
 def figures_of(document: Mapping[str, Any]) -> Figures:
-    """The medians of a published document."""
+    """Return the medians of a published document."""
     return Figures(
         {(name, at): Sample(**one) for name, found in document["loads"].items() for at, one in found.items()},
         {(name, figure): value for name, found in document["footprints"].items() for figure, value in found.items()},
@@ -93,9 +93,9 @@ def figures_of(document: Mapping[str, Any]) -> Figures:
 
 
 def markdown(document: Mapping[str, Any]) -> str:
-    """The page of a published document."""
+    """Return the page of a published document."""
     figures = figures_of(document)
-    results = judge(figures)
+    results = check(figures)
     lines = ["# Benchmarks", "", *_introduction(document), "", "## What gatepass costs", "", *_costs(figures)]
     lines += ["", "## Promises", "", *_promises(results)]
     lines += [
@@ -135,7 +135,7 @@ def _introduction(document: Mapping[str, Any]) -> list[str]:
 
 
 def _costs(figures: Figures) -> list[str]:
-    """Five lines, or one that names a run without these figures."""
+    """Return five lines, or a note if the run has not all these figures."""
     needed = {("gatepass", at) for at in ("chat-64", "chat-1", "paced-500", "burst-32", "embeddings-8")}
     needed |= {("nginx", "chat-1"), ("direct", "paced-500"), *((name, "chat-64") for name in PEERS)}
     kept = {("gatepass", name) for name in ("ready_s", "idle_mb", "stream_kib", "peak_bodies")}
@@ -169,19 +169,19 @@ def _promises(results: Sequence[Result]) -> list[str]:
     unknown = [result for result in results if result.met is None]
     met = len(results) - len(missed) - len(unknown)
     lines = [f"{met} of {len(results)} promises are met. `x nginx` means times the figure of nginx.", ""]
-    lines += _grid(bar_table(results))
+    lines += _grid(promise_table(results))
     reasons: dict[str, list[str]] = {}
     for result in missed:
-        if (why := WHY.get((result.bar.work, result.bar.measure))) is not None:
-            reasons.setdefault(why, []).append(f"{result.bar.work}, {result.bar.measure}")
-    notes = [f"- {'; '.join(works)}: {why}" for why, works in reasons.items()]
+        if (reason := REASONS.get((result.promise.work, result.promise.measure))) is not None:
+            reasons.setdefault(reason, []).append(f"{result.promise.work}, {result.promise.measure}")
+    notes = [f"- {'; '.join(works)}: {reason}" for reason, works in reasons.items()]
     notes += [
-        f"- {one.bar.work}, {one.bar.measure}: the rig was at its limit. By CPU the figure is "
-        f"{number(one.by_cpu)} {one.bar.unit}."
+        f"- {one.promise.work}, {one.promise.measure}: the rig was at its limit. By CPU the figure is "
+        f"{number(one.by_cpu)} {one.promise.unit}."
         for one in results
         if one.by_cpu is not None
     ]
-    notes += [f"- Not measured: {one.bar.work}, {one.bar.measure}, {wanted(one)}." for one in unknown]
+    notes += [f"- Not measured: {one.promise.work}, {one.promise.measure}, {wanted(one)}." for one in unknown]
     return [*lines, "", "Why promises are missed, and other notes:", "", *notes] if notes else lines
 
 
@@ -193,20 +193,20 @@ def _candidates(document: Mapping[str, Any]) -> Table:
             found = document["versions"].get(one.name, {})
             absent = f"; **not measured: {document['absent'][one.name]}**" if one.name in document["absent"] else ""
             versions = ", ".join(f"{library} {version}" for library, version in found.items())
-            rows.append([f"`{one.name}`", one.says + absent, versions])
+            rows.append([f"`{one.name}`", one.description + absent, versions])
     return rows
 
 
 def _workloads(figures: Figures) -> Iterator[str]:
     names = [one.name for one in CANDIDATES]
     for workload in WORKLOADS:
-        table = load_table(figures, workload, names, NOT_ON_THE_PAGE)
+        table = load_table(figures, workload, names, OMITTED_FIGURES)
         if len(table) == 1:
             continue
         samples = {name: figures.loads[name, workload.name] for name in names if (name, workload.name) in figures.loads}
         limited = [f"`{name}`" for name, one in samples.items() if one.rig_cpu >= AT_LIMIT and one.gateway_cpu < IDLE]
         failed = [f"`{name}` {one.errors:g}" for name, one in samples.items() if one.errors]
-        yield from ("", f"### {_sentence(workload.says)}", "", *_grid(table))
+        yield from ("", f"### {_sentence(workload.description)}", "", *_grid(table))
         notes = [f"Rig at its limit: {', '.join(limited)}."] * bool(limited)
         notes += [f"Replies that failed or did not end: {', '.join(failed)}."] * bool(failed)
         yield from ("", " ".join(notes)) if notes else ()
@@ -227,7 +227,7 @@ def _profile(profile: Mapping[str, Any] | None) -> list[str]:
         for name in stages
         if any(one.get(name, 0.0) >= SHOWN_SHARE * part["us"] for one, part in zip(spent, parts, strict=True))
     ]
-    table = [["part", *(part["says"] for part in parts)]]
+    table = [["part", *(part["description"] for part in parts)]]
     table += [[name, *(f"{one.get(name, 0.0):,.1f}" for one in spent)] for name in shown]
     table += [["all", *(f"{part['us']:,.1f}" for part in parts)]]
     table += [["of it in the kernel", *(f"{part['kernel']:.0%}" for part in parts)]]
@@ -253,12 +253,12 @@ def _soak(soak: Mapping[str, Any] | None) -> list[str]:
     names = ("after_s", "memory_mb", "open_files", "connections", "requests", "events", "errors")
     head = ["after s", "MB at rest", "file descriptors", "connections", "requests", "events", "errors"]
     table = [head, *([f"{one[name]:,}" for name in names] for one in soak["rests"])]
-    verdict = "stays flat" if soak["flat"] else "**grows**"
-    words = [
-        f"A separate run, `make bench-soak`: ten minutes of mixed load. Memory at rest {verdict}. Flat means that the",
+    trend = "stays flat" if soak["flat"] else "**grows**"
+    intro = [
+        f"A separate run, `make bench-soak`: ten minutes of mixed load. Memory at rest {trend}. Flat means that the",
         f"median of the last third is at most {GROWTH:.0%} above that of the middle third.",
     ]
-    return ["", "## Ten minutes of load", "", *words, "", *_grid(table)]
+    return ["", "## Ten minutes of load", "", *intro, "", *_grid(table)]
 
 
 def _grid(table: Table) -> list[str]:

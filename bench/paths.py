@@ -1,4 +1,4 @@
-"""Where things stand: the repository's own files, and what the rig makes."""
+"""Paths of the rig: files of the repository, and generated files."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ PEERS = BENCH / "peers"
 REQUIREMENTS = BENCH / "requirements"
 PAGE = ROOT / "docs" / "benchmarks.md"
 PUBLISHED = BENCH / "results.json"
-"""The figures of the last whole run, from which PAGE is written."""
+"""The figures of the last complete run, from which PAGE is written."""
 
-MADE = ROOT / ".e2e" / "bench"
-"""All that the rig makes; git ignores it and `make clean` removes it."""
-BINARIES = MADE / "bin"
-BODIES = MADE / "bodies"
-ENVIRONMENTS = MADE / "env"
-LOGS = MADE / "logs"
-RESULTS = MADE / "results"
-SCRATCH = MADE / "scratch"
-TLS = MADE / "tls"
+GENERATED = ROOT / ".e2e" / "bench"
+"""Generated files. Git ignores them and `make clean` removes them."""
+BINARIES = GENERATED / "bin"
+BODIES = GENERATED / "bodies"
+ENVIRONMENTS = GENERATED / "env"
+LOGS = GENERATED / "logs"
+RESULTS = GENERATED / "results"
+SCRATCH = GENERATED / "scratch"
+TLS = GENERATED / "tls"
 CA_FILE = TLS / "ca.pem"
 
 

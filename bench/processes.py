@@ -22,7 +22,7 @@ CLEAR_PEAK = "5"
 """proc(5), /proc/pid/clear_refs: resets the peak resident set (VmHWM)."""
 
 INHERITED = ("PATH", "HOME", "LANG", "TMPDIR")
-"""The variables that a measured process inherits: no proxy and no PYTHON…."""
+"""The variables that a measured process inherits. Proxy and PYTHON variables are removed."""
 
 
 class NotEnoughCores(Exception):
@@ -51,11 +51,11 @@ class LogReader:
 
     def __init__(self, core: int, file: IO[bytes]) -> None:
         self._process = subprocess.Popen(
-            ["cat"],  # noqa: S607 - the machine's own, as taskset and timeout are
+            ["cat"],  # noqa: S607 - the machine's own, as are taskset and timeout
             stdin=subprocess.PIPE,
             stdout=file,
-            start_new_session=True,  # a Ctrl-C is for those that it reads
-            preexec_fn=lambda: _settle(core),
+            start_new_session=True,  # Ctrl-C must not end it before the processes whose output it reads
+            preexec_fn=lambda: _prepare(core),
         )
         self.pipe = cast(IO[bytes], self._process.stdin)
 
@@ -95,7 +95,7 @@ class Child:
                 stdout=file if self._reader is None else self._reader.pipe,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=lambda: _settle(core),
+                preexec_fn=lambda: _prepare(core),
             )
             started.pop_all()
         if self._reader is not None:
@@ -132,27 +132,27 @@ class Child:
 
     def tail(self, lines: int = 1) -> str:
         """Return the end of its output."""
-        said = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return " ".join(line.strip() for line in said[-lines:])[-300:]
+        output = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return " ".join(line.strip() for line in output[-lines:])[-300:]
 
 
-def _settle(core: int) -> None:
+def _prepare(core: int) -> None:
     """Prepare the child before the program starts: pin it, raise its file limit, and end it with its parent."""
     os.sched_setaffinity(0, {core})
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    _, maximum = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (maximum, maximum))
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def tree(pid: int) -> list[int]:
     """Return `pid` and its descendants."""
-    found, todo = [], [pid]
-    while todo:
-        at = todo.pop()
+    found, pending = [], [pid]
+    while pending:
+        at = pending.pop()
         found.append(at)
         for children in Path(f"/proc/{at}/task").glob("*/children"):
             with suppress(OSError):
-                todo += [int(child) for child in children.read_text().split()]
+                pending += [int(child) for child in children.read_text().split()]
     return found
 
 

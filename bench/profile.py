@@ -25,9 +25,9 @@ from typing import Any
 
 import click
 
-from bench import rig as far_ends
+from bench import rig as rig_module
 from bench.candidates import CANDIDATES
-from bench.environments import NotMade, environment
+from bench.environments import SetupFailed, environment
 from bench.instance import Instance, NotReady
 from bench.paths import SCRATCH
 from bench.processes import kernel_and_user_ticks
@@ -99,7 +99,7 @@ class Part:
     `kernel` is the share of system calls and the network stack.
     """
 
-    says: str
+    description: str
     us: float
     kernel: float
     samples: int
@@ -108,18 +108,23 @@ class Part:
     inclusive: list[tuple[str, float]]
 
     def document(self) -> dict[str, Any]:
-        head = {"says": self.says, "us": round(self.us, 2), "kernel": round(self.kernel, 2), "samples": self.samples}
+        head = {
+            "description": self.description,
+            "us": round(self.us, 2),
+            "kernel": round(self.kernel, 2),
+            "samples": self.samples,
+        }
         return head | {
             name: [(what, round(us, 2)) for what, us in getattr(self, name)] for name in ("stages", "own", "inclusive")
         }
 
 
-def taken(rig: Rig, names: Sequence[str] = tuple(PARTS)) -> dict[str, Any]:
+def measured(rig: Rig, names: Sequence[str] = tuple(PARTS)) -> dict[str, Any]:
     """Return the profile as in the JSON file: `parts`, or `absent` with the reason."""
     try:
         spy = environment("py-spy").with_name("py-spy")
         parts = [_part(rig, spy, workload) for workload in WORKLOADS if workload.name in names]
-    except (NotMade, NotReady, OSError) as error:
+    except (SetupFailed, NotReady, OSError) as error:
         return {"absent": str(error)}
     return {"parts": [part.document() for part in parts]}
 
@@ -129,15 +134,17 @@ def _part(rig: Rig, spy: Path, workload: Workload) -> Part:
     with Instance(candidate, rig) as instance:
         before = kernel_and_user_ticks(instance.pids)
         us = instance.measure(workload, PACED_S).cpu_us
-        kernel, user = (after - was for after, was in zip(kernel_and_user_ticks(instance.pids), before, strict=True))
-        stacks = _sampled(instance, spy, workload)
-    return shared_out(PARTS[workload.name], us, kernel / ((kernel + user) or 1), stacks)
+        kernel, user = (
+            after - earlier for after, earlier in zip(kernel_and_user_ticks(instance.pids), before, strict=True)
+        )
+        stacks = _sample_stacks(instance, spy, workload)
+    return divided(PARTS[workload.name], us, kernel / ((kernel + user) or 1), stacks)
 
 
-def _sampled(instance: Instance, spy: Path, workload: Workload) -> Counter[tuple[str, ...]]:
+def _sample_stacks(instance: Instance, spy: Path, workload: Workload) -> Counter[tuple[str, ...]]:
     """Return the stacks of a window under load, outermost frame first. py-spy starts with the window."""
     window_s = PACED_S if workload.once else WINDOW_S
-    out, said = SCRATCH / "stacks.txt", SCRATCH / "py-spy.txt"
+    out, spy_output = SCRATCH / "stacks.txt", SCRATCH / "py-spy.txt"
     out.unlink(missing_ok=True)
     command = [str(spy), "record", "--pid", str(instance.pids[0]), "--rate", str(RATE_HZ), "--full-filenames"]
     command += [
@@ -149,13 +156,13 @@ def _sampled(instance: Instance, spy: Path, workload: Workload) -> Counter[tuple
         "--output",
         str(out),
     ]
-    with said.open("wb") as errors:
+    with spy_output.open("wb") as errors:
         watch = Timer(workload.warmup_s + 0.3, _start_spy, (command, errors.fileno()))
         watch.start()
         instance.measure(replace(workload, window_s=window_s), window_s)
         watch.join()
     if not out.exists():
-        raise NotReady(f"py-spy wrote nothing: {said.read_text(errors='replace').strip()[-200:]}")
+        raise NotReady(f"py-spy wrote nothing: {spy_output.read_text(errors='replace').strip()[-200:]}")
     return read_stacks(out.read_text(encoding="utf-8"))
 
 
@@ -178,7 +185,7 @@ def read_stacks(text: str) -> Counter[tuple[str, ...]]:
     return stacks
 
 
-def shared_out(says: str, us: float, kernel: float, stacks: Counter[tuple[str, ...]]) -> Part:
+def divided(description: str, us: float, kernel: float, stacks: Counter[tuple[str, ...]]) -> Part:
     """Divide `us` according to the shares of the samples."""
     total = stacks.total() or 1
     stages, own, inclusive = Counter[str](), Counter[str](), Counter[str]()
@@ -188,7 +195,7 @@ def shared_out(says: str, us: float, kernel: float, stacks: Counter[tuple[str, .
         for function in {_function(frame) for frame in frames}:
             inclusive[function] += count
     scaled = [[(name, count * us / total) for name, count in each.most_common()] for each in (stages, own, inclusive)]
-    return Part(says, us, kernel, total, scaled[0], scaled[1][:25], scaled[2][:50])
+    return Part(description, us, kernel, total, scaled[0], scaled[1][:25], scaled[2][:50])
 
 
 def stage_of(frames: Sequence[str]) -> str:
@@ -201,8 +208,8 @@ def stage_of(frames: Sequence[str]) -> str:
 
 def _function(frame: str) -> str:
     """`send (…/site-packages/httpx2/_client.py:1620)` as `httpx2/_client.py send`."""
-    name, _, place = frame.rpartition(" (")
-    path = place.rpartition(":")[0]
+    name, _, location = frame.rpartition(" (")
+    path = location.rpartition(":")[0]
     for root in ("/site-packages/", "/src/", "/lib/"):
         path = path.rpartition(root)[2]
     return f"{path} {name}"
@@ -210,7 +217,8 @@ def _function(frame: str) -> str:
 
 def _print(part: dict[str, Any]) -> None:
     print(
-        f"\n{part['says']}: {part['us']:.1f} µs of CPU, {part['kernel']:.0%} in the kernel ({part['samples']} samples)"
+        f"\n{part['description']}: {part['us']:.1f} µs of CPU, {part['kernel']:.0%} in the kernel"
+        f" ({part['samples']} samples)"
     )
     for title in ("stages", "own", "inclusive"):
         print(f"\n  {title}")
@@ -222,8 +230,8 @@ def _print(part: dict[str, Any]) -> None:
 @click.argument("names", nargs=-1, type=click.Choice(list(PARTS)))
 def main(names: tuple[str, ...]) -> None:
     """Print the CPU time of one request or event by part, for NAMES or for all workloads."""
-    with far_ends.running() as rig:
-        profile = taken(rig, names or tuple(PARTS))
+    with rig_module.running() as rig:
+        profile = measured(rig, names or tuple(PARTS))
     if "absent" in profile:
         raise click.ClickException(f"no profile: {profile['absent']}")
     for part in profile["parts"]:

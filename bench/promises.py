@@ -9,7 +9,7 @@ from bench.sample import Sample
 from bench.workloads import BURST_EVENTS
 
 US_PER_MS = 1000.0
-HELD = 0.97
+ARRIVED_SHARE = 0.97
 """Share of the events of paced streams that must arrive in the window, without an error."""
 AT_LIMIT, IDLE = 0.95, 0.9
 """The rig was the limit if its core was busier than AT_LIMIT and the gateway's core less busy than IDLE. Then the rate
@@ -24,29 +24,29 @@ class Figures:
     footprints: Mapping[tuple[str, str], float]
 
     def ratio(self, workload: str, figure: str, ours: str, theirs: str) -> float | None:
-        mine, other = self._figure(workload, figure, ours), self._figure(workload, figure, theirs)
-        return mine / other if mine is not None and other else None
+        own, other = self._figure(workload, figure, ours), self._figure(workload, figure, theirs)
+        return own / other if own is not None and other else None
 
     def added(self, workload: str, figure: str) -> float | None:
         """Return the difference to a request without a gateway."""
-        mine, direct = self._figure(workload, figure, "gatepass"), self._figure(workload, figure, "direct")
-        return mine - direct if mine is not None and direct is not None else None
+        own, direct = self._figure(workload, figure, "gatepass"), self._figure(workload, figure, "direct")
+        return own - direct if own is not None and direct is not None else None
 
     def by_cpu(self, workload: str, ours: str, theirs: str) -> float | None:
         """Return the ratio by CPU time if the rig was the limit of either candidate, else None."""
-        mine, other = self.loads.get((ours, workload)), self.loads.get((theirs, workload))
-        if mine is None or other is None or not mine.cpu_us:
+        own, other = self.loads.get((ours, workload)), self.loads.get((theirs, workload))
+        if own is None or other is None or not own.cpu_us:
             return None
-        is_limited = any(one.rig_cpu >= AT_LIMIT and one.gateway_cpu < IDLE for one in (mine, other))
-        return other.cpu_us / mine.cpu_us if is_limited else None
+        is_limited = any(sample.rig_cpu >= AT_LIMIT and sample.gateway_cpu < IDLE for sample in (own, other))
+        return other.cpu_us / own.cpu_us if is_limited else None
 
-    def _figure(self, workload: str, figure: str, who: str) -> float | None:
-        sample = self.loads.get((who, workload))
+    def _figure(self, workload: str, figure: str, candidate: str) -> float | None:
+        sample = self.loads.get((candidate, workload))
         return getattr(sample, figure) if sample is not None else None
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class Promise:
     """One promise. `at_least`: a value of `limit` or more meets it; otherwise `limit` or less."""
 
     work: str
@@ -68,7 +68,7 @@ class Result:
     - `by_cpu`: the same ratio by CPU time, if the rig was the limit.
     """
 
-    bar: Bar
+    promise: Promise
     value: float | None
     by_cpu: float | None = None
 
@@ -76,17 +76,17 @@ class Result:
     def met(self) -> bool | None:
         if self.value is None:
             return None
-        return self.value >= self.bar.limit if self.bar.at_least else self.value <= self.bar.limit
+        return self.value >= self.promise.limit if self.promise.at_least else self.value <= self.promise.limit
 
     @property
-    def by(self) -> float:
+    def miss(self) -> float:
         if self.value is None or self.met:
             return 0.0
-        return abs(self.value - self.bar.limit) / self.bar.limit
+        return abs(self.value - self.promise.limit) / self.promise.limit
 
 
-def judge(figures: Figures, bars: tuple[Bar, ...] | None = None) -> list[Result]:
-    return [Result(bar, bar.value(figures), bar.by_cpu(figures)) for bar in bars or BARS]
+def check(figures: Figures, promises: tuple[Promise, ...] | None = None) -> list[Result]:
+    return [Result(promise, promise.value(figures), promise.by_cpu(figures)) for promise in promises or PROMISES]
 
 
 def _ratio(workload: str, figure: str, theirs: str) -> Callable[[Figures], float | None]:
@@ -98,17 +98,17 @@ def _ours(theirs: str) -> str:
     return "gatepass-tls" if theirs == "nginx-tls" else "gatepass"
 
 
-def _at_least(work: str, measure: str, limit: float, workload: str, figure: str, theirs: str) -> Bar:
+def _at_least(work: str, measure: str, limit: float, workload: str, figure: str, theirs: str) -> Promise:
     """Return a promise about a rate."""
 
     def by_cpu(figures: Figures) -> float | None:
         return figures.by_cpu(workload, _ours(theirs), theirs)
 
-    return Bar(work, measure, f"x {theirs}", limit, True, _ratio(workload, figure, theirs), by_cpu)
+    return Promise(work, measure, f"x {theirs}", limit, True, _ratio(workload, figure, theirs), by_cpu)
 
 
-def _at_most(work: str, measure: str, limit: float, workload: str, figure: str, theirs: str) -> Bar:
-    return Bar(work, measure, f"x {theirs}", limit, False, _ratio(workload, figure, theirs))
+def _at_most(work: str, measure: str, limit: float, workload: str, figure: str, theirs: str) -> Promise:
+    return Promise(work, measure, f"x {theirs}", limit, False, _ratio(workload, figure, theirs))
 
 
 def _added_ms(workload: str, figure: str) -> Callable[[Figures], float | None]:
@@ -119,7 +119,7 @@ def _added_ms(workload: str, figure: str) -> Callable[[Figures], float | None]:
     return value
 
 
-def _held(workload: str, nominal_events_s: float) -> Callable[[Figures], float | None]:
+def _arrived(workload: str, nominal_events_s: float) -> Callable[[Figures], float | None]:
     """Return the share of the events that arrived; 0 if all arrived and a stream failed."""
 
     def value(figures: Figures) -> float | None:
@@ -127,7 +127,7 @@ def _held(workload: str, nominal_events_s: float) -> Callable[[Figures], float |
         if sample is None:
             return None
         share = sample.events_s / nominal_events_s
-        return 0.0 if sample.errors and share >= HELD else share
+        return 0.0 if sample.errors and share >= ARRIVED_SHARE else share
 
     return value
 
@@ -154,7 +154,7 @@ IMAGE = "4 MB image that is moved"
 TLS = "TLS to the upstream"
 ALONE = "one small chat at a time"
 
-BARS = (
+PROMISES = (
     _at_least(SMALL, "requests/s", 60, "chat-64", "requests_s", "litellm"),
     _at_least(SMALL, "requests/s", 10, "chat-64", "requests_s", "naive"),
     _at_least(SMALL, "requests/s", 7, "chat-64", "requests_s", "openai-forward"),
@@ -163,27 +163,27 @@ BARS = (
     _at_least(BURST, "events/s", 60, "burst-32", "events_s", "litellm"),
     _at_least(BURST, "events/s", 6, "burst-32", "events_s", "naive"),
     _at_most(PACED, "CPU per event", 1.8, "paced-500", "cpu_us", "nginx"),
-    Bar(PACED, "added delay, p99", "ms", 2, False, _added_ms("paced-500", "delay_p99_us")),
-    Bar(PACED, "TTFT added, p50", "ms", 0.5, False, _added_ms("paced-500", "ttft_added_p50_us")),
-    Bar(
+    Promise(PACED, "added delay, p99", "ms", 2, False, _added_ms("paced-500", "delay_p99_us")),
+    Promise(PACED, "TTFT added, p50", "ms", 0.5, False, _added_ms("paced-500", "ttft_added_p50_us")),
+    Promise(
         "1,500 streams, an event each 50 ms",
         "events that arrived",
         "of all",
-        HELD,
+        ARRIVED_SHARE,
         True,
-        _held("paced-1500", 1500 * 20.0),
+        _arrived("paced-1500", 1500 * 20.0),
     ),
     _at_most(ALONE, "latency p50", 2, "chat-1", "latency_p50_us", "nginx"),
     _at_least(EMBEDDINGS, "MB/s", 1.5, "embeddings-8", "mb_s", "nginx"),
     _at_most(IMAGE, "CPU", 8, "images-4", "cpu_us", "nginx"),
-    Bar(IMAGE, "peak memory", "x the body", 4, False, _footprint("peak_bodies")),
+    Promise(IMAGE, "peak memory", "x the body", 4, False, _footprint("peak_bodies")),
     _at_least(TLS, "small chat, requests/s", 0.15, "chat-64", "requests_s", "nginx-tls"),
     _at_most(TLS, "200 paced streams, CPU per event", 2, "paced-200", "cpu_us", "nginx-tls"),
     _at_least(TLS, "embeddings, MB/s", 1.2, "embeddings-8", "mb_s", "nginx-tls"),
-    Bar("repaired stream", "CPU per event", "µs", 12, False, _cpu_us("repaired-32")),
-    Bar("synthesized stream", "CPU per event", "µs", 12, False, _cpu_us("emulated-8")),
-    Bar("aggregated reply", "CPU per event", "µs", 12, False, _cpu_us("aggregated-8", BURST_EVENTS)),
-    Bar("1,000 slow streams", "memory per stream", "KiB", 40, False, _footprint("stream_kib")),
-    Bar("ready", "time", "s", 0.6, False, _footprint("ready_s")),
-    Bar("idle", "memory", "MB", 60, False, _footprint("idle_mb")),
+    Promise("repaired stream", "CPU per event", "µs", 12, False, _cpu_us("repaired-32")),
+    Promise("synthesized stream", "CPU per event", "µs", 12, False, _cpu_us("emulated-8")),
+    Promise("aggregated reply", "CPU per event", "µs", 12, False, _cpu_us("aggregated-8", BURST_EVENTS)),
+    Promise("1,000 slow streams", "memory per stream", "KiB", 40, False, _footprint("stream_kib")),
+    Promise("ready", "time", "s", 0.6, False, _footprint("ready_s")),
+    Promise("idle", "memory", "MB", 60, False, _footprint("idle_mb")),
 )

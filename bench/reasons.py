@@ -22,7 +22,7 @@ _FIRST = (
 )
 _LATENCY = "Most of the latency is CPU time, as the table of this workload shows."
 
-WHY: Mapping[tuple[str, str], str] = MappingProxyType(
+REASONS: Mapping[tuple[str, str], str] = MappingProxyType(
     {
         (SMALL, "requests/s"): _CHAT,
         (TLS, "small chat, requests/s"): _CHAT,

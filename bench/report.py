@@ -45,15 +45,15 @@ FOOTPRINT_ALL = (*FOOTPRINT, ("peak of a 4 MB body, x", "peak_bodies", 1))
 Table = list[list[str]]
 
 
-def bar_document(result: Result) -> dict[str, Any]:
-    bar = result.bar
+def promise_document(result: Result) -> dict[str, Any]:
+    promise = result.promise
     return {
-        "work": bar.work,
-        "measure": bar.measure,
+        "work": promise.work,
+        "measure": promise.measure,
         "wanted": wanted(result),
         "value": None if result.value is None else round(result.value, 3),
         "met": result.met,
-        "missed_by": round(result.by, 3),
+        "missed_by": round(result.miss, 3),
     }
 
 
@@ -64,10 +64,10 @@ def report(
     parts = []
     for workload in workloads:
         table = load_table(figures, workload, list(outcomes))
-        parts += [f"\n{workload.name}: {workload.says}", *aligned(table)] if len(table) > 1 else []
+        parts += [f"\n{workload.name}: {workload.description}", *aligned(table)] if len(table) > 1 else []
     parts += ["\nfresh processes", *aligned(footprint_table(figures, list(outcomes)))]
     known = [result for result in results if result.value is not None]
-    parts += ["\nthe bar", *aligned(bar_table(known))]
+    parts += ["\npromises", *aligned(promise_table(known))]
     parts += [f"{len(results) - len(known)} of {len(results)} promises are not part of this run"] * (known != results)
     parts += [f"not measured: {name}: {one.absent}" for name, one in outcomes.items() if one.absent]
     return "\n".join(parts)
@@ -76,7 +76,7 @@ def report(
 def load_table(
     figures: Figures, workload: Workload, names: Sequence[str], left_out: frozenset[str] = frozenset()
 ) -> Table:
-    """A row for each candidate that was measured, without the figures `left_out` and those that no candidate has."""
+    """Return a row for each measured candidate, without the figures in `left_out` and empty columns."""
     samples = {name: figures.loads[name, workload.name] for name in names if (name, workload.name) in figures.loads}
     columns = [
         column
@@ -96,11 +96,11 @@ def footprint_table(figures: Figures, names: Sequence[str]) -> Table:
     return rows
 
 
-def bar_table(results: Sequence[Result]) -> Table:
+def promise_table(results: Sequence[Result]) -> Table:
     rows = [["work", "measure", "wanted", "measured", ""]]
     for result in results:
-        value = "" if result.value is None else f"{measured(result)} {result.bar.unit}"
-        rows.append([result.bar.work, result.bar.measure, wanted(result), value, verdict(result)])
+        value = "" if result.value is None else f"{measured(result)} {result.promise.unit}"
+        rows.append([result.promise.work, result.promise.measure, wanted(result), value, status(result)])
     return rows
 
 
@@ -110,21 +110,21 @@ def _figure(sample: Sample, column: Column) -> str:
 
 
 def wanted(result: Result) -> str:
-    bar = result.bar
-    return f"{'≥' if bar.at_least else '≤'} {bar.limit:g} {bar.unit}"
+    promise = result.promise
+    return f"{'≥' if promise.at_least else '≤'} {promise.limit:g} {promise.unit}"
 
 
-def verdict(result: Result) -> str:
+def status(result: Result) -> str:
     if result.met is None:
         return "not measured"
-    return "met" if result.met else f"missed by {result.by:.1%}"
+    return "met" if result.met else f"missed by {result.miss:.1%}"
 
 
 def measured(result: Result) -> str:
     """Return the value, with one more digit if it would look like the limit that it misses."""
     value = result.value or 0.0
     reported = number(value)
-    return f"{value:.4g}" if result.met is False and reported == number(result.bar.limit) else reported
+    return f"{value:.4g}" if result.met is False and reported == number(result.promise.limit) else reported
 
 
 def number(value: float) -> str:

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from bench import environments
 from bench.candidates import CLIENT_SECRET, Ports, tls_end
-from bench.environments import NotMade
+from bench.environments import SetupFailed
 from bench.paths import BINARIES, LOGS, ROOT, SCRATCH
 from bench.processes import Child, cores, free_port, tree
 from bench.workloads import write_bodies
@@ -27,7 +27,7 @@ START_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Rig:
-    """`pids` are those of the servers. The driver and the load generator share their core."""
+    """The running servers. They share their core with the driver and the load generator."""
 
     ports: Ports
     pids: tuple[int, ...]
@@ -55,7 +55,7 @@ def read_json(url: str) -> dict[str, Any]:
 
 @contextmanager
 def running() -> Iterator[Rig]:
-    """Build what is missing and start the servers; raise NotMade or NotEnoughCores."""
+    """Build what is missing and start the servers; raise SetupFailed or NotEnoughCores."""
     signal.signal(signal.SIGTERM, _stop)
     environments.programs()
     environments.certificate()
@@ -73,7 +73,7 @@ def running() -> Iterator[Rig]:
         try:
             launch = tls_end(ports.mock, ports.tls)
             parts.append(stack.enter_context(Child(launch.command, rig_core, LOGS / "tls-end.log")))
-        except NotMade as reason:
+        except SetupFailed as reason:
             no_tls = str(reason)
         rig = Rig(ports, tuple(part.pid for part in parts), gateway_core, rig_core, no_tls)
         _await(rig)
@@ -91,12 +91,12 @@ def _issuer(port: int, core: int) -> tuple[tuple[str | Path, ...], int, Path, di
 
 
 def _await(rig: Rig) -> None:
-    bound = time.monotonic() + START_S
+    end = time.monotonic() + START_S
     while True:
         try:
             rig.mock(), rig.issuer()
         except OSError:
-            if time.monotonic() > bound:
+            if time.monotonic() > end:
                 raise
             time.sleep(0.02)
         else:

@@ -38,24 +38,24 @@ class Sample:
     note: str = ""
 
     @classmethod
-    def read(cls, said: dict[str, Any], gateway_cpu_s: float, rig_cpu_s: float, memory_bytes: int, note: str) -> Self:
+    def read(cls, output: dict[str, Any], gateway_cpu_s: float, rig_cpu_s: float, memory_bytes: int, note: str) -> Self:
         """Parse the line that the load generator prints."""
-        window_s = said["seconds"]
-        units = said["events"] or said["requests"]
+        window_s = output["seconds"]
+        units = output["events"] or output["requests"]
         return cls(
-            requests_s=said["requests"] / window_s,
-            events_s=said["events"] / window_s,
-            mb_s=said["bytes"] / window_s / MB,
-            latency_p50_us=said["latency_us"]["p50"],
-            latency_p99_us=said["latency_us"]["p99"],
-            ttft_added_p50_us=said["ttft_added_us"]["p50"],
-            delay_p50_us=said["delay_us"]["p50"],
-            delay_p99_us=said["delay_us"]["p99"],
+            requests_s=output["requests"] / window_s,
+            events_s=output["events"] / window_s,
+            mb_s=output["bytes"] / window_s / MB,
+            latency_p50_us=output["latency_us"]["p50"],
+            latency_p99_us=output["latency_us"]["p99"],
+            ttft_added_p50_us=output["ttft_added_us"]["p50"],
+            delay_p50_us=output["delay_us"]["p50"],
+            delay_p99_us=output["delay_us"]["p99"],
             cpu_us=gateway_cpu_s / units * US_PER_S if units else 0.0,
             gateway_cpu=gateway_cpu_s / window_s,
-            rig_cpu=(rig_cpu_s + said["client_cpu_s"]) / window_s,
+            rig_cpu=(rig_cpu_s + output["client_cpu_s"]) / window_s,
             memory_mb=memory_bytes / MB,
-            errors=said["errors"] + said["unfinished"],
+            errors=output["errors"] + output["unfinished"],
             note=note,
         )
 

@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 from bench.candidates import CLIENT_KEY, Candidate
-from bench.environments import NotMade
+from bench.environments import SetupFailed
 from bench.footprint import Footprint, footprint
 from bench.instance import Instance, NotReady
 from bench.promises import Figures
@@ -31,7 +31,7 @@ class Outcome:
     - `faults`: work that it did not do. Its figures are then invalid.
     """
 
-    says: str
+    description: str
     absent: str | None = None
     footprints: list[Footprint] = field(default_factory=list)
     runs: dict[str, list[Sample]] = field(default_factory=dict)
@@ -40,19 +40,19 @@ class Outcome:
 
     def document(self) -> dict[str, Any]:
         return {
-            "says": self.says,
+            "description": self.description,
             "absent": self.absent,
             "checks": self.checks,
             "faults": self.faults,
-            "footprints": [asdict(one) for one in self.footprints],
-            "runs": {name: [one.document() for one in samples] for name, samples in self.runs.items()},
+            "footprints": [asdict(item) for item in self.footprints],
+            "runs": {name: [item.document() for item in samples] for name, samples in self.runs.items()},
             "medians": {name: medians(samples).document() for name, samples in self.runs.items()},
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`starts`: how many fresh processes measure the footprint; `whole`: with streams and images in each."""
+    """`starts`: new processes for the footprint. `whole_footprint`: candidates with all its figures."""
 
     candidates: Sequence[Candidate]
     workloads: Sequence[Workload]
@@ -63,8 +63,8 @@ class Plan:
 
 
 def run(plan: Plan, rig: Rig) -> dict[str, Outcome]:
-    """Measure what `plan` says; a candidate that fails is absent with its reason, the others go on."""
-    outcomes = {one.name: Outcome(one.says) for one in plan.candidates}
+    """Measure `plan`. A candidate that fails is absent with its reason, and the run continues."""
+    outcomes = {item.name: Outcome(item.description) for item in plan.candidates}
     for candidate in plan.candidates:
         _starts(candidate, plan, rig, outcomes[candidate.name])
     with ExitStack() as stack:
@@ -72,8 +72,8 @@ def run(plan: Plan, rig: Rig) -> dict[str, Outcome]:
         for candidate in plan.candidates:
             if outcomes[candidate.name].absent is None:
                 instances += _started(stack, candidate, rig, outcomes[candidate.name])
-        for turn in range(plan.rounds):
-            _round(turn, plan, instances, outcomes)
+        for round_number in range(plan.rounds):
+            _round(round_number, plan, instances, outcomes)
         for instance in instances:
             try:
                 _check(instance, rig, outcomes[instance.candidate.name])
@@ -93,7 +93,7 @@ def figures(outcomes: dict[str, Outcome]) -> Figures:
         (name, figure): median(values)
         for name, outcome in outcomes.items()
         for figure in ("ready_s", "idle_mb", "stream_kib", "peak_bodies")
-        if (values := [one for row in outcome.footprints if (one := getattr(row, figure)) is not None])
+        if (values := [item for row in outcome.footprints if (item := getattr(row, figure)) is not None])
     }
     return Figures(loads, footprints)
 
@@ -103,11 +103,11 @@ def _starts(candidate: Candidate, plan: Plan, rig: Rig, outcome: Outcome) -> Non
         return
     try:
         for _ in range(plan.starts):
-            outcome.footprints.append(footprint(candidate, rig, whole=candidate.name in plan.whole_footprint))
-            _tell(f"{candidate.name}: {_shown(outcome.footprints[-1])}")
-    except (NotMade, NotReady, OSError) as error:
+            outcome.footprints.append(footprint(candidate, rig, is_complete=candidate.name in plan.whole_footprint))
+            _log(f"{candidate.name}: {_footprint_text(outcome.footprints[-1])}")
+    except (SetupFailed, NotReady, OSError) as error:
         outcome.absent = str(error)
-        _tell(f"{candidate.name}: {error}")
+        _log(f"{candidate.name}: {error}")
 
 
 def _started(stack: ExitStack, candidate: Candidate, rig: Rig, outcome: Outcome) -> list[Instance]:
@@ -116,33 +116,35 @@ def _started(stack: ExitStack, candidate: Candidate, rig: Rig, outcome: Outcome)
         return []
     try:
         return [stack.enter_context(Instance(candidate, rig))]
-    except (NotMade, NotReady, OSError) as error:
+    except (SetupFailed, NotReady, OSError) as error:
         outcome.absent = str(error)
-        _tell(f"{candidate.name}: {error}")
+        _log(f"{candidate.name}: {error}")
         return []
 
 
-def _round(turn: int, plan: Plan, instances: list[Instance], outcomes: dict[str, Outcome]) -> None:
+def _round(round_number: int, plan: Plan, instances: list[Instance], outcomes: dict[str, Outcome]) -> None:
     for workload in plan.workloads:
-        taking_part = [one for one in instances if _takes_part(one.candidate, workload)]
-        first = turn % len(taking_part) if taking_part else 0
+        taking_part = [item for item in instances if _takes_part(item.candidate, workload)]
+        first = round_number % len(taking_part) if taking_part else 0
         for instance in taking_part[first:] + taking_part[:first]:
             name = instance.candidate.name
             try:
                 sample = instance.measure(workload, plan.window_s)
             except NotReady as error:
-                _tell(f"round {turn + 1} {workload.name} {name}: {error}")
+                _log(f"round {round_number + 1} {workload.name} {name}: {error}")
                 continue
             outcomes[name].runs.setdefault(workload.name, []).append(sample)
-            _tell(f"round {turn + 1} {workload.name:<13} {name:<15} {_brief(sample)}")
+            _log(f"round {round_number + 1} {workload.name:<13} {name:<15} {_sample_text(sample)}")
             time.sleep(PAUSE_S)
 
 
 def _takes_part(candidate: Candidate, workload: Workload) -> bool:
-    return candidate.name in workload.candidates or (candidate.is_gatepass and _twin(candidate) in workload.candidates)
+    return candidate.name in workload.candidates or (
+        candidate.is_gatepass and _counterpart(candidate) in workload.candidates
+    )
 
 
-def _twin(candidate: Candidate) -> str:
+def _counterpart(candidate: Candidate) -> str:
     """Return the candidate whose workloads another checkout of gatepass takes part in."""
     if candidate.has_reader:
         return "gatepass-piped"
@@ -150,42 +152,42 @@ def _twin(candidate: Candidate) -> str:
 
 
 def _check(instance: Instance, rig: Rig, outcome: Outcome) -> None:
-    """Record which evidence shows that gatepass did all its work during the run, and which is missing."""
+    """Record the evidence that gatepass did all its work during the run, and the missing evidence."""
     if not instance.candidate.is_gatepass:
         return
     instance.ask("chat")
-    seen, issuer, moved = rig.mock(), rig.issuer(), rig.mock()["images_moved"]
+    upstream_stats, issuer, moved = rig.mock(), rig.issuer(), rig.mock()["images_moved"]
     instance.ask("images")
     lines, served = instance.log_lines(), instance.served()
-    claims = {
-        "a fresh token of the issuer went up": seen["authorization"].startswith("Bearer bench-"),
-        "the model was renamed": seen["model"].startswith("deployed-"),
+    checks = {
+        "a fresh token of the issuer went up": upstream_stats["authorization"].startswith("Bearer bench-"),
+        "the model was renamed": upstream_stats["model"].startswith("deployed-"),
         "images were moved": rig.mock()["images_moved"] == moved + 1,
         "a broken stream was repaired": b"\n\n: still here\n\n" not in instance.ask("mixed"),
-        "each request has its access line": any('"caller":"load"' in line for line in lines[-3:]),
+        "each request has a log line": any('"caller":"load"' in line for line in lines[-3:]),
         "the metrics count": bool(served),
-        "no key stands in the log": not any(CLIENT_KEY in line for line in lines[-5000:]),
+        "the log contains no key": not any(CLIENT_KEY in line for line in lines[-5000:]),
     }
-    outcome.checks = [claim for claim, holds in claims.items() if holds]
-    outcome.faults = [claim for claim, holds in claims.items() if not holds]
+    outcome.checks = [claim for claim, holds in checks.items() if holds]
+    outcome.faults = [claim for claim, holds in checks.items() if not holds]
     outcome.checks += [f"{issuer['minted']} tokens were minted by the issuer", f"{len(lines)} log lines", *served]
 
 
-def _shown(one: Footprint) -> str:
-    rest = "" if one.stream_kib is None else f", {one.stream_kib:.1f} KiB a stream"
-    rest += "" if one.peak_bodies is None else f", peak {one.peak_bodies:.1f} bodies"
-    return f"ready in {one.ready_s:.2f} s, idle {one.idle_mb:.1f} MB{rest}" + (
-        f", {one.errors} errors" * bool(one.errors)
+def _footprint_text(item: Footprint) -> str:
+    rest = "" if item.stream_kib is None else f", {item.stream_kib:.1f} KiB a stream"
+    rest += "" if item.peak_bodies is None else f", peak {item.peak_bodies:.1f} bodies"
+    return f"ready in {item.ready_s:.2f} s, idle {item.idle_mb:.1f} MB{rest}" + (
+        f", {item.errors} errors" * bool(item.errors)
     )
 
 
-def _brief(one: Sample) -> str:
+def _sample_text(item: Sample) -> str:
     return (
-        f"{one.requests_s:8.0f} req/s {one.events_s:9.0f} ev/s {one.mb_s:7.1f} MB/s {one.cpu_us:8.1f} µs CPU"
-        f" p50 {one.latency_p50_us:8.0f} µs  core {one.gateway_cpu:.2f} rig {one.rig_cpu:.2f}"
-        + (f"  {one.errors:.0f} errors {one.note}" if one.errors else "")
+        f"{item.requests_s:8.0f} req/s {item.events_s:9.0f} ev/s {item.mb_s:7.1f} MB/s {item.cpu_us:8.1f} µs CPU"
+        f" p50 {item.latency_p50_us:8.0f} µs  core {item.gateway_cpu:.2f} rig {item.rig_cpu:.2f}"
+        + (f"  {item.errors:.0f} errors {item.note}" if item.errors else "")
     )
 
 
-def _tell(text: str) -> None:
+def _log(text: str) -> None:
     print(text, file=sys.stderr, flush=True)

@@ -12,7 +12,7 @@ import click
 
 from bench import rig
 from bench.candidates import CANDIDATES
-from bench.environments import NotMade
+from bench.environments import SetupFailed
 from bench.instance import Instance, NotReady
 from bench.machine import source
 from bench.paths import RESULTS
@@ -54,9 +54,9 @@ def main(minutes: float) -> None:
     """Load gatepass for MINUTES, print its memory at rest after each round, and fail if it grows."""
     candidate = next(one for one in CANDIDATES if one.name == "gatepass")
     try:
-        with rig.running() as far_ends, Instance(candidate, far_ends) as instance:
-            rests = _soaked(instance, minutes * 60)
-    except (NotMade, NotReady, NotEnoughCores) as error:
+        with rig.running() as running_rig, Instance(candidate, running_rig) as instance:
+            rests = _run(instance, minutes * 60)
+    except (SetupFailed, NotReady, NotEnoughCores) as error:
         raise click.ClickException(str(error)) from error
     RESULTS.mkdir(parents=True, exist_ok=True)
     document = {"source": source(), "flat": is_flat(rests), "rests": [asdict(one) for one in rests]}
@@ -66,7 +66,7 @@ def main(minutes: float) -> None:
         raise SystemExit(1)
 
 
-def _soaked(instance: Instance, bound_s: float) -> list[Rest]:
+def _run(instance: Instance, bound_s: float) -> list[Rest]:
     began_s, rests, connections, requests, events, errors = time.monotonic(), list[Rest](), 0, 0, 0, 0
     while not rests or time.monotonic() - began_s < bound_s:
         for workload in named(PARTS):

@@ -27,8 +27,8 @@ from gatepass.types import UpstreamErrorBody
 EVENTS = 512
 BURST = 32
 ROUNDS = 60
-BAR_US = 5.0
-CLEAN_BAR_US = 0.6
+LIMIT_US = 5.0
+CLEAN_LIMIT_US = 0.6
 LIMIT_BYTES = 1 << 26
 
 ORIGIN = EnvelopeDefaults(lambda prefix: prefix + "0" * 24, 1_790_000_000, "bench")
@@ -43,7 +43,7 @@ class Task:
     name: str
     work: Callable[[], object]
     events: int
-    bar_us: float | None = None
+    limit_us: float | None = None
 
     def took_us(self) -> float:
         """Return the CPU time of one event in µs, from one round."""
@@ -117,41 +117,41 @@ def _repairs() -> Iterator[Task]:
     burst = [*clean[:2], *(b"".join(clean[at : at + BURST]) for at in range(2, EVENTS - BURST, BURST))]
     if _repair(RepairOptions(), clean).adapted:
         raise AssertionError("a clean stream was repaired")
-    yield Task("repair, clean", partial(_repair, RepairOptions(), clean), len(clean), CLEAN_BAR_US)
-    yield Task("repair, clean, in bursts", partial(_repair, RepairOptions(), burst), len(clean), CLEAN_BAR_US)
+    yield Task("repair, clean", partial(_repair, RepairOptions(), clean), len(clean), CLEAN_LIMIT_US)
+    yield Task("repair, clean, in bursts", partial(_repair, RepairOptions(), burst), len(clean), CLEAN_LIMIT_US)
     for name, middle in BROKEN.items():
         blocks = _stream(middle)
         if not _repair(RepairOptions(), blocks).adapted:
             raise AssertionError(f"{name}: nothing was repaired")
-        yield Task(f"repair, {name}", partial(_repair, RepairOptions(), blocks), len(blocks), BAR_US)
+        yield Task(f"repair, {name}", partial(_repair, RepairOptions(), blocks), len(blocks), LIMIT_US)
     growing = _stream(lambda number: _chunk({"content": CUMULATIVE[: number + 1]}))
     options = RepairOptions(cumulative=True)
     yield Task("repair, cumulative texts", partial(_repair, options, growing), len(growing))
-    yield Task("repair, clean, cumulative ones looked for", partial(_repair, options, clean), len(clean), CLEAN_BAR_US)
+    yield Task("repair, clean, cumulative allowed", partial(_repair, options, clean), len(clean), CLEAN_LIMIT_US)
 
 
 def _tasks() -> Iterator[Task]:
     clean, calls = _stream(_text), _stream(_call)
     yield Task("validation alone, clean", partial(_validate, clean), len(clean))
     yield from _repairs()
-    yield Task("aggregate, text", partial(_aggregate, clean), len(clean), BAR_US)
-    yield Task("aggregate, all events in one run", partial(_aggregate, [b"".join(clean)]), len(clean), BAR_US)
-    yield Task("aggregate, tool calls", partial(_aggregate, calls), len(calls), BAR_US)
+    yield Task("aggregate, text", partial(_aggregate, clean), len(clean), LIMIT_US)
+    yield Task("aggregate, all events in one run", partial(_aggregate, [b"".join(clean)]), len(clean), LIMIT_US)
+    yield Task("aggregate, tool calls", partial(_aggregate, calls), len(calls), LIMIT_US)
     message = {"role": "assistant", "content": " word " * EVENTS}
     document = {**_chunk({}), "choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": USAGE}
-    yield Task("synthesise", partial(_synthesise, document), _synthesise(document), BAR_US)
+    yield Task("synthesise", partial(_synthesise, document), _synthesise(document), LIMIT_US)
 
 
 def main() -> int:
     tasks, best_us = list(_tasks()), dict[str, float]()
-    for _ in range(ROUNDS):  # of all in turn: a busy second spoils none of them for good
+    for _ in range(ROUNDS):  # one round of all tasks after the other, so that a busy second affects only one round
         for task in tasks:
             best_us[task.name] = min(task.took_us(), best_us.get(task.name, math.inf))
     for task in tasks:
-        bar = "" if task.bar_us is None else f"  bar {task.bar_us:.1f}"
-        print(f"{task.name:<44}{best_us[task.name]:7.2f} µs an event{bar}")
-    missed = [task.name for task in tasks if task.bar_us is not None and best_us[task.name] > task.bar_us]
-    print(f"missed: {', '.join(missed)}" if missed else "every bar is met")
+        limit = "" if task.limit_us is None else f"  limit {task.limit_us:.1f}"
+        print(f"{task.name:<44}{best_us[task.name]:7.2f} µs an event{limit}")
+    missed = [task.name for task in tasks if task.limit_us is not None and best_us[task.name] > task.limit_us]
+    print(f"missed: {', '.join(missed)}" if missed else "every limit is met")
     return 1 if missed else 0
 
 

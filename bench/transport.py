@@ -55,13 +55,13 @@ class Upstream(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self.seen = b""
+        self.received = b""
 
     def data_received(self, data: bytes) -> None:
-        self.seen += data
-        if not self.seen.endswith(b"}"):
+        self.received += data
+        if not self.received.endswith(b"}"):
             return
-        path, self.seen = self.seen.split(b" ", 2)[1], b""
+        path, self.received = self.received.split(b" ", 2)[1], b""
         if path == b"/small":
             self.transport.write(SMALL)
         elif path == b"/large":
@@ -87,7 +87,7 @@ async def serve(certificate: str | None) -> None:
         context.load_cert_chain(certificate)
     server = await asyncio.get_running_loop().create_server(Upstream, "127.0.0.1", 0, ssl=context)
     print(server.sockets[0].getsockname()[1], flush=True)
-    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)  # ends with the one that started it
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)  # ends when the parent closes stdin
 
 
 async def ask(transport: Http1Transport, url: str) -> int:
@@ -129,7 +129,7 @@ async def burst(transport: Http1Transport, url: str) -> int:
     return BURST_EVENTS
 
 
-WORKS: dict[str, Work] = {
+WORKLOADS: dict[str, Work] = {
     f"small request, {CONNECTIONS} at a time": small,
     "small request, one at a time": one_at_a_time,
     "reply of 380 KB": large,
@@ -147,7 +147,7 @@ async def cost_us(work: Work, transport: Http1Transport, url: str) -> float:
 async def measure(url: str, context: ssl.SSLContext, rounds: int) -> None:
     transport = Http1Transport(CONNECTIONS * 2, context)
     print("CPU µs per")
-    for name, work in WORKS.items():
+    for name, work in WORKLOADS.items():
         found = [await cost_us(work, transport, url) for _ in range(rounds)]
         print(f"{name:34}{statistics.median(found):9.1f}")
     await transport.aclose()

@@ -13,9 +13,9 @@ from bench.paths import BODIES
 
 CHAT, EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
 
-EVERYBODY = ("direct", "nginx", "gatepass", "gatepass-uvicorn", "tuned", "naive", "openai-forward", "litellm")
-OVER_TLS = ("nginx-tls", "gatepass-tls")
-LEAN = ("direct", "nginx", "gatepass", "gatepass-uvicorn", "tuned")
+ALL_CANDIDATES = ("direct", "nginx", "gatepass", "gatepass-uvicorn", "tuned", "naive", "openai-forward", "litellm")
+TLS_CANDIDATES = ("nginx-tls", "gatepass-tls")
+FAST_CANDIDATES = ("direct", "nginx", "gatepass", "gatepass-uvicorn", "tuned")
 """The candidates that can hold 500 streams on one core. naive holds 100 (httpx's default pool), and openai-forward and
 LiteLLM need more than one core."""
 
@@ -34,7 +34,7 @@ class Workload:
     """
 
     name: str
-    says: str
+    description: str
     body: str
     connections: int
     candidates: tuple[str, ...]
@@ -65,15 +65,15 @@ def paced(connections: int, ramp_ms: int, warmup_s: float, candidates: tuple[str
 
 
 WORKLOADS = (
-    Workload("chat-1", "small chat (1 KB in, 1 KB out), one at a time", "chat", 1, EVERYBODY + OVER_TLS),
-    Workload("chat-64", "small chat, 64 at a time", "chat", 64, (*EVERYBODY, "gatepass-piped", *OVER_TLS)),
-    Workload("burst-32", "streams of 200 events without a pause, 32 at a time", "burst", 32, EVERYBODY),
+    Workload("chat-1", "small chat (1 KB in, 1 KB out), one at a time", "chat", 1, ALL_CANDIDATES + TLS_CANDIDATES),
+    Workload("chat-64", "small chat, 64 at a time", "chat", 64, (*ALL_CANDIDATES, "gatepass-piped", *TLS_CANDIDATES)),
+    Workload("burst-32", "streams of 200 events without a pause, 32 at a time", "burst", 32, ALL_CANDIDATES),
     Workload(
         "tools-32",
         "streams of 200 events with tool calls and escaped text, 32 at a time",
         "tools",
         32,
-        EVERYBODY,
+        ALL_CANDIDATES,
     ),
     Workload(
         "repaired-32",
@@ -96,20 +96,24 @@ WORKLOADS = (
         8,
         ("gatepass",),
     ),
-    paced(50, 500, 1.0, EVERYBODY, "paced-100"),
-    paced(500, 1000, 1.5, LEAN, "paced-100"),
-    paced(1500, 2000, 2.5, LEAN, "paced-120"),
-    paced(200, 1000, 1.5, OVER_TLS, "paced-100"),
+    paced(50, 500, 1.0, ALL_CANDIDATES, "paced-100"),
+    paced(500, 1000, 1.5, FAST_CANDIDATES, "paced-100"),
+    paced(1500, 2000, 2.5, FAST_CANDIDATES, "paced-120"),
+    paced(200, 1000, 1.5, TLS_CANDIDATES, "paced-100"),
     Workload(
         "embeddings-8",
         "embeddings, 64 KB in, 380 KB out, 8 at a time",
         "embeddings",
         8,
-        EVERYBODY + OVER_TLS,
+        ALL_CANDIDATES + TLS_CANDIDATES,
         path=EMBEDDINGS,
     ),
     Workload(
-        "images-4", "a 4 MB image next to the messages, which gatepass moves, 4 at a time", "images", 4, EVERYBODY[1:]
+        "images-4",
+        "a 4 MB image next to the messages, which gatepass moves, 4 at a time",
+        "images",
+        4,
+        ALL_CANDIDATES[1:],
     ),
 )
 QUICK = ("chat-1", "chat-64", "burst-32", "tools-32", "paced-500", "embeddings-8", "images-4")
@@ -119,13 +123,13 @@ SLOW_STREAMS = Workload(
     "1,000 streams, an event each second",
     "slow",
     1000,
-    EVERYBODY,
+    ALL_CANDIDATES,
     warmup_s=3.0,
     window_s=1.5,
     ramp_ms=2000,
     once=True,
 )
-ONE_IMAGE = Workload("image-1", "a 4 MB image, one at a time", "images", 1, EVERYBODY, warmup_s=0.1, window_s=1.0)
+ONE_IMAGE = Workload("image-1", "a 4 MB image, one at a time", "images", 1, ALL_CANDIDATES, warmup_s=0.1, window_s=1.0)
 
 
 CURVES = ("nginx", "gatepass")

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from bench.comparison import JUDGED, NEW, OLD, Compared, checkout, compared, failures, spread, table
-from bench.environments import NotMade
+from bench.comparison import COMPARED_FIGURES, NEW, OLD, Compared, checkout, compared, failures, spread, table
+from bench.environments import SetupFailed
 from bench.footprint import Footprint
 from bench.sample import Sample
 from bench.series import Outcome
@@ -92,12 +92,12 @@ def test_the_table_shows_medians_change_spread_and_the_peers() -> None:
 
 
 def test_every_quick_workload_is_judged_by_figures_of_a_sample() -> None:
-    figures = {name: JUDGED[name.partition("-")[0]] for name in QUICK}
+    figures = {name: COMPARED_FIGURES[name.partition("-")[0]] for name in QUICK}
     assert all(hasattr(SAMPLE, figure) for several in figures.values() for figure in several)
 
 
 def test_a_checkout_is_a_folder_of_gatepass_and_nothing_else_is(tmp_path: Path) -> None:
     (tmp_path / "src" / "gatepass").mkdir(parents=True)
     assert checkout(str(tmp_path)) == tmp_path
-    with pytest.raises(NotMade, match="neither a checkout of gatepass nor a revision"):
+    with pytest.raises(SetupFailed, match="neither a checkout of gatepass nor a revision"):
         checkout("no-such-revision")

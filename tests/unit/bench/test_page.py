@@ -9,8 +9,8 @@ from typing import Any
 
 from bench.page import figures_of, markdown, published
 from bench.paths import PAGE, PUBLISHED
-from bench.promises import BARS, Figures, judge
-from bench.reasons import WHY
+from bench.promises import PROMISES, Figures, check
+from bench.reasons import REASONS
 from bench.report import aligned, report
 from bench.sample import Sample
 from bench.series import Outcome
@@ -79,7 +79,7 @@ def test_the_page_names_each_miss_and_its_size() -> None:
 
 def test_the_page_says_why_a_promise_is_missed() -> None:
     assert "- small chat, 64 at a time, requests/s: A chat takes about" in page(chats(requests_s=99_999.0))
-    assert set(WHY) <= {(bar.work, bar.measure) for bar in BARS}
+    assert set(REASONS) <= {(promise.work, promise.measure) for promise in PROMISES}
 
 
 def test_the_page_shows_a_digit_more_where_a_miss_would_look_like_its_limit() -> None:
@@ -108,7 +108,7 @@ def test_the_page_says_what_is_met() -> None:
 
 def test_the_page_names_a_candidate_that_was_not_measured_with_its_reason() -> None:
     assert "no database; **not measured: it does not install** |" in page()
-    assert "not measured: litellm: it does not install" in report(FIGURES, judge(FIGURES), OUTCOMES, WORKLOADS)
+    assert "not measured: litellm: it does not install" in report(FIGURES, check(FIGURES), OUTCOMES, WORKLOADS)
 
 
 def test_the_page_names_what_no_run_measured() -> None:
@@ -133,7 +133,13 @@ def test_the_page_leaves_out_figures_that_no_candidate_has() -> None:
 
 
 def test_the_page_shows_the_large_parts_of_a_profile() -> None:
-    part = {"says": "A chat", "us": 200.0, "kernel": 0.25, "stages": [("parse", 50.0), ("route", 0.1)], "own": []}
+    part = {
+        "description": "A chat",
+        "us": 200.0,
+        "kernel": 0.25,
+        "stages": [("parse", 50.0), ("route", 0.1)],
+        "own": [],
+    }
     shown = page(profile={"parts": [part]})
     assert "| part | A chat |\n|---|---|\n| parse | 50.0 |\n| all | 200.0 |\n| of it in the kernel | 25% |" in shown
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from bench.profile import LOOP, UNKNOWN, read_stacks, shared_out, stage_of
+from bench.profile import LOOP, UNKNOWN, divided, read_stacks, stage_of
 
 ROOT = "run (uvicorn/server.py:60)"
 HANDLE = "handle (/x/src/gatepass/proxy/handler.py:50)"
@@ -39,7 +39,7 @@ def test_a_line_without_a_count_costs_nothing_but_itself() -> None:
 
 
 def test_cost_is_divided_by_the_shares_of_the_samples() -> None:
-    part = shared_out("a chat", 100.0, 0.5, Counter({(HANDLE, LOG): 3, (HANDLE,): 1}))
+    part = divided("a chat", 100.0, 0.5, Counter({(HANDLE, LOG): 3, (HANDLE,): 1}))
     assert part.stages == [("log line", 75.0), ("request path", 25.0)]
     assert part.own == [("gatepass/observability/log.py emit", 75.0), ("gatepass/proxy/handler.py handle", 25.0)]
     assert part.inclusive[0] == ("gatepass/proxy/handler.py handle", 100.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from bench.promises import BARS, Bar, Figures, judge
+from bench.promises import PROMISES, Figures, Promise, check
 from bench.sample import Sample, medians
 
 SAMPLE_FIELDS = {
@@ -23,8 +23,8 @@ SAMPLE_FIELDS = {
 SAMPLE = Sample.read(SAMPLE_FIELDS, 0.004, 0.5, 3_000_000, "")
 
 
-def bar(work: str, measure: str, unit: str = "") -> tuple[Bar, ...]:
-    return tuple(one for one in BARS if one.work.startswith(work) and one.measure == measure and unit in one.unit)
+def promise(work: str, measure: str, unit: str = "") -> tuple[Promise, ...]:
+    return tuple(one for one in PROMISES if one.work.startswith(work) and one.measure == measure and unit in one.unit)
 
 
 def test_sample_reads_what_the_load_generator_says() -> None:
@@ -59,23 +59,23 @@ def test_medians_sum_errors_and_keep_notes_once() -> None:
     assert medians(several) == replace(SAMPLE, cpu_us=2.0, errors=9, note="gave up")
 
 
-@pytest.mark.parametrize(("requests_s", "met", "by"), [(24.0, True, 0.0), (12.0, True, 0.0), (6.0, False, 0.5)])
-def test_at_least_is_missed_below_its_limit(requests_s: float, met: bool, by: float) -> None:
+@pytest.mark.parametrize(("requests_s", "met", "miss"), [(24.0, True, 0.0), (12.0, True, 0.0), (6.0, False, 0.5)])
+def test_at_least_is_missed_below_its_limit(requests_s: float, met: bool, miss: float) -> None:
     loads = {
         ("gatepass", "chat-64"): replace(SAMPLE, requests_s=requests_s),
         ("nginx", "chat-64"): replace(SAMPLE, requests_s=100.0),
     }
-    (result,) = judge(Figures(loads, {}), bar("small chat", "requests/s", "x nginx"))
+    (result,) = check(Figures(loads, {}), promise("small chat", "requests/s", "x nginx"))
     assert result.met is met
-    assert result.by == pytest.approx(by)
+    assert result.miss == pytest.approx(miss)
 
 
-@pytest.mark.parametrize(("cpu_us", "met", "by"), [(18.0, True, 0.0), (36.0, False, 1.0)])
-def test_at_most_is_missed_above_its_limit(cpu_us: float, met: bool, by: float) -> None:
+@pytest.mark.parametrize(("cpu_us", "met", "miss"), [(18.0, True, 0.0), (36.0, False, 1.0)])
+def test_at_most_is_missed_above_its_limit(cpu_us: float, met: bool, miss: float) -> None:
     loads = {("gatepass", "burst-32"): replace(SAMPLE, cpu_us=cpu_us), ("nginx", "burst-32"): SAMPLE}
-    (result,) = judge(Figures(loads, {}), bar("streamed burst", "CPU per event"))
+    (result,) = check(Figures(loads, {}), promise("streamed burst", "CPU per event"))
     assert result.met is met
-    assert result.by == pytest.approx(by)
+    assert result.miss == pytest.approx(miss)
 
 
 def test_added_times_are_those_over_the_upstream_itself_in_milliseconds() -> None:
@@ -83,7 +83,7 @@ def test_added_times_are_those_over_the_upstream_itself_in_milliseconds() -> Non
         ("gatepass", "paced-500"): replace(SAMPLE, delay_p99_us=2500.0),
         ("direct", "paced-500"): replace(SAMPLE, delay_p99_us=1000.0),
     }
-    (result,) = judge(Figures(loads, {}), bar("500 streams", "added delay, p99"))
+    (result,) = check(Figures(loads, {}), promise("500 streams", "added delay, p99"))
     assert (result.value, result.met) == (1.5, True)
 
 
@@ -95,7 +95,7 @@ def test_streams_are_held_when_all_events_came_without_an_error(
     events_s: float, errors: int, value: float, met: bool
 ) -> None:
     loads = {("gatepass", "paced-1500"): replace(SAMPLE, events_s=events_s, errors=errors)}
-    (result,) = judge(Figures(loads, {}), bar("1,500", "events that arrived"))
+    (result,) = check(Figures(loads, {}), promise("1,500", "events that arrived"))
     assert result.value == pytest.approx(value, abs=0.001)
     assert result.met is met
 
@@ -106,7 +106,7 @@ def test_tls_is_compared_with_tls() -> None:
         ("gatepass-tls", "chat-64"): replace(SAMPLE, requests_s=30.0),
         ("nginx-tls", "chat-64"): replace(SAMPLE, requests_s=100.0),
     }
-    (result,) = judge(Figures(loads, {}), bar("TLS", "small chat, requests/s"))
+    (result,) = check(Figures(loads, {}), promise("TLS", "small chat, requests/s"))
     assert result.value == 0.3
 
 
@@ -116,14 +116,14 @@ def test_a_rate_that_the_rig_limited_is_reported_by_cpu_too() -> None:
     for rig_cpu, gateway_cpu, by_cpu in ((0.99, 0.6, 0.15), (0.99, 0.98, None), (0.8, 0.6, None)):
         theirs = replace(SAMPLE, requests_s=100.0, cpu_us=18.0, gateway_cpu=gateway_cpu, rig_cpu=rig_cpu)
         figures = Figures(loads | {("nginx-tls", "chat-64"): theirs}, {})
-        (result,) = judge(figures, bar("TLS", "small chat, requests/s"))
+        (result,) = check(figures, promise("TLS", "small chat, requests/s"))
         assert (result.value, result.by_cpu) == (0.24, by_cpu)
 
 
 def test_nothing_measured_is_neither_met_nor_missed() -> None:
-    assert {result.met for result in judge(Figures({}, {}))} == {None}
+    assert {result.met for result in check(Figures({}, {}))} == {None}
 
 
 def test_footprint_counts_in_its_own_unit() -> None:
-    (result,) = judge(Figures({}, {("gatepass", "idle_mb"): 61.0}), bar("idle", "memory"))
+    (result,) = check(Figures({}, {("gatepass", "idle_mb"): 61.0}), promise("idle", "memory"))
     assert (result.value, result.met) == (61.0, False)
