@@ -108,7 +108,7 @@ def _aggregate(blocks: list[bytes]) -> bytes:
     return aggregator.finish()
 
 
-def _synthesise(document: Object) -> int:
+def _synthesize(document: Object) -> int:
     return len(list(synthesize_stream(document, True, ORIGIN, 6)))
 
 
@@ -139,7 +139,7 @@ def _tasks() -> Iterator[Task]:
     yield Task("aggregate, tool calls", partial(_aggregate, calls), len(calls), LIMIT_US)
     message = {"role": "assistant", "content": " word " * EVENTS}
     document = {**_chunk({}), "choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": USAGE}
-    yield Task("synthesise", partial(_synthesise, document), _synthesise(document), LIMIT_US)
+    yield Task("synthesize", partial(_synthesize, document), _synthesize(document), LIMIT_US)
 
 
 def main() -> int:

@@ -1,11 +1,11 @@
-"""`gatepass serve --workers 2` between clients, an upstream and an issuer that do all wrong: `make chaos`, ten minutes.
+"""Faults of clients, upstream and issuer around `gatepass serve --workers 2`: `make chaos`, ten minutes.
 
-`CHAOS="--seconds 60 --seed 7"` sets the length and the seed. Each client, each reply of the upstream and each reply of
-the issuer takes its decisions from the seed and its own number, so that a seed repeats them; times may differ. The
-ledger (`tests/stress/ledger.py`) compares what the three saw. Prints a report and ends with 1 after a violation.
+`CHAOS="--seconds 60 --seed 7"` sets the duration and the seed. The seed and a number decide what each client, each
+reply of the upstream and each reply of the issuer does. A seed repeats these decisions, but not their times. The ledger
+(`tests/stress/ledger.py`) compares what the three received. The program prints a report and exits 1 after a violation.
 
-Time alone is never a violation: an operation is only called hanging after BOUND_S, ten times what the limits in
-the configuration add up to.
+A long duration alone does not count as a violation. An operation hangs if it exceeds BOUND_S, ten times the sum
+of the configured limits.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ STORM = 150
 UPSTREAM_FAULTS = 0.45
 ISSUER_FAULTS = 0.3
 DISTURBED = 0.65
-"""The share of the time with kills and reloads: the workers of the last part have to come back to their floor."""
+"""The share of the time with kills and reloads. In the last part the workers must return to their idle memory."""
 SPARE_DESCRIPTORS = 15
 SPARE_MIB = 64
 REJECTED_PARAMETERS = ("seed", "top_p", "frequency_penalty", "presence_penalty", "logit_bias")
@@ -76,12 +76,12 @@ _EVENT_FORMATS: dict[str, Callable[[bytes], bytes]] = {
     "comments": lambda one: b": ping\n\n" + one,
     "ids": lambda one: b"id: 1\n" + one + b": ping\n\n",
 }
-"""Other ways to write an event (S9)."""
+"""Valid formats of an event (S9)."""
 CONFIG_TIMEOUTS = {"connect_s": 5, "first_byte_s": 3, "idle_s": 3, "total_s": 15}
 
 
 class Issuer:
-    """Token endpoints of two credentials, with faults T1 to T20 of a token's life."""
+    """Token endpoints of two credentials, with the faults T1 to T20."""
 
     def __init__(self, seed: int, ledger: Ledger) -> None:
         self._seed = seed
@@ -177,7 +177,7 @@ class Issuer:
 
 
 class Upstream:
-    """Answers with what `text_of` says, or with a fault of S1 to S13."""
+    """Replies with the text of `text_of`, or with a fault of S1 to S13."""
 
     def __init__(self, seed: int, ledger: Ledger) -> None:
         self._seed = seed
@@ -188,7 +188,7 @@ class Upstream:
         self.tokens: set[str] = set()
 
     def revoke(self) -> None:
-        """All tokens that came so far get a 401 from now on."""
+        """Reject all tokens received so far with 401."""
         self._revoked |= self.tokens
 
     def answer(self, request: Received) -> Dialogue:
@@ -225,7 +225,7 @@ class Upstream:
             return "good vectors", [Send(reply({"object": "list", "model": "e", "data": data}))], False
         as_stream = bool(body.get("stream"))
         if not self.is_calm and r.random() < 0.1:
-            as_stream = not as_stream  # events unasked, or a whole reply to a stream
+            as_stream = not as_stream  # a stream that was not requested, or a whole reply to a stream request
         return self._good_stream(uid, r) if as_stream else self._good_reply(uid, r)
 
     @staticmethod
@@ -297,7 +297,7 @@ class Upstream:
 
     @staticmethod
     def _large(is_stream: bool) -> Dialogue:
-        """More than the limits of the configuration."""
+        """Return a reply above the configured limits."""
         if is_stream:
             return [*begin_stream(), *[Send(chunk(b"data: " + b"x" * 65_536))] * 32, Hold()]
         named = {"content_type": "application/json", "transfer_encoding": "chunked"}
@@ -319,7 +319,7 @@ def events_of(uid: str, r: Random) -> list[bytes]:
 
 @dataclass
 class FakeServers:
-    """The servers, in a thread of their own, and what they share with the clients."""
+    """The servers in a separate thread, and the state that they share with the clients."""
 
     seed: int
     ledger: Ledger
@@ -358,7 +358,7 @@ class FakeServers:
             try:
                 yield
             finally:
-                with contextlib.suppress(RuntimeError):  # it has failed, and its loop with it
+                with contextlib.suppress(RuntimeError):  # the server failed and closed its loop
                     loop.call_soon_threadsafe(over.set)
                 if (fault := running.exception(BOUND_S)) is not None:
                     self.ledger.add_violation(f"a server of the test failed: {fault!r}")
@@ -370,7 +370,7 @@ class FakeServers:
 
 
 class Gatepass:
-    """`gatepass serve --workers 2`, its files and its processes."""
+    """The files and the processes of `gatepass serve --workers 2`."""
 
     def __init__(self, folder: Path, servers: FakeServers, seed: int) -> None:
         self._servers = servers
@@ -393,7 +393,7 @@ class Gatepass:
         self._servers.issuer.secret = secret
 
     def configure(self) -> None:
-        """Write the configuration with a new address of the token endpoint."""
+        """Write the configuration with a new token URL."""
         self._generation += 1
         issuer, upstream = (self._servers.by_name[name].url for name in ("issuer", "upstream"))
         credentials = {
@@ -467,7 +467,7 @@ class Gatepass:
             return []
 
     def floors(self) -> list[tuple[int, int, int]]:
-        """Of each worker: its pid, its descriptors, its MiB of memory."""
+        """Return process id, descriptors and memory in MiB of each worker."""
         found = []
         for pid in self.workers():
             with contextlib.suppress(OSError, TypeError):
@@ -477,7 +477,7 @@ class Gatepass:
 
 
 class Reader:
-    """One connection of a client, and the response that comes on it."""
+    """One client connection, and the response on it."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self.writer = reader, writer
@@ -490,7 +490,7 @@ class Reader:
         self._parser = httptools.HttpResponseParser(self)
 
     async def read(self, size: int = 65_536) -> bool:
-        """Read some; False once the response is whole, or the connection is at its end."""
+        """Read a block; return False if the response is complete or the connection has ended."""
         if self.response.is_complete:
             return False
         try:
@@ -525,7 +525,7 @@ class Reader:
 
 
 class Clients:
-    """Clients that read, leave, dawdle, send half and send nonsense."""
+    """Clients that read, disconnect, read slowly, or send incomplete and invalid requests."""
 
     def __init__(self, gatepass: Gatepass, ledger: Ledger, seed: int) -> None:
         self._gatepass = gatepass
@@ -561,7 +561,7 @@ class Clients:
         except TimeoutError:
             self._ledger.add_violation(f"{name} ({plan}) hangs: no end within {BOUND_S:g} s")
         except httptools.HttpParserError as error:
-            self._ledger.add_violation(f"{name} ({plan}): a response that is no HTTP: {error}")
+            self._ledger.add_violation(f"{name} ({plan}): a response that is not HTTP: {error}")
         except OSError:
             self._ledger.outcomes["reset in writing"] += 1
 
@@ -623,7 +623,7 @@ class Clients:
             await self._exchange(expectation, client, self._request(expectation, r), began_s)
 
     async def _keep_alive(self, name: str, r: Random) -> None:
-        """Three requests on one connection. Where it was closed in between, that is a client's to repeat."""
+        """Send three requests on one connection. It may be closed between two of them."""
         async with self._connected() as client:
             for number in range(3):
                 expectation, began_s = self._expect(f"{name}.{number}", r), time.monotonic()
@@ -669,7 +669,7 @@ class Clients:
             self._ledger.record(expectation, client.settled(), began_s, time.monotonic())
 
     async def _send_half(self, name: str, r: Random) -> None:
-        """Half a request, and then nothing: gatepass has to end it."""
+        """Send a part of a request. gatepass must end the connection."""
         expectation, began_s = Expectation(f"u{self._seed}-{name}", "refused"), time.monotonic()
         self._ledger.expect(expectation)
         request = self._request(Expectation(expectation.uid, "plain"), r)
@@ -677,7 +677,7 @@ class Clients:
             client.writer.write(request[: r.randint(1, len(request) - 8)])
             while await client.read():
                 pass
-            # A connection without a whole request may be closed without an answer, as by a worker that retires
+            # a worker that stops may close a connection without a complete request
             self._ledger.record(
                 expectation, client.settled(), began_s, time.monotonic(), is_disconnected=not client.response.raw
             )
@@ -695,10 +695,10 @@ class Clients:
                 pass
             response = client.settled()
             self._ledger.scan(response.raw, f"what {name} received")
-            self._ledger.outcomes[f"nonsense {response.status}"] += 1
+            self._ledger.outcomes[f"mutated request: {response.status}"] += 1
             if response.status >= 500 and response.status not in (501, 503, 505):
                 self._ledger.add_violation(
-                    f"{name}: nonsense got {response.status} after {time.monotonic() - began_s:.1f} s"
+                    f"{name}: a mutated request got {response.status} after {time.monotonic() - began_s:.1f} s"
                 )
 
     async def _unknown_key(self, name: str, r: Random) -> None:
@@ -717,7 +717,7 @@ class Clients:
             await self._exchange(expectation, client, request, began_s)
 
     async def _burst(self, name: str, r: Random) -> None:
-        """Sent, and cut after some milliseconds."""
+        """Send a request, and disconnect after some milliseconds."""
         expectation, began_s = self._expect(name, r), time.monotonic()
         async with self._connected() as client:
             client.writer.write(self._request(expectation, r))
@@ -785,7 +785,7 @@ class Chaos:
         self._servers.issuer.is_calm = self._servers.upstream.is_calm = is_calm
 
     async def _await_good_replies(self, name: str, count: int) -> None:
-        """`count` answers one after another, once there are no faults: within QUIET_BOUND_S at first."""
+        """Wait up to QUIET_BOUND_S for `count` consecutive replies without an error."""
         until_s, number, answers = time.monotonic() + QUIET_BOUND_S, 0, 0
         while answers < count:
             number += 1
@@ -799,7 +799,7 @@ class Chaos:
                 return
 
     async def _watch(self) -> None:
-        """`/healthz` answers during all of it. A connection to a worker that is killed breaks: that is asked again."""
+        """Poll `/healthz` during the run. Repeat a request whose worker was killed."""
         asked_s = time.monotonic()
         while True:
             began_s = time.monotonic()
@@ -864,7 +864,7 @@ class Chaos:
                 os.kill(victim, signal.SIGCONT)
 
     async def _settle(self) -> None:
-        """Wait until requests, descriptors and connections are back; what is not after QUIET_BOUND_S is a violation."""
+        """Wait until requests, descriptors and connections are at their idle values, at most QUIET_BOUND_S."""
         until_s, unsettled = time.monotonic() + QUIET_BOUND_S, ["unknown"]
         while unsettled and time.monotonic() < until_s:
             await asyncio.sleep(2.0)
@@ -914,7 +914,9 @@ class Chaos:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.stress.chaos", description="Everything fails at once.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.stress.chaos", description="Inject faults everywhere at once."
+    )
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--keep", type=Path, help="a folder for the log of gatepass")

@@ -1,6 +1,6 @@
-"""What clients asked and saw, and what the upstream received: which of it breaks a promise.
+"""Compare the requests and replies of clients with the requests at the upstream, and record violated promises.
 
-It is pure, so that tests can plant violations. `tests/stress/chaos.py` fills it.
+The module is pure, so that tests can plant violations. `tests/stress/chaos.py` calls it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 LATE_S = 3.0
-"""A token may arrive so long after its end, and by twice the measured delays of the machine more."""
+"""A token may arrive this long after its end, plus twice the measured delay of the machine."""
 WORDS = ("one", "two", "three", "four", "größer", "日本", "tab\t", 'quote"', "data: [DONE]", "\\", "7", "\n")
 
 
@@ -33,7 +33,7 @@ class Expectation:
 
 @dataclass(slots=True)
 class Response:
-    """What a client received. `whole`: the response ended as its framing says. `raw` is all that came."""
+    """A response of gatepass. `is_complete`: it ended as its framing declares. `raw`: all received bytes."""
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
@@ -44,10 +44,10 @@ class Response:
 
 @dataclass(slots=True)
 class Receipt:
-    """The upstream received a request.
+    """One request that the upstream received.
 
-    `may_repeat`: gatepass may send it again after this reply. `is_stale`: it may do so once, because the connection
-    closed without a byte, and gatepass had kept it or opened it ahead.
+    - `may_repeat`: gatepass may send the request again after this reply
+    - `is_stale`: gatepass may send it again once, because a reused connection closed without a byte
     """
 
     uid: str
@@ -58,7 +58,7 @@ class Receipt:
 
 
 def text_of(uid: str) -> str:
-    """The answer to the request `uid`, which an upstream that answers well gives. Long if `uid` ends with L."""
+    """Return the right reply to the request `uid`. It is long if `uid` ends with L."""
     random = Random(uid)
     count = 40_000 if uid.endswith("L") else random.randint(1, 40)
     return f"{uid}: " + " ".join(random.choices(WORDS, k=count)) + " end"
@@ -70,7 +70,7 @@ def vector_of(uid: str) -> list[float]:
 
 
 def encodings(mark: str) -> tuple[bytes, ...]:
-    """`mark` as it is, in base64 at each offset, in hex and percent-encoded in full."""
+    """Return `mark` unchanged, in base64 at each offset, in hex, and percent-encoded."""
     data = mark.encode()
     coded = [base64.b64encode(b"x" * skip + data)[(skip * 4 + 2) // 3 : -4] for skip in range(3)]
     percent = "".join(f"%{byte:02X}" for byte in data).encode()
@@ -78,7 +78,7 @@ def encodings(mark: str) -> tuple[bytes, ...]:
 
 
 def outcome(expectation: Expectation, response: Response) -> str:
-    """What the client saw: answer, an error's code, error event, or broken. Raises Violation."""
+    """Classify a response: answer, the code of an error, error event, or broken. Raise Violation."""
     if response.status == 200 and expectation.kind == "refused":
         raise Violation("a request that must be refused got 200")
     if response.status == 200 and response.headers.get("content-type", "").startswith("text/event-stream"):
@@ -140,7 +140,7 @@ def _stream_outcome(expectation: Expectation, response: Response) -> str:
 
 
 def _events(response: Response) -> Iterator[bytes]:
-    """The data of each whole event."""
+    """Yield the data of each complete event."""
     blocks = response.body.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n\n")
     for block in blocks[:-1]:
         if data := b"\n".join(line[5:].strip() for line in block.split(b"\n") if line.startswith(b"data:")):
@@ -164,7 +164,7 @@ def _check_error(error: Any) -> str:
 
 
 class Ledger:
-    """Counts, and keeps what breaks a promise. Clients and servers write from two threads."""
+    """Counts and violations. Clients and servers call it from two threads."""
 
     def __init__(self, mark: str) -> None:
         self._encodings = encodings(mark)
@@ -200,7 +200,7 @@ class Ledger:
         *,
         is_disconnected: bool = False,
     ) -> None:
-        """A client is done with `want`; `left`: it closed the connection itself."""
+        """Record the response to a request. `is_disconnected`: the client closed the connection."""
         self.scan(response.raw, f"what {expectation.uid} received")
         if is_disconnected:
             self.outcomes["left"] += 1
@@ -224,7 +224,7 @@ class Ledger:
                 return
 
     def add_token(self, token: str, end_s: float | None) -> None:
-        """`end_s` is when it expires; None if the issuer returned no lifetime."""
+        """Record an issued token. `end_s`: when it expires; None if the issuer returned no lifetime."""
         self._ends_s[token] = end_s
 
     def is_valid(self, token: str, now_s: float) -> bool:
@@ -232,14 +232,14 @@ class Ledger:
         return end_s is None or now_s < end_s
 
     def add_delay(self, now_s: float, delay_s: float) -> None:
-        """The machine was busy: something that takes no time took `delay_s`."""
+        """Record a delay of the machine: an operation without work took `delay_s`."""
         self._delays.append((now_s, delay_s))
 
     def receive(self, receipt: Receipt, now_s: float) -> None:
-        """The upstream has a whole request."""
+        """Record a request that the upstream received completely."""
         before = self._receipts.get(receipt.uid)
         if receipt.uid in self._refused:
-            self.add_violation(f"{receipt.uid} was sent to the upstream and had to be refused")
+            self.add_violation(f"{receipt.uid} was sent to the upstream although it must be rejected")
         is_second = before is not None and before.is_stale and receipt.uid not in self._stale
         if is_second:
             self._stale.add(receipt.uid)
@@ -249,23 +249,23 @@ class Ledger:
             self.add_violation(f"{receipt.uid} was sent again with the token that was rejected")
         self._receipts[receipt.uid] = receipt
         if receipt.token not in self._ends_s:
-            self.add_violation(f"{receipt.uid} came with a token that nobody issued: {receipt.token[-40:]!r}")
+            self.add_violation(f"{receipt.uid} came with a token that no issuer issued: {receipt.token[-40:]!r}")
         elif not self.is_valid(receipt.token, now_s):
             self._late.append((now_s, now_s - (self._ends_s[receipt.token] or 0.0)))
 
     def expired(self) -> Iterable[str]:
-        """The tokens that arrived later after their end than the machine's delays explain."""
+        """Yield the tokens that arrived after their end by more than the delays of the machine."""
         for now_s, late_s in self._late:
             delays = (delay_s for at_s, delay_s in self._delays if now_s - 15 <= at_s <= now_s + 15)
             if late_s > LATE_S + 2 * max(delays, default=0.0):
                 yield f"a token was sent {late_s:.1f} s after its end"
 
     def finish(self) -> Sequence[str]:
-        """All violations; once, at the end."""
+        """Return all violations. Call it once at the end."""
         self.violations.extend(self.expired())
         return self.violations
 
     @property
     def late(self) -> int:
-        """Tokens that arrived after their end, by however little."""
+        """The number of tokens that arrived after their end."""
         return len(self._late)

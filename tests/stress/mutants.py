@@ -1,9 +1,9 @@
-"""Plant faults in the core of gatepass, and name those that no test catches: `make mutants`.
+"""Plant faults in the core of gatepass, and list those that no test catches: `make mutants`.
 
-A mutant is one small change of the source: `<` becomes `<=`, `and` becomes `or`, a call is left out. Of all that are
-possible in an area of the core, a seed draws some. Each one is planted in a copy of the repository, and the tests of
-its area run there until the first failure. A mutant that they all pass is a survivor: write a test that fails there,
-or, if no test can distinguish it from the original, add it to EQUIVALENT with the reason.
+A mutant is one small change of the source: `<` becomes `<=`, `and` becomes `or`, a call is removed. A seed selects some
+mutants of each area of the core. Each mutant is written into a copy of the repository, and the tests of its area run
+there until the first failure. A mutant survives if all tests pass. Then write a test that fails for it. If no test can
+distinguish it from the original, add it to EQUIVALENT with the reason.
 
 ::
 
@@ -35,14 +35,14 @@ from queue import SimpleQueue
 ROOT = Path(__file__).parents[2]
 SEED = 1795182408
 TIMEOUT_S = 600.0
-"""A mutant that makes the tests hang for so long is caught."""
+"""A mutant whose tests take longer is caught."""
 NO_TESTS = 5
-"""pytest's exit code where it collected nothing."""
+"""The exit code of pytest if it collected no tests."""
 
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """A part of the core: its sources, as patterns below src/gatepass, and the tests that are to catch faults in it.
+    """A part of the core: its sources as patterns below src/gatepass, and the tests that must catch faults in it.
 
     The quickest tests come first: the first failure ends a run.
     """
@@ -189,7 +189,7 @@ class Mutation:
 
 
 class Source:
-    """A text and its syntax tree: where in the text each node stands."""
+    """A text and its syntax tree, with the position of each node in the text."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -207,7 +207,7 @@ class Source:
         return self.text[slice(*self.span(node))]
 
     def between(self, kind: Kind, nodes: tuple[ast.expr, ast.expr], before: str, after: str) -> Iterator[Mutation]:
-        """`after` in place of the operator `before` between two nodes."""
+        """Yield the mutation that replaces the operator `before` between two nodes with `after`."""
         start, end = self.span(nodes[0])[1], self.span(nodes[1])[0]
         operator = self.text[start:end]
         if operator.count(before) == 1:
@@ -222,7 +222,7 @@ class Source:
 
 
 def mutations(text: str) -> Iterator[Mutation]:
-    """Every small change of the functions in `text`."""
+    """Yield all mutations of the functions in `text`."""
     source = Source(text)
     for node in _code(source.tree):
         if isinstance(node, ast.stmt):
@@ -257,7 +257,7 @@ def _of_statement(source: Source, node: ast.stmt) -> Iterator[Mutation]:
 
 
 def _code(tree: ast.Module) -> Iterator[ast.AST]:
-    """The nodes in bodies of functions, in order; `__repr__` aside."""
+    """Yield the nodes of function bodies in order, except those of `__repr__`."""
     for function in ast.walk(tree):
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef) and function.name != "__repr__":
             for statement in function.body:
@@ -266,7 +266,7 @@ def _code(tree: ast.Module) -> Iterator[ast.AST]:
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """A mutation of `original`, the text of `path`, which is a file below src."""
+    """A mutation of `original`, the text of the file `path` below src."""
 
     area: Area
     path: str
@@ -279,7 +279,7 @@ class Mutant:
 
     @property
     def lines(self) -> tuple[str, str]:
-        """The changed lines of the original and of the mutant, each as one line."""
+        """The changed lines of the original and of the mutant, each joined to one line."""
         before, after = self.original.splitlines(), self.planted.splitlines()
         changes = [line for line in difflib.ndiff(before, after) if line[:2] in ("- ", "+ ")]
         old, new = ([line[2:].strip() for line in changes if line[0] == sign] for sign in "-+")
@@ -287,13 +287,13 @@ class Mutant:
 
 
 def sources(area: Area) -> list[Path]:
-    """The files of `area`; those that a pattern names and that are not there (yet, or any more) do not count."""
+    """Return the existing files of `area`."""
     below = ROOT / "src" / "gatepass"
     return sorted({path for pattern in area.sources for path in below.glob(pattern)})
 
 
 def drawn(seed: int) -> list[Mutant]:
-    """The mutants of `seed`: `count` of each area, on lines of their own, none of them known to be equivalent."""
+    """Return the mutants of `seed`: `count` of each area, on different lines, without the known equivalent ones."""
     return [mutant for area in AREAS for mutant in islice(_shuffled(area, seed), area.count)]
 
 
@@ -322,7 +322,7 @@ def shown(number: int, mutant: Mutant) -> str:
 
 
 def tested(area: Area, copy: Path) -> tuple[str, float]:
-    """Run the tests of `area` in `copy`: "" where they pass, else the first failure; and the seconds."""
+    """Run the tests of `area` in `copy`. Return the first failure, or "" if they pass, and the seconds."""
     env = {**os.environ, "PYTHONPATH": str(copy / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--tb=no", "-p", "no:cacheprovider"]
     began_s = time.monotonic()
@@ -342,7 +342,7 @@ def tested(area: Area, copy: Path) -> tuple[str, float]:
 
 
 class Copies:
-    """Copies of the repository, one for each job; a mutant stands in one of them while its tests run."""
+    """Copies of the repository, one for each job. One copy contains a mutant while its tests run."""
 
     def __init__(self, folder: Path, jobs: int) -> None:
         self._free: SimpleQueue[Path] = SimpleQueue()
@@ -371,12 +371,12 @@ class Copies:
 
 
 def run(chosen: Sequence[tuple[int, Mutant]], jobs: int) -> list[int]:
-    """Plant them all; the numbers of the survivors. An area whose tests fail without one is left out."""
+    """Test the mutants and return the numbers of the survivors. Skip an area whose tests fail without a mutant."""
     areas, broken = list(dict.fromkeys(mutant.area for _, mutant in chosen)), set()
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
         copies = Copies(Path(folder), jobs)
         for area, (failure, took_s) in zip(areas, pool.map(copies.clean, areas), strict=True):
-            reported = f"fail without a mutant, so it is left out: {failure}" if failure else f"pass in {took_s:.0f} s"
+            reported = f"fail without a mutant, so it is skipped: {failure}" if failure else f"pass in {took_s:.0f} s"
             print(f"{area.name}: its tests {reported}", flush=True)
             if failure:
                 broken.add(area)

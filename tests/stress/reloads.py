@@ -1,9 +1,8 @@
 """Reloads under load, in one process and with two workers: `make reloads`, about four minutes.
 
-Prints a line for each run, and ends with 1 if a request failed, if the issuer of the unchanged credential received more
-than one request, or if memory or descriptors grew. Each reload changes the models, a profile, an upstream and a
-credential.
-The client is openai-python with pooled connections and without retries; half of its requests are streams.
+The program prints a line for each run. It exits 1 if a request fails, if memory or descriptors grow, or if the issuer
+of the unchanged credential receives more than one request. Each reload changes the models, a profile, an upstream and a
+credential. The client is openai-python with pooled connections and without retries. Half of its requests are streams.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ from tests.stress.rolls import Load, Result, clients, gatepass, upstream
 from tests.waiting import until_told
 
 WARM_UP_PART = 5
-"""The floor of memory and descriptors is measured after this part of the reloads."""
+"""Memory and descriptors are measured after this part of the reloads, and at the end."""
 SETTLE_S = 3.0
-"""Removed parts close when the requests in progress have ended, which is checked each second."""
+"""gatepass checks each second whether it can close removed parts."""
 GROWTH_MIB, GROWTH_DESCRIPTORS = 5.0, 6
 """Of each process; of all together."""
 PAUSE_S = 0.01
@@ -65,7 +64,7 @@ class Outcome:
 
 
 class Issuer:
-    """A token endpoint that counts its requests."""
+    """A token endpoint that counts the received requests."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -132,9 +131,9 @@ async def reloads(load: Load, count: int, workers: int) -> Outcome:
                 answer = json.loads(await asyncio.to_thread(request, "POST", "/reload", str(control)))
                 if (answer["outcome"], answer["processes"]) != ("reloaded", workers):
                     results[0].failures.append(f"reload {number}: {answer}")
-                await asyncio.sleep(PAUSE_S)  # the pace of the reloads, not a wait
+                await asyncio.sleep(PAUSE_S)  # pause between two reloads
                 if number == max(1, count // WARM_UP_PART):
-                    await asyncio.sleep(SETTLE_S)  # no process announces that it has closed what was removed
+                    await asyncio.sleep(SETTLE_S)  # gatepass does not report when the removed parts are closed
                     before = floor(pids)
             await asyncio.sleep(SETTLE_S)  # as above
             after = floor(pids)

@@ -1,4 +1,4 @@
-// openai-node under load, without retries: prints each failure, then how many requests there were.
+// Load of openai-node without retries. Prints each failure, then the number of requests.
 
 import process from 'node:process';
 
@@ -12,27 +12,27 @@ let requests = 0;
 process.stdin.on('end', () => { isOver = true; });
 process.stdin.resume();
 
-async function once(streams) {
+async function sendRequest(streams) {
   if (!streams) {
     const answer = await client.chat.completions.create(body);
     if (answer.choices[0].finish_reason !== 'stop') throw new Error('no whole answer');
     return;
   }
-  let seen = 0;
+  let received = 0;
   for await (const chunk of await client.chat.completions.create({ ...body, stream: true })) {
-    if (chunk.choices.length) seen += 1;
+    if (chunk.choices.length) received += 1;
   }
-  if (seen !== events) throw new Error(`a stream of ${seen} events`);
+  if (received !== events) throw new Error(`a stream of ${received} events`);
 }
 
 async function loop(number) {
-  for (let turn = number; !isOver; turn += 1) {
+  for (let count = number; !isOver; count += 1) {
     requests += 1;
     try {
-      await once(turn % 2 === 0);
+      await sendRequest(count % 2 === 0);
     } catch (error) {
       const reason = [error, error?.cause, error?.cause?.cause].filter(Boolean).join(' / ');
-      console.log(JSON.stringify({ failed: reason, streams: turn % 2 === 0 }));
+      console.log(JSON.stringify({ failed: reason, streams: count % 2 === 0 }));
     }
     await new Promise((resolve) => setTimeout(resolve, Math.random() * 2 * pauseMs));
   }

@@ -1,6 +1,7 @@
 """Rolling restarts and worker replacements under clients that keep connections: `make rolls`, about five minutes.
 
-Prints a line for each client of each scenario, and ends with 1 where a request failed or a stream was cut:
+The program prints a line for each client of each scenario. It exits 1 if a request fails or a stream is incomplete.
+Scenarios:
 
 * four replicas behind a TCP balancer that polls `/readyz` every 0.1 s, restarted one after the other;
 * 100 replaced workers of one supervisor, each ended by SIGTERM, with the clients connected directly.
@@ -43,7 +44,7 @@ BOUND_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """The clients: `node` is the folder of the npm package, without which only Python runs; and what they call."""
+    """The clients and the interpreter of gatepass. `node`: the folder of the npm package; None runs only Python."""
 
     node: Path | None = None
     concurrency: int = CONCURRENCY
@@ -52,7 +53,7 @@ class Load:
 
 @dataclass
 class Result:
-    """What one client saw."""
+    """The requests and failures of one client."""
 
     client: str
     requests: int = 0
@@ -70,7 +71,7 @@ def chunk(delta: dict[str, str], finish: str | None) -> bytes:
 
 
 async def answer(reader: StreamReader, writer: StreamWriter) -> None:
-    """An upstream: a plain answer after EVENT_S, or a stream of EVENTS events, EVENT_S apart."""
+    """Serve as the upstream: a plain reply after EVENT_S, or a stream of EVENTS events at intervals of EVENT_S."""
     with contextlib.suppress(OSError, EOFError, asyncio.IncompleteReadError):
         while True:
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
@@ -88,10 +89,10 @@ async def answer(reader: StreamReader, writer: StreamWriter) -> None:
             else:
                 await asyncio.sleep(EVENT_S)
                 choice = {"index": 0, "message": {"role": "assistant", "content": "a"}, "finish_reason": "stop"}
-                whole = json.dumps({"id": "1", "object": "chat.completion", "choices": [choice]}).encode()
+                document = json.dumps({"id": "1", "object": "chat.completion", "choices": [choice]}).encode()
                 writer.write(
                     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
-                    % (len(whole), whole)
+                    % (len(document), document)
                 )
             await writer.drain()
     writer.close()
@@ -109,7 +110,7 @@ async def upstream() -> AsyncIterator[int]:
 
 @asynccontextmanager
 async def gatepass(python: str, config: Path, *options: str) -> AsyncIterator[Serving]:
-    """A gatepass of `config` that is ready, and is stopped at the end of the block."""
+    """Start gatepass, wait until it is ready, and stop it at the end of the block."""
     async with serving("--config", str(config), *options, python=python) as running:
         await running.port
         yield running
@@ -128,14 +129,14 @@ def configured(folder: Path, upstream_port: int, **server: float) -> Path:
 
 
 class Balancer:
-    """Gives each TCP connection to the next ready replica; who is ready, `/readyz` says every POLL_S.
+    """Forwards each TCP connection to the next ready replica. It polls `/readyz` every POLL_S.
 
-    A replica that refuses a connection is passed over, as nginx, HAProxy and Envoy do.
+    It skips a replica that refuses a connection, as nginx, HAProxy and Envoy do.
     """
 
     def __init__(self) -> None:
         self.ready: dict[int, bool] = {}
-        self._turn = 0
+        self._count = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def poll(self, port: int) -> None:
@@ -146,9 +147,9 @@ class Balancer:
     async def serve(self, reader: StreamReader, writer: StreamWriter) -> None:
         for _ in range(2 * len(self.ready)):
             ready = sorted(port for port, is_ready in self.ready.items() if is_ready) or sorted(self.ready)
-            self._turn += 1
+            self._count += 1
             try:
-                to_reader, to_writer = await asyncio.open_connection("127.0.0.1", ready[self._turn % len(ready)])
+                to_reader, to_writer = await asyncio.open_connection("127.0.0.1", ready[self._count % len(ready)])
             except OSError:
                 continue
             await asyncio.gather(copy(reader, to_writer), copy(to_reader, writer))
@@ -158,7 +159,7 @@ class Balancer:
 
 
 async def copy(reader: StreamReader, writer: StreamWriter) -> None:
-    """Copy to the end, and hand on the end; a reset ends both."""
+    """Copy until the end and relay the end. A reset closes both connections."""
     try:
         while data := await reader.read(65536):
             writer.write(data)
@@ -200,7 +201,7 @@ async def balanced(ports: Sequence[int]) -> AsyncIterator[int]:
 
 @asynccontextmanager
 async def clients(port: int, load: Load) -> AsyncIterator[list[Result]]:
-    """Both clients against `port` until the end of the block; their results are whole then."""
+    """Run both clients against `port` until the end of the block. Their results are complete afterwards."""
     results = [Result("openai-python")]
     commands: list[tuple[str, ...]] = [
         (sys.executable, str(HERE / "rolling_client.py"), str(port), str(load.concurrency), str(PAUSE_S), str(EVENTS))
@@ -209,53 +210,53 @@ async def clients(port: int, load: Load) -> AsyncIterator[list[Result]]:
     async with AsyncExitStack() as stack:
         if load.node is not None:
             script = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=load.node))) / "rolling_client.mjs"
-            script.write_text((HERE / "rolling_client.mjs").read_text())  # finds `openai` beside itself
+            script.write_text((HERE / "rolling_client.mjs").read_text())  # Node finds `openai` in this folder
             results.append(Result("openai-node"))
             commands.append(("node", str(script), str(port), str(load.concurrency), str(PAUSE_S * 1000), str(EVENTS)))
         for command in commands:
-            processes.append(await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE))  # noqa: PERF401 - those before stay known
+            processes.append(await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE))  # noqa: PERF401 - the list must contain the processes that started
         await asyncio.sleep(1.0)  # until each has its connections
         try:
             yield results
         finally:
             for process in processes:
                 assert process.stdin is not None
-                process.stdin.close()  # its end tells the client to finish
+                process.stdin.close()  # the client ends when stdin is closed
             for result, process in zip(results, processes, strict=True):
                 async with asyncio.timeout(BOUND_S):
                     out, _ = await process.communicate()
                 for line in out.decode().splitlines():
-                    seen = json.loads(line)
-                    result.requests += seen.get("requests", 0)
-                    if "failed" in seen:
-                        result.failures.append(f"{'stream' if seen['streams'] else 'plain'}: {seen['failed']}")
+                    entry = json.loads(line)
+                    result.requests += entry.get("requests", 0)
+                    if "failed" in entry:
+                        result.failures.append(f"{'stream' if entry['streams'] else 'plain'}: {entry['failed']}")
 
 
 # the scenarios
 
 
 async def rolling_restart(load: Load, replicas: int, **settings: float) -> list[Result]:
-    """Each of `replicas` behind the balancer is stopped, and started again on its port when it has ended."""
+    """Restart each of `replicas` behind the balancer, one after the other, on its port."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         config = configured(folder, await stack.enter_async_context(upstream()), **settings)
         running, ports = [], []
         for _ in range(replicas):
-            one = AsyncExitStack()
-            stack.push_async_exit(one)
-            running.append(one)
-            ports.append(await (await one.enter_async_context(gatepass(load.python, config, "--port", "0"))).port)
-        front = await stack.enter_async_context(balanced(ports))
-        async with clients(front, load) as results:
-            for one, port in zip(running, ports, strict=True):
-                await one.aclose()
-                await one.enter_async_context(gatepass(load.python, config, "--port", str(port)))
+            replica = AsyncExitStack()
+            stack.push_async_exit(replica)
+            running.append(replica)
+            ports.append(await (await replica.enter_async_context(gatepass(load.python, config, "--port", "0"))).port)
+        balancer_port = await stack.enter_async_context(balanced(ports))
+        async with clients(balancer_port, load) as results:
+            for replica, port in zip(running, ports, strict=True):
+                await replica.aclose()
+                await replica.enter_async_context(gatepass(load.python, config, "--port", str(port)))
                 await asyncio.sleep(3 * POLL_S)
     return results
 
 
 async def replaced_workers(load: Load, count: int, workers: int = 2) -> list[Result]:
-    """At least `count` workers are ended, one after the other, each when all that came before it are ready."""
+    """End `count` workers one after the other, each when all others are ready."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         config = configured(folder, await stack.enter_async_context(upstream()))
@@ -275,7 +276,7 @@ async def replaced_workers(load: Load, count: int, workers: int = 2) -> list[Res
 
 
 async def are_up(port: int, workers: int) -> bool:
-    """Whether `/status` shows this many workers, none of which is ending."""
+    """Return whether `/status` lists `workers` workers that are not draining."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET /status HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n")
     answer = await reader.read()
@@ -284,20 +285,20 @@ async def are_up(port: int, workers: int) -> bool:
 
 
 def main() -> int:
-    asked = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    asked.add_argument("--node", type=Path)
-    asked.add_argument("--python", default=sys.executable)
-    asked.add_argument("--replicas", type=int, default=4)
-    asked.add_argument("--replacements", type=int, default=100)
-    asked.add_argument("--concurrency", type=int, default=CONCURRENCY)
-    asked.add_argument("--drain-delay-s", type=float, default=DRAIN_DELAY_S, help="-1: a gatepass without it")
-    reported = asked.parse_args()
-    load = Load(reported.node, reported.concurrency, reported.python)
-    settings = {} if reported.drain_delay_s < 0 else {"drain_delay_s": reported.drain_delay_s}
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--node", type=Path)
+    parser.add_argument("--python", default=sys.executable)
+    parser.add_argument("--replicas", type=int, default=4)
+    parser.add_argument("--replacements", type=int, default=100)
+    parser.add_argument("--concurrency", type=int, default=CONCURRENCY)
+    parser.add_argument("--drain-delay-s", type=float, default=DRAIN_DELAY_S, help="-1: a gatepass without it")
+    options = parser.parse_args()
+    load = Load(options.node, options.concurrency, options.python)
+    settings = {} if options.drain_delay_s < 0 else {"drain_delay_s": options.drain_delay_s}
     failed = 0
     scenarios = {
-        f"rolling restart of {reported.replicas} replicas": rolling_restart(load, reported.replicas, **settings),
-        f"{reported.replacements} replaced workers": replaced_workers(load, reported.replacements),
+        f"rolling restart of {options.replicas} replicas": rolling_restart(load, options.replicas, **settings),
+        f"{options.replacements} replaced workers": replaced_workers(load, options.replacements),
     }
     for name, scenario in scenarios.items():
         for result in asyncio.run(scenario):

@@ -1,14 +1,14 @@
 """Real gatepass processes, a real Valkey or Redis server, and an issuer: `make token-chaos`, about three minutes.
 
-Prints one line for each trial and ends with 1 where a promise was broken:
+The program prints one line for each scenario. It exits 1 if a promise is violated.
 
-* a minute of 10-second tokens: at most 10 issuer calls, no request lost;
-* the same while one process is killed every 3 seconds, in the middle of its fetch where one is under way: no request
-  lost. As behind a balancer, a request whose process was killed goes to the next one;
-* the same while the store is killed, paused and emptied in turn;
-* 500 requests that get a 401 at once: one issuer call, no request lost;
-* 8 processes that start together: one issuer call;
-* a model that always answers 401, under load: it delays no other model, and costs one issuer call.
+* Tokens of 10 seconds for a minute: at most 10 issuer calls, no lost request.
+* The same while one process is killed every 3 seconds, during its fetch if possible: no lost request. A request whose
+  process was killed goes to the next process, as behind a balancer.
+* The same while the store is killed, paused and emptied.
+* 500 simultaneous requests that get a 401: one issuer call, no lost request.
+* 8 processes that start together: one issuer call.
+* A model that always returns 401, under load: it delays no other model, and causes one issuer call.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tests.waiting import block_until
 
 LIFE_S = 10.0
 DELAY_S = 0.3
-"""Of each token call: long enough to be killed in the middle of it."""
+"""The delay of each token call, in which a process can be killed."""
 MINUTE_S = 60.0
 KILL_EVERY_S = 3.0
 KILLS = int(MINUTE_S / KILL_EVERY_S)
@@ -46,7 +46,7 @@ ANSWER = json.dumps(
 
 
 class FakeServers(ThreadingHTTPServer):
-    """An issuer at /token and an upstream below /v1, which accepts each token until it ends or is revoked."""
+    """An issuer at /token, and an upstream below /v1 that accepts each token until it expires or is revoked."""
 
     daemon_threads = True
     request_queue_size = 1024
@@ -62,7 +62,7 @@ class FakeServers(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """The process that asked was killed: that is what this is for."""
+        """Ignore connections of killed processes."""
 
     def mint(self) -> str:
         with self.lock:
@@ -105,7 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """The report is one line for each trial."""
+        """Log nothing."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Setup:
 
 @contextmanager
 def running_setup(store: StoreServer, count: int) -> Iterator[Setup]:
-    """`count` gatepass processes that share an empty `store`."""
+    """Start `count` gatepass processes that share an empty `store`."""
     store.empty()
     servers = FakeServers()
     with ExitStack() as stack:
@@ -139,7 +139,7 @@ def running_setup(store: StoreServer, count: int) -> Iterator[Setup]:
 
 
 def ask(port: int, model: str = "m") -> tuple[int, float]:
-    """Status and seconds of one request."""
+    """Send one request and return its status and duration in seconds."""
     began_s = time.monotonic()
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20.0)
     try:
@@ -153,7 +153,7 @@ def ask(port: int, model: str = "m") -> tuple[int, float]:
 
 
 def print_result(title: str, figures: str, *, is_kept: bool) -> bool:
-    print(f"{title}: {figures}: {'ok' if is_kept else 'BROKEN'}", flush=True)
+    print(f"{title}: {figures}: {'ok' if is_kept else 'VIOLATED'}", flush=True)
     return is_kept
 
 
@@ -175,7 +175,7 @@ def one_minute(store: StoreServer, title: str, disturb: Callable[[Setup], str], 
 
 
 def kill_fetching_process(it: Setup) -> str:
-    """Kill one process in each KILL_EVERY_S: the first one that fetches; if none fetches, the one that fetched last."""
+    """Kill one process in each KILL_EVERY_S: the first that fetches a token, otherwise the last that fetched one."""
     is_due, killed_s, gaps_s = threading.Event(), list[float](), list[float]()
     latest = it.fleet.pids[0]
 
