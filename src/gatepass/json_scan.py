@@ -399,9 +399,12 @@ def place_of(text: bytes, quoted: bytes) -> int:
     return at if at >= 0 and at_most_once(text, quoted) else -1
 
 
-def replace_value(text: bytes, quoted: bytes, value: bytes) -> bytes:
-    """Return `text` with the value of a top-level member (see `value_span`) replaced by the JSON text `value`."""
-    start, end = value_span(text, quoted)
+def replace_value(text: bytes, quoted: bytes, value: bytes, span: tuple[int, int] | None = None) -> bytes:
+    """Return `text` with the value of a top-level member replaced by the JSON text `value`.
+
+    `span` is the value's place, None to search it (see `value_span`).
+    """
+    start, end = span or value_span(text, quoted)
     view = text if len(text) <= SMALL_BYTES else memoryview(text)  # slices of a memoryview are not copies
     return b"".join((view[:start], value, view[end:]))
 

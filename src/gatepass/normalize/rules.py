@@ -248,6 +248,7 @@ ADDED = "default=model"
 """Entry in `x-gatepass-adapted` for a model added to a body or a form, as for a member that `rules.default` adds."""
 
 MODEL = b'"model"'
+_FIRST_MODEL = re.compile(rb'[ \t\n\r]*+\{[ \t\n\r]*+"model"[ \t\n\r]*+:[ \t\n\r]*+("[^"\\]*+")')
 _EMPTY_OBJECT = re.compile(rb"[ \t\n\r]*\}")
 
 
@@ -268,7 +269,9 @@ class ModelName:
         is_named = bool(call.model) and call.operation.names_model
         # Without a known model, the body may still name one that gatepass did not read.
         if is_named or any(member.name == "model" for member in JsonScanner(call.body).members()):
-            return call.with_body(replace_value(call.body, MODEL, msgspec.json.encode(target.model)))
+            first = _FIRST_MODEL.match(call.body)  # a parsed body has one `model`, and usually begins with it
+            span = None if first is None else first.span(1)
+            return call.with_body(replace_value(call.body, MODEL, msgspec.json.encode(target.model), span))
         return with_model(call, target.model) if call.operation.names_model else call
 
 

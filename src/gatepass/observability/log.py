@@ -219,7 +219,9 @@ class LogHandler(logging.StreamHandler[TextIO]):
     def _write(self) -> None:
         if self._waiting:
             lines, self._waiting = self._waiting, []
-            for piece in self._pieces(lines):
+            text = "\n".join((*lines, ""))
+            # nearly always one write, in one piece
+            for piece in (text,) if len(text) <= WRITE_BYTES and text.isascii() else self._pieces(lines):
                 try:
                     self.stream.write(piece)
                     self.stream.flush()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from types import TracebackType
 from typing import Self
 
@@ -242,6 +242,9 @@ async def normalize_in_slices(call: Call, target: Target, rules: Sequence[Rule])
     return call
 
 
+_scope = lru_cache(maxsize=1024)(RuleScope)  # to create one takes longer than to look it up
+
+
 class AttemptLearning:
     """The learned rules of one attempt. A context manager, which frees the trial and logs the new rules.
 
@@ -257,7 +260,7 @@ class AttemptLearning:
         self._upstream = upstream = attempt.upstream
         self._base = base
         model = attempt.target.model or base.model
-        self._scope = scope = RuleScope(upstream.name, model, base.operation.name, upstream.credential)
+        self._scope = scope = _scope(upstream.name, model, base.operation.name, upstream.credential)
         is_settled = not upstream.learns or state.learner.is_settled(scope, base.stream, state.clock.now())
         self.session = None if is_settled else self._new_session()
 

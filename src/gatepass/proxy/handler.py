@@ -95,7 +95,8 @@ async def handle(client_request: ClientRequest, state: AppState, catalog: Catalo
         raise  # the server logs the traceback
     finally:
         _log_request(context)
-        drop_tracebacks(context.error)
+        if context.error is not None:
+            drop_tracebacks(context.error)
 
 
 async def _serve(
@@ -155,7 +156,9 @@ async def _serve(
         targets = state.routes.resolve(call.operation.name, call.model, may_see)
 
         # Attempt the targets, and relay the first reply. The total timeout of the first target limits all attempts.
-        total_timeout = _start_total_timeout(state, in_flight_request, targets[0])
+        first = targets[0]
+        total_s = (first.timeouts or state.upstreams[first.upstream].timeouts).total_s
+        total_timeout = None if total_s is None else _start_total_timeout(state, in_flight_request, first, total_s)
         keep_alive = KeepAlive(client_response, state.clock, state.periodic_checks)
         try:
             if len(targets) == 1:  # nearly always: saves a coroutine
@@ -312,14 +315,10 @@ def _keep_call(context: RequestContext, call: Call) -> Call:
     return call
 
 
-def _start_total_timeout(state: AppState, cancel_scope: CancelScope, target: Target) -> Timer | None:
-    """Limit the time of all attempts and of the response to `timeouts.total_s`. None: it is not set."""
-    upstream = state.upstreams[target.upstream]
-    total_s = (target.timeouts or upstream.timeouts).total_s
-    if total_s is None:
-        return None
+def _start_total_timeout(state: AppState, cancel_scope: CancelScope, target: Target, total_s: float) -> Timer:
+    """Limit the time of all attempts and of the response to `timeouts.total_s`."""
     error = UpstreamTimeout(
-        f"The answer was not complete after {total_s:g} s (timeouts.total_s).", upstream=upstream.name, phase="total"
+        f"The answer was not complete after {total_s:g} s (timeouts.total_s).", upstream=target.upstream, phase="total"
     )
     return state.clock.call_later(total_s, lambda: cancel_scope.cancel(error))
 
@@ -371,11 +370,12 @@ def _log_request(context: RequestContext) -> None:
         context.bytes_in = context.upload.bytes_in
     outcome = context.outcome()
     record = context.record(outcome, duration_s)
+    texts = record.texts()
     _count_request(context, outcome, duration_s)
     level, status = logging.INFO, context.status or 0
     if status >= SERVER_ERROR or (error is not None and 0 < status < CLIENT_ERROR):  # failed after the head was sent
         level = logging.WARNING
-    emit(ACCESS_LOG, level, "request", record, record.texts())
+    emit(ACCESS_LOG, level, "request", record, texts)
     if state.keeps_bodies and (bodies := context.captured_bodies()):
         shown = {which: state.redactor.beginning(body, BODY_LOG_CHARS) for which, body in bodies.items()}
         emit(BODY_LOG, logging.INFO, "bodies", {"id": client_request.id, **shown})

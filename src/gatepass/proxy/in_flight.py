@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 from gatepass.cancel import CancelScope, Tasks
 from gatepass.clock import Clock, sleep
@@ -75,7 +75,7 @@ class InFlightRequests:
         return [request.response.metrics_key() for request in self.requests]
 
     def admit(self, response: InFlightResponse) -> InFlightRequest:
-        """Return a context manager that registers one request while its block runs.
+        """Register one request, and return a context manager that removes it at the end of its block.
 
         The request counts against the limits from `InFlightRequest.claim` on, when its caller is known.
         Raises: Draining if this process refuses new requests.
@@ -86,7 +86,9 @@ class InFlightRequests:
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
-        return InFlightRequest(self, response, self._concurrency, loop)
+        request = InFlightRequest(self, response, self._concurrency, loop)
+        self.requests.add(request)
+        return request
 
     def note_end(self) -> None:
         """A request has ended during a drain."""
@@ -186,11 +188,6 @@ class InFlightRequest(CancelScope):
     def cancel(self, reason: BaseException) -> None:
         if not self.response.is_sent:
             super().cancel(reason)
-
-    def __enter__(self) -> Self:
-        CancelScope.__enter__(self)  # `super()` would create an object for each request
-        self._in_flight.requests.add(self)
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

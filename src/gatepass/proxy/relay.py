@@ -33,7 +33,8 @@ async def relay(
     if isinstance(classified, BufferedReply):  # most are
         context.usage = nonempty_usage(classified.usage or usage_of(classified.body))
         context.empty_answer = classified.is_empty
-        attempt.add_changes(classified.adapted)
+        if classified.adapted:
+            attempt.add_changes(classified.adapted)
         await client_response.send(classified.status, classified.headers, classified.body)
         return
     if isinstance(classified, StreamingReply):

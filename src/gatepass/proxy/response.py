@@ -446,7 +446,8 @@ async def buffer_reply(context: ReplyContext, beginning: bytes = b"") -> Buffere
         memory.add(len(body))
         if memory.is_full():
             await memory.wait_for_room()
-    attempt.capture_reply(body)
+    if context.state.keeps_bodies:
+        attempt.capture_reply(body)
     is_plain_chat = context.protocol is ClientProtocol.CHAT and context.upstream.transforms is None
     # a large reply that becomes a stream is read in slices, so that it can be synthesized in slices
     if is_plain_chat and (len(body) <= BUILT_BYTES or not call.stream):
@@ -454,7 +455,8 @@ async def buffer_reply(context: ReplyContext, beginning: bytes = b"") -> Buffere
         if len(body) > SLICE_BYTES:  # then the event loop runs between two passes
             await asyncio.sleep(0)
         if good is not None:  # needs neither classification nor repair
-            return _for_profile(context, BufferedReply(response.status, context.headers(), body, usage=good.usage))
+            reply = BufferedReply(response.status, context.headers(), body, usage=good.usage)
+            return reply if context.profile is PLAIN else _for_profile(context, reply)
     return await _classify_whole(context, body)
 
 
