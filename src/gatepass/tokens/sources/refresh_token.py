@@ -10,7 +10,7 @@ import fcntl
 import json
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -20,12 +20,15 @@ from gatepass.clock import Clock, sleep
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.references import UnresolvedReference, read_file, replace_file
 from gatepass.tokens.failure import BUSY, FetchFailure
-from gatepass.tokens.issuer_error import NotJson, TokenResponse, parse_json_text
+from gatepass.tokens.issuer_error import NotJson, TokenResponse, is_error_reply, parse_json_text, token_error_body
 from gatepass.tokens.secrets import account_fingerprint, refresh_token_fingerprint, revealed
-from gatepass.tokens.sources.client_auth import INVALID_GRANT_CODES, Fields, code_of, new_login_advice
 from gatepass.tokens.token_endpoint import TimedTokenResponse
 from gatepass.tokens.token_reply import candidate_objects
 
+Fields = Mapping[str, str]
+"""The form of a token request."""
+INVALID_GRANT_CODES = frozenset({"invalid_grant", "bad_refresh_token", "unauthorized_client", "unsupported_grant_type"})
+"""Codes after which a refresh token is useless. GitHub returns bad_refresh_token with status 200."""
 LOCK_POLL_S = 0.05
 """Between two attempts to take a lock that another process holds."""
 T = TypeVar("T")
@@ -153,6 +156,15 @@ def _as_failure(what: str) -> Iterator[None]:
         raise FetchFailure(f"refresh_token_file {what}: {error.strerror}", quick=False) from None
 
 
+def code_of(reply: TokenResponse) -> str | None:
+    """Return the `error` of a refusal; None for a reply with a token or without a code."""
+    document = reply.document
+    if reply.is_success and not is_error_reply(document):
+        return None
+    found = token_error_body(document)
+    return found.code if found is not None else None
+
+
 def refresh_token_in(reply: TokenResponse) -> str | None:
     """Return the refresh token in a successful reply, or None."""
     objects = candidate_objects(reply.document) if reply.is_success else ()
@@ -194,6 +206,15 @@ def parse_stored(text: str | None) -> StoredRefreshToken | None:
     token, marks = document.get("refresh_token"), (document.get("fingerprint"), document.get("account"))
     owner = (mark if isinstance(mark, str) else None for mark in marks)
     return StoredRefreshToken(token, *owner) if isinstance(token, str) and token else None
+
+
+def new_login_advice(settings: Oauth2Credential) -> str:
+    """Return what the operator must do after the refresh token ended.
+
+    The file has precedence over `refresh_token`, so the advice names the file if one is configured.
+    """
+    place = "refresh_token" if settings.refresh_token_file is None else "refresh_token_file, as the file's only text"
+    return f"sign in again, and put the new refresh token into {place}"
 
 
 class RefreshTokenRotation:

@@ -25,7 +25,7 @@ from tests.unit.tokens.scripted import (
     oauth2,
     refused,
 )
-from tests.unit.tokens.sources.test_client_auth import form
+from tests.unit.tokens.sources.test_oauth2_clients import form
 
 ISSUER = "https://sso.example/realms/corp"
 TOKEN_URL = "https://sso.example/realms/corp/token"

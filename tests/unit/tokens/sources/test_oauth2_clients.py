@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import hashes
 from jwt.types import Options
 
 from gatepass.tokens import build_source
-from gatepass.tokens.sources.client_auth import BACKDATED_S, LIFETIME_S
+from gatepass.tokens.sources.oauth2 import BACKDATED_S, LIFETIME_S
 from gatepass.types import OutboundRequest, Secret
 from tests.unit.clock import DrivenClock
 from tests.unit.tokens.conftest import Endpoint
