@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from typing import Any, TypeVar
 
@@ -22,7 +23,7 @@ BOUND_S = 60.0
 """A reload of all workers may take this long."""
 # far above any page: it only bounds the memory if the socket belongs to another program
 PAGE_BYTES = 64 * 1024 * 1024
-OK, CONFLICT = 200, 409
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -63,7 +64,7 @@ def request(method: str, target: str, socket_path: str | None = None) -> bytes:
     finally:
         connection.close()
     # a refused reload is a 409 with its problems in the body
-    if response.status not in (OK, CONFLICT):
+    if response.status not in (HTTPStatus.OK, HTTPStatus.CONFLICT):
         raise click.ClickException(_message_of(body) or f"the gatepass at {path} answered {response.status}")
     return body
 

@@ -51,7 +51,7 @@ from gatepass.store.guarded import StoreState
 from gatepass.tokens import TokenHolder
 from gatepass.tokens.failure import setting
 from gatepass.tokens.lifetime import LifetimeSource
-from gatepass.types import Call, Target
+from gatepass.types import SERVER_ERROR, Call, Target
 
 T = TypeVar("T")
 
@@ -286,7 +286,6 @@ def hop_of(upstream: Upstream) -> str:
     return f"upstream:{upstream.name}"
 
 
-SERVER_ERROR = 500
 ANSWER_S = 30.0
 """The limit of one real call. It is longer because some servers load a model at its first request."""
 

@@ -20,7 +20,7 @@ from gatepass.http_client.deadline import Deadline
 from gatepass.http_client.message_head import FIELDS, HEAD_BYTES, head_error
 from gatepass.http_client.response_body import UpstreamResponse
 from gatepass.http_client.tls import tls_detail
-from gatepass.types import Timeouts, Upload
+from gatepass.types import OK, Timeouts, Upload
 
 AHEAD_BYTES = 256 * 1024
 """Reading pauses while more than this of a body is buffered."""
@@ -31,7 +31,7 @@ JOINED_BYTES = 64 * 1024
 SLICE_BYTES = 256 * 1024
 """A larger body is written in slices of this size, so that the transport never buffers all of it."""
 
-CONTINUE, SWITCHING, OK = 100, 101, 200
+CONTINUE, SWITCHING = 100, 101
 
 TLS_ALERT, TLS_MAJOR = 21, 3
 """The first bytes of a TLS server's answer to plain HTTP (RFC 8446 5.1)."""

@@ -78,6 +78,9 @@ def error_body(error: GatepassError) -> bytes:
     return _json(error_object(error))
 
 
+NO_STORE = (b"cache-control", b"no-store")
+
+
 def error_headers(error: GatepassError) -> list[tuple[bytes, bytes]]:
     """Return the headers of an error response, without content-length.
 
@@ -87,7 +90,7 @@ def error_headers(error: GatepassError) -> list[tuple[bytes, bytes]]:
     """
     headers = [
         (b"content-type", b"application/json"),
-        (b"cache-control", b"no-store"),  # a cache may keep a 404 or 405 without it (RFC 9110, section 15.1)
+        NO_STORE,  # a cache may keep a 404 or 405 without it (RFC 9110, section 15.1)
         (b"x-gatepass-hop", error.hop.encode("latin-1", "replace")),
     ]
     after_s = None

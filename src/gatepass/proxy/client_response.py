@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from gatepass.errors import GatepassError
-from gatepass.operations.error_objects import error_body, error_headers, response_error, stream_error
+from gatepass.operations.error_objects import NO_STORE, error_body, error_headers, response_error, stream_error
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.types import ClientProtocol
 
@@ -26,7 +26,6 @@ STREAM_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"x-accel-buffering", b"no"),
 )
 """Without the last field nginx buffers event streams; without the second, caches store or compress them."""
-NO_STORE = (b"cache-control", b"no-store")
 """A reply is for one caller, so no cache may store it."""
 
 _STREAM_FIELDS = frozenset(name for name, _ in STREAM_HEADERS)

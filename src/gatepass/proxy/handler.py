@@ -55,11 +55,11 @@ from gatepass.proxy.models import Catalog
 from gatepass.proxy.relay import relay
 from gatepass.proxy.response import SYNTHESISED, ClassifiedReply
 from gatepass.proxy.uploads import MultipartScan, MultipartUpload, boundary_of
-from gatepass.types import Call, ClientProtocol, ClientRequest, Operation, Target, header
+from gatepass.types import CLIENT_ERROR, SERVER_ERROR, Call, ClientProtocol, ClientRequest, Operation, Target, header
 
 ACCESS_LOG = logging.getLogger("gatepass.access")
 BODY_LOG = logging.getLogger("gatepass.bodies")
-CLIENT_ERROR, SERVER_ERROR, NO_CONTENT = 400, 500, 204
+NO_CONTENT = 204
 
 NO_OPERATION, PREFLIGHT = "none", "preflight"
 """`operation` in the access log of a path without an operation, and of a CORS preflight."""

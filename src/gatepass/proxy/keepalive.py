@@ -17,7 +17,7 @@ from gatepass.proxy.client_response import ClientResponse
 from gatepass.proxy.in_flight import PeriodicChecks
 from gatepass.sse.chunk import CHAT_CHUNK, LEGACY, EnvelopeDefaults, empty_choice, encode_event
 from gatepass.sse.event_stream import EventStream
-from gatepass.types import Call, ClientProtocol
+from gatepass.types import OK, Call, ClientProtocol
 
 COMMENT = b": keep-alive\n\n"
 """With its own blank line: clients that split a stream at blank lines then discard the comment alone (Dify, RAGFlow's
@@ -69,8 +69,6 @@ class EmptyDeltaKeepAlive:
         envelope = {} if events is None else events.envelope
         return encode_event({**head, **envelope, "choices": [empty_choice(index, is_text=self.is_text)]})
 
-
-OK = 200
 
 SYNTHESIZED_HOLD_S = 5.0
 """Time that the head of a stream is held back if the upstream does not stream: its errors then keep their status."""

@@ -16,9 +16,7 @@ from gatepass.proxy.upstream_call import connection_error
 from gatepass.sse.event import DONE
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.usage import nonempty_usage, usage_of
-from gatepass.types import header
-
-OK = 200
+from gatepass.types import OK, header
 
 
 async def relay(

@@ -52,7 +52,7 @@ from gatepass.sse.whole_reply import (
     read_good,
     repair_reply,
 )
-from gatepass.types import Call, ClientProtocol, Headers, Hidden, Response, UpstreamErrorBody, header
+from gatepass.types import OK, Call, ClientProtocol, Headers, Hidden, Response, UpstreamErrorBody, header
 
 
 class BufferedReply(Hidden, msgspec.Struct, frozen=True):
@@ -154,9 +154,6 @@ class ReplyContext(msgspec.Struct, frozen=True):
         """A new transform of the stream for this client, None for most clients."""
         is_chat = self.protocol is ClientProtocol.CHAT
         return None if self.profile is PLAIN else make_client_transform(self.profile, is_chat=is_chat)
-
-
-OK = 200
 
 
 async def classify(attempt: Attempt, response: Response) -> ClassifiedReply:

@@ -48,9 +48,8 @@ from gatepass.observability.redaction import whole_words
 from gatepass.proxy.app_state import UNAUTHORIZED, AppState, Upstream
 from gatepass.proxy.context import Attempt
 from gatepass.tokens import Token, TokenHolder, TokenReissued
-from gatepass.types import OutboundRequest, Response
+from gatepass.types import SERVER_ERROR, OutboundRequest, Response
 
-SERVER_ERROR = 500
 DETAIL_CHARS = 300
 ERROR_BYTES = 64 * 1024
 """The most bytes that are read of an error's body."""

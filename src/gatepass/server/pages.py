@@ -28,6 +28,7 @@ from gatepass.errors import ModelNotFound, system_reason
 from gatepass.learning.export import as_config
 from gatepass.learning.learned_rule import LearnedRuleRecord
 from gatepass.observability.metrics import CONTENT_TYPE, merge_expositions
+from gatepass.operations.error_objects import NO_STORE
 from gatepass.operations.table import base_url
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.routing import RouteTable
@@ -37,7 +38,6 @@ from gatepass.types import ClientRequest
 LOG = logging.getLogger("gatepass.peers")
 
 UNREADY = 503
-NO_STORE = (b"cache-control", b"no-store")
 
 
 Row = dict[str, Any]

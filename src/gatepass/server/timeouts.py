@@ -18,9 +18,9 @@ from gatepass.observability.log import emit
 from gatepass.operations.error_objects import error_body, error_headers
 from gatepass.server.cycle import Fields, HttpRequestCycle, header_lines
 from gatepass.server.parser import RequestParser
+from gatepass.types import SERVER_ERROR
 
 LOG = logging.getLogger("gatepass.access")
-SERVER_ERROR = 500
 
 LOG_INTERVAL_S = 1.0
 """One log line for each error code in this time, with a count: a client may cause thousands of them."""

@@ -6,6 +6,7 @@ Also holds the raw reply (`TokenResponse`), before it is known whether it contai
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,8 +16,8 @@ from urllib.parse import urlsplit
 
 from gatepass.observability.redaction import MASK
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.lifetime import retry_after_s
-from gatepass.types import ERROR_CODE_NAMES, ERROR_TEXT_NAMES, Headers, header
+from gatepass.tokens.lifetime import NUMBER, http_date, issuer_time
+from gatepass.types import ERROR_CODE_NAMES, ERROR_TEXT_NAMES, SERVER_ERROR, Headers, header
 
 REPLY_BYTES = 64 * 1024
 """Maximum size of a reply. A token has a few kilobytes."""
@@ -39,7 +40,6 @@ TOO_MANY = 429
 WRONG_URL_STATUSES = frozenset({404, 405, 410})
 """A URL from the configuration is wrong. A metadata server returns 404 and 410 while it starts."""
 OVERLOADED_STATUSES = frozenset({408, 425, 429})
-SERVER_ERROR = 500
 DEFINITE_CODES = frozenset(
     {
         *("invalid_request", "invalid_client", "invalid_grant", "unauthorized_client"),  # RFC 6749 5.2
@@ -204,7 +204,7 @@ def error_response_failure(
     """
     if 300 <= reply.status < 400:
         return FetchFailure(
-            _redirect_message(reply, issuer, mask), quick=False, retry_after_s=_retry_after_s(reply, wall_s)
+            _redirect_message(reply, issuer, mask), quick=False, retry_after_s=retry_after_s(reply, wall_s)
         )
     if reply.status == WRONG_PROXY_AUTH:
         # Each further attempt could lock the account at the proxy, so this is definite.
@@ -225,7 +225,7 @@ def error_response_failure(
         unclear=_is_unclear(reply, found, is_login=is_login),
         # A page or an empty body with 401 or 403 comes from a proxy or firewall, which another attempt does not change.
         quick=reply.status != TOO_MANY and (found is not None or reply.status not in DEFINITE_STATUSES),
-        retry_after_s=_retry_after_s(reply, wall_s, is_long=definite or reply.status == TOO_MANY),
+        retry_after_s=retry_after_s(reply, wall_s, is_long=definite or reply.status == TOO_MANY),
     )
 
 
@@ -240,7 +240,7 @@ def embedded_error_failure(
         f"{REFUSED if found.definite else ''}{issuer} answered {reply.status} with an error: {quoted(found, mask)}",
         definite=found.definite,
         unclear=not found.is_transient,
-        retry_after_s=_retry_after_s(reply, wall_s, is_long=found.definite or found.is_overloaded),
+        retry_after_s=retry_after_s(reply, wall_s, is_long=found.definite or found.is_overloaded),
     )
 
 
@@ -280,13 +280,21 @@ def _is_unclear(reply: TokenResponse, found: TokenErrorBody | None, *, is_login:
     return reply.status == UNKNOWN_CLIENT and not is_html(reply)
 
 
-def _retry_after_s(reply: TokenResponse, wall_s: float, *, is_long: bool = False) -> float | None:
-    """Return the `Retry-After` to obey; at most OUTAGE_RETRY_AFTER_S unless `is_long`.
+def retry_after_s(reply: TokenResponse, wall_s: float, *, is_long: bool = False) -> float | None:
+    """Return the seconds of `Retry-After` (RFC 9110 10.2.3) to obey; at most OUTAGE_RETRY_AFTER_S unless `is_long`.
 
     Many servers send an arbitrary number, and the end of an outage must be noticed.
     """
-    retry_s = retry_after_s(reply.headers, wall_s)
-    return retry_s if retry_s is None or is_long else min(retry_s, OUTAGE_RETRY_AFTER_S)
+    text = (header(reply.headers, b"retry-after") or b"").decode("latin-1").strip()
+    if NUMBER.match(text):
+        retry_s = max(0.0, float(text))
+    elif (moment := http_date(text)) is not None:
+        # A date is on the issuer's clock, so it is compared with the issuer's `Date` if there is one.
+        date_s = issuer_time(reply.headers)
+        retry_s = max(0.0, math.ceil(moment - (wall_s if date_s is None else date_s)))
+    else:
+        return None
+    return retry_s if is_long else min(retry_s, OUTAGE_RETRY_AFTER_S)
 
 
 def _error_body_of(reply: TokenResponse) -> TokenErrorBody | None:

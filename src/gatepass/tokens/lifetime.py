@@ -44,7 +44,7 @@ servers update it once a second (uvicorn, `Server.on_tick`)."""
 MAX_SKEW_S = 600.0
 """A file older than its token by more than this was dated back (a copy, an image), so it shows no clock skew."""
 _LARGEST = 1e18
-_NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?\Z")
+NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?\Z")
 # `fromisoformat` accepts more, such as week dates.
 _ISO_DATE = re.compile(r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}([T ]|\Z)")
 _HTTP_DATE = re.compile(
@@ -201,7 +201,7 @@ def parse_expiry(value: Any, unit: Unit | None) -> ExpiresIn | ExpiresAt | None:
     """
     if isinstance(value, str):
         text = value.strip()
-        if not _NUMBER.match(text):
+        if not NUMBER.match(text):
             moment_s = http_date(text)
             if moment_s is None and _ISO_DATE.match(text):
                 moment_s = _epoch_s(datetime.fromisoformat, text)
@@ -351,21 +351,6 @@ def _epoch_of(claim: Any) -> float | None:
     if isinstance(claim, bool) or not isinstance(claim, int | float) or not 0 < claim < _LARGEST:
         return None  # bool is an int in Python
     return claim / 1000 if claim >= EPOCH_MS else float(claim)
-
-
-def retry_after_s(headers: Headers, wall_s: float) -> float | None:
-    """Return the seconds of a `Retry-After` header (RFC 9110 10.2.3), never negative; None without one."""
-    value = header(headers, b"retry-after")
-    if value is None:
-        return None
-    text = value.decode("latin-1").strip()
-    if _NUMBER.match(text):
-        return max(0.0, float(text))
-    moment, date_s = http_date(text), issuer_time(headers)
-    if moment is None:
-        return None
-    # A date is on the issuer's clock, so it is compared with the issuer's `Date` if there is one.
-    return max(0.0, math.ceil(moment - (wall_s if date_s is None else date_s)))
 
 
 def claims_of(text: str) -> dict[str, Any] | None:

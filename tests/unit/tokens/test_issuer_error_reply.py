@@ -10,7 +10,11 @@ from gatepass.tokens.issuer_error import (
     one_line,
     page_title,
     parse_json_text,
+    retry_after_s,
 )
+
+NOW = 1_800_000_000.0
+"""Fri, 15 Jan 2027 08:00:00 GMT."""
 
 
 def test_a_reply_prints_neither_headers_nor_body():
@@ -71,3 +75,20 @@ def test_long_words_are_cut():
 def test_secrets_are_masked_before_the_cut():
     text = "x" * (MAX_MESSAGE_CHARS - 5) + " hunter2hunter2"
     assert "hunt" not in one_line(text, lambda it: it.replace("hunter2hunter2", "***"))
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait_s"),
+    [
+        ((), None),
+        (((b"retry-after", b"7"),), 7.0),
+        (((b"retry-after", b" 2.5 "),), 2.5),
+        (((b"retry-after", b"-3"),), 0.0),
+        (((b"retry-after", b"soon"),), None),
+        (((b"retry-after", b"Fri, 15 Jan 2027 08:00:30 GMT"),), 30.0),
+        (((b"retry-after", b"Fri, 15 Jan 2027 08:00:30 GMT"), (b"date", b"Fri, 15 Jan 2027 08:00:20 GMT")), 10.0),
+        (((b"retry-after", b"Fri, 15 Jan 2027 07:00:30 GMT"),), 0.0),
+    ],
+)
+def test_retry_after_in_seconds_or_as_a_date(headers, wait_s):
+    assert retry_after_s(TokenResponse(429, headers), NOW, is_long=True) == wait_s

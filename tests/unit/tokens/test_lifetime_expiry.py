@@ -16,7 +16,6 @@ from gatepass.tokens.lifetime import (
     jwt_remaining_s,
     jwt_times,
     parse_expiry,
-    retry_after_s,
     token_kind,
 )
 from tests.unit.tokens.scripted import date, signed
@@ -210,20 +209,3 @@ def test_what_only_resembles_a_jwt_has_no_claims(text):
 @given(st.text(alphabet="abcdefghijklmnopqrstuvwxyzABCDEFGHIJ0123456789-_.", max_size=200))
 def test_no_token_breaks_the_jwt_reader(text):
     jwt_lifetime_s(text, None, NOW)
-
-
-@pytest.mark.parametrize(
-    ("headers", "wait_s"),
-    [
-        ((), None),
-        (((b"retry-after", b"7"),), 7.0),
-        (((b"retry-after", b" 2.5 "),), 2.5),
-        (((b"retry-after", b"-3"),), 0.0),
-        (((b"retry-after", b"soon"),), None),
-        (((b"retry-after", b"Fri, 15 Jan 2027 08:00:30 GMT"),), 30.0),
-        (((b"retry-after", b"Fri, 15 Jan 2027 08:00:30 GMT"), date(NOW + 20)), 10.0),
-        (((b"retry-after", b"Fri, 15 Jan 2027 07:00:30 GMT"),), 0.0),
-    ],
-)
-def test_retry_after_in_seconds_or_as_a_date(headers, wait_s):
-    assert retry_after_s(headers, NOW) == wait_s
