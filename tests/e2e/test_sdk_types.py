@@ -63,9 +63,7 @@ def via_gatepass(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Valid
 
 
 @pytest.mark.parametrize("title", SDKS)
-def test_every_answer_chunk_and_error_is_valid_whatever_the_upstream_does(
-    via_gatepass: Mapping[str, Validations], title: str
-):
+def test_every_reply_chunk_and_error_is_valid_for_every_upstream(via_gatepass: Mapping[str, Validations], title: str):
     assert invalid(via_gatepass[title]) == []
 
 

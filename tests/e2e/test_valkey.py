@@ -211,7 +211,7 @@ class TestRealServer(StoreContract):
         await here.aclose()
         await there.aclose()
 
-    async def test_a_request_that_is_given_up_goes_no_further(self, shared):
+    async def test_a_cancelled_request_does_not_continue(self, shared):
         """The timeout of the client library lost one cancellation in fourteen, which caused a second token call."""
         went_on: list[int] = []
 

@@ -124,6 +124,6 @@ def test_memory_of_a_repair_is_measured_to_its_ends():
     assert 100_000 < kept_bytes(repair) - before < 102_000
 
 
-def test_every_target_has_a_name_of_its_own():
+def test_target_names_are_unique():
     targets = [target for family in FAMILIES.values() for target, _ in family.targets]
     assert len({target.__name__ for target in targets}) == len(targets) == 11

@@ -66,7 +66,7 @@ QUIET_BOUND_S = 120.0
 STORM = 150
 UPSTREAM_FAULTS = 0.45
 ISSUER_FAULTS = 0.3
-DISTURBED = 0.65
+DISTURBED_SHARE = 0.65
 """The share of the time with kills and reloads. In the last part the workers must return to their idle memory."""
 SPARE_DESCRIPTORS = 15
 SPARE_MIB = 64
@@ -824,7 +824,7 @@ class Chaos:
 
     async def _disturb(self, until_s: float) -> None:
         r, number = Random(f"{self._seed}:disturb"), 0
-        process_faults_until_s = until_s - self._seconds * (1 - DISTURBED)
+        process_faults_until_s = until_s - self._seconds * (1 - DISTURBED_SHARE)
         while (now_s := time.monotonic()) < until_s - 2:
             number += 1
             server_faults = ["outage", "revoke", "storm", "rotate"]

@@ -60,7 +60,7 @@ def client(endpoint: Endpoint) -> httpx2.AsyncClient:
     return httpx2.AsyncClient(base_url=endpoint.url, headers=headers, timeout=STREAM_S, trust_env=False)
 
 
-async def test_chat_and_embeddings_pass_through_with_the_environment_alone(
+async def test_chat_and_embeddings_work_with_environment_variables_only(
     containers: ContainerFactory, corporate: CorporateServers, endpoint: Endpoint, facts: list[str]
 ) -> None:
     container = await containers.start(endpoint.environment, options=endpoint.options)
@@ -152,7 +152,7 @@ def test_image_refuses_to_start_without_a_key(engine: Engine, image: str) -> Non
     assert "Traceback" not in output
 
 
-def test_healthcheck_fails_where_nothing_listens(engine: Engine, image: str) -> None:
+def test_healthcheck_fails_without_a_server(engine: Engine, image: str) -> None:
     ended = engine.once(image, "healthcheck")
     assert (ended.returncode, ended.stdout) == (1, "")
     assert "no answer from 127.0.0.1:8080" in ended.stderr
@@ -172,7 +172,7 @@ def test_image_declares_user_command_port_and_healthcheck(engine: Engine, image:
 
 
 @pytest.mark.parametrize("tool", ["gcc", "cc", "ld", "make", "git", "curl"])
-def test_image_holds_no_tool_to_build_or_fetch_with(engine: Engine, image: str, tool: str) -> None:
+def test_image_contains_no_build_or_download_tools(engine: Engine, image: str, tool: str) -> None:
     ended = engine.once(image, "-c", f"command -v {tool}", options=["--entrypoint=/bin/sh"])
     assert (ended.returncode, ended.stdout) == (127, "")
 

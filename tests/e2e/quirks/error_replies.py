@@ -22,47 +22,48 @@ from tests.e2e.quirks.replies import (
 )
 from tests.e2e.quirks.row import STREAM, Answer, Failure, Row
 
-GNOMES = "The gnomes are on strike."
+ERROR_TEXT = "The gnomes are on strike."
 BUSY = "Rate limit reached (429): the server is unavailable, try again."
 """A message that only the profile of RAGFlow changes in a stream."""
 
 SHAPES: dict[str, tuple[str, Any]] = {
-    "openai": ("OpenAI", error(GNOMES)),
-    "vllm": ("vLLM before 0.10.1, SGLang", {"object": "error", "message": GNOMES, "type": "BadRequestError",
+    "openai": ("OpenAI", error(ERROR_TEXT)),
+    "vllm": ("vLLM before 0.10.1, SGLang", {"object": "error", "message": ERROR_TEXT, "type": "BadRequestError",
                                             "param": None, "code": 400}),
-    "mistral": ("Mistral", {"object": "error", "message": GNOMES, "type": "invalid_request_error", "param": None,
+    "mistral": ("Mistral", {"object": "error", "message": ERROR_TEXT, "type": "invalid_request_error", "param": None,
                             "code": "1000"}),
-    "fastapi": ("FastAPI", {"detail": GNOMES}),
-    "fastapi-list": ("FastAPI, a list", {"detail": [{"type": "value_error", "loc": ["body", "n"], "msg": GNOMES}]}),
-    "lmstudio": ("LM Studio, Ollama", {"error": GNOMES}),
-    "gemini": ("Gemini, a list", [{"error": {"code": 400, "message": GNOMES, "status": "INVALID_ARGUMENT"}}]),
-    "google": ("Google", {"error": {"code": 400, "message": GNOMES, "status": "FAILED_PRECONDITION"}}),
-    "databricks": ("Databricks", {"error_code": "BAD_REQUEST", "message": GNOMES}),
-    "apim": ("API Management", {"statusCode": 400, "message": GNOMES}),
-    "kong": ("Kong", {"message": GNOMES}),
-    "cloudflare": ("Cloudflare", {"success": False, "errors": [{"code": 7003, "message": GNOMES}], "result": None}),
-    "cloudflare-error": ("Cloudflare, another", {"success": False, "error": [{"code": 7003, "message": GNOMES}]}),
-    "dashscope": ("DashScope", {"code": "InvalidParameter", "message": GNOMES, "request_id": "r"}),
-    "iflytek": ("iFlytek", {"header": {"code": 11200, "message": GNOMES, "sid": "s"}}),
-    "llamacpp": ("llama.cpp", {"error": {"code": 400, "message": GNOMES, "type": "invalid_request_error"}}),
-    "tgi": ("TGI", {"error": GNOMES, "error_type": "validation"}),
-    "ollama": ("Ollama /v1", {"error": {"message": GNOMES, "type": "api_error", "param": None, "code": None}}),
-    "sap": ("SAP", {"errorMessage": GNOMES, "errorCode": "X1", "statusCode": 400}),
-    "rfc6749": ("RFC 6749", {"error": "invalid_client", "error_description": GNOMES}),
-    "rfc9457": ("RFC 9457", {"title": "Bad Request", "detail": GNOMES, "status": 400}),
-    "ark": ("Volcengine Ark", {"error": {"code": "InvalidParameter", "message": GNOMES, "param": "model",
+    "fastapi": ("FastAPI", {"detail": ERROR_TEXT}),
+    "fastapi-list": ("FastAPI, a list", {"detail": [{"type": "value_error", "loc": ["body", "n"], "msg": ERROR_TEXT}]}),
+    "lmstudio": ("LM Studio, Ollama", {"error": ERROR_TEXT}),
+    "gemini": ("Gemini, a list", [{"error": {"code": 400, "message": ERROR_TEXT, "status": "INVALID_ARGUMENT"}}]),
+    "google": ("Google", {"error": {"code": 400, "message": ERROR_TEXT, "status": "FAILED_PRECONDITION"}}),
+    "databricks": ("Databricks", {"error_code": "BAD_REQUEST", "message": ERROR_TEXT}),
+    "apim": ("API Management", {"statusCode": 400, "message": ERROR_TEXT}),
+    "kong": ("Kong", {"message": ERROR_TEXT}),
+    "cloudflare": ("Cloudflare", {"success": False, "errors": [{"code": 7003, "message": ERROR_TEXT}], "result": None}),
+    "cloudflare-error": ("Cloudflare, another", {"success": False, "error": [{"code": 7003, "message": ERROR_TEXT}]}),
+    "dashscope": ("DashScope", {"code": "InvalidParameter", "message": ERROR_TEXT, "request_id": "r"}),
+    "iflytek": ("iFlytek", {"header": {"code": 11200, "message": ERROR_TEXT, "sid": "s"}}),
+    "llamacpp": ("llama.cpp", {"error": {"code": 400, "message": ERROR_TEXT, "type": "invalid_request_error"}}),
+    "tgi": ("TGI", {"error": ERROR_TEXT, "error_type": "validation"}),
+    "ollama": ("Ollama /v1", {"error": {"message": ERROR_TEXT, "type": "api_error", "param": None, "code": None}}),
+    "sap": ("SAP", {"errorMessage": ERROR_TEXT, "errorCode": "X1", "statusCode": 400}),
+    "rfc6749": ("RFC 6749", {"error": "invalid_client", "error_description": ERROR_TEXT}),
+    "rfc9457": ("RFC 9457", {"title": "Bad Request", "detail": ERROR_TEXT, "status": 400}),
+    "ark": ("Volcengine Ark", {"error": {"code": "InvalidParameter", "message": ERROR_TEXT, "param": "model",
                                          "type": "BadRequest"}}),
-    "envelope": ("`code` and `msg`", {"code": 40001, "msg": GNOMES, "data": None}),
+    "envelope": ("`code` and `msg`", {"code": 40001, "msg": ERROR_TEXT, "data": None}),
 }  # fmt: skip
-EVENT_IN_400 = Reply(400, JSON, (b"data: " + encoded(error(GNOMES)) + b"\n\n",))
+EVENT_IN_400 = Reply(400, JSON, (b"data: " + encoded(error(ERROR_TEXT)) + b"\n\n",))
 
 FRAMES: dict[str, tuple[str, Any]] = {
-    "nested": ("`error` object", error(GNOMES, code="busy", kind="api_error")),
-    "flat": ('`{"object":"error"}`', {"object": "error", "message": GNOMES, "type": "X", "param": None, "code": 400}),
-    "code": ("`code` and `message`", {"code": 1234, "message": GNOMES}),
-    "string": ("`error` as a text", {"error": GNOMES}),
+    "nested": ("`error` object", error(ERROR_TEXT, code="busy", kind="api_error")),
+    "flat": ('`{"object":"error"}`', {"object": "error", "message": ERROR_TEXT, "type": "X", "param": None,
+    "code": 400}),
+    "code": ("`code` and `message`", {"code": 1234, "message": ERROR_TEXT}),
+    "string": ("`error` as a text", {"error": ERROR_TEXT}),
     "openrouter": ("a chunk with `error` beside it", FIRST | {
-        "error": {"code": 502, "message": GNOMES},
+        "error": {"code": 502, "message": ERROR_TEXT},
         "choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": "error"}]}),
 }  # fmt: skip
 
@@ -119,10 +120,10 @@ def filtered_stream(request: Request) -> Reply:
 
 
 ROWS = (
-    *(Row(34, f"error-{name}", f"an error of {who}", always(json_reply(shape, 400)), Failure((400,), words=GNOMES))
+    *(Row(34, f"error-{name}", f"an error of {who}", always(json_reply(shape, 400)), Failure((400,), words=ERROR_TEXT))
       for name, (who, shape) in SHAPES.items()),
-    Row(34, "error-event", "an event as the body of a 400", always(EVENT_IN_400), Failure((400,), words=GNOMES)),
-    *(Row(34, f"midway-{name}", f"during a stream: {who}", error_midstream(frame), Failure(words=GNOMES),
+    Row(34, "error-event", "an event as the body of a 400", always(EVENT_IN_400), Failure((400,), words=ERROR_TEXT)),
+    *(Row(34, f"midway-{name}", f"during a stream: {who}", error_midstream(frame), Failure(words=ERROR_TEXT),
         modes=STREAM)
       for name, (who, frame) in FRAMES.items()),
     Row(34, "midway-busy", "during a stream: a rate limit, in the upstream's words",
