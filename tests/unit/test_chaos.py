@@ -11,7 +11,7 @@ import pytest
 
 from tests.integration.answers import DONE, delta
 from tests.integration.scripted import event
-from tests.stress.chaos import completion, events_of
+from tests.stress.chaos_servers import completion, events_of
 from tests.stress.ledger import LATE_S, Expectation, Ledger, Receipt, Response, Violation, outcome, text_of, vector_of
 
 UID = "u1-1"
