@@ -37,7 +37,7 @@ BY_PROFILE = {
     client_transforms.NO_CHUNK,
     client_transforms.PLAIN,
 }
-MENDED = {*REPAIRS, *event_stream.NAMES, *BY_PROFILE}
+REPAIR_ENTRIES = {*REPAIRS, *event_stream.NAMES, *BY_PROFILE}
 
 
 def patterns() -> list[str]:
@@ -57,7 +57,7 @@ def test_every_entry_is_in_the_table():
         rules.ADDED,
         *embeddings_reply.NAMES,
         *RAGFLOW,
-        *MENDED,
+        *REPAIR_ENTRIES,
     }
     for entry in entries | more | made:
         assert any(re.fullmatch(pattern, entry.partition(",")[0]) for pattern in patterns()), entry
@@ -70,7 +70,7 @@ def test_each_example_is_an_entry_of_its_heading():
 
 
 def test_every_repair_of_a_stream_is_named_and_none_besides():
-    assert {name for name in REPLIES if name.startswith(("repair=", "sse="))} == MENDED
+    assert {name for name in REPLIES if name.startswith(("repair=", "sse="))} == REPAIR_ENTRIES
 
 
 def test_the_guide_shows_what_gatepass_prints(tmp_path):

@@ -12,9 +12,10 @@ import pytest
 from gatepass.learning.learned_rule import SAFE
 from gatepass.normalize import embeddings_reply, rules
 from gatepass.normalize.profiles import PlainTools, UntypedModel
-from gatepass.sse import client_transforms, event_stream
+from gatepass.sse import event_stream
 from gatepass.sse.choice_repair import NAMES as REPAIRS
 from gatepass.sse.dialect_transforms import NAMES as RAGFLOW
+from tests.docs.test_adaptations import BY_PROFILE
 from tests.e2e.quirks.measurement import OPTIONAL_UPSTREAMS, configuration
 from tests.e2e.quirks.replies import DONE, chunk, encoded, first_chunk, tool_chunks
 from tests.e2e.quirks.row import Row
@@ -107,16 +108,7 @@ def row(model: str) -> Row:
 
 
 def test_every_change_that_gatepass_reports_has_an_entry():
-    by_profile = {
-        client_transforms.CONTENT,
-        client_transforms.LINE,
-        client_transforms.COMMENTS,
-        client_transforms.EMPTY_CHOICE,
-        client_transforms.NO_CHUNK,
-        client_transforms.PLAIN,
-        UntypedModel().entry,
-        PlainTools().entry,
-    }
+    by_profile = {*BY_PROFILE, UntypedModel().entry, PlainTools().entry}
     reported = {*REPAIRS, *event_stream.NAMES, *by_profile, *RAGFLOW, *embeddings_reply.NAMES, rules.ADDED}
     reported |= {rule.entry for rule in RULES_OF_TABLE} | {"drop=replayed", "unwrap=data", "images=2", "rerank=tei"}
     assert sorted(entry for entry in reported if not is_shown(entry)) == []

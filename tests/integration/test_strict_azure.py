@@ -74,17 +74,17 @@ async def test_a_stray_member_is_refused_by_its_name(replay):
 BASE64 = [replay for replay in CLEAN if replay.reads is Reads.PACKED_VECTORS]
 GET_WITH_BODY = [replay for replay in CLEAN if replay.method == "GET" and replay.body]
 AZURES_FIRST_CHUNK = [replay for replay in CLEAN if replay.reads is Reads.VISION_STREAM]
-MENDED = [*BASE64, *GET_WITH_BODY, *AZURES_FIRST_CHUNK]
+REPAIRED = [*BASE64, *GET_WITH_BODY, *AZURES_FIRST_CHUNK]
 """Clean rows that this upstream does not serve as they are, for other reasons than a stray."""
 
 
-@pytest.mark.parametrize("replay", [one for one in CLEAN if one not in MENDED], ids=lambda replay: replay.name)
+@pytest.mark.parametrize("replay", [one for one in CLEAN if one not in REPAIRED], ids=lambda replay: replay.name)
 async def test_a_clean_request_is_answered_as_ragflow_reads_it(replay):
     answer = await reported(replay, StrictAzure())
     assert read(replay.reads, answer.status, answer.headers, answer.body) == expected(replay)
 
 
-@pytest.mark.parametrize("replay", MENDED, ids=lambda replay: replay.name)
+@pytest.mark.parametrize("replay", REPAIRED, ids=lambda replay: replay.name)
 async def test_what_is_clean_may_fail_all_the_same_without_a_gateway(replay):
     answer = await reported(replay, StrictAzure())
     with pytest.raises(Misread):
