@@ -1,4 +1,4 @@
-"""Waiting for what announces itself to nobody: a test looks again and again, and fails where a bound is passed."""
+"""Wait for a state that no event announces: poll it, and fail after a bound."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LOOK_S = 0.002
 ASK_S = 0.02
 """Between two looks that others have to work for."""
 REST_S = 0.3
-"""What has not moved for so long moves no more."""
+"""A value that has not changed for so long does not change any more."""
 
 
 async def until(holds: Callable[[], T], within_s: float = BOUND_S) -> T:

@@ -12,5 +12,5 @@ R = TypeVar("R")
 
 
 def generated(test: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a property that counts its examples with the `attack` fixture: one row holds for all of them."""
+    """Decorate a property that records all its examples in one row, through the `attack` fixture."""
     return settings(suppress_health_check=[HealthCheck.function_scoped_fixture])(test)

@@ -1,6 +1,6 @@
 """Collect one row per class of hostile input and print them as a table: the report of `make attacks`.
 
-A test names its class with a marker and counts with the fixture `attack`:
+A test names its class with a marker and counts its cases with the fixture `attack`:
 
     @pytest.mark.attack("trailer fields")
     @generated
@@ -12,10 +12,10 @@ A test names its class with a marker and counts with the fixture `attack`:
         attack.check(reader.held_bytes <= LIMIT, trailer)
 
 Each class has a property over generated cases, a kept corpus (`@example` or a list), and a test that plants a violation
-and asserts that the property fails. The last one takes no `attack`: what it lets through is planted.
+and asserts that the property fails. The last one takes no `attack`, because its violation is planted.
 
-`make attacks` runs more examples and fails where the loop was occupied for more than 50 ms. `make test` runs few, and
-allows ten times that, because a time is no test on a machine that others use. Both measure CPU time of the thread.
+`make attacks` runs more examples and fails if the loop was occupied for more than 50 ms. `make test` runs few
+examples and allows ten times that, because the machine may be busy. Both measure the CPU time of the thread.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def attack(request: pytest.FixtureRequest) -> Iterator[Attack]:
     marker = request.node.get_closest_marker("attack")
     assert marker is not None, "name the class: @pytest.mark.attack(...)"
     row = Attack(marker.args[0])
-    # As a server does when it stands: to collect all test modules takes 0.15 s, and is no part of a class.
+    # as in a running server: otherwise a collection walks all test modules, which takes 0.15 s
     threshold = gc.get_threshold()
     gc.collect()
     gc.freeze()

@@ -393,7 +393,7 @@ BLOCKS: list[tuple[str, str, dict[str, object]]] = [
 
 
 def is_private(url: str, proxy: str | None) -> bool:
-    """Whether nobody beyond this machine can read what goes to `url`: written apart from the code that it checks."""
+    """Return whether no other machine can read a request to `url`. Written independently of the code under test."""
     hops = [urlsplit(url).hostname, *([urlsplit(proxy).hostname] if proxy is not None else [])]
     return url.startswith("https://") or all(host in ("127.0.0.1", "localhost", "::1") for host in hops)
 

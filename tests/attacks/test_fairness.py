@@ -1,4 +1,4 @@
-"""Arbitrary interleavings of connections, requests and their ends: nobody takes the last slot of another."""
+"""Arbitrary interleavings of connections, requests and their ends: no client takes the last slot of another."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ STRANGER = None
 
 Step = tuple[Any, ...]
 """("flood", address, count), ("come", address, caller), ("ask", nth connection, caller or STRANGER),
-("answer", nth, whether its client takes it slowly), ("take", nth), ("leave", nth), ("wait", seconds),
-("probe", how many others connect before its head is read)."""
+("answer", nth, slow client), ("take", nth), ("leave", nth), ("wait", seconds),
+("probe", number of connections before its head is read)."""
 
 
 @dataclass(eq=False)
@@ -111,7 +111,7 @@ class World:
         except GatepassError as error:
             self.holds(before > 0, "a caller with nothing under way is admitted")
             self.holds(error.hop == "gatepass" and error.retry_after_s == 1, "a refusal says when to come again")
-            client.serving = "stranger"  # the server knows it, and counts it as before
+            client.serving = "stranger"  # the server knows the client and counts it as before
             return
         client.serving, client.by, client.caller = "admitted", caller, caller
         self.close(self.shares.authenticate(client, caller))
@@ -147,7 +147,7 @@ class World:
             self.shares.disconnect(client)
 
     def probe(self, between: int) -> None:
-        """A health check of an address of its own, while others connect before its head is read."""
+        """Send a health check from another address, while others connect before its head is read."""
         client = self.connect("192.0.2.1")
         self.flood("198.51.100.1", between)
         self.holds(client in self.open, "a health check is answered")
@@ -234,7 +234,7 @@ class RefusesNewOnes(ConnectionShares[Client]):
 
 
 class ClosesTheOldest(ConnectionShares[Client]):
-    """All strangers are one group: whoever is first leaves first, a probe behind a flood as well."""
+    """All unauthenticated clients form one group: the first one leaves first, also a probe behind a flood."""
 
     def connect(self, connection: Client, address: Any, now_s: float) -> list[Client]:
         return super().connect(connection, None, now_s)
@@ -325,7 +325,7 @@ FORGED = st.text(st.characters(codec="latin-1", exclude_characters="\r\n\0"), ma
 @example([b"1" * 60_000], False)
 @example([b"203.0.113.9"], True)
 def test_a_client_does_not_choose_its_address(attack: Attack, forged: list[bytes], same_line: bool) -> None:
-    """What a client writes stands before what the proxy appends. Without a trusted proxy nothing of it is read."""
+    """The proxy appends to the client's own field. Without a trusted proxy gatepass ignores the field."""
     attack.cases += 1
     proxies = TrustedProxies(["10.0.0.0/8"])
     reported = (

@@ -37,7 +37,7 @@ MIB = 1 << 20
 
 @dataclass
 class Upstream:
-    """A reply that comes piece by piece, as the test says."""
+    """A reply that arrives piece by piece, at the test's command."""
 
     left: int
     ended: bool = False
@@ -66,7 +66,7 @@ class Upstream:
 
 
 class Conversation:
-    """One request: its body comes in pieces, its reply too, and its client reads when the test says."""
+    """One request. The test sends pieces of its body and of its reply, and reads for its client."""
 
     def __init__(self, held: MemoryBudget, caller: str, body_pieces: int, reply_pieces: int) -> None:
         self.holding = RequestMemory(held, caller)
@@ -89,7 +89,7 @@ class Conversation:
             self.holding.release()
 
     def arrive(self) -> None:
-        """A piece of the body, whether somebody still takes it or not."""
+        """Receive a piece of the body, also if the request has ended."""
         if self.body_pieces:
             self.body_pieces -= 1
             self.turn.feed(b"x" * PIECE_BYTES)
@@ -355,7 +355,7 @@ async def test_slow_readers_of_large_replies_are_bounded_and_served(attack: Atta
         for ask in asks:
             await ask.__aenter__()
         await until(lambda: held.waits, within_s=20)
-        await at_rest(lambda: held.total_bytes)  # nobody reads: what is held stays held
+        await at_rest(lambda: held.total_bytes)  # no client reads, so the bytes remain held
         attack.check(held.total_bytes > 16 * MIB, held.total_bytes)
         large = await served.ask({**HELLO, "input": "y" * (MIB // 2)}, "/v1/moderations").answer()
         small = await served.ask({**HELLO, "input": "y"}, "/v1/moderations").answer()

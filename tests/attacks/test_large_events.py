@@ -345,7 +345,7 @@ ERRORS = {
 
 
 def errors_of(raw: bytes) -> list[str]:
-    """What each reader of a stream says about the error in it."""
+    """Return the error message that each reader of a stream reports."""
     stream = new_stream("continue", is_ragflow=True)
     out = stream.feed(raw)
     while stream.waiting:

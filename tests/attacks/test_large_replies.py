@@ -66,7 +66,7 @@ LONG = b'{"choices":[{"message":{"content":"%b","role":"assistant"}}]}' % (b"\\u
 
 
 def reads_alike(body: bytes) -> bool:
-    """Whether what reads around the large values makes the same stream, and judges alike."""
+    """Return whether the reader of large values makes the same stream and the same decision as the plain reader."""
     found = asyncio.run(scanned(body))
     if events(read_around_large(found)) != events(read_json(body)):
         return False

@@ -1,4 +1,4 @@
-"""What a client writes into a request teaches no rule, wherever and however an upstream quotes it."""
+"""Text that a client writes into a request causes no learned rule, wherever the upstream quotes it."""
 
 from __future__ import annotations
 
@@ -177,13 +177,13 @@ def reading(body: dict[str, Any], document: Any) -> tuple[UpstreamRejection | No
 
 
 def rules(body: dict[str, Any], document: Any) -> tuple[LearnedRule, ...]:
-    """What the refusal `document` of the request `body` teaches."""
+    """Return the rules learned from the rejection `document` of the request `body`."""
     received, sent = reading(body, document)
     return () if received is None else next_rules(received, relevant_rules(received, sent), EVERYTHING, lambda _: False)
 
 
 def holds(text: str, place: Placed, spell: Quotation, template: Callable[[str], Any]) -> bool:
-    """Whether both kinds of request learn no more from `text` than what a harmless value in its place may teach."""
+    """Return whether both kinds of request learn no more from `text` than from a harmless value at its position."""
     other = harmless(text)
     for members in (MEMBERS, TEXTS):
         received, _ = reading({**members, **place(other)}, template(spell(other)))

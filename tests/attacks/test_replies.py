@@ -60,7 +60,7 @@ class Body:
 
 @pytest.fixture(autouse=True)
 def collects_as_a_server() -> Iterator[None]:
-    """A collection walks all objects of the process: a server freezes what stands at its start, and collects seldom."""
+    """Freeze the existing objects, as a server does at its start, because a collection walks all of them."""
     before = gc.get_threshold()
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER)

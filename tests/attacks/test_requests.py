@@ -199,7 +199,7 @@ def fed(raw: bytes, step: int) -> tuple[int, str, HttpRequestCycle | None]:
     recorder = CycleRecorder()
     reader = RequestParser(recorder)
     reader.feed(CHUNKED)
-    recorder.cycles[0]._limit_bytes = 1 << 40  # nobody waits for the body yet
+    recorder.cycles[0]._limit_bytes = 1 << 40  # no task reads the body yet
     for at in range(0, len(raw), step):
         try:
             reader.feed(raw[at : at + step])
@@ -345,7 +345,7 @@ class Json:
         return b'{"model":"m","%b":%b%b%b}' % (self.name.encode(), self.opening.encode(), units, closing)
 
     def allowed_bytes(self) -> int:
-        """The documented formula: a copy of the body, three copies of a fragment, and what is kept of the values."""
+        """Return the documented bound: a copy of the body, three copies of a fragment, and the values that are kept."""
         values = min(MOST_VALUES, self.size_bytes // 1024 * MAX_DEPTH)
         return self.size_bytes + 3 * LARGEST_FRAGMENT_BYTES + 160 * values + MIB
 
@@ -370,7 +370,7 @@ json_bodies = st.builds(
 
 
 def slices(body: bytes) -> tuple[float, str]:
-    """How long the longest slice took, with what reads its result, and the code of the error."""
+    """Return the longest time of one slice, with the reading of its result, and the code of the error."""
     longest_s, began_s, code = 0.0, time.thread_time(), ""
     scan = Scan(body)
     try:
@@ -461,7 +461,7 @@ PIECES = (
 
 
 async def serve_all(attack: Attack, bodies: Iterable[tuple[bytes, int]]) -> None:
-    """Send each body, and expect the status beside it. Only one of the bodies is in memory."""
+    """Send each body, and expect the status next to it. Only one of the bodies is in memory."""
     async with (
         Scripted(answer=lambda _: [Send(reply(COMPLETION))]) as upstream,
         gateway(upstream=upstream.url) as served,

@@ -86,7 +86,7 @@ async def changed(name: str, raw: bytes, rules: Sequence[Rule]) -> str:
 async def longest_pause_s(name: str, raw: bytes, rules: Sequence[Rule]) -> float:
     """The most CPU time of the process, other threads included, between two turns of the loop."""
     gc.collect()
-    gc.freeze()  # as `gatepass serve` does: what is here already is no matter of the body
+    gc.freeze()  # as `gatepass serve` does: objects that exist already are not part of the measurement
     longest_s, before_s = 0.0, time.process_time()
     task = asyncio.create_task(changed(name, raw, rules))
     while not task.done():

@@ -101,7 +101,7 @@ def pieces(spelled: str) -> set[str]:
 
 
 def shown(output: str, spelled: str, before: str, behind: str) -> str | None:
-    """The piece of `spelled` that stands in `output` and did not come from the text around it."""
+    """Return the piece of `spelled` in `output` that does not come from the surrounding text."""
     own = pieces(f"{before[-PIECE_CHARS:]}")
     around = pieces(before) | pieces(behind) | own
     found = sorted(piece for piece in pieces(spelled) - around if piece in output)
@@ -238,7 +238,7 @@ def test_no_header_carries_a_credential(
     chosen = ResponseHeaders(settings, knowing(secret).holds)
     with attack.on_loop():
         relayed = chosen.select((*known, *unknown))
-    is_spelled = secret.isascii()  # other values are no header's: what replaces them says nothing
+    is_spelled = secret.isascii()  # other values cannot be header values, so their replacement proves nothing
     through = [field for field in relayed if field[0] in CREDENTIAL_FIELDS or (is_spelled and field in known)]
     attack.check(not through, (through, settings, secret))
 

@@ -45,7 +45,7 @@ FLOODS = [
 
 @dataclass(frozen=True)
 class Flood:
-    """A stream that says something, and then `unit` again and again."""
+    """A stream of one text, followed by many repetitions of `unit`."""
 
     unit: bytes
     size_bytes: int
@@ -198,7 +198,7 @@ def relayed(raw: bytes, cuts: list[int]) -> tuple[bytes, str, int]:
 
 @st.composite
 def mixed_streams(draw: st.DrawFn) -> bytes:
-    """Events, and between them what is none, with any line ends."""
+    """Events, with lines between them that are not events, and with any line ends."""
     parts = draw(st.lists(st.sampled_from([*REALISTIC[:4], b"\n", b": ping\n\n", b"data:\n\n", b": a\n"]), max_size=30))
     whole = b"".join(parts) + b"".join(REALISTIC[10:12]) + DONE
     return with_line_ends(whole, draw(st.sampled_from([b"\n", b"\r\n", b"\r"])))

@@ -97,7 +97,7 @@ def documents(draw: st.DrawFn) -> Any:
 
 
 def types_reported(document: Any) -> list[str]:
-    """The types that stand beside the token, or at the root, whichever comes first."""
+    """Return the types next to the token, or at the root if there are none."""
     boxes = [
         document,
         *(value for value in document.values() if isinstance(value, dict) and TOKEN_NAMES & value.keys()),

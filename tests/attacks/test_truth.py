@@ -68,7 +68,7 @@ class Choice:
 class Case:
     choices: tuple[Choice, ...]
     order: tuple[int, ...] = ()
-    """Which choice speaks next; then the rest in turn."""
+    """The choice of each event; the rest follow in order."""
     usage: str = "none"
     has_done: bool = True
     asks_usage: bool = True
@@ -292,7 +292,7 @@ def test_whether_arguments_are_whole_is_known_fast(attack: Attack, unit: str) ->
 
 
 CALL_STATE_BYTES = 1_024
-"""What `relay.calls` remembers of a call: its id, its name and where it stands."""
+"""Memory that `relay.calls` keeps for one call: its id, its name and its position."""
 
 
 # --- x-should-retry -----------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Connections spread over workers whatever order they come in, and whoever is replaced or dies meanwhile."""
+"""Connections spread over workers in any order, while workers are replaced or die."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def cases(draw: st.DrawFn) -> Case:
 
 
 class Greedy(Acceptor):
-    """Accepts whatever it holds, all that wait: as asyncio's own server."""
+    """Accept all waiting connections, as asyncio's server does."""
 
     def _accept(self) -> None:
         for _ in range(CONNECTIONS):
@@ -133,7 +133,7 @@ async def change(kind: str, workers: list[Worker], file: Path) -> None:
     else:
         assert first.acceptor is not None
         await first.acceptor.close()
-        first.acceptor.publish()  # a count that nobody takes away but the supervisor
+        first.acceptor.publish()  # only the supervisor removes a count
         ConnectionCounts(file).clear(first.seat)
     first.drop()
     workers[0] = Worker(len(workers) + 1)

@@ -227,7 +227,7 @@ def test_each_command_and_option_of_gatepass_exists(page: Path) -> None:
     ids=str,
 )
 def test_a_configuration_loads(block: Block, tmp_path: Path) -> None:
-    """A part of a file loads beside stand-ins for the names that it uses and does not define."""
+    """A part of a file loads with stand-ins for the names that it uses and does not define."""
     parts = enumerate(block.text.split("sha256:…"))
     text = "".join(f"sha256:{at:064x}" * (at > 0) + part for at, part in parts)
     tree: dict[str, Any] = YAML(typ="safe").load(text)

@@ -1,4 +1,4 @@
-"""The examples of docs/configuration.md load and route as it says; the reference lists what the code lists."""
+"""The examples of docs/configuration.md load and route as documented; the reference lists every setting."""
 
 import json
 import re

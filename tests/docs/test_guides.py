@@ -44,7 +44,7 @@ def written(block: str, folder: Path) -> tuple[Path, dict[str, str]]:
 
 
 def printed(command: str, page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Run a `gatepass` command beside the first configuration of the page; `| tail -1` keeps the last line."""
+    """Run a `gatepass` command in the folder of the page's first configuration. `| tail -1` keeps the last line."""
     _, environment = written(configurations(page)[0], folder)
     monkeypatch.chdir(folder)
     for name, value in environment.items():

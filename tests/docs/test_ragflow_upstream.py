@@ -1,4 +1,4 @@
-"""docs/guides/ragflow_upstream.md: its configuration leads where it says, and its tables say what the code does."""
+"""docs/guides/ragflow_upstream.md: its configuration reaches the documented URLs, and its tables match the code."""
 
 import re
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""Each recipe of docs/tokens.md loads as it stands there, and mints a token that its upstream takes.
+"""Each recipe of docs/tokens.md loads unchanged, and fetches a token that its upstream accepts.
 
-Names are resolved to servers of this test, which show certificates of those names: what runs is the
-recipe itself, its hosts and presets included, as `gatepass doctor` would run it.
+All host names resolve to servers of this test, with certificates for those names. So the recipe runs with its own
+hosts and presets, as `gatepass doctor` would run it.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def signed(assertion: str, key: str, algorithm: str, audience: str) -> dict[str,
     return claims
 
 
-# --- what each issuer wants to be asked, and what it says ---------------------------------------------------------
+# --- the request that each issuer expects, and its reply -----------------------------------------------------------
 
 
 def secret_in_a_header(request: Received) -> bytes:
@@ -118,7 +118,7 @@ def assertion_by_secret(request: Received) -> bytes:
 
 
 def known_by_certificate(request: Received) -> bytes:
-    """Whoever gets here has shown a certificate."""
+    """The TLS handshake has already required a certificate."""
     assert form(request) == {"grant_type": GRANT, "client_id": "gatepass"}
     assert request.header("authorization") is None
     return reply(MINTED)
@@ -233,7 +233,7 @@ def sts(request: Received) -> bytes:
     return reply(f"<R><Credentials>{inside}</Credentials></R>".encode(), content_type="text/xml")
 
 
-# --- what the upstream wants to see -------------------------------------------------------------------------------
+# --- the credential that the upstream expects --------------------------------------------------------------------
 
 
 def header(name: str = "authorization", template: str = "Bearer {}", value: str = TOKEN) -> Callable[[Received], bool]:
@@ -258,7 +258,7 @@ AS_A_BEARER = header()
 
 @dataclass(frozen=True)
 class Case:
-    """The world of a recipe: who is asked, what the upstream must see, which files and variables there are."""
+    """The environment of a recipe: its issuer, the credential that its upstream expects, its files and variables."""
 
     issuer: Asked | None = None
     host: str = "sso.corp.example"
@@ -422,7 +422,7 @@ def machine(tmp_path, monkeypatch, authority) -> Machine:
 
 
 class World:
-    """The servers of a recipe, and what was asked of its issuer."""
+    """The servers of a recipe, and the requests that its issuer received."""
 
     def __init__(self, case: Case, authority: trustme.CA) -> None:
         self.case = case

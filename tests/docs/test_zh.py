@@ -14,7 +14,7 @@ PAGES = ("getting_started", "ragflow", "errors")
 FENCE = re.compile(r"^ *```\w+\n.*?^ *```", re.MULTILINE | re.DOTALL)
 
 CODES = "\n## 常见错误码\n"
-"""The section of the most frequent error codes, which are on a page of their own in English."""
+"""The section of the most frequent error codes. In English it is a separate page."""
 
 
 def both(page: str) -> tuple[str, str]:

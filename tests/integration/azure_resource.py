@@ -97,7 +97,7 @@ ANSWERED = (
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """`deployments` by name; what the user says ("filter me", "too much") makes it refuse."""
+    """`deployments` by name. The user messages "filter me" and "too much" make it reject the request."""
 
     deployments: tuple[str, ...] = ("prod-gpt", "embed-small")
 

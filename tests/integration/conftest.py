@@ -15,7 +15,7 @@ COMPLAINERS = ("uvicorn.error", "asyncio", "gatepass.serve")
 
 
 class _Complaints(logging.Handler):
-    """Keeps what the server and the loop log as errors: a broken request, an exception nobody retrieved."""
+    """Collects the errors that the server and the loop log: a broken request, an exception that no code retrieved."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -28,8 +28,8 @@ class _Complaints(logging.Handler):
 
 @pytest.fixture(scope="session", autouse=True)
 def frozen_once() -> Iterator[None]:
-    """What the imports made stands for good. A server that starts in this process freezes nothing beside: nobody thaws
-    it when the server ends, so that each dead server would be kept, a megabyte and more."""
+    """Freeze the imported modules once. A server in this process does not freeze, because no code would unfreeze its
+    objects when it ends. Each stopped server would then keep a megabyte and more."""
     gc.collect()
     gc.freeze()
     with pytest.MonkeyPatch.context() as patch:
@@ -72,7 +72,7 @@ def complaints() -> Iterator[list[str]]:
     """Errors of the machinery; a test that provokes one empties the list when it has looked at it."""
     with _listening() as received:
         yield received
-        gc.collect(1)  # a task whose exception nobody retrieved says so when it is collected
+        gc.collect(1)  # asyncio logs a task whose exception was not retrieved when the task is collected
     assert received == []
 
 

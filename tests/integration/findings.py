@@ -1,4 +1,4 @@
-"""What the doctor finds, without the steps of the network: those have tests of their own."""
+"""Findings of the doctor, except for the network steps, which have separate tests."""
 
 from __future__ import annotations
 

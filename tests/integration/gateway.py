@@ -44,7 +44,7 @@ class Gateway:
     def ask(
         self, body: Any = HELLO, path: str = CHAT, *, method: str = "POST", headers: Mapping[str, str] = JSON
     ) -> Ask:
-        """One request on a connection of its own; see Ask."""
+        """One request on a new connection; see Ask."""
         data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         return Ask(self.port, method, path, dict(headers), data)
 
@@ -188,7 +188,7 @@ class Ask:
         return bytes(self.body)
 
     async def answer(self) -> Answer:
-        """The whole response, what was read of it before included."""
+        """Read the whole response, including the part that was read before."""
         if self._writer is None:
             async with self:
                 return await self.answer()

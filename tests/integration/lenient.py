@@ -1,4 +1,4 @@
-"""Two easy upstreams: one that knows every member, and one that knows them and says as little as it may.
+"""Two lenient upstreams. Both accept every member; one returns as few members as possible.
 
 Use them as StrictAzure: `Scripted(answer=Bare().answer)`.
 """
@@ -51,9 +51,9 @@ class Lenient:
 
 @dataclass(slots=True)
 class Bare:
-    """No ids, times, counts or names but where there is no way without: what the small servers of this world send.
+    """The replies of small servers: ids, times, counts and names only where the API requires them.
 
-    That a vector comes without the model's name is from langgenius/dify-official-plugins#1404.
+    A vector without the model's name: see langgenius/dify-official-plugins#1404.
     """
 
     def answer(self, request: Received) -> Dialogue:

@@ -1,6 +1,6 @@
-"""How RAGFlow reads answers, as strictly as it does: what makes it show an error, or nothing, raises Misread.
+"""Read replies as strictly as RAGFlow. Misread is raised where RAGFlow would show an error or nothing.
 
-Each of the complaints is the one of its own client (rag/llm/*.py at v0.26.1 to b1b8cd6235, openai-python 2.41 below
+Each message is that of the client (rag/llm/*.py at v0.26.1 to b1b8cd6235, openai-python 2.41 below
 it, and internal/entity/models/*.go).
 """
 
@@ -18,7 +18,7 @@ GO_LINE_BYTES = 1024 * 1024
 
 
 class Misread(AssertionError):
-    """What RAGFlow's user would see in the place of an answer."""
+    """The text that RAGFlow's user would see instead of an answer."""
 
 
 def read(reads: Reads, status: int, headers: Mapping[str, str], body: bytes) -> Any:
@@ -121,7 +121,7 @@ def _total(chunk: dict[str, Any]) -> int:
 
 
 def _totals_stream(headers: Mapping[str, str], body: bytes) -> str:
-    """LiteLLM's callers add up whatever usage comes."""
+    """LiteLLM's callers add up every usage that they receive."""
     totals = [_total(chunk) for chunk in chunks(headers, body) if chunk.get("usage")]
     if len(totals) != 1:
         raise Misread(f"usage {len(totals)} times")
@@ -145,7 +145,7 @@ def counted_by_tools(headers: Mapping[str, str], body: bytes, own: Callable[[str
 
 
 def _vision_stream(headers: Mapping[str, str], body: bytes) -> str:
-    """It looks at `choices[0]` of every chunk, and at `usage` of one that says something and ends."""
+    """It reads `choices[0]` of every chunk, and `usage` of the last chunk."""
     text = ""
     for chunk in chunks(headers, body):
         if not chunk["choices"]:
@@ -194,7 +194,7 @@ def _vectors(_: Mapping[str, str], body: bytes) -> list[list[float]]:
 
 
 def _packed_vectors(headers: Mapping[str, str], body: bytes) -> list[list[float]]:
-    """openai-python decodes what is text."""
+    """openai-python decodes text only."""
     reply = json.loads(body)
     for entry in reply["data"]:
         if isinstance(entry["embedding"], str):

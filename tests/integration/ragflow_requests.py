@@ -1,11 +1,11 @@
-"""Every kind of request that RAGFlow makes, as values: what goes over the wire, and how RAGFlow reads the answer.
+"""Every kind of request that RAGFlow sends, and how RAGFlow reads the reply.
 
 Source: infiniflow/ragflow, tags v0.20.5 to v0.27.0 and commit b1b8cd6235 (August 2026), rag/llm/*.py and
 internal/entity/models/*.go. Bodies are written as its clients write them: openai-python compact and in the order of
 its parameters, `requests` with blanks and ASCII alone, Go with its members sorted. Each row is one request at the path
-that RAGFlow makes of a base URL; `version` says who sends it.
+that RAGFlow makes of a base URL; `version` is the version that sends it.
 
-The replies are those of `strict_azure.py`; what `Reads` means is in `ragflow_readers.py`.
+The replies are those of `strict_azure.py`. `ragflow_readers.py` explains `Reads`.
 """
 
 from __future__ import annotations

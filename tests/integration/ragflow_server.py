@@ -38,7 +38,7 @@ class _Refusal(Exception):
 
 @dataclass(slots=True)
 class Ragflow:
-    """`answer` is for a Scripted upstream; `number` counts the chunks of agents, each of which has its own id."""
+    """`answer` is for a Scripted upstream. `number` counts the chunks of agents, because each chunk has another id."""
 
     version: Version = "v0.27.0"
     number: int = 0

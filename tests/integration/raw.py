@@ -9,7 +9,7 @@ from tests.integration.gateway import BOUND_S
 
 
 async def spoken(port: int, *pieces: bytes, until: bytes | None = None) -> bytes:
-    """What comes back for `pieces`, up to the close of the connection, or as soon as it holds `until`."""
+    """Return the bytes received after `pieces`, up to the close of the connection or until they contain `until`."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         for piece in pieces:

@@ -1,4 +1,4 @@
-"""An upstream that rejects given members with OpenAI's texts, and answers everything else as it was asked."""
+"""An upstream that rejects given members with OpenAI's error messages, and answers all other requests."""
 
 from __future__ import annotations
 

@@ -41,7 +41,8 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Say nothing for so long: where a bound in real time is what is tested. What must come after something Waits."""
+    """Send nothing for this time, for a bound that is tested in real time. Use Wait for a reply that must follow an
+    event."""
 
     delay_s: float
 
@@ -74,7 +75,7 @@ Dialogue = Sequence[Move]
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One whole request; `connection` counts from 1, header names are in lower case."""
+    """One whole request. `connection` starts at 1, header names are in lower case."""
 
     connection: int
     method: str
@@ -92,12 +93,11 @@ class Received:
 class Scripted:
     """Plays `dialogues` on a free loopback port; see the module.
 
-    With `answer` the request itself chooses its dialogue. With `speaks_first` the first dialogue is
-    played on connecting, no request read. `send_buffer_bytes` makes the kernel take little ahead of
-    the other side, where back-pressure is measured.
+    With `answer` the request chooses its dialogue. With `speaks_first` the server plays the first dialogue before it
+    reads a request. `send_buffer_bytes` limits the kernel's buffer, for tests of back-pressure.
 
-    `received` holds the whole requests in order, `connections` counts those that were ever opened,
-    `open` those that are now, `sent_bytes` what the kernel has taken.
+    `received` holds the whole requests in order. `connections` is the number of connections opened so far, `open` the
+    number of open ones, `sent_bytes` the number of bytes that the kernel accepted.
     """
 
     def __init__(
@@ -178,7 +178,7 @@ class Scripted:
         self._tell()
 
     def _failed(self, fault: BaseException) -> None:
-        """The script itself could not go on (a request that is no HTTP): the test fails at its end."""
+        """The script failed, for example at a request that is not HTTP. The test fails at its end."""
         self._faults.append(fault)
         self._tell()
 
@@ -211,9 +211,9 @@ class _Talk(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
-        # asyncio looks at the socket's `proto`, which is 0 here, and leaves the 40 ms of Nagle's algorithm on
+        # asyncio looks at the socket's `proto`, which is 0 here, and does not disable Nagle's algorithm (40 ms)
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # a drain then says that the kernel took it all; with 0 a TLS transport of asyncio is paused for ever
+        # a drain then means that the kernel accepted all bytes; with 0 a TLS transport of asyncio stays paused
         self.transport.set_write_buffer_limits(high=1)
         self._task = asyncio.get_running_loop().create_task(self._talk(self._owner._opened(self)))
         self._task.add_done_callback(self._done)
@@ -329,13 +329,13 @@ def chunk(data: bytes) -> bytes:
 
 
 def event(value: Any) -> bytes:
-    """One SSE event: JSON of an object, or a text such as `[DONE]` as it is."""
+    """One SSE event: the JSON of an object, or a text such as `[DONE]` unchanged."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return f"data: {text}\n\n".encode()
 
 
 def head(status: int = 200, **headers: str) -> bytes:
-    """The head of a reply; `_` in a header's name stands for `-`."""
+    """The head of a reply. A `_` in a header's name becomes `-`."""
     lines = [f"HTTP/1.1 {status} Scripted", *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items())]
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
@@ -348,7 +348,7 @@ def reply(body: Any, status: int = 200, **headers: str) -> bytes:
 
 
 def stream(*events: bytes, end: bytes = LAST_CHUNK, **headers: str) -> bytes:
-    """A whole event stream, each of `events` in a chunk of its own."""
+    """A whole event stream, with one HTTP chunk for each of `events`."""
     named = {"content_type": "text/event-stream", "transfer_encoding": "chunked"} | headers
     return head(200, **named) + b"".join(map(chunk, events)) + end
 

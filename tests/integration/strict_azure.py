@@ -1,6 +1,6 @@
-"""An upstream that refuses whatever its API does not know, in Azure's words, and streams as Azure does.
+"""An upstream that rejects every unknown member with Azure's messages, and streams as Azure does.
 
-The texts are those that operators were shown (the thread is named where there is one). Use it as the
+The messages are quoted from real logs; a comment names the thread if there is one. Use it as the
 `answer` of a Scripted upstream::
 
     async with Scripted(answer=StrictAzure().answer) as upstream: ...
@@ -89,10 +89,10 @@ class Refused(Exception):
 
 @dataclass(slots=True)
 class StrictAzure:
-    """`token`: what each request is to show as its bearer; None: whatever. `ranks`: how its reranker is asked.
+    """`token`: the bearer token that each request must have; None accepts any. `ranks`: the form of rerank requests.
 
-    `says` makes the message that answers a chat, of the request's members; it may raise Refused.
-    `refusals` holds the text of each refusal, in order.
+    `replies` makes the message of a chat reply from the request's members; it may raise Refused.
+    `refusals` holds the text of each rejection, in order.
     """
 
     token: str | None = None
@@ -151,7 +151,7 @@ class StrictAzure:
         return stream(*map(event, [*made, *counted]), event("[DONE]"))
 
     def check_model(self, body: Mapping[str, Any]) -> None:
-        """Raises Refused where there is no such model, and for what it does not take."""
+        """Raises Refused for an unknown model and for unsupported members."""
         found = next((one for one in self.deployments if one.name == body.get("model")), None)
         if found is None:
             expected = "The API deployment for this resource does not exist."
@@ -312,7 +312,7 @@ def _check_ranked(body: Mapping[str, Any], known: frozenset[str], name: str) -> 
         raise refused
 
 
-# --- what it says ---------------------------------------------------------------------------------------
+# --- its replies -----------------------------------------------------------------------------------------
 
 
 def _message(body: Mapping[str, Any]) -> dict[str, Any]:

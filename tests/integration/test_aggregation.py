@@ -1,4 +1,4 @@
-"""A whole reply made of a stream: of one that was asked for in its place, and of one that nobody asked for."""
+"""A whole reply from a stream: gatepass requested the stream, or the upstream sent it without a request."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ async def test_a_document_that_is_labelled_a_stream_is_one_all_the_same(kind):
 
 
 async def test_after_done_and_after_an_error_nothing_is_waited_for():
-    """Two upstreams that leave their bodies open for ever: the one is done, the other has said why not."""
+    """Two upstreams that never end their bodies: one stream is complete, the other ended with an error."""
     error = event({"error": {"message": "busy", "code": 429}})
     for events, status in ((EVENTS, 200), ((delta(content="one"), error), 429)):
         moves: Dialogue = [*begin_stream(), *(Send(chunk(one)) for one in events), Hold()]

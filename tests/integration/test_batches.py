@@ -21,7 +21,7 @@ TOO_MANY = "batch size {} > maximum allowed batch size 4"
 
 
 def embedded(inputs: list[str], **more: Any) -> Any:
-    """An honest reply: the vector of "7" is [7.0, 0.5], and the `index` counts from 0 in each request."""
+    """A correct reply: the vector of "7" is [7.0, 0.5], and `index` begins at 0 in each request."""
     data = [{"object": "embedding", "index": at, "embedding": [float(text), 0.5]} for at, text in enumerate(inputs)]
     usage = {"prompt_tokens": len(inputs), "total_tokens": len(inputs)}
     return {"object": "list", "data": data, "model": "e-1", "usage": usage, **more}

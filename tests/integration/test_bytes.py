@@ -1,4 +1,4 @@
-"""What comes down is what the upstream sent, when it sent it, and a broken reply never looks whole."""
+"""The client receives the upstream's bytes at once, and a broken reply never looks complete."""
 
 import asyncio
 import hashlib
@@ -139,7 +139,7 @@ def looks_finished(answer: Answer) -> bool:
 async def deaths(
     whole_reply: bytes, body: Mapping[str, Any], ends: tuple[Fin | Rst, ...], step: int = 1
 ) -> dict[str, int]:
-    """Cut the upstream's reply after every byte and by each end; counts the outcomes."""
+    """Cut the upstream's reply after every byte and by each end; return the number of each outcome."""
     cuts = [(at, end) for at in range(0, len(whole_reply), step) for end in ends]
     script = iter(cuts)
     counts = {"finished": 0, "error": 0, "silent": 0}
@@ -198,7 +198,7 @@ async def test_an_upstream_that_keeps_the_body_open_after_done_ends_all_the_same
 
 
 async def test_a_client_that_reads_nothing_stops_the_upstream():
-    """Back-pressure from end to end: what neither side has read is bounded, whatever the stream's length."""
+    """Back-pressure from end to end: the bytes that neither side has read are bounded for a stream of any length."""
     flood = stream(*[delta(content="x" * 8_000)] * 3_000, delta(finish="stop"), DONE)
     async with (
         Scripted([Send(flood, 65_536)], send_buffer_bytes=65_536) as upstream,

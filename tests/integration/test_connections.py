@@ -24,7 +24,7 @@ GOOD = Send(reply(COMPLETION))
 
 @contextmanager
 def nobody() -> Iterator[str]:
-    """The root of a server that refuses connections: its port is taken, and nobody listens there."""
+    """The URL of a server that refuses connections: its port is bound, and no server listens on it."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{taken.getsockname()[1]}"
@@ -32,7 +32,7 @@ def nobody() -> Iterator[str]:
 
 @contextmanager
 def deaf() -> Iterator[str]:
-    """The root of a server that lets nobody in: its queue is full, and the kernel drops who knocks."""
+    """The URL of a server whose queue is full, so that the kernel drops new connections."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -109,7 +109,7 @@ CA = trustme.CA()
 def secured(
     names: tuple[str, ...] = ("127.0.0.1",), *, by: trustme.CA = CA, wants: trustme.CA | None = None
 ) -> ssl.SSLContext:
-    """A server's context with a certificate of `by` for `names`; it wants one of `wants` from its clients."""
+    """A server's TLS context with a certificate of `by` for `names`. It requires client certificates of `wants`."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     by.issue_cert(*names).configure_cert(context)
     if wants is not None:
@@ -182,7 +182,7 @@ async def test_a_client_certificate_that_is_wanted_and_not_there_is_reported(ca_
         assert "upstreams.far.network.client_cert" in message
 
 
-# --- what is sent again, and what is not --------------------------------------------------------------------------
+# --- requests that are sent again, and others ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("body", [HELLO, STREAMED], ids=["plain", "stream"])
@@ -360,7 +360,7 @@ async def test_a_target_that_refused_the_token_got_the_request_too():
 
 
 async def test_a_stale_target_whose_repeat_finds_no_connection_got_the_request_too():
-    """The kept connection took the request, and its server is gone: whether it was read, nobody knows."""
+    """The server closed the kept connection after the request was written, so the request may have been read."""
     async with (
         Scripted([GOOD]) as second,
         Scripted([GOOD], [Hold()]) as first,

@@ -278,7 +278,7 @@ async def test_any_other_path_is_404_and_says_the_base_url_and_no_other_path(gp,
     ],
 )
 async def test_a_wrong_base_url_gets_the_right_one(gp, path, base, seems):
-    """Without a key: whoever has the base URL wrong may not have come to the key."""
+    """Without a key, because a user with a wrong base URL may not have a key yet."""
     answer = await gp.ask(None, path, method="GET", headers={"host": "llm.corp.example:8080"}).answer()
     assert (answer.status, answer.error["code"]) == (404, "unknown_path")
     right = f"No operation has the path {path}. The base URL is http://llm.corp.example:8080{base}"

@@ -69,7 +69,7 @@ def one(upstream: Scripted | str, credentials: dict[str, Any] | None = None, **b
 
 
 def strict(request: Received) -> Dialogue:
-    """Wants the key, then has a model list and an answer to everything."""
+    """Requires the key, then returns a model list and an answer to every request."""
     if request.header("authorization") not in (f"Bearer {KEY}", "Bearer minted-4711"):
         return REFUSED
     return LIST if request.target == "/v1/models" else [Send(reply(ANSWERS[request.target]))]

@@ -100,7 +100,7 @@ EITHER = {
         timeouts=(("idle_s", 0.3),),
     ),
 }
-"""Told the same way to a plain request and to a stream: nothing has gone out yet."""
+"""The error is the same for a plain request and a stream, because no byte has been sent yet."""
 
 PLAIN = {
     "fin-in-the-body": Fault([Send(reply(COMPLETION)[:-9]), Fin()], 502, "upstream_closed"),
@@ -208,7 +208,7 @@ def _places() -> list[str]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def faulty():
-    """An upstream of its own for each fault and mode, so that each is met on a fresh connection."""
+    """A separate upstream for each fault and mode, so that each fault meets a new connection."""
     async with Scripted(answer=lambda request: _fault(request.target.split("/")[1]).does) as server:
         upstreams = {
             place: {"base_url": f"{server.url}/{place}/v1", "timeouts": dict(_fault(place).timeouts)}
@@ -220,7 +220,7 @@ async def faulty():
 
 
 async def _asked(faulty, place):
-    """The answer of a faulty upstream, which was asked once."""
+    """The answer of a faulty upstream, after exactly one request."""
     server, gp = faulty
     path = "/for/ragflow" + CHAT if place.startswith("midstream") else CHAT
     answer = await gp.ask({**MODES[place.rpartition("_")[2]], "model": place}, path).answer()

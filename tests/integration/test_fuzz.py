@@ -27,7 +27,7 @@ REQUESTS = int(os.environ.get("GATEPASS_FUZZ_REQUESTS", "2000"))
 SEED = int(os.environ.get("GATEPASS_FUZZ_SEED", "4711"))
 AT_ONCE = 50
 FAILED = re.compile(rb"HTTP/1\.1 5(?!0[15] )")
-"""501 and 505 are what RFC 9112 says of a transfer coding and of a version that a server does not know."""
+"""RFC 9112 requires 501 for an unknown transfer coding and 505 for an unknown version."""
 RECEIVE_S = 0.3
 
 IMAGE = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUg=="

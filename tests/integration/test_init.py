@@ -314,7 +314,7 @@ def test_the_file_is_what_the_answers_say():
 
 
 HOSTILE = "m\x1b]0;title\x07\x9b31m\nserver: {port: 1}\u2028x\u202e"
-"""A text of a server that sets a terminal's title and colour, and looks like a line of its own."""
+"""A server's text that sets a terminal's title and colour, and looks like a line of gatepass."""
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ class Stage:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stage():
-    """One gateway with a credential of its own for each fault, and a good one."""
+    """One gateway with a separate credential for each fault, and a good one."""
 
     def answer(request):
         fault = FAULTS.get(request.target.strip("/"))
@@ -152,7 +152,7 @@ async def test_one_failing_credential_harms_no_other(stage):
 
 
 async def test_a_flood_is_not_read(stage):
-    """What the kernel's buffers take is all that is sent; each try has its own connection."""
+    """The issuer sends no more than the kernel's buffers hold; each try has a new connection."""
     await stage.gp.ask({**HELLO, "model": "flood"}).answer()
     tries = len([request for request in stage.issuer.received if request.target == "/flood"])
     assert stage.issuer.sent_bytes / tries < 16_000_000
@@ -193,7 +193,7 @@ async def test_fifty_requests_do_not_hammer_an_issuer_that_asks_to_wait():
 
 
 async def test_a_rotated_secret_heals_by_itself_and_the_account_is_not_locked(tmp_path: Path):
-    """The issuer says no, definitely: it is left alone until the file holds another secret."""
+    """After a definite rejection gatepass does not ask the issuer until the file holds another secret."""
     file = tmp_path / "secret"
     file.write_text("old-secret-0815\n")
     denied = said({"error": "invalid_client"}, 401)

@@ -184,7 +184,7 @@ BUSY_LINE = b": OPENROUTER PROCESSING\n"
 
 
 def commented(*events: bytes) -> bytes:
-    """Comments as upstreams send them: in blocks of their own, and right before an event."""
+    """Comments as upstreams send them: in separate blocks, and directly before an event."""
     return BUSY_LINE + b"\n" + b"".join(BUSY_LINE + b"\n" + BUSY_LINE * 2 + one for one in events)
 
 
@@ -212,7 +212,7 @@ async def test_nor_do_those_of_a_stream_of_responses(profile):
 
 
 MANY_LINES = framed(BUSY_LINE * 200 + b"\n")
-"""More than waits for the first event: whoever reads comments gets them at once."""
+"""More bytes than gatepass holds before the first event: clients that read comments receive them at once."""
 
 
 async def test_comments_that_a_client_does_not_get_keep_it_no_more_alive_than_silence():
@@ -287,7 +287,7 @@ SILENT = {"index": 0, "delta": {"content": ""}, "finish_reason": None}
 
 
 def signs_in(body: bytes, *events: bytes) -> list[Any]:
-    """What stands in `body` beside `events`, which come in their order."""
+    """Return the documents of `body` other than `events`, which it contains in order."""
     rest = body
     for one in events:
         before, found, after = rest.partition(one)
@@ -340,7 +340,7 @@ async def test_nobody_is_looked_at_when_all_is_over():
 
 
 async def test_who_waits_behind_another_waits_no_longer_for_the_head():
-    """A model that nobody has asked yet is tried by one first: the others wait for it."""
+    """For an unknown model one request goes first: the others wait for it."""
     go, clock = asyncio.Event(), DrivenClock()
     async with (
         Scripted([Wait(go), Send(stream(WHOLE))]) as upstream,

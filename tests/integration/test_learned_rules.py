@@ -262,7 +262,7 @@ async def test_a_burst_to_a_model_that_takes_everything_costs_no_call_more():
 
 
 async def test_a_burst_to_a_known_model_that_begins_to_refuse_is_answered():
-    """Nobody waits for anybody then: each may meet the refusal once."""
+    """Then no request waits for another: each may be rejected once."""
     upstream_of = Refusing()
     async with Scripted(answer=upstream_of) as upstream, gateway(upstream=upstream.url) as gp:
         assert (await gp.ask(STREAMED).answer()).status == 200

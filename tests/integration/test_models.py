@@ -158,7 +158,7 @@ async def test_an_upstream_that_hangs_is_waited_for_eight_seconds():
 
 
 async def test_where_there_is_something_to_show_a_list_is_waited_for_four_seconds():
-    """LibreChat gives up after five. What comes later is there for the next who asks."""
+    """LibreChat gives up after five seconds. A later list is there for the next request."""
     clock, release = DrivenClock(), asyncio.Event()
     async with Scripted([Wait(release), *LIST]) as upstream:
         models = {"own": {"upstream": "chat"}, "*": {"upstream": "chat"}}
@@ -297,7 +297,7 @@ async def test_a_list_has_its_bound():
 
 
 async def test_a_model_that_is_not_listed_can_be_asked_all_the_same():
-    """Azure deployments and aliases are on nobody's list."""
+    """No list contains Azure deployments and aliases."""
 
     def answer(request):
         return LIST if request.target == "/v1/models" else [Send(reply(COMPLETION))]

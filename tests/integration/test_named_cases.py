@@ -79,7 +79,7 @@ SHAPES = {
 
 
 def ragflow_chat(**more: object) -> dict[str, Any]:
-    """A chat of RAGFlow's LiteLLM classes: the keyword has become a member beside the messages."""
+    """A chat of RAGFlow's LiteLLM classes: the keyword has become a member next to the messages."""
     messages = [
         {"role": "system", "content": "You are a helpful assistant."},
         {"role": "user", "content": "Hello"},
@@ -203,9 +203,9 @@ def token(number: int) -> str:
 
 
 class Corporation:
-    """A login whose tokens live five minutes, and two hosts that want them: one chats, one embeds.
+    """A login whose tokens live five minutes, and two hosts that require them: one for chats, one for embeddings.
 
-    The hosts refuse what the login has not minted, or minted too long ago: `refused` counts them.
+    The hosts reject unknown and expired tokens; `refused` is the number of rejections.
     """
 
     def __init__(self, clock: DrivenClock) -> None:

@@ -1,4 +1,4 @@
-"""What stands beside chats and vectors: texts to go on with, and rankings."""
+"""Operations other than chats and embeddings: completions and rankings."""
 
 from __future__ import annotations
 

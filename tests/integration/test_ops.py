@@ -63,7 +63,7 @@ async def test_health_says_that_the_process_lives_and_no_more():
 
 
 async def test_ready_says_only_ready_or_not():
-    """Red while there is no usable token, green with one, red without it again; to anybody, and never why."""
+    """The check fails without a usable token and succeeds with one. It shows no reason, to any client."""
     clock, release = DrivenClock(), asyncio.Event()
     async with (
         Scripted([Wait(release), *minted()], [Hold()]) as issuer,

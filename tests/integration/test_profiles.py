@@ -153,7 +153,7 @@ WORDS = 15
 
 
 def repeating(*, places: str) -> bytes:
-    """An upstream that tells its usage in every chunk, at the end alone, or nowhere."""
+    """An upstream that sends its usage in every chunk, only at the end, or never."""
     deltas = [{"role": "assistant", "content": ""}, *({"content": f"word{number} "} for number in range(WORDS)), {}]
     chunks = [
         {**CHUNK, "choices": [{"index": 0, "delta": one, "finish_reason": None if one else "stop"}]} for one in deltas

@@ -1,4 +1,4 @@
-"""Every request that RAGFlow makes, through gatepass, over an upstream that refuses whatever it does not know."""
+"""Every request that RAGFlow sends, through gatepass, to an upstream that rejects every unknown member."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def ask(gatepass: Gateway, replay: Replay) -> Answer:
 
 
 async def fault(gatepass: Gateway, replay: Replay) -> str | None:
-    """What RAGFlow shows, or takes for an answer, in the place of the right one."""
+    """The text that RAGFlow shows, or reads as an answer, instead of the right one."""
     answer = await ask(gatepass, replay)
     try:
         found = read(replay.reads, answer.status, answer.headers, answer.body)

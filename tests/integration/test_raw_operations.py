@@ -286,7 +286,7 @@ async def test_after_a_401_a_form_is_sent_again_where_all_of_it_is_still_here(si
     assert [first.status] == statuses
     if first.status != 200:
         assert (first.error["code"], first.headers["x-should-retry"]) == ("token_unavailable", "true")
-    assert second.status == 200  # with the new token, whatever became of the first
+    assert second.status == 200  # with the new token, after any reply to the first
     assert all(request.body == form(bytes(size)) for request in upstream.received)
 
 

@@ -18,7 +18,7 @@ UPSTREAM = "http://127.0.0.1:9"
 
 
 async def reported(port: int, data: bytes) -> bytes:
-    """The whole response to `data`, on a connection of its own."""
+    """Return the whole response to `data`, on a new connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(data)
@@ -30,7 +30,7 @@ async def reported(port: int, data: bytes) -> bytes:
 
 @asynccontextmanager
 async def full(connections: int = 2):
-    """A gatepass whose only caller has `connections` requests under way, which is the limit."""
+    """A gatepass with `connections` requests of one caller in flight, which is the limit."""
     async with (
         Scripted([Hold()]) as upstream,
         gateway(upstream=upstream.url, limits={"connections": connections}) as gp,

@@ -1,4 +1,4 @@
-"""In whatever form an upstream says that it does not take a token: one new token, one repeat, no storm."""
+"""Any form of a rejected token: one new token, one repeat, no storm."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PAGE = b"<!doctype html><html><head><title>Sign in to Corp</title></head><body>n
 
 @dataclass(frozen=True)
 class RejectionForm:
-    """How an upstream says no, what must be configured for it, and what the client gets if it never says yes."""
+    """The upstream's rejection, the configuration for it, and the client's error if the upstream never accepts."""
 
     reply_bytes: bytes
     rejection: Mapping[str, Any] = field(default_factory=dict)
@@ -79,7 +79,7 @@ CASES = [(form, streamed) for form in FORMS for streamed in FORMS[form].streams]
 
 
 class Firm:
-    """An issuer, and an upstream that takes the tokens in `good` (all that were minted, while it is None)."""
+    """An issuer, and an upstream that accepts the tokens in `good`, or all issued tokens if it is None."""
 
     def __init__(self, form: RejectionForm) -> None:
         self.form = form

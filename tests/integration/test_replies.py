@@ -1,4 +1,4 @@
-"""What an upstream says in its own way arrives as an OpenAI error or a plain answer, and within bounds."""
+"""An upstream's own error or reply format arrives as an OpenAI error or a plain answer, within bounds."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 STREAMED = {**HELLO, "stream": True}
 
-# --- errors in shapes of their own --------------------------------------------------------------------------------
+# --- upstream-specific error formats ------------------------------------------------------------------------------
 
 WORDS = "max_tokens is too large"
 FOREIGN: dict[str, tuple[int, Any, str | None]] = {
@@ -139,7 +139,7 @@ async def test_a_reply_that_two_readers_could_end_at_two_places_is_refused(case)
 
 
 async def test_a_refusal_that_comes_before_the_request_has_gone_up_is_reported():
-    """The upstream says 413 at once and reads nothing: the body would never go through."""
+    """The upstream answers 413 at once and reads nothing, so it would never accept the body."""
     refusal = reply({"error": {"message": "too large for us"}}, 413, connection="close")
     async with Scripted([Send(refusal), Hold()], speaks_first=True) as upstream, gateway(upstream=upstream.url) as gp:
         answer = await gp.ask({**HELLO, "x": "a" * 20_000_000}).answer()
@@ -163,7 +163,7 @@ async def test_no_redirect_is_followed(status):
         assert "session=abc" not in answer.error["message"]
 
 
-# --- codings that nobody asked for --------------------------------------------------------------------------------
+# --- codings that gatepass did not request ------------------------------------------------------------------------
 
 
 async def test_upstreams_are_asked_for_plain_bytes_and_gzip_is_undone_all_the_same():

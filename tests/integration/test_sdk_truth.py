@@ -123,7 +123,7 @@ TOOLS: Any = [{"type": "function", "function": {"name": "look", "parameters": {"
 
 
 async def line_of(caplog: pytest.LogCaptureFixture) -> Any:
-    """The access line of the only exchange, as soon as it is written."""
+    """Return the access line of the only request, as soon as it is written."""
 
     def found() -> list[Any]:
         return [record for record in caplog.records if record.name == "gatepass.access"]

@@ -1,4 +1,4 @@
-"""No secret is printed anywhere, whoever echoes it, and no token goes to another host."""
+"""No secret is printed anywhere, whichever side echoes it, and no token is sent to another host."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ CONFIGURED = (
 
 @contextmanager
 def logged(state: AppState) -> Iterator[io.StringIO]:
-    """All that the process logs, through the handler that `gatepass serve` sets up."""
+    """The log of the process, through the handler that `gatepass serve` sets up."""
     root, own = logging.getLogger(), logging.getLogger("gatepass")
     before = (list(root.handlers), root.level, own.level, logging._srcfile)
     switches = {name: getattr(logging, name) for name in ("logThreads", "logProcesses", "logMultiprocessing")}
@@ -214,7 +214,7 @@ async def play(gp: Gateway, world: World) -> list[Answer]:
 
 
 def assert_silent(text: str, secrets: list[str], where: str) -> None:
-    """None of `secrets` stands in `text`, as it is or as JSON would write it."""
+    """Assert that `text` contains none of `secrets`, neither unchanged nor as JSON writes it."""
     for secret in secrets:
         forms = {secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
         forms |= {json.dumps(form)[1:-1] for form in forms}
@@ -245,7 +245,7 @@ async def test_no_secret_is_printed_whoever_echoes_it(world, style):
 
 
 def _inner(state: AppState) -> Iterator[Any]:
-    """All that somebody might print while hunting a fault."""
+    """Objects that a developer might print while debugging."""
     config = state.config
     yield from (
         state,
@@ -280,7 +280,7 @@ async def test_a_secret_that_the_cut_of_a_logged_body_would_halve_is_masked_too(
 @pytest.mark.parametrize("blank", [" ", "\n", "\t", "\0"])
 @pytest.mark.parametrize("title", ["", "<html><title>"])
 async def test_a_secret_that_the_bound_of_an_error_body_halves_is_not_shown(shown_chars, blank, title):
-    """Of an error 64 KiB are read. Blanks are folded, so what stands at the end of them may be shown."""
+    """gatepass reads 64 KiB of an error. Blanks are folded, so the end of those bytes may be shown."""
     before = (f"{title}wrong:").ljust(ERROR_BYTES - shown_chars, blank)
     page = f"{before}{STATIC_TOKEN}{blank}and more".encode()
     async with Scripted([Send(reply(page, 500, content_type="text/plain"))]) as server:

@@ -1,4 +1,4 @@
-"""/status: each credential as it stands."""
+"""/status shows the state of each credential."""
 
 from __future__ import annotations
 

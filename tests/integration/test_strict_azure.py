@@ -19,7 +19,7 @@ LISTED = [deployment.name for deployment in DEPLOYMENTS]
 
 
 def expected(replay: Replay) -> object:
-    """What RAGFlow is to read, whatever stands between it and this upstream."""
+    """The answer that RAGFlow must read, with any profile and mode between it and this upstream."""
     document = (
         json.loads(replay.body) if replay.headers.get("content-type") == "application/json" and replay.body else {}
     )

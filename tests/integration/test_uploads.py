@@ -1,4 +1,4 @@
-"""Uploads and their refusals on real sockets: who waits for whom, and who receives which response."""
+"""Uploads and their rejections on real sockets: which side waits, and which client receives which response."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def test_an_upstreams_refusal_reaches_a_client_that_is_slow_to_send():
     async with refusing(0) as url, gateway(upstream=url) as gp, asyncio.timeout(BOUND_S / 3):
         reader, writer = await asyncio.open_connection("127.0.0.1", gp.port)
         writer.write(announced("/v1/audio/transcriptions", 9_000_000) + BEGIN % (b"model", b"m") + FILE + bytes(1000))
-        reported = await reader.read()  # before limits.receive_s, which is the client's own
+        reported = await reader.read()  # before limits.receive_s, which applies to the client
         writer.close()
     assert reported.startswith(b"HTTP/1.1 403 ")
     assert b"no audio for you" in reported
@@ -82,7 +82,7 @@ def sent_and_told(port: int, head: bytes, length_bytes: int) -> bytes:
 
 
 async def test_a_client_that_sends_all_before_it_reads_learns_of_a_refusal_in_mid_upload():
-    """The upstream takes nothing for half a second, so gatepass has stopped to read; then it says no."""
+    """The upstream reads nothing for half a second, so gatepass stops reading; then the upstream rejects it."""
     begin = BEGIN % (b"model", b"m") + FILE
     head = announced("/v1/audio/transcriptions", len(begin) + 50 * MIB) + begin
     async with refusing(0.5) as url, gateway(upstream=url) as gp:

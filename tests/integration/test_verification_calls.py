@@ -28,7 +28,7 @@ PROFILES = ("dify", "librechat", "cherry_studio", "plain")
 KEYS = {"ragflow": KEY, **{name: f"gp-0123456789abcdef0123456789-{name}" for name in PROFILES}}
 KEYLESS = [replay for replay in RAGFLOW if "authorization" not in replay.headers]
 ROWS: tuple[Check | Replay, ...] = (*CHECKS, *(replay for replay in RAGFLOW if replay not in KEYLESS))
-"""A reranker's class of RAGFlow that sends no key has a test of its own, test_ragflow_requests.py."""
+"""test_ragflow_requests.py tests the reranker class of RAGFlow that sends no key."""
 
 HOSTS: Mapping[str, tuple[Check | Replay, ...]] = {
     **{host: tuple(row for row in CHECKS if row.host == host) for host in dict.fromkeys(row.host for row in CHECKS)},
@@ -75,7 +75,7 @@ def asking(gatepass: Gateway, row: Check | Replay, model: str, profile: str | No
 
 
 def fault(row: Check | Replay, answer: Answer) -> str | None:
-    """What the host shows, or takes for an answer, in the place of the right one."""
+    """The text that the host shows, or reads as an answer, instead of the right one."""
     try:
         found, wanted = _read(row, answer)
     except FAULTS as error:
@@ -122,7 +122,7 @@ async def test_every_check_passes_over_each_upstream(kind):
 
 @pytest.mark.parametrize("host", HOSTS)
 async def test_each_check_passes_over_a_model_that_streams_nothing_and_refuses_settings(host):
-    """Nobody knows the model yet: what it refuses is learned while the host waits."""
+    """The model is unknown: gatepass learns from its rejections while the host waits."""
     found = {}
     for row in HOSTS[host]:
         async with serving(StrictAzure().answer, "o1") as gatepass:
@@ -162,7 +162,7 @@ def is_list(row: Check | Replay) -> bool:
 
 
 def patience_s(row: Check | Replay) -> float:
-    """A second less than the host waits, a minute at most; lists have a bound of their own."""
+    """One second less than the host waits, and a minute at most. Model lists have a separate bound."""
     return 3.0 if is_list(row) else min(deadline_s(row) - 1.0, 60.0)
 
 
@@ -186,7 +186,7 @@ async def test_each_check_passes_where_the_answer_takes_nearly_as_long_as_the_ho
 
 
 async def listed_without(row: Check | Replay) -> tuple[float, list[str]]:
-    """When the list comes, and what is on it, where the upstream never gives its own."""
+    """Return when the list arrives and what it contains, if the upstream never sends its own list."""
     clock = DrivenClock()
     async with serving(lambda _: [Hold()], CHAT_MODEL, clock) as gatepass:
         answering = asyncio.create_task(asking(gatepass, row, CHAT_MODEL).answer())
@@ -200,7 +200,7 @@ async def listed_without(row: Check | Replay) -> tuple[float, list[str]]:
 
 @pytest.mark.parametrize("host", [host for host, rows in HOSTS.items() if any(map(is_list, rows))])
 async def test_a_list_comes_in_time_though_an_upstream_has_none_to_give(host):
-    """What is configured is shown; LibreChat waits for five seconds alone, the others for ten and more."""
+    """The list contains the configured models. LibreChat waits for five seconds, the others for ten or more."""
     for row in filter(is_list, HOSTS[host]):
         waited_s, names = await listed_without(row)
         assert waited_s < LIBRECHAT_S <= deadline_s(row)

@@ -136,7 +136,7 @@ def text(answer: Answer) -> str:
     return found
 
 
-# --- openai-node and openai-python, and what stands on them -----------------------------------------------
+# --- openai-node, openai-python and clients based on them -------------------------------------------------
 
 
 def chunks(answer: Answer) -> Iterator[dict[str, Any]]:
@@ -239,7 +239,7 @@ def n8n_ids(answer: Answer) -> list[str]:
 
 
 def open_webui_ids(answer: Answer) -> list[str]:
-    """aiohttp's `json()` wants the content type as well, and verifying wants exactly 200."""
+    """aiohttp's `json()` also requires the content type, and verifying requires exactly 200."""
     if not answer.headers.get("content-type", "").startswith("application/json"):
         raise Misread("Attempt to decode JSON with unexpected mimetype")
     return ids(answer)

@@ -1,8 +1,8 @@
-"""What each host sends when its user presses "Verify", "Save", "Test" or "Check", and how long it waits.
+"""The request of each host when its user presses "Verify", "Save", "Test" or "Check", and how long it waits.
 
 One row is one request, byte for byte in shape: members in the order in which the host writes them. RAGFlow's rows are
-those of `ragflow_requests.py` that belong to "add model", and what its other versions send there. What a host reads of
-the reply is in `verification_readers.py`, with the sources of both; the source of each deadline stands at its row.
+those of `ragflow_requests.py` that belong to "add model", and those of its other versions. `verification_readers.py`
+reads the replies and names the sources of both. Each row names the source of its deadline.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from tests.integration.strict_azure import SPOKEN, TEXT, TRANSCRIPT, score, vect
 CHECK_MODEL = "gpt-5-mini"
 """LobeChat's check asks this one in a version, listed or not (router-for-me/CLIProxyAPI#38)."""
 LISTED = "LISTED"
-"""Stands for the names that gatepass lists."""
+"""A placeholder for the names that gatepass lists."""
 
 DIFY_S = (10.0, 300.0)
 """`timeout=(10, 300)` of requests: to connect, and between two pieces of the reply."""
@@ -59,9 +59,9 @@ CHERRY_S = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One press of the button. `profile`: the one that docs/clients/ tells the user to take; `key`: None sends none.
+    """One press of the button. `profile`: the profile that docs/clients/ recommends; a `key` of None sends none.
 
-    `gives`: what the host makes of a good reply.
+    `gives`: the host's result for a good reply.
     """
 
     host: str
@@ -100,7 +100,7 @@ TEXT_JSON = {"content-type": "application/json"}
 
 
 def _headers(**fields: str) -> Mapping[str, str]:
-    """`_` in a name stands for `-`."""
+    """A `_` in a name becomes `-`."""
     return MappingProxyType({name.replace("_", "-"): value for name, value in fields.items()})
 
 

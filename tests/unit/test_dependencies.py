@@ -21,7 +21,7 @@ MOST_PACKAGES = 24
 """Without extras, gatepass itself included: people choose it because they can read what it brings."""
 
 EXTRAS = ("crypto", "entra", "google", "aws", "valkey")
-"""What the image takes beside, by the build argument of that name."""
+"""Packages that the image adds, by the build argument of that name."""
 LOCKS = ("runtime", "build", "dev", "demo", "docs", *(f"extra-{name}" for name in EXTRAS))
 PLATFORMS = [(python, machine) for python in ("3.11", "3.12", "3.13", "3.14") for machine in ("x86_64", "aarch64")]
 PROJECT = tomllib.loads((REQUIREMENTS.parent / "pyproject.toml").read_text())
@@ -98,9 +98,9 @@ def test_development_runs_on_the_very_same_versions(part: str) -> None:
 
 ROOT = REQUIREMENTS.parent
 FOREIGN = ("tests/e2e/clients", "tests/e2e/quirks", "tests/e2e/realllm", "tests/e2e/django", "bench/peers")
-"""Scripts that run in environments of their own."""
+"""Scripts with separate environments."""
 COMMANDS = {"coverage", "import-linter", "mypy", "pytest-cov", "pytest-xdist", "ruff"}
-"""Development tools that nobody imports."""
+"""Development tools that no module imports."""
 BY_NAME = {"uvloop"}
 """uvicorn loads it."""
 

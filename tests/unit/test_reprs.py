@@ -17,7 +17,7 @@ import pytest
 import gatepass
 
 HOLDS_BYTES = re.compile(r"\b(bytes|bytearray|Headers|Piece)\b")
-"""Types of what was received or is sent: header fields, bodies, and parts of them."""
+"""Types of received or sent data: header fields, bodies, and parts of them."""
 HOLDS_SECRET = re.compile(r"(url|query|body|\w*text|raw|value|key|token|secret|password|answers|tree|payload)\Z")
 """Names of fields that hold such a value in another type."""
 HIDES = re.compile(r"(AccessKey|Secret|Token|SigningKey|bool|int)( \| None)?\Z")
@@ -25,7 +25,7 @@ HIDES = re.compile(r"(AccessKey|Secret|Token|SigningKey|bool|int)( \| None)?\Z")
 SHOWN = {
     "cli.remote.ClientCheck": {"fault", "body"},  # functions
     "cli.init.Question": {"text"},  # a constant
-    "cli.init.Setup": {"answers"},  # the secret is a field of its own
+    "cli.init.Setup": {"answers"},  # the secret is a separate field
     "cli.reach.Server": {"url"},  # from the configuration, whose URLs have no user, password or query
     "config.document.ConfigProblem": {"text"},  # what the user reads
     "config.environment.Proxy": {"url"},  # `auth` holds its user and password

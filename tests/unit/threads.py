@@ -24,7 +24,7 @@ class OneThread(ThreadPoolExecutor):
 
     @classmethod
     def of_this_loop(cls) -> Self:
-        """For all that the running loop does in threads from now on; it ends it too."""
+        """Make an executor the default of the running loop, which also shuts it down."""
         made = cls()
         asyncio.get_running_loop().set_default_executor(made)
         return made
@@ -34,7 +34,7 @@ class OneThread(ThreadPoolExecutor):
         return super().submit(fn, *args, **kwargs)
 
     async def rest(self) -> None:
-        """Wait until it has done all that it was given, and the loop what follows from that."""
+        """Wait until the executor has finished all its work, and the loop its callbacks."""
         loop, seen = asyncio.get_running_loop(), -1
         async with asyncio.timeout(BOUND_S):
             while seen != self._given:

@@ -119,7 +119,7 @@ async def started(*options: str) -> AsyncIterator[asyncio.subprocess.Process]:
 
 
 def verdicts(output: str) -> dict[str, str]:
-    """What was said of each step: `ok`, or `FAILED - ` and the reason."""
+    """Return the result of each step: `ok`, or `FAILED - ` and the reason."""
     found = re.findall(r"^   ([a-z-]+): (ok|FAILED.*)$", output, re.MULTILINE)
     return dict(found)
 

@@ -165,7 +165,7 @@ class AskedByH2(Asked):
 
 @dataclass(slots=True)
 class AskedByTestClient(Asked):
-    """The same by Starlette's TestClient, whose application runs in a thread with a loop of its own."""
+    """The same with Starlette's TestClient, whose application runs in another thread and loop."""
 
     client: TestClient = field(default_factory=lambda: TestClient(FastAPI()))
     _response: httpx2.Response | None = None
@@ -224,7 +224,7 @@ class Served:
         headers: Mapping[str, str] = JSON,
         **more: Any,
     ) -> Asked:
-        """One request on a connection of its own."""
+        """One request on a new connection."""
         data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         return self.by(self.port, method, self.prefix + path, dict(headers), data, **more)
 

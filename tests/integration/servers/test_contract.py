@@ -52,7 +52,7 @@ LEFT_S = 2.0
 """For what a leaving client ends: one second is promised, and the machine may be busy."""
 
 UNBOUNDED = ("hypercorn, HTTP/2",)
-"""Servers whose `send` does not wait for a client that reads nothing (docs/embedding.md says so)."""
+"""Servers whose `send` does not wait for a client that reads nothing (see docs/embedding.md)."""
 
 DECIDED_BY_THE_SERVER = ("date", "server", "connection", "keep-alive", "transfer-encoding", "server-timing")
 """`server-timing` is ours, and a measurement."""
@@ -361,7 +361,7 @@ async def test_a_client_that_leaves_in_a_stream_ends_the_upstreams_request(serve
 
 @pytest.mark.parametrize("name", ON_SOCKETS)
 async def test_a_client_that_leaves_while_its_upload_is_not_taken_ends_the_upstreams_request(name):
-    """The upstream answers early and reads no more of the form, so the disconnect lies behind bytes that wait."""
+    """The upstream answers early and stops reading the form, so the disconnect follows bytes that are not read yet."""
     is_closed = asyncio.Event()
 
     async def answer_early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

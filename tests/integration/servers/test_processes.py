@@ -1,4 +1,4 @@
-"""Each server in a process of its own, with the application of docs/embedding.md that drains on SIGTERM."""
+"""Each server in a separate process, with the application of docs/embedding.md that drains on SIGTERM."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An issuer of opaque tokens and the upstream that believes it, in one; it counts both."""
+"""An issuer of opaque tokens and an upstream that accepts them, in one server. It records both kinds of request."""
 
 from __future__ import annotations
 

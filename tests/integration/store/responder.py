@@ -1,4 +1,4 @@
-"""A server that speaks as much of Valkey's protocol (RESP2) as gatepass asks of it, and misbehaves on command.
+"""A server with the part of Valkey's protocol (RESP2) that gatepass uses. It fails on command.
 
 Its scripts are recognised, not run: the real server of the end-to-end tests runs them.
 """

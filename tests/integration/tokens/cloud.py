@@ -1,4 +1,4 @@
-"""Three vendors' clouds on this machine, behind the one proxy that leads to them.
+"""Three vendors' clouds on this machine, behind one proxy.
 
 ::
 
@@ -6,7 +6,7 @@
         ...  # mint with cloud.network
     assert cloud.asked == ["CONNECT login.microsoftonline.com:443"]
 
-The hosts have their true names; their certificates come from a CA that nobody trusts by himself.
+The hosts have their real names; their certificates come from a CA that is not trusted by default.
 """
 
 from __future__ import annotations
@@ -112,9 +112,9 @@ def _session() -> str:
 
 
 class Wire:
-    """Hears of every connection and every look-up of a name in this process, whoever makes it.
+    """Records every connection and every name lookup in this process.
 
-    An audit hook cannot be taken away again, so there is one for all tests, which `listen` turns on.
+    An audit hook cannot be removed, so all tests share one, which `listen` turns on.
     """
 
     def __init__(self) -> None:

@@ -29,7 +29,7 @@ def on(loop: str, work: Coroutine[Any, Any, T]) -> T:
 
 
 def program(folder: Path, text: str, name: str = "get-token") -> str:
-    """A Python program of its own; its path."""
+    """Write a Python program; return its path."""
     path = folder / name
     path.write_text(f"#!{sys.executable} -IS\n{text}")
     path.chmod(0o700)

@@ -17,9 +17,9 @@ def form_of(request: Received) -> dict[str, str]:
 
 
 class StrictIssuer:
-    """`check` knows the clients. `first` is the refresh token that a person got; `lifetime_s` that of access tokens.
+    """`check` authenticates clients. `first` is the refresh token that a person got; access tokens live `lifetime_s`.
 
-    `reused` counts second uses of a refresh token, `minted` the access tokens in order.
+    `reused` is the number of second uses of a refresh token; `minted` holds the access tokens in order.
     """
 
     def __init__(self, check: Check = lambda *_: True, *, first: str | None = None, life_s: float = 300) -> None:

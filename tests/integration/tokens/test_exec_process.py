@@ -1,4 +1,4 @@
-"""Real programs, on both loops: bounded, killed with all that they started, reaped, and no descriptor left open."""
+"""Real programs, on both loops: bounded, killed with all their children, reaped, and no descriptor left open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`type: file` with real files, on the driven clock: what is written is noticed, and by little work."""
+"""`type: file` with real files, on the driven clock: gatepass notices each change, with little work."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.unit.tokens.scripted import signed
 
 
 class Writer:
-    """Somebody who keeps a token in a file, by the same clock as we."""
+    """A program that keeps a token in a file, on the same clock as gatepass."""
 
     def __init__(self, path: Path, clock: DrivenClock) -> None:
         self.path, self.clock = path, clock

@@ -63,7 +63,7 @@ async def failure_of(url: str, **settings: Any) -> FetchFailure:
 
 
 async def test_a_secret_that_the_bound_of_a_refusal_halves_is_not_shown():
-    """Of a refusal 64 KiB are read. Blanks are folded, so what stands at the end of them may be shown."""
+    """gatepass reads 64 KiB of a rejection. Blanks are folded, so the end of those bytes may be shown."""
     secret = "s3cr3t-of-the-client"
     page = "wrong:".ljust(REPLY_BYTES - 12) + secret
     async with Scripted([Send(reply(page.encode(), 400, content_type="text/plain"))]) as issuer:

@@ -29,7 +29,7 @@ class Way:
 
     @asynccontextmanager
     async def open(self, max_connections: int = 10, context: ssl.SSLContext | None = None) -> AsyncIterator[Hand]:
-        """A transport, closed at the end. Without `context` it trusts nobody but the proxy."""
+        """A transport, closed at the end. Without `context` it trusts only the proxy."""
         context = context or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         AUTHORITY.configure_trust(context)
         async with AsyncExitStack() as stack:

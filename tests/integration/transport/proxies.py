@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import trustme
 
 AUTHORITY = trustme.CA()
-"""Signs a proxy's certificate, and nobody else's."""
+"""A CA that signs only a proxy's certificate."""
 
 
 def proxy_context() -> ssl.SSLContext:
@@ -52,7 +52,7 @@ class Tunnel:
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
         while data := await reader.read(65_536):
-            if writer.is_closing():  # uvloop raises where asyncio ignores a write to what is closing
+            if writer.is_closing():  # uvloop raises where asyncio ignores a write to a closing transport
                 return
             writer.write(data)
             await writer.drain()

@@ -1,4 +1,4 @@
-"""A request that has to wait for its connection is sent as it is to be by then, or not at all."""
+"""A request that waits for its connection is sent with the current credential, or not at all."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ async def test_cancelled_in_any_turn_of_a_handshake(way: Way):
 
 @pytest.mark.parametrize("ends", ["freed", "lost"])
 async def test_cancelled_in_any_turn_of_a_wait_for_a_connection(ends: str):
-    """Before, while and after the only connection is freed, or lost, for the one who waits and leaves."""
+    """Cancel the waiting request before, while and after the only connection is freed or lost."""
     for turns in range(25):
         go_on = asyncio.Event()
         async with Scripted([Wait(go_on), Send(OK)], [Send(OK)]) as upstream, DIRECT.open(1) as hand:
@@ -136,7 +136,7 @@ async def test_three_hundred_abandoned_replies_leave_no_descriptor_behind():
 
 
 async def test_a_cancelled_read_loses_nothing():
-    """Whoever reads with a bound of its own may read on."""
+    """A reader with a shorter timeout may continue to read."""
     go_on = asyncio.Event()
     dialogue = [*begin_stream(), Send(chunk(b"one")), Wait(go_on), Send(chunk(b"two") + LAST_CHUNK)]
     async with Scripted(dialogue) as upstream, DIRECT.open() as hand:

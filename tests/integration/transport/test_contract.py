@@ -434,7 +434,7 @@ async def test_a_slow_reader_is_not_a_silent_server():
         body = b""
         async for piece in response:
             body += piece
-            await asyncio.sleep(1.2)  # longer than idle_s, which is real time here
+            await asyncio.sleep(1.2)  # longer than idle_s, in real time
         await response.aclose()
     assert body == b"x" * 3
 

@@ -1,4 +1,4 @@
-"""Large bodies: neither side is run over, and what is held of them is bounded and let go of."""
+"""Large bodies: neither side is overrun, the held bytes are bounded, and they are freed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class SlowReader(asyncio.Protocol):
         self.gone.set()
 
     def unread_bytes(self) -> int:
-        """What lies in the kernel for it (tcp(7), SIOCINQ)."""
+        """Return the unread bytes in the kernel (tcp(7), SIOCINQ)."""
         answer = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.FIONREAD, bytes(4))
         return int.from_bytes(answer, sys.byteorder)
 
@@ -158,7 +158,7 @@ async def test_a_slow_reader_stops_the_server_and_gets_all_of_it(form: str):
 
 
 async def held_after(once: Callable[[], Awaitable[object]], rounds: int) -> int:
-    """The bytes that doing `once` leaves behind each time, while nobody collects garbage."""
+    """Return the bytes that each call of `once` leaves behind without a garbage collection."""
     await once()
     gc.collect()
     gc.disable()

@@ -1,4 +1,4 @@
-"""A server that answers while the body still comes, and closes: what is unread makes the kernel reset it."""
+"""A server that answers and closes while the body still arrives: unread bytes make the kernel reset the connection."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TIMES = 12
 
 @contextmanager
 def hanging_up(answer: bytes) -> Iterator[str]:
-    """Reads a request's head, says `answer` and closes, in a thread of its own."""
+    """Read a request's head, send `answer` and close, in another thread."""
 
     def serve() -> None:
         while True:
@@ -72,7 +72,7 @@ async def held(hand: Hand, url: str, body: bytes) -> tuple[int, bytes]:
 @pytest.mark.parametrize("sent", [held, uploaded])
 @pytest.mark.parametrize("size", [3 * MIB, 8 * MIB])
 async def test_a_refusal_with_a_reset_behind_it_is_the_reply(sent, size: int):
-    """The loop's next write fails before it reads the refusal, which lies in the kernel: others find it there."""
+    """The loop's next write fails before it reads the rejection from the kernel's buffer."""
     with hanging_up(reply(b"too large", 413, connection="close")) as url:
         for _ in range(TIMES):
             async with DIRECT.open() as hand:

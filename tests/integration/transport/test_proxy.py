@@ -78,7 +78,7 @@ async def test_a_secure_request_goes_through_a_tunnel_and_shows_the_proxy_nothin
 
 
 async def refused(*dialogue: Move, auth: str | None = None, connect_s: float = 5) -> TransportFault:
-    """How a proxy that plays `dialogue` to CONNECT fails the request, which is not repeated."""
+    """The request fails, and is not repeated, if a proxy plays `dialogue` after CONNECT."""
     async with Scripted([*dialogue]) as proxy, through(proxy.url, auth) as hand:
         fault = await hand.fault("https://llm.example/", bounds=Timeouts(connect_s, 5, 5))
         await proxy.left()

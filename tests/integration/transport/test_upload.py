@@ -1,4 +1,4 @@
-"""A body that is handed on as it comes, on real sockets."""
+"""Bodies that are sent while they arrive, on real sockets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OK = reply(b"fine")
 
 @dataclass
 class Pieces:
-    """An Upload of these; it stops and waits at None, and raises what is an error."""
+    """An Upload of these pieces. It waits at None, and raises an item that is an exception."""
 
     pieces: tuple[bytes | BaseException | None, ...]
     length_bytes: int | None = None
@@ -131,7 +131,7 @@ async def test_an_upload_may_take_longer_than_the_server_may_be_silent():
     bounds = Timeouts(connect_s=1.0, first_byte_s=1.0, idle_s=5)
     upload = Pieces((b"abc", None, b"def"), 6)
     async with Scripted([Send(OK)]) as upstream, DIRECT.open() as hand:
-        asyncio.get_running_loop().call_later(1.5, upload.go_on.set)  # its slowness is what is asked about
+        asyncio.get_running_loop().call_later(1.5, upload.go_on.set)  # the test measures its slowness
         assert await ask(hand, upstream.url, upload, bounds) == b"fine"
 
 

@@ -57,8 +57,8 @@ while not os.path.exists(f"{folder}/finish") or not (told or terms):
         told = True
     time.sleep(0.005)
 """
-"""Notes what it is told, and ends when the test lets it finish, or at a signal that is not the first word. `slow` is
-never ready, `refuse` cannot use its configuration, `deaf` hears no signal."""
+"""Logs its signals. Ends when the test lets it finish, or at a signal after the first. `slow` is never ready, `refuse`
+cannot use its configuration, `deaf` ignores signals."""
 
 
 class Kept:
@@ -216,7 +216,7 @@ async def test_a_first_worker_that_cannot_use_the_configuration_ends_the_supervi
 
 
 async def test_a_later_worker_that_cannot_use_the_configuration_is_started_again(keep, monkeypatch):
-    """What was served before is served by the others meanwhile, and the file may be written to just now."""
+    """Meanwhile the other workers serve the old configuration, because the file may just be written."""
     monkeypatch.setattr(worker, "SHORT_LIFE_S", 0.0)
     async with keep(worker_3="refuse") as kept:
         await kept.served()

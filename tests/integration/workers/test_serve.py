@@ -22,7 +22,7 @@ BOUND_S = 30.0
 
 
 async def outcome(program: str) -> tuple[int | None, str]:
-    """The exit code of a Python program, and what it said."""
+    """Return the exit code of a Python program, and its output."""
     ran = await python_process("-c", program)
     async with asyncio.timeout(BOUND_S):
         out, _ = await ran.communicate()
@@ -36,7 +36,7 @@ def written(folder: Path, **blocks: object) -> str:
 
 
 async def test_host_and_port_of_the_command_line_count_for_the_workers_too(tmp_path):
-    """Without the flag the file could not be used: a host so wide wants keys."""
+    """Without the flag gatepass would refuse the file, because such a host requires keys."""
     config = written(tmp_path, server={"host": "0.0.0.0", "port": 1})
     flags = ("--host", "127.0.0.1", "--port", "0", "--workers", "2")
     running = Serving(await python_process("-m", "gatepass", "serve", "--config", config, *flags))

@@ -94,7 +94,7 @@ async def test_the_fetches_of_all_workers_together_are_the_calls_that_the_issuer
         await running.pids(3)
         await until(lambda: len(issuer.calls) >= 4)
         issuer.life_s = 3600.0
-        await until(lambda: max(issuer.ends.values()) > time.monotonic() + 60)  # from now on nobody asks
+        await until(lambda: max(issuer.ends.values()) > time.monotonic() + 60)  # no process asks from now on
         await until_told(lambda: has_counted(port, len(issuer.calls)))
         assert await counted(port) == len(issuer.calls)
 

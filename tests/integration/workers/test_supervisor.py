@@ -242,7 +242,7 @@ async def test_where_the_workers_had_left_the_socket_a_stop_refuses_what_comes(t
 
 
 async def is_refused(port: int) -> bool:
-    async with asyncio.timeout(2):  # a connection that nobody accepts is taken by the system, and hangs
+    async with asyncio.timeout(2):  # the kernel accepts a connection that no process accepts, so it hangs
         try:
             await ask(port, "/readyz", None)
         except ConnectionRefusedError:

@@ -1,4 +1,4 @@
-"""Old and new code, run by run: what counts as worse."""
+"""Old and new code, run by run: the definition of "worse"."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page shows the published figures, names the misses, and says what was not measured."""
+"""The page shows the published figures, and names the missed bars and everything that was not measured."""
 
 from __future__ import annotations
 

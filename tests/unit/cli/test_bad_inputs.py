@@ -47,7 +47,7 @@ def text(content: str) -> Callable[[Path], None]:
 NOBODY = 65534
 
 CASES: dict[str, tuple[Callable[[Path], None] | None, str, str]] = {
-    # what is at FILE, the command, and a part of the message
+    # (writes FILE, command line, part of the message)
     "an unknown command": (None, "serv", "Did you mean 'serve'?"),
     "a command like no other": (None, "xyzzy", "No such command 'xyzzy'"),
     "an unknown option": (None, "check --confg FILE", "--config"),

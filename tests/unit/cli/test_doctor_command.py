@@ -232,7 +232,7 @@ def test_no_log_line_stands_between_the_steps(doctor, monkeypatch):
         yield WORKING
 
     monkeypatch.setattr(gatepass.cli.doctor, "diagnose", diagnose)
-    for name in (None, "gatepass"):  # as in a process of its own: then the last resort is stderr
+    for name in (None, "gatepass"):  # as in a separate process: then the last resort is stderr
         monkeypatch.setattr(logging.getLogger(name), "handlers", [])
     result = doctor()
     assert (steps_of(result), result.stderr) == (["ok   upstream:chat models: answers"], "")

@@ -183,7 +183,7 @@ def test_the_file_behind_a_link_is_changed(tmp_path):
 
 
 def refusal(tmp_path, text, *arguments):
-    """The exit code and the message of `keys revoke`, which leaves the file as it was."""
+    """The exit code and the message of `keys revoke`, which does not change the file."""
     file = file_of(tmp_path, text)
     result = run("revoke", *arguments, "--config", file)
     assert (file.read_text(), result.stdout) == (text, "")

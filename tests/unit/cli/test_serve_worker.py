@@ -1,4 +1,4 @@
-"""What a worker says before it serves; tests/integration/workers runs whole ones."""
+"""The output of a worker before it serves; tests/integration/workers runs whole workers."""
 
 from __future__ import annotations
 

@@ -191,7 +191,7 @@ DOWN = "sso.corp.example answered 503"
 
 
 def reported(*looks: CredentialView) -> list[str]:
-    """What is said of all looks after the first."""
+    """Return the output of all looks after the first."""
     first, *others = looks
     story = CredentialWatch(first)
     return [line for look in others for line in story.since(look)]

@@ -19,9 +19,9 @@ class Above(Block):
     """A block."""
 
     kept: int = 1
-    """Stays as it is."""
+    """The unchanged docstring."""
     changed: str = "a"
-    """Is said anew below."""
+    """The overridden docstring."""
     bare: int = 2
 
 

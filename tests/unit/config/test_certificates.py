@@ -40,7 +40,7 @@ ABSENT = "cannot be read: No such file or directory"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A CA, a client's certificate with its key, and what is often mistaken for them."""
+    """A CA, a client's certificate with its key, and files that are often mistaken for them."""
     folder = tmp_path_factory.mktemp("pem")
     ca = trustme.CA()
     leaf = ca.issue_cert("client.example")

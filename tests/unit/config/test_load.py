@@ -127,7 +127,7 @@ def test_the_example_is_a_configuration(monkeypatch):
 
 
 def test_the_example_holds_every_block_and_all_of_it_is_a_configuration(write):
-    """What is commented out (`#name:`, without a space) loads as well, together with the rest."""
+    """The commented settings (`#name:`, without a space) load too, together with the rest."""
     text = re.sub(r"(?m)^( *)#(?=[^ #\n])", r"\1", (ROOT / "config.example.yaml").read_text())
     secrets = ("CORP_SECRET", "PORTAL_SECRET", "LIBRECHAT_KEY", "LIBRECHAT_KEY_2", "LLM_KEY", "STORE_PASSWORD")
     environment = {name: f"0123456789-{name}" for name in secrets} | {"STORE_KEY": "k" * 32}

@@ -120,7 +120,7 @@ def test_a_reference_to_a_file_picks_anew_each_time(tmp_path):
 
 
 def test_a_pipe_is_refused_at_once(tmp_path):
-    """Its open would wait for a writer, and so would the event loop, which reads rotated keys."""
+    """Its open would wait for a writer, and would block the event loop, which reads rotated keys."""
     pipe = tmp_path / "key"
     os.mkfifo(pipe)
     with pytest.raises(UnresolvedReference, match="key cannot be read: it is not a regular file"):

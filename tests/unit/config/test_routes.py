@@ -1,4 +1,4 @@
-"""What a model says of all operations, of one, and what an operation says of all models: which of it counts."""
+"""Settings of a model for all operations or one, and of an operation for all models: which of them is used."""
 
 from typing import Any
 

@@ -54,7 +54,7 @@ def test_what_is_configured_goes_along_and_a_client_without_a_name_gets_one():
 
 
 def test_the_upstream_hears_the_id_of_the_call_and_no_other():
-    """The client's own field may be what nobody could search a log for; the call's id was made of it where it can."""
+    """The client's own field may not be usable in a log search. The call's id derives from it if possible."""
     headers = ((b"x-request-id", b"<theirs>"), (b"x-request-id", b"another"))
     request = Dialect().encode(call(headers=headers), TARGET, "https://h/v1", TIMEOUTS, ["X-Request-Id"])
     assert [value for name, value in request.headers if name == b"x-request-id"] == [b"gp-1"]

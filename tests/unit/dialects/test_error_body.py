@@ -118,7 +118,7 @@ FOUNDRY = {
     }
 }
 
-# what the document is an error by itself, whatever the HTTP status
+# documents that are errors with any HTTP status
 ERRORS = {
     "openai": (
         {
@@ -501,7 +501,7 @@ ERRORS = {
     ),
 }
 
-# an error only beside an HTTP status that says so
+# errors only with an HTTP status of an error
 ONLY_WHEN_REFUSED = {
     "kong": ({"message": "No API key found in request"}, UpstreamErrorBody("No API key found in request")),
     "title": ({"title": "Bad"}, UpstreamErrorBody("Bad", raw={"title": "Bad"})),
@@ -695,7 +695,7 @@ def test_what_is_an_error_in_a_200_is_one_in_a_400(document):
 @given(st.dictionaries(st.one_of(NAMES, st.text(max_size=3)), ERROR_LIKE, max_size=6), st.booleans())
 def test_the_members_that_a_large_document_is_read_by_are_all_that_count(document, refused):
     """dialects/content.py reads no others of a document beyond its bound."""
-    document.pop("loc", None)  # a place before the text: of pydantic's details, which are never the whole document
+    document.pop("loc", None)  # a position before the text: pydantic's details, which are never the whole document
     members = {name: value for name, value in document.items() if name in (*error_body.MEMBERS, "choices", "data")}
     whole, cut = (read_error_body(read, refused=refused) for read in (document, members))
     assert (whole is None) == (cut is None)
@@ -841,7 +841,7 @@ def test_code_is_found_under_each_usual_name():
 
 
 def test_token_endpoints_are_read_by_the_same_function():
-    """RFC 6749 5.2, and envelopes of in-house logins."""
+    """RFC 6749 5.2, and formats of in-house logins."""
     documents = [
         {"error": "invalid_client", "error_description": "Wrong secret"},
         {"errcode": 40001, "errmsg": "Wrong secret"},

@@ -81,7 +81,7 @@ def classified(body, headers=JSON, *, surface=ClientProtocol.CHAT, **more):
 
 
 def document(body, headers=JSON, *, surface=ClientProtocol.CHAT, **more):
-    """The fields of the error; None for a good reply, which is the same object then."""
+    """The fields of the error. None for a good reply, which is then the same object."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     found = classified(data, headers, surface=surface, **more)
     if isinstance(found, bytes):
@@ -698,7 +698,7 @@ def test_a_response_is_one_by_its_name_or_its_output(fields_of, is_one):
 SILENT_CHOICES = [{}, {"message": None}, {"message": {}}, {"finish_reason": "stop"}, {"text": None}]
 NO_MESSAGE = "with a choice that has neither a message nor a text"
 IN_LARGE = [{}, {"x": PAD}]
-"""Beside what a choice holds: nothing, or what makes it too large to be built."""
+"""Other members of a choice: none, or one that makes it too large to build."""
 
 
 def _no_answer(body, code, what):

@@ -1,4 +1,4 @@
-"""An event loop whose time stands still until a test moves it."""
+"""An event loop whose time passes only when a test advances it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TURNS = 8
 
 
 class DrivenLoop(asyncio.SelectorEventLoop):
-    """`timers` counts those that were ever set."""
+    """`timers` is the number of timers that were ever set."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0

@@ -332,7 +332,7 @@ async def test_a_held_request_whose_server_closes_meanwhile_may_be_sent_again():
 
 @pytest.mark.parametrize("kept", [True, False])
 async def test_what_a_server_says_before_a_held_request_is_out_is_no_answer_to_it(kept: bool):
-    """One that is tired of waiting says 408 and closes: the request goes over another connection."""
+    """A server that sends 408 after a timeout and closes: the request uses another connection."""
     wire = Wire()
     if kept:
         await body_of(await begun(wire, OK))
@@ -364,7 +364,7 @@ async def test_only_what_fits_in_one_piece_with_its_head_is_held():
     await asking
 
 
-# what is no reply
+# not a reply
 
 
 @pytest.mark.parametrize(
@@ -521,7 +521,7 @@ async def test_a_reply_before_the_body_is_out_is_the_last_even_when_what_was_wri
 
 
 async def test_a_connection_that_has_more_to_send_is_not_used_again():
-    """The reply came before the loop wrote all that it was given."""
+    """The reply arrived before the loop wrote the whole request."""
     wire = Wire()
     wire.transport.held_back = True
     asking = asked(wire, b"x" * 1000)

@@ -1,4 +1,4 @@
-"""An upload on its way through one connection: who waits for whom, and for how long."""
+"""An upload through one connection: which side waits, and for how long."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LARGE = bytes(HIGH_WATER_BYTES + 1)
 
 
 class Sender:
-    """An Upload whose pieces come when the test says so."""
+    """An Upload whose pieces arrive at the test's command."""
 
     def __init__(self, length_bytes: int | None = 9_000_000) -> None:
         self.length_bytes = length_bytes
@@ -54,7 +54,7 @@ async def begun(sender: Sender, *, held_back: bool = False) -> tuple[Wire, async
 
 
 async def at_once(asking: asyncio.Task[UpstreamResponse]) -> UpstreamResponse:
-    """What is here without another piece, and without any time that passes."""
+    """Return the reply of `asking`, which must need neither another piece nor time."""
     await rest()
     assert asking.done()
     return asking.result()
@@ -84,7 +84,7 @@ async def test_an_upload_goes_out_as_it_comes_and_its_connection_is_used_again(l
 
 @pytest.mark.parametrize("cut", [len(NO), len(NO) - 2, NO.index(b"\r\n\r\n") + 2])
 async def test_a_reply_does_not_wait_for_the_next_piece_of_the_upload(cut: int):
-    """The server refuses at once, and the client is slow: it must not lose the refusal to a bound of its own."""
+    """The server rejects at once, and the client is slow: the client's own bound must not hide the rejection."""
     sender = Sender()
     wire, asking = await begun(sender)
     sender.send(b"abc")

@@ -406,7 +406,7 @@ async def test_where_one_more_had_to_be_dialed_the_next_finds_one_that_is_there(
     server = Server()
     pool = await keeping(server, 9)
     await pool.take(5)
-    assert len(server.dialed) == 1  # a lone request has none made for nobody
+    assert len(server.dialed) == 1  # the pool dials no spare connection for a single request
     await pool.take(5)
     await rest()
     third = pool.take_idle()

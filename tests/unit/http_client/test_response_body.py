@@ -67,7 +67,7 @@ def test_an_unknown_coding_is_a_fault_that_names_it():
 
 
 def test_an_unknown_coding_is_quoted_as_it_was_written_or_not_at_all():
-    """Else a mask, which comes later, would not find a secret in it."""
+    """Otherwise the redactor, which runs later, would not find a secret in it."""
     with pytest.raises(TransportFault, match="encoded as MiNtEd-Token, which gatepass did not request"):
         decoder_of(b" MiNtEd-Token ")
     with pytest.raises(TransportFault, match="encoded as something unknown, which gatepass did not request"):

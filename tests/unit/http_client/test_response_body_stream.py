@@ -1,4 +1,4 @@
-"""Pieces that go to whoever takes them, without the task that waits for the end."""
+"""Pieces that are passed to a callback, while a task waits for the end."""
 
 from __future__ import annotations
 

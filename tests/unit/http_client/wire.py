@@ -12,7 +12,7 @@ HIGH_WATER_BYTES = 64 * 1024
 
 
 class FakeTransport(asyncio.Transport):
-    """Keeps what is written until the test drains it, and says when that is too much."""
+    """Keeps the written bytes until the test drains it, and reports when there are too many."""
 
     def __init__(self, protocol: asyncio.BaseProtocol) -> None:
         super().__init__()
@@ -59,8 +59,8 @@ class FakeTransport(asyncio.Transport):
 
 
 class Wire:
-    """One open connection, and its owner, which notes its calls in `events`. `holding`: a small request waits for the
-    end of the turn, which is when the test calls `flush`."""
+    """One open connection and its owner, which records its calls in `events`. With `holding` a small request waits for
+    the end of the loop's iteration: the test calls `flush`."""
 
     def __init__(self) -> None:
         self.events: list[str] = []

@@ -21,7 +21,7 @@ ASKED = {"role": "assistant", "content": None, "tool_calls": CALLS}
 
 @dataclass(frozen=True)
 class Case:
-    """`becomes` holds the members of the body that differ afterwards, None for those that are gone."""
+    """`becomes` holds the members of the body that differ afterwards, with None for removed ones."""
 
     name: str
     body: Any

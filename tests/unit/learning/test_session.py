@@ -149,7 +149,7 @@ def test_an_unverified_account_is_a_matter_of_its_credential_and_of_minutes():
     assert ask(learner, verified, chat(stream=True), QUARTER_S).call.adapted == ()
 
 
-# what is not learned
+# --- rejections that are not learned
 
 
 @pytest.mark.parametrize("case", NOTHING_ROWS, ids=lambda case: case.name)
@@ -599,7 +599,7 @@ def test_no_sequence_of_answers_loops_or_touches_what_was_sent(exchanges):
 
 
 def assert_same_words(call: Call, planned: Call) -> None:
-    """The model, the inputs, and who says what, in whatever form."""
+    """The model, the inputs, and the speaker of each text, in any form."""
     before, after = json.loads(call.body), json.loads(planned.body)
     assert before["model"] == after["model"]
     assert before.get("input") == after.get("input")

@@ -62,7 +62,7 @@ def refused(refusal: Refusal) -> UpstreamErrorReply:
 
 @dataclass
 class Outcome:
-    """`error` is what the client sees, None for an answer; `call` what was sent last."""
+    """`error` is the client's error, None for an answer; `call` the last call that was sent."""
 
     call: Call
     error: GatepassError | None

@@ -1,4 +1,4 @@
-"""Changes of what is to be embedded."""
+"""Changes of the inputs of embeddings."""
 
 import json
 

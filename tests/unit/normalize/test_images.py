@@ -1,4 +1,4 @@
-"""Rule "images": where they stand, where they go, and what is none."""
+"""Rule "images": their positions, their new form, and members that are not images."""
 
 import json
 from base64 import b64encode
@@ -184,7 +184,7 @@ def test_duplicates_without_content_leave_one_list():
     )
 
 
-# what is not touched
+# --- messages that are not changed
 
 
 @pytest.mark.parametrize(
@@ -367,7 +367,7 @@ def test_images_of_a_wrong_type_are_refused(images, kind):
 
 
 def test_base64_in_escapes_cannot_smuggle_json():
-    """Unescaped, its quote would end the string and begin a member of its own."""
+    """Without the escape its quote would end the string and begin another member."""
     sly = PNG.rstrip("=") + "A" * 2000 + '","detail":"' + "A" * 2000
     expected = f"images[0] is neither a URL nor base64. {WANTED}"
     assert refusal({"messages": [user("")], "images": [sly]}) == (expected, "images[0]")

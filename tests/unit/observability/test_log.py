@@ -21,7 +21,7 @@ from tests.unit.http_client.loop import one_iteration
 
 @pytest.fixture
 def logged():
-    """Configures logging onto a buffer, and puts back what was there."""
+    """Configure logging onto a buffer, and restore it afterwards."""
     root, ours = logging.getLogger(), logging.getLogger("gatepass")
     before = (list(root.handlers), root.level, ours.level)
 
@@ -248,7 +248,7 @@ def pipe():
 
 
 def stream(pipe):
-    """Buffered as a file is that is no terminal, with the errors of stderr."""
+    """A buffered stream that is not a terminal, with the error handling of stderr."""
     return io.TextIOWrapper(io.BufferedWriter(pipe), pipe.encoding, "backslashreplace")
 
 

@@ -70,11 +70,11 @@ WANTED: tuple[tuple[Any, dict[str, Any]], ...] = (
     (MethodNotAllowed, {"allow": "POST"}),
     (GatepassError, {}),
 )
-"""What each branch of the tree wants beside its message."""
+"""The arguments that each branch of the tree requires in addition to its message."""
 
 
 def every_error() -> list[GatepassError]:
-    """One of each leaf of the tree, its message full of what must not be said in mid-stream."""
+    """One error of each class, with a message that must not appear in mid-stream."""
     found: list[GatepassError] = []
     kinds: list[Any] = [GatepassError]
     while kinds:
@@ -271,7 +271,7 @@ def chunk(text: str) -> bytes:
 
 @pytest.mark.parametrize("error", EVERY_ERROR, ids=IDS)
 def test_no_error_in_mid_stream_makes_ragflow_repeat_the_answer(error):
-    """RAGFlow classes the text of openai's exception, which is the message of the event."""
+    """RAGFlow classifies the text of openai's exception, which is the message of the event."""
     caught = shown_by_openai(chunk("Hello") + stream_error(error, rewords=True))
     assert str(caught) == stream_message(error)
     assert isinstance(caught.body, dict)

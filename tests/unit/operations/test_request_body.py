@@ -226,7 +226,7 @@ def test_every_json_object_is_read(data):
 
 @given(st.data())
 def test_a_body_is_read_or_refused_as_the_standard_parser_would(data):
-    """One wrong byte anywhere: what gatepass reads is JSON, what is JSON gatepass reads."""
+    """One wrong byte anywhere: gatepass accepts the body if and only if it is JSON."""
     body = bytearray(data.draw(written({"model": "m", "a": data.draw(VALUES)}, escaped_names=False)).encode())
     body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.sampled_from(b'"\\{}[]:, \x00\x80\xffu0n-.e1'))
     try:

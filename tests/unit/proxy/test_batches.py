@@ -1,4 +1,4 @@
-"""One embeddings call in several requests: the fake upstream answers when the test says so."""
+"""One embeddings call in several requests, over a fake upstream that answers at the test's command."""
 
 from __future__ import annotations
 

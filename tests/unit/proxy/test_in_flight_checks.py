@@ -13,7 +13,7 @@ class Member:
 
 
 class Timers(DrivenClock):
-    """A clock that counts its timers."""
+    """A clock that records the number of its timers."""
 
     count = 0
 

@@ -128,7 +128,7 @@ def test_fault_has_its_error_and_its_advice(fault, sent):
 def test_ragflow_repeats_what_passes_and_gives_up_on_what_stays(fault):
     error = upstream_error(TransportFault(fault, ""), "chat", BASE)
     body = {"error": {"message": error.message, "code": error.public_code}}
-    shown = f"Error code: {error.http_status} - {body}"  # what str() of openai-python's error says
+    shown = f"Error code: {error.http_status} - {body}"  # str() of openai-python's error
     assert ragflow_class(shown) == ("INVALID" if isinstance(error, UpstreamInvalid) else "SERVER")
 
 

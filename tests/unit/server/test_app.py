@@ -121,7 +121,7 @@ async def test_without_keys_a_forwarded_request_is_not_served(name):
 
 
 async def test_a_server_that_trusts_every_forwarded_header_opens_no_relay():
-    """`uvicorn --host 0.0.0.0 --forwarded-allow-ips '*'`: the middleware says that the peer is loopback."""
+    """`uvicorn --host 0.0.0.0 --forwarded-allow-ips '*'`: the middleware reports a loopback peer."""
     app = app_of()
     fields = ((b"x-forwarded-for", b"127.0.0.1"),)
     async with app.router.lifespan_context(app):

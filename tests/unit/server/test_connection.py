@@ -36,7 +36,7 @@ async def echo(cycle: HttpRequestCycle) -> None:
 
 
 class Held:
-    """Answers each request when the test says so."""
+    """Answers each request at the test's command."""
 
     def __init__(self) -> None:
         self.go = asyncio.Event()
@@ -71,7 +71,7 @@ async def visited(wire_client: WireClient, *pieces: bytes) -> bytes:
 
 
 def reported(response: bytes) -> tuple[str, bool]:
-    """The code of an error that the connection itself answered, and whether it says that it closes."""
+    """The code of an error that the connection itself sent, and whether its head announces the close."""
     head, _, body = response.partition(b"\r\n\r\n")
     return json.loads(body)["error"]["code"], b"connection: close" in head
 
@@ -282,7 +282,7 @@ async def test_a_broken_body_puts_no_refusal_into_an_answer_that_has_begun():
 
 
 async def test_a_body_behind_a_slow_answer_gets_its_own_time():
-    """It stands unread behind another request for longer than a body may take."""
+    """It waits unread behind another request for longer than a body may take."""
     held = Held()
     wire_client = WireClient(held)
     await visited(wire_client, asked(b"1") + asked(b"hello")[:-1])
@@ -389,7 +389,7 @@ async def refuse_on_signal(cycle: HttpRequestCycle) -> None:
 
 
 async def refused_in_mid_body() -> tuple[WireClient, bytes]:
-    """Who was refused while nobody took of its body, and what it has sent of a piece since."""
+    """Return a client that was rejected before its body was read, and the piece that it had sent."""
     wire_client = WireClient(refuse_on_signal)
     piece = bytes(AHEAD_BYTES + 1)
     await visited(wire_client, asked(bytes(5 * LIMIT_BYTES))[:100], piece)
@@ -596,7 +596,7 @@ async def test_a_stop_closes_what_is_idle_and_lets_the_rest_end():
 
 
 class Passing:
-    """Takes a body as it comes, one piece each time the test says so."""
+    """Reads a body while it arrives, one piece at the test's command."""
 
     def __init__(self) -> None:
         self.pieces: list[bytes] = []
@@ -764,7 +764,7 @@ async def test_a_connection_that_is_over_leaves_nothing_to_the_collector(raw: by
 
 @contextmanager
 def crowded(wire_client: WireClient, others: int = 5) -> Iterator[None]:
-    """Inside it `others` are under way beside what `wire_client` asks."""
+    """Inside it `others` are in flight in addition to the requests of `wire_client`."""
 
     async def busy() -> None:
         await asyncio.Event().wait()
@@ -779,7 +779,7 @@ def crowded(wire_client: WireClient, others: int = 5) -> Iterator[None]:
 
 
 class AtOnce:
-    """Answers in the step that serves, and notes what is written when its own call returns."""
+    """Answers synchronously, and records the bytes that were written when its own call returns."""
 
     def __init__(self) -> None:
         self.wire_client: WireClient | None = None

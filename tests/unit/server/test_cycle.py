@@ -54,7 +54,7 @@ async def read(*pieces: bytes) -> tuple[list[bytes | str], bytes]:
 )
 async def test_a_body_is_read_within_its_limit(pieces, body):
     found, received = await read(*pieces)
-    if body == "invalid_request":  # the parser refuses it before anybody reads
+    if body == "invalid_request":  # the parser rejects it before any code reads it
         assert b"invalid_request" in received
     else:
         assert found == [body]
@@ -67,7 +67,7 @@ async def test_a_client_that_expects_gets_100_continue_when_its_body_is_wanted()
 
 
 async def test_a_body_that_was_never_asked_for_ends_the_connection():
-    """Whether the client sends it nobody can know, so what comes next could be it, or the next request."""
+    """It is unknown whether the client sends the body, so the next bytes could be the body or the next request."""
     wire_client = WireClient(answer_with(b"no", length_bytes=2))
     raw = asked(b"hello", "expect: 100-continue")
     wire_client.say(raw[:-5])

@@ -1,4 +1,4 @@
-"""The file descriptors that connections need: how many, and what is logged while none is free."""
+"""The file descriptors that connections need: their number, and the log while none is free."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a process logs that there is no free file descriptor."""
+"""The log of a process without a free file descriptor."""
 
 from gatepass.server.process import AcceptWatch
 

@@ -23,14 +23,14 @@ Serve = Callable[[HttpRequestCycle], Awaitable[None]]
 
 
 class FakeTransport(asyncio.Transport):
-    """Keeps what is written; closing reaches the protocol in the loop's next iteration, as on a socket."""
+    """Keeps the written bytes. Closing reaches the protocol in the loop's next iteration, as on a socket."""
 
     def __init__(self, protocol: asyncio.Protocol) -> None:
         super().__init__({"peername": ("192.0.2.7", 4711)})
         self.protocol = protocol
         self.unsent_bytes = 0
         self.is_slow = False
-        """Whether the client takes nothing of what is written from now on."""
+        """Whether the client stops reading from now on."""
         self.pieces: list[bytes] = []
         self.ended = False
         self.pieces_at_end = 0

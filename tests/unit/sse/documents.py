@@ -22,7 +22,7 @@ def origin() -> EnvelopeDefaults:
     return EnvelopeDefaults(lambda prefix: f"{prefix}{next(numbers):024x}", CREATED_S, "asked-for")
 
 
-# --- what is meant --------------------------------------------------------------------------------
+# --- the meaning of a stream ---------------------------------------------------------------------
 
 
 def meaning(document: dict[str, Any]) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def new_stream(**more: Any) -> EventStream:
 
 
 def state(stream: EventStream) -> dict[str, Any]:
-    """All that a caller can see."""
+    """The state that a caller can see."""
     failure = stream.failure
     return {
         "failure": None if failure is None else (type(failure).__name__, failure.message, failure.hop),

@@ -17,7 +17,7 @@ from tests.unit.sse.documents import origin
 
 
 def repaired(*entries):
-    """Each entry comes in a delta of its own."""
+    """Each entry arrives in a separate delta."""
     repair, notes = ToolRepair(origin(), ArgumentBuffer(), 0), list[str]()
     for entry in entries:
         repair.repair([entry], notes.append)

@@ -1,4 +1,4 @@
-"""A choice that says nothing, for a client that looks into the first one of every chunk."""
+"""An empty choice, for a client that reads the first choice of every chunk."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Streams of chunks and nothing else, for clients that look for choices in all that comes."""
+"""Streams of chunks only, for clients that read the choices of every event."""
 
 import pytest
 

@@ -20,8 +20,8 @@ SPREAD = (
 
 
 def dify_reads(stream: bytes) -> list[object]:
-    """As Dify's plugin does (dify-plugin-sdks, openai_compatible/llm.py): cut at two line feeds, take `data: ` off. Its
-    answer ends at the first piece that is no JSON."""
+    """Read as Dify's plugin does (dify-plugin-sdks, openai_compatible/llm.py): split at two line feeds, remove `data:
+    `. The answer ends at the first piece that is not JSON."""
     found: list[object] = []
     for piece in stream.decode().split("\n\n"):
         text_of_data = piece.strip().removeprefix("data: ").lstrip()

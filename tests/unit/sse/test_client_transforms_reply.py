@@ -1,4 +1,4 @@
-"""What a client's profile wants of its replies."""
+"""Changes of a reply for a client's profile."""
 
 import json
 

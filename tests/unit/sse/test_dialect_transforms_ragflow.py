@@ -34,7 +34,7 @@ def chunk(content=None, finish=None, **more):
 
 
 def agent_chunk(content, identity):
-    """One chunk of an agent up to v0.26.1: an id of its own, and neither time nor role."""
+    """One chunk of an agent up to v0.26.1: another id in each chunk, and neither time nor role."""
     sent = {"id": identity, "object": "chat.completion.chunk", "model": "agent", "created": None}
     return b"data: " + json.dumps(sent | {"choices": [{"index": 0, "delta": {"content": content}}]}).encode() + b"\n\n"
 

@@ -167,7 +167,7 @@ def test_line_of_64_mib_is_refused_in_bounded_memory():
 
 
 class CountingTail(bytearray):
-    """Counts the bytes that are copied into it, and those that are read out of it or searched."""
+    """A tail that counts the bytes copied into it, and the bytes read from it or searched."""
 
     touched_bytes = 0
 

@@ -83,7 +83,7 @@ def test_recognised_piece_is_returned_as_the_same_object():
 
 
 def watched(monkeypatch) -> list[bytes]:
-    """What is parsed from here on."""
+    """Return the list of texts that are parsed from now on."""
     parsed: list[bytes] = []
 
     def noted(text_value):
@@ -252,7 +252,7 @@ def test_events_that_come_one_by_one_share_the_lines_of_a_turn():
     assert stream.feed(event) == event + event  # the event loop has run
 
 
-# --- what is changed ------------------------------------------------------------------------------
+# --- changes --------------------------------------------------------------------------------------
 
 HELLO, YOU, END = text("Hello"), text("you"), data(chunk({}, finish="stop"))
 

@@ -171,7 +171,7 @@ def test_event_that_was_parsed_for_its_quotes_does_not_use_up_the_budget():
     )
 )
 def test_recognised_means_the_same_json_but_for_the_text(fillings):
-    """Whatever bytes stand where the text stood: what is recognised and JSON at all differs in that text only."""
+    """Any bytes instead of the text: an event that is recognised and is JSON differs only in that text."""
     fast_path = with_pattern(HELLO)
     run = HELLO.replace(b"Hello", b"".join(fillings))
     if not fast_path.count_matching(run):

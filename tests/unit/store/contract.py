@@ -1,4 +1,4 @@
-"""What every store promises, whatever it is made of. A module of its own tests each against this."""
+"""The contract of every store. A test module for each store runs these tests."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def below():
 
 
 async def stored(below: MemoryStore, name: str = NAME) -> bytes:
-    """What lies in the store below under the code of `name`."""
+    """Return the entry in the store below under the code of `name`."""
     code = EncryptedStore(below, SECRET).code(name)
     return (await below.get([code])).values[code]
 

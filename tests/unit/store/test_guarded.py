@@ -24,7 +24,7 @@ class TestGuardedStore(StoreContract):
 
 
 class Ailing(MemoryStore):
-    """Does what `ails` says: None works, an exception is raised, "hang" never answers."""
+    """Fails as `ails` states: None works, an exception is raised, "hang" never answers."""
 
     def __init__(self, clock):
         super().__init__(clock)
@@ -167,7 +167,7 @@ SHORT = b"k" * 32
 
 
 class Fleet:
-    """Processes that share one store; each has a key of its own."""
+    """Processes with separate keys that share one store."""
 
     def __init__(self):
         self.clock = DrivenClock()

@@ -1,4 +1,4 @@
-"""Several gatepass processes, each with a clock of its own, that share a store and an issuer, in one loop."""
+"""Several gatepass processes with separate clocks, which share a store and an issuer, in one loop."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ class Replica:
         await self.snapshot.aclose()
 
     async def kill(self) -> None:
-        """As SIGKILL does: it says no word to the store any more."""
+        """End as at SIGKILL: without a last request to the store."""
         self.wire.state = "down"
         await self.aclose()
 

@@ -105,7 +105,7 @@ class Far(httpx2.AsyncBaseTransport):
         try:
             reply = await self._play(_request(request, await request.aread()))
         except TransportFault as fault:
-            raise error_of(fault)  # noqa: B904 - its cause tells what kind it is
+            raise error_of(fault)  # noqa: B904 - its cause shows its kind
         return httpx2.Response(reply.status, headers=list(reply.headers), stream=reply)
 
 
@@ -134,8 +134,8 @@ def error_of(fault: TransportFault) -> httpx2.TransportError:
 
 
 class ScriptedIssuer(httpx2.AsyncClient):
-    """Plays `turns` in order, one per request, then `otherwise` for ever. `accepts` is a form secret
-    that must be shown, else it says invalid_client; `asked` is set by the first request."""
+    """Plays `turns` in order, one for each request, then `otherwise`. `accepts` is a form secret that requests must
+    have; otherwise the reply is invalid_client. The first request sets `asked`."""
 
     def __init__(self, clock: DrivenClock, *turns: Turn, otherwise: Turn | None = None) -> None:
         super().__init__(transport=Far(self.play))
@@ -187,7 +187,7 @@ class ScriptedIssuer(httpx2.AsyncClient):
 
 
 class Stubborn(ScriptedIssuer):
-    """Goes on with what nobody waits for any more, and each of its tokens ends the one before."""
+    """Continues with requests that no caller waits for, and each of its tokens ends the one before."""
 
     async def play(self, request: OutboundRequest) -> Reply:
         work = asyncio.ensure_future(super().play(request))
@@ -231,7 +231,7 @@ def static(token: Any = "key-1234567890") -> StaticCredential:
 
 
 class RunningHolder:
-    """A started holder over a scripted issuer, and all that belongs to it. Use as `async with`."""
+    """A started holder over a scripted issuer, with its clock and redactor. Use as `async with`."""
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ ACCEPT = PLAIN.headers[0]
 
 
 def added(injector: CredentialInjector, token: str | None = "abc", request: OutboundRequest = PLAIN, now: float = 0.0):
-    """What `injector` made of `request`: its new headers, and what stands behind the URL."""
+    """Return the request that `injector` made of `request`: its new headers, and the query of its URL."""
     loaded = injector.authorize(request, None if token is None else Secret(token), now)
     assert (loaded.method, loaded.body, loaded.timeouts) == (request.method, request.body, request.timeouts)
     assert loaded.url.startswith(request.url)

@@ -21,7 +21,7 @@ class Renewing(RenewalLimiter):
         self.set_current(token(text or f"token-{self.count}"), now)
 
     def refused(self, by: TokenUser, now: float) -> bool:
-        """`by` refuses the current token, which is renewed where that is granted."""
+        """Record that `by` rejected the current token, and renew it if that is allowed."""
         is_granted = self.reject(by, now)
         if is_granted:
             self.renew(now)

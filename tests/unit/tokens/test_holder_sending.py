@@ -53,7 +53,7 @@ UPSTREAMS = {"chat": "corp", "embed": "corp", "other": "firm"}
 
 @dataclass(frozen=True)
 class Signed(Mint):
-    """A JWT that says to live `own_s`, of which `age_s` have passed; it really lives as long as its reply says."""
+    """A JWT with a lifetime of `own_s`, of which `age_s` have passed. It really lives as long as its reply states."""
 
     own_s: float = 3600.0
     age_s: float = 0.0
@@ -99,7 +99,7 @@ class Witness(TokenHolder):
 
 
 class Reply:
-    """What an upstream says; the body of a refusal may never come to its end."""
+    """An upstream's reply. The body of a rejection may never end."""
 
     ended = False
 
@@ -122,8 +122,8 @@ class Reply:
 
 @dataclass
 class FakeUpstream:
-    """A transport and what is behind it. A request waits `busy_s` for its connection; a kept one may turn out dead
-    after `stale_s`. Every token that is written is checked.
+    """A transport and its server. A request waits `busy_s` for its connection. A kept connection may be closed after
+    `stale_s`. Every token that is written is checked.
     """
 
     name: str

@@ -229,7 +229,7 @@ async def test_a_request_waits_for_a_store_that_is_away_no_longer_than_its_bound
 
 @pytest.mark.parametrize("state", ["down", "hung"])
 async def test_a_store_that_goes_away_at_any_request_costs_no_token(state):
-    """With the n-th request of the leader the store is gone for everybody; then with the n+1-th …"""
+    """The store fails for all processes at the leader's n-th request, then at its n+1-th …"""
     for number in count(1):
         issuer = scripted(otherwise=Mint(300, delay_s=0.1))
         async with Fleet(issuer, count=3) as fleet:
@@ -318,7 +318,7 @@ async def test_a_rejected_value_is_not_taken_from_the_store():
 
 
 async def test_a_value_that_was_minted_again_before_it_was_rejected_is_not_taken_either():
-    """Both hold what was minted first; one fetches the same again; the other's is refused: only a new one helps."""
+    """Both hold the first token. One fetches the same again, the other's is rejected: only a new token helps."""
     async with Fleet(scripted(Mint(100, "a"), Mint(100, "a"), Mint(100, "b")), count=2) as fleet:
         await fleet.clock.advance(10.0)
         first, second = fleet.replicas

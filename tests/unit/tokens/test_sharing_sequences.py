@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order to processes, store and issuer: nobody has a dead or foreign token."""
+"""Any order of events in processes, store and issuer: no process has an expired or foreign token."""
 
 from __future__ import annotations
 

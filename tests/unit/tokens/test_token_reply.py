@@ -227,8 +227,8 @@ ISSUERS = {
     "waited_ms": ms(0, 10_000),
     "lag_ms": ms(0, 1_000),
 }
-"""The issuer's clock against ours, our time at the start of the fetch, how long after it the token was made and
-the reply stamped, and how old the server's `Date` was before it was cut to whole seconds."""
+"""The difference of the clocks, gatepass's time at the start of the fetch, how long after it the issuer made the token
+and stamped the reply, and the age of the server's `Date` before it was cut to whole seconds."""
 
 
 @example(skew_ms=0, wall_ms=1_800_000_000_999, waited_ms=0, lag_ms=1_000, life_ms=6_000)

@@ -13,7 +13,7 @@ from gatepass.config.wording import explained_errors
 
 
 def refused(**block: Any) -> dict[str, str]:
-    """What is said of `credentials.c`, by the setting within it."""
+    """Return the problems of `credentials.c`, by the setting within it."""
     tree = {"upstreams": {"u": {"base_url": "https://x"}}, "credentials": {"c": block}}
     with pytest.raises(ValidationError) as caught:
         Config.model_validate(tree)

@@ -116,7 +116,7 @@ MADE: dict[str, dict[str, Any]] = {
 
 
 def made(preset: str, **more: Any) -> dict[str, Any]:
-    """What the preset put beside what was given."""
+    """The settings that the preset added."""
     given = {"type": "http_json", "preset": preset, **GIVEN[preset], **more}
     return {name: value for name, value in expanded(given).items() if given.get(name) is not value}
 

@@ -1,4 +1,4 @@
-"""The settings of `entra`, `google` and `aws_bedrock`: what goes together, and what must be installed."""
+"""The settings of `entra`, `google` and `aws_bedrock`: which ones combine, and which packages they require."""
 
 import json
 import sys

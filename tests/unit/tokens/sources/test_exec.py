@@ -22,7 +22,7 @@ KEY = Reference.to_variable("KEY", "top-secret-value")
 
 
 class Program:
-    """What stands for a process: it ends with a given result, after `takes_s`."""
+    """A fake process that ends with a given result, after `takes_s`."""
 
     def __init__(self, *ends: ProcessResult | Exception, takes_s: float = 0.0, stderr: str = "") -> None:
         self.ends = list(ends)

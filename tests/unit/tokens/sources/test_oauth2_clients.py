@@ -24,7 +24,7 @@ TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 
 def signing(kind: str = "rsa", **settings: object):
-    """A credential that signs with a key of its own."""
+    """A credential that signs with a new key."""
     given = {"client_auth": "private_key_jwt", "client_secret": None, "private_key": Secret(private_pem(kind))}
     return oauth2(**{**given, **settings})
 

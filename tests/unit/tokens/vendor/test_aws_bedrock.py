@@ -32,7 +32,7 @@ def granted(ends_s: float) -> Answer:
 
 
 def signed(token) -> dict[str, str]:
-    """The query of the request that a key stands for."""
+    """Return the query of the presigned request in a key."""
     url = b64decode(token.text.removeprefix("bedrock-api-key-")).decode()
     return {name: value for name, (value,) in parse_qs(urlsplit(f"//{url}").query).items()}
 

@@ -256,7 +256,7 @@ async def test_application_default_credentials_are_looked_for_in_googles_order(t
 
 
 async def test_a_home_that_may_not_be_entered_is_as_good_as_none(monkeypatch):
-    """Distroless images set HOME=/root and run as nobody."""
+    """Distroless images set HOME=/root and run as another user."""
 
     def stat(path: Any, **_: Any) -> Any:
         raise PermissionError(13, "Permission denied", str(path))
