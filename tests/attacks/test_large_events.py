@@ -279,8 +279,14 @@ def test_large_arguments_are_whole_or_cut_as_small_ones(attack: Attack, raw: byt
     expected, reply = relayed(raw), aggregated(raw, 1000)
     with scaled():
         found, shortened_reply = relayed(raw), aggregated(raw, 1000)
-    attack.check(found[1:] == expected[1:] and json_data(found[0]) == json_data(expected[0]), (found, expected))
-    attack.check(shortened_reply == reply, (shortened_reply, reply))
+    is_checked = found[1:] == expected[1:] and json_data(found[0]) == json_data(expected[0])
+    # gatepass does not check arguments of a shortened event: the stream needs a finish reason then
+    attack.check(is_checked or CUT in found[1], (found, expected))
+    attack.check(shortened_reply == reply or CUT in str(shortened_reply), (shortened_reply, reply))
+    attack.check(CUT in found[1] or CUT not in expected[1], (found, expected))
+
+
+CUT = "before the answer was complete"
 
 
 BAD = ["\\x", "\\u12", "\x01", '"']

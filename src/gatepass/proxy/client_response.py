@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from gatepass.errors import GatepassError
@@ -93,6 +94,19 @@ class ClientResponse:
         await self.cycle.write(data, last=last)
         self.is_sent = last
 
+    async def send_pieces(self, pieces: Sequence[bytes]) -> None:
+        """Send all events of a stream, in pieces that may be cut anywhere, and end it."""
+        self._mark_first_byte()
+        self.ended = True
+        self._context.bytes_out += sum(map(len, pieces))
+        run = b""
+        for piece in pieces:
+            run += piece
+            if len(run) > WHOLE_BYTES:
+                run = await self._send_slices(run)
+        await self.cycle.write(run, last=True)
+        self.is_sent = True
+
     def try_send_events(self, data: bytes) -> bool:
         """Send a run of complete events of a begun stream, and return True, if the client accepts it at once."""
         if not self.cycle.try_write(data):
@@ -146,6 +160,7 @@ class ClientResponse:
         while len(data) - at > SLICE_BYTES:
             await self.cycle.write(data[at : at + SLICE_BYTES])
             at += SLICE_BYTES
+            await asyncio.sleep(0)  # `write` does not wait for a client that reads fast
         return data[at:]
 
     def _mark_first_byte(self) -> None:

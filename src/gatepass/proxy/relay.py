@@ -13,7 +13,6 @@ from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.keepalive import KeepAlive
 from gatepass.proxy.response import BufferedReply, ClassifiedReply, RawReply, StreamingReply, last_events
 from gatepass.proxy.upstream_call import connection_error
-from gatepass.sse.event import DONE
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.usage import nonempty_usage, usage_of
 from gatepass.types import OK, header
@@ -46,10 +45,9 @@ async def relay(
     context.usage = nonempty_usage(usage_of(classified.body))
     context.empty_answer = classified.is_empty
     attempt.add_changes(classified.adapted)
-    # `[DONE]` is not counted as an event
-    context.events = classified.events.count(b"\n\n") - classified.events.endswith(DONE)
+    context.events = classified.events
     client_response.begin_stream(OK, classified.headers)
-    await client_response.send_events(classified.events, last=True)
+    await client_response.send_pieces(classified.pieces)
 
 
 async def _relay_stream(stream: StreamingReply, context: RequestContext, client_response: ClientResponse) -> None:

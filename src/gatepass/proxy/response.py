@@ -36,10 +36,11 @@ from gatepass.proxy.upstream_call import (
 )
 from gatepass.sse.aggregate import BodyAggregator, CompletionAggregator
 from gatepass.sse.choice_repair import RepairOptions
-from gatepass.sse.chunk import EnvelopeDefaults
+from gatepass.sse.chunk import ArgumentsTooLarge, EnvelopeDefaults, arguments_too_large
 from gatepass.sse.client_transforms import make_client_transform, transform_reply
-from gatepass.sse.event import EventTransform, read_json
+from gatepass.sse.event import DONE, EventTransform
 from gatepass.sse.event_stream import EventStream
+from gatepass.sse.large_event import LongTexts
 from gatepass.sse.repair import StreamRepair
 from gatepass.sse.responses_api import LAST_EVENTS, ResponseAggregator, Unfinished, synthesize_response
 from gatepass.sse.synthesize import synthesize_stream
@@ -48,8 +49,8 @@ from gatepass.sse.whole_reply import (
     BUILT_BYTES,
     ONE_PASS_BYTES,
     is_empty_answer,
-    read_around_large,
     read_good,
+    read_shortened,
     repair_reply,
 )
 from gatepass.types import OK, Call, ClientProtocol, Headers, Hidden, Response, UpstreamErrorBody, header
@@ -71,10 +72,15 @@ class BufferedReply(Hidden, msgspec.Struct, frozen=True):
 
 
 class SynthesizedStream(Hidden, msgspec.Struct, frozen=True):
-    """A stream made from the whole reply `body`; `events` holds all of its events and `[DONE]`."""
+    """A stream made from the whole reply `body`.
+
+    `pieces` joined are all of its events and `[DONE]`. Long texts in it are one object, however often they occur.
+    `events` is the number of events without `[DONE]`.
+    """
 
     headers: Headers
-    events: bytes
+    pieces: tuple[bytes, ...]
+    events: int
     body: bytes
     adapted: tuple[str, ...] = ()
     is_empty: bool = False
@@ -393,22 +399,25 @@ async def _synthesized(context: ReplyContext, reply: BufferedReply) -> Classifie
     if context.protocol is ClientProtocol.RAW:
         return reply
     client_transform = context.client_transform() if context.protocol is ClientProtocol.CHAT else None
-    events = await run_off_loop(reply.body, partial(_synthesized_events, context, reply.body, client_transform))
+    events, pieces = await run_off_loop(reply.body, partial(_synthesized_events, context, reply.body, client_transform))
     adapted = reply.adapted if client_transform is None else (*reply.adapted, *client_transform.adapted)
     headers = tuple(field for field in reply.headers if field[0] != b"content-type")
-    return SynthesizedStream(headers, events, reply.body, (SYNTHESISED, *adapted), reply.is_empty)
+    return SynthesizedStream(headers, pieces, events, reply.body, (SYNTHESISED, *adapted), reply.is_empty)
 
 
-def _synthesized_events(context: ReplyContext, body: bytes, client_transform: EventTransform | None) -> bytes:
-    defaults = context.envelope_defaults()
+def _synthesized_events(
+    context: ReplyContext, body: bytes, client_transform: EventTransform | None
+) -> tuple[int, tuple[bytes, ...]]:
+    """Return the number of events and their pieces."""
+    defaults, texts = context.envelope_defaults(), LongTexts()
     try:
+        document = read_shortened(body, texts)
         if context.protocol is ClientProtocol.RESPONSES:
-            return b"".join(synthesize_response(read_json(body), defaults))
-        include_usage = _usage_options(context, requested_usage(context.call.body))[0] is not False
-        document = read_around_large(body) if isinstance(body, ScannedBody) else read_json(body)
-        events = synthesize_stream(document, include_usage, defaults)
-        # one event at a time: all events of a large reply at once would hold the interpreter's lock too long
-        return b"".join(events if client_transform is None else map(client_transform.feed, events))
+            events = synthesize_response(document, defaults)
+        else:
+            include_usage = _usage_options(context, requested_usage(context.call.body))[0] is not False
+            events = synthesize_stream(document, include_usage, defaults)
+        run = b"".join(events if client_transform is None else map(client_transform.feed, events))
     except Unfinished:
         raise UpstreamInvalid(
             "The upstream returned a response that is not finished and has no output.", upstream=context.upstream.name
@@ -417,6 +426,8 @@ def _synthesized_events(context: ReplyContext, body: bytes, client_transform: Ev
         raise UpstreamInvalid(
             "The upstream returned JSON that cannot be parsed.", upstream=context.upstream.name
         ) from None
+    # `[DONE]` is not counted as an event
+    return run.count(b"\n\n") - run.endswith(DONE), tuple(texts.restored_pieces(run))
 
 
 REPAIRED_PROTOCOLS = (ClientProtocol.CHAT, ClientProtocol.EMBEDDINGS)
@@ -527,7 +538,10 @@ def _repaired(context: ReplyContext, reply: BufferedReply) -> BufferedReply:
     if context.protocol not in REPAIRED_PROTOCOLS:
         return reply
     if context.protocol is ClientProtocol.CHAT:
-        body, adapted = repair_reply(reply.body, context.envelope_defaults)
+        try:
+            body, adapted = repair_reply(reply.body, context.envelope_defaults)
+        except ArgumentsTooLarge:
+            raise arguments_too_large(context.upstream.name) from None
         reply = _changed(reply, body, adapted) if adapted else reply
         reply = replace(reply, is_empty=True) if is_empty_answer(body) else reply
     return _for_profile(context, reply)

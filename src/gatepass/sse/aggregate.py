@@ -26,11 +26,13 @@ from gatepass.sse.chunk import (
     EnvelopeDefaults,
     Object,
     ReadError,
+    argument_text,
     complete_envelope,
     error_in_event,
     event_value,
     finish_reason,
     has_content,
+    has_large_objects,
     has_output,
     has_too_many_entries,
     is_chunk,
@@ -39,7 +41,7 @@ from gatepass.sse.chunk import (
     unwrap,
 )
 from gatepass.sse.event import EventTransform, Framer, is_json, parse_event, single_line_data, split_events
-from gatepass.sse.large_event import CUT_EVENT, LongTexts
+from gatepass.sse.large_event import CUT_EVENT, LongTexts, has_marks
 from gatepass.sse.tool_calls import ToolCall, ToolCallTracker, is_complete_json
 
 _BOM = b"\xef\xbb\xbf"
@@ -306,6 +308,8 @@ class CompletionAggregator(StreamAggregator):
                 return
         if has_too_many_entries(choices):
             self.fail(chunk.too_many_choices(self._upstream))
+        elif has_marks(data) and has_large_objects(choices):
+            self.fail(chunk.arguments_too_large(self._upstream))
         elif self._cumulative is None:
             self._add_chunk(fields, choices)
         else:
@@ -568,7 +572,7 @@ class _Call:
         arguments = payload.get("arguments", payload.get("input"))
         if arguments is not None:
             # some upstreams send an object where the API has its text
-            self._arguments.append(arguments if isinstance(arguments, str) else json_text(arguments).decode())
+            self._arguments.append(argument_text(arguments))
         if payload.keys() - _KNOWN_OF_FUNCTION:
             for key, value in payload.items():
                 if key not in _KNOWN_OF_FUNCTION:

@@ -16,10 +16,10 @@ from gatepass.sse.chunk import (
     REASONING_MEMBERS,
     EnvelopeDefaults,
     Object,
+    argument_text,
     finish_reason,
     has_content,
     has_output,
-    json_text,
 )
 from gatepass.sse.tool_calls import KEY_CHARS, ToolCallDelta, ToolCallTracker, is_complete_json
 
@@ -363,7 +363,7 @@ class ToolRepair:
         arguments = inner.get("arguments")
         # SDKs join the arguments of all deltas as texts
         if arguments is not None and not isinstance(arguments, str):
-            inner["arguments"] = arguments = json_text(arguments).decode()
+            inner["arguments"] = arguments = argument_text(arguments)
             on_repair(TOOL_ARGUMENTS)
         self._arguments.add(self._choice, number, arguments or "")
 

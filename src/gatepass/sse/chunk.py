@@ -6,15 +6,16 @@ A chunk is the JSON value of one event. The same functions read a whole completi
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
 from gatepass.errors import GatepassError, UpstreamClosed, UpstreamEmpty, UpstreamErrorReply, UpstreamInvalid
 from gatepass.sse.event import read_json
-from gatepass.sse.large_event import without_marks
+from gatepass.sse.large_event import whole_bytes, without_marks
 from gatepass.types import UpstreamErrorBody
 
 Object = dict[str, Any]
@@ -199,6 +200,58 @@ def has_too_many_entries(choices: Any) -> bool:
     return count > MAX_ENTRIES
 
 
+MOST_OBJECT_BYTES = 1024 * 1024
+"""Limit of all tool arguments in one event or reply that are JSON objects. No model writes that much in one answer, and
+to convert 30 MiB to text takes a second."""
+
+
+class ArgumentsTooLarge(Exception):
+    """Tool arguments that are objects have more than MOST_OBJECT_BYTES together."""
+
+
+def has_large_objects(choices: Any) -> bool:
+    """Return whether the tool arguments that are objects have more than MOST_OBJECT_BYTES.
+
+    `choices` may come from a shortened event: the size counts before it was shortened.
+    """
+    size_bytes = 0
+    for choice in choices if isinstance(choices, list) else ():
+        for name in ("delta", "message"):
+            message = choice.get(name) if isinstance(choice, dict) else None
+            size_bytes += sum(map(_object_bytes, _argument_values(message))) if isinstance(message, dict) else 0
+    return size_bytes > MOST_OBJECT_BYTES
+
+
+def _argument_values(message: Object) -> Iterator[Any]:
+    """Yield the arguments of each tool call of a message."""
+    calls = message.get("tool_calls")
+    for call in (*(calls if isinstance(calls, list) else ()), {"function": message.get("function_call")}):
+        for kind, arguments_name in ARGUMENTS.items() if isinstance(call, dict) else ():
+            inner = call.get(kind)
+            if isinstance(inner, dict):
+                yield inner.get(arguments_name)
+
+
+def _object_bytes(value: Any) -> int:
+    if not isinstance(value, dict | list):
+        return 0
+    try:
+        return whole_bytes(json_text(value))
+    except ValueError:  # nested too deep: it is not converted either
+        return 0
+
+
+ARGUMENTS: Mapping[str, str] = MappingProxyType({"custom": "input", "function": "arguments"})
+"""The member with the arguments, by the type of a tool call. A call has a member with the name of its type."""
+
+
+def argument_text(value: Any) -> str:
+    """Return arguments or another text as text. Some upstreams send an object."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    return json_text(value).decode()
+
+
 def finish_reason(choice: Object) -> str:
     """Return the finish reason of a choice, "" if it has none.
 
@@ -281,6 +334,14 @@ def reply_too_large(upstream: str) -> GatepassError:
 def too_many_choices(upstream: str) -> GatepassError:
     return UpstreamInvalid(
         "The upstream's answer has more choices and tool calls than any request asks for.", upstream=upstream
+    )
+
+
+def arguments_too_large(upstream: str) -> GatepassError:
+    return UpstreamInvalid(
+        "The upstream sent tool arguments as a JSON object that is too large to convert. The API requires text."
+        " Configure the upstream to send `arguments` as a string.",
+        upstream=upstream,
     )
 
 

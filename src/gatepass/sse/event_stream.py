@@ -14,6 +14,7 @@ from gatepass.sse.chunk import (
     error_in_event,
     event_value,
     finish_reason,
+    has_large_objects,
     has_output,
     has_too_many_entries,
     shown_error,
@@ -32,7 +33,7 @@ from gatepass.sse.event import (
     single_line_data,
     split_events,
 )
-from gatepass.sse.large_event import CUT_EVENT, LongTexts, RestoredTexts
+from gatepass.sse.large_event import CUT_EVENT, LongTexts, RestoredTexts, has_marks
 from gatepass.sse.repair import StreamRepair
 from gatepass.sse.usage import Usage
 from gatepass.types import UpstreamErrorBody
@@ -416,6 +417,9 @@ class EventStream:
             choices = None
         elif len(block) > MAX_ENTRIES_MIN_BYTES and has_too_many_entries(choices):
             self._fail(chunk.too_many_choices(self._upstream))
+            return b""
+        elif self._repair is not None and has_marks(block) and has_large_objects(choices):
+            self._fail(chunk.arguments_too_large(self._upstream))
             return b""
         elif choices and self._repair is None and self._progress.is_whole_reply(choices):
             self._fail(chunk.completion_in_stream(self._upstream))

@@ -1,14 +1,14 @@
-"""Shorten the long texts of large events, so that no event occupies the event loop for long.
+"""Shorten the long texts of large events and replies, so that none of them occupies the event loop for long.
 
-To validate, repair and transform an event of 30 MiB, such as a picture in base64, takes 0.3 s. So the longest texts of
-a large event are validated in slices, and marks replace them. The shortened event passes through the same code as every
-other event. Then `LongTexts.restore` puts the upstream's bytes in the place of the marks.
+An event of 30 MiB, such as an image in base64, takes 0.3 s to validate, repair and transform. `LongTexts` validates its
+longest texts in slices, and replaces them by marks. The shortened event passes through the same code as every other
+event. Then `LongTexts.restore` replaces the marks by the upstream's bytes.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from secrets import token_hex
 
 from gatepass.json_scan import quoted
@@ -19,8 +19,8 @@ MOST_BYTES = LARGE_EVENT_BYTES
 LONG_BYTES = 8 * 1024
 """Only texts above this size are replaced."""
 KEPT_BYTES, FIRST_KEPT_BYTES = 4 * 1024, 64 * 1024
-"""The beginning of a text stays in the event, because error messages and repairs read it. That of the longest text is
-larger, so that a shortened event exceeds MAX_MOVED_BYTES of repair.py and the smallest `profiles.NAME.line_bytes`."""
+"""The beginning of each text stays in the event, because error messages and repairs read it. More of the longest text
+stays, so that a shortened event exceeds MAX_MOVED_BYTES of repair.py and the smallest `profiles.NAME.line_bytes`."""
 PIECE_BYTES = 32 * 1024
 """The size of text that one mark replaces."""
 
@@ -35,11 +35,10 @@ _INSIDE = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 _WHOLE = re.compile(rb"[^\\]*+(?:\\(?:u[0-9a-fA-F]{4}|[^u])[^\\]*+)*+")
 _HIGH_HALF = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}")
 _ESCAPE_BYTES = len(rb"\ud83d")
-# Begin and end differ, so that a text that looks like the beginning of a mark cannot take the beginning of a mark.
-# A mark has a name, a number, and the `_nesting` of the text that it replaces.
-_MARK = re.compile(rb";\\+t[0-9a-f]{32}:[0-9]+(?::-?[0-9]{1,5}){3}\.")
-_MARK_IN_TEXT = re.compile(r"(;\t[0-9a-f]{32}:[0-9]+(?::-?[0-9]{1,5}){3}\.)")
-_ESCAPE = re.compile(r"\\.", re.DOTALL)
+# Its begin and its end differ, so that a text that looks like the beginning of a mark cannot hide a mark. A mark has a
+# name, a number, and the size in bytes of the text that it replaces.
+_MARK = re.compile(rb";\\+t[0-9a-f]{32}:[0-9]+:([0-9]+)\.")
+_MARK_IN_TEXT = re.compile(r"(;\t[0-9a-f]{32}:[0-9]+:[0-9]+\.)")
 
 Span = tuple[int, int]
 
@@ -68,33 +67,13 @@ def split_text(text: str, most_chars: int) -> list[str]:
     return parts
 
 
-def is_balanced(text: str) -> bool:
-    """Return whether a text with marks begins as a JSON container and ends outside of its strings and brackets.
-
-    JSON that was cut does not. Other errors are not found.
-    """
-    depth = inside = 0
-    for number, part in enumerate(_MARK_IN_TEXT.split(text)):
-        nesting = tuple(map(int, part[:-1].split(":")[2:])) if number % 2 else _nesting(part)
-        depth += nesting[inside]
-        inside ^= nesting[2]
-    return text.lstrip().startswith(("{", "[")) and depth == inside == 0
-
-
-def _nesting(text: str) -> tuple[int, int, int]:
-    """Return the depth that a piece of JSON adds if it begins outside or inside a string, and its quotes modulo 2."""
-    if "\\" in text:
-        text = _ESCAPE.sub("", text)
-    parts = text.split('"')
-    return _depth("".join(parts[::2])), _depth("".join(parts[1::2])), (len(parts) - 1) % 2
-
-
-def _depth(text: str) -> int:
-    return text.count("{") + text.count("[") - text.count("}") - text.count("]")
+def whole_bytes(shortened: bytes) -> int:
+    """Return the size of JSON before it was shortened."""
+    return len(shortened) + sum(map(int, _MARK.findall(shortened)))
 
 
 class LongTexts:
-    """The long texts that marks replace in the events of one stream.
+    """The long texts that marks replace in the events of one stream, or in one reply.
 
     `start` takes whole events. While `step` returns True, the caller lets the event loop run and calls it again. Then
     `shortened` is the run with marks in its large events. It is None if an event is too large even without its long
@@ -117,7 +96,7 @@ class LongTexts:
         self.shortened: bytes | None = None
         self._limit_bytes = limit_bytes
         self._name = token_hex(16)  # unknown to the upstream, so that it cannot send a mark
-        self._pattern = re.compile(rb";(\\+)t%b:([0-9]+)[-:0-9]+\." % self._name.encode())
+        self._pattern = re.compile(rb';(\\+)t%b:([0-9]+):[0-9]+\.|";\\t%b=([0-9]+)\."' % (2 * (self._name.encode(),)))
         self._texts: dict[int, bytes] = {}
         self._restored: set[int] = set()
         self._next = self._held_bytes = 0
@@ -138,17 +117,45 @@ class LongTexts:
         return next(self._steps, self) is None
 
     def restore(self, run: bytes) -> bytes:
-        """Return `run` with the upstream's bytes in the place of the marks."""
+        """Return `run` with the upstream's bytes instead of the marks."""
+        pieces = self.restored_pieces(run)
+        return b"".join(pieces) if len(pieces) > 1 else run
+
+    def restored_pieces(self, run: bytes) -> list[bytes]:
+        """Return `run` in pieces, with the upstream's bytes instead of the marks. Long texts are not copied."""
         first, *found = self._pattern.split(run)
-        parts = [first]
-        for slashes, digits, after in zip(found[::3], found[1::3], found[2::3], strict=True):
-            number = int(digits)
+        pieces = [first]
+        for slashes, digits, value_digits, after in zip(*(found[at::4] for at in range(4)), strict=True):
+            number = int(digits or value_digits)
             text = self._texts[number]
-            for _ in range(len(slashes).bit_length() - 1):  # JSON inside a JSON string has two backslashes, then four
+            # JSON inside a JSON string has two backslashes, then four
+            for _ in range(len(slashes or b"").bit_length() - 1):
                 text = quoted(text.decode())[1:-1]
             self._restored.add(number)
-            parts += (text, after)
-        return b"".join(parts) if found else run
+            pieces += (text, after)
+        return pieces
+
+    def shorten_document(self, text: bytes, unread: Iterable[Span]) -> bytes:
+        """Return the JSON `text` with marks instead of its long texts, and instead of the values at `unread`.
+
+        It takes up to a second, so call it in a thread. Each step in it is short.
+        """
+        parts, at = list[bytes](), 0
+        for begin, stop in unread:
+            parts += (text[at:begin], self._mark_value(text[begin:stop]))
+            at = stop
+        if parts:
+            text = b"".join((*parts, text[at:]))
+        if len(text) <= LARGE_EVENT_BYTES:
+            return text
+        spans = [span for span in _long_strings(text, 0, len(text)) if span[0] < span[1]]
+        steps = self._shorten_event(text, spans)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as done:
+                shortened: bytes = done.value
+                return shortened
 
     def _shorten(self, run: bytes) -> Iterator[None]:
         events, start, long, long_bytes = list[bytes](), 0, list[Span](), 0
@@ -190,7 +197,7 @@ class LongTexts:
                 if (len(text) - len(text.rstrip("\\"))) % 2 and event.startswith(b"\\\\", end - 2) and end - 2 > at:
                     end, text = end - 2, text[:-1]
                 is_kept = not marks or text == "\\"  # the end of a piece of JSON may be half an escape
-                marks.append(event[at:end] if is_kept else self._mark(event[at:end], text))
+                marks.append(event[at:end] if is_kept else self._mark(event[at:end]))
                 at = end
                 pieces += 1
                 if pieces % 8 == 0:
@@ -204,15 +211,22 @@ class LongTexts:
             at = stop
         return b"".join((*parts, event[at:]))
 
-    def _mark(self, raw: bytes, text: str) -> bytes:
+    def _mark(self, raw: bytes) -> bytes:
+        return b";\\t%b:%d:%d." % (self._name.encode(), self._keep(raw), len(raw))
+
+    def _mark_value(self, raw: bytes) -> bytes:
+        """Return a mark that replaces a whole value, as a JSON string."""
+        return b'";\\t%b=%d."' % (self._name.encode(), self._keep(one_line(raw)))
+
+    def _keep(self, raw: bytes) -> int:
         number, self._next = self._next, self._next + 1
         self._texts[number] = raw
         self._held_bytes += len(raw)
-        return b";\\t%b:%d:%d:%d:%d." % (self._name.encode(), number, *_nesting(text))
+        return number
 
 
 class RestoredTexts:
-    """A transform that ends with the texts of the upstream in the place of the marks. `transform` precedes it."""
+    """Apply `transform`, and then replace the marks by the texts of the upstream."""
 
     __slots__ = ("_texts", "_transform")
 
@@ -229,6 +243,12 @@ class RestoredTexts:
 
     def finish(self) -> bytes:
         return b"" if self._transform is None else self._texts.restore(self._transform.finish())
+
+
+def one_line(text: bytes) -> bytes:
+    """Return JSON without line ends, because the data of an event is one line."""
+    slices = (text[at : at + WINDOW_BYTES] for at in range(0, len(text), WINDOW_BYTES))
+    return b"".join(part.translate(None, b"\r\n") for part in slices)
 
 
 def _lines(run: bytes) -> Iterator[tuple[int, int, int]]:

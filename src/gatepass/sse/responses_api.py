@@ -13,10 +13,17 @@ from typing import Any
 from gatepass.errors import GatepassError, UpstreamInvalid
 from gatepass.sse import chunk
 from gatepass.sse.aggregate import StreamAggregator
-from gatepass.sse.chunk import MAX_ENTRIES, EnvelopeDefaults, Object, ReadError, json_text, text_of_id
+from gatepass.sse.chunk import (
+    MAX_ENTRIES,
+    EnvelopeDefaults,
+    Object,
+    ReadError,
+    argument_text,
+    json_text,
+    text_of_id,
+)
 from gatepass.sse.event import read_json
 from gatepass.sse.large_event import without_marks
-from gatepass.sse.synthesize import argument_text
 
 _STATUSES = frozenset(("completed", "failed", "incomplete", "cancelled", "queued", "in_progress"))
 

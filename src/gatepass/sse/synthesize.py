@@ -10,23 +10,25 @@ helpers:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from gatepass.sse.chunk import (
+    ARGUMENTS,
     CHAT_CHUNK,
     ENVELOPE,
     LEGACY,
     REASONING,
     EnvelopeDefaults,
     Object,
+    argument_text,
     complete_envelope,
     encode_event,
     has_too_many_entries,
-    json_text,
     text_of_id,
 )
 from gatepass.sse.event import DONE
+from gatepass.sse.large_event import split_text
 
 PIECE_CHARS = 131_072
 """Longer texts are cut between characters. RAGFlow's Go client rejects lines of 1 MiB (`bufio.Scanner`), and JSON
@@ -35,7 +37,6 @@ may need six bytes for a character."""
 _MESSAGE = frozenset({"role", "content", *REASONING, "refusal", "tool_calls", "function_call", "audio"})
 _CHOICE = frozenset({"index", "message", "delta", "text", "logprobs", "finish_reason"})
 _DOCUMENT = frozenset({*ENVELOPE, "choices", "usage"})
-_ARGUMENTS = {"function": "arguments", "custom": "input"}
 
 
 def synthesize_stream(
@@ -142,7 +143,7 @@ class _ChatSynthesis:
     def _texts(self, name: str) -> Iterator[Object]:
         value = self._message.get(name)
         if isinstance(value, str):
-            yield from (self._piece({name: part}) for part in _cut(value, self._piece_chars))
+            yield from (self._piece({name: part}) for part in split_text(value, self._piece_chars))
         elif value:
             yield self._piece({name: value})
 
@@ -168,7 +169,7 @@ class _TextSynthesis:
         text = text if isinstance(text, str) else ""
         logprobs = self._choice.get("logprobs")
         # the offsets in the logprobs count from the beginning of the whole text
-        parts = [text] if logprobs is not None else _cut(text, self._piece_chars)
+        parts = [text] if logprobs is not None else split_text(text, self._piece_chars)
         for part in parts:
             yield {"text": part, "index": self._index, "logprobs": logprobs, "finish_reason": None}
 
@@ -183,7 +184,7 @@ def _call_deltas(number: int, call: Object, defaults: EnvelopeDefaults, piece_ch
     kind = "custom" if isinstance(call.get("custom"), dict) else "function"
     payload = call.get(kind)
     inner: Object = payload if isinstance(payload, dict) else {}
-    arguments = _ARGUMENTS[kind]
+    arguments = ARGUMENTS[kind]
     yield {
         **_unknown_members(call, frozenset({"index", "id", "type", kind})),
         "index": number,
@@ -191,20 +192,9 @@ def _call_deltas(number: int, call: Object, defaults: EnvelopeDefaults, piece_ch
         "type": call.get("type") or kind,
         kind: {**inner, "name": inner.get("name") or "", arguments: ""},
     }
-    for part in _cut(argument_text(inner.get(arguments)), piece_chars):
+    for part in split_text(argument_text(inner.get(arguments)), piece_chars):
         yield {"index": number, kind: {arguments: part}}
-
-
-def argument_text(value: Any) -> str:
-    """Return arguments or another text as text. Some upstreams send an object."""
-    if value is None or isinstance(value, str):
-        return value or ""
-    return json_text(value).decode()
 
 
 def _unknown_members(payload: Object, known: frozenset[str]) -> Object:
     return {name: value for name, value in payload.items() if name not in known and value is not None}
-
-
-def _cut(text: str, piece_chars: int) -> Iterable[str]:
-    return (text[at : at + piece_chars] for at in range(0, len(text), piece_chars))

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 import msgspec
 
 from gatepass.errors import InvalidRequest
-from gatepass.json_scan import LONG_BYTES, Edit, JsonScanner, Member, ScannedBody, edited, string
+from gatepass.json_scan import Edit, JsonScanner, Member, ScannedBody, edited
 from gatepass.sse.choice_repair import (
     ENVELOPE,
     FINISH,
@@ -31,11 +31,15 @@ from gatepass.sse.choice_repair import (
     text_reason,
 )
 from gatepass.sse.chunk import (
+    ARGUMENTS,
     CHAT,
     LEGACY,
     MAX_ENTRIES,
+    MOST_OBJECT_BYTES,
+    ArgumentsTooLarge,
     EnvelopeDefaults,
     Object,
+    argument_text,
     complete_envelope,
     has_content,
     json_text,
@@ -43,7 +47,7 @@ from gatepass.sse.chunk import (
 )
 from gatepass.sse.client_transforms import complete_usage
 from gatepass.sse.event import read_json
-from gatepass.sse.synthesize import argument_text
+from gatepass.sse.large_event import LongTexts, Span
 from gatepass.sse.usage import Usage, ends_with_usage
 
 BUILT_BYTES = 1024 * 1024
@@ -218,7 +222,7 @@ def repair_reply(body: bytes, defaults: Callable[[], EnvelopeDefaults]) -> tuple
     """Return the repaired completion and the names of the repairs. `body` must be valid JSON.
 
     Returns the same object if no repair is necessary, or if the repair would take too long. `defaults` is called only
-    if a repair may be necessary.
+    if a repair may be necessary. Raises ArgumentsTooLarge.
     """
     if type(body) is not ScannedBody and is_strict(body):
         return body, ()
@@ -233,11 +237,12 @@ def repair_reply(body: bytes, defaults: Callable[[], EnvelopeDefaults]) -> tuple
 class _ReplyRepair:
     """The edits of one reply."""
 
-    __slots__ = ("_defaults", "_on_repair")
+    __slots__ = ("_defaults", "_object_bytes", "_on_repair")
 
     def __init__(self, defaults: EnvelopeDefaults, on_repair: OnRepair) -> None:
         self._defaults = defaults
         self._on_repair = on_repair
+        self._object_bytes = 0
 
     def edits(self, scanner: JsonScanner) -> Iterator[Edit]:
         text = scanner.text
@@ -280,7 +285,7 @@ class _ReplyRepair:
             self._on_repair(ROLE)
         # An empty entry is not a call, and neither is a legacy function without a name
         entries = message.objects("tool_calls")
-        calls = [entry for entry in entries if "type" in entry or any(kind in entry for kind in _KINDS)]
+        calls = [entry for entry in entries if "type" in entry or any(kind in entry for kind in ARGUMENTS)]
         function = message.object("function_call")
         function = function if function is not None and function.value("name") else None
         if len(calls) > MAX_ENTRIES:
@@ -308,14 +313,14 @@ class _ReplyRepair:
             # The content decides the type; an unknown type stays, because there may be new ones
             original_type = call.value("type")
             is_type = original_type and isinstance(original_type, str)
-            kind = next((kind for kind in _KINDS if call.object(kind) is not None), None)
+            kind = next((kind for kind in ARGUMENTS if call.object(kind) is not None), None)
             kind = kind or (original_type if is_type else "function")
             if original_type != kind:
                 call.put("type", kind)
                 self._on_repair(TOOL_TYPE)
             yield from call.edits()
-            if kind in _KINDS:
-                yield from self._function_edits(call.object(kind), _KINDS[kind])
+            if kind in ARGUMENTS:
+                yield from self._function_edits(call.object(kind), ARGUMENTS[kind])
 
     def _function_edits(self, function: Fields | None, arguments_name: str) -> Iterator[Edit]:
         """Yield the edits of the name and the arguments of a function or a custom tool."""
@@ -324,8 +329,11 @@ class _ReplyRepair:
         if not isinstance(function.value("name"), str):
             function.put("name", "")
             self._on_repair(TOOL_NAME)
-        arguments = function.value(arguments_name)
-        if not isinstance(arguments, str):
+        if not function.has_text(arguments_name):
+            self._object_bytes += function.size_bytes(arguments_name)
+            if self._object_bytes > MOST_OBJECT_BYTES:
+                raise ArgumentsTooLarge
+            arguments = function.value(arguments_name)
             text = argument_text(arguments)
             if arguments is not None and read_json(text.encode()) != arguments:
                 # Numbers such as NaN, which only Python reads: the tool must get them unchanged
@@ -351,10 +359,6 @@ class _ReplyRepair:
         self._on_repair(USAGE)
 
 
-_KINDS = {"custom": "input", "function": "arguments"}
-"""The member with the arguments, by the type of a tool call. A call has a member with the name of its type."""
-
-
 class Fields:
     """One JSON object in a text, and its edits. The last of several members with one name is used."""
 
@@ -376,9 +380,21 @@ class Fields:
         return name in self._members
 
     def value(self, name: str) -> Any:
-        """Return the parsed value of a member, None if it is missing."""
+        """Return the parsed value of a member, None if it is missing. Raises ValueError above BUILT_BYTES."""
+        if self.size_bytes(name) > BUILT_BYTES:
+            raise ValueError("too large")
         member = self._members.get(name)
         return None if member is None else read_json(self._scanner.text[member.value : member.end])
+
+    def size_bytes(self, name: str) -> int:
+        """Return the size of the member's value, 0 if it is missing."""
+        member = self._members.get(name)
+        return 0 if member is None else member.end - member.value
+
+    def has_text(self, name: str) -> bool:
+        """Return whether the value of a member is a string, without parsing it."""
+        member = self._members.get(name)
+        return member is not None and self._scanner.text[member.value] == _DOUBLE_QUOTE
 
     def text(self, name: str) -> str:
         """Return the JSON text of an existing member."""
@@ -421,52 +437,41 @@ class Fields:
 # --- read a large completion ----------------------------------------------------------------------
 
 UNREAD_BYTES = 1024
-_QUOTE, _OBJECT, _ARRAY = b'"{['
+_OBJECT, _ARRAY = b"{["
 
 
-def read_around_large(body: ScannedBody) -> Object:
-    """Return the value of `body`, with large values in the `logprobs` of its choices as msgspec.Raw.
+def read_shortened(body: bytes, texts: LongTexts) -> Object:
+    """Return the value of `body`, with the marks of `texts` in it. Call it in a thread if `body` is large.
 
-    An answer of 3,500 tokens with 20 alternatives for each has 400,000 values there, which gatepass never reads. Long
-    texts of messages are read in slices. Raises ValueError as `read_json` does.
+    Marks replace long texts. They also replace large values in the `logprobs` of choices: an answer of 3,500 tokens
+    with 20 alternatives for each has 400,000 values there, which gatepass never reads.
+    Raises ValueError as `read_json` does.
     """
     try:
-        found = _find_large(JsonScanner(body))
+        unread = _large_logprobs(JsonScanner(body)) if isinstance(body, ScannedBody) else []
     except InvalidRequest:
         raise ValueError("too many values") from None
-    hidden = [Edit(member.value, member.end, (b"null",)) for _, _, member in found]
-    document: Object = read_json(edited(body, hidden))
-    for position, name, member in found:
-        text = bytes(memoryview(body)[member.value : member.end])
-        document["choices"][position][name][member.name] = large_value(text)
+    document: Object = read_json(texts.shorten_document(body, unread))
     return document
 
 
-def large_value(text: bytes) -> str | msgspec.Raw:
-    if text[0] == _QUOTE:
-        return string(text)
-    if b"\n" in text or b"\r" in text:  # the data of an event is one line
-        text = text.translate(None, b"\r\n")
-    return msgspec.Raw(text)
-
-
-def _find_large(scanner: JsonScanner) -> list[tuple[int, str, Member]]:
-    """Return the large values: position of the choice, `logprobs` or `message`, and the member in it."""
-    found = list[tuple[int, str, Member]]()
+def _large_logprobs(scanner: JsonScanner) -> list[Span]:
+    """Return the spans of the lists and objects above UNREAD_BYTES in the `logprobs` of the choices."""
+    spans = list[Span]()
     text = scanner.text
     choices = _members(scanner, 0).get("choices")
     if choices is None or text[choices.value] != _ARRAY:
-        return found
-    for position, (start, _) in enumerate(scanner.elements(choices.value)):
-        parts = _members(scanner, start) if text[start] == _OBJECT else {}
-        for name, most_bytes, kinds in (("logprobs", UNREAD_BYTES, b"{["), ("message", LONG_BYTES, b'"')):
-            part = parts.get(name)
-            if part is None or text[part.value] != _OBJECT:
-                continue
-            for member in _members(scanner, part.value).values():
-                if member.end - member.value > most_bytes and text[member.value] in kinds:
-                    found.append((position, name, member))
-    return found
+        return spans
+    for start, _ in scanner.elements(choices.value):
+        logprobs = _members(scanner, start).get("logprobs") if text[start] == _OBJECT else None
+        if logprobs is not None and text[logprobs.value] == _OBJECT:
+            # in order, and all of several members with one name
+            spans += [
+                (member.value, member.end)
+                for member in scanner.members(logprobs.value)
+                if member.end - member.value > UNREAD_BYTES and text[member.value] in b"{["
+            ]
+    return spans
 
 
 def _members(scanner: JsonScanner, at: int) -> dict[str, Member]:

@@ -210,7 +210,7 @@ async def test_a_vector_less_is_an_error_however_it_came():
 
 async def test_a_stream_is_no_answer_to_embeddings():
     async def ask(share: Attempt, part: Call) -> SynthesizedStream:
-        return SynthesizedStream((), b"data: [DONE]\n\n", b"{}")
+        return SynthesizedStream((), (b"data: [DONE]\n\n",), 0, b"{}")
 
     with pytest.raises(TypeError):
         await asked(a_request(1, 5), ask)

@@ -1,0 +1,194 @@
+"""Replies near the limit: the loop of these tests runs gatepass alone, the client and the upstream have threads."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.attacks.conftest import Attack
+from tests.integration.gateway import CHAT, HELLO, gateway
+
+MIB = 1 << 20
+SIZE_BYTES = 30 * MIB
+WAIT_S = 60.0
+PIECE_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Body:
+    """`before`, `unit` repeated up to `size_bytes`, and `after`. Only a piece of it is in memory."""
+
+    before: bytes
+    unit: bytes
+    after: bytes
+    size_bytes: int = SIZE_BYTES
+    content_type: str = "application/json"
+
+    def pieces(self) -> Iterator[bytes]:
+        yield self.before
+        piece = self.unit * (PIECE_BYTES // len(self.unit))
+        for _ in range(self.size_bytes // len(piece)):
+            yield piece
+        yield self.after
+
+
+@contextmanager
+def upstream(body: Body) -> Iterator[str]:
+    """An upstream that answers one request with `body`."""
+
+    def serve() -> None:
+        connection, _ = server.accept()
+        with connection:
+            request = b""
+            while b"\r\n\r\n" not in request:
+                request += connection.recv(PIECE_BYTES)
+            head, _, rest = request.partition(b"\r\n\r\n")
+            found = re.search(rb"(?i)content-length: *([0-9]+)", head)
+            left = int(found[1]) - len(rest) if found else 0
+            while left > 0:
+                left -= len(connection.recv(PIECE_BYTES))
+            size_bytes = sum(map(len, body.pieces()))
+            connection.sendall(
+                f"HTTP/1.1 200 OK\r\ncontent-type: {body.content_type}\r\ncontent-length: {size_bytes}\r\n\r\n".encode()
+            )
+            for piece in body.pieces():
+                connection.sendall(piece)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(WAIT_S)
+        thread = threading.Thread(target=serve, name="upstream")
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        thread.join(WAIT_S)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A response: its status, its first and last bytes, its size."""
+
+    status: int
+    first: bytes
+    last: bytes
+    size_bytes: int
+
+
+def fetch(port: int, path: str, request: Any) -> Found:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_S)
+    try:
+        connection.request("POST", path, json.dumps(request), {"content-type": "application/json"})
+        response = connection.getresponse()
+        first, last, size_bytes = b"", b"", 0
+        while piece := response.read(PIECE_BYTES):
+            first, last, size_bytes = (first + piece)[:1000], (last + piece)[-200:], size_bytes + len(piece)
+        return Found(response.status, first, last, size_bytes)
+    finally:
+        connection.close()
+
+
+async def answer_to(attack: Attack, body: Body, request: Any, path: str = CHAT) -> Found:
+    """Return what a client of gatepass receives, and measure the loop meanwhile."""
+    attack.cases += 1
+    with upstream(body) as url:
+        async with gateway(upstream=url) as served, attack.on_this_loop():
+            return await asyncio.to_thread(fetch, served.port, path, request)
+
+
+STREAM = {**HELLO, "stream": True}
+HEAD = b'"id":"a","created":1,"model":"m"'
+
+
+def whole_reply(message: bytes, after: bytes = b"", unit: bytes = b"word ", size_bytes: int = SIZE_BYTES) -> Body:
+    """A chat reply whose message has `message`, with the long text in the place of `%s`."""
+    start = (
+        b'{"object":"chat.completion",%b,"choices":[{"index":0,"finish_reason":"stop","message":{"role":"assistant",'
+    )
+    before, _, behind = message.partition(b"%s")
+    return Body(start % HEAD + before, unit, behind + b"}}]" + after + b"}", size_bytes)
+
+
+def event(delta: bytes, unit: bytes = b"word ", size_bytes: int = SIZE_BYTES) -> Body:
+    """A stream with one event."""
+    start = b'data: {"object":"chat.completion.chunk",%b,"choices":[{"index":0,"finish_reason":null,"delta":{'
+    end = b'data: {%b,"choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}]}\n\ndata: [DONE]\n\n' % HEAD
+    before, _, behind = delta.partition(b"%s")
+    return Body(start % HEAD + before, unit, behind + b"}}]}\n\n" + end, size_bytes, "text/event-stream")
+
+
+def call(arguments: bytes) -> bytes:
+    return b'"tool_calls":[{"index":0,"id":"c","type":"function","function":{"name":"f","arguments":%b}}]' % arguments
+
+
+FORMS = {
+    "of a call": call(b'{"a":"%s"}'),
+    "of many calls": b'"tool_calls":[%b{"index":9}]'
+    % b"".join(
+        b'{"index":%d,"id":"c%d","type":"function","function":{"name":"f","arguments":{"a":"%b"}}},'
+        % (number, number, b"x" * 400_000 if number else b"%s")
+        for number in range(4)
+    ),
+}
+REFUSED = b"Configure the upstream to send `arguments` as a string."
+
+
+@pytest.mark.attack("replies: limits, arguments as an object")
+@pytest.mark.parametrize("form", ["of a call", "of many calls"])
+@pytest.mark.parametrize(("is_event", "request_body"), [(True, STREAM), (True, HELLO), (False, STREAM), (False, HELLO)])
+async def test_large_arguments_that_are_an_object_are_refused(
+    attack: Attack, form: str, is_event: bool, request_body: Any
+) -> None:
+    size_bytes = SIZE_BYTES if form == "of a call" else 2 * MIB
+    make = event if is_event else whole_reply
+    body = make(FORMS[form], unit=b"\\n", size_bytes=size_bytes)
+    found = await answer_to(attack, body, request_body)
+    attack.check(REFUSED in found.first and b"upstream:chat" in found.first and found.status == 502, found)
+
+
+@pytest.mark.attack("replies: limits, arguments as an object")
+@pytest.mark.parametrize(("is_event", "request_body"), [(True, STREAM), (True, HELLO), (False, STREAM), (False, HELLO)])
+async def test_smaller_arguments_that_are_an_object_become_text(
+    attack: Attack, is_event: bool, request_body: Any
+) -> None:
+    """The event is large because of its content."""
+    message = b'"content":"%s",' + call(b'{"a":"' + b"x" * 900_000 + b'"}')
+    make = event if is_event else whole_reply
+    found = await answer_to(attack, make(message, size_bytes=4 * MIB), request_body)
+    attack.check(found.status == 200 and found.size_bytes > 4 * MIB + 800_000, found)
+
+
+@pytest.mark.attack("replies: limits, arguments as text")
+@pytest.mark.parametrize("request_body", [STREAM, HELLO])
+async def test_large_arguments_that_are_text_are_relayed(attack: Attack, request_body: Any) -> None:
+    found = await answer_to(attack, whole_reply(call(b'"{\\"a\\":\\"%s\\"}"'), unit=b"\\\\n"), request_body)
+    attack.check(found.status == 200 and found.size_bytes > SIZE_BYTES - 2 * MIB, found)
+
+
+RESPONSE = (
+    b'{"id":"r","object":"response","created_at":1,"model":"m","status":"completed","output":[{"type":"message",'
+    b'"id":"m","role":"assistant","content":[{"type":"output_text","text":"'
+)
+
+
+@pytest.mark.attack("replies: limits, the Responses API")
+@pytest.mark.parametrize("unit", [b"\\n", "漢".encode()])
+async def test_a_large_response_becomes_a_stream(attack: Attack, unit: bytes) -> None:
+    request = {"model": "m", "input": "hi", "stream": True}
+    found = await answer_to(attack, Body(RESPONSE, unit, b'"}]}]}'), request, "/v1/responses")
+    attack.check(found.status == 200 and found.size_bytes > 5 * (SIZE_BYTES - MIB), found)
+    attack.check(b"response.created" in found.first and b'"sequence_number":8' in found.last, found)
+
+
+async def test_arguments_that_are_converted_at_any_size_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gatepass.sse.event_stream.has_large_objects", lambda _: False)
+    row = Attack("planted")
+    await answer_to(row, event(FORMS["of a call"], b"\\n"), STREAM)
+    assert row.loop_s > 0.1
