@@ -50,9 +50,13 @@ class SystemClock:
 
 async def sleep(clock: Clock, delay_s: float) -> None:
     """Wait for `delay_s` seconds of `clock`."""
-    done = asyncio.Event()
-    timer = clock.call_later(delay_s, done.set)
+    await wait_at_most(asyncio.Event(), delay_s, clock)
+
+
+async def wait_at_most(event: asyncio.Event, limit_s: float, clock: Clock) -> None:
+    """Wait until `event` is set, and set it after `limit_s` seconds of `clock`."""
+    timer = clock.call_later(limit_s, event.set)
     try:
-        await done.wait()
+        await event.wait()
     finally:
         timer.cancel()

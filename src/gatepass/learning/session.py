@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal, Self
 
-from gatepass.clock import Clock
+from gatepass.clock import Clock, wait_at_most
 from gatepass.errors import (
     UpstreamConnect,
     UpstreamDns,
@@ -393,9 +393,7 @@ async def wait_for_trial(session: LearningSession, call: Call, clock: Clock) -> 
     while (left_s := session.wait_s(call, clock.now())) > 0:
         news = asyncio.Event()
         end = session.listen(news.set)
-        timer = clock.call_later(left_s, news.set)
         try:
-            await news.wait()
+            await wait_at_most(news, left_s, clock)
         finally:
-            timer.cancel()
             end()

@@ -227,9 +227,6 @@ class ClientConnection(asyncio.Protocol):
             self._default_fields, self._default_lines = fields, header_lines(fields)
         return self._default_lines
 
-    def send_continue(self) -> None:
-        self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
-
     def pause_reading(self) -> None:
         self._pause_reading()
         self._timeouts.suspend()

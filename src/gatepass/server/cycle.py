@@ -46,10 +46,6 @@ class CycleConnection(Protocol):
         """Return the header lines of every response, with the last line break."""
         ...
 
-    def send_continue(self) -> None:
-        """Send 100 Continue, which requests the body (RFC 9110 10.1.1)."""
-        ...
-
     def pause_reading(self) -> None:
         """Read no more of the body for now."""
         ...
@@ -219,9 +215,7 @@ class HttpRequestCycle:
     async def read_body(self, limit_bytes: int, claim: Callable[[int], None] | None = None) -> bytes:
         if not self.is_whole and announced_bytes(self.headers) > limit_bytes:
             raise too_large(limit_bytes)
-        if not self._is_body_requested:
-            self._is_body_requested = True
-            self._connection.send_continue()
+        self._request_body()
         self._limit_bytes, self._claim = limit_bytes, claim
         try:
             if claim is not None and self._size_bytes:
@@ -273,9 +267,13 @@ class HttpRequestCycle:
         if announced_bytes(self.headers) > limit_bytes:
             raise too_large(limit_bytes, "limits.upload_bytes")
         self.is_streamed, self._limit_bytes = True, 0
+        self._request_body()
+
+    def _request_body(self) -> None:
+        """Send 100 Continue if the client waits for it (RFC 9110 10.1.1)."""
         if not self._is_body_requested:
             self._is_body_requested = True
-            self._connection.send_continue()
+            self._connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def start(self, status: int, headers: Fields, length_bytes: int | None = None) -> None:
         self.has_begun = True

@@ -102,18 +102,8 @@ class FolderStore:
     async def _locked(self) -> AsyncIterator[float]:
         """Hold the lock of the writers, and yield the time at which it was taken."""
         with _as_unavailable():
-            # O_CLOEXEC: a child process with the descriptor would keep the lock (flock(2))
-            lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
-            try:
-                while True:
-                    with suppress(BlockingIOError):
-                        # the kernel releases a flock when the process dies
-                        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                        break
-                    await sleep(self._clock, LOCK_RETRY_S)
+            async with file_lock(self._folder / "lock", self._clock, LOCK_RETRY_S):
                 yield self._clock.now()
-            finally:
-                os.close(lock)
 
     def _path(self, kind: str, name: str) -> Path:
         return self._folder / (kind + quote(name, safe=""))  # a name contains slashes
@@ -131,6 +121,24 @@ class FolderStore:
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE), "wb") as file:
             file.write(bytes(entry))
         new.replace(self._path(kind, name))
+
+
+@asynccontextmanager
+async def file_lock(path: Path | str, clock: Clock, interval_s: float) -> AsyncIterator[None]:
+    """Hold an exclusive lock on the file `path`, which is created. Try to take it every `interval_s`."""
+    # O_CLOEXEC: a child process with the descriptor would keep the lock (flock(2))
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+    try:
+        while True:
+            with suppress(BlockingIOError):
+                # the kernel releases a flock when the process dies
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            # without a thread that waits in the kernel: it could not be cancelled
+            await sleep(clock, interval_s)
+        yield
+    finally:
+        os.close(lock)
 
 
 @contextmanager

@@ -82,11 +82,6 @@ def setting_hint(credential: str, name: str | None) -> str:
     return "" if name is None else f"; check {setting(credential, name)}"
 
 
-def network_hint(credential: str, name: str | None) -> str:
-    """Return advice for an issuer that does not answer: the address may be wrong, or a proxy is required."""
-    return "" if name is None else f"{setting_hint(credential, name)} and its network.proxy"
-
-
 def token_path_hint(credential: str) -> str:
     """Return advice for a token in an unknown place of the reply."""
     return f"; {setting(credential, 'reply.token')} sets its path" if credential else ""

@@ -18,7 +18,7 @@ from typing import Literal, NoReturn
 import msgspec
 
 from gatepass.cancel import Tasks
-from gatepass.clock import Clock, sleep
+from gatepass.clock import Clock, sleep, wait_at_most
 from gatepass.errors import TokenUnavailable
 from gatepass.observability.redaction import Redactor
 from gatepass.tokens.failure import (
@@ -584,11 +584,7 @@ class RefreshTask:
 
     async def _sleep(self, sleep_s: float) -> None:
         # One event for the timer and for `wake`, so that neither is missed.
-        timer = self._clock.call_later(sleep_s, self._wake.set)
-        try:
-            await self._wake.wait()
-        finally:
-            timer.cancel()
+        await wait_at_most(self._wake, sleep_s, self._clock)
         self._wake.clear()
 
 

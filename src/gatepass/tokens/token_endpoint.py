@@ -27,7 +27,7 @@ from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.message_head import destination_of, has_line_break
 from gatepass.http_client.tls import causes_of, tls_advice, tls_detail, tls_problem
 from gatepass.observability.redaction import whole_words
-from gatepass.tokens.failure import FetchFailure, network_hint, setting, setting_hint
+from gatepass.tokens.failure import FetchFailure, setting, setting_hint
 from gatepass.tokens.issuer_error import REPLY_BYTES, Mask, TokenResponse, one_line
 from gatepass.tokens.lifetime import Token
 from gatepass.tokens.secrets import mask_of
@@ -136,7 +136,9 @@ class TokenEndpointClient:
             if is_wrong_auth:
                 advice = setting_hint(self.name, "network.proxy_auth")
             elif fault.kind in _UNREACHABLE:
-                advice = network_hint(self.reply_format.credential, self.reply_format.url_setting)
+                # The address may be wrong, or a proxy is required.
+                advice = setting_hint(self.reply_format.credential, self.reply_format.url_setting)
+                advice += " and its network.proxy" if advice else ""
             elif fault.kind in _SLOW:
                 advice = setting_hint(self.name, "timeout_s")
             elif fault.kind is Fault.TLS:

@@ -27,9 +27,6 @@ class CycleRecorder:
     def common_fields(self) -> bytes:
         raise AssertionError("a parser writes nothing")
 
-    def send_continue(self) -> None:
-        raise AssertionError("a parser writes nothing")
-
     def resume_reading(self) -> None:
         raise AssertionError("a parser is fed")
 

@@ -16,7 +16,7 @@ from subprocess import DEVNULL
 from typing import Any
 
 from gatepass.cancel import timeout
-from gatepass.clock import Clock
+from gatepass.clock import Clock, wait_at_most
 from gatepass.config.credential.kinds import ExecCredential
 from gatepass.observability.redaction import MASK
 from gatepass.tokens.failure import WORKED_TRIES, FetchFailure, setting
@@ -75,7 +75,7 @@ async def run(
         await _wait_despite_cancel(start)
         transport, output = start.result()
         await output.ended.wait()
-        await _wait_at_most(output.closed, PIPE_CLOSE_S, clock)
+        await wait_at_most(output.closed, PIPE_CLOSE_S, clock)
     finally:
         if start.done() and not start.cancelled() and start.exception() is None:
             await _end(*start.result(), clock)
@@ -106,7 +106,7 @@ async def _end(transport: asyncio.SubprocessTransport, output: _Output, clock: C
             _kill_rest(transport.get_pid())
         else:
             _kill_group(transport.get_pid())
-            await _wait_at_most(output.exited, REAP_S, clock)
+            await wait_at_most(output.exited, REAP_S, clock)
     finally:
         transport.close()
 
@@ -141,14 +141,6 @@ class _Output(asyncio.SubprocessProtocol):
     def process_exited(self) -> None:
         self.exited.set()
         self.ended.set()
-
-
-async def _wait_at_most(event: asyncio.Event, limit_s: float, clock: Clock) -> None:
-    timer = clock.call_later(limit_s, event.set)
-    try:
-        await event.wait()
-    finally:
-        timer.cancel()
 
 
 def _kill_rest(pid: int) -> None:

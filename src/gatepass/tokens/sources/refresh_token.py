@@ -6,19 +6,19 @@ Each use may end a refresh token and return the next one, so the next one is sto
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
 import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from gatepass.cancel import timeout
-from gatepass.clock import Clock, sleep
+from gatepass.clock import Clock
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.references import UnresolvedReference, read_file, replace_file
+from gatepass.store.folder import file_lock
 from gatepass.tokens.failure import BUSY, FetchFailure
 from gatepass.tokens.issuer_error import NotJson, TokenResponse, is_error_reply, parse_json_text, token_error_body
 from gatepass.tokens.secrets import account_fingerprint, refresh_token_fingerprint, revealed
@@ -108,16 +108,13 @@ class FileRefreshTokenStore:
 
     @asynccontextmanager
     async def exclusive(self, within_s: float) -> AsyncIterator[None]:
-        by_s = self._clock.now() + within_s
-        lock = _lock_of(self._path)
-        try:
-            while not _try_lock(lock):
-                if self._clock.now() >= by_s:
-                    raise FetchFailure(BUSY, quick=False)
-                await sleep(self._clock, LOCK_POLL_S)
+        async with AsyncExitStack() as stack:
+            with _as_failure("cannot be locked"):
+                # The real path, so that two links to one file share one lock.
+                path = os.path.realpath(self._path)  # noqa: ASYNC240 - it only follows links
+                taking = stack.enter_async_context(file_lock(f"{path}.lock", self._clock, LOCK_POLL_S))
+                await timeout(self._clock, within_s, taking, FetchFailure(BUSY, quick=False))
             yield
-        finally:
-            os.close(lock)
 
     async def get(self) -> str | None:
         with _as_failure("cannot be read"):
@@ -133,19 +130,6 @@ class FileRefreshTokenStore:
         with _as_failure("cannot be written"):
             # fsync may take seconds on a busy disk.
             await asyncio.to_thread(replace_file, self._path, text)
-
-
-def _lock_of(path: str) -> int:
-    with _as_failure("cannot be locked"):
-        # The real path, so that two links to one file share one lock.
-        return os.open(f"{os.path.realpath(path)}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-
-def _try_lock(lock: int) -> bool:
-    with _as_failure("cannot be locked"), suppress(BlockingIOError):
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    return False
 
 
 @contextmanager
