@@ -445,7 +445,13 @@ def setting_entry(title: str, field: FieldInfo, docstring: str, note: str) -> En
     facts["Example"] = f"`{name}: {example}`" if example else ""
     purpose, _, more = text.purpose.partition("\n\n")
     details = [introduced(more, "Values"), *(f"{words} {in_words(names)}." for words, names in LISTS.get(title, ()))]
-    return Entry(title, purpose, facts, text.danger, note, details="\n\n".join(filter(None, details)))
+    is_secret = is_of_secret(field.annotation) and "reference" not in text.purpose
+    danger = text.danger or ("Write a reference, not the secret itself." if is_secret else "")
+    return Entry(title, purpose, facts, danger, note, details="\n\n".join(filter(None, details)))
+
+
+def is_of_secret(annotation: Any) -> bool:
+    return annotation is Secret or (get_origin(annotation) is not dict and any(map(is_of_secret, get_args(annotation))))
 
 
 def introduced(details: str, word: str) -> str:

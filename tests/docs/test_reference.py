@@ -66,8 +66,8 @@ def test_each_example_of_a_command_is_a_valid_command_line():
 def setting_name(setting):
     """The heading of a setting: `access.keys[].hash`, and one for all places of a block that many have."""
     pattern = [
-        "[]" if part == "*" and setting.pattern[index - 1] in ("keys", "targets") else "NAME" if part == "*" else part
-        for index, part in enumerate(setting.pattern)
+        "[]" if part == "*" and setting[index - 1] in ("keys", "targets") else "NAME" if part == "*" else part
+        for index, part in enumerate(setting)
     ]
     for block in SHARED:
         if block in pattern[:-1]:
@@ -76,22 +76,29 @@ def setting_name(setting):
 
 
 def written_default(setting):
-    value = {} if isinstance(setting.default, BaseModel) else setting.default
+    blocks: list[type[BaseModel]] = [Config]
+    for part in setting:
+        if part == "*":
+            continue
+        members = [member for block in blocks for member in block.model_fields.items()]
+        fields = [field for name, field in members if part in (name, field.alias)]
+        blocks = [inner for field in fields for _, inner in blocks_in(field.annotation)]
+    value = {} if isinstance(fields[0].default, BaseModel) else fields[0].default
     value = int(value) if isinstance(value, float) and value.is_integer() else value
-    return "none; the setting is required" if setting.required else f"`{json.dumps(value)}`"
+    return "none; the setting is required" if fields[0].is_required() else f"`{json.dumps(value)}`"
 
 
 def test_every_setting_has_its_entries_with_its_default_and_its_credential_types():
     headings = re.findall(r"^### `([^`]+)`(?: \((\w+)\))?$", PAGES["configuration.md"], re.MULTILINE)
     defaults = dict(re.findall(r"^### `([^`]+)`.*?^- Default: (.*?)$", PAGES["configuration.md"], re.M | re.S))
     sections = {block for block in Config.model_fields if not block.endswith("s") or block == "access"}
-    known = {setting_name(setting): setting for setting in all_settings().values() if len(setting.pattern) > 1}
+    known = {setting_name(setting): setting for setting in all_settings() if len(setting) > 1}
     assert {title for title, _ in headings} == set(known)
     assert sections <= set(re.findall(r"^## `(\w+)`$", PAGES["configuration.md"], re.MULTILINE))
     types = {title: {kind for name, kind in headings if name == title} for title, _ in headings}
     for title, setting in known.items():
         if types[title] != {""}:
-            assert types[title] == setting.members, title
+            assert types[title] == all_settings()[setting], title
         if len(types[title]) == 1:
             assert defaults[title] == written_default(setting), title
 

@@ -325,7 +325,7 @@ async def test_a_file_that_cannot_be_used_leaves_the_configuration_as_it_was(
             assert "cannot be read" in (await gatepass.reload()).problems[0]
             file.unlink()
             os.mkfifo(file)
-            assert "upstreams: is missing" in (await gatepass.reload()).problems[0]
+            assert "it is not a regular file" in (await gatepass.reload()).problems[0]
             assert gatepass.count("refused") == len(cases) + 4 >= 20
             assert (await served.ask().answer()).status == 200
     refused = [one for one in events if one["event"] == "reload_refused"]

@@ -359,11 +359,6 @@ def name_of(certificate: Certificate, whose: str) -> str:
     return fields.get("commonName") or fields.get("organizationalUnitName") or fields.get("organizationName") or "?"
 
 
-def host_names(certificate: Certificate) -> list[str]:
-    """Return the host names and addresses that the certificate is for."""
-    return [name for _, name in certificate.get("subjectAltName", ())]
-
-
 def _moment_s(certificate: Certificate, which: str) -> float:
     return float(ssl.cert_time_to_seconds(certificate[which]))
 
@@ -405,7 +400,7 @@ def explain_certificate(
             early = next((each for each in chain if _moment_s(each, "notBefore") > wall_s), own)
             return f"the certificate of {_owner(early, own, host)} is valid from {_date(early, 'notBefore')}", None
         case TlsProblem.WRONG_NAME:
-            names = host_names(own)
+            names = [name for _, name in own.get("subjectAltName", ())]
             more = f" and {len(names) - NAMES} more" if len(names) > NAMES else ""
             return f"the certificate is for {', '.join(names[:NAMES]) or 'no host name'}{more}, not for {host}", None
         case _:
@@ -424,7 +419,8 @@ def _unknown_ca(chain: Sequence[Certificate], peer: Peer) -> tuple[str, str]:
         return why, f"Set {setting} to a PEM file with this certificate, or install one that a CA signed."
     # Servers leave out the root, so the last certificate names it.
     issuer = name_of(chain[-1], "issuer")
-    if len(chain) == 1 and _is_by_intermediate(own):
+    # a certificate that names a URL of its CA's certificate is most likely signed by an intermediate CA
+    if len(chain) == 1 and any(url.startswith("http") for url in own.get("caIssuers", ())):
         why = f"{host} sends an incomplete chain: its own certificate without that of the CA {issuer}{contained}"
         return why, f"Let {host} send its intermediate certificates, or add that of {issuer} to {setting}."
     if issuer in peer.known:
@@ -434,8 +430,3 @@ def _unknown_ca(chain: Sequence[Certificate], peer: Peer) -> tuple[str, str]:
     if peer.known:
         return why, f"Add the certificate of {issuer} to {setting}."
     return why, f"Set {setting} to a PEM file with the certificate of {issuer}."
-
-
-def _is_by_intermediate(certificate: Certificate) -> bool:
-    """Return whether an intermediate CA probably signed the certificate: it names a URL for that CA's certificate."""
-    return any(url.startswith("http") for url in certificate.get("caIssuers", ()))

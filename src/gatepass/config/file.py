@@ -9,6 +9,7 @@ import stat
 from collections.abc import Mapping
 
 from gatepass.config.document import ConfigDocument, ConfigError, ConfigProblem, ValueOrigin
+from gatepass.config.references import open_regular
 
 LARGEST_BYTES = 1024 * 1024
 
@@ -56,9 +57,9 @@ def read_document(name: str) -> ConfigDocument:
 
 def _text(name: str) -> str:
     try:
-        with open(name, "rb", opener=_open_without_wait) as file:
+        with open_regular(name) as file:
             # one byte more, to notice a larger file
-            data = file.read(LARGEST_BYTES + 1) or b""
+            data = file.read(LARGEST_BYTES + 1)
     except OSError as error:
         reason = "does not exist" if error.errno == errno.ENOENT else f"cannot be read: {error.strerror}"
         raise _unusable(name, reason) from None
@@ -69,10 +70,6 @@ def _text(name: str) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise _unusable(name, "is not UTF-8 text") from None
-
-
-def _open_without_wait(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # a named pipe without a writer would block forever
 
 
 def _unusable(name: str, text: str) -> ConfigError:

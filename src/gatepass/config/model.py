@@ -68,8 +68,6 @@ class StoreSettings(Block):
     docs/operations/store.md#rotate-the-encryption-key.
 
     Example: ${file:/run/secrets/old_store}
-
-    Danger: Write a reference.
     """
     username: str | None = None
     """The user name for the store; None: the server's default user.
@@ -80,8 +78,6 @@ class StoreSettings(Block):
     """The password of the user. gatepass reads it again for each connection.
 
     Example: ${STORE_PASSWORD}
-
-    Danger: Write a reference.
     """
     key_prefix: Annotated[str, Field(pattern=KEY_PREFIX)] = "gatepass:"
     """The prefix of all key names in the store.

@@ -6,8 +6,7 @@ No sentence quotes a value that may be a secret.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from types import MappingProxyType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -35,36 +34,23 @@ ALIASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """Names in clients, other gateways and other blocks, each with the settings to suggest; the first that exists wins."""
 
 
-@dataclass(frozen=True, slots=True)
-class SettingInfo:
-    """One setting. `members` are the credential types that have it; empty means all."""
+def all_settings() -> Mapping[SettingPattern, frozenset[str]]:
+    """Return the credential types that have a setting, by its pattern: `("upstreams", "*", "base_url")`.
 
-    pattern: SettingPattern
-    required: bool
-    default: Any
-    is_block: bool
-    members: frozenset[str] = frozenset()
-
-
-def all_settings() -> Mapping[SettingPattern, SettingInfo]:
-    """Return every setting by its pattern: `("upstreams", "*", "base_url")`."""
-    found: dict[SettingPattern, SettingInfo] = {}
-    for setting in _walk(Config, (), ""):
-        known = found.get(setting.pattern)
-        members = setting.members | (known.members if known else frozenset())
-        found[setting.pattern] = SettingInfo(
-            setting.pattern, setting.required, setting.default, setting.is_block, members
-        )
+    The set is empty for a setting outside of credentials.
+    """
+    found: dict[SettingPattern, frozenset[str]] = {}
+    for pattern, member in _walk(Config, (), ""):
+        found[pattern] = found.get(pattern, frozenset()) | ({member} if member else frozenset())
     return found
 
 
-def _walk(block: type[BaseModel], prefix: SettingPattern, member: str) -> Iterator[SettingInfo]:
+def _walk(block: type[BaseModel], prefix: SettingPattern, member: str) -> Iterator[tuple[SettingPattern, str]]:
+    """Yield the pattern of each setting, with the credential type whose block it is in, or an empty text."""
     for name, field in block.model_fields.items():
         pattern = (*prefix, field.alias or name)
-        blocks = list(_blocks(field.annotation))
-        members = frozenset({member} if member else ())
-        yield SettingInfo(pattern, field.is_required(), field.default, bool(blocks), members)
-        for suffix, inner in blocks:
+        yield pattern, member
+        for suffix, inner in _blocks(field.annotation):
             type_field = inner.model_fields.get("type")  # the discriminator of the credentials' union
             inner_member = str(get_args(type_field.annotation)[0]) if type_field else member
             yield from _walk(inner, (*pattern, *suffix), inner_member)
@@ -85,7 +71,7 @@ def _blocks(annotation: Any) -> Iterator[tuple[SettingPattern, type[BaseModel]]]
             yield ("*", *suffix), block
 
 
-def pattern_of(path: SettingPath, known: Mapping[SettingPattern, SettingInfo]) -> SettingPattern:
+def pattern_of(path: SettingPath, known: Iterable[SettingPattern]) -> SettingPattern:
     """Return `path` with `*` instead of names that the operator chooses and of indexes."""
     prefixes = {pattern[:length] for pattern in known for length in range(len(pattern) + 1)}
     found: SettingPattern = ()
@@ -103,13 +89,13 @@ def unknown_setting(path: SettingPath, tree: Any) -> str:
     # the outermost block with a `type` decides, because the blocks inside it belong to the same credential
     stated = (lookup(tree, (*path[:length], "type")) for length in range(1, len(path)))
     kind = next((each for each in stated if isinstance(each, str)), None)
-    siblings = {p[-1]: s for p, s in known.items() if p[:-1] == tuple(block)}
-    usable = [sibling for sibling, s in siblings.items() if not s.members or kind in s.members]
+    siblings = {p[-1]: types for p, types in known.items() if p[:-1] == tuple(block)}
+    usable = [sibling for sibling, types in siblings.items() if not types or kind in types]
     near = _nearest(name, usable)
     if name in siblings:
         hint = f"; did you mean {near}?" if near in ALIASES.get(name, ()) else ""
-        return f"belongs to type {' or '.join(sorted(siblings[name].members))}, not to {kind}{hint}"
-    elsewhere = [p for p, s in known.items() if p[-1] == name and (not s.members or kind is None or kind in s.members)]
+        return f"belongs to type {' or '.join(sorted(siblings[name]))}, not to {kind}{hint}"
+    elsewhere = [p for p, types in known.items() if p[-1] == name and (not types or kind is None or kind in types)]
     inside = [p for p in elsewhere if p[: len(block)] == tuple(block) and "*" not in p[len(block) :]]
     # the same name one block deeper is a better guess than a similar one here, but not than a known synonym
     if near is not None and (len(inside) != 1 or name in ALIASES):

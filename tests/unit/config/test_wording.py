@@ -176,13 +176,9 @@ def test_an_invalid_origin_is_reported_with_the_valid_form(origin, meant):
 
 def test_every_setting_is_known_by_its_pattern():
     known = all_settings()
-    assert known["server", "port"].default == 8080
-    assert known["upstreams", "*", "base_url"].required
-    assert known["credentials", "*", "json"].members == {"http_json"}
-    assert known["credentials", "*", "timeout_s"].members == set(KINDS)
-    assert known["models", "*", "targets", "*", "upstream"].required
-    assert known["upstreams", "*", "network"].is_block
-    assert not known["upstreams", "*", "forward_headers"].is_block
+    assert known["credentials", "*", "json"] == {"http_json"}
+    assert known["credentials", "*", "timeout_s"] == set(KINDS)
+    assert known["models", "*", "targets", "*", "upstream"] == set()
 
 
 def test_names_of_the_users_choice_become_stars():

@@ -230,8 +230,6 @@ class Sign(Block):
     """The key of the HMAC.
 
     Example: ${SIGN_KEY}
-
-    Danger: Write a reference, not the key.
     """
     encoding: Literal["hex", "base64"] = "hex"
     """The encoding of the signature: `hex` in lower case, or `base64`."""
@@ -309,8 +307,6 @@ class Basic(Block):
     """The password.
 
     Example: ${BOT_PASSWORD}
-
-    Danger: Write a reference, not the password.
     """
 
 
@@ -405,8 +401,6 @@ class HttpJsonCredential(Credential):
     """For the preset `ibm_iam`: the API key.
 
     Example: ${IBM_API_KEY}
-
-    Danger: Write a reference, not the key.
     """
     client_id: str | None = None
     """For the presets `baidu`, `databricks` and `sap`: the client id.
@@ -417,8 +411,6 @@ class HttpJsonCredential(Credential):
     """For the presets `baidu`, `databricks` and `sap`: the client secret.
 
     Example: ${CLIENT_SECRET}
-
-    Danger: Write a reference, not the secret.
     """
     username: str | None = None
     """For the presets `huawei` (an IAM user) and `login`: the user name.
@@ -429,8 +421,6 @@ class HttpJsonCredential(Credential):
     """For the presets `huawei` and `login`: the password.
 
     Example: ${SVC_PASSWORD}
-
-    Danger: Write a reference, not the password.
     """
     domain: str | None = None
     """For the preset `huawei`: the name of the account that contains the user.

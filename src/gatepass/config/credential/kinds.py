@@ -49,8 +49,6 @@ class StaticCredential(Credential):
     """The key.
 
     Example: ${API_KEY}
-
-    Danger: Write a reference, not the key.
     """
 
 
@@ -198,8 +196,6 @@ class ApiKeyCredential(LocalCredential):
     """The key.
 
     Example: ${API_KEY}
-
-    Danger: Write a reference, not the key.
     """
     header: FieldName | None = None
     """The header that holds the key; None: `api-key` if `query` is not set.

@@ -90,16 +90,12 @@ class Oauth2Credential(Credential):
     """The client secret for `basic`, `form` and `secret_jwt`, which requires at least 32 bytes.
 
     Example: ${CLIENT_SECRET}
-
-    Danger: Write a reference, not the secret.
     """
     private_key: SecretText | None = None
     """The private key for `private_key_jwt` as PEM: RSA with at least 2048 bits, or P-256. It requires the extra
     `crypto`.
 
     Example: ${file:/run/secrets/key.pem}
-
-    Danger: Write a reference, not the key.
     """
     private_key_file: str | None = None
     """A file with that key, without a pass phrase. gatepass reads it again when it changes. Set either this or
@@ -139,8 +135,6 @@ class Oauth2Credential(Credential):
     """The password of the `password` grant.
 
     Example: ${SVC_PASSWORD}
-
-    Danger: Write a reference, not the password.
     """
     refresh_token: SecretText | None = None
     """The first refresh token.

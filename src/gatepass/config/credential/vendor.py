@@ -49,8 +49,6 @@ class EntraCredential(Credential):
     """Authenticate with a secret of the application.
 
     Example: ${AZURE_CLIENT_SECRET}
-
-    Danger: Write a reference, not the secret.
     """
     certificate_file: str | None = None
     """Authenticate with the application's certificate and RSA key, as PEM or PKCS #12. gatepass reads the file for
@@ -62,8 +60,6 @@ class EntraCredential(Credential):
     """The pass phrase of `certificate_file`.
 
     Example: ${CERTIFICATE_PASSWORD}
-
-    Danger: Write a reference.
     """
     federated_token_file: str | None = None
     """Authenticate with a projected service account token, `${AZURE_FEDERATED_TOKEN_FILE}` on AKS. gatepass reads the
@@ -185,8 +181,6 @@ class AwsBedrockCredential(Credential):
     """The AWS secret access key.
 
     Example: ${AWS_SECRET_ACCESS_KEY}
-
-    Danger: Write a reference, not the key.
     """
     session_token: SecretText | None = None
     """The session token of temporary keys.
