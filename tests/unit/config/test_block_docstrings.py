@@ -41,9 +41,9 @@ class Below(Above):
 
 
 def test_the_text_below_a_field_is_found_and_inherited():
-    assert field_docstrings(Above) == {"kept": "Stays as it is.", "changed": "Is said anew below."}
+    assert field_docstrings(Above) == {"kept": "The unchanged docstring.", "changed": "The overridden docstring."}
     assert field_docstrings(Below) == {
-        "kept": "Stays as it is.",
+        "kept": "The unchanged docstring.",
         "changed": "In two lines,\n\none of them empty.",
         "json_body": "Under another name.",
     }
@@ -64,7 +64,7 @@ def test_a_block_without_its_source_has_no_texts():
 def test_the_schema_describes_by_the_names_of_the_file():
     described = {name: member.get("description") for name, member in Below.model_json_schema()["properties"].items()}
     assert described == {
-        "kept": "Stays as it is.",
+        "kept": "The unchanged docstring.",
         "changed": "In two lines,\n\none of them empty.",
         "bare": None,
         "json": "Under another name.",
