@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import html
+import html.entities
 import json
 import quopri
 import textwrap
@@ -44,6 +44,8 @@ def _percent(secret: str) -> str:
     return quote(secret, safe="")
 
 
+ENTITIES = {char: name[:-1] for name, char in html.entities.html5.items() if name.endswith(";")}
+
 SPELLINGS: Mapping[str, Callable[[str], str]] = {
     "itself": str,
     "html": html.escape,
@@ -53,6 +55,15 @@ SPELLINGS: Mapping[str, Callable[[str], str]] = {
     "html, hexadecimal": _each(lambda char: f"&#x{ord(char):X};"),
     "html, Go": lambda secret: html.escape(secret).replace("&#x27;", "&#39;").replace("&quot;", "&#34;"),
     "html in json, Go": _go,
+    "html, names": _each(lambda char: f"&{ENTITIES[char]};" if char in ENTITIES else char),
+    "json in html": lambda secret: html.escape(json.dumps(secret)[1:-1]),
+    "sql": lambda secret: secret.replace("'", "''"),
+    "csv": lambda secret: secret.replace('"', '""'),
+    "protobuf": _each(lambda char: "".join(f"\\{octet:03o}" for octet in char.encode())),
+    "utf-8 as latin-1": lambda secret: secret.encode().decode("latin-1"),
+    "utf-8 as windows-1252": lambda secret: secret.encode().decode("cp1252", "replace"),
+    "latin-1 as utf-8": lambda secret: secret.encode("latin-1", "replace").decode("utf-8", "replace"),
+    "utf-8 as ascii": lambda secret: secret.encode().decode("ascii", "replace"),
     "json": lambda secret: json.dumps(secret)[1:-1],
     "json, unicode": lambda secret: json.dumps(secret, ensure_ascii=False)[1:-1],
     "json in json": lambda secret: json.dumps(json.dumps(secret)[1:-1])[1:-1],
@@ -288,8 +299,22 @@ def test_an_issuer_that_quotes_the_secret_in_its_page_shows_nothing(attack: Atta
     attack.check("s3cr" not in reason, reason)
 
 
+@pytest.mark.attack("secrets: spellings")
+@pytest.mark.parametrize("charset", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig", "latin-1"])
+@pytest.mark.parametrize("text", ["the secret s3cr/et&välue is wrong", '{"error":"s3cr/et&välue"}'])
+def test_no_charset_hides_a_secret_from_the_mask(attack: Attack, charset: str, text: str) -> None:
+    attack.cases += 1
+    from gatepass.dialects.reply_check import ReceivedReply, classify_error
+    from gatepass.tokens.issuer_error import error_response_failure
+
+    body, mask = text.encode(charset), knowing("s3cr/et&välue").mask
+    reason = error_response_failure(TokenResponse(400, (), body), 0.0, "sso.example", mask).reason
+    message = classify_error(ReceivedReply("chat", 400, (), body, mask=mask)).message
+    attack.check(reason.count(MASK) == message.count(MASK) == 1, (reason, message))
+
+
 def test_a_redactor_that_knows_one_spelling_shows_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redaction, "codepoint2name", {})
+    monkeypatch.setattr(redaction, "HTML_NAMES", {})
     monkeypatch.setattr(redaction, "b64encode", lambda data: b"no base64 of it" + data.hex().encode())
     secret = "s3cr/et&value<of>us"
     for name in ("html", "base64"):

@@ -33,6 +33,7 @@ from gatepass.errors import (
     UpstreamInvalid,
     UpstreamRedirect,
 )
+from gatepass.observability.redaction import decoded
 from gatepass.types import ClientProtocol, Headers, Hidden, UpstreamErrorBody, header
 
 EXCERPT_CHARS = 500
@@ -70,13 +71,13 @@ class ReceivedReply(Hidden, msgspec.Struct, frozen=True):
     @property
     def excerpt(self) -> str:
         """The beginning of a body that is neither JSON nor HTML."""
-        text = clean(self.body.decode("utf-8", "replace"), self.mask, EXCERPT_CHARS)
+        text = clean(decoded(self.body), self.mask, EXCERPT_CHARS)
         return text or f"{self.answered} with a body without text."
 
     @property
     def page(self) -> str:
         """A description of an HTML page by its title, without its content."""
-        title = content.title_of(self.body[: content.WHOLE_BYTES].decode("utf-8", "replace"))
+        title = content.title_of(decoded(self.body[: content.WHOLE_BYTES]))
         return f'an HTML page titled "{clean(unescape(title), self.mask, TITLE_CHARS)}"' if title else "an HTML page"
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64encode
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from html.entities import codepoint2name
+from html.entities import html5
 from urllib.parse import quote_plus
 
 _VISIBLE = bytes(octet for octet in range(0x21, 0x100) if octet != 0x7F)
@@ -38,6 +39,11 @@ _BACKSLASHES = r"\\{1,4}+"
 _LETTERS = {"\n": "n", "\r": "r", "\t": "t", "\b": "b", "\f": "f"}
 _AMPERSAND = rf"(?:&|{_BACKSLASHES}u0026)"
 """Go's encoding/json writes `&` as `\\u0026`."""
+HTML_NAMES: dict[str, list[str]] = {}
+"""The names of each character in HTML 5. PHP writes `&sol;` for `/`."""
+for _name, _char in html5.items():
+    if _name.endswith(";"):
+        HTML_NAMES.setdefault(_char, []).append(_name[:-1])
 _SOFT_BREAK = re.compile(r"=(?:\r?\n|(?:\\{1,4}r)?\\{1,4}n)")
 """A soft line break of quoted-printable text (RFC 2045, section 6.7), also inside a JSON text."""
 _BASE64_BREAK = re.compile(r"(?:\r?\n|(?:\\{1,4}r)?\\{1,4}n)[ \t]*+(?=[A-Za-z0-9+/_=-])")
@@ -306,6 +312,9 @@ def _spellings(part: str) -> list[str]:
     - `%XX` (RFC 3986, section 2.1), and `%25XX`
     - `=XX` (RFC 2045, section 6.7)
     - a character reference of HTML
+    - a quote twice (SQL, CSV)
+    - octets of UTF-8 in octal (protobuf's text format), or read as Latin-1 or Windows-1252
+    - for a character beyond ASCII, what a decoder writes for unknown octets: U+FFFD or `?`, for each octet or once
 
     `\\xXX` and `%XX` are octets of UTF-8. Python's `ascii` and JavaScript's `escape` write Latin-1 characters so.
     """
@@ -319,6 +328,13 @@ def _spellings(part: str) -> list[str]:
         spellings.append(_BACKSLASHES + _LETTERS[part])
     if part == " ":
         spellings += (r"\+", "_")
+    if part in ("'", '"'):
+        spellings.append(part * 2)
+    if not part.isascii():
+        octets = part.encode("utf-8", "surrogatepass")
+        misread = {octets.decode(charset, "replace") for charset in ("latin-1", "cp1252")}
+        spellings += map(re.escape, sorted(misread))
+        spellings += (f"[?\ufffd]{{{count}}}" for count in {1, len(octets)})
     return spellings
 
 
@@ -326,7 +342,7 @@ def _escaped(char: str) -> list[str]:
     units = char.encode("utf-16-be", "surrogatepass").hex()
     octets = [f"{octet:02x}" for octet in char.encode("utf-8", "surrogatepass")]
     code = ord(char)
-    names = "".join(f"|{name}" for name in (codepoint2name.get(code), "apos" if char == "'" else None) if name)
+    names = "".join(f"|{name}" for name in HTML_NAMES.get(char, ()))
     reference = rf"(?:#0{{0,5}}{code}|#[xX]0{{0,5}}(?i:{code:x}){names});"
     more = [rf"{_BACKSLASHES}x(?i:{code:02x})", rf"%(?:25)?(?i:{code:02x})"] if 0x80 <= code < 0x100 else []
     return [
@@ -336,9 +352,16 @@ def _escaped(char: str) -> list[str]:
         "".join(rf"%(?:25)?(?i:{octet})" for octet in octets),
         "".join(rf"{_BACKSLASHES}x(?i:{octet})" for octet in octets),
         "".join(rf"=(?i:{octet})" for octet in octets),
-        _AMPERSAND + reference,
+        "".join(rf"{_BACKSLASHES}{int(octet, 16):03o}" for octet in octets),
+        rf"\\{{0,3}}{_AMPERSAND}{reference}",
         f"{_AMPERSAND}amp;{reference}",
     ]
+
+
+def decoded(body: bytes) -> str:
+    """Return the text of `body`, which may be UTF-8, UTF-16 or UTF-32. In the wrong one no secret would be found."""
+    is_wide = body.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or 4 * body.count(0) > len(body)
+    return body.decode(json.detect_encoding(body) if is_wide else "utf-8-sig", "replace")
 
 
 def whole_words(body: bytes) -> bytes:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from gatepass.observability.redaction import MASK
+from gatepass.observability.redaction import MASK, decoded
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.lifetime import NUMBER, http_date, issuer_time
 from gatepass.types import ERROR_CODE_NAMES, ERROR_TEXT_NAMES, SERVER_ERROR, Headers, header
@@ -87,7 +87,7 @@ class TokenResponse:
 
     @property
     def text(self) -> str:
-        return self.body.decode("utf-8-sig", "replace")
+        return decoded(self.body)
 
 
 class NotJson(ValueError):

@@ -319,7 +319,8 @@ def _fault(error: Exception, slow: Fault = Fault.TIMEOUT_FIRST_BYTE) -> Transpor
         case _:
             fault = Fault.CLOSED
     # The number means nothing to an operator.
-    return TransportFault(fault, re.sub(r"\[Errno -?[0-9]{1,3}\] ", "", detail))
+    # h11 quotes the line, in which a token may stand that gatepass does not know yet
+    return TransportFault(fault, re.sub(r"\[Errno -?[0-9]{1,3}\] |: bytearray\(.*", "", detail))
 
 
 def quiet_loggers(*names: str) -> None:
