@@ -111,7 +111,7 @@ class ConnectionShares(Generic[C]):
             own.delivering[connection] = None
             return True
         own.idle[connection] = None
-        if own.delivering:
+        if own.delivering:  # nearly always empty: a client reads a response as it arrives
             own.delivering.pop(connection, None)
         return True
 
@@ -250,6 +250,7 @@ class Groups(Generic[C]):
             by_size[after][group] = None
             if after > self._largest:
                 self._largest = after
+        # members come and go one at a time, so the largest group has at most one member less than before
         if self._largest not in by_size:
             self._largest -= 1
 
@@ -279,6 +280,7 @@ class TrustedProxies:
         if not self._networks or address is None or not self._trusts(address):
             return self.of_peer(peer)
         values = [value.decode("latin-1") for name, value in headers if name == b"x-forwarded-for"]
+        # from the right: each proxy appends the address that it saw, and a client may have written the first ones
         for entry in reversed(",".join(values).rsplit(",", PROXIES)[-PROXIES:]):
             address = _parsed(_without_port(entry.strip()))
             if address is None:

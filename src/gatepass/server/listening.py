@@ -136,6 +136,7 @@ class Acceptor:
 
     def publish(self) -> int:
         """Publish the number of connections of this worker, and return it."""
+        # without those in the making, a burst in one iteration of the loop would not count
         held = self._count_connections() + len(self._making)
         self._counts.publish(held)
         return held

@@ -161,6 +161,7 @@ def ops_routes(current: Callable[[], AppState], base_path: str, peers: Peers | N
         return HTMLResponse(HOME.format(version=escape(__version__), base_url=escape(url)), headers=HOME_HEADERS)
 
     endpoints = dict(zip(PATHS, (healthz, readyz, metrics, status, learned), strict=True))
+    # at the root too: probes and scrapers of a cluster use paths without the base path
     prefixes = dict.fromkeys(("", base_path))
     return [
         *(HomeRoute(path, home, methods=["GET"]) for path in sorted(home_paths(base_path))),
@@ -330,6 +331,7 @@ class Peers:
 
     async def reload(self) -> list[dict[str, Any]]:
         """Let each worker reload its configuration, and return their results. Silence counts as a refusal."""
+        # listed before the requests: a worker that ends meanwhile counts as silent
         workers = [path.stem for path in self._folder.glob("*.sock")]
         pages = await self._request_all(RELOAD)
         silent = [f"{name}: did not answer; its log has the result" for name in sorted(workers) if name not in pages]
@@ -342,7 +344,7 @@ class Peers:
         return {path.stem: content for path, content in zip(paths, found, strict=True) if content}
 
     async def _request(self, path: Path, page: str) -> bytes | None:
-        if path == self._socket:
+        if path == self._socket:  # without its socket: a full queue there must not hide this worker from itself
             return await self._page(page)
         try:
             async with asyncio.timeout(RELOAD_S if page == RELOAD else REQUEST_S):
@@ -368,6 +370,7 @@ class Peers:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
+            # two limits: the time for a slow reload begins when the request has arrived
             async with asyncio.timeout(REQUEST_S):
                 page = (await reader.readline()).decode("latin-1").strip()
             async with asyncio.timeout(RELOAD_S if page == RELOAD else REQUEST_S):

@@ -283,6 +283,7 @@ class DrainingServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         channel = self._channel
+        # uvicorn gets no socket of a supervisor: it accepts all waiting connections, and the Acceptors balance them
         await super().startup(sockets=sockets if channel is None else [])
         gc.enable()  # `gatepass serve` disables it at the start
         gc.freeze()  # collections skip the permanent objects of the start (saves 25 µs for each request)
@@ -309,7 +310,7 @@ class DrainingServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         now_s = asyncio.get_running_loop().time()
-        for acceptor in self._acceptors:
+        for acceptor in self._acceptors:  # connections also end without an accept
             acceptor.publish()
         if counter % TICKS == 0 and not has_free_descriptor():
             for connection in self._context.shares.relieve(now_s):
@@ -334,7 +335,7 @@ class DrainingServer(uvicorn.Server):
         state, connections = self.endpoint.state, cast(set[ClientConnection], self.server_state.connections)
         in_flight, channel, server = state.in_flight, self._channel, state.config.server
         delay_s = max(server.drain_delay_s, min(HANDOVER_S, server.drain_timeout_s))
-        in_flight.draining = True
+        in_flight.draining = True  # first: a connection that is made from now on closes after its response
         if self._control is not None:
             self._control.close()
         for connection in connections:
@@ -365,6 +366,7 @@ class DrainingServer(uvicorn.Server):
         in_flight, clock, bound_s = state.in_flight, state.clock, state.config.server.drain_timeout_s
         until_s = now() + bound_s
         ended = await in_flight.drain(clock, bound_s)
+        # an idle connection may receive a request at any moment, until its client or DRAIN_IDLE_S closes it
         while now() < until_s and not in_flight.ends_now and any(each.accepts_requests for each in connections):
             await asyncio.sleep(CHECK_INTERVAL_S)
             ended += await in_flight.drain(clock, until_s - now())

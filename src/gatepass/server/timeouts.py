@@ -48,6 +48,7 @@ class RefusedRequests:
         fields = {"status": error.http_status, "code": error.public_code, "hop": error.hop, "reason": error.message}
         level = logging.WARNING if error.http_status >= SERVER_ERROR else logging.INFO
         emit(LOG, level, "refused", {**fields, "peer": peer, "count": count})
+        # the entry stays while the timer runs, so that the next refusals of this code are only counted
         self._unlogged[error.public_code] = (0, error, peer)
         asyncio.get_running_loop().call_later(LOG_INTERVAL_S, self._log_rest, error.public_code)
 
@@ -61,6 +62,7 @@ def error_response(error: GatepassError) -> bytes:
     """Encode a complete response that ends its connection."""
     body = error_body(error)
     fields: Fields = [*error_headers(error), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
+    # without a reason, but with the space before it (RFC 9112 4)
     return b"HTTP/1.1 %d \r\n" % error.http_status + header_lines(fields) + b"\r\n" + body
 
 
@@ -148,6 +150,7 @@ class ReceiveTimeouts:
                 AwaitedInput.PAUSED if cycle.is_streamed else AwaitedInput.BODY
             ):
                 return
+            # None sets the deadline again although the body was awaited before: each streamed piece has the full time
             awaited, bound_s, current = AwaitedInput.BODY, self._receive_s, None
             if cycle.is_streamed:
                 bound_s += min(0.0, cycle.ahead_s(self._upload_bytes_per_s))
@@ -179,6 +182,7 @@ class ReceiveTimeouts:
     def shorten(self, *, is_idle: bool) -> None:
         """Wait only DRAIN_IDLE_S for each next request; if `is_idle`, also for the one awaited now."""
         if is_idle:
+            # counted from the begin of the wait: a connection that has been idle for long closes at once
             granted_s = self.keep_alive_s if self._awaited is AwaitedInput.NEXT else self._receive_s
             self._deadline.set(max(0.0, self._deadline.left_s() - granted_s + DRAIN_IDLE_S))
         self.keep_alive_s = DRAIN_IDLE_S
