@@ -344,7 +344,7 @@ class Peers:
         return {path.stem: content for path, content in zip(paths, found, strict=True) if content}
 
     async def _request(self, path: Path, page: str) -> bytes | None:
-        if path == self._socket:  # without its socket: a full queue there must not hide this worker from itself
+        if path == self._socket:  # directly: a full queue of its socket must not hide this worker from itself
             return await self._page(page)
         try:
             async with asyncio.timeout(RELOAD_S if page == RELOAD else REQUEST_S):

@@ -349,9 +349,8 @@ class Supervisor:
             pause_s = worker.pause_s(pause_s)
             fields = {"worker": worker.number, "code": worker.process.returncode, "again_in_s": pause_s}
             LOG.error("worker_exited", extra={"fields": fields})
-            worker.ready_at.unlink(
-                missing_ok=True
-            )  # a killed worker leaves its socket, and the pages would wait for it
+            # a killed worker leaves its socket, and each page would log that it does not answer
+            worker.ready_at.unlink(missing_ok=True)
             self._channel.connection_counts.clear(worker.seat)
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
