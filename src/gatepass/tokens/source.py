@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from gatepass.clock import Clock
@@ -101,9 +102,9 @@ def _local(name: str, settings: Local, clock: Clock) -> TokenSource:
     """Return the source of a credential that sends no request over a network."""
     match settings:
         case StaticCredential():
-            return StaticSource(name, settings.token, "token", clock)
+            return StaticSource(settings.token, "token", clock)
         case ApiKeyCredential():
-            return StaticSource(name, settings.key, "key", clock)
+            return StaticSource(settings.key, "key", clock)
         case ExecCredential():
             from gatepass.tokens.sources.exec import ExecSource
 
@@ -113,44 +114,40 @@ def _local(name: str, settings: Local, clock: Clock) -> TokenSource:
 
             return FileSource(name, settings, clock)
         case EnvCredential():
-            return EnvSource(name, settings, clock)
+            return EnvSource(settings, clock)
 
 
+@dataclass(frozen=True, slots=True)
 class StaticSource:
     """A configured key. `setting` is its name in the configuration: `token` of static, `key` of api_key."""
 
-    def __init__(self, name: str, key: Secret, setting: str, clock: Clock) -> None:
-        self._name = name
-        self._key = key
-        self._setting = setting
-        self._clock = clock
+    key: Secret
+    setting: str
+    clock: Clock
 
     def secrets(self) -> tuple[Secret, ...]:
-        return (self._key,)
+        return (self.key,)
 
     async def fetch(self) -> Token:
         """Return the key as it reads now; raise FetchFailure if a header cannot hold it."""
         # The file of the key may have changed since the start.
-        text = strip_bearer(revealed(self._key, self._setting))
+        text = strip_bearer(revealed(self.key, self.setting))
         if not fits_a_header(text):
-            raise FetchFailure(
-                f"{self._setting} contains a space, a line break or a non-ASCII character", definite=True
-            )
-        return Token(Secret(text), self._clock.now(), None, TokenKind.KEY, LifetimeSource.NONE)
+            raise FetchFailure(f"{self.setting} contains a space, a line break or a non-ASCII character", definite=True)
+        return Token(Secret(text), self.clock.now(), None, TokenKind.KEY, LifetimeSource.NONE)
 
 
+@dataclass(frozen=True, slots=True)
 class EnvSource:
     """A token in an environment variable."""
 
-    def __init__(self, name: str, settings: EnvCredential, clock: Clock) -> None:
-        self._name = name
-        self._variable = settings.variable
-        self._clock = clock
+    settings: EnvCredential
+    clock: Clock
 
     def secrets(self) -> tuple[Secret, ...]:
-        return (self._variable,)
+        return (self.settings.variable,)
 
     async def fetch(self) -> Token:
         """Return the value; raise FetchFailure if a header cannot hold it, or if it is an expired JWT."""
-        issuer = f"the environment variable {self._variable.name}"
-        return parse_token_text(self._variable.reveal(), issuer, ReadTimes(self._clock.now(), self._clock.wall()))
+        issuer = f"the environment variable {self.settings.variable.name}"
+        return parse_token_text(self.settings.variable.reveal(), issuer, ReadTimes(self.clock.now(), self.clock.wall()))

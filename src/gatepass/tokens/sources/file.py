@@ -107,7 +107,6 @@ class FileSource:
     """Reads a token from a file."""
 
     def __init__(self, name: str, settings: FileCredential, clock: Clock) -> None:
-        self._name = name
         self._file = WatchedFile(settings.path, clock.wall)
         self._clock = clock
         self._reply_format = TokenReplyFormat(
