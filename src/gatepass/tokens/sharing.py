@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import secrets
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
@@ -368,8 +368,13 @@ class SharedRefreshTokenStore:
     async def exclusive(self, within_s: float) -> AsyncIterator[None]:
         # A new owner for each use, so that two uses in one process exclude each other too.
         lease = Lease(self._store, self._clock, self._name("refresh-turn"), secrets.token_hex(8))
+        by_s = self._clock.now() + within_s
         try:
-            await self._wait_for(lease, self._clock.now() + within_s)
+            with _as_failure():
+                while not await lease.take():
+                    if self._clock.now() >= by_s:
+                        raise FetchFailure(BUSY, quick=False)
+                    await sleep(self._clock, POLL_S)
             async with lease.prolonged():
                 yield
         finally:
@@ -377,30 +382,21 @@ class SharedRefreshTokenStore:
 
     async def get(self) -> str | None:
         name = self._name("refresh-token")
-        try:
+        with _as_failure():
             kept = (await self._store.get((name,))).values.get(name)
-        except StoreUnavailable as error:
-            raise _store_unavailable(error) from None
         return None if kept is None else kept.decode()
 
     async def put(self, text: str) -> None:
-        try:
+        with _as_failure():
             await self._store.put(self._name("refresh-token"), text.encode(), REFRESH_TOKEN_KEPT_S)
-        except StoreUnavailable as error:
-            raise _store_unavailable(error) from None
-
-    async def _wait_for(self, lease: Lease, by_s: float) -> None:
-        try:
-            while not await lease.take():
-                if self._clock.now() >= by_s:
-                    raise FetchFailure(BUSY, quick=False)
-                await sleep(self._clock, POLL_S)
-        except StoreUnavailable as error:
-            raise _store_unavailable(error) from None
 
     def _name(self, kind: str) -> str:
         return f"{kind}/v1/{refresh_token_fingerprint(self._settings)}"
 
 
-def _store_unavailable(error: StoreUnavailable) -> FetchFailure:
-    return FetchFailure(UNAVAILABLE.format(error), quick=False)
+@contextmanager
+def _as_failure() -> Iterator[None]:
+    try:
+        yield
+    except StoreUnavailable as error:
+        raise FetchFailure(UNAVAILABLE.format(error), quick=False) from None
