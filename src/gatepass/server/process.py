@@ -116,7 +116,8 @@ def connection_context(app: ASGIApp, endpoint: ApiEndpoint) -> ConnectionContext
 
 
 CONFLICT = 409
-CONTROL_CONNECTIONS = 16
+CONTROL_CONNECTIONS = 64
+"""Above this number the oldest connection of the control socket closes, even during a reload."""
 CONTROL_BODY_BYTES = 64 * 1024
 
 
