@@ -182,6 +182,7 @@ _OPPOSITE: Mapping[str, str] = MappingProxyType(
     {"synth": "aggregate", "aggregate": "synth", "true": "false", "false": "true"}
 )
 _SHARE = re.compile(r"([1-9][0-9]{0,8})(%?)\Z")
+# No objects, lists or free text: an upstream's error chooses the value that goes into a client's request.
 _SCALAR = re.compile(r'true\Z|false\Z|-?[0-9]+\Z|"[A-Za-z0-9_-]*"\Z')
 
 
@@ -200,11 +201,12 @@ class LearnedRule:
     by_credential: bool = False
 
     def __post_init__(self) -> None:
-        self.change()
+        self.change()  # now, so that an impossible rule never reaches a request
 
     @property
     def key(self) -> tuple[str, str]:
         """Identifies what the rule changes: only one rule with a key can apply."""
+        # one rule about streams: emulated and aggregated streams exclude each other; but several roles may change
         about = {"stream": "", "role": f"{self.field}>{self.to}"}
         return (self.action, about.get(self.action, self.field))
 
@@ -246,6 +248,7 @@ def _change_of_member(rule: LearnedRule) -> Change:
         case "rename", str(name):
             return Rename(path, JsonMemberPath.parse(name).name)
         case "set", str(text) if _SCALAR.match(text):
+            # a rule that is not stored applies to the rejected request alone, streamed or not
             unstreamed = rule.ttl_s > 0 and (rule.field, text) in UNSTREAMED
             return Set(path, text.encode(), only_there=True, is_shown=True, unstreamed=unstreamed)
         case "clamp", str(number):

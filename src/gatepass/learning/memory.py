@@ -280,13 +280,14 @@ class SingleTrial:
 
         def end() -> None:
             listeners.discard(callback)
+            # a new set may have replaced an emptied one, and it belongs to other requests
             if not listeners and self._listeners.get(scope.plain) is listeners:
                 del self._listeners[scope.plain]
 
         return end
 
     def notify(self, scope: RuleScope) -> None:
-        for callback in list(self._listeners.get(scope.plain, ())):
+        for callback in list(self._listeners.get(scope.plain, ())):  # a copy: a callback may end its listening
             callback()
 
     def candidates(self, scope: RuleScope, now_s: float) -> dict[Key, CandidateRule]:

@@ -178,7 +178,7 @@ def _strings(document: Any, labels: Collection[str]) -> Iterator[str]:
                 yield one
             continue
         if isinstance(one, dict):
-            pending += one
+            pending += one  # its names: a client may invent one that reads like a sentence
         parts = [part for part in (one.values() if isinstance(one, dict) else one) if isinstance(part, _PARTS)]
         pending += parts
         if isinstance(one, list):
@@ -189,6 +189,7 @@ def _strings(document: Any, labels: Collection[str]) -> Iterator[str]:
 
 
 def _letters(text: str) -> bytes:
+    # `casefold` alone keeps letters that `upper` makes equal to plain ones, such as the dotless i
     return text.upper().casefold().encode("utf-8", "replace").translate(None, _PUNCTUATION)
 
 

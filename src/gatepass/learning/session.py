@@ -232,6 +232,7 @@ class LearningSession:
 
     def parse_error(self, error: UpstreamError) -> UpstreamRejection | None:
         """Return `error` as the matchers read it: without the values of the last body that was sent."""
+        # kept: the comparison with a large request takes tens of milliseconds, and three callers need the result
         for known, rejection in self._rejections:
             if known is error:
                 return rejection
@@ -287,6 +288,7 @@ class LearningSession:
         rejection, shown = self.parse_error(error), error
         if _is_about_form(error, rejection):
             shown = self._refute_failed(rejection, error, now_s)
+        # a rejection is a reply to the form too: other requests get the same one without waiting
         if self.mode == "on" and rejection is not None:
             self.trial.mark_known(self, self._trial_key, now_s)
         self.trial.leave(self, self._trial_key)

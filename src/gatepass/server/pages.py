@@ -105,6 +105,7 @@ def home_paths(base_path: str) -> frozenset[str]:
 
 def is_browser(method: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """Return whether a browser's address bar or link may have sent the request: it accepts HTML."""
+    # clients of the API send `*/*` or JSON types
     return method in ("GET", "HEAD") and any(name == b"accept" and b"text/html" in value for name, value in headers)
 
 
