@@ -71,8 +71,21 @@ def build_source(
     `refresh_token_store` keeps refresh tokens beyond this process if processes share a store. A source that is not
     configured is not imported, nor is its vendor's library.
     """
-    if isinstance(settings, Local):
-        return _local(name, settings, clock)
+    match settings:
+        case StaticCredential():
+            return StaticSource(settings.token, "token", clock)
+        case ApiKeyCredential():
+            return StaticSource(settings.key, "key", clock)
+        case ExecCredential():
+            from gatepass.tokens.sources.exec import ExecSource
+
+            return ExecSource(name, settings, clock)
+        case FileCredential():
+            from gatepass.tokens.sources.file import FileSource
+
+            return FileSource(name, settings, clock)
+        case EnvCredential():
+            return EnvSource(settings, clock)
     if client is None:
         raise ValueError(f"a credential of type {settings.type} needs an HTTP client")
     match settings:
@@ -96,25 +109,6 @@ def build_source(
             from gatepass.tokens.vendor.aws_bedrock import AwsBedrockSource
 
             return AwsBedrockSource(name, settings, client, clock)
-
-
-def _local(name: str, settings: Local, clock: Clock) -> TokenSource:
-    """Return the source of a credential that sends no request over a network."""
-    match settings:
-        case StaticCredential():
-            return StaticSource(settings.token, "token", clock)
-        case ApiKeyCredential():
-            return StaticSource(settings.key, "key", clock)
-        case ExecCredential():
-            from gatepass.tokens.sources.exec import ExecSource
-
-            return ExecSource(name, settings, clock)
-        case FileCredential():
-            from gatepass.tokens.sources.file import FileSource
-
-            return FileSource(name, settings, clock)
-        case EnvCredential():
-            return EnvSource(settings, clock)
 
 
 @dataclass(frozen=True, slots=True)
